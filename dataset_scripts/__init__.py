@@ -1,0 +1,1 @@
+"""One file a task: builder, prompts, labels, metrics, licence, and where to get the files."""

@@ -1,0 +1,48 @@
+"""The artificial clinic: radiation-oncology notes written by a seeded program, graded by CTCAE v5.0 esophagitis.
+
+No files: `load_gold("clinic")` writes the notes itself. No patient is in them. They prove that the software works;
+they say nothing of a clinical benefit.
+"""
+
+from __future__ import annotations
+
+from hf_synth.task import Prompt, Task
+
+GRADES = ("grade_0", "grade_1", "grade_2", "grade_3")
+MEANINGS = (
+    "no esophagitis at this visit",
+    "asymptomatic, or symptoms that change nothing about eating; observation only",
+    "symptomatic; eating or swallowing altered (softer diet, oral supplements), managed at home",
+    "severely altered eating or swallowing; intravenous fluids for it, tube feeding, TPN or hospital admission",
+)
+LEAKS = (r"(?i)\bgr(?:ade)?\.?\s*(?:[0-5]|i{1,3}|iv|v)\b", r"(?i)toxicity grading")
+
+PROMPT = Prompt(
+    system="You are a radiation oncologist who writes realistic, wholly invented follow-up notes for teaching a "
+    "classifier. Vary patients, courses, wording and length. Never copy an example; never state the grade itself.",
+    instruction="Write new excerpts of radiation-oncology clinic notes of patients treated to the chest. The facts that "
+    "a reader needs to grade esophagitis by CTCAE v5.0 must be in the text; the grade must not.",
+    exemplars="one_per_label",
+    n_exemplars=1,
+    asks_for="every_label",
+    rows=5,
+    sampling=(("temperature", 0.9), ("top_p", 0.95)),
+)
+
+TASKS = {
+    "default": Task(
+        name="clinic",
+        kind="single_label",
+        text_columns=("text",),
+        label_column="label",
+        labels=GRADES,
+        label_meanings=MEANINGS,
+        prompts=(PROMPT,),
+        metrics=("macro_f1", "accuracy"),
+        access="open",
+        license="Apache-2.0",
+        group_column="group",
+        leaks=LEAKS,
+        description="Artificial radiation-oncology notes graded 0-3 for esophagitis (CTCAE v5.0); not patients.",
+    )
+}

@@ -1,0 +1,424 @@
+"""Task: one clinical task as a frozen value, and the one place that defines the column contract.
+
+A note travels as a row of a `datasets.Dataset`. Every stage takes rows with the columns below and adds some; the
+columns are the only thing that stages share.
+
+    id, group                     stable id; patient / admission / note that must not straddle a split
+    <text columns>, <label>       the task's own columns
+    source                        "gold" or "synthetic" (a label, never trusted alone by the gate)
+    task, task_version, access    where the row comes from, and what may be done with it
+    seed_ids, prompt_sha256, generator, journal_key
+                                  provenance of a synthetic row; local only, dropped at export
+    llm_label                     what the generator meant
+    label_status, reason          kept | relabelled | dropped | rejected, and why (REASONS)
+    label_probs, label_confidence, weight
+                                  posterior over the labels, its maximum, the training weight; added by correction
+
+Nothing here loads torch, openai or transformers; `datasets` is loaded when features are first asked for.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib
+import importlib.util
+import json
+import pkgutil
+import re
+import sys
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from types import ModuleType
+from typing import TYPE_CHECKING, Any, Literal
+
+from hf_synth.errors import ColumnError, TaskError
+
+if TYPE_CHECKING:
+    from datasets import Dataset, Features
+
+Kind = Literal["single_label", "multi_label", "text2text"]
+Access = Literal["open", "restricted", "credentialed"]
+
+KINDS: tuple[Kind, ...] = ("single_label", "multi_label", "text2text")
+ACCESSES: tuple[Access, ...] = ("open", "restricted", "credentialed")  # loosest first
+
+STATUSES = ("kept", "relabelled", "dropped", "rejected")
+REASONS: dict[str, str] = {
+    # kept
+    "as_generated": "no correction was made: the label is the generator's",
+    "agrees": "corrector and generator agree",
+    "abstained": "the policy left the generator's label alone",
+    "posterior_agrees": "generator and corrector together favour the generator's label",
+    # relabelled
+    "argmax": "replaced by the corrector's most probable label",
+    "posterior": "generator and corrector together favour another label",
+    # dropped
+    "disagrees": "corrector and generator disagree",
+    "label_issue": "confident learning holds the label for wrong",
+    # rejected: no usable row came of the answer
+    "refusal": "the generator declined to answer",
+    "unparsable": "the answer is not in the form that was asked for",
+    "unknown_label": "the answer carries a label outside the task's set",
+    "empty": "the text is empty or far too short",
+    "truncated": "the answer was cut off at the token limit",
+    "duplicate": "the same text came before, in gold or in an earlier row",
+    "label_leak": "the text names its own label",
+    "llm_error": "the endpoint gave no answer",
+    "budget": "the budget was spent before this call",
+}
+
+GOLD_COLUMNS = ("id", "group", "source", "task", "task_version", "access")
+PROVENANCE_COLUMNS = ("seed_ids", "prompt_sha256", "generator", "journal_key")
+SYNTHETIC_COLUMNS = (*GOLD_COLUMNS, *PROVENANCE_COLUMNS, "llm_label", "label_status", "reason")
+CORRECTION_COLUMNS = ("label_probs", "label_confidence", "weight")
+
+_SCRIPTS = "hf_synth.dataset_scripts"
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """One way of asking the generator for labelled notes: the paper's shape, in words of our own.
+
+    Args:
+        system: the system message; the same for every call, so that servers can cache it.
+        instruction: what to write, without exemplars and without counts.
+        exemplars: which gold rows a call shows: one of each label, some of mixed labels, or some of one label.
+        n_exemplars: how many (for `one_per_label`: how many of each label).
+        asks_for: whether a call asks for rows of every label or of one label (text2text tasks: ignored).
+        rows: how many rows a call asks for, of each label it asks for.
+        sampling: sampling parameters as the endpoint takes them, e.g. (("temperature", 0.9),).
+    """
+
+    system: str
+    instruction: str
+    exemplars: Literal["one_per_label", "mixed", "same_label"] = "one_per_label"
+    n_exemplars: int = 1
+    asks_for: Literal["every_label", "one_label"] = "every_label"
+    rows: int = 5
+    sampling: tuple[tuple[str, float | int | str], ...] = (("temperature", 0.9), ("top_p", 0.95))
+
+
+@dataclass(frozen=True)
+class Task:
+    """One clinical task as plain values.
+
+    Args:
+        name: short name, e.g. "mednli"; lower case, digits and underscores.
+        kind: "single_label", "multi_label" or "text2text".
+        text_columns: one column for a note, two for a pair; for text2text the inputs.
+        label_column: the label (ClassLabel or a list of them), or for text2text the target text.
+        labels: names of the labels in index order; empty for text2text.
+        label_meanings: a definition of each label, in the same order, or empty.
+        version: bumped when prompt, parser or features change; part of every fingerprint.
+        config: the variant of the task, e.g. "presence"; part of the name in cards.
+        prompts: ways of asking for rows; the first is the default.
+        parse: turns one answer into rows ({column: text, ..., label_column: label name}); None for the JSON form.
+        metrics: names of scores, the main one first.
+        access: "open", "restricted" (own data, never leaves) or "credentialed" (nor do derivatives).
+        source_url: the page where the data and its terms are.
+        license: SPDX id or a short name of the terms.
+        citation: how to cite the data.
+        group_column: "group" when rows share patients or admissions, else None.
+        leaks: regular expressions whose match in a text gives its label away.
+        files: the files of each split as the source hands them over, alternatives after each other.
+        optional_splits: splits whose files may be missing.
+        script: the module or path the task was read from; None for a task made from columns.
+        description: one sentence.
+    """
+
+    name: str
+    kind: Kind
+    text_columns: tuple[str, ...]
+    label_column: str
+    labels: tuple[str, ...]
+    label_meanings: tuple[str, ...] = ()
+    version: str = "1.0.0"
+    config: str = "default"
+    prompts: tuple[Prompt, ...] = ()
+    parse: Callable[[str], list[dict[str, str]]] | None = None
+    metrics: tuple[str, ...] = ("macro_f1", "accuracy")
+    access: Access = "restricted"
+    source_url: str = ""
+    license: str = "unknown"
+    citation: str = ""
+    group_column: str | None = None
+    leaks: tuple[str, ...] = ()
+    files: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    optional_splits: tuple[str, ...] = ()
+    script: str | None = None
+    description: str = ""
+
+    def __post_init__(self) -> None:
+        def must(fine: bool, problem: str) -> None:
+            if not fine:
+                raise TaskError(f"task {self.name!r}: {problem}")
+
+        must(bool(re.fullmatch(r"[a-z][a-z0-9_]*", self.name)), "name must be lower case letters, digits and _")
+        must(self.kind in KINDS, f"kind must be one of {', '.join(KINDS)}")
+        must(self.access in ACCESSES, f"access must be one of {', '.join(ACCESSES)}")
+        must(bool(self.text_columns), "needs at least one text column")
+        own = (*self.text_columns, self.label_column)
+        must(len(set(own)) == len(own), "text and label columns must differ from each other")
+        taken = {*SYNTHETIC_COLUMNS, *CORRECTION_COLUMNS} & set(own)
+        must(not taken, f"columns {sorted(taken)} are reserved; rename them")
+        if self.kind == "text2text":
+            must(not self.labels, "a text2text task has no labels")
+        else:
+            must(len(self.labels) >= 2, "needs at least two labels")
+            must(len(set(self.labels)) == len(self.labels), "labels must differ from each other")
+        must(len(self.label_meanings) in (0, len(self.labels)), "needs a meaning for each label, or for none")
+
+    @classmethod
+    def from_columns(
+        cls,
+        name: str,
+        *,
+        text_columns: str | Sequence[str],
+        label_column: str,
+        labels: Sequence[str] = (),
+        kind: Kind = "single_label",
+        access: Access = "restricted",
+        **more: Any,
+    ) -> Task:
+        """Make a task from the columns of one's own dataset, which keep their names.
+
+        Args:
+            access: "restricted" unless said otherwise. It cannot loosen what the rows themselves carry.
+            more: any other field of `Task`.
+
+        Raises:
+            TaskError: the definition contradicts itself.
+        """
+        columns = (text_columns,) if isinstance(text_columns, str) else tuple(text_columns)
+        task = cls(
+            name=name, kind=kind, text_columns=columns, label_column=label_column, labels=tuple(labels),
+            access=access, **more,
+        )  # fmt: skip
+        return task if task.prompts else replace(task, prompts=(_plain_prompt(task),))
+
+    @property
+    def full_name(self) -> str:
+        """Name with its config: "esophagitis:presence"; the default config is left out."""
+        return self.name if self.config == "default" else f"{self.name}:{self.config}"
+
+    @property
+    def prompt(self) -> Prompt:
+        """The default way of asking."""
+        if not self.prompts:
+            raise TaskError(f"task {self.name!r} has no prompt: give it one with dataclasses.replace(task, prompts=...)")
+        return self.prompts[0]
+
+    def fingerprint(self) -> str:
+        """Hash everything of the task that decides what is generated from it (hex sha256)."""
+        deciding = [
+            self.name, self.config, self.version, self.kind, self.text_columns, self.label_column, self.labels,
+            self.label_meanings, [vars(p) for p in self.prompts], self.leaks,
+        ]  # fmt: skip
+        return hashlib.sha256(json.dumps(deciding, sort_keys=True).encode()).hexdigest()
+
+    # --- features -----------------------------------------------------------------------------------------------
+
+    def label_feature(self) -> Any:
+        """Give the feature of the label: ClassLabel, a list of them, or a string."""
+        from datasets import ClassLabel, List, Value
+
+        if self.kind == "text2text":
+            return Value("string")
+        label = ClassLabel(names=list(self.labels))
+        return List(label) if self.kind == "multi_label" else label
+
+    def gold_features(self) -> Features:
+        """Give the features of gold rows."""
+        from datasets import Features, Value
+
+        features = {"id": Value("string"), "group": Value("string")}
+        features |= {c: Value("string") for c in self.text_columns}
+        features[self.label_column] = self.label_feature()
+        return Features(features | {c: Value("string") for c in ("source", "task", "task_version", "access")})
+
+    def synthetic_features(self) -> Features:
+        """Give the features of generated rows, before correction."""
+        from datasets import Features, List, Value
+
+        return Features(
+            dict(self.gold_features())
+            | {"seed_ids": List(Value("string"))}
+            | {c: Value("string") for c in ("prompt_sha256", "generator", "journal_key")}
+            | {"llm_label": self.label_feature(), "label_status": Value("string"), "reason": Value("string")}
+        )
+
+    def corrected_features(self) -> Features:
+        """Give the features of corrected rows."""
+        from datasets import Features, List, Value
+
+        return Features(
+            dict(self.synthetic_features())
+            | {"label_probs": List(Value("float32"))}
+            | {"label_confidence": Value("float32"), "weight": Value("float32")}
+        )
+
+    def gold_row(self, id: str, group: str | None, label: str | int | None, *texts: str) -> dict[str, Any]:
+        """Make one gold row; `texts` in the order of `text_columns`."""
+        return {
+            "id": id, "group": id if group is None else group, **dict(zip(self.text_columns, texts, strict=True)),
+            self.label_column: label, "source": "gold", "task": self.full_name, "task_version": self.version,
+            "access": self.access,
+        }  # fmt: skip
+
+
+def _plain_prompt(task: Task) -> Prompt:
+    """Give a task that has no prompt of its own a plain one in the paper's shape."""
+    what = "pairs of passages" if len(task.text_columns) > 1 else "clinical notes"
+    return Prompt(
+        system="You are an experienced clinician who writes realistic, wholly invented clinical text for training "
+        "a classifier. Never copy an example; never use a real person's data.",
+        instruction=f"Write new, varied {what} for the task {task.name!r}, in the style of the examples.",
+        exemplars="mixed" if task.kind != "single_label" else "one_per_label",
+        n_exemplars=3 if task.kind != "single_label" else 1,
+        rows=2,
+    )
+
+
+# --- access ---------------------------------------------------------------------------------------------------------
+
+
+def strictest(*accesses: str | None) -> Access:
+    """Join accesses: the strictest wins; absent or unknown counts as credentialed; none at all too."""
+    order: dict[str | None, int] = {a: i for i, a in enumerate(ACCESSES)}
+    worst = max((order.get(a, len(ACCESSES) - 1) for a in accesses), default=len(ACCESSES) - 1)
+    return ACCESSES[worst]
+
+
+def access_of(dataset: Dataset) -> Access:
+    """Read the access of a dataset from its rows (the `access` column), strictest first.
+
+    A dataset without the column, or with an empty or unknown value in it, is credentialed. An empty dataset holds no
+    note; it is open only if it has the column.
+    """
+    if "access" not in dataset.column_names:
+        return "credentialed"
+    if len(dataset) == 0:
+        return "open"
+    import pyarrow.compute as pc
+
+    table = dataset.with_format("arrow")
+    seen: set[str | None] = set()
+    for batch in table.select_columns(["access"]).iter(batch_size=100_000):
+        seen.update(pc.unique(batch["access"]).to_pylist())
+    return strictest(*seen)
+
+
+# --- checking datasets against the contract -------------------------------------------------------------------------
+
+
+def check_columns(task: Task, dataset: Dataset, *more: str, what: str = "the dataset") -> None:
+    """Check that a dataset has the task's columns, with its labels, and some more.
+
+    Raises:
+        ColumnError: a column is missing, or the label column holds other labels than the task's.
+    """
+    missing = [c for c in (*task.text_columns, task.label_column, *more) if c not in dataset.column_names]
+    if missing:
+        raise ColumnError(
+            f"{what} has no column {', '.join(map(repr, missing))} for task {task.full_name!r}; "
+            f"it has {', '.join(map(repr, dataset.column_names))}"
+        )
+    names = label_names(dataset.features[task.label_column])
+    if task.kind != "text2text" and names is not None and tuple(names) != task.labels:
+        raise ColumnError(
+            f"{what} has labels {list(names)} in column {task.label_column!r}, "
+            f"task {task.full_name!r} has {list(task.labels)}"
+        )
+
+
+def label_names(feature: Any) -> list[str] | None:
+    """Give the names of a ClassLabel, or of a list of them; None for any other feature."""
+    inner = getattr(feature, "feature", feature)
+    names = getattr(inner, "names", None)
+    return list(names) if names is not None else None
+
+
+# --- finding tasks --------------------------------------------------------------------------------------------------
+
+
+def load_task(name_or_path: str | Path, config: str | None = None) -> Task:
+    """Load a task by name ("mednli", "esophagitis:presence") or from a script of one's own ("my_task.py").
+
+    Raises:
+        TaskError: there is no such task, config or file, or the script defines none.
+    """
+    name = str(name_or_path)
+    if not name.endswith(".py") and ":" in name and config is None:
+        name, config = name.split(":", 1)
+    tasks = script_tasks(task_script(name))
+    if config is None:
+        return next(iter(tasks.values()))
+    if config not in tasks:
+        raise TaskError(f"task {name!r} has no config {config!r}; it has {', '.join(tasks)}")
+    return tasks[config]
+
+
+def list_tasks() -> list[Task]:
+    """List every task that comes with hf_synth, all configs, in order of name."""
+    package = importlib.import_module(_SCRIPTS)
+    names = sorted(m.name for m in pkgutil.iter_modules(package.__path__) if not m.name.startswith("_"))
+    return [task for name in names for task in script_tasks(task_script(name)).values()]
+
+
+def task_script(name_or_path: str) -> ModuleType:
+    """Import the script that defines a task: one of ours by name, or a file by path.
+
+    Raises:
+        TaskError: there is no such script, or it cannot be imported.
+    """
+    if name_or_path.endswith(".py"):
+        return _import_file(Path(name_or_path))
+    if re.fullmatch(r"[a-z][a-z0-9_]*", name_or_path):
+        module = f"{_SCRIPTS}.{name_or_path}"
+        if importlib.util.find_spec(module) is not None:
+            return importlib.import_module(module)
+    known = ", ".join(dict.fromkeys(t.name for t in list_tasks()))
+    raise TaskError(f"there is no task {name_or_path!r}; there are {known}, or give the path of a .py file")
+
+
+def script_tasks(module: ModuleType) -> dict[str, Task]:
+    """Give the tasks of a script by config; the first is the default.
+
+    Raises:
+        TaskError: the script has no `TASKS`.
+    """
+    tasks = getattr(module, "TASKS", None)
+    if not isinstance(tasks, Mapping) or not tasks or not all(isinstance(t, Task) for t in tasks.values()):
+        raise TaskError(f"{module.__name__}: a task script defines TASKS, a dict from config to Task")
+    return {c: replace(t, script=_origin(module)) for c, t in tasks.items()}
+
+
+def _origin(module: ModuleType) -> str:
+    if module.__name__.startswith(_SCRIPTS + "."):
+        return module.__name__.rsplit(".", 1)[1]
+    return str(module.__file__)
+
+
+def _import_file(path: Path) -> ModuleType:
+    if not path.is_file():
+        raise TaskError(f"there is no task script {path.name!r} in {path.parent}")
+    name = f"hf_synth_task_{path.stem}_{hashlib.sha256(str(path.resolve()).encode()).hexdigest()[:8]}"
+    spec = importlib.util.spec_from_file_location(name, path)
+    if spec is None or spec.loader is None:
+        raise TaskError(f"{path.name} cannot be imported as a Python file")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module
+    try:
+        spec.loader.exec_module(module)
+    except Exception as error:
+        del sys.modules[name]
+        raise TaskError(f"{path.name} cannot be imported: {type(error).__name__}: {error}") from error
+    return module
+
+
+def row_digests(task: Task, rows: Iterable[Mapping[str, Any]]) -> list[str]:
+    """Digest each row's text (hex sha256 over the task's text columns): the name a row keeps when ids change."""
+    return [
+        hashlib.sha256("\x1f".join(str(row[c]) for c in task.text_columns).encode()).hexdigest() for row in rows
+    ]
