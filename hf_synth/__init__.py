@@ -1,0 +1,79 @@
+"""Gold clinical notes in; label-corrected synthetic notes and a better fine-tuned encoder out.
+
+    gold -> generate -> correct -> augment -> train -> evaluate -> publish
+
+Every stage takes a `datasets.Dataset` and returns one with more columns. The names below are loaded on first use:
+importing hf_synth loads no torch, no openai and no datasets.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from hf_synth.augmentation import augment as augment
+    from hf_synth.correction import Policy as Policy
+    from hf_synth.errors import HfSynthError as HfSynthError
+    from hf_synth.evaluation import Scores as Scores
+    from hf_synth.evaluation import evaluate as evaluate
+    from hf_synth.generation import generate as generate
+    from hf_synth.gold import adopt as adopt
+    from hf_synth.gold import load_gold as load_gold
+    from hf_synth.gold import subset as subset
+    from hf_synth.llm import LLM as LLM
+    from hf_synth.llm import Attestation as Attestation
+    from hf_synth.mapping import GenerateAndCorrect as GenerateAndCorrect
+    from hf_synth.pipeline import correct as correct
+    from hf_synth.pipeline import fit_policy as fit_policy
+    from hf_synth.privacy import audit as audit
+    from hf_synth.publishing import Verdict as Verdict
+    from hf_synth.publishing import publish_dataset as publish_dataset
+    from hf_synth.publishing import publish_model as publish_model
+    from hf_synth.task import Prompt as Prompt
+    from hf_synth.task import Task as Task
+    from hf_synth.task import list_tasks as list_tasks
+    from hf_synth.task import load_task as load_task
+    from hf_synth.training import train as train
+    from hf_synth.training import trainer_fit as trainer_fit
+
+__version__ = "0.1.0"
+
+_ROOM = {
+    "Attestation": "llm",
+    "GenerateAndCorrect": "mapping",
+    "HfSynthError": "errors",
+    "LLM": "llm",
+    "Policy": "correction",
+    "Prompt": "task",
+    "Scores": "evaluation",
+    "Task": "task",
+    "Verdict": "publishing",
+    "adopt": "gold",
+    "audit": "privacy",
+    "augment": "augmentation",
+    "correct": "pipeline",
+    "evaluate": "evaluation",
+    "fit_policy": "pipeline",
+    "generate": "generation",
+    "list_tasks": "task",
+    "load_gold": "gold",
+    "load_task": "task",
+    "publish_dataset": "publishing",
+    "publish_model": "publishing",
+    "subset": "gold",
+    "train": "training",
+    "trainer_fit": "training",
+}
+
+__all__ = [*_ROOM, "__version__"]  # noqa: PLE0604
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _ROOM:
+        raise AttributeError(f"module 'hf_synth' has no attribute {name!r}")
+    return getattr(importlib.import_module(f"hf_synth.{_ROOM[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -206,7 +206,9 @@ class Task:
     def prompt(self) -> Prompt:
         """The default way of asking."""
         if not self.prompts:
-            raise TaskError(f"task {self.name!r} has no prompt: give it one with dataclasses.replace(task, prompts=...)")
+            raise TaskError(
+                f"task {self.name!r} has no prompt: give it one with dataclasses.replace(task, prompts=...)"
+            )
         return self.prompts[0]
 
     def fingerprint(self) -> str:
@@ -419,6 +421,4 @@ def _import_file(path: Path) -> ModuleType:
 
 def row_digests(task: Task, rows: Iterable[Mapping[str, Any]]) -> list[str]:
     """Digest each row's text (hex sha256 over the task's text columns): the name a row keeps when ids change."""
-    return [
-        hashlib.sha256("\x1f".join(str(row[c]) for c in task.text_columns).encode()).hexdigest() for row in rows
-    ]
+    return [hashlib.sha256("\x1f".join(str(row[c]) for c in task.text_columns).encode()).hexdigest() for row in rows]

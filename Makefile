@@ -1,0 +1,35 @@
+# Each command makes its own environment first: a fresh clone and Python 3.11 or newer are all it needs.
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+
+.PHONY: demo test check fix slow bench clean
+
+demo: $(READY)  ## the main job on embedded defaults: no network, no key
+	$(BIN)/hf-synth demo --out demo-out
+
+test: check  ## the whole default suite
+	$(BIN)/pytest -n 2
+
+check: $(READY)  ## lint and types
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+slow: $(READY)  ## the heavier tests as well
+	$(BIN)/pytest -n 2 -m "slow and not network and not gpu and not browser"
+
+fix: $(READY)  ## format, and mend what can be mended by rule
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+# torch first and pinned: asked for by another package it would bring several GB of CUDA along
+$(READY): pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt torch
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
+	touch $(READY)
+
+clean:
+	rm -rf $(VENV) build dist demo-out *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

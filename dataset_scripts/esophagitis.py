@@ -1,0 +1,132 @@
+"""Esophagitis grade of radiation-oncology notes: the user's own files, which never leave the site.
+
+The paper's notes are private (1,524 gold notes of 124 patients, 1,243 of them for training; arXiv 2403.19511), so
+this task reads whatever the user holds in one of these forms, as .csv, .jsonl or .parquet:
+
+    folder/                         or a single file, which is then split by patient
+      train.csv
+      validation.csv (or dev.csv)
+      test.csv
+
+Columns, with the other names that are understood:
+    text          gpt_section, "Full Text"           the note
+    grade         degree, "Free Text Grade"          0, 1, 2 or 3 (CTCAE v5.0)
+    patient_id    patient, mrn_hash                  optional but wanted: notes of one patient never straddle a split
+    note_id       id                                 optional; the row's number is used otherwise
+
+Configs: `grade` 0/1/2/3 - `presence` 0 against 1-3 - `severe` 0-1 against 2-3 - `three` 0/1/2-3.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import datasets
+
+from hf_synth.reading import label_field, pick_column, read_table, text_field
+from hf_synth.task import Prompt, Task
+
+# CTCAE v5.0, esophagitis, in our own words (https://ctep.cancer.gov, CTCAE v5.0); 4 and 5 are not in the data.
+MEANINGS = (
+    "no esophagitis",
+    "asymptomatic; seen or suspected only, observation only",
+    "symptomatic; eating or swallowing altered, oral supplements",
+    "eating or swallowing severely altered; tube feeding, TPN or hospital admission",
+)
+
+# The label must not stand in the text: phrases such as "grade 2", and a section that tabulates toxicity grades.
+LEAKS = (
+    r"(?is)^[ \t]*toxicity grading[ \t]*:?.*?(?=\n[ \t]*\n|\Z)",
+    r"(?i)\bgr(?:ade)?\.?\s*(?:[0-5]|i{1,3}|iv|v)\b",
+)
+
+PROMPT = Prompt(
+    system="You are a radiation oncologist who writes realistic, wholly invented excerpts of clinic notes for "
+    "teaching a classifier. Vary patients, courses, wording and length. Never copy an example.",
+    instruction="Write new excerpts of notes of patients treated with radiation to the chest. What a reader needs to "
+    "grade esophagitis by CTCAE v5.0 must be in the text; the grade itself must not.",
+    exemplars="one_per_label",
+    n_exemplars=1,
+    asks_for="every_label",
+    rows=5,
+    sampling=(("temperature", 0.1), ("top_p", 0.95)),  # the paper's sampling for this task
+)
+
+GRADE = Task(
+    name="esophagitis",
+    config="grade",
+    kind="single_label",
+    text_columns=("text",),
+    label_column="label",
+    labels=("grade_0", "grade_1", "grade_2", "grade_3"),
+    label_meanings=MEANINGS,
+    prompts=(PROMPT,),
+    metrics=("macro_f1", "accuracy"),
+    access="restricted",
+    source_url="https://arxiv.org/abs/2403.19511",
+    license="the owner's",
+    citation="Improving Clinical NLP Performance through Language Model-Generated Synthetic Clinical Data. "
+    "arXiv:2403.19511.",
+    group_column="group",
+    leaks=LEAKS,
+    files={
+        "train": ("train.csv", "train.jsonl", "train.parquet"),
+        "validation": (
+            "validation.csv",
+            "validation.jsonl",
+            "validation.parquet",
+            "dev.csv",
+            "dev.jsonl",
+            "dev.parquet",
+        ),
+        "test": ("test.csv", "test.jsonl", "test.parquet"),
+    },
+    optional_splits=("validation", "test"),
+    description="CTCAE v5.0 grade of esophagitis that a radiation-oncology note documents.",
+)
+
+# How each config names the four grades.
+MERGED = {
+    "grade": ("grade_0", "grade_1", "grade_2", "grade_3"),
+    "presence": ("none", "esophagitis", "esophagitis", "esophagitis"),
+    "severe": ("grade_0_1", "grade_0_1", "grade_2_3", "grade_2_3"),
+    "three": ("grade_0", "grade_1", "grade_2_3", "grade_2_3"),
+}
+
+
+def _merge(config: str) -> Task:
+    names = tuple(dict.fromkeys(MERGED[config]))
+    meanings = (" - or: ".join(m for m, n in zip(MEANINGS, MERGED[config], strict=True) if n == name) for name in names)
+    return replace(GRADE, config=config, labels=names, label_meanings=tuple(meanings))
+
+
+TASKS = {config: _merge(config) for config in MERGED}
+
+
+class Esophagitis(datasets.GeneratorBasedBuilder):
+    """Read the user's own graded notes."""
+
+    BUILDER_CONFIGS = [datasets.BuilderConfig(name=c, version=t.version) for c, t in TASKS.items()]  # noqa: RUF012
+
+    def _info(self) -> datasets.DatasetInfo:
+        return datasets.DatasetInfo(features=TASKS[self.config.name].gold_features())
+
+    def _split_generators(self, dl_manager: Any) -> list[datasets.SplitGenerator]:
+        files = self.config.data_files
+        return [datasets.SplitGenerator(s, gen_kwargs={"file": Path(f[0]), "split": s}) for s, f in files.items()]
+
+    def _generate_examples(self, file: Path, split: str) -> Iterator[tuple[str, dict[str, Any]]]:
+        task = TASKS[self.config.name]
+        names = {str(grade): name for grade, name in enumerate(MERGED[self.config.name])}
+        for number, row in read_table(file):
+            text = pick_column(file, row, "text", "gpt_section", "Full Text") or ""
+            grade = pick_column(file, row, "grade", "degree", "Free Text Grade") or ""
+            patient = pick_column(file, row, "patient_id", "patient", "mrn_hash", required=False)
+            note = pick_column(file, row, "note_id", "id", required=False)
+            id = f"{split}-{row[note] if note else number}"
+            group = str(row[patient]) if patient and row[patient] is not None else None
+            label = label_field(file, number, row, grade, names)
+            yield id, task.gold_row(id, group, label, text_field(file, number, row, text))

@@ -1,0 +1,321 @@
+"""Gold: the raw files a user holds become a typed `DatasetDict`, split by patient, cached nowhere but beside them.
+
+The builder of a task (a `datasets.GeneratorBasedBuilder` in its script) reads the files. Its cache lies in
+`<gold folder>/.hf_synth/cache`, named by a digest of builder code, task and source files, so that neither a changed
+file nor changed code ever meets an old cache.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import inspect
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from hf_synth.errors import ColumnError, GoldError, HfSynthError, MissingGoldError, RowError, TaskError
+from hf_synth.folders import MANIFEST, cache_folder, read_export, read_manifest
+from hf_synth.reading import digest_files, find_files, label_field, pick_column, read_table, text_field
+from hf_synth.task import Task, access_of, check_columns, label_names, strictest, task_script
+
+if TYPE_CHECKING:
+    from datasets import Dataset, DatasetDict
+
+SPLIT_SHARES = {"train": 0.7, "validation": 0.1, "test": 0.2}  # of the groups, where the source has no splits
+
+
+def load_gold(
+    task: Task, path: str | Path | None = None, *, seed: int = 0, mask_leaks: bool = False, **options: Any
+) -> DatasetDict:
+    """Load gold rows as a `DatasetDict` with the task's features.
+
+    Official splits stay as they are. Where the source is one file, it is split by group (patient, admission) into
+    train / validation / test, with equal texts never on both sides.
+
+    Args:
+        path: the source's folder or file, or a folder exported by `hf-synth gold`; None for tasks without files.
+        seed: of the split by groups.
+        mask_leaks: take the task's label leaks ("grade 2", a "Toxicity Grading" section) out of the texts.
+        options: fields of the builder's own config, e.g. `n_train=400` for the clinic.
+
+    Raises:
+        MissingGoldError: files are not there.
+        RowError: a row is malformed; names file and row.
+        GoldError: a split holds no row, or the folder was exported from another task.
+    """
+    folder = None if path is None else Path(path)
+    if folder is not None and (folder / MANIFEST).is_file():
+        gold = _from_export(task, folder)
+    elif task.script is None:
+        gold = _from_columns(task, folder)
+    else:
+        gold = _from_builder(task, folder, options)
+    if set(gold) == {"all"}:
+        gold = split_by_group(task, gold["all"], seed=seed)
+    for split, rows in gold.items():
+        if len(rows) == 0:
+            raise GoldError(f"split {split!r} of task {task.full_name!r} holds no row; check its file")
+    return gold.map(_mask_texts, fn_kwargs={"columns": task.text_columns, "leaks": task.leaks}) if mask_leaks else gold
+
+
+def _from_export(task: Task, folder: Path) -> DatasetDict:
+    facts = read_manifest(folder) or {}
+    if facts.get("task") != task.full_name:
+        raise GoldError(f"{folder} holds task {facts.get('task')!r}, not {task.full_name!r}; name that task")
+    gold = read_export(folder)
+    for split, rows in gold.items():
+        check_columns(task, rows, "id", what=f"split {split!r} of {folder}")
+    return gold
+
+
+# --- through a task's own builder -----------------------------------------------------------------------------------
+
+
+def task_builder(task: Task) -> type[Any]:
+    """Give the builder class that a task's script defines.
+
+    Raises:
+        TaskError: the script has none.
+    """
+    from datasets import GeneratorBasedBuilder
+
+    module = task_script(task.script or "")
+    for value in vars(module).values():
+        own = inspect.isclass(value) and value.__module__ == module.__name__
+        if own and issubclass(value, GeneratorBasedBuilder):
+            found: type[Any] = value
+            return found
+    raise TaskError(f"{module.__name__} defines no datasets.GeneratorBasedBuilder")
+
+
+def _from_builder(task: Task, folder: Path | None, options: Mapping[str, Any]) -> DatasetDict:
+    from datasets import Dataset, DatasetDict
+    from datasets.data_files import DataFilesDict, DataFilesList
+    from datasets.exceptions import DatasetGenerationError
+
+    if folder is None and task.files:
+        raise MissingGoldError(f"task {task.full_name!r} needs the folder of its files{_source(task)}")
+    files = find_files(task, folder) if folder is not None and task.files else {}
+    given = DataFilesDict({s: DataFilesList([str(f)], origin_metadata=[()]) for s, f in files.items()})
+    builder = task_builder(task)
+    cache = cache_folder(folder) if folder is not None else None
+    made = builder(
+        config_name=task.config,
+        data_files=given or None,
+        cache_dir=str(cache) if cache else None,
+        hash=_digest(task, builder, list(files.values())),
+        **options,
+    )
+    try:
+        if cache is None:  # nothing may be written beside the files: hold the rows in memory
+            stream = made.as_streaming_dataset()
+            features = task.gold_features()
+            return DatasetDict({s: Dataset.from_list(list(rows), features=features) for s, rows in stream.items()})
+        made.download_and_prepare()
+        return made.as_dataset()
+    except DatasetGenerationError as error:
+        cause = error.__cause__
+        if isinstance(cause, HfSynthError):
+            raise cause from None
+        problem = type(cause).__name__ if cause else "unknown reason"
+        raise GoldError(
+            f"task {task.full_name!r}: its builder failed ({problem}); check the files in {folder}"
+        ) from None
+
+
+def _digest(task: Task, builder: type[Any], files: list[Path]) -> str:
+    module: ModuleType | None = inspect.getmodule(builder)
+    code = Path(str(module.__file__)) if module else ""
+    reader = Path(str(inspect.getsourcefile(read_table)))
+    return digest_files(task.fingerprint(), code, reader, *files)[:32]
+
+
+def _source(task: Task) -> str:
+    names = [n for alternatives in task.files.values() for n in alternatives[:1]]
+    where = f"; get them at {task.source_url}" if task.source_url else ""
+    return f": {', '.join(names)}{where}"
+
+
+# --- from columns of the user's own table ---------------------------------------------------------------------------
+
+
+def _from_columns(task: Task, path: Path | None) -> DatasetDict:
+    from datasets import Dataset, DatasetDict
+
+    if path is None or not path.exists():
+        raise MissingGoldError(f"task {task.full_name!r} needs the path of a .csv, .jsonl or .parquet file")
+    files = {"all": path} if path.is_file() else _splits_of(path)
+    features = task.gold_features()
+    return DatasetDict(
+        {split: Dataset.from_list(_rows_of(task, split, file), features=features) for split, file in files.items()}
+    )
+
+
+def _splits_of(folder: Path) -> dict[str, Path]:
+    """Find train / validation / test tables by their names."""
+    names = {"train": ("train",), "validation": ("validation", "valid", "dev"), "test": ("test",)}
+    found: dict[str, Path] = {}
+    for split, stems in names.items():
+        for file in (folder / f"{stem}{suffix}" for stem in stems for suffix in (".csv", ".jsonl", ".parquet")):
+            if split not in found and file.is_file():
+                found[split] = file
+    if "train" not in found:
+        raise MissingGoldError(f"{folder} holds no train.csv, train.jsonl or train.parquet")
+    return found
+
+
+def _rows_of(task: Task, split: str, file: Path) -> list[dict[str, Any]]:
+    rows: list[dict[str, Any]] = []
+    names = {n: n for n in task.labels}
+    for number, row in read_table(file):
+        texts = [text_field(file, number, row, str(pick_column(file, row, c))) for c in task.text_columns]
+        pick_column(file, row, task.label_column)
+        if task.kind == "text2text":
+            label: Any = text_field(file, number, row, task.label_column)
+        elif task.kind == "single_label":
+            label = label_field(file, number, row, task.label_column, names)
+        else:
+            raise TaskError("a multi_label task reads its labels through a task script")
+        id = str(row.get("id") or f"{split}-{number}")
+        group = row.get(task.group_column) if task.group_column else row.get("group")
+        made = task.gold_row(id, None if group is None else str(group), label, *texts)
+        rows.append(made | {"access": strictest(task.access, row["access"]) if "access" in row else task.access})
+    return rows
+
+
+# --- splits and subsets ---------------------------------------------------------------------------------------------
+
+
+def split_by_group(task: Task, dataset: Dataset, *, seed: int = 0) -> DatasetDict:
+    """Split rows into train / validation / test (SPLIT_SHARES of the groups), equal texts kept together.
+
+    Raises:
+        GoldError: there are too few groups for three splits.
+    """
+    from datasets import DatasetDict
+
+    units = _units(task, dataset)
+    names = sorted(set(units))
+    if len(names) < 10:
+        raise GoldError(f"{len(names)} groups are too few to split into train, validation and test; give the splits")
+    order = np.random.default_rng(seed).permutation(len(names))
+    ends = np.cumsum([round(share * len(names)) for share in SPLIT_SHARES.values()][:-1])
+    split_of = {}
+    for split, members in zip(SPLIT_SHARES, np.split(order, ends), strict=True):
+        split_of.update({names[i]: split for i in members})
+    chosen = np.array([split_of[u] for u in units])
+    return DatasetDict({s: dataset.select(np.flatnonzero(chosen == s)) for s in SPLIT_SHARES})
+
+
+def _units(task: Task, dataset: Dataset) -> list[str]:
+    """Join groups that share a text: the unit that must not straddle a split, one name a row."""
+    parent: dict[str, str] = {}
+
+    def root(group: str) -> str:
+        while parent.setdefault(group, group) != group:
+            parent[group] = parent[parent[group]]
+            group = parent[group]
+        return group
+
+    first_group: dict[bytes, str] = {}
+    groups = [str(g) for g in dataset["group"]]
+    for group, *texts in zip(groups, *(dataset[c] for c in task.text_columns), strict=True):
+        words = " ".join(" ".join(str(t).lower().split()) for t in texts)
+        seen = first_group.setdefault(hashlib.sha256(words.encode()).digest(), group)
+        a, b = sorted((root(seen), root(group)))
+        parent[b] = a
+    return [root(g) for g in groups]
+
+
+def subset(task: Task, dataset: Dataset, n: int, *, seed: int = 0) -> Dataset:
+    """Take n rows with the labels in proportion; nested: with one seed, the 200 are among the 400.
+
+    Rows keep their order in the dataset.
+
+    Raises:
+        ColumnError: n is not between 1 and the number of rows.
+    """
+    if not 1 <= n <= len(dataset):
+        raise ColumnError(f"cannot take {n} rows of {len(dataset)}; ask for between 1 and {len(dataset)}")
+    rng = np.random.default_rng(seed)
+    labels: Sequence[Any] = dataset[task.label_column] if task.kind == "single_label" else [0] * len(dataset)
+    place = np.empty(len(dataset))
+    for label in sorted(set(labels)):
+        rows = np.flatnonzero(np.asarray(labels) == label)
+        # the k-th of c rows of a label stands at (k + u) / c of the way: any prefix holds the labels in proportion
+        place[rows[rng.permutation(len(rows))]] = (np.arange(len(rows)) + rng.random()) / len(rows)
+    return dataset.select(np.sort(np.argsort(place, kind="stable")[:n]))
+
+
+def _mask_texts(row: dict[str, Any], columns: Sequence[str], leaks: Sequence[str]) -> dict[str, Any]:
+    return {c: mask(row[c], leaks) for c in columns}
+
+
+def mask(text: str, leaks: Sequence[str]) -> str:
+    """Take everything that the patterns of a task's `leaks` match out of a text."""
+    for pattern in leaks:
+        text = re.sub(pattern, " ", text)
+    return text
+
+
+# --- synthetic rows made elsewhere ----------------------------------------------------------------------------------
+
+
+def adopt(
+    task: Task,
+    dataset: Dataset,
+    *,
+    text_columns: Sequence[str] | None = None,
+    llm_label_column: str = "llm_label",
+    access: str | None = None,
+    generator: str = "unknown",
+) -> Dataset:
+    """Bring synthetic rows made elsewhere into the column contract.
+
+    Args:
+        text_columns: their names for the task's text columns, in order; the task's own when None.
+        llm_label_column: their name for the label that was asked for; names or indices of labels.
+        access: the access of the gold behind them, when the rows carry none; absent counts as credentialed.
+        generator: what made them.
+
+    Raises:
+        ColumnError: a column is missing.
+        RowError: a text is empty or a label is none of the task's.
+    """
+    from datasets import Dataset
+
+    given = tuple(text_columns or task.text_columns)
+    missing = [c for c in (*given, llm_label_column) if c not in dataset.column_names]
+    if missing or len(given) != len(task.text_columns):
+        raise ColumnError(
+            f"synthetic rows need text columns {list(given)} and {llm_label_column!r}; they have {dataset.column_names}"
+        )
+    carried = strictest(task.access, access_of(dataset) if "access" in dataset.column_names else access)
+    names = label_names(dataset.features[llm_label_column])
+    texts = zip(*(dataset[c] for c in given), strict=True)
+    count = len(dataset)
+    ids = dataset["id"] if "id" in dataset.column_names else [f"{task.name}-adopted-{i}" for i in range(count)]
+    rows = []
+    for i, (id, text, value) in enumerate(zip(ids, texts, dataset[llm_label_column], strict=True)):
+        if any(not isinstance(t, str) or not t.strip() for t in text):
+            raise RowError("synthetic rows", i + 1, "a text is empty; remove the row")
+        label = _label_index(task, names, value, i + 1) if task.labels else value
+        rows.append(
+            task.gold_row(id, id, label, *text)
+            | {"source": "synthetic", "access": carried, "seed_ids": [], "prompt_sha256": "", "journal_key": ""}
+            | {"generator": generator, "llm_label": label, "label_status": "kept", "reason": "as_generated"}
+        )
+    return Dataset.from_list(rows, features=task.synthetic_features())
+
+
+def _label_index(task: Task, names: list[str] | None, value: Any, row: int) -> int:
+    name = names[value] if names is not None and isinstance(value, int) else value
+    if isinstance(name, int) and not isinstance(name, bool) and 0 <= name < len(task.labels):
+        return name
+    if isinstance(name, str) and name in task.labels:
+        return task.labels.index(name)
+    raise RowError("synthetic rows", row, f"holds no label of task {task.full_name!r}: {', '.join(task.labels)}")
