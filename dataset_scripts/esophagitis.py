@@ -39,7 +39,7 @@ MEANINGS = (
 
 # The label must not stand in the text: phrases such as "grade 2", and a section that tabulates toxicity grades.
 LEAKS = (
-    r"(?is)^[ \t]*toxicity grading[ \t]*:?.*?(?=\n[ \t]*\n|\Z)",
+    r"(?ims)^[ \t]*toxicity grading[ \t]*:?.*?(?=\n[ \t]*\n|\Z)",
     r"(?i)\bgr(?:ade)?\.?\s*(?:[0-5]|i{1,3}|iv|v)\b",
 )
 

@@ -23,7 +23,6 @@ if TYPE_CHECKING:
     from hf_synth.gold import subset as subset
     from hf_synth.llm import LLM as LLM
     from hf_synth.llm import Attestation as Attestation
-    from hf_synth.mapping import GenerateAndCorrect as GenerateAndCorrect
     from hf_synth.pipeline import correct as correct
     from hf_synth.pipeline import fit_policy as fit_policy
     from hf_synth.privacy import audit as audit
@@ -36,12 +35,13 @@ if TYPE_CHECKING:
     from hf_synth.task import load_task as load_task
     from hf_synth.training import train as train
     from hf_synth.training import trainer_fit as trainer_fit
+    from hf_synth.transform import GenerateAndCorrect as GenerateAndCorrect
 
 __version__ = "0.1.0"
 
 _ROOM = {
     "Attestation": "llm",
-    "GenerateAndCorrect": "mapping",
+    "GenerateAndCorrect": "transform",
     "HfSynthError": "errors",
     "LLM": "llm",
     "Policy": "correction",
@@ -66,7 +66,7 @@ _ROOM = {
     "trainer_fit": "training",
 }
 
-__all__ = [*_ROOM, "__version__"]  # noqa: PLE0604
+__all__ = [*_ROOM, "__version__"]
 
 
 def __getattr__(name: str) -> Any:

@@ -12,11 +12,12 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hf_synth.errors import ColumnError, MissingGoldError, OutputError, RowError
+from hf_synth.task import Task, access_of, strictest
 
 if TYPE_CHECKING:
     from datasets import Dataset, DatasetDict
@@ -87,11 +88,13 @@ def new_folder(path: Path, *, overwrite: bool = True) -> Iterator[Path]:
         shutil.rmtree(draft, ignore_errors=True)
 
 
-def write_export(dataset: Dataset | DatasetDict, path: Path, facts: Mapping[str, Any]) -> Path:
-    """Write a Dataset (as split "train") or DatasetDict to a folder that `load_dataset(path)` accepts.
+def write_stage(task: Task, dataset: Dataset | DatasetDict, path: Path, *, stage: str, **facts: Any) -> Path:
+    """Write the rows of a stage to a folder that `load_dataset(path)` accepts, with what a reader must know of them.
 
     Args:
-        facts: plain values that go into the manifest (stage, task, access, ...).
+        dataset: a Dataset becomes split "train".
+        stage: the verb that made the rows.
+        facts: plain values for the manifest.
 
     Raises:
         OutputError: the folder cannot be written.
@@ -99,17 +102,19 @@ def write_export(dataset: Dataset | DatasetDict, path: Path, facts: Mapping[str,
     from datasets import Dataset
 
     splits = {"train": dataset} if isinstance(dataset, Dataset) else dict(dataset)
+    access = strictest(task.access, *(access_of(rows) for rows in splits.values()))
+    known = {"stage": stage, "task": task.full_name, "task_version": task.version, "access": access}
+    counts = {split: len(rows) for split, rows in splits.items()}
     with new_folder(path) as draft:
         for split, rows in splits.items():
             rows.to_parquet(draft / f"{split}.parquet")
         files = "".join(f"  - split: {split}\n    path: {split}.parquet\n" for split in splits)
         (draft / "README.md").write_text(
             f"---\nconfigs:\n- config_name: default\n  data_files:\n{files}---\n"
-            f"Written by hf_synth, stage {facts.get('stage')!r}. Access: {facts.get('access', 'credentialed')}.\n",
+            f"Task {task.full_name}, stage {stage!r}, written by hf_synth. Access: {access}.\n",
             encoding="utf-8",
         )
-        counts = {split: len(rows) for split, rows in splits.items()}
-        (draft / MANIFEST).write_text(json.dumps({**facts, "rows": counts}, indent=1) + "\n", encoding="utf-8")
+        (draft / MANIFEST).write_text(json.dumps({**known, **facts, "rows": counts}, indent=1) + "\n", encoding="utf-8")
     return path
 
 

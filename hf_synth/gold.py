@@ -19,7 +19,7 @@ import numpy as np
 
 from hf_synth.errors import ColumnError, GoldError, HfSynthError, MissingGoldError, RowError, TaskError
 from hf_synth.folders import MANIFEST, cache_folder, read_export, read_manifest
-from hf_synth.reading import digest_files, find_files, label_field, pick_column, read_table, text_field
+from hf_synth.reading import WHOLE, digest_files, find_files, label_field, pick_column, read_table, text_field
 from hf_synth.task import Task, access_of, check_columns, label_names, strictest, task_script
 
 if TYPE_CHECKING:
@@ -54,12 +54,16 @@ def load_gold(
         gold = _from_columns(task, folder)
     else:
         gold = _from_builder(task, folder, options)
-    if set(gold) == {"all"}:
-        gold = split_by_group(task, gold["all"], seed=seed)
-    for split, rows in gold.items():
-        if len(rows) == 0:
-            raise GoldError(f"split {split!r} of task {task.full_name!r} holds no row; check its file")
+    _check_not_empty(task, {split: len(rows) for split, rows in gold.items()})
+    if set(gold) == {WHOLE}:
+        gold = split_by_group(task, gold[WHOLE], seed=seed)
     return gold.map(_mask_texts, fn_kwargs={"columns": task.text_columns, "leaks": task.leaks}) if mask_leaks else gold
+
+
+def _check_not_empty(task: Task, counts: Mapping[str, int]) -> None:
+    for split, count in counts.items():
+        if count == 0:
+            raise GoldError(f"split {split!r} of task {task.full_name!r} holds no row; check its file")
 
 
 def _from_export(task: Task, folder: Path) -> DatasetDict:
@@ -116,6 +120,7 @@ def _from_builder(task: Task, folder: Path | None, options: Mapping[str, Any]) -
             features = task.gold_features()
             return DatasetDict({s: Dataset.from_list(list(rows), features=features) for s, rows in stream.items()})
         made.download_and_prepare()
+        _check_not_empty(task, {s: info.num_examples for s, info in made.info.splits.items()})
         return made.as_dataset()
     except DatasetGenerationError as error:
         cause = error.__cause__
@@ -148,7 +153,7 @@ def _from_columns(task: Task, path: Path | None) -> DatasetDict:
 
     if path is None or not path.exists():
         raise MissingGoldError(f"task {task.full_name!r} needs the path of a .csv, .jsonl or .parquet file")
-    files = {"all": path} if path.is_file() else _splits_of(path)
+    files = {WHOLE: path} if path.is_file() else _splits_of(path)
     features = task.gold_features()
     return DatasetDict(
         {split: Dataset.from_list(_rows_of(task, split, file), features=features) for split, file in files.items()}

@@ -17,6 +17,7 @@ from hf_synth.errors import MissingGoldError, RowError, TaskError
 from hf_synth.task import Task
 
 TABLE_SUFFIXES = (".csv", ".tsv", ".jsonl", ".parquet")
+WHOLE = "rows"  # the split of a source that has none ("all" is a reserved word of datasets)
 _LONGEST_FIELD = 50_000_000  # characters; csv refuses fields over 131,072 by default, long notes pass that
 
 Row = dict[str, Any]
@@ -164,7 +165,7 @@ def label_field(path: Path, number: int, row: Mapping[str, Any], column: str, na
 
 
 def find_files(task: Task, path: Path) -> dict[str, Path]:
-    """Find the file of each split of a task in a folder; a single file stands for all of the data ("all").
+    """Find the file of each split of a task in a folder; a single file is one split, "rows", yet to be split.
 
     Raises:
         MissingGoldError: required files are missing; all of them are named, with the folder and the source's page.
@@ -173,7 +174,7 @@ def find_files(task: Task, path: Path) -> dict[str, Path]:
     if not task.files:
         raise TaskError(f"task {task.full_name!r} names no files that could be found in a folder")
     if path.is_file():
-        return {"all": path}
+        return {WHOLE: path}
     found: dict[str, Path] = {}
     missing: list[str] = []
     for split, names in task.files.items():

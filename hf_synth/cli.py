@@ -1,0 +1,204 @@
+"""`hf-synth`: one verb a stage, in the order of the journey. Each verb reads the folder that the verb before wrote.
+
+Human output goes to stdout in short lines, progress to stderr; with --json the last line of stdout is one JSON object.
+An error is one sentence on stderr and exit code 1; no traceback, since one could hold text of a note.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from hf_synth.errors import HfSynthError
+
+METHODS = ("auto", "none", "argmax", "agree", "clean_drop", "posterior")
+STRATEGIES = ("augment", "replace", "synthetic", "gold")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one verb; give the exit code."""
+    args = _parser().parse_args(argv)
+    _quiet_libraries(args.quiet)
+    try:
+        from hf_synth import verbs  # late, so that --help is quick
+
+        result = getattr(verbs, args.verb)(args)
+    except HfSynthError as error:
+        print(f"hf-synth: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("hf-synth: stopped; what was answered is in the journal", file=sys.stderr)
+        return 130
+    except BrokenPipeError:
+        return 1
+    except Exception as error:
+        if os.environ.get("HF_SYNTH_DEBUG") == "1":
+            raise
+        print(
+            f"hf-synth: unexpected {type(error).__name__}; set HF_SYNTH_DEBUG=1 for the traceback, which may show text "
+            "of your data",
+            file=sys.stderr,
+        )
+        return 1
+    if isinstance(result, int):
+        return result
+    if args.json and result is not None:
+        print(json.dumps(result))
+    return 0
+
+
+def _quiet_libraries(quiet: bool) -> None:
+    """Keep telemetry off and libraries silent; progress bars only where a person looks."""
+    os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+    os.environ.setdefault("HF_UPDATE_DOWNLOAD_COUNTS", "0")
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    os.environ.setdefault("HF_DATASETS_DISABLE_PROGRESS_BARS", "1")
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    os.umask(0o077)
+    logging.basicConfig(level=logging.WARNING if quiet else logging.INFO, format="%(message)s", stream=sys.stderr)
+    for name in ("httpx", "httpx2", "openai", "datasets", "transformers", "huggingface_hub", "filelock", "urllib3"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+
+
+# --- the parser -----------------------------------------------------------------------------------------------------
+
+
+def _parser() -> argparse.ArgumentParser:
+    from hf_synth import __version__
+
+    parser = argparse.ArgumentParser(
+        prog="hf-synth",
+        description="Gold clinical notes in; label-corrected synthetic notes and a better fine-tuned encoder out.",
+        epilog="gold -> generate -> correct -> augment -> train -> evaluate -> publish; `run` does it all at once.",
+    )
+    parser.add_argument("--version", action="version", version=f"hf-synth {__version__}")
+    shared = argparse.ArgumentParser(add_help=False)
+    shared.add_argument("--json", action="store_true", help="end with one JSON object on the last line of stdout")
+    shared.add_argument("-q", "--quiet", action="store_true", help="no progress, errors only")
+    shared.add_argument("--seed", type=int, default=0, help="seed of every random choice (default: 0)")
+    verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
+
+    def verb(name: str, help: str, *, task: bool = True) -> argparse.ArgumentParser:
+        made = verbs.add_parser(name, parents=[shared], help=help, description=help[0].upper() + help[1:] + ".")
+        if task:
+            made.add_argument("task", metavar="TASK", help='a task ("mednli", "esophagitis:presence") or a .py file')
+        return made
+
+    add = verb("tasks", "list the tasks and the files they need", task=False).add_argument
+    add("--gold", type=Path, metavar="PATH", help="say which tasks find their files there")
+
+    add = verb("gold", "read gold as its source hands it over and write it as an exported folder").add_argument
+    add("path", type=Path, nargs="?", metavar="PATH", help="folder or file of the source (none for `clinic`)")
+    add("--out", type=Path, required=True, metavar="DIR")
+    add("--mask-leaks", action="store_true", help='take phrases that give the label away ("grade 2") out of the texts')
+
+    made = verb("generate", "ask an LLM for synthetic labelled notes")
+    _gold_options(made)
+    _llm_options(made, required=True)
+    made.add_argument("--out", type=Path, required=True, metavar="DIR")
+
+    made = verb("correct", "correct the labels of synthetic notes with a corrector")
+    made.add_argument("synthetic", type=Path, metavar="SYNTHETIC", help="folder of `generate`, or any Dataset file")
+    _gold_options(made)
+    _synthetic_options(made)
+    _model_options(made)
+    made.add_argument("--corrector", metavar="MODEL", help="folder of a model trained on rows outside --gold")
+    made.add_argument("--method", choices=METHODS, default="auto")
+    made.add_argument("--split", default=None, help="with --corrector: the gold split it never saw (validation)")
+    made.add_argument("--out", type=Path, required=True, metavar="DIR")
+
+    made = verb("augment", "join gold and corrected notes to a training set")
+    made.add_argument("synthetic", type=Path, metavar="CORRECTED", help="folder of `correct` (or of `generate`)")
+    _gold_options(made)
+    made.add_argument("--strategy", choices=STRATEGIES, default="augment")
+    made.add_argument("--ratio", type=float, help="at most this many synthetic rows a gold row")
+    made.add_argument("--out", type=Path, required=True, metavar="DIR")
+
+    made = verb("train", "fine-tune an encoder on a training set")
+    made.add_argument("data", type=Path, metavar="DATA", help="folder of `augment`, or of `gold` (its train split)")
+    made.add_argument("--gold", type=Path, metavar="PATH", help="stop early by the validation split of this gold")
+    _model_options(made)
+    made.add_argument("--out", type=Path, required=True, metavar="DIR")
+
+    made = verb("evaluate", "score a model on gold")
+    made.add_argument("model", metavar="MODEL", help="folder or repo id of a model")
+    made.add_argument("--gold", type=Path, metavar="PATH", help="raw or exported gold")
+    made.add_argument("--split", default="test")
+    made.add_argument("--out", type=Path, metavar="FILE", help="write the scores as JSON")
+
+    made = verb("publish", "check, describe and publish synthetic notes or a model; refused: exit 1")
+    made.add_argument("folder", type=Path, metavar="FOLDER", help="folder of `correct`, or of `train`")
+    made.add_argument("--repo-id", required=True, metavar="ORG/NAME")
+    made.add_argument("--gold", type=Path, metavar="PATH", help="gold to check against; needed unless access is open")
+    made.add_argument("--scores", type=Path, metavar="FILE", help="JSON of `evaluate --out`, for the card of a model")
+    made.add_argument("--push", action="store_true", help="push; without it the folder, card and verdict are written")
+    visible = made.add_mutually_exclusive_group()
+    visible.add_argument("--public", action="store_true")
+    visible.add_argument("--private", action="store_true")
+    made.add_argument("--gated", action="store_true")
+    made.add_argument("--endpoint", help="URL of a Hub (default: HF_ENDPOINT)")
+    made.add_argument("--token", help="token of the Hub (default: HF_TOKEN)")
+    made.add_argument("--out", type=Path, metavar="DIR", help="where the export folder goes")
+
+    made = verb("run", "the whole journey: correct, train on each mixture, score")
+    _gold_options(made)
+    made.add_argument("--synthetic", type=Path, metavar="POOL", help="rows made elsewhere, in place of an LLM")
+    _synthetic_options(made)
+    _llm_options(made, required=False)
+    _model_options(made)
+    made.add_argument("--method", choices=METHODS, default="auto")
+    made.add_argument("--out", type=Path, required=True, metavar="DIR")
+
+    made = verb("demo", "show the whole journey on artificial notes: no network, no key", task=False)
+    made.add_argument("--out", type=Path, default=Path("demo-out"), metavar="DIR")
+    made.add_argument("--full", action="store_true", help="the larger grid: more gold sizes and synthetic notes")
+
+    hub = verb("hub", "a local Hub that Hugging Face clients can use", task=False)
+    serve = hub.add_subparsers(dest="hub_verb", required=True, metavar="VERB").add_parser(
+        "serve", parents=[shared], help="serve the Hub until interrupted"
+    )
+    serve.set_defaults(verb="hub_serve")
+    serve.add_argument("--root", type=Path, required=True, metavar="DIR", help="folder that holds the repositories")
+    serve.add_argument("--port", type=int, default=8090)
+    serve.add_argument("--host", default="127.0.0.1", help="address to listen on (default: this machine only)")
+    return parser
+
+
+def _gold_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--gold", type=Path, metavar="PATH", help="raw or exported gold (none for `clinic`)")
+    parser.add_argument("--gold-size", type=int, metavar="N", help="use N rows of gold, labels in proportion")
+
+
+def _llm_options(parser: argparse.ArgumentParser, *, required: bool) -> None:
+    parser.add_argument("--llm", required=required, metavar="MODEL", help='model of the endpoint; "simulator": offline')
+    parser.add_argument("--base-url", metavar="URL", help="OpenAI-compatible endpoint, e.g. http://127.0.0.1:8000/v1")
+    parser.add_argument("--n", type=int, default=600, help="how many synthetic notes (default: 600)")
+    parser.add_argument("--concurrency", type=int, default=64)
+    parser.add_argument("--budget-usd", type=float)
+    parser.add_argument("--price", type=float, nargs=2, metavar=("IN", "OUT"), help="dollars per million tokens")
+    parser.add_argument(
+        "--journal", type=Path, metavar="FILE", help="where answers are kept (default: beside the gold)"
+    )
+
+
+def _synthetic_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--text-column", action="append", metavar="NAME", help="text column of rows made elsewhere")
+    parser.add_argument("--llm-label-column", default="llm_label", metavar="NAME")
+    parser.add_argument("--access", choices=("open", "restricted", "credentialed"), help="of rows that carry none")
+
+
+def _model_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--base-model",
+        default="tiny",
+        metavar="MODEL",
+        help='folder or repo id of an encoder, e.g. emilyalsentzer/Bio_ClinicalBERT; "tiny": one made on the spot',
+    )
+    parser.add_argument(
+        "--set", action="append", default=[], metavar="NAME=VALUE", help="a field of TrainingArguments; may be repeated"
+    )

@@ -1,0 +1,183 @@
+"""The demo: the whole journey on artificial notes with a simulated LLM, no network and no key.
+
+It shows that the software works. Its notes are artificial, its LLM is a simulator with errors of our own making, and
+its encoder is a tiny one made on the spot: its figures say nothing of a clinical benefit.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from hf_synth.demo.encoder import DEMO_ARGS, make_encoder
+from hf_synth.demo.simulator import running_simulator, true_label
+from hf_synth.errors import HfSynthError
+from hf_synth.folders import clear_disk_errors, private_folder, work_folder, write_stage
+from hf_synth.generation import generate
+from hf_synth.gold import load_gold
+from hf_synth.hub import client_environment, connected, running_hub
+from hf_synth.journey import ARMS, Journey, run, score_table
+from hf_synth.llm import LLM
+from hf_synth.publishing import publish_dataset, publish_model
+from hf_synth.task import Task, load_task
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+
+CAPTION = "Artificial notes, simulated LLM, tiny encoder: this shows that the software works, not a clinical benefit."
+DATASET, MODEL = "demo/synth-esophagitis", "demo/esophagitis-grader"
+BEST_ARM = "gold_200_plus_corrected"
+
+# What someone without our code types, run in a process of its own against the local Hub.
+PULL = """
+import json, sys
+from datasets import load_dataset
+from transformers import AutoModelForSequenceClassification, AutoTokenizer
+import torch
+
+rows = load_dataset(sys.argv[1], split="train")
+tokenizer = AutoTokenizer.from_pretrained(sys.argv[2])
+model = AutoModelForSequenceClassification.from_pretrained(sys.argv[2]).eval()
+note = "Week 5 of chemoradiation. Pain with every swallow; living on broth and supplement shakes, oxycodone before meals."
+with torch.no_grad():
+    probs = model(**tokenizer(note, return_tensors="pt")).logits.softmax(-1)[0]
+assert not any(name.split(".")[0] == "hf_synth" for name in sys.modules)
+print(json.dumps({"rows": len(rows), "labels": rows.features["label"].names,
+                  "grade": model.config.id2label[int(probs.argmax())], "probability": round(float(probs.max()), 3)}))
+"""
+
+
+def demo(out: Path, *, seed: int = 0, full: bool = False, say: Callable[[str], None]) -> dict[str, Any]:
+    """Run the demo into a folder; give its figures (the JSON object of `hf-synth demo`).
+
+    Args:
+        out: folder for everything; an earlier demo there is continued: what its journal holds is not asked again.
+        full: more gold sizes and more synthetic notes.
+        say: told of each step.
+
+    Raises:
+        HfSynthError: any stage's own error.
+    """
+    started = time.perf_counter()
+    task = load_task("clinic")
+    out = private_folder(Path(out))
+    gold = load_gold(task, notes_seed=seed)
+    write_stage(task, gold, out / "gold", stage="gold", seed=seed)
+    say(
+        f"artificial gold: {len(gold['train']):,} notes for training (200 of them used), {len(gold['test']):,} for test"
+    )
+    base = make_encoder(gold["train"]["text"], work_folder(out) / "encoder", seed=seed)
+
+    def synthetic(shown: Dataset) -> Dataset:
+        with running_simulator(seed=seed) as url:
+            llm = LLM("simulator", base_url=url, journal=work_folder(out) / "journal.sqlite")
+            rows = generate(task, shown, llm, 3_000 if full else 1_200, seed=seed)
+        kept = sum(status == "kept" for status in rows["label_status"])
+        say(f"simulated LLM: {kept:,} notes, {len(rows) - kept:,} answers rejected")
+        return rows
+
+    journey = run(
+        task, gold, synthetic, base_model=base, out=out, gold_size=200, arms=ARMS, args=DEMO_ARGS, seed=seed, say=say,
+        gold_curve=(50, 100, 400, 800, 1_243) if full else (1_243,), caption=CAPTION,
+    )  # fmt: skip
+    labels = label_accuracy(task, journey)
+    published, hub = _publish_and_pull(task, journey, gold["train"], out, say)
+    facts = {
+        "scores": _main_scores(journey),
+        "policy": journey.policy,
+        "label_accuracy": labels,
+        "published": published,
+        "hub": hub,
+        "seconds": round(time.perf_counter() - started, 1),
+    }
+    with clear_disk_errors(out):
+        (out / "demo.json").write_text(json.dumps(facts, indent=1) + "\n", encoding="utf-8")
+    print(f"\n{score_table(task, journey.scores)}\n\n{_label_line(labels, journey.policy)}\n{CAPTION}\n")
+    print(f"plot: {out / 'scores.svg'}   cards: {out / 'published'}   seconds: {facts['seconds']}")
+    return facts
+
+
+def _main_scores(journey: Journey) -> dict[str, Any]:
+    scores = {}
+    for name, s in journey.scores.items():
+        scores[name] = {"macro_f1": round(s.values["macro_f1"], 4), "ci95": [round(v, 4) for v in s.ci95["macro_f1"]],
+                        "accuracy": round(s.values["accuracy"], 4)}  # fmt: skip
+    return scores
+
+
+def label_accuracy(task: Task, journey: Journey) -> dict[str, float]:
+    """Compare labels with what the simulator wrote, which only a simulation can tell.
+
+    Returns:
+        Shares of right labels: "llm" as asked for; "corrected" on all rows, a dropped row counted as wrong; "argmax"
+        where every label is the corrector's; "kept" on the rows that correction kept or relabelled; and "yield", the
+        share of rows it kept or relabelled.
+    """
+    rows = journey.corrected.filter(lambda status: status != "rejected", input_columns="label_status")
+    truth = [task.labels.index(f"grade_{true_label(text)}") for text in rows["text"]]
+
+    def share(hits: Sequence[bool]) -> float:
+        return round(sum(hits) / max(1, len(hits)), 4)
+
+    used = [status in ("kept", "relabelled") for status in rows["label_status"]]
+    right = [a == b for a, b in zip(rows["label"], truth, strict=True)]
+    return {
+        "llm": share([a == b for a, b in zip(rows["llm_label"], truth, strict=True)]),
+        "corrected": share([r and u for r, u in zip(right, used, strict=True)]),
+        "argmax": share([a == b for a, b in zip(_argmax_labels(journey), truth, strict=True)]),
+        "kept": share([r for r, u in zip(right, used, strict=True) if u]),
+        "yield": share(used),
+    }
+
+
+def _argmax_labels(journey: Journey) -> list[int]:
+    raise NotImplementedError
+
+
+def _label_line(labels: dict[str, float], policy: str) -> str:
+    return (
+        f"labels right: {labels['llm']:.1%} as the simulator meant them, {labels['corrected']:.1%} after correction by "
+        f"{policy} ({labels['kept']:.1%} of the {labels['yield']:.1%} kept), {labels['argmax']:.1%} had every label been "
+        "replaced by the corrector's"
+    )
+
+
+def _publish_and_pull(
+    task: Task, journey: Journey, gold: Dataset, out: Path, say: Callable[[str], None]
+) -> tuple[dict[str, Any], str]:
+    """Publish to a local Hub, then pull in a process that has none of our code."""
+    with running_hub(out / "hub") as hub, connected(hub):
+        say("publishing to a local Hub, then pulling in a process without hf_synth")
+        scores = journey.scores[BEST_ARM]
+        verdicts = [
+            publish_dataset(
+                task, journey.corrected, DATASET, gold=gold, private=False, token=hub.token, endpoint=hub.url,
+                export_dir=out / "published" / "dataset",
+            ),
+            publish_model(
+                task, journey.models[BEST_ARM], scores, MODEL, gold=gold, private=False, token=hub.token,
+                endpoint=hub.url, export_dir=out / "published" / "model",
+            ),
+        ]  # fmt: skip
+        for verdict in verdicts:
+            if not verdict.allowed:
+                raise HfSynthError(f"the gate refused: {'; '.join(verdict.reasons)}")
+        pulled = _pull(hub, out)
+        url = hub.url
+    return {"dataset": DATASET, "model": MODEL, "pulled": pulled}, url
+
+
+def _pull(hub: Any, out: Path) -> dict[str, Any]:
+    environment = client_environment(hub) | {"HF_HOME": str(work_folder(out) / "pulled"), "PATH": "/usr/bin:/bin"}
+    done = subprocess.run(
+        [sys.executable, "-I", "-c", PULL, DATASET, MODEL], env=environment, capture_output=True, text=True, check=False
+    )
+    if done.returncode:
+        raise HfSynthError("what was published could not be pulled by a process without hf_synth")
+    pulled: dict[str, Any] = json.loads(done.stdout.strip().splitlines()[-1])
+    return pulled

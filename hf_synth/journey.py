@@ -1,0 +1,174 @@
+"""The whole journey in one call: gold and synthetic rows in; corrected rows, models and their scores out.
+
+    gold -> (generate) -> correct -> augment -> train -> evaluate
+
+What may be claimed is decided here: every model is trained without looking at a label outside the gold it is named
+after (no early stopping on other labels), and all are scored on the same test rows.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from hf_synth.augmentation import augment
+from hf_synth.errors import ColumnError, TaskError
+from hf_synth.evaluation import Scores, evaluate
+from hf_synth.folders import clear_disk_errors, private_folder, write_stage
+from hf_synth.gold import subset
+from hf_synth.pipeline import correct
+from hf_synth.report import Interval, interval_plot, markdown_table
+from hf_synth.task import Task
+from hf_synth.training import train, trainer_fit
+
+if TYPE_CHECKING:
+    from datasets import Dataset, DatasetDict
+
+_LOG = logging.getLogger(__name__)
+
+ARMS = ("gold", "synthetic_raw", "synthetic_corrected", "gold_plus_raw", "gold_plus_corrected")
+
+
+@dataclass(frozen=True)
+class Journey:
+    """What one run made.
+
+    Args:
+        out: the folder that holds it: gold/, synthetic/, corrected/, models/, scores.json, scores.md, scores.svg.
+        corrected: the synthetic rows after correction.
+        policy: the method of correction that was used.
+        scores: scores of each model by the name of its arm, e.g. "gold_200_plus_corrected".
+        models: folders of the models by arm.
+        seconds: wall time by stage.
+    """
+
+    out: Path
+    corrected: Dataset
+    policy: str
+    scores: dict[str, Scores]
+    models: dict[str, Path]
+    seconds: dict[str, float]
+
+
+def run(
+    task: Task,
+    gold: DatasetDict,
+    synthetic: Dataset | Callable[[Dataset], Dataset],
+    *,
+    base_model: str | Path,
+    out: str | Path,
+    gold_size: int | None = None,
+    method: str = "auto",
+    arms: Sequence[str] = ARMS,
+    gold_curve: Sequence[int] = (),
+    args: Mapping[str, Any] | None = None,
+    seed: int = 0,
+    say: Callable[[str], None] = _LOG.info,
+    caption: str = "",
+) -> Journey:
+    """Correct synthetic rows with a corrector trained on gold, train a model on each mixture, and score them all.
+
+    Args:
+        gold: splits "train" and "test".
+        synthetic: synthetic rows, or a function that makes them from the gold rows that may be shown.
+        gold_size: how many gold rows are used, drawn by seed with labels in proportion; all when None.
+        method: of correction.
+        arms: which mixtures to train on (ARMS).
+        gold_curve: further sizes of gold alone to train on, for comparison.
+        args: fields of `TrainingArguments` for every model.
+        say: told of each step, without any text of rows.
+        caption: stands under the plot.
+
+    Raises:
+        HfSynthError: any stage's own error.
+    """
+    started = time.perf_counter()
+    seconds: dict[str, float] = {}
+
+    def lap(stage: str) -> None:
+        nonlocal started
+        now = time.perf_counter()
+        seconds[stage] = round(now - started, 1)
+        started = now
+
+    unknown = sorted(set(arms) - set(ARMS))
+    if unknown:
+        raise TaskError(f"unknown arms {unknown}; give some of {', '.join(ARMS)}")
+    if "train" not in gold or "test" not in gold:
+        raise ColumnError(f"gold needs splits 'train' and 'test'; it has {', '.join(gold)}")
+    out = private_folder(Path(out))
+    shown = gold["train"] if gold_size is None else subset(task, gold["train"], gold_size, seed=seed)
+    n = len(shown)
+    rows = synthetic(shown) if callable(synthetic) else synthetic
+    write_stage(task, rows, out / "synthetic", stage="generate")
+    lap("generate")
+
+    say(f"correcting {len(rows):,} synthetic rows with {n:,} gold rows ({method})")
+    fit = trainer_fit(task, base_model=base_model, args=args, work_dir=out / "folds", seed=seed)
+    corrected = correct(task, rows, fit, gold=shown, method=method, seed=seed)
+    write_stage(task, corrected, out / "corrected", stage="correct")
+    lap("correct")
+
+    mixtures = {
+        f"gold_{size}": (subset(task, gold["train"], size, seed=seed), None) for size in gold_curve if size != n
+    }
+    mixtures |= {_arm_name(arm, n): _mixture(arm, shown, rows, corrected) for arm in arms}
+    scores: dict[str, Scores] = {}
+    models: dict[str, Path] = {}
+    for name in sorted(mixtures, key=lambda a: (not a.startswith("gold") or "plus" in a, a.count("plus"))):
+        training_gold, training_rows = mixtures[name]
+        data = training_gold if training_rows is None else training_rows
+        say(f"training on {name}: {len(data):,} rows")
+        models[name] = train(task, data, base_model=base_model, output_dir=out / "models" / name, args=args, seed=seed)
+        scores[name] = evaluate(task, models[name], gold["test"], exclude=gold["train"], seed=seed)
+        lap(name)
+    made = Journey(out, corrected, _policy_of(corrected, method), scores, models, seconds)
+    write_scores(task, made, caption=caption)
+    return made
+
+
+def _arm_name(arm: str, n: int) -> str:
+    return arm.replace("gold", f"gold_{n}")
+
+
+def _mixture(arm: str, gold: Dataset, raw: Dataset, corrected: Dataset) -> tuple[Dataset, Dataset | None]:
+    """Give the gold rows of an arm, and the rows to train on where they are not just those."""
+    if arm == "gold":
+        return gold, None
+    rows = corrected if arm.endswith("corrected") else raw
+    return gold, augment(gold, rows, strategy="synthetic" if arm.startswith("synthetic") else "augment")
+
+
+def write_scores(task: Task, journey: Journey, *, caption: str = "") -> None:
+    """Write scores.json, scores.md and scores.svg into the folder of a journey."""
+    main = task.metrics[0]
+    files = {
+        "scores.json": json.dumps({name: scores.to_json() for name, scores in journey.scores.items()}, indent=1) + "\n",
+        "scores.md": score_table(task, journey.scores) + (f"\n\n{caption}" if caption else "") + "\n",
+        "scores.svg": interval_plot(
+            [Interval(name, s.values[main], *s.ci95[main], "corrected" in name) for name, s in journey.scores.items()],
+            title=f"{task.full_name}: {main} on {next(iter(journey.scores.values())).n} test rows",
+            axis=f"{main}, 95% bootstrap interval over groups",
+            caption=caption,
+        ),
+    }
+    with clear_disk_errors(journey.out):
+        for name, text in files.items():
+            (journey.out / name).write_text(text, encoding="utf-8")
+
+
+def score_table(task: Task, scores: Mapping[str, Scores]) -> str:
+    """Give a Markdown table of scores with 95% intervals, a row for each model."""
+    metrics = [
+        m for m in dict.fromkeys((*task.metrics, "macro_f1", "accuracy")) if m in next(iter(scores.values())).values
+    ]
+    rows = [
+        [name, *(f"{s.values[m]:.3f} ({s.ci95[m][0]:.3f}-{s.ci95[m][1]:.3f})" for m in metrics)]
+        for name, s in scores.items()
+    ]
+    return markdown_table(["trained on", *(f"{m} (95% CI)" for m in metrics)], rows)

@@ -1,0 +1,153 @@
+"""GenerateAndCorrect: generation and correction as one function for `Dataset.map`.
+
+    synthetic = gold.map(generate_and_correct, **generate_and_correct.map_kwargs)    # 1 -> n rows
+    paired = gold.map(generate_and_correct)                                          # 1 -> 1, no gold text survives
+
+What `datasets` hashes of it (its pickled state) is what decides the output and nothing else: task, prompt, model id,
+sampling, exemplars, policy, the corrector's weights. Endpoint, concurrency and journal may change freely; with the same
+fingerprint a second run makes no call. It is synchronous on purpose: the LLM runs its own event loop in a thread, so
+this works in a notebook, in streaming and inside a running loop.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import weakref
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from hf_synth.correction import Policy, apply
+from hf_synth.errors import ColumnError, TaskError
+from hf_synth.generation import answer_schema, plan_for_row, rows_from_answer
+from hf_synth.modeling import predict_proba, weights_sha256
+from hf_synth.task import Prompt, Task, access_of, check_columns, strictest
+
+if TYPE_CHECKING:
+    from datasets import Dataset, Features
+
+    from hf_synth.llm import LLM
+
+_VERSION = 1  # bumped when the same state would give other rows
+_BATCH = 256  # gold rows whose answers are waited for together
+
+# Pickled as its fingerprint, a transform is found again here: by `datasets` when it hashes, by forked workers.
+_LIVE: weakref.WeakValueDictionary[str, GenerateAndCorrect] = weakref.WeakValueDictionary()
+
+
+class GenerateAndCorrect:
+    """Turn gold rows into synthetic, label-corrected rows; made for `Dataset.map` and `IterableDataset.map`.
+
+    Args:
+        task: what the rows are.
+        llm: the endpoint that writes.
+        corrector: folder or repo id of a trained model; needed with a policy.
+        exemplars: gold rows that may be shown beside the row itself.
+        policy: from `fit_policy`; without it the label is the generator's.
+        n: rows asked for each gold row.
+        prompt: the task's default when None.
+        seed: of the choice of exemplars.
+
+    Raises:
+        TaskError: a policy without a corrector, or with another task's labels.
+        ColumnError: the exemplars lack columns.
+    """
+
+    def __init__(
+        self,
+        task: Task,
+        llm: LLM,
+        corrector: str | Path | None = None,
+        *,
+        exemplars: Dataset,
+        policy: Policy | None = None,
+        n: int = 1,
+        prompt: Prompt | None = None,
+        seed: int = 0,
+    ) -> None:
+        check_columns(task, exemplars, what="the exemplars")
+        if policy is not None and corrector is None and policy.method != "none":
+            raise TaskError(f"policy {policy.method!r} needs the corrector it was fitted with")
+        self._task, self._policy, self._n, self._seed = task, policy, n, seed
+        self._prompt = prompt or task.prompt
+        self._state = {
+            "version": _VERSION,
+            "task": task.fingerprint(),
+            "prompt": repr(self._prompt),
+            "model": llm.model,
+            "exemplars": _digest_rows(task, exemplars),
+            "policy": policy.fingerprint() if policy else None,
+            "corrector": weights_sha256(corrector) if corrector and policy else None,
+            "n": n,
+            "seed": seed,
+        }
+        self._llm, self._corrector, self._exemplars = llm, corrector, exemplars
+        self._access = strictest(task.access, access_of(exemplars))
+        _LIVE[self.fingerprint] = self
+
+    @property
+    def fingerprint(self) -> str:
+        """Hash of everything that decides the output (hex sha256); equal in every process."""
+        return hashlib.sha256(json.dumps(self._state, sort_keys=True).encode()).hexdigest()
+
+    def features(self) -> Features:
+        """Give the features of the rows that come out."""
+        return self._task.corrected_features()
+
+    @property
+    def map_kwargs(self) -> dict[str, Any]:
+        """What `map` needs for 1 -> n rows: batches, the columns that leave, the features that come."""
+        columns = self._exemplars.column_names
+        return {"batched": True, "batch_size": _BATCH, "remove_columns": columns, "features": self.features()}
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # a client or a path in the pickle would make the hash differ from run to run
+        return (_revive, (self.fingerprint,))
+
+    # --- rows in, rows out ------------------------------------------------------------------------------------------
+
+    def __call__(self, rows: Mapping[str, Any]) -> Any:
+        """Make synthetic rows of one gold row, or of a batch of them.
+
+        Returns:
+            For a batch a dict of columns; for one row of a `Dataset` a table of one row, which replaces the gold row
+            whole; for one row of an `IterableDataset` a dict in which every column of the gold row is overwritten.
+        """
+        columns = list(rows.keys())
+        missing = [c for c in (*self._task.text_columns, self._task.label_column) if c not in columns]
+        if missing:
+            raise ColumnError(f"the rows to map lack columns {missing} of task {self._task.full_name!r}")
+        features = self.features()
+        if isinstance(rows[self._task.text_columns[0]], list):
+            count = len(rows[self._task.text_columns[0]])
+            made = self._make([{c: rows[c][i] for c in columns} for i in range(count)])
+            return {name: [row.get(name) for row in made] for name in features}
+        if self._n != 1:
+            raise TaskError("one row becomes one row here; for n rows each use map(..., **transform.map_kwargs)")
+        row = self._make([{c: rows[c] for c in columns}])[0]
+        if isinstance(rows, dict):  # streaming
+            return {c: None for c in columns} | {name: row.get(name) for name in features}
+        import pyarrow as pa
+
+        return pa.Table.from_pylist([{name: row.get(name) for name in features}], schema=features.arrow_schema)
+
+    def _make(self, gold: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        raise NotImplementedError
+
+
+def _revive(fingerprint: str) -> GenerateAndCorrect:
+    """Find a transform of this process, or of the process this one was forked from."""
+    try:
+        return _LIVE[fingerprint]
+    except KeyError:
+        raise TaskError("GenerateAndCorrect cannot travel to a process that never made it; make it there") from None
+
+
+def _digest_rows(task: Task, rows: Dataset) -> str:
+    """Digest ids, texts and labels of rows: equal for equal rows, wherever they are cached."""
+    total = hashlib.sha256()
+    names = [c for c in ("id", *task.text_columns, task.label_column) if c in rows.column_names]
+    for row in zip(*(rows[c] for c in names), strict=True):
+        total.update(json.dumps(row).encode())
+    return total.hexdigest()
