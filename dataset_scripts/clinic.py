@@ -6,6 +6,13 @@ they say nothing of a clinical benefit.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import datasets
+from hf_synth.demo.clinic import write_notes
+
 from hf_synth.task import Prompt, Task
 
 GRADES = ("grade_0", "grade_1", "grade_2", "grade_3")
@@ -20,8 +27,8 @@ LEAKS = (r"(?i)\bgr(?:ade)?\.?\s*(?:[0-5]|i{1,3}|iv|v)\b", r"(?i)toxicity gradin
 PROMPT = Prompt(
     system="You are a radiation oncologist who writes realistic, wholly invented follow-up notes for teaching a "
     "classifier. Vary patients, courses, wording and length. Never copy an example; never state the grade itself.",
-    instruction="Write new excerpts of radiation-oncology clinic notes of patients treated to the chest. The facts that "
-    "a reader needs to grade esophagitis by CTCAE v5.0 must be in the text; the grade must not.",
+    instruction="Write new excerpts of radiation-oncology clinic notes of patients treated to the chest. The facts "
+    "that a reader needs to grade esophagitis by CTCAE v5.0 must be in the text; the grade must not.",
     exemplars="one_per_label",
     n_exemplars=1,
     asks_for="every_label",
@@ -46,3 +53,36 @@ TASKS = {
         description="Artificial radiation-oncology notes graded 0-3 for esophagitis (CTCAE v5.0); not patients.",
     )
 }
+
+
+@dataclass
+class ClinicConfig(datasets.BuilderConfig):
+    """How many notes each split has, and the seed they are written from."""
+
+    n_train: int = 1_243  # as many as the paper's gold had for training
+    n_validation: int = 200
+    n_test: int = 1_000
+    notes_seed: int = 0
+
+
+class Clinic(datasets.GeneratorBasedBuilder):
+    """Write the notes of the artificial clinic; patients of one split are in no other."""
+
+    BUILDER_CONFIG_CLASS = ClinicConfig
+    BUILDER_CONFIGS = [ClinicConfig(name=c, version=t.version) for c, t in TASKS.items()]  # noqa: RUF012
+
+    def _info(self) -> datasets.DatasetInfo:
+        return datasets.DatasetInfo(features=TASKS[self.config.name].gold_features())
+
+    def _split_generators(self, dl_manager: Any) -> list[datasets.SplitGenerator]:
+        sizes = {"train": self.config.n_train, "validation": self.config.n_validation, "test": self.config.n_test}
+        return [
+            datasets.SplitGenerator(name, gen_kwargs={"n": n, "split": name, "seed": 3 * self.config.notes_seed + k})
+            for k, (name, n) in enumerate(sizes.items())
+        ]
+
+    def _generate_examples(self, n: int, split: str, seed: int) -> Iterator[tuple[str, dict[str, Any]]]:
+        task = TASKS[self.config.name]
+        for note in write_notes(n, seed=seed):
+            id = f"{split}-{note.id}"
+            yield id, task.gold_row(id, f"{split}-{note.patient_id}", GRADES[note.grade], note.text)

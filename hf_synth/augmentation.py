@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from hf_synth.errors import ColumnError, OverlapError, TaskError
-from hf_synth.task import CORRECTION_COLUMNS, SYNTHETIC_COLUMNS, access_of, label_names, strictest
+from hf_synth.task import CORRECTION_COLUMNS, GOLD_COLUMNS, SYNTHETIC_COLUMNS, access_of, label_names, strictest
 
 if TYPE_CHECKING:
     from datasets import Dataset, Features
@@ -108,6 +108,7 @@ def _features(shared: list[str], gold: Dataset, synthetic: Dataset) -> Features:
     from datasets import Features, List, Value
 
     contract = {c: synthetic.features[c] for c in SYNTHETIC_COLUMNS if c in synthetic.column_names}
+    contract |= {c: Value("string") for c in GOLD_COLUMNS}
     corrected = {
         "label_probs": List(Value("float32")),
         "label_confidence": Value("float32"),
