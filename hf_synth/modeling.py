@@ -16,15 +16,16 @@ import hashlib
 import json
 import os
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
-from hf_synth.errors import ColumnError, ModelError, TaskError
-from hf_synth.task import Task, check_columns, label_names, strictest
+from hf_synth.errors import ModelError, TaskError
+from hf_synth.rows import batches, pad, token_limit, tokenize
+from hf_synth.task import Task, strictest
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -206,95 +207,6 @@ def label_order(config: Any, task: Task, *, what: str = "the model") -> list[int
     return [names.index(label) for label in task.labels]
 
 
-def label_indices(task: Task, dataset: Dataset, column: str | None = None) -> npt.NDArray[np.int64]:
-    """Read the labels of a dataset as indices into `task.labels`, shape (N,); names and numbers are understood.
-
-    Raises:
-        ColumnError: a label is missing or not the task's; the message names the row, not its text.
-    """
-    column = column or task.label_column
-    check_columns(task, dataset, column)
-    names = {name: i for i, name in enumerate(task.labels)}
-    typed = label_names(dataset.features[column]) is not None
-    indices = np.empty(len(dataset), dtype=np.int64)
-    for row, value in enumerate(dataset[column]):
-        index = names.get(value, -1) if isinstance(value, str) and not typed else value
-        if not isinstance(index, int) or not 0 <= index < len(task.labels):
-            problem = "is empty" if value is None else "is none of the task's labels"
-            raise ColumnError(f"row {row}: column {column!r} {problem} {list(task.labels)}")
-        indices[row] = index
-    return indices
-
-
-# --- tokens and batches ---------------------------------------------------------------------------------------------
-
-
-def tokenize(tokenizer: Any, task: Task, dataset: Dataset, limit: int) -> list[dict[str, list[int]]]:
-    """Tokenize the texts of every row, a pair when the task has two text columns, cut at `limit` tokens.
-
-    Raises:
-        ColumnError: a text is missing or not a string.
-        TaskError: the task has more than two text columns.
-    """
-    if len(task.text_columns) > 2:
-        raise TaskError(
-            f"task {task.full_name!r} has {len(task.text_columns)} text columns: an encoder takes one or two"
-        )
-    missing = [c for c in task.text_columns if c not in dataset.column_names]
-    if missing:
-        raise ColumnError(f"the dataset has no column {', '.join(map(repr, missing))}; it has {dataset.column_names}")
-    columns = [list(dataset[c]) for c in task.text_columns]
-    for name, values in zip(task.text_columns, columns, strict=True):
-        for row, value in enumerate(values):
-            if not isinstance(value, str):
-                raise ColumnError(f"row {row}: column {name!r} holds no text; leave out rejected rows first")
-    if not len(dataset):
-        return []
-    cut = "longest_first" if len(columns) == 2 else True
-    with quiet():
-        tokens = tokenizer(*columns, truncation=cut, max_length=limit, padding=False, return_attention_mask=False)
-    keys = [k for k in ("input_ids", "token_type_ids") if k in tokens]
-    return [{k: tokens[k][i] for k in keys} for i in range(len(dataset))]
-
-
-def token_limit(tokenizer: Any, config: Any) -> int:
-    """Give how many tokens a model takes: the smaller of what its tokenizer and its positions allow."""
-    positions = getattr(config, "max_position_embeddings", None) or 512
-    if "roberta" in config.model_type or config.model_type in ("camembert", "mpnet"):
-        positions -= (config.pad_token_id or 0) + 1  # these count positions from the padding index
-    return min(int(positions), int(min(tokenizer.model_max_length, 1 << 20)))
-
-
-def pad(tokenizer: Any, rows: Sequence[Mapping[str, Sequence[int]]]) -> dict[str, Any]:
-    """Pad rows of tokens to the longest of them; tensors of shape (rows, tokens)."""
-    import torch
-
-    width = max(len(row["input_ids"]) for row in rows)
-    batch = {"attention_mask": np.zeros((len(rows), width), dtype=np.int64)}
-    for key in rows[0]:
-        batch[key] = np.full((len(rows), width), tokenizer.pad_token_id if key == "input_ids" else 0, dtype=np.int64)
-    for i, row in enumerate(rows):
-        batch["attention_mask"][i, : len(row["input_ids"])] = 1
-        for key, values in row.items():
-            batch[key][i, : len(values)] = values
-    return {key: torch.from_numpy(values) for key, values in batch.items()}
-
-
-def batches(lengths: Sequence[int], tokens_per_batch: int) -> list[list[int]]:
-    """Group rows of like length so that rows x longest stays within a budget; the longest come first.
-
-    Memory is then asked for once at the start, and little of a batch is padding. A row beyond the budget goes alone.
-    """
-    order = sorted(range(len(lengths)), key=lambda i: (-lengths[i], i))
-    groups: list[list[int]] = []
-    for i in order:
-        if groups and (len(groups[-1]) + 1) * lengths[groups[-1][0]] <= tokens_per_batch:
-            groups[-1].append(i)
-        else:
-            groups.append([i])
-    return groups
-
-
 # --- inference ------------------------------------------------------------------------------------------------------
 
 
@@ -321,61 +233,39 @@ def predict_proba(
         ColumnError: a text is missing.
     """
     folder = model_folder(model)
-    network, tokenizer = _kept_in_memory(str(model), str(folder), _stamp(folder))
-    what = f"model {_shown(model)}"
+    network, tokenizer = _kept_in_memory(str(folder), _stamp(folder))
+    label_order(network.config, task, what=f"model {_shown(model)}")
     return probabilities(
-        network,
-        tokenizer,
-        task,
-        dataset,
-        tokens_per_batch=tokens_per_batch,
-        device=device,
-        progress=progress,
-        what=what,
+        network, tokenizer, task, dataset, tokens_per_batch=tokens_per_batch, device=device, progress=progress
     )
 
 
 @functools.lru_cache(maxsize=2)
-def _kept_in_memory(model: str, folder: str, stamp: tuple[tuple[str, int, int], ...]) -> tuple[Any, Any]:
+def _kept_in_memory(folder: str, stamp: tuple[tuple[str, int, int], ...]) -> tuple[Any, Any]:
     return load_model(folder), load_tokenizer(folder)
 
 
 def _stamp(folder: Path) -> tuple[tuple[str, int, int], ...]:
     """Tell a folder's present files from later ones of the same names."""
-    files = [f for f in sorted(folder.iterdir()) if f.is_file()]
-    return tuple((f.name, f.stat().st_size, f.stat().st_mtime_ns) for f in files)
+    stats = [(f.name, f.stat()) for f in sorted(folder.iterdir()) if f.is_file()]
+    return tuple((name, stat.st_size, stat.st_mtime_ns) for name, stat in stats)
 
 
-def probabilities(
-    network: Any,
-    tokenizer: Any,
-    task: Task,
-    dataset: Dataset,
-    *,
-    tokens_per_batch: int = TOKENS_PER_BATCH,
-    device: str | None = None,
-    progress: bool = False,
-    what: str = "the model",
-) -> Floats:
-    """Do what `predict_proba` does with a classifier that is in memory already."""
-    order = label_order(network.config, task, what=what)
+def probabilities(network: Any, tokenizer: Any, task: Task, dataset: Dataset, **how: Any) -> Floats:
+    """Do what `predict_proba` does with a classifier that is in memory already; `how` as there."""
+    order = label_order(network.config, task)
 
     def pick(output: Any, _mask: Any) -> Any:
         return output.logits.float().softmax(-1)[:, order]
 
-    return _infer(network, tokenizer, task, dataset, pick, len(order), tokens_per_batch, device, progress)
+    return _infer(network, tokenizer, task, dataset, pick, len(order), **how)
 
 
-def embed(
-    model: str | Path,
-    task: Task,
-    dataset: Dataset,
-    *,
-    tokens_per_batch: int = TOKENS_PER_BATCH,
-    device: str | None = None,
-    progress: bool = False,
-) -> Floats:
+def embed(model: str | Path, task: Task, dataset: Dataset, **how: Any) -> Floats:
     """Give the mean of the last hidden states over each row's tokens, shape (N, H), from the encoder as it is.
+
+    Args:
+        how: `tokens_per_batch`, `device`, `progress`, as for `predict_proba`.
 
     Raises:
         ModelError: the model cannot be loaded.
@@ -391,8 +281,7 @@ def embed(
         weight = mask.unsqueeze(-1).float()
         return (output.last_hidden_state.float() * weight).sum(1) / weight.sum(1)
 
-    width = int(network.config.hidden_size)
-    return _infer(network, load_tokenizer(model), task, dataset, pick, width, tokens_per_batch, device, progress)
+    return _infer(network, load_tokenizer(model), task, dataset, pick, int(network.config.hidden_size), **how)
 
 
 def _infer(
@@ -402,9 +291,10 @@ def _infer(
     dataset: Dataset,
     pick: Callable[[Any, Any], Any],
     width: int,
-    tokens_per_batch: int,
-    device: str | None,
-    progress: bool,
+    *,
+    tokens_per_batch: int = TOKENS_PER_BATCH,
+    device: str | None = None,
+    progress: bool = False,
 ) -> Floats:
     import torch
     from tqdm import tqdm
@@ -416,7 +306,8 @@ def _infer(
     half = torch.autocast("cuda", torch.bfloat16) if where.startswith("cuda") else contextlib.nullcontext()
     with torch.inference_mode(), half, cpu_threads(), tqdm(total=len(rows), disable=not progress, unit="row") as bar:
         for group in batches([len(row["input_ids"]) for row in rows], tokens_per_batch):
-            inputs = {k: v.to(where) for k, v in pad(tokenizer, [rows[i] for i in group]).items()}
+            padded = pad(tokenizer, [rows[i] for i in group])
+            inputs = {key: torch.from_numpy(values).to(where) for key, values in padded.items()}
             found[group] = pick(network(**inputs), inputs["attention_mask"]).cpu().numpy()
             bar.update(len(group))
     return found
@@ -455,8 +346,8 @@ def model_facts(model: str | Path) -> dict[str, Any]:
     """Read what is known of how a model was made.
 
     Returns:
-        What `train` wrote, among it `access`, `row_digests`, `task`, `labels`, `base_model`, `base_revision` and `parents`.
-        A model without facts is {"access": "credentialed", "row_digests": [], "known": False}: it may have seen any row.
+        What `train` wrote, among it access, row_digests, task, labels, base_model, base_revision and parents. A model
+        without facts is {"access": "credentialed", "row_digests": [], "known": False}: it may have seen any row.
 
     Raises:
         ModelError: there is no such model, or its facts are broken.

@@ -1,0 +1,157 @@
+"""Rows as arrays: texts to tokens, tokens to batches that waste little, labels to indices and training targets.
+
+What inference, training and evaluation share; numpy only.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from hf_synth.errors import ColumnError, TaskError
+from hf_synth.task import Task, check_columns, label_names
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+
+Floats = npt.NDArray[np.float32]
+_USED = ("kept", "relabelled")
+
+
+# --- labels ---------------------------------------------------------------------------------------------------------
+
+
+def label_indices(task: Task, dataset: Dataset, column: str | None = None) -> npt.NDArray[np.int64]:
+    """Read the labels of a dataset as indices into `task.labels`, shape (N,); names and numbers are understood.
+
+    Raises:
+        ColumnError: a label is missing or not the task's; the message names the row, not its text.
+    """
+    column = column or task.label_column
+    check_columns(task, dataset, column)
+    names = {name: i for i, name in enumerate(task.labels)}
+    typed = label_names(dataset.features[column]) is not None
+    indices = np.empty(len(dataset), dtype=np.int64)
+    for row, value in enumerate(dataset[column]):
+        index = names.get(value, -1) if isinstance(value, str) and not typed else value
+        if not isinstance(index, int) or not 0 <= index < len(task.labels):
+            problem = "is empty" if value is None else "is none of the task's labels"
+            raise ColumnError(f"row {row}: column {column!r} {problem} {list(task.labels)}")
+        indices[row] = index
+    return indices
+
+
+def usable_rows(dataset: Dataset) -> Dataset:
+    """Leave out rows that were dropped or rejected, or have weight 0. Gold rows stay.
+
+    Raises:
+        ColumnError: no row is left.
+    """
+    n = len(dataset)
+    empty: list[Any] = [None] * n
+    found = {c: dataset[c] if c in dataset.column_names else empty for c in ("source", "label_status", "weight")}
+    used = [
+        i
+        for i, (source, status, weight) in enumerate(zip(*found.values(), strict=True))
+        if source == "gold" or (status in (None, *_USED) and (weight is None or weight > 0))
+    ]
+    if not used:
+        raise ColumnError(f"none of {n} rows can be trained on: all were dropped or rejected, or there is none")
+    return dataset if len(used) == n else dataset.select(used)
+
+
+def soft_labels(task: Task, rows: Dataset) -> Floats:
+    """Give what each row is trained on, shape (N, K): probabilities over the labels times the row's weight.
+
+    A gold row, and a row without `label_probs` or without a status, is one-hot.
+
+    Raises:
+        ColumnError: a label is not the task's, a weight is no positive number, or `label_probs` are no probabilities.
+    """
+    n, k = len(rows), len(task.labels)
+    targets = np.zeros((n, k), dtype=np.float32)
+    targets[np.arange(n), label_indices(task, rows)] = 1
+    columns = ("source", "label_status", "label_probs", "weight")
+    found = zip(*(rows[c] if c in rows.column_names else [None] * n for c in columns), strict=True)
+    for i, (source, status, probs, weight) in enumerate(found):
+        if source == "gold":
+            continue
+        if probs and status in _USED:
+            p = np.asarray(probs, dtype=np.float64)
+            if p.shape != (k,) or not np.isfinite(p).all() or (p < 0).any() or abs(p.sum() - 1) > 0.01:
+                raise ColumnError(f"row {i}: 'label_probs' are not {k} probabilities that sum to 1")
+            targets[i] = p / p.sum()
+        if weight is not None:
+            if not (np.isfinite(weight) and weight > 0):
+                raise ColumnError(f"row {i}: 'weight' is not a positive number")
+            targets[i] *= weight
+    return targets
+
+
+# --- tokens and batches ---------------------------------------------------------------------------------------------
+
+
+def tokenize(tokenizer: Any, task: Task, dataset: Dataset, limit: int) -> list[dict[str, list[int]]]:
+    """Tokenize the texts of every row, a pair when the task has two text columns, cut at `limit` tokens.
+
+    Raises:
+        ColumnError: a text is missing or not a string.
+        TaskError: the task has more than two text columns.
+    """
+    if len(task.text_columns) > 2:
+        raise TaskError(
+            f"task {task.full_name!r} has {len(task.text_columns)} text columns: an encoder takes one or two"
+        )
+    missing = [c for c in task.text_columns if c not in dataset.column_names]
+    if missing:
+        raise ColumnError(f"the dataset has no column {', '.join(map(repr, missing))}; it has {dataset.column_names}")
+    columns = [list(dataset[c]) for c in task.text_columns]
+    for name, values in zip(task.text_columns, columns, strict=True):
+        for row, value in enumerate(values):
+            if not isinstance(value, str):
+                raise ColumnError(f"row {row}: column {name!r} holds no text; leave out rejected rows first")
+    if not len(dataset):
+        return []
+    cut = "longest_first" if len(columns) == 2 else True
+    tokens = tokenizer(*columns, truncation=cut, max_length=limit, padding=False, return_attention_mask=False)
+    keys = [k for k in ("input_ids", "token_type_ids") if k in tokens]
+    return [{k: tokens[k][i] for k in keys} for i in range(len(dataset))]
+
+
+def token_limit(tokenizer: Any, config: Any) -> int:
+    """Give how many tokens a model takes: the smaller of what its tokenizer and its positions allow."""
+    positions = getattr(config, "max_position_embeddings", None) or 512
+    if "roberta" in config.model_type or config.model_type in ("camembert", "mpnet"):
+        positions -= (config.pad_token_id or 0) + 1  # these count positions from the padding index
+    return min(int(positions), int(min(tokenizer.model_max_length, 1 << 20)))
+
+
+def pad(tokenizer: Any, rows: Sequence[Mapping[str, Sequence[int]]]) -> dict[str, npt.NDArray[np.int64]]:
+    """Pad rows of tokens on the right to the longest of them; each array has shape (rows, tokens)."""
+    width = max(len(row["input_ids"]) for row in rows)
+    batch = {"attention_mask": np.zeros((len(rows), width), dtype=np.int64)}
+    for key in rows[0]:
+        batch[key] = np.full((len(rows), width), tokenizer.pad_token_id if key == "input_ids" else 0, dtype=np.int64)
+    for i, row in enumerate(rows):
+        batch["attention_mask"][i, : len(row["input_ids"])] = 1
+        for key, values in row.items():
+            batch[key][i, : len(values)] = values
+    return batch
+
+
+def batches(lengths: Sequence[int], tokens_per_batch: int) -> list[list[int]]:
+    """Group rows of like length so that rows x longest stays within a budget; the longest come first.
+
+    Memory is then asked for once at the start, and little of a batch is padding. A row beyond the budget goes alone.
+    """
+    order = sorted(range(len(lengths)), key=lambda i: (-lengths[i], i))
+    groups: list[list[int]] = []
+    for i in order:
+        if groups and (len(groups[-1]) + 1) * lengths[groups[-1][0]] <= tokens_per_batch:
+            groups[-1].append(i)
+        else:
+            groups.append([i])
+    return groups
