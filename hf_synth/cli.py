@@ -202,3 +202,7 @@ def _model_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--set", action="append", default=[], metavar="NAME=VALUE", help="a field of TrainingArguments; may be repeated"
     )
+
+
+if __name__ == "__main__":
+    sys.exit(main())

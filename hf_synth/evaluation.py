@@ -1,7 +1,7 @@
 """Scores of a model on rows with true labels: metrics that need no network, with intervals, and paired comparison.
 
-Every metric here is a function of sums over rows (the confusion counts, and for calibration the sums in each bin), so that
-a bootstrap is one matrix product. Rows of one group (a patient, an admission) are drawn together.
+Every metric here is a function of sums over rows (the confusion counts, and for calibration the sums in each bin), so
+that a bootstrap is one matrix product. Rows of one group (a patient, an admission) are drawn together.
 """
 
 from __future__ import annotations
@@ -43,9 +43,10 @@ class Scores:
         per_class: precision, recall, f1 and support of each label.
         confusion: rows by true label (first index) and predicted label, K x K.
         model: what was scored: its name, base model, access, rows it was trained on, sha256 of its weights.
-        dataset: what it was scored on: rows, groups, access, and a digest of texts and labels.
+        dataset: what it was scored on: rows, groups, access, a digest of texts and labels, and how many rows were
+            `seen` (the model was trained on them, or they stand in `exclude`).
         bootstrap: how many resamples, and the seed.
-        excluded: scores without the rows that the model was trained on or that stand in `exclude`; None if there are none.
+        excluded: scores without the rows that were seen; None when no row was, or all were.
         labels, predictions, groups: for each row, for paired comparison; not in `to_json` unless asked for.
     """
 
@@ -150,16 +151,14 @@ def evaluate(
         "access": access_of(dataset),
         "sha256": _digest(digests, labels),
     }
-    made = score(task, probs, labels, groups, n_bootstrap=n_bootstrap, seed=seed)
-    made = replace(made, model=about_model, dataset=about_rows)
     seen = set(facts["row_digests"])
     if exclude is not None:
         seen |= set(row_digests(task, exclude.select_columns(list(task.text_columns))))
     new = np.array([d not in seen for d in digests])
-    if new.all():
+    made = score(task, probs, labels, groups, n_bootstrap=n_bootstrap, seed=seed)
+    made = replace(made, model=about_model, dataset=about_rows | {"seen": int((~new).sum())})
+    if new.all() or not new.any():
         return made
-    if not new.any():
-        raise ColumnError("every row to score the model on was used to train it, or stands in `exclude`")
     kept = None if groups is None else [g for g, n in zip(groups, new, strict=True) if n]
     rest = score(task, probs[new], labels[new], kept, n_bootstrap=n_bootstrap, seed=seed)
     return replace(made, excluded=rest)
@@ -274,7 +273,7 @@ def _resampled(sums: Array, n_bootstrap: int, seed: int) -> Array:
 def _values(sums: Array, k: int, often: Array) -> dict[str, Array]:
     """Compute every metric for each of B rows of sums, as scikit-learn defines them; each of shape (B,).
 
-    Macro scores average over the labels that occur among truth or predictions; a label never predicted rightly has f1 0.
+    Macro scores average over the labels that occur in truth or predictions; a label never predicted rightly has f1 0.
     """
     counts = sums[:, : k * k].reshape(-1, k, k)
     n = counts.sum((1, 2))

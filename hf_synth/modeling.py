@@ -125,6 +125,8 @@ def load_tokenizer(model: str | Path) -> Any:
     from transformers import AutoTokenizer
 
     folder = model_folder(model)
+    if not any(any(folder.glob(name)) for name in ("tokenizer.json", "vocab.*", "*.model")):
+        raise ModelError(f"{_shown(model)} holds no tokenizer")  # transformers would make an empty one
     try:
         with quiet():
             tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)

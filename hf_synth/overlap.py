@@ -52,7 +52,7 @@ class Reach:
 
     Args:
         runs: (N,) longest run in words, boilerplate windows left out.
-        share: (N,) containment, the share of a text's windows that stand in the index.
+        share: (N,) containment: of a text's windows that are not boilerplate, the share that stands in the index.
         matches: (N,) how many windows do.
     """
 
@@ -103,11 +103,12 @@ class Index:
             stream, units = _stream([w for _, w in texts], self.vocabulary)
             hashes, valid = _windows(stream, WINDOW)
             rare = valid & _within(self.rare, hashes)
-            inside = rare | (valid & _within(self.boilerplate, hashes))
+            set_phrase = valid & _within(self.boilerplate, hashes)
+            inside = rare | set_phrase
             unit = units[: len(hashes)]
             matched = np.bincount(unit[rare], minlength=len(texts))
-            windows = np.maximum(1, np.array([len(w) for _, w in texts], np.int64) - WINDOW + 1)
-            np.maximum.at(share, owner, matched / windows)
+            own = np.bincount(unit[valid & ~set_phrase], minlength=len(texts))
+            np.maximum.at(share, owner, matched / np.maximum(1, own))
             np.maximum.at(matches, owner, matched)
             begins = inside.copy()
             begins[1:] &= ~inside[:-1]

@@ -30,13 +30,13 @@ from hf_synth.task import Task, access_of, check_columns, strictest
 if TYPE_CHECKING:
     from datasets import Dataset
 
-# Longest run: two accidental joints of set phrases reach 21 words, a copied span of 40 words of a repetitive note
-# (a set phrase every 12 words) still 28; refusing from 25 lies between them.
-MAX_RUN = 25
+# Longest run: two accidental joints of set phrases reach 21 words; a copied span of 40 words of a note whose every
+# second sentence is a set phrase still counts 26.
+MAX_RUN = 22
 # Near-copies: with 6% of its words changed, .94**8 = 61% of a note's windows survive; ordinary notes share few.
 MAX_CONTAINMENT = 0.30
-# ... but a text of a dozen words shares 30% with one chance window: five windows must match.
-MIN_MATCHES = 5
+# ... but the joint of two set phrases is 7 windows, and may be all that a short note has of its own.
+MIN_MATCHES = 8
 # Rows that hold gold are withheld; where more than one in a hundred do, the generator is copying, and what the scan
 # did not see cannot be trusted either.
 MAX_COPIED_SHARE = 0.01

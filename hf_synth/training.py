@@ -93,13 +93,15 @@ def train(
         started = time.perf_counter()
         with tempfile.TemporaryDirectory(prefix=".work-", dir=draft) as work:
             settings = training_arguments(args, work, len(rows), validation is not None, seed, progress)
-            _optimise(network, tokenizer, task, rows, targets, validation, settings, class_weights)
+            epochs, best = _optimise(network, tokenizer, task, rows, targets, validation, settings, class_weights)
         seconds = time.perf_counter() - started
         facts = _facts(task, rows, validation, base_model, parent, settings) | {
             "access": access,
             "seed": seed,
             "class_weights": class_weights,
             "threads": threads,
+            "epochs": epochs,
+            "best_validation": best,
             "seconds": round(seconds, 2),
         }
         _write(network, tokenizer, draft, facts)
@@ -241,8 +243,8 @@ def _optimise(
     validation: Dataset | None,
     settings: Any,
     class_weights: bool,
-) -> None:
-    """Train a network in place."""
+) -> tuple[float, float | None]:
+    """Train a network in place; give the epochs run, and the best main score on validation rows."""
     from transformers import EarlyStoppingCallback, PrinterCallback, Trainer
 
     limit = token_limit(tokenizer, network.config)
@@ -271,6 +273,7 @@ def _optimise(
         trainer.remove_callback(PrinterCallback)
     trainer.train()
     network.eval().to("cpu")
+    return round(float(trainer.state.epoch or 0), 2), trainer.state.best_metric
 
 
 def _examples(tokens: list[dict[str, list[int]]], targets: Floats) -> list[dict[str, Any]]:

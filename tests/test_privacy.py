@@ -16,7 +16,7 @@ from hf_synth.privacy import COPIED, FLAGS, MAX_CONTAINMENT, MAX_RUN, audit
 from hf_synth.task import Task
 
 CANARY = "zebrafinch-7741-quokka"
-WORDS = [f"{a}{b}{c}" for a in ("ba", "ke", "lo", "mi", "su", "ta", "ren") for b in ("lin", "mor", "pa", "vex", "zu") for c in ("a", "ed", "ing", "on", "", "s")]  # fmt: skip
+WORDS = [a + b + c for a in ("ba", "ke", "lo", "mi", "su", "ta") for b in ("lin", "mor", "pa", "vex") for c in "aeiou"]
 PHRASES = [
     "The patient was seen today in clinic for follow up after radiation therapy to the chest wall.",
     "Review of systems is otherwise negative in detail except as noted in the history above.",
@@ -28,11 +28,11 @@ PHRASES = [
 TASK = Task.from_columns("notes", text_columns="text", label_column="label", labels=("no", "yes"), access="open")
 
 
-def note(rng: random.Random, words: int = 90) -> str:
-    """Write a note that no other shares, wrapped in set phrases that many share."""
-    own = [" ".join(rng.choices(WORDS, k=12)).capitalize() + "." for _ in range(words // 12)]
-    parts = own + rng.sample(PHRASES, 3)
-    rng.shuffle(parts)
+def note(rng: random.Random) -> str:
+    """Write a note that no other shares, with set phrases between its sentences that many share."""
+    parts = []
+    for phrase in rng.sample(PHRASES, 4):
+        parts += [" ".join(rng.choices(WORDS, k=rng.randint(12, 20))).capitalize() + ".", phrase]
     return " ".join(parts)
 
 
@@ -54,14 +54,15 @@ def clean_texts() -> list[str]:
 
 
 def test_clean_text_with_boilerplate_passes(gold_texts: list[str], clean_texts: list[str]) -> None:
-    held_out = [note(random.Random(3 + i)) for i in range(100)]
+    rng = random.Random(3)
+    held_out = [note(rng) for _ in range(200)]
     found = audit(
         TASK, rows_of(TASK, clean_texts, "synthetic"), rows_of(TASK, gold_texts), held_out=rows_of(TASK, held_out)
     )
     assert found.verdict == "ok"
     assert found.figures["refused_share"] <= 0.01
     assert found.figures["boilerplate_windows"] > 20
-    assert found.figures["closeness_auc"] == pytest.approx(0.5, abs=0.05)
+    assert found.figures["closeness_auc"] == pytest.approx(0.5, abs=0.1)
 
 
 def test_boilerplate_is_not_discounted_for_one_patient(clean_texts: list[str]) -> None:
@@ -117,11 +118,11 @@ def test_pairs_each_text_counts_and_columns_may_be_swapped(gold_texts: list[str]
     )
 
     def pairs(left: list[str], right: list[str], source: str) -> Dataset:
-        rows = [pair.gold_row(str(i), None, 0, a, b) | {"source": source} for i, (a, b) in enumerate(zip(left, right, strict=True))]  # fmt: skip
+        rows = [pair.gold_row(a[:9], None, 0, a, b) | {"source": source} for a, b in zip(left, right, strict=True)]
         return Dataset.from_list(rows, features=pair.gold_features())
 
     gold = pairs(gold_texts[:50], gold_texts[50:100], "gold")
-    synthetic = pairs([clean_texts[0], clean_texts[1], clean_texts[2]], [clean_texts[3], gold_texts[0], "fine"], "synthetic")  # fmt: skip
+    synthetic = pairs(clean_texts[:3], [clean_texts[3], gold_texts[0], "fine"], "synthetic")
     found = audit(pair, synthetic, gold)
     assert list(found.refused) == [1]
 
@@ -145,13 +146,16 @@ PLANTED = {
     "licence_or_device": "pacemaker serial no. SN88213X checked",
     "birth_date": "DOB 3/14/1952 confirmed",
     "date": "seen on 03/14/2021 for review",
+    "date_in_words": "seen on March 14, 2021 for review",
     "age_over_89": "a 93-year-old woman with cough",
     "zip_code": "lives in Boston, MA 02115 alone",
     "street_address": "lives at 12 Elm Tree Road alone",
 }
 OTHER_FORMS = {
     "phone": ["tel 617.555.0199", "pager 5501-22", "+44 20 7946 0958", "fax: 617 555 0100"],
-    "date": ["2021-03-14", "March 14, 2021", "14 March 2021", "on Mar 3rd", "3-14-21"],
+    "date": ["2021-03-14", "3-14-21", "14.3.2021"],
+    "date_in_words": ["14 March 2021", "on Mar 3rd", "the 3rd of May"],
+    "ip_address": ["2001:0db8:85a3:0000:0000:8a2e:0370:7334"],
     "age_over_89": ["aged 91", "94 yo man", "102 year old"],
     "record_number": ["medical record number 123456", "chart # A123456", "0012345678"],
     "ssn": ["social security number 123 45 6789"],
