@@ -133,7 +133,51 @@ class GenerateAndCorrect:
         return pa.Table.from_pylist([{name: row.get(name) for name in features}], schema=features.arrow_schema)
 
     def _make(self, gold: list[dict[str, Any]]) -> list[dict[str, Any]]:
-        raise NotImplementedError
+        """Make the rows of some gold rows: n or more for each, rejects among them; exactly one for each when n is 1."""
+        if not gold:
+            return []
+        task, pool = self._task, self._pool
+        calls = [plan_for_row(task, self._prompt, row, pool, self._n, self._seed) for row in gold]
+        access = strictest(self._access, *(row.get("access") for row in gold))
+        answers = self._llm.chat(
+            [call.messages for call in calls],
+            access=access,
+            schema=answer_schema(task) if task.parse is None else None,
+            samples=[call.index for call in calls],
+            seeds=[call.index % 2**31 for call in calls],
+            scope=task.fingerprint(),
+            **dict(self._prompt.sampling),
+        )
+        made: list[dict[str, Any]] = []
+        for row, call, answer in zip(gold, calls, answers, strict=True):
+            seen = self._seen | {text_digest(row[c] for c in task.text_columns)}
+            rows = rows_from_answer(task, call, answer, access, seen)
+            kept = [r for r in rows if r["label_status"] == "kept"][: self._n]
+            rejected = [r for r in rows if r["label_status"] == "rejected"]
+            made += (kept or rejected)[:1] if self._n == 1 else kept + rejected
+        return self._corrected(made)
+
+    def _corrected(self, rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        """Apply the policy to the rows that came out whole; without one the generator's label stands."""
+        from datasets import Dataset
+
+        whole = [row for row in rows if row["label_status"] == "kept"]
+        for row in rows:
+            row |= {"label_probs": None, "label_confidence": None, "weight": float(row["label_status"] == "kept")}
+        if self._policy is None or self._corrector is None or not whole:
+            return rows
+        probs = predict_proba(self._corrector, self._task, Dataset.from_list(whole, features=self.features()))
+        done = apply(self._policy, np.array([row["llm_label"] for row in whole]), probs)
+        for k, row in enumerate(whole):
+            row |= {
+                self._task.label_column: int(done.label[k]),
+                "label_probs": done.probs[k].tolist(),
+                "label_confidence": float(done.confidence[k]),
+                "weight": float(done.weight[k]),
+                "label_status": str(done.status[k]),
+                "reason": str(done.reason[k]),
+            }
+        return rows
 
 
 def _revive(fingerprint: str) -> GenerateAndCorrect:

@@ -1,0 +1,185 @@
+"""The demo's encoder: a tiny one, made on the spot from unlabelled open text in seconds. No weights are shipped.
+
+A stock ModernBERT of two layers with a WordPiece vocabulary of its own. Its word vectors are computed, not learnt: a
+factorisation of which words stand near each other (PPMI and SVD; Levy and Goldberg 2014). A few passes of
+masked-language modelling then teach the layers to read context. It knows the words of the texts it was given and
+nothing else: it proves software, not clinical use.
+
+Only ever give it open text: its vocabulary spells out the words it saw.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from hf_synth.errors import ColumnError
+from hf_synth.folders import MANIFEST, new_folder
+from hf_synth.modeling import cpu_threads, quiet, write_facts
+from hf_synth.rows import pad
+
+VOCABULARY = 4_000  # tokens at most
+WIDTH, LAYERS, HEADS, WINDOW = 128, 2, 4, 16  # WINDOW: tokens that local attention sees, half on each side
+MAX_TOKENS = 512
+MLM_EPOCHS, MLM_BATCH, MLM_RATE, MLM_MASKED = 4, 16, 2e-3, 0.15
+NEAR = 4  # words on each side that count as near, for the word vectors
+
+# Fields of `TrainingArguments` that suit this encoder.
+DEMO_ARGS: dict[str, Any] = {
+    "learning_rate": 1e-3,
+    "num_train_epochs": 6,
+    "per_device_train_batch_size": 16,
+    "weight_decay": 0.05,
+}
+
+_SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
+
+
+def make_encoder(
+    texts: Sequence[str], output_dir: str | Path, *, seed: int, mlm_epochs: int = MLM_EPOCHS, svd: bool = True,
+    layers: int = LAYERS, width: int = WIDTH, window: int = WINDOW,
+) -> Path:  # fmt: skip
+    """Make a tiny encoder from open, unlabelled texts and write it to a folder that `train` can start from.
+
+    Args:
+        texts: a thousand or so; nothing else is ever known to it.
+        seed: same seed and texts, same weights on a CPU.
+
+    Raises:
+        ColumnError: there is no text.
+        OutputError: the folder cannot be written.
+    """
+    from transformers import ModernBertConfig, ModernBertForMaskedLM, set_seed
+
+    if not texts or not all(isinstance(text, str) for text in texts):
+        raise ColumnError("an encoder is made from texts, and there is none or one is empty")
+    with new_folder(Path(output_dir)) as draft, quiet(), cpu_threads():
+        tokenizer = _wordpiece(texts)
+        ids = tokenizer(list(texts), truncation=True, max_length=MAX_TOKENS, return_attention_mask=False)["input_ids"]
+        set_seed(seed)
+        special = {name: tokenizer.convert_tokens_to_ids(token) for name, token in (
+            ("pad_token_id", "[PAD]"), ("cls_token_id", "[CLS]"), ("sep_token_id", "[SEP]"), ("bos_token_id", "[CLS]"),
+            ("eos_token_id", "[SEP]"))}  # fmt: skip
+        config = ModernBertConfig(
+            vocab_size=len(tokenizer), hidden_size=width, intermediate_size=width, num_hidden_layers=layers,
+            num_attention_heads=HEADS, max_position_embeddings=MAX_TOKENS, local_attention=window,
+            layer_types=["sliding_attention"] * layers, classifier_pooling="mean", **special,
+        )  # fmt: skip
+        network = ModernBertForMaskedLM(config)
+        if svd:
+            _set_word_vectors(network, ids, seed)
+        _read_masked(network, tokenizer, ids, seed, mlm_epochs)
+        network.model.save_pretrained(draft)
+        tokenizer.save_pretrained(draft)
+        write_facts(draft, {"kind": "encoder", "access": "open", "row_digests": [], "seed": seed, "texts": len(texts)})
+        manifest = {"stage": "encoder", "access": "open"}
+        (draft / MANIFEST).write_text(json.dumps(manifest, indent=1) + "\n", encoding="utf-8")
+    return Path(output_dir)
+
+
+def _wordpiece(texts: Sequence[str]) -> Any:
+    """Make a tokenizer whose words are those seen three times or more; others fall apart into words and characters.
+
+    Frequency alone decides, with ties in alphabetical order: the trainers of `tokenizers` break ties at random.
+    """
+    from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
+    from transformers import PreTrainedTokenizerFast
+
+    normalizer, splitter = normalizers.BertNormalizer(lowercase=True), pre_tokenizers.BertPreTokenizer()
+    words = Counter(word for text in texts for word, _ in splitter.pre_tokenize_str(normalizer.normalize_str(text)))
+    characters = sorted({character for word in words for character in word})
+    frequent = [word for word, n in sorted(words.items(), key=lambda item: (-item[1], item[0])) if n >= 3]
+    pieces = [*_SPECIAL, *characters, *(f"##{c}" for c in characters), *frequent]
+    vocabulary = list(dict.fromkeys(pieces))[:VOCABULARY]
+    tokenizer = Tokenizer(models.WordPiece({piece: i for i, piece in enumerate(vocabulary)}, unk_token="[UNK]"))
+    tokenizer.normalizer, tokenizer.pre_tokenizer = normalizer, splitter
+    first, second = (tokenizer.token_to_id(token) for token in ("[CLS]", "[SEP]"))
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single="[CLS] $A [SEP]", pair="[CLS] $A [SEP] $B [SEP]", special_tokens=[("[CLS]", first), ("[SEP]", second)]
+    )
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, pad_token="[PAD]", unk_token="[UNK]", cls_token="[CLS]", sep_token="[SEP]",
+        mask_token="[MASK]", model_max_length=MAX_TOKENS, model_input_names=["input_ids", "attention_mask"],
+    )  # fmt: skip
+
+
+def _set_word_vectors(network: Any, ids: Sequence[Sequence[int]], seed: int) -> None:
+    """Start from word vectors: the leading directions of the positive pointwise mutual information of near words."""
+    import torch
+    from scipy import sparse
+    from sklearn.utils.extmath import randomized_svd
+
+    n, width = network.config.vocab_size, network.config.hidden_size
+    flat = np.concatenate([np.concatenate([row, np.full(NEAR, -1)]) for row in ids])
+    counts = sparse.csr_matrix((n, n))
+    for distance in range(1, NEAR + 1):
+        a, b = flat[:-distance], flat[distance:]
+        a, b = a[(a >= 0) & (b >= 0)], b[(a >= 0) & (b >= 0)]
+        counts = counts + sparse.coo_matrix((np.full(len(a), 1 / distance), (a, b)), shape=(n, n)).tocsr()
+    counts = (counts + counts.T).tocoo()
+    share = np.asarray(counts.sum(1)).ravel() ** 0.75
+    total = np.asarray(counts.sum(1)).ravel()
+    pmi = np.log(counts.data * share.sum() / (total[counts.row] * share[counts.col]))
+    keep = pmi > 0
+    ppmi = sparse.coo_matrix((pmi[keep], (counts.row[keep], counts.col[keep])), shape=(n, n)).tocsr()
+    u, s, _ = randomized_svd(ppmi, n_components=min(n, width), random_state=seed)
+    vectors = u * np.sqrt(s)
+    vectors -= vectors.mean(0)
+    vectors *= network.config.initializer_range * math.sqrt(width) / np.linalg.norm(vectors, axis=1).mean()
+    seen = np.zeros(n, dtype=bool)
+    seen[np.unique(flat[flat >= 0])] = True
+    table = network.get_input_embeddings().weight
+    with torch.no_grad():
+        table[torch.from_numpy(seen), : vectors.shape[1]] = torch.from_numpy(vectors[seen].astype(np.float32))
+
+
+def _read_masked(network: Any, tokenizer: Any, ids: Sequence[Sequence[int]], seed: int, epochs: int) -> None:
+    """Teach the layers context: hide some tokens and have the network say them (Devlin et al. 2019)."""
+    import torch
+
+    rng = np.random.default_rng(seed)
+    groups = _by_length(ids)
+    steps = epochs * len(groups)
+    if not steps:
+        return
+    optimiser = torch.optim.AdamW(network.parameters(), lr=MLM_RATE, weight_decay=0.01)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, MLM_RATE, total_steps=steps, pct_start=0.1)
+    network.train()
+    for _ in range(epochs):
+        for i in rng.permutation(len(groups)):
+            batch = pad(tokenizer, [{"input_ids": row} for row in groups[i]])
+            hidden, targets = _mask(batch["input_ids"], len(tokenizer), tokenizer.mask_token_id, rng)
+            loss = network(
+                input_ids=torch.from_numpy(hidden),
+                attention_mask=torch.from_numpy(batch["attention_mask"]),
+                labels=torch.from_numpy(targets),
+            ).loss
+            loss.backward()
+            torch.nn.utils.clip_grad_norm_(network.parameters(), 1.0)
+            optimiser.step()
+            schedule.step()
+            optimiser.zero_grad()
+    network.eval()
+
+
+def _by_length(ids: Sequence[Sequence[int]]) -> list[list[Sequence[int]]]:
+    order = sorted(range(len(ids)), key=lambda i: (len(ids[i]), i))
+    return [[ids[i] for i in order[j : j + MLM_BATCH]] for j in range(0, len(order), MLM_BATCH)]
+
+
+def _mask(
+    ids: npt.NDArray[np.int64], n_tokens: int, mask: int, rng: np.random.Generator
+) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+    """Hide 15% of the tokens: of those 80% by the mask, 10% by a random token, 10% not at all."""
+    chosen = (rng.random(ids.shape) < MLM_MASKED) & (ids >= len(_SPECIAL))
+    how = rng.random(ids.shape)
+    hidden = np.where(chosen & (how < 0.8), mask, ids)
+    hidden = np.where(chosen & (how >= 0.9), rng.integers(len(_SPECIAL), n_tokens, ids.shape), hidden)
+    return hidden, np.where(chosen, ids, -100)

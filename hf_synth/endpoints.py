@@ -1,0 +1,244 @@
+"""Which host a note may be sent to, and a transport that cannot send it anywhere else.
+
+Restricted and credentialed notes reach loopback and private addresses only, unless somebody attests that a host
+retains nothing, trains on nothing and lets no human read along. The check sits where bytes leave: one origin, its
+addresses resolved and checked once and then connected to as they are, no redirects, no proxies from the environment.
+"""
+
+from __future__ import annotations
+
+import datetime
+import ipaddress
+import socket
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
+
+from hf_synth.errors import EndpointError, LLMError
+
+if TYPE_CHECKING:
+    import httpx2
+
+# Loopback, RFC 1918, unique local IPv6 (RFC 4193), and "this host" as servers print it. An own list: `is_private` of
+# Python 3.11 holds IPv4-mapped IPv6 for private, whatever it maps to.
+_LOCAL = tuple(
+    ipaddress.ip_network(n)
+    for n in (
+        "127.0.0.0/8",
+        "10.0.0.0/8",
+        "172.16.0.0/12",
+        "192.168.0.0/16",
+        "0.0.0.0/32",
+        "::1/128",
+        "::/128",
+        "fc00::/7",
+    )
+)
+MAX_BODY = 16 * 1024 * 1024  # bytes of one response; no answer to one prompt is larger
+
+
+@dataclass(frozen=True)
+class Attestation:
+    """Say who has verified that an endpoint beyond the own network may receive the notes.
+
+    Args:
+        verified_by: who verified it.
+        zero_retention: the host keeps no input and no output.
+        no_training: the host trains on neither.
+        no_human_review: nobody there reads either.
+        date: when it was verified, ISO 8601.
+
+    Raises:
+        EndpointError: one of the three is not verified, or nobody or no date is named.
+    """
+
+    verified_by: str
+    zero_retention: bool
+    no_training: bool
+    no_human_review: bool
+    date: str
+
+    def __post_init__(self) -> None:
+        if not (self.zero_retention is True and self.no_training is True and self.no_human_review is True):
+            raise EndpointError("an attestation holds only with zero retention, no training and no human review")
+        try:
+            datetime.date.fromisoformat(self.date)
+        except (TypeError, ValueError):
+            raise EndpointError("an attestation needs the date it was verified on, e.g. 2026-03-01") from None
+        if not str(self.verified_by or "").strip():
+            raise EndpointError("an attestation needs the name of who verified it")
+
+
+@dataclass(frozen=True)
+class Origin:
+    """Scheme, host and port of an endpoint, and its path without user name, password and query."""
+
+    scheme: str
+    host: str
+    port: int
+    path: str = field(default="", compare=False)
+
+    def __str__(self) -> str:
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return f"{host}:{self.port}"
+
+    @property
+    def url(self) -> str:
+        """The address as it may be shown."""
+        return f"{self.scheme}://{self}{self.path}"
+
+
+def parse_origin(url: str) -> Origin:
+    """Read the address of an endpoint.
+
+    Raises:
+        LLMError: it is not an http or https address, or carries a password.
+    """
+    try:
+        parts = urlsplit(url)
+        port = parts.port or {"http": 80, "https": 443}[parts.scheme]
+        if not parts.hostname:
+            raise ValueError
+    except (ValueError, KeyError):
+        raise LLMError("base_url must be an http or https address, e.g. http://127.0.0.1:8000/v1") from None
+    if parts.username or parts.password or parts.query:
+        raise LLMError("base_url must not carry a user name, a password or a query; give the key as api_key")
+    return Origin(parts.scheme, parts.hostname.lower(), port, parts.path.rstrip("/"))
+
+
+def is_local(address: str) -> bool:
+    """Tell whether an IP address is loopback or private; an IPv4 address mapped into IPv6 counts as what it maps to."""
+    ip = ipaddress.ip_address(address.partition("%")[0])
+    if isinstance(ip, ipaddress.IPv6Address) and ip.ipv4_mapped:
+        ip = ip.ipv4_mapped
+    return any(ip.version == network.version and ip in network for network in _LOCAL)
+
+
+def check_endpoint(
+    origin: Origin, access: str | None, attestation: Attestation | None = None
+) -> tuple[str, ...] | None:
+    """Decide whether notes of an access may be sent to an endpoint, before anything is.
+
+    Returns:
+        The addresses that may be connected to; None when any address of that host may.
+
+    Raises:
+        EndpointError: the notes may not be sent there.
+        LLMError: the host has no address.
+    """
+    if access == "open":
+        return None
+    known = access if access in ("restricted", "credentialed") else "credentialed"
+    addresses = _resolve(origin)
+    if all(map(is_local, addresses)):
+        return addresses
+    if attestation is None:
+        raise EndpointError(
+            f"{origin} is not on this machine or a private network, and {known} notes may not be sent there; use a "
+            "local endpoint, or pass LLM(attestation=Attestation(...)) after verifying zero retention, no training "
+            "and no human review"
+        )
+    if origin.scheme != "https":
+        raise EndpointError(f"{origin} would receive {known} notes unencrypted; use its https address")
+    return addresses
+
+
+def _resolve(origin: Origin) -> tuple[str, ...]:
+    try:
+        return (str(ipaddress.ip_address(origin.host)),)
+    except ValueError:
+        pass
+    try:
+        found = socket.getaddrinfo(origin.host, origin.port, type=socket.SOCK_STREAM)
+    except (OSError, UnicodeError):
+        raise LLMError(f"cannot reach {origin}: there is no host of that name") from None
+    return tuple(dict.fromkeys(str(sockaddr[0]) for *_, sockaddr in found))
+
+
+def guarded_transport(
+    origin: Origin, addresses: Sequence[str] | None, *, connections: int, connect_timeout: float
+) -> httpx2.AsyncBaseTransport:
+    """Make the transport that reaches one origin at checked addresses and nothing else.
+
+    aiohttp carries the bytes (three times the rows a second of httpx2's own transport at 512 at once); redirects are
+    not followed, proxies of the environment are not asked, cookies are not kept.
+
+    Raises (from the transport):
+        EndpointError: a request is meant for another origin; nothing was sent.
+    """
+    import ssl
+
+    import aiohttp
+    import httpx2
+    from aiohttp.abc import AbstractResolver, ResolveResult
+
+    class Pinned(AbstractResolver):  # type: ignore[misc]
+        """Answer with the addresses that were checked, so that no later answer of a name server counts."""
+
+        async def resolve(
+            self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_UNSPEC
+        ) -> list[ResolveResult]:
+            if host != origin.host:
+                raise EndpointError(f"a request was meant for another host than {origin}; nothing was sent")
+            pairs = [(a, socket.AF_INET6 if ":" in a else socket.AF_INET) for a in addresses or ()]
+            return [
+                ResolveResult(hostname=host, host=a, port=port, family=f, proto=0, flags=socket.AI_NUMERICHOST)
+                for a, f in pairs
+                if family in (socket.AF_UNSPEC, f)
+            ]
+
+        async def close(self) -> None:
+            """Hold nothing."""
+
+    class Guarded(httpx2.AsyncBaseTransport):  # type: ignore[misc]
+        def __init__(self) -> None:
+            self._session: aiohttp.ClientSession | None = None
+
+        def _open(self) -> aiohttp.ClientSession:
+            if self._session is None:
+                tls = ssl.create_default_context() if origin.scheme == "https" else False
+                resolver = Pinned() if addresses is not None else None
+                connector = aiohttp.TCPConnector(limit=connections, ssl=tls, resolver=resolver)
+                jar = aiohttp.DummyCookieJar()
+                self._session = aiohttp.ClientSession(
+                    connector=connector, cookie_jar=jar, trust_env=False, auto_decompress=False
+                )
+            return self._session
+
+        async def handle_async_request(self, request: httpx2.Request) -> httpx2.Response:
+            url = request.url
+            port = url.port or {"http": 80, "https": 443}.get(url.scheme)
+            if (url.scheme, url.host.lower().strip("[]"), port) != (origin.scheme, origin.host, origin.port):
+                raise EndpointError(f"a request was meant for another host than {origin}; nothing was sent")
+            read = request.extensions.get("timeout", {}).get("read")
+            limits = aiohttp.ClientTimeout(total=None, sock_connect=connect_timeout, sock_read=read)
+            try:
+                async with self._open().request(
+                    request.method, str(url), headers=request.headers, data=await request.aread(),
+                    allow_redirects=False, timeout=limits,
+                ) as reply:  # fmt: skip
+                    body = await _read(reply.content)
+                    return httpx2.Response(reply.status, headers=reply.raw_headers, content=body, request=request)
+            except aiohttp.ServerTimeoutError:
+                raise httpx2.ReadTimeout("no answer in time", request=request) from None
+            except aiohttp.ClientConnectorError:
+                raise httpx2.ConnectError("cannot connect", request=request) from None
+            except aiohttp.ClientError:
+                raise httpx2.ReadError("connection lost", request=request) from None
+
+        async def aclose(self) -> None:
+            if self._session is not None:
+                await self._session.close()
+
+    return Guarded()
+
+
+async def _read(stream: Any) -> bytes:
+    """Read a response body up to MAX_BODY; a longer one comes back one byte too long, and is refused as too large."""
+    body = bytearray()
+    async for chunk in stream.iter_any():
+        body += chunk
+        if len(body) > MAX_BODY:
+            return bytes(body[: MAX_BODY + 1])
+    return bytes(body)

@@ -1,0 +1,462 @@
+"""LLM: a chat endpoint as a value, and the only room that knows openai.
+
+`chat` asks many questions at once and gives the answers in order. It keeps `concurrency` requests in flight without
+waiting for batches, retries in place, and hands an answer on only once the journal has it on disk: what was paid for
+once is never asked again, whatever happens. Its event loop runs in a thread of its own, so it works in a notebook too.
+
+Nothing that an endpoint says is ever logged or put into an error, since a server may repeat the prompt in it: only the
+status and a short code.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+import logging
+import os
+import time
+import weakref
+from collections import deque
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future
+from contextlib import ExitStack
+from dataclasses import dataclass, field, fields, replace
+from email.utils import parsedate_to_datetime
+from hashlib import sha256
+from pathlib import Path
+from typing import Any, Literal, cast
+
+from hf_synth.calls import Failure, Ledger, Outcome, Reply, Run
+from hf_synth.endpoints import MAX_BODY, Attestation, Origin, check_endpoint, guarded_transport, parse_origin
+from hf_synth.errors import EndpointError, LLMError
+from hf_synth.journal import Entry, Journal, default_journal
+
+__all__ = ["LLM", "PRICES", "Answer", "Attestation", "Messages"]
+
+Status = Literal["ok", "refusal", "truncated", "error"]
+Messages = Sequence[Mapping[str, str]]
+Price = tuple[float, float]
+
+# US dollars for 1 million tokens read and written, list prices that change: `LLM(price=...)` is what counts.
+PRICES: dict[str, Price] = {
+    "gpt-3.5-turbo": (0.50, 1.50),
+    "gpt-4o": (2.50, 10.00),
+    "gpt-4o-mini": (0.15, 0.60),
+    "gpt-4.1": (2.00, 8.00),
+    "gpt-4.1-mini": (0.40, 1.60),
+}
+_LOOK_UP = 256  # questions looked up in the journal at once
+_LONGEST_TEXT = 1_000_000  # characters of one answer
+_OWN = ("model", "messages", "stream", "n", "response_format")  # set by `chat`, or not understood by it
+
+
+@dataclass(frozen=True)
+class Answer:
+    """One answer.
+
+    Args:
+        text: what the model wrote; empty for an error.
+        status: "ok", "refusal" (the endpoint declined), "truncated" (cut at the token limit) or "error" (no answer).
+        code: the endpoint's finish reason, or of an error "timeout", "connection", "http_500", "budget", ...
+        prompt_tokens: tokens read, as the endpoint counts them.
+        completion_tokens: tokens written.
+        cost: US dollars; None where no price is known.
+        model: the model as the endpoint names it.
+        journal_key: where the journal keeps it (hex sha256).
+        cached: whether it came from the journal, without a call.
+    """
+
+    text: str
+    status: Status
+    code: str = ""
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    cost: float | None = None
+    model: str = ""
+    journal_key: str = ""
+    cached: bool = False
+
+    @property
+    def tokens(self) -> int:
+        """Tokens read and written."""
+        return self.prompt_tokens + self.completion_tokens
+
+
+@dataclass(frozen=True, eq=False)
+class LLM:
+    """A chat endpoint that speaks OpenAI's protocol. Making one is cheap and touches no network.
+
+    Args:
+        model: the model's name at the endpoint.
+        base_url: e.g. "http://127.0.0.1:8000/v1"; OPENAI_BASE_URL, or else OpenAI's own, when None.
+        api_key: OPENAI_API_KEY when None; local servers often need none.
+        concurrency: requests in flight at once, of one `chat`.
+        journal: file that keeps the answers; `.hf_synth/journal.sqlite` in the working folder when None.
+        budget_usd: what this LLM may spend in this process. It holds to the cent when `max_tokens` is given, which is
+            what an answer in flight is reckoned with.
+        price: US dollars for 1 million tokens (read, written); from `PRICES` when None.
+        timeout: seconds for one attempt.
+        max_retries: how often one question is asked again after a failure; rate limits (429) four times as often.
+        attestation: allows notes that are not open to go to an endpoint beyond the own network.
+
+    Raises:
+        LLMError: an argument makes no sense.
+    """
+
+    model: str
+    base_url: str | None = None
+    api_key: str | None = field(default=None, repr=False)
+    concurrency: int = 64
+    journal: str | Path | None = None
+    budget_usd: float | None = None
+    price: Price | None = None
+    timeout: float = 120.0
+    max_retries: int = 6
+    attestation: Attestation | None = None
+
+    def __post_init__(self) -> None:
+        if not self.model or self.concurrency < 1 or self.timeout <= 0 or self.max_retries < 0:
+            raise LLMError("an LLM needs a model, concurrency of at least 1, a positive timeout and max_retries >= 0")
+        if self.budget_usd is not None and self._price is None:
+            raise LLMError(
+                f"the price of {self.model!r} is not known: give price=(usd per 1M tokens read, written) with a budget"
+            )
+        if self.base_url is not None:
+            parse_origin(self.base_url)
+        object.__setattr__(self, "_ledger", Ledger(self.budget_usd, self._price))
+        object.__setattr__(self, "_opened", None)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return LLM, tuple(getattr(self, f.name) for f in fields(self))
+
+    @property
+    def _price(self) -> Price | None:
+        return self.price or PRICES.get(self.model)
+
+    @property
+    def origin(self) -> Origin:
+        """Where the endpoint is: scheme, host, port and path."""
+        return parse_origin(self.base_url or os.environ.get("OPENAI_BASE_URL") or "https://api.openai.com/v1")
+
+    @property
+    def spent_usd(self) -> float:
+        """What this LLM has spent in this process, in US dollars, as far as prices are known."""
+        return self._purse.spent
+
+    @property
+    def _purse(self) -> Ledger:
+        ledger: Ledger = self._ledger  # type: ignore[attr-defined]
+        return ledger
+
+    def with_journal(self, path: str | Path) -> LLM:
+        """Give the same LLM with its journal elsewhere; what was spent counts on."""
+        other = replace(self, journal=path)
+        object.__setattr__(other, "_ledger", self._purse)
+        return other
+
+    # --- asking -------------------------------------------------------------------------------------------------
+
+    def chat(
+        self,
+        list_of_messages: Iterable[Messages],
+        *,
+        access: str | None = None,
+        schema: Mapping[str, Any] | None = None,
+        samples: Iterable[int] | None = None,
+        scope: str = "",
+        progress: bool = False,
+        **sampling: Any,
+    ) -> list[Answer]:
+        """Ask all questions and give their answers in order.
+
+        Args:
+            list_of_messages: for each question its messages, as {"role": ..., "content": ...}.
+            access: of what the messages hold; absent counts as credentialed: local endpoints only.
+            schema: JSON schema that the answer is to follow, where the endpoint can.
+            samples: a number for each question; equal messages with another number are another question. When None,
+                how often the same messages came before in this call.
+            scope: another part of the journal's key, e.g. the fingerprint of a task.
+            progress: show a progress bar.
+            sampling: sampling parameters as the endpoint takes them. Each question has a `seed` of its own (from its
+                key) unless one is given here; `seed=None` sends none.
+
+        Returns:
+            An answer for each question. One that failed for good has status "error"; it is asked again next time.
+
+        Raises:
+            EndpointError: the notes may not be sent to this endpoint; nothing was.
+            LLMError: the endpoint cannot be used (unreachable, wrong key, unknown model). What was answered is kept.
+            JournalError: the journal cannot be read or written.
+        """
+        return list(
+            self.stream(
+                list_of_messages, access=access, schema=schema, samples=samples, scope=scope, progress=progress,
+                ahead=None, **sampling,
+            )
+        )  # fmt: skip
+
+    def stream(
+        self,
+        list_of_messages: Iterable[Messages],
+        *,
+        access: str | None = None,
+        schema: Mapping[str, Any] | None = None,
+        samples: Iterable[int] | None = None,
+        scope: str = "",
+        progress: bool = False,
+        ahead: int | None = 4096,
+        **sampling: Any,
+    ) -> Iterator[Answer]:
+        """Give the answers in order as they come; as `chat`, in bounded memory.
+
+        Args:
+            list_of_messages: read as far ahead as needed; may be a generator.
+            ahead: how many questions may be ahead of the oldest one without an answer; None for no bound.
+        """
+        if wrong := sorted(set(_OWN) & set(sampling)):
+            raise LLMError(f"{', '.join(wrong)} cannot be given as a sampling parameter")
+        from tqdm import tqdm
+
+        waiting: deque[tuple[str, Ticket]] = deque()
+        keyed = self._keyed(
+            list_of_messages, samples, json.dumps([self.model, sampling, schema, scope], sort_keys=True)
+        )
+        total = len(list_of_messages) if isinstance(list_of_messages, Sequence) else None
+        with ExitStack() as stack:
+            bar = stack.enter_context(tqdm(total=total, disable=not progress, unit="answer", desc=self.model))
+            asking = _Asking(self, access, schema, sampling, stack)
+            for chunk in iter(lambda: list(itertools.islice(keyed, _LOOK_UP)), []):
+                for ticket in asking.tickets(chunk):
+                    waiting.append(ticket)
+                    while waiting and (_is_there(waiting[0][1]) or (ahead is not None and len(waiting) >= ahead)):
+                        yield asking.answer(*waiting.popleft())
+                        bar.update()
+            while waiting:
+                yield asking.answer(*waiting.popleft())
+                bar.update()
+            asking.check_all_failed()
+
+    def _keyed(
+        self, list_of_messages: Iterable[Messages], samples: Iterable[int] | None, deciding: str
+    ) -> Iterator[tuple[str, list[dict[str, str]]]]:
+        """Give each question with its key, which holds all that decides the answer, and no more."""
+        before: dict[bytes, int] = {}
+        numbers = None if samples is None else iter(samples)
+        for messages in list_of_messages:
+            plain = [dict(m) for m in messages]
+            asked = sha256(json.dumps(plain, sort_keys=True).encode()).digest()
+            if numbers is None:
+                sample = before.get(asked, 0)
+                before[asked] = sample + 1
+            else:
+                try:
+                    sample = int(next(numbers))
+                except StopIteration:
+                    raise LLMError("samples must hold a number for each question") from None
+            yield sha256(asked + f"|{sample}|{deciding}".encode()).hexdigest(), plain
+
+    def open_journal(self) -> Journal:
+        """Give the journal, opened once for this LLM and closed with it; the attestation is recorded in it."""
+        journal: Journal | None = self._opened  # type: ignore[attr-defined]
+        if journal is None:
+            journal = Journal(self.journal if self.journal is not None else default_journal())
+            weakref.finalize(self, journal.close)
+            object.__setattr__(self, "_opened", journal)
+            if self.attestation is not None:
+                said = json.dumps({"endpoint": self.origin.url, **vars(self.attestation)}, sort_keys=True)
+                journal.record(f"attestation {sha256(said.encode()).hexdigest()[:12]}", said)
+        return journal
+
+
+# --- one call of chat -----------------------------------------------------------------------------------------------
+
+
+Ticket = Answer | Future[Outcome]
+
+
+def _is_there(ticket: Ticket) -> bool:
+    return isinstance(ticket, Answer) or ticket.done()
+
+
+def _from_entry(entry: Entry, *, cached: bool) -> Answer:
+    return Answer(
+        entry.text, cast(Status, entry.status), entry.code, entry.prompt_tokens, entry.completion_tokens, entry.cost,
+        entry.model, entry.key, cached,
+    )  # fmt: skip
+
+
+class _Asking:
+    """One call of `chat`: what the journal has comes from there; the first question it has not starts the requests."""
+
+    def __init__(
+        self, llm: LLM, access: str | None, schema: Mapping[str, Any] | None, sampling: dict[str, Any], stack: ExitStack
+    ) -> None:
+        self._llm, self._access, self._schema, self._sampling, self._stack = llm, access, schema, sampling, stack
+        self._journal = llm.open_journal()
+        self._run: Run | None = None
+        self._flying: dict[str, Future[Outcome]] = {}
+        self._codes: set[str] = set()
+
+    def tickets(self, chunk: list[tuple[str, list[dict[str, str]]]]) -> Iterator[tuple[str, Ticket]]:
+        """Give for each question its key with its answer, or with the promise of one."""
+        flying = {key: self._flying[key] for key, _ in chunk if key in self._flying}
+        found = self._journal.get_many(key for key, _ in chunk if key not in flying)
+        for key, messages in chunk:
+            if key in found:
+                yield key, _from_entry(found[key], cached=True)
+                continue
+            if key not in flying:
+                flying[key] = self._flying[key] = self._start().submit(key, messages)
+                flying[key].add_done_callback(lambda _, key=key: self._flying.pop(key, None))  # type: ignore[misc]
+            yield key, flying[key]
+
+    def answer(self, key: str, ticket: Ticket) -> Answer:
+        """Wait for an answer."""
+        if isinstance(ticket, Answer):
+            self._codes.add("")
+            return ticket
+        assert self._run is not None
+        outcome = self._run.result(ticket)
+        if isinstance(outcome, Failure):
+            self._codes.add(outcome.code)
+            return Answer("", "error", outcome.code, model=self._llm.model, journal_key=key)
+        self._codes.add("")
+        return _from_entry(outcome, cached=False)
+
+    def check_all_failed(self) -> None:
+        """Raise when not one question got through to the endpoint."""
+        if self._codes and self._codes <= {"unreachable", "connection"}:
+            raise LLMError(f"cannot reach {self._llm.origin}: connections break off; check that the server is running")
+
+    def _start(self) -> Run:
+        if self._run is None:
+            llm, wire = self._llm, _Wire(self._llm, self._access, self._sampling)
+            bound = self._sampling.get("max_completion_tokens") or self._sampling.get("max_tokens")
+            self._run = Run(
+                wire.ask, wire.client.close, where=str(llm.origin), concurrency=llm.concurrency, timeout=llm.timeout,
+                max_retries=llm.max_retries, max_tokens=int(bound) if bound else None, schema=self._schema,
+                ledger=llm._purse, journal=self._journal,
+            )  # fmt: skip
+            self._stack.callback(self._run.close)
+        return self._run
+
+
+# --- one request ----------------------------------------------------------------------------------------------------
+
+
+class _NoText(logging.Filter):
+    """Keep openai's debug records back: they hold whole requests."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        return record.levelno >= logging.WARNING
+
+
+_NO_TEXT = _NoText()
+_SEED_BITS = 0x7FFFFFFF  # seeds are 31 bits: some servers read them as a signed int
+
+
+class _Wire:
+    """openai's client over the guarded transport."""
+
+    def __init__(self, llm: LLM, access: str | None, sampling: dict[str, Any]) -> None:
+        origin = llm.origin
+        addresses = check_endpoint(origin, access, llm.attestation)
+        key = llm.api_key or os.environ.get("OPENAI_API_KEY")
+        if key is None and origin.host.endswith("openai.com"):
+            raise LLMError("there is no API key: set OPENAI_API_KEY or give LLM(api_key=...)")
+        import httpx2
+        import openai
+
+        for name in ("openai._base_client", "openai._legacy_response", "openai._response"):
+            logging.getLogger(name).addFilter(_NO_TEXT)
+        transport = guarded_transport(
+            origin, addresses, connections=llm.concurrency, connect_timeout=min(10.0, llm.timeout)
+        )
+        http = httpx2.AsyncClient(transport=transport, trust_env=False, follow_redirects=False, timeout=llm.timeout)
+        self.client = openai.AsyncOpenAI(
+            api_key=key or "none", base_url=origin.url, max_retries=0, timeout=llm.timeout, http_client=http
+        )
+        self._create = self.client.chat.completions.with_raw_response.create
+        self._llm, self._origin = llm, origin
+        self._seeded = "seed" not in sampling
+        self._sampling = {name: value for name, value in sampling.items() if value is not None}
+        self._errors = (openai.APIStatusError, openai.APITimeoutError, openai.APIConnectionError, httpx2.ConnectError)
+
+    async def ask(self, key: str, messages: Any, schema: Mapping[str, Any] | None) -> Reply | Failure:
+        """Send one question once."""
+        status_error, timeout_error, connection_error, connect_error = self._errors
+        body = dict(self._sampling)
+        if self._seeded:
+            body["seed"] = int(key[:8], 16) & _SEED_BITS
+        if schema is not None:
+            body["response_format"] = {"type": "json_schema", "json_schema": {"name": "answer", "schema": schema}}
+        try:
+            raw = await self._create(model=self._llm.model, messages=messages, extra_body=body)
+        except status_error as error:
+            return self._refused(error)
+        except timeout_error:
+            return Failure("timeout", again=True)
+        except connection_error as error:
+            if isinstance(error.__cause__, EndpointError):
+                raise error.__cause__ from None
+            return Failure("unreachable" if isinstance(error.__cause__, connect_error) else "connection", again=True)
+        except UnicodeError:
+            return Failure("not_text")
+        return _read(raw.http_response.content, self._llm.model)
+
+    def _refused(self, error: Any) -> Failure:
+        """Understand an HTTP status; the message stays unread, since it may repeat the prompt."""
+        status, where = int(error.status_code), self._origin
+        code = f"http_{status}"
+        if 300 <= status < 400:
+            return Failure(code, fatal=f"{where} redirects elsewhere ({status}), which is not followed; check base_url")
+        if status == 401:
+            return Failure(code, fatal=f"{where} refuses the key (401); check api_key or OPENAI_API_KEY")
+        if status == 403:
+            return Failure(code, fatal=f"{where} does not allow this (403); check the key's rights and the model")
+        if status == 404:
+            return Failure(code, fatal=f"{where} does not know model {self._llm.model!r} or base_url's path (404)")
+        if status == 429 and error.code == "insufficient_quota":
+            return Failure(code, fatal=f"{where} says that the account's quota is spent (429)")
+        return Failure(code, again=status in (408, 409, 429) or status >= 500, after=_retry_after(error.response))
+
+
+def _retry_after(response: Any) -> float | None:
+    """Read Retry-After in its three forms: milliseconds, seconds, a date."""
+    headers = response.headers
+    try:
+        if "retry-after-ms" in headers:
+            seconds = float(headers["retry-after-ms"]) / 1000
+        elif (said := headers.get("retry-after")) is None:
+            return None
+        elif said.replace(".", "", 1).strip().isdigit():
+            seconds = float(said)
+        else:
+            seconds = parsedate_to_datetime(said).timestamp() - time.time()
+    except (ValueError, TypeError, OverflowError):
+        return None
+    return max(0.0, seconds) if seconds == seconds else None
+
+
+def _read(body: bytes, model: str) -> Reply | Failure:
+    """Read the body of a 200: an answer, or something that is none."""
+    if len(body) > MAX_BODY:
+        return Failure("too_large")
+    try:
+        data = json.loads(body)
+        choice = data["choices"][0]
+        message, finish = choice["message"], str(choice.get("finish_reason") or "stop")
+        usage = data.get("usage") or {}
+        text, refused = message.get("content") or "", message.get("refusal")
+        counts = [usage.get(n) for n in ("prompt_tokens", "completion_tokens")]
+        if not isinstance(text, str):  # a list of parts
+            text = "".join(part.get("text") or "" for part in text)
+        said_by = str(data.get("model") or model)
+    except (ValueError, KeyError, IndexError, TypeError, AttributeError, RecursionError):
+        return Failure("malformed", again=True)
+    if len(text) > _LONGEST_TEXT:
+        return Failure("too_large")
+    text, said_by = (s.encode("utf-8", "replace").decode() for s in (text, said_by))  # a lone surrogate is no text
+    status = "refusal" if refused or finish == "content_filter" else "truncated" if finish == "length" else "ok"
+    tokens = [int(c) if isinstance(c, int | float) and 0 <= c < 1e9 else None for c in counts]
+    return Reply(text, status, finish[:40], tokens[0], tokens[1], said_by[:200])

@@ -1,0 +1,178 @@
+"""Text of the cards from plain facts: templates of `model_cards/`, YAML headers, and a check that needs no Hub."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from functools import cache
+from importlib import resources
+from typing import Any
+
+# Identifiers of licences on the Hub that tasks are likely to carry; anything else is `other` with its name.
+LICENSES = ("apache-2.0", "mit", "cc0-1.0", "cc-by-4.0", "cc-by-3.0", "cc-by-sa-4.0", "cc-by-sa-3.0", "cc-by-nc-4.0",
+            "cc-by-nc-sa-4.0", "cc-by-nc-nd-4.0", "cc-by-nd-4.0", "odc-by", "odbl", "pddl", "bsd-3-clause", "gpl-3.0",
+            "agpl-3.0", "lgpl-3.0", "unknown", "other")  # fmt: skip
+SIZES = {"n<1K": 1_000, "1K<n<10K": 10_000, "10K<n<100K": 100_000, "100K<n<1M": 1_000_000, "1M<n<10M": 10_000_000}
+LARGEST = "10M<n<100M"
+CATEGORIES = {
+    "single_label": "text-classification",
+    "multi_label": "text-classification",
+    "text2text": "text-generation",
+}
+TAGS = ("synthetic", "clinical", "hf_synth")
+
+
+def license_data(name: str) -> dict[str, str]:
+    """Give the header's fields for a licence: its identifier on the Hub, or `other` with a name."""
+    known = name.lower()
+    if known in LICENSES:
+        return {"license": known}
+    return {"license": "other", "license_name": re.sub(r"[^a-z0-9.]+", "-", known).strip("-") or "not-stated"}
+
+
+def dataset_card(facts: Mapping[str, Any]) -> str:
+    """Render the card of a dataset from its facts, YAML header included."""
+    from huggingface_hub import DatasetCardData
+
+    rows = facts["rows"]
+    more = _gate_prompt(facts) | facts["license_data"]
+    header = DatasetCardData(
+        pretty_name=facts["title"], language="en", annotations_creators=["machine-generated"],
+        language_creators=["machine-generated"], task_categories=[CATEGORIES[facts["kind"]]],
+        size_categories=[next((size for size, top in SIZES.items() if rows < top), LARGEST)],
+        tags=[*TAGS, *(["simulated"] if facts["simulated"] else [])],
+        configs=[_config(c) for c in facts["configs"]],
+        **more,
+    )  # fmt: skip
+    return _render("dataset_card.md", facts, header)
+
+
+def _config(config: Mapping[str, Any]) -> dict[str, Any]:
+    files = [{"split": "train", "path": f"{config['name']}/train-*.parquet"}]
+    return {"config_name": config["name"], **({"default": True} if config["default"] else {}), "data_files": files}
+
+
+def model_card(facts: Mapping[str, Any]) -> str:
+    """Render the card of a model from its facts; scores go into the header as a model-index too."""
+    from huggingface_hub import EvalResult, ModelCardData
+
+    results = [
+        EvalResult(
+            task_type="text-classification", dataset_type=facts["task"].split(":")[0],
+            dataset_name=f"{facts['task']} (gold test rows)", dataset_split="test",
+            metric_type=s["hub_metric"], metric_name=s["label"], metric_value=s["number"],
+            metric_args={"ci95": s["ci95"]},
+        )
+        for s in facts["scores"]
+    ]  # fmt: skip
+    header = ModelCardData(
+        model_name=facts["title"], language="en", library_name="transformers", pipeline_tag="text-classification",
+        base_model=facts["base_model"], tags=[*TAGS, *(["simulated"] if facts["simulated"] else [])],
+        metrics=sorted({s["hub_metric"] for s in facts["scores"]}) or None, eval_results=results or None,
+        **_gate_prompt(facts), **facts["license_data"],
+    )  # fmt: skip
+    return _render("model_card.md", facts, header)
+
+
+def eval_results(facts: Mapping[str, Any]) -> str:
+    """Give the scores of a model as the YAML of `.eval_results/<task>.yaml`, the Hub's newer form."""
+    from huggingface_hub import EvalResultEntry
+    from huggingface_hub import eval_result_entries_to_yaml as plain
+    from huggingface_hub.utils import yaml_dump
+
+    owner = facts["repo_id"].split("/")[0] or "local"
+    entries = [
+        EvalResultEntry(
+            dataset_id=f"{owner}/{facts['task'].split(':')[0]}",
+            task_id=s["metric"],
+            value=s["number"],
+            notes=f"{s['label']} on {facts['n']} gold test rows, 95% interval {s['interval']}",
+        )
+        for s in facts["scores"]
+    ]
+    return str(yaml_dump(plain(entries)))
+
+
+def _gate_prompt(facts: Mapping[str, Any]) -> dict[str, Any]:
+    """Give what the Hub shows to whoever asks for access, should the repository be gated."""
+    if facts["access"] == "open":
+        return {}
+    return {
+        "extra_gated_prompt": facts["access_meaning"],
+        "extra_gated_fields": {"I will not try to identify people or institutions": "checkbox"},
+    }
+
+
+def _render(template: str, facts: Mapping[str, Any], header: Any) -> str:
+    text: str = _environment().get_template(template).render({**facts, "header": header.to_yaml().strip()})
+    return re.sub(r"\n{3,}", "\n\n", text).strip() + "\n"
+
+
+@cache
+def _environment() -> Any:
+    from jinja2 import DictLoader, Environment, StrictUndefined
+
+    folder = resources.files("hf_synth.model_cards")
+    names = ("dataset_card.md", "model_card.md")
+    made = Environment(
+        loader=DictLoader({n: folder.joinpath(n).read_text(encoding="utf-8") for n in names}),
+        undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True, autoescape=False,
+    )  # fmt: skip
+    made.filters["table"] = _table
+    return made
+
+
+def _table(rows: Sequence[Mapping[str, Any]], columns: Sequence[Sequence[str]]) -> str:
+    """Give a Markdown table; columns as (header, key of the row), numbers to the right."""
+
+    def cell(value: Any) -> str:
+        return f"{value:,}" if isinstance(value, int) else " ".join(str(value).split()).replace("|", "\\|")
+
+    right = [all(isinstance(row[key], int) for row in rows) for _, key in columns]
+    lines = [[header for header, _ in columns], ["---:" if r else "---" for r in right]]
+    lines += [[cell(row[key]) for _, key in columns] for row in rows]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+
+
+# --- checking -------------------------------------------------------------------------------------------------------
+
+
+def check_card(text: str) -> list[str]:
+    """Check a card without the Hub: give each problem as a sentence; none when it is fine."""
+    import yaml  # type: ignore[import-untyped]
+
+    parts = re.match(r"---\n(.*?)\n---\n(.*)", text, re.DOTALL)
+    if parts is None:
+        return ["the card does not begin with a YAML header"]
+    try:
+        header = yaml.safe_load(parts[1])
+    except yaml.YAMLError:
+        return ["the header is not valid YAML"]
+    if not isinstance(header, dict):
+        return ["the header is not a mapping"]
+    problems = []
+    license = header.get("license")
+    if license not in LICENSES:
+        problems.append(f"license {license!r} is not one of the Hub's identifiers")
+    if license == "other" and not header.get("license_name"):
+        problems.append("license 'other' needs a license_name")
+    sizes = header.get("size_categories") or []
+    if any(s not in (*SIZES, LARGEST) for s in sizes):
+        problems.append(f"size_categories {sizes} are not the Hub's")
+    tasks = [*(header.get("task_categories") or []), *filter(None, [header.get("pipeline_tag")])]
+    if not tasks or any(t not in CATEGORIES.values() for t in tasks):
+        problems.append(f"task categories {tasks} are not ours")
+    if any(
+        not isinstance(c, dict) or not c.get("config_name") or not c.get("data_files")
+        for c in header.get("configs") or []
+    ):
+        problems.append("a config lacks its name or its files")
+    if not set(TAGS) <= set(header.get("tags") or []):
+        problems.append(f"the tags lack one of {', '.join(TAGS)}")
+    if re.search(r"\{\{|\{%|%\}|\}\}", text):
+        problems.append("a placeholder of the template is left in the text")
+    if re.search(r"\b(?:Undefined|nan|None)\b", parts[1]):
+        problems.append("the header holds an empty value")
+    if "this is not de-identification" not in parts[2]:
+        problems.append("the card does not say that patterns do not find names")
+    return problems

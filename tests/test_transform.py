@@ -1,0 +1,173 @@
+"""GenerateAndCorrect in user code: the three uses, streaming, a running loop, fingerprints, failing rows."""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from datasets import Dataset
+from datasets.fingerprint import Hasher
+from hf_synth.demo.simulator import running_simulator
+from tiny import TINY_ARGS, tiny_base
+
+from hf_synth import LLM, GenerateAndCorrect, Task, fit_policy, generate, load_gold, load_task
+from hf_synth.errors import ColumnError, TaskError
+from hf_synth.task import access_of
+from hf_synth.training import train
+
+CLINIC = load_task("clinic")
+
+
+def tiny_classifier(folder: Path, gold: Dataset, *, seed: int) -> Path:
+    """Train a model that knows next to nothing, on a few rows."""
+    base = tiny_base(folder / "base")
+    return train(
+        CLINIC, gold, base_model=base, output_dir=folder / "model", args=TINY_ARGS | {"max_steps": 2}, seed=seed
+    )
+
+
+@pytest.fixture(scope="module")
+def gold() -> Dataset:
+    return load_gold(CLINIC, n_train=24, n_validation=40, n_test=10)["train"]
+
+
+@pytest.fixture(scope="module")
+def corrector(gold: Dataset, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tiny_classifier(tmp_path_factory.mktemp("corrector"), gold, seed=0)
+
+
+@pytest.fixture(scope="module")
+def url() -> Iterator[str]:
+    with running_simulator(seed=0) as base_url:
+        yield base_url
+
+
+@pytest.fixture
+def llm(url: str, tmp_path: Path) -> LLM:
+    return LLM("simulator", base_url=url, journal=tmp_path / "journal.sqlite", concurrency=8)
+
+
+@pytest.fixture(scope="module")
+def policy(url: str, corrector: Path, gold: Dataset, tmp_path_factory: pytest.TempPathFactory):  # type: ignore[no-untyped-def]
+    llm = LLM("simulator", base_url=url, journal=tmp_path_factory.mktemp("pilot") / "journal.sqlite")
+    held = load_gold(CLINIC, n_train=24, n_validation=40, n_test=10)["validation"]
+    return fit_policy(CLINIC, generate(CLINIC, gold, llm, 40), corrector, held, method="posterior")
+
+
+def dead(tmp_path: Path) -> LLM:
+    """Make an LLM whose endpoint answers nothing: a second run must not need it."""
+    return LLM("simulator", base_url="http://127.0.0.1:9/v1", journal=tmp_path / "journal.sqlite", max_retries=0)
+
+
+def test_one_row_becomes_n_rows(gold: Dataset, llm: LLM, corrector: Path, policy, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+    transform = GenerateAndCorrect(CLINIC, llm, corrector, exemplars=gold, policy=policy, n=3)
+    made = gold.map(transform, **transform.map_kwargs)
+    assert made.features == CLINIC.corrected_features()
+    assert len(made) >= 2 * len(gold)
+    kept = made.filter(lambda s: s in ("kept", "relabelled"), input_columns="label_status")
+    assert set(kept["source"]) == {"synthetic"}
+    assert not set(kept["text"]) & set(gold["text"])
+    assert np.allclose(np.sum(kept["label_probs"], axis=1), 1, atol=1e-3)
+    assert access_of(made) == "open"
+    again = GenerateAndCorrect(CLINIC, dead(tmp_path), corrector, exemplars=gold, policy=policy, n=3)
+    assert gold.map(again, **again.map_kwargs).to_list() == made.to_list()
+
+
+def test_one_row_becomes_one_row_and_no_gold_survives(gold: Dataset, llm: LLM) -> None:
+    extra = gold.add_column("free_text_of_the_user", gold["text"])
+    paired = extra.map(GenerateAndCorrect(CLINIC, llm, exemplars=gold))
+    assert len(paired) == len(gold)
+    assert paired.features == CLINIC.corrected_features()
+    everything = repr(paired.remove_columns("seed_ids").to_list())
+    assert not any(text in everything for text in gold["text"])
+    kept = [r for r in paired.to_list() if r["label_status"] == "kept"]
+    assert all(r["label"] == r["llm_label"] for r in kept)
+
+
+def test_streaming(gold: Dataset, llm: LLM) -> None:
+    transform = GenerateAndCorrect(CLINIC, llm, exemplars=gold, n=2)
+    rows = list(gold.to_iterable_dataset().map(transform, **transform.map_kwargs))
+    assert rows == gold.map(transform, **transform.map_kwargs).to_list()
+    single = GenerateAndCorrect(CLINIC, llm, exemplars=gold)
+    streamed = next(iter(gold.to_iterable_dataset().map(single)))
+    assert streamed["text"] not in set(gold["text"])
+    assert {k: streamed[k] for k in ("id", "text", "label")} == {
+        k: v for k, v in gold.map(single)[0].items() if k in ("id", "text", "label")
+    }
+
+
+def test_inside_a_running_loop(gold: Dataset, llm: LLM) -> None:
+    async def notebook() -> int:
+        return len(gold.select(range(4)).map(GenerateAndCorrect(CLINIC, llm, exemplars=gold)))
+
+    assert asyncio.run(notebook()) == 4
+
+
+CODE = """
+import sys
+from datasets.fingerprint import Hasher
+from hf_synth import LLM, GenerateAndCorrect, load_gold, load_task
+task = load_task("clinic")
+gold = load_gold(task, n_train=24, n_validation=40, n_test=10)["train"]
+print(Hasher.hash(GenerateAndCorrect(task, LLM("simulator", base_url="http://127.0.0.1:1/v1"), exemplars=gold, n=2)))
+"""
+
+
+def test_the_fingerprint_is_equal_elsewhere_and_follows_what_decides(
+    gold: Dataset,
+    llm: LLM,
+    corrector: Path,
+    policy,
+    tmp_path: Path,  # type: ignore[no-untyped-def]
+) -> None:
+    def fingerprint(**changes: object) -> str:
+        task = changes.pop("task", CLINIC)
+        given = {"llm": llm, "exemplars": gold, "n": 2} | changes
+        return Hasher.hash(GenerateAndCorrect(task, **given))  # type: ignore[arg-type]
+
+    here = fingerprint()
+    there = subprocess.run([sys.executable, "-c", CODE], capture_output=True, text=True, check=True).stdout.strip()
+    assert here == there
+    corrected = fingerprint(corrector=corrector, policy=policy)
+    other = tiny_classifier(tmp_path / "other", gold, seed=1)
+    changed = {
+        here,
+        corrected,
+        fingerprint(corrector=other, policy=policy),
+        fingerprint(corrector=corrector, policy=dataclasses.replace(policy, temperature=policy.temperature * 2)),
+        fingerprint(exemplars=gold.select(range(20))),
+        fingerprint(llm=LLM("other", base_url="http://127.0.0.1:1/v1")),
+        fingerprint(task=dataclasses.replace(CLINIC, version="2.0.0")),
+        fingerprint(n=3),
+    }
+    assert len(changed) == 8
+
+
+def test_a_failing_row_is_a_rejected_row(gold: Dataset, tmp_path: Path) -> None:
+    with running_simulator(seed=0, p_refusal=1.0) as url:
+        llm = LLM("simulator", base_url=url, journal=tmp_path / "j.sqlite")
+        made = gold.select(range(3)).map(GenerateAndCorrect(CLINIC, llm, exemplars=gold))
+    assert made["label_status"] == ["rejected"] * 3
+    assert made["reason"] == ["refusal"] * 3
+    assert made["text"] == [None] * 3
+    assert made.features == CLINIC.corrected_features()
+
+
+def test_bad_input_is_one_sentence(gold: Dataset, llm: LLM, corrector: Path, policy) -> None:  # type: ignore[no-untyped-def]
+    with pytest.raises(TaskError, match="needs the corrector"):
+        GenerateAndCorrect(CLINIC, llm, exemplars=gold, policy=policy)
+    with pytest.raises(ColumnError, match="the exemplars"):
+        GenerateAndCorrect(CLINIC, llm, exemplars=gold.remove_columns("text"))
+    with pytest.raises(TaskError, match="map_kwargs"):
+        gold.map(GenerateAndCorrect(CLINIC, llm, exemplars=gold, n=2))
+    with pytest.raises(ColumnError, match="lack columns"):
+        gold.remove_columns("label").map(GenerateAndCorrect(CLINIC, llm, exemplars=gold))
+    other = Task.from_columns("t", text_columns="text", label_column="label", labels=["a", "b"])
+    with pytest.raises((ColumnError, TaskError), match="labels"):
+        GenerateAndCorrect(other, llm, corrector, exemplars=gold, policy=policy)
