@@ -14,11 +14,11 @@ import random
 import threading
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from hf_synth.errors import HfSynthError, LLMError
 from hf_synth.journal import Entry, Journal
+from hf_synth.replies import Failure, Reply
 
 _LOG = logging.getLogger(__name__)
 _BACKOFF, _LONGEST_BACKOFF = 0.5, 8.0  # seconds before the second attempt, doubled up to the longest
@@ -26,41 +26,6 @@ _LONGEST_PAUSE = 60.0  # seconds of a Retry-After that are obeyed
 _TRIES_AT_FIRST = 3  # retries while no connection has been made at all: most likely nothing listens there
 _GIVE_UP = 16  # questions in a row that fail for good
 _USUAL_ANSWER = 2_048  # tokens reserved for an answer whose length nobody bounds
-OUTAGES = ("unreachable", "connection", "timeout", "malformed", "http_429")  # and every http_5xx
-
-
-@dataclass(frozen=True)
-class Reply:
-    """What the endpoint answered; tokens are None where it does not count them."""
-
-    text: str
-    status: str
-    code: str
-    prompt_tokens: int | None
-    completion_tokens: int | None
-    model: str
-
-
-@dataclass(frozen=True)
-class Failure:
-    """Why there is no answer.
-
-    Args:
-        code: "unreachable", "connection", "timeout", "malformed", "too_large", "budget" or "http_<status>".
-        again: whether asking again may help.
-        after: seconds the endpoint wants to be left alone.
-        fatal: a sentence, when no other question can be answered either.
-    """
-
-    code: str
-    again: bool = False
-    after: float | None = None
-    fatal: str | None = None
-
-    @property
-    def outage(self) -> bool:
-        """Whether the endpoint failed, and not the question."""
-        return self.code in OUTAGES or self.code.startswith("http_5")
 
 
 class Ledger:

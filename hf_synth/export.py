@@ -243,7 +243,7 @@ def _finish(task: Task, draft: Path, access: Access, name: str, rows: Mapping[st
         return
     note = _LICENSE_NOTE.format(source=task.source_url or task.license, name=name)
     (draft / "LICENSE.md").write_text(note, encoding="utf-8")
-    lines = [f"{hashlib.sha256((draft / f).read_bytes()).hexdigest()}  {f}" for f in exported_files(draft)]
+    lines = [f"{sha256}  {name}" for name, (_, (_, sha256)) in file_oids(draft).items()]
     (draft / "SHA256SUMS").write_text("\n".join(lines) + "\n", encoding="utf-8")
 
 
@@ -251,3 +251,17 @@ def exported_files(folder: Path) -> list[str]:
     """Give the paths of an export's files, relative, sorted; our own work folder is no part of it."""
     found = (f.relative_to(folder) for f in folder.rglob("*") if f.is_file())
     return sorted(f.as_posix() for f in found if f.parts[0] != ".hf_synth")
+
+
+def file_oids(folder: Path) -> dict[str, tuple[int, tuple[str, str]]]:
+    """Give the size of each file of an export, and both names the Hub may know its bytes by: git's own and sha256."""
+    found = {}
+    for name in exported_files(folder):
+        size = (folder / name).stat().st_size
+        blob, content = hashlib.sha1(b"blob %d\x00" % size, usedforsecurity=False), hashlib.sha256()
+        with (folder / name).open("rb") as stream:
+            while chunk := stream.read(1 << 22):
+                blob.update(chunk)
+                content.update(chunk)
+        found[name] = (size, (blob.hexdigest(), content.hexdigest()))
+    return found

@@ -167,11 +167,12 @@ def _audit_says(findings: Findings | None, access: Access) -> list[str]:
     if access != "open" and not findings.compared:
         no.append("the audit had no gold to compare with")
     if findings.verdict != "ok":
+        called = sum("gold_row" in flags for flags in findings.row_flags)
         copied, n = findings.figures["copied_rows"], findings.figures["rows"]
-        no.append(
-            f"the audit found gold in {copied:,} of {n:,} rows, more than {MAX_COPIED_SHARE:.0%}: the generator "
-            "copies; take those rows out, or generate with more varied prompts"
-        )
+        why = f"{called:,} rows call themselves gold: publish synthetic rows alone"
+        if not called:
+            why = "the generator copies: take those rows out, or generate with more varied prompts"
+        no.append(f"the audit found gold in {copied:,} of {n:,} rows, more than {MAX_COPIED_SHARE:.0%}; {why}")
     return no
 
 

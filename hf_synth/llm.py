@@ -14,22 +14,21 @@ import itertools
 import json
 import logging
 import os
-import time
 import weakref
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import ExitStack
 from dataclasses import dataclass, field, fields, replace
-from email.utils import parsedate_to_datetime
 from hashlib import sha256
 from pathlib import Path
 from typing import Any, Literal, cast
 
-from hf_synth.calls import Failure, Ledger, Outcome, Reply, Run
-from hf_synth.endpoints import MAX_BODY, Attestation, Origin, check_endpoint, guarded_transport, parse_origin
+from hf_synth.calls import Ledger, Outcome, Run
+from hf_synth.endpoints import Attestation, Origin, check_endpoint, guarded_transport, parse_origin
 from hf_synth.errors import EndpointError, LLMError
 from hf_synth.journal import Entry, Journal, default_journal
+from hf_synth.replies import Failure, Reply, read_reply, retry_after
 
 __all__ = ["LLM", "PRICES", "Answer", "Attestation", "Messages"]
 
@@ -46,7 +45,6 @@ PRICES: dict[str, Price] = {
     "gpt-4.1-mini": (0.40, 1.60),
 }
 _LOOK_UP = 256  # questions looked up in the journal at once
-_LONGEST_TEXT = 1_000_000  # characters of one answer
 _OWN = ("model", "messages", "stream", "n", "response_format")  # set by `chat`, or not understood by it
 
 
@@ -402,7 +400,7 @@ class _Wire:
             return Failure("unreachable" if isinstance(error.__cause__, connect_error) else "connection", again=True)
         except UnicodeError:
             return Failure("not_text")
-        return _read(raw.http_response.content, self._llm.model)
+        return read_reply(raw.http_response.content, self._llm.model)
 
     def _refused(self, error: Any) -> Failure:
         """Understand an HTTP status; the message stays unread, since it may repeat the prompt."""
@@ -418,45 +416,6 @@ class _Wire:
             return Failure(code, fatal=f"{where} does not know model {self._llm.model!r} or base_url's path (404)")
         if status == 429 and error.code == "insufficient_quota":
             return Failure(code, fatal=f"{where} says that the account's quota is spent (429)")
-        return Failure(code, again=status in (408, 409, 429) or status >= 500, after=_retry_after(error.response))
-
-
-def _retry_after(response: Any) -> float | None:
-    """Read Retry-After in its three forms: milliseconds, seconds, a date."""
-    headers = response.headers
-    try:
-        if "retry-after-ms" in headers:
-            seconds = float(headers["retry-after-ms"]) / 1000
-        elif (said := headers.get("retry-after")) is None:
-            return None
-        elif said.replace(".", "", 1).strip().isdigit():
-            seconds = float(said)
-        else:
-            seconds = parsedate_to_datetime(said).timestamp() - time.time()
-    except (ValueError, TypeError, OverflowError):
-        return None
-    return max(0.0, seconds) if seconds == seconds else None
-
-
-def _read(body: bytes, model: str) -> Reply | Failure:
-    """Read the body of a 200: an answer, or something that is none."""
-    if len(body) > MAX_BODY:
-        return Failure("too_large")
-    try:
-        data = json.loads(body)
-        choice = data["choices"][0]
-        message, finish = choice["message"], str(choice.get("finish_reason") or "stop")
-        usage = data.get("usage") or {}
-        text, refused = message.get("content") or "", message.get("refusal")
-        counts = [usage.get(n) for n in ("prompt_tokens", "completion_tokens")]
-        if not isinstance(text, str):  # a list of parts
-            text = "".join(part.get("text") or "" for part in text)
-        said_by = str(data.get("model") or model)
-    except (ValueError, KeyError, IndexError, TypeError, AttributeError, RecursionError):
-        return Failure("malformed", again=True)
-    if len(text) > _LONGEST_TEXT:
-        return Failure("too_large")
-    text, said_by = (s.encode("utf-8", "replace").decode() for s in (text, said_by))  # a lone surrogate is no text
-    status = "refusal" if refused or finish == "content_filter" else "truncated" if finish == "length" else "ok"
-    tokens = [int(c) if isinstance(c, int | float) and 0 <= c < 1e9 else None for c in counts]
-    return Reply(text, status, finish[:40], tokens[0], tokens[1], said_by[:200])
+        return Failure(
+            code, again=status in (408, 409, 429) or status >= 500, after=retry_after(error.response.headers)
+        )

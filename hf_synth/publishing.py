@@ -7,7 +7,6 @@ is a Hub that did not take what was allowed; a commit is one unit, so a reposito
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -275,7 +274,7 @@ class _Hub:
                 info = api.repo_info(**where)
                 if (bool(info.private), info.gated or False) != (verdict.private, wanted):
                     raise PublishError(f"{self.repo_id} is not as private or gated as asked: check its settings now")
-                _compare(_local_files(folder), self._files(api, where, commit), self.repo_id)
+                _compare(export.file_oids(folder), self._files(api, where, commit), self.repo_id)
         place = "datasets/" if self.kind == "dataset" else ""
         return replace(verdict, url=f"{self.endpoint}/{place}{self.repo_id}", commit=commit, gated=wanted)
 
@@ -292,7 +291,7 @@ class _Hub:
         """Commit what differs, as one unit on top of what was seen; nothing when nothing differs."""
         from huggingface_hub import CommitOperationAdd, CommitOperationDelete
 
-        there, here = self._files(api, where, head), _local_files(folder)
+        there, here = self._files(api, where, head), export.file_oids(folder)
         ours = (".parquet",) if self.kind == "dataset" else (".safetensors",)
         stale = [p for p in there if p.endswith(ours) and p not in here]
         changed = [
@@ -319,16 +318,6 @@ def _endpoint(endpoint: str | None) -> str:
     return (endpoint or str(constants.ENDPOINT)).rstrip("/")
 
 
-def _local_files(folder: Path) -> dict[str, tuple[int, tuple[str, str]]]:
-    """Give size and both possible oids (git blob, sha256) of each file of an export."""
-    found = {}
-    for name in export.exported_files(folder):
-        data = (folder / name).read_bytes()
-        blob = hashlib.sha1(b"blob %d\x00" % len(data) + data, usedforsecurity=False).hexdigest()
-        found[name] = (len(data), (blob, hashlib.sha256(data).hexdigest()))
-    return found
-
-
 def _compare(
     here: Mapping[str, tuple[int, tuple[str, str]]], there: Mapping[str, tuple[int, str]], repo_id: str
 ) -> None:
@@ -341,8 +330,8 @@ def _compare(
 def _client(endpoint: str) -> Iterator[None]:
     """Set the Hub's client up for one Hub, for a while.
 
-    Only the public Hub speaks Xet. What goes to the institution's own Hub goes past proxies and to no other host, wherever
-    a redirect or an upload address may point: only there may credentialed data go.
+    Only the public Hub speaks Xet. What goes to the institution's own Hub goes past proxies and to no other
+    host, wherever a redirect or an upload address may point: only there may credentialed data go.
     """
     import httpx2
     from huggingface_hub import constants, set_client_factory

@@ -18,11 +18,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from hf_synth.correction import Policy, apply
 from hf_synth.errors import ColumnError, TaskError
-from hf_synth.generation import answer_schema, plan_for_row, rows_from_answer
+from hf_synth.generation import Pool, answer_schema, plan_for_row, rows_from_answer, text_digest
 from hf_synth.modeling import predict_proba, weights_sha256
-from hf_synth.task import Prompt, Task, access_of, check_columns, strictest
+from hf_synth.task import Prompt, Task, check_columns, strictest
 
 if TYPE_CHECKING:
     from datasets import Dataset, Features
@@ -83,7 +85,8 @@ class GenerateAndCorrect:
             "seed": seed,
         }
         self._llm, self._corrector, self._exemplars = llm, corrector, exemplars
-        self._access = strictest(task.access, access_of(exemplars))
+        self._pool = Pool(task, exemplars, seed=seed)
+        self._access = self._pool.access
         _LIVE[self.fingerprint] = self
 
     @property
@@ -127,7 +130,7 @@ class GenerateAndCorrect:
             raise TaskError("one row becomes one row here; for n rows each use map(..., **transform.map_kwargs)")
         row = self._make([{c: rows[c] for c in columns}])[0]
         if isinstance(rows, dict):  # streaming
-            return {c: None for c in columns} | {name: row.get(name) for name in features}
+            return dict.fromkeys(columns) | {name: row.get(name) for name in features}
         import pyarrow as pa
 
         return pa.Table.from_pylist([{name: row.get(name) for name in features}], schema=features.arrow_schema)
@@ -144,18 +147,20 @@ class GenerateAndCorrect:
             access=access,
             schema=answer_schema(task) if task.parse is None else None,
             samples=[call.index for call in calls],
-            seeds=[call.index % 2**31 for call in calls],
             scope=task.fingerprint(),
             **dict(self._prompt.sampling),
         )
         made: list[dict[str, Any]] = []
         for row, call, answer in zip(gold, calls, answers, strict=True):
-            seen = self._seen | {text_digest(row[c] for c in task.text_columns)}
-            rows = rows_from_answer(task, call, answer, access, seen)
+            rows = rows_from_answer(task, call, answer, access, self._seen(row))
             kept = [r for r in rows if r["label_status"] == "kept"][: self._n]
             rejected = [r for r in rows if r["label_status"] == "rejected"]
             made += (kept or rejected)[:1] if self._n == 1 else kept + rejected
         return self._corrected(made)
+
+    def _seen(self, row: Mapping[str, Any]) -> set[bytes]:
+        """Digest what an answer may not repeat: the gold, and the very row it was made from."""
+        return self._pool.digests | {text_digest(row[c] for c in self._task.text_columns)}
 
     def _corrected(self, rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
         """Apply the policy to the rows that came out whole; without one the generator's label stands."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
 import stat
 from dataclasses import replace
@@ -165,6 +166,26 @@ def test_what_counts_as_the_institutions_own_hub(endpoint: str, own: bool, monke
     monkeypatch.setenv("HF_SYNTH_INSTITUTION_HUBS", "huggingface.co, hub.hospital.example")
     assert is_institution("https://hub.hospital.example/") is True
     assert is_institution("https://huggingface.co") is False
+
+
+def test_no_call_makes_credentialed_rows_public(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    sent: list[tuple[str, Verdict]] = []
+    monkeypatch.setattr(
+        publishing._Hub, "push", lambda hub, verdict, **_: sent.append((hub.endpoint, verdict)) or verdict
+    )
+    rows, gold = synthetic_rows(CREDENTIALED), gold_rows(CREDENTIALED)
+    choices = itertools.product(
+        (None, True, False), (None, False), ("https://huggingface.co", "http://127.0.0.1:1"),
+        (None, "public", "private"), (None, "the board"),
+    )  # fmt: skip
+    for private, gated, endpoint, visible, attestation in choices:
+        monkeypatch.setattr(publishing._Hub, "visible", lambda hub, visible=visible: visible)
+        publish_dataset(
+            OPEN, rows, "org/x", gold=gold, private=private, gated=gated, endpoint=endpoint, attestation=attestation,
+            export_dir=tmp_path / "out",
+        )  # fmt: skip
+    assert sent  # one's own Hub, in private
+    assert all(verdict.private and endpoint == "http://127.0.0.1:1" for endpoint, verdict in sent)
 
 
 # --- laundering -----------------------------------------------------------------------------------------------------

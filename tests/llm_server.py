@@ -1,0 +1,135 @@
+"""A small chat endpoint on loopback for tests: answers as it is told, with faults, and counts what it was asked."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import re
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Said:
+    """One response: HTTP, after a delay; `hang` never answers, `drop` closes the connection."""
+
+    text: str = "fine"
+    status: int = 200
+    headers: Mapping[str, str] = field(default_factory=dict)
+    body: bytes | None = None
+    delay: float = 0.0
+    finish: str = "stop"
+    hang: bool = False
+    drop: bool = False
+    usage: bool = True
+
+
+def content(request: Mapping[str, Any]) -> str:
+    """Give what the user said in a request."""
+    return str(request["messages"][-1]["content"])
+
+
+def entries(request: Mapping[str, Any]) -> str:
+    """Answer a prompt of `generation.render` as asked: new texts for each label, the same ones for the same seed."""
+    said = content(request)
+    found = re.search(r"Write (\d+) new entries(?: for each of these labels: (.*))?\.\n", said)
+    assert found, "not a prompt of ours"
+    labels = found[2].split(", ") if found[2] else ["a summary"]
+    seed = request.get("seed", 0)
+    rows = [
+        {"text": f"Invented note {seed} number {i} about matter {k}.", "label": label}
+        for i in range(int(found[1]))
+        for k, label in enumerate(labels)
+    ]
+    return json.dumps({"entries": rows})
+
+
+class LLMServer:
+    """The endpoint's state: `answer(request, number)` decides; requests are kept in order of arrival."""
+
+    def __init__(self, answer: Callable[[dict[str, Any], int], Said]) -> None:
+        self.answer = answer
+        self.requests: list[dict[str, Any]] = []
+        self.headers: list[bytes] = []
+        self.connections = self.in_flight = self.peak = self.port = 0
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}/v1"
+
+    def asked(self) -> list[str]:
+        return [content(r) for r in self.requests]
+
+    async def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.connections += 1
+        with suppress(asyncio.IncompleteReadError, ConnectionError):
+            while await self._exchange(reader, writer):
+                pass
+        writer.close()
+
+    async def _exchange(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bool:
+        head = await reader.readuntil(b"\r\n\r\n")
+        size = re.search(rb"(?i)content-length: *(\d+)", head)
+        request = json.loads(await reader.readexactly(int(size[1]))) if size else {}
+        self.headers.append(head)
+        self.requests.append(request)
+        self.in_flight += 1
+        self.peak = max(self.peak, self.in_flight)
+        try:
+            said = self.answer(request, len(self.requests) - 1)
+            await asyncio.sleep(3600 if said.hang else said.delay)
+        finally:
+            self.in_flight -= 1
+        if said.drop:
+            return False
+        body = said.body if said.body is not None else _completion(request, said)
+        lines = {"Content-Length": str(len(body)), "Content-Type": "application/json", **said.headers}
+        fields = "".join(f"{k}: {v}\r\n" for k, v in lines.items())
+        writer.write(f"HTTP/1.1 {said.status} X\r\n{fields}\r\n".encode() + body)
+        await writer.drain()
+        return True
+
+
+def _completion(request: Mapping[str, Any], said: Said) -> bytes:
+    if said.status != 200:
+        return json.dumps({"error": {"message": f"no: {content(request)}", "code": "x"}}).encode()
+    message = {"role": "assistant", "content": said.text}
+    reply: dict[str, Any] = {
+        "id": "1", "object": "chat.completion", "created": 1, "model": f"{request['model']}-served",
+        "choices": [{"index": 0, "message": message, "finish_reason": said.finish}],
+    }  # fmt: skip
+    if said.usage:
+        reply["usage"] = {"prompt_tokens": 10, "completion_tokens": 20, "total_tokens": 30}
+    return json.dumps(reply).encode()
+
+
+@contextmanager
+def serving(answer: Callable[[dict[str, Any], int], Said] | None = None) -> Iterator[LLMServer]:
+    """Run an endpoint for the length of a block; without `answer` it repeats what the user said."""
+    server = LLMServer(answer or (lambda request, _: Said(f"echo {content(request)}")))
+    ready, over = threading.Event(), asyncio.Event()
+    loop = asyncio.new_event_loop()
+
+    async def main() -> None:
+        listening = await asyncio.start_server(server._connected, "127.0.0.1", 0, backlog=1024)
+        server.port = listening.sockets[0].getsockname()[1]
+        ready.set()
+        await over.wait()
+        listening.close()
+        for task in asyncio.all_tasks() - {asyncio.current_task()}:
+            task.cancel()
+        await asyncio.sleep(0)
+
+    thread = threading.Thread(target=loop.run_until_complete, args=(main(),), daemon=True)
+    thread.start()
+    ready.wait()
+    try:
+        yield server
+    finally:
+        loop.call_soon_threadsafe(over.set)
+        thread.join()
+        loop.run_until_complete(asyncio.sleep(0.01))
+        loop.close()
