@@ -171,25 +171,6 @@ def guarded_transport(
 
     import aiohttp
     import httpx2
-    from aiohttp.abc import AbstractResolver, ResolveResult
-
-    class Pinned(AbstractResolver):  # type: ignore[misc]
-        """Answer with the addresses that were checked, so that no later answer of a name server counts."""
-
-        async def resolve(
-            self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_UNSPEC
-        ) -> list[ResolveResult]:
-            if host != origin.host:
-                raise EndpointError(f"a request was meant for another host than {origin}; nothing was sent")
-            pairs = [(a, socket.AF_INET6 if ":" in a else socket.AF_INET) for a in addresses or ()]
-            return [
-                ResolveResult(hostname=host, host=a, port=port, family=f, proto=0, flags=socket.AI_NUMERICHOST)
-                for a, f in pairs
-                if family in (socket.AF_UNSPEC, f)
-            ]
-
-        async def close(self) -> None:
-            """Hold nothing."""
 
     class Guarded(httpx2.AsyncBaseTransport):  # type: ignore[misc]
         def __init__(self) -> None:
@@ -198,7 +179,7 @@ def guarded_transport(
         def _open(self) -> aiohttp.ClientSession:
             if self._session is None:
                 tls = ssl.create_default_context() if origin.scheme == "https" else False
-                resolver = Pinned() if addresses is not None else None
+                resolver = None if addresses is None else _pinned(origin, addresses)
                 connector = aiohttp.TCPConnector(limit=connections, ssl=tls, resolver=resolver)
                 jar = aiohttp.DummyCookieJar()
                 self._session = aiohttp.ClientSession(
@@ -232,6 +213,29 @@ def guarded_transport(
                 await self._session.close()
 
     return Guarded()
+
+
+def _pinned(origin: Origin, addresses: Sequence[str]) -> Any:
+    """Make the resolver that knows one host, at the addresses that were checked, whatever a name server says later."""
+    from aiohttp.abc import AbstractResolver, ResolveResult
+
+    class Pinned(AbstractResolver):  # type: ignore[misc]
+        async def resolve(
+            self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_UNSPEC
+        ) -> list[ResolveResult]:
+            if host != origin.host:
+                raise EndpointError(f"a request was meant for another host than {origin}; nothing was sent")
+            pairs = [(a, socket.AF_INET6 if ":" in a else socket.AF_INET) for a in addresses]
+            return [
+                ResolveResult(hostname=host, host=a, port=port, family=f, proto=0, flags=socket.AI_NUMERICHOST)
+                for a, f in pairs
+                if family in (socket.AF_UNSPEC, f)
+            ]
+
+        async def close(self) -> None:
+            """Hold nothing."""
+
+    return Pinned()
 
 
 async def _read(stream: Any) -> bytes:

@@ -9,7 +9,7 @@ import logging
 import math
 import re
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -152,11 +152,7 @@ def generate(
     while kept < n and asked < most and not stopped:
         per_call = per_label * rows_asked if not asked else max(kept / asked, 0.2 * per_label * rows_asked)
         wave = [next(calls) for _ in range(min(most - asked, math.ceil((n - kept) / per_call)))]
-        answers = llm.chat(
-            [call.messages for call in wave], access=pool.access, schema=None if task.parse else answer_schema(task),
-            samples=range(asked, asked + len(wave)), scope=task.fingerprint(), progress=progress,
-            **dict(prompt.sampling),
-        )  # fmt: skip
+        answers = _ask(task, llm, wave, prompt, pool.access, progress)
         asked += len(wave)
         stopped = all(a.status == "error" for a in answers) or any(a.code == "budget" for a in answers)
         for call, answer in zip(wave, answers, strict=True):
@@ -172,6 +168,19 @@ def generate(
         _LOG.warning("%d of %d rows came of %d calls; rejected: %s", kept, n, asked, dict(reasons))
     features = task.synthetic_features()
     return Dataset.from_dict({name: [row[name] for row in rows] for name in features}, features=features)
+
+
+def _ask(task: Task, llm: LLM, wave: Sequence[Call], prompt: Prompt, access: Access, progress: bool) -> list[Answer]:
+    """Ask the calls of one wave."""
+    return llm.chat(
+        [call.messages for call in wave],
+        access=access,
+        schema=None if task.parse else answer_schema(task),
+        samples=[call.index for call in wave],
+        scope=task.fingerprint(),
+        progress=progress,
+        **dict[str, Any](prompt.sampling),
+    )
 
 
 def _beside(llm: LLM, exemplars: Dataset) -> LLM:

@@ -75,7 +75,8 @@ class Entry:
 
 
 _COLUMNS = ", ".join(f.name for f in fields(Entry))
-_INSERT = f"INSERT OR IGNORE INTO answers ({_COLUMNS}) VALUES ({', '.join('?' * len(fields(Entry)))})"
+_MARKS = ", ".join("?" * len(fields(Entry)))
+_INSERT = f"INSERT INTO answers ({_COLUMNS}) VALUES ({_MARKS}) ON CONFLICT (key) DO NOTHING"
 
 
 def default_journal(near: str | Path | None = None) -> Path:
@@ -149,7 +150,9 @@ class Journal:
     def record(self, name: str, value: str) -> None:
         """Write a fact, e.g. an attestation; the first value under a name stays."""
         with self._transaction() as database:
-            database.execute("INSERT OR IGNORE INTO meta (name, value) VALUES (?, ?)", (name, value))
+            database.execute(
+                "INSERT INTO meta (name, value) VALUES (?, ?) ON CONFLICT (name) DO NOTHING", (name, value)
+            )
 
     def recorded(self) -> dict[str, str]:
         """Give the facts by name."""

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import itertools
 import json
-import logging
 import os
 import weakref
 from collections import deque
@@ -41,8 +40,6 @@ PRICES: dict[str, Price] = {
     "gpt-3.5-turbo": (0.50, 1.50),
     "gpt-4o": (2.50, 10.00),
     "gpt-4o-mini": (0.15, 0.60),
-    "gpt-4.1": (2.00, 8.00),
-    "gpt-4.1-mini": (0.40, 1.60),
 }
 _LOOK_UP = 256  # questions looked up in the journal at once
 _OWN = ("model", "messages", "stream", "n", "response_format")  # set by `chat`, or not understood by it
@@ -111,6 +108,8 @@ class LLM:
     timeout: float = 120.0
     max_retries: int = 6
     attestation: Attestation | None = None
+    _ledger: Ledger = field(init=False, repr=False)
+    _opened: Journal | None = field(init=False, repr=False, default=None)
 
     def __post_init__(self) -> None:
         if not self.model or self.concurrency < 1 or self.timeout <= 0 or self.max_retries < 0:
@@ -122,10 +121,9 @@ class LLM:
         if self.base_url is not None:
             parse_origin(self.base_url)
         object.__setattr__(self, "_ledger", Ledger(self.budget_usd, self._price))
-        object.__setattr__(self, "_opened", None)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return LLM, tuple(getattr(self, f.name) for f in fields(self))
+        return LLM, tuple(getattr(self, f.name) for f in fields(self) if f.init)
 
     @property
     def _price(self) -> Price | None:
@@ -139,17 +137,12 @@ class LLM:
     @property
     def spent_usd(self) -> float:
         """What this LLM has spent in this process, in US dollars, as far as prices are known."""
-        return self._purse.spent
-
-    @property
-    def _purse(self) -> Ledger:
-        ledger: Ledger = self._ledger  # type: ignore[attr-defined]
-        return ledger
+        return self._ledger.spent
 
     def with_journal(self, path: str | Path) -> LLM:
         """Give the same LLM with its journal elsewhere; what was spent counts on."""
         other = replace(self, journal=path)
-        object.__setattr__(other, "_ledger", self._purse)
+        object.__setattr__(other, "_ledger", self._ledger)
         return other
 
     # --- asking -------------------------------------------------------------------------------------------------
@@ -255,7 +248,7 @@ class LLM:
 
     def open_journal(self) -> Journal:
         """Give the journal, opened once for this LLM and closed with it; the attestation is recorded in it."""
-        journal: Journal | None = self._opened  # type: ignore[attr-defined]
+        journal = self._opened
         if journal is None:
             journal = Journal(self.journal if self.journal is not None else default_journal())
             weakref.finalize(self, journal.close)
@@ -333,7 +326,7 @@ class _Asking:
             self._run = Run(
                 wire.ask, wire.client.close, where=str(llm.origin), concurrency=llm.concurrency, timeout=llm.timeout,
                 max_retries=llm.max_retries, max_tokens=int(bound) if bound else None, schema=self._schema,
-                ledger=llm._purse, journal=self._journal,
+                ledger=llm._ledger, journal=self._journal,
             )  # fmt: skip
             self._stack.callback(self._run.close)
         return self._run
@@ -342,14 +335,6 @@ class _Asking:
 # --- one request ----------------------------------------------------------------------------------------------------
 
 
-class _NoText(logging.Filter):
-    """Keep openai's debug records back: they hold whole requests."""
-
-    def filter(self, record: logging.LogRecord) -> bool:
-        return record.levelno >= logging.WARNING
-
-
-_NO_TEXT = _NoText()
 _SEED_BITS = 0x7FFFFFFF  # seeds are 31 bits: some servers read them as a signed int
 
 
@@ -365,8 +350,6 @@ class _Wire:
         import httpx2
         import openai
 
-        for name in ("openai._base_client", "openai._legacy_response", "openai._response"):
-            logging.getLogger(name).addFilter(_NO_TEXT)
         transport = guarded_transport(
             origin, addresses, connections=llm.concurrency, connect_timeout=min(10.0, llm.timeout)
         )
@@ -374,22 +357,23 @@ class _Wire:
         self.client = openai.AsyncOpenAI(
             api_key=key or "none", base_url=origin.url, max_retries=0, timeout=llm.timeout, http_client=http
         )
-        self._create = self.client.chat.completions.with_raw_response.create
         self._llm, self._origin = llm, origin
         self._seeded = "seed" not in sampling
         self._sampling = {name: value for name, value in sampling.items() if value is not None}
+        self._response = httpx2.Response
         self._errors = (openai.APIStatusError, openai.APITimeoutError, openai.APIConnectionError, httpx2.ConnectError)
 
     async def ask(self, key: str, messages: Any, schema: Mapping[str, Any] | None) -> Reply | Failure:
         """Send one question once."""
         status_error, timeout_error, connection_error, connect_error = self._errors
-        body = dict(self._sampling)
+        body: dict[str, Any] = {"model": self._llm.model, "messages": messages, **self._sampling}
         if self._seeded:
             body["seed"] = int(key[:8], 16) & _SEED_BITS
         if schema is not None:
             body["response_format"] = {"type": "json_schema", "json_schema": {"name": "answer", "schema": schema}}
         try:
-            raw = await self._create(model=self._llm.model, messages=messages, extra_body=body)
+            # not chat.completions.create: checking the body against its types costs as much as all the rest
+            response = await self.client.post("/chat/completions", body=body, cast_to=self._response)
         except status_error as error:
             return self._refused(error)
         except timeout_error:
@@ -400,7 +384,7 @@ class _Wire:
             return Failure("unreachable" if isinstance(error.__cause__, connect_error) else "connection", again=True)
         except UnicodeError:
             return Failure("not_text")
-        return read_reply(raw.http_response.content, self._llm.model)
+        return read_reply(response.content, self._llm.model)
 
     def _refused(self, error: Any) -> Failure:
         """Understand an HTTP status; the message stays unread, since it may repeat the prompt."""

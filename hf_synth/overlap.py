@@ -48,11 +48,14 @@ def digest(row: Row) -> bytes:
 
 @dataclass(frozen=True)
 class Reach:
-    """How far each of N rows reaches into indexed texts; of several texts in a row the furthest counts.
+    """How far each of N rows reaches into the texts of one group (a patient, a note), the one it reaches furthest into.
+
+    One group, since ordinary notes are mosaics of phrases of many others, while a copy holds one of them. Of several
+    texts in a row the furthest counts.
 
     Args:
         runs: (N,) longest run in words, boilerplate windows left out.
-        share: (N,) containment: of a text's windows that are not boilerplate, the share that stands in the index.
+        share: (N,) containment: of a text's windows that are not boilerplate, the share that stands in the group.
         matches: (N,) how many windows do.
     """
 
@@ -63,10 +66,20 @@ class Reach:
 
 @dataclass(frozen=True)
 class Index:
-    """Windows of texts, as sorted hashes: `rare` ones, and `boilerplate` of BOILERPLATE_GROUPS groups or more."""
+    """Windows of texts as sorted hashes.
+
+    Args:
+        rare: (R,) windows of fewer than BOILERPLATE_GROUPS groups.
+        owners: (R, BOILERPLATE_GROUPS - 1) the groups of each, -1 where there are fewer.
+        boilerplate: windows of more groups.
+        n_groups: number of groups.
+        vocabulary: number of each word seen so far.
+    """
 
     rare: Hashes
+    owners: Ints
     boilerplate: Hashes
+    n_groups: int
     vocabulary: dict[str, int] = field(repr=False)
 
     @classmethod
@@ -86,15 +99,19 @@ class Index:
         hashes, group_of = hashes[order], group_of[order]
         new = np.ones(len(hashes), bool)
         new[1:] = (hashes[1:] != hashes[:-1]) | (group_of[1:] != group_of[:-1])  # each group counts once
-        distinct, counts = np.unique(hashes[new], return_counts=True)
+        distinct, first, counts = np.unique(hashes[new], return_index=True, return_counts=True)
         known = counts >= BOILERPLATE_GROUPS
-        return cls(distinct[~known], distinct[known], vocabulary)
+        group_of, first, few = group_of[new], first[~known], counts[~known]
+        owners = np.full((len(first), BOILERPLATE_GROUPS - 1), -1, np.int64)
+        for k in range(BOILERPLATE_GROUPS - 1):
+            owners[few > k, k] = group_of[first[few > k] + k]
+        return cls(distinct[~known], owners, distinct[known], len(groups), vocabulary)
 
     def reach(self, rows: Sequence[Row]) -> Reach:
         """Hold rows against the index.
 
-        A run is a stretch of words each of whose windows stands in the index. Boilerplate windows join a run without
-        adding to its length.
+        A run is a stretch of words each of whose windows stands in the index. Windows of boilerplate, or of another
+        group, join a run without adding to its length.
         """
         runs, share, matches = np.zeros(len(rows), np.int64), np.zeros(len(rows)), np.zeros(len(rows), np.int64)
         for start in range(0, len(rows), _CHUNK):
@@ -102,19 +119,28 @@ class Index:
             owner = np.array([i for i, _ in texts], np.int64)
             stream, units = _stream([w for _, w in texts], self.vocabulary)
             hashes, valid = _windows(stream, WINDOW)
-            rare = valid & _within(self.rare, hashes)
-            set_phrase = valid & _within(self.boilerplate, hashes)
+            place, rare = _find(self.rare, hashes)
+            rare &= valid
+            set_phrase = valid & _find(self.boilerplate, hashes)[1]
             inside = rare | set_phrase
-            unit = units[: len(hashes)]
-            matched = np.bincount(unit[rare], minlength=len(texts))
+            unit, groups = units[: len(hashes)], self.owners[place[rare]]
+            matched = self._most(unit[rare], groups, len(texts))
             own = np.bincount(unit[valid & ~set_phrase], minlength=len(texts))
             np.maximum.at(share, owner, matched / np.maximum(1, own))
             np.maximum.at(matches, owner, matched)
             begins = inside.copy()
             begins[1:] &= ~inside[:-1]
-            counted = np.bincount((np.cumsum(begins) - 1)[rare], minlength=int(begins.sum()))
+            counted = self._most((np.cumsum(begins) - 1)[rare], groups, int(begins.sum()))
             np.maximum.at(runs, owner[unit[begins]], np.where(counted > 0, counted + WINDOW - 1, 0))
         return Reach(runs, share, matches)
+
+    def _most(self, place: Ints, groups: Ints, n: int) -> Ints:
+        """Count windows by place (a text, a run) and group; give for each of n places the most that one group has."""
+        most = np.zeros(n, np.int64)
+        keys = (place[:, None] * max(1, self.n_groups) + groups)[groups >= 0]
+        found, counts = np.unique(keys, return_counts=True)
+        np.maximum.at(most, found // max(1, self.n_groups), counts)
+        return most
 
 
 def repeats(rows: Sequence[Row]) -> tuple[Ints, Ints]:
@@ -192,10 +218,10 @@ def _mix(x: Hashes) -> Hashes:
     return x ^ (x >> np.uint64(31))
 
 
-def _within(known: Hashes, hashes: Hashes) -> Bools:
+def _find(known: Hashes, hashes: Hashes) -> tuple[Ints, Bools]:
+    """Give where each hash would stand among sorted ones, and whether it does."""
     if not len(known):
-        return np.zeros(len(hashes), bool)
+        return np.zeros(len(hashes), np.int64), np.zeros(len(hashes), bool)
     place = np.searchsorted(known, hashes)
     place[place == len(known)] = 0
-    found: Bools = known[place] == hashes
-    return found
+    return place, known[place] == hashes

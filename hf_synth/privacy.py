@@ -30,9 +30,9 @@ from hf_synth.task import Task, access_of, check_columns, strictest
 if TYPE_CHECKING:
     from datasets import Dataset
 
-# Longest run: two accidental joints of set phrases reach 21 words; a copied span of 40 words of a note whose every
-# second sentence is a set phrase still counts 26.
-MAX_RUN = 22
+# Longest run: set phrases joined by accident reach 21 words in clean notes of the artificial clinic; copied spans of 40
+# words of it count 29 or more, and 26 where every second sentence is a set phrase.
+MAX_RUN = 24
 # Near-copies: with 6% of its words changed, .94**8 = 61% of a note's windows survive; ordinary notes share few.
 MAX_CONTAINMENT = 0.30
 # ... but the joint of two set phrases is 7 windows, and may be all that a short note has of its own.
@@ -45,8 +45,8 @@ COPIED = ("gold_row", "copy_of_gold", "copied_span", "near_copy")
 FLAGS: dict[str, str] = {
     "gold_row": "the row calls itself gold",
     "copy_of_gold": "its text is a text of gold",
-    "copied_span": f"{MAX_RUN} words or more in a row stand in gold",
-    "near_copy": f"more than {MAX_CONTAINMENT:.0%} of its {WINDOW}-word windows stand in gold",
+    "copied_span": f"{MAX_RUN} words or more in a row stand in gold of one patient or note",
+    "near_copy": f"more than {MAX_CONTAINMENT:.0%} of its {WINDOW}-word windows stand in gold of one patient or note",
     "identifier": "it holds what looks like an identifier of a person",
     "date_or_age": "it holds a full date, an age over 89 or a ZIP code",
     "label_leak": "it names its own label",

@@ -37,7 +37,7 @@ def render(
     """Write the two messages of one call (docs/design.md shows them). What never changes comes first.
 
     Args:
-        exemplars: rows with the task's columns, the label as a name.
+        exemplars: rows with the task's columns, the label as a name or an index.
         labels: labels to ask for; none for a text2text task.
         rows: how many rows of each label; the prompt's own number when None.
     """
@@ -48,14 +48,23 @@ def render(
         lines = [f"- {x}: {meaning}" if meaning else f"- {x}" for x, meaning in zip(task.labels, meanings, strict=True)]
         parts.append("Labels:\n" + "\n".join(lines))
     if exemplars:
-        parts.append("Examples:\n" + "\n".join(_json_line({c: row[c] for c in columns}) for row in exemplars))
+        lines = [_json_line({c: _label_name(task, row[c]) for c in columns}) for row in exemplars]
+        parts.append("Examples:\n" + "\n".join(lines))
+    count = rows or prompt.rows
     of_each = f" for each of these labels: {', '.join(labels)}" if labels else ""
     form = _json_line({"entries": [dict.fromkeys(task.text_columns, "...") | {task.label_column: _form(task, labels)}]})
     parts.append(
-        f"Write {rows or prompt.rows} new entries{of_each}.\n"
+        f"Write {count} new {'entry' if count == 1 else 'entries'}{of_each}.\n"
         f"Answer with one JSON object and nothing else: {form.removesuffix(']}')}, ...]}}"
     )
     return [{"role": "system", "content": prompt.system}, {"role": "user", "content": "\n\n".join(parts)}]
+
+
+def _label_name(task: Task, value: Any) -> Any:
+    """Give the name of a label that is an index, the names of several; a text stays as it is."""
+    if isinstance(value, list):
+        return [_label_name(task, v) for v in value]
+    return task.labels[value] if isinstance(value, int) and task.labels else value
 
 
 def _form(task: Task, labels: Sequence[str]) -> Any:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -352,7 +353,9 @@ def _client(endpoint: str) -> Iterator[None]:
     if is_institution(endpoint):
         set_client_factory(direct)
     try:
-        yield
+        with warnings.catch_warnings():  # huggingface_hub 2.4 uploads in a way that httpx2 calls old
+            warnings.filterwarnings("ignore", "Use 'content=", DeprecationWarning)
+            yield
     finally:
         constants.HF_HUB_DISABLE_XET, constants.HF_HUB_DISABLE_TELEMETRY = before[:2]
         set_client_factory(before[2])
@@ -382,9 +385,13 @@ def _clear_errors(repo_id: str, doing: str) -> Iterator[None]:
         raise PublishError(
             "the repository's name is not valid: use ORG/NAME with letters, digits, '-', '_', '.'"
         ) from None
-    except HfHubHTTPError as error:
-        status = getattr(error.response, "status_code", None)
-        why = _STATUS.get(status or 0, "the Hub failed")
-        raise PublishError(f"{repo_id}, {doing}: {why} (status {status})") from None
     except Exception as error:
-        raise PublishError(f"{repo_id}, {doing}: the Hub cannot be reached ({type(error).__name__})") from None
+        told = error if isinstance(error, HfHubHTTPError) else error.__cause__  # an upload wraps what went wrong
+        if isinstance(told, PublishError):
+            raise told from None
+        if not isinstance(told, HfHubHTTPError):
+            raise PublishError(f"{repo_id}, {doing}: the Hub cannot be reached ({type(error).__name__})") from None
+        status = getattr(told.response, "status_code", None)
+        raise PublishError(
+            f"{repo_id}, {doing}: {_STATUS.get(status or 0, 'the Hub failed')} (status {status})"
+        ) from None

@@ -152,15 +152,11 @@ class GenerateAndCorrect:
         )
         made: list[dict[str, Any]] = []
         for row, call, answer in zip(gold, calls, answers, strict=True):
-            rows = rows_from_answer(task, call, answer, access, self._seen(row))
+            rows = rows_from_answer(task, call, answer, access, _Seen(task, row, pool))
             kept = [r for r in rows if r["label_status"] == "kept"][: self._n]
             rejected = [r for r in rows if r["label_status"] == "rejected"]
             made += (kept or rejected)[:1] if self._n == 1 else kept + rejected
         return self._corrected(made)
-
-    def _seen(self, row: Mapping[str, Any]) -> set[bytes]:
-        """Digest what an answer may not repeat: the gold, and the very row it was made from."""
-        return self._pool.digests | {text_digest(row[c] for c in self._task.text_columns)}
 
     def _corrected(self, rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
         """Apply the policy to the rows that came out whole; without one the generator's label stands."""
@@ -183,6 +179,21 @@ class GenerateAndCorrect:
                 "reason": str(done.reason[k]),
             }
         return rows
+
+
+class _Seen(set[bytes]):
+    """Digests that an answer may not repeat: the row it was made from, what came before in it, and all of the gold.
+
+    The gold's are looked up where they are: a copy for each row would be quadratic, and adding to them would let one
+    row's answer decide over another's.
+    """
+
+    def __init__(self, task: Task, row: Mapping[str, Any], pool: Pool) -> None:
+        super().__init__({text_digest(row[c] for c in task.text_columns)})
+        self._gold = pool.digests
+
+    def __contains__(self, digest: object) -> bool:
+        return super().__contains__(digest) or digest in self._gold
 
 
 def _revive(fingerprint: str) -> GenerateAndCorrect:

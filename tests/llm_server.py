@@ -35,14 +35,14 @@ def content(request: Mapping[str, Any]) -> str:
 def entries(request: Mapping[str, Any]) -> str:
     """Answer a prompt of `generation.render` as asked: new texts for each label, the same ones for the same seed."""
     said = content(request)
-    found = re.search(r"Write (\d+) new entries(?: for each of these labels: (.*))?\.\n", said)
+    found = re.search(r"Write (\d+) new entr(?:y|ies)(?: for each of these labels: (.*))?\.\n", said)
     assert found, "not a prompt of ours"
     labels = found[2].split(", ") if found[2] else ["a summary"]
     seed = request.get("seed", 0)
     rows = [
         {"text": f"Invented note {seed} number {i} about matter {k}.", "label": label}
-        for i in range(int(found[1]))
         for k, label in enumerate(labels)
+        for i in range(int(found[1]))
     ]
     return json.dumps({"entries": rows})
 
@@ -65,10 +65,10 @@ class LLMServer:
 
     async def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.connections += 1
-        with suppress(asyncio.IncompleteReadError, ConnectionError):
+        with suppress(asyncio.IncompleteReadError, ConnectionError, asyncio.CancelledError):
             while await self._exchange(reader, writer):
                 pass
-        writer.close()
+        writer.transport.abort()
 
     async def _exchange(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bool:
         head = await reader.readuntil(b"\r\n\r\n")

@@ -445,9 +445,8 @@ def test_open_notes_may_go_anywhere() -> None:
 @pytest.mark.parametrize("status", [301, 302, 307, 308])
 def test_a_redirect_is_not_followed(access: str, status: int, echo: LLMServer, tmp_path: Path) -> None:
     there = {"Location": f"{echo.url}/chat/completions"}
-    with serving(lambda *_: Said(status=status, headers=there)) as server:
-        with pytest.raises(LLMError, match="redirect"):
-            make(server, tmp_path).chat(questions(2), access=access)
+    with serving(lambda *_: Said(status=status, headers=there)) as server, pytest.raises(LLMError, match="redirect"):
+        make(server, tmp_path).chat(questions(2), access=access)
     assert echo.connections == 0
 
 
@@ -507,7 +506,7 @@ def test_no_text_in_logs_or_errors(status: int, tmp_path: Path, caplog: pytest.L
     shown = ""
     with serving(lambda request, _: Said(content(request), status=status)) as server:
         try:
-            answers = make(server, tmp_path, max_retries=1).chat(ask(CANARY), api="x")
+            answers = make(server, tmp_path, max_retries=1).chat(ask(CANARY))
             shown = "".join(f"{a.code}{a.model}" for a in answers)
         except LLMError as error:
             shown = "".join(traceback.format_exception(error))
@@ -525,5 +524,5 @@ def test_the_journal_holds_no_prompt(tmp_path: Path) -> None:
 
 
 def test_making_an_llm_loads_nothing() -> None:
-    code = "import sys; from hf_synth.llm import LLM; LLM('m'); assert not {'openai', 'httpx2', 'aiohttp'} & set(sys.modules)"
+    code = "import sys; from hf_synth.llm import LLM; LLM('m'); assert not {'openai', 'aiohttp'} & set(sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True)

@@ -9,6 +9,7 @@ from dataclasses import replace
 import pytest
 from datasets import Dataset
 
+from hf_synth.demo.clinic import write_notes
 from hf_synth.errors import ColumnError
 from hf_synth.identifiers import identifiers_in
 from hf_synth.overlap import Index, repeats
@@ -89,6 +90,21 @@ def test_planted_spans_of_40_words_are_all_found(gold_texts: list[str], clean_te
     assert set(planted) <= set(found.refused)
     assert len(set(found.refused) - set(planted)) <= 4
     assert found.verdict == "refuse"
+
+
+def test_notes_of_the_artificial_clinic_clean_and_with_spans() -> None:
+    """The hardest clean text there is here: every phrase of it comes from one pool, and is in other notes too."""
+    gold, clean = ([n.text for n in write_notes(n, seed=seed)] for n, seed in ((600, 1), (300, 2)))
+    rng = random.Random(0)
+    long = [t.split() for t in gold if len(t.split()) >= 60]
+    planted = []
+    for text in clean:
+        words = rng.choice(long)
+        start = rng.randrange(len(words) - 39)
+        planted.append(" ".join([*text.split()[:20], *words[start : start + 40], *text.split()[20:]]))
+    found = audit(TASK, rows_of(TASK, clean + planted, "synthetic"), rows_of(TASK, gold))
+    assert sum(i < 300 for i in found.refused) <= 3
+    assert set(range(300, 600)) <= set(found.refused)
 
 
 def test_near_copies_and_disguised_copies_are_all_found(gold_texts: list[str]) -> None:

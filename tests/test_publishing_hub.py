@@ -174,3 +174,17 @@ def test_rows_pulled_from_the_hub_are_as_strict_as_before(where: dict[str, Any],
     pulled = load_dataset("org/round", split="train", token=where["token"], cache_dir=str(tmp_path / "cache"))
     assert isinstance(pulled, Dataset)
     assert not publish_dataset(OPEN, pulled, "org/out", private=False, push=False, export_dir=tmp_path / "x").allowed
+
+
+def test_what_goes_to_ones_own_hub_passes_no_proxy_and_no_other_host(
+    where: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from huggingface_hub import get_session
+
+    for name in ("HTTP_PROXY", "http_proxy", "ALL_PROXY"):
+        monkeypatch.setenv(name, "http://127.0.0.1:9")  # nobody listens there
+    assert publish_dataset(
+        CREDENTIALED, synthetic_rows(CREDENTIALED), "org/direct", gold=gold_rows(CREDENTIALED), **where
+    ).pushed
+    with publishing._client(where["endpoint"]), pytest.raises(PublishError, match="another host"):
+        get_session().put("http://8.8.8.8/upload", content=b"note")

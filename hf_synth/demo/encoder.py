@@ -44,7 +44,7 @@ _SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 
 def make_encoder(
     texts: Sequence[str], output_dir: str | Path, *, seed: int, mlm_epochs: int = MLM_EPOCHS, svd: bool = True,
-    layers: int = LAYERS, width: int = WIDTH, window: int = WINDOW,
+    layers: int = LAYERS, width: int = WIDTH, window: int = WINDOW, masked: float = MLM_MASKED, lr: float = MLM_RATE,
 ) -> Path:  # fmt: skip
     """Make a tiny encoder from open, unlabelled texts and write it to a folder that `train` can start from.
 
@@ -70,12 +70,12 @@ def make_encoder(
         config = ModernBertConfig(
             vocab_size=len(tokenizer), hidden_size=width, intermediate_size=width, num_hidden_layers=layers,
             num_attention_heads=HEADS, max_position_embeddings=MAX_TOKENS, local_attention=window,
-            layer_types=["sliding_attention"] * layers, classifier_pooling="mean", **special,
+            layer_types=["sliding_attention"] * layers, classifier_pooling="mean", sparse_prediction=True, **special,
         )  # fmt: skip
         network = ModernBertForMaskedLM(config)
         if svd:
             _set_word_vectors(network, ids, seed)
-        _read_masked(network, tokenizer, ids, seed, mlm_epochs)
+        _read_masked(network, tokenizer, ids, seed, mlm_epochs, masked, lr)
         network.model.save_pretrained(draft)
         tokenizer.save_pretrained(draft)
         write_facts(draft, {"kind": "encoder", "access": "open", "row_digests": [], "seed": seed, "texts": len(texts)})
@@ -140,7 +140,7 @@ def _set_word_vectors(network: Any, ids: Sequence[Sequence[int]], seed: int) -> 
         table[torch.from_numpy(seen), : vectors.shape[1]] = torch.from_numpy(vectors[seen].astype(np.float32))
 
 
-def _read_masked(network: Any, tokenizer: Any, ids: Sequence[Sequence[int]], seed: int, epochs: int) -> None:
+def _read_masked(network: Any, tokenizer: Any, ids: Sequence[Sequence[int]], seed: int, epochs: int, masked: float, lr: float) -> None:
     """Teach the layers context: hide some tokens and have the network say them (Devlin et al. 2019)."""
     import torch
 
@@ -149,13 +149,13 @@ def _read_masked(network: Any, tokenizer: Any, ids: Sequence[Sequence[int]], see
     steps = epochs * len(groups)
     if not steps:
         return
-    optimiser = torch.optim.AdamW(network.parameters(), lr=MLM_RATE, weight_decay=0.01)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, MLM_RATE, total_steps=steps, pct_start=0.1)
+    optimiser = torch.optim.AdamW(network.parameters(), lr=lr, weight_decay=0.01)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, lr, total_steps=steps, pct_start=0.1)
     network.train()
     for _ in range(epochs):
         for i in rng.permutation(len(groups)):
             batch = pad(tokenizer, [{"input_ids": row} for row in groups[i]])
-            hidden, targets = _mask(batch["input_ids"], len(tokenizer), tokenizer.mask_token_id, rng)
+            hidden, targets = _mask(batch["input_ids"], len(tokenizer), tokenizer.mask_token_id, rng, masked)
             loss = network(
                 input_ids=torch.from_numpy(hidden),
                 attention_mask=torch.from_numpy(batch["attention_mask"]),
@@ -175,10 +175,10 @@ def _by_length(ids: Sequence[Sequence[int]]) -> list[list[Sequence[int]]]:
 
 
 def _mask(
-    ids: npt.NDArray[np.int64], n_tokens: int, mask: int, rng: np.random.Generator
+    ids: npt.NDArray[np.int64], n_tokens: int, mask: int, rng: np.random.Generator, masked: float
 ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
     """Hide 15% of the tokens: of those 80% by the mask, 10% by a random token, 10% not at all."""
-    chosen = (rng.random(ids.shape) < MLM_MASKED) & (ids >= len(_SPECIAL))
+    chosen = (rng.random(ids.shape) < masked) & (ids >= len(_SPECIAL))
     how = rng.random(ids.shape)
     hidden = np.where(chosen & (how < 0.8), mask, ids)
     hidden = np.where(chosen & (how >= 0.9), rng.integers(len(_SPECIAL), n_tokens, ids.shape), hidden)
