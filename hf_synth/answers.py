@@ -16,6 +16,7 @@ from hf_synth.task import Task
 
 _LONGEST = 200_000  # characters that the slower ways of reading look at
 _TRIES = 300  # places that are tried as the start of an object
+_MOST = 500  # entries of one answer
 _FEWEST = 3  # letters or digits that make a text
 _DECODER = json.JSONDecoder(strict=False)  # line breaks inside strings are forgiven
 
@@ -58,7 +59,7 @@ def parse(task: Task, text: str, asked: Sequence[str] = (), *, whole: bool = Tru
     entries = _own_form(task, text) if task.parse else _entries(task, text, whole)
     if not entries:
         return [Parsed(reason="truncated" if not whole else "refusal" if _REFUSAL.match(text) else "unparsable")]
-    found = [_check(task, entry, asked) for entry in entries]
+    found = [_check(task, entry, asked) for entry in entries[:_MOST]]
     return found if whole else [*found, Parsed(reason="truncated")]
 
 

@@ -24,6 +24,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run one verb; give the exit code."""
     args = _parser().parse_args(argv)
     _quiet_libraries(args.quiet)
+    if args.verb == "demo" or getattr(args, "base_model", None) == "tiny":
+        # its matrices are too small to share: on two cores a second thread made training several times slower
+        os.environ.setdefault("OMP_NUM_THREADS", "1")
     try:
         from hf_synth import verbs  # late, so that --help is quick
 

@@ -17,11 +17,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hf_synth.augmentation import augment
+from hf_synth.correction import Policy
 from hf_synth.errors import ColumnError, TaskError
 from hf_synth.evaluation import Scores, evaluate
 from hf_synth.folders import clear_disk_errors, private_folder, write_stage
 from hf_synth.gold import subset
-from hf_synth.pipeline import correct
+from hf_synth.pipeline import correct_with_policy
 from hf_synth.report import Interval, interval_plot, markdown_table
 from hf_synth.task import Task
 from hf_synth.training import train, trainer_fit
@@ -41,7 +42,7 @@ class Journey:
     Args:
         out: the folder that holds it: gold/, synthetic/, corrected/, models/, scores.json, scores.md, scores.svg.
         corrected: the synthetic rows after correction.
-        policy: the method of correction that was used.
+        policy: how they were corrected, and what that rests on.
         scores: scores of each model by the name of its arm, e.g. "gold_200_plus_corrected".
         models: folders of the models by arm.
         seconds: wall time by stage.
@@ -49,7 +50,7 @@ class Journey:
 
     out: Path
     corrected: Dataset
-    policy: str
+    policy: Policy
     scores: dict[str, Scores]
     models: dict[str, Path]
     seconds: dict[str, float]
@@ -110,8 +111,8 @@ def run(
 
     say(f"correcting {len(rows):,} synthetic rows with {n:,} gold rows ({method})")
     fit = trainer_fit(task, base_model=base_model, args=args, work_dir=out / "folds", seed=seed)
-    corrected = correct(task, rows, fit, gold=shown, method=method, seed=seed)
-    write_stage(task, corrected, out / "corrected", stage="correct")
+    corrected, policy = correct_with_policy(task, rows, fit, gold=shown, method=method, seed=seed)
+    write_stage(task, corrected, out / "corrected", stage="correct", policy=policy.to_json(), gold_rows=n)
     lap("correct")
 
     mixtures = {
@@ -127,7 +128,7 @@ def run(
         models[name] = train(task, data, base_model=base_model, output_dir=out / "models" / name, args=args, seed=seed)
         scores[name] = evaluate(task, models[name], gold["test"], exclude=gold["train"], seed=seed)
         lap(name)
-    made = Journey(out, corrected, _policy_of(corrected, method), scores, models, seconds)
+    made = Journey(out, corrected, policy, scores, models, seconds)
     write_scores(task, made, caption=caption)
     return made
 

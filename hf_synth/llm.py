@@ -42,6 +42,7 @@ PRICES: dict[str, Price] = {
     "gpt-4o-mini": (0.15, 0.60),
 }
 _LOOK_UP = 256  # questions looked up in the journal at once
+_SEED_BITS = 0x7FFFFFFF  # seeds are 31 bits: some servers read them as a signed int
 _OWN = ("model", "messages", "stream", "n", "response_format")  # set by `chat`, or not understood by it
 
 
@@ -261,7 +262,6 @@ class LLM:
 
 # --- one call of chat -----------------------------------------------------------------------------------------------
 
-
 Ticket = Answer | Future[Outcome]
 
 
@@ -335,9 +335,6 @@ class _Asking:
 # --- one request ----------------------------------------------------------------------------------------------------
 
 
-_SEED_BITS = 0x7FFFFFFF  # seeds are 31 bits: some servers read them as a signed int
-
-
 class _Wire:
     """openai's client over the guarded transport."""
 
@@ -350,9 +347,8 @@ class _Wire:
         import httpx2
         import openai
 
-        transport = guarded_transport(
-            origin, addresses, connections=llm.concurrency, connect_timeout=min(10.0, llm.timeout)
-        )
+        patience = min(10.0, llm.timeout)
+        transport = guarded_transport(origin, addresses, connections=llm.concurrency, connect_timeout=patience)
         http = httpx2.AsyncClient(transport=transport, trust_env=False, follow_redirects=False, timeout=llm.timeout)
         self.client = openai.AsyncOpenAI(
             api_key=key or "none", base_url=origin.url, max_retries=0, timeout=llm.timeout, http_client=http
@@ -389,17 +385,15 @@ class _Wire:
     def _refused(self, error: Any) -> Failure:
         """Understand an HTTP status; the message stays unread, since it may repeat the prompt."""
         status, where = int(error.status_code), self._origin
-        code = f"http_{status}"
+        hopeless = {
+            401: f"{where} refuses the key (401); check api_key or OPENAI_API_KEY",
+            403: f"{where} does not allow this (403); check the key's rights and the model",
+            404: f"{where} does not know model {self._llm.model!r} or base_url's path (404)",
+        }
+        fatal = hopeless.get(status)
         if 300 <= status < 400:
-            return Failure(code, fatal=f"{where} redirects elsewhere ({status}), which is not followed; check base_url")
-        if status == 401:
-            return Failure(code, fatal=f"{where} refuses the key (401); check api_key or OPENAI_API_KEY")
-        if status == 403:
-            return Failure(code, fatal=f"{where} does not allow this (403); check the key's rights and the model")
-        if status == 404:
-            return Failure(code, fatal=f"{where} does not know model {self._llm.model!r} or base_url's path (404)")
+            fatal = f"{where} redirects elsewhere ({status}), which is not followed; check base_url"
         if status == 429 and error.code == "insufficient_quota":
-            return Failure(code, fatal=f"{where} says that the account's quota is spent (429)")
-        return Failure(
-            code, again=status in (408, 409, 429) or status >= 500, after=retry_after(error.response.headers)
-        )
+            fatal = f"{where} says that the account's quota is spent (429)"
+        again = status in (408, 409, 429) or status >= 500
+        return Failure(f"http_{status}", again, retry_after(error.response.headers), fatal)

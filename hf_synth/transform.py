@@ -142,13 +142,14 @@ class GenerateAndCorrect:
         task, pool = self._task, self._pool
         calls = [plan_for_row(task, self._prompt, row, pool, self._n, self._seed) for row in gold]
         access = strictest(self._access, *(row.get("access") for row in gold))
+        sampling: dict[str, Any] = dict(self._prompt.sampling)
         answers = self._llm.chat(
             [call.messages for call in calls],
             access=access,
             schema=answer_schema(task) if task.parse is None else None,
             samples=[call.index for call in calls],
             scope=task.fingerprint(),
-            **dict(self._prompt.sampling),
+            **sampling,
         )
         made: list[dict[str, Any]] = []
         for row, call, answer in zip(gold, calls, answers, strict=True):

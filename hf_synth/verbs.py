@@ -95,7 +95,7 @@ def generate(args: argparse.Namespace) -> Facts:
 def correct(args: argparse.Namespace) -> Facts:
     """Correct the labels of synthetic notes."""
     from hf_synth.gold import load_gold
-    from hf_synth.pipeline import correct as mend
+    from hf_synth.pipeline import correct_with_policy
     from hf_synth.training import trainer_fit
 
     task = load_task(args.task)
@@ -104,17 +104,18 @@ def correct(args: argparse.Namespace) -> Facts:
         splits = load_gold(task, args.gold, seed=args.seed)
         split = args.split or ("validation" if "validation" in splits else "test")
         known = _split(splits, split)
-        done = mend(task, rows, args.corrector, gold=known, method=args.method, seed=args.seed)
+        corrector: Any = args.corrector
     else:
         known = _gold_rows(task, args)
         base = _base_model(task, args, known, rows)
         folds = work_folder(args.out.parent if args.out.parent.exists() else Path()) / "folds"
-        fit = trainer_fit(task, base_model=base, args=_training_args(args), work_dir=folds, seed=args.seed)
-        done = mend(task, rows, fit, gold=known, method=args.method, seed=args.seed)
-    write_stage(task, done, args.out, stage="correct", method=args.method, seed=args.seed, gold_rows=len(known))
+        corrector = trainer_fit(task, base_model=base, args=_training_args(args), work_dir=folds, seed=args.seed)
+    done, policy = correct_with_policy(task, rows, corrector, gold=known, method=args.method, seed=args.seed)
+    facts = {"policy": policy.to_json(), "seed": args.seed, "gold_rows": len(known)}
+    write_stage(task, done, args.out, stage="correct", **facts)
     counts = Counter(done["label_status"])
-    print(f"{_counts(counts)} -> {args.out}")
-    return {"out": str(args.out), "statuses": dict(counts)}
+    print(f"by {policy.method}: {_counts(counts)} -> {args.out}")
+    return {"out": str(args.out), "statuses": dict(counts), "policy": policy.method, "figures": dict(policy.figures)}
 
 
 def augment(args: argparse.Namespace) -> Facts:
@@ -219,9 +220,11 @@ def run(args: argparse.Namespace) -> Facts:
             args=_training_args(args), seed=args.seed, say=_say(args),
         )  # fmt: skip
     statuses = Counter(made.corrected["label_status"])
-    print(f"correction by {made.policy}: {_counts(statuses)}\n\n{score_table(task, made.scores)}\n\n-> {args.out}")
+    print(
+        f"correction by {made.policy.method}: {_counts(statuses)}\n\n{score_table(task, made.scores)}\n\n-> {args.out}"
+    )
     return {
-        "task": task.full_name, "policy": made.policy, "statuses": dict(statuses), "out": str(args.out),
+        "task": task.full_name, "policy": made.policy.method, "statuses": dict(statuses), "out": str(args.out),
         "scores": {n: s.to_json() for n, s in made.scores.items()}, "seconds": made.seconds,
     }  # fmt: skip
 

@@ -224,6 +224,10 @@ def test_a_cut_answer_gives_its_complete_entries_only() -> None:
     assert [p.row for p in parse(CLINIC, label_first)] == [None]  # nor when the endpoint does not say that it cut
 
 
+def test_one_answer_cannot_flood_the_rows() -> None:
+    assert len(parse(CLINIC, "a|grade_1\n" * 20_000)) == 500
+
+
 def test_a_missing_label_is_the_only_one_that_was_asked_for() -> None:
     text = json.dumps({"entries": [{"text": NOTE}]})
     assert parse(CLINIC, text, ["grade_2"])[0].row == GOOD

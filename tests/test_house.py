@@ -15,18 +15,19 @@ import hf_synth
 ROOT = Path(__file__).resolve().parent.parent
 
 FLOORS = {
-    "errors": 0, "task": 0, "reading": 0, "journal": 0, "folders": 0, "demo.clinic": 0, "demo.clinic_language": 0,
-    "hub": 0,
-    "gold": 1, "llm": 1, "modeling": 1, "privacy": 1, "statistics": 1, "report": 1,
-    "generation": 2, "correction": 2, "augmentation": 2, "training": 2, "evaluation": 2,
-    "demo.simulator": 2, "demo.simulator_language": 2, "demo.encoder": 2,
-    "cards": 3,
-    "publishing": 4,
+    "errors": 0, "task": 0, "reading": 0, "folders": 0, "journal": 0, "endpoints": 0, "replies": 0, "calls": 0,
+    "identifiers": 0, "overlap": 0, "rendering": 0, "report": 0, "hub": 0, "demo.clinic": 0, "demo.clinic_language": 0,
+    "gold": 1, "llm": 1, "answers": 1, "prompts": 1, "rows": 1, "modeling": 2, "privacy": 1,
+    "generation": 2, "correction": 2, "augmentation": 2, "training": 3, "evaluation": 3,
+    "demo.simulator": 2, "demo.simulator_language": 0, "demo.encoder": 3,
+    "gate": 3, "export": 3, "cards": 4,
+    "publishing": 5,
     "pipeline": 5, "transform": 5,
     "journey": 6,
     "demo.journey": 7, "verbs": 8, "cli": 9,
 }  # fmt: skip
-FLOOR_0_CHAIN = ("errors", "task", "reading", "folders", "journal")  # floor 0 may use what stands before it here
+# floor 0 may use what stands before it here
+FLOOR_0_CHAIN = ("errors", "task", "reading", "folders", "journal", "endpoints", "replies", "calls", "overlap")
 
 WORLDS = {
     "openai": {"llm"},

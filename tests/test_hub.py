@@ -188,9 +188,8 @@ def test_a_wrong_token_and_a_wrong_hash_are_refused(hub: RunningHub, api: HfApi)
 @pytest.mark.parametrize("path", ["../x", "a/../../x", "/etc/x", "a//b", ".git/config", "a\\b", ""])
 def test_no_path_leaves_the_repository(hub: RunningHub, api: HfApi, path: str) -> None:
     api.create_repo("demo/paths", exist_ok=True)
-    body = "\n".join(json.dumps(line) for line in (
-        {"key": "header", "value": {"summary": "x"}}, {"key": "file", "value": {"path": path, "content": "eA==", "encoding": "base64"}},
-    ))  # fmt: skip
+    file = {"path": path, "content": "eA==", "encoding": "base64"}
+    body = "\n".join(map(json.dumps, ({"key": "header", "value": {"summary": "x"}}, {"key": "file", "value": file})))
     request = urllib.request.Request(
         f"{hub.url}/api/models/demo/paths/commit/main", body.encode(), {"Authorization": f"Bearer {hub.token}"}
     )

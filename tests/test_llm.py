@@ -14,6 +14,9 @@ import sys
 import time
 import traceback
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime, timedelta
+from email.utils import format_datetime
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +28,7 @@ from hf_synth.endpoints import Attestation, check_endpoint, guarded_transport, i
 from hf_synth.errors import EndpointError, JournalError, LLMError
 from hf_synth.journal import Journal
 from hf_synth.llm import LLM, Answer
+from hf_synth.replies import retry_after
 
 CANARY = "CANARY-4f1c"
 ATTESTED = Attestation("Data office", zero_retention=True, no_training=True, no_human_review=True, date="2026-03-01")
@@ -126,6 +130,13 @@ def test_strange_text_is_made_storable(tmp_path: Path) -> None:
         llm = make(server, tmp_path)
         first, again = llm.chat(questions(1)), llm.chat(questions(1))
     assert first[0].text == again[0].text == "a ? b \x00 c é"
+
+
+def test_threads_may_share_an_llm(echo: LLMServer, tmp_path: Path) -> None:
+    llm = make(echo, tmp_path, concurrency=4)
+    with ThreadPoolExecutor(4) as pool:
+        found = list(pool.map(lambda k: llm.chat(ask(*(f"{k}-{i}" for i in range(20)))), range(4)))
+    assert [[a.text for a in answers] for answers in found] == [[f"echo {k}-{i}" for i in range(20)] for k in range(4)]
 
 
 def test_a_question_that_is_no_text_is_an_error_of_its_own(echo: LLMServer, tmp_path: Path) -> None:
@@ -248,6 +259,16 @@ def test_a_rate_limit_is_waited_out(tmp_path: Path) -> None:
     assert {a.status for a in answers} == {"ok"}
     assert 0.4 <= took < 3
     assert len(server.requests) == 8
+
+
+def test_every_form_of_retry_after_is_read() -> None:
+    soon = format_datetime(datetime.now(UTC) + timedelta(seconds=30), usegmt=True)
+    assert retry_after({"retry-after": "2"}) == 2
+    assert retry_after({"retry-after": "0.5", "retry-after-ms": "250"}) == 0.25
+    assert 25 < (retry_after({"retry-after": soon}) or 0) <= 30
+    assert retry_after({"retry-after": "Wed, 21 Oct 2015 07:28:00 GMT"}) == 0
+    for nothing in ({}, {"retry-after": "soon"}, {"retry-after": "-1"}, {"retry-after-ms": "nan"}):
+        assert retry_after(nothing) in (None, 0)
 
 
 @pytest.mark.parametrize(
@@ -405,6 +426,16 @@ def test_notes_do_not_leave_the_own_network(
             LLM("m", base_url="https://api.example.com/v1", api_key="k", journal=tmp_path / "j.sqlite").chat(
                 questions(1), access=access
             )
+
+
+def test_a_name_without_address_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def unknown(*_: Any, **__: Any) -> None:
+        raise socket.gaierror(-2, "Name or service not known")
+
+    monkeypatch.setattr(socket, "getaddrinfo", unknown)
+    llm = LLM("m", base_url="http://gpu-box:8000/v1", journal=tmp_path / "j.sqlite")
+    with pytest.raises(LLMError, match="cannot reach gpu-box:8000: there is no host"):
+        llm.chat(questions(1))
 
 
 def test_a_name_is_looked_up_once_and_that_address_is_used(

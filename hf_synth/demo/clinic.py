@@ -105,7 +105,7 @@ def _course(rng: random.Random, patient: str, first: int) -> list[Note]:
     disease, fractions = _pick(rng, say.DISEASE), rng.choice((25, 28, 30, 30, 33, 35))
     frailty = rng.gauss(0, 1)
     weeks = sorted(rng.sample(range(1, 16), rng.choice((3, 4, 5, 6, 8))))
-    notes = []
+    notes: list[Note] = []
     for week in weeks:
         level = frailty + 1.9 * _severity(week) - 1.05 + rng.gauss(0, 0.55)
         facts = _facts(rng, level)

@@ -140,7 +140,9 @@ def _set_word_vectors(network: Any, ids: Sequence[Sequence[int]], seed: int) -> 
         table[torch.from_numpy(seen), : vectors.shape[1]] = torch.from_numpy(vectors[seen].astype(np.float32))
 
 
-def _read_masked(network: Any, tokenizer: Any, ids: Sequence[Sequence[int]], seed: int, epochs: int, masked: float, lr: float) -> None:
+def _read_masked(
+    network: Any, tokenizer: Any, ids: Sequence[Sequence[int]], seed: int, epochs: int, masked: float, lr: float
+) -> None:
     """Teach the layers context: hide some tokens and have the network say them (Devlin et al. 2019)."""
     import torch
 

@@ -23,11 +23,12 @@ from hf_synth.gold import load_gold
 from hf_synth.hub import client_environment, connected, running_hub
 from hf_synth.journey import ARMS, Journey, run, score_table
 from hf_synth.llm import LLM
+from hf_synth.modeling import predict_proba
 from hf_synth.publishing import publish_dataset, publish_model
 from hf_synth.task import Task, load_task
 
 if TYPE_CHECKING:
-    from datasets import Dataset
+    from datasets import Dataset, DatasetDict
 
 CAPTION = "Artificial notes, simulated LLM, tiny encoder: this shows that the software works, not a clinical benefit."
 DATASET, MODEL = "demo/synth-esophagitis", "demo/esophagitis-grader"
@@ -43,7 +44,7 @@ import torch
 rows = load_dataset(sys.argv[1], split="train")
 tokenizer = AutoTokenizer.from_pretrained(sys.argv[2])
 model = AutoModelForSequenceClassification.from_pretrained(sys.argv[2]).eval()
-note = "Week 5 of chemoradiation. Pain with every swallow; living on broth and supplement shakes, oxycodone before meals."
+note = "Week 5 of chemoradiation. Pain with every swallow; living on broth and shakes, oxycodone before meals."
 with torch.no_grad():
     probs = model(**tokenizer(note, return_tensors="pt")).logits.softmax(-1)[0]
 assert not any(name.split(".")[0] == "hf_synth" for name in sys.modules)
@@ -86,10 +87,10 @@ def demo(out: Path, *, seed: int = 0, full: bool = False, say: Callable[[str], N
         gold_curve=(50, 100, 400, 800, 1_243) if full else (1_243,), caption=CAPTION,
     )  # fmt: skip
     labels = label_accuracy(task, journey)
-    published, hub = _publish_and_pull(task, journey, gold["train"], out, say)
+    published, hub = _publish_and_pull(task, journey, gold, out, say)
     facts = {
         "scores": _main_scores(journey),
-        "policy": journey.policy,
+        "policy": journey.policy.method,
         "label_accuracy": labels,
         "published": published,
         "hub": hub,
@@ -97,7 +98,7 @@ def demo(out: Path, *, seed: int = 0, full: bool = False, say: Callable[[str], N
     }
     with clear_disk_errors(out):
         (out / "demo.json").write_text(json.dumps(facts, indent=1) + "\n", encoding="utf-8")
-    print(f"\n{score_table(task, journey.scores)}\n\n{_label_line(labels, journey.policy)}\n{CAPTION}\n")
+    print(f"\n{score_table(task, journey.scores)}\n\n{_label_line(labels, journey.policy.method)}\n{CAPTION}\n")
     print(f"plot: {out / 'scores.svg'}   cards: {out / 'published'}   seconds: {facts['seconds']}")
     return facts
 
@@ -120,6 +121,7 @@ def label_accuracy(task: Task, journey: Journey) -> dict[str, float]:
     """
     rows = journey.corrected.filter(lambda status: status != "rejected", input_columns="label_status")
     truth = [task.labels.index(f"grade_{true_label(text)}") for text in rows["text"]]
+    replaced = predict_proba(journey.models["gold_200"], task, rows).argmax(1)  # the paper's rule: a model of the gold
 
     def share(hits: Sequence[bool]) -> float:
         return round(sum(hits) / max(1, len(hits)), 4)
@@ -129,26 +131,22 @@ def label_accuracy(task: Task, journey: Journey) -> dict[str, float]:
     return {
         "llm": share([a == b for a, b in zip(rows["llm_label"], truth, strict=True)]),
         "corrected": share([r and u for r, u in zip(right, used, strict=True)]),
-        "argmax": share([a == b for a, b in zip(_argmax_labels(journey), truth, strict=True)]),
+        "argmax": share([a == b for a, b in zip(replaced, truth, strict=True)]),
         "kept": share([r for r, u in zip(right, used, strict=True) if u]),
         "yield": share(used),
     }
 
 
-def _argmax_labels(journey: Journey) -> list[int]:
-    raise NotImplementedError
-
-
 def _label_line(labels: dict[str, float], policy: str) -> str:
     return (
-        f"labels right: {labels['llm']:.1%} as the simulator meant them, {labels['corrected']:.1%} after correction by "
-        f"{policy} ({labels['kept']:.1%} of the {labels['yield']:.1%} kept), {labels['argmax']:.1%} had every label been "
+        f"labels right: {labels['llm']:.1%} as the simulator meant them, {labels['corrected']:.1%} after correction "
+        f"by {policy} ({labels['kept']:.1%} of the {labels['yield']:.1%} kept), {labels['argmax']:.1%} had every label been "
         "replaced by the corrector's"
     )
 
 
 def _publish_and_pull(
-    task: Task, journey: Journey, gold: Dataset, out: Path, say: Callable[[str], None]
+    task: Task, journey: Journey, gold: DatasetDict, out: Path, say: Callable[[str], None]
 ) -> tuple[dict[str, Any], str]:
     """Publish to a local Hub, then pull in a process that has none of our code."""
     with running_hub(out / "hub") as hub, connected(hub):
@@ -156,8 +154,8 @@ def _publish_and_pull(
         scores = journey.scores[BEST_ARM]
         verdicts = [
             publish_dataset(
-                task, journey.corrected, DATASET, gold=gold, private=False, token=hub.token, endpoint=hub.url,
-                export_dir=out / "published" / "dataset",
+                task, journey.corrected, DATASET, gold=gold, scores=journey.scores, private=False, token=hub.token,
+                endpoint=hub.url, policy=journey.policy.method, export_dir=out / "published" / "dataset",
             ),
             publish_model(
                 task, journey.models[BEST_ARM], scores, MODEL, gold=gold, private=False, token=hub.token,

@@ -102,6 +102,7 @@ def _listen(host: str, port: int) -> socket.socket:
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         listener.bind((host, port))
+        listener.listen(2048)  # whoever comes before the server is up waits instead of being refused
     except OSError as error:
         listener.close()
         raise OutputError(f"{host}:{port} cannot be listened on ({error.strerror}); choose another port") from None

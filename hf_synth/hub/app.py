@@ -348,7 +348,8 @@ class _Routes:
         return hmac.new(self.secret, f"{repo.type}/{repo.id}/{sha}".encode(), hashlib.sha256).hexdigest()
 
     async def lfs_put(self, request: Request) -> Response:
-        kind, sha = request.path_params["type"], request.path_params["sha"]
+        kind: RepoType = "datasets" if request.path_params["type"] == "datasets" else "models"
+        sha = request.path_params["sha"]
         repo = self.store.repo(kind, f"{request.path_params['org']}/{request.path_params['name']}")
         if repo is None or not hmac.compare_digest(request.query_params.get("key", ""), self._signed(repo, sha)):
             raise HubError(403, "This upload was not asked for")
