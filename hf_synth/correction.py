@@ -23,6 +23,7 @@ import numpy.typing as npt
 from hf_synth.errors import ColumnError, TaskError
 
 METHODS = ("none", "argmax", "agree", "clean_drop", "posterior")
+STRENGTH = 0.3
 _PRIOR_RIGHT = 0.8  # share of right labels expected of a generator before anything is seen
 _ROUNDS = 100  # of EM; it stops earlier when nothing moves
 
@@ -163,16 +164,15 @@ def estimate_noise(
     The prior holds the generator for mostly right; it weighs more where few gold rows stand behind the corrector.
     """
     n, k = probs.shape
-    strength = max(2.0, n / k * min(1.0, 10.0 / max(n_gold, 1)))
+    strength = max(2.0, n / k * STRENGTH)
     start = np.full((k, k), (1 - _PRIOR_RIGHT) / (k - 1)) + np.eye(k) * (_PRIOR_RIGHT - (1 - _PRIOR_RIGHT) / (k - 1))
     known = llm_label >= 0
     meant = np.where(known, llm_label, 0)
     given = np.zeros((n, k))
     given[np.flatnonzero(known), llm_label[known]] = 1.0
-    evidence = probs / gold_prior
     noise, prior = start, np.full(k, 1.0 / k)
     for _ in range(_ROUNDS):
-        belief = evidence * prior * np.where(known[:, None], noise[:, meant].T, 1.0)
+        belief = probs * np.where(known[:, None], noise[:, meant].T, 1.0)
         belief /= np.maximum(belief.sum(1, keepdims=True), 1e-300)
         for row, label in (audited or {}).items():
             belief[row] = np.eye(k)[label]
@@ -304,9 +304,9 @@ def _belief(policy: Policy, meant: Ints, probs: Floats) -> Floats:
     """Join both opinions: P(truth | text, llm_label), (N, K)."""
     if not policy.noise:
         return probs
-    noise, prior = np.asarray(policy.noise), np.asarray(policy.prior)
+    noise = np.asarray(policy.noise)
     heard = np.where((meant >= 0)[:, None], noise[:, np.maximum(meant, 0)].T, 1.0)
-    joined = tempered(probs, policy.temperature) / np.asarray(policy.gold_prior) * prior * heard
+    joined = tempered(probs, policy.temperature) * heard
     return np.asarray(joined / np.maximum(joined.sum(1, keepdims=True), 1e-300))
 
 

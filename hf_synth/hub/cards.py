@@ -1,0 +1,52 @@
+"""The YAML at the head of a card (README.md), read without trusting it."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import yaml  # type: ignore[import-untyped]
+
+_HEAD = re.compile(r"\A\s*---[ \t]*\r?\n(.*?\r?\n)??---[ \t]*(?:\r?\n|\Z)", re.DOTALL)
+_LIMIT = 256 * 1024  # characters of a card's head
+
+
+def split_card(card: str) -> tuple[str, str]:
+    """Split a card into the YAML at its head ("" when it has none) and its text."""
+    found = _HEAD.match(card)
+    return (found[1] or "", card[found.end() :]) if found else ("", card)
+
+
+def parse_head(head: str) -> dict[str, Any]:
+    """Parse the YAML of a card.
+
+    Raises:
+        ValueError: it is too long, not YAML, not a mapping, uses aliases (a few lines of them can stand for gigabytes),
+            or holds what JSON cannot.
+    """
+    if len(head) > _LIMIT:
+        raise ValueError("The metadata is too long")
+    try:
+        if any(isinstance(event, yaml.AliasEvent) for event in yaml.parse(head)):
+            raise ValueError("YAML aliases are not allowed in the metadata")
+        data = yaml.safe_load(head)
+        # dates become text, and nothing is left that an answer could not carry
+        data = json.loads(json.dumps({} if data is None else data, default=str, allow_nan=False, skipkeys=True))
+        json.dumps(data, ensure_ascii=False).encode()
+    except (yaml.YAMLError, RecursionError):
+        raise ValueError("The metadata is not valid YAML") from None
+    if not isinstance(data, dict):
+        raise ValueError("The metadata is not a mapping")
+    return data
+
+
+def card_data(file: Path) -> dict[str, Any]:
+    """Read a stored card's metadata; {} when it cannot be read."""
+    with file.open(encoding="utf-8", errors="replace") as card:
+        head, _ = split_card(card.read(_LIMIT + 1024))
+    try:
+        return parse_head(head)
+    except ValueError:
+        return {}
