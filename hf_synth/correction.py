@@ -2,10 +2,10 @@
 
 numpy only; nothing here knows a model or a dataset. Labels are indices, -1 where there is none.
 
-What can be known: on gold the corrector can be measured. How often the generator is wrong can not be measured without rows
-that a person has checked (`audited`); it is estimated by EM (Dawid and Skene, 1979) from the pairs of both opinions,
-assuming that they err independently given the truth and that the corrector is as good on synthetic text as on gold.
-`Policy.figures` and `Policy.warnings` say which is which.
+What can be known: on gold the corrector can be measured. How often the generator is wrong cannot be measured without
+rows that a person has checked (`audited`). It is estimated: the labels it gave, counted over what models believe that
+saw neither the row nor its label, on the assumption that both err independently given the truth. `Policy.figures` and
+`Policy.warnings` say which is which.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ import numpy.typing as npt
 from hf_synth.errors import ColumnError, TaskError
 
 METHODS = ("none", "argmax", "agree", "clean_drop", "posterior")
-STRENGTH = 0.3
-_PRIOR_RIGHT = 0.8  # share of right labels expected of a generator before anything is seen
-_ROUNDS = 100  # of EM; it stops earlier when nothing moves
+_PRIOR_RIGHT = 0.7  # share of right labels expected of a generator before anything is seen
+_SHARPER = 2.0  # models trained on half of the rows and soft targets are less sure than they should be
+_PRIOR_ROWS = 10.0  # rows a label that this expectation weighs
 
 Ints = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float64]
@@ -40,10 +40,8 @@ class Policy:
         method: one of METHODS.
         n_labels: K.
         temperature: the corrector's probabilities are raised to 1 / temperature, as held-out gold suggests.
-        gold_prior: share of each label in gold, which stands behind the corrector's probabilities (K).
-        prior: estimated share of each true label among the synthetic rows (K).
         noise: estimated P(llm_label | truth), K x K, a row a true label.
-        confusion: measured P(corrector's label | truth) on held-out gold, K x K; rows of labels that gold lacks are flat.
+        confusion: measured P(corrector's label | truth) on held-out gold, K x K; flat for labels that gold lacks.
         unseen: labels that gold lacks: the corrector has no opinion on them, and they are left alone.
         figures: what was measured or estimated.
         warnings: what a reader must know.
@@ -52,8 +50,6 @@ class Policy:
     method: str
     n_labels: int
     temperature: float = 1.0
-    gold_prior: tuple[float, ...] = ()
-    prior: tuple[float, ...] = ()
     noise: Matrix = ()
     confusion: Matrix = ()
     unseen: tuple[int, ...] = ()
@@ -77,7 +73,7 @@ class Policy:
         """
         try:
             rows = {n: tuple(tuple(r) for r in plain[n]) for n in ("noise", "confusion")}
-            flat = {n: tuple(plain[n]) for n in ("gold_prior", "prior", "unseen", "warnings")}
+            flat = {n: tuple(plain[n]) for n in ("unseen", "warnings")}
             return cls(**{**plain, **rows, **flat})
         except (KeyError, TypeError):
             raise TaskError("this is not a policy written by hf_synth") from None
@@ -124,6 +120,7 @@ def fit(
     gold_label: npt.ArrayLike,
     gold_probs: npt.ArrayLike,
     audited: Mapping[int, int] | None = None,
+    calibrate: bool = True,
 ) -> Policy:
     """Fit a policy on synthetic rows and held-out gold.
 
@@ -134,6 +131,7 @@ def fit(
         gold_label: labels of gold rows, (M,).
         gold_probs: the corrector's probabilities for them, from models that did not see the row, (M, K).
         audited: true labels of synthetic rows that a person checked, by position.
+        calibrate: bring the probabilities to the temperature that held-out gold suggests.
 
     Raises:
         ColumnError: shapes or values do not fit.
@@ -146,44 +144,73 @@ def fit(
         raise ColumnError(f"gold needs rows with probabilities over the same {k} labels")
     counts = np.bincount(truth[truth >= 0], minlength=k)
     unseen = tuple(int(i) for i in np.flatnonzero(counts == 0))
-    heat = temperature(truth, held_out)
-    gold_prior = (counts + 0.5) / (counts + 0.5).sum()
-    noise, prior = estimate_noise(meant, tempered(probs, heat), gold_prior, n_gold=len(truth), audited=audited)
-    figures = _figures(meant, truth, held_out, noise, prior, audited)
-    return Policy(
-        method, k, heat, _tuple(gold_prior), _tuple(prior), _matrix(noise), _matrix(_confusion(truth, held_out)), unseen,
-        figures, _warnings(figures, unseen),
-    )  # fmt: skip
+    heat = temperature(truth, held_out) if calibrate else 1.0
+    noise = estimate_noise(meant, tempered(probs, heat), audited)
+    policy = Policy(method, k, heat, _matrix(noise), _matrix(_confusion(truth, held_out)), unseen)
+    belief = _belief(policy, meant, probs)
+    figures = _figures(meant, truth, held_out, belief, audited)
+    return dataclasses.replace(policy, figures=figures, warnings=_warnings(figures, unseen))
 
 
-def estimate_noise(
-    llm_label: Ints, probs: Floats, gold_prior: Floats, *, n_gold: int, audited: Mapping[int, int] | None = None
-) -> tuple[Floats, Floats]:
-    """Estimate P(llm_label | truth), (K, K), and the share of each true label, (K,), by EM.
+def estimate_noise(llm_label: Ints, probs: Floats, audited: Mapping[int, int] | None = None) -> Floats:
+    """Estimate P(llm_label | truth), (K, K): the labels given, counted over what models believe of the rows.
 
-    The prior holds the generator for mostly right; it weighs more where few gold rows stand behind the corrector.
+    Args:
+        probs: from models that saw neither the row nor its label, (N, K); else the estimate would only repeat itself.
+        audited: true labels by position, which stand in the place of beliefs.
     """
-    n, k = probs.shape
-    strength = max(2.0, n / k * STRENGTH)
-    start = np.full((k, k), (1 - _PRIOR_RIGHT) / (k - 1)) + np.eye(k) * (_PRIOR_RIGHT - (1 - _PRIOR_RIGHT) / (k - 1))
-    known = llm_label >= 0
-    meant = np.where(known, llm_label, 0)
-    given = np.zeros((n, k))
-    given[np.flatnonzero(known), llm_label[known]] = 1.0
-    noise, prior = start, np.full(k, 1.0 / k)
-    for _ in range(_ROUNDS):
-        belief = probs * np.where(known[:, None], noise[:, meant].T, 1.0)
-        belief /= np.maximum(belief.sum(1, keepdims=True), 1e-300)
-        for row, label in (audited or {}).items():
-            belief[row] = np.eye(k)[label]
-        counts = belief.T @ given + strength * start
-        moved = counts / counts.sum(1, keepdims=True)
-        prior = (belief.sum(0) + 1.0) / (n + k)
-        change = float(np.abs(moved - noise).max())
-        noise = moved
-        if change < 1e-6:
-            break
-    return noise, prior
+    k = probs.shape[1]
+    belief = probs.copy()
+    for row, label in (audited or {}).items():
+        belief[row] = np.eye(k)[label]
+    counts = belief.T @ _one_hot(llm_label, k) + _PRIOR_ROWS * _expected(k)
+    return np.asarray(counts / counts.sum(1, keepdims=True))
+
+
+def confident_noise(llm_label: Ints, probs: Floats) -> Floats:
+    """Estimate P(llm_label | truth), (K, K), from models that were themselves trained on the noisy labels.
+
+    Their probabilities are the noisy labels' own; only where one is above its average among the rows given that label
+    is it taken for the truth (the confident joint of Northcutt et al., 2021).
+    """
+    k = probs.shape[1]
+    guess = _confident(llm_label, probs)
+    counts = _PRIOR_ROWS * _expected(k)
+    rows = (guess >= 0) & (llm_label >= 0)
+    np.add.at(counts, (guess[rows], llm_label[rows]), 1.0)
+    return np.asarray(counts / counts.sum(1, keepdims=True))
+
+
+def denoise(probs: Floats, noise: Floats, rounds: int = 30) -> Floats:
+    """Turn P(llm_label | text) into P(truth | text), (N, K), given P(llm_label | truth).
+
+    The probabilities of the noisy label are a mixture of the noise matrix's rows; the weights are found by
+    Richardson-Lucy steps, which keep them positive.
+    """
+    found = probs.copy()
+    for _ in range(rounds):
+        found = found * ((probs / np.maximum(found @ noise, 1e-9)) @ noise.T)
+        found /= np.maximum(found.sum(1, keepdims=True), 1e-300)
+    return found
+
+
+def _one_hot(labels: Ints, k: int) -> Floats:
+    given = np.zeros((len(labels), k))
+    known = np.flatnonzero(labels >= 0)
+    given[known, labels[known]] = 1.0
+    return given
+
+
+def _expected(k: int) -> Floats:
+    return np.asarray(_PRIOR_RIGHT * np.eye(k) + (1 - _PRIOR_RIGHT) / k)
+
+
+def _confident(given: Ints, probs: Floats) -> Ints:
+    """Give each row's label where a model is sure of one, -1 elsewhere, (N,)."""
+    k = probs.shape[1]
+    thresholds = np.array([probs[given == c, c].mean() if (given == c).any() else np.inf for c in range(k)])
+    sure = probs >= thresholds - 1e-9
+    return np.where(sure.any(1), np.where(sure, probs, -1.0).argmax(1), -1)
 
 
 def temperature(labels: npt.ArrayLike, probs: npt.ArrayLike) -> float:
@@ -212,11 +239,12 @@ def tempered(probs: Floats, heat: float) -> Floats:
 
 
 def _figures(
-    meant: Ints, truth: Ints, held_out: Floats, noise: Floats, prior: Floats, audited: Mapping[int, int] | None
+    meant: Ints, truth: Ints, held_out: Floats, belief: Floats, audited: Mapping[int, int] | None
 ) -> dict[str, Any]:
     known = truth >= 0
     right = held_out[known].argmax(1) == truth[known]
-    estimated = float((prior * np.diag(noise)).sum())
+    said = np.flatnonzero(meant >= 0)
+    estimated = float(belief[said, meant[said]].mean()) if len(said) else float("nan")
     figures: dict[str, Any] = {
         "gold_rows": int(known.sum()),
         "corrector_accuracy_on_held_out_gold": round(float(right.mean()), 4),
@@ -224,7 +252,7 @@ def _figures(
             float(np.mean([right[truth[known] == c].mean() for c in np.unique(truth[known])])), 4
         ),
         "generator_accuracy_estimated": round(estimated, 4),
-        "generator_accuracy_assumes": "both err independently given the truth; the corrector is as good as on gold",
+        "generator_accuracy_assumes": "corrector and generator err independently given the truth",
         "synthetic_rows": len(meant),
     }
     if audited:
@@ -263,8 +291,8 @@ def apply(policy: Policy, llm_label: npt.ArrayLike, pred_probs: npt.ArrayLike) -
 
     Args:
         llm_label: what the generator meant, (N,); -1 where it said nothing.
-        pred_probs: the corrector's probabilities, (N, K); ignored by "none". For "clean_drop" they must come from models
-            that did not see the row.
+        pred_probs: the corrector's probabilities, (N, K); ignored by "none". For "clean_drop" they must come from
+            models that did not see the row.
 
     Raises:
         ColumnError: shapes or values do not fit.
@@ -288,7 +316,8 @@ def apply(policy: Policy, llm_label: npt.ArrayLike, pred_probs: npt.ArrayLike) -
         belief = np.eye(policy.n_labels)[np.maximum(meant, 0)]
     else:
         label, agrees, other = belief.argmax(1), "posterior_agrees", "posterior"
-    alone = np.isin(meant, policy.unseen) & (meant >= 0)  # labels that gold lacks
+        belief = belief**_SHARPER
+    alone = _protected(policy, meant, belief, (label != meant) | dropped)
     label[alone], dropped[alone] = meant[alone], False
     belief[alone] = np.eye(policy.n_labels)[meant[alone]]
     label = np.where(label < 0, belief.argmax(1), label)
@@ -298,6 +327,25 @@ def apply(policy: Policy, llm_label: npt.ArrayLike, pred_probs: npt.ArrayLike) -
     belief = belief / belief.sum(1, keepdims=True)
     confidence = belief[np.arange(len(label)), label] if len(label) else np.zeros(0)
     return Corrected(label, belief, confidence, np.where(dropped, 0.0, 1.0), status, reason)
+
+
+def _protected(policy: Policy, meant: Ints, belief: Floats, leaving: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
+    """Find rows that stay as they are so that no label that gold lacks dies out, (N,).
+
+    A corrector of gold alone has no opinion on such a label: all its rows stay. Models that saw the synthetic rows
+    have one, but none was measured: at least the fifth of its rows that they believe most stays.
+    """
+    alone = np.zeros(len(meant), bool)
+    if policy.method == "none":
+        return alone
+    for label in policy.unseen:
+        rows = np.flatnonzero(meant == label)
+        if policy.method in ("posterior", "clean_drop"):
+            needed = -(-len(rows) // 5) - int((~leaving[rows]).sum())
+            rows = rows[leaving[rows]]
+            rows = rows[np.argsort(-belief[rows, label], kind="stable")[: max(0, needed)]]
+        alone[rows] = True
+    return alone
 
 
 def _belief(policy: Policy, meant: Ints, probs: Floats) -> Floats:
@@ -326,11 +374,7 @@ def label_issues(labels: npt.ArrayLike, pred_probs: npt.ArrayLike) -> npt.NDArra
     present = [c for c in range(k) if (given == c).any()]
     if not present:
         return issues
-    thresholds = np.full(k, np.inf)
-    for c in present:
-        thresholds[c] = probs[given == c, c].mean()
-    sure = probs >= thresholds - 1e-9
-    guess = np.where(sure.any(1), np.where(sure, probs, -1.0).argmax(1), -1)
+    guess = _confident(given, probs)
     for c in present:
         rows = np.flatnonzero(given == c)
         counted = np.bincount(guess[rows][guess[rows] >= 0], minlength=k).astype(float)

@@ -22,7 +22,7 @@ FLOORS = {
     "demo.simulator": 2, "demo.simulator_language": 0, "demo.encoder": 3,
     "gate": 3, "export": 3, "cards": 4,
     "publishing": 5,
-    "pipeline": 5, "transform": 5,
+    "crossfit": 3, "pipeline": 5, "transform": 5,
     "journey": 6,
     "demo.journey": 7, "verbs": 8, "cli": 9,
 }  # fmt: skip
