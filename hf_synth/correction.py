@@ -24,6 +24,7 @@ from hf_synth.errors import ColumnError, TaskError
 
 METHODS = ("none", "argmax", "agree", "clean_drop", "posterior")
 _PRIOR_RIGHT = 0.7  # share of right labels expected of a generator before anything is seen
+_EM_ROUNDS = 200  # at most
 _SHARPER = 2.0  # models trained on half of the rows and soft targets are less sure than they should be
 _PRIOR_ROWS = 10.0  # rows a label that this expectation weighs
 
@@ -131,7 +132,8 @@ def fit(
         gold_label: labels of gold rows, (M,).
         gold_probs: the corrector's probabilities for them, from models that did not see the row, (M, K).
         audited: true labels of synthetic rows that a person checked, by position.
-        calibrate: bring the probabilities to the temperature that held-out gold suggests.
+        calibrate: for the opinion of one model that never saw the rows: bring it to the temperature that held-out gold
+            suggests, and estimate the noise by EM. False for cross-fitted models that were trained on such rows.
 
     Raises:
         ColumnError: shapes or values do not fit.
@@ -145,7 +147,8 @@ def fit(
     counts = np.bincount(truth[truth >= 0], minlength=k)
     unseen = tuple(int(i) for i in np.flatnonzero(counts == 0))
     heat = temperature(truth, held_out) if calibrate else 1.0
-    noise = estimate_noise(meant, tempered(probs, heat), audited)
+    estimate = em_noise if calibrate else estimate_noise
+    noise = estimate(meant, tempered(probs, heat), audited)
     policy = Policy(method, k, heat, _matrix(noise), _matrix(_confusion(truth, held_out)), unseen)
     belief = _belief(policy, meant, probs)
     figures = _figures(meant, truth, held_out, belief, audited)
@@ -165,6 +168,28 @@ def estimate_noise(llm_label: Ints, probs: Floats, audited: Mapping[int, int] | 
         belief[row] = np.eye(k)[label]
     counts = belief.T @ _one_hot(llm_label, k) + _PRIOR_ROWS * _expected(k)
     return np.asarray(counts / counts.sum(1, keepdims=True))
+
+
+def em_noise(llm_label: Ints, probs: Floats, audited: Mapping[int, int] | None = None) -> Floats:
+    """Estimate P(llm_label | truth), (K, K), by EM over calibrated opinions of a model that never saw such rows.
+
+    Both opinions on a row say what the truth may be, and the truths say how the generator errs (Dawid and Skene, 1979).
+    """
+    k = probs.shape[1]
+    given, start = _one_hot(llm_label, k), _expected(k)
+    meant, known = np.maximum(llm_label, 0), (llm_label >= 0)[:, None]
+    noise = start
+    for _ in range(_EM_ROUNDS):
+        belief = probs * np.where(known, noise[:, meant].T, 1.0)
+        belief /= np.maximum(belief.sum(1, keepdims=True), 1e-300)
+        for row, label in (audited or {}).items():
+            belief[row] = np.eye(k)[label]
+        counts = belief.T @ given + _PRIOR_ROWS * start
+        moved = counts / counts.sum(1, keepdims=True)
+        change, noise = float(np.abs(moved - noise).max()), moved
+        if change < 1e-6:
+            break
+    return np.asarray(noise)
 
 
 def confident_noise(llm_label: Ints, probs: Floats) -> Floats:

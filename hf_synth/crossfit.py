@@ -31,8 +31,8 @@ Ints = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float64]
 Predict = Callable[[Ints, Ints], tuple[Floats, Floats]]
 Learn = Callable[[Ints, Ints, Floats], Predict]
-# learn(gold positions, synthetic positions, soft targets of those (n, K)) -> predict(gold positions, synthetic positions)
-# -> probabilities of each
+# learn(gold positions, synthetic positions, soft targets of those (n, K)) -> predict
+# predict(gold positions, synthetic positions) -> probabilities of each
 
 FOLDS = 5  # of gold
 ROUNDS = 1  # of refits on gold and corrected rows; a second one gained nothing on real text

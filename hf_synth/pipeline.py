@@ -147,8 +147,8 @@ def _opinions(task: Task, rows: Dataset, corrector: str | Path, gold: Dataset) -
     both = sum(d in seen for d in row_digests(task, gold.select_columns(list(task.text_columns))))
     if both:
         raise OverlapError(
-            f"the corrector was trained on {both} of the {len(gold)} gold rows it is to be judged on; give gold that it "
-            "never saw (a validation split), or a fit function instead of a model"
+            f"the corrector was trained on {both} of the {len(gold)} gold rows it is to be judged on; give gold that "
+            "it never saw (a validation split), or a fit function instead of a model"
         )
     return np.asarray(predict_proba(corrector, task, gold), dtype=np.float64), said
 

@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 from datasets import ClassLabel, DatasetDict, load_dataset
-from hf_synth.generation import parse, render
 from test_gold import ESO, eso_rows, mts_folder, write_csv
 
 from hf_synth.folders import read_export, write_stage
+from hf_synth.generation import parse, render
 from hf_synth.gold import load_gold, task_builder
 from hf_synth.task import KINDS, Prompt, Task, access_of, list_tasks
 

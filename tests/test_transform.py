@@ -13,10 +13,10 @@ import numpy as np
 import pytest
 from datasets import Dataset
 from datasets.fingerprint import Hasher
-from hf_synth.demo.simulator import running_simulator
 from tiny import TINY_ARGS, tiny_base
 
 from hf_synth import LLM, GenerateAndCorrect, Task, fit_policy, generate, load_gold, load_task
+from hf_synth.demo.simulator import running_simulator
 from hf_synth.errors import ColumnError, TaskError
 from hf_synth.task import access_of
 from hf_synth.training import train

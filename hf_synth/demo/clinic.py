@@ -94,7 +94,8 @@ class _Writer:
 
 _HEADERS = (
     ("INTERVAL HISTORY:", "MEDICATIONS:", "EXAM:", "A/P:"), ("Interval:", "Meds:", "PE:", "Assessment and Plan:"),
-    ("Subjective", "Current medications", "Objective", "Impression/Plan"), ("S:", "Rx:", "O:", "A:"), ("HPI.", "Medications.", "Physical exam.", "Plan."),
+    ("Subjective", "Current medications", "Objective", "Impression/Plan"), ("S:", "Rx:", "O:", "A:"),
+    ("HPI.", "Medications.", "Physical exam.", "Plan."),
     None,
 )  # fmt: skip
 
@@ -219,7 +220,8 @@ def _note(
     return _hurried(rng, writer, re.sub(r" +", " ", text).strip())
 
 
-_SHORT = (("patient", "pt"), ("with", "w/"), ("history", "hx"), ("because of", "2/2"), ("treatment", "tx"), ("weeks", "wks"), ("without", "w/o"), ("chemotherapy", "chemo"))  # fmt: skip
+_SHORT = (("patient", "pt"), ("with", "w/"), ("history", "hx"), ("because of", "2/2"),
+          ("treatment", "tx"), ("weeks", "wks"), ("without", "w/o"), ("chemotherapy", "chemo"))  # fmt: skip
 
 
 def _hurried(rng: random.Random, writer: _Writer, text: str) -> str:

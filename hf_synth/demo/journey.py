@@ -19,7 +19,7 @@ from hf_synth.demo.simulator import running_simulator, true_label
 from hf_synth.errors import HfSynthError
 from hf_synth.folders import clear_disk_errors, private_folder, work_folder, write_stage
 from hf_synth.generation import generate
-from hf_synth.gold import load_gold
+from hf_synth.gold import load_gold, subset
 from hf_synth.hub import client_environment, connected, running_hub
 from hf_synth.journey import ARMS, Journey, run, score_table
 from hf_synth.llm import LLM
@@ -28,7 +28,7 @@ from hf_synth.publishing import publish_dataset, publish_model
 from hf_synth.task import Task, load_task
 
 if TYPE_CHECKING:
-    from datasets import Dataset, DatasetDict
+    from datasets import DatasetDict
 
 CAPTION = "Artificial notes, simulated LLM, tiny encoder: this shows that the software works, not a clinical benefit."
 DATASET, MODEL = "demo/synth-esophagitis", "demo/esophagitis-grader"
@@ -72,18 +72,17 @@ def demo(out: Path, *, seed: int = 0, full: bool = False, say: Callable[[str], N
     say(
         f"artificial gold: {len(gold['train']):,} notes for training (200 of them used), {len(gold['test']):,} for test"
     )
-    base = make_encoder(gold["train"]["text"], work_folder(out) / "encoder", seed=seed)
-
-    def synthetic(shown: Dataset) -> Dataset:
-        with running_simulator(seed=seed) as url:
-            llm = LLM("simulator", base_url=url, journal=work_folder(out) / "journal.sqlite")
-            rows = generate(task, shown, llm, 3_000 if full else 1_200, seed=seed)
-        kept = sum(status == "kept" for status in rows["label_status"])
-        say(f"simulated LLM: {kept:,} notes, {len(rows) - kept:,} answers rejected")
-        return rows
+    with running_simulator(seed=seed) as url:
+        llm = LLM("simulator", base_url=url, journal=work_folder(out) / "journal.sqlite")
+        shown = subset(task, gold["train"], 200, seed=seed)
+        rows = generate(task, shown, llm, 3_000 if full else 1_600, seed=seed)
+    texts = [text for text in rows["text"] if text is not None]
+    say(f"simulated LLM: {len(texts):,} notes, {len(rows) - len(texts):,} answers rejected")
+    # the encoder reads texts without labels: the clinic's, and those that were written
+    base = make_encoder([*gold["train"]["text"], *texts], work_folder(out) / "encoder", seed=seed)
 
     journey = run(
-        task, gold, synthetic, base_model=base, out=out, gold_size=200, arms=ARMS, args=DEMO_ARGS, seed=seed, say=say,
+        task, gold, rows, base_model=base, out=out, gold_size=200, arms=ARMS, args=DEMO_ARGS, seed=seed, say=say,
         gold_curve=(50, 100, 400, 800, 1_243) if full else (1_243,), caption=CAPTION,
     )  # fmt: skip
     labels = label_accuracy(task, journey)
@@ -139,9 +138,9 @@ def label_accuracy(task: Task, journey: Journey) -> dict[str, float]:
 
 def _label_line(labels: dict[str, float], policy: str) -> str:
     return (
-        f"labels right: {labels['llm']:.1%} as the simulator meant them, {labels['corrected']:.1%} after correction "
-        f"by {policy} ({labels['kept']:.1%} of the {labels['yield']:.1%} kept), {labels['argmax']:.1%} had every label been "
-        "replaced by the corrector's"
+        f"labels right: {labels['llm']:.1%} as the simulator meant them, {labels['corrected']:.1%} after correction by "
+        f"{policy} ({labels['kept']:.1%} of the {labels['yield']:.1%} kept), {labels['argmax']:.1%} had every label "
+        "been replaced by that of a model of the gold"
     )
 
 

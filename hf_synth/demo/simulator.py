@@ -1,9 +1,10 @@
 """The simulator: an offline stand-in for an LLM, which answers our real prompts through the real openai client.
 
-It is a program with phrase tables, not a language model. For the grades of esophagitis it writes notes in a style of its
-own from facts that it plans; about 30% of its labels are wrong, because the writing slips: a planned fact is left out, only
-considered, or contradicted, most often in borderline cases. The label it returns is the one it was asked for, as with a
-real LLM. For any other task it recombines the exemplars of the prompt. Everything follows from the messages and a seed.
+It is a program with phrase tables, not a language model. For the grades of esophagitis it writes notes in a style of
+its own from facts that it plans; about 30% of its labels are wrong, because the writing slips: a planned fact is left
+out, only considered, or contradicted, most often in borderline cases. The label it returns is the one it was asked
+for, as with a real LLM. For any other task it recombines the exemplars of the prompt. Everything follows from the
+messages and a seed.
 """
 
 from __future__ import annotations
@@ -26,8 +27,8 @@ if TYPE_CHECKING:
     from starlette.applications import Starlette
 
 MODEL = "simulator"
-_STATED = {"admitted": say.ADMITTED, "tube": say.TUBE, "fluids": say.FLUIDS, "changed": say.SOFT, "supplements": say.SUPPLEMENT,
-           "felt": say.MILD, "finding": say.FINDING}  # fmt: skip
+_STATED = {"admitted": say.ADMITTED, "tube": say.TUBE, "fluids": say.FLUIDS, "changed": say.SOFT,
+           "supplements": say.SUPPLEMENT, "felt": say.MILD, "finding": say.FINDING}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -161,6 +162,11 @@ def _plan(rng: random.Random, grade: int) -> Facts:
     )
 
 
+def _pick(rng: random.Random, ways: Sequence[str]) -> str:
+    """Draw a way of saying something: like a language model it has its favourites."""
+    return rng.choices(ways, [1 / (rank + 1) for rank in range(len(ways))])[0]
+
+
 def _state(rng: random.Random, planned: Facts, hazard: float) -> tuple[list[str], Facts]:
     """Put facts into sentences; each may slip: be left out, be only considered, or be overtaken by another."""
     said: list[str] = []
@@ -171,31 +177,31 @@ def _state(rng: random.Random, planned: Facts, hazard: float) -> tuple[list[str]
         odds = {"fluids": 0.34, "admitted": 0.27, "tube": 0.22, "changed": 0.3, "supplements": 0.26}[fact]
         if rng.random() < odds * hazard:
             if fact in say.CONSIDERED and rng.random() < 0.75:
-                said.append(rng.choice(say.CONSIDERED[fact]))
+                said.append(_pick(rng, say.CONSIDERED[fact]))
             if fact in ("admitted", "tube", "fluids") and rng.random() < 0.6:
-                said.append(rng.choice(say.SOFT))  # the milder thing is what ends up on the page
+                said.append(_pick(rng, say.SOFT))  # the milder thing is what ends up on the page
                 true["changed"] = True
         else:
-            said.append(rng.choice(_STATED[fact]))
+            said.append(_pick(rng, _STATED[fact]))
             true[fact] = True
     if planned.finding:
         if rng.random() < 0.22 * hazard:
-            said.append(rng.choice(say.REGULAR))
+            said.append(_pick(rng, say.REGULAR))
         else:
-            said.append(rng.choice(say.FINDING))
+            said.append(_pick(rng, say.FINDING))
             true["finding"] = True
     if planned.felt and not any(true.values()):
-        said.append(rng.choice(say.MILD))
+        said.append(_pick(rng, say.MILD))
         true["felt"] = True
     if planned == Facts(felt=True) and rng.random() < 0.36 * hazard:
-        said = [rng.choice(say.SOFT)] if rng.random() < 0.55 else [rng.choice(say.REGULAR)]
+        said = [_pick(rng, say.SOFT)] if rng.random() < 0.55 else [_pick(rng, say.REGULAR)]
         true = {"changed": said[0] in say.SOFT}
     if planned == Facts():
         if rng.random() < 0.22 * hazard:
-            said.append(rng.choice(say.MILD if rng.random() < 0.65 else say.SOFT))
+            said.append(_pick(rng, say.MILD if rng.random() < 0.65 else say.SOFT))
             true = {"felt": said[-1] in say.MILD, "changed": said[-1] in say.SOFT}
         else:
-            said.append(rng.choice(rng.choices((say.REGULAR, say.HISTORY, say.ELSEWHERE), (6, 2, 2))[0]))
+            said.append(_pick(rng, rng.choices((say.REGULAR, say.HISTORY, say.ELSEWHERE), (6, 2, 2))[0]))
     return list(dict.fromkeys(said)), Facts(**true)
 
 

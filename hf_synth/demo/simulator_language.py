@@ -1,7 +1,7 @@
 """The language of the simulator: fuller sentences than the clinic's, another style, the same wide vocabulary.
 
-Each sentence stands in one list only and is written out whole, so that what a simulated note states can be read back from
-its text (`simulator.true_label`).
+Each sentence stands in one list only and is written out whole, so that what a simulated note states can be read back
+from its text (`simulator.true_label`).
 """
 
 from __future__ import annotations

@@ -1,0 +1,163 @@
+"""Policies: the core's shapes and promises, and the decisions they make where the truth is known."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from hf_synth.correction import METHODS, Policy, apply, choose, denoise, fit, label_issues, temperature
+from hf_synth.crossfit import Rows, choose_method, decide, folds, linear_learner, text_features
+from hf_synth.errors import ColumnError, TaskError
+from hf_synth.task import REASONS, STATUSES
+
+
+def simulated(seed: int, *, right: float, corrector: float, n: int = 3_000, m: int = 200, k: int = 4):  # type: ignore[no-untyped-def]
+    """Make labels right at a rate and calibrated opinions right at another, erring independently of each other."""
+    rng = np.random.default_rng(seed)
+
+    def opinions(truth: np.ndarray) -> np.ndarray:
+        said = np.where(rng.random(len(truth)) < corrector, truth, (truth + rng.integers(1, k, len(truth))) % k)
+        probs = np.full((len(truth), k), (1 - corrector) / (k - 1))
+        probs[np.arange(len(truth)), said] = corrector
+        return probs
+
+    truth, gold = rng.integers(0, k, n), rng.integers(0, k, m)
+    meant = np.where(rng.random(n) < right, truth, (truth + rng.integers(1, k, n)) % k)
+    return truth, {"llm_label": meant, "pred_probs": opinions(truth), "gold_label": gold, "gold_probs": opinions(gold)}
+
+
+@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize(
+    ("corrector", "right"), [(0.85, 0.8), (0.6, 0.8), (0.85, 0.95), (0.5, 0.7), (0.9, 0.6), (0.4, 0.9)]
+)
+def test_posterior_never_makes_labels_worse_and_argmax_does(corrector: float, right: float, seed: int) -> None:
+    truth, given = simulated(seed, right=right, corrector=corrector)
+    labels = {}
+    for method in ("none", "argmax", "posterior"):
+        done = apply(fit(method, **given), given["llm_label"], given["pred_probs"])
+        labels[method] = float(np.mean(done.label == truth))
+    assert labels["posterior"] >= labels["none"] - 0.01
+    if corrector < right - 0.05:
+        assert labels["argmax"] < labels["none"] - 0.03
+        assert any("weaker" in w for w in fit("argmax", **given).warnings)
+    if corrector > right + 0.05:
+        assert labels["posterior"] > labels["none"] + 0.05
+
+
+@settings(max_examples=60, deadline=None)
+@given(seed=st.integers(0, 10_000), n=st.integers(1, 60), k=st.integers(2, 6), method=st.sampled_from(METHODS))
+def test_what_comes_out_keeps_its_promises(seed: int, n: int, k: int, method: str) -> None:
+    rng = np.random.default_rng(seed)
+    meant, probs = rng.integers(0, k, n), rng.dirichlet(np.ones(k), n)
+    gold, held_out = rng.integers(0, k, 20), rng.dirichlet(np.ones(k), 20)
+    policy = fit(method, llm_label=meant, pred_probs=probs, gold_label=gold, gold_probs=held_out)
+    assert Policy.from_json(json.loads(json.dumps(policy.to_json()))) == policy
+    done = apply(policy, meant, probs)
+    assert np.allclose(done.probs.sum(1), 1)
+    assert set(done.status) <= set(STATUSES)
+    assert set(done.reason) <= set(REASONS)
+    assert ((done.weight == 0) == (done.status == "dropped")).all()
+    assert (done.label[done.status == "kept"] == meant[done.status == "kept"]).all()
+    assert (done.label[done.status == "relabelled"] != meant[done.status == "relabelled"]).all()
+    assert np.isclose(sum(done.ratio(s) for s in ("kept", "relabelled", "dropped")), 1)
+    for label in set(policy.unseen) & set(meant.tolist()):  # nothing that gold lacks dies out
+        assert ((done.label == label) & (done.weight > 0)).any()
+    order = rng.permutation(n)
+    assert (apply(policy, meant[order], probs[order]).label == done.label[order]).all() or policy.unseen
+
+
+def test_confident_learning_agrees_with_cleanlab() -> None:
+    cleanlab = pytest.importorskip("cleanlab.filter")
+    _, given = simulated(0, right=0.8, corrector=0.85)
+    rng = np.random.default_rng(0)
+    probs = given["pred_probs"] * rng.uniform(0.8, 1.2, given["pred_probs"].shape)
+    probs /= probs.sum(1, keepdims=True)
+    theirs = cleanlab.find_label_issues(given["llm_label"], probs, filter_by="prune_by_noise_rate", n_jobs=1)
+    ours = label_issues(given["llm_label"], probs)
+    assert np.mean(ours == theirs) > 0.98
+
+
+def test_noise_is_taken_out_of_probabilities() -> None:
+    noise = np.array([[0.7, 0.2, 0.1], [0.1, 0.8, 0.1], [0.1, 0.3, 0.6]])
+    truth = np.eye(3)
+    assert (denoise(truth @ noise, noise, 500) > 0.9).sum() == 3
+
+
+def test_temperature_is_found() -> None:
+    rng = np.random.default_rng(0)
+    logits = rng.normal(size=(3_000, 3)) * 2
+    probs = np.exp(logits) / np.exp(logits).sum(1, keepdims=True)
+    labels = np.array([rng.choice(3, p=p) for p in probs])
+    sharp = probs**3 / (probs**3).sum(1, keepdims=True)
+    assert temperature(labels, sharp) == pytest.approx(3, rel=0.15)
+    assert temperature(labels, probs) == pytest.approx(1, rel=0.15)
+
+
+def test_audited_rows_are_counted_with_their_interval() -> None:
+    truth, given = simulated(0, right=0.7, corrector=0.6)
+    figures = fit("posterior", **given, audited={i: int(truth[i]) for i in range(50)}).figures
+    low, high = figures["generator_accuracy_audited_ci95"]
+    assert low < figures["generator_accuracy_audited"] < high
+    assert low < 0.7 < high
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ({"pred_probs": np.ones((3, 2))}, "sum to 1"),
+        ({"llm_label": [0, 1]}, "2 labels for 3 rows"),
+        ({"llm_label": [0, 1, 7]}, "outside"),
+        ({"llm_label": [0.5, 1, 1]}, "indices"),
+        ({"pred_probs": np.ones(3)}, "shape"),
+    ],
+)
+def test_bad_input_is_one_sentence(change: dict[str, object], says: str) -> None:
+    half = np.full((3, 2), 0.5)
+    given = {"llm_label": [0, 1, 1], "pred_probs": half, "gold_label": [0, 1, 1], "gold_probs": half}
+    with pytest.raises(ColumnError, match=says):
+        fit("posterior", **(given | change))  # type: ignore[arg-type]
+    with pytest.raises(TaskError, match="unknown method"):
+        fit("magic", **given)  # type: ignore[arg-type]
+
+
+def test_the_preferred_method_stands_within_noise() -> None:
+    rng = np.random.default_rng(0)
+    gold = rng.integers(0, 2, 200)
+    hits = rng.random(200) < 0.8
+    even = {"posterior": hits, "none": np.where(np.arange(200) == 3, True, hits)}  # one row better, if that
+    assert choose(even, gold, prefer=("posterior", "none")).method == "posterior"
+    clear = {"posterior": rng.random(200) < 0.5, "none": rng.random(200) < 0.9}
+    assert choose(clear, gold, prefer=("posterior", "none")).method == "none"
+
+
+def test_folds_keep_groups_whole_and_spread_rare_labels() -> None:
+    labels = np.array([0] * 40 + [1] * 5 + [2] * 5)
+    groups = [i // 2 for i in range(50)]
+    fold = folds(labels, groups, 5, seed=0)
+    assert all(len({fold[i] for i in range(50) if groups[i] == g}) == 1 for g in set(groups))
+    assert len(set(folds(labels, None, 5, seed=0)[labels == 1])) == 5
+
+
+def test_auto_does_not_harm_where_argmax_does() -> None:
+    """With 10% noise and 50 gold rows the corrector is worse than the prompt: a test of the decision."""
+    rng = np.random.default_rng(0)
+    words = [[f"w{c}x{i}" for i in range(60)] for c in range(4)]
+
+    def text(label: int) -> str:
+        return " ".join([*rng.choice(words[label], 3), *rng.choice([w for some in words for w in some], 5)])
+
+    truth = rng.integers(0, 4, 500)
+    meant = np.where(rng.random(500) < 0.9, truth, (truth + 1) % 4)
+    gold = np.arange(50) % 4
+    x_gold, x_rows = text_features([text(c) for c in gold], [text(c) for c in truth])
+    learn = linear_learner(x_gold, x_rows, gold, 4)
+    rows = Rows(meant, gold, None, 4, {})
+    choice = choose_method(rows, learn)
+    assert choice.method != "argmax"
+    right = {m: float(np.mean(decide(rows, learn, m)[1].label == truth)) for m in ("argmax", choice.method)}
+    assert right["argmax"] < 0.85
+    assert right[choice.method] >= 0.89
