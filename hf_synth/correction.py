@@ -304,7 +304,7 @@ def _warnings(figures: Mapping[str, Any], unseen: Sequence[int]) -> tuple[str, .
     if figures["gold_rows"] < 100:
         said.append(f"{figures['gold_rows']} gold rows are few: the noise matrix leans on its prior")
     if unseen:
-        said.append(f"gold lacks {len(unseen)} of the labels: rows meant for them are left as they are")
+        said.append(f"gold lacks {len(unseen)} of the labels: not all rows meant for them may leave")
     return tuple(said)
 
 

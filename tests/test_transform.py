@@ -16,7 +16,7 @@ from datasets.fingerprint import Hasher
 from tiny import TINY_ARGS, tiny_base
 
 from hf_synth import LLM, GenerateAndCorrect, Task, fit_policy, generate, load_gold, load_task
-from hf_synth.demo.simulator import running_simulator
+from hf_synth.demo.simulator import Faults, running_simulator
 from hf_synth.errors import ColumnError, TaskError
 from hf_synth.task import access_of
 from hf_synth.training import train
@@ -150,7 +150,7 @@ def test_the_fingerprint_is_equal_elsewhere_and_follows_what_decides(
 
 
 def test_a_failing_row_is_a_rejected_row(gold: Dataset, tmp_path: Path) -> None:
-    with running_simulator(seed=0, p_refusal=1.0) as url:
+    with running_simulator(seed=0, faults=Faults(refusal=1.0)) as url:
         llm = LLM("simulator", base_url=url, journal=tmp_path / "j.sqlite")
         made = gold.select(range(3)).map(GenerateAndCorrect(CLINIC, llm, exemplars=gold))
     assert made["label_status"] == ["rejected"] * 3
