@@ -68,7 +68,7 @@ def closed_port() -> int:
 
 def test_answers_come_in_order_whatever_the_delays(tmp_path: Path) -> None:
     def answer(request: dict[str, Any], number: int) -> Said:
-        return Said(content(request).upper(), delay=0.05 if number % 7 == 0 else 0.001 * (number % 3))
+        return Said(content(request).upper(), delay=0.08 if number % 7 == 0 else 0.03 + 0.01 * (number % 3))
 
     with serving(answer) as server:
         answers = make(server, tmp_path, concurrency=8).chat(questions(60), temperature=0.5)

@@ -91,7 +91,7 @@ def test_the_prompt_asks_and_a_sample_answer_parses(name: str, tmp_path: Path) -
     text = "\n".join(m["content"] for m in messages)
     assert all(label in text for label in asked)
     assert json.dumps(shown[0][task.text_columns[0]], ensure_ascii=False)[1:-1] in text
-    assert hidden[task.text_columns[0]] not in text
+    assert json.dumps(hidden[task.text_columns[0]], ensure_ascii=False) not in text
     sample = {c: f"A made-up {c} that is long enough to be a passage of a note." for c in task.text_columns}
     answer = json.dumps({"entries": [sample | {task.label_column: asked[0]}]})
     parsed = parse(task, answer, asked)
