@@ -12,6 +12,7 @@ from typing import Any
 
 import datasets
 
+from hf_synth.building import GoldBuilder, Parts, convert
 from hf_synth.demo.clinic import write_notes
 from hf_synth.task import Prompt, Task
 
@@ -50,6 +51,7 @@ TASKS = {
         license="Apache-2.0",
         group_column="group",
         leaks=LEAKS,
+        suites=("extra",),
         description="Artificial radiation-oncology notes graded 0-3 for esophagitis (CTCAE v5.0); not patients.",
     )
 }
@@ -65,24 +67,27 @@ class ClinicConfig(datasets.BuilderConfig):
     notes_seed: int = 0
 
 
-class Clinic(datasets.GeneratorBasedBuilder):
+class Clinic(GoldBuilder):
     """Write the notes of the artificial clinic; patients of one split are in no other."""
 
+    TASKS = TASKS
+    NEEDS_FILES = False
     BUILDER_CONFIG_CLASS = ClinicConfig
-    BUILDER_CONFIGS = [ClinicConfig(name=c, version=t.version) for c, t in TASKS.items()]  # noqa: RUF012
-
-    def _info(self) -> datasets.DatasetInfo:
-        return datasets.DatasetInfo(features=TASKS[self.config.name].gold_features())
 
     def _split_generators(self, dl_manager: Any) -> list[datasets.SplitGenerator]:
-        sizes = {"train": self.config.n_train, "validation": self.config.n_validation, "test": self.config.n_test}
         return [
-            datasets.SplitGenerator(name, gen_kwargs={"n": n, "split": name, "seed": 3 * self.config.notes_seed + k})
-            for k, (name, n) in enumerate(sizes.items())
+            datasets.SplitGenerator(s, gen_kwargs={"split": s, "files": {}}) for s in ("train", "validation", "test")
         ]
 
-    def _generate_examples(self, n: int, split: str, seed: int) -> Iterator[tuple[str, dict[str, Any]]]:
-        task = TASKS[self.config.name]
-        for note in write_notes(n, seed=seed):
-            id = f"{split}-{note.id}"
-            yield id, task.gold_row(id, f"{split}-{note.patient_id}", GRADES[note.grade], note.text)
+    def rows(self, split: str, files: Parts) -> Iterator[dict[str, Any]]:
+        """Write the notes of one split."""
+        config = self.config
+        sizes = {"train": config.n_train, "validation": config.n_validation, "test": config.n_test}
+        seed = 3 * config.notes_seed + list(sizes).index(split)
+        for note in write_notes(sizes[split], seed=seed):
+            id, patient = f"{split}-{note.id}", f"{split}-{note.patient_id}"
+            yield self.task.gold_row(id, patient, GRADES[note.grade], note.text)
+
+
+if __name__ == "__main__":
+    raise SystemExit(convert(__file__))

@@ -5,8 +5,9 @@ this task reads whatever the user holds in one of these forms, as .csv, .jsonl o
 
     folder/                         or a single file, which is then split by patient
       train.csv
-      validation.csv (or dev.csv)
-      test.csv
+      validation.csv (or dev.csv)                   optional
+      test.csv                                      optional
+      out_of_domain.csv                             optional: notes of another disease site (345 in the paper)
 
 Columns, with the other names that are understood:
     text          gpt_section, "Full Text"           the note
@@ -21,13 +22,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
-import datasets
-
+from hf_synth.building import GoldBuilder, Parts, convert
 from hf_synth.reading import label_field, pick_column, read_table, text_field
-from hf_synth.task import Prompt, Task
+from hf_synth.sources import ROWS
+from hf_synth.task import TABLES, Prompt, Task
 
 # CTCAE v5.0, esophagitis, in our own words (https://ctep.cancer.gov, CTCAE v5.0); 4 and 5 are not in the data.
 MEANINGS = (
@@ -72,19 +72,9 @@ GRADE = Task(
     "arXiv:2403.19511.",
     group_column="group",
     leaks=LEAKS,
-    files={
-        "train": ("train.csv", "train.jsonl", "train.parquet"),
-        "validation": (
-            "validation.csv",
-            "validation.jsonl",
-            "validation.parquet",
-            "dev.csv",
-            "dev.jsonl",
-            "dev.parquet",
-        ),
-        "test": ("test.csv", "test.jsonl", "test.parquet"),
-    },
-    optional_splits=("validation", "test"),
+    files=TABLES | {"out_of_domain": tuple(n.replace("test.", "out_of_domain.") for n in TABLES["test"])},
+    optional_files=("validation", "test", "out_of_domain"),
+    suites=("paper",),
     description="CTCAE v5.0 grade of esophagitis that a radiation-oncology note documents.",
 )
 
@@ -106,27 +96,25 @@ def _merge(config: str) -> Task:
 TASKS = {config: _merge(config) for config in MERGED}
 
 
-class Esophagitis(datasets.GeneratorBasedBuilder):
+class Esophagitis(GoldBuilder):
     """Read the user's own graded notes."""
 
-    BUILDER_CONFIGS = [datasets.BuilderConfig(name=c, version=t.version) for c, t in TASKS.items()]  # noqa: RUF012
+    TASKS = TASKS
 
-    def _info(self) -> datasets.DatasetInfo:
-        return datasets.DatasetInfo(features=TASKS[self.config.name].gold_features())
-
-    def _split_generators(self, dl_manager: Any) -> list[datasets.SplitGenerator]:
-        files = self.config.data_files
-        return [datasets.SplitGenerator(s, gen_kwargs={"file": Path(f[0]), "split": s}) for s, f in files.items()]
-
-    def _generate_examples(self, file: Path, split: str) -> Iterator[tuple[str, dict[str, Any]]]:
-        task = TASKS[self.config.name]
+    def rows(self, split: str, files: Parts) -> Iterator[dict[str, Any]]:
+        """Read the table of one split."""
+        file = files[ROWS][0]
         names = {str(grade): name for grade, name in enumerate(MERGED[self.config.name])}
         for number, row in read_table(file):
             text = pick_column(file, row, "text", "gpt_section", "Full Text") or ""
             grade = pick_column(file, row, "grade", "degree", "Free Text Grade") or ""
             patient = pick_column(file, row, "patient_id", "patient", "mrn_hash", required=False)
             note = pick_column(file, row, "note_id", "id", required=False)
-            id = f"{split}-{row[note] if note else number}"
-            group = str(row[patient]) if patient and row[patient] is not None else None
+            id = f"{split}-{row[note] if note and row[note] not in (None, '') else number}"
+            group = str(row[patient]) if patient and row[patient] not in (None, "") else None
             label = label_field(file, number, row, grade, names)
-            yield id, task.gold_row(id, group, label, text_field(file, number, row, text))
+            yield self.task.gold_row(id, group, label, text_field(file, number, row, text))
+
+
+if __name__ == "__main__":
+    raise SystemExit(convert(__file__))

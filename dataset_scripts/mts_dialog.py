@@ -7,7 +7,9 @@ Expected folder, as the source's `Main-Dataset` has it:
     MTS-Dialog-TestSet-1-MEDIQA-Chat-2023.csv             200 rows
     MTS-Dialog-TestSet-2-MEDIQA-Sum-2023.csv              200 rows, optional: becomes split `test2`
 
-Columns: ID, section_header (20 values), section_text, dialogue. Config `section`: section_text -> section_header.
+Columns: ID, section_header (20 values), section_text, dialogue.
+Configs: `section` section_text -> section_header - `dialogue` dialogue -> section_header - `summary` dialogue ->
+section_text, as text.
 30 texts of the first test set and 17 of validation stand in train too; official splits stay as they are, and
 `evaluate(..., exclude=train)` gives the scores without those rows.
 """
@@ -15,12 +17,12 @@ Columns: ID, section_header (20 values), section_text, dialogue. Config `section
 from __future__ import annotations
 
 from collections.abc import Iterator
-from pathlib import Path
+from dataclasses import replace
 from typing import Any
 
-import datasets
-
+from hf_synth.building import GoldBuilder, Parts, convert
 from hf_synth.reading import label_field, pick_column, read_csv, text_field
+from hf_synth.sources import ROWS
 from hf_synth.task import Prompt, Task
 
 HEADERS = {
@@ -46,9 +48,13 @@ HEADERS = {
     "LABS": "laboratory results",
 }
 
+SYSTEM = (
+    "You are a clinician who writes realistic, wholly invented {what} for teaching a {model}. Vary patients, "
+    "specialties, wording and length. Never copy an example{never}."
+)
+
 PROMPT = Prompt(
-    system="You are a clinician who writes realistic, wholly invented passages of outpatient notes for teaching a "
-    "classifier. Vary patients, specialties, wording and length. Never copy an example and never write the heading.",
+    system=SYSTEM.format(what="passages of outpatient notes", model="classifier", never=" and never write the heading"),
     instruction="Write new passages of clinical notes. Each passage is the body of one section of a note; its label is "
     "that section.",
     exemplars="same_label",
@@ -56,54 +62,92 @@ PROMPT = Prompt(
     asks_for="one_label",
     rows=4,
 )
+DIALOGUE_PROMPT = replace(
+    PROMPT,
+    system=SYSTEM.format(what="conversations of doctor and patient", model="classifier", never=""),
+    instruction="Write new conversations, each line begun by who speaks. Each conversation is about what one section "
+    "of the note will hold; its label is that section. Nobody in it names the section.",
+    n_exemplars=2,
+    rows=2,
+)
+SUMMARY_PROMPT = Prompt(
+    system=SYSTEM.format(what="conversations of doctor and patient", model="summarizer", never=""),
+    instruction="Write new conversations of a doctor and a patient, each line begun by who speaks, and for each the "
+    "passage of the clinical note that a careful doctor would write from it and nothing else.",
+    exemplars="mixed",
+    n_exemplars=2,
+    rows=2,
+)
+
+SECTION = Task(
+    name="mts_dialog",
+    config="section",
+    kind="single_label",
+    text_columns=("text",),
+    label_column="label",
+    labels=tuple(HEADERS),
+    label_meanings=tuple(HEADERS.values()),
+    prompts=(PROMPT,),
+    metrics=("macro_f1", "accuracy", "macro_f1_min10"),
+    access="open",
+    license="CC-BY-4.0",
+    source_url="https://github.com/abachaa/MTS-Dialog",
+    citation="Ben Abacha, Yim, Fan, Lin. An Empirical Study of Clinical Note Generation from Doctor-Patient "
+    "Encounters. EACL 2023.",
+    files={
+        "train": ("MTS-Dialog-TrainingSet.csv",),
+        "validation": ("MTS-Dialog-ValidationSet.csv",),
+        "test": ("MTS-Dialog-TestSet-1-MEDIQA-Chat-2023.csv",),
+        "test2": ("MTS-Dialog-TestSet-2-MEDIQA-Sum-2023.csv",),
+    },
+    optional_files=("test2",),
+    suites=("extra",),
+    description="Which of 20 sections a passage of a clinical note belongs to.",
+)
 
 TASKS = {
-    "section": Task(
-        name="mts_dialog",
-        config="section",
-        kind="single_label",
-        text_columns=("text",),
-        label_column="label",
-        labels=tuple(HEADERS),
-        label_meanings=tuple(HEADERS.values()),
-        prompts=(PROMPT,),
-        metrics=("macro_f1", "accuracy", "macro_f1_min10"),
-        access="open",
-        license="CC-BY-4.0",
-        source_url="https://github.com/abachaa/MTS-Dialog",
-        citation="Ben Abacha, Yim, Fan, Lin. An Empirical Study of Clinical Note Generation from Doctor-Patient "
-        "Encounters. EACL 2023.",
-        files={
-            "train": ("MTS-Dialog-TrainingSet.csv",),
-            "validation": ("MTS-Dialog-ValidationSet.csv",),
-            "test": ("MTS-Dialog-TestSet-1-MEDIQA-Chat-2023.csv",),
-            "test2": ("MTS-Dialog-TestSet-2-MEDIQA-Sum-2023.csv",),
-        },
-        optional_splits=("test2",),
-        description="Which of 20 sections a passage of a clinical note belongs to.",
-    )
+    "section": SECTION,
+    "dialogue": replace(
+        SECTION,
+        config="dialogue",
+        prompts=(DIALOGUE_PROMPT,),
+        description="Which of 20 sections of a clinical note a conversation of doctor and patient fills.",
+    ),
+    "summary": replace(
+        SECTION,
+        config="summary",
+        kind="text2text",
+        text_columns=("document",),
+        label_column="summary",
+        labels=(),
+        label_meanings=(),
+        prompts=(SUMMARY_PROMPT,),
+        metrics=("rougeL", "rouge1", "rouge2"),
+        description="The passage of a clinical note that sums a conversation of doctor and patient up.",
+    ),
 }
 
 
-class MtsDialog(datasets.GeneratorBasedBuilder):
+class MtsDialog(GoldBuilder):
     """Read the CSV files of MTS-Dialog."""
 
-    BUILDER_CONFIGS = [datasets.BuilderConfig(name=c, version=t.version) for c, t in TASKS.items()]  # noqa: RUF012
+    TASKS = TASKS
 
-    def _info(self) -> datasets.DatasetInfo:
-        task = TASKS[self.config.name]
-        return datasets.DatasetInfo(features=task.gold_features(), license=task.license, homepage=task.source_url)
-
-    def _split_generators(self, dl_manager: Any) -> list[datasets.SplitGenerator]:
-        files = self.config.data_files
-        return [datasets.SplitGenerator(s, gen_kwargs={"file": Path(f[0]), "split": s}) for s, f in files.items()]
-
-    def _generate_examples(self, file: Path, split: str) -> Iterator[tuple[str, dict[str, Any]]]:
-        task = TASKS[self.config.name]
+    def rows(self, split: str, files: Parts) -> Iterator[dict[str, Any]]:
+        """Read the table of one split."""
+        task, file = self.task, files[ROWS][0]
         names = {h: h for h in HEADERS}
+        column = "section_text" if task.config == "section" else "dialogue"
         for number, row in read_csv(file):
-            for column in ("ID", "section_header", "section_text"):
-                pick_column(file, row, column)
-            label = label_field(file, number, row, "section_header", names)
-            id = f"{split}-{text_field(file, number, row, 'ID')}"
-            yield id, task.gold_row(id, None, label, text_field(file, number, row, "section_text"))
+            for name in ("ID", "section_header", "section_text", "dialogue"):
+                pick_column(file, row, name)
+            id, text = f"{split}-{text_field(file, number, row, 'ID')}", text_field(file, number, row, column)
+            if task.kind == "text2text":
+                label = text_field(file, number, row, "section_text")
+            else:
+                label = label_field(file, number, row, "section_header", names)
+            yield task.gold_row(id, None, label, text)
+
+
+if __name__ == "__main__":
+    raise SystemExit(convert(__file__))

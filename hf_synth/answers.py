@@ -91,6 +91,8 @@ def _check(task: Task, entry: Mapping[str, Any], asked: Sequence[str]) -> Parsed
         target = value if isinstance(value, str) else ""
         if not target.strip():
             return Parsed(reason="empty")
+        if task.targets and target.strip() not in task.targets:
+            return Parsed(reason="unknown_label")
         return Parsed({**row, task.label_column: _clean(target)})
     if value is None and len(asked) == 1:
         value = [asked[0]] if task.kind == "multi_label" else asked[0]

@@ -17,6 +17,9 @@ from pathlib import Path
 from hf_synth.errors import HfSynthError
 
 METHODS = ("auto", "none", "argmax", "agree", "clean_drop", "posterior")
+KINDS = ("single_label", "multi_label", "text2text")
+ACCESSES = ("open", "restricted", "credentialed")
+_TASK = 'a task ("mednli:pair", "esophagitis:presence"), a .py file, or a folder that `gold` wrote'
 STRATEGIES = ("augment", "replace", "synthetic", "gold")
 
 
@@ -89,16 +92,29 @@ def _parser() -> argparse.ArgumentParser:
     def verb(name: str, help: str, *, task: bool = True) -> argparse.ArgumentParser:
         made = verbs.add_parser(name, parents=[shared], help=help, description=help[0].upper() + help[1:] + ".")
         if task:
-            made.add_argument("task", metavar="TASK", help='a task ("mednli", "esophagitis:presence") or a .py file')
+            made.add_argument("task", metavar="TASK", help=_TASK)
         return made
 
     add = verb("tasks", "list the tasks and the files they need", task=False).add_argument
     add("--gold", type=Path, metavar="PATH", help="say which tasks find their files there")
 
     add = verb("gold", "read gold as its source hands it over and write it as an exported folder").add_argument
-    add("path", type=Path, nargs="?", metavar="PATH", help="folder or file of the source (none for `clinic`)")
+    add("path", type=Path, nargs="?", metavar="PATH", help="folder, archive or file of the source (none for `clinic`)")
     add("--out", type=Path, required=True, metavar="DIR")
     add("--mask-leaks", action="store_true", help='take phrases that give the label away ("grade 2") out of the texts')
+    add("--option", action="append", default=[], metavar="NAME=VALUE", help="an option of the task; may be repeated")
+    own = verbs.choices["gold"].add_argument_group("a table of one's own, with TASK its path or a name")
+    own.add_argument("--text-column", action="append", metavar="NAME", help="column of the text; twice for a pair")
+    own.add_argument("--label-column", metavar="NAME", help="column of the label, or of the target text")
+    own.add_argument("--kind", choices=KINDS, default="single_label")
+    own.add_argument("--labels", default="", metavar="A,B,...", help="labels in order (default: those of the table)")
+    own.add_argument("--group-column", metavar="NAME", help="what must not straddle a split, e.g. patient_id")
+    own.add_argument("--access", choices=ACCESSES, default="restricted")
+
+    made = verb("new-task", "write a commented task script to fill in, and its test", task=False)
+    made.set_defaults(verb="new_task")
+    made.add_argument("name", metavar="NAME", help="name of the task: lower case letters, digits and _")
+    made.add_argument("--out", type=Path, default=Path(), metavar="DIR", help="where the files go (default: here)")
 
     made = verb("generate", "ask an LLM for synthetic labelled notes")
     _gold_options(made)
@@ -192,7 +208,7 @@ def _llm_options(parser: argparse.ArgumentParser, *, required: bool) -> None:
 def _synthetic_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--text-column", action="append", metavar="NAME", help="text column of rows made elsewhere")
     parser.add_argument("--llm-label-column", default="llm_label", metavar="NAME")
-    parser.add_argument("--access", choices=("open", "restricted", "credentialed"), help="of rows that carry none")
+    parser.add_argument("--access", choices=ACCESSES, help="of rows that carry none")
 
 
 def _model_options(parser: argparse.ArgumentParser) -> None:

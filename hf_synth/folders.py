@@ -17,12 +17,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hf_synth.errors import ColumnError, MissingGoldError, OutputError, RowError
-from hf_synth.task import Task, access_of, strictest
+from hf_synth.task import MANIFEST, Task, access_of, strictest, task_to_json
 
 if TYPE_CHECKING:
     from datasets import Dataset, DatasetDict
 
-MANIFEST = "hf_synth.json"
+__all__ = ["MANIFEST", "WORK", "cache_folder", "clear_disk_errors", "new_folder", "private_folder", "read_dataset",
+           "read_export", "read_manifest", "work_folder", "write_stage"]  # fmt: skip
+
 WORK = ".hf_synth"  # our own corner of a user's folder: caches, the journal
 
 _DISK = {
@@ -103,7 +105,9 @@ def write_stage(task: Task, dataset: Dataset | DatasetDict, path: Path, *, stage
 
     splits = {"train": dataset} if isinstance(dataset, Dataset) else dict(dataset)
     access = strictest(task.access, *(access_of(rows) for rows in splits.values()))
-    known = {"stage": stage, "task": task.full_name, "task_version": task.version, "access": access}
+    known: dict[str, Any] = {"stage": stage, "task": task.full_name, "task_version": task.version, "access": access}
+    if task.script is None:
+        known["definition"] = task_to_json(task)
     counts = {split: len(rows) for split, rows in splits.items()}
     with new_folder(path) as draft:
         for split, rows in splits.items():

@@ -1,31 +1,33 @@
 """Gold: the raw files a user holds become a typed `DatasetDict`, split by patient, cached nowhere but beside them.
 
-The builder of a task (a `datasets.GeneratorBasedBuilder` in its script) reads the files. Its cache lies in
-`<gold folder>/.hf_synth/cache`, named by a digest of builder code, task and source files, so that neither a changed
-file nor changed code ever meets an old cache.
+The builder of a task (a `GoldBuilder` in its script) reads the files. Its cache lies in `<gold
+folder>/.hf_synth/cache`, named by a digest of builder code, task and source files, so that neither a changed file nor
+changed code ever meets an old cache.
 """
 
 from __future__ import annotations
 
 import hashlib
 import inspect
+import logging
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from hf_synth.errors import ColumnError, GoldError, HfSynthError, MissingGoldError, RowError, TaskError
+from hf_synth.errors import ColumnError, GoldError, HfSynthError, RowError, TaskError
 from hf_synth.folders import MANIFEST, cache_folder, read_export, read_manifest
-from hf_synth.reading import WHOLE, digest_files, find_files, label_field, pick_column, read_table, text_field
-from hf_synth.task import Task, access_of, check_columns, label_names, strictest, task_script
+from hf_synth.sources import WHOLE
+from hf_synth.task import Task, access_of, check_columns, label_names, list_tasks, strictest, task_script
 
 if TYPE_CHECKING:
-    from datasets import Dataset, DatasetDict
+    from datasets import Dataset, DatasetDict, IterableDatasetDict
 
 SPLIT_SHARES = {"train": 0.7, "validation": 0.1, "test": 0.2}  # of the groups, where the source has no splits
+
+_LOG = logging.getLogger(__name__)
 
 
 def load_gold(
@@ -33,11 +35,12 @@ def load_gold(
 ) -> DatasetDict:
     """Load gold rows as a `DatasetDict` with the task's features.
 
-    Official splits stay as they are. Where the source is one file, it is split by group (patient, admission) into
-    train / validation / test, with equal texts never on both sides.
+    Official splits stay as they are; where groups stand in two of them, that is said. Where the source has no splits,
+    it is split by group (patient, admission) into train / validation / test, with equal texts never on both sides.
 
     Args:
-        path: the source's folder or file, or a folder exported by `hf-synth gold`; None for tasks without files.
+        path: the source's folder, archive (.zip, .tar.gz) or file, or a folder exported by `hf-synth gold`; None for
+            tasks without files.
         seed: of the split by groups.
         mask_leaks: take the task's label leaks ("grade 2", a "Toxicity Grading" section) out of the texts.
         options: fields of the builder's own config, e.g. `n_train=400` for the clinic.
@@ -46,24 +49,80 @@ def load_gold(
         MissingGoldError: files are not there.
         RowError: a row is malformed; names file and row.
         GoldError: a split holds no row, or the folder was exported from another task.
+        TaskError: an option is not one of this task.
     """
     folder = None if path is None else Path(path)
     if folder is not None and (folder / MANIFEST).is_file():
         gold = _from_export(task, folder)
-    elif task.script is None:
-        gold = _from_columns(task, folder)
     else:
         gold = _from_builder(task, folder, options)
     _check_not_empty(task, {split: len(rows) for split, rows in gold.items()})
     if set(gold) == {WHOLE}:
         gold = split_by_group(task, gold[WHOLE], seed=seed)
+    else:
+        _say_shared_groups(gold)
     return gold.map(_mask_texts, fn_kwargs={"columns": task.text_columns, "leaks": task.leaks}) if mask_leaks else gold
+
+
+def as_streaming_dataset(
+    task: Task, path: str | Path | None = None, *, mask_leaks: bool = False, **options: Any
+) -> IterableDatasetDict:
+    """Read gold rows as a stream that writes nothing: the splits of the source, or one split "rows" where it has none.
+
+    Args:
+        path, mask_leaks, options: as for `load_gold`.
+
+    Raises:
+        HfSynthError: as `load_gold`; for a wrong row, when the stream comes to it.
+    """
+    stream = _builder(task, None if path is None else Path(path), options).as_streaming_dataset()
+    how = {"columns": task.text_columns, "leaks": task.leaks}
+    return stream.map(_mask_texts, fn_kwargs=how, features=task.gold_features()) if mask_leaks else stream
+
+
+def register() -> list[str]:
+    """Make `load_dataset("hf_synth/mednli", data_dir=...)` work in this process, for every task of ours.
+
+    The cache lies in the data folder. What has no splits comes as one split "rows": `load_gold` splits by group. This
+    leans on a private table of `datasets`, since it has no entry points for builders.
+
+    Returns:
+        The names.
+
+    Raises:
+        HfSynthError: this version of `datasets` has no such table.
+    """
+    from datasets import packaged_modules
+
+    table = getattr(packaged_modules, "_PACKAGED_DATASETS_MODULES", None)
+    if not isinstance(table, dict):
+        raise HfSynthError("this version of datasets has no table of builders; use load_gold")
+    made = {f"hf_synth/{t.name}": (task_script(t.name).__name__, "0") for t in list_tasks()}
+    table.update(made)
+    return list(made)
 
 
 def _check_not_empty(task: Task, counts: Mapping[str, int]) -> None:
     for split, count in counts.items():
         if count == 0:
             raise GoldError(f"split {split!r} of task {task.full_name!r} holds no row; check its file")
+
+
+def _say_shared_groups(gold: DatasetDict) -> None:
+    """Warn where the source's own splits share patients, admissions or notes."""
+    groups = {split: set(_values(rows, "group")) for split, rows in gold.items()}
+    for split, own in groups.items():
+        shared = len(own & groups["train"]) if "train" in groups and split != "train" else 0
+        if shared:
+            _LOG.warning(
+                "split %s shares %s of its %s groups with train, as the source has it", split, shared, len(own)
+            )
+
+
+def _values(rows: Dataset, column: str) -> Iterator[Any]:
+    """Give the values of a column, a batch of rows in memory at a time."""
+    for batch in rows.select_columns([column]).with_format("arrow").iter(batch_size=10_000):
+        yield from batch[column].to_pylist()
 
 
 def _from_export(task: Task, folder: Path) -> DatasetDict:
@@ -80,44 +139,43 @@ def _from_export(task: Task, folder: Path) -> DatasetDict:
 
 
 def task_builder(task: Task) -> type[Any]:
-    """Give the builder class that a task's script defines.
+    """Give the builder class that a task's script defines; of a task without script, the one that reads its columns.
 
     Raises:
         TaskError: the script has none.
     """
     from datasets import GeneratorBasedBuilder
 
-    module = task_script(task.script or "")
+    if task.script is None:
+        from hf_synth.columns import columns_builder
+
+        return columns_builder(task)
+    module = task_script(task.script)
     for value in vars(module).values():
         own = inspect.isclass(value) and value.__module__ == module.__name__
         if own and issubclass(value, GeneratorBasedBuilder):
             found: type[Any] = value
             return found
-    raise TaskError(f"{module.__name__} defines no datasets.GeneratorBasedBuilder")
+    raise TaskError(f"{module.__name__} defines no builder (a class of hf_synth.building.GoldBuilder)")
+
+
+def _builder(task: Task, folder: Path | None, options: Mapping[str, Any]) -> Any:
+    where = {} if folder is None else {"data_dir": str(folder)}
+    try:
+        return task_builder(task)(config_name=task.config, **where, **options)
+    except (ValueError, TypeError, AttributeError):
+        given = ", ".join(options) or "none"
+        raise TaskError(f"task {task.full_name!r} cannot be read with these options ({given})") from None
 
 
 def _from_builder(task: Task, folder: Path | None, options: Mapping[str, Any]) -> DatasetDict:
     from datasets import Dataset, DatasetDict
-    from datasets.data_files import DataFilesDict, DataFilesList
     from datasets.exceptions import DatasetGenerationError
 
-    if folder is None and task.files:
-        raise MissingGoldError(f"task {task.full_name!r} needs the folder of its files{_source(task)}")
-    files = find_files(task, folder) if folder is not None and task.files else {}
-    given = DataFilesDict({s: DataFilesList([str(f)], origin_metadata=[()]) for s, f in files.items()})
-    builder = task_builder(task)
-    cache = cache_folder(folder) if folder is not None else None
-    made = builder(
-        config_name=task.config,
-        data_files=given or None,
-        cache_dir=str(cache) if cache else None,
-        hash=_digest(task, builder, list(files.values())),
-        **options,
-    )
+    made = _builder(task, folder, options)
     try:
-        if cache is None:  # nothing may be written beside the files: hold the rows in memory
-            stream = made.as_streaming_dataset()
-            features = task.gold_features()
+        if folder is None or cache_folder(folder) is None:  # nothing may be written beside the files: hold the rows
+            stream, features = made.as_streaming_dataset(), task.gold_features()
             return DatasetDict({s: Dataset.from_list(list(rows), features=features) for s, rows in stream.items()})
         made.download_and_prepare()
         _check_not_empty(task, {s: info.num_examples for s, info in made.info.splits.items()})
@@ -130,66 +188,6 @@ def _from_builder(task: Task, folder: Path | None, options: Mapping[str, Any]) -
         raise GoldError(
             f"task {task.full_name!r}: its builder failed ({problem}); check the files in {folder}"
         ) from None
-
-
-def _digest(task: Task, builder: type[Any], files: list[Path]) -> str:
-    module: ModuleType | None = inspect.getmodule(builder)
-    code = Path(str(module.__file__)) if module else ""
-    reader = Path(str(inspect.getsourcefile(read_table)))
-    return digest_files(task.fingerprint(), code, reader, *files)[:32]
-
-
-def _source(task: Task) -> str:
-    names = [n for alternatives in task.files.values() for n in alternatives[:1]]
-    where = f"; get them at {task.source_url}" if task.source_url else ""
-    return f": {', '.join(names)}{where}"
-
-
-# --- from columns of the user's own table ---------------------------------------------------------------------------
-
-
-def _from_columns(task: Task, path: Path | None) -> DatasetDict:
-    from datasets import Dataset, DatasetDict
-
-    if path is None or not path.exists():
-        raise MissingGoldError(f"task {task.full_name!r} needs the path of a .csv, .jsonl or .parquet file")
-    files = {WHOLE: path} if path.is_file() else _splits_of(path)
-    features = task.gold_features()
-    return DatasetDict(
-        {split: Dataset.from_list(_rows_of(task, split, file), features=features) for split, file in files.items()}
-    )
-
-
-def _splits_of(folder: Path) -> dict[str, Path]:
-    """Find train / validation / test tables by their names."""
-    names = {"train": ("train",), "validation": ("validation", "valid", "dev"), "test": ("test",)}
-    found: dict[str, Path] = {}
-    for split, stems in names.items():
-        for file in (folder / f"{stem}{suffix}" for stem in stems for suffix in (".csv", ".jsonl", ".parquet")):
-            if split not in found and file.is_file():
-                found[split] = file
-    if "train" not in found:
-        raise MissingGoldError(f"{folder} holds no train.csv, train.jsonl or train.parquet")
-    return found
-
-
-def _rows_of(task: Task, split: str, file: Path) -> list[dict[str, Any]]:
-    rows: list[dict[str, Any]] = []
-    names = {n: n for n in task.labels}
-    for number, row in read_table(file):
-        texts = [text_field(file, number, row, str(pick_column(file, row, c))) for c in task.text_columns]
-        pick_column(file, row, task.label_column)
-        if task.kind == "text2text":
-            label: Any = text_field(file, number, row, task.label_column)
-        elif task.kind == "single_label":
-            label = label_field(file, number, row, task.label_column, names)
-        else:
-            raise TaskError("a multi_label task reads its labels through a task script")
-        id = str(row.get("id") or f"{split}-{number}")
-        group = row.get(task.group_column) if task.group_column else row.get("group")
-        made = task.gold_row(id, None if group is None else str(group), label, *texts)
-        rows.append(made | {"access": strictest(task.access, row["access"]) if "access" in row else task.access})
-    return rows
 
 
 # --- splits and subsets ---------------------------------------------------------------------------------------------
@@ -227,12 +225,15 @@ def _units(task: Task, dataset: Dataset) -> list[str]:
         return group
 
     first_group: dict[bytes, str] = {}
-    groups = [str(g) for g in dataset["group"]]
-    for group, *texts in zip(groups, *(dataset[c] for c in task.text_columns), strict=True):
-        words = " ".join(" ".join(str(t).lower().split()) for t in texts)
-        seen = first_group.setdefault(hashlib.sha256(words.encode()).digest(), group)
-        a, b = sorted((root(seen), root(group)))
-        parent[b] = a
+    groups: list[str] = []
+    columns = ["group", *task.text_columns]
+    for batch in dataset.select_columns(columns).with_format("arrow").iter(batch_size=1_000):
+        for group, *texts in zip(*(batch[c].to_pylist() for c in columns), strict=True):
+            words = " ".join(" ".join(str(t).lower().split()) for t in texts)
+            seen = first_group.setdefault(hashlib.sha256(words.encode("utf-8", "replace")).digest(), str(group))
+            a, b = sorted((root(seen), root(str(group))))
+            parent[b] = a
+            groups.append(str(group))
     return [root(g) for g in groups]
 
 

@@ -82,7 +82,8 @@ def _json_line(value: Mapping[str, Any]) -> str:
 def answer_schema(task: Task) -> dict[str, Any]:
     """Give the JSON schema of an answer, for endpoints that can write by one."""
     text = {"type": "string", "maxLength": _LONGEST_TEXT}
-    label: dict[str, Any] = {"type": "string", "enum": list(task.labels)} if task.labels else text
+    known = task.labels or task.targets
+    label: dict[str, Any] = {"type": "string", "enum": list(known)} if known else text
     if task.kind == "multi_label":
         label = {"type": "array", "items": label}
     columns = dict.fromkeys(task.text_columns, text) | {task.label_column: label}

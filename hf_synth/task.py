@@ -73,7 +73,16 @@ PROVENANCE_COLUMNS = ("seed_ids", "prompt_sha256", "generator", "journal_key")
 SYNTHETIC_COLUMNS = (*GOLD_COLUMNS, *PROVENANCE_COLUMNS, "llm_label", "label_status", "reason")
 CORRECTION_COLUMNS = ("label_probs", "label_confidence", "weight")
 
+_TABLE_SUFFIXES = ("csv", "tsv", "jsonl", "parquet")
+TABLES: dict[str, tuple[str, ...]] = {  # the files of a task that is read from a user's own tables
+    split: tuple(f"{stem}.{suffix}" for stem in stems for suffix in _TABLE_SUFFIXES)
+    for split, stems in {"train": ("train",), "validation": ("validation", "valid", "dev"), "test": ("test",)}.items()
+}
+MANIFEST = "hf_synth.json"  # in a folder of ours: what stage wrote it, of which task
 _SCRIPTS = "hf_synth.dataset_scripts"
+_DEFINING = ("name", "kind", "text_columns", "label_column", "labels", "label_meanings", "targets", "version",
+"config", "metrics",
+             "access", "source_url", "license", "citation", "group_column", "leaks", "description")  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -110,6 +119,7 @@ class Task:
         label_column: the label (ClassLabel or a list of them), or for text2text the target text.
         labels: names of the labels in index order; empty for text2text.
         label_meanings: a definition of each label, in the same order, or empty.
+        targets: of a text2text task, the only targets there are, where it has such ("A", "B", ...).
         version: bumped when prompt, parser or features change; part of every fingerprint.
         config: the variant of the task, e.g. "presence"; part of the name in cards.
         prompts: ways of asking for rows; the first is the default.
@@ -121,8 +131,12 @@ class Task:
         citation: how to cite the data.
         group_column: "group" when rows share patients or admissions, else None.
         leaks: regular expressions whose match in a text gives its label away.
-        files: the files of each split as the source hands them over, alternatives after each other.
-        optional_splits: splits whose files may be missing.
+        files: the files of each split as the source hands them over. A key is a split, or "split/part" where a split
+            is read from several files; its value names alternatives, the first that is there counts. A name may hold
+            folders ("train/notes.csv") and stars ("train/*.txt": all in the folder; "**/*.txt": in any folder).
+        optional_files: keys of `files`, or whole splits, that may be missing.
+        suites: where the task comes from: "paper" (arXiv 2403.19511), "DR.BENCH" (arXiv 2209.14901), "extra".
+        unverified: what of the source's layout its authors could not check, in a few words; empty when all was.
         script: the module or path the task was read from; None for a task made from columns.
         description: one sentence.
     """
@@ -133,6 +147,7 @@ class Task:
     label_column: str
     labels: tuple[str, ...]
     label_meanings: tuple[str, ...] = ()
+    targets: tuple[str, ...] = ()
     version: str = "1.0.0"
     config: str = "default"
     prompts: tuple[Prompt, ...] = ()
@@ -145,7 +160,9 @@ class Task:
     group_column: str | None = None
     leaks: tuple[str, ...] = ()
     files: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
-    optional_splits: tuple[str, ...] = ()
+    optional_files: tuple[str, ...] = ()
+    suites: tuple[str, ...] = ()
+    unverified: str = ""
     script: str | None = None
     description: str = ""
 
@@ -165,6 +182,7 @@ class Task:
         if self.kind == "text2text":
             must(not self.labels, "a text2text task has no labels")
         else:
+            must(not self.targets, "only a text2text task has targets")
             must(len(self.labels) >= 2, "needs at least two labels")
             must(len(set(self.labels)) == len(self.labels), "labels must differ from each other")
         must(len(self.label_meanings) in (0, len(self.labels)), "needs a meaning for each label, or for none")
@@ -215,7 +233,7 @@ class Task:
         """Hash everything of the task that decides what is generated from it (hex sha256)."""
         deciding = [
             self.name, self.config, self.version, self.kind, self.text_columns, self.label_column, self.labels,
-            self.label_meanings, [vars(p) for p in self.prompts], self.leaks,
+            self.label_meanings, self.targets, [vars(p) for p in self.prompts], self.leaks,
         ]  # fmt: skip
         return hashlib.sha256(json.dumps(deciding, sort_keys=True).encode()).hexdigest()
 
@@ -345,14 +363,17 @@ def label_names(feature: Any) -> list[str] | None:
 
 
 def load_task(name_or_path: str | Path, config: str | None = None) -> Task:
-    """Load a task by name ("mednli", "esophagitis:presence") or from a script of one's own ("my_task.py").
+    """Load a task by name ("mednli", "esophagitis:presence"), from a script of one's own ("my_task.py",
+    "my_task.py:config"), or from a folder that `hf-synth gold` wrote from columns, which carries its task.
 
     Raises:
         TaskError: there is no such task, config or file, or the script defines none.
     """
     name = str(name_or_path)
-    if not name.endswith(".py") and ":" in name and config is None:
-        name, config = name.split(":", 1)
+    if (Path(name) / MANIFEST).is_file():
+        return _from_manifest(Path(name))
+    if config is None and not name.endswith(".py") and ":" in name:
+        name, config = name.rsplit(":", 1)
     tasks = script_tasks(task_script(name))
     if config is None:
         return next(iter(tasks.values()))
@@ -394,6 +415,27 @@ def script_tasks(module: ModuleType) -> dict[str, Task]:
     if not isinstance(tasks, Mapping) or not tasks or not all(isinstance(t, Task) for t in tasks.values()):
         raise TaskError(f"{module.__name__}: a task script defines TASKS, a dict from config to Task")
     return {c: replace(t, script=_origin(module)) for c, t in tasks.items()}
+
+
+def task_to_json(task: Task) -> dict[str, Any]:
+    """Give a task made from columns as plain values, for the manifest of the folder that holds its rows."""
+    return {name: getattr(task, name) for name in _DEFINING} | {"prompts": [vars(p) for p in task.prompts]}
+
+
+def _from_manifest(folder: Path) -> Task:
+    """Load the task whose rows a folder of ours holds.
+
+    Its access can only be as the manifest says: the rows carry theirs, and the strictest wins wherever they meet.
+    """
+    try:
+        facts = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
+        if "definition" not in facts:
+            return load_task(facts["task"])
+        plain: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in facts["definition"].items()}
+        prompts = [p | {"sampling": tuple((k, v) for k, v in p["sampling"])} for p in plain.pop("prompts")]
+        return Task(**plain, prompts=tuple(Prompt(**p) for p in prompts))
+    except (ValueError, TypeError, KeyError, AttributeError):
+        raise TaskError(f"{folder / MANIFEST} names no task; write the folder again with `hf-synth gold`") from None
 
 
 def _origin(module: ModuleType) -> str:

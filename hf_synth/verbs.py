@@ -9,13 +9,14 @@ import argparse
 import contextlib
 import json
 import os
+import re
 import sys
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hf_synth.errors import ColumnError, GoldError, LLMError, MissingGoldError, OutputError
+from hf_synth.errors import ColumnError, GoldError, LLMError, MissingGoldError, OutputError, TaskError
 from hf_synth.folders import clear_disk_errors, read_dataset, read_manifest, work_folder, write_stage
 from hf_synth.task import Task, access_of, list_tasks, load_task, strictest
 
@@ -33,35 +34,64 @@ def tasks(args: argparse.Namespace) -> Facts | None:
     rows = [_task_facts(task, args.gold) for task in list_tasks()]
     if args.json:
         return {"tasks": rows}
-    from hf_synth.report import markdown_table
-
-    found = ["found"] if args.gold else []
-    header = ["task", "kind", "access", "licence", "labels", *found, "files"]
-    print(
-        markdown_table(
-            header,
-            [
-                [r["task"], r["kind"], r["access"], r["license"], len(r["labels"])]
-                + [["no", "yes"][r["found"]] for _ in found]
-                + ["; ".join(f[0] for f in r["files"].values()) or "none needed"]
-                for r in rows
-            ],
-        )
-    )
+    for name in dict.fromkeys(r["name"] for r in rows):
+        configs = [r for r in rows if r["name"] == name]
+        first = configs[0]
+        print(f"{name}  ({', '.join(first['suites'])}; {first['access']}; {first['license']})")
+        print(f"    {first['description']}")
+        kinds = dict.fromkeys(r["kind"] for r in configs)
+        by_kind = {kind: ", ".join(r["task"] for r in configs if r["kind"] == kind) for kind in kinds}
+        print("    configs  " + "; ".join(f"{names} ({kind})" for kind, names in by_kind.items()))
+        if args.gold:
+            found = [r["task"] for r in configs if r["found"]]
+            print(
+                f"    found    {', '.join(found) if len(found) < len(configs) else 'yes'}"
+                if found
+                else "    found    no"
+            )
+        files = dict.fromkeys(_shown(r, key) for r in configs for key in r["files"])
+        print(f"    files    {', '.join(files) or 'none needed'}")
+        if first["source_url"]:
+            print(f"    from     {first['source_url']}")
+        if first["unverified"]:
+            print(f"    note     not verified: {first['unverified']}")
+        print()
+    print("own notes: hf-synth gold NOTES.csv --text-column NAME --label-column NAME --out DIR, or hf-synth new-task")
     return None
 
 
-def _task_facts(task: Task, gold: Path | None) -> Facts:
-    from hf_synth.reading import find_files
+def _shown(facts: Facts, key: str) -> str:
+    """Give the names of one file in short."""
+    names = facts["files"][key]
+    first = names[0] if len(names) == 1 else f"{names[0]} (or {names[1]}{', ...' if len(names) > 2 else ''})"
+    return f"[{first}]" if {key, key.split("/")[0]} & set(facts["optional"]) else first
 
-    names = ("name", "config", "version", "kind", "access", "license", "source_url", "description")
+
+def _task_facts(task: Task, gold: Path | None) -> Facts:
+    from hf_synth.sources import all_files, find_files
+
+    names = (
+        "name",
+        "config",
+        "version",
+        "kind",
+        "access",
+        "license",
+        "suites",
+        "source_url",
+        "unverified",
+        "description",
+    )
     facts: Facts = {"task": task.full_name, **{n: getattr(task, n) for n in names}, "labels": list(task.labels)}
-    facts["files"] = {split: list(files) for split, files in task.files.items()}
+    facts["suites"] = list(task.suites)
+    facts["optional"] = list(task.optional_files)
+    facts["files"] = {key: list(files) for key, files in task.files.items()}
     if gold is not None:
-        try:
-            facts["found"] = not task.files or bool(find_files(task, gold))
-        except MissingGoldError:
-            facts["found"] = False
+        if not gold.exists():
+            raise MissingGoldError(f"{gold} is no folder or file")
+        facts["found"] = not task.files
+        with contextlib.suppress(GoldError):
+            facts["found"] = not task.files or any(True for _ in all_files(find_files(task, gold)))
     return facts
 
 
@@ -69,12 +99,48 @@ def gold(args: argparse.Namespace) -> Facts:
     """Read gold and write it as an exported folder."""
     from hf_synth.gold import load_gold
 
-    task = load_task(args.task)
-    splits = load_gold(task, args.path, seed=args.seed, mask_leaks=args.mask_leaks)
+    task, path = _own_task(args) if args.label_column else (load_task(args.task), args.path)
+    options = dict(map(_pair, args.option))
+    splits = load_gold(task, path, seed=args.seed, mask_leaks=args.mask_leaks, **options)
     write_stage(task, splits, args.out, stage="gold", seed=args.seed)
     rows = {split: len(part) for split, part in splits.items()}
     print(f"{task.full_name}: {_counts(rows)} -> {args.out} (access: {task.access})")
     return {"task": task.full_name, "rows": rows, "out": str(args.out), "access": task.access}
+
+
+def _own_task(args: argparse.Namespace) -> tuple[Task, Path]:
+    """Make a task from the columns of a table: `gold TABLE --text-column ... --label-column ...`."""
+    from hf_synth.columns import task_from_table
+
+    path = args.path or Path(args.task)
+    if not args.text_column:
+        raise ColumnError("name the column of the text too: --text-column NAME (twice for a pair)")
+    task = task_from_table(
+        path, text_columns=args.text_column, label_column=args.label_column, kind=args.kind,
+        name=args.task if args.path else None, labels=[x.strip() for x in args.labels.split(",") if x.strip()],
+        access=args.access, group_column=args.group_column,
+    )  # fmt: skip
+    return task, path
+
+
+def new_task(args: argparse.Namespace) -> Facts:
+    """Write a commented task script to fill in, and its test."""
+    from hf_synth.starter import starter_files
+
+    if not re.fullmatch(r"[a-z][a-z0-9_]*", args.name):
+        raise TaskError(f"{args.name!r} is no name for a task: lower case letters, digits and _, a letter first")
+    files = {args.out / name: text for name, text in starter_files(args.name).items()}
+    there = [path for path in files if path.exists()]
+    if there:
+        raise OutputError(f"{there[0]} is there already; choose another name, or --out DIR")
+    with clear_disk_errors(args.out):
+        args.out.mkdir(parents=True, exist_ok=True)
+        for path, text in files.items():
+            path.write_text(text, encoding="utf-8")
+    script, test = map(str, files)
+    print(f"{script}: fill it in; hf-synth gold {script} NOTES.csv --out DIR reads your notes with it")
+    print(f"{test}: its test; run it with pytest")
+    return {"script": script, "test": test}
 
 
 def generate(args: argparse.Namespace) -> Facts:
@@ -315,15 +381,19 @@ def _training_args(args: argparse.Namespace) -> Facts | None:
         from hf_synth.demo.encoder import DEMO_ARGS
 
         fields |= DEMO_ARGS
-    for pair in args.set:
-        name, mark, value = pair.partition("=")
-        if not mark or not name.isidentifier():
-            raise ColumnError(f"--set takes NAME=VALUE, a field of TrainingArguments; got {pair!r}")
-        try:
-            fields[name] = json.loads(value)
-        except ValueError:
-            fields[name] = value
+    fields |= dict(map(_pair, args.set))
     return fields or None
+
+
+def _pair(text: str) -> tuple[str, Any]:
+    """Read NAME=VALUE; a value that is JSON is taken as such."""
+    name, mark, value = text.partition("=")
+    if not mark or not name.isidentifier():
+        raise ColumnError(f"this option takes NAME=VALUE; got {text!r}")
+    try:
+        return name, json.loads(value)
+    except ValueError:
+        return name, value
 
 
 def _base_model(task: Task, args: argparse.Namespace, gold: Dataset, more: Dataset | None) -> str | Path:

@@ -1,12 +1,12 @@
 from __future__ import annotations
 
-import csv
 import json
 import os
 from pathlib import Path
 
 import pytest
 from datasets import ClassLabel, Dataset, load_dataset
+from gold_files import CANARY, write_csv
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -16,16 +16,9 @@ from hf_synth.gold import adopt, load_gold, mask, split_by_group, subset
 from hf_synth.reading import read_csv, read_table
 from hf_synth.task import Task, access_of, load_task
 
-CANARY = "CANARY-7f3a"
 MTS = load_task("mts_dialog")
 ESO = load_task("esophagitis")
 TINY = Task.from_columns("tiny", text_columns="x", label_column="y", labels=["a", "b"])
-
-
-def write_csv(path: Path, header: list[str], rows: list[list[str]], *, encoding: str = "utf-8") -> Path:
-    with path.open("w", newline="", encoding=encoding) as file:
-        csv.writer(file).writerows([header, *rows])
-    return path
 
 
 def mts_folder(folder: Path) -> Path:

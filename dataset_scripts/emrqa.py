@@ -1,0 +1,201 @@
+"""emrQA: questions about a whole clinical note, answered by a piece of it.
+
+Where to get it: https://portal.dbmi.hms.harvard.edu/projects/n2c2-nlp/ ("Community annotations", credentialed; made
+from the i2b2 challenges of 2006 to 2014 by https://github.com/panushri25/emrQA). Expected folder or archive, either of
+
+    data.json                            all subsets: data[].title says which
+    medications-qa.json                  one subset a file; likewise relations-, obesity-, smoking-, risk-
+
+    data[] -> title, paragraphs[] -> note_id, context (the note's lines), qas[] -> question[] (wordings), id[],
+    answers[] -> answer_start [line, token], text, evidence, evidence_start
+
+The files are read as a stream, a note at a time. A question gives one row with its first wording (`wordings="all"`: one
+row each); its answer is the first that has a text, else the first that has evidence; a question without either, or
+about an empty note, is left out, and that is said. `context_lines=30` gives, instead of the whole note, the block of 30
+lines that holds the answer; blocks begin at fixed lines, so that the place in the block tells nothing. There are no
+official splits: rows are split by note.
+
+Configs: medications (226,128 questions about 261 notes, all wordings counted) - relations (1,322,789 about 425) -
+obesity (354,503 about 1,118) - smoking (4,518 about 502) - risk (49,897 about 119). DR.BENCH (arXiv
+2209.14901) has emrQA among its tasks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from typing import Any
+
+import datasets
+
+from hf_synth.building import GoldBuilder, Parts, convert
+from hf_synth.errors import GoldError, RowError
+from hf_synth.reading import WHOLE, json_events, json_items
+from hf_synth.sources import ROWS, SourceFile
+from hf_synth.task import Prompt, Task
+
+PARAGRAPH = "data.item.paragraphs.item"
+
+PROMPT = Prompt(
+    system="You are a physician who writes realistic, wholly invented passages of clinical notes with questions about "
+    "them, for teaching a model to find answers. Vary patients, diseases, wording and length. Never copy an example.",
+    instruction="Write new entries: a passage of a clinical note (the context), a question that a physician would "
+    "ask of the record, and the answer. The answer is copied word for word from the context, as short as it can be.",
+    exemplars="mixed",
+    n_exemplars=1,
+    rows=3,
+)
+
+MEDICATIONS = Task(
+    name="emrqa",
+    config="medications",
+    kind="text2text",
+    text_columns=("question", "context"),
+    label_column="answer",
+    labels=(),
+    prompts=(PROMPT,),
+    metrics=("exact_match", "token_f1"),
+    access="credentialed",
+    source_url="https://portal.dbmi.hms.harvard.edu/projects/n2c2-nlp/",
+    license="n2c2 data use agreement",
+    citation="Pampari, Raghavan, Liang, Peng. emrQA: A Large Corpus for Question Answering on Electronic Medical "
+    "Records. EMNLP 2018.",
+    group_column="group",
+    suites=("DR.BENCH",),
+    description="Questions about the medications in a clinical note, answered by a piece of the note.",
+)
+
+ABOUT = {
+    "medications": "the medications in",
+    "relations": "problems, tests and treatments and how they relate in",
+    "obesity": "obesity and what comes with it in",
+    "smoking": "the smoking status in",
+    "risk": "risk factors of heart disease in",
+}
+
+
+def _subset(config: str) -> Task:
+    said = f"Questions about {ABOUT[config]} a clinical note, answered by a piece of the note."
+    files = {WHOLE: (f"{config}-qa.json", "data.json")}
+    return replace(MEDICATIONS, config=config, files=files, description=said)
+
+
+TASKS = {config: _subset(config) for config in ABOUT}
+
+
+@dataclass
+class EmrqaConfig(datasets.BuilderConfig):
+    """How much of a note a row holds (lines of a block; 0 for all of it), and which wordings of a question."""
+
+    context_lines: int = 0
+    wordings: str = "first"
+
+
+class Emrqa(GoldBuilder):
+    """Read emrQA's JSON, a note at a time."""
+
+    TASKS = TASKS
+    BUILDER_CONFIG_CLASS = EmrqaConfig
+    IDS_BY_PLACE = True  # ids are places in the file
+
+    def rows(self, split: str, files: Parts) -> Iterator[dict[str, Any]]:
+        """Read the questions of one subset."""
+        file = files[ROWS][0]
+        if self.config.wordings not in ("first", "all"):
+            raise GoldError(f"wordings must be 'first' or 'all', not {self.config.wordings!r}")
+        for number, note in self._notes(file):
+            yield from self._questions(file, number, note)
+
+    def _notes(self, file: SourceFile) -> Iterator[tuple[int, dict[str, Any]]]:
+        """Give the notes of this subset with their number in the file: all, unless the file holds several subsets."""
+        counts = [("", None)] if file.stem.endswith("-qa") else list(self._subsets(file))
+        wanted: list[bool] = []
+        if counts != [("", None)]:
+            titles = sorted({title for title, _ in counts})
+            if not any(title.startswith(self.config.name) for title in titles):
+                raise GoldError(f"{file.name} holds no subset {self.config.name!r}; it has {', '.join(titles)[:200]}")
+            wanted = [title.startswith(self.config.name) for title, n in counts for _ in range(n or 0)]
+        for number, note in enumerate(json_items(file, PARAGRAPH)):
+            if not wanted or wanted[number]:
+                yield number, note
+
+    def _subsets(self, file: SourceFile) -> Iterator[tuple[str, int]]:
+        """Give title and number of notes of each subset, wherever the title stands in it: one pass over the events."""
+        title, count = "", 0
+        for place, event, value in json_events(file):
+            if place == "data.item.title" and event == "string":
+                title = str(value).strip().lower()
+            elif place == PARAGRAPH and event == "end_map":
+                count += 1
+            elif place == "data.item" and event == "end_map":
+                yield title, count
+                title, count = "", 0
+
+    def _questions(self, file: SourceFile, number: int, note: Any) -> Iterator[dict[str, Any]]:
+        lines, qas = _fields(file, number, note)
+        whole = "".join(lines) if any(line.endswith("\n") for line in lines) else "\n".join(lines)
+        for at, qa in enumerate(qas):
+            wordings = [w for w in _texts(qa.get("question")) if w.strip()]
+            answer, line = _answer(qa.get("answers"))
+            if not wordings or not answer or not whole.strip():
+                self.leave_out(file, "have no question, no answer or an empty note")
+                continue
+            context = _block(lines, line, self.config.context_lines) or whole
+            for k, wording in enumerate(wordings if self.config.wordings == "all" else wordings[:1]):
+                yield self.task.gold_row(f"{number}-{at}-{k}", str(note["note_id"]), answer, wording, context)
+
+
+def _fields(file: SourceFile, number: int, note: Any) -> tuple[list[str], list[dict[str, Any]]]:
+    """Give the lines and the questions of a note.
+
+    Raises:
+        RowError: it is not made as emrQA's notes are.
+    """
+    context = note.get("context") if isinstance(note, dict) else None
+    lines = [context] if isinstance(context, str) else context
+    qas = note.get("qas") if isinstance(note, dict) else None
+    fine = (
+        isinstance(lines, list)
+        and all(isinstance(x, str) for x in lines)
+        and isinstance(note.get("note_id"), str | int)
+    )
+    if not fine or not isinstance(qas, list) or not all(isinstance(q, dict) for q in qas):
+        raise RowError(file.name, number + 1, "is no note of emrQA: it needs note_id, context (lines) and qas")
+    return [str(x) for x in lines or ()], qas
+
+
+def _answer(answers: Any) -> tuple[str, int]:
+    """Give the first answer with a text, else with evidence, and the line it stands in (from 0; -1 when unknown)."""
+    known = [a for a in answers if isinstance(a, dict)] if isinstance(answers, list) else []
+    for text, place in (("text", "answer_start"), ("evidence", "evidence_start")):
+        for answer in known:
+            said = " ".join(" ".join(_texts(answer.get(text))).split())
+            if said:
+                start = answer.get(place)
+                start = start[0] if isinstance(start, list) and start else start
+                return said, int(start) - 1 if isinstance(start, int | float) and start >= 1 else -1
+    return "", -1
+
+
+def _texts(value: Any) -> list[str]:
+    return (
+        [value]
+        if isinstance(value, str)
+        else [v for v in value if isinstance(v, str)]
+        if isinstance(value, list)
+        else []
+    )
+
+
+def _block(lines: list[str], line: int, size: int) -> str:
+    """Give the block of `size` lines that a line stands in; nothing when whole notes are wanted or the line is "
+    "unknown."""
+    if size <= 0 or not 0 <= line < len(lines):
+        return ""
+    first = line - line % size
+    block = [x.rstrip("\n") for x in lines[first : first + size]]
+    return "\n".join(block) if any(x.strip() for x in block) else ""
+
+
+if __name__ == "__main__":
+    raise SystemExit(convert(__file__))

@@ -1,0 +1,194 @@
+"""Fall risk: whether a note tells of a fall, or how high the risk of one is by the Morse Fall Scale.
+
+The notes are the user's own (`restricted`), or the open Portuguese set of https://github.com/nlp-pucrs/fall-detection
+(1,078 notes, 355 with falls; AGPL-3.0: read from the user's path, never published again). Expected, as .csv, .tsv,
+.jsonl or .parquet:
+
+    folder/                              or a single file, which is then split by patient
+      train.csv
+      validation.csv (or dev.csv)        optional
+      test.csv                           optional
+
+Columns, with the other names that are understood:
+    text        note, Evolucao                     the note
+    label       fall, Target                       config `fall`: 0 / 1, no / yes, none / fall
+                risk, morse_class                  config `morse`: low, moderate, high; or instead of it
+    total       morse_total, morse_score           0 to 125; or instead of both the items of the scale, in points:
+                history_of_falling 0/25, secondary_diagnosis 0/15, ambulatory_aid 0/15/30, iv_or_heparin_lock 0/20,
+                gait 0/10/20, mental_status 0/15
+    patient_id  patient                            optional but wanted: notes of one patient never straddle a split
+    note_id     id                                 optional
+
+Bands of the Morse Fall Scale (Morse 1989) differ by site; 25 and 45 begin the middle and the upper one unless
+`moderate_from` and `high_from` say otherwise. A note that repeats an earlier one with the same label is left out, and
+that is said (the Portuguese set holds 42); one with another label stays, on the same side of every split.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from hashlib import sha256
+from typing import Any
+
+import datasets
+
+from hf_synth.building import GoldBuilder, Parts, convert
+from hf_synth.errors import RowError
+from hf_synth.reading import File, label_field, pick_column, read_table, text_field
+from hf_synth.sources import ROWS
+from hf_synth.task import TABLES, Prompt, Task
+
+MORSE = {  # item -> the points it can have
+    "history_of_falling": (0, 25),
+    "secondary_diagnosis": (0, 15),
+    "ambulatory_aid": (0, 15, 30),
+    "iv_or_heparin_lock": (0, 20),
+    "gait": (0, 10, 20),
+    "mental_status": (0, 15),
+}
+FALLS = {
+    "fall": "the note tells of a fall of the patient in hospital",
+    "none": "the note tells of no fall",
+}
+SPELLED = {"1": "fall", "yes": "fall", "fall": "fall", "true": "fall", "sim": "fall",
+           "0": "none", "no": "none", "none": "none", "false": "none", "nao": "none", "não": "none"}  # fmt: skip
+RISKS = {
+    "low": "total on the Morse Fall Scale below 25",
+    "moderate": "total on the Morse Fall Scale of 25 to 44",
+    "high": "total on the Morse Fall Scale of 45 or more",
+}
+
+PROMPT = Prompt(
+    system="You are a ward nurse who writes realistic, wholly invented notes for teaching a classifier. Vary patients, "
+    "reasons of stay, wording and length. Never copy an example.",
+    instruction="Write new nursing or progress notes of hospital patients, in the language of the examples. Some "
+    "tell of a fall during the stay, some do not; risk of falls, precautions and falls before the stay are no fall.",
+    exemplars="one_per_label",
+    n_exemplars=1,
+    asks_for="every_label",
+    rows=5,
+)
+MORSE_PROMPT = replace(
+    PROMPT,
+    instruction="Write new nursing notes of hospital patients that state what the Morse Fall Scale asks: falls in "
+    "the last three months (25), more than one diagnosis (15), crutch, cane or walker (15) or holding on to "
+    "furniture (30), an intravenous line (20), a weak (10) or impaired (20) gait, forgetting own limits (15). "
+    "Neither the scale, nor points, nor a class of risk is written: the facts decide the class.",
+)
+
+FALL = Task(
+    name="fall_risk",
+    config="fall",
+    kind="single_label",
+    text_columns=("text",),
+    label_column="label",
+    labels=tuple(FALLS),
+    label_meanings=tuple(FALLS.values()),
+    prompts=(PROMPT,),
+    metrics=("macro_f1", "accuracy"),
+    access="restricted",
+    source_url="https://github.com/nlp-pucrs/fall-detection",
+    license="the owner's",
+    citation="Morse. Preventing Patient Falls. Sage 1989 (the scale).",
+    group_column="group",
+    files=TABLES,
+    optional_files=("validation", "test"),
+    suites=("extra",),
+    description="Whether a note of a hospital stay tells of a fall.",
+)
+
+TASKS = {
+    "fall": FALL,
+    "morse": replace(
+        FALL,
+        config="morse",
+        labels=tuple(RISKS),
+        label_meanings=tuple(RISKS.values()),
+        prompts=(MORSE_PROMPT,),
+        leaks=(
+            r"(?i)\bmorse\b",
+            r"(?i)\b(?:low|moderate|medium|high)[ -](?:fall[ -])?risk\b",
+            r"(?i)\bfall risk score\b",
+        ),
+        description="The risk of falls by the Morse Fall Scale (low, moderate, high) that a note's facts amount to.",
+    ),
+}
+
+
+@dataclass
+class FallRiskConfig(datasets.BuilderConfig):
+    """Where the middle and the upper band of the Morse Fall Scale begin."""
+
+    moderate_from: int = 25
+    high_from: int = 45
+
+
+class FallRisk(GoldBuilder):
+    """Read the user's own notes."""
+
+    TASKS = TASKS
+    BUILDER_CONFIG_CLASS = FallRiskConfig
+
+    def rows(self, split: str, files: Parts) -> Iterator[dict[str, Any]]:
+        """Read the table of one split."""
+        file, seen = files[ROWS][0], set()
+        for number, row in read_table(file):
+            text = text_field(file, number, row, pick_column(file, row, "text", "note", "Evolucao") or "")
+            label = self._fall(file, number, row) if self.config.name == "fall" else self._risk(file, number, row)
+            mark = sha256(f"{label} {' '.join(text.lower().split())}".encode()).digest()
+            if mark in seen:
+                self.leave_out(file, "repeat an earlier note with its label")
+                continue
+            seen.add(mark)
+            patient = pick_column(file, row, "patient_id", "patient", required=False)
+            note = pick_column(file, row, "note_id", "id", required=False)
+            group = str(row[patient]) if patient and row[patient] not in (None, "") else None
+            id = f"{split}-{row[note] if note and row[note] not in (None, '') else number}"
+            yield self.task.gold_row(id, group, label, text)
+
+    def _fall(self, file: File, number: int, row: Mapping[str, Any]) -> str:
+        column = str(pick_column(file, row, "label", "fall", "Target"))
+        value = int(row[column]) if isinstance(row[column], bool) else row[column]
+        said = value.strip().lower() if isinstance(value, str) else value
+        return label_field(file, number, {column: said}, column, SPELLED)
+
+    def _risk(self, file: File, number: int, row: Mapping[str, Any]) -> str:
+        """Give the class as it is labelled, or as the total or the items of the scale amount to."""
+        named = pick_column(file, row, "label", "risk", "morse_class", required=False)
+        counted = pick_column(file, row, "total", "morse_total", "morse_score", required=False)
+        items = [name for name in MORSE if name in row]
+        if named:
+            said = row[named].strip().lower() if isinstance(row[named], str) else row[named]
+            return label_field(file, number, {named: said}, named, {r: r for r in RISKS} | {"medium": "moderate"})
+        if items and len(items) < len(MORSE):
+            raise RowError(
+                file.name, None, f"lacks items of the Morse Fall Scale: {', '.join(set(MORSE) - set(items))}"
+            )
+        if not items and not counted:
+            pick_column(file, row, "label", "risk", "morse_class", "total", "morse_total", "morse_score", *MORSE)
+        total = sum(_points(file, number, row, name, MORSE[name]) for name in items)
+        if counted:
+            told = _points(file, number, row, counted, range(0, 126, 5))
+            if items and told != total:
+                raise RowError(
+                    file.name, number, f"column {counted!r} is not the sum of the items of the Morse Fall Scale"
+                )
+            total = told
+        config = self.config
+        return "high" if total >= config.high_from else "moderate" if total >= config.moderate_from else "low"
+
+
+def _points(file: File, number: int, row: Mapping[str, Any], column: str, allowed: Any) -> int:
+    try:
+        points = float(row[column])
+    except (TypeError, ValueError):
+        points = -1.0
+    if points not in allowed:
+        shown = "0 to 125 in steps of 5" if isinstance(allowed, range) else ", ".join(map(str, allowed))
+        raise RowError(file.name, number, f"column {column!r} must be one of {shown}")
+    return int(points)
+
+
+if __name__ == "__main__":
+    raise SystemExit(convert(__file__))
