@@ -22,6 +22,7 @@ obesity (354,503 about 1,118) - smoking (4,518 about 502) - risk (49,897 about 1
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any
@@ -108,26 +109,35 @@ class Emrqa(GoldBuilder):
 
     def _notes(self, file: SourceFile) -> Iterator[tuple[int, dict[str, Any]]]:
         """Give the notes of this subset with their number in the file: all, unless the file holds several subsets."""
-        counts = [("", None)] if file.stem.endswith("-qa") else list(self._subsets(file))
-        wanted: list[bool] = []
-        if counts != [("", None)]:
-            titles = sorted({title for title, _ in counts})
+        subsets = list(self._subsets(file))
+        wanted = [True] * sum(count for _, count in subsets)
+        if not file.stem.endswith("-qa"):
+            titles = sorted({title for title, _ in subsets})
             if not any(title.startswith(self.config.name) for title in titles):
-                raise GoldError(f"{file.name} holds no subset {self.config.name!r}; it has {', '.join(titles)[:200]}")
-            wanted = [title.startswith(self.config.name) for title, n in counts for _ in range(n or 0)]
+                shown = [title for title in titles if re.fullmatch(r"[\w -]{1,30}", title)]  # never a piece of a note
+                raise GoldError(
+                    f"{file.name} holds no subset {self.config.name!r}; it has {', '.join(shown) or 'none'}"
+                )
+            wanted = [title.startswith(self.config.name) for title, count in subsets for _ in range(count)]
         for number, note in enumerate(json_items(file, PARAGRAPH)):
-            if not wanted or wanted[number]:
+            if number < len(wanted) and wanted[number]:
                 yield number, note
 
     def _subsets(self, file: SourceFile) -> Iterator[tuple[str, int]]:
         """Give title and number of notes of each subset, wherever the title stands in it: one pass over the events."""
-        title, count = "", 0
-        for place, event, value in json_events(file):
-            if place == "data.item.title" and event == "string":
+        title, count, key, top = "", 0, "", ""
+        for depth, event, value in json_events(file):
+            if event == "map_key" and depth == 1:
+                top = value
+            elif top != "data":
+                continue
+            elif event == "map_key" and depth == 3:
+                key = value
+            elif depth == 3 and event == "string" and key == "title":
                 title = str(value).strip().lower()
-            elif place == PARAGRAPH and event == "end_map":
-                count += 1
-            elif place == "data.item" and event == "end_map":
+            elif depth == 4 and key == "paragraphs" and event not in ("start_map", "start_array", "map_key"):
+                count += 1  # an element ends: an object, or what should be one
+            elif depth == 2 and event == "end_map":
                 yield title, count
                 title, count = "", 0
 

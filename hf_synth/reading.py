@@ -31,6 +31,7 @@ TABLE_SUFFIXES = (".csv", ".tsv", ".jsonl", ".parquet")
 _LONGEST_FIELD = 50_000_000  # characters; csv refuses fields over 131,072 by default, long notes pass that
 _LONGEST_TEXT = 50 << 20  # bytes of one note in a file of its own
 _CHUNK = 1 << 20
+_DEEPEST = 64  # levels of JSON
 _CONTROL = re.compile(rb"[\x00-\x08\x0e-\x1a\x1c-\x1f\x7f]")  # bytes that no text in an 8-bit encoding has
 
 _LOG = logging.getLogger(__name__)
@@ -224,15 +225,26 @@ def json_items(file: File, path: str) -> Iterator[Any]:
     yield from _json_stream(as_source(file), lambda stream: ijson.items(stream, path, use_float=True))
 
 
-def json_events(file: File) -> Iterator[tuple[str, str, Any]]:
-    """Yield (place, event, value) for everything in a JSON file of any size, as `ijson.parse` does.
+def json_events(file: File) -> Iterator[tuple[int, str, Any]]:
+    """Yield (depth, event, value) for everything in a JSON file of any size, as `ijson.basic_parse` names events.
+
+    Depth 0 is the outermost value. Whoever reads elements of a file from outside goes through its events first: that
+    shows whether all of it is JSON, before a row is made, and how deep it is.
 
     Raises:
-        RowError: it is not JSON in UTF-8.
+        RowError: it is not JSON in UTF-8, or nested deeper than data of any source.
     """
     import ijson
 
-    yield from _json_stream(as_source(file), lambda stream: ijson.parse(stream, use_float=True))
+    source, depth = as_source(file), 0
+    for event, value in _json_stream(source, lambda stream: ijson.basic_parse(stream, use_float=True)):
+        if event in ("end_map", "end_array"):
+            depth -= 1
+        yield depth, event, value
+        if event in ("start_map", "start_array"):
+            depth += 1
+            if depth > _DEEPEST:  # the name of a place grows with its depth: elements of such a file cost its square
+                raise RowError(source.name, None, f"is nested deeper than {_DEEPEST} levels; is it the right file?")
 
 
 def _json_stream(source: SourceFile, read: Any) -> Iterator[Any]:

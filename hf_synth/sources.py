@@ -171,7 +171,7 @@ def _members(path: Path) -> list[SourceFile]:
 def _is_plain(name: str) -> bool:
     """Tell whether a member's name stays inside: no drive, no root, no "..", nothing hidden (also not macOS's own)."""
     parts = PurePosixPath(name.replace("\\", "/")).parts
-    odd = name.startswith(("/", "\\")) or re.match(r"[A-Za-z]:", name) or "\x00" in name
+    odd = name.startswith(("/", "\\")) or name.endswith("/") or re.match(r"[A-Za-z]:", name) or "\x00" in name
     return bool(parts) and not odd and not any(p == ".." or p == "__MACOSX" or p.startswith(".") for p in parts)
 
 

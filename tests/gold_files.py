@@ -81,7 +81,8 @@ def mts_dialog(folder: Path) -> Path:
             [str(k), names[n % 4], note(n, names[n % 4]), f"Doctor: {note(n, 'talk')}\r\nPatient: yes, {n}."]
             for k, n in enumerate(_numbered(split))
         ]
-        made[0][2] = f'Made-up passage {CANARY},\nwith a quoted line break, a "quote" and a comma.'
+        if split == "train":
+            made[0][2] = f'Made-up passage {CANARY},\nwith a quoted line break, a "quote" and a comma.'
         return made
 
     train = rows("train")
@@ -201,11 +202,10 @@ def obesity(folder: Path, *, by_source: bool = False) -> Path:
     def annotations(name: str, judged: Mapping[str, Sequence[tuple[str, int, str]]]) -> None:
         text = ""
         for source, judgments in judged.items():
-            parts = "".join(
-                f'<disease name="{d}">{"".join(f"""<doc id="{n}" judgment="{j}"/>""" for d2, n, j in judgments if d2 == d)}'
-                "</disease>"
-                for d in diseases
-            )
+            parts = ""
+            for disease in diseases:
+                docs = "".join(f'<doc id="{n}" judgment="{j}"/>' for d, n, j in judgments if d == disease)
+                parts += f'<disease name="{disease}">{docs}</disease>'
             text += f'<diseases source="{source}">{parts}</diseases>'
         (folder / f"obesity_standoff_{name}.xml").write_text(f"<diseaseset>{text}</diseaseset>", encoding="utf-8")
 
