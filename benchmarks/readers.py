@@ -83,7 +83,18 @@ def medqa(folder: Path, scale: float, rng: random.Random) -> None:
 
 
 def obesity(folder: Path, scale: float, rng: random.Random) -> None:
-    diseases = "Asthma CAD CHF Depression Diabetes Gallstones GERD Gout Hypercholesterolemia Hypertension".split()
+    diseases = [
+        "Asthma",
+        "CAD",
+        "CHF",
+        "Depression",
+        "Diabetes",
+        "Gallstones",
+        "GERD",
+        "Gout",
+        "Hypercholesterolemia",
+        "Hypertension",
+    ]
     diseases += ["Hypertriglyceridemia", "OA", "Obesity", "OSA", "PVD", "Venous Insufficiency"]
     for name, n in (("training", 730), ("test", 507)):
         n = int(n * scale)

@@ -19,7 +19,9 @@ if TYPE_CHECKING:
     from hf_synth.evaluation import evaluate as evaluate
     from hf_synth.generation import generate as generate
     from hf_synth.gold import adopt as adopt
+    from hf_synth.gold import as_streaming_dataset as as_streaming_dataset
     from hf_synth.gold import load_gold as load_gold
+    from hf_synth.gold import register as register
     from hf_synth.gold import subset as subset
     from hf_synth.llm import LLM as LLM
     from hf_synth.llm import Attestation as Attestation
@@ -50,6 +52,7 @@ _ROOM = {
     "Task": "task",
     "Verdict": "publishing",
     "adopt": "gold",
+    "as_streaming_dataset": "gold",
     "audit": "privacy",
     "augment": "augmentation",
     "correct": "pipeline",
@@ -61,6 +64,7 @@ _ROOM = {
     "load_task": "task",
     "publish_dataset": "publishing",
     "publish_model": "publishing",
+    "register": "gold",
     "subset": "gold",
     "train": "training",
     "trainer_fit": "training",

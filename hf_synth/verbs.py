@@ -149,7 +149,7 @@ def generate(args: argparse.Namespace) -> Facts:
 
     task = load_task(args.task)
     shown = _gold_rows(task, args)
-    with _llm(args, args.gold or args.out.parent) as llm:
+    with _llm(args, _gold_path(args) or args.out.parent) as llm:
         rows = make(task, shown, llm, args.n, seed=args.seed, progress=not args.quiet)
     write_stage(task, rows, args.out, stage="generate", generator=args.llm, seed=args.seed, gold_rows=len(shown))
     counts = Counter(rows["label_status"])
@@ -167,7 +167,7 @@ def correct(args: argparse.Namespace) -> Facts:
     task = load_task(args.task)
     rows = _synthetic_rows(task, args)
     if args.corrector:
-        splits = load_gold(task, args.gold, seed=args.seed)
+        splits = load_gold(task, _gold_path(args), seed=args.seed)
         split = args.split or ("validation" if "validation" in splits else "test")
         known = _split(splits, split)
         corrector: Any = args.corrector
@@ -205,7 +205,7 @@ def train(args: argparse.Namespace) -> Facts:
 
     task = load_task(args.task)
     rows = read_dataset(args.data)
-    validation = _split(load_gold(task, args.gold, seed=args.seed), "validation") if args.gold else None
+    validation = _split(load_gold(task, _gold_path(args), seed=args.seed), "validation") if args.gold else None
     base = _base_model(task, args, rows, None)
     path = fit(task, rows, validation, base_model=base, output_dir=args.out, args=_training_args(args), seed=args.seed)
     print(f"{len(rows):,} rows -> {path}")
@@ -219,7 +219,7 @@ def evaluate(args: argparse.Namespace) -> Facts:
     from hf_synth.journey import score_table
 
     task = load_task(args.task)
-    splits = load_gold(task, args.gold, seed=args.seed)
+    splits = load_gold(task, _gold_path(args), seed=args.seed)
     scores = score(task, args.model, _split(splits, args.split), exclude=splits.get("train"), seed=args.seed)
     print(score_table(task, {Path(args.model).name: scores}))
     facts: Facts = json.loads(json.dumps(scores.to_json()))
@@ -237,7 +237,7 @@ def publish(args: argparse.Namespace) -> Facts | int:
     from hf_synth.publishing import publish_dataset, publish_model
 
     task = load_task(args.task)
-    known = load_gold(task, args.gold, seed=args.seed)["train"] if args.gold or not task.files else None
+    known = load_gold(task, path, seed=args.seed)["train"] if (path := _gold_path(args)) or not task.files else None
     shared: Facts = {
         "gold": known,
         "private": True if args.private else False if args.public else None,
@@ -268,13 +268,13 @@ def run(args: argparse.Namespace) -> Facts:
     if not args.synthetic and not args.llm:
         raise ColumnError("give the synthetic rows (--synthetic POOL) or an LLM to write them (--llm MODEL)")
     task = load_task(args.task)
-    splits = load_gold(task, args.gold, seed=args.seed)
+    splits = load_gold(task, _gold_path(args), seed=args.seed)
     rows: Any
     with contextlib.ExitStack() as stack:
         if args.synthetic:
             rows = _synthetic_rows(task, args)
         else:
-            llm = stack.enter_context(_llm(args, args.gold or args.out))
+            llm = stack.enter_context(_llm(args, _gold_path(args) or args.out))
 
             def rows(shown: Dataset) -> Dataset:
                 return make(task, shown, llm, args.n, seed=args.seed, progress=not args.quiet)
@@ -323,6 +323,14 @@ def _counts(counts: dict[str, int] | Counter[str]) -> str:
     return ", ".join(f"{n:,} {name}" for name, n in counts.items())
 
 
+def _gold_path(args: argparse.Namespace) -> Path | None:
+    """Give the gold of the options; where the task is an exported folder, that folder is its gold."""
+    if args.gold is None and (read_manifest(Path(args.task)) or {}).get("stage") == "gold":
+        return Path(args.task)
+    path: Path | None = args.gold
+    return path
+
+
 def _split(splits: DatasetDict, name: str) -> Dataset:
     if name not in splits:
         raise GoldError(f"the gold has no split {name!r}; it has {', '.join(splits)}")
@@ -333,7 +341,7 @@ def _gold_rows(task: Task, args: argparse.Namespace) -> Dataset:
     """Give the gold rows for training that a verb may use."""
     from hf_synth.gold import load_gold, subset
 
-    rows = _split(load_gold(task, args.gold, seed=args.seed), "train")
+    rows = _split(load_gold(task, _gold_path(args), seed=args.seed), "train")
     return subset(task, rows, args.gold_size, seed=args.seed) if args.gold_size else rows
 
 
