@@ -37,6 +37,11 @@ METRICS = {  # name here: (label in tables, metric type on the Hub)
     "macro_f1_min10": ("macro-F1 of labels with 10 test rows or more", "f1"),
     "mcc": ("Matthews correlation", "matthews_correlation"),
     "ece": ("expected calibration error", "ece"),
+    "exact_match": ("exact match", "exact_match"),
+    "token_f1": ("token F1", "f1"),
+    "rouge1": ("ROUGE-1", "rouge"),
+    "rouge2": ("ROUGE-2", "rouge"),
+    "rougeL": ("ROUGE-L", "rouge"),
 }
 FIGURES = {
     "copies_of_gold": "rows whose text is a text of gold",
@@ -85,24 +90,27 @@ def dataset_facts(
     final = _labels(task, dataset, task.label_column)
     leaving = [i for i, s in enumerate(status) if s != "rejected" and i not in withheld]
     kept = [i for i in leaving if status[i] != "dropped"]
-    corrected = "label_probs" in dataset.column_names
+    corrected = "label_probs" in dataset.column_names and task.kind != "text2text"
     joined = strictest(task.access, access_of(dataset), *([findings.access] if findings else []), access or "open")
     made_by = dict(sorted(Counter(str(g or "unknown") for g in columns["generator"]).items()))
     reasons = Counter(zip(status, (r or "as_generated" for r in columns["reason"]), strict=True))
     views = [("corrected", kept, final)] if corrected else []
     views.append(("raw", leaving, meant))
+    writes = task.kind == "text2text"
     facts = _task_facts(task, joined, attestation) | {
         "repo_id": repo_id, "title": repo_id.split("/")[-1] or task.name, "rows": len(views[0][1]),
-        "unit": "pairs" if len(task.text_columns) > 1 else "notes",
+        "unit": "entries" if writes else "pairs" if len(task.text_columns) > 1 else "notes",
         "text_columns": " and ".join(f"`{c}`" for c in task.text_columns), "label_column": task.label_column,
-        "configs": [{"name": name, "rows": len(rows), "default": n == 0, "what": _WHAT[name]}
+        "label_word": "target" if writes else "list of labels" if task.kind == "multi_label" else "label",
+        "configs": [{"name": name, "rows": len(rows), "default": n == 0, "what": _WHAT["targets" if writes else name]}
                     for n, (name, rows, _) in enumerate(views)],
         "labels": _label_table(task, views),
         "generators": ", ".join(f"`{name}` ({n:,} rows)" for name, n in made_by.items()),
         "config_columns": [[name, name] for name, _, _ in views],
         "prompts": len({p for p in columns["prompt_sha256"] if p}),
         "exemplars": len({s for ids in columns["seed_ids"] if ids for s in ids}),
-        "correction": _correction(status, policy) if corrected else "none; labels are those asked of the generator",
+        "correction": _correction(status, reasons, policy) if corrected else
+                      f"none; {'targets are those that the generator wrote' if writes else _AS_ASKED}",
         "reasons": [{"status": s, "meaning": REASONS.get(r, r), "rows": n} for (s, r), n in
                     sorted(reasons.items(), key=lambda item: (STATUSES.index(item[0][0]), item[0][1]))],
         "audited": _audited(findings), "audit_rows": _audit_rows(findings) if findings else [],
@@ -117,7 +125,9 @@ def dataset_facts(
 _WHAT = {
     "corrected": "labels after correction; rows that were dropped are left out",
     "raw": "labels as the generator meant them, every row with a text",
+    "targets": "targets as the generator wrote them, every row with a text",
 }
+_AS_ASKED = "labels are those asked of the generator"
 
 
 def _task_facts(task: Task, access: str, attestation: str | None) -> dict[str, Any]:
@@ -165,7 +175,9 @@ def _status_table(task: Task, meant: list[tuple[str, ...]], status: list[str]) -
     return {"status_columns": [[s, s] for s in names], "statuses": rows}
 
 
-def _correction(status: list[str], policy: str | None) -> str:
+def _correction(status: list[str], reasons: Mapping[tuple[str, str], int], policy: str | None) -> str:
+    if all(s == "rejected" or reason == "as_generated" for s, reason in reasons):
+        return f"none; {_AS_ASKED}"
     counts = Counter(status)
     done = ", ".join(f"{counts[s]:,} {s}" for s in STATUSES if counts[s] and s != "rejected")
     return f"by a corrector trained on gold{f', policy `{policy}`' if policy else ''}: {done}"
@@ -217,14 +229,16 @@ def _simulated(task: Task, made_by: Sequence[str]) -> str:
 def _examples(
     task: Task, dataset: Dataset, kept: list[int], labels: list[tuple[str, ...]], source: list[Any]
 ) -> list[dict[str, str]]:
-    """Pick the first kept synthetic row of each label, at most four."""
+    """Pick the first kept synthetic row of each label, at most four; for text2text the first with its target."""
+    writes = task.kind == "text2text"
+    columns = (*task.text_columns, *((task.label_column,) if writes else ()))
     found: dict[tuple[str, ...], dict[str, str]] = {}
     for i in kept:
         if source[i] == "synthetic" and labels[i] not in found and len(found) < 4:
-            text = " / ".join(" ".join(str(dataset[i][c]).split()) for c in task.text_columns)
+            text = " / ".join(" ".join(str(dataset[i][c]).split()) for c in columns)
             shown = text if len(text) <= _SAMPLE else text[:_SAMPLE].rsplit(" ", 1)[0] + " ..."
             found[labels[i]] = {
-                "label": ", ".join(labels[i]) or "target",
+                "label": ", ".join(labels[i]) or (" / ".join(columns) if writes else "no label"),
                 "text": shown.replace("{{", "{ {").replace("}}", "} }"),
             }
     return [found[key] for key in sorted(found)]
@@ -259,6 +273,7 @@ def model_card_facts(
     return _task_facts(task, strictest(task.access, trained.get("access"), access or "open"), attestation) | {
         "repo_id": repo_id, "title": repo_id.split("/")[-1] or task.name, "network": architecture,
         "call": "note" if len(task.text_columns) == 1 else '{"text": first, "text_pair": second}',
+        "input": "..." if len(task.text_columns) == 1 else "\\n".join(f"{c}: ..." for c in task.text_columns),
         "labels": [{"index": str(i), "name": n, "meaning": m} for i, (n, m) in enumerate(_meanings(task))],
         "composition": [{"what": what.get(k, k), "rows": n} for k, n in rows.items()] or
                        [{"what": "unknown", "rows": 0}],

@@ -1,7 +1,8 @@
 """Scores of a model on rows with true labels: metrics that need no network, with intervals, and paired comparison.
 
-Every metric here is a function of sums over rows (the confusion counts, and for calibration the sums in each bin), so
-that a bootstrap is one matrix product. Rows of one group (a patient, an admission) are drawn together.
+Every metric here is a function of sums over rows (the confusion counts, and for calibration the sums in each bin; the
+counts of each label of a multi_label task; the scores of texts), so that a bootstrap is one matrix product. Rows of one
+group (a patient, an admission) are drawn together.
 """
 
 from __future__ import annotations
@@ -18,8 +19,9 @@ import numpy.typing as npt
 
 from hf_synth.errors import ColumnError, HfSynthError
 from hf_synth.modeling import model_facts, predict_proba, weights_sha256
-from hf_synth.rows import label_indices
+from hf_synth.rows import label_indices, label_matrix, target_texts
 from hf_synth.task import Task, access_of, row_digests
+from hf_synth.text2text import generate_text, text_scores
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -38,16 +40,18 @@ class Scores:
     Args:
         task: full name of the task.
         n: number of rows.
-        values: each metric's value; `macro_f1_min10` only if a class has 10 rows, `ece` only from probabilities.
+        values: each metric's value; `macro_f1_min10` only if a class has 10 rows, `ece` only from probabilities. Of a
+            multi_label task accuracy (exact set match) and the three F1, of a text2text task `text2text.TEXT_METRICS`.
         ci95: each metric's 95% bootstrap interval over groups, (low, high).
-        per_class: precision, recall, f1 and support of each label.
-        confusion: rows by true label (first index) and predicted label, K x K.
+        per_class: precision, recall, f1 and support of each label; empty for text2text.
+        confusion: rows by true label (first index) and predicted label, K x K; of single_label tasks only.
         model: what was scored: its name, base model, access, rows it was trained on, sha256 of its weights.
         dataset: what it was scored on: rows, groups, access, a digest of texts and labels, and how many rows were
             `seen` (the model was trained on them, or they stand in `exclude`).
         bootstrap: how many resamples, and the seed.
         excluded: scores without the rows that were seen; None when no row was, or all were.
-        labels, predictions, groups: for each row, for paired comparison; not in `to_json` unless asked for.
+        labels, predictions, groups: for each row of a single_label task, for paired comparison; not in `to_json`
+            unless asked for.
     """
 
     task: str
@@ -125,7 +129,7 @@ def evaluate(
     """Score a model on rows with true labels.
 
     Args:
-        model: folder or repo id of a trained classifier.
+        model: folder or repo id of a trained classifier, or of a sequence-to-sequence model for a text2text task.
         exclude: rows that it should not be judged on, by text (training rows); scores without them, and without any row
             that the model's facts say it saw, are in `.excluded`.
 
@@ -133,10 +137,11 @@ def evaluate(
         ModelError: the model cannot be loaded or is not of this task.
         ColumnError: a text or label is missing, or there is no row.
     """
-    labels = label_indices(task, dataset)
+    labels = _truth(task, dataset)
     if not len(labels):
         raise ColumnError("there is no row to score a model on")
-    probs = predict_proba(model, task, dataset, progress=progress)
+    predict: Callable[..., Any] = generate_text if task.kind == "text2text" else predict_proba
+    said = predict(model, task, dataset, progress=progress)
     groups = list(dataset["group"]) if "group" in dataset.column_names else None
     facts = model_facts(model)
     digests = row_digests(task, dataset.select_columns(list(task.text_columns)))
@@ -155,19 +160,26 @@ def evaluate(
     if exclude is not None:
         seen |= set(row_digests(task, exclude.select_columns(list(task.text_columns))))
     new = np.array([d not in seen for d in digests])
-    made = score(task, probs, labels, groups, n_bootstrap=n_bootstrap, seed=seed)
+    made = score(task, said, labels, groups, n_bootstrap=n_bootstrap, seed=seed)
     made = replace(made, model=about_model, dataset=about_rows | {"seen": int((~new).sum())})
     if new.all() or not new.any():
         return made
-    kept = None if groups is None else [g for g, n in zip(groups, new, strict=True) if n]
-    rest = score(task, probs[new], labels[new], kept, n_bootstrap=n_bootstrap, seed=seed)
+    unseen = [None if v is None else [v[i] for i in np.flatnonzero(new)] for v in (said, labels, groups)]
+    rest = score(task, *unseen, n_bootstrap=n_bootstrap, seed=seed)
     return replace(made, excluded=rest)
+
+
+def _truth(task: Task, dataset: Dataset) -> Any:
+    """Read what is true of each row: label indices (N,), 0 and 1 for each label (N, K), or target texts."""
+    if task.kind == "text2text":
+        return target_texts(task, dataset)
+    return label_matrix(task, dataset) if task.kind == "multi_label" else label_indices(task, dataset)
 
 
 def score(
     task: Task,
-    predicted: Array,
-    labels: Array | Sequence[int],
+    predicted: Any,
+    labels: Any,
     groups: Sequence[Any] | None = None,
     *,
     n_bootstrap: int = 1000,
@@ -176,47 +188,81 @@ def score(
     """Score predictions against true labels.
 
     Args:
-        predicted: probabilities (N, K) or label indices (N,).
-        labels: true label indices, (N,).
+        predicted: probabilities (N, K) or label indices (N,); multi_label: probabilities, of which those above 0.5 are
+            labels, or 0 and 1 (N, K); text2text: N texts.
+        labels: true label indices, (N,); multi_label: 0 and 1 (N, K); text2text: N texts.
         groups: what rows are drawn together by, (N,); each row by itself when None.
 
     Raises:
         ColumnError: shapes do not fit, or an index is not one of the task's labels.
     """
+    n = len(labels)
+    if not n or len(predicted) != n or (groups is not None and len(groups) != n):
+        raise ColumnError("scores need as many predictions as labels, and groups where given, at least one")
+    codes = _group_codes(groups, n)
+    judge = {"single_label": _score_labels, "multi_label": _score_sets, "text2text": _score_texts}[task.kind]
+    sums, values_of, more = judge(task, predicted, labels, codes)
+    drawn = values_of(_resampled(sums, n_bootstrap, seed)) if n_bootstrap else {}
+    return Scores(
+        task=task.full_name,
+        n=n,
+        values={name: float(value[0]) for name, value in values_of(sums.sum(0)[None]).items()},
+        ci95={name: _interval(many) for name, many in drawn.items()},
+        bootstrap={"n": n_bootstrap, "seed": seed},
+        **more,
+    )
+
+
+# What scores need of one kind of task: sums of each group (G, C), metrics as a function of sums, other fields.
+_Judged = tuple[Array, Callable[[Array], dict[str, Array]], dict[str, Any]]
+
+
+def _score_labels(task: Task, predicted: Any, labels: Any, codes: Array) -> _Judged:
     k, truth, predicted = len(task.labels), np.asarray(labels, dtype=np.int64), np.asarray(predicted)
     probs = predicted if predicted.ndim == 2 else None
     guess = predicted.argmax(1) if predicted.ndim == 2 else predicted.astype(np.int64)
-    fits = len(truth) and len(truth) == len(guess) and (groups is None or len(groups) == len(truth))
-    if not fits or (probs is not None and probs.shape[1] != k):
-        raise ColumnError(f"scores need as many predictions as labels, at least one, over {k} labels")
+    if probs is not None and probs.shape[1] != k:
+        raise ColumnError(f"scores need probabilities over the {k} labels of task {task.full_name!r}")
     if min(truth.min(), guess.min()) < 0 or max(truth.max(), guess.max()) >= k:
         raise ColumnError(f"a label or prediction is not an index into the {k} labels of task {task.full_name!r}")
-    codes = _group_codes(groups, len(truth))
-    sums = _sums(truth, guess, probs, k, codes)
     often = np.bincount(truth, minlength=k) >= MIN_ROWS
-    values = _values(sums.sum(0)[None], k, often)
-    drawn = _values(_resampled(sums, n_bootstrap, seed), k, often) if n_bootstrap else {}
     confusion = np.bincount(truth * k + guess, minlength=k * k).reshape(k, k)
-    return Scores(
-        task=task.full_name,
-        n=len(truth),
-        values={name: float(value[0]) for name, value in values.items()},
-        ci95={name: _interval(many) for name, many in drawn.items()},
-        per_class=_per_class(task, confusion),
-        confusion=confusion.tolist(),
-        bootstrap={"n": n_bootstrap, "seed": seed},
-        labels=tuple(truth.tolist()),
-        predictions=tuple(guess.tolist()),
-        groups=tuple(codes.tolist()),
-    )
+    hit, true, said = np.diag(confusion), confusion.sum(1), confusion.sum(0)
+    rows = {"labels": truth, "predictions": guess, "groups": codes}
+    more = {"per_class": _per_class(task, hit, true, said), "confusion": confusion.tolist()}
+    more |= {name: tuple(values.tolist()) for name, values in rows.items()}
+    return _sums(truth, guess, probs, k, codes), lambda sums: _values(sums, k, often), more
+
+
+def _score_sets(task: Task, predicted: Any, labels: Any, codes: Array) -> _Judged:
+    k, truth, guess = len(task.labels), np.asarray(labels) > 0.5, np.asarray(predicted) > 0.5
+    if truth.shape != guess.shape or truth.ndim != 2 or truth.shape[1] != k:
+        raise ColumnError(f"scores need a value for each of the {k} labels of task {task.full_name!r} in every row")
+    exact = (truth == guess).all(1, keepdims=True)
+    sums = _group_sums(np.hstack([truth & guess, truth, guess, exact, np.ones_like(exact)]), codes)
+    hit, true, said = sums[:, : 3 * k].sum(0).reshape(3, k)
+    return sums, lambda sums: _set_values(sums, k), {"per_class": _per_class(task, hit, true, said), "confusion": []}
+
+
+def _score_texts(task: Task, predicted: Any, labels: Any, codes: Array) -> _Judged:
+    found = text_scores(predicted, labels)
+    sums = _group_sums(np.column_stack([*found.values(), np.ones(len(codes))]), codes)
+
+    def values_of(sums: Array) -> dict[str, Array]:
+        return {name: sums[:, i] / sums[:, -1] for i, name in enumerate(found)}
+
+    return sums, values_of, {"per_class": {}, "confusion": []}
 
 
 def compare(a: Scores, b: Scores, metric: str = "macro_f1", *, n_bootstrap: int = 1000, seed: int = 0) -> Difference:
     """Compare two models on the same rows: the difference a - b with its paired bootstrap interval over groups.
 
     Raises:
-        HfSynthError: the scores are not of the same rows, or lack the rows' predictions, or the metric.
+        HfSynthError: the scores are not of the same rows, or lack the rows' predictions, or the metric, or are of a
+            task that is not single_label.
     """
+    if a.values and not a.confusion:
+        raise HfSynthError(f"scores of task {a.task!r} cannot be compared row by row: only those of single_label tasks")
     if not a.labels or not b.labels:
         raise HfSynthError("scores without their rows cannot be compared: write them with to_json(rows=True)")
     if (a.labels, a.groups) != (b.labels, b.groups) or a.dataset.get("sha256") != b.dataset.get("sha256"):
@@ -258,6 +304,13 @@ def _sums(truth: Array, guess: Array, probs: Array | None, k: int, codes: Array)
     return np.hstack([counts, gap.reshape(n_groups, BINS)])
 
 
+def _group_sums(rows: Array, codes: Array) -> Array:
+    """Add up the rows of each group: (N, C) -> (G, C)."""
+    sums = np.zeros((int(codes.max()) + 1, rows.shape[1]))
+    np.add.at(sums, codes, rows)
+    return sums
+
+
 def _resampled(sums: Array, n_bootstrap: int, seed: int) -> Array:
     """Draw groups with replacement and add up their sums, shape (n_bootstrap, sums.shape[1])."""
     rng, n_groups = np.random.default_rng(seed), len(sums)
@@ -297,13 +350,27 @@ def _values(sums: Array, k: int, often: Array) -> dict[str, Array]:
     return found
 
 
+def _set_values(sums: Array, k: int) -> dict[str, Array]:
+    """Compute the metrics of a multi_label task for each of B rows of sums, as scikit-learn defines them; (B,) each.
+
+    Every label counts in macro-F1; one that neither occurs nor is predicted has f1 0.
+    """
+    hit, true, said = (sums[:, i * k : (i + 1) * k] for i in range(3))
+    f1 = 2 * hit / np.maximum(true + said, 1)
+    return {
+        "accuracy": sums[:, 3 * k] / sums[:, 3 * k + 1],
+        "macro_f1": f1.mean(1),
+        "micro_f1": 2 * hit.sum(1) / np.maximum((true + said).sum(1), 1),
+        "weighted_f1": (f1 * true).sum(1) / np.maximum(true.sum(1), 1),
+    }
+
+
 def _interval(drawn: Array) -> tuple[float, float]:
     low, high = np.percentile(drawn, [2.5, 97.5])
     return float(low), float(high)
 
 
-def _per_class(task: Task, confusion: Array) -> dict[str, dict[str, float]]:
-    hit, true, said = np.diag(confusion), confusion.sum(1), confusion.sum(0)
+def _per_class(task: Task, hit: Array, true: Array, said: Array) -> dict[str, dict[str, float]]:
     return {
         label: {
             "precision": float(hit[i] / max(1, said[i])),
@@ -315,8 +382,9 @@ def _per_class(task: Task, confusion: Array) -> dict[str, dict[str, float]]:
     }
 
 
-def _digest(digests: Sequence[str], labels: Array) -> str:
-    pairs = "\n".join(f"{d} {label}" for d, label in zip(digests, labels.tolist(), strict=True))
+def _digest(digests: Sequence[str], labels: Any) -> str:
+    told = labels if isinstance(labels, list) else labels.tolist()
+    pairs = "\n".join(f"{d} {label}" for d, label in zip(digests, told, strict=True))
     return hashlib.sha256(pairs.encode()).hexdigest()
 
 

@@ -48,8 +48,9 @@ _LICENSE_NOTE = """This folder derives from credentialed data. It is under the d
 def dataset_views(task: Task, dataset: Dataset, access: Access, withheld: set[int]) -> dict[str, Dataset]:
     """Give what leaves of a dataset by config, the default first, in columns that hold nothing local.
 
-    `corrected` (only where correction was made) has the rows kept or relabelled, `raw` every row that was not rejected
-    with the label that the generator meant. A row has the same id in both: its number.
+    `corrected` (only where labels went through correction, so never for text2text) has the rows kept or relabelled,
+    `raw` every row that was not rejected with the label that the generator meant. A row has the same id in both: its
+    number.
 
     Raises:
         ColumnError: a label is not one of the task's.
@@ -58,7 +59,7 @@ def dataset_views(task: Task, dataset: Dataset, access: Access, withheld: set[in
     text = [all(row) for row in zip(*(dataset[c] for c in task.text_columns), strict=True)]
     leaving = [i for i, s in enumerate(status) if s != "rejected" and text[i] and i not in withheld]
     views = {}
-    if "label_probs" in dataset.column_names:
+    if "label_probs" in dataset.column_names and task.kind != "text2text":
         kept = [i for i in leaving if status[i] in ("kept", "relabelled")]
         more = ("llm_label", "label_status", "reason", "label_probs", "label_confidence", "weight")
         views["corrected"] = _view(task, dataset, kept, access, task.label_column, more)

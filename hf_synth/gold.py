@@ -309,13 +309,26 @@ def adopt(
     for i, (id, text, value) in enumerate(zip(ids, texts, dataset[llm_label_column], strict=True)):
         if any(not isinstance(t, str) or not t.strip() for t in text):
             raise RowError("synthetic rows", i + 1, "a text is empty; remove the row")
-        label = _label_index(task, names, value, i + 1) if task.labels else value
+        label = _label_value(task, names, value, i + 1)
         rows.append(
             task.gold_row(id, id, label, *text)
             | {"source": "synthetic", "access": carried, "seed_ids": [], "prompt_sha256": "", "journal_key": ""}
             | {"generator": generator, "llm_label": label, "label_status": "kept", "reason": "as_generated"}
         )
     return Dataset.from_list(rows, features=task.synthetic_features())
+
+
+def _label_value(task: Task, names: list[str] | None, value: Any, row: int) -> Any:
+    """Give a label as the task's feature takes it: an index, a list of them, or a text."""
+    if task.kind == "text2text":
+        if not isinstance(value, str) or not value.strip():
+            raise RowError("synthetic rows", row, "its target is empty or no text; remove the row")
+        return value
+    if task.kind == "multi_label":
+        if not isinstance(value, list):
+            raise RowError("synthetic rows", row, "holds no list of labels (an empty list is no label)")
+        return [_label_index(task, names, v, row) for v in value]
+    return _label_index(task, names, value, row)
 
 
 def _label_index(task: Task, names: list[str] | None, value: Any, row: int) -> int:

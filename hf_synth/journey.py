@@ -74,6 +74,9 @@ def run(
 ) -> Journey:
     """Correct synthetic rows with a corrector trained on gold, train a model on each mixture, and score them all.
 
+    Where nothing is corrected (a text2text task, or a multi_label one with method "auto") the rows stay as generated,
+    and an arm of corrected rows is the one of raw rows.
+
     Args:
         gold: splits "train" and "test".
         synthetic: synthetic rows, or a function that makes them from the gold rows that may be shown.
@@ -115,6 +118,8 @@ def run(
     write_stage(task, corrected, out / "corrected", stage="correct", policy=policy.to_json(), gold_rows=n)
     lap("correct")
 
+    if task.kind != "single_label" and policy.method == "none":  # what was not corrected is not called so
+        arms = tuple(dict.fromkeys(arm.replace("corrected", "raw") for arm in arms))
     mixtures = {
         f"gold_{size}": (subset(task, gold["train"], size, seed=seed), None) for size in gold_curve if size != n
     }
@@ -147,7 +152,7 @@ def _mixture(arm: str, gold: Dataset, raw: Dataset, corrected: Dataset) -> tuple
 
 def write_scores(task: Task, journey: Journey, *, caption: str = "") -> None:
     """Write scores.json, scores.md and scores.svg into the folder of a journey."""
-    main = task.metrics[0]
+    main = _metrics(task, journey.scores)[0]
     files = {
         "scores.json": json.dumps({name: scores.to_json() for name, scores in journey.scores.items()}, indent=1) + "\n",
         "scores.md": score_table(task, journey.scores) + (f"\n\n{caption}" if caption else "") + "\n",
@@ -163,11 +168,16 @@ def write_scores(task: Task, journey: Journey, *, caption: str = "") -> None:
             (journey.out / name).write_text(text, encoding="utf-8")
 
 
+def _metrics(task: Task, scores: Mapping[str, Scores]) -> list[str]:
+    """Give the metrics to show, the task's main one first: its own as far as they were computed, and the usual ones."""
+    there = next(iter(scores.values())).values
+    usual = ("macro_f1", "accuracy", "rougeL", "token_f1", "exact_match")
+    return [m for m in dict.fromkeys((*task.metrics, *usual)) if m in there] or list(there)
+
+
 def score_table(task: Task, scores: Mapping[str, Scores]) -> str:
     """Give a Markdown table of scores with 95% intervals, a row for each model."""
-    metrics = [
-        m for m in dict.fromkeys((*task.metrics, "macro_f1", "accuracy")) if m in next(iter(scores.values())).values
-    ]
+    metrics = _metrics(task, scores)
     rows = [
         [name, *(f"{s.values[m]:.3f} ({s.ci95[m][0]:.3f}-{s.ci95[m][1]:.3f})" for m in metrics)]
         for name, s in scores.items()

@@ -108,7 +108,7 @@ def load_model(model: str | Path, task: Task | None = None) -> Any:
     """
     from transformers import AutoModelForSequenceClassification
 
-    network, missing = _load(AutoModelForSequenceClassification, model)
+    network, missing = load_network(AutoModelForSequenceClassification, model)
     if missing:
         raise ModelError(f"model {_shown(model)} has no trained classification head: fine-tune it with `train` first")
     if task is not None:
@@ -140,8 +140,12 @@ def load_tokenizer(model: str | Path) -> Any:
     return tokenizer
 
 
-def _load(kind: Any, model: str | Path, **options: Any) -> tuple[Any, list[str]]:
-    """Load a network of a kind in eval mode, with the names of weights that the files lack."""
+def load_network(kind: Any, model: str | Path, **options: Any) -> tuple[Any, list[str]]:
+    """Load a network of a kind (an auto class) in eval mode, with the names of weights that the files lack.
+
+    Raises:
+        ModelError: it has no weights, or cannot be loaded as one of that kind.
+    """
     import torch
 
     folder = model_folder(model)
@@ -198,8 +202,11 @@ def label_order(config: Any, task: Task, *, what: str = "the model") -> list[int
     Raises:
         ModelError: the model's labels are not the task's.
     """
-    if task.kind != "single_label":
-        raise TaskError(f"task {task.full_name!r} is {task.kind}: only single_label tasks can be classified for now")
+    if task.kind == "text2text":
+        raise TaskError(f"task {task.full_name!r} is text2text: it has no labels to classify by, use generate_text")
+    problem = getattr(config, "problem_type", None)
+    if problem not in (None, f"{task.kind}_classification"):
+        raise ModelError(f"{what} was trained for {problem}, task {task.full_name!r} is {task.kind}: train one for it")
     names = [str(config.id2label[i]) for i in range(config.num_labels)]
     if sorted(names) != sorted(task.labels):
         raise ModelError(
@@ -223,8 +230,9 @@ def predict_proba(
 ) -> Floats:
     """Give the probability of each of the task's labels for each row, shape (N, K), in the order of `task.labels`.
 
-    Rows go through in length-sorted batches of `tokens_per_batch` tokens, in bfloat16 on CUDA, and come back in their
-    own order; the same call gives the same numbers.
+    They sum to 1 for a single_label task; for a multi_label one each label's stands by itself. Rows go through in
+    length-sorted batches of `tokens_per_batch` tokens, in bfloat16 on CUDA, and come back in their own order; the same
+    call gives the same numbers.
 
     Args:
         model: folder or repo id of a trained classifier; the last two used stay in memory.
@@ -258,7 +266,8 @@ def probabilities(network: Any, tokenizer: Any, task: Task, dataset: Dataset, **
     order = label_order(network.config, task)
 
     def pick(output: Any, _mask: Any) -> Any:
-        return output.logits.float().softmax(-1)[:, order]
+        logits = output.logits.float()
+        return (logits.sigmoid() if task.kind == "multi_label" else logits.softmax(-1))[:, order]
 
     return _infer(network, tokenizer, task, dataset, pick, len(order), **how)
 
@@ -275,7 +284,7 @@ def embed(model: str | Path, task: Task, dataset: Dataset, **how: Any) -> Floats
     """
     from transformers import AutoModel
 
-    network, missing = _load(AutoModel, model)
+    network, missing = load_network(AutoModel, model)
     if [name for name in missing if "pooler" not in name]:
         raise ModelError(f"{_shown(model)} holds only a part of the encoder's weights")
 

@@ -8,7 +8,7 @@ see the row.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,7 +22,7 @@ from hf_synth.crossfit import Ints, Learn, Predict, Rows, choose_method, decide,
 from hf_synth.errors import ColumnError, OverlapError, TaskError
 from hf_synth.gold import adopt
 from hf_synth.modeling import model_facts, predict_proba
-from hf_synth.rows import label_indices
+from hf_synth.rows import label_indices, label_matrix, target_texts
 from hf_synth.task import Task, access_of, check_columns, row_digests, strictest
 
 if TYPE_CHECKING:
@@ -56,8 +56,10 @@ def fit_policy(
     Raises:
         OverlapError: the corrector was trained on some of the gold.
         ColumnError: columns are missing.
-        TaskError: unknown method, or a task whose labels cannot be corrected.
+        TaskError: unknown method, or a task that is not single_label: nothing is fitted for those.
     """
+    if task.kind != "single_label":
+        raise TaskError(f"task {task.full_name!r} is {task.kind}: policies are fitted for single_label tasks only")
     return correct_with_policy(task, pilot, corrector, gold=gold, method=method, audited=audited, seed=seed)[1]
 
 
@@ -75,6 +77,9 @@ def correct(
 
     With a `fit`, models are trained on gold and the rows themselves, each half judged by those of the other half; with
     a trained model its own opinion is used.
+
+    A multi_label task knows "none" and "argmax" (every label that the corrector holds for more likely than not), a
+    text2text task "none" alone; "auto" is "none" for both, with a warning.
 
     Args:
         synthetic: rows of `generate`, or any with the task's text columns and `llm_label`.
@@ -107,6 +112,11 @@ def correct_with_policy(
     everything = _contract(task, synthetic)
     usable = _usable(task, everything)
     check_columns(task, gold, what="gold")
+    if task.kind != "single_label":
+        if audited:
+            raise TaskError(f"task {task.full_name!r} is {task.kind}: audited labels serve single_label tasks only")
+        correct_kind = _correct_sets if task.kind == "multi_label" else _correct_texts
+        return correct_kind(task, everything, usable, corrector, gold, method)
     if len(gold) < 2:
         raise ColumnError("correction needs gold rows to measure the corrector on")
     known = Rows(
@@ -143,6 +153,11 @@ def _opinions(task: Task, rows: Dataset, corrector: str | Path, gold: Dataset) -
     said = np.asarray(predict_proba(corrector, task, rows), dtype=np.float64)
     if "label_probs" in gold.column_names:
         return np.asarray(gold["label_probs"], dtype=np.float64), said
+    _check_unseen(task, corrector, gold)
+    return np.asarray(predict_proba(corrector, task, gold), dtype=np.float64), said
+
+
+def _check_unseen(task: Task, corrector: str | Path, gold: Dataset) -> None:
     seen = set(model_facts(corrector)["row_digests"])
     both = sum(d in seen for d in row_digests(task, gold.select_columns(list(task.text_columns))))
     if both:
@@ -150,7 +165,6 @@ def _opinions(task: Task, rows: Dataset, corrector: str | Path, gold: Dataset) -
             f"the corrector was trained on {both} of the {len(gold)} gold rows it is to be judged on; give gold that "
             "it never saw (a validation split), or a fit function instead of a model"
         )
-    return np.asarray(predict_proba(corrector, task, gold), dtype=np.float64), said
 
 
 def _choose(
@@ -205,15 +219,65 @@ def _said(predict: Callable[[Dataset], npt.ArrayLike], dataset: Dataset, at: Int
     return np.asarray(predict(dataset.select(at)), dtype=np.float64)
 
 
+# --- other kinds of tasks ---------------------------------------------------------------------------------------------
+
+
+def _correct_sets(
+    task: Task, everything: Dataset, usable: Dataset, corrector: str | Path | Fit, gold: Dataset, method: str
+) -> tuple[Dataset, Policy]:
+    """Correct sets of labels, one label like the other: what the corrector holds for likelier than not is a label."""
+    method = _method(task, method, ("none", "argmax"))
+    meant = label_matrix(task, usable, "llm_label")
+    probs = meant.astype(np.float64)
+    if method == "argmax" and callable(corrector):
+        probs = _said(corrector(gold), usable, np.arange(len(usable)), len(task.labels))
+    elif method == "argmax":
+        assert not callable(corrector)
+        if "label_probs" not in gold.column_names:
+            _check_unseen(task, corrector, gold)
+        probs = np.asarray(predict_proba(corrector, task, usable), dtype=np.float64)
+    if probs.shape != meant.shape or not np.isfinite(probs).all() or probs.min() < 0 or probs.max() > 1:
+        raise ColumnError(f"a corrector of {task.full_name!r} gives {len(task.labels)} numbers between 0 and 1 a row")
+    there = probs > 0.5
+    same = (there == (meant > 0.5)).all(1)
+    kept = "as_generated" if method == "none" else "agrees"
+    done = [
+        {
+            task.label_column: np.flatnonzero(there[i]).tolist(), "label_probs": probs[i].tolist(),
+            "label_status": "kept" if same[i] else "relabelled", "reason": kept if same[i] else "argmax",
+            "label_confidence": float(np.maximum(probs[i], 1 - probs[i]).min()), "weight": 1.0,
+        }
+        for i in range(len(usable))
+    ]  # fmt: skip
+    access = strictest(task.access, access_of(everything), access_of(gold))
+    return _with_columns(task, everything, done, access), Policy(method, len(task.labels))
+
+
+def _correct_texts(
+    task: Task, everything: Dataset, usable: Dataset, _corrector: str | Path | Fit, gold: Dataset, method: str
+) -> tuple[Dataset, Policy]:
+    """Let target texts pass as they were generated."""
+    method = _method(task, method, ("none",))
+    told = {"label_status": "kept", "reason": "as_generated", "label_probs": None, "label_confidence": None}
+    done = [told | {task.label_column: text, "weight": 1.0} for text in target_texts(task, usable)]
+    access = strictest(task.access, access_of(everything), access_of(gold))
+    return _with_columns(task, everything, done, access), Policy(method, 0)
+
+
+def _method(task: Task, method: str, known: tuple[str, ...]) -> str:
+    if method == "auto":
+        _LOG.warning("correction: labels of %s tasks are not corrected automatically yet; they stay", task.kind)
+        return "none"
+    if method not in known:
+        raise TaskError(f"method {method!r} does not serve {task.kind} tasks: give auto, {' or '.join(known)}")
+    return method
+
+
 # --- rows -----------------------------------------------------------------------------------------------------------
 
 
 def _contract(task: Task, synthetic: Dataset) -> Dataset:
     """Give rows in the column contract: ours as they are, rows made elsewhere adopted."""
-    if task.kind != "single_label":
-        raise TaskError(
-            f"task {task.full_name!r} is {task.kind}: only labels of single_label tasks are corrected for now"
-        )
     ours = {"label_status", "llm_label", "seed_ids", "id"} <= set(synthetic.column_names)
     return synthetic if ours else adopt(task, synthetic)
 
@@ -241,22 +305,33 @@ def _audited(task: Task, rows: Dataset, audited: Mapping[str, int | str] | None)
 
 
 def _written(task: Task, rows: Dataset, done: Corrected, access: str) -> Dataset:
+    """Write decisions on single labels into the rows that were not rejected."""
+    told = [
+        {
+            task.label_column: int(done.label[k]), "label_status": str(done.status[k]), "reason": str(done.reason[k]),
+            "label_probs": done.probs[k].tolist(), "label_confidence": float(done.confidence[k]),
+            "weight": float(done.weight[k]),
+        }
+        for k in range(len(done.label))
+    ]  # fmt: skip
+    return _with_columns(task, rows, told, access)
+
+
+def _with_columns(task: Task, rows: Dataset, done: Sequence[Mapping[str, Any]], access: str) -> Dataset:
     """Write decisions into the rows that were not rejected, in place and order; other columns stay as they are."""
     import pyarrow as pa
     from datasets import Dataset, Features
 
     statuses = list(rows["label_status"])
-    at = np.flatnonzero([s != "rejected" for s in statuses])
+    at = [i for i, status in enumerate(statuses) if status != "rejected"]
     columns: dict[str, list[Any]] = {
         task.label_column: list(rows[task.label_column]), "label_status": statuses, "reason": list(rows["reason"]),
         "label_probs": [None] * len(rows), "label_confidence": [None] * len(rows), "weight": [0.0] * len(rows),
         "access": [strictest(access, a) for a in rows["access"]],
     }  # fmt: skip
-    for k, i in enumerate(at.tolist()):
-        columns[task.label_column][i] = int(done.label[k])
-        columns["label_status"][i], columns["reason"][i] = str(done.status[k]), str(done.reason[k])
-        columns["label_probs"][i] = done.probs[k].tolist()
-        columns["label_confidence"][i], columns["weight"][i] = float(done.confidence[k]), float(done.weight[k])
+    for i, told in zip(at, done, strict=True):
+        for name, value in told.items():
+            columns[name][i] = value
     wanted = dict(task.corrected_features())
     extra = {c: f for c, f in rows.features.items() if c not in wanted}
     features = Features(wanted | extra)

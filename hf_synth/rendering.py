@@ -58,7 +58,7 @@ def model_card(facts: Mapping[str, Any]) -> str:
 
     results = [
         EvalResult(
-            task_type="text-classification", dataset_type=facts["task"].split(":")[0],
+            task_type=CATEGORIES[facts["kind"]], dataset_type=facts["task"].split(":")[0],
             dataset_name=f"{facts['task']} (gold test rows)", dataset_split="test",
             metric_type=s["hub_metric"], metric_name=s["label"], metric_value=s["number"],
             metric_args={"ci95": s["ci95"]},
@@ -66,7 +66,7 @@ def model_card(facts: Mapping[str, Any]) -> str:
         for s in facts["scores"]
     ]  # fmt: skip
     header = ModelCardData(
-        model_name=facts["title"], language="en", library_name="transformers", pipeline_tag="text-classification",
+        model_name=facts["title"], language="en", library_name="transformers", pipeline_tag=CATEGORIES[facts["kind"]],
         base_model=facts["base_model"], tags=[*TAGS, *(["simulated"] if facts["simulated"] else [])],
         metrics=sorted({s["hub_metric"] for s in facts["scores"]}) or None, eval_results=results or None,
         **_gate_prompt(facts), **facts["license_data"],

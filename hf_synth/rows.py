@@ -1,4 +1,4 @@
-"""Rows as arrays: texts to tokens, tokens to batches that waste little, labels to indices and training targets.
+"""Rows as arrays: texts to tokens, tokens to batches that waste little, labels to training targets.
 
 What inference, training and evaluation share; numpy only.
 """
@@ -44,6 +44,42 @@ def label_indices(task: Task, dataset: Dataset, column: str | None = None) -> np
     return indices
 
 
+def label_matrix(task: Task, dataset: Dataset, column: str | None = None) -> Floats:
+    """Read the labels of a multi_label dataset as 0 and 1, shape (N, K); a row may have no label at all.
+
+    Raises:
+        ColumnError: a row holds no list, or a label that is not the task's; the message names the row, not its text.
+    """
+    column = column or task.label_column
+    check_columns(task, dataset, column)
+    names = {name: i for i, name in enumerate(task.labels)}
+    typed = label_names(dataset.features[column]) is not None
+    matrix = np.zeros((len(dataset), len(task.labels)), dtype=np.float32)
+    for row, values in enumerate(dataset[column]):
+        if not isinstance(values, list):
+            raise ColumnError(f"row {row}: column {column!r} holds no list of labels (an empty list is no label)")
+        for value in values:
+            index = names.get(value, -1) if isinstance(value, str) and not typed else value
+            if not isinstance(index, int) or not 0 <= index < len(task.labels):
+                raise ColumnError(f"row {row}: column {column!r} is none of the task's labels {list(task.labels)}")
+            matrix[row, index] = 1
+    return matrix
+
+
+def target_texts(task: Task, dataset: Dataset) -> list[str]:
+    """Read the target texts of a text2text dataset.
+
+    Raises:
+        ColumnError: a target is missing or no text.
+    """
+    check_columns(task, dataset)
+    texts = list(dataset[task.label_column])
+    for row, text in enumerate(texts):
+        if not isinstance(text, str):
+            raise ColumnError(f"row {row}: column {task.label_column!r} holds no text; leave out rejected rows first")
+    return texts
+
+
 def usable_rows(dataset: Dataset) -> Dataset:
     """Leave out rows that were dropped or rejected, or have weight 0. Gold rows stay.
 
@@ -66,29 +102,47 @@ def usable_rows(dataset: Dataset) -> Dataset:
 def soft_labels(task: Task, rows: Dataset) -> Floats:
     """Give what each row is trained on, shape (N, K): probabilities over the labels times the row's weight.
 
-    A gold row, and a row without `label_probs` or without a status, is one-hot.
+    For a multi_label task shape is (N, 2K): the weight of each label's presence, then of each label's absence.
+    A gold row, and a row without `label_probs` or without a status, is as certain as its labels.
 
     Raises:
         ColumnError: a label is not the task's, a weight is no positive number, or `label_probs` are no probabilities.
     """
     n, k = len(rows), len(task.labels)
-    targets = np.zeros((n, k), dtype=np.float32)
-    targets[np.arange(n), label_indices(task, rows)] = 1
-    columns = ("source", "label_status", "label_probs", "weight")
+    several = task.kind == "multi_label"
+    targets = label_matrix(task, rows) if several else np.eye(k, dtype=np.float32)[label_indices(task, rows)]
+    columns = ("source", "label_status", "label_probs")
     found = zip(*(rows[c] if c in rows.column_names else [None] * n for c in columns), strict=True)
-    for i, (source, status, probs, weight) in enumerate(found):
-        if source == "gold":
+    for i, (source, status, probs) in enumerate(found):
+        if source == "gold" or not probs or status not in _USED:
             continue
-        if probs and status in _USED:
-            p = np.asarray(probs, dtype=np.float64)
-            if p.shape != (k,) or not np.isfinite(p).all() or (p < 0).any() or abs(p.sum() - 1) > 0.01:
-                raise ColumnError(f"row {i}: 'label_probs' are not {k} probabilities that sum to 1")
-            targets[i] = p / p.sum()
-        if weight is not None:
-            if not (np.isfinite(weight) and weight > 0):
-                raise ColumnError(f"row {i}: 'weight' is not a positive number")
-            targets[i] *= weight
-    return targets
+        p = np.asarray(probs, dtype=np.float64)
+        wrong = p.shape != (k,) or not np.isfinite(p).all() or (p < 0).any()
+        if wrong or (several and p.max() > 1) or (not several and abs(p.sum() - 1) > 0.01):
+            raise ColumnError(f"row {i}: 'label_probs' are not {k} probabilities{'' if several else ' that sum to 1'}")
+        targets[i] = p if several else p / p.sum()
+    if several:
+        targets = np.hstack([targets, 1 - targets])
+    return targets * row_weights(rows)[:, None]
+
+
+def row_weights(rows: Dataset) -> Floats:
+    """Give the weight of each row, shape (N,): 1 for gold rows and for rows that carry none.
+
+    Raises:
+        ColumnError: a weight is no positive number.
+    """
+    weights = np.ones(len(rows), dtype=np.float32)
+    if "weight" not in rows.column_names:
+        return weights
+    sources = rows["source"] if "source" in rows.column_names else [None] * len(rows)
+    for i, (source, weight) in enumerate(zip(sources, rows["weight"], strict=True)):
+        if source == "gold" or weight is None:
+            continue
+        if not (np.isfinite(weight) and weight > 0):
+            raise ColumnError(f"row {i}: 'weight' is not a positive number")
+        weights[i] = weight
+    return weights
 
 
 # --- tokens and batches ---------------------------------------------------------------------------------------------

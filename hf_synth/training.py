@@ -2,7 +2,8 @@
 
 Gold rows are hard labels of weight 1. A corrected row trains on its posterior (`label_probs`) with its `weight`; rows
 that were dropped or rejected are left out. Each row becomes a vector over the labels that sums to its weight, and the
-loss is the cross-entropy against it.
+loss is the cross-entropy against it; of a multi_label task each label is a yes-or-no question of its own. What is
+different for text2text tasks stands in `text2text`.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -35,8 +37,9 @@ from hf_synth.modeling import (
     weights_sha256,
     write_facts,
 )
-from hf_synth.rows import label_indices, pad, soft_labels, token_limit, tokenize, usable_rows
+from hf_synth.rows import label_indices, label_matrix, pad, soft_labels, token_limit, tokenize, usable_rows
 from hf_synth.task import Access, Task, access_of, row_digests, strictest
+from hf_synth.text2text import start_seq2seq, trainer_parts
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -61,7 +64,7 @@ def train(
     class_weights: bool = False,
     progress: bool = False,
 ) -> Path:
-    """Fine-tune an encoder and write model, tokenizer and facts to a folder, whole or not at all.
+    """Fine-tune an encoder, or a sequence-to-sequence model for text2text, into a folder, whole or not at all.
 
     Args:
         train: gold rows, corrected rows, or both; rows that were dropped or rejected are left out.
@@ -71,21 +74,20 @@ def train(
         output_dir: an earlier model of ours there is replaced.
         args: None, a dict of `TrainingArguments` fields over our defaults, or a `TrainingArguments`, used untouched.
         seed: of the head, the order of rows and dropout. On a CPU the same seed gives the same weights, bit by bit.
-        class_weights: weigh each class by the inverse of its share.
+        class_weights: weigh each class by the inverse of its share; for single_label tasks only.
 
     Returns:
         The folder. Access, digests of every row seen, and parents are in its `hf_synth_facts.json`.
 
     Raises:
-        TaskError: the task is not single_label.
-        ColumnError: a column is missing, or a text or label is not usable, or no row is left to train on.
+        TaskError: class weights for a task that is not single_label.
+        ColumnError: a column is missing, a text or label is not usable, or no row is left to train on.
         ModelError: the base model cannot be loaded.
         OutputError: the folder cannot be written, or holds something that is not a model of ours.
     """
-    if task.kind != "single_label":
-        raise TaskError(f"task {task.full_name!r} is {task.kind}: only single_label tasks can be trained for now")
+    if class_weights and task.kind != "single_label":
+        raise TaskError(f"task {task.full_name!r} is {task.kind}: class_weights are for single_label tasks only")
     rows = usable_rows(train)
-    targets = soft_labels(task, rows)
     parent = model_folder(base_model)
     access = _access(task, parent, train, validation)
     with _output(Path(output_dir)) as draft, quiet(not progress), cpu_threads() as threads:
@@ -93,7 +95,8 @@ def train(
         started = time.perf_counter()
         with tempfile.TemporaryDirectory(prefix=".work-", dir=draft) as work:
             settings = training_arguments(args, work, len(rows), validation is not None, seed, progress)
-            epochs, best = _optimise(network, tokenizer, task, rows, targets, validation, settings, class_weights)
+            make = trainer_parts if task.kind == "text2text" else partial(_label_parts, class_weights=class_weights)
+            epochs, best = _optimise(network, tokenizer, make(network, tokenizer, task, rows, validation), settings)
         seconds = time.perf_counter() - started
         facts = _facts(task, rows, validation, base_model, parent, settings) | {
             "access": access,
@@ -126,10 +129,12 @@ def trainer_fit(
         work_dir: trainings happen in `fold-<hash>` folders in it, removed afterwards unless `keep`.
 
     Raises:
-        HfSynthError: as `train`, when `fit` is called.
+        HfSynthError: as `train`, when `fit` is called; TaskError for a text2text task, which has no probabilities.
     """
 
     def fit(rows: Dataset) -> Predict:
+        if task.kind == "text2text":
+            raise TaskError(f"task {task.full_name!r} is text2text: its models give no probabilities to correct by")
         folder = private_folder(Path(work_dir)) / f"fold-{_digest(task, rows, seed)}"
         train(task, rows, base_model=base_model, output_dir=folder, args=args, seed=seed, progress=progress)
         network, tokenizer = load_model(folder, task), load_tokenizer(folder)
@@ -153,7 +158,7 @@ def _digest(task: Task, rows: Dataset, seed: int) -> str:
 
 
 def start(base_model: str | Path, task: Task, seed: int) -> tuple[Any, Any]:
-    """Load the encoder to start from, with a new head for the task where it has none, and its tokenizer.
+    """Load the model to start from, with a new head for the task where it has none, and its tokenizer.
 
     Raises:
         ModelError: it cannot be loaded.
@@ -161,13 +166,15 @@ def start(base_model: str | Path, task: Task, seed: int) -> tuple[Any, Any]:
     import torch
     from transformers import AutoConfig, AutoModelForSequenceClassification, set_seed
 
+    if task.kind == "text2text":
+        return start_seq2seq(base_model, seed)
     folder = model_folder(base_model)
     tokenizer = load_tokenizer(base_model)
     set_seed(seed)
     names: dict[str, Any] = {
         "id2label": dict(enumerate(task.labels)),
         "label2id": {label: i for i, label in enumerate(task.labels)},
-        "problem_type": "single_label_classification",
+        "problem_type": f"{task.kind}_classification",
     }
     try:
         config = AutoConfig.from_pretrained(folder, trust_remote_code=False, **names)
@@ -234,41 +241,43 @@ def training_arguments(
     return args
 
 
-def _optimise(
-    network: Any,
-    tokenizer: Any,
-    task: Task,
-    rows: Dataset,
-    targets: Floats,
-    validation: Dataset | None,
-    settings: Any,
-    class_weights: bool,
-) -> tuple[float, float | None]:
-    """Train a network in place; give the epochs run, and the best main score on validation rows."""
-    from transformers import EarlyStoppingCallback, PrinterCallback, Trainer
-
-    limit = token_limit(tokenizer, network.config)
+def _label_parts(
+    network: Any, tokenizer: Any, task: Task, rows: Dataset, validation: Dataset | None, *, class_weights: bool
+) -> dict[str, Any]:
+    """Give what Trainer needs to train a classifier, by the names of its arguments."""
+    limit, targets = token_limit(tokenizer, network.config), soft_labels(task, rows)
     if class_weights:
         share = targets.sum(0)
         targets = targets * np.where(share > 0, share.sum() / np.maximum(share, 1e-9) / (share > 0).sum(), 0)
-    targets = targets / targets.sum() * len(targets)  # weights of mean 1: the learning rate keeps its meaning
-    stop: list[Any] = []
+    rows_weight = targets.sum() / (len(task.labels) if task.kind == "multi_label" else 1)
+    targets = targets / rows_weight * len(targets)  # weights of mean 1: the learning rate keeps its meaning
     held: list[dict[str, Any]] | None = None
     if validation is not None:
-        truth = np.eye(len(task.labels), dtype=np.float32)[label_indices(task, validation)]
-        held = _examples(tokenize(tokenizer, task, validation, limit), truth)
-        stop = [EarlyStoppingCallback(_PATIENCE)] if settings.load_best_model_at_end else []
-    trainer = Trainer(
-        network,
-        settings,
-        data_collator=lambda examples: _collate(tokenizer, examples),
-        train_dataset=_examples(tokenize(tokenizer, task, rows, limit), targets),
-        eval_dataset=held,
-        processing_class=tokenizer,
-        compute_loss_func=_soft_cross_entropy,
-        compute_metrics=lambda output: {"main": _main_score(task, output.predictions, output.label_ids)},
-        callbacks=stop,
-    )
+        held = _examples(tokenize(tokenizer, task, validation, limit), _truth(task, validation))
+    return {
+        "data_collator": lambda examples: _collate(tokenizer, examples),
+        "train_dataset": _examples(tokenize(tokenizer, task, rows, limit), targets),
+        "eval_dataset": held,
+        "compute_loss_func": _yes_no_cross_entropy if task.kind == "multi_label" else _soft_cross_entropy,
+        "compute_metrics": lambda output: {"main": _main_score(task, output.predictions, output.label_ids)},
+    }
+
+
+def _truth(task: Task, rows: Dataset) -> Floats:
+    """Give the labels of validation rows in the form of targets, whatever else stands in the rows."""
+    if task.kind == "multi_label":
+        there = label_matrix(task, rows)
+        return np.hstack([there, 1 - there])
+    return np.eye(len(task.labels), dtype=np.float32)[label_indices(task, rows)]
+
+
+def _optimise(network: Any, tokenizer: Any, parts: Mapping[str, Any], settings: Any) -> tuple[float, float | None]:
+    """Train a network in place; give the epochs run, and the best main score on validation rows."""
+    from transformers import EarlyStoppingCallback, PrinterCallback, Trainer
+
+    stops = parts["eval_dataset"] is not None and settings.load_best_model_at_end
+    stop = [EarlyStoppingCallback(_PATIENCE)] if stops else []
+    trainer = Trainer(network, settings, processing_class=tokenizer, callbacks=stop, **parts)
     if settings.disable_tqdm:
         trainer.remove_callback(PrinterCallback)
     trainer.train()
@@ -297,11 +306,26 @@ def _soft_cross_entropy(outputs: Any, labels: Any, num_items_in_batch: Any = Non
     return total / (labels.numel() if num_items_in_batch is None else num_items_in_batch) * labels.shape[-1]
 
 
+def _yes_no_cross_entropy(outputs: Any, labels: Any, num_items_in_batch: Any = None) -> Any:
+    """Mean over rows and labels of the binary cross-entropy, each row times its weight.
+
+    Labels are (N, 2K): the row's weight on each label's presence, then on its absence.
+    """
+    import torch
+
+    logits = outputs["logits"].float()
+    told = torch.nn.functional.logsigmoid(torch.cat([logits, -logits], -1))
+    return -2 * (labels * told).sum() / (labels.numel() if num_items_in_batch is None else num_items_in_batch)
+
+
 def _main_score(task: Task, logits: Any, targets: Any) -> float:
     """Score an epoch by the task's main metric: accuracy where the task says so, else macro-F1."""
     from sklearn.metrics import accuracy_score, f1_score
 
-    guess, truth = np.argmax(logits, -1), np.argmax(targets, -1)
+    if task.kind == "multi_label":  # a probability above 0.5 is a label
+        guess, truth = logits > 0, targets[:, : len(task.labels)] > 0.5
+    else:
+        guess, truth = np.argmax(logits, -1), np.argmax(targets, -1)
     if task.metrics and task.metrics[0] == "accuracy":
         return float(accuracy_score(truth, guess))
     return float(f1_score(truth, guess, average="macro", zero_division=0))

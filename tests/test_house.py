@@ -15,8 +15,9 @@ import hf_synth
 ROOT = Path(__file__).resolve().parent.parent
 
 FLOORS = {
-    "errors": 0, "task": 0, "sources": 0, "reading": 0, "folders": 0, "building": 0, "columns": 0, "journal": 0, "endpoints": 0, "replies": 0, "calls": 0,
-    "identifiers": 0, "overlap": 0, "rendering": 0, "report": 0, "starter": 0, "hub": 0, "demo.clinic": 0, "demo.clinic_language": 0,
+    "errors": 0, "task": 0, "sources": 0, "reading": 0, "folders": 0, "building": 0, "columns": 0, "journal": 0,
+    "endpoints": 0, "replies": 0, "calls": 0, "identifiers": 0, "overlap": 0, "rendering": 0, "report": 0, "starter": 0,
+    "hub": 0, "demo.clinic": 0, "demo.clinic_language": 0,
     "gold": 1, "llm": 1, "answers": 1, "prompts": 1, "rows": 0, "modeling": 1, "text2text": 2, "privacy": 1,
     "generation": 2, "correction": 2, "augmentation": 2, "training": 3, "evaluation": 3,
     "demo.simulator": 2, "demo.simulator_language": 0, "demo.encoder": 3,

@@ -91,8 +91,10 @@ def test_other_labels_are_an_error(model: Path, tmp_path: Path) -> None:
     unnamed = edited(model, tmp_path / "m", id2label={str(i): f"LABEL_{i}" for i in range(3)}, label2id={})
     with pytest.raises(ModelError, match="id2label"):
         predict_proba(unnamed, toy_task(), rows)
-    with pytest.raises(TaskError, match="only single_label"):
+    with pytest.raises(ModelError, match="trained for single_label_classification, task 'toy' is multi_label"):
         predict_proba(model, toy_task(kind="multi_label"), rows)
+    with pytest.raises(TaskError, match="is text2text"):
+        predict_proba(model, toy_task(kind="text2text", labels=()), rows)
 
 
 def test_missing_texts_name_the_row_and_no_text(model: Path) -> None:

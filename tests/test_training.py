@@ -247,8 +247,8 @@ def test_bad_rows_are_one_sentence_without_text(base: Path, tmp_path: Path) -> N
         run(base, tmp_path / "m", toy_rows(3).select([]))
     with pytest.raises(ColumnError, match="no column 'label'"):
         run(base, tmp_path / "m", toy_rows(3).remove_columns("label"))
-    with pytest.raises(TaskError, match="only single_label"):
-        train(toy_task(kind="multi_label"), rows, base_model=base, output_dir=tmp_path / "m")
+    with pytest.raises(TaskError, match="class_weights are for single_label"):
+        train(toy_task(kind="multi_label"), rows, base_model=base, output_dir=tmp_path / "m", class_weights=True)
     with pytest.raises(ModelError, match="no model folder"):
         run(tmp_path / "nowhere", tmp_path / "m")
     assert list(tmp_path.iterdir()) == []

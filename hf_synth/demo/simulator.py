@@ -63,7 +63,8 @@ class _Question:
     labels: tuple[str, ...]  # all of the task
     asked: tuple[str, ...]
     rows: int
-    exemplars: list[dict[str, str]]
+    exemplars: list[dict[str, Any]]
+    sets: bool = False  # whether the label is a list of labels
 
 
 def answer(messages: Sequence[Mapping[str, str]], *, seed: int = 0, faults: Faults | None = None) -> str:
@@ -76,7 +77,7 @@ def answer(messages: Sequence[Mapping[str, str]], *, seed: int = 0, faults: Faul
             ("I'm sorry, but I can't help with writing medical records.", "I cannot assist with this request.")
         )
     question = _read(messages[-1]["content"])
-    entries: list[dict[str, str]] = []
+    entries: list[dict[str, Any]] = []
     for _ in range(question.rows):
         for label in question.asked or ("",):
             if entries and rng.random() < faults.duplicate:
@@ -95,8 +96,10 @@ def answer(messages: Sequence[Mapping[str, str]], *, seed: int = 0, faults: Faul
 
 def _read(prompt: str) -> _Question:
     form = re.findall(r'\{"entries": \[\{(.*?)\}, \.\.\.\]\}', prompt)
-    columns = tuple(re.findall(r'"([^"]+)": "', form[-1])) if form else ("text", "label")
-    labels = tuple(re.findall(r"(?m)^- ([^:\n]+): ", prompt.split("Examples:")[0]))
+    shape: dict[str, Any] = {"text": "...", "label": "..."}
+    with contextlib.suppress(ValueError, IndexError):
+        shape = json.loads("{" + form[-1] + "}")
+    labels = tuple(re.findall(r"(?m)^- ([^:\n]+)(?:: |$)", prompt.split("Examples:")[0]))
     exemplars = []
     for line in prompt.splitlines():
         if line.startswith("{"):
@@ -104,10 +107,11 @@ def _read(prompt: str) -> _Question:
                 exemplars.append(json.loads(line))
     ask = re.search(r"(?m)^Write (\d+) new entr(?:y|ies)(?: for (?:this label|each of these labels): (.+))?\.$", prompt)
     asked = tuple(ask[2].split(", ")) if ask and ask[2] else ()
-    return _Question(columns, labels, asked, int(ask[1]) if ask else 1, exemplars)
+    sets = isinstance(list(shape.values())[-1], list)
+    return _Question(tuple(shape), labels, asked, int(ask[1]) if ask else 1, exemplars, sets)
 
 
-def _entry(rng: random.Random, question: _Question, label: str, faults: Faults) -> dict[str, str]:
+def _entry(rng: random.Random, question: _Question, label: str, faults: Faults) -> dict[str, Any]:
     grades = _grades(question.labels, label)
     if grades and len(question.columns) == 2:
         text, _ = write(rng, rng.choice(grades), slips=faults.slips)
@@ -220,24 +224,83 @@ def true_label(text: str) -> int:
 # --- any other task -------------------------------------------------------------------------------------------------
 
 
-def _recombined(rng: random.Random, question: _Question, label: str) -> dict[str, str]:
-    """Cross the sentences of exemplars of a label; now and then one of another label slips in."""
+def _recombined(rng: random.Random, question: _Question, label: str) -> dict[str, Any]:
+    """Cross the sentences of exemplars of a label; now and then one of another label slips in.
+
+    The longest text is mixed, the others stay with the target they belong to: what a premise says still holds with
+    more beside it. A set of labels is that of all exemplars in the mix; a target text is made of their targets.
+    """
     *columns, target = question.columns
     pool = question.exemplars or [dict.fromkeys(question.columns, "Nothing of note was found today.")]
-    own = [e for e in pool if e.get(target) == label] or pool
-    entry = {}
+    own = [e for e in pool if label in _listed(e.get(target))] or pool
+    bare = [e for e in pool if not e.get(target)]
+    if question.sets and bare and rng.random() < 0.2:
+        own, label = bare, ""
+    main, other = rng.choice(own), rng.choice(own)
+    stray = [rng.choice(pool)] if rng.random() < 0.3 else []
+    wanted = "" if label or question.sets else str(main.get(target, "")).strip()
+    spans = {"context", "answer"} <= set(question.columns) or any(wanted in main.get(c, "") for c in columns)
+    extract = len(wanted) > 1 and spans
+    choice = bool(wanted) and not extract and wanted[-1] not in ".!?"  # "B", "entailment": all of the text decides
+    free = [c for c in columns if not (choice and c == "context")] or columns  # the options of a choice stay in order
+    mixed = "context" if "context" in free else max(free, key=lambda c: len(main.get(c, "")))
+    first = _sentences(main.get(mixed, ""))
+    pieces = list(dict.fromkeys(s for source in (main, other, *stray) for s in _sentences(source.get(mixed, ""))))
+    rng.shuffle(pieces)
+    needed = [s for s in first if wanted and (choice or wanted in s)]
+    cut = max(1, rng.randint(len(pieces) // 2, len(pieces))) if pieces else 0
+    kept = [s for i, s in enumerate(pieces) if i < cut or s in needed]
+    entry: dict[str, Any] = {column: main.get(column, "") for column in columns}
+    entry[mixed] = " ".join(kept)
+    if question.sets:
+        found = [x for source in (main, other) for x in _listed(source.get(target))]
+        entry[target] = list(dict.fromkeys([*found, *([label] * bool(label))]))
+    elif label or choice:
+        entry[target] = label or wanted
+    else:
+        joined = any(s in kept for s in _sentences(other.get(mixed, "")))
+        entry[target] = _target_text(rng, wanted, str(other.get(target, "")) * joined, kept, extract)
+    whole = str(entry[target]) if extract else ""  # a span of the text stays one
     for column in columns:
-        sentences: list[str] = []
-        for source in rng.choices(own, k=2) + ([rng.choice(pool)] if rng.random() < 0.3 else []):
-            sentences += re.split(r"(?<=[.!?;])\s+|\n+", source.get(column, ""))
-        kept = [s for s in dict.fromkeys(sentences) if s.strip()]
-        rng.shuffle(kept)
-        text = " ".join(kept[: max(1, rng.randint(len(kept) // 2, len(kept)))]) if kept else ""
-        entry[column] = f"{rng.choice(_LEADS)} {text}".strip()
-    entry[target] = label or rng.choice(pool).get(target, "")
+        entry[column] = _in_own_words(rng, entry[column], whole)
+    entry[mixed] = f"{rng.choice(_LEADS)} {entry[mixed]}".strip()
+    if not label and not question.sets and not extract and not choice:
+        entry[target] = _in_own_words(rng, entry[target])
     return entry
 
 
+def _in_own_words(rng: random.Random, text: str, whole: str = "") -> str:
+    """Put a word of its own between every few words of a longer text, but not into `whole`: no long run stays."""
+    before, found, after = text.partition(whole) if whole else (text, "", "")
+    if found:
+        return f"{_in_own_words(rng, before)}{found}{_in_own_words(rng, after)}"
+    words = re.findall(r"\S+\s*", text)
+    if len(words) <= 6:
+        return text
+    said, left = "", rng.randint(2, 5)
+    for word in words:
+        if not left:
+            said, left = f"{said}{rng.choice(_FILLERS)} ", rng.randint(3, 5)
+        said, left = said + word, left - 1
+    return re.match(r"\s*", text)[0] + said  # type: ignore[index]
+
+
+def _target_text(rng: random.Random, wanted: str, also: str, kept: list[str], extract: bool) -> str:
+    """Give the target of a mixed text: an extract stays one of the text as it now is; else sentences are joined."""
+    if extract and kept:
+        return wanted if wanted and any(wanted in s for s in kept) else rng.choice(kept).rstrip(".!?;")
+    return " ".join(dict.fromkeys([*_sentences(wanted), *_sentences(also)]))
+
+
+def _listed(value: Any) -> list[Any]:
+    return value if isinstance(value, list) else [value]
+
+
+def _sentences(text: str) -> list[str]:
+    return [s for s in re.split(r"(?<=[.!?;])\s+|\n+", text) if s.strip()]
+
+
+_FILLERS = ("again", "so", "then", "now", "also", "still", "here", "mostly", "perhaps", "today", "overall", "indeed")
 _LEADS = (
     "Today:",
     "As reported,",

@@ -228,7 +228,7 @@ def connected(hub: RunningHub) -> Iterator[None]:
     Not for several threads at once, since it changes settings of the whole process.
     """
     import datasets.config
-    from huggingface_hub import close_session, constants, hf_api
+    from huggingface_hub import HfFileSystem, close_session, constants, hf_api
 
     wanted: list[tuple[Any, str, Any]] = [
         (constants, "ENDPOINT", hub.url),
@@ -250,6 +250,7 @@ def connected(hub: RunningHub) -> Iterator[None]:
         for place, name, value in wanted:
             setattr(place, name, value)
         close_session()  # the clients' shared connection was made under the old settings
+        HfFileSystem.clear_instance_cache()  # so were the file systems that datasets keeps
         yield
     finally:
         for place, name, value in before:
@@ -260,3 +261,4 @@ def connected(hub: RunningHub) -> Iterator[None]:
             else:
                 os.environ[name] = was
         close_session()
+        HfFileSystem.clear_instance_cache()
