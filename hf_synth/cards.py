@@ -135,6 +135,7 @@ def _task_facts(task: Task, access: str, attestation: str | None) -> dict[str, A
 
     return {
         "task": task.full_name, "task_version": task.version, "kind": task.kind, "description": task.description,
+        "unverified": task.unverified,
         "access": access, "access_meaning": ACCESS_MEANING[access], "license": task.license,
         "license_data": license_data(task.license), "source_url": task.source_url, "citation": task.citation,
         "attestation": attestation, "version": __version__,

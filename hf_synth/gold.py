@@ -199,7 +199,7 @@ def split_by_group(task: Task, dataset: Dataset, *, seed: int = 0) -> DatasetDic
     Raises:
         GoldError: there are too few groups for three splits.
     """
-    from datasets import DatasetDict
+    from datasets import DatasetDict, NamedSplit
 
     units = _units(task, dataset)
     names = sorted(set(units))
@@ -211,7 +211,10 @@ def split_by_group(task: Task, dataset: Dataset, *, seed: int = 0) -> DatasetDic
     for split, members in zip(SPLIT_SHARES, np.split(order, ends), strict=True):
         split_of.update({names[i]: split for i in members})
     chosen = np.array([split_of[u] for u in units])
-    return DatasetDict({s: dataset.select(np.flatnonzero(chosen == s)) for s in SPLIT_SHARES})
+    splits = {s: dataset.select(np.flatnonzero(chosen == s)) for s in SPLIT_SHARES}
+    for name, rows in splits.items():
+        rows._split = NamedSplit(name)  # a part still says "rows", and `push_to_hub` would call it so
+    return DatasetDict(splits)
 
 
 def _units(task: Task, dataset: Dataset) -> list[str]:

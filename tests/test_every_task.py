@@ -32,7 +32,8 @@ from hf_synth.training import train, trainer_fit
 NAMES = (
     "obesity:textual", "obesity:intuitive", "medication:event", "medication:action", "fall_risk:fall",
     "fall_risk:morse", "mednli:pair", "mednli:text2text", "ap_reasoning:pair", "problem_summary:assessment",
-    "emrqa:medications", "medqa:four", "medication_2009", "soap", "esophagitis:three", "mts_dialog:summary", "own:multi_label",
+    "emrqa:medications", "medqa:four", "medication_2009", "soap", "esophagitis:three", "mts_dialog:summary",
+    "own:multi_label",
 )  # fmt: skip
 ARGS = {"max_steps": 6, "per_device_train_batch_size": 8, "learning_rate": 5e-3}
 CALM = Faults(refusal=0, broken=0, chatter=0.05, duplicate=0.02)

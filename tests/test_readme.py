@@ -6,10 +6,10 @@ import re
 from pathlib import Path
 
 import pytest
-from test_gold import write_csv
+from gold_files import WRITERS, write_csv
 from tiny import tiny_base
 
-from hf_synth import load_gold, load_task
+from hf_synth import list_tasks, load_gold, load_task
 from hf_synth.demo.clinic import write_notes
 from hf_synth.demo.simulator import running_simulator
 from hf_synth.hub import connected, running_hub
@@ -27,7 +27,7 @@ def eso_folder(folder: Path) -> Path:
 
 
 def test_every_block_is_run() -> None:
-    assert set(BLOCKS) == {"journey", "publish", "pull", "columns"}
+    assert set(BLOCKS) == {"journey", "publish", "pull", "columns", "register"}
     assert README.count("```python") == len(BLOCKS)
 
 
@@ -60,6 +60,22 @@ def test_own_columns(tmp_path: Path) -> None:
     names: dict[str, object] = {}
     exec(BLOCKS["columns"].replace("/secure/triage.csv", str(tmp_path / "triage.csv")), names)
     assert len(names["gold"]) == 3  # type: ignore[arg-type]
+
+
+def test_registered_builders(tmp_path: Path) -> None:
+    names: dict[str, object] = {}
+    exec(BLOCKS["register"].replace("/secure/mednli", str(WRITERS["mednli"](tmp_path / "mednli"))), names)
+    assert set(names["mednli"]) == {"train", "validation", "test"}  # type: ignore[call-overload]
+
+
+def test_every_task_stands_in_the_table() -> None:
+    table = README.split("## Tasks")[1].split("```")[0]
+    for task in list_tasks():
+        assert f"| `{task.name}` |" in table
+        row = next(line for line in table.splitlines() if line.startswith(f"| `{task.name}` |"))
+        assert task.config == "default" or f"`{task.config}`" in row
+        assert task.access in row
+        assert all(suite in row for suite in task.suites if suite != "extra")
 
 
 def test_numbers_named_in_the_readme_are_the_codes() -> None:

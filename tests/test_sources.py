@@ -21,7 +21,7 @@ from hypothesis import strategies as st
 
 from hf_synth.errors import GoldError, HfSynthError, MissingGoldError, RowError, TaskError
 from hf_synth.gold import as_streaming_dataset, load_gold
-from hf_synth.reading import json_items, open_text, read_brat, read_csv, read_jsonl, read_text, xml_elements
+from hf_synth.reading import json_items, open_text, read_brat, read_csv, read_jsonl, read_table, read_text, xml_elements
 from hf_synth.sources import SourceFile, all_files, find_files, list_source
 from hf_synth.task import list_tasks, load_task
 
@@ -379,6 +379,9 @@ def test_random_bytes_never_give_a_traceback(tmp_path_factory: pytest.TempPathFa
     path = tmp_path_factory.mktemp("fuzz") / "x.csv"
     path.write_bytes(body)
     _consume(path)
+    (path.parent / "x.parquet").write_bytes(b"PAR1" + body + b"PAR1")
+    with pytest.raises(RowError, match="cannot be read as parquet"):
+        list(read_table(path.parent / "x.parquet"))
     for name in ("x.zip", "x.tar.gz", "x.tar"):
         (path.parent / name).write_bytes(body)
         try:

@@ -7,6 +7,7 @@ import re
 import shutil
 import tarfile
 import zipfile
+from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from gold_files import options, write_gold
 from hf_synth.answers import parse
 from hf_synth.folders import read_export, write_stage
 from hf_synth.gold import as_streaming_dataset, load_gold, task_builder
+from hf_synth.hub import connected, running_hub
 from hf_synth.prompts import Pool, plan
 from hf_synth.sources import WHOLE, all_files, find_files
 from hf_synth.task import KINDS, Prompt, access_of, list_tasks, load_task, task_script
@@ -37,6 +39,12 @@ def gold_of(tmp_path_factory: pytest.TempPathFactory) -> Any:
         return path, load_gold(task, path, **options(task))
 
     return read
+
+
+@pytest.fixture(scope="module")
+def hub(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+    with running_hub(tmp_path_factory.mktemp("hub")) as hub, connected(hub):
+        yield hub
 
 
 @every_task
@@ -184,6 +192,17 @@ def test_the_round_trip_through_parquet_keeps_types(name: str, gold_of: Any, tmp
     assert {s: r.features for s, r in plain.items()} == {s: r.features for s, r in gold.items()}
     assert load_gold(task, out)["train"].to_list() == gold["train"].to_list()
     assert load_task(out) == task
+
+
+@every_task
+def test_the_round_trip_through_a_hub_keeps_types(name: str, gold_of: Any, hub: Any, tmp_path: Path) -> None:
+    """The local Hub gives back what any Hugging Face client put there; publishing gold is not what it shows."""
+    task, (_, gold) = TASKS[name], gold_of(name)
+    rows, repo = gold["train"].select(range(4)), f"org/{task.full_name.replace(':', '-')}"
+    rows.push_to_hub(repo, token=hub.token, private=True)
+    pulled = load_dataset(repo, split="train", token=hub.token, cache_dir=str(tmp_path / "cache"))
+    assert pulled.features == rows.features
+    assert pulled.to_list() == rows.to_list()
 
 
 @every_task
