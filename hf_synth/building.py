@@ -58,7 +58,10 @@ class GoldBuilder(datasets.GeneratorBasedBuilder):  # type: ignore[misc]  # data
     def __init__(self, cache_dir: str | None = None, *, data_dir: str | None = None, **more: Any) -> None:
         # data_files come from datasets' own guess at a folder, the hash from its registration: ours know the task
         more = {k: v for k, v in more.items() if k not in ("data_files", "hash", "dataset_name")}
-        task = self.TASKS.get(more.get("config_name") or "", next(iter(self.TASKS.values())))
+        name = more.get("config_name") or next(iter(self.TASKS))
+        if name not in self.TASKS:
+            raise ValueError(f"BuilderConfig {name!r} not found. Available: {list(self.TASKS)}")
+        task = self.TASKS[name]
         self.files: Files = {}
         if self.NEEDS_FILES:
             if data_dir is None:

@@ -148,9 +148,14 @@ def list_source(path: Path) -> list[SourceFile]:
     if not path.is_dir():
         raise MissingGoldError(f"{path} is no folder or file")
     found: list[SourceFile] = []
-    for here, folders, names in os.walk(path):
+    seen: set[str] = set()
+    for here, folders, names in os.walk(path, followlinks=True):  # data of a cluster is often linked into a folder
         below = Path(here).relative_to(path)
-        folders[:] = sorted(f for f in folders if not f.startswith(".")) if len(below.parts) < _DEEPEST else []
+        again = os.path.realpath(here) in seen or len(below.parts) >= _DEEPEST
+        seen.add(os.path.realpath(here))
+        folders[:] = [] if again else sorted(f for f in folders if not f.startswith("."))
+        if again:
+            continue
         found += [SourceFile(Path(here, n), None, (below / n).as_posix()) for n in sorted(names) if n[0] != "."]
         if len(found) > _MOST_FILES:
             raise GoldError(f"{path} holds more than {_MOST_FILES:,} files; give the folder of the task's files alone")

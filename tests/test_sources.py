@@ -42,6 +42,14 @@ def test_files_are_found_wherever_they_lie(tmp_path: Path) -> None:
     assert len(load_gold(MEDNLI, tmp_path / "download")["train"]) == 120
 
 
+def test_linked_folders_are_followed_once(tmp_path: Path) -> None:
+    source = WRITERS["mednli"](tmp_path / "store" / "mednli")
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "link").symlink_to(source)
+    (source / "loop").symlink_to(tmp_path / "mine")
+    assert len(load_gold(MEDNLI, tmp_path / "mine")["train"]) == 120
+
+
 def test_files_may_lie_in_several_archives_of_a_folder(tmp_path: Path) -> None:
     source = WRITERS["medication"](tmp_path / "source")
     out = tmp_path / "portal"
