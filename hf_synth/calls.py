@@ -18,6 +18,7 @@ from typing import Any
 
 from hf_synth.errors import HfSynthError, LLMError
 from hf_synth.journal import Entry, Journal
+from hf_synth.leases import Leases
 from hf_synth.replies import Failure, Reply
 
 _LOG = logging.getLogger(__name__)
@@ -130,12 +131,14 @@ class Run:
     async def _serve(self) -> None:
         self._loop, self._over = asyncio.get_running_loop(), asyncio.Event()
         self._gate = asyncio.Semaphore(self._concurrency)
+        self._leases = Leases(self._journal)
         self._ready.set()
         await self._over.wait()
         self._stop(LLMError("asking was stopped"))
         await asyncio.gather(*self._tasks, return_exceptions=True)
         if self._writer is not None:
             await self._writer
+        await self._leases.close()
         await self._shut()
 
     def _stop(self, error: HfSynthError) -> None:
@@ -152,10 +155,14 @@ class Run:
         try:
             if self._fatal is not None:
                 raise self._fatal
+            if (shared := await self._leases.take(key)) is not None:
+                return shared
             async with self._gate:
                 outcome = await self._pay(key, messages)
             if isinstance(outcome, Entry):
-                await self._write(outcome)
+                await self._write(outcome)  # which ends the lease, too
+            else:
+                self._leases.give_back(key)
             return outcome
         except HfSynthError as error:
             self._stop(error)

@@ -31,9 +31,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         # its matrices are too small to share: on two cores a second thread made training several times slower
         os.environ.setdefault("OMP_NUM_THREADS", "1")
     try:
-        from hf_synth import verbs  # late, so that --help is quick
+        from hf_synth import journal_verbs, verbs  # late, so that --help is quick
 
-        result = getattr(verbs, args.verb)(args)
+        room = journal_verbs if args.verb.startswith("journal_") else verbs
+        result = getattr(room, args.verb)(args)
     except HfSynthError as error:
         print(f"hf-synth: {error}", file=sys.stderr)
         return 1
@@ -177,6 +178,8 @@ def _parser() -> argparse.ArgumentParser:
     made.add_argument("--out", type=Path, default=Path("demo-out"), metavar="DIR")
     made.add_argument("--full", action="store_true", help="the larger grid: more gold sizes and synthetic notes")
 
+    _journal_options(verb("journal", "look into the journal of answers, check it, clean it up", task=False), shared)
+
     hub = verb("hub", "a local Hub that Hugging Face clients can use", task=False)
     serve = hub.add_subparsers(dest="hub_verb", required=True, metavar="VERB").add_parser(
         "serve", parents=[shared], help="serve the Hub until interrupted"
@@ -186,6 +189,28 @@ def _parser() -> argparse.ArgumentParser:
     serve.add_argument("--port", type=int, default=8090)
     serve.add_argument("--host", default="127.0.0.1", help="address to listen on (default: this machine only)")
     return parser
+
+
+def _journal_options(parser: argparse.ArgumentParser, shared: argparse.ArgumentParser) -> None:
+    verbs = parser.add_subparsers(dest="journal_verb", required=True, metavar="VERB")
+
+    def verb(name: str, help: str) -> argparse.ArgumentParser:
+        made = verbs.add_parser(name, parents=[shared], help=help, description=help[0].upper() + help[1:] + ".")
+        made.set_defaults(verb=f"journal_{name}")
+        made.add_argument("path", type=Path, metavar="PATH", help="a journal, or a folder with .hf_synth/ in it")
+        return made
+
+    verb("ls", "list what it holds, by model")
+    made = verb("show", "show the facts of one answer")
+    made.add_argument("key", metavar="KEY", help="its journal_key, or the start of it")
+    made.add_argument("--text", action="store_true", help="show its text, too")
+    verb("verify", "check that it is whole; broken: exit 1")
+    made = verb("export", "write all answers, with their texts, to a file")
+    made.add_argument("--out", type=Path, required=True, metavar="FILE", help="a .jsonl or .parquet file")
+    made = verb("gc", "drop answers that fit all criteria given, and make the file smaller")
+    made.add_argument("--days", type=float, metavar="N", help="those older than N days")
+    made.add_argument("--model", metavar="NAME", help="those of a model, as `ls` names it")
+    made.add_argument("--dry-run", action="store_true", help="only say what would be dropped")
 
 
 def _gold_options(parser: argparse.ArgumentParser) -> None:

@@ -10,7 +10,6 @@ status and a short code.
 
 from __future__ import annotations
 
-import itertools
 import json
 import os
 import weakref
@@ -21,18 +20,17 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field, fields, replace
 from hashlib import sha256
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import Any
 
 from hf_synth.calls import Ledger, Outcome, Run
 from hf_synth.endpoints import Attestation, Origin, check_endpoint, guarded_transport, parse_origin
 from hf_synth.errors import EndpointError, LLMError
-from hf_synth.journal import Entry, Journal, default_journal
+from hf_synth.journal import Journal, Shared, default_journal
+from hf_synth.questions import Answer, Messages, Question, answer_of, check_sampling, deciding, keyed, seed_of
 from hf_synth.replies import Failure, Reply, read_reply, retry_after
 
-__all__ = ["LLM", "PRICES", "Answer", "Attestation", "Messages"]
+__all__ = ["LLM", "PRICES", "Answer", "Attestation", "Messages", "Question"]
 
-Status = Literal["ok", "refusal", "truncated", "error"]
-Messages = Sequence[Mapping[str, str]]
 Price = tuple[float, float]
 
 # US dollars for 1 million tokens read and written, list prices that change: `LLM(price=...)` is what counts.
@@ -42,40 +40,6 @@ PRICES: dict[str, Price] = {
     "gpt-4o-mini": (0.15, 0.60),
 }
 _LOOK_UP = 256  # questions looked up in the journal at once
-_SEED_BITS = 0x7FFFFFFF  # seeds are 31 bits: some servers read them as a signed int
-_OWN = ("model", "messages", "stream", "n", "response_format")  # set by `chat`, or not understood by it
-
-
-@dataclass(frozen=True)
-class Answer:
-    """One answer.
-
-    Args:
-        text: what the model wrote; empty for an error.
-        status: "ok", "refusal" (the endpoint declined), "truncated" (cut at the token limit) or "error" (no answer).
-        code: the endpoint's finish reason, or of an error "timeout", "connection", "http_500", "budget", ...
-        prompt_tokens: tokens read, as the endpoint counts them.
-        completion_tokens: tokens written.
-        cost: US dollars; None where no price is known.
-        model: the model as the endpoint names it.
-        journal_key: where the journal keeps it (hex sha256).
-        cached: whether it came from the journal, without a call.
-    """
-
-    text: str
-    status: Status
-    code: str = ""
-    prompt_tokens: int = 0
-    completion_tokens: int = 0
-    cost: float | None = None
-    model: str = ""
-    journal_key: str = ""
-    cached: bool = False
-
-    @property
-    def tokens(self) -> int:
-        """Tokens read and written."""
-        return self.prompt_tokens + self.completion_tokens
 
 
 @dataclass(frozen=True, eq=False)
@@ -150,7 +114,7 @@ class LLM:
 
     def chat(
         self,
-        list_of_messages: Iterable[Messages],
+        list_of_messages: Iterable[Messages | Question],
         *,
         access: str | None = None,
         schema: Mapping[str, Any] | None = None,
@@ -189,7 +153,7 @@ class LLM:
 
     def stream(
         self,
-        list_of_messages: Iterable[Messages],
+        list_of_messages: Iterable[Messages | Question | None],
         *,
         access: str | None = None,
         schema: Mapping[str, Any] | None = None,
@@ -202,50 +166,33 @@ class LLM:
         """Give the answers in order as they come; as `chat`, in bounded memory.
 
         Args:
-            list_of_messages: read as far ahead as needed; may be a generator.
+            list_of_messages: read as far ahead as needed; may be a generator. A None among them is a pause: the oldest
+                question under way is answered before the next one is read.
             ahead: how many questions may be ahead of the oldest one without an answer; None for no bound.
         """
-        if wrong := sorted(set(_OWN) & set(sampling)):
-            raise LLMError(f"{', '.join(wrong)} cannot be given as a sampling parameter")
+        check_sampling(sampling)
         from tqdm import tqdm
 
         waiting: deque[tuple[str, Ticket]] = deque()
-        keyed = self._keyed(
-            list_of_messages, samples, json.dumps([self.model, sampling, schema, scope], sort_keys=True)
-        )
         total = len(list_of_messages) if isinstance(list_of_messages, Sequence) else None
         with ExitStack() as stack:
             bar = stack.enter_context(tqdm(total=total, disable=not progress, unit="answer", desc=self.model))
             asking = _Asking(self, access, schema, sampling, stack)
-            for chunk in iter(lambda: list(itertools.islice(keyed, _LOOK_UP)), []):
+            for chunk, pause in _chunks(
+                keyed(list_of_messages, samples, deciding(self.model, sampling, schema, scope))
+            ):
                 for ticket in asking.tickets(chunk):
                     waiting.append(ticket)
                     while waiting and (_is_there(waiting[0][1]) or (ahead is not None and len(waiting) >= ahead)):
                         yield asking.answer(*waiting.popleft())
                         bar.update()
+                if pause and waiting:
+                    yield asking.answer(*waiting.popleft())
+                    bar.update()
             while waiting:
                 yield asking.answer(*waiting.popleft())
                 bar.update()
             asking.check_all_failed()
-
-    def _keyed(
-        self, list_of_messages: Iterable[Messages], samples: Iterable[int] | None, deciding: str
-    ) -> Iterator[tuple[str, list[dict[str, str]]]]:
-        """Give each question with its key, which holds all that decides the answer, and no more."""
-        before: dict[bytes, int] = {}
-        numbers = None if samples is None else iter(samples)
-        for messages in list_of_messages:
-            plain = [dict(m) for m in messages]
-            asked = sha256(json.dumps(plain, sort_keys=True).encode()).digest()
-            if numbers is None:
-                sample = before.get(asked, 0)
-                before[asked] = sample + 1
-            else:
-                try:
-                    sample = int(next(numbers))
-                except StopIteration:
-                    raise LLMError("samples must hold a number for each question") from None
-            yield sha256(asked + f"|{sample}|{deciding}".encode()).hexdigest(), plain
 
     def open_journal(self) -> Journal:
         """Give the journal, opened once for this LLM and closed with it; the attestation is recorded in it."""
@@ -260,6 +207,21 @@ class LLM:
         return journal
 
 
+Keyed = tuple[str, list[dict[str, str]]]
+
+
+def _chunks(questions: Iterator[Keyed | None]) -> Iterator[tuple[list[Keyed], bool]]:
+    """Group questions for looking up, and say whether a pause follows the group."""
+    chunk: list[Keyed] = []
+    for question in questions:
+        if question is not None:
+            chunk.append(question)
+        if question is None or len(chunk) >= _LOOK_UP:
+            yield chunk, question is None
+            chunk = []
+    yield chunk, False
+
+
 # --- one call of chat -----------------------------------------------------------------------------------------------
 
 Ticket = Answer | Future[Outcome]
@@ -267,13 +229,6 @@ Ticket = Answer | Future[Outcome]
 
 def _is_there(ticket: Ticket) -> bool:
     return isinstance(ticket, Answer) or ticket.done()
-
-
-def _from_entry(entry: Entry, *, cached: bool) -> Answer:
-    return Answer(
-        entry.text, cast(Status, entry.status), entry.code, entry.prompt_tokens, entry.completion_tokens, entry.cost,
-        entry.model, entry.key, cached,
-    )  # fmt: skip
 
 
 class _Asking:
@@ -294,7 +249,7 @@ class _Asking:
         found = self._journal.get_many(key for key, _ in chunk if key not in flying)
         for key, messages in chunk:
             if key in found:
-                yield key, _from_entry(found[key], cached=True)
+                yield key, answer_of(found[key], cached=True)
                 continue
             if key not in flying:
                 flying[key] = self._flying[key] = self._start().submit(key, messages)
@@ -312,7 +267,7 @@ class _Asking:
             self._codes.add(outcome.code)
             return Answer("", "error", outcome.code, model=self._llm.model, journal_key=key)
         self._codes.add("")
-        return _from_entry(outcome, cached=False)
+        return answer_of(outcome, cached=isinstance(outcome, Shared))
 
     def check_all_failed(self) -> None:
         """Raise when not one question got through to the endpoint."""
@@ -364,7 +319,7 @@ class _Wire:
         status_error, timeout_error, connection_error, connect_error = self._errors
         body: dict[str, Any] = {"model": self._llm.model, "messages": messages, **self._sampling}
         if self._seeded:
-            body["seed"] = int(key[:8], 16) & _SEED_BITS
+            body["seed"] = seed_of(key)
         if schema is not None:
             body["response_format"] = {"type": "json_schema", "json_schema": {"name": "answer", "schema": schema}}
         try:

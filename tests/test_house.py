@@ -15,7 +15,8 @@ import hf_synth
 ROOT = Path(__file__).resolve().parent.parent
 
 FLOORS = {
-    "errors": 0, "task": 0, "sources": 0, "reading": 0, "folders": 0, "building": 0, "columns": 0, "journal": 0,
+    "errors": 0, "task": 0, "sources": 0, "reading": 0, "folders": 0, "building": 0, "columns": 0,
+    "machine": 0, "journal": 0, "leases": 0, "questions": 0,
     "endpoints": 0, "replies": 0, "calls": 0, "identifiers": 0, "overlap": 0, "rendering": 0, "report": 0, "starter": 0,
     "hub": 0, "demo.clinic": 0, "demo.clinic_language": 0,
     "gold": 1, "llm": 1, "answers": 1, "prompts": 1, "rows": 0, "modeling": 1, "text2text": 2, "privacy": 1,
@@ -25,7 +26,7 @@ FLOORS = {
     "publishing": 5,
     "crossfit": 3, "pipeline": 5, "transform": 5,
     "journey": 6,
-    "demo.journey": 7, "verbs": 8, "cli": 9,
+    "demo.journey": 7, "verbs": 8, "journal_verbs": 8, "cli": 9,
 }  # fmt: skip
 # floor 0 may use what stands before it here
 FLOOR_0_CHAIN = (
@@ -36,7 +37,10 @@ FLOOR_0_CHAIN = (
     "folders",
     "building",
     "columns",
+    "machine",
     "journal",
+    "leases",
+    "questions",
     "endpoints",
     "replies",
     "calls",
