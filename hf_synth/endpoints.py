@@ -10,7 +10,7 @@ from __future__ import annotations
 import datetime
 import ipaddress
 import socket
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
@@ -18,6 +18,7 @@ from urllib.parse import urlsplit
 from hf_synth.errors import EndpointError, LLMError
 
 if TYPE_CHECKING:
+    import aiohttp
     import httpx2
 
 # Loopback, RFC 1918, unique local IPv6 (RFC 4193), and "this host" as servers print it. An own list: `is_private` of
@@ -156,61 +157,99 @@ def _resolve(origin: Origin) -> tuple[str, ...]:
     return tuple(dict.fromkeys(str(sockaddr[0]) for *_, sockaddr in found))
 
 
-def guarded_transport(
-    origin: Origin, addresses: Sequence[str] | None, *, connections: int, connect_timeout: float
-) -> httpx2.AsyncBaseTransport:
-    """Make the transport that reaches one origin at checked addresses and nothing else.
+class LineError(Exception):
+    """A request got no response: `code` is "timeout", "unreachable" or "connection"."""
 
-    aiohttp carries the bytes (three times the rows a second of httpx2's own transport at 512 at once); redirects are
-    not followed, proxies of the environment are not asked, cookies are not kept.
+    def __init__(self, code: str) -> None:
+        super().__init__(code)
+        self.code = code
 
-    Raises (from the transport):
-        EndpointError: a request is meant for another origin; nothing was sent.
+
+class Line:
+    """What carries bytes to one origin, at checked addresses, and nowhere else.
+
+    aiohttp does the carrying; redirects are not followed, proxies of the environment are not asked, cookies are not
+    kept. Used inside one event loop.
     """
-    import ssl
 
-    import aiohttp
+    def __init__(
+        self, origin: Origin, addresses: Sequence[str] | None, *, connections: int, connect_timeout: float
+    ) -> None:
+        self._origin, self._addresses = origin, addresses
+        self._connections, self._connect_timeout = connections, connect_timeout
+        self._session: aiohttp.ClientSession | None = None
+
+    def _open(self) -> aiohttp.ClientSession:
+        if self._session is None:
+            import ssl
+
+            import aiohttp
+
+            tls = ssl.create_default_context() if self._origin.scheme == "https" else False
+            resolver = None if self._addresses is None else _pinned(self._origin, self._addresses)
+            connector = aiohttp.TCPConnector(limit=self._connections, ssl=tls, resolver=resolver)
+            self._session = aiohttp.ClientSession(
+                connector=connector, cookie_jar=aiohttp.DummyCookieJar(), trust_env=False, auto_decompress=False
+            )
+        return self._session
+
+    async def send(
+        self, method: str, url: str, headers: Mapping[str, str], body: bytes | None, read_timeout: float | None = None
+    ) -> tuple[int, Sequence[tuple[bytes, bytes]], bytes]:
+        """Send one request.
+
+        Returns:
+            Status, headers, and the body as it came, cut one byte beyond `MAX_BODY`.
+
+        Raises:
+            EndpointError: it is meant for another origin; nothing was sent.
+            LineError: there is no response.
+        """
+        import aiohttp
+        from yarl import URL
+
+        target = URL(url)
+        if (target.scheme, (target.host or "").lower(), target.port) != (
+            self._origin.scheme, self._origin.host, self._origin.port,
+        ):  # fmt: skip
+            raise EndpointError(f"a request was meant for another host than {self._origin}; nothing was sent")
+        limits = aiohttp.ClientTimeout(total=None, sock_connect=self._connect_timeout, sock_read=read_timeout)
+        try:
+            async with self._open().request(
+                method, target, headers=headers, data=body, allow_redirects=False, timeout=limits
+            ) as reply:
+                return reply.status, reply.raw_headers, await _read(reply.content)
+        except aiohttp.ServerTimeoutError:
+            raise LineError("timeout") from None
+        except aiohttp.ClientConnectorError:
+            raise LineError("unreachable") from None
+        except (aiohttp.ClientError, ValueError):  # ValueError: what claims to be HTTP and is not
+            raise LineError("connection") from None
+
+    async def close(self) -> None:
+        """Close every connection."""
+        if self._session is not None:
+            await self._session.close()
+
+
+def guarded_transport(line: Line) -> httpx2.AsyncBaseTransport:
+    """Make the transport that gives openai's client a line, so that it cannot send anything elsewhere."""
     import httpx2
 
     class Guarded(httpx2.AsyncBaseTransport):  # type: ignore[misc]
-        def __init__(self) -> None:
-            self._session: aiohttp.ClientSession | None = None
-
-        def _open(self) -> aiohttp.ClientSession:
-            if self._session is None:
-                tls = ssl.create_default_context() if origin.scheme == "https" else False
-                resolver = None if addresses is None else _pinned(origin, addresses)
-                connector = aiohttp.TCPConnector(limit=connections, ssl=tls, resolver=resolver)
-                jar = aiohttp.DummyCookieJar()
-                self._session = aiohttp.ClientSession(
-                    connector=connector, cookie_jar=jar, trust_env=False, auto_decompress=False
-                )
-            return self._session
-
         async def handle_async_request(self, request: httpx2.Request) -> httpx2.Response:
-            url = request.url
-            port = url.port or {"http": 80, "https": 443}.get(url.scheme)
-            if (url.scheme, url.host.lower().strip("[]"), port) != (origin.scheme, origin.host, origin.port):
-                raise EndpointError(f"a request was meant for another host than {origin}; nothing was sent")
             read = request.extensions.get("timeout", {}).get("read")
-            limits = aiohttp.ClientTimeout(total=None, sock_connect=connect_timeout, sock_read=read)
             try:
-                async with self._open().request(
-                    request.method, str(url), headers=request.headers, data=await request.aread(),
-                    allow_redirects=False, timeout=limits,
-                ) as reply:  # fmt: skip
-                    body = await _read(reply.content)
-                    return httpx2.Response(reply.status, headers=reply.raw_headers, content=body, request=request)
-            except aiohttp.ServerTimeoutError:
-                raise httpx2.ReadTimeout("no answer in time", request=request) from None
-            except aiohttp.ClientConnectorError:
-                raise httpx2.ConnectError("cannot connect", request=request) from None
-            except aiohttp.ClientError:
-                raise httpx2.ReadError("connection lost", request=request) from None
+                status, headers, body = await line.send(
+                    request.method, str(request.url), request.headers, await request.aread(), read
+                )
+            except LineError as error:
+                kind = {"timeout": httpx2.ReadTimeout, "unreachable": httpx2.ConnectError}.get(error.code)
+                raise (kind or httpx2.ReadError)(error.code, request=request) from None
+            return httpx2.Response(status, headers=headers, content=body, request=request)
 
         async def aclose(self) -> None:
-            if self._session is not None:
-                await self._session.close()
+            await line.close()
 
     return Guarded()
 
@@ -236,6 +275,20 @@ def _pinned(origin: Origin, addresses: Sequence[str]) -> Any:
             """Hold nothing."""
 
     return Pinned()
+
+
+def unpacked(body: bytes, encoding: str) -> bytes | None:
+    """Undo the compression of a body, up to one byte beyond `MAX_BODY`; None where it is not what it claims to be."""
+    if encoding in ("", "identity"):
+        return body
+    if encoding not in ("gzip", "x-gzip", "deflate"):
+        return None
+    import zlib
+
+    try:
+        return zlib.decompressobj(wbits=zlib.MAX_WBITS | 32).decompress(body, MAX_BODY + 1)
+    except zlib.error:
+        return None
 
 
 async def _read(stream: Any) -> bytes:

@@ -64,6 +64,15 @@ def retry_after(headers: Mapping[str, str]) -> float | None:
     return max(0.0, seconds) if seconds == seconds else None
 
 
+def error_code(body: bytes) -> str | None:
+    """Read the code of an error, which is one of the protocol's own words; its message is left alone."""
+    try:
+        code = json.loads(body)["error"]["code"]
+    except (ValueError, KeyError, TypeError, RecursionError):
+        return None
+    return code if isinstance(code, str) else None
+
+
 def read_reply(body: bytes, model: str) -> Reply | Failure:
     """Read the body of a 200: an answer, or something that is none."""
     if len(body) > MAX_BODY:

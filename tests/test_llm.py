@@ -24,7 +24,7 @@ import pytest
 from llm_server import LLMServer, Said, content, serving
 
 from hf_synth import calls
-from hf_synth.endpoints import Attestation, check_endpoint, guarded_transport, is_local, parse_origin
+from hf_synth.endpoints import Attestation, Line, check_endpoint, guarded_transport, is_local, parse_origin
 from hf_synth.errors import EndpointError, JournalError, LLMError
 from hf_synth.journal import Journal
 from hf_synth.llm import LLM, Answer
@@ -498,7 +498,7 @@ def test_the_transport_itself_refuses_other_hosts(echo: LLMServer) -> None:
 
     async def send(url: str, addresses: tuple[str, ...] | None) -> int:
         origin = parse_origin(f"http://127.0.0.1:{echo.port}/v1")
-        transport = guarded_transport(origin, addresses, connections=1, connect_timeout=1)
+        transport = guarded_transport(Line(origin, addresses, connections=1, connect_timeout=1))
         try:
             return (await transport.handle_async_request(httpx2.Request("POST", url, content=b"note"))).status_code
         finally:
