@@ -19,13 +19,15 @@ from typing import Any
 from hf_synth.errors import HfSynthError, LLMError
 from hf_synth.journal import Entry, Journal
 from hf_synth.leases import Leases
+from hf_synth.pacing import Pace
 from hf_synth.replies import Failure, Reply
 
 _LOG = logging.getLogger(__name__)
-_BACKOFF, _LONGEST_BACKOFF = 0.5, 8.0  # seconds before the second attempt, doubled up to the longest
-_LONGEST_PAUSE = 60.0  # seconds of a Retry-After that are obeyed
+_BACKOFF, _LONGEST_BACKOFF = 0.25, 8.0  # seconds before the second attempt, doubled up to the longest
+_SLOW = 3.0  # times the usual: from then on a second request is worth it, where it costs nothing
 _TRIES_AT_FIRST = 3  # retries while no connection has been made at all: most likely nothing listens there
 _GIVE_UP = 16  # questions in a row that fail for good
+_USUAL_WRITTEN = 512  # tokens of an answer, before any has come
 _USUAL_ANSWER = 2_048  # tokens reserved for an answer whose length nobody bounds
 
 
@@ -78,6 +80,7 @@ class Run:
     def __init__(
         self, ask: Ask, shut: Callable[[], Awaitable[None]], *, where: str, concurrency: int, timeout: float,
         max_retries: int, max_tokens: int | None, schema: Mapping[str, Any] | None, ledger: Ledger, journal: Journal,
+        pace: Pace, hedge: bool = False,
     ) -> None:  # fmt: skip
         self._ask, self._shut, self._where = ask, shut, where
         self._concurrency, self._timeout, self._max_retries = concurrency, timeout, max_retries
@@ -85,7 +88,8 @@ class Run:
         self._fatal: HfSynthError | None = None
         self._reached = self._answered = False  # has any connection been made; has any question been answered
         self._failed = 0  # questions that failed for good, one after the other
-        self._resume_at = 0.0  # no request before this moment (Retry-After), by the loop's clock
+        self._pace, self._hedge = pace, hedge
+        self._written = float(max_tokens or _USUAL_WRITTEN)  # tokens of an answer, smoothed
         self._fresh: list[tuple[Entry, asyncio.Future[None]]] = []
         self._writer: asyncio.Task[None] | None = None
         self._tasks: set[asyncio.Task[Any]] = set()
@@ -130,7 +134,6 @@ class Run:
 
     async def _serve(self) -> None:
         self._loop, self._over = asyncio.get_running_loop(), asyncio.Event()
-        self._gate = asyncio.Semaphore(self._concurrency)
         self._leases = Leases(self._journal)
         self._ready.set()
         await self._over.wait()
@@ -157,8 +160,11 @@ class Run:
                 raise self._fatal
             if (shared := await self._leases.take(key)) is not None:
                 return shared
-            async with self._gate:
+            await self._pace.enter()
+            try:
                 outcome = await self._pay(key, messages)
+            finally:
+                self._pace.leave()
             if isinstance(outcome, Entry):
                 await self._write(outcome)  # which ends the lease, too
             else:
@@ -217,8 +223,6 @@ class Run:
         schema = None if self._ledger.plain else self._schema
         tried = limited = 0
         while True:
-            while (pause := self._resume_at - self._loop.time()) > 0:
-                await asyncio.sleep(pause + 0.1 * random.random())
             outcome = await self._attempt(key, messages, schema)
             if isinstance(outcome, Reply):
                 self._reached = self._answered = True
@@ -237,10 +241,7 @@ class Run:
             tried += outcome.code != "http_429"
             if not outcome.again or tried > self._tries() or limited > 4 * self._max_retries:
                 return self._give_up(outcome)
-            if outcome.after is not None:
-                pause = min(_LONGEST_PAUSE, outcome.after)
-                self._resume_at = max(self._resume_at, self._loop.time() + pause)
-            else:
+            if outcome.after is None:  # else the pace holds everybody
                 backoff = min(_LONGEST_BACKOFF, _BACKOFF * 2.0 ** min(tried + limited - 1, 10))
                 await asyncio.sleep(backoff * random.uniform(0.5, 1.0))
 
@@ -248,11 +249,50 @@ class Run:
         return self._max_retries if self._reached else min(_TRIES_AT_FIRST, self._max_retries)
 
     async def _attempt(self, key: str, messages: Messages, schema: Mapping[str, Any] | None) -> Reply | Failure:
+        """Ask once, at the pace; with `hedge` a second time when the answer is slow."""
+        usual = self._pace.usual if self._hedge else None
+        first = self._timed(key, messages, schema)
+        if usual is None:
+            return await first
+        tasks = {asyncio.ensure_future(first)}
+        try:
+            done, _ = await asyncio.wait(tasks, timeout=_SLOW * usual)
+            if not done:
+                tasks.add(asyncio.ensure_future(self._timed(key, messages, schema)))
+            while True:
+                done, flying = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+                outcomes = [task.result() for task in done]
+                if not flying or any(isinstance(outcome, Reply) for outcome in outcomes):
+                    return next((o for o in outcomes if isinstance(o, Reply)), outcomes[0])
+                tasks = flying
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def _timed(self, key: str, messages: Messages, schema: Mapping[str, Any] | None) -> Reply | Failure:
+        """Ask once within the time one attempt may take, and let the pace know what came of it."""
+        pace, expected = self._pace, self._expected(messages)
+        await pace.start(expected)
+        began = self._loop.time()
+        outcome: Reply | Failure
         try:
             async with asyncio.timeout(self._timeout):
-                return await self._ask(key, messages, schema)
+                outcome = await self._ask(key, messages, schema)
         except TimeoutError:
-            return Failure("timeout", again=True)
+            outcome = Failure("timeout", again=True)
+        if isinstance(outcome, Reply):
+            used = (outcome.prompt_tokens or 0) + (outcome.completion_tokens or 0)
+            self._written += (float(outcome.completion_tokens or self._written) - self._written) / 32
+            pace.correct(expected, used or expected)
+            pace.accepted(self._loop.time() - began, outcome.limits)
+        elif outcome.overload:
+            pace.refused(outcome.after, outcome.limits)
+        return outcome
+
+    def _expected(self, messages: Messages) -> float:
+        """Reckon the tokens of a question and its answer, four characters a token."""
+        return sum(len(m["content"]) for m in messages) / 4 + self._written
 
     def _give_up(self, failure: Failure) -> Failure:
         """Count a question that failed for good.

@@ -35,8 +35,9 @@ from hf_synth.endpoints import (
 )
 from hf_synth.errors import LLMError
 from hf_synth.journal import Journal, Shared, default_journal
+from hf_synth.pacing import Pace
 from hf_synth.questions import Answer, Messages, Question, answer_of, check_sampling, deciding, keyed, seed_of
-from hf_synth.replies import Failure, Reply, error_code, read_reply, retry_after
+from hf_synth.replies import Failure, Reply, error_code, read_limits, read_reply, retry_after
 
 __all__ = ["LLM", "PRICES", "Answer", "Attestation", "Messages", "Question"]
 
@@ -67,6 +68,10 @@ class LLM:
         timeout: seconds for one attempt.
         max_retries: how often one question is asked again after a failure; rate limits (429) four times as often.
         attestation: allows notes that are not open to go to an endpoint beyond the own network.
+        rpm: requests a minute that the endpoint allows. When None, headers and refusals of the endpoint tell.
+        tpm: tokens a minute that it allows, read and written.
+        hedge: ask a question again while an answer takes three times as long as usual, and take the first answer. It
+            pays twice, so only an endpoint on this machine or with price=(0, 0) may be asked so.
 
     Raises:
         LLMError: an argument makes no sense.
@@ -82,6 +87,9 @@ class LLM:
     timeout: float = 120.0
     max_retries: int = 6
     attestation: Attestation | None = None
+    rpm: float | None = None
+    tpm: float | None = None
+    hedge: bool = False
     _ledger: Ledger = field(init=False, repr=False)
     _opened: Journal | None = field(init=False, repr=False, default=None)
 
@@ -92,8 +100,12 @@ class LLM:
             raise LLMError(
                 f"the price of {self.model!r} is not known: give price=(usd per 1M tokens read, written) with a budget"
             )
+        if any(limit is not None and not limit > 0 for limit in (self.rpm, self.tpm)):
+            raise LLMError("rpm and tpm are requests and tokens a minute, above 0")
         if self.base_url is not None:
             parse_origin(self.base_url)
+        if self.hedge and self.price != (0, 0) and self.origin.host not in ("localhost", "127.0.0.1", "::1"):
+            raise LLMError("hedge pays twice: only for an endpoint on this machine, or with price=(0, 0)")
         object.__setattr__(self, "_ledger", Ledger(self.budget_usd, self._price))
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -291,6 +303,7 @@ class _Asking:
                 wire.ask, wire.client.close, where=str(llm.origin), concurrency=llm.concurrency, timeout=llm.timeout,
                 max_retries=llm.max_retries, max_tokens=int(bound) if bound else None, schema=self._schema,
                 ledger=llm._ledger, journal=self._journal,
+                pace=Pace(llm.concurrency, rpm=llm.rpm, tpm=llm.tpm), hedge=llm.hedge,
             )  # fmt: skip
             self._stack.callback(self._run.close)
         return self._run
@@ -345,7 +358,8 @@ class _Wire:
         plain = unpacked(content, headers.get("content-encoding", "").strip().lower())
         if not 200 <= status < 300:
             return self._refused(status, headers, plain or b"")
-        return Failure("malformed", again=True) if plain is None else read_reply(plain, self._llm.model)
+        reply = Failure("malformed", again=True) if plain is None else read_reply(plain, self._llm.model)
+        return replace(reply, limits=limits) if (limits := read_limits(headers)) else reply
 
     def _refused(self, status: int, headers: Mapping[str, str], body: bytes) -> Failure:
         """Understand an HTTP status; the message stays unread, since it may repeat the prompt."""
@@ -361,4 +375,4 @@ class _Wire:
         if status == 429 and error_code(body) == "insufficient_quota":
             fatal = f"{where} says that the account's quota is spent (429)"
         again = status in (408, 409, 429) or status >= 500
-        return Failure(f"http_{status}", again, retry_after(headers), fatal)
+        return Failure(f"http_{status}", again, retry_after(headers), fatal, read_limits(headers))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -15,6 +16,21 @@ OUTAGES = ("unreachable", "connection", "timeout", "malformed", "http_429")  # a
 
 
 @dataclass(frozen=True)
+class Limit:
+    """What is left of a quota, as `x-ratelimit-*` headers say it.
+
+    Args:
+        requests: whether it counts requests; else tokens.
+        remaining: what is left.
+        reset: seconds until it is whole again.
+    """
+
+    requests: bool
+    remaining: float
+    reset: float
+
+
+@dataclass(frozen=True)
 class Reply:
     """What the endpoint answered; tokens are None where it does not count them."""
 
@@ -24,6 +40,7 @@ class Reply:
     prompt_tokens: int | None
     completion_tokens: int | None
     model: str
+    limits: tuple[Limit, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -35,12 +52,19 @@ class Failure:
         again: whether asking again may help.
         after: seconds the endpoint wants to be left alone.
         fatal: a sentence, when no other question can be answered either.
+        limits: what is left of its quotas.
     """
 
     code: str
     again: bool = False
     after: float | None = None
     fatal: str | None = None
+    limits: tuple[Limit, ...] = ()
+
+    @property
+    def overload(self) -> bool:
+        """Whether the endpoint has too much to do."""
+        return self.code in ("http_429", "http_503", "http_529", "timeout")
 
     @property
     def outage(self) -> bool:
@@ -62,6 +86,30 @@ def retry_after(headers: Mapping[str, str]) -> float | None:
     except (ValueError, TypeError, OverflowError):
         return None
     return max(0.0, seconds) if seconds == seconds else None
+
+
+_SPAN = re.compile(r"(?:(\d+)d)?(?:(\d+)h)?(?:(\d+)m(?!s))?(?:(\d+(?:\.\d+)?)s)?(?:(\d+(?:\.\d+)?)ms)?")
+
+
+def read_limits(headers: Mapping[str, str]) -> tuple[Limit, ...]:
+    """Read `x-ratelimit-remaining-*` and `x-ratelimit-reset-*` of requests and tokens; what is strange is left out."""
+    found = []
+    for name in ("requests", "tokens"):
+        remaining, reset = (headers.get(f"x-ratelimit-{what}-{name}", "").strip() for what in ("remaining", "reset"))
+        seconds = _seconds(reset[:40])
+        if seconds is not None and re.fullmatch(r"\d{1,12}(\.\d{1,6})?", remaining):
+            found.append(Limit(name == "requests", float(remaining), seconds))
+    return tuple(found)
+
+
+def _seconds(span: str) -> float | None:
+    """Read a span such as "1s", "6m0s", "20ms" or "1.5"; a moment since 1970 counts from now."""
+    if re.fullmatch(r"\d{1,13}(\.\d{1,9})?", span):
+        return float(span) if float(span) < 1e9 else max(0.0, float(span) - time.time())
+    parts = _SPAN.fullmatch(span) if span else None
+    if parts is None or not any(parts.groups()):
+        return None
+    return sum(float(p or 0) * f for p, f in zip(parts.groups(), (86_400, 3_600, 60, 1, 0.001), strict=True))
 
 
 def error_code(body: bytes) -> str | None:
