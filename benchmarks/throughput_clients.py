@@ -53,6 +53,9 @@ def generate(args: argparse.Namespace) -> int:
     """Make n / 5 calls' worth of notes with `generate`, five notes a call, one label a call."""
     from dataclasses import replace
 
+    import aiohttp  # noqa: F401  what asking imports counts as start-up here
+    import openai  # noqa: F401
+
     from hf_synth.generation import generate as make
     from hf_synth.gold import load_gold
     from hf_synth.llm import LLM

@@ -316,6 +316,7 @@ def adopt(
         rows.append(
             task.gold_row(id, id, label, *text)
             | {"source": "synthetic", "access": carried, "seed_ids": [], "prompt_sha256": "", "journal_key": ""}
+            | {"sampling": "", "created": ""}
             | {"generator": generator, "llm_label": label, "label_status": "kept", "reason": "as_generated"}
         )
     return Dataset.from_list(rows, features=task.synthetic_features())

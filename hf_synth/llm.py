@@ -234,12 +234,13 @@ Keyed = tuple[str, list[dict[str, str]]]
 def _chunks(questions: Iterator[Keyed | None]) -> Iterator[tuple[list[Keyed], bool]]:
     """Group questions for looking up, and say whether a pause follows the group."""
     chunk: list[Keyed] = []
+    size = 8  # small at first, so that the first request does not wait for many questions to be made
     for question in questions:
         if question is not None:
             chunk.append(question)
-        if question is None or len(chunk) >= _LOOK_UP:
+        if question is None or len(chunk) >= size:
             yield chunk, question is None
-            chunk = []
+            chunk, size = [], min(_LOOK_UP, 2 * size)
     yield chunk, False
 
 

@@ -1,16 +1,20 @@
 """What texts share with other texts, exactly and in linear time: word windows in a sorted index, MinHash for the rest.
 
 A text is taken as its words (`words_of`). Every window of WINDOW words of the indexed texts is hashed to 64 bits; a
-text is held against them window by window, and windows that follow each other form a run. numpy does the work.
+text is held against them window by window, and windows that follow each other form a run. numpy does the work; of the
+MinHash, rensa.
 """
 
 from __future__ import annotations
 
 import re
 import unicodedata
+from array import array
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from hashlib import blake2b
+from operator import eq
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -19,13 +23,12 @@ import numpy.typing as npt
 WINDOW = 8
 # A window that three patients share is a phrase of the house, not of a person.
 BOILERPLATE_GROUPS = 3
-# Near-duplicates: similarity (Jaccard) of 4-word shingles, estimated from 32 minima in 8 bands of 4, which finds 98%
+# Near-duplicates: similarity (Jaccard) of 4-word shingles, estimated from 72 minima in 12 bands of 6, which finds 97%
 # of the pairs at similarity .8 and nearly all above .9.
-SHINGLE, NEAR_DUPLICATE, BANDS, BAND_ROWS = 4, 0.8, 8, 4
+SHINGLE, NEAR_DUPLICATE, BANDS, BAND_ROWS = 4, 0.8, 12, 6
 
 _WORD = re.compile(r"[^\W_]+")
 _CHUNK = 4_000  # rows at a time: bounds memory
-_NONE = np.iinfo(np.uint64).max  # the signature of a text too short for a shingle
 
 Row = tuple[str, ...]  # the texts of one row
 Ints = npt.NDArray[np.int64]
@@ -121,6 +124,8 @@ class Index:
             hashes, valid = _windows(stream, WINDOW)
             place, rare = _find(self.rare, hashes)
             rare &= valid
+            if not rare.any():
+                continue
             set_phrase = valid & _find(self.boilerplate, hashes)[1]
             inside = rare | set_phrase
             unit, groups = units[: len(hashes)], self.owners[place[rare]]
@@ -143,51 +148,98 @@ class Index:
         return most
 
 
-def repeats(rows: Sequence[Row]) -> tuple[Ints, Ints]:
-    """Give the numbers of rows that repeat an earlier one exactly, and of those that almost do; rows without text not.
+class Seen:
+    """Texts that came before, so that one that repeats them is known, exactly or almost, in constant time each.
 
-    Almost: a MinHash estimate of NEAR_DUPLICATE or more, against the first row of each bucket, so in linear time.
+    Almost: a MinHash estimate of NEAR_DUPLICATE or more, against the first text of each bucket.
     """
-    seen: set[bytes] = set()
-    buckets: list[dict[bytes, int]] = [{} for _ in range(BANDS)]
-    signatures = _signatures(rows)
-    exact, near = [], []
-    for i, row in enumerate(rows):
+
+    def __init__(self) -> None:
+        self._digests: set[bytes] = set()
+        self._buckets = _Places()
+        self._sketches: list[array[int]] = []  # minima only: rensa's own objects take five times as much
+
+    def repeat(self, row: Row) -> Literal["duplicate", "near_duplicate"] | None:
+        """Tell whether a row repeats an earlier one; one that does not is remembered. One without text never does."""
         if not any(row):
-            continue
+            return None
         name = digest(row)
-        if name in seen:
-            exact.append(i)
-            continue
-        seen.add(name)
-        mine = signatures[i]
-        if mine[0] == _NONE:
-            continue
-        bands = [mine[b * BAND_ROWS : (b + 1) * BAND_ROWS].tobytes() for b in range(BANDS)]
-        others = {bucket.setdefault(band, i) for bucket, band in zip(buckets, bands, strict=True)} - {i}
-        if any(float((signatures[other] == mine).mean()) >= NEAR_DUPLICATE for other in others):
-            near.append(i)
-    return np.array(exact, np.int64), np.array(near, np.int64)
+        if name in self._digests:
+            return "duplicate"
+        if minima := _sketch(row):
+            # hashes of numbers alone: the same in every process
+            places = [hash((b, *minima[b * BAND_ROWS : (b + 1) * BAND_ROWS])) for b in range(BANDS)]
+            found = {self._buckets.get(place) for place in places}
+            for other in (number for number in found if number is not None):
+                if sum(map(eq, minima, self._sketches[other])) >= NEAR_DUPLICATE * len(minima):
+                    return "near_duplicate"
+            for place in places:
+                self._buckets.add(place, len(self._sketches))
+            self._sketches.append(minima)
+        self._digests.add(name)
+        return None
 
 
-def _signatures(rows: Sequence[Row]) -> Hashes:
-    """Give the minima of 32 seeded hashes over each row's shingles, (N, 32); _NONE for rows without a shingle."""
-    n = BANDS * BAND_ROWS
-    signatures = np.full((len(rows), n), _NONE, np.uint64)
-    salts = _mix(np.arange(1, n + 1, dtype=np.uint64) * np.uint64(0x9E3779B97F4A7C15))
-    vocabulary: dict[str, int] = {}
-    for start in range(0, len(rows), _CHUNK):
-        stream, units = _stream([words_of(" ".join(row)) for row in rows[start : start + _CHUNK]], vocabulary)
-        hashes, valid = _windows(stream, SHINGLE)
-        hashes, unit = hashes[valid], units[: len(valid)][valid]
-        if not len(hashes):
-            continue
-        begins = np.flatnonzero(np.r_[True, unit[1:] != unit[:-1]])
-        for k, salt in enumerate(salts):
-            scattered = (hashes ^ salt) * np.uint64(0xFF51AFD7ED558CCD)
-            scattered ^= scattered >> np.uint64(32)
-            signatures[start + unit[begins], k] = np.minimum.reduceat(scattered, begins)
-    return signatures
+class _Places:
+    """A dict from hashes to small numbers in a sixth of a dict's memory: open addressing in two arrays."""
+
+    def __init__(self) -> None:
+        self._count = 0
+        self._keys, self._values = array("Q", bytes(8 << 10)), array("I", bytes(4 << 10))  # key 0: a free slot
+
+    def get(self, place: int) -> int | None:
+        """Give the number of a hash; None for one that never came."""
+        at = self._slot(place & 0xFFFFFFFFFFFFFFFF or 1)
+        return self._values[at] if self._keys[at] else None
+
+    def add(self, place: int, number: int) -> None:
+        """Give a hash its number; the first one stays."""
+        key = place & 0xFFFFFFFFFFFFFFFF or 1
+        at = self._slot(key)
+        if self._keys[at]:
+            return
+        self._keys[at], self._values[at] = key, number
+        self._count += 1
+        if 3 * self._count > 2 * len(self._keys):
+            self._grow()
+
+    def _slot(self, key: int) -> int:
+        mask = len(self._keys) - 1
+        at = key & mask
+        while self._keys[at] not in (0, key):
+            at = (at + 1) & mask
+        return at
+
+    def _grow(self) -> None:
+        keys, values = self._keys, self._values
+        self._keys, self._values = array("Q", bytes(16 * len(keys))), array("I", bytes(8 * len(keys)))
+        for key, value in zip(keys, values, strict=True):
+            if key:
+                at = self._slot(key)
+                self._keys[at], self._values[at] = key, value
+
+
+def _sketch(row: Row) -> array[int] | None:
+    """Give the minima of a row's shingles under BANDS x BAND_ROWS hashes; None for a row too short to have one."""
+    from rensa import RMinHash
+
+    words = words_of(" ".join(row))
+    if len(words) < SHINGLE:
+        return None
+    sketch = RMinHash(num_perm=BANDS * BAND_ROWS, seed=0)
+    sketch.update([" ".join(words[i : i + SHINGLE]) for i in range(len(words) - SHINGLE + 1)])
+    return array("I", sketch.digest())
+
+
+def repeats(rows: Sequence[Row]) -> tuple[Ints, Ints]:
+    """Give the numbers of rows that repeat an earlier one exactly, and of those that almost do (none without text)."""
+    seen = Seen()
+    found = [seen.repeat(row) for row in rows]
+    exact, near = (
+        np.array([i for i, repeat in enumerate(found) if repeat == kind], np.int64)
+        for kind in ("duplicate", "near_duplicate")
+    )
+    return exact, near
 
 
 def _stream(texts: Sequence[Sequence[str]], vocabulary: dict[str, int]) -> tuple[Ints, Ints]:

@@ -7,7 +7,7 @@ columns are the only thing that stages share.
     <text columns>, <label>       the task's own columns
     source                        "gold" or "synthetic" (a label, never trusted alone by the gate)
     task, task_version, access    where the row comes from, and what may be done with it
-    seed_ids, prompt_sha256, generator, journal_key
+    seed_ids, prompt_sha256, generator, journal_key, sampling, created
                                   provenance of a synthetic row; local only, dropped at export
     llm_label                     what the generator meant
     label_status, reason          kept | relabelled | dropped | rejected, and why (REASONS)
@@ -27,7 +27,7 @@ import pkgutil
 import re
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, Literal
@@ -63,13 +63,19 @@ REASONS: dict[str, str] = {
     "empty": "the text is empty or far too short",
     "truncated": "the answer was cut off at the token limit",
     "duplicate": "the same text came before, in gold or in an earlier row",
+    "near_duplicate": "almost the same text came before in an earlier row",
+    "copied": "the text repeats a gold text, or a long run of its words",
+    "too_long": "the text is several times as long as any that was shown",
+    "language": "the text is in another language than the gold",
+    "template": "the text holds a place to be filled in, e.g. [patient name]",
+    "facts_differ": "by the task's rule the text does not state the facts that were asked for",
     "label_leak": "the text names its own label",
     "llm_error": "the endpoint gave no answer",
     "budget": "the budget was spent before this call",
 }
 
 GOLD_COLUMNS = ("id", "group", "source", "task", "task_version", "access")
-PROVENANCE_COLUMNS = ("seed_ids", "prompt_sha256", "generator", "journal_key")
+PROVENANCE_COLUMNS = ("seed_ids", "prompt_sha256", "generator", "journal_key", "sampling", "created")
 SYNTHETIC_COLUMNS = (*GOLD_COLUMNS, *PROVENANCE_COLUMNS, "llm_label", "label_status", "reason")
 CORRECTION_COLUMNS = ("label_probs", "label_confidence", "weight")
 
@@ -92,20 +98,85 @@ class Prompt:
     Args:
         system: the system message; the same for every call, so that servers can cache it.
         instruction: what to write, without exemplars and without counts.
-        exemplars: which gold rows a call shows: one of each label, some of mixed labels, or some of one label.
+        exemplars: which gold rows a call shows: one of each label, some of mixed labels, some of one label, or none.
         n_exemplars: how many (for `one_per_label`: how many of each label).
         asks_for: whether a call asks for rows of every label or of one label (text2text tasks: ignored).
         rows: how many rows a call asks for, of each label it asks for.
         sampling: sampling parameters as the endpoint takes them, e.g. (("temperature", 0.9),).
+        name: what it is chosen by, e.g. on the command line.
+        attributes: what rows are to differ in, as (name, values): each call draws a value of each.
+        facts: whether each call draws facts from `Task.facts` and asks for a text that states them.
     """
 
     system: str
     instruction: str
-    exemplars: Literal["one_per_label", "mixed", "same_label"] = "one_per_label"
+    exemplars: Literal["one_per_label", "mixed", "same_label", "none"] = "one_per_label"
     n_exemplars: int = 1
     asks_for: Literal["every_label", "one_label"] = "every_label"
     rows: int = 5
     sampling: tuple[tuple[str, float | int | str], ...] = (("temperature", 0.9), ("top_p", 0.95))
+    name: str = "examples"
+    attributes: tuple[tuple[str, tuple[str, ...]], ...] = ()
+    facts: bool = False
+
+
+@dataclass(frozen=True)
+class Fact:
+    """One thing that decides a label, and how a text states it.
+
+    Args:
+        name: e.g. "gait".
+        values: what may hold, as (statement, points, pattern): the pattern finds it in a text. One value may have an
+            empty pattern: it holds where no other one is found.
+    """
+
+    name: str
+    values: tuple[tuple[str, int, str], ...]
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What a label follows from by rule: points of facts, added up or the highest one, in bands.
+
+    Args:
+        items: the facts.
+        combine: "sum" (a score such as the Morse Fall Scale) or "max" (a grade such as CTCAE's).
+        bounds: points from which the second label holds, the third, ...: one fewer than there are labels.
+    """
+
+    items: tuple[Fact, ...]
+    combine: Literal["sum", "max"]
+    bounds: tuple[int, ...]
+
+    def label(self, points: Sequence[int]) -> int:
+        """Give the index of the label that points, one number for each fact, lead to."""
+        total = sum(points) if self.combine == "sum" else max(points)
+        return sum(total >= bound for bound in self.bounds)
+
+    def found_in(self, text: str) -> int:
+        """Give the index of the label that a text's own facts lead to.
+
+        Of a fact that is stated several ways the one with most points counts; what is denied is not stated.
+        """
+        points = []
+        for item in self.items:
+            stated = [worth for _, worth, pattern in item.values if pattern and _stated(pattern, text)]
+            otherwise = [worth for _, worth, pattern in item.values if not pattern]
+            points.append(max(stated or otherwise or [0]))
+        return self.label(points)
+
+
+# Words before a finding, in the same clause, that deny it.
+_DENIED = re.compile(
+    r"\b(?:no|not|non|never|without|denies|denied|denying|negative for|free of|absent)\b[^.;:,\n]*$", re.I
+)
+
+
+def _stated(pattern: str, text: str) -> bool:
+    return any(
+        not _DENIED.search(text[max(0, found.start() - 60) : found.start()])
+        for found in re.finditer(pattern, text, re.IGNORECASE)
+    )
 
 
 @dataclass(frozen=True)
@@ -123,6 +194,7 @@ class Task:
         version: bumped when prompt, parser or features change; part of every fingerprint.
         config: the variant of the task, e.g. "presence"; part of the name in cards.
         prompts: ways of asking for rows; the first is the default.
+        facts: what a label follows from by rule, where it does: for prompts with facts, whose answers are checked.
         parse: turns one answer into rows ({column: text, ..., label_column: label name}); None for the JSON form.
         metrics: names of scores, the main one first.
         access: "open", "restricted" (own data, never leaves) or "credentialed" (nor do derivatives).
@@ -151,6 +223,7 @@ class Task:
     version: str = "1.0.0"
     config: str = "default"
     prompts: tuple[Prompt, ...] = ()
+    facts: Facts | None = None
     parse: Callable[[str], list[dict[str, str]]] | None = None
     metrics: tuple[str, ...] = ("macro_f1", "accuracy")
     access: Access = "restricted"
@@ -185,6 +258,10 @@ class Task:
             must(not self.targets, "only a text2text task has targets")
             must(len(self.labels) >= 2, "needs at least two labels")
             must(len(set(self.labels)) == len(self.labels), "labels must differ from each other")
+        must(
+            self.facts is None or (self.kind == "single_label" and len(self.facts.bounds) == len(self.labels) - 1),
+            "facts need a single_label task and one bound fewer than labels",
+        )
         must(len(self.label_meanings) in (0, len(self.labels)), "needs a meaning for each label, or for none")
 
     @classmethod
@@ -234,6 +311,7 @@ class Task:
         deciding = [
             self.name, self.config, self.version, self.kind, self.text_columns, self.label_column, self.labels,
             self.label_meanings, self.targets, [vars(p) for p in self.prompts], self.leaks,
+            asdict(self.facts) if self.facts else None,
         ]  # fmt: skip
         return hashlib.sha256(json.dumps(deciding, sort_keys=True).encode()).hexdigest()
 
@@ -264,7 +342,7 @@ class Task:
         return Features(
             dict(self.gold_features())
             | {"seed_ids": List(Value("string"))}
-            | {c: Value("string") for c in ("prompt_sha256", "generator", "journal_key")}
+            | {c: Value("string") for c in PROVENANCE_COLUMNS if c != "seed_ids"}
             | {"llm_label": self.label_feature(), "label_status": Value("string"), "reason": Value("string")}
         )
 
@@ -432,7 +510,12 @@ def _from_manifest(folder: Path) -> Task:
         if "definition" not in facts:
             return load_task(facts["task"])
         plain: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in facts["definition"].items()}
-        prompts = [p | {"sampling": tuple((k, v) for k, v in p["sampling"])} for p in plain.pop("prompts")]
+        prompts = [
+            p
+            | {"sampling": tuple((k, v) for k, v in p["sampling"])}
+            | {"attributes": tuple((k, tuple(v)) for k, v in p.get("attributes", ()))}
+            for p in plain.pop("prompts")
+        ]
         return Task(**plain, prompts=tuple(Prompt(**p) for p in prompts))
     except (ValueError, TypeError, KeyError, AttributeError):
         raise TaskError(f"{folder / MANIFEST} names no task; write the folder again with `hf-synth gold`") from None

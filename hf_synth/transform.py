@@ -22,8 +22,10 @@ import numpy as np
 
 from hf_synth.correction import Policy, apply
 from hf_synth.errors import ColumnError, TaskError
-from hf_synth.generation import Pool, answer_schema, plan_for_row, rows_from_answer, text_digest
+from hf_synth.gates import Gates
+from hf_synth.generation import Pool, answer_schema, plan_for_row, rows_from_answer
 from hf_synth.modeling import predict_proba, weights_sha256
+from hf_synth.overlap import Seen
 from hf_synth.task import Prompt, Task, check_columns, strictest
 
 if TYPE_CHECKING:
@@ -31,7 +33,7 @@ if TYPE_CHECKING:
 
     from hf_synth.llm import LLM
 
-_VERSION = 1  # bumped when the same state would give other rows
+_VERSION = 2  # bumped when the same state would give other rows
 _BATCH = 256  # gold rows whose answers are waited for together
 
 # Pickled as its fingerprint, a transform is found again here: by `datasets` when it hashes, by forked workers.
@@ -86,7 +88,7 @@ class GenerateAndCorrect:
         }
         self._llm, self._corrector, self._exemplars = llm, corrector, exemplars
         self._pool = Pool(task, exemplars, seed=seed)
-        self._access = self._pool.access
+        self._access, self._gates = self._pool.access, Gates(task, self._pool)
         _LIVE[self.fingerprint] = self
 
     @property
@@ -153,7 +155,9 @@ class GenerateAndCorrect:
         )
         made: list[dict[str, Any]] = []
         for row, call, answer in zip(gold, calls, answers, strict=True):
-            rows = rows_from_answer(task, call, answer, access, _Seen(task, row, pool))
+            seen = Seen()  # of its own: one row's answer must not decide over another's
+            seen.repeat(tuple(row[c] for c in task.text_columns))
+            rows = rows_from_answer(task, call, answer, access, self._gates, seen, json.dumps(sampling, sort_keys=True))
             kept = [r for r in rows if r["label_status"] == "kept"][: self._n]
             rejected = [r for r in rows if r["label_status"] == "rejected"]
             made += (kept or rejected)[:1] if self._n == 1 else kept + rejected
@@ -180,21 +184,6 @@ class GenerateAndCorrect:
                 "reason": str(done.reason[k]),
             }
         return rows
-
-
-class _Seen(set[bytes]):
-    """Digests that an answer may not repeat: the row it was made from, what came before in it, and all of the gold.
-
-    The gold's are looked up where they are: a copy for each row would be quadratic, and adding to them would let one
-    row's answer decide over another's.
-    """
-
-    def __init__(self, task: Task, row: Mapping[str, Any], pool: Pool) -> None:
-        super().__init__({text_digest(row[c] for c in task.text_columns)})
-        self._gold = pool.digests
-
-    def __contains__(self, digest: object) -> bool:
-        return super().__contains__(digest) or digest in self._gold
 
 
 def _revive(fingerprint: str) -> GenerateAndCorrect:

@@ -9,6 +9,7 @@ import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from hashlib import sha256
 from typing import Any
 
 
@@ -40,11 +41,16 @@ def entries(request: Mapping[str, Any]) -> str:
     labels = found[2].split(", ") if found[2] else ["a summary"]
     seed = request.get("seed", 0)
     rows = [
-        {"text": f"Invented note {seed} number {i} about matter {k}.", "label": label}
+        {"text": f"Invented note {_words(seed, i, k)} number {i} about matter {k}.", "label": label}
         for k, label in enumerate(labels)
         for i in range(int(found[1]))
     ]
     return json.dumps({"entries": rows})
+
+
+def _words(*of: int) -> str:
+    """Give eight words that no other note has."""
+    return " ".join(re.findall("." * 8, sha256(str(of).encode()).hexdigest()))
 
 
 class LLMServer:

@@ -22,6 +22,7 @@ from llm_server import LLMServer, Said, content, entries, serving
 from hf_synth import calls
 from hf_synth.errors import ColumnError, EndpointError, LLMError
 from hf_synth.folders import read_export, write_stage
+from hf_synth.gates import Gates
 from hf_synth.generation import (
     Call,
     Pool,
@@ -32,10 +33,10 @@ from hf_synth.generation import (
     plan_for_row,
     render,
     rows_from_answer,
-    text_digest,
 )  # fmt: skip
 from hf_synth.journal import Journal
 from hf_synth.llm import LLM, Answer
+from hf_synth.overlap import Seen
 from hf_synth.task import REASONS, Prompt, Task, access_of, load_task
 
 CLINIC = load_task("clinic")
@@ -329,10 +330,11 @@ def test_a_plan_for_a_row_shows_that_row(shape: Any, asks: Any, count: int) -> N
 # --- rows -----------------------------------------------------------------------------------------------------------
 
 
-def rows_of(text: str, *, status: Any = "ok", code: str = "stop", seen: set[bytes] | None = None) -> list[Any]:
+def rows_of(text: str, *, status: Any = "ok", code: str = "stop", seen: Seen | None = None) -> list[Any]:
     call = Call(0, [{"role": "user", "content": "x"}], GRADES, 2, ("g1",))
-    answer = Answer(text, status, code, model="m-served", journal_key="k")
-    return rows_from_answer(CLINIC, call, answer, "open", seen if seen is not None else set())
+    answer = Answer(text, status, code, model="m-served", journal_key="k", created=1e9)
+    gates = Gates(CLINIC, Pool(CLINIC, gold_of(CLINIC)))
+    return rows_from_answer(CLINIC, call, answer, "open", gates, seen or Seen(), '{"top_p": 0.9}')
 
 
 def test_rows_carry_where_they_come_from() -> None:
@@ -340,6 +342,7 @@ def test_rows_carry_where_they_come_from() -> None:
     assert set(row) == set(CLINIC.synthetic_features())
     assert (row["text"], row["label"], row["llm_label"], row["label_status"]) == (NOTE, 2, 2, "kept")
     assert (row["seed_ids"], row["generator"], row["journal_key"]) == (["g1"], "m-served", "k")
+    assert (row["sampling"], row["created"]) == ('{"top_p": 0.9}', "2001-09-09T01:46:40+00:00")
     assert row["id"] == row["group"] == rows_of(ONE)[0]["id"]
     assert re.fullmatch("clinic-syn-[0-9a-f]{16}", row["id"])
 
@@ -368,7 +371,11 @@ def test_gates(text: str, status: str, code: str, reasons: list[str]) -> None:
 
 
 def test_gold_is_not_repeated() -> None:
-    assert rows_of(ONE, seen={text_digest([NOTE.lower()])})[0]["reason"] == "duplicate"
+    seen = Seen()
+    assert seen.repeat((NOTE.lower(),)) is None
+    assert rows_of(ONE, seen=seen)[0]["reason"] == "duplicate"
+    copy = {"text": gold_of(CLINIC)[2]["text"].upper(), "label": "grade_2"}
+    assert rows_of(json.dumps({"entries": [copy]}))[0]["reason"] == "duplicate"
 
 
 # --- generate -------------------------------------------------------------------------------------------------------
@@ -421,10 +428,10 @@ def test_the_same_seed_gives_the_same_rows_without_a_call(writer: LLMServer, tmp
 
 PLAN = """
 import sys; sys.path.insert(0, sys.argv[1])
-from itertools import islice
 from test_generation import CLINIC, Pool, gold_of
-from hf_synth.generation import plan
-print([c.seed_ids for c in islice(plan(CLINIC, CLINIC.prompt, Pool(CLINIC, gold_of(CLINIC), seed=3), 5), 9)])
+from hf_synth.generation import Plan
+made = Plan(CLINIC, CLINIC.prompt, Pool(CLINIC, gold_of(CLINIC), seed=3), 5)
+print([made.call(CLINIC.labels, j).seed_ids for j in range(9)])
 """
 
 

@@ -17,10 +17,12 @@ ROOT = Path(__file__).resolve().parent.parent
 FLOORS = {
     "errors": 0, "task": 0, "sources": 0, "reading": 0, "folders": 0, "building": 0, "columns": 0,
     "machine": 0, "journal": 0, "leases": 0, "questions": 0,
-    "endpoints": 0, "replies": 0, "calls": 0, "identifiers": 0, "overlap": 0, "rendering": 0, "report": 0, "starter": 0,
+    "endpoints": 0, "replies": 0, "pacing": 0, "calls": 0,
+    "identifiers": 0, "overlap": 0, "rendering": 0, "report": 0, "starter": 0,
     "hub": 0, "demo.clinic": 0, "demo.clinic_language": 0,
     "gold": 1, "llm": 1, "answers": 1, "prompts": 1, "rows": 0, "modeling": 1, "text2text": 2, "privacy": 1,
-    "generation": 2, "correction": 2, "augmentation": 2, "training": 3, "evaluation": 3,
+    "local_llm": 2, "batch": 2,
+    "exemplars": 1, "gates": 2, "generation": 3, "correction": 2, "augmentation": 2, "training": 3, "evaluation": 3,
     "demo.simulator": 2, "demo.simulator_language": 0, "demo.encoder": 3,
     "gate": 3, "export": 3, "cards": 4,
     "publishing": 5,
@@ -43,14 +45,15 @@ FLOOR_0_CHAIN = (
     "questions",
     "endpoints",
     "replies",
+    "pacing",
     "calls",
     "overlap",
 )
 
 WORLDS = {
     "openai": {"llm"},
-    "torch": {"modeling", "text2text", "training", "demo.encoder"},
-    "transformers": {"modeling", "text2text", "training", "demo.encoder"},
+    "torch": {"modeling", "text2text", "training", "demo.encoder", "local_llm"},
+    "transformers": {"modeling", "text2text", "training", "demo.encoder", "local_llm"},
 }
 FORBIDDEN = re.compile(
     r"manager|handler|engine|factory|registry|processor|helper|utils|common|(?<![a-z])base(?!_model|_url)"

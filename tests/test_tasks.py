@@ -20,7 +20,7 @@ from hf_synth.answers import parse
 from hf_synth.folders import read_export, write_stage
 from hf_synth.gold import as_streaming_dataset, load_gold, task_builder
 from hf_synth.hub import connected, running_hub
-from hf_synth.prompts import Pool, plan
+from hf_synth.prompts import Plan, Pool
 from hf_synth.sources import WHOLE, all_files, find_files
 from hf_synth.task import KINDS, Prompt, access_of, list_tasks, load_task, task_script
 
@@ -154,7 +154,7 @@ def test_an_archive_is_read_without_extracting_it(name: str, kind: str, gold_of:
 @every_task
 def test_the_prompt_asks_and_tells_no_other_row(name: str, gold_of: Any) -> None:
     task, (_, gold) = TASKS[name], gold_of(name)
-    call = next(plan(task, task.prompt, Pool(task, gold["train"], seed=0), task.prompt.rows))
+    call = Plan(task, task.prompt, Pool(task, gold["train"], seed=0), task.prompt.rows).call(task.labels, 0)
     text = "\n".join(m["content"] for m in call.messages)
     shown = {row["id"]: row for row in gold["train"] if row["id"] in call.seed_ids}
     assert shown

@@ -36,7 +36,7 @@ def corrected(n: int = 12, **columns: list[Any]) -> Dataset:
     task = toy_task()
     rows = [
         {
-            **row, "source": "synthetic", "seed_ids": [], "prompt_sha256": "", "generator": "", "journal_key": "",
+            **row, "source": "synthetic", "seed_ids": [], "prompt_sha256": "", "generator": "", "journal_key": "", "sampling": "", "created": "",
             "llm_label": row["label"], "label_status": "kept", "reason": "agrees",
             "label_probs": np.eye(3)[row["label"]].tolist(), "label_confidence": 1.0, "weight": 1.0,
             **{name: values[i] for name, values in columns.items()},
