@@ -27,7 +27,7 @@ from typing import Any
 from hf_synth.building import GoldBuilder, Parts, convert
 from hf_synth.reading import label_field, pick_column, read_table, text_field
 from hf_synth.sources import ROWS
-from hf_synth.task import TABLES, Prompt, Task
+from hf_synth.task import TABLES, Fact, Facts, Prompt, Task
 
 # CTCAE v5.0, esophagitis, in our own words (https://ctep.cancer.gov, CTCAE v5.0); 4 and 5 are not in the data.
 MEANINGS = (
@@ -55,6 +55,32 @@ PROMPT = Prompt(
     sampling=(("temperature", 0.1), ("top_p", 0.95)),  # the paper's sampling for this task
 )
 
+# What a grade follows from by CTCAE v5.0: the worst of these decides. The patterns check what a generator wrote.
+SEEN = r"(?:endoscop|esophagoscop|barium|imaging|scan|\bCT\b)[^.]{0,80}(?:erythema|thicken|change|inflam|edema)"
+SOFT = r"soft(?:er)?\b[^.]{0,20}(?:diet|food|meal)|puree|liquid diet|(?:full|only) liquids|blended|mashed|soups?\b"
+TUBE = r"feeding tube|\bPEG\b|gastrostomy|nasogastric|\bNG tube|tube feed"
+FACTS = Facts(
+    items=(
+        Fact("swallowing", (
+            ("no pain or trouble, ordinary meals", 0, ""),
+            ("no symptom, though imaging or endoscopy shows a mild change of the esophagus", 1, SEEN),
+            ("painful, and the diet was changed to soft or liquid food", 2, SOFT),
+        )),
+        Fact("support", (
+            ("none", 0, ""),
+            ("oral nutritional supplements", 2, r"supplement|\bensure\b|\bboost\b|nutrition(?:al)? (?:shake|drink)"),
+        )),
+        Fact("severe measures", (
+            ("none", 0, ""),
+            ("a feeding tube was placed", 3, TUBE),
+            ("parenteral nutrition", 3, r"\bTPN\b|parenteral nutrition"),
+            ("admitted to hospital because of it", 3, r"hospitali[sz]|admitted|admission|inpatient"),
+        )),
+    ),
+    combine="max",
+    bounds=(1, 2, 3),
+)  # fmt: skip
+
 GRADE = Task(
     name="esophagitis",
     config="grade",
@@ -72,6 +98,7 @@ GRADE = Task(
     "arXiv:2403.19511.",
     group_column="group",
     leaks=LEAKS,
+    facts=FACTS,
     files=TABLES | {"out_of_domain": tuple(n.replace("test.", "out_of_domain.") for n in TABLES["test"])},
     optional_files=("validation", "test", "out_of_domain"),
     suites=("paper",),
@@ -90,7 +117,9 @@ MERGED = {
 def _merge(config: str) -> Task:
     names = tuple(dict.fromkeys(MERGED[config]))
     meanings = (" - or: ".join(m for m, n in zip(MEANINGS, MERGED[config], strict=True) if n == name) for name in names)
-    return replace(GRADE, config=config, labels=names, label_meanings=tuple(meanings))
+    bounds = tuple(MERGED[config].index(name) for name in names[1:])  # the lowest grade of each label but the first
+    facts = replace(FACTS, bounds=bounds)
+    return replace(GRADE, config=config, labels=names, label_meanings=tuple(meanings), facts=facts)
 
 
 TASKS = {config: _merge(config) for config in MERGED}

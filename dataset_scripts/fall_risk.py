@@ -37,7 +37,7 @@ from hf_synth.building import GoldBuilder, Parts, convert
 from hf_synth.errors import RowError
 from hf_synth.reading import File, label_field, pick_column, read_table, text_field
 from hf_synth.sources import ROWS
-from hf_synth.task import TABLES, Prompt, Task
+from hf_synth.task import TABLES, Fact, Facts, Prompt, Task
 
 MORSE = {  # item -> the points it can have
     "history_of_falling": (0, 25),
@@ -77,6 +77,41 @@ MORSE_PROMPT = replace(
     "Neither the scale, nor points, nor a class of risk is written: the facts decide the class.",
 )
 
+# The items of the scale as a note may state them, in points; the patterns check what a generator wrote.
+LATELY = r"(?:days?|weeks?|months?|yesterday|ago|recent)"
+FACTS = Facts(
+    items=(
+        Fact("falls", (
+            ("no fall in the last three months", 0, ""),
+            ("fell in the last three months", 25, rf"\b(?:fell|fallen|falls?)\b[^.]{{0,40}}{LATELY}|recent fall"),
+        )),
+        Fact("diagnoses", (
+            ("a single diagnosis", 0, ""),
+            ("a second diagnosis, with the words 'also has'", 15, r"also has|comorbid|second diagnosis"),
+        )),
+        Fact("walking aid", (
+            ("walks without an aid, or is on bed rest", 0, ""),
+            ("uses crutches, a cane or a walker", 15, r"\b(?:crutch(?:es)?|cane|walker|rollator|walking stick)\b"),
+            ("holds on to the furniture when walking", 30, r"furniture|bed ?rails?\b"),
+        )),
+        Fact("line", (
+            ("no intravenous access", 0, ""),
+            ("an intravenous line or heparin lock", 20, r"\bIV\b|intravenous|(?:heparin|saline) lock|cannula|infusion"),
+        )),
+        Fact("gait", (
+            ("a normal gait", 0, ""),
+            ("a weak gait: stooped, short steps", 10, r"weak gait|gait is weak|stoop|short steps|shuffl"),
+            ("an impaired gait: unsteady, rises with difficulty", 20, r"impaired gait|unsteady|difficulty rising"),
+        )),
+        Fact("mental status", (
+            ("knows own limits", 0, ""),
+            ("forgets or overestimates own limits", 15, r"forget|overestimat|confus|disorient"),
+        )),
+    ),
+    combine="sum",
+    bounds=(25, 45),
+)  # fmt: skip
+
 FALL = Task(
     name="fall_risk",
     config="fall",
@@ -104,6 +139,7 @@ TASKS = {
         FALL,
         config="morse",
         labels=tuple(RISKS),
+        facts=FACTS,
         label_meanings=tuple(RISKS.values()),
         prompts=(MORSE_PROMPT,),
         leaks=(

@@ -16,6 +16,7 @@ import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any
 
+from hf_synth import pacing
 from hf_synth.errors import HfSynthError, LLMError
 from hf_synth.journal import Entry, Journal
 from hf_synth.leases import Leases
@@ -241,7 +242,9 @@ class Run:
             tried += outcome.code != "http_429"
             if not outcome.again or tried > self._tries() or limited > 4 * self._max_retries:
                 return self._give_up(outcome)
-            if outcome.after is None:  # else the pace holds everybody
+            if outcome.after is not None and not outcome.overload:
+                await asyncio.sleep(min(pacing.LONGEST_PAUSE, outcome.after))
+            elif outcome.after is None:  # after an overload the pace holds everybody
                 backoff = min(_LONGEST_BACKOFF, _BACKOFF * 2.0 ** min(tried + limited - 1, 10))
                 await asyncio.sleep(backoff * random.uniform(0.5, 1.0))
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from hf_synth.evaluation import Scores
 from hf_synth.privacy import Findings
 from hf_synth.rendering import check_card, dataset_card, eval_results, license_data, model_card
-from hf_synth.task import REASONS, STATUSES, Task, access_of, label_names, strictest
+from hf_synth.task import REASONS, STATUSES, USAGE_COLUMNS, Task, access_of, label_names, strictest
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -63,6 +63,15 @@ _SAMPLE = 280  # characters of an example
 # --- facts of a dataset ---------------------------------------------------------------------------------------------
 
 
+def _costs(columns: Mapping[str, list[Any]]) -> str:
+    """Say what the answers took that the rows came of; empty where that is not known."""
+    read, written, dollars = ([v for v in columns[c] if v is not None] for c in USAGE_COLUMNS)
+    if not any(read) and not any(written):
+        return ""
+    said = f"{sum(read):,} tokens read and {sum(written):,} written"
+    return f"{said}, ${sum(dollars):,.2f} by the price that was given" if dollars else f"{said}; no price was given"
+
+
 def dataset_facts(
     task: Task,
     dataset: Dataset,
@@ -82,8 +91,8 @@ def dataset_facts(
         policy: the method of correction, where known.
         access: an access to join with that of task and rows.
     """
-    columns = {c: list(dataset[c]) if c in dataset.column_names else [None] * len(dataset) for c in
-               ("source", "label_status", "reason", "generator", "prompt_sha256", "seed_ids")}  # fmt: skip
+    named = ("source", "label_status", "reason", "generator", "prompt_sha256", "seed_ids", *USAGE_COLUMNS)
+    columns = {c: list(dataset[c]) if c in dataset.column_names else [None] * len(dataset) for c in named}
     status = [s or "kept" for s in columns["label_status"]]
     withheld = set(findings.refused) if findings else set()
     meant = _labels(task, dataset, "llm_label" if "llm_label" in dataset.column_names else task.label_column)
@@ -107,6 +116,7 @@ def dataset_facts(
         "labels": _label_table(task, views),
         "generators": ", ".join(f"`{name}` ({n:,} rows)" for name, n in made_by.items()),
         "config_columns": [[name, name] for name, _, _ in views],
+        "costs": _costs(columns),
         "prompts": len({p for p in columns["prompt_sha256"] if p}),
         "exemplars": len({s for ids in columns["seed_ids"] if ids for s in ids}),
         "correction": _correction(status, reasons, policy) if corrected else

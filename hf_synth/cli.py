@@ -20,6 +20,8 @@ METHODS = ("auto", "none", "argmax", "agree", "clean_drop", "posterior")
 KINDS = ("single_label", "multi_label", "text2text")
 ACCESSES = ("open", "restricted", "credentialed")
 _TASK = 'a task ("mednli:pair", "esophagitis:presence"), a .py file, or a folder that `gold` wrote'
+BALANCES = ("equal", "gold", "fill")
+CHOICES = ("random", "balanced", "diverse", "first")
 STRATEGIES = ("augment", "replace", "synthetic", "gold")
 
 
@@ -120,7 +122,8 @@ def _parser() -> argparse.ArgumentParser:
     made = verb("generate", "ask an LLM for synthetic labelled notes")
     _gold_options(made)
     _llm_options(made, required=True)
-    made.add_argument("--out", type=Path, required=True, metavar="DIR")
+    made.add_argument("--out", type=Path, metavar="DIR")
+    made.add_argument("--dry-run", action="store_true", help="say how many calls, tokens and dollars; ask nothing")
 
     made = verb("correct", "correct the labels of synthetic notes with a corrector")
     made.add_argument("synthetic", type=Path, metavar="SYNTHETIC", help="folder of `generate`, or any Dataset file")
@@ -220,14 +223,28 @@ def _gold_options(parser: argparse.ArgumentParser) -> None:
 
 def _llm_options(parser: argparse.ArgumentParser, *, required: bool) -> None:
     parser.add_argument("--llm", required=required, metavar="MODEL", help='model of the endpoint; "simulator": offline')
-    parser.add_argument("--base-url", metavar="URL", help="OpenAI-compatible endpoint, e.g. http://127.0.0.1:8000/v1")
-    parser.add_argument("--n", type=int, default=600, help="how many synthetic notes (default: 600)")
-    parser.add_argument("--concurrency", type=int, default=64)
-    parser.add_argument("--budget-usd", type=float)
-    parser.add_argument("--price", type=float, nargs=2, metavar=("IN", "OUT"), help="dollars per million tokens")
-    parser.add_argument(
-        "--journal", type=Path, metavar="FILE", help="where answers are kept (default: beside the gold)"
-    )
+    asked = parser.add_argument_group("what is asked")
+    add = asked.add_argument
+    add("--n", type=int, default=600, help="how many synthetic notes (default: 600)")
+    add("--ratio", type=float, metavar="R", help="instead of --n: R notes for each gold note")
+    add("--balance", choices=BALANCES, default="equal", help="labels of the new notes (fill: even out the gold's)")
+    add("--prompt", default="examples", metavar="SHAPE", help="examples, attributes, facts, rewrite, or the task's own")
+    add("--choose", choices=CHOICES, help="which gold may be shown (default: all; the paper: first)")
+    add("--share", type=float, default=0.2, metavar="S", help="with --choose: share of the gold (default: 0.2)")
+    add("--max-calls", type=int, metavar="N", help="stop after N calls (default: three times what is needed at best)")
+    where = parser.add_argument_group("who is asked")
+    add = where.add_argument
+    add("--base-url", metavar="URL", help="OpenAI-compatible endpoint, e.g. http://127.0.0.1:8000/v1")
+    add("--local", action="store_true", help="MODEL is a folder or repo id, run in this process by transformers")
+    add("--revision", metavar="REV", help="with --local: branch, tag or commit of a repo id")
+    add("--batch", action="store_true", help="through the Batch API: half the price, within a day; open data only")
+    add("--concurrency", type=int, default=64, metavar="C", help="requests under way at once (default: 64)")
+    add("--rpm", type=float, metavar="N", help="requests a minute that the endpoint allows")
+    add("--tpm", type=float, metavar="N", help="tokens a minute that the endpoint allows")
+    add("--hedge", action="store_true", help="ask again when an answer is slow; only where answers cost nothing")
+    add("--budget-usd", type=float, metavar="USD", help="stop before more than this is spent")
+    add("--price", type=float, nargs=2, metavar=("IN", "OUT"), help="dollars per million tokens")
+    add("--journal", type=Path, metavar="FILE", help="where answers are kept (default: beside the gold)")
 
 
 def _synthetic_options(parser: argparse.ArgumentParser) -> None:

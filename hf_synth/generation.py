@@ -26,7 +26,7 @@ from hf_synth.journal import default_journal
 from hf_synth.overlap import Seen
 from hf_synth.prompts import Call, Plan, Pool, Row, answer_schema, plan_for_row, prompt_for, render
 from hf_synth.questions import Answer, Chat, Question
-from hf_synth.task import Access, Prompt, Task
+from hf_synth.task import USAGE_COLUMNS, Access, Prompt, Task
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -88,9 +88,17 @@ def rows_from_answer(
                 "task": task.full_name, "task_version": task.version, "access": access,
                 "seed_ids": list(call.seed_ids), "prompt_sha256": call.prompt_sha256, "generator": answer.model,
                 "journal_key": answer.journal_key, "sampling": sampling, "created": created,
+                **dict.fromkeys(USAGE_COLUMNS),
             }
         )  # fmt: skip
     return rows
+
+
+def usage_of(answer: Answer) -> Row:
+    """Give what an answer took, as the columns of the first row that is kept of it."""
+    if answer.status == "error":
+        return {}
+    return dict(zip(USAGE_COLUMNS, (answer.prompt_tokens, answer.completion_tokens, answer.cost), strict=True))
 
 
 def _content(task: Task, row: Mapping[str, Any] | None, reason: str | None) -> Row:
@@ -274,6 +282,7 @@ def generate(
         failed = failed + 1 if answer.status == "error" else 0
         filling.stopped |= failed >= _HOPELESS or answer.code == "budget"
         kept: Counter[str] = Counter()
+        usage = usage_of(answer)
         if any(left.values()):
             for row in rows_from_answer(task, call, answer, pool.access, gates, seen, sampling):
                 label = _label_of(task, row, wanted)
@@ -284,7 +293,8 @@ def generate(
                     kept[label] += 1
                 else:
                     continue  # more of a label than is wanted
-                table.add(row)
+                table.add(row | usage)
+                usage = {}
         filling.answered(call, kept)
     if lacking := sum(left.values()):
         total = sum(wanted.values())

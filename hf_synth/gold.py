@@ -20,7 +20,16 @@ import numpy as np
 from hf_synth.errors import ColumnError, GoldError, HfSynthError, RowError, TaskError
 from hf_synth.folders import MANIFEST, cache_folder, read_export, read_manifest
 from hf_synth.sources import WHOLE
-from hf_synth.task import Task, access_of, check_columns, label_names, list_tasks, strictest, task_script
+from hf_synth.task import (
+    USAGE_COLUMNS,
+    Task,
+    access_of,
+    check_columns,
+    label_names,
+    list_tasks,
+    strictest,
+    task_script,
+)
 
 if TYPE_CHECKING:
     from datasets import Dataset, DatasetDict, IterableDatasetDict
@@ -316,7 +325,7 @@ def adopt(
         rows.append(
             task.gold_row(id, id, label, *text)
             | {"source": "synthetic", "access": carried, "seed_ids": [], "prompt_sha256": "", "journal_key": ""}
-            | {"sampling": "", "created": ""}
+            | {"sampling": "", "created": "", **dict.fromkeys(USAGE_COLUMNS)}
             | {"generator": generator, "llm_label": label, "label_status": "kept", "reason": "as_generated"}
         )
     return Dataset.from_list(rows, features=task.synthetic_features())

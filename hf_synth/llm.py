@@ -43,12 +43,13 @@ __all__ = ["LLM", "PRICES", "Answer", "Attestation", "Messages", "Question"]
 
 Price = tuple[float, float]
 
-# US dollars for 1 million tokens read and written, list prices that change: `LLM(price=...)` is what counts.
-PRICES: dict[str, Price] = {
-    "gpt-3.5-turbo": (0.50, 1.50),
-    "gpt-4o": (2.50, 10.00),
-    "gpt-4o-mini": (0.15, 0.60),
-}
+
+def _known_prices() -> dict[str, Price]:
+    prices = json.loads(Path(__file__).with_name("prices.json").read_text(encoding="utf-8"))
+    return {model: (read, written) for model, (read, written) in prices["usd_per_million_tokens"].items()}
+
+
+PRICES = _known_prices()  # US dollars for 1 million tokens read and written
 _LOOK_UP = 256  # questions looked up in the journal at once
 
 

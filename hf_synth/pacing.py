@@ -15,7 +15,7 @@ from collections.abc import Sequence
 
 from hf_synth.replies import Limit
 
-_LONGEST_PAUSE = 60.0  # seconds of a Retry-After that are obeyed
+LONGEST_PAUSE = 60.0  # seconds of a Retry-After that are obeyed
 _OVERLOADED = 0.3  # share of refusals among the last outcomes from which on they are no chance
 _MEMORY = 32  # outcomes that this share looks back on, roughly
 _CUT, _STEPS = 0.7, 32  # in flight: times this when overloaded; back to all in so many round trips
@@ -88,19 +88,22 @@ class Pace:
         loop = asyncio.get_running_loop()
         if self._rate is None and not self._per_token and not self._tight_until and loop.time() >= self._held:
             return
+        waited = False
         while True:
             now = loop.time()
-            if now < self._held:  # spread over what was in flight: they need not all come back at once
+            if now < self._held and not waited:  # spread over what was in flight: they need not all come back at once
                 await asyncio.sleep(self._held - now + 0.1 * random.random())
-                continue
+                now, waited = loop.time(), True  # a refusal of those that woke up earlier does not hold it again
             spacing = max(1 / self._rate if self._rate else 0.0, self._tight if now < self._tight_until else 0.0)
             at = max(now, self._next, self._next_tokens)
             self._next = at + spacing
             self._next_tokens = max(self._next_tokens, at) + tokens * self._per_token
-            if at > now:
-                await asyncio.sleep(at - now)
+            if at <= now:
+                return
+            await asyncio.sleep(at - now)
             if loop.time() >= self._held:
                 return
+            waited = False  # it stood in a queue, and what came back meanwhile counts
 
     def correct(self, expected: float, used: float) -> None:
         """Take back, or add, the tokens that a request used otherwise than expected."""
@@ -126,7 +129,7 @@ class Pace:
         self._refused += (1.0 - self._refused) / _MEMORY
         if after is not None:
             self._learn(now)
-            self._held = max(self._held, now + min(_LONGEST_PAUSE, after))
+            self._held = max(self._held, now + min(LONGEST_PAUSE, after))
         elif self._refused > _OVERLOADED and now >= self._cut_at:
             self._limit = max(1.0, self._limit * _CUT)
             self._cut_at = now + max(0.1, self.usual or 0.5)  # one cut for all that was under way
@@ -146,11 +149,13 @@ class Pace:
             return
         now = asyncio.get_running_loop().time()
         for limit in limits:
-            reset = min(_LONGEST_PAUSE, limit.reset)
+            reset = min(LONGEST_PAUSE, limit.reset)
+            # until it is whole again so many come back, one after the other; where the whole is not said: what is left
+            back = limit.most - limit.remaining if limit.most is not None else limit.remaining
             if limit.remaining <= 0:
-                self._held = max(self._held, now + reset)
-            elif limit.requests and limit.remaining < self._most:
-                self._tight, self._tight_until = reset / limit.remaining, now + reset
+                self._held = max(self._held, now + (reset / back if back > 0 else reset))
+            elif limit.requests and limit.remaining < self._most and back > 0:
+                self._tight, self._tight_until = reset / back, now + reset
 
     @property
     def usual(self) -> float | None:

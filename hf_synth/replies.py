@@ -23,11 +23,13 @@ class Limit:
         requests: whether it counts requests; else tokens.
         remaining: what is left.
         reset: seconds until it is whole again.
+        most: the whole; None where that is not said.
     """
 
     requests: bool
     remaining: float
     reset: float
+    most: float | None = None
 
 
 @dataclass(frozen=True)
@@ -88,6 +90,7 @@ def retry_after(headers: Mapping[str, str]) -> float | None:
     return max(0.0, seconds) if seconds == seconds else None
 
 
+_AMOUNT = re.compile(r"\d{1,12}(\.\d{1,6})?")
 _SPAN = re.compile(r"(?:(\d+)d)?(?:(\d+)h)?(?:(\d+)m(?!s))?(?:(\d+(?:\.\d+)?)s)?(?:(\d+(?:\.\d+)?)ms)?")
 
 
@@ -95,10 +98,13 @@ def read_limits(headers: Mapping[str, str]) -> tuple[Limit, ...]:
     """Read `x-ratelimit-remaining-*` and `x-ratelimit-reset-*` of requests and tokens; what is strange is left out."""
     found = []
     for name in ("requests", "tokens"):
-        remaining, reset = (headers.get(f"x-ratelimit-{what}-{name}", "").strip() for what in ("remaining", "reset"))
+        remaining, reset, most = (
+            headers.get(f"x-ratelimit-{what}-{name}", "").strip() for what in ("remaining", "reset", "limit")
+        )
         seconds = _seconds(reset[:40])
-        if seconds is not None and re.fullmatch(r"\d{1,12}(\.\d{1,6})?", remaining):
-            found.append(Limit(name == "requests", float(remaining), seconds))
+        if seconds is not None and _AMOUNT.fullmatch(remaining):
+            whole = float(most) if _AMOUNT.fullmatch(most) else None
+            found.append(Limit(name == "requests", float(remaining), seconds, whole))
     return tuple(found)
 
 
@@ -139,7 +145,8 @@ def read_reply(body: bytes, model: str) -> Reply | Failure:
         return Failure("malformed", again=True)
     if len(text) > _LONGEST_TEXT:
         return Failure("too_large")
-    text, said_by = (s.encode("utf-8", "replace").decode() for s in (text, said_by))  # a lone surrogate is no text
+    # a lone surrogate is no text
+    text, said_by, finish = (s.encode("utf-8", "replace").decode() for s in (text, said_by, finish))
     status = "refusal" if refused or finish == "content_filter" else "truncated" if finish == "length" else "ok"
     tokens = [int(c) if isinstance(c, int | float) and 0 <= c < 1e9 else None for c in counts]
     return Reply(text, status, finish[:40], tokens[0], tokens[1], said_by[:200])

@@ -23,7 +23,7 @@ import numpy as np
 from hf_synth.correction import Policy, apply
 from hf_synth.errors import ColumnError, TaskError
 from hf_synth.gates import Gates
-from hf_synth.generation import Pool, answer_schema, plan_for_row, rows_from_answer
+from hf_synth.generation import Pool, answer_schema, plan_for_row, rows_from_answer, usage_of
 from hf_synth.modeling import predict_proba, weights_sha256
 from hf_synth.overlap import Seen
 from hf_synth.task import Prompt, Task, check_columns, strictest
@@ -160,7 +160,9 @@ class GenerateAndCorrect:
             rows = rows_from_answer(task, call, answer, access, self._gates, seen, json.dumps(sampling, sort_keys=True))
             kept = [r for r in rows if r["label_status"] == "kept"][: self._n]
             rejected = [r for r in rows if r["label_status"] == "rejected"]
-            made += (kept or rejected)[:1] if self._n == 1 else kept + rejected
+            chosen = (kept or rejected)[:1] if self._n == 1 else kept + rejected
+            chosen[0] |= usage_of(answer)
+            made += chosen
         return self._corrected(made)
 
     def _corrected(self, rows: list[dict[str, Any]]) -> list[dict[str, Any]]:

@@ -8,22 +8,20 @@ from __future__ import annotations
 import argparse
 import contextlib
 import json
-import os
 import re
 import sys
 from collections import Counter
-from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hf_synth.errors import ColumnError, GoldError, LLMError, MissingGoldError, OutputError, TaskError
+from hf_synth.backends import writer_of
+from hf_synth.errors import ColumnError, GoldError, MissingGoldError, OutputError, TaskError
 from hf_synth.folders import clear_disk_errors, read_dataset, read_manifest, work_folder, write_stage
-from hf_synth.task import Task, access_of, list_tasks, load_task, strictest
+from hf_synth.task import USAGE_COLUMNS, Task, access_of, list_tasks, load_task, strictest
 
 if TYPE_CHECKING:
     from datasets import Dataset, DatasetDict
 
-    from hf_synth.llm import LLM
 
 Facts = dict[str, Any]
 TINY = "tiny"  # the encoder that is made on the spot
@@ -144,18 +142,40 @@ def new_task(args: argparse.Namespace) -> Facts:
 
 
 def generate(args: argparse.Namespace) -> Facts:
-    """Ask the LLM for synthetic notes."""
+    """Ask the LLM for synthetic notes, or with --dry-run say what it would take."""
+    from hf_synth.generation import estimate
     from hf_synth.generation import generate as make
 
     task = load_task(args.task)
-    shown = _gold_rows(task, args)
-    with _llm(args, _gold_path(args) or args.out.parent) as llm:
-        rows = make(task, shown, llm, args.n, seed=args.seed, progress=not args.quiet)
-    write_stage(task, rows, args.out, stage="generate", generator=args.llm, seed=args.seed, gold_rows=len(shown))
+    shown, how = _exemplars(task, args)
+    if args.dry_run:
+        from hf_synth.llm import PRICES
+
+        price = tuple(args.price) if args.price else PRICES.get(args.llm)
+        guess = estimate(task, shown, price=price, **how)
+        half = guess.cost_usd / 2 if guess.cost_usd is not None and args.batch else guess.cost_usd
+        cost = "its price is not known: give --price" if half is None else f"about ${half:,.2f}"
+        print(
+            f"{sum(guess.rows.values()):,} notes in {guess.calls:,} calls (at most {guess.most_calls:,}), about "
+            f"{guess.prompt_tokens:,} tokens read and {guess.completion_tokens:,} written; {cost}; nothing was asked"
+        )
+        return {"dry_run": True, **vars(guess), "cost_usd": half}
+    if args.out is None:
+        raise OutputError("say where the notes go: --out DIR (or --dry-run to see what they would take)")
+    with writer_of(args, _gold_path(args) or args.out.parent) as llm:
+        rows = make(task, shown, llm, seed=args.seed, progress=not args.quiet, **how)
     counts = Counter(rows["label_status"])
     rejects = Counter(r for s, r in zip(rows["label_status"], rows["reason"], strict=True) if s == "rejected")
+    usage = {c: sum(v for v in rows[c] if v is not None) for c in USAGE_COLUMNS}
+    facts = {"rejected": dict(rejects), **usage}
+    write_stage(
+        task, rows, args.out, stage="generate", generator=args.llm, seed=args.seed, gold_rows=len(shown),
+        prompt=args.prompt, exemplars=args.choose, share=args.share, balance=args.balance, **facts,
+    )  # fmt: skip
     print(f"{counts['kept']:,} notes, {counts['rejected']:,} rejected answers {dict(rejects) or ''} -> {args.out}")
-    return {"out": str(args.out), "rows": counts["kept"], "rejected": dict(rejects)}
+    dollars = f", ${usage['cost_usd']:,.2f}" if usage["cost_usd"] else ""
+    print(f"{usage['prompt_tokens']:,} tokens read, {usage['completion_tokens']:,} written{dollars}")
+    return {"out": str(args.out), "rows": counts["kept"], **facts}
 
 
 def correct(args: argparse.Namespace) -> Facts:
@@ -274,10 +294,11 @@ def run(args: argparse.Namespace) -> Facts:
         if args.synthetic:
             rows = _synthetic_rows(task, args)
         else:
-            llm = stack.enter_context(_llm(args, _gold_path(args) or args.out))
+            llm = stack.enter_context(writer_of(args, _gold_path(args) or args.out))
 
             def rows(shown: Dataset) -> Dataset:
-                return make(task, shown, llm, args.n, seed=args.seed, progress=not args.quiet)
+                pool, how = _chosen(task, shown, args)
+                return make(task, pool, llm, seed=args.seed, progress=not args.quiet, **how)
 
         shown = subset(task, splits["train"], args.gold_size, seed=args.seed) if args.gold_size else splits["train"]
         base = _base_model(task, args, shown, rows if args.synthetic else None)
@@ -345,6 +366,19 @@ def _gold_rows(task: Task, args: argparse.Namespace) -> Dataset:
     return subset(task, rows, args.gold_size, seed=args.seed) if args.gold_size else rows
 
 
+def _exemplars(task: Task, args: argparse.Namespace) -> tuple[Dataset, Facts]:
+    """Give the gold rows that may be shown, and the other arguments of `generate`."""
+    return _chosen(task, _gold_rows(task, args), args)
+
+
+def _chosen(task: Task, gold: Dataset, args: argparse.Namespace) -> tuple[Dataset, Facts]:
+    from hf_synth.exemplars import choose_exemplars
+
+    n = args.n if args.ratio is None else round(args.ratio * len(gold))
+    shown = choose_exemplars(task, gold, args.choose, share=args.share, seed=args.seed) if args.choose else gold
+    return shown, {"n": n, "prompt": args.prompt, "balance": args.balance, "max_calls": args.max_calls}
+
+
 def _synthetic_rows(task: Task, args: argparse.Namespace) -> Dataset:
     """Give synthetic rows: of our own stage as they are, rows made elsewhere brought into the column contract."""
     from hf_synth.gold import adopt
@@ -357,29 +391,6 @@ def _synthetic_rows(task: Task, args: argparse.Namespace) -> Dataset:
         task, rows, text_columns=args.text_column, llm_label_column=args.llm_label_column, access=args.access,
         generator=args.synthetic.stem,
     )  # fmt: skip
-
-
-@contextlib.contextmanager
-def _llm(args: argparse.Namespace, beside: Path) -> Iterator[LLM]:
-    """Give the LLM of the options; "simulator" starts the offline simulator for as long as it is needed."""
-    from hf_synth.llm import LLM
-
-    journal = args.journal or work_folder(beside if beside.exists() else Path()) / "journal.sqlite"
-    options: Facts = {
-        "concurrency": args.concurrency,
-        "journal": journal,
-        "budget_usd": args.budget_usd,
-        "price": tuple(args.price) if args.price else None,
-    }
-    if args.llm == "simulator" and not args.base_url:
-        from hf_synth.demo.simulator import running_simulator
-
-        with running_simulator(seed=args.seed) as url:
-            yield LLM("simulator", base_url=url, **options)
-        return
-    if not args.base_url and not os.environ.get("OPENAI_BASE_URL"):
-        raise LLMError("give the endpoint with --base-url, e.g. http://127.0.0.1:8000/v1 (or set OPENAI_BASE_URL)")
-    yield LLM(args.llm, base_url=args.base_url or os.environ["OPENAI_BASE_URL"], **options)
 
 
 def _training_args(args: argparse.Namespace) -> Facts | None:

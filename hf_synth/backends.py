@@ -1,0 +1,57 @@
+"""From options of the command line to what writes: an endpoint, a batch, a model in this process, the simulator."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from hf_synth.errors import LLMError
+from hf_synth.folders import work_folder
+
+if TYPE_CHECKING:
+    from hf_synth.questions import Chat
+
+
+@contextlib.contextmanager
+def writer_of(args: argparse.Namespace, beside: Path) -> Iterator[Chat]:
+    """Give what writes by the options; "simulator" starts the offline simulator for as long as it is needed.
+
+    Args:
+        beside: the data that the journal is to lie beside, unless --journal names another place.
+
+    Raises:
+        LLMError: the options contradict each other, or name no endpoint.
+    """
+    from hf_synth.llm import LLM
+
+    journal = args.journal or work_folder(beside if beside.exists() else Path()) / "journal.sqlite"
+    if args.local:
+        if args.base_url or args.batch or args.rpm or args.tpm or args.hedge:
+            raise LLMError("--local asks a model in this process: --base-url, --batch, --rpm, --tpm, --hedge do not go")
+        from hf_synth.local_llm import LocalLLM
+
+        yield LocalLLM(args.llm, journal=journal, revision=args.revision)
+        return
+    options: dict[str, Any] = {
+        "concurrency": args.concurrency, "journal": journal, "budget_usd": args.budget_usd,
+        "price": tuple(args.price) if args.price else None, "rpm": args.rpm, "tpm": args.tpm, "hedge": args.hedge,
+    }  # fmt: skip
+    if args.llm == "simulator" and not args.base_url:
+        from hf_synth.demo.simulator import running_simulator
+
+        with running_simulator(seed=args.seed) as url:
+            yield LLM("simulator", base_url=url, **options)
+        return
+    if not args.base_url and not os.environ.get("OPENAI_BASE_URL"):
+        raise LLMError("give the endpoint with --base-url, e.g. http://127.0.0.1:8000/v1 (or set OPENAI_BASE_URL)")
+    llm = LLM(args.llm, base_url=args.base_url or os.environ["OPENAI_BASE_URL"], **options)
+    if args.batch:
+        from hf_synth.batch import BatchLLM
+
+        yield BatchLLM(llm)
+    else:
+        yield llm
