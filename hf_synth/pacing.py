@@ -9,7 +9,6 @@ for everybody when the endpoint asks for one. Lives in one event loop; times are
 from __future__ import annotations
 
 import asyncio
-import random
 from collections import deque
 from collections.abc import Sequence
 
@@ -20,7 +19,10 @@ _OVERLOADED = 0.3  # share of refusals among the last outcomes from which on the
 _MEMORY = 32  # outcomes that this share looks back on, roughly
 _CUT, _STEPS = 0.7, 32  # in flight: times this when overloaded; back to all in so many round trips
 _ENOUGH = 20  # accepted requests from which a rate is learnt
-_GROWTH = 0.05 / 30  # a learnt rate is tried 5% higher every 30 seconds
+_GROWTH, _SEARCH = 0.05 / 30, 0.05  # a learnt rate is tried 5% higher every 30 seconds; every second at first
+_TOO_FAST = 0.9  # times a rate that was refused
+_LATE = 0.05  # seconds of a late start that are made up for
+_AHEAD = 2.0  # seconds of tokens that may be used at once: what was expected too high comes back late
 _WINDOW = 128  # durations that the usual one is taken from
 
 
@@ -37,6 +39,7 @@ class Pace:
         self._most, self._limit = concurrency, float(concurrency)
         self._flying = 0
         self._waiting: deque[asyncio.Future[None]] = deque()
+        self._queue = asyncio.Lock()
         self._told = rpm / 60 if rpm else None
         self._rate = self._told  # requests a second
         self._per_token = 60 / tpm if tpm else 0.0  # seconds
@@ -45,6 +48,7 @@ class Pace:
         self._tight, self._tight_until = 0.0, 0.0  # seconds between starts, while little of a quota is left
         self._refused = 0.0  # share, smoothed
         self._cut_at = 0.0
+        self._known = False  # whether a learnt rate has been refused once
         self._accepted, self._event = 0, None if self._told else 0.0
         self._durations: deque[float] = deque(maxlen=_WINDOW)
 
@@ -88,22 +92,13 @@ class Pace:
         loop = asyncio.get_running_loop()
         if self._rate is None and not self._per_token and not self._tight_until and loop.time() >= self._held:
             return
-        waited = False
-        while True:
-            now = loop.time()
-            if now < self._held and not waited:  # spread over what was in flight: they need not all come back at once
-                await asyncio.sleep(self._held - now + 0.1 * random.random())
-                now, waited = loop.time(), True  # a refusal of those that woke up earlier does not hold it again
+        async with self._queue:  # one after the other, so that what comes back meanwhile counts for those behind
+            while (now := loop.time()) < (at := max(self._held, self._next, self._next_tokens)):
+                await asyncio.sleep(at - now)
             spacing = max(1 / self._rate if self._rate else 0.0, self._tight if now < self._tight_until else 0.0)
-            at = max(now, self._next, self._next_tokens)
-            self._next = at + spacing
-            self._next_tokens = max(self._next_tokens, at) + tokens * self._per_token
-            if at <= now:
-                return
-            await asyncio.sleep(at - now)
-            if loop.time() >= self._held:
-                return
-            waited = False  # it stood in a queue, and what came back meanwhile counts
+            # a sleep that ended late is made up for, so that the rate is kept on the whole
+            self._next = max(self._next, now - _LATE) + spacing if spacing else now
+            self._next_tokens = max(self._next_tokens, now - _AHEAD) + tokens * self._per_token
 
     def correct(self, expected: float, used: float) -> None:
         """Take back, or add, the tokens that a request used otherwise than expected."""
@@ -120,7 +115,7 @@ class Pace:
             self._limit = min(self._most, self._limit + max(1.0, self._most / _STEPS) / self._limit)
             self._admit()
         if self._rate is not None and self._told is None:
-            self._rate *= 1 + _GROWTH / self._rate
+            self._rate *= 1 + (_GROWTH if self._known else _SEARCH) / self._rate
         self.heed(limits)
 
     def refused(self, after: float | None, limits: Sequence[Limit] = ()) -> None:
@@ -140,7 +135,10 @@ class Pace:
         if self._event is None or now < self._held:  # told, or one more of the same wave
             return
         if self._event and self._accepted >= _ENOUGH:
-            self._rate = self._accepted / (now - self._event)
+            # too low where a long pause has filled a small quota to the brim: then the rate is searched from below
+            lowest = self._accepted / (now - self._event)
+            self._known = self._rate is not None
+            self._rate = max(lowest, _TOO_FAST * self._rate if self._rate else 0.0)
         self._event, self._accepted = now, 0
 
     def heed(self, limits: Sequence[Limit]) -> None:

@@ -99,7 +99,8 @@ def _read(prompt: str) -> _Question:
     shape: dict[str, Any] = {"text": "...", "label": "..."}
     with contextlib.suppress(ValueError, IndexError):
         shape = json.loads("{" + form[-1] + "}")
-    labels = tuple(re.findall(r"(?m)^- ([^:\n]+)(?:: |$)", prompt.split("Examples:")[0]))
+    listed = re.search(r"(?m)^Labels:\n((?:- .*\n?)+)", prompt)
+    labels = tuple(re.findall(r"(?m)^- ([^:\n]+)(?:: |$)", listed[1])) if listed else ()
     exemplars = []
     for line in prompt.splitlines():
         if line.startswith("{"):
