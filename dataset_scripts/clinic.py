@@ -23,7 +23,11 @@ MEANINGS = (
     "symptomatic; eating or swallowing altered (softer diet, oral supplements), managed at home",
     "severely altered eating or swallowing; intravenous fluids for it, tube feeding, TPN or hospital admission",
 )
-LEAKS = (r"(?i)\bgr(?:ade)?\.?\s*(?:[0-5]|i{1,3}|iv|v)\b", r"(?i)toxicity grading")
+LEAKS = (
+    r"(?i)\bgr(?:ade)?\.?[\s:=-]*(?:[0-5]|i{1,3}|iv|v|zero|one|two|three|four|five)\b"
+    r"(?:\s*(?:-|–|/|to|or|and)\s*(?:gr(?:ade)?\.?\s*)?(?:[0-5]|i{1,3}|iv|v)\b)*",
+    r"(?i)toxicity grading",
+)
 
 PROMPT = Prompt(
     system="You are a radiation oncologist who writes realistic, wholly invented follow-up notes for teaching a "

@@ -113,12 +113,13 @@ class Emrqa(GoldBuilder):
         wanted = [True] * sum(count for _, count in subsets)
         if not file.stem.endswith("-qa"):
             titles = sorted({title for title, _ in subsets})
-            if not any(title.startswith(self.config.name) for title in titles):
+            mine = self.config.name.removesuffix("s")  # "medication" stands for "medications"
+            if not any(title.startswith(mine) for title in titles):
                 shown = [title for title in titles if re.fullmatch(r"[\w -]{1,30}", title)]  # never a piece of a note
                 raise GoldError(
                     f"{file.name} holds no subset {self.config.name!r}; it has {', '.join(shown) or 'none'}"
                 )
-            wanted = [title.startswith(self.config.name) for title, count in subsets for _ in range(count)]
+            wanted = [title.startswith(mine) for title, count in subsets for _ in range(count)]
         for number, note in enumerate(json_items(file, PARAGRAPH)):
             if number < len(wanted) and wanted[number]:
                 yield number, note
@@ -150,9 +151,16 @@ class Emrqa(GoldBuilder):
             if not wordings or not answer or not whole.strip():
                 self.leave_out(file, "have no question, no answer or an empty note")
                 continue
-            context = _block(lines, line, self.config.context_lines) or whole
+            context = _block(lines, line, self.config.context_lines)
+            if " ".join(answer.split()) not in " ".join(context.split()):  # over the border of the block, or elsewhere
+                context = whole
             for k, wording in enumerate(wordings if self.config.wordings == "all" else wordings[:1]):
-                yield self.task.gold_row(f"{number}-{at}-{k}", str(note["note_id"]), answer, wording, context)
+                yield self.task.gold_row(f"{number}-{at}-{k}", self._group(note), answer, wording, context)
+
+    def _group(self, note: Any) -> str:
+        """Give what must not straddle a split: the note, or in `risk`, whose notes are visits "220-01", the patient."""
+        id = str(note["note_id"])
+        return re.sub(r"-\d{1,3}$", "", id) if self.config.name == "risk" else id
 
 
 def _fields(file: SourceFile, number: int, note: Any) -> tuple[list[str], list[dict[str, Any]]]:

@@ -39,8 +39,11 @@ MEANINGS = (
 
 # The label must not stand in the text: phrases such as "grade 2", and a section that tabulates toxicity grades.
 LEAKS = (
-    r"(?ims)^[ \t]*toxicity grading[ \t]*:?.*?(?=\n[ \t]*\n|\Z)",
-    r"(?i)\bgr(?:ade)?\.?\s*(?:[0-5]|i{1,3}|iv|v)\b",
+    # its heading, blank lines, and what follows up to a blank line or a heading in capitals
+    r"(?m)^[ \t]*(?i:toxicity grading)\b[^\r\n]*(?:\r?\n[ \t]*(?=\r?\n))*"
+    r"(?:\r?\n(?![ \t]*\r?$|[ \t]*[A-Z][A-Z /&]+:)[^\r\n]*)*",
+    r"(?i)\bgr(?:ade)?\.?[\s:=-]*(?:[0-5]|i{1,3}|iv|v|zero|one|two|three|four|five)\b"
+    r"(?:\s*(?:-|–|/|to|or|and)\s*(?:gr(?:ade)?\.?\s*)?(?:[0-5]|i{1,3}|iv|v)\b)*",
 )
 
 PROMPT = Prompt(
@@ -139,7 +142,7 @@ class Esophagitis(GoldBuilder):
             grade = pick_column(file, row, "grade", "degree", "Free Text Grade") or ""
             patient = pick_column(file, row, "patient_id", "patient", "mrn_hash", required=False)
             note = pick_column(file, row, "note_id", "id", required=False)
-            id = f"{split}-{row[note] if note and row[note] not in (None, '') else number}"
+            id = f"{split}-{row[note] if note and row[note] not in (None, '') else f'row-{number}'}"
             group = str(row[patient]) if patient and row[patient] not in (None, "") else None
             label = label_field(file, number, row, grade, names)
             yield self.task.gold_row(id, group, label, text_field(file, number, row, text))

@@ -143,9 +143,11 @@ TASKS = {
         label_meanings=tuple(RISKS.values()),
         prompts=(MORSE_PROMPT,),
         leaks=(
-            r"(?i)\bmorse\b",
+            r"(?i)\bmorse\b(?:\s+(?:fall|scale|score|risk|total))*(?:\s*(?:[:=-]|is|was|of)?\s*\d{1,3}\b)?",
             r"(?i)\b(?:low|moderate|medium|high)[ -](?:fall[ -])?risk\b",
-            r"(?i)\bfall risk score\b",
+            r"(?i)\brisk (?:of|for) fall(?:s|ing)?\s*(?:[:=-]|is|was)?\s*(?:low|moderate|medium|high)\b",
+            r"(?i)\bfall risk (?:score|scale|total)\b(?:\s*(?:[:=-]|is|was|of)?\s*\d{1,3}\b)?",
+            r"(?i)\bfall risk\s*(?:[:=-]|is|was)\s*(?:\d{1,3}|low|moderate|medium|high)\b",
         ),
         description="The risk of falls by the Morse Fall Scale (low, moderate, high) that a note's facts amount to.",
     ),
@@ -180,7 +182,7 @@ class FallRisk(GoldBuilder):
             patient = pick_column(file, row, "patient_id", "patient", required=False)
             note = pick_column(file, row, "note_id", "id", required=False)
             group = str(row[patient]) if patient and row[patient] not in (None, "") else None
-            id = f"{split}-{row[note] if note and row[note] not in (None, '') else number}"
+            id = f"{split}-{row[note] if note and row[note] not in (None, '') else f'row-{number}'}"
             yield self.task.gold_row(id, group, label, text)
 
     def _fall(self, file: File, number: int, row: Mapping[str, Any]) -> str:

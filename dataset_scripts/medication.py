@@ -139,15 +139,29 @@ class Medication(GoldBuilder):
     def rows(self, split: str, files: Parts) -> Iterator[dict[str, Any]]:
         """Read the mentions of one split, note by note."""
         annotations = {f.stem: f for f in files["annotations"]}
+        alone = sorted(set(annotations) - {note.stem for note in files["notes"]})
+        if alone:
+            raise RowError(annotations[alone[0]].name, None, f"has no note beside it ({alone[0]}.txt)")
         for note in files["notes"]:
             file = annotations.get(note.stem)
             if file is None:
                 raise RowError(note.name, None, f"has no annotations beside it ({note.stem}.ann)")
             text, brat = read_text(note), read_brat(file)
-            for name, span, said in self._labelled(file, brat):
+            for name, span, said in self._once(file, self._labelled(file, brat)):
                 label = label_field(file, None, {"": said}, "", {x: x for x in self.task.labels})
                 window = _window(text, *_place(file, text, span), self.config.around)
                 yield self.task.gold_row(f"{split}-{note.stem}-{name}", note.stem, label, window)
+
+    def _once(self, file: SourceFile, labelled: Iterator[tuple[str, Span, str]]) -> Iterator[tuple[str, Span, str]]:
+        """Give one row a mention; one with two labels is left out."""
+        places: dict[tuple[int, int], list[tuple[str, Span, str]]] = {}
+        for name, span, said in labelled:
+            places.setdefault((span.start, span.end), []).append((name, span, said))
+        for rows in places.values():
+            if len({said for *_, said in rows}) > 1:
+                self.leave_out(file, "have several labels on one mention")
+            else:
+                yield rows[0]
 
     def _labelled(self, file: SourceFile, brat: Brat) -> Iterator[tuple[str, Span, str]]:
         """Give (id, mention, label) of each event that this config asks about."""

@@ -88,7 +88,7 @@ class Medqa(GoldBuilder):
             if not fine or tuple(sorted(options)) != task.targets:
                 raise RowError(file.name, number, f"needs options {', '.join(task.targets)}, each with a text")
             letter = row.get("answer_idx") or next((x for x, text in options.items() if text == row["answer"]), None)
-            if letter not in options or options[letter] != row["answer"]:
+            if not isinstance(letter, str) or letter not in options or options[letter] != row["answer"]:
                 raise RowError(file.name, number, "has an answer that is none of its options")
             context = "\n".join(f"{x}. {options[x]}" for x in task.targets)
             yield task.gold_row(f"{split}-{number}", None, letter, text_field(file, number, row, "question"), context)

@@ -88,9 +88,9 @@ TEXTUAL = Task(
     files={
         "train/records": ("obesity_patient_records_training.xml",),
         "train/more_records": ("obesity_patient_records_training2.xml",),
-        "train/annotations": ("obesity_standoff*annotations*training*.xml",),
+        "train/annotations": ("**/obesity_standoff*annotations*training*.xml",),
         "test/records": ("obesity_patient_records_test.xml",),
-        "test/annotations": ("obesity_standoff*annotations*test*.xml",),
+        "test/annotations": ("**/obesity_standoff*annotations*test*.xml",),
     },
     optional_files=("train/more_records", "test"),
     suites=("extra",),
@@ -139,7 +139,7 @@ def _records(file: SourceFile) -> Iterator[tuple[str, str]]:
             text = doc.find("text")
             if not doc.get("id") or text is None:
                 raise RowError(file.name, count, "is a doc without id or text")
-            yield str(doc.get("id")), text.text or ""
+            yield str(doc.get("id")), "".join(text.itertext())
     if not count:
         raise RowError(file.name, None, "holds no doc; is it the file of patient records?")
 

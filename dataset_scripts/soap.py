@@ -97,8 +97,12 @@ class Soap(GoldBuilder):
         spelled = {form: name for name in SECTIONS for form in (name, name[0])}
         numbered = ((number, row, *self._columns(file, row)) for number, row in read_table(file))
         done: set[str] = set()
-        for note, grouped in groupby(numbered, key=lambda item: str(item[1][item[4]])):
+        for note, grouped in groupby(numbered, key=lambda item: str(item[1][item[4]] or "").strip()):
             lines = list(grouped)
+            if not note:
+                raise RowError(
+                    file.name, lines[0][0], "names no note; fill that column, since lines of a note go together"
+                )
             if note in done:
                 raise RowError(file.name, lines[0][0], "goes back to an earlier note; sort the lines by note")
             done.add(note)

@@ -7,6 +7,7 @@ archive, features, a cache that lies beside the files and is never stale, ids th
 from __future__ import annotations
 
 import inspect
+import json
 import logging
 import sys
 from collections import Counter
@@ -20,7 +21,7 @@ from typing import Any, ClassVar
 import datasets
 
 from hf_synth import reading, sources
-from hf_synth.errors import GoldError, MissingGoldError
+from hf_synth.errors import GoldError, HfSynthError, MissingGoldError, OutputError
 from hf_synth.folders import cache_folder
 from hf_synth.sources import Files, SourceFile, all_files, digest_files, find_files
 from hf_synth.task import Task
@@ -70,14 +71,29 @@ class GoldBuilder(datasets.GeneratorBasedBuilder):  # type: ignore[misc]  # data
                 raise MissingGoldError(f"task {task.full_name!r} needs the folder of its files: {names}{where}")
             self.files = find_files(task, Path(data_dir))
             cache_dir = cache_dir or (str(c) if (c := cache_folder(Path(data_dir))) else None)
+        self._homeless = self.NEEDS_FILES and cache_dir is None
         super().__init__(cache_dir=cache_dir, hash=self._digest(task), **more)
         self.left_out: Counter[str] = Counter()
         self.left_out_of: dict[str, dict[str, None]] = {}
 
     def _digest(self, task: Task) -> str:
         """Name the cache by all that decides its rows: the task, the code that reads, the files."""
+        shaping = [task.fingerprint(), task.access, task.group_column, {k: list(v) for k, v in task.files.items()}]
         code = [inspect.getsourcefile(m) for m in (type(self), reading, sources, GoldBuilder)]
-        return digest_files(task.fingerprint(), *(Path(c) for c in code if c), *all_files(self.files))[:32]
+        return digest_files(json.dumps(shaping), *(Path(c) for c in code if c), *all_files(self.files))[:32]
+
+    def download_and_prepare(self, output_dir: str | None = None, *args: Any, **more: Any) -> None:
+        """Write the rows to the cache, which lies in the data's own folder.
+
+        Raises:
+            OutputError: that folder cannot be written: notes are cached nowhere else unless a place is named.
+        """
+        if self._homeless and output_dir is None:
+            raise OutputError(
+                "the folder of the data cannot be written, and notes are cached nowhere else; name a "
+                "place with cache_dir=..., or read them with load_gold, which then holds them in memory"
+            )
+        super().download_and_prepare(output_dir, *args, **more)
 
     @property
     def task(self) -> Task:
@@ -118,7 +134,7 @@ class GoldBuilder(datasets.GeneratorBasedBuilder):  # type: ignore[misc]  # data
         seen: set[int] = set()
         self.left_out.clear()
         self.left_out_of.clear()
-        for number, row in enumerate(self.rows(split, files), 1):
+        for number, row in enumerate(self._checked(split, files), 1):
             if not self.IDS_BY_PLACE:
                 mark = int.from_bytes(blake2b(row["id"].encode(), digest_size=8).digest(), "big")
                 if mark in seen:
@@ -129,6 +145,24 @@ class GoldBuilder(datasets.GeneratorBasedBuilder):  # type: ignore[misc]  # data
             names = list(self.left_out_of[why])
             where = names[0] if len(names) == 1 else f"{len(names):,} files"
             _LOG.warning("%s, split %s: rows left out, since they %s: %s", where, split, why, f"{count:,}")
+
+    def _checked(self, split: str, files: Parts) -> Iterator[dict[str, Any]]:
+        """Give the rows; whatever a script stumbles over is one sentence, without a text."""
+        number = 0
+        try:
+            for row in self.rows(split, files):
+                number += 1
+                "".join(v for v in row.values() if isinstance(v, str)).encode()
+                yield row
+        except UnicodeEncodeError:
+            raise GoldError(
+                f"split {split!r}: row {number:,} holds half of a character (a lone surrogate); remove it or the row"
+            ) from None
+        except HfSynthError:
+            raise
+        except Exception as error:
+            where = f"split {split!r}: its script failed after row {number:,}"
+            raise GoldError(f"{where} ({type(error).__name__}); a file is not as it expects") from None
 
 
 def convert(script: str) -> int:

@@ -345,7 +345,10 @@ def _label_value(task: Task, names: list[str] | None, value: Any, row: int) -> A
 
 
 def _label_index(task: Task, names: list[str] | None, value: Any, row: int) -> int:
-    name = names[value] if names is not None and isinstance(value, int) else value
+    index = isinstance(value, int) and not isinstance(value, bool)
+    name = names[value] if names is not None and index and 0 <= value < len(names) else value
+    if names is not None and index and name is value:  # -1 marks a row without a label
+        name = None
     if isinstance(name, int) and not isinstance(name, bool) and 0 <= name < len(task.labels):
         return name
     if isinstance(name, str) and name in task.labels:

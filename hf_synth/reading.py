@@ -28,6 +28,7 @@ __all__ = [
 ]  # fmt: skip
 
 TABLE_SUFFIXES = (".csv", ".tsv", ".jsonl", ".parquet")
+_BATCH_BYTES = 256 << 20  # of one column of a batch of parquet, at worst
 _LONGEST_FIELD = 50_000_000  # characters; csv refuses fields over 131,072 by default, long notes pass that
 _LONGEST_TEXT = 50 << 20  # bytes of one note in a file of its own
 _CHUNK = 1 << 20
@@ -199,7 +200,12 @@ def read_parquet(file: File) -> Iterator[tuple[int, Row]]:
     number = 0
     try:
         with source.open() as stream, pq.ParquetFile(_seekable(source, stream)) as table:
-            for batch in table.iter_batches(batch_size=1_000):
+            # a few bytes may stand for one long text in every row: so many rows at once as fit in memory all the same
+            groups = [table.metadata.row_group(i) for i in range(table.metadata.num_row_groups)]
+            longest = max(
+                (g.column(c).total_uncompressed_size for g in groups for c in range(g.num_columns)), default=0
+            )
+            for batch in table.iter_batches(batch_size=max(1, min(1_000, _BATCH_BYTES // max(1, longest)))):
                 for row in batch.to_pylist():
                     number += 1
                     yield number, row
@@ -380,16 +386,19 @@ def pick_column(file: File, row: Mapping[str, Any], *names: str, required: bool 
     """
     found = next((n for n in names if n in row), None)
     if found is None and required:
-        raise RowError(file.name, None, f"has no column {' or '.join(map(repr, names))}; {_header_of(row)}")
+        raise RowError(file.name, None, f"has no column {' or '.join(map(repr, names))}; {_header_of(row, names)}")
     return found
 
 
-def _header_of(row: Mapping[str, Any]) -> str:
-    """Name the columns, unless they look like a first row of notes: a file without a header."""
+def _header_of(row: Mapping[str, Any], wanted: Sequence[str]) -> str:
+    """Name the columns if all look like names of columns: in a file without a header they are the first note."""
     names = [str(name) for name in row]
-    if any(len(name) > 40 or len(name.split()) > 5 for name in names):
-        return "its first line does not look like a header"
-    return f"it has {', '.join(map(repr, names[:12]))}"
+    known = {name.casefold() for name in wanted}
+    if all(re.fullmatch(r"[A-Za-z_][\w.-]{0,29}", name) or name.casefold() in known for name in names):
+        return f"it has {', '.join(map(repr, names[:12]))}"
+    near = next((name for name in wanted if name.casefold() in {found.strip().casefold() for found in names}), None)
+    spelled = f" ({near!r} is there, but for capitals or spaces)" if near else ""
+    return f"does its first line name its columns?{spelled}"
 
 
 def text_field(file: File, number: int, row: Mapping[str, Any], column: str) -> str:

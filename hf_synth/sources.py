@@ -11,17 +11,18 @@ import functools
 import gzip
 import hashlib
 import io
+import lzma
 import os
 import re
 import stat
 import tarfile
 import zipfile
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path, PurePosixPath
-from typing import IO, TYPE_CHECKING, cast
+from typing import IO, TYPE_CHECKING, Any, cast
 
 from hf_synth.errors import GoldError, MissingGoldError, RowError, TaskError
 from hf_synth.task import Task
@@ -34,6 +35,7 @@ ROWS = "rows"  # the part of a split that is read from one kind of file
 ARCHIVES = (".zip", ".tar", ".tar.gz", ".tgz")
 
 _MOST_FILES = 200_000  # in one source
+_LONGEST_HEADER = 1 << 20  # bytes of what extends a header of a tar
 _DEEPEST = 8  # folders below the one that was given
 _LONGEST = 20 << 30  # bytes of one member
 _RATIO, _SMALL = 200, 100 << 20  # text packs 3 to 30 times: beyond this ratio, and not small, it is no text
@@ -89,7 +91,10 @@ def as_source(file: SourceFile | Path) -> SourceFile:
     return SourceFile(file, None, file.name) if isinstance(file, Path) else file
 
 
-_BROKEN = (OSError, EOFError, zipfile.BadZipFile, tarfile.TarError, zlib.error, NotImplementedError, RuntimeError)
+_BROKEN = (
+    OSError, EOFError, zipfile.BadZipFile, tarfile.TarError, zlib.error, lzma.LZMAError, NotImplementedError,
+    RuntimeError, ValueError, OverflowError,
+)  # fmt: skip
 
 
 def _why(error: BaseException) -> str:
@@ -156,7 +161,10 @@ def list_source(path: Path) -> list[SourceFile]:
         folders[:] = [] if again else sorted(f for f in folders if not f.startswith("."))
         if again:
             continue
-        found += [SourceFile(Path(here, n), None, (below / n).as_posix()) for n in sorted(names) if n[0] != "."]
+        plain = [
+            n for n in sorted(names) if n[0] != "." and os.path.isfile(os.path.join(here, n))
+        ]  # no pipe, no device
+        found += [SourceFile(Path(here, n), None, (below / n).as_posix()) for n in plain]
         if len(found) > _MOST_FILES:
             raise GoldError(f"{path} holds more than {_MOST_FILES:,} files; give the folder of the task's files alone")
     return found
@@ -207,6 +215,17 @@ class _Zip:
         return self._zip.open(info)  # reads no more than the size it tells
 
 
+class _Header(tarfile.TarInfo):
+    """A header of a tar; `tarfile` reads what extends it (long names, PAX) as a whole, so that is bounded here."""
+
+    def _proc_member(self, tarfile_: tarfile.TarFile) -> Any:
+        extends = (tarfile.XHDTYPE, tarfile.XGLTYPE, tarfile.SOLARIS_XHDTYPE, tarfile.GNUTYPE_LONGNAME,
+                   tarfile.GNUTYPE_LONGLINK)  # fmt: skip
+        if self.type in extends and self.size > _LONGEST_HEADER:
+            raise tarfile.ReadError("header too long")
+        return super()._proc_member(tarfile_)  # type: ignore[misc]
+
+
 class _Tar:
     """Where each member lies in a tar, and the tar itself in memory while it is small.
 
@@ -222,7 +241,10 @@ class _Tar:
         self._data = data if self._packed and len(data) <= _IN_MEMORY else None
         packed_size = path.stat().st_size
         self._at: dict[str, tuple[int, int]] = {}
-        with self._stream() as stream, tarfile.open(fileobj=stream, mode="r|" if self._data is None else "r:") as tar:
+        with (
+            self._stream() as stream,
+            tarfile.open(fileobj=stream, mode="r|" if self._data is None else "r:", tarinfo=_Header) as tar,
+        ):
             for info in tar:
                 _check_size(path.name, info.offset_data + info.size, packed_size)
                 if info.type in (tarfile.REGTYPE, tarfile.AREGTYPE):  # no links, devices or sparse files
@@ -334,11 +356,12 @@ def _match(task: Task, path: Path, listed: list[SourceFile]) -> tuple[Files, lis
     absent: dict[str, list[str]] = {}
     for key, names in task.files.items():
         split, _, part = key.partition("/")
-        files = next((f for name in names if (f := _find(path, name, by_name, listed))), ())
+        files = _nearest(path, key, names, by_name, listed)
         if files:
             found.setdefault(split, {})[part or ROWS] = files
         elif key not in task.optional_files:
             absent.setdefault(split, []).append(f"{key} ({' or '.join(names)})")
+    _leave_copies(task, found, listed)
     for split in task.optional_files:
         if split in absent and not any(key not in task.optional_files for key in _keys_there(task, split, found)):
             del absent[split]
@@ -350,6 +373,54 @@ def _keys_there(task: Task, split: str, found: Mapping[str, Mapping[str, object]
     """Give the keys of a split whose files are there."""
     parts = found.get(split, {})
     return [k for k in task.files if k.partition("/")[0] == split and (k.partition("/")[2] or ROWS) in parts]
+
+
+def _nearest(
+    path: Path, key: str, names: Sequence[str], by_name: Mapping[str, list[SourceFile]], listed: list[SourceFile]
+) -> tuple[SourceFile, ...]:
+    """Find the files of a key by the alternative that lies nearest to the top; by all of those with "**/" together.
+
+    Raises:
+        GoldError: two alternatives are equally near.
+    """
+    fits = {name: files for name in names if (files := _find(path, name, by_name, listed))}
+    if not fits:
+        return ()
+    if names[0].startswith("**/"):
+        return tuple(dict.fromkeys(file for files in fits.values() for file in files))
+    depth = {name: len(PurePosixPath(files[0].inside).parts) - name.count("/") for name, files in fits.items()}
+    first = min(fits, key=depth.__getitem__)
+    if any(fits[name] != fits[first] for name in fits if depth[name] == depth[first]):
+        shown = " and ".join(files[0].inside for name, files in fits.items() if depth[name] == depth[first])
+        raise GoldError(f"{path} holds several files for {key} ({shown}); leave the right one there")
+    return fits[first]
+
+
+def _leave_copies(task: Task, found: dict[str, dict[str, tuple[SourceFile, ...]]], listed: list[SourceFile]) -> None:
+    """Leave out optional files of a folder that holds another copy of what was taken from elsewhere."""
+    by_folder: dict[PurePosixPath, set[str]] = {}
+    for file in listed:
+        inside = PurePosixPath(file.inside)
+        by_folder.setdefault(inside.parent, set()).add(inside.name.lower())
+    places = {(split, part): PurePosixPath(files[0].inside).parent for split, parts in found.items()
+              for part, files in parts.items()}  # fmt: skip
+    names = {
+        _place_of(key): {name.lower() for name in alternatives if "/" not in name and "*" not in name}
+        for key, alternatives in task.files.items()
+    }
+    optional = [_place_of(key) for key in task.files if {key, key.partition("/")[0]} & set(task.optional_files)]
+    for split, part in [place for place in optional if place in places]:
+        here = places[split, part]
+        if any(there != here and names[other] & by_folder[here] for other, there in places.items()):
+            del found[split][part]
+            if not found[split]:
+                del found[split]
+
+
+def _place_of(key: str) -> tuple[str, str]:
+    """Give split and part of a key of `Task.files`."""
+    split, _, part = key.partition("/")
+    return split, part or ROWS
 
 
 def _find(

@@ -74,8 +74,9 @@ class {title}(GoldBuilder):
             for column in ("text", "label"):
                 pick_column(file, row, column)
             label = label_field(file, number, row, "label", {{name: name for name in LABELS}})
-            id = f"{{split}}-{{row.get('note_id') or number}}"
-            yield self.task.gold_row(id, row.get("patient_id") or None, label, text_field(file, number, row, "text"))
+            note, patient = (None if row.get(c) in (None, "") else str(row[c]) for c in ("note_id", "patient_id"))
+            id = f"{{split}}-row-{{number}}" if note is None else f"{{split}}-{{note}}"
+            yield self.task.gold_row(id, patient, label, text_field(file, number, row, "text"))
 
 
 if __name__ == "__main__":

@@ -301,9 +301,9 @@ def text_scores(said: Sequence[str], truth: Sequence[str]) -> dict[str, Floats]:
 
 
 def _words(text: str) -> list[str]:
-    """Give the words of a text without case, punctuation and articles."""
+    """Give the words of a text without case, punctuation and articles; of one that is only an article, that."""
     plain = text.lower().translate(str.maketrans("", "", string.punctuation))
-    return re.sub(r"\b(?:a|an|the)\b", " ", plain).split()
+    return re.sub(r"\b(?:a|an|the)\b", " ", plain).split() or plain.split()
 
 
 def _overlap(words: list[str], wanted: list[str]) -> float:

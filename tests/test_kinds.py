@@ -281,7 +281,8 @@ def test_scores_of_texts_by_hand() -> None:
     pairs = [
         ("The heparin.", "heparin", 1, 1),
         ("heparin and heparin", "heparin drip", 0, 2 / 5),
-        ("a", "the", 1, 1),
+        ("a", "the", 0, 0),  # options of a question: an answer that is only an article is that answer
+        ("", "A", 0, 0),
         ("", "insulin", 0, 0),
     ]
     found = text_scores([said for said, *_ in pairs], [truth for _, truth, *_ in pairs])
