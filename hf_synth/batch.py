@@ -19,27 +19,22 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
-import os
 import re
 import time
 import uuid
-import zlib
-from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Coroutine, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import aclosing, suppress
-from dataclasses import KW_ONLY, asdict, dataclass, replace
+from dataclasses import KW_ONLY, dataclass, replace
 from hashlib import sha256
-from io import BytesIO
 from pathlib import Path
 from typing import Any, TypeVar
-from urllib.parse import quote
 
-from hf_synth.endpoints import MAX_BODY, Line
-from hf_synth.errors import EndpointError, HfSynthError, JournalError, LLMError
-from hf_synth.folders import clear_disk_errors, private_folder
+from hf_synth.batch_api import AGAIN, Note, Provider, notes_in
+from hf_synth.errors import EndpointError, JournalError, LLMError
 from hf_synth.journal import Entry
 from hf_synth.leases import claim, release, renew
-from hf_synth.llm import LLM, _Wire
+from hf_synth.llm import LLM
 from hf_synth.machine import process_name
 from hf_synth.questions import Answer, Messages, Question, answer_of, check_sampling, deciding, keyed, seed_of
 from hf_synth.replies import Failure, Reply, read_reply
@@ -49,14 +44,10 @@ MAX_REQUESTS = 50_000  # questions in one file
 MAX_BYTES = 200_000_000  # bytes of one file
 _ROUNDS = 3  # how often a question is sent before it counts as failed
 _GROUP = 500  # answers written to the journal at once
-_LEASE_SECONDS = _DRAFT_SECONDS = 60.0
-_FIRST_PATIENCE, _PATIENCE, _OUTAGE = 5.0, 120.0, 3600.0  # seconds to try: at first, a request, a look at a batch
-_BACKOFF = 0.25  # seconds before the second attempt, doubled up to the time between two looks
-_AGAIN = frozenset({408, 409, 429})  # and every 5xx
+_LEASE_SECONDS = 60.0
 _ENDED = ("completed", "expired", "cancelled", "failed")
 _STATUSES = (*_ENDED, "validating", "in_progress", "finalizing", "cancelling")
 _UNANSWERED = {"batch_expired": "batch_expired", "batch_cancelled": "batch_expired", "request_timeout": "timeout"}
-_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,199}")
 _LOG = logging.getLogger(__name__)
 
 T = TypeVar("T")
@@ -215,64 +206,6 @@ def _in_a_thread(work: Coroutine[Any, Any, T]) -> T:
             raise
 
 
-# --- the note of a batch --------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class _Note:
-    """What is known of one batch, as its file keeps it: ids, keys, a status; no text.
-
-    Args:
-        path: the file, named after a hash of the endpoint and the keys.
-        mark: what the batch carries in its metadata, so that it is found when its id did not come to be known.
-        file: the uploaded file, empty before.
-        batch: the batch, empty before.
-    """
-
-    path: Path
-    endpoint: str
-    keys: tuple[str, ...]
-    mark: str
-    file: str = ""
-    batch: str = ""
-    status: str = "new"
-
-    def keep(self, **facts: str) -> _Note:
-        """Give the note with other facts, once it is on disk."""
-        note = replace(self, **facts)  # type: ignore[arg-type]
-        draft = self.path.with_suffix(f".{uuid.uuid4().hex[:8]}.draft")
-        with clear_disk_errors(private_folder(self.path.parent)):
-            try:
-                with open(os.open(draft, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600), "w", encoding="ascii") as out:
-                    json.dump({k: v for k, v in asdict(note).items() if k != "path"}, out)
-                    out.flush()
-                    os.fsync(out.fileno())
-                os.replace(draft, self.path)
-            finally:
-                draft.unlink(missing_ok=True)
-        return note
-
-    def forget(self) -> None:
-        """Delete the file."""
-        with clear_disk_errors(self.path):
-            self.path.unlink(missing_ok=True)
-
-
-def _notes(folder: Path) -> Iterator[_Note]:
-    for draft in folder.glob("*.draft"):
-        with suppress(OSError):
-            if time.time() - draft.stat().st_mtime > _DRAFT_SECONDS:  # whoever wrote it was killed
-                draft.unlink()
-    for path in sorted(folder.glob("*.json")):
-        try:
-            facts = json.loads(path.read_text(encoding="ascii"))
-            yield _Note(path, **{**facts, "keys": tuple(facts["keys"])})
-        except FileNotFoundError:  # another process is done with it
-            continue
-        except (OSError, ValueError, TypeError, KeyError):
-            raise JournalError(f"{path} is broken; delete it, then what its batch was asked is asked again") from None
-
-
 # --- one group of questions -----------------------------------------------------------------------------------------
 
 
@@ -295,11 +228,11 @@ class _Asking:
         self._answered: set[str] = set()
         self._plain: set[str] = set()  # asked without the schema, which the endpoint has refused
         self._reserved: dict[str, float] = {}
-        self._provider: _Provider
+        self._provider: Provider
 
     async def run(self) -> None:
         """Ask until each question is answered or has failed for good; a question that others ask is waited for."""
-        self._provider = _Provider(self._llm, self._of.poll_seconds)
+        self._provider = Provider(self._llm, self._of.poll_seconds)
         owner = f"{process_name()}#{uuid.uuid4().hex[:12]}"
         alive = asyncio.create_task(self._stay_alive(owner))
         left = list(self._wanted)
@@ -327,7 +260,7 @@ class _Asking:
 
     async def _ask(self, keys: list[str]) -> None:
         url = self._llm.origin.url
-        before = [n for n in _notes(self._folder) if n.endpoint == url and not set(keys).isdisjoint(n.keys)]
+        before = [n for n in notes_in(self._folder) if n.endpoint == url and not set(keys).isdisjoint(n.keys)]
         if before:
             _LOG.info("%d batches at %s are under way from before; their answers are waited for", len(before), url)
         await self._finish(before)
@@ -396,11 +329,11 @@ class _Asking:
             body["response_format"] = {"type": "json_schema", "json_schema": {"name": "answer", "schema": self._schema}}
         return {"custom_id": key, "method": "POST", "url": "/v1/chat/completions", "body": body}
 
-    async def _send(self, keys: list[str], data: bytes) -> _Note:
+    async def _send(self, keys: list[str], data: bytes) -> Note:
         """Upload a file and start its batch, with a note of each step before the next one."""
         url = self._llm.origin.url
         digest = sha256("\n".join([url, *sorted(keys)]).encode()).hexdigest()
-        note = _Note(self._folder / f"{digest}.json", url, tuple(sorted(keys)), uuid.uuid4().hex).keep()
+        note = Note(self._folder / f"{digest}.json", url, tuple(sorted(keys)), uuid.uuid4().hex).keep()
         note = note.keep(file=await self._provider.upload(data))
         note = note.keep(batch=await self._provider.start(note, digest))
         _LOG.info("a batch of %d questions was sent to %s", len(keys), self._llm.origin)
@@ -408,14 +341,14 @@ class _Asking:
 
     # --- what comes back ----------------------------------------------------------------------------------------
 
-    async def _finish(self, notes: list[_Note]) -> None:
+    async def _finish(self, notes: list[Note]) -> None:
         """Wait for batches and keep their answers; one that fails does not keep the others from it."""
         problems = await asyncio.gather(*(self._wait(note) for note in notes), return_exceptions=True)
         for problem in problems:
             if problem is not None:
                 raise problem
 
-    async def _wait(self, note: _Note) -> None:
+    async def _wait(self, note: Note) -> None:
         if not note.batch:  # whoever sent it was killed before its id was known, or before it was sent
             batch = await self._provider.find(note) if note.file else None
             if batch is None:
@@ -437,7 +370,7 @@ class _Asking:
         await self._merge(note, facts)
         return note.forget()
 
-    async def _merge(self, note: _Note, facts: dict[str, Any]) -> None:
+    async def _merge(self, note: Note, facts: dict[str, Any]) -> None:
         """Keep the answers of a batch that has ended, and say of its other questions why they have none."""
         keys = set(note.keys)
         failures: dict[str, Failure] = {}
@@ -511,7 +444,7 @@ def _read_line(line: bytes, model: str) -> tuple[str, Reply | Failure] | None:
         status = int(response["status_code"])
         if status == 200:
             return key, read_reply(json.dumps(response["body"]).encode(), model)
-        return (key, Failure(f"http_{status}", status in _AGAIN or status >= 500)) if 100 <= status < 600 else None
+        return (key, Failure(f"http_{status}", status in AGAIN or status >= 500)) if 100 <= status < 600 else None
     except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError):
         return None
 
@@ -523,198 +456,3 @@ def _failed_code(facts: Mapping[str, Any]) -> str:
     except (KeyError, IndexError, TypeError):
         code = None
     return code if isinstance(code, str) and re.fullmatch(r"[a-z][a-z_]{1,39}", code) else "no code given"
-
-
-# --- the endpoint ---------------------------------------------------------------------------------------------------
-
-
-class _Fault(Exception):
-    """No answer this time; it has a status, as errors of openai's client have, where there was a response at all."""
-
-    def __init__(self, code: str, status: int | None = None) -> None:
-        super().__init__(code)
-        self.code, self.status_code = code, status
-
-
-class _Provider:
-    """Files and batches of the endpoint, over the guarded client of `LLM`; faults that pass are tried again."""
-
-    def __init__(self, llm: LLM, pause: float) -> None:
-        self._wire = _Wire(llm, "open", {})
-        self._client, self._origin, self._pause, self._timeout = self._wire.client, llm.origin, pause, llm.timeout
-        self._line = _Download(llm.origin, None, connections=4, connect_timeout=min(10.0, llm.timeout))
-        self._reached = False
-
-    async def close(self) -> None:
-        """Close every connection."""
-        await self._line.close()
-        await self._client.close()
-
-    async def upload(self, data: bytes) -> str:
-        """Upload a file of questions and give its id. It is held in memory: no prompt is written to this disk."""
-
-        async def once(_: int) -> str:
-            raw = self._client.files.with_raw_response
-            return _id(await raw.create(file=("questions.jsonl", BytesIO(data)), purpose="batch"))
-
-        return await self.call(None, once)
-
-    async def start(self, note: _Note, digest: str) -> str:
-        """Start a batch and give its id. After a fault it is looked for first: it may have been started."""
-
-        async def once(attempt: int) -> str:
-            if attempt:
-                await asyncio.sleep(self._pause)  # a list of batches may lag behind
-                if found := await self._search(note.mark):
-                    return found
-            return _id(
-                await self._client.batches.with_raw_response.create(
-                    input_file_id=note.file, endpoint="/v1/chat/completions", completion_window="24h",
-                    metadata={"hf_synth_keys": digest, "hf_synth_mark": note.mark},
-                )
-            )  # fmt: skip
-
-        return await self.call(None, once)
-
-    async def find(self, note: _Note) -> str | None:
-        """Give the id of the batch that carries the mark of a note; None where none was started."""
-        return await self.call(note, lambda _: self._search(note.mark))
-
-    async def _search(self, mark: str) -> str | None:
-        after: dict[str, str] = {}
-        while True:
-            page = _facts(await self._client.batches.with_raw_response.list(limit=100, **after))  # type: ignore[arg-type]
-            batches = [one for one in page.get("data") or [] if isinstance(one, dict)]
-            for one in batches:
-                carried = one.get("metadata")
-                if isinstance(carried, dict) and carried.get("hf_synth_mark") == mark:
-                    return _checked(one.get("id"))
-            last = _checked(batches[-1].get("id")) if batches and page.get("has_more") else None
-            if last is None or last == after.get("after"):
-                return None
-            after = {"after": last}
-
-    async def look_at(self, note: _Note) -> dict[str, Any]:
-        """Give the facts of a batch; an outage of an hour is waited out."""
-
-        async def once(_: int) -> dict[str, Any]:
-            return _facts(await self._client.batches.with_raw_response.retrieve(note.batch))
-
-        return await self.call(note, once, _OUTAGE)
-
-    async def lines(self, file: str) -> AsyncGenerator[bytes, None]:
-        """Give the lines of a file, however large."""
-        url = f"{self._origin.url}/files/{quote(_checked(file), safe='')}/content"
-        async with aclosing(self._line.lines(url, self._wire._headers, self._timeout)) as lines:
-            async for line in lines:
-                if line.strip():
-                    yield line
-
-    async def call(self, note: _Note | None, once: Callable[[int], Awaitable[T]], patience: float | None = None) -> T:
-        """Do something with the endpoint, again and again while it fails in a way that may pass.
-
-        Args:
-            note: of the batch that it is about, if any.
-            once: does it; gets how often it was tried before.
-            patience: seconds for all attempts.
-
-        Raises:
-            LLMError: it failed for good.
-        """
-        began, attempt = time.monotonic(), 0
-        while True:
-            try:
-                result = await once(attempt)
-            except HfSynthError:
-                raise
-            except Exception as error:  # openai's, whose only import is llm.py's; its message may hold text
-                code = self._passing(error, note)
-            else:
-                self._reached = True
-                return result
-            self._reached |= code != "connection"
-            limit = min(patience or _PATIENCE, _OUTAGE if self._reached else _FIRST_PATIENCE)
-            if time.monotonic() - began > limit:
-                raise LLMError(
-                    f"cannot reach {self._origin} ({code}); check that it is running, then run again to go on"
-                ) from None
-            await asyncio.sleep(min(self._pause, _BACKOFF * 2.0 ** min(attempt, 10)))
-            attempt += 1
-
-    def _passing(self, error: Exception, note: _Note | None) -> str:
-        """Give the code of a fault that may pass.
-
-        Raises:
-            LLMError: it will not.
-        """
-        status = getattr(error, "status_code", None)
-        if not isinstance(status, int):
-            if isinstance(error, _Fault):
-                return error.code
-            if isinstance(error, OSError) or type(error).__module__.startswith(("openai", "httpx2", "aiohttp")):
-                return "connection"
-            raise LLMError(f"a batch at {self._origin} failed: {type(error).__name__}") from None  # a fault of ours
-        quota = status == 429 and getattr(error, "code", None) == "insufficient_quota"
-        if (status in _AGAIN or status >= 500) and not quota:
-            return f"http_{status}"
-        gone = f"no longer has a batch, or it is another key's (404); delete {note and note.path} to ask anew"
-        sentence = {
-            401: "refuses the key (401); check api_key or OPENAI_API_KEY",
-            403: "does not allow batches (403); check the key's rights",
-            404: gone if note else "has no Batch API at base_url's path (404); use LLM without it",
-            429: "says that the account's quota is spent (429)",
-        }.get(status, f"refuses a batch ({status})")
-        raise LLMError(f"{self._origin} {sentence}") from None
-
-
-class _Download(Line):
-    """A line that brings files of any size, which `Line.send` cuts at the size of one answer."""
-
-    async def lines(self, url: str, headers: Mapping[str, str], read_timeout: float) -> AsyncGenerator[bytes, None]:
-        """Give the lines of a file as they come; one that is longer than any answer comes as a broken one.
-
-        Raises:
-            _Fault: the connection breaks off, or the response is no 200.
-        """
-        import aiohttp
-
-        limits = aiohttp.ClientTimeout(total=None, sock_connect=self._connect_timeout, sock_read=read_timeout)
-        rest, skip = b"", False
-        try:
-            async with self._open().get(url, headers=headers, allow_redirects=False, timeout=limits) as reply:
-                if reply.status != 200:
-                    raise _Fault("status", reply.status)
-                packed = reply.headers.get("Content-Encoding", "identity").lower() != "identity"
-                unpack = zlib.decompressobj(wbits=zlib.MAX_WBITS | 32) if packed else None
-                async for chunk in reply.content.iter_any():
-                    *whole, rest = (rest + (unpack.decompress(chunk) if unpack else chunk)).split(b"\n")
-                    for line in whole:
-                        yield b"{" if skip else line
-                        skip = False
-                    if len(rest) > MAX_BODY:
-                        rest, skip = b"", True
-        except (aiohttp.ClientError, zlib.error):
-            raise _Fault("connection") from None
-        yield b"{" if skip else rest
-
-
-def _facts(response: Any) -> dict[str, Any]:
-    """Read a response of openai's client as it came."""
-    try:
-        facts = json.loads(response.content)
-    except (ValueError, RecursionError):
-        facts = None
-    if not isinstance(facts, dict):
-        raise _Fault("malformed") from None
-    return facts
-
-
-def _id(response: Any) -> str:
-    return _checked(_facts(response).get("id"))
-
-
-def _checked(id: Any) -> str:
-    """Give an id that an endpoint gave, if it looks like one."""
-    if not isinstance(id, str) or not _ID.fullmatch(id):
-        raise _Fault("malformed")
-    return id

@@ -299,7 +299,7 @@ class _Asking:
 
     def _start(self) -> Run:
         if self._run is None:
-            llm, wire = self._llm, _Wire(self._llm, self._access, self._sampling)
+            llm, wire = self._llm, Wire(self._llm, self._access, self._sampling)
             bound = self._sampling.get("max_completion_tokens") or self._sampling.get("max_tokens")
             self._run = Run(
                 wire.ask, wire.client.close, where=str(llm.origin), concurrency=llm.concurrency, timeout=llm.timeout,
@@ -314,7 +314,7 @@ class _Asking:
 # --- one request ----------------------------------------------------------------------------------------------------
 
 
-class _Wire:
+class Wire:
     """openai's client over the guarded transport."""
 
     def __init__(self, llm: LLM, access: str | None, sampling: dict[str, Any]) -> None:

@@ -20,7 +20,7 @@ from typing import Any
 import pytest
 from batch_server import BatchServer, Line, Plan, content, echo, serving, status, unanswered
 
-from hf_synth import batch
+from hf_synth import batch, batch_api
 from hf_synth.batch import BATCH_PRICE, BatchLLM
 from hf_synth.endpoints import Attestation
 from hf_synth.errors import EndpointError, JournalError, LLMError
@@ -37,9 +37,9 @@ ATTESTED = Attestation("Data office", zero_retention=True, no_training=True, no_
 
 @pytest.fixture(autouse=True)
 def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(batch, "_BACKOFF", 0.01)
-    monkeypatch.setattr(batch, "_FIRST_PATIENCE", 0.2)
-    monkeypatch.setattr(batch, "_PATIENCE", 0.5)
+    monkeypatch.setattr(batch_api, "_BACKOFF", 0.01)
+    monkeypatch.setattr(batch_api, "_FIRST_PATIENCE", 0.2)
+    monkeypatch.setattr(batch_api, "_PATIENCE", 0.5)
 
 
 def questions(n: int, start: int = 0) -> list[list[dict[str, str]]]:
@@ -281,7 +281,7 @@ def test_lines_of_others_and_second_ones_are_left_alone(tmp_path: Path) -> None:
 
 
 def test_a_line_longer_than_any_answer_is_broken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(batch, "MAX_BODY", 300_000)
+    monkeypatch.setattr(batch_api, "MAX_BODY", 300_000)
     long = Plan(lambda r: echo(r, padding="x" * 2_000_000) if content(r) == "question 1" else echo(r))
     with serving(long, Plan()) as server:
         assert texts(make(server, tmp_path).chat(questions(3), access="open")) == echoes(3)
@@ -420,7 +420,7 @@ def test_a_broken_note_is_named(tmp_path: Path) -> None:
 
 CHILD = """
 import sys
-from hf_synth import batch
+from hf_synth import batch, batch_api, batch_api
 from hf_synth.llm import LLM
 batch._GROUP = 4
 llm = batch.BatchLLM(LLM("m", base_url=sys.argv[1], journal=sys.argv[2]), poll_seconds=0.02)

@@ -21,7 +21,7 @@ FLOORS = {
     "identifiers": 0, "overlap": 0, "rendering": 0, "report": 0, "starter": 0,
     "hub": 0, "demo.clinic": 0, "demo.clinic_language": 0,
     "gold": 1, "llm": 1, "answers": 1, "prompts": 1, "rows": 0, "modeling": 1, "text2text": 2, "privacy": 1,
-    "local_llm": 2, "batch": 2,
+    "decoding": 2, "local_llm": 3, "batch_api": 2, "batch": 3,
     "exemplars": 1, "gates": 2, "generation": 3, "correction": 2, "augmentation": 2, "training": 3, "evaluation": 3,
     "demo.simulator": 2, "demo.simulator_language": 0, "demo.encoder": 3,
     "gate": 3, "export": 3, "cards": 4,
@@ -52,8 +52,8 @@ FLOOR_0_CHAIN = (
 
 WORLDS = {
     "openai": {"llm"},
-    "torch": {"modeling", "text2text", "training", "demo.encoder", "local_llm"},
-    "transformers": {"modeling", "text2text", "training", "demo.encoder", "local_llm"},
+    "torch": {"modeling", "text2text", "training", "demo.encoder", "decoding"},
+    "transformers": {"modeling", "text2text", "training", "demo.encoder", "decoding"},
 }
 FORBIDDEN = re.compile(
     r"manager|handler|engine|factory|registry|processor|helper|utils|common|(?<![a-z])base(?!_model|_url)"

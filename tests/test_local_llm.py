@@ -17,7 +17,7 @@ from typing import Any
 
 import pytest
 
-from hf_synth import local_llm
+from hf_synth import decoding, local_llm
 from hf_synth.errors import LLMError, ModelError
 from hf_synth.journal import Journal
 from hf_synth.local_llm import LocalLLM
@@ -106,13 +106,13 @@ def texts(answers: Sequence[Answer]) -> list[str]:
 def batches(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """Note the rows of each batch that is written."""
     seen: list[int] = []
-    write = local_llm._Loaded.write
+    write = decoding.Loaded.write
 
     def noted(self: Any, rows: Any, how: Any) -> None:
         seen.append(len(rows))
         write(self, rows, how)
 
-    monkeypatch.setattr(local_llm._Loaded, "write", noted)
+    monkeypatch.setattr(decoding.Loaded, "write", noted)
     return seen
 
 
@@ -381,7 +381,7 @@ def test_a_second_run_neither_computes_nor_loads(
 ) -> None:
     first = make(model, tmp_path).chat(questions(20))
     done = len(batches)
-    monkeypatch.setattr(local_llm._Loaded, "__init__", lambda *_: pytest.fail("loaded"))
+    monkeypatch.setattr(decoding.Loaded, "__init__", lambda *_: pytest.fail("loaded"))
     second = make(model, tmp_path).chat(questions(20))
     assert len(batches) == done
     assert not any(a.cached for a in first)
@@ -405,13 +405,13 @@ def test_a_batch_is_on_disk_before_its_answers_are_given(model: Path, tmp_path: 
 
 def test_kill_loses_the_batch_in_flight_at_most(model: Path, tmp_path: Path, batches: list[int]) -> None:
     code = (
-        "import os, signal, sys\nfrom hf_synth import local_llm\n"
-        "write, done = local_llm._Loaded.write, []\n"
+        "import os, signal, sys\nfrom hf_synth import decoding, local_llm\n"
+        "write, done = decoding.Loaded.write, []\n"
         "def killed(self, rows, how):\n"
         "    write(self, rows, how)\n"  # the fourth batch is all but in the journal
         "    if len(done) == 3: print(sum(done), flush=True); os.kill(os.getpid(), signal.SIGKILL)\n"
         "    done.append(len(rows))\n"
-        "local_llm._Loaded.write = killed\n"
+        "decoding.Loaded.write = killed\n"
         "how = {'max_new_tokens': 12, 'batch_tokens': 200, 'device': 'cpu'}\n"
         "llm = local_llm.LocalLLM(sys.argv[1], journal=sys.argv[2], **how)\n"
         "llm.chat([[{'role': 'user', 'content': f'note w{i}'}] for i in range(40)])"
@@ -470,13 +470,13 @@ def test_what_is_read_ahead_is_bounded(model: Path, tmp_path: Path) -> None:
 
 def test_rows_that_have_ended_leave_the_batch(model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     rows: list[int] = []
-    logits = local_llm._Loaded._logits
+    logits = decoding.Loaded._logits
 
     def noted(self: Any, ids: Any, mask: Any, cache: Any) -> Any:
         rows.append(len(ids))
         return logits(self, ids, mask, cache)
 
-    monkeypatch.setattr(local_llm._Loaded, "_logits", noted)
+    monkeypatch.setattr(decoding.Loaded, "_logits", noted)
     answers = make(model, tmp_path, max_new_tokens=60).chat(questions(30))
     assert sum(rows) == sum(a.completion_tokens for a in answers)
 
@@ -485,7 +485,7 @@ def test_too_little_memory_halves_the_batch(model: Path, tmp_path: Path, monkeyp
     import torch
 
     sizes: list[int] = []
-    write = local_llm._Loaded.write
+    write = decoding.Loaded.write
 
     def scarce(self: Any, rows: Any, how: Any) -> None:
         sizes.append(len(rows))
@@ -494,7 +494,7 @@ def test_too_little_memory_halves_the_batch(model: Path, tmp_path: Path, monkeyp
         write(self, rows, how)
 
     expected = make(model, tmp_path / "plenty").chat(questions(24))
-    monkeypatch.setattr(local_llm._Loaded, "write", scarce)
+    monkeypatch.setattr(decoding.Loaded, "write", scarce)
     answers = make(model, tmp_path).chat([*questions(24), *ask("note " * 70)])
     assert texts(answers[:24]) == texts(expected)
     assert (answers[24].status, answers[24].code) == ("error", "out_of_memory")
@@ -580,7 +580,7 @@ def test_note_text_is_in_no_log_and_no_error(
     def failing(*_: Any) -> None:
         raise RuntimeError(f"shape of {CANARY}")
 
-    monkeypatch.setattr(local_llm._Luck, "draw", failing)
+    monkeypatch.setattr(decoding._Luck, "draw", failing)
     with pytest.raises(LLMError, match=r"fails on a batch of 1 questions \(RuntimeError\)") as caught:
         llm.chat(ask(f"{CANARY} again"))
     seen = [*(r.getMessage() for r in caplog.records), *traceback.format_exception(caught.value), *capfd.readouterr()]
@@ -588,8 +588,8 @@ def test_note_text_is_in_no_log_and_no_error(
 
 
 def test_numbers_that_overflow_are_no_answer(model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    logits = local_llm._Loaded._logits
-    monkeypatch.setattr(local_llm._Loaded, "_logits", lambda *given: logits(*given) * float("nan"))
+    logits = decoding.Loaded._logits
+    monkeypatch.setattr(decoding.Loaded, "_logits", lambda *given: logits(*given) * float("nan"))
     with pytest.raises(LLMError, match="overflow"):
         make(model, tmp_path).chat(questions(1), temperature=0)
     assert len(Journal(tmp_path / "journal.sqlite")) == 0
