@@ -1,13 +1,14 @@
-"""A chat endpoint for measuring clients: answers after a fixed time, with faults on demand, and counts what it was asked.
+"""A chat endpoint for measuring clients: answers after a fixed time, with faults on demand, and counts requests.
 
-No model stands behind it. A prompt of hf_synth is answered in the form that it asks for, with notes of random words; any
-other prompt with one such note. Faults are drawn from a seeded generator. `GET /stats` gives the counts as JSON.
+No model stands behind it. A prompt of hf_synth is answered in the form that it asks for, with notes of random words;
+any other prompt with one such note. Faults are drawn from a seeded generator. `GET /stats` gives the counts as JSON.
 """
 
 from __future__ import annotations
 
 import argparse
 import asyncio
+import contextlib
 import json
 import random
 import re
@@ -174,7 +175,5 @@ if __name__ == "__main__":
         run = uvloop.run
     except ImportError:
         run = asyncio.run
-    try:
+    with contextlib.suppress(KeyboardInterrupt):
         run(serve(options()))
-    except KeyboardInterrupt:
-        pass

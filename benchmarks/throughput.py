@@ -2,8 +2,9 @@
 
     python benchmarks/throughput.py [speed|faults|rate|memory|kill|generate ...] [--rounds N] [--out FILE]
 
-Every figure is of a whole process against `benchmarks/llm_server.py` on loopback, whose answers come of no model. Beside
-ours runs a bare loop over openai's AsyncOpenAI, which keeps no journal. Machines are noisy: ratios of one sitting only.
+Every figure is of a whole process against `benchmarks/llm_server.py` on loopback, whose answers come of no model.
+Beside ours runs a bare loop over openai's AsyncOpenAI, which keeps no journal. Machines are noisy: ratios of one
+sitting only.
 """
 
 from __future__ import annotations
@@ -84,9 +85,9 @@ def measure(client: str, folder: Path, *, faults: Facts | None = None, **options
 
 def show(title: str, limit: float, rows: list[Facts]) -> list[str]:
     """Print one table, as Markdown."""
-    lines = [f"\n### {title}", f"Limit: {limit:.2f} s.\n",
-             "| client | rows | asking s | x limit | whole process s | x limit | first request s | CPU s | peak MB | requests "
-             "| 429 |", "|---|---|---|---|---|---|---|---|---|---|---|"]  # fmt: skip
+    head = ("client", "rows", "asking s", "x limit", "whole process s", "x limit", "first request s", "CPU s", "peak MB",
+            "requests", "429")  # fmt: skip
+    lines = [f"\n### {title}", f"Limit: {limit:.2f} s.\n", f"| {' | '.join(head)} |", "|---" * len(head) + "|"]
     lines += [
         f"| {r['client']} | {r['good']:,} | {r['asking_s']} | {r['asking_s'] / limit:.2f} | {r['wall_s']} | "
         f"{r['wall_s'] / limit:.2f} | {r['first_request_s']} | {r['cpu_s']} | {r['peak_mb']:.0f} | {r['requests']:,} | "
@@ -146,7 +147,8 @@ def generate(folder: Path) -> list[str]:
     """Measure the whole of `generate`, from the loaded gold to the Dataset."""
     row = measure("generate", folder)
     lines = show("generate, 2,000 calls, 64 at once, 200 ms", 6.25, [row])
-    said = f"After start-up (imports, task, gold): {row['after_start_s']} s, {row['after_start_s'] / 6.25:.2f} x the limit."
+    taken = row["after_start_s"]
+    said = f"After start-up (imports, task, gold): {taken} s, {taken / 6.25:.2f} x the limit."
     print(said)
     return [*lines, "", said]
 

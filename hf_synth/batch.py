@@ -93,6 +93,11 @@ class BatchLLM:
         """What the LLM has spent in this process, in batches and otherwise, in US dollars."""
         return self.llm.spent_usd
 
+    @property
+    def ahead(self) -> int:
+        """Questions that a plan may put before an answer that could change it: a whole file."""
+        return MAX_REQUESTS
+
     def with_journal(self, path: str | Path) -> BatchLLM:
         """Give the same with its journal elsewhere; what was spent counts on."""
         return replace(self, llm=self.llm.with_journal(path))

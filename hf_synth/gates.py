@@ -25,10 +25,10 @@ _MARGIN = 0.08  # share of words by which another language must be ahead
 
 # Places left to be filled in. Not "___" and "[**...**]": de-identified gold is full of them.
 _TEMPLATES = (
-    r"\[(?:insert|add|your|patient|name|date|age|dob|mrn|hospital|doctor|physician|provider|location)\b[^\]\n]{0,60}\]",
-    r"\{\{?\s*[a-z_][a-z0-9_ ]{0,40}\s*\}?\}",
-    r"<(?:insert|patient|name|date|age|hospital|text|label|note)\b[^>\n]{0,40}>",
-    r"(?i:lorem ipsum)",
+    r"(?i)\[(?:insert|add|your|patient|name|date|age|dob|mrn|hospital|doctor|physician|provider|location)\b[^\]\n]{0,60}\]",
+    r"(?i)\{\{?\s*[a-z_][a-z0-9_ ]{0,40}\s*\}?\}",
+    r"(?i)<(?:insert|patient|name|date|age|hospital|text|label|note)\b[^>\n]{0,40}>",
+    r"(?i)lorem ipsum",
     r"\b(?:XX|xx)[- ]year[- ]old\b",
     r"</?s>|<\|[a-z_]{2,20}\|>|\[/?INST\]",
 )

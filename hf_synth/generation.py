@@ -39,7 +39,6 @@ __all__ = [
 _LOG = logging.getLogger(__name__)
 Balance = Literal["equal", "gold", "fill"]
 _MOST_CALLS = 3  # times the calls that would do if every answer were good
-_LAG = 1_024  # calls after which an answer may change the plan: more than are ever under way
 _HOPELESS = 50  # calls in a row without an answer
 _GROUP = 1_000  # rows that are put into Arrow together
 _CHARACTERS = 4  # of a token, roughly, in English
@@ -165,12 +164,15 @@ def _water_level(levels: list[int], n: int) -> int:
 class _Filling:
     """Which call comes next, and when there are enough.
 
-    Call c is decided by the answers to calls before c - _LAG, and to as many more as were waited for: numbers that do
+    Call c is decided by the answers to calls before c - `ahead`, and to as many more as were waited for: these do
     not depend on the speed of the endpoint, so that neither does the plan.
     """
 
-    def __init__(self, plan: Plan, wanted: Mapping[str, int], labels: Sequence[str], together: bool, most: int) -> None:
-        self._plan, self._wanted, self._labels, self._together, self._most = plan, wanted, labels, together, most
+    def __init__(
+        self, plan: Plan, wanted: Mapping[str, int], labels: Sequence[str], together: bool, most: int, ahead: int
+    ) -> None:
+        self._plan, self._wanted, self._labels, self._together = plan, wanted, labels, together
+        self._most, self._ahead = most, ahead
         self._kept: Counter[str] = Counter()  # rows of calls that the plan knows of
         self._coming: Counter[str] = Counter()  # rows asked for by the others
         self._asked: Counter[tuple[str, ...]] = Counter()
@@ -183,7 +185,7 @@ class _Filling:
     def questions(self) -> Iterator[Question | None]:
         """Give the questions to ask; None where the plan has to wait for an answer."""
         while not self.stopped:
-            labels = self._short() if self.calls - self.looked_at < _LAG else None
+            labels = self._short() if self.calls - self.looked_at < self._ahead else None
             if labels is not None and self.calls < self._most:
                 call = self._plan.call(labels, self._asked[labels])
                 self._asked[labels] += 1
@@ -269,7 +271,7 @@ def generate(
         HfSynthError: as `LLM.chat` has it.
     """
     prompt = prompt_for(task, prompt) if isinstance(prompt, str) else prompt or task.prompt
-    pool, wanted, filling = _prepare(task, exemplars, n, prompt, balance, max_calls, seed)
+    pool, wanted, filling = _prepare(task, exemplars, n, prompt, balance, max_calls, seed, llm.ahead)
     llm = _beside(llm, exemplars)
     gates, seen, table = Gates(task, pool), Seen(), _Table(task)
     left, failed, reasons = Counter(wanted), 0, Counter[str]()
@@ -306,7 +308,7 @@ def generate(
 
 def _prepare(
     task: Task, exemplars: Dataset, n: int | Mapping[str, int], prompt: Prompt, balance: Balance,
-    max_calls: int | None, seed: int,
+    max_calls: int | None, seed: int, ahead: int = 1,
 ) -> tuple[Pool, dict[str, int], _Filling]:  # fmt: skip
     """Set up the pool, the rows wanted by label, and what decides the calls."""
     pool = Pool(task, exemplars, seed=seed)
@@ -320,7 +322,7 @@ def _prepare(
     rows = max(1, min(prompt.rows, each))
     calls = math.ceil(each / rows) if together else sum(math.ceil(count / rows) for count in wanted.values())
     most = _MOST_CALLS * calls if max_calls is None else max_calls
-    return pool, wanted, _Filling(Plan(task, prompt, pool, rows, seed=seed), wanted, task.labels, together, most)
+    return pool, wanted, _Filling(Plan(task, prompt, pool, rows, seed=seed), wanted, task.labels, together, most, ahead)
 
 
 def _label_of(task: Task, row: Row, wanted: Mapping[str, int]) -> str:

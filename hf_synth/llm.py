@@ -50,6 +50,7 @@ def _known_prices() -> dict[str, Price]:
 
 
 PRICES = _known_prices()  # US dollars for 1 million tokens read and written
+_AHEAD = 1_024
 _LOOK_UP = 256  # questions looked up in the journal at once
 
 
@@ -125,6 +126,11 @@ class LLM:
     def spent_usd(self) -> float:
         """What this LLM has spent in this process, in US dollars, as far as prices are known."""
         return self._ledger.spent
+
+    @property
+    def ahead(self) -> int:
+        """Questions that a plan may put before an answer that could change it: more than are ever under way."""
+        return _AHEAD
 
     def with_journal(self, path: str | Path) -> LLM:
         """Give the same LLM with its journal elsewhere; what was spent counts on."""

@@ -72,6 +72,11 @@ class LocalLLM:
     def __reduce__(self) -> tuple[Any, ...]:
         return LocalLLM, tuple(getattr(self, f.name) for f in fields(self) if f.init)
 
+    @property
+    def ahead(self) -> int:
+        """Questions that a plan may put before an answer that could change it."""
+        return _LOOK_AHEAD * 4
+
     def with_journal(self, path: str | Path) -> LocalLLM:
         """Give the same LocalLLM with its journal elsewhere; the model stays in memory once."""
         other = replace(self, journal=path)

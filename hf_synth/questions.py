@@ -79,6 +79,10 @@ class Chat(Protocol):
     def journal(self) -> str | Path | None:
         """Give the file that keeps the answers."""
 
+    @property
+    def ahead(self) -> int:
+        """Give how many questions a plan may put before an answer that could change it."""
+
     def with_journal(self, path: str | Path) -> Self:
         """Give the same with its journal elsewhere."""
 
