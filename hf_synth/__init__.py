@@ -13,10 +13,13 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from hf_synth.augmentation import augment as augment
+    from hf_synth.batch import BatchLLM as BatchLLM
     from hf_synth.correction import Policy as Policy
     from hf_synth.errors import HfSynthError as HfSynthError
     from hf_synth.evaluation import Scores as Scores
     from hf_synth.evaluation import evaluate as evaluate
+    from hf_synth.exemplars import choose_exemplars as choose_exemplars
+    from hf_synth.generation import estimate as estimate
     from hf_synth.generation import generate as generate
     from hf_synth.gold import adopt as adopt
     from hf_synth.gold import as_streaming_dataset as as_streaming_dataset
@@ -25,12 +28,15 @@ if TYPE_CHECKING:
     from hf_synth.gold import subset as subset
     from hf_synth.llm import LLM as LLM
     from hf_synth.llm import Attestation as Attestation
+    from hf_synth.local_llm import LocalLLM as LocalLLM
     from hf_synth.pipeline import correct as correct
     from hf_synth.pipeline import fit_policy as fit_policy
     from hf_synth.privacy import audit as audit
     from hf_synth.publishing import Verdict as Verdict
     from hf_synth.publishing import publish_dataset as publish_dataset
     from hf_synth.publishing import publish_model as publish_model
+    from hf_synth.task import Fact as Fact
+    from hf_synth.task import Facts as Facts
     from hf_synth.task import Prompt as Prompt
     from hf_synth.task import Task as Task
     from hf_synth.task import list_tasks as list_tasks
@@ -43,9 +49,13 @@ __version__ = "0.1.0"
 
 _ROOM = {
     "Attestation": "llm",
+    "BatchLLM": "batch",
+    "Fact": "task",
+    "Facts": "task",
     "GenerateAndCorrect": "transform",
     "HfSynthError": "errors",
     "LLM": "llm",
+    "LocalLLM": "local_llm",
     "Policy": "correction",
     "Prompt": "task",
     "Scores": "evaluation",
@@ -55,7 +65,9 @@ _ROOM = {
     "as_streaming_dataset": "gold",
     "audit": "privacy",
     "augment": "augmentation",
+    "choose_exemplars": "exemplars",
     "correct": "pipeline",
+    "estimate": "generation",
     "evaluate": "evaluation",
     "fit_policy": "pipeline",
     "generate": "generation",
