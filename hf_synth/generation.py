@@ -128,11 +128,16 @@ def label_plan(task: Task, exemplars: Dataset, n: int, balance: Balance = "equal
     Raises:
         ColumnError: `balance` is none of these.
     """
+    _check_balance(balance)
+    return {"": n} if task.kind != "single_label" else _shared(task, Pool(task, exemplars), n, balance)
+
+
+def _check_balance(balance: str) -> None:
     if balance not in ("equal", "gold", "fill"):
         raise ColumnError("balance is equal, gold or fill")
-    if task.kind != "single_label":
-        return {"": n}
-    pool = Pool(task, exemplars)
+
+
+def _shared(task: Task, pool: Pool, n: int, balance: Balance) -> dict[str, int]:
     have = {label: len(pool.by_label.get(label, ())) for label in task.labels}
     if balance == "gold":
         total = sum(have.values())
@@ -312,7 +317,11 @@ def _prepare(
 ) -> tuple[Pool, dict[str, int], _Filling]:  # fmt: skip
     """Set up the pool, the rows wanted by label, and what decides the calls."""
     pool = Pool(task, exemplars, seed=seed)
-    wanted = label_plan(task, exemplars, n, balance) if isinstance(n, int) else dict(n)
+    _check_balance(balance)
+    if isinstance(n, int):
+        wanted = _shared(task, pool, n, balance) if task.kind == "single_label" else {"": n}
+    else:
+        wanted = dict(n)
     known = set(task.labels) if task.kind == "single_label" else {""}
     if not set(wanted) <= known or any(count < 0 for count in wanted.values()):
         raise ColumnError(f"n must be a number, or numbers by label of task {task.full_name!r}")
