@@ -85,8 +85,8 @@ def measure(client: str, folder: Path, *, faults: Facts | None = None, **options
 
 def show(title: str, limit: float, rows: list[Facts]) -> list[str]:
     """Print one table, as Markdown."""
-    head = ("client", "rows", "asking s", "x limit", "whole s", "x limit", "first request s", "CPU s", "peak MB", "requests",
-            "429")  # fmt: skip
+    head = ("client", "rows", "asking s", "x limit", "whole s", "x limit", "first request s", "CPU s", "peak MB",
+            "requests", "429")  # fmt: skip
     lines = [f"\n### {title}", f"Limit: {limit:.2f} s.\n", f"| {' | '.join(head)} |", "|---" * len(head) + "|"]
     lines += [
         f"| {r['client']} | {r['good']:,} | {r['asking_s']} | {r['asking_s'] / limit:.2f} | {r['wall_s']} | "

@@ -90,12 +90,15 @@ def new_folder(path: Path, *, overwrite: bool = True) -> Iterator[Path]:
         shutil.rmtree(draft, ignore_errors=True)
 
 
-def write_stage(task: Task, dataset: Dataset | DatasetDict, path: Path, *, stage: str, **facts: Any) -> Path:
+def write_stage(
+    task: Task, dataset: Dataset | DatasetDict, path: Path, *, stage: str, report: str = "", **facts: Any
+) -> Path:
     """Write the rows of a stage to a folder that `load_dataset(path)` accepts, with what a reader must know of them.
 
     Args:
         dataset: a Dataset becomes split "train".
         stage: the verb that made the rows.
+        report: what a person may want to read of it, as Markdown; becomes report.md.
         facts: plain values for the manifest.
 
     Raises:
@@ -118,6 +121,8 @@ def write_stage(task: Task, dataset: Dataset | DatasetDict, path: Path, *, stage
             f"Task {task.full_name}, stage {stage!r}, written by hf_synth. Access: {access}.\n",
             encoding="utf-8",
         )
+        if report:
+            (draft / "report.md").write_text(report + "\n", encoding="utf-8")
         (draft / MANIFEST).write_text(json.dumps({**known, **facts, "rows": counts}, indent=1) + "\n", encoding="utf-8")
     return path
 

@@ -26,7 +26,8 @@ from hf_synth.journal import default_journal
 from hf_synth.overlap import Seen
 from hf_synth.prompts import Call, Plan, Pool, Row, answer_schema, plan_for_row, prompt_for, render
 from hf_synth.questions import Answer, Chat, Question
-from hf_synth.task import USAGE_COLUMNS, Access, Prompt, Task
+from hf_synth.report import markdown_table
+from hf_synth.task import REASONS, USAGE_COLUMNS, Access, Prompt, Task
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -86,7 +87,7 @@ def rows_from_answer(
                 **_content(task, entry.row, reason), "id": id, "group": id, "source": "synthetic",
                 "task": task.full_name, "task_version": task.version, "access": access,
                 "seed_ids": list(call.seed_ids), "prompt_sha256": call.prompt_sha256, "generator": answer.model,
-                "journal_key": answer.journal_key, "sampling": sampling, "created": created,
+                "journal_key": answer.journal_key, "answer_code": answer.code, "sampling": sampling, "created": created,
                 **dict.fromkeys(USAGE_COLUMNS),
             }
         )  # fmt: skip
@@ -381,6 +382,20 @@ def _beside(llm: Chat, exemplars: Dataset) -> Chat:
             if folder.name == WORK:
                 return llm.with_journal(folder / "journal.sqlite")
     return llm.with_journal(default_journal())
+
+
+def generation_table(rows: Dataset) -> str:
+    """Give a Markdown table of what came of the generator's answers, and what they took.
+
+    Args:
+        rows: as `generate` gives them, or corrected.
+    """
+    rejected = Counter(r for s, r in zip(rows["label_status"], rows["reason"], strict=True) if s == "rejected")
+    made = len(rows) - rejected.total()
+    lines = [["good rows", made], *([f"rejected: {REASONS[why]}", n] for why, n in rejected.most_common())]
+    read, written, dollars = (sum(v for v in rows[c] if v) if c in rows.column_names else 0 for c in USAGE_COLUMNS)
+    cost = f", ${dollars:,.2f}" if dollars else ""
+    return f"{markdown_table(['of the answers', 'rows'], lines)}\n\n{read:,} tokens read, {written:,} written{cost}."
 
 
 # --- what it would cost ---------------------------------------------------------------------------------------------

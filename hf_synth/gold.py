@@ -325,7 +325,7 @@ def adopt(
         rows.append(
             task.gold_row(id, id, label, *text)
             | {"source": "synthetic", "access": carried, "seed_ids": [], "prompt_sha256": "", "journal_key": ""}
-            | {"sampling": "", "created": "", **dict.fromkeys(USAGE_COLUMNS)}
+            | {"answer_code": "", "sampling": "", "created": "", **dict.fromkeys(USAGE_COLUMNS)}
             | {"generator": generator, "llm_label": label, "label_status": "kept", "reason": "as_generated"}
         )
     return Dataset.from_list(rows, features=task.synthetic_features())

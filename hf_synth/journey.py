@@ -21,6 +21,7 @@ from hf_synth.correction import Policy
 from hf_synth.errors import ColumnError, TaskError
 from hf_synth.evaluation import Scores, evaluate
 from hf_synth.folders import clear_disk_errors, private_folder, write_stage
+from hf_synth.generation import generation_table
 from hf_synth.gold import subset
 from hf_synth.pipeline import correct_with_policy
 from hf_synth.report import Interval, interval_plot, markdown_table
@@ -109,7 +110,7 @@ def run(
     shown = gold["train"] if gold_size is None else subset(task, gold["train"], gold_size, seed=seed)
     n = len(shown)
     rows = synthetic(shown) if callable(synthetic) else synthetic
-    write_stage(task, rows, out / "synthetic", stage="generate")
+    write_stage(task, rows, out / "synthetic", stage="generate", report=generation_table(rows))
     lap("generate")
 
     say(f"correcting {len(rows):,} synthetic rows with {n:,} gold rows ({method})")
@@ -153,9 +154,10 @@ def _mixture(arm: str, gold: Dataset, raw: Dataset, corrected: Dataset) -> tuple
 def write_scores(task: Task, journey: Journey, *, caption: str = "") -> None:
     """Write scores.json, scores.md and scores.svg into the folder of a journey."""
     main = _metrics(task, journey.scores)[0]
+    parts = (score_table(task, journey.scores), generation_table(journey.corrected), caption)
     files = {
         "scores.json": json.dumps({name: scores.to_json() for name, scores in journey.scores.items()}, indent=1) + "\n",
-        "scores.md": score_table(task, journey.scores) + (f"\n\n{caption}" if caption else "") + "\n",
+        "scores.md": "\n\n".join(filter(None, parts)) + "\n",
         "scores.svg": interval_plot(
             [Interval(name, s.values[main], *s.ci95[main], "corrected" in name) for name, s in journey.scores.items()],
             title=f"{task.full_name}: {main} on {next(iter(journey.scores.values())).n} test rows",

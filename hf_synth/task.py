@@ -8,6 +8,7 @@ columns are the only thing that stages share.
     source                        "gold" or "synthetic" (a label, never trusted alone by the gate)
     task, task_version, access    where the row comes from, and what may be done with it
     seed_ids, prompt_sha256, generator, journal_key, sampling, created
+    answer_code                   how the answer ended: the endpoint's finish reason, or "http_500", "timeout", ...
     prompt_tokens, completion_tokens, cost_usd   of the answer, on the first row that came of it: they add up
                                   provenance of a synthetic row; local only, dropped at export
     llm_label                     what the generator meant
@@ -78,7 +79,7 @@ REASONS: dict[str, str] = {
 GOLD_COLUMNS = ("id", "group", "source", "task", "task_version", "access")
 USAGE_COLUMNS = ("prompt_tokens", "completion_tokens", "cost_usd")
 PROVENANCE_COLUMNS = (
-    "seed_ids", "prompt_sha256", "generator", "journal_key", "sampling", "created", *USAGE_COLUMNS,
+    "seed_ids", "prompt_sha256", "generator", "journal_key", "answer_code", "sampling", "created", *USAGE_COLUMNS,
 )  # fmt: skip
 SYNTHETIC_COLUMNS = (*GOLD_COLUMNS, *PROVENANCE_COLUMNS, "llm_label", "label_status", "reason")
 CORRECTION_COLUMNS = ("label_probs", "label_confidence", "weight")
@@ -346,7 +347,7 @@ class Task:
         return Features(
             dict(self.gold_features())
             | {"seed_ids": List(Value("string"))}
-            | {c: Value("string") for c in ("prompt_sha256", "generator", "journal_key", "sampling", "created")}
+            | {c: Value("string") for c in PROVENANCE_COLUMNS[1 : -len(USAGE_COLUMNS)]}
             | {"prompt_tokens": Value("int64"), "completion_tokens": Value("int64"), "cost_usd": Value("float64")}
             | {"llm_label": self.label_feature(), "label_status": Value("string"), "reason": Value("string")}
         )

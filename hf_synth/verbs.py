@@ -143,7 +143,7 @@ def new_task(args: argparse.Namespace) -> Facts:
 
 def generate(args: argparse.Namespace) -> Facts:
     """Ask the LLM for synthetic notes, or with --dry-run say what it would take."""
-    from hf_synth.generation import estimate
+    from hf_synth.generation import estimate, generation_table
     from hf_synth.generation import generate as make
 
     task = load_task(args.task)
@@ -170,7 +170,8 @@ def generate(args: argparse.Namespace) -> Facts:
     facts = {"rejected": dict(rejects), **usage}
     write_stage(
         task, rows, args.out, stage="generate", generator=args.llm, seed=args.seed, gold_rows=len(shown),
-        prompt=args.prompt, exemplars=args.choose, share=args.share, balance=args.balance, **facts,
+        report=generation_table(rows), prompt=args.prompt, exemplars=args.choose, share=args.share,
+        balance=args.balance, **facts,
     )  # fmt: skip
     print(f"{counts['kept']:,} notes, {counts['rejected']:,} rejected answers {dict(rejects) or ''} -> {args.out}")
     dollars = f", ${usage['cost_usd']:,.2f}" if usage["cost_usd"] else ""

@@ -48,7 +48,14 @@ def rows_of(task: Task, *, corrected: bool = True) -> Dataset:
             "prompt_sha256": f"p{i % 2}",
             "generator": "simulator",
         }
-        made |= {"sampling": "{}", "created": "", "prompt_tokens": 90, "completion_tokens": 70, "cost_usd": None}
+        made |= {
+            "answer_code": "stop",
+            "sampling": "{}",
+            "created": "",
+            "prompt_tokens": 90,
+            "completion_tokens": 70,
+            "cost_usd": None,
+        }
         made |= {"journal_key": f"k{i}", "llm_label": llm, "label_status": status, "reason": reason}
         return made | {"label_probs": [0.7, 0.1, 0.1, 0.1], "label_confidence": 0.7, "weight": 1.0}
 

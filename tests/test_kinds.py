@@ -118,7 +118,7 @@ def hub(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
 def generated(task: Task, gold: Dataset, **columns: list[Any]) -> Dataset:
     """Make synthetic rows of gold rows; columns as given."""
     told = {"source": "synthetic", "seed_ids": [], "prompt_sha256": "", "generator": "g", "journal_key": "",
-            "sampling": "", "created": "",
+            "answer_code": "", "sampling": "", "created": "",
             **dict.fromkeys(("prompt_tokens", "completion_tokens", "cost_usd")),
             "label_status": "kept", "reason": "as_generated"}  # fmt: skip
     rows = [

@@ -56,7 +56,12 @@ def synthetic_rows(task: Task, n: int = 30, *, corrected: bool = True, **columns
         rejected = i % 10 == 9
         row = task.gold_row(f"secret-admission-{i}", f"patient-{i}", None if rejected else i % 3, text("synthetic", i))
         row |= {"source": "synthetic", "seed_ids": [f"adm-gold-{i}"], "prompt_sha256": f"hash-{i}"}
-        row |= {"sampling": "{}", "created": "", **dict.fromkeys(("prompt_tokens", "completion_tokens", "cost_usd"))}
+        row |= {
+            "answer_code": "stop",
+            "sampling": "{}",
+            "created": "",
+            **dict.fromkeys(("prompt_tokens", "completion_tokens", "cost_usd")),
+        }
         row |= {"generator": "some-llm", "journal_key": f"key-{i}", "llm_label": None if rejected else i % 3}
         row |= {"label_status": "kept", "reason": "as_generated"}
         if rejected:

@@ -37,7 +37,7 @@ def corrected(n: int = 12, **columns: list[Any]) -> Dataset:
     rows = [
         {
             **row, "source": "synthetic", "seed_ids": [], "prompt_sha256": "", "generator": "", "journal_key": "",
-            "sampling": "", "created": "",
+            "answer_code": "", "sampling": "", "created": "",
             **dict.fromkeys(("prompt_tokens", "completion_tokens", "cost_usd")),
             "llm_label": row["label"], "label_status": "kept", "reason": "agrees",
             "label_probs": np.eye(3)[row["label"]].tolist(), "label_confidence": 1.0, "weight": 1.0,
