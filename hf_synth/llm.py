@@ -108,6 +108,8 @@ class LLM:
             parse_origin(self.base_url)
         if self.hedge and self.price != (0, 0) and self.origin.host not in ("localhost", "127.0.0.1", "::1"):
             raise LLMError("hedge pays twice: only for an endpoint on this machine, or with price=(0, 0)")
+        if self.hedge and self.budget_usd is not None:
+            raise LLMError("hedge pays twice, which a budget does not reckon with; give one or the other")
         object.__setattr__(self, "_ledger", Ledger(self.budget_usd, self._price))
 
     def __reduce__(self) -> tuple[Any, ...]:

@@ -456,3 +456,5 @@ def test_hedging_takes_the_first_answer_and_is_an_opt_in(tmp_path: Path) -> None
     with pytest.raises(LLMError, match="hedge pays twice"):
         LLM("m", base_url="https://api.example.org/v1", hedge=True)
     LLM("m", base_url="https://api.example.org/v1", hedge=True, price=(0, 0))
+    with pytest.raises(LLMError, match="a budget"):
+        LLM("m", base_url="http://127.0.0.1:1/v1", hedge=True, price=(1, 1), budget_usd=1.0)
