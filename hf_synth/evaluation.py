@@ -20,6 +20,7 @@ import numpy.typing as npt
 from hf_synth.errors import ColumnError, HfSynthError
 from hf_synth.modeling import model_facts, predict_proba, weights_sha256
 from hf_synth.rows import label_indices, label_matrix, target_texts
+from hf_synth.statistics import mcnemar
 from hf_synth.task import Task, access_of, row_digests
 from hf_synth.text2text import generate_text, text_scores
 
@@ -108,12 +109,14 @@ class Difference:
         value: a's minus b's.
         ci95: 95% interval of the paired bootstrap over groups.
         n: number of rows.
+        p_mcnemar: p-value of the exact McNemar test of who is right on which row; it takes rows for independent.
     """
 
     metric: str
     value: float
     ci95: tuple[float, float]
     n: int
+    p_mcnemar: float
 
 
 def evaluate(
@@ -276,7 +279,8 @@ def compare(a: Scores, b: Scores, metric: str = "macro_f1", *, n_bootstrap: int 
     drawn_a, drawn_b = (
         _values(part, k, often)[metric] for part in np.hsplit(_resampled(np.hstack(both), n_bootstrap, seed), 2)
     )
-    return Difference(metric, a.values[metric] - b.values[metric], _interval(drawn_a - drawn_b), a.n)
+    right = (truth == np.array(s.predictions) for s in (a, b))
+    return Difference(metric, a.values[metric] - b.values[metric], _interval(drawn_a - drawn_b), a.n, mcnemar(*right))
 
 
 # --- sums, and metrics as functions of them -------------------------------------------------------------------------

@@ -103,10 +103,12 @@ def test_paired_comparison_sees_what_single_intervals_hide() -> None:
     better[wrong] = truth[wrong]
     a, b = score(TASK, better, truth), score(TASK, probs, truth)
     difference = compare(a, b, "accuracy")
+    assert 0 <= difference.p_mcnemar <= 1
     assert difference.value == pytest.approx(25 / 600)
     assert difference.ci95[0] > 0
     assert a.ci95["accuracy"][0] < b.ci95["accuracy"][1]  # the single intervals overlap
     assert compare(a, a).value == 0
+    assert compare(a, a).p_mcnemar == 1
     assert compare(a, a).ci95 == (0, 0)
 
 
