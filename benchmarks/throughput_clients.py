@@ -67,6 +67,7 @@ def generate(args: argparse.Namespace) -> int:
     (args.folder / "ready").write_text(str(time.time()))
     llm = LLM("m", base_url=args.url, journal=args.folder / "journal.sqlite", concurrency=args.concurrency, **args.llm)
     rows = make(task, gold, llm, args.n, prompt=prompt)
+    (args.folder / "made").write_text(str(time.time()))
     return sum(status == "kept" for status in rows["label_status"])
 
 
