@@ -61,6 +61,9 @@ PROMPT = Prompt(
 # What a grade follows from by CTCAE v5.0: the worst of these decides. The patterns check what a generator wrote.
 SEEN = r"(?:endoscop|esophagoscop|barium|imaging|scan|\bCT\b)[^.]{0,80}(?:erythema|thicken|change|inflam|edema)"
 SOFT = r"soft(?:er)?\b[^.]{0,20}(?:diet|food|meal)|puree|liquid diet|(?:full|only) liquids|blended|mashed|soups?\b"
+STAY = (
+    r"(?:hospitali[sz]|admitted|admission)[^.]{0,60}(?:because of it|esophag|swallow|phagia|dehydrat|nutriti|intake)"
+)
 TUBE = r"feeding tube|\bPEG\b|gastrostomy|nasogastric|\bNG tube|tube feed"
 FACTS = Facts(
     items=(
@@ -77,7 +80,7 @@ FACTS = Facts(
             ("none", 0, ""),
             ("a feeding tube was placed", 3, TUBE),
             ("parenteral nutrition", 3, r"\bTPN\b|parenteral nutrition"),
-            ("admitted to hospital because of it", 3, r"hospitali[sz]|admitted|admission|inpatient"),
+            ("admitted to hospital because of it", 3, STAY),
         )),
     ),
     combine="max",

@@ -79,6 +79,8 @@ MORSE_PROMPT = replace(
 
 # The items of the scale as a note may state them, in points; the patterns check what a generator wrote.
 LATELY = r"(?:days?|weeks?|months?|yesterday|ago|recent)"
+LINE = r"\bIV (?:line|access|fluids?|catheter|antibiotics?|site)\b|intravenous|(?:heparin|saline) lock|cannula|infusion"
+HOLDS = r"(?:hold|hang|grab|lean|clutch|support|steadi)\w*\b[^.]{0,40}(?:furniture|bed ?rails?)"
 FACTS = Facts(
     items=(
         Fact("falls", (
@@ -92,11 +94,11 @@ FACTS = Facts(
         Fact("walking aid", (
             ("walks without an aid, or is on bed rest", 0, ""),
             ("uses crutches, a cane or a walker", 15, r"\b(?:crutch(?:es)?|cane|walker|rollator|walking stick)\b"),
-            ("holds on to the furniture when walking", 30, r"furniture|bed ?rails?\b"),
+            ("holds on to the furniture when walking", 30, HOLDS),
         )),
         Fact("line", (
             ("no intravenous access", 0, ""),
-            ("an intravenous line or heparin lock", 20, r"\bIV\b|intravenous|(?:heparin|saline) lock|cannula|infusion"),
+            ("an intravenous line or heparin lock", 20, LINE),
         )),
         Fact("gait", (
             ("a normal gait", 0, ""),

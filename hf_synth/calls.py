@@ -28,6 +28,7 @@ _BACKOFF, _LONGEST_BACKOFF = 0.25, 8.0  # seconds before the second attempt, dou
 _SLOW = 3.0  # times the usual: from then on a second request is worth it, where it costs nothing
 _TRIES_AT_FIRST = 3  # retries while no connection has been made at all: most likely nothing listens there
 _GIVE_UP = 16  # questions in a row that fail for good
+_NOTHING = 1e-9  # dollars: sums of what was set aside and given back come back to zero only almost
 _USUAL_WRITTEN = 512  # tokens of an answer, before any has come
 _USUAL_ANSWER = 2_048  # tokens reserved for an answer whose length nobody bounds
 
@@ -185,7 +186,7 @@ class Run:
         """Ask within the budget."""
         ledger, guess = self._ledger, self._guess(messages)
         while not ledger.reserve(guess):
-            if ledger.reserved <= 0:
+            if ledger.reserved < _NOTHING:
                 return Failure("budget")
             await asyncio.sleep(0.02)  # questions in flight are reckoned high: some of it may come back
         cost: float | None = None
@@ -242,9 +243,10 @@ class Run:
             tried += outcome.code != "http_429"
             if not outcome.again or tried > self._tries() or limited > 4 * self._max_retries:
                 return self._give_up(outcome)
-            if outcome.after is not None and not outcome.overload:
-                await asyncio.sleep(min(pacing.LONGEST_PAUSE, outcome.after))
-            elif outcome.after is None:  # after an overload the pace holds everybody
+            if outcome.after is not None and outcome.after >= _BACKOFF:
+                if not outcome.overload:  # after an overload the pace holds everybody
+                    await asyncio.sleep(min(pacing.LONGEST_PAUSE, outcome.after))
+            else:
                 backoff = min(_LONGEST_BACKOFF, _BACKOFF * 2.0 ** min(tried + limited - 1, 10))
                 await asyncio.sleep(backoff * random.uniform(0.5, 1.0))
 

@@ -209,9 +209,7 @@ class Line:
         from yarl import URL
 
         target = URL(url)
-        if (target.scheme, (target.host or "").lower(), target.port) != (
-            self._origin.scheme, self._origin.host, self._origin.port,
-        ):  # fmt: skip
+        if target.origin() != URL(self._origin.url).origin():  # both in one spelling, also of an IPv6 address
             raise EndpointError(f"a request was meant for another host than {self._origin}; nothing was sent")
         limits = aiohttp.ClientTimeout(total=None, sock_connect=self._connect_timeout, sock_read=read_timeout)
         try:

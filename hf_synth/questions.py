@@ -115,6 +115,10 @@ def check_sampling(sampling: Mapping[str, Any]) -> None:
     """
     if wrong := sorted(set(_OWN) & set(sampling)):
         raise LLMError(f"{', '.join(wrong)} cannot be given as a sampling parameter")
+    try:
+        json.dumps(dict(sampling))
+    except (TypeError, ValueError):
+        raise LLMError("sampling parameters are plain numbers, texts and lists") from None
 
 
 def deciding(model: str, sampling: Mapping[str, Any], schema: Mapping[str, Any] | None, scope: str) -> str:

@@ -171,15 +171,23 @@ class Facts:
         return self.label(points)
 
 
-# Words before a finding, in the same clause, that deny it.
+# Words before a finding, in the same clause, that deny it; and words behind it that do.
 _DENIED = re.compile(
-    r"\b(?:no|not|non|never|without|denies|denied|denying|negative for|free of|absent)\b[^.;:,\n]*$", re.I
+    r"(?:\b(?:no(?! longer)|not|non|never|without|denies|denied|denying|negative for|free of|absent)|n['\u2019]t)\b"
+    r"(?:(?!\b(?:but|however|although|though|yet|except|and (?:an?|the|was|is|has|had))\b)[^.;:,\n])*$",
+    re.IGNORECASE,
+)
+_DENIED_AFTER = re.compile(
+    r"(?:\w*\s*:\s*(?:none|no|not|never|absent)\b|[^.;:,\n]{0,25}?(?:\bnot|n['\u2019]t)(?: been)? "
+    r"(?:needed|required|indicated|placed|started|used|given|necessary)\b)",
+    re.IGNORECASE,
 )
 
 
 def _stated(pattern: str, text: str) -> bool:
     return any(
         not _DENIED.search(text[max(0, found.start() - 60) : found.start()])
+        and not _DENIED_AFTER.match(text[found.end() : found.end() + 60])
         for found in re.finditer(pattern, text, re.IGNORECASE)
     )
 

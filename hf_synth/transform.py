@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import weakref
 from collections.abc import Mapping
 from pathlib import Path
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
 
     from hf_synth.llm import LLM
 
+_LOG = logging.getLogger(__name__)
 _VERSION = 2  # bumped when the same state would give other rows
 _BATCH = 256  # gold rows whose answers are waited for together
 
@@ -163,6 +165,11 @@ class GenerateAndCorrect:
             chosen = (kept or rejected)[:1] if self._n == 1 else kept + rejected
             chosen[0] |= usage_of(answer)
             made += chosen
+        if failed := sum(answer.status == "error" for answer in answers):
+            _LOG.warning(
+                "%d of %d questions got no answer; `datasets` caches the rejects: map(..., load_from_cache_file=False) "
+                "asks them again, and only them", failed, len(answers),
+            )  # fmt: skip
         return self._corrected(made)
 
     def _corrected(self, rows: list[dict[str, Any]]) -> list[dict[str, Any]]:

@@ -290,12 +290,33 @@ def test_the_statements_of_facts_lead_to_their_label(name: str) -> None:
         ("Odynophagia, on a soft diet and Ensure.", 2), ("PEG placed last week for dysphagia.", 3),
         ("Not hospitalized, but only liquids go down: full liquids for a week.", 2),
         ("No soft foods needed. TPN was started.", 3),
+        ("Seen on the inpatient ward for cellulitis; eats ordinary meals without pain.", 0),
+        ("Was admitted for port placement last month. Swallowing is normal.", 0),
+        ("Hospital admission for nutrition was not needed. Ordinary meals.", 0),
+        ("Feeding tube: none. TPN: none. Eats ordinary meals.", 0), ("She doesn't need a feeding tube.", 0),
+        ("She isn't on a soft diet; supplements aren't needed.", 0),
+        ("He denies fever but a feeding tube was placed and TPN started.", 3),
+        ("She could no longer swallow and a PEG tube was placed.", 3),
     ],
 )  # fmt: skip
 def test_what_is_denied_is_not_stated(text: str, grade: int) -> None:
     facts = load_task("esophagitis:grade").facts
     assert facts is not None
     assert facts.found_in(text) == grade
+
+
+@pytest.mark.parametrize(
+    ("text", "label"),
+    [
+        ("Walks without a cane or walker; doesn't have an IV line. Hasn't fallen recently.", "low"),
+        ("Stage IV colon cancer. Walks unaided, furniture is arranged safely.", "low"),
+        ("She fell two weeks ago and has an IV line.", "high"), ("He fell last month. Walks alone.", "moderate"),
+    ],
+)  # fmt: skip
+def test_the_scale_is_read_off_a_note(text: str, label: str) -> None:
+    task = load_task("fall_risk:morse")
+    assert task.facts is not None
+    assert task.labels[task.facts.found_in(text)] == label
 
 
 def test_facts_are_checked_in_the_answer(tmp_path: Path) -> None:

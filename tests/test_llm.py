@@ -24,7 +24,7 @@ import pytest
 from llm_server import LLMServer, Said, content, serving
 
 from hf_synth import calls
-from hf_synth.endpoints import Attestation, Line, check_endpoint, guarded_transport, is_local, parse_origin
+from hf_synth.endpoints import Attestation, Line, LineError, check_endpoint, guarded_transport, is_local, parse_origin
 from hf_synth.errors import EndpointError, JournalError, LLMError
 from hf_synth.journal import Journal
 from hf_synth.llm import LLM, Answer
@@ -557,3 +557,51 @@ def test_the_journal_holds_no_prompt(tmp_path: Path) -> None:
 def test_making_an_llm_loads_nothing() -> None:
     code = "import sys; from hf_synth.llm import LLM; LLM('m'); assert not {'openai', 'aiohttp'} & set(sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_a_spent_budget_never_waits_for_crumbs(echo: LLMServer, tmp_path: Path) -> None:
+    """What is set aside and given back adds up to zero only almost; the last question must not wait for the rest."""
+    llm = make(echo, tmp_path, price=(1.0, 3.0), budget_usd=0.004, concurrency=8)
+    last: list[Answer] = []
+    for k in range(60):
+        last = llm.chat(ask(*("x" * (37 * i + k + 1) for i in range(7))), max_tokens=101)
+        if last[-1].status == "error":
+            break
+    assert last[-1].code == "budget"
+    assert llm.spent_usd <= 0.004
+
+
+def test_retry_after_0_is_no_invitation_to_a_storm(tmp_path: Path) -> None:
+    began: list[float] = []
+
+    def busy(request: dict[str, Any], _: int) -> Said:
+        began.append(time.monotonic())
+        early = began[-1] - began[0] < 0.3
+        return Said("busy", status=429, headers={"Retry-After": "0"}) if early else Said("ok")
+
+    with serving(busy) as server:
+        said = make(server, tmp_path, concurrency=16).chat(ask(*map(str, range(40))))
+        assert {a.status for a in said} == {"ok"}
+        assert len(server.requests) < 40 + 16 * 12
+
+
+@pytest.mark.parametrize("host", ["[0:0:0:0:0:0:0:1]", "LOCALHOST", "[::1]"])
+def test_one_address_in_another_spelling(host: str, tmp_path: Path) -> None:
+    from hf_synth.endpoints import Line
+
+    origin = parse_origin(f"http://{host}:9/v1")
+    line = Line(origin, None, connections=1, connect_timeout=1)
+
+    async def send() -> None:
+        try:
+            await line.send("GET", f"{origin.url}/models", {}, None, 1.0)
+        finally:
+            await line.close()
+
+    with pytest.raises(LineError):  # it gets as far as to connect
+        asyncio.run(send())
+
+
+def test_sampling_is_plain(echo: LLMServer, tmp_path: Path) -> None:
+    with pytest.raises(LLMError, match="plain numbers"):
+        make(echo, tmp_path).chat(ask("a"), temperature=object())
