@@ -61,9 +61,7 @@ PROMPT = Prompt(
 # What a grade follows from by CTCAE v5.0: the worst of these decides. The patterns check what a generator wrote.
 SEEN = r"(?:endoscop|esophagoscop|barium|imaging|scan|\bCT\b)[^.]{0,80}(?:erythema|thicken|change|inflam|edema)"
 SOFT = r"soft(?:er)?\b[^.]{0,20}(?:diet|food|meal)|puree|liquid diet|(?:full|only) liquids|blended|mashed|soups?\b"
-STAY = (
-    r"(?:hospitali[sz]|admitted|admission)[^.]{0,60}(?:because of it|esophag|swallow|phagia|dehydrat|nutriti|intake)"
-)
+STAY = r"(?:hospitali[sz]|admitted|admission)[^.]{0,60}(?:because of it|esophag|swallow|phagia|dehydrat|nutriti|intake)"
 TUBE = r"feeding tube|\bPEG\b|gastrostomy|nasogastric|\bNG tube|tube feed"
 FACTS = Facts(
     items=(
