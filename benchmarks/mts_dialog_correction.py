@@ -20,7 +20,7 @@ from datasets import Dataset
 from sklearn.metrics import f1_score
 
 from hf_synth.correction import METHODS
-from hf_synth.crossfit import linear_learner, text_features
+from hf_synth.frozen import linear_learner, text_features
 from hf_synth.gold import adopt, load_gold, subset
 from hf_synth.pipeline import correct_with_policy
 from hf_synth.report import markdown_table

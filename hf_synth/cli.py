@@ -7,6 +7,7 @@ An error is one sentence on stderr and exit code 1; no traceback, since one coul
 from __future__ import annotations
 
 import argparse
+import importlib
 import json
 import logging
 import os
@@ -16,7 +17,7 @@ from pathlib import Path
 
 from hf_synth.errors import HfSynthError
 
-METHODS = ("auto", "none", "argmax", "agree", "clean_drop", "posterior")
+METHODS = ("auto", "none", "argmax", "threshold", "agree", "clean_drop", "posterior", "weight", "ensemble")
 KINDS = ("single_label", "multi_label", "text2text")
 ACCESSES = ("open", "restricted", "credentialed")
 _TASK = 'a task ("mednli:pair", "esophagitis:presence"), a .py file, or a folder that `gold` wrote'
@@ -33,9 +34,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         # its matrices are too small to share: on two cores a second thread made training several times slower
         os.environ.setdefault("OMP_NUM_THREADS", "1")
     try:
-        from hf_synth import journal_verbs, verbs  # late, so that --help is quick
-
-        room = journal_verbs if args.verb.startswith("journal_") else verbs
+        room = importlib.import_module(f"hf_synth.{args.room}")  # late, so that --help is quick
         result = getattr(room, args.verb)(args)
     except HfSynthError as error:
         print(f"hf-synth: {error}", file=sys.stderr)
@@ -94,6 +93,7 @@ def _parser() -> argparse.ArgumentParser:
 
     def verb(name: str, help: str, *, task: bool = True) -> argparse.ArgumentParser:
         made = verbs.add_parser(name, parents=[shared], help=help, description=help[0].upper() + help[1:] + ".")
+        made.set_defaults(room="verbs")  # the module that holds the verb's function
         if task:
             made.add_argument("task", metavar="TASK", help=_TASK)
         return made
@@ -187,7 +187,7 @@ def _parser() -> argparse.ArgumentParser:
     serve = hub.add_subparsers(dest="hub_verb", required=True, metavar="VERB").add_parser(
         "serve", parents=[shared], help="serve the Hub until interrupted"
     )
-    serve.set_defaults(verb="hub_serve")
+    serve.set_defaults(verb="hub_serve", room="verbs")
     serve.add_argument("--root", type=Path, required=True, metavar="DIR", help="folder that holds the repositories")
     serve.add_argument("--port", type=int, default=8090)
     serve.add_argument("--host", default="127.0.0.1", help="address to listen on (default: this machine only)")
@@ -199,7 +199,7 @@ def _journal_options(parser: argparse.ArgumentParser, shared: argparse.ArgumentP
 
     def verb(name: str, help: str) -> argparse.ArgumentParser:
         made = verbs.add_parser(name, parents=[shared], help=help, description=help[0].upper() + help[1:] + ".")
-        made.set_defaults(verb=f"journal_{name}")
+        made.set_defaults(verb=f"journal_{name}", room="journal_verbs")
         made.add_argument("path", type=Path, metavar="PATH", help="a journal, or a folder with .hf_synth/ in it")
         return made
 

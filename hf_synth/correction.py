@@ -20,13 +20,22 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from hf_synth.calibration import (
+    calibration_error,
+    checked,
+    conformal_level,
+    conformal_sets,
+    temperature,
+    tempered,
+)
 from hf_synth.errors import ColumnError, TaskError
+from hf_synth.noise import em_noise, estimate_noise, label_issues
 
-METHODS = ("none", "argmax", "agree", "clean_drop", "posterior")
-_PRIOR_RIGHT = 0.7  # share of right labels expected of a generator before anything is seen
-_EM_ROUNDS = 200  # at most
+METHODS = ("none", "argmax", "threshold", "agree", "clean_drop", "posterior", "weight", "ensemble")
+RELABELS = ("argmax", "threshold")  # by the corrector's word alone
+OF_BOTH = ("clean_drop", "posterior", "weight", "ensemble")  # by models that learn from synthetic rows as well
 _SHARPER = 2.0  # models trained on half of the rows and soft targets are less sure than they should be
-_PRIOR_ROWS = 10.0  # rows a label that this expectation weighs
+_LEAST = 0.01  # weight of a row whose label nobody believes
 
 Ints = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float64]
@@ -44,6 +53,9 @@ class Policy:
         noise: estimated P(llm_label | truth), K x K, a row a true label.
         confusion: measured P(corrector's label | truth) on held-out gold, K x K; flat for labels that gold lacks.
         unseen: labels that gold lacks: the corrector has no opinion on them, and they are left alone.
+        threshold: "threshold" takes the corrector's label from this probability on.
+        level: a label belongs to a row's conformal set from this probability on; 0 asks for no set. "argmax",
+            "threshold" and "agree" leave a row alone whose set holds not just one label.
         figures: what was measured or estimated.
         warnings: what a reader must know.
     """
@@ -54,6 +66,8 @@ class Policy:
     noise: Matrix = ()
     confusion: Matrix = ()
     unseen: tuple[int, ...] = ()
+    threshold: float = 0.0
+    level: float = 0.0
     figures: Mapping[str, Any] = field(default_factory=dict)
     warnings: tuple[str, ...] = ()
 
@@ -122,6 +136,7 @@ def fit(
     gold_probs: npt.ArrayLike,
     audited: Mapping[int, int] | None = None,
     calibrate: bool = True,
+    coverage: float | None = None,
 ) -> Policy:
     """Fit a policy on synthetic rows and held-out gold.
 
@@ -134,13 +149,15 @@ def fit(
         audited: true labels of synthetic rows that a person checked, by position.
         calibrate: for the opinion of one model that never saw the rows: bring it to the temperature that held-out gold
             suggests, and estimate the noise by EM. False for cross-fitted models that were trained on such rows.
+        coverage: share of gold rows whose conformal set must hold the truth; rows whose set holds several labels are
+            left as they are by "argmax", "threshold" and "agree". None asks for no set.
 
     Raises:
         ColumnError: shapes or values do not fit.
         TaskError: unknown method.
     """
-    meant, probs = _checked(llm_label, pred_probs, "synthetic")
-    truth, held_out = _checked(gold_label, gold_probs, "gold")
+    meant, probs = checked(llm_label, pred_probs, "synthetic")
+    truth, held_out = checked(gold_label, gold_probs, "gold")
     k = probs.shape[1]
     if held_out.shape[1] != k or not len(truth):
         raise ColumnError(f"gold needs rows with probabilities over the same {k} labels")
@@ -150,117 +167,28 @@ def fit(
     estimate = em_noise if calibrate else estimate_noise
     noise = estimate(meant, tempered(probs, heat), audited)
     policy = Policy(method, k, heat, _matrix(noise), _matrix(_confusion(truth, held_out)), unseen)
-    belief = _belief(policy, meant, probs)
-    figures = _figures(meant, truth, held_out, belief, audited)
-    return dataclasses.replace(policy, figures=figures, warnings=_warnings(figures, unseen))
+    figures = _figures(meant, truth, held_out, _belief(policy, meant, probs), audited)
+    calm = tempered(held_out, heat)
+    return dataclasses.replace(
+        policy,
+        threshold=_threshold(truth, calm, _generator(figures)),
+        level=0.0 if coverage is None else conformal_level(truth, calm, coverage),
+        figures=figures if coverage is None else {**figures, "conformal_coverage_asked": coverage},
+        warnings=_warnings(figures, unseen),
+    )
 
 
-def estimate_noise(llm_label: Ints, probs: Floats, audited: Mapping[int, int] | None = None) -> Floats:
-    """Estimate P(llm_label | truth), (K, K): the labels given, counted over what models believe of the rows.
+def _threshold(truth: Ints, probs: Floats, generator: float) -> float:
+    """Find the least probability from which on the corrector is right on gold at least as often as the generator.
 
-    Args:
-        probs: from models that saw neither the row nor its label, (N, K); else the estimate would only repeat itself.
-        audited: true labels by position, which stand in the place of beliefs.
+    Above 1 where there is none: then every label stays.
     """
-    k = probs.shape[1]
-    belief = probs.copy()
-    for row, label in (audited or {}).items():
-        belief[row] = np.eye(k)[label]
-    counts = belief.T @ _one_hot(llm_label, k) + _PRIOR_ROWS * _expected(k)
-    return np.asarray(counts / counts.sum(1, keepdims=True))
-
-
-def em_noise(llm_label: Ints, probs: Floats, audited: Mapping[int, int] | None = None) -> Floats:
-    """Estimate P(llm_label | truth), (K, K), by EM over calibrated opinions of a model that never saw such rows.
-
-    Both opinions on a row say what the truth may be, and the truths say how the generator errs (Dawid and Skene, 1979).
-    """
-    k = probs.shape[1]
-    given, start = _one_hot(llm_label, k), _expected(k)
-    meant, known = np.maximum(llm_label, 0), (llm_label >= 0)[:, None]
-    noise = start
-    for _ in range(_EM_ROUNDS):
-        belief = probs * np.where(known, noise[:, meant].T, 1.0)
-        belief /= np.maximum(belief.sum(1, keepdims=True), 1e-300)
-        for row, label in (audited or {}).items():
-            belief[row] = np.eye(k)[label]
-        counts = belief.T @ given + _PRIOR_ROWS * start
-        moved = counts / counts.sum(1, keepdims=True)
-        change, noise = float(np.abs(moved - noise).max()), moved
-        if change < 1e-6:
-            break
-    return np.asarray(noise)
-
-
-def confident_noise(llm_label: Ints, probs: Floats) -> Floats:
-    """Estimate P(llm_label | truth), (K, K), from models that were themselves trained on the noisy labels.
-
-    Their probabilities are the noisy labels' own; only where one is above its average among the rows given that label
-    is it taken for the truth (the confident joint of Northcutt et al., 2021).
-    """
-    k = probs.shape[1]
-    guess = _confident(llm_label, probs)
-    counts = _PRIOR_ROWS * _expected(k)
-    rows = (guess >= 0) & (llm_label >= 0)
-    np.add.at(counts, (guess[rows], llm_label[rows]), 1.0)
-    return np.asarray(counts / counts.sum(1, keepdims=True))
-
-
-def denoise(probs: Floats, noise: Floats, rounds: int = 30) -> Floats:
-    """Turn P(llm_label | text) into P(truth | text), (N, K), given P(llm_label | truth).
-
-    The probabilities of the noisy label are a mixture of the noise matrix's rows; the weights are found by
-    Richardson-Lucy steps, which keep them positive.
-    """
-    found = probs.copy()
-    for _ in range(rounds):
-        found = found * ((probs / np.maximum(found @ noise, 1e-9)) @ noise.T)
-        found /= np.maximum(found.sum(1, keepdims=True), 1e-300)
-    return found
-
-
-def _one_hot(labels: Ints, k: int) -> Floats:
-    given = np.zeros((len(labels), k))
-    known = np.flatnonzero(labels >= 0)
-    given[known, labels[known]] = 1.0
-    return given
-
-
-def _expected(k: int) -> Floats:
-    return np.asarray(_PRIOR_RIGHT * np.eye(k) + (1 - _PRIOR_RIGHT) / k)
-
-
-def _confident(given: Ints, probs: Floats) -> Ints:
-    """Give each row's label where a model is sure of one, -1 elsewhere, (N,)."""
-    k = probs.shape[1]
-    thresholds = np.array([probs[given == c, c].mean() if (given == c).any() else np.inf for c in range(k)])
-    sure = probs >= thresholds - 1e-9
-    return np.where(sure.any(1), np.where(sure, probs, -1.0).argmax(1), -1)
-
-
-def temperature(labels: npt.ArrayLike, probs: npt.ArrayLike) -> float:
-    """Find the one temperature that makes held-out probabilities most likely, drawn towards 1 when rows are few."""
-    truth, held_out = _checked(labels, probs, "gold")
-    rows = truth >= 0
-    if not rows.any():
-        return 1.0
-    grid = np.geomspace(0.25, 8.0, 61)
-    logs = np.log(np.maximum(held_out[rows], 1e-12))
-    loss = []
-    for heat in grid:
-        scaled = logs / heat
-        top = scaled.max(1, keepdims=True)
-        normal = top[:, 0] + np.log(np.exp(scaled - top).sum(1))
-        said = scaled[np.arange(len(scaled)), truth[rows]]
-        loss.append(float((normal - said).sum() + 2.0 * np.log(heat) ** 2))
-    return float(grid[int(np.argmin(loss))])
-
-
-def tempered(probs: Floats, heat: float) -> Floats:
-    """Raise probabilities to 1 / temperature, (N, K)."""
-    logs = np.log(np.maximum(probs, 1e-12)) / heat
-    raised = np.exp(logs - logs.max(1, keepdims=True))
-    return np.asarray(raised / raised.sum(1, keepdims=True))
+    known = truth >= 0
+    sure, right = probs[known].max(1), probs[known].argmax(1) == truth[known]
+    order = np.argsort(-sure, kind="stable")
+    precision = np.cumsum(right[order]) / np.arange(1, len(order) + 1)
+    enough = np.flatnonzero(precision >= generator)
+    return round(float(sure[order][enough[-1]]), 6) if len(enough) else 2.0
 
 
 def _figures(
@@ -270,12 +198,16 @@ def _figures(
     right = held_out[known].argmax(1) == truth[known]
     said = np.flatnonzero(meant >= 0)
     estimated = float(belief[said, meant[said]].mean()) if len(said) else float("nan")
+    heat = temperature(truth, held_out)
     figures: dict[str, Any] = {
         "gold_rows": int(known.sum()),
         "corrector_accuracy_on_held_out_gold": round(float(right.mean()), 4),
         "corrector_balanced_accuracy_on_held_out_gold": round(
             float(np.mean([right[truth[known] == c].mean() for c in np.unique(truth[known])])), 4
         ),
+        "corrector_ece_on_held_out_gold": round(calibration_error(truth, held_out), 4),
+        "corrector_temperature": round(heat, 4),
+        "corrector_ece_after_temperature": round(calibration_error(truth, tempered(held_out, heat)), 4),
         "generator_accuracy_estimated": round(estimated, 4),
         "generator_accuracy_assumes": "corrector and generator err independently given the truth",
         "synthetic_rows": len(meant),
@@ -288,6 +220,20 @@ def _figures(
     return figures
 
 
+def _generator(figures: Mapping[str, Any]) -> float:
+    """Give how often the generator is right: as a person found it, else as estimated."""
+    return float(figures.get("generator_accuracy_audited", figures["generator_accuracy_estimated"]))
+
+
+def weaker(figures: Mapping[str, Any]) -> bool:
+    """Tell whether the corrector is the weaker one: then its word alone must not replace a label.
+
+    Args:
+        figures: of a policy.
+    """
+    return bool(figures["corrector_balanced_accuracy_on_held_out_gold"] < _generator(figures))
+
+
 def _wilson(hits: int, n: int) -> tuple[float, float]:
     """Give Wilson's 95% interval of a share."""
     z = 1.959964
@@ -298,8 +244,7 @@ def _wilson(hits: int, n: int) -> tuple[float, float]:
 
 def _warnings(figures: Mapping[str, Any], unseen: Sequence[int]) -> tuple[str, ...]:
     said = []
-    generator = figures.get("generator_accuracy_audited", figures["generator_accuracy_estimated"])
-    if figures["corrector_balanced_accuracy_on_held_out_gold"] < generator:
+    if weaker(figures):
         said.append("the corrector looks weaker than the generator: replacing labels by its own would make them worse")
     if figures["gold_rows"] < 100:
         said.append(f"{figures['gold_rows']} gold rows are few: the noise matrix leans on its prior")
@@ -322,36 +267,75 @@ def apply(policy: Policy, llm_label: npt.ArrayLike, pred_probs: npt.ArrayLike) -
     Raises:
         ColumnError: shapes or values do not fit.
     """
-    meant, probs = _checked(llm_label, pred_probs, "synthetic")
+    meant, probs = checked(llm_label, pred_probs, "synthetic")
     if probs.shape[1] != policy.n_labels:
         raise ColumnError(f"the policy is for {policy.n_labels} labels, the probabilities have {probs.shape[1]}")
-    belief = _belief(policy, meant, probs)
-    label, dropped, agrees, other = meant.copy(), np.zeros(len(meant), bool), "abstained", "abstained"
-    if policy.method == "none":
-        agrees = "as_generated"
-        belief = np.eye(policy.n_labels)[np.maximum(meant, 0)]
-    elif policy.method == "argmax":
-        label, agrees, other = probs.argmax(1), "agrees", "argmax"
-        belief = probs
-    elif policy.method == "agree":
-        dropped, agrees, other = probs.argmax(1) != meant, "agrees", "disagrees"
-        belief = np.eye(policy.n_labels)[np.maximum(meant, 0)]
-    elif policy.method == "clean_drop":
-        dropped, agrees, other = label_issues(meant, probs), "abstained", "label_issue"
-        belief = np.eye(policy.n_labels)[np.maximum(meant, 0)]
-    else:
-        label, agrees, other = belief.argmax(1), "posterior_agrees", "posterior"
-        belief = belief**_SHARPER
-    alone = _protected(policy, meant, belief, (label != meant) | dropped)
-    label[alone], dropped[alone] = meant[alone], False
-    belief[alone] = np.eye(policy.n_labels)[meant[alone]]
-    label = np.where(label < 0, belief.argmax(1), label)
+    label, targets, agrees, other = _decided(policy, meant, probs)
+    leaving = (label != meant) | (targets.sum(1) == 0)
+    alone = _protected(policy, meant, _belief(policy, meant, probs), leaving)
+    if policy.level and policy.method in (*RELABELS, "agree"):
+        alone |= (
+            leaving & (meant >= 0) & (conformal_sets(tempered(probs, policy.temperature), policy.level).sum(1) != 1)
+        )
+    label[alone] = meant[alone]
+    targets[alone] = np.eye(policy.n_labels)[meant[alone]]
+    weight = targets.sum(1)
+    dropped = weight == 0
     same = (label == meant) & ~dropped
     status = np.where(dropped, "dropped", np.where(same, "kept", "relabelled"))
     reason = np.where(alone, "abstained", np.where(same, agrees, other))
-    belief = belief / belief.sum(1, keepdims=True)
+    targets[dropped] = np.eye(policy.n_labels)[label[dropped]]
+    belief = targets / targets.sum(1, keepdims=True)
     confidence = belief[np.arange(len(label)), label] if len(label) else np.zeros(0)
-    return Corrected(label, belief, confidence, np.where(dropped, 0.0, 1.0), status, reason)
+    return Corrected(label, belief, confidence, weight, status, reason)
+
+
+def _decided(policy: Policy, meant: Ints, probs: Floats) -> tuple[Ints, Floats, Any, str]:
+    """Give labels (N,), training targets (N, K) whose sum is a row's weight, and why a row stays or not."""
+    method, rows = policy.method, np.arange(len(meant))
+    belief = _belief(policy, meant, probs)
+    given = np.where(meant >= 0, meant, belief.argmax(1))  # a row without a label gets the likeliest one
+    as_given = np.eye(policy.n_labels)[given]
+    if method == "none":
+        return given, as_given, "as_generated", "posterior"
+    if method == "argmax":
+        return probs.argmax(1), probs.copy(), "agrees", "argmax"
+    if method == "threshold":
+        calm = tempered(probs, policy.temperature)
+        taken = calm.max(1) >= policy.threshold
+        label = np.where(taken, probs.argmax(1), given)
+        return label, np.eye(policy.n_labels)[label], np.where(taken, "agrees", "abstained"), "argmax"
+    if method == "agree":
+        return given, as_given * (probs.argmax(1) == given)[:, None], "agrees", "disagrees"
+    if method == "clean_drop":
+        issues = label_issues(given, probs) if len(given) else np.zeros(0, bool)
+        return given, as_given * ~issues[:, None], "abstained", "label_issue"
+    sharp = belief**_SHARPER
+    sharp /= sharp.sum(1, keepdims=True)
+    weighted = as_given * np.maximum(belief[rows, given], _LEAST)[:, None]
+    if method == "weight":
+        return given, weighted, "weighted", "posterior"
+    if method == "ensemble":
+        sharp = (sharp + weighted) / 2
+    return sharp.argmax(1), sharp, "posterior_agrees", "posterior"
+
+
+def settle(done: Corrected, llm_label: npt.ArrayLike, audited: Mapping[int, int]) -> Corrected:
+    """Give audited rows the label that a person gave them, with weight 1.
+
+    Args:
+        llm_label: what the generator meant, (N,).
+        audited: true labels by position.
+    """
+    if not audited:
+        return done
+    at, truth = np.array(list(audited), dtype=np.int64), np.array(list(audited.values()), dtype=np.int64)
+    label, probs = done.label.copy(), done.probs.copy()
+    confidence, weight = done.confidence.copy(), done.weight.copy()
+    status, reason = done.status.astype(object), done.reason.astype(object)
+    label[at], probs[at], confidence[at], weight[at] = truth, np.eye(probs.shape[1])[truth], 1.0, 1.0
+    status[at], reason[at] = np.where(np.asarray(llm_label)[at] == truth, "kept", "relabelled"), "audited"
+    return Corrected(label, probs, confidence, weight, status.astype(str), reason.astype(str))
 
 
 def _protected(policy: Policy, meant: Ints, belief: Floats, leaving: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
@@ -365,7 +349,7 @@ def _protected(policy: Policy, meant: Ints, belief: Floats, leaving: npt.NDArray
         return alone
     for label in policy.unseen:
         rows = np.flatnonzero(meant == label)
-        if policy.method in ("posterior", "clean_drop"):
+        if policy.method in OF_BOTH:
             needed = -(-len(rows) // 5) - int((~leaving[rows]).sum())
             rows = rows[leaving[rows]]
             rows = rows[np.argsort(-belief[rows, label], kind="stable")[: max(0, needed)]]
@@ -381,114 +365,6 @@ def _belief(policy: Policy, meant: Ints, probs: Floats) -> Floats:
     heard = np.where((meant >= 0)[:, None], noise[:, np.maximum(meant, 0)].T, 1.0)
     joined = tempered(probs, policy.temperature) * heard
     return np.asarray(joined / np.maximum(joined.sum(1, keepdims=True), 1e-300))
-
-
-def label_issues(labels: npt.ArrayLike, pred_probs: npt.ArrayLike) -> npt.NDArray[np.bool_]:
-    """Find labels that are likely wrong by confident learning, pruned by noise rate (Northcutt et al., 2021).
-
-    Args:
-        labels: given labels, (N,).
-        pred_probs: out-of-sample probabilities, (N, K).
-
-    Returns:
-        True where the label is held for wrong, (N,). A label keeps at least one row.
-    """
-    given, probs = _checked(labels, pred_probs, "synthetic")
-    n, k = probs.shape
-    issues = np.zeros(n, bool)
-    present = [c for c in range(k) if (given == c).any()]
-    if not present:
-        return issues
-    guess = _confident(given, probs)
-    for c in present:
-        rows = np.flatnonzero(given == c)
-        counted = np.bincount(guess[rows][guess[rows] >= 0], minlength=k).astype(float)
-        if counted.sum() == 0:
-            continue
-        wanted = np.round(counted * len(rows) / counted.sum()).astype(int)  # calibrated to the size of the class
-        bad: set[int] = set()
-        for other in range(k):
-            if other != c and wanted[other]:
-                margin = probs[rows, other] - probs[rows, c]
-                bad |= set(rows[np.argsort(-margin, kind="stable")[: wanted[other]]].tolist())
-        if len(bad) == len(rows):
-            bad.discard(int(rows[probs[rows, c].argmax()]))
-        issues[list(bad)] = True
-    return issues
-
-
-# --- choosing -------------------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class Choice:
-    """Which method was chosen, and on what grounds.
-
-    Args:
-        method: the chosen one.
-        scores: for each method its score on held-out gold: the mean of accuracy and balanced accuracy of a linear head.
-        behind: for each method how far it lies behind the chosen one, and the standard error of that difference.
-        why: a sentence.
-    """
-
-    method: str
-    scores: Mapping[str, float]
-    behind: Mapping[str, tuple[float, float]]
-    why: str
-
-
-def choose(hits: Mapping[str, npt.ArrayLike], gold_label: npt.ArrayLike, *, prefer: Sequence[str]) -> Choice:
-    """Choose a method by how a linear head trained on its rows does on held-out gold.
-
-    The preferred method stands unless another is better by more than one standard error of the paired difference; a
-    choice among noise would only add noise.
-
-    Args:
-        hits: for each method, whether the head was right on each gold row, (M,), each row held out once or oftener
-            (then a mean).
-        gold_label: labels of those rows, (M,).
-        prefer: methods in order of robustness.
-    """
-    truth = np.asarray(gold_label)
-    counts = np.bincount(truth)
-    seen = int((counts > 0).sum())
-    row_weight = 0.5 + 0.5 * len(truth) / (seen * counts[truth])
-    worth = {m: np.asarray(h, float) * row_weight for m, h in hits.items()}
-    scores = {m: float(w.mean()) for m, w in worth.items()}
-    order = [m for m in prefer if m in worth]
-    chosen = order[0]
-    for method in order[1:]:
-        gain = worth[method] - worth[chosen]
-        if gain.mean() > gain.std(ddof=1) / np.sqrt(len(gain)):
-            chosen = method
-    behind = {}
-    for method in order:
-        gap = worth[chosen] - worth[method]
-        behind[method] = (round(float(gap.mean()), 4), round(float(gap.std(ddof=1) / np.sqrt(len(gap))), 4))
-    best = max(scores, key=lambda m: scores[m])
-    why = f"{chosen} scores {scores[chosen]:.3f} on {len(truth)} held-out gold rows" + (
-        "" if best == chosen else f"; {best} scores {scores[best]:.3f}, not clearly better"
-    )
-    return Choice(chosen, {m: round(s, 4) for m, s in scores.items()}, behind, why)
-
-
-# --- checking -------------------------------------------------------------------------------------------------------
-
-
-def _checked(labels: npt.ArrayLike, probs: npt.ArrayLike, what: str) -> tuple[Ints, Floats]:
-    given, table = np.asarray(labels), np.asarray(probs, dtype=np.float64)
-    if table.ndim != 2 or table.shape[1] < 2:
-        raise ColumnError(f"{what}: probabilities must have shape (rows, labels), not {table.shape}")
-    if given.shape != (len(table),):
-        raise ColumnError(f"{what}: {len(given)} labels for {len(table)} rows of probabilities")
-    if len(given) and not np.issubdtype(given.dtype, np.integer):
-        raise ColumnError(f"{what}: labels must be indices, -1 where there is none")
-    given = given.astype(np.int64)
-    if len(given) and (given.min() < -1 or given.max() >= table.shape[1]):
-        raise ColumnError(f"{what}: a label is outside 0..{table.shape[1] - 1}")
-    if not np.isfinite(table).all() or (table < 0).any() or not np.allclose(table.sum(1), 1.0, atol=1e-3):
-        raise ColumnError(f"{what}: probabilities of a row must be 0 or more and sum to 1")
-    return given, table
 
 
 def _confusion(truth: Ints, probs: Floats) -> Floats:

@@ -17,9 +17,10 @@ import numpy as np
 import numpy.typing as npt
 
 from hf_synth.augmentation import augment
-from hf_synth.correction import METHODS, Corrected, Policy, apply, fit
-from hf_synth.crossfit import Ints, Learn, Predict, Rows, choose_method, decide, linear_learner, shift, text_features
+from hf_synth.correction import METHODS, RELABELS, Corrected, Policy, apply, fit, settle
+from hf_synth.crossfit import Ints, Learn, Predict, Rows, choose_method, decide
 from hf_synth.errors import ColumnError, OverlapError, TaskError
+from hf_synth.frozen import linear_learner, shift, text_features
 from hf_synth.gold import adopt
 from hf_synth.modeling import model_facts, predict_proba
 from hf_synth.rows import label_indices, label_matrix, target_texts
@@ -139,9 +140,9 @@ def correct_with_policy(
             method, llm_label=known.meant, pred_probs=said, gold_label=known.truth, gold_probs=held_out,
             audited=known.audited,
         )  # fmt: skip
-        done = apply(policy, known.meant, said)
+        done = settle(apply(policy, known.meant, said), known.meant, known.audited)
     policy = replace(policy, figures={**policy.figures, **told})
-    if policy.method in ("argmax", "posterior"):
+    if policy.method in (*RELABELS, "posterior", "ensemble"):
         for line in policy.warnings:
             _LOG.warning("correction: %s", line)
     access = strictest(task.access, access_of(everything), access_of(gold))
@@ -194,11 +195,13 @@ def _encoder_learner(task: Task, gold: Dataset, rows: Dataset, fit_rows: Fit, se
         if len(rows_at):
             chosen = rows.select(rows_at)
             n = len(rows_at)
+            weight = targets.sum(1)
+            probs = targets / weight[:, None]
             soft = Corrected(
                 targets.argmax(1),
-                targets,
-                targets.max(1),
-                np.ones(n),
+                probs,
+                probs.max(1),
+                weight,
                 np.array(["kept"] * n),
                 np.array(["posterior"] * n),
             )

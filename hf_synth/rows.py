@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from hf_synth.errors import ColumnError, TaskError
-from hf_synth.task import Task, check_columns, label_names
+from hf_synth.task import JUDGED, Task, check_columns, label_names
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -66,6 +66,31 @@ def label_matrix(task: Task, dataset: Dataset, column: str | None = None) -> Flo
     return matrix
 
 
+def judged_mask(task: Task, dataset: Dataset) -> Floats:
+    """Tell which labels of a multi_label dataset somebody judged, 1 or 0, shape (N, K): all where `judged` is not told.
+
+    Raises:
+        ColumnError: a judged label is not the task's, or a label is present that was not judged; names the row.
+    """
+    mask = np.ones((len(dataset), len(task.labels)), dtype=np.float32)
+    if JUDGED not in dataset.column_names:
+        return mask
+    names = {name: i for i, name in enumerate(task.labels)}
+    typed = label_names(dataset.features[JUDGED]) is not None
+    there = label_matrix(task, dataset)
+    for row, values in enumerate(dataset[JUDGED]):
+        if values is None:
+            continue
+        at = [names.get(v, -1) if isinstance(v, str) and not typed else v for v in values]
+        if not all(isinstance(i, int) and 0 <= i < len(task.labels) for i in at):
+            raise ColumnError(f"row {row}: column {JUDGED!r} is none of the task's labels {list(task.labels)}")
+        mask[row] = 0
+        mask[row, at] = 1
+        if (there[row] > mask[row]).any():
+            raise ColumnError(f"row {row}: a label is present that column {JUDGED!r} does not name")
+    return mask
+
+
 def target_texts(task: Task, dataset: Dataset) -> list[str]:
     """Read the target texts of a text2text dataset.
 
@@ -102,7 +127,8 @@ def usable_rows(dataset: Dataset) -> Dataset:
 def soft_labels(task: Task, rows: Dataset) -> Floats:
     """Give what each row is trained on, shape (N, K): probabilities over the labels times the row's weight.
 
-    For a multi_label task shape is (N, 2K): the weight of each label's presence, then of each label's absence.
+    For a multi_label task shape is (N, 2K): the weight of each label's presence, then of each label's absence; both are
+    0 for a label that nobody judged.
     A gold row, and a row without `label_probs` or without a status, is as certain as its labels.
 
     Raises:
@@ -122,7 +148,7 @@ def soft_labels(task: Task, rows: Dataset) -> Floats:
             raise ColumnError(f"row {i}: 'label_probs' are not {k} probabilities{'' if several else ' that sum to 1'}")
         targets[i] = p if several else p / p.sum()
     if several:
-        targets = np.hstack([targets, 1 - targets])
+        targets = np.hstack([targets, 1 - targets]) * np.tile(judged_mask(task, rows), 2)
     return targets * row_weights(rows)[:, None]
 
 

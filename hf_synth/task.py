@@ -15,6 +15,8 @@ columns are the only thing that stages share.
     label_status, reason          kept | relabelled | dropped | rejected, and why (REASONS)
     label_probs, label_confidence, weight
                                   posterior over the labels, its maximum, the training weight; added by correction
+    judged                        multi_label gold only, optional: the labels that somebody judged, present or not;
+                                  absent or null means all of them. What was not judged counts neither way
 
 Nothing here loads torch, openai or transformers; `datasets` is loaded when features are first asked for.
 """
@@ -52,6 +54,8 @@ REASONS: dict[str, str] = {
     "agrees": "corrector and generator agree",
     "abstained": "the policy left the generator's label alone",
     "posterior_agrees": "generator and corrector together favour the generator's label",
+    "weighted": "the generator's label stays, and counts as much as it is believed",
+    "audited": "a person looked at the row and gave the label",
     # relabelled
     "argmax": "replaced by the corrector's most probable label",
     "posterior": "generator and corrector together favour another label",
@@ -83,6 +87,7 @@ PROVENANCE_COLUMNS = (
 )  # fmt: skip
 SYNTHETIC_COLUMNS = (*GOLD_COLUMNS, *PROVENANCE_COLUMNS, "llm_label", "label_status", "reason")
 CORRECTION_COLUMNS = ("label_probs", "label_confidence", "weight")
+JUDGED = "judged"
 
 _TABLE_SUFFIXES = ("csv", "tsv", "jsonl", "parquet")
 TABLES: dict[str, tuple[str, ...]] = {  # the files of a task that is read from a user's own tables
@@ -263,7 +268,7 @@ class Task:
         must(bool(self.text_columns), "needs at least one text column")
         own = (*self.text_columns, self.label_column)
         must(len(set(own)) == len(own), "text and label columns must differ from each other")
-        taken = {*SYNTHETIC_COLUMNS, *CORRECTION_COLUMNS} & set(own)
+        taken = {*SYNTHETIC_COLUMNS, *CORRECTION_COLUMNS, JUDGED} & set(own)
         must(not taken, f"columns {sorted(taken)} are reserved; rename them")
         if self.kind == "text2text":
             must(not self.labels, "a text2text task has no labels")

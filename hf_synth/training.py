@@ -37,7 +37,7 @@ from hf_synth.modeling import (
     weights_sha256,
     write_facts,
 )
-from hf_synth.rows import label_indices, label_matrix, pad, soft_labels, token_limit, tokenize, usable_rows
+from hf_synth.rows import judged_mask, label_indices, label_matrix, pad, soft_labels, token_limit, tokenize, usable_rows
 from hf_synth.task import Access, Task, access_of, row_digests, strictest
 from hf_synth.text2text import start_seq2seq, trainer_parts
 
@@ -267,7 +267,7 @@ def _truth(task: Task, rows: Dataset) -> Floats:
     """Give the labels of validation rows in the form of targets, whatever else stands in the rows."""
     if task.kind == "multi_label":
         there = label_matrix(task, rows)
-        return np.hstack([there, 1 - there])
+        return np.hstack([there, 1 - there]) * np.tile(judged_mask(task, rows), 2)
     return np.eye(len(task.labels), dtype=np.float32)[label_indices(task, rows)]
 
 

@@ -9,9 +9,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hf_synth.correction import METHODS, Policy, apply, choose, denoise, fit, label_issues, temperature
-from hf_synth.crossfit import Rows, choose_method, decide, folds, linear_learner, text_features
+from hf_synth.calibration import temperature
+from hf_synth.correction import METHODS, Policy, apply, fit
+from hf_synth.crossfit import Rows, choose, choose_method, decide, folds
 from hf_synth.errors import ColumnError, TaskError
+from hf_synth.frozen import linear_learner, text_features
+from hf_synth.noise import denoise, label_issues
 from hf_synth.task import REASONS, STATUSES
 
 

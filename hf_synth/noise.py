@@ -1,0 +1,137 @@
+"""The generator's errors: P(llm_label | truth), estimated from opinions, and which labels are likely wrong.
+
+numpy only. Labels are indices, -1 where there is none; `llm_label` is what the generator meant.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+import numpy.typing as npt
+
+from hf_synth.calibration import checked
+
+Ints = npt.NDArray[np.int64]
+Floats = npt.NDArray[np.float64]
+
+_PRIOR_RIGHT = 0.7  # share of right labels expected of a generator before anything is seen
+_PRIOR_ROWS = 10.0  # rows a label that this expectation weighs
+_EM_ROUNDS = 200  # at most
+
+
+def estimate_noise(llm_label: Ints, probs: Floats, audited: Mapping[int, int] | None = None) -> Floats:
+    """Estimate P(llm_label | truth), (K, K): the labels given, counted over what models believe of the rows.
+
+    Args:
+        probs: from models that saw neither the row nor its label, (N, K); else the estimate would only repeat itself.
+        audited: true labels by position, which stand in the place of beliefs.
+    """
+    k = probs.shape[1]
+    belief = probs.copy()
+    for row, label in (audited or {}).items():
+        belief[row] = np.eye(k)[label]
+    counts = belief.T @ _one_hot(llm_label, k) + _PRIOR_ROWS * _expected(k)
+    return np.asarray(counts / counts.sum(1, keepdims=True))
+
+
+def em_noise(llm_label: Ints, probs: Floats, audited: Mapping[int, int] | None = None) -> Floats:
+    """Estimate P(llm_label | truth), (K, K), by EM over calibrated opinions of a model that never saw such rows.
+
+    Both opinions on a row say what the truth may be, and the truths say how the generator errs (Dawid and Skene, 1979).
+    """
+    k = probs.shape[1]
+    given, start = _one_hot(llm_label, k), _expected(k)
+    meant, known = np.maximum(llm_label, 0), (llm_label >= 0)[:, None]
+    noise = start
+    for _ in range(_EM_ROUNDS):
+        belief = probs * np.where(known, noise[:, meant].T, 1.0)
+        belief /= np.maximum(belief.sum(1, keepdims=True), 1e-300)
+        for row, label in (audited or {}).items():
+            belief[row] = np.eye(k)[label]
+        counts = belief.T @ given + _PRIOR_ROWS * start
+        moved = counts / counts.sum(1, keepdims=True)
+        change, noise = float(np.abs(moved - noise).max()), moved
+        if change < 1e-6:
+            break
+    return np.asarray(noise)
+
+
+def confident_noise(llm_label: Ints, probs: Floats) -> Floats:
+    """Estimate P(llm_label | truth), (K, K), from models that were themselves trained on the noisy labels.
+
+    Their probabilities are the noisy labels' own; only where one is above its average among the rows given that label
+    is it taken for the truth (the confident joint of Northcutt et al., 2021).
+    """
+    k = probs.shape[1]
+    guess = _confident(llm_label, probs)
+    counts = _PRIOR_ROWS * _expected(k)
+    rows = (guess >= 0) & (llm_label >= 0)
+    np.add.at(counts, (guess[rows], llm_label[rows]), 1.0)
+    return np.asarray(counts / counts.sum(1, keepdims=True))
+
+
+def denoise(probs: Floats, noise: Floats, rounds: int = 30) -> Floats:
+    """Turn P(llm_label | text) into P(truth | text), (N, K), given P(llm_label | truth).
+
+    The probabilities of the noisy label are a mixture of the noise matrix's rows; the weights are found by
+    Richardson-Lucy steps, which keep them positive.
+    """
+    found = probs.copy()
+    for _ in range(rounds):
+        found = found * ((probs / np.maximum(found @ noise, 1e-9)) @ noise.T)
+        found /= np.maximum(found.sum(1, keepdims=True), 1e-300)
+    return found
+
+
+def _one_hot(labels: Ints, k: int) -> Floats:
+    given = np.zeros((len(labels), k))
+    known = np.flatnonzero(labels >= 0)
+    given[known, labels[known]] = 1.0
+    return given
+
+
+def _expected(k: int) -> Floats:
+    return np.asarray(_PRIOR_RIGHT * np.eye(k) + (1 - _PRIOR_RIGHT) / k)
+
+
+def _confident(given: Ints, probs: Floats) -> Ints:
+    """Give each row's label where a model is sure of one, -1 elsewhere, (N,)."""
+    k = probs.shape[1]
+    thresholds = np.array([probs[given == c, c].mean() if (given == c).any() else np.inf for c in range(k)])
+    sure = probs >= thresholds - 1e-9
+    return np.where(sure.any(1), np.where(sure, probs, -1.0).argmax(1), -1)
+
+
+def label_issues(labels: npt.ArrayLike, pred_probs: npt.ArrayLike) -> npt.NDArray[np.bool_]:
+    """Find labels that are likely wrong by confident learning, pruned by noise rate (Northcutt et al., 2021).
+
+    Args:
+        labels: given labels, (N,).
+        pred_probs: out-of-sample probabilities, (N, K).
+
+    Returns:
+        True where the label is held for wrong, (N,). A label keeps at least one row.
+    """
+    given, probs = checked(labels, pred_probs, "synthetic")
+    n, k = probs.shape
+    issues = np.zeros(n, bool)
+    present = [c for c in range(k) if (given == c).any()]
+    if not present:
+        return issues
+    guess = _confident(given, probs)
+    for c in present:
+        rows = np.flatnonzero(given == c)
+        counted = np.bincount(guess[rows][guess[rows] >= 0], minlength=k).astype(float)
+        if counted.sum() == 0:
+            continue
+        wanted = np.round(counted * len(rows) / counted.sum()).astype(int)  # calibrated to the size of the class
+        bad: set[int] = set()
+        for other in range(k):
+            if other != c and wanted[other]:
+                margin = probs[rows, other] - probs[rows, c]
+                bad |= set(rows[np.argsort(-margin, kind="stable")[: wanted[other]]].tolist())
+        if len(bad) == len(rows):
+            bad.discard(int(rows[probs[rows, c].argmax()]))
+        issues[list(bad)] = True
+    return issues
