@@ -14,12 +14,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from hf_synth.calibration import calibration_facts
 from hf_synth.errors import ColumnError, HfSynthError
-from hf_synth.metrics import MIN_ROWS, PATIENT_METRICS, PROBABILITY_METRICS, draws, interval
+from hf_synth.metrics import BINS, MIN_ROWS, PATIENT_METRICS, PROBABILITY_METRICS, draws
 from hf_synth.modeling import model_facts, predict_proba, weights_sha256
 from hf_synth.rows import judged_mask, label_indices, label_matrix, target_texts
 from hf_synth.scoring import RANKED, drawn_values, judge, label_metrics, label_parts, values_of
-from hf_synth.statistics import mcnemar
+from hf_synth.statistics import interval, mcnemar
 from hf_synth.task import Task, access_of, row_digests
 from hf_synth.text2text import generate_text
 
@@ -230,13 +231,15 @@ def score(
     values = values_of(found, np.ones((1, len(found.sums))))
     n_ranks = min(n_bootstrap, max(200, RANKED // max(1, found.ranked)))
     drawn = drawn_values(found, n_bootstrap, seed, n_ranks=n_ranks)
+    of_probabilities = task.kind == "single_label" and np.ndim(predicted) == 2
     fewer = {"n_ranks": n_ranks} if n_ranks < n_bootstrap and found.ranked else {}
     return Scores(
         task=task.full_name,
         n=len(labels),
         values={name: float(value[0]) for name, value in values.items()},
-        ci95={name: interval(many) for name, many in drawn.items()},
+        ci95={name: interval(many, len(found.sums)) for name, many in drawn.items()},
         bootstrap={"n": n_bootstrap, "seed": seed, **fewer},
+        calibration=calibration_facts(labels, predicted, found.more["groups"], bins=BINS) if of_probabilities else {},
         **found.more,
     )
 
@@ -272,4 +275,6 @@ def compare(a: Scores, b: Scores, metric: str = "macro_f1", *, n_bootstrap: int 
     drawn = np.vstack([counts @ np.hstack(both) for counts in draws(len(both[0]), n_bootstrap, seed)])
     drawn_a, drawn_b = (label_metrics(part, k, often, graded, calibrated=False)[metric] for part in np.hsplit(drawn, 2))
     right = (true == np.array(s.predictions) for s in (a, b))
-    return Difference(metric, a.values[metric] - b.values[metric], interval(drawn_a - drawn_b), a.n, mcnemar(*right))
+    return Difference(
+        metric, a.values[metric] - b.values[metric], interval(drawn_a - drawn_b, len(both[0])), a.n, mcnemar(*right)
+    )

@@ -59,12 +59,6 @@ def draws(n_groups: int, n_bootstrap: int, seed: int) -> Iterator[Array]:
         )
 
 
-def interval(drawn: Array) -> tuple[float, float]:
-    """Give the 95% interval of draws, by percentiles; draws in which the metric is undefined (nan) are left out."""
-    low, high = np.nanpercentile(drawn, [2.5, 97.5])
-    return float(low), float(high)
-
-
 # --- one label a row ------------------------------------------------------------------------------------------------
 
 

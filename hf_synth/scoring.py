@@ -12,10 +12,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from hf_synth.calibration import calibration_facts
 from hf_synth.errors import ColumnError
 from hf_synth.metrics import (
-    BINS,
     MIN_ROWS,
     PATIENT_METRICS,
     Values,
@@ -127,7 +125,6 @@ def _judge_labels(task: Task, predicted: Any, labels: Any, codes: Array, *, grou
     if probs is not None:
         sums = np.hstack([sums, gap_sums(true, probs, codes)])
         ranks = label_ranks(probs, has, np.ones_like(has), codes)
-        more["calibration"] = calibration_facts(true, probs, codes, bins=BINS)
 
     def of_sums(sums: Array) -> Values:
         return label_metrics(sums, k, often, graded, calibrated=probs is not None)

@@ -66,6 +66,24 @@ def holm(p_values: npt.ArrayLike) -> Floats:
     return found
 
 
+def interval(drawn: npt.ArrayLike, n_groups: int | None = None) -> tuple[float, float]:
+    """Give the 95% interval of bootstrap draws, by percentiles; undefined draws (nan) are left out.
+
+    Args:
+        drawn: (B,) draws of one statistic.
+        n_groups: how many independent groups were drawn from. Percentiles of few groups lie too close together; they
+            are then taken further out, as far as Student's t lies beyond the normal distribution and n - 1 is below n
+            (Hesterberg 2015, "expanded percentile interval"): of 20 groups at 1.6% and 98.4%.
+    """
+    below = 0.025
+    if n_groups is not None and n_groups > 1:
+        from scipy.special import ndtr, stdtrit
+
+        below = float(ndtr(math.sqrt(n_groups / (n_groups - 1)) * stdtrit(n_groups - 1, below)))
+    low, high = np.nanpercentile(np.asarray(drawn, float), [100 * below, 100 * (1 - below)])
+    return float(low), float(high)
+
+
 def nested_counts(levels: Sequence[Sequence[Any]], n_bootstrap: int = 2_000, seed: int = 0) -> Counts:
     """Draw rows that lie in nested groups, level by level, and count how often each row was drawn.
 
@@ -113,8 +131,7 @@ def hierarchical_bootstrap(
 ) -> Floats:
     """Draw the mean of values that lie in nested groups (see `nested_counts`).
 
-    The 2.5th and 97.5th percentile of the draws are the interval of the mean over other groups of the outermost level.
-    Percentiles of few groups are too narrow: of 5 by about the factor sqrt(4 / 5).
+    `interval` of the draws, told how many groups the outermost level has, is that of the mean over other such groups.
 
     Args:
         values: (N,) one value a row, or (N, C) several whose draws stay paired, e.g. one a strategy.

@@ -16,8 +16,9 @@ from sklearn import metrics as sk
 from hf_synth.errors import ColumnError, HfSynthError
 from hf_synth.evaluation import Scores, compare, score
 from hf_synth.metric_modules import METRICS, metric
-from hf_synth.metrics import TEXT_METRICS, draws, interval, label_ranks
+from hf_synth.metrics import TEXT_METRICS, draws, label_ranks
 from hf_synth.scoring import drawn_values, judge
+from hf_synth.statistics import interval
 from hf_synth.task import Task
 
 TASK = Task.from_columns("toy", text_columns="text", label_column="label", labels=list("abcd"), access="open")
@@ -153,7 +154,8 @@ def test_a_patient_has_the_worst_grade_of_their_notes() -> None:
 def test_intervals_of_clustered_rows_cover_at_their_rate() -> None:
     """300 simulated test sets of 80 patients whose 4 rows are alike: 95% intervals over patients hold the truth.
 
-    3 standard errors of the simulation are 3.8 points; intervals over rows, which take them for independent, fail.
+    3 standard errors of the simulation are 3.8 points, and percentiles of 80 patients fall short by about a point more;
+    intervals over rows, which take them for independent, fail.
     """
 
     def simulated(patients: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
@@ -171,12 +173,13 @@ def test_intervals_of_clustered_rows_cover_at_their_rate() -> None:
     for i in range(300):
         truth, probs = simulated(80, i)
         for what, groups in (("patients", np.arange(320) // 4), ("rows", None)):
-            drawn = drawn_values(judge(task, probs, truth, groups), 200, seed=i)
+            found = judge(task, probs, truth, groups)
+            drawn = drawn_values(found, 400, seed=i)
             for name in names:
-                low, high = interval(drawn[name])
+                low, high = interval(drawn[name], len(found.sums))
                 inside[what][name] += low < worth[name] < high
     for name in names:
-        assert 0.91 <= inside["patients"][name] / 300 <= 0.988, (name, inside)
+        assert 0.9 <= inside["patients"][name] / 300 <= 0.988, (name, inside)
         assert inside["rows"][name] / 300 < 0.85, (name, inside)
 
 

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hf_synth.errors import HfSynthError
-from hf_synth.statistics import gold_equivalence, hierarchical_bootstrap, holm, mcnemar, nested_counts
+from hf_synth.statistics import gold_equivalence, hierarchical_bootstrap, holm, interval, mcnemar, nested_counts
 
 
 def test_mcnemar_counts_only_rows_that_differ() -> None:
@@ -76,9 +76,17 @@ def test_nested_intervals_cover_the_mean_of_all_subsets() -> None:
     inside = 0
     for i in range(300):
         values = rng.normal(size=20)[subset] + rng.normal(size=60)
-        low, high = np.percentile(hierarchical_bootstrap(values, [subset, run], 400, seed=i), [2.5, 97.5])
+        low, high = interval(hierarchical_bootstrap(values, [subset, run], 400, seed=i), 20)
         inside += low < 0 < high
-    assert 0.91 <= inside / 300 <= 0.985  # 3 standard errors of the simulation; 20 subsets cost about a point
+    assert 0.912 <= inside / 300 <= 0.988  # 3 standard errors of the simulation
+
+
+def test_intervals_of_few_groups_reach_further() -> None:
+    draws = np.random.default_rng(0).normal(size=100_000)
+    assert interval(draws) == pytest.approx((-1.96, 1.96), abs=0.05)
+    assert interval(draws, 10_000) == pytest.approx((-1.96, 1.96), abs=0.05)
+    assert interval(draws, 5)[1] == pytest.approx(2.776 * (5 / 4) ** 0.5, abs=0.15)  # t of 4 degrees of freedom
+    assert interval([1.0, float("nan"), 1.0], 2) == (1, 1)
 
 
 def test_a_hierarchy_that_does_not_fit_is_refused() -> None:
