@@ -72,6 +72,8 @@ def decide(
     rounds: int = ROUNDS,
     splits: int = SPLITS,
     coverage: float | None = None,
+    head: Learn | None = None,
+    also: Mapping[str, Sequence[Floats]] | None = None,
     known: dict[str, Any] | None = None,
 ) -> tuple[Policy, Corrected]:
     """Correct rows by a method, with models trained by `learn`.
@@ -82,6 +84,10 @@ def decide(
         rounds: of refits on gold and corrected rows, 1 or more; each trains 2 x `splits` models.
         splits: ways to cut gold and rows in halves.
         coverage: of conformal sets, as for `correction.fit`.
+        head: a fast learner that does all rounds but the last, whose one cut in halves is left to `learn`: two
+            trainings of a slow model in the place of 2 x `splits` x (1 + `rounds`).
+        also: opinions on the synthetic rows by their source ("gold", "both", "refits"), of models that did not see the
+            row either: they are averaged with the ones found here.
         known: keeps opinions that several methods share, for calls with the same gold.
 
     Returns:

@@ -23,7 +23,7 @@ FLOORS = {
     "gold": 1, "llm": 1, "answers": 1, "prompts": 1, "rows": 0, "modeling": 1, "text2text": 2, "privacy": 1,
     "decoding": 2, "local_llm": 3, "batch_api": 2, "batch": 3,
     "exemplars": 1, "calibration": 1, "noise": 2, "frozen": 1, "statistics": 1, "gates": 2, "generation": 3,
-    "correction": 3, "augmentation": 2, "training": 3,
+    "correction": 3, "description": 1, "augmentation": 2, "training": 3,
     "evaluation": 3, "demo.simulator": 2, "demo.simulator_language": 0, "demo.encoder": 3,
     "gate": 3, "export": 3, "cards": 4,
     "publishing": 5,
