@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from hf_synth.augmentation import augment as augment
+    from hf_synth.base_models import suggest_base_model as suggest_base_model
     from hf_synth.batch import BatchLLM as BatchLLM
     from hf_synth.correction import Policy as Policy
     from hf_synth.description import describe as describe
@@ -80,6 +81,7 @@ _ROOM = {
     "publish_model": "publishing",
     "register": "gold",
     "subset": "gold",
+    "suggest_base_model": "base_models",
     "train": "training",
     "trainer_fit": "training",
 }

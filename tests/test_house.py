@@ -16,7 +16,7 @@ ROOT = Path(__file__).resolve().parent.parent
 
 FLOORS = {
     "errors": 0, "task": 0, "sources": 0, "reading": 0, "folders": 0, "building": 0, "columns": 0,
-    "machine": 0, "journal": 0, "leases": 0, "questions": 0,
+    "base_models": 0, "machine": 0, "journal": 0, "leases": 0, "questions": 0,
     "endpoints": 0, "replies": 0, "pacing": 0, "calls": 0,
     "identifiers": 0, "overlap": 0, "rendering": 0, "report": 0, "starter": 0,
     "hub": 0, "demo.clinic": 0, "demo.clinic_language": 0,
