@@ -24,7 +24,8 @@ from hf_synth.folders import clear_disk_errors, private_folder, write_stage
 from hf_synth.generation import generation_table
 from hf_synth.gold import subset
 from hf_synth.pipeline import correct_with_policy
-from hf_synth.report import Interval, interval_plot, markdown_table
+from hf_synth.plots import Interval, interval_plot
+from hf_synth.report import markdown_table
 from hf_synth.task import Task
 from hf_synth.training import train, trainer_fit
 
@@ -181,7 +182,7 @@ def score_table(task: Task, scores: Mapping[str, Scores]) -> str:
     """Give a Markdown table of scores with 95% intervals, a row for each model."""
     metrics = _metrics(task, scores)
     rows = [
-        [name, *(f"{s.values[m]:.3f} ({s.ci95[m][0]:.3f}-{s.ci95[m][1]:.3f})" for m in metrics)]
+        [name, *(f"{s.values[m]:.3f} ({s.ci95[m][0]:.3f}-{s.ci95[m][1]:.3f})" if m in s.ci95 else "-" for m in metrics)]
         for name, s in scores.items()
     ]
     return markdown_table(["trained on", *(f"{m} (95% CI)" for m in metrics)], rows)
