@@ -1,4 +1,4 @@
-"""How long scores with intervals take: `python benchmarks/evaluation.py`. No model and no network; seconds of a core."""
+"""How long scores with intervals take: `python benchmarks/evaluation.py`. No model, no network; seconds of a core."""
 
 from __future__ import annotations
 
