@@ -102,14 +102,13 @@ def told_arguments(settings: Any) -> dict[str, Any]:
 
 def changed_arguments(settings: Any) -> dict[str, Any]:
     """Give every field of `TrainingArguments` that is not as transformers has it, but for paths, logs and the Hub."""
+    usual = type(settings)(output_dir=settings.output_dir)
     changed = {}
     for field in dataclasses.fields(settings):
-        if field.name in _NOT_TOLD or field.name.startswith(("hub_", "logging_", "push_")) or not field.init:
+        if field.name in _NOT_TOLD or field.name.startswith(("hub_", "logging_", "push_")):
             continue
         value = getattr(settings, field.name)
-        factory = field.default_factory
-        plain = field.default if factory is dataclasses.MISSING else factory()
-        if value != plain and value is not None:
+        if value != getattr(usual, field.name):
             changed[field.name] = _plain(value)
     return changed
 

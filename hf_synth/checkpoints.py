@@ -111,7 +111,7 @@ def checkpoint_callbacks(folder: Path, steps: int, patience: int | None) -> list
     class Stopping(EarlyStoppingCallback):  # type: ignore[misc]
         def on_evaluate(self, args: Any, state: Any, control: Any, **more: Any) -> None:
             super().on_evaluate(args, state, control, **more)
-            if control.should_training_stop:  # who goes on from here would train one epoch more
-                control.should_save = False
+            if self.early_stopping_patience_counter >= self.early_stopping_patience:
+                control.should_save = False  # who went on from here would train one epoch more
 
     return [Checkpoints(), *([] if patience is None else [Stopping(patience)])]

@@ -5,6 +5,7 @@ What is saved is a plain transformers model. New weights, which no pretraining h
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Collection, Mapping
 from typing import Any
 
@@ -34,7 +35,9 @@ def with_lora(network: Any, options: bool | Mapping[str, Any], new: Collection[s
     task_type = "SEQ_2_SEQ_LM" if kind == "text2text" else "SEQ_CLS"
     try:
         config = LoraConfig(**{**DEFAULTS, "modules_to_save": parts or None, "task_type": task_type, **own})
-        return get_peft_model(network, config)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", FutureWarning)  # peft asks transformers by a name that will go
+            return get_peft_model(network, config)
     except (TypeError, ValueError) as error:
         raise HfSynthError(f"LoRA options: {str(error).splitlines()[0]}") from None
 

@@ -215,7 +215,7 @@ def _start(base_model: str | Path, folder: Path, task: Task, seed: int) -> tuple
     }
     try:
         config = AutoConfig.from_pretrained(folder, trust_remote_code=False, **names)
-        config.long_notes = None  # of an earlier training, which does not bind this one
+        config.__dict__.pop("long_notes", None)  # of an earlier training, which does not bind this one
         if not has_weights(folder):
             network = AutoModelForSequenceClassification.from_config(config)
             return network, tokenizer, [name for name, _ in network.named_parameters() if "classifier" in name]

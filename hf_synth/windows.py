@@ -185,13 +185,14 @@ def _frame(tokenizer: Any, texts: int) -> tuple[list[list[int]], list[int], bool
 def _cut(lengths: Ints, room: int) -> Ints:
     """Give how much of each text stays, (texts, N): of a pair the longer one is cut first."""
     if len(lengths) == 1:
-        return np.minimum(lengths, room)
+        return np.asarray(np.minimum(lengths, room))
     short, long = np.minimum(*lengths), np.maximum(*lengths)
     long = np.where(short > room, short, np.maximum(short, room - short))
     over = short + long > room
     short, long = np.where(over, room // 2, short), np.where(over, room // 2 + room % 2, long)
-    first_is_long = lengths[0] > lengths[1]
-    return np.minimum(np.stack([np.where(first_is_long, long, short), np.where(first_is_long, short, long)]), lengths)
+    swapped = lengths[0] > lengths[1]
+    cut: Ints = np.stack([np.where(swapped, long, short), np.where(swapped, short, long)])
+    return np.asarray(np.minimum(cut, lengths))
 
 
 def _slide(lengths: Ints, room: int) -> tuple[Ints, Ints, Ints]:

@@ -24,7 +24,7 @@ FLOORS = {
     "modeling": 1, "text2text": 2, "privacy": 1,
     "decoding": 2, "local_llm": 3, "batch_api": 2, "batch": 3,
     "exemplars": 1, "calibration": 1, "noise": 2, "frozen": 1, "statistics": 1, "gates": 2, "generation": 3,
-    "correction": 3, "augmentation": 2, 
+    "correction": 3, "augmentation": 2,
     "lora": 1, "arguments": 1, "objectives": 2, "record": 2, "checkpoints": 1, "training": 3,
     "evaluation": 3, "demo.simulator": 2, "demo.simulator_language": 0, "demo.encoder": 3,
     "gate": 3, "export": 3, "cards": 4,
@@ -58,17 +58,8 @@ FLOOR_0_CHAIN = (
     "loading",
 )
 
-MODEL_ROOMS = {
-    "loading",
-    "modeling",
-    "text2text",
-    "training",
-    "arguments",
-    "objectives",
-    "record",
-    "demo.encoder",
-    "decoding",
-}
+MODEL_ROOMS = {"loading", "modeling", "text2text", "decoding", "demo.encoder"}
+MODEL_ROOMS |= {"training", "arguments", "objectives", "record"}
 WORLDS = {
     "openai": {"llm"},
     "torch": {*MODEL_ROOMS, "checkpoints"},

@@ -190,7 +190,8 @@ def test_several_processes_share_it(tokenizer: Any, tmp_path: Path) -> None:
         "tokenizer = AutoTokenizer.from_pretrained(sys.argv[2])\n"
         "for seed in range(12):\n"
         "    rows = [t for s in range(seed + 1) for t in toy_rows(20, seed=s)['text']]\n"
-        "    assert (text_tokens(tokenizer, rows, cache_dir=sys.argv[3]).flat == text_tokens(tokenizer, rows).flat).all()"
+        "    found = text_tokens(tokenizer, rows, cache_dir=sys.argv[3])\n"
+        "    assert (found.flat == text_tokens(tokenizer, rows).flat).all()"
     )
     where = [str(Path(__file__).parent), str(tmp_path / "tok"), str(tmp_path / "cache")]
     running = [subprocess.Popen([sys.executable, "-c", code, *where], env=os.environ) for _ in range(2)]
