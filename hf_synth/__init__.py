@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from hf_synth.base_models import suggest_base_model as suggest_base_model
     from hf_synth.batch import BatchLLM as BatchLLM
     from hf_synth.correction import Policy as Policy
+    from hf_synth.description import describe as describe
     from hf_synth.errors import HfSynthError as HfSynthError
     from hf_synth.evaluation import Scores as Scores
     from hf_synth.evaluation import evaluate as evaluate
@@ -68,6 +69,7 @@ _ROOM = {
     "augment": "augmentation",
     "choose_exemplars": "exemplars",
     "correct": "pipeline",
+    "describe": "description",
     "estimate": "generation",
     "evaluate": "evaluation",
     "fit_policy": "pipeline",
