@@ -20,10 +20,12 @@ FLOORS = {
     "endpoints": 0, "replies": 0, "pacing": 0, "calls": 0,
     "identifiers": 0, "overlap": 0, "rendering": 0, "drawing": 0, "axes": 0, "plots": 0, "report": 0, "starter": 0,
     "hub": 0, "demo.clinic": 0, "demo.clinic_language": 0,
-    "gold": 1, "llm": 1, "answers": 1, "prompts": 1, "rows": 0, "modeling": 1, "text2text": 2, "privacy": 1,
+    "gold": 1, "llm": 1, "answers": 1, "prompts": 1, "rows": 0, "loading": 0, "tokens": 0, "windows": 0,
+    "modeling": 1, "text2text": 2, "privacy": 1,
     "decoding": 2, "local_llm": 3, "batch_api": 2, "batch": 3,
     "exemplars": 1, "calibration": 1, "noise": 2, "frozen": 1, "statistics": 1, "gates": 2, "generation": 3,
-    "correction": 3, "description": 1, "augmentation": 2, "training": 3,
+    "correction": 3, "description": 1, "augmentation": 2,
+    "lora": 1, "arguments": 1, "objectives": 2, "record": 2, "checkpoints": 1, "training": 3,
     "evaluation": 3, "demo.simulator": 2, "demo.simulator_language": 0, "demo.encoder": 3,
     "gate": 3, "export": 3, "cards": 4,
     "publishing": 5,
@@ -49,16 +51,24 @@ FLOOR_0_CHAIN = (
     "pacing",
     "calls",
     "overlap",
+    "base_models",
+    "rows",
+    "tokens",
+    "windows",
+    "loading",
     "drawing",
     "axes",
     "plots",
     "report",
 )
 
+MODEL_ROOMS = {"loading", "modeling", "text2text", "decoding", "demo.encoder"}
+MODEL_ROOMS |= {"training", "arguments", "objectives", "record"}
 WORLDS = {
     "openai": {"llm"},
-    "torch": {"modeling", "text2text", "training", "demo.encoder", "decoding"},
-    "transformers": {"modeling", "text2text", "training", "demo.encoder", "decoding"},
+    "torch": {*MODEL_ROOMS, "checkpoints"},
+    "transformers": {*MODEL_ROOMS, "checkpoints"},
+    "peft": {"lora"},
 }
 FORBIDDEN = re.compile(
     r"manager|handler|engine|factory|registry|processor|helper|utils|common|(?<![a-z])base(?!_model|_url)"
