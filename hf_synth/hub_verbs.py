@@ -40,9 +40,7 @@ def hub_create_user(args: argparse.Namespace) -> Facts:
     """Add a user, with a first token."""
     with _hub(args.root, make=True), _token_place(args.token_file) as keep:
         users = Users(args.root)
-        users.add_user(args.name, founder=args.founder)
-        for org in args.org:
-            users.set_member(org, args.name, args.role)
+        users.add_user(args.name, founder=args.founder, orgs=dict.fromkeys(args.org, args.role))
         id, token = users.add_token(args.name, name="first", role=args.token_role, days=args.days)
         orgs = users.orgs_of(args.name)
         keep(token)
@@ -98,17 +96,14 @@ def hub_ls(args: argparse.Namespace) -> Facts | int:
                 commit = store.commit(repo, "main")
                 size = sum(file.size for file in commit.files.values())
                 marks = [mark for mark, on in (("private", repo.private), ("gated", repo.gated)) if on]
-                print(
-                    f"{kind[:-1]:7}  {repo.id}  {len(commit.files):,} files, {size:,} bytes  {' '.join(marks)}".rstrip()
-                )
+                print(f"{kind[:-1]:7}  {repo.id}  {len(commit.files):,} files, {size:,} bytes", *marks)
                 repos.append(
                     {"type": kind[:-1], "id": repo.id, "private": repo.private, "gated": repo.gated,
                      "sha": commit.oid, "files": len(commit.files), "bytes": size}
                 )  # fmt: skip
         names, orgs = users.names(), users.orgs()
-        print(
-            f"{len(repos)} repositories; users: {', '.join(names) or 'none'}; organisations: {', '.join(orgs) or 'none'}"
-        )
+        said = (f"{what}: {', '.join(some) or 'none'}" for what, some in (("users", names), ("organisations", orgs)))
+        print(f"{len(repos)} repositories", *said, sep="; ")
         broken = {}
         for found in check(store) if args.check else ():
             for problem in found.problems:
