@@ -21,6 +21,7 @@ from hf_synth.folders import clear_disk_errors
 from hf_synth.hub.disk import make_root
 from hf_synth.hub.store import Store
 from hf_synth.hub.sweeping import KINDS, check, sweep
+from hf_synth.hub.tree import Repo
 from hf_synth.hub.users import Token, Users
 
 __all__ = ["hub_create_user", "hub_gc", "hub_ls", "hub_org", "hub_serve", "hub_token"]
@@ -86,35 +87,36 @@ def hub_token(args: argparse.Namespace) -> Facts:
     return {"tokens": rows}
 
 
-def hub_ls(args: argparse.Namespace) -> Facts | int:
-    """List repositories, users and organisations; with --check, read all content and compare it with its hashes."""
+def hub_ls(args: argparse.Namespace) -> Facts:
+    """List repositories, users and organisations; with --check, read all content and compare it with its hashes.
+
+    Raises:
+        OutputError: something is missing or damaged.
+    """
     with _hub(args.root):
         store, users = Store(args.root, serve=False), Users(args.root)
-        repos = []
-        for kind in KINDS:
-            for repo in store.repos(kind):
-                commit = store.commit(repo, "main")
-                size = sum(file.size for file in commit.files.values())
-                marks = [mark for mark, on in (("private", repo.private), ("gated", repo.gated)) if on]
-                print(f"{kind[:-1]:7}  {repo.id}  {len(commit.files):,} files, {size:,} bytes", *marks)
-                repos.append(
-                    {"type": kind[:-1], "id": repo.id, "private": repo.private, "gated": repo.gated,
-                     "sha": commit.oid, "files": len(commit.files), "bytes": size}
-                )  # fmt: skip
+        broken = [found for found in check(store) if found.problems] if args.check else []
+        for found in broken:
+            print(f"{found.repo.type[:-1]} {found.repo.id}: {'; '.join(found.problems)}")
+        if broken:
+            raise OutputError(f"{args.root}: {len(broken)} repositories are not whole; take them from a backup")
+        repos = [_repo_facts(store, repo) for kind in KINDS for repo in store.repos(kind)]
         names, orgs = users.names(), users.orgs()
-        said = (f"{what}: {', '.join(some) or 'none'}" for what, some in (("users", names), ("organisations", orgs)))
-        print(f"{len(repos)} repositories", *said, sep="; ")
-        broken = {}
-        for found in check(store) if args.check else ():
-            for problem in found.problems:
-                print(f"{found.repo.type[:-1]} {found.repo.id}: {problem}")
-            if found.problems:
-                broken[f"{found.repo.type}/{found.repo.id}"] = found.problems
-    if broken:
-        raise OutputError(f"{args.root}: {len(broken)} repositories are not whole; take them from a backup")
+    for repo in repos:
+        marks = [mark for mark in ("private", "gated") if repo[mark]]
+        print(f"{repo['type']:7}  {repo['id']}  {repo['files']:,} files, {repo['bytes']:,} bytes", *marks)
+    said = (f"{what}: {', '.join(some) or 'none'}" for what, some in (("users", names), ("organisations", orgs)))
+    print(f"{len(repos)} repositories", *said, sep="; ")
     if args.check:
         print("all content is there and whole")
     return {"repos": repos, "users": names, "orgs": orgs, "checked": args.check}
+
+
+def _repo_facts(store: Store, repo: Repo) -> Facts:
+    commit = store.commit(repo, "main")
+    size = sum(file.size for file in commit.files.values())
+    who = {"type": repo.type[:-1], "id": repo.id, "private": repo.private, "gated": repo.gated}
+    return {**who, "sha": commit.oid, "files": len(commit.files), "bytes": size}
 
 
 def hub_gc(args: argparse.Namespace) -> Facts:

@@ -21,23 +21,17 @@ from typing import Any
 from urllib.parse import quote
 
 import pytest
-from datasets import ClassLabel, Dataset, DatasetDict, Features, Value, load_dataset
+from datasets import ClassLabel, Dataset, Features, Value, load_dataset
 from hub_clients import call, check_disk, commit_body, served
 from huggingface_hub import (
-    CommitOperationAdd,
-    CommitOperationCopy,
-    CommitOperationDelete,
     HfApi,
     constants,
     hf_hub_download,
-    snapshot_download,
 )
 from huggingface_hub.errors import (
-    EntryNotFoundError,
     GatedRepoError,
     HfHubHTTPError,
     RepositoryNotFoundError,
-    RevisionNotFoundError,
 )
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -95,94 +89,7 @@ def batch(hub: RunningHub, repo: str, sha: str, size: int, token: str = MINE) ->
     return found
 
 
-# --- what clients do --------------------------------------------------------------------------------------------------
-
-
-def test_datasets_with_two_configs(hub: RunningHub, api: HfApi, tmp_path: Path) -> None:
-    splits = DatasetDict({"train": rows(20), "test": rows(6)})
-    splits.push_to_hub("demo/two", "first", token=hub.token)
-    rows(30, "second").push_to_hub("demo/two", "second", token=hub.token)
-    first = load_dataset("demo/two", "first", cache_dir=str(tmp_path))
-    assert {name: len(split) for name, split in first.items()} == {"train": 20, "test": 6}
-    assert first["train"].features == FEATURES
-    assert list(load_dataset("demo/two", "second", split="train", streaming=True)) == rows(30, "second").to_list()
-    api.create_tag("demo/two", repo_type="dataset", tag="v1")
-    rows(5, "newer").push_to_hub("demo/two", "second", token=hub.token)
-    assert len(load_dataset("demo/two", "second", split="train", cache_dir=str(tmp_path))) == 5
-    assert len(load_dataset("demo/two", "second", split="train", revision="v1", cache_dir=str(tmp_path))) == 30
-    assert {c["config_name"] for c in api.dataset_info("demo/two").card_data["configs"]} == {"first", "second"}
-
-
-def test_models_by_id(hub: RunningHub, api: HfApi, tmp_path: Path) -> None:
-    from tiny import tiny_base
-    from transformers import AutoConfig, AutoModel, AutoModelForSequenceClassification, AutoTokenizer
-
-    tiny = tiny_base(tmp_path / "tiny")
-    model = AutoModelForSequenceClassification.from_config(AutoConfig.from_pretrained(tiny))
-    tokenizer = AutoTokenizer.from_pretrained(tiny)
-    model.push_to_hub("demo/model", token=hub.token)
-    tokenizer.push_to_hub("demo/model", token=hub.token)
-    pulled = AutoModelForSequenceClassification.from_pretrained("demo/model", cache_dir=tmp_path / "cache")
-    assert all((a == b).all() for a, b in zip(model.parameters(), pulled.parameters(), strict=True))
-    assert AutoModel.from_pretrained("demo/model", cache_dir=tmp_path / "cache").config.hidden_size == 32
-    assert AutoTokenizer.from_pretrained("demo/model", cache_dir=tmp_path / "cache")("sore")["input_ids"]
-    weights = next(f for f in api.model_info("demo/model", files_metadata=True).siblings if f.lfs)
-    folder = Path(snapshot_download("demo/model", cache_dir=tmp_path / "snapshot"))
-    assert weights.rfilename == "model.safetensors"
-    assert hashlib.sha256((folder / "model.safetensors").read_bytes()).hexdigest() == weights.lfs.sha256
-
-
-def test_commits_are_atomic_and_know_their_parent(api: HfApi) -> None:
-    where: dict[str, Any] = {"repo_id": "demo/race", "repo_type": "dataset"}
-    api.create_repo(**where)
-    head = api.repo_info(**where).sha
-    one, two = CommitOperationAdd("a.txt", b"one"), CommitOperationAdd("a.txt", b"two")
-    first = api.create_commit(operations=[one], commit_message="one", parent_commit=head, **where)
-    with pytest.raises(HfHubHTTPError) as caught:
-        api.create_commit(operations=[two], commit_message="two", parent_commit=head, **where)
-    assert caught.value.response.status_code == 412
-    assert api.repo_info(**where).sha == first.oid
-    both = [CommitOperationDelete("a.txt"), CommitOperationAdd("d/b.parquet", b"PAR1")]
-    api.create_commit(operations=both, commit_message="three", parent_commit=first.oid, **where)
-    copy = CommitOperationCopy("d/b.parquet", "c.parquet")
-    api.create_commit(operations=[copy], commit_message="four", **where)
-    assert api.list_repo_files(**where) == ["c.parquet", "d/b.parquet"]
-    assert [c.title for c in api.list_repo_commits(**where)] == ["four", "three", "one", "initial commit"]
-    with pytest.raises(EntryNotFoundError):
-        api.delete_file("none.txt", **where)
-    with pytest.raises(HfHubHTTPError):  # c.parquet would be a file and a folder
-        api.upload_file(path_or_fileobj=b"x", path_in_repo="c.parquet/x", **where)
-    with pytest.raises(HfHubHTTPError, match="Pull requests"):
-        api.upload_file(path_or_fileobj=b"x", path_in_repo="x.txt", create_pr=True, **where)
-    api.delete_folder("d", **where)
-    assert api.list_repo_files(**where) == ["c.parquet"]
-
-
-def test_branches_and_tags(api: HfApi, hub: RunningHub, tmp_path: Path) -> None:
-    where: dict[str, Any] = {"repo_id": "demo/refs", "repo_type": "dataset"}
-    api.create_repo(**where)
-    file: dict[str, Any] = {"path_or_fileobj": b"x", **where}
-    api.create_branch(branch="team/draft", **where)
-    api.upload_file(path_in_repo="x.txt", revision="team/draft", **file)
-    api.create_tag(tag="main", **where)  # a tag that is called like a branch takes nothing from it
-    api.upload_file(path_in_repo="a.txt", **file)
-    api.upload_file(path_in_repo="b.txt", **file)
-    assert api.list_repo_files(**where) == ["a.txt", "b.txt"]
-    assert api.list_repo_files(revision="team/draft", **where) == ["x.txt"]
-    assert api.list_repo_files(revision=api.repo_info(revision="team/draft", **where).sha, **where) == ["x.txt"]
-    draft = snapshot_download(revision="team/draft", token=False, cache_dir=tmp_path, **where)
-    assert [f.name for f in Path(draft).iterdir()] == ["x.txt"]
-    refs = api.list_repo_refs(**where)
-    assert ({b.name for b in refs.branches}, {t.name for t in refs.tags}) == ({"main", "team/draft"}, {"main"})
-    for clash in ("team", "team/draft/more", "main/x", "a" * 40, "refs/heads/x", "a..b", ".x"):
-        with pytest.raises(HfHubHTTPError) as caught:
-            api.create_branch(branch=clash, **where)
-        assert 400 <= caught.value.response.status_code < 500, clash
-    api.delete_branch(branch="team/draft", **where)
-    api.create_branch(branch="team", **where)
-    assert status("DELETE", f"{hub.url}/api/datasets/demo/refs/branch/main") == 403
-    with pytest.raises(RevisionNotFoundError):
-        api.repo_info(revision="nowhere", **where)
+# --- what clients read and write --------------------------------------------------------------------------------------
 
 
 def test_ranges_pages_of_a_tree_and_unknown_routes(hub: RunningHub, api: HfApi) -> None:
