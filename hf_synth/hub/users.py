@@ -220,6 +220,8 @@ class Users:
         if self.role(user, namespace) == "write":
             return
         with self._changing() as state:
+            if state.orgs.get(namespace, {}).get(user) == "write":  # another request of theirs was first
+                return
             if namespace in state.orgs or namespace in state.users or not state.users[user]["founder"]:
                 raise HubError(403, "You have no right to create a repository in this namespace")
             state.orgs[namespace] = {user: "write"}
