@@ -1,15 +1,19 @@
-"""One client that pushes again and again, for tests with many of them: `python hub_writer.py REPO WRITER TIMES`.
+"""One client that pushes again and again, for tests with many of them, each a process of its own.
 
 It is huggingface_hub as it is installed, and knows the Hub from its environment alone.
 """
 
 from __future__ import annotations
 
+import itertools
 import json
+import random
 import sys
 import tempfile
+import time
 from pathlib import Path
 
+import httpx2
 from huggingface_hub import CommitOperationAdd, HfApi
 from huggingface_hub.errors import HfHubHTTPError
 
@@ -44,5 +48,34 @@ def count_up(api: HfApi, repo: str, writer: int, times: int) -> int:
     return again
 
 
+def push_until_answered(api: HfApi, writer: int, times: int) -> dict[str, list[str]]:
+    """Push a large and a small file in one commit, `times` times, again and again while the server is away.
+
+    Returns:
+        Titles of the commits that were tried, and of those that were acknowledged.
+    """
+    tried, done = [], []
+    for k in range(times):
+        data = random.Random(f"{writer} {k}").randbytes(200_000)
+        for attempt in itertools.count():
+            title = f"{writer} {k}, attempt {attempt}"
+            tried.append(title)
+            try:
+                api.create_repo(f"demo/{k % 3}", exist_ok=True)
+                add = {f"{writer}/{k}.bin": data, f"{writer}/{k}.txt": title.encode()}
+                operations = [CommitOperationAdd(path, content) for path, content in add.items()]
+                api.create_commit(f"demo/{k % 3}", operations, commit_message=title)
+                done.append(title)
+                break
+            except (HfHubHTTPError, httpx2.HTTPError, OSError) as error:
+                status = getattr(getattr(error, "response", None), "status_code", None)
+                assert status is None, f"a Hub that is served refused with {status}"
+                time.sleep(0.05)
+    return {"tried": tried, "done": done}
+
+
 if __name__ == "__main__":
-    print(json.dumps(count_up(HfApi(), sys.argv[1], int(sys.argv[2]), int(sys.argv[3]))))
+    if sys.argv[1] == "count":
+        print(json.dumps(count_up(HfApi(), sys.argv[2], int(sys.argv[3]), int(sys.argv[4]))))
+    else:
+        print(json.dumps(push_until_answered(HfApi(), int(sys.argv[2]), int(sys.argv[3]))))

@@ -33,8 +33,6 @@ from huggingface_hub.errors import (
     HfHubHTTPError,
     RepositoryNotFoundError,
 )
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from hf_synth.errors import OutputError
 from hf_synth.hub import Limits, RunningHub, client_environment, connected, create_app, running_hub
@@ -383,70 +381,7 @@ def test_a_kill_amid_pushes_leaves_whole_commits(tmp_path: Path) -> None:
     assert canary.decode() not in said
 
 
-# --- requests that no client would send -------------------------------------------------------------------------------
-
-KEYS = [
-    "files",
-    "path",
-    "paths",
-    "objects",
-    "oid",
-    "size",
-    "name",
-    "organization",
-    "operation",
-    "key",
-    "value",
-    "tag",
-    "type",
-]
-KEYS += ["gated", "visibility", "content", "encoding", "startingPoint", "parentCommit", "summary"]
-JSON = st.recursive(
-    st.none()
-    | st.integers()
-    | st.floats()
-    | st.text(max_size=4)
-    | st.sampled_from(["file", "header", "lfsFile", "model"]),
-    lambda part: st.lists(part, max_size=3) | st.dictionaries(st.sampled_from(KEYS), part, max_size=4),
-    max_leaves=8,
-)
-ROUTES = (
-    *("/", "/api/whoami-v2", "/api/repos/create", "/api/repos/delete", "/api/models", "/api/models/demo/fuzz"),
-    *("/api/validate-yaml", "/demo/fuzz", "/demo/fuzz.git/info/lfs/objects/batch", "/demo/fuzz/resolve/main"),
-    *(
-        f"/api/models/demo/fuzz/{r}"
-        for r in ("commit/main", "preupload/main", "tree/main", "paths-info/main", "settings")
-    ),
-    *(f"/api/models/demo/fuzz/{r}" for r in ("commit", "tag/main", "branch", "refs", "commits", "revision", "tree")),
-    *("/lfs/models/demo/fuzz", "/lfs/models/demo/fuzz/0", f"/lfs/models/demo/fuzz/{'0' * 64}", "/lfs/x/y/z/0"),
-)
-
-
-@pytest.fixture(scope="module")
-def fuzzed(hub: RunningHub) -> str:
-    assert status("POST", f"{hub.url}/api/repos/create", body=b'{"name": "fuzz", "organization": "demo"}') == 200
-    return hub.url
-
-
-@settings(max_examples=150, deadline=None)
-@given(
-    method=st.sampled_from(["GET", "HEAD", "POST", "PUT", "DELETE"]),
-    route=st.sampled_from(ROUTES),
-    more=st.text(max_size=12) | st.sampled_from(["main", "verify", "../x", "%ff", "x" * 300]),
-    query=st.sampled_from(
-        ["", "limit=x", "cursor=-1", "cursor=" + "9" * 30, "key=\u00e9", "search=%ff", "recursive=1"]
-    ),
-    body=st.binary(max_size=60) | JSON.map(lambda value: json.dumps(value).encode()),
-    kind=st.sampled_from(["application/json", "application/x-www-form-urlencoded", "multipart/form-data", "\u00e9"]),
-    part=st.sampled_from(["bytes=1-", "bytes=-", "bytes=9-1", "x=1-2", "bytes=a-b", "\u00e9"]),
-)
-def test_no_request_is_a_server_error(
-    fuzzed: str, method: str, route: str, more: str, query: str, body: bytes, kind: str, part: str
-) -> None:
-    tail = quote(more, safe="%", errors="surrogatepass")
-    url = f"{fuzzed}{route}{'/' * bool(tail)}{tail}?{quote(query, safe='=%')}"
-    sent = body if method in ("POST", "PUT", "DELETE") else None
-    assert status(method, url, body=sent, **{"Content-Type": kind, "Range": part}) < 500
+# --- requests that no client would send ---------------------------------------------------------------------------
 
 
 def test_odd_bytes_on_the_wire(hub: RunningHub) -> None:

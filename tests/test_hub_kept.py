@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import concurrent.futures
 import contextlib
-import itertools
 import json
 import os
-import random
 import signal
 import socket
 import subprocess
@@ -16,14 +14,12 @@ import threading
 import time
 from pathlib import Path
 
-import httpx2
 import pytest
 from hub_clients import call, check_disk, commit_body, hub_verb, served_by_verb
-from huggingface_hub import CommitOperationAdd, HfApi
-from huggingface_hub.errors import HfHubHTTPError
+from huggingface_hub import HfApi
 
 from hf_synth.errors import OutputError
-from hf_synth.hub import Limits, RunningHub, connected, running_hub
+from hf_synth.hub import Limits, RunningHub, client_environment, connected, running_hub
 from hf_synth.hub.disk import locked
 from hf_synth.hub.store import Store
 from hf_synth.hub.sweeping import check, sweep
@@ -43,66 +39,54 @@ def free_port() -> str:
 # --- kills ------------------------------------------------------------------------------------------------------------
 
 
-def push_through_kills(root: Path, pushes: int, kills: int, seconds: float) -> None:
+def push_through_kills(root: Path, clients: int, each: int, kills: int) -> None:
     """Let clients push, each until it is answered, and kill the server amid them; then look at what is kept."""
     token = hub_verb("create-user", "ann", "--root", root, "--founder")["token"]
     port = free_port()  # one for all starts: clients try again where they were
-    hub = RunningHub(f"http://127.0.0.1:{port}", token)
-    done: set[tuple[str, str]] = set()
-    tried: set[str] = set()
-    given_up = threading.Event()
-
-    def push(k: int) -> None:
-        data = random.Random(k).randbytes(200_000)
-        for attempt in itertools.count():
-            assert not given_up.is_set()
-            api, title = HfApi(endpoint=hub.url, token=token), f"push {k}, attempt {attempt}"
-            tried.add(title)
-            try:
-                api.create_repo(f"demo/{k % 3}", exist_ok=True)
-                add = [CommitOperationAdd(f"{k}.bin", data), CommitOperationAdd(f"{k}.txt", title.encode())]
-                api.create_commit(f"demo/{k % 3}", add, commit_message=title)
-                done.add((f"demo/{k % 3}", title))
-                return
-            except (HfHubHTTPError, httpx2.HTTPError, OSError) as error:
-                status = getattr(getattr(error, "response", None), "status_code", None)
-                assert status is None, f"a served Hub refused with {status}"
-                time.sleep(0.05)
-
-    with concurrent.futures.ThreadPoolExecutor(8) as pool, contextlib.ExitStack() as held:
-        held.enter_context(connected(hub))
-        held.callback(given_up.set)
+    environment = os.environ | client_environment(RunningHub(f"http://127.0.0.1:{port}", token))
+    script = str(Path(__file__).with_name("hub_writer.py"))
+    acknowledged = 0
+    with contextlib.ExitStack() as held:
+        work = []
         for turn in range(kills + 1):
             with served_by_verb(root, "--port", port) as (server, _):
                 if turn == 0:
-                    work = [pool.submit(push, k) for k in range(pushes)]
+                    for w in range(clients):
+                        command = [sys.executable, script, "push", str(w), str(each)]
+                        work.append(subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True))
+                        held.callback(work[-1].kill)
                 if turn < kills:
-                    time.sleep(seconds * random.Random(turn).uniform(0.4, 1.2))
+                    until = time.monotonic() + 60
+                    goal = acknowledged + 1 + turn % 3  # so that each kill meets pushes under way
+                    while (acknowledged := count_commits(root)) < goal and time.monotonic() < until:
+                        time.sleep(0.01)
                     os.kill(server.pid, signal.SIGKILL)
                     server.wait()
                     check_disk(root)  # before a new start could clear anything
                 else:
-                    for one in work:
-                        one.result(timeout=120)
+                    said = [json.loads(client.communicate(timeout=120)[0].splitlines()[-1]) for client in work]
     histories = check_disk(root)
     kept = [title for history in histories.values() for title in history if title != "initial commit"]
-    assert all(title in histories[repo] for repo, title in done), "what was acknowledged is there"
-    assert len(done) == pushes
-    assert set(kept) <= tried
+    done = {title for client in said for title in client["done"]}
+    assert len(done) == clients * each
+    assert done <= set(kept) <= {title for client in said for title in client["tried"]}
     assert len(kept) == len(set(kept)), "none is there twice"
-    swept = hub_verb("gc", "--root", root, "--hours", "0")
-    assert swept["drafts"] == 0, "the last start cleared them"
+    assert hub_verb("gc", "--root", root, "--hours", "0")["drafts"] == 0, "the last start cleared them"
     assert check_disk(root) == histories
     assert hub_verb("ls", "--root", root, "--check")["checked"]
 
 
+def count_commits(root: Path) -> int:
+    return sum(1 for _ in root.glob("repos/*/*/*/commits/*"))
+
+
 def test_kills_amid_pushes_leave_whole_repositories(tmp_path: Path) -> None:
-    push_through_kills(tmp_path / "hub", pushes=10, kills=2, seconds=0.3)
+    push_through_kills(tmp_path / "hub", clients=2, each=4, kills=2)
 
 
 @pytest.mark.slow
 def test_kills_amid_fifty_pushes_leave_whole_repositories(tmp_path: Path) -> None:
-    push_through_kills(tmp_path / "hub", pushes=50, kills=8, seconds=0.4)
+    push_through_kills(tmp_path / "hub", clients=5, each=10, kills=10)
 
 
 @pytest.mark.parametrize("step", range(18))

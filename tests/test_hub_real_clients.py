@@ -353,7 +353,7 @@ def test_eight_processes_push_two_hundred_commits(hub: RunningHub, api: HfApi, r
     environment = os.environ | client_environment(hub)
     clients = [
         subprocess.Popen(
-            [sys.executable, script, "demo/eight", str(w), "25"], stdout=subprocess.PIPE, text=True,
+            [sys.executable, script, "count", "demo/eight", str(w), "25"], stdout=subprocess.PIPE, text=True,
             env=environment | {"HF_HOME": str(tmp_path / str(w))},
         )
         for w in range(8)

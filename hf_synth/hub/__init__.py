@@ -19,7 +19,6 @@ from __future__ import annotations
 import contextlib
 import ipaddress
 import os
-import secrets
 import shlex
 import socket
 import sys
@@ -87,6 +86,7 @@ def _make(
     """Make the app, the store to close after it, and the token of the first user ("" when it is theirs alone)."""
     from hf_synth.hub.app import make_app
     from hf_synth.hub.asking import Hub, Limits
+    from hf_synth.hub.disk import kept_secret
     from hf_synth.hub.store import Store
     from hf_synth.hub.users import Users
 
@@ -97,7 +97,7 @@ def _make(
         for name, token in (tokens or {}).items():
             users.admit(name, token)
         first = next(iter(tokens.values())) if tokens else users.default_token()
-        hub = Hub(store, users, limits or Limits(), url.rstrip("/"), members_only, secrets.token_bytes(32))
+        hub = Hub(store, users, limits or Limits(), url.rstrip("/"), members_only, kept_secret(root))
         return make_app(hub), store, first or ""
     except BlockingIOError:
         raise OutputError(f"{root}: another Hub serves this folder; stop it or choose another folder") from None

@@ -103,7 +103,7 @@ def _read_first(hub: Hub, run: Callable[[Ask], Response]) -> Callable[[Request],
                 hub=hub, method=request.method, path=_path(request), query=request.query_params,
                 user=request.state.user, writes=found is not None and found.role == "write",
                 token_name="" if found is None else found.name,
-                origin=hub.url or str(request.base_url).rstrip("/"), place=request.scope["path"],
+                origin=hub.url or _origin(request), place=request.scope["path"],
                 content_type=headers.get("content-type", ""), if_none_match=headers.get("if-none-match", ""),
                 wants_page=_wants_page(request), body=body,
             )  # fmt: skip
@@ -132,15 +132,22 @@ def _token(request: Request, *, asking: bool) -> str:
     scheme, _, value = request.headers.get("authorization", "").partition(" ")
     if scheme.lower() == "bearer":
         return value.strip()
-    here = urlsplit(request.headers.get("origin", "")).netloc == request.headers.get("host")
-    if scheme.lower() == "basic" and (request.method in ("GET", "HEAD") or (asking and here)):
-        with contextlib.suppress(ValueError):
+    with contextlib.suppress(ValueError):
+        here = urlsplit(request.headers.get("origin", "")).netloc == request.headers.get("host")
+        if scheme.lower() == "basic" and (request.method in ("GET", "HEAD") or (asking and here)):
             return base64.b64decode(value, validate=True).decode("utf-8").partition(":")[2].strip()
     return ""
 
 
+def _origin(request: Request) -> str:
+    try:
+        return str(request.base_url).rstrip("/")
+    except ValueError:
+        raise HubError(400, "The request names no valid host") from None
+
+
 def _wants_page(request: Request) -> bool:
-    return "text/html" in request.headers.get("accept", "") and not request.url.path.startswith("/api/")
+    return "text/html" in request.headers.get("accept", "") and not request.scope["path"].startswith("/api/")
 
 
 def _path(request: Request) -> dict[str, str]:
@@ -149,7 +156,7 @@ def _path(request: Request) -> dict[str, str]:
         path = {name: unquote(value, errors="strict") for name, value in request.path_params.items()}
     except UnicodeDecodeError:
         raise HubError(400, "The address is not UTF-8") from None
-    kind = path.setdefault("type", "datasets" if request.url.path.startswith("/datasets/") else "models")
+    kind = path.setdefault("type", "datasets" if request.scope["path"].startswith("/datasets/") else "models")
     if kind not in ("models", "datasets"):
         raise HubError(404, "Not found")
     return path
@@ -200,7 +207,7 @@ def _refuse(error: HubError, *, page: bool) -> Response:
 
 
 async def _unknown(request: Request, error: Exception) -> Response:
-    api = request.url.path.startswith("/api/")  # clients try routes that only newer Hubs have, and expect 404
+    api = request.scope["path"].startswith("/api/")  # clients try routes that only newer Hubs have, and expect 404
     return JSONResponse({"error": "Not found"}, 404 if api else getattr(error, "status_code", 404))
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
+import secrets
 import shutil
 import tempfile
 import time
@@ -50,6 +51,14 @@ def take_root(root: Path) -> int:
         os.close(lock)
         raise
     return lock
+
+
+def kept_secret(root: Path) -> bytes:
+    """Give the Hub's own secret (ROOT/secret); it stays the same, so that an upload can go on after a restart."""
+    file = root / "secret"
+    if not file.is_file():
+        write_whole(root / "tmp", file, secrets.token_hex(32).encode())
+    return bytes.fromhex(file.read_text(encoding="ascii"))
 
 
 def leave_root(lock: int) -> None:
