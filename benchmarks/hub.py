@@ -62,13 +62,13 @@ def small_commits(api: Any, clients: int, each: int) -> list[tuple[str, str]]:
     rows = []
     for writers, repos in ((1, 1), (clients, 1), (clients, clients)):
         for r in range(repos):
-            api.create_repo(f"local/small-{writers}-{r}")
+            api.create_repo(f"local/small-{writers}-{repos}-{r}")
 
         def push(w: int, writers: int = writers, repos: int = repos) -> None:
             for k in range(each):
                 api.upload_file(
                     path_or_fileobj=b"%d %d" % (w, k), path_in_repo=f"{w}/{k}.txt",
-                    repo_id=f"local/small-{writers}-{w % repos}",
+                    repo_id=f"local/small-{writers}-{repos}-{w % repos}",
                 )  # fmt: skip
 
         start = time.perf_counter()
@@ -84,7 +84,7 @@ def small_downloads(api: Any, folder: Path, clients: int, each: int) -> list[tup
 
     def pull(w: int) -> None:
         for k in range(each):
-            api.hf_hub_download(f"local/small-{clients}-0", f"0/{k}.txt", cache_dir=folder / f"cache{w}")
+            api.hf_hub_download(f"local/small-{clients}-1-0", f"0/{k}.txt", cache_dir=folder / f"cache{w}")
 
     start = time.perf_counter()
     with concurrent.futures.ThreadPoolExecutor(clients) as pool:
