@@ -332,14 +332,6 @@ def demo(args: argparse.Namespace) -> Facts:
     return facts
 
 
-def hub_serve(args: argparse.Namespace) -> Facts | None:
-    """Serve the local Hub."""
-    from hf_synth.hub import serve
-
-    serve(args.root, host=args.host, port=args.port)
-    return None
-
-
 # --- what the verbs share -------------------------------------------------------------------------------------------
 
 
