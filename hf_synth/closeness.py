@@ -98,7 +98,8 @@ def closest(rows: Iterable[str], gold: Iterable[str]) -> Floats:
         np.asarray((sought[i : i + _BLOCK] @ turned).max(1).todense()).ravel()
         for i in range(0, sought.shape[0], _BLOCK)
     ]
-    return np.clip(1 - np.concatenate([np.zeros(0), *found]), 0, 1)
+    distances: Floats = np.clip(1 - np.concatenate([np.zeros(0), *found]), 0, 1)
+    return distances
 
 
 def _counts(texts: list[str], csr_matrix: Any) -> Any:

@@ -1,9 +1,9 @@
 """Texts as they are compared: folded to plain letters and digits, then hashed by numpy, without one Python word.
 
-Folding takes out what a reader does not see or does not mind: case, accents, punctuation, invisible characters, letters
-of other alphabets that look like Latin ones. Texts of a batch are laid end to end as bytes; words and windows get 64-bit
-hashes from running sums, so the time is linear in the bytes and does not depend on the window. The hashes are the same
-in every process.
+Folding takes out what a reader does not see or does not mind: case, accents, punctuation, invisible characters,
+letters of other alphabets that look like Latin ones. Texts of a batch are laid end to end as bytes; words and windows
+get 64-bit hashes from running sums, so the time is linear in the bytes and does not depend on the window. The hashes
+are the same in every process.
 """
 
 from __future__ import annotations

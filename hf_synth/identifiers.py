@@ -1,8 +1,8 @@
 """Structured identifiers of a person, found by patterns: those of 45 CFR 164.514(b)(2) that have a form.
 
 Names, places and anything else without a form are not found: a text without a match is not de-identified. Of the 18
-classes, names, biometric prints and photographs have none; `audit(find_identifiers=...)` takes a finder of your own, and
-`presidio_finder` makes one of an analyzer of presidio.
+classes, names, biometric prints and photographs have none; `audit(find_identifiers=...)` takes a finder of your own,
+and `presidio_finder` makes one of an analyzer of presidio.
 """
 
 from __future__ import annotations
@@ -35,7 +35,8 @@ _PATTERNS: dict[str, str] = {
     "record_number": r"(?i:\b(?:mrn|mr ?#|medical record|chart|patient id|hospital number|accession))\b"
     + _ID
     + r"|(?<![\d.,/-])\d{7,10}(?![\d.,/-]|\s?(?i:units?|iu|u|mg|ml|mcg|copies|cfu|cells)\b)",
-    "account_number": r"(?i:\b(?:account|acct|member|policy|insurance|beneficiary|health plan|subscriber|medicare|medicaid|hicn))\b" + _ID
+    "account_number": r"(?i:\b(?:account|acct|member|policy|insurance|beneficiary|health plan|subscriber"
+    r"|medicare|medicaid|hicn))\b" + _ID
     + r"|(?<![\d-])\d{4}([ -])\d{4}\1\d{4}\1\d{4}(?![\d-])",
     "health_plan": r"[1-9](?<!\w[1-9])[AC-HJKMNP-RT-Y][AC-HJKMNP-RT-Y0-9]\d-?[AC-HJKMNP-RT-Y][AC-HJKMNP-RT-Y0-9]\d-?"
     r"[AC-HJKMNP-RT-Y]{2}\d{2}\b",
@@ -72,13 +73,14 @@ _NEEDLES: Mapping[str, tuple[str, ...]] = {
     "mac_address": ("0:", ":0", "0-", "-0"),
     "ip_address": (".0.", ".00.", ".000.", "::", ":0"),
     "ssn": ("00-0000", "ssn", "social security"),
-    "phone": ("0-0000", "0 0000", "0.0000", "+0", "phone", "tel", "fax", "pager", "cell", "mobile", "beeper", "ext ", "ext.", "ext:"),
+    "phone": ("0-0000", "0 0000", "0.0000", "+0", "phone", "tel", "fax", "pager", "cell", "mobile", "beeper",
+              "ext ", "ext.", "ext:"),
     "record_number": ("0000000", "mrn", "mr #", "mr#", "record", "chart", "patient id", "hospital number", "accession"),
     "account_number": ("account", "acct", "member", "policy", "insurance", "beneficiary", "health plan", "subscriber",
                        "medicare", "medicaid", "hicn", "0000-0000", "0000 0000"),
     "health_plan": ("00",),
-    "licence_or_device": ("license", "licence", "certificate", "passport", "serial", "device", "lot", "udi", "dea", "npi",
-                          "(00)"),
+    "licence_or_device": ("license", "licence", "certificate", "passport", "serial", "device", "lot", "udi", "dea",
+                          "npi", "(00)"),
     "vehicle": ("vin", "plate", "registration", "000000"),
     "birth_date": ("dob", "d.o.b", "birth", "born"),
     "date": ("/0/", "/00/", "-0-", "-00-", ".0.", ".00.", "0-"),
@@ -116,9 +118,7 @@ def _kinds(text: str, shape: str) -> set[str]:
     }
 
 
-def presidio_finder(
-    analyzer: Any = None, *, language: str = "en", score: float = 0.5
-) -> Callable[[str], set[str]]:
+def presidio_finder(analyzer: Any = None, *, language: str = "en", score: float = 0.5) -> Callable[[str], set[str]]:
     """Make a finder for `audit(find_identifiers=...)` of an AnalyzerEngine of presidio.
 
     Its recognisers of e-mail addresses and URLs may ask the network for a list of domains: those kinds are found by our

@@ -16,7 +16,8 @@ import numpy as np
 from hf_synth.folding import Bools, Floats, Hashes, Ints, Numbers, Row, Units, digest, mix, words_of
 from hf_synth.repetition import Seen
 
-__all__ = ["MAX_CONTAINMENT", "MAX_RUN", "MIN_MATCHES", "WINDOW", "Index", "Reach", "Row", "Seen", "digest", "words_of"]
+__all__ = ["MAX_CONTAINMENT", "MAX_LETTER_RUN", "MAX_RUN", "MIN_MATCHES", "WINDOW", "Index", "Reach", "Row", "Seen",
+           "digest", "words_of"]  # fmt: skip
 
 # Eight words in a row seldom come together twice by chance outside set phrases; shorter windows flag plain phrasing.
 WINDOW = 8
@@ -36,6 +37,8 @@ MAX_CONTAINMENT = 0.30
 MIN_MATCHES, MIN_LETTERS = 8, 40
 # Pieces of one note all over a row; clean rows share up to 75 windows of letters with one note.
 MAX_LETTERS, MAX_LETTER_SHARE = 100, 0.10
+# ... but with few notes of gold it is not known which phrases are boilerplate.
+FEW_GROUPS = 50
 # A text of fewer words is not called a copy for having the same words in another order.
 FEW_WORDS = 24
 
@@ -56,6 +59,7 @@ class Reach(NamedTuple):
         letter_runs: (N,) as `runs`, in letters.
         letter_share: (N,) as `share`, of windows of letters.
         letters: (N,) as `matches`, of windows of letters.
+        pieces: (N,) much of one group's wording stands in it, though it is not most of it.
         group: (N,) number of the group (`Index.groups`) that `letters` tells of; -1 where there is none.
         same: (N,) the row's words, or those of a longer text in it, are those of a text of gold, in whatever order.
     """
@@ -66,18 +70,21 @@ class Reach(NamedTuple):
     letter_runs: Ints
     letter_share: Floats
     letters: Ints
+    pieces: Bools
     group: Ints
     same: Bools
 
     def spans(self) -> Bools:
         """Tell which rows hold a long run of one group's words or letters."""
-        return (self.runs >= MAX_RUN) | (self.letter_runs >= MAX_LETTER_RUN)
+        long: Bools = (self.runs >= MAX_RUN) | (self.letter_runs >= MAX_LETTER_RUN)
+        return long
 
     def near(self) -> Bools:
         """Tell which rows consist of one group's wording, or hold much of it in pieces."""
         words = (self.share > MAX_CONTAINMENT) & (self.matches >= MIN_MATCHES)
         letters = (self.letter_share > MAX_CONTAINMENT) & (self.letters >= MIN_LETTERS)
-        return words | letters | ((self.letters >= MAX_LETTERS) & (self.letter_share > MAX_LETTER_SHARE))
+        near: Bools = words | letters | self.pieces
+        return near
 
 
 class _Table:
@@ -174,8 +181,9 @@ class Index:
         whole[np.flatnonzero(np.diff(owner, append=n))] = True  # the last text of a row is all of it
         exact, unnumbered = _copy_keys(units)
         same = (_find(self.copies, exact)[1] & (whole | longer)) | (_find(self.copies, unnumbered)[1] & longer)
-        measured = [*words[:3], *letters[:3], np.full(len(texts), -1), same]
-        found = Reach(*(np.full(n, -1 if i == 6 else 0, m.dtype) for i, m in enumerate(measured)))
+        pieces = (letters[2] >= MAX_LETTERS) & (letters[1] > MAX_LETTER_SHARE) & (len(self.groups) >= FEW_GROUPS)
+        measured = [*words[:3], *letters[:3], pieces, np.full(len(texts), -1), same]
+        found = Reach(*(np.zeros(n, m.dtype) for m in measured))._replace(group=np.full(n, -1))
         for out, values in zip(found, measured, strict=True):
             np.maximum.at(out, owner, values)
         best = letters[2] == found.letters[owner]
@@ -187,15 +195,15 @@ class Index:
     ) -> tuple[Ints, Floats, Ints, Ints]:
         """Give for each of n texts the longest run, the share and number of its windows, and the group of most."""
         rare, set_phrase, groups = table.find(hashes, valid)
-        unit = unit[: len(hashes)]
-        matches, group = self._most(unit[rare], groups, n)
-        own = np.bincount(unit[valid & ~set_phrase], minlength=n)
+        units = unit[: len(hashes)].astype(np.int64)
+        matches, group = self._most(units[rare], groups, n)
+        own = np.bincount(units[valid & ~set_phrase], minlength=n)
         inside = rare | set_phrase
         begins = inside.copy()
         begins[1:] &= ~inside[:-1]
         counted, _ = self._most((np.cumsum(begins) - 1)[rare], groups, int(begins.sum()))
         runs = np.zeros(n, np.int64)
-        np.maximum.at(runs, unit[begins], np.where(counted > 0, counted + size - 1, 0))
+        np.maximum.at(runs, units[begins], np.where(counted > 0, counted + size - 1, 0))
         return runs, matches / np.maximum(1, own), matches, group
 
     def _most(self, place: Ints, groups: Ints, n: int) -> tuple[Ints, Ints]:
