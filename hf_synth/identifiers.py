@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
-from types import MappingProxyType
 from typing import Any
 
 from hf_synth.errors import MissingExtraError
@@ -30,8 +29,9 @@ _PATTERNS: dict[str, str] = {
     r"|(?<![\w:])(?:[0-9A-Fa-f]{1,4}:){1,6}(?::[0-9A-Fa-f]{1,4}){1,6}(?![\w:])",
     "ssn": r"(?<![\d-])\d{3}-\d{2}-\d{4}(?![\d-])|(?i:\bssn\b|\bsocial security\b)\D{0,12}\d{3}[ -]?\d{2}[ -]?\d{4}\b",
     "phone": r"(?<![\d.-])(?:\+?1[-. ]?)?(?:\(\d{3}\) ?|\d{3}[-. ])\d{3}[-. ]\d{4}(?![\d-])"
-    r"|\+\d{1,3}(?:[ .-]?\(?\d{2,4}\)?){2,5}(?!\d)"
-    r"|(?i:\b(?:phone|tel|telephone|fax|pager|cell|mobile|beeper|ext)\b)[^\d\n]{0,12}\d{3,4}[-. ]?\d{2,4}\b",
+    r"|\+\d{1,3}(?:[ .-]?\(?\d{2,4}\)?){2,5}(?!\d)",
+    "phone_named": r"[PpTtFfCcMmBbEe](?<!\w[A-Za-z])(?i:hone|el|elephone|ax|ager|ell|obile|eeper|xt)\b"
+    r"[^\d\n]{0,12}\d{3,4}[-. ]?\d{2,4}\b",
     "record_number": r"(?i:\b(?:mrn|mr ?#|medical record|chart|patient id|hospital number|accession))\b"
     + _ID
     + r"|(?<![\d.,/-])\d{7,10}(?![\d.,/-]|\s?(?i:units?|iu|u|mg|ml|mcg|copies|cfu|cells)\b)",
@@ -52,17 +52,19 @@ _PATTERNS: dict[str, str] = {
     "date_in_words": rf"\b{_MONTH}\s(?:0?[1-9]|[12]\d|3[01])(?:st|nd|rd|th)?(?:,?\s(?:19|20)\d\d)?\b"
     rf"|\b(?:0?[1-9]|[12]\d|3[01])(?:st|nd|rd|th)?\s(?:of\s)?{_MONTH}(?:,?\s(?:19|20)\d\d)?\b"
     rf"|\b{_MONTH},?\s(?:of\s)?(?:19|20)\d\d\b",
-    "age_over_89": rf"9\d(?<!\w9\d){_YEARS_OLD}|1[0-3]\d(?<!\w1\d\d){_YEARS_OLD}"
-    r"|[Aa][Gg][Ee][Dd]?\b\W{0,3}(?:is |of )?(?:9\d|1[0-3]\d)(?![\d%.])"
-    r"|[Nn]inety(?:[- ](?:one|two|three|four|five|six|seven|eight|nine))?[- ]years?[- ]old"
-    r"|[Hh]undred(?: and \w+)?[- ]years?[- ]old",
+    "age_over_89": rf"9\d(?<!\w9\d){_YEARS_OLD}|1[0-3]\d(?<!\w1\d\d){_YEARS_OLD}",
+    "age_named": r"[AaNnHh](?<!\w[A-Za-z])(?:(?i:ged?)\b\W{0,3}(?:is |of )?(?:9\d|1[0-3]\d)(?![\d%.])"
+    r"|(?i:inety)(?:[- ](?:one|two|three|four|five|six|seven|eight|nine))?[- ]years?[- ]old"
+    r"|(?i:undred)(?: and \w+)?[- ]years?[- ]old)",
     "zip_code": r"\b[A-Z]{2},? \d{5}(?:-\d{4})?(?![\d-])|(?<![\d-])\d{5}-\d{4}(?![\d-])"
     r"|(?i:\bzip(?: code)?)\W{0,3}\d{5}\b",
     "street_address": r"\b\d{1,5} (?:[A-Z][a-z]+ ){1,3}(?:Street|Avenue|Ave|Road|Boulevard|Blvd|Lane|Drive|Court)\b"
     r"|(?i:\bp\.? ?o\.? box \d{1,6}\b)",
     "coordinates": r"(?<![\d.])-?\d{1,2}\.\d{4,8}\s?,\s?-?\d{1,3}\.\d{4,8}(?![\d.])",
 }  # fmt: skip
-IDENTIFIERS: Mapping[str, re.Pattern[str]] = MappingProxyType({k: re.compile(p) for k, p in _PATTERNS.items()})
+_COMPILED = {kind: re.compile(pattern) for kind, pattern in _PATTERNS.items()}
+_OTHER_FORMS = {"phone_named": "phone", "age_named": "age_over_89"}  # patterns of their own, for speed
+IDENTIFIERS = tuple(kind for kind in _PATTERNS if kind not in _OTHER_FORMS)
 # Invented notes are full of these; whoever refuses a row for an identifier may want to treat them apart.
 DATES_AND_AGES = ("date", "date_in_words", "age_over_89", "zip_code")
 
@@ -73,8 +75,8 @@ _NEEDLES: Mapping[str, tuple[str, ...]] = {
     "mac_address": ("0:", ":0", "0-", "-0"),
     "ip_address": (".0.", ".00.", ".000.", "::", ":0"),
     "ssn": ("00-0000", "ssn", "social security"),
-    "phone": ("0-0000", "0 0000", "0.0000", "+0", "phone", "tel", "fax", "pager", "cell", "mobile", "beeper",
-              "ext ", "ext.", "ext:"),
+    "phone": ("0-0000", "0 0000", "0.0000", "+0"),
+    "phone_named": ("phone", "tel", "fax", "pager", "cell", "mobile", "beeper", "ext"),
     "record_number": ("0000000", "mrn", "mr #", "mr#", "record", "chart", "patient id", "hospital number", "accession"),
     "account_number": ("account", "acct", "member", "policy", "insurance", "beneficiary", "health plan", "subscriber",
                        "medicare", "medicaid", "hicn", "0000-0000", "0000 0000"),
@@ -85,12 +87,13 @@ _NEEDLES: Mapping[str, tuple[str, ...]] = {
     "birth_date": ("dob", "d.o.b", "birth", "born"),
     "date": ("/0/", "/00/", "-0-", "-00-", ".0.", ".00.", "0-"),
     "date_in_words": ("jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec"),
-    "age_over_89": ("year", "yr", "yo", "y/o", "y.o", "age"),
+    "age_over_89": ("0-y", "0 y", "0y"),
+    "age_named": ("age", "ninety", "hundred"),
     "zip_code": ("00000",),
     "street_address": ("street", "ave", "road", "boulevard", "blvd", "lane", "drive", "court", "box"),
     "coordinates": (".0000",),
 }  # fmt: skip
-_NUMBERED = {"phone": "000"}  # ... and this, too
+_NUMBERED = {"phone_named": "000"}  # ... and this, too
 _DIGITS = str.maketrans("123456789", "000000000")
 _NO_DIGIT_NEEDED = ("@", "://", "www.", "ninety", "hundred")
 
@@ -111,10 +114,11 @@ def identifiers_in(text: str) -> set[str]:
 def _kinds(text: str, shape: str) -> set[str]:
     if "0" not in shape and not any(sign in shape for sign in _NO_DIGIT_NEEDED):
         return set()
+    has = shape.__contains__
     return {
-        kind
-        for kind, pattern in IDENTIFIERS.items()
-        if _NUMBERED.get(kind, "") in shape and any(n in shape for n in _NEEDLES[kind]) and pattern.search(text)
+        _OTHER_FORMS.get(kind, kind)
+        for kind, pattern in _COMPILED.items()
+        if has(_NUMBERED.get(kind, "")) and any(map(has, _NEEDLES[kind])) and pattern.search(text)
     }
 
 

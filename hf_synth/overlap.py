@@ -88,33 +88,44 @@ class Reach(NamedTuple):
 
 
 class _Table:
-    """Windows of gold by hash: those of few groups with their groups, those of many as boilerplate."""
+    """Windows of gold by hash, with the groups of each that few groups have; the others are boilerplate.
 
-    def __init__(self, hashes: Hashes, groups: Ints) -> None:
+    The hashes are sorted, and spread evenly: their first bits say where to look, so that a search takes a step or two.
+    """
+
+    def __init__(self, hashes: Hashes, groups: Numbers) -> None:
         order = np.lexsort((groups, hashes))
         hashes, groups = hashes[order], groups[order]
         new = np.ones(len(hashes), bool)
         new[1:] = (hashes[1:] != hashes[:-1]) | (groups[1:] != groups[:-1])  # each group counts once
-        distinct, first, counts = np.unique(hashes[new], return_index=True, return_counts=True)
-        known = counts >= BOILERPLATE_GROUPS
-        groups, first, few = groups[new], first[~known], counts[~known]
-        self.owners = np.full((len(first), BOILERPLATE_GROUPS - 1), -1, np.int32)
+        self._hashes, first, counts = np.unique(hashes[new], return_index=True, return_counts=True)
+        groups = groups[new]
+        self._owners = np.full((len(first), BOILERPLATE_GROUPS - 1), -1, np.int32)  # boilerplate has none
         for k in range(BOILERPLATE_GROUPS - 1):
-            self.owners[few > k, k] = groups[first[few > k] + k]
-        self.rare, self.boilerplate = distinct[~known], distinct[known]
-        # most windows of a text stand nowhere in gold: one bit tells, in place of a search
-        self._shift = np.uint64(64 - min(27, max(10, (16 * len(distinct)).bit_length())))
-        self._maybe = np.zeros(1 << (64 - int(self._shift)), bool)
-        self._maybe[distinct >> self._shift] = True
+            has = (counts > k) & (counts < BOILERPLATE_GROUPS)
+            self._owners[has, k] = groups[first[has] + k]
+        self.boilerplate = int((counts >= BOILERPLATE_GROUPS).sum())
+        bits = max(4, (2 * len(first)).bit_length())
+        self._shift = np.uint64(64 - bits)
+        buckets = np.bincount((self._hashes >> self._shift).astype(np.int64), minlength=1 << bits)
+        self._starts = np.concatenate(([0], np.cumsum(buckets))).astype(np.int32)
 
     def find(self, hashes: Hashes, valid: Bools) -> tuple[Bools, Bools, Ints]:
         """Tell which windows are rare, which are boilerplate, and the groups of the rare ones, (R, 2)."""
-        maybe = np.flatnonzero(valid & self._maybe[hashes >> self._shift])
-        rare, known = np.zeros(len(hashes), bool), np.zeros(len(hashes), bool)
-        place, found = _find(self.rare, hashes[maybe])
-        rare[maybe] = found
-        known[maybe] = _find(self.boilerplate, hashes[maybe])[1]
-        return rare, known, self.owners[place[found]].astype(np.int64)
+        bucket = hashes >> self._shift
+        place, end = self._starts[bucket], self._starts[bucket + np.uint64(1)]
+        found = np.full(len(hashes), -1, np.int32)
+        at = np.flatnonzero(valid & (place < end))
+        while len(at):
+            here = place[at]
+            hit = self._hashes[here] == hashes[at]
+            found[at[hit]] = here[hit]
+            at = at[~hit]
+            place[at] += 1
+            at = at[place[at] < end[at]]
+        owners = self._owners[found]
+        rare = (found >= 0) & (owners[:, 0] >= 0)
+        return rare, (found >= 0) & ~rare, owners[rare].astype(np.int64)
 
 
 @dataclass(frozen=True)
@@ -139,7 +150,8 @@ class Index:
         groups: dict[str, int] = {}
         seen: set[int] = set()
         copies: list[Hashes] = []
-        parts: list[tuple[Any, ...]] = []
+        none = np.zeros(0, np.uint64), np.zeros(0, np.int32)
+        gathered: tuple[list[Any], ...] = tuple([n] for n in (*none, *none))
         for chunk in _chunks(rows, lambda item: item[1]):
             texts, owner = _texts([row for _, row in chunk])
             numbers = np.array([groups.setdefault(group, len(groups)) for group, _ in chunk], np.int64)[owner]
@@ -151,18 +163,17 @@ class Index:
                 if key not in seen:
                     seen.add(key)
                     fresh[i] = True
-            parts.append(_gold_windows(units, numbers, fresh))
-        words, word_groups, letters, letter_groups = (
-            np.concatenate([*p]) if p else np.zeros(0, np.int64) for p in (list(zip(*parts, strict=True)) or [()] * 4)
-        )
+            for part, more in zip(gathered, _gold_windows(units, numbers, fresh), strict=True):
+                part.append(more)
+        words, word_groups, letters, letter_groups = map(np.concatenate, gathered)
         known = np.unique(np.concatenate([np.zeros(0, np.uint64), *copies]))
-        tables = _Table(words.astype(np.uint64), word_groups), _Table(letters.astype(np.uint64), letter_groups)
+        tables = _Table(words, word_groups), _Table(letters, letter_groups)
         return cls(groups, known[known > 0], *tables)
 
     @property
     def boilerplate(self) -> int:
         """Give the number of windows of words that stand in too many groups to tell of one."""
-        return len(self.words.boilerplate)
+        return self.words.boilerplate
 
     def reach(self, rows: Sequence[Row]) -> Reach:
         """Hold rows against the index.

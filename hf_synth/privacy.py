@@ -17,6 +17,7 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
@@ -44,9 +45,14 @@ _ECHO_RUN, _ECHO_SHARE, _ECHO_LETTERS = 14, 0.15, 40
 _REFUSAL = re.compile(
     r"(?i)\bas an? (?:ai\b|artificial intelligence|(?:large )?language model)|\bi(?:['’]m| am) an ai\b"
     r"|\A\W*(?:i(?:['’]m| am) (?:very |so )?sorry|sorry,|i apologi[sz]e)"
-    r"|\bi (?:cannot|can['’]?t|can not|am (?:unable|not able) to|won['’]?t|must decline to) "
+    r"|\bi (?:cannot|can['’]t|can not|am (?:unable|not able) to|won['’]t|must decline to) "
     r"(?:assist|help you|comply|fulfil|create|generate|provide (?:that|this|you|any|real|synthetic|medical))"
 )
+# ... looked for only where one of these stands
+_REFUSING = (
+    "as an ai", "as a ai", "as an art", "as a lang", "as a large", "an ai", "sorry", "apolog", "i cannot", "i can't",
+    "i can’t", "i can not", "i am unable", "i am not able", "i won't", "i won’t", "i must decline",
+)  # fmt: skip
 _READ = 1_000  # rows of a dataset that are held as text at once
 _SAMPLE = 1_000  # rows of each side whose closest row of gold is sought
 _MOST_KINDS = 40
@@ -90,8 +96,7 @@ def audit(
         check_columns(task, part, what="the gold")
     access = strictest(task.access, access_of(synthetic), *(access_of(p) for p in parts))
     found = _Scan(task, len(synthetic), index_gold(task, *parts) if parts else None, find_identifiers, canaries)
-    for rows in _batches(task, synthetic):
-        found.add(rows)
+    found.read(_batches(task, synthetic))
     figures: dict[str, int | float] = {"rows": found.rows, "gold_rows": sum(map(len, parts))}
     if "source" in synthetic.column_names:
         found.raise_on("gold_row", (i for i, source in enumerate(synthetic["source"]) if source == "gold"))
@@ -183,11 +188,24 @@ class _Scan:
             raised.add(flag)
         return count
 
-    def add(self, rows: list[Row]) -> None:
-        """Look at the next rows."""
+    def read(self, batches: Iterable[list[Row]]) -> None:
+        """Look at all rows: at patterns here, at hashes in a thread beside, since numpy lets the interpreter go."""
+        with ThreadPoolExecutor(1) as beside:
+            measured: Future[None] | None = None
+            for rows in batches:
+                if measured is not None:
+                    measured.result()
+                measured = beside.submit(self._measure, rows)
+                self._search(rows)
+            if measured is not None:
+                measured.result()
+
+    def _measure(self, rows: list[Row]) -> None:
         if self.index is not None:
             self._reaches.append(self.index.reach(rows))
         self._repeats.add(Units.of([" ".join(row) for row in rows]))
+
+    def _search(self, rows: list[Row]) -> None:
         for i, row in enumerate(rows, self._at):
             if any(row):
                 self.rows += 1
@@ -207,7 +225,7 @@ class _Scan:
             yield "identifier"
         if any(p.search(text) for p in self._leaks for text in row[: len(self._task.text_columns)]):
             yield "label_leak"
-        if any(_REFUSAL.search(text) for text in row):
+        if any(_refuses(text) for text in row):
             yield "refusal"
         if self._canaries and (found := self._canaries.found_in(row)):
             self._canaries_found |= found
@@ -262,6 +280,11 @@ class _Scan:
         figures["duplicates"] = self.raise_on("duplicate", np.flatnonzero(exact).tolist())
         figures["near_duplicates"] = self.raise_on("near_duplicate", np.flatnonzero(near).tolist())
         return figures
+
+
+def _refuses(text: str) -> bool:
+    low = text.lower()
+    return any(sign in low for sign in _REFUSING) and _REFUSAL.search(text) is not None
 
 
 _SOFT_KINDS = frozenset(DATES_AND_AGES)

@@ -21,7 +21,7 @@ FLOORS = {
     "folding": 0, "repetition": 0, "overlap": 0, "findings": 0, "identifiers": 0, "canaries": 0, "closeness": 0,
     "rendering": 0, "drawing": 0, "axes": 0, "plots": 0, "report": 0, "starter": 0,
     "hub": 0, "demo.clinic": 0, "demo.clinic_language": 0,
-    "gold": 1, "llm": 1, "answers": 1, "prompts": 1, "rows": 0, "modeling": 1, "text2text": 2, "privacy": 1,
+    "gold": 1, "llm": 1, "answers": 1, "prompts": 1, "rows": 0, "modeling": 1, "text2text": 2, "privacy": 1, "audit_report": 1, "membership": 2,
     "decoding": 2, "local_llm": 3, "batch_api": 2, "batch": 3,
     "exemplars": 1, "calibration": 1, "noise": 2, "frozen": 1, "statistics": 1, "gates": 2, "generation": 3,
     "correction": 3, "description": 1, "augmentation": 2, "training": 3,
@@ -30,7 +30,7 @@ FLOORS = {
     "publishing": 5,
     "crossfit": 4, "pipeline": 5, "transform": 5,
     "journey": 6,
-    "demo.journey": 7, "backends": 7, "verbs": 8, "journal_verbs": 8, "cli": 9,
+    "demo.journey": 7, "backends": 7, "verbs": 8, "journal_verbs": 8, "audit_verbs": 8, "cli": 9,
 }  # fmt: skip
 # floor 0 may use what stands before it here
 FLOOR_0_CHAIN = (
