@@ -159,6 +159,15 @@ def _parser() -> argparse.ArgumentParser:
     made.add_argument("--split", default="test")
     made.add_argument("--out", type=Path, metavar="FILE", help="write the scores as JSON")
 
+    made = verb("audit", "hold synthetic notes against gold and look for what must not leave; refused: exit 1")
+    made.set_defaults(room="audit_verbs")
+    made.add_argument("synthetic", type=Path, metavar="SYNTHETIC", help="folder of `generate` or `correct`, or a file")
+    made.add_argument("--gold", type=Path, metavar="PATH", help="raw or exported gold; without it no copy is found")
+    made.add_argument("--split-held-out", metavar="SPLIT", help="gold that nothing saw, as the control (default: test)")
+    made.add_argument("--model", metavar="MODEL", help="a model trained on the gold: does it tell who was in it?")
+    made.add_argument("--canaries", type=Path, metavar="FILE", help="phrases that were planted in the gold")
+    made.add_argument("--out", type=Path, metavar="DIR", help="where audit.json, .md, .html and findings.parquet go")
+
     made = verb("publish", "check, describe and publish synthetic notes or a model; refused: exit 1")
     made.add_argument("folder", type=Path, metavar="FOLDER", help="folder of `correct`, or of `train`")
     made.add_argument("--repo-id", required=True, metavar="ORG/NAME")
