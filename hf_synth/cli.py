@@ -157,6 +157,10 @@ def _parser() -> argparse.ArgumentParser:
     made.add_argument("model", metavar="MODEL", help="folder or repo id of a model")
     made.add_argument("--gold", type=Path, metavar="PATH", help="raw or exported gold")
     made.add_argument("--split", default="test")
+    made.add_argument(
+        "--subgroups", action="store_true", help="also by sex, age and race words, and these swapped"
+    )
+    made.add_argument("--subgroup-column", action="append", metavar="NAME", help="a column that names subgroups")
     made.add_argument("--out", type=Path, metavar="FILE", help="write the scores as JSON")
 
     made = verb("audit", "hold synthetic notes against gold and look for what must not leave; refused: exit 1")

@@ -25,12 +25,12 @@ FLOORS = {
     "modeling": 1, "text2text": 2, "privacy": 1, "audit_report": 1, "membership": 2,
     "decoding": 2, "local_llm": 3, "batch_api": 2, "batch": 3,
     "exemplars": 1, "calibration": 1, "noise": 2, "frozen": 1, "statistics": 1, "gates": 2, "generation": 3,
-    "correction": 3, "description": 1, "augmentation": 2,
-    "lora": 1, "arguments": 1, "objectives": 2, "record": 2, "checkpoints": 1, "training": 3,
+    "correction": 3, "description": 1, "augmentation": 2, "lora": 1, "arguments": 1, "objectives": 2, "record": 2,
+    "checkpoints": 1, "training": 3, "metrics": 1, "demographics": 0, "metric_modules": 2, "scoring": 2,
     "evaluation": 3, "demo.simulator": 2, "demo.simulator_language": 0, "demo.encoder": 3,
     "gate": 3, "export": 3, "cards": 4,
     "publishing": 5,
-    "crossfit": 4, "pipeline": 5, "transform": 5,
+    "subgroups": 4, "baselines": 4, "crossfit": 4, "pipeline": 5, "transform": 5,
     "journey": 6,
     "demo.journey": 7, "backends": 7, "verbs": 8, "journal_verbs": 8, "audit_verbs": 8, "hub_verbs": 8, "cli": 9,
 }  # fmt: skip
@@ -74,7 +74,7 @@ WORLDS = {
     "peft": {"lora"},
 }
 FORBIDDEN = re.compile(
-    r"manager|handler|engine|factory|registry|processor|helper|utils|common|(?<![a-z])base(?!_model|_url)"
+    r"manager|handler|engine|factory|registry|processor|helper|utils|common|(?<![a-z])base(?!_model|_url|line)"
 )
 
 
