@@ -251,34 +251,6 @@ def evaluate(args: argparse.Namespace) -> Facts:
     return facts
 
 
-def publish(args: argparse.Namespace) -> Facts | int:
-    """Check, describe and publish."""
-    from hf_synth.evaluation import Scores
-    from hf_synth.gold import load_gold
-    from hf_synth.publishing import publish_dataset, publish_model
-
-    task = load_task(args.task)
-    known = load_gold(task, path, seed=args.seed)["train"] if (path := _gold_path(args)) or not task.files else None
-    shared: Facts = {
-        "gold": known,
-        "private": True if args.private else False if args.public else None,
-        "gated": True if args.gated else None,
-        "push": args.push,
-        "export_dir": args.out,
-        "token": args.token,
-        "endpoint": args.endpoint,
-    }
-    if (args.folder / "config.json").is_file():
-        scores = Scores.from_json(json.loads(args.scores.read_text(encoding="utf-8"))) if args.scores else None
-        verdict = publish_model(task, args.folder, scores, args.repo_id, **shared)
-    else:
-        verdict = publish_dataset(task, read_dataset(args.folder), args.repo_id, **shared)
-    print(verdict)
-    if args.json:
-        print(json.dumps({"allowed": verdict.allowed, "reasons": list(verdict.reasons), "repo_id": args.repo_id}))
-    return 0 if verdict.allowed else 1
-
-
 def run(args: argparse.Namespace) -> Facts:
     """Make the whole journey."""
     from hf_synth.generation import generate as make
