@@ -47,7 +47,9 @@ def policy_facts(policy: Any, labels: Sequence[str]) -> dict[str, Any]:
     return {
         "policy": method,
         "policy_meaning": METHODS.get(method, ""),
-        "policy_rows": [{"meaning": said, "value": _shown(figures[k])} for k, said in _FIGURES.items() if _told(figures, k)],
+        "policy_rows": [
+            {"meaning": said, "value": _shown(figures[k])} for k, said in _FIGURES.items() if _told(figures, k)
+        ],
         "policy_assumes": str(figures.get("generator_accuracy_assumes") or ""),
         "policy_warnings": [str(w) for w in plain.get("warnings") or ()],
         **_matrix(plain.get("noise") or (), labels),

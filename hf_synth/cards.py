@@ -117,7 +117,8 @@ def dataset_facts(
         "unit": "entries" if writes else "pairs" if len(task.text_columns) > 1 else "notes",
         "text_columns": " and ".join(f"`{c}`" for c in task.text_columns), "label_column": task.label_column,
         "label_word": "target" if writes else "list of labels" if task.kind == "multi_label" else "label",
-        "configs": [{"name": name, "split": "train", "rows": len(rows), "default": n == 0, "what": _WHAT["targets" if writes else name]}
+        "configs": [{"name": name, "split": "train", "rows": len(rows), "default": n == 0,
+                     "what": _WHAT["targets" if writes else name]}
                     for n, (name, rows, _) in enumerate(views)],
         "labels": _label_table(task, views),
         "generators": ", ".join(f"`{name}` ({n:,} rows)" for name, n in made_by.items()),

@@ -1,8 +1,8 @@
 """Export folders: what leaves, as the tree of a Hub repository, and nothing else.
 
 A dataset goes out as parquet with new ids; exemplar ids, prompt hashes and journal keys stay in a local map beside the
-folder (`release`), never in it. Of a model's folder only files on an allow-list go out. Every folder is written whole or
-not at all, and a dataset is loaded back with plain `datasets` and compared before it counts.
+folder (`release`), never in it. Of a model's folder only files on an allow-list go out. Every folder is written whole
+or not at all, and a dataset is loaded back with plain `datasets` and compared before it counts.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
 """The gate: what may be published, and how. One pure function that every push and export goes through.
 
-    access         export folder   private repository                       public repository
-    open           yes             yes                                      yes
-    restricted     with gold       with gold, gated unless said otherwise   with known gold, a clean audit, an attestation
-    credentialed   with gold       with gold, on the institution's own Hub  never
+    access        export folder   private repository                       public repository
+    open          yes             yes                                      yes
+    restricted    with gold       with gold, gated unless said otherwise   with known gold, a clean audit, an attestation
+    credentialed  with gold       with gold, on the institution's own Hub  never
 
 "with gold": the gold was given, it is not plainly another gold than the one it came from, and what leaves was compared
 with it. "with known gold": records say that it is that gold. In every case the audit must not have found the rows to
@@ -96,7 +96,8 @@ class Verdict:
         if self.export:
             lines.append(f"  export folder: {self.export}")
         if self.pushed:
-            lines.append(f"  published: {self.url} ({seen}{gated}), commit {self.commit}, tag {self.tag}")
+            tag = f", tag {self.tag}" if self.tag else ""
+            lines.append(f"  published: {self.url} ({seen}{gated}), commit {self.commit}{tag}")
         return "\n".join(lines)
 
 
@@ -163,8 +164,10 @@ def gate(
         if findings is None or not findings.compared or findings.verdict != "ok":
             no.append("a public repository of restricted data needs an audit that passed; there is none for this")
         if origin is None or not origin.known:
-            no.append("a public repository of restricted data needs gold that is known to be its own: publish the folder "
-                      "that a verb wrote, or rows with their seed_ids")
+            no.append(
+                "a public repository of restricted data needs gold that is known to be its own: publish the folder "
+                "that a verb wrote, or rows with their seed_ids"
+            )
     if push and visible == "public" and hidden:
         no.append(f"repository {repo_id} is public already: make it private first, or choose another name")
     if attestation and attestation.strip():

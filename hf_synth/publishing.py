@@ -96,7 +96,7 @@ def publish_dataset(
         attestation: who allows a public repository of restricted data, and when; stands in card and audit log.
         endpoint: URL of the Hub; HF_ENDPOINT or the public one when None.
         policy: of the correction, for the card: a policy, its JSON, or the name of its method; else the manifest's.
-        manifest: of the folder that the rows were read from (`hf_synth.json`): its access counts, and its marks of gold.
+        manifest: of the folder that the rows were read from (`hf_synth.json`): its access and its marks of gold count.
         tag: of the release; the next of v1, v2, ... when None.
         dry_run: only decide; nothing is written.
         confirm: asked with the verdict before anything is sent; when it says False, nothing is.
@@ -107,7 +107,9 @@ def publish_dataset(
         OutputError: the folder cannot be written.
     """
     hub = Repository("dataset", repo_id, endpoint_of(endpoint), token)
-    asked = _Asked(hub, push, private, gated, attestation, tag, dry_run, confirm, Path(export_dir) if export_dir else None)
+    asked = _Asked(
+        hub, push, private, gated, attestation, tag, dry_run, confirm, Path(export_dir) if export_dir else None
+    )
     known, held_out = gold_parts(gold)
     parts = [p for p in (known, held_out) if p is not None]
     rows = export.plain_columns(dataset, parts)
@@ -135,7 +137,8 @@ def publish_dataset(
     )  # fmt: skip
     content = export.write_dataset(
         task, export.dataset_views(task, rows, leaving, access, ids), path, card=cards.dataset_card(facts),
-        access=access, physionet_name=_physionet_name(task, repo_id), release=tied, check=_check(task, parts, asked, access),
+        access=access, physionet_name=_physionet_name(task, repo_id), release=tied,
+        check=_check(task, parts, asked, access),
     )  # fmt: skip
     mapped = release.write_map(task, rows, ids, path, content, salt)
     return _finished(task, asked, replace(verdict, export=path), tied | {"content": content, "map": mapped.name})
@@ -175,7 +178,9 @@ def publish_model(
         OutputError: the folder cannot be written.
     """
     hub = Repository("model", repo_id, endpoint_of(endpoint), token)
-    asked = _Asked(hub, push, private, gated, attestation, tag, dry_run, confirm, Path(export_dir) if export_dir else None)
+    asked = _Asked(
+        hub, push, private, gated, attestation, tag, dry_run, confirm, Path(export_dir) if export_dir else None
+    )
     parts = [p for p in gold_parts(gold) if p is not None]
     folder, trained = model_folder(model), model_facts(model)
     access = joined_access(task, *parts, also=[trained["access"]])
@@ -342,5 +347,7 @@ def _finished(task: Task, asked: _Asked, verdict: Verdict, log: Mapping[str, Any
         audit_log.record(path.parent, "push", **(facts | told))
     elif asked.push:
         verdict = replace(verdict, reasons=(*verdict.reasons, "not confirmed: nothing was sent"))
-    write_private(work_folder(path.parent) / f"{path.name}.verdict.json", json.dumps(verdict.to_json(), indent=1) + "\n")
+    write_private(
+        work_folder(path.parent) / f"{path.name}.verdict.json", json.dumps(verdict.to_json(), indent=1) + "\n"
+    )
     return verdict

@@ -111,7 +111,9 @@ def _mapped(path: Path) -> set[str]:
 # --- what derives from what ------------------------------------------------------------------------------------------
 
 
-def parents_of(facts: Mapping[str, Any], log: Iterable[Mapping[str, Any]], beside: Path, salt: bytes) -> list[dict[str, Any]]:
+def parents_of(
+    facts: Mapping[str, Any], log: Iterable[Mapping[str, Any]], beside: Path, salt: bytes
+) -> list[dict[str, Any]]:
     """Find the releases that a model comes from: datasets whose rows it was trained on, models that it started from.
 
     Args:
@@ -135,7 +137,8 @@ def parents_of(facts: Mapping[str, Any], log: Iterable[Mapping[str, Any]], besid
 
 def derived(log: Sequence[Mapping[str, Any]], repo_id: str) -> list[dict[str, Any]]:
     """List the releases that derive from a repository, directly or through others, from the audit log."""
-    reached, found = {repo_id}, {}
+    reached = {repo_id}
+    found: dict[tuple[str, str], dict[str, Any]] = {}
     for _ in log:  # at most one step a release
         new = {}
         for entry in log:

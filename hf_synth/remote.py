@@ -189,7 +189,9 @@ class Repository:
 
     def _tagged(self, api: Any, tag: str | None, tags: Mapping[str, str], commit: str) -> str:
         """Tag a commit; what has a number already gets no second one."""
-        mine = [name for name, target in tags.items() if target == commit and (name == tag or _NUMBERED.fullmatch(name))]
+        mine = [
+            name for name, target in tags.items() if target == commit and (name == tag or _NUMBERED.fullmatch(name))
+        ]
         if mine and tag in (None, *mine):
             return tag or max(mine, key=_number)
         name = tag or f"v{max((_number(t) for t in tags), default=0) + 1}"
@@ -210,7 +212,9 @@ class Repository:
         """
         from huggingface_hub import CommitOperationAdd, CommitOperationDelete
 
-        api, done = self._api(), {"private": False, "tags": [], "files": 0, "commit": None}
+        api = self._api()
+        gone_tags: list[str] = []
+        done: dict[str, Any] = {"private": False, "tags": gone_tags, "files": 0, "commit": None}
         with client(self.endpoint):
             with clear_errors(self.repo_id, "looking it up"):
                 info, tags = api.repo_info(**self._where), self._tags(api)
@@ -236,7 +240,7 @@ class Repository:
             with clear_errors(self.repo_id, "deleting its tags"):
                 for name in sorted(tags) if tag is None else [tag]:
                     api.delete_tag(**self._where, tag=name)
-                    done["tags"].append(name)
+                    gone_tags.append(name)
         return done
 
 

@@ -24,7 +24,9 @@ _TOKENS = {
     "an access key": r"\b(?:AKIA|ASIA)[A-Z0-9]{16}\b|\bghp_[A-Za-z0-9]{20,}|\bxox[abpr]-[A-Za-z0-9-]{10,}",
     "a private key": r"-----BEGIN [A-Z ]*PRIVATE KEY-----",
 }
-_LOCAL_PATH = re.compile(r"(?<![\w/.:])(?:/(?:home|Users|root|mnt|scratch|tmp|var|secure|work|data)/[\w.-]+|[A-Z]:\\\\?[\w.-]+\\)")
+_LOCAL_PATH = re.compile(
+    r"(?<![\w/.:])(?:/(?:home|Users|root|mnt|scratch|tmp|var|secure|work|data)/[\w.-]+|[A-Z]:\\\\?[\w.-]+\\)"
+)
 _LEFT_EMPTY = re.compile(r"(?:[:(=]\s*|\s)(?:nan|NaN|None|Undefined)(?=\s*(?:$|[,.)]))", re.MULTILINE)
 _LANGUAGE = re.compile(r"[a-z]{2,3}")
 _SIZES = (*SIZES, LARGEST)

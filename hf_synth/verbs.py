@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 from hf_synth.backends import writer_of
 from hf_synth.errors import ColumnError, GoldError, MissingGoldError, OutputError, TaskError
 from hf_synth.folders import clear_disk_errors, read_dataset, read_manifest, work_folder, write_stage
+from hf_synth.origin import MARKS, gold_marks
 from hf_synth.task import USAGE_COLUMNS, Task, access_of, list_tasks, load_task, strictest
 
 if TYPE_CHECKING:
@@ -171,7 +172,7 @@ def generate(args: argparse.Namespace) -> Facts:
     write_stage(
         task, rows, args.out, stage="generate", generator=args.llm, seed=args.seed, gold_rows=len(shown),
         report=generation_table(rows), prompt=args.prompt, exemplars=args.choose, share=args.share,
-        balance=args.balance, **facts,
+        balance=args.balance, gold_marks=gold_marks(task, shown), **facts,
     )  # fmt: skip
     print(f"{counts['kept']:,} notes, {counts['rejected']:,} rejected answers {dict(rejects) or ''} -> {args.out}")
     dollars = f", ${usage['cost_usd']:,.2f}" if usage["cost_usd"] else ""
@@ -203,7 +204,7 @@ def correct(args: argparse.Namespace) -> Facts:
         task, rows, corrector, gold=known, method=args.method, coverage=args.coverage, seed=args.seed,
         audited=read_audited(args.audited) if args.audited else None,
     )  # fmt: skip
-    facts = {"policy": policy.to_json(), "seed": args.seed, "gold_rows": len(known)}
+    facts = {"policy": policy.to_json(), "seed": args.seed, "gold_rows": len(known), MARKS: gold_marks(task, known)}
     told = describe(done, policy)
     write_stage(task, done, args.out, stage="correct", report=str(told), **facts)
     print(f"{told}\n\nby {policy.method}: {_counts(dict(told.statuses))} -> {args.out}")

@@ -1,8 +1,8 @@
 """Withdrawal: a release is taken back, and what derives from it is named.
 
-What this cannot undo: copies that were pulled stay where they are, and so do exports that were handed on. Earlier commits
-stay in the repository's history for those who may read it, who are the owners alone once it is private; only deleting the
-repository removes them. With a tag, the visibility stays, and whoever noted the commit can still read it.
+What this cannot undo: copies that were pulled stay where they are, and so do exports that were handed on. Earlier
+commits stay in the repository's history for those who may read it, who are its members alone once it is private; only
+deleting the repository removes them. With a tag the visibility stays: whoever noted the commit can still read it.
 """
 
 from __future__ import annotations
@@ -60,7 +60,9 @@ class Withdrawal:
         lines.append("  derives from it: " + ("nothing that was published from here" if not self.derives else ""))
         lines = [line.rstrip() for line in lines]
         lines += [f"    {d['kind']} {d['repo_id']} ({d['tag'] or 'not pushed'})" for d in self.derives]
-        lines.append("  not undone: copies that were pulled or handed on; earlier commits, until the repository is deleted")
+        lines.append(
+            "  not undone: copies that were pulled or handed on; earlier commits, until the repository is deleted"
+        )
         return "\n".join(lines)
 
 
@@ -108,7 +110,8 @@ def _kind(repo_id: str, log: Sequence[dict[str, Any]], endpoint: str, token: str
     ]
     if len(there) != 1:
         raise PublishError(
-            f"{repo_id} is both a dataset and a model: say which" if there else f"there is no repository {repo_id}, or the "
-            "token may not see it"
+            f"{repo_id} is both a dataset and a model: say which"
+            if there
+            else f"there is no repository {repo_id}, or the token may not see it"
         )
     return there[0]

@@ -25,11 +25,12 @@ FLOORS = {
     "exemplars": 1, "calibration": 1, "noise": 2, "frozen": 1, "statistics": 1, "gates": 2, "generation": 3,
     "correction": 3, "description": 1, "augmentation": 2, "training": 3,
     "evaluation": 3, "demo.simulator": 2, "demo.simulator_language": 0, "demo.encoder": 3,
-    "gate": 3, "export": 3, "cards": 4,
-    "publishing": 5,
+    "audit_log": 1, "origin": 1, "card_policy": 0, "release": 1, "validation": 1,
+    "gate": 3, "export": 3, "cards": 4, "remote": 4,
+    "publishing": 5, "withdrawal": 5,
     "crossfit": 4, "pipeline": 5, "transform": 5,
     "journey": 6,
-    "demo.journey": 7, "backends": 7, "verbs": 8, "journal_verbs": 8, "cli": 9,
+    "demo.journey": 7, "backends": 7, "verbs": 8, "journal_verbs": 8, "publish_verbs": 8, "cli": 9,
 }  # fmt: skip
 # floor 0 may use what stands before it here
 FLOOR_0_CHAIN = (
