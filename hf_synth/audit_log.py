@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from hf_synth.errors import OutputError
-from hf_synth.folders import clear_disk_errors, work_folder
+from hf_synth.folders import WORK, clear_disk_errors, private_folder
 
 LOG = "publishing.jsonl"
 _LAST = 1 << 16  # bytes at the end in which the last line is looked for at first
@@ -32,7 +32,7 @@ def record(beside: Path, action: str, **facts: Any) -> dict[str, Any]:
     Raises:
         OutputError: it cannot be written.
     """
-    path = work_folder(beside) / LOG
+    path = private_folder(beside / WORK) / LOG
     entry = {"time": datetime.now(UTC).isoformat(timespec="seconds"), "action": action, **facts}
     with clear_disk_errors(path):
         handle = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o600)
@@ -51,7 +51,7 @@ def entries(beside: Path) -> list[dict[str, Any]]:
     Raises:
         OutputError: a line was changed, taken out or torn.
     """
-    path = beside / ".hf_synth" / LOG
+    path = beside / WORK / LOG
     if not path.is_file():
         return []
     found, before = [], b""

@@ -2,7 +2,7 @@
 
     access        export folder   private repository                       public repository
     open          yes             yes                                      yes
-    restricted    with gold       with gold, gated unless said otherwise   with known gold, a clean audit, an attestation
+    restricted    with gold       with gold, gated unless said otherwise   with known gold, clean audit, an attestation
     credentialed  with gold       with gold, on the institution's own Hub  never
 
 "with gold": the gold was given, it is not plainly another gold than the one it came from, and what leaves was compared

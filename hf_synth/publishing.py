@@ -20,7 +20,7 @@ from hf_synth import audit_log, cards, export, release
 from hf_synth.correction import Policy
 from hf_synth.errors import PublishError
 from hf_synth.evaluation import Scores
-from hf_synth.folders import work_folder, write_private
+from hf_synth.folders import WORK, write_private
 from hf_synth.gate import Verdict, gate, gold_parts, is_institution, joined_access
 from hf_synth.modeling import FACTS, model_facts, model_folder, weights_sha256
 from hf_synth.origin import origin_of_model, origin_of_rows
@@ -347,7 +347,5 @@ def _finished(task: Task, asked: _Asked, verdict: Verdict, log: Mapping[str, Any
         audit_log.record(path.parent, "push", **(facts | told))
     elif asked.push:
         verdict = replace(verdict, reasons=(*verdict.reasons, "not confirmed: nothing was sent"))
-    write_private(
-        work_folder(path.parent) / f"{path.name}.verdict.json", json.dumps(verdict.to_json(), indent=1) + "\n"
-    )
+    write_private(path.parent / WORK / f"{path.name}.verdict.json", json.dumps(verdict.to_json(), indent=1) + "\n")
     return verdict

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hf_synth.errors import OutputError
-from hf_synth.folders import clear_disk_errors, private_folder, work_folder, write_private
+from hf_synth.folders import WORK, clear_disk_errors, private_folder, write_private
 from hf_synth.task import Task, row_digests
 
 if TYPE_CHECKING:
@@ -39,7 +39,7 @@ def salt_of(beside: Path) -> bytes:
     Raises:
         OutputError: it cannot be written, or is broken.
     """
-    path = work_folder(beside) / "salt"
+    path = private_folder(beside / WORK) / "salt"
     with clear_disk_errors(path):
         if not path.is_file():
             draft = path.with_name(f".salt-{secrets.token_hex(4)}")
@@ -96,7 +96,7 @@ def write_map(task: Task, dataset: Dataset, ids: Sequence[str], export: Path, co
         json.dumps({"exported": id, **dict(zip(kept, values, strict=True)), "text": salted(salt, "text", digest)})
         for id, digest, *values in zip(ids, digests, *columns, strict=True)
     ]
-    folder = private_folder(work_folder(export.parent) / "maps")
+    folder = private_folder(export.parent / WORK / "maps")
     return write_private(folder / f"{export.name}-{content[:12]}.jsonl", "\n".join(lines) + "\n")
 
 
@@ -130,7 +130,7 @@ def parents_of(
         told = {k: entry[k] for k in ("kind", "repo_id", "content")}
         if entry.get("weights") in started:
             found[entry["repo_id"], entry["content"]] = told
-        elif entry.get("map") and (rows := len(seen & _mapped(beside / ".hf_synth" / "maps" / entry["map"]))):
+        elif entry.get("map") and (rows := len(seen & _mapped(beside / WORK / "maps" / entry["map"]))):
             found[entry["repo_id"], entry["content"]] = told | {"rows": rows}
     return list(found.values())
 

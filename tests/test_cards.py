@@ -41,7 +41,8 @@ TRAINED = {
 
 
 POLICY = Policy(
-    "posterior", 4, 1.25, noise=((0.9, 0.1, 0.0, 0.0), (0.2, 0.7, 0.1, 0.0), (0.0, 0.1, 0.8, 0.1), (0.0, 0.0, 0.3, 0.7)),
+    "posterior", 4, 1.25,
+    noise=((0.9, 0.1, 0.0, 0.0), (0.2, 0.7, 0.1, 0.0), (0.0, 0.1, 0.8, 0.1), (0.0, 0.0, 0.3, 0.7)),
     figures={"corrector_accuracy_on_held_out_gold": 0.8125, "generator_accuracy_estimated": 0.775, "gold_rows": 200,
              "generator_accuracy_assumes": "errors are independent given the truth", "auto_scores": {"none": 0.5},
              "gold_against_synthetic_auc": float("nan")},
