@@ -17,7 +17,8 @@ from hf_synth.drawing import DARK, LIGHT, clean, escaped, number
 from hf_synth.folders import write_private
 
 _NUMERIC = re.compile(
-    r"[-+±$€<>≥≤~≈]*\s*(\d[\d,.]*|nan)\s*(%|pp|s|ms|h|min|k|M|GB|MB)?\s*([(/x±].*)?|[–-]|n/a|nan|∞|", re.DOTALL
+    r"[-+±$€<>≥≤~≈]*\s*(\d[\d,.]*(e[-+]?\d+)?|nan)\s*(%|pp|s|ms|h|min|k|M|GB|MB)?\s*([(/x±].*)?|[–-]|n/a|nan|∞|",
+    re.DOTALL,
 )
 _CODE = re.compile("`([^`\n]+)`")
 
@@ -179,20 +180,21 @@ nav ol{columns:2;column-gap:32px;margin:.3em 0 0;padding-left:1.4em}
 .note{padding:.1em 0 .1em 1em;border-left:4px solid}
 dl{display:grid;grid-template-columns:max-content 1fr;gap:.15em 1.2em;margin:1em 0}
 dd{margin:0}
-figure{margin:1.4em 0}
+figure{margin:1.4em 0;overflow-x:auto}
 svg.plot{display:block;max-width:100%;height:auto}
 .wide{overflow-x:auto;margin:1em 0}
 table{border-collapse:collapse;font-size:.9em;font-variant-numeric:tabular-nums}
 caption{text-align:left;padding:.3em 0;font-weight:600}
-th,td{padding:.3em .9em .3em 0;text-align:left;vertical-align:top;unicode-bidi:isolate;border-bottom:1px solid}
+th,td{padding:.3em 1.1em .3em 0;text-align:left;vertical-align:top;unicode-bidi:isolate;border-bottom:1px solid}
 th{font-weight:600}
+td:not(.r){min-width:8em}
 tbody th{font-weight:400}
-.r{text-align:right}
+.r{text-align:right;white-space:nowrap}
 code{font:.92em ui-monospace,monospace;padding:.05em .3em;border-radius:3px}
 footer{margin:3em auto 2em;font-size:.9em}
-@media (max-width:600px){nav ol{columns:1}dl{display:block}dt{margin-top:.4em}main,header,nav,footer{padding:0 14px}}
+@media screen and (max-width:600px){svg.plot{max-width:none}nav ol{columns:1}dl{display:block}dt{margin-top:.4em}main,header,nav,footer{padding:0 14px}}
 @media print{
-body{font-size:10.5pt}main,header,nav,footer{max-width:none;padding:0}nav{display:none}.wide{overflow:visible}
+body{font-size:10.5pt}main,header,nav,footer{max-width:none;padding:0}nav{display:none}.wide,figure{overflow:visible}.r{white-space:normal}td:not(.r){min-width:0}
 figure,tr,.banner,.note{break-inside:avoid}h1,h2,caption{break-after:avoid}thead{display:table-header-group}
 .banner{print-color-adjust:exact;-webkit-print-color-adjust:exact}
 svg.plot{max-height:22cm;max-width:100%}table{font-size:9pt}a{color:inherit;text-decoration:none}

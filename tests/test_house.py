@@ -18,7 +18,8 @@ FLOORS = {
     "errors": 0, "task": 0, "sources": 0, "reading": 0, "folders": 0, "building": 0, "columns": 0,
     "machine": 0, "journal": 0, "leases": 0, "questions": 0,
     "endpoints": 0, "replies": 0, "pacing": 0, "calls": 0,
-    "identifiers": 0, "overlap": 0, "rendering": 0, "drawing": 0, "axes": 0, "plots": 0, "report": 0, "starter": 0,
+    "identifiers": 0, "overlap": 0, "rendering": 0, "drawing": 0, "axes": 0, "shares": 0, "plots": 0, "report": 0,
+    "starter": 0,
     "hub": 0, "demo.clinic": 0, "demo.clinic_language": 0,
     "gold": 1, "llm": 1, "answers": 1, "prompts": 1, "rows": 0, "modeling": 1, "text2text": 2, "privacy": 1,
     "decoding": 2, "local_llm": 3, "batch_api": 2, "batch": 3,
@@ -51,6 +52,7 @@ FLOOR_0_CHAIN = (
     "overlap",
     "drawing",
     "axes",
+    "shares",
     "plots",
     "report",
 )
