@@ -123,7 +123,7 @@ def _md_plain(text: str) -> str:
 
 def _md_block(text: str) -> str:
     """Give a line that begins no heading, list, quote, fence, rule, table or definition."""
-    return re.sub(r"^(\s*)(#+\s|[-+=~>|:]|\[)", r"\1\\\2", re.sub(r"^(\s*\d+)([.)])", r"\1\\\2", md_escaped(text)))
+    return re.sub(r"^(\s*)([-+=~>|:#]|\[)", r"\1\\\2", re.sub(r"^(\s*\d+)([.)])", r"\1\\\2", md_escaped(text)))
 
 
 def markdown(
@@ -139,7 +139,7 @@ def markdown(
     if simulated:
         blocks.append(f"> **Simulated:** {md_escaped(simulated)}")
     if facts:
-        blocks.append("\n".join(f"- {md_escaped(name)}: {md_escaped(cell_text(value))}" for name, value in facts))
+        blocks.append("\n".join(f"- {_md_block(str(name))}: {md_escaped(cell_text(value))}" for name, value in facts))
     for section in sections:
         blocks.append(f"## {_md_block(section.title)}")
         for paragraph in _paragraphs(section.text):
@@ -170,7 +170,7 @@ _POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:; base-ur
 _SHAPE = """
 *{box-sizing:border-box}
 body{margin:0;font:16px/1.55 system-ui,sans-serif;overflow-wrap:break-word}
-main,header,nav,footer{max-width:860px;margin:0 auto;padding:0 20px}
+main,header,nav{max-width:860px;margin:0 auto;padding:0 20px}
 h1{font-size:1.8em;line-height:1.2;margin:1.2em 0 .4em}
 h2{font-size:1.3em;line-height:1.3;margin:2.4em 0 .5em;padding-top:.7em;border-top:1px solid}
 p,ul{margin:.7em 0;max-width:72ch}
@@ -191,10 +191,11 @@ td:not(.r){min-width:8em}
 tbody th{font-weight:400}
 .r{text-align:right;white-space:nowrap}
 code{font:.92em ui-monospace,monospace;padding:.05em .3em;border-radius:3px}
-footer{margin:3em auto 2em;font-size:.9em}
-@media screen and (max-width:600px){svg.plot{max-width:none}nav ol{columns:1}dl{display:block}dt{margin-top:.4em}main,header,nav,footer{padding:0 14px}}
+main{padding-bottom:3em}
+@media screen and (max-width:600px){
+svg.plot{max-width:none}nav ol{columns:1}dl{display:block}dt{margin-top:.4em}main,header,nav{padding:0 14px}}
 @media print{
-body{font-size:10.5pt}main,header,nav,footer{max-width:none;padding:0}nav{display:none}.wide,figure{overflow:visible}.r{white-space:normal}td:not(.r){min-width:0}
+body{font-size:10.5pt}main,header,nav{max-width:none;padding:0}nav{display:none}.wide,figure{overflow:visible}.r{white-space:normal}td:not(.r){min-width:0}
 figure,tr,.banner,.note{break-inside:avoid}h1,h2,caption{break-after:avoid}thead{display:table-header-group}
 .banner{print-color-adjust:exact;-webkit-print-color-adjust:exact}
 svg.plot{max-height:22cm;max-width:100%}table{font-size:9pt}a{color:inherit;text-decoration:none}
@@ -206,7 +207,7 @@ def _colours(c: dict[str, str]) -> str:
     return (
         f"body{{color:{c['ink']};background:{c['paper']}}}h2,th,td{{border-color:{c['grid']}}}a{{color:{c['s0']}}}"
         f".banner{{background:{c['soft']};border:1px solid {c['edge']}}}.note{{border-color:{c['s1']}}}"
-        f"code{{background:{c['grid']}}}dt,footer,caption{{color:{c['muted']}}}"
+        f"code{{background:{c['grid']}}}dt,caption{{color:{c['muted']}}}"
     )
 
 

@@ -123,7 +123,8 @@ def histogram_plot(
     lines = [told for told in lines if math.isfinite(told.value)]
     every = [v for values in known.values() for v in values] + [told.value for told in lines if told.vertical]
     low, high = limits or (min(every, default=0.0), max(every, default=1.0))
-    high = high if high > low else low + 1.0
+    if not high > low:
+        low, high = low - (abs(low) * 0.05 or 0.5), high + (abs(high) * 0.05 or 0.5)
     shares = [_shares(values, low, high, bins) for values in known.values()]
     frame = Frame(62, width - 24, 26, height)
     most = max([s for row in shares for s in row], default=0.0) * 1.08 or 1.0
