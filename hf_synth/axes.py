@@ -89,10 +89,18 @@ def marker(i: int, x: float, y: float, size: float = 4.5) -> str:
 # --- axes -----------------------------------------------------------------------------------------------------------
 
 
-def x_axis(frame: Frame, x: Scale, low: float, high: float, name: str, *, log: bool = False) -> str:
-    """Draw grid, tick numbers that do not touch, and the name under a horizontal axis."""
+def x_axis(
+    frame: Frame, x: Scale, low: float, high: float, name: str, *, log: bool = False, whole: bool = False
+) -> str:
+    """Draw grid, tick numbers that do not touch, and the name under a horizontal axis.
+
+    Args:
+        whole: whether only whole numbers are marked.
+    """
     parts, free = [], -math.inf
     for tick in log_ticks(low, high) if log else ticks(low, high):
+        if whole and tick != int(tick):
+            continue
         at, said = x(tick), tick_text(tick)
         parts.append(line("lgrid", (at, frame.top), (at, frame.end)))
         if at - text_width(said) / 2 > free:

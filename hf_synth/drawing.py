@@ -170,11 +170,15 @@ def ticks(low: float, high: float, most: int = 7) -> list[float]:
 
 
 def log_ticks(low: float, high: float) -> list[float]:
-    """Give positions for a log axis: 1, 2 and 5 times powers of ten; powers alone over more than four decades."""
-    steps = (1, 2, 5) if high / low < 1e4 else (1,)
+    """Give round positions for a log axis: four at least where there are so many, and not many more."""
     powers = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
-    found = [s * 10.0**p for p in powers for s in steps]
-    return [float(f"{v:.12g}") for v in found if low * 0.999 <= v <= high * 1.001]
+    found: list[float] = []
+    for steps in ((1,), (1, 2, 5), (1, 1.5, 2, 3, 4, 5, 6, 8)):
+        found = [v for v in (float(f"{s * 10.0**p:.12g}") for p in powers for s in steps)
+                 if low * 0.999 <= v <= high * 1.001]  # fmt: skip
+        if len(found) >= 4:
+            break
+    return found
 
 
 def tick_text(value: float) -> str:

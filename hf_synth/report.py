@@ -170,7 +170,7 @@ _POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:; base-ur
 _SHAPE = """
 *{box-sizing:border-box}
 body{margin:0;font:16px/1.55 system-ui,sans-serif;overflow-wrap:break-word}
-main,header,nav{max-width:860px;margin:0 auto;padding:0 20px}
+main,header,nav{max-width:900px;margin:0 auto;padding:0 20px}
 h1{font-size:1.8em;line-height:1.2;margin:1.2em 0 .4em}
 h2{font-size:1.3em;line-height:1.3;margin:2.4em 0 .5em;padding-top:.7em;border-top:1px solid}
 p,ul{margin:.7em 0;max-width:72ch}
@@ -180,7 +180,8 @@ nav ol{columns:2;column-gap:32px;margin:.3em 0 0;padding-left:1.4em}
 .note{padding:.1em 0 .1em 1em;border-left:4px solid}
 dl{display:grid;grid-template-columns:max-content 1fr;gap:.15em 1.2em;margin:1em 0}
 dd{margin:0}
-figure{margin:1.4em 0;overflow-x:auto}
+.figures{display:flex;flex-wrap:wrap;gap:1.4em 16px;margin:1.4em 0}
+figure{margin:0;max-width:100%;overflow-x:auto}
 svg.plot{display:block;max-width:100%;height:auto}
 .wide{overflow-x:auto;margin:1em 0}
 table{border-collapse:collapse;font-size:.9em;font-variant-numeric:tabular-nums}
@@ -195,9 +196,9 @@ main{padding-bottom:3em}
 @media screen and (max-width:600px){
 svg.plot{max-width:none}nav ol{columns:1}dl{display:block}dt{margin-top:.4em}main,header,nav{padding:0 14px}}
 @media print{
-body{font-size:10.5pt}main,header,nav{max-width:none;padding:0}nav{display:none}.wide,figure{overflow:visible}.r{white-space:normal}td:not(.r){min-width:0}
-figure,tr,.banner,.note{break-inside:avoid}h1,h2,caption{break-after:avoid}thead{display:table-header-group}
-.banner{print-color-adjust:exact;-webkit-print-color-adjust:exact}
+body{font-size:10.5pt}main,header,nav{max-width:none;padding:0}nav{display:none}.wide,figure{overflow:visible}.r{white-space:normal}td:not(.r){min-width:0}.figures{display:block}
+figure{margin:1em 0}figure,tr,.banner,.note{break-inside:avoid}h1,h2,caption{break-after:avoid}
+thead{display:table-header-group}.banner{print-color-adjust:exact;-webkit-print-color-adjust:exact}
 svg.plot{max-height:22cm;max-width:100%}table{font-size:9pt}a{color:inherit;text-decoration:none}
 @page{margin:16mm}}
 """
@@ -251,7 +252,8 @@ def _section(i: int, section: Section) -> str:
         parts.append(f"<ul>{listed}</ul>" if items else f"<p>{_inline(paragraph)}</p>")
     if section.note:
         parts.append(f'<p class="note" role="note">{_inline(section.note)}</p>')
-    parts += [f"<figure>{plot}</figure>" for plot in section.plots]
+    figures = "\n".join(f"<figure>{plot}</figure>" for plot in section.plots)
+    parts += [f'<div class="figures">{figures}</div>'] if figures else []
     parts += [_table(table) for table in section.tables]
     return "\n".join([*parts, "</section>"])
 

@@ -84,7 +84,7 @@ def bar_plot(
     frame = Frame(room_for(names, width), right, 6, 6 + step * max(1, len(names)))
     high = max(totals, default=0.0) or 1.0
     x = scale(0, high, frame.left, frame.right)
-    body = [x_axis(frame, x, 0, high, axis)]
+    body = [x_axis(frame, x, 0, high, axis, whole=digits == 0)]
     for i, name in enumerate(names):
         y, start = frame.top + step * i, 0.0
         body.append(label(frame.left - 12, y + step / 2, name, width=frame.left - 22, anchor="end", most=2))

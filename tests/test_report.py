@@ -272,6 +272,8 @@ def test_bars_are_as_long_as_their_values() -> None:
     kept, dropped, *_ = [w for w in bars if w not in (22.0,)][1:]  # the paper first, the legend's own last
     assert kept / dropped == pytest.approx(3, rel=0.01)
     assert {"40", "0", "30", "10"} <= set(shown(svg))
+    assert "0.2" not in shown(bar_plot(["a"], {"x": [1]}, title="t", axis="rows"))
+    assert "0.2" in shown(bar_plot(["a"], {"x": [1]}, title="t", axis="dollars", digits=1))
     assert "–" in shown(bar_plot(["a", "b"], {"x": [1, math.nan]}, title="t", axis="y"))
 
 
@@ -401,6 +403,7 @@ def test_ticks_are_round_and_inside(low: float, span: float) -> None:
 def test_log_ticks() -> None:
     assert log_ticks(45, 1300) == [50, 100, 200, 500, 1000]
     assert log_ticks(1, 1e5) == [1, 10, 100, 1000, 10000, 100000]
+    assert log_ticks(40, 160) == [40, 50, 60, 80, 100, 150]
 
 
 def test_numbers() -> None:
