@@ -12,18 +12,19 @@ import unicodedata
 from collections.abc import Callable, Iterable, Sequence
 from html import escape
 
-# Blue, vermilion, green, purple, ochre, slate: told apart by most colour-blind eyes, and never by colour alone.
+# Blue, vermilion, green, purple, ochre, slate: they differ without red, green or blue cones too, and nothing is told by
+# colour alone.
 LIGHT = {
     "ink": "#1b1f24", "muted": "#515c68", "grid": "#d7dbe0", "edge": "#6b7682", "paper": "#ffffff", "soft": "#fff1cc",
     "mark": "#0b6e4f", "dot": "#515c68",
-    "s0": "#0b62a4", "s1": "#c2500a", "s2": "#0b7a55", "s3": "#9a4a86", "s4": "#7d6000", "s5": "#515c68",
-    "p0": "#0b5c99", "p1": "#f0a04b", "p2": "#c3cad2", "p3": "#7b4a94", "p4": "#7fc4a5", "p5": "#8c6d1f",
+    "s0": "#0a4a86", "s1": "#9e2f0c", "s2": "#2a9d74", "s3": "#c653c0", "s4": "#9c8110", "s5": "#5d6a78",
+    "p0": "#0b5c99", "p1": "#f0a04b", "p2": "#c9d0d8", "p3": "#5b2a6e", "p4": "#6fbf9c", "p5": "#8c6d1f",
 }  # fmt: skip
 DARK = {
     "ink": "#e8eaed", "muted": "#a8b3bf", "grid": "#3a4149", "edge": "#8b96a2", "paper": "#15181c", "soft": "#4a3a0c",
     "mark": "#4cc38a", "dot": "#a8b3bf",
-    "s0": "#6cb6f5", "s1": "#ff9d5c", "s2": "#4cc38a", "s3": "#e296cf", "s4": "#e0c04f", "s5": "#a8b3bf",
-    "p0": "#4a9fe0", "p1": "#c46f14", "p2": "#56606b", "p3": "#b98ad0", "p4": "#2f7d5d", "p5": "#cbb067",
+    "s0": "#4a93f0", "s1": "#d9582e", "s2": "#63e0a8", "s3": "#bb6fb5", "s4": "#f2d65c", "s5": "#c9d3de",
+    "p0": "#4a9fe0", "p1": "#c46f14", "p2": "#56606b", "p3": "#e0b4ee", "p4": "#2f7d5d", "p5": "#f0dc96",
 }  # fmt: skip
 COLOURS = 6  # series and parts that differ in colour; from then on dashes and order tell them apart
 LEVELS = 10  # shades of a matrix cell

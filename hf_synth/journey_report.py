@@ -16,7 +16,7 @@ from hf_synth.correction import Policy
 from hf_synth.description import Description, describe
 from hf_synth.evaluation import Scores, compare
 from hf_synth.plots import Interval, Reference, Series, bar_plot, curve_plot, interval_plot, matrix_plot
-from hf_synth.report import Section, Table, write_report
+from hf_synth.report import Section, Table, matrix_table, write_report
 from hf_synth.statistics import holm
 from hf_synth.task import REASONS, USAGE_COLUMNS, Task, access_of
 
@@ -212,6 +212,8 @@ def _labels(told: Told, described: Description) -> Section:
         Table(["label", *columns], [[n, *row.values()] for n, row in described.labels.items()], "Rows by label"),
         Table(["what became of it", "rows"], list(described.reasons.items()), "Rows by status and reason"),
     ]
+    if described.moved:
+        tables.insert(1, matrix_table(described.moved, names, names, corner="meant / now", caption="Rows used"))
     note = " ".join(f"{w[:1].upper()}{w[1:]}." for w in described.warnings)
     return Section("Labels", f"{described.rows:,} rows, corrected by `{told.policy.method}`.", plots, tables, note)
 
@@ -219,18 +221,33 @@ def _labels(told: Told, described: Description) -> Section:
 def _noise(told: Told, described: Description) -> Section:
     """Show what is believed of the generator, and what was measured of the corrector."""
     policy, names, plots = told.policy, list(told.task.labels), []
+    tables: list[Table] = []
     if policy.noise:
         plots.append(matrix_plot(policy.noise, names, names, row_axis="truth (estimated)", column_axis="label meant",
                                  **told.drawn("Noise of the generator's labels, as estimated")))  # fmt: skip
     if policy.confusion:
         plots.append(matrix_plot(policy.confusion, names, names, row_axis="true label", column_axis="corrector's label",
                                  **told.drawn("Confusion of the corrector on held-out gold")))  # fmt: skip
+    for caption, corner, matrix in (
+        ("Noise of the generator, as estimated", "truth / meant", policy.noise),
+        ("Confusion of the corrector on held-out gold", "truth / corrector", policy.confusion),
+    ):
+        tables += [matrix_table(matrix, names, names, corner=corner, caption=caption)] if matrix else []
     figures = [[k.replace("_", " "), v] for k, v in described.policy.get("figures", {}).items()
                if isinstance(v, int | float | str)]  # fmt: skip
     if not figures and not plots:
         return Section("")
-    return Section("Generator and corrector", _ASSUMED if policy.noise else "", plots,
-                   [Table(["figure", "value"], figures, "What the policy rests on")])  # fmt: skip
+    tables += [Table(["figure", "value"], figures, "What the policy rests on"), *_choice(policy)]
+    return Section("Generator and corrector", _ASSUMED if policy.noise else "", plots, tables)
+
+
+def _choice(policy: Policy) -> list[Table]:
+    """Give what `auto` weighed, where it chose."""
+    behind = policy.figures.get("auto_behind", {})
+    rows = [[method, score, *behind.get(method, ())] for method, score in policy.figures.get("auto_scores", {}).items()]
+    rows = sorted((row for row in rows if len(row) == 4), key=lambda row: -row[1])
+    header = ["method", "score on held-out gold", "behind the best", "standard error"]
+    return [Table(header, rows, "What auto weighed")] if rows else []
 
 
 def _confusion(told: Told) -> Section:
@@ -239,13 +256,16 @@ def _confusion(told: Told) -> Section:
     plots = [matrix_plot(s.confusion, names, names, row_axis="true label", column_axis="label said",
                          **told.drawn(f"Confusion of {name}, test rows"))
              for name, s in single.items()]  # fmt: skip
+    counts = [[f"{name}: {label}", *row] for name, s in single.items()
+              for label, row in zip(names, s.confusion, strict=True)]  # fmt: skip
+    tables = [Table(["model: true label", *names], counts, "Test rows by label said")] if counts else []
     by_class = {name: s for name, s in told.scores.items() if s.per_class}
     if len(by_class) > len(names):  # the longer list stands as rows
         flat = [[name, *(s.per_class[label]["f1"] for label in names)] for name, s in by_class.items()]
-        return Section("Each label", "", plots, [Table(["trained on", *names], flat, "F1 of each label")])
+        return Section("Each label", "", plots, [Table(["trained on", *names], flat, "F1 of each label"), *tables])
     rows = [[label, int(next(iter(by_class.values())).per_class[label]["support"]),
              *(s.per_class[label]["f1"] for s in by_class.values())] for label in names if by_class]  # fmt: skip
-    tables = [Table(["label", "test rows", *by_class], rows, "F1 of each label")] if rows else []
+    tables = [Table(["label", "test rows", *by_class], rows, "F1 of each label"), *tables] if rows else tables
     return Section("Each label", "", plots, tables)
 
 

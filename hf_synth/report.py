@@ -55,6 +55,19 @@ class Table:
         return "".join("r" if i and yes else "l" for i, yes in enumerate(numeric))
 
 
+def matrix_table(
+    values: Sequence[Sequence[object]], row_names: Sequence[str], column_names: Sequence[str], *, corner: str = "",
+    caption: str = "", digits: int = 3,
+) -> Table:  # fmt: skip
+    """Give the numbers of a matrix as a table.
+
+    Args:
+        corner: what rows and columns are, e.g. "true label / label given".
+    """
+    rows = [[name, *row] for name, row in zip(row_names, values, strict=True)]
+    return Table([corner, *column_names], rows, caption, digits=digits)
+
+
 @dataclass(frozen=True)
 class Section:
     """One part of a report.

@@ -20,7 +20,9 @@ from hf_synth.task import REASONS, Task, load_task
 
 CANARY = "Swallowing hurts since Tuesday, said nobody."
 MATRIX = tuple(tuple(0.7 if i == j else 0.1 for j in range(4)) for i in range(4))
-FIGURES = {"gold_rows": 40, "corrector_accuracy_on_held_out_gold": 0.5123, "auto_why": "made up", "auto_scores": {}}
+FIGURES = {"gold_rows": 40, "corrector_accuracy_on_held_out_gold": 0.5123, "auto_why": "made up",
+           "auto_scores": {"none": 0.4, "posterior": 0.6},
+           "auto_behind": {"none": [0.2, 0.1], "posterior": [0.0, 0.0]}}  # fmt: skip
 STATUSES = (
     ("kept", "agrees", 0, 0), ("relabelled", "corrected", 0, 2), ("dropped", "likely_wrong", 1, 1),
     ("kept", "agrees", 3, 3), ("kept", "agrees", 3, 3), ("rejected", "refusal", None, None),
@@ -90,9 +92,15 @@ def test_figures_are_those_of_columns_and_scores() -> None:
     assert ["corrector accuracy on held out gold", "0.512"] in table(
         made, "Generator and corrector", "What the policy rests on"
     )
+    assert table(made, "Generator and corrector", "What auto weighed") == [
+        ["posterior", "0.600", "0.000", "0.000"], ["none", "0.400", "0.200", "0.100"],
+    ]  # fmt: skip
+    assert table(made, "Generator and corrector", "Noise of the generator, as estimated")[0][1:3] == ["0.700", "0.100"]
     confusion = next(s for s in journey_sections(made) if s.title == "Each label").plots[0]
     counts = [int(t) for t in shown(confusion) if re.fullmatch(r"\d+", t)]
     assert counts == [n for row in alone.confusion for n in row]
+    beneath = table(made, "Each label", "Test rows by label said")
+    assert beneath[1] == ["gold_40: grade_1", *map(str, alone.confusion[1])]
 
 
 def test_two_sizes_make_no_curve() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import re
 import stat
@@ -10,6 +11,7 @@ from collections.abc import Callable
 from html.parser import HTMLParser
 from pathlib import Path
 
+import numpy as np
 import pytest
 import sample_report
 from defusedxml import ElementTree
@@ -361,6 +363,34 @@ def test_contrast(colours: dict[str, str]) -> None:
         cell = shade("light" if colours is LIGHT else "dark", level)
         assert contrast(readable_on(cell), cell) >= 4.5
     assert contrast("#000000", "#ffffff") == pytest.approx(21)
+
+
+# what is left of linear red, green and blue without one kind of cones (Machado, Oliveira and Fernandes, 2009)
+EYES = {
+    "all cones": [[1, 0, 0], [0, 1, 0], [0, 0, 1]],
+    "no red": [[0.152286, 1.052583, -0.204868], [0.114503, 0.786281, 0.099216], [-0.003882, -0.048116, 1.051998]],
+    "no green": [[0.367322, 0.860646, -0.227968], [0.280085, 0.672501, 0.047413], [-0.01182, 0.04294, 0.968881]],
+    "no blue": [[1.255528, -0.076749, -0.178779], [-0.078411, 0.930809, 0.147602], [0.004733, 0.691367, 0.3039]],
+}
+
+
+def lab(colour: str, eyes: str) -> np.ndarray:
+    """Give a colour in CIE L*a*b* (D65) as such eyes see it; 2 is a difference one can just see."""
+    channels = np.array([int(colour[i : i + 2], 16) for i in (1, 3, 5)]) / 255
+    linear = np.where(channels <= 0.04045, channels / 12.92, ((channels + 0.055) / 1.055) ** 2.4)
+    seen = np.clip(np.array(EYES[eyes]) @ linear, 0, 1)
+    xyz = np.array([[0.4124, 0.3576, 0.1805], [0.2126, 0.7152, 0.0722], [0.0193, 0.1192, 0.9505]]) @ seen
+    xyz /= [0.9505, 1, 1.089]
+    f = np.where(xyz > 0.008856, np.cbrt(xyz), 7.787 * xyz + 16 / 116)
+    return np.array([116 * f[1] - 16, 500 * (f[0] - f[1]), 200 * (f[1] - f[2])])
+
+
+@pytest.mark.parametrize("eyes", list(EYES))
+@pytest.mark.parametrize("colours", [LIGHT, DARK], ids=["light", "dark"])
+def test_colours_differ_for_all_eyes(colours: dict[str, str], eyes: str) -> None:
+    for kind in "sp":
+        seen = [lab(colours[f"{kind}{i}"], eyes) for i in range(6)]
+        assert min(np.linalg.norm(a - b) for a, b in itertools.combinations(seen, 2)) > 12
 
 
 def test_shades_grow_evenly() -> None:

@@ -27,7 +27,7 @@ from hf_synth.llm import LLM
 from hf_synth.modeling import predict_proba
 from hf_synth.plots import matrix_plot
 from hf_synth.publishing import publish_dataset, publish_model
-from hf_synth.report import Section, Table
+from hf_synth.report import Section, Table, matrix_table
 from hf_synth.task import Task, load_task
 
 if TYPE_CHECKING:
@@ -158,11 +158,13 @@ def truth_section(told: Told, labels: dict[str, float]) -> Section:
         before[truth][meant] += 1
         if status != "dropped":
             after[truth][now] += 1
+    stages = {"Labels before correction": before, "Labels after correction, rows used": after}
     plots = [
-        matrix_plot(
-            counts, names, names, row_axis="grade that the note states", column_axis="label", **told.drawn(title)
-        )
-        for title, counts in (("Labels before correction", before), ("Labels after correction, rows used", after))
+        matrix_plot(counts, names, names, row_axis="grade stated", column_axis="label", **told.drawn(title))
+        for title, counts in stages.items()
+    ]
+    tables = [
+        matrix_table(counts, names, names, corner="stated / label", caption=title) for title, counts in stages.items()
     ]
     meanings = {
         "llm": "right before correction", "corrected": "right after it, of all rows; a dropped row counts as wrong",
@@ -173,7 +175,7 @@ def truth_section(told: Told, labels: dict[str, float]) -> Section:
     text = (
         "What a note really states is known here alone, because a program wrote it; with real notes it takes a person."
     )
-    return Section("Labels against the truth", text, plots, [table])
+    return Section("Labels against the truth", text, plots, [table, *tables])
 
 
 def _label_line(labels: dict[str, float], policy: str) -> str:
