@@ -136,7 +136,7 @@ def dataset_facts(
     }  # fmt: skip
     facts |= _status_table(task, meant, status) if corrected and task.labels else {"statuses": [], "status_columns": []}
     facts |= _score_table(scores)
-    facts["simulated"] = _simulated(task, list(made_by))
+    facts["simulated"] = simulated(task, list(made_by))
     return facts
 
 
@@ -237,7 +237,8 @@ def _interval(scores: Scores, metric: str) -> str:
     return f"({low:.3f}-{high:.3f})"
 
 
-def _simulated(task: Task, made_by: Sequence[str]) -> str:
+def simulated(task: Task, made_by: Sequence[str]) -> str:
+    """Say what of a task and its generators is artificial; "" where nothing is."""
     said = []
     if task.name == "clinic":
         said.append("The gold is an artificial clinic: notes of no patient, written by a program.")
@@ -309,7 +310,7 @@ def model_card_facts(
         "parents": [_parent(p) for p in parents],
         "datasets": sorted({p["repo_id"] for p in parents if p["kind"] == "dataset"}),
         "widget": list(widget) if joined == "open" else [],
-        "simulated": _simulated(task, [str(trained.get("generator", ""))]),
+        "simulated": simulated(task, [str(trained.get("generator", ""))]),
         **_model_scores(scores),
     }  # fmt: skip
 

@@ -210,7 +210,7 @@ def _publish_options(made: argparse.ArgumentParser) -> None:
     add("--yes", action="store_true", help="do not ask before pushing")
     add("--dry-run", action="store_true", help="only say the verdict; write and send nothing")
     add("--out", type=Path, metavar="DIR", help="where the export folder goes (default: export/NAME)")
-    _hub_options(made)
+    _which_hub(made)
 
 
 def _withdraw_options(made: argparse.ArgumentParser) -> None:
@@ -222,10 +222,10 @@ def _withdraw_options(made: argparse.ArgumentParser) -> None:
     add("--records", type=Path, default=Path("export"), metavar="DIR", help="folder of the exports it came from")
     add("--yes", action="store_true", help="do not ask")
     add("--dry-run", action="store_true", help="only say what would be done, and what derives from it")
-    _hub_options(made)
+    _which_hub(made)
 
 
-def _hub_options(made: argparse.ArgumentParser) -> None:
+def _which_hub(made: argparse.ArgumentParser) -> None:
     made.add_argument("--endpoint", metavar="URL", help="of a Hub (default: HF_ENDPOINT)")
     made.add_argument("--token", help="of the Hub; HF_TOKEN is better, since others may see what is typed here")
 
