@@ -48,8 +48,11 @@ def load_seq2seq(model: str | Path) -> Any:
     return network
 
 
-def start_seq2seq(base_model: str | Path, seed: int) -> tuple[Any, Any]:
+def start_seq2seq(base_model: str | Path, seed: int, *, shown: str | None = None) -> tuple[Any, Any]:
     """Load the sequence-to-sequence model to start from, from scratch where its folder holds no weights; its tokenizer.
+
+    Args:
+        shown: what messages call the model.
 
     Raises:
         ModelError: it cannot be loaded, or is no sequence-to-sequence model.
@@ -57,8 +60,8 @@ def start_seq2seq(base_model: str | Path, seed: int) -> tuple[Any, Any]:
     import torch
     from transformers import AutoConfig, AutoModelForSeq2SeqLM, set_seed
 
-    folder = model_folder(base_model)
-    tokenizer = load_tokenizer(base_model)
+    folder, name = model_folder(base_model), shown or str(base_model)
+    tokenizer = load_tokenizer(folder)
     set_seed(seed)
     try:
         config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
@@ -70,11 +73,11 @@ def start_seq2seq(base_model: str | Path, seed: int) -> tuple[Any, Any]:
             )
     except Exception as error:
         raise ModelError(
-            f"base model {str(base_model)!r} cannot be loaded ({type(error).__name__}): a text2text task needs a "
+            f"base model {name!r} cannot be loaded ({type(error).__name__}): a text2text task needs a "
             "sequence-to-sequence model, such as a T5 or a BART"
         ) from None
     if network.config.decoder_start_token_id is None or tokenizer.eos_token_id is None:
-        raise ModelError(f"base model {str(base_model)!r} names no token that begins a text, or none that ends one")
+        raise ModelError(f"base model {name!r} names no token that begins a text, or none that ends one")
     return network, tokenizer
 
 
