@@ -172,7 +172,7 @@ def test_no_request_is_a_server_error(fuzzed: tuple[str, dict[str, str]], data: 
 
 
 @pytest.mark.slow
-@settings(max_examples=5000, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=2000, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(data=st.data())
 def test_none_of_many_requests_is_a_server_error(fuzzed: tuple[str, dict[str, str]], data: st.DataObject) -> None:
     check_request(fuzzed, data)
