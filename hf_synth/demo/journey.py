@@ -196,7 +196,7 @@ def _publish_and_pull(
         verdicts = [
             publish_dataset(
                 task, journey.corrected, DATASET, gold=gold, scores=journey.scores, private=False, token=hub.token,
-                endpoint=hub.url, policy=journey.policy.method, export_dir=out / "published" / "dataset",
+                endpoint=hub.url, policy=journey.policy, export_dir=out / "published" / "dataset",
             ),
             publish_model(
                 task, journey.models[BEST_ARM], scores, MODEL, gold=gold, private=False, token=hub.token,
