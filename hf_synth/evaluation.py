@@ -128,6 +128,7 @@ def evaluate(
     n_bootstrap: int = 1000,
     seed: int = 0,
     progress: bool = False,
+    cache_dir: str | Path | None = None,
 ) -> Scores:
     """Score a model on rows with true labels.
 
@@ -135,6 +136,7 @@ def evaluate(
         model: folder or repo id of a trained classifier, or of a sequence-to-sequence model for a text2text task.
         exclude: rows that it should not be judged on, by text (training rows); scores without them, and without any row
             that the model's facts say it saw, are in `.excluded`.
+        cache_dir: a private folder of the user's that keeps the tokens of texts, as for `predict_proba`.
 
     Raises:
         ModelError: the model cannot be loaded or is not of this task.
@@ -144,7 +146,8 @@ def evaluate(
     if not len(labels):
         raise ColumnError("there is no row to score a model on")
     predict: Callable[..., Any] = generate_text if task.kind == "text2text" else predict_proba
-    said = predict(model, task, dataset, progress=progress)
+    kept = {} if task.kind == "text2text" else {"cache_dir": cache_dir}
+    said = predict(model, task, dataset, progress=progress, **kept)
     groups = list(dataset["group"]) if "group" in dataset.column_names else None
     facts = model_facts(model)
     digests = row_digests(task, dataset.select_columns(list(task.text_columns)))

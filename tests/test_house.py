@@ -31,7 +31,7 @@ FLOORS = {
     "publishing": 5,
     "crossfit": 4, "pipeline": 5, "transform": 5,
     "journey": 6,
-    "demo.journey": 7, "backends": 7, "verbs": 8, "journal_verbs": 8, "cli": 9,
+    "demo.journey": 7, "backends": 7, "verbs": 8, "journal_verbs": 8, "model_verbs": 8, "cli": 9,
 }  # fmt: skip
 # floor 0 may use what stands before it here
 FLOOR_0_CHAIN = (
