@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 __all__ = ["models"]
 
 Facts = dict[str, Any]
-_TOKENS_A_WORD = 1.5  # of clinical text in a vocabulary of 30,000, roughly
+_TOKENS_A_WORD = 1.5  # assumed, on the long side: the model itself is not there to count
 
 
 def models(args: argparse.Namespace) -> Facts | None:
