@@ -178,19 +178,8 @@ def _parser() -> argparse.ArgumentParser:
     made.add_argument("--canaries", type=Path, metavar="FILE", help="phrases that were planted in the gold")
     made.add_argument("--out", type=Path, metavar="DIR", help="where audit.json, .md, .html and findings.parquet go")
 
-    made = verb("publish", "check, describe and publish synthetic notes or a model; refused: exit 1")
-    made.add_argument("folder", type=Path, metavar="FOLDER", help="folder of `correct`, or of `train`")
-    made.add_argument("--repo-id", required=True, metavar="ORG/NAME")
-    made.add_argument("--gold", type=Path, metavar="PATH", help="gold to check against; needed unless access is open")
-    made.add_argument("--scores", type=Path, metavar="FILE", help="JSON of `evaluate --out`, for the card of a model")
-    made.add_argument("--push", action="store_true", help="push; without it the folder, card and verdict are written")
-    visible = made.add_mutually_exclusive_group()
-    visible.add_argument("--public", action="store_true")
-    visible.add_argument("--private", action="store_true")
-    made.add_argument("--gated", action="store_true")
-    made.add_argument("--endpoint", help="URL of a Hub (default: HF_ENDPOINT)")
-    made.add_argument("--token", help="token of the Hub (default: HF_TOKEN)")
-    made.add_argument("--out", type=Path, metavar="DIR", help="where the export folder goes")
+    _publish_options(verb("publish", "check, describe and publish synthetic notes or a model; refused: exit 1"))
+    _withdraw_options(verb("withdraw", "take a release back, and list what derives from it", task=False))
 
     made = verb("run", "the whole journey: correct, train on each mixture, score")
     _gold_options(made)
@@ -209,6 +198,44 @@ def _parser() -> argparse.ArgumentParser:
 
     _hub_options(verb("hub", "a local Hub that Hugging Face clients can use", task=False), shared)
     return parser
+
+
+def _publish_options(made: argparse.ArgumentParser) -> None:
+    made.set_defaults(room="publish_verbs")
+    add = made.add_argument
+    add("folder", type=Path, metavar="FOLDER", help="folder of `correct` or `generate`, or of `train`")
+    add("--repo-id", required=True, metavar="ORG/NAME")
+    add("--gold", type=Path, metavar="PATH", help="all gold, to check against; needed unless access is open")
+    add("--scores", type=Path, metavar="FILE", help="JSON of `evaluate --out`, for the card")
+    add("--examples", type=Path, metavar="FOLDER", help="synthetic notes for the page of a model; open ones only")
+    add("--push", action="store_true", help="push; without it the folder, card and verdict are written")
+    visible = made.add_mutually_exclusive_group()
+    visible.add_argument("--public", action="store_true")
+    visible.add_argument("--private", action="store_true")
+    add("--gated", action="store_true", help="let the owner decide who may read it")
+    add("--attestation", metavar="TEXT", help="who allows a public repository of restricted data, and when")
+    add("--tag", metavar="NAME", help="name of the release (default: the next of v1, v2, ...)")
+    add("--yes", action="store_true", help="do not ask before pushing")
+    add("--dry-run", action="store_true", help="only say the verdict; write and send nothing")
+    add("--out", type=Path, metavar="DIR", help="where the export folder goes (default: export/NAME)")
+    _which_hub(made)
+
+
+def _withdraw_options(made: argparse.ArgumentParser) -> None:
+    made.set_defaults(room="publish_verbs")
+    add = made.add_argument
+    add("repo_id", metavar="ORG/NAME")
+    add("--tag", metavar="NAME", help="one release (default: all of the repository, which becomes private)")
+    add("--kind", choices=("dataset", "model"), help="what it is (default: as the records or the Hub know it)")
+    add("--records", type=Path, default=Path("export"), metavar="DIR", help="folder of the exports it came from")
+    add("--yes", action="store_true", help="do not ask")
+    add("--dry-run", action="store_true", help="only say what would be done, and what derives from it")
+    _which_hub(made)
+
+
+def _which_hub(made: argparse.ArgumentParser) -> None:
+    made.add_argument("--endpoint", metavar="URL", help="of a Hub (default: HF_ENDPOINT)")
+    made.add_argument("--token", help="of the Hub; HF_TOKEN is better, since others may see what is typed here")
 
 
 def _journal_options(parser: argparse.ArgumentParser, shared: argparse.ArgumentParser) -> None:
