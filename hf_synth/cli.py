@@ -24,6 +24,7 @@ ACCESSES = ("open", "restricted", "credentialed")
 _TASK = 'a task ("mednli:pair", "esophagitis:presence"), a .py file, or a folder that `gold` wrote'
 BALANCES = ("equal", "gold", "fill")
 CHOICES = ("random", "balanced", "diverse", "first")
+LONG_NOTES = ("auto", "cut", "windows", "windows_mean")
 STRATEGIES = ("augment", "replace", "synthetic", "gold")
 
 
@@ -151,7 +152,14 @@ def _parser() -> argparse.ArgumentParser:
     made.add_argument("data", type=Path, metavar="DATA", help="folder of `augment`, or of `gold` (its train split)")
     made.add_argument("--gold", type=Path, metavar="PATH", help="stop early by the validation split of this gold")
     _model_options(made)
+    made.add_argument("--resume", action="store_true", help="keep checkpoints; the same command goes on after a kill")
     made.add_argument("--out", type=Path, required=True, metavar="DIR")
+
+    made = verb("models", "list known good base models, and say which suits a task and its notes", task=False)
+    made.set_defaults(room="model_verbs")
+    made.add_argument("task", metavar="TASK", nargs="?", help=_TASK)
+    made.add_argument("--gold", type=Path, metavar="PATH", help="raw or exported gold, whose lengths decide")
+    made.add_argument("--no-mimic", action="store_true", help="suggest none that was pretrained on notes of MIMIC")
 
     made = verb("evaluate", "score a model on gold")
     made.add_argument("model", metavar="MODEL", help="folder or repo id of a model")
@@ -345,11 +353,18 @@ def _model_options(parser: argparse.ArgumentParser) -> None:
         "--base-model",
         default="tiny",
         metavar="MODEL",
-        help='folder or repo id of an encoder, e.g. emilyalsentzer/Bio_ClinicalBERT; "tiny": one made on the spot',
+        help="folder or repo id of an encoder, e.g. emilyalsentzer/Bio_ClinicalBERT (`hf-synth models` lists more); "
+        '"tiny": one made on the spot',
     )
-    parser.add_argument(
+    add = parser.add_argument_group("how it is trained").add_argument
+    add(
         "--set", action="append", default=[], metavar="NAME=VALUE", help="a field of TrainingArguments; may be repeated"
     )
+    add("--base-revision", metavar="REV", help="branch, tag or commit of the base model's repository")
+    add("--long-notes", choices=LONG_NOTES, default="auto", help="beyond the model's length (default: by their share)")
+    add("--class-weights", action="store_true", help="weigh each class by the inverse of its share")
+    add("--lora", action="store_true", help="train small matrices beside the frozen weights (needs hf_synth[lora])")
+    add("--cache", type=Path, metavar="DIR", help="keep the tokens of texts there, for other trainings on them")
 
 
 if __name__ == "__main__":

@@ -199,7 +199,9 @@ def correct(args: argparse.Namespace) -> Facts:
         known = _gold_rows(task, args)
         base = _base_model(task, args, known, rows)
         folds = work_folder(args.out.parent if args.out.parent.exists() else Path()) / "folds"
-        corrector = trainer_fit(task, base_model=base, args=_training_args(args), work_dir=folds, seed=args.seed)
+        corrector = trainer_fit(
+            task, base_model=base, args=_training_args(args), work_dir=folds, seed=args.seed, **_training_options(args)
+        )
     done, policy = correct_with_policy(
         task, rows, corrector, gold=known, method=args.method, coverage=args.coverage, seed=args.seed,
         audited=read_audited(args.audited) if args.audited else None,
@@ -235,7 +237,10 @@ def train(args: argparse.Namespace) -> Facts:
     rows = read_dataset(args.data)
     validation = _split(load_gold(task, _gold_path(args), seed=args.seed), "validation") if args.gold else None
     base = _base_model(task, args, rows, None)
-    path = fit(task, rows, validation, base_model=base, output_dir=args.out, args=_training_args(args), seed=args.seed)
+    path = fit(
+        task, rows, validation, base_model=base, output_dir=args.out, args=_training_args(args), seed=args.seed,
+        resume=args.resume, **_training_options(args),
+    )  # fmt: skip
     print(f"{len(rows):,} rows -> {path}")
     return {"out": str(path), "rows": len(rows)}
 
@@ -314,7 +319,7 @@ def run(args: argparse.Namespace) -> Facts:
         base = _base_model(task, args, shown, rows if args.synthetic else None)
         made = travel(
             task, splits, rows, base_model=base, out=args.out, gold_size=args.gold_size, method=args.method,
-            args=_training_args(args), seed=args.seed, say=_say(args),
+            args=_training_args(args), options=_training_options(args), seed=args.seed, say=_say(args),
         )  # fmt: skip
     statuses = Counter(made.corrected["label_status"])
     print(
@@ -404,6 +409,12 @@ def _training_args(args: argparse.Namespace) -> Facts | None:
         fields |= DEMO_ARGS
     fields |= dict(map(_pair, args.set))
     return fields or None
+
+
+def _training_options(args: argparse.Namespace) -> Facts:
+    """Give the options of `train` but for its arguments."""
+    names = {"revision": args.base_revision, "long_notes": args.long_notes, "lora": args.lora, "cache_dir": args.cache}
+    return {**names, "class_weights": args.class_weights}
 
 
 def _pair(text: str) -> tuple[str, Any]:
