@@ -68,8 +68,7 @@ def test_windows_are_the_same_wherever_they_stand(texts: list[str], size: int) -
     assert all(ok.all() for _, ok in alone)
 
 
-@settings(max_examples=30)
-@settings(deadline=None)
+@settings(max_examples=30, deadline=None)
 @given(st.integers(0, 70), st.integers(0, 40), st.integers(0, 40), st.integers(0, 2**32))
 def test_runs_and_containment_are_counted_exactly(span: int, before: int, after: int, seed: int) -> None:
     rng = random.Random(seed)
@@ -84,8 +83,7 @@ def test_runs_and_containment_are_counted_exactly(span: int, before: int, after:
     assert reach.share[0] == pytest.approx(windows / max(1, len(words) - WINDOW + 1))
 
 
-@settings(max_examples=30)
-@settings(deadline=None)
+@settings(max_examples=30, deadline=None)
 @given(st.integers(0, 300), st.integers(0, 2**32))
 def test_runs_of_letters_are_counted_exactly(span: int, seed: int) -> None:
     rng = random.Random(seed)
