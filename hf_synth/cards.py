@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from hf_synth.evaluation import Scores
 from hf_synth.privacy import Findings
 from hf_synth.rendering import check_card, dataset_card, eval_results, license_data, model_card
-from hf_synth.task import REASONS, STATUSES, USAGE_COLUMNS, Task, access_of, label_names, strictest
+from hf_synth.task import REASONS, STATUSES, UNLABELLED, USAGE_COLUMNS, Task, access_of, label_names, strictest
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -276,7 +276,12 @@ def model_card_facts(
         architecture: what kind of network it is.
     """
     rows = dict(trained.get("rows", {}))
-    what = {"gold": "gold", **{s: f"synthetic, label {s}" for s in STATUSES}, "unmarked": "synthetic, unmarked"}
+    what = {
+        "gold": "gold",
+        UNLABELLED: "real notes, labelled by an LLM",
+        **{s: f"synthetic, label {s}" for s in STATUSES},
+        "unmarked": "synthetic, unmarked",
+    }
     base = str(trained.get("base_model") or "")
     on_hub = bool(re.fullmatch(r"[\w.-]+/[\w.-]+", base))
     told = trained.get("hyperparameters", {})

@@ -25,7 +25,7 @@ import numpy as np
 
 from hf_synth.identifiers import DATES_AND_AGES, IDENTIFIERS, identifiers_in
 from hf_synth.overlap import WINDOW, Bools, Index, Reach, Row, digest, repeats
-from hf_synth.task import Task, access_of, check_columns, strictest
+from hf_synth.task import UNLABELLED, Task, access_of, check_columns, strictest
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -112,7 +112,7 @@ def audit(task: Task, synthetic: Dataset, gold: Dataset | None, *, held_out: Dat
     flags: list[set[str]] = [set() for _ in rows]
     figures: dict[str, int | float] = {"rows": sum(map(any, rows)), "gold_rows": sum(map(len, parts))}
     if "source" in synthetic.column_names:
-        _raise(flags, "gold_row", (i for i, source in enumerate(synthetic["source"]) if source == "gold"))
+        _raise(flags, "gold_row", (i for i, s in enumerate(synthetic["source"]) if s in ("gold", UNLABELLED)))
     if parts:
         figures |= _overlap(task, rows, parts, flags)
     if gold is not None and held_out is not None:

@@ -37,15 +37,26 @@ from hf_synth.modeling import (
     weights_sha256,
     write_facts,
 )
-from hf_synth.rows import judged_mask, label_indices, label_matrix, pad, soft_labels, token_limit, tokenize, usable_rows
-from hf_synth.task import Access, Task, access_of, row_digests, strictest
-from hf_synth.text2text import start_seq2seq, trainer_parts
+from hf_synth.rows import (
+    judged_mask,
+    label_indices,
+    label_matrix,
+    pad,
+    row_weights,
+    soft_labels,
+    target_texts,
+    token_limit,
+    tokenize,
+    usable_rows,
+)
+from hf_synth.task import UNLABELLED, Access, Task, access_of, row_digests, strictest
+from hf_synth.text2text import load_seq2seq, start_seq2seq, trainer_parts, written_texts
 
 if TYPE_CHECKING:
     from datasets import Dataset
 
 Floats = npt.NDArray[np.float32]
-Predict = Callable[["Dataset"], Floats]
+Predict = Callable[["Dataset"], Any]
 
 _PATIENCE = 3  # evaluations without a better score before training stops
 _TOLD = ("learning_rate", "num_train_epochs", "max_steps", "per_device_train_batch_size", "gradient_accumulation_steps",
@@ -125,21 +136,24 @@ def trainer_fit(
 ) -> Callable[[Dataset], Predict]:
     """Give a corrector that can be cross-fitted: `fit(rows)` trains afresh and gives `predict(rows)` -> (N, K).
 
+    Of a text2text task `predict(rows)` gives what the model writes: N texts.
+
     Args:
         work_dir: trainings happen in `fold-<hash>` folders in it, removed afterwards unless `keep`.
 
     Raises:
-        HfSynthError: as `train`, when `fit` is called; TaskError for a text2text task, which has no probabilities.
+        HfSynthError: as `train`, when `fit` is called.
     """
+    text = task.kind == "text2text"
 
     def fit(rows: Dataset) -> Predict:
-        if task.kind == "text2text":
-            raise TaskError(f"task {task.full_name!r} is text2text: its models give no probabilities to correct by")
         folder = private_folder(Path(work_dir)) / f"fold-{_digest(task, rows, seed)}"
         train(task, rows, base_model=base_model, output_dir=folder, args=args, seed=seed, progress=progress)
-        network, tokenizer = load_model(folder, task), load_tokenizer(folder)
+        network, tokenizer = load_seq2seq(folder) if text else load_model(folder, task), load_tokenizer(folder)
         if not keep:
             shutil.rmtree(folder)
+        if text:
+            return lambda asked: written_texts(network, tokenizer, task, asked, progress=progress)
         return lambda asked: probabilities(network, tokenizer, task, asked, progress=progress)
 
     return fit
@@ -150,7 +164,11 @@ def _digest(task: Task, rows: Dataset, seed: int) -> str:
     digest = hashlib.sha256(f"{task.fingerprint()} {seed}".encode())
     for text in row_digests(task, rows.select_columns(list(task.text_columns))):
         digest.update(text.encode())
-    digest.update(soft_labels(task, usable_rows(rows)).tobytes())
+    used = usable_rows(rows)
+    if task.kind == "text2text":
+        digest.update("\x1f".join(target_texts(task, used)).encode() + row_weights(used).tobytes())
+    else:
+        digest.update(soft_labels(task, used).tobytes())
     return digest.hexdigest()[:12]
 
 
@@ -368,7 +386,8 @@ def _facts(
     made = model_facts(parent)
     columns = [rows[c] if c in rows.column_names else [None] * len(rows) for c in ("source", "label_status")]
     counts = Counter(
-        "gold" if source == "gold" else status or "unmarked" for source, status in zip(*columns, strict=True)
+        source if source in ("gold", UNLABELLED) else status or "unmarked"
+        for source, status in zip(*columns, strict=True)
     )
     return {
         "kind": "model",
