@@ -17,7 +17,7 @@ import numpy.typing as npt
 
 from hf_synth.augmentation import augment
 from hf_synth.correction import RELABELS, Policy, apply, fit, weaker
-from hf_synth.crossfit import FOLDS, Choice, Learn, Predict, Rows, _of_both, _of_gold, choose, folds
+from hf_synth.crossfit import FOLDS, Choice, Learn, Predict, Rows, choose, folds, of_both, of_gold
 from hf_synth.errors import ColumnError
 from hf_synth.frozen import linear_learner, shift, text_features
 from hf_synth.noise import confident_noise, denoise
@@ -116,19 +116,16 @@ def correct_sets(
     known = None
     if opinions is not None:
         known = _checked(task, opinions[0], len(gold)), _checked(task, opinions[1], len(rows))
-    told: dict[str, Any] = {}
+    x_gold, x_rows = text_features(_texts(task, gold), _texts(task, rows))
+    heads = linear_heads(x_gold, x_rows, sets)
+    told: dict[str, Any] = {"gold_against_synthetic_auc": shift(x_gold, x_rows, seed)}
     if method == "auto":
-        x_gold, x_rows = text_features(_texts(task, gold), _texts(task, rows))
-        choice = choose_for_sets(sets, linear_heads(x_gold, x_rows, sets), opinions=known, seed=seed)
+        choice = choose_for_sets(sets, heads, opinions=known, seed=seed)
+        behind = {m: list(b) for m, b in choice.behind.items()}
+        told |= {"auto_scores": dict(choice.scores), "auto_behind": behind, "auto_why": choice.why}
         method = choice.method
-        told = {
-            "auto_scores": dict(choice.scores),
-            "auto_behind": {m: list(b) for m, b in choice.behind.items()},
-            "auto_why": choice.why,
-            "gold_against_synthetic_auc": shift(x_gold, x_rows, seed),
-        }
     learn = None if fit_rows is None or known is not None else _fit_learner(task, gold, rows, fit_rows, seed)
-    done = decide_sets(sets, method, learn=learn, opinions=known, seed=seed)
+    done = decide_sets(sets, method, learn=learn, head=heads, opinions=known, seed=seed)
     decided = [
         {
             task.label_column: np.flatnonzero(done.there[i]).tolist(), "label_probs": done.probs[i].tolist(),
@@ -149,6 +146,7 @@ def decide_sets(
     method: str,
     *,
     learn: Learn | None = None,
+    head: Learn | None = None,
     opinions: tuple[Floats, Floats] | None = None,
     inside: Ints | None = None,
     seed: int = 0,
@@ -158,6 +156,7 @@ def decide_sets(
 
     Args:
         learn: trains a model on gold and rows; targets are how probable each label's presence is, (n, K).
+        head: a fast learner that takes the noise out of the labels, so that `learn` trains only two models on them.
         opinions: of one corrector on all gold and on the rows, in the place of models trained by `learn`.
         inside: positions of the gold that may be used; all when None.
         known: keeps opinions that several methods share, for calls with the same gold.
@@ -166,13 +165,13 @@ def decide_sets(
     there, probs = sets.meant.astype(bool), sets.meant.astype(np.float64)
     dropped, policies = np.zeros(len(there), bool), {}
     if method != "none" and (active := sets.judged_both_ways(gold)):
-        of_gold, of_rows = _opinions(sets, method, learn, opinions, gold, seed, {} if known is None else known)
+        held, said = _opinions(sets, method, learn, head, opinions, gold, seed, {} if known is None else known)
         for j in active:
             policies[j] = fit(
-                method, llm_label=sets.meant[:, j], pred_probs=_two(of_rows[:, j]), gold_label=sets.truth[gold, j],
-                gold_probs=_two(of_gold[:, j]), calibrate=opinions is not None or method != "posterior",
+                method, llm_label=sets.meant[:, j], pred_probs=_two(said[:, j]), gold_label=sets.truth[gold, j],
+                gold_probs=_two(held[:, j]), calibrate=opinions is not None or method != "posterior",
             )  # fmt: skip
-            done = apply(policies[j], sets.meant[:, j], _two(of_rows[:, j]))
+            done = apply(policies[j], sets.meant[:, j], _two(said[:, j]))
             there[:, j], probs[:, j] = done.label == 1, done.probs[:, 1]
             dropped |= done.weight == 0
     same = (there == (sets.meant == 1)).all(1)
@@ -187,6 +186,7 @@ def _opinions(
     sets: Sets,
     method: str,
     learn: Learn | None,
+    head: Learn | None,
     opinions: tuple[Floats, Floats] | None,
     gold: Ints,
     seed: int,
@@ -198,21 +198,21 @@ def _opinions(
     assert learn is not None
     both = method == "posterior"
     if both not in known:
-        known[both] = _refitted(sets, learn, gold, seed) if both else _of_gold(sets.crossed(), learn, gold, seed)
+        known[both] = _refitted(sets, learn, head, gold, seed) if both else of_gold(sets.crossed(), learn, gold, seed)
     return known[both]
 
 
-def _refitted(sets: Sets, learn: Learn, gold: Ints, seed: int) -> tuple[Floats, Floats]:
+def _refitted(sets: Sets, learn: Learn, head: Learn | None, gold: Ints, seed: int) -> tuple[Floats, Floats]:
     """Train on half of gold and rows as they are, take the noise out of each label, and train again on the beliefs."""
     crossed = sets.crossed()
-    _, first = _of_both(crossed, learn, gold, sets.meant.astype(np.float64), seed, _SPLITS)
+    _, first = of_both(crossed, head or learn, gold, sets.meant.astype(np.float64), seed, _SPLITS)
     beliefs = np.empty_like(first)
     for j in range(first.shape[1]):
         meant, probs = sets.meant[:, j], _two(first[:, j])
         noise = confident_noise(meant, probs)
         belief = denoise(probs, noise) * noise[:, meant].T
         beliefs[:, j] = (belief / np.maximum(belief.sum(1, keepdims=True), 1e-300))[:, 1]
-    return _of_both(crossed, learn, gold, beliefs, seed + 1, _SPLITS)
+    return of_both(crossed, learn, gold, beliefs, seed + 1, _SPLITS if head is None else 1)
 
 
 def _two(presence: Floats) -> Floats:
@@ -280,12 +280,12 @@ def linear_heads(features_gold: Floats, features_rows: Floats, sets: Sets) -> Le
         ]
 
         def predict(gold: Ints, rows: Ints) -> tuple[Floats, Floats]:
-            of_gold, of_rows = np.full((len(gold), len(heads)), 0.5), np.full((len(rows), len(heads)), 0.5)
+            held, said = np.full((len(gold), len(heads)), 0.5), np.full((len(rows), len(heads)), 0.5)
             for j, one in enumerate(predicts):
                 if one is not None:
                     first, second = one(gold, rows)
-                    of_gold[:, j], of_rows[:, j] = first[:, 1], second[:, 1]
-            return of_gold, of_rows
+                    held[:, j], said[:, j] = first[:, 1], second[:, 1]
+            return held, said
 
         return predict
 

@@ -27,9 +27,9 @@ FLOORS = {
     "evaluation": 3, "demo.simulator": 2, "demo.simulator_language": 0, "demo.encoder": 3,
     "gate": 3, "export": 3, "cards": 4,
     "publishing": 5,
-    "crossfit": 4, "pipeline": 5, "transform": 5,
-    "journey": 6,
-    "demo.journey": 7, "backends": 7, "verbs": 8, "journal_verbs": 8, "cli": 9,
+    "likelihood": 3, "judging": 4, "crossfit": 4, "label_sets": 5, "target_texts": 5, "pipeline": 6, "transform": 5,
+    "regeneration": 7, "journey": 7,
+    "demo.journey": 8, "backends": 8, "verbs": 9, "journal_verbs": 9, "judge_verbs": 9, "cli": 10,
 }  # fmt: skip
 # floor 0 may use what stands before it here
 FLOOR_0_CHAIN = (
@@ -57,8 +57,8 @@ FLOOR_0_CHAIN = (
 
 WORLDS = {
     "openai": {"llm"},
-    "torch": {"modeling", "text2text", "training", "demo.encoder", "decoding"},
-    "transformers": {"modeling", "text2text", "training", "demo.encoder", "decoding"},
+    "torch": {"modeling", "text2text", "training", "demo.encoder", "decoding", "likelihood"},
+    "transformers": {"modeling", "text2text", "training", "demo.encoder", "decoding", "likelihood"},
 }
 FORBIDDEN = re.compile(
     r"manager|handler|engine|factory|registry|processor|helper|utils|common|(?<![a-z])base(?!_model|_url)"
