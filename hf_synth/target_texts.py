@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from hf_synth.augmentation import augment
-from hf_synth.correction import Policy
+from hf_synth.correction import OF_TEXTS, Policy
 from hf_synth.crossfit import choose, folds
 from hf_synth.errors import ColumnError
 from hf_synth.rows import target_texts
@@ -32,7 +32,7 @@ Floats = npt.NDArray[np.float64]
 Write = Callable[["Dataset"], Sequence[str]]
 Fit = Callable[["Dataset"], Write]
 
-METHODS = ("none", "drop", "replace")
+METHODS = ("none", *OF_TEXTS)
 FOLDS = 2  # of gold: each is a training of a sequence-to-sequence model
 _TAIL = 0.1  # share of gold targets that lie farther from the corrector's text than the threshold
 _EXTRACTIVE = 0.98  # share of gold targets found in their text, from which on synthetic ones must be, too

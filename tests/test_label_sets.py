@@ -72,7 +72,7 @@ def test_what_was_not_judged_counts_neither_way() -> None:
 
 
 def test_a_label_that_judged_gold_knows_one_side_of_is_left_alone() -> None:
-    truth, sets, opinions = simulated(2, wrong=(0.3, 0.3, 0.3), corrector=0.95)
+    _, sets, opinions = simulated(2, wrong=(0.3, 0.3, 0.3), corrector=0.95)
     gold = sets.truth.copy()
     gold[:, 0] = np.where(gold[:, 0] == 1, -1, 0)  # never there where it was judged
     gold[:, 2] = -1
