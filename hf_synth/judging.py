@@ -301,16 +301,22 @@ def label_notes(
         Rows with `task.corrected_features()`: label and `llm_label` the likeliest one, `label_probs` the judge's. A
         note that got no vote is "dropped".
     """
+    return labelled(LLMJudge(task, llm, votes, logprobs, seed=seed, sampling=sampling), notes, access=access)
+
+
+def labelled(judge: LLMJudge, notes: Dataset, *, access: str | None = None) -> Dataset:
+    """Do what `label_notes` does with a judge that is there already."""
     from datasets import Dataset
 
+    task = judge.task
     carried = strictest(task.access, access_of(notes) if "access" in notes.column_names else access)
     texts = _texts(task, notes)
-    judge = LLMJudge(task, llm, votes, logprobs, seed=seed, sampling=sampling)
     probs, cast = judge.votes_of(texts, carried)
     ids = _column(notes, "id") or [f"{task.name}-note-{i}" for i in range(len(texts))]
     groups = _column(notes, "group") or ids
     told: dict[str, Any] = {
-        "source": UNLABELLED, "access": carried, "generator": llm.model, "seed_ids": [], **dict.fromkeys(USAGE_COLUMNS),
+        "source": UNLABELLED, "access": carried, "generator": judge.llm.model, "seed_ids": [],
+        **dict.fromkeys(USAGE_COLUMNS),
         **dict.fromkeys(("prompt_sha256", "journal_key", "answer_code", "sampling", "created"), ""),
     }  # fmt: skip
     several = task.kind == "multi_label"

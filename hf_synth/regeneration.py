@@ -1,4 +1,4 @@
-"""Rows that correction dropped are asked for again: the plan goes on where it ended, so that nothing is paid for twice."""
+"""Rows that correction dropped are asked for again: the plan goes on where it ended, and nothing is paid for twice."""
 
 from __future__ import annotations
 
@@ -87,13 +87,8 @@ def _unknown(task: Task, rows: Dataset, made: Dataset, missing: Counter[str]) ->
     """Find rows that were not there before: rejects, and as many good ones of each label as are missing."""
     ids, left, found = set(rows["id"]), missing.copy(), []
     texts = set(zip(*(rows[c] for c in task.text_columns), strict=True))
-    columns = zip(
-        made["id"],
-        made["label_status"],
-        made["llm_label"],
-        zip(*(made[c] for c in task.text_columns), strict=True),
-        strict=True,
-    )
+    made_texts = zip(*(made[c] for c in task.text_columns), strict=True)
+    columns = zip(made["id"], made["label_status"], made["llm_label"], made_texts, strict=True)
     for i, (id, status, value, text) in enumerate(columns):
         label = _label_of(task, value)
         if id in ids or (status == "kept" and (text in texts or left[label] < 1)):

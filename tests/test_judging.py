@@ -14,15 +14,17 @@ from typing import Any
 
 import numpy as np
 import pytest
-from datasets import Dataset
+from datasets import Dataset, DatasetDict
 from llm_server import LLMServer, Said, content, serving
 from test_kinds import SETS, generated, sets_gold
 from test_local_llm import WORDS, causal, make
 from tiny import LABELS, SIGNS, toy_rows, toy_task
 
 from hf_synth.answers import parse_label
+from hf_synth.cli import main
 from hf_synth.decoding import Loaded
 from hf_synth.errors import ColumnError, EndpointError, LLMError, TaskError
+from hf_synth.folders import read_dataset, write_stage
 from hf_synth.gate import gate
 from hf_synth.judging import LLMJudge, judge, judge_messages, label_notes, label_orders
 from hf_synth.likelihood import ending_tokens, log_likelihoods
@@ -472,3 +474,62 @@ def test_the_question_lists_definitions_and_both_texts() -> None:
     assert 'with one JSON object and nothing else: {"verdict": "the label"}' in user["content"]
     lettered = judge_messages(pair, {"premise": "a", "hypothesis": "b"}, [1, 0], letters=True)[1]["content"]
     assert "- A. no\n- B. yes" in lettered
+
+
+# --- on the command line --------------------------------------------------------------------------------------------
+
+
+def run(capsys: pytest.CaptureFixture[str], *words: str | Path) -> tuple[int, str, str]:
+    code = main([str(w) for w in words])
+    said = capsys.readouterr()
+    return code, said.out, said.err
+
+
+def test_the_verbs_judge_and_label(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    gold = write_stage(TASK, DatasetDict({"train": toy_rows(40, task=TASK)}), tmp_path / "gold", stage="gold", seed=0)
+    rows, truth = noisy(60, 0.7)
+    synthetic = write_stage(TASK, rows, tmp_path / "rows", stage="generate", seed=0)
+    with serving(voting(0.95)) as server:
+        where = ("--base-url", server.url, "--votes", "2", "--json", "-q")
+        code, out, _ = run(
+            capsys, "correct", gold, synthetic, "--judge", "m", "--method", "llm_judge", *where, "--out", tmp_path / "c"
+        )
+        facts = json.loads(out.splitlines()[-1])
+        assert (code, facts["policy"], facts["figures"]["judge"]["votes"]) == (0, "posterior", 200)
+        assert (gold / ".hf_synth" / "journal.sqlite").is_file()
+        done = read_dataset(tmp_path / "c")
+        assert np.mean(np.array(done["label"]) == truth) > np.mean(np.array(rows["llm_label"]) == truth)
+        notes = tmp_path / "notes.csv"
+        notes.write_text("note\n" + "\n".join(toy_rows(5, seed=8)["text"]))
+        code, out, _ = run(
+            capsys, "label", gold, notes, "--llm", "m", *where, "--text-column", "note", "--out", tmp_path / "l"
+        )
+        assert (code, json.loads(out.splitlines()[-1])["rows"]) == (0, 5)
+    labelled = read_dataset(tmp_path / "l")
+    assert set(labelled["source"]) == {"unlabelled"}
+    assert set(labelled["access"]) == {"credentialed"}
+    code, out, _ = run(
+        capsys, "publish", gold, tmp_path / "l", "--repo-id", "a/b", "--gold", gold, "--out", tmp_path / "e"
+    )
+    assert code == 1
+    assert "call themselves gold" in out
+    assert not (tmp_path / "e").exists()
+
+
+def test_wrong_options_of_a_judge_are_one_sentence(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    gold = write_stage(TASK, DatasetDict({"train": toy_rows(8, task=TASK)}), tmp_path / "gold", stage="gold", seed=0)
+    rows = write_stage(TASK, noisy(4, 0.7)[0], tmp_path / "rows", stage="generate", seed=0)
+    for words, says in (
+        (("correct", gold, rows, "--judge", "m", "--corrector", "x"), "exclude each other"),
+        (("correct", gold, rows, "--judge", "simulator"), "judges none"),
+        (("correct", gold, rows, "--judge", "m"), "give the endpoint with --base-url"),
+        (("correct", gold, rows, "--method", "llm_judge"), "needs a judge"),
+        (("correct", gold, rows, "--method", "replace"), "'replace' does not serve single_label"),
+        (("label", gold, rows, "--llm", "m", "--text-column", "nothing"), "--text-column"),
+        (("label", gold, rows, "--llm", "m", "--base-url", "http://203.0.113.9/v1", "--votes", "0"), "1 or more"),
+    ):
+        code, _, error = run(capsys, *words, "-q", "--out", tmp_path / "out")
+        assert code == 1
+        assert says in error
+        assert len([line for line in error.splitlines() if line.startswith("hf-synth:")]) == 1
+        assert not (tmp_path / "out").exists()
