@@ -28,6 +28,9 @@ if TYPE_CHECKING:
     from hf_synth.gold import load_gold as load_gold
     from hf_synth.gold import register as register
     from hf_synth.gold import subset as subset
+    from hf_synth.judging import LLMJudge as LLMJudge
+    from hf_synth.judging import judge as judge
+    from hf_synth.judging import label_notes as label_notes
     from hf_synth.llm import LLM as LLM
     from hf_synth.llm import Attestation as Attestation
     from hf_synth.local_llm import LocalLLM as LocalLLM
@@ -37,6 +40,7 @@ if TYPE_CHECKING:
     from hf_synth.publishing import Verdict as Verdict
     from hf_synth.publishing import publish_dataset as publish_dataset
     from hf_synth.publishing import publish_model as publish_model
+    from hf_synth.regeneration import regenerate as regenerate
     from hf_synth.task import Fact as Fact
     from hf_synth.task import Facts as Facts
     from hf_synth.task import Prompt as Prompt
@@ -57,6 +61,7 @@ _ROOM = {
     "GenerateAndCorrect": "transform",
     "HfSynthError": "errors",
     "LLM": "llm",
+    "LLMJudge": "judging",
     "LocalLLM": "local_llm",
     "Policy": "correction",
     "Prompt": "task",
@@ -74,11 +79,14 @@ _ROOM = {
     "evaluate": "evaluation",
     "fit_policy": "pipeline",
     "generate": "generation",
+    "judge": "judging",
+    "label_notes": "judging",
     "list_tasks": "task",
     "load_gold": "gold",
     "load_task": "task",
     "publish_dataset": "publishing",
     "publish_model": "publishing",
+    "regenerate": "regeneration",
     "register": "gold",
     "subset": "gold",
     "suggest_base_model": "base_models",
