@@ -11,11 +11,13 @@ sway a vote, as any wording can; it cannot leave its line nor pass its own words
 
 from __future__ import annotations
 
+import json
 import logging
 import random
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from hashlib import sha256
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -71,7 +73,7 @@ class LLMJudge:
     prior_free: bool = False
     seed: int = 0
     sampling: Mapping[str, Any] = field(default_factory=dict)
-    _tally: Counter[str] = field(init=False, repr=False, compare=False, default_factory=Counter)
+    _tallies: dict[str, Counter[str]] = field(init=False, repr=False, compare=False, default_factory=dict)
     _models: set[str] = field(init=False, repr=False, compare=False, default_factory=set)  # as the endpoint names them
 
     def __post_init__(self) -> None:
@@ -94,33 +96,38 @@ class LLMJudge:
             LLMError: as `LLM.chat`; or the endpoint serves no log-probabilities.
         """
         access = strictest(self.task.access, access_of(rows))
-        probs, _ = self.votes_of(_texts(self.task, rows), access)
+        texts = _texts(self.task, rows)
+        probs, _ = self.votes_of(texts, access)
         if {self.llm.model, *self._models} & set(_column(rows, "generator")):
-            self._tally["own_rows"] += 1
+            self._tallies[_digest(texts)]["own_rows"] = len(texts)
             _LOG.warning("the judge %s wrote rows that it judges: it will tend to agree with itself", self.llm.model)
         return probs
 
     def votes_of(self, texts: Sequence[Mapping[str, str]], access: str) -> tuple[Floats, npt.NDArray[np.int64]]:
         """Give what `predict` does for texts as dicts of columns, and how many votes each got, (N,)."""
+        tally: Counter[str] = Counter(rows=len(texts), asked=len(texts) * self.votes)
         if self.logprobs and isinstance(self.llm, LocalLLM):
-            probs, cast = self._by_likelihood(self.llm, texts)
+            probs, cast = self._by_likelihood(self.llm, texts, tally)
         else:
-            probs, cast = self._by_answers(texts, access)
-        without = int((cast == 0).sum())
-        self._tally.update(asked=len(texts) * self.votes, rows=len(texts), rows_without_vote=without)
+            probs, cast = self._by_answers(texts, access, tally)
+        without = tally["rows_without_vote"] = int((cast == 0).sum())
+        self._tallies[_digest(texts)] = tally  # rows that are judged again count once
         if without:
             _LOG.warning("%d of %d rows got no vote: all labels count as equally likely there", without, len(texts))
         return probs, cast
 
     @property
     def figures(self) -> dict[str, Any]:
-        """What was asked so far, and what came of it."""
+        """What was asked of all rows so far, and what came of it."""
+        tally = sum(self._tallies.values(), Counter())
         names = ("rows", "asked", "votes", "unparsable", "refused", "errors", "rows_without_vote")
         how = "log-probabilities" if self.logprobs else "votes"
-        judge = {"model": self.llm.model, "by": how, "times": self.votes, **{n: self._tally[n] for n in names}}
-        return {"judge": judge | ({"judges_its_own_rows": True} if self._tally["own_rows"] else {})}
+        judge = {"model": self.llm.model, "by": how, "times": self.votes, **{n: tally[n] for n in names}}
+        return {"judge": judge | ({"judges_its_own_rows": True} if tally["own_rows"] else {})}
 
-    def _by_answers(self, texts: Sequence[Mapping[str, str]], access: str) -> tuple[Floats, npt.NDArray[np.int64]]:
+    def _by_answers(
+        self, texts: Sequence[Mapping[str, str]], access: str, tally: Counter[str]
+    ) -> tuple[Floats, npt.NDArray[np.int64]]:
         task, k = self.task, len(self.task.labels)
         orders = label_orders(k, self.votes, self.seed)
         score, cast = np.zeros((len(texts), k)), np.zeros(len(texts), dtype=np.int64)
@@ -137,29 +144,29 @@ class LLMJudge:
         for number, answer in enumerate(answers):
             row, vote = divmod(number, self.votes)
             self._models.add(answer.model)
-            found = self._letter_probs(answer, orders[vote]) if self.logprobs else self._vote(answer)
+            found = self._letter_probs(answer, orders[vote], tally) if self.logprobs else self._vote(answer, tally)
             if found is not None:
-                self._tally["votes"] += 1
+                tally["votes"] += 1
                 score[row] += found
                 cast[row] += 1
         if task.kind == "multi_label":
             return (score + _PRIOR / 2) / (cast + _PRIOR)[:, None], cast
         return (score + _PRIOR / k) / (cast + _PRIOR)[:, None], cast
 
-    def _vote(self, answer: Answer) -> Floats | None:
+    def _vote(self, answer: Answer, tally: Counter[str]) -> Floats | None:
         """Read the vote of an answer, (K,); None where there is none, which is counted."""
         label = parse_label(self.task, answer.text) if answer.status in ("ok", "truncated") else None
         if label is None:
-            self._tally[{"refusal": "refused", "error": "errors"}.get(answer.status, "unparsable")] += 1
+            tally[{"refusal": "refused", "error": "errors"}.get(answer.status, "unparsable")] += 1
             return None
         vote = np.zeros(len(self.task.labels))
         vote[[self.task.labels.index(x) for x in ([label] if isinstance(label, str) else label)]] = 1.0
         return vote
 
-    def _letter_probs(self, answer: Answer, order: Sequence[int]) -> Floats | None:
+    def _letter_probs(self, answer: Answer, order: Sequence[int], tally: Counter[str]) -> Floats | None:
         """Read the probabilities of the letters off the first token that says something, (K,)."""
         if answer.status == "error":
-            self._tally["errors"] += 1
+            tally["errors"] += 1
             return None
         if not answer.logprobs:
             raise LLMError(f"{self.llm.model} serves no log-probabilities: ask it for votes (logprobs=False)")
@@ -170,11 +177,13 @@ class LLMJudge:
             if 0 <= place < len(order):
                 probs[order[place]] += np.exp(min(0.0, logprob))
         if probs.sum() < _MEANT:
-            self._tally["refused" if answer.status == "refusal" else "unparsable"] += 1
+            tally["refused" if answer.status == "refusal" else "unparsable"] += 1
             return None
         return np.asarray(probs / probs.sum())
 
-    def _by_likelihood(self, llm: LocalLLM, texts: Sequence[Mapping[str, str]]) -> tuple[Floats, npt.NDArray[np.int64]]:
+    def _by_likelihood(
+        self, llm: LocalLLM, texts: Sequence[Mapping[str, str]], tally: Counter[str]
+    ) -> tuple[Floats, npt.NDArray[np.int64]]:
         """Let a model in this process weigh the answers: the mean log-likelihood of a token of each."""
         task, model = self.task, llm.loaded
         start, endings = ending_tokens(model, [json_line({task.label_column: name}) for name in task.labels])
@@ -192,7 +201,7 @@ class LLMJudge:
             raised = np.exp(scores[there] - scores[there].max(1, keepdims=True))
             probs[there] += raised / raised.sum(1, keepdims=True)
             cast += there
-            self._tally.update(votes=int(there.sum()), errors=int((~there).sum()))
+            tally.update(votes=int(there.sum()), errors=int((~there).sum()))
         probs[cast == 0] = 1.0
         return probs / probs.sum(1, keepdims=True), cast
 
@@ -267,6 +276,10 @@ def _texts(task: Task, rows: Dataset) -> list[dict[str, str]]:
                 raise ColumnError(f"row {number}: column {name!r} holds no text; leave out rejected rows first")
         found.append(dict(zip(task.text_columns, row, strict=True)))
     return found
+
+
+def _digest(texts: Sequence[Mapping[str, str]]) -> str:
+    return sha256(json.dumps(list(texts)).encode()).hexdigest()
 
 
 def _column(rows: Dataset, name: str) -> list[Any]:

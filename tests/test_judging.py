@@ -359,6 +359,7 @@ def test_a_judge_corrects_labels_and_is_measured_on_gold(tmp_path: Path) -> None
         assert policy.figures["judge"]["rows"] == 180
         auto = correct_with_policy(TASK, rows, judging, gold=gold)[1]
         assert "auto_why" in auto.figures
+        assert auto.figures["judge"] == policy.figures["judge"]  # what is judged again counts once
         assert fit_policy(TASK, rows, judging, gold, method="agree").method == "agree"
         assert len(server.requests) == 3 * 180  # all of that from the journal
 
