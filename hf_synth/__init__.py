@@ -14,11 +14,13 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from hf_synth.augmentation import augment as augment
     from hf_synth.base_models import suggest_base_model as suggest_base_model
+    from hf_synth.baselines import frequency_baseline as frequency_baseline
     from hf_synth.batch import BatchLLM as BatchLLM
     from hf_synth.correction import Policy as Policy
     from hf_synth.description import describe as describe
     from hf_synth.errors import HfSynthError as HfSynthError
     from hf_synth.evaluation import Scores as Scores
+    from hf_synth.evaluation import compare as compare
     from hf_synth.evaluation import evaluate as evaluate
     from hf_synth.exemplars import choose_exemplars as choose_exemplars
     from hf_synth.generation import estimate as estimate
@@ -34,6 +36,7 @@ if TYPE_CHECKING:
     from hf_synth.llm import LLM as LLM
     from hf_synth.llm import Attestation as Attestation
     from hf_synth.local_llm import LocalLLM as LocalLLM
+    from hf_synth.metric_modules import metric as metric
     from hf_synth.pipeline import correct as correct
     from hf_synth.pipeline import fit_policy as fit_policy
     from hf_synth.privacy import audit as audit
@@ -41,6 +44,12 @@ if TYPE_CHECKING:
     from hf_synth.publishing import publish_dataset as publish_dataset
     from hf_synth.publishing import publish_model as publish_model
     from hf_synth.regeneration import regenerate as regenerate
+    from hf_synth.statistics import hierarchical_bootstrap as hierarchical_bootstrap
+    from hf_synth.subgroups import Subgroup as Subgroup
+    from hf_synth.subgroups import find_subgroups as find_subgroups
+    from hf_synth.subgroups import flips_by_subgroup as flips_by_subgroup
+    from hf_synth.subgroups import score_subgroups as score_subgroups
+    from hf_synth.subgroups import swap_counterfactual as swap_counterfactual
     from hf_synth.task import Fact as Fact
     from hf_synth.task import Facts as Facts
     from hf_synth.task import Prompt as Prompt
@@ -50,6 +59,7 @@ if TYPE_CHECKING:
     from hf_synth.training import train as train
     from hf_synth.training import trainer_fit as trainer_fit
     from hf_synth.transform import GenerateAndCorrect as GenerateAndCorrect
+    from hf_synth.withdrawal import withdraw as withdraw
 
 __version__ = "0.1.0"
 
@@ -66,6 +76,7 @@ _ROOM = {
     "Policy": "correction",
     "Prompt": "task",
     "Scores": "evaluation",
+    "Subgroup": "subgroups",
     "Task": "task",
     "Verdict": "publishing",
     "adopt": "gold",
@@ -73,25 +84,34 @@ _ROOM = {
     "audit": "privacy",
     "augment": "augmentation",
     "choose_exemplars": "exemplars",
+    "compare": "evaluation",
     "correct": "pipeline",
     "describe": "description",
     "estimate": "generation",
     "evaluate": "evaluation",
+    "find_subgroups": "subgroups",
     "fit_policy": "pipeline",
+    "flips_by_subgroup": "subgroups",
+    "frequency_baseline": "baselines",
     "generate": "generation",
     "judge": "judging",
     "label_notes": "judging",
+    "hierarchical_bootstrap": "statistics",
     "list_tasks": "task",
     "load_gold": "gold",
     "load_task": "task",
+    "metric": "metric_modules",
     "publish_dataset": "publishing",
     "publish_model": "publishing",
     "regenerate": "regeneration",
     "register": "gold",
+    "score_subgroups": "subgroups",
     "subset": "gold",
     "suggest_base_model": "base_models",
+    "swap_counterfactual": "subgroups",
     "train": "training",
     "trainer_fit": "training",
+    "withdraw": "withdrawal",
 }
 
 __all__ = [*_ROOM, "__version__"]

@@ -20,9 +20,10 @@ from hf_synth.augmentation import augment
 from hf_synth.correction import OF_TEXTS, Policy
 from hf_synth.crossfit import choose, folds
 from hf_synth.errors import ColumnError
+from hf_synth.metrics import text_scores
 from hf_synth.rows import target_texts
 from hf_synth.task import Task
-from hf_synth.text2text import generate_text, input_texts, text_scores
+from hf_synth.text2text import generate_text, input_texts
 
 if TYPE_CHECKING:
     from datasets import Dataset

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 from hf_synth.backends import judge_of, writer_of
 from hf_synth.errors import ColumnError, GoldError, MissingGoldError, OutputError, TaskError
 from hf_synth.folders import clear_disk_errors, read_dataset, read_manifest, work_folder, write_stage
+from hf_synth.origin import MARKS, gold_marks
 from hf_synth.task import USAGE_COLUMNS, Task, access_of, list_tasks, load_task, strictest
 
 if TYPE_CHECKING:
@@ -171,7 +172,7 @@ def generate(args: argparse.Namespace) -> Facts:
     write_stage(
         task, rows, args.out, stage="generate", generator=args.llm, seed=args.seed, gold_rows=len(shown),
         report=generation_table(rows), prompt=args.prompt, exemplars=args.choose, share=args.share,
-        balance=args.balance, **facts,
+        balance=args.balance, gold_marks=gold_marks(task, shown), **facts,
     )  # fmt: skip
     print(f"{counts['kept']:,} notes, {counts['rejected']:,} rejected answers {dict(rejects) or ''} -> {args.out}")
     dollars = f", ${usage['cost_usd']:,.2f}" if usage["cost_usd"] else ""
@@ -195,7 +196,7 @@ def correct(args: argparse.Namespace) -> Facts:
             task, rows, corrector, gold=known, method=args.method, coverage=args.coverage, seed=args.seed,
             audited=read_audited(args.audited) if args.audited else None,
         )  # fmt: skip
-    facts = {"policy": policy.to_json(), "seed": args.seed, "gold_rows": len(known)}
+    facts = {"policy": policy.to_json(), "seed": args.seed, "gold_rows": len(known), MARKS: gold_marks(task, known)}
     told = describe(done, policy)
     write_stage(task, done, args.out, stage="correct", report=str(told), **facts)
     print(f"{told}\n\nby {policy.method}: {_counts(dict(told.statuses))} -> {args.out}")
@@ -251,15 +252,26 @@ def train(args: argparse.Namespace) -> Facts:
 
 def evaluate(args: argparse.Namespace) -> Facts:
     """Score a model on gold."""
+    from hf_synth.baselines import frequency_baseline
     from hf_synth.evaluation import evaluate as score
+    from hf_synth.evaluation import predict
     from hf_synth.gold import load_gold
     from hf_synth.journey import score_table
 
     task = load_task(args.task)
     splits = load_gold(task, _gold_path(args), seed=args.seed)
-    scores = score(task, args.model, _split(splits, args.split), exclude=splits.get("train"), seed=args.seed)
-    print(score_table(task, {Path(args.model).name: scores}))
+    rows, known = _split(splits, args.split), splits.get("train") if args.split != "train" else None
+    said = predict(task, args.model, rows)
+    scores = score(task, args.model, rows, predicted=said, exclude=known, seed=args.seed)
+    lines = {Path(args.model).name: scores}
+    if scores.excluded:
+        lines[f"without {scores.n - scores.excluded.n:,} rows that stand in train too"] = scores.excluded
+    if known is not None and len(known):
+        lines["most frequent in train"] = frequency_baseline(task, known, rows, seed=args.seed)
+    print(score_table(task, lines))
     facts: Facts = json.loads(json.dumps(scores.to_json()))
+    if args.subgroups:
+        facts["subgroups"] = _subgroups(task, args, rows, said, scores.values)
     if args.out:
         with clear_disk_errors(args.out):
             args.out.parent.mkdir(parents=True, exist_ok=True)
@@ -267,32 +279,23 @@ def evaluate(args: argparse.Namespace) -> Facts:
     return facts
 
 
-def publish(args: argparse.Namespace) -> Facts | int:
-    """Check, describe and publish."""
-    from hf_synth.evaluation import Scores
-    from hf_synth.gold import load_gold
-    from hf_synth.publishing import publish_dataset, publish_model
+def _subgroups(task: Task, args: argparse.Namespace, rows: Dataset, said: Any, values: Facts) -> list[Facts]:
+    """Print subgroups, and what is said when only the patient is another; give both as facts."""
+    from hf_synth.demographics import ATTRIBUTES
+    from hf_synth.subgroups import score_subgroups, subgroup_table, swap_counterfactual
 
-    task = load_task(args.task)
-    known = load_gold(task, path, seed=args.seed)["train"] if (path := _gold_path(args)) or not task.files else None
-    shared: Facts = {
-        "gold": known,
-        "private": True if args.private else False if args.public else None,
-        "gated": True if args.gated else None,
-        "push": args.push,
-        "export_dir": args.out,
-        "token": args.token,
-        "endpoint": args.endpoint,
-    }
-    if (args.folder / "config.json").is_file():
-        scores = Scores.from_json(json.loads(args.scores.read_text(encoding="utf-8"))) if args.scores else None
-        verdict = publish_model(task, args.folder, scores, args.repo_id, **shared)
-    else:
-        verdict = publish_dataset(task, read_dataset(args.folder), args.repo_id, **shared)
-    print(verdict)
-    if args.json:
-        print(json.dumps({"allowed": verdict.allowed, "reasons": list(verdict.reasons), "repo_id": args.repo_id}))
-    return 0 if verdict.allowed else 1
+    made = score_subgroups(task, rows, said, columns=args.subgroup_column or None, seed=args.seed)
+    shown = [m for m in (*task.metrics, "macro_f1", "accuracy") if m in values]
+    print("\n" + subgroup_table(made, list(dict.fromkeys(shown))[:2]))
+    swapped = []
+    if task.kind != "text2text":
+        for attribute in ATTRIBUTES:
+            swapped += swap_counterfactual(task, rows, args.model, attribute, seed=args.seed)
+        if swapped:
+            print("\nPredictions when only the patient's words are swapped:\n\n" + subgroup_table(swapped))
+        else:
+            print("\nNo note says who its patient is: nothing can be swapped.")
+    return [vars(s) | {"what": what} for what, some in (("scores", made), ("swapped", swapped)) for s in some]
 
 
 def run(args: argparse.Namespace) -> Facts:
@@ -340,14 +343,6 @@ def demo(args: argparse.Namespace) -> Facts:
     facts = show(args.out, seed=args.seed, full=args.full, say=_say(args))
     args.json = True  # the demo always ends with its one JSON object
     return facts
-
-
-def hub_serve(args: argparse.Namespace) -> Facts | None:
-    """Serve the local Hub."""
-    from hf_synth.hub import serve
-
-    serve(args.root, host=args.host, port=args.port)
-    return None
 
 
 # --- what the verbs share -------------------------------------------------------------------------------------------
