@@ -86,6 +86,7 @@ def dataset_facts(
     attestation: str | None = None,
     access: str | None = None,
     origin: str = "",
+    gold_rows: int | None = None,
 ) -> dict[str, Any]:
     """Compute what a dataset's card says, from its columns.
 
@@ -95,6 +96,7 @@ def dataset_facts(
         policy: of the correction, where known: a policy, its JSON, or the name of its method.
         access: an access to join with that of task and rows.
         origin: what was found out of whether the gold is the gold they came from.
+        gold_rows: how many rows of open gold are published with them; None is no such config.
     """
     named = ("source", "label_status", "reason", "generator", "prompt_sha256", "seed_ids", *USAGE_COLUMNS)
     columns = {c: list(dataset[c]) if c in dataset.column_names else [None] * len(dataset) for c in named}
@@ -137,6 +139,9 @@ def dataset_facts(
     facts |= _status_table(task, meant, status) if corrected and task.labels else {"statuses": [], "status_columns": []}
     facts |= _score_table(scores)
     facts["simulated"] = _simulated(task, list(made_by))
+    if gold_rows is not None and joined == "open":
+        both = {"name": "augmented", "split": "train", "default": False, "rows": gold_rows + len(views[0][1])}
+        facts["configs"].append(both | {"what": f"{gold_rows:,} rows of open gold and the first config, to train on"})
     return facts
 
 

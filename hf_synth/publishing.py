@@ -76,6 +76,7 @@ def publish_dataset(
     endpoint: str | None = None,
     policy: AnyPolicy = None,
     manifest: Mapping[str, Any] | None = None,
+    augmented: bool = False,
     tag: str | None = None,
     dry_run: bool = False,
     confirm: Confirm | None = None,
@@ -97,6 +98,8 @@ def publish_dataset(
         endpoint: URL of the Hub; HF_ENDPOINT or the public one when None.
         policy: of the correction, for the card: a policy, its JSON, or the name of its method; else the manifest's.
         manifest: of the folder that the rows were read from (`hf_synth.json`): its access and its marks of gold count.
+        augmented: also publish gold (but not its test split) and the rows together, as a config of that name: only where
+            everything is open. Gold leaves in no other way.
         tag: of the release; the next of v1, v2, ... when None.
         dry_run: only decide; nothing is written.
         confirm: asked with the verdict before anything is sent; when it says False, nothing is.
@@ -118,7 +121,9 @@ def publish_dataset(
     origin = origin_of_rows(task, rows, parts, manifest)
     leaving = export.view_rows(task, rows, findings.refused)
     counts = {**{f"rows of {name}": len(at) for name, at in leaving.items()}, **_withheld(rows, findings)}
-    nothing = () if next(iter(leaving.values())) else ("no row is left to publish",)
+    nothing = [] if next(iter(leaving.values())) else ["no row is left to publish"]
+    if augmented and (access != "open" or known is None):
+        nothing.append("an augmented config holds gold: only with gold, and only where everything is open")
     told = {"access": access, "findings": findings, "gold_given": bool(parts), "origin": origin, "counts": counts}
     verdict = _decide(task, asked, told, nothing)
     if dry_run or not verdict.allowed:
@@ -129,14 +134,18 @@ def publish_dataset(
     rule = policy if policy is not None else (manifest or {}).get("policy")
     facts = cards.dataset_facts(
         task, rows, scores=scores, findings=findings, repo_id=repo_id, policy=rule, access=access,
-        attestation=attestation, origin=origin.told,
+        attestation=attestation, origin=origin.told, gold_rows=len(known) if augmented and known is not None else None,
     )  # fmt: skip
     tied = release.release_facts(
         task, kind="dataset", repo_id=repo_id, access=access, gold=release.gold_fingerprint(task, parts, salt),
         policy=_named(rule), corrector=_salted(salt, (manifest or {}).get("corrector")),
     )  # fmt: skip
+    views = export.dataset_views(task, rows, leaving, access, ids)
+    if augmented and known is not None:
+        first = next(iter(views.values()))
+        views["augmented"] = export.augmented_view(task, known, first, access, release.public_ids(task, known, salt))
     content = export.write_dataset(
-        task, export.dataset_views(task, rows, leaving, access, ids), path, card=cards.dataset_card(facts),
+        task, views, path, card=cards.dataset_card(facts),
         access=access, physionet_name=_physionet_name(task, repo_id), release=tied,
         check=_check(task, parts, asked, access),
     )  # fmt: skip
