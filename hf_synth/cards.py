@@ -138,7 +138,7 @@ def dataset_facts(
     }  # fmt: skip
     facts |= _status_table(task, meant, status) if corrected and task.labels else {"statuses": [], "status_columns": []}
     facts |= _score_table(scores)
-    facts["simulated"] = _simulated(task, list(made_by))
+    facts["simulated"] = simulated(task, list(made_by))
     if gold_rows is not None and joined == "open":
         both = {"name": "augmented", "split": "train", "default": False, "rows": gold_rows + len(views[0][1])}
         facts["configs"].append(both | {"what": f"{gold_rows:,} rows of open gold and the first config, to train on"})
@@ -242,7 +242,8 @@ def _interval(scores: Scores, metric: str) -> str:
     return f"({low:.3f}-{high:.3f})"
 
 
-def _simulated(task: Task, made_by: Sequence[str]) -> str:
+def simulated(task: Task, made_by: Sequence[str]) -> str:
+    """Say what of a task and its generators is artificial; "" where nothing is."""
     said = []
     if task.name == "clinic":
         said.append("The gold is an artificial clinic: notes of no patient, written by a program.")
@@ -282,6 +283,7 @@ def model_card_facts(
     attestation: str | None = None,
     architecture: str = "An encoder",
     parents: Sequence[Mapping[str, Any]] = (),
+    membership: str = "",
     widget: Sequence[str] = (),
 ) -> dict[str, Any]:
     """Compute what a model's card says.
@@ -290,6 +292,7 @@ def model_card_facts(
         trained: the facts that training wrote (`modeling.model_facts`).
         access: an access to join with that of task and facts.
         architecture: what kind of network it is.
+        membership: what a test found of whether it tells its training rows; "" when none was made.
         parents: releases that it comes from (`release.parents_of`).
         widget: texts for the page's widget, of synthetic rows that may be shown.
     """
@@ -311,10 +314,11 @@ def model_card_facts(
         "base_model": base if on_hub else None,
         "hyperparameters": ", ".join(f"{k} {v}" for k, v in told.items() if v not in (None, -1, False)),
         "pretrained_on": pretraining_note(base) if on_hub or known_model(base) else "",
+        "membership": membership.rstrip("."),
         "parents": [_parent(p) for p in parents],
         "datasets": sorted({p["repo_id"] for p in parents if p["kind"] == "dataset"}),
         "widget": list(widget) if joined == "open" else [],
-        "simulated": _simulated(task, [str(trained.get("generator", ""))]),
+        "simulated": simulated(task, [str(trained.get("generator", ""))]),
         **_model_scores(scores),
     }  # fmt: skip
 
