@@ -224,6 +224,7 @@ def _publish_options(made: argparse.ArgumentParser) -> None:
     add("--gold", type=Path, metavar="PATH", help="all gold, to check against; needed unless access is open")
     add("--scores", type=Path, metavar="FILE", help="JSON of `evaluate --out`, for the card")
     add("--examples", type=Path, metavar="FOLDER", help="synthetic notes for the page of a model; open ones only")
+    add("--augmented", action="store_true", help="a config of gold and notes together; only where all is open")
     add("--push", action="store_true", help="push; without it the folder, card and verdict are written")
     visible = made.add_mutually_exclusive_group()
     visible.add_argument("--public", action="store_true")
