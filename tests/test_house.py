@@ -31,7 +31,8 @@ FLOORS = {
     "evaluation": 3, "demo.simulator": 2, "demo.simulator_language": 0, "demo.encoder": 3,
     "gate": 3, "export": 3, "cards": 4, "publishing": 5, "subgroups": 4, "baselines": 4, "crossfit": 4, "pipeline": 5,
     "transform": 5, "journey": 6, "demo.journey": 7, "backends": 7, "verbs": 8, "journal_verbs": 8, "audit_verbs": 8,
-    "hub_verbs": 8, "model_verbs": 8, "cli": 9, "audit_log": 1, "origin": 1, "card_policy": 0, "release": 1, "validation": 1,
+    "hub_verbs": 8, "model_verbs": 8,
+    "cli": 9, "audit_log": 1, "origin": 1, "card_policy": 0, "release": 1, "validation": 1,
     "remote": 4, "withdrawal": 5, "publish_verbs": 8, "journey_report": 5,
 }  # fmt: skip
 # floor 0 may use what stands before it here
