@@ -36,6 +36,9 @@ if TYPE_CHECKING:
     from hf_synth.gold import load_gold as load_gold
     from hf_synth.gold import register as register
     from hf_synth.gold import subset as subset
+    from hf_synth.judging import LLMJudge as LLMJudge
+    from hf_synth.judging import judge as judge
+    from hf_synth.judging import label_notes as label_notes
     from hf_synth.llm import LLM as LLM
     from hf_synth.llm import Attestation as Attestation
     from hf_synth.local_llm import LocalLLM as LocalLLM
@@ -48,6 +51,7 @@ if TYPE_CHECKING:
     from hf_synth.publishing import Verdict as Verdict
     from hf_synth.publishing import publish_dataset as publish_dataset
     from hf_synth.publishing import publish_model as publish_model
+    from hf_synth.regeneration import regenerate as regenerate
     from hf_synth.statistics import hierarchical_bootstrap as hierarchical_bootstrap
     from hf_synth.subgroups import Subgroup as Subgroup
     from hf_synth.subgroups import find_subgroups as find_subgroups
@@ -77,6 +81,7 @@ _ROOM = {
     "GenerateAndCorrect": "transform",
     "HfSynthError": "errors",
     "LLM": "llm",
+    "LLMJudge": "judging",
     "LocalLLM": "local_llm",
     "Policy": "correction",
     "Prompt": "task",
@@ -101,6 +106,8 @@ _ROOM = {
     "flips_by_subgroup": "subgroups",
     "frequency_baseline": "baselines",
     "generate": "generation",
+    "judge": "judging",
+    "label_notes": "judging",
     "hierarchical_bootstrap": "statistics",
     "list_tasks": "task",
     "load_gold": "gold",
@@ -111,6 +118,7 @@ _ROOM = {
     "plant": "canaries",
     "publish_dataset": "publishing",
     "publish_model": "publishing",
+    "regenerate": "regeneration",
     "register": "gold",
     "score_subgroups": "subgroups",
     "subset": "gold",

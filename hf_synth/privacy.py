@@ -31,7 +31,7 @@ from hf_synth.folding import Units
 from hf_synth.identifiers import DATES_AND_AGES, IDENTIFIERS, identifiers_in
 from hf_synth.overlap import MAX_CONTAINMENT, MAX_RUN, MIN_MATCHES, Index, Reach, Row
 from hf_synth.repetition import Repeats
-from hf_synth.task import Task, access_of, check_columns, strictest
+from hf_synth.task import UNLABELLED, Task, access_of, check_columns, strictest
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -99,7 +99,7 @@ def audit(
     found.read(_batches(task, synthetic))
     figures: dict[str, int | float] = {"rows": found.rows, "gold_rows": sum(map(len, parts))}
     if "source" in synthetic.column_names:
-        found.raise_on("gold_row", (i for i, source in enumerate(synthetic["source"]) if source == "gold"))
+        found.raise_on("gold_row", (i for i, s in enumerate(synthetic["source"]) if s in ("gold", UNLABELLED)))
     figures |= found.overlap_figures()
     if found.index is not None and "seed_ids" in synthetic.column_names:
         figures["exemplar_echoes"] = found.raise_on("exemplar_echo", _echoes(found, synthetic, parts))
