@@ -322,16 +322,16 @@ def _control(
     `closeness_auc` is the chance that a synthetic row lies nearer to its closest row of gold than a held-out row does
     (ties count half): .5 when neither does. Its interval counts patients or notes, not rows.
     """
-    texts = [" ".join(row) for row in _rows(task, gold)]
     mine = [" ".join(row) for row in _rows(task, _sampled(synthetic, _SAMPLE, seed)) if any(row)]
-    distances = {"synthetic": np.round(closest(mine, texts), 4)}
+    control = None if held_out is None or not len(held_out) else _sampled(held_out, _SAMPLE, seed)
+    theirs = [] if control is None else [" ".join(row) for row in _rows(task, control)]
+    near = np.round(closest([*mine, *theirs], (" ".join(row) for row in _rows(task, gold))), 4)
+    distances = {"synthetic": near[: len(mine)]}
     figures: dict[str, int | float] = {}
     if len(mine):
-        figures["closest_median"] = float(np.median(distances["synthetic"]))
-    if held_out is not None and len(held_out):
-        control = _sampled(held_out, _SAMPLE, seed)
-        theirs = [" ".join(row) for row in _rows(task, control)]
-        distances["held_out"] = np.round(closest(theirs, texts), 4)
+        figures["closest_median"] = round(float(np.median(distances["synthetic"])), 4)
+    if held_out is not None and control is not None:
+        distances["held_out"] = near[len(mine) :]
         reach = index_gold(task, gold).reach(list(_rows(task, control)))
         sizes = len(mine), len(set(_groups(control, 0)))
         found = auc(-distances["synthetic"], -distances["held_out"], sizes=sizes)
@@ -339,7 +339,7 @@ def _control(
             "held_out_rows": len(held_out),
             "held_out_over_limit": int((reach.spans() | reach.near()).sum()),
             **_spread("held_out_", reach),
-            "held_out_closest_median": float(np.median(distances["held_out"])),
+            "held_out_closest_median": round(float(np.median(distances["held_out"])), 4),
             "closeness_auc": round(found.value, 4),
             "closeness_auc_low": round(found.low, 4),
             "closeness_auc_high": round(found.high, 4),

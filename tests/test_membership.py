@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from datasets import Dataset
+from datasets import Dataset, concatenate_datasets
 from tiny import FILLER, LABELS, tiny_base, toy_rows, toy_task
 
 from hf_synth.canaries import make_canaries, plant
@@ -86,8 +86,16 @@ def test_a_model_that_learnt_by_heart_is_caught(by_heart: tuple[Path, Dataset]) 
     assert found.auc_low > 0.6  # type: ignore[operator]
     assert found.tpr is not None
     assert found.member_loss < found.held_out_loss  # type: ignore[operator]
-    outside = membership(toy_task(), model, noisy(120, 3), noisy(120, 4))
+    outside = compare_losses(*(losses(toy_task(), model, noisy(120, seed)) for seed in (3, 4)))
     assert outside.auc_low < 0.5 < outside.auc_high  # type: ignore[operator]
+
+
+def test_the_facts_of_a_model_say_which_rows_it_saw(by_heart: tuple[Path, Dataset]) -> None:
+    model, rows = by_heart
+    both = concatenate_datasets([rows, noisy(120, 2)])
+    found = membership(toy_task(), model, both, both)
+    assert (found.members, found.held_out) == (40, 120)
+    assert "too few" in membership(toy_task(), model, noisy(60, 3), both).note
 
 
 def test_losses_are_those_of_the_labels(by_heart: tuple[Path, Dataset]) -> None:
