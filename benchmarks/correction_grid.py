@@ -32,13 +32,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--gold", type=Path, required=True)
     parser.add_argument("--features", choices=("lsa", "tfidf", "encoder"), default="lsa")
+    parser.add_argument("--encoder", help="folder or repo id of the encoder whose frozen features are used")
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--sizes", type=int, nargs="+", default=SIZES)
     parser.add_argument("--processes", type=int, default=2)
     parser.add_argument("--out", type=Path, required=True)
     args = parser.parse_args()
     args.out.mkdir(parents=True, exist_ok=True)
-    features, labels = read(args.gold, args.features, args.out)
+    features, labels = read(args.gold, args.features, args.encoder)
     runs = args.out / "runs.jsonl"
     found = {tuple(r["run"]): r for r in map(json.loads, runs.read_text().splitlines())} if runs.exists() else {}
     wanted = [(n, k, r, s) for s in range(args.seeds) for n in args.sizes for k in KINDS for r in RATES]
@@ -54,7 +55,7 @@ def main() -> None:
     print(text)
 
 
-def read(folder: Path, kind: str, out: Path) -> tuple[np.ndarray, np.ndarray]:
+def read(folder: Path, kind: str, encoder: str | None) -> tuple[np.ndarray, np.ndarray]:
     """Give features (N, D) of all rows, learnt without labels, and their labels (N,)."""
     from datasets import concatenate_datasets
 
@@ -67,13 +68,11 @@ def read(folder: Path, kind: str, out: Path) -> tuple[np.ndarray, np.ndarray]:
     rows = concatenate_datasets([gold[s] for s in gold])
     labels = np.array(rows["label"])
     if kind == "encoder":
-        from hf_synth.demo.encoder import small_encoder
+        from sklearn.preprocessing import normalize
+
         from hf_synth.modeling import embed
 
-        encoder = out / "encoder"
-        if not encoder.exists():
-            small_encoder(list(rows["text"]), encoder, seed=0)
-        return np.asarray(embed(encoder, task, rows)), labels
+        return normalize(np.asarray(embed(encoder, task, rows))), labels
     return text_features(list(rows["text"]), width=WIDTH if kind == "lsa" else 10**9)[0], labels
 
 

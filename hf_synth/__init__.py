@@ -13,8 +13,10 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from hf_synth.augmentation import augment as augment
+    from hf_synth.base_models import suggest_base_model as suggest_base_model
     from hf_synth.batch import BatchLLM as BatchLLM
     from hf_synth.correction import Policy as Policy
+    from hf_synth.description import describe as describe
     from hf_synth.errors import HfSynthError as HfSynthError
     from hf_synth.evaluation import Scores as Scores
     from hf_synth.evaluation import evaluate as evaluate
@@ -67,6 +69,7 @@ _ROOM = {
     "augment": "augmentation",
     "choose_exemplars": "exemplars",
     "correct": "pipeline",
+    "describe": "description",
     "estimate": "generation",
     "evaluate": "evaluation",
     "fit_policy": "pipeline",
@@ -78,6 +81,7 @@ _ROOM = {
     "publish_model": "publishing",
     "register": "gold",
     "subset": "gold",
+    "suggest_base_model": "base_models",
     "train": "training",
     "trainer_fit": "training",
 }

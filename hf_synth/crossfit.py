@@ -7,7 +7,7 @@ fast linear head that `auto` chooses with both go through here, so that what is 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -26,6 +26,7 @@ Learn = Callable[[Ints, Ints, Floats], Predict]
 FOLDS = 5  # of gold
 ROUNDS = 3  # of refits on gold and corrected rows; measured in docs/results/correction.md
 SPLITS = 2  # ways to cut gold and rows in halves, whose opinions are averaged
+CLEARLY = 1.5  # standard errors by which a method must be better than a more robust one to be chosen
 PREFER = ("posterior", "ensemble", "weight", "clean_drop", "threshold", "agree", "none", "argmax")  # most robust first
 
 
@@ -72,6 +73,8 @@ def decide(
     rounds: int = ROUNDS,
     splits: int = SPLITS,
     coverage: float | None = None,
+    head: Learn | None = None,
+    also: Mapping[str, Sequence[Floats]] | None = None,
     known: dict[str, Any] | None = None,
 ) -> tuple[Policy, Corrected]:
     """Correct rows by a method, with models trained by `learn`.
@@ -82,6 +85,10 @@ def decide(
         rounds: of refits on gold and corrected rows, 1 or more; each trains 2 x `splits` models.
         splits: ways to cut gold and rows in halves.
         coverage: of conformal sets, as for `correction.fit`.
+        head: a fast learner that does all rounds but the last, whose one cut in halves is left to `learn`: two
+            trainings of a slow model in the place of 2 x `splits` x (1 + `rounds`).
+        also: opinions on the synthetic rows by their source ("gold", "both", "refits"), of models that did not see the
+            row either: they are averaged with the ones found here.
         known: keeps opinions that several methods share, for calls with the same gold.
 
     Returns:
@@ -89,28 +96,40 @@ def decide(
     """
     gold = np.arange(len(rows.truth)) if inside is None else inside
     known = {} if known is None else known
-    k = rows.n_labels
-
-    def shared(name: str, make: Callable[[], tuple[Floats, Floats]]) -> tuple[Floats, Floats]:
-        if name not in known:
-            known[name] = make()
-        return known[name]  # type: ignore[no-any-return]
-
-    if method == "none":
-        out, opinions = np.full((len(gold), k), 1.0 / k), np.full((len(rows.meant), k), 1.0 / k)
-    elif method not in OF_BOTH:
-        out, opinions = shared("gold", lambda: _of_gold(rows, learn, gold, seed))
-    else:
-        given = np.eye(k)[rows.meant]
-        first = shared("both", lambda: _of_both(rows, learn, gold, given, seed, splits))
-        out, opinions = first
-        if method != "clean_drop":
-            out, opinions = shared("refits", lambda: _refits(rows, learn, gold, first[1], seed, rounds, splits))
+    out, opinions = _opinions(rows, learn, method, gold, seed, rounds, splits, head, also or {}, known)
     policy = fit(
         method, llm_label=rows.meant, pred_probs=opinions, gold_label=rows.truth[gold], gold_probs=out,
         audited=rows.audited, calibrate=method not in OF_BOTH and method != "none", coverage=coverage,
     )  # fmt: skip
     return policy, settle(apply(policy, rows.meant, opinions), rows.meant, rows.audited)
+
+
+def _opinions(
+    rows: Rows, learn: Learn, method: str, gold: Ints, seed: int, rounds: int, splits: int, head: Learn | None,
+    also: Mapping[str, Sequence[Floats]], known: dict[str, Any],
+) -> tuple[Floats, Floats]:  # fmt: skip
+    """Give the opinions that a method rests on, of models that did not see the row: on gold, and on synthetic rows."""
+    k = rows.n_labels
+
+    def shared(name: str, make: Callable[[], tuple[Floats, Floats]]) -> tuple[Floats, Floats]:
+        if name not in known:
+            out, opinions = make()
+            known[name] = out, np.mean([opinions, *also.get(name, ())], axis=0)
+        return known[name]  # type: ignore[no-any-return]
+
+    if method == "none":
+        return np.full((len(gold), k), 1.0 / k), np.full((len(rows.meant), k), 1.0 / k)
+    if method not in OF_BOTH:
+        return shared("gold", lambda: _of_gold(rows, learn, gold, seed))
+    given, cheap = np.eye(k)[rows.meant], head or learn
+    first = shared("both", lambda: _of_both(rows, cheap, gold, given, seed, splits))
+    if method == "clean_drop":
+        return first if head is None else shared("last of both", lambda: _of_both(rows, learn, gold, given, seed, 1))
+    out, opinions = shared("refits", lambda: _refits(rows, cheap, gold, first[1], seed, rounds, splits))
+    if head is None:
+        return out, opinions
+    belief = _belief(rows, opinions, estimate_noise(rows.meant, opinions, rows.audited))
+    return shared("last of refits", lambda: _of_both(rows, learn, gold, belief, seed, 1))
 
 
 def _of_gold(rows: Rows, learn: Learn, gold: Ints, seed: int) -> tuple[Floats, Floats]:
@@ -160,13 +179,18 @@ def _refits(
     opinions = denoise(opinions, noise)
     out = np.zeros((len(gold), rows.n_labels))
     for number in range(1, rounds + 1):
-        belief = opinions * noise[:, rows.meant].T
-        belief /= np.maximum(belief.sum(1, keepdims=True), 1e-300)
-        for row, label in rows.audited.items():
-            belief[row] = np.eye(rows.n_labels)[label]
-        out, opinions = _of_both(rows, learn, gold, belief, seed + number, splits)
+        out, opinions = _of_both(rows, learn, gold, _belief(rows, opinions, noise), seed + number, splits)
         noise = estimate_noise(rows.meant, opinions, rows.audited)
     return out, opinions
+
+
+def _belief(rows: Rows, opinions: Floats, noise: Floats) -> Floats:
+    """Join opinions, (N, K), with what the generator's labels say of the truth; audited rows are certain."""
+    belief = opinions * noise[:, rows.meant].T
+    belief /= np.maximum(belief.sum(1, keepdims=True), 1e-300)
+    for row, label in rows.audited.items():
+        belief[row] = np.eye(rows.n_labels)[label]
+    return belief
 
 
 @dataclass(frozen=True)
@@ -175,49 +199,55 @@ class Choice:
 
     Args:
         method: the chosen one.
-        scores: for each method its score on held-out gold: the mean of accuracy and balanced accuracy of a linear head.
+        scores: for each method its score on held-out rows: the mean of accuracy and balanced accuracy of a linear head.
         behind: for each method how far it lies behind the chosen one, and the standard error of that difference.
+        refused: methods that were no candidates, since they take the word of a corrector weaker than the generator.
         why: a sentence.
+        opinions: of the models that were trained on the way, on the synthetic rows, by their source (see `decide`).
     """
 
     method: str
     scores: Mapping[str, float]
     behind: Mapping[str, tuple[float, float]]
     why: str
+    refused: tuple[str, ...] = ()
+    opinions: Mapping[str, Sequence[Floats]] = field(default_factory=dict, repr=False)
 
 
-def choose(hits: Mapping[str, npt.ArrayLike], gold_label: npt.ArrayLike, *, prefer: Sequence[str]) -> Choice:
-    """Choose a method by how a linear head trained on its rows does on held-out gold.
+def choose(hits: Mapping[str, npt.ArrayLike], labels: npt.ArrayLike, *, prefer: Sequence[str]) -> Choice:
+    """Choose a method by how a linear head trained on its rows does on held-out rows.
 
-    The preferred method stands unless another is better by more than one standard error of the paired difference; a
+    The preferred method stands unless another is clearly better, by CLEARLY standard errors of the paired difference: a
     choice among noise would only add noise.
 
     Args:
-        hits: for each method, whether the head was right on each gold row, (M,), each row held out once or oftener
-            (then a mean).
-        gold_label: labels of those rows, (M,).
+        hits: for each method, whether the head was right on each row, (M,), each row held out once or oftener (then a
+            mean).
+        labels: of those rows, (M,).
         prefer: methods in order of robustness.
     """
-    truth = np.asarray(gold_label)
+    truth = np.asarray(labels)
     counts = np.bincount(truth)
     seen = int((counts > 0).sum())
     row_weight = 0.5 + 0.5 * len(truth) / (seen * counts[truth])
     worth = {m: np.asarray(h, float) * row_weight for m, h in hits.items()}
     scores = {m: float(w.mean()) for m, w in worth.items()}
     order = [m for m in prefer if m in worth]
+
+    def error(gain: Floats) -> float:
+        return float(gain.std(ddof=1) / np.sqrt(len(gain))) if len(gain) > 1 else 0.0
+
     chosen = order[0]
     for method in order[1:]:
         gain = worth[method] - worth[chosen]
-        if gain.mean() > gain.std(ddof=1) / np.sqrt(len(gain)):
+        if gain.mean() > CLEARLY * error(gain):
             chosen = method
-    behind = {}
-    for method in order:
-        gap = worth[chosen] - worth[method]
-        behind[method] = (round(float(gap.mean()), 4), round(float(gap.std(ddof=1) / np.sqrt(len(gap))), 4))
-    best = max(scores, key=lambda m: scores[m])
-    why = f"{chosen} scores {scores[chosen]:.3f} on {len(truth)} held-out gold rows" + (
+    gaps = {m: worth[chosen] - worth[m] for m in order}
+    best = max(order, key=lambda m: scores[m])
+    why = f"{chosen} scores {scores[chosen]:.3f} on {len(truth)} held-out rows" + (
         "" if best == chosen else f"; {best} scores {scores[best]:.3f}, not clearly better"
     )
+    behind = {m: (round(float(g.mean()), 4), round(error(g), 4)) for m, g in gaps.items()}
     return Choice(chosen, {m: round(s, 4) for m, s in scores.items()}, behind, why)
 
 
@@ -229,35 +259,45 @@ def choose_method(
     methods: Sequence[str] = METHODS,
     seed: int = 0,
 ) -> Choice:
-    """Choose a method by what a model trained on its rows scores on gold that had no part in any of it.
+    """Choose a method by what a model trained on its rows scores on rows whose truth had no part in any of it.
 
-    "argmax" is no candidate where the corrector is weaker than the generator.
+    Those rows are gold, one fold at a time, and rows that a person audited. A method that takes the corrector's word
+    alone is no candidate where the corrector is weaker than the generator.
 
     Args:
-        learn: should be fast: it is called some dozen times for each fold.
+        learn: should be fast: it is called some hundred times.
         opinions: of one trained model on gold that it never saw, (M, K), and on the rows, (N, K); it is used in the
             place of models trained by `learn` to decide on labels.
+        methods: the candidates.
     """
     fold = folds(rows.truth, rows.groups, FOLDS, seed)
-    hits = {m: np.zeros(len(rows.truth)) for m in methods}
-    weak = []
+    audited = np.array(sorted(rows.audited), dtype=np.int64)
+    audited_fold = np.random.default_rng(seed).permutation(len(audited)) % FOLDS
+    truth = np.concatenate([rows.truth, np.array([rows.audited[i] for i in audited.tolist()], dtype=np.int64)])
+    hits = {m: np.zeros(len(truth)) for m in methods}
+    weak: dict[str, list[bool]] = {}
+    on_the_way: dict[str, list[Floats]] = {}
     for k in range(int(fold.max()) + 1):
-        inside, held = np.flatnonzero(fold != k), np.flatnonzero(fold == k)
+        inside, held, looked = np.flatnonzero(fold != k), np.flatnonzero(fold == k), audited[audited_fold == k]
+        at = np.concatenate([held, len(fold) + np.flatnonzero(audited_fold == k)])
+        part = replace(rows, audited={i: c for i, c in rows.audited.items() if i not in set(looked.tolist())})
         known: dict[str, Any] = {}
         for method in methods:
-            if opinions is None:
-                policy, done = decide(rows, learn, method, inside=inside, seed=seed, known=known)
+            if opinions is None:  # cut another way in each fold: the opinions of all folds are worth more together
+                policy, done = decide(part, learn, method, inside=inside, seed=seed + 104729 * (k + 1), known=known)
             else:
                 policy = fit(
                     method, llm_label=rows.meant, pred_probs=opinions[1], gold_label=rows.truth[inside],
-                    gold_probs=opinions[0][inside], audited=rows.audited,
+                    gold_probs=opinions[0][inside], audited=part.audited,
                 )  # fmt: skip
-                done = settle(apply(policy, rows.meant, opinions[1]), rows.meant, rows.audited)
+                done = settle(apply(policy, rows.meant, opinions[1]), rows.meant, part.audited)
             if method == "argmax":
-                weak.append(weaker(policy.figures))
-            used = np.flatnonzero(done.weight > 0)
-            said, _ = learn(inside, used, done.probs[used] * done.weight[used, None])(held, np.arange(0))
-            hits[method][held] = said.argmax(1) == rows.truth[held]
-    if np.mean(weak or [False]) >= 0.5 and len(methods) > 1:
-        del hits["argmax"]
-    return choose(hits, rows.truth, prefer=PREFER)
+                weak.setdefault(method, []).append(weaker(policy.figures))
+            used = np.setdiff1d(np.flatnonzero(done.weight > 0), looked)
+            said = learn(inside, used, done.probs[used] * done.weight[used, None])(held, looked)
+            hits[method][at] = np.concatenate(said).argmax(1) == truth[at]
+        for source, (_, theirs) in known.items():
+            on_the_way.setdefault(source, []).append(theirs)
+    refused = tuple(m for m, found in weak.items() if np.mean(found) >= 0.5)
+    candidates = {m: h for m, h in hits.items() if m not in refused}
+    return replace(choose(candidates or hits, truth, prefer=PREFER), refused=refused, opinions=on_the_way)

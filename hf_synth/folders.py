@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from datasets import Dataset, DatasetDict
 
 __all__ = ["MANIFEST", "WORK", "cache_folder", "clear_disk_errors", "new_folder", "private_folder", "read_dataset",
-           "read_export", "read_manifest", "work_folder", "write_stage"]  # fmt: skip
+           "read_export", "read_manifest", "work_folder", "write_private", "write_stage"]  # fmt: skip
 
 WORK = ".hf_synth"  # our own corner of a user's folder: caches, the journal
 
@@ -60,6 +60,27 @@ def clear_disk_errors(path: Path) -> Iterator[None]:
     except OSError as error:
         reason = _DISK.get(error.errno or 0, os.strerror(error.errno) if error.errno else "cannot be written")
         raise OutputError(f"{path}: {reason}") from None
+
+
+def write_private(path: Path, text: str) -> Path:
+    """Write a text file as a whole or not at all, readable by its owner alone (0600).
+
+    Raises:
+        OutputError: it cannot be written.
+    """
+    private_folder(path.parent)
+    draft = None
+    try:
+        with clear_disk_errors(path):
+            handle, draft = tempfile.mkstemp(prefix=f".{path.name}-", dir=path.parent)  # mode 0600
+            with os.fdopen(handle, "w", encoding="utf-8") as out:
+                out.write(text)
+            os.replace(draft, path)
+            draft = None
+    finally:
+        if draft is not None:
+            Path(draft).unlink(missing_ok=True)
+    return path
 
 
 @contextlib.contextmanager

@@ -24,7 +24,8 @@ from hf_synth.folders import clear_disk_errors, private_folder, write_stage
 from hf_synth.generation import generation_table
 from hf_synth.gold import subset
 from hf_synth.pipeline import correct_with_policy
-from hf_synth.report import Interval, interval_plot, markdown_table
+from hf_synth.plots import Interval, interval_plot
+from hf_synth.report import markdown_table
 from hf_synth.task import Task
 from hf_synth.training import train, trainer_fit
 

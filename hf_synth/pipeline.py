@@ -18,7 +18,7 @@ import numpy.typing as npt
 
 from hf_synth.augmentation import augment
 from hf_synth.correction import METHODS, RELABELS, Corrected, Policy, apply, fit, settle
-from hf_synth.crossfit import Ints, Learn, Predict, Rows, choose_method, decide
+from hf_synth.crossfit import Choice, Ints, Learn, Predict, Rows, choose_method, decide
 from hf_synth.errors import ColumnError, OverlapError, TaskError
 from hf_synth.frozen import linear_learner, shift, text_features
 from hf_synth.gold import adopt
@@ -43,6 +43,7 @@ def fit_policy(
     *,
     method: str = "auto",
     audited: Mapping[str, int | str] | None = None,
+    coverage: float | None = None,
     seed: int = 0,
 ) -> Policy:
     """Fit a policy on some synthetic rows and held-out gold, for rows that come later.
@@ -51,8 +52,10 @@ def fit_policy(
         pilot: synthetic rows of the same making; some hundred.
         corrector: the model whose opinion will be used.
         gold: rows that the corrector never saw, or with out-of-fold `label_probs`; any gold rows with a `fit`.
-        method: "none", "argmax", "agree", "clean_drop", "posterior", or "auto".
+        method: one of `correction.METHODS`, or "auto".
         audited: true labels of some pilot rows that a person checked, by row id.
+        coverage: share of gold rows whose conformal set must hold the truth, e.g. 0.9: "argmax", "threshold" and
+            "agree" leave alone each row whose set does not hold just one label. None asks for no set.
 
     Raises:
         OverlapError: the corrector was trained on some of the gold.
@@ -61,7 +64,9 @@ def fit_policy(
     """
     if task.kind != "single_label":
         raise TaskError(f"task {task.full_name!r} is {task.kind}: policies are fitted for single_label tasks only")
-    return correct_with_policy(task, pilot, corrector, gold=gold, method=method, audited=audited, seed=seed)[1]
+    return correct_with_policy(
+        task, pilot, corrector, gold=gold, method=method, audited=audited, coverage=coverage, seed=seed
+    )[1]
 
 
 def correct(
@@ -72,19 +77,21 @@ def correct(
     gold: Dataset,
     method: str = "auto",
     audited: Mapping[str, int | str] | None = None,
+    coverage: float | None = None,
     seed: int = 0,
 ) -> Dataset:
     """Correct the labels of synthetic rows.
 
-    With a `fit`, models are trained on gold and the rows themselves, each half judged by those of the other half; with
-    a trained model its own opinion is used.
+    With a `fit`, models are trained on gold and the rows themselves, each half judged by those of the other half; a
+    linear head on frozen features does the first rounds, and two models of `fit` the last one. With a trained model its
+    own opinion is used.
 
     A multi_label task knows "none" and "argmax" (every label that the corrector holds for more likely than not), a
     text2text task "none" alone; "auto" is "none" for both, with a warning.
 
     Args:
         synthetic: rows of `generate`, or any with the task's text columns and `llm_label`.
-        corrector, gold, method, audited: as for `fit_policy`.
+        corrector, gold, method, audited, coverage: as for `fit_policy`.
 
     Returns:
         The same rows in the same order with `task.corrected_features()`; rejected rows as they were.
@@ -94,7 +101,9 @@ def correct(
         ColumnError: columns are missing.
         TaskError: unknown method, or a task whose labels cannot be corrected.
     """
-    return correct_with_policy(task, synthetic, corrector, gold=gold, method=method, audited=audited, seed=seed)[0]
+    return correct_with_policy(
+        task, synthetic, corrector, gold=gold, method=method, audited=audited, coverage=coverage, seed=seed
+    )[0]
 
 
 def correct_with_policy(
@@ -105,6 +114,7 @@ def correct_with_policy(
     gold: Dataset,
     method: str = "auto",
     audited: Mapping[str, int | str] | None = None,
+    coverage: float | None = None,
     seed: int = 0,
 ) -> tuple[Dataset, Policy]:
     """Do what `correct` does, and give the policy as well."""
@@ -128,17 +138,21 @@ def correct_with_policy(
         _audited(task, usable, audited),
     )
     opinions = None if callable(corrector) else _opinions(task, usable, corrector, gold)
-    told: dict[str, Any] = {}
+    head, told = _head(task, usable, gold, known, seed)
+    also: Mapping[str, Sequence[Floats]] = {}
     if method == "auto":
-        method, told = _choose(task, usable, gold, known, opinions, seed)
+        choice = choose_method(known, head, opinions=opinions, seed=seed)
+        method, also = choice.method, choice.opinions
+        told |= _told(choice)
     if opinions is None:
         assert callable(corrector)
-        policy, done = decide(known, _encoder_learner(task, gold, usable, corrector, seed), method, seed=seed)
+        learn = _encoder_learner(task, gold, usable, corrector, seed)
+        policy, done = decide(known, learn, method, head=head, also=also, seed=seed, coverage=coverage)
     else:
         held_out, said = opinions
         policy = fit(
             method, llm_label=known.meant, pred_probs=said, gold_label=known.truth, gold_probs=held_out,
-            audited=known.audited,
+            audited=known.audited, coverage=coverage,
         )  # fmt: skip
         done = settle(apply(policy, known.meant, said), known.meant, known.audited)
     policy = replace(policy, figures={**policy.figures, **told})
@@ -168,22 +182,24 @@ def _check_unseen(task: Task, corrector: str | Path, gold: Dataset) -> None:
         )
 
 
-def _choose(
-    task: Task, rows: Dataset, gold: Dataset, known: Rows, opinions: tuple[Floats, Floats] | None, seed: int
-) -> tuple[str, dict[str, Any]]:
-    """Choose a method with a linear head on frozen features of the texts."""
+def _head(task: Task, rows: Dataset, gold: Dataset, known: Rows, seed: int) -> tuple[Learn, dict[str, Any]]:
+    """Give a linear head on frozen features of the texts, which does what a slow model need not, and a figure of it."""
 
     def texts(dataset: Dataset) -> list[str]:
         return ["\n".join(row) for row in zip(*(dataset[c] for c in task.text_columns), strict=True)]
 
     x_gold, x_rows = text_features(texts(gold), texts(rows))
     learn = linear_learner(x_gold, x_rows, known.truth, known.n_labels)
-    choice = choose_method(known, learn, opinions=opinions, seed=seed)
-    return choice.method, {
+    return learn, {"gold_against_synthetic_auc": shift(x_gold, x_rows, seed)}
+
+
+def _told(choice: Choice) -> dict[str, Any]:
+    """Give the grounds of a choice as figures of the policy."""
+    return {
         "auto_scores": dict(choice.scores),
         "auto_behind": {m: list(b) for m, b in choice.behind.items()},
+        "auto_refused": list(choice.refused),
         "auto_why": choice.why,
-        "gold_against_synthetic_auc": shift(x_gold, x_rows, seed),
     }
 
 

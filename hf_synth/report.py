@@ -1,102 +1,296 @@
-"""Tables and plots as text: Markdown and SVG, pure, no JavaScript, no network."""
+"""Reports as text: one HTML file and one Markdown file of the same sections; pure, no JavaScript, no network.
+
+The HTML file holds everything: its style, its pictures (`plots.py`), the data tables beneath them. Its content security
+policy lets nothing in or out. All text from outside is escaped; `code` between backticks is the only mark.
+"""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from html import escape
+from numbers import Integral, Real
+from pathlib import Path
 
-_LIGHT = {"ink": "#1b1f24", "grid": "#d7dbe0", "dot": "#56606b", "mark": "#0b6e4f", "paper": "#fff"}
-_DARK = {"ink": "#e8eaed", "grid": "#3a4149", "dot": "#a8b3bf", "mark": "#4cc38a", "paper": "#15181c"}
+from hf_synth.drawing import DARK, LIGHT, clean, escaped, number
+from hf_synth.folders import write_private
 
-
-def _rules(colours: dict[str, str]) -> str:
-    fills = "".join(f".{name}{{fill:{colour}}}" for name, colour in colours.items())
-    lines = f".grid{{stroke:{colours['grid']}}}.bar{{stroke:{colours['dot']}}}.markbar{{stroke:{colours['mark']}}}"
-    return fills + lines
-
-
-_STYLE = f"{_rules(_LIGHT)}@media (prefers-color-scheme:dark){{{_rules(_DARK)}}}"
+_NUMERIC = re.compile(
+    r"[-+±$€<>≥≤~≈]*\s*(\d[\d,.]*|nan)\s*(%|pp|s|ms|h|min|k|M|GB|MB)?\s*([(/x±].*)?|[–-]|n/a|nan|∞|", re.DOTALL
+)
+_CODE = re.compile("`([^`\n]+)`")
 
 
 @dataclass(frozen=True)
-class Interval:
-    """One value with its interval, as a row of a plot.
+class Table:
+    """Figures in rows.
 
     Args:
-        name: what was measured.
-        value: the point estimate.
-        low: lower end of the interval.
-        high: upper end of the interval.
-        emphasis: whether the row stands out.
+        header: name of each column.
+        rows: cells; floats are written with `digits` decimals. The first cell names the row.
+        caption: what the table shows.
+        align: "l" or "r" for each column; columns of numbers stand to the right when it is empty.
+        digits: decimals of floats.
     """
 
-    name: str
-    value: float
-    low: float
-    high: float
-    emphasis: bool = False
+    header: Sequence[str]
+    rows: Sequence[Sequence[object]]
+    caption: str = ""
+    align: str = ""
+    digits: int = 3
+
+    def cells(self) -> list[list[str]]:
+        """Give every cell as text."""
+        return [[cell_text(c, self.digits) for c in row] for row in self.rows]
+
+    def alignment(self) -> str:
+        """Give "l" or "r" for each column."""
+        if self.align:
+            return self.align
+        cells = self.cells()
+        columns = range(len(self.header))
+        numeric = [bool(cells) and all(_NUMERIC.fullmatch(row[i]) for row in cells) for i in columns]
+        return "".join("r" if i and yes else "l" for i, yes in enumerate(numeric))
 
 
-def markdown_table(header: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
-    """Give a Markdown table with columns padded, so that it reads well in a terminal too; floats with 3 decimals."""
-    cells = [[str(h) for h in header], *([_cell(c) for c in row] for row in rows)]
+@dataclass(frozen=True)
+class Section:
+    """One part of a report.
+
+    Args:
+        title: its heading.
+        text: paragraphs, an empty line between them; a paragraph of lines that begin with "- " is a list.
+        plots: SVG texts, as `plots.py` gives them.
+        tables: the figures, beneath the pictures.
+        note: what a reader must know, set apart.
+    """
+
+    title: str
+    text: str = ""
+    plots: Sequence[str] = ()
+    tables: Sequence[Table] = ()
+    note: str = ""
+
+
+def cell_text(value: object, digits: int = 3) -> str:
+    """Write the value of a cell: floats with fixed decimals, a dash for what is missing."""
+    if value is None:
+        return "–"
+    if isinstance(value, bool | Integral) or not isinstance(value, Real):
+        return str(value)
+    return number(float(value), digits)
+
+
+# --- Markdown -------------------------------------------------------------------------------------------------------
+
+
+def markdown_table(header: Sequence[str], rows: Sequence[Sequence[object]], *, digits: int = 3, align: str = "") -> str:
+    """Give a Markdown table with columns padded, so that it reads well in a terminal too; floats with 3 decimals.
+
+    Args:
+        align: "l" or "r" for each column; to the left when it is empty.
+    """
+    cells = [[_md_cell(c, digits) for c in row] for row in (header, *rows)]
     widths = [max(len(row[i]) for row in cells) for i in range(len(header))]
-    lines = ["| " + " | ".join(c.ljust(w) for c, w in zip(row, widths, strict=True)) + " |" for row in cells]
-    return "\n".join([lines[0], "|" + "|".join("-" * (w + 2) for w in widths) + "|", *lines[1:]])
+    right = [align[i : i + 1] == "r" for i in range(len(header))]
+    lines = [
+        "| " + " | ".join(c.rjust(w) if r else c.ljust(w) for c, w, r in zip(row, widths, right, strict=True)) + " |"
+        for row in cells
+    ]
+    rules = "|".join("-" * (w + 1) + (":" if r else "-") for w, r in zip(widths, right, strict=True))
+    return "\n".join([lines[0], f"|{rules}|", *lines[1:]])
 
 
-def _cell(value: object) -> str:
-    text = f"{value:.3f}" if isinstance(value, float) else str(value)
-    return text.replace("|", "\\|").replace("\n", " ")
+def _md_cell(value: object, digits: int) -> str:
+    return md_escaped(cell_text(value, digits)).replace("|", "\\|")
 
 
-def interval_plot(rows: Sequence[Interval], *, title: str, axis: str, caption: str = "", width: int = 760) -> str:
-    """Draw values with intervals as a dot plot, values printed at the right; readable in light, dark and in print.
+def md_escaped(text: str) -> str:
+    """Give text for Markdown that reads as it was: no HTML, no link, no picture, no emphasis; `code` stays."""
+    pieces = _CODE.split(" ".join(clean(text).split()))
+    return "".join(f"`{piece}`" if i % 2 else _md_plain(piece) for i, piece in enumerate(pieces))
+
+
+def _md_plain(text: str) -> str:
+    text = re.sub(r"([\\`*])", r"\\\1", text)
+    text = re.sub(r"<(?=[A-Za-z/!?])", r"\\<", text)  # where a tag or an address begins; "< 0.001" stays
+    text = re.sub(r"(?<!\w)_|_(?!\w)", r"\\_", text)
+    text = re.sub(r"&(?=#?\w+;)", r"\\&", text)
+    return text.replace("](", "]\\(").replace("][", "]\\[")
+
+
+def _md_block(text: str) -> str:
+    """Give a line that begins no heading, list, quote, fence, rule, table or definition."""
+    return re.sub(r"^(\s*)(#+\s|[-+=~>|:]|\[)", r"\1\\\2", re.sub(r"^(\s*\d+)([.)])", r"\1\\\2", md_escaped(text)))
+
+
+def markdown(
+    title: str, sections: Sequence[Section], *, simulated: str = "", facts: Sequence[tuple[str, object]] = ()
+) -> str:
+    """Give a report as Markdown: the text and the tables of its sections.
 
     Args:
-        axis: what the horizontal axis measures.
-        caption: stands in the picture itself, so that it travels with it.
+        simulated: why its figures are no clinical ones.
+        facts: names and values that say what was measured, and how.
     """
-    left, right, top, step = 200, 90, 56, 30
-    height = top + step * len(rows) + 44 + (20 if caption else 0)
-    low, high = min(r.low for r in rows), max(r.high for r in rows)
-    pad = max(0.02, (high - low) * 0.08)
-    low, high = max(0.0, low - pad), min(1.0, high + pad)
-
-    def x(value: float) -> float:
-        return round(left + (value - low) / (high - low) * (width - left - right), 1)
-
-    end = top + step * len(rows)
-    parts = [
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" width="{width}" height="{height}" '
-        f'role="img" aria-label="{escape(title, quote=True)}" font-family="system-ui, sans-serif" font-size="13">',
-        f"<style>{_STYLE}</style>",
-        f'<rect class="paper" width="{width}" height="{height}"/>',
-        f'<text class="ink" x="16" y="26" font-size="16" font-weight="600">{escape(title)}</text>',
-    ]
-    for tick in _ticks(low, high):
-        parts.append(f'<line class="grid" x1="{x(tick)}" x2="{x(tick)}" y1="{top - 8}" y2="{end}"/>')
-        parts.append(f'<text class="ink" x="{x(tick)}" y="{end + 16}" text-anchor="middle">{tick:g}</text>')
-    for i, row in enumerate(rows):
-        y = top + step * i + step // 2
-        line, dot = ("markbar", "mark") if row.emphasis else ("bar", "dot")
-        weight = ' font-weight="600"' if row.emphasis else ""
-        parts += [
-            f'<text class="ink" x="{left - 12}" y="{y + 4}" text-anchor="end"{weight}>{escape(row.name)}</text>',
-            f'<line class="{line}" stroke-width="3" x1="{x(row.low)}" x2="{x(row.high)}" y1="{y}" y2="{y}"/>',
-            f'<circle class="{dot}" cx="{x(row.value)}" cy="{y}" r="5.5"/>',
-            f'<text class="ink" x="{width - right + 12}" y="{y + 4}"{weight}>{row.value:.3f}</text>',
-        ]
-    parts.append(f'<text class="ink" x="{(left + width - right) / 2}" y="{end + 34}" text-anchor="middle">'
-                 f"{escape(axis)}</text>")  # fmt: skip
-    if caption:
-        parts.append(f'<text class="ink" x="16" y="{height - 10}" font-size="11.5">{escape(caption)}</text>')
-    return "\n".join([*parts, "</svg>\n"])
+    blocks = [f"# {_md_block(title)}"]
+    if simulated:
+        blocks.append(f"> **Simulated:** {md_escaped(simulated)}")
+    if facts:
+        blocks.append("\n".join(f"- {md_escaped(name)}: {md_escaped(cell_text(value))}" for name, value in facts))
+    for section in sections:
+        blocks.append(f"## {_md_block(section.title)}")
+        for paragraph in _paragraphs(section.text):
+            items = _items(paragraph)
+            blocks.append("\n".join(f"- {_md_block(i)}" for i in items) if items else _md_block(paragraph))
+        if section.note:
+            blocks.append(f"> {_md_block(section.note)}")
+        for table in section.tables:
+            if table.caption:
+                blocks.append(_md_block(table.caption))
+            blocks.append(markdown_table(table.header, table.cells(), align=table.alignment()))
+    return "\n\n".join(blocks) + "\n"
 
 
-def _ticks(low: float, high: float) -> list[float]:
-    """Give round positions between two ends, about five of them."""
-    step = next((s for s in (0.01, 0.02, 0.05, 0.1, 0.2) if (high - low) / s <= 7), 0.25)
-    first = int(low / step) + 1
-    return [round(i * step, 4) for i in range(first, int(high / step) + 1)]
+def _paragraphs(text: str) -> list[str]:
+    return [p.strip() for p in re.split(r"\n\s*\n", text) if p.strip()]
+
+
+def _items(paragraph: str) -> list[str]:
+    """Give the items of a paragraph that is a list, else none."""
+    lines = paragraph.splitlines()
+    return [line[2:] for line in lines] if all(line.startswith("- ") for line in lines) else []
+
+
+# --- HTML -----------------------------------------------------------------------------------------------------------
+
+_POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:; base-uri 'none'; form-action 'none'"
+_SHAPE = """
+*{box-sizing:border-box}
+body{margin:0;font:16px/1.55 system-ui,sans-serif;overflow-wrap:break-word}
+main,header,nav,footer{max-width:860px;margin:0 auto;padding:0 20px}
+h1{font-size:1.8em;line-height:1.2;margin:1.2em 0 .4em}
+h2{font-size:1.3em;line-height:1.3;margin:2.4em 0 .5em;padding-top:.7em;border-top:1px solid}
+p,ul{margin:.7em 0;max-width:72ch}
+a{text-underline-offset:2px}
+nav ol{columns:2;column-gap:32px;margin:.3em 0 0;padding-left:1.4em}
+.banner{margin:1.2em 0;padding:.7em 1em;border-radius:4px;font-weight:600}
+.note{padding:.1em 0 .1em 1em;border-left:4px solid}
+dl{display:grid;grid-template-columns:max-content 1fr;gap:.15em 1.2em;margin:1em 0}
+dd{margin:0}
+figure{margin:1.4em 0}
+svg.plot{display:block;max-width:100%;height:auto}
+.wide{overflow-x:auto;margin:1em 0}
+table{border-collapse:collapse;font-size:.9em;font-variant-numeric:tabular-nums}
+caption{text-align:left;padding:.3em 0;font-weight:600}
+th,td{padding:.3em .9em .3em 0;text-align:left;vertical-align:top;unicode-bidi:isolate;border-bottom:1px solid}
+th{font-weight:600}
+tbody th{font-weight:400}
+.r{text-align:right}
+code{font:.92em ui-monospace,monospace;padding:.05em .3em;border-radius:3px}
+footer{margin:3em auto 2em;font-size:.9em}
+@media (max-width:600px){nav ol{columns:1}dl{display:block}dt{margin-top:.4em}main,header,nav,footer{padding:0 14px}}
+@media print{
+body{font-size:10.5pt}main,header,nav,footer{max-width:none;padding:0}nav{display:none}.wide{overflow:visible}
+figure,tr,.banner,.note{break-inside:avoid}h1,h2,caption{break-after:avoid}thead{display:table-header-group}
+.banner{print-color-adjust:exact;-webkit-print-color-adjust:exact}
+svg.plot{max-height:22cm;max-width:100%}table{font-size:9pt}a{color:inherit;text-decoration:none}
+@page{margin:16mm}}
+"""
+
+
+def _colours(c: dict[str, str]) -> str:
+    return (
+        f"body{{color:{c['ink']};background:{c['paper']}}}h2,th,td{{border-color:{c['grid']}}}a{{color:{c['s0']}}}"
+        f".banner{{background:{c['soft']};border:1px solid {c['edge']}}}.note{{border-color:{c['s1']}}}"
+        f"code{{background:{c['grid']}}}dt,footer,caption{{color:{c['muted']}}}"
+    )
+
+
+_CSS = (
+    f":root{{color-scheme:light dark}}{_SHAPE}{_colours(LIGHT)}"
+    f"@media (prefers-color-scheme:dark){{{_colours(DARK)}}}"
+    f"@media print{{:root{{color-scheme:light}}{_colours(LIGHT)}}}"
+)
+
+
+def page(
+    title: str, sections: Sequence[Section], *, simulated: str = "", facts: Sequence[tuple[str, object]] = ()
+) -> str:
+    """Give a report as one HTML page that needs nothing else.
+
+    Args:
+        simulated: why its figures are no clinical ones; a banner says so. The plots say it themselves, if told.
+        facts: names and values that say what was measured, and how.
+    """
+    banner = f'<p class="banner" role="note">Simulated: {_inline(simulated)}</p>' if simulated else ""
+    listed = "".join(f"<dt>{_inline(n)}</dt><dd>{_inline(cell_text(v))}</dd>" for n, v in facts)
+    entries = "".join(f'<li><a href="#s{i}">{_inline(s.title)}</a></li>' for i, s in enumerate(sections, 1))
+    contents = f'<nav aria-label="Contents"><ol>{entries}</ol></nav>' if len(sections) > 1 else ""
+    body = "\n".join(_section(i, s) for i, s in enumerate(sections, 1))
+    return (
+        '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
+        f'<meta http-equiv="Content-Security-Policy" content="{_POLICY}">\n'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
+        f'<meta name="color-scheme" content="light dark">\n<meta name="referrer" content="no-referrer">\n'
+        f"<title>{escaped(title)}</title>\n<style>{_CSS}</style>\n</head>\n<body>\n"
+        f"<header><h1>{_inline(title)}</h1>{banner}{f'<dl>{listed}</dl>' if listed else ''}</header>\n"
+        f"{contents}\n<main>\n{body}\n</main>\n</body>\n</html>\n"
+    )
+
+
+def _section(i: int, section: Section) -> str:
+    parts = [f'<section aria-labelledby="s{i}"><h2 id="s{i}">{_inline(section.title)}</h2>']
+    for paragraph in _paragraphs(section.text):
+        items = _items(paragraph)
+        listed = "".join(f"<li>{_inline(item)}</li>" for item in items)
+        parts.append(f"<ul>{listed}</ul>" if items else f"<p>{_inline(paragraph)}</p>")
+    if section.note:
+        parts.append(f'<p class="note" role="note">{_inline(section.note)}</p>')
+    parts += [f"<figure>{plot}</figure>" for plot in section.plots]
+    parts += [_table(table) for table in section.tables]
+    return "\n".join([*parts, "</section>"])
+
+
+def _table(table: Table) -> str:
+    classes = [' class="r"' if a == "r" else "" for a in table.alignment()]
+    caption = f"<caption>{_inline(table.caption)}</caption>" if table.caption else ""
+    head = "".join(f'<th scope="col"{c}>{_inline(h)}</th>' for h, c in zip(table.header, classes, strict=True))
+    rows = []
+    for cells in table.cells():
+        first = f'<th scope="row"{classes[0]}>{_inline(cells[0])}</th>'
+        rest = "".join(f"<td{c}>{_inline(v)}</td>" for v, c in zip(cells[1:], classes[1:], strict=True))
+        rows.append(f"<tr>{first}{rest}</tr>")
+    return (
+        f'<div class="wide" tabindex="0" role="region" aria-label="{escaped(table.caption or "table")}"><table>'
+        f"{caption}<thead><tr>{head}</tr></thead><tbody>{''.join(rows)}</tbody></table></div>"
+    )
+
+
+def _inline(text: object) -> str:
+    """Escape a text; what stands between backticks becomes code."""
+    pieces = _CODE.split(clean(text))
+    return "".join(f"<code>{escape(p)}</code>" if i % 2 else escape(p) for i, p in enumerate(pieces))
+
+
+# --- files ----------------------------------------------------------------------------------------------------------
+
+
+def write_report(
+    folder: str | Path,
+    title: str,
+    sections: Sequence[Section],
+    *,
+    simulated: str = "",
+    facts: Sequence[tuple[str, object]] = (),
+) -> Path:
+    """Write report.html and report.md into a folder, each as a whole, readable by its owner alone; give the page.
+
+    Raises:
+        OutputError: the folder cannot be written.
+    """
+    page_file = Path(folder) / "report.html"
+    write_private(page_file, page(title, sections, simulated=simulated, facts=facts))
+    write_private(page_file.with_suffix(".md"), markdown(title, sections, simulated=simulated, facts=facts))
+    return page_file

@@ -16,14 +16,14 @@ ROOT = Path(__file__).resolve().parent.parent
 
 FLOORS = {
     "errors": 0, "task": 0, "sources": 0, "reading": 0, "folders": 0, "building": 0, "columns": 0,
-    "machine": 0, "journal": 0, "leases": 0, "questions": 0,
+    "base_models": 0, "machine": 0, "journal": 0, "leases": 0, "questions": 0,
     "endpoints": 0, "replies": 0, "pacing": 0, "calls": 0,
-    "identifiers": 0, "overlap": 0, "rendering": 0, "report": 0, "starter": 0,
+    "identifiers": 0, "overlap": 0, "rendering": 0, "drawing": 0, "axes": 0, "plots": 0, "report": 0, "starter": 0,
     "hub": 0, "demo.clinic": 0, "demo.clinic_language": 0,
     "gold": 1, "llm": 1, "answers": 1, "prompts": 1, "rows": 0, "modeling": 1, "text2text": 2, "privacy": 1,
     "decoding": 2, "local_llm": 3, "batch_api": 2, "batch": 3,
     "exemplars": 1, "calibration": 1, "noise": 2, "frozen": 1, "statistics": 1, "gates": 2, "generation": 3,
-    "correction": 3, "augmentation": 2, "training": 3,
+    "correction": 3, "description": 1, "augmentation": 2, "training": 3,
     "evaluation": 3, "demo.simulator": 2, "demo.simulator_language": 0, "demo.encoder": 3,
     "gate": 3, "export": 3, "cards": 4,
     "publishing": 5,
@@ -49,6 +49,10 @@ FLOOR_0_CHAIN = (
     "pacing",
     "calls",
     "overlap",
+    "drawing",
+    "axes",
+    "plots",
+    "report",
 )
 
 WORLDS = {
