@@ -36,7 +36,9 @@ def copies(task: Task, rows: Dataset, held: Dataset) -> list[int]:
     texts, others = text_rows(task, rows), text_rows(task, held)
     known = {digest(row) for row in others}
     groups = held["group"] if "group" in held.column_names else [None] * len(held)
-    named = ((str(g) if g is not None else f"row {i}", row) for i, (g, row) in enumerate(zip(groups, others, strict=True)))
+    named = (
+        (str(g) if g is not None else f"row {i}", row) for i, (g, row) in enumerate(zip(groups, others, strict=True))
+    )
     reach = Index.of(named).reach(texts)
     near = (reach.share >= ALMOST) & (reach.matches >= FEWEST)
     return [i for i, row in enumerate(texts) if near[i] or (any(row) and digest(row) in known)]
@@ -87,7 +89,9 @@ def check_synthetic(task: Task, synthetic: Dataset, own: Dataset, held: Mapping[
             )
 
 
-def check_model(task: Task, facts: Mapping[str, Any], own: Dataset, train: Dataset, held: Mapping[str, Dataset]) -> None:
+def check_model(
+    task: Task, facts: Mapping[str, Any], own: Dataset, train: Dataset, held: Mapping[str, Dataset]
+) -> None:
     """Check that a model, or one that it was made from, saw neither held-out rows nor gold beyond the cell's own.
 
     Args:

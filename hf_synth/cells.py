@@ -30,7 +30,7 @@ from hf_synth.errors import ColumnError, HfSynthError
 from hf_synth.evaluation import Scores, evaluate, score
 from hf_synth.folders import clear_disk_errors, read_dataset, read_export, read_manifest, write_stage
 from hf_synth.gold import adopt, subset
-from hf_synth.grid import LINEAR, RAW, Cell
+from hf_synth.grid import LINEAR, Cell
 from hf_synth.head import linear_fit
 from hf_synth.modeling import model_facts, model_revision, weights_sha256
 from hf_synth.pipeline import correct_with_policy
@@ -201,14 +201,16 @@ def _cell(study: Study, job: Job) -> None:
     else:
         check_synthetic(task, rows, own, held)
         if cell.strategy == "replace" and not any(rows["seed_ids"]):
-            raise ColumnError("strategy replace needs to know which gold rows were shown; these synthetic rows do not say")
+            raise ColumnError(
+                "strategy replace needs to know which gold rows were shown; these synthetic rows do not say"
+            )
         data = augment(known, rows, strategy=cell.strategy, seed=cell.seed)  # type: ignore[arg-type]
     audited = None if raw is None else raw.select([i for i, id in enumerate(raw["id"]) if id in study.audited])
     facts: dict[str, Any] = {
         **cell.to_json(), "arm": cell.arm, "task": task.full_name, "task_version": task.version,
         "gold_budget": gold_budget(task, own, stop, audited), "validation_rows": 0 if stop is None else len(stop),
         "audited_rows": 0 if audited is None else len(audited),
-        **_sources(data, rows), **_making(study, job, raw), **_correction(study, job),
+        **_sources(data, rows), **_making(study, job, raw), **_correction(study, job, rows),
     }  # fmt: skip
     if facts["gold_budget"] > len(own) + facts["audited_rows"]:
         raise HfSynthError("a cell touched more labels than its gold and the audited rows hold")
@@ -263,7 +265,11 @@ def _model_scores(
             for split, rows in held.items()
         }
         weights = weights_sha256(model)
-    return scores, {"weights_sha256": weights, "base_revision": model_revision(base) or "", "base_sha256": _base_sha(base)}
+    return scores, {
+        "weights_sha256": weights,
+        "base_revision": model_revision(base) or "",
+        "base_sha256": _base_sha(base),
+    }
 
 
 def _base_sha(base: str) -> str:
@@ -296,7 +302,7 @@ def _sources(data: Dataset, rows: Dataset | None) -> dict[str, Any]:
 def _making(study: Study, job: Job, raw: Dataset | None) -> dict[str, Any]:
     """Say what a cell's share of its synthetic rows took."""
     none = {"calls": 0, "prompt_tokens": 0, "completion_tokens": 0, "cost_usd": None, "seconds_generate": 0.0,
-            "simulated": study.task.name == "clinic", "generated_by": ""}  # fmt: skip
+            "simulated": study.task.name == "clinic", "generated_by": "", "gates": "{}"}  # fmt: skip
     if raw is None:
         return none
     folder = study.out / "synthetic" / job.pool
@@ -304,6 +310,7 @@ def _making(study: Study, job: Job, raw: Dataset | None) -> dict[str, Any]:
     good = max(1, sum(status != "rejected" for status in every["label_status"]))
     share = len(raw) / good
     sums = {c: [v for v in every[c] if v is not None] if c in every.column_names else [] for c in USAGE_COLUMNS}
+    gates = zip(every["label_status"], every["reason"], strict=True)
     writers = sorted({str(g) for g in raw["generator"]})
     return {
         "calls": round(share * len({k for k in every["journal_key"] if k})),
@@ -313,10 +320,11 @@ def _making(study: Study, job: Job, raw: Dataset | None) -> dict[str, Any]:
         "seconds_generate": round(share * float(facts.get("seconds", 0)), 2),
         "simulated": none["simulated"] or any("simulator" in w for w in writers),
         "generated_by": ", ".join(writers),
+        "gates": json.dumps(Counter("good" if s != "rejected" else r for s, r in gates)),
     }  # fmt: skip
 
 
-def _correction(study: Study, job: Job) -> dict[str, Any]:
+def _correction(study: Study, job: Job, rows: Dataset | None) -> dict[str, Any]:
     facts = (read_manifest(study.out / "corrected" / job.corrected) or {}) if job.corrected else {}
     policy = facts.get("policy", {})
     return {
@@ -324,10 +332,22 @@ def _correction(study: Study, job: Job) -> dict[str, Any]:
         "policy_figures": json.dumps(policy.get("figures", {})),
         "policy_warnings": json.dumps(policy.get("warnings", [])),
         "noise": json.dumps(policy.get("noise", [])),
+        "noise_after": json.dumps(_believed(study.task, rows) if policy and rows is not None else []),
         "corrector_confusion": json.dumps(policy.get("confusion", [])),
         "seconds_correct": float(facts.get("seconds", 0.0)),
         "cpu_seconds_correct": float(facts.get("cpu_seconds", 0.0)),
     }
+
+
+def _believed(task: Task, rows: Dataset) -> list[list[float]]:
+    """Count labels after correction over what the policy believes, (K, K), a row a label held for true."""
+    if task.kind != "single_label":
+        return []
+    used = rows.select(trainable(rows))
+    belief, k = np.asarray(used["label_probs"], dtype=np.float64), len(task.labels)
+    given = np.eye(k)[label_indices(task, used)] * np.asarray(used["weight"], dtype=np.float64)[:, None]
+    counts = belief.reshape(-1, k).T @ given
+    return np.round(counts / np.maximum(counts.sum(1, keepdims=True), 1e-12), 6).tolist()  # type: ignore[no-any-return]
 
 
 def _figures(scores: Scores) -> dict[str, Any]:
@@ -350,7 +370,7 @@ def _versions() -> dict[str, str]:
 def _write_cell(study: Study, job: Job, rows: list[dict[str, Any]], scores: Mapping[str, Scores]) -> None:
     """Write what each test row was taken for, numbers only, then the cell's row, which says that it is done."""
     folder = study.out / "cells"
-    arrays = {
+    arrays: dict[str, Any] = {
         f"{split}_{name}": np.array(getattr(s, name), np.int32)
         for split, s in scores.items() for name in ("labels", "predictions", "groups")
     }  # fmt: skip
@@ -376,7 +396,7 @@ def written(path: Path) -> Iterator[Path]:
 
 
 def run_job(study: Study, job: Job) -> dict[str, str] | None:
-    """Run one stage; give None, or what went wrong: the class of the error, and its sentence where it is one of ours."""
+    """Run one stage; give None, or what went wrong: the error's class, and its sentence where it is one of ours."""
     try:
         {"correct": _correct, "cell": _cell}[job.kind](study, job)
     except Exception as error:  # a failed cell must not stop the others; other errors' messages might show a text

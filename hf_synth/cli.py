@@ -12,7 +12,7 @@ import json
 import logging
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from hf_synth.errors import HfSynthError
@@ -23,6 +23,7 @@ ACCESSES = ("open", "restricted", "credentialed")
 _TASK = 'a task ("mednli:pair", "esophagitis:presence"), a .py file, or a folder that `gold` wrote'
 BALANCES = ("equal", "gold", "fill")
 CHOICES = ("random", "balanced", "diverse", "first")
+GRIDS = ("paper", "clinic", "ablations", "policies", "generators", "correctors")
 STRATEGIES = ("augment", "replace", "synthetic", "gold")
 
 
@@ -177,6 +178,8 @@ def _parser() -> argparse.ArgumentParser:
     made.add_argument("--method", choices=METHODS, default="auto")
     made.add_argument("--out", type=Path, required=True, metavar="DIR")
 
+    _study_options(verb)
+
     made = verb("demo", "show the whole journey on artificial notes: no network, no key", task=False)
     made.add_argument("--out", type=Path, default=Path("demo-out"), metavar="DIR")
     made.add_argument("--full", action="store_true", help="the larger grid: more gold sizes and synthetic notes")
@@ -192,6 +195,57 @@ def _parser() -> argparse.ArgumentParser:
     serve.add_argument("--port", type=int, default=8090)
     serve.add_argument("--host", default="127.0.0.1", help="address to listen on (default: this machine only)")
     return parser
+
+
+def _study_options(verb: Callable[..., argparse.ArgumentParser]) -> None:
+    made = verb("experiment", "train and score every mixture of a grid; goes on where it ended")
+    made.set_defaults(room="study_verbs")
+    _gold_options(made)
+    made.add_argument("--synthetic", type=Path, metavar="POOL", help="rows made elsewhere, in place of an LLM")
+    _synthetic_options(made)
+    _llm_options(made, required=False)
+    add = made.add_argument
+    add("--out", type=Path, required=True, metavar="DIR", help="folder of the experiment")
+    add("--grid", default="paper", metavar="NAME", help=f"{', '.join(GRIDS)}, or a .json or .toml file")
+    add("--processes", type=int, default=1, metavar="N", help="trainings at the same time (default: 1)")
+    add("--dry-run", action="store_true", help="list the cells and what they would take; ask nothing")
+    cells = made.add_argument_group("in the place of what the grid says")
+    for name, kind, text in (
+        ("sizes", int, "gold sizes (0: all)"), ("curve", int, "further sizes of gold alone"),
+        ("ratios", float, "synthetic rows a gold row"), ("seeds", int, "seeds"),
+        ("strategies", str, ", ".join(STRATEGIES)), ("labels", str, "raw, auto, or methods of correction"),
+        ("correctors", str, "base models that correct (default: the cell's own)"),
+    ):  # fmt: skip
+        cells.add_argument(f"--{name}", type=kind, nargs="+", metavar=name[0].upper(), help=text)
+    text = 'encoders; "linear": a linear head on frozen features; "tiny": one made on the spot (default: linear)'
+    cells.add_argument("--base-model", nargs="+", metavar="MODEL", dest="base_models", help=text)
+    add = made.add_argument_group("how").add_argument
+    add("--set", action="append", default=[], metavar="NAME=VALUE", help="a field of TrainingArguments")
+    add("--splits", nargs="+", default=["test"], metavar="S", help="splits of gold that are scored (default: test)")
+    add(
+        "--validation",
+        type=float,
+        default=0.0,
+        metavar="S",
+        help="share of a cell's own gold to stop training early by",
+    )
+    add(
+        "--audited", type=Path, metavar="FILE", help="labels that a person gave to synthetic rows: a table of id, label"
+    )
+    add("--drop-seen", action="store_true", help="leave test rows out that stand in train, too, instead of refusing")
+    for name, text in (
+        ("minutes-per-note", "that labelling takes (assumed: 3)"), ("hourly-usd", "of who labels (assumed: 60)"),
+        ("compute-usd", "of an hour of computing (assumed: 0.05)"),
+    ):  # fmt: skip
+        add(f"--{name}", type=float, metavar="N", help=text)
+
+    made = verb("assess", "say whether synthetic notes are worth making, or labels are the better buy")
+    made.set_defaults(room="study_verbs")
+    _gold_options(made)
+    made.add_argument("--synthetic", type=Path, metavar="PILOT", help="some hundred synthetic rows as generated")
+    _synthetic_options(made)
+    made.add_argument("--audited", type=Path, metavar="FILE", help="labels that a person gave to some: id, label")
+    made.add_argument("--label", type=int, default=50, metavar="N", dest="more", help="notes that could be labelled")
 
 
 def _journal_options(parser: argparse.ArgumentParser, shared: argparse.ArgumentParser) -> None:

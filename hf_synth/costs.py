@@ -1,4 +1,4 @@
-"""What synthetic notes cost against what they save: tokens, dollars and hours of computing against minutes of labelling.
+"""What synthetic notes cost against what they save: tokens, dollars and computing against minutes of labelling.
 
 The prices of a person's time and of a computer's are the user's. The defaults are assumptions, and are called so.
 """

@@ -21,15 +21,27 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, TypeAlias, cast
 
 from hf_synth.cells import (
-    Job, Maker, Study, base_identity, failure, gold_digest, gold_of, key_of, make_pool, own_gold, run_job, written,
+    Job,
+    Maker,
+    Study,
+    base_identity,
+    failure,
+    gold_digest,
+    gold_of,
+    key_of,
+    make_pool,
+    own_gold,
+    run_job,
+    written,
 )  # fmt: skip
 from hf_synth.correction import OF_BOTH
 from hf_synth.costs import Rates
-from hf_synth.crossfit import FOLDS, ROUNDS, SPLITS
-from hf_synth.errors import ColumnError, HfSynthError, OutputError
+from hf_synth.crossfit import FOLDS
+from hf_synth.errors import ColumnError, OutputError
+from hf_synth.findings import write_findings
 from hf_synth.folders import private_folder, read_manifest, write_stage
 from hf_synth.generation import Estimate, estimate, generate
 from hf_synth.grid import RAW, Cell, Grid, plan, read_grid
@@ -41,7 +53,7 @@ if TYPE_CHECKING:
 
     from hf_synth.questions import Chat
 
-    Source = Chat | Dataset | Maker
+    Source: TypeAlias = Chat | Dataset | Maker
 
 _LOG = logging.getLogger(__name__)
 
@@ -140,7 +152,9 @@ def experiment(
     for number, (job, wrong) in enumerate(_run(study, ready, processes), 1):
         _note(study, job, wrong)
         say(f"{number}/{len(ready)} {_told(job, wrong, 'scored')}")
-    return write_results(study.task, study.out, [(j.cell, j.key) for j in jobs], rates=rates)
+    made = write_results(study.task, study.out, [(j.cell, j.key) for j in jobs], rates=rates)
+    write_findings(study.task, made)
+    return made
 
 
 def prepare(
@@ -306,9 +320,12 @@ def _run(study: Study, jobs: Sequence[Job], processes: int) -> Iterator[tuple[Jo
     while waiting:
         batch, rest = (waiting[:1], waiting[1:]) if alone else (waiting, [])
         broken = []
-        with _one_thread(), ProcessPoolExecutor(
-            min(processes, len(batch)), multiprocessing.get_context("spawn"), initializer=_watch_parent
-        ) as pool:
+        with (
+            _one_thread(),
+            ProcessPoolExecutor(
+                min(processes, len(batch)), multiprocessing.get_context("spawn"), initializer=_watch_parent
+            ) as pool,
+        ):
             futures = {pool.submit(run_job, study, job): job for job in batch}
             try:
                 for future in as_completed(futures):
@@ -358,9 +375,7 @@ def _watch_parent() -> None:
 # --- what it would take -----------------------------------------------------------------------------------------------
 
 
-def outline(
-    task: Task, gold: DatasetDict, synthetic: Source | Mapping[str, Source] | None, **options: Any
-) -> Planned:
+def outline(task: Task, gold: DatasetDict, synthetic: Source | Mapping[str, Source] | None, **options: Any) -> Planned:
     """Say what `experiment` with the same arguments would take; nothing is asked or trained.
 
     Raises:
@@ -376,9 +391,7 @@ def outline(
         if hasattr(sources[job.cell.generator], "stream"):
             guesses.append(estimate(task, own_gold(study, job.cell), job.rows, seed=job.cell.seed))
     corrected = {j.corrected: j.cell.labels for j in waiting if j.corrected}
-    trainings = sum(
-        _trainings(labels) for key, labels in corrected.items() if not _there(study, "corrected", key)
-    )
+    trainings = sum(_trainings(labels) for key, labels in corrected.items() if not _there(study, "corrected", key))
     seconds: dict[str, list[float]] = {}
     for row in read_cells(study.out, [(j.cell, j.key) for j in jobs])[0]:
         seconds.setdefault(row["arm"], []).append(row["seconds"] + row["seconds_correct"])
@@ -391,19 +404,5 @@ def outline(
 
 
 def _trainings(labels: str) -> int:
-    """Say how many models a correction trains; "auto" as many as its dearest choice."""
-    if labels in (RAW, ""):
-        return 0
-    both = 2 * SPLITS
-    if labels not in (*OF_BOTH, "auto"):
-        return FOLDS
-    return both if labels == "clean_drop" else both * (1 + ROUNDS)
-
-
-def failures(out: str | Path) -> list[dict[str, Any]]:
-    """Read what failed in an experiment: cell, class of the error, and its sentence where it is one of ours."""
-    found = sorted((Path(out) / "cells").glob("*.failed.json"))
-    try:
-        return [json.loads(path.read_text(encoding="utf-8")) for path in found]
-    except ValueError:
-        raise HfSynthError(f"{out}: a record of a failed cell is broken; run the experiment again") from None
+    """Say how many models of the corrector's kind a correction trains; "auto" as many as its dearest choice."""
+    return 0 if labels in (RAW, "") else 2 if labels in OF_BOTH else FOLDS

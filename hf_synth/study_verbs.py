@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import dataclasses
+import json
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -14,7 +15,7 @@ from hf_synth.backends import writer_of
 from hf_synth.costs import Rates
 from hf_synth.errors import ColumnError
 from hf_synth.folders import read_dataset, read_manifest, work_folder
-from hf_synth.grid import GRIDS, LINEAR, Grid, read_grid, with_fields
+from hf_synth.grid import Grid, read_grid, with_fields
 from hf_synth.reading import read_table
 from hf_synth.task import Task, load_task
 
@@ -22,58 +23,6 @@ if TYPE_CHECKING:
     from datasets import Dataset
 
 Facts = dict[str, Any]
-
-
-def add_parsers(verb: Callable[..., argparse.ArgumentParser], gold: Any, llm: Any, synthetic: Any) -> None:
-    """Add the options of both verbs.
-
-    Args:
-        verb: makes the parser of a verb of a name and a help text.
-        gold, llm, synthetic: add the options that these verbs share with others.
-    """
-    made = verb("experiment", "train and score every mixture of a grid; goes on where it ended")
-    made.set_defaults(room="study_verbs")
-    gold(made)
-    made.add_argument("--synthetic", type=Path, metavar="POOL", help="rows made elsewhere, in place of an LLM")
-    synthetic(made)
-    llm(made, required=False)
-    made.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder of the experiment")
-    made.add_argument("--grid", default="paper", metavar="NAME", help=f"{', '.join(GRIDS)}, or a .json or .toml file")
-    made.add_argument("--processes", type=int, default=1, metavar="N", help="trainings at the same time (default: 1)")
-    made.add_argument("--dry-run", action="store_true", help="list the cells and what they would take; ask nothing")
-    cells = made.add_argument_group("in the place of what the grid says")
-    for name, kind, text in (
-        ("sizes", int, "gold sizes (0: all)"), ("curve", int, "further sizes of gold alone"),
-        ("ratios", float, "synthetic rows a gold row"), ("seeds", int, "seeds"),
-        ("strategies", str, "gold, synthetic, replace, augment"), ("labels", str, "raw, auto, or methods of correction"),
-    ):  # fmt: skip
-        cells.add_argument(f"--{name}", type=kind, nargs="+", metavar=name[0].upper(), help=text)
-    cells.add_argument("--base-model", nargs="+", metavar="MODEL", dest="base_models",
-                       help=f'encoders, "{LINEAR}" for a linear head, or "tiny" (default: {LINEAR})')  # fmt: skip
-    cells.add_argument("--correctors", nargs="+", metavar="MODEL", help="encoders that correct (default: the same)")
-    more = made.add_argument_group("how")
-    more.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", help="a field of TrainingArguments")
-    more.add_argument("--splits", nargs="+", default=["test"], metavar="S", help="splits that are scored")
-    more.add_argument("--validation", type=float, default=0.0, metavar="S", help="share of own gold to stop early by")
-    more.add_argument("--audited", type=Path, metavar="FILE", help="labels of synthetic rows by a person: id, label")
-    more.add_argument("--drop-seen", action="store_true", help="leave out test rows that stand in train")
-    _rate_options(made)
-
-    made = verb("assess", "say whether synthetic notes are worth making, or labels are the better buy")
-    made.set_defaults(room="study_verbs")
-    gold(made)
-    made.add_argument("--synthetic", type=Path, metavar="PILOT", help="some hundred synthetic rows, raw")
-    synthetic(made)
-    made.add_argument("--audited", type=Path, metavar="FILE", help="labels of some of them by a person: id, label")
-    made.add_argument("--label", type=int, default=50, metavar="N", dest="more", help="notes that could be labelled")
-
-
-def _rate_options(parser: argparse.ArgumentParser) -> None:
-    rates = parser.add_argument_group("what time costs, for the table of costs")
-    for field in dataclasses.fields(Rates):
-        if field.name != "given":
-            option = f"--{field.name.replace('_', '-')}"
-            rates.add_argument(option, type=float, metavar="N", help=f"assumed where not given: {field.default:g}")
 
 
 def experiment(args: argparse.Namespace) -> Facts:
@@ -96,7 +45,9 @@ def experiment(args: argparse.Namespace) -> Facts:
         if args.dry_run:
             planned = outline(task, splits, sources or None, **shared)
             return _tell_plan(planned, args)
-        made = run(task, splits, sources or None, processes=args.processes, rates=_rates(args), say=_say(args), **shared)
+        made = run(
+            task, splits, sources or None, processes=args.processes, rates=_rates(args), say=_say(args), **shared
+        )
     print((made.out / "report.md").read_text(encoding="utf-8"))
     print(f"-> {made.out}")
     return {
@@ -113,9 +64,9 @@ def _tell_plan(planned: Any, args: argparse.Namespace) -> Facts:
     known = sum(planned.seconds.get(c.arm, 0.0) for c in planned.cells)
     guess = f"; about {known / max(1, args.processes) / 60:,.0f} minutes in all, by the cells that are done"
     print(
-        f"{len(planned.cells)} cells, {planned.done} of them done; {len(planned.pools)} generations with {planned.calls:,} "
-        f"calls, about {planned.prompt_tokens:,} tokens read and {planned.completion_tokens:,} written; at most "
-        f"{planned.trainings:,} trainings{guess if planned.seconds else ''}; nothing was asked"
+        f"{len(planned.cells)} cells, {planned.done} of them done; {len(planned.pools)} generations with "
+        f"{planned.calls:,} calls, about {planned.prompt_tokens:,} tokens read and {planned.completion_tokens:,} "
+        f"written; at most {planned.trainings:,} trainings{guess if planned.seconds else ''}; nothing was asked"
     )
     return {"dry_run": True, **dataclasses.asdict(planned)}
 
@@ -147,7 +98,7 @@ def _base_model(name: str, args: argparse.Namespace, task: Task) -> str:
 
 @contextlib.contextmanager
 def _writers(args: argparse.Namespace, task: Task, gold: Path | None) -> Iterator[Facts]:
-    """Give who writes the synthetic rows, by name: the pool, or each LLM of --llm A,B; "A@SHAPE/CHOICE" is A asked so."""
+    """Give who writes the synthetic rows, by name: the pool, or LLMs of --llm A,B; "A@SHAPE/CHOICE" is A asked so."""
     from hf_synth.exemplars import choose_exemplars
     from hf_synth.generation import generate
 
@@ -214,14 +165,23 @@ def _rates(args: argparse.Namespace) -> Rates | None:
 
 
 def _training_args(args: argparse.Namespace) -> Facts | None:
-    from hf_synth.verbs_shared import pair
-
-    fields = dict(map(pair, args.set))
+    fields = dict(map(_pair, args.set))
     if "tiny" in (args.base_models or ()):
         from hf_synth.demo.encoder import DEMO_ARGS
 
         fields = DEMO_ARGS | fields
     return fields or None
+
+
+def _pair(text: str) -> tuple[str, Any]:
+    """Read NAME=VALUE; a value that is JSON is taken as such."""
+    name, mark, value = text.partition("=")
+    if not mark or not name.isidentifier():
+        raise ColumnError(f"this option takes NAME=VALUE; got {text!r}")
+    try:
+        return name, json.loads(value)
+    except ValueError:
+        return name, value
 
 
 def assess(args: argparse.Namespace) -> Facts:

@@ -28,6 +28,8 @@ FLOORS = {
     "gate": 3, "export": 3, "cards": 4,
     "publishing": 5,
     "crossfit": 4, "pipeline": 5, "transform": 5,
+    "apart": 1, "equivalence": 1, "costs": 2, "head": 2, "grid": 4, "results": 5, "findings": 6, "cells": 6,
+    "experiment": 7, "assessment": 6, "study_verbs": 8,
     "journey": 6,
     "demo.journey": 7, "backends": 7, "verbs": 8, "journal_verbs": 8, "cli": 9,
 }  # fmt: skip
