@@ -134,6 +134,10 @@ def _parser() -> argparse.ArgumentParser:
     made.add_argument("--corrector", metavar="MODEL", help="folder of a model trained on rows outside --gold")
     made.add_argument("--method", choices=METHODS, default="auto")
     made.add_argument("--split", default=None, help="with --corrector: the gold split it never saw (validation)")
+    made.add_argument(
+        "--audited", type=Path, metavar="FILE", help="labels a person gave to some rows: columns id, label"
+    )
+    made.add_argument("--coverage", type=float, metavar="C", help="abstain where a conformal set at C is not one label")
     made.add_argument("--out", type=Path, required=True, metavar="DIR")
 
     made = verb("augment", "join gold and corrected notes to a training set")

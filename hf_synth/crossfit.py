@@ -211,7 +211,7 @@ class Choice:
     behind: Mapping[str, tuple[float, float]]
     why: str
     refused: tuple[str, ...] = ()
-    opinions: Mapping[str, Sequence[Floats]] = field(default_factory=dict, repr=False)
+    opinions: Mapping[str, Sequence[Floats]] = field(default_factory=dict, repr=False, compare=False)
 
 
 def choose(hits: Mapping[str, npt.ArrayLike], labels: npt.ArrayLike, *, prefer: Sequence[str]) -> Choice:

@@ -117,6 +117,26 @@ def read_table(file: File) -> Iterator[tuple[int, Row]]:
     return reader(source)
 
 
+def read_audited(file: File) -> dict[str, str]:
+    """Read the labels that a person gave to some rows: a table with the columns id and label.
+
+    Raises:
+        RowError: a column or a value is missing, or an id comes twice.
+    """
+    found: dict[str, str] = {}
+    name = as_source(file).name
+    for number, row in read_table(file):
+        id, label = str(row.get("id") or ""), str(row.get("label") or "")
+        if not id or not label:
+            raise RowError(name, number, "needs an id and a label: a table of audited rows has these two columns")
+        if id in found:
+            raise RowError(name, number, "names an id that came before")
+        found[id] = label
+    if not found:
+        raise RowError(name, None, "holds no audited row")
+    return found
+
+
 def read_csv(file: File) -> Iterator[tuple[int, Row]]:
     """Yield the rows of a .csv or .tsv file; all strings. Semicolons or tabs separate where the header has no comma.
 

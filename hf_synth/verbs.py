@@ -181,8 +181,10 @@ def generate(args: argparse.Namespace) -> Facts:
 
 def correct(args: argparse.Namespace) -> Facts:
     """Correct the labels of synthetic notes."""
+    from hf_synth.description import describe
     from hf_synth.gold import load_gold
     from hf_synth.pipeline import correct_with_policy
+    from hf_synth.reading import read_audited
     from hf_synth.training import trainer_fit
 
     task = load_task(args.task)
@@ -197,12 +199,16 @@ def correct(args: argparse.Namespace) -> Facts:
         base = _base_model(task, args, known, rows)
         folds = work_folder(args.out.parent if args.out.parent.exists() else Path()) / "folds"
         corrector = trainer_fit(task, base_model=base, args=_training_args(args), work_dir=folds, seed=args.seed)
-    done, policy = correct_with_policy(task, rows, corrector, gold=known, method=args.method, seed=args.seed)
+    done, policy = correct_with_policy(
+        task, rows, corrector, gold=known, method=args.method, coverage=args.coverage, seed=args.seed,
+        audited=read_audited(args.audited) if args.audited else None,
+    )  # fmt: skip
     facts = {"policy": policy.to_json(), "seed": args.seed, "gold_rows": len(known)}
-    write_stage(task, done, args.out, stage="correct", **facts)
-    counts = Counter(done["label_status"])
-    print(f"by {policy.method}: {_counts(counts)} -> {args.out}")
-    return {"out": str(args.out), "statuses": dict(counts), "policy": policy.method, "figures": dict(policy.figures)}
+    told = describe(done, policy)
+    write_stage(task, done, args.out, stage="correct", report=str(told), **facts)
+    print(f"{told}\n\nby {policy.method}: {_counts(dict(told.statuses))} -> {args.out}")
+    figures = dict(policy.figures)
+    return {"out": str(args.out), "statuses": dict(told.statuses), "policy": policy.method, "figures": figures}
 
 
 def augment(args: argparse.Namespace) -> Facts:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -164,3 +165,69 @@ def test_auto_does_not_harm_where_argmax_does() -> None:
     right = {m: float(np.mean(decide(rows, learn, m)[1].label == truth)) for m in ("argmax", choice.method)}
     assert right["argmax"] < 0.85
     assert right[choice.method] >= 0.89
+
+
+def problem(seed: int = 0, *, n: int = 240, m: int = 60, k: int = 3, right: float = 0.8):  # type: ignore[no-untyped-def]
+    """Make rows whose features say something of the truth, and the fast learner on them."""
+    rng = np.random.default_rng(seed)
+    truth, gold = rng.integers(0, k, n), np.arange(m) % k
+    meant = np.where(rng.random(n) < right, truth, (truth + 1) % k)
+    centres = rng.normal(size=(k, 8))
+    x_gold = centres[gold] + rng.normal(size=(m, 8))
+    x_rows = centres[truth] + rng.normal(size=(n, 8))
+    return truth, Rows(meant, gold, None, k, {}), linear_learner(x_gold, x_rows, gold, k)
+
+
+@pytest.mark.parametrize("method", ["posterior", "ensemble", "weight", "clean_drop"])
+def test_a_slow_model_is_trained_twice_only_where_a_head_does_the_rest(method: str) -> None:
+    truth, rows, learn = problem()
+    trained: list[int] = []
+
+    def slow(gold, at, targets):  # type: ignore[no-untyped-def]
+        trained.append(len(at))
+        return learn(gold, at, targets)
+
+    _, done = decide(rows, slow, method, head=learn)
+    assert trained == [120, 120]
+    used = done.weight > 0
+    assert np.mean(done.label[used] == truth[used]) >= np.mean(rows.meant == truth)
+
+
+def test_opinions_paid_for_while_choosing_are_used() -> None:
+    _, rows, learn = problem()
+    choice = choose_method(rows, learn)
+    assert set(choice.opinions) == {"gold", "both", "refits"}
+    assert all(len(found) == 5 for found in choice.opinions.values())
+    certain = np.eye(3)[rows.meant]
+    alone, with_them = (
+        decide(rows, learn, "posterior", also=also)[1].probs.max(1).mean() for also in ({}, {"refits": [certain] * 50})
+    )
+    assert with_them > alone
+    again = choose_method(rows, learn)
+    assert again == choice
+    assert all(np.array_equal(a, b) for a, b in zip(again.opinions["refits"], choice.opinions["refits"], strict=True))
+
+
+def test_audited_rows_are_held_out_too_and_settle_their_label() -> None:
+    truth, rows, learn = problem(right=0.6)
+    audited = {i: int(truth[i]) for i in range(0, 80, 2)}
+    choice = choose_method(replace(rows, audited=audited), learn)
+    assert f"on {60 + 40} held-out rows" in choice.why
+    policy, done = decide(replace(rows, audited=audited), learn, choice.method, also=choice.opinions)
+    assert all(done.label[i] == label and done.reason[i] == "audited" for i, label in audited.items())
+    assert policy.figures["audited_rows"] == 40
+
+
+def test_a_row_whose_set_holds_several_labels_is_left_alone() -> None:
+    _, given = simulated(0, right=0.7, corrector=0.6, m=400)
+    rng = np.random.default_rng(1)
+    for name in ("pred_probs", "gold_probs"):
+        blurred = 0.6 * given[name] + 0.4 * rng.dirichlet(np.ones(4), len(given[name]))
+        given[name] = blurred / blurred.sum(1, keepdims=True)
+    without = apply(fit("argmax", **given), given["llm_label"], given["pred_probs"])
+    policy = fit("argmax", **given, coverage=0.9)
+    done = apply(policy, given["llm_label"], given["pred_probs"])
+    assert policy.figures["conformal_coverage_asked"] == 0.9
+    abstained = done.reason == "abstained"
+    assert 0 < abstained.sum() <= (without.status == "relabelled").sum()
+    assert (done.label[abstained] == given["llm_label"][abstained]).all()
