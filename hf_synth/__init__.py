@@ -12,15 +12,19 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from hf_synth.assessment import Assessment as Assessment
+    from hf_synth.assessment import assess as assess
     from hf_synth.augmentation import augment as augment
     from hf_synth.base_models import suggest_base_model as suggest_base_model
     from hf_synth.batch import BatchLLM as BatchLLM
     from hf_synth.correction import Policy as Policy
     from hf_synth.description import describe as describe
+    from hf_synth.equivalence import gold_equivalence as gold_equivalence
     from hf_synth.errors import HfSynthError as HfSynthError
     from hf_synth.evaluation import Scores as Scores
     from hf_synth.evaluation import evaluate as evaluate
     from hf_synth.exemplars import choose_exemplars as choose_exemplars
+    from hf_synth.experiment import experiment as experiment
     from hf_synth.generation import estimate as estimate
     from hf_synth.generation import generate as generate
     from hf_synth.gold import adopt as adopt
@@ -28,6 +32,7 @@ if TYPE_CHECKING:
     from hf_synth.gold import load_gold as load_gold
     from hf_synth.gold import register as register
     from hf_synth.gold import subset as subset
+    from hf_synth.grid import Grid as Grid
     from hf_synth.llm import LLM as LLM
     from hf_synth.llm import Attestation as Attestation
     from hf_synth.local_llm import LocalLLM as LocalLLM
@@ -50,11 +55,13 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _ROOM = {
+    "Assessment": "assessment",
     "Attestation": "llm",
     "BatchLLM": "batch",
     "Fact": "task",
     "Facts": "task",
     "GenerateAndCorrect": "transform",
+    "Grid": "grid",
     "HfSynthError": "errors",
     "LLM": "llm",
     "LocalLLM": "local_llm",
@@ -65,6 +72,7 @@ _ROOM = {
     "Verdict": "publishing",
     "adopt": "gold",
     "as_streaming_dataset": "gold",
+    "assess": "assessment",
     "audit": "privacy",
     "augment": "augmentation",
     "choose_exemplars": "exemplars",
@@ -72,8 +80,10 @@ _ROOM = {
     "describe": "description",
     "estimate": "generation",
     "evaluate": "evaluation",
+    "experiment": "experiment",
     "fit_policy": "pipeline",
     "generate": "generation",
+    "gold_equivalence": "equivalence",
     "list_tasks": "task",
     "load_gold": "gold",
     "load_task": "task",

@@ -8,12 +8,12 @@ from pathlib import Path
 
 import pytest
 from datasets import Dataset
-from tests.tiny import toy_rows, toy_task
 
 from hf_synth.assessment import Assessment, assess
 from hf_synth.cli import main
 from hf_synth.errors import ColumnError, TaskError
 from hf_synth.folders import write_stage
+from tests.tiny import toy_rows, toy_task
 
 TASK = toy_task()
 WORDS = {label: [f"sign{label}{i}" for i in range(40)] for label in range(3)}  # many ways to say each label
@@ -41,19 +41,19 @@ def pilot(n: int, seed: int, right: float) -> Dataset:
     return rows.add_column("llm_label", rows["label"])
 
 
-@pytest.mark.parametrize("seed", [0, 1])
+@pytest.mark.parametrize("seed", [0, pytest.param(1, marks=pytest.mark.slow)])
 def test_a_good_generator_is_worth_it(seed: int) -> None:
-    found = assess(TASK, notes(80, seed), pilot(400, 100 + seed, 0.9), seed=seed)
+    found = assess(TASK, notes(80, seed), pilot(300, 100 + seed, 0.9), repeats=2, seed=seed)
     assert found.decision == "generate"
     assert found.certainty >= 0.8
     assert found.rows in found.pilot
-    assert found.pilot[400][1] > 0
+    assert found.pilot[300][1] > 0
     assert str(found).startswith(f"generating is worth it: {'at least' if found.rising else 'about'}")
 
 
-@pytest.mark.parametrize("seed", [0, 1])
+@pytest.mark.parametrize("seed", [0, pytest.param(1, marks=pytest.mark.slow)])
 def test_labels_at_random_are_not_worth_it(seed: int) -> None:
-    found = assess(TASK, notes(80, seed), pilot(400, 100 + seed, 0.0), seed=seed)
+    found = assess(TASK, notes(80, seed), pilot(300, 100 + seed, 0.0), repeats=2, seed=seed)
     assert found.decision != "generate"
     assert found.rows is None
 
@@ -61,7 +61,7 @@ def test_labels_at_random_are_not_worth_it(seed: int) -> None:
 def test_where_labels_teach_more_they_are_asked_for() -> None:
     """Each label brings much while rows that carry nothing bring nothing."""
     gold, noise = notes(120, 3), pilot(200, 103, 0.0).map(lambda row: {"text": "the clinic plan of today"})
-    found = assess(TASK, gold, noise, more=100, seed=3)
+    found = assess(TASK, gold, noise, more=100, repeats=1, seed=3)
     assert found.decision == "label"
     assert found.labelling[0] > 0
     assert str(found).startswith("label 100 more notes instead")
@@ -77,11 +77,9 @@ def test_without_a_pilot_it_cannot_be_told() -> None:
 
 
 def test_audited_rows_measure_the_generator() -> None:
-    rows = pilot(200, 7, 0.7)
-    truth = notes(200, 7)  # the same texts with the labels they tell
-    assert rows["text"] != truth["text"] or rows["label"] != truth["label"]
+    rows = pilot(80, 7, 0.7)
     audited = {f"n7-{i}": TASK.labels[i % 3] for i in range(50)}
-    found = assess(TASK, notes(60, 0), rows, audited=audited)
+    found = assess(TASK, notes(60, 0), rows, audited=audited, repeats=1)
     assert found.generator_right is not None
     share, low, high = found.generator_right
     told = sum(rows["llm_label"][i] == i % 3 for i in range(50)) / 50
@@ -92,7 +90,7 @@ def test_audited_rows_measure_the_generator() -> None:
 
 
 def test_same_seed_same_answer() -> None:
-    one, two = (assess(TASK, notes(60, 0), pilot(100, 5, 0.8), seed=4) for _ in range(2))
+    one, two = (assess(TASK, notes(60, 0), pilot(40, 5, 0.8), repeats=1, seed=4) for _ in range(2))
     assert one == two
 
 

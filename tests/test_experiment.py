@@ -15,7 +15,6 @@ from typing import Any
 
 import pytest
 from datasets import Dataset, DatasetDict, concatenate_datasets, load_dataset
-from tests.tiny import TINY_ARGS, tiny_base, toy_rows, toy_task
 
 from hf_synth.apart import check_model, check_synthetic, copies, gold_budget
 from hf_synth.cli import main
@@ -26,6 +25,7 @@ from hf_synth.grid import GRIDS, Cell, Grid, plan, read_grid
 from hf_synth.results import comparisons
 from hf_synth.task import row_digests
 from hf_synth.training import train
+from tests.tiny import TINY_ARGS, tiny_base, toy_rows, toy_task
 
 TASK = toy_task()
 SMALL = Grid(sizes=(20,), curve=(60,), arms=("gold", "synthetic raw", "augment raw"), ratios=(2.0,), seeds=(0, 1))
@@ -117,17 +117,15 @@ def test_results_load_without_us(study: Any) -> None:
     rows = load_dataset(str(study.out / "results"), split="train", cache_dir=str(study.out / "cache"))
     assert len(rows) == len(study.rows) == 6 + 2 * 3 * 2
     first = rows[len(rows) - 1]
-    for name in ("macro_f1", "macro_f1_low", "per_class", "confusion", "gold_budget", "n_gold", "n_synthetic", "policy",
-                 "noise", "calls", "seconds", "cpu_seconds", "gold_sha256", "versions", "simulated", "seed"):  # fmt: skip
+    for name in ("macro_f1", "macro_f1_low", "per_class", "confusion", "gold_budget", "n_gold", "n_synthetic",
+                 "policy", "noise", "calls", "seconds", "cpu_seconds", "gold_sha256", "versions", "simulated", "seed"):  # fmt: skip
         assert first[name] is not None, name
     assert not study.failed
 
 
 def test_the_budget_counts_every_label(study: Any) -> None:
     for row in study.rows:
-        assert row["gold_budget"] == row["gold_size"], (
-            "a cell of 20 gold must have touched 20 labels, however it used them"
-        )
+        assert row["gold_budget"] == row["gold_size"], "a cell of 20 gold touched 20 labels"
         if row["strategy"] == "replace":
             assert row["n_gold"] == 15, "the five rows that were shown leave"
         if row["strategy"] == "augment":
@@ -144,8 +142,8 @@ def test_nothing_is_told_of_texts(study: Any) -> None:
 
 def test_the_report_has_every_part(study: Any) -> None:
     said = (study.out / "report.md").read_text(encoding="utf-8")
-    for title in ("Gold equivalence", "Order of the arms", "Learning curve", "Ratio curve", "Differences", "Rare classes",
-                  "Cost against labelling", "What correction did"):  # fmt: skip
+    for title in ("Gold equivalence", "Order of the arms", "Learning curve", "Ratio curve", "Differences",
+                  "Rare classes", "Cost against labelling", "What correction did"):  # fmt: skip
         assert f"## {title}" in said, title
     page = (study.out / "report.html").read_text(encoding="utf-8")
     assert "<svg" in page
@@ -387,9 +385,9 @@ def test_splits_must_be_there(tmp_path: Path) -> None:
 
 
 def test_the_verb_plans_and_runs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    line = ["experiment", "clinic", "--llm", "simulator", "--sizes", "30", "--curve", "60", "--ratios", "1", "--seeds", "0",
-            "1", "--strategies", "gold", "augment", "--labels", "raw", "--choose", "first", "--out", str(tmp_path / "out"),
-            "--journal", str(tmp_path / "journal.sqlite"), "-q", "--json"]  # fmt: skip
+    line = ["experiment", "clinic", "--llm", "simulator", "--sizes", "30", "--curve", "60", "--ratios", "1", "--seeds",
+            "0", "1", "--strategies", "gold", "augment", "--labels", "raw", "--choose", "first",
+            "--out", str(tmp_path / "out"), "--journal", str(tmp_path / "journal.sqlite"), "-q", "--json"]  # fmt: skip
     assert main([*line, "--dry-run"]) == 0
     planned = json.loads(capsys.readouterr().out.splitlines()[-1])
     assert (len(planned["cells"]), planned["done"], len(planned["pools"])) == (6, 0, 2)
