@@ -10,91 +10,31 @@ after a kill. `run_job` is what a process of the pool runs.
 from __future__ import annotations
 
 import functools
-import json
-import os
 import tempfile
 import time
-from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import dataclass, field
-from hashlib import sha256
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from hf_synth.apart import check_gold, check_model, check_synthetic, copies, gold_budget, without
-from hf_synth.augmentation import augment, trainable
+from hf_synth.augmentation import augment
 from hf_synth.errors import ColumnError, HfSynthError
 from hf_synth.evaluation import Scores, evaluate, score
-from hf_synth.folders import clear_disk_errors, read_dataset, read_export, read_manifest, write_stage
+from hf_synth.folders import read_dataset, read_export, write_stage
 from hf_synth.gold import adopt, subset
-from hf_synth.grid import LINEAR, Cell
+from hf_synth.grid import LINEAR, Cell, Job, Study, key_of
 from hf_synth.head import linear_fit
 from hf_synth.modeling import model_facts, model_revision, weights_sha256
 from hf_synth.pipeline import correct_with_policy
+from hf_synth.records import correction_of, figures_of, making_of, sources_of, versions, write_cell
 from hf_synth.rows import label_indices
-from hf_synth.task import USAGE_COLUMNS, Task, access_of, row_digests, strictest
+from hf_synth.task import access_of, row_digests, strictest
 from hf_synth.training import train, trainer_fit
 
 if TYPE_CHECKING:
     from datasets import Dataset, DatasetDict
 
 Maker = Callable[["Dataset", int, int], "Dataset"]  # (gold of its own, rows wanted, seed) -> synthetic rows
-
-
-@dataclass(frozen=True)
-class Study:
-    """What all cells of an experiment share; plain values, so that it travels to other processes.
-
-    Args:
-        task: of the gold.
-        out: the experiment's folder.
-        splits: of gold that are scored, e.g. ("test",).
-        args: fields of `TrainingArguments` for every model.
-        generators: what tells each generator from another one, by name.
-        audited: true labels of synthetic rows that a person checked, by row id.
-        validation: share of a cell's own gold that is held back to stop training early; part of its budget.
-        drop_seen: leave rows out that stand on both sides of the evaluation, instead of refusing them.
-        n_bootstrap: of the intervals of single scores.
-    """
-
-    task: Task
-    out: Path
-    splits: tuple[str, ...] = ("test",)
-    args: Mapping[str, Any] | None = None
-    generators: Mapping[str, str] = field(default_factory=dict)
-    audited: Mapping[str, int | str] = field(default_factory=dict)
-    validation: float = 0.0
-    drop_seen: bool = False
-    n_bootstrap: int = 1000
-
-
-@dataclass(frozen=True)
-class Job:
-    """One stage to be run: of a cell, the correction ("correct") or the training and scoring ("cell").
-
-    Args:
-        kind: "correct" or "cell".
-        cell: what it is for.
-        pool: key of its synthetic rows; "" for gold alone.
-        corrected: key of its corrected rows; "" where nothing is corrected.
-        key: its own.
-        rows: synthetic rows that are wanted of its generation: what the largest ratio asks for.
-    """
-
-    kind: str
-    cell: Cell
-    pool: str
-    corrected: str
-    key: str
-    rows: int = 0
-
-
-def key_of(*parts: Any) -> str:
-    """Name a stage by all that it follows from (16 hex digits)."""
-    return sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()[:16]
 
 
 # --- gold and synthetic rows ------------------------------------------------------------------------------------------
@@ -210,7 +150,7 @@ def _cell(study: Study, job: Job) -> None:
         **cell.to_json(), "arm": cell.arm, "task": task.full_name, "task_version": task.version,
         "gold_budget": gold_budget(task, own, stop, audited), "validation_rows": 0 if stop is None else len(stop),
         "audited_rows": 0 if audited is None else len(audited),
-        **_sources(data, rows), **_making(study, job, raw), **_correction(study, job, rows),
+        **sources_of(data, rows), **making_of(study, job, raw), **correction_of(study, job, rows),
     }  # fmt: skip
     if facts["gold_budget"] > len(own) + facts["audited_rows"]:
         raise HfSynthError("a cell touched more labels than its gold and the audited rows hold")
@@ -222,9 +162,9 @@ def _cell(study: Study, job: Job) -> None:
         "cpu_seconds": round(time.process_time() - cpu, 2),
         "access": strictest(task.access, access_of(data), *(access_of(r) for r in held.values())),
         "gold_sha256": gold_digest(study, cell), "pool_key": job.pool, "corrected_key": job.corrected,
-        "cell_key": job.key, **_versions(),
+        "cell_key": job.key, **versions(),
     }  # fmt: skip
-    _write_cell(study, job, [{**facts, "split": split, **_figures(s)} for split, s in scores.items()], scores)
+    write_cell(study, job, [{**facts, "split": split, **figures_of(s)} for split, s in scores.items()], scores)
 
 
 def _others(own: Dataset, stop: Dataset) -> Dataset:
@@ -268,128 +208,22 @@ def _model_scores(
     return scores, {
         "weights_sha256": weights,
         "base_revision": model_revision(base) or "",
-        "base_sha256": _base_sha(base),
+        "base_sha256": _weights_of(base),
     }
 
 
-def _base_sha(base: str) -> str:
+def _weights_of(base: str) -> str:
     try:
         return weights_sha256(base)
     except HfSynthError:  # a base without weights starts from its seed
         return ""
 
 
-def base_identity(base: str) -> str:
+def model_identity(base: str) -> str:
     """Tell one base model from another: a folder by its weights, whatever its path."""
     if not base or base == LINEAR:
         return base
-    return _base_sha(base) or base
-
-
-# --- what a cell's row says -------------------------------------------------------------------------------------------
-
-
-def _sources(data: Dataset, rows: Dataset | None) -> dict[str, Any]:
-    sources = Counter(data["source"])
-    status = Counter() if rows is None else Counter(rows["label_status"])
-    return {
-        "n_train": len(data), "n_gold": sources["gold"], "n_synthetic": sources["synthetic"],
-        "n_kept": status["kept"], "n_relabelled": status["relabelled"], "n_dropped": status["dropped"],
-        "n_usable": 0 if rows is None else len(trainable(rows)),
-    }  # fmt: skip
-
-
-def _making(study: Study, job: Job, raw: Dataset | None) -> dict[str, Any]:
-    """Say what a cell's share of its synthetic rows took."""
-    none = {"calls": 0, "prompt_tokens": 0, "completion_tokens": 0, "cost_usd": None, "seconds_generate": 0.0,
-            "simulated": study.task.name == "clinic", "generated_by": "", "gates": "{}"}  # fmt: skip
-    if raw is None:
-        return none
-    folder = study.out / "synthetic" / job.pool
-    every, facts = read_dataset(folder), read_manifest(folder) or {}
-    good = max(1, sum(status != "rejected" for status in every["label_status"]))
-    share = len(raw) / good
-    sums = {c: [v for v in every[c] if v is not None] if c in every.column_names else [] for c in USAGE_COLUMNS}
-    gates = zip(every["label_status"], every["reason"], strict=True)
-    writers = sorted({str(g) for g in raw["generator"]})
-    return {
-        "calls": round(share * len({k for k in every["journal_key"] if k})),
-        "prompt_tokens": round(share * sum(sums["prompt_tokens"])),
-        "completion_tokens": round(share * sum(sums["completion_tokens"])),
-        "cost_usd": share * sum(sums["cost_usd"]) if sums["cost_usd"] else None,
-        "seconds_generate": round(share * float(facts.get("seconds", 0)), 2),
-        "simulated": none["simulated"] or any("simulator" in w for w in writers),
-        "generated_by": ", ".join(writers),
-        "gates": json.dumps(Counter("good" if s != "rejected" else r for s, r in gates)),
-    }  # fmt: skip
-
-
-def _correction(study: Study, job: Job, rows: Dataset | None) -> dict[str, Any]:
-    facts = (read_manifest(study.out / "corrected" / job.corrected) or {}) if job.corrected else {}
-    policy = facts.get("policy", {})
-    return {
-        "policy": policy.get("method", "none" if job.pool else ""),
-        "policy_figures": json.dumps(policy.get("figures", {})),
-        "policy_warnings": json.dumps(policy.get("warnings", [])),
-        "noise": json.dumps(policy.get("noise", [])),
-        "noise_after": json.dumps(_believed(study.task, rows) if policy and rows is not None else []),
-        "corrector_confusion": json.dumps(policy.get("confusion", [])),
-        "seconds_correct": float(facts.get("seconds", 0.0)),
-        "cpu_seconds_correct": float(facts.get("cpu_seconds", 0.0)),
-    }
-
-
-def _believed(task: Task, rows: Dataset) -> list[list[float]]:
-    """Count labels after correction over what the policy believes, (K, K), a row a label held for true."""
-    if task.kind != "single_label":
-        return []
-    used = rows.select(trainable(rows))
-    belief, k = np.asarray(used["label_probs"], dtype=np.float64), len(task.labels)
-    given = np.eye(k)[label_indices(task, used)] * np.asarray(used["weight"], dtype=np.float64)[:, None]
-    counts = belief.reshape(-1, k).T @ given
-    return np.round(counts / np.maximum(counts.sum(1, keepdims=True), 1e-12), 6).tolist()  # type: ignore[no-any-return]
-
-
-def _figures(scores: Scores) -> dict[str, Any]:
-    plain: dict[str, Any] = {"n_test": scores.n, "test_groups": len(set(scores.groups)) or None}
-    for name, value in scores.values.items():
-        low, high = scores.ci95.get(name, (None, None))
-        plain |= {name: value, f"{name}_low": low, f"{name}_high": high}
-    return plain | {"per_class": json.dumps(scores.per_class), "confusion": json.dumps(scores.confusion)}
-
-
-def _versions() -> dict[str, str]:
-    from importlib.metadata import version
-
-    from hf_synth import __version__
-
-    names = ("torch", "transformers", "datasets", "scikit-learn", "numpy")
-    return {"hf_synth": __version__, "versions": json.dumps({n: version(n) for n in names})}
-
-
-def _write_cell(study: Study, job: Job, rows: list[dict[str, Any]], scores: Mapping[str, Scores]) -> None:
-    """Write what each test row was taken for, numbers only, then the cell's row, which says that it is done."""
-    folder = study.out / "cells"
-    arrays: dict[str, Any] = {
-        f"{split}_{name}": np.array(getattr(s, name), np.int32)
-        for split, s in scores.items() for name in ("labels", "predictions", "groups")
-    }  # fmt: skip
-    with written(folder / f"{job.key}.npz") as draft, draft.open("wb") as file:
-        np.savez_compressed(file, **arrays)
-    with written(folder / f"{job.key}.json") as draft:
-        draft.write_text(json.dumps(rows, indent=1) + "\n", encoding="utf-8")
-
-
-@contextmanager
-def written(path: Path) -> Iterator[Path]:
-    """Write a file as a whole or not at all: fill the yielded one, it is then renamed."""
-    draft = path.with_name(f".{path.name}.{os.getpid()}")
-    with clear_disk_errors(path):
-        try:
-            yield draft
-            os.replace(draft, path)
-        finally:
-            draft.unlink(missing_ok=True)
+    return _weights_of(base) or base
 
 
 # --- in a process of the pool -----------------------------------------------------------------------------------------

@@ -11,32 +11,23 @@ from __future__ import annotations
 
 import json
 import logging
-import multiprocessing
-import os
-import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias, cast
 
-from hf_synth.cells import (
-    Job,
+from hf_synth.cells import (  # fmt: skip
     Maker,
-    Study,
-    base_identity,
     failure,
     gold_digest,
     gold_of,
-    key_of,
     make_pool,
+    model_identity,
     own_gold,
     run_job,
-    written,
-)  # fmt: skip
+)
 from hf_synth.correction import OF_BOTH
 from hf_synth.costs import Rates
 from hf_synth.crossfit import FOLDS
@@ -44,7 +35,9 @@ from hf_synth.errors import ColumnError, OutputError
 from hf_synth.findings import write_findings
 from hf_synth.folders import private_folder, read_manifest, write_stage
 from hf_synth.generation import Estimate, estimate, generate
-from hf_synth.grid import RAW, Cell, Grid, plan, read_grid
+from hf_synth.grid import RAW, Cell, Grid, Job, Study, key_of, plan, read_grid
+from hf_synth.processes import run_all
+from hf_synth.records import written
 from hf_synth.results import Results, read_cells, write_results
 from hf_synth.task import Task, row_digests
 
@@ -235,7 +228,7 @@ def _jobs(study: Study, cells: Sequence[Cell]) -> list[Job]:
             place = c.gold_size, c.seed, c.generator
             most[place] = max(most.get(place, 0), round(c.ratio * c.gold_size))
     digests: dict[tuple[int, int], str] = {}
-    identity = cache(base_identity)
+    identity = cache(model_identity)
     shared = [study.task.fingerprint(), study.drop_seen]
     jobs = []
     for c in cells:
@@ -304,72 +297,13 @@ def _sentence(wrong: Mapping[str, str]) -> str:
     return f"failed ({wrong['error']}{': ' + wrong['message'] if wrong['message'] else ''})"
 
 
-# --- processes --------------------------------------------------------------------------------------------------------
-
-
 def _run(study: Study, jobs: Sequence[Job], processes: int) -> Iterator[tuple[Job, dict[str, str] | None]]:
-    """Run jobs in processes of one thread each; give each with what went wrong, as they end.
-
-    A process that dies takes the pool with it, and nobody knows whose fault it was: what was under way is run again,
-    one job alone in a pool, and the job that kills that pool has failed.
-    """
-    if processes < 1:
-        yield from ((job, run_job(study, job)) for job in jobs)
-        return
-    waiting, alone = list(jobs), False
-    while waiting:
-        batch, rest = (waiting[:1], waiting[1:]) if alone else (waiting, [])
-        broken = []
-        with (
-            _one_thread(),
-            ProcessPoolExecutor(
-                min(processes, len(batch)), multiprocessing.get_context("spawn"), initializer=_watch_parent
-            ) as pool,
-        ):
-            futures = {pool.submit(run_job, study, job): job for job in batch}
-            try:
-                for future in as_completed(futures):
-                    try:
-                        yield futures[future], future.result()
-                    except BrokenProcessPool:
-                        broken.append(futures[future])
-                    except Exception as error:  # what was sent or given back does not travel
-                        yield futures[future], failure(error)
-            except BaseException:  # Ctrl-C: what has not begun must not be waited for
-                pool.shutdown(wait=False, cancel_futures=True)
-                raise
-        if alone and broken:
-            yield broken.pop(), {"error": "BrokenProcessPool", "message": "its process died; is there enough memory?"}
-        alone = alone or bool(broken)
-        waiting = broken + rest
-
-
-@contextmanager
-def _one_thread() -> Iterator[None]:
-    """Let processes that start now have one thread each for numpy and torch, whatever this one has."""
-    names = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
-    before = {name: os.environ.get(name) for name in names}
-    os.environ.update(dict.fromkeys(names, "1"))
-    try:
-        yield
-    finally:
-        for name, value in before.items():
-            if value is None:
-                os.environ.pop(name, None)
-            else:
-                os.environ[name] = value
-
-
-def _watch_parent() -> None:
-    """End this process when the one that started it is killed: a pool's processes would wait for ever."""
-    parent = multiprocessing.parent_process()
-
-    def watch() -> None:
-        if parent is not None:
-            parent.join()
-            os._exit(1)
-
-    threading.Thread(target=watch, daemon=True).start()
+    """Run jobs in processes; give each with what went wrong, as they end."""
+    for job, found in run_all(partial(run_job, study), jobs, processes):
+        if isinstance(found, BrokenProcessPool):
+            yield job, {"error": type(found).__name__, "message": "its process died; is there enough memory?"}
+        else:
+            yield job, failure(found) if isinstance(found, BaseException) else found
 
 
 # --- what it would take -----------------------------------------------------------------------------------------------

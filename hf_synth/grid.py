@@ -10,13 +10,15 @@ import dataclasses
 import json
 import logging
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
 from hf_synth.augmentation import STRATEGIES
 from hf_synth.correction import METHODS
 from hf_synth.errors import TaskError
+from hf_synth.task import Task
 
 LINEAR = "linear"  # a linear head on frozen features, in the place of a base model
 RAW = "raw"  # labels as the generator meant them
@@ -185,3 +187,59 @@ def plan(grid: Grid, available: int, generators: Iterable[str]) -> list[Cell]:
                                 made = Cell(base, size, strategy, labels, float(ratio), generator, corrector, seed)
                                 cells[made] = None
     return sorted(cells, key=lambda c: (c.strategy != "gold", c.seed, c))
+
+
+# --- what processes are told ----------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Study:
+    """What all cells of an experiment share; plain values, so that it travels to other processes.
+
+    Args:
+        task: of the gold.
+        out: the experiment's folder.
+        splits: of gold that are scored, e.g. ("test",).
+        args: fields of `TrainingArguments` for every model.
+        generators: what tells each generator from another one, by name.
+        audited: true labels of synthetic rows that a person checked, by row id.
+        validation: share of a cell's own gold that is held back to stop training early; part of its budget.
+        drop_seen: leave rows out that stand on both sides of the evaluation, instead of refusing them.
+        n_bootstrap: of the intervals of single scores.
+    """
+
+    task: Task
+    out: Path
+    splits: tuple[str, ...] = ("test",)
+    args: Mapping[str, Any] | None = None
+    generators: Mapping[str, str] = field(default_factory=dict)
+    audited: Mapping[str, int | str] = field(default_factory=dict)
+    validation: float = 0.0
+    drop_seen: bool = False
+    n_bootstrap: int = 1000
+
+
+@dataclass(frozen=True)
+class Job:
+    """One stage to be run: of a cell, the correction ("correct") or the training and scoring ("cell").
+
+    Args:
+        kind: "correct" or "cell".
+        cell: what it is for.
+        pool: key of its synthetic rows; "" for gold alone.
+        corrected: key of its corrected rows; "" where nothing is corrected.
+        key: its own.
+        rows: synthetic rows that are wanted of its generation: what the largest ratio asks for.
+    """
+
+    kind: str
+    cell: Cell
+    pool: str
+    corrected: str
+    key: str
+    rows: int = 0
+
+
+def key_of(*parts: Any) -> str:
+    """Name a stage by all that it follows from (16 hex digits)."""
+    return sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()[:16]
