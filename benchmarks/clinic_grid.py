@@ -1,8 +1,9 @@
 """The clinic's grid: does the paper's order appear, and what are 200 gold notes with synthetic ones worth in gold?
 
-    python benchmarks/clinic_grid.py --out out --processes 2              # 60 cells of a fine-tuned tiny encoder
-    python benchmarks/clinic_grid.py --out out --processes 2 --ratios     # the ratio curve on the linear head, too
-    python benchmarks/clinic_grid.py --out out --assess                   # what `assess` would have said, by seed
+    python benchmarks/clinic_grid.py --out out --processes 2
+
+Parts (--parts): `encoder`, 60 cells of a fine-tuned tiny encoder; `linear`, the same 60 on the linear head; `ratios`,
+the paper's first experiments on the linear head; `assess`, what `assess` says of each seed before any of it.
 
 Artificial notes, a simulated LLM, an encoder made on the spot: this shows that the software works, and nothing of a
 clinical benefit. Seeds 0-4 each have a gold subset, exemplars (the first fifth of it, the paper's choice), generation,
@@ -21,6 +22,7 @@ from pathlib import Path
 OTHER_CLINIC = 1_000_003  # seed of notes that no cell meets
 RATIO = 4.0  # synthetic notes for each gold note
 SEEDS = (0, 1, 2, 3, 4)
+PARTS = ("linear", "ratios", "assess", "encoder")
 
 
 def main() -> None:
@@ -28,19 +30,17 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--processes", type=int, default=2)
     parser.add_argument("--seeds", type=int, nargs="+", default=SEEDS)
-    parser.add_argument("--ratios", action="store_true", help="the ratio curve on the linear head")
-    parser.add_argument("--assess", action="store_true", help="decisions of assess beside what cells found")
-    parser.add_argument("--dry-run", action="store_true")
+    parser.add_argument("--parts", nargs="+", choices=PARTS, default=PARTS)
     args = parser.parse_args()
 
     from hf_synth.demo.encoder import DEMO_ARGS
     from hf_synth.demo.simulator import running_simulator
     from hf_synth.exemplars import choose_exemplars
-    from hf_synth.experiment import experiment, outline
+    from hf_synth.experiment import experiment
     from hf_synth.folders import private_folder
     from hf_synth.generation import generate
     from hf_synth.gold import load_gold
-    from hf_synth.grid import GRIDS, LINEAR, with_fields
+    from hf_synth.grid import GRIDS, with_fields
     from hf_synth.llm import LLM
     from hf_synth.task import load_task
 
@@ -53,21 +53,22 @@ def main() -> None:
         def simulator(own, n, seed):
             return generate(task, choose_exemplars(task, own, "first"), llm, n, seed=seed)
 
-        base = encoder(task, llm, out / "encoder")
-        shared = {"processes": args.processes, "say": lambda line: print(line, flush=True)}
-        grid = with_fields(GRIDS["clinic"], {"ratios": [RATIO], "seeds": args.seeds, "base_models": [str(base)]})
-        ratios = with_fields(GRIDS["paper"], {"seeds": args.seeds, "base_models": [LINEAR]})
-        if args.dry_run:
-            planned = outline(task, gold, {"simulator": simulator}, grid=grid, out=out / "cells", args=DEMO_ARGS)
-            print(f"{len(planned.cells)} cells, {planned.done} done, {planned.trainings} trainings at most")
-            return
-        found = {"Fine-tuned tiny encoder": experiment(
-            task, gold, {"simulator": simulator}, grid=grid, out=out / "cells", args=DEMO_ARGS, **shared)}  # fmt: skip
-        if args.ratios:
-            found["Linear head on frozen features"] = experiment(
-                task, gold, {"simulator": simulator}, grid=ratios, out=out / "ratios", **shared
-            )
-        judged = assessed(task, gold, simulator, args.seeds) if args.assess else None
+        def study(name, grid, **more):
+            return experiment(
+                task, gold, {"simulator": simulator}, grid=with_fields(grid, {"seeds": args.seeds}), out=out / name,
+                processes=args.processes, say=lambda line: print(line, flush=True), **more,
+            )  # fmt: skip
+
+        found = {}
+        clinic = with_fields(GRIDS["clinic"], {"ratios": [RATIO]})
+        if "encoder" in args.parts:
+            own = with_fields(clinic, {"base_models": [str(encoder(task, llm, out / "encoder"))]})
+            found["Fine-tuned tiny encoder"] = study("cells", own, args=DEMO_ARGS)
+        if "linear" in args.parts:
+            found["Linear head on frozen features"] = study("linear", clinic)
+        if "ratios" in args.parts:
+            found["Ratio curve, linear head"] = study("ratios", GRIDS["paper"])
+        judged = assessed(task, gold, simulator, args.seeds) if "assess" in args.parts else None
     text = summary(task, found, judged)
     (out / "clinic_grid.md").write_text(text + "\n", encoding="utf-8")
     print(text)

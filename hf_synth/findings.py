@@ -112,12 +112,12 @@ def _curve_section(made: Results, mark: str) -> Section | None:
         return None
     name, lines = _names(made.main), []
     mixtures = {g: c for g, c in groups.items() if g[2] != "gold"}
-    for group in sorted(mixtures, key=lambda g: -_mean(mixtures[g], metric))[: _MOST_LINES // 2]:
+    for group in sorted(mixtures, key=lambda g: -_mean(mixtures[g], metric))[:1]:
         told = f"{group[1]:,} gold: {name(mixtures[group][0])}"
         lines.append(Reference(told, _mean(mixtures[group], metric)))
     plot = curve_plot(
         [Series(f"gold alone, {short_name(base)}", points, emphasis=True) for base, points in curves.items()],
-        title="Learning curve of gold alone, and what the best mixtures reach", x_axis="gold rows (log scale)",
+        title="Learning curve of gold alone, and what the best mixture reaches", x_axis="gold rows (log scale)",
         y_axis=metric, log_x=True, lines=lines, simulated=mark,
     )  # fmt: skip
     rows = [[short_name(base), f"{p[0]:,.0f}", p[1], f"{p[2]:.3f} to {p[3]:.3f}" if len(p) > 2 else ""]

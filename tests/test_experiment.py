@@ -210,15 +210,19 @@ def test_differences_are_paired_and_adjusted() -> None:
     assert max(c.p_holm for c in found.values() if c.p_holm is not None) < 0.01
 
 
-@pytest.mark.parametrize("processes", [pytest.param(1, marks=pytest.mark.slow), 2])
-def test_processes_change_no_figure(tmp_path: Path, processes: int) -> None:
-    base = tiny_base(tmp_path / "base")
-    grid = Grid(sizes=(20,), arms=("gold", "augment raw"), ratios=(1.0,), seeds=(0,), base_models=(str(base), "linear"))
+SLOW = pytest.mark.slow
+
+
+@pytest.mark.parametrize(("base", "processes"), [("linear", 2), *(pytest.param("tiny", n, marks=SLOW) for n in (1, 2))])
+def test_processes_change_no_figure(tmp_path: Path, base: str, processes: int) -> None:
+    model = base if base == "linear" else str(tiny_base(tmp_path / "base"))
+    arms = ("gold", "augment raw", "augment argmax")
+    grid = Grid(sizes=(20,), arms=arms, ratios=(1.0,), seeds=(0,), base_models=(model,))
     here = run(tmp_path / "a", grid, args=TINY_ARGS)
     there = run(tmp_path / "b", grid, args=TINY_ARGS, processes=processes)
     told = ("macro_f1", "macro_f1_low", "confusion", "weights_sha256", "gold_sha256", "n_train")
     assert [[r[t] for t in told] for r in there.rows] == [[r[t] for t in told] for r in here.rows]
-    assert all(r["weights_sha256"] for r in here.rows if r["base_model"] != "linear")
+    assert all(r["weights_sha256"] for r in here.rows if base != "linear")
 
 
 SCRIPT = """
