@@ -111,8 +111,8 @@ def assessed(task, gold, simulator, seeds) -> list[list[object]]:
 
 
 def summary(task, found, judged) -> str:
-    from hf_synth.findings import report_sections
     from hf_synth.report import markdown, markdown_table
+    from hf_synth.study_report import report_sections
 
     parts = [
         "# The clinic's grid",

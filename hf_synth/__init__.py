@@ -16,12 +16,14 @@ if TYPE_CHECKING:
     from hf_synth.assessment import assess as assess
     from hf_synth.augmentation import augment as augment
     from hf_synth.base_models import suggest_base_model as suggest_base_model
+    from hf_synth.baselines import frequency_baseline as frequency_baseline
     from hf_synth.batch import BatchLLM as BatchLLM
     from hf_synth.correction import Policy as Policy
     from hf_synth.description import describe as describe
     from hf_synth.equivalence import gold_equivalence as gold_equivalence
     from hf_synth.errors import HfSynthError as HfSynthError
     from hf_synth.evaluation import Scores as Scores
+    from hf_synth.evaluation import compare as compare
     from hf_synth.evaluation import evaluate as evaluate
     from hf_synth.exemplars import choose_exemplars as choose_exemplars
     from hf_synth.experiment import experiment as experiment
@@ -36,12 +38,19 @@ if TYPE_CHECKING:
     from hf_synth.llm import LLM as LLM
     from hf_synth.llm import Attestation as Attestation
     from hf_synth.local_llm import LocalLLM as LocalLLM
+    from hf_synth.metric_modules import metric as metric
     from hf_synth.pipeline import correct as correct
     from hf_synth.pipeline import fit_policy as fit_policy
     from hf_synth.privacy import audit as audit
     from hf_synth.publishing import Verdict as Verdict
     from hf_synth.publishing import publish_dataset as publish_dataset
     from hf_synth.publishing import publish_model as publish_model
+    from hf_synth.statistics import hierarchical_bootstrap as hierarchical_bootstrap
+    from hf_synth.subgroups import Subgroup as Subgroup
+    from hf_synth.subgroups import find_subgroups as find_subgroups
+    from hf_synth.subgroups import flips_by_subgroup as flips_by_subgroup
+    from hf_synth.subgroups import score_subgroups as score_subgroups
+    from hf_synth.subgroups import swap_counterfactual as swap_counterfactual
     from hf_synth.task import Fact as Fact
     from hf_synth.task import Facts as Facts
     from hf_synth.task import Prompt as Prompt
@@ -68,6 +77,7 @@ _ROOM = {
     "Policy": "correction",
     "Prompt": "task",
     "Scores": "evaluation",
+    "Subgroup": "subgroups",
     "Task": "task",
     "Verdict": "publishing",
     "adopt": "gold",
@@ -76,22 +86,30 @@ _ROOM = {
     "audit": "privacy",
     "augment": "augmentation",
     "choose_exemplars": "exemplars",
+    "compare": "evaluation",
     "correct": "pipeline",
     "describe": "description",
     "estimate": "generation",
     "evaluate": "evaluation",
     "experiment": "experiment",
+    "find_subgroups": "subgroups",
     "fit_policy": "pipeline",
+    "flips_by_subgroup": "subgroups",
+    "frequency_baseline": "baselines",
     "generate": "generation",
     "gold_equivalence": "equivalence",
+    "hierarchical_bootstrap": "statistics",
     "list_tasks": "task",
     "load_gold": "gold",
     "load_task": "task",
+    "metric": "metric_modules",
     "publish_dataset": "publishing",
     "publish_model": "publishing",
     "register": "gold",
+    "score_subgroups": "subgroups",
     "subset": "gold",
     "suggest_base_model": "base_models",
+    "swap_counterfactual": "subgroups",
     "train": "training",
     "trainer_fit": "training",
 }

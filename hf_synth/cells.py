@@ -24,7 +24,8 @@ from hf_synth.folders import read_dataset, read_export, write_stage
 from hf_synth.gold import adopt, subset
 from hf_synth.grid import LINEAR, Cell, Job, Study, key_of
 from hf_synth.head import linear_fit
-from hf_synth.modeling import model_facts, model_revision, weights_sha256
+from hf_synth.loading import model_folder, model_revision
+from hf_synth.modeling import model_facts, weights_sha256
 from hf_synth.pipeline import correct_with_policy
 from hf_synth.records import correction_of, figures_of, making_of, sources_of, versions, write_cell
 from hf_synth.rows import label_indices
@@ -111,7 +112,10 @@ def _correct(study: Study, job: Job) -> None:
     else:
         check_model(study.task, model_facts(cell.corrector), own, gold_of(study.out)["train"], held_out(study))
         folds = study.out / "work" / f"folds-{job.key}"
-        fit = trainer_fit(study.task, base_model=cell.corrector, args=study.args, work_dir=folds, seed=cell.seed)
+        fit = trainer_fit(
+            study.task, base_model=cell.corrector, args=study.args, work_dir=folds, seed=cell.seed,
+            cache_dir=study.out / "work",
+        )  # fmt: skip
     there = set(rows["id"])
     audited = {id: label for id, label in study.audited.items() if id in there}
     done, policy = correct_with_policy(
@@ -194,11 +198,11 @@ def _model_scores(
 ) -> Scored:
     task, base, train_split = study.task, job.cell.base_model, gold_of(study.out)["train"]
     check_model(task, model_facts(base), own, train_split, held)
-    (study.out / "work").mkdir(exist_ok=True, mode=0o700)
     with tempfile.TemporaryDirectory(prefix="model-", dir=study.out / "work") as work:
         model = train(
-            task, data, stop, base_model=base, output_dir=Path(work) / "model", args=study.args, seed=job.cell.seed
-        )
+            task, data, stop, base_model=base, output_dir=Path(work) / "model", args=study.args, seed=job.cell.seed,
+            cache_dir=study.out / "work",
+        )  # fmt: skip
         check_model(task, model_facts(model), own, train_split, held)
         scores = {
             split: evaluate(task, model, rows, n_bootstrap=study.n_bootstrap, seed=job.cell.seed)
@@ -207,7 +211,7 @@ def _model_scores(
         weights = weights_sha256(model)
     return scores, {
         "weights_sha256": weights,
-        "base_revision": model_revision(base) or "",
+        "base_revision": model_revision(model_folder(base)) or "",
         "base_sha256": _weights_of(base),
     }
 

@@ -14,6 +14,7 @@ import os
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 from hf_synth.errors import HfSynthError
 
@@ -157,7 +158,18 @@ def _parser() -> argparse.ArgumentParser:
     made.add_argument("model", metavar="MODEL", help="folder or repo id of a model")
     made.add_argument("--gold", type=Path, metavar="PATH", help="raw or exported gold")
     made.add_argument("--split", default="test")
+    made.add_argument("--subgroups", action="store_true", help="also by sex, age and race words, and these swapped")
+    made.add_argument("--subgroup-column", action="append", metavar="NAME", help="a column that names subgroups")
     made.add_argument("--out", type=Path, metavar="FILE", help="write the scores as JSON")
+
+    made = verb("audit", "hold synthetic notes against gold and look for what must not leave; refused: exit 1")
+    made.set_defaults(room="audit_verbs")
+    made.add_argument("synthetic", type=Path, metavar="SYNTHETIC", help="folder of `generate` or `correct`, or a file")
+    made.add_argument("--gold", type=Path, metavar="PATH", help="raw or exported gold; without it no copy is found")
+    made.add_argument("--split-held-out", metavar="SPLIT", help="gold that nothing saw, as the control (default: test)")
+    made.add_argument("--model", metavar="MODEL", help="a model trained on the gold: does it tell who was in it?")
+    made.add_argument("--canaries", type=Path, metavar="FILE", help="phrases that were planted in the gold")
+    made.add_argument("--out", type=Path, metavar="DIR", help="where audit.json, .md, .html and findings.parquet go")
 
     made = verb("publish", "check, describe and publish synthetic notes or a model; refused: exit 1")
     made.add_argument("folder", type=Path, metavar="FOLDER", help="folder of `correct`, or of `train`")
@@ -190,14 +202,7 @@ def _parser() -> argparse.ArgumentParser:
 
     _journal_options(verb("journal", "look into the journal of answers, check it, clean it up", task=False), shared)
 
-    hub = verb("hub", "a local Hub that Hugging Face clients can use", task=False)
-    serve = hub.add_subparsers(dest="hub_verb", required=True, metavar="VERB").add_parser(
-        "serve", parents=[shared], help="serve the Hub until interrupted"
-    )
-    serve.set_defaults(verb="hub_serve", room="verbs")
-    serve.add_argument("--root", type=Path, required=True, metavar="DIR", help="folder that holds the repositories")
-    serve.add_argument("--port", type=int, default=8090)
-    serve.add_argument("--host", default="127.0.0.1", help="address to listen on (default: this machine only)")
+    _hub_options(verb("hub", "a local Hub that Hugging Face clients can use", task=False), shared)
     return parser
 
 
@@ -272,6 +277,57 @@ def _journal_options(parser: argparse.ArgumentParser, shared: argparse.ArgumentP
     made.add_argument("--days", type=float, metavar="N", help="those older than N days")
     made.add_argument("--model", metavar="NAME", help="those of a model, as `ls` names it")
     made.add_argument("--dry-run", action="store_true", help="only say what would be dropped")
+
+
+def _hub_options(parser: argparse.ArgumentParser, shared: argparse.ArgumentParser) -> None:
+    verbs = parser.add_subparsers(dest="hub_verb", required=True, metavar="VERB")
+
+    def verb(name: str, help: str, *, inside: Any = verbs, of: str | None = None) -> argparse.ArgumentParser:
+        made: argparse.ArgumentParser = inside.add_parser(
+            name, parents=[shared], help=help, description=help[0].upper() + help[1:] + "."
+        )
+        made.set_defaults(verb=f"hub_{(of or name).replace('-', '_')}", room="hub_verbs")
+        if inside is not verbs or name != "token":
+            made.add_argument("--root", type=Path, required=True, metavar="DIR", help="folder that holds the Hub")
+        return made
+
+    def new_token(made: argparse.ArgumentParser) -> None:
+        made.add_argument("--token-role", choices=("read", "write"), default="write", help="(default: write)")
+        made.add_argument("--days", type=float, metavar="N", help="how long the token works (default: until revoked)")
+        made.add_argument("--token-file", type=Path, metavar="FILE", help="write it to a new file, do not print it")
+
+    made = verb("serve", "serve the Hub until interrupted")
+    made.add_argument("--port", type=int, default=8090)
+    made.add_argument("--host", default="127.0.0.1", help="address to listen on (default: this machine only)")
+    made.add_argument("--url", metavar="URL", help="address under which clients reach it, behind a proxy")
+    made.add_argument("--members-only", action="store_true", help="show nothing to who is not signed in")
+    made = verb("create-user", "add a user, with a first token that is shown once")
+    made.add_argument("name", metavar="NAME")
+    made.add_argument("--org", action="append", default=[], metavar="ORG", help="an organisation; may be repeated")
+    made.add_argument("--role", choices=("read", "write"), default="write", help="in the organisations")
+    made.add_argument("--founder", action="store_true", help="may make organisations, by pushing to a free name")
+    new_token(made)
+    made = verb("org", "make an organisation, let users into it or out of it, list its members")
+    made.add_argument("name", metavar="ORG")
+    made.add_argument("--add", action="append", default=[], metavar="USER", help="may be repeated")
+    made.add_argument("--role", choices=("read", "write"), default="write", help="of those added (default: write)")
+    made.add_argument("--remove", action="append", default=[], metavar="USER", help="may be repeated")
+    tokens = verb("token", "make, list and revoke tokens").add_subparsers(
+        dest="token_verb", required=True, metavar="VERB"
+    )
+    made = verb("create", "make a token that is shown once", inside=tokens, of="token")
+    made.add_argument("user", metavar="USER")
+    made.add_argument("--name", default="", help="what it is for")
+    new_token(made)
+    made = verb("list", "list what is known of tokens, never a token", inside=tokens, of="token")
+    made.add_argument("user", nargs="?", metavar="USER", help="those of one user")
+    made = verb("revoke", "let a token in no more", inside=tokens, of="token")
+    made.add_argument("id", metavar="ID", help="as `list` shows it")
+    made = verb("ls", "list repositories, users and organisations")
+    made.add_argument("--check", action="store_true", help="read all content and compare it with its hashes")
+    made = verb("gc", "remove what no branch or tag leads to, and what a kill left")
+    made.add_argument("--hours", type=float, default=24, metavar="N", help="only what is older (default: 24)")
+    made.add_argument("--dry-run", action="store_true", help="only say what would be removed")
 
 
 def _gold_options(parser: argparse.ArgumentParser) -> None:

@@ -32,13 +32,13 @@ from hf_synth.correction import OF_BOTH
 from hf_synth.costs import Rates
 from hf_synth.crossfit import FOLDS
 from hf_synth.errors import ColumnError, OutputError
-from hf_synth.findings import write_findings
 from hf_synth.folders import private_folder, read_manifest, write_stage
 from hf_synth.generation import Estimate, estimate, generate
 from hf_synth.grid import RAW, Cell, Grid, Job, Study, key_of, plan, read_grid
 from hf_synth.processes import run_all
 from hf_synth.records import written
 from hf_synth.results import Results, read_cells, write_results
+from hf_synth.study_report import write_study_report
 from hf_synth.task import Task, row_digests
 
 if TYPE_CHECKING:
@@ -146,7 +146,7 @@ def experiment(
         _note(study, job, wrong)
         say(f"{number}/{len(ready)} {_told(job, wrong, 'scored')}")
     made = write_results(study.task, study.out, [(j.cell, j.key) for j in jobs], rates=rates)
-    write_findings(study.task, made)
+    write_study_report(study.task, made)
     return made
 
 
@@ -165,7 +165,7 @@ def prepare(
     sources = {} if synthetic is None else dict(synthetic) if isinstance(synthetic, Mapping) else _named(synthetic)
     cells = plan(read_grid(grid) if isinstance(grid, str) else grid, len(gold["train"]), sources)
     folder = private_folder(Path(out)).resolve()
-    for name in ("synthetic", "corrected", "cells"):
+    for name in ("synthetic", "corrected", "cells", "work"):
         private_folder(folder / name)
     identities = {name: _identity(name, source) for name, source in sources.items()}
     options["audited"] = dict(options.get("audited") or {})

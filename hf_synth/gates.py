@@ -13,7 +13,6 @@ from functools import cached_property
 from typing import Any
 
 from hf_synth.overlap import Index, digest, words_of
-from hf_synth.privacy import MAX_CONTAINMENT, MAX_RUN, MIN_MATCHES
 from hf_synth.prompts import Call, Pool
 from hf_synth.task import Task
 
@@ -67,7 +66,7 @@ class Gates:
         """
         texts = [tuple(str(row[c]) for c in self._task.text_columns) for row in rows]
         reach = self._index.reach(texts)
-        copied = (reach.runs >= MAX_RUN) | ((reach.share > MAX_CONTAINMENT) & (reach.matches >= MIN_MATCHES))
+        copied = reach.spans() | reach.near()
         return [
             self._fault(row, own, call, copy=bool(copy)) for row, own, copy in zip(rows, texts, copied, strict=True)
         ]

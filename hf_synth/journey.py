@@ -182,7 +182,7 @@ def score_table(task: Task, scores: Mapping[str, Scores]) -> str:
     """Give a Markdown table of scores with 95% intervals, a row for each model."""
     metrics = _metrics(task, scores)
     rows = [
-        [name, *(f"{s.values[m]:.3f} ({s.ci95[m][0]:.3f}-{s.ci95[m][1]:.3f})" for m in metrics)]
+        [name, *(f"{s.values[m]:.3f} ({s.ci95[m][0]:.3f}-{s.ci95[m][1]:.3f})" if m in s.ci95 else "-" for m in metrics)]
         for name, s in scores.items()
     ]
     return markdown_table(["trained on", *(f"{m} (95% CI)" for m in metrics)], rows)

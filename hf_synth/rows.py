@@ -1,4 +1,4 @@
-"""Rows as arrays: texts to tokens, tokens to batches that waste little, labels to training targets.
+"""Rows as arrays: labels to training targets, tokens to batches that waste little.
 
 What inference, training and evaluation share; numpy only.
 """
@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from hf_synth.errors import ColumnError, TaskError
+from hf_synth.errors import ColumnError
 from hf_synth.task import JUDGED, Task, check_columns, label_names
 
 if TYPE_CHECKING:
@@ -172,33 +172,6 @@ def row_weights(rows: Dataset) -> Floats:
 
 
 # --- tokens and batches ---------------------------------------------------------------------------------------------
-
-
-def tokenize(tokenizer: Any, task: Task, dataset: Dataset, limit: int) -> list[dict[str, list[int]]]:
-    """Tokenize the texts of every row, a pair when the task has two text columns, cut at `limit` tokens.
-
-    Raises:
-        ColumnError: a text is missing or not a string.
-        TaskError: the task has more than two text columns.
-    """
-    if len(task.text_columns) > 2:
-        raise TaskError(
-            f"task {task.full_name!r} has {len(task.text_columns)} text columns: an encoder takes one or two"
-        )
-    missing = [c for c in task.text_columns if c not in dataset.column_names]
-    if missing:
-        raise ColumnError(f"the dataset has no column {', '.join(map(repr, missing))}; it has {dataset.column_names}")
-    columns = [list(dataset[c]) for c in task.text_columns]
-    for name, values in zip(task.text_columns, columns, strict=True):
-        for row, value in enumerate(values):
-            if not isinstance(value, str):
-                raise ColumnError(f"row {row}: column {name!r} holds no text; leave out rejected rows first")
-    if not len(dataset):
-        return []
-    cut = "longest_first" if len(columns) == 2 else True
-    tokens = tokenizer(*columns, truncation=cut, max_length=limit, padding=False, return_attention_mask=False)
-    keys = [k for k in ("input_ids", "token_type_ids") if k in tokens]
-    return [{k: tokens[k][i] for k in keys} for i in range(len(dataset))]
 
 
 def token_limit(tokenizer: Any, config: Any) -> int:

@@ -1,4 +1,4 @@
-"""Text to text: sequence-to-sequence models that write a target from the text columns, and scores of what they write.
+"""Text to text: sequence-to-sequence models that write a target from the text columns.
 
 The input of a row is its text, or "name: text" lines in the order of the task's columns where there are several. The
 loss is the cross-entropy of the target's tokens, each times its row's weight. Texts are written greedily, so that the
@@ -8,9 +8,6 @@ same call gives the same texts.
 from __future__ import annotations
 
 import contextlib
-import re
-import string
-from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from hf_synth.errors import ColumnError, ModelError, TaskError
+from hf_synth.metrics import TEXT_METRICS, text_scores
 from hf_synth.modeling import TOKENS_PER_BATCH, cpu_threads, load_network, load_tokenizer, model_folder, quiet
 from hf_synth.rows import batches, pad, row_weights, target_texts
 from hf_synth.task import Task
@@ -26,7 +24,6 @@ from hf_synth.task import Task
 if TYPE_CHECKING:
     from datasets import Dataset
 
-TEXT_METRICS = ("exact_match", "token_f1", "rouge1", "rouge2", "rougeL")
 NEW_TOKENS = 128  # of a model that does not say how much it writes
 _LONGEST_INPUT = 1024  # tokens, where neither tokenizer nor config names a limit
 _IGNORED = -100  # what Trainer does not count as an item
@@ -51,8 +48,11 @@ def load_seq2seq(model: str | Path) -> Any:
     return network
 
 
-def start_seq2seq(base_model: str | Path, seed: int) -> tuple[Any, Any]:
+def start_seq2seq(base_model: str | Path, seed: int, *, shown: str | None = None) -> tuple[Any, Any]:
     """Load the sequence-to-sequence model to start from, from scratch where its folder holds no weights; its tokenizer.
+
+    Args:
+        shown: what messages call the model.
 
     Raises:
         ModelError: it cannot be loaded, or is no sequence-to-sequence model.
@@ -60,8 +60,8 @@ def start_seq2seq(base_model: str | Path, seed: int) -> tuple[Any, Any]:
     import torch
     from transformers import AutoConfig, AutoModelForSeq2SeqLM, set_seed
 
-    folder = model_folder(base_model)
-    tokenizer = load_tokenizer(base_model)
+    folder, name = model_folder(base_model), shown or str(base_model)
+    tokenizer = load_tokenizer(folder)
     set_seed(seed)
     try:
         config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
@@ -73,11 +73,11 @@ def start_seq2seq(base_model: str | Path, seed: int) -> tuple[Any, Any]:
             )
     except Exception as error:
         raise ModelError(
-            f"base model {str(base_model)!r} cannot be loaded ({type(error).__name__}): a text2text task needs a "
+            f"base model {name!r} cannot be loaded ({type(error).__name__}): a text2text task needs a "
             "sequence-to-sequence model, such as a T5 or a BART"
         ) from None
     if network.config.decoder_start_token_id is None or tokenizer.eos_token_id is None:
-        raise ModelError(f"base model {str(base_model)!r} names no token that begins a text, or none that ends one")
+        raise ModelError(f"base model {name!r} names no token that begins a text, or none that ends one")
     return network, tokenizer
 
 
@@ -278,36 +278,3 @@ def _greedy(network: Any, max_new_tokens: int) -> Any:
     kept = {name: getattr(told, name, None) for name in names}
     kept = {name: getattr(config, name, None) if value is None else value for name, value in kept.items()}
     return GenerationConfig(max_new_tokens=int(max_new_tokens), do_sample=False, num_beams=1, **kept)
-
-
-# --- scores ---------------------------------------------------------------------------------------------------------
-
-
-def text_scores(said: Sequence[str], truth: Sequence[str]) -> dict[str, Floats]:
-    """Score each text against its target: TEXT_METRICS by name, each of shape (N,), between 0 and 1.
-
-    `exact_match` and `token_f1` compare words without case, punctuation and articles, as SQuAD does; ROUGE is the
-    F-measure of the rouge-score package, with stemming.
-    """
-    from rouge_score.rouge_scorer import RougeScorer
-
-    scorer = RougeScorer(["rouge1", "rouge2", "rougeL"], use_stemmer=True)
-    found = np.zeros((len(said), len(TEXT_METRICS)))
-    for i, (one, other) in enumerate(zip(said, truth, strict=True)):
-        words, wanted = _words(one), _words(other)
-        rouge = scorer.score(other, one)
-        found[i] = [words == wanted, _overlap(words, wanted), *(rouge[name].fmeasure for name in TEXT_METRICS[2:])]
-    return {name: found[:, i] for i, name in enumerate(TEXT_METRICS)}
-
-
-def _words(text: str) -> list[str]:
-    """Give the words of a text without case, punctuation and articles; of one that is only an article, that."""
-    plain = text.lower().translate(str.maketrans("", "", string.punctuation))
-    return re.sub(r"\b(?:a|an|the)\b", " ", plain).split() or plain.split()
-
-
-def _overlap(words: list[str], wanted: list[str]) -> float:
-    """Give the F1 of the words in common, counted with repeats; two texts without words agree."""
-    if not words or not wanted:
-        return float(words == wanted)
-    return 2 * sum((Counter(words) & Counter(wanted)).values()) / (len(words) + len(wanted))

@@ -1,55 +1,50 @@
 """Fine-tuning: transformers' Trainer as it is, for a Task; the corrector and the downstream model are made alike.
 
 Gold rows are hard labels of weight 1. A corrected row trains on its posterior (`label_probs`) with its `weight`; rows
-that were dropped or rejected are left out. Each row becomes a vector over the labels that sums to its weight, and the
-loss is the cross-entropy against it; of a multi_label task each label is a yes-or-no question of its own. What is
-different for text2text tasks stands in `text2text`.
+that were dropped or rejected are left out. What a classifier is trained towards stands in `objectives`, what is
+different for text2text tasks in `text2text`.
 """
 
 from __future__ import annotations
 
 import contextlib
 import hashlib
-import json
+import logging
+import os
 import shutil
 import tempfile
 import time
-from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
-from hf_synth.errors import HfSynthError, ModelError, OutputError, TaskError
-from hf_synth.folders import MANIFEST, clear_disk_errors, new_folder, private_folder
-from hf_synth.modeling import (
-    cpu_threads,
-    load_model,
-    load_tokenizer,
-    model_facts,
-    model_folder,
-    model_revision,
-    probabilities,
-    quiet,
-    weights_sha256,
-    write_facts,
-)
-from hf_synth.rows import judged_mask, label_indices, label_matrix, pad, soft_labels, token_limit, tokenize, usable_rows
-from hf_synth.task import Access, Task, access_of, row_digests, strictest
+from hf_synth.arguments import changed_arguments, told_arguments, training_arguments
+from hf_synth.checkpoints import STEPS, checkpoint_callbacks, checkpoint_folder, checkpoint_name, last_checkpoint
+from hf_synth.errors import HfSynthError, ModelError, TaskError
+from hf_synth.folders import clear_disk_errors, private_folder
+from hf_synth.loading import cpu_threads, load_tokenizer, model_folder, quiet, weights_sha256
+from hf_synth.lora import LEARNING_RATE, merged, with_lora
+from hf_synth.modeling import load_model, probabilities
+from hf_synth.objectives import Lessons, label_lessons, pooled_notes
+from hf_synth.record import has_weights, joined_access, model_output, training_facts, write_model
+from hf_synth.rows import soft_labels, usable_rows
+from hf_synth.task import Task, row_digests
 from hf_synth.text2text import start_seq2seq, trainer_parts
 
 if TYPE_CHECKING:
     from datasets import Dataset
 
+__all__ = ["start", "train", "trainer_fit", "training_arguments"]
+
+_LOG = logging.getLogger(__name__)
+
 Floats = npt.NDArray[np.float32]
 Predict = Callable[["Dataset"], Floats]
 
 _PATIENCE = 3  # evaluations without a better score before training stops
-_TOLD = ("learning_rate", "num_train_epochs", "max_steps", "per_device_train_batch_size", "gradient_accumulation_steps",
-         "weight_decay", "warmup_steps", "lr_scheduler_type", "bf16", "fp16")  # fmt: skip
 
 
 def train(
@@ -62,6 +57,11 @@ def train(
     args: Any = None,
     seed: int = 0,
     class_weights: bool = False,
+    long_notes: str = "auto",
+    lora: bool | Mapping[str, Any] = False,
+    revision: str | None = None,
+    resume: bool | int = False,
+    cache_dir: str | Path | None = None,
     progress: bool = False,
 ) -> Path:
     """Fine-tune an encoder, or a sequence-to-sequence model for text2text, into a folder, whole or not at all.
@@ -75,42 +75,72 @@ def train(
         args: None, a dict of `TrainingArguments` fields over our defaults, or a `TrainingArguments`, used untouched.
         seed: of the head, the order of rows and dropout. On a CPU the same seed gives the same weights, bit by bit.
         class_weights: weigh each class by the inverse of its share; for single_label tasks only.
+        long_notes: "cut" notes at the model's length; read them in "windows" and pool by the maximum, or by the mean
+            ("windows_mean"); "auto": windows where more than 5% of the rows would be cut. Text2text tasks cut.
+        lora: train small matrices beside the frozen weights, merged when done: True, or fields of peft's `LoraConfig`.
+        revision: branch, tag or commit of a repo id; the commit stands in the facts.
+        resume: keep checkpoints, every 500 steps or as many as it says; after a kill the same call goes on from the
+            last one and ends with the same weights, on a CPU bit by bit.
+        cache_dir: a private folder of the user's that keeps the tokens of texts, for other trainings on them.
 
     Returns:
         The folder. Access, digests of every row seen, and parents are in its `hf_synth_facts.json`.
 
     Raises:
-        TaskError: class weights for a task that is not single_label.
+        TaskError: class weights for a task that is not single_label, or an unknown way with long notes.
         ColumnError: a column is missing, a text or label is not usable, or no row is left to train on.
         ModelError: the base model cannot be loaded.
         OutputError: the folder cannot be written, or holds something that is not a model of ours.
     """
     if class_weights and task.kind != "single_label":
         raise TaskError(f"task {task.full_name!r} is {task.kind}: class_weights are for single_label tasks only")
-    rows = usable_rows(train)
-    parent = model_folder(base_model)
-    access = _access(task, parent, train, validation)
-    with _output(Path(output_dir)) as draft, quiet(not progress), cpu_threads() as threads:
-        network, tokenizer = start(base_model, task, seed)
+    if resume and args is not None and not isinstance(args, Mapping):
+        raise HfSynthError("to be resumed, a training takes its arguments as a dict: its checkpoints lie in our folder")
+    rows, output = usable_rows(train), Path(output_dir)
+    parent = model_folder(base_model, revision)
+    access = joined_access(task, base_model, parent, train, validation)
+    chief = int(os.environ.get("RANK", "0")) == 0
+    options = {"class_weights": class_weights, "long_notes": long_notes, "lora": lora}
+    decides = {"task": task.fingerprint(), "args": args, "seed": seed, "processes": _processes(), **options}
+    with contextlib.ExitStack() as stack:
+        draft = stack.enter_context(model_output(output)) if chief else None
+        stack.enter_context(quiet(not progress))
+        threads = stack.enter_context(cpu_threads())
         started = time.perf_counter()
-        with tempfile.TemporaryDirectory(prefix=".work-", dir=draft) as work:
-            settings = training_arguments(args, work, len(rows), validation is not None, seed, progress)
-            make = trainer_parts if task.kind == "text2text" else partial(_label_parts, class_weights=class_weights)
-            epochs, best = _optimise(network, tokenizer, make(network, tokenizer, task, rows, validation), settings)
-        seconds = time.perf_counter() - started
-        facts = _facts(task, rows, validation, base_model, parent, settings) | {
-            "access": access,
-            "seed": seed,
-            "class_weights": class_weights,
-            "threads": threads,
-            "epochs": epochs,
-            "best_validation": best,
-            "seconds": round(seconds, 2),
-        }
-        _write(network, tokenizer, draft, facts)
-    with clear_disk_errors(Path(output_dir)):
-        Path(output_dir).chmod(0o755 if access == "open" else 0o700)
-    return Path(output_dir)
+        work = stack.enter_context(_work(output, draft, decides, (task, rows, validation, parent), resume, chief))
+        network, tokenizer, new = _start(base_model, parent, task, seed)
+        lessons = _lessons(network, tokenizer, task, rows, validation, class_weights, long_notes, cache_dir)
+        settings = training_arguments(
+            args, work, len(rows), validation is not None, seed, progress, windows=lessons.windows,
+            processes=_processes(), learning_rate=LEARNING_RATE if lora else 3e-5, resumable=bool(resume),
+        )  # fmt: skip
+        learner = with_lora(network, lora, new, task.kind) if lora else network
+        epochs, best = _optimise(learner, tokenizer, lessons, settings, work if resume else None, int(resume))
+        if draft is not None:
+            network = merged(learner) if lora else network
+            if lessons.long_notes != "cut":
+                network.config.long_notes = lessons.long_notes
+            facts = training_facts(task, rows, validation, base_model, parent) | {
+                "access": access,
+                "seed": seed,
+                "class_weights": class_weights,
+                "lora": dict(lora) if isinstance(lora, Mapping) else lora,
+                "long_notes": lessons.facts,
+                "hyperparameters": told_arguments(settings),
+                "arguments": changed_arguments(settings),
+                "processes": settings.world_size,
+                "device": settings.device.type,
+                "threads": threads,
+                "epochs": epochs,
+                "best_validation": best,
+                "seconds": round(time.perf_counter() - started, 2),
+            }
+            write_model(network, tokenizer, draft, facts)
+    if chief:
+        with clear_disk_errors(output):
+            output.chmod(0o755 if access == "open" else 0o700)
+    _wait_for_all()
+    return output
 
 
 def trainer_fit(
@@ -122,25 +152,28 @@ def trainer_fit(
     seed: int = 0,
     keep: bool = False,
     progress: bool = False,
+    **options: Any,
 ) -> Callable[[Dataset], Predict]:
     """Give a corrector that can be cross-fitted: `fit(rows)` trains afresh and gives `predict(rows)` -> (N, K).
 
     Args:
         work_dir: trainings happen in `fold-<hash>` folders in it, removed afterwards unless `keep`.
+        options: of `train`, such as class_weights, long_notes, lora, revision or cache_dir.
 
     Raises:
         HfSynthError: as `train`, when `fit` is called; TaskError for a text2text task, which has no probabilities.
     """
+    cache_dir = options.get("cache_dir")
 
     def fit(rows: Dataset) -> Predict:
         if task.kind == "text2text":
             raise TaskError(f"task {task.full_name!r} is text2text: its models give no probabilities to correct by")
         folder = private_folder(Path(work_dir)) / f"fold-{_digest(task, rows, seed)}"
-        train(task, rows, base_model=base_model, output_dir=folder, args=args, seed=seed, progress=progress)
+        train(task, rows, base_model=base_model, output_dir=folder, args=args, seed=seed, progress=progress, **options)
         network, tokenizer = load_model(folder, task), load_tokenizer(folder)
         if not keep:
             shutil.rmtree(folder)
-        return lambda asked: probabilities(network, tokenizer, task, asked, progress=progress)
+        return lambda asked: probabilities(network, tokenizer, task, asked, progress=progress, cache_dir=cache_dir)
 
     return fit
 
@@ -163,13 +196,17 @@ def start(base_model: str | Path, task: Task, seed: int) -> tuple[Any, Any]:
     Raises:
         ModelError: it cannot be loaded.
     """
+    return _start(base_model, model_folder(base_model), task, seed)[:2]
+
+
+def _start(base_model: str | Path, folder: Path, task: Task, seed: int) -> tuple[Any, Any, list[str]]:
+    """Do what `start` does from the folder of the base model; name the weights that its files lack, too."""
     import torch
     from transformers import AutoConfig, AutoModelForSequenceClassification, set_seed
 
     if task.kind == "text2text":
-        return start_seq2seq(base_model, seed)
-    folder = model_folder(base_model)
-    tokenizer = load_tokenizer(base_model)
+        return *start_seq2seq(folder, seed, shown=str(base_model)), []
+    tokenizer = load_tokenizer(folder)
     set_seed(seed)
     names: dict[str, Any] = {
         "id2label": dict(enumerate(task.labels)),
@@ -178,228 +215,112 @@ def start(base_model: str | Path, task: Task, seed: int) -> tuple[Any, Any]:
     }
     try:
         config = AutoConfig.from_pretrained(folder, trust_remote_code=False, **names)
-        if not any(folder.glob("*.safetensors")) and not any(folder.glob("pytorch_model*.bin")):
-            return AutoModelForSequenceClassification.from_config(config), tokenizer
-        network = AutoModelForSequenceClassification.from_pretrained(
+        config.__dict__.pop("long_notes", None)  # of an earlier training, which does not bind this one
+        if not has_weights(folder):
+            network = AutoModelForSequenceClassification.from_config(config)
+            return network, tokenizer, [name for name, _ in network.named_parameters() if "classifier" in name]
+        network, seen = AutoModelForSequenceClassification.from_pretrained(
             folder, config=config, trust_remote_code=False, weights_only=True, dtype=torch.float32,
-            ignore_mismatched_sizes=True,
+            ignore_mismatched_sizes=True, output_loading_info=True,
         )  # fmt: skip
     except Exception as error:
         raise ModelError(f"base model {str(base_model)!r} cannot be loaded ({type(error).__name__})") from None
-    return network, tokenizer
+    other = [key if isinstance(key, str) else key[0] for key in seen["mismatched_keys"]]
+    return network, tokenizer, sorted({*seen["missing_keys"], *other})
 
 
-def training_arguments(
-    args: Any, work: str | Path, n_rows: int, validated: bool, seed: int, progress: bool = False
-) -> Any:
-    """Give the `TrainingArguments`: the user's own untouched, or a dict of fields over our defaults.
+def _lessons(
+    network: Any, tokenizer: Any, task: Task, rows: Dataset, validation: Dataset | None, class_weights: bool,
+    long_notes: str, cache_dir: str | Path | None,
+) -> Lessons:  # fmt: skip
+    if task.kind == "text2text":
+        return Lessons(trainer_parts(network, tokenizer, task, rows, validation))
+    lessons = label_lessons(
+        network, tokenizer, task, rows, validation, class_weights=class_weights, long_notes=long_notes,
+        cache_dir=cache_dir,
+    )  # fmt: skip
+    told = lessons.facts or {}
+    if told["longer"]:
+        way = {"cut": "cut", "windows": "read in windows, pooled by their maximum"}
+        _LOG.info(
+            "%s of %s rows are longer than the %s tokens that the model reads: %s",
+            told["longer"], told["rows"], told["tokens"], way.get(told["how"], "read in windows, pooled by their mean"),
+        )  # fmt: skip
+    return lessons
 
-    Our defaults follow what is known of small sets (Mosbach et al. 2021, arXiv:2006.04884): a small learning rate with
-    warm-up and enough epochs, here about 600 steps between 3 and 20 epochs.
 
-    Raises:
-        HfSynthError: a field is unknown or wrong, or the arguments would push to a Hub past the gate.
+def _optimise(
+    network: Any, tokenizer: Any, lessons: Lessons, settings: Any, resumed: Path | None, steps: int
+) -> tuple[float, float | None]:
+    """Train a network in place; give the epochs run, and the best main score on validation rows.
+
+    Args:
+        resumed: the folder of checkpoints to go on from; None where none are kept.
+        steps: between checkpoints; 1 for the usual number.
     """
-    import torch
-    from transformers import TrainingArguments
-
-    if not isinstance(args, TrainingArguments):
-        cuda = torch.cuda.is_available()
-        batch = int((args or {}).get("per_device_train_batch_size", 16))
-        often = "epoch" if validated else "no"
-        defaults = {
-            "output_dir": str(work),
-            "learning_rate": 3e-5,
-            "per_device_train_batch_size": batch,
-            "per_device_eval_batch_size": 64,
-            "num_train_epochs": int(np.clip(round(600 * batch / n_rows), 3, 20)),
-            "warmup_steps": 0.1,
-            "weight_decay": 0.01,
-            "train_sampling_strategy": "group_by_length",
-            "bf16": cuda and torch.cuda.is_bf16_supported(),
-            "dataloader_pin_memory": cuda,
-            "eval_strategy": often,
-            "save_strategy": often,
-            "save_only_model": True,
-            "save_total_limit": 1,
-            "load_best_model_at_end": validated,
-            "metric_for_best_model": "main",
-            "greater_is_better": True,
-            "logging_strategy": "steps" if progress else "no",
-            "disable_tqdm": not progress,
-            "report_to": "none",
-            "seed": seed,
-        }
-        try:
-            args = TrainingArguments(**(defaults | dict(args or {})))
-        except (TypeError, ValueError) as error:
-            raise HfSynthError(f"training arguments: {error}") from None
-    if args.push_to_hub:
-        raise HfSynthError(
-            "training does not push to a Hub: publish the model with publish_model, which checks it first"
-        )
-    return args
-
-
-def _label_parts(
-    network: Any, tokenizer: Any, task: Task, rows: Dataset, validation: Dataset | None, *, class_weights: bool
-) -> dict[str, Any]:
-    """Give what Trainer needs to train a classifier, by the names of its arguments."""
-    limit, targets = token_limit(tokenizer, network.config), soft_labels(task, rows)
-    if class_weights:
-        share = targets.sum(0)
-        targets = targets * np.where(share > 0, share.sum() / np.maximum(share, 1e-9) / (share > 0).sum(), 0)
-    rows_weight = targets.sum() / (len(task.labels) if task.kind == "multi_label" else 1)
-    targets = targets / rows_weight * len(targets)  # weights of mean 1: the learning rate keeps its meaning
-    held: list[dict[str, Any]] | None = None
-    if validation is not None:
-        held = _examples(tokenize(tokenizer, task, validation, limit), _truth(task, validation))
-    return {
-        "data_collator": lambda examples: _collate(tokenizer, examples),
-        "train_dataset": _examples(tokenize(tokenizer, task, rows, limit), targets),
-        "eval_dataset": held,
-        "compute_loss_func": _yes_no_cross_entropy if task.kind == "multi_label" else _soft_cross_entropy,
-        "compute_metrics": lambda output: {"main": _main_score(task, output.predictions, output.label_ids)},
-    }
-
-
-def _truth(task: Task, rows: Dataset) -> Floats:
-    """Give the labels of validation rows in the form of targets, whatever else stands in the rows."""
-    if task.kind == "multi_label":
-        there = label_matrix(task, rows)
-        return np.hstack([there, 1 - there]) * np.tile(judged_mask(task, rows), 2)
-    return np.eye(len(task.labels), dtype=np.float32)[label_indices(task, rows)]
-
-
-def _optimise(network: Any, tokenizer: Any, parts: Mapping[str, Any], settings: Any) -> tuple[float, float | None]:
-    """Train a network in place; give the epochs run, and the best main score on validation rows."""
     from transformers import EarlyStoppingCallback, PrinterCallback, Trainer
 
-    stops = parts["eval_dataset"] is not None and settings.load_best_model_at_end
-    stop = [EarlyStoppingCallback(_PATIENCE)] if stops else []
-    trainer = Trainer(network, settings, processing_class=tokenizer, callbacks=stop, **parts)
+    stops = lessons.parts["eval_dataset"] is not None and settings.load_best_model_at_end
+    callbacks: list[Any] = [EarlyStoppingCallback(_PATIENCE)] if stops else []
+    last = None
+    if resumed is not None:
+        callbacks = checkpoint_callbacks(resumed, STEPS if steps == 1 else steps, _PATIENCE if stops else None)
+        last = last_checkpoint(resumed)
+        if last is not None:
+            _LOG.info("going on from step %s", last.name.rpartition("-")[2])
+    trainer = Trainer(network, settings, processing_class=tokenizer, callbacks=callbacks, **lessons.parts)
     if settings.disable_tqdm:
         trainer.remove_callback(PrinterCallback)
-    trainer.train()
+    with pooled_notes(network, lessons.long_notes) if lessons.long_notes != "cut" else contextlib.nullcontext():
+        trainer.train(resume_from_checkpoint=None if last is None else str(last))
     network.eval().to("cpu")
     return round(float(trainer.state.epoch or 0), 2), trainer.state.best_metric
 
 
-def _examples(tokens: list[dict[str, list[int]]], targets: Floats) -> list[dict[str, Any]]:
-    return [{**row, "labels": target} for row, target in zip(tokens, targets, strict=True)]
-
-
-def _collate(tokenizer: Any, examples: list[dict[str, Any]]) -> dict[str, Any]:
-    import torch
-
-    tokens = [{key: value for key, value in example.items() if key != "labels"} for example in examples]
-    batch = {key: torch.from_numpy(values) for key, values in pad(tokenizer, tokens).items()}
-    return batch | {"labels": torch.from_numpy(np.stack([example["labels"] for example in examples]))}
-
-
-def _soft_cross_entropy(outputs: Any, labels: Any, num_items_in_batch: Any = None) -> Any:
-    """Mean over rows of -sum_k labels_k log p_k; a row's labels sum to its weight.
-
-    Trainer counts every entry of the label matrix as an item, over all the batches of a step.
-    """
-    total = -(labels * outputs["logits"].float().log_softmax(-1)).sum()
-    return total / (labels.numel() if num_items_in_batch is None else num_items_in_batch) * labels.shape[-1]
-
-
-def _yes_no_cross_entropy(outputs: Any, labels: Any, num_items_in_batch: Any = None) -> Any:
-    """Mean over rows and labels of the binary cross-entropy, each row times its weight.
-
-    Labels are (N, 2K): the row's weight on each label's presence, then on its absence.
-    """
-    import torch
-
-    logits = outputs["logits"].float()
-    told = torch.nn.functional.logsigmoid(torch.cat([logits, -logits], -1))
-    return -2 * (labels * told).sum() / (labels.numel() if num_items_in_batch is None else num_items_in_batch)
-
-
-def _main_score(task: Task, logits: Any, targets: Any) -> float:
-    """Score an epoch by the task's main metric: accuracy where the task says so, else macro-F1."""
-    from sklearn.metrics import accuracy_score, f1_score
-
-    if task.kind == "multi_label":  # a probability above 0.5 is a label
-        guess, truth = logits > 0, targets[:, : len(task.labels)] > 0.5
-    else:
-        guess, truth = np.argmax(logits, -1), np.argmax(targets, -1)
-    if task.metrics and task.metrics[0] == "accuracy":
-        return float(accuracy_score(truth, guess))
-    return float(f1_score(truth, guess, average="macro", zero_division=0))
-
-
-# --- what is written ------------------------------------------------------------------------------------------------
-
-
-def _access(task: Task, parent: Path, *datasets: Dataset | None) -> Access:
-    """Join the access of the task, of every row, and of the base model where its facts are known."""
-    facts = model_facts(parent)
-    known = [facts["access"]] if facts["known"] else []
-    return strictest(task.access, *known, *(access_of(d) for d in datasets if d is not None))
+# --- where it happens -----------------------------------------------------------------------------------------------
 
 
 @contextlib.contextmanager
-def _output(path: Path) -> Iterator[Path]:
-    """Fill a folder as a whole or not at all; a full disk inside the safetensors library is told as such."""
-    from safetensors import SafetensorError
-
-    try:
-        with new_folder(path) as draft:
-            yield draft
-    except SafetensorError:
-        raise OutputError(f"{path}: the weights cannot be written; is the disk full?") from None
-
-
-def _facts(
-    task: Task, rows: Dataset, validation: Dataset | None, base_model: str | Path, parent: Path, settings: Any
-) -> dict[str, Any]:
+def _work(
+    output: Path,
+    draft: Path | None,
+    decides: Mapping[str, Any],
+    data: tuple[Task, Dataset, Dataset | None, Path],
+    resume: bool | int,
+    chief: bool,
+) -> Iterator[Path]:
+    """Give the folder for checkpoints: a passing one, or one that the same call, and every process of it, finds."""
+    if draft is not None and not resume and _processes() == 1:
+        with tempfile.TemporaryDirectory(prefix=".work-", dir=draft) as work:
+            yield Path(work)
+        return
     import torch
     import transformers
 
     from hf_synth import __version__
 
-    local = Path(base_model).is_dir()
-    seen = set(row_digests(task, rows.select_columns(list(task.text_columns))))
-    if validation is not None:
-        seen |= set(row_digests(task, validation.select_columns(list(task.text_columns))))
-    made = model_facts(parent)
-    columns = [rows[c] if c in rows.column_names else [None] * len(rows) for c in ("source", "label_status")]
-    counts = Counter(
-        "gold" if source == "gold" else status or "unmarked" for source, status in zip(*columns, strict=True)
-    )
-    return {
-        "kind": "model",
-        "hf_synth": __version__,
-        "task": task.full_name,
-        "task_version": task.version,
-        "labels": list(task.labels),
-        "base_model": parent.resolve().name if local else str(base_model),
-        "base_revision": model_revision(base_model),
-        "parents": [weights_sha256(parent)] if made["known"] and any(parent.glob("*.safetensors")) else [],
-        "row_digests": sorted(seen | set(made["row_digests"])),
-        "rows": dict(sorted(counts.items())),
-        "validation_rows": 0 if validation is None else len(validation),
-        "hyperparameters": {name: _plain(getattr(settings, name)) for name in _TOLD},
-        "versions": {"torch": str(torch.__version__), "transformers": transformers.__version__},
-    }
+    task, rows, validation, parent = data
+    digest = hashlib.sha256((parent / "config.json").read_bytes())
+    digest.update((weights_sha256(parent) if has_weights(parent) else "").encode())
+    for part in (rows, validation):
+        if part is not None:
+            columns = [c for c in ("label_probs", "weight", "label_status", "source") if c in part.column_names]
+            for values in zip(*(part[c] for c in (*task.text_columns, task.label_column, *columns)), strict=True):
+                digest.update(repr(values).encode("utf-8", "surrogatepass"))
+        digest.update(b"\x00")
+    versions = [__version__, transformers.__version__, str(torch.__version__), torch.get_num_threads()]
+    name = checkpoint_name({**decides, "data": digest.hexdigest(), "versions": versions})
+    with checkpoint_folder(output, name, chief=chief) as folder:
+        yield folder
 
 
-def _plain(value: Any) -> Any:
-    return value if isinstance(value, int | float | str | None) else str(getattr(value, "value", value))
+def _processes() -> int:
+    """Give how many processes train together, as torchrun says it."""
+    return int(os.environ.get("WORLD_SIZE", "1"))
 
 
-def _write(network: Any, tokenizer: Any, draft: Path, facts: Mapping[str, Any]) -> None:
-    network.config.name_or_path = ""
-    network.save_pretrained(draft)
-    tokenizer.save_pretrained(draft)
-    write_facts(draft, facts)
-    manifest = {
-        "stage": "train",
-        "task": facts["task"],
-        "task_version": facts["task_version"],
-        "access": facts["access"],
-    }
-    (draft / MANIFEST).write_text(json.dumps(manifest, indent=1) + "\n", encoding="utf-8")
+def _wait_for_all() -> None:
+    import torch
+
+    if torch.distributed.is_available() and torch.distributed.is_initialized():
+        torch.distributed.barrier()

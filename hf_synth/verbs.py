@@ -241,20 +241,50 @@ def train(args: argparse.Namespace) -> Facts:
 
 def evaluate(args: argparse.Namespace) -> Facts:
     """Score a model on gold."""
+    from hf_synth.baselines import frequency_baseline
     from hf_synth.evaluation import evaluate as score
+    from hf_synth.evaluation import predict
     from hf_synth.gold import load_gold
     from hf_synth.journey import score_table
 
     task = load_task(args.task)
     splits = load_gold(task, _gold_path(args), seed=args.seed)
-    scores = score(task, args.model, _split(splits, args.split), exclude=splits.get("train"), seed=args.seed)
-    print(score_table(task, {Path(args.model).name: scores}))
+    rows, known = _split(splits, args.split), splits.get("train") if args.split != "train" else None
+    said = predict(task, args.model, rows)
+    scores = score(task, args.model, rows, predicted=said, exclude=known, seed=args.seed)
+    lines = {Path(args.model).name: scores}
+    if scores.excluded:
+        lines[f"without {scores.n - scores.excluded.n:,} rows that stand in train too"] = scores.excluded
+    if known is not None and len(known):
+        lines["most frequent in train"] = frequency_baseline(task, known, rows, seed=args.seed)
+    print(score_table(task, lines))
     facts: Facts = json.loads(json.dumps(scores.to_json()))
+    if args.subgroups:
+        facts["subgroups"] = _subgroups(task, args, rows, said, scores.values)
     if args.out:
         with clear_disk_errors(args.out):
             args.out.parent.mkdir(parents=True, exist_ok=True)
             args.out.write_text(json.dumps(facts, indent=1) + "\n", encoding="utf-8")
     return facts
+
+
+def _subgroups(task: Task, args: argparse.Namespace, rows: Dataset, said: Any, values: Facts) -> list[Facts]:
+    """Print subgroups, and what is said when only the patient is another; give both as facts."""
+    from hf_synth.demographics import ATTRIBUTES
+    from hf_synth.subgroups import score_subgroups, subgroup_table, swap_counterfactual
+
+    made = score_subgroups(task, rows, said, columns=args.subgroup_column or None, seed=args.seed)
+    shown = [m for m in (*task.metrics, "macro_f1", "accuracy") if m in values]
+    print("\n" + subgroup_table(made, list(dict.fromkeys(shown))[:2]))
+    swapped = []
+    if task.kind != "text2text":
+        for attribute in ATTRIBUTES:
+            swapped += swap_counterfactual(task, rows, args.model, attribute, seed=args.seed)
+        if swapped:
+            print("\nPredictions when only the patient's words are swapped:\n\n" + subgroup_table(swapped))
+        else:
+            print("\nNo note says who its patient is: nothing can be swapped.")
+    return [vars(s) | {"what": what} for what, some in (("scores", made), ("swapped", swapped)) for s in some]
 
 
 def publish(args: argparse.Namespace) -> Facts | int:
@@ -330,14 +360,6 @@ def demo(args: argparse.Namespace) -> Facts:
     facts = show(args.out, seed=args.seed, full=args.full, say=_say(args))
     args.json = True  # the demo always ends with its one JSON object
     return facts
-
-
-def hub_serve(args: argparse.Namespace) -> Facts | None:
-    """Serve the local Hub."""
-    from hf_synth.hub import serve
-
-    serve(args.root, host=args.host, port=args.port)
-    return None
 
 
 # --- what the verbs share -------------------------------------------------------------------------------------------

@@ -39,6 +39,28 @@ def commit_body(files: dict[str, bytes], *more: dict[str, Any], **header: str) -
     return "\n".join(json.dumps(line) for line in [*lines, *more]).encode()
 
 
+def hub_verb(*args: str | Path) -> dict[str, Any]:
+    """Run `hf-synth hub ... --json` in a process of its own and give what it says."""
+    command = [sys.executable, "-m", "hf_synth.cli", "hub", *map(str, args), "--json"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    facts: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    return facts
+
+
+@contextlib.contextmanager
+def served_by_verb(root: Path, *args: str) -> Iterator[tuple[subprocess.Popen[str], str]]:
+    """Serve a Hub by `hf-synth hub serve` in a process of its own; give it and its address. Its log is ROOT/../log."""
+    command = [sys.executable, "-m", "hf_synth.cli", "hub", "serve", "--root", str(root), "--port", "0", *args]
+    log = root.with_name(root.name + ".log")
+    with log.open("a") as said, subprocess.Popen(command, stdout=subprocess.PIPE, stderr=said, text=True) as server:
+        try:
+            assert server.stdout is not None
+            yield server, server.stdout.readline().split()[-1]
+        finally:
+            server.kill()
+
+
 @contextlib.contextmanager
 def served(root: Path) -> Iterator[tuple[subprocess.Popen[str], str, str]]:
     """Serve a Hub in a process of its own; give it, its address and its token. It never outlives the block."""

@@ -18,21 +18,24 @@ FLOORS = {
     "errors": 0, "task": 0, "sources": 0, "reading": 0, "folders": 0, "building": 0, "columns": 0,
     "base_models": 0, "machine": 0, "journal": 0, "leases": 0, "questions": 0,
     "endpoints": 0, "replies": 0, "pacing": 0, "calls": 0,
-    "identifiers": 0, "overlap": 0, "rendering": 0, "drawing": 0, "axes": 0, "plots": 0, "report": 0, "starter": 0,
+    "folding": 0, "repetition": 0, "overlap": 0, "findings": 0, "identifiers": 0, "canaries": 0, "closeness": 0,
+    "rendering": 0, "drawing": 0, "axes": 0, "plots": 0, "report": 0, "starter": 0,
     "hub": 0, "demo.clinic": 0, "demo.clinic_language": 0,
-    "gold": 1, "llm": 1, "answers": 1, "prompts": 1, "rows": 0, "modeling": 1, "text2text": 2, "privacy": 1,
+    "gold": 1, "llm": 1, "answers": 1, "prompts": 1, "rows": 0, "loading": 0, "tokens": 0, "windows": 0,
+    "modeling": 1, "text2text": 2, "privacy": 1, "audit_report": 1, "membership": 2,
     "decoding": 2, "local_llm": 3, "batch_api": 2, "batch": 3,
     "exemplars": 1, "calibration": 1, "noise": 2, "frozen": 1, "statistics": 1, "gates": 2, "generation": 3,
-    "correction": 3, "description": 1, "augmentation": 2, "training": 3,
+    "correction": 3, "description": 1, "augmentation": 2, "lora": 1, "arguments": 1, "objectives": 2, "record": 2,
+    "checkpoints": 1, "training": 3, "metrics": 1, "demographics": 0, "metric_modules": 2, "scoring": 2,
     "evaluation": 3, "demo.simulator": 2, "demo.simulator_language": 0, "demo.encoder": 3,
     "gate": 3, "export": 3, "cards": 4,
     "publishing": 5,
-    "crossfit": 4, "pipeline": 5, "transform": 5,
-    "apart": 1, "equivalence": 1, "costs": 2, "head": 2, "grid": 4, "results": 5, "records": 5, "findings": 6,
+    "apart": 1, "equivalence": 1, "costs": 2, "head": 2, "grid": 4, "results": 5, "records": 5, "study_report": 6,
     "cells": 6, "processes": 1,
     "experiment": 7, "assessment": 6, "study_verbs": 8,
+    "subgroups": 4, "baselines": 4, "crossfit": 4, "pipeline": 5, "transform": 5,
     "journey": 6,
-    "demo.journey": 7, "backends": 7, "verbs": 8, "journal_verbs": 8, "cli": 9,
+    "demo.journey": 7, "backends": 7, "verbs": 8, "journal_verbs": 8, "audit_verbs": 8, "hub_verbs": 8, "cli": 9,
 }  # fmt: skip
 # floor 0 may use what stands before it here
 FLOOR_0_CHAIN = (
@@ -51,20 +54,30 @@ FLOOR_0_CHAIN = (
     "replies",
     "pacing",
     "calls",
+    "folding",
+    "repetition",
     "overlap",
+    "base_models",
+    "rows",
+    "tokens",
+    "windows",
+    "loading",
     "drawing",
     "axes",
     "plots",
     "report",
 )
 
+MODEL_ROOMS = {"loading", "modeling", "text2text", "decoding", "demo.encoder"}
+MODEL_ROOMS |= {"training", "arguments", "objectives", "record"}
 WORLDS = {
     "openai": {"llm"},
-    "torch": {"modeling", "text2text", "training", "demo.encoder", "decoding"},
-    "transformers": {"modeling", "text2text", "training", "demo.encoder", "decoding"},
+    "torch": {*MODEL_ROOMS, "checkpoints"},
+    "transformers": {*MODEL_ROOMS, "checkpoints"},
+    "peft": {"lora"},
 }
 FORBIDDEN = re.compile(
-    r"manager|handler|engine|factory|registry|processor|helper|utils|common|(?<![a-z])base(?!_model|_url)"
+    r"manager|handler|engine|factory|registry|processor|helper|utils|common|(?<![a-z])base(?!_model|_url|line)"
 )
 
 

@@ -21,26 +21,18 @@ from typing import Any
 from urllib.parse import quote
 
 import pytest
-from datasets import ClassLabel, Dataset, DatasetDict, Features, Value, load_dataset
+from datasets import ClassLabel, Dataset, Features, Value, load_dataset
 from hub_clients import call, check_disk, commit_body, served
 from huggingface_hub import (
-    CommitOperationAdd,
-    CommitOperationCopy,
-    CommitOperationDelete,
     HfApi,
     constants,
     hf_hub_download,
-    snapshot_download,
 )
 from huggingface_hub.errors import (
-    EntryNotFoundError,
     GatedRepoError,
     HfHubHTTPError,
     RepositoryNotFoundError,
-    RevisionNotFoundError,
 )
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from hf_synth.errors import OutputError
 from hf_synth.hub import Limits, RunningHub, client_environment, connected, create_app, running_hub
@@ -95,94 +87,7 @@ def batch(hub: RunningHub, repo: str, sha: str, size: int, token: str = MINE) ->
     return found
 
 
-# --- what clients do --------------------------------------------------------------------------------------------------
-
-
-def test_datasets_with_two_configs(hub: RunningHub, api: HfApi, tmp_path: Path) -> None:
-    splits = DatasetDict({"train": rows(20), "test": rows(6)})
-    splits.push_to_hub("demo/two", "first", token=hub.token)
-    rows(30, "second").push_to_hub("demo/two", "second", token=hub.token)
-    first = load_dataset("demo/two", "first", cache_dir=str(tmp_path))
-    assert {name: len(split) for name, split in first.items()} == {"train": 20, "test": 6}
-    assert first["train"].features == FEATURES
-    assert list(load_dataset("demo/two", "second", split="train", streaming=True)) == rows(30, "second").to_list()
-    api.create_tag("demo/two", repo_type="dataset", tag="v1")
-    rows(5, "newer").push_to_hub("demo/two", "second", token=hub.token)
-    assert len(load_dataset("demo/two", "second", split="train", cache_dir=str(tmp_path))) == 5
-    assert len(load_dataset("demo/two", "second", split="train", revision="v1", cache_dir=str(tmp_path))) == 30
-    assert {c["config_name"] for c in api.dataset_info("demo/two").card_data["configs"]} == {"first", "second"}
-
-
-def test_models_by_id(hub: RunningHub, api: HfApi, tmp_path: Path) -> None:
-    from tiny import tiny_base
-    from transformers import AutoConfig, AutoModel, AutoModelForSequenceClassification, AutoTokenizer
-
-    tiny = tiny_base(tmp_path / "tiny")
-    model = AutoModelForSequenceClassification.from_config(AutoConfig.from_pretrained(tiny))
-    tokenizer = AutoTokenizer.from_pretrained(tiny)
-    model.push_to_hub("demo/model", token=hub.token)
-    tokenizer.push_to_hub("demo/model", token=hub.token)
-    pulled = AutoModelForSequenceClassification.from_pretrained("demo/model", cache_dir=tmp_path / "cache")
-    assert all((a == b).all() for a, b in zip(model.parameters(), pulled.parameters(), strict=True))
-    assert AutoModel.from_pretrained("demo/model", cache_dir=tmp_path / "cache").config.hidden_size == 32
-    assert AutoTokenizer.from_pretrained("demo/model", cache_dir=tmp_path / "cache")("sore")["input_ids"]
-    weights = next(f for f in api.model_info("demo/model", files_metadata=True).siblings if f.lfs)
-    folder = Path(snapshot_download("demo/model", cache_dir=tmp_path / "snapshot"))
-    assert weights.rfilename == "model.safetensors"
-    assert hashlib.sha256((folder / "model.safetensors").read_bytes()).hexdigest() == weights.lfs.sha256
-
-
-def test_commits_are_atomic_and_know_their_parent(api: HfApi) -> None:
-    where: dict[str, Any] = {"repo_id": "demo/race", "repo_type": "dataset"}
-    api.create_repo(**where)
-    head = api.repo_info(**where).sha
-    one, two = CommitOperationAdd("a.txt", b"one"), CommitOperationAdd("a.txt", b"two")
-    first = api.create_commit(operations=[one], commit_message="one", parent_commit=head, **where)
-    with pytest.raises(HfHubHTTPError) as caught:
-        api.create_commit(operations=[two], commit_message="two", parent_commit=head, **where)
-    assert caught.value.response.status_code == 412
-    assert api.repo_info(**where).sha == first.oid
-    both = [CommitOperationDelete("a.txt"), CommitOperationAdd("d/b.parquet", b"PAR1")]
-    api.create_commit(operations=both, commit_message="three", parent_commit=first.oid, **where)
-    copy = CommitOperationCopy("d/b.parquet", "c.parquet")
-    api.create_commit(operations=[copy], commit_message="four", **where)
-    assert api.list_repo_files(**where) == ["c.parquet", "d/b.parquet"]
-    assert [c.title for c in api.list_repo_commits(**where)] == ["four", "three", "one", "initial commit"]
-    with pytest.raises(EntryNotFoundError):
-        api.delete_file("none.txt", **where)
-    with pytest.raises(HfHubHTTPError):  # c.parquet would be a file and a folder
-        api.upload_file(path_or_fileobj=b"x", path_in_repo="c.parquet/x", **where)
-    with pytest.raises(HfHubHTTPError, match="Pull requests"):
-        api.upload_file(path_or_fileobj=b"x", path_in_repo="x.txt", create_pr=True, **where)
-    api.delete_folder("d", **where)
-    assert api.list_repo_files(**where) == ["c.parquet"]
-
-
-def test_branches_and_tags(api: HfApi, hub: RunningHub, tmp_path: Path) -> None:
-    where: dict[str, Any] = {"repo_id": "demo/refs", "repo_type": "dataset"}
-    api.create_repo(**where)
-    file: dict[str, Any] = {"path_or_fileobj": b"x", **where}
-    api.create_branch(branch="team/draft", **where)
-    api.upload_file(path_in_repo="x.txt", revision="team/draft", **file)
-    api.create_tag(tag="main", **where)  # a tag that is called like a branch takes nothing from it
-    api.upload_file(path_in_repo="a.txt", **file)
-    api.upload_file(path_in_repo="b.txt", **file)
-    assert api.list_repo_files(**where) == ["a.txt", "b.txt"]
-    assert api.list_repo_files(revision="team/draft", **where) == ["x.txt"]
-    assert api.list_repo_files(revision=api.repo_info(revision="team/draft", **where).sha, **where) == ["x.txt"]
-    draft = snapshot_download(revision="team/draft", token=False, cache_dir=tmp_path, **where)
-    assert [f.name for f in Path(draft).iterdir()] == ["x.txt"]
-    refs = api.list_repo_refs(**where)
-    assert ({b.name for b in refs.branches}, {t.name for t in refs.tags}) == ({"main", "team/draft"}, {"main"})
-    for clash in ("team", "team/draft/more", "main/x", "a" * 40, "refs/heads/x", "a..b", ".x"):
-        with pytest.raises(HfHubHTTPError) as caught:
-            api.create_branch(branch=clash, **where)
-        assert 400 <= caught.value.response.status_code < 500, clash
-    api.delete_branch(branch="team/draft", **where)
-    api.create_branch(branch="team", **where)
-    assert status("DELETE", f"{hub.url}/api/datasets/demo/refs/branch/main") == 403
-    with pytest.raises(RevisionNotFoundError):
-        api.repo_info(revision="nowhere", **where)
+# --- what clients read and write --------------------------------------------------------------------------------------
 
 
 def test_ranges_pages_of_a_tree_and_unknown_routes(hub: RunningHub, api: HfApi) -> None:
@@ -223,9 +128,9 @@ def test_cards_are_checked_and_their_data_read(hub: RunningHub, api: HfApi) -> N
     api.upload_file(path_or_fileobj=card, **where)
     assert api.model_info("demo/card").card_data.license == "mit"
     _, page, headers = call("GET", f"{hub.url}/demo/card")
-    assert b"# Card" in page
-    assert b"<script>" not in page
-    assert b"license" not in page
+    assert b"<h1>Card</h1>" in page
+    assert b"<th>license</th><td>mit</td>" in page
+    assert b"<script" not in page
     assert "default-src 'none'" in headers["content-security-policy"]
     assert b"demo/card" in call("GET", hub.url + "/")[1]
 
@@ -393,9 +298,9 @@ def test_everything_survives_a_restart(tmp_path: Path) -> None:
         with pytest.raises(OutputError, match="another Hub"), running_hub(tmp_path):
             pass
     (tmp_path / "old" / "repos" / "models").mkdir(parents=True)
-    with pytest.raises(OutputError, match="another version"), running_hub(tmp_path / "old"):
+    with pytest.raises(OutputError, match="not a Hub"), running_hub(tmp_path / "old"):
         pass
-    for file in ("token", "users.json", "orgs.json"):
+    for file in ("token", "users.json"):
         assert (tmp_path / file).stat().st_mode & 0o777 == 0o600
     assert token.encode() not in (tmp_path / "users.json").read_bytes()
     (tmp_path / "tmp" / "half" / "repo").mkdir(parents=True)  # a deletion and an upload that a kill cut short
@@ -476,70 +381,7 @@ def test_a_kill_amid_pushes_leaves_whole_commits(tmp_path: Path) -> None:
     assert canary.decode() not in said
 
 
-# --- requests that no client would send -------------------------------------------------------------------------------
-
-KEYS = [
-    "files",
-    "path",
-    "paths",
-    "objects",
-    "oid",
-    "size",
-    "name",
-    "organization",
-    "operation",
-    "key",
-    "value",
-    "tag",
-    "type",
-]
-KEYS += ["gated", "visibility", "content", "encoding", "startingPoint", "parentCommit", "summary"]
-JSON = st.recursive(
-    st.none()
-    | st.integers()
-    | st.floats()
-    | st.text(max_size=4)
-    | st.sampled_from(["file", "header", "lfsFile", "model"]),
-    lambda part: st.lists(part, max_size=3) | st.dictionaries(st.sampled_from(KEYS), part, max_size=4),
-    max_leaves=8,
-)
-ROUTES = (
-    *("/", "/api/whoami-v2", "/api/repos/create", "/api/repos/delete", "/api/models", "/api/models/demo/fuzz"),
-    *("/api/validate-yaml", "/demo/fuzz", "/demo/fuzz.git/info/lfs/objects/batch", "/demo/fuzz/resolve/main"),
-    *(
-        f"/api/models/demo/fuzz/{r}"
-        for r in ("commit/main", "preupload/main", "tree/main", "paths-info/main", "settings")
-    ),
-    *(f"/api/models/demo/fuzz/{r}" for r in ("commit", "tag/main", "branch", "refs", "commits", "revision", "tree")),
-    *("/lfs/models/demo/fuzz", "/lfs/models/demo/fuzz/0", f"/lfs/models/demo/fuzz/{'0' * 64}", "/lfs/x/y/z/0"),
-)
-
-
-@pytest.fixture(scope="module")
-def fuzzed(hub: RunningHub) -> str:
-    assert status("POST", f"{hub.url}/api/repos/create", body=b'{"name": "fuzz", "organization": "demo"}') == 200
-    return hub.url
-
-
-@settings(max_examples=150, deadline=None)
-@given(
-    method=st.sampled_from(["GET", "HEAD", "POST", "PUT", "DELETE"]),
-    route=st.sampled_from(ROUTES),
-    more=st.text(max_size=12) | st.sampled_from(["main", "verify", "../x", "%ff", "x" * 300]),
-    query=st.sampled_from(
-        ["", "limit=x", "cursor=-1", "cursor=" + "9" * 30, "key=\u00e9", "search=%ff", "recursive=1"]
-    ),
-    body=st.binary(max_size=60) | JSON.map(lambda value: json.dumps(value).encode()),
-    kind=st.sampled_from(["application/json", "application/x-www-form-urlencoded", "multipart/form-data", "\u00e9"]),
-    part=st.sampled_from(["bytes=1-", "bytes=-", "bytes=9-1", "x=1-2", "bytes=a-b", "\u00e9"]),
-)
-def test_no_request_is_a_server_error(
-    fuzzed: str, method: str, route: str, more: str, query: str, body: bytes, kind: str, part: str
-) -> None:
-    tail = quote(more, safe="%", errors="surrogatepass")
-    url = f"{fuzzed}{route}{'/' * bool(tail)}{tail}?{quote(query, safe='=%')}"
-    sent = body if method in ("POST", "PUT", "DELETE") else None
-    assert status(method, url, body=sent, **{"Content-Type": kind, "Range": part}) < 500
+# --- requests that no client would send ---------------------------------------------------------------------------
 
 
 def test_odd_bytes_on_the_wire(hub: RunningHub) -> None:

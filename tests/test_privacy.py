@@ -11,9 +11,11 @@ from datasets import Dataset
 
 from hf_synth.demo.clinic import write_notes
 from hf_synth.errors import ColumnError
+from hf_synth.folding import Units
 from hf_synth.identifiers import identifiers_in
-from hf_synth.overlap import Index, repeats
+from hf_synth.overlap import Index
 from hf_synth.privacy import COPIED, FLAGS, MAX_CONTAINMENT, MAX_RUN, audit
+from hf_synth.repetition import Repeats
 from hf_synth.task import Task
 
 CANARY = "zebrafinch-7741-quokka"
@@ -262,6 +264,9 @@ def test_runs_and_containment_are_what_they_say() -> None:
 
 def test_repeats_names_the_later_row() -> None:
     one = " ".join(f"w{i}" for i in range(60))
-    exact, near = repeats([(one,), (one + " more",), (one.upper(),), ("other words entirely here now",)])
-    assert exact.tolist() == [2]
-    assert near.tolist() == [1]
+    repeats = Repeats()
+    for texts in ([one, one + " more"], [one.upper(), "other words entirely here now", "", ""]):  # two batches
+        repeats.add(Units.of(texts))
+    exact, near = repeats.found()
+    assert exact.nonzero()[0].tolist() == [2]
+    assert near.nonzero()[0].tolist() == [1]

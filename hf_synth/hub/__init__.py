@@ -6,11 +6,12 @@
 It knows nothing of our stages. Nothing heavy is imported until it is used.
 
     names      what may be called what, how a refusal is said      asking        one request: who, what, strict readers
-    disk       writing that a kill cannot tear                     repositories  routes about repositories as wholes
-    tree       the files of a commit and what changes them (pure)  reading       routes that read files and trees
+    disk       writing that a kill cannot tear; locks              repositories  routes about repositories as wholes
+    tree       repositories, commits, trees as values (pure)       reading       routes that read files and trees
     store      repositories, refs, commits, content                pushing       routes that write: commits, large files
-    users      tokens and whose a namespace is                     pages, cards  two pages for people; the YAML of cards
-                                                                   app           the table of routes, and the guard
+    users      tokens, and whose a namespace is                    gating        routes of gated repositories
+    access     who asked to see what is gated                      pages, cards  pages for people; the YAML of cards
+    sweeping   removing what nothing names; checking what is       app           the table of routes, and the guard
 """
 
 from __future__ import annotations
@@ -64,8 +65,8 @@ def create_app(root: str | Path, *, tokens: Mapping[str, str] | None = None, lim
     """Make the app of a Hub whose repositories lie in a folder, which it keeps for itself while it lives.
 
     Args:
-        tokens: users, {name: token}; each is let in with this token and no earlier one. Without any there is user
-            "local", whose token is in ROOT/token. Users of earlier starts stay.
+        tokens: users, {name: token}; each is let in with this token and no earlier one given so. A Hub without any
+            users gets one called "local", whose token is in ROOT/token. Users of earlier starts stay.
         limits: how much one request may bring.
 
     Raises:
@@ -74,21 +75,30 @@ def create_app(root: str | Path, *, tokens: Mapping[str, str] | None = None, lim
     return _make(Path(root), tokens, limits)[0]
 
 
-def _make(root: Path, tokens: Mapping[str, str] | None, limits: Limits | None = None) -> tuple[Starlette, Store, str]:
-    """Make the app, the store to close after it, and the token of the first user."""
+def _make(
+    root: Path,
+    tokens: Mapping[str, str] | None,
+    limits: Limits | None = None,
+    *,
+    url: str = "",
+    members_only: bool = False,
+) -> tuple[Starlette, Store, str]:
+    """Make the app, the store to close after it, and the token of the first user ("" when it is theirs alone)."""
     from hf_synth.hub.app import make_app
-    from hf_synth.hub.asking import Limits
+    from hf_synth.hub.asking import Hub, Limits
+    from hf_synth.hub.disk import kept_secret
     from hf_synth.hub.store import Store
     from hf_synth.hub.users import Users
 
     store = None
     try:
-        store = Store(root)
+        store = Store(root, serve=True)
         users = Users(root)
         for name, token in (tokens or {}).items():
-            users.add(name, token)
+            users.admit(name, token)
         first = next(iter(tokens.values())) if tokens else users.default_token()
-        return make_app(store, users, limits or Limits()), store, first
+        hub = Hub(store, users, limits or Limits(), url.rstrip("/"), members_only, kept_secret(root))
+        return make_app(hub), store, first or ""
     except BlockingIOError:
         raise OutputError(f"{root}: another Hub serves this folder; stop it or choose another folder") from None
     except (OSError, ValueError) as error:
@@ -105,12 +115,16 @@ def serve(
     port: int = 0,
     tokens: Mapping[str, str] | None = None,
     limits: Limits | None = None,
+    url: str = "",
+    members_only: bool = False,
 ) -> None:
     """Serve a Hub until interrupted, and print how to use it; the token only on a terminal, so that no log has it.
 
     Args:
         host: address to listen on; any but loopback sends tokens and content unencrypted, and a warning is printed.
         port: 0 for any that is free.
+        url: the address under which clients reach it, where a proxy stands before it.
+        members_only: show nothing at all to who is not signed in, be it public or not.
 
     Raises:
         OutputError: the folder cannot be written or is served already, or the port is taken.
@@ -120,15 +134,16 @@ def serve(
     root = Path(root)
     listener = _listen(host, port)
     try:
-        app, store, first = _make(root, tokens, limits)
+        app, store, first = _make(root, tokens, limits, url=url, members_only=members_only)
     except BaseException:
         listener.close()
         raise
-    url = _url(host, listener)
+    url = url.rstrip("/") or _url(host, listener)
     if not _is_loopback(host):
         print(f"warning: {host} is not loopback, and tokens and files travel unencrypted", file=sys.stderr)
-    token = "A_TOKEN" if tokens else f'"$(cat {shlex.quote(str((root / "token").absolute()))})"'
-    if not tokens and sys.stdout.isatty():
+    local = bool(first) and not tokens
+    token = f'"$(cat {shlex.quote(str((root / "token").absolute()))})"' if local else "A_TOKEN"
+    if local and sys.stdout.isatty():
         token = first
     # the address ends the first line: scripts read it there
     print(f"serving {root} at {url}\n  export HF_ENDPOINT={url} HF_HUB_DISABLE_XET=1 HF_TOKEN={token}", flush=True)

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass, field
 from typing import IO, Any
-from urllib.parse import parse_qs
+from urllib.parse import parse_qs, quote, urlencode
 
 from starlette.datastructures import QueryParams
+from starlette.requests import Request
 
+from hf_synth.hub.access import granted
 from hf_synth.hub.names import HubError
-from hf_synth.hub.store import Repo, Store
+from hf_synth.hub.store import Store
+from hf_synth.hub.tree import Repo
 from hf_synth.hub.users import Users
 
 
@@ -24,47 +28,75 @@ class Limits:
         line: bytes of one line of a commit, that is of one small file in base64.
         commit: bytes of a whole commit without its large files.
         file: bytes of one large file.
+        idle: seconds for which a body may bring nothing.
     """
 
     json: int = 4 * 2**20
     line: int = 32 * 2**20
     commit: int = 2**30
     file: int = 64 * 2**30
+    idle: float = 60
 
 
 @dataclass(frozen=True)
 class Hub:
-    """All that the routes stand on; `secret` signs the addresses that large files are put to."""
+    """All that the routes stand on.
+
+    Args:
+        url: the address under which clients reach it, where that is not the one they name (behind a proxy).
+        members_only: whether nothing at all is shown to who is not signed in.
+        secret: signs the addresses that large files are put to.
+    """
 
     store: Store
     users: Users
     limits: Limits
+    url: str
+    members_only: bool
     secret: bytes = field(repr=False)
 
 
 @dataclass(frozen=True)
 class Ask:
-    """One request; `origin` is the endpoint as the client names it, `body` a file at its start."""
+    """One request.
+
+    Args:
+        user: who asks; None when nobody is signed in.
+        writes: whether their token is one for writing.
+        origin: the endpoint as clients name it.
+        body: a file at its start.
+    """
 
     hub: Hub
     method: str
-    url: Any
     path: dict[str, str]
     query: QueryParams
     user: str | None
+    writes: bool
+    token_name: str
     origin: str
+    place: str
     content_type: str
+    if_none_match: str
+    wants_page: bool
     body: IO[bytes] = field(repr=False)
 
-    def signed_in(self) -> str:
+    def signed_in(self, *, write: bool = False) -> str:
         """Give the user.
 
         Raises:
-            HubError: 401, nobody is signed in.
+            HubError: 401, nobody is signed in; 403, to write with a token that is for reading.
         """
         if self.user is None:
             raise HubError(401, "Invalid credentials in Authorization header")
+        if write and not self.writes:
+            raise HubError(403, "This token is for reading; use one with the role write")
         return self.user
+
+    def next_page(self, cursor: object) -> dict[str, str]:
+        """Give the header that leads to the next page of a list."""
+        query = urlencode([*((k, v) for k, v in self.query.multi_items() if k != "cursor"), ("cursor", str(cursor))])
+        return {"Link": f'<{self.origin}{quote(self.place, safe="/%")}?{query}>; rel="next"'}
 
     def json(self) -> dict[str, Any]:
         """Read the body as a JSON object; an empty one is {}.
@@ -90,20 +122,41 @@ class Ask:
             if line.strip():
                 yield parse_object(line)
 
-    def form(self, name: str) -> list[str]:
-        """Read a list of texts from a body that is either JSON or a form."""
+    def form(self, *names: str) -> dict[str, list[str]]:
+        """Read lists of texts, all or those of some names, from a body that is either JSON or a form.
+
+        Raises:
+            HubError: 413, it is too large; 400, it holds something else.
+        """
+        found: dict[str, Any]
         if "json" in self.content_type:
-            found = self.json().get(name, [])
-            found = found if isinstance(found, list) else [found]
+            found = {name: v if isinstance(v, list) else [v] for name, v in self.json().items()}
         else:
             data = self.body.read(self.hub.limits.json + 1)
             try:
-                found = parse_qs(data.decode(), max_num_fields=100_000, errors="strict").get(name, [])
+                found = parse_qs(data.decode(), max_num_fields=100_000, errors="strict")
             except ValueError:
                 raise HubError(400, "The form is malformed") from None
-        if len(found) > 100_000 or not all(isinstance(item, str) for item in found):
-            raise HubError(400, f"{name} must be a list of texts")
-        return [str(item) for item in found]
+        texts = {name: [_text(item) for item in found.get(name, [])] for name in names or found}
+        if any(len(items) > 100_000 for items in texts.values()):
+            raise HubError(400, "The list is too long")
+        return texts
+
+
+async def parts(request: Request, idle: float) -> AsyncIterator[bytes]:
+    """Give the body of a request as it comes.
+
+    Raises:
+        HubError: 408, nothing came for too long.
+    """
+    stream = request.stream()
+    while True:
+        try:
+            yield await asyncio.wait_for(anext(stream), idle)
+        except StopAsyncIteration:
+            return
+        except TimeoutError:
+            raise HubError(408, "Nothing more of the request came") from None
 
 
 def parse_object(data: bytes) -> dict[str, Any]:
@@ -133,6 +186,13 @@ def text(body: dict[str, Any], name: str, default: str | None = None) -> str:
     if not isinstance(value, str) or any(0xD800 <= ord(c) <= 0xDFFF for c in value):
         raise HubError(400, f"{name} must be a text")
     return value
+
+
+def _text(value: Any) -> str:
+    """Give an item of a form as a text; JSON may say true where a form says "true"."""
+    if isinstance(value, bool):
+        return str(value).lower()
+    return text({"item": value}, "item")
 
 
 def whole(body: dict[str, Any], name: str) -> int:
@@ -179,12 +239,32 @@ def asked_repo(ask: Ask, *, write: bool = False, content: bool = False) -> Repo:
         HubError: 401, 403 or 404 as the Hub answers them.
     """
     repo = ask.hub.store.repo(ask.path["type"], f"{ask.path['org']}/{ask.path['name']}")
-    member = repo is not None and ask.hub.users.is_member(ask.user, repo.namespace)
-    if repo is None or (repo.private and not member):
+    role = None if repo is None else ask.hub.users.role(ask.user, repo.namespace)
+    if repo is None or (repo.private and role is None):
         raise HubError(401 if ask.user is None else 404, "Repository not found", "RepoNotFound")
-    if write and not member:
-        ask.signed_in()
-        raise HubError(403, "You have no right to write to this repository")
-    if content and repo.gated and not member:
-        raise HubError(401 if ask.user is None else 403, "Access to this repository is restricted", "GatedRepo")
+    if write:
+        ask.signed_in(write=True)
+        if role != "write":
+            raise HubError(403, "You have no right to write to this repository")
+    if content and repo.gated and role is None and not granted(ask.hub.store, repo, ask.user):
+        said = f"Access to this repository is restricted; ask for it at {ask.origin}{address(repo)}"
+        raise HubError(401 if ask.user is None else 403, said, "GatedRepo")
     return repo
+
+
+def address(repo: Repo) -> str:
+    """Give where a repository's page is, below the endpoint."""
+    return f"/datasets/{repo.id}" if repo.type == "datasets" else f"/{repo.id}"
+
+
+def number(value: str | None, default: int) -> int:
+    """Read a whole number of a query.
+
+    Raises:
+        HubError: 400, it is none.
+    """
+    if not value:
+        return default
+    if not (value.isascii() and value.isdigit() and len(value) < 16):
+        raise HubError(400, "Not a whole number")
+    return int(value)

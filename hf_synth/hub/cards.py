@@ -10,6 +10,9 @@ from typing import Any
 import yaml  # type: ignore[import-untyped]
 
 _HEAD = re.compile(r"\A\s*---[ \t]*\r?\n(.*?\r?\n)??---[ \t]*(?:\r?\n|\Z)", re.DOTALL)
+_TAGS = {"tags": "", "pipeline_tag": "", "library_name": "", "datasets": "dataset:"} | {
+    key: f"{key}:" for key in ("task_categories", "language", "license", "size_categories", "base_model")
+}
 _LIMIT = 256 * 1024  # characters of a card's head
 
 
@@ -50,3 +53,12 @@ def card_data(file: Path) -> dict[str, Any]:
         return parse_head(head)
     except ValueError:
         return {}
+
+
+def card_tags(data: dict[str, Any]) -> list[str]:
+    """Give the tags that lists of repositories are searched by, as the Hub makes them of a card's metadata."""
+    tags: list[str] = []
+    for key, prefix in _TAGS.items():
+        values = data.get(key)
+        tags += [f"{prefix}{v}" for v in (values if isinstance(values, list) else [values]) if isinstance(v, str)]
+    return list(dict.fromkeys(tags))

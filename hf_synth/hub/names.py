@@ -8,7 +8,7 @@ _NAME = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9._-]{0,94}[A-Za-z0-9_])?")
 _REVISION = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._/-]{0,200}")
 _OID = re.compile(r"[0-9a-f]{40}")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
-_RESERVED = frozenset({"api", "datasets", "lfs", "models", "spaces"})  # the first parts of addresses
+_RESERVED = frozenset({"api", "datasets", "lfs", "login", "models", "spaces"})  # the first parts of addresses
 
 
 class HubError(Exception):

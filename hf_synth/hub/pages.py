@@ -1,51 +1,168 @@
-"""Two plain pages for people: what is here, and one repository's card. Everything shown is escaped; no script runs."""
+"""Plain pages for people: what is here, one repository with its card and files, and why something was refused.
+
+No script runs and nothing is loaded from elsewhere: the content security policy says so, Jinja escapes every value, and
+Markdown is rendered without the HTML in it.
+"""
 
 from __future__ import annotations
 
-from html import escape
+import base64
+import functools
+import hashlib
+from typing import Any
+from urllib.parse import quote
 
-from starlette.responses import HTMLResponse, Response
+from starlette.responses import HTMLResponse, RedirectResponse, Response
 
-from hf_synth.hub.asking import Ask, asked_repo
-from hf_synth.hub.cards import split_card
-from hf_synth.hub.repositories import visible
+from hf_synth.hub.access import granted, requests
+from hf_synth.hub.asking import Ask, address, asked_repo, number
+from hf_synth.hub.cards import parse_head, split_card
+from hf_synth.hub.names import HubError
+from hf_synth.hub.repositories import show_time, visible
+from hf_synth.hub.tree import Commit, Repo
 
 CARD_LIMIT = 2**20  # bytes of a card that a page shows
+REPOS, FILES = 200, 1000  # that one page shows
 _STYLE = (
     "body{font:16px/1.5 system-ui,sans-serif;max-width:60rem;margin:2rem auto;padding:0 1rem;color-scheme:light dark}"
-    "pre{white-space:pre-wrap;font:inherit}small{opacity:.7}"
+    "small{opacity:.7}pre{overflow:auto;padding:.7rem;border:1px solid #8886}table{border-collapse:collapse}"
+    "td,th{border:1px solid #8886;padding:.2rem .5rem;text-align:left;vertical-align:top}nav{margin-bottom:2rem}"
+    "article{border-top:1px solid #8886;border-bottom:1px solid #8886;overflow-wrap:break-word}"
 )
+_HASH = base64.b64encode(hashlib.sha256(_STYLE.encode()).digest()).decode()
 _HEADERS = {
-    "Content-Security-Policy": "default-src 'none'; style-src 'unsafe-inline'; frame-ancestors 'none'",
+    "Content-Security-Policy": f"default-src 'none'; style-src 'sha256-{_HASH}'; "
+    "form-action 'self'; base-uri 'none'; frame-ancestors 'none'",
     "X-Content-Type-Options": "nosniff",
-    "Referrer-Policy": "no-referrer",
+    "Referrer-Policy": "same-origin",
+    "Cache-Control": "no-store",
 }
+_LAYOUT = """<!doctype html>
+<html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width">
+<title>{{ title }}</title><style>{{ style|safe }}</style></head><body>
+<nav><a href="/">Repositories</a> · {% if user %}{{ user }}{% else %}<a href="/login">Sign in</a>{% endif %}</nav>
+<h1>{{ title }}</h1>
+{% block body %}{% endblock %}
+</body></html>
+"""
+_HOME = """{% extends "layout" %}{% block body %}
+<form action="/"><input name="search" value="{{ search }}" aria-label="Search"> <button>Search</button></form>
+{% for kind, repos in found %}<h2>{{ kind }}</h2><ul>
+{% for repo in repos %}<li><a href="{{ address(repo) }}">{{ repo.id }}</a>
+<small>{% if repo.private %}private{% endif %} {% if repo.gated %}gated{% endif %}</small></li>
+{% else %}<li>None that you may see.</li>{% endfor %}</ul>{% endfor %}
+{% if more %}<p><a href="/?search={{ search|urlencode }}&amp;cursor={{ more }}">More</a></p>{% endif %}
+{% endblock %}"""
+_REPO = """{% extends "layout" %}{% block body %}
+<p>{{ repo.type[:-1] }}, {{ "private" if repo.private else "public" }}{% if repo.gated %}, gated{% endif %}.
+<small>Commit {{ commit.oid[:10] }} of {{ when }}: {{ commit.message.split("\\n")[0] }}</small></p>
+{% if refs %}<p>{% for ref in refs %}<a href="{{ address(repo) }}/tree/{{ ref|quote }}">{{ ref }}</a> {% endfor %}</p>
+{% endif %}
+{% if gate == "open" %}{% elif gate == "ask" %}
+<form method="post" action="{{ address(repo) }}/ask-access"><p>{{ prompt }}</p>
+{% for field, kind in fields %}<p><label>{{ field }} <input name="{{ field }}"
+{% if kind == "checkbox" %}type="checkbox" value="true" {% endif %}required></label></p>{% endfor %}
+<button>Ask for access</button></form>
+{% elif gate == "sign in" %}<p>The files are gated: <a href="/login">sign in</a> to ask for access.</p>
+{% else %}<p>Your request for access: {{ gate }}.</p>{% endif %}
+{% if facts %}<details><summary>Metadata</summary><table>
+{% for key, value in facts %}<tr><th>{{ key }}</th><td>{{ value }}</td></tr>{% endfor %}</table></details>{% endif %}
+<article>{{ card|safe }}</article>
+<h2>Files</h2><ul>
+{% for path, file in files %}<li><a href="{{ address(repo) }}/resolve/{{ commit.oid }}/{{ path|quote }}">{{ path }}</a>
+<small>{{ "{:,}".format(file.size) }} bytes</small></li>{% endfor %}</ul>
+{% if left_out %}<p>And {{ "{:,}".format(left_out) }} more.</p>{% endif %}
+{% endblock %}"""
 
 
 def home(ask: Ask) -> Response:
     """Show the repositories that who asks may see."""
-    rows = []
-    for repo in (*visible(ask, "datasets"), *visible(ask, "models")):
-        place = "/datasets/" if repo.type == "datasets" else "/"
-        marks = "".join(f" · {mark}" for mark, on in (("private", repo.private), ("gated", repo.gated)) if on)
-        name = escape(repo.id)
-        rows.append(f'<li><a href="{place}{name}">{name}</a> <small>{repo.type[:-1]}{marks}</small></li>')
-    return _page("Repositories", f"<ul>{''.join(rows)}</ul>" if rows else "<p>None that you may see.</p>")
+    search, start = ask.query.get("search", ""), number(ask.query.get("cursor"), 0)
+    kinds = {kind: [r for r in visible(ask, kind) if search.lower() in r.id.lower()] for kind in ("datasets", "models")}
+    found = [(kind.capitalize(), repos[start : start + REPOS]) for kind, repos in kinds.items()]
+    more = start + REPOS if any(len(repos) > start + REPOS for repos in kinds.values()) else None
+    return _page("home", ask.user, title="Repositories", search=search, found=found, more=more)
+
+
+def login(ask: Ask) -> Response:
+    """Let the browser ask for a token, as the password of any user, and send it from then on."""
+    ask.signed_in()
+    return RedirectResponse(f"{ask.origin}/", 303)
 
 
 def page(ask: Ask) -> Response:
     """Show a repository's card and the names of its files."""
     repo = asked_repo(ask)
-    commit = ask.hub.store.commit(repo, "main")
-    text = "No card."
-    if (card := commit.files.get("README.md")) is not None:
-        with ask.hub.store.blob(repo, card.sha256).open("rb") as file:
-            text = split_card(file.read(CARD_LIMIT).decode("utf-8", "replace"))[1]
-    files = "".join(f"<li>{escape(p)} <small>{f.size:,} bytes</small></li>" for p, f in commit.files.items())
-    return _page(repo.id, f"<pre>{escape(text)}</pre><h2>Files</h2><ul>{files}</ul>")
+    commit = ask.hub.store.commit(repo, ask.path.get("revision", "main"))
+    head, text = _card(ask, repo, commit)
+    files = list(commit.files.items())
+    refs = [name for kind in ("heads", "tags") for name in ask.hub.store.refs(repo, kind)]
+    fields = head.get("extra_gated_fields")
+    return _page(
+        "repo", ask.user, title=repo.id, repo=repo, commit=commit, when=show_time(commit.created)[:10],
+        refs=list(dict.fromkeys(refs)), card=_markdown().render(text) if text.strip() else "<p>No card.</p>",
+        facts=[(key, _short(value)) for key, value in head.items()], files=files[:FILES],
+        left_out=max(0, len(files) - FILES), gate=_gate(ask, repo),
+        prompt=_short(head.get("extra_gated_prompt") or "The files are gated: ask for access to them."),
+        fields=list(fields.items())[:20] if isinstance(fields, dict) else [],
+    )  # fmt: skip
 
 
-def _page(title: str, body: str) -> Response:
-    title = escape(title)
-    head = f'<!doctype html><html lang="en"><meta charset="utf-8"><title>{title}</title><style>{_STYLE}</style>'
-    return HTMLResponse(f"{head}<h1>{title}</h1>{body}</html>", headers=_HEADERS)
+def _card(ask: Ask, repo: Repo, commit: Commit) -> tuple[dict[str, Any], str]:
+    """Give metadata and text of a card."""
+    if (card := commit.files.get("README.md")) is None:
+        return {}, ""
+    with ask.hub.store.blob(repo, card.sha256).open("rb") as file:
+        head, text = split_card(file.read(CARD_LIMIT).decode("utf-8", "replace"))
+    try:
+        return parse_head(head), text
+    except ValueError:
+        return {}, text
+
+
+def _gate(ask: Ask, repo: Repo) -> str:
+    """Say how who asks stands to the gate of a repository."""
+    if not repo.gated or ask.hub.users.role(ask.user, repo.namespace) or granted(ask.hub.store, repo, ask.user):
+        return "open"
+    if ask.user is None:
+        return "sign in"
+    found = requests(ask.hub.store, repo).get(ask.user)
+    return "ask" if found is None else found.status
+
+
+def _short(value: Any) -> str:
+    return str(value)[:2000]
+
+
+def refusal(error: HubError) -> Response:
+    """Show why something was refused; a browser whose user is not known asks them for a token."""
+    answer = _page("layout", None, title=error.message)
+    answer.status_code = error.status
+    if error.status == 401:
+        answer.headers["WWW-Authenticate"] = 'Basic realm="Hub (password: a token)", charset="UTF-8"'
+    return answer
+
+
+@functools.cache
+def _markdown() -> Any:
+    from markdown_it import MarkdownIt
+
+    rendered = MarkdownIt("commonmark", {"html": False}).enable("table")
+    rendered.disable("image")  # nothing is loaded from elsewhere
+    return rendered
+
+
+@functools.cache
+def _templates() -> Any:
+    from jinja2 import DictLoader, Environment
+
+    made = Environment(
+        autoescape=True, loader=DictLoader({"layout": _LAYOUT, "home": _HOME, "repo": _REPO}), trim_blocks=True
+    )
+    made.filters["quote"] = lambda text: quote(text, safe="")
+    made.globals.update(address=lambda repo: quote(address(repo)), style=_STYLE)
+    return made
+
+
+def _page(name: str, user: str | None, **values: Any) -> Response:
+    return HTMLResponse(_templates().get_template(name).render(user=user, **values), headers=_HEADERS)

@@ -8,6 +8,7 @@ import hashlib
 import hmac
 import os
 import tempfile
+import time
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +16,12 @@ from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
-from hf_synth.hub.asking import Ask, Hub, asked_repo, inner, objects, text, whole
+from hf_synth.hub.asking import Ask, Hub, address, asked_repo, inner, number, objects, parts, text, whole
 from hf_synth.hub.cards import parse_head, split_card
 from hf_synth.hub.names import HubError, check_path, check_sha256
-from hf_synth.hub.store import Repo
-from hf_synth.hub.tree import Change, is_large
+from hf_synth.hub.tree import Change, Repo, is_large
+
+_UPLOAD_SECONDS = 86_400  # for which an address to put a large file to is good
 
 
 def validate(ask: Ask) -> Response:
@@ -69,9 +71,8 @@ def commit(ask: Ask) -> Response:
         raise HubError(400, "The commit has no header")
     message = f"{text(head, 'summary', '')}\n\n{text(head, 'description', '')}".strip()
     parent = text(head, "parentCommit") if head.get("parentCommit") is not None else None
-    made = ask.hub.store.push(repo, ask.path["revision"], parent, ask.signed_in(), message, change)
-    place = "datasets/" if repo.type == "datasets" else ""
-    url = f"{ask.origin}/{place}{repo.id}/commit/{made.oid}"
+    made = ask.hub.store.push(repo, ask.path["revision"], parent, ask.signed_in(write=True), message, change)
+    url = f"{ask.origin}{address(repo)}/commit/{made.oid}"
     return JSONResponse({"success": True, "commitOid": made.oid, "commitUrl": url, "hookOutput": ""})
 
 
@@ -109,32 +110,36 @@ def lfs_batch(ask: Ask) -> Response:
         known: dict[str, Any] = {"oid": sha, "size": size}
         if size > ask.hub.limits.file:
             known["error"] = {"code": 413, "message": "The file is too large for this Hub"}
-        elif not ask.hub.store.blob(repo, sha).is_file():
+        elif not ask.hub.store.has(repo, sha):
+            until = int(time.time()) + _UPLOAD_SECONDS
+            key = _signed(ask.hub, repo, sha, size, until)
             known["actions"] = {
-                "upload": {"href": f"{place}/{sha}/{size}?key={_signed(ask.hub, repo, sha, size)}"},
+                "upload": {"href": f"{place}/{sha}/{size}?until={until}&key={key}"},
                 "verify": {"href": f"{place}/{sha}/verify"},
             }
         answers.append(known)
     return JSONResponse({"transfer": "basic", "objects": answers}, media_type="application/vnd.git-lfs+json")
 
 
-def _signed(hub: Hub, repo: Repo, sha: str, size: int) -> str:
+def _signed(hub: Hub, repo: Repo, sha: str, size: int, until: int) -> str:
     """Sign an upload: clients put large files without their token, as to a presigned address."""
-    return hmac.new(hub.secret, f"{repo.type}/{repo.id}/{sha}/{size}".encode(), hashlib.sha256).hexdigest()
+    return hmac.new(hub.secret, f"{repo.type}/{repo.id}/{sha}/{size}/{until}".encode(), hashlib.sha256).hexdigest()
 
 
 async def lfs_put(hub: Hub, path: dict[str, str], request: Request) -> Response:
     """Take a large file in as it comes, if it was asked for and is what was promised."""
     repo = hub.store.repo(path["type"], f"{path['org']}/{path['name']}")
-    sha, size = path["sha"], int(path["size"]) if path["size"].isascii() and path["size"].isdigit() else -1
+    sha, size, until = path["sha"], number(path["size"], 0), number(request.query_params.get("until"), 0)
     key = request.query_params.get("key", "").encode()
-    if repo is None or not hmac.compare_digest(key, _signed(hub, repo, sha, size).encode()):
+    if repo is None or not hmac.compare_digest(key, _signed(hub, repo, sha, size, until).encode()):
         raise HubError(403, "This upload was not asked for")
+    if until < time.time():
+        raise HubError(403, "This upload was asked for too long ago; ask again")
     handle, name = tempfile.mkstemp(dir=hub.store.tmp)
     draft, digest, found = Path(name), hashlib.sha256(), 0
     try:
         with os.fdopen(handle, "wb") as out:
-            async for chunk in request.stream():
+            async for chunk in parts(request, hub.limits.idle):
                 found += len(chunk)
                 if found > size:
                     raise HubError(413, "The content is longer than was promised")

@@ -2,26 +2,33 @@
 
 from __future__ import annotations
 
+import contextlib
 import datetime
 import hashlib
+from collections.abc import Iterator
 from typing import Any
 
 from starlette.responses import JSONResponse, Response
 
-from hf_synth.hub.asking import Ask, asked_repo, text
-from hf_synth.hub.cards import card_data
+from hf_synth.hub.asking import Ask, address, asked_repo, number, text
+from hf_synth.hub.cards import card_data, card_tags
 from hf_synth.hub.names import HubError, check_name
-from hf_synth.hub.store import Commit, Repo
-from hf_synth.hub.tree import sibling
+from hf_synth.hub.store import Store
+from hf_synth.hub.tree import Commit, Repo, sibling
 
 PAGE = 50  # commits that one answer shows
+LIST = 1000  # repositories
+_ORDERS = ("createdAt", "lastModified")
 
 
 def whoami(ask: Ask) -> Response:
     """Say whose the token is."""
     user = ask.signed_in()
-    orgs = [{"type": "org", "name": o, "roleInOrg": "write"} for o in ask.hub.users.orgs_of(user)]
-    token = {"type": "access_token", "accessToken": {"displayName": "local", "role": "write"}}
+    orgs = [
+        {"type": "org", "name": o, "fullname": o, "roleInOrg": role} for o, role in ask.hub.users.orgs_of(user).items()
+    ]
+    shown = {"displayName": ask.token_name or "token", "role": "write" if ask.writes else "read"}
+    token = {"type": "access_token", "accessToken": shown}
     return JSONResponse(
         {"type": "user", "id": user, "name": user, "fullname": user, "isPro": False, "orgs": orgs, "auth": token}
     )
@@ -29,12 +36,12 @@ def whoami(ask: Ask) -> Response:
 
 def create(ask: Ask) -> Response:
     """Make a repository; its namespace becomes the user's when nobody has it."""
-    user, body = ask.signed_in(), ask.json()
+    user, body = ask.signed_in(write=True), ask.json()
     kind = _kind(body)
     namespace, name = text(body, "organization", user) or user, check_name(text(body, "name"))
     ask.hub.users.claim(user, namespace)  # before looking: what is another's must not be told apart from what is not
     id = f"{namespace}/{name}"
-    url = ask.origin + ("/datasets/" if kind == "datasets" else "/") + id
+    url = ask.origin + address(Repo(kind, id, False, False, 0))
     try:
         repo = ask.hub.store.create(kind, id, user, private=_wants_private(body) or False)
     except HubError as error:
@@ -46,10 +53,29 @@ def create(ask: Ask) -> Response:
 
 def delete(ask: Ask) -> Response:
     """Delete a repository and its content."""
-    user, body = ask.signed_in(), ask.json()
+    user, body = ask.signed_in(write=True), ask.json()
     ask.path.update(type=_kind(body), org=text(body, "organization", user) or user, name=text(body, "name"))
     ask.hub.store.delete(asked_repo(ask, write=True))
     return Response()
+
+
+def move(ask: Ask) -> Response:
+    """Give a repository another name, or another namespace."""
+    user, body = ask.signed_in(write=True), ask.json()
+    (org, name), (new_org, new_name) = (_halves(text(body, field)) for field in ("fromRepo", "toRepo"))
+    ask.path.update(type=_kind(body), org=org, name=name)
+    repo = asked_repo(ask, write=True)
+    check_name(new_name)
+    ask.hub.users.claim(user, new_org)
+    ask.hub.store.move(repo, f"{new_org}/{new_name}")
+    return Response()
+
+
+def _halves(id: str) -> tuple[str, str]:
+    org, slash, name = id.partition("/")
+    if not slash:
+        raise HubError(400, "A repository is called NAMESPACE/NAME")
+    return org, name
 
 
 def settings(ask: Ask) -> Response:
@@ -78,38 +104,56 @@ def _wants_private(body: dict[str, Any]) -> bool | None:
 
 def visible(ask: Ask, kind: str) -> list[Repo]:
     """Give the repositories of a type that who asks may see."""
-    member = ask.hub.users.is_member
-    return [r for r in ask.hub.store.repos(kind) if not r.private or member(ask.user, r.namespace)]
+    role = ask.hub.users.role
+    return [r for r in ask.hub.store.repos(kind) if not r.private or role(ask.user, r.namespace)]
 
 
 def listing(ask: Ask) -> Response:
     """List the repositories that who asks may see."""
     author, word = ask.query.get("author"), ask.query.get("search", "").lower()
-    found = [r for r in visible(ask, ask.path["type"]) if author in (None, "", r.namespace) and word in r.id.lower()]
-    return JSONResponse([_facts(r, ask.hub.store.commit(r, "main")) for r in found])
+    wanted, order = set(ask.query.getlist("filter")), ask.query.get("sort")
+    repos = [r for r in visible(ask, ask.path["type"]) if author in (None, "", r.namespace) and word in r.id.lower()]
+    start = number(ask.query.get("cursor"), 0)
+    stop = start + min(max(1, number(ask.query.get("limit"), LIST)), LIST)
+    if wanted or order in _ORDERS:  # then all have to be looked into
+        found = [facts for facts in _all_facts(ask.hub.store, repos) if wanted <= set(facts["tags"])]
+        if order in _ORDERS:
+            found.sort(key=lambda facts: str(facts[order]), reverse=True)
+        shown, count = found[start:stop], len(found)
+    else:
+        shown, count = list(_all_facts(ask.hub.store, repos[start:stop])), len(repos)
+    return JSONResponse(shown, headers=ask.next_page(stop) if stop < count else {})
+
+
+def _all_facts(store: Store, repos: list[Repo]) -> Iterator[dict[str, Any]]:
+    for repo in repos:
+        with contextlib.suppress(FileNotFoundError, HubError):  # deleted meanwhile
+            yield _facts(store, repo, store.commit(repo, "main"))
 
 
 def info(ask: Ask) -> Response:
     """Say all there is to say about a repository at a revision."""
     repo, store = asked_repo(ask), ask.hub.store
     commit = store.commit(repo, ask.path.get("revision", "main"))
-    facts = _facts(repo, commit)
+    facts = _facts(store, repo, commit)
     blobs = "blobs" in ask.query
     facts["siblings"] = [sibling(path, file, blobs=blobs) for path, file in commit.files.items()]
     facts["usedStorage"] = sum(file.size for file in commit.files.values())
-    if (card := commit.files.get("README.md")) is not None:
-        facts["cardData"] = card_data(store.blob(repo, card.sha256))
     return JSONResponse(facts)
 
 
-def _facts(repo: Repo, commit: Commit) -> dict[str, Any]:
+def _facts(store: Store, repo: Repo, commit: Commit) -> dict[str, Any]:
+    card = commit.files.get("README.md")
+    data = {} if card is None else card_data(store.blob(repo, card.sha256))
     facts: dict[str, Any] = {
         "_id": hashlib.sha256(f"{repo.type}/{repo.id}".encode()).hexdigest()[:24], "id": repo.id,
         "author": repo.namespace, "sha": commit.oid, "lastModified": show_time(commit.created),
         "createdAt": show_time(repo.created), "private": repo.private, "gated": repo.gated, "disabled": False,
-        "downloads": 0, "likes": 0, "tags": [],
-    }  # fmt: skip
-    return facts | ({"modelId": repo.id} if repo.type == "models" else {})
+        "downloads": 0, "likes": 0, "tags": card_tags(data),
+    } | ({} if card is None else {"cardData": data})  # fmt: skip
+    if repo.type == "models":
+        facts |= {"modelId": repo.id} | {key: data[key] for key in ("pipeline_tag", "library_name") if key in data}
+    return facts
 
 
 def show_time(seconds: float) -> str:
@@ -119,7 +163,13 @@ def show_time(seconds: float) -> str:
 
 def auth_check(ask: Ask) -> Response:
     """Say whether who asks may read the files, or write them."""
-    asked_repo(ask, content=True, write=ask.url.path.endswith("/write"))
+    asked_repo(ask, content=True)
+    return JSONResponse({})
+
+
+def auth_check_write(ask: Ask) -> Response:
+    """Say whether who asks may write."""
+    asked_repo(ask, content=True, write=True)
     return JSONResponse({})
 
 
@@ -155,17 +205,33 @@ def branch(ask: Ask) -> Response:
     return Response()
 
 
+def squash(ask: Ask) -> Response:
+    """Let a branch begin anew with its files as they are."""
+    repo, message = asked_repo(ask, write=True), text(ask.json(), "message", "Super-squash")
+    made = ask.hub.store.squash(repo, ask.path["revision"], ask.signed_in(write=True), message)
+    return JSONResponse({"commitOid": made.oid})
+
+
+def members(ask: Ask) -> Response:
+    """List the members of an organisation, to its members."""
+    org, found = ask.path["org"], ask.hub.users.orgs().get(ask.path["org"], {})
+    if ask.hub.users.role(ask.user, org) is None or not found:
+        raise HubError(401 if ask.user is None else 404, "Organization not found")
+    return JSONResponse([{"user": user, "fullname": user, "type": "user", "avatarUrl": ""} for user in sorted(found)])
+
+
 def commits(ask: Ask) -> Response:
     """List the commits of a revision, newest first."""
     repo, store = asked_repo(ask), ask.hub.store
     commit: Commit | None = store.commit(repo, ask.query.get("cursor") or ask.path["revision"])
     shown: list[dict[str, Any]] = []
     while commit is not None and len(shown) < PAGE:
-        title = commit.message.split("\n")[0]
-        shown.append({"id": commit.oid, "title": title, "message": commit.message.partition("\n\n")[2],
-                      "date": show_time(commit.created), "authors": [{"user": commit.author}]})  # fmt: skip
+        body = commit.message.partition("\n\n")[2]
+        shown.append(show_commit(commit) | {"message": body, "authors": [{"user": commit.author}]})
         commit = store.commit(repo, commit.parent) if commit.parent else None
-    headers = {}
-    if commit is not None:
-        headers["Link"] = f'<{ask.url.include_query_params(cursor=commit.oid)}>; rel="next"'
-    return JSONResponse(shown, headers=headers)
+    return JSONResponse(shown, headers={} if commit is None else ask.next_page(commit.oid))
+
+
+def show_commit(commit: Commit) -> dict[str, Any]:
+    """Show a commit in short."""
+    return {"id": commit.oid, "title": commit.message.split("\n")[0], "date": show_time(commit.created)}

@@ -1,76 +1,57 @@
 """The Hub on disk. Each repository is one folder that holds all that is its own, so deleting it deletes its content.
 
     ROOT/repos/{models,datasets}/ORG/NAME/
-        repo.json                    type, id, private, gated, created
+        repo.json                    private, gated, created
+        access.json                  who asked for access, where it is gated (access.py)
         blobs/ab/abcd...             content by its sha256, written once
         commits/OID.json             parent, author, message, created, files {path: [sha256, git oid, size, lfs]}
         refs/heads/BRANCH  refs/tags/TAG    the OID of a commit
 
 Blobs come first, then the commit, then the branch, each synced and renamed into place: a kill at any moment leaves
-the old commit or the new one. Repositories share no content: who knows the hash of another's file gets nothing by it.
+the old commit or the new one, and at most something that nothing names (sweeping.py removes it). Repositories share no
+content: who knows the hash of another's file gets nothing by it.
 """
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
 import secrets
 import shutil
 import tempfile
-import threading
 import time
 import weakref
-from collections.abc import Iterator
-from dataclasses import asdict, astuple, dataclass, replace
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
+from dataclasses import astuple, replace
 from pathlib import Path
 from typing import Any
 
-from hf_synth.hub.disk import leave_folder, make_folder, sync_folder, take_folder, write_whole
+from hf_synth.hub.disk import leave_root, locked, make_folder, make_root, sync_folder, take_root, write_whole
 from hf_synth.hub.names import HubError, check_name, check_ref, check_sha256, is_oid, is_revision
-from hf_synth.hub.tree import Change, File, changed, git_oid
-
-
-@dataclass(frozen=True)
-class Repo:
-    """One repository and who may see it; `type` is models or datasets, `gated` is auto, manual or False."""
-
-    type: str
-    id: str
-    private: bool
-    gated: str | bool
-    created: float
-
-    @property
-    def namespace(self) -> str:
-        """Give the user or organisation whose it is."""
-        return self.id.split("/")[0]
-
-
-@dataclass(frozen=True)
-class Commit:
-    """One commit: a whole tree."""
-
-    oid: str
-    parent: str | None
-    author: str
-    message: str
-    created: float
-    files: dict[str, File]
+from hf_synth.hub.tree import Change, Commit, File, Repo, changed, git_oid
 
 
 class Store:
-    """All repositories under one folder; safe for the threads of one server, and one server has the folder.
+    """All repositories under one folder; safe for threads and processes, of which one may serve it.
+
+    Args:
+        serve: take the folder as its server.
 
     Raises:
         BlockingIOError: another server has this folder.
+        ValueError: it holds something else.
         OSError: it cannot be written.
     """
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, *, serve: bool) -> None:
         self.root, self.tmp = root, root / "tmp"
-        self.close = weakref.finalize(self, leave_folder, take_folder(root))  # gives the folder up; at the latest here
-        self._locks: dict[str, threading.RLock] = {}
+        make_root(root)
+        lock = take_root(root) if serve else None
+        # gives the folder up; at the latest when the store is forgotten
+        self.close: Callable[[], object] = (lambda: None) if lock is None else weakref.finalize(self, leave_root, lock)
 
     # --- repositories -------------------------------------------------------------------------------------------
 
@@ -78,14 +59,14 @@ class Store:
         """Give every repository of a type, by name."""
         for file in sorted((self.root / "repos" / type).glob("*/*/repo.json")):
             try:
-                yield _repo(file)
+                yield _repo(file.parent)
             except FileNotFoundError:  # deleted meanwhile
                 continue
 
     def repo(self, type: str, id: str) -> Repo | None:
         """Give a repository, whoever may see it."""
         try:
-            return _repo(self._folder(type, id) / "repo.json")
+            return _repo(self.folder(type, id))
         except (FileNotFoundError, NotADirectoryError):
             return None
 
@@ -95,59 +76,90 @@ class Store:
         Raises:
             HubError: 409, it exists.
         """
-        folder = self._folder(type, id)
+        folder = self.folder(type, id)
         repo = Repo(type, id, private, False, time.time())
         draft = Path(tempfile.mkdtemp(dir=self.tmp))
         for part in ("blobs", "commits", "refs", "refs/heads", "refs/tags"):
             make_folder(draft / part)
         first = self._add_commit(draft, None, author, "initial commit", {})
         write_whole(self.tmp, draft / "refs" / "heads" / "main", first.oid.encode())
-        write_whole(self.tmp, draft / "repo.json", json.dumps(asdict(repo)).encode())
-        with self._lock(repo):
-            for parent in reversed(folder.parents[:2]):
-                make_folder(parent)
+        self._write_repo(draft, repo)
+        with self.lock(repo):
             try:
-                os.rename(draft, folder)  # fails on a folder that is not empty
-            except OSError:
-                shutil.rmtree(draft)
-                raise HubError(409, "You already created this repo") from None
-            sync_folder(folder.parent)
+                self._rename(draft, folder)
+            except BaseException:
+                shutil.rmtree(draft, ignore_errors=True)
+                raise
         return repo
+
+    def _rename(self, source: Path, folder: Path) -> None:
+        for parent in reversed(folder.parents[:2]):
+            make_folder(parent)
+        try:
+            os.rename(source, folder)  # fails on a folder that is not empty
+        except OSError as error:
+            if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
+                raise
+            raise HubError(409, "You already created this repo") from None
+        sync_folder(folder.parent)
+
+    def _write_repo(self, folder: Path, repo: Repo) -> None:
+        body = {"private": repo.private, "gated": repo.gated, "created": repo.created}
+        write_whole(self.tmp, folder / "repo.json", json.dumps(body).encode())
 
     def update(self, repo: Repo, *, private: bool | None, gated: str | bool | None) -> Repo:
         """Change who may see a repository; None leaves a setting as it is."""
-        with self._lock(repo):
-            file = self._folder(repo.type, repo.id) / "repo.json"
-            now = _repo(file)
+        with self.lock(repo):
+            now = _repo(folder := self.folder(repo.type, repo.id))
             new = replace(
                 now, private=now.private if private is None else private, gated=now.gated if gated is None else gated
             )
-            write_whole(self.tmp, file, json.dumps(asdict(new)).encode())
+            self._write_repo(folder, new)
             return new
+
+    def move(self, repo: Repo, id: str) -> Repo:
+        """Give a repository another name, at once and with all that is its own; the old one is then free.
+
+        Raises:
+            HubError: 409, there is one of this name.
+        """
+        new = replace(repo, id=id)
+        with self.lock(repo, new):
+            source = self.folder(repo.type, repo.id)
+            self._rename(source, self.folder(new.type, new.id))
+            sync_folder(source.parent)
+        return new
 
     def delete(self, repo: Repo) -> None:
         """Delete a repository and its content; it is gone at once and whole."""
-        with self._lock(repo):
+        with self.lock(repo):
             grave = Path(tempfile.mkdtemp(dir=self.tmp))
-            folder = self._folder(repo.type, repo.id)
+            folder = self.folder(repo.type, repo.id)
             os.rename(folder, grave / "repo")
             sync_folder(folder.parent)
         shutil.rmtree(grave, ignore_errors=True)  # what stays is cleared at the next start
 
-    def _folder(self, type: str, id: str) -> Path:
+    def folder(self, type: str, id: str) -> Path:
+        """Give where a repository is, or would be.
+
+        Raises:
+            HubError: 404, nothing can have this name.
+        """
         parts = id.split("/")
         if type not in ("models", "datasets") or len(parts) != 2:
             raise HubError(404, "Repository not found", "RepoNotFound")
         return self.root / "repos" / type / check_name(parts[0]) / check_name(parts[1])
 
-    def _lock(self, repo: Repo) -> threading.RLock:
-        return self._locks.setdefault(f"{repo.type}/{repo.id}", threading.RLock())
+    def lock(self, *repos: Repo) -> AbstractContextManager[None]:
+        """Hold repositories against all other writers; some share a lock, so never take one inside another."""
+        keys = (hashlib.sha256(f"{r.type}/{r.id}".encode()).hexdigest()[:2] for r in repos)
+        return locked(self.root, *keys)
 
     # --- revisions ----------------------------------------------------------------------------------------------
 
     def refs(self, repo: Repo, kind: str) -> dict[str, str]:
         """Give branches (kind heads) or tags with the commits they name."""
-        folder = self._folder(repo.type, repo.id) / "refs" / kind
+        folder = self.folder(repo.type, repo.id) / "refs" / kind
         files = sorted(f for f in folder.rglob("*") if f.is_file())
         return {f.relative_to(folder).as_posix(): f.read_text(encoding="ascii") for f in files}
 
@@ -157,7 +169,7 @@ class Store:
         Raises:
             HubError: 404, there is none.
         """
-        folder = self._folder(repo.type, repo.id)
+        folder = self.folder(repo.type, repo.id)
         oid = None
         if is_revision(revision):
             sought = [f"heads/{revision}", f"tags/{revision}"]
@@ -181,8 +193,8 @@ class Store:
         Raises:
             HubError: 412, the branch has moved since; 404, no such branch or file; 400, no such tree can be.
         """
-        folder = self._folder(repo.type, repo.id)
-        with self._lock(repo):
+        folder = self.folder(repo.type, repo.id)
+        with self.lock(repo):
             ref = folder / "refs" / "heads" / branch
             if not is_revision(branch) or (oid := _read_ref(ref)) is None:
                 raise HubError(404, "Invalid rev id", "RevisionNotFound")
@@ -195,15 +207,30 @@ class Store:
             write_whole(self.tmp, ref, made.oid.encode())
             return made
 
+    def squash(self, repo: Repo, branch: str, author: str, message: str) -> Commit:
+        """Let a branch begin anew: its files as they are, in a first commit; what was before is then nobody's.
+
+        Raises:
+            HubError: 404, no such branch.
+        """
+        folder = self.folder(repo.type, repo.id)
+        with self.lock(repo):
+            ref = folder / "refs" / "heads" / branch
+            if not is_revision(branch) or (oid := _read_ref(ref)) is None:
+                raise HubError(404, "Invalid rev id", "RevisionNotFound")
+            made = self._add_commit(folder, None, author, message, _commit(folder / "commits" / f"{oid}.json").files)
+            write_whole(self.tmp, ref, made.oid.encode())
+            return made
+
     def add_ref(self, repo: Repo, kind: str, name: str, oid: str) -> None:
         """Make a branch (kind heads) or tag.
 
         Raises:
             HubError: 409, it exists, or lies in or under one that does; 400, it cannot have this name.
         """
-        folder = self._folder(repo.type, repo.id) / "refs" / kind
+        folder = self.folder(repo.type, repo.id) / "refs" / kind
         file = folder / check_ref(name)
-        with self._lock(repo):
+        with self.lock(repo):
             if file.exists() or any(p.is_file() for p in file.parents if p != folder and folder in p.parents):
                 raise HubError(409, "Reference already exists")
             for parent in reversed(file.parents):
@@ -217,9 +244,9 @@ class Store:
         Raises:
             HubError: 404, there is none; 403, it is the branch main, which every repository has.
         """
-        folder = self._folder(repo.type, repo.id) / "refs" / kind
+        folder = self.folder(repo.type, repo.id) / "refs" / kind
         file = folder / name
-        with self._lock(repo):
+        with self.lock(repo):
             if not is_revision(name) or not file.is_file():
                 raise HubError(404, "Reference not found", "RevisionNotFound")
             if kind == "heads" and name == "main":
@@ -245,16 +272,24 @@ class Store:
 
     def blob(self, repo: Repo, sha256: str) -> Path:
         """Give where content of a repository is, or would be."""
-        return self._folder(repo.type, repo.id) / "blobs" / check_sha256(sha256)[:2] / sha256
+        return self.folder(repo.type, repo.id) / "blobs" / check_sha256(sha256)[:2] / sha256
 
     def add_small(self, repo: Repo, data: bytes) -> File:
         """Store the content of a small file."""
         file = File(hashlib.sha256(data).hexdigest(), git_oid(data), len(data), lfs=False)
         blob = self.blob(repo, file.sha256)
-        if not blob.is_file():
+        if not self.has(repo, file.sha256):
             make_folder(blob.parent)
             write_whole(self.tmp, blob, data)
         return file
+
+    def has(self, repo: Repo, sha256: str) -> bool:
+        """Tell whether content is here, and keep what is from being swept away before a commit names it."""
+        try:
+            os.utime(self.blob(repo, sha256))
+        except FileNotFoundError:
+            return False
+        return True
 
     def take_upload(self, repo: Repo, sha256: str, draft: Path) -> None:
         """Take in a file that was uploaded, synced and found to have its promised hash."""
@@ -286,8 +321,9 @@ def _read_ref(file: Path) -> str | None:
         return None
 
 
-def _repo(file: Path) -> Repo:
-    return Repo(**json.loads(file.read_text(encoding="utf-8")))
+def _repo(folder: Path) -> Repo:
+    kind, namespace, name = folder.parts[-3:]  # its place is its name: a move is one rename
+    return Repo(kind, f"{namespace}/{name}", **json.loads((folder / "repo.json").read_text(encoding="utf-8")))
 
 
 def _commit(file: Path) -> Commit:

@@ -1,4 +1,4 @@
-"""The tree of a commit: its files, what a commit changes, and what clients are shown of it. Pure."""
+"""Repositories, commits and their trees as values: what a commit changes, and what clients are shown of it. Pure."""
 
 from __future__ import annotations
 
@@ -16,6 +16,22 @@ _LARGE_SUFFIXES = (
 
 
 @dataclass(frozen=True)
+class Repo:
+    """One repository and who may see it; `type` is models or datasets, `gated` is auto, manual or False."""
+
+    type: str
+    id: str
+    private: bool
+    gated: str | bool
+    created: float
+
+    @property
+    def namespace(self) -> str:
+        """Give the user or organisation whose it is."""
+        return self.id.split("/")[0]
+
+
+@dataclass(frozen=True)
 class File:
     """One file: hash of its content, git's id of what git would hold, bytes, and whether it is large (LFS)."""
 
@@ -28,6 +44,18 @@ class File:
     def etag(self) -> str:
         """Give what clients name it by in their caches."""
         return self.sha256 if self.lfs else self.oid
+
+
+@dataclass(frozen=True)
+class Commit:
+    """One commit: a whole tree."""
+
+    oid: str
+    parent: str | None
+    author: str
+    message: str
+    created: float
+    files: dict[str, File]
 
 
 @dataclass
@@ -56,9 +84,10 @@ def changed(files: dict[str, File], change: Change) -> dict[str, File]:
         HubError: 404, what it deletes is not there; 400, something would be both a file and a folder.
     """
     gone = set(change.deleted_files)
-    for folder in change.deleted_folders:
-        inside = {p for p in files if p.startswith(folder + "/")}
-        gone |= inside or {folder}
+    if emptied := set(change.deleted_folders):
+        inside = {path: emptied.intersection(parents(path)) for path in files}
+        gone |= {path for path, folders in inside.items() if folders}
+        gone |= emptied.difference(*inside.values())  # nothing lies in these: missing
     if missing := gone - files.keys():
         raise HubError(404, f"{min(missing)} does not exist on this revision", "EntryNotFound")
     made = {p: f for p, f in files.items() if p not in gone} | change.added

@@ -1,104 +1,275 @@
-"""Who may come in, and which names are theirs. On disk, each of mode 0600:
+"""Who may come in, and which names are theirs: ROOT/users.json, of mode 0600.
 
-ROOT/users.json   {sha256 of a token: user}: no token can be read from it
-ROOT/orgs.json    {organisation: [its members]}, the first of them made it; edit it to let others in, then restart
-ROOT/token        token of user "local", made when a Hub is served without other users
+    users    {name: {founder, created}}
+    tokens   {id: {sha256, user, name, role, created, expires, revoked}}    no token can be read from its sha256
+    orgs     {organisation: {member: read | write}}
+
+A namespace is a user's own name or an organisation's. `read` sees its private repositories, `write` changes all of
+them. A token is for reading or for writing, whatever its user may do. The file is read again when it has changed,
+so that a token that the command line revokes is refused from the next request on.
 """
 
 from __future__ import annotations
 
+import contextlib
+import copy
 import hashlib
 import json
 import re
 import secrets
-import threading
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from hf_synth.hub.disk import write_whole
+from hf_synth.hub.disk import locked, write_whole
 from hf_synth.hub.names import HubError, check_namespace
 
+ROLES = ("read", "write")
 _TOKEN = re.compile(r"[!-~]{8,512}")
+_DAY = 86_400.0
+
+
+@dataclass(frozen=True)
+class Token:
+    """What is kept of a token."""
+
+    sha256: str = field(repr=False)
+    user: str
+    name: str
+    role: str
+    created: float
+    expires: float | None = None
+    revoked: float | None = None
+
+    def works(self) -> bool:
+        """Tell whether it lets its user in now."""
+        return self.revoked is None and (self.expires is None or time.time() < self.expires)
+
+
+@dataclass
+class _State:
+    users: dict[str, dict[str, Any]] = field(default_factory=dict)
+    tokens: dict[str, Token] = field(default_factory=dict)
+    orgs: dict[str, dict[str, str]] = field(default_factory=dict)
+    ids: dict[str, str] = field(default_factory=dict)  # sha256 of a token -> its id
 
 
 class Users:
-    """Users, their tokens and their organisations; safe for the threads of one server."""
+    """Users, tokens and organisations of a Hub; safe for the threads and processes that share its folder."""
 
     def __init__(self, root: Path) -> None:
-        self._root, self._lock = root, threading.Lock()
-        self._users: dict[str, str] = _read(root / "users.json")
-        self._orgs: dict[str, list[str]] = _read(root / "orgs.json")
+        self._root, self._file = root, root / "users.json"
+        self._seen: tuple[object, _State] = (None, _State())
 
-    def default_token(self) -> str:
-        """Give the token of user "local"; it is made the first time."""
-        file = self._root / "token"
-        if not file.is_file():
-            self._write("token", f"hf_{secrets.token_hex(16)}")
-        token = file.read_text(encoding="ascii").strip()
-        self.add("local", token)
-        return token
+    # --- asking -------------------------------------------------------------------------------------------------
 
-    def add(self, name: str, token: str) -> None:
-        """Let a user in with this token and no other of before; only its hash is kept.
+    def of_token(self, token: str) -> Token:
+        """Give what is known of a token that works.
+
+        Raises:
+            HubError: 401, nobody has it, or it was revoked or is too old.
+        """
+        state = self._state()
+        found = state.tokens.get(state.ids.get(_mark(token), ""))
+        if found is None or not found.works():
+            raise HubError(401, "Invalid user token.")
+        return found
+
+    def role(self, user: str | None, namespace: str) -> str | None:
+        """Give what a user may do in a namespace: write, read, or None."""
+        state = self._state()
+        if user is None or user not in state.users:
+            return None
+        return "write" if user == namespace else state.orgs.get(namespace, {}).get(user)
+
+    def orgs_of(self, user: str) -> dict[str, str]:
+        """Give the organisations a user belongs to, and the role in each."""
+        return {org: members[user] for org, members in sorted(self._state().orgs.items()) if user in members}
+
+    def names(self) -> list[str]:
+        """Give all users."""
+        return sorted(self._state().users)
+
+    def orgs(self) -> dict[str, dict[str, str]]:
+        """Give all organisations with their members and the role of each."""
+        return {org: dict(members) for org, members in sorted(self._state().orgs.items())}
+
+    def tokens(self, user: str | None = None) -> dict[str, Token]:
+        """Give what is known of all tokens, or of one user's, by id; oldest first."""
+        found = sorted(self._state().tokens.items(), key=lambda item: item[1].created)
+        return {id: token for id, token in found if user in (None, token.user)}
+
+    # --- changing -----------------------------------------------------------------------------------------------
+
+    def add_user(self, name: str, *, founder: bool = False, orgs: Mapping[str, str] | None = None) -> None:
+        """Add a user. A founder's first repository in a namespace that nobody has makes it an organisation.
+
+        Args:
+            orgs: organisations and the role in each; they are made if need be.
+
+        Raises:
+            ValueError: nobody can be called so, or a name is taken.
+        """
+        _check(name)
+        with self._changing() as state:
+            if name in state.users or name in state.orgs:
+                raise ValueError(f"the name {name} is taken")
+            state.users[name] = {"founder": founder, "created": time.time()}
+            for org, role in (orgs or {}).items():
+                _join(state, org, name, role)
+
+    def add_token(
+        self, user: str, *, name: str = "", role: str = "write", days: float | None = None, token: str | None = None
+    ) -> tuple[str, str]:
+        """Let a user in with a new token; only its hash is kept.
+
+        Args:
+            days: how long it works; None for ever.
+            token: itself, when somebody else chose it.
+
+        Returns:
+            Its id, and the token: now or never.
+
+        Raises:
+            ValueError: there is no such user, or the token cannot be one; the message holds no token.
+        """
+        if role not in ROLES:
+            raise ValueError(f"the role of a token is {' or '.join(ROLES)}")
+        if days is not None and not 0 < days < 1e6:
+            raise ValueError("days must be a number above 0")
+        token = f"hf_{secrets.token_hex(20)}" if token is None else token
+        if not _TOKEN.fullmatch(token):
+            raise ValueError(f"the token of {user} must be 8 to 512 visible ASCII characters")
+        now, id = time.time(), secrets.token_hex(4)
+        with self._changing() as state:
+            if user not in state.users:
+                raise ValueError(f"there is no user {user!r}")
+            if _mark(token) in state.ids:
+                raise ValueError(f"the token of {user} is in use, or was revoked")
+            expires = None if days is None else now + days * _DAY
+            state.tokens[id] = Token(_mark(token), user, name, role, now, expires)
+        return id, token
+
+    def revoke(self, id: str) -> Token:
+        """Let a token in no more; it stays known, so that nobody gets it again.
+
+        Raises:
+            ValueError: there is no such token.
+        """
+        with self._changing() as state:
+            if id not in state.tokens:
+                raise ValueError(f"there is no token {id!r}")
+            old = state.tokens[id]
+            state.tokens[id] = Token(**(asdict(old) | {"revoked": old.revoked or time.time()}))
+            return state.tokens[id]
+
+    def set_member(self, org: str, user: str, role: str | None) -> None:
+        """Let a user into an organisation, which is made if need be, or out of it (None).
+
+        Raises:
+            ValueError: there is no such user or role, or the name of the organisation is taken or cannot be one.
+        """
+        with self._changing() as state:
+            if role is None:
+                state.orgs.get(org, {}).pop(user, None)
+            else:
+                _join(state, org, user, role)
+
+    def admit(self, name: str, token: str) -> None:
+        """Let a user in with this token and no other that was given so before; they are a founder when new.
 
         Raises:
             ValueError: the name or the token cannot be one, or is taken; the message holds no token.
         """
-        try:
-            check_namespace(name)
-        except HubError:
-            raise ValueError(f"{name!r} cannot be the name of a user") from None
-        if not _TOKEN.fullmatch(token):
-            raise ValueError(f"the token of {name} must be 8 to 512 visible ASCII characters")
-        with self._lock:
-            mark = _mark(token)
-            if name in self._orgs or self._users.get(mark, name) != name:
-                raise ValueError(f"{name} cannot be added: the name is an organisation's, or the token another user's")
-            self._users = {m: n for m, n in self._users.items() if n != name} | {mark: name}
-            self._write("users.json", json.dumps(self._users, indent=1))
+        if name not in self.names():
+            self.add_user(name, founder=True)
+        known = {t.sha256: id for id, t in self.tokens(name).items() if t.works()}
+        if _mark(token) not in known:
+            self.add_token(name, name="given", token=token)
+        for id, old in self.tokens(name).items():
+            if old.name == "given" and old.works() and old.sha256 != _mark(token):
+                self.revoke(id)
 
-    def of_token(self, token: str) -> str:
-        """Give the user of a token.
-
-        Raises:
-            HubError: 401, nobody has this token.
-        """
-        name = self._users.get(_mark(token))
-        if name is None:
-            raise HubError(401, "Invalid user token.")
-        return name
-
-    def is_member(self, user: str | None, namespace: str) -> bool:
-        """Tell whether a namespace is a user's own name, or an organisation that they belong to."""
-        return user is not None and user in self._orgs.get(namespace, [namespace])
-
-    def orgs_of(self, user: str) -> list[str]:
-        """Give the organisations a user belongs to."""
-        return sorted(name for name, members in self._orgs.items() if user in members)
+    def default_token(self) -> str | None:
+        """Give the token of user "local", in ROOT/token; made where there are no users, None where there are others."""
+        file = self._root / "token"
+        token = file.read_text(encoding="ascii").strip() if file.is_file() else None
+        others = [name for name in self.names() if name != "local"]
+        if token is not None:
+            with contextlib.suppress(HubError):
+                return token if self.of_token(token).user == "local" else None
+        if others:
+            return None
+        if token is None or any(t.sha256 == _mark(token) for t in self.tokens().values()):  # it was revoked
+            token = f"hf_{secrets.token_hex(20)}"
+            with locked(self._root, "users"):
+                write_whole(self._root / "tmp", file, token.encode())
+        if "local" not in self.names():
+            self.add_user("local", founder=True)
+        return self.add_token("local", name="ROOT/token", token=token)[1]
 
     def claim(self, user: str, namespace: str) -> None:
-        """Take a namespace that nobody has for a user; it stays theirs when its last repository is deleted.
+        """See that a user may make a repository in a namespace; a founder may take one that nobody has.
 
         Raises:
-            HubError: 403, it is somebody else's; 404, nothing can have this name.
+            HubError: 403, they may not; 404, nothing can have this name.
         """
         check_namespace(namespace)
-        with self._lock:
-            if self.is_member(user, namespace):
+        if self.role(user, namespace) == "write":
+            return
+        with self._changing() as state:
+            if state.orgs.get(namespace, {}).get(user) == "write":  # another request of theirs was first
                 return
-            if namespace in self._orgs or namespace in self._users.values():
+            if namespace in state.orgs or namespace in state.users or not state.users[user]["founder"]:
                 raise HubError(403, "You have no right to create a repository in this namespace")
-            self._orgs = self._orgs | {namespace: [user]}
-            self._write("orgs.json", json.dumps(self._orgs, indent=1))
+            state.orgs[namespace] = {user: "write"}
 
-    def _write(self, name: str, text: str) -> None:
-        write_whole(self._root / "tmp", self._root / name, text.encode())
+    # --- on disk ------------------------------------------------------------------------------------------------
+
+    def _state(self) -> _State:
+        """Read the file again when another has taken its place; what is given is not to be changed."""
+        try:
+            found = self._file.stat()
+        except FileNotFoundError:
+            return _State()
+        mark = (found.st_ino, found.st_mtime_ns, found.st_size)
+        if self._seen[0] != mark:
+            body = json.loads(self._file.read_text(encoding="utf-8"))
+            tokens = {id: Token(**values) for id, values in body["tokens"].items()}
+            ids = {token.sha256: id for id, token in tokens.items()}
+            self._seen = mark, _State(body["users"], tokens, body["orgs"], ids)
+        return self._seen[1]
+
+    @contextlib.contextmanager
+    def _changing(self) -> Iterator[_State]:
+        """Change what is known, as a whole or not at all."""
+        with locked(self._root, "users"):
+            state = copy.deepcopy(self._state())
+            yield state
+            tokens = {id: asdict(token) for id, token in state.tokens.items()}
+            body = json.dumps({"users": state.users, "tokens": tokens, "orgs": state.orgs}, indent=1)
+            write_whole(self._root / "tmp", self._file, body.encode())
+
+
+def _join(state: _State, org: str, user: str, role: str) -> None:
+    _check(org)
+    if role not in ROLES:
+        raise ValueError(f"the role of a member is {' or '.join(ROLES)}")
+    if org in state.users:
+        raise ValueError(f"the name {org} is taken")
+    if user not in state.users:
+        raise ValueError(f"there is no user {user!r}")
+    state.orgs.setdefault(org, {})[user] = role
+
+
+def _check(name: str) -> None:
+    try:
+        check_namespace(name)
+    except HubError:
+        raise ValueError(f"{name!r} cannot be the name of a user or an organisation") from None
 
 
 def _mark(token: str) -> str:
     return hashlib.sha256(token.encode("utf-8", "surrogateescape")).hexdigest()
-
-
-def _read(file: Path) -> dict[str, Any]:
-    found: dict[str, Any] = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
-    return found

@@ -1,0 +1,119 @@
+"""The `TrainingArguments` of a training: the user's own untouched, or fields of the user's over our defaults."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from hf_synth.errors import HfSynthError
+
+_TOLD = ("learning_rate", "num_train_epochs", "max_steps", "per_device_train_batch_size", "gradient_accumulation_steps",
+         "weight_decay", "warmup_steps", "lr_scheduler_type", "bf16", "fp16")  # fmt: skip
+_NOT_TOLD = ("output_dir", "run_name", "disable_tqdm", "report_to")  # and what has to do with logs or a Hub
+
+
+def training_arguments(
+    args: Any,
+    work: str | Path,
+    n_rows: int,
+    validated: bool,
+    seed: int,
+    progress: bool = False,
+    *,
+    windows: float = 1.0,
+    processes: int = 1,
+    learning_rate: float = 3e-5,
+    resumable: bool = False,
+) -> Any:
+    """Give the `TrainingArguments`: the user's own untouched, or a dict of fields over our defaults.
+
+    Our defaults follow what is known of small sets (Mosbach et al. 2021, arXiv:2006.04884): a small learning rate with
+    warm-up and enough epochs, here about 600 steps between 3 and 20 epochs.
+
+    Args:
+        windows: of a row, in the mean; where there are several, fewer rows go through at once, and as many a step.
+        processes: that train together; length-sorted batches would come in another order in each of them.
+        resumable: checkpoints hold all it takes to go on from them.
+
+    Raises:
+        HfSynthError: a field is unknown or wrong, or the arguments would push to a Hub past the gate.
+    """
+    from transformers import TrainingArguments
+
+    if not isinstance(args, TrainingArguments):
+        given = dict(args or {})
+        defaults = _defaults(given, n_rows, validated, windows, processes) | {
+            "output_dir": str(work),
+            "learning_rate": learning_rate,
+            "save_only_model": not resumable,
+            "restore_callback_states_from_checkpoint": resumable,
+            "logging_strategy": "steps" if progress else "no",
+            "disable_tqdm": not progress,
+            "seed": seed,
+        }
+        try:
+            args = TrainingArguments(**(defaults | given))
+        except (TypeError, ValueError) as error:
+            raise HfSynthError(f"training arguments: {error}") from None
+    if args.push_to_hub:
+        raise HfSynthError(
+            "training does not push to a Hub: publish the model with publish_model, which checks it first"
+        )
+    return args
+
+
+def _defaults(given: Mapping[str, Any], n_rows: int, validated: bool, windows: float, processes: int) -> dict[str, Any]:
+    import torch
+
+    cuda = torch.cuda.is_available()
+    at_once = max(1, round(16 / windows))
+    accumulated = 1 if "per_device_train_batch_size" in given else max(1, 16 // at_once)
+    batch = int(given.get("per_device_train_batch_size", at_once))
+    accumulated = int(given.get("gradient_accumulation_steps", accumulated))
+    often = "epoch" if validated else "no"
+    return {
+        "per_device_train_batch_size": batch,
+        "gradient_accumulation_steps": accumulated,
+        "per_device_eval_batch_size": max(1, round(64 / windows)),
+        "num_train_epochs": int(np.clip(round(600 * batch * accumulated * processes / n_rows), 3, 20)),
+        "warmup_steps": 0.1,
+        "weight_decay": 0.01,
+        "train_sampling_strategy": "group_by_length" if processes == 1 else "random",
+        "bf16": cuda and torch.cuda.is_bf16_supported(),
+        "dataloader_pin_memory": cuda,
+        "eval_strategy": often,
+        "save_strategy": often,
+        "save_total_limit": 1,
+        "load_best_model_at_end": validated,
+        "metric_for_best_model": "main",
+        "greater_is_better": True,
+        "report_to": "none",
+    }
+
+
+def told_arguments(settings: Any) -> dict[str, Any]:
+    """Give the figures of a training that a card shows, by the names of `TrainingArguments`."""
+    return {name: _plain(getattr(settings, name)) for name in _TOLD}
+
+
+def changed_arguments(settings: Any) -> dict[str, Any]:
+    """Give every field of `TrainingArguments` that is not as transformers has it, but for paths, logs and the Hub."""
+    usual = type(settings)(output_dir=settings.output_dir)
+    changed = {}
+    for field in dataclasses.fields(settings):
+        if field.name in _NOT_TOLD or field.name.startswith(("hub_", "logging_", "push_")):
+            continue
+        value = getattr(settings, field.name)
+        if value != getattr(usual, field.name):
+            changed[field.name] = _plain(value)
+    return changed
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, int | float | str | None):
+        return value
+    return dict(value) if isinstance(value, dict) else str(getattr(value, "value", value))

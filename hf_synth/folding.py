@@ -1,0 +1,190 @@
+"""Texts as they are compared: folded to plain letters and digits, then hashed by numpy, without one Python word.
+
+Folding takes out what a reader does not see or does not mind: case, accents, punctuation, invisible characters,
+letters of other alphabets that look like Latin ones. Texts of a batch are laid end to end as bytes; words and windows
+get 64-bit hashes from running sums, so the time is linear in the bytes and does not depend on the window. The hashes
+are the same in every process.
+"""
+
+from __future__ import annotations
+
+import functools
+import re
+import unicodedata
+from collections.abc import Sequence
+from dataclasses import dataclass
+from hashlib import blake2b
+
+import numpy as np
+import numpy.typing as npt
+
+Row = tuple[str, ...]  # the texts of one row
+Ints = npt.NDArray[np.int64]
+Floats = npt.NDArray[np.float64]
+Bools = npt.NDArray[np.bool_]
+Hashes = npt.NDArray[np.uint64]
+Numbers = npt.NDArray[np.int32]
+
+_WORD = re.compile(r"[^\W_]+")
+_ODD = re.compile(r"[^\x00-\x7f]")
+
+# Letters that look like Latin ones (after the shapes in Unicode's confusables, the ones met in running text).
+_LOOK_ALIKE = str.maketrans(
+    "АВЕКМНОРСТУХІЈЅԌԚԜҺ" + "авекмнорстухіјѕԍԛԝһӏѵєҽ"
+    + "ΑΒΕΖΗΙΚΜΝΟΡΤΥΧϹ" + "αβεικμνορτυχωϲϳγ" + "ıłøđħƒɡɑʏɪɴʀʙʜʟᴀᴄᴅᴇᴊᴋᴍᴏᴘᴛᴜᴠᴡᴢꜱ" + "օսոհցզ",
+    "abekmhopctyxijsgqwh" + "abekmhopctyxijsgqwhlvee"
+    + "abezhikmnoptyxc" + "abeikuvoptuxwcjy" + "ilodhfgayinrbhlacdejkmoptuvwzs" + "ounhgq",
+)  # fmt: skip
+_BLANK = frozenset("\u115f\u1160\u3164\uffa0\u17b4\u17b5")  # letters by name that show nothing
+
+
+def folded(text: str) -> str:
+    """Fold a text to what it shows: look-alikes, accents, wide and invisible characters; case stays as it is."""
+    return text if text.isascii() else _ODD.sub(_fold_one, text)
+
+
+def _fold_one(found: re.Match[str]) -> str:
+    return _plain(found[0])
+
+
+@functools.lru_cache(maxsize=1 << 16)
+def _plain(character: str) -> str:
+    """Give the letters and digits that one character shows; a space for other signs, nothing for what is not seen."""
+    kept = []
+    for c in unicodedata.normalize("NFKD", unicodedata.normalize("NFKC", character).translate(_LOOK_ALIKE).casefold()):
+        if c in _BLANK or unicodedata.category(c) in ("Mn", "Me", "Cf"):
+            continue
+        c = c.translate(_LOOK_ALIKE)
+        digit = unicodedata.decimal(c, None)
+        kept.append(str(digit) if digit is not None else c if c.isalnum() else " ")
+    return "".join(kept)
+
+
+def words_of(text: str) -> list[str]:
+    """Give the words of a text in its own alphabet: lower case, no punctuation, no invisible characters."""
+    if not text.isascii():
+        text = "".join(c for c in unicodedata.normalize("NFKC", text) if unicodedata.category(c) != "Cf")
+    return _WORD.findall(text.lower())
+
+
+def digest(row: Row) -> bytes:
+    """Digest the folded words of a row (16 bytes): equal for texts that differ in case, space or punctuation alone."""
+    plain = ("\x1f".join(" ".join(_WORD.findall(folded(t).lower())) for t in row)).encode("utf-8", "surrogatepass")
+    return blake2b(plain, digest_size=16).digest()
+
+
+# --- numbers --------------------------------------------------------------------------------------------------------
+
+
+def mix(x: Hashes) -> Hashes:
+    """Scatter 64-bit numbers (the finaliser of the splitmix64 generator)."""
+    x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return x ^ (x >> np.uint64(31))
+
+
+# A byte as it counts: 0 ends a word; ASCII letters in lower case, digits, and the bytes of other letters as they are.
+_COUNTS = np.array(
+    [ord(chr(b).lower()) if b < 128 and chr(b).isalnum() else b if b >= 128 else 0 for b in range(256)], np.uint8
+)
+_BYTE = mix(np.arange(1, 257, dtype=np.uint64))  # a number for each byte
+_DIGIT = np.array([48 <= b <= 57 for b in range(256)])
+_STEP = 0x9E3779B97F4A7C15
+
+
+@functools.lru_cache(maxsize=4)
+def _powers(size: int) -> tuple[Hashes, Hashes]:
+    """Give the powers of an odd number and of its inverse modulo 2**64."""
+    up, down = np.full(size, _STEP, np.uint64), np.full(size, pow(_STEP, -1, 1 << 64), np.uint64)
+    up[0] = down[0] = 1
+    return np.cumprod(up, dtype=np.uint64), np.cumprod(down, dtype=np.uint64)
+
+
+def _spans(values: Hashes, begin: Ints | slice, end: Ints | slice) -> Hashes:
+    """Hash spans of numbers, each the same wherever it stands, from one running sum."""
+    size = 1 << max(10, len(values).bit_length())
+    up, down = _powers(size)
+    total = np.zeros(len(values) + 1, np.uint64)
+    np.cumsum(values * up[: len(values)], out=total[1:])
+    return mix((total[end] - total[begin]) * down[: len(values) + 1][begin])
+
+
+@dataclass(frozen=True)
+class Units:
+    """N texts laid end to end.
+
+    Args:
+        n: number of texts.
+        words: (W,) a hash of each word.
+        word_unit: (W,) the text that it stands in, ascending.
+        numbers: (W,) whether it is digits alone.
+        letters: (L,) a number for each byte of a letter; no digits, spaces or signs.
+        letter_unit: (L,) the text that it stands in, ascending.
+    """
+
+    n: int
+    words: Hashes
+    word_unit: Numbers
+    numbers: Bools
+    letters: Hashes
+    letter_unit: Numbers
+
+    @classmethod
+    def of(cls, texts: Sequence[str]) -> Units:
+        """Lay texts end to end; some megabytes at a time keep the arrays small."""
+        parts = [folded(t).encode("utf-8", "surrogatepass") for t in texts]
+        lengths = np.fromiter(map(len, parts), np.int64, len(parts)) + 1
+        codes = _COUNTS[np.frombuffer(b"\0".join([*parts, b""]), np.uint8)]
+        unit = np.repeat(np.arange(len(parts), dtype=np.int32), lengths)
+        inside, digit = codes > 0, _DIGIT[codes]
+        edges = np.diff(inside.astype(np.int8), prepend=np.int8(0), append=np.int8(0))
+        begin, end = np.flatnonzero(edges == 1), np.flatnonzero(edges == -1)
+        count = np.concatenate(([0], np.cumsum(digit)))
+        letter = inside & ~digit
+        return cls(
+            n=len(parts),
+            words=_spans(_BYTE[codes], begin, end),
+            word_unit=unit[begin],
+            numbers=count[end] - count[begin] == end - begin,
+            letters=_BYTE[codes[letter]],
+            letter_unit=unit[letter],
+        )
+
+    def windows(self, size: int) -> tuple[Hashes, Bools]:
+        """Hash each window of so many words; one that reaches over the end of a text is not valid."""
+        return _windows(self.words, self.word_unit, size)
+
+    def letter_windows(self, size: int) -> tuple[Hashes, Bools]:
+        """Hash each window of so many letters, as `windows` does."""
+        return _windows(self.letters, self.letter_unit, size)
+
+    def lengths(self) -> Ints:
+        """Give the number of words of each text, (N,)."""
+        return np.bincount(self.word_unit, minlength=self.n).astype(np.int64)
+
+    def in_order(self) -> Hashes:
+        """Hash the words of each text in their order, (N,); 0 for one without words."""
+        place = np.searchsorted(self.word_unit, np.arange(self.n + 1))
+        found = _spans(self.words, place[:-1], place[1:])
+        found[place[:-1] == place[1:]] = 0
+        return found
+
+    def in_any_order(self, *, numbers: bool) -> Hashes:
+        """Hash the words of each text in whatever order, (N,); 0 for one without words.
+
+        Args:
+            numbers: whether words of digits alone count.
+        """
+        values = mix(self.words)
+        if not numbers:
+            values[self.numbers] = 0
+        total = np.concatenate((np.zeros(1, np.uint64), np.cumsum(values, dtype=np.uint64)))
+        place = np.searchsorted(self.word_unit, np.arange(self.n + 1))
+        return total[place[1:]] - total[place[:-1]]
+
+
+def _windows(values: Hashes, unit: Numbers, size: int) -> tuple[Hashes, Bools]:
+    n = max(0, len(values) - size + 1)
+    if not n:
+        return np.zeros(0, np.uint64), np.zeros(0, bool)
+    return _spans(values, slice(0, n), slice(size, size + n)), unit[:n] == unit[size - 1 :]

@@ -1,0 +1,270 @@
+"""Metrics as arithmetic: sums over groups of rows, values from sums, ranks under drawn weights, words of texts.
+
+Nearly every metric is a function of sums over rows, so that a bootstrap is one matrix product. AUROC and AUPRC are not:
+they are computed from how often each group was drawn, for many draws at once. numpy only; nothing here knows a task.
+"""
+
+from __future__ import annotations
+
+import re
+import string
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+Array = npt.NDArray[Any]
+Values = dict[str, Array]  # a metric's name -> its value in each of B draws, (B,)
+
+MIN_ROWS = 10  # macro_f1_min10 leaves out classes with fewer test rows
+BINS = 15  # of confidence, for the calibration error
+LABEL_METRICS = (
+    "accuracy", "macro_precision", "macro_recall", "macro_f1", "micro_f1", "weighted_f1", "macro_f1_min10", "mcc"
+)  # fmt: skip
+PATIENT_METRICS = ("patient_accuracy", "patient_macro_f1")
+PROBABILITY_METRICS = ("ece", "auroc", "auprc")
+TEXT_METRICS = ("exact_match", "token_f1", "rouge1", "rouge2", "rougeL")
+_CELLS = 400_000  # weights that stand in memory at once when ranks are drawn: they fit the processor's cache
+
+
+# --- draws ----------------------------------------------------------------------------------------------------------
+
+
+def group_codes(groups: Sequence[Any] | None, n: int) -> Array:
+    """Number the groups from 0, shape (N,); a row without a group is one by itself."""
+    if groups is None:
+        return np.arange(n)
+    names = [f"row {i}" if g is None else f"group {g}" for i, g in enumerate(groups)]
+    codes: Array = np.unique(names, return_inverse=True)[1]
+    return codes
+
+
+def group_sums(rows: Array, codes: Array) -> Array:
+    """Add up the rows of each group: (N, C) -> (G, C)."""
+    n_groups, width = int(codes.max()) + 1, rows.shape[1]
+    at = (codes[:, None] * width + np.arange(width)).ravel()
+    return np.bincount(at, np.asarray(rows, float).ravel(), n_groups * width).reshape(n_groups, width)
+
+
+def draws(n_groups: int, n_bootstrap: int, seed: int) -> Iterator[Array]:
+    """Draw groups with replacement; yield how often each was drawn, (B, G) in parts that hold at most 32 MB."""
+    rng = np.random.default_rng(seed)
+    part = max(1, 4_000_000 // n_groups)
+    for begin in range(0, n_bootstrap, part):
+        b = min(part, n_bootstrap - begin)
+        yield np.array(
+            [np.bincount(rng.integers(n_groups, size=n_groups), minlength=n_groups) for _ in range(b)], float
+        )
+
+
+# --- one label a row ------------------------------------------------------------------------------------------------
+
+
+def label_sums(truth: Array, guess: Array, k: int, codes: Array) -> Array:
+    """Count in each group, of each of k labels, rows that hit it, have it and are said to have it: (G, 3k)."""
+    n_groups = int(codes.max()) + 1
+    hits = truth == guess
+    pairs = ((codes[hits], truth[hits]), (codes, truth), (codes, guess))
+    counts = [np.bincount(c * k + v, minlength=n_groups * k).reshape(n_groups, k) for c, v in pairs]
+    return np.hstack(counts).astype(float)
+
+
+def worst_of_groups(values: Array, codes: Array) -> Array:
+    """Give the largest value of each group's rows, (G,): a patient's worst grade."""
+    worst = np.full(int(codes.max()) + 1, values.min())
+    np.maximum.at(worst, codes, values)
+    return worst
+
+
+def label_values(sums: Array, often: Array | None = None) -> Values:
+    """Compute LABEL_METRICS for each of B rows of `label_sums`, as scikit-learn defines them (zero_division=0).
+
+    Macro scores average over the labels that occur in truth or predictions; a label never predicted rightly has f1 0.
+
+    Args:
+        sums: (B, 3k).
+        often: (k,) which labels `macro_f1_min10` averages over; it is left out where there is none.
+    """
+    hit, true, said = np.split(sums, 3, axis=1)
+    n = true.sum(1)
+    f1 = 2 * hit / np.maximum(true + said, 1)
+    seen = (true + said > 0).sum(1)
+    accuracy = hit.sum(1) / n
+    found = {
+        "accuracy": accuracy,
+        "macro_precision": (hit / np.maximum(said, 1)).sum(1) / seen,
+        "macro_recall": (hit / np.maximum(true, 1)).sum(1) / seen,
+        "macro_f1": f1.sum(1) / seen,
+        "micro_f1": accuracy,  # the same where every row has exactly one label
+        "weighted_f1": (f1 * true).sum(1) / n,
+    }
+    if often is not None and often.any():
+        found["macro_f1_min10"] = f1[:, often].mean(1)
+    spread = np.sqrt((n**2 - (said**2).sum(1)) * (n**2 - (true**2).sum(1)))
+    excess = hit.sum(1) * n - (true * said).sum(1)
+    return found | {"mcc": np.where(spread > 0, excess / np.maximum(spread, 1e-12), 0.0)}
+
+
+def patient_values(sums: Array) -> Values:
+    """Compute PATIENT_METRICS from `label_sums` of the worst labels of each group, (B, 3k)."""
+    found = label_values(sums)
+    return {name: found[name.removeprefix("patient_")] for name in PATIENT_METRICS}
+
+
+def gap_sums(truth: Array, probs: Array, codes: Array) -> Array:
+    """Sum in each group, for each bin of the top label's confidence, confidence minus hits: (G, BINS)."""
+    n_groups, confidence = int(codes.max()) + 1, probs.max(1).astype(float)
+    bins = codes * BINS + np.minimum((confidence * BINS).astype(np.int64), BINS - 1)
+    gap = np.bincount(bins, confidence - (truth == probs.argmax(1)), n_groups * BINS)
+    return gap.reshape(n_groups, BINS)
+
+
+# --- sets of labels -------------------------------------------------------------------------------------------------
+
+
+def set_sums(truth: Array, guess: Array, judged: Array, codes: Array) -> Array:
+    """Sum in each group hits, true and said labels (3k), exact rows, and rows that were judged at all: (G, 3k + 2).
+
+    What nobody judged counts nowhere: an exact row is right in all labels that were judged.
+    """
+    some = judged.any(1, keepdims=True)
+    exact = ((truth == guess) | ~judged).all(1, keepdims=True) & some
+    rows = [truth & guess & judged, truth & judged, guess & judged, exact, some]
+    return group_sums(np.hstack(rows), codes)
+
+
+def set_values(sums: Array, known: Array) -> Values:
+    """Compute the metrics of sets of labels for each of B rows of `set_sums`, as scikit-learn defines them; (B,) each.
+
+    Every label in `known` (k,), those that were judged in some row, counts in macro scores; one that neither occurs
+    nor is predicted has f1 0.
+    """
+    hit, true, said = np.split(sums[:, :-2], 3, axis=1)
+    f1 = 2 * hit / np.maximum(true + said, 1)
+    return {
+        "accuracy": sums[:, -2] / np.maximum(sums[:, -1], 1),
+        "macro_precision": (hit / np.maximum(said, 1))[:, known].mean(1),
+        "macro_recall": (hit / np.maximum(true, 1))[:, known].mean(1),
+        "macro_f1": f1[:, known].mean(1),
+        "micro_f1": 2 * hit.sum(1) / np.maximum((true + said).sum(1), 1),
+        "weighted_f1": (f1 * true).sum(1) / np.maximum(true.sum(1), 1),
+    }
+
+
+# --- ranks ----------------------------------------------------------------------------------------------------------
+
+
+def rank_values(scores: Array, positive: Array, codes: Array) -> Callable[[Array], tuple[Array, Array]]:
+    """Prepare AUROC and AUPRC of one label against the rest, under drawn weights.
+
+    AUROC is the share of (positive, negative) pairs in the right order, ties by half; AUPRC is the average precision:
+    both as scikit-learn defines them, ties included.
+
+    Args:
+        scores: (N,) of the label; positive: (N,) who has it; codes: (N,) group numbers.
+
+    Returns:
+        A function of counts (B, G), how often each group was drawn, to AUROC (B,) and AUPRC (B,); nan where a draw has
+        no positive, or (AUROC) no negative.
+    """
+    order = np.argsort(-scores, kind="stable")
+    value, has = scores[order], positive[order].astype(bool)
+    first = np.flatnonzero(np.r_[True, value[1:] != value[:-1]])  # of each run of ties
+    run = np.repeat(np.arange(len(first)), np.diff(np.r_[first, len(value)]))[has]  # of each positive
+    before, through = first[run], np.r_[first[1:], len(value)][run]  # rows before its run, and through it
+    upto = np.r_[0, np.cumsum(has)]  # positives among the first rows
+    tied = bool((through - before > 1).any())
+    at, n_has = codes[order], int(has.sum())
+
+    def some(counts: Array) -> tuple[Array, Array]:
+        weight = np.ascontiguousarray(counts.T)[
+            at
+        ]  # (N, B): memory row by row of data, so that sums over rows are fast
+        total = np.zeros((len(at) + 1, counts.shape[0]))
+        np.cumsum(weight, axis=0, out=total[1:])
+        of_positives = np.zeros((n_has + 1, counts.shape[0]))
+        weight = weight[has]
+        np.cumsum(weight, axis=0, out=of_positives[1:])
+        all_of, positives = total[through], of_positives[upto[through]]
+        negatives_above = all_of - positives
+        if tied:  # those of its own run count by half
+            negatives_above = (negatives_above + total[before] - of_positives[upto[before]]) / 2
+        n_positive = of_positives[-1]
+        n_negative = total[-1] - n_positive
+        with np.errstate(invalid="ignore", divide="ignore"):
+            auroc = (weight * (n_negative - negatives_above)).sum(0) / (n_positive * n_negative)
+            auprc = (weight * positives / np.maximum(all_of, 1)).sum(0) / n_positive
+        return auroc, auprc
+
+    def many(counts: Array) -> tuple[Array, Array]:
+        part = max(1, _CELLS // len(at))
+        parts = [some(counts[i : i + part]) for i in range(0, len(counts), part)]
+        return np.concatenate([p[0] for p in parts]), np.concatenate([p[1] for p in parts])
+
+    return many
+
+
+def label_ranks(probs: Array, has: Array, judged: Array, codes: Array) -> Callable[[Array], Values]:
+    """Prepare `auroc` and `auprc` from probabilities: of the second of two labels, else the mean over labels.
+
+    Labels that no row has, or every row, are left out of the means (of AUPRC only those that no row has); in a draw,
+    those that the draw leaves without.
+
+    Args:
+        probs: (N, K); has: (N, K) which labels are true; judged: (N, K) which were judged; codes: (N,).
+
+    Returns:
+        A function of counts (B, G) to both, (B,) each, nan where undefined; nothing where no label can be ranked.
+    """
+    of_labels = [1] if probs.shape[1] == 2 and judged.all() and (has.sum(1) == 1).all() else range(probs.shape[1])
+    ranked = []
+    for label in of_labels:
+        rows = judged[:, label]
+        if has[rows, label].any():
+            ranked.append(rank_values(probs[rows, label], has[rows, label], codes[rows]))
+
+    def values(counts: Array) -> Values:
+        if not ranked:
+            return {}
+        both = np.array([one(counts) for one in ranked])  # (labels, 2, B)
+        defined = ~np.isnan(both)
+        with np.errstate(invalid="ignore"):
+            means = np.where(defined, both, 0).sum(0) / defined.sum(0)
+        return {"auroc": means[0], "auprc": means[1]}
+
+    return values
+
+
+# --- texts ----------------------------------------------------------------------------------------------------------
+
+
+def text_scores(said: Sequence[str], truth: Sequence[str]) -> dict[str, npt.NDArray[np.float64]]:
+    """Score each text against its target: TEXT_METRICS by name, each of shape (N,), between 0 and 1.
+
+    `exact_match` and `token_f1` compare words without case, punctuation and articles, as SQuAD does; ROUGE is the
+    F-measure of the rouge-score package, with stemming.
+    """
+    from rouge_score.rouge_scorer import RougeScorer
+
+    scorer = RougeScorer(["rouge1", "rouge2", "rougeL"], use_stemmer=True)
+    found = np.zeros((len(said), len(TEXT_METRICS)))
+    for i, (one, other) in enumerate(zip(said, truth, strict=True)):
+        words, wanted = _words(one), _words(other)
+        rouge = scorer.score(other, one)
+        found[i] = [words == wanted, _overlap(words, wanted), *(rouge[name].fmeasure for name in TEXT_METRICS[2:])]
+    return {name: found[:, i] for i, name in enumerate(TEXT_METRICS)}
+
+
+def _words(text: str) -> list[str]:
+    """Give the words of a text without case, punctuation and articles; of one that is only an article, that."""
+    plain = text.lower().translate(str.maketrans("", "", string.punctuation))
+    return re.sub(r"\b(?:a|an|the)\b", " ", plain).split() or plain.split()
+
+
+def _overlap(words: list[str], wanted: list[str]) -> float:
+    """Give the F1 of the words in common, counted with repeats; two texts without words agree."""
+    if not words or not wanted:
+        return float(words == wanted)
+    return 2 * sum((Counter(words) & Counter(wanted)).values()) / (len(words) + len(wanted))
