@@ -228,7 +228,7 @@ def _class_section(task: Task, rows: Sequence[Row], mark: str) -> Section:
 
 def _noise_section(task: Task, rows: Sequence[Row], mark: str) -> Section | None:
     """Show the generator's confusion as the policies estimate it, and where correction moved labels."""
-    kept = {r["corrected_key"]: r for r in rows if r["corrected_key"]}
+    kept = {r["corrected_key"]: r for r in rows if r["corrected_key"] and r["policy"] != "none"}
     if not kept or len(task.labels) > 12:
         return None
     noise = [json.loads(r["noise"]) for r in kept.values() if r["labels"] == "auto"] or [
@@ -264,7 +264,8 @@ def _policy_section(rows: Sequence[Row]) -> Section | None:
     for (size, labels), by_key in sorted(by_arm.items()):
         cells = list(by_key.values())
         chosen = Counter(r["policy"] for r in cells)
-        figures = [json.loads(r["policy_figures"]) for r in cells]
+        # where nothing was corrected no opinion was asked for, and estimates from it mean nothing
+        figures = [json.loads(r["policy_figures"]) for r in cells if r["policy"] != "none"]
         warnings.update(w for r in cells for w in json.loads(r["policy_warnings"]))
         counts = (f"{_mean(cells, f'n_{s}'):,.0f}" for s in ("kept", "relabelled", "dropped"))
         told = ", ".join(f"{m} {n}" if len(chosen) > 1 else m for m, n in chosen.most_common())
