@@ -27,7 +27,16 @@ from hf_synth.head import linear_fit
 from hf_synth.loading import model_folder, model_revision
 from hf_synth.modeling import model_facts, weights_sha256
 from hf_synth.pipeline import correct_with_policy
-from hf_synth.records import correction_of, figures_of, making_of, sources_of, versions, write_cell
+from hf_synth.records import (
+    correction_of,
+    figures_of,
+    flips_of,
+    making_of,
+    sources_of,
+    subgroups_of,
+    versions,
+    write_cell,
+)  # fmt: skip
 from hf_synth.rows import label_indices
 from hf_synth.task import access_of, row_digests, strictest
 from hf_synth.training import train, trainer_fit
@@ -168,7 +177,12 @@ def _cell(study: Study, job: Job) -> None:
         "gold_sha256": gold_digest(study, cell), "pool_key": job.pool, "corrected_key": job.corrected,
         "cell_key": job.key, **versions(),
     }  # fmt: skip
-    write_cell(study, job, [{**facts, "split": split, **figures_of(s)} for split, s in scores.items()], scores)
+    facts["flips"] = flips_of(study, job, rows)
+    told = [
+        {**facts, "split": split, **figures_of(s), "subgroups": subgroups_of(study, job, held[split], s)}
+        for split, s in scores.items()
+    ]
+    write_cell(study, job, told, scores)
 
 
 def _others(own: Dataset, stop: Dataset) -> Dataset:

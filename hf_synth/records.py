@@ -7,6 +7,7 @@ import os
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +18,7 @@ from hf_synth.evaluation import Scores
 from hf_synth.folders import clear_disk_errors, read_dataset, read_manifest
 from hf_synth.grid import Job, Study
 from hf_synth.rows import label_indices
+from hf_synth.subgroups import flips_by_subgroup, score_subgroups
 from hf_synth.task import USAGE_COLUMNS, Task
 
 if TYPE_CHECKING:
@@ -93,6 +95,24 @@ def figures_of(scores: Scores) -> dict[str, Any]:
         low, high = scores.ci95.get(name, (None, None))
         plain |= {name: value, f"{name}_low": low, f"{name}_high": high}
     return plain | {"per_class": json.dumps(scores.per_class), "confusion": json.dumps(scores.confusion)}
+
+
+def subgroups_of(study: Study, job: Job, rows: Dataset, scores: Scores) -> str:
+    """Give scores by sex, age band and race words, or columns of those names, as JSON; only of single labels."""
+    if not scores.predictions:
+        return "[]"
+    found = score_subgroups(
+        study.task, rows, np.array(scores.predictions), n_bootstrap=study.n_bootstrap, seed=job.cell.seed
+    )
+    return json.dumps([asdict(subgroup) for subgroup in found])
+
+
+def flips_of(study: Study, job: Job, rows: Dataset | None) -> str:
+    """Tell of whose notes correction changed or dropped the label, as JSON."""
+    if rows is None or not job.corrected:
+        return "[]"
+    found = flips_by_subgroup(study.task, rows, n_bootstrap=study.n_bootstrap, seed=job.cell.seed)
+    return json.dumps([asdict(subgroup) for subgroup in found])
 
 
 def versions() -> dict[str, str]:

@@ -12,6 +12,7 @@ import numpy as np
 
 from hf_synth.axes import Reference
 from hf_synth.costs import CostBenefit
+from hf_synth.demographics import UNKNOWN
 from hf_synth.plots import Interval, Series, curve_plot, interval_plot, matrix_plot
 from hf_synth.report import Section, Table, write_report
 from hf_synth.results import GROUP, Results, Row, Worth, short_name
@@ -20,6 +21,7 @@ from hf_synth.task import REASONS, Task
 SIMULATED = "artificial notes or a simulated LLM: no clinical benefit is shown"
 _MOST_LINES = 8  # curves or mixtures in one picture
 _FEW_RUNS = 5
+_FLIPS = ("relabelled", "dropped")
 
 
 def write_study_report(task: Task, made: Results) -> Path:
@@ -49,7 +51,13 @@ def report_sections(task: Task, made: Results) -> list[Section]:
              _ratio_section(rows, metric, mark), _difference_section(made), _cost_section(made.worths)]  # fmt: skip
     if task.kind == "single_label":
         parts += [_class_section(task, rows, mark), _noise_section(task, rows, mark)]
-    parts += [_policy_section(rows), _gate_section(rows), _failed_section(made)]
+    parts += [
+        _subgroup_section(rows, metric),
+        _flip_section(rows),
+        _policy_section(rows),
+        _gate_section(rows),
+        _failed_section(made),
+    ]
     return [part for part in parts if part is not None]
 
 
@@ -250,6 +258,52 @@ def _noise_section(task: Task, rows: Sequence[Row], mark: str) -> Section | None
         "truth is taken from the policy's own belief, so that this matrix says how sure it is, not how right."
     )
     return Section("Noise before and after", plots=plots, tables=tables, note=note) if plots else None
+
+
+def _subgroup_section(rows: Sequence[Row], metric: str) -> Section | None:
+    """Show scores by subgroup of gold alone and of each mixture, at the size of the mixtures."""
+    named, groups = _names(rows), _grouped(rows)
+    sizes = {g[1] for g in groups if g[2] != "gold"}
+    lines = []
+    for group, cells in sorted(groups.items()):
+        if sizes and group[1] not in sizes:
+            continue
+        found: dict[tuple[str, str], list[Mapping[str, Any]]] = defaultdict(list)
+        for row in cells:
+            for one in json.loads(row.get("subgroups", "[]")):
+                found[one["attribute"], one["name"]].append(one)
+        for (attribute, name), ones in sorted(found.items()):
+            behind = [one["behind"][metric][0] for one in ones if metric in one["behind"]]
+            values = [one["values"][metric] for one in ones if metric in one["values"]]
+            if len(found) > 1 and values and name != UNKNOWN:
+                gap = f"{np.mean(behind):+.3f}" if behind else "too few"
+                lines.append([named(cells[0]), f"{group[1]:,}", attribute, name, ones[0]["n"], ones[0]["patients"],
+                              f"{np.mean(values):.3f}", gap])  # fmt: skip
+    if not lines:
+        return None
+    head = ["trained on", "gold", "attribute", "subgroup", "test rows", "patients", metric, "less all others"]
+    text = "Means over seeds. Sex, age and race are read from columns of that name, else from the notes' own words."
+    return Section("Subgroups", text, tables=[Table(head, lines)])
+
+
+def _flip_section(rows: Sequence[Row]) -> Section | None:
+    """Show of whose notes correction changed or dropped the label."""
+    kept = {r["corrected_key"]: r for r in rows if r["corrected_key"] and r["policy"] != "none"}
+    found: dict[tuple[str, str, str], list[Mapping[str, Any]]] = defaultdict(list)
+    for row in kept.values():
+        for one in json.loads(row.get("flips", "[]")):
+            if one["name"] != UNKNOWN:
+                found[row["labels"], one["attribute"], one["name"]].append(one)
+    lines = [
+        [*names, sum(one["n"] for one in ones), *(f"{np.mean([one['values'][w] for one in ones]):.3f}" for w in _FLIPS)]
+        for names, ones in sorted(found.items())
+    ]
+    if not lines:
+        return None
+    head = ["labels by", "attribute", "subgroup", "synthetic rows", *_FLIPS]
+    return Section(
+        "Whose labels were changed", "Shares of synthetic rows, means over runs.", tables=[Table(head, lines)]
+    )
 
 
 def _policy_section(rows: Sequence[Row]) -> Section | None:

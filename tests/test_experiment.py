@@ -142,6 +142,22 @@ def test_nothing_is_told_of_texts(study: Any) -> None:
     assert study.out.stat().st_mode & 0o077 == 0
 
 
+def test_figures_by_subgroup_are_kept(tmp_path: Path) -> None:
+    def told(rows: Dataset, start: int = 0) -> Dataset:
+        ages = ["An 81-year-old man. ", "A 45-year-old woman. "]
+        return rows.map(lambda row, i: {"text": ages[(i + start) // 2 % 2] + row["text"]}, with_indices=True)
+
+    gold = DatasetDict({split: told(rows) for split, rows in toy_gold().items()})
+    grid = Grid(sizes=(20,), arms=("gold", "augment argmax"), ratios=(2.0,), seeds=(0,))
+    made = run(tmp_path, grid, {"telling": lambda own, n, seed: told(writer(own, n, seed))}, gold=gold)
+    names = {(s["attribute"], s["name"]) for s in json.loads(made.rows[0]["subgroups"])}
+    assert {("sex", "male"), ("sex", "female")} <= names
+    assert {s["name"] for s in json.loads(made.rows[1]["flips"])} >= {"male", "female"}
+    said = (tmp_path / "report.md").read_text(encoding="utf-8")
+    assert "## Subgroups" in said
+    assert "## Whose labels were changed" in said
+
+
 def test_the_report_has_every_part(study: Any) -> None:
     said = (study.out / "report.md").read_text(encoding="utf-8")
     for title in ("Gold equivalence", "Order of the arms", "Learning curve", "Ratio curve", "Differences",
