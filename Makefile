@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: demo test check fix slow bench clean
+.PHONY: demo test check fix slow browser bench clean
 
 demo: $(READY)  ## the main job on embedded defaults: no network, no key
 	$(BIN)/hf-synth demo --out demo-out
@@ -19,6 +19,9 @@ check: $(READY)  ## lint and types
 
 slow: $(READY)  ## the heavier tests as well
 	$(BIN)/pytest -n 2 -m "slow and not network and not gpu and not browser"
+
+browser: $(READY)  ## reports in a headless Chromium, where one is installed
+	$(BIN)/pytest -m browser
 
 fix: $(READY)  ## format, and mend what can be mended by rule
 	$(BIN)/ruff check --fix .

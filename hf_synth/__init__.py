@@ -60,6 +60,7 @@ if TYPE_CHECKING:
     from hf_synth.training import train as train
     from hf_synth.training import trainer_fit as trainer_fit
     from hf_synth.transform import GenerateAndCorrect as GenerateAndCorrect
+    from hf_synth.withdrawal import withdraw as withdraw
 
 __version__ = "0.1.0"
 
@@ -112,6 +113,7 @@ _ROOM = {
     "swap_counterfactual": "subgroups",
     "train": "training",
     "trainer_fit": "training",
+    "withdraw": "withdrawal",
 }
 
 __all__ = [*_ROOM, "__version__"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple
@@ -53,8 +54,15 @@ def whisker(kind: str, x: float, low: float, high: float, thick: float = 1.6) ->
 
 
 def dash_of(i: int) -> str:
-    """Give the dashes of a series: those that share a colour differ in them."""
+    """Give the dashes of a series that has no markers, or is one of a few states: those that share a colour differ."""
     return DASHES[(i + i // COLOURS) % len(DASHES)]
+
+
+def along(places: Sequence[tuple[float, float]], steps: int = 12) -> list[tuple[float, float]]:
+    """Give places along a line, close enough to know what it covers."""
+    pairs = itertools.pairwise(places)
+    return [*places, *((a + (c - a) * i / steps, b + (d - b) * i / steps)
+                       for (a, b), (c, d) in pairs for i in range(1, steps))]  # fmt: skip
 
 
 def _dashes(dash: str) -> str:
@@ -81,10 +89,18 @@ def marker(i: int, x: float, y: float, size: float = 4.5) -> str:
 # --- axes -----------------------------------------------------------------------------------------------------------
 
 
-def x_axis(frame: Frame, x: Scale, low: float, high: float, name: str, *, log: bool = False) -> str:
-    """Draw grid, tick numbers that do not touch, and the name under a horizontal axis."""
+def x_axis(
+    frame: Frame, x: Scale, low: float, high: float, name: str, *, log: bool = False, whole: bool = False
+) -> str:
+    """Draw grid, tick numbers that do not touch, and the name under a horizontal axis.
+
+    Args:
+        whole: whether only whole numbers are marked.
+    """
     parts, free = [], -math.inf
     for tick in log_ticks(low, high) if log else ticks(low, high):
+        if whole and tick != int(tick):
+            continue
         at, said = x(tick), tick_text(tick)
         parts.append(line("lgrid", (at, frame.top), (at, frame.end)))
         if at - text_width(said) / 2 > free:
@@ -103,22 +119,47 @@ def y_axis(frame: Frame, y: Scale, low: float, high: float, name: str) -> str:
     return "".join(parts)
 
 
-def references(frame: Frame, x: Scale, y: Scale, lines: Sequence[Reference]) -> list[str]:
-    """Draw named lines to compare with; the names of vertical ones stand below each other, so that none touch."""
-    drawn = []
-    for i, told in enumerate(sorted(lines, key=lambda told: (not told.vertical, told.value))):
+def references(
+    frame: Frame, x: Scale, y: Scale, lines: Sequence[Reference], busy: Sequence[tuple[float, float]] = ()
+) -> list[str]:
+    """Draw named lines to compare with; their names stand where they cover least.
+
+    Args:
+        busy: places of what is drawn already, in pixels.
+    """
+    drawn, names = [], []
+    taken: list[tuple[float, float, float, float]] = []
+    for told in lines:
+        wide = min(text_width(told.name, 12), frame.right - frame.left - 10)
         if told.vertical:
-            at, late = x(told.value), x(told.value) > (frame.left + frame.right) / 2
-            room = (at - frame.left if late else frame.right - at) - 8
-            drawn.append(line("ledge", (at, frame.top), (at, frame.end), dash="5 4", thick=1.5))
-            drawn.append(label(at + (-5 if late else 5), frame.top + 9 + 16 * i, told.name, size=12, fill="muted",
-                               anchor="end" if late else "start", width=room))  # fmt: skip
+            a, b = (x(told.value), frame.top), (x(told.value), frame.end)
+            rows = [frame.top + 10 + 16 * i for i in range(round((frame.end - frame.top - 10) / 16))]
+            corners = [(left, row) for row in rows for left in (a[0] + 6, a[0] - 6 - wide)]
         else:
-            at = y(told.value)
-            drawn.append(line("ledge", (frame.left, at), (frame.right, at), dash="5 4", thick=1.5))
-            room = frame.right - frame.left - 8
-            drawn.append(label(frame.right - 4, at - 9, told.name, anchor="end", size=12, fill="muted", width=room))
-    return drawn
+            a, b = (frame.left, y(told.value)), (frame.right, y(told.value))
+            lefts = [frame.left + 4 + (frame.right - frame.left - 8 - wide) * i / 4 for i in range(5)]
+            corners = [(left, a[1] + side) for side in (-9, 9) for left in lefts]
+        drawn.append(line("ledge", a, b, dash="5 4", thick=1.5))
+        if told.name:
+            boxes = [(left, row - 8, left + wide, row + 8) for left, row in corners]
+            best = min(boxes, key=lambda box: _covered(box, frame, taken, busy))
+            taken.append(best)
+            names.append(label(best[0], best[1] + 8, told.name, size=12, fill="muted halo", width=wide + 1))
+    return drawn + names
+
+
+def _covered(
+    box: tuple[float, float, float, float],
+    frame: Frame,
+    taken: Sequence[tuple[float, float, float, float]],
+    busy: Sequence[tuple[float, float]],
+) -> float:
+    """Tell how bad a place for words is: outside the frame, over other words, over what is drawn."""
+    left, top, right, end = box
+    outside = max(0.0, frame.left - left) + max(0.0, right - frame.right) + max(0.0, frame.top - 2 - top)
+    over = sum(left < r and right > a and top < e and end > t for a, t, r, e in taken)
+    hidden = sum(left - 4 <= x <= right + 4 and top - 4 <= y <= end + 4 for x, y in busy)
+    return outside * 100 + over * 1000 + hidden
 
 
 def legend(frame: Frame, entries: Sequence[tuple[str, Draw]], *, below: float = 46) -> tuple[list[str], float]:

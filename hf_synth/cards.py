@@ -11,10 +11,13 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from hf_synth.base_models import known_model, pretraining_note
+from hf_synth.card_policy import policy_facts
 from hf_synth.evaluation import Scores
 from hf_synth.privacy import Findings
-from hf_synth.rendering import check_card, dataset_card, eval_results, license_data, model_card
+from hf_synth.rendering import dataset_card, eval_results, license_data, model_card
 from hf_synth.task import REASONS, STATUSES, USAGE_COLUMNS, Task, access_of, label_names, strictest
+from hf_synth.validation import check_card
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -79,17 +82,19 @@ def dataset_facts(
     scores: Scores | Mapping[str, Scores] | None = None,
     findings: Findings | None = None,
     repo_id: str = "",
-    policy: str | None = None,
+    policy: Any = None,
     attestation: str | None = None,
     access: str | None = None,
+    origin: str = "",
 ) -> dict[str, Any]:
     """Compute what a dataset's card says, from its columns.
 
     Args:
         dataset: generated or corrected rows, rejected ones among them; rows that `findings` refuse count as withheld.
         scores: of models trained with the rows, by the name of what they were trained on.
-        policy: the method of correction, where known.
+        policy: of the correction, where known: a policy, its JSON, or the name of its method.
         access: an access to join with that of task and rows.
+        origin: what was found out of whether the gold is the gold they came from.
     """
     named = ("source", "label_status", "reason", "generator", "prompt_sha256", "seed_ids", *USAGE_COLUMNS)
     columns = {c: list(dataset[c]) if c in dataset.column_names else [None] * len(dataset) for c in named}
@@ -106,12 +111,14 @@ def dataset_facts(
     views = [("corrected", kept, final)] if corrected else []
     views.append(("raw", leaving, meant))
     writes = task.kind == "text2text"
+    told = policy_facts(policy if corrected else None, task.labels)
     facts = _task_facts(task, joined, attestation) | {
         "repo_id": repo_id, "title": repo_id.split("/")[-1] or task.name, "rows": len(views[0][1]),
         "unit": "entries" if writes else "pairs" if len(task.text_columns) > 1 else "notes",
         "text_columns": " and ".join(f"`{c}`" for c in task.text_columns), "label_column": task.label_column,
         "label_word": "target" if writes else "list of labels" if task.kind == "multi_label" else "label",
-        "configs": [{"name": name, "rows": len(rows), "default": n == 0, "what": _WHAT["targets" if writes else name]}
+        "configs": [{"name": name, "split": "train", "rows": len(rows), "default": n == 0,
+                     "what": _WHAT["targets" if writes else name]}
                     for n, (name, rows, _) in enumerate(views)],
         "labels": _label_table(task, views),
         "generators": ", ".join(f"`{name}` ({n:,} rows)" for name, n in made_by.items()),
@@ -119,16 +126,17 @@ def dataset_facts(
         "costs": _costs(columns),
         "prompts": len({p for p in columns["prompt_sha256"] if p}),
         "exemplars": len({s for ids in columns["seed_ids"] if ids for s in ids}),
-        "correction": _correction(status, reasons, policy) if corrected else
+        **told,
+        "correction": _correction(status, reasons, told["policy"]) if corrected else
                       f"none; {'targets are those that the generator wrote' if writes else _AS_ASKED}",
         "reasons": [{"status": s, "meaning": REASONS.get(r, r), "rows": n} for (s, r), n in
                     sorted(reasons.items(), key=lambda item: (STATUSES.index(item[0][0]), item[0][1]))],
-        "audited": _audited(findings), "audit_rows": _audit_rows(findings) if findings else [],
+        "audited": _audited(findings, origin), "audit_rows": _audit_rows(findings) if findings else [],
         "examples": _examples(task, dataset, kept, final, columns["source"]) if joined == "open" else [],
     }  # fmt: skip
     facts |= _status_table(task, meant, status) if corrected and task.labels else {"statuses": [], "status_columns": []}
     facts |= _score_table(scores)
-    facts["simulated"] = _simulated(task, list(made_by))
+    facts["simulated"] = simulated(task, list(made_by))
     return facts
 
 
@@ -186,7 +194,7 @@ def _status_table(task: Task, meant: list[tuple[str, ...]], status: list[str]) -
     return {"status_columns": [[s, s] for s in names], "statuses": rows}
 
 
-def _correction(status: list[str], reasons: Mapping[tuple[str, str], int], policy: str | None) -> str:
+def _correction(status: list[str], reasons: Mapping[tuple[str, str], int], policy: str) -> str:
     if all(s == "rejected" or reason == "as_generated" for s, reason in reasons):
         return f"none; {_AS_ASKED}"
     counts = Counter(status)
@@ -194,13 +202,14 @@ def _correction(status: list[str], reasons: Mapping[tuple[str, str], int], polic
     return f"by a corrector trained on gold{f', policy `{policy}`' if policy else ''}: {done}"
 
 
-def _audited(findings: Findings | None) -> str:
+def _audited(findings: Findings | None, origin: str) -> str:
     if findings is None:
-        return "None was made."
+        return "No audit was made."
     held = f"Held against {findings.figures['gold_rows']:,} gold rows before it left."
     if not findings.compared:
         held = "There was no gold to compare with: only identifiers, leaks and repetition were looked for."
-    return f"{held} Rows withheld by it: {len(findings.refused):,}."
+    known = f" {origin[0].upper()}{origin[1:]}." if origin else ""
+    return f"{held}{known} Rows withheld by it: {len(findings.refused):,}."
 
 
 def _audit_rows(findings: Findings) -> list[dict[str, str]]:
@@ -228,7 +237,8 @@ def _interval(scores: Scores, metric: str) -> str:
     return f"({low:.3f}-{high:.3f})"
 
 
-def _simulated(task: Task, made_by: Sequence[str]) -> str:
+def simulated(task: Task, made_by: Sequence[str]) -> str:
+    """Say what of a task and its generators is artificial; "" where nothing is."""
     said = []
     if task.name == "clinic":
         said.append("The gold is an artificial clinic: notes of no patient, written by a program.")
@@ -267,6 +277,8 @@ def model_card_facts(
     access: str | None = None,
     attestation: str | None = None,
     architecture: str = "An encoder",
+    parents: Sequence[Mapping[str, Any]] = (),
+    widget: Sequence[str] = (),
 ) -> dict[str, Any]:
     """Compute what a model's card says.
 
@@ -274,14 +286,16 @@ def model_card_facts(
         trained: the facts that training wrote (`modeling.model_facts`).
         access: an access to join with that of task and facts.
         architecture: what kind of network it is.
+        parents: releases that it comes from (`release.parents_of`).
+        widget: texts for the page's widget, of synthetic rows that may be shown.
     """
     rows = dict(trained.get("rows", {}))
     what = {"gold": "gold", **{s: f"synthetic, label {s}" for s in STATUSES}, "unmarked": "synthetic, unmarked"}
     base = str(trained.get("base_model") or "")
     on_hub = bool(re.fullmatch(r"[\w.-]+/[\w.-]+", base))
     told = trained.get("hyperparameters", {})
-    pretrained = re.search(r"(?i)clinical|mimic|bluebert|gatortron", base)
-    return _task_facts(task, strictest(task.access, trained.get("access"), access or "open"), attestation) | {
+    joined = strictest(task.access, trained.get("access"), access or "open")
+    return _task_facts(task, joined, attestation) | {
         "repo_id": repo_id, "title": repo_id.split("/")[-1] or task.name, "network": architecture,
         "call": "note" if len(task.text_columns) == 1 else '{"text": first, "text_pair": second}',
         "input": "..." if len(task.text_columns) == 1 else "\\n".join(f"{c}: ..." for c in task.text_columns),
@@ -292,11 +306,18 @@ def model_card_facts(
                 + (f", revision `{trained['base_revision']}`" if trained.get("base_revision") else ""),
         "base_model": base if on_hub else None,
         "hyperparameters": ", ".join(f"{k} {v}" for k, v in told.items() if v not in (None, -1, False)),
-        "pretrained_on": "The base model may have been pretrained on MIMIC notes: scores on tasks drawn from MIMIC "
-                         "(MedNLI among them) are then optimistic." if pretrained else "",
-        "simulated": _simulated(task, [str(trained.get("generator", ""))]),
+        "pretrained_on": pretraining_note(base) if on_hub or known_model(base) else "",
+        "parents": [_parent(p) for p in parents],
+        "datasets": sorted({p["repo_id"] for p in parents if p["kind"] == "dataset"}),
+        "widget": list(widget) if joined == "open" else [],
+        "simulated": simulated(task, [str(trained.get("generator", ""))]),
         **_model_scores(scores),
     }  # fmt: skip
+
+
+def _parent(parent: Mapping[str, Any]) -> str:
+    rows = f", {parent['rows']:,} of its texts" if parent.get("rows") else ""
+    return f"{parent['kind']} `{parent['repo_id']}`{rows}"
 
 
 def _model_scores(scores: Scores | None) -> dict[str, Any]:
@@ -306,7 +327,7 @@ def _model_scores(scores: Scores | None) -> dict[str, Any]:
             "scores": [],
             "per_class": [],
             "excluded": "",
-            "scored": "None were given: nobody has scored it.",
+            "scored": "No scores were given: nobody has scored it.",
         }
     left, groups = scores.excluded, scores.dataset.get("groups")
     shown = [m for m in METRICS if m in scores.values]

@@ -12,11 +12,12 @@ import json
 import logging
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from hf_synth.errors import HfSynthError
+from hf_synth.study_options import add_study_verbs
 
 METHODS = ("auto", "none", "argmax", "threshold", "agree", "clean_drop", "posterior", "weight", "ensemble")
 KINDS = ("single_label", "multi_label", "text2text")
@@ -24,7 +25,6 @@ ACCESSES = ("open", "restricted", "credentialed")
 _TASK = 'a task ("mednli:pair", "esophagitis:presence"), a .py file, or a folder that `gold` wrote'
 BALANCES = ("equal", "gold", "fill")
 CHOICES = ("random", "balanced", "diverse", "first")
-GRIDS = ("paper", "clinic", "ablations", "policies", "generators", "correctors")
 STRATEGIES = ("augment", "replace", "synthetic", "gold")
 
 
@@ -171,19 +171,8 @@ def _parser() -> argparse.ArgumentParser:
     made.add_argument("--canaries", type=Path, metavar="FILE", help="phrases that were planted in the gold")
     made.add_argument("--out", type=Path, metavar="DIR", help="where audit.json, .md, .html and findings.parquet go")
 
-    made = verb("publish", "check, describe and publish synthetic notes or a model; refused: exit 1")
-    made.add_argument("folder", type=Path, metavar="FOLDER", help="folder of `correct`, or of `train`")
-    made.add_argument("--repo-id", required=True, metavar="ORG/NAME")
-    made.add_argument("--gold", type=Path, metavar="PATH", help="gold to check against; needed unless access is open")
-    made.add_argument("--scores", type=Path, metavar="FILE", help="JSON of `evaluate --out`, for the card of a model")
-    made.add_argument("--push", action="store_true", help="push; without it the folder, card and verdict are written")
-    visible = made.add_mutually_exclusive_group()
-    visible.add_argument("--public", action="store_true")
-    visible.add_argument("--private", action="store_true")
-    made.add_argument("--gated", action="store_true")
-    made.add_argument("--endpoint", help="URL of a Hub (default: HF_ENDPOINT)")
-    made.add_argument("--token", help="token of the Hub (default: HF_TOKEN)")
-    made.add_argument("--out", type=Path, metavar="DIR", help="where the export folder goes")
+    _publish_options(verb("publish", "check, describe and publish synthetic notes or a model; refused: exit 1"))
+    _withdraw_options(verb("withdraw", "take a release back, and list what derives from it", task=False))
 
     made = verb("run", "the whole journey: correct, train on each mixture, score")
     _gold_options(made)
@@ -194,7 +183,7 @@ def _parser() -> argparse.ArgumentParser:
     made.add_argument("--method", choices=METHODS, default="auto")
     made.add_argument("--out", type=Path, required=True, metavar="DIR")
 
-    _study_options(verb)
+    add_study_verbs(verb, _gold_options, _synthetic_options, _llm_options)
 
     made = verb("demo", "show the whole journey on artificial notes: no network, no key", task=False)
     made.add_argument("--out", type=Path, default=Path("demo-out"), metavar="DIR")
@@ -206,55 +195,42 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _study_options(verb: Callable[..., argparse.ArgumentParser]) -> None:
-    made = verb("experiment", "train and score every mixture of a grid; goes on where it ended")
-    made.set_defaults(room="study_verbs")
-    _gold_options(made)
-    made.add_argument("--synthetic", type=Path, metavar="POOL", help="rows made elsewhere, in place of an LLM")
-    _synthetic_options(made)
-    _llm_options(made, required=False)
+def _publish_options(made: argparse.ArgumentParser) -> None:
+    made.set_defaults(room="publish_verbs")
     add = made.add_argument
-    add("--out", type=Path, required=True, metavar="DIR", help="folder of the experiment")
-    add("--grid", default="paper", metavar="NAME", help=f"{', '.join(GRIDS)}, or a .json or .toml file")
-    add("--processes", type=int, default=1, metavar="N", help="trainings at the same time (default: 1)")
-    add("--dry-run", action="store_true", help="list the cells and what they would take; ask nothing")
-    cells = made.add_argument_group("in the place of what the grid says")
-    for name, kind, text in (
-        ("sizes", int, "gold sizes (0: all)"), ("curve", int, "further sizes of gold alone"),
-        ("ratios", float, "synthetic rows a gold row"), ("seeds", int, "seeds"),
-        ("strategies", str, ", ".join(STRATEGIES)), ("labels", str, "raw, auto, or methods of correction"),
-        ("correctors", str, "base models that correct (default: the cell's own)"),
-    ):  # fmt: skip
-        cells.add_argument(f"--{name}", type=kind, nargs="+", metavar=name[0].upper(), help=text)
-    text = 'encoders; "linear": a linear head on frozen features; "tiny": one made on the spot (default: linear)'
-    cells.add_argument("--base-model", nargs="+", metavar="MODEL", dest="base_models", help=text)
-    add = made.add_argument_group("how").add_argument
-    add("--set", action="append", default=[], metavar="NAME=VALUE", help="a field of TrainingArguments")
-    add("--splits", nargs="+", default=["test"], metavar="S", help="splits of gold that are scored (default: test)")
-    add(
-        "--validation",
-        type=float,
-        default=0.0,
-        metavar="S",
-        help="share of a cell's own gold to stop training early by",
-    )
-    add(
-        "--audited", type=Path, metavar="FILE", help="labels that a person gave to synthetic rows: a table of id, label"
-    )
-    add("--drop-seen", action="store_true", help="leave test rows out that stand in train, too, instead of refusing")
-    for name, text in (
-        ("minutes-per-note", "that labelling takes (assumed: 3)"), ("hourly-usd", "of who labels (assumed: 60)"),
-        ("compute-usd", "of an hour of computing (assumed: 0.05)"),
-    ):  # fmt: skip
-        add(f"--{name}", type=float, metavar="N", help=text)
+    add("folder", type=Path, metavar="FOLDER", help="folder of `correct` or `generate`, or of `train`")
+    add("--repo-id", required=True, metavar="ORG/NAME")
+    add("--gold", type=Path, metavar="PATH", help="all gold, to check against; needed unless access is open")
+    add("--scores", type=Path, metavar="FILE", help="JSON of `evaluate --out`, for the card")
+    add("--examples", type=Path, metavar="FOLDER", help="synthetic notes for the page of a model; open ones only")
+    add("--push", action="store_true", help="push; without it the folder, card and verdict are written")
+    visible = made.add_mutually_exclusive_group()
+    visible.add_argument("--public", action="store_true")
+    visible.add_argument("--private", action="store_true")
+    add("--gated", action="store_true", help="let the owner decide who may read it")
+    add("--attestation", metavar="TEXT", help="who allows a public repository of restricted data, and when")
+    add("--tag", metavar="NAME", help="name of the release (default: the next of v1, v2, ...)")
+    add("--yes", action="store_true", help="do not ask before pushing")
+    add("--dry-run", action="store_true", help="only say the verdict; write and send nothing")
+    add("--out", type=Path, metavar="DIR", help="where the export folder goes (default: export/NAME)")
+    _which_hub(made)
 
-    made = verb("assess", "say whether synthetic notes are worth making, or labels are the better buy")
-    made.set_defaults(room="study_verbs")
-    _gold_options(made)
-    made.add_argument("--synthetic", type=Path, metavar="PILOT", help="some hundred synthetic rows as generated")
-    _synthetic_options(made)
-    made.add_argument("--audited", type=Path, metavar="FILE", help="labels that a person gave to some: id, label")
-    made.add_argument("--label", type=int, default=50, metavar="N", dest="more", help="notes that could be labelled")
+
+def _withdraw_options(made: argparse.ArgumentParser) -> None:
+    made.set_defaults(room="publish_verbs")
+    add = made.add_argument
+    add("repo_id", metavar="ORG/NAME")
+    add("--tag", metavar="NAME", help="one release (default: all of the repository, which becomes private)")
+    add("--kind", choices=("dataset", "model"), help="what it is (default: as the records or the Hub know it)")
+    add("--records", type=Path, default=Path("export"), metavar="DIR", help="folder of the exports it came from")
+    add("--yes", action="store_true", help="do not ask")
+    add("--dry-run", action="store_true", help="only say what would be done, and what derives from it")
+    _which_hub(made)
+
+
+def _which_hub(made: argparse.ArgumentParser) -> None:
+    made.add_argument("--endpoint", metavar="URL", help="of a Hub (default: HF_ENDPOINT)")
+    made.add_argument("--token", help="of the Hub; HF_TOKEN is better, since others may see what is typed here")
 
 
 def _journal_options(parser: argparse.ArgumentParser, shared: argparse.ArgumentParser) -> None:

@@ -12,18 +12,19 @@ import unicodedata
 from collections.abc import Callable, Iterable, Sequence
 from html import escape
 
-# Blue, vermilion, green, purple, ochre, slate: told apart by most colour-blind eyes, and never by colour alone.
+# Blue, vermilion, green, purple, ochre, slate: they differ without red, green or blue cones too, and nothing is told by
+# colour alone.
 LIGHT = {
     "ink": "#1b1f24", "muted": "#515c68", "grid": "#d7dbe0", "edge": "#6b7682", "paper": "#ffffff", "soft": "#fff1cc",
     "mark": "#0b6e4f", "dot": "#515c68",
-    "s0": "#0b62a4", "s1": "#c2500a", "s2": "#0b7a55", "s3": "#9a4a86", "s4": "#7d6000", "s5": "#515c68",
-    "p0": "#0b5c99", "p1": "#f0a04b", "p2": "#c3cad2", "p3": "#7b4a94", "p4": "#7fc4a5", "p5": "#8c6d1f",
+    "s0": "#0a4a86", "s1": "#9e2f0c", "s2": "#2a9d74", "s3": "#c653c0", "s4": "#9c8110", "s5": "#5d6a78",
+    "p0": "#0b5c99", "p1": "#f0a04b", "p2": "#c9d0d8", "p3": "#5b2a6e", "p4": "#6fbf9c", "p5": "#8c6d1f",
 }  # fmt: skip
 DARK = {
     "ink": "#e8eaed", "muted": "#a8b3bf", "grid": "#3a4149", "edge": "#8b96a2", "paper": "#15181c", "soft": "#4a3a0c",
     "mark": "#4cc38a", "dot": "#a8b3bf",
-    "s0": "#6cb6f5", "s1": "#ff9d5c", "s2": "#4cc38a", "s3": "#e296cf", "s4": "#e0c04f", "s5": "#a8b3bf",
-    "p0": "#4a9fe0", "p1": "#c46f14", "p2": "#56606b", "p3": "#b98ad0", "p4": "#2f7d5d", "p5": "#cbb067",
+    "s0": "#4a93f0", "s1": "#d9582e", "s2": "#63e0a8", "s3": "#bb6fb5", "s4": "#f2d65c", "s5": "#c9d3de",
+    "p0": "#4a9fe0", "p1": "#c46f14", "p2": "#56606b", "p3": "#e0b4ee", "p4": "#2f7d5d", "p5": "#f0dc96",
 }  # fmt: skip
 COLOURS = 6  # series and parts that differ in colour; from then on dashes and order tell them apart
 LEVELS = 10  # shades of a matrix cell
@@ -49,7 +50,7 @@ def escaped(text: object) -> str:
     return escape(clean(text), quote=True)
 
 
-def text_width(text: str, size: float = 13) -> float:
+def text_width(text: str, size: float = 13, *, bold: bool = False) -> float:
     """Reckon the width of a text in pixels, rather too wide than too narrow; fonts differ."""
     ems = 0.0
     for c in text:
@@ -59,35 +60,35 @@ def text_width(text: str, size: float = 13) -> float:
             ems += 1.02
         elif not unicodedata.combining(c):
             ems += 0.72 if c.isupper() else 0.6
-    return ems * size
+    return ems * size * (1.16 if bold else 1)
 
 
-def shortened(text: str, width: float, size: float = 13) -> str:
+def shortened(text: str, width: float, size: float = 13, *, bold: bool = False) -> str:
     """Cut a text to a width, with an ellipsis where something is missing."""
-    if text_width(text, size) <= width:
+    if text_width(text, size, bold=bold) <= width:
         return text
-    room, end = width - text_width("…", size), 0
+    room, end = width - text_width("…", size, bold=bold), 0
     for end, c in enumerate(text):  # noqa: B007
-        room -= text_width(c, size)
+        room -= text_width(c, size, bold=bold)
         if room < 0:
             break
     return text[:end].rstrip() + "…"
 
 
-def wrapped(text: str, width: float, size: float = 13, most: int = 8) -> list[str]:
+def wrapped(text: str, width: float, size: float = 13, *, most: int = 8, bold: bool = False) -> list[str]:
     """Break a text into lines of a width, at most so many; a word that is too long breaks after _ - / or is cut."""
     lines: list[str] = []
     for word in re.findall(r"[^\s_/-]*[_/-]+|[^\s_/-]+|\s+", clean(text)):
         if word.isspace():
             word = " "
-        if lines and text_width(lines[-1] + word.rstrip(), size) <= width:
+        if lines and text_width(lines[-1] + word.rstrip(), size, bold=bold) <= width:
             lines[-1] += word
         elif word != " ":
             lines.append(word)
     lines = [line.strip() for line in lines] or [""]
     if len(lines) > most:
         lines = [*lines[: most - 1], " ".join(lines[most - 1 :])]
-    return [shortened(line, width, size) for line in lines]
+    return [shortened(line, width, size, bold=bold) for line in lines]
 
 
 def number(value: float, digits: int = 3) -> str:
@@ -107,7 +108,8 @@ def label(
 ) -> str:  # fmt: skip
     """Give a `<text>` of at most so many lines, centred on y; what had to be cut stands whole in its `<title>`."""
     whole = clean(text)
-    lines = wrapped(whole, width, size, most) if most > 1 else [shortened(" ".join(whole.split()), width, size)]
+    one = " ".join(whole.split())
+    lines = wrapped(whole, width, size, most=most, bold=bold) if most > 1 else [shortened(one, width, size, bold=bold)]
     cut = f"<title>{escape(whole)}</title>" if any("…" in line for line in lines) and "…" not in whole else ""
     step = size * 1.2
     first = y + size * 0.35 - step * (len(lines) - 1) / 2
@@ -120,6 +122,11 @@ def label(
         f'<tspan x="{x:.1f}" y="{first + i * step:.1f}">{escape(line)}</tspan>' for i, line in enumerate(lines)
     )
     return f"<text {attributes}>{spans}{cut}</text>"
+
+
+def room_for(names: Sequence[str], width: float) -> int:
+    """Give where a plot may begin at the right of its names: they break where they are long."""
+    return round(min(max([text_width(n, bold=True) for n in names], default=0) + 30, width * 0.42))
 
 
 # --- scales ---------------------------------------------------------------------------------------------------------
@@ -164,11 +171,15 @@ def ticks(low: float, high: float, most: int = 7) -> list[float]:
 
 
 def log_ticks(low: float, high: float) -> list[float]:
-    """Give positions for a log axis: 1, 2 and 5 times powers of ten; powers alone over more than four decades."""
-    steps = (1, 2, 5) if high / low < 1e4 else (1,)
+    """Give round positions for a log axis: four at least where there are so many, and not many more."""
     powers = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
-    found = [s * 10.0**p for p in powers for s in steps]
-    return [float(f"{v:.12g}") for v in found if low * 0.999 <= v <= high * 1.001]
+    found: list[float] = []
+    for steps in ((1,), (1, 2, 5), (1, 1.5, 2, 3, 4, 5, 6, 8)):
+        found = [v for v in (float(f"{s * 10.0**p:.12g}") for p in powers for s in steps)
+                 if low * 0.999 <= v <= high * 1.001]  # fmt: skip
+        if len(found) >= 4:
+            break
+    return found
 
 
 def tick_text(value: float) -> str:
@@ -192,11 +203,11 @@ def picture(
         simulated: why the figures are no clinical ones; a line across the picture says so.
         about: one sentence for those who cannot see it.
     """
-    head = wrapped(title, width - 32, 16, 3)
-    top = 10 + 20 * len(head)
+    head = wrapped(title, width - 32, 16, most=3, bold=True)
+    top = 14 + 20 * len(head)
     parts = [label(16, 20 + 20 * i, line, size=16, bold=True) for i, line in enumerate(head)]
     if simulated:
-        lines = wrapped(f"Simulated: {simulated}", width - 56, 12.5, 3)
+        lines = wrapped(f"Simulated: {simulated}", width - 56, 12.5, most=4, bold=True)
         tall = 10 + 16 * len(lines)
         parts.append(f'<rect class="soft" x="16" y="{top}" width="{width - 32}" height="{tall}" rx="3"/>')
         parts += [label(28, top + 13 + 16 * i, line, size=12.5, bold=True) for i, line in enumerate(lines)]
@@ -205,7 +216,7 @@ def picture(
     parts.append(f'<g transform="translate(0 {top})">{"".join(body)}</g>')
     end = top + height
     if caption:
-        lines = wrapped(caption, width - 32, 11.5, 6)
+        lines = wrapped(caption, width - 32, 11.5)
         parts += [label(16, end + 12 + 15 * i, line, size=11.5, fill="muted") for i, line in enumerate(lines)]
         end += 8 + 15 * len(lines)
     tall = math.ceil(end + 8)
@@ -228,6 +239,10 @@ def _style(drawn: str) -> str:
 
 def _rules(colours: dict[str, str], ramp: str, used: set[str]) -> str:
     rules = []
+    if "halo" in used:  # words over lines
+        rules.append(
+            f".plot .halo{{paint-order:stroke;stroke:{colours['paper']};stroke-width:4px;stroke-linejoin:round}}"
+        )
     for name in sorted(used):
         if name in colours:
             rules.append(f".plot .{name}{{fill:{colours[name]}}}")

@@ -1,26 +1,26 @@
 """Export folders: what leaves, as the tree of a Hub repository, and nothing else.
 
-A dataset goes out as parquet with new ids; exemplar ids, prompt hashes and journal keys stay in a local map (0600)
-beside the folder, never in it. Of a model's folder only files on an allow-list go out. Every folder is written whole or
-not at all, and a dataset is loaded back with plain `datasets` and compared before it counts.
+A dataset goes out as parquet with new ids; exemplar ids, prompt hashes and journal keys stay in a local map beside the
+folder (`release`), never in it. Of a model's folder only files on an allow-list go out. Every folder is written whole
+or not at all, and a dataset is loaded back with plain `datasets` and compared before it counts.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-import os
 import re
 import shutil
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Container, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hf_synth.errors import ColumnError, PublishError
-from hf_synth.folders import MANIFEST, clear_disk_errors, new_folder, work_folder
+from hf_synth.folders import MANIFEST, new_folder
 from hf_synth.modeling import FACTS
-from hf_synth.task import Access, Task
+from hf_synth.release import RELEASE, content_digest
+from hf_synth.task import REASONS, STATUSES, Access, Task
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -36,6 +36,11 @@ MODEL_FILES = re.compile(
     r"tokenizer\.json|tokenizer_config\.json|special_tokens_map\.json|added_tokens\.json|vocab\.(?:txt|json)|merges\.txt|"
     r"tokenizer\.model|spiece\.model|sentencepiece\.bpe\.model|spm\.model"
 )
+# Names of generators as servers give them: "gpt-5", "org/model", "llama3.1:8b"; never a sentence.
+_GENERATOR = re.compile(r"[A-Za-z0-9][\w.:@+/-]{0,99}")
+_MOST_GENERATORS = 20
+_LONG_NAME = 6  # characters from which a name that stands in gold is no coincidence
+_LOCAL_NAMES = ("_name_or_path", "name_or_path", "vocab_file", "tokenizer_file", "hub_token", "token")
 _LICENSE_NOTE = """This folder derives from credentialed data. It is under the data use agreement of its source
 ({source}) and may be shared only as that agreement allows: on PhysioNet as a derived project
 ("{name}"), or with people who signed the same agreement. Never on a public Hub.
@@ -45,30 +50,79 @@ _LICENSE_NOTE = """This folder derives from credentialed data. It is under the d
 # --- datasets -------------------------------------------------------------------------------------------------------
 
 
-def dataset_views(task: Task, dataset: Dataset, access: Access, withheld: set[int]) -> dict[str, Dataset]:
-    """Give what leaves of a dataset by config, the default first, in columns that hold nothing local.
+def view_rows(task: Task, dataset: Dataset, withheld: Container[int]) -> dict[str, list[int]]:
+    """Give by config which rows leave, the default first.
 
     `corrected` (only where labels went through correction, so never for text2text) has the rows kept or relabelled,
-    `raw` every row that was not rejected with the label that the generator meant. A row has the same id in both: its
-    number.
+    `raw` every row with a text that was not rejected.
 
-    Raises:
-        ColumnError: a label is not one of the task's.
+    Args:
+        withheld: numbers of rows that must not leave.
     """
     status = dataset["label_status"] if "label_status" in dataset.column_names else ["kept"] * len(dataset)
     text = [all(row) for row in zip(*(dataset[c] for c in task.text_columns), strict=True)]
     leaving = [i for i, s in enumerate(status) if s != "rejected" and text[i] and i not in withheld]
-    views = {}
-    if "label_probs" in dataset.column_names and task.kind != "text2text":
-        kept = [i for i in leaving if status[i] in ("kept", "relabelled")]
-        more = ("llm_label", "label_status", "reason", "label_probs", "label_confidence", "weight")
-        views["corrected"] = _view(task, dataset, kept, access, task.label_column, more)
+    if "label_probs" not in dataset.column_names or task.kind == "text2text":
+        return {"raw": leaving}
+    return {"corrected": [i for i in leaving if status[i] in ("kept", "relabelled")], "raw": leaving}
+
+
+def dataset_views(
+    task: Task, dataset: Dataset, rows: Mapping[str, list[int]], access: Access, ids: Sequence[str]
+) -> dict[str, Dataset]:
+    """Give what leaves of a dataset by config, in columns that hold nothing local; a row has the same id in each.
+
+    Raw rows have the label that the generator meant, corrected ones that of the correction.
+
+    Args:
+        rows: `view_rows`.
+        ids: under which rows leave, one for each row of the dataset.
+
+    Raises:
+        ColumnError: a label is not one of the task's.
+    """
     meant = "llm_label" if "llm_label" in dataset.column_names else task.label_column
-    views["raw"] = _view(task, dataset, leaving, access, meant, ())
-    return views
+    more = ("llm_label", "label_status", "reason", "label_probs", "label_confidence", "weight")
+    told: dict[str, tuple[str, Sequence[str]]] = {"corrected": (task.label_column, more), "raw": (meant, ())}
+    return {name: _view(task, dataset, at, access, *told[name], ids) for name, at in rows.items()}
 
 
-def _view(task: Task, dataset: Dataset, rows: list[int], access: Access, label: str, more: Sequence[str]) -> Dataset:
+def plain_columns(dataset: Dataset, gold: Sequence[Dataset]) -> Dataset:
+    """Clear the columns that are to hold words of ours, or the name of a generator, of anything else.
+
+    A row whose status is none of ours counts as rejected; other reasons become null, other generators "unknown".
+
+    Args:
+        gold: its parts; no name of a generator may stand in them.
+    """
+    known: dict[str, tuple[Any, Any]] = {"label_status": (STATUSES, "rejected"), "reason": (REASONS, None)}
+    if "generator" in dataset.column_names:
+        names = {g for g in dataset["generator"] if isinstance(g, str)}
+        known["generator"] = (generator_names(names, gold), "unknown")
+    for column, (fine, otherwise) in known.items():
+        values = list(dataset[column]) if column in dataset.column_names else []
+        if any(v is not None and v not in fine for v in values):
+            mended = [v if v is None or v in fine else otherwise for v in values]
+            dataset = dataset.remove_columns(column).add_column(column, mended)
+    return dataset
+
+
+def generator_names(names: set[str], gold: Sequence[Dataset]) -> set[str]:
+    """Give of the names of generators those that may be told: no path, no phrase, nothing that stands in gold."""
+    fine = {n for n in names if _GENERATOR.fullmatch(n) and "//" not in n and not n.startswith(("/", ".", "~"))}
+    if len(fine) > _MOST_GENERATORS:
+        return set()
+    for part in gold:
+        for column, feature in part.features.items():
+            if column != "generator" and getattr(feature, "dtype", "") in ("string", "large_string"):
+                long = [n for n in fine if len(n) >= _LONG_NAME]
+                fine -= {n for value in (part.unique(column) if long else ()) for n in long if value and n in value}
+    return fine
+
+
+def _view(
+    task: Task, dataset: Dataset, rows: list[int], access: Access, label: str, more: Sequence[str], ids: Sequence[str]
+) -> Dataset:
     from datasets import Dataset, Features, Value
 
     picked = dataset.select(rows)
@@ -79,7 +133,7 @@ def _view(task: Task, dataset: Dataset, rows: list[int], access: Access, label: 
         "task_version": task.version,
         "access": access,
     }
-    columns: dict[str, Any] = {"id": [row_id(task, i) for i in rows]}
+    columns: dict[str, Any] = {"id": [ids[i] for i in rows]}
     columns |= {c: list(picked[c]) for c in task.text_columns}
     columns[task.label_column] = list(picked[label])
     columns |= {name: [value] * len(rows) for name, value in told.items()}
@@ -91,15 +145,25 @@ def _view(task: Task, dataset: Dataset, rows: list[int], access: Access, label: 
         raise ColumnError(f"the rows do not fit task {task.full_name!r} ({type(error).__name__})") from None
 
 
-def row_id(task: Task, number: int) -> str:
-    """Name a row of an export by its number, so that nothing of the site's own ids leaves."""
-    return f"{task.name}-{number:06d}"
-
-
 def write_dataset(
-    task: Task, views: Mapping[str, Dataset], path: Path, *, card: str, access: Access, physionet_name: str
-) -> Path:
-    """Write an export folder of a dataset, load it back with plain `datasets` and compare.
+    task: Task,
+    views: Mapping[str, Dataset],
+    path: Path,
+    *,
+    card: str,
+    access: Access,
+    physionet_name: str,
+    release: Mapping[str, Any],
+    check: Callable[[Path], None],
+) -> str:
+    """Write an export folder of a dataset, check it, load it back with plain `datasets` and compare.
+
+    Args:
+        release: `release_facts`, for release.json.
+        check: raises when something in the folder must not leave.
+
+    Returns:
+        The digest of its content.
 
     Raises:
         OutputError: the folder cannot be written, or holds something else.
@@ -112,9 +176,11 @@ def write_dataset(
                 rows, draft / name / "train-00000-of-00001.parquet", {"access": access, "task": task.full_name}
             )
         (draft / "README.md").write_text(card, encoding="utf-8")
-        _finish(task, draft, access, physionet_name, {name: len(rows) for name, rows in views.items()})
+        counts = {name: len(rows) for name, rows in views.items()}
+        content = _finish(task, draft, access, physionet_name, counts, release)
+        check(draft)
         _check_loads(draft, views)
-    return path
+    return content
 
 
 def _write_parquet(rows: Dataset, file: Path, told: Mapping[str, str]) -> None:
@@ -141,25 +207,6 @@ def _check_loads(folder: Path, views: Mapping[str, Dataset]) -> None:
             raise PublishError(f"config {name!r} of the export reads back differently; nothing left")
 
 
-def write_map(task: Task, dataset: Dataset, export: Path) -> Path:
-    """Write what links exported rows to this site's ids (0600), beside the export folder.
-
-    Raises:
-        OutputError: it cannot be written.
-    """
-    path = work_folder(export.parent) / f"{export.name}.provenance.jsonl"
-    kept = [c for c in ("id", "group", "seed_ids", "prompt_sha256", "journal_key") if c in dataset.column_names]
-    columns = [list(dataset[c]) for c in kept]
-    with clear_disk_errors(path):
-        handle, draft = tempfile.mkstemp(dir=path.parent)  # mode 0600
-        with os.fdopen(handle, "w", encoding="utf-8") as out:
-            for number, values in enumerate(zip(*columns, strict=True)):
-                row = {"exported": row_id(task, number), **dict(zip(kept, values, strict=True))}
-                out.write(json.dumps(row) + "\n")
-        os.replace(draft, path)
-    return path
-
-
 # --- models ---------------------------------------------------------------------------------------------------------
 
 
@@ -173,8 +220,16 @@ def write_model(
     facts: Mapping[str, Any],
     access: Access,
     physionet_name: str,
-) -> Path:
+    release: Mapping[str, Any],
+    check: Callable[[Path], None],
+) -> str:
     """Write an export folder of a model: files on the allow-list, its card, its scores and what may be told of it.
+
+    Args:
+        release, check: as for `write_dataset`.
+
+    Returns:
+        The digest of its content.
 
     Raises:
         OutputError: the folder cannot be written, or holds something else.
@@ -187,15 +242,16 @@ def write_model(
         for name in names:
             _check_weights(model / name)
             shutil.copyfile(model / name, draft / name)
-        _clean_config(task, draft / "config.json")
+        _clean_config(task, draft)
         (draft / "README.md").write_text(card, encoding="utf-8")
         if eval_results:
             (draft / ".eval_results").mkdir()
             (draft / ".eval_results" / f"{task.name}.yaml").write_text(eval_results, encoding="utf-8")
         told = {k: facts[k] for k in PUBLIC_FACTS if k in facts} | {"access": access}
         (draft / FACTS).write_text(json.dumps(told, indent=1, sort_keys=True) + "\n", encoding="utf-8")
-        _finish(task, draft, access, physionet_name, {})
-    return path
+        content = _finish(task, draft, access, physionet_name, {}, release)
+        check(draft)
+    return content
 
 
 def model_files(model: Path) -> list[str]:
@@ -220,32 +276,43 @@ def _check_weights(file: Path) -> None:
         raise PublishError(f"{file.name} carries metadata of its own; save the model again without it")
 
 
-def _clean_config(task: Task, file: Path) -> None:
-    """Take local paths out of the config, and see that its labels are the task's."""
-    try:
-        config = json.loads(file.read_text(encoding="utf-8"))
-        names = sorted(config.get("id2label", {}).values())
-    except (ValueError, AttributeError, TypeError):
-        raise PublishError("config.json of the model is broken; save the model again") from None
-    if task.labels and names != sorted(task.labels):
-        raise PublishError(f"the model's labels are not those of task {task.full_name!r}: {', '.join(task.labels)}")
-    if config.pop("_name_or_path", None) is not None:
-        file.write_text(json.dumps(config, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+def _clean_config(task: Task, draft: Path) -> None:
+    """Take local paths out of the configs, and see that the labels are the task's, as the pipeline will name them."""
+    for file in (draft / "config.json", draft / "tokenizer_config.json"):
+        if not file.is_file():
+            continue
+        try:
+            config = json.loads(file.read_text(encoding="utf-8"))
+            names = sorted(map(str, config.get("id2label", {}).values()))
+        except (ValueError, AttributeError, TypeError):
+            raise PublishError(f"{file.name} of the model is broken; save the model again") from None
+        if task.labels and file.name == "config.json" and names != sorted(task.labels):
+            raise PublishError(f"the model's labels are not those of task {task.full_name!r}: {', '.join(task.labels)}")
+        clean = {k: v for k, v in config.items() if k not in _LOCAL_NAMES}
+        if clean != config:
+            file.write_text(json.dumps(clean, indent=2, sort_keys=True) + "\n", encoding="utf-8")
 
 
 # --- both -----------------------------------------------------------------------------------------------------------
 
 
-def _finish(task: Task, draft: Path, access: Access, name: str, rows: Mapping[str, int]) -> None:
-    """Write the manifest; for credentialed data also the licence note and checksums that PhysioNet wants."""
+def _finish(
+    task: Task, draft: Path, access: Access, name: str, rows: Mapping[str, int], release: Mapping[str, Any]
+) -> str:
+    """Write the manifests; for credentialed data also the licence note and checksums that PhysioNet wants."""
     told = {"stage": "export", "task": task.full_name, "task_version": task.version, "access": access, "rows": rows}
     (draft / MANIFEST).write_text(json.dumps(told, indent=1) + "\n", encoding="utf-8")
-    if access != "credentialed":
-        return
-    note = _LICENSE_NOTE.format(source=task.source_url or task.license, name=name)
-    (draft / "LICENSE.md").write_text(note, encoding="utf-8")
-    lines = [f"{sha256}  {name}" for name, (_, (_, sha256)) in file_oids(draft).items()]
-    (draft / "SHA256SUMS").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    if access == "credentialed":
+        note = _LICENSE_NOTE.format(source=task.source_url or task.license, name=name)
+        (draft / "LICENSE.md").write_text(note, encoding="utf-8")
+    files = {name: sha256 for name, (_, (_, sha256)) in file_oids(draft).items()}
+    content = content_digest(files)
+    tied = json.dumps({**release, "content": content, "files": files}, indent=1, sort_keys=True)
+    (draft / RELEASE).write_text(tied + "\n", encoding="utf-8")
+    if access == "credentialed":
+        lines = [f"{sha256}  {name}" for name, (_, (_, sha256)) in file_oids(draft).items()]
+        (draft / "SHA256SUMS").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    return content
 
 
 def exported_files(folder: Path) -> list[str]:

@@ -1,12 +1,13 @@
 """The gate: what may be published, and how. One pure function that every push and export goes through.
 
-    access         export folder   private repository                       public repository
-    open           yes             yes                                      yes
-    restricted     with gold       with gold, gated unless said otherwise   with gold, a clean audit and an attestation
-    credentialed   with gold       with gold, on the institution's own Hub  never
+    access        export folder   private repository                       public repository
+    open          yes             yes                                      yes
+    restricted    with gold       with gold, gated unless said otherwise   with known gold, clean audit, an attestation
+    credentialed  with gold       with gold, on the institution's own Hub  never
 
-"with gold": the gold was given, and what leaves was compared with it. In every case the audit must not have found the
-rows to hold gold. PhysioNet and n2c2 count what is derived from credentialed data as such data (PhysioNet, guidelines
+"with gold": the gold was given, it is not plainly another gold than the one it came from, and what leaves was compared
+with it. "with known gold": records say that it is that gold. In every case the audit must not have found the rows to
+hold gold. PhysioNet and n2c2 count what is derived from credentialed data as such data (PhysioNet, guidelines
 for creating datasets and models from MIMIC, 2024).
 """
 
@@ -15,15 +16,16 @@ from __future__ import annotations
 import contextlib
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 from urllib.parse import urlsplit
 
 from hf_synth.endpoints import is_local
 from hf_synth.errors import TaskError
+from hf_synth.origin import Origin
 from hf_synth.privacy import MAX_COPIED_SHARE, Findings
 from hf_synth.task import Access, Task, access_of, load_task, strictest
 
@@ -54,7 +56,7 @@ class Verdict:
         gated: whether it is (to be) gated, and how.
         counts: rows or files by what became of them.
         export: the folder that holds what leaves; None until it is written.
-        url, commit: of the repository, once pushed and read back.
+        url, commit, tag: of the repository, once pushed and read back.
     """
 
     kind: Kind
@@ -68,6 +70,7 @@ class Verdict:
     export: Path | None = None
     url: str | None = None
     commit: str | None = None
+    tag: str | None = None
 
     @property
     def pushed(self) -> bool:
@@ -76,6 +79,12 @@ class Verdict:
 
     def __bool__(self) -> bool:
         raise TypeError("a verdict is neither true nor false: ask its .allowed or .pushed")
+
+    def to_json(self) -> dict[str, Any]:
+        """Give plain values."""
+        plain = {name: getattr(self, name) for name in self.__dataclass_fields__}
+        told = {"reasons": list(self.reasons), "counts": dict(self.counts), "pushed": self.pushed}
+        return plain | told | {"export": None if self.export is None else str(self.export)}
 
     def __str__(self) -> str:
         seen = "private" if self.private else "public"
@@ -87,7 +96,8 @@ class Verdict:
         if self.export:
             lines.append(f"  export folder: {self.export}")
         if self.pushed:
-            lines.append(f"  published: {self.url} ({seen}{gated}), commit {self.commit}")
+            tag = f", tag {self.tag}" if self.tag else ""
+            lines.append(f"  published: {self.url} ({seen}{gated}), commit {self.commit}{tag}")
         return "\n".join(lines)
 
 
@@ -98,6 +108,7 @@ def gate(
     access: str | None,
     findings: Findings | None,
     gold_given: bool,
+    origin: Origin | None = None,
     push: bool = True,
     private: bool | None = None,
     gated: bool | Literal["auto", "manual"] | None = None,
@@ -113,6 +124,7 @@ def gate(
         access: of all it came from; joined with the task's, unknown counts as credentialed.
         findings: of the audit; a dataset without one is refused. Models have none.
         gold_given: whether there was gold (at least a row) to compare with.
+        origin: what is known of whether that is the gold it came from; None is nothing.
         push: whether it is to go to a Hub; else an export folder is written and stays here.
         private: as asked; None is private, but leaves an open repository that is public already as it is.
         gated: as asked; None gates what is not open.
@@ -131,6 +143,8 @@ def gate(
 
     if worst != "open" and not gold_given:
         no.append(f"access is {worst}: give the gold, so that what leaves can be compared with it")
+    if worst != "open" and origin is not None:
+        no += origin.wrong
     if kind == "dataset":
         no += _audit_says(findings, worst)
     if worst != "open" and not hidden and not push:
@@ -149,12 +163,19 @@ def gate(
             no.append("a public repository of restricted data needs an attestation: who allows it, and when")
         if findings is None or not findings.compared or findings.verdict != "ok":
             no.append("a public repository of restricted data needs an audit that passed; there is none for this")
+        if origin is None or not origin.known:
+            no.append(
+                "a public repository of restricted data needs gold that is known to be its own: publish the folder "
+                "that a verb wrote, or rows with their seed_ids"
+            )
     if push and visible == "public" and hidden:
         no.append(f"repository {repo_id} is public already: make it private first, or choose another name")
     if attestation and attestation.strip():
         told.append(f"attested: {' '.join(attestation.split())}")
     if worst == "open" and not gold_given:
         told.append("not compared with gold: none was given")
+    if gold_given and origin is not None and origin.told:
+        told.append(origin.told)
     reasons = tuple(no or told)
     kept = MappingProxyType(dict(counts or {}))
     return Verdict(kind, repo_id, worst, not no, reasons, hidden, locked, kept)
@@ -209,12 +230,25 @@ def gold_parts(gold: Dataset | DatasetDict | None) -> tuple[Dataset | None, Data
     return concatenate_datasets(seen), held_out
 
 
-def joined_access(task: Task, *datasets: Dataset) -> Access:
-    """Join the access of a task, of rows, and of the tasks that rows name, so that no label alone loosens it."""
-    found: list[str] = [task.access, *(access_of(rows) for rows in datasets)]
+def joined_access(task: Task, *datasets: Dataset, also: Sequence[str | None] = ()) -> Access:
+    """Join the access of a task, of rows, and of the tasks that rows name, so that no label alone loosens it.
+
+    A name of another task that is not known here counts as credentialed.
+
+    Args:
+        also: further accesses to join, e.g. that of the folder's manifest.
+    """
+    found: list[str | None] = [task.access, *also, *(access_of(rows) for rows in datasets)]
     for rows in datasets:
         for name in set(rows["task"]) if "task" in rows.column_names else ():
-            if isinstance(name, str) and _TASK_NAME.fullmatch(name):
-                with contextlib.suppress(TaskError):  # a task of the user's own
-                    found.append(load_task(name).access)
+            if name is not None:
+                found.append(_access_of_task(task, name))
     return strictest(*found)
+
+
+def _access_of_task(task: Task, name: Any) -> str | None:
+    """Look a task up by the name that rows give it; a path is never run."""
+    if isinstance(name, str) and _TASK_NAME.fullmatch(name):
+        with contextlib.suppress(TaskError):
+            return load_task(name).access
+    return task.access if name == task.full_name else None

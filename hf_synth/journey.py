@@ -23,8 +23,8 @@ from hf_synth.evaluation import Scores, evaluate
 from hf_synth.folders import clear_disk_errors, private_folder, write_stage
 from hf_synth.generation import generation_table
 from hf_synth.gold import subset
+from hf_synth.journey_report import Told, score_plot, shown_metrics, write_journey_report
 from hf_synth.pipeline import correct_with_policy
-from hf_synth.plots import Interval, interval_plot
 from hf_synth.report import markdown_table
 from hf_synth.task import Task
 from hf_synth.training import train, trainer_fit
@@ -42,7 +42,8 @@ class Journey:
     """What one run made.
 
     Args:
-        out: the folder that holds it: gold/, synthetic/, corrected/, models/, scores.json, scores.md, scores.svg.
+        out: the folder that holds it: synthetic/, corrected/, models/, scores.json, scores.md, scores.svg, report.html,
+            report.md.
         corrected: the synthetic rows after correction.
         policy: how they were corrected, and what that rests on.
         scores: scores of each model by the name of its arm, e.g. "gold_200_plus_corrected".
@@ -153,34 +154,28 @@ def _mixture(arm: str, gold: Dataset, raw: Dataset, corrected: Dataset) -> tuple
 
 
 def write_scores(task: Task, journey: Journey, *, caption: str = "") -> None:
-    """Write scores.json, scores.md and scores.svg into the folder of a journey."""
-    main = _metrics(task, journey.scores)[0]
+    """Write scores.json, scores.md, scores.svg, report.html and report.md into the folder of a journey."""
+    told = told_of(task, journey, caption=caption)
     parts = (score_table(task, journey.scores), generation_table(journey.corrected), caption)
     files = {
         "scores.json": json.dumps({name: scores.to_json() for name, scores in journey.scores.items()}, indent=1) + "\n",
         "scores.md": "\n\n".join(filter(None, parts)) + "\n",
-        "scores.svg": interval_plot(
-            [Interval(name, s.values[main], *s.ci95[main], "corrected" in name) for name, s in journey.scores.items()],
-            title=f"{task.full_name}: {main} on {next(iter(journey.scores.values())).n} test rows",
-            axis=f"{main}, 95% bootstrap interval over groups",
-            caption=caption,
-        ),
+        "scores.svg": score_plot(told),
     }
     with clear_disk_errors(journey.out):
         for name, text in files.items():
             (journey.out / name).write_text(text, encoding="utf-8")
+    write_journey_report(journey.out, told)
 
 
-def _metrics(task: Task, scores: Mapping[str, Scores]) -> list[str]:
-    """Give the metrics to show, the task's main one first: its own as far as they were computed, and the usual ones."""
-    there = next(iter(scores.values())).values
-    usual = ("macro_f1", "accuracy", "rougeL", "token_f1", "exact_match")
-    return [m for m in dict.fromkeys((*task.metrics, *usual)) if m in there] or list(there)
+def told_of(task: Task, journey: Journey, *, caption: str = "") -> Told:
+    """Give what a journey's report is made of."""
+    return Told(task, journey.corrected, journey.policy, journey.scores, journey.seconds, caption)
 
 
 def score_table(task: Task, scores: Mapping[str, Scores]) -> str:
     """Give a Markdown table of scores with 95% intervals, a row for each model."""
-    metrics = _metrics(task, scores)
+    metrics = shown_metrics(task, scores)
     rows = [
         [name, *(f"{s.values[m]:.3f} ({s.ci95[m][0]:.3f}-{s.ci95[m][1]:.3f})" if m in s.ci95 else "-" for m in metrics)]
         for name, s in scores.items()

@@ -15,6 +15,7 @@ from hf_synth.axes import (
     Frame,
     Reference,
     Scale,
+    along,
     dash_of,
     framed,
     legend,
@@ -23,18 +24,19 @@ from hf_synth.axes import (
     path,
     references,
     sample,
-    swatch,
     whisker,
     x_axis,
     y_axis,
 )
-from hf_synth.drawing import COLOURS, LEVELS, finite, label, number, scale, spread, text_width
+from hf_synth.drawing import COLOURS, finite, label, number, room_for, scale, spread
+from hf_synth.shares import bar_plot, histogram_plot, matrix_plot
 
 __all__ = ["Bin", "Interval", "Point", "Reference", "Series", "bar_plot", "curve_plot", "histogram_plot",
            "interval_plot", "matrix_plot", "reliability_bins", "reliability_plot", "wilson"]  # fmt: skip
 
 _NAN = float("nan")
 _BANDS = 3  # with more curves than that, bands would hide each other
+_DASHES = {False: ("", "9 3 2 3"), True: ("6 5", "2 4")}  # of curves: the first with a colour, the second
 
 
 @dataclass(frozen=True)
@@ -72,7 +74,7 @@ class Series:
     Args:
         name: what it shows.
         points: `Point`s or tuples (x, y) or (x, y, low, high), in any order.
-        dashed: whether its line is dashed wherever it stands, e.g. for what was reckoned and not measured.
+        dashed: whether its line is dashed, e.g. for what was reckoned and not measured.
         emphasis: whether it stands out.
     """
 
@@ -106,7 +108,7 @@ def interval_plot(
         reference: a value to compare with, drawn as a line; 0 is drawn where the axis crosses it.
     """
     step = 34
-    frame = Frame(_room_for([r.name for r in rows], width), width - 76, 8, 8 + step * max(1, len(rows)))
+    frame = Frame(room_for([r.name for r in rows], width), width - 76, 8, 8 + step * max(1, len(rows)))
     values = [v for r in rows for v in (r.value, r.low, r.high)]
     low, high = spread([*values, *([] if reference is None else [reference])])
     x = scale(low, high, frame.left, frame.right)
@@ -123,11 +125,6 @@ def interval_plot(
         body.append(label(frame.right + 12, y, number(float(row.value)), bold=row.emphasis))
     return framed(body, width, frame.end + 42, bool(finite(r.value for r in rows)), title=title, caption=caption,
                   simulated=simulated, about=f"Dot plot of {len(rows)} values with intervals; {axis}")  # fmt: skip
-
-
-def _room_for(names: Sequence[str], width: int) -> int:
-    """Give where a plot may begin at the right of its names: they break where they are long."""
-    return round(min(max([text_width(n) for n in names], default=0) + 30, width * 0.42))
 
 
 # --- curves ---------------------------------------------------------------------------------------------------------
@@ -159,13 +156,17 @@ def curve_plot(
     x = scale(x_low, x_high, frame.left, frame.right, log=log_x)
     y = scale(low, high, frame.end, frame.top)
     body = [_y_axis(frame, y, low, high, y_axis), _x_axis(frame, x, x_low, x_high, x_axis, log=log_x)]
-    body += references(frame, x, y, lines)
-    band, entries = len(series) <= _BANDS, []
+    band, entries, busy = len(series) <= _BANDS, [], []
     for i, (told, curve) in enumerate(zip(series, curves, strict=True)):
-        thick, dash = 3.2 if told.emphasis else 2, dash_of(i) or ("6 4" if told.dashed else "")
-        body += _curve(i, curve, x, y, band=band, shift=0 if band else (i - (len(series) - 1) / 2) * 3)
-        body.append(path(f"ls{i % COLOURS}", ((x(p.x), y(p.y)) for p in curve), thick=thick, dash=dash))
+        thick, dash = 3.2 if told.emphasis else 2, _DASHES[told.dashed][min(1, i // COLOURS)]
+        side = 0 if band else (i - (len(series) - 1) / 2) * 2.5
+        places = [(x(p.x) + side, y(p.y)) for p in curve]
+        body += _spread_of(i, curve, x, y, band=band, side=side)
+        body.append(path(f"ls{i % COLOURS}", places, thick=thick, dash=dash))
+        body += [marker(i, *place) for place in places]
         entries.append((told.name, sample(i, thick=thick, dash=dash)))
+        busy += along(places)
+    body += references(frame, x, y, lines, busy)
     named, end = legend(frame, entries)
     if hidden:
         caption = f"{caption} {hidden} point(s) at x = 0 or below are not shown on this axis.".strip()
@@ -190,18 +191,15 @@ def _ends(xs: Sequence[float], log: bool) -> tuple[float, float]:
     return low - room, high + room
 
 
-def _curve(i: int, curve: Sequence[Point], x: Scale, y: Scale, *, band: bool, shift: float) -> list[str]:
-    """Draw the band or the bars of one curve, and its markers."""
+def _spread_of(i: int, curve: Sequence[Point], x: Scale, y: Scale, *, band: bool, side: float) -> list[str]:
+    """Draw the band or the bars of one curve."""
     colour = f"s{i % COLOURS}"
     known = [p for p in curve if len(finite(p)) == 4]
-    drawn = []
     if band and len(known) > 1:
         around = [(x(p.x), y(p.high)) for p in known] + [(x(p.x), y(p.low)) for p in reversed(known)]
         corners = " ".join(f"{a},{b}" for a, b in around)
-        drawn.append(f'<polygon class="{colour}" fill-opacity="0.16" points="{corners}"/>')
-    else:
-        drawn += [whisker(f"l{colour}", x(p.x) + shift, y(p.low), y(p.high)) for p in known]
-    return [*drawn, *(marker(i, x(p.x), y(p.y)) for p in curve)]
+        return [f'<polygon class="{colour}" fill-opacity="0.16" points="{corners}"/>']
+    return [whisker(f"l{colour}", x(p.x) + side, y(p.low), y(p.high)) for p in known]
 
 
 # --- calibration ----------------------------------------------------------------------------------------------------
@@ -262,144 +260,3 @@ def reliability_plot(
     about = f"Reliability diagram of {', '.join(bins)}"
     return framed([*body, *named], width, end, any(bins.values()), title=title, caption=caption, simulated=simulated,
                   about=about)  # fmt: skip
-
-
-# --- matrices -------------------------------------------------------------------------------------------------------
-
-
-def matrix_plot(
-    values: Sequence[Sequence[float]], row_names: Sequence[str], column_names: Sequence[str], *, title: str,
-    row_axis: str = "", column_axis: str = "", caption: str = "", simulated: str = "", digits: int = 2,
-) -> str:  # fmt: skip
-    """Draw a matrix with its numbers in the cells, each shaded by its share of its row: noise, confusion.
-
-    Args:
-        values: shares or counts, (rows, columns); whole numbers are written as such. Cells whose row and column have
-            one name are outlined.
-        row_axis: what rows are, e.g. "true label".
-        column_axis: what columns are, e.g. "label given".
-    """
-    k = len(column_names)
-    cell, size = next((c, s) for most, c, s in ((6, 64, 13.0), (12, 46, 11.5), (10**9, 36, 10.0)) if k <= most)
-    tall = max(26, round(cell * 0.62))
-    left = round(min(max([text_width(n) for n in (*row_names, row_axis)], default=0) + 28, 230))
-    turned = any(text_width(n, 12) > (cell - 6) * 1.9 for n in column_names)
-    longest = min(max([text_width(n, 12) for n in column_names], default=0), 150)
-    top = (24 if column_axis else 6) + (round(longest * 0.7) + 16 if turned else 38)
-    width = max(420, left + cell * k + (100 if turned else 24))
-    body = [label(left, 10, column_axis, fill="muted", width=width - left - 16)] if column_axis else []
-    body += [label(left - 12, top - 12, row_axis, anchor="end", fill="muted", width=left - 20)] if row_axis else []
-    for j, name in enumerate(column_names):
-        middle = left + cell * (j + 0.5)
-        if turned:
-            body.append(label(middle, top - 8, name, size=12, width=150, turn=-40))
-        else:
-            body.append(label(middle, top - 18, name, size=12, width=cell - 4, anchor="middle", most=2))
-    for i, row in enumerate(values):
-        y = top + tall * i
-        body.append(label(left - 12, y + tall / 2, row_names[i], anchor="end", width=left - 24))
-        total = sum(v for v in finite(row) if v > 0)
-        for j, value in enumerate(row):
-            level = round(value / total * (LEVELS - 1)) if total and math.isfinite(value) and value > 0 else 0
-            edge = ('lmark" stroke-width="2' if row_names[i] == column_names[j] else "").rstrip()
-            body.append(f'<rect class="c{level} {edge}" x="{left + cell * j + 1}" y="{y + 1}" width="{cell - 2}" '
-                        f'height="{tall - 2}"/>')  # fmt: skip
-            said = (
-                f"{value:,}"
-                if isinstance(value, int)
-                else number(value, digits)
-                if math.isnan(value)
-                else f"{value:.{digits}f}"
-            )
-            fit = min(size, size * (cell - 6) / max(1.0, text_width(said, size)))
-            body.append(label(left + cell * (j + 0.5), y + tall / 2, said, size=fit, anchor="middle", fill=f"t{level}"))
-    about = f"Matrix of {len(values)} rows ({row_axis or 'row'}) by {k} columns ({column_axis or 'column'})"
-    return framed(body, width, top + tall * len(values) + 6, bool(len(values) and k), title=title, caption=caption,
-                  simulated=simulated, about=about)  # fmt: skip
-
-
-# --- bars -----------------------------------------------------------------------------------------------------------
-
-
-def bar_plot(
-    names: Sequence[str], parts: Mapping[str, Sequence[float]], *, title: str, axis: str, caption: str = "",
-    simulated: str = "", digits: int = 0, width: int = 760,
-) -> str:  # fmt: skip
-    """Draw horizontal bars, stacked where there are several parts: cost, gates, what became of each class.
-
-    Args:
-        names: what each bar is, (N,).
-        parts: values of each part, (N,) each, 0 or more, e.g. {"kept": ..., "relabelled": ..., "dropped": ...}.
-        axis: what the length measures, with its unit.
-        digits: decimals of the printed numbers.
-    """
-    totals = [sum(v for v in finite(values[i] for values in parts.values()) if v > 0) for i in range(len(names))]
-    right, step = width - 30 - round(max([text_width(f"{t:,.{digits}f}") for t in totals], default=0)), 32
-    frame = Frame(_room_for(names, width), right, 6, 6 + step * max(1, len(names)))
-    high = max(totals, default=0.0) or 1.0
-    x = scale(0, high, frame.left, frame.right)
-    body = [x_axis(frame, x, 0, high, axis)]
-    for i, name in enumerate(names):
-        y, start = frame.top + step * i, 0.0
-        body.append(label(frame.left - 12, y + step / 2, name, width=frame.left - 22, anchor="end", most=2))
-        for p, value in enumerate(values[i] for values in parts.values()):
-            if not (math.isfinite(value) and value > 0):
-                continue
-            a, z, part = x(start), x(start + value), f"p{p % COLOURS}"
-            body.append(f'<rect class="{part} ledge" stroke-width="1" x="{a}" y="{y + 5}" width="{z - a:.1f}" '
-                        f'height="{step - 10}"/>')  # fmt: skip
-            said = f"{value:,.{digits}f}"
-            if len(parts) > 1 and text_width(said, 11.5) + 8 <= z - a:
-                body.append(label((a + z) / 2, y + step / 2, said, size=11.5, anchor="middle", fill=f"t{part}"))
-            start += value
-        known = finite(values[i] for values in parts.values())
-        body.append(label(x(start) + 8, y + step / 2, f"{totals[i]:,.{digits}f}" if known else "–", bold=True))
-    entries = [(name, swatch(p)) for p, name in enumerate(parts)] if len(parts) > 1 else []
-    named, end = legend(frame, entries)
-    about = f"Bars of {len(names)} values; {axis}" + (f"; parts: {', '.join(parts)}" if len(parts) > 1 else "")
-    return framed([*body, *named], width, end, bool(names and parts), title=title, caption=caption, simulated=simulated,
-                  about=about)  # fmt: skip
-
-
-def histogram_plot(
-    groups: Mapping[str, Sequence[float]], *, title: str, axis: str, bins: int = 20, caption: str = "",
-    simulated: str = "", lines: Sequence[Reference] = (), limits: tuple[float, float] | None = None, width: int = 760,
-    height: int = 260,
-) -> str:  # fmt: skip
-    """Draw how values are spread, as the share of each group's rows in bins of equal width.
-
-    Args:
-        groups: values of each group; several are drawn over each other.
-        lines: values to compare with, e.g. a threshold (vertical).
-        limits: ends of the x axis; from the values when None. Values beyond them count in the bins at the ends.
-    """
-    known = {name: finite(values) for name, values in groups.items()}
-    lines = [told for told in lines if math.isfinite(told.value)]
-    every = [v for values in known.values() for v in values] + [told.value for told in lines if told.vertical]
-    low, high = limits or (min(every, default=0.0), max(every, default=1.0))
-    high = high if high > low else low + 1.0
-    shares = [_shares(values, low, high, bins) for values in known.values()]
-    frame = Frame(62, width - 24, 26, height)
-    most = max([s for row in shares for s in row], default=0.0) * 1.08 or 1.0
-    x, y = scale(low, high, frame.left, frame.right), scale(0, most, frame.end, frame.top)
-    body = [y_axis(frame, y, 0, most, "share of rows"), x_axis(frame, x, low, high, axis)]
-    entries = []
-    for i, (name, row) in enumerate(zip(groups, shares, strict=True)):
-        edges = [low + (high - low) * b / bins for b in range(bins + 1)]
-        steps = [(edges[b + side], share) for b, share in enumerate(row) for side in (0, 1)]
-        places = [(x(a), y(s)) for a, s in [(low, 0.0), *steps, (high, 0.0)]]
-        corners = " ".join(f"{a},{b}" for a, b in places)
-        body.append(f'<polygon class="s{i % COLOURS}" fill-opacity="{0.28 if i == 0 else 0.1}" points="{corners}"/>')
-        body.append(path(f"ls{i % COLOURS}", places, dash=dash_of(i)))
-        entries.append((f"{name} ({len(known[name]):,} rows)", sample(i, dash=dash_of(i), with_marker=False)))
-    body += references(frame, x, y, lines)
-    named, end = legend(frame, entries)
-    return framed([*body, *named], width, end, any(known.values()), title=title, caption=caption, simulated=simulated,
-                  about=f"Histogram of {axis} for {', '.join(groups)}")  # fmt: skip
-
-
-def _shares(values: Sequence[float], low: float, high: float, bins: int) -> list[float]:
-    counts = [0] * bins
-    for v in values:
-        counts[max(0, min(bins - 1, int((v - low) / (high - low) * bins)))] += 1
-    return [c / max(1, len(values)) for c in counts]

@@ -1,4 +1,4 @@
-"""Text of the cards from plain facts: templates of `model_cards/`, YAML headers, and a check that needs no Hub."""
+"""Text of the cards from plain facts: templates of `model_cards/`, and their YAML headers."""
 
 from __future__ import annotations
 
@@ -68,6 +68,7 @@ def model_card(facts: Mapping[str, Any]) -> str:
     header = ModelCardData(
         model_name=facts["title"], language="en", library_name="transformers", pipeline_tag=CATEGORIES[facts["kind"]],
         base_model=facts["base_model"], tags=[*TAGS, *(["simulated"] if facts["simulated"] else [])],
+        datasets=facts["datasets"] or None, widget=[{"text": t} for t in facts["widget"]] or None,
         metrics=sorted({s["hub_metric"] for s in facts["scores"]}) or None, eval_results=results or None,
         **_gate_prompt(facts), **facts["license_data"],
     )  # fmt: skip
@@ -126,53 +127,11 @@ def _table(rows: Sequence[Mapping[str, Any]], columns: Sequence[Sequence[str]]) 
     """Give a Markdown table; columns as (header, key of the row), numbers to the right."""
 
     def cell(value: Any) -> str:
+        if value is None or value != value:
+            return ""
         return f"{value:,}" if isinstance(value, int) else " ".join(str(value).split()).replace("|", "\\|")
 
     right = [all(isinstance(row[key], int) for row in rows) for _, key in columns]
     lines = [[header for header, _ in columns], ["---:" if r else "---" for r in right]]
     lines += [[cell(row[key]) for _, key in columns] for row in rows]
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)
-
-
-# --- checking -------------------------------------------------------------------------------------------------------
-
-
-def check_card(text: str) -> list[str]:
-    """Check a card without the Hub: give each problem as a sentence; none when it is fine."""
-    import yaml  # type: ignore[import-untyped]
-
-    parts = re.match(r"---\n(.*?)\n---\n(.*)", text, re.DOTALL)
-    if parts is None:
-        return ["the card does not begin with a YAML header"]
-    try:
-        header = yaml.safe_load(parts[1])
-    except yaml.YAMLError:
-        return ["the header is not valid YAML"]
-    if not isinstance(header, dict):
-        return ["the header is not a mapping"]
-    problems = []
-    license = header.get("license")
-    if license not in LICENSES:
-        problems.append(f"license {license!r} is not one of the Hub's identifiers")
-    if license == "other" and not header.get("license_name"):
-        problems.append("license 'other' needs a license_name")
-    sizes = header.get("size_categories") or []
-    if any(s not in (*SIZES, LARGEST) for s in sizes):
-        problems.append(f"size_categories {sizes} are not the Hub's")
-    tasks = [*(header.get("task_categories") or []), *filter(None, [header.get("pipeline_tag")])]
-    if not tasks or any(t not in CATEGORIES.values() for t in tasks):
-        problems.append(f"task categories {tasks} are not ours")
-    if any(
-        not isinstance(c, dict) or not c.get("config_name") or not c.get("data_files")
-        for c in header.get("configs") or []
-    ):
-        problems.append("a config lacks its name or its files")
-    if not set(TAGS) <= set(header.get("tags") or []):
-        problems.append(f"the tags lack one of {', '.join(TAGS)}")
-    if re.search(r"\{\{|\{%|%\}|\}\}", text):
-        problems.append("a placeholder of the template is left in the text")
-    if re.search(r"\b(?:Undefined|nan|None)\b", parts[1]):
-        problems.append("the header holds an empty value")
-    if "this is not de-identification" not in parts[2]:
-        problems.append("the card does not say that patterns do not find names")
-    return problems

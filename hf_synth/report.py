@@ -17,7 +17,8 @@ from hf_synth.drawing import DARK, LIGHT, clean, escaped, number
 from hf_synth.folders import write_private
 
 _NUMERIC = re.compile(
-    r"[-+±$€<>≥≤~≈]*\s*(\d[\d,.]*|nan)\s*(%|pp|s|ms|h|min|k|M|GB|MB)?\s*([(/x±].*)?|[–-]|n/a|nan|∞|", re.DOTALL
+    r"[-+±$€<>≥≤~≈]*\s*(\d[\d,.]*(e[-+]?\d+)?|nan)\s*(%|pp|s|ms|h|min|k|M|GB|MB)?\s*([(/x±].*)?|[–-]|n/a|nan|∞|",
+    re.DOTALL,
 )
 _CODE = re.compile("`([^`\n]+)`")
 
@@ -52,6 +53,19 @@ class Table:
         columns = range(len(self.header))
         numeric = [bool(cells) and all(_NUMERIC.fullmatch(row[i]) for row in cells) for i in columns]
         return "".join("r" if i and yes else "l" for i, yes in enumerate(numeric))
+
+
+def matrix_table(
+    values: Sequence[Sequence[object]], row_names: Sequence[str], column_names: Sequence[str], *, corner: str = "",
+    caption: str = "", digits: int = 3,
+) -> Table:  # fmt: skip
+    """Give the numbers of a matrix as a table.
+
+    Args:
+        corner: what rows and columns are, e.g. "true label / label given".
+    """
+    rows = [[name, *row] for name, row in zip(row_names, values, strict=True)]
+    return Table([corner, *column_names], rows, caption, digits=digits)
 
 
 @dataclass(frozen=True)
@@ -122,7 +136,7 @@ def _md_plain(text: str) -> str:
 
 def _md_block(text: str) -> str:
     """Give a line that begins no heading, list, quote, fence, rule, table or definition."""
-    return re.sub(r"^(\s*)(#+\s|[-+=~>|:]|\[)", r"\1\\\2", re.sub(r"^(\s*\d+)([.)])", r"\1\\\2", md_escaped(text)))
+    return re.sub(r"^(\s*)([-+=~>|:#]|\[)", r"\1\\\2", re.sub(r"^(\s*\d+)([.)])", r"\1\\\2", md_escaped(text)))
 
 
 def markdown(
@@ -138,7 +152,7 @@ def markdown(
     if simulated:
         blocks.append(f"> **Simulated:** {md_escaped(simulated)}")
     if facts:
-        blocks.append("\n".join(f"- {md_escaped(name)}: {md_escaped(cell_text(value))}" for name, value in facts))
+        blocks.append("\n".join(f"- {_md_block(str(name))}: {md_escaped(cell_text(value))}" for name, value in facts))
     for section in sections:
         blocks.append(f"## {_md_block(section.title)}")
         for paragraph in _paragraphs(section.text):
@@ -169,7 +183,7 @@ _POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:; base-ur
 _SHAPE = """
 *{box-sizing:border-box}
 body{margin:0;font:16px/1.55 system-ui,sans-serif;overflow-wrap:break-word}
-main,header,nav,footer{max-width:860px;margin:0 auto;padding:0 20px}
+main,header,nav{max-width:900px;margin:0 auto;padding:0 20px}
 h1{font-size:1.8em;line-height:1.2;margin:1.2em 0 .4em}
 h2{font-size:1.3em;line-height:1.3;margin:2.4em 0 .5em;padding-top:.7em;border-top:1px solid}
 p,ul{margin:.7em 0;max-width:72ch}
@@ -179,22 +193,25 @@ nav ol{columns:2;column-gap:32px;margin:.3em 0 0;padding-left:1.4em}
 .note{padding:.1em 0 .1em 1em;border-left:4px solid}
 dl{display:grid;grid-template-columns:max-content 1fr;gap:.15em 1.2em;margin:1em 0}
 dd{margin:0}
-figure{margin:1.4em 0}
+.figures{display:flex;flex-wrap:wrap;gap:1.4em 16px;margin:1.4em 0}
+figure{margin:0;max-width:100%;overflow-x:auto}
 svg.plot{display:block;max-width:100%;height:auto}
 .wide{overflow-x:auto;margin:1em 0}
 table{border-collapse:collapse;font-size:.9em;font-variant-numeric:tabular-nums}
 caption{text-align:left;padding:.3em 0;font-weight:600}
-th,td{padding:.3em .9em .3em 0;text-align:left;vertical-align:top;unicode-bidi:isolate;border-bottom:1px solid}
+th,td{padding:.3em 1.1em .3em 0;text-align:left;vertical-align:top;unicode-bidi:isolate;border-bottom:1px solid}
 th{font-weight:600}
+td:not(.r){min-width:8em}
 tbody th{font-weight:400}
-.r{text-align:right}
+.r{text-align:right;white-space:nowrap}
 code{font:.92em ui-monospace,monospace;padding:.05em .3em;border-radius:3px}
-footer{margin:3em auto 2em;font-size:.9em}
-@media (max-width:600px){nav ol{columns:1}dl{display:block}dt{margin-top:.4em}main,header,nav,footer{padding:0 14px}}
+main{padding-bottom:3em}
+@media screen and (max-width:600px){
+svg.plot{max-width:none}nav ol{columns:1}dl{display:block}dt{margin-top:.4em}main,header,nav{padding:0 14px}}
 @media print{
-body{font-size:10.5pt}main,header,nav,footer{max-width:none;padding:0}nav{display:none}.wide{overflow:visible}
-figure,tr,.banner,.note{break-inside:avoid}h1,h2,caption{break-after:avoid}thead{display:table-header-group}
-.banner{print-color-adjust:exact;-webkit-print-color-adjust:exact}
+body{font-size:10.5pt}main,header,nav{max-width:none;padding:0}nav{display:none}.wide,figure{overflow:visible}.r{white-space:normal}td:not(.r){min-width:0}.figures{display:block}
+figure{margin:1em 0}figure,tr,.banner,.note{break-inside:avoid}h1,h2,caption{break-after:avoid}
+thead{display:table-header-group}.banner{print-color-adjust:exact;-webkit-print-color-adjust:exact}
 svg.plot{max-height:22cm;max-width:100%}table{font-size:9pt}a{color:inherit;text-decoration:none}
 @page{margin:16mm}}
 """
@@ -204,7 +221,7 @@ def _colours(c: dict[str, str]) -> str:
     return (
         f"body{{color:{c['ink']};background:{c['paper']}}}h2,th,td{{border-color:{c['grid']}}}a{{color:{c['s0']}}}"
         f".banner{{background:{c['soft']};border:1px solid {c['edge']}}}.note{{border-color:{c['s1']}}}"
-        f"code{{background:{c['grid']}}}dt,footer,caption{{color:{c['muted']}}}"
+        f"code{{background:{c['grid']}}}dt,caption{{color:{c['muted']}}}"
     )
 
 
@@ -248,7 +265,8 @@ def _section(i: int, section: Section) -> str:
         parts.append(f"<ul>{listed}</ul>" if items else f"<p>{_inline(paragraph)}</p>")
     if section.note:
         parts.append(f'<p class="note" role="note">{_inline(section.note)}</p>')
-    parts += [f"<figure>{plot}</figure>" for plot in section.plots]
+    figures = "\n".join(f"<figure>{plot}</figure>" for plot in section.plots)
+    parts += [f'<div class="figures">{figures}</div>'] if figures else []
     parts += [_table(table) for table in section.tables]
     return "\n".join([*parts, "</section>"])
 

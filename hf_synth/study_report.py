@@ -14,7 +14,7 @@ from hf_synth.axes import Reference
 from hf_synth.costs import CostBenefit
 from hf_synth.demographics import UNKNOWN
 from hf_synth.plots import Interval, Series, curve_plot, interval_plot, matrix_plot
-from hf_synth.report import Section, Table, write_report
+from hf_synth.report import Section, Table, matrix_table, write_report
 from hf_synth.results import GROUP, Results, Row, Worth, short_name
 from hf_synth.task import REASONS, Task
 
@@ -216,7 +216,7 @@ def _class_section(task: Task, rows: Sequence[Row], mark: str) -> Section:
     for group, cells in sorted(groups.items()):
         told = [json.loads(r["per_class"]) for r in cells]
         lines.append([named(cells[0]), f"{group[1]:,}", *(f"{np.mean([t[x]['f1'] for t in told]):.3f}" for x in order)])
-    plots = []
+    plots, tables = [], []
     sizes = {g[1] for g in groups if g[2] != "gold"}
     size = min(sizes) if sizes else min(g[1] for g in groups)
     at = [g for g in groups if g[1] == size]
@@ -225,13 +225,14 @@ def _class_section(task: Task, rows: Sequence[Row], mark: str) -> Section:
         if some and len(task.labels) <= 12:
             best = max(some, key=lambda g: _mean(groups[g], "accuracy"))
             counts = np.sum([json.loads(r["confusion"]) for r in groups[best]], axis=0)
-            plots.append(matrix_plot(
-                counts.tolist(), task.labels, task.labels, title=f"Confusion: {size:,} gold, {named(groups[best][0])}",
-                row_axis="true label", column_axis="predicted, all seeds", simulated=mark,
-            ))  # fmt: skip
+            title = f"Confusion: {size:,} gold, {named(groups[best][0])}"
+            plots.append(matrix_plot(counts.tolist(), task.labels, task.labels, title=title, row_axis="true label",
+                                     column_axis="predicted, all seeds", simulated=mark))  # fmt: skip
+            tables.append(matrix_table(counts.tolist(), task.labels, task.labels, corner="true label / predicted",
+                                       caption=title))  # fmt: skip
     head = ["trained on", "gold", *(f"{x} ({support[x]} rows)" for x in order)]
     return Section("Rare classes", "Mean F1 of each label over seeds, the rarest first.", plots=plots,
-                   tables=[Table(head, lines)])  # fmt: skip
+                   tables=[Table(head, lines), *tables])  # fmt: skip
 
 
 def _noise_section(task: Task, rows: Sequence[Row], mark: str) -> Section | None:
@@ -251,8 +252,8 @@ def _noise_section(task: Task, rows: Sequence[Row], mark: str) -> Section | None
             title = f"Labels {name} correction, by what is held for true (estimated)"
             plots.append(matrix_plot(mean.tolist(), task.labels, task.labels, title=title, row_axis="held for true",
                                      column_axis="label", simulated=mark))  # fmt: skip
-            lines = [[label, *(f"{v:.3f}" for v in line)] for label, line in zip(task.labels, mean, strict=True)]
-            tables.append(Table(["held for true", *task.labels], lines, caption=title))
+            tables.append(matrix_table(mean.tolist(), task.labels, task.labels, corner="held for true / label",
+                                       caption=title))  # fmt: skip
     note = (
         "Estimates: they assume that corrector and generator err independently given the truth. After correction the "
         "truth is taken from the policy's own belief, so that this matrix says how sure it is, not how right."
@@ -301,9 +302,8 @@ def _flip_section(rows: Sequence[Row]) -> Section | None:
     if not lines:
         return None
     head = ["labels by", "attribute", "subgroup", "synthetic rows", *_FLIPS]
-    return Section(
-        "Whose labels were changed", "Shares of synthetic rows, means over runs.", tables=[Table(head, lines)]
-    )
+    text = "Shares of synthetic rows, means over runs."
+    return Section("Whose labels were changed", text, tables=[Table(head, lines)])
 
 
 def _policy_section(rows: Sequence[Row]) -> Section | None:

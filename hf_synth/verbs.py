@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 from hf_synth.backends import writer_of
 from hf_synth.errors import ColumnError, GoldError, MissingGoldError, OutputError, TaskError
 from hf_synth.folders import clear_disk_errors, read_dataset, read_manifest, work_folder, write_stage
+from hf_synth.origin import MARKS, gold_marks
 from hf_synth.task import USAGE_COLUMNS, Task, access_of, list_tasks, load_task, strictest
 
 if TYPE_CHECKING:
@@ -171,7 +172,7 @@ def generate(args: argparse.Namespace) -> Facts:
     write_stage(
         task, rows, args.out, stage="generate", generator=args.llm, seed=args.seed, gold_rows=len(shown),
         report=generation_table(rows), prompt=args.prompt, exemplars=args.choose, share=args.share,
-        balance=args.balance, **facts,
+        balance=args.balance, gold_marks=gold_marks(task, shown), **facts,
     )  # fmt: skip
     print(f"{counts['kept']:,} notes, {counts['rejected']:,} rejected answers {dict(rejects) or ''} -> {args.out}")
     dollars = f", ${usage['cost_usd']:,.2f}" if usage["cost_usd"] else ""
@@ -203,7 +204,7 @@ def correct(args: argparse.Namespace) -> Facts:
         task, rows, corrector, gold=known, method=args.method, coverage=args.coverage, seed=args.seed,
         audited=read_audited(args.audited) if args.audited else None,
     )  # fmt: skip
-    facts = {"policy": policy.to_json(), "seed": args.seed, "gold_rows": len(known)}
+    facts = {"policy": policy.to_json(), "seed": args.seed, "gold_rows": len(known), MARKS: gold_marks(task, known)}
     told = describe(done, policy)
     write_stage(task, done, args.out, stage="correct", report=str(told), **facts)
     print(f"{told}\n\nby {policy.method}: {_counts(dict(told.statuses))} -> {args.out}")
@@ -285,34 +286,6 @@ def _subgroups(task: Task, args: argparse.Namespace, rows: Dataset, said: Any, v
         else:
             print("\nNo note says who its patient is: nothing can be swapped.")
     return [vars(s) | {"what": what} for what, some in (("scores", made), ("swapped", swapped)) for s in some]
-
-
-def publish(args: argparse.Namespace) -> Facts | int:
-    """Check, describe and publish."""
-    from hf_synth.evaluation import Scores
-    from hf_synth.gold import load_gold
-    from hf_synth.publishing import publish_dataset, publish_model
-
-    task = load_task(args.task)
-    known = load_gold(task, path, seed=args.seed)["train"] if (path := _gold_path(args)) or not task.files else None
-    shared: Facts = {
-        "gold": known,
-        "private": True if args.private else False if args.public else None,
-        "gated": True if args.gated else None,
-        "push": args.push,
-        "export_dir": args.out,
-        "token": args.token,
-        "endpoint": args.endpoint,
-    }
-    if (args.folder / "config.json").is_file():
-        scores = Scores.from_json(json.loads(args.scores.read_text(encoding="utf-8"))) if args.scores else None
-        verdict = publish_model(task, args.folder, scores, args.repo_id, **shared)
-    else:
-        verdict = publish_dataset(task, read_dataset(args.folder), args.repo_id, **shared)
-    print(verdict)
-    if args.json:
-        print(json.dumps({"allowed": verdict.allowed, "reasons": list(verdict.reasons), "repo_id": args.repo_id}))
-    return 0 if verdict.allowed else 1
 
 
 def run(args: argparse.Namespace) -> Facts:

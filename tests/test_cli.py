@@ -127,3 +127,5 @@ def test_run_takes_rows_made_elsewhere(capsys: pytest.CaptureFixture[str], tmp_p
         "gold_40_plus_corrected",
     }
     assert (tmp_path / "run" / "scores.svg").read_text().startswith("<svg")
+    assert "Simulated: The gold is an artificial clinic" in (tmp_path / "run" / "report.html").read_text()
+    assert "gold_40_plus_corrected" in (tmp_path / "run" / "report.md").read_text()

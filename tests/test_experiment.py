@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 from datasets import Dataset, DatasetDict, concatenate_datasets, load_dataset
 
+from hf_synth import study_options
 from hf_synth.apart import check_model, check_synthetic, copies, gold_budget
 from hf_synth.cli import main
 from hf_synth.errors import ColumnError, OutputError, OverlapError, TaskError
@@ -70,6 +71,7 @@ def test_cells_are_planned_once_gold_first() -> None:
 
 
 def test_named_grids_are_plans() -> None:
+    assert tuple(GRIDS) == tuple(study_options.GRIDS.split(", "))
     for name, grid in GRIDS.items():
         assert plan(grid, 1_243, ["llm"]), name
     assert len(plan(GRIDS["clinic"], 1_243, ["llm"])) == 60

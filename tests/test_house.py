@@ -19,7 +19,8 @@ FLOORS = {
     "base_models": 0, "machine": 0, "journal": 0, "leases": 0, "questions": 0,
     "endpoints": 0, "replies": 0, "pacing": 0, "calls": 0,
     "folding": 0, "repetition": 0, "overlap": 0, "findings": 0, "identifiers": 0, "canaries": 0, "closeness": 0,
-    "rendering": 0, "drawing": 0, "axes": 0, "plots": 0, "report": 0, "starter": 0,
+    "rendering": 0, "drawing": 0, "axes": 0, "shares": 0, "plots": 0, "report": 0,
+    "starter": 0,
     "hub": 0, "demo.clinic": 0, "demo.clinic_language": 0,
     "gold": 1, "llm": 1, "answers": 1, "prompts": 1, "rows": 0, "loading": 0, "tokens": 0, "windows": 0,
     "modeling": 1, "text2text": 2, "privacy": 1, "audit_report": 1, "membership": 2,
@@ -28,14 +29,12 @@ FLOORS = {
     "correction": 3, "description": 1, "augmentation": 2, "lora": 1, "arguments": 1, "objectives": 2, "record": 2,
     "checkpoints": 1, "training": 3, "metrics": 1, "demographics": 0, "metric_modules": 2, "scoring": 2,
     "evaluation": 3, "demo.simulator": 2, "demo.simulator_language": 0, "demo.encoder": 3,
-    "gate": 3, "export": 3, "cards": 4,
-    "publishing": 5,
+    "gate": 3, "export": 3, "cards": 4, "publishing": 5, "subgroups": 4, "baselines": 4, "crossfit": 4, "pipeline": 5,
+    "transform": 5, "journey": 6, "demo.journey": 7, "backends": 7, "verbs": 8, "journal_verbs": 8, "audit_verbs": 8,
+    "hub_verbs": 8, "cli": 9, "audit_log": 1, "origin": 1, "card_policy": 0, "release": 1, "validation": 1,
+    "remote": 4, "withdrawal": 5, "publish_verbs": 8, "journey_report": 5,
     "apart": 1, "equivalence": 1, "costs": 2, "head": 2, "grid": 4, "results": 5, "records": 5, "study_report": 6,
-    "cells": 6, "processes": 1,
-    "experiment": 7, "assessment": 6, "study_verbs": 8,
-    "subgroups": 4, "baselines": 4, "crossfit": 4, "pipeline": 5, "transform": 5,
-    "journey": 6,
-    "demo.journey": 7, "backends": 7, "verbs": 8, "journal_verbs": 8, "audit_verbs": 8, "hub_verbs": 8, "cli": 9,
+    "cells": 6, "processes": 1, "experiment": 7, "assessment": 6, "study_options": 8, "study_verbs": 8,
 }  # fmt: skip
 # floor 0 may use what stands before it here
 FLOOR_0_CHAIN = (
@@ -64,6 +63,7 @@ FLOOR_0_CHAIN = (
     "loading",
     "drawing",
     "axes",
+    "shares",
     "plots",
     "report",
 )

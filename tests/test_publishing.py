@@ -16,12 +16,14 @@ from datasets import Dataset, DatasetDict, load_dataset
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hf_synth import publishing
+from hf_synth.audit_log import LOG
 from hf_synth.errors import HfSynthError, PublishError
 from hf_synth.gate import Verdict, gate, gold_parts, is_institution, joined_access
 from hf_synth.privacy import audit
 from hf_synth.publishing import publish_dataset, publish_model
-from hf_synth.task import ACCESSES, Task
+from hf_synth.release import public_ids, salt_of
+from hf_synth.remote import Published, Repository
+from hf_synth.task import ACCESSES, Task, row_digests
 
 CANARY = "zebrafinch-7741-quokka"
 LABELS = ("no", "yes", "maybe")
@@ -76,6 +78,11 @@ def synthetic_rows(task: Task, n: int = 30, *, corrected: bool = True, **columns
             row |= {"label_probs": [0.5, 0.25, 0.25], "label_confidence": 0.5, "weight": float(i % 3 != 2)}
         rows.append(row | columns)
     return Dataset.from_list(rows, features=task.corrected_features() if corrected else task.synthetic_features())
+
+
+@pytest.fixture(autouse=True)
+def _somewhere_else(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)  # where exports go that name no folder
 
 
 def files(folder: Path) -> set[str]:
@@ -174,10 +181,14 @@ def test_what_counts_as_the_institutions_own_hub(endpoint: str, own: bool, monke
     assert is_institution("https://huggingface.co") is False
 
 
+def _published(hub: Repository) -> Published:
+    return Published(hub.url, "abc", "v1", "manual", True)
+
+
 def test_no_call_makes_credentialed_rows_public(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    sent: list[tuple[str, Verdict]] = []
+    sent: list[tuple[str, bool]] = []
     monkeypatch.setattr(
-        publishing._Hub, "push", lambda hub, verdict, **_: sent.append((hub.endpoint, verdict)) or verdict
+        Repository, "push", lambda hub, folder, *, private, **_: sent.append((hub.endpoint, private)) or _published(hub)
     )
     rows, gold = synthetic_rows(CREDENTIALED), gold_rows(CREDENTIALED)
     choices = itertools.product(
@@ -185,13 +196,13 @@ def test_no_call_makes_credentialed_rows_public(tmp_path: Path, monkeypatch: pyt
         (None, "public", "private"), (None, "the board"),
     )  # fmt: skip
     for private, gated, endpoint, visible, attestation in choices:
-        monkeypatch.setattr(publishing._Hub, "visible", lambda hub, visible=visible: visible)
+        monkeypatch.setattr(Repository, "visible", lambda hub, visible=visible: visible)
         publish_dataset(
             OPEN, rows, "org/x", gold=gold, private=private, gated=gated, endpoint=endpoint, attestation=attestation,
             export_dir=tmp_path / "out",
         )  # fmt: skip
     assert sent  # one's own Hub, in private
-    assert all(verdict.private and endpoint == "http://127.0.0.1:1" for endpoint, verdict in sent)
+    assert all(private and endpoint == "http://127.0.0.1:1" for endpoint, private in sent)
 
 
 # --- laundering -----------------------------------------------------------------------------------------------------
@@ -214,7 +225,7 @@ def launder(rows: Dataset, how: str, folder: Path) -> Dataset:
 
 @pytest.mark.parametrize("how", ["as it is", "edited", "dropped", "nulls", "renamed", "parquet"])
 def test_laundered_rows_are_not_published_in_public(how: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(publishing._Hub, "visible", lambda self: pytest.fail("nothing may be asked of a Hub"))
+    monkeypatch.setattr(Repository, "visible", lambda self: pytest.fail("nothing may be asked of a Hub"))
     rows = launder(synthetic_rows(CREDENTIALED), how, tmp_path)
     for gold in (gold_rows(CREDENTIALED), DatasetDict(train=gold_rows(CREDENTIALED))):
         verdict = publish_dataset(
@@ -239,7 +250,7 @@ def test_the_name_of_a_stricter_task_in_the_rows_counts(monkeypatch: pytest.Monk
     rows = synthetic_rows(OPEN)
     assert joined_access(OPEN, rows) == "credentialed"
     paths = rows.remove_columns("task").add_column("task", ["/tmp/evil.py"] * len(rows))
-    assert joined_access(OPEN, paths) == "open"  # and no file is run for it
+    assert joined_access(OPEN, paths) == "credentialed"  # not known; and no file is run for it
 
 
 def test_no_rows_are_no_gold(tmp_path: Path) -> None:
@@ -272,7 +283,7 @@ def test_an_export_loads_with_plain_datasets_and_holds_nothing_local(tmp_path: P
     assert verdict.export == tmp_path / "out"
     assert not verdict.pushed
     parquet = {f"{c}/train-00000-of-00001.parquet" for c in ("corrected", "raw")}
-    assert files(tmp_path / "out") == {"README.md", "hf_synth.json", *parquet}
+    assert files(tmp_path / "out") == {"README.md", "hf_synth.json", "release.json", *parquet}
 
     corrected = load_dataset(str(tmp_path / "out"), split="train", cache_dir=str(tmp_path / "cache"))
     raw = load_dataset(str(tmp_path / "out"), "raw", split="train", cache_dir=str(tmp_path / "cache"))
@@ -281,7 +292,10 @@ def test_an_export_loads_with_plain_datasets_and_holds_nothing_local(tmp_path: P
     assert verdict.counts["rows of corrected"] == len(corrected) == 60
     assert verdict.counts["rows of raw"] == len(raw) == 90
     by_id = {r["id"]: r for r in raw}
-    meant = dict(zip([f"notes-{i:06d}" for i in range(100)], rows["llm_label"], strict=True))
+    ids = public_ids(RESTRICTED, rows, salt_of(tmp_path))
+    assert len(set(ids)) == 100
+    assert ids != public_ids(RESTRICTED, rows, b"another salt")
+    meant = dict(zip(ids, rows["llm_label"], strict=True))
     assert all(by_id[i]["label"] == meant[i] for i in by_id)
     assert all(by_id[r["id"]]["text"] == r["text"] for r in corrected)
     for view in (corrected, raw):
@@ -296,11 +310,13 @@ def test_an_export_loads_with_plain_datasets_and_holds_nothing_local(tmp_path: P
     for local in (b"adm-gold", b"secret-admission", b"patient-", b"hash-", b"key-"):
         assert local not in shipped
 
-    private = tmp_path / ".hf_synth" / "out.provenance.jsonl"
-    assert stat.S_IMODE(private.stat().st_mode) == 0o600
+    work = tmp_path / ".hf_synth"
+    (private,) = (work / "maps").iterdir()
+    assert {stat.S_IMODE(f.stat().st_mode) for f in (private, work / "salt", work / LOG)} == {0o600}
     first = json.loads(private.read_text().splitlines()[0])
+    assert first.pop("text") not in row_digests(RESTRICTED, rows)
     assert first == {
-        "exported": "notes-000000", "id": "secret-admission-0", "group": "patient-0", "seed_ids": ["adm-gold-0"],
+        "exported": ids[0], "id": "secret-admission-0", "group": "patient-0", "seed_ids": ["adm-gold-0"],
         "prompt_sha256": "hash-0", "journal_key": "key-0",
     }  # fmt: skip
 
@@ -407,7 +423,8 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     words = Tokenizer(models.WordLevel(vocab, unk_token="[UNK]"))
     words.pre_tokenizer = pre_tokenizers.Whitespace()
     PreTrainedTokenizerFast(tokenizer_object=words, unk_token="[UNK]", pad_token="[PAD]").save_pretrained(folder)
-    facts = {"kind": "model", "access": "open", "task": "notes", "labels": list(LABELS), "row_digests": ["d1", "d2"],
+    seen = row_digests(OPEN, gold_rows(OPEN).select(range(2)))
+    facts = {"kind": "model", "access": "open", "task": "notes", "labels": list(LABELS), "row_digests": seen,
              "rows": {"gold": 2}, "base_model": "tiny", "secret": CANARY}  # fmt: skip
     (folder / "hf_synth_facts.json").write_text(json.dumps(facts))
     for name in ("training_args.bin", "optimizer.pt", "gold.csv", "predictions.json", "pytorch_model.bin", "notes.txt"):
@@ -423,7 +440,7 @@ def test_only_what_is_allowed_leaves_a_models_folder(model: Path, tmp_path: Path
     assert verdict.allowed
     assert files(tmp_path / "out") <= {
         "README.md", "config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json",
-        "special_tokens_map.json", "hf_synth_facts.json", "hf_synth.json",
+        "special_tokens_map.json", "hf_synth_facts.json", "hf_synth.json", "release.json",
     }  # fmt: skip
     shipped = b"".join((tmp_path / "out" / f).read_bytes() for f in files(tmp_path / "out"))
     assert CANARY.encode() not in shipped
@@ -454,7 +471,7 @@ def test_a_model_is_as_strict_as_what_it_saw(model: Path, tmp_path: Path) -> Non
         endpoint="http://127.0.0.1:1",
     )  # fmt: skip
     assert not verdict.allowed
-    assert "audit" in verdict.reasons[0]
+    assert "needs an audit that passed" in str(verdict)
 
 
 def test_gold_under_the_name_of_a_model_file_is_found(model: Path, tmp_path: Path) -> None:
@@ -498,7 +515,7 @@ def test_an_unreachable_hub_is_one_sentence(tmp_path: Path) -> None:
             export_dir=tmp_path / "x",
         )
     assert "hf_secret" not in str(caught.value)
-    assert "hf_secret" not in repr(publishing._Hub("dataset", "org/x", "http://127.0.0.1:9", "hf_secret"))
+    assert "hf_secret" not in repr(Repository("dataset", "org/x", "http://127.0.0.1:9", "hf_secret"))
 
 
 def test_a_verdict_prints_itself() -> None:

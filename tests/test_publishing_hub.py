@@ -13,7 +13,7 @@ from datasets import Dataset, load_dataset
 from huggingface_hub import CommitOperationAdd, HfApi
 from test_publishing import CANARY, CREDENTIALED, LABELS, OPEN, RESTRICTED, gold_rows, model, synthetic_rows  # noqa: F401
 
-from hf_synth import publishing
+from hf_synth import remote
 from hf_synth.errors import PublishError
 from hf_synth.evaluation import Scores
 from hf_synth.hub import connected, running_hub
@@ -112,7 +112,7 @@ def test_a_lost_race_is_one_sentence_and_leaves_the_other_alone(
     where: dict[str, Any], api: HfApi, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     publish_dataset(OPEN, synthetic_rows(OPEN), "org/race", **where)
-    files = publishing._Hub._files
+    files = remote.Repository._files
 
     def meanwhile(self: Any, *args: Any) -> Any:
         seen = files(self, *args)
@@ -121,7 +121,7 @@ def test_a_lost_race_is_one_sentence_and_leaves_the_other_alone(
         )
         return seen
 
-    monkeypatch.setattr(publishing._Hub, "_files", meanwhile)
+    monkeypatch.setattr(remote.Repository, "_files", meanwhile)
     with pytest.raises(PublishError, match="somebody else changed"):
         publish_dataset(OPEN, synthetic_rows(OPEN, 20), "org/race", **where)
     assert "notes.md" in api.list_repo_files("org/race", repo_type="dataset")
@@ -186,5 +186,5 @@ def test_what_goes_to_ones_own_hub_passes_no_proxy_and_no_other_host(
     assert publish_dataset(
         CREDENTIALED, synthetic_rows(CREDENTIALED), "org/direct", gold=gold_rows(CREDENTIALED), **where
     ).pushed
-    with publishing._client(where["endpoint"]), pytest.raises(PublishError, match="another host"):
+    with remote.client(where["endpoint"]), pytest.raises(PublishError, match="another host"):
         get_session().put("http://8.8.8.8/upload", content=b"note")

@@ -21,10 +21,13 @@ from hf_synth.folders import clear_disk_errors, private_folder, work_folder, wri
 from hf_synth.generation import generate
 from hf_synth.gold import load_gold, subset
 from hf_synth.hub import client_environment, connected, running_hub
-from hf_synth.journey import ARMS, Journey, run, score_table
+from hf_synth.journey import ARMS, Journey, run, score_table, told_of
+from hf_synth.journey_report import Told, write_journey_report
 from hf_synth.llm import LLM
 from hf_synth.modeling import predict_proba
+from hf_synth.plots import matrix_plot
 from hf_synth.publishing import publish_dataset, publish_model
+from hf_synth.report import Section, Table, matrix_table
 from hf_synth.task import Task, load_task
 
 if TYPE_CHECKING:
@@ -86,6 +89,8 @@ def demo(out: Path, *, seed: int = 0, full: bool = False, say: Callable[[str], N
         gold_curve=(50, 100, 400, 800, 1_243) if full else (1_243,), caption=CAPTION,
     )  # fmt: skip
     labels = label_accuracy(task, journey)
+    told = told_of(task, journey, caption=CAPTION)
+    report = write_journey_report(out, told, more=[truth_section(told, labels)])
     published, hub = _publish_and_pull(task, journey, gold, out, say)
     facts = {
         "scores": _main_scores(journey),
@@ -98,7 +103,7 @@ def demo(out: Path, *, seed: int = 0, full: bool = False, say: Callable[[str], N
     with clear_disk_errors(out):
         (out / "demo.json").write_text(json.dumps(facts, indent=1) + "\n", encoding="utf-8")
     print(f"\n{score_table(task, journey.scores)}\n\n{_label_line(labels, journey.policy.method)}\n{CAPTION}\n")
-    print(f"plot: {out / 'scores.svg'}   cards: {out / 'published'}   seconds: {facts['seconds']}")
+    print(f"report: {report}   cards: {out / 'published'}   seconds: {facts['seconds']}")
     return facts
 
 
@@ -136,6 +141,43 @@ def label_accuracy(task: Task, journey: Journey) -> dict[str, float]:
     }
 
 
+def truth_section(told: Told, labels: dict[str, float]) -> Section:
+    """Show the noise of the labels before and after correction, against what the simulator really wrote.
+
+    Args:
+        labels: as `label_accuracy` gives them.
+    """
+    k, names = len(told.task.labels), list(told.task.labels)
+    before, after = ([[0] * k for _ in range(k)] for _ in range(2))
+    rows = told.corrected
+    for text, meant, now, status in zip(rows["text"], rows["llm_label"], rows["label"], rows["label_status"],
+                                        strict=True):  # fmt: skip
+        if status == "rejected":
+            continue
+        truth = told.task.labels.index(f"grade_{true_label(text)}")
+        before[truth][meant] += 1
+        if status != "dropped":
+            after[truth][now] += 1
+    stages = {"Labels before correction": before, "Labels after correction, rows used": after}
+    plots = [
+        matrix_plot(counts, names, names, row_axis="grade stated", column_axis="label", **told.drawn(title))
+        for title, counts in stages.items()
+    ]
+    tables = [
+        matrix_table(counts, names, names, corner="stated / label", caption=title) for title, counts in stages.items()
+    ]
+    meanings = {
+        "llm": "right before correction", "corrected": "right after it, of all rows; a dropped row counts as wrong",
+        "kept": "right after it, of the rows used", "yield": "rows used",
+        "argmax": "right if every label were that of a model of the gold",
+    }  # fmt: skip
+    table = Table(["share", "of the rows"], [[meaning, labels[key]] for key, meaning in meanings.items()], digits=4)
+    text = (
+        "What a note really states is known here alone, because a program wrote it; with real notes it takes a person."
+    )
+    return Section("Labels against the truth", text, plots, [table, *tables])
+
+
 def _label_line(labels: dict[str, float], policy: str) -> str:
     return (
         f"labels right: {labels['llm']:.1%} as the simulator meant them, {labels['corrected']:.1%} after correction by "
@@ -154,7 +196,7 @@ def _publish_and_pull(
         verdicts = [
             publish_dataset(
                 task, journey.corrected, DATASET, gold=gold, scores=journey.scores, private=False, token=hub.token,
-                endpoint=hub.url, policy=journey.policy.method, export_dir=out / "published" / "dataset",
+                endpoint=hub.url, policy=journey.policy, export_dir=out / "published" / "dataset",
             ),
             publish_model(
                 task, journey.models[BEST_ARM], scores, MODEL, gold=gold, private=False, token=hub.token,
