@@ -384,4 +384,4 @@ def _with_interval(values: Sequence[float]) -> tuple[float, float | None, float 
     if n < 2:
         return mean, None, None
     half = float(t.ppf(0.975, n - 1)) * float(np.std(values, ddof=1)) / float(np.sqrt(n))
-    return mean, mean - half, min(1.0, mean + half)  # no score is above 1
+    return mean, max(0.0, mean - half), min(1.0, mean + half)  # the scores compared lie between 0 and 1

@@ -8,12 +8,12 @@ from pathlib import Path
 
 import pytest
 from datasets import Dataset
+from tiny import toy_rows, toy_task
 
 from hf_synth.assessment import Assessment, assess
 from hf_synth.cli import main
 from hf_synth.errors import ColumnError, TaskError
 from hf_synth.folders import write_stage
-from tests.tiny import toy_rows, toy_task
 
 TASK = toy_task()
 WORDS = {label: [f"sign{label}{i}" for i in range(40)] for label in range(3)}  # many ways to say each label

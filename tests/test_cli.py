@@ -89,7 +89,7 @@ def test_each_verb_reads_the_folder_of_the_one_before(capsys: pytest.CaptureFixt
         ["correct", "clinic", tmp_path / "syn", "--gold", gold, *some, *model, "--out", tmp_path / "corrected"],
         ["augment", "clinic", tmp_path / "corrected", "--gold", gold, *some, "--out", tmp_path / "training"],
         ["train", "clinic", tmp_path / "training", *model, "--out", tmp_path / "model"],
-        ["evaluate", "clinic", tmp_path / "model", "--gold", gold, "--out", tmp_path / "scores.json"],
+        ["evaluate", "clinic", tmp_path / "model", "--gold", gold, "--subgroups", "--out", tmp_path / "scores.json"],
         ["publish", "clinic", tmp_path / "corrected", "--gold", gold, "--repo-id", "org/x", "--out", export],
         ["publish", "clinic", tmp_path / "model", "--gold", gold, "--repo-id", "org/m", "--scores",
          tmp_path / "scores.json", "--out", tmp_path / "export-model"],
@@ -98,6 +98,8 @@ def test_each_verb_reads_the_folder_of_the_one_before(capsys: pytest.CaptureFixt
         code, out, error = run(capsys, *step)
         assert code == 0, (step[0], error)
         assert out.strip()
+    facts = json.loads((tmp_path / "scores.json").read_text())
+    assert {s["attribute"] for s in facts["subgroups"] if s["what"] == "scores"} == {"sex", "age", "race"}
     assert (export / "README.md").is_file()
     assert (tmp_path / "export-model" / "model.safetensors").is_file()
     assert not (tmp_path / "export-model" / "training_args.bin").exists()

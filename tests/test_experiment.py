@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 from datasets import Dataset, DatasetDict, concatenate_datasets, load_dataset
+from tiny import TINY_ARGS, tiny_base, toy_rows, toy_task
 
 from hf_synth import study_options
 from hf_synth.apart import check_model, check_synthetic, copies, gold_budget
@@ -26,7 +27,6 @@ from hf_synth.grid import GRIDS, Cell, Grid, plan, read_grid
 from hf_synth.results import comparisons
 from hf_synth.task import row_digests
 from hf_synth.training import train
-from tests.tiny import TINY_ARGS, tiny_base, toy_rows, toy_task
 
 TASK = toy_task()
 SMALL = Grid(sizes=(20,), curve=(60,), arms=("gold", "synthetic raw", "augment raw"), ratios=(2.0,), seeds=(0, 1))
@@ -246,7 +246,7 @@ def test_processes_change_no_figure(tmp_path: Path, base: str, processes: int) -
 SCRIPT = """
 import sys
 from pathlib import Path
-from tests.test_experiment import SMALL, run
+from test_experiment import SMALL, run
 if __name__ == "__main__":
     run(Path(sys.argv[1]), SMALL, processes=1)
 """
@@ -256,7 +256,7 @@ def test_a_killed_experiment_goes_on(tmp_path: Path, repo_root: Path) -> None:
     out = tmp_path / "out"
     script = tmp_path / "study.py"
     script.write_text(SCRIPT)
-    environment = {**os.environ, "PYTHONPATH": str(repo_root)}
+    environment = {**os.environ, "PYTHONPATH": str(repo_root / "tests")}
     started = subprocess.Popen([sys.executable, str(script), str(out)], env=environment, start_new_session=True)
     deadline = time.monotonic() + 120
     while time.monotonic() < deadline and started.poll() is None and len(list(out.glob("cells/*.json"))) < 2:

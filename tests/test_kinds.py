@@ -167,7 +167,9 @@ def test_sets_are_learnt_and_scored_as_scikit_learn_does(models: dict[str, Path]
         f"{average}_f1": sk.f1_score(truth, said, average=average, zero_division=0)
         for average in ("macro", "micro", "weighted")
     }
-    assert scores.values == pytest.approx(expected)
+    expected["auroc"] = sk.roc_auc_score(truth, probs)
+    expected["auprc"] = sk.average_precision_score(truth, probs)
+    assert {name: scores.values[name] for name in expected} == pytest.approx(expected)
     everything = sk.f1_score(truth, np.ones_like(truth), average="macro")
     assert scores.values["macro_f1"] > everything + 0.2
     report = sk.classification_report(truth, said, target_names=SETS.labels, output_dict=True, zero_division=0)
@@ -184,9 +186,11 @@ def test_sets_are_learnt_and_scored_as_scikit_learn_does(models: dict[str, Path]
 def test_scores_of_sets_hold_by_hand_and_for_labels_that_never_occur() -> None:
     truth, said = np.array([[1, 0, 0], [1, 1, 0], [0, 0, 0]]), np.array([[0.9, 0.6, 0], [0.8, 0.2, 0], [0.1, 0, 0.5]])
     values = score(SETS, said, truth, n_bootstrap=0).values
-    assert values == pytest.approx({"accuracy": 1 / 3, "macro_f1": 1 / 3, "micro_f1": 2 / 3, "weighted_f1": 2 / 3})
+    expected = {"accuracy": 1 / 3, "macro_f1": 1 / 3, "micro_f1": 2 / 3, "weighted_f1": 2 / 3, "macro_recall": 1 / 3}
+    assert {name: values[name] for name in expected} == pytest.approx(expected)
     nothing = score(SETS, np.zeros((2, 3)), np.zeros((2, 3)), n_bootstrap=50)
-    assert nothing.values == {"accuracy": 1, "macro_f1": 0, "micro_f1": 0, "weighted_f1": 0}
+    zero = ("macro_precision", "macro_recall", "macro_f1", "micro_f1", "weighted_f1")
+    assert nothing.values == {"accuracy": 1, **dict.fromkeys(zero, 0)}
     with pytest.raises(ColumnError, match="each of the 3 labels"):
         score(SETS, np.zeros((2, 2)), np.zeros((2, 3)))
 
