@@ -14,10 +14,14 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from hf_synth.assessment import Assessment as Assessment
     from hf_synth.assessment import assess as assess
+    from hf_synth.audit_report import audit_page as audit_page
     from hf_synth.augmentation import augment as augment
     from hf_synth.base_models import suggest_base_model as suggest_base_model
     from hf_synth.baselines import frequency_baseline as frequency_baseline
     from hf_synth.batch import BatchLLM as BatchLLM
+    from hf_synth.canaries import Canaries as Canaries
+    from hf_synth.canaries import make_canaries as make_canaries
+    from hf_synth.canaries import plant as plant
     from hf_synth.correction import Policy as Policy
     from hf_synth.description import describe as describe
     from hf_synth.equivalence import gold_equivalence as gold_equivalence
@@ -27,6 +31,8 @@ if TYPE_CHECKING:
     from hf_synth.evaluation import evaluate as evaluate
     from hf_synth.exemplars import choose_exemplars as choose_exemplars
     from hf_synth.experiment import experiment as experiment
+    from hf_synth.findings import Findings as Findings
+    from hf_synth.findings import with_findings as with_findings
     from hf_synth.generation import estimate as estimate
     from hf_synth.generation import generate as generate
     from hf_synth.gold import adopt as adopt
@@ -35,9 +41,14 @@ if TYPE_CHECKING:
     from hf_synth.gold import register as register
     from hf_synth.gold import subset as subset
     from hf_synth.grid import Grid as Grid
+    from hf_synth.judging import LLMJudge as LLMJudge
+    from hf_synth.judging import judge as judge
+    from hf_synth.judging import label_notes as label_notes
     from hf_synth.llm import LLM as LLM
     from hf_synth.llm import Attestation as Attestation
     from hf_synth.local_llm import LocalLLM as LocalLLM
+    from hf_synth.membership import exposure as exposure
+    from hf_synth.membership import membership as membership
     from hf_synth.metric_modules import metric as metric
     from hf_synth.pipeline import correct as correct
     from hf_synth.pipeline import fit_policy as fit_policy
@@ -45,6 +56,7 @@ if TYPE_CHECKING:
     from hf_synth.publishing import Verdict as Verdict
     from hf_synth.publishing import publish_dataset as publish_dataset
     from hf_synth.publishing import publish_model as publish_model
+    from hf_synth.regeneration import regenerate as regenerate
     from hf_synth.statistics import hierarchical_bootstrap as hierarchical_bootstrap
     from hf_synth.subgroups import Subgroup as Subgroup
     from hf_synth.subgroups import find_subgroups as find_subgroups
@@ -68,12 +80,15 @@ _ROOM = {
     "Assessment": "assessment",
     "Attestation": "llm",
     "BatchLLM": "batch",
+    "Canaries": "canaries",
     "Fact": "task",
     "Facts": "task",
+    "Findings": "findings",
     "GenerateAndCorrect": "transform",
     "Grid": "grid",
     "HfSynthError": "errors",
     "LLM": "llm",
+    "LLMJudge": "judging",
     "LocalLLM": "local_llm",
     "Policy": "correction",
     "Prompt": "task",
@@ -85,6 +100,7 @@ _ROOM = {
     "as_streaming_dataset": "gold",
     "assess": "assessment",
     "audit": "privacy",
+    "audit_page": "audit_report",
     "augment": "augmentation",
     "choose_exemplars": "exemplars",
     "compare": "evaluation",
@@ -93,19 +109,26 @@ _ROOM = {
     "estimate": "generation",
     "evaluate": "evaluation",
     "experiment": "experiment",
+    "exposure": "membership",
     "find_subgroups": "subgroups",
     "fit_policy": "pipeline",
     "flips_by_subgroup": "subgroups",
     "frequency_baseline": "baselines",
     "generate": "generation",
     "gold_equivalence": "equivalence",
+    "judge": "judging",
+    "label_notes": "judging",
     "hierarchical_bootstrap": "statistics",
     "list_tasks": "task",
     "load_gold": "gold",
     "load_task": "task",
+    "make_canaries": "canaries",
+    "membership": "membership",
     "metric": "metric_modules",
+    "plant": "canaries",
     "publish_dataset": "publishing",
     "publish_model": "publishing",
+    "regenerate": "regeneration",
     "register": "gold",
     "score_subgroups": "subgroups",
     "subset": "gold",
@@ -113,6 +136,7 @@ _ROOM = {
     "swap_counterfactual": "subgroups",
     "train": "training",
     "trainer_fit": "training",
+    "with_findings": "findings",
     "withdraw": "withdrawal",
 }
 

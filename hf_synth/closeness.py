@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -20,6 +21,7 @@ _Z = 1.959964  # of a 95% interval
 _COLUMNS = 1 << 22  # features are hashed into so many
 _COMMON = 0.05  # features of more gold rows than that tell little, and cost most
 _BLOCK = 128
+_READ = 2_000
 
 
 @dataclass(frozen=True)
@@ -86,7 +88,7 @@ def closest(rows: Iterable[str], gold: Iterable[str]) -> Floats:
     """
     from scipy.sparse import csr_matrix
 
-    known, sought = (_counts(list(texts), csr_matrix) for texts in (gold, rows))
+    known, sought = (_counts(texts, csr_matrix) for texts in (gold, rows))
     if not known.shape[0]:
         return np.ones(sought.shape[0])
     spread = np.bincount(known.indices, minlength=_COLUMNS)
@@ -102,17 +104,18 @@ def closest(rows: Iterable[str], gold: Iterable[str]) -> Floats:
     return distances
 
 
-def _counts(texts: list[str], csr_matrix: Any) -> Any:
-    """Count words and pairs of words of texts, as a sparse matrix with a row a text."""
-    parts = []
-    for i in range(0, len(texts), 2_000):
-        units = Units.of(texts[i : i + 2_000])
+def _counts(texts: Iterable[str], csr_matrix: Any) -> Any:
+    """Count words and pairs of words of texts, as a sparse matrix with a row a text; some texts are held at a time."""
+    parts, n, waiting = [], 0, iter(texts)
+    while some := list(islice(waiting, _READ)):
+        units = Units.of(some)
         for size in (1, 2):
             hashes, valid = units.windows(size)
-            parts.append((hashes[valid] % np.uint64(_COLUMNS), units.word_unit[: len(valid)][valid] + i))
+            parts.append((hashes[valid] % np.uint64(_COLUMNS), units.word_unit[: len(valid)][valid] + n))
+        n += len(some)
     columns = np.concatenate([np.zeros(0, np.int64), *(c.astype(np.int64) for c, _ in parts)])
     rows = np.concatenate([np.zeros(0, np.int64), *(r.astype(np.int64) for _, r in parts)])
-    made = csr_matrix((np.ones(len(rows), np.float32), (rows, columns)), shape=(len(texts), _COLUMNS))
+    made = csr_matrix((np.ones(len(rows), np.float32), (rows, columns)), shape=(n, _COLUMNS))
     made.sum_duplicates()
     return made
 

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 PUBLIC_FACTS = (
     *("kind", "hf_synth", "task", "task_version", "labels", "access", "base_model", "base_revision", "parents", "rows"),
     *("validation_rows", "hyperparameters", "versions", "seed", "class_weights", "seconds"),
+    *("pretrained_on", "long_notes", "lora"),
 )
 # Files of a model that may leave. Pickles, optimizer state, training arguments and anything unknown stay.
 MODEL_FILES = re.compile(
@@ -85,6 +86,21 @@ def dataset_views(
     more = ("llm_label", "label_status", "reason", "label_probs", "label_confidence", "weight")
     told: dict[str, tuple[str, Sequence[str]]] = {"corrected": (task.label_column, more), "raw": (meant, ())}
     return {name: _view(task, dataset, at, access, *told[name], ids) for name, at in rows.items()}
+
+
+def augmented_view(task: Task, gold: Dataset, synthetic: Dataset, access: Access, ids: Sequence[str]) -> Dataset:
+    """Give open gold and synthetic rows together, to train on; the only view that holds gold.
+
+    Args:
+        synthetic: the default view.
+        ids: under which gold rows leave, one for each.
+    """
+    from datasets import concatenate_datasets
+
+    told = _view(task, gold, list(range(len(gold))), access, task.label_column, (), ids)
+    told = told.remove_columns("source").add_column("source", ["gold"] * len(gold))
+    columns = ["id", *task.text_columns, task.label_column, "source", "task", "task_version", "access"]
+    return concatenate_datasets([told.select_columns(columns), synthetic.select_columns(columns)])
 
 
 def plain_columns(dataset: Dataset, gold: Sequence[Dataset]) -> Dataset:

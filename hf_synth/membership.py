@@ -19,8 +19,8 @@ from hf_synth.canaries import Canaries
 from hf_synth.closeness import auc
 from hf_synth.errors import ColumnError, TaskError
 from hf_synth.folding import Floats
-from hf_synth.modeling import predict_proba
-from hf_synth.task import Task, check_columns
+from hf_synth.modeling import model_facts, predict_proba
+from hf_synth.task import Task, check_columns, row_digests
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -73,8 +73,9 @@ def membership(task: Task, model: str | Path, gold: Dataset, held_out: Dataset, 
 
     Args:
         model: folder or repo id of a classifier.
-        gold: rows that it was trained on; at most 5,000 are taken.
-        held_out: rows of the same kind that it never saw, of other patients.
+        gold: rows that it was trained on; at most 5,000 are taken. Where the model's facts name what it saw, the others
+            are left out.
+        held_out: rows of the same kind that it never saw, of other patients; what its facts name is left out too.
         seed: of the samples.
 
     Raises:
@@ -82,6 +83,9 @@ def membership(task: Task, model: str | Path, gold: Dataset, held_out: Dataset, 
         ColumnError: a dataset lacks columns, or rows have no label.
         ModelError: the model cannot be loaded or is not one of this task.
     """
+    seen = set(model_facts(model)["row_digests"])
+    if seen:
+        gold, held_out = _among(task, gold, seen, there=True), _among(task, held_out, seen, there=False)
     sides = [_sampled(part, seed) for part in (gold, held_out)]
     return compare_losses(
         losses(task, model, sides[0]), losses(task, model, sides[1]), groups=(_groups(sides[0]), _groups(sides[1]))
@@ -228,6 +232,13 @@ def _places(task: Task, canaries: Canaries, planted: Dataset, most: int) -> list
             text = " ".join(str(row[c] or "") for c in task.text_columns)
             found += [(i, phrase) for phrase in canaries.planted if phrase in text]
     return found[:most]
+
+
+def _among(task: Task, rows: Dataset, seen: set[str], *, there: bool) -> Dataset:
+    """Give the rows whose text a model says it saw, or the others."""
+    check_columns(task, rows)
+    digests = row_digests(task, rows.select_columns([*task.text_columns]))
+    return rows.select([i for i, digest in enumerate(digests) if (digest in seen) == there])
 
 
 def _number(task: Task, label: int | str) -> int:

@@ -26,12 +26,12 @@ import numpy as np
 from hf_synth.canaries import Canaries
 from hf_synth.closeness import auc, closest
 from hf_synth.errors import ColumnError, HfSynthError
-from hf_synth.findings import COPIED, FLAGS, MAX_COPIED_SHARE, Findings, refusals, with_findings
+from hf_synth.findings import COPIED, FLAGS, MAX_COPIED_SHARE, Findings, refusals, refusing, with_findings
 from hf_synth.folding import Units
 from hf_synth.identifiers import DATES_AND_AGES, IDENTIFIERS, identifiers_in
 from hf_synth.overlap import MAX_CONTAINMENT, MAX_RUN, MIN_MATCHES, Index, Reach, Row
 from hf_synth.repetition import Repeats
-from hf_synth.task import Task, access_of, check_columns, strictest
+from hf_synth.task import UNLABELLED, Task, access_of, check_columns, strictest
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -99,7 +99,7 @@ def audit(
     found.read(_batches(task, synthetic))
     figures: dict[str, int | float] = {"rows": found.rows, "gold_rows": sum(map(len, parts))}
     if "source" in synthetic.column_names:
-        found.raise_on("gold_row", (i for i, source in enumerate(synthetic["source"]) if source == "gold"))
+        found.raise_on("gold_row", (i for i, s in enumerate(synthetic["source"]) if s in ("gold", UNLABELLED)))
     figures |= found.overlap_figures()
     if found.index is not None and "seed_ids" in synthetic.column_names:
         figures["exemplar_echoes"] = found.raise_on("exemplar_echo", _echoes(found, synthetic, parts))
@@ -109,9 +109,9 @@ def audit(
         figures |= more
     figures |= found.other_figures()
 
-    refusing = {*COPIED, "exemplar_echo", "identifier"} | (set() if access == "open" else {"date_or_age"})
+    refuse = refusing(access)
     row_flags = tuple(tuple(f for f in FLAGS if f in raised) if raised else () for raised in found.flags)
-    refused = {i: hit for i, fs in enumerate(row_flags) if (hit := tuple(f for f in fs if f in refusing))}
+    refused = {i: hit for i, fs in enumerate(row_flags) if (hit := tuple(f for f in fs if f in refuse))}
     n = max(1, found.rows)
     figures["copied_rows"] = sum(any(f in COPIED for f in fs) for fs in row_flags)
     figures["copied_share"] = round(figures["copied_rows"] / n, 4)
@@ -322,16 +322,16 @@ def _control(
     `closeness_auc` is the chance that a synthetic row lies nearer to its closest row of gold than a held-out row does
     (ties count half): .5 when neither does. Its interval counts patients or notes, not rows.
     """
-    texts = [" ".join(row) for row in _rows(task, gold)]
     mine = [" ".join(row) for row in _rows(task, _sampled(synthetic, _SAMPLE, seed)) if any(row)]
-    distances = {"synthetic": np.round(closest(mine, texts), 4)}
+    control = None if held_out is None or not len(held_out) else _sampled(held_out, _SAMPLE, seed)
+    theirs = [] if control is None else [" ".join(row) for row in _rows(task, control)]
+    near = np.round(closest([*mine, *theirs], (" ".join(row) for row in _rows(task, gold))), 4)
+    distances = {"synthetic": near[: len(mine)]}
     figures: dict[str, int | float] = {}
     if len(mine):
-        figures["closest_median"] = float(np.median(distances["synthetic"]))
-    if held_out is not None and len(held_out):
-        control = _sampled(held_out, _SAMPLE, seed)
-        theirs = [" ".join(row) for row in _rows(task, control)]
-        distances["held_out"] = np.round(closest(theirs, texts), 4)
+        figures["closest_median"] = round(float(np.median(distances["synthetic"])), 4)
+    if held_out is not None and control is not None:
+        distances["held_out"] = near[len(mine) :]
         reach = index_gold(task, gold).reach(list(_rows(task, control)))
         sizes = len(mine), len(set(_groups(control, 0)))
         found = auc(-distances["synthetic"], -distances["held_out"], sizes=sizes)
@@ -339,7 +339,7 @@ def _control(
             "held_out_rows": len(held_out),
             "held_out_over_limit": int((reach.spans() | reach.near()).sum()),
             **_spread("held_out_", reach),
-            "held_out_closest_median": float(np.median(distances["held_out"])),
+            "held_out_closest_median": round(float(np.median(distances["held_out"])), 4),
             "closeness_auc": round(found.value, 4),
             "closeness_auc_low": round(found.low, 4),
             "closeness_auc_high": round(found.high, 4),

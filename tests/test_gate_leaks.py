@@ -34,6 +34,8 @@ IDENTIFYING = {
     "account_number": "account no. A4471123", "licence_or_device": "serial number SN44-8812Q",
     "birth_date": "DOB 03/04/1951", "date": "seen 2019-03-04", "date_in_words": "seen March 4, 2019",
     "age_over_89": "a 93-year-old", "zip_code": "lives in MA 02139", "street_address": "12 Long Hill Road",
+    "mac_address": "device 00:1B:44:11:3A:B7", "health_plan": "Medicare number 1EG4-TE5-MK73",
+    "vehicle": "VIN 1HGBH41JXMN109186", "coordinates": "at 42.36011, -71.05891",
 }  # fmt: skip
 
 
