@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from hf_synth.errors import HfSynthError
+from hf_synth.study_options import add_study_verbs
 
 METHODS = ("auto", "none", "argmax", "threshold", "agree", "clean_drop", "posterior", "weight", "ensemble",
            "drop", "replace")  # fmt: skip
@@ -205,6 +206,8 @@ def _parser() -> argparse.ArgumentParser:
     _model_options(made)
     made.add_argument("--method", choices=METHODS, default="auto")
     made.add_argument("--out", type=Path, required=True, metavar="DIR")
+
+    add_study_verbs(verb, _gold_options, _synthetic_options, _llm_options)
 
     made = verb("demo", "show the whole journey on artificial notes: no network, no key", task=False)
     made.add_argument("--out", type=Path, default=Path("demo-out"), metavar="DIR")
