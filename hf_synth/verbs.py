@@ -184,6 +184,7 @@ def correct(args: argparse.Namespace) -> Facts:
     """Correct the labels of synthetic notes."""
     from hf_synth.description import describe
     from hf_synth.gold import load_gold
+    from hf_synth.modeling import weights_sha256
     from hf_synth.pipeline import correct_with_policy
     from hf_synth.reading import read_audited
     from hf_synth.training import trainer_fit
@@ -195,16 +196,24 @@ def correct(args: argparse.Namespace) -> Facts:
         split = args.split or ("validation" if "validation" in splits else "test")
         known = _split(splits, split)
         corrector: Any = args.corrector
+        named = weights_sha256(args.corrector)
     else:
         known = _gold_rows(task, args)
         base = _base_model(task, args, known, rows)
+        named = f"cross-fitted from {Path(base).name}"
         folds = work_folder(args.out.parent if args.out.parent.exists() else Path()) / "folds"
         corrector = trainer_fit(task, base_model=base, args=_training_args(args), work_dir=folds, seed=args.seed)
     done, policy = correct_with_policy(
         task, rows, corrector, gold=known, method=args.method, coverage=args.coverage, seed=args.seed,
         audited=read_audited(args.audited) if args.audited else None,
     )  # fmt: skip
-    facts = {"policy": policy.to_json(), "seed": args.seed, "gold_rows": len(known), MARKS: gold_marks(task, known)}
+    facts = {
+        "policy": policy.to_json(),
+        "seed": args.seed,
+        "gold_rows": len(known),
+        MARKS: gold_marks(task, known),
+        "corrector": named,
+    }
     told = describe(done, policy)
     write_stage(task, done, args.out, stage="correct", report=str(told), **facts)
     print(f"{told}\n\nby {policy.method}: {_counts(dict(told.statuses))} -> {args.out}")
