@@ -12,10 +12,14 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from hf_synth.audit_report import audit_page as audit_page
     from hf_synth.augmentation import augment as augment
     from hf_synth.base_models import suggest_base_model as suggest_base_model
     from hf_synth.baselines import frequency_baseline as frequency_baseline
     from hf_synth.batch import BatchLLM as BatchLLM
+    from hf_synth.canaries import Canaries as Canaries
+    from hf_synth.canaries import make_canaries as make_canaries
+    from hf_synth.canaries import plant as plant
     from hf_synth.correction import Policy as Policy
     from hf_synth.description import describe as describe
     from hf_synth.errors import HfSynthError as HfSynthError
@@ -23,6 +27,8 @@ if TYPE_CHECKING:
     from hf_synth.evaluation import compare as compare
     from hf_synth.evaluation import evaluate as evaluate
     from hf_synth.exemplars import choose_exemplars as choose_exemplars
+    from hf_synth.findings import Findings as Findings
+    from hf_synth.findings import with_findings as with_findings
     from hf_synth.generation import estimate as estimate
     from hf_synth.generation import generate as generate
     from hf_synth.gold import adopt as adopt
@@ -30,9 +36,14 @@ if TYPE_CHECKING:
     from hf_synth.gold import load_gold as load_gold
     from hf_synth.gold import register as register
     from hf_synth.gold import subset as subset
+    from hf_synth.judging import LLMJudge as LLMJudge
+    from hf_synth.judging import judge as judge
+    from hf_synth.judging import label_notes as label_notes
     from hf_synth.llm import LLM as LLM
     from hf_synth.llm import Attestation as Attestation
     from hf_synth.local_llm import LocalLLM as LocalLLM
+    from hf_synth.membership import exposure as exposure
+    from hf_synth.membership import membership as membership
     from hf_synth.metric_modules import metric as metric
     from hf_synth.pipeline import correct as correct
     from hf_synth.pipeline import fit_policy as fit_policy
@@ -40,6 +51,7 @@ if TYPE_CHECKING:
     from hf_synth.publishing import Verdict as Verdict
     from hf_synth.publishing import publish_dataset as publish_dataset
     from hf_synth.publishing import publish_model as publish_model
+    from hf_synth.regeneration import regenerate as regenerate
     from hf_synth.statistics import hierarchical_bootstrap as hierarchical_bootstrap
     from hf_synth.subgroups import Subgroup as Subgroup
     from hf_synth.subgroups import find_subgroups as find_subgroups
@@ -62,11 +74,14 @@ __version__ = "0.1.0"
 _ROOM = {
     "Attestation": "llm",
     "BatchLLM": "batch",
+    "Canaries": "canaries",
     "Fact": "task",
     "Facts": "task",
+    "Findings": "findings",
     "GenerateAndCorrect": "transform",
     "HfSynthError": "errors",
     "LLM": "llm",
+    "LLMJudge": "judging",
     "LocalLLM": "local_llm",
     "Policy": "correction",
     "Prompt": "task",
@@ -77,6 +92,7 @@ _ROOM = {
     "adopt": "gold",
     "as_streaming_dataset": "gold",
     "audit": "privacy",
+    "audit_page": "audit_report",
     "augment": "augmentation",
     "choose_exemplars": "exemplars",
     "compare": "evaluation",
@@ -84,18 +100,25 @@ _ROOM = {
     "describe": "description",
     "estimate": "generation",
     "evaluate": "evaluation",
+    "exposure": "membership",
     "find_subgroups": "subgroups",
     "fit_policy": "pipeline",
     "flips_by_subgroup": "subgroups",
     "frequency_baseline": "baselines",
     "generate": "generation",
+    "judge": "judging",
+    "label_notes": "judging",
     "hierarchical_bootstrap": "statistics",
     "list_tasks": "task",
     "load_gold": "gold",
     "load_task": "task",
+    "make_canaries": "canaries",
+    "membership": "membership",
     "metric": "metric_modules",
+    "plant": "canaries",
     "publish_dataset": "publishing",
     "publish_model": "publishing",
+    "regenerate": "regeneration",
     "register": "gold",
     "score_subgroups": "subgroups",
     "subset": "gold",
@@ -103,6 +126,7 @@ _ROOM = {
     "swap_counterfactual": "subgroups",
     "train": "training",
     "trainer_fit": "training",
+    "with_findings": "findings",
     "withdraw": "withdrawal",
 }
 

@@ -26,6 +26,7 @@ _REFUSAL = re.compile(
     r"must decline to) (?:assist|help|provide|generate|create|write|comply|fulfil|produce|continue|share|answer))",
     re.IGNORECASE,
 )
+_FENCE = re.compile(r"\A```(?:json)?\s*(.*?)\s*```\Z", re.DOTALL | re.IGNORECASE)
 _THOUGHT = re.compile(r"\A\s*<think>.*?</think>", re.DOTALL)
 _TOKEN = re.compile(r"[^\W\d_]+|\d+")
 
@@ -61,6 +62,29 @@ def parse(task: Task, text: str, asked: Sequence[str] = (), *, whole: bool = Tru
         return [Parsed(reason="truncated" if not whole else "refusal" if _REFUSAL.match(text) else "unparsable")]
     found = [_check(task, entry, asked) for entry in entries[:_MOST]]
     return found if whole else [*found, Parsed(reason="truncated")]
+
+
+def parse_label(task: Task, text: str) -> str | list[str] | None:
+    """Read the label of an answer that judges a text: one JSON object that holds it, or the label alone.
+
+    Strict, unlike `parse`: a vote is cheap, and a label found somewhere in chatter may be the judged text's own words.
+
+    Returns:
+        The label's name; of a multi_label task a list of names, which only a JSON object or list can say; None where
+        the answer is anything else.
+    """
+    plain = _FENCE.sub(r"\1", _THOUGHT.sub("", text[:_LONGEST]).strip())
+    try:
+        value = json.loads(plain)
+    except (ValueError, RecursionError):
+        value = plain
+    told = isinstance(value, Mapping | list)
+    if isinstance(value, Mapping):
+        named = {_squeeze(key): said for key, said in value.items()}
+        value = next((named[n] for n in (_squeeze(task.label_column), "label", "labels") if n in named), None)
+    if task.kind == "multi_label":
+        return _labels(task, value) if told else None
+    return normalize_label(task, value)
 
 
 def _own_form(task: Task, text: str) -> list[Mapping[str, Any]]:

@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from hf_synth.findings import COPIED, FLAGS, MAX_COPIED_SHARE, Findings
+from hf_synth.findings import FLAGS, MAX_COPIED_SHARE, Findings, refusing
 from hf_synth.plots import Interval, histogram_plot, interval_plot
 from hf_synth.report import Section, Table, markdown, page
 
@@ -112,8 +112,8 @@ def _shared(findings: Findings) -> Section:
         )
         if figures["held_out_over_limit"]:
             text += (
-                f"\n\n{int(figures['held_out_over_limit']):,} sampled rows of held-out gold pass the limits for copies "
-                "themselves: gold repeats itself, or its set phrases are not known as such."
+                f"\n\nOf the sampled rows of held-out gold {int(figures['held_out_over_limit']):,} would be called "
+                "copies too: gold repeats itself, or its set phrases are not known as such."
             )
     if findings.closeness:
         plots.append(
@@ -125,9 +125,8 @@ def _shared(findings: Findings) -> Section:
 
 def _flags(findings: Findings) -> Section:
     raised = Counter(flag for flags in findings.row_flags for flag in flags)
-    refusing = Counter(flag for flags in findings.refused.values() for flag in flags)
     rows = [
-        [f"`{flag}`", meaning, raised[flag], "yes" if refusing[flag] or flag in COPIED else "no"]
+        [f"`{flag}`", meaning, raised[flag], "yes" if flag in refusing(findings.access) else "no"]
         for flag, meaning in FLAGS.items()
     ]
     numbers = list(findings.refused)

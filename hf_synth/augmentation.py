@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from hf_synth.errors import ColumnError, OverlapError, TaskError
-from hf_synth.task import CORRECTION_COLUMNS, GOLD_COLUMNS, SYNTHETIC_COLUMNS, access_of, label_names, strictest
+from hf_synth.task import CORRECTION_COLUMNS, GOLD_COLUMNS, JUDGED, SYNTHETIC_COLUMNS, access_of, label_names, strictest
 
 if TYPE_CHECKING:
     from datasets import Dataset, Features
@@ -93,7 +93,7 @@ def _column(dataset: Dataset, name: str) -> Any:
 
 def _task_columns(gold: Dataset, synthetic: Dataset) -> list[str]:
     """Give the task's own columns: those that both have and the contract does not name."""
-    contract = {*SYNTHETIC_COLUMNS, *CORRECTION_COLUMNS}
+    contract = {*SYNTHETIC_COLUMNS, *CORRECTION_COLUMNS, JUDGED}
     shared = [c for c in gold.column_names if c in synthetic.column_names and c not in contract]
     if "id" not in gold.column_names or not shared:
         raise ColumnError(f"gold ({gold.column_names}) and synthetic rows ({synthetic.column_names}) share no columns")
@@ -114,7 +114,8 @@ def _features(shared: list[str], gold: Dataset, synthetic: Dataset) -> Features:
         "label_confidence": Value("float32"),
         "weight": Value("float32"),
     }
-    return Features({"id": gold.features["id"]} | {c: gold.features[c] for c in shared} | contract | corrected)
+    judged = {JUDGED: gold.features[JUDGED]} if JUDGED in gold.column_names else {}  # of synthetic rows null: all are
+    return Features({"id": gold.features["id"]} | {c: gold.features[c] for c in shared} | judged | contract | corrected)
 
 
 def _check_apart(columns: list[str], gold: Dataset, synthetic: Dataset, evaluation: Dataset) -> None:

@@ -13,7 +13,9 @@ from hf_synth.errors import LLMError
 from hf_synth.folders import work_folder
 
 if TYPE_CHECKING:
+    from hf_synth.judging import LLMJudge
     from hf_synth.questions import Chat
+    from hf_synth.task import Task
 
 
 @contextlib.contextmanager
@@ -55,3 +57,22 @@ def writer_of(args: argparse.Namespace, beside: Path) -> Iterator[Chat]:
         yield BatchLLM(llm)
     else:
         yield llm
+
+
+@contextlib.contextmanager
+def judge_of(task: Task, args: argparse.Namespace, model: str, beside: Path) -> Iterator[LLMJudge]:
+    """Give a judge by the options.
+
+    Args:
+        model: what judges.
+        beside: the data that the journal is to lie beside.
+
+    Raises:
+        LLMError: the options contradict each other, or name no endpoint, or nothing that can judge.
+    """
+    from hf_synth.judging import LLMJudge
+
+    if model == "simulator" and not args.base_url:
+        raise LLMError("the simulator writes notes, it judges none: name a model and its endpoint with --base-url")
+    with writer_of(argparse.Namespace(**{**vars(args), "llm": model}), beside) as llm:
+        yield LLMJudge(task, llm, args.votes, args.logprobs, seed=args.seed)

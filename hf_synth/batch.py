@@ -424,10 +424,12 @@ class _Asking:
             if None in (read, written) and self._ledger.budget is not None:
                 costs[key] = self._reserved.get(key, costs[key])
         now = time.time()
-        self._journal.put_many(
-            Entry(key, r.text, r.status, r.code, r.prompt_tokens or 0, r.completion_tokens or 0, cost, r.model, now)
-            for key, r, cost in ((key, r, costs[key]) for key, r in group.items() if key not in known)
-        )
+        fresh = []
+        for key, r in group.items():
+            counts = (r.prompt_tokens or 0, r.completion_tokens or 0)
+            if key not in known:
+                fresh.append(Entry(key, r.text, r.status, r.code, *counts, costs[key], r.model, now, r.logprobs))
+        self._journal.put_many(fresh)
         for key, reply in group.items():
             self._ledger.settle(self._reserved.pop(key, 0.0), None if key in known else costs[key])
             self._ledger.longest = max(self._ledger.longest, reply.completion_tokens or 0)

@@ -209,6 +209,7 @@ class Run:
                 cost,
                 reply.model,
                 time.time(),
+                reply.logprobs,
             )
         finally:
             ledger.settle(guess, cost)

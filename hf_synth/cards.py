@@ -16,7 +16,7 @@ from hf_synth.card_policy import policy_facts
 from hf_synth.evaluation import Scores
 from hf_synth.privacy import Findings
 from hf_synth.rendering import ACCESS_MEANING, FIGURES, METRICS, dataset_card, eval_results, license_data, model_card
-from hf_synth.task import REASONS, STATUSES, USAGE_COLUMNS, Task, access_of, label_names, strictest
+from hf_synth.task import REASONS, STATUSES, UNLABELLED, USAGE_COLUMNS, Task, access_of, label_names, strictest
 from hf_synth.validation import check_card
 
 if TYPE_CHECKING:
@@ -261,7 +261,12 @@ def model_card_facts(
         widget: texts for the page's widget, of synthetic rows that may be shown.
     """
     rows = dict(trained.get("rows", {}))
-    what = {"gold": "gold", **{s: f"synthetic, label {s}" for s in STATUSES}, "unmarked": "synthetic, unmarked"}
+    what = {
+        "gold": "gold",
+        UNLABELLED: "real notes, labelled by an LLM",
+        **{s: f"synthetic, label {s}" for s in STATUSES},
+        "unmarked": "synthetic, unmarked",
+    }
     base = str(trained.get("base_model") or "")
     on_hub = bool(re.fullmatch(r"[\w.-]+/[\w.-]+", base))
     told = trained.get("hyperparameters", {})

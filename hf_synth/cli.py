@@ -18,12 +18,14 @@ from typing import Any
 
 from hf_synth.errors import HfSynthError
 
-METHODS = ("auto", "none", "argmax", "threshold", "agree", "clean_drop", "posterior", "weight", "ensemble")
+METHODS = ("auto", "none", "argmax", "threshold", "agree", "clean_drop", "posterior", "weight", "ensemble",
+           "drop", "replace")  # fmt: skip
 KINDS = ("single_label", "multi_label", "text2text")
 ACCESSES = ("open", "restricted", "credentialed")
 _TASK = 'a task ("mednli:pair", "esophagitis:presence"), a .py file, or a folder that `gold` wrote'
 BALANCES = ("equal", "gold", "fill")
 CHOICES = ("random", "balanced", "diverse", "first")
+LONG_NOTES = ("auto", "cut", "windows", "windows_mean")
 STRATEGIES = ("augment", "replace", "synthetic", "gold")
 
 
@@ -132,13 +134,28 @@ def _parser() -> argparse.ArgumentParser:
     _synthetic_options(made)
     _model_options(made)
     made.add_argument("--corrector", metavar="MODEL", help="folder of a model trained on rows outside --gold")
-    made.add_argument("--method", choices=METHODS, default="auto")
+    made.add_argument("--method", choices=(*METHODS, "llm_judge"), default="auto")
     made.add_argument("--split", default=None, help="with --corrector: the gold split it never saw (validation)")
     made.add_argument(
         "--audited", type=Path, metavar="FILE", help="labels a person gave to some rows: columns id, label"
     )
     made.add_argument("--coverage", type=float, metavar="C", help="abstain where a conformal set at C is not one label")
     made.add_argument("--out", type=Path, required=True, metavar="DIR")
+    made.add_argument("--judge", metavar="MODEL", help="instead of a corrector: an LLM that labels gold and notes anew")
+    _vote_options(made)
+    _endpoint_options(made)
+
+    made = verb("label", "let an LLM label real notes that have no label: the zero-shot baseline")
+    made.set_defaults(room="judge_verbs")
+    made.add_argument(
+        "notes", type=Path, metavar="NOTES", help="folder of Datasets, or a .parquet, .jsonl or .csv file"
+    )
+    made.add_argument("--llm", required=True, metavar="MODEL", help="model of the endpoint")
+    made.add_argument("--text-column", action="append", metavar="NAME", help="text column of the notes, if named other")
+    made.add_argument("--access", choices=ACCESSES, help="of notes that carry none (default: credentialed)")
+    made.add_argument("--out", type=Path, required=True, metavar="DIR")
+    _vote_options(made)
+    _endpoint_options(made)
 
     made = verb("augment", "join gold and corrected notes to a training set")
     made.add_argument("synthetic", type=Path, metavar="CORRECTED", help="folder of `correct` (or of `generate`)")
@@ -151,7 +168,14 @@ def _parser() -> argparse.ArgumentParser:
     made.add_argument("data", type=Path, metavar="DATA", help="folder of `augment`, or of `gold` (its train split)")
     made.add_argument("--gold", type=Path, metavar="PATH", help="stop early by the validation split of this gold")
     _model_options(made)
+    made.add_argument("--resume", action="store_true", help="keep checkpoints; the same command goes on after a kill")
     made.add_argument("--out", type=Path, required=True, metavar="DIR")
+
+    made = verb("models", "list known good base models, and say which suits a task and its notes", task=False)
+    made.set_defaults(room="model_verbs")
+    made.add_argument("task", metavar="TASK", nargs="?", help=_TASK)
+    made.add_argument("--gold", type=Path, metavar="PATH", help="raw or exported gold, whose lengths decide")
+    made.add_argument("--no-mimic", action="store_true", help="suggest none that was pretrained on notes of MIMIC")
 
     made = verb("evaluate", "score a model on gold")
     made.add_argument("model", metavar="MODEL", help="folder or repo id of a model")
@@ -320,6 +344,15 @@ def _llm_options(parser: argparse.ArgumentParser, *, required: bool) -> None:
     add("--choose", choices=CHOICES, help="which gold may be shown (default: all; the paper: first)")
     add("--share", type=float, default=0.2, metavar="S", help="with --choose: share of the gold (default: 0.2)")
     add("--max-calls", type=int, metavar="N", help="stop after N calls (default: three times what is needed at best)")
+    _endpoint_options(parser)
+
+
+def _vote_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--votes", type=int, default=5, metavar="N", help="how often each note is judged (default: 5)")
+    parser.add_argument("--logprobs", action="store_true", help="probabilities of labels in the place of votes")
+
+
+def _endpoint_options(parser: argparse.ArgumentParser) -> None:
     where = parser.add_argument_group("who is asked")
     add = where.add_argument
     add("--base-url", metavar="URL", help="OpenAI-compatible endpoint, e.g. http://127.0.0.1:8000/v1")
@@ -346,11 +379,18 @@ def _model_options(parser: argparse.ArgumentParser) -> None:
         "--base-model",
         default="tiny",
         metavar="MODEL",
-        help='folder or repo id of an encoder, e.g. emilyalsentzer/Bio_ClinicalBERT; "tiny": one made on the spot',
+        help="folder or repo id of an encoder, e.g. emilyalsentzer/Bio_ClinicalBERT (`hf-synth models` lists more); "
+        '"tiny": one made on the spot',
     )
-    parser.add_argument(
+    add = parser.add_argument_group("how it is trained").add_argument
+    add(
         "--set", action="append", default=[], metavar="NAME=VALUE", help="a field of TrainingArguments; may be repeated"
     )
+    add("--base-revision", metavar="REV", help="branch, tag or commit of the base model's repository")
+    add("--long-notes", choices=LONG_NOTES, default="auto", help="beyond the model's length (default: by their share)")
+    add("--class-weights", action="store_true", help="weigh each class by the inverse of its share")
+    add("--lora", action="store_true", help="train small matrices beside the frozen weights (needs hf_synth[lora])")
+    add("--cache", type=Path, metavar="DIR", help="keep the tokens of texts there, for other trainings on them")
 
 
 if __name__ == "__main__":

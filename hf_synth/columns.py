@@ -3,7 +3,8 @@
     hf-synth gold notes.csv --text-column note --label-column urgency --out work/gold
 
 The labels are read from the table, the rows through the same builder as any other task's. The exported folder carries
-the task, so that every later verb takes the folder for it.
+the task, so that every later verb takes the folder for it. A table of sets of labels may have a column `judged`: the
+labels that somebody judged in a row, where that was not all of them.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from hf_synth.building import GoldBuilder, Parts
 from hf_synth.errors import RowError, TaskError
 from hf_synth.reading import File, label_field, pick_column, read_table, text_field
 from hf_synth.sources import ROWS, all_files, find_files
-from hf_synth.task import TABLES, Access, Kind, Task, strictest
+from hf_synth.task import JUDGED, TABLES, Access, Kind, Task, strictest
 
 _MOST_LABELS = 100  # different values that a column of labels may have
 _LONGEST_LABEL = 100  # characters
@@ -63,7 +64,24 @@ def table_rows(task: Task, split: str, file: File) -> Iterator[dict[str, Any]]:
         id = str(row["id"]) if row.get("id") not in (None, "") else f"{split}-{number}"
         group = row.get(task.group_column) if task.group_column else row.get("group")
         made = task.gold_row(id, None if group in (None, "") else str(group), label, *texts)
+        if task.partly_judged:
+            made[JUDGED] = _judged(file, number, row, label, names)
         yield made | {"access": strictest(task.access, row["access"]) if "access" in row else task.access}
+
+
+def _judged(
+    file: File, number: int, row: Mapping[str, Any], there: Sequence[Any], names: Mapping[str, str]
+) -> list[str] | None:
+    """Give the labels that somebody judged in a row; None, for all of them, where the cell is null or not there.
+
+    An empty cell says that none was judged.
+    """
+    if row.get(JUDGED) is None:
+        return None
+    said = [label_field(file, number, {JUDGED: one}, JUDGED, names) for one in split_labels(row[JUDGED])]
+    if missing := set(there) - set(said):
+        raise RowError(file.name, number, f"has {len(missing)} labels that column {JUDGED!r} does not name; name them")
+    return said
 
 
 def split_labels(value: Any) -> list[Any]:
@@ -106,18 +124,23 @@ def task_from_table(
         access=access, group_column=group_column,
     )  # fmt: skip
     found: dict[str, None] = {}
+    judged = False
     for file in all_files(find_files(_with_files(task), path)):
         for number, row in read_table(file):
             for column in (*task.text_columns, label_column, *([group_column] if group_column else [])):
                 pick_column(file, row, column)
+            judged |= kind == "multi_label" and JUDGED in row
             if kind == "text2text" or labels:
                 break  # only the columns are looked at
             found |= dict.fromkeys(_labels_of(file, number, row, label_column, kind))
+            if judged and row.get(JUDGED) is not None:  # a label may be judged and never be there
+                found |= dict.fromkeys(_labels_of(file, number, row, JUDGED, kind))
             if len(found) > _MOST_LABELS:
                 raise TaskError(
                     f"column {label_column!r} of {file.name} has more than {_MOST_LABELS} different values: name the "
                     "labels with --labels, or say --kind text2text if it holds texts"
                 )
+    task = replace(task, partly_judged=judged)
     return task if kind == "text2text" or labels else replace(task, labels=tuple(sorted(found)))
 
 

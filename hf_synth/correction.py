@@ -32,6 +32,7 @@ from hf_synth.errors import ColumnError, TaskError
 from hf_synth.noise import em_noise, estimate_noise, label_issues
 
 METHODS = ("none", "argmax", "threshold", "agree", "clean_drop", "posterior", "weight", "ensemble")
+OF_TEXTS = ("drop", "replace")  # of target texts (target_texts.py)
 RELABELS = ("argmax", "threshold")  # by the corrector's word alone
 OF_BOTH = ("clean_drop", "posterior", "weight", "ensemble")  # by models that learn from synthetic rows as well
 _SHARPER = 2.0  # models trained on half of the rows and soft targets are less sure than they should be
@@ -47,8 +48,8 @@ class Policy:
     """How rows are corrected, and what that rests on; plain values, the same in every process.
 
     Args:
-        method: one of METHODS.
-        n_labels: K.
+        method: one of METHODS or OF_TEXTS.
+        n_labels: K; 0 of target texts.
         temperature: the corrector's probabilities are raised to 1 / temperature, as held-out gold suggests.
         noise: estimated P(llm_label | truth), K x K, a row a true label.
         confusion: measured P(corrector's label | truth) on held-out gold, K x K; flat for labels that gold lacks.
@@ -72,7 +73,7 @@ class Policy:
     warnings: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        if self.method not in METHODS:
+        if self.method not in (*METHODS, *OF_TEXTS):
             raise TaskError(f"unknown method of correction {self.method!r}; give one of {', '.join(METHODS)} or auto")
 
     def to_json(self) -> dict[str, Any]:

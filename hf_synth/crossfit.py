@@ -120,19 +120,19 @@ def _opinions(
     if method == "none":
         return np.full((len(gold), k), 1.0 / k), np.full((len(rows.meant), k), 1.0 / k)
     if method not in OF_BOTH:
-        return shared("gold", lambda: _of_gold(rows, learn, gold, seed))
+        return shared("gold", lambda: of_gold(rows, learn, gold, seed))
     given, cheap = np.eye(k)[rows.meant], head or learn
-    first = shared("both", lambda: _of_both(rows, cheap, gold, given, seed, splits))
+    first = shared("both", lambda: of_both(rows, cheap, gold, given, seed, splits))
     if method == "clean_drop":
-        return first if head is None else shared("last of both", lambda: _of_both(rows, learn, gold, given, seed, 1))
+        return first if head is None else shared("last of both", lambda: of_both(rows, learn, gold, given, seed, 1))
     out, opinions = shared("refits", lambda: _refits(rows, cheap, gold, first[1], seed, rounds, splits))
     if head is None:
         return out, opinions
     belief = _belief(rows, opinions, estimate_noise(rows.meant, opinions, rows.audited))
-    return shared("last of refits", lambda: _of_both(rows, learn, gold, belief, seed, 1))
+    return shared("last of refits", lambda: of_both(rows, learn, gold, belief, seed, 1))
 
 
-def _of_gold(rows: Rows, learn: Learn, gold: Ints, seed: int) -> tuple[Floats, Floats]:
+def of_gold(rows: Rows, learn: Learn, gold: Ints, seed: int) -> tuple[Floats, Floats]:
     """Train on gold alone, without each fold; a synthetic row gets the mean of the opinions. The paper's corrector."""
     fold = folds(rows.truth[gold], _groups(rows, gold), FOLDS, seed)
     every, none = np.arange(len(rows.meant)), np.arange(0)
@@ -145,7 +145,7 @@ def _of_gold(rows: Rows, learn: Learn, gold: Ints, seed: int) -> tuple[Floats, F
     return out, np.asarray(np.mean(opinions, axis=0))
 
 
-def _of_both(rows: Rows, learn: Learn, gold: Ints, targets: Floats, seed: int, splits: int) -> tuple[Floats, Floats]:
+def of_both(rows: Rows, learn: Learn, gold: Ints, targets: Floats, seed: int, splits: int) -> tuple[Floats, Floats]:
     """Train on half of gold and of the synthetic rows with their present targets; judge the other half of both.
 
     With several splits each opinion is the mean over them: one cut of few gold rows decides a good deal by chance.
@@ -157,9 +157,9 @@ def _of_both(rows: Rows, learn: Learn, gold: Ints, targets: Floats, seed: int, s
         for side in (0, 1):
             theirs, mine = np.flatnonzero(side_rows != side), np.flatnonzero(side_rows == side)
             predict = learn(gold[side_gold != side], theirs, targets[theirs])
-            of_gold, of_rows = predict(gold[side_gold == side], mine)
-            out[side_gold == side] += of_gold / splits
-            opinions[mine] += of_rows / splits
+            held, said = predict(gold[side_gold == side], mine)
+            out[side_gold == side] += held / splits
+            opinions[mine] += said / splits
     return out, opinions
 
 
@@ -179,7 +179,7 @@ def _refits(
     opinions = denoise(opinions, noise)
     out = np.zeros((len(gold), rows.n_labels))
     for number in range(1, rounds + 1):
-        out, opinions = _of_both(rows, learn, gold, _belief(rows, opinions, noise), seed + number, splits)
+        out, opinions = of_both(rows, learn, gold, _belief(rows, opinions, noise), seed + number, splits)
         noise = estimate_noise(rows.meant, opinions, rows.audited)
     return out, opinions
 

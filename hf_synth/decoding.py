@@ -158,8 +158,8 @@ class Loaded:
         safe: dict[str, Any] = {"trust_remote_code": False, "local_files_only": True}
         try:
             with quiet():
-                self._tokenizer = AutoTokenizer.from_pretrained(folder, **safe)
-                self._network, seen = AutoModelForCausalLM.from_pretrained(
+                self.tokenizer = AutoTokenizer.from_pretrained(folder, **safe)
+                self.network, seen = AutoModelForCausalLM.from_pretrained(
                     folder, weights_only=True, dtype=precision, output_loading_info=True,
                     device_map="auto" if where == "auto" else {"": where}, **safe,
                 )  # fmt: skip
@@ -167,21 +167,21 @@ class Loaded:
             raise ModelError(f"model {model!r} cannot be loaded as a causal LM ({type(error).__name__})") from None
         if seen["missing_keys"]:
             raise ModelError(f"model {model!r} holds only a part of the weights of a causal LM")
-        layers = DynamicCache(config=self._network.config).layers
+        layers = DynamicCache(config=self.network.config).layers
         if not all(hasattr(layer, "batch_select_indices") for layer in layers):
             raise ModelError(f"model {model!r} does not remember by attention alone: serve it elsewhere and use an LLM")
-        self._network.eval()
+        self.network.eval()
         self._name, self.batch_tokens = model, _BATCH_TOKENS["cpu" if where == "cpu" else "cuda"]
-        self._takes = signature(self._network.forward).parameters
-        positions = getattr(self._network.config.get_text_config(), "max_position_embeddings", None) or _LONGEST
-        self.limit = int(min(positions, self._tokenizer.model_max_length, _LONGEST))
-        self._tokenizer.model_max_length = _LONGEST  # what is too long is our own affair: no warning, nothing cut off
-        if getattr(self._tokenizer, "backend_tokenizer", None) is not None:
-            self._tokenizer.backend_tokenizer.no_truncation()
-            self._tokenizer.backend_tokenizer.no_padding()
-        told = self._network.generation_config.eos_token_id
-        self._ends = {self._tokenizer.eos_token_id, *(told if isinstance(told, list) else [told])}
-        if self._tokenizer.chat_template is None:
+        self.takes = signature(self.network.forward).parameters
+        positions = getattr(self.network.config.get_text_config(), "max_position_embeddings", None) or _LONGEST
+        self.limit = int(min(positions, self.tokenizer.model_max_length, _LONGEST))
+        self.tokenizer.model_max_length = _LONGEST  # what is too long is our own affair: no warning, nothing cut off
+        if getattr(self.tokenizer, "backend_tokenizer", None) is not None:
+            self.tokenizer.backend_tokenizer.no_truncation()
+            self.tokenizer.backend_tokenizer.no_padding()
+        told = self.network.generation_config.eos_token_id
+        self._ends = {self.tokenizer.eos_token_id, *(told if isinstance(told, list) else [told])}
+        if self.tokenizer.chat_template is None:
             _LOG.warning("model %s has no chat template: it reads the messages as plain text", model)
 
     # --- reading ------------------------------------------------------------------------------------------------
@@ -193,9 +193,9 @@ class Loaded:
             LLMError: the model's chat template does not take such messages.
         """
         try:
-            plain = self._tokenizer.chat_template is None
+            plain = self.tokenizer.chat_template is None
             text = "\n\n".join(m["content"] for m in messages) + "\n" if plain else self._templated(messages)
-            return list(self._tokenizer(text, add_special_tokens=plain)["input_ids"])  # a template has its own
+            return list(self.tokenizer(text, add_special_tokens=plain)["input_ids"])  # a template has its own
         except Exception as error:
             raise LLMError(
                 f"the chat template or tokenizer of model {self._name!r} does not take these messages "
@@ -204,7 +204,7 @@ class Loaded:
 
     def _templated(self, messages: list[dict[str, str]]) -> str:
         def render(messages: list[dict[str, str]]) -> str:
-            return str(self._tokenizer.apply_chat_template(messages, add_generation_prompt=True, tokenize=False))
+            return str(self.tokenizer.apply_chat_template(messages, add_generation_prompt=True, tokenize=False))
 
         system = "\n\n".join(m["content"] for m in messages if m["role"] == "system")
         if not system:
@@ -224,15 +224,15 @@ class Loaded:
         import torch
         from transformers import DynamicCache
 
-        device, width = self._network.device, max(len(row.prompt) for row in rows)
+        device, width = self.network.device, max(len(row.prompt) for row in rows)
         # padded on the left, so that every row goes on at the same place; what pads it is masked, any token does
         ids = torch.tensor([[0] * (width - len(row.prompt)) + list(row.prompt) for row in rows], device=device)
         mask = torch.tensor([[0] * (width - len(row.prompt)) + [1] * len(row.prompt) for row in rows], device=device)
-        cache, alive = DynamicCache(config=self._network.config), list(rows)
+        cache, alive = DynamicCache(config=self.network.config), list(rows)
         luck = _Luck(alive, how, device)
         with torch.inference_mode(), cpu_threads():
             while True:
-                tokens = luck.draw(self._logits(ids, mask, cache))
+                tokens = luck.draw(self.logits(ids, mask, cache))
                 keep = [i for i, token in enumerate(tokens) if not self._ended(alive[i], token, how.stop)]
                 if not keep:
                     return
@@ -244,14 +244,14 @@ class Loaded:
                 ids = torch.tensor(tokens, device=device)[:, None]
                 mask = torch.cat([mask, torch.ones_like(ids)], dim=1)
 
-    def _logits(self, ids: Any, mask: Any, cache: Any) -> Any:
+    def logits(self, ids: Any, mask: Any, cache: Any) -> Any:
         """Give the logits of each row's next token, (rows, vocabulary) in float32."""
         inputs = {"input_ids": ids, "attention_mask": mask, "past_key_values": cache, "use_cache": True}
-        if "position_ids" in self._takes:
+        if "position_ids" in self.takes:
             inputs["position_ids"] = (mask.cumsum(-1) - 1).clamp(min=0)[:, -ids.shape[1] :]
-        if "logits_to_keep" in self._takes:
+        if "logits_to_keep" in self.takes:
             inputs["logits_to_keep"] = 1
-        return self._network(**inputs).logits[:, -1].to(ids.device).float()  # the last of several devices gives them
+        return self.network(**inputs).logits[:, -1].to(ids.device).float()  # the last of several devices gives them
 
     def _ended(self, row: Row, token: int, stop: tuple[str, ...]) -> bool:
         row.written.append(token)
@@ -271,7 +271,7 @@ class Loaded:
         return bool(row.code)
 
     def _text(self, tokens: Sequence[int]) -> str:
-        text = self._tokenizer.decode(tokens, skip_special_tokens=True, clean_up_tokenization_spaces=False)
+        text = self.tokenizer.decode(tokens, skip_special_tokens=True, clean_up_tokenization_spaces=False)
         return str(text)
 
 

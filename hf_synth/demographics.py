@@ -23,7 +23,7 @@ _RELATIVES = (
 )
 
 _OLD = re.compile(r"[\s-]*(?:(?:years?|yrs?)[\s-]+old\b|y\s?/\s?o\b|y\.\s?o\.|yo\b)", re.IGNORECASE)
-# "72-year-old", "72 y/o", "72yo"; "72F with"; "age: 72", "aged 72"
+# "72-year-old", "72 y/o", "72yo"; "72F with"; "woman, 72,"; "age: 72", "aged 72"
 _YEARS = re.compile(
     rf"(?<![\d./-])(?P<age>\d{{1,3}}){_OLD.pattern}"
     rf"(?:[\s,-]+{_ADJECTIVES}{{0,4}}?(?:(?P<sex>{_FEMALE}|{_MALE})\b|(?P<letter>(?-i:[FM]))\b))?",
@@ -32,6 +32,7 @@ _YEARS = re.compile(
 _SHORT = re.compile(
     r"(?<![\d./-])(?P<age>\d{2})\s?(?P<letter>[FM])\b(?=\s+(?:with\b|w/|who\b|present|here\b|c/o\b|s/p\b))"
 )
+_TURNED = re.compile(rf"\b(?P<sex>{_FEMALE}|{_MALE}),\s+(?P<age>\d{{2,3}})(?=\s*[,;:.)])(?![.,]\d)", re.IGNORECASE)
 _AGED = re.compile(r"(?:\baged\s+|\bage\s*[:=]\s*)(?P<age>\d{1,3})\b(?!\s*(?:months?|weeks?|days?)\b)", re.IGNORECASE)
 _INFANT = re.compile(
     rf"\b\d{{1,2}}[\s-]*(?:months?|mos?|weeks?|wks?|days?)[\s-]+old[\s,]+{_ADJECTIVES}{{0,2}}?"
@@ -140,14 +141,14 @@ def _race_of(word: str) -> str:
 
 def _ages(text: str) -> Iterator[tuple[int, re.Match[str]]]:
     """Find the ages that a note gives to its patient."""
-    for pattern in (_YEARS, _SHORT, _AGED):
+    for pattern in (_YEARS, _SHORT, _TURNED, _AGED):
         for m in pattern.finditer(text):
             age = int(m["age"])
             if age > 120 or (pattern is _SHORT and not 16 <= age <= 94):  # "99F with chills" is a temperature
                 continue
             if _NOT_THEIRS.search(text, max(0, m.start() - 40), m.start()):
                 continue
-            if not _OF_A_RELATIVE.match(text, m.end("age") if pattern is _AGED else _end_of_age(m)):
+            if not _OF_A_RELATIVE.match(text, m.end("age") if pattern in (_AGED, _TURNED) else _end_of_age(m)):
                 yield age, m
 
 

@@ -7,7 +7,7 @@ every interval.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import MISSING, dataclass, field, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -130,6 +130,7 @@ def evaluate(
     n_bootstrap: int = 1000,
     seed: int = 0,
     progress: bool = False,
+    cache_dir: str | Path | None = None,
 ) -> Scores:
     """Score a model on rows with true labels.
 
@@ -138,6 +139,7 @@ def evaluate(
         exclude: rows that it should not be judged on, by text (training rows); scores without them, and without any row
             that the model's facts say it saw, are in `.excluded`.
         predicted: what `predict` gave for these rows, where it is known already.
+        cache_dir: a private folder of the user's that keeps the tokens of texts, as for `predict_proba`.
 
     Raises:
         ModelError: the model cannot be loaded or is not of this task.
@@ -146,7 +148,8 @@ def evaluate(
     labels = truth(task, dataset)
     if not len(labels):
         raise ColumnError("there is no row to score a model on")
-    said = predict(task, model, dataset, progress=progress) if predicted is None else predicted
+    asked = predicted is None
+    said = predict(task, model, dataset, progress=progress, cache_dir=cache_dir) if asked else predicted
     judged = judged_mask(task, dataset) if task.kind == "multi_label" else None
     groups = groups_of(dataset)
     facts = model_facts(model)
@@ -175,15 +178,21 @@ def evaluate(
     return replace(made, excluded=rest)
 
 
-def predict(task: Task, model: str | Path, dataset: Dataset, *, progress: bool = False) -> Any:
+def predict(
+    task: Task, model: str | Path, dataset: Dataset, *, progress: bool = False, cache_dir: str | Path | None = None
+) -> Any:
     """Ask a model about each row: probabilities (N, K), or for a text2text task N texts.
+
+    Args:
+        cache_dir: a private folder of the user's that keeps the tokens of texts; unused for text2text tasks.
 
     Raises:
         ModelError: the model cannot be loaded or is not of this task.
         ColumnError: a text is missing.
     """
-    ask: Callable[..., Any] = generate_text if task.kind == "text2text" else predict_proba
-    return ask(model, task, dataset, progress=progress)
+    if task.kind == "text2text":
+        return generate_text(model, task, dataset, progress=progress)
+    return predict_proba(model, task, dataset, progress=progress, cache_dir=cache_dir)
 
 
 def truth(task: Task, dataset: Dataset) -> Any:

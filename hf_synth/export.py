@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 PUBLIC_FACTS = (
     *("kind", "hf_synth", "task", "task_version", "labels", "access", "base_model", "base_revision", "parents", "rows"),
     *("validation_rows", "hyperparameters", "versions", "seed", "class_weights", "seconds"),
+    *("pretrained_on", "long_notes", "lora"),
 )
 # Files of a model that may leave. Pickles, optimizer state, training arguments and anything unknown stay.
 MODEL_FILES = re.compile(

@@ -39,6 +39,11 @@ FLAGS: dict[str, str] = {
 }
 
 
+def refusing(access: str) -> frozenset[str]:
+    """Give the flags that refuse a row; dates and ages do only where the data is not open: invented notes hold many."""
+    return frozenset({*COPIED, "exemplar_echo", "identifier"} | (set() if access == "open" else {"date_or_age"}))
+
+
 @dataclass(frozen=True)
 class Findings:
     """What an audit found, without any text.

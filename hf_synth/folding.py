@@ -49,14 +49,14 @@ def _fold_one(found: re.Match[str]) -> str:
 
 @functools.lru_cache(maxsize=1 << 16)
 def _plain(character: str) -> str:
-    """Give the letters and digits that one character shows; a space for other signs, nothing for what is not seen."""
+    """Give what one character shows in plain signs; a space for signs that have none, nothing for what is not seen."""
     kept = []
     for c in unicodedata.normalize("NFKD", unicodedata.normalize("NFKC", character).translate(_LOOK_ALIKE).casefold()):
         if c in _BLANK or unicodedata.category(c) in ("Mn", "Me", "Cf"):
             continue
         c = c.translate(_LOOK_ALIKE)
         digit = unicodedata.decimal(c, None)
-        kept.append(str(digit) if digit is not None else c if c.isalnum() else " ")
+        kept.append(str(digit) if digit is not None else c if c.isalnum() or c.isascii() else " ")
     return "".join(kept)
 
 

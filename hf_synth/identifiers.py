@@ -18,7 +18,7 @@ _MONTH = (
     r"(?:Jan(?:uary)?|Feb(?:ruary)?|Mar(?:ch)?|Apr(?:il)?|May|June?|July?|Aug(?:ust)?|Sept?(?:ember)?|Oct(?:ober)?"
     r"|Nov(?:ember)?|Dec(?:ember)?)\.?"
 )
-_ID = r"(?:\s*(?:number|no\.?|num\.?|#|id))?\s{0,2}[:#]?\s{0,2}(?=[A-Za-z-]{0,5}\d)[A-Za-z0-9][A-Za-z0-9-]{4,17}"
+_ID = r"(?:\s*(?i:number|no\.?|num\.?|#|id))?\s{0,2}[:#]?\s{0,2}(?=[A-Za-z-]{0,5}\d)[A-Za-z0-9][A-Za-z0-9-]{4,17}"
 _YEARS_OLD = r"(?:[- ](?i:years?|yrs?)[- ](?i:old)|\s?(?i:y/?o|y\.o\.?|yrs? old)\b)"
 _PATTERNS: dict[str, str] = {
     "email": r"[\w.+-]{1,64}@[\w-]{1,63}(?:\.[\w-]{1,63})+",

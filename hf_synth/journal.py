@@ -26,7 +26,7 @@ from hf_synth.errors import JournalError, OutputError
 from hf_synth.folders import private_folder, work_folder
 from hf_synth.machine import remote_file_system
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 _CHUNK = 500  # keys looked up by one statement
 _PATIENCE = 2.0  # seconds to wait for others before a file is left as large as it is
 _KEPT = "what it holds is kept"
@@ -42,7 +42,10 @@ CREATE TABLE meta (name TEXT NOT NULL PRIMARY KEY, value TEXT NOT NULL);
 # What leads from each version to the next one; a new file takes the same way.
 _UPGRADES = {
     1: "CREATE TABLE leases (key TEXT NOT NULL PRIMARY KEY, owner TEXT NOT NULL, until REAL NOT NULL) WITHOUT ROWID;",
+    2: "ALTER TABLE answers ADD COLUMN logprobs TEXT NOT NULL DEFAULT '';",
 }
+# An older file that must not be changed is read through this, as if it had what came later.
+_AS_NOW = "CREATE TEMP VIEW answers AS SELECT rowid, *, '' AS logprobs FROM main.answers"
 
 # What SQLite reports (the start of its error name), and what the user can do about it.
 _PROBLEMS = (
@@ -71,6 +74,7 @@ class Entry:
         cost: US dollars, or None where no price is known.
         model: the model as the endpoint names it.
         created: seconds since 1970.
+        logprobs: what else its first tokens could have been, as JSON (`replies.read_logprobs`); "" where nobody asked.
     """
 
     key: str
@@ -82,6 +86,7 @@ class Entry:
     cost: float | None = None
     model: str = ""
     created: float = 0.0
+    logprobs: str = ""
 
 
 @dataclass(frozen=True)
@@ -201,6 +206,8 @@ class Journal:
         Args:
             durable: False for what may be lost with the power (not with the process): it waits for no disk.
         """
+        if self.read_only:
+            raise JournalError(f"journal {self.path}: {dict(_PROBLEMS)['SQLITE_READONLY']}")
         with self._database() as database:
             if not durable:
                 database.execute("PRAGMA synchronous=NORMAL")
@@ -356,6 +363,8 @@ class Journal:
             if not self._version(connection):
                 raise JournalError(f"journal {self.path}: it is empty, not a journal of hf_synth")
             connection.execute("PRAGMA temp_store=MEMORY")
+            if self._version(connection) < SCHEMA_VERSION:
+                connection.execute(_AS_NOW)
         except BaseException:
             connection.close()
             raise

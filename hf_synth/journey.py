@@ -72,6 +72,7 @@ def run(
     arms: Sequence[str] = ARMS,
     gold_curve: Sequence[int] = (),
     args: Mapping[str, Any] | None = None,
+    options: Mapping[str, Any] | None = None,
     seed: int = 0,
     say: Callable[[str], None] = _LOG.info,
     caption: str = "",
@@ -89,6 +90,7 @@ def run(
         arms: which mixtures to train on (ARMS).
         gold_curve: further sizes of gold alone to train on, for comparison.
         args: fields of `TrainingArguments` for every model.
+        options: of `train`, for every model, such as long_notes, lora or cache_dir.
         say: told of each step, without any text of rows.
         caption: stands under the plot.
 
@@ -117,7 +119,8 @@ def run(
     lap("generate")
 
     say(f"correcting {len(rows):,} synthetic rows with {n:,} gold rows ({method})")
-    fit = trainer_fit(task, base_model=base_model, args=args, work_dir=out / "folds", seed=seed)
+    how: dict[str, Any] = {"base_model": base_model, "args": args, "seed": seed, **(options or {})}
+    fit = trainer_fit(task, work_dir=out / "folds", **how)
     corrected, policy = correct_with_policy(task, rows, fit, gold=shown, method=method, seed=seed)
     write_stage(task, corrected, out / "corrected", stage="correct", policy=policy.to_json(), gold_rows=n,
                 gold_marks=gold_marks(task, shown))  # fmt: skip
@@ -135,7 +138,7 @@ def run(
         training_gold, training_rows = mixtures[name]
         data = training_gold if training_rows is None else training_rows
         say(f"training on {name}: {len(data):,} rows")
-        models[name] = train(task, data, base_model=base_model, output_dir=out / "models" / name, args=args, seed=seed)
+        models[name] = train(task, data, output_dir=out / "models" / name, **how)
         scores[name] = evaluate(task, models[name], gold["test"], exclude=gold["train"], seed=seed)
         lap(name)
     made = Journey(out, corrected, policy, scores, models, seconds)

@@ -15,7 +15,17 @@ from hf_synth.cards import simulated
 from hf_synth.correction import Policy
 from hf_synth.description import Description, describe
 from hf_synth.evaluation import Scores, compare
-from hf_synth.plots import Interval, Reference, Series, bar_plot, curve_plot, interval_plot, matrix_plot
+from hf_synth.plots import (
+    Interval,
+    Reference,
+    Series,
+    bar_plot,
+    curve_plot,
+    interval_plot,
+    matrix_plot,
+    reliability_bins,
+    reliability_plot,
+)
 from hf_synth.report import Section, Table, matrix_table, write_report
 from hf_synth.statistics import holm
 from hf_synth.task import REASONS, USAGE_COLUMNS, Task, access_of
@@ -102,6 +112,7 @@ def journey_sections(told: Told) -> list[Section]:
         _labels(told, described),
         _noise(told, described),
         _confusion(told),
+        _calibration(told),
         _rejects(told),
         _cost(told),
     )
@@ -267,6 +278,32 @@ def _confusion(told: Told) -> Section:
              *(s.per_class[label]["f1"] for s in by_class.values())] for label in names if by_class]  # fmt: skip
     tables = [Table(["label", "test rows", *by_class], rows, "F1 of each label"), *tables] if rows else tables
     return Section("Each label", "", plots, tables)
+
+
+def _calibration(told: Told) -> Section:
+    """Show how far each model's probabilities can be believed, as they are and tempered on other rows."""
+    plots, rows, beneath = [], [], []
+    for name, s in told.scores.items():
+        facts = s.calibration
+        if not facts:
+            continue
+        states = {f"as it is, ECE {facts['ece']:.3f}": facts["bins"]}
+        if "bins_tempered" in facts:
+            states[f"tempered, ECE {facts['ece_tempered']:.3f}"] = facts["bins_tempered"]
+        plots.append(reliability_plot({state: reliability_bins(bins) for state, bins in states.items()}, width=420,
+                                      **told.drawn(f"Calibration of {name}")))  # fmt: skip
+        rows.append([name, facts["temperature"], facts["ece"], facts.get("ece_tempered")])
+        beneath += [[f"{name}, {state.split(',')[0]}", b["confidence"], b["accuracy"], int(b["rows"])]
+                    for state, bins in states.items() for b in bins]  # fmt: skip
+    if not plots:
+        return Section("")
+    tables = [
+        Table(["model", "temperature", "ECE", "ECE after it"], rows, "Calibration on the test rows, in folds by group"),
+        Table(
+            ["model", "mean probability", "share right", "rows"], beneath, "Test rows by probability of the label said"
+        ),
+    ]
+    return Section("Calibration", "", plots, tables)
 
 
 def _rejects(told: Told) -> Section:

@@ -21,7 +21,7 @@ from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
-from hf_synth.decoding import Checkpoint, Row, Sampling, checked_sampling, free_memory, is_out_of_memory
+from hf_synth.decoding import Checkpoint, Loaded, Row, Sampling, checked_sampling, free_memory, is_out_of_memory
 from hf_synth.errors import LLMError
 from hf_synth.journal import Entry, Journal, default_journal
 from hf_synth.questions import Answer, Messages, Question, answer_of, check_sampling, deciding, keyed, seed_of
@@ -76,6 +76,15 @@ class LocalLLM:
     def ahead(self) -> int:
         """Questions that a plan may put before an answer that could change it."""
         return _LOOK_AHEAD * 4
+
+    @property
+    def loaded(self) -> Loaded:
+        """The model in memory, which is loaded when it is first asked for.
+
+        Raises:
+            ModelError: it cannot be found or loaded.
+        """
+        return self._checkpoint.loaded
 
     def with_journal(self, path: str | Path) -> LocalLLM:
         """Give the same LocalLLM with its journal elsewhere; the model stays in memory once."""

@@ -100,10 +100,10 @@ class _Table:
         new[1:] = (hashes[1:] != hashes[:-1]) | (groups[1:] != groups[:-1])  # each group counts once
         self._hashes, first, counts = np.unique(hashes[new], return_index=True, return_counts=True)
         groups = groups[new]
-        self._owners = np.full((len(first), BOILERPLATE_GROUPS - 1), -1, np.int32)  # boilerplate has none
+        self._owners = np.full((len(first) + 1, BOILERPLATE_GROUPS - 1), -1, np.int32)  # boilerplate has none
         for k in range(BOILERPLATE_GROUPS - 1):
             has = (counts > k) & (counts < BOILERPLATE_GROUPS)
-            self._owners[has, k] = groups[first[has] + k]
+            self._owners[:-1][has, k] = groups[first[has] + k]
         self.boilerplate = int((counts >= BOILERPLATE_GROUPS).sum())
         bits = max(4, (2 * len(first)).bit_length())
         self._shift = np.uint64(64 - bits)

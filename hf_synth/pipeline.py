@@ -2,7 +2,7 @@
 
 A corrector is the folder (or repo id) of a trained model, whose facts say which rows it saw, or a function
 `fit(rows) -> predict` with `predict(rows) -> (N, K)`, which lets every opinion on a row come from a model that did not
-see the row.
+see the row; or a judge: an object with `predict(rows)` that learnt from no row of ours.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -22,23 +22,38 @@ from hf_synth.crossfit import Choice, Ints, Learn, Predict, Rows, choose_method,
 from hf_synth.errors import ColumnError, OverlapError, TaskError
 from hf_synth.frozen import linear_learner, shift, text_features
 from hf_synth.gold import adopt
+from hf_synth.label_sets import METHODS as SET_METHODS
+from hf_synth.label_sets import correct_sets
 from hf_synth.modeling import model_facts, predict_proba
-from hf_synth.rows import label_indices, label_matrix, target_texts
-from hf_synth.task import Task, access_of, check_columns, row_digests, strictest
+from hf_synth.rows import label_indices
+from hf_synth.target_texts import METHODS as TEXT_METHODS
+from hf_synth.target_texts import correct_targets
+from hf_synth.task import UNLABELLED, Task, access_of, check_columns, row_digests, strictest
 
 if TYPE_CHECKING:
     from datasets import Dataset
 
 Fit = Callable[["Dataset"], Callable[["Dataset"], npt.ArrayLike]]
+
+
+class Judge(Protocol):
+    """A corrector that labels rows and learnt from none of ours, such as an `LLMJudge`."""
+
+    def predict(self, rows: Dataset) -> npt.ArrayLike:
+        """Give the probability of each label for each row, (N, K)."""
+
+
+Corrector = str | Path | Fit | Judge
 Floats = npt.NDArray[np.float64]
 
+_METHODS = {"single_label": METHODS, "multi_label": SET_METHODS, "text2text": TEXT_METHODS}
 _LOG = logging.getLogger(__name__)
 
 
 def fit_policy(
     task: Task,
     pilot: Dataset,
-    corrector: str | Path | Fit,
+    corrector: Corrector,
     gold: Dataset,
     *,
     method: str = "auto",
@@ -72,7 +87,7 @@ def fit_policy(
 def correct(
     task: Task,
     synthetic: Dataset,
-    corrector: str | Path | Fit,
+    corrector: Corrector,
     *,
     gold: Dataset,
     method: str = "auto",
@@ -86,8 +101,9 @@ def correct(
     linear head on frozen features does the first rounds, and two models of `fit` the last one. With a trained model its
     own opinion is used.
 
-    A multi_label task knows "none" and "argmax" (every label that the corrector holds for more likely than not), a
-    text2text task "none" alone; "auto" is "none" for both, with a warning.
+    A judge, such as an `LLMJudge`, is measured on the same gold, which it never saw; "llm_judge" is "posterior" by it.
+    Sets of labels are corrected label by label (`label_sets.METHODS`), target texts by what the corrector writes
+    (`target_texts.METHODS`).
 
     Args:
         synthetic: rows of `generate`, or any with the task's text columns and `llm_label`.
@@ -109,7 +125,7 @@ def correct(
 def correct_with_policy(
     task: Task,
     synthetic: Dataset,
-    corrector: str | Path | Fit,
+    corrector: Corrector,
     *,
     gold: Dataset,
     method: str = "auto",
@@ -118,16 +134,18 @@ def correct_with_policy(
     seed: int = 0,
 ) -> tuple[Dataset, Policy]:
     """Do what `correct` does, and give the policy as well."""
-    if method not in (*METHODS, "auto"):
-        raise TaskError(f"unknown method of correction {method!r}; give auto or one of {', '.join(METHODS)}")
+    method = _known_method(task, corrector, method)
     everything = _contract(task, synthetic)
     usable = _usable(task, everything)
     check_columns(task, gold, what="gold")
+    if "source" in gold.column_names and UNLABELLED in set(gold["source"]):
+        raise ColumnError("gold holds notes that an LLM labelled: nothing can be measured on them; give them as rows")
     if task.kind != "single_label":
         if audited:
             raise TaskError(f"task {task.full_name!r} is {task.kind}: audited labels serve single_label tasks only")
-        correct_kind = _correct_sets if task.kind == "multi_label" else _correct_texts
-        return correct_kind(task, everything, usable, corrector, gold, method)
+        decided, policy = _correct_kind(task, usable, corrector, gold, method, seed)
+        access = strictest(task.access, access_of(everything), access_of(gold))
+        return _with_columns(task, everything, decided, access), policy
     if len(gold) < 2:
         raise ColumnError("correction needs gold rows to measure the corrector on")
     known = Rows(
@@ -155,7 +173,7 @@ def correct_with_policy(
             audited=known.audited, coverage=coverage,
         )  # fmt: skip
         done = settle(apply(policy, known.meant, said), known.meant, known.audited)
-    policy = replace(policy, figures={**policy.figures, **told})
+    policy = replace(policy, figures={**policy.figures, **told, **getattr(corrector, "figures", {})})
     if policy.method in (*RELABELS, "posterior", "ensemble"):
         for line in policy.warnings:
             _LOG.warning("correction: %s", line)
@@ -163,8 +181,10 @@ def correct_with_policy(
     return _written(task, everything, done, access), policy
 
 
-def _opinions(task: Task, rows: Dataset, corrector: str | Path, gold: Dataset) -> tuple[Floats, Floats]:
-    """Give the probabilities of one trained model for gold that it never saw and for the rows."""
+def _opinions(task: Task, rows: Dataset, corrector: str | Path | Judge, gold: Dataset) -> tuple[Floats, Floats]:
+    """Give the probabilities of a trained model or a judge for gold that it never saw and for the rows."""
+    if not isinstance(corrector, str | Path):
+        return np.asarray(corrector.predict(gold), float), np.asarray(corrector.predict(rows), float)
     said = np.asarray(predict_proba(corrector, task, rows), dtype=np.float64)
     if "label_probs" in gold.column_names:
         return np.asarray(gold["label_probs"], dtype=np.float64), said
@@ -241,55 +261,44 @@ def _said(predict: Callable[[Dataset], npt.ArrayLike], dataset: Dataset, at: Int
 # --- other kinds of tasks ---------------------------------------------------------------------------------------------
 
 
-def _correct_sets(
-    task: Task, everything: Dataset, usable: Dataset, corrector: str | Path | Fit, gold: Dataset, method: str
-) -> tuple[Dataset, Policy]:
-    """Correct sets of labels, one label like the other: what the corrector holds for likelier than not is a label."""
-    method = _method(task, method, ("none", "argmax"))
-    meant = label_matrix(task, usable, "llm_label")
-    probs = meant.astype(np.float64)
-    if method == "argmax" and callable(corrector):
-        probs = _said(corrector(gold), usable, np.arange(len(usable)), len(task.labels))
-    elif method == "argmax":
-        assert not callable(corrector)
-        if "label_probs" not in gold.column_names:
-            _check_unseen(task, corrector, gold)
-        probs = np.asarray(predict_proba(corrector, task, usable), dtype=np.float64)
-    if probs.shape != meant.shape or not np.isfinite(probs).all() or probs.min() < 0 or probs.max() > 1:
-        raise ColumnError(f"a corrector of {task.full_name!r} gives {len(task.labels)} numbers between 0 and 1 a row")
-    there = probs > 0.5
-    same = (there == (meant > 0.5)).all(1)
-    kept = "as_generated" if method == "none" else "agrees"
-    done = [
-        {
-            task.label_column: np.flatnonzero(there[i]).tolist(), "label_probs": probs[i].tolist(),
-            "label_status": "kept" if same[i] else "relabelled", "reason": kept if same[i] else "argmax",
-            "label_confidence": float(np.maximum(probs[i], 1 - probs[i]).min()), "weight": 1.0,
-        }
-        for i in range(len(usable))
-    ]  # fmt: skip
-    access = strictest(task.access, access_of(everything), access_of(gold))
-    return _with_columns(task, everything, done, access), Policy(method, len(task.labels))
+def _known_method(task: Task, corrector: Corrector, method: str) -> str:
+    """Give the method that is meant: a judge's word is never taken alone, but joined with the generator's.
 
-
-def _correct_texts(
-    task: Task, everything: Dataset, usable: Dataset, _corrector: str | Path | Fit, gold: Dataset, method: str
-) -> tuple[Dataset, Policy]:
-    """Let target texts pass as they were generated."""
-    method = _method(task, method, ("none",))
-    told = {"label_status": "kept", "reason": "as_generated", "label_probs": None, "label_confidence": None}
-    done = [told | {task.label_column: text, "weight": 1.0} for text in target_texts(task, usable)]
-    access = strictest(task.access, access_of(everything), access_of(gold))
-    return _with_columns(task, everything, done, access), Policy(method, 0)
-
-
-def _method(task: Task, method: str, known: tuple[str, ...]) -> str:
-    if method == "auto":
-        _LOG.warning("correction: labels of %s tasks are not corrected automatically yet; they stay", task.kind)
-        return "none"
-    if method not in known:
-        raise TaskError(f"method {method!r} does not serve {task.kind} tasks: give auto, {' or '.join(known)}")
+    Raises:
+        TaskError: there is no such method, or none for such a task or corrector.
+    """
+    if method == "llm_judge":
+        if not hasattr(corrector, "predict"):
+            raise TaskError("method 'llm_judge' needs a judge: give LLMJudge(task, llm) as the corrector, or --judge")
+        return "posterior"
+    known = _METHODS[task.kind]
+    if method not in (*known, "auto"):
+        if any(method in names for names in _METHODS.values()):
+            raise TaskError(f"method {method!r} does not serve {task.kind} tasks: give auto, {' or '.join(known)}")
+        raise TaskError(f"unknown method of correction {method!r}; give auto or one of {', '.join(known)}")
     return method
+
+
+def _correct_kind(
+    task: Task, rows: Dataset, corrector: Corrector, gold: Dataset, method: str, seed: int
+) -> tuple[list[dict[str, Any]], Policy]:
+    """Correct sets of labels or target texts of rows; give the columns that are decided, and the policy."""
+    fit_rows: Any = corrector if callable(corrector) else None
+    model = str(corrector) if isinstance(corrector, str | Path) else None
+    if task.kind == "multi_label":
+        ask = fit_rows is None and method != "none"
+        opinions = _opinions(task, rows, corrector, gold) if ask else None  # type: ignore[arg-type]
+        decided, policy = correct_sets(task, rows, gold, method, opinions=opinions, fit_rows=fit_rows, seed=seed)
+        policy = replace(policy, figures={**policy.figures, **getattr(corrector, "figures", {})})
+    else:
+        if model is None and fit_rows is None:
+            raise TaskError(f"task {task.full_name!r} is text2text: a judge chooses among labels, it has none")
+        if model is not None and method != "none":
+            _check_unseen(task, model, gold)
+        decided, policy = correct_targets(task, rows, gold, method, corrector=model, fit_rows=fit_rows, seed=seed)
+    for line in policy.warnings:
+        _LOG.warning("correction: %s", line)
+    return decided, policy
 
 
 # --- rows -----------------------------------------------------------------------------------------------------------

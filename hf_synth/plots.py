@@ -205,21 +205,12 @@ def _spread_of(i: int, curve: Sequence[Point], x: Scale, y: Scale, *, band: bool
 # --- calibration ----------------------------------------------------------------------------------------------------
 
 
-def reliability_bins(confidences: Sequence[float], right: Sequence[bool], n_bins: int = 10) -> list[Bin]:
-    """Sort rows into bins of confidence of equal width; empty bins are left out; 95% Wilson intervals.
-
-    Args:
-        confidences: probability of the label that was chosen, (N,).
-        right: whether it was the true one, (N,).
-    """
-    found: dict[int, list[tuple[float, bool]]] = {}
-    for sure, hit in zip(confidences, right, strict=True):
-        found.setdefault(min(int(sure * n_bins), n_bins - 1), []).append((float(sure), bool(hit)))
-    bins = []
-    for _, rows in sorted(found.items()):
-        n, hits = len(rows), sum(hit for _, hit in rows)
-        bins.append(Bin(sum(sure for sure, _ in rows) / n, hits / n, n, *wilson(hits, n)))
-    return bins
+def reliability_bins(found: Sequence[Mapping[str, float]]) -> list[Bin]:
+    """Give the bins that `calibration.reliability` found, with 95% Wilson intervals."""
+    return [
+        Bin(b["confidence"], b["accuracy"], int(b["rows"]), *wilson(round(b["accuracy"] * b["rows"]), int(b["rows"])))
+        for b in found
+    ]
 
 
 def wilson(hits: int, n: int) -> tuple[float, float]:

@@ -26,12 +26,12 @@ import numpy as np
 from hf_synth.canaries import Canaries
 from hf_synth.closeness import auc, closest
 from hf_synth.errors import ColumnError, HfSynthError
-from hf_synth.findings import COPIED, FLAGS, MAX_COPIED_SHARE, Findings, refusals, with_findings
+from hf_synth.findings import COPIED, FLAGS, MAX_COPIED_SHARE, Findings, refusals, refusing, with_findings
 from hf_synth.folding import Units
 from hf_synth.identifiers import DATES_AND_AGES, IDENTIFIERS, identifiers_in
 from hf_synth.overlap import MAX_CONTAINMENT, MAX_RUN, MIN_MATCHES, Index, Reach, Row
 from hf_synth.repetition import Repeats
-from hf_synth.task import Task, access_of, check_columns, strictest
+from hf_synth.task import UNLABELLED, Task, access_of, check_columns, strictest
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -99,7 +99,7 @@ def audit(
     found.read(_batches(task, synthetic))
     figures: dict[str, int | float] = {"rows": found.rows, "gold_rows": sum(map(len, parts))}
     if "source" in synthetic.column_names:
-        found.raise_on("gold_row", (i for i, source in enumerate(synthetic["source"]) if source == "gold"))
+        found.raise_on("gold_row", (i for i, s in enumerate(synthetic["source"]) if s in ("gold", UNLABELLED)))
     figures |= found.overlap_figures()
     if found.index is not None and "seed_ids" in synthetic.column_names:
         figures["exemplar_echoes"] = found.raise_on("exemplar_echo", _echoes(found, synthetic, parts))
@@ -109,9 +109,9 @@ def audit(
         figures |= more
     figures |= found.other_figures()
 
-    refusing = {*COPIED, "exemplar_echo", "identifier"} | (set() if access == "open" else {"date_or_age"})
+    refuse = refusing(access)
     row_flags = tuple(tuple(f for f in FLAGS if f in raised) if raised else () for raised in found.flags)
-    refused = {i: hit for i, fs in enumerate(row_flags) if (hit := tuple(f for f in fs if f in refusing))}
+    refused = {i: hit for i, fs in enumerate(row_flags) if (hit := tuple(f for f in fs if f in refuse))}
     n = max(1, found.rows)
     figures["copied_rows"] = sum(any(f in COPIED for f in fs) for fs in row_flags)
     figures["copied_share"] = round(figures["copied_rows"] / n, 4)

@@ -109,13 +109,13 @@ def render(
         lines = [f"- {x}: {meaning}" if meaning else f"- {x}" for x, meaning in zip(task.labels, meanings, strict=True)]
         parts.append("Labels:\n" + "\n".join(lines))
     if exemplars:
-        lines = [_json_line({c: _label_name(task, row[c]) for c in columns}) for row in exemplars]
+        lines = [json_line({c: _label_name(task, row[c]) for c in columns}) for row in exemplars]
         parts.append("Examples:\n" + "\n".join(lines))
     if conditions:
         parts.append("Every entry fulfils this:\n" + "\n".join(f"- {line}" for line in conditions))
     count = rows or prompt.rows
     of_each = f" for each of these labels: {', '.join(labels)}" if labels else ""
-    form = _json_line({"entries": [dict.fromkeys(task.text_columns, "...") | {task.label_column: _form(task, labels)}]})
+    form = json_line({"entries": [dict.fromkeys(task.text_columns, "...") | {task.label_column: _form(task, labels)}]})
     parts.append(
         f"Write {count} new {'entry' if count == 1 else 'entries'}{of_each}.\n"
         f"Answer with one JSON object and nothing else: {form.removesuffix(']}')}, ...]}}"
@@ -137,7 +137,8 @@ def _form(task: Task, labels: Sequence[str]) -> Any:
     return [label] if task.kind == "multi_label" else label
 
 
-def _json_line(value: Mapping[str, Any]) -> str:
+def json_line(value: Mapping[str, Any]) -> str:
+    """Write a row as one line of JSON: nothing that a text holds ends the line or the value."""
     line = json.dumps(value, ensure_ascii=False).encode("utf-8", "replace").decode()
     return re.sub("[\u2028\u2029\x85]", lambda m: _BREAKS[m[0]], line)
 

@@ -17,6 +17,7 @@ from hf_synth.journal import Entry
 
 Status = Literal["ok", "refusal", "truncated", "error"]
 Messages = Sequence[Mapping[str, str]]
+Logprobs = tuple[tuple[str, tuple[tuple[str, float], ...]], ...]  # (token, its alternatives)
 _SEED_BITS = 0x7FFFFFFF  # seeds are 31 bits: some servers read them as a signed int
 _OWN = ("model", "messages", "stream", "n", "response_format")  # set by whoever asks, or not understood
 
@@ -49,6 +50,8 @@ class Answer:
         journal_key: where the journal keeps it (hex sha256).
         cached: whether it came from the journal, without a call.
         created: when it was answered, in seconds since 1970; 0 for an error.
+        logprobs: of each of its first tokens the likeliest alternatives as (token, log-probability), as far as
+            `logprobs` and `top_logprobs` asked for them and the endpoint serves them.
     """
 
     text: str
@@ -61,6 +64,7 @@ class Answer:
     journal_key: str = ""
     cached: bool = False
     created: float = 0.0
+    logprobs: Logprobs = ()
 
     @property
     def tokens(self) -> int:
@@ -103,8 +107,12 @@ def answer_of(entry: Entry, *, cached: bool) -> Answer:
     """Give the answer that the journal keeps."""
     return Answer(
         entry.text, cast(Status, entry.status), entry.code, entry.prompt_tokens, entry.completion_tokens, entry.cost,
-        entry.model, entry.key, cached, entry.created,
+        entry.model, entry.key, cached, entry.created, _logprobs(entry.logprobs),
     )  # fmt: skip
+
+
+def _logprobs(kept: str) -> Logprobs:
+    return tuple((token, tuple((t, p) for t, p in others)) for token, others in json.loads(kept)) if kept else ()
 
 
 def check_sampling(sampling: Mapping[str, Any]) -> None:

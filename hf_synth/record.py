@@ -13,7 +13,7 @@ from hf_synth.base_models import known_model
 from hf_synth.errors import OutputError
 from hf_synth.folders import MANIFEST, new_folder
 from hf_synth.loading import model_facts, model_revision, weights_sha256, write_facts
-from hf_synth.task import Access, Task, access_of, row_digests, strictest
+from hf_synth.task import UNLABELLED, Access, Task, access_of, row_digests, strictest
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -49,7 +49,8 @@ def training_facts(
     weights = weights_sha256(parent) if has_weights(parent) else None
     columns = [rows[c] if c in rows.column_names else [None] * len(rows) for c in ("source", "label_status")]
     counts = Counter(
-        "gold" if source == "gold" else status or "unmarked" for source, status in zip(*columns, strict=True)
+        source if source in ("gold", UNLABELLED) else status or "unmarked"
+        for source, status in zip(*columns, strict=True)
     )
     libraries = {m.__name__: str(m.__version__) for m in (torch, transformers, tokenizers, accelerate)}
     return {

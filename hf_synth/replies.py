@@ -8,10 +8,12 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
+from typing import Any
 
 from hf_synth.endpoints import MAX_BODY
 
 _LONGEST_TEXT = 1_000_000  # characters of one answer
+_LOGPROBS = 16  # tokens whose alternatives are kept
 OUTAGES = ("unreachable", "connection", "timeout", "malformed", "http_429")  # and every http_5xx
 
 
@@ -43,6 +45,7 @@ class Reply:
     completion_tokens: int | None
     model: str
     limits: tuple[Limit, ...] = ()
+    logprobs: str = ""
 
 
 @dataclass(frozen=True)
@@ -141,6 +144,7 @@ def read_reply(body: bytes, model: str) -> Reply | Failure:
         if not isinstance(text, str):  # a list of parts
             text = "".join(part.get("text") or "" for part in text)
         said_by = str(data.get("model") or model)
+        logprobs = read_logprobs(choice.get("logprobs"))
     except (ValueError, KeyError, IndexError, TypeError, AttributeError, RecursionError):
         return Failure("malformed", again=True)
     if len(text) > _LONGEST_TEXT:
@@ -149,4 +153,20 @@ def read_reply(body: bytes, model: str) -> Reply | Failure:
     text, said_by, finish = (s.encode("utf-8", "replace").decode() for s in (text, said_by, finish))
     status = "refusal" if refused or finish == "content_filter" else "truncated" if finish == "length" else "ok"
     tokens = [int(c) if isinstance(c, int | float) and 0 <= c < 1e9 else None for c in counts]
-    return Reply(text, status, finish[:40], tokens[0], tokens[1], said_by[:200])
+    return Reply(text, status, finish[:40], tokens[0], tokens[1], said_by[:200], logprobs=logprobs)
+
+
+def read_logprobs(told: Any) -> str:
+    """Read the log-probabilities of an answer's first tokens: JSON of [token, [[alternative, log-probability], ...]].
+
+    Returns:
+        "" where there are none, or what is there has another form.
+    """
+    try:
+        found = [
+            [str(one["token"]), [[str(o["token"]), round(float(o["logprob"]), 6)] for o in one["top_logprobs"]]]
+            for one in told["content"][:_LOGPROBS]
+        ]
+        return json.dumps(found, allow_nan=False) if found else ""  # as ASCII: a part of a character is no text
+    except (KeyError, TypeError, ValueError):
+        return ""

@@ -5,7 +5,9 @@ columns are the only thing that stages share.
 
     id, group                     stable id; patient / admission / note that must not straddle a split
     <text columns>, <label>       the task's own columns
-    source                        "gold" or "synthetic" (a label, never trusted alone by the gate)
+    source                        "gold", "synthetic" or "unlabelled" (a label, never trusted alone by the gate);
+                                  unlabelled: a real note to which an LLM gave the label. Its text is gold's and never
+                                  leaves, its label is no more certain than a synthetic row's
     task, task_version, access    where the row comes from, and what may be done with it
     seed_ids, prompt_sha256, generator, journal_key, sampling, created
     answer_code                   how the answer ended: the endpoint's finish reason, or "http_500", "timeout", ...
@@ -15,8 +17,8 @@ columns are the only thing that stages share.
     label_status, reason          kept | relabelled | dropped | rejected, and why (REASONS)
     label_probs, label_confidence, weight
                                   posterior over the labels, its maximum, the training weight; added by correction
-    judged                        multi_label gold only, optional: the labels that somebody judged, present or not;
-                                  absent or null means all of them. What was not judged counts neither way
+    judged                        multi_label gold only, optional (Task.partly_judged): the labels that somebody
+                                  judged, present or not; absent or null means all. What was not counts neither way
 
 Nothing here loads torch, openai or transformers; `datasets` is loaded when features are first asked for.
 """
@@ -56,12 +58,16 @@ REASONS: dict[str, str] = {
     "posterior_agrees": "generator and corrector together favour the generator's label",
     "weighted": "the generator's label stays, and counts as much as it is believed",
     "audited": "a person looked at the row and gave the label",
+    "judged": "a real note, labelled by an LLM",
     # relabelled
     "argmax": "replaced by the corrector's most probable label",
     "posterior": "generator and corrector together favour another label",
+    "rewritten": "the corrector's text replaces the generator's",
     # dropped
     "disagrees": "corrector and generator disagree",
     "label_issue": "confident learning holds the label for wrong",
+    "not_in_text": "the target is not found in the text, where gold's targets are",
+    "unknown_target": "the target is none of those that the task allows",
     # rejected: no usable row came of the answer
     "refusal": "the generator declined to answer",
     "unparsable": "the answer is not in the form that was asked for",
@@ -88,6 +94,7 @@ PROVENANCE_COLUMNS = (
 SYNTHETIC_COLUMNS = (*GOLD_COLUMNS, *PROVENANCE_COLUMNS, "llm_label", "label_status", "reason")
 CORRECTION_COLUMNS = ("label_probs", "label_confidence", "weight")
 JUDGED = "judged"
+UNLABELLED = "unlabelled"  # the source of real notes that no person labelled
 
 _TABLE_SUFFIXES = ("csv", "tsv", "jsonl", "parquet")
 TABLES: dict[str, tuple[str, ...]] = {  # the files of a task that is read from a user's own tables
@@ -96,9 +103,10 @@ TABLES: dict[str, tuple[str, ...]] = {  # the files of a task that is read from 
 }
 MANIFEST = "hf_synth.json"  # in a folder of ours: what stage wrote it, of which task
 _SCRIPTS = "hf_synth.dataset_scripts"
-_DEFINING = ("name", "kind", "text_columns", "label_column", "labels", "label_meanings", "targets", "version",
-"config", "metrics",
-             "access", "source_url", "license", "citation", "group_column", "leaks", "description")  # fmt: skip
+_DEFINING = (
+    "name", "kind", "text_columns", "label_column", "labels", "label_meanings", "targets", "version", "config",
+    "metrics", "access", "source_url", "license", "citation", "group_column", "leaks", "partly_judged", "description",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -221,6 +229,7 @@ class Task:
         citation: how to cite the data.
         group_column: "group" when rows share patients or admissions, else None.
         leaks: regular expressions whose match in a text gives its label away.
+        partly_judged: of a multi_label task: whether gold rows have the column `judged`.
         files: the files of each split as the source hands them over. A key is a split, or "split/part" where a split
             is read from several files; its value names alternatives, the first that is there counts. A name may hold
             folders ("train/notes.csv") and stars ("train/*.txt": all in the folder; "**/*.txt": in any folder).
@@ -250,6 +259,7 @@ class Task:
     citation: str = ""
     group_column: str | None = None
     leaks: tuple[str, ...] = ()
+    partly_judged: bool = False
     files: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     optional_files: tuple[str, ...] = ()
     suites: tuple[str, ...] = ()
@@ -279,6 +289,9 @@ class Task:
         must(
             self.facts is None or (self.kind == "single_label" and len(self.facts.bounds) == len(self.labels) - 1),
             "facts need a single_label task and one bound fewer than labels",
+        )
+        must(
+            self.kind == "multi_label" or not self.partly_judged, "only sets of labels (multi_label) are partly judged"
         )
         must(len(self.label_meanings) in (0, len(self.labels)), "needs a meaning for each label, or for none")
 
@@ -351,6 +364,8 @@ class Task:
         features = {"id": Value("string"), "group": Value("string")}
         features |= {c: Value("string") for c in self.text_columns}
         features[self.label_column] = self.label_feature()
+        if self.partly_judged:
+            features[JUDGED] = self.label_feature()
         return Features(features | {c: Value("string") for c in ("source", "task", "task_version", "access")})
 
     def synthetic_features(self) -> Features:
@@ -358,7 +373,7 @@ class Task:
         from datasets import Features, List, Value
 
         return Features(
-            dict(self.gold_features())
+            {name: feature for name, feature in self.gold_features().items() if name != JUDGED}
             | {"seed_ids": List(Value("string"))}
             | {c: Value("string") for c in PROVENANCE_COLUMNS[1 : -len(USAGE_COLUMNS)]}
             | {"prompt_tokens": Value("int64"), "completion_tokens": Value("int64"), "cost_usd": Value("float64")}
@@ -376,7 +391,7 @@ class Task:
         )
 
     def gold_row(self, id: str, group: str | None, label: str | int | None, *texts: str) -> dict[str, Any]:
-        """Make one gold row; `texts` in the order of `text_columns`."""
+        """Make one gold row, without `judged`; `texts` in the order of `text_columns`."""
         return {
             "id": id, "group": id if group is None else group, **dict(zip(self.text_columns, texts, strict=True)),
             self.label_column: label, "source": "gold", "task": self.full_name, "task_version": self.version,

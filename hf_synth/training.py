@@ -30,9 +30,9 @@ from hf_synth.lora import LEARNING_RATE, merged, with_lora
 from hf_synth.modeling import load_model, probabilities
 from hf_synth.objectives import Lessons, label_lessons, pooled_notes
 from hf_synth.record import has_weights, joined_access, model_output, training_facts, write_model
-from hf_synth.rows import soft_labels, usable_rows
+from hf_synth.rows import row_weights, soft_labels, target_texts, usable_rows
 from hf_synth.task import Task, row_digests
-from hf_synth.text2text import start_seq2seq, trainer_parts
+from hf_synth.text2text import load_seq2seq, start_seq2seq, trainer_parts, written_texts
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -42,7 +42,7 @@ __all__ = ["start", "train", "trainer_fit", "training_arguments"]
 _LOG = logging.getLogger(__name__)
 
 Floats = npt.NDArray[np.float32]
-Predict = Callable[["Dataset"], Floats]
+Predict = Callable[["Dataset"], Any]
 
 _PATIENCE = 3  # evaluations without a better score before training stops
 
@@ -156,23 +156,25 @@ def trainer_fit(
 ) -> Callable[[Dataset], Predict]:
     """Give a corrector that can be cross-fitted: `fit(rows)` trains afresh and gives `predict(rows)` -> (N, K).
 
+    Of a text2text task `predict(rows)` gives what the model writes: N texts.
+
     Args:
         work_dir: trainings happen in `fold-<hash>` folders in it, removed afterwards unless `keep`.
         options: of `train`, such as class_weights, long_notes, lora, revision or cache_dir.
 
     Raises:
-        HfSynthError: as `train`, when `fit` is called; TaskError for a text2text task, which has no probabilities.
+        HfSynthError: as `train`, when `fit` is called.
     """
-    cache_dir = options.get("cache_dir")
+    cache_dir, text = options.get("cache_dir"), task.kind == "text2text"
 
     def fit(rows: Dataset) -> Predict:
-        if task.kind == "text2text":
-            raise TaskError(f"task {task.full_name!r} is text2text: its models give no probabilities to correct by")
         folder = private_folder(Path(work_dir)) / f"fold-{_digest(task, rows, seed)}"
         train(task, rows, base_model=base_model, output_dir=folder, args=args, seed=seed, progress=progress, **options)
-        network, tokenizer = load_model(folder, task), load_tokenizer(folder)
+        network, tokenizer = load_seq2seq(folder) if text else load_model(folder, task), load_tokenizer(folder)
         if not keep:
             shutil.rmtree(folder)
+        if text:
+            return lambda asked: written_texts(network, tokenizer, task, asked, progress=progress)
         return lambda asked: probabilities(network, tokenizer, task, asked, progress=progress, cache_dir=cache_dir)
 
     return fit
@@ -183,7 +185,11 @@ def _digest(task: Task, rows: Dataset, seed: int) -> str:
     digest = hashlib.sha256(f"{task.fingerprint()} {seed}".encode())
     for text in row_digests(task, rows.select_columns(list(task.text_columns))):
         digest.update(text.encode())
-    digest.update(soft_labels(task, usable_rows(rows)).tobytes())
+    used = usable_rows(rows)
+    if task.kind == "text2text":
+        digest.update("\x1f".join(target_texts(task, used)).encode() + row_weights(used).tobytes())
+    else:
+        digest.update(soft_labels(task, used).tobytes())
     return digest.hexdigest()[:12]
 
 

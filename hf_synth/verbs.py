@@ -14,7 +14,7 @@ from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hf_synth.backends import writer_of
+from hf_synth.backends import judge_of, writer_of
 from hf_synth.errors import ColumnError, GoldError, MissingGoldError, OutputError, TaskError
 from hf_synth.folders import clear_disk_errors, read_dataset, read_manifest, work_folder, write_stage
 from hf_synth.origin import MARKS, gold_marks
@@ -183,42 +183,48 @@ def generate(args: argparse.Namespace) -> Facts:
 def correct(args: argparse.Namespace) -> Facts:
     """Correct the labels of synthetic notes."""
     from hf_synth.description import describe
-    from hf_synth.gold import load_gold
     from hf_synth.modeling import weights_sha256
     from hf_synth.pipeline import correct_with_policy
     from hf_synth.reading import read_audited
-    from hf_synth.training import trainer_fit
 
     task = load_task(args.task)
     rows = _synthetic_rows(task, args)
+    if args.judge and args.corrector:
+        raise ColumnError("--judge and --corrector exclude each other: one opinion is joined with the generator's")
+    with contextlib.ExitStack() as stack:
+        known, corrector = _corrector(task, rows, args, stack)
+        done, policy = correct_with_policy(
+            task, rows, corrector, gold=known, method=args.method, coverage=args.coverage, seed=args.seed,
+            audited=read_audited(args.audited) if args.audited else None,
+        )  # fmt: skip
+    facts = {"policy": policy.to_json(), "seed": args.seed, "gold_rows": len(known), MARKS: gold_marks(task, known)}
     if args.corrector:
-        splits = load_gold(task, _gold_path(args), seed=args.seed)
-        split = args.split or ("validation" if "validation" in splits else "test")
-        known = _split(splits, split)
-        corrector: Any = args.corrector
-        named = weights_sha256(args.corrector)
-    else:
-        known = _gold_rows(task, args)
-        base = _base_model(task, args, known, rows)
-        named = f"cross-fitted from {Path(base).name}"
-        folds = work_folder(args.out.parent if args.out.parent.exists() else Path()) / "folds"
-        corrector = trainer_fit(task, base_model=base, args=_training_args(args), work_dir=folds, seed=args.seed)
-    done, policy = correct_with_policy(
-        task, rows, corrector, gold=known, method=args.method, coverage=args.coverage, seed=args.seed,
-        audited=read_audited(args.audited) if args.audited else None,
-    )  # fmt: skip
-    facts = {
-        "policy": policy.to_json(),
-        "seed": args.seed,
-        "gold_rows": len(known),
-        MARKS: gold_marks(task, known),
-        "corrector": named,
-    }
+        facts["corrector"] = weights_sha256(args.corrector)
     told = describe(done, policy)
     write_stage(task, done, args.out, stage="correct", report=str(told), **facts)
     print(f"{told}\n\nby {policy.method}: {_counts(dict(told.statuses))} -> {args.out}")
     figures = dict(policy.figures)
     return {"out": str(args.out), "statuses": dict(told.statuses), "policy": policy.method, "figures": figures}
+
+
+def _corrector(task: Task, rows: Dataset, args: argparse.Namespace, stack: contextlib.ExitStack) -> tuple[Dataset, Any]:
+    """Give the gold that a corrector is measured on, and the corrector: a judge, a model, or what trains one."""
+    from hf_synth.gold import load_gold
+    from hf_synth.training import trainer_fit
+
+    if args.judge:
+        return _gold_rows(task, args), stack.enter_context(
+            judge_of(task, args, args.judge, _gold_path(args) or args.out.parent)
+        )
+    if args.corrector:
+        splits = load_gold(task, _gold_path(args), seed=args.seed)
+        return _split(splits, args.split or ("validation" if "validation" in splits else "test")), args.corrector
+    known = _gold_rows(task, args)
+    base = _base_model(task, args, known, rows)
+    folds = work_folder(args.out.parent if args.out.parent.exists() else Path()) / "folds"
+    return known, trainer_fit(
+        task, base_model=base, args=_training_args(args), work_dir=folds, seed=args.seed, **_training_options(args)
+    )
 
 
 def augment(args: argparse.Namespace) -> Facts:
@@ -244,7 +250,10 @@ def train(args: argparse.Namespace) -> Facts:
     rows = read_dataset(args.data)
     validation = _split(load_gold(task, _gold_path(args), seed=args.seed), "validation") if args.gold else None
     base = _base_model(task, args, rows, None)
-    path = fit(task, rows, validation, base_model=base, output_dir=args.out, args=_training_args(args), seed=args.seed)
+    path = fit(
+        task, rows, validation, base_model=base, output_dir=args.out, args=_training_args(args), seed=args.seed,
+        resume=args.resume, **_training_options(args),
+    )  # fmt: skip
     print(f"{len(rows):,} rows -> {path}")
     return {"out": str(path), "rows": len(rows)}
 
@@ -323,7 +332,7 @@ def run(args: argparse.Namespace) -> Facts:
         base = _base_model(task, args, shown, rows if args.synthetic else None)
         made = travel(
             task, splits, rows, base_model=base, out=args.out, gold_size=args.gold_size, method=args.method,
-            args=_training_args(args), seed=args.seed, say=_say(args),
+            args=_training_args(args), options=_training_options(args), seed=args.seed, say=_say(args),
         )  # fmt: skip
     statuses = Counter(made.corrected["label_status"])
     print(
@@ -413,6 +422,12 @@ def _training_args(args: argparse.Namespace) -> Facts | None:
         fields |= DEMO_ARGS
     fields |= dict(map(_pair, args.set))
     return fields or None
+
+
+def _training_options(args: argparse.Namespace) -> Facts:
+    """Give the options of `train` but for its arguments."""
+    names = {"revision": args.base_revision, "long_notes": args.long_notes, "lora": args.lora, "cache_dir": args.cache}
+    return {**names, "class_weights": args.class_weights}
 
 
 def _pair(text: str) -> tuple[str, Any]:

@@ -26,6 +26,7 @@ class Said:
     hang: bool = False
     drop: bool = False
     usage: bool = True
+    logprobs: Mapping[str, Any] | None = None
 
 
 def content(request: Mapping[str, Any]) -> str:
@@ -107,6 +108,8 @@ def _completion(request: Mapping[str, Any], said: Said) -> bytes:
         "id": "1", "object": "chat.completion", "created": 1, "model": f"{request['model']}-served",
         "choices": [{"index": 0, "message": message, "finish_reason": said.finish}],
     }  # fmt: skip
+    if said.logprobs is not None:
+        reply["choices"][0]["logprobs"] = said.logprobs
     if said.usage:
         reply["usage"] = {"prompt_tokens": 10, "completion_tokens": 20, "total_tokens": 30}
     return json.dumps(reply).encode()

@@ -6,6 +6,7 @@ import math
 from pathlib import Path
 
 from hf_synth.plots import (
+    Bin,
     Interval,
     Reference,
     Series,
@@ -14,8 +15,8 @@ from hf_synth.plots import (
     histogram_plot,
     interval_plot,
     matrix_plot,
-    reliability_bins,
     reliability_plot,
+    wilson,
 )
 from hf_synth.report import Section, Table, write_report
 
@@ -60,10 +61,12 @@ def sections() -> list[Section]:
         Interval("not measured", math.nan, math.nan, math.nan),
     ]
     gains = [Interval("Corrected minus raw", 0.04, -0.01, 0.09), Interval("Raw minus gold", -0.06, -0.1, -0.02, True)]
-    sure = [(i % 100) / 100 for i in range(2000)]
+    sure = [(0.05 + 0.1 * i, 20 * (i + 1)) for i in range(10)]
     bins = {
-        "before (sample ECE 0.20)": reliability_bins(sure, [i % 7 < 7 * s * 0.6 for i, s in enumerate(sure)]),
-        "after (sample ECE 0.03)": reliability_bins(sure, [i % 13 < 13 * s for i, s in enumerate(sure)]),
+        "before (sample ECE 0.20)": [
+            Bin(s, 0.6 * s + 0.05, n, *wilson(round((0.6 * s + 0.05) * n), n)) for s, n in sure
+        ],
+        "after (sample ECE 0.03)": [Bin(s, s, n, *wilson(round(s * n), n)) for s, n in sure],
     }
     what = {"kept": [310, 280, 190, 20], "relabelled": [44, 120, 60, 5], "dropped": [12, 90, 140, 61]}
     scored = Table(

@@ -89,7 +89,7 @@ def test_each_verb_reads_the_folder_of_the_one_before(capsys: pytest.CaptureFixt
         ["correct", "clinic", tmp_path / "syn", "--gold", gold, *some, *model, "--out", tmp_path / "corrected"],
         ["augment", "clinic", tmp_path / "corrected", "--gold", gold, *some, "--out", tmp_path / "training"],
         ["train", "clinic", tmp_path / "training", *model, "--out", tmp_path / "model"],
-        ["evaluate", "clinic", tmp_path / "model", "--gold", gold, "--out", tmp_path / "scores.json"],
+        ["evaluate", "clinic", tmp_path / "model", "--gold", gold, "--subgroups", "--out", tmp_path / "scores.json"],
         ["publish", "clinic", tmp_path / "corrected", "--gold", gold, "--repo-id", "org/x", "--out", export],
         ["publish", "clinic", tmp_path / "model", "--gold", gold, "--repo-id", "org/m", "--scores",
          tmp_path / "scores.json", "--out", tmp_path / "export-model"],
@@ -98,6 +98,8 @@ def test_each_verb_reads_the_folder_of_the_one_before(capsys: pytest.CaptureFixt
         code, out, error = run(capsys, *step)
         assert code == 0, (step[0], error)
         assert out.strip()
+    facts = json.loads((tmp_path / "scores.json").read_text())
+    assert {s["attribute"] for s in facts["subgroups"] if s["what"] == "scores"} == {"sex", "age", "race"}
     assert (export / "README.md").is_file()
     assert (tmp_path / "export-model" / "model.safetensors").is_file()
     assert not (tmp_path / "export-model" / "training_args.bin").exists()
@@ -129,3 +131,30 @@ def test_run_takes_rows_made_elsewhere(capsys: pytest.CaptureFixture[str], tmp_p
     assert (tmp_path / "run" / "scores.svg").read_text().startswith("<svg")
     assert "Simulated: The gold is an artificial clinic" in (tmp_path / "run" / "report.html").read_text()
     assert "gold_40_plus_corrected" in (tmp_path / "run" / "report.md").read_text()
+
+
+def test_models_are_listed_and_one_is_suggested(capsys: pytest.CaptureFixture[str]) -> None:
+    code, out, _ = run(capsys, "models", "clinic", "--no-mimic", "--json")
+    assert code == 0
+    facts = json.loads(out.splitlines()[-1])
+    assert facts["suggested"] == "microsoft/BiomedNLP-BiomedBERT-base-uncased-abstract-fulltext"
+    assert "emilyalsentzer/Bio_ClinicalBERT" in out
+    code, _, error = run(capsys, "models", "--gold", "x")
+    assert code == 1
+    assert "name the task" in error
+
+
+def test_train_takes_what_training_can(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    from hf_synth.modeling import model_facts
+
+    run(capsys, "gold", "clinic", "--out", tmp_path / "gold", "-q")
+    base = tiny_base(tmp_path / "base")
+    options = ["--class-weights", "--long-notes", "windows_mean", "--resume", "--cache", tmp_path / "cache"]
+    code, _, error = run(
+        capsys, "train", "clinic", tmp_path / "gold", "--base-model", base, "--out", tmp_path / "m", *options, *SMALL
+    )
+    assert code == 0, error
+    facts = model_facts(tmp_path / "m")
+    assert (facts["class_weights"], facts["long_notes"]["how"], facts["lora"]) == (True, "windows_mean", False)
+    assert list((tmp_path / "cache").glob("tokens-*/*.arrow"))
+    assert not list(tmp_path.glob(".hf_synth/training"))

@@ -15,6 +15,7 @@ from hf_synth.demographics import ATTRIBUTES, read_attribute, swap_attribute
         ("72-year-old woman with cough.", "female", "65+", "unknown"),
         ("This is a 45 y/o right-handed African-American male here for follow-up.", "male", "45-64", "black"),
         ("68 yo AA F with reflux", "female", "65+", "black"),
+        ("S: Woman, 66, stage IIIA; man, 3.5 cm away.", "female", "65+", "unknown"),
         ("54M w/ dysphagia. Temp 99F with chills.", "male", "45-64", "unknown"),
         ("101F overnight. 99F with chills.", "unknown", "unknown", "unknown"),
         ("Pt is a pleasant Hispanic lady. Age: 31.", "female", "18-44", "hispanic"),
@@ -66,6 +67,7 @@ def test_a_note_says_who_its_patient_is(text: str, sex: str, age: str, race: str
         ("Caucasian male. Race: Caucasian", "race", "African-American male. Race: African-American"),
         ("68 yo AA F; Hispanic daughter", "race", "68 yo white F; Hispanic daughter"),
         ("Asian man", "race", "White man"),
+        ("Man, 57, sore.", "age", "Man, 80, sore."),
         ("Nothing is said.", "sex", "Nothing is said."),
     ],
 )

@@ -29,10 +29,11 @@ FLOORS = {
     "correction": 3, "description": 1, "augmentation": 2, "lora": 1, "arguments": 1, "objectives": 2, "record": 2,
     "checkpoints": 1, "training": 3, "metrics": 1, "demographics": 0, "metric_modules": 2, "scoring": 2,
     "evaluation": 3, "demo.simulator": 2, "demo.simulator_language": 0, "demo.encoder": 3,
-    "gate": 3, "export": 3, "cards": 4, "publishing": 5, "subgroups": 4, "baselines": 4, "crossfit": 4, "pipeline": 5,
-    "transform": 5, "journey": 6, "demo.journey": 7, "backends": 7, "verbs": 8, "journal_verbs": 8, "audit_verbs": 8,
-    "hub_verbs": 8, "cli": 9, "audit_log": 1, "origin": 1, "card_policy": 0, "release": 1, "validation": 1,
-    "content": 4, "remote": 4, "withdrawal": 5, "publish_verbs": 8, "journey_report": 5,
+    "gate": 3, "export": 3, "cards": 4, "publishing": 5, "subgroups": 4, "baselines": 4, "crossfit": 4, "pipeline": 6,
+    "transform": 5, "journey": 7, "demo.journey": 8, "backends": 8, "verbs": 9, "journal_verbs": 9, "audit_verbs": 9,
+    "hub_verbs": 9, "model_verbs": 9, "cli": 10, "audit_log": 1, "origin": 1, "card_policy": 0, "release": 1,
+    "validation": 1, "remote": 4, "withdrawal": 5, "publish_verbs": 9, "journey_report": 5, "likelihood": 3,
+    "judging": 4, "label_sets": 5, "target_texts": 5, "regeneration": 7, "judge_verbs": 9, "content": 4,
 }  # fmt: skip
 # floor 0 may use what stands before it here
 FLOOR_0_CHAIN = (
@@ -67,7 +68,7 @@ FLOOR_0_CHAIN = (
 )
 
 MODEL_ROOMS = {"loading", "modeling", "text2text", "decoding", "demo.encoder"}
-MODEL_ROOMS |= {"training", "arguments", "objectives", "record"}
+MODEL_ROOMS |= {"training", "arguments", "objectives", "record", "likelihood"}
 WORLDS = {
     "openai": {"llm"},
     "torch": {*MODEL_ROOMS, "checkpoints"},

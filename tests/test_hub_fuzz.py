@@ -30,6 +30,7 @@ def fuzzed(root: Path) -> Iterator[tuple[str, dict[str, str]]]:
     """Give host:port and the token of each user, of a Hub with a public, a private and a gated repository."""
     tokens = {name: hub_verb("create-user", name, "--root", root, "--org", "demo")["token"] for name in ("ann", "ben")}
     tokens["out"] = hub_verb("create-user", "out", "--root", root, "--token-role", "read")["token"]
+    tokens["far"] = hub_verb("create-user", "far", "--root", root)["token"]
     with served_by_verb(root) as (_, url):
         for kind, name in (("model", "fuzz"), ("dataset", "fuzz"), ("model", "gate")):
             body = json.dumps({"name": name, "organization": "demo", "type": kind}).encode()
@@ -172,7 +173,7 @@ def test_no_request_is_a_server_error(fuzzed: tuple[str, dict[str, str]], data: 
 
 
 @pytest.mark.slow
-@settings(max_examples=5000, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=2000, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(data=st.data())
 def test_none_of_many_requests_is_a_server_error(fuzzed: tuple[str, dict[str, str]], data: st.DataObject) -> None:
     check_request(fuzzed, data)
@@ -186,3 +187,52 @@ def test_after_all_of_it_the_hub_is_whole(fuzzed: tuple[str, dict[str, str]], ro
     assert " amid an answer" not in said
     assert "Traceback" not in said
     assert not [token for token in tokens.values() if token in said]
+
+
+@pytest.mark.parametrize("who", [None, "out", "far"])
+def test_no_route_tells_a_private_repository_from_one_that_is_not_there(
+    fuzzed: tuple[str, dict[str, str]], who: str | None
+) -> None:
+    host, tokens = fuzzed
+    assert call("GET", f"http://{host}/api/models/demo/secret", tokens["ann"])[0] == 404
+    body = json.dumps({"name": "secret", "organization": "demo", "private": True}).encode()
+    assert call("POST", f"http://{host}/api/repos/create", tokens["ann"], body)[0] == 200
+    large = {"oid": SHA, "size": 3}
+    bodies = {
+        "commit/": commit_body({"x.txt": b"x"}), "objects/batch": json.dumps({"objects": [large]}).encode(),
+        "preupload/": b'{"files": []}', "paths-info/": b'{"paths": ["x"]}', "tag/": b'{"tag": "v1"}',
+        "handle": b'{"user": "ann", "status": "accepted"}', "grant": b'{"user": "out"}', "verify": b'{"size": 3}',
+    }  # fmt: skip
+    asked, token = 0, tokens[who] if who else None
+    for method, path, _ in [*TABLE, ("PUT", "/lfs/{type}/{org}/{name}/{sha}/3?until=99999999999&key=x", None)]:
+        for kind in ("models", "datasets") if "{name}" in path else ():
+            parts = {"type": kind, "revision": "main", "path:path": "README.md", "sha": SHA, "status": "pending"}
+            sent = next((b for part, b in bodies.items() if part in path), b"{}")
+            answers = []
+            for name in ("secret", "absent"):
+                place = path
+                for part, value in (parts | {"org": "demo", "name": name}).items():
+                    place = place.replace("{" + part + "}", value)
+                more = {"Accept": "text/html", "Content-Type": "application/json"}
+                code, said, headers = call(
+                    method,
+                    f"http://{host}{place}",
+                    tokens[who] if who else None,
+                    sent if method != "GET" else None,
+                    **more,
+                )
+                headers.pop("date", None)
+                answers.append((code, said.replace(name.encode(), b"NAME"), headers))
+            assert answers[0][0] in (401, 403, 404), (method, path)
+            assert answers[0] == answers[1], (method, path)
+            asked += 1
+    for field in ("repos/delete", "repos/move"):
+        told = set()
+        for name in ("secret", "absent"):
+            moved = {"fromRepo": f"demo/{name}", "toRepo": "out/x", "name": name, "organization": "demo"}
+            method = "DELETE" if "delete" in field else "POST"
+            url = f"http://{host}/api/{field}"
+            told.add(call(method, url, token, json.dumps(moved).encode())[:2])
+        assert len(told) == 1
+    assert asked > 40
+    assert call("DELETE", f"http://{host}/api/repos/delete", tokens["ann"], body)[0] == 200

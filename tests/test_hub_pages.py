@@ -90,6 +90,7 @@ def test_a_card_is_rendered(hub: RunningHub, api: HfApi) -> None:
     assert b"<h1>Notes</h1>" in page
     assert b"<em>two</em>" in page
     assert b"{{ 7 * 7 }}" in page
+    assert b"<th>tags</th><td>synthetic</td>" in page
     strict = read(page)
     assert "https://x.org" in strict.links
     assert "v1" in strict.text

@@ -195,27 +195,46 @@ def test_a_trainer_pushes_and_a_pipeline_pulls(hub: RunningHub, api: HfApi, tmp_
     assert pulled("sore throat")[0]["label"] in ("LABEL_0", "LABEL_1")
 
 
+def hf(environment: dict[str, str], *args: str) -> str:
+    """Run the `hf` command, which knows the Hub from its environment alone."""
+    command = [sys.executable, "-m", "huggingface_hub.cli.hf", *args]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
 def test_the_command_line_client_and_pandas(hub: RunningHub, api: HfApi, tmp_path: Path) -> None:
     (tmp_path / "folder" / "deep").mkdir(parents=True)
     (tmp_path / "folder" / "notes.csv").write_text("text,label\nmade up,1\n")
     (tmp_path / "folder" / "deep" / "w.bin").write_bytes(bytes(range(256)) * 40)
     environment = os.environ | client_environment(hub) | {"HF_HOME": str(tmp_path / "home")}
-
-    def hf(*args: str) -> str:
-        command = [sys.executable, "-m", "huggingface_hub.cli.hf", *args]
-        done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
-        assert done.returncode == 0, done.stderr
-        return done.stdout
-
-    assert "ann" in hf("auth", "whoami")
-    hf("upload", "demo/by-cli", str(tmp_path / "folder"), "--repo-type", "dataset", "--private")
+    assert "ann" in hf(environment, "auth", "whoami")
+    hf(environment, "upload", "demo/by-cli", str(tmp_path / "folder"), "--repo-type", "dataset", "--private")
     assert api.list_repo_files("demo/by-cli", repo_type="dataset") == ["deep/w.bin", "notes.csv"]
-    hf("download", "demo/by-cli", "--repo-type", "dataset", "--local-dir", str(tmp_path / "back"))
+    hf(environment, "download", "demo/by-cli", "--repo-type", "dataset", "--local-dir", str(tmp_path / "back"))
     for name in ("notes.csv", "deep/w.bin"):
         assert (tmp_path / "back" / name).read_bytes() == (tmp_path / "folder" / name).read_bytes()
     code = "import pandas; print(pandas.read_csv('hf://datasets/demo/by-cli/notes.csv').label.sum())"
     done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "1"
+
+
+@pytest.mark.slow
+def test_the_command_line_client_looks_after_repositories(hub: RunningHub, api: HfApi, tmp_path: Path) -> None:
+    environment = os.environ | client_environment(hub) | {"HF_HOME": str(tmp_path / "home")}
+    for command in (
+        "create demo/made-by-cli --repo-type dataset",
+        "tag create demo/made-by-cli v1 --repo-type dataset",
+        "branch create demo/made-by-cli draft --repo-type dataset",
+        "settings demo/made-by-cli --repo-type dataset --gated auto --private",
+        "move demo/made-by-cli ann/moved-by-cli --repo-type dataset",
+    ):
+        hf(environment, "repos", *command.split())
+    info = api.dataset_info("ann/moved-by-cli", revision="v1")
+    assert (info.private, info.gated) == (True, "auto")
+    assert "ann/moved-by-cli" in hf(environment, "repos", "ls")
+    hf(environment, "repos", "delete", "ann/moved-by-cli", "--repo-type", "dataset", "-y")
+    assert status_of(api.dataset_info, "ann/moved-by-cli") == 404
 
 
 def test_settings_moves_and_a_new_beginning(hub: RunningHub, api: HfApi, tokens: dict[str, str]) -> None:
@@ -253,6 +272,9 @@ def test_members_readers_and_tokens_for_reading(
     rea, out = other(hub, tokens["rea"]), other(hub, tokens["out"])
     assert {m.username for m in api.list_organization_members("demo")} == {"ann", "ben", "rea"}
     assert status_of(lambda: list(out.list_organization_members("demo"))) == 404
+    assert "demo/ours" in [r.id for r in rea.list_user_repos("demo")]
+    assert [r.id for r in out.list_user_repos()] == []
+    assert status_of(lambda: list(out.list_user_repos("demo"))) == 404
     assert {o["name"]: o["roleInOrg"] for o in rea.whoami()["orgs"]} == {"demo": "read"}
     upload: dict[str, Any] = {"path_or_fileobj": b"x", "path_in_repo": "x.txt", "repo_id": "demo/ours"}
     other(hub, tokens["ben"]).upload_file(**upload)

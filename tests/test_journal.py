@@ -214,7 +214,7 @@ def version_1(path: Path, rows: int = 5) -> Path:
     database.execute("PRAGMA journal_mode=WAL")
     database.executescript(VERSION_1)
     for i in range(rows):
-        database.execute("INSERT INTO answers VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)", tuple(vars(entry(i)).values()))
+        database.execute("INSERT INTO answers VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)", tuple(vars(entry(i)).values())[:9])
     database.execute("INSERT INTO meta VALUES ('attestation', 'said')")
     database.close()
     return path
@@ -269,6 +269,7 @@ def test_a_version_is_read_without_an_upgrade(tmp_path: Path) -> None:
     path = version_1(tmp_path / "j.sqlite")
     with Journal(path, read_only=True) as journal:
         assert len(journal) == 5
+        assert journal.get_many([entry(3).key]) == {entry(3).key: entry(3)}
         with pytest.raises(JournalError, match="read-only"):
             journal.put_many([entry(6)])
     assert facts(path) == (1, {"answers", "meta"})

@@ -47,7 +47,7 @@ def made_up_scores(task: Task, right: float, rows: dict[str, int], seed: int) ->
     rng = np.random.default_rng(seed)
     truth = np.arange(200) % 4
     said = np.where(rng.random(200) < right, truth, rng.integers(0, 4, 200))
-    made = score(task, said, truth, n_bootstrap=100)
+    made = score(task, np.eye(4)[said] * 0.6 + 0.1, truth, n_bootstrap=100)
     return dataclasses.replace(made, model={"rows": rows, "base_model": "/somewhere/tiny"}, dataset={"seen": 0})
 
 
@@ -96,6 +96,11 @@ def test_figures_are_those_of_columns_and_scores() -> None:
         ["posterior", "0.600", "0.000", "0.000"], ["none", "0.400", "0.200", "0.100"],
     ]  # fmt: skip
     assert table(made, "Generator and corrector", "Noise of the generator, as estimated")[0][1:3] == ["0.700", "0.100"]
+    calibrated = table(made, "Calibration", "Calibration on the test rows, in folds by group")
+    assert calibrated[0] == [
+        "gold_40",
+        *(f"{alone.calibration[k]:.3f}" for k in ("temperature", "ece", "ece_tempered")),
+    ]
     confusion = next(s for s in journey_sections(made) if s.title == "Each label").plots[0]
     counts = [int(t) for t in shown(confusion) if re.fullmatch(r"\d+", t)]
     assert counts == [n for row in alone.confusion for n in row]

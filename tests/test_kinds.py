@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import random
 import shutil
 from collections.abc import Callable, Iterator
@@ -29,7 +28,7 @@ from hf_synth.publishing import publish_dataset, publish_model
 from hf_synth.rows import label_matrix, row_weights, soft_labels
 from hf_synth.task import Task
 from hf_synth.text2text import TEXT_METRICS, generate_text, input_texts, text_scores, weighted_loss
-from hf_synth.training import train, trainer_fit
+from hf_synth.training import train
 
 CANARY = "Wxyzzy Canaryname"
 SIGNS = {
@@ -167,7 +166,9 @@ def test_sets_are_learnt_and_scored_as_scikit_learn_does(models: dict[str, Path]
         f"{average}_f1": sk.f1_score(truth, said, average=average, zero_division=0)
         for average in ("macro", "micro", "weighted")
     }
-    assert scores.values == pytest.approx(expected)
+    expected["auroc"] = sk.roc_auc_score(truth, probs)
+    expected["auprc"] = sk.average_precision_score(truth, probs)
+    assert {name: scores.values[name] for name in expected} == pytest.approx(expected)
     everything = sk.f1_score(truth, np.ones_like(truth), average="macro")
     assert scores.values["macro_f1"] > everything + 0.2
     report = sk.classification_report(truth, said, target_names=SETS.labels, output_dict=True, zero_division=0)
@@ -184,9 +185,11 @@ def test_sets_are_learnt_and_scored_as_scikit_learn_does(models: dict[str, Path]
 def test_scores_of_sets_hold_by_hand_and_for_labels_that_never_occur() -> None:
     truth, said = np.array([[1, 0, 0], [1, 1, 0], [0, 0, 0]]), np.array([[0.9, 0.6, 0], [0.8, 0.2, 0], [0.1, 0, 0.5]])
     values = score(SETS, said, truth, n_bootstrap=0).values
-    assert values == pytest.approx({"accuracy": 1 / 3, "macro_f1": 1 / 3, "micro_f1": 2 / 3, "weighted_f1": 2 / 3})
+    expected = {"accuracy": 1 / 3, "macro_f1": 1 / 3, "micro_f1": 2 / 3, "weighted_f1": 2 / 3, "macro_recall": 1 / 3}
+    assert {name: values[name] for name in expected} == pytest.approx(expected)
     nothing = score(SETS, np.zeros((2, 3)), np.zeros((2, 3)), n_bootstrap=50)
-    assert nothing.values == {"accuracy": 1, "macro_f1": 0, "micro_f1": 0, "weighted_f1": 0}
+    zero = ("macro_precision", "macro_recall", "macro_f1", "micro_f1", "weighted_f1")
+    assert nothing.values == {"accuracy": 1, **dict.fromkeys(zero, 0)}
     with pytest.raises(ColumnError, match="each of the 3 labels"):
         score(SETS, np.zeros((2, 2)), np.zeros((2, 3)))
 
@@ -218,7 +221,7 @@ def correct_sets(rows: Dataset, corrector: Any, gold: Dataset, method: str) -> D
     return done
 
 
-def test_sets_are_corrected_label_by_label(models: dict[str, Path], caplog: pytest.LogCaptureFixture) -> None:
+def test_sets_are_corrected_label_by_label(models: dict[str, Path]) -> None:
     gold = sets_gold(40, seed=3)
     wrong = gold.map(lambda row, i: {"findings": [0] if i < 10 else row["findings"]}, with_indices=True)
     status = ["kept"] * 39 + ["rejected"]
@@ -236,9 +239,7 @@ def test_sets_are_corrected_label_by_label(models: dict[str, Path], caplog: pyte
     assert done["weight"] == [1.0] * 39 + [0.0]
     assert done["llm_label"] == rows["llm_label"]
 
-    with caplog.at_level(logging.WARNING):
-        alone = correct_sets(rows, models["multi_label"], gold, "auto")
-    assert "not corrected automatically" in caplog.text
+    alone = correct_sets(rows, models["multi_label"], gold, "none")
     assert alone["findings"] == rows["findings"]
     assert alone["label_status"] == status
     assert alone["label_probs"][:39] == meant[:39].tolist()
@@ -254,11 +255,11 @@ def test_a_corrector_of_sets_may_be_a_fit_and_not_one_that_saw_the_gold(models: 
         return lambda asked: np.tile([0.9, 0.4, 0.1], (len(asked), 1))
 
     done = correct_sets(rows, fit, gold, "argmax")
-    assert (done["findings"], seen) == ([[0]] * 10, [20])
+    assert (done["findings"], seen) == ([[0]] * 10, [16] * 5)  # each fold of gold is judged without it
     with pytest.raises(OverlapError, match="20 of the 20"):
         correct_sets(rows, models["multi_label"], gold, "argmax")
-    with pytest.raises(TaskError, match="'posterior' does not serve multi_label"):
-        correct_sets(rows, fit, gold, "posterior")
+    with pytest.raises(TaskError, match="'clean_drop' does not serve multi_label"):
+        correct_sets(rows, fit, gold, "clean_drop")
     with pytest.raises(TaskError, match="single_label tasks only"):
         fit_policy(SETS, rows, fit, gold)
     with pytest.raises(ColumnError, match="3 numbers between 0 and 1"):
@@ -392,13 +393,11 @@ def test_a_model_writes_greedily_whatever_its_base_did(models: dict[str, Path], 
     assert all(len(text.split()) <= 3 for text in generate_text(base, ASKED, gold, max_new_tokens=3))
 
 
-def test_target_texts_pass_as_they_are(caplog: pytest.LogCaptureFixture) -> None:
+def test_target_texts_pass_as_they_are() -> None:
     gold = asked_gold(6)
     status = ["kept"] * 5 + ["rejected"]
     rows = generated(ASKED, gold, label_status=status, reason=["as_generated"] * 5 + ["empty"])
-    with caplog.at_level(logging.WARNING):
-        done = correct(ASKED, rows, "no model is asked", gold=gold)
-    assert "not corrected automatically" in caplog.text
+    done = correct(ASKED, rows, "no model is asked", gold=gold, method="none")
     assert done.features == ASKED.corrected_features()
     assert [done[c] for c in ("answer", "label_status", "reason")] == [
         rows[c] for c in ("answer", "label_status", "reason")
@@ -418,8 +417,6 @@ def test_what_does_not_fit_a_kind_is_one_sentence(
         generate_text(models["multi_label"], ASKED, asked_gold(2))
     with pytest.raises(TaskError, match="only text2text"):
         generate_text(models["text2text"], SETS, sets_gold(2))
-    with pytest.raises(TaskError, match="no probabilities"):
-        trainer_fit(ASKED, base_model=bases["text2text"], work_dir=tmp_path / "f")(asked_gold(2))
     with pytest.raises(ColumnError, match="column 'answer' holds no text"):
         train(
             ASKED, asked_gold(2).map(lambda _: {"answer": None}), base_model=bases["text2text"],

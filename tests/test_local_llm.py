@@ -330,7 +330,7 @@ TALK = [{"role": "system", "content": "the plan"}, {"role": "user", "content": "
 
 def read_back(llm: LocalLLM, messages: list[dict[str, str]]) -> str:
     loaded = llm._checkpoint.loaded
-    return str(loaded._tokenizer.decode(loaded.prompt(messages)))
+    return str(loaded.tokenizer.decode(loaded.prompt(messages)))
 
 
 def test_the_template_is_used_as_it_is(model: Path, tmp_path: Path) -> None:

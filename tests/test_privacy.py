@@ -7,6 +7,7 @@ import random
 from dataclasses import replace
 
 import pytest
+from audit_texts import CANARY, TASK, WORDS, note, rows_of
 from datasets import Dataset
 
 from hf_synth.demo.clinic import write_notes
@@ -17,31 +18,6 @@ from hf_synth.overlap import Index
 from hf_synth.privacy import COPIED, FLAGS, MAX_CONTAINMENT, MAX_RUN, audit
 from hf_synth.repetition import Repeats
 from hf_synth.task import Task
-
-CANARY = "zebrafinch-7741-quokka"
-WORDS = [a + b + c for a in ("ba", "ke", "lo", "mi", "su", "ta") for b in ("lin", "mor", "pa", "vex") for c in "aeiou"]
-PHRASES = [
-    "The patient was seen today in clinic for follow up after radiation therapy to the chest wall.",
-    "Review of systems is otherwise negative in detail except as noted in the history above.",
-    "All questions were answered and the patient agrees with the plan as outlined at this visit.",
-    "Medications and allergies were reviewed with the patient and updated in the chart this morning.",
-    "Lungs are clear to auscultation on both sides without wheezes or rales or rhonchi today.",
-    "Return to clinic in one week or sooner for fever or trouble swallowing or new pain.",
-]
-TASK = Task.from_columns("notes", text_columns="text", label_column="label", labels=("no", "yes"), access="open")
-
-
-def note(rng: random.Random) -> str:
-    """Write a note that no other shares, with set phrases between its sentences that many share."""
-    parts = []
-    for phrase in rng.sample(PHRASES, 4):
-        parts += [" ".join(rng.choices(WORDS, k=rng.randint(12, 20))).capitalize() + ".", phrase]
-    return " ".join(parts)
-
-
-def rows_of(task: Task, texts: list[str], source: str = "gold", **more: object) -> Dataset:
-    rows = [task.gold_row(f"{source}-{i}", None, i % 2, t) | {"source": source} | more for i, t in enumerate(texts)]
-    return Dataset.from_list(rows, features=task.gold_features())
 
 
 @pytest.fixture(scope="module")

@@ -18,6 +18,7 @@ from defusedxml import ElementTree
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from hf_synth.calibration import reliability
 from hf_synth.drawing import (
     DARK,
     LEVELS,
@@ -298,10 +299,16 @@ def test_wilson_is_scipys() -> None:
 
 
 def test_reliability_bins() -> None:
-    bins = reliability_bins([0.05, 0.95, 1.0, 0.91], [False, True, True, False])
-    assert [(b.n, round(b.accuracy, 3)) for b in bins] == [(1, 0.0), (3, 0.667)]
-    assert bins[1].confidence == pytest.approx((0.95 + 1.0 + 0.91) / 3)
-    assert reliability_bins([], []) == []
+    right = [0.95, 0.05]
+    bins = reliability_bins(reliability([1, 0, 0, 1], [right, right[::-1], [1.0, 0.0], [0.09, 0.91]]))
+    assert [(b.n, round(b.accuracy, 3)) for b in bins] == [(4, 0.5)]
+    assert bins[0].confidence == pytest.approx((0.95 + 0.95 + 1.0 + 0.91) / 4)
+    assert bins[0][3:] == wilson(2, 4)
+    svg = reliability_plot({"a": bins, "b": [Bin(0.2, 0.4, 1, 0.1, 0.6)]}, title="t")
+    x, y = reader_of(tick_labels(svg, across=True)), reader_of(tick_labels(svg, across=False))
+    dot = next(parsed(svg).iter(f"{SVG}circle"))
+    assert x(float(dot.get("cx", 0)) + 2.5) == pytest.approx(0.9525, abs=0.004)
+    assert y(float(dot.get("cy", 0))) == pytest.approx(0.5, abs=0.004)
 
 
 def test_nothing_to_show_is_said() -> None:

@@ -35,6 +35,8 @@ _PLACES = ("/datasets/{org}/{name}", "/{org}/{name}")  # of a dataset, of a mode
 TABLE: list[_Route] = [
     ("GET", "/api/whoami-v2", repositories.whoami),
     ("GET", "/api/organizations/{org}/members", repositories.members),
+    ("GET", "/api/organizations/{org}/settings/repositories", repositories.owned),
+    ("GET", "/api/settings/repositories", repositories.owned),
     ("POST", "/api/repos/create", repositories.create),
     ("DELETE", "/api/repos/delete", repositories.delete),
     ("POST", "/api/repos/move", repositories.move),
@@ -92,7 +94,7 @@ def _read_first(hub: Hub, run: Callable[[Ask], Response]) -> Callable[[Request],
     """Know who asks, read the body within what they may send, then run the route off the event loop."""
 
     async def answer(request: Request) -> Response:
-        token = _token(request, asking=run is gating.ask)
+        token = _token(request, hub.url if run is gating.ask else None)
         found = hub.users.of_token(token) if token else None
         if found is None and hub.members_only and run not in _FOR_ALL:
             raise HubError(401, "Sign in: this Hub shows nothing to others", "RepoNotFound")
@@ -123,18 +125,22 @@ def _read_first(hub: Hub, run: Callable[[Ask], Response]) -> Callable[[Request],
     return answer
 
 
-def _token(request: Request, *, asking: bool) -> str:
+def _token(request: Request, own: str | None) -> str:
     """Give the token of a request: a bearer, or what a person typed into the browser as the password of any user.
 
     A browser sends the latter by itself, so with it one may read, and ask for access on a page of this Hub; a page of
     another site can change nothing.
+
+    Args:
+        own: this Hub's address, "" when it knows none, for a route that its pages may post to; None for others.
     """
     scheme, _, value = request.headers.get("authorization", "").partition(" ")
     if scheme.lower() == "bearer":
         return value.strip()
     with contextlib.suppress(ValueError):
-        here = urlsplit(request.headers.get("origin", "")).netloc == request.headers.get("host")
-        if scheme.lower() == "basic" and (request.method in ("GET", "HEAD") or (asking and here)):
+        origin = urlsplit(request.headers.get("origin", "")).netloc
+        here = own is not None and origin != "" and origin in (request.headers.get("host"), urlsplit(own).netloc)
+        if scheme.lower() == "basic" and (here or request.method in ("GET", "HEAD")):
             return base64.b64decode(value, validate=True).decode("utf-8").partition(":")[2].strip()
     return ""
 

@@ -15,6 +15,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 FORMAT = "hf_synth hub 2\n"  # changes with what lies on disk
+_OURS = ("lock", "locks", "tmp", "repos", "lost+found")  # what may lie there before the format does
 
 
 def make_root(root: Path) -> None:
@@ -25,7 +26,7 @@ def make_root(root: Path) -> None:
         OSError: it cannot be written.
     """
     mark = root / "format"
-    if root.is_dir() and not mark.is_file() and any(f.name not in ("lock", "locks", "tmp") for f in root.iterdir()):
+    if root.is_dir() and not mark.is_file() and any(f.name not in _OURS or _holds_repos(f) for f in root.iterdir()):
         raise ValueError("what is there is not a Hub, or one of another version; choose an empty folder")
     for folder in (root, root / "repos", root / "locks", root / "tmp"):
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
@@ -33,6 +34,10 @@ def make_root(root: Path) -> None:
         write_whole(root / "tmp", mark, FORMAT.encode())
     if mark.read_text(encoding="ascii", errors="replace") != FORMAT:
         raise ValueError("another version of the Hub wrote what is there")
+
+
+def _holds_repos(folder: Path) -> bool:
+    return folder.name == "repos" and any(folder.iterdir())
 
 
 def take_root(root: Path) -> int:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import base64
 import functools
 import hashlib
+import json
 from typing import Any
 from urllib.parse import quote
 
@@ -131,7 +132,10 @@ def _gate(ask: Ask, repo: Repo) -> str:
 
 
 def _short(value: Any) -> str:
-    return str(value)[:2000]
+    """Write a value of a card's metadata for people."""
+    if isinstance(value, list) and all(isinstance(item, str) for item in value):
+        value = ", ".join(value)
+    return (value if isinstance(value, str) else json.dumps(value, ensure_ascii=False))[:2000]
 
 
 def refusal(error: HubError) -> Response:

@@ -212,6 +212,22 @@ def squash(ask: Ask) -> Response:
     return JSONResponse({"commitOid": made.oid})
 
 
+def owned(ask: Ask) -> Response:
+    """List the repositories of who asks, or of an organisation that they belong to, with what they take."""
+    user, namespace = ask.signed_in(), ask.path.get("org", ask.user)
+    if ask.hub.users.role(user, str(namespace)) is None:
+        raise HubError(404, "Organization not found")
+    store, shown = ask.hub.store, []
+    for repo in (r for kind in ("models", "datasets") for r in store.repos(kind) if r.namespace == namespace):
+        with contextlib.suppress(FileNotFoundError, HubError):  # deleted meanwhile
+            commit = store.commit(repo, "main")
+            size = sum(file.size for file in commit.files.values())
+            seen = "private" if repo.private else "public"
+            shown.append({"id": repo.id, "type": repo.type[:-1], "updatedAt": show_time(commit.created),
+                          "visibility": seen, "storage": size, "storagePercent": 0})  # fmt: skip
+    return JSONResponse(shown)
+
+
 def members(ask: Ask) -> Response:
     """List the members of an organisation, to its members."""
     org, found = ask.path["org"], ask.hub.users.orgs().get(ask.path["org"], {})

@@ -1,0 +1,31 @@
+"""How long scores with intervals take: `python benchmarks/evaluation.py`. No model, no network; seconds of a core."""
+
+from __future__ import annotations
+
+import time
+
+import numpy as np
+
+from hf_synth.evaluation import score
+from hf_synth.report import markdown_table
+from hf_synth.task import Task
+
+
+def measure(n: int, k: int, *, probabilities: bool) -> list[object]:
+    """Score n rows of k labels, three of a patient, with 1,000 resamples; seconds of processor time."""
+    labels = [f"label {i}" for i in range(k)]
+    task = Task.from_columns("toy", text_columns="text", label_column="label", labels=labels, access="open")
+    rng = np.random.default_rng(0)
+    truth, probs = rng.integers(k, size=n), rng.dirichlet(np.ones(k), n)
+    began = time.process_time()
+    scores = score(task, probs if probabilities else probs.argmax(1), truth, [f"p{i // 3}" for i in range(n)])
+    seconds = time.process_time() - began
+    what = "probabilities" if probabilities else "labels"
+    return [f"{n:,}", k, what, len(scores.values), scores.bootstrap.get("n_ranks", scores.bootstrap["n"]), seconds]
+
+
+if __name__ == "__main__":
+    measure(100, 2, probabilities=True)  # imports
+    cells = [(1_000, 4), (10_000, 2), (10_000, 4), (10_000, 20)]
+    rows = [measure(n, k, probabilities=p) for n, k in cells for p in (False, True)]
+    print(markdown_table(["rows", "labels", "scored from", "metrics", "draws of ranks", "CPU seconds"], rows))
