@@ -27,8 +27,8 @@ def gold_in_files(task: Task, folder: Path, names: Sequence[str], gold: Sequence
     index = index_gold(task, *gold)
     texts = [n for n in names if not n.endswith((".safetensors", ".model"))]
     found = [(folder / n).read_text(encoding="utf-8", errors="replace") for n in texts]
-    runs = index.reach([(t,) for t in found]).runs
-    return [f"{name} holds text of gold" for name, run in zip(texts, runs, strict=True) if run >= MAX_RUN]
+    spans = index.reach([(t,) for t in found]).spans()
+    return [f"{name} holds text of gold" for name, span in zip(texts, spans, strict=True) if span]
 
 
 def architecture(folder: Path) -> str:
@@ -58,7 +58,7 @@ def widget_texts(task: Task, rows: Dataset | None, gold: Sequence[Dataset], acce
 def content_check(task: Task, gold: Sequence[Dataset], access: Access, token: str | None) -> Callable[[Path], None]:
     """Give the check of an export; a problem is a bug or an odd name, and nothing leaves with it.
 
-    Only cards of open data show rows, which may share phrases with gold; in any other not a window may stand.
+    Only cards of open data show rows, which may share phrases with gold; in no other may a window of eight words stand.
     """
     secrets = (token, os.environ.get("HF_TOKEN"), os.environ.get("OPENAI_API_KEY"))
 
