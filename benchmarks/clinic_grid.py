@@ -116,8 +116,9 @@ def summary(task, found, judged) -> str:
 
     parts = [
         "# The clinic's grid",
-        "**Simulated**: artificial notes, a simulated LLM, a tiny encoder. This shows that the software works, and "
-        "nothing of a clinical benefit. Written by `benchmarks/clinic_grid.py`.",
+        "**Simulated**: artificial notes, a simulated LLM. This shows that the software works, and nothing of a clinical "
+        "benefit. Written by `benchmarks/clinic_grid.py`; parts that were run: "
+        f"{', '.join([*found, *(['assess'] if judged else [])]).lower()}.",
     ]
     kept = ("Gold equivalence", "Order of the arms", "Ratio curve", "Differences", "Rare classes",
             "What correction did")  # fmt: skip
@@ -125,7 +126,7 @@ def summary(task, found, judged) -> str:
         sections = [s for s in report_sections(task, made) if s.title in kept]
         hours = sum(r["cpu_seconds"] + r["cpu_seconds_correct"] for r in made.rows) / 3600
         told = f"{len(made.rows)} cells, {len(made.failed)} failed, {hours:.2f} CPU hours (shared corrections counted "
-        body = markdown(name, sections).split("\n", 2)[2].replace("\n## ", "\n### ")
+        body = markdown(name, sections).split("\n", 1)[1].replace("\n## ", "\n### ")
         parts += [f"## {name}", f"{told}in each cell that uses them).", body.strip()]
     if judged:
         head = ["seed", "pilot of 400 rows", "decision", "certainty", "about rows", "why"]
