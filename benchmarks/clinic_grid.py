@@ -116,8 +116,8 @@ def summary(task, found, judged) -> str:
 
     parts = [
         "# The clinic's grid",
-        "**Simulated**: artificial notes, a simulated LLM. This shows that the software works, and nothing of a clinical "
-        "benefit. Written by `benchmarks/clinic_grid.py`; parts that were run: "
+        "**Simulated**: artificial notes, a simulated LLM. This shows that the software works, and nothing of a "
+        "clinical benefit. Written by `benchmarks/clinic_grid.py`; parts that were run: "
         f"{', '.join([*found, *(['assess'] if judged else [])]).lower()}.",
     ]
     kept = ("Gold equivalence", "Order of the arms", "Ratio curve", "Differences", "Rare classes",
