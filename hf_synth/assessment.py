@@ -109,9 +109,9 @@ def assess(
 ) -> Assessment:
     """Say whether to generate or to label.
 
-    The learning curve is extrapolated as a straight line over the logarithm of the rows: real curves bend, so labelling
-    looks a little better than it is, and "generate" is said with that in hand. Intervals are over groups of gold rows
-    and over ways to cut the folds; that other gold might have been labelled they cover in part only.
+    The learning curve is extrapolated by an error that falls as a power of the rows, towards none: where some error is
+    left for ever, labelling looks better than it is, and "generate" is said with that in hand. Intervals are over groups
+    of gold rows and over ways to cut the folds; that other gold might have been labelled they cover in part only.
 
     Args:
         gold: all gold rows at hand that are no test rows.
@@ -137,13 +137,12 @@ def assess(
     hits, sizes, pilots = _measured(task, gold, rows, known, repeats, seed)
     draws = _draws(hits, known, n_bootstrap, seed)
     means = np.mean([[_worth(known) @ h / len(known.truth) for h in one] for one in hits], axis=0)
-    slope = _slopes(np.log(sizes), draws[:, : len(sizes)])
-    reach = float(np.log((len(gold) + more) / len(gold)))
-    labelling = (float(_slopes(np.log(sizes), means[None, : len(sizes)])[0]) * reach, *_interval(slope * reach))
+    of_labels = _gain_of_labels(sizes, draws[:, : len(sizes)], more)
+    labelling = (float(_gain_of_labels(sizes, means[None, : len(sizes)], more)[0]), *_interval(of_labels))
     gains = draws[:, len(sizes) :] - draws[:, [len(sizes) - 1]]
     pilot = {n: (float(means[len(sizes) + i] - means[len(sizes) - 1]), *_interval(gains[:, i]))
              for i, n in enumerate(pilots)}  # fmt: skip
-    decision, certainty, why = _decision(gains, slope * reach, labelling, pilot, len(rows or ()), more)
+    decision, certainty, why = _decision(gains, of_labels, labelling, pilot, len(rows or ()), more)
     best = max((g[0] for g in pilot.values()), default=0.0)
     enough = next((n for n in sorted(pilot) if pilot[n][0] >= _ENOUGH * best), None)
     rising = len(pilots) > 1 and enough == max(pilots) and float((gains[:, -1] > gains[:, -2]).mean()) >= SURE
@@ -273,10 +272,15 @@ def _draws(hits: Sequence[Sequence[Floats]], known: Rows, n_bootstrap: int, seed
     return scores
 
 
-def _slopes(x: Floats, scores: Floats) -> Floats:
-    """Fit a line through each row of scores; give its slopes, (B,)."""
-    centred = x - x.mean()
-    return np.asarray(scores @ centred / (centred @ centred))
+def _gain_of_labels(sizes: Sequence[int], scores: Floats, more: int) -> Floats:
+    """Extrapolate each row of scores (B, P) by so many more labelled rows than the last size; give the gains, (B,).
+
+    The error is taken to fall as a power of the rows, towards none: no gain can be more than what is left of it.
+    """
+    x = np.log(sizes) - np.log(sizes).mean()
+    errors = np.maximum(1 - scores, 1e-3)
+    power = np.log(errors) @ x / (x @ x)  # below 0 where the error falls
+    return np.asarray(errors[:, -1] * (1 - ((sizes[-1] + more) / sizes[-1]) ** power))
 
 
 def _interval(draws: Floats) -> tuple[float, float]:
