@@ -110,8 +110,8 @@ def assess(
     """Say whether to generate or to label.
 
     The learning curve is extrapolated by an error that falls as a power of the rows, towards none: where some error is
-    left for ever, labelling looks better than it is, and "generate" is said with that in hand. Intervals are over groups
-    of gold rows and over ways to cut the folds; that other gold might have been labelled they cover in part only.
+    left for ever, labelling looks better than it is, and "generate" is said with that in hand. Intervals are over
+    groups of gold rows and over ways to cut the folds; that other gold might have been labelled they cover in part only.
 
     Args:
         gold: all gold rows at hand that are no test rows.
