@@ -111,7 +111,7 @@ def assess(
 
     The learning curve is extrapolated by an error that falls as a power of the rows, towards none: where some error is
     left for ever, labelling looks better than it is, and "generate" is said with that in hand. Intervals are over
-    groups of gold rows and over ways to cut the folds; that other gold might have been labelled they cover in part only.
+    groups of gold rows and over ways to cut the folds; that other gold might have been labelled they cover in part.
 
     Args:
         gold: all gold rows at hand that are no test rows.
