@@ -101,6 +101,9 @@ def decide(
         method, llm_label=rows.meant, pred_probs=opinions, gold_label=rows.truth[gold], gold_probs=out,
         audited=rows.audited, calibrate=method not in OF_BOTH and method != "none", coverage=coverage,
     )  # fmt: skip
+    if method == "none":  # flat opinions measure nothing
+        told = {k: v for k, v in policy.figures.items() if k.endswith("_rows") or "audited" in k}
+        policy = replace(policy, figures=told, warnings=())
     return policy, settle(apply(policy, rows.meant, opinions), rows.meant, rows.audited)
 
 

@@ -218,6 +218,16 @@ def test_audited_rows_are_held_out_too_and_settle_their_label() -> None:
     assert policy.figures["audited_rows"] == 40
 
 
+def test_a_policy_that_asked_no_model_claims_nothing_of_one() -> None:
+    truth, rows, learn = problem()
+    policy, done = decide(replace(rows, audited={0: int(truth[0])}), learn, "none")
+    assert set(policy.figures) == {
+        "gold_rows", "synthetic_rows", "audited_rows", "generator_accuracy_audited", "generator_accuracy_audited_ci95"
+    }  # fmt: skip
+    assert not policy.warnings
+    assert done.label[0] == truth[0]
+
+
 def test_a_row_whose_set_holds_several_labels_is_left_alone() -> None:
     _, given = simulated(0, right=0.7, corrector=0.6, m=400)
     rng = np.random.default_rng(1)
