@@ -12,6 +12,8 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from hf_synth.assessment import Assessment as Assessment
+    from hf_synth.assessment import assess as assess
     from hf_synth.audit_report import audit_page as audit_page
     from hf_synth.augmentation import augment as augment
     from hf_synth.base_models import suggest_base_model as suggest_base_model
@@ -22,11 +24,13 @@ if TYPE_CHECKING:
     from hf_synth.canaries import plant as plant
     from hf_synth.correction import Policy as Policy
     from hf_synth.description import describe as describe
+    from hf_synth.equivalence import gold_equivalence as gold_equivalence
     from hf_synth.errors import HfSynthError as HfSynthError
     from hf_synth.evaluation import Scores as Scores
     from hf_synth.evaluation import compare as compare
     from hf_synth.evaluation import evaluate as evaluate
     from hf_synth.exemplars import choose_exemplars as choose_exemplars
+    from hf_synth.experiment import experiment as experiment
     from hf_synth.findings import Findings as Findings
     from hf_synth.findings import with_findings as with_findings
     from hf_synth.generation import estimate as estimate
@@ -36,6 +40,7 @@ if TYPE_CHECKING:
     from hf_synth.gold import load_gold as load_gold
     from hf_synth.gold import register as register
     from hf_synth.gold import subset as subset
+    from hf_synth.grid import Grid as Grid
     from hf_synth.judging import LLMJudge as LLMJudge
     from hf_synth.judging import judge as judge
     from hf_synth.judging import label_notes as label_notes
@@ -72,6 +77,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _ROOM = {
+    "Assessment": "assessment",
     "Attestation": "llm",
     "BatchLLM": "batch",
     "Canaries": "canaries",
@@ -79,6 +85,7 @@ _ROOM = {
     "Facts": "task",
     "Findings": "findings",
     "GenerateAndCorrect": "transform",
+    "Grid": "grid",
     "HfSynthError": "errors",
     "LLM": "llm",
     "LLMJudge": "judging",
@@ -91,6 +98,7 @@ _ROOM = {
     "Verdict": "publishing",
     "adopt": "gold",
     "as_streaming_dataset": "gold",
+    "assess": "assessment",
     "audit": "privacy",
     "audit_page": "audit_report",
     "augment": "augmentation",
@@ -100,12 +108,14 @@ _ROOM = {
     "describe": "description",
     "estimate": "generation",
     "evaluate": "evaluation",
+    "experiment": "experiment",
     "exposure": "membership",
     "find_subgroups": "subgroups",
     "fit_policy": "pipeline",
     "flips_by_subgroup": "subgroups",
     "frequency_baseline": "baselines",
     "generate": "generation",
+    "gold_equivalence": "equivalence",
     "judge": "judging",
     "label_notes": "judging",
     "hierarchical_bootstrap": "statistics",

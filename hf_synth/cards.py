@@ -15,7 +15,7 @@ from hf_synth.base_models import known_model, pretraining_note
 from hf_synth.card_policy import policy_facts
 from hf_synth.evaluation import Scores
 from hf_synth.privacy import Findings
-from hf_synth.rendering import dataset_card, eval_results, license_data, model_card
+from hf_synth.rendering import ACCESS_MEANING, FIGURES, METRICS, dataset_card, eval_results, license_data, model_card
 from hf_synth.task import REASONS, STATUSES, UNLABELLED, USAGE_COLUMNS, Task, access_of, label_names, strictest
 from hf_synth.validation import check_card
 
@@ -24,42 +24,6 @@ if TYPE_CHECKING:
 
 __all__ = ["check_card", "dataset_card", "dataset_facts", "eval_results", "model_card", "model_card_facts"]
 
-ACCESS_MEANING = {
-    "open": "The gold behind it is openly licensed or artificial; this may be passed on under the licence below.",
-    "restricted": "The gold behind it belongs to one site. Whoever was given access may use this for research, may not "
-    "pass it on, and may not try to identify people or institutions.",
-    "credentialed": "The gold behind it is under a data use agreement (PhysioNet, n2c2) that covers derivatives too: "
-    "use and sharing only under that agreement, never on a public Hub. PhysioNet takes derived sets under the "
-    "source's agreement, with -Ext- in their names. A gate is not a data use agreement.",
-}
-METRICS = {  # name here: (label in tables, metric type on the Hub)
-    "macro_f1": ("macro-F1", "f1"),
-    "accuracy": ("accuracy", "accuracy"),
-    "micro_f1": ("micro-F1", "f1"),
-    "weighted_f1": ("weighted F1", "f1"),
-    "macro_f1_min10": ("macro-F1 of labels with 10 test rows or more", "f1"),
-    "mcc": ("Matthews correlation", "matthews_correlation"),
-    "ece": ("expected calibration error", "ece"),
-    "exact_match": ("exact match", "exact_match"),
-    "token_f1": ("token F1", "f1"),
-    "rouge1": ("ROUGE-1", "rouge"),
-    "rouge2": ("ROUGE-2", "rouge"),
-    "rougeL": ("ROUGE-L", "rouge"),
-}
-FIGURES = {
-    "copies_of_gold": "rows whose text is a text of gold",
-    "copied_spans": "rows with a long verbatim span of gold",
-    "near_copies": "rows most of whose wording stands in gold",
-    "longest_run_words": "longest verbatim run shared with gold, in words (set phrases left out)",
-    "containment_mean": "mean share of a text's 8-word windows that stand in gold",
-    "containment_p95": "95th percentile of that share",
-    "held_out_longest_run_words": "control: longest run that held-out gold shares with gold",
-    "held_out_containment_p95": "control: 95th percentile of the share for held-out gold",
-    "closeness_auc": "chance that a row is nearer to gold than held-out gold is (.5 = neither)",
-    "duplicates": "rows that repeat an earlier one",
-    "near_duplicates": "rows that nearly repeat an earlier one",
-    "label_leaks": "rows that name their own label",
-}
 _SAMPLE = 280  # characters of an example
 
 
@@ -86,6 +50,7 @@ def dataset_facts(
     attestation: str | None = None,
     access: str | None = None,
     origin: str = "",
+    gold_rows: int | None = None,
 ) -> dict[str, Any]:
     """Compute what a dataset's card says, from its columns.
 
@@ -95,6 +60,7 @@ def dataset_facts(
         policy: of the correction, where known: a policy, its JSON, or the name of its method.
         access: an access to join with that of task and rows.
         origin: what was found out of whether the gold is the gold they came from.
+        gold_rows: how many rows of open gold are published with them; None is no such config.
     """
     named = ("source", "label_status", "reason", "generator", "prompt_sha256", "seed_ids", *USAGE_COLUMNS)
     columns = {c: list(dataset[c]) if c in dataset.column_names else [None] * len(dataset) for c in named}
@@ -137,6 +103,9 @@ def dataset_facts(
     facts |= _status_table(task, meant, status) if corrected and task.labels else {"statuses": [], "status_columns": []}
     facts |= _score_table(scores)
     facts["simulated"] = simulated(task, list(made_by))
+    if gold_rows is not None and joined == "open":
+        both = {"name": "augmented", "split": "train", "default": False, "rows": gold_rows + len(views[0][1])}
+        facts["configs"].append(both | {"what": f"{gold_rows:,} rows of open gold and the first config, to train on"})
     return facts
 
 
@@ -278,6 +247,7 @@ def model_card_facts(
     attestation: str | None = None,
     architecture: str = "An encoder",
     parents: Sequence[Mapping[str, Any]] = (),
+    membership: str = "",
     widget: Sequence[str] = (),
 ) -> dict[str, Any]:
     """Compute what a model's card says.
@@ -286,6 +256,7 @@ def model_card_facts(
         trained: the facts that training wrote (`modeling.model_facts`).
         access: an access to join with that of task and facts.
         architecture: what kind of network it is.
+        membership: what a test found of whether it tells its training rows; "" when none was made.
         parents: releases that it comes from (`release.parents_of`).
         widget: texts for the page's widget, of synthetic rows that may be shown.
     """
@@ -312,6 +283,7 @@ def model_card_facts(
         "base_model": base if on_hub else None,
         "hyperparameters": ", ".join(f"{k} {v}" for k, v in told.items() if v not in (None, -1, False)),
         "pretrained_on": pretraining_note(base) if on_hub or known_model(base) else "",
+        "membership": membership.rstrip("."),
         "parents": [_parent(p) for p in parents],
         "datasets": sorted({p["repo_id"] for p in parents if p["kind"] == "dataset"}),
         "widget": list(widget) if joined == "open" else [],

@@ -11,7 +11,7 @@ import contextlib
 import hashlib
 import json
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -42,14 +42,23 @@ def checkpoint_folder(output: Path, name: str, *, chief: bool = True) -> Iterato
     home = private_folder(corner / "training")
     folder = private_folder(home / f"{output.name}-{name}")
     with _alone(folder, output) if chief else contextlib.nullcontext():
-        yield folder
-        if chief:
-            for made in home.glob(f"{output.name}-{'[0-9a-f]' * 16}"):  # also of calls that were given up
-                shutil.rmtree(made, ignore_errors=True)
-    if chief:
-        for empty in (home, corner):
-            with contextlib.suppress(OSError):
-                empty.rmdir()
+        try:
+            yield folder
+        except BaseException:
+            if chief and last_checkpoint(folder) is None:  # there is nothing to go on from
+                _clear([folder], home, corner)
+            raise
+        if chief:  # also what is left of calls that were given up
+            _clear(home.glob(f"{output.name}-{'[0-9a-f]' * 16}"), home, corner)
+
+
+def _clear(folders: Iterable[Path], *parents: Path) -> None:
+    """Remove folders, and their parents where nothing else lies in them."""
+    for folder in folders:
+        shutil.rmtree(folder, ignore_errors=True)
+    for parent in parents:
+        with contextlib.suppress(OSError):
+            parent.rmdir()
 
 
 @contextlib.contextmanager

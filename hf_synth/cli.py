@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from hf_synth.errors import HfSynthError
+from hf_synth.study_options import add_study_verbs
 
 METHODS = ("auto", "none", "argmax", "threshold", "agree", "clean_drop", "posterior", "weight", "ensemble",
            "drop", "replace")  # fmt: skip
@@ -206,6 +207,8 @@ def _parser() -> argparse.ArgumentParser:
     made.add_argument("--method", choices=METHODS, default="auto")
     made.add_argument("--out", type=Path, required=True, metavar="DIR")
 
+    add_study_verbs(verb, _gold_options, _synthetic_options, _llm_options)
+
     made = verb("demo", "show the whole journey on artificial notes: no network, no key", task=False)
     made.add_argument("--out", type=Path, default=Path("demo-out"), metavar="DIR")
     made.add_argument("--full", action="store_true", help="the larger grid: more gold sizes and synthetic notes")
@@ -224,6 +227,7 @@ def _publish_options(made: argparse.ArgumentParser) -> None:
     add("--gold", type=Path, metavar="PATH", help="all gold, to check against; needed unless access is open")
     add("--scores", type=Path, metavar="FILE", help="JSON of `evaluate --out`, for the card")
     add("--examples", type=Path, metavar="FOLDER", help="synthetic notes for the page of a model; open ones only")
+    add("--augmented", action="store_true", help="a config of gold and notes together; only where all is open")
     add("--push", action="store_true", help="push; without it the folder, card and verdict are written")
     visible = made.add_mutually_exclusive_group()
     visible.add_argument("--public", action="store_true")

@@ -30,6 +30,7 @@ from hf_synth.calibration import (
 )
 from hf_synth.errors import ColumnError, TaskError
 from hf_synth.noise import em_noise, estimate_noise, label_issues
+from hf_synth.plots import wilson
 
 METHODS = ("none", "argmax", "threshold", "agree", "clean_drop", "posterior", "weight", "ensemble")
 OF_TEXTS = ("drop", "replace")  # of target texts (target_texts.py)
@@ -215,7 +216,7 @@ def _figures(
     }
     if audited:
         hits = sum(int(meant[i]) == label for i, label in audited.items())
-        low, high = _wilson(hits, len(audited))
+        low, high = wilson(hits, len(audited))
         figures |= {"audited_rows": len(audited), "generator_accuracy_audited": round(hits / len(audited), 4),
                     "generator_accuracy_audited_ci95": [round(low, 4), round(high, 4)]}  # fmt: skip
     return figures
@@ -233,14 +234,6 @@ def weaker(figures: Mapping[str, Any]) -> bool:
         figures: of a policy.
     """
     return bool(figures["corrector_balanced_accuracy_on_held_out_gold"] < _generator(figures))
-
-
-def _wilson(hits: int, n: int) -> tuple[float, float]:
-    """Give Wilson's 95% interval of a share."""
-    z = 1.959964
-    middle = (hits + z * z / 2) / (n + z * z)
-    half = z * np.sqrt(hits * (n - hits) / n + z * z / 4) / (n + z * z)
-    return float(middle - half), float(middle + half)
 
 
 def _warnings(figures: Mapping[str, Any], unseen: Sequence[int]) -> tuple[str, ...]:

@@ -88,6 +88,21 @@ def dataset_views(
     return {name: _view(task, dataset, at, access, *told[name], ids) for name, at in rows.items()}
 
 
+def augmented_view(task: Task, gold: Dataset, synthetic: Dataset, access: Access, ids: Sequence[str]) -> Dataset:
+    """Give open gold and synthetic rows together, to train on; the only view that holds gold.
+
+    Args:
+        synthetic: the default view.
+        ids: under which gold rows leave, one for each.
+    """
+    from datasets import concatenate_datasets
+
+    told = _view(task, gold, list(range(len(gold))), access, task.label_column, (), ids)
+    told = told.remove_columns("source").add_column("source", ["gold"] * len(gold))
+    columns = ["id", *task.text_columns, task.label_column, "source", "task", "task_version", "access"]
+    return concatenate_datasets([told.select_columns(columns), synthetic.select_columns(columns)])
+
+
 def plain_columns(dataset: Dataset, gold: Sequence[Dataset]) -> Dataset:
     """Clear the columns that are to hold words of ours, or the name of a generator, of anything else.
 

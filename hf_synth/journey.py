@@ -24,6 +24,7 @@ from hf_synth.folders import clear_disk_errors, private_folder, write_stage
 from hf_synth.generation import generation_table
 from hf_synth.gold import subset
 from hf_synth.journey_report import Told, score_plot, shown_metrics, write_journey_report
+from hf_synth.origin import gold_marks
 from hf_synth.pipeline import correct_with_policy
 from hf_synth.report import markdown_table
 from hf_synth.task import Task
@@ -121,7 +122,8 @@ def run(
     how: dict[str, Any] = {"base_model": base_model, "args": args, "seed": seed, **(options or {})}
     fit = trainer_fit(task, work_dir=out / "folds", **how)
     corrected, policy = correct_with_policy(task, rows, fit, gold=shown, method=method, seed=seed)
-    write_stage(task, corrected, out / "corrected", stage="correct", policy=policy.to_json(), gold_rows=n)
+    write_stage(task, corrected, out / "corrected", stage="correct", policy=policy.to_json(), gold_rows=n,
+                gold_marks=gold_marks(task, shown))  # fmt: skip
     lap("correct")
 
     if task.kind != "single_label" and policy.method == "none":  # what was not corrected is not called so

@@ -39,7 +39,10 @@ def publish(args: argparse.Namespace) -> int:
         manifest = read_manifest(args.folder) if args.folder.is_dir() else None
         rows = read_dataset(args.folder)
         scores = _scores(args.scores)
-        verdict = publish_dataset(task, rows, args.repo_id, scores=scores, manifest=manifest, **shared)
+        verdict = publish_dataset(
+            task, rows, args.repo_id, scores=scores, manifest=manifest,
+            augmented=args.augmented, **shared,
+        )  # fmt: skip
     print(verdict)
     if args.dry_run:
         print("  nothing was written and nothing sent (--dry-run)")

@@ -10,25 +10,24 @@ sent. An error (`PublishError`) is an export that its own check refused, or a Hu
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from hf_synth import audit_log, cards, export, release
+from hf_synth.content import architecture, content_check, gold_in_files, widget_texts
 from hf_synth.correction import Policy
 from hf_synth.errors import PublishError
 from hf_synth.evaluation import Scores
 from hf_synth.folders import WORK, write_private
 from hf_synth.gate import Verdict, gate, gold_parts, is_institution, joined_access
+from hf_synth.membership import Membership
 from hf_synth.modeling import FACTS, model_facts, model_folder, weights_sha256
 from hf_synth.origin import origin_of_model, origin_of_rows
-from hf_synth.overlap import WINDOW
-from hf_synth.privacy import MAX_RUN, Findings, audit, index_gold, refusals
+from hf_synth.privacy import Findings, audit, refusals
 from hf_synth.remote import Repository, endpoint_of
-from hf_synth.task import Access, Task, strictest
-from hf_synth.validation import check_folder
+from hf_synth.task import Access, Task
 
 if TYPE_CHECKING:
     from datasets import Dataset, DatasetDict
@@ -76,6 +75,7 @@ def publish_dataset(
     endpoint: str | None = None,
     policy: AnyPolicy = None,
     manifest: Mapping[str, Any] | None = None,
+    augmented: bool = False,
     tag: str | None = None,
     dry_run: bool = False,
     confirm: Confirm | None = None,
@@ -97,6 +97,8 @@ def publish_dataset(
         endpoint: URL of the Hub; HF_ENDPOINT or the public one when None.
         policy: of the correction, for the card: a policy, its JSON, or the name of its method; else the manifest's.
         manifest: of the folder that the rows were read from (`hf_synth.json`): its access and its marks of gold count.
+        augmented: also publish gold (without its test split) and the rows together, as a config of that name: only
+            where everything is open. Gold leaves in no other way.
         tag: of the release; the next of v1, v2, ... when None.
         dry_run: only decide; nothing is written.
         confirm: asked with the verdict before anything is sent; when it says False, nothing is.
@@ -118,7 +120,9 @@ def publish_dataset(
     origin = origin_of_rows(task, rows, parts, manifest)
     leaving = export.view_rows(task, rows, findings.refused)
     counts = {**{f"rows of {name}": len(at) for name, at in leaving.items()}, **_withheld(rows, findings)}
-    nothing = () if next(iter(leaving.values())) else ("no row is left to publish",)
+    nothing = [] if next(iter(leaving.values())) else ["no row is left to publish"]
+    if augmented and (access != "open" or known is None):
+        nothing.append("an augmented config holds gold: only with gold, and only where everything is open")
     told = {"access": access, "findings": findings, "gold_given": bool(parts), "origin": origin, "counts": counts}
     verdict = _decide(task, asked, told, nothing)
     if dry_run or not verdict.allowed:
@@ -129,16 +133,20 @@ def publish_dataset(
     rule = policy if policy is not None else (manifest or {}).get("policy")
     facts = cards.dataset_facts(
         task, rows, scores=scores, findings=findings, repo_id=repo_id, policy=rule, access=access,
-        attestation=attestation, origin=origin.told,
+        attestation=attestation, origin=origin.told, gold_rows=len(known) if augmented and known is not None else None,
     )  # fmt: skip
     tied = release.release_facts(
         task, kind="dataset", repo_id=repo_id, access=access, gold=release.gold_fingerprint(task, parts, salt),
         policy=_named(rule), corrector=_salted(salt, (manifest or {}).get("corrector")),
     )  # fmt: skip
+    views = export.dataset_views(task, rows, leaving, access, ids)
+    if augmented and known is not None:
+        first = next(iter(views.values()))
+        views["augmented"] = export.augmented_view(task, known, first, access, release.public_ids(task, known, salt))
     content = export.write_dataset(
-        task, export.dataset_views(task, rows, leaving, access, ids), path, card=cards.dataset_card(facts),
+        task, views, path, card=cards.dataset_card(facts),
         access=access, physionet_name=_physionet_name(task, repo_id), release=tied,
-        check=_check(task, parts, asked, access),
+        check=content_check(task, parts, access, token),
     )  # fmt: skip
     mapped = release.write_map(task, rows, ids, path, content, salt)
     return _finished(task, asked, replace(verdict, export=path), tied | {"content": content, "map": mapped.name})
@@ -159,6 +167,7 @@ def publish_model(
     attestation: str | None = None,
     endpoint: str | None = None,
     examples: Dataset | None = None,
+    membership: Membership | None = None,
     tag: str | None = None,
     dry_run: bool = False,
     confirm: Confirm | None = None,
@@ -171,6 +180,7 @@ def publish_model(
         model: folder (or repo id) of a model; other arguments as for `publish_dataset`.
         gold: what files and card are compared with. Needed unless all is open.
         examples: synthetic rows for the page's widget; only open ones that the audit lets pass are shown.
+        membership: what a test found of whether it tells its training rows, for the card.
 
     Raises:
         ModelError: there is no such model.
@@ -189,7 +199,7 @@ def publish_model(
     left = [f for f in folder.iterdir() if f.name not in (*names, FACTS)]
     counts = {"files": len(names), "files left behind": len(left)}
     told = {"access": access, "findings": None, "gold_given": bool(parts), "origin": origin, "counts": counts}
-    verdict = _decide(task, asked, told, _gold_in_files(task, folder, names, parts))
+    verdict = _decide(task, asked, told, gold_in_files(task, folder, names, parts))
     if dry_run or not verdict.allowed:
         return _refused(task, asked, verdict)
     path = asked.export_folder(task, access)
@@ -197,7 +207,8 @@ def publish_model(
     parents = release.parents_of(trained, audit_log.entries(path.parent), path.parent, salt)
     facts = cards.model_card_facts(
         task, trained, scores, repo_id=repo_id, access=access, attestation=attestation,
-        architecture=_architecture(folder), parents=parents, widget=_widget(task, examples, parts, access),
+        architecture=architecture(folder), parents=parents,
+        membership=membership.note if membership else "", widget=widget_texts(task, examples, parts, access),
     )  # fmt: skip
     tied = release.release_facts(
         task, kind="model", repo_id=repo_id, access=access, gold=release.gold_fingerprint(task, parts, salt),
@@ -206,7 +217,7 @@ def publish_model(
     content = export.write_model(
         task, folder, path, card=cards.model_card(facts), eval_results=cards.eval_results(facts) if scores else "",
         facts=trained, access=access, physionet_name=_physionet_name(task, repo_id), release=tied,
-        check=_check(task, parts, asked, access),
+        check=content_check(task, parts, access, token),
     )  # fmt: skip
     log = tied | {"content": content, "weights": weights_sha256(path)}
     return _finished(task, asked, replace(verdict, export=path), log)
@@ -237,54 +248,7 @@ def _withheld(dataset: Dataset, findings: Findings) -> dict[str, int]:
     return {"withheld": len(findings.refused), **counts, "rejected": statuses.count("rejected")}
 
 
-def _gold_in_files(task: Task, folder: Path, names: Sequence[str], gold: Sequence[Dataset]) -> list[str]:
-    """Look for gold in the text files of a model, whatever their names."""
-    if not gold:
-        return []
-    index = index_gold(task, *gold)
-    texts = [n for n in names if not n.endswith((".safetensors", ".model"))]
-    found = [(folder / n).read_text(encoding="utf-8", errors="replace") for n in texts]
-    runs = index.reach([(t,) for t in found]).runs
-    return [f"{name} holds text of gold" for name, run in zip(texts, runs, strict=True) if run >= MAX_RUN]
-
-
-def _architecture(folder: Path) -> str:
-    try:
-        named = json.loads((folder / "config.json").read_text(encoding="utf-8")).get("architectures") or ["An encoder"]
-    except (ValueError, OSError):
-        raise PublishError(f"config.json of {folder} cannot be read") from None
-    return str(named[0])
-
-
-def _widget(task: Task, rows: Dataset | None, gold: Sequence[Dataset], access: Access) -> list[str]:
-    """Give texts for the widget of a model's page: of open synthetic rows that the audit lets pass, the first three."""
-    if rows is None or len(task.text_columns) > 1 or strictest(access, joined_access(task, rows)) != "open":
-        return []
-    findings = audit(task, rows, gold[0] if gold else None)
-    leaving = next(iter(export.view_rows(task, rows, findings.refused).values()))
-    sources = rows["source"] if "source" in rows.column_names else [None] * len(rows)
-    shown = [rows[i][task.text_columns[0]] for i in leaving if sources[i] == "synthetic"]
-    return [text for text in shown if len(text) <= 600][:3] if findings.verdict == "ok" else []
-
-
 # --- what is written ------------------------------------------------------------------------------------------------
-
-
-def _check(task: Task, gold: Sequence[Dataset], asked: _Asked, access: Access) -> Callable[[Path], None]:
-    """Give the check of an export; a problem is a bug or an odd name, and nothing leaves with it.
-
-    Only cards of open data show rows, which may share phrases with gold; in any other not a window may stand.
-    """
-    secrets = (asked.repository.token, os.environ.get("HF_TOKEN"), os.environ.get("OPENAI_API_KEY"))
-
-    def check(folder: Path) -> None:
-        index = index_gold(task, *gold) if gold else None
-        run = MAX_RUN if access == "open" else WINDOW
-        problems = check_folder(folder, gold=index, run=run, secrets=secrets)
-        if problems:
-            raise PublishError(f"the export is not fit to be published: {'; '.join(problems[:5])}; nothing left")
-
-    return check
 
 
 def _physionet_name(task: Task, repo_id: str) -> str:

@@ -19,6 +19,48 @@ CATEGORIES = {
     "multi_label": "text-classification",
     "text2text": "text-generation",
 }
+ACCESS_MEANING = {
+    "open": "The gold behind it is openly licensed or artificial; this may be passed on under the licence below.",
+    "restricted": "The gold behind it belongs to one site. Whoever was given access may use this for research, may not "
+    "pass it on, and may not try to identify people or institutions.",
+    "credentialed": "The gold behind it is under a data use agreement (PhysioNet, n2c2) that covers derivatives too: "
+    "use and sharing only under that agreement, never on a public Hub. PhysioNet takes derived sets under the "
+    "source's agreement, with -Ext- in their names. A gate is not a data use agreement.",
+}
+METRICS = {  # name here: (label in tables, metric type on the Hub)
+    "macro_f1": ("macro-F1", "f1"),
+    "accuracy": ("accuracy", "accuracy"),
+    "micro_f1": ("micro-F1", "f1"),
+    "weighted_f1": ("weighted F1", "f1"),
+    "macro_f1_min10": ("macro-F1 of labels with 10 test rows or more", "f1"),
+    "mcc": ("Matthews correlation", "matthews_correlation"),
+    "ece": ("expected calibration error", "ece"),
+    "exact_match": ("exact match", "exact_match"),
+    "token_f1": ("token F1", "f1"),
+    "rouge1": ("ROUGE-1", "rouge"),
+    "rouge2": ("ROUGE-2", "rouge"),
+    "rougeL": ("ROUGE-L", "rouge"),
+}
+FIGURES = {
+    "copies_of_gold": "rows whose text is a text of gold",
+    "copied_spans": "rows with a long verbatim span of gold",
+    "near_copies": "rows most of whose wording stands in gold",
+    "longest_run_words": "longest verbatim run shared with gold, in words (set phrases left out)",
+    "containment_mean": "mean share of a text's 8-word windows that stand in gold",
+    "containment_p95": "95th percentile of that share",
+    "held_out_longest_run_words": "control: longest run that held-out gold shares with gold",
+    "held_out_containment_p95": "control: 95th percentile of the share for held-out gold",
+    "closeness_auc": "chance that a row is nearer to gold than held-out gold is (.5 = neither)",
+    "closeness_auc_low": "lower end of its 95% interval",
+    "closeness_auc_high": "upper end",
+    "exemplar_echoes": "rows that follow what their own prompt showed",
+    "canaries_planted": "canaries that were planted in gold",
+    "canaries_found": "of those, found in the rows",
+    "refusals": "rows in which the generator refuses",
+    "duplicates": "rows that repeat an earlier one",
+    "near_duplicates": "rows that nearly repeat an earlier one",
+    "label_leaks": "rows that name their own label",
+}
 TAGS = ("synthetic", "clinical", "hf_synth")
 
 

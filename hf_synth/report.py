@@ -210,7 +210,7 @@ main{padding-bottom:3em}
 svg.plot{max-width:none}nav ol{columns:1}dl{display:block}dt{margin-top:.4em}main,header,nav{padding:0 14px}}
 @media print{
 body{font-size:10.5pt}main,header,nav{max-width:none;padding:0}nav{display:none}.wide,figure{overflow:visible}.r{white-space:normal}td:not(.r){min-width:0}.figures{display:block}
-figure{margin:1em 0}figure,tr,.banner,.note{break-inside:avoid}h1,h2,caption{break-after:avoid}
+figure{margin:1em 0}figure,.wide,tr,.banner,.note{break-inside:avoid}h1,h2,caption{break-after:avoid}
 thead{display:table-header-group}.banner{print-color-adjust:exact;-webkit-print-color-adjust:exact}
 svg.plot{max-height:22cm;max-width:100%}table{font-size:9pt}a{color:inherit;text-decoration:none}
 @page{margin:16mm}}

@@ -1,13 +1,12 @@
-"""What a difference between models is worth: exact tests, several of them, nested bootstraps, gold rows as the unit.
+"""What a difference between models is worth: exact tests, several of them, nested bootstraps.
 
-Pure functions of numbers; scipy does the tests and scikit-learn the monotone fit.
+Pure functions of numbers; scipy does the tests.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -151,88 +150,3 @@ def hierarchical_bootstrap(
     counts = nested_counts(levels, n_bootstrap, seed)
     total = counts.sum(1) if table.ndim == 1 else counts.sum(1)[:, None]
     return np.asarray(counts @ table / total)
-
-
-@dataclass(frozen=True)
-class Equivalence:
-    """How many gold rows alone score as much as a mixture of gold and synthetic rows.
-
-    Args:
-        rows: the estimate; the largest size measured when `beyond`, the smallest when `below`.
-        low: lower end of the 95% interval, cut to the sizes measured.
-        high: upper end.
-        beyond: the score lies above what the most gold rows measured reach: the answer is "at least".
-        below: it lies below what the fewest reach: the answer is "at most".
-        sizes: smallest and largest size measured.
-    """
-
-    rows: float
-    low: float
-    high: float
-    beyond: bool
-    below: bool
-    sizes: tuple[int, int]
-
-    def __str__(self) -> str:
-        if self.beyond:
-            return f"at least {self.sizes[1]:,} gold rows, the most that were measured"
-        if self.below:
-            return f"at most {self.sizes[0]:,} gold rows, the fewest that were measured"
-        return f"{self.rows:,.0f} gold rows (95% CI {self.low:,.0f}-{self.high:,.0f})"
-
-
-def gold_equivalence(
-    curve: Mapping[int, Sequence[float]], scores: Sequence[float], *, n_bootstrap: int = 2_000, seed: int = 0
-) -> Equivalence:
-    """Say where scores land on the measured curve of gold alone.
-
-    The curve is the monotone fit (isotonic) of score over the logarithm of the number of rows, read off between the
-    sizes measured and never beyond them. The interval is the bootstrap over runs, each with its own gold, generation
-    and training seeds, of the curve and of the scores: a bootstrap of one run's test rows would understate it.
-
-    Args:
-        curve: number of gold rows -> the score of each run with so many; two sizes and two runs at least.
-        scores: of the runs of the mixture; two at least.
-        n_bootstrap: draws.
-        seed: of the draws.
-
-    Raises:
-        HfSynthError: there are too few sizes or runs for an interval.
-    """
-    sizes = sorted(curve)
-    if len(sizes) < 2 or min(map(len, curve.values())) < 2 or len(scores) < 2:
-        raise HfSynthError("gold equivalence needs two gold sizes and two runs of everything at least")
-    rng = np.random.default_rng(seed)
-    runs = [np.asarray(curve[n], float) for n in sizes]
-    mixture = np.asarray(scores, float)
-
-    def drawn(values: Floats) -> float:
-        return float(values[rng.integers(0, len(values), len(values))].mean())
-
-    log_sizes = np.log(sizes)
-    weights = np.array([len(r) for r in runs], float)
-    estimate = _read_off(log_sizes, np.array([r.mean() for r in runs]), weights, float(mixture.mean()))
-    draws = [
-        _read_off(log_sizes, np.array([drawn(r) for r in runs]), weights, drawn(mixture)) for _ in range(n_bootstrap)
-    ]
-    low, high = np.exp(np.percentile(np.clip(draws, log_sizes[0], log_sizes[-1]), [2.5, 97.5]))
-    rows = math.exp(float(np.clip(estimate, log_sizes[0], log_sizes[-1])))
-    return Equivalence(
-        rows, float(low), float(high), estimate == math.inf, estimate == -math.inf, (sizes[0], sizes[-1])
-    )
-
-
-def _read_off(log_sizes: Floats, means: Floats, weights: Floats, score: float) -> float:
-    """Give the log of the fewest rows whose fitted score is reached; -inf and inf outside what was measured."""
-    from sklearn.isotonic import IsotonicRegression
-
-    fitted = IsotonicRegression().fit(log_sizes, means, sample_weight=weights).predict(log_sizes)
-    if score > fitted[-1] + 1e-12:
-        return math.inf
-    if score < fitted[0] - 1e-12:
-        return -math.inf
-    after = int(np.searchsorted(fitted, score - 1e-12, "left"))
-    if after == 0 or fitted[after] - score < 1e-12:
-        return float(log_sizes[after])
-    share = (score - fitted[after - 1]) / (fitted[after] - fitted[after - 1])
-    return float(log_sizes[after - 1] + share * (log_sizes[after] - log_sizes[after - 1]))

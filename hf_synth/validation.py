@@ -13,7 +13,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from hf_synth.overlap import Index
+from hf_synth.overlap import MAX_RUN, Index
 from hf_synth.rendering import CATEGORIES, LARGEST, LICENSES, SIZES, TAGS
 
 _WORDS = (".md", ".json", ".yaml", ".txt", ".yml")  # files that hold words
@@ -131,7 +131,7 @@ def check_folder(folder: Path, *, gold: Index | None, run: int, secrets: Iterabl
 
     Args:
         gold: index of the gold's texts; None where there is none.
-        run: words in a row shared with gold that are too many.
+        run: words in a row shared with gold that are too many in a card.
         secrets: strings that must stand in no file at all, e.g. the token in use.
     """
     card = (folder / "README.md").read_text(encoding="utf-8")
@@ -144,7 +144,8 @@ def check_folder(folder: Path, *, gold: Index | None, run: int, secrets: Iterabl
         if file.suffix in _WORDS and file.stat().st_size <= _LONGEST:
             text = file.read_text(encoding="utf-8", errors="replace")
             vocabulary = name != "README.md" and file.stem in ("tokenizer", "vocab", "added_tokens")
-            problems += [f"{name}: {p}" for p in _check_words(text, gold, run, names=not vocabulary)]
+            few = run if name == "README.md" else MAX_RUN  # a list of words may hold eight of a note in a row
+            problems += [f"{name}: {p}" for p in _check_words(text, gold, few, names=not vocabulary)]
     return problems
 
 
@@ -166,8 +167,10 @@ def _check_words(text: str, gold: Index | None, run: int, *, names: bool) -> lis
     problems = [f"it holds {what}" for what, pattern in _TOKENS.items() if re.search(pattern, text)]
     if names and (_LOCAL_PATH.search(text) or any(p in text for p in _own_paths())):
         problems.append("it holds a path of this machine")
-    if gold is not None and gold.reach([(text,)]).runs[0] >= run:
-        problems.append("it holds text of gold")
+    if gold is not None:
+        reach = gold.reach([(text,)])
+        if reach.runs[0] >= run or reach.spans()[0]:
+            problems.append("it holds text of gold")
     return problems
 
 

@@ -183,6 +183,7 @@ def generate(args: argparse.Namespace) -> Facts:
 def correct(args: argparse.Namespace) -> Facts:
     """Correct the labels of synthetic notes."""
     from hf_synth.description import describe
+    from hf_synth.modeling import weights_sha256
     from hf_synth.pipeline import correct_with_policy
     from hf_synth.reading import read_audited
 
@@ -197,6 +198,8 @@ def correct(args: argparse.Namespace) -> Facts:
             audited=read_audited(args.audited) if args.audited else None,
         )  # fmt: skip
     facts = {"policy": policy.to_json(), "seed": args.seed, "gold_rows": len(known), MARKS: gold_marks(task, known)}
+    if args.corrector:
+        facts["corrector"] = weights_sha256(args.corrector)
     told = describe(done, policy)
     write_stage(task, done, args.out, stage="correct", report=str(told), **facts)
     print(f"{told}\n\nby {policy.method}: {_counts(dict(told.statuses))} -> {args.out}")

@@ -34,6 +34,8 @@ IDENTIFYING = {
     "account_number": "account no. A4471123", "licence_or_device": "serial number SN44-8812Q",
     "birth_date": "DOB 03/04/1951", "date": "seen 2019-03-04", "date_in_words": "seen March 4, 2019",
     "age_over_89": "a 93-year-old", "zip_code": "lives in MA 02139", "street_address": "12 Long Hill Road",
+    "mac_address": "device 00:1B:44:11:3A:B7", "health_plan": "Medicare number 1EG4-TE5-MK73",
+    "vehicle": "VIN 1HGBH41JXMN109186", "coordinates": "at 42.36011, -71.05891",
 }  # fmt: skip
 
 
@@ -265,3 +267,22 @@ def test_the_canary_is_nowhere_outside_the_users_folder(tmp_path: Path) -> None:
     assert CANARY not in (mine / "export" / ".hf_synth" / "publishing.jsonl").read_text()
     assert set(LABELS) <= set((export / "README.md").read_text().replace("|", " ").split())
     assert NOUNS
+
+
+def test_the_leaks_are_there_to_be_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without the guards the same plants do leave: the tests above can fail."""
+    from hf_synth import export
+    from hf_synth.findings import Findings
+
+    gold = put(gold_rows(RESTRICTED), "text", {i: f"{CANARY} {t}" for i, t in enumerate(GOLD_TEXT)})
+    rows = put(
+        put(synthetic_rows(RESTRICTED), "generator", {0: CANARY}), "text", {1: f"{text('front', 1)} {GOLD_TEXT[1]}"}
+    )
+    monkeypatch.setattr(export, "plain_columns", lambda dataset, _: dataset)
+    monkeypatch.setattr(Findings, "verdict", property(lambda self: "ok"))
+    monkeypatch.setattr(export, "view_rows", lambda task, dataset, withheld: {"corrected": [0, 1], "raw": [0, 1, 2]})
+    monkeypatch.setattr("hf_synth.validation.check_card", lambda text: [])
+    monkeypatch.setattr("hf_synth.publishing.content_check", lambda *a: lambda folder: None)
+    verdict = publish_dataset(RESTRICTED, rows, "o/x", gold=gold, push=False)
+    assert CANARY in shipped(verdict)
+    assert not left_out(verdict, [GOLD_TEXT[1]])

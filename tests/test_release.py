@@ -328,3 +328,45 @@ def test_a_restricted_release_is_pulled_by_its_tag_with_a_token(
     assert verdict.tag == "v1"
     rows = load_dataset("ann/site", "corrected", revision="v1", split="train", token=hub.token, cache_dir=str(tmp_path))
     assert set(rows["access"]) == {"restricted"}
+
+
+# --- what is shown, and gold that is open -----------------------------------------------------------------------------
+
+
+def test_open_gold_leaves_only_when_asked_for_and_nothing_else_ever_does(tmp_path: Path) -> None:
+    from datasets import DatasetDict
+
+    gold = DatasetDict(train=gold_rows(OPEN), test=gold_rows(OPEN, kind="test"))
+    told: dict[str, Any] = {"push": False, "export_dir": tmp_path / "a"}
+    verdict = publish_dataset(OPEN, synthetic_rows(OPEN), "o/x", gold=gold, augmented=True, **told)
+    assert verdict.allowed, verdict
+    cache = str(tmp_path / "cache")
+    rows = load_dataset(str(tmp_path / "a"), "augmented", split="train", cache_dir=cache)
+    assert {s: list(rows["source"]).count(s) for s in ("gold", "synthetic")} == {"gold": 30, "synthetic": 18}
+    assert set(gold["train"]["text"]) < set(rows["text"])
+    assert not set(gold["test"]["text"]) & set(rows["text"])  # what is scored on stays unseen
+    assert not any(i.startswith(("adm-", "secret-")) for i in rows["id"])
+    assert "30 rows of open gold" in (tmp_path / "a" / "README.md").read_text()
+    default = load_dataset(str(tmp_path / "a"), split="train", cache_dir=cache)
+    assert set(default["source"]) == {"synthetic"}
+    told["export_dir"] = tmp_path / "b"
+    for task, given in ((RESTRICTED, gold_rows(RESTRICTED)), (OPEN, gold_rows(RESTRICTED)), (OPEN, None)):
+        refused = publish_dataset(task, synthetic_rows(task), "o/x", gold=given, augmented=True, **told)
+        assert not refused.allowed
+        assert any("augmented" in reason for reason in refused.reasons)
+
+
+def test_the_widget_shows_open_synthetic_rows_that_the_audit_let_pass(tmp_path: Path, model: Path) -> None:  # noqa: F811
+    from huggingface_hub import ModelCard
+
+    gold, rows = gold_rows(OPEN), synthetic_rows(OPEN, 300)
+    texts = [gold["text"][0], *list(rows["text"])[1:]]
+    rows = rows.remove_columns("text").add_column("text", texts)
+    shared: dict[str, Any] = {"gold": gold, "push": False, "export_dir": tmp_path / "m"}
+    publish_model(OPEN, model, None, "o/m", examples=rows, **shared)
+    shown = [w["text"] for w in ModelCard((tmp_path / "m" / "README.md").read_text()).data.widget]
+    assert shown == [texts[1], texts[3], texts[4]]  # the first is gold, the third was dropped
+    publish_model(OPEN, model, None, "o/m", examples=synthetic_rows(RESTRICTED), **shared)
+    assert "widget" not in (tmp_path / "m" / "README.md").read_text()
+    publish_model(OPEN, model, None, "o/m", examples=gold, **shared)
+    assert "widget" not in (tmp_path / "m" / "README.md").read_text()

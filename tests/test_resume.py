@@ -112,6 +112,15 @@ def test_two_trainings_of_one_model_do_not_meet(tmp_path: Path) -> None:
         pass
 
 
+def test_a_call_that_cannot_begin_leaves_nothing(tmp_path: Path) -> None:
+    base = tiny_base(tmp_path / "base")
+    with pytest.raises(HfSynthError, match="learning_rat"):
+        train(
+            toy_task(), toy_rows(4), base_model=base, output_dir=tmp_path / "m", args={"learning_rat": 1}, resume=True
+        )
+    assert [p.name for p in tmp_path.iterdir()] == ["base"]
+
+
 def test_own_arguments_are_not_resumed(tmp_path: Path) -> None:
     from transformers import TrainingArguments
 

@@ -6,11 +6,11 @@ from math import comb
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from hf_synth.errors import HfSynthError
-from hf_synth.statistics import gold_equivalence, hierarchical_bootstrap, holm, interval, mcnemar, nested_counts
+from hf_synth.statistics import hierarchical_bootstrap, holm, interval, mcnemar, nested_counts
 
 
 def test_mcnemar_counts_only_rows_that_differ() -> None:
@@ -99,45 +99,3 @@ def test_a_hierarchy_that_does_not_fit_is_refused() -> None:
     ):
         with pytest.raises(HfSynthError):
             hierarchical_bootstrap(values, levels, 10)
-
-
-CURVE = {100: [0.5, 0.52], 200: [0.6, 0.62], 400: [0.7, 0.72], 800: [0.8, 0.82]}
-
-
-def test_a_score_is_read_off_the_curve() -> None:
-    found = gold_equivalence(CURVE, [0.71, 0.71])
-    assert found.rows == pytest.approx(400)
-    assert found.low < 400 < found.high
-    halfway = gold_equivalence(CURVE, [0.66, 0.66])
-    assert halfway.rows == pytest.approx(200 * 2**0.5, rel=1e-6)
-    assert "gold rows (95% CI" in str(halfway)
-
-
-def test_beyond_what_was_measured_nothing_is_claimed() -> None:
-    above, under = gold_equivalence(CURVE, [0.9, 0.95]), gold_equivalence(CURVE, [0.1, 0.2])
-    assert (above.beyond, above.rows, above.high) == (True, pytest.approx(800), pytest.approx(800))
-    assert str(above) == "at least 800 gold rows, the most that were measured"
-    assert under.below
-    assert str(under) == "at most 100 gold rows, the fewest that were measured"
-
-
-def test_a_curve_that_dips_is_made_monotone() -> None:
-    found = gold_equivalence({100: [0.5, 0.5], 200: [0.7, 0.7], 400: [0.6, 0.6], 800: [0.8, 0.8]}, [0.65, 0.65])
-    assert found.rows == pytest.approx(200)
-
-
-def test_too_little_is_refused() -> None:
-    for curve, scores in (({100: [0.5, 0.6]}, [0.5, 0.5]), ({100: [0.5], 200: [0.6]}, [0.5, 0.5]), (CURVE, [0.7])):
-        with pytest.raises(HfSynthError, match="two gold sizes and two runs"):
-            gold_equivalence(curve, scores)
-
-
-@settings(deadline=None, max_examples=20)
-@given(st.integers(0, 1000))
-def test_the_interval_covers_what_is_true(seed: int) -> None:
-    """Scores of the same law as 400 gold rows: the interval holds 400 in nearly all draws."""
-    rng = np.random.default_rng(seed)
-    curve = {n: (0.1 * np.log2(n) + rng.normal(0, 0.02, 8)).tolist() for n in (100, 200, 400, 800, 1600)}
-    found = gold_equivalence(curve, (0.1 * np.log2(400) + rng.normal(0, 0.02, 8)).tolist(), n_bootstrap=200)
-    assert found.low < 560
-    assert found.high > 290

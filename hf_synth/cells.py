@@ -1,0 +1,262 @@
+"""The stages of an experiment, each kept in its folder under the hash of what it follows from, and never made twice.
+
+    gold/   synthetic/<key>/   corrected/<key>/   cells/<key>.json + .npz (or .failed.json)
+
+Synthetic rows are made once for a gold subset and a generator, corrected once for a method and a corrector; a cell
+trains one model on its mixture and scores it. Everything is written whole or not at all, so that an experiment goes on
+after a kill. `run_job` is what a process of the pool runs.
+"""
+
+from __future__ import annotations
+
+import functools
+import tempfile
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from hf_synth.apart import check_gold, check_model, check_synthetic, copies, gold_budget, without
+from hf_synth.augmentation import augment
+from hf_synth.errors import ColumnError, HfSynthError
+from hf_synth.evaluation import Scores, evaluate, score
+from hf_synth.folders import read_dataset, read_export, write_stage
+from hf_synth.gold import adopt, subset
+from hf_synth.grid import LINEAR, Cell, Job, Study, key_of
+from hf_synth.head import linear_fit
+from hf_synth.loading import model_folder, model_revision
+from hf_synth.modeling import model_facts, weights_sha256
+from hf_synth.pipeline import correct_with_policy
+from hf_synth.records import (
+    correction_of,
+    figures_of,
+    flips_of,
+    making_of,
+    sources_of,
+    subgroups_of,
+    versions,
+    write_cell,
+)  # fmt: skip
+from hf_synth.rows import label_indices
+from hf_synth.task import access_of, row_digests, strictest
+from hf_synth.training import train, trainer_fit
+
+if TYPE_CHECKING:
+    from datasets import Dataset, DatasetDict
+
+Maker = Callable[["Dataset", int, int], "Dataset"]  # (gold of its own, rows wanted, seed) -> synthetic rows
+
+
+# --- gold and synthetic rows ------------------------------------------------------------------------------------------
+
+
+@functools.lru_cache(maxsize=2)
+def gold_of(study_out: Path) -> DatasetDict:
+    """Read the gold of an experiment, once in a process."""
+    return read_export(study_out / "gold")
+
+
+def own_gold(study: Study, cell: Cell) -> Dataset:
+    """Give the gold rows that a cell may use: its subset of the training split."""
+    return subset(study.task, gold_of(study.out)["train"], cell.gold_size, seed=cell.seed)
+
+
+def held_out(study: Study) -> dict[str, Dataset]:
+    """Give the rows that are scored; with `drop_seen` without those that stand in the gold for training."""
+    gold = gold_of(study.out)
+    held = {split: gold[split] for split in study.splits}
+    if study.drop_seen:
+        held = {s: without(rows, copies(study.task, rows, gold["train"])) for s, rows in held.items()}
+        empty = [split for split, rows in held.items() if not len(rows)]
+        if empty:
+            raise ColumnError(f"every row of split {empty[0]!r} stands in the gold for training: nothing can be scored")
+    return held
+
+
+def gold_digest(study: Study, cell: Cell) -> str:
+    """Digest a cell's gold: texts and labels."""
+    rows = own_gold(study, cell)
+    names = row_digests(study.task, rows.select_columns(list(study.task.text_columns)))
+    return key_of([[n, label] for n, label in zip(names, rows[study.task.label_column], strict=True)])
+
+
+def make_pool(study: Study, cell: Cell, n: int, key: str, maker: Maker) -> None:
+    """Have synthetic rows made from a cell's own gold, check them, and write their folder."""
+    started = time.perf_counter()
+    own, held = own_gold(study, cell), held_out(study)
+    rows = maker(own, n, cell.seed)
+    if not {"label_status", "llm_label", "seed_ids", "id"} <= set(rows.column_names):
+        rows = adopt(study.task, rows, generator=cell.generator)
+    left_out = [i for split in held.values() for i in copies(study.task, rows, split)] if study.drop_seen else []
+    rows = without(rows, left_out)
+    check_synthetic(study.task, rows, own, held)
+    seconds = round(time.perf_counter() - started, 2)
+    write_stage(
+        study.task, rows, study.out / "synthetic" / key, stage="generate", generator=cell.generator, seed=cell.seed,
+        gold_rows=len(own), asked_for=n, left_out=len(set(left_out)), seconds=seconds,
+    )  # fmt: skip
+
+
+def pool_rows(study: Study, job: Job) -> Dataset:
+    """Give a cell's synthetic rows before correction: its share of those that are good, labels in proportion; nested.
+
+    Only these are corrected: a cell of few rows must not learn from the many that another cell has.
+    """
+    rows = read_dataset(study.out / "synthetic" / job.pool)
+    good = rows.select([i for i, status in enumerate(rows["label_status"]) if status != "rejected"])
+    wanted = min(len(good), round(job.cell.ratio * job.cell.gold_size))
+    if not wanted:
+        raise ColumnError("no synthetic row is good enough to train on: all were rejected")
+    return subset(study.task, good, wanted, seed=job.cell.seed)
+
+
+# --- correction -------------------------------------------------------------------------------------------------------
+
+
+def _correct(study: Study, job: Job) -> None:
+    cell, started, cpu = job.cell, time.perf_counter(), time.process_time()
+    own, rows = own_gold(study, cell), pool_rows(study, job)
+    if cell.corrector == LINEAR:
+        fit: Any = linear_fit(study.task, own, rows, seed=cell.seed)
+    else:
+        check_model(study.task, model_facts(cell.corrector), own, gold_of(study.out)["train"], held_out(study))
+        folds = study.out / "work" / f"folds-{job.key}"
+        fit = trainer_fit(
+            study.task, base_model=cell.corrector, args=study.args, work_dir=folds, seed=cell.seed,
+            cache_dir=study.out / "work",
+        )  # fmt: skip
+    there = set(rows["id"])
+    audited = {id: label for id, label in study.audited.items() if id in there}
+    done, policy = correct_with_policy(
+        study.task, rows, fit, gold=own, method=cell.labels, audited=audited or None, seed=cell.seed
+    )
+    write_stage(
+        study.task, done, study.out / "corrected" / job.key, stage="correct", policy=policy.to_json(),
+        gold_rows=len(own), seed=cell.seed, seconds=round(time.perf_counter() - started, 2),
+        cpu_seconds=round(time.process_time() - cpu, 2),
+    )  # fmt: skip
+
+
+# --- a cell -----------------------------------------------------------------------------------------------------------
+
+
+def _cell(study: Study, job: Job) -> None:
+    task, cell = study.task, job.cell
+    started, cpu = time.perf_counter(), time.process_time()
+    own, held = own_gold(study, cell), held_out(study)
+    check_gold(task, own, held)
+    raw = pool_rows(study, job) if job.pool else None
+    rows = read_dataset(study.out / "corrected" / job.corrected) if job.corrected else raw
+    stop = subset(task, own, max(1, round(study.validation * len(own))), seed=cell.seed) if study.validation else None
+    known = own if stop is None else _others(own, stop)
+    if rows is None:
+        data = known
+    else:
+        check_synthetic(task, rows, own, held)
+        if cell.strategy == "replace" and not any(rows["seed_ids"]):
+            raise ColumnError(
+                "strategy replace needs to know which gold rows were shown; these synthetic rows do not say"
+            )
+        data = augment(known, rows, strategy=cell.strategy, seed=cell.seed)  # type: ignore[arg-type]
+    audited = None if raw is None else raw.select([i for i, id in enumerate(raw["id"]) if id in study.audited])
+    facts: dict[str, Any] = {
+        **cell.to_json(), "arm": cell.arm, "task": task.full_name, "task_version": task.version,
+        "gold_budget": gold_budget(task, own, stop, audited), "validation_rows": 0 if stop is None else len(stop),
+        "audited_rows": 0 if audited is None else len(audited),
+        **sources_of(data, rows), **making_of(study, job, raw), **correction_of(study, job, rows),
+    }  # fmt: skip
+    if facts["gold_budget"] > len(own) + facts["audited_rows"]:
+        raise HfSynthError("a cell touched more labels than its gold and the audited rows hold")
+    prepared = time.perf_counter()
+    scores, about = (_linear_scores if cell.base_model == LINEAR else _model_scores)(study, job, data, stop, own, held)
+    facts |= about | {
+        "seconds_train": round(time.perf_counter() - prepared, 2),
+        "seconds": round(time.perf_counter() - started, 2),
+        "cpu_seconds": round(time.process_time() - cpu, 2),
+        "access": strictest(task.access, access_of(data), *(access_of(r) for r in held.values())),
+        "gold_sha256": gold_digest(study, cell), "pool_key": job.pool, "corrected_key": job.corrected,
+        "cell_key": job.key, **versions(),
+    }  # fmt: skip
+    facts["flips"] = flips_of(study, job, rows)
+    told = [
+        {**facts, "split": split, **figures_of(s), "subgroups": subgroups_of(study, job, held[split], s)}
+        for split, s in scores.items()
+    ]
+    write_cell(study, job, told, scores)
+
+
+def _others(own: Dataset, stop: Dataset) -> Dataset:
+    held = set(stop["id"])
+    return own.select([i for i, id in enumerate(own["id"]) if id not in held])
+
+
+Scored = tuple[dict[str, Scores], dict[str, Any]]
+
+
+def _linear_scores(
+    study: Study, job: Job, data: Dataset, _stop: Dataset | None, _own: Dataset, held: Mapping[str, Dataset]
+) -> Scored:
+    predict = linear_fit(study.task, data, seed=job.cell.seed)(data)
+    scores = {}
+    for split, rows in held.items():
+        groups = list(rows["group"]) if "group" in rows.column_names else None
+        truth = label_indices(study.task, rows)
+        scores[split] = score(
+            study.task, predict(rows), truth, groups, n_bootstrap=study.n_bootstrap, seed=job.cell.seed
+        )
+    return scores, {"weights_sha256": "", "base_revision": "", "base_sha256": ""}
+
+
+def _model_scores(
+    study: Study, job: Job, data: Dataset, stop: Dataset | None, own: Dataset, held: Mapping[str, Dataset]
+) -> Scored:
+    task, base, train_split = study.task, job.cell.base_model, gold_of(study.out)["train"]
+    check_model(task, model_facts(base), own, train_split, held)
+    with tempfile.TemporaryDirectory(prefix="model-", dir=study.out / "work") as work:
+        model = train(
+            task, data, stop, base_model=base, output_dir=Path(work) / "model", args=study.args, seed=job.cell.seed,
+            cache_dir=study.out / "work",
+        )  # fmt: skip
+        check_model(task, model_facts(model), own, train_split, held)
+        scores = {
+            split: evaluate(task, model, rows, n_bootstrap=study.n_bootstrap, seed=job.cell.seed)
+            for split, rows in held.items()
+        }
+        weights = weights_sha256(model)
+    return scores, {
+        "weights_sha256": weights,
+        "base_revision": model_revision(model_folder(base)) or "",
+        "base_sha256": _weights_of(base),
+    }
+
+
+def _weights_of(base: str) -> str:
+    try:
+        return weights_sha256(base)
+    except HfSynthError:  # a base without weights starts from its seed
+        return ""
+
+
+def model_identity(base: str) -> str:
+    """Tell one base model from another: a folder by its weights, whatever its path."""
+    if not base or base == LINEAR:
+        return base
+    return _weights_of(base) or base
+
+
+# --- in a process of the pool -----------------------------------------------------------------------------------------
+
+
+def run_job(study: Study, job: Job) -> dict[str, str] | None:
+    """Run one stage; give None, or what went wrong: the error's class, and its sentence where it is one of ours."""
+    try:
+        {"correct": _correct, "cell": _cell}[job.kind](study, job)
+    except Exception as error:  # a failed cell must not stop the others; other errors' messages might show a text
+        return failure(error)
+    return None
+
+
+def failure(error: BaseException) -> dict[str, str]:
+    """Say what went wrong without any text of rows."""
+    said = str(error) if isinstance(error, HfSynthError) else ""
+    return {"error": type(error).__name__, "message": said}

@@ -1,0 +1,342 @@
+"""An experiment: many cells, each with exemplars, generation, corrector and policy from its own gold only.
+
+    made = experiment(task, gold, llm, grid="clinic", out="study", processes=2)
+
+Stages are kept in the folder (`cells`), so the same call goes on where the last one ended: after a kill, with more
+seeds, or with a failed cell, which is tried again. How many processes there are changes nothing in the figures: each
+has one thread.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass
+from functools import cache, partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeAlias, cast
+
+from hf_synth.cells import (  # fmt: skip
+    Maker,
+    failure,
+    gold_digest,
+    gold_of,
+    make_pool,
+    model_identity,
+    own_gold,
+    run_job,
+)
+from hf_synth.correction import OF_BOTH
+from hf_synth.costs import Rates
+from hf_synth.crossfit import FOLDS
+from hf_synth.errors import ColumnError, OutputError
+from hf_synth.folders import private_folder, read_manifest, write_stage
+from hf_synth.generation import Estimate, estimate, generate
+from hf_synth.grid import RAW, Cell, Grid, Job, Study, key_of, plan, read_grid
+from hf_synth.processes import run_all
+from hf_synth.records import written
+from hf_synth.results import Results, read_cells, write_results
+from hf_synth.study_report import write_study_report
+from hf_synth.task import Task, row_digests
+
+if TYPE_CHECKING:
+    from datasets import Dataset, DatasetDict
+
+    from hf_synth.questions import Chat
+
+    Source: TypeAlias = Chat | Dataset | Maker
+
+_LOG = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Planned:
+    """What an experiment would take.
+
+    Args:
+        cells: all of it.
+        done: how many of them are there.
+        pools: generations that are still to be made, as gold size, seed, generator and rows wanted.
+        calls: questions to LLMs if every answer were good.
+        prompt_tokens: tokens read by them.
+        completion_tokens: tokens written.
+        trainings: models still to be trained for correction and for cells.
+        seconds: of the cells that are there, by arm, the mean; empty at first.
+    """
+
+    cells: tuple[Cell, ...]
+    done: int
+    pools: tuple[tuple[int, int, str, int], ...]
+    calls: int
+    prompt_tokens: int
+    completion_tokens: int
+    trainings: int
+    seconds: Mapping[str, float]
+
+
+def experiment(
+    task: Task,
+    gold: DatasetDict,
+    synthetic: Source | Mapping[str, Source] | None,
+    *,
+    grid: Grid | str = "paper",
+    out: str | Path,
+    processes: int = 1,
+    splits: Sequence[str] = ("test",),
+    args: Mapping[str, Any] | None = None,
+    audited: Mapping[str, int | str] | None = None,
+    validation: float = 0.0,
+    drop_seen: bool = False,
+    rates: Rates | None = None,
+    n_bootstrap: int = 1000,
+    say: Callable[[str], None] = _LOG.info,
+) -> Results:
+    """Run the cells of a grid that are not there yet; write results/, report.md and report.html.
+
+    With processes, a script must call this under `if __name__ == "__main__":`.
+
+    Args:
+        gold: splits "train" and those of `splits`.
+        synthetic: who writes the synthetic rows: an LLM, a function (own gold, rows wanted, seed) -> rows, or a Dataset
+            of rows made elsewhere; several by name; None for gold alone. A function that changes needs another name.
+        grid: a `Grid`, the name of one (grid.GRIDS), or a .json or .toml file.
+        out: the experiment's folder, made private; holds copies of the gold and all synthetic rows.
+        processes: that train at the same time; 0 for this one.
+        splits: of gold that every model is scored on.
+        args: fields of `TrainingArguments` for every model.
+        audited: true labels of synthetic rows that a person checked, by row id; they count for the gold budget.
+        validation: share of each cell's own gold held back to stop its training early.
+        drop_seen: leave out test rows that stand in the training split, and synthetic rows that are test rows, instead
+            of refusing them.
+        rates: what time costs.
+        n_bootstrap: of the intervals of single scores.
+        say: told of each stage, without any text of rows.
+
+    Raises:
+        OverlapError: rows that are evaluated on stand in the gold for training.
+        HfSynthError: the plan or the gold is not usable. What fails in a cell is recorded and stops no other.
+    """
+    study, cells, makers = prepare(
+        task, gold, synthetic, grid=grid, out=out, splits=splits, args=args, audited=audited, validation=validation,
+        drop_seen=drop_seen, n_bootstrap=n_bootstrap,
+    )  # fmt: skip
+    jobs = _jobs(study, cells)
+    waiting = [job for job in jobs if not _done(study, job)]
+    say(f"{len(cells)} cells, {len(cells) - len(waiting)} of them done")
+    failed = _make_pools(study, waiting, makers, say)
+    corrections = {j.corrected: j for j in waiting if j.corrected and j.pool not in failed}
+    correcting = [
+        Job("correct", j.cell, j.pool, j.corrected, j.corrected)
+        for j in corrections.values() if not _there(study, "corrected", j.corrected)
+    ]  # fmt: skip
+    for job, wrong in _run(study, correcting, processes):
+        say(_told(job, wrong, "corrected"))
+        if wrong:
+            failed[job.key] = wrong
+    ready = []
+    for job in waiting:
+        wrong = failed.get(job.pool) or failed.get(job.corrected)
+        if wrong:
+            _note(study, job, wrong)
+        else:
+            ready.append(job)
+    for number, (job, wrong) in enumerate(_run(study, ready, processes), 1):
+        _note(study, job, wrong)
+        say(f"{number}/{len(ready)} {_told(job, wrong, 'scored')}")
+    made = write_results(study.task, study.out, [(j.cell, j.key) for j in jobs], rates=rates)
+    write_study_report(study.task, made)
+    return made
+
+
+def prepare(
+    task: Task, gold: DatasetDict, synthetic: Source | Mapping[str, Source] | None, *, grid: Grid | str,
+    out: str | Path, splits: Sequence[str] = ("test",), **options: Any,
+) -> tuple[Study, list[Cell], dict[str, Maker]]:  # fmt: skip
+    """Make plan and folder of an experiment: what its cells share, the cells, and who writes synthetic rows.
+
+    Raises:
+        HfSynthError: as `experiment`.
+    """
+    missing = [s for s in ("train", *splits) if s not in gold]
+    if missing:
+        raise ColumnError(f"the gold has no split {missing[0]!r}; it has {', '.join(gold)}")
+    sources = {} if synthetic is None else dict(synthetic) if isinstance(synthetic, Mapping) else _named(synthetic)
+    cells = plan(read_grid(grid) if isinstance(grid, str) else grid, len(gold["train"]), sources)
+    folder = private_folder(Path(out)).resolve()
+    for name in ("synthetic", "corrected", "cells", "work"):
+        private_folder(folder / name)
+    identities = {name: _identity(name, source) for name, source in sources.items()}
+    options["audited"] = dict(options.get("audited") or {})
+    study = Study(task, folder, tuple(splits), generators=identities, **options)
+    _keep_gold(study, gold)
+    return study, cells, {name: _maker(task, source) for name, source in sources.items()}
+
+
+def _named(source: Source) -> dict[str, Source]:
+    if hasattr(source, "stream"):
+        return {str(cast("Chat", source).model): source}
+    return {"pool" if hasattr(source, "column_names") else getattr(source, "__name__", "function"): source}
+
+
+def _identity(name: str, source: Source) -> str:
+    """Tell one generator from another: a pool by its rows, others by their names."""
+    if hasattr(source, "column_names"):
+        rows = cast("Dataset", source)
+        columns = [c for c in rows.column_names if c in ("id", "llm_label", "label_status") or _is_text(rows, c)]
+        return key_of([rows[c] for c in columns])
+    return key_of(name, str(getattr(source, "model", "")))
+
+
+def _is_text(rows: Dataset, column: str) -> bool:
+    return str(getattr(rows.features[column], "dtype", "")) == "string"
+
+
+def _maker(task: Task, source: Source) -> Maker:
+    if hasattr(source, "stream"):
+        return lambda own, n, seed: generate(task, own, cast("Chat", source), n, seed=seed)
+    if hasattr(source, "column_names"):
+        return lambda own, n, seed: cast("Dataset", source)
+    return cast(Maker, source)
+
+
+def _keep_gold(study: Study, gold: DatasetDict) -> None:
+    """Write the splits that are used into the experiment's folder, where every process reads them."""
+    from datasets import DatasetDict
+
+    used = DatasetDict({s: gold[s] for s in ("train", *study.splits)})
+    texts = list(study.task.text_columns)
+    digest = key_of({s: [row_digests(study.task, r.select_columns(texts)), r[study.task.label_column]]
+                     for s, r in used.items()})  # fmt: skip
+    before = (read_manifest(study.out / "gold") or {}).get("gold_sha256")
+    if before not in (None, digest):
+        raise OutputError(f"{study.out} holds an experiment on other gold; choose another folder")
+    if before is None:
+        write_stage(study.task, used, study.out / "gold", stage="gold", gold_sha256=digest)
+    gold_of.cache_clear()
+
+
+# --- what follows from what -------------------------------------------------------------------------------------------
+
+
+def _jobs(study: Study, cells: Sequence[Cell]) -> list[Job]:
+    """Give each cell its key and those of the stages before it: hashes of all that they follow from."""
+    most: dict[tuple[int, int, str], int] = {}
+    for c in cells:
+        if c.generator:
+            place = c.gold_size, c.seed, c.generator
+            most[place] = max(most.get(place, 0), round(c.ratio * c.gold_size))
+    digests: dict[tuple[int, int], str] = {}
+    identity = cache(model_identity)
+    shared = [study.task.fingerprint(), study.drop_seen]
+    jobs = []
+    for c in cells:
+        own = c.gold_size, c.seed
+        digests[own] = digests.get(own) or gold_digest(study, c)
+        pool = corrected = ""
+        if c.generator:
+            pool = key_of("pool", shared, digests[own], c.seed, study.generators[c.generator],
+                          most[(*own, c.generator)])  # fmt: skip
+        if c.corrector:
+            how = [c.labels, identity(c.corrector), study.args, sorted(study.audited.items())]
+            corrected = key_of("corrected", pool, c.ratio, c.seed, how)
+        settings = [study.splits, study.args, study.validation, study.n_bootstrap, sorted(study.audited)]
+        what = [c.strategy, c.labels, c.ratio, c.seed, identity(c.base_model)]
+        key = key_of("cell", shared, digests[own], pool, corrected, what, settings)
+        jobs.append(Job("cell", c, pool, corrected, key, most.get((*own, c.generator), 0)))
+    return jobs
+
+
+def _there(study: Study, kind: str, key: str) -> bool:
+    return read_manifest(study.out / kind / key) is not None
+
+
+def _done(study: Study, job: Job) -> bool:
+    return (study.out / "cells" / f"{job.key}.json").is_file()
+
+
+def _lacking(study: Study, waiting: Sequence[Job]) -> dict[str, Job]:
+    """Give generations that cells wait for, by key, with one of those cells."""
+    return {job.pool: job for job in waiting if job.pool and not _there(study, "synthetic", job.pool)}
+
+
+def _make_pools(
+    study: Study, waiting: Sequence[Job], makers: Mapping[str, Maker], say: Callable[[str], None]
+) -> dict[str, dict[str, str]]:
+    """Have the synthetic rows made that waiting cells need, here: an LLM's requests run side by side as it is."""
+    failed = {}
+    for key, job in _lacking(study, waiting).items():
+        cell = job.cell
+        say(f"{cell.generator}: {job.rows:,} synthetic rows from {cell.gold_size:,} gold rows, seed {cell.seed}")
+        try:
+            make_pool(study, cell, job.rows, key, makers[cell.generator])
+        except Exception as error:
+            failed[key] = failure(error)
+            say(f"{cell.generator}: {_sentence(failed[key])}")
+    return failed
+
+
+def _note(study: Study, job: Job, wrong: Mapping[str, str] | None) -> None:
+    """Keep what went wrong with a cell; it is tried again next time."""
+    path = study.out / "cells" / f"{job.key}.failed.json"
+    if wrong is None:
+        path.unlink(missing_ok=True)
+        return
+    with written(path) as draft:
+        draft.write_text(json.dumps({"cell": job.cell.to_json(), **wrong}) + "\n", encoding="utf-8")
+
+
+def _told(job: Job, wrong: Mapping[str, str] | None, what: str) -> str:
+    c = job.cell
+    name = f"{c.base_model.rsplit('/', 1)[-1]}, {c.gold_size:,} gold, {c.arm}, seed {c.seed}"
+    return f"{name}: {what if wrong is None else _sentence(wrong)}"
+
+
+def _sentence(wrong: Mapping[str, str]) -> str:
+    return f"failed ({wrong['error']}{': ' + wrong['message'] if wrong['message'] else ''})"
+
+
+def _run(study: Study, jobs: Sequence[Job], processes: int) -> Iterator[tuple[Job, dict[str, str] | None]]:
+    """Run jobs in processes; give each with what went wrong, as they end."""
+    for job, found in run_all(partial(run_job, study), jobs, processes):
+        if isinstance(found, BrokenProcessPool):
+            yield job, {"error": type(found).__name__, "message": "its process died; is there enough memory?"}
+        else:
+            yield job, failure(found) if isinstance(found, BaseException) else found
+
+
+# --- what it would take -----------------------------------------------------------------------------------------------
+
+
+def outline(task: Task, gold: DatasetDict, synthetic: Source | Mapping[str, Source] | None, **options: Any) -> Planned:
+    """Say what `experiment` with the same arguments would take; nothing is asked or trained.
+
+    Raises:
+        HfSynthError: as `experiment`.
+    """
+    study, cells, _ = prepare(task, gold, synthetic, **options)
+    sources = {} if synthetic is None else dict(synthetic) if isinstance(synthetic, Mapping) else _named(synthetic)
+    jobs = _jobs(study, cells)
+    waiting = [job for job in jobs if not _done(study, job)]
+    pools = list(_lacking(study, waiting).values())
+    guesses: list[Estimate] = []
+    for job in pools:
+        if hasattr(sources[job.cell.generator], "stream"):
+            guesses.append(estimate(task, own_gold(study, job.cell), job.rows, seed=job.cell.seed))
+    corrected = {j.corrected: j.cell.labels for j in waiting if j.corrected}
+    trainings = sum(_trainings(labels) for key, labels in corrected.items() if not _there(study, "corrected", key))
+    seconds: dict[str, list[float]] = {}
+    for row in read_cells(study.out, [(j.cell, j.key) for j in jobs])[0]:
+        seconds.setdefault(row["arm"], []).append(row["seconds"] + row["seconds_correct"])
+    return Planned(
+        tuple(cells), len(cells) - len(waiting),
+        tuple((j.cell.gold_size, j.cell.seed, j.cell.generator, j.rows) for j in pools),
+        sum(g.calls for g in guesses), sum(g.prompt_tokens for g in guesses), sum(g.completion_tokens for g in guesses),
+        len(waiting) + trainings, {arm: round(sum(s) / len(s), 1) for arm, s in seconds.items()},
+    )  # fmt: skip
+
+
+def _trainings(labels: str) -> int:
+    """Say how many models of the corrector's kind a correction trains; "auto" as many as its dearest choice."""
+    return 0 if labels in (RAW, "") else 2 if labels in OF_BOTH else FOLDS

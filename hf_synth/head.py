@@ -1,0 +1,73 @@
+"""A linear head on frozen features of texts, in the shape of any other model: `fit(rows) -> predict(rows)`.
+
+Experiments run on it where an encoder would take hours, and `assess` plans with it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from hf_synth.errors import TaskError
+from hf_synth.frozen import feature_map, linear_learner
+from hf_synth.rows import soft_labels, usable_rows
+from hf_synth.task import Task
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+
+Ints = npt.NDArray[np.int64]
+Floats = npt.NDArray[np.float64]
+Predict = Callable[["Dataset"], Floats]
+
+
+def joined_texts(task: Task, rows: Dataset) -> list[str]:
+    """Give one text for each row: its text columns, a line each."""
+    return ["\n".join(map(str, row)) for row in zip(*(rows[c] for c in task.text_columns), strict=True)]
+
+
+def linear_fit(task: Task, *read: Dataset, seed: int = 0) -> Callable[[Dataset], Predict]:
+    """Give a `fit` that trains a linear head: a corrector that can be cross-fitted, or a downstream model.
+
+    Args:
+        read: rows whose texts the features are learnt from; their labels are not looked at.
+        seed: of the features.
+
+    Raises:
+        TaskError: the task is not single_label.
+    """
+    if task.kind != "single_label":
+        raise TaskError(f"task {task.full_name!r} is {task.kind}: the linear head is for single_label tasks only")
+    learnt = [text for rows in read for text in joined_texts(task, rows)]
+    features = feature_map(learnt, seed=seed)
+    place: dict[str, int] = {}
+    table: list[Floats] = []
+
+    def look(rows: Dataset) -> Ints:
+        """Give where each row's features stand; each text's are computed once, since folds ask again and again."""
+        texts = joined_texts(task, rows)
+        new = list(dict.fromkeys(t for t in texts if t not in place))
+        if new:
+            table.append(np.concatenate([*table[-1:], features(new)]))
+            place.update(zip(new, range(len(place), len(place) + len(new)), strict=True))
+        return np.array([place[t] for t in texts], dtype=np.int64)
+
+    def fit(rows: Dataset) -> Predict:
+        used = usable_rows(rows)
+        targets, at = np.asarray(soft_labels(task, used), dtype=np.float64), look(used)
+        trained: dict[int, Any] = {}
+
+        def predict(asked: Dataset) -> Floats:
+            held = look(asked)
+            x = table[-1]
+            if len(x) not in trained:  # what was read since then is not known to the learner
+                learn = linear_learner(x[:0], x, np.zeros(0, np.int64), len(task.labels))
+                trained[len(x)] = learn(np.arange(0), at, targets)
+            return np.asarray(trained[len(x)](np.arange(0), held)[1], dtype=np.float64)
+
+        return predict
+
+    return fit

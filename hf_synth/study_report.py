@@ -1,0 +1,387 @@
+"""The report of an experiment: what it found, as sections of text, pictures and tables."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter, defaultdict
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from hf_synth.axes import Reference
+from hf_synth.costs import CostBenefit
+from hf_synth.demographics import UNKNOWN
+from hf_synth.plots import Interval, Series, curve_plot, interval_plot, matrix_plot
+from hf_synth.report import Section, Table, matrix_table, write_report
+from hf_synth.results import GROUP, Results, Row, Worth, short_name
+from hf_synth.task import REASONS, Task
+
+SIMULATED = "artificial notes or a simulated LLM: no clinical benefit is shown"
+_MOST_LINES = 8  # curves or mixtures in one picture
+_FEW_RUNS = 5
+_FLIPS = ("relabelled", "dropped")
+
+
+def write_study_report(task: Task, made: Results) -> Path:
+    """Write report.html and report.md into the folder of an experiment; give the page.
+
+    Raises:
+        OutputError: the folder cannot be written.
+    """
+    rows = made.main
+    facts: list[tuple[str, object]] = [
+        ("task", task.full_name), ("cells", len(rows)), ("cells failed", len(made.failed)),
+        ("scored on", f"{rows[0]['n_test']:,} rows of split {rows[0]['split']}"), ("compared by", made.metric),
+        ("base models", ", ".join(sorted({short_name(r["base_model"]) for r in rows}))),
+        ("generators", ", ".join(sorted({r["generated_by"] for r in rows if r["generated_by"]})) or "none"),
+        ("hf_synth", rows[0]["hf_synth"]),
+    ]  # fmt: skip
+    title = f"Experiment on {task.full_name}"
+    mark = SIMULATED if made.simulated else ""
+    return write_report(made.out, title, report_sections(task, made), simulated=mark, facts=facts)
+
+
+def report_sections(task: Task, made: Results) -> list[Section]:
+    """Give every part of the report that the experiment has figures for."""
+    rows, mark = made.main, SIMULATED if made.simulated else ""
+    metric = made.metric
+    parts = [_worth_section(made), _arm_section(rows, metric, mark), _curve_section(made, mark),
+             _ratio_section(rows, metric, mark), _difference_section(made), _cost_section(made.worths)]  # fmt: skip
+    if task.kind == "single_label":
+        parts += [_class_section(task, rows, mark), _noise_section(task, rows, mark)]
+    parts += [
+        _subgroup_section(rows, metric),
+        _flip_section(rows),
+        _policy_section(rows),
+        _gate_section(rows),
+        _failed_section(made),
+    ]
+    return [part for part in parts if part is not None]
+
+
+def _worth_section(made: Results) -> Section | None:
+    if not made.worths:
+        return None
+    one = made.worths[0].found
+    drawn = "patients of the test rows and runs (gold subset, generation, training)" if one.patients else "runs alone"
+    few = f" {one.runs} runs are few: such intervals are too short." if one.runs < _FEW_RUNS else ""
+    text = (
+        "How many gold rows alone score as much: read off the monotone curve of gold alone, for the base model named "
+        f"and no other. Intervals: a hierarchical bootstrap over {drawn}.{few}"
+    )
+    lines = [[w.arm, w.found.sentence(w.gold, w.synthetic, w.base_model, simulated=w.simulated),
+              "" if w.found.power_law is None else f"{w.found.power_law:,.0f}", w.found.runs]
+             for w in made.worths]  # fmt: skip
+    return Section("Gold equivalence", text, tables=[Table(["mixture", "worth", "by a power law", "runs"], lines)])
+
+
+def _grouped(rows: Sequence[Row]) -> dict[tuple[Any, ...], list[Row]]:
+    found: dict[tuple[Any, ...], list[Row]] = defaultdict(list)
+    for row in rows:
+        found[tuple(row[name] for name in GROUP)].append(row)
+    return dict(found)
+
+
+def _arm_section(rows: Sequence[Row], metric: str, mark: str) -> Section:
+    """Show all kinds of cells, best first within a base model and size."""
+    groups, name = _grouped(rows), _names(rows)
+    order = sorted(groups, key=lambda g: (g[0], g[1], -_mean(groups[g], metric)))
+    lines, shown = [], []
+    many = len({g[0] for g in groups}) > 1
+    for group in order:
+        cells = groups[group]
+        mean, low, high = _with_interval([r[metric] for r in cells])
+        ece = [r["ece"] for r in cells if r.get("ece") is not None]
+        between = "" if low is None or high is None else f"{low:.3f} to {high:.3f}"
+        lines.append([f"{name(cells[0])}", f"{group[1]:,}", *([short_name(group[0])] if many else []), len(cells), mean,
+                      between, f"{np.mean(ece):.3f}" if ece else "", f"{_mean(cells, 'gold_budget'):,.0f}",
+                      f"{_mean(cells, 'n_train'):,.0f}"])  # fmt: skip
+        told = f"{group[1]:,} gold: {name(cells[0])}" + (f" ({short_name(group[0])})" if many else "")
+        shown.append(Interval(told, mean, *((low, high) if low is not None and high is not None else (mean, mean)),
+                              group[2] == "gold"))  # fmt: skip
+    plot = interval_plot(shown[:30], title="What was trained on, by score", axis=f"{metric}, mean over seeds (95% CI, "
+                         "Student's t)", simulated=mark)  # fmt: skip
+    head = ["trained on", "gold", *(["base model"] if many else []), "seeds", metric, "95% CI over seeds", "ECE",
+            "gold budget", "rows trained on"]  # fmt: skip
+    text = "The gold budget counts every label that a person gave and that the cell touched, by whatever stage."
+    return Section("Order of the arms", text, plots=[plot], tables=[Table(head, lines)])
+
+
+def _curve_section(made: Results, mark: str) -> Section | None:
+    groups, metric = _grouped(made.main), made.metric
+    curves: dict[str, list[tuple[float, ...]]] = defaultdict(list)
+    for group, cells in sorted(groups.items()):
+        if group[2] == "gold":
+            mean, low, high = _with_interval([r[metric] for r in cells])
+            curves[group[0]].append((group[1], mean) if low is None or high is None else (group[1], mean, low, high))
+    if max(map(len, curves.values()), default=0) < 2:
+        return None
+    name, lines = _names(made.main), []
+    mixtures = {g: c for g, c in groups.items() if g[2] != "gold"}
+    for group in sorted(mixtures, key=lambda g: -_mean(mixtures[g], metric))[:1]:
+        told = f"{group[1]:,} gold: {name(mixtures[group][0])}"
+        lines.append(Reference(told, _mean(mixtures[group], metric)))
+    plot = curve_plot(
+        [Series(f"gold alone, {short_name(base)}", points, emphasis=True) for base, points in curves.items()],
+        title="Learning curve of gold alone, and what the best mixture reaches", x_axis="gold rows (log scale)",
+        y_axis=metric, log_x=True, lines=lines, simulated=mark,
+    )  # fmt: skip
+    rows = [[short_name(base), f"{p[0]:,.0f}", p[1], f"{p[2]:.3f} to {p[3]:.3f}" if len(p) > 2 else ""]
+            for base, points in curves.items() for p in points]  # fmt: skip
+    return Section("Learning curve", plots=[plot],
+                   tables=[Table(["base model", "gold rows", metric, "95% CI over seeds"], rows)])  # fmt: skip
+
+
+def _ratio_section(rows: Sequence[Row], metric: str, mark: str) -> Section | None:
+    """Show mean scores by ratio; ratio 0 is gold alone."""
+    named = _names(rows, ratio=False)
+    values: dict[tuple[Any, ...], dict[float, list[float]]] = defaultdict(lambda: defaultdict(list))
+    for row in rows:
+        if row["strategy"] != "gold":
+            values[short_name(row["base_model"]), row["gold_size"], named(row)][row["ratio"]].append(row[metric])
+    ratios = sorted({r for by in values.values() for r in by})
+    if len(ratios) < 2:
+        return None
+    for base, size, name in list(values):
+        alone = [r[metric] for r in rows if (short_name(r["base_model"]), r["gold_size"]) == (base, size)
+                 and r["strategy"] == "gold"]  # fmt: skip
+        if alone and not name.startswith("synthetic"):
+            values[base, size, name][0.0] = alone
+    ratios = sorted({0.0, *ratios})
+    series = []
+    for (_base, size, name), by in list(values.items())[:_MOST_LINES]:
+        points = []
+        for r, found in sorted(by.items()):
+            mean, low, high = _with_interval(found)
+            points.append((r, mean) if low is None or high is None else (r, mean, low, high))
+        series.append(Series(f"{size:,} gold: {name}", points))
+    plot = curve_plot(series, title="Score by number of synthetic rows", x_axis="synthetic rows for each gold row",
+                      y_axis=metric, simulated=mark)  # fmt: skip
+    lines = [[base, f"{size:,}", name, *(f"{np.mean(by[r]):.3f}" if by.get(r) else "" for r in ratios)]
+             for (base, size, name), by in values.items()]  # fmt: skip
+    head = ["base model", "gold", "trained on", *(f"{r:g}" for r in ratios)]
+    return Section("Ratio curve", "Each ratio is corrected by itself.", plots=[plot], tables=[Table(head, lines)])
+
+
+def _difference_section(made: Results) -> Section | None:
+    if not made.comparisons:
+        return None
+    lines = [[c.kind, c.what, c.where, c.seeds, f"{c.difference:+.3f}",
+              f"{c.ci95[0]:+.3f} to {c.ci95[1]:+.3f}" if c.ci95 else "one seed",
+              "" if c.p_holm is None else f"{c.p_holm:.3f}"] for c in made.comparisons]  # fmt: skip
+    head = ["question", "what", "where", "seeds", "difference", "95% CI", "p (Holm)"]
+    text = (
+        f"Paired over seeds, on the same test rows; intervals by Student's t; p by Holm over {len(lines)} comparisons. "
+        "Baseline degradation asks how raw rows compare with gold alone of the same size, correction gain how "
+        "corrected rows compare with raw ones."
+    )
+    return Section("Differences", text, tables=[Table(head, lines)])
+
+
+def _cost_section(worths: Sequence[Worth]) -> Section | None:
+    if not worths:
+        return None
+    lines = []
+    for w in worths:
+        c, least = w.costs, ">= " if w.costs.at_least else ""
+        dollars = "not known" if c.spent_usd is None else f"{c.spent_usd:,.2f}"
+        lines.append([
+            w.arm, f"{least}{c.notes:,.0f} ({c.notes_ci95[0]:,.0f} to {c.notes_ci95[1]:,.0f})",
+            f"{c.minutes / 60:,.1f}", f"{c.saved_usd:,.0f}", f"{c.spent.calls:,}",
+            f"{c.spent.prompt_tokens:,} + {c.spent.completion_tokens:,}", f"{c.spent.compute_hours:,.3f}", dollars,
+        ])  # fmt: skip
+    head = ["mixture", "notes saved (95% CI)", "hours saved", "$ saved", "calls", "tokens read + written",
+            "hours of computing", "$ spent"]  # fmt: skip
+    return Section("Cost against labelling", _cost_text(worths[0].costs), tables=[Table(head, lines)])
+
+
+def _cost_text(costs: CostBenefit) -> str:
+    rates = costs.rates
+    whose = "as given" if rates.given else "assumptions of ours, not measured: give your own"
+    return (
+        f"A note takes {rates.minutes_per_note:g} minutes to label at ${rates.hourly_usd:g} an hour; computing costs "
+        f"${rates.compute_usd:g} an hour ({whose}). Labelling saved is the equivalence less the gold budget; below 0 "
+        "the mixture is worth less than its gold alone."
+    )
+
+
+def _class_section(task: Task, rows: Sequence[Row], mark: str) -> Section:
+    """Show F1 of each label, from rare to frequent in the test rows, and who is taken for whom by gold and the best."""
+    support = {label: told["support"] for label, told in json.loads(rows[0]["per_class"]).items()}
+    order = sorted(support, key=lambda label: support[label])
+    named, groups = _names(rows), _grouped(rows)
+    lines = []
+    for group, cells in sorted(groups.items()):
+        told = [json.loads(r["per_class"]) for r in cells]
+        lines.append([named(cells[0]), f"{group[1]:,}", *(f"{np.mean([t[x]['f1'] for t in told]):.3f}" for x in order)])
+    plots, tables = [], []
+    sizes = {g[1] for g in groups if g[2] != "gold"}
+    size = min(sizes) if sizes else min(g[1] for g in groups)
+    at = [g for g in groups if g[1] == size]
+    for wanted in ("gold", "mixture"):
+        some = [g for g in at if (g[2] == "gold") == (wanted == "gold")]
+        if some and len(task.labels) <= 12:
+            best = max(some, key=lambda g: _mean(groups[g], "accuracy"))
+            counts = np.sum([json.loads(r["confusion"]) for r in groups[best]], axis=0)
+            title = f"Confusion: {size:,} gold, {named(groups[best][0])}"
+            plots.append(matrix_plot(counts.tolist(), task.labels, task.labels, title=title, row_axis="true label",
+                                     column_axis="predicted, all seeds", simulated=mark))  # fmt: skip
+            tables.append(matrix_table(counts.tolist(), task.labels, task.labels, corner="true label / predicted",
+                                       caption=title))  # fmt: skip
+    head = ["trained on", "gold", *(f"{x} ({support[x]} rows)" for x in order)]
+    return Section("Rare classes", "Mean F1 of each label over seeds, the rarest first.", plots=plots,
+                   tables=[Table(head, lines), *tables])  # fmt: skip
+
+
+def _noise_section(task: Task, rows: Sequence[Row], mark: str) -> Section | None:
+    """Show the generator's confusion as the policies estimate it, and where correction moved labels."""
+    kept = {r["corrected_key"]: r for r in rows if r["corrected_key"] and r["policy"] != "none"}
+    if not kept or len(task.labels) > 12:
+        return None
+    noise = [json.loads(r["noise"]) for r in kept.values() if r["labels"] == "auto"] or [
+        json.loads(r["noise"]) for r in kept.values()
+    ]
+    noise = [n for n in noise if n]
+    after = [json.loads(r["noise_after"]) for r in kept.values() if r["labels"] == "auto" and r["noise_after"] != "[]"]
+    plots, tables = [], []
+    for name, found in (("before", noise), ("after", after)):
+        if found:
+            mean = np.mean(found, axis=0)
+            title = f"Labels {name} correction, by what is held for true (estimated)"
+            plots.append(matrix_plot(mean.tolist(), task.labels, task.labels, title=title, row_axis="held for true",
+                                     column_axis="label", simulated=mark))  # fmt: skip
+            tables.append(matrix_table(mean.tolist(), task.labels, task.labels, corner="held for true / label",
+                                       caption=title))  # fmt: skip
+    note = (
+        "Estimates: they assume that corrector and generator err independently given the truth. After correction the "
+        "truth is taken from the policy's own belief, so that this matrix says how sure it is, not how right."
+    )
+    return Section("Noise before and after", plots=plots, tables=tables, note=note) if plots else None
+
+
+def _subgroup_section(rows: Sequence[Row], metric: str) -> Section | None:
+    """Show scores by subgroup of gold alone and of each mixture, at the size of the mixtures."""
+    named, groups = _names(rows), _grouped(rows)
+    sizes = {g[1] for g in groups if g[2] != "gold"}
+    lines = []
+    for group, cells in sorted(groups.items()):
+        if sizes and group[1] not in sizes:
+            continue
+        found: dict[tuple[str, str], list[Mapping[str, Any]]] = defaultdict(list)
+        for row in cells:
+            for one in json.loads(row.get("subgroups", "[]")):
+                found[one["attribute"], one["name"]].append(one)
+        for (attribute, name), ones in sorted(found.items()):
+            behind = [one["behind"][metric][0] for one in ones if metric in one["behind"]]
+            values = [one["values"][metric] for one in ones if metric in one["values"]]
+            if len(found) > 1 and values and name != UNKNOWN:
+                gap = f"{np.mean(behind):+.3f}" if behind else "too few"
+                lines.append([named(cells[0]), f"{group[1]:,}", attribute, name, ones[0]["n"], ones[0]["patients"],
+                              f"{np.mean(values):.3f}", gap])  # fmt: skip
+    if not lines:
+        return None
+    head = ["trained on", "gold", "attribute", "subgroup", "test rows", "patients", metric, "less all others"]
+    text = "Means over seeds. Sex, age and race are read from columns of that name, else from the notes' own words."
+    return Section("Subgroups", text, tables=[Table(head, lines)])
+
+
+def _flip_section(rows: Sequence[Row]) -> Section | None:
+    """Show of whose notes correction changed or dropped the label."""
+    kept = {r["corrected_key"]: r for r in rows if r["corrected_key"] and r["policy"] != "none"}
+    found: dict[tuple[str, str, str], list[Mapping[str, Any]]] = defaultdict(list)
+    for row in kept.values():
+        for one in json.loads(row.get("flips", "[]")):
+            if one["name"] != UNKNOWN:
+                found[row["labels"], one["attribute"], one["name"]].append(one)
+    lines = [
+        [*names, sum(one["n"] for one in ones), *(f"{np.mean([one['values'][w] for one in ones]):.3f}" for w in _FLIPS)]
+        for names, ones in sorted(found.items())
+    ]
+    if not lines:
+        return None
+    head = ["labels by", "attribute", "subgroup", "synthetic rows", *_FLIPS]
+    text = "Shares of synthetic rows, means over runs."
+    return Section("Whose labels were changed", text, tables=[Table(head, lines)])
+
+
+def _policy_section(rows: Sequence[Row]) -> Section | None:
+    corrected = [r for r in rows if r["corrected_key"]]
+    if not corrected:
+        return None
+    named = _names(corrected)
+    by_arm: dict[tuple[int, str], dict[str, Row]] = defaultdict(dict)
+    for row in corrected:
+        by_arm[row["gold_size"], named({**row, "arm": row["labels"]})][row["corrected_key"]] = row
+    lines, warnings = [], Counter[str]()
+    for (size, labels), by_key in sorted(by_arm.items()):
+        cells = list(by_key.values())
+        chosen = Counter(r["policy"] for r in cells)
+        # where nothing was corrected no opinion was asked for, and estimates from it mean nothing
+        figures = [json.loads(r["policy_figures"]) for r in cells if r["policy"] != "none"]
+        warnings.update(w for r in cells for w in json.loads(r["policy_warnings"]))
+        counts = (f"{_mean(cells, f'n_{s}'):,.0f}" for s in ("kept", "relabelled", "dropped"))
+        told = ", ".join(f"{m} {n}" if len(chosen) > 1 else m for m, n in chosen.most_common())
+        names = ("corrector_accuracy_on_held_out_gold", "generator_accuracy_estimated", "generator_accuracy_audited",
+                 "corrector_ece_on_held_out_gold", "corrector_ece_after_temperature")  # fmt: skip
+        lines.append([labels, f"{size:,}", told, *counts, *(_figure(figures, n) for n in names)])
+    head = ["labels by", "gold", "policy (runs)", "kept", "relabelled", "dropped", "corrector right on held-out gold",
+            "generator right, estimated", "generator right, audited", "its ECE", "after temperature"]  # fmt: skip
+    said = "\n".join(f"- {w} ({n} runs)" for w, n in warnings.most_common(5))
+    text = "Means over runs. Which labels are right is only known where a person has checked rows (audited)."
+    return Section("What correction did", f"{text}\n\n{said}" if said else text, tables=[Table(head, lines)])
+
+
+def _figure(figures: Sequence[Mapping[str, Any]], name: str) -> str:
+    values = [f[name] for f in figures if f.get(name) is not None]
+    return f"{np.mean(values):.3f}" if values else ""
+
+
+def _gate_section(rows: Sequence[Row]) -> Section | None:
+    """Show what became of the generators' answers."""
+    pools = {r["pool_key"]: r for r in rows if r["pool_key"]}
+    if not pools:
+        return None
+    by_name: dict[str, Counter[str]] = defaultdict(Counter)
+    for row in pools.values():
+        by_name[row["generator"]].update(json.loads(row["gates"]))
+    reasons = sorted({reason for found in by_name.values() for reason in found} - {"good"})
+    lines = [[name, f"{found['good']:,}", *(f"{found[r]:,}" for r in reasons)] for name, found in by_name.items()]
+    head = ["generator", "good rows", *(REASONS.get(r, r) for r in reasons)]
+    return Section("Gates", "Rows of all generations, and why answers were left out.", tables=[Table(head, lines)])
+
+
+def _failed_section(made: Results) -> Section | None:
+    if not made.failed:
+        return None
+    lines = [[f["strategy"], f["labels"], f["gold_size"], f["seed"], f["error"], f["message"]] for f in made.failed]
+    head = ["strategy", "labels", "gold", "seed", "error", "what"]
+    return Section("Failed", "The same command tries them again.", tables=[Table(head, lines)])
+
+
+def _names(rows: Sequence[Row], *, ratio: bool = True) -> Callable[[Row], str]:
+    """Give what names a row's mixture: its arm, and what else differs among the mixtures."""
+    told = [n for n in ("ratio", "generator", "corrector") if n != "ratio" or ratio]
+    differ = [n for n in told if len({r[n] for r in rows if r[n]}) > 1]
+
+    def name(row: Row) -> str:
+        more = [f"ratio {row[n]:g}" if n == "ratio" else f"{n} {short_name(row[n])}" for n in differ if row[n]]
+        return ", ".join([row["arm"], *more])
+
+    return name
+
+
+def _mean(rows: Sequence[Row], column: str) -> float:
+    return float(np.mean([row[column] for row in rows]))
+
+
+def _with_interval(values: Sequence[float]) -> tuple[float, float | None, float | None]:
+    """Give the mean and its 95% interval by Student's t; none for a single value."""
+    from scipy.stats import t
+
+    n, mean = len(values), float(np.mean(values))
+    if n < 2:
+        return mean, None, None
+    half = float(t.ppf(0.975, n - 1)) * float(np.std(values, ddof=1)) / float(np.sqrt(n))
+    return mean, max(0.0, mean - half), min(1.0, mean + half)  # the scores compared lie between 0 and 1

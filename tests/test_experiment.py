@@ -1,0 +1,423 @@
+"""Experiments: cells planned once, made once, found again after a kill, and never scored on what they learnt from."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from datasets import Dataset, DatasetDict, concatenate_datasets, load_dataset
+from tiny import TINY_ARGS, tiny_base, toy_rows, toy_task
+
+from hf_synth import study_options
+from hf_synth.apart import check_model, check_synthetic, copies, gold_budget
+from hf_synth.cli import main
+from hf_synth.errors import ColumnError, OutputError, OverlapError, TaskError
+from hf_synth.experiment import experiment, outline
+from hf_synth.gold import subset
+from hf_synth.grid import GRIDS, Cell, Grid, plan, read_grid
+from hf_synth.results import comparisons
+from hf_synth.task import row_digests
+from hf_synth.training import train
+
+TASK = toy_task()
+SMALL = Grid(sizes=(20,), curve=(60,), arms=("gold", "synthetic raw", "augment raw"), ratios=(2.0,), seeds=(0, 1))
+Made = Callable[[Dataset, int, int], Dataset]
+
+
+def toy_gold() -> DatasetDict:
+    return DatasetDict(train=toy_rows(60, 1), test=toy_rows(40, 2))
+
+
+def writer(own: Dataset, n: int, seed: int) -> Dataset:
+    """Write rows as an LLM would: from its exemplars, 30% of the labels at random."""
+    rng = random.Random(seed)
+    rows = []
+    for i, row in enumerate(toy_rows(n, 5_000 + seed)):
+        meant = row["label"] if rng.random() > 0.3 else rng.randrange(3)
+        rows.append({**row, "label": meant, "llm_label": meant, "id": f"s{seed}-{i}", "seed_ids": [own["id"][i % 5]]})
+    return as_synthetic(rows)
+
+
+def as_synthetic(rows: list[dict[str, Any]]) -> Dataset:
+    features = TASK.synthetic_features()
+    fill: dict[str, Any] = {"source": "synthetic", "label_status": "kept", "reason": "as_generated", "generator": "toy"}
+    return Dataset.from_list([{**dict.fromkeys(features), **row, **fill} for row in rows], features=features)
+
+
+def run(out: Path, grid: Grid = SMALL, made: Any = writer, **more: Any) -> Any:
+    options = {"processes": 0, "n_bootstrap": 20, "say": lambda line: None, "drop_seen": True, **more}
+    return experiment(TASK, options.pop("gold", None) or toy_gold(), made, grid=grid, out=out, **options)
+
+
+# --- the plan ---------------------------------------------------------------------------------------------------------
+
+
+def test_cells_are_planned_once_gold_first() -> None:
+    grid = Grid(sizes=(20,), curve=(10, 20, 0), arms=("gold", "augment raw", "augment auto"), ratios=(1, 2), seeds=(0,))
+    cells = plan(grid, 60, ["a", "b"])
+    assert len(cells) == len(set(cells)) == 3 + 2 * 2 * 2
+    assert [c.gold_size for c in cells[:3]] == [10, 20, 60]
+    assert {c.corrector for c in cells if c.labels == "raw"} == {""}
+    assert {c.corrector for c in cells if c.labels == "auto"} == {"linear"}
+
+
+def test_named_grids_are_plans() -> None:
+    assert tuple(GRIDS) == tuple(study_options.GRIDS.split(", "))
+    for name, grid in GRIDS.items():
+        assert plan(grid, 1_243, ["llm"]), name
+    assert len(plan(GRIDS["clinic"], 1_243, ["llm"])) == 60
+
+
+def test_a_size_beyond_the_gold_is_said(caplog: pytest.LogCaptureFixture) -> None:
+    assert [c.gold_size for c in plan(Grid(sizes=(50, 900), arms=("gold",), seeds=(0,)), 60, [])] == [50, 60]
+    assert "60 rows" in caplog.text
+
+
+def test_grids_from_files(tmp_path: Path) -> None:
+    (tmp_path / "a.json").write_text('{"sizes": [30], "arms": ["gold"]}')
+    (tmp_path / "b.toml").write_text('sizes = [30]\narms = ["gold"]\n')
+    assert (
+        read_grid(str(tmp_path / "a.json")) == read_grid(str(tmp_path / "b.toml")) == Grid(sizes=(30,), arms=("gold",))
+    )
+    (tmp_path / "c.json").write_text('{"size": [30]}')
+    for wrong in ("c.json", "missing.json"):
+        with pytest.raises(TaskError):
+            read_grid(str(tmp_path / wrong))
+    with pytest.raises(TaskError, match="there is no grid"):
+        read_grid("huge")
+
+
+def test_wrong_plans_are_refused() -> None:
+    with pytest.raises(TaskError, match="unknown arm"):
+        Grid(arms=("augment magic",))
+    with pytest.raises(TaskError, match="who writes them"):
+        plan(Grid(), 100, [])
+    with pytest.raises(TaskError, match="generator 'b'"):
+        plan(Grid(generators=("b",)), 100, ["a"])
+
+
+# --- running ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def study(tmp_path_factory: pytest.TempPathFactory) -> Any:
+    grid = Grid(sizes=(20,), curve=(10, 60), arms=("gold", "replace raw", "augment raw", "augment argmax"),
+                ratios=(1.0, 2.0), seeds=(0, 1))  # fmt: skip
+    return run(tmp_path_factory.mktemp("study") / "out", grid)
+
+
+def test_results_load_without_us(study: Any) -> None:
+    rows = load_dataset(str(study.out / "results"), split="train", cache_dir=str(study.out / "cache"))
+    assert len(rows) == len(study.rows) == 6 + 2 * 3 * 2
+    first = rows[len(rows) - 1]
+    told = (
+        "macro_f1 macro_f1_low per_class confusion gold_budget n_gold n_synthetic policy noise calls seconds simulated"
+    )
+    for name in (*told.split(), "seconds", "cpu_seconds", "gold_sha256", "versions", "seed", "base_model", "hf_synth"):
+        assert first[name] is not None, name
+    assert not study.failed
+
+
+def test_the_budget_counts_every_label(study: Any) -> None:
+    for row in study.rows:
+        assert row["gold_budget"] == row["gold_size"], "a cell of 20 gold touched 20 labels"
+        if row["strategy"] == "replace":
+            assert row["n_gold"] == 15, "the five rows that were shown leave"
+        if row["strategy"] == "augment":
+            assert row["n_synthetic"] == round(row["ratio"] * row["gold_size"])
+
+
+def test_nothing_is_told_of_texts(study: Any) -> None:
+    texts = [*toy_gold()["train"]["text"], *toy_gold()["test"]["text"]]
+    for path in [*study.out.glob("report.*"), *(study.out / "cells").glob("*.json")]:
+        said = path.read_text(encoding="utf-8")
+        assert not [t for t in texts if len(t) > 20 and t in said], path.name
+    assert study.out.stat().st_mode & 0o077 == 0
+
+
+def test_figures_by_subgroup_are_kept(tmp_path: Path) -> None:
+    def told(rows: Dataset, start: int = 0) -> Dataset:
+        ages = ["An 81-year-old man. ", "A 45-year-old woman. "]
+        return rows.map(lambda row, i: {"text": ages[(i + start) // 2 % 2] + row["text"]}, with_indices=True)
+
+    gold = DatasetDict({split: told(rows) for split, rows in toy_gold().items()})
+    grid = Grid(sizes=(20,), arms=("gold", "augment argmax"), ratios=(2.0,), seeds=(0,))
+    made = run(tmp_path, grid, {"telling": lambda own, n, seed: told(writer(own, n, seed))}, gold=gold)
+    names = {(s["attribute"], s["name"]) for s in json.loads(made.rows[0]["subgroups"])}
+    assert {("sex", "male"), ("sex", "female")} <= names
+    assert {s["name"] for s in json.loads(made.rows[1]["flips"])} >= {"male", "female"}
+    said = (tmp_path / "report.md").read_text(encoding="utf-8")
+    assert "## Subgroups" in said
+    assert "## Whose labels were changed" in said
+
+
+def test_the_report_has_every_part(study: Any) -> None:
+    said = (study.out / "report.md").read_text(encoding="utf-8")
+    for title in ("Gold equivalence", "Order of the arms", "Learning curve", "Ratio curve", "Differences",
+                  "Rare classes", "Cost against labelling", "What correction did"):  # fmt: skip
+        assert f"## {title}" in said, title
+    page = (study.out / "report.html").read_text(encoding="utf-8")
+    assert "<svg" in page
+    assert "<script" not in page
+    assert any("is worth" in str(worth) for worth in study.worths)
+
+
+def test_what_is_done_is_not_done_again(study: Any) -> None:
+    files = {p: p.stat().st_mtime_ns for p in (study.out / "cells").iterdir()}
+    grid = Grid(sizes=(20,), curve=(10, 60), arms=("gold", "replace raw", "augment raw", "augment argmax"),
+                ratios=(1.0, 2.0), seeds=(0, 1))  # fmt: skip
+
+    def never(own: Dataset, n: int, seed: int) -> Dataset:
+        raise AssertionError("asked again")
+
+    again = run(study.out, grid, {"writer": never})
+    assert {p: p.stat().st_mtime_ns for p in (study.out / "cells").iterdir()} == files
+    assert again.rows == study.rows
+    planned = outline(TASK, toy_gold(), {"writer": never}, grid=grid, out=study.out, n_bootstrap=20, drop_seen=True)
+    assert (planned.done, planned.trainings, planned.pools) == (len(planned.cells), 0, ())
+
+
+def test_other_gold_needs_another_folder(study: Any) -> None:
+    with pytest.raises(OutputError, match="other gold"):
+        run(study.out, gold=DatasetDict(train=toy_rows(60, 3), test=toy_rows(40, 2)))
+
+
+def test_a_failed_cell_stops_no_other_and_is_tried_again(tmp_path: Path) -> None:
+    broken = True
+
+    def sometimes(own: Dataset, n: int, seed: int) -> Dataset:
+        if broken and seed == 1:
+            raise ValueError("some text of a note")
+        return writer(own, n, seed)
+
+    made = run(tmp_path / "out", made={"writer": sometimes})
+    assert {(f["seed"], f["error"], f["message"]) for f in made.failed} == {(1, "ValueError", "")}
+    assert len(made.rows) == 4 + 2
+    assert "ValueError" in (made.out / "report.md").read_text()
+    assert "some text" not in (made.out / "report.md").read_text()
+    broken = False
+    mended = run(tmp_path / "out", made={"writer": sometimes})
+    assert not mended.failed
+    assert len(mended.rows) == 8
+
+
+def test_differences_are_paired_and_adjusted() -> None:
+    def row(strategy: str, labels: str, seed: int, score: float) -> dict[str, Any]:
+        ratio = 0.0 if strategy == "gold" else 2.0
+        cell = Cell("linear", 20, strategy, labels, ratio, "" if strategy == "gold" else "llm", "", seed)
+        return {**cell.to_json(), "corrector": "linear" if labels == "auto" else "", "macro_f1": score}
+
+    rows = [row(*arm, seed, base + seed / 10 + seed * extra)
+            for seed in range(4)
+            for arm, base, extra in ((("gold", ""), 0.3, 0.0), (("augment", "raw"), 0.2, 0.01),
+                                     (("augment", "auto"), 0.35, 0.02))]  # fmt: skip
+    found = {c.kind: c for c in comparisons(rows, "macro_f1")}
+    assert found["baseline degradation"].difference == pytest.approx(-0.085)
+    assert found["correction gain"].difference == pytest.approx(0.165)
+    assert found["correction gain"].ci95 is not None
+    assert found["correction gain"].ci95[0] > 0.1, "what seeds share leaves a paired difference"
+    assert max(c.p_holm for c in found.values() if c.p_holm is not None) < 0.01
+
+
+SLOW = pytest.mark.slow
+
+
+@pytest.mark.parametrize(("base", "processes"), [("linear", 2), *(pytest.param("tiny", n, marks=SLOW) for n in (1, 2))])
+def test_processes_change_no_figure(tmp_path: Path, base: str, processes: int) -> None:
+    model = base if base == "linear" else str(tiny_base(tmp_path / "base"))
+    arms = ("gold", "augment raw", "augment argmax")
+    grid = Grid(sizes=(20,), arms=arms, ratios=(1.0,), seeds=(0,), base_models=(model,))
+    here = run(tmp_path / "a", grid, args=TINY_ARGS)
+    there = run(tmp_path / "b", grid, args=TINY_ARGS, processes=processes)
+    told = ("macro_f1", "macro_f1_low", "confusion", "weights_sha256", "gold_sha256", "n_train")
+    assert [[r[t] for t in told] for r in there.rows] == [[r[t] for t in told] for r in here.rows]
+    assert all(r["weights_sha256"] for r in here.rows if base != "linear")
+
+
+SCRIPT = """
+import sys
+from pathlib import Path
+from test_experiment import SMALL, run
+if __name__ == "__main__":
+    run(Path(sys.argv[1]), SMALL, processes=1)
+"""
+
+
+def test_a_killed_experiment_goes_on(tmp_path: Path, repo_root: Path) -> None:
+    out = tmp_path / "out"
+    script = tmp_path / "study.py"
+    script.write_text(SCRIPT)
+    environment = {**os.environ, "PYTHONPATH": str(repo_root / "tests")}
+    started = subprocess.Popen([sys.executable, str(script), str(out)], env=environment, start_new_session=True)
+    deadline = time.monotonic() + 120
+    while time.monotonic() < deadline and started.poll() is None and len(list(out.glob("cells/*.json"))) < 2:
+        time.sleep(0.02)
+    os.kill(started.pid, signal.SIGKILL)
+    started.wait()
+    time.sleep(0.5)  # its process ends itself
+    done = {p: p.stat().st_mtime_ns for p in out.glob("cells/*.json")}
+    assert done
+    assert not (out / "results").exists(), "it was killed before its end"
+    made = run(out)
+    assert {p: p.stat().st_mtime_ns for p in done} == done, "what was done was done again"
+    whole = run(tmp_path / "whole")
+    told = ("macro_f1", "macro_f1_low", "confusion", "n_train", "gold_sha256", "pool_key", "cell_key")
+    assert [[r[t] for t in told] for r in made.rows] == [[r[t] for t in told] for r in whole.rows]
+
+
+# --- cheating ---------------------------------------------------------------------------------------------------------
+
+
+def cheat(out: Path, made: Any, **more: Any) -> set[str]:
+    """Run an experiment that must not be scored; give what was said of its cells with synthetic rows."""
+    try:
+        found = run(out, Grid(sizes=(20,), arms=("gold", "augment raw"), ratios=(2.0,), seeds=(0,)), made,
+                    drop_seen=False, **more)  # fmt: skip
+    except OverlapError as error:
+        return {str(error)}
+    assert [r["arm"] for r in found.rows] == ["gold"]
+    assert {f["error"] for f in found.failed} == {"OverlapError"}
+    return {f["message"] for f in found.failed}
+
+
+def apart_gold() -> DatasetDict:
+    """Give gold without equal texts on both sides."""
+    gold = toy_gold()
+    return DatasetDict(train=gold["train"], test=gold["test"].select(
+        [i for i in range(40) if i not in copies(TASK, gold["test"], gold["train"])]))  # fmt: skip
+
+
+def rows_like(gold: Dataset, ids: list[str] | None = None) -> Dataset:
+    return as_synthetic([
+        {**row, "id": f"x{i}", "group": f"x{i}", "llm_label": row["label"], "seed_ids": ids or []}
+        for i, row in enumerate(gold)
+    ])  # fmt: skip
+
+
+def test_a_pool_of_test_rows_is_refused(tmp_path: Path) -> None:
+    gold = apart_gold()
+    (said,) = cheat(tmp_path, rows_like(gold["test"]), gold=gold)
+    assert "rows of split 'test'" in said
+
+
+def test_other_ids_case_and_space_hide_nothing(tmp_path: Path) -> None:
+    gold = apart_gold()
+    changed = rows_like(gold["test"]).map(lambda row: {"text": "  " + row["text"].upper().replace(" ", " , ")})
+    (said,) = cheat(tmp_path, changed, gold=gold)
+    assert "rows of split 'test'" in said
+
+
+def test_test_rows_with_a_few_words_changed_are_refused() -> None:
+    long = {**toy_gold()["test"][0], "text": " ".join(f"word{i} and{i % 7}" for i in range(60))}
+    test = Dataset.from_list([long], features=TASK.gold_features())
+    near = rows_like(test).map(lambda row: {"text": row["text"].replace("word30", "other")})
+    with pytest.raises(OverlapError, match="in the same words or almost"):
+        check_synthetic(TASK, near, toy_gold()["train"], {"test": test})
+
+
+def test_test_rows_as_exemplars_are_refused(tmp_path: Path) -> None:
+    gold = apart_gold()
+
+    def peeping(own: Dataset, n: int, seed: int) -> Dataset:
+        return rows_like(toy_rows(n, 77), [gold["test"]["id"][0]])
+
+    (said,) = cheat(tmp_path, {"peeping": peeping}, gold=gold)
+    assert "written from 1 rows that are evaluated on" in said
+
+
+def test_exemplars_beyond_the_own_gold_are_refused(tmp_path: Path) -> None:
+    gold = apart_gold()
+    own = set(subset(TASK, gold["train"], 20, seed=0)["id"])
+    other = next(id for id in gold["train"]["id"] if id not in own)
+
+    def borrowing(own: Dataset, n: int, seed: int) -> Dataset:
+        return rows_like(toy_rows(n, 77), [other])
+
+    (said,) = cheat(tmp_path, {"borrowing": borrowing}, gold=gold)
+    assert "outside the 20 of this cell" in said
+
+
+def test_test_rows_in_train_are_refused_or_left_out(tmp_path: Path) -> None:
+    gold = apart_gold()
+    copied = gold["test"].select(range(5)).map(lambda row: {"id": "t" + row["id"], "group": "t" + row["group"]})
+    both = DatasetDict(train=concatenate_datasets([gold["train"], copied]), test=gold["test"])
+    grid = Grid(sizes=(0,), arms=("gold",), seeds=(0,))
+    refused = pytest.raises(Exception, match="stand in the gold for training")
+    with refused:
+        run(tmp_path / "a", grid, None, gold=both, drop_seen=False)
+    left = run(tmp_path / "b", grid, None, gold=both, drop_seen=True)
+    assert left.rows[0]["n_test"] == len(gold["test"]) - 5
+
+
+def test_a_corrector_that_saw_test_rows_is_refused(tmp_path: Path) -> None:
+    gold = apart_gold()
+    base = tiny_base(tmp_path / "base")
+    told = train(TASK, gold["test"], base_model=base, output_dir=tmp_path / "told",
+                 args={**TINY_ARGS, "num_train_epochs": 1})  # fmt: skip
+    grid = Grid(sizes=(20,), arms=("gold", "augment argmax"), ratios=(2.0,), seeds=(0,), correctors=(str(told),))
+    made = run(tmp_path / "out", grid, gold=gold)
+    assert [r["arm"] for r in made.rows] == ["gold"]
+    assert [f["error"] for f in made.failed] == ["OverlapError"]
+    assert "a model was trained on" in made.failed[0]["message"]
+    with pytest.raises(Exception, match="a model was trained on"):
+        run(
+            tmp_path / "base-too",
+            Grid(sizes=(20,), arms=("gold",), seeds=(0,), base_models=(str(told),)),
+            None,
+            gold=gold,
+        )
+
+
+def test_a_model_that_saw_more_gold_than_its_own_is_refused() -> None:
+    gold = apart_gold()
+    own = subset(TASK, gold["train"], 20, seed=0)
+    check_model(TASK, {"row_digests": row_digests(TASK, own)}, own, gold["train"], {"test": gold["test"]})
+    with pytest.raises(OverlapError, match="beyond the 20"):
+        check_model(TASK, {"row_digests": row_digests(TASK, gold["train"])}, own, gold["train"], {"test": gold["test"]})
+    assert gold_budget(TASK, own, own) == gold_budget(TASK, own)
+
+
+def test_labels_of_a_person_count(tmp_path: Path) -> None:
+    audited = {f"s0-{i}": "none" for i in range(3)}
+    grid = Grid(sizes=(20,), arms=("augment argmax",), ratios=(2.0,), seeds=(0,))
+    row = run(tmp_path, grid, audited=audited, validation=0.2).rows[0]
+    assert (row["gold_budget"], row["audited_rows"], row["validation_rows"]) == (23, 3, 4)
+    assert row["n_gold"] == 16
+
+
+def test_strategy_replace_needs_to_know_what_was_shown(tmp_path: Path) -> None:
+    grid = Grid(sizes=(20,), arms=("gold", "replace raw"), ratios=(2.0,), seeds=(0,))
+    made = run(tmp_path, grid, rows_like(toy_rows(60, 77)))
+    assert "strategy replace needs to know" in made.failed[0]["message"]
+
+
+def test_splits_must_be_there(tmp_path: Path) -> None:
+    with pytest.raises(ColumnError, match="no split 'dev'"):
+        run(tmp_path, splits=("dev",))
+
+
+# --- on the command line ----------------------------------------------------------------------------------------------
+
+
+def test_the_verb_plans_and_runs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    line = ["experiment", "clinic", "--llm", "simulator", "--sizes", "30", "--curve", "60", "--ratios", "1", "--seeds",
+            "0", "1", "--strategies", "gold", "augment", "--labels", "raw", "--choose", "first",
+            "--out", str(tmp_path / "out"), "--journal", str(tmp_path / "journal.sqlite"), "-q", "--json"]  # fmt: skip
+    assert main([*line, "--dry-run"]) == 0
+    planned = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert (len(planned["cells"]), planned["done"], len(planned["pools"])) == (6, 0, 2)
+    assert main([*line, "--processes", "0"]) == 0
+    said = capsys.readouterr().out
+    facts = json.loads(said.splitlines()[-1])
+    assert (facts["cells"], facts["failed"]) == (6, [])
+    assert "simulated: 30 gold + 30 synthetic is worth" in facts["equivalence"][0]
+    assert "imulated" in said
