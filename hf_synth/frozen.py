@@ -12,6 +12,8 @@ from itertools import pairwise
 import numpy as np
 import numpy.typing as npt
 
+from hf_synth.errors import ColumnError
+
 Ints = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float64]
 Predict = Callable[[Ints, Ints], tuple[Floats, Floats]]
@@ -86,7 +88,13 @@ def feature_map(texts: Sequence[str], *, width: int = WIDTH, seed: int = 0) -> C
         ngram_range=(1, 2), sublinear_tf=True, min_df=1 if len(texts) <= _FEW else 2, max_features=50_000,
         token_pattern=r"(?u)\b\w+\b", dtype=np.float32,
     )  # fmt: skip
-    table = words.fit_transform([texts[i] for i in read])
+    try:
+        table = words.fit_transform([texts[i] for i in read])
+    except ValueError:  # no word stands in two texts, as where a sentence has no spaces
+        try:
+            table = words.set_params(min_df=1).fit_transform([texts[i] for i in read])
+        except ValueError:
+            raise ColumnError(f"none of {len(texts)} texts holds a word: there is nothing to learn from") from None
     if min(table.shape) <= width:
         return lambda asked: np.asarray(words.transform(asked).toarray(), dtype=np.float32)
     directions = TruncatedSVD(width, random_state=seed).fit(table)

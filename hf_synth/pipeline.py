@@ -18,14 +18,14 @@ import numpy.typing as npt
 
 from hf_synth.augmentation import augment
 from hf_synth.correction import METHODS, RELABELS, Corrected, Policy, apply, fit, settle
-from hf_synth.crossfit import Choice, Ints, Learn, Predict, Rows, choose_method, decide
+from hf_synth.crossfit import Choice, Ints, Learn, Predict, Rows, check_parts, choose_method, decide
 from hf_synth.errors import ColumnError, OverlapError, TaskError
 from hf_synth.frozen import linear_learner, shift, text_features
 from hf_synth.gold import adopt
 from hf_synth.label_sets import METHODS as SET_METHODS
 from hf_synth.label_sets import correct_sets
 from hf_synth.modeling import model_facts, predict_proba
-from hf_synth.rows import label_indices
+from hf_synth.rows import audited_labels, label_indices
 from hf_synth.target_texts import METHODS as TEXT_METHODS
 from hf_synth.target_texts import correct_targets
 from hf_synth.task import UNLABELLED, Task, access_of, check_columns, row_digests, strictest
@@ -140,6 +140,8 @@ def correct_with_policy(
     check_columns(task, gold, what="gold")
     if "source" in gold.column_names and UNLABELLED in set(gold["source"]):
         raise ColumnError("gold holds notes that an LLM labelled: nothing can be measured on them; give them as rows")
+    if method != "none" and (callable(corrector) or (method == "auto" and task.kind != "text2text")):
+        check_parts(list(gold["group"]) if "group" in gold.column_names else None)
     if task.kind != "single_label":
         if audited:
             raise TaskError(f"task {task.full_name!r} is {task.kind}: audited labels serve single_label tasks only")
@@ -325,11 +327,7 @@ def _audited(task: Task, rows: Dataset, audited: Mapping[str, int | str] | None)
     missing = [id for id in audited if id not in place]
     if missing:
         raise ColumnError(f"{len(missing)} audited ids are not among the synthetic rows")
-    names = {name: i for i, name in enumerate(task.labels)}
-    try:
-        return {place[id]: names[v] if isinstance(v, str) else int(v) for id, v in audited.items()}
-    except KeyError:
-        raise ColumnError(f"an audited label is none of the task's: {', '.join(task.labels)}") from None
+    return audited_labels(task, {place[id]: label for id, label in audited.items()})
 
 
 def _written(task: Task, rows: Dataset, done: Corrected, access: str) -> Dataset:

@@ -421,3 +421,21 @@ def test_the_verb_plans_and_runs(tmp_path: Path, capsys: pytest.CaptureFixture[s
     assert (facts["cells"], facts["failed"]) == (6, [])
     assert "simulated: 30 gold + 30 synthetic is worth" in facts["equivalence"][0]
     assert "imulated" in said
+
+
+def test_runs_that_are_all_alike_are_not_tested() -> None:
+    def cell(strategy: str, labels: str, seed: int, score: float) -> dict[str, Any]:
+        group = {"base_model": "linear", "gold_size": 60, "ratio": 0.0 if strategy == "gold" else 1.0,
+                 "generator": "" if strategy == "gold" else "pool", "corrector": ""}  # fmt: skip
+        return {**group, "strategy": strategy, "labels": labels, "seed": seed, "macro_f1": score}
+
+    # all the gold and one pool: what seeds have in common is everything
+    rows = [cell("gold", "", seed, 0.7) for seed in range(5)]
+    rows += [cell("augment", "raw", seed, 0.8) for seed in range(5)]
+    (same,) = comparisons(rows, "macro_f1")
+    assert same.difference == pytest.approx(0.1)
+    assert (same.ci95, same.p_holm) == (None, None)
+    rows[-1]["macro_f1"] = 0.79
+    (other,) = comparisons(rows, "macro_f1")
+    assert other.ci95 is not None
+    assert 0 < (other.p_holm or 0) < 0.01
