@@ -176,6 +176,7 @@ def correct_with_policy(
         )  # fmt: skip
         done = settle(apply(policy, known.meant, said), known.meant, known.audited)
     policy = replace(policy, figures={**policy.figures, **told, **getattr(corrector, "figures", {})})
+    policy = _warned(policy, corrector, gold)
     if policy.method in (*RELABELS, "posterior", "ensemble"):
         for line in policy.warnings:
             _LOG.warning("correction: %s", line)
@@ -202,6 +203,14 @@ def _check_unseen(task: Task, corrector: str | Path, gold: Dataset) -> None:
             f"the corrector was trained on {both} of the {len(gold)} gold rows it is to be judged on; give gold that "
             "it never saw (a validation split), or a fit function instead of a model"
         )
+
+
+def _warned(policy: Policy, corrector: Corrector, gold: Dataset) -> Policy:
+    """Say with a policy that its figures may be too good, where nobody knows what the corrector was trained on."""
+    if not isinstance(corrector, str | Path) or "label_probs" in gold.column_names or model_facts(corrector)["known"]:
+        return policy
+    line = "nothing is known of what the corrector was trained on: had it seen this gold, its figures would be too good"
+    return replace(policy, warnings=(*policy.warnings, line))
 
 
 def _head(task: Task, rows: Dataset, gold: Dataset, known: Rows, seed: int) -> tuple[Learn, dict[str, Any]]:
@@ -298,6 +307,7 @@ def _correct_kind(
         if model is not None and method != "none":
             _check_unseen(task, model, gold)
         decided, policy = correct_targets(task, rows, gold, method, corrector=model, fit_rows=fit_rows, seed=seed)
+    policy = _warned(policy, corrector, gold) if method != "none" else policy
     for line in policy.warnings:
         _LOG.warning("correction: %s", line)
     return decided, policy

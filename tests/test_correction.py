@@ -288,3 +288,11 @@ def test_texts_without_spaces_and_without_words() -> None:
     assert feature_map([f"\u53d1\u70e7{i}" for i in range(40)])(["\u53d1\u70e71"]).any()
     with pytest.raises(ColumnError, match="holds a word"):
         feature_map(["..."] * 30)
+
+
+def test_gold_too_small_for_a_coverage_leaves_every_row_alone() -> None:
+    _, given = simulated(0, right=0.7, corrector=0.6, m=40)
+    policy = fit("argmax", **given, coverage=0.99)  # 41 rows would have to hold the truth, of 40
+    done = apply(Policy.from_json(policy.to_json()), given["llm_label"], given["pred_probs"])
+    assert (done.label == given["llm_label"]).all()
+    assert done.ratio("relabelled") == 0
