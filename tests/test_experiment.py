@@ -439,3 +439,14 @@ def test_runs_that_are_all_alike_are_not_tested() -> None:
     (other,) = comparisons(rows, "macro_f1")
     assert other.ci95 is not None
     assert 0 < (other.p_holm or 0) < 0.01
+
+
+def test_the_same_gold_in_other_groups_is_another_experiment(tmp_path: Path) -> None:
+    grid = Grid(sizes=(20,), arms=("gold",), seeds=(0,))
+    gold = toy_gold()
+    before = run(tmp_path, grid, None, gold=gold).rows[0]
+    assert run(tmp_path, grid, None, gold=gold).rows[0] == before
+    test = gold["test"]
+    paired = test.remove_columns("group").add_column("group", [f"p{i // 2}" for i in range(len(test))])
+    with pytest.raises(OutputError, match="other groups"):
+        run(tmp_path, grid, None, gold=DatasetDict(train=gold["train"], test=paired))
