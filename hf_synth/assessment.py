@@ -15,13 +15,14 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 import numpy.typing as npt
 
-from hf_synth.crossfit import FOLDS, Learn, Rows, decide, folds
+from hf_synth.crossfit import FOLDS, Learn, Rows, check_parts, decide, folds
 from hf_synth.errors import ColumnError, TaskError
 from hf_synth.frozen import linear_learner, text_features
 from hf_synth.gold import adopt
 from hf_synth.head import joined_texts
+from hf_synth.metrics import group_codes
 from hf_synth.plots import wilson
-from hf_synth.rows import label_indices
+from hf_synth.rows import audited_labels, label_indices
 from hf_synth.task import Task, check_columns
 
 if TYPE_CHECKING:
@@ -134,6 +135,7 @@ def assess(
         raise ColumnError("audited labels are of synthetic rows: give those rows, too")
     rows = None if synthetic is None else _pilot(task, synthetic)
     known = _known(task, gold, rows, audited)
+    check_parts(known.groups)
     hits, sizes, pilots = _measured(task, gold, rows, known, repeats, seed)
     draws = _draws(hits, known, n_bootstrap, seed)
     means = np.mean([[_worth(known) @ h / len(known.truth) for h in one] for one in hits], axis=0)
@@ -168,14 +170,10 @@ def _pilot(task: Task, synthetic: Dataset) -> Dataset:
 
 def _known(task: Task, gold: Dataset, rows: Dataset | None, audited: Mapping[str, int | str] | None) -> Rows:
     place = {} if rows is None else {id: i for i, id in enumerate(rows["id"])}
-    names = {name: i for i, name in enumerate(task.labels)}
     missing = [id for id in audited or () if id not in place]
     if missing:
         raise ColumnError(f"{len(missing)} audited ids are not among the pilot rows")
-    try:
-        checked = {place[id]: names[v] if isinstance(v, str) else int(v) for id, v in (audited or {}).items()}
-    except KeyError:
-        raise ColumnError(f"an audited label is none of the task's: {', '.join(task.labels)}") from None
+    checked = audited_labels(task, {place[id]: label for id, label in (audited or {}).items()})
     meant = np.zeros(0, np.int64) if rows is None else label_indices(task, rows, "llm_label")
     groups = list(gold["group"]) if "group" in gold.column_names else None
     return Rows(meant, label_indices(task, gold), groups, len(task.labels), checked)
@@ -257,8 +255,7 @@ def _worth(known: Rows) -> Floats:
 
 def _draws(hits: Sequence[Sequence[Floats]], known: Rows, n_bootstrap: int, seed: int) -> Floats:
     """Draw groups of gold rows and ways to cut the folds; give scores, (n_bootstrap, training sets)."""
-    names = [str(g) for g in known.groups] if known.groups is not None else [str(i) for i in range(len(known.truth))]
-    codes = np.unique(names, return_inverse=True)[1]
+    codes = group_codes(known.groups, len(known.truth))
     n_groups = int(codes.max()) + 1
     rng = np.random.default_rng(seed)
     times = rng.multinomial(n_groups, np.full(n_groups, 1 / n_groups), n_bootstrap).astype(float)
