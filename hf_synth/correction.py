@@ -293,8 +293,8 @@ def _decided(policy: Policy, meant: Ints, probs: Floats) -> tuple[Ints, Floats, 
     as_given = np.eye(policy.n_labels)[given]
     if method == "none":
         return given, as_given, "as_generated", "posterior"
-    if method == "argmax":
-        return probs.argmax(1), probs.copy(), "agrees", "argmax"
+    if method == "argmax":  # the paper's rule: a hard label, however unsure the corrector is
+        return probs.argmax(1), np.eye(policy.n_labels)[probs.argmax(1)], "agrees", "argmax"
     if method == "threshold":
         calm = tempered(probs, policy.temperature)
         taken = calm.max(1) >= policy.threshold

@@ -232,6 +232,13 @@ def test_a_policy_that_asked_no_model_claims_nothing_of_one() -> None:
     assert done.label[0] == truth[0]
 
 
+def test_argmax_trains_on_the_label_not_on_the_doubt() -> None:
+    _, given = simulated(0, right=0.7, corrector=0.6)
+    done = apply(fit("argmax", **given), given["llm_label"], given["pred_probs"])
+    assert (done.label == given["pred_probs"].argmax(1)).all()
+    assert (done.probs.max(1) == 1).all()
+
+
 def test_a_row_whose_set_holds_several_labels_is_left_alone() -> None:
     _, given = simulated(0, right=0.7, corrector=0.6, m=400)
     rng = np.random.default_rng(1)
