@@ -15,13 +15,14 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 import numpy.typing as npt
 
-from hf_synth.crossfit import FOLDS, Learn, Rows, decide, folds
+from hf_synth.crossfit import FOLDS, Learn, Rows, check_parts, decide, folds
 from hf_synth.errors import ColumnError, TaskError
 from hf_synth.frozen import linear_learner, text_features
 from hf_synth.gold import adopt
 from hf_synth.head import joined_texts
+from hf_synth.metrics import group_codes
 from hf_synth.plots import wilson
-from hf_synth.rows import label_indices
+from hf_synth.rows import audited_labels, label_indices
 from hf_synth.task import Task, check_columns
 
 if TYPE_CHECKING:
@@ -109,9 +110,9 @@ def assess(
 ) -> Assessment:
     """Say whether to generate or to label.
 
-    The learning curve is extrapolated as a straight line over the logarithm of the rows: real curves bend, so labelling
-    looks a little better than it is, and "generate" is said with that in hand. Intervals are over groups of gold rows
-    and over ways to cut the folds; that other gold might have been labelled they cover in part only.
+    The learning curve is extrapolated by an error that falls as a power of the rows, towards none: where some error is
+    left for ever, labelling looks better than it is, and "generate" is said with that in hand. Intervals are over
+    groups of gold rows and over ways to cut the folds; that other gold might have been labelled they cover in part.
 
     Args:
         gold: all gold rows at hand that are no test rows.
@@ -134,16 +135,16 @@ def assess(
         raise ColumnError("audited labels are of synthetic rows: give those rows, too")
     rows = None if synthetic is None else _pilot(task, synthetic)
     known = _known(task, gold, rows, audited)
+    check_parts(known.groups)
     hits, sizes, pilots = _measured(task, gold, rows, known, repeats, seed)
     draws = _draws(hits, known, n_bootstrap, seed)
     means = np.mean([[_worth(known) @ h / len(known.truth) for h in one] for one in hits], axis=0)
-    slope = _slopes(np.log(sizes), draws[:, : len(sizes)])
-    reach = float(np.log((len(gold) + more) / len(gold)))
-    labelling = (float(_slopes(np.log(sizes), means[None, : len(sizes)])[0]) * reach, *_interval(slope * reach))
+    of_labels = _gain_of_labels(sizes, draws[:, : len(sizes)], more)
+    labelling = (float(_gain_of_labels(sizes, means[None, : len(sizes)], more)[0]), *_interval(of_labels))
     gains = draws[:, len(sizes) :] - draws[:, [len(sizes) - 1]]
     pilot = {n: (float(means[len(sizes) + i] - means[len(sizes) - 1]), *_interval(gains[:, i]))
              for i, n in enumerate(pilots)}  # fmt: skip
-    decision, certainty, why = _decision(gains, slope * reach, labelling, pilot, len(rows or ()), more)
+    decision, certainty, why = _decision(gains, of_labels, labelling, pilot, len(rows or ()), more)
     best = max((g[0] for g in pilot.values()), default=0.0)
     enough = next((n for n in sorted(pilot) if pilot[n][0] >= _ENOUGH * best), None)
     rising = len(pilots) > 1 and enough == max(pilots) and float((gains[:, -1] > gains[:, -2]).mean()) >= SURE
@@ -169,14 +170,10 @@ def _pilot(task: Task, synthetic: Dataset) -> Dataset:
 
 def _known(task: Task, gold: Dataset, rows: Dataset | None, audited: Mapping[str, int | str] | None) -> Rows:
     place = {} if rows is None else {id: i for i, id in enumerate(rows["id"])}
-    names = {name: i for i, name in enumerate(task.labels)}
     missing = [id for id in audited or () if id not in place]
     if missing:
         raise ColumnError(f"{len(missing)} audited ids are not among the pilot rows")
-    try:
-        checked = {place[id]: names[v] if isinstance(v, str) else int(v) for id, v in (audited or {}).items()}
-    except KeyError:
-        raise ColumnError(f"an audited label is none of the task's: {', '.join(task.labels)}") from None
+    checked = audited_labels(task, {place[id]: label for id, label in (audited or {}).items()})
     meant = np.zeros(0, np.int64) if rows is None else label_indices(task, rows, "llm_label")
     groups = list(gold["group"]) if "group" in gold.column_names else None
     return Rows(meant, label_indices(task, gold), groups, len(task.labels), checked)
@@ -258,8 +255,7 @@ def _worth(known: Rows) -> Floats:
 
 def _draws(hits: Sequence[Sequence[Floats]], known: Rows, n_bootstrap: int, seed: int) -> Floats:
     """Draw groups of gold rows and ways to cut the folds; give scores, (n_bootstrap, training sets)."""
-    names = [str(g) for g in known.groups] if known.groups is not None else [str(i) for i in range(len(known.truth))]
-    codes = np.unique(names, return_inverse=True)[1]
+    codes = group_codes(known.groups, len(known.truth))
     n_groups = int(codes.max()) + 1
     rng = np.random.default_rng(seed)
     times = rng.multinomial(n_groups, np.full(n_groups, 1 / n_groups), n_bootstrap).astype(float)
@@ -273,10 +269,15 @@ def _draws(hits: Sequence[Sequence[Floats]], known: Rows, n_bootstrap: int, seed
     return scores
 
 
-def _slopes(x: Floats, scores: Floats) -> Floats:
-    """Fit a line through each row of scores; give its slopes, (B,)."""
-    centred = x - x.mean()
-    return np.asarray(scores @ centred / (centred @ centred))
+def _gain_of_labels(sizes: Sequence[int], scores: Floats, more: int) -> Floats:
+    """Extrapolate each row of scores (B, P) by so many more labelled rows than the last size; give the gains, (B,).
+
+    The error is taken to fall as a power of the rows, towards none: no gain can be more than what is left of it.
+    """
+    x = np.log(sizes) - np.log(sizes).mean()
+    errors = np.maximum(1 - scores, 1e-3)
+    power = np.log(errors) @ x / (x @ x)  # below 0 where the error falls
+    return np.asarray(errors[:, -1] * (1 - ((sizes[-1] + more) / sizes[-1]) ** power))
 
 
 def _interval(draws: Floats) -> tuple[float, float]:

@@ -1,21 +1,45 @@
-"""From options of the command line to what writes: an endpoint, a batch, a model in this process, the simulator."""
+"""From options of the command line to what they mean: gold, values, what writes, what judges."""
 
 from __future__ import annotations
 
 import argparse
 import contextlib
+import json
 import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hf_synth.errors import LLMError
-from hf_synth.folders import work_folder
+from hf_synth.errors import ColumnError, LLMError
+from hf_synth.folders import read_manifest, work_folder
 
 if TYPE_CHECKING:
     from hf_synth.judging import LLMJudge
     from hf_synth.questions import Chat
     from hf_synth.task import Task
+
+
+def gold_path(args: argparse.Namespace) -> Path | None:
+    """Give the gold of the options; where the task is an exported folder, that folder is its gold."""
+    if args.gold is None and (read_manifest(Path(args.task)) or {}).get("stage") == "gold":
+        return Path(args.task)
+    path: Path | None = args.gold
+    return path
+
+
+def name_value(text: str) -> tuple[str, Any]:
+    """Read NAME=VALUE; a value that is JSON is taken as such.
+
+    Raises:
+        ColumnError: it is something else.
+    """
+    name, mark, value = text.partition("=")
+    if not mark or not name.isidentifier():
+        raise ColumnError(f"this option takes NAME=VALUE; got {text!r}")
+    try:
+        return name, json.loads(value)
+    except ValueError:
+        return name, value
 
 
 @contextlib.contextmanager

@@ -283,6 +283,7 @@ def model_card_facts(
         "base_model": base if on_hub else None,
         "hyperparameters": ", ".join(f"{k} {v}" for k, v in told.items() if v not in (None, -1, False)),
         "pretrained_on": pretraining_note(base) if on_hub or known_model(base) else "",
+        "long_notes": _POOLED.get((trained.get("long_notes") or {}).get("how", ""), ""),
         "membership": membership.rstrip("."),
         "parents": [_parent(p) for p in parents],
         "datasets": sorted({p["repo_id"] for p in parents if p["kind"] == "dataset"}),
@@ -290,6 +291,12 @@ def model_card_facts(
         "simulated": simulated(task, [str(trained.get("generator", ""))]),
         **_model_scores(scores),
     }  # fmt: skip
+
+
+_POOLED = {  # training.train's long_notes -> how to read a note that is longer than the model
+    "windows": "the highest logits of its windows, label by label",
+    "windows_mean": "the mean of its windows' logits",
+}
 
 
 def _parent(parent: Mapping[str, Any]) -> str:

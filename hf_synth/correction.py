@@ -38,6 +38,7 @@ RELABELS = ("argmax", "threshold")  # by the corrector's word alone
 OF_BOTH = ("clean_drop", "posterior", "weight", "ensemble")  # by models that learn from synthetic rows as well
 _SHARPER = 2.0  # models trained on half of the rows and soft targets are less sure than they should be
 _LEAST = 0.01  # weight of a row whose label nobody believes
+_EVERY = 1e-12  # a level that every label reaches: gold is too small for the coverage, and all rows are left alone
 
 Ints = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float64]
@@ -174,7 +175,7 @@ def fit(
     return dataclasses.replace(
         policy,
         threshold=_threshold(truth, calm, _generator(figures)),
-        level=0.0 if coverage is None else conformal_level(truth, calm, coverage),
+        level=0.0 if coverage is None else max(_EVERY, conformal_level(truth, calm, coverage)),
         figures=figures if coverage is None else {**figures, "conformal_coverage_asked": coverage},
         warnings=_warnings(figures, unseen),
     )

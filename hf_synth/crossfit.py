@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from hf_synth.correction import METHODS, OF_BOTH, Corrected, Policy, apply, fit, settle, weaker
+from hf_synth.errors import ColumnError
 from hf_synth.noise import confident_noise, denoise, estimate_noise
 
 Ints = npt.NDArray[np.int64]
@@ -24,10 +25,13 @@ Learn = Callable[[Ints, Ints, Floats], Predict]
 # predict(gold positions, synthetic positions) -> probabilities of each
 
 FOLDS = 5  # of gold
-ROUNDS = 3  # of refits on gold and corrected rows; measured in docs/results/correction.md
+ROUNDS = 3  # of refits on gold and corrected rows
 SPLITS = 2  # ways to cut gold and rows in halves, whose opinions are averaged
 CLEARLY = 1.5  # standard errors by which a method must be better than a more robust one to be chosen
 PREFER = ("posterior", "ensemble", "weight", "clean_drop", "threshold", "agree", "none", "argmax")  # most robust first
+
+_OF_NOBODY = ("gold_rows", "synthetic_rows", "audited_rows", "generator_accuracy_audited",
+              "generator_accuracy_audited_ci95")  # figures that need no corrector  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -50,8 +54,11 @@ class Rows:
 
 
 def folds(labels: Ints, groups: Sequence[Any] | None, k: int, seed: int) -> Ints:
-    """Assign rows to k folds, (N,): groups stay whole, labels are spread evenly, rare ones too."""
-    names = [str(g) for g in groups] if groups is not None else [str(i) for i in range(len(labels))]
+    """Assign rows to k folds, (N,): groups stay whole, labels are spread evenly, rare ones too.
+
+    A row without a group is one by itself.
+    """
+    names = [f"row {i}" if g is None else f"group {g}" for i, g in enumerate(groups or [None] * len(labels))]
     rng = np.random.default_rng(seed)
     rarity = np.bincount(labels)
     rarest: dict[str, int] = {}
@@ -61,6 +68,19 @@ def folds(labels: Ints, groups: Sequence[Any] | None, k: int, seed: int) -> Ints
     order = sorted(rarest, key=lambda name: (rarity[rarest[name]], rarest[name], drawn[name]))
     place = {name: i % min(k, len(order)) for i, name in enumerate(order)}
     return np.array([place[name] for name in names], dtype=np.int64)
+
+
+def check_parts(groups: Sequence[Any] | None) -> None:
+    """Check that some gold can be held out while models learn from the rest.
+
+    Raises:
+        ColumnError: all gold rows are of one group.
+    """
+    if groups and len(groups) > 1 and None not in groups and len(set(groups)) < 2:
+        raise ColumnError(
+            f"all {len(groups)} gold rows are of one group (patient): none can be held out to measure on; give gold of "
+            "more patients, or a group of its own for each row"
+        )
 
 
 def decide(
@@ -101,7 +121,11 @@ def decide(
         method, llm_label=rows.meant, pred_probs=opinions, gold_label=rows.truth[gold], gold_probs=out,
         audited=rows.audited, calibrate=method not in OF_BOTH and method != "none", coverage=coverage,
     )  # fmt: skip
-    return policy, settle(apply(policy, rows.meant, opinions), rows.meant, rows.audited)
+    done = settle(apply(policy, rows.meant, opinions), rows.meant, rows.audited)
+    if method == "none":  # nobody was asked: what was measured is of no corrector, and no estimate follows from it
+        told = {name: policy.figures[name] for name in _OF_NOBODY if name in policy.figures}
+        policy = replace(policy, noise=(), confusion=(), figures=told, warnings=())
+    return policy, done
 
 
 def _opinions(
@@ -272,7 +296,7 @@ def choose_method(
     """
     fold = folds(rows.truth, rows.groups, FOLDS, seed)
     audited = np.array(sorted(rows.audited), dtype=np.int64)
-    audited_fold = np.random.default_rng(seed).permutation(len(audited)) % FOLDS
+    audited_fold = np.random.default_rng(seed).permutation(len(audited)) % (int(fold.max()) + 1)
     truth = np.concatenate([rows.truth, np.array([rows.audited[i] for i in audited.tolist()], dtype=np.int64)])
     hits = {m: np.zeros(len(truth)) for m in methods}
     weak: dict[str, list[bool]] = {}

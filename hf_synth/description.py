@@ -83,8 +83,9 @@ def describe(dataset: Dataset, policy: Policy | Mapping[str, Any] | None = None)
     pairs = Counter(zip(status, dataset["reason"], strict=True))
     order = sorted(pairs.items(), key=lambda item: (STATUSES.index(item[0][0]), -item[1]))
     used = [i for i, s in enumerate(status) if s in ("kept", "relabelled")]
-    weights = dataset["weight"] if "weight" in dataset.column_names else [1.0] * len(status)
-    sure = [dataset["label_confidence"][i] for i in used] if "label_confidence" in dataset.column_names else []
+    weights = list(dataset["weight"]) if "weight" in dataset.column_names else [1.0] * len(status)
+    confidence = list(dataset["label_confidence"]) if "label_confidence" in dataset.column_names else []
+    sure = [confidence[i] for i in used] if confidence else []
     known = [v for v in sure if v is not None]
     plain = {} if policy is None else dict(policy) if isinstance(policy, Mapping) else policy.to_json()
     labels, moved = _by_label(dataset, status)

@@ -39,7 +39,8 @@ class Scores:
             `auroc` and `auprc` only from probabilities; `patient_*` (each group's largest label against its largest
             prediction) where the task names one among its metrics and rows come in groups. Of a multi_label task
             accuracy is exact set match; what nobody judged counts nowhere.
-        ci95: each metric's 95% bootstrap interval over groups, (low, high).
+        ci95: each metric's 95% bootstrap interval over groups, (low, high); of a single group all values that the
+            metric can have.
         per_class: precision, recall, f1 and support of each label, and its auroc and auprc against the rest where they
             are defined; empty for text2text.
         confusion: rows by true label (first index) and predicted label, K x K; of single_label tasks only.
@@ -246,11 +247,19 @@ def score(
         task=task.full_name,
         n=len(labels),
         values={name: float(value[0]) for name, value in values.items()},
-        ci95={name: interval(many, len(found.sums)) for name, many in drawn.items()},
+        ci95={name: _drawn_interval(name, many, len(found.sums)) for name, many in drawn.items()},
         bootstrap={"n": n_bootstrap, "seed": seed, **fewer},
         calibration=calibration_facts(labels, predicted, found.more["groups"], bins=BINS) if of_probabilities else {},
         **found.more,
     )
+
+
+def _drawn_interval(metric: str, drawn: Any, n_groups: int, *, difference: bool = False) -> tuple[float, float]:
+    """Give the interval of draws; of one group, which tells nothing of others, all values that the metric can have."""
+    if n_groups > 1:
+        return interval(drawn, n_groups)
+    low, high = -1.0 if metric == "mcc" else 0.0, 1.0
+    return (low - high, high - low) if difference else (low, high)
 
 
 def _digest(digests: Sequence[str], labels: Any) -> str:
@@ -284,6 +293,5 @@ def compare(a: Scores, b: Scores, metric: str = "macro_f1", *, n_bootstrap: int 
     drawn = np.vstack([counts @ np.hstack(both) for counts in draws(len(both[0]), n_bootstrap, seed)])
     drawn_a, drawn_b = (label_metrics(part, k, often, graded, calibrated=False)[metric] for part in np.hsplit(drawn, 2))
     right = (true == np.array(s.predictions) for s in (a, b))
-    return Difference(
-        metric, a.values[metric] - b.values[metric], interval(drawn_a - drawn_b, len(both[0])), a.n, mcnemar(*right)
-    )
+    between = _drawn_interval(metric, drawn_a - drawn_b, len(both[0]), difference=True)
+    return Difference(metric, a.values[metric] - b.values[metric], between, a.n, mcnemar(*right))

@@ -215,6 +215,13 @@ def _keep_gold(study: Study, gold: DatasetDict) -> None:
     if before is None:
         write_stage(study.task, used, study.out / "gold", stage="gold", gold_sha256=digest)
     gold_of.cache_clear()
+    kept = gold_of(study.out)
+    if any(_groups(kept[split]) != _groups(rows) for split, rows in used.items()):  # every interval is drawn over them
+        raise OutputError(f"{study.out} holds an experiment on the same gold in other groups; choose another folder")
+
+
+def _groups(rows: Dataset) -> list[Any]:
+    return list(rows["group"]) if "group" in rows.column_names else []
 
 
 # --- what follows from what -------------------------------------------------------------------------------------------

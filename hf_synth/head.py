@@ -51,7 +51,7 @@ def linear_fit(task: Task, *read: Dataset, seed: int = 0) -> Callable[[Dataset],
         texts = joined_texts(task, rows)
         new = list(dict.fromkeys(t for t in texts if t not in place))
         if new:
-            table.append(np.concatenate([*table[-1:], features(new)]))
+            table[:] = [np.concatenate([*table, features(new)])]
             place.update(zip(new, range(len(place), len(place) + len(new)), strict=True))
         return np.array([place[t] for t in texts], dtype=np.int64)
 

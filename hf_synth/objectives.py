@@ -192,8 +192,11 @@ def main_score(task: Task, logits: Any, targets: Any) -> float:
     """Score an epoch by the task's main metric: accuracy where the task says so, else macro-F1."""
     from sklearn.metrics import accuracy_score, f1_score
 
-    if task.kind == "multi_label":  # a probability above 0.5 is a label
-        guess, truth = logits > 0, targets[:, : len(task.labels)] > 0.5
+    if task.kind == "multi_label":  # a probability above 0.5 is a label; what nobody judged counts nowhere
+        there, away = np.split(targets > 0.5, 2, axis=1)
+        judged = there | away
+        some = judged.any(1)
+        guess, truth = ((logits > 0) & judged)[some], there[some]
     else:
         guess, truth = np.argmax(logits, -1), np.argmax(targets, -1)
     if task.metrics and task.metrics[0] == "accuracy":

@@ -18,14 +18,14 @@ import numpy.typing as npt
 
 from hf_synth.augmentation import augment
 from hf_synth.correction import METHODS, RELABELS, Corrected, Policy, apply, fit, settle
-from hf_synth.crossfit import Choice, Ints, Learn, Predict, Rows, choose_method, decide
+from hf_synth.crossfit import Choice, Ints, Learn, Predict, Rows, check_parts, choose_method, decide
 from hf_synth.errors import ColumnError, OverlapError, TaskError
 from hf_synth.frozen import linear_learner, shift, text_features
 from hf_synth.gold import adopt
 from hf_synth.label_sets import METHODS as SET_METHODS
 from hf_synth.label_sets import correct_sets
 from hf_synth.modeling import model_facts, predict_proba
-from hf_synth.rows import label_indices
+from hf_synth.rows import audited_labels, label_indices
 from hf_synth.target_texts import METHODS as TEXT_METHODS
 from hf_synth.target_texts import correct_targets
 from hf_synth.task import UNLABELLED, Task, access_of, check_columns, row_digests, strictest
@@ -140,6 +140,8 @@ def correct_with_policy(
     check_columns(task, gold, what="gold")
     if "source" in gold.column_names and UNLABELLED in set(gold["source"]):
         raise ColumnError("gold holds notes that an LLM labelled: nothing can be measured on them; give them as rows")
+    if method != "none" and (callable(corrector) or (method == "auto" and task.kind != "text2text")):
+        check_parts(list(gold["group"]) if "group" in gold.column_names else None)
     if task.kind != "single_label":
         if audited:
             raise TaskError(f"task {task.full_name!r} is {task.kind}: audited labels serve single_label tasks only")
@@ -174,6 +176,7 @@ def correct_with_policy(
         )  # fmt: skip
         done = settle(apply(policy, known.meant, said), known.meant, known.audited)
     policy = replace(policy, figures={**policy.figures, **told, **getattr(corrector, "figures", {})})
+    policy = _warned(policy, corrector, gold)
     if policy.method in (*RELABELS, "posterior", "ensemble"):
         for line in policy.warnings:
             _LOG.warning("correction: %s", line)
@@ -200,6 +203,14 @@ def _check_unseen(task: Task, corrector: str | Path, gold: Dataset) -> None:
             f"the corrector was trained on {both} of the {len(gold)} gold rows it is to be judged on; give gold that "
             "it never saw (a validation split), or a fit function instead of a model"
         )
+
+
+def _warned(policy: Policy, corrector: Corrector, gold: Dataset) -> Policy:
+    """Say with a policy that its figures may be too good, where nobody knows what the corrector was trained on."""
+    if not isinstance(corrector, str | Path) or "label_probs" in gold.column_names or model_facts(corrector)["known"]:
+        return policy
+    line = "nothing is known of what the corrector was trained on: had it seen this gold, its figures would be too good"
+    return replace(policy, warnings=(*policy.warnings, line))
 
 
 def _head(task: Task, rows: Dataset, gold: Dataset, known: Rows, seed: int) -> tuple[Learn, dict[str, Any]]:
@@ -296,6 +307,7 @@ def _correct_kind(
         if model is not None and method != "none":
             _check_unseen(task, model, gold)
         decided, policy = correct_targets(task, rows, gold, method, corrector=model, fit_rows=fit_rows, seed=seed)
+    policy = _warned(policy, corrector, gold) if method != "none" else policy
     for line in policy.warnings:
         _LOG.warning("correction: %s", line)
     return decided, policy
@@ -325,11 +337,7 @@ def _audited(task: Task, rows: Dataset, audited: Mapping[str, int | str] | None)
     missing = [id for id in audited if id not in place]
     if missing:
         raise ColumnError(f"{len(missing)} audited ids are not among the synthetic rows")
-    names = {name: i for i, name in enumerate(task.labels)}
-    try:
-        return {place[id]: names[v] if isinstance(v, str) else int(v) for id, v in audited.items()}
-    except KeyError:
-        raise ColumnError(f"an audited label is none of the task's: {', '.join(task.labels)}") from None
+    return audited_labels(task, {place[id]: label for id, label in audited.items()})
 
 
 def _written(task: Task, rows: Dataset, done: Corrected, access: str) -> Dataset:

@@ -120,18 +120,21 @@ def read_table(file: File) -> Iterator[tuple[int, Row]]:
 def read_audited(file: File) -> dict[str, str]:
     """Read the labels that a person gave to some rows: a table with the columns id and label.
 
+    Rows without a label were not looked at, and are passed over.
+
     Raises:
-        RowError: a column or a value is missing, or an id comes twice.
+        RowError: a column or an id is missing, an id comes twice, or no row has a label.
     """
     found: dict[str, str] = {}
     name = as_source(file).name
     for number, row in read_table(file):
-        id, label = str(row.get("id") or ""), str(row.get("label") or "")
-        if not id or not label:
+        if "label" not in row or row.get("id") in (None, ""):
             raise RowError(name, number, "needs an id and a label: a table of audited rows has these two columns")
+        id, label = str(row["id"]), row["label"]
         if id in found:
             raise RowError(name, number, "names an id that came before")
-        found[id] = label
+        if label not in (None, ""):
+            found[id] = str(label)
     if not found:
         raise RowError(name, None, "holds no audited row")
     return found

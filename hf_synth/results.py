@@ -31,6 +31,7 @@ Floats = npt.NDArray[np.float64]
 Row = dict[str, Any]
 
 GROUP = ("base_model", "gold_size", "strategy", "labels", "ratio", "generator", "corrector")
+_NO_SPREAD = 1e-12  # of scores: rounding
 _OPTIONAL = {"cost_usd": float, "test_groups": int}  # columns that may be null in every row
 
 
@@ -44,8 +45,8 @@ class Comparison:
         where: base model, gold size, ratio.
         seeds: pairs.
         difference: mean of the first minus the second.
-        ci95: by Student's t over the pairs; None for one pair.
-        p_holm: of the two-sided t test, adjusted for all comparisons of the experiment; None for one pair.
+        ci95: by Student's t over the pairs; None for one pair, and for pairs whose differences are all the same.
+        p_holm: of the two-sided t test, adjusted for all comparisons of the experiment; None where there is no `ci95`.
     """
 
     kind: str
@@ -233,12 +234,11 @@ def _tested(found: Sequence[tuple[Comparison, Floats]]) -> list[Comparison]:
     p_values, made = [], []
     for comparison, gaps in found:
         n = len(gaps)
-        if n > 1:
-            error = float(gaps.std(ddof=1)) / np.sqrt(n)
+        error = float(gaps.std(ddof=1)) / np.sqrt(n) if n > 1 else 0.0
+        if error > _NO_SPREAD:  # pairs that are all alike are one run made again: they tell nothing of chance
             half = float(t.ppf(0.975, n - 1)) * error
             ends = (comparison.difference - half, comparison.difference + half)
-            same = 1.0 if comparison.difference == 0 else 0.0
-            p_values.append(float(2 * t.sf(abs(comparison.difference) / error, n - 1)) if error else same)
+            p_values.append(float(2 * t.sf(abs(comparison.difference) / error, n - 1)))
             made.append(replace(comparison, ci95=ends))
         else:
             made.append(comparison)

@@ -44,6 +44,19 @@ def label_indices(task: Task, dataset: Dataset, column: str | None = None) -> np
     return indices
 
 
+def audited_labels(task: Task, told: Mapping[int, int | str]) -> dict[int, int]:
+    """Give labels that a person gave to rows, by position, as indices; names and numbers are understood.
+
+    Raises:
+        ColumnError: one is none of the task's.
+    """
+    names = {name: i for i, name in enumerate(task.labels)}
+    found = {at: names.get(label, -1) if isinstance(label, str) else int(label) for at, label in told.items()}
+    if not all(0 <= index < len(names) for index in found.values()):
+        raise ColumnError(f"an audited label is none of the task's: {', '.join(task.labels)}")
+    return found
+
+
 def label_matrix(task: Task, dataset: Dataset, column: str | None = None) -> Floats:
     """Read the labels of a multi_label dataset as 0 and 1, shape (N, K); a row may have no label at all.
 

@@ -169,11 +169,12 @@ def _difference_section(made: Results) -> Section | None:
     if not made.comparisons:
         return None
     lines = [[c.kind, c.what, c.where, c.seeds, f"{c.difference:+.3f}",
-              f"{c.ci95[0]:+.3f} to {c.ci95[1]:+.3f}" if c.ci95 else "one seed",
+              f"{c.ci95[0]:+.3f} to {c.ci95[1]:+.3f}" if c.ci95 else "one seed" if c.seeds == 1 else "no spread",
               "" if c.p_holm is None else f"{c.p_holm:.3f}"] for c in made.comparisons]  # fmt: skip
     head = ["question", "what", "where", "seeds", "difference", "95% CI", "p (Holm)"]
     text = (
         f"Paired over seeds, on the same test rows; intervals by Student's t; p by Holm over {len(lines)} comparisons. "
+        "They tell how runs vary, not how other patients would. "
         "Baseline degradation asks how raw rows compare with gold alone of the same size, correction gain how "
         "corrected rows compare with raw ones."
     )

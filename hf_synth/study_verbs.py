@@ -5,18 +5,17 @@ from __future__ import annotations
 import argparse
 import contextlib
 import dataclasses
-import json
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hf_synth.backends import writer_of
+from hf_synth.backends import gold_path, name_value, writer_of
 from hf_synth.costs import Rates
 from hf_synth.errors import ColumnError
 from hf_synth.folders import read_dataset, read_manifest, work_folder
 from hf_synth.grid import Grid, read_grid, with_fields
-from hf_synth.reading import read_table
+from hf_synth.reading import read_audited
 from hf_synth.task import Task, load_task
 
 if TYPE_CHECKING:
@@ -32,14 +31,15 @@ def experiment(args: argparse.Namespace) -> Facts:
     from hf_synth.gold import load_gold, subset
 
     task = load_task(args.task)
-    path = _gold_path(args)
+    path = gold_path(args)
     splits = load_gold(task, path, seed=args.seed)
     if args.gold_size:
         splits["train"] = subset(task, splits["train"], args.gold_size, seed=args.seed)
     grid = _grid(args, task)
     shared: Facts = {
         "grid": grid, "out": args.out, "splits": args.splits, "args": _training_args(args),
-        "audited": _audited(args), "validation": args.validation, "drop_seen": args.drop_seen,
+        "audited": read_audited(args.audited) if args.audited else {}, "validation": args.validation,
+        "drop_seen": args.drop_seen,
     }  # fmt: skip
     with _writers(args, task, path) as sources:
         if args.dry_run:
@@ -148,16 +148,6 @@ def _pool(args: argparse.Namespace, task: Task) -> Dataset:
     )  # fmt: skip
 
 
-def _audited(args: argparse.Namespace) -> dict[str, str]:
-    """Read labels that a person gave to synthetic rows: a table with the columns id and label."""
-    if not args.audited:
-        return {}
-    rows = [row for _, row in read_table(args.audited)]
-    if not rows or not {"id", "label"} <= set(rows[0]):
-        raise ColumnError(f"{args.audited.name} needs the columns id and label, and a row")
-    return {str(row["id"]): str(row["label"]) for row in rows if row["label"] not in (None, "")}
-
-
 def _rates(args: argparse.Namespace) -> Rates | None:
     named = {n: getattr(args, n) for n in ("minutes_per_note", "hourly_usd", "compute_usd")}
     told = {n: v for n, v in named.items() if v is not None}
@@ -165,23 +155,12 @@ def _rates(args: argparse.Namespace) -> Rates | None:
 
 
 def _training_args(args: argparse.Namespace) -> Facts | None:
-    fields = dict(map(_pair, args.set))
+    fields = dict(map(name_value, args.set))
     if "tiny" in (args.base_models or ()):
         from hf_synth.demo.encoder import DEMO_ARGS
 
         fields = DEMO_ARGS | fields
     return fields or None
-
-
-def _pair(text: str) -> tuple[str, Any]:
-    """Read NAME=VALUE; a value that is JSON is taken as such."""
-    name, mark, value = text.partition("=")
-    if not mark or not name.isidentifier():
-        raise ColumnError(f"this option takes NAME=VALUE; got {text!r}")
-    try:
-        return name, json.loads(value)
-    except ValueError:
-        return name, value
 
 
 def assess(args: argparse.Namespace) -> Facts:
@@ -190,21 +169,15 @@ def assess(args: argparse.Namespace) -> Facts:
     from hf_synth.gold import load_gold, subset
 
     task = load_task(args.task)
-    rows = load_gold(task, _gold_path(args), seed=args.seed)["train"]
+    rows = load_gold(task, gold_path(args), seed=args.seed)["train"]
     if args.gold_size:
         rows = subset(task, rows, args.gold_size, seed=args.seed)
     pilot = _pool(args, task) if args.synthetic else None
-    made = judge(task, rows, pilot, audited=_audited(args) or None, more=args.more, seed=args.seed)
+    made = judge(
+        task, rows, pilot, audited=read_audited(args.audited) if args.audited else None, more=args.more, seed=args.seed
+    )
     print(made)
     return dataclasses.asdict(made)
-
-
-def _gold_path(args: argparse.Namespace) -> Path | None:
-    """Give the gold of the options; where the task is an exported folder, that folder is its gold."""
-    if args.gold is None and (read_manifest(Path(args.task)) or {}).get("stage") == "gold":
-        return Path(args.task)
-    path: Path | None = args.gold
-    return path
 
 
 def _say(args: argparse.Namespace) -> Callable[[str], None]:

@@ -232,14 +232,15 @@ def _shares(
         gaps = shares - rest / rest[:, :, -1:]
     found = []
     for name, i in places.items():
-        patients = int((sums.reshape(len(sums), -1, width)[:, i, -1] > 0).sum())
+        counts = sums.reshape(len(sums), -1, width)[:, :, -1]
+        patients, others = (int((n > 0).sum()) for n in (counts[:, i], counts.sum(1) - counts[:, i]))
         values = {what: float(shares[0, i, j]) for j, what in enumerate(facts)}
         made = Subgroup(attribute, name, int(lines[0, i, -1]), patients, values)
         if patients >= FEW_PATIENTS and drawn:
             for j, what in enumerate(facts):
                 made.ci95[what] = interval(shares[1:, i, j], patients)
-                if len(places) > 1:
-                    made.behind[what] = (float(gaps[0, i, j]), *interval(gaps[1:, i, j], patients))
+                if others >= FEW_PATIENTS:
+                    made.behind[what] = (float(gaps[0, i, j]), *interval(gaps[1:, i, j], min(patients, others)))
         found.append(made)
     return found
 

@@ -14,7 +14,7 @@ from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hf_synth.backends import judge_of, writer_of
+from hf_synth.backends import gold_path, judge_of, name_value, writer_of
 from hf_synth.errors import ColumnError, GoldError, MissingGoldError, OutputError, TaskError
 from hf_synth.folders import clear_disk_errors, read_dataset, read_manifest, work_folder, write_stage
 from hf_synth.origin import MARKS, gold_marks
@@ -99,7 +99,7 @@ def gold(args: argparse.Namespace) -> Facts:
     from hf_synth.gold import load_gold
 
     task, path = _own_task(args) if args.label_column else (load_task(args.task), args.path)
-    options = dict(map(_pair, args.option))
+    options = dict(map(name_value, args.option))
     splits = load_gold(task, path, seed=args.seed, mask_leaks=args.mask_leaks, **options)
     write_stage(task, splits, args.out, stage="gold", seed=args.seed)
     rows = {split: len(part) for split, part in splits.items()}
@@ -163,7 +163,7 @@ def generate(args: argparse.Namespace) -> Facts:
         return {"dry_run": True, **vars(guess), "cost_usd": half}
     if args.out is None:
         raise OutputError("say where the notes go: --out DIR (or --dry-run to see what they would take)")
-    with writer_of(args, _gold_path(args) or args.out.parent) as llm:
+    with writer_of(args, gold_path(args) or args.out.parent) as llm:
         rows = make(task, shown, llm, seed=args.seed, progress=not args.quiet, **how)
     counts = Counter(rows["label_status"])
     rejects = Counter(r for s, r in zip(rows["label_status"], rows["reason"], strict=True) if s == "rejected")
@@ -214,10 +214,10 @@ def _corrector(task: Task, rows: Dataset, args: argparse.Namespace, stack: conte
 
     if args.judge:
         return _gold_rows(task, args), stack.enter_context(
-            judge_of(task, args, args.judge, _gold_path(args) or args.out.parent)
+            judge_of(task, args, args.judge, gold_path(args) or args.out.parent)
         )
     if args.corrector:
-        splits = load_gold(task, _gold_path(args), seed=args.seed)
+        splits = load_gold(task, gold_path(args), seed=args.seed)
         return _split(splits, args.split or ("validation" if "validation" in splits else "test")), args.corrector
     known = _gold_rows(task, args)
     base = _base_model(task, args, known, rows)
@@ -248,7 +248,7 @@ def train(args: argparse.Namespace) -> Facts:
 
     task = load_task(args.task)
     rows = read_dataset(args.data)
-    validation = _split(load_gold(task, _gold_path(args), seed=args.seed), "validation") if args.gold else None
+    validation = _split(load_gold(task, gold_path(args), seed=args.seed), "validation") if args.gold else None
     base = _base_model(task, args, rows, None)
     path = fit(
         task, rows, validation, base_model=base, output_dir=args.out, args=_training_args(args), seed=args.seed,
@@ -267,7 +267,7 @@ def evaluate(args: argparse.Namespace) -> Facts:
     from hf_synth.journey import score_table
 
     task = load_task(args.task)
-    splits = load_gold(task, _gold_path(args), seed=args.seed)
+    splits = load_gold(task, gold_path(args), seed=args.seed)
     rows, known = _split(splits, args.split), splits.get("train") if args.split != "train" else None
     said = predict(task, args.model, rows)
     scores = score(task, args.model, rows, predicted=said, exclude=known, seed=args.seed)
@@ -316,13 +316,13 @@ def run(args: argparse.Namespace) -> Facts:
     if not args.synthetic and not args.llm:
         raise ColumnError("give the synthetic rows (--synthetic POOL) or an LLM to write them (--llm MODEL)")
     task = load_task(args.task)
-    splits = load_gold(task, _gold_path(args), seed=args.seed)
+    splits = load_gold(task, gold_path(args), seed=args.seed)
     rows: Any
     with contextlib.ExitStack() as stack:
         if args.synthetic:
             rows = _synthetic_rows(task, args)
         else:
-            llm = stack.enter_context(writer_of(args, _gold_path(args) or args.out))
+            llm = stack.enter_context(writer_of(args, gold_path(args) or args.out))
 
             def rows(shown: Dataset) -> Dataset:
                 pool, how = _chosen(task, shown, args)
@@ -364,14 +364,6 @@ def _counts(counts: dict[str, int] | Counter[str]) -> str:
     return ", ".join(f"{n:,} {name}" for name, n in counts.items())
 
 
-def _gold_path(args: argparse.Namespace) -> Path | None:
-    """Give the gold of the options; where the task is an exported folder, that folder is its gold."""
-    if args.gold is None and (read_manifest(Path(args.task)) or {}).get("stage") == "gold":
-        return Path(args.task)
-    path: Path | None = args.gold
-    return path
-
-
 def _split(splits: DatasetDict, name: str) -> Dataset:
     if name not in splits:
         raise GoldError(f"the gold has no split {name!r}; it has {', '.join(splits)}")
@@ -382,7 +374,7 @@ def _gold_rows(task: Task, args: argparse.Namespace) -> Dataset:
     """Give the gold rows for training that a verb may use."""
     from hf_synth.gold import load_gold, subset
 
-    rows = _split(load_gold(task, _gold_path(args), seed=args.seed), "train")
+    rows = _split(load_gold(task, gold_path(args), seed=args.seed), "train")
     return subset(task, rows, args.gold_size, seed=args.seed) if args.gold_size else rows
 
 
@@ -420,7 +412,7 @@ def _training_args(args: argparse.Namespace) -> Facts | None:
         from hf_synth.demo.encoder import DEMO_ARGS
 
         fields |= DEMO_ARGS
-    fields |= dict(map(_pair, args.set))
+    fields |= dict(map(name_value, args.set))
     return fields or None
 
 
@@ -428,17 +420,6 @@ def _training_options(args: argparse.Namespace) -> Facts:
     """Give the options of `train` but for its arguments."""
     names = {"revision": args.base_revision, "long_notes": args.long_notes, "lora": args.lora, "cache_dir": args.cache}
     return {**names, "class_weights": args.class_weights}
-
-
-def _pair(text: str) -> tuple[str, Any]:
-    """Read NAME=VALUE; a value that is JSON is taken as such."""
-    name, mark, value = text.partition("=")
-    if not mark or not name.isidentifier():
-        raise ColumnError(f"this option takes NAME=VALUE; got {text!r}")
-    try:
-        return name, json.loads(value)
-    except ValueError:
-        return name, value
 
 
 def _base_model(task: Task, args: argparse.Namespace, gold: Dataset, more: Dataset | None) -> str | Path:

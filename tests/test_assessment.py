@@ -6,11 +6,12 @@ import json
 import random
 from pathlib import Path
 
+import numpy as np
 import pytest
 from datasets import Dataset
 from tiny import toy_rows, toy_task
 
-from hf_synth.assessment import Assessment, assess
+from hf_synth.assessment import Assessment, _gain_of_labels, assess
 from hf_synth.cli import main
 from hf_synth.errors import ColumnError, TaskError
 from hf_synth.folders import write_stage
@@ -65,6 +66,13 @@ def test_where_labels_teach_more_they_are_asked_for() -> None:
     assert found.decision == "label"
     assert found.labelling[0] > 0
     assert str(found).startswith("label 100 more notes instead")
+
+
+def test_labels_cannot_gain_more_than_is_left() -> None:
+    """A straight line through this curve would promise 2.8 points where 1.7 are left."""
+    gain = float(_gain_of_labels([60, 120, 240], np.array([[0.735, 0.893, 0.983]]), 50)[0])
+    assert 0 < gain < 0.017
+    assert float(_gain_of_labels([60, 120, 240], np.array([[0.5, 0.5, 0.5]]), 50)[0]) == pytest.approx(0)
 
 
 def test_without_a_pilot_it_cannot_be_told() -> None:

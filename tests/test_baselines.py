@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 from datasets import Dataset
 from sklearn.dummy import DummyClassifier
+from tiny import LABELS, toy_rows, toy_task
 
 from hf_synth.baselines import frequency_baseline
 from hf_synth.errors import HfSynthError
-from tests.tiny import LABELS, toy_rows, toy_task
 
 
 def test_the_most_frequent_label_with_the_shares_as_probabilities() -> None:

@@ -191,6 +191,14 @@ def test_a_model_card_tells_what_is_not_known() -> None:
     assert ModelCard(local).data.base_model is None
 
 
+def test_a_model_of_long_notes_says_how_to_read_one() -> None:
+    for how, said in (("windows", "the highest logits"), ("windows_mean", "the mean of its windows"), ("cut", "")):
+        card = model_card(model_card_facts(CLINIC, {**TRAINED, "long_notes": {"how": how}}, SCORES, repo_id="o/m"))
+        assert ("overlapping windows" in card) == bool(said)
+        assert said in card
+        assert check_card(card) == []
+
+
 def test_every_kind_of_task_has_a_card_that_passes() -> None:
     summary = Task.from_columns("sums", text_columns="note", label_column="summary", kind="text2text", access="open")
     rows = Dataset.from_list([{**summary.gold_row("a", None, "short", "long text"), "source": "synthetic"}])

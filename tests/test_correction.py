@@ -9,13 +9,17 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from test_experiment import TASK, as_synthetic
+from tiny import toy_rows
 
 from hf_synth.calibration import temperature
 from hf_synth.correction import METHODS, Policy, apply, fit
 from hf_synth.crossfit import Rows, choose, choose_method, decide, folds
 from hf_synth.errors import ColumnError, TaskError
-from hf_synth.frozen import linear_learner, text_features
+from hf_synth.frozen import feature_map, linear_learner, text_features
+from hf_synth.head import linear_fit
 from hf_synth.noise import denoise, label_issues
+from hf_synth.pipeline import correct_with_policy
 from hf_synth.task import REASONS, STATUSES
 
 
@@ -218,6 +222,16 @@ def test_audited_rows_are_held_out_too_and_settle_their_label() -> None:
     assert policy.figures["audited_rows"] == 40
 
 
+def test_a_policy_that_asked_no_model_claims_nothing_of_one() -> None:
+    truth, rows, learn = problem()
+    policy, done = decide(replace(rows, audited={0: int(truth[0])}), learn, "none")
+    assert set(policy.figures) == {
+        "gold_rows", "synthetic_rows", "audited_rows", "generator_accuracy_audited", "generator_accuracy_audited_ci95"
+    }  # fmt: skip
+    assert not policy.warnings
+    assert done.label[0] == truth[0]
+
+
 def test_a_row_whose_set_holds_several_labels_is_left_alone() -> None:
     _, given = simulated(0, right=0.7, corrector=0.6, m=400)
     rng = np.random.default_rng(1)
@@ -231,3 +245,64 @@ def test_a_row_whose_set_holds_several_labels_is_left_alone() -> None:
     abstained = done.reason == "abstained"
     assert 0 < abstained.sum() <= (without.status == "relabelled").sum()
     assert (done.label[abstained] == given["llm_label"][abstained]).all()
+
+
+def corrected(groups: list[str | None], method: str, **more):  # type: ignore[no-untyped-def]
+    """Correct 40 toy rows by a linear head and gold whose rows are of these groups."""
+    gold = toy_rows(len(groups), 1)
+    gold = gold.remove_columns([c for c in ("group",) if c in gold.column_names]).add_column("group", groups)
+    rows = as_synthetic([{**row, "llm_label": row["label"], "id": f"s{i}"} for i, row in enumerate(toy_rows(40, 2))])
+    return correct_with_policy(TASK, rows, linear_fit(TASK, gold, rows), gold=gold, method=method, **more)
+
+
+def test_rows_without_a_group_are_groups_by_themselves() -> None:
+    labels = np.arange(20) % 2
+    alone = folds(labels, None, 5, seed=0).tolist()
+    assert folds(labels, [None] * 20, 5, seed=0).tolist() == alone
+    done, policy = corrected([None] * 30, "auto")
+    named, same = corrected([f"g{i}" for i in range(30)], "auto")
+    assert (list(done["label"]), policy) == (list(named["label"]), same)
+    assert policy.figures["corrector_accuracy_on_held_out_gold"] > 0.5
+
+
+@pytest.mark.parametrize("method", ["auto", "argmax", "posterior"])
+def test_gold_of_one_patient_measures_nothing(method: str) -> None:
+    with pytest.raises(ColumnError, match="of one group"):
+        corrected(["p1"] * 30, method)
+    assert corrected(["p1"] * 30, "none")[1].method == "none"
+
+
+def test_where_no_corrector_was_asked_nothing_is_said_of_one() -> None:
+    _, policy = corrected([f"g{i}" for i in range(30)], "none", audited={"s0": 0})
+    assert set(policy.figures) == {
+        "gold_rows", "synthetic_rows", "audited_rows", "generator_accuracy_audited", "generator_accuracy_audited_ci95",
+        "gold_against_synthetic_auc",
+    }  # fmt: skip
+    assert (policy.noise, policy.confusion, policy.warnings) == ((), (), ())
+
+
+@pytest.mark.parametrize("label", [-1, 3, 99, "no such label"])
+def test_an_audited_label_is_one_of_the_tasks(label: int | str) -> None:
+    with pytest.raises(ColumnError, match="audited label"):
+        corrected([f"g{i}" for i in range(30)], "posterior", audited={"s0": label})
+
+
+def test_audited_rows_are_all_held_out_where_gold_has_few_groups() -> None:
+    truth, rows, learn = problem()
+    few = replace(rows, groups=[str(i // 3 % 3) for i in range(len(rows.truth))])
+    choice = choose_method(replace(few, audited={i: int(truth[i]) for i in range(240)}), learn, methods=("none",))
+    assert choice.scores["none"] > 0.75  # rows that no fold holds out would count as missed: two in five
+
+
+def test_texts_without_spaces_and_without_words() -> None:
+    assert feature_map([f"\u53d1\u70e7{i}" for i in range(40)])(["\u53d1\u70e71"]).any()
+    with pytest.raises(ColumnError, match="holds a word"):
+        feature_map(["..."] * 30)
+
+
+def test_gold_too_small_for_a_coverage_leaves_every_row_alone() -> None:
+    _, given = simulated(0, right=0.7, corrector=0.6, m=40)
+    policy = fit("argmax", **given, coverage=0.99)  # 41 rows would have to hold the truth, of 40
+    done = apply(Policy.from_json(policy.to_json()), given["llm_label"], given["pred_probs"])
+    assert (done.label == given["llm_label"]).all()
+    assert done.ratio("relabelled") == 0

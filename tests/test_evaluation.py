@@ -337,3 +337,11 @@ def test_evaluate_metrics_of_texts_agree_with_rouge_score() -> None:
 def test_a_metric_that_is_undefined_is_nan() -> None:
     assert np.isnan(metric("auroc").compute(predictions=[[0.2, 0.8]], references=[1])["auroc"])
     assert np.isnan(metric("macro_f1_min10").compute(predictions=[1], references=[1])["macro_f1_min10"])
+
+
+def test_one_patient_tells_nothing_of_others() -> None:
+    truth, said = np.arange(40) % 3, (np.arange(40) // 2) % 3
+    one = score(TASK, said, truth, ["p1"] * 40, n_bootstrap=50)
+    assert one.ci95["accuracy"] == one.ci95["macro_f1"] == (0, 1)
+    assert one.ci95["mcc"] == (-1, 1)
+    assert compare(one, score(TASK, truth, truth, ["p1"] * 40, n_bootstrap=50), "accuracy").ci95 == (-1, 1)

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from datasets import DatasetDict, load_dataset
+from datasets import DatasetDict, concatenate_datasets, load_dataset
 from gold_files import note, options, write_csv, write_gold
 from test_kinds import tiny_t5
 from tiny import tiny_base
@@ -25,6 +25,7 @@ from hf_synth.gold import load_gold
 from hf_synth.hub import connected, running_hub
 from hf_synth.llm import LLM
 from hf_synth.pipeline import correct
+from hf_synth.privacy import audit
 from hf_synth.publishing import publish_dataset, publish_model
 from hf_synth.task import Task, load_task
 from hf_synth.training import train, trainer_fit
@@ -85,6 +86,10 @@ def test_the_journey_of_a_task(name: str, hub: Any, bases: dict[str, Path], tmp_
     # the local Hub is the institution's own: what is credentialed may go there, private, and nowhere else
     where: dict[str, Any] = {"endpoint": hub.url, "token": hub.token, "gold": gold, "gated": False}
     repo = name.replace(":", "-")
+    # made-up notes are much alike: what comes too near to gold is taken out first, as the gate would ask
+    near = set(audit(task, made, concatenate_datasets(list(gold.values()))).refused)
+    assert len(near) <= 3
+    made, corrected = (rows.select([i for i in range(len(rows)) if i not in near]) for rows in (made, corrected))
     for verdict in (
         publish_dataset(task, made, f"org/{repo}-Ext-raw", export_dir=tmp_path / "raw", **where),
         publish_dataset(task, corrected, f"org/{repo}-Ext", export_dir=tmp_path / "rows", **where),

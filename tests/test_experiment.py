@@ -421,3 +421,32 @@ def test_the_verb_plans_and_runs(tmp_path: Path, capsys: pytest.CaptureFixture[s
     assert (facts["cells"], facts["failed"]) == (6, [])
     assert "simulated: 30 gold + 30 synthetic is worth" in facts["equivalence"][0]
     assert "imulated" in said
+
+
+def test_runs_that_are_all_alike_are_not_tested() -> None:
+    def cell(strategy: str, labels: str, seed: int, score: float) -> dict[str, Any]:
+        group = {"base_model": "linear", "gold_size": 60, "ratio": 0.0 if strategy == "gold" else 1.0,
+                 "generator": "" if strategy == "gold" else "pool", "corrector": ""}  # fmt: skip
+        return {**group, "strategy": strategy, "labels": labels, "seed": seed, "macro_f1": score}
+
+    # all the gold and one pool: what seeds have in common is everything
+    rows = [cell("gold", "", seed, 0.7) for seed in range(5)]
+    rows += [cell("augment", "raw", seed, 0.8) for seed in range(5)]
+    (same,) = comparisons(rows, "macro_f1")
+    assert same.difference == pytest.approx(0.1)
+    assert (same.ci95, same.p_holm) == (None, None)
+    rows[-1]["macro_f1"] = 0.79
+    (other,) = comparisons(rows, "macro_f1")
+    assert other.ci95 is not None
+    assert 0 < (other.p_holm or 0) < 0.01
+
+
+def test_the_same_gold_in_other_groups_is_another_experiment(tmp_path: Path) -> None:
+    grid = Grid(sizes=(20,), arms=("gold",), seeds=(0,))
+    gold = toy_gold()
+    before = run(tmp_path, grid, None, gold=gold).rows[0]
+    assert run(tmp_path, grid, None, gold=gold).rows[0] == before
+    test = gold["test"]
+    paired = test.remove_columns("group").add_column("group", [f"p{i // 2}" for i in range(len(test))])
+    with pytest.raises(OutputError, match="other groups"):
+        run(tmp_path, grid, None, gold=DatasetDict(train=gold["train"], test=paired))

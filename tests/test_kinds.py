@@ -500,7 +500,8 @@ def test_a_whole_journey(kind: str, bases: dict[str, Path], hub: Any, tmp_path: 
         llm = LLM("simulator", base_url=url, api_key="none", journal=tmp_path / "journal.sqlite")
         made = run(
             task, gold, lambda shown: generate(task, shown, llm, 40), base_model=bases[kind], out=tmp_path / "out",
-            arms=("gold", "gold_plus_corrected"), args=args, method="argmax" if kind == "multi_label" else "auto",
+            arms=("gold", "gold_plus_corrected"), args=args,
+            method={"multi_label": "argmax", "text2text": "none"}.get(kind, "auto"),
         )  # fmt: skip
     table = (tmp_path / "out" / "scores.md").read_text()
     assert [cell.strip() for cell in table.splitlines()[0].split("|")][1:3] == ["trained on", f"{main} (95% CI)"]

@@ -470,13 +470,13 @@ def test_what_is_read_ahead_is_bounded(model: Path, tmp_path: Path) -> None:
 
 def test_rows_that_have_ended_leave_the_batch(model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     rows: list[int] = []
-    logits = decoding.Loaded._logits
+    logits = decoding.Loaded.logits
 
     def noted(self: Any, ids: Any, mask: Any, cache: Any) -> Any:
         rows.append(len(ids))
         return logits(self, ids, mask, cache)
 
-    monkeypatch.setattr(decoding.Loaded, "_logits", noted)
+    monkeypatch.setattr(decoding.Loaded, "logits", noted)
     answers = make(model, tmp_path, max_new_tokens=60).chat(questions(30))
     assert sum(rows) == sum(a.completion_tokens for a in answers)
 
@@ -588,8 +588,8 @@ def test_note_text_is_in_no_log_and_no_error(
 
 
 def test_numbers_that_overflow_are_no_answer(model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    logits = decoding.Loaded._logits
-    monkeypatch.setattr(decoding.Loaded, "_logits", lambda *given: logits(*given) * float("nan"))
+    logits = decoding.Loaded.logits
+    monkeypatch.setattr(decoding.Loaded, "logits", lambda *given: logits(*given) * float("nan"))
     with pytest.raises(LLMError, match="overflow"):
         make(model, tmp_path).chat(questions(1), temperature=0)
     assert len(Journal(tmp_path / "journal.sqlite")) == 0

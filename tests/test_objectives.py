@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from hypothesis import strategies as st
 from tiny import FILLER, LABELS, SIGNS, TINY_ARGS, tiny_base, toy_rows, toy_task
 
 from hf_synth.modeling import load_tokenizer, model_facts, predict_proba, probabilities
-from hf_synth.objectives import pooled_notes, soft_cross_entropy, training_targets, yes_no_cross_entropy
+from hf_synth.objectives import main_score, pooled_notes, soft_cross_entropy, training_targets, yes_no_cross_entropy
 from hf_synth.training import start, train
 from hf_synth.windows import windows_of
 
@@ -187,3 +188,15 @@ def test_gradient_checkpointing_changes_no_weight(base: Path, tmp_path: Path) ->
     one, two = (predict_proba(folder, toy_task(), long_rows(6, 1)) for folder in folders)
     assert one == pytest.approx(two, abs=1e-5)
     assert model_facts(folders[1])["arguments"]["activation_checkpointing"] is True
+
+
+def test_the_best_epoch_is_chosen_by_what_somebody_judged() -> None:
+    task = replace(toy_task(), kind="multi_label", metrics=())
+    truth = np.array([[1, 0, 0], [0, 1, 0], [0, 0, 1.0], [0, 0, 0]])
+    judged = np.array([[1, 1, 0], [0, 1, 1], [1, 0, 1.0], [0, 0, 0]])
+    targets = np.hstack([truth, 1 - truth]) * np.tile(judged, 2)
+    right = np.where(truth > 0, 4.0, -4.0)
+    bold = np.where(judged > 0, right, 4.0)  # the same, but it finds whatever nobody looked for
+    for scored in (task, replace(task, metrics=("accuracy",))):
+        assert main_score(scored, right, targets) == main_score(scored, bold, targets) == 1.0
+        assert main_score(scored, -right, targets) < 0.5

@@ -15,9 +15,10 @@ from gold_files import CANARY, WRITERS, note, write_csv, write_gold
 
 import hf_synth
 from hf_synth.cli import main
-from hf_synth.errors import GoldError, TaskError
+from hf_synth.errors import GoldError, RowError, TaskError
 from hf_synth.folders import read_dataset
 from hf_synth.gold import load_gold
+from hf_synth.reading import read_audited
 from hf_synth.task import load_task
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -249,3 +250,17 @@ def test_gold_of_another_task_is_refused(tmp_path: Path) -> None:
     out = write_stage(task, load_gold(task, write_gold(task, tmp_path / "m")), tmp_path / "out", stage="gold")
     with pytest.raises(GoldError, match="holds task 'mednli:pair', not 'medqa:five'"):
         load_gold(load_task("medqa"), out)
+
+
+def test_audited_labels_are_read_and_what_is_wrong_is_one_sentence(tmp_path: Path) -> None:
+    table = tmp_path / "checked.csv"
+    table.write_text("id,label\na,low\nb,\nc,high\n", encoding="utf-8")
+    assert read_audited(table) == {"a": "low", "c": "high"}
+    for text, says in (
+        ("id,label\na,low\na,high\n", "row 2: names an id that came before"),
+        ("id,grade\na,low\n", "row 1: needs an id and a label"),
+        ("id,label\na,\n", "holds no audited row"),
+    ):
+        table.write_text(text, encoding="utf-8")
+        with pytest.raises(RowError, match=says):
+            read_audited(table)

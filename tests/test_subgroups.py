@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from datasets import Dataset
 from sklearn import metrics as sk
+from tiny import LABELS, toy_task
 
 from hf_synth.errors import ColumnError, TaskError
 from hf_synth.subgroups import (
@@ -18,7 +19,6 @@ from hf_synth.subgroups import (
     subgroup_table,
     swap_counterfactual,
 )
-from tests.tiny import LABELS, toy_task
 
 TASK = toy_task()
 NOTES = ["72-year-old woman, she is sore.", "54M with pain, he is fine.", "Nothing is said of the patient."]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -18,6 +19,7 @@ from tiny import TINY_ARGS, tiny_base
 from hf_synth import LLM, GenerateAndCorrect, Task, fit_policy, generate, load_gold, load_task
 from hf_synth.demo.simulator import Faults, running_simulator
 from hf_synth.errors import ColumnError, TaskError
+from hf_synth.loading import FACTS
 from hf_synth.task import access_of
 from hf_synth.training import train
 
@@ -171,3 +173,16 @@ def test_bad_input_is_one_sentence(gold: Dataset, llm: LLM, corrector: Path, pol
     other = Task.from_columns("t", text_columns="text", label_column="label", labels=["a", "b"])
     with pytest.raises((ColumnError, TaskError), match="labels"):
         GenerateAndCorrect(other, llm, corrector, exemplars=gold, policy=policy)
+
+
+def test_a_corrector_of_unknown_origin_is_told(corrector: Path, url: str, gold: Dataset, tmp_path: Path) -> None:
+    llm = LLM("simulator", base_url=url, journal=tmp_path / "journal.sqlite")
+    held = load_gold(CLINIC, n_train=24, n_validation=40, n_test=10)["validation"]
+    rows = generate(CLINIC, gold, llm, 20)
+    (shutil.copytree(corrector, tmp_path / "bare") / FACTS).unlink()
+    known, unknown = (
+        fit_policy(CLINIC, rows, model, held, method="argmax") for model in (corrector, tmp_path / "bare")
+    )
+    assert not [w for w in known.warnings if "nothing is known" in w]
+    assert [w for w in unknown.warnings if "nothing is known" in w]
+    assert known.figures == unknown.figures
