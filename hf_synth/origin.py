@@ -83,6 +83,8 @@ def origin_of_model(task: Task, facts: Mapping[str, Any], gold: Sequence[Dataset
     seen = set(facts.get("row_digests") or ())
     if not trained or not seen:
         return Origin((), "nothing recorded says which gold the model came from: that could not be checked")
+    if others := sum(s != "gold" for part in gold if "source" in part.column_names for s in part["source"]):
+        return Origin((f"{others:,} rows of what was given as gold do not call themselves gold",), "", True)
     columns = list(task.text_columns)
     there = sum(d in seen for part in gold for d in row_digests(task, part.select_columns(columns)))
     if there < trained:

@@ -70,6 +70,7 @@ def audit(
     find_identifiers: FindIdentifiers | None = None,
     canaries: Canaries | None = None,
     seed: int = 0,
+    access: str = "open",
 ) -> Findings:
     """Hold synthetic rows against gold and look for identifiers, leaked labels, refusals and repetition.
 
@@ -85,6 +86,7 @@ def audit(
         find_identifiers: a finder of your own, from a text to the kinds of identifiers in it ("person", "hospital").
         canaries: what was planted in gold (`canaries.plant`).
         seed: of the samples.
+        access: an access to join with that of task, rows and gold.
 
     Raises:
         ColumnError: a dataset lacks columns of the task, or `find_identifiers` gives something other than kinds.
@@ -94,7 +96,7 @@ def audit(
     parts = [p for p in (gold, held_out) if p is not None]
     for part in parts:
         check_columns(task, part, what="the gold")
-    access = strictest(task.access, access_of(synthetic), *(access_of(p) for p in parts))
+    worst = strictest(access, task.access, access_of(synthetic), *(access_of(p) for p in parts))
     found = _Scan(task, len(synthetic), index_gold(task, *parts) if parts else None, find_identifiers, canaries)
     found.read(_batches(task, synthetic))
     figures: dict[str, int | float] = {"rows": found.rows, "gold_rows": sum(map(len, parts))}
@@ -109,7 +111,7 @@ def audit(
         figures |= more
     figures |= found.other_figures()
 
-    refuse = refusing(access)
+    refuse = refusing(worst)
     row_flags = tuple(tuple(f for f in FLAGS if f in raised) if raised else () for raised in found.flags)
     refused = {i: hit for i, fs in enumerate(row_flags) if (hit := tuple(f for f in fs if f in refuse))}
     n = max(1, found.rows)
@@ -119,7 +121,7 @@ def audit(
     figures["refused_share"] = round(len(refused) / n, 4)
     reach = found.reach()
     return Findings(
-        MappingProxyType(figures), row_flags, MappingProxyType(refused), bool(parts), access,
+        MappingProxyType(figures), row_flags, MappingProxyType(refused), bool(parts), worst,
         reach.runs.astype(np.int32), np.maximum(reach.share, reach.letter_share).astype(np.float32),
         MappingProxyType(dict(closeness)),
     )  # fmt: skip

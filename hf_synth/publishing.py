@@ -115,8 +115,8 @@ def publish_dataset(
     known, held_out = gold_parts(gold)
     parts = [p for p in (known, held_out) if p is not None]
     rows = export.plain_columns(dataset, parts)
-    findings = audit(task, rows, known, held_out=held_out)
     access = joined_access(task, rows, *parts, also=[manifest.get("access")] if manifest else [])
+    findings = audit(task, rows, known, held_out=held_out, access=access)
     origin = origin_of_rows(task, rows, parts, manifest)
     leaving = export.view_rows(task, rows, findings.refused)
     counts = {**{f"rows of {name}": len(at) for name, at in leaving.items()}, **_withheld(rows, findings)}

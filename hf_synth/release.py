@@ -135,20 +135,26 @@ def parents_of(
     return list(found.values())
 
 
-def derived(log: Sequence[Mapping[str, Any]], repo_id: str) -> list[dict[str, Any]]:
-    """List the releases that derive from a repository, directly or through others, from the audit log."""
-    reached = {repo_id}
+def derived(log: Sequence[Mapping[str, Any]], repo_id: str, kind: str = "dataset") -> list[dict[str, Any]]:
+    """List the releases that derive from a repository, directly or through others, from the audit log.
+
+    Args:
+        kind: of the repository: a dataset and a model may have one name.
+    """
+    reached = {(kind, repo_id)}
     found: dict[tuple[str, str], dict[str, Any]] = {}
     for _ in log:  # at most one step a release
         new = {}
         for entry in log:
-            if entry["action"] in DONE and any(p["repo_id"] in reached for p in entry.get("derives_from", ())):
+            if entry["action"] in DONE and any(
+                (p["kind"], p["repo_id"]) in reached for p in entry.get("derives_from", ())
+            ):
                 new[entry["kind"], entry["repo_id"]] = {k: entry.get(k) for k in ("kind", "repo_id", "tag", "url")}
         if len(new) == len(found):
             break
         found = new
-        reached |= {name for _, name in new}
-    return [told for (_, name), told in sorted(found.items()) if name != repo_id]
+        reached |= set(new)
+    return [told for key, told in sorted(found.items()) if key != (kind, repo_id)]
 
 
 # --- the manifest ---------------------------------------------------------------------------------------------------

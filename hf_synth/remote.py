@@ -110,8 +110,12 @@ class Repository:
                 stale, changed = self._difference(here, there)
                 if tag in tags and (stale or changed or tags[tag] != info.sha):
                     raise PublishError(f"{self.repo_id} has a tag {tag!r} already: choose another; nothing was sent")
-                commit = self._commit(api, folder, info.sha, stale, changed, note)
             wanted = gated or (info.gated if keep_gate else False) or False
+            if wanted and not info.private and info.gated != wanted:  # what anybody sees already is shut first
+                with clear_errors(self.repo_id, "access to it could not be gated; nothing was sent"):
+                    api.update_repo_settings(**self._where, gated=wanted)
+            with clear_errors(self.repo_id, "pushing"):
+                commit = self._commit(api, folder, info.sha, stale, changed, note)
             with clear_errors(self.repo_id, "it is there, but access to it could not be gated"):
                 if (info.gated or False) != wanted:
                     api.update_repo_settings(**self._where, gated=wanted)

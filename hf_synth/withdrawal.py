@@ -91,7 +91,7 @@ def withdraw(
     log = audit_log.entries(Path(records))
     where = endpoint_of(endpoint)
     kind = kind or _kind(repo_id, log, where, token)
-    planned = Withdrawal(kind, repo_id, tag, tuple(derived(log, repo_id)), {})
+    planned = Withdrawal(kind, repo_id, tag, tuple(derived(log, repo_id, kind)), {})
     if dry_run:
         return planned
     note = _NOTE.format(kind=kind, what=f" (release {tag})" if tag else "")

@@ -95,6 +95,15 @@ def test_the_manifest_of_the_folder_counts_too(tmp_path: Path) -> None:
     assert refused(verdict)
 
 
+def test_what_the_manifest_says_decides_which_rows_are_withheld() -> None:
+    rows = synthetic_rows(OPEN)
+    dated = rows.map(lambda r, i: {"text": "seen on 2019-03-04" if i == 0 else r["text"]}, with_indices=True)
+    told = {"gold": gold_rows(OPEN), "push": False, "dry_run": True}
+    assert publish_dataset(OPEN, dated, "o/x", manifest={"access": "open"}, **told).counts["withheld"] == 0  # type: ignore[arg-type]
+    strict = publish_dataset(OPEN, dated, "o/x", manifest={"access": "credentialed"}, **told)  # type: ignore[arg-type]
+    assert strict.counts["withheld: date_or_age"] == 1
+
+
 # --- the gold that is given ------------------------------------------------------------------------------------------
 
 
@@ -174,6 +183,8 @@ def test_a_model_is_checked_against_the_gold_that_it_saw(tmp_path: Path) -> None
     some = publish_model(task, model, None, "o/m", gold=gold.select(range(15)), push=False)
     assert _told(some, "lacks 5 of the 20 gold rows that the model was trained on")
     assert _told(publish_model(task, model, None, "o/m", gold=toy_rows(20, seed=9, task=task), push=False), "lacks 20")
+    rows = gold.map(lambda r: {"source": "synthetic"})
+    assert _told(publish_model(task, model, None, "o/m", gold=rows, push=False), "do not call themselves gold")
     assert publish_model(task, model, None, "o/m", gold=gold, push=False).allowed
 
 

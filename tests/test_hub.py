@@ -36,6 +36,7 @@ from huggingface_hub.errors import (
 
 from hf_synth.errors import OutputError
 from hf_synth.hub import Limits, RunningHub, client_environment, connected, create_app, running_hub
+from hf_synth.hub.cards import parse_head
 
 MINE, OTHER = "hf_the_token_of_the_first_user", "hf_the_token_of_another_user"
 FEATURES = Features({"text": Value("string"), "label": ClassLabel(names=["a", "b"])})
@@ -133,6 +134,24 @@ def test_cards_are_checked_and_their_data_read(hub: RunningHub, api: HfApi) -> N
     assert b"<script" not in page
     assert "default-src 'none'" in headers["content-security-policy"]
     assert b"demo/card" in call("GET", hub.url + "/")[1]
+
+
+@pytest.mark.parametrize(
+    "head", ["a: !!bool maybe", "a: !!timestamp foo", "a: !!int ''", "a: " + "[" * 200_000], ids=lambda head: head[:15]
+)
+def test_odd_metadata_is_refused_at_once(head: str) -> None:
+    start = time.monotonic()
+    with pytest.raises(ValueError, match="metadata"):
+        parse_head(head)
+    assert time.monotonic() - start < 5
+
+
+def test_a_request_for_access_holds_whole_characters(hub: RunningHub, api: HfApi) -> None:
+    api.create_repo("demo/halves")
+    api.update_repo_settings("demo/halves", gated="manual")
+    json_body = {"Content-Type": "application/json"}
+    assert call("POST", f"{hub.url}/demo/halves/ask-access", hub.token, b'{"\\ud800": "x"}', **json_body)[0] == 400
+    assert call("GET", f"{hub.url}/api/models/demo/halves/user-access-request/pending", hub.token)[0] == 200
 
 
 # --- who may do what --------------------------------------------------------------------------------------------------

@@ -188,3 +188,20 @@ def test_what_goes_to_ones_own_hub_passes_no_proxy_and_no_other_host(
     ).pushed
     with remote.client(where["endpoint"]), pytest.raises(PublishError, match="another host"):
         get_session().put("http://8.8.8.8/upload", content=b"note")
+
+
+def test_a_public_repository_is_gated_before_anything_is_sent(
+    where: dict[str, Any], api: HfApi, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    api.create_repo("org/seen", repo_type="dataset")
+    before = remote.Repository._commit
+    gates: list[Any] = []
+
+    def commit(self: remote.Repository, *args: Any) -> str:
+        gates.append(api.dataset_info("org/seen").gated)
+        return before(self, *args)
+
+    monkeypatch.setattr(remote.Repository, "_commit", commit)
+    told = {"gold": gold_rows(OPEN), "private": False, "gated": "manual"}
+    assert publish_dataset(OPEN, synthetic_rows(OPEN), "org/seen", **told, **where).pushed
+    assert gates == ["manual"]

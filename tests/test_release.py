@@ -107,8 +107,8 @@ def test_the_manifest_ties_gold_policy_dataset_and_model_together(tmp_path: Path
     publish_model(OPEN, second, None, "org/second", export_dir=tmp_path / "c", **shared)
     log = audit_log.entries(tmp_path)
     assert {d["repo_id"] for d in release.derived(log, "org/rows")} == {"org/first", "org/second"}
-    assert {d["repo_id"] for d in release.derived(log, "org/first")} == {"org/second"}
-    assert release.derived(log, "org/second") == []
+    assert {d["repo_id"] for d in release.derived(log, "org/first", "model")} == {"org/second"}
+    assert release.derived(log, "org/second", "model") == []
 
 
 def test_the_audit_log_shows_what_was_changed_in_it(tmp_path: Path) -> None:
@@ -370,3 +370,13 @@ def test_the_widget_shows_open_synthetic_rows_that_the_audit_let_pass(tmp_path: 
     assert "widget" not in (tmp_path / "m" / "README.md").read_text()
     publish_model(OPEN, model, None, "o/m", examples=gold, **shared)
     assert "widget" not in (tmp_path / "m" / "README.md").read_text()
+
+
+def test_a_model_of_its_datasets_name_is_named_too() -> None:
+    parent = {"kind": "dataset", "repo_id": "org/x", "content": "c"}
+    log = [
+        {"action": "push", **parent},
+        {"action": "push", "kind": "model", "repo_id": "org/x", "content": "d", "derives_from": [parent]},
+    ]
+    assert [d["kind"] for d in release.derived(log, "org/x", "dataset")] == ["model"]
+    assert release.derived(log, "org/x", "model") == []

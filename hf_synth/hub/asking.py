@@ -137,7 +137,7 @@ class Ask:
                 found = parse_qs(data.decode(), max_num_fields=100_000, errors="strict")
             except ValueError:
                 raise HubError(400, "The form is malformed") from None
-        texts = {name: [_text(item) for item in found.get(name, [])] for name in names or found}
+        texts = {name: [_text(item) for item in found.get(name, [])] for name in names or map(_text, found)}
         if any(len(items) > 100_000 for items in texts.values()):
             raise HubError(400, "The list is too long")
         return texts

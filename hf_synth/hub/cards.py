@@ -14,6 +14,7 @@ _TAGS = {"tags": "", "pipeline_tag": "", "library_name": "", "datasets": "datase
     key: f"{key}:" for key in ("task_categories", "language", "license", "size_categories", "base_model")
 }
 _LIMIT = 256 * 1024  # characters of a card's head
+_DEPTH = 50  # brackets that stand open at once; the time of YAML's scanner grows with their square
 
 
 def split_card(card: str) -> tuple[str, str]:
@@ -26,19 +27,24 @@ def parse_head(head: str) -> dict[str, Any]:
     """Parse the YAML of a card.
 
     Raises:
-        ValueError: it is too long, not YAML, not a mapping, uses aliases (a few lines of them can stand for gigabytes),
-            or holds what JSON cannot.
+        ValueError: it is too long, not YAML, not a mapping, nested too deep, uses aliases (a few lines of them can
+            stand for gigabytes), or holds what JSON cannot.
     """
     if len(head) > _LIMIT:
         raise ValueError("The metadata is too long")
     try:
-        if any(isinstance(event, yaml.AliasEvent) for event in yaml.parse(head)):
-            raise ValueError("YAML aliases are not allowed in the metadata")
+        depth = 0
+        for event in yaml.parse(head):
+            if isinstance(event, yaml.AliasEvent):
+                raise ValueError("YAML aliases are not allowed in the metadata")
+            depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
+            if depth > _DEPTH:
+                raise ValueError("The metadata is nested too deep")
         data = yaml.safe_load(head)
         # dates become text, and nothing is left that an answer could not carry
         data = json.loads(json.dumps({} if data is None else data, default=str, allow_nan=False, skipkeys=True))
         json.dumps(data, ensure_ascii=False).encode()
-    except (yaml.YAMLError, RecursionError):
+    except (yaml.YAMLError, RecursionError, LookupError, AttributeError):  # the last two: `!!bool x`, `!!timestamp x`
         raise ValueError("The metadata is not valid YAML") from None
     if not isinstance(data, dict):
         raise ValueError("The metadata is not a mapping")
