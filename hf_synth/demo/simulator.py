@@ -370,8 +370,8 @@ def running_simulator(*, port: int = 0, seed: int = 0, faults: Faults | None = N
 
     listener = socket.socket()
     listener.bind(("127.0.0.1", port))
-    config = uvicorn.Config(
-        create_app(seed=seed, faults=faults), log_level="critical", access_log=False, lifespan="off"
+    config = uvicorn.Config(  # its own log_config would close every handler of this process
+        create_app(seed=seed, faults=faults), log_config=None, log_level="critical", access_log=False, lifespan="off"
     )
     server = uvicorn.Server(config)
     thread = threading.Thread(target=server.run, args=([listener],), name="hf_synth-simulator", daemon=True)

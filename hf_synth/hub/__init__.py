@@ -189,8 +189,10 @@ def _config(app: Starlette, level: str) -> Any:
 
     # no access log: addresses of uploads hold their signatures
     return uvicorn.Config(
-        app, log_level=level, access_log=False, lifespan="off", server_header=False, timeout_graceful_shutdown=5
-    )
+        # uvicorn's own log_config would close every handler of the process it is started in
+        app, log_config=None, log_level=level, access_log=False, lifespan="off", server_header=False,
+        timeout_graceful_shutdown=5,
+    )  # fmt: skip
 
 
 def _listen(host: str, port: int) -> socket.socket:
