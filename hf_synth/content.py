@@ -60,7 +60,9 @@ def content_check(task: Task, gold: Sequence[Dataset], access: Access, token: st
 
     Only cards of open data show rows, which may share phrases with gold; in no other may a window of eight words stand.
     """
-    secrets = (token, os.environ.get("HF_TOKEN"), os.environ.get("OPENAI_API_KEY"))
+    from huggingface_hub import get_token  # of the environment, or as `hf auth login` stored it
+
+    secrets = (token, get_token(), os.environ.get("OPENAI_API_KEY"))
 
     def check(folder: Path) -> None:
         index = index_gold(task, *gold) if gold else None

@@ -10,8 +10,9 @@ from __future__ import annotations
 import contextlib
 import re
 import tempfile
+import threading
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -277,15 +278,18 @@ def endpoint_of(endpoint: str | None) -> str:
     return (endpoint or str(constants.ENDPOINT)).rstrip("/")
 
 
+_TURN = threading.RLock()
+
+
 @contextlib.contextmanager
 def client(endpoint: str) -> Iterator[None]:
     """Set the Hub's client up for one Hub, for a while.
 
     Only the public Hub speaks Xet. What goes to the institution's own Hub goes past proxies and to no other
-    host, wherever a redirect or an upload address may point: only there may credentialed data go.
+    host, wherever a redirect or an upload address may point: only there may credentialed data go. The client is one for
+    the process, so two publishings in threads take turns: the end of one must not take the guard from the other.
     """
     import httpx2
-    from huggingface_hub import constants, set_client_factory
     from huggingface_hub.utils import _http
 
     def stay(request: Any) -> None:
@@ -296,12 +300,20 @@ def client(endpoint: str) -> Iterator[None]:
         hooks = {"request": [_http.hf_request_event_hook, stay]}
         return httpx2.Client(event_hooks=hooks, follow_redirects=True, timeout=None, trust_env=False)
 
+    with _TURN:
+        yield from _one_client(endpoint, direct if is_institution(endpoint) else None)
+
+
+def _one_client(endpoint: str, make: Callable[[], Any] | None) -> Iterator[None]:
+    from huggingface_hub import constants, set_client_factory
+    from huggingface_hub.utils import _http
+
     before = constants.HF_HUB_DISABLE_XET, constants.HF_HUB_DISABLE_TELEMETRY, _http._GLOBAL_CLIENT_FACTORY
     host = urlsplit(endpoint).hostname or ""
     constants.HF_HUB_DISABLE_XET = before[0] or not (host == "huggingface.co" or host.endswith(".huggingface.co"))
     constants.HF_HUB_DISABLE_TELEMETRY = True
-    if is_institution(endpoint):
-        set_client_factory(direct)
+    if make is not None:
+        set_client_factory(make)
     try:
         with warnings.catch_warnings():  # huggingface_hub 2.4 uploads in a way that httpx2 calls old
             warnings.filterwarnings("ignore", "Use 'content=", DeprecationWarning)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import threading
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -205,3 +206,26 @@ def test_a_public_repository_is_gated_before_anything_is_sent(
     told = {"gold": gold_rows(OPEN), "private": False, "gated": "manual"}
     assert publish_dataset(OPEN, synthetic_rows(OPEN), "org/seen", **told, **where).pushed
     assert gates == ["manual"]
+
+
+def test_two_publishings_in_threads_take_turns_with_the_guarded_client() -> None:
+    from huggingface_hub.utils import _http
+
+    from hf_synth.remote import client
+
+    before, inside, seen = _http._GLOBAL_CLIENT_FACTORY, threading.Event(), []
+
+    def other() -> None:
+        with client("http://127.0.0.1:2"):
+            inside.set()
+
+    with client("http://127.0.0.1:1"):
+        guarded = _http._GLOBAL_CLIENT_FACTORY
+        thread = threading.Thread(target=other)
+        thread.start()
+        seen.append(inside.wait(0.3))
+        assert _http._GLOBAL_CLIENT_FACTORY is guarded is not before
+    thread.join(10)
+    assert seen == [False]
+    assert inside.is_set()
+    assert _http._GLOBAL_CLIENT_FACTORY is before
