@@ -32,6 +32,7 @@ from hf_synth.records import (
     figures_of,
     flips_of,
     making_of,
+    on_gpu,
     sources_of,
     subgroups_of,
     versions,
@@ -134,6 +135,7 @@ def _correct(study: Study, job: Job) -> None:
         study.task, done, study.out / "corrected" / job.key, stage="correct", policy=policy.to_json(),
         gold_rows=len(own), seed=cell.seed, seconds=round(time.perf_counter() - started, 2),
         cpu_seconds=round(time.process_time() - cpu, 2),
+        gpu_seconds=on_gpu(cell.corrector, time.perf_counter() - started),
     )  # fmt: skip
 
 
@@ -170,6 +172,7 @@ def _cell(study: Study, job: Job) -> None:
     prepared = time.perf_counter()
     scores, about = (_linear_scores if cell.base_model == LINEAR else _model_scores)(study, job, data, stop, own, held)
     facts |= about | {
+        "gpu_seconds": on_gpu(cell.base_model, time.perf_counter() - prepared),
         "seconds_train": round(time.perf_counter() - prepared, 2),
         "seconds": round(time.perf_counter() - started, 2),
         "cpu_seconds": round(time.process_time() - cpu, 2),

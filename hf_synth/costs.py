@@ -18,17 +18,19 @@ class Rates:
     Args:
         minutes_per_note: of a person who labels one note; 3 is an assumption.
         hourly_usd: of that person; 60 is an assumption.
-        compute_usd: of an hour of one core, or of one GPU where models are trained on one; 0.05 is an assumption.
+        compute_usd: of an hour of one core; 0.05 is an assumption.
+        gpu_usd: of an hour of one GPU, where models are trained on one; 2 is an assumption.
         given: whether these are the user's own numbers.
     """
 
     minutes_per_note: float = 3.0
     hourly_usd: float = 60.0
     compute_usd: float = 0.05
+    gpu_usd: float = 2.0
     given: bool = False
 
     def __post_init__(self) -> None:
-        if min(self.minutes_per_note, self.hourly_usd, self.compute_usd) < 0:
+        if min(self.minutes_per_note, self.hourly_usd, self.compute_usd, self.gpu_usd) < 0:
             raise HfSynthError("minutes and dollars are 0 or more")
 
 
@@ -41,14 +43,16 @@ class Spent:
         prompt_tokens: read by it.
         completion_tokens: written by it.
         usd: paid for them; None where no price is known.
-        compute_hours: of correction and training.
+        cpu_hours: of correction and training.
+        gpu_hours: of correction and training, by the clock.
     """
 
     calls: int = 0
     prompt_tokens: int = 0
     completion_tokens: int = 0
     usd: float | None = None
-    compute_hours: float = 0.0
+    cpu_hours: float = 0.0
+    gpu_hours: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -86,7 +90,7 @@ def cost_benefit(found: Equivalence, gold_size: int, spent: Spent, rates: Rates 
     rates = rates or Rates()
     notes = found.rows - gold_size
     minutes = notes * rates.minutes_per_note
-    computing = spent.compute_hours * rates.compute_usd
+    computing = spent.cpu_hours * rates.compute_usd + spent.gpu_hours * rates.gpu_usd
     return CostBenefit(
         notes, (found.low - gold_size, found.high - gold_size), found.beyond, minutes,
         minutes / 60 * rates.hourly_usd, None if spent.usd is None else spent.usd + computing, spent, rates,

@@ -125,6 +125,13 @@ def predict_proba(
     )  # fmt: skip
 
 
+def usual_device() -> str:
+    """Give where models run unless told otherwise: on a CUDA device when there is one."""
+    import torch
+
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
 @functools.lru_cache(maxsize=2)
 def _kept_in_memory(folder: str, stamp: tuple[tuple[str, int, int], ...]) -> tuple[Any, Any]:
     return load_model(folder), load_tokenizer(folder)
@@ -192,7 +199,7 @@ def _infer(
     limit = token_limit(tokenizer, network.config)
     windows = windows_of(tokenizer, task, dataset, limit, long_notes=way, cache_dir=cache_dir)
     found = np.zeros((len(windows.tokens), width), dtype=np.float32)
-    where = device or ("cuda" if torch.cuda.is_available() else "cpu")
+    where = device or usual_device()
     network = network.to(where).eval()
     half = torch.autocast("cuda", torch.bfloat16) if where.startswith("cuda") else contextlib.nullcontext()
     bar = tqdm(total=len(found), disable=not progress, unit="window")

@@ -16,7 +16,8 @@ import numpy as np
 from hf_synth.augmentation import trainable
 from hf_synth.evaluation import Scores
 from hf_synth.folders import clear_disk_errors, read_dataset, read_manifest
-from hf_synth.grid import Job, Study
+from hf_synth.grid import LINEAR, Job, Study
+from hf_synth.modeling import usual_device
 from hf_synth.rows import label_indices
 from hf_synth.subgroups import flips_by_subgroup, score_subgroups
 from hf_synth.task import USAGE_COLUMNS, Task
@@ -74,6 +75,7 @@ def correction_of(study: Study, job: Job, rows: Dataset | None) -> dict[str, Any
         "corrector_confusion": json.dumps(policy.get("confusion", [])),
         "seconds_correct": float(facts.get("seconds", 0.0)),
         "cpu_seconds_correct": float(facts.get("cpu_seconds", 0.0)),
+        "gpu_seconds_correct": float(facts.get("gpu_seconds", 0.0)),
     }
 
 
@@ -94,7 +96,8 @@ def figures_of(scores: Scores) -> dict[str, Any]:
     for name, value in scores.values.items():
         low, high = scores.ci95.get(name, (None, None))
         plain |= {name: value, f"{name}_low": low, f"{name}_high": high}
-    return plain | {"per_class": json.dumps(scores.per_class), "confusion": json.dumps(scores.confusion)}
+    told = {"per_class": scores.per_class, "confusion": scores.confusion, "calibration": scores.calibration}
+    return plain | {name: json.dumps(value) for name, value in told.items()}
 
 
 def subgroups_of(study: Study, job: Job, rows: Dataset, scores: Scores) -> str:
@@ -113,6 +116,11 @@ def flips_of(study: Study, job: Job, rows: Dataset | None) -> str:
         return "[]"
     found = flips_by_subgroup(study.task, rows, n_bootstrap=study.n_bootstrap, seed=job.cell.seed)
     return json.dumps([asdict(subgroup) for subgroup in found])
+
+
+def on_gpu(base_model: str, seconds: float) -> float:
+    """Give the seconds of a training that a GPU was busy, by the clock: all of them where there is one."""
+    return 0.0 if base_model == LINEAR or usual_device() == "cpu" else round(seconds, 2)
 
 
 def versions() -> dict[str, str]:

@@ -330,11 +330,13 @@ def metric_of_counts(metric: str) -> Callable[[Floats], Floats] | None:
 def _spent(cells: Sequence[Row]) -> Spent:
     """Add up what one run took, the mean over runs: a user makes it once."""
     costs = [row["cost_usd"] for row in cells if row["cost_usd"] is not None]
-    hours = [(row["cpu_seconds"] + row["cpu_seconds_correct"]) / 3600 for row in cells]
+    cpu = [(row["cpu_seconds"] + row["cpu_seconds_correct"]) / 3600 for row in cells]
+    gpu = [(row.get("gpu_seconds", 0.0) + row.get("gpu_seconds_correct", 0.0)) / 3600 for row in cells]
     calls, read, said = (
         round(float(np.mean([row[c] for row in cells]))) for c in ("calls", "prompt_tokens", "completion_tokens")
     )
-    return Spent(calls, read, said, float(np.mean(costs)) if costs else None, float(np.mean(hours)))
+    return Spent(calls, read, said, float(np.mean(costs)) if costs else None, float(np.mean(cpu)),
+                 float(np.mean(gpu)))  # fmt: skip
 
 
 def short_name(name: str) -> str:

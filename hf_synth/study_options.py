@@ -56,7 +56,7 @@ def _experiment(verb: Any, gold: Any, synthetic: Any, llm: Any) -> None:
     add("--drop-seen", action="store_true", help="leave test rows out that stand in train, too, instead of refusing")
     for name, text in (
         ("minutes-per-note", "that labelling takes (assumed: 3)"), ("hourly-usd", "of who labels (assumed: 60)"),
-        ("compute-usd", "of an hour of computing (assumed: 0.05)"),
+        ("compute-usd", "of an hour of one core (assumed: 0.05)"), ("gpu-usd", "of an hour of one GPU (assumed: 2)"),
     ):  # fmt: skip
         add(f"--{name}", type=float, metavar="N", help=text)
 

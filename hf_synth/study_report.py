@@ -4,19 +4,27 @@ from __future__ import annotations
 
 import json
 from collections import Counter, defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from hf_synth.axes import Reference
-from hf_synth.costs import CostBenefit
 from hf_synth.demographics import UNKNOWN
 from hf_synth.plots import Interval, Series, curve_plot, interval_plot, matrix_plot
 from hf_synth.report import Section, Table, matrix_table, write_report
-from hf_synth.results import GROUP, Results, Row, Worth, short_name
-from hf_synth.task import REASONS, Task
+from hf_synth.results import Results, Row, short_name
+from hf_synth.study_figures import (
+    calibration_section,
+    cost_section,
+    gate_section,
+    grouped,
+    mean_of,
+    naming,
+    with_interval,
+)
+from hf_synth.task import Task
 
 SIMULATED = "artificial notes or a simulated LLM: no clinical benefit is shown"
 _MOST_LINES = 8  # curves or mixtures in one picture
@@ -48,14 +56,16 @@ def report_sections(task: Task, made: Results) -> list[Section]:
     rows, mark = made.main, SIMULATED if made.simulated else ""
     metric = made.metric
     parts = [_worth_section(made), _arm_section(rows, metric, mark), _curve_section(made, mark),
-             _ratio_section(rows, metric, mark), _difference_section(made), _cost_section(made.worths)]  # fmt: skip
+             _ratio_section(rows, metric, mark), _difference_section(made),
+             cost_section(made.worths, mark)]  # fmt: skip
     if task.kind == "single_label":
-        parts += [_class_section(task, rows, mark), _noise_section(task, rows, mark)]
+        parts += [_class_section(task, rows, mark), calibration_section(rows, metric, mark),
+                  _noise_section(task, rows, mark)]  # fmt: skip
     parts += [
         _subgroup_section(rows, metric),
         _flip_section(rows),
         _policy_section(rows),
-        _gate_section(rows),
+        gate_section(rows, mark),
         _failed_section(made),
     ]
     return [part for part in parts if part is not None]
@@ -77,27 +87,20 @@ def _worth_section(made: Results) -> Section | None:
     return Section("Gold equivalence", text, tables=[Table(["mixture", "worth", "by a power law", "runs"], lines)])
 
 
-def _grouped(rows: Sequence[Row]) -> dict[tuple[Any, ...], list[Row]]:
-    found: dict[tuple[Any, ...], list[Row]] = defaultdict(list)
-    for row in rows:
-        found[tuple(row[name] for name in GROUP)].append(row)
-    return dict(found)
-
-
 def _arm_section(rows: Sequence[Row], metric: str, mark: str) -> Section:
     """Show all kinds of cells, best first within a base model and size."""
-    groups, name = _grouped(rows), _names(rows)
-    order = sorted(groups, key=lambda g: (g[0], g[1], -_mean(groups[g], metric)))
+    groups, name = grouped(rows), naming(rows)
+    order = sorted(groups, key=lambda g: (g[0], g[1], -mean_of(groups[g], metric)))
     lines, shown = [], []
     many = len({g[0] for g in groups}) > 1
     for group in order:
         cells = groups[group]
-        mean, low, high = _with_interval([r[metric] for r in cells])
+        mean, low, high = with_interval([r[metric] for r in cells])
         ece = [r["ece"] for r in cells if r.get("ece") is not None]
         between = "" if low is None or high is None else f"{low:.3f} to {high:.3f}"
         lines.append([f"{name(cells[0])}", f"{group[1]:,}", *([short_name(group[0])] if many else []), len(cells), mean,
-                      between, f"{np.mean(ece):.3f}" if ece else "", f"{_mean(cells, 'gold_budget'):,.0f}",
-                      f"{_mean(cells, 'n_train'):,.0f}"])  # fmt: skip
+                      between, f"{np.mean(ece):.3f}" if ece else "", f"{mean_of(cells, 'gold_budget'):,.0f}",
+                      f"{mean_of(cells, 'n_train'):,.0f}"])  # fmt: skip
         told = f"{group[1]:,} gold: {name(cells[0])}" + (f" ({short_name(group[0])})" if many else "")
         shown.append(Interval(told, mean, *((low, high) if low is not None and high is not None else (mean, mean)),
                               group[2] == "gold"))  # fmt: skip
@@ -110,19 +113,19 @@ def _arm_section(rows: Sequence[Row], metric: str, mark: str) -> Section:
 
 
 def _curve_section(made: Results, mark: str) -> Section | None:
-    groups, metric = _grouped(made.main), made.metric
+    groups, metric = grouped(made.main), made.metric
     curves: dict[str, list[tuple[float, ...]]] = defaultdict(list)
     for group, cells in sorted(groups.items()):
         if group[2] == "gold":
-            mean, low, high = _with_interval([r[metric] for r in cells])
+            mean, low, high = with_interval([r[metric] for r in cells])
             curves[group[0]].append((group[1], mean) if low is None or high is None else (group[1], mean, low, high))
     if max(map(len, curves.values()), default=0) < 2:
         return None
-    name, lines = _names(made.main), []
+    name, lines = naming(made.main), []
     mixtures = {g: c for g, c in groups.items() if g[2] != "gold"}
-    for group in sorted(mixtures, key=lambda g: -_mean(mixtures[g], metric))[:1]:
+    for group in sorted(mixtures, key=lambda g: -mean_of(mixtures[g], metric))[:1]:
         told = f"{group[1]:,} gold: {name(mixtures[group][0])}"
-        lines.append(Reference(told, _mean(mixtures[group], metric)))
+        lines.append(Reference(told, mean_of(mixtures[group], metric)))
     plot = curve_plot(
         [Series(f"gold alone, {short_name(base)}", points, emphasis=True) for base, points in curves.items()],
         title="Learning curve of gold alone, and what the best mixture reaches", x_axis="gold rows (log scale)",
@@ -136,7 +139,7 @@ def _curve_section(made: Results, mark: str) -> Section | None:
 
 def _ratio_section(rows: Sequence[Row], metric: str, mark: str) -> Section | None:
     """Show mean scores by ratio; ratio 0 is gold alone."""
-    named = _names(rows, ratio=False)
+    named = naming(rows, ratio=False)
     values: dict[tuple[Any, ...], dict[float, list[float]]] = defaultdict(lambda: defaultdict(list))
     for row in rows:
         if row["strategy"] != "gold":
@@ -154,7 +157,7 @@ def _ratio_section(rows: Sequence[Row], metric: str, mark: str) -> Section | Non
     for (_base, size, name), by in list(values.items())[:_MOST_LINES]:
         points = []
         for r, found in sorted(by.items()):
-            mean, low, high = _with_interval(found)
+            mean, low, high = with_interval(found)
             points.append((r, mean) if low is None or high is None else (r, mean, low, high))
         series.append(Series(f"{size:,} gold: {name}", points))
     plot = curve_plot(series, title="Score by number of synthetic rows", x_axis="synthetic rows for each gold row",
@@ -181,38 +184,11 @@ def _difference_section(made: Results) -> Section | None:
     return Section("Differences", text, tables=[Table(head, lines)])
 
 
-def _cost_section(worths: Sequence[Worth]) -> Section | None:
-    if not worths:
-        return None
-    lines = []
-    for w in worths:
-        c, least = w.costs, ">= " if w.costs.at_least else ""
-        dollars = "not known" if c.spent_usd is None else f"{c.spent_usd:,.2f}"
-        lines.append([
-            w.arm, f"{least}{c.notes:,.0f} ({c.notes_ci95[0]:,.0f} to {c.notes_ci95[1]:,.0f})",
-            f"{c.minutes / 60:,.1f}", f"{c.saved_usd:,.0f}", f"{c.spent.calls:,}",
-            f"{c.spent.prompt_tokens:,} + {c.spent.completion_tokens:,}", f"{c.spent.compute_hours:,.3f}", dollars,
-        ])  # fmt: skip
-    head = ["mixture", "notes saved (95% CI)", "hours saved", "$ saved", "calls", "tokens read + written",
-            "hours of computing", "$ spent"]  # fmt: skip
-    return Section("Cost against labelling", _cost_text(worths[0].costs), tables=[Table(head, lines)])
-
-
-def _cost_text(costs: CostBenefit) -> str:
-    rates = costs.rates
-    whose = "as given" if rates.given else "assumptions of ours, not measured: give your own"
-    return (
-        f"A note takes {rates.minutes_per_note:g} minutes to label at ${rates.hourly_usd:g} an hour; computing costs "
-        f"${rates.compute_usd:g} an hour ({whose}). Labelling saved is the equivalence less the gold budget; below 0 "
-        "the mixture is worth less than its gold alone."
-    )
-
-
 def _class_section(task: Task, rows: Sequence[Row], mark: str) -> Section:
     """Show F1 of each label, from rare to frequent in the test rows, and who is taken for whom by gold and the best."""
     support = {label: told["support"] for label, told in json.loads(rows[0]["per_class"]).items()}
     order = sorted(support, key=lambda label: support[label])
-    named, groups = _names(rows), _grouped(rows)
+    named, groups = naming(rows), grouped(rows)
     lines = []
     for group, cells in sorted(groups.items()):
         told = [json.loads(r["per_class"]) for r in cells]
@@ -224,7 +200,7 @@ def _class_section(task: Task, rows: Sequence[Row], mark: str) -> Section:
     for wanted in ("gold", "mixture"):
         some = [g for g in at if (g[2] == "gold") == (wanted == "gold")]
         if some and len(task.labels) <= 12:
-            best = max(some, key=lambda g: _mean(groups[g], "accuracy"))
+            best = max(some, key=lambda g: mean_of(groups[g], "accuracy"))
             counts = np.sum([json.loads(r["confusion"]) for r in groups[best]], axis=0)
             title = f"Confusion: {size:,} gold, {named(groups[best][0])}"
             plots.append(matrix_plot(counts.tolist(), task.labels, task.labels, title=title, row_axis="true label",
@@ -264,7 +240,7 @@ def _noise_section(task: Task, rows: Sequence[Row], mark: str) -> Section | None
 
 def _subgroup_section(rows: Sequence[Row], metric: str) -> Section | None:
     """Show scores by subgroup of gold alone and of each mixture, at the size of the mixtures."""
-    named, groups = _names(rows), _grouped(rows)
+    named, groups = naming(rows), grouped(rows)
     sizes = {g[1] for g in groups if g[2] != "gold"}
     lines = []
     for group, cells in sorted(groups.items()):
@@ -311,7 +287,7 @@ def _policy_section(rows: Sequence[Row]) -> Section | None:
     corrected = [r for r in rows if r["corrected_key"]]
     if not corrected:
         return None
-    named = _names(corrected)
+    named = naming(corrected)
     by_arm: dict[tuple[int, str], dict[str, Row]] = defaultdict(dict)
     for row in corrected:
         by_arm[row["gold_size"], named({**row, "arm": row["labels"]})][row["corrected_key"]] = row
@@ -322,7 +298,7 @@ def _policy_section(rows: Sequence[Row]) -> Section | None:
         # where nothing was corrected no opinion was asked for, and estimates from it mean nothing
         figures = [json.loads(r["policy_figures"]) for r in cells if r["policy"] != "none"]
         warnings.update(w for r in cells for w in json.loads(r["policy_warnings"]))
-        counts = (f"{_mean(cells, f'n_{s}'):,.0f}" for s in ("kept", "relabelled", "dropped"))
+        counts = (f"{mean_of(cells, f'n_{s}'):,.0f}" for s in ("kept", "relabelled", "dropped"))
         told = ", ".join(f"{m} {n}" if len(chosen) > 1 else m for m, n in chosen.most_common())
         names = ("corrector_accuracy_on_held_out_gold", "generator_accuracy_estimated", "generator_accuracy_audited",
                  "corrector_ece_on_held_out_gold", "corrector_ece_after_temperature")  # fmt: skip
@@ -339,50 +315,9 @@ def _figure(figures: Sequence[Mapping[str, Any]], name: str) -> str:
     return f"{np.mean(values):.3f}" if values else ""
 
 
-def _gate_section(rows: Sequence[Row]) -> Section | None:
-    """Show what became of the generators' answers."""
-    pools = {r["pool_key"]: r for r in rows if r["pool_key"]}
-    if not pools:
-        return None
-    by_name: dict[str, Counter[str]] = defaultdict(Counter)
-    for row in pools.values():
-        by_name[row["generator"]].update(json.loads(row["gates"]))
-    reasons = sorted({reason for found in by_name.values() for reason in found} - {"good"})
-    lines = [[name, f"{found['good']:,}", *(f"{found[r]:,}" for r in reasons)] for name, found in by_name.items()]
-    head = ["generator", "good rows", *(REASONS.get(r, r) for r in reasons)]
-    return Section("Gates", "Rows of all generations, and why answers were left out.", tables=[Table(head, lines)])
-
-
 def _failed_section(made: Results) -> Section | None:
     if not made.failed:
         return None
     lines = [[f["strategy"], f["labels"], f["gold_size"], f["seed"], f["error"], f["message"]] for f in made.failed]
     head = ["strategy", "labels", "gold", "seed", "error", "what"]
     return Section("Failed", "The same command tries them again.", tables=[Table(head, lines)])
-
-
-def _names(rows: Sequence[Row], *, ratio: bool = True) -> Callable[[Row], str]:
-    """Give what names a row's mixture: its arm, and what else differs among the mixtures."""
-    told = [n for n in ("ratio", "generator", "corrector") if n != "ratio" or ratio]
-    differ = [n for n in told if len({r[n] for r in rows if r[n]}) > 1]
-
-    def name(row: Row) -> str:
-        more = [f"ratio {row[n]:g}" if n == "ratio" else f"{n} {short_name(row[n])}" for n in differ if row[n]]
-        return ", ".join([row["arm"], *more])
-
-    return name
-
-
-def _mean(rows: Sequence[Row], column: str) -> float:
-    return float(np.mean([row[column] for row in rows]))
-
-
-def _with_interval(values: Sequence[float]) -> tuple[float, float | None, float | None]:
-    """Give the mean and its 95% interval by Student's t; none for a single value."""
-    from scipy.stats import t
-
-    n, mean = len(values), float(np.mean(values))
-    if n < 2:
-        return mean, None, None
-    half = float(t.ppf(0.975, n - 1)) * float(np.std(values, ddof=1)) / float(np.sqrt(n))
-    return mean, max(0.0, mean - half), min(1.0, mean + half)  # the scores compared lie between 0 and 1

@@ -149,7 +149,7 @@ def _pool(args: argparse.Namespace, task: Task) -> Dataset:
 
 
 def _rates(args: argparse.Namespace) -> Rates | None:
-    named = {n: getattr(args, n) for n in ("minutes_per_note", "hourly_usd", "compute_usd")}
+    named = {n: getattr(args, n) for n in ("minutes_per_note", "hourly_usd", "compute_usd", "gpu_usd")}
     told = {n: v for n, v in named.items() if v is not None}
     return Rates(**told, given=len(told) == len(named)) if told else None
 

@@ -17,7 +17,15 @@ import numpy.typing as npt
 
 from hf_synth.errors import ColumnError, ModelError, TaskError
 from hf_synth.metrics import TEXT_METRICS, text_scores
-from hf_synth.modeling import TOKENS_PER_BATCH, cpu_threads, load_network, load_tokenizer, model_folder, quiet
+from hf_synth.modeling import (
+    TOKENS_PER_BATCH,
+    cpu_threads,
+    load_network,
+    load_tokenizer,
+    model_folder,
+    quiet,
+    usual_device,
+)
 from hf_synth.rows import batches, pad, row_weights, target_texts
 from hf_synth.task import Task
 
@@ -251,7 +259,7 @@ def written_texts(
     network.generation_config = _greedy(network, new)  # given to `generate` it would be filled up with the old one
     rows = _tokens(tokenizer, input_texts(task, dataset), reads)
     texts = [""] * len(rows)
-    where = device or ("cuda" if torch.cuda.is_available() else "cpu")
+    where = device or usual_device()
     network = network.to(where).eval()
     half = torch.autocast("cuda", torch.bfloat16) if where.startswith("cuda") else contextlib.nullcontext()
     bar = tqdm(total=len(rows), disable=not progress, unit="row")

@@ -154,6 +154,8 @@ def test_costs_add_up() -> None:
     assert made.minutes == pytest.approx(900)
     assert made.saved_usd == pytest.approx(900)
     assert made.spent_usd == pytest.approx(4.0)
+    on_one = cost_benefit(found, 100, Spent(10, 1_000, 500, 2.0, 4.0, 1.5), Rates(3, 60, 0.5, 2.0, given=True))
+    assert on_one.spent_usd == pytest.approx(7.0)
     assert cost_benefit(found, 100, Spent()).spent_usd is None
     assert cost_benefit(found, 500, Spent()).notes < 0
     with pytest.raises(HfSynthError):

@@ -25,6 +25,7 @@ from hf_synth.experiment import experiment, outline
 from hf_synth.gold import subset
 from hf_synth.grid import GRIDS, Cell, Grid, plan, read_grid
 from hf_synth.results import comparisons
+from hf_synth.study_figures import calibration_section
 from hf_synth.task import row_digests
 from hf_synth.training import train
 
@@ -163,12 +164,27 @@ def test_figures_by_subgroup_are_kept(tmp_path: Path) -> None:
 def test_the_report_has_every_part(study: Any) -> None:
     said = (study.out / "report.md").read_text(encoding="utf-8")
     for title in ("Gold equivalence", "Order of the arms", "Learning curve", "Ratio curve", "Differences",
-                  "Rare classes", "Cost against labelling", "What correction did"):  # fmt: skip
+                  "Rare classes", "Cost against labelling", "What correction did", "Calibration", "Gates"):  # fmt: skip
         assert f"## {title}" in said, title
     page = (study.out / "report.html").read_text(encoding="utf-8")
     assert "<svg" in page
     assert "<script" not in page
     assert any("is worth" in str(worth) for worth in study.worths)
+
+
+def test_the_calibration_of_runs_is_pooled(study: Any) -> None:
+    """Two runs on the same test rows are twice the bins, and not twice the rows."""
+    section = calibration_section(study.main, study.metric, "")
+    assert section is not None
+    beneath = section.tables[1].rows
+    drawn = {row[1] for row in beneath}
+    assert drawn == {"20 gold: gold", *(d for d in drawn if "raw" in d), *(d for d in drawn if "argmax" in d)}
+    assert len(drawn) == 3
+    for name in drawn:
+        rows = [row for row in beneath if row[:2] == ["Calibration on the test rows", name]]
+        assert abs(sum(row[4] for row in rows) - study.main[0]["n_test"]) <= len(rows), "rounded in each bin"
+        right = sum(row[3] * row[4] for row in rows) / sum(row[4] for row in rows)
+        assert 0 < right < 1
 
 
 def test_what_is_done_is_not_done_again(study: Any) -> None:

@@ -34,8 +34,9 @@ FLOORS = {
     "hub_verbs": 9, "model_verbs": 9, "cli": 10, "audit_log": 1, "origin": 1, "card_policy": 0, "release": 1,
     "validation": 1, "remote": 4, "withdrawal": 5, "publish_verbs": 9, "journey_report": 5, "likelihood": 3,
     "judging": 4, "label_sets": 5, "target_texts": 5, "regeneration": 7, "judge_verbs": 9, "content": 4,
-    "apart": 1, "equivalence": 1, "costs": 2, "head": 2, "grid": 4, "results": 5, "records": 5, "study_report": 6,
-    "cells": 7, "processes": 1, "experiment": 8, "assessment": 6, "study_options": 9, "study_verbs": 9,
+    "apart": 1, "equivalence": 1, "costs": 2, "head": 2, "grid": 4, "results": 5, "records": 5, "study_figures": 6,
+    "study_report": 7, "cells": 7, "processes": 1, "experiment": 8, "assessment": 6, "study_options": 9,
+    "study_verbs": 9,
 }  # fmt: skip
 # floor 0 may use what stands before it here
 FLOOR_0_CHAIN = (
