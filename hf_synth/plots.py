@@ -99,13 +99,14 @@ class Bin(NamedTuple):
 
 def interval_plot(
     rows: Sequence[Interval], *, title: str, axis: str, caption: str = "", width: int = 760, simulated: str = "",
-    reference: float | None = None,
+    reference: float | None = None, digits: int = 3,
 ) -> str:  # fmt: skip
     """Draw values with intervals as a dot plot, values printed at the right.
 
     Args:
         axis: what the horizontal axis measures.
         reference: a value to compare with, drawn as a line; 0 is drawn where the axis crosses it.
+        digits: decimals of the printed values.
     """
     step = 34
     frame = Frame(room_for([r.name for r in rows], width), width - 76, 8, 8 + step * max(1, len(rows)))
@@ -122,7 +123,7 @@ def interval_plot(
             body.append(line(f"l{kind}", (x(row.low), y), (x(row.high), y), thick=3))
         if math.isfinite(row.value):
             body.append(f'<circle class="{kind}" cx="{x(row.value)}" cy="{y}" r="5.5"/>')
-        body.append(label(frame.right + 12, y, number(float(row.value)), bold=row.emphasis))
+        body.append(label(frame.right + 12, y, number(float(row.value), digits), bold=row.emphasis))
     return framed(body, width, frame.end + 42, bool(finite(r.value for r in rows)), title=title, caption=caption,
                   simulated=simulated, about=f"Dot plot of {len(rows)} values with intervals; {axis}")  # fmt: skip
 

@@ -76,15 +76,15 @@ def cost_section(worths: Sequence[Worth], mark: str) -> Section | None:
         shown.append(Interval(f"{w.arm}{', at least' if least else ''}", c.notes, *c.notes_ci95))
     head = ["mixture", "notes saved (95% CI)", "hours saved", "$ saved", "calls", "tokens read + written",
             "CPU hours", "GPU hours", "$ spent"]  # fmt: skip
-    hours = {}
-    for w in worths:
-        hours[f"{w.arm}: labelling saved"] = max(0.0, w.costs.minutes) / 60
-        hours[f"{w.arm}: computing"] = w.costs.spent.cpu_hours + w.costs.spent.gpu_hours
+    names, spent = [w.arm for w in worths], [w.costs.spent for w in worths]
+    tokens = {"read": [s.prompt_tokens for s in spent], "written": [s.completion_tokens for s in spent]}
+    minutes = {"of cores": [60 * s.cpu_hours for s in spent], "of GPUs": [60 * s.gpu_hours for s in spent]}
     plots = [
         interval_plot(shown, title="Notes that need no labelling", axis="gold notes, 95% CI; below 0 a loss",
-                      simulated=mark),
-        bar_plot(list(hours), {"hours": list(hours.values())}, title="Hours of labelling saved, and of computing spent",
-                 axis="hours of a person, of cores and GPUs", digits=2, simulated=mark),
+                      digits=0, simulated=mark),
+        bar_plot(names, tokens, title="Tokens of the generator", axis="tokens a run", simulated=mark),
+        bar_plot(names, minutes, title="Computing of correction and training", axis="minutes a run", digits=2,
+                 simulated=mark),
     ]  # fmt: skip
     return Section("Cost against labelling", _cost_text(worths[0].costs), plots=plots, tables=[Table(head, lines)])
 
