@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from hf_synth.calibration import calibration_facts
+from hf_synth.calibration import calibration_by, calibration_facts
 from hf_synth.errors import ColumnError, HfSynthError
 from hf_synth.metrics import BINS, MIN_ROWS, PATIENT_METRICS, PROBABILITY_METRICS, draws
 from hf_synth.modeling import model_facts, predict_proba, weights_sha256
@@ -50,7 +50,8 @@ class Scores:
         bootstrap: how many resamples, and the seed; `n_ranks` where auroc and auprc were drawn less often.
         excluded: scores without the rows that were seen; None when no row was, or all were.
         calibration: of a single_label task scored by probabilities, what `calibration.calibration_facts` gives: the
-            temperature, and the bins of the reliability picture before and after.
+            temperature, and the bins of the reliability picture before and after; `by_label` breaks accuracy,
+            confidence and ece down by the label that was said.
         labels, predictions, groups: for each row of a single_label task, for paired comparison; not in `to_json`
             unless asked for.
     """
@@ -249,9 +250,15 @@ def score(
         values={name: float(value[0]) for name, value in values.items()},
         ci95={name: _drawn_interval(name, many, len(found.sums)) for name, many in drawn.items()},
         bootstrap={"n": n_bootstrap, "seed": seed, **fewer},
-        calibration=calibration_facts(labels, predicted, found.more["groups"], bins=BINS) if of_probabilities else {},
+        calibration=_calibration(task, labels, predicted, found.more["groups"]) if of_probabilities else {},
         **found.more,
     )
+
+
+def _calibration(task: Task, labels: Any, predicted: Any, groups: Any) -> dict[str, Any]:
+    said = [task.labels[k] for k in np.argmax(predicted, axis=1)]
+    facts = calibration_facts(labels, predicted, groups, bins=BINS)
+    return facts | {"by_label": calibration_by(labels, predicted, said)}
 
 
 def _drawn_interval(metric: str, drawn: Any, n_groups: int, *, difference: bool = False) -> tuple[float, float]:

@@ -282,7 +282,7 @@ def _confusion(told: Told) -> Section:
 
 def _calibration(told: Told) -> Section:
     """Show how far each model's probabilities can be believed, as they are and tempered on other rows."""
-    plots, rows, beneath = [], [], []
+    plots, rows, by_label, beneath = [], [], [], []
     for name, s in told.scores.items():
         facts = s.calibration
         if not facts:
@@ -293,12 +293,15 @@ def _calibration(told: Told) -> Section:
         plots.append(reliability_plot({state: reliability_bins(bins) for state, bins in states.items()}, width=420,
                                       **told.drawn(f"Calibration of {name}")))  # fmt: skip
         rows.append([name, facts["temperature"], facts["ece"], facts.get("ece_tempered")])
+        by_label += [[name, label, int(of["rows"]), of["confidence"], of["accuracy"], of["ece"]]
+                     for label, of in facts.get("by_label", {}).items()]  # fmt: skip
         beneath += [[f"{name}, {state.split(',')[0]}", b["confidence"], b["accuracy"], int(b["rows"])]
                     for state, bins in states.items() for b in bins]  # fmt: skip
     if not plots:
         return Section("")
     tables = [
         Table(["model", "temperature", "ECE", "ECE after it"], rows, "Calibration on the test rows, in folds by group"),
+        Table(["model", "label said", "rows", "mean probability", "share right", "ECE"], by_label, "Label by label"),
         Table(
             ["model", "mean probability", "share right", "rows"], beneath, "Test rows by probability of the label said"
         ),

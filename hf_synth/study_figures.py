@@ -134,11 +134,26 @@ def calibration_section(rows: Sequence[Row], metric: str, mark: str) -> Section 
         "Means over seeds. A temperature is found on the test rows of other patients than those it is judged on. "
         "Intervals in the pictures are for one run's rows, since all runs are scored on the same ones."
     )
+    by_label = [
+        [f"{group[1]:,} gold: {name(firsts[group])}", label, *(f"{np.mean([of[k] for of in ofs]):{form}}" for k, form in
+          (("rows", ".0f"), ("confidence", ".3f"), ("accuracy", ".3f"), ("ece", ".3f")))]
+        for group in shown for label, ofs in _by_label(found[group]).items()
+    ]  # fmt: skip
     tables = [
         Table(["trained on", "gold", "temperature", "ECE", "ECE after it"], lines),
+        Table(["trained on", "label said", "rows a run", "mean probability", "share right", "ECE"], by_label),
         Table(["picture", "trained on", "mean probability", "share right", "rows a run"], beneath),
     ]
     return Section("Calibration", text, plots=plots, tables=tables)
+
+
+def _by_label(runs: Sequence[Mapping[str, Any]]) -> dict[str, list[Mapping[str, float]]]:
+    """Give what runs tell of each label; a run that never said a label tells nothing of it."""
+    found: dict[str, list[Mapping[str, float]]] = defaultdict(list)
+    for run in runs:
+        for label, of in run.get("by_label", {}).items():
+            found[label].append(of)
+    return found
 
 
 def _shown(rows: Sequence[Row], found: Mapping[tuple[Any, ...], Any], metric: str) -> list[tuple[Any, ...]]:

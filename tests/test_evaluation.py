@@ -281,6 +281,17 @@ def test_shapes_that_do_not_fit_are_one_sentence(predicted: Any, labels: list[in
         score(TASK, np.array(predicted), labels)
 
 
+def test_calibration_is_told_label_by_label() -> None:
+    truth, probs = random_rows(200, 4)
+    made = score(TASK, probs, truth)
+    by = made.calibration["by_label"]
+    assert sum(of["rows"] for of in by.values()) == 200
+    assert sum(of["rows"] * of["accuracy"] for of in by.values()) / 200 == pytest.approx(made.values["accuracy"])
+    rows = probs.argmax(1) == 0
+    assert by[TASK.labels[0]]["confidence"] == pytest.approx(probs[rows, 0].mean())
+    assert json.loads(json.dumps(made.to_json()))["calibration"]["by_label"] == by
+
+
 def test_scores_of_an_earlier_version_are_read() -> None:
     truth, probs = random_rows(30, 9)
     old = score(TASK, probs, truth).to_json()
