@@ -192,7 +192,7 @@ def _parser() -> argparse.ArgumentParser:
     made.add_argument("--gold", type=Path, metavar="PATH", help="raw or exported gold; without it no copy is found")
     made.add_argument("--split-held-out", metavar="SPLIT", help="gold that nothing saw, as the control (default: test)")
     made.add_argument("--model", metavar="MODEL", help="a model trained on the gold: does it tell who was in it?")
-    made.add_argument("--canaries", type=Path, metavar="FILE", help="phrases that were planted in the gold")
+    _finding_options(made)
     made.add_argument("--out", type=Path, metavar="DIR", help="where audit.json, .md, .html and findings.parquet go")
 
     _publish_options(verb("publish", "check, describe and publish synthetic notes or a model; refused: exit 1"))
@@ -219,6 +219,13 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
+def _finding_options(made: argparse.ArgumentParser) -> None:
+    made.add_argument("--canaries", type=Path, metavar="FILE", help="phrases that were planted in the gold")
+    made.add_argument(
+        "--find-identifiers", metavar="FILE.py:FUNCTION", help="a finder of your own: from a text to kinds found in it"
+    )
+
+
 def _publish_options(made: argparse.ArgumentParser) -> None:
     made.set_defaults(room="publish_verbs")
     add = made.add_argument
@@ -233,6 +240,7 @@ def _publish_options(made: argparse.ArgumentParser) -> None:
     visible.add_argument("--public", action="store_true")
     visible.add_argument("--private", action="store_true")
     add("--gated", action="store_true", help="let the owner decide who may read it")
+    _finding_options(made)
     add("--attestation", metavar="TEXT", help="who allows a public repository of restricted data, and when")
     add("--tag", metavar="NAME", help="name of the release (default: the next of v1, v2, ...)")
     add("--yes", action="store_true", help="do not ask before pushing")

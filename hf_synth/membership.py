@@ -181,6 +181,16 @@ class Exposure:
         """Give the mean over all places."""
         return sum(self.bits) / len(self.bits) if self.bits else 0.0
 
+    @property
+    def known(self) -> bool:
+        """Tell whether canaries are known better than chance has it once in a hundred times.
+
+        Of what is not known each rank is as likely: the bits of a place, times ln 2, are then nearly exponential.
+        """
+        from scipy.stats import gamma
+
+        return bool(self.bits) and float(gamma.sf(sum(self.bits) * math.log(2), len(self.bits))) < 0.01
+
     def to_json(self) -> dict[str, Any]:
         """Give plain values."""
         return {"mean": round(self.mean, 3), "most": round(self.most, 3), "expected": round(self.expected, 3),

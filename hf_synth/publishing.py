@@ -16,16 +16,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from hf_synth import audit_log, cards, export, release
+from hf_synth.canaries import Canaries
 from hf_synth.content import architecture, content_check, gold_in_files, widget_texts
 from hf_synth.correction import Policy
 from hf_synth.errors import PublishError
 from hf_synth.evaluation import Scores
 from hf_synth.folders import WORK, write_private
 from hf_synth.gate import Verdict, gate, gold_parts, is_institution, joined_access
-from hf_synth.membership import Membership
+from hf_synth.membership import Exposure, Membership, exposure
 from hf_synth.modeling import FACTS, model_facts, model_folder, weights_sha256
 from hf_synth.origin import origin_of_model, origin_of_rows
-from hf_synth.privacy import Findings, audit, refusals
+from hf_synth.privacy import FindIdentifiers, Findings, audit, refusals
 from hf_synth.remote import Repository, endpoint_of
 from hf_synth.task import Access, Task
 
@@ -36,6 +37,7 @@ __all__ = ["Verdict", "gate", "publish_dataset", "publish_model"]
 
 Confirm = Callable[[Verdict], bool]
 AnyPolicy = Policy | Mapping[str, Any] | str | None
+_PLACES = 8  # at which canaries are looked for in a model: each takes some hundred predictions
 
 
 @dataclass(frozen=True)
@@ -76,6 +78,8 @@ def publish_dataset(
     policy: AnyPolicy = None,
     manifest: Mapping[str, Any] | None = None,
     augmented: bool = False,
+    canaries: Canaries | None = None,
+    find_identifiers: FindIdentifiers | None = None,
     tag: str | None = None,
     dry_run: bool = False,
     confirm: Confirm | None = None,
@@ -99,6 +103,8 @@ def publish_dataset(
         manifest: of the folder that the rows were read from (`hf_synth.json`): its access and its marks of gold count.
         augmented: also publish gold (without its test split) and the rows together, as a config of that name: only
             where everything is open. Gold leaves in no other way.
+        canaries: what was planted in gold (`canaries.plant`); more than one in a hundred in the rows refuses them all.
+        find_identifiers: a finder of your own beside the patterns, as for `audit`; a row that holds any stays here.
         tag: of the release; the next of v1, v2, ... when None.
         dry_run: only decide; nothing is written.
         confirm: asked with the verdict before anything is sent; when it says False, nothing is.
@@ -116,17 +122,24 @@ def publish_dataset(
     parts = [p for p in (known, held_out) if p is not None]
     rows = export.plain_columns(dataset, parts)
     access = joined_access(task, rows, *parts, also=[manifest.get("access")] if manifest else [])
-    findings = audit(task, rows, known, held_out=held_out, access=access)
+    findings = audit(
+        task, rows, known, held_out=held_out, access=access, canaries=canaries, find_identifiers=find_identifiers
+    )
     origin = origin_of_rows(task, rows, parts, manifest)
     leaving = export.view_rows(task, rows, findings.refused)
-    counts = {**{f"rows of {name}": len(at) for name, at in leaving.items()}, **_withheld(rows, findings)}
+    counts = {
+        **{f"rows of {name}": len(at) for name, at in leaving.items()},
+        **_withheld(rows, findings),
+        **_told(findings),
+    }
     nothing = [] if next(iter(leaving.values())) else ["no row is left to publish"]
     if augmented and (access != "open" or known is None):
         nothing.append("an augmented config holds gold: only with gold, and only where everything is open")
     told = {"access": access, "findings": findings, "gold_given": bool(parts), "origin": origin, "counts": counts}
     verdict = _decide(task, asked, told, nothing)
+    looked: dict[str, Any] = {"audit": {"verdict": findings.verdict, "figures": dict(findings.figures)}}
     if dry_run or not verdict.allowed:
-        return _refused(task, asked, verdict)
+        return _refused(task, asked, verdict, looked)
     path = asked.export_folder(task, access)
     salt = release.salt_of(path.parent)
     ids = release.public_ids(task, rows, salt)
@@ -149,7 +162,8 @@ def publish_dataset(
         check=content_check(task, parts, access, token),
     )  # fmt: skip
     mapped = release.write_map(task, rows, ids, path, content, salt)
-    return _finished(task, asked, replace(verdict, export=path), tied | {"content": content, "map": mapped.name})
+    log = tied | looked | {"content": content, "map": mapped.name}
+    return _finished(task, asked, replace(verdict, export=path), log)
 
 
 def publish_model(
@@ -168,6 +182,8 @@ def publish_model(
     endpoint: str | None = None,
     examples: Dataset | None = None,
     membership: Membership | None = None,
+    canaries: Canaries | None = None,
+    find_identifiers: FindIdentifiers | None = None,
     tag: str | None = None,
     dry_run: bool = False,
     confirm: Confirm | None = None,
@@ -181,9 +197,13 @@ def publish_model(
         gold: what files and card are compared with. Needed unless all is open.
         examples: synthetic rows for the page's widget; only open ones that the audit lets pass are shown.
         membership: what a test found of whether it tells its training rows, for the card.
+        canaries: what was planted in the gold that it was trained on: how well it knows them is measured, and a model
+            that knows them by heart is not made public.
+        find_identifiers: a finder of your own, for the examples.
 
     Raises:
         ModelError: there is no such model.
+        ColumnError: no canary stands in the gold, so that it was not planted there.
         PublishError: the model or the Hub is not as it should be.
         OutputError: the folder cannot be written.
     """
@@ -198,17 +218,20 @@ def publish_model(
     names = export.model_files(folder)
     left = [f for f in folder.iterdir() if f.name not in (*names, FACTS)]
     counts = {"files": len(names), "files left behind": len(left)}
+    exposed = _exposure(task, folder, canaries, parts)
     told = {"access": access, "findings": None, "gold_given": bool(parts), "origin": origin, "counts": counts}
-    verdict = _decide(task, asked, told, gold_in_files(task, folder, names, parts))
+    verdict = _decide(task, asked, told | {"exposure": exposed}, gold_in_files(task, folder, names, parts, canaries))
+    looked: dict[str, Any] = {"exposure": exposed.to_json()} if exposed else {}
     if dry_run or not verdict.allowed:
-        return _refused(task, asked, verdict)
+        return _refused(task, asked, verdict, looked)
     path = asked.export_folder(task, access)
     salt = release.salt_of(path.parent)
     parents = release.parents_of(trained, audit_log.entries(path.parent), path.parent, salt)
     facts = cards.model_card_facts(
         task, trained, scores, repo_id=repo_id, access=access, attestation=attestation,
         architecture=architecture(folder), parents=parents,
-        membership=membership.note if membership else "", widget=widget_texts(task, examples, parts, access),
+        membership=membership.note if membership else "", exposure=str(exposed or ""),
+        widget=widget_texts(task, examples, parts, access, canaries=canaries, find_identifiers=find_identifiers),
     )  # fmt: skip
     tied = release.release_facts(
         task, kind="model", repo_id=repo_id, access=access, gold=release.gold_fingerprint(task, parts, salt),
@@ -219,7 +242,7 @@ def publish_model(
         facts=trained, access=access, physionet_name=_physionet_name(task, repo_id), release=tied,
         check=content_check(task, parts, access, token),
     )  # fmt: skip
-    log = tied | {"content": content, "weights": weights_sha256(path)}
+    log = tied | looked | {"content": content, "weights": weights_sha256(path)}
     return _finished(task, asked, replace(verdict, export=path), log)
 
 
@@ -246,6 +269,23 @@ def _withheld(dataset: Dataset, findings: Findings) -> dict[str, int]:
     counts = {f"withheld: {flag}": n for flag, n in refusals(findings, findings.refused).items()}
     statuses = list(dataset["label_status"]) if "label_status" in dataset.column_names else []
     return {"withheld": len(findings.refused), **counts, "rejected": statuses.count("rejected")}
+
+
+def _told(findings: Findings) -> dict[str, int]:
+    """Give what a reader of the verdict wants to know of canaries and of kinds of identifiers."""
+    figures = {k: int(v) for k, v in findings.figures.items() if k.startswith(("canaries_", "with_"))}
+    return {k.replace("with_", "rows with ").replace("_", " "): n for k, n in figures.items()}
+
+
+def _exposure(task: Task, folder: Path, canaries: Canaries | None, gold: Sequence[Dataset]) -> Exposure | None:
+    """Measure how well a classifier knows planted canaries, at the first places where they stand."""
+    if canaries is None or not gold or task.kind == "text2text":
+        return None
+    from datasets import concatenate_datasets
+
+    columns = [*task.text_columns, task.label_column]
+    planted = concatenate_datasets([part.select_columns(columns) for part in gold])
+    return exposure(task, folder, canaries, planted, most_places=_PLACES)
 
 
 # --- what is written ------------------------------------------------------------------------------------------------
@@ -281,10 +321,10 @@ def _facts(task: Task, asked: _Asked, verdict: Verdict) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _refused(task: Task, asked: _Asked, verdict: Verdict) -> Verdict:
+def _refused(task: Task, asked: _Asked, verdict: Verdict, looked: Mapping[str, Any]) -> Verdict:
     if not asked.dry_run:
         beside = asked.export_folder(task, verdict.access).parent
-        audit_log.record(beside, "refused", **_facts(task, asked, verdict))
+        audit_log.record(beside, "refused", **_facts(task, asked, verdict), **looked)
     return verdict
 
 
