@@ -248,6 +248,7 @@ def model_card_facts(
     architecture: str = "An encoder",
     parents: Sequence[Mapping[str, Any]] = (),
     membership: str = "",
+    untested: str = "",
     exposure: str = "",
     widget: Sequence[str] = (),
 ) -> dict[str, Any]:
@@ -258,6 +259,7 @@ def model_card_facts(
         access: an access to join with that of task and facts.
         architecture: what kind of network it is.
         membership: what a test found of whether it tells its training rows; "" when none was made.
+        untested: why none was.
         exposure: how well it knows canaries that were planted in its gold; "" where none were.
         parents: releases that it comes from (`release.parents_of`).
         widget: texts for the page's widget, of synthetic rows that may be shown.
@@ -286,7 +288,8 @@ def model_card_facts(
         "hyperparameters": ", ".join(f"{k} {v}" for k, v in told.items() if v not in (None, -1, False)),
         "pretrained_on": pretraining_note(base) if on_hub or known_model(base) else "",
         "long_notes": _POOLED.get((trained.get("long_notes") or {}).get("how", ""), ""),
-        "membership": membership.rstrip("."), "exposure": exposure.rstrip("."),
+        "membership": membership.rstrip("."), "untested": untested.rstrip("."),
+        "exposure": exposure.rstrip("."),
         "parents": [_parent(p) for p in parents],
         "datasets": sorted({p["repo_id"] for p in parents if p["kind"] == "dataset"}),
         "widget": list(widget) if joined == "open" else [],

@@ -241,6 +241,7 @@ def _publish_options(made: argparse.ArgumentParser) -> None:
     visible.add_argument("--private", action="store_true")
     add("--gated", action="store_true", help="let the owner decide who may read it")
     _finding_options(made)
+    add("--no-membership", dest="membership", action="store_false", help="do not test whether a model tells its rows")
     add("--attestation", metavar="TEXT", help="who allows a public repository of restricted data, and when")
     add("--tag", metavar="NAME", help="name of the release (default: the next of v1, v2, ...)")
     add("--yes", action="store_true", help="do not ask before pushing")

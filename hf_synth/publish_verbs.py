@@ -38,7 +38,9 @@ def publish(args: argparse.Namespace) -> int:
     }  # fmt: skip
     if (args.folder / "config.json").is_file():
         rows = read_dataset(args.examples) if args.examples else None
-        verdict = publish_model(task, args.folder, _scores(args.scores), args.repo_id, examples=rows, **shared)
+        verdict = publish_model(
+            task, args.folder, _scores(args.scores), args.repo_id, examples=rows, membership=args.membership, **shared
+        )
     else:
         manifest = read_manifest(args.folder) if args.folder.is_dir() else None
         rows = read_dataset(args.folder)

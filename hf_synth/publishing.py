@@ -23,12 +23,13 @@ from hf_synth.errors import PublishError
 from hf_synth.evaluation import Scores
 from hf_synth.folders import WORK, write_private
 from hf_synth.gate import Verdict, gate, gold_parts, is_institution, joined_access
-from hf_synth.membership import Exposure, Membership, exposure
+from hf_synth.membership import Membership
 from hf_synth.modeling import FACTS, model_facts, model_folder, weights_sha256
 from hf_synth.origin import origin_of_model, origin_of_rows
 from hf_synth.privacy import FindIdentifiers, Findings, audit, refusals
 from hf_synth.remote import Repository, endpoint_of
 from hf_synth.task import Access, Task
+from hf_synth.trial import known_canaries, load_check, membership_of
 
 if TYPE_CHECKING:
     from datasets import Dataset, DatasetDict
@@ -37,7 +38,6 @@ __all__ = ["Verdict", "gate", "publish_dataset", "publish_model"]
 
 Confirm = Callable[[Verdict], bool]
 AnyPolicy = Policy | Mapping[str, Any] | str | None
-_PLACES = 8  # at which canaries are looked for in a model: each takes some hundred predictions
 
 
 @dataclass(frozen=True)
@@ -181,7 +181,7 @@ def publish_model(
     attestation: str | None = None,
     endpoint: str | None = None,
     examples: Dataset | None = None,
-    membership: Membership | None = None,
+    membership: Membership | bool = True,
     canaries: Canaries | None = None,
     find_identifiers: FindIdentifiers | None = None,
     tag: str | None = None,
@@ -196,7 +196,8 @@ def publish_model(
         model: folder (or repo id) of a model; other arguments as for `publish_dataset`.
         gold: what files and card are compared with. Needed unless all is open.
         examples: synthetic rows for the page's widget; only open ones that the audit lets pass are shown.
-        membership: what a test found of whether it tells its training rows, for the card.
+        membership: what a test found of whether it tells its training rows, for the card; True makes one on a sample of
+            the gold, False makes none.
         canaries: what was planted in the gold that it was trained on: how well it knows them is measured, and a model
             that knows them by heart is not made public.
         find_identifiers: a finder of your own, for the examples.
@@ -204,7 +205,7 @@ def publish_model(
     Raises:
         ModelError: there is no such model.
         ColumnError: no canary stands in the gold, so that it was not planted there.
-        PublishError: the model or the Hub is not as it should be.
+        PublishError: the model, the export loaded back from its folder alone, or the Hub is not as it should be.
         OutputError: the folder cannot be written.
     """
     hub = Repository("model", repo_id, endpoint_of(endpoint), token)
@@ -218,7 +219,7 @@ def publish_model(
     names = export.model_files(folder)
     left = [f for f in folder.iterdir() if f.name not in (*names, FACTS)]
     counts = {"files": len(names), "files left behind": len(left)}
-    exposed = _exposure(task, folder, canaries, parts)
+    exposed = known_canaries(task, folder, canaries, parts)
     told = {"access": access, "findings": None, "gold_given": bool(parts), "origin": origin, "counts": counts}
     verdict = _decide(task, asked, told | {"exposure": exposed}, gold_in_files(task, folder, names, parts, canaries))
     looked: dict[str, Any] = {"exposure": exposed.to_json()} if exposed else {}
@@ -226,11 +227,12 @@ def publish_model(
         return _refused(task, asked, verdict, looked)
     path = asked.export_folder(task, access)
     salt = release.salt_of(path.parent)
+    found, untested = _membership(task, folder, trained, parts, membership)
     parents = release.parents_of(trained, audit_log.entries(path.parent), path.parent, salt)
     facts = cards.model_card_facts(
         task, trained, scores, repo_id=repo_id, access=access, attestation=attestation,
         architecture=architecture(folder), parents=parents,
-        membership=membership.note if membership else "", exposure=str(exposed or ""),
+        membership=found.note if found else "", untested=untested, exposure=str(exposed or ""),
         widget=widget_texts(task, examples, parts, access, canaries=canaries, find_identifiers=find_identifiers),
     )  # fmt: skip
     tied = release.release_facts(
@@ -240,10 +242,12 @@ def publish_model(
     content = export.write_model(
         task, folder, path, card=cards.model_card(facts), eval_results=cards.eval_results(facts) if scores else "",
         facts=trained, access=access, physionet_name=_physionet_name(task, repo_id), release=tied,
-        check=content_check(task, parts, access, token),
+        check=_both(content_check(task, parts, access, token), load_check(task, folder)),
     )  # fmt: skip
+    looked["membership"] = found.to_json() if found else untested
     log = tied | looked | {"content": content, "weights": weights_sha256(path)}
-    return _finished(task, asked, replace(verdict, export=path), log)
+    told_too = str(found) if found else f"no membership test was made: {untested}"
+    return _finished(task, asked, replace(verdict, export=path, reasons=(*verdict.reasons, told_too)), log)
 
 
 # --- what the gate is told ------------------------------------------------------------------------------------------
@@ -277,18 +281,23 @@ def _told(findings: Findings) -> dict[str, int]:
     return {k.replace("with_", "rows with ").replace("_", " "): n for k, n in figures.items()}
 
 
-def _exposure(task: Task, folder: Path, canaries: Canaries | None, gold: Sequence[Dataset]) -> Exposure | None:
-    """Measure how well a classifier knows planted canaries, at the first places where they stand."""
-    if canaries is None or not gold or task.kind == "text2text":
-        return None
-    from datasets import concatenate_datasets
-
-    columns = [*task.text_columns, task.label_column]
-    planted = concatenate_datasets([part.select_columns(columns) for part in gold])
-    return exposure(task, folder, canaries, planted, most_places=_PLACES)
+def _membership(
+    task: Task, folder: Path, trained: Mapping[str, Any], gold: Sequence[Dataset], asked: Membership | bool
+) -> tuple[Membership | None, str]:
+    if isinstance(asked, bool):
+        return membership_of(task, folder, trained, gold) if asked else (None, "none was wanted")
+    return asked, ""
 
 
 # --- what is written ------------------------------------------------------------------------------------------------
+
+
+def _both(*checks: Callable[[Path], None]) -> Callable[[Path], None]:
+    def check(folder: Path) -> None:
+        for one in checks:
+            one(folder)
+
+    return check
 
 
 def _physionet_name(task: Task, repo_id: str) -> str:

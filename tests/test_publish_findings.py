@@ -10,7 +10,7 @@ import pytest
 from datasets import DatasetDict
 from test_publishing import OPEN, RESTRICTED, gold_rows, model, synthetic_rows  # noqa: F401
 
-from hf_synth import publishing
+from hf_synth import trial
 from hf_synth.audit_log import LOG, entries
 from hf_synth.canaries import Canaries, make_canaries, plant, sentence
 from hf_synth.cli import main
@@ -105,7 +105,7 @@ def test_a_models_exposure_is_measured_told_and_recorded(model: Path, tmp_path: 
     assert len(entries(tmp_path / "export")[0]["exposure"]["bits"]) == 4
     with pytest.raises(ColumnError, match="no canary stands in these rows"):
         publish_model(OPEN, model, None, "o/m", gold=gold_rows(OPEN), push=False, canaries=CANARIES)
-    monkeypatch.setattr(publishing, "exposure", lambda *_, **__: KNOWS)
+    monkeypatch.setattr(trial, "exposure", lambda *_, **__: KNOWS)
     refused = publish_model(OPEN, model, None, "o/m", gold=gold, private=False, canaries=CANARIES, dry_run=True)
     assert not refused.allowed
     assert "keep it private" in refused.reasons[0]
