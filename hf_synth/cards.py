@@ -124,9 +124,16 @@ def _task_facts(task: Task, access: str, attestation: str | None) -> dict[str, A
         "task": task.full_name, "task_version": task.version, "kind": task.kind, "description": task.description,
         "unverified": task.unverified,
         "access": access, "access_meaning": ACCESS_MEANING[access], "license": task.license,
-        "license_data": license_data(task.license), "source_url": task.source_url, "citation": task.citation,
+        "license_data": license_data(task.license), "hub_dataset": _hub_dataset(task.source_url),
+        "source_url": task.source_url, "citation": task.citation,
         "attestation": attestation, "version": __version__,
     }  # fmt: skip
+
+
+def _hub_dataset(source_url: str) -> str | None:
+    """Give the id of a dataset of the public Hub, where a task's source is one."""
+    found = re.fullmatch(r"https://(?:huggingface\.co|hf\.co)/datasets/([\w.-]+/[\w.-]+)/?", source_url)
+    return found[1] if found else None
 
 
 def _labels(task: Task, dataset: Dataset, column: str) -> list[tuple[str, ...]]:
