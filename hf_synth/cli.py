@@ -134,17 +134,23 @@ def _parser() -> argparse.ArgumentParser:
     _gold_options(made)
     _synthetic_options(made)
     _model_options(made)
-    made.add_argument("--corrector", metavar="MODEL", help="folder of a model trained on rows outside --gold")
-    made.add_argument("--method", choices=(*METHODS, "llm_judge"), default="auto")
-    made.add_argument("--split", default=None, help="with --corrector: the gold split it never saw (validation)")
-    made.add_argument(
-        "--audited", type=Path, metavar="FILE", help="labels a person gave to some rows: columns id, label"
-    )
-    made.add_argument("--coverage", type=float, metavar="C", help="abstain where a conformal set at C is not one label")
+    _correction_options(made)
     made.add_argument("--out", type=Path, required=True, metavar="DIR")
-    made.add_argument("--judge", metavar="MODEL", help="instead of a corrector: an LLM that labels gold and notes anew")
-    _vote_options(made)
     _endpoint_options(made)
+
+    made = verb("regenerate", "ask again for notes that correction dropped, and correct all of them together")
+    made.add_argument("synthetic", type=Path, metavar="CORRECTED", help="folder of `correct`, dropped notes in it")
+    _gold_options(made)
+    _model_options(made)
+    _correction_options(made)
+    made.add_argument("--rounds", type=int, default=2, metavar="N", help="at most so often (default: 2)")
+    made.add_argument(
+        "--llm", required=True, metavar="MODEL", help="as for `generate`, whose answers cost nothing again"
+    )
+    _exemplar_options(made.add_argument_group("what is asked, as for `generate`"))
+    _endpoint_options(made)
+    made.add_argument("--out", type=Path, metavar="DIR")
+    made.add_argument("--dry-run", action="store_true", help="say what the first round would take; ask nothing")
 
     made = verb("label", "let an LLM label real notes that have no label: the zero-shot baseline")
     made.set_defaults(room="judge_verbs")
@@ -352,11 +358,27 @@ def _llm_options(parser: argparse.ArgumentParser, *, required: bool) -> None:
     add("--n", type=int, default=600, help="how many synthetic notes (default: 600)")
     add("--ratio", type=float, metavar="R", help="instead of --n: R notes for each gold note")
     add("--balance", choices=BALANCES, default="equal", help="labels of the new notes (fill: even out the gold's)")
+    _exemplar_options(asked)
+    add("--max-calls", type=int, metavar="N", help="stop after N calls (default: three times what is needed at best)")
+    _endpoint_options(parser)
+
+
+def _exemplar_options(group: argparse._ArgumentGroup) -> None:
+    add = group.add_argument
     add("--prompt", default="examples", metavar="SHAPE", help="examples, attributes, facts, rewrite, or the task's own")
     add("--choose", choices=CHOICES, help="which gold may be shown (default: all; the paper: first)")
     add("--share", type=float, default=0.2, metavar="S", help="with --choose: share of the gold (default: 0.2)")
-    add("--max-calls", type=int, metavar="N", help="stop after N calls (default: three times what is needed at best)")
-    _endpoint_options(parser)
+
+
+def _correction_options(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    add("--corrector", metavar="MODEL", help="folder of a model trained on rows outside --gold")
+    add("--method", choices=(*METHODS, "llm_judge"), default="auto")
+    add("--split", default=None, help="with --corrector: the gold split it never saw (validation)")
+    add("--audited", type=Path, metavar="FILE", help="labels a person gave to some rows: columns id, label")
+    add("--coverage", type=float, metavar="C", help="abstain where a conformal set at C is not one label")
+    add("--judge", metavar="MODEL", help="instead of a corrector: an LLM that labels gold and notes anew")
+    _vote_options(parser)
 
 
 def _vote_options(parser: argparse.ArgumentParser) -> None:
