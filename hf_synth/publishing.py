@@ -135,6 +135,10 @@ def publish_dataset(
     nothing = [] if next(iter(leaving.values())) else ["no row is left to publish"]
     if augmented and (access != "open" or known is None):
         nothing.append("an augmented config holds gold: only with gold, and only where everything is open")
+    elif augmented and canaries is not None:
+        nothing.append(
+            "an augmented config would publish the canaries that were planted in gold: leave one of the two away"
+        )
     told = {"access": access, "findings": findings, "gold_given": bool(parts), "origin": origin, "counts": counts}
     verdict = _decide(task, asked, told, nothing)
     looked: dict[str, Any] = {"audit": {"verdict": findings.verdict, "figures": dict(findings.figures)}}

@@ -62,6 +62,8 @@ def test_without_a_canary_in_them_the_rows_leave_and_the_card_says_so(tmp_path: 
     assert verdict.counts["canaries found"] == 0
     assert "| canaries that were planted in gold | 4 |" in (tmp_path / "export" / "n" / "README.md").read_text()
     assert entries(tmp_path / "export")[0]["audit"]["verdict"] == "ok"
+    both = publish_dataset(OPEN, synthetic_rows(OPEN), "o/n", gold=gold, push=False, canaries=CANARIES, augmented=True)
+    assert both.reasons[0].startswith("an augmented config would publish the canaries")
 
 
 def test_a_finder_of_ones_own_withholds_rows(tmp_path: Path) -> None:
