@@ -26,7 +26,7 @@ def record(beside: Path, action: str, **facts: Any) -> dict[str, Any]:
     """Append one entry to the log beside a folder of exports, and give it.
 
     Args:
-        action: "refused", "export", "push", "push failed", "withdraw".
+        action: "refused", "export", "push", "push failed", "withdraw", "withdraw failed".
         facts: plain values.
 
     Raises:

@@ -10,6 +10,7 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from hf_synth.backends import finder_of
 from hf_synth.errors import GoldError
 from hf_synth.folders import MANIFEST, new_folder, read_dataset, read_manifest, write_private
 from hf_synth.task import Task, load_task
@@ -38,7 +39,8 @@ def audit(args: argparse.Namespace) -> int:
     rows = read_dataset(args.synthetic)
     gold, held_out = _gold(task, args)
     canaries = Canaries.load(args.canaries) if args.canaries else None
-    found = look(task, rows, gold, held_out=held_out, canaries=canaries, seed=args.seed)
+    finder = finder_of(args.find_identifiers) if args.find_identifiers else None
+    found = look(task, rows, gold, held_out=held_out, canaries=canaries, find_identifiers=finder, seed=args.seed)
     tested = None
     if args.model:
         if gold is None or held_out is None:

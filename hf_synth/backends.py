@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import importlib
 import json
 import os
-from collections.abc import Iterator
+import runpy
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hf_synth.errors import ColumnError, LLMError
+from hf_synth.errors import ColumnError, HfSynthError, LLMError
 from hf_synth.folders import read_manifest, work_folder
 
 if TYPE_CHECKING:
@@ -40,6 +42,25 @@ def name_value(text: str) -> tuple[str, Any]:
         return name, json.loads(value)
     except ValueError:
         return name, value
+
+
+def finder_of(named: str) -> Callable[[str], Iterable[str]]:
+    """Give a finder of identifiers by name, FILE.py:FUNCTION or MODULE:FUNCTION: from a text to the kinds in it.
+
+    Raises:
+        HfSynthError: there is no such function, or its file cannot be imported.
+    """
+    where, mark, name = named.rpartition(":")
+    if not mark or not where or not name.isidentifier():
+        raise HfSynthError(f"--find-identifiers takes FILE.py:FUNCTION or MODULE:FUNCTION; got {named!r}")
+    try:
+        found = runpy.run_path(where) if where.endswith(".py") else vars(importlib.import_module(where))
+    except Exception as error:  # code of the user's own
+        raise HfSynthError(f"--find-identifiers: {where} cannot be imported ({type(error).__name__})") from None
+    if not callable(found.get(name)):
+        raise HfSynthError(f"--find-identifiers: {where} has no function {name!r}")
+    finder: Callable[[str], Iterable[str]] = found[name]
+    return finder
 
 
 @contextlib.contextmanager

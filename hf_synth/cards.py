@@ -124,9 +124,16 @@ def _task_facts(task: Task, access: str, attestation: str | None) -> dict[str, A
         "task": task.full_name, "task_version": task.version, "kind": task.kind, "description": task.description,
         "unverified": task.unverified,
         "access": access, "access_meaning": ACCESS_MEANING[access], "license": task.license,
-        "license_data": license_data(task.license), "source_url": task.source_url, "citation": task.citation,
+        "license_data": license_data(task.license), "hub_dataset": _hub_dataset(task.source_url),
+        "source_url": task.source_url, "citation": task.citation,
         "attestation": attestation, "version": __version__,
     }  # fmt: skip
+
+
+def _hub_dataset(source_url: str) -> str | None:
+    """Give the id of a dataset of the public Hub, where a task's source is one."""
+    found = re.fullmatch(r"https://(?:huggingface\.co|hf\.co)/datasets/([\w.-]+/[\w.-]+)/?", source_url)
+    return found[1] if found else None
 
 
 def _labels(task: Task, dataset: Dataset, column: str) -> list[tuple[str, ...]]:
@@ -248,6 +255,8 @@ def model_card_facts(
     architecture: str = "An encoder",
     parents: Sequence[Mapping[str, Any]] = (),
     membership: str = "",
+    untested: str = "",
+    exposure: str = "",
     widget: Sequence[str] = (),
 ) -> dict[str, Any]:
     """Compute what a model's card says.
@@ -257,6 +266,8 @@ def model_card_facts(
         access: an access to join with that of task and facts.
         architecture: what kind of network it is.
         membership: what a test found of whether it tells its training rows; "" when none was made.
+        untested: why none was.
+        exposure: how well it knows canaries that were planted in its gold; "" where none were.
         parents: releases that it comes from (`release.parents_of`).
         widget: texts for the page's widget, of synthetic rows that may be shown.
     """
@@ -284,7 +295,8 @@ def model_card_facts(
         "hyperparameters": ", ".join(f"{k} {v}" for k, v in told.items() if v not in (None, -1, False)),
         "pretrained_on": pretraining_note(base) if on_hub or known_model(base) else "",
         "long_notes": _POOLED.get((trained.get("long_notes") or {}).get("how", ""), ""),
-        "membership": membership.rstrip("."),
+        "membership": membership.rstrip("."), "untested": untested.rstrip("."),
+        "exposure": exposure.rstrip("."),
         "parents": [_parent(p) for p in parents],
         "datasets": sorted({p["repo_id"] for p in parents if p["kind"] == "dataset"}),
         "widget": list(widget) if joined == "open" else [],

@@ -134,17 +134,23 @@ def _parser() -> argparse.ArgumentParser:
     _gold_options(made)
     _synthetic_options(made)
     _model_options(made)
-    made.add_argument("--corrector", metavar="MODEL", help="folder of a model trained on rows outside --gold")
-    made.add_argument("--method", choices=(*METHODS, "llm_judge"), default="auto")
-    made.add_argument("--split", default=None, help="with --corrector: the gold split it never saw (validation)")
-    made.add_argument(
-        "--audited", type=Path, metavar="FILE", help="labels a person gave to some rows: columns id, label"
-    )
-    made.add_argument("--coverage", type=float, metavar="C", help="abstain where a conformal set at C is not one label")
+    _correction_options(made)
     made.add_argument("--out", type=Path, required=True, metavar="DIR")
-    made.add_argument("--judge", metavar="MODEL", help="instead of a corrector: an LLM that labels gold and notes anew")
-    _vote_options(made)
     _endpoint_options(made)
+
+    made = verb("regenerate", "ask again for notes that correction dropped, and correct all of them together")
+    made.add_argument("synthetic", type=Path, metavar="CORRECTED", help="folder of `correct`, dropped notes in it")
+    _gold_options(made)
+    _model_options(made)
+    _correction_options(made)
+    made.add_argument("--rounds", type=int, default=2, metavar="N", help="at most so often (default: 2)")
+    made.add_argument(
+        "--llm", required=True, metavar="MODEL", help="as for `generate`, whose answers cost nothing again"
+    )
+    _exemplar_options(made.add_argument_group("what is asked, as for `generate`"))
+    _endpoint_options(made)
+    made.add_argument("--out", type=Path, metavar="DIR")
+    made.add_argument("--dry-run", action="store_true", help="say what the first round would take; ask nothing")
 
     made = verb("label", "let an LLM label real notes that have no label: the zero-shot baseline")
     made.set_defaults(room="judge_verbs")
@@ -192,7 +198,7 @@ def _parser() -> argparse.ArgumentParser:
     made.add_argument("--gold", type=Path, metavar="PATH", help="raw or exported gold; without it no copy is found")
     made.add_argument("--split-held-out", metavar="SPLIT", help="gold that nothing saw, as the control (default: test)")
     made.add_argument("--model", metavar="MODEL", help="a model trained on the gold: does it tell who was in it?")
-    made.add_argument("--canaries", type=Path, metavar="FILE", help="phrases that were planted in the gold")
+    _finding_options(made)
     made.add_argument("--out", type=Path, metavar="DIR", help="where audit.json, .md, .html and findings.parquet go")
 
     _publish_options(verb("publish", "check, describe and publish synthetic notes or a model; refused: exit 1"))
@@ -219,6 +225,13 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
+def _finding_options(made: argparse.ArgumentParser) -> None:
+    made.add_argument("--canaries", type=Path, metavar="FILE", help="phrases that were planted in the gold")
+    made.add_argument(
+        "--find-identifiers", metavar="FILE.py:FUNCTION", help="a finder of your own: from a text to kinds found in it"
+    )
+
+
 def _publish_options(made: argparse.ArgumentParser) -> None:
     made.set_defaults(room="publish_verbs")
     add = made.add_argument
@@ -233,6 +246,8 @@ def _publish_options(made: argparse.ArgumentParser) -> None:
     visible.add_argument("--public", action="store_true")
     visible.add_argument("--private", action="store_true")
     add("--gated", action="store_true", help="let the owner decide who may read it")
+    _finding_options(made)
+    add("--no-membership", dest="membership", action="store_false", help="do not test whether a model tells its rows")
     add("--attestation", metavar="TEXT", help="who allows a public repository of restricted data, and when")
     add("--tag", metavar="NAME", help="name of the release (default: the next of v1, v2, ...)")
     add("--yes", action="store_true", help="do not ask before pushing")
@@ -308,6 +323,9 @@ def _hub_options(parser: argparse.ArgumentParser, shared: argparse.ArgumentParse
     made.add_argument("--role", choices=("read", "write"), default="write", help="in the organisations")
     made.add_argument("--founder", action="store_true", help="may make organisations, by pushing to a free name")
     new_token(made)
+    made = verb("remove-user", "let a user in no more: revoke all tokens, leave all organisations")
+    made.add_argument("name", metavar="NAME")
+    made.add_argument("--repos-to", metavar="NAMESPACE", help="who gets their repositories (default: they stay)")
     made = verb("org", "make an organisation, let users into it or out of it, list its members")
     made.add_argument("name", metavar="ORG")
     made.add_argument("--add", action="append", default=[], metavar="USER", help="may be repeated")
@@ -343,11 +361,27 @@ def _llm_options(parser: argparse.ArgumentParser, *, required: bool) -> None:
     add("--n", type=int, default=600, help="how many synthetic notes (default: 600)")
     add("--ratio", type=float, metavar="R", help="instead of --n: R notes for each gold note")
     add("--balance", choices=BALANCES, default="equal", help="labels of the new notes (fill: even out the gold's)")
+    _exemplar_options(asked)
+    add("--max-calls", type=int, metavar="N", help="stop after N calls (default: three times what is needed at best)")
+    _endpoint_options(parser)
+
+
+def _exemplar_options(group: argparse._ArgumentGroup) -> None:
+    add = group.add_argument
     add("--prompt", default="examples", metavar="SHAPE", help="examples, attributes, facts, rewrite, or the task's own")
     add("--choose", choices=CHOICES, help="which gold may be shown (default: all; the paper: first)")
     add("--share", type=float, default=0.2, metavar="S", help="with --choose: share of the gold (default: 0.2)")
-    add("--max-calls", type=int, metavar="N", help="stop after N calls (default: three times what is needed at best)")
-    _endpoint_options(parser)
+
+
+def _correction_options(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    add("--corrector", metavar="MODEL", help="folder of a model trained on rows outside --gold")
+    add("--method", choices=(*METHODS, "llm_judge"), default="auto")
+    add("--split", default=None, help="with --corrector: the gold split it never saw (validation)")
+    add("--audited", type=Path, metavar="FILE", help="labels a person gave to some rows: columns id, label")
+    add("--coverage", type=float, metavar="C", help="abstain where a conformal set at C is not one label")
+    add("--judge", metavar="MODEL", help="instead of a corrector: an LLM that labels gold and notes anew")
+    _vote_options(parser)
 
 
 def _vote_options(parser: argparse.ArgumentParser) -> None:

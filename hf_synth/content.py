@@ -6,8 +6,9 @@ import json
 import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from hf_synth.canaries import Canaries
 from hf_synth.errors import PublishError
 from hf_synth.export import view_rows
 from hf_synth.gate import joined_access
@@ -20,15 +21,18 @@ if TYPE_CHECKING:
     from datasets import Dataset
 
 
-def gold_in_files(task: Task, folder: Path, names: Sequence[str], gold: Sequence[Dataset]) -> list[str]:
-    """Look for gold in the text files of a model, whatever their names."""
-    if not gold:
+def gold_in_files(
+    task: Task, folder: Path, names: Sequence[str], gold: Sequence[Dataset], canaries: Canaries | None = None
+) -> list[str]:
+    """Look for gold, and for canaries that were planted in it, in the text files of a model, whatever their names."""
+    if not gold and canaries is None:
         return []
-    index = index_gold(task, *gold)
     texts = [n for n in names if not n.endswith((".safetensors", ".model"))]
     found = [(folder / n).read_text(encoding="utf-8", errors="replace") for n in texts]
-    spans = index.reach([(t,) for t in found]).spans()
-    return [f"{name} holds text of gold" for name, span in zip(texts, spans, strict=True) if span]
+    spans = index_gold(task, *gold).reach([(t,) for t in found]).spans() if gold else [False] * len(found)
+    problems = [f"{name} holds text of gold" for name, span in zip(texts, spans, strict=True) if span]
+    betrayed = [n for n, t in zip(texts, found, strict=True) if canaries is not None and canaries.found_in([t])]
+    return problems + [f"{name} holds a canary that was planted in gold" for name in betrayed]
 
 
 def architecture(folder: Path) -> str:
@@ -44,11 +48,15 @@ def architecture(folder: Path) -> str:
     return str(named[0])
 
 
-def widget_texts(task: Task, rows: Dataset | None, gold: Sequence[Dataset], access: Access) -> list[str]:
-    """Give texts for the widget of a model's page: of open synthetic rows that the audit lets pass, the first three."""
+def widget_texts(task: Task, rows: Dataset | None, gold: Sequence[Dataset], access: Access, **look: Any) -> list[str]:
+    """Give texts for the widget of a model's page: of open synthetic rows that the audit lets pass, the first three.
+
+    Args:
+        look: `canaries` and `find_identifiers` for the audit.
+    """
     if rows is None or len(task.text_columns) > 1 or strictest(access, joined_access(task, rows)) != "open":
         return []
-    findings = audit(task, rows, gold[0] if gold else None)
+    findings = audit(task, rows, gold[0] if gold else None, **look)
     leaving = next(iter(view_rows(task, rows, findings.refused).values()))
     sources = rows["source"] if "source" in rows.column_names else [None] * len(rows)
     shown = [rows[i][task.text_columns[0]] for i in leaving if sources[i] == "synthetic"]

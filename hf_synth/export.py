@@ -260,7 +260,7 @@ def write_model(
             shutil.copyfile(model / name, draft / name)
         _clean_config(task, draft)
         (draft / "README.md").write_text(card, encoding="utf-8")
-        if eval_results:
+        if eval_results:  # of gold that is a dataset of the Hub
             (draft / ".eval_results").mkdir()
             (draft / ".eval_results" / f"{task.name}.yaml").write_text(eval_results, encoding="utf-8")
         told = {k: facts[k] for k in PUBLIC_FACTS if k in facts} | {"access": access}
@@ -288,7 +288,8 @@ def _check_weights(file: Path) -> None:
             header = None
     if not isinstance(header, dict):
         raise PublishError(f"{file.name} is no safetensors file; save the model again")
-    if set(header.get("__metadata__", {})) - {"format"}:
+    told = header.get("__metadata__") or {}  # null, where a program writes that it has none
+    if not isinstance(told, dict) or set(told) - {"format"}:
         raise PublishError(f"{file.name} carries metadata of its own; save the model again without it")
 
 

@@ -7,7 +7,8 @@
 
 "with gold": the gold was given, it is not plainly another gold than the one it came from, and what leaves was compared
 with it. "with known gold": records say that it is that gold. In every case the audit must not have found the rows to
-hold gold. PhysioNet and n2c2 count what is derived from credentialed data as such data (PhysioNet, guidelines
+hold gold, nor more than one in a hundred planted canaries, and a model that knows canaries by heart is not made public.
+PhysioNet and n2c2 count what is derived from credentialed data as such data (PhysioNet, guidelines
 for creating datasets and models from MIMIC, 2024).
 """
 
@@ -25,6 +26,7 @@ from urllib.parse import urlsplit
 
 from hf_synth.endpoints import is_local
 from hf_synth.errors import TaskError
+from hf_synth.membership import Exposure
 from hf_synth.origin import Origin
 from hf_synth.privacy import MAX_COPIED_SHARE, Findings
 from hf_synth.task import Access, Task, access_of, load_task, strictest
@@ -109,6 +111,7 @@ def gate(
     findings: Findings | None,
     gold_given: bool,
     origin: Origin | None = None,
+    exposure: Exposure | None = None,
     push: bool = True,
     private: bool | None = None,
     gated: bool | Literal["auto", "manual"] | None = None,
@@ -125,6 +128,7 @@ def gate(
         findings: of the audit; a dataset without one is refused. Models have none.
         gold_given: whether there was gold (at least a row) to compare with.
         origin: what is known of whether that is the gold it came from; None is nothing.
+        exposure: how well a model knows canaries that were planted in its gold; None where none were.
         push: whether it is to go to a Hub; else an export folder is written and stays here.
         private: as asked; None is private, but leaves an open repository that is public already as it is.
         gated: as asked; None gates what is not open.
@@ -147,6 +151,10 @@ def gate(
         no += origin.wrong
     if kind == "dataset":
         no += _audit_says(findings, worst)
+    if exposure is not None:
+        told.append(str(exposure))
+        if public and exposure.known:
+            no.append(f"the model knows canaries by heart that were planted in its gold ({exposure}): keep it private")
     if worst != "open" and not hidden and not push:
         told.append("nothing is pushed: the wish for a public repository was not looked at")
     if worst == "credentialed" and not hidden:
@@ -194,6 +202,11 @@ def _audit_says(findings: Findings | None, access: Access) -> list[str]:
         if not called:
             why = "the generator copies: take those rows out, or generate with more varied prompts"
         no.append(f"the audit found gold in {copied:,} of {n:,} rows, more than {MAX_COPIED_SHARE:.0%}; {why}")
+    planted, found = (int(findings.figures.get(f"canaries_{what}", 0)) for what in ("planted", "found"))
+    if found > MAX_COPIED_SHARE * planted:  # canaries are a sample of gold: as many of its sentences were copied
+        no.append(
+            f"{found:,} of {planted:,} canaries that were planted in gold stand in the rows: the generator copies"
+        )
     return no
 
 

@@ -1,4 +1,4 @@
-"""`hf-synth hub serve|create-user|org|token|ls|gc`: serve a local Hub, say who may come in, look after it.
+"""`hf-synth hub serve|create-user|remove-user|org|token|ls|gc`: serve a local Hub, say who may come in, look after it.
 
 All but `serve` may run while the Hub is served, and what they change holds from the next request on. A token is
 shown once, when it is made.
@@ -24,7 +24,7 @@ from hf_synth.hub.sweeping import KINDS, check, sweep
 from hf_synth.hub.tree import Repo
 from hf_synth.hub.users import Token, Users
 
-__all__ = ["hub_create_user", "hub_gc", "hub_ls", "hub_org", "hub_serve", "hub_token"]
+__all__ = ["hub_create_user", "hub_gc", "hub_ls", "hub_org", "hub_remove_user", "hub_serve", "hub_token"]
 
 Facts = dict[str, Any]
 
@@ -48,6 +48,36 @@ def hub_create_user(args: argparse.Namespace) -> Facts:
     print(f"{args.name}: added" + "".join(f", {role} in {org}" for org, role in orgs.items()))
     shown = _show_new(args, id, token)
     return {"user": args.name, "founder": args.founder, "orgs": orgs, **shown}
+
+
+def hub_remove_user(args: argparse.Namespace) -> Facts:
+    """Let a user in no more; what they own goes to another namespace, or stays where nobody can change it."""
+    with _hub(args.root):
+        users, store = Users(args.root), Store(args.root, serve=False)
+        if args.name not in users.names():
+            raise ValueError(f"there is no user {args.name!r}")
+        theirs = [repo for kind in KINDS for repo in store.repos(kind) if repo.namespace == args.name]
+        moved = _give(store, users, theirs, args.repos_to) if args.repos_to else []
+        orphaned = users.remove_user(args.name)
+        left = [repo.id for kind in KINDS for repo in store.repos(kind) if repo.namespace == args.name]
+    print(f"{args.name}: removed; their tokens work no more, and nobody gets the name again")
+    if moved:
+        print(f"{len(moved)} repositories are now at {', '.join(moved)}")
+    if left:
+        print(f"{len(left)} repositories stay where nobody can change them: {', '.join(left)}")
+    if orphaned:
+        print(f"nobody may write to {', '.join(orphaned)} now: hf-synth hub org NAME --add USER")
+    return {"user": args.name, "removed": True, "moved": moved, "left": left, "orgs_without_writer": orphaned}
+
+
+def _give(store: Store, users: Users, repos: list[Repo], namespace: str) -> list[str]:
+    """Move repositories into another namespace, or none of them where one cannot go."""
+    if namespace not in (*users.names(), *users.orgs()) or any(repo.namespace == namespace for repo in repos):
+        raise ValueError(f"--repos-to {namespace}: there is no other user or organisation of this name")
+    places = [(repo, f"{namespace}/{repo.id.split('/')[1]}") for repo in repos]
+    if taken := [id for repo, id in places if store.repo(repo.type, id) is not None]:
+        raise ValueError(f"{taken[0]} is there already: move or delete one of the two first")
+    return [store.move(repo, id).id for repo, id in places]
 
 
 def hub_org(args: argparse.Namespace) -> Facts:

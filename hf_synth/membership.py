@@ -68,14 +68,16 @@ class Membership:
         return f"membership: {self.note}"
 
 
-def membership(task: Task, model: str | Path, gold: Dataset, held_out: Dataset, *, seed: int = 0) -> Membership:
+def membership(
+    task: Task, model: str | Path, gold: Dataset, held_out: Dataset, *, most: int = _SAMPLE, seed: int = 0
+) -> Membership:
     """Test whether the losses of a model tell its training rows from others.
 
     Args:
         model: folder or repo id of a classifier.
-        gold: rows that it was trained on; at most 5,000 are taken. Where the model's facts name what it saw, the others
-            are left out.
+        gold: rows that it was trained on. Where the model's facts name what it saw, the others are left out.
         held_out: rows of the same kind that it never saw, of other patients; what its facts name is left out too.
+        most: rows of each side that are taken at most.
         seed: of the samples.
 
     Raises:
@@ -86,7 +88,7 @@ def membership(task: Task, model: str | Path, gold: Dataset, held_out: Dataset, 
     seen = set(model_facts(model)["row_digests"])
     if seen:
         gold, held_out = _among(task, gold, seen, there=True), _among(task, held_out, seen, there=False)
-    sides = [_sampled(part, seed) for part in (gold, held_out)]
+    sides = [_sampled(part, most, seed) for part in (gold, held_out)]
     return compare_losses(
         losses(task, model, sides[0]), losses(task, model, sides[1]), groups=(_groups(sides[0]), _groups(sides[1]))
     )
@@ -181,6 +183,16 @@ class Exposure:
         """Give the mean over all places."""
         return sum(self.bits) / len(self.bits) if self.bits else 0.0
 
+    @property
+    def known(self) -> bool:
+        """Tell whether canaries are known better than chance has it once in a hundred times.
+
+        Of what is not known each rank is as likely: the bits of a place, times ln 2, are then nearly exponential.
+        """
+        from scipy.stats import gamma
+
+        return bool(self.bits) and float(gamma.sf(sum(self.bits) * math.log(2), len(self.bits))) < 0.01
+
     def to_json(self) -> dict[str, Any]:
         """Give plain values."""
         return {"mean": round(self.mean, 3), "most": round(self.most, 3), "expected": round(self.expected, 3),
@@ -252,7 +264,7 @@ def _groups(rows: Dataset) -> int:
     return len({g for g in groups if g is not None}) + groups.count(None)
 
 
-def _sampled(rows: Dataset, seed: int) -> Dataset:
-    if len(rows) <= _SAMPLE:
+def _sampled(rows: Dataset, most: int, seed: int) -> Dataset:
+    if len(rows) <= most:
         return rows
-    return rows.select(np.sort(np.random.default_rng(seed).choice(len(rows), _SAMPLE, replace=False)))
+    return rows.select(np.sort(np.random.default_rng(seed).choice(len(rows), most, replace=False)))

@@ -76,7 +76,11 @@ def origin_of_rows(
 
 
 def origin_of_model(task: Task, facts: Mapping[str, Any], gold: Sequence[Dataset]) -> Origin:
-    """Compare gold with what the facts of a model say of the gold rows it was trained on."""
+    """Compare gold with what the facts of a model say of the gold it was trained on, text by text.
+
+    A text counts once, however often it stands in what is given. Facts of earlier releases count rows alone: there as
+    many texts may be wanting as rows of the training set are known to repeat others.
+    """
     if not gold:
         return Origin()
     trained = int(dict(facts.get("rows") or {}).get("gold", 0))
@@ -86,11 +90,18 @@ def origin_of_model(task: Task, facts: Mapping[str, Any], gold: Sequence[Dataset
     if others := sum(s != "gold" for part in gold if "source" in part.column_names for s in part["source"]):
         return Origin((f"{others:,} rows of what was given as gold do not call themselves gold",), "", True)
     columns = list(task.text_columns)
-    there = sum(d in seen for part in gold for d in row_digests(task, part.select_columns(columns)))
-    if there < trained:
-        lacking = f"the gold lacks {trained - there:,} of the {trained:,} gold rows that the model was trained on"
+    there = len({d for part in gold for d in row_digests(task, part.select_columns(columns))} & seen)
+    texts = int(facts.get("gold_texts") or trained - _repeated(facts, len(seen)))
+    if there < texts:
+        lacking = f"the gold lacks {texts - there:,} of the {texts:,} gold texts that the model was trained on"
         return Origin((f"{lacking}: give all of it",), lacking, True)
-    return Origin((), f"the gold holds all {trained:,} gold rows that the model was trained on", True)
+    return Origin((), f"the gold holds all {texts:,} gold texts that the model was trained on", True)
+
+
+def _repeated(facts: Mapping[str, Any], texts: int) -> int:
+    """Give how many rows a model saw that repeat others at least, by what its facts count."""
+    rows = sum(map(int, dict(facts.get("rows") or {}).values())) + int(facts.get("validation_rows") or 0)
+    return min(max(0, rows - texts), int(facts["rows"]["gold"]) - 1)
 
 
 def _not_gold(rows: Dataset, gold: Sequence[Dataset]) -> list[str]:

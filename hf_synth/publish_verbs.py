@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from hf_synth.backends import finder_of
 from hf_synth.errors import MissingGoldError, PublishError, RowError, TaskError
 from hf_synth.folders import read_dataset, read_manifest
 from hf_synth.task import Task, load_task
@@ -23,6 +24,7 @@ __all__ = ["publish", "withdraw"]
 
 def publish(args: argparse.Namespace) -> int:
     """Check, describe and publish; refused, or not confirmed: 1."""
+    from hf_synth.canaries import Canaries
     from hf_synth.publishing import publish_dataset, publish_model
 
     task = load_task(args.task)
@@ -31,10 +33,14 @@ def publish(args: argparse.Namespace) -> int:
         "gated": True if args.gated else None, "push": args.push, "export_dir": args.out, "token": args.token,
         "endpoint": args.endpoint, "attestation": args.attestation, "tag": args.tag, "dry_run": args.dry_run,
         "confirm": lambda verdict: _confirmed(verdict, args),
+        "canaries": Canaries.load(args.canaries) if args.canaries else None,
+        "find_identifiers": finder_of(args.find_identifiers) if args.find_identifiers else None,
     }  # fmt: skip
     if (args.folder / "config.json").is_file():
         rows = read_dataset(args.examples) if args.examples else None
-        verdict = publish_model(task, args.folder, _scores(args.scores), args.repo_id, examples=rows, **shared)
+        verdict = publish_model(
+            task, args.folder, _scores(args.scores), args.repo_id, examples=rows, membership=args.membership, **shared
+        )
     else:
         manifest = read_manifest(args.folder) if args.folder.is_dir() else None
         rows = read_dataset(args.folder)

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from hf_synth import audit_log, cards, export, release
+from hf_synth.canaries import Canaries
 from hf_synth.content import architecture, content_check, gold_in_files, widget_texts
 from hf_synth.correction import Policy
 from hf_synth.errors import PublishError
@@ -25,9 +26,10 @@ from hf_synth.gate import Verdict, gate, gold_parts, is_institution, joined_acce
 from hf_synth.membership import Membership
 from hf_synth.modeling import FACTS, model_facts, model_folder, weights_sha256
 from hf_synth.origin import origin_of_model, origin_of_rows
-from hf_synth.privacy import Findings, audit, refusals
+from hf_synth.privacy import FindIdentifiers, Findings, audit, refusals
 from hf_synth.remote import Repository, endpoint_of
 from hf_synth.task import Access, Task
+from hf_synth.trial import known_canaries, load_check, membership_of
 
 if TYPE_CHECKING:
     from datasets import Dataset, DatasetDict
@@ -76,6 +78,8 @@ def publish_dataset(
     policy: AnyPolicy = None,
     manifest: Mapping[str, Any] | None = None,
     augmented: bool = False,
+    canaries: Canaries | None = None,
+    find_identifiers: FindIdentifiers | None = None,
     tag: str | None = None,
     dry_run: bool = False,
     confirm: Confirm | None = None,
@@ -99,6 +103,8 @@ def publish_dataset(
         manifest: of the folder that the rows were read from (`hf_synth.json`): its access and its marks of gold count.
         augmented: also publish gold (without its test split) and the rows together, as a config of that name: only
             where everything is open. Gold leaves in no other way.
+        canaries: what was planted in gold (`canaries.plant`); more than one in a hundred in the rows refuses them all.
+        find_identifiers: a finder of your own beside the patterns, as for `audit`; a row that holds any stays here.
         tag: of the release; the next of v1, v2, ... when None.
         dry_run: only decide; nothing is written.
         confirm: asked with the verdict before anything is sent; when it says False, nothing is.
@@ -116,17 +122,28 @@ def publish_dataset(
     parts = [p for p in (known, held_out) if p is not None]
     rows = export.plain_columns(dataset, parts)
     access = joined_access(task, rows, *parts, also=[manifest.get("access")] if manifest else [])
-    findings = audit(task, rows, known, held_out=held_out, access=access)
+    findings = audit(
+        task, rows, known, held_out=held_out, access=access, canaries=canaries, find_identifiers=find_identifiers
+    )
     origin = origin_of_rows(task, rows, parts, manifest)
     leaving = export.view_rows(task, rows, findings.refused)
-    counts = {**{f"rows of {name}": len(at) for name, at in leaving.items()}, **_withheld(rows, findings)}
+    counts = {
+        **{f"rows of {name}": len(at) for name, at in leaving.items()},
+        **_withheld(rows, findings),
+        **_told(findings),
+    }
     nothing = [] if next(iter(leaving.values())) else ["no row is left to publish"]
     if augmented and (access != "open" or known is None):
         nothing.append("an augmented config holds gold: only with gold, and only where everything is open")
+    elif augmented and canaries is not None:
+        nothing.append(
+            "an augmented config would publish the canaries that were planted in gold: leave one of the two away"
+        )
     told = {"access": access, "findings": findings, "gold_given": bool(parts), "origin": origin, "counts": counts}
     verdict = _decide(task, asked, told, nothing)
+    looked: dict[str, Any] = {"audit": {"verdict": findings.verdict, "figures": dict(findings.figures)}}
     if dry_run or not verdict.allowed:
-        return _refused(task, asked, verdict)
+        return _refused(task, asked, verdict, looked)
     path = asked.export_folder(task, access)
     salt = release.salt_of(path.parent)
     ids = release.public_ids(task, rows, salt)
@@ -149,7 +166,8 @@ def publish_dataset(
         check=content_check(task, parts, access, token),
     )  # fmt: skip
     mapped = release.write_map(task, rows, ids, path, content, salt)
-    return _finished(task, asked, replace(verdict, export=path), tied | {"content": content, "map": mapped.name})
+    log = tied | looked | {"content": content, "map": mapped.name}
+    return _finished(task, asked, replace(verdict, export=path), log)
 
 
 def publish_model(
@@ -167,7 +185,9 @@ def publish_model(
     attestation: str | None = None,
     endpoint: str | None = None,
     examples: Dataset | None = None,
-    membership: Membership | None = None,
+    membership: Membership | bool = True,
+    canaries: Canaries | None = None,
+    find_identifiers: FindIdentifiers | None = None,
     tag: str | None = None,
     dry_run: bool = False,
     confirm: Confirm | None = None,
@@ -180,11 +200,16 @@ def publish_model(
         model: folder (or repo id) of a model; other arguments as for `publish_dataset`.
         gold: what files and card are compared with. Needed unless all is open.
         examples: synthetic rows for the page's widget; only open ones that the audit lets pass are shown.
-        membership: what a test found of whether it tells its training rows, for the card.
+        membership: what a test found of whether it tells its training rows, for the card; True makes one on a sample of
+            the gold, False makes none.
+        canaries: what was planted in the gold that it was trained on: how well it knows them is measured, and a model
+            that knows them by heart is not made public.
+        find_identifiers: a finder of your own, for the examples.
 
     Raises:
         ModelError: there is no such model.
-        PublishError: the model or the Hub is not as it should be.
+        ColumnError: no canary stands in the gold, so that it was not planted there.
+        PublishError: the model, the export loaded back from its folder alone, or the Hub is not as it should be.
         OutputError: the folder cannot be written.
     """
     hub = Repository("model", repo_id, endpoint_of(endpoint), token)
@@ -198,17 +223,21 @@ def publish_model(
     names = export.model_files(folder)
     left = [f for f in folder.iterdir() if f.name not in (*names, FACTS)]
     counts = {"files": len(names), "files left behind": len(left)}
+    exposed = known_canaries(task, folder, canaries, parts)
     told = {"access": access, "findings": None, "gold_given": bool(parts), "origin": origin, "counts": counts}
-    verdict = _decide(task, asked, told, gold_in_files(task, folder, names, parts))
+    verdict = _decide(task, asked, told | {"exposure": exposed}, gold_in_files(task, folder, names, parts, canaries))
+    looked: dict[str, Any] = {"exposure": exposed.to_json()} if exposed else {}
     if dry_run or not verdict.allowed:
-        return _refused(task, asked, verdict)
+        return _refused(task, asked, verdict, looked)
     path = asked.export_folder(task, access)
     salt = release.salt_of(path.parent)
+    found, untested = _membership(task, folder, trained, parts, membership)
     parents = release.parents_of(trained, audit_log.entries(path.parent), path.parent, salt)
     facts = cards.model_card_facts(
         task, trained, scores, repo_id=repo_id, access=access, attestation=attestation,
         architecture=architecture(folder), parents=parents,
-        membership=membership.note if membership else "", widget=widget_texts(task, examples, parts, access),
+        membership=found.note if found else "", untested=untested, exposure=str(exposed or ""),
+        widget=widget_texts(task, examples, parts, access, canaries=canaries, find_identifiers=find_identifiers),
     )  # fmt: skip
     tied = release.release_facts(
         task, kind="model", repo_id=repo_id, access=access, gold=release.gold_fingerprint(task, parts, salt),
@@ -217,10 +246,12 @@ def publish_model(
     content = export.write_model(
         task, folder, path, card=cards.model_card(facts), eval_results=cards.eval_results(facts) if scores else "",
         facts=trained, access=access, physionet_name=_physionet_name(task, repo_id), release=tied,
-        check=content_check(task, parts, access, token),
+        check=_both(content_check(task, parts, access, token), load_check(task, folder)),
     )  # fmt: skip
-    log = tied | {"content": content, "weights": weights_sha256(path)}
-    return _finished(task, asked, replace(verdict, export=path), log)
+    looked["membership"] = found.to_json() if found else untested
+    log = tied | looked | {"content": content, "weights": weights_sha256(path)}
+    told_too = str(found) if found else f"no membership test was made: {untested}"
+    return _finished(task, asked, replace(verdict, export=path, reasons=(*verdict.reasons, told_too)), log)
 
 
 # --- what the gate is told ------------------------------------------------------------------------------------------
@@ -248,7 +279,29 @@ def _withheld(dataset: Dataset, findings: Findings) -> dict[str, int]:
     return {"withheld": len(findings.refused), **counts, "rejected": statuses.count("rejected")}
 
 
+def _told(findings: Findings) -> dict[str, int]:
+    """Give what a reader of the verdict wants to know of canaries and of kinds of identifiers."""
+    figures = {k: int(v) for k, v in findings.figures.items() if k.startswith(("canaries_", "with_"))}
+    return {k.replace("with_", "rows with ").replace("_", " "): n for k, n in figures.items()}
+
+
+def _membership(
+    task: Task, folder: Path, trained: Mapping[str, Any], gold: Sequence[Dataset], asked: Membership | bool
+) -> tuple[Membership | None, str]:
+    if isinstance(asked, bool):
+        return membership_of(task, folder, trained, gold) if asked else (None, "none was wanted")
+    return asked, ""
+
+
 # --- what is written ------------------------------------------------------------------------------------------------
+
+
+def _both(*checks: Callable[[Path], None]) -> Callable[[Path], None]:
+    def check(folder: Path) -> None:
+        for one in checks:
+            one(folder)
+
+    return check
 
 
 def _physionet_name(task: Task, repo_id: str) -> str:
@@ -281,10 +334,10 @@ def _facts(task: Task, asked: _Asked, verdict: Verdict) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _refused(task: Task, asked: _Asked, verdict: Verdict) -> Verdict:
+def _refused(task: Task, asked: _Asked, verdict: Verdict, looked: Mapping[str, Any]) -> Verdict:
     if not asked.dry_run:
         beside = asked.export_folder(task, verdict.access).parent
-        audit_log.record(beside, "refused", **_facts(task, asked, verdict))
+        audit_log.record(beside, "refused", **_facts(task, asked, verdict), **looked)
     return verdict
 
 

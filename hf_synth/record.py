@@ -52,6 +52,7 @@ def training_facts(
         source if source in ("gold", UNLABELLED) else status or "unmarked"
         for source, status in zip(*columns, strict=True)
     )
+    gold = rows.select([i for i, source in enumerate(columns[0]) if source == "gold"])
     libraries = {m.__name__: str(m.__version__) for m in (torch, transformers, tokenizers, accelerate)}
     return {
         "kind": "model",
@@ -66,6 +67,7 @@ def training_facts(
         "parents": [weights] if made["known"] and any(parent.glob("*.safetensors")) else [],
         "row_digests": sorted(seen | set(made["row_digests"])),
         "rows": dict(sorted(counts.items())),
+        "gold_texts": len(set(row_digests(task, gold.select_columns(list(task.text_columns))))),
         "validation_rows": 0 if validation is None else len(validation),
         "versions": libraries,
     }

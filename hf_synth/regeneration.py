@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from hf_synth.errors import TaskError
-from hf_synth.generation import generate
-from hf_synth.pipeline import Corrector, correct
+from hf_synth.correction import Policy
+from hf_synth.errors import ColumnError, TaskError
+from hf_synth.generation import Estimate, estimate, generate
+from hf_synth.pipeline import Corrector, correct_with_policy
 from hf_synth.questions import Chat
 from hf_synth.task import Prompt, Task
 
@@ -28,6 +30,8 @@ def regenerate(
     *,
     gold: Dataset,
     method: str = "auto",
+    audited: Mapping[str, int | str] | None = None,
+    coverage: float | None = None,
     rounds: int = ROUNDS,
     prompt: Prompt | str | None = None,
     seed: int = 0,
@@ -40,7 +44,7 @@ def regenerate(
     Args:
         corrected: rows of `correct`, dropped ones among them.
         exemplars, llm, prompt, seed: as for `generate`.
-        corrector, gold, method: as for `correct`.
+        corrector, gold, method, audited, coverage: as for `correct`; audited are rows of any round.
         rounds: at most; fewer when nothing is dropped any more, or nothing new comes.
 
     Returns:
@@ -48,28 +52,93 @@ def regenerate(
 
     Raises:
         TaskError: rounds is below 1.
+        ColumnError: the rows are none that were generated and corrected.
         HfSynthError: as `generate` and `correct` have it.
     """
+    return regenerate_with_policy(
+        task, corrected, exemplars, llm, corrector, gold=gold, method=method, audited=audited, coverage=coverage,
+        rounds=rounds, prompt=prompt, seed=seed,
+    )[0]  # fmt: skip
+
+
+def regenerate_with_policy(
+    task: Task,
+    corrected: Dataset,
+    exemplars: Dataset,
+    llm: Chat,
+    corrector: Corrector,
+    *,
+    gold: Dataset,
+    method: str = "auto",
+    audited: Mapping[str, int | str] | None = None,
+    coverage: float | None = None,
+    rounds: int = ROUNDS,
+    prompt: Prompt | str | None = None,
+    seed: int = 0,
+    progress: bool = False,
+) -> tuple[Dataset, Policy | None]:
+    """Do what `regenerate` does, and give the policy of the last round as well: None where nothing came."""
     from datasets import concatenate_datasets
 
     if rounds < 1:
         raise TaskError("rows are asked for again in at least one round")
-    rows, wanted = corrected, _counts(task, corrected, ("kept", "relabelled", "dropped"))
+    _check_generated(corrected)
+    policy: Policy | None = None
+    rows, wanted = corrected, _counts(task, corrected, _COUNTED)
     for number in range(1, rounds + 1):
         missing = wanted - _counts(task, rows, ("kept", "relabelled"))
         if not missing:
             break
-        asked = _counts(task, rows, ("kept", "relabelled", "dropped")) + missing
-        n: Any = {label: asked[label] for label in task.labels} if task.kind == "single_label" else asked[""]
-        made = generate(task, exemplars, llm, n, prompt=prompt, seed=seed)
+        n = _plan(task, _counts(task, rows, _COUNTED) + missing)
+        made = generate(task, exemplars, llm, n, prompt=prompt, seed=seed, progress=progress)
         fresh = made.select(_unknown(task, rows, made, missing))
         if "kept" not in set(fresh["label_status"]):
             _LOG.warning("%d rows are missing, and the generator gave no new one for them", missing.total())
             break
         known = rows.select_columns(list(made.column_names)).cast(made.features)
-        rows = correct(task, concatenate_datasets([known, fresh]), corrector, gold=gold, method=method, seed=seed)
+        rows, policy = correct_with_policy(
+            task, concatenate_datasets([known, fresh]), corrector, gold=gold, method=method, audited=audited,
+            coverage=coverage, seed=seed,
+        )  # fmt: skip
         _LOG.info("round %d: %d rows were missing, %d came", number, missing.total(), len(fresh))
-    return rows
+    return rows, policy
+
+
+def estimate_again(task: Task, corrected: Dataset, exemplars: Dataset, **how: Any) -> Estimate:
+    """Reckon what the first round of `regenerate` would ask beyond the answers that its rows came of; nothing is asked.
+
+    Args:
+        how: `prompt`, `seed` and `price`, as for `estimate`.
+
+    Raises:
+        ColumnError: the rows are none that were generated and corrected.
+        HfSynthError: as `estimate` has it.
+    """
+    _check_generated(corrected)
+    there, missing = _counts(task, corrected, _COUNTED), _counts(task, corrected, ("dropped",))
+    rows = {label: missing[label] for label in (task.labels if task.kind == "single_label" else ("",))}
+    if not missing:
+        return Estimate(rows, 0, 0, 0, 0, None if how.get("price") is None else 0.0)
+    all_of_it, paid = (estimate(task, exemplars, _plan(task, c), **how) for c in (there + missing, there))
+    cost = None if all_of_it.cost_usd is None or paid.cost_usd is None else all_of_it.cost_usd - paid.cost_usd
+    return Estimate(
+        rows, all_of_it.calls - paid.calls, all_of_it.prompt_tokens - paid.prompt_tokens,
+        all_of_it.completion_tokens - paid.completion_tokens, all_of_it.most_calls - paid.calls, cost,
+    )  # fmt: skip
+
+
+_COUNTED = ("kept", "relabelled", "dropped")
+
+
+def _check_generated(rows: Dataset) -> None:
+    lacking = [c for c in ("id", "llm_label", "label_status", "prompt_sha256") if c not in rows.column_names]
+    if lacking or not any(rows["prompt_sha256"]):
+        what = f"lack columns {lacking}" if lacking else "were written elsewhere"
+        raise ColumnError(f"the rows {what}: only what `generate` asked for can be asked for again")
+
+
+def _plan(task: Task, counts: Counter[str]) -> Any:
+    return {label: counts[label] for label in task.labels} if task.kind == "single_label" else counts[""]
 
 
 def _label_of(task: Task, value: Any) -> str:

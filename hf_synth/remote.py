@@ -186,7 +186,11 @@ class Repository:
         wrong = [p for p, told in here.items() if not _same(told, there.get(p))]
         for name in here if not wrong else ():
             with tempfile.TemporaryDirectory(prefix="back-", dir=work_folder(folder.parent)) as back:
-                fetched = api.hf_hub_download(**self._where, filename=name, revision=commit, local_dir=back)
+                # neither a cache of this machine nor what an earlier call left may answer in place of the Hub
+                fetched = api.hf_hub_download(
+                    **self._where, filename=name, revision=commit, local_dir=back, cache_dir=Path(back) / ".cache",
+                    force_download=True,
+                )  # fmt: skip
                 if not _equal(Path(fetched), folder / name):
                     wrong.append(name)
         if wrong:
@@ -203,14 +207,17 @@ class Repository:
         api.create_tag(**self._where, tag=name, revision=commit)
         return name
 
-    def withdraw(self, card: str, tag: str | None) -> dict[str, Any]:
+    def withdraw(self, card: str, tag: str | None, done: dict[str, Any], left: list[str]) -> None:
         """Take a release back: the whole repository, or one tag of it.
 
         Without a tag the repository becomes private first; then one commit leaves nothing but a card that says so, and
         all tags go. With one, that tag goes, and the content only where the branch still stands at it.
 
-        Returns:
-            What was done: private, tags, files, commit.
+        Args:
+            card: what the card says then.
+            tag: of the release; None is all of the repository.
+            done: is filled with what was done, step by step: private, tags, files, commit.
+            left: is filled with the steps, each of which leaves it when it was done.
 
         Raises:
             PublishError: there is no such repository or tag, or the Hub did not do it.
@@ -219,12 +226,16 @@ class Repository:
 
         api = self._api()
         gone_tags: list[str] = []
-        done: dict[str, Any] = {"private": False, "tags": gone_tags, "files": 0, "commit": None}
+        done |= {"private": False, "tags": gone_tags, "files": 0, "commit": None}
         with client(self.endpoint):
             with clear_errors(self.repo_id, "looking it up"):
                 info, tags = api.repo_info(**self._where), self._tags(api)
                 if tag is not None and tag not in tags:
                     raise PublishError(f"{self.repo_id} has no tag {tag!r}; it has {', '.join(sorted(tags)) or 'none'}")
+            emptied = tag is None or tags[tag] == info.sha
+            gone = sorted(tags) if tag is None else [tag]
+            left += [*(["make it private"] if tag is None else []), *(["empty it"] if emptied else [])]
+            left += [f"delete tag {name}" for name in gone]
             if tag is None:
                 with clear_errors(self.repo_id, "making it private"):
                     if not info.private:
@@ -232,21 +243,23 @@ class Repository:
                     if not api.repo_info(**self._where).private:
                         raise PublishError(f"{self.repo_id} is still public: check its settings now")
                     done["private"] = True
-            if tag is None or tags[tag] == info.sha:
+                    left.remove("make it private")
+            if emptied:
                 with clear_errors(self.repo_id, "emptying it"):
                     there = self._files(api, info.sha)
-                    gone = [p for p in there if p not in ("README.md", ".gitattributes")]
+                    out = [p for p in there if p not in ("README.md", ".gitattributes")]
                     note = CommitOperationAdd(path_in_repo="README.md", path_or_fileobj=card.encode())
-                    done["files"] = len(gone)
-                    done["commit"] = api.create_commit(
-                        **self._where, operations=[*(CommitOperationDelete(path_in_repo=p) for p in gone), note],
+                    commit = api.create_commit(
+                        **self._where, operations=[*(CommitOperationDelete(path_in_repo=p) for p in out), note],
                         commit_message="Withdraw this release", parent_commit=info.sha,
-                    ).oid  # fmt: skip
+                    )  # fmt: skip
+                    done |= {"files": len(out), "commit": commit.oid}
+                    left.remove("empty it")
             with clear_errors(self.repo_id, "deleting its tags"):
-                for name in sorted(tags) if tag is None else [tag]:
+                for name in gone:
                     api.delete_tag(**self._where, tag=name)
                     gone_tags.append(name)
-        return done
+                    left.remove(f"delete tag {name}")
 
 
 def _same(here: tuple[int, tuple[str, str]], there: tuple[int, str] | None) -> bool:

@@ -106,8 +106,9 @@ def model_card(facts: Mapping[str, Any]) -> str:
 
     results = [
         EvalResult(
-            task_type=CATEGORIES[facts["kind"]], dataset_type=facts["task"].split(":")[0],
-            dataset_name=f"{facts['task']} (gold test rows)", dataset_split="test",
+            task_type=CATEGORIES[facts["kind"]], dataset_type=facts["hub_dataset"] or "unknown",
+            dataset_name=f"{facts['task']}: gold test rows" + ("" if facts["hub_dataset"] else ", on no Hub"),
+            dataset_split="test",
             metric_type=s["hub_metric"], metric_name=s["label"], metric_value=s["number"],
             metric_args={"ci95": s["ci95"]},
         )
@@ -124,20 +125,25 @@ def model_card(facts: Mapping[str, Any]) -> str:
 
 
 def eval_results(facts: Mapping[str, Any]) -> str:
-    """Give the scores of a model as the YAML of `.eval_results/<task>.yaml`, the Hub's newer form."""
+    """Give the first score of a model as the YAML of `.eval_results/<task>.yaml`, which fills leaderboards of datasets.
+
+    It names a dataset by its id. Gold that is no dataset of the Hub has none, and none is made up: "" then, and scores
+    stand in the card's own `model-index` alone, where the dataset's type is "unknown".
+    """
+    if not facts["hub_dataset"]:
+        return ""
     from huggingface_hub import EvalResultEntry
     from huggingface_hub import eval_result_entries_to_yaml as plain
     from huggingface_hub.utils import yaml_dump
 
-    owner = facts["repo_id"].split("/")[0] or "local"
     entries = [
         EvalResultEntry(
-            dataset_id=f"{owner}/{facts['task'].split(':')[0]}",
-            task_id=s["metric"],
+            dataset_id=facts["hub_dataset"],
+            task_id=facts["task"].partition(":")[2] or "default",
             value=s["number"],
             notes=f"{s['label']} on {facts['n']} gold test rows, 95% interval {s['interval']}",
         )
-        for s in facts["scores"]
+        for s in facts["scores"][:1]
     ]
     return str(yaml_dump(plain(entries)))
 

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import numpy.typing as npt
 
 from hf_synth.correction import Policy, apply
 from hf_synth.errors import ColumnError, TaskError
@@ -32,6 +33,7 @@ from hf_synth.task import Prompt, Task, check_columns, strictest
 if TYPE_CHECKING:
     from datasets import Dataset, Features
 
+    from hf_synth.judging import LLMJudge
     from hf_synth.llm import LLM
 
 _LOG = logging.getLogger(__name__)
@@ -51,12 +53,14 @@ class GenerateAndCorrect:
         corrector: folder or repo id of a trained model; needed with a policy.
         exemplars: gold rows that may be shown beside the row itself.
         policy: from `fit_policy`; without it the label is the generator's.
+        judge: in the place of a corrector: an LLM that labels each new row, with the policy that was fitted with it
+            (`fit_policy(task, pilot, judge, gold, method="llm_judge")`).
         n: rows asked for each gold row.
         prompt: the task's default when None.
         seed: of the choice of exemplars.
 
     Raises:
-        TaskError: a policy without a corrector, or with another task's labels.
+        TaskError: a policy without a corrector or judge, a judge without a policy or of another task.
         ColumnError: the exemplars lack columns.
     """
 
@@ -68,13 +72,16 @@ class GenerateAndCorrect:
         *,
         exemplars: Dataset,
         policy: Policy | None = None,
+        judge: LLMJudge | None = None,
         n: int = 1,
         prompt: Prompt | None = None,
         seed: int = 0,
     ) -> None:
         check_columns(task, exemplars, what="the exemplars")
-        if policy is not None and corrector is None and policy.method != "none":
-            raise TaskError(f"policy {policy.method!r} needs the corrector it was fitted with")
+        if policy is not None and corrector is None and judge is None and policy.method != "none":
+            raise TaskError(f"policy {policy.method!r} needs the corrector or judge it was fitted with")
+        if judge is not None:
+            _check_judge(task, judge, corrector, policy)
         self._task, self._policy, self._n, self._seed = task, policy, n, seed
         self._prompt = prompt or task.prompt
         self._state = {
@@ -88,7 +95,9 @@ class GenerateAndCorrect:
             "n": n,
             "seed": seed,
         }
-        self._llm, self._corrector, self._exemplars = llm, corrector, exemplars
+        if judge is not None:
+            self._state["judge"] = _decides(judge)
+        self._llm, self._corrector, self._judge, self._exemplars = llm, corrector, judge, exemplars
         self._pool = Pool(task, exemplars, seed=seed)
         self._access, self._gates = self._pool.access, Gates(task, self._pool)
         _LIVE[self.fingerprint] = self
@@ -179,9 +188,10 @@ class GenerateAndCorrect:
         whole = [row for row in rows if row["label_status"] == "kept"]
         for row in rows:
             row |= {"label_probs": None, "label_confidence": None, "weight": float(row["label_status"] == "kept")}
-        if self._policy is None or self._corrector is None or not whole:
+        if self._policy is None or (self._corrector is None and self._judge is None) or not whole:
             return rows
-        probs = predict_proba(self._corrector, self._task, Dataset.from_list(whole, features=self.features()))
+        written = Dataset.from_list(whole, features=self.features())
+        probs = self._opinion(written)
         done = apply(self._policy, np.array([row["llm_label"] for row in whole]), probs)
         for k, row in enumerate(whole):
             row |= {
@@ -193,6 +203,32 @@ class GenerateAndCorrect:
                 "reason": str(done.reason[k]),
             }
         return rows
+
+    def _opinion(self, rows: Dataset) -> npt.NDArray[np.floating[Any]]:
+        if self._judge is not None:
+            return self._judge.predict(rows)
+        assert self._corrector is not None
+        return predict_proba(self._corrector, self._task, rows)
+
+
+def _check_judge(task: Task, judge: LLMJudge, corrector: str | Path | None, policy: Policy | None) -> None:
+    if corrector is not None:
+        raise TaskError("a judge and a corrector exclude each other: one opinion is joined with the generator's")
+    if policy is None:
+        raise TaskError(
+            "a judge is never believed as such: give the policy that was fitted with it, "
+            'fit_policy(task, pilot, judge, gold, method="llm_judge")'
+        )
+    if judge.task.fingerprint() != task.fingerprint():
+        raise TaskError(f"the judge is one of task {judge.task.full_name!r}, the rows are of {task.full_name!r}")
+
+
+def _decides(judge: LLMJudge) -> dict[str, Any]:
+    """Give what decides a judge's opinion; where it is asked may change."""
+    names = ("votes", "logprobs", "prior_free", "seed")
+    return {name: getattr(judge, name) for name in names} | {
+        "model": judge.llm.model, "kind": type(judge.llm).__name__, "sampling": sorted(judge.sampling.items()),
+    }  # fmt: skip
 
 
 def _revive(fingerprint: str) -> GenerateAndCorrect:

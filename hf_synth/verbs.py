@@ -23,6 +23,8 @@ from hf_synth.task import USAGE_COLUMNS, Task, access_of, list_tasks, load_task,
 if TYPE_CHECKING:
     from datasets import Dataset, DatasetDict
 
+    from hf_synth.generation import Estimate
+
 
 Facts = dict[str, Any]
 TINY = "tiny"  # the encoder that is made on the spot
@@ -150,17 +152,7 @@ def generate(args: argparse.Namespace) -> Facts:
     task = load_task(args.task)
     shown, how = _exemplars(task, args)
     if args.dry_run:
-        from hf_synth.llm import PRICES
-
-        price = tuple(args.price) if args.price else PRICES.get(args.llm)
-        guess = estimate(task, shown, price=price, **how)
-        half = guess.cost_usd / 2 if guess.cost_usd is not None and args.batch else guess.cost_usd
-        cost = "its price is not known: give --price" if half is None else f"about ${half:,.2f}"
-        print(
-            f"{sum(guess.rows.values()):,} notes in {guess.calls:,} calls (at most {guess.most_calls:,}), about "
-            f"{guess.prompt_tokens:,} tokens read and {guess.completion_tokens:,} written; {cost}; nothing was asked"
-        )
-        return {"dry_run": True, **vars(guess), "cost_usd": half}
+        return _say_estimate(estimate(task, shown, price=_price(args), **how), args)
     if args.out is None:
         raise OutputError("say where the notes go: --out DIR (or --dry-run to see what they would take)")
     with writer_of(args, gold_path(args) or args.out.parent) as llm:
@@ -180,6 +172,22 @@ def generate(args: argparse.Namespace) -> Facts:
     return {"out": str(args.out), "rows": counts["kept"], **facts}
 
 
+def _price(args: argparse.Namespace) -> tuple[float, float] | None:
+    from hf_synth.llm import PRICES
+
+    return tuple(args.price) if args.price else PRICES.get(args.llm)
+
+
+def _say_estimate(guess: Estimate, args: argparse.Namespace) -> Facts:
+    half = guess.cost_usd / 2 if guess.cost_usd is not None and args.batch else guess.cost_usd
+    cost = "its price is not known: give --price" if half is None else f"about ${half:,.2f}"
+    print(
+        f"{sum(guess.rows.values()):,} notes in {guess.calls:,} calls (at most {guess.most_calls:,}), about "
+        f"{guess.prompt_tokens:,} tokens read and {guess.completion_tokens:,} written; {cost}; nothing was asked"
+    )
+    return {"dry_run": True, **vars(guess), "cost_usd": half}
+
+
 def correct(args: argparse.Namespace) -> Facts:
     """Correct the labels of synthetic notes."""
     from hf_synth.description import describe
@@ -189,8 +197,7 @@ def correct(args: argparse.Namespace) -> Facts:
 
     task = load_task(args.task)
     rows = _synthetic_rows(task, args)
-    if args.judge and args.corrector:
-        raise ColumnError("--judge and --corrector exclude each other: one opinion is joined with the generator's")
+    _check_one_opinion(args)
     with contextlib.ExitStack() as stack:
         known, corrector = _corrector(task, rows, args, stack)
         done, policy = correct_with_policy(
@@ -205,6 +212,51 @@ def correct(args: argparse.Namespace) -> Facts:
     print(f"{told}\n\nby {policy.method}: {_counts(dict(told.statuses))} -> {args.out}")
     figures = dict(policy.figures)
     return {"out": str(args.out), "statuses": dict(told.statuses), "policy": policy.method, "figures": figures}
+
+
+def regenerate(args: argparse.Namespace) -> Facts:
+    """Ask again for notes that correction dropped, and correct all of them; with --dry-run only reckon."""
+    from hf_synth.description import describe
+    from hf_synth.modeling import weights_sha256
+    from hf_synth.reading import read_audited
+    from hf_synth.regeneration import estimate_again, regenerate_with_policy
+
+    task = load_task(args.task)
+    rows = read_dataset(args.synthetic)
+    manifest = (read_manifest(args.synthetic) if args.synthetic.is_dir() else None) or {}
+    known = _gold_rows(task, args)
+    shown = _shown_gold(task, known, args)
+    if args.dry_run:
+        guess = estimate_again(task, rows, shown, price=_price(args), prompt=args.prompt, seed=args.seed)
+        return _say_estimate(guess, args)
+    if args.out is None:
+        raise OutputError("say where the notes go: --out DIR (or --dry-run to see what they would take)")
+    _check_one_opinion(args)
+    with contextlib.ExitStack() as stack:
+        llm = stack.enter_context(writer_of(args, gold_path(args) or args.out.parent))
+        measured, corrector = _corrector(task, rows, args, stack)
+        done, policy = regenerate_with_policy(
+            task, rows, shown, llm, corrector, gold=measured, method=args.method, coverage=args.coverage,
+            audited=read_audited(args.audited) if args.audited else None, rounds=args.rounds, prompt=args.prompt,
+            seed=args.seed, progress=not args.quiet,
+        )  # fmt: skip
+    marks = sorted({*(manifest.get(MARKS) or ()), *gold_marks(task, known, measured)})
+    facts = {"policy": policy.to_json() if policy else manifest.get("policy"), "seed": args.seed, MARKS: marks}
+    facts |= {"generator": args.llm, "gold_rows": len(measured)}
+    if args.corrector:
+        facts["corrector"] = weights_sha256(args.corrector)
+    told = describe(done, policy) if policy else None
+    write_stage(task, done, args.out, stage="correct", report=str(told or ""), **facts)
+    before, after = Counter(rows["label_status"]), Counter(done["label_status"])
+    came = len(done) - len(rows)
+    print(f"{told}\n" if told else "no new note came")
+    print(f"before: {_counts(before)}\nnow: {_counts(after)}; {came:,} rows came -> {args.out}")
+    return {"out": str(args.out), "statuses": dict(after), "new_rows": came}
+
+
+def _check_one_opinion(args: argparse.Namespace) -> None:
+    if args.judge and args.corrector:
+        raise ColumnError("--judge and --corrector exclude each other: one opinion is joined with the generator's")
 
 
 def _corrector(task: Task, rows: Dataset, args: argparse.Namespace, stack: contextlib.ExitStack) -> tuple[Dataset, Any]:
@@ -383,12 +435,20 @@ def _exemplars(task: Task, args: argparse.Namespace) -> tuple[Dataset, Facts]:
     return _chosen(task, _gold_rows(task, args), args)
 
 
-def _chosen(task: Task, gold: Dataset, args: argparse.Namespace) -> tuple[Dataset, Facts]:
+def _shown_gold(task: Task, gold: Dataset, args: argparse.Namespace) -> Dataset:
     from hf_synth.exemplars import choose_exemplars
 
+    return choose_exemplars(task, gold, args.choose, share=args.share, seed=args.seed) if args.choose else gold
+
+
+def _chosen(task: Task, gold: Dataset, args: argparse.Namespace) -> tuple[Dataset, Facts]:
     n = args.n if args.ratio is None else round(args.ratio * len(gold))
-    shown = choose_exemplars(task, gold, args.choose, share=args.share, seed=args.seed) if args.choose else gold
-    return shown, {"n": n, "prompt": args.prompt, "balance": args.balance, "max_calls": args.max_calls}
+    return _shown_gold(task, gold, args), {
+        "n": n,
+        "prompt": args.prompt,
+        "balance": args.balance,
+        "max_calls": args.max_calls,
+    }
 
 
 def _synthetic_rows(task: Task, args: argparse.Namespace) -> Dataset:

@@ -85,7 +85,8 @@ def withdraw(
         dry_run: only say what would be done and what derives from it.
 
     Raises:
-        PublishError: there is no such repository or tag, or the Hub did not do it.
+        PublishError: there is no such repository or tag, or the Hub did not do it, or not all of it: the audit log says
+            what was done and what was not.
         OutputError: the audit log is broken or cannot be written.
     """
     log = audit_log.entries(Path(records))
@@ -95,8 +96,18 @@ def withdraw(
     if dry_run:
         return planned
     note = _NOTE.format(kind=kind, what=f" (release {tag})" if tag else "")
-    done = Repository(kind, repo_id, where, token).withdraw(note, tag)
+    done: dict[str, Any] = {}
+    left: list[str] = []
     facts = {"kind": kind, "repo_id": repo_id, "endpoint": where, "tag": tag, "done": done}
+    try:
+        Repository(kind, repo_id, where, token).withdraw(note, tag, done, left)
+    except BaseException as error:  # an interrupted one, too, has done what it has done
+        if left:
+            said = str(error) if isinstance(error, PublishError) else type(error).__name__
+            audit_log.record(Path(records), "withdraw failed", **facts, left=left, error=said)
+        if left and isinstance(error, PublishError):
+            raise PublishError(f"{error}; not done: {', '.join(left)}: withdraw it again") from None
+        raise
     audit_log.record(Path(records), "withdraw", **facts, derives=list(planned.derives))
     return Withdrawal(kind, repo_id, tag, planned.derives, done)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ipaddress
 import os
 import socket
+import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -54,6 +55,15 @@ def _only_loopback() -> Iterator[None]:
     yield
     socket.socket.connect = _connect  # type: ignore[method-assign]
     socket.socket.connect_ex = _connect_ex  # type: ignore[method-assign]
+
+
+@pytest.fixture(autouse=True)
+def _loaded_back_in_this_process(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Load exported models back in this process: one of its own takes seconds; `test_trial` starts them."""
+    if "hf_synth.trial" in sys.modules and request.module.__name__ != "test_trial":
+        from hf_synth.loaded_alone import answers
+
+        monkeypatch.setattr("hf_synth.trial._ask", lambda asked: answers(**asked))
 
 
 @pytest.fixture

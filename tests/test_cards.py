@@ -143,10 +143,19 @@ def test_the_header_is_what_the_hub_reads() -> None:
 
 
 def test_eval_results_can_be_parsed_by_the_hubs_own_reader() -> None:
-    facts = model_card_facts(CLINIC, TRAINED, SCORES, repo_id="demo/grader")
-    entries = parse_eval_result_entries(yaml.safe_load(eval_results(facts)))
-    assert [e.value for e in entries] == [0.7123, 0.8, 0.02]
-    assert "95% interval" in str(entries[0].notes)
+    there = replace(CLINIC, source_url="https://huggingface.co/datasets/demo/clinic")
+    facts = model_card_facts(there, TRAINED, SCORES, repo_id="demo/grader")
+    (entry,) = parse_eval_result_entries(yaml.safe_load(eval_results(facts)))
+    assert (entry.dataset_id, entry.task_id, entry.value) == ("demo/clinic", "default", 0.7123)
+    assert "95% interval" in str(entry.notes)
+
+
+def test_no_dataset_of_the_hub_is_made_up_for_gold_that_is_none() -> None:
+    for url in ("", "https://physionet.org/content/mednli/1.0.0/", "https://huggingface.co/datasets"):
+        facts = model_card_facts(replace(CLINIC, source_url=url), TRAINED, SCORES, repo_id="demo/grader")
+        assert eval_results(facts) == ""
+        told = ModelCard(model_card(facts)).data.eval_results
+        assert {(r.dataset_type, r.dataset_name) for r in told} == {("unknown", "clinic: gold test rows, on no Hub")}
 
 
 @pytest.mark.parametrize("access", ["restricted", "credentialed"])

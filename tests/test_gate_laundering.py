@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from datasets import ClassLabel, Dataset, DatasetDict, Value
+from datasets import ClassLabel, Dataset, DatasetDict, Value, concatenate_datasets
 from huggingface_hub import HfApi
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -20,10 +20,10 @@ from hf_synth.errors import HfSynthError, PublishError
 from hf_synth.folders import read_dataset, read_manifest, write_stage
 from hf_synth.gate import Verdict
 from hf_synth.hub import connected, running_hub
-from hf_synth.origin import MARKS, gold_marks
+from hf_synth.origin import MARKS, gold_marks, origin_of_model
 from hf_synth.publishing import publish_dataset, publish_model
 from hf_synth.remote import Repository
-from hf_synth.task import Task
+from hf_synth.task import Task, row_digests
 from hf_synth.training import train
 
 PUBLIC_HUB = "https://huggingface.co"
@@ -181,11 +181,25 @@ def test_a_model_is_checked_against_the_gold_that_it_saw(tmp_path: Path) -> None
     gold = toy_rows(20, task=task)
     model = train(task, gold, base_model=tiny_base(tmp_path / "base"), output_dir=tmp_path / "m", args={"max_steps": 1})
     some = publish_model(task, model, None, "o/m", gold=gold.select(range(15)), push=False)
-    assert _told(some, "lacks 5 of the 20 gold rows that the model was trained on")
+    assert _told(some, "lacks 5 of the 20 gold texts that the model was trained on")
     assert _told(publish_model(task, model, None, "o/m", gold=toy_rows(20, seed=9, task=task), push=False), "lacks 20")
+    often = concatenate_datasets([gold.select(range(15)), *[gold.select([0])] * 10])  # 25 rows, 15 texts
+    assert _told(publish_model(task, model, None, "o/m", gold=often, push=False), "lacks 5 of the 20 gold texts")
     rows = gold.map(lambda r: {"source": "synthetic"})
     assert _told(publish_model(task, model, None, "o/m", gold=rows, push=False), "do not call themselves gold")
     assert publish_model(task, model, None, "o/m", gold=gold, push=False).allowed
+
+
+def test_gold_that_repeats_a_text_is_whole_when_each_text_is_there() -> None:
+    task = toy_task(access="restricted")
+    gold = toy_rows(20, task=task)
+    digests = row_digests(task, gold)
+    twice = {"rows": {"gold": 25, "kept": 3}, "row_digests": digests}  # eight rows repeat others, but of which kind?
+    for facts in (twice, twice | {"gold_texts": 20}):
+        assert origin_of_model(task, facts, [gold]).wrong == ()
+    assert origin_of_model(task, twice | {"gold_texts": 20}, [gold.select(range(19))]).wrong
+    assert origin_of_model(task, twice, [gold.select(range(16))]).wrong
+    assert "all 20 gold texts" in origin_of_model(task, twice | {"gold_texts": 20}, [gold, gold]).told
 
 
 # --- any arguments, a real Hub ----------------------------------------------------------------------------------------

@@ -17,9 +17,10 @@ from pathlib import Path
 import pytest
 from hub_clients import call, check_disk, commit_body, hub_verb, served_by_verb
 from huggingface_hub import HfApi
+from huggingface_hub.errors import HfHubHTTPError
 
 from hf_synth.errors import OutputError
-from hf_synth.hub import Limits, RunningHub, client_environment, connected, running_hub
+from hf_synth.hub import Limits, RunningHub, cards, client_environment, connected, reading, repositories, running_hub
 from hf_synth.hub.disk import locked
 from hf_synth.hub.store import Store
 from hf_synth.hub.sweeping import check, sweep
@@ -319,3 +320,112 @@ def test_a_hub_of_which_only_part_was_sent_answers(tmp_path: Path) -> None:
             wire.sendall(f"{head}Content-Length: 100\r\n\r\n{{".encode())
             assert wire.recv(100).split()[1] == b"408"
         assert not list((tmp_path / "tmp").iterdir())
+
+
+# --- users who leave --------------------------------------------------------------------------------------------------
+
+
+def test_a_user_who_is_removed_comes_in_no_more_and_leaves_nothing_to_another(tmp_path: Path) -> None:
+    root = tmp_path / "hub"
+    tokens = {name: hub_verb("create-user", name, "--root", root, "--org", "ward")["token"] for name in ("ann", "ben")}
+    hub_verb("org", "lab", "--root", root, "--add", "ben")
+    with served_by_verb(root) as (_, url), connected(RunningHub(url, tokens["ann"])):
+        ann, ben = (HfApi(endpoint=url, token=token) for token in tokens.values())
+        second = HfApi(endpoint=url, token=hub_verb("token", "create", "ben", "--root", root)["token"])
+        for repo in ("ben/own", "ward/shared"):
+            ben.create_repo(repo, private=True)
+            ben.upload_file(path_or_fileobj=b"x", path_in_repo="x.txt", repo_id=repo)
+        ann.create_repo("ward/own")
+        taken = verb("remove-user", "ben", "--root", root, "--repos-to", "ward")
+        assert "ward/own is there already" in taken.stderr
+        assert ben.whoami()["name"] == "ben"  # nothing was done by halves
+        ann.delete_repo("ward/own")
+        said = hub_verb("remove-user", "ben", "--root", root, "--repos-to", "ward")  # while the Hub is served
+        assert (said["moved"], said["left"], said["orgs_without_writer"]) == (["ward/own"], [], ["lab"])
+        for api in (ben, second):
+            with pytest.raises(HfHubHTTPError) as caught:
+                api.whoami()
+            assert caught.value.response.status_code == 401
+        assert ann.list_repo_files("ward/own") == ["x.txt"]
+        assert ann.list_repo_files("ward/shared") == ["x.txt"]
+        assert {m.username for m in ann.list_organization_members("ward")} == {"ann"}
+    assert hub_verb("ls", "--root", root)["users"] == ["ann"]
+    for words in (["create-user", "ben"], ["token", "create", "ben"], ["org", "ward", "--add", "ben"]):
+        again = verb(*words, "--root", root)
+        assert again.returncode == 1
+        assert "ben" in again.stderr
+    assert "there is no user 'ben'" in verb("remove-user", "ben", "--root", root).stderr
+    stays = hub_verb("remove-user", "ann", "--root", root)
+    assert (stays["moved"], stays["orgs_without_writer"]) == ([], ["ward"])
+
+
+def test_the_user_of_a_fresh_hub_can_be_removed(tmp_path: Path) -> None:
+    with running_hub(tmp_path) as running:
+        api = HfApi(endpoint=running.url, token=running.token)
+        assert api.whoami()["name"] == "local"
+    assert Users(tmp_path).remove_user("local") == []
+    assert Users(tmp_path).default_token() is None
+
+
+# --- lists of many, histories that are long ---------------------------------------------------------------------------
+
+
+def test_the_head_of_a_card_is_parsed_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    parsed: list[str] = []
+    parse = cards.parse_head
+    monkeypatch.setattr(cards, "parse_head", lambda head: parsed.append(head) or parse(head))
+    monkeypatch.setattr(repositories, "_HEADS", cards.Heads(most=3, longest=200))
+    with running_hub(tmp_path) as running, connected(running):
+        api = HfApi(endpoint=running.url, token=running.token)
+
+        def write(repo: str, tag: str) -> None:
+            card = f"---\ntags: [{tag}]\n---\n# Card".encode()
+            api.upload_file(path_or_fileobj=card, path_in_repo="README.md", repo_id=repo)
+
+        def tags() -> dict[str, list[str]]:
+            parsed.clear()
+            return {m.id: m.tags or [] for m in api.list_models(author="demo")}
+
+        for k in range(3):
+            api.create_repo(f"demo/r{k}")
+            write(f"demo/r{k}", f"first{k}")
+        assert tags() == {f"demo/r{k}": [f"first{k}"] for k in range(3)}
+        assert len(parsed) == 3
+        assert tags() == {f"demo/r{k}": [f"first{k}"] for k in range(3)}
+        assert parsed == []
+        write("demo/r1", "second")  # another card is another head
+        assert tags()["demo/r1"] == ["second"]
+        assert len(parsed) == 1
+        write("demo/r2", "long" * 60)  # too long to be kept
+        assert tags()["demo/r2"] == ["long" * 60]
+        tags()
+        assert len(parsed) == 1
+        assert len(repositories._HEADS._kept) == 3
+
+
+def test_a_tree_with_last_commits_goes_back_a_bounded_part_of_a_history(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with running_hub(tmp_path) as running, connected(running):
+        api = HfApi(endpoint=running.url, token=running.token)
+        api.create_repo("demo/long")
+        for k in range(5):
+            api.upload_file(
+                path_or_fileobj=b"x", path_in_repo=f"{k}.txt", repo_id="demo/long", commit_message=f"commit {k}"
+            )
+
+        def last() -> list[str | None]:
+            tree = api.list_repo_tree("demo/long", expand=True)
+            return [f.last_commit and f.last_commit.title for f in tree]
+
+        read: list[str] = []
+        commit = Store.commit
+        monkeypatch.setattr(Store, "commit", lambda self, repo, rev: read.append(rev) or commit(self, repo, rev))
+        assert last() == [f"commit {k}" for k in range(5)]
+        monkeypatch.setattr(reading, "BACK", 3)
+        read.clear()
+        assert last() == [None, None, "commit 2", "commit 3", "commit 4"]
+        assert len(read) == 4  # the one asked for, and three before
+        assert api.get_paths_info("demo/long", "4.txt", expand=True)[0].last_commit is not None
+        monkeypatch.setattr(reading, "LOOKED_AT", 9)  # five files, then four
+        assert last() == [None, None, None, "commit 3", "commit 4"]

@@ -12,7 +12,7 @@ from tiny import FILLER, LABELS, tiny_base, toy_rows, toy_task
 
 from hf_synth.canaries import make_canaries, plant
 from hf_synth.errors import ColumnError, TaskError
-from hf_synth.membership import compare_losses, exposure, losses, membership
+from hf_synth.membership import Exposure, compare_losses, exposure, losses, membership
 from hf_synth.modeling import predict_proba
 from hf_synth.task import Task
 from hf_synth.training import train
@@ -117,6 +117,14 @@ def test_exposure_of_phrases_that_a_model_never_saw_is_what_chance_gives(by_hear
     assert not any(p in f"{found}{found.to_json()}" for p in canaries.planted)
     with pytest.raises(ColumnError, match="no canary stands"):
         exposure(toy_task(), model, canaries, rows)
+
+
+def test_canaries_that_nobody_knows_are_called_known_once_in_a_hundred_times() -> None:
+    rng = np.random.default_rng(3)
+    bits = 8 - np.log2(rng.integers(1, 257, (2_000, 5)))
+    found = [Exposure(tuple(b), most=8.0, expected=1.4).known for b in bits.tolist()]
+    assert 0.003 < np.mean(found) < 0.02
+    assert Exposure((6.0, 8.0, 7.0), most=8.0, expected=1.4).known
 
 
 def test_exposure_of_a_phrase_with_the_lowest_loss_is_the_most(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import itertools
 import json
+import shutil
 import stat
 from dataclasses import replace
 from pathlib import Path
@@ -18,6 +19,7 @@ from hypothesis import strategies as st
 
 from hf_synth.audit_log import LOG
 from hf_synth.errors import HfSynthError, PublishError
+from hf_synth.export import _check_weights
 from hf_synth.gate import Verdict, gate, gold_parts, is_institution, joined_access
 from hf_synth.privacy import audit
 from hf_synth.publishing import publish_dataset, publish_model
@@ -433,6 +435,20 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "checkpoint-5" / "config.json").write_text(CANARY)
     (folder / "merges.txt").symlink_to(folder / "gold.csv")
     return folder
+
+
+def test_weights_whose_metadata_is_null_leave(model: Path, tmp_path: Path) -> None:
+    bare = shutil.copytree(model, tmp_path / "bare", symlinks=True)
+    size = int.from_bytes((bare / "model.safetensors").read_bytes()[:8], "little")
+    weights = (bare / "model.safetensors").read_bytes()
+    header = json.loads(weights[8 : 8 + size]) | {"__metadata__": None}
+    told = json.dumps(header).encode()
+    (tmp_path / "w.safetensors").write_bytes(len(told).to_bytes(8, "little") + told + weights[8 + size :])
+    _check_weights(tmp_path / "w.safetensors")
+    told = json.dumps(header | {"__metadata__": ["a note"]}).encode()
+    (tmp_path / "w.safetensors").write_bytes(len(told).to_bytes(8, "little") + told + weights[8 + size :])
+    with pytest.raises(PublishError, match="metadata of its own"):
+        _check_weights(tmp_path / "w.safetensors")
 
 
 def test_only_what_is_allowed_leaves_a_models_folder(model: Path, tmp_path: Path) -> None:

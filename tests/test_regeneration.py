@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -10,13 +11,19 @@ import numpy as np
 import pytest
 from datasets import Dataset
 from llm_server import LLMServer, Said, entries, serving
-from tiny import LABELS, toy_rows, toy_task
+from tiny import LABELS, TINY_ARGS, tiny_base, toy_rows, toy_task
 
-from hf_synth.errors import TaskError
+from hf_synth.cli import main
+from hf_synth.errors import ColumnError, TaskError
+from hf_synth.folders import read_dataset, read_manifest
 from hf_synth.generation import generate
+from hf_synth.gold import load_gold
 from hf_synth.llm import LLM
+from hf_synth.origin import MARKS
 from hf_synth.pipeline import correct
-from hf_synth.regeneration import regenerate
+from hf_synth.regeneration import estimate_again, regenerate, regenerate_with_policy
+from hf_synth.task import load_task
+from hf_synth.training import train
 
 TASK = toy_task()
 
@@ -96,3 +103,86 @@ def test_a_generator_that_has_nothing_new_ends_it(tmp_path: Path, caplog: pytest
             done = regenerate(TASK, first, gold, llm, never, gold=gold, method="agree", rounds=5)
     assert "gave no new one" in caplog.text
     assert done.to_dict() == first.to_dict()
+
+
+def test_audited_rows_and_coverage_reach_the_correction(tmp_path: Path) -> None:
+    gold = toy_rows(30, task=TASK)
+    with serving(lambda request, _: Said(entries(request))) as server:
+        llm, judging = asking(server, tmp_path), Doubting(0.5)
+        first = correct(TASK, generate(TASK, gold, llm, 30), judging, gold=gold, method="agree")
+        at = first["label_status"].index("dropped")
+        audited = {first["id"][at]: LABELS[first["llm_label"][at]]}  # a person says that the generator was right
+        told: dict[str, Any] = {"gold": gold, "method": "agree", "rounds": 1}
+        done = regenerate(TASK, first, gold, llm, judging, audited=audited, **told)
+        assert first["label_status"][at] == "dropped"
+        assert (done["label_status"][at], done["label"][at]) == ("kept", first["llm_label"][at])
+        plain, policy = regenerate_with_policy(TASK, first, gold, llm, judging, **told)
+        covered, sure = regenerate_with_policy(TASK, first, gold, llm, judging, coverage=0.9, **told)
+        assert policy is not None
+        assert sure is not None
+        assert policy.to_json() != sure.to_json()
+        assert len(plain) == len(covered)
+        assert plain["label_status"][at] == "dropped"
+
+
+def test_an_estimate_is_of_what_goes_beyond_the_answers_there(tmp_path: Path) -> None:
+    gold = toy_rows(30, task=TASK)
+    with serving(lambda request, _: Said(entries(request))) as server:
+        llm = asking(server, tmp_path)
+        rows = generate(TASK, gold, llm, 30)
+        first = correct(TASK, rows, Doubting(0.5), gold=gold, method="agree")
+        asked = len(server.requests)
+        guess = estimate_again(TASK, first, gold, price=(1.0, 2.0))
+        dropped = first["label_status"].count("dropped")
+        assert sum(guess.rows.values()) == dropped
+        assert guess.cost_usd == pytest.approx((guess.prompt_tokens + 2 * guess.completion_tokens) / 1e6)
+        assert len(server.requests) == asked  # nothing was asked
+        regenerate(TASK, first, gold, llm, Doubting(0.5), gold=gold, method="agree", rounds=1)
+        assert guess.calls <= len(server.requests) - asked <= guess.most_calls
+    whole = correct(TASK, rows, Doubting(1.0), gold=gold, method="agree")
+    assert estimate_again(TASK, whole, gold).calls == 0
+    with pytest.raises(ColumnError, match="lack columns"):
+        estimate_again(TASK, whole.remove_columns("prompt_sha256"), gold)
+    elsewhere = whole.remove_columns("prompt_sha256").add_column("prompt_sha256", [None] * len(whole))
+    with pytest.raises(ColumnError, match="were written elsewhere"):
+        estimate_again(TASK, elsewhere, gold)
+
+
+def test_the_verb_fills_up_what_was_dropped(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    def run(*words: Any) -> tuple[int, str, str]:
+        code = main([str(w) for w in words])
+        return code, *capsys.readouterr()
+
+    gold, some = tmp_path / "gold", ["--gold", tmp_path / "gold", "--gold-size", "40"]
+    assert run("gold", "clinic", "--out", gold)[0] == 0
+    clinic = load_task("clinic")
+    seen = load_gold(clinic, gold)["train"].select(range(60))
+    judge = train(
+        clinic, seen, base_model=tiny_base(tmp_path / "base"), output_dir=tmp_path / "judge",
+        args=TINY_ARGS | {"max_steps": 3},
+    )  # fmt: skip
+    assert run("generate", "clinic", *some, "--llm", "simulator", "--n", "24", "--out", tmp_path / "syn")[0] == 0
+    how = [*some, "--corrector", judge, "--method", "agree"]
+    assert run("correct", "clinic", tmp_path / "syn", *how, "--out", tmp_path / "first")[0] == 0
+    first = read_dataset(tmp_path / "first")
+    dropped = first["label_status"].count("dropped")
+    assert dropped > 0
+    again = ["regenerate", "clinic", tmp_path / "first", *how, "--llm", "simulator", "--rounds", "1"]
+    code, out, _ = run(*again, "--dry-run", "--price", "1", "2")
+    assert (code, out.split(" notes in")[0]) == (0, str(dropped))
+    assert "nothing was asked" in out
+    assert run(*again)[2].startswith("hf-synth: say where the notes go")
+    at = first["label_status"].index("dropped")
+    said = clinic.labels[first["llm_label"][at]]
+    (tmp_path / "checked.csv").write_text(f"id,label\n{first['id'][at]},{said}\n")
+    code, out, error = run(*again, "--audited", tmp_path / "checked.csv", "--out", tmp_path / "more", "--json")
+    assert code == 0, error
+    done, manifest = read_dataset(tmp_path / "more"), read_manifest(tmp_path / "more")
+    assert done["id"][:24] == first["id"][:24]
+    assert done["label_status"][at] == "kept"
+    assert json.loads(out.splitlines()[-1])["new_rows"] == len(done) - len(first) > 0
+    assert manifest is not None
+    assert manifest["stage"] == "correct"
+    assert manifest["policy"]["method"] == "agree"
+    assert set(manifest[MARKS]) >= set((read_manifest(tmp_path / "first") or {})[MARKS])
+    assert run(*again, "--judge", "m", "--out", tmp_path / "x")[2].count("exclude each other") == 1

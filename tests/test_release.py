@@ -197,6 +197,14 @@ def test_a_repository_stays_private_until_it_was_read_back_whole(
     assert not api.dataset_info(name).private
 
 
+def test_no_cache_of_this_machine_answers_for_the_hub(where: dict[str, Any], api: HfApi) -> None:
+    publish_dataset(OPEN, synthetic_rows(OPEN), "ann/cached", **where)
+    here = Path(api.snapshot_download("ann/cached", repo_type="dataset"))  # in the cache that everybody has
+    for file in here.rglob("*.parquet"):
+        file.resolve().write_bytes(b"of something else")
+    assert publish_dataset(OPEN, synthetic_rows(OPEN), "ann/cached", **where).pushed
+
+
 def test_an_upload_that_breaks_leaves_an_empty_private_repository(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -302,6 +310,45 @@ def test_a_repository_is_withdrawn_and_what_derives_from_it_is_named(
     assert withdraw("ann/gone", **told).done["private"]  # a second time changes nothing more
     with pytest.raises(PublishError, match="no repository"):
         withdraw("ann/never-there", **told)
+
+
+def test_a_withdrawal_that_stops_halfway_says_what_was_done(
+    hub: Any, where: dict[str, Any], api: HfApi, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows = synthetic_rows(OPEN)
+    publish_dataset(OPEN, rows, "ann/halfway", private=False, **where)
+    publish_dataset(OPEN, rows.select(range(20)), "ann/halfway", private=False, **where)
+    told = {"records": tmp_path / "export", "endpoint": hub.url, "token": hub.token}
+    delete = HfApi.delete_tag
+
+    def once(self: HfApi, *args: Any, tag: str, **more: Any) -> None:
+        if tag == "v2":
+            raise ConnectionError("a note of a patient")
+        delete(self, *args, tag=tag, **more)
+
+    monkeypatch.setattr(HfApi, "delete_tag", once)
+    with pytest.raises(PublishError, match="deleting its tags: .*; not done: delete tag v2: withdraw it again"):
+        withdraw("ann/halfway", **told)
+    entry = audit_log.entries(tmp_path / "export")[-1]
+    assert (entry["action"], entry["left"]) == ("withdraw failed", ["delete tag v2"])
+    assert (entry["done"]["private"], entry["done"]["tags"]) == (True, ["v1"])
+    assert entry["done"]["commit"] == api.dataset_info("ann/halfway").sha
+    assert "patient" not in str(entry)
+
+    def interrupted(*args: Any, **more: Any) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(HfApi, "create_commit", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        withdraw("ann/halfway", **told)
+    entry = audit_log.entries(tmp_path / "export")[-1]
+    assert (entry["error"], entry["left"]) == ("KeyboardInterrupt", ["empty it", "delete tag v2"])
+    monkeypatch.undo()
+    assert withdraw("ann/halfway", **told).done["tags"] == ["v2"]
+    before = len(audit_log.entries(tmp_path / "export"))
+    with pytest.raises(PublishError, match="has no tag 'v9'"):  # nothing was begun: nothing to record
+        withdraw("ann/halfway", tag="v9", **told)
+    assert len(audit_log.entries(tmp_path / "export")) == before
 
 
 def test_one_release_is_withdrawn_and_the_others_stay(

@@ -4,21 +4,27 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
+import json
+import re
 import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from datasets import Dataset
 from datasets.fingerprint import Hasher
+from llm_server import Said, content, serving
 from tiny import TINY_ARGS, tiny_base
 
 from hf_synth import LLM, GenerateAndCorrect, Task, fit_policy, generate, load_gold, load_task
+from hf_synth.correction import apply
 from hf_synth.demo.simulator import Faults, running_simulator
 from hf_synth.errors import ColumnError, TaskError
+from hf_synth.judging import LLMJudge
 from hf_synth.loading import FACTS
 from hf_synth.task import access_of
 from hf_synth.training import train
@@ -186,3 +192,61 @@ def test_a_corrector_of_unknown_origin_is_told(corrector: Path, url: str, gold: 
     assert not [w for w in known.warnings if "nothing is known" in w]
     assert [w for w in unknown.warnings if "nothing is known" in w]
     assert known.figures == unknown.figures
+
+
+# --- a judge in the place of a corrector ----------------------------------------------------------------------------
+
+
+def by_words(request: dict[str, Any], _: int) -> Said:
+    """Judge a note of the clinic by some words that it holds: right often, not always."""
+    text = content(request).lower()
+    signs = (("grade_3", "tube|tpn|hospital"), ("grade_2", "soft|puree|supplement"), ("grade_1", "mild|slight"))
+    note = next(line for line in text.splitlines() if line.startswith('{"'))
+    found = [grade for grade, words in signs if re.search(words, note)]
+    return Said(json.dumps({"label": (found or ["grade_0"])[0]}))
+
+
+def test_a_judge_corrects_what_the_simulator_writes(gold: Dataset, llm: LLM, tmp_path: Path) -> None:
+    held = load_gold(CLINIC, n_train=24, n_validation=40, n_test=10)["validation"]
+    with serving(by_words) as server:
+        asked = LLM("judge", base_url=server.url, api_key="none", journal=tmp_path / "judge.sqlite")
+        judging = LLMJudge(CLINIC, asked, votes=1)
+        policy = fit_policy(CLINIC, generate(CLINIC, gold, llm, 40), judging, held, method="llm_judge")
+        assert policy.method == "posterior"
+        transform = GenerateAndCorrect(CLINIC, llm, exemplars=gold, policy=policy, judge=judging, n=2)
+        some = gold.select(range(12))
+        made = some.map(transform, **transform.map_kwargs)
+        assert made.features == CLINIC.corrected_features()
+        kept = made.filter(lambda s: s != "rejected", input_columns="label_status")
+        done = apply(policy, np.array(kept["llm_label"]), judging.predict(kept))
+        assert kept["label"] == done.label.tolist()
+        assert kept["label_status"] == done.status.tolist()
+        assert np.allclose(kept["label_probs"], done.probs, atol=1e-6)
+        assert "relabelled" in kept["label_status"]
+        questions = len(server.requests)
+    again = LLMJudge(CLINIC, LLM("judge", base_url="http://127.0.0.1:9/v1", journal=tmp_path / "judge.sqlite"), votes=1)
+    once_more = GenerateAndCorrect(CLINIC, dead(tmp_path), exemplars=gold, policy=policy, judge=again, n=2)
+    assert once_more.fingerprint == transform.fingerprint  # where it is asked does not matter
+    remade = some.map(once_more, **once_more.map_kwargs, load_from_cache_file=False)
+    assert remade.to_list() == made.to_list()  # all of it from the journals
+    assert questions == len(server.requests)
+
+
+def test_what_decides_a_judges_opinion_is_in_the_fingerprint(gold: Dataset, llm: LLM, corrector: Path, policy) -> None:  # type: ignore[no-untyped-def]
+    def by(**how: Any) -> str:
+        return GenerateAndCorrect(
+            CLINIC, llm, exemplars=gold, policy=policy, judge=LLMJudge(CLINIC, how.pop("llm", llm), **how)
+        ).fingerprint
+
+    other = LLM("another", base_url="http://127.0.0.1:9/v1")
+    prints = {by(), by(votes=3), by(seed=1), by(sampling={"temperature": 0.1}), by(llm=other), by(logprobs=True)}
+    prints.add(GenerateAndCorrect(CLINIC, llm, corrector, exemplars=gold, policy=policy).fingerprint)
+    assert len(prints) == 7
+    judging = LLMJudge(CLINIC, llm)
+    with pytest.raises(TaskError, match="exclude each other"):
+        GenerateAndCorrect(CLINIC, llm, corrector, exemplars=gold, policy=policy, judge=judging)
+    with pytest.raises(TaskError, match="give the policy that was fitted with it"):
+        GenerateAndCorrect(CLINIC, llm, exemplars=gold, judge=judging)
+    strange = dataclasses.replace(CLINIC, version="9.0.0")
+    with pytest.raises(TaskError, match="the judge is one of task"):
+        GenerateAndCorrect(CLINIC, llm, exemplars=gold, policy=policy, judge=LLMJudge(strange, llm))

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import re
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -49,6 +51,28 @@ def parse_head(head: str) -> dict[str, Any]:
     if not isinstance(data, dict):
         raise ValueError("The metadata is not a mapping")
     return data
+
+
+class Heads:
+    """What cards say at their heads, by the hash of the card: parsed once, however often repositories are listed."""
+
+    def __init__(self, most: int = 2_000, longest: int = 8_192) -> None:
+        self._most, self._longest = most, longest
+        self._kept: dict[str, dict[str, Any]] = {}  # the oldest goes first
+        self._lock = threading.Lock()
+
+    def of(self, sha256: str, file: Path) -> dict[str, Any]:
+        """Give a stored card's metadata; {} when it cannot be read."""
+        with self._lock:
+            data = self._kept.get(sha256)
+        if data is None:
+            data = card_data(file)
+            if len(json.dumps(data)) <= self._longest:  # a long one would take memory for all
+                with self._lock:
+                    while len(self._kept) >= self._most:
+                        del self._kept[next(iter(self._kept))]
+                    self._kept[sha256] = data
+        return copy.deepcopy(data)
 
 
 def card_data(file: Path) -> dict[str, Any]:

@@ -14,6 +14,7 @@ from hf_synth.hub.store import Store
 from hf_synth.hub.tree import Commit, Repo, entries, file_entry, folder_entry, parents
 
 PAGE, EXPANDED_PAGE = 1000, 50  # entries that one answer shows; with the last commit of each
+BACK, LOOKED_AT = 1_000, 1_000_000  # commits that one answer goes back, and files in them
 
 
 def tree(ask: Ask) -> Response:
@@ -32,10 +33,15 @@ def tree(ask: Ask) -> Response:
 
 
 def _add_last_commits(store: Store, repo: Repo, commit: Commit, shown: list[dict[str, Any]]) -> None:
-    """Add to each entry the commit that last changed it, by going back from one commit."""
+    """Add to each entry the commit that last changed it, by going back from one commit.
+
+    An entry that was changed longer ago than one answer goes back gets none: clients know such entries.
+    """
+    steps = looked_at = 0
     open_ = {entry["path"]: entry for entry in shown}
     now: Commit = commit
-    while open_:
+    while open_ and steps < BACK and looked_at < LOOKED_AT:
+        steps, looked_at = steps + 1, looked_at + len(now.files)
         before = store.commit(repo, now.parent) if now.parent else None
         old = {} if before is None else before.files
         touched = {p for p in now.files.keys() | old.keys() if now.files.get(p) != old.get(p)}

@@ -11,7 +11,7 @@ from typing import Any
 from starlette.responses import JSONResponse, Response
 
 from hf_synth.hub.asking import Ask, address, asked_repo, number, text
-from hf_synth.hub.cards import card_data, card_tags
+from hf_synth.hub.cards import Heads, card_tags
 from hf_synth.hub.names import HubError, check_name
 from hf_synth.hub.store import Store
 from hf_synth.hub.tree import Commit, Repo, sibling
@@ -19,6 +19,7 @@ from hf_synth.hub.tree import Commit, Repo, sibling
 PAGE = 50  # commits that one answer shows
 LIST = 1000  # repositories
 _ORDERS = ("createdAt", "lastModified")
+_HEADS = Heads()
 
 
 def whoami(ask: Ask) -> Response:
@@ -144,7 +145,7 @@ def info(ask: Ask) -> Response:
 
 def _facts(store: Store, repo: Repo, commit: Commit) -> dict[str, Any]:
     card = commit.files.get("README.md")
-    data = {} if card is None else card_data(store.blob(repo, card.sha256))
+    data = {} if card is None else _HEADS.of(card.sha256, store.blob(repo, card.sha256))
     facts: dict[str, Any] = {
         "_id": hashlib.sha256(f"{repo.type}/{repo.id}".encode()).hexdigest()[:24], "id": repo.id,
         "author": repo.namespace, "sha": commit.oid, "lastModified": show_time(commit.created),

@@ -1,6 +1,6 @@
 """Who may come in, and which names are theirs: ROOT/users.json, of mode 0600.
 
-    users    {name: {founder, created}}
+    users    {name: {founder, created, removed}}    a removed one stays: nobody gets the name, nor what was theirs by it
     tokens   {id: {sha256, user, name, role, created, expires, revoked}}    no token can be read from its sha256
     orgs     {organisation: {member: read | write}}
 
@@ -55,6 +55,10 @@ class _State:
     orgs: dict[str, dict[str, str]] = field(default_factory=dict)
     ids: dict[str, str] = field(default_factory=dict)  # sha256 of a token -> its id
 
+    def has(self, user: str) -> bool:
+        """Tell whether a user is here, and was not removed."""
+        return user in self.users and not self.users[user].get("removed")
+
 
 class Users:
     """Users, tokens and organisations of a Hub; safe for the threads and processes that share its folder."""
@@ -80,7 +84,7 @@ class Users:
     def role(self, user: str | None, namespace: str) -> str | None:
         """Give what a user may do in a namespace: write, read, or None."""
         state = self._state()
-        if user is None or user not in state.users:
+        if user is None or not state.has(user):
             return None
         return "write" if user == namespace else state.orgs.get(namespace, {}).get(user)
 
@@ -90,7 +94,8 @@ class Users:
 
     def names(self) -> list[str]:
         """Give all users."""
-        return sorted(self._state().users)
+        state = self._state()
+        return sorted(filter(state.has, state.users))
 
     def orgs(self) -> dict[str, dict[str, str]]:
         """Give all organisations with their members and the role of each."""
@@ -144,7 +149,7 @@ class Users:
             raise ValueError(f"the token of {user} must be 8 to 512 visible ASCII characters")
         now, id = time.time(), secrets.token_hex(4)
         with self._changing() as state:
-            if user not in state.users:
+            if not state.has(user):
                 raise ValueError(f"there is no user {user!r}")
             if _mark(token) in state.ids:
                 raise ValueError(f"the token of {user} is in use, or was revoked")
@@ -164,6 +169,26 @@ class Users:
             old = state.tokens[id]
             state.tokens[id] = Token(**(asdict(old) | {"revoked": old.revoked or time.time()}))
             return state.tokens[id]
+
+    def remove_user(self, name: str) -> list[str]:
+        """Let a user in no more: their tokens are revoked, and they leave all organisations. The name stays taken.
+
+        Returns:
+            The organisations in which nobody is left who may write.
+
+        Raises:
+            ValueError: there is no such user.
+        """
+        now = time.time()
+        with self._changing() as state:
+            if not state.has(name):
+                raise ValueError(f"there is no user {name!r}")
+            state.users[name]["removed"] = now
+            for id, token in state.tokens.items():
+                if token.user == name and token.revoked is None:
+                    state.tokens[id] = Token(**(asdict(token) | {"revoked": now}))
+            mine = [org for org, members in state.orgs.items() if members.pop(name, None)]
+            return sorted(org for org in mine if "write" not in state.orgs[org].values())
 
     def set_member(self, org: str, user: str, role: str | None) -> None:
         """Let a user into an organisation, which is made if need be, or out of it (None).
@@ -200,7 +225,7 @@ class Users:
         if token is not None:
             with contextlib.suppress(HubError):
                 return token if self.of_token(token).user == "local" else None
-        if others:
+        if others or ("local" in self._state().users and "local" not in self.names()):  # ... or was removed
             return None
         if token is None or any(t.sha256 == _mark(token) for t in self.tokens().values()):  # it was revoked
             token = f"hf_{secrets.token_hex(20)}"
@@ -259,7 +284,7 @@ def _join(state: _State, org: str, user: str, role: str) -> None:
         raise ValueError(f"the role of a member is {' or '.join(ROLES)}")
     if org in state.users:
         raise ValueError(f"the name {org} is taken")
-    if user not in state.users:
+    if not state.has(user):
         raise ValueError(f"there is no user {user!r}")
     state.orgs.setdefault(org, {})[user] = role
 

@@ -1,0 +1,158 @@
+"""A model on trial before it leaves: it is loaded back from its export alone, and asked whether it tells its rows.
+
+The export is loaded in a process that has nothing of ours, no network and no cache, and must give on made-up sentences
+what the model gives here: a file that was left behind, or a config that says other than the weights, shows there.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from hf_synth import loaded_alone
+from hf_synth.canaries import Canaries
+from hf_synth.errors import HfSynthError, PublishError
+from hf_synth.membership import Exposure, Membership, exposure, membership
+from hf_synth.modeling import predict_proba
+from hf_synth.task import Task, row_digests
+from hf_synth.text2text import generate_text, input_texts
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+
+# Invented, of nobody, and short enough for any model.
+SENTENCES = (
+    "The kettle in the tea room boils.",
+    "Seen today in clinic, no new complaint, plan unchanged.",
+    "Swallowing is sore; soft diet, review in two weeks.",
+    "A tube was placed and feeding started on the ward.",
+)
+_TOLERANCE = 1e-3  # of a probability: other batches, other roundings
+_NEW_TOKENS = 12
+_SECONDS = 900
+_PLACES = 8  # at which canaries are looked for: each takes some hundred predictions
+_ROWS = 500  # of each side of a test of membership
+
+
+# --- loaded back ----------------------------------------------------------------------------------------------------
+
+
+def load_check(task: Task, model: Path) -> Callable[[Path], None]:
+    """Give the check of an export folder: loaded alone, it must answer as the model does here.
+
+    Raises:
+        PublishError: (by the check) it cannot be loaded there, or answers something else.
+    """
+
+    def check(folder: Path) -> None:
+        rows = _made_up(task)
+        texts = [[t] for t in input_texts(task, rows)]
+        if task.kind != "text2text":
+            texts = [list(row) for row in zip(*(rows[c] for c in task.text_columns), strict=True)]
+        there = _ask({"folder": str(folder.resolve()), "kind": task.kind, "texts": texts, "most": _NEW_TOKENS})
+        if not _same(task, model, rows, there):
+            raise PublishError("the export, loaded alone, answers otherwise than the model does here; nothing left")
+
+    return check
+
+
+def _made_up(task: Task) -> Dataset:
+    from datasets import Dataset
+
+    turned = [SENTENCES[n:] + SENTENCES[:n] for n in range(len(task.text_columns))]
+    return Dataset.from_dict({c: list(turned[n]) for n, c in enumerate(task.text_columns)})
+
+
+def _same(task: Task, model: Path, rows: Dataset, there: Mapping[str, Any]) -> bool:
+    try:
+        if task.kind == "text2text":
+            return bool(there["texts"] == generate_text(model, task, rows, max_new_tokens=_NEW_TOKENS, device="cpu"))
+        order = [there["labels"].index(label) for label in task.labels]
+        found = np.array(there["probs"])[:, order]
+    except (KeyError, ValueError, IndexError, TypeError):
+        return False
+    here = predict_proba(model, task, rows, device="cpu")
+    return found.shape == here.shape and bool(np.abs(found - here).max() <= _TOLERANCE)
+
+
+def _ask(asked: Mapping[str, Any]) -> dict[str, Any]:
+    """Let a process of its own answer."""
+    why = "it took too long"
+    with tempfile.TemporaryDirectory(prefix="hf-synth-alone-") as home:
+        told = {k: v for k in ("PATH", "LD_LIBRARY_PATH", "OMP_NUM_THREADS") if (v := os.environ.get(k))}
+        told |= {"HOME": home, "HF_HOME": home, "HF_HUB_OFFLINE": "1", "HF_HUB_DISABLE_TELEMETRY": "1"}
+        told |= {"CUDA_VISIBLE_DEVICES": "", "TOKENIZERS_PARALLELISM": "false"}
+        try:
+            done = subprocess.run(
+                [sys.executable, "-I", str(loaded_alone.__file__)], input=json.dumps({"path": sys.path, **asked}),
+                env=told, cwd=home, capture_output=True, text=True, check=True, timeout=_SECONDS,
+            )  # fmt: skip
+            answer: dict[str, Any] = json.loads(done.stdout.strip().splitlines()[-1])
+            if "error" not in answer:
+                return answer
+            why = str(answer["error"])
+        except subprocess.TimeoutExpired:
+            pass
+        except (subprocess.CalledProcessError, ValueError, IndexError, OSError) as error:
+            why = type(error).__name__
+    raise PublishError(f"the export cannot be loaded by itself ({why}); nothing left")
+
+
+# --- what it tells --------------------------------------------------------------------------------------------------
+
+
+def known_canaries(task: Task, model: Path, canaries: Canaries | None, gold: Sequence[Dataset]) -> Exposure | None:
+    """Measure how well a classifier knows planted canaries, at the first places where they stand; None without any.
+
+    Raises:
+        ColumnError: no canary stands in the gold.
+    """
+    if canaries is None or not gold or task.kind == "text2text":
+        return None
+    return exposure(task, model, canaries, _columns(task, gold), most_places=_PLACES)
+
+
+def membership_of(
+    task: Task, model: Path, facts: Mapping[str, Any], gold: Sequence[Dataset], *, seed: int = 0
+) -> tuple[Membership | None, str]:
+    """Test whether a model tells its training rows, on a sample of gold: those it saw, and those of others.
+
+    Args:
+        facts: of the model: digests of the rows that it saw.
+        gold: its parts; what the model did not see counts as outside where none of its patient was seen.
+
+    Returns:
+        What was found, or None and why there is no test.
+    """
+    seen = set(facts.get("row_digests") or ())
+    if task.kind == "text2text":
+        return None, "it is for classifiers only"
+    if not gold or not seen:
+        return None, "there was no gold" if not gold else "nothing recorded says which rows it was trained on"
+    try:
+        rows = _columns(task, gold)
+        there = [digest in seen for digest in row_digests(task, rows.select_columns([*task.text_columns]))]
+        groups = rows["group"] if "group" in rows.column_names else [None] * len(rows)
+        inside = {group for group, is_there in zip(groups, there, strict=True) if is_there and group is not None}
+        labelled = [label is not None for label in rows[task.label_column]]
+        members = [i for i, is_there in enumerate(there) if is_there and labelled[i]]
+        others = [i for i, is_there in enumerate(there) if not is_there and labelled[i] and groups[i] not in inside]
+        return membership(task, model, rows.select(members), rows.select(others), most=_ROWS, seed=seed), ""
+    except HfSynthError as error:
+        return None, f"it failed ({type(error).__name__})"
+
+
+def _columns(task: Task, gold: Sequence[Dataset]) -> Dataset:
+    from datasets import concatenate_datasets
+
+    shared = ["group"] if all("group" in part.column_names for part in gold) else []
+    columns = [*task.text_columns, task.label_column, *shared]
+    return concatenate_datasets([part.select_columns(columns) for part in gold])

@@ -1,0 +1,168 @@
+"""A model on trial: what cannot be loaded back, or answers otherwise, stays here; whether it tells its rows is told."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from datasets import Dataset, DatasetDict
+from tiny import TINY_ARGS, tiny_base, toy_rows, toy_task
+
+from hf_synth import trial
+from hf_synth.audit_log import entries
+from hf_synth.cli import main
+from hf_synth.errors import PublishError
+from hf_synth.folders import write_stage
+from hf_synth.loaded_alone import answers
+from hf_synth.loading import model_facts
+from hf_synth.publishing import publish_model
+from hf_synth.training import train
+
+TASK = toy_task()
+GOLD = toy_rows(90, seed=4)
+
+
+@pytest.fixture(scope="module")
+def grader(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("grader")
+    args = TINY_ARGS | {"num_train_epochs": 2}
+    seen = GOLD.select(range(50))
+    return train(TASK, seen, base_model=tiny_base(folder / "base"), output_dir=folder / "model", args=args)
+
+
+@pytest.fixture
+def in_this_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(trial, "_ask", lambda asked: answers(**asked))
+
+
+@pytest.fixture
+def _somewhere_else(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+
+
+# --- loaded back ----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.usefixtures("_somewhere_else")
+def test_what_leaves_was_loaded_in_a_process_of_its_own(grader: Path, tmp_path: Path) -> None:
+    verdict = publish_model(TASK, grader, None, "o/m", gold=GOLD, push=False)
+    assert verdict.allowed
+    assert "membership: " in verdict.reasons[-1]
+    assert "a membership test of this one found: " in (tmp_path / "export" / "m" / "README.md").read_text()
+    (entry,) = entries(tmp_path / "export")
+    assert (entry["membership"]["members"], entry["membership"]["held_out"]) == (50, 40)
+
+
+@pytest.mark.usefixtures("_somewhere_else")
+def test_what_cannot_be_loaded_leaves_nothing(grader: Path, tmp_path: Path) -> None:
+    broken = shutil.copytree(grader, tmp_path / "broken")
+    config = json.loads((broken / "config.json").read_text())
+    (broken / "config.json").write_text(json.dumps(config | {"model_type": "nothing-known"}))
+    with pytest.raises(PublishError, match=r"cannot be loaded by itself \(\w*Error\); nothing left") as caught:
+        publish_model(TASK, broken, None, "o/m", gold=GOLD, push=False, membership=False)
+    assert str(tmp_path) not in str(caught.value)
+    assert not (tmp_path / "export" / "m").exists()
+
+
+def _other_weights(folder: Path) -> None:
+    from safetensors.torch import load_file, save_file
+
+    weights = load_file(folder / "model.safetensors")
+    changed = {name: value + 0.5 if name == "classifier.bias" else value for name, value in weights.items()}
+    changed["classifier.bias"][0] += 3
+    save_file(changed, folder / "model.safetensors", metadata={"format": "pt"})
+
+
+def _turned_labels(folder: Path) -> None:
+    config = json.loads((folder / "config.json").read_text())
+    names = list(config["id2label"].values())
+    config["id2label"] = {str(i): name for i, name in enumerate(names[1:] + names[:1])}
+    (folder / "config.json").write_text(json.dumps(config))
+
+
+def _other_words(folder: Path) -> None:
+    words = json.loads((folder / "tokenizer.json").read_text())
+    vocabulary = words["model"]["vocab"]
+    vocabulary["tube"], vocabulary["soft"] = vocabulary["soft"], vocabulary["tube"]
+    (folder / "tokenizer.json").write_text(json.dumps(words))
+
+
+def _no_head(folder: Path) -> None:
+    from safetensors.torch import load_file, save_file
+
+    weights = load_file(folder / "model.safetensors")
+    encoder = {name: value for name, value in weights.items() if "classifier" not in name}
+    save_file(encoder, folder / "model.safetensors", metadata={"format": "pt"})
+
+
+@pytest.mark.usefixtures("in_this_process")
+@pytest.mark.parametrize("change", [_other_weights, _turned_labels, _other_words, _no_head])
+def test_what_answers_otherwise_is_refused(grader: Path, tmp_path: Path, change: Callable[[Path], None]) -> None:
+    export = shutil.copytree(grader, tmp_path / "export")
+    check = trial.load_check(TASK, grader)
+    check(export)
+    change(export)
+    with pytest.raises(PublishError, match="answers otherwise than the model does here; nothing left"):
+        check(export)
+
+
+def test_a_process_that_dies_is_one_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: dict[str, Any] = {"folder": str(tmp_path), "kind": "single_label", "texts": [["x"]], "most": 1}
+    monkeypatch.setattr(trial.loaded_alone, "__file__", str(tmp_path / "nowhere.py"))
+    with pytest.raises(PublishError, match=r"cannot be loaded by itself \(CalledProcessError\); nothing left"):
+        trial._ask(asked)
+    monkeypatch.setattr(trial, "_SECONDS", 0.01)
+    with pytest.raises(PublishError, match="it took too long"):
+        trial._ask(asked)
+
+
+# --- membership -----------------------------------------------------------------------------------------------------
+
+
+def test_a_test_of_membership_takes_a_sample_of_either_side(grader: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(trial, "_ROWS", 30)
+    facts = model_facts(grader)
+    found, why = trial.membership_of(TASK, grader, facts, [GOLD])
+    assert found is not None
+    assert (found.members, found.held_out, why) == (30, 30, "")
+    assert found.auc is None or 0 < found.auc < 1
+    # rows 48 and 50 made one patient: the row outside is no stranger
+    groups = ["p" if i in (48, 50) else g for i, g in enumerate(GOLD["group"])]
+    monkeypatch.setattr(trial, "_ROWS", 1_000)
+    kin = GOLD.remove_columns("group").add_column("group", groups)
+    found, _ = trial.membership_of(TASK, grader, facts, [kin.select(range(40)), kin.select(range(40, 90))])
+    assert found is not None
+    assert (found.members, found.held_out) == (50, 39)
+
+
+def test_why_there_is_no_test_is_said(grader: Path) -> None:
+    facts = model_facts(grader)
+    writes = replace(TASK, kind="text2text", labels=(), label_meanings=())
+    assert trial.membership_of(writes, grader, facts, [GOLD])[1] == "it is for classifiers only"
+    assert trial.membership_of(TASK, grader, facts, [])[1] == "there was no gold"
+    assert "nothing recorded" in trial.membership_of(TASK, grader, facts | {"row_digests": []}, [GOLD])[1]
+    other = toy_task(labels=("a", "b"))
+    rows = Dataset.from_list([{"text": row["text"], "label": 0} for row in GOLD])
+    assert trial.membership_of(other, grader, facts, [rows]) == (None, "it failed (ModelError)")
+    few, _ = trial.membership_of(TASK, grader, facts, [GOLD.select(range(50))])
+    assert few is not None
+    assert "too few rows to tell" in few.note
+
+
+@pytest.mark.usefixtures("_somewhere_else", "in_this_process")
+def test_the_verb_makes_one_unless_told_otherwise(
+    grader: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    splits = DatasetDict(train=GOLD.select(range(60)), test=GOLD.select(range(60, 90)))
+    write_stage(TASK, splits, tmp_path / "gold", stage="gold")
+    there = ["publish", "gold", str(grader), "--repo-id", "o/m"]
+    assert main(there) == 0
+    assert "  - membership: " in capsys.readouterr().out
+    assert main([*there, "--no-membership", "--out", "other/m"]) == 0
+    assert "no membership test was made: none was wanted" in capsys.readouterr().out
+    assert "no\nmembership test was made of this one (none was wanted)" in (tmp_path / "other/m/README.md").read_text()
