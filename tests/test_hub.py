@@ -448,6 +448,16 @@ def test_connected_puts_everything_back(tmp_path: Path, monkeypatch: pytest.Monk
         assert (dict(vars(constants)), dict(os.environ)) == before
 
 
+def test_transformers_forgets_an_earlier_hub(tmp_path: Path) -> None:
+    """It keeps a client of its own, made for the Hub that was the first."""
+    from transformers.utils import hub as pushes
+
+    for name in ("one", "two"):
+        with running_hub(tmp_path / name) as hub, connected(hub):
+            assert pushes.hf_api().endpoint == hub.url
+    assert pushes.hf_api().endpoint == constants.ENDPOINT
+
+
 def test_the_package_is_light() -> None:
     heavy = "{'starlette', 'uvicorn', 'datasets', 'transformers', 'huggingface_hub', 'yaml'}"
     code = f"import sys, hf_synth.hub; assert not {heavy} & set(sys.modules)"

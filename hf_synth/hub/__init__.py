@@ -245,7 +245,7 @@ def connected(hub: RunningHub) -> Iterator[None]:
     Not for several threads at once, since it changes settings of the whole process.
     """
     import datasets.config
-    from huggingface_hub import HfFileSystem, close_session, constants, hf_api
+    from huggingface_hub import constants, hf_api
 
     wanted: list[tuple[Any, str, Any]] = [
         (constants, "ENDPOINT", hub.url),
@@ -266,8 +266,7 @@ def connected(hub: RunningHub) -> Iterator[None]:
         os.environ.update(_past_proxies())
         for place, name, value in wanted:
             setattr(place, name, value)
-        close_session()  # the clients' shared connection was made under the old settings
-        HfFileSystem.clear_instance_cache()  # so were the file systems that datasets keeps
+        _forget_clients()
         yield
     finally:
         for place, name, value in before:
@@ -277,5 +276,14 @@ def connected(hub: RunningHub) -> Iterator[None]:
                 os.environ.pop(name, None)
             else:
                 os.environ[name] = was
-        close_session()
-        HfFileSystem.clear_instance_cache()
+        _forget_clients()
+
+
+def _forget_clients() -> None:
+    """Have clients made anew that the libraries keep: they were made under other settings."""
+    from huggingface_hub import HfFileSystem, close_session
+
+    close_session()
+    HfFileSystem.clear_instance_cache()  # which datasets uses
+    if kept := sys.modules.get("transformers.utils.hub"):
+        kept._hf_api = None  # type: ignore[attr-defined]
