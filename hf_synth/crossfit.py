@@ -15,6 +15,7 @@ import numpy.typing as npt
 
 from hf_synth.correction import METHODS, OF_BOTH, Corrected, Policy, apply, fit, settle, weaker
 from hf_synth.errors import ColumnError
+from hf_synth.metrics import group_codes
 from hf_synth.noise import confident_noise, denoise, estimate_noise
 
 Ints = npt.NDArray[np.int64]
@@ -44,6 +45,7 @@ class Rows:
         groups: patients of gold rows, (M,), or None.
         n_labels: K.
         audited: true labels of synthetic rows that a person checked, by position.
+        row_groups: patients of synthetic rows, (N,), or None; asked for audited rows only.
     """
 
     meant: Ints
@@ -51,6 +53,7 @@ class Rows:
     groups: Sequence[Any] | None
     n_labels: int
     audited: Mapping[int, int]
+    row_groups: Sequence[Any] | None = None
 
 
 def folds(labels: Ints, groups: Sequence[Any] | None, k: int, seed: int) -> Ints:
@@ -238,17 +241,25 @@ class Choice:
     opinions: Mapping[str, Sequence[Floats]] = field(default_factory=dict, repr=False, compare=False)
 
 
-def choose(hits: Mapping[str, npt.ArrayLike], labels: npt.ArrayLike, *, prefer: Sequence[str]) -> Choice:
+def choose(
+    hits: Mapping[str, npt.ArrayLike],
+    labels: npt.ArrayLike,
+    *,
+    prefer: Sequence[str],
+    groups: Sequence[Any] | None = None,
+) -> Choice:
     """Choose a method by how a linear head trained on its rows does on held-out rows.
 
     The preferred method stands unless another is clearly better, by CLEARLY standard errors of the paired difference: a
-    choice among noise would only add noise.
+    choice among noise would only add noise. Rows of one patient count as what they are: the error is that of a mean of
+    clusters, which for rows that are groups by themselves is the usual one.
 
     Args:
         hits: for each method, whether the head was right on each row, (M,), each row held out once or oftener (then a
             mean).
         labels: of those rows, (M,).
         prefer: methods in order of robustness.
+        groups: patients of those rows, (M,); each row by itself where None.
     """
     truth = np.asarray(labels)
     counts = np.bincount(truth)
@@ -257,18 +268,25 @@ def choose(hits: Mapping[str, npt.ArrayLike], labels: npt.ArrayLike, *, prefer: 
     worth = {m: np.asarray(h, float) * row_weight for m, h in hits.items()}
     scores = {m: float(w.mean()) for m, w in worth.items()}
     order = [m for m in prefer if m in worth]
+    codes = group_codes(groups, len(truth))
+    n_groups = int(codes.max()) + 1
 
     def error(gain: Floats) -> float:
-        return float(gain.std(ddof=1) / np.sqrt(len(gain))) if len(gain) > 1 else 0.0
+        """Give the standard error of a mean over clusters (Liang and Zeger, 1986), by n - 1 of n of them."""
+        if n_groups < 2:
+            return 0.0
+        sums = np.bincount(codes, gain - gain.mean())
+        return float(np.sqrt(n_groups / (n_groups - 1) * (sums**2).sum()) / len(gain))
 
     chosen = order[0]
-    for method in order[1:]:
+    for method in order[1:] if n_groups > 1 else ():  # one patient tells nothing of others
         gain = worth[method] - worth[chosen]
         if gain.mean() > CLEARLY * error(gain):
             chosen = method
     gaps = {m: worth[chosen] - worth[m] for m in order}
     best = max(order, key=lambda m: scores[m])
-    why = f"{chosen} scores {scores[chosen]:.3f} on {len(truth)} held-out rows" + (
+    patients = "" if n_groups == len(truth) else f" of {n_groups} groups"
+    why = f"{chosen} scores {scores[chosen]:.3f} on {len(truth)} held-out rows{patients}" + (
         "" if best == chosen else f"; {best} scores {scores[best]:.3f}, not clearly better"
     )
     behind = {m: (round(float(g.mean()), 4), round(error(g), 4)) for m, g in gaps.items()}
@@ -296,7 +314,9 @@ def choose_method(
     """
     fold = folds(rows.truth, rows.groups, FOLDS, seed)
     audited = np.array(sorted(rows.audited), dtype=np.int64)
-    audited_fold = np.random.default_rng(seed).permutation(len(audited)) % (int(fold.max()) + 1)
+    theirs = [None if rows.row_groups is None else rows.row_groups[i] for i in audited]
+    groups = [*(rows.groups or [None] * len(fold)), *theirs]
+    audited_fold = _audited_folds(fold, groups, seed)
     truth = np.concatenate([rows.truth, np.array([rows.audited[i] for i in audited.tolist()], dtype=np.int64)])
     hits = {m: np.zeros(len(truth)) for m in methods}
     weak: dict[str, list[bool]] = {}
@@ -318,10 +338,27 @@ def choose_method(
             if method == "argmax":
                 weak.setdefault(method, []).append(weaker(policy.figures))
             used = np.setdiff1d(np.flatnonzero(done.weight > 0), looked)
-            said = learn(inside, used, done.probs[used] * done.weight[used, None])(held, looked)
-            hits[method][at] = np.concatenate(said).argmax(1) == truth[at]
-        for source, (_, theirs) in known.items():
-            on_the_way.setdefault(source, []).append(theirs)
+            both = learn(inside, used, done.probs[used] * done.weight[used, None])(held, looked)
+            hits[method][at] = np.concatenate(both).argmax(1) == truth[at]
+        for source, (_, said) in known.items():
+            on_the_way.setdefault(source, []).append(said)
     refused = tuple(m for m, found in weak.items() if np.mean(found) >= 0.5)
     candidates = {m: h for m, h in hits.items() if m not in refused}
-    return replace(choose(candidates or hits, truth, prefer=PREFER), refused=refused, opinions=on_the_way)
+    return replace(
+        choose(candidates or hits, truth, prefer=PREFER, groups=groups), refused=refused, opinions=on_the_way
+    )
+
+
+def _audited_folds(fold: Ints, groups: Sequence[Any], seed: int) -> Ints:
+    """Assign audited rows to the folds of gold, (A,): those of a patient to one, that of the patient's gold if there.
+
+    Args:
+        fold: of gold rows, (M,).
+        groups: of gold rows and then of audited ones, (M + A,).
+    """
+    place: dict[Any, int] = {}
+    at = [place.setdefault(("row", i) if g is None else g, len(place)) for i, g in enumerate(groups[len(fold) :])]
+    drawn = np.random.default_rng(seed).permutation(len(place)) % (int(fold.max()) + 1)
+    of_gold = {g: int(f) for g, f in zip(groups, fold, strict=False) if g is not None}
+    theirs = zip(groups[len(fold) :], drawn[at], strict=True)
+    return np.array([of_gold.get(g, int(f)) for g, f in theirs], dtype=np.int64)

@@ -250,7 +250,7 @@ def choose_for_sets(
             worth[method][held] = (hits * cell_weight[held]).sum(1)
     if weak and np.mean(weak) >= 0.5:
         del worth["argmax"]
-    return choose(worth, np.zeros(len(sets.truth), dtype=np.int64), prefer=_PREFER)
+    return choose(worth, np.zeros(len(sets.truth), dtype=np.int64), prefer=_PREFER, groups=sets.groups)
 
 
 def _cell_weights(truth: Ints) -> Floats:

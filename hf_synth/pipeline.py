@@ -156,6 +156,7 @@ def correct_with_policy(
         list(gold["group"]) if "group" in gold.column_names else None,
         len(task.labels),
         _audited(task, usable, audited),
+        list(usable["group"]) if audited and "group" in usable.column_names else None,
     )
     opinions = None if callable(corrector) else _opinions(task, usable, corrector, gold)
     head, told = _head(task, usable, gold, known, seed)

@@ -142,6 +142,57 @@ def test_the_preferred_method_stands_within_noise() -> None:
     assert choose(clear, gold, prefer=("posterior", "none")).method == "none"
 
 
+def test_rows_of_one_patient_are_no_further_evidence() -> None:
+    """Twenty patients decide nothing, however often each of their notes stands there again."""
+    gold, prefer = np.arange(20) % 2, ("posterior", "none")
+    hits = {"posterior": np.arange(20) < 12, "none": (np.arange(20) < 9) | (np.arange(20) > 13)}  # 12 and 15 right
+    once = choose(hits, gold, prefer=prefer)
+    assert once.scores["none"] > once.scores["posterior"]
+    assert once.method == "posterior"
+    many = {m: np.repeat(h, 50) for m, h in hits.items()}
+    patients = [f"p{i}" for i in np.repeat(np.arange(20), 50)]
+    again = choose(many, np.repeat(gold, 50), prefer=prefer, groups=patients)
+    assert (again.method, again.behind) == (once.method, once.behind)
+    assert "1000 held-out rows of 20 groups" in again.why
+    assert choose(many, np.repeat(gold, 50), prefer=prefer).method == "none"  # what taking rows for patients would do
+    assert choose(many, np.repeat(gold, 50), prefer=prefer, groups=["p"] * 1000).method == "posterior"
+
+
+def test_singletons_have_the_error_of_independent_rows() -> None:
+    rng = np.random.default_rng(0)
+    gold = np.zeros(90, dtype=int)
+    hits = {"posterior": rng.random(90) < 0.7, "none": rng.random(90) < 0.8}
+    gain = hits["posterior"].astype(float) - hits["none"]
+    expected = round(float(gain.std(ddof=1) / np.sqrt(90)), 4)
+    for groups in (None, [None] * 90, [str(i) for i in range(90)]):
+        assert choose(hits, gold, prefer=("posterior", "none"), groups=groups).behind["none"][1] == expected
+
+
+def test_audited_rows_of_a_patient_are_held_out_together() -> None:
+    truth, rows, learn = problem()
+    patients = [f"p{i % 20}" for i in range(60)]
+    theirs = [f"p{i % 30}" for i in range(240)]  # some of gold's patients, some of their own
+    seen: list[tuple[set[str], set[str]]] = []
+
+    def watching(gold, at, targets):  # type: ignore[no-untyped-def]
+        predict = learn(gold, at, targets)
+
+        def asked(gold_at, rows_at):  # type: ignore[no-untyped-def]
+            if 0 < len(rows_at) < 30:  # what is scored, not what is given an opinion on
+                seen.append(({patients[i] for i in gold}, {theirs[i] for i in rows_at}))
+            return predict(gold_at, rows_at)
+
+        return asked
+
+    marked = replace(rows, groups=patients, row_groups=theirs, audited={i: int(truth[i]) for i in range(0, 240, 4)})
+    choice = choose_method(marked, watching, methods=("none",))
+    assert "120 held-out rows of 25 groups" in choice.why
+    assert len(seen) == 5
+    assert not any(trained & held for trained, held in seen)
+    held = [patient for _, those in seen for patient in those]
+    assert len(held) == len(set(held))
+
+
 def test_folds_keep_groups_whole_and_spread_rare_labels() -> None:
     labels = np.array([0] * 40 + [1] * 5 + [2] * 5)
     groups = [i // 2 for i in range(50)]
