@@ -15,13 +15,14 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 import numpy.typing as npt
 
+from hf_synth.audited import part_of, rekeyed
+from hf_synth.correction import audited_figures
 from hf_synth.crossfit import FOLDS, Learn, Rows, check_parts, decide, folds
 from hf_synth.errors import ColumnError, TaskError
 from hf_synth.frozen import linear_learner, text_features
 from hf_synth.gold import adopt
 from hf_synth.head import joined_texts
 from hf_synth.metrics import group_codes
-from hf_synth.plots import wilson
 from hf_synth.rows import audited_labels, label_indices
 from hf_synth.task import Task, check_columns
 
@@ -58,7 +59,7 @@ class Assessment:
         pilot: synthetic rows beside the gold -> gain in score, its 95% interval.
         labelling: gain expected of `more` labelled notes, extrapolated from the curve, with its 95% interval.
         more: how many.
-        generator_right: share of audited rows whose label was right, with its 95% interval (Wilson); None without any.
+        generator_right: share of rows whose label is right as audited ones tell, with its 95% interval; None without.
         budget: labels by people that were touched: gold and audited rows.
     """
 
@@ -117,7 +118,7 @@ def assess(
     Args:
         gold: all gold rows at hand that are no test rows.
         synthetic: pilot rows as generated, some hundred; without them generating cannot be judged.
-        audited: true labels of some pilot rows that a person checked, by row id.
+        audited: true labels of some pilot rows that a person checked, by row id; an `Audited` tells their weights.
         more: notes that could be labelled instead.
         repeats: ways to cut the folds.
         n_bootstrap: draws.
@@ -150,8 +151,8 @@ def assess(
     rising = len(pilots) > 1 and enough == max(pilots) and float((gains[:, -1] > gains[:, -2]).mean()) >= SURE
     right = None
     if known.audited:
-        told = sum(int(known.meant[i]) == label for i, label in known.audited.items())
-        right = (told / len(known.audited), *wilson(told, len(known.audited)))
+        told = audited_figures(known.meant, known.audited)
+        right = (told["generator_accuracy_audited"], *told["generator_accuracy_audited_ci95"])
     return Assessment(
         decision, round(certainty, 3), why, enough if decision == "generate" else None, rising, len(gold),
         len(rows or ()), dict(zip(sizes, means[: len(sizes)].round(4).tolist(), strict=True)), pilot, labelling, more,
@@ -176,7 +177,7 @@ def _known(task: Task, gold: Dataset, rows: Dataset | None, audited: Mapping[str
     checked = audited_labels(task, {place[id]: label for id, label in (audited or {}).items()})
     meant = np.zeros(0, np.int64) if rows is None else label_indices(task, rows, "llm_label")
     groups = list(gold["group"]) if "group" in gold.column_names else None
-    return Rows(meant, label_indices(task, gold), groups, len(task.labels), checked)
+    return Rows(meant, label_indices(task, gold), groups, len(task.labels), rekeyed(audited or {}, checked, place))
 
 
 # --- measuring --------------------------------------------------------------------------------------------------------
@@ -225,7 +226,8 @@ def _corrected(learn: Learn, known: Rows, inside: Ints, n: int, seed: int) -> tu
     """Correct n of the pilot rows by gold inside the fold; give the rows used and their targets."""
     some = np.sort(np.random.default_rng(seed).permutation(len(known.meant))[:n])
     at = {int(row): i for i, row in enumerate(some)}
-    audited = {at[row]: label for row, label in known.audited.items() if row in at}
+    inside_it = part_of(known.audited, [row for row in known.audited if row in at])
+    audited = rekeyed(inside_it, {at[row]: label for row, label in inside_it.items()}, at)
     part = Rows(known.meant[some], known.truth, known.groups, known.n_labels, audited)
 
     def learn_part(gold: Ints, rows: Ints, targets: Floats) -> Any:

@@ -138,13 +138,21 @@ def _parser() -> argparse.ArgumentParser:
     made.add_argument("--method", choices=(*METHODS, "llm_judge"), default="auto")
     made.add_argument("--split", default=None, help="with --corrector: the gold split it never saw (validation)")
     made.add_argument(
-        "--audited", type=Path, metavar="FILE", help="labels a person gave to some rows: columns id, label"
+        "--audited", type=Path, metavar="FILE", help="labels a person gave to some rows: file of `sample`, or id, label"
     )
     made.add_argument("--coverage", type=float, metavar="C", help="abstain where a conformal set at C is not one label")
     made.add_argument("--out", type=Path, required=True, metavar="DIR")
     made.add_argument("--judge", metavar="MODEL", help="instead of a corrector: an LLM that labels gold and notes anew")
     _vote_options(made)
     _endpoint_options(made)
+
+    made = verb("sample", "draw synthetic notes for a person to label; `correct --audited` reads the labels back")
+    made.add_argument("synthetic", type=Path, metavar="SYNTHETIC", help="folder of `generate` or `correct`, or a file")
+    _synthetic_options(made)
+    made.add_argument("--n", type=int, default=100, help="how many (default: 100)")
+    made.add_argument("--by", nargs="*", choices=("label", "confidence"), default=["label"], metavar="WHAT",
+                      help="strata of equal size: label, confidence, both, or none (default: label)")  # fmt: skip
+    made.add_argument("--out", type=Path, metavar="FILE", help="a .csv (default: in .hf_synth/ of the folder)")
 
     made = verb("label", "let an LLM label real notes that have no label: the zero-shot baseline")
     made.set_defaults(room="judge_verbs")

@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from hf_synth.audited import design
 from hf_synth.calibration import (
     calibration_error,
     checked,
@@ -31,6 +32,7 @@ from hf_synth.calibration import (
 from hf_synth.errors import ColumnError, TaskError
 from hf_synth.noise import em_noise, estimate_noise, label_issues
 from hf_synth.plots import wilson
+from hf_synth.statistics import design_share
 
 METHODS = ("none", "argmax", "threshold", "agree", "clean_drop", "posterior", "weight", "ensemble")
 OF_TEXTS = ("drop", "replace")  # of target texts (target_texts.py)
@@ -149,7 +151,8 @@ def fit(
         pred_probs: the corrector's probabilities for the same rows, (N, K).
         gold_label: labels of gold rows, (M,).
         gold_probs: the corrector's probabilities for them, from models that did not see the row, (M, K).
-        audited: true labels of synthetic rows that a person checked, by position.
+        audited: true labels of synthetic rows that a person checked, by position; an `Audited` where they were not a
+            simple random sample.
         calibrate: for the opinion of one model that never saw the rows: bring it to the temperature that held-out gold
             suggests, and estimate the noise by EM. False for cross-fitted models that were trained on such rows.
         coverage: share of gold rows whose conformal set must hold the truth; rows whose set holds several labels are
@@ -215,12 +218,26 @@ def _figures(
         "generator_accuracy_assumes": "corrector and generator err independently given the truth",
         "synthetic_rows": len(meant),
     }
-    if audited:
-        hits = sum(int(meant[i]) == label for i, label in audited.items())
-        low, high = wilson(hits, len(audited))
-        figures |= {"audited_rows": len(audited), "generator_accuracy_audited": round(hits / len(audited), 4),
-                    "generator_accuracy_audited_ci95": [round(low, 4), round(high, 4)]}  # fmt: skip
-    return figures
+    return figures | (audited_figures(meant, audited) if audited else {})
+
+
+def audited_figures(meant: Ints, audited: Mapping[int, int]) -> dict[str, Any]:
+    """Give how often the generator was right as a person found it: of all rows, by the design of the sample.
+
+    Args:
+        meant: what the generator meant, (N,).
+        audited: true labels by position, one at least; without a design as of a simple random sample.
+    """
+    right = [int(meant[i]) == label for i, label in audited.items()]
+    told: dict[str, Any] = {"audited_rows": len(right)}
+    drawn = design(audited)
+    if drawn is None:
+        share, (low, high) = sum(right) / len(right), wilson(sum(right), len(right))
+    else:
+        share, low, high = design_share(right, *drawn)
+        told["audited_strata"] = len(set(drawn[1] or ("all",)))
+    return told | {"generator_accuracy_audited": round(share, 4),
+                   "generator_accuracy_audited_ci95": [round(low, 4), round(high, 4)]}  # fmt: skip
 
 
 def _generator(figures: Mapping[str, Any]) -> float:

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from hf_synth.audited import part_of, relative_weights
 from hf_synth.correction import METHODS, OF_BOTH, Corrected, Policy, apply, fit, settle, weaker
 from hf_synth.errors import ColumnError
 from hf_synth.metrics import group_codes
@@ -31,7 +32,7 @@ SPLITS = 2  # ways to cut gold and rows in halves, whose opinions are averaged
 CLEARLY = 1.5  # standard errors by which a method must be better than a more robust one to be chosen
 PREFER = ("posterior", "ensemble", "weight", "clean_drop", "threshold", "agree", "none", "argmax")  # most robust first
 
-_OF_NOBODY = ("gold_rows", "synthetic_rows", "audited_rows", "generator_accuracy_audited",
+_OF_NOBODY = ("gold_rows", "synthetic_rows", "audited_rows", "audited_strata", "generator_accuracy_audited",
               "generator_accuracy_audited_ci95")  # figures that need no corrector  # fmt: skip
 
 
@@ -44,7 +45,7 @@ class Rows:
         truth: labels of gold, (M,).
         groups: patients of gold rows, (M,), or None.
         n_labels: K.
-        audited: true labels of synthetic rows that a person checked, by position.
+        audited: true labels of synthetic rows that a person checked, by position; an `Audited` tells their weights.
         row_groups: patients of synthetic rows, (N,), or None; asked for audited rows only.
     """
 
@@ -247,6 +248,7 @@ def choose(
     *,
     prefer: Sequence[str],
     groups: Sequence[Any] | None = None,
+    weights: npt.ArrayLike | None = None,
 ) -> Choice:
     """Choose a method by how a linear head trained on its rows does on held-out rows.
 
@@ -260,11 +262,15 @@ def choose(
         labels: of those rows, (M,).
         prefer: methods in order of robustness.
         groups: patients of those rows, (M,); each row by itself where None.
+        weights: of those rows, (M,), where they were drawn with unequal chances.
     """
     truth = np.asarray(labels)
     counts = np.bincount(truth)
     seen = int((counts > 0).sum())
     row_weight = 0.5 + 0.5 * len(truth) / (seen * counts[truth])
+    if weights is not None:
+        drawn = np.asarray(weights, float)
+        row_weight = row_weight * drawn / drawn.mean()
     worth = {m: np.asarray(h, float) * row_weight for m, h in hits.items()}
     scores = {m: float(w.mean()) for m, w in worth.items()}
     order = [m for m in prefer if m in worth]
@@ -324,7 +330,7 @@ def choose_method(
     for k in range(int(fold.max()) + 1):
         inside, held, looked = np.flatnonzero(fold != k), np.flatnonzero(fold == k), audited[audited_fold == k]
         at = np.concatenate([held, len(fold) + np.flatnonzero(audited_fold == k)])
-        part = replace(rows, audited={i: c for i, c in rows.audited.items() if i not in set(looked.tolist())})
+        part = replace(rows, audited=part_of(rows.audited, sorted(set(rows.audited) - set(looked.tolist()))))
         known: dict[str, Any] = {}
         for method in methods:
             if opinions is None:  # cut another way in each fold: the opinions of all folds are worth more together
@@ -344,9 +350,10 @@ def choose_method(
             on_the_way.setdefault(source, []).append(said)
     refused = tuple(m for m, found in weak.items() if np.mean(found) >= 0.5)
     candidates = {m: h for m, h in hits.items() if m not in refused}
-    return replace(
-        choose(candidates or hits, truth, prefer=PREFER, groups=groups), refused=refused, opinions=on_the_way
-    )
+    relative = relative_weights(rows.audited)
+    weights = [*np.ones(len(fold)), *(relative[i] for i in audited.tolist())]
+    choice = choose(candidates or hits, truth, prefer=PREFER, groups=groups, weights=weights)
+    return replace(choice, refused=refused, opinions=on_the_way)
 
 
 def _audited_folds(fold: Ints, groups: Sequence[Any], seed: int) -> Ints:

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 import numpy as np
 import numpy.typing as npt
 
+from hf_synth.audited import relative_weights
 from hf_synth.calibration import checked
 
 Ints = npt.NDArray[np.int64]
@@ -25,13 +26,13 @@ def estimate_noise(llm_label: Ints, probs: Floats, audited: Mapping[int, int] | 
 
     Args:
         probs: from models that saw neither the row nor its label, (N, K); else the estimate would only repeat itself.
-        audited: true labels by position, which stand in the place of beliefs.
+        audited: true labels by position, which stand in the place of beliefs; of a sample that was drawn with unequal
+            chances, each counts for as many rows as it stands for, of the number that were looked at.
     """
     k = probs.shape[1]
     belief = probs.copy()
-    for row, label in (audited or {}).items():
-        belief[row] = np.eye(k)[label]
-    counts = belief.T @ _one_hot(llm_label, k) + _PRIOR_ROWS * _expected(k)
+    _put_right(belief, audited)
+    counts = np.maximum(0.0, belief.T @ _one_hot(llm_label, k)) + _PRIOR_ROWS * _expected(k)
     return np.asarray(counts / counts.sum(1, keepdims=True))
 
 
@@ -47,14 +48,25 @@ def em_noise(llm_label: Ints, probs: Floats, audited: Mapping[int, int] | None =
     for _ in range(_EM_ROUNDS):
         belief = probs * np.where(known, noise[:, meant].T, 1.0)
         belief /= np.maximum(belief.sum(1, keepdims=True), 1e-300)
-        for row, label in (audited or {}).items():
-            belief[row] = np.eye(k)[label]
-        counts = belief.T @ given + _PRIOR_ROWS * start
+        _put_right(belief, audited)
+        counts = np.maximum(0.0, belief.T @ given) + _PRIOR_ROWS * start
         moved = counts / counts.sum(1, keepdims=True)
         change, noise = float(np.abs(moved - noise).max()), moved
         if change < 1e-6:
             break
     return np.asarray(noise)
+
+
+def _put_right(belief: Floats, audited: Mapping[int, int] | None) -> None:
+    """Move the beliefs of audited rows to what a person said, in place: by the whole way times the row's weight.
+
+    What models got wrong of the sample is thus counted as a difference estimator counts it (Saerndal et al., 1992,
+    chapter 6); weights are 1 on average, and exactly 1 without a design.
+    """
+    k = belief.shape[1]
+    for row, weight in relative_weights(audited or {}).items():
+        said = np.eye(k)[(audited or {})[row]]
+        belief[row] = said if weight == 1 else belief[row] + weight * (said - belief[row])
 
 
 def confident_noise(llm_label: Ints, probs: Floats) -> Floats:

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
+from hf_synth.audited import rekeyed
 from hf_synth.augmentation import augment
 from hf_synth.correction import METHODS, RELABELS, Corrected, Policy, apply, fit, settle
 from hf_synth.crossfit import Choice, Ints, Learn, Predict, Rows, check_parts, choose_method, decide
@@ -68,7 +69,8 @@ def fit_policy(
         corrector: the model whose opinion will be used.
         gold: rows that the corrector never saw, or with out-of-fold `label_probs`; any gold rows with a `fit`.
         method: one of `correction.METHODS`, or "auto".
-        audited: true labels of some pilot rows that a person checked, by row id.
+        audited: true labels of some pilot rows that a person checked, by row id; of a sample that was drawn with
+            unequal chances an `Audited` (`audit_sample`, `hf-synth sample`).
         coverage: share of gold rows whose conformal set must hold the truth, e.g. 0.9: "argmax", "threshold" and
             "agree" leave alone each row whose set does not hold just one label. None asks for no set.
 
@@ -331,14 +333,14 @@ def _usable(task: Task, rows: Dataset) -> Dataset:
     return rows if len(used) == len(rows) else rows.select(used)
 
 
-def _audited(task: Task, rows: Dataset, audited: Mapping[str, int | str] | None) -> dict[int, int]:
+def _audited(task: Task, rows: Dataset, audited: Mapping[str, int | str] | None) -> Mapping[int, int]:
     if not audited:
         return {}
     place = {id: i for i, id in enumerate(rows["id"])}
     missing = [id for id in audited if id not in place]
     if missing:
         raise ColumnError(f"{len(missing)} audited ids are not among the synthetic rows")
-    return audited_labels(task, {place[id]: label for id, label in audited.items()})
+    return rekeyed(audited, audited_labels(task, {place[id]: label for id, label in audited.items()}), place)
 
 
 def _written(task: Task, rows: Dataset, done: Corrected, access: str) -> Dataset:
