@@ -141,6 +141,7 @@ def _parser() -> argparse.ArgumentParser:
         "--audited", type=Path, metavar="FILE", help="labels a person gave to some rows: file of `sample`, or id, label"
     )
     made.add_argument("--coverage", type=float, metavar="C", help="abstain where a conformal set at C is not one label")
+    made.add_argument("--coverage-by-class", action="store_true", help="cover each class at C, not only all together")
     made.add_argument("--out", type=Path, required=True, metavar="DIR")
     made.add_argument("--judge", metavar="MODEL", help="instead of a corrector: an LLM that labels gold and notes anew")
     _vote_options(made)

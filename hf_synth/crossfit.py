@@ -97,6 +97,7 @@ def decide(
     rounds: int = ROUNDS,
     splits: int = SPLITS,
     coverage: float | None = None,
+    coverage_by_class: bool = False,
     head: Learn | None = None,
     also: Mapping[str, Sequence[Floats]] | None = None,
     known: dict[str, Any] | None = None,
@@ -108,7 +109,7 @@ def decide(
         inside: positions of the gold that may be used; all when None.
         rounds: of refits on gold and corrected rows, 1 or more; each trains 2 x `splits` models.
         splits: ways to cut gold and rows in halves.
-        coverage: of conformal sets, as for `correction.fit`.
+        coverage, coverage_by_class: of conformal sets, as for `correction.fit`.
         head: a fast learner that does all rounds but the last, whose one cut in halves is left to `learn`: two
             trainings of a slow model in the place of 2 x `splits` x (1 + `rounds`).
         also: opinions on the synthetic rows by their source ("gold", "both", "refits"), of models that did not see the
@@ -124,6 +125,7 @@ def decide(
     policy = fit(
         method, llm_label=rows.meant, pred_probs=opinions, gold_label=rows.truth[gold], gold_probs=out,
         audited=rows.audited, calibrate=method not in OF_BOTH and method != "none", coverage=coverage,
+        coverage_by_class=coverage_by_class,
     )  # fmt: skip
     done = settle(apply(policy, rows.meant, opinions), rows.meant, rows.audited)
     if method == "none":  # nobody was asked: what was measured is of no corrector, and no estimate follows from it
@@ -306,6 +308,8 @@ def choose_method(
     opinions: tuple[Floats, Floats] | None = None,
     methods: Sequence[str] = METHODS,
     seed: int = 0,
+    coverage: float | None = None,
+    coverage_by_class: bool = False,
 ) -> Choice:
     """Choose a method by what a model trained on its rows scores on rows whose truth had no part in any of it.
 
@@ -317,6 +321,7 @@ def choose_method(
         opinions: of one trained model on gold that it never saw, (M, K), and on the rows, (N, K); it is used in the
             place of models trained by `learn` to decide on labels.
         methods: the candidates.
+        coverage, coverage_by_class: of conformal sets, as for `correction.fit`: what is chosen is what is done.
     """
     fold = folds(rows.truth, rows.groups, FOLDS, seed)
     audited = np.array(sorted(rows.audited), dtype=np.int64)
@@ -334,11 +339,15 @@ def choose_method(
         known: dict[str, Any] = {}
         for method in methods:
             if opinions is None:  # cut another way in each fold: the opinions of all folds are worth more together
-                policy, done = decide(part, learn, method, inside=inside, seed=seed + 104729 * (k + 1), known=known)
+                policy, done = decide(
+                    part, learn, method, inside=inside, seed=seed + 104729 * (k + 1), known=known, coverage=coverage,
+                    coverage_by_class=coverage_by_class,
+                )  # fmt: skip
             else:
                 policy = fit(
                     method, llm_label=rows.meant, pred_probs=opinions[1], gold_label=rows.truth[inside],
-                    gold_probs=opinions[0][inside], audited=part.audited,
+                    gold_probs=opinions[0][inside], audited=part.audited, coverage=coverage,
+                    coverage_by_class=coverage_by_class,
                 )  # fmt: skip
                 done = settle(apply(policy, rows.meant, opinions[1]), rows.meant, part.audited)
             if method == "argmax":

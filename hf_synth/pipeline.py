@@ -60,6 +60,7 @@ def fit_policy(
     method: str = "auto",
     audited: Mapping[str, int | str] | None = None,
     coverage: float | None = None,
+    coverage_by_class: bool = False,
     seed: int = 0,
 ) -> Policy:
     """Fit a policy on some synthetic rows and held-out gold, for rows that come later.
@@ -71,8 +72,9 @@ def fit_policy(
         method: one of `correction.METHODS`, or "auto".
         audited: true labels of some pilot rows that a person checked, by row id; of a sample that was drawn with
             unequal chances an `Audited` (`audit_sample`, `hf-synth sample`).
-        coverage: share of gold rows whose conformal set must hold the truth, e.g. 0.9: "argmax", "threshold" and
-            "agree" leave alone each row whose set does not hold just one label. None asks for no set.
+        coverage: share of gold rows whose conformal set must hold the truth, e.g. 0.9: methods that relabel or drop
+            leave each row as generated whose set does not hold just one label. None asks for no set.
+        coverage_by_class: rows of each class are to be covered at that rate; needs more gold.
 
     Raises:
         OverlapError: the corrector was trained on some of the gold.
@@ -82,8 +84,9 @@ def fit_policy(
     if task.kind != "single_label":
         raise TaskError(f"task {task.full_name!r} is {task.kind}: policies are fitted for single_label tasks only")
     return correct_with_policy(
-        task, pilot, corrector, gold=gold, method=method, audited=audited, coverage=coverage, seed=seed
-    )[1]
+        task, pilot, corrector, gold=gold, method=method, audited=audited, coverage=coverage,
+        coverage_by_class=coverage_by_class, seed=seed,
+    )[1]  # fmt: skip
 
 
 def correct(
@@ -95,6 +98,7 @@ def correct(
     method: str = "auto",
     audited: Mapping[str, int | str] | None = None,
     coverage: float | None = None,
+    coverage_by_class: bool = False,
     seed: int = 0,
 ) -> Dataset:
     """Correct the labels of synthetic rows.
@@ -109,7 +113,7 @@ def correct(
 
     Args:
         synthetic: rows of `generate`, or any with the task's text columns and `llm_label`.
-        corrector, gold, method, audited, coverage: as for `fit_policy`.
+        corrector, gold, method, audited, coverage, coverage_by_class: as for `fit_policy`.
 
     Returns:
         The same rows in the same order with `task.corrected_features()`; rejected rows as they were.
@@ -120,8 +124,9 @@ def correct(
         TaskError: unknown method, or a task whose labels cannot be corrected.
     """
     return correct_with_policy(
-        task, synthetic, corrector, gold=gold, method=method, audited=audited, coverage=coverage, seed=seed
-    )[0]
+        task, synthetic, corrector, gold=gold, method=method, audited=audited, coverage=coverage,
+        coverage_by_class=coverage_by_class, seed=seed,
+    )[0]  # fmt: skip
 
 
 def correct_with_policy(
@@ -133,9 +138,12 @@ def correct_with_policy(
     method: str = "auto",
     audited: Mapping[str, int | str] | None = None,
     coverage: float | None = None,
+    coverage_by_class: bool = False,
     seed: int = 0,
 ) -> tuple[Dataset, Policy]:
     """Do what `correct` does, and give the policy as well."""
+    if coverage_by_class and coverage is None:
+        raise TaskError("coverage_by_class says of what the coverage is: give the coverage too, e.g. 0.9")
     method = _known_method(task, corrector, method)
     everything = _contract(task, synthetic)
     usable = _usable(task, everything)
@@ -145,8 +153,12 @@ def correct_with_policy(
     if method != "none" and (callable(corrector) or (method == "auto" and task.kind != "text2text")):
         check_parts(list(gold["group"]) if "group" in gold.column_names else None)
     if task.kind != "single_label":
-        if audited:
-            raise TaskError(f"task {task.full_name!r} is {task.kind}: audited labels serve single_label tasks only")
+        for given, what in (
+            (audited, "audited labels serve"),
+            (coverage is not None, "conformal sets (coverage) serve"),
+        ):
+            if given:
+                raise TaskError(f"task {task.full_name!r} is {task.kind}: {what} single_label tasks only")
         decided, policy = _correct_kind(task, usable, corrector, gold, method, seed)
         access = strictest(task.access, access_of(everything), access_of(gold))
         return _with_columns(task, everything, decided, access), policy
@@ -163,19 +175,20 @@ def correct_with_policy(
     opinions = None if callable(corrector) else _opinions(task, usable, corrector, gold)
     head, told = _head(task, usable, gold, known, seed)
     also: Mapping[str, Sequence[Floats]] = {}
+    sets: dict[str, Any] = {"coverage": coverage, "coverage_by_class": coverage_by_class}
     if method == "auto":
-        choice = choose_method(known, head, opinions=opinions, seed=seed)
+        choice = choose_method(known, head, opinions=opinions, seed=seed, **sets)
         method, also = choice.method, choice.opinions
         told |= _told(choice)
     if opinions is None:
         assert callable(corrector)
         learn = _encoder_learner(task, gold, usable, corrector, seed)
-        policy, done = decide(known, learn, method, head=head, also=also, seed=seed, coverage=coverage)
+        policy, done = decide(known, learn, method, head=head, also=also, seed=seed, **sets)
     else:
         held_out, said = opinions
         policy = fit(
             method, llm_label=known.meant, pred_probs=said, gold_label=known.truth, gold_probs=held_out,
-            audited=known.audited, coverage=coverage,
+            audited=known.audited, **sets,
         )  # fmt: skip
         done = settle(apply(policy, known.meant, said), known.meant, known.audited)
     policy = replace(policy, figures={**policy.figures, **told, **getattr(corrector, "figures", {})})

@@ -195,6 +195,7 @@ def correct(args: argparse.Namespace) -> Facts:
         known, corrector = _corrector(task, rows, args, stack)
         done, policy = correct_with_policy(
             task, rows, corrector, gold=known, method=args.method, coverage=args.coverage, seed=args.seed,
+            coverage_by_class=args.coverage_by_class,
             audited=read_audited(args.audited) if args.audited else None,
         )  # fmt: skip
     facts = {"policy": policy.to_json(), "seed": args.seed, "gold_rows": len(known), MARKS: gold_marks(task, known)}

@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from test_experiment import TASK, as_synthetic
+from test_kinds import SETS, generated, sets_gold
 from tiny import toy_rows
 
-from hf_synth.calibration import temperature
-from hf_synth.correction import METHODS, Policy, apply, fit
+from hf_synth.calibration import conformal_sets, temperature, tempered
+from hf_synth.cli import main
+from hf_synth.correction import ABSTAIN, METHODS, Policy, apply, fit
 from hf_synth.crossfit import Rows, choose, choose_method, decide, folds
 from hf_synth.errors import ColumnError, TaskError
+from hf_synth.folders import write_stage
 from hf_synth.frozen import feature_map, linear_learner, text_features
 from hf_synth.head import linear_fit
 from hf_synth.noise import denoise, label_issues
@@ -290,19 +294,80 @@ def test_argmax_trains_on_the_label_not_on_the_doubt() -> None:
     assert (done.probs.max(1) == 1).all()
 
 
-def test_a_row_whose_set_holds_several_labels_is_left_alone() -> None:
-    _, given = simulated(0, right=0.7, corrector=0.6, m=400)
-    rng = np.random.default_rng(1)
+def blurred(seed: int = 0, m: int = 400):  # type: ignore[no-untyped-def]
+    """Make opinions that are more or less sure, so that conformal sets differ in size."""
+    truth, given = simulated(seed, right=0.7, corrector=0.6, m=m)
+    rng = np.random.default_rng(seed + 1)
     for name in ("pred_probs", "gold_probs"):
-        blurred = 0.6 * given[name] + 0.4 * rng.dirichlet(np.ones(4), len(given[name]))
-        given[name] = blurred / blurred.sum(1, keepdims=True)
-    without = apply(fit("argmax", **given), given["llm_label"], given["pred_probs"])
-    policy = fit("argmax", **given, coverage=0.9)
+        table = 0.6 * given[name] + 0.4 * rng.dirichlet(np.ones(4), len(given[name]))
+        given[name] = table / table.sum(1, keepdims=True)
+    return truth, given
+
+
+@pytest.mark.parametrize("by_class", [False, True])
+@pytest.mark.parametrize("method", ABSTAIN)
+def test_a_row_whose_set_holds_not_just_one_label_is_left_as_generated(method: str, by_class: bool) -> None:
+    _, given = blurred()
+    without = apply(fit(method, **given), given["llm_label"], given["pred_probs"])
+    policy = fit(method, **given, coverage=0.8, coverage_by_class=by_class)
+    policy = Policy.from_json(json.loads(json.dumps(policy.to_json())))
+    assert isinstance(policy.level, tuple) == by_class
     done = apply(policy, given["llm_label"], given["pred_probs"])
-    assert policy.figures["conformal_coverage_asked"] == 0.9
-    abstained = done.reason == "abstained"
-    assert 0 < abstained.sum() <= (without.status == "relabelled").sum()
-    assert (done.label[abstained] == given["llm_label"][abstained]).all()
+    sizes = conformal_sets(tempered(given["pred_probs"], policy.temperature), np.asarray(policy.level)).sum(1)
+    alone = sizes != 1
+    assert 0 < alone.mean() < 1
+    assert policy.figures["conformal_coverage_asked"] == 0.8
+    assert policy.figures["conformal_abstained_share"] == pytest.approx(alone.mean(), abs=1e-4)
+    assert (done.label[alone] == given["llm_label"][alone]).all()
+    assert (done.probs[alone] == np.eye(4)[given["llm_label"][alone]]).all()
+    assert (done.weight[alone] == 1).all()
+    assert (done.label[~alone] == without.label[~alone]).all()
+    assert (done.weight[~alone] == without.weight[~alone]).all()
+    assert ((done.reason == "abstained") & (without.reason != "abstained")).any()
+
+
+@pytest.mark.parametrize("method", ["none", "weight"])
+def test_where_no_label_changes_and_no_row_leaves_coverage_has_no_part(method: str) -> None:
+    _, given = blurred()
+    policy = fit(method, **given, coverage=0.8)
+    done, without = (apply(p, given["llm_label"], given["pred_probs"]) for p in (policy, fit(method, **given)))
+    assert (done.probs == without.probs).all()
+    assert (done.weight == without.weight).all()
+    assert any("plays no part" in line for line in policy.warnings)
+
+
+@pytest.mark.parametrize("method", ["clean_drop", "posterior"])
+def test_sets_of_cross_fitted_opinions_hold_the_truth_as_often_as_asked(method: str) -> None:
+    """Gold and synthetic rows drawn alike: the sets of the models that decide hold the truth in four of five rows."""
+    held = []
+    for seed in range(12):
+        truth, rows, learn = problem(seed, n=160, m=80)
+        known: dict[str, tuple[np.ndarray, np.ndarray]] = {}
+        policy, _ = decide(rows, learn, method, seed=seed, coverage=0.8, known=known, rounds=1, splits=1)
+        _, opinions = known["both" if method == "clean_drop" else "refits"]
+        held.append(conformal_sets(opinions, policy.level)[np.arange(160), truth].mean())
+    assert 0.77 <= np.mean(held) <= 0.85
+
+
+def test_classes_are_covered_one_by_one_where_that_is_asked() -> None:
+    """The corrector is bad at one class of four: sets of one level miss it, sets of its own level do not."""
+    covered: dict[bool, list[float]] = {False: [], True: []}
+    for seed in range(20):
+        rng = np.random.default_rng(seed)
+        truth, gold = rng.integers(0, 4, 1_000), rng.integers(0, 4, 400)
+
+        def opinions(labels: np.ndarray, rng: np.random.Generator = rng) -> np.ndarray:
+            pull = np.where(labels == 3, 0.3, 3.0)[:, None] * np.eye(4)[labels]
+            raised = np.exp(pull + rng.normal(size=(len(labels), 4)))
+            return raised / raised.sum(1, keepdims=True)
+
+        given = {"llm_label": truth, "pred_probs": opinions(truth), "gold_label": gold, "gold_probs": opinions(gold)}
+        for by_class, found in covered.items():
+            policy = fit("posterior", **given, coverage=0.9, coverage_by_class=by_class)
+            sets = conformal_sets(tempered(given["pred_probs"], policy.temperature), np.asarray(policy.level))
+            found.append(sets[truth == 3, 3].mean())
+    assert np.mean(covered[False]) < 0.75
+    assert 0.88 <= np.mean(covered[True]) <= 0.93
 
 
 def corrected(groups: list[str | None], method: str, **more):  # type: ignore[no-untyped-def]
@@ -364,3 +429,31 @@ def test_gold_too_small_for_a_coverage_leaves_every_row_alone() -> None:
     done = apply(Policy.from_json(policy.to_json()), given["llm_label"], given["pred_probs"])
     assert (done.label == given["llm_label"]).all()
     assert done.ratio("relabelled") == 0
+    assert any("gold is too small for sets" in line for line in policy.warnings)
+    by_class = fit("argmax", **given, coverage=0.95, coverage_by_class=True)  # some ten rows a class
+    assert any("too small to cover 4 of 4 labels" in line for line in by_class.warnings)
+    assert apply(by_class, given["llm_label"], given["pred_probs"]).ratio("relabelled") == 0
+
+
+def test_the_verb_asks_for_coverage(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gold, rows = (
+        toy_rows(60, 1),
+        [{**row, "llm_label": row["label"], "id": f"s{i}"} for i, row in enumerate(toy_rows(40, 2))],
+    )
+    write_stage(TASK, gold, tmp_path / "gold", stage="gold")
+    write_stage(TASK, as_synthetic(rows), tmp_path / "rows", stage="generate")
+    monkeypatch.setattr("hf_synth.training.trainer_fit", lambda task, **_: linear_fit(task, gold))
+    line = ["correct", str(tmp_path / "gold"), str(tmp_path / "rows"), "--gold", str(tmp_path / "gold"), "-q", "--json"]
+    line += ["--out", str(tmp_path / "out"), "--method", "argmax", "--coverage-by-class"]
+    assert main([*line, "--coverage", "0.9"]) == 0
+    figures = json.loads(capsys.readouterr().out.splitlines()[-1])["figures"]
+    assert figures["conformal_coverage_by_class"] is True
+    assert figures["conformal_coverage_asked"] == 0.9
+    assert main(line) == 1
+    assert "give the coverage too" in capsys.readouterr().err
+    with pytest.raises(TaskError, match="coverage.*single_label"):
+        correct_with_policy(
+            SETS, generated(SETS, sets_gold(8)), linear_fit(TASK, gold), gold=sets_gold(20), coverage=0.9
+        )
