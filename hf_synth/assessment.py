@@ -234,7 +234,7 @@ def _corrected(learn: Learn, known: Rows, inside: Ints, n: int, seed: int) -> tu
         predict = learn(gold, some[rows], targets)
         return lambda asked_gold, asked_rows: predict(asked_gold, some[asked_rows])
 
-    done = decide(part, learn_part, METHOD, inside=inside, seed=seed)[1]
+    done = decide(part, learn_part, METHOD, inside=inside, seed=seed, bounds=False)[1]
     used = np.flatnonzero(done.weight > 0)
     return some[used], done.probs[used] * done.weight[used, None]
 

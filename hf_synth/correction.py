@@ -31,7 +31,7 @@ from hf_synth.calibration import (
     tempered,
 )
 from hf_synth.errors import ColumnError, TaskError
-from hf_synth.noise import em_noise, estimate_noise, label_issues
+from hf_synth.noise import accuracy_bounds, em_noise, estimate_noise, label_issues
 from hf_synth.plots import wilson
 from hf_synth.statistics import design_share
 
@@ -147,6 +147,7 @@ def fit(
     calibrate: bool = True,
     coverage: float | None = None,
     coverage_by_class: bool = False,
+    bounds: bool = True,
 ) -> Policy:
     """Fit a policy on synthetic rows and held-out gold.
 
@@ -169,6 +170,7 @@ def fit(
             generated whose set holds not just one label. None asks for no set.
         coverage_by_class: the rows of each class are to be covered at that rate, not only all together; a label of
             which gold has too few rows for it belongs to every set.
+        bounds: also bound the generator's accuracy (`noise.accuracy_bounds`); nothing that is decided rests on it.
 
     Raises:
         ColumnError: shapes or values do not fit.
@@ -186,6 +188,8 @@ def fit(
     noise = estimate(meant, tempered(probs, heat), audited)
     policy = Policy(method, k, heat, _matrix(noise), _matrix(_confusion(truth, held_out)), unseen)
     figures = _figures(meant, truth, held_out, _belief(policy, meant, probs), audited)
+    if bounds:
+        figures |= _bounds(meant, probs.argmax(1), truth, held_out.argmax(1), k)
     calm = tempered(held_out, heat)
     level: float | tuple[float, ...] = 0.0
     warnings = _warnings(figures, unseen)
@@ -199,6 +203,20 @@ def fit(
         figures=figures,
         warnings=warnings,
     )
+
+
+def _bounds(meant: Ints, said: Ints, truth: Ints, guess: Ints, k: int) -> dict[str, Any]:
+    """Give how often corrector and generator agree, and the range of the generator's accuracy that fits it."""
+    rows = meant >= 0
+    agree = float((said == meant)[rows].mean()) if rows.any() else float("nan")
+    told: dict[str, Any] = {"corrector_agrees_with_generator": round(agree, 4)}
+    found = accuracy_bounds(meant, said, truth, guess, k)
+    if found is None:
+        return told
+    return told | {
+        "generator_accuracy_bounds": [round(found[0], 4), round(found[1], 4)],
+        "generator_accuracy_bounds_assume": "the corrector is right on rows of each label as often as on gold",
+    }
 
 
 def _level(
@@ -301,6 +319,13 @@ def _warnings(figures: Mapping[str, Any], unseen: Sequence[int]) -> tuple[str, .
     said = []
     if weaker(figures):
         said.append("the corrector looks weaker than the generator: replacing labels by its own would make them worse")
+    if "corrector_agrees_with_generator" in figures and "generator_accuracy_bounds" not in figures:
+        said.append("the corrector does otherwise on synthetic rows than on gold: what is estimated of the generator "
+                    "fits neither")  # fmt: skip
+    elif "generator_accuracy_bounds" in figures:
+        low, high = figures["generator_accuracy_bounds"]
+        if not low <= figures["generator_accuracy_estimated"] <= high:
+            said.append("the estimated accuracy of the generator lies outside its bounds: its assumption does not hold")
     if figures["gold_rows"] < 100:
         said.append(f"{figures['gold_rows']} gold rows are few: the noise matrix leans on its prior")
     if unseen:

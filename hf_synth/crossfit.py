@@ -98,6 +98,7 @@ def decide(
     splits: int = SPLITS,
     coverage: float | None = None,
     coverage_by_class: bool = False,
+    bounds: bool = True,
     head: Learn | None = None,
     also: Mapping[str, Sequence[Floats]] | None = None,
     known: dict[str, Any] | None = None,
@@ -109,7 +110,7 @@ def decide(
         inside: positions of the gold that may be used; all when None.
         rounds: of refits on gold and corrected rows, 1 or more; each trains 2 x `splits` models.
         splits: ways to cut gold and rows in halves.
-        coverage, coverage_by_class: of conformal sets, as for `correction.fit`.
+        coverage, coverage_by_class, bounds: as for `correction.fit`.
         head: a fast learner that does all rounds but the last, whose one cut in halves is left to `learn`: two
             trainings of a slow model in the place of 2 x `splits` x (1 + `rounds`).
         also: opinions on the synthetic rows by their source ("gold", "both", "refits"), of models that did not see the
@@ -125,7 +126,7 @@ def decide(
     policy = fit(
         method, llm_label=rows.meant, pred_probs=opinions, gold_label=rows.truth[gold], gold_probs=out,
         audited=rows.audited, calibrate=method not in OF_BOTH and method != "none", coverage=coverage,
-        coverage_by_class=coverage_by_class,
+        coverage_by_class=coverage_by_class, bounds=bounds and method != "none",
     )  # fmt: skip
     done = settle(apply(policy, rows.meant, opinions), rows.meant, rows.audited)
     if method == "none":  # nobody was asked: what was measured is of no corrector, and no estimate follows from it
@@ -341,13 +342,13 @@ def choose_method(
             if opinions is None:  # cut another way in each fold: the opinions of all folds are worth more together
                 policy, done = decide(
                     part, learn, method, inside=inside, seed=seed + 104729 * (k + 1), known=known, coverage=coverage,
-                    coverage_by_class=coverage_by_class,
+                    coverage_by_class=coverage_by_class, bounds=False,
                 )  # fmt: skip
             else:
                 policy = fit(
                     method, llm_label=rows.meant, pred_probs=opinions[1], gold_label=rows.truth[inside],
                     gold_probs=opinions[0][inside], audited=part.audited, coverage=coverage,
-                    coverage_by_class=coverage_by_class,
+                    coverage_by_class=coverage_by_class, bounds=False,
                 )  # fmt: skip
                 done = settle(apply(policy, rows.meant, opinions[1]), rows.meant, part.audited)
             if method == "argmax":

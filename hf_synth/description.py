@@ -59,11 +59,20 @@ class Description:
             parts.append(markdown_table(["label", *columns], table))
         parts.append(markdown_table(["became of it", "rows"], list(self.reasons.items())))
         if self.policy:
-            figures = {k: v for k, v in self.policy["figures"].items() if isinstance(v, int | float | str)}
+            figures = {k: _shown(v) for k, v in self.policy["figures"].items() if _shown(v) is not None}
             told = [["method", self.policy["method"]], *([k.replace("_", " "), v] for k, v in figures.items())]
             parts.append(markdown_table(["policy", ""], told))
         parts += [f"Note: {line}." for line in self.warnings]
         return "\n\n".join(parts)
+
+
+def _shown(value: Any) -> int | float | str | None:
+    """Give a figure as it is printed; two numbers are the ends of a range. None for what is no single figure."""
+    if isinstance(value, int | float | str):
+        return value
+    if isinstance(value, list | tuple) and len(value) == 2 and all(isinstance(v, int | float) for v in value):
+        return f"{value[0]} to {value[1]}"
+    return None
 
 
 def describe(dataset: Dataset, policy: Policy | Mapping[str, Any] | None = None) -> Description:

@@ -170,6 +170,7 @@ def decide_sets(
             policies[j] = fit(
                 method, llm_label=sets.meant[:, j], pred_probs=_two(said[:, j]), gold_label=sets.truth[gold, j],
                 gold_probs=_two(held[:, j]), calibrate=opinions is not None or method != "posterior",
+                bounds=False,
             )  # fmt: skip
             done = apply(policies[j], sets.meant[:, j], _two(said[:, j]))
             there[:, j], probs[:, j] = done.label == 1, done.probs[:, 1]

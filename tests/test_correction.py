@@ -22,7 +22,7 @@ from hf_synth.errors import ColumnError, TaskError
 from hf_synth.folders import write_stage
 from hf_synth.frozen import feature_map, linear_learner, text_features
 from hf_synth.head import linear_fit
-from hf_synth.noise import denoise, label_issues
+from hf_synth.noise import accuracy_bounds, denoise, label_issues
 from hf_synth.pipeline import correct_with_policy
 from hf_synth.task import REASONS, STATUSES
 
@@ -324,6 +324,66 @@ def test_a_row_whose_set_holds_not_just_one_label_is_left_as_generated(method: s
     assert (done.label[~alone] == without.label[~alone]).all()
     assert (done.weight[~alone] == without.weight[~alone]).all()
     assert ((done.reason == "abstained") & (without.reason != "abstained")).any()
+
+
+def both_err(seed: int, *, together: float, n: int = 1_500, m: int = 300, k: int = 4):  # type: ignore[no-untyped-def]
+    """Make rows of which some are hard for generator and corrector alike; give their truth and what `fit` takes.
+
+    Args:
+        together: share of hard rows on which both name the same wrong label.
+    """
+    rng = np.random.default_rng(seed)
+    shares = rng.dirichlet(np.ones(k) * 3)  # the mix of labels is another one than gold's
+    truth, gold = rng.choice(k, n, p=shares), rng.integers(0, k, m)
+
+    def say(labels: np.ndarray, hard: np.ndarray, wrong: np.ndarray) -> np.ndarray:
+        return np.where(hard & (rng.random(len(labels)) < 0.8), wrong, labels)
+
+    hard, of_gold = rng.random(n) < 0.35, rng.random(m) < 0.35
+    wrong = (truth + rng.integers(1, k, n)) % k
+    same = np.where(rng.random(n) < together, wrong, (truth + rng.integers(1, k, n)) % k)
+    meant, said = say(truth, hard, wrong), say(truth, hard, same)
+    guess = say(gold, of_gold, (gold + rng.integers(1, k, m)) % k)
+    probs, held = (0.6 * np.eye(k)[labels] + 0.1 for labels in (said, guess))
+    return truth, {"llm_label": meant, "pred_probs": probs, "gold_label": gold, "gold_probs": held}
+
+
+@pytest.mark.parametrize("together", [0.0, 0.5, 1.0])
+def test_bounds_hold_where_errors_go_together_and_the_estimate_does_not(together: float) -> None:
+    inside, beyond = [], []
+    for seed in range(60):
+        truth, given = both_err(seed, together=together)
+        figures = fit("posterior", **given).figures
+        low, high = figures["generator_accuracy_bounds"]
+        right = float(np.mean(given["llm_label"] == truth))
+        inside.append(low <= right <= high)
+        beyond.append(figures["generator_accuracy_estimated"] - right)
+    assert np.mean(inside) >= 0.95
+    if together == 1:
+        assert np.mean(beyond) > 0.1  # what bounds are for: the estimate takes shared errors for agreement on the truth
+
+
+def test_bounds_by_hand() -> None:
+    """Of two labels, where each class is said right at a rate c: from |a + c - 1| to 1 - |a - c|, a the agreement."""
+    truth = np.tile([0, 1], 50_000)
+    said = np.where(np.arange(100_000) % 10 < 8, truth, 1 - truth)  # right in 8 of 10, of each class
+    for agree, low, high in ((0.7, 0.5, 0.9), (0.5, 0.3, 0.7), (0.1, 0.1, 0.3)):
+        meant = np.where(np.arange(100_000) % 100 < 100 * agree, said, 1 - said)
+        found = accuracy_bounds(meant, said, truth, said, 2)
+        assert found == pytest.approx((low, high), abs=0.02)
+    one = accuracy_bounds(truth, truth, np.array([0]), np.array([0]), 2)  # a single row of gold tells nearly nothing
+    assert one is not None
+    assert one[0] < 0.3
+    assert accuracy_bounds([-1], [0], [0, 1], [0, 1], 2) is None
+
+
+def test_where_nothing_fits_no_bounds_are_told() -> None:
+    """On gold the corrector always says the first label; on synthetic rows it never does."""
+    gold = np.tile([0, 1], 200)
+    first, second = np.tile([0.9, 0.1], (400, 1)), np.tile([0.1, 0.9], (400, 1))
+    policy = fit("posterior", llm_label=gold, pred_probs=second, gold_label=gold, gold_probs=first)
+    assert "generator_accuracy_bounds" not in policy.figures
+    assert any("otherwise on synthetic rows than on gold" in line for line in policy.warnings)
 
 
 @pytest.mark.parametrize("method", ["none", "weight"])
