@@ -86,7 +86,9 @@ class Assessment:
         lines = [f"{heads[self.decision]} (certainty {self.certainty:.0%}): {self.why}"]
         curve = ", ".join(f"{score:.3f} with {n:,}" for n, score in self.curve.items())
         lines.append(f"gold alone, out of fold, linear head: {curve} rows")
-        lines.append(f"{self.more:,} more labelled notes: {_gain(self.labelling)}, extrapolated from that curve")
+        last = max(self.curve)
+        beyond = f"extrapolated from {last:,} to {last + self.more:,} rows"
+        lines.append(f"{self.more:,} more labelled notes: {_gain(self.labelling)}, {beyond}")
         lines += [f"{n:,} synthetic rows, corrected: {_gain(gain)}" for n, gain in self.pilot.items()]
         if self.generator_right:
             share, low, high = self.generator_right
@@ -145,7 +147,7 @@ def assess(
     gains = draws[:, len(sizes) :] - draws[:, [len(sizes) - 1]]
     pilot = {n: (float(means[len(sizes) + i] - means[len(sizes) - 1]), *_interval(gains[:, i]))
              for i, n in enumerate(pilots)}  # fmt: skip
-    decision, certainty, why = _decision(gains, of_labels, labelling, pilot, len(rows or ()), more)
+    decision, certainty, why = _decision(gains, of_labels, labelling, pilot, len(rows or ()), sizes[-1], more)
     best = max((g[0] for g in pilot.values()), default=0.0)
     enough = next((n for n in sorted(pilot) if pilot[n][0] >= _ENOUGH * best), None)
     rising = len(pilots) > 1 and enough == max(pilots) and float((gains[:, -1] > gains[:, -2]).mean()) >= SURE
@@ -292,14 +294,19 @@ def _interval(draws: Floats) -> tuple[float, float]:
 
 def _decision(
     gains: Floats, of_labels: Floats, labelling: tuple[float, float, float],
-    pilot: Mapping[int, tuple[float, float, float]], n_pilot: int, more: int,
+    pilot: Mapping[int, tuple[float, float, float]], n_pilot: int, n_gold: int, more: int,
 ) -> tuple[Decision, float, str]:  # fmt: skip
-    """Decide between both by how often each is the better one over the draws."""
+    """Decide between both by how often each is the better one over the draws.
+
+    Args:
+        n_gold: gold rows at the end of the learning curve, from where on it is extrapolated.
+    """
+    beyond = f"extrapolated from {n_gold:,} to {n_gold + more:,} rows"
     if not n_pilot:
         if labelling[2] < _FLAT:
             return "cannot_tell", 0.0, (
-                "the learning curve is flat, so that more rows of either kind may bring little; a pilot of some "
-                "hundred synthetic rows would show it"
+                f"the learning curve of a linear head, {beyond}, is flat, so that more rows of either kind may bring "
+                "little; a pilot of some hundred synthetic rows would show it"
             )  # fmt: skip
         return "cannot_tell", 0.0, (
             "without synthetic rows only labelling can be judged: generate some hundred as a pilot, and have a person "
@@ -308,7 +315,10 @@ def _decision(
     best = gains[:, -1]  # of all pilot rows: to pick the better part of them would flatter
     generating = float((best > np.maximum(0.0, of_labels)).mean())
     labels = float(((of_labels > best) & (of_labels > 0)).mean())
-    said = f"{n_pilot:,} corrected pilot rows bring {_gain(pilot[max(pilot)])}, {more:,} more labels {_gain(labelling)}"
+    said = (
+        f"{n_pilot:,} corrected pilot rows bring a linear head {_gain(pilot[max(pilot)])}, {more:,} more labels "
+        f"{_gain(labelling)}, {beyond}"
+    )
     if generating >= SURE:
         return "generate", generating, said
     if labels >= SURE:
