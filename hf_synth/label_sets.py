@@ -321,7 +321,7 @@ def _believed(task: Task, rows: Dataset, probs: Floats) -> Dataset:
     from datasets import Dataset, Features
 
     wanted, n = task.corrected_features(), len(rows)
-    columns = {c: list(rows[c]) for c in ("id", *task.text_columns, "source", "seed_ids", "access")}
+    columns = {c: list(rows[c][:]) for c in ("id", *task.text_columns, "source", "seed_ids", "access")}
     columns[task.label_column] = [np.flatnonzero(p > 0.5).tolist() for p in probs]
     columns |= {"label_status": ["kept"] * n, "label_probs": probs.tolist(), "weight": [1.0] * n}
     return Dataset.from_dict(columns, features=Features({c: wanted[c] for c in columns}))
@@ -335,7 +335,7 @@ def _checked(task: Task, said: npt.ArrayLike, n: int) -> Floats:
 
 
 def _texts(task: Task, dataset: Dataset) -> list[str]:
-    return ["\n".join(row) for row in zip(*(dataset[c] for c in task.text_columns), strict=True)]
+    return ["\n".join(row) for row in zip(*(dataset[c][:] for c in task.text_columns), strict=True)]
 
 
 # --- what is told ---------------------------------------------------------------------------------------------------

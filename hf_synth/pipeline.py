@@ -148,7 +148,7 @@ def correct_with_policy(
     everything = _contract(task, synthetic)
     usable = _usable(task, everything)
     check_columns(task, gold, what="gold")
-    if "source" in gold.column_names and UNLABELLED in set(gold["source"]):
+    if "source" in gold.column_names and UNLABELLED in set(gold["source"][:]):
         raise ColumnError("gold holds notes that an LLM labelled: nothing can be measured on them; give them as rows")
     if method != "none" and (callable(corrector) or (method == "auto" and task.kind != "text2text")):
         check_parts(list(gold["group"]) if "group" in gold.column_names else None)
@@ -170,7 +170,7 @@ def correct_with_policy(
         list(gold["group"]) if "group" in gold.column_names else None,
         len(task.labels),
         _audited(task, usable, audited),
-        list(usable["group"]) if audited and "group" in usable.column_names else None,
+        list(usable["group"][:]) if audited and "group" in usable.column_names else None,
     )
     opinions = None if callable(corrector) else _opinions(task, usable, corrector, gold)
     head, told = _head(task, usable, gold, known, seed)
@@ -233,7 +233,7 @@ def _head(task: Task, rows: Dataset, gold: Dataset, known: Rows, seed: int) -> t
     """Give a linear head on frozen features of the texts, which does what a slow model need not, and a figure of it."""
 
     def texts(dataset: Dataset) -> list[str]:
-        return ["\n".join(row) for row in zip(*(dataset[c] for c in task.text_columns), strict=True)]
+        return ["\n".join(row) for row in zip(*(dataset[c][:] for c in task.text_columns), strict=True)]
 
     x_gold, x_rows = text_features(texts(gold), texts(rows))
     learn = linear_learner(x_gold, x_rows, known.truth, known.n_labels)
@@ -340,7 +340,7 @@ def _contract(task: Task, synthetic: Dataset) -> Dataset:
 
 def _usable(task: Task, rows: Dataset) -> Dataset:
     check_columns(task, rows, "llm_label", "label_status", what="the synthetic dataset")
-    used = [i for i, status in enumerate(rows["label_status"]) if status != "rejected"]
+    used = [i for i, status in enumerate(rows["label_status"][:]) if status != "rejected"]
     if not used:
         raise ColumnError("there is no synthetic row to correct: all were rejected")
     return rows if len(used) == len(rows) else rows.select(used)
@@ -349,7 +349,7 @@ def _usable(task: Task, rows: Dataset) -> Dataset:
 def _audited(task: Task, rows: Dataset, audited: Mapping[str, int | str] | None) -> Mapping[int, int]:
     if not audited:
         return {}
-    place = {id: i for i, id in enumerate(rows["id"])}
+    place = {id: i for i, id in enumerate(rows["id"][:])}
     missing = [id for id in audited if id not in place]
     if missing:
         raise ColumnError(f"{len(missing)} audited ids are not among the synthetic rows")
@@ -374,12 +374,13 @@ def _with_columns(task: Task, rows: Dataset, done: Sequence[Mapping[str, Any]], 
     import pyarrow as pa
     from datasets import Dataset, Features
 
-    statuses = list(rows["label_status"])
+    statuses = list(rows["label_status"][:])
     at = [i for i, status in enumerate(statuses) if status != "rejected"]
     columns: dict[str, list[Any]] = {
-        task.label_column: list(rows[task.label_column]), "label_status": statuses, "reason": list(rows["reason"]),
+        task.label_column: list(rows[task.label_column][:]),
+        "label_status": statuses, "reason": list(rows["reason"][:]),
         "label_probs": [None] * len(rows), "label_confidence": [None] * len(rows), "weight": [0.0] * len(rows),
-        "access": [strictest(access, a) for a in rows["access"]],
+        "access": [strictest(access, a) for a in rows["access"][:]],
     }  # fmt: skip
     for i, told in zip(at, done, strict=True):
         for name, value in told.items():
