@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from hf_synth.assessment import Assessment as Assessment
     from hf_synth.assessment import assess as assess
     from hf_synth.audit_report import audit_page as audit_page
+    from hf_synth.audited import Audited as Audited
+    from hf_synth.audited import audit_sample as audit_sample
     from hf_synth.augmentation import augment as augment
     from hf_synth.base_models import suggest_base_model as suggest_base_model
     from hf_synth.baselines import frequency_baseline as frequency_baseline
@@ -79,6 +81,7 @@ __version__ = "0.1.0"
 _ROOM = {
     "Assessment": "assessment",
     "Attestation": "llm",
+    "Audited": "audited",
     "BatchLLM": "batch",
     "Canaries": "canaries",
     "Fact": "task",
@@ -101,6 +104,7 @@ _ROOM = {
     "assess": "assessment",
     "audit": "privacy",
     "audit_page": "audit_report",
+    "audit_sample": "audited",
     "augment": "augmentation",
     "choose_exemplars": "exemplars",
     "compare": "evaluation",

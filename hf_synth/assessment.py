@@ -15,13 +15,14 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 import numpy.typing as npt
 
+from hf_synth.audited import part_of, rekeyed
+from hf_synth.correction import audited_figures
 from hf_synth.crossfit import FOLDS, Learn, Rows, check_parts, decide, folds
 from hf_synth.errors import ColumnError, TaskError
 from hf_synth.frozen import linear_learner, text_features
 from hf_synth.gold import adopt
 from hf_synth.head import joined_texts
 from hf_synth.metrics import group_codes
-from hf_synth.plots import wilson
 from hf_synth.rows import audited_labels, label_indices
 from hf_synth.task import Task, check_columns
 
@@ -58,7 +59,7 @@ class Assessment:
         pilot: synthetic rows beside the gold -> gain in score, its 95% interval.
         labelling: gain expected of `more` labelled notes, extrapolated from the curve, with its 95% interval.
         more: how many.
-        generator_right: share of audited rows whose label was right, with its 95% interval (Wilson); None without any.
+        generator_right: share of rows whose label is right as audited ones tell, with its 95% interval; None without.
         budget: labels by people that were touched: gold and audited rows.
     """
 
@@ -85,7 +86,9 @@ class Assessment:
         lines = [f"{heads[self.decision]} (certainty {self.certainty:.0%}): {self.why}"]
         curve = ", ".join(f"{score:.3f} with {n:,}" for n, score in self.curve.items())
         lines.append(f"gold alone, out of fold, linear head: {curve} rows")
-        lines.append(f"{self.more:,} more labelled notes: {_gain(self.labelling)}, extrapolated from that curve")
+        last = max(self.curve)
+        beyond = f"extrapolated from {last:,} to {last + self.more:,} rows"
+        lines.append(f"{self.more:,} more labelled notes: {_gain(self.labelling)}, {beyond}")
         lines += [f"{n:,} synthetic rows, corrected: {_gain(gain)}" for n, gain in self.pilot.items()]
         if self.generator_right:
             share, low, high = self.generator_right
@@ -117,7 +120,7 @@ def assess(
     Args:
         gold: all gold rows at hand that are no test rows.
         synthetic: pilot rows as generated, some hundred; without them generating cannot be judged.
-        audited: true labels of some pilot rows that a person checked, by row id.
+        audited: true labels of some pilot rows that a person checked, by row id; an `Audited` tells their weights.
         more: notes that could be labelled instead.
         repeats: ways to cut the folds.
         n_bootstrap: draws.
@@ -144,14 +147,14 @@ def assess(
     gains = draws[:, len(sizes) :] - draws[:, [len(sizes) - 1]]
     pilot = {n: (float(means[len(sizes) + i] - means[len(sizes) - 1]), *_interval(gains[:, i]))
              for i, n in enumerate(pilots)}  # fmt: skip
-    decision, certainty, why = _decision(gains, of_labels, labelling, pilot, len(rows or ()), more)
+    decision, certainty, why = _decision(gains, of_labels, labelling, pilot, len(rows or ()), sizes[-1], more)
     best = max((g[0] for g in pilot.values()), default=0.0)
     enough = next((n for n in sorted(pilot) if pilot[n][0] >= _ENOUGH * best), None)
     rising = len(pilots) > 1 and enough == max(pilots) and float((gains[:, -1] > gains[:, -2]).mean()) >= SURE
     right = None
     if known.audited:
-        told = sum(int(known.meant[i]) == label for i, label in known.audited.items())
-        right = (told / len(known.audited), *wilson(told, len(known.audited)))
+        told = audited_figures(known.meant, known.audited)
+        right = (told["generator_accuracy_audited"], *told["generator_accuracy_audited_ci95"])
     return Assessment(
         decision, round(certainty, 3), why, enough if decision == "generate" else None, rising, len(gold),
         len(rows or ()), dict(zip(sizes, means[: len(sizes)].round(4).tolist(), strict=True)), pilot, labelling, more,
@@ -176,7 +179,7 @@ def _known(task: Task, gold: Dataset, rows: Dataset | None, audited: Mapping[str
     checked = audited_labels(task, {place[id]: label for id, label in (audited or {}).items()})
     meant = np.zeros(0, np.int64) if rows is None else label_indices(task, rows, "llm_label")
     groups = list(gold["group"]) if "group" in gold.column_names else None
-    return Rows(meant, label_indices(task, gold), groups, len(task.labels), checked)
+    return Rows(meant, label_indices(task, gold), groups, len(task.labels), rekeyed(audited or {}, checked, place))
 
 
 # --- measuring --------------------------------------------------------------------------------------------------------
@@ -225,14 +228,15 @@ def _corrected(learn: Learn, known: Rows, inside: Ints, n: int, seed: int) -> tu
     """Correct n of the pilot rows by gold inside the fold; give the rows used and their targets."""
     some = np.sort(np.random.default_rng(seed).permutation(len(known.meant))[:n])
     at = {int(row): i for i, row in enumerate(some)}
-    audited = {at[row]: label for row, label in known.audited.items() if row in at}
+    inside_it = part_of(known.audited, [row for row in known.audited if row in at])
+    audited = rekeyed(inside_it, {at[row]: label for row, label in inside_it.items()}, at)
     part = Rows(known.meant[some], known.truth, known.groups, known.n_labels, audited)
 
     def learn_part(gold: Ints, rows: Ints, targets: Floats) -> Any:
         predict = learn(gold, some[rows], targets)
         return lambda asked_gold, asked_rows: predict(asked_gold, some[asked_rows])
 
-    done = decide(part, learn_part, METHOD, inside=inside, seed=seed)[1]
+    done = decide(part, learn_part, METHOD, inside=inside, seed=seed, bounds=False)[1]
     used = np.flatnonzero(done.weight > 0)
     return some[used], done.probs[used] * done.weight[used, None]
 
@@ -290,14 +294,19 @@ def _interval(draws: Floats) -> tuple[float, float]:
 
 def _decision(
     gains: Floats, of_labels: Floats, labelling: tuple[float, float, float],
-    pilot: Mapping[int, tuple[float, float, float]], n_pilot: int, more: int,
+    pilot: Mapping[int, tuple[float, float, float]], n_pilot: int, n_gold: int, more: int,
 ) -> tuple[Decision, float, str]:  # fmt: skip
-    """Decide between both by how often each is the better one over the draws."""
+    """Decide between both by how often each is the better one over the draws.
+
+    Args:
+        n_gold: gold rows at the end of the learning curve, from where on it is extrapolated.
+    """
+    beyond = f"extrapolated from {n_gold:,} to {n_gold + more:,} rows"
     if not n_pilot:
         if labelling[2] < _FLAT:
             return "cannot_tell", 0.0, (
-                "the learning curve is flat, so that more rows of either kind may bring little; a pilot of some "
-                "hundred synthetic rows would show it"
+                f"the learning curve of a linear head, {beyond}, is flat, so that more rows of either kind may bring "
+                "little; a pilot of some hundred synthetic rows would show it"
             )  # fmt: skip
         return "cannot_tell", 0.0, (
             "without synthetic rows only labelling can be judged: generate some hundred as a pilot, and have a person "
@@ -306,7 +315,10 @@ def _decision(
     best = gains[:, -1]  # of all pilot rows: to pick the better part of them would flatter
     generating = float((best > np.maximum(0.0, of_labels)).mean())
     labels = float(((of_labels > best) & (of_labels > 0)).mean())
-    said = f"{n_pilot:,} corrected pilot rows bring {_gain(pilot[max(pilot)])}, {more:,} more labels {_gain(labelling)}"
+    said = (
+        f"{n_pilot:,} corrected pilot rows bring a linear head {_gain(pilot[max(pilot)])}, {more:,} more labels "
+        f"{_gain(labelling)}, {beyond}"
+    )
     if generating >= SURE:
         return "generate", generating, said
     if labels >= SURE:

@@ -62,7 +62,7 @@ def augment(
         gold_used = gold.select([])
     elif strategy == "replace":
         shown = {id for ids in _column(used, "seed_ids") for id in ids or ()}
-        gold_used = gold.select([i for i, id in enumerate(gold["id"]) if id not in shown])
+        gold_used = gold.select([i for i, id in enumerate(gold["id"][:]) if id not in shown])
     else:
         gold_used = gold
     if evaluation is not None:
@@ -83,12 +83,12 @@ def trainable(synthetic: Dataset) -> list[int]:
     """
     if "label_status" not in synthetic.column_names:
         raise ColumnError("synthetic rows need a column 'label_status'; bring rows made elsewhere in with `adopt`")
-    rows = zip(synthetic["label_status"], _column(synthetic, "weight"), strict=True)
+    rows = zip(synthetic["label_status"][:], _column(synthetic, "weight"), strict=True)
     return [i for i, (status, weight) in enumerate(rows) if status in TRAINABLE and (weight is None or weight > 0)]
 
 
 def _column(dataset: Dataset, name: str) -> Any:
-    return dataset[name] if name in dataset.column_names else [None] * len(dataset)
+    return dataset[name][:] if name in dataset.column_names else [None] * len(dataset)
 
 
 def _task_columns(gold: Dataset, synthetic: Dataset) -> list[str]:
@@ -126,13 +126,13 @@ def _check_apart(columns: list[str], gold: Dataset, synthetic: Dataset, evaluati
         both = sum(d in held for d in _digests(rows, texts))
         if both:
             raise OverlapError(f"{both} {what} rows for training stand in the evaluation rows too; remove them first")
-    ids = set(evaluation["id"]) if "id" in evaluation.column_names else set()
+    ids = set(evaluation["id"][:]) if "id" in evaluation.column_names else set()
     if any(id in ids for shown in _column(synthetic, "seed_ids") for id in shown or ()):
         raise OverlapError("synthetic rows were written from rows of the evaluation split; generate from training rows")
 
 
 def _digests(rows: Dataset, columns: list[str]) -> list[bytes]:
-    texts = zip(*(rows[c] for c in columns), strict=True)
+    texts = zip(*(rows[c][:] for c in columns), strict=True)
     return [hashlib.sha256("\x1f".join(map(str, text)).encode()).digest() for text in texts]
 
 

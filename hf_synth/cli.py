@@ -152,6 +152,14 @@ def _parser() -> argparse.ArgumentParser:
     made.add_argument("--out", type=Path, metavar="DIR")
     made.add_argument("--dry-run", action="store_true", help="say what the first round would take; ask nothing")
 
+    made = verb("sample", "draw synthetic notes for a person to label; `correct --audited` reads the labels back")
+    made.add_argument("synthetic", type=Path, metavar="SYNTHETIC", help="folder of `generate` or `correct`, or a file")
+    _synthetic_options(made)
+    made.add_argument("--n", type=int, default=100, help="how many (default: 100)")
+    made.add_argument("--by", nargs="*", choices=("label", "confidence"), default=["label"], metavar="WHAT",
+                      help="strata of equal size: label, confidence, both, or none (default: label)")  # fmt: skip
+    made.add_argument("--out", type=Path, metavar="FILE", help="a .csv (default: in .hf_synth/ of the folder)")
+
     made = verb("label", "let an LLM label real notes that have no label: the zero-shot baseline")
     made.set_defaults(room="judge_verbs")
     made.add_argument(
@@ -378,8 +386,11 @@ def _correction_options(parser: argparse.ArgumentParser) -> None:
     add("--corrector", metavar="MODEL", help="folder of a model trained on rows outside --gold")
     add("--method", choices=(*METHODS, "llm_judge"), default="auto")
     add("--split", default=None, help="with --corrector: the gold split it never saw (validation)")
-    add("--audited", type=Path, metavar="FILE", help="labels a person gave to some rows: columns id, label")
+    add(
+        "--audited", type=Path, metavar="FILE", help="labels a person gave to some rows: file of `sample`, or id, label"
+    )
     add("--coverage", type=float, metavar="C", help="abstain where a conformal set at C is not one label")
+    add("--coverage-by-class", action="store_true", help="cover each class at C, not only all together")
     add("--judge", metavar="MODEL", help="instead of a corrector: an LLM that labels gold and notes anew")
     _vote_options(parser)
 

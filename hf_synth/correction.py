@@ -20,21 +20,25 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from hf_synth.audited import design
 from hf_synth.calibration import (
     calibration_error,
     checked,
     conformal_level,
+    conformal_levels,
     conformal_sets,
     temperature,
     tempered,
 )
 from hf_synth.errors import ColumnError, TaskError
-from hf_synth.noise import em_noise, estimate_noise, label_issues
+from hf_synth.noise import accuracy_bounds, em_noise, estimate_noise, label_issues
 from hf_synth.plots import wilson
+from hf_synth.statistics import design_share
 
 METHODS = ("none", "argmax", "threshold", "agree", "clean_drop", "posterior", "weight", "ensemble")
 OF_TEXTS = ("drop", "replace")  # of target texts (target_texts.py)
 RELABELS = ("argmax", "threshold")  # by the corrector's word alone
+ABSTAIN = (*RELABELS, "agree", "clean_drop", "posterior", "ensemble")  # relabel or drop, and can leave a row alone
 OF_BOTH = ("clean_drop", "posterior", "weight", "ensemble")  # by models that learn from synthetic rows as well
 _SHARPER = 2.0  # models trained on half of the rows and soft targets are less sure than they should be
 _LEAST = 0.01  # weight of a row whose label nobody believes
@@ -57,8 +61,8 @@ class Policy:
         confusion: measured P(corrector's label | truth) on held-out gold, K x K; flat for labels that gold lacks.
         unseen: labels that gold lacks: the corrector has no opinion on them, and they are left alone.
         threshold: "threshold" takes the corrector's label from this probability on.
-        level: a label belongs to a row's conformal set from this probability on; 0 asks for no set. "argmax",
-            "threshold" and "agree" leave a row alone whose set holds not just one label.
+        level: a label belongs to a row's conformal set from this probability on, one for all labels or one for each
+            (K,); 0 asks for no set. The methods in ABSTAIN leave a row as generated whose set holds not just one label.
         figures: what was measured or estimated.
         warnings: what a reader must know.
     """
@@ -70,7 +74,7 @@ class Policy:
     confusion: Matrix = ()
     unseen: tuple[int, ...] = ()
     threshold: float = 0.0
-    level: float = 0.0
+    level: float | tuple[float, ...] = 0.0
     figures: Mapping[str, Any] = field(default_factory=dict)
     warnings: tuple[str, ...] = ()
 
@@ -92,6 +96,8 @@ class Policy:
         try:
             rows = {n: tuple(tuple(r) for r in plain[n]) for n in ("noise", "confusion")}
             flat = {n: tuple(plain[n]) for n in ("unseen", "warnings")}
+            if isinstance(plain.get("level"), list | tuple):
+                flat["level"] = tuple(plain["level"])
             return cls(**{**plain, **rows, **flat})
         except (KeyError, TypeError):
             raise TaskError("this is not a policy written by hf_synth") from None
@@ -140,8 +146,15 @@ def fit(
     audited: Mapping[int, int] | None = None,
     calibrate: bool = True,
     coverage: float | None = None,
+    coverage_by_class: bool = False,
+    bounds: bool = True,
 ) -> Policy:
     """Fit a policy on synthetic rows and held-out gold.
+
+    Conformal sets are of the corrector's opinion alone, at its temperature, since gold, on which they are calibrated,
+    has no label of a generator. That opinion is of models that did not see the row, on gold as on synthetic rows; what
+    it is joined with afterwards ("posterior", "ensemble") plays no part in a set. Sets hold the truth of rows drawn
+    like gold at the rate asked, of synthetic rows as far as these are like gold.
 
     Args:
         method: one of METHODS.
@@ -149,11 +162,15 @@ def fit(
         pred_probs: the corrector's probabilities for the same rows, (N, K).
         gold_label: labels of gold rows, (M,).
         gold_probs: the corrector's probabilities for them, from models that did not see the row, (M, K).
-        audited: true labels of synthetic rows that a person checked, by position.
+        audited: true labels of synthetic rows that a person checked, by position; an `Audited` where they were not a
+            simple random sample.
         calibrate: for the opinion of one model that never saw the rows: bring it to the temperature that held-out gold
             suggests, and estimate the noise by EM. False for cross-fitted models that were trained on such rows.
-        coverage: share of gold rows whose conformal set must hold the truth; rows whose set holds several labels are
-            left as they are by "argmax", "threshold" and "agree". None asks for no set.
+        coverage: share of gold rows whose conformal set must hold the truth; the methods in ABSTAIN leave rows as
+            generated whose set holds not just one label. None asks for no set.
+        coverage_by_class: the rows of each class are to be covered at that rate, not only all together; a label of
+            which gold has too few rows for it belongs to every set.
+        bounds: also bound the generator's accuracy (`noise.accuracy_bounds`); nothing that is decided rests on it.
 
     Raises:
         ColumnError: shapes or values do not fit.
@@ -171,14 +188,61 @@ def fit(
     noise = estimate(meant, tempered(probs, heat), audited)
     policy = Policy(method, k, heat, _matrix(noise), _matrix(_confusion(truth, held_out)), unseen)
     figures = _figures(meant, truth, held_out, _belief(policy, meant, probs), audited)
+    if bounds:
+        figures |= _bounds(meant, probs.argmax(1), truth, held_out.argmax(1), k)
     calm = tempered(held_out, heat)
+    level: float | tuple[float, ...] = 0.0
+    warnings = _warnings(figures, unseen)
+    if coverage is not None:
+        level, told, more = _level(method, truth, calm, tempered(probs, heat), coverage, coverage_by_class)
+        figures, warnings = figures | told, warnings + more
     return dataclasses.replace(
         policy,
         threshold=_threshold(truth, calm, _generator(figures)),
-        level=0.0 if coverage is None else max(_EVERY, conformal_level(truth, calm, coverage)),
-        figures=figures if coverage is None else {**figures, "conformal_coverage_asked": coverage},
-        warnings=_warnings(figures, unseen),
+        level=level,
+        figures=figures,
+        warnings=warnings,
     )
+
+
+def _bounds(meant: Ints, said: Ints, truth: Ints, guess: Ints, k: int) -> dict[str, Any]:
+    """Give how often corrector and generator agree, and the range of the generator's accuracy that fits it."""
+    rows = meant >= 0
+    agree = float((said == meant)[rows].mean()) if rows.any() else float("nan")
+    told: dict[str, Any] = {"corrector_agrees_with_generator": round(agree, 4)}
+    found = accuracy_bounds(meant, said, truth, guess, k)
+    if found is None:
+        return told
+    return told | {
+        "generator_accuracy_bounds": [round(found[0], 4), round(found[1], 4)],
+        "generator_accuracy_bounds_assume": "the corrector is right on rows of each label as often as on gold",
+    }
+
+
+def _level(
+    method: str, truth: Ints, held_out: Floats, probs: Floats, coverage: float, by_class: bool
+) -> tuple[float | tuple[float, ...], dict[str, Any], tuple[str, ...]]:
+    """Give the level of conformal sets, or one a label; figures; and what a reader must know of them."""
+    if by_class:
+        each = np.maximum(_EVERY, conformal_levels(truth, held_out, coverage))
+        level: float | tuple[float, ...] = tuple(each.tolist())
+        few = int((each == _EVERY).sum())
+        said = f"gold is too small to cover {few} of {len(each)} labels at {coverage:g}: these belong to every set"
+    else:
+        level = max(_EVERY, conformal_level(truth, held_out, coverage))
+        few = int(level == _EVERY)
+        said = f"gold is too small for sets that hold the truth at {coverage:g}: every row is left as generated"
+    told: dict[str, Any] = {"conformal_coverage_asked": coverage}
+    if by_class:
+        told["conformal_coverage_by_class"] = True
+    if method not in ABSTAIN:
+        return level, told, (f"method {method} changes no label and drops no row: the coverage asked plays no part",)
+    told["conformal_abstained_share"] = round(float((conformal_sets(probs, _row(level)).sum(1) != 1).mean()), 4)
+    return level, told, (said,) if few else ()
+
+
+def _row(level: float | tuple[float, ...]) -> Any:
+    return np.asarray(level) if isinstance(level, tuple) else level
 
 
 def _threshold(truth: Ints, probs: Floats, generator: float) -> float:
@@ -215,12 +279,26 @@ def _figures(
         "generator_accuracy_assumes": "corrector and generator err independently given the truth",
         "synthetic_rows": len(meant),
     }
-    if audited:
-        hits = sum(int(meant[i]) == label for i, label in audited.items())
-        low, high = wilson(hits, len(audited))
-        figures |= {"audited_rows": len(audited), "generator_accuracy_audited": round(hits / len(audited), 4),
-                    "generator_accuracy_audited_ci95": [round(low, 4), round(high, 4)]}  # fmt: skip
-    return figures
+    return figures | (audited_figures(meant, audited) if audited else {})
+
+
+def audited_figures(meant: Ints, audited: Mapping[int, int]) -> dict[str, Any]:
+    """Give how often the generator was right as a person found it: of all rows, by the design of the sample.
+
+    Args:
+        meant: what the generator meant, (N,).
+        audited: true labels by position, one at least; without a design as of a simple random sample.
+    """
+    right = [int(meant[i]) == label for i, label in audited.items()]
+    told: dict[str, Any] = {"audited_rows": len(right)}
+    drawn = design(audited)
+    if drawn is None:
+        share, (low, high) = sum(right) / len(right), wilson(sum(right), len(right))
+    else:
+        share, low, high = design_share(right, *drawn)
+        told["audited_strata"] = len(set(drawn[1] or ("all",)))
+    return told | {"generator_accuracy_audited": round(share, 4),
+                   "generator_accuracy_audited_ci95": [round(low, 4), round(high, 4)]}  # fmt: skip
 
 
 def _generator(figures: Mapping[str, Any]) -> float:
@@ -241,6 +319,13 @@ def _warnings(figures: Mapping[str, Any], unseen: Sequence[int]) -> tuple[str, .
     said = []
     if weaker(figures):
         said.append("the corrector looks weaker than the generator: replacing labels by its own would make them worse")
+    if "corrector_agrees_with_generator" in figures and "generator_accuracy_bounds" not in figures:
+        said.append("the corrector does otherwise on synthetic rows than on gold: what is estimated of the generator "
+                    "fits neither")  # fmt: skip
+    elif "generator_accuracy_bounds" in figures:
+        low, high = figures["generator_accuracy_bounds"]
+        if not low <= figures["generator_accuracy_estimated"] <= high:
+            said.append("the estimated accuracy of the generator lies outside its bounds: its assumption does not hold")
     if figures["gold_rows"] < 100:
         said.append(f"{figures['gold_rows']} gold rows are few: the noise matrix leans on its prior")
     if unseen:
@@ -268,10 +353,10 @@ def apply(policy: Policy, llm_label: npt.ArrayLike, pred_probs: npt.ArrayLike) -
     label, targets, agrees, other = _decided(policy, meant, probs)
     leaving = (label != meant) | (targets.sum(1) == 0)
     alone = _protected(policy, meant, _belief(policy, meant, probs), leaving)
-    if policy.level and policy.method in (*RELABELS, "agree"):
-        alone |= (
-            leaving & (meant >= 0) & (conformal_sets(tempered(probs, policy.temperature), policy.level).sum(1) != 1)
-        )
+    if policy.level and policy.method in ABSTAIN:
+        several = conformal_sets(tempered(probs, policy.temperature), _row(policy.level)).sum(1) != 1
+        as_given = (targets == np.eye(policy.n_labels)[meant]).all(1)  # nothing to undo: its reason stays
+        alone |= several & (meant >= 0) & ~as_given
     label[alone] = meant[alone]
     targets[alone] = np.eye(policy.n_labels)[meant[alone]]
     weight = targets.sum(1)

@@ -59,11 +59,20 @@ class Description:
             parts.append(markdown_table(["label", *columns], table))
         parts.append(markdown_table(["became of it", "rows"], list(self.reasons.items())))
         if self.policy:
-            figures = {k: v for k, v in self.policy["figures"].items() if isinstance(v, int | float | str)}
+            figures = {k: _shown(v) for k, v in self.policy["figures"].items() if _shown(v) is not None}
             told = [["method", self.policy["method"]], *([k.replace("_", " "), v] for k, v in figures.items())]
             parts.append(markdown_table(["policy", ""], told))
         parts += [f"Note: {line}." for line in self.warnings]
         return "\n\n".join(parts)
+
+
+def _shown(value: Any) -> int | float | str | None:
+    """Give a figure as it is printed; two numbers are the ends of a range. None for what is no single figure."""
+    if isinstance(value, int | float | str):
+        return value
+    if isinstance(value, list | tuple) and len(value) == 2 and all(isinstance(v, int | float) for v in value):
+        return f"{value[0]} to {value[1]}"
+    return None
 
 
 def describe(dataset: Dataset, policy: Policy | Mapping[str, Any] | None = None) -> Description:
@@ -79,12 +88,12 @@ def describe(dataset: Dataset, policy: Policy | Mapping[str, Any] | None = None)
     missing = [c for c in ("label_status", "reason", "llm_label") if c not in dataset.column_names]
     if missing:
         raise ColumnError(f"only generated or corrected rows can be described: these lack {', '.join(missing)}")
-    status = list(dataset["label_status"])
-    pairs = Counter(zip(status, dataset["reason"], strict=True))
+    status = list(dataset["label_status"][:])
+    pairs = Counter(zip(status, dataset["reason"][:], strict=True))
     order = sorted(pairs.items(), key=lambda item: (STATUSES.index(item[0][0]), -item[1]))
     used = [i for i, s in enumerate(status) if s in ("kept", "relabelled")]
-    weights = list(dataset["weight"]) if "weight" in dataset.column_names else [1.0] * len(status)
-    confidence = list(dataset["label_confidence"]) if "label_confidence" in dataset.column_names else []
+    weights = list(dataset["weight"][:]) if "weight" in dataset.column_names else [1.0] * len(status)
+    confidence = list(dataset["label_confidence"][:]) if "label_confidence" in dataset.column_names else []
     sure = [confidence[i] for i in used] if confidence else []
     known = [v for v in sure if v is not None]
     plain = {} if policy is None else dict(policy) if isinstance(policy, Mapping) else policy.to_json()
@@ -116,7 +125,7 @@ def _by_label(dataset: Dataset, status: list[str]) -> tuple[dict[str, dict[str, 
     counts = {name: dict.fromkeys(("meant", "kept", "relabelled", "dropped", "came", "now"), 0) for name in names}
     moved = [[0] * len(names) for _ in names]
     single = True
-    for state, meant, now in zip(status, dataset["llm_label"], dataset[column], strict=True):
+    for state, meant, now in zip(status, dataset["llm_label"][:], dataset[column][:], strict=True):
         if state == "rejected":
             continue
         single = single and not isinstance(meant, list)

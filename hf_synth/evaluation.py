@@ -16,10 +16,22 @@ import numpy as np
 
 from hf_synth.calibration import calibration_by, calibration_facts
 from hf_synth.errors import ColumnError, HfSynthError
-from hf_synth.metrics import BINS, MIN_ROWS, PATIENT_METRICS, PROBABILITY_METRICS, draws
+from hf_synth.metrics import (
+    BINS,
+    MIN_ROWS,
+    PATIENT_METRICS,
+    PROBABILITY_METRICS,
+    TEXT_METRICS,
+    draws,
+    gap_sums,
+    group_codes,
+    label_ranks,
+    set_sums,
+    set_values,
+)
 from hf_synth.modeling import model_facts, predict_proba, weights_sha256
 from hf_synth.rows import judged_mask, label_indices, label_matrix, target_texts
-from hf_synth.scoring import RANKED, drawn_values, judge, label_metrics, label_parts, values_of
+from hf_synth.scoring import RANKED, Judged, drawn_values, judge, label_metrics, label_parts, values_of
 from hf_synth.statistics import interval, mcnemar
 from hf_synth.task import Task, access_of, row_digests
 from hf_synth.text2text import generate_text
@@ -54,6 +66,9 @@ class Scores:
             confidence and ece down by the label that was said.
         labels, predictions, groups: for each row of a single_label task, for paired comparison; not in `to_json`
             unless asked for.
+        row_values: more of each row for that, likewise: `said`, the probabilities of a single_label task or what was
+            said of each label of a multi_label task, (N, K); of the latter also `sets` and `judged` (N, K), `groups`
+            (N,).
     """
 
     task: str
@@ -70,18 +85,20 @@ class Scores:
     labels: tuple[int, ...] = field(default=(), repr=False)
     predictions: tuple[int, ...] = field(default=(), repr=False)
     groups: tuple[int, ...] = field(default=(), repr=False)
+    row_values: Mapping[str, Any] = field(default_factory=dict, repr=False, compare=False)
 
     def to_json(self, *, rows: bool = False) -> dict[str, Any]:
         """Give plain values for `json.dump`.
 
         Args:
-            rows: also the label, prediction and group number of each row, which `compare` needs and nobody publishes.
+            rows: also what is told of each row, which `compare` needs and nobody publishes.
         """
         plain = {name: getattr(self, name) for name in self.__dataclass_fields__}
         plain["ci95"] = {name: list(pair) for name, pair in self.ci95.items()}
         plain["excluded"] = self.excluded.to_json(rows=rows) if self.excluded else None
         for name in ("labels", "predictions", "groups"):
             plain[name] = list(plain[name]) if rows else []
+        plain["row_values"] = {name: np.asarray(v).tolist() for name, v in self.row_values.items()} if rows else {}
         return plain
 
     @classmethod
@@ -98,6 +115,7 @@ class Scores:
             told["excluded"] = cls.from_json(plain["excluded"]) if plain.get("excluded") else None
             for name in ("labels", "predictions", "groups"):
                 told[name] = tuple(int(v) for v in plain.get(name, ()))
+            told["row_values"] = {name: np.asarray(v) for name, v in plain.get("row_values", {}).items()}
         except (KeyError, TypeError, AttributeError, ValueError):
             raise HfSynthError("this JSON holds no scores: write it with `hf-synth evaluate --out`") from None
         return cls(**told)
@@ -112,7 +130,8 @@ class Difference:
         value: a's minus b's.
         ci95: 95% interval of the paired bootstrap over groups.
         n: number of rows.
-        p_mcnemar: p-value of the exact McNemar test of who is right on which row; it takes rows for independent.
+        p_mcnemar: p-value of the exact McNemar test of who is right on which row (of sets: in all labels judged),
+            whatever the metric; it takes rows for independent.
     """
 
     metric: str
@@ -249,6 +268,7 @@ def score(
         n=len(labels),
         values={name: float(value[0]) for name, value in values.items()},
         ci95={name: _drawn_interval(name, many, len(found.sums)) for name, many in drawn.items()},
+        row_values=_row_values(task, predicted, labels, groups, judged),
         bootstrap={"n": n_bootstrap, "seed": seed, **fewer},
         calibration=_calibration(task, labels, predicted, found.more["groups"]) if of_probabilities else {},
         **found.more,
@@ -259,6 +279,20 @@ def _calibration(task: Task, labels: Any, predicted: Any, groups: Any) -> dict[s
     said = [task.labels[k] for k in np.argmax(predicted, axis=1)]
     facts = calibration_facts(labels, predicted, groups, bins=BINS)
     return facts | {"by_label": calibration_by(labels, predicted, said)}
+
+
+def _row_values(task: Task, predicted: Any, labels: Any, groups: Sequence[Any] | None, judged: Any) -> dict[str, Any]:
+    """Give what `compare` needs of each row beside labels and predictions."""
+    if task.kind == "text2text" or np.ndim(predicted) != 2:
+        return {}
+    said = {"said": np.asarray(predicted)}
+    if task.kind == "single_label":
+        return said
+    known = np.ones(np.shape(labels)) if judged is None else np.asarray(judged)
+    return said | {
+        "sets": (np.asarray(labels) > 0.5).astype(np.int8), "judged": (known > 0.5).astype(np.int8),
+        "groups": group_codes(groups, len(labels)),
+    }  # fmt: skip
 
 
 def _drawn_interval(metric: str, drawn: Any, n_groups: int, *, difference: bool = False) -> tuple[float, float]:
@@ -281,24 +315,77 @@ def _digest(digests: Sequence[str], labels: Any) -> str:
 def compare(a: Scores, b: Scores, metric: str = "macro_f1", *, n_bootstrap: int = 1000, seed: int = 0) -> Difference:
     """Compare two models on the same rows: the difference a - b with its paired bootstrap interval over groups.
 
+    Args:
+        metric: any that both have; auroc, auprc and ece where both were scored from probabilities.
+        n_bootstrap: draws; fewer for auroc and auprc of many rows, as in `score`.
+
     Raises:
-        HfSynthError: the scores are not of the same rows, or lack the rows' predictions, or the metric, or are of a
-            task that is not single_label.
+        HfSynthError: the scores are of texts, or not of the same rows, or lack what was said of them, or the metric.
     """
-    if a.values and not a.confusion:
-        raise HfSynthError(f"scores of task {a.task!r} cannot be compared row by row: only those of single_label tasks")
-    if not a.labels or not b.labels:
+    if any(s.values and set(s.values) <= set(TEXT_METRICS) for s in (a, b)):
+        raise HfSynthError(
+            f"scores of task {a.task!r} are of texts: only those of single_label and multi_label tasks can be compared"
+        )
+    if not all(s.labels or "sets" in s.row_values for s in (a, b)):
         raise HfSynthError("scores without their rows cannot be compared: write them with to_json(rows=True)")
-    if (a.labels, a.groups) != (b.labels, b.groups) or a.dataset.get("sha256") != b.dataset.get("sha256"):
+    if not _same_rows(a, b):
         raise HfSynthError("scores are compared on the same rows only, and these are of different rows")
-    known = [name for name in a.values if name in b.values and name not in PROBABILITY_METRICS]
+    if metric in PROBABILITY_METRICS and not all(metric in s.values and "said" in s.row_values for s in (a, b)):
+        raise HfSynthError(
+            f"cannot compare by {metric!r}: it is not defined here, or a model was scored by its labels alone; score "
+            "both from probabilities"
+        )
+    known = [name for name in a.values if name in b.values]
     if metric not in known:
         raise HfSynthError(f"cannot compare by {metric!r}; choose one of {', '.join(known)}")
-    k, true, codes = len(a.confusion), np.array(a.labels), np.array(a.groups)
+    both = [(_of_labels if s.labels else _of_sets)(s, metric) for s in (a, b)]
+    n_groups = len(both[0].sums)
+    if both[0].ranked:
+        n_bootstrap = min(n_bootstrap, max(200, RANKED // both[0].ranked))
+    drawn = [
+        np.subtract(*(values_of(one, counts).get(metric, np.full(len(counts), np.nan)) for one in both))
+        for counts in draws(n_groups, n_bootstrap, seed)
+    ]
+    between = _drawn_interval(metric, np.concatenate(drawn), n_groups, difference=True)
+    return Difference(metric, a.values[metric] - b.values[metric], between, a.n, mcnemar(_right(a), _right(b)))
+
+
+def _same_rows(a: Scores, b: Scores) -> bool:
+    if (a.labels, a.groups) != (b.labels, b.groups) or a.dataset.get("sha256") != b.dataset.get("sha256"):
+        return False
+    names = ("sets", "judged", "groups")
+    return all(np.array_equal(a.row_values.get(n, ()), b.row_values.get(n, ())) for n in names)
+
+
+def _of_labels(scores: Scores, metric: str) -> Judged:
+    """Prepare one metric of single labels for draws of groups."""
+    k, true, codes = len(scores.confusion), np.array(scores.labels), np.array(scores.groups)
+    guess = np.array(scores.predictions)
     often, graded = np.bincount(true, minlength=k) >= MIN_ROWS, metric in PATIENT_METRICS
-    both = [label_parts(true, np.array(s.predictions), k, codes, graded) for s in (a, b)]
-    drawn = np.vstack([counts @ np.hstack(both) for counts in draws(len(both[0]), n_bootstrap, seed)])
-    drawn_a, drawn_b = (label_metrics(part, k, often, graded, calibrated=False)[metric] for part in np.hsplit(drawn, 2))
-    right = (true == np.array(s.predictions) for s in (a, b))
-    between = _drawn_interval(metric, drawn_a - drawn_b, len(both[0]), difference=True)
-    return Difference(metric, a.values[metric] - b.values[metric], between, a.n, mcnemar(*right))
+    parts = label_parts(true, guess, k, codes, graded)
+    if metric not in PROBABILITY_METRICS:
+        return Judged(parts, lambda s: label_metrics(s, k, often, graded, calibrated=False), lambda counts: {}, 0, {})
+    has, said = np.eye(k, dtype=bool)[true], scores.row_values["said"]
+    if metric != "ece":
+        ranks = label_ranks(said, has, np.ones_like(has), codes)
+        return Judged(parts, lambda s: {}, ranks, len(true) * (k if k > 2 else 1), {})
+    sums = np.hstack([parts, gap_sums(true, said, codes)])
+    return Judged(sums, lambda s: label_metrics(s, k, often, False, calibrated=True), lambda counts: {}, 0, {})
+
+
+def _of_sets(scores: Scores, metric: str) -> Judged:
+    """Prepare one metric of sets of labels for draws of groups."""
+    said, true, judged, codes = (np.asarray(scores.row_values[n]) for n in ("said", "sets", "judged", "groups"))
+    true, judged = true > 0, judged > 0
+    sums, seen = set_sums(true, said > 0.5, judged, codes), np.asarray(judged.any(0))
+    if metric in PROBABILITY_METRICS:
+        return Judged(sums, lambda s: {}, label_ranks(said, true, judged, codes), true.size, {})
+    return Judged(sums, lambda s: set_values(s, seen), lambda counts: {}, 0, {})
+
+
+def _right(scores: Scores) -> Any:
+    """Tell in which rows a model is right; of sets in all labels that were judged, and only rows where some were."""
+    if scores.labels:
+        return np.array(scores.labels) == np.array(scores.predictions)
+    said, true, judged = (np.asarray(scores.row_values[name]) > 0.5 for name in ("said", "sets", "judged"))
+    return ((said == true) | ~judged).all(1)[judged.any(1)]

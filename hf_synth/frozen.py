@@ -8,6 +8,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Sequence
 from itertools import pairwise
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -24,6 +25,8 @@ _FEW = 20  # texts, of which each word counts
 _LIKELY = 0.03  # a soft target counts for a label from here on
 _STRENGTH = 20.0  # inverse of regularisation
 _STEPS = 60  # of the optimiser, at most
+_TOLERANCE = 1e-3  # of the optimiser: the largest slope that is left
+_MANY = 10_000  # rows trained on, from which on each is read once, whatever its target
 
 
 def linear_learner(
@@ -37,20 +40,20 @@ def linear_learner(
         truth: labels of gold, (M,).
         n_labels: K.
     """
-    from sklearn.exceptions import ConvergenceWarning
-    from sklearn.linear_model import LogisticRegression
 
     def learn(gold: Ints, rows: Ints, targets: Floats) -> Predict:
-        at, label = np.nonzero(targets > _LIKELY)  # a soft target becomes a weighted row for each label it holds likely
-        x = np.concatenate([features_gold[gold], features_rows[rows[at]]])
-        y = np.concatenate([truth[gold], label])
-        weight = np.concatenate([np.ones(len(gold)), targets[at, label]])
-        seen = np.unique(y)
-        model = LogisticRegression(C=_STRENGTH, max_iter=_STEPS, tol=1e-3) if len(seen) > 1 else None
-        with warnings.catch_warnings():  # that the optimum is not reached to the last digit is meant
-            warnings.simplefilter("ignore", ConvergenceWarning)
-            if model is not None:
-                model.fit(x, y, weight)
+        if len(gold) + len(rows) < _MANY:
+            at, label = np.nonzero(targets > _LIKELY)  # a soft target becomes a weighted row for each label it is for
+            x = np.concatenate([features_gold[gold], features_rows[rows[at]]])
+            y = np.concatenate([truth[gold], label])
+            seen = np.unique(y)
+            weight = np.concatenate([np.ones(len(gold)), targets[at, label]])
+            proba = _by_labels(x, y, weight) if len(seen) > 1 else None
+        else:
+            wanted = np.concatenate([np.eye(n_labels)[truth[gold]], np.where(targets > _LIKELY, targets, 0.0)])
+            seen = np.flatnonzero(wanted.any(0))
+            x = np.concatenate([features_gold[gold], features_rows[rows]])
+            proba = _by_targets(x, wanted[:, seen]) if len(seen) > 1 else None
 
         def predict(gold: Ints, rows: Ints) -> tuple[Floats, Floats]:
             return spread(features_gold[gold]), spread(features_rows[rows])
@@ -58,12 +61,71 @@ def linear_learner(
         def spread(x: Floats) -> Floats:
             probs = np.full((len(x), n_labels), 1e-4)
             if len(x):
-                probs[:, seen] += model.predict_proba(x) if model is not None else 1.0
+                probs[:, seen] += proba(x) if proba is not None else 1.0
             return np.asarray(probs / probs.sum(1, keepdims=True))
 
         return predict
 
     return learn
+
+
+def _by_labels(x: Floats, y: Ints, weight: Floats) -> Callable[[Floats], Any]:
+    """Train on weighted rows with one label each; give the function of N rows to probabilities of the labels in y."""
+    from sklearn.exceptions import ConvergenceWarning
+    from sklearn.linear_model import LogisticRegression
+
+    model = LogisticRegression(C=_STRENGTH, max_iter=_STEPS, tol=_TOLERANCE)
+    with warnings.catch_warnings():  # that the optimum is not reached to the last digit is meant
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        model.fit(x, y, weight)
+    return model.predict_proba  # type: ignore[no-any-return]
+
+
+def _by_targets(x: Floats, targets: Floats) -> Callable[[Floats], Any]:
+    """Do what `_by_labels` does of soft targets (N, K), each row once: the same loss by the same optimiser, in float32.
+
+    A row with five likely labels is five rows there. It starts from nothing as there: weights of an earlier training
+    would bring in rows that this model must not have seen.
+    """
+    from scipy.optimize import minimize
+
+    k, d, weight = targets.shape[1], x.shape[1], targets.sum(1)
+    wanted, of_row = targets.astype(x.dtype), weight[:, None].astype(x.dtype)
+    total = float(weight.sum())
+    strength, free = 1 / (_STRENGTH * total), 1 if k == 2 else k  # of two labels only the second has weights, as there
+
+    def loss(flat: Floats) -> tuple[float, Floats]:
+        table = flat.reshape(free, d + 1)
+        raw = _raw(table, x)
+        probs = np.exp(raw)
+        sums = probs.sum(1, keepdims=True)
+        lost = float(weight @ np.log(sums[:, 0].astype(np.float64))) - float(np.vdot(wanted, raw))
+        probs *= of_row / sums
+        probs -= wanted
+        pull = np.ascontiguousarray(probs[:, k - free :])
+        slope = np.column_stack([pull.T @ x, pull.sum(0)]).astype(np.float64) / total
+        slope[:, :d] += strength * table[:, :d]
+        return lost / total + strength / 2 * float((table[:, :d] ** 2).sum()), slope.ravel()
+
+    how = {"maxiter": _STEPS, "maxls": 50, "gtol": _TOLERANCE, "ftol": 64 * np.finfo(float).eps}
+    found = minimize(loss, np.zeros(free * (d + 1)), jac=True, method="L-BFGS-B", options=how).x.reshape(free, d + 1)
+
+    def proba(asked: Floats) -> Any:
+        raised = np.exp(_raw(found, asked))
+        return raised / raised.sum(1, keepdims=True)
+
+    return proba
+
+
+def _raw(table: Floats, x: Floats) -> Any:
+    """Give the logits of N rows, 0 at most, in the features' precision; one row of weights is that of two labels."""
+    d = x.shape[1]
+    raw = x @ np.ascontiguousarray(table[:, :d].T, dtype=x.dtype)
+    raw += table[:, d].astype(x.dtype)
+    if len(table) == 1:
+        raw = np.concatenate([np.zeros_like(raw), raw], axis=1)
+    raw -= raw.max(1, keepdims=True)
+    return raw
 
 
 def feature_map(texts: Sequence[str], *, width: int = WIDTH, seed: int = 0) -> Callable[[Sequence[str]], Floats]:

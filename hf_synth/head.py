@@ -26,7 +26,7 @@ Predict = Callable[["Dataset"], Floats]
 
 def joined_texts(task: Task, rows: Dataset) -> list[str]:
     """Give one text for each row: its text columns, a line each."""
-    return ["\n".join(map(str, row)) for row in zip(*(rows[c] for c in task.text_columns), strict=True)]
+    return ["\n".join(map(str, row)) for row in zip(*(rows[c][:] for c in task.text_columns), strict=True)]
 
 
 def linear_fit(task: Task, *read: Dataset, seed: int = 0) -> Callable[[Dataset], Predict]:

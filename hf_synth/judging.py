@@ -42,6 +42,7 @@ _PRIOR = 1.0  # votes that all labels share before any is cast
 _SAMPLING: Mapping[str, Any] = {"temperature": 0.7, "max_tokens": 256}
 _ONE_TOKEN: Mapping[str, Any] = {"temperature": 0, "max_tokens": 4, "logprobs": True, "top_logprobs": 20}
 _LETTERS = "ABCDEFGHIJKLMNOPQRST"  # as many as endpoints list alternatives of a token
+_AT_ONCE = 2_048  # texts whose prompts stand in memory as tokens; enough that batches of like length waste little
 _MEANT = 0.1  # share of a token's probability that letters must hold for it to be a vote
 _SYSTEM = (
     "You are an experienced clinician who labels clinical text for research. You judge by what the text states. The "
@@ -190,18 +191,23 @@ class LLMJudge:
         lengths = np.array([len(e) for e in endings])
         probs, cast = np.zeros((len(texts), len(task.labels))), np.zeros(len(texts), dtype=np.int64)
         for order in label_orders(len(task.labels), self.votes, self.seed):
-            asked = [dict.fromkeys(task.text_columns, _NOTHING)] * self.prior_free + list(texts)
-            prompts = [model.prompt(judge_messages(task, text, order)) + start for text in asked]
-            fits = [i for i, p in enumerate(prompts) if len(p) + int(lengths.max()) <= model.limit]
-            scores = np.full((len(prompts), len(lengths)), np.nan)
-            scores[fits] = log_likelihoods(model, [prompts[i] for i in fits], endings, llm.batch_tokens) / lengths
-            if self.prior_free:
-                scores = scores[1:] - scores[0]
-            there = np.isfinite(scores).all(1)
-            raised = np.exp(scores[there] - scores[there].max(1, keepdims=True))
-            probs[there] += raised / raised.sum(1, keepdims=True)
-            cast += there
-            tally.update(votes=int(there.sum()), errors=int((~there).sum()))
+
+            def scored(some: Sequence[Mapping[str, str]], order: Sequence[int] = order) -> Floats:
+                prompts = [model.prompt(judge_messages(task, text, order)) + start for text in some]
+                fits = [i for i, p in enumerate(prompts) if len(p) + int(lengths.max()) <= model.limit]
+                scores = np.full((len(prompts), len(lengths)), np.nan)
+                scores[fits] = log_likelihoods(model, [prompts[i] for i in fits], endings, llm.batch_tokens) / lengths
+                return scores
+
+            prior = scored([dict.fromkeys(task.text_columns, _NOTHING)])[0] if self.prior_free else 0.0
+            for begin in range(0, len(texts), _AT_ONCE):
+                scores: Floats = scored(texts[begin : begin + _AT_ONCE]) - prior
+                there = np.isfinite(scores).all(1)
+                raised = np.exp(scores[there] - scores[there].max(1, keepdims=True))
+                at = begin + np.flatnonzero(there)
+                probs[at] += raised / raised.sum(1, keepdims=True)
+                cast[at] += 1
+                tally.update(votes=len(at), errors=len(scores) - len(at))
         probs[cast == 0] = 1.0
         return probs / probs.sum(1, keepdims=True), cast
 

@@ -170,6 +170,7 @@ def decide_sets(
             policies[j] = fit(
                 method, llm_label=sets.meant[:, j], pred_probs=_two(said[:, j]), gold_label=sets.truth[gold, j],
                 gold_probs=_two(held[:, j]), calibrate=opinions is not None or method != "posterior",
+                bounds=False,
             )  # fmt: skip
             done = apply(policies[j], sets.meant[:, j], _two(said[:, j]))
             there[:, j], probs[:, j] = done.label == 1, done.probs[:, 1]
@@ -250,7 +251,7 @@ def choose_for_sets(
             worth[method][held] = (hits * cell_weight[held]).sum(1)
     if weak and np.mean(weak) >= 0.5:
         del worth["argmax"]
-    return choose(worth, np.zeros(len(sets.truth), dtype=np.int64), prefer=_PREFER)
+    return choose(worth, np.zeros(len(sets.truth), dtype=np.int64), prefer=_PREFER, groups=sets.groups)
 
 
 def _cell_weights(truth: Ints) -> Floats:
@@ -320,7 +321,7 @@ def _believed(task: Task, rows: Dataset, probs: Floats) -> Dataset:
     from datasets import Dataset, Features
 
     wanted, n = task.corrected_features(), len(rows)
-    columns = {c: list(rows[c]) for c in ("id", *task.text_columns, "source", "seed_ids", "access")}
+    columns = {c: list(rows[c][:]) for c in ("id", *task.text_columns, "source", "seed_ids", "access")}
     columns[task.label_column] = [np.flatnonzero(p > 0.5).tolist() for p in probs]
     columns |= {"label_status": ["kept"] * n, "label_probs": probs.tolist(), "weight": [1.0] * n}
     return Dataset.from_dict(columns, features=Features({c: wanted[c] for c in columns}))
@@ -334,7 +335,7 @@ def _checked(task: Task, said: npt.ArrayLike, n: int) -> Floats:
 
 
 def _texts(task: Task, dataset: Dataset) -> list[str]:
-    return ["\n".join(row) for row in zip(*(dataset[c] for c in task.text_columns), strict=True)]
+    return ["\n".join(row) for row in zip(*(dataset[c][:] for c in task.text_columns), strict=True)]
 
 
 # --- what is told ---------------------------------------------------------------------------------------------------

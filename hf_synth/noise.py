@@ -10,7 +10,9 @@ from collections.abc import Mapping
 import numpy as np
 import numpy.typing as npt
 
+from hf_synth.audited import relative_weights
 from hf_synth.calibration import checked
+from hf_synth.plots import wilson
 
 Ints = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float64]
@@ -25,13 +27,13 @@ def estimate_noise(llm_label: Ints, probs: Floats, audited: Mapping[int, int] | 
 
     Args:
         probs: from models that saw neither the row nor its label, (N, K); else the estimate would only repeat itself.
-        audited: true labels by position, which stand in the place of beliefs.
+        audited: true labels by position, which stand in the place of beliefs; of a sample that was drawn with unequal
+            chances, each counts for as many rows as it stands for, of the number that were looked at.
     """
     k = probs.shape[1]
     belief = probs.copy()
-    for row, label in (audited or {}).items():
-        belief[row] = np.eye(k)[label]
-    counts = belief.T @ _one_hot(llm_label, k) + _PRIOR_ROWS * _expected(k)
+    _put_right(belief, audited)
+    counts = np.maximum(0.0, belief.T @ _one_hot(llm_label, k)) + _PRIOR_ROWS * _expected(k)
     return np.asarray(counts / counts.sum(1, keepdims=True))
 
 
@@ -47,14 +49,25 @@ def em_noise(llm_label: Ints, probs: Floats, audited: Mapping[int, int] | None =
     for _ in range(_EM_ROUNDS):
         belief = probs * np.where(known, noise[:, meant].T, 1.0)
         belief /= np.maximum(belief.sum(1, keepdims=True), 1e-300)
-        for row, label in (audited or {}).items():
-            belief[row] = np.eye(k)[label]
-        counts = belief.T @ given + _PRIOR_ROWS * start
+        _put_right(belief, audited)
+        counts = np.maximum(0.0, belief.T @ given) + _PRIOR_ROWS * start
         moved = counts / counts.sum(1, keepdims=True)
         change, noise = float(np.abs(moved - noise).max()), moved
         if change < 1e-6:
             break
     return np.asarray(noise)
+
+
+def _put_right(belief: Floats, audited: Mapping[int, int] | None) -> None:
+    """Move the beliefs of audited rows to what a person said, in place: by the whole way times the row's weight.
+
+    What models got wrong of the sample is thus counted as a difference estimator counts it (Saerndal et al., 1992,
+    chapter 6); weights are 1 on average, and exactly 1 without a design.
+    """
+    k = belief.shape[1]
+    for row, weight in relative_weights(audited or {}).items():
+        said = np.eye(k)[(audited or {})[row]]
+        belief[row] = said if weight == 1 else belief[row] + weight * (said - belief[row])
 
 
 def confident_noise(llm_label: Ints, probs: Floats) -> Floats:
@@ -69,6 +82,69 @@ def confident_noise(llm_label: Ints, probs: Floats) -> Floats:
     rows = (guess >= 0) & (llm_label >= 0)
     np.add.at(counts, (guess[rows], llm_label[rows]), 1.0)
     return np.asarray(counts / counts.sum(1, keepdims=True))
+
+
+def accuracy_bounds(
+    llm_label: npt.ArrayLike, said: npt.ArrayLike, gold_label: npt.ArrayLike, gold_said: npt.ArrayLike, n_labels: int
+) -> tuple[float, float] | None:
+    """Bound the share of right labels by what is seen, without assuming that generator and corrector err independently.
+
+    Seen are how often both agree, label by label, and of each class how often the corrector is right on gold. All ways
+    to fill in the truth of the synthetic rows are gone through (a linear programme) under which the corrector is right
+    on their rows of each class as often as on gold of it, within the 95% interval (Wilson) of its gold rows taken as
+    independent; a class without gold binds nothing, and the mix of classes may be another. The range is wide, as bounds
+    by marginals are (Frechet), and holds where the corrector's accuracy carries over; nothing here tells whether it
+    does.
+
+    Args:
+        llm_label: what the generator meant, (N,); rows with -1 are left out.
+        said: the corrector's label for them, (N,).
+        gold_label: of gold, (M,); rows with -1 are left out.
+        gold_said: the corrector's label for it, of models that did not see the row, (M,).
+        n_labels: K.
+
+    Returns:
+        Shares below and above which none fits; None where none does, or there is no row.
+    """
+    from scipy import sparse
+    from scipy.optimize import linprog
+
+    k, (given, theirs, truth, guess) = n_labels, map(np.asarray, (llm_label, said, gold_label, gold_said))
+    rows = given >= 0
+    if not rows.any():
+        return None
+    seen = np.bincount(given[rows] * k + theirs[rows], minlength=k * k).reshape(k, k) / rows.sum()
+    low, high = np.array([wilson(int((guess[truth == c] == c).sum()), int((truth == c).sum())) for c in range(k)]).T
+    # unknown: the truth is the label of both (K), the generator's alone, the corrector's alone (K (K - 1) each, by cell
+    # of both labels), or a class that neither names (K, by that class)
+    meant, other = np.nonzero(~np.eye(k, dtype=bool))
+    cells, every = len(meant), np.arange(k)
+    names = np.concatenate([every, meant, other, every])  # the class that is true
+    hit = np.r_[np.ones(k), np.zeros(cells), np.ones(cells), np.zeros(k)]  # by the corrector
+    right = np.r_[np.ones(k + cells), np.zeros(cells + k)]  # the generator
+    of_class = sparse.csr_matrix((np.ones(len(names)), (names, np.arange(len(names)))), (k, len(names)))
+    hits = of_class.multiply(hit).tocsr()
+    both = sparse.hstack([sparse.csr_matrix((cells, k)), sparse.identity(cells), sparse.identity(cells),
+                          sparse.csr_matrix((cells, k))])  # fmt: skip
+    most = np.r_[np.diag(seen), np.full(2 * cells, np.inf), 1 - seen.sum(0) - seen.sum(1) + np.diag(seen)]
+    limits = [hits - of_class.multiply(high[:, None]), of_class.multiply(low[:, None]) - hits]
+    known = [sparse.csr_matrix(np.ones((1, len(names))))]
+    between = seen[meant, other]
+    bound, equal = np.zeros(2 * k), np.ones(1)
+    if k == 2:  # where two labels differ one of them is true
+        known, equal = [*known, both], np.r_[equal, between]
+    else:
+        limits, bound = [*limits, both], np.r_[bound, between]
+    ends = [
+        linprog(
+            sign * right, sparse.vstack(limits), bound, sparse.vstack(known), equal,
+            bounds=np.column_stack([np.zeros(len(names)), np.maximum(most, 0.0)]), method="highs",
+        )
+        for sign in (1, -1)
+    ]  # fmt: skip
+    if any(end.status != 0 for end in ends):
+        return None
+    return max(0.0, float(ends[0].fun)), min(1.0, -float(ends[1].fun))
 
 
 def denoise(probs: Floats, noise: Floats, rounds: int = 30) -> Floats:

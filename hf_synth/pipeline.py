@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
+from hf_synth.audited import rekeyed
 from hf_synth.augmentation import augment
 from hf_synth.correction import METHODS, RELABELS, Corrected, Policy, apply, fit, settle
 from hf_synth.crossfit import Choice, Ints, Learn, Predict, Rows, check_parts, choose_method, decide
@@ -59,6 +60,7 @@ def fit_policy(
     method: str = "auto",
     audited: Mapping[str, int | str] | None = None,
     coverage: float | None = None,
+    coverage_by_class: bool = False,
     seed: int = 0,
 ) -> Policy:
     """Fit a policy on some synthetic rows and held-out gold, for rows that come later.
@@ -68,9 +70,11 @@ def fit_policy(
         corrector: the model whose opinion will be used.
         gold: rows that the corrector never saw, or with out-of-fold `label_probs`; any gold rows with a `fit`.
         method: one of `correction.METHODS`, or "auto".
-        audited: true labels of some pilot rows that a person checked, by row id.
-        coverage: share of gold rows whose conformal set must hold the truth, e.g. 0.9: "argmax", "threshold" and
-            "agree" leave alone each row whose set does not hold just one label. None asks for no set.
+        audited: true labels of some pilot rows that a person checked, by row id; of a sample that was drawn with
+            unequal chances an `Audited` (`audit_sample`, `hf-synth sample`).
+        coverage: share of gold rows whose conformal set must hold the truth, e.g. 0.9: methods that relabel or drop
+            leave each row as generated whose set does not hold just one label. None asks for no set.
+        coverage_by_class: rows of each class are to be covered at that rate; needs more gold.
 
     Raises:
         OverlapError: the corrector was trained on some of the gold.
@@ -80,8 +84,9 @@ def fit_policy(
     if task.kind != "single_label":
         raise TaskError(f"task {task.full_name!r} is {task.kind}: policies are fitted for single_label tasks only")
     return correct_with_policy(
-        task, pilot, corrector, gold=gold, method=method, audited=audited, coverage=coverage, seed=seed
-    )[1]
+        task, pilot, corrector, gold=gold, method=method, audited=audited, coverage=coverage,
+        coverage_by_class=coverage_by_class, seed=seed,
+    )[1]  # fmt: skip
 
 
 def correct(
@@ -93,6 +98,7 @@ def correct(
     method: str = "auto",
     audited: Mapping[str, int | str] | None = None,
     coverage: float | None = None,
+    coverage_by_class: bool = False,
     seed: int = 0,
 ) -> Dataset:
     """Correct the labels of synthetic rows.
@@ -107,7 +113,7 @@ def correct(
 
     Args:
         synthetic: rows of `generate`, or any with the task's text columns and `llm_label`.
-        corrector, gold, method, audited, coverage: as for `fit_policy`.
+        corrector, gold, method, audited, coverage, coverage_by_class: as for `fit_policy`.
 
     Returns:
         The same rows in the same order with `task.corrected_features()`; rejected rows as they were.
@@ -118,8 +124,9 @@ def correct(
         TaskError: unknown method, or a task whose labels cannot be corrected.
     """
     return correct_with_policy(
-        task, synthetic, corrector, gold=gold, method=method, audited=audited, coverage=coverage, seed=seed
-    )[0]
+        task, synthetic, corrector, gold=gold, method=method, audited=audited, coverage=coverage,
+        coverage_by_class=coverage_by_class, seed=seed,
+    )[0]  # fmt: skip
 
 
 def correct_with_policy(
@@ -131,20 +138,27 @@ def correct_with_policy(
     method: str = "auto",
     audited: Mapping[str, int | str] | None = None,
     coverage: float | None = None,
+    coverage_by_class: bool = False,
     seed: int = 0,
 ) -> tuple[Dataset, Policy]:
     """Do what `correct` does, and give the policy as well."""
+    if coverage_by_class and coverage is None:
+        raise TaskError("coverage_by_class says of what the coverage is: give the coverage too, e.g. 0.9")
     method = _known_method(task, corrector, method)
     everything = _contract(task, synthetic)
     usable = _usable(task, everything)
     check_columns(task, gold, what="gold")
-    if "source" in gold.column_names and UNLABELLED in set(gold["source"]):
+    if "source" in gold.column_names and UNLABELLED in set(gold["source"][:]):
         raise ColumnError("gold holds notes that an LLM labelled: nothing can be measured on them; give them as rows")
     if method != "none" and (callable(corrector) or (method == "auto" and task.kind != "text2text")):
         check_parts(list(gold["group"]) if "group" in gold.column_names else None)
     if task.kind != "single_label":
-        if audited:
-            raise TaskError(f"task {task.full_name!r} is {task.kind}: audited labels serve single_label tasks only")
+        for given, what in (
+            (audited, "audited labels serve"),
+            (coverage is not None, "conformal sets (coverage) serve"),
+        ):
+            if given:
+                raise TaskError(f"task {task.full_name!r} is {task.kind}: {what} single_label tasks only")
         decided, policy = _correct_kind(task, usable, corrector, gold, method, seed)
         access = strictest(task.access, access_of(everything), access_of(gold))
         return _with_columns(task, everything, decided, access), policy
@@ -156,23 +170,25 @@ def correct_with_policy(
         list(gold["group"]) if "group" in gold.column_names else None,
         len(task.labels),
         _audited(task, usable, audited),
+        list(usable["group"][:]) if audited and "group" in usable.column_names else None,
     )
     opinions = None if callable(corrector) else _opinions(task, usable, corrector, gold)
     head, told = _head(task, usable, gold, known, seed)
     also: Mapping[str, Sequence[Floats]] = {}
+    sets: dict[str, Any] = {"coverage": coverage, "coverage_by_class": coverage_by_class}
     if method == "auto":
-        choice = choose_method(known, head, opinions=opinions, seed=seed)
+        choice = choose_method(known, head, opinions=opinions, seed=seed, **sets)
         method, also = choice.method, choice.opinions
         told |= _told(choice)
     if opinions is None:
         assert callable(corrector)
         learn = _encoder_learner(task, gold, usable, corrector, seed)
-        policy, done = decide(known, learn, method, head=head, also=also, seed=seed, coverage=coverage)
+        policy, done = decide(known, learn, method, head=head, also=also, seed=seed, **sets)
     else:
         held_out, said = opinions
         policy = fit(
             method, llm_label=known.meant, pred_probs=said, gold_label=known.truth, gold_probs=held_out,
-            audited=known.audited, coverage=coverage,
+            audited=known.audited, **sets,
         )  # fmt: skip
         done = settle(apply(policy, known.meant, said), known.meant, known.audited)
     policy = replace(policy, figures={**policy.figures, **told, **getattr(corrector, "figures", {})})
@@ -217,7 +233,7 @@ def _head(task: Task, rows: Dataset, gold: Dataset, known: Rows, seed: int) -> t
     """Give a linear head on frozen features of the texts, which does what a slow model need not, and a figure of it."""
 
     def texts(dataset: Dataset) -> list[str]:
-        return ["\n".join(row) for row in zip(*(dataset[c] for c in task.text_columns), strict=True)]
+        return ["\n".join(row) for row in zip(*(dataset[c][:] for c in task.text_columns), strict=True)]
 
     x_gold, x_rows = text_features(texts(gold), texts(rows))
     learn = linear_learner(x_gold, x_rows, known.truth, known.n_labels)
@@ -324,20 +340,20 @@ def _contract(task: Task, synthetic: Dataset) -> Dataset:
 
 def _usable(task: Task, rows: Dataset) -> Dataset:
     check_columns(task, rows, "llm_label", "label_status", what="the synthetic dataset")
-    used = [i for i, status in enumerate(rows["label_status"]) if status != "rejected"]
+    used = [i for i, status in enumerate(rows["label_status"][:]) if status != "rejected"]
     if not used:
         raise ColumnError("there is no synthetic row to correct: all were rejected")
     return rows if len(used) == len(rows) else rows.select(used)
 
 
-def _audited(task: Task, rows: Dataset, audited: Mapping[str, int | str] | None) -> dict[int, int]:
+def _audited(task: Task, rows: Dataset, audited: Mapping[str, int | str] | None) -> Mapping[int, int]:
     if not audited:
         return {}
-    place = {id: i for i, id in enumerate(rows["id"])}
+    place = {id: i for i, id in enumerate(rows["id"][:])}
     missing = [id for id in audited if id not in place]
     if missing:
         raise ColumnError(f"{len(missing)} audited ids are not among the synthetic rows")
-    return audited_labels(task, {place[id]: label for id, label in audited.items()})
+    return rekeyed(audited, audited_labels(task, {place[id]: label for id, label in audited.items()}), place)
 
 
 def _written(task: Task, rows: Dataset, done: Corrected, access: str) -> Dataset:
@@ -358,12 +374,13 @@ def _with_columns(task: Task, rows: Dataset, done: Sequence[Mapping[str, Any]], 
     import pyarrow as pa
     from datasets import Dataset, Features
 
-    statuses = list(rows["label_status"])
+    statuses = list(rows["label_status"][:])
     at = [i for i, status in enumerate(statuses) if status != "rejected"]
     columns: dict[str, list[Any]] = {
-        task.label_column: list(rows[task.label_column]), "label_status": statuses, "reason": list(rows["reason"]),
+        task.label_column: list(rows[task.label_column][:]),
+        "label_status": statuses, "reason": list(rows["reason"][:]),
         "label_probs": [None] * len(rows), "label_confidence": [None] * len(rows), "weight": [0.0] * len(rows),
-        "access": [strictest(access, a) for a in rows["access"]],
+        "access": [strictest(access, a) for a in rows["access"][:]],
     }  # fmt: skip
     for i, told in zip(at, done, strict=True):
         for name, value in told.items():

@@ -13,11 +13,13 @@ import io
 import json
 import logging
 import re
+from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any
 
+from hf_synth.audited import PROBABILITY, STRATUM, Audited
 from hf_synth.errors import RowError
 from hf_synth.sources import WHOLE, SourceFile, as_source
 
@@ -117,27 +119,54 @@ def read_table(file: File) -> Iterator[tuple[int, Row]]:
     return reader(source)
 
 
-def read_audited(file: File) -> dict[str, str]:
+def read_audited(file: File) -> Audited:
     """Read the labels that a person gave to some rows: a table with the columns id and label.
 
-    Rows without a label were not looked at, and are passed over.
+    Rows without a label were not looked at, and are passed over. A table of `audited.audit_sample` also says with which
+    chance each row was drawn: labelled rows then stand for the rows of their stratum that were not looked at, too.
 
     Raises:
-        RowError: a column or an id is missing, an id comes twice, or no row has a label.
+        RowError: a column or an id is missing, an id comes twice, a chance is none, no row has a label, or none of a
+            stratum.
     """
-    found: dict[str, str] = {}
+    labels: dict[str, str] = {}
+    chances: dict[str, float] = {}
+    strata: dict[str, str] = {}
     name = as_source(file).name
     for number, row in read_table(file):
         if "label" not in row or row.get("id") in (None, ""):
             raise RowError(name, number, "needs an id and a label: a table of audited rows has these two columns")
         id, label = str(row["id"]), row["label"]
-        if id in found:
+        if id in strata:
             raise RowError(name, number, "names an id that came before")
+        strata[id] = str(row.get(STRATUM) or "all")
+        if PROBABILITY in row:
+            chances[id] = _chance(row[PROBABILITY], name, number)
         if label not in (None, ""):
-            found[id] = str(label)
-    if not found:
+            labels[id] = str(label)
+    if not labels:
         raise RowError(name, None, "holds no audited row")
-    return found
+    if not chances:
+        return Audited(labels)
+    stands: dict[str, float] = defaultdict(float)  # for how many rows those drawn of a stratum stand
+    looked: dict[str, float] = defaultdict(float)  # and those of them that were labelled
+    for id, chance in chances.items():
+        stands[strata[id]] += 1 / chance
+        looked[strata[id]] += (id in labels) / chance
+    if blank := [stratum for stratum in stands if not looked[stratum]]:
+        raise RowError(name, None, f"has no label in {len(blank)} of its {len(stands)} strata: label some rows of each")
+    weights = {id: stands[strata[id]] / looked[strata[id]] / chances[id] for id in labels}
+    return Audited(labels, weights, {id: strata[id] for id in labels})
+
+
+def _chance(told: object, name: str, number: int) -> float:
+    try:
+        chance = float(str(told))
+    except ValueError:
+        chance = 0.0
+    if not 0 < chance <= 1:
+        raise RowError(name, number, f"{PROBABILITY} is not a number above 0 and at most 1")
+    return chance
 
 
 def read_csv(file: File) -> Iterator[tuple[int, Row]]:

@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from hf_synth.audited import Audited
 from hf_synth.correction import Policy
 from hf_synth.errors import ColumnError, TaskError
 from hf_synth.generation import Estimate, estimate, generate
@@ -30,8 +31,9 @@ def regenerate(
     *,
     gold: Dataset,
     method: str = "auto",
-    audited: Mapping[str, int | str] | None = None,
+    audited: Audited | Mapping[str, int | str] | None = None,
     coverage: float | None = None,
+    coverage_by_class: bool = False,
     rounds: int = ROUNDS,
     prompt: Prompt | str | None = None,
     seed: int = 0,
@@ -44,7 +46,7 @@ def regenerate(
     Args:
         corrected: rows of `correct`, dropped ones among them.
         exemplars, llm, prompt, seed: as for `generate`.
-        corrector, gold, method, audited, coverage: as for `correct`; audited are rows of any round.
+        corrector, gold, method, audited, coverage, coverage_by_class: as for `correct`; audited are rows of any round.
         rounds: at most; fewer when nothing is dropped any more, or nothing new comes.
 
     Returns:
@@ -57,7 +59,7 @@ def regenerate(
     """
     return regenerate_with_policy(
         task, corrected, exemplars, llm, corrector, gold=gold, method=method, audited=audited, coverage=coverage,
-        rounds=rounds, prompt=prompt, seed=seed,
+        coverage_by_class=coverage_by_class, rounds=rounds, prompt=prompt, seed=seed,
     )[0]  # fmt: skip
 
 
@@ -70,8 +72,9 @@ def regenerate_with_policy(
     *,
     gold: Dataset,
     method: str = "auto",
-    audited: Mapping[str, int | str] | None = None,
+    audited: Audited | Mapping[str, int | str] | None = None,
     coverage: float | None = None,
+    coverage_by_class: bool = False,
     rounds: int = ROUNDS,
     prompt: Prompt | str | None = None,
     seed: int = 0,
@@ -98,7 +101,7 @@ def regenerate_with_policy(
         known = rows.select_columns(list(made.column_names)).cast(made.features)
         rows, policy = correct_with_policy(
             task, concatenate_datasets([known, fresh]), corrector, gold=gold, method=method, audited=audited,
-            coverage=coverage, seed=seed,
+            coverage=coverage, coverage_by_class=coverage_by_class, seed=seed,
         )  # fmt: skip
         _LOG.info("round %d: %d rows were missing, %d came", number, missing.total(), len(fresh))
     return rows, policy

@@ -35,7 +35,7 @@ def label_indices(task: Task, dataset: Dataset, column: str | None = None) -> np
     names = {name: i for i, name in enumerate(task.labels)}
     typed = label_names(dataset.features[column]) is not None
     indices = np.empty(len(dataset), dtype=np.int64)
-    for row, value in enumerate(dataset[column]):
+    for row, value in enumerate(dataset[column][:]):  # [:]: at once, not row by row
         index = names.get(value, -1) if isinstance(value, str) and not typed else value
         if not isinstance(index, int) or not 0 <= index < len(task.labels):
             problem = "is empty" if value is None else "is none of the task's labels"
@@ -68,7 +68,7 @@ def label_matrix(task: Task, dataset: Dataset, column: str | None = None) -> Flo
     names = {name: i for i, name in enumerate(task.labels)}
     typed = label_names(dataset.features[column]) is not None
     matrix = np.zeros((len(dataset), len(task.labels)), dtype=np.float32)
-    for row, values in enumerate(dataset[column]):
+    for row, values in enumerate(dataset[column][:]):
         if not isinstance(values, list):
             raise ColumnError(f"row {row}: column {column!r} holds no list of labels (an empty list is no label)")
         for value in values:
@@ -91,7 +91,7 @@ def judged_mask(task: Task, dataset: Dataset) -> Floats:
     names = {name: i for i, name in enumerate(task.labels)}
     typed = label_names(dataset.features[JUDGED]) is not None
     there = label_matrix(task, dataset)
-    for row, values in enumerate(dataset[JUDGED]):
+    for row, values in enumerate(dataset[JUDGED][:]):
         if values is None:
             continue
         at = [names.get(v, -1) if isinstance(v, str) and not typed else v for v in values]
@@ -111,7 +111,7 @@ def target_texts(task: Task, dataset: Dataset) -> list[str]:
         ColumnError: a target is missing or no text.
     """
     check_columns(task, dataset)
-    texts = list(dataset[task.label_column])
+    texts = list(dataset[task.label_column][:])
     for row, text in enumerate(texts):
         if not isinstance(text, str):
             raise ColumnError(f"row {row}: column {task.label_column!r} holds no text; leave out rejected rows first")
@@ -126,7 +126,7 @@ def usable_rows(dataset: Dataset) -> Dataset:
     """
     n = len(dataset)
     empty: list[Any] = [None] * n
-    found = {c: dataset[c] if c in dataset.column_names else empty for c in ("source", "label_status", "weight")}
+    found = {c: dataset[c][:] if c in dataset.column_names else empty for c in ("source", "label_status", "weight")}
     used = [
         i
         for i, (source, status, weight) in enumerate(zip(*found.values(), strict=True))
@@ -151,7 +151,7 @@ def soft_labels(task: Task, rows: Dataset) -> Floats:
     several = task.kind == "multi_label"
     targets = label_matrix(task, rows) if several else np.eye(k, dtype=np.float32)[label_indices(task, rows)]
     columns = ("source", "label_status", "label_probs")
-    found = zip(*(rows[c] if c in rows.column_names else [None] * n for c in columns), strict=True)
+    found = zip(*(rows[c][:] if c in rows.column_names else [None] * n for c in columns), strict=True)
     for i, (source, status, probs) in enumerate(found):
         if source == "gold" or not probs or status not in _USED:
             continue
@@ -174,8 +174,8 @@ def row_weights(rows: Dataset) -> Floats:
     weights = np.ones(len(rows), dtype=np.float32)
     if "weight" not in rows.column_names:
         return weights
-    sources = rows["source"] if "source" in rows.column_names else [None] * len(rows)
-    for i, (source, weight) in enumerate(zip(sources, rows["weight"], strict=True)):
+    sources = rows["source"][:] if "source" in rows.column_names else [None] * len(rows)
+    for i, (source, weight) in enumerate(zip(sources, rows["weight"][:], strict=True)):
         if source == "gold" or weight is None:
             continue
         if not (np.isfinite(weight) and weight > 0):

@@ -83,6 +83,54 @@ def interval(drawn: npt.ArrayLike, n_groups: int | None = None) -> tuple[float, 
     return float(low), float(high)
 
 
+def design_share(
+    right: npt.ArrayLike, weights: npt.ArrayLike, strata: Sequence[Any] | None = None
+) -> tuple[float, float, float]:
+    """Estimate a share of all rows from a sample that was drawn with unequal chances, with its 95% interval.
+
+    The share is Hajek's, the weighted mean. The interval is Wilson's for as many rows of a simple random sample as
+    would have the variance of the design, by the degrees of freedom that it leaves (Korn and Graubard, 1998; Franco et
+    al., 2019). By strata (each W of all rows, n of its N drawn, x of them right) the variance is the sum of
+    W^2 (1 - n / N) p (1 - p) / n (Cochran, 1977, chapter 5) at p = (x + 1) / (n + 2): a few rows that are all right do
+    not tell that all of their stratum are. Without strata it is linearised as for draws with replacement, and the rows
+    are no more than Kish's (1965) effective number.
+
+    Args:
+        right: (n,) whether a row counts.
+        weights: (n,) 1 / its chance of being drawn.
+        strata: (n,) its stratum, where rows were drawn by strata.
+
+    Returns:
+        The share, and the bounds of the interval.
+    """
+    from scipy.special import stdtrit
+
+    hit, weight = np.asarray(right, float), np.asarray(weights, float)
+    total, n = float(weight.sum()), len(hit)
+    share = float(hit @ weight / total)
+    if strata is None:
+        rows, free = total**2 / float((weight**2).sum()), n - 1
+        if 0 < share < 1:
+            variance = n / max(1, n - 1) * float((weight**2 * (hit - share) ** 2).sum()) / total**2
+            rows = min(rows, share * (1 - share) / variance)
+    else:
+        codes = np.unique(np.asarray(strata, dtype=object), return_inverse=True)[1]
+        size, part, squares = (np.bincount(codes, w) for w in (weight, weight * hit, weight**2))
+        drawn, free = size**2 / squares, n - int(codes.max()) - 1
+        held = (part / size * drawn + 1) / (drawn + 2)
+        left = np.maximum(0.0, 1 - drawn / size)
+        variance = float(((size / total) ** 2 * left * held * (1 - held) / drawn).sum())
+        if variance == 0:  # all rows were looked at
+            return share, share, share
+        middle = float(size @ held) / total
+        rows = middle * (1 - middle) / variance
+    z = 1.959964
+    rows *= (z / float(stdtrit(max(1, free), 0.975))) ** 2
+    middle, half = share + z * z / rows / 2, z * math.sqrt(share * (1 - share) / rows + (z / rows) ** 2 / 4)
+    scaled = 1 + z * z / rows
+    return share, max(0.0, (middle - half) / scaled), min(1.0, (middle + half) / scaled)
+
+
 def nested_counts(levels: Sequence[Sequence[Any]], n_bootstrap: int = 2_000, seed: int = 0) -> Counts:
     """Draw rows that lie in nested groups, level by level, and count how often each row was drawn.
 

@@ -234,14 +234,17 @@ def _choose(
                 decided = decide_targets(task, method, rules, input_texts(task, rows), meant, said)
             lessons = augment(inside, _lessons(task, rows, decided), seed=seed)
             worth[method][held] = text_scores(_written(task, fit_rows(lessons), outside), truth)["rougeL"]
-    choice = choose(worth, np.zeros(len(gold), dtype=np.int64), prefer=METHODS)
+    choice = choose(worth, np.zeros(len(gold), dtype=np.int64), prefer=METHODS, groups=_groups(gold))
     behind = {m: list(b) for m, b in choice.behind.items()}
     return choice.method, {"auto_scores": dict(choice.scores), "auto_behind": behind, "auto_why": choice.why}
 
 
 def _folds(gold: Dataset, k: int, seed: int) -> Ints:
-    groups = list(gold["group"]) if "group" in gold.column_names else None
-    return folds(np.zeros(len(gold), dtype=np.int64), groups, k, seed)
+    return folds(np.zeros(len(gold), dtype=np.int64), _groups(gold), k, seed)
+
+
+def _groups(gold: Dataset) -> list[Any] | None:
+    return list(gold["group"]) if "group" in gold.column_names else None
 
 
 def _lessons(task: Task, rows: Dataset, decided: Sequence[Mapping[str, Any]]) -> Dataset:

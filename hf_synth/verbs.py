@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from hf_synth.backends import gold_path, judge_of, name_value, writer_of
 from hf_synth.errors import ColumnError, GoldError, MissingGoldError, OutputError, TaskError
-from hf_synth.folders import clear_disk_errors, read_dataset, read_manifest, work_folder, write_stage
+from hf_synth.folders import clear_disk_errors, read_dataset, read_manifest, work_folder, write_private, write_stage
 from hf_synth.origin import MARKS, gold_marks
 from hf_synth.task import USAGE_COLUMNS, Task, access_of, list_tasks, load_task, strictest
 
@@ -202,6 +202,7 @@ def correct(args: argparse.Namespace) -> Facts:
         known, corrector = _corrector(task, rows, args, stack)
         done, policy = correct_with_policy(
             task, rows, corrector, gold=known, method=args.method, coverage=args.coverage, seed=args.seed,
+            coverage_by_class=args.coverage_by_class,
             audited=read_audited(args.audited) if args.audited else None,
         )  # fmt: skip
     facts = {"policy": policy.to_json(), "seed": args.seed, "gold_rows": len(known), MARKS: gold_marks(task, known)}
@@ -237,6 +238,7 @@ def regenerate(args: argparse.Namespace) -> Facts:
         measured, corrector = _corrector(task, rows, args, stack)
         done, policy = regenerate_with_policy(
             task, rows, shown, llm, corrector, gold=measured, method=args.method, coverage=args.coverage,
+            coverage_by_class=args.coverage_by_class,
             audited=read_audited(args.audited) if args.audited else None, rounds=args.rounds, prompt=args.prompt,
             seed=args.seed, progress=not args.quiet,
         )  # fmt: skip
@@ -257,6 +259,31 @@ def regenerate(args: argparse.Namespace) -> Facts:
 def _check_one_opinion(args: argparse.Namespace) -> None:
     if args.judge and args.corrector:
         raise ColumnError("--judge and --corrector exclude each other: one opinion is joined with the generator's")
+
+
+def sample(args: argparse.Namespace) -> Facts:
+    """Draw synthetic notes for a person to label."""
+    import csv
+    import io
+
+    from hf_synth.audited import audit_sample
+
+    task = load_task(args.task)
+    beside = args.synthetic if args.synthetic.is_dir() else args.synthetic.parent
+    rows = audit_sample(task, _synthetic_rows(task, args), args.n, by=args.by, seed=args.seed)
+    path = args.out or work_folder(beside) / "audit_sample.csv"
+    if path.exists():
+        raise OutputError(f"{path} is there already, and may hold labels that a person gave; name another with --out")
+    table = io.StringIO(newline="")
+    writer = csv.writer(table)
+    writer.writerow(rows.column_names)
+    writer.writerows(row.values() for row in rows)
+    write_private(path, table.getvalue())
+    strata = Counter(rows["stratum"])
+    print(f"{len(rows):,} notes of {len(strata)} strata -> {path}")
+    print(f"fill in its column label, one of: {', '.join(task.labels)}")
+    print(f"then: hf-synth correct {args.task} {args.synthetic} --audited {path} ...")
+    return {"out": str(path), "rows": len(rows), "strata": dict(strata)}
 
 
 def _corrector(task: Task, rows: Dataset, args: argparse.Namespace, stack: contextlib.ExitStack) -> tuple[Dataset, Any]:

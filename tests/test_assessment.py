@@ -50,6 +50,9 @@ def test_a_good_generator_is_worth_it(seed: int) -> None:
     assert found.rows in found.pilot
     assert found.pilot[300][1] > 0
     assert str(found).startswith(f"generating is worth it: {'at least' if found.rising else 'about'}")
+    assert "more labels" in found.why
+    assert "extrapolated from 64 to 114 rows" in found.why  # what it was held against
+    assert "a linear head" in found.why
 
 
 @pytest.mark.parametrize("seed", [0, pytest.param(1, marks=pytest.mark.slow)])
@@ -66,6 +69,9 @@ def test_where_labels_teach_more_they_are_asked_for() -> None:
     assert found.decision == "label"
     assert found.labelling[0] > 0
     assert str(found).startswith("label 100 more notes instead")
+    sentence = str(found).splitlines()[0]
+    assert "extrapolated from 96 to 196 rows" in sentence
+    assert "a linear head" in sentence
 
 
 def test_labels_cannot_gain_more_than_is_left() -> None:
@@ -80,8 +86,9 @@ def test_without_a_pilot_it_cannot_be_told() -> None:
     assert (found.decision, found.rows, found.pilot) == ("cannot_tell", None, {})
     assert "pilot" in found.why
     assert list(found.curve) == [12, 24, 48]
-    flat = assess(TASK, toy_rows(200, 1))
+    flat = assess(TASK, toy_rows(200, 1), more=20)
     assert flat.decision == "cannot_tell"
+    assert "of a linear head, extrapolated from 160 to 180 rows, is flat" in flat.why
 
 
 def test_audited_rows_measure_the_generator() -> None:

@@ -4,21 +4,25 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from test_experiment import TASK, as_synthetic
+from test_kinds import SETS, generated, sets_gold
 from tiny import toy_rows
 
-from hf_synth.calibration import temperature
-from hf_synth.correction import METHODS, Policy, apply, fit
+from hf_synth.calibration import conformal_sets, temperature, tempered
+from hf_synth.cli import main
+from hf_synth.correction import ABSTAIN, METHODS, Policy, apply, fit
 from hf_synth.crossfit import Rows, choose, choose_method, decide, folds
 from hf_synth.errors import ColumnError, TaskError
+from hf_synth.folders import write_stage
 from hf_synth.frozen import feature_map, linear_learner, text_features
 from hf_synth.head import linear_fit
-from hf_synth.noise import denoise, label_issues
+from hf_synth.noise import accuracy_bounds, denoise, label_issues
 from hf_synth.pipeline import correct_with_policy
 from hf_synth.task import REASONS, STATUSES
 
@@ -142,6 +146,57 @@ def test_the_preferred_method_stands_within_noise() -> None:
     assert choose(clear, gold, prefer=("posterior", "none")).method == "none"
 
 
+def test_rows_of_one_patient_are_no_further_evidence() -> None:
+    """Twenty patients decide nothing, however often each of their notes stands there again."""
+    gold, prefer = np.arange(20) % 2, ("posterior", "none")
+    hits = {"posterior": np.arange(20) < 12, "none": (np.arange(20) < 9) | (np.arange(20) > 13)}  # 12 and 15 right
+    once = choose(hits, gold, prefer=prefer)
+    assert once.scores["none"] > once.scores["posterior"]
+    assert once.method == "posterior"
+    many = {m: np.repeat(h, 50) for m, h in hits.items()}
+    patients = [f"p{i}" for i in np.repeat(np.arange(20), 50)]
+    again = choose(many, np.repeat(gold, 50), prefer=prefer, groups=patients)
+    assert (again.method, again.behind) == (once.method, once.behind)
+    assert "1000 held-out rows of 20 groups" in again.why
+    assert choose(many, np.repeat(gold, 50), prefer=prefer).method == "none"  # what taking rows for patients would do
+    assert choose(many, np.repeat(gold, 50), prefer=prefer, groups=["p"] * 1000).method == "posterior"
+
+
+def test_singletons_have_the_error_of_independent_rows() -> None:
+    rng = np.random.default_rng(0)
+    gold = np.zeros(90, dtype=int)
+    hits = {"posterior": rng.random(90) < 0.7, "none": rng.random(90) < 0.8}
+    gain = hits["posterior"].astype(float) - hits["none"]
+    expected = round(float(gain.std(ddof=1) / np.sqrt(90)), 4)
+    for groups in (None, [None] * 90, [str(i) for i in range(90)]):
+        assert choose(hits, gold, prefer=("posterior", "none"), groups=groups).behind["none"][1] == expected
+
+
+def test_audited_rows_of_a_patient_are_held_out_together() -> None:
+    truth, rows, learn = problem()
+    patients = [f"p{i % 20}" for i in range(60)]
+    theirs = [f"p{i % 30}" for i in range(240)]  # some of gold's patients, some of their own
+    seen: list[tuple[set[str], set[str]]] = []
+
+    def watching(gold, at, targets):  # type: ignore[no-untyped-def]
+        predict = learn(gold, at, targets)
+
+        def asked(gold_at, rows_at):  # type: ignore[no-untyped-def]
+            if 0 < len(rows_at) < 30:  # what is scored, not what is given an opinion on
+                seen.append(({patients[i] for i in gold}, {theirs[i] for i in rows_at}))
+            return predict(gold_at, rows_at)
+
+        return asked
+
+    marked = replace(rows, groups=patients, row_groups=theirs, audited={i: int(truth[i]) for i in range(0, 240, 4)})
+    choice = choose_method(marked, watching, methods=("none",))
+    assert "120 held-out rows of 25 groups" in choice.why
+    assert len(seen) == 5
+    assert not any(trained & held for trained, held in seen)
+    held = [patient for _, those in seen for patient in those]
+    assert len(held) == len(set(held))
+
+
 def test_folds_keep_groups_whole_and_spread_rare_labels() -> None:
     labels = np.array([0] * 40 + [1] * 5 + [2] * 5)
     groups = [i // 2 for i in range(50)]
@@ -239,19 +294,140 @@ def test_argmax_trains_on_the_label_not_on_the_doubt() -> None:
     assert (done.probs.max(1) == 1).all()
 
 
-def test_a_row_whose_set_holds_several_labels_is_left_alone() -> None:
-    _, given = simulated(0, right=0.7, corrector=0.6, m=400)
-    rng = np.random.default_rng(1)
+def blurred(seed: int = 0, m: int = 400):  # type: ignore[no-untyped-def]
+    """Make opinions that are more or less sure, so that conformal sets differ in size."""
+    truth, given = simulated(seed, right=0.7, corrector=0.6, m=m)
+    rng = np.random.default_rng(seed + 1)
     for name in ("pred_probs", "gold_probs"):
-        blurred = 0.6 * given[name] + 0.4 * rng.dirichlet(np.ones(4), len(given[name]))
-        given[name] = blurred / blurred.sum(1, keepdims=True)
-    without = apply(fit("argmax", **given), given["llm_label"], given["pred_probs"])
-    policy = fit("argmax", **given, coverage=0.9)
+        table = 0.6 * given[name] + 0.4 * rng.dirichlet(np.ones(4), len(given[name]))
+        given[name] = table / table.sum(1, keepdims=True)
+    return truth, given
+
+
+@pytest.mark.parametrize("by_class", [False, True])
+@pytest.mark.parametrize("method", ABSTAIN)
+def test_a_row_whose_set_holds_not_just_one_label_is_left_as_generated(method: str, by_class: bool) -> None:
+    _, given = blurred()
+    without = apply(fit(method, **given), given["llm_label"], given["pred_probs"])
+    policy = fit(method, **given, coverage=0.8, coverage_by_class=by_class)
+    policy = Policy.from_json(json.loads(json.dumps(policy.to_json())))
+    assert isinstance(policy.level, tuple) == by_class
     done = apply(policy, given["llm_label"], given["pred_probs"])
-    assert policy.figures["conformal_coverage_asked"] == 0.9
-    abstained = done.reason == "abstained"
-    assert 0 < abstained.sum() <= (without.status == "relabelled").sum()
-    assert (done.label[abstained] == given["llm_label"][abstained]).all()
+    sizes = conformal_sets(tempered(given["pred_probs"], policy.temperature), np.asarray(policy.level)).sum(1)
+    alone = sizes != 1
+    assert 0 < alone.mean() < 1
+    assert policy.figures["conformal_coverage_asked"] == 0.8
+    assert policy.figures["conformal_abstained_share"] == pytest.approx(alone.mean(), abs=1e-4)
+    assert (done.label[alone] == given["llm_label"][alone]).all()
+    assert (done.probs[alone] == np.eye(4)[given["llm_label"][alone]]).all()
+    assert (done.weight[alone] == 1).all()
+    assert (done.label[~alone] == without.label[~alone]).all()
+    assert (done.weight[~alone] == without.weight[~alone]).all()
+    assert ((done.reason == "abstained") & (without.reason != "abstained")).any()
+
+
+def both_err(seed: int, *, together: float, n: int = 1_500, m: int = 300, k: int = 4):  # type: ignore[no-untyped-def]
+    """Make rows of which some are hard for generator and corrector alike; give their truth and what `fit` takes.
+
+    Args:
+        together: share of hard rows on which both name the same wrong label.
+    """
+    rng = np.random.default_rng(seed)
+    shares = rng.dirichlet(np.ones(k) * 3)  # the mix of labels is another one than gold's
+    truth, gold = rng.choice(k, n, p=shares), rng.integers(0, k, m)
+
+    def say(labels: np.ndarray, hard: np.ndarray, wrong: np.ndarray) -> np.ndarray:
+        return np.where(hard & (rng.random(len(labels)) < 0.8), wrong, labels)
+
+    hard, of_gold = rng.random(n) < 0.35, rng.random(m) < 0.35
+    wrong = (truth + rng.integers(1, k, n)) % k
+    same = np.where(rng.random(n) < together, wrong, (truth + rng.integers(1, k, n)) % k)
+    meant, said = say(truth, hard, wrong), say(truth, hard, same)
+    guess = say(gold, of_gold, (gold + rng.integers(1, k, m)) % k)
+    probs, held = (0.6 * np.eye(k)[labels] + 0.1 for labels in (said, guess))
+    return truth, {"llm_label": meant, "pred_probs": probs, "gold_label": gold, "gold_probs": held}
+
+
+@pytest.mark.parametrize("together", [0.0, 0.5, 1.0])
+def test_bounds_hold_where_errors_go_together_and_the_estimate_does_not(together: float) -> None:
+    inside, beyond = [], []
+    for seed in range(60):
+        truth, given = both_err(seed, together=together)
+        figures = fit("posterior", **given).figures
+        low, high = figures["generator_accuracy_bounds"]
+        right = float(np.mean(given["llm_label"] == truth))
+        inside.append(low <= right <= high)
+        beyond.append(figures["generator_accuracy_estimated"] - right)
+    assert np.mean(inside) >= 0.95
+    if together == 1:
+        assert np.mean(beyond) > 0.1  # what bounds are for: the estimate takes shared errors for agreement on the truth
+
+
+def test_bounds_by_hand() -> None:
+    """Of two labels, where each class is said right at a rate c: from |a + c - 1| to 1 - |a - c|, a the agreement."""
+    truth = np.tile([0, 1], 50_000)
+    said = np.where(np.arange(100_000) % 10 < 8, truth, 1 - truth)  # right in 8 of 10, of each class
+    for agree, low, high in ((0.7, 0.5, 0.9), (0.5, 0.3, 0.7), (0.1, 0.1, 0.3)):
+        meant = np.where(np.arange(100_000) % 100 < 100 * agree, said, 1 - said)
+        found = accuracy_bounds(meant, said, truth, said, 2)
+        assert found == pytest.approx((low, high), abs=0.02)
+    one = accuracy_bounds(truth, truth, np.array([0]), np.array([0]), 2)  # a single row of gold tells nearly nothing
+    assert one is not None
+    assert one[0] < 0.3
+    assert accuracy_bounds([-1], [0], [0, 1], [0, 1], 2) is None
+
+
+def test_where_nothing_fits_no_bounds_are_told() -> None:
+    """On gold the corrector always says the first label; on synthetic rows it never does."""
+    gold = np.tile([0, 1], 200)
+    first, second = np.tile([0.9, 0.1], (400, 1)), np.tile([0.1, 0.9], (400, 1))
+    policy = fit("posterior", llm_label=gold, pred_probs=second, gold_label=gold, gold_probs=first)
+    assert "generator_accuracy_bounds" not in policy.figures
+    assert any("otherwise on synthetic rows than on gold" in line for line in policy.warnings)
+
+
+@pytest.mark.parametrize("method", ["none", "weight"])
+def test_where_no_label_changes_and_no_row_leaves_coverage_has_no_part(method: str) -> None:
+    _, given = blurred()
+    policy = fit(method, **given, coverage=0.8)
+    done, without = (apply(p, given["llm_label"], given["pred_probs"]) for p in (policy, fit(method, **given)))
+    assert (done.probs == without.probs).all()
+    assert (done.weight == without.weight).all()
+    assert any("plays no part" in line for line in policy.warnings)
+
+
+@pytest.mark.parametrize("method", ["clean_drop", "posterior"])
+def test_sets_of_cross_fitted_opinions_hold_the_truth_as_often_as_asked(method: str) -> None:
+    """Gold and synthetic rows drawn alike: the sets of the models that decide hold the truth in four of five rows."""
+    held = []
+    for seed in range(12):
+        truth, rows, learn = problem(seed, n=160, m=80)
+        known: dict[str, tuple[np.ndarray, np.ndarray]] = {}
+        policy, _ = decide(rows, learn, method, seed=seed, coverage=0.8, known=known, rounds=1, splits=1)
+        _, opinions = known["both" if method == "clean_drop" else "refits"]
+        held.append(conformal_sets(opinions, policy.level)[np.arange(160), truth].mean())
+    assert 0.77 <= np.mean(held) <= 0.85
+
+
+def test_classes_are_covered_one_by_one_where_that_is_asked() -> None:
+    """The corrector is bad at one class of four: sets of one level miss it, sets of its own level do not."""
+    covered: dict[bool, list[float]] = {False: [], True: []}
+    for seed in range(20):
+        rng = np.random.default_rng(seed)
+        truth, gold = rng.integers(0, 4, 1_000), rng.integers(0, 4, 400)
+
+        def opinions(labels: np.ndarray, rng: np.random.Generator = rng) -> np.ndarray:
+            pull = np.where(labels == 3, 0.3, 3.0)[:, None] * np.eye(4)[labels]
+            raised = np.exp(pull + rng.normal(size=(len(labels), 4)))
+            return raised / raised.sum(1, keepdims=True)
+
+        given = {"llm_label": truth, "pred_probs": opinions(truth), "gold_label": gold, "gold_probs": opinions(gold)}
+        for by_class, found in covered.items():
+            policy = fit("posterior", **given, coverage=0.9, coverage_by_class=by_class)
+            sets = conformal_sets(tempered(given["pred_probs"], policy.temperature), np.asarray(policy.level))
+            found.append(sets[truth == 3, 3].mean())
+    assert np.mean(covered[False]) < 0.75
+    assert 0.88 <= np.mean(covered[True]) <= 0.93
 
 
 def corrected(groups: list[str | None], method: str, **more):  # type: ignore[no-untyped-def]
@@ -313,3 +489,31 @@ def test_gold_too_small_for_a_coverage_leaves_every_row_alone() -> None:
     done = apply(Policy.from_json(policy.to_json()), given["llm_label"], given["pred_probs"])
     assert (done.label == given["llm_label"]).all()
     assert done.ratio("relabelled") == 0
+    assert any("gold is too small for sets" in line for line in policy.warnings)
+    by_class = fit("argmax", **given, coverage=0.95, coverage_by_class=True)  # some ten rows a class
+    assert any("too small to cover 4 of 4 labels" in line for line in by_class.warnings)
+    assert apply(by_class, given["llm_label"], given["pred_probs"]).ratio("relabelled") == 0
+
+
+def test_the_verb_asks_for_coverage(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gold, rows = (
+        toy_rows(60, 1),
+        [{**row, "llm_label": row["label"], "id": f"s{i}"} for i, row in enumerate(toy_rows(40, 2))],
+    )
+    write_stage(TASK, gold, tmp_path / "gold", stage="gold")
+    write_stage(TASK, as_synthetic(rows), tmp_path / "rows", stage="generate")
+    monkeypatch.setattr("hf_synth.training.trainer_fit", lambda task, **_: linear_fit(task, gold))
+    line = ["correct", str(tmp_path / "gold"), str(tmp_path / "rows"), "--gold", str(tmp_path / "gold"), "-q", "--json"]
+    line += ["--out", str(tmp_path / "out"), "--method", "argmax", "--coverage-by-class"]
+    assert main([*line, "--coverage", "0.9"]) == 0
+    figures = json.loads(capsys.readouterr().out.splitlines()[-1])["figures"]
+    assert figures["conformal_coverage_by_class"] is True
+    assert figures["conformal_coverage_asked"] == 0.9
+    assert main(line) == 1
+    assert "give the coverage too" in capsys.readouterr().err
+    with pytest.raises(TaskError, match="coverage.*single_label"):
+        correct_with_policy(
+            SETS, generated(SETS, sets_gold(8)), linear_fit(TASK, gold), gold=sets_gold(20), coverage=0.9
+        )

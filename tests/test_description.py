@@ -46,10 +46,13 @@ def test_counts_follow_from_the_columns() -> None:
 
 
 def test_a_policy_is_told_with_its_figures() -> None:
-    policy = Policy("posterior", 3, figures={"gold_rows": 40}, warnings=("40 gold rows are few",))
+    figures = {"gold_rows": 40, "generator_accuracy_bounds": [0.5, 0.9], "auto_scores": {"none": 1}}
+    policy = Policy("posterior", 3, figures=figures, warnings=("40 gold rows are few",))
     told = describe(rows([0], [0], ["kept"], [1.0]), policy)
     assert told.policy == policy.to_json() == describe(rows([0], [0], ["kept"], [1.0]), policy.to_json()).policy
     assert "gold rows" in str(told)
+    assert "0.5 to 0.9" in str(told)
+    assert "auto scores" not in str(told)
     assert told.warnings == ("40 gold rows are few",)
 
 

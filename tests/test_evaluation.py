@@ -14,10 +14,10 @@ from hypothesis import strategies as st
 from sklearn import metrics as sk
 
 from hf_synth.errors import ColumnError, HfSynthError
-from hf_synth.evaluation import Scores, compare, score
+from hf_synth.evaluation import Scores, _of_labels, _of_sets, compare, score
 from hf_synth.metric_modules import METRICS, metric
 from hf_synth.metrics import TEXT_METRICS, draws, label_ranks
-from hf_synth.scoring import drawn_values, judge
+from hf_synth.scoring import drawn_values, judge, values_of
 from hf_synth.statistics import interval
 from hf_synth.task import Task
 
@@ -248,6 +248,83 @@ def test_paired_comparison_sees_what_single_intervals_hide() -> None:
     assert compare(a, a).value == 0
     assert compare(a, a).p_mcnemar == 1
     assert compare(a, a).ci95 == (0, 0)
+
+
+SETS = Task.from_columns("sets", text_columns="text", label_column="label", labels=["a", "b", "c"], kind="multi_label")
+
+
+def two_models(kind: str, n: int = 300) -> tuple[Scores, Scores]:
+    """Score a model and a better one on the same rows, three of a patient."""
+    rng = np.random.default_rng(3)
+    groups = [f"p{i // 3}" for i in range(n)]
+    if kind == "labels":
+        truth, probs = random_rows(n, 5)
+        better = 0.7 * probs + 0.3 * np.eye(probs.shape[1])[truth]
+        return (score(TASK, better, truth, groups, n_bootstrap=20), score(TASK, probs, truth, groups, n_bootstrap=20))
+    sets = (rng.random((n, 3)) < 0.4).astype(int)
+    judged = (rng.random((n, 3)) < 0.8).astype(int)
+    probs = 0.6 * rng.random((n, 3)) + 0.4 * np.where(rng.random((n, 3)) < 0.7, sets, 1 - sets)
+    better = 0.8 * probs + 0.2 * sets
+    return (
+        score(SETS, better, sets, groups, judged=judged, n_bootstrap=20),
+        score(SETS, probs, sets, groups, judged=judged, n_bootstrap=20),
+    )
+
+
+@pytest.mark.parametrize(
+    ("kind", "metric"),
+    [("labels", "auroc"), ("labels", "auprc"), ("labels", "ece"), ("labels", "mcc"), ("sets", "auroc"),
+     ("sets", "auprc"), ("sets", "macro_f1"), ("sets", "accuracy")],
+)  # fmt: skip
+def test_every_metric_is_compared_in_pairs_of_patients(kind: str, metric: str) -> None:
+    better, worse = two_models(kind)
+    found = compare(better, worse, metric, n_bootstrap=300)
+    assert found.value == better.values[metric] - worse.values[metric]
+    low, high = found.ci95
+    assert low < found.value < high
+    if metric != "ece":
+        assert low > 0
+    back = compare(worse, better, metric, n_bootstrap=300)
+    assert back.ci95 == pytest.approx((-high, -low))
+    assert (compare(better, better, metric).value, compare(better, better, metric).ci95) == (0, (0, 0))
+    read = [Scores.from_json(json.loads(json.dumps(s.to_json(rows=True)))) for s in (better, worse)]
+    assert compare(*read, metric, n_bootstrap=300) == found
+    assert found.p_mcnemar < 0.05
+
+
+@pytest.mark.parametrize("kind", ["labels", "sets"])
+def test_drawn_differences_are_those_of_scores_on_the_rows_drawn(kind: str) -> None:
+    """A draw by hand: the rows of the patients drawn, each as often as drawn, scored as rows of their own."""
+    better, worse = two_models(kind, 60)
+    counts = next(iter(draws(20, 1, 7)))
+    codes = np.asarray(better.groups if kind == "labels" else better.row_values["groups"])
+    rows = np.concatenate([np.flatnonzero(codes == c) for c in range(20) for _ in range(int(counts[0, c]))])
+    for name in ("auroc", "auprc", "macro_f1", *(["ece"] if kind == "labels" else [])):
+        for scores in (better, worse):
+            said = np.asarray(scores.row_values["said"])
+            if kind == "labels":
+                again = score(TASK, said[rows], np.array(scores.labels)[rows], n_bootstrap=1)
+                made = _of_labels(scores, name)
+            else:
+                sets, judged = (np.asarray(scores.row_values[n])[rows] for n in ("sets", "judged"))
+                again = score(SETS, said[rows], sets, judged=judged, n_bootstrap=1)
+                made = _of_sets(scores, name)
+            assert values_of(made, counts)[name] == pytest.approx([again.values[name]])
+
+
+def test_a_metric_that_does_not_apply_is_one_sentence() -> None:
+    truth, probs = random_rows(60, 6)
+    from_labels, from_probs = score(TASK, probs.argmax(1), truth), score(TASK, probs, truth)
+    with pytest.raises(HfSynthError, match="labels alone; score both from probabilities"):
+        compare(from_labels, from_probs, "auroc")
+    assert compare(from_labels, from_probs, "accuracy").value == 0
+    better, _ = two_models("sets")
+    with pytest.raises(HfSynthError, match="cannot compare by 'ece'"):
+        compare(better, better, "ece")
+    with pytest.raises(HfSynthError, match="choose one of accuracy"):
+        compare(better, better, "mcc")
+    with pytest.raises(HfSynthError, match="without their rows"):
+        compare(better, Scores.from_json(better.to_json()), "auroc")
 
 
 def test_comparison_refuses_other_rows() -> None:

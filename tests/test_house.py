@@ -15,7 +15,7 @@ import hf_synth
 ROOT = Path(__file__).resolve().parent.parent
 
 FLOORS = {
-    "errors": 0, "task": 0, "sources": 0, "reading": 0, "folders": 0, "building": 0, "columns": 0,
+    "errors": 0, "task": 0, "audited": 0, "sources": 0, "reading": 0, "folders": 0, "building": 0, "columns": 0,
     "base_models": 0, "machine": 0, "journal": 0, "leases": 0, "questions": 0,
     "endpoints": 0, "replies": 0, "pacing": 0, "calls": 0,
     "folding": 0, "repetition": 0, "overlap": 0, "findings": 0, "identifiers": 0, "canaries": 0, "closeness": 0,
@@ -42,6 +42,7 @@ FLOORS = {
 FLOOR_0_CHAIN = (
     "errors",
     "task",
+    "audited",
     "sources",
     "reading",
     "folders",

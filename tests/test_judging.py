@@ -340,6 +340,24 @@ def test_a_model_in_this_process_judges_without_an_answer(local: Path, tmp_path:
     assert (judging.figures["judge"]["errors"], judging.figures["judge"]["rows_without_vote"]) == (1, 1)
 
 
+def test_few_prompts_stand_in_memory_at_once(local: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    words = [WORDS[i % len(WORDS)] for i in range(11)]
+    rows = Dataset.from_dict({"text": [f"note {w} {i}" for i, w in enumerate(words)], "access": ["open"] * 11})
+    judging = LLMJudge(PLAIN, make(local, tmp_path), votes=2, logprobs=True, prior_free=True)
+    whole, figures = judging.predict(rows), judging.figures
+    asked: list[int] = []
+
+    def counted(model, prompts, endings, batch_tokens=None):  # type: ignore[no-untyped-def]
+        asked.append(len(prompts))
+        return log_likelihoods(model, prompts, endings, batch_tokens)
+
+    monkeypatch.setattr("hf_synth.judging._AT_ONCE", 4)
+    monkeypatch.setattr("hf_synth.judging.log_likelihoods", counted)
+    assert judging.predict(rows) == pytest.approx(whole, abs=1e-5)
+    assert judging.figures == figures
+    assert asked == [1, 4, 4, 3] * 2  # of each order: the prior, then the texts
+
+
 # --- as a corrector -------------------------------------------------------------------------------------------------
 
 

@@ -1,0 +1,120 @@
+"""What is said of the generator's accuracy without audited rows, beside the truth, which only a simulation knows.
+
+    python benchmarks/generator_accuracy.py --seeds 5 [--out docs/results/generator_accuracy.md]
+
+Gold is of the artificial clinic (patients drawn at random, labels as they come). Synthetic rows are of three kinds:
+the simulator's, whose errors go with the text (it slips in borderline cases, in a style of its own, all grades alike
+often); and the clinic's own notes of other patients, whose labels are made wrong at random, or to one fixed other
+label, in 30% of the rows, as `correction_grid.py` does it. Beside the estimate by both opinions
+(`generator_accuracy_estimated`) stand the estimate from agreement and the corrector's accuracy alone (errors uniform
+and independent), and the range without independence (`generator_accuracy_bounds`). The corrector is a linear head on
+frozen features.
+"""
+
+from __future__ import annotations
+
+import argparse
+import random
+from collections import defaultdict
+from pathlib import Path
+
+import numpy as np
+
+from hf_synth.correction import Policy
+from hf_synth.crossfit import Rows, decide
+from hf_synth.demo.clinic import write_notes
+from hf_synth.demo.simulator import write
+from hf_synth.frozen import linear_learner, text_features
+from hf_synth.report import markdown_table
+
+KINDS, SIZES, METHODS, GRADES = ("simulator", "random", "fixed"), (50, 200, 800), ("argmax", "posterior"), 4
+ROWS, WRONG, NOTES = 800, 0.3, 4_000
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument("--out", type=Path)
+    args = parser.parse_args()
+    found = defaultdict(list)
+    for kind in KINDS:
+        for size in SIZES:
+            for seed in range(args.seeds):
+                for method, figures in one(kind, size, seed).items():
+                    found[kind, size, method].append(figures)
+    lines = [line(name, figures) for name, figures in found.items()]
+    head = [
+        "errors",
+        "gold",
+        "opinions of",
+        "truth",
+        "estimated",
+        "from agreement",
+        "bounds",
+        "truth inside",
+        "no bounds",
+    ]
+    text = markdown_table(head, lines)
+    print(text)
+    if args.out:
+        about = __doc__.split("\n\n")[2].replace("\n", " ").strip()
+        how = "`python benchmarks/generator_accuracy.py`; notes and errors are simulated"
+        made = f"Means over {args.seeds} seeds ({how})."
+        title = "# The generator's accuracy without audited rows"
+        args.out.write_text("\n\n".join([title, about, made, text]) + "\n", encoding="utf-8")
+
+
+def one(kind: str, size: int, seed: int) -> dict[str, dict[str, float]]:
+    rng = np.random.default_rng([seed, size])
+    notes = write_notes(NOTES, seed=seed)
+    patients = sorted({note.patient_id for note in notes})
+    place = dict(zip(patients, rng.permutation(len(patients)), strict=True))
+    order = sorted(range(len(notes)), key=lambda i: place[notes[i].patient_id])
+    gold = [notes[i] for i in order[:size]]
+    if kind == "simulator":
+        told = random.Random(f"{seed}")
+        asked = np.arange(ROWS) % GRADES
+        texts, stated = zip(*(write(told, int(grade)) for grade in asked), strict=True)
+        truth, meant = np.array(stated), asked
+    else:
+        others = [notes[i] for i in order[-ROWS:]]
+        texts, truth = tuple(note.text for note in others), np.array([note.grade for note in others])
+        away = rng.integers(1, GRADES, ROWS) if kind == "random" else 1
+        meant = np.where(rng.random(ROWS) < WRONG, (truth + away) % GRADES, truth)
+    labels = np.array([note.grade for note in gold])
+    x_gold, x_rows = text_features([note.text for note in gold], list(texts))
+    rows = Rows(meant, labels, [note.patient_id for note in gold], GRADES, {})
+    learn = linear_learner(x_gold, x_rows, labels, GRADES)
+    right = float(np.mean(meant == truth))
+    return {method: told_of(decide(rows, learn, method, seed=seed)[0], right) for method in METHODS}
+
+
+def told_of(policy: Policy, right: float) -> dict[str, float]:
+    figures = policy.figures
+    agree, corrector = (
+        figures["corrector_agrees_with_generator"],
+        figures["corrector_accuracy_on_held_out_gold"],
+    )
+    chance = (1 - corrector) / (GRADES - 1)  # that a wrong corrector names a given wrong label
+    simple = (agree - chance) / (corrector - chance) if corrector > chance else np.nan
+    low, high = figures.get("generator_accuracy_bounds", (np.nan, np.nan))
+    return {
+        "truth": right, "estimated": figures["generator_accuracy_estimated"], "simple": min(1.0, max(0.0, simple)),
+        "low": low, "high": high, "inside": float(low <= right <= high) if low == low else np.nan,
+    }  # fmt: skip
+
+
+def line(name: tuple[str, int, str], figures: list[dict[str, float]]) -> list[object]:
+    kind, size, method = name
+    some = [f for f in figures if f["low"] == f["low"]]
+    mean = {key: float(np.mean([f[key] for f in figures])) for key in ("truth", "estimated", "simple")}
+    low, high = (float(np.mean([f[key] for f in some])) if some else np.nan for key in ("low", "high"))
+    opinions = {"argmax": "gold alone", "posterior": "gold and rows"}[method]
+    inside = f"{int(sum(f['inside'] for f in some))} of {len(some)}"
+    between = f"{low:.3f} to {high:.3f}" if some else ""
+    told = [f"{mean[key]:.3f}" for key in ("truth", "estimated", "simple")]
+    return [kind, size, opinions, *told, between, inside, len(figures) - len(some)]
+
+
+if __name__ == "__main__":
+    main()
