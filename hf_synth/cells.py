@@ -26,6 +26,7 @@ from hf_synth.grid import LINEAR, Cell, Job, Study, key_of
 from hf_synth.head import linear_fit
 from hf_synth.loading import model_folder, model_revision
 from hf_synth.modeling import model_facts, weights_sha256
+from hf_synth.opinions import AnyJudge, ask, read_opinions, usage_of
 from hf_synth.pipeline import correct_with_policy
 from hf_synth.records import (
     correction_of,
@@ -102,12 +103,25 @@ def pool_rows(study: Study, job: Job) -> Dataset:
 
     Only these are corrected: a cell of few rows must not learn from the many that another cell has.
     """
+    return _share(study, job, round(job.cell.ratio * job.cell.gold_size))
+
+
+def _share(study: Study, job: Job, n: int) -> Dataset:
     rows = read_dataset(study.out / "synthetic" / job.pool)
     good = rows.select([i for i, status in enumerate(rows["label_status"]) if status != "rejected"])
-    wanted = min(len(good), round(job.cell.ratio * job.cell.gold_size))
+    wanted = min(len(good), n)
     if not wanted:
         raise ColumnError("no synthetic row is good enough to train on: all were rejected")
     return subset(study.task, good, wanted, seed=job.cell.seed)
+
+
+def make_opinions(study: Study, job: Job, judge: AnyJudge) -> None:
+    """Ask a judge about a cell's own gold and the synthetic rows of its largest ratio, and keep what it says."""
+    own = own_gold(study, job.cell)
+    ask(
+        study.task, judge, own, _share(study, job, job.rows), seed=job.cell.seed, name=job.cell.corrector,
+        folder=study.out / "judged" / job.judged,
+    )  # fmt: skip
 
 
 # --- correction -------------------------------------------------------------------------------------------------------
@@ -116,8 +130,11 @@ def pool_rows(study: Study, job: Job) -> Dataset:
 def _correct(study: Study, job: Job) -> None:
     cell, started, cpu = job.cell, time.perf_counter(), time.process_time()
     own, rows = own_gold(study, cell), pool_rows(study, job)
-    if cell.corrector == LINEAR:
-        fit: Any = linear_fit(study.task, own, rows, seed=cell.seed)
+    if job.judged:
+        fit: Any = read_opinions(study.task, study.out / "judged" / job.judged)
+        own = fit.known(own)
+    elif cell.corrector == LINEAR:
+        fit = linear_fit(study.task, own, rows, seed=cell.seed)
     else:
         check_model(study.task, model_facts(cell.corrector), own, gold_of(study.out)["train"], held_out(study))
         folds = study.out / "work" / f"folds-{job.key}"
@@ -159,11 +176,13 @@ def _cell(study: Study, job: Job) -> None:
             )
         data = augment(known, rows, strategy=cell.strategy, seed=cell.seed)  # type: ignore[arg-type]
     audited = None if raw is None else raw.select([i for i, id in enumerate(raw["id"]) if id in study.audited])
+    judged = study.out / "judged" / job.judged if job.judged else None
     facts: dict[str, Any] = {
         **cell.to_json(), "arm": cell.arm, "task": task.full_name, "task_version": task.version,
         "gold_budget": gold_budget(task, own, stop, audited), "validation_rows": 0 if stop is None else len(stop),
         "audited_rows": 0 if audited is None else len(audited),
         **sources_of(data, rows), **making_of(study, job, raw), **correction_of(study, job, rows),
+        **usage_of(judged, len(own) + (0 if raw is None else len(raw))),
     }  # fmt: skip
     if facts["gold_budget"] > len(own) + facts["audited_rows"]:
         raise HfSynthError("a cell touched more labels than its gold and the audited rows hold")

@@ -2,9 +2,9 @@
 
     made = experiment(task, gold, llm, grid="clinic", out="study", processes=2)
 
-Stages are kept in the folder (`cells`), so the same call goes on where the last one ended: after a kill, with more
-seeds, or with a failed cell, which is tried again. How many processes there are changes nothing in the figures: each
-has one thread.
+What asks somebody, a generator or a judge, happens in this process, what computes in others. Stages are kept in the
+folder (`cells`), so the same call goes on where the last one ended: after a kill, with more seeds, or with a failed
+cell, which is tried again. How many processes there are changes nothing in the figures: each has one thread.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import json
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures.process import BrokenProcessPool
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias, cast
@@ -23,6 +23,7 @@ from hf_synth.cells import (  # fmt: skip
     failure,
     gold_digest,
     gold_of,
+    make_opinions,
     make_pool,
     model_identity,
     own_gold,
@@ -34,7 +35,8 @@ from hf_synth.crossfit import FOLDS
 from hf_synth.errors import ColumnError, OutputError
 from hf_synth.folders import private_folder, read_manifest, write_stage
 from hf_synth.generation import Estimate, estimate, generate
-from hf_synth.grid import RAW, Cell, Grid, Job, Study, key_of, plan, read_grid
+from hf_synth.grid import JUDGED, RAW, Cell, Grid, Job, Study, key_of, plan, read_grid
+from hf_synth.opinions import AnyJudge, judge_identity
 from hf_synth.processes import run_all
 from hf_synth.records import written
 from hf_synth.results import Results, read_cells, write_results
@@ -62,6 +64,7 @@ class Planned:
         calls: questions to LLMs if every answer were good.
         prompt_tokens: tokens read by them.
         completion_tokens: tokens written.
+        judged: notes that judges are still to be asked about.
         trainings: models still to be trained for correction and for cells.
         seconds: of the cells that are there, by arm, the mean; empty at first.
     """
@@ -72,6 +75,7 @@ class Planned:
     calls: int
     prompt_tokens: int
     completion_tokens: int
+    judged: int
     trainings: int
     seconds: Mapping[str, float]
 
@@ -81,6 +85,7 @@ def experiment(
     gold: DatasetDict,
     synthetic: Source | Mapping[str, Source] | None,
     *,
+    judges: AnyJudge | Mapping[str, AnyJudge] | None = None,
     grid: Grid | str = "paper",
     out: str | Path,
     processes: int = 1,
@@ -101,6 +106,8 @@ def experiment(
         gold: splits "train" and those of `splits`.
         synthetic: who writes the synthetic rows: an LLM, a function (own gold, rows wanted, seed) -> rows, or a Dataset
             of rows made elsewhere; several by name; None for gold alone. A function that changes needs another name.
+        judges: who labels anew for arms like "augment llm_judge": an `LLMJudge`, or a function (own gold, seed) ->
+            judge for one that shows gold in its prompts; several by name.
         grid: a `Grid`, the name of one (grid.GRIDS), or a .json or .toml file.
         out: the experiment's folder, made private; holds copies of the gold and all synthetic rows.
         processes: that train at the same time; 0 for this one.
@@ -119,16 +126,17 @@ def experiment(
         HfSynthError: the plan or the gold is not usable. What fails in a cell is recorded and stops no other.
     """
     study, cells, makers = prepare(
-        task, gold, synthetic, grid=grid, out=out, splits=splits, args=args, audited=audited, validation=validation,
-        drop_seen=drop_seen, n_bootstrap=n_bootstrap,
+        task, gold, synthetic, judges=judges, grid=grid, out=out, splits=splits, args=args, audited=audited,
+        validation=validation, drop_seen=drop_seen, n_bootstrap=n_bootstrap,
     )  # fmt: skip
     jobs = _jobs(study, cells)
     waiting = [job for job in jobs if not _done(study, job)]
     say(f"{len(cells)} cells, {len(cells) - len(waiting)} of them done")
     failed = _make_pools(study, waiting, makers, say)
-    corrections = {j.corrected: j for j in waiting if j.corrected and j.pool not in failed}
+    failed |= _ask_judges(study, [j for j in waiting if j.pool not in failed], _judges(judges), say)
+    corrections = {j.corrected: j for j in waiting if j.corrected and not {j.pool, j.judged} & set(failed)}
     correcting = [
-        Job("correct", j.cell, j.pool, j.corrected, j.corrected)
+        replace(j, kind="correct", key=j.corrected)
         for j in corrections.values() if not _there(study, "corrected", j.corrected)
     ]  # fmt: skip
     for job, wrong in _run(study, correcting, processes):
@@ -137,7 +145,7 @@ def experiment(
             failed[job.key] = wrong
     ready = []
     for job in waiting:
-        wrong = failed.get(job.pool) or failed.get(job.corrected)
+        wrong = failed.get(job.pool) or failed.get(job.judged) or failed.get(job.corrected)
         if wrong:
             _note(study, job, wrong)
         else:
@@ -152,7 +160,8 @@ def experiment(
 
 def prepare(
     task: Task, gold: DatasetDict, synthetic: Source | Mapping[str, Source] | None, *, grid: Grid | str,
-    out: str | Path, splits: Sequence[str] = ("test",), **options: Any,
+    out: str | Path, judges: AnyJudge | Mapping[str, AnyJudge] | None = None, splits: Sequence[str] = ("test",),
+    **options: Any,
 ) -> tuple[Study, list[Cell], dict[str, Maker]]:  # fmt: skip
     """Make plan and folder of an experiment: what its cells share, the cells, and who writes synthetic rows.
 
@@ -163,12 +172,14 @@ def prepare(
     if missing:
         raise ColumnError(f"the gold has no split {missing[0]!r}; it has {', '.join(gold)}")
     sources = {} if synthetic is None else dict(synthetic) if isinstance(synthetic, Mapping) else _named(synthetic)
-    cells = plan(read_grid(grid) if isinstance(grid, str) else grid, len(gold["train"]), sources)
+    asked = _judges(judges)
+    cells = plan(read_grid(grid) if isinstance(grid, str) else grid, len(gold["train"]), sources, asked)
     folder = private_folder(Path(out)).resolve()
-    for name in ("synthetic", "corrected", "cells", "work"):
+    for name in ("synthetic", "judged", "corrected", "cells", "work"):
         private_folder(folder / name)
     identities = {name: _identity(name, source) for name, source in sources.items()}
     options["audited"] = dict(options.get("audited") or {})
+    options["judges"] = {name: key_of(judge_identity(name, judge)) for name, judge in asked.items()}
     study = Study(task, folder, tuple(splits), generators=identities, **options)
     _keep_gold(study, gold)
     return study, cells, {name: _maker(task, source) for name, source in sources.items()}
@@ -178,6 +189,13 @@ def _named(source: Source) -> dict[str, Source]:
     if hasattr(source, "stream"):
         return {str(cast("Chat", source).model): source}
     return {"pool" if hasattr(source, "column_names") else getattr(source, "__name__", "function"): source}
+
+
+def _judges(given: AnyJudge | Mapping[str, AnyJudge] | None) -> dict[str, AnyJudge]:
+    if given is None or isinstance(given, Mapping):
+        return dict(given or {})
+    model = getattr(getattr(given, "llm", given), "model", None)
+    return {str(model or getattr(given, "__name__", "judge")): given}
 
 
 def _identity(name: str, source: Source) -> str:
@@ -241,17 +259,20 @@ def _jobs(study: Study, cells: Sequence[Cell]) -> list[Job]:
     for c in cells:
         own = c.gold_size, c.seed
         digests[own] = digests.get(own) or gold_digest(study, c)
-        pool = corrected = ""
+        pool = corrected = judged = ""
         if c.generator:
             pool = key_of("pool", shared, digests[own], c.seed, study.generators[c.generator],
                           most[(*own, c.generator)])  # fmt: skip
+        if c.labels == JUDGED:
+            judged = key_of("judged", pool, study.judges[c.corrector])
         if c.corrector:
-            how = [c.labels, identity(c.corrector), study.args, sorted(study.audited.items())]
+            by = judged or identity(c.corrector)
+            how = [c.labels, by, study.args, sorted(study.audited.items())]
             corrected = key_of("corrected", pool, c.ratio, c.seed, how)
         settings = [study.splits, study.args, study.validation, study.n_bootstrap, sorted(study.audited)]
         what = [c.strategy, c.labels, c.ratio, c.seed, identity(c.base_model)]
         key = key_of("cell", shared, digests[own], pool, corrected, what, settings)
-        jobs.append(Job("cell", c, pool, corrected, key, most.get((*own, c.generator), 0)))
+        jobs.append(Job("cell", c, pool, corrected, key, most.get((*own, c.generator), 0), judged))
     return jobs
 
 
@@ -281,6 +302,28 @@ def _make_pools(
         except Exception as error:
             failed[key] = failure(error)
             say(f"{cell.generator}: {_sentence(failed[key])}")
+    return failed
+
+
+def _unasked(study: Study, waiting: Sequence[Job]) -> dict[str, Job]:
+    """Give what judges are to be asked for waiting cells, by key, with one of those cells."""
+    lacking = [j for j in waiting if j.judged and not (j.corrected and _there(study, "corrected", j.corrected))]
+    return {j.judged: j for j in lacking if not _there(study, "judged", j.judged)}
+
+
+def _ask_judges(
+    study: Study, waiting: Sequence[Job], judges: Mapping[str, AnyJudge], say: Callable[[str], None]
+) -> dict[str, dict[str, str]]:
+    """Have judges asked what waiting cells need, here: an LLM's requests run side by side as it is."""
+    failed = {}
+    for key, job in _unasked(study, waiting).items():
+        cell = job.cell
+        say(f"{cell.corrector}: judges {cell.gold_size:,} gold rows and what was written from them, seed {cell.seed}")
+        try:
+            make_opinions(study, job, judges[cell.corrector])
+        except Exception as error:
+            failed[key] = failure(error)
+            say(f"{cell.corrector}: {_sentence(failed[key])}")
     return failed
 
 
@@ -340,10 +383,11 @@ def outline(task: Task, gold: DatasetDict, synthetic: Source | Mapping[str, Sour
         tuple(cells), len(cells) - len(waiting),
         tuple((j.cell.gold_size, j.cell.seed, j.cell.generator, j.rows) for j in pools),
         sum(g.calls for g in guesses), sum(g.prompt_tokens for g in guesses), sum(g.completion_tokens for g in guesses),
-        len(waiting) + trainings, {arm: round(sum(s) / len(s), 1) for arm, s in seconds.items()},
+        sum(j.cell.gold_size + j.rows for j in _unasked(study, waiting).values()), len(waiting) + trainings,
+        {arm: round(sum(s) / len(s), 1) for arm, s in seconds.items()},
     )  # fmt: skip
 
 
 def _trainings(labels: str) -> int:
     """Say how many models of the corrector's kind a correction trains; "auto" as many as its dearest choice."""
-    return 0 if labels in (RAW, "") else 2 if labels in OF_BOTH else FOLDS
+    return 0 if labels in (RAW, JUDGED, "") else 2 if labels in OF_BOTH else FOLDS

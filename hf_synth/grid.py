@@ -16,14 +16,16 @@ from pathlib import Path
 from typing import Any
 
 from hf_synth.augmentation import STRATEGIES
-from hf_synth.correction import METHODS
+from hf_synth.correction import METHODS, OF_TEXTS
 from hf_synth.errors import TaskError
 from hf_synth.task import Task
 
 LINEAR = "linear"  # a linear head on frozen features, in the place of a base model
 RAW = "raw"  # labels as the generator meant them
 ALL = 0  # a gold size: every row there is
-_LABELS = (RAW, "auto", *METHODS[1:])  # "none" is "raw"
+JUDGED = "llm_judge"  # labels by an LLM that reads the notes, joined with the generator's
+_OF_LABELS = (RAW, "auto", *METHODS[1:])  # "none" is "raw"
+_LABELS = (*_OF_LABELS, *OF_TEXTS, JUDGED)
 
 _LOG = logging.getLogger(__name__)
 
@@ -39,7 +41,7 @@ class Cell:
         labels: "raw", "auto" or a method of correction; "" for gold alone.
         ratio: synthetic rows for each gold row, before correction; 0 for gold alone.
         generator: name of who wrote the synthetic rows.
-        corrector: base model of the corrector; "" where nothing is corrected.
+        corrector: base model of the corrector, or the judge's name; "" where nothing is corrected.
         seed: of the gold subset, the generation, the correction and the training.
     """
 
@@ -80,6 +82,7 @@ class Grid:
         base_models: "linear", or folders or repo ids of encoders.
         generators: names; none for all that the experiment was given.
         correctors: base models of correctors; none for the cell's own.
+        judges: names, for arms that ask a judge ("augment llm_judge"); none for all that the experiment was given.
     """
 
     sizes: tuple[int, ...] = (200,)
@@ -90,6 +93,7 @@ class Grid:
     base_models: tuple[str, ...] = (LINEAR,)
     generators: tuple[str, ...] = ()
     correctors: tuple[str, ...] = ()
+    judges: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         for arm in self.arms:
@@ -113,7 +117,7 @@ GRIDS: Mapping[str, Grid] = {
     # 60 cells: the order of the arms, and gold equivalence
     "clinic": Grid(sizes=(200,), curve=(100, 400, 800, ALL), arms=(*_EVERY, "augment argmax")),
     "ablations": Grid(sizes=(100, 400), arms=("gold", *(f"{s} {m}" for s in STRATEGIES[1:] for m in (RAW, "argmax", "auto")))),  # noqa: E501
-    "policies": Grid(sizes=(50, 200), arms=("gold", *(f"augment {m}" for m in _LABELS))),
+    "policies": Grid(sizes=(50, 200), arms=("gold", *(f"augment {m}" for m in _OF_LABELS))),
     "generators": Grid(sizes=(200,), arms=("gold", "synthetic raw", "augment raw", "augment auto")),
     "correctors": Grid(sizes=(200,), arms=("gold", "augment raw", "augment argmax", "augment auto")),
 }  # fmt: skip
@@ -149,21 +153,21 @@ def with_fields(grid: Grid, fields: Mapping[str, Iterable[Any] | None]) -> Grid:
     return replace(grid, **{name: tuple(values) for name, values in fields.items() if values is not None})
 
 
-def plan(grid: Grid, available: int, generators: Iterable[str]) -> list[Cell]:
+def plan(grid: Grid, available: int, generators: Iterable[str], judges: Iterable[str] = ()) -> list[Cell]:
     """Make the cells of a grid, each once, gold alone first.
 
     Args:
         available: gold rows for training; a larger size is taken for all there is, which is said.
         generators: names of those there are.
+        judges: names of those there are.
 
     Raises:
-        TaskError: the grid names a generator that is not there, or there is none for an arm that needs one.
+        TaskError: the grid names a generator or judge that is not there, or there is none for an arm that needs one.
     """
-    there = tuple(generators)
-    chosen = grid.generators or there
-    unknown = [g for g in chosen if g not in there]
-    if unknown:
-        raise TaskError(f"the grid asks for generator {unknown[0]!r}; there are {', '.join(there) or 'none'}")
+    chosen = _chosen("generator", grid.generators, tuple(generators))
+    asked = _chosen("judge", grid.judges, tuple(judges))
+    if not asked and any(arm.endswith(JUDGED) for arm in grid.arms):
+        raise TaskError(f"arms of {JUDGED!r} need who judges: give judges={{name: LLMJudge(task, llm)}}, or --judge")
     mixtures = [arm.split(" ") for arm in grid.arms if arm != "gold"]
     if mixtures and not chosen:
         raise TaskError("arms with synthetic rows need who writes them: an LLM, a pool of rows or a function")
@@ -181,12 +185,20 @@ def plan(grid: Grid, available: int, generators: Iterable[str]) -> list[Cell]:
             cells |= {Cell(base, size, "gold", "", 0.0, "", "", seed): None for size in alone}
             for size in sized(grid.sizes):
                 for strategy, labels in mixtures:
+                    by = {RAW: ("",), JUDGED: asked}.get(labels, grid.correctors or (base,))
                     for ratio in grid.ratios:
                         for generator in chosen:
-                            for corrector in ("",) if labels == RAW else grid.correctors or (base,):
+                            for corrector in by:
                                 made = Cell(base, size, strategy, labels, float(ratio), generator, corrector, seed)
                                 cells[made] = None
     return sorted(cells, key=lambda c: (c.strategy != "gold", c.seed, c))
+
+
+def _chosen(what: str, named: tuple[str, ...], there: tuple[str, ...]) -> tuple[str, ...]:
+    unknown = [name for name in named if name not in there]
+    if unknown:
+        raise TaskError(f"the grid asks for {what} {unknown[0]!r}; there are {', '.join(there) or 'none'}")
+    return named or there
 
 
 # --- what processes are told ----------------------------------------------------------------------------------------
@@ -202,6 +214,7 @@ class Study:
         splits: of gold that are scored, e.g. ("test",).
         args: fields of `TrainingArguments` for every model.
         generators: what tells each generator from another one, by name.
+        judges: what tells each judge from another one, by name.
         audited: true labels of synthetic rows that a person checked, by row id.
         validation: share of a cell's own gold that is held back to stop training early; part of its budget.
         drop_seen: leave rows out that stand on both sides of the evaluation, instead of refusing them.
@@ -213,6 +226,7 @@ class Study:
     splits: tuple[str, ...] = ("test",)
     args: Mapping[str, Any] | None = None
     generators: Mapping[str, str] = field(default_factory=dict)
+    judges: Mapping[str, str] = field(default_factory=dict)
     audited: Mapping[str, int | str] = field(default_factory=dict)
     validation: float = 0.0
     drop_seen: bool = False
@@ -230,6 +244,7 @@ class Job:
         corrected: key of its corrected rows; "" where nothing is corrected.
         key: its own.
         rows: synthetic rows that are wanted of its generation: what the largest ratio asks for.
+        judged: key of what a judge says of its rows; "" where none is asked.
     """
 
     kind: str
@@ -238,6 +253,7 @@ class Job:
     corrected: str
     key: str
     rows: int = 0
+    judged: str = ""
 
 
 def key_of(*parts: Any) -> str:

@@ -32,7 +32,7 @@ Row = dict[str, Any]
 
 GROUP = ("base_model", "gold_size", "strategy", "labels", "ratio", "generator", "corrector")
 _NO_SPREAD = 1e-12  # of scores: rounding
-_OPTIONAL = {"cost_usd": float, "test_groups": int}  # columns that may be null in every row
+_OPTIONAL = {"cost_usd": float, "judge_cost_usd": float, "test_groups": int}  # columns that may be null in every row
 
 
 @dataclass(frozen=True)
@@ -329,10 +329,14 @@ def metric_of_counts(metric: str) -> Callable[[Floats], Floats] | None:
 
 def _spent(cells: Sequence[Row]) -> Spent:
     """Add up what one run took, the mean over runs: a user makes it once."""
-    costs = [row["cost_usd"] for row in cells if row["cost_usd"] is not None]
+    costs = [
+        row["cost_usd"] + (row.get("judge_cost_usd") or 0.0) for row in cells
+        if row["cost_usd"] is not None and (row.get("judge_cost_usd") is not None or not row.get("judge_calls"))
+    ]  # fmt: skip
     hours = [(row["cpu_seconds"] + row["cpu_seconds_correct"]) / 3600 for row in cells]
     calls, read, said = (
-        round(float(np.mean([row[c] for row in cells]))) for c in ("calls", "prompt_tokens", "completion_tokens")
+        round(float(np.mean([row[c] + row.get(f"judge_{c}", 0) for row in cells])))
+        for c in ("calls", "prompt_tokens", "completion_tokens")
     )
     return Spent(calls, read, said, float(np.mean(costs)) if costs else None, float(np.mean(hours)))
 

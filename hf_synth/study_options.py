@@ -15,18 +15,19 @@ def add_study_verbs(
     gold: Callable[[argparse.ArgumentParser], None],
     synthetic: Callable[[argparse.ArgumentParser], None],
     llm: Callable[..., None],
+    votes: Callable[[argparse.ArgumentParser], None],
 ) -> None:
     """Add both verbs.
 
     Args:
         verb: makes the parser of a verb of a name and a help text.
-        gold, synthetic, llm: add the options that other verbs have, too.
+        gold, synthetic, llm, votes: add the options that other verbs have, too.
     """
-    _experiment(verb, gold, synthetic, llm)
+    _experiment(verb, gold, synthetic, llm, votes)
     _assess(verb, gold, synthetic)
 
 
-def _experiment(verb: Any, gold: Any, synthetic: Any, llm: Any) -> None:
+def _experiment(verb: Any, gold: Any, synthetic: Any, llm: Any, votes: Any) -> None:
     made = verb("experiment", "train and score every mixture of a grid; goes on where it ended")
     made.set_defaults(room="study_verbs")
     gold(made)
@@ -34,6 +35,8 @@ def _experiment(verb: Any, gold: Any, synthetic: Any, llm: Any) -> None:
     synthetic(made)
     llm(made, required=False)
     add = made.add_argument
+    add("--judge", metavar="A,B", help="LLMs that judge, for --labels llm_judge; asked at the same endpoint")
+    votes(made)
     add("--out", type=Path, required=True, metavar="DIR", help="folder of the experiment")
     add("--grid", default="paper", metavar="NAME", help=f"{GRIDS}, or a .json or .toml file")
     add("--processes", type=int, default=1, metavar="N", help="trainings at the same time (default: 1)")
@@ -42,7 +45,7 @@ def _experiment(verb: Any, gold: Any, synthetic: Any, llm: Any) -> None:
     for name, kind, text in (
         ("sizes", int, "gold sizes (0: all)"), ("curve", int, "further sizes of gold alone"),
         ("ratios", float, "synthetic rows a gold row"), ("seeds", int, "seeds"),
-        ("strategies", str, "gold, synthetic, replace, augment"), ("labels", str, "raw, auto, or methods"),
+        ("strategies", str, "gold, synthetic, replace, augment"), ("labels", str, "raw, auto, llm_judge, or methods"),
         ("correctors", str, "base models that correct (default: the cell's own)"),
     ):  # fmt: skip
         cells.add_argument(f"--{name}", type=kind, nargs="+", metavar=name[0].upper(), help=text)

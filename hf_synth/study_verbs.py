@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hf_synth.backends import gold_path, name_value, writer_of
+from hf_synth.backends import gold_path, judge_of, name_value, writer_of
 from hf_synth.costs import Rates
 from hf_synth.errors import ColumnError
 from hf_synth.folders import read_dataset, read_manifest, work_folder
@@ -41,7 +41,10 @@ def experiment(args: argparse.Namespace) -> Facts:
         "audited": read_audited(args.audited) if args.audited else {}, "validation": args.validation,
         "drop_seen": args.drop_seen,
     }  # fmt: skip
-    with _writers(args, task, path) as sources:
+    with _writers(args, task, path) as sources, contextlib.ExitStack() as stack:
+        beside = path or args.out
+        names = filter(None, (args.judge or "").split(","))
+        shared["judges"] = {name: stack.enter_context(judge_of(task, args, name, beside)) for name in names}
         if args.dry_run:
             planned = outline(task, splits, sources or None, **shared)
             return _tell_plan(planned, args)
@@ -66,7 +69,8 @@ def _tell_plan(planned: Any, args: argparse.Namespace) -> Facts:
     print(
         f"{len(planned.cells)} cells, {planned.done} of them done; {len(planned.pools)} generations with "
         f"{planned.calls:,} calls, about {planned.prompt_tokens:,} tokens read and {planned.completion_tokens:,} "
-        f"written; at most {planned.trainings:,} trainings{guess if planned.seconds else ''}; nothing was asked"
+        f"written; {planned.judged:,} notes for judges; at most {planned.trainings:,} trainings"
+        f"{guess if planned.seconds else ''}; nothing was asked"
     )
     return {"dry_run": True, **dataclasses.asdict(planned)}
 

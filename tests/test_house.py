@@ -35,7 +35,7 @@ FLOORS = {
     "validation": 1, "remote": 4, "withdrawal": 5, "publish_verbs": 9, "journey_report": 5, "likelihood": 3,
     "judging": 4, "label_sets": 5, "target_texts": 5, "regeneration": 7, "judge_verbs": 9, "content": 4,
     "apart": 1, "equivalence": 1, "costs": 2, "head": 2, "grid": 4, "results": 5, "records": 5, "study_report": 6,
-    "cells": 7, "processes": 1, "experiment": 8, "assessment": 6, "study_options": 9, "study_verbs": 9,
+    "opinions": 5, "cells": 7, "processes": 1, "experiment": 8, "assessment": 6, "study_options": 9, "study_verbs": 9,
 }  # fmt: skip
 # floor 0 may use what stands before it here
 FLOOR_0_CHAIN = (
