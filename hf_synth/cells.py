@@ -10,6 +10,7 @@ after a kill. `run_job` is what a process of the pool runs.
 from __future__ import annotations
 
 import functools
+import json
 import tempfile
 import time
 from collections.abc import Callable, Mapping
@@ -18,11 +19,12 @@ from typing import TYPE_CHECKING, Any
 
 from hf_synth.apart import check_gold, check_model, check_synthetic, copies, gold_budget, without
 from hf_synth.augmentation import augment
+from hf_synth.baselines import frequency_baseline, zero_shot_baseline
 from hf_synth.errors import ColumnError, HfSynthError
 from hf_synth.evaluation import Scores, evaluate, score
 from hf_synth.folders import read_dataset, read_export, write_stage
 from hf_synth.gold import adopt, subset
-from hf_synth.grid import LINEAR, Cell, Job, Study, key_of
+from hf_synth.grid import BASELINES, FREQUENCY, LINEAR, ZERO_SHOT, Cell, Job, Study, key_of
 from hf_synth.head import linear_fit
 from hf_synth.loading import model_folder, model_revision
 from hf_synth.modeling import model_facts, weights_sha256
@@ -59,6 +61,8 @@ def gold_of(study_out: Path) -> DatasetDict:
 
 def own_gold(study: Study, cell: Cell) -> Dataset:
     """Give the gold rows that a cell may use: its subset of the training split."""
+    if cell.strategy == ZERO_SHOT:
+        return gold_of(study.out)["train"].select([])
     return subset(study.task, gold_of(study.out)["train"], cell.gold_size, seed=cell.seed)
 
 
@@ -116,12 +120,14 @@ def _share(study: Study, job: Job, n: int) -> Dataset:
 
 
 def make_opinions(study: Study, job: Job, judge: AnyJudge) -> None:
-    """Ask a judge about a cell's own gold and the synthetic rows of its largest ratio, and keep what it says."""
-    own = own_gold(study, job.cell)
-    ask(
-        study.task, judge, own, _share(study, job, job.rows), seed=job.cell.seed, name=job.cell.corrector,
-        folder=study.out / "judged" / job.judged,
-    )  # fmt: skip
+    """Ask a judge about a cell's own gold and the synthetic rows of its largest ratio, and keep what it says.
+
+    Of "zero-shot": about the rows that are scored, and without any gold.
+    """
+    cell = job.cell
+    rows = list(held_out(study).values()) if cell.strategy == ZERO_SHOT else [_share(study, job, job.rows)]
+    folder = study.out / "judged" / job.judged
+    ask(study.task, judge, own_gold(study, cell), *rows, seed=cell.seed, folder=folder, name=cell.judge)
 
 
 # --- correction -------------------------------------------------------------------------------------------------------
@@ -164,7 +170,8 @@ def _cell(study: Study, job: Job) -> None:
     check_gold(task, own, held)
     raw = pool_rows(study, job) if job.pool else None
     rows = read_dataset(study.out / "corrected" / job.corrected) if job.corrected else raw
-    stop = subset(task, own, max(1, round(study.validation * len(own))), seed=cell.seed) if study.validation else None
+    stops = study.validation and cell.strategy not in BASELINES
+    stop = subset(task, own, max(1, round(study.validation * len(own))), seed=cell.seed) if stops else None
     known = own if stop is None else _others(own, stop)
     if rows is None:
         data = known
@@ -182,12 +189,14 @@ def _cell(study: Study, job: Job) -> None:
         "gold_budget": gold_budget(task, own, stop, audited), "validation_rows": 0 if stop is None else len(stop),
         "audited_rows": 0 if audited is None else len(audited),
         **sources_of(data, rows), **making_of(study, job, raw), **correction_of(study, job, rows),
-        **usage_of(judged, len(own) + (0 if raw is None else len(raw))),
+        **usage_of(judged, len(own) + (sum(map(len, held.values())) if raw is None else len(raw))),
     }  # fmt: skip
     if facts["gold_budget"] > len(own) + facts["audited_rows"]:
         raise HfSynthError("a cell touched more labels than its gold and the audited rows hold")
     prepared = time.perf_counter()
-    scores, about = (_linear_scores if cell.base_model == LINEAR else _model_scores)(study, job, data, stop, own, held)
+    baseline = {FREQUENCY: _frequency_scores, ZERO_SHOT: _zero_shot_scores}.get(cell.strategy)
+    scorer = baseline or (_linear_scores if cell.base_model == LINEAR else _model_scores)
+    scores, about = scorer(study, job, data, stop, own, held)
     facts |= about | {
         "seconds_train": round(time.perf_counter() - prepared, 2),
         "seconds": round(time.perf_counter() - started, 2),
@@ -210,6 +219,24 @@ def _others(own: Dataset, stop: Dataset) -> Dataset:
 
 
 Scored = tuple[dict[str, Scores], dict[str, Any]]
+_NO_WEIGHTS: Mapping[str, Any] = {"weights_sha256": "", "base_revision": "", "base_sha256": ""}
+
+
+def _frequency_scores(
+    study: Study, job: Job, data: Dataset, _stop: Dataset | None, _own: Dataset, held: Mapping[str, Dataset]
+) -> Scored:
+    how: dict[str, Any] = {"n_bootstrap": study.n_bootstrap, "seed": job.cell.seed}
+    return {split: frequency_baseline(study.task, data, rows, **how) for split, rows in held.items()}, dict(_NO_WEIGHTS)
+
+
+def _zero_shot_scores(
+    study: Study, job: Job, _data: Dataset, _stop: Dataset | None, _own: Dataset, held: Mapping[str, Dataset]
+) -> Scored:
+    said = read_opinions(study.task, study.out / "judged" / job.judged)
+    scores = {
+        split: zero_shot_baseline(study.task, said, rows, n_bootstrap=study.n_bootstrap) for split, rows in held.items()
+    }
+    return scores, {**_NO_WEIGHTS, "policy_figures": json.dumps(dict(said.figures))}
 
 
 def _linear_scores(
@@ -223,7 +250,7 @@ def _linear_scores(
         scores[split] = score(
             study.task, predict(rows), truth, groups, n_bootstrap=study.n_bootstrap, seed=job.cell.seed
         )
-    return scores, {"weights_sha256": "", "base_revision": "", "base_sha256": ""}
+    return scores, dict(_NO_WEIGHTS)
 
 
 def _model_scores(

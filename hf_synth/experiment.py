@@ -23,6 +23,7 @@ from hf_synth.cells import (  # fmt: skip
     failure,
     gold_digest,
     gold_of,
+    held_out,
     make_opinions,
     make_pool,
     model_identity,
@@ -35,7 +36,7 @@ from hf_synth.crossfit import FOLDS
 from hf_synth.errors import ColumnError, OutputError
 from hf_synth.folders import private_folder, read_manifest, write_stage
 from hf_synth.generation import Estimate, estimate, generate
-from hf_synth.grid import JUDGED, RAW, Cell, Grid, Job, Study, key_of, plan, read_grid
+from hf_synth.grid import JUDGED, RAW, ZERO_SHOT, Cell, Grid, Job, Study, key_of, plan, read_grid
 from hf_synth.opinions import AnyJudge, judge_identity
 from hf_synth.processes import run_all
 from hf_synth.records import written
@@ -106,8 +107,8 @@ def experiment(
         gold: splits "train" and those of `splits`.
         synthetic: who writes the synthetic rows: an LLM, a function (own gold, rows wanted, seed) -> rows, or a Dataset
             of rows made elsewhere; several by name; None for gold alone. A function that changes needs another name.
-        judges: who labels anew for arms like "augment llm_judge": an `LLMJudge`, or a function (own gold, seed) ->
-            judge for one that shows gold in its prompts; several by name.
+        judges: who labels for arms like "augment llm_judge", and for "zero-shot": an `LLMJudge`, or a function (own
+            gold, seed) -> judge for one that shows gold in its prompts; several by name.
         grid: a `Grid`, the name of one (grid.GRIDS), or a .json or .toml file.
         out: the experiment's folder, made private; holds copies of the gold and all synthetic rows.
         processes: that train at the same time; 0 for this one.
@@ -257,6 +258,11 @@ def _jobs(study: Study, cells: Sequence[Cell]) -> list[Job]:
     shared = [study.task.fingerprint(), study.drop_seen]
     jobs = []
     for c in cells:
+        if c.strategy == ZERO_SHOT:
+            judged = key_of("judged", shared, study.judges[c.judge], study.splits)
+            key = key_of("cell", shared, judged, study.n_bootstrap)
+            jobs.append(Job("cell", c, "", "", key, sum(map(len, held_out(study).values())), judged))
+            continue
         own = c.gold_size, c.seed
         digests[own] = digests.get(own) or gold_digest(study, c)
         pool = corrected = judged = ""
@@ -318,12 +324,13 @@ def _ask_judges(
     failed = {}
     for key, job in _unasked(study, waiting).items():
         cell = job.cell
-        say(f"{cell.corrector}: judges {cell.gold_size:,} gold rows and what was written from them, seed {cell.seed}")
+        about = f"{cell.gold_size:,} gold rows and {job.rows:,} written from them, seed {cell.seed}"
+        say(f"{cell.judge}: judges {f'{job.rows:,} rows to be scored' if cell.strategy == ZERO_SHOT else about}")
         try:
-            make_opinions(study, job, judges[cell.corrector])
+            make_opinions(study, job, judges[cell.judge])
         except Exception as error:
             failed[key] = failure(error)
-            say(f"{cell.corrector}: {_sentence(failed[key])}")
+            say(f"{cell.judge}: {_sentence(failed[key])}")
     return failed
 
 

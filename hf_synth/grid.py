@@ -23,6 +23,9 @@ from hf_synth.task import Task
 LINEAR = "linear"  # a linear head on frozen features, in the place of a base model
 RAW = "raw"  # labels as the generator meant them
 ALL = 0  # a gold size: every row there is
+MIXTURES = STRATEGIES[1:]  # of gold and synthetic rows
+FREQUENCY, ZERO_SHOT = BASELINES = ("frequency", "zero-shot")  # arms that train nothing (baselines.py)
+ALONE = (STRATEGIES[0], *BASELINES)  # arms without synthetic rows
 JUDGED = "llm_judge"  # labels by an LLM that reads the notes, joined with the generator's
 _OF_LABELS = (RAW, "auto", *METHODS[1:])  # "none" is "raw"
 _LABELS = (*_OF_LABELS, *OF_TEXTS, JUDGED)
@@ -35,10 +38,10 @@ class Cell:
     """One model of an experiment. What does not bear on it is empty.
 
     Args:
-        base_model: "linear", or folder or repo id of an encoder.
-        gold_size: gold rows of its own: shown to the generator, given to the corrector, trained on.
-        strategy: of `augment`: "gold", "synthetic", "replace" or "augment".
-        labels: "raw", "auto" or a method of correction; "" for gold alone.
+        base_model: "linear", or folder or repo id of an encoder; of "zero-shot" the judge's name, of "frequency" "".
+        gold_size: gold rows of its own: shown to the generator, given to the corrector, trained on; 0 of "zero-shot".
+        strategy: of `augment`: "gold", "synthetic", "replace" or "augment"; or one of BASELINES.
+        labels: "raw", "auto" or a method of correction; "" for gold alone and baselines.
         ratio: synthetic rows for each gold row, before correction; 0 for gold alone.
         generator: name of who wrote the synthetic rows.
         corrector: base model of the corrector, or the judge's name; "" where nothing is corrected.
@@ -57,7 +60,12 @@ class Cell:
     @property
     def arm(self) -> str:
         """Name what is trained on, whatever size, seed and model: "gold", "augment raw", "replace auto"."""
-        return self.strategy if self.strategy == "gold" else f"{self.strategy} {self.labels}"
+        return self.strategy if self.strategy in ALONE else f"{self.strategy} {self.labels}"
+
+    @property
+    def judge(self) -> str:
+        """Name the judge that is asked; "" where none is."""
+        return self.base_model if self.strategy == ZERO_SHOT else self.corrector if self.labels == JUDGED else ""
 
     @property
     def group(self) -> tuple[Any, ...]:
@@ -75,7 +83,8 @@ class Grid:
 
     Args:
         sizes: gold sizes of the arms; 0 is all there is.
-        arms: "gold", or strategy and labels: "augment raw", "replace auto".
+        arms: "gold", or strategy and labels: "augment raw", "replace auto"; "frequency", the most frequent label of
+            each gold subset; "zero-shot", once for all seeds: what a judge says of the test rows without any gold.
         ratios: synthetic rows for each gold row.
         seeds: each with a gold subset, generation, correction and training of its own.
         curve: further sizes of gold alone, to read equivalence off.
@@ -98,9 +107,9 @@ class Grid:
     def __post_init__(self) -> None:
         for arm in self.arms:
             strategy, _, labels = arm.partition(" ")
-            if strategy not in STRATEGIES or (strategy != "gold" and labels not in _LABELS):
+            if arm not in ALONE and (strategy not in MIXTURES or labels not in _LABELS):
                 raise TaskError(
-                    f"unknown arm {arm!r}: give gold, or one of {', '.join(STRATEGIES[1:])} and one of "
+                    f"unknown arm {arm!r}: give {', '.join(ALONE)}, or one of {', '.join(MIXTURES)} and one of "
                     f"{', '.join(_LABELS)}, e.g. 'augment auto'"
                 )
         if min((*self.sizes, *self.curve), default=0) < 0 or min(self.ratios, default=1) <= 0:
@@ -166,9 +175,11 @@ def plan(grid: Grid, available: int, generators: Iterable[str], judges: Iterable
     """
     chosen = _chosen("generator", grid.generators, tuple(generators))
     asked = _chosen("judge", grid.judges, tuple(judges))
-    if not asked and any(arm.endswith(JUDGED) for arm in grid.arms):
-        raise TaskError(f"arms of {JUDGED!r} need who judges: give judges={{name: LLMJudge(task, llm)}}, or --judge")
-    mixtures = [arm.split(" ") for arm in grid.arms if arm != "gold"]
+    if not asked and any(arm == ZERO_SHOT or arm.endswith(JUDGED) for arm in grid.arms):
+        raise TaskError(
+            f"arms of {JUDGED!r} or {ZERO_SHOT!r} need who judges: give judges=LLMJudge(task, llm), or --judge"
+        )
+    mixtures = [arm.split(" ") for arm in grid.arms if arm not in ALONE]
     if mixtures and not chosen:
         raise TaskError("arms with synthetic rows need who writes them: an LLM, a pool of rows or a function")
     too_large = sorted({n for n in (*grid.sizes, *grid.curve) if n > available})
@@ -180,7 +191,11 @@ def plan(grid: Grid, available: int, generators: Iterable[str], judges: Iterable
 
     alone = sized((*grid.curve, *(grid.sizes if "gold" in grid.arms else ())))
     cells: dict[Cell, None] = {}
+    if ZERO_SHOT in grid.arms:  # no seed bears on it: several cells would look like several runs
+        cells |= {Cell(judge, 0, ZERO_SHOT, "", 0.0, "", "", grid.seeds[0]): None for judge in asked}
     for seed in grid.seeds:
+        if FREQUENCY in grid.arms:
+            cells |= {Cell("", size, FREQUENCY, "", 0.0, "", "", seed): None for size in sized(grid.sizes)}
         for base in grid.base_models:
             cells |= {Cell(base, size, "gold", "", 0.0, "", "", seed): None for size in alone}
             for size in sized(grid.sizes):

@@ -20,7 +20,7 @@ from hf_synth.costs import CostBenefit, Rates, Spent, cost_benefit
 from hf_synth.equivalence import Equivalence, Run, gold_equivalence
 from hf_synth.errors import HfSynthError, MissingGoldError
 from hf_synth.folders import read_dataset, write_stage
-from hf_synth.grid import Cell
+from hf_synth.grid import ALONE, Cell
 from hf_synth.statistics import holm
 from hf_synth.task import Task
 
@@ -193,7 +193,7 @@ def comparisons(rows: Sequence[Row], metric: str) -> list[Comparison]:
         base, size, strategy, labels, ratio, generator, corrector = group
         where = f"{short_name(base)}, {size:,} gold" + (f", ratio {ratio:g}" if ratio else "")
         arm = f"{strategy} {labels}"
-        if strategy == "gold":
+        if strategy in ALONE:
             continue
         if labels == "raw":
             pair = ("baseline degradation", f"{arm} - gold", (base, size, "gold", "", 0.0, "", ""))
@@ -265,7 +265,7 @@ def equivalences(out: Path, rows: Sequence[Row], metric: str, rates: Rates | Non
     found = []
     for group, cells in by_group.items():
         curve = curves.get(group[0], {})
-        if group[2] == "gold" or len(curve) < 2 or len(cells) < 2:
+        if group[2] in ALONE or len(curve) < 2 or len(cells) < 2:
             continue
         worth = gold_equivalence(curve, [_run(out, row, metric) for row in cells], metric=score)
         n = round(float(np.mean([row["n_synthetic"] for row in cells])))

@@ -35,7 +35,7 @@ def _experiment(verb: Any, gold: Any, synthetic: Any, llm: Any, votes: Any) -> N
     synthetic(made)
     llm(made, required=False)
     add = made.add_argument
-    add("--judge", metavar="A,B", help="LLMs that judge, for --labels llm_judge; asked at the same endpoint")
+    add("--judge", metavar="A,B", help="LLMs that judge, for --labels llm_judge and --strategies zero-shot")
     votes(made)
     add("--out", type=Path, required=True, metavar="DIR", help="folder of the experiment")
     add("--grid", default="paper", metavar="NAME", help=f"{GRIDS}, or a .json or .toml file")
@@ -45,7 +45,8 @@ def _experiment(verb: Any, gold: Any, synthetic: Any, llm: Any, votes: Any) -> N
     for name, kind, text in (
         ("sizes", int, "gold sizes (0: all)"), ("curve", int, "further sizes of gold alone"),
         ("ratios", float, "synthetic rows a gold row"), ("seeds", int, "seeds"),
-        ("strategies", str, "gold, synthetic, replace, augment"), ("labels", str, "raw, auto, llm_judge, or methods"),
+        ("strategies", str, "gold, synthetic, replace, augment, frequency, zero-shot"),
+        ("labels", str, "raw, auto, llm_judge, or methods"),
         ("correctors", str, "base models that correct (default: the cell's own)"),
     ):  # fmt: skip
         cells.add_argument(f"--{name}", type=kind, nargs="+", metavar=name[0].upper(), help=text)

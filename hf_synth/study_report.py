@@ -13,6 +13,7 @@ import numpy as np
 from hf_synth.axes import Reference
 from hf_synth.costs import CostBenefit
 from hf_synth.demographics import UNKNOWN
+from hf_synth.grid import MIXTURES
 from hf_synth.plots import Interval, Series, curve_plot, interval_plot, matrix_plot
 from hf_synth.report import Section, Table, matrix_table, write_report
 from hf_synth.results import GROUP, Results, Row, Worth, short_name
@@ -34,7 +35,7 @@ def write_study_report(task: Task, made: Results) -> Path:
     facts: list[tuple[str, object]] = [
         ("task", task.full_name), ("cells", len(rows)), ("cells failed", len(made.failed)),
         ("scored on", f"{rows[0]['n_test']:,} rows of split {rows[0]['split']}"), ("compared by", made.metric),
-        ("base models", ", ".join(sorted({short_name(r["base_model"]) for r in rows}))),
+        ("base models", ", ".join(sorted({short_name(r["base_model"]) for r in rows if r["base_model"]}))),
         ("generators", ", ".join(sorted({r["generated_by"] for r in rows if r["generated_by"]})) or "none"),
         ("hf_synth", rows[0]["hf_synth"]),
     ]  # fmt: skip
@@ -119,7 +120,7 @@ def _curve_section(made: Results, mark: str) -> Section | None:
     if max(map(len, curves.values()), default=0) < 2:
         return None
     name, lines = _names(made.main), []
-    mixtures = {g: c for g, c in groups.items() if g[2] != "gold"}
+    mixtures = {g: c for g, c in groups.items() if g[2] in MIXTURES}
     for group in sorted(mixtures, key=lambda g: -_mean(mixtures[g], metric))[:1]:
         told = f"{group[1]:,} gold: {name(mixtures[group][0])}"
         lines.append(Reference(told, _mean(mixtures[group], metric)))
@@ -139,7 +140,7 @@ def _ratio_section(rows: Sequence[Row], metric: str, mark: str) -> Section | Non
     named = _names(rows, ratio=False)
     values: dict[tuple[Any, ...], dict[float, list[float]]] = defaultdict(lambda: defaultdict(list))
     for row in rows:
-        if row["strategy"] != "gold":
+        if row["strategy"] in MIXTURES:
             values[short_name(row["base_model"]), row["gold_size"], named(row)][row["ratio"]].append(row[metric])
     ratios = sorted({r for by in values.values() for r in by})
     if len(ratios) < 2:
@@ -218,11 +219,11 @@ def _class_section(task: Task, rows: Sequence[Row], mark: str) -> Section:
         told = [json.loads(r["per_class"]) for r in cells]
         lines.append([named(cells[0]), f"{group[1]:,}", *(f"{np.mean([t[x]['f1'] for t in told]):.3f}" for x in order)])
     plots, tables = [], []
-    sizes = {g[1] for g in groups if g[2] != "gold"}
-    size = min(sizes) if sizes else min(g[1] for g in groups)
+    sizes = {g[1] for g in groups if g[2] in MIXTURES}
+    size = min(sizes or {g[1] for g in groups if g[1]} or {0})
     at = [g for g in groups if g[1] == size]
     for wanted in ("gold", "mixture"):
-        some = [g for g in at if (g[2] == "gold") == (wanted == "gold")]
+        some = [g for g in at if g[2] in (("gold",) if wanted == "gold" else MIXTURES)]
         if some and len(task.labels) <= 12:
             best = max(some, key=lambda g: _mean(groups[g], "accuracy"))
             counts = np.sum([json.loads(r["confusion"]) for r in groups[best]], axis=0)
@@ -265,10 +266,10 @@ def _noise_section(task: Task, rows: Sequence[Row], mark: str) -> Section | None
 def _subgroup_section(rows: Sequence[Row], metric: str) -> Section | None:
     """Show scores by subgroup of gold alone and of each mixture, at the size of the mixtures."""
     named, groups = _names(rows), _grouped(rows)
-    sizes = {g[1] for g in groups if g[2] != "gold"}
+    sizes = {g[1] for g in groups if g[2] in MIXTURES}
     lines = []
     for group, cells in sorted(groups.items()):
-        if sizes and group[1] not in sizes:
+        if sizes and group[1] not in {0, *sizes}:
             continue
         found: dict[tuple[str, str], list[Mapping[str, Any]]] = defaultdict(list)
         for row in cells:

@@ -14,7 +14,7 @@ from hf_synth.backends import gold_path, judge_of, name_value, writer_of
 from hf_synth.costs import Rates
 from hf_synth.errors import ColumnError
 from hf_synth.folders import read_dataset, read_manifest, work_folder
-from hf_synth.grid import Grid, read_grid, with_fields
+from hf_synth.grid import ALONE, Grid, read_grid, with_fields
 from hf_synth.reading import read_audited
 from hf_synth.task import Task, load_task
 
@@ -82,7 +82,7 @@ def _grid(args: argparse.Namespace, task: Task) -> Grid:
     if args.strategies or args.labels:
         strategies = args.strategies or ["gold", "augment"]
         labels = args.labels or ["raw", "auto"]
-        fields["arms"] = [arm for s in strategies for arm in ([s] if s == "gold" else [f"{s} {x}" for x in labels])]
+        fields["arms"] = [arm for s in strategies for arm in ([s] if s in ALONE else [f"{s} {x}" for x in labels])]
     return with_fields(grid, fields)
 
 

@@ -19,7 +19,8 @@ from hf_synth.cli import main
 from hf_synth.errors import TaskError
 from hf_synth.experiment import outline
 from hf_synth.folders import write_stage
-from hf_synth.grid import Grid, plan
+from hf_synth.gold import subset
+from hf_synth.grid import Grid, plan, with_fields
 from hf_synth.judging import LLMJudge
 from hf_synth.llm import LLM
 from hf_synth.opinions import ask, read_opinions
@@ -155,7 +156,59 @@ def test_opinions_are_of_the_rows_that_were_asked_about(tmp_path: Path) -> None:
     assert len(said.known(gold["train"])) >= 10
 
 
+BASELINES = Grid(sizes=(20,), curve=(40,), arms=("gold", "augment raw", "frequency", "zero-shot"), ratios=(1.0,),
+                 seeds=(0, 1))  # fmt: skip
+
+
+def test_baselines_are_arms_on_the_same_rows(tmp_path: Path) -> None:
+    with serving(voting(0.8)) as server:
+        made = run(tmp_path / "out", BASELINES, judges=judge_at(server, tmp_path))
+        test = [json.loads(line)["text"] for said in server.asked() for line in said.splitlines() if line[:2] == '{"']
+    assert not made.failed
+    by_arm = {arm: [r for r in made.rows if r["arm"] == arm] for arm in ("gold", "frequency", "zero-shot")}
+    assert [len(rows) for rows in by_arm.values()] == [4, 2, 1], "no seed bears on zero-shot: one run, not two alike"
+    (zero,) = by_arm["zero-shot"]
+    assert (zero["base_model"], zero["gold_size"], zero["gold_budget"], zero["n_train"]) == ("m", 0, 0, 0)
+    assert {r["n_test"] for r in made.rows} == {zero["n_test"]}
+    assert zero["judge_calls"] == 2 * zero["n_test"]
+    assert json.loads(zero["policy_figures"])["judge"]["rows"] == zero["n_test"]
+    assert set(test) <= set(toy_gold()["test"]["text"]), "of gold for training nothing was shown"
+    for row in by_arm["frequency"]:
+        own = subset(TASK, toy_gold()["train"], 20, seed=row["seed"])
+        most = max(range(3), key=own["label"].count)
+        assert row["gold_budget"] == row["n_train"] == 20
+        said = np.array(json.loads(row["confusion"])).sum(0)
+        assert (said > 0).nonzero()[0].tolist() == [most]
+    assert zero["accuracy"] > max(r["accuracy"] for r in by_arm["frequency"])
+    assert {w.arm.split(",")[0] for w in made.worths} == {"augment raw"}, "baselines are no mixtures"
+    assert {c.kind for c in made.comparisons} == {"baseline degradation"}
+    told = (made.out / "report.md").read_text(encoding="utf-8")
+    order = " ".join(told.split("## Order of the arms")[1].split("## ")[0].split())
+    assert "| zero-shot | 0 | m | 1 |" in order
+    assert "| frequency | 20 |" in order
+    with serving(never) as server:  # more seeds ask for more rows, and for no more of zero-shot
+        more = run(tmp_path / "out", with_fields(BASELINES, {"seeds": (1, 2)}), judges=judge_at(server, tmp_path))
+        assert not more.failed
+        assert next(r for r in more.rows if r["arm"] == "zero-shot")["cell_key"] == zero["cell_key"]
+
+
+def test_zero_shot_alone_needs_no_generator(tmp_path: Path) -> None:
+    with serving(voting()) as server:
+        made = run(tmp_path / "out", Grid(arms=("zero-shot", "frequency"), sizes=(20,), seeds=(3,)), None,
+                   judges={"b": judge_at(server, tmp_path)})  # fmt: skip
+    assert sorted(r["arm"] for r in made.rows) == ["frequency", "zero-shot"]
+    assert next(r for r in made.rows if r["arm"] == "zero-shot")["accuracy"] == 1
+
+
+def test_zero_shot_shows_no_gold(tmp_path: Path) -> None:
+    grid = Grid(arms=("gold", "zero-shot"), sizes=(20,), seeds=(0,))
+    made = run(tmp_path / "out", grid, None, judges={"cheat": Shows(toy_gold()["train"].select(range(3)), [])})
+    assert [(f["strategy"], f["error"]) for f in made.failed] == [("zero-shot", "OverlapError")]
+
+
 def test_plans_with_judges() -> None:
+    with pytest.raises(TaskError, match="need who judges"):
+        plan(Grid(arms=("zero-shot",)), 300, [])
     with pytest.raises(TaskError, match="need who judges"):
         plan(Grid(arms=("augment llm_judge",)), 300, ["llm"])
     with pytest.raises(TaskError, match="judge 'b'"):
@@ -170,11 +223,12 @@ def test_the_verb_takes_a_judge(tmp_path: Path, capsys: pytest.CaptureFixture[st
     write_stage(TASK, writer(gold["train"].select(range(20)), 60, 0).map(lambda row: {"seed_ids": []}),
                 tmp_path / "pool", stage="generate")  # fmt: skip
     line = ["experiment", str(tmp_path / "gold"), "--synthetic", str(tmp_path / "pool"), "--judge", "m", "--votes", "1",
-            "--sizes", "20", "--curve", "20", "--ratios", "1", "--seeds", "0", "--strategies", "gold", "augment",
+            "--sizes", "20", "--curve", "20", "--ratios", "1", "--seeds", "0", "--strategies", "gold", "augment", "zero-shot",
+            "frequency",
             "--labels", "raw", "llm_judge", "--out", str(tmp_path / "out"), "--journal", str(tmp_path / "j.sqlite"),
             "--drop-seen", "--processes", "0", "-q", "--json"]  # fmt: skip
     with serving(voting()) as server:
         assert main([*line, "--base-url", server.url]) == 0
         assert len({*server.asked()}) == len(server.requests) > 30
     facts = json.loads(capsys.readouterr().out.splitlines()[-1])
-    assert (facts["cells"], facts["failed"]) == (3, [])
+    assert (facts["cells"], facts["failed"]) == (5, [])
