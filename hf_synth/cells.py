@@ -21,7 +21,7 @@ from hf_synth.apart import check_gold, check_model, check_synthetic, copies, gol
 from hf_synth.augmentation import augment
 from hf_synth.baselines import frequency_baseline, zero_shot_baseline
 from hf_synth.errors import ColumnError, HfSynthError
-from hf_synth.evaluation import Scores, evaluate, score
+from hf_synth.evaluation import Scores, evaluate, groups_of, score, truth
 from hf_synth.folders import read_dataset, read_export, write_stage
 from hf_synth.gold import adopt, subset
 from hf_synth.grid import BASELINES, FREQUENCY, LINEAR, ZERO_SHOT, Cell, Job, Study, key_of
@@ -40,7 +40,7 @@ from hf_synth.records import (
     versions,
     write_cell,
 )  # fmt: skip
-from hf_synth.rows import label_indices
+from hf_synth.rows import judged_mask
 from hf_synth.task import access_of, row_digests, strictest
 from hf_synth.training import train, trainer_fit
 
@@ -245,11 +245,11 @@ def _linear_scores(
     predict = linear_fit(study.task, data, seed=job.cell.seed)(data)
     scores = {}
     for split, rows in held.items():
-        groups = list(rows["group"]) if "group" in rows.column_names else None
-        truth = label_indices(study.task, rows)
+        judged = judged_mask(study.task, rows) if study.task.kind == "multi_label" else None
         scores[split] = score(
-            study.task, predict(rows), truth, groups, n_bootstrap=study.n_bootstrap, seed=job.cell.seed
-        )
+            study.task, predict(rows), truth(study.task, rows), groups_of(rows), judged=judged,
+            n_bootstrap=study.n_bootstrap, seed=job.cell.seed,
+        )  # fmt: skip
     return scores, dict(_NO_WEIGHTS)
 
 

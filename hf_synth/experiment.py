@@ -30,18 +30,20 @@ from hf_synth.cells import (  # fmt: skip
     own_gold,
     run_job,
 )
-from hf_synth.correction import OF_BOTH
+from hf_synth.correction import METHODS, OF_BOTH
 from hf_synth.costs import Rates
 from hf_synth.crossfit import FOLDS
-from hf_synth.errors import ColumnError, OutputError
+from hf_synth.errors import ColumnError, OutputError, TaskError
 from hf_synth.folders import private_folder, read_manifest, write_stage
 from hf_synth.generation import Estimate, estimate, generate
-from hf_synth.grid import JUDGED, RAW, ZERO_SHOT, Cell, Grid, Job, Study, key_of, plan, read_grid
+from hf_synth.grid import JUDGED, LINEAR, MIXTURES, RAW, ZERO_SHOT, Cell, Grid, Job, Study, key_of, plan, read_grid
+from hf_synth.label_sets import METHODS as SET_METHODS
 from hf_synth.opinions import AnyJudge, judge_identity
 from hf_synth.processes import run_all
 from hf_synth.records import written
 from hf_synth.results import Results, read_cells, write_results
 from hf_synth.study_report import write_study_report
+from hf_synth.target_texts import METHODS as TEXT_METHODS
 from hf_synth.task import Task, row_digests
 
 if TYPE_CHECKING:
@@ -52,6 +54,10 @@ if TYPE_CHECKING:
     Source: TypeAlias = Chat | Dataset | Maker
 
 _LOG = logging.getLogger(__name__)
+_METHODS = {
+    "single_label": (RAW, "auto", *METHODS[1:], JUDGED), "multi_label": (RAW, "auto", *SET_METHODS[1:], JUDGED),
+    "text2text": (RAW, "auto", *TEXT_METHODS[1:]),
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -175,6 +181,9 @@ def prepare(
     sources = {} if synthetic is None else dict(synthetic) if isinstance(synthetic, Mapping) else _named(synthetic)
     asked = _judges(judges)
     cells = plan(read_grid(grid) if isinstance(grid, str) else grid, len(gold["train"]), sources, asked)
+    check_kind(task, cells)
+    if options.get("audited") and task.kind != "single_label":
+        raise TaskError(f"task {task.full_name!r} is {task.kind}: audited labels serve single_label tasks only")
     folder = private_folder(Path(out)).resolve()
     for name in ("synthetic", "judged", "corrected", "cells", "work"):
         private_folder(folder / name)
@@ -184,6 +193,28 @@ def prepare(
     study = Study(task, folder, tuple(splits), generators=identities, **options)
     _keep_gold(study, gold)
     return study, cells, {name: _maker(task, source) for name, source in sources.items()}
+
+
+def check_kind(task: Task, cells: Sequence[Cell]) -> None:
+    """Check that the arms and models of a plan make sense for the kind of a task, before anything is paid for.
+
+    Raises:
+        TaskError: one does not.
+    """
+    about, methods = f"task {task.full_name!r} is {task.kind}", _METHODS[task.kind]
+    for cell in cells:
+        if cell.strategy in MIXTURES and cell.labels not in methods:
+            raise TaskError(
+                f"{about}: arm {cell.arm!r} makes no sense for it; name arms whose labels are {', '.join(methods)} "
+                "(arms of a Grid, --strategies with --labels)"
+            )
+        if task.kind == "text2text" and cell.strategy == ZERO_SHOT:
+            raise TaskError(f"{about}: {ZERO_SHOT!r} chooses among labels, it has none; leave that arm out")
+        if task.kind == "text2text" and LINEAR in (cell.base_model, cell.corrector):
+            raise TaskError(
+                f"{about}: a linear head chooses among labels, it writes no texts; name a sequence-to-sequence model "
+                "(base_models of a Grid, --base-model)"
+            )
 
 
 def _named(source: Source) -> dict[str, Source]:

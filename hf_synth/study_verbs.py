@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from hf_synth.backends import gold_path, judge_of, name_value, writer_of
 from hf_synth.costs import Rates
-from hf_synth.errors import ColumnError
+from hf_synth.errors import ColumnError, TaskError
 from hf_synth.folders import read_dataset, read_manifest, work_folder
 from hf_synth.grid import ALONE, Grid, read_grid, with_fields
 from hf_synth.reading import read_audited
@@ -90,6 +90,10 @@ def _base_model(name: str, args: argparse.Namespace, task: Task) -> str:
     """Give a base model of the options; "tiny" is made from artificial notes alone, on which nothing is scored."""
     if name != "tiny":
         return name
+    if task.kind == "text2text":
+        raise TaskError(
+            f"task {task.full_name!r} is text2text: 'tiny' is an encoder; name a sequence-to-sequence model"
+        )
     from hf_synth.demo.clinic import write_notes
     from hf_synth.demo.encoder import make_encoder
     from hf_synth.folders import MANIFEST, private_folder

@@ -223,9 +223,9 @@ def test_the_verb_takes_a_judge(tmp_path: Path, capsys: pytest.CaptureFixture[st
     write_stage(TASK, writer(gold["train"].select(range(20)), 60, 0).map(lambda row: {"seed_ids": []}),
                 tmp_path / "pool", stage="generate")  # fmt: skip
     line = ["experiment", str(tmp_path / "gold"), "--synthetic", str(tmp_path / "pool"), "--judge", "m", "--votes", "1",
-            "--sizes", "20", "--curve", "20", "--ratios", "1", "--seeds", "0", "--strategies", "gold", "augment", "zero-shot",
-            "frequency",
-            "--labels", "raw", "llm_judge", "--out", str(tmp_path / "out"), "--journal", str(tmp_path / "j.sqlite"),
+            "--sizes", "20", "--curve", "20", "--ratios", "1", "--seeds", "0", "--strategies", "gold", "augment",
+            "zero-shot", "frequency", "--labels",
+            "raw", "llm_judge", "--out", str(tmp_path / "out"), "--journal", str(tmp_path / "j.sqlite"),
             "--drop-seen", "--processes", "0", "-q", "--json"]  # fmt: skip
     with serving(voting()) as server:
         assert main([*line, "--base-url", server.url]) == 0
