@@ -21,7 +21,7 @@ from hf_synth.apart import check_gold, check_model, check_synthetic, copies, gol
 from hf_synth.augmentation import augment
 from hf_synth.baselines import frequency_baseline, zero_shot_baseline
 from hf_synth.errors import ColumnError, HfSynthError
-from hf_synth.evaluation import Scores, evaluate, groups_of, score, truth
+from hf_synth.evaluation import Scores, evaluate, groups_of, predict, score, truth
 from hf_synth.folders import read_dataset, read_export, write_stage
 from hf_synth.gold import adopt, subset
 from hf_synth.grid import BASELINES, FREQUENCY, LINEAR, ZERO_SHOT, Cell, Job, Study, key_of
@@ -37,6 +37,7 @@ from hf_synth.records import (
     making_of,
     sources_of,
     subgroups_of,
+    swaps_of,
     versions,
     write_cell,
 )  # fmt: skip
@@ -196,7 +197,7 @@ def _cell(study: Study, job: Job) -> None:
     prepared = time.perf_counter()
     baseline = {FREQUENCY: _frequency_scores, ZERO_SHOT: _zero_shot_scores}.get(cell.strategy)
     scorer = baseline or (_linear_scores if cell.base_model == LINEAR else _model_scores)
-    scores, about = scorer(study, job, data, stop, own, held)
+    scores, about, swaps = scorer(study, job, data, stop, own, held)
     facts |= about | {
         "seconds_train": round(time.perf_counter() - prepared, 2),
         "seconds": round(time.perf_counter() - started, 2),
@@ -207,9 +208,10 @@ def _cell(study: Study, job: Job) -> None:
     }  # fmt: skip
     facts["flips"] = flips_of(study, job, rows)
     told = [
-        {**facts, "split": split, **figures_of(s), "subgroups": subgroups_of(study, job, held[split], s)}
+        {**facts, "split": split, **figures_of(s), "subgroups": subgroups_of(study, job, held[split], s),
+         "swaps": swaps.get(split, "[]")}
         for split, s in scores.items()
-    ]
+    ]  # fmt: skip
     write_cell(study, job, told, scores)
 
 
@@ -218,7 +220,7 @@ def _others(own: Dataset, stop: Dataset) -> Dataset:
     return own.select([i for i, id in enumerate(own["id"]) if id not in held])
 
 
-Scored = tuple[dict[str, Scores], dict[str, Any]]
+Scored = tuple[dict[str, Scores], dict[str, Any], dict[str, str]]  # scores by split, facts, swaps by split
 _NO_WEIGHTS: Mapping[str, Any] = {"weights_sha256": "", "base_revision": "", "base_sha256": ""}
 
 
@@ -226,7 +228,8 @@ def _frequency_scores(
     study: Study, job: Job, data: Dataset, _stop: Dataset | None, _own: Dataset, held: Mapping[str, Dataset]
 ) -> Scored:
     how: dict[str, Any] = {"n_bootstrap": study.n_bootstrap, "seed": job.cell.seed}
-    return {split: frequency_baseline(study.task, data, rows, **how) for split, rows in held.items()}, dict(_NO_WEIGHTS)
+    scores = {split: frequency_baseline(study.task, data, rows, **how) for split, rows in held.items()}
+    return scores, dict(_NO_WEIGHTS), {}
 
 
 def _zero_shot_scores(
@@ -236,21 +239,24 @@ def _zero_shot_scores(
     scores = {
         split: zero_shot_baseline(study.task, said, rows, n_bootstrap=study.n_bootstrap) for split, rows in held.items()
     }
-    return scores, {**_NO_WEIGHTS, "policy_figures": json.dumps(dict(said.figures))}
+    return scores, {**_NO_WEIGHTS, "policy_figures": json.dumps(dict(said.figures))}, {}
 
 
 def _linear_scores(
     study: Study, job: Job, data: Dataset, _stop: Dataset | None, _own: Dataset, held: Mapping[str, Dataset]
 ) -> Scored:
-    predict = linear_fit(study.task, data, seed=job.cell.seed)(data)
-    scores = {}
+    told = linear_fit(study.task, data, seed=job.cell.seed)(data)
+    scores, swaps = {}, {}
     for split, rows in held.items():
+        said = told(rows)
         judged = judged_mask(study.task, rows) if study.task.kind == "multi_label" else None
         scores[split] = score(
-            study.task, predict(rows), truth(study.task, rows), groups_of(rows), judged=judged,
+            study.task, said, truth(study.task, rows), groups_of(rows), judged=judged,
             n_bootstrap=study.n_bootstrap, seed=job.cell.seed,
         )  # fmt: skip
-    return scores, dict(_NO_WEIGHTS)
+        if study.swaps:
+            swaps[split] = swaps_of(study, job, rows, said, told)
+    return scores, dict(_NO_WEIGHTS), swaps
 
 
 def _model_scores(
@@ -264,16 +270,23 @@ def _model_scores(
             cache_dir=study.out / "work",
         )  # fmt: skip
         check_model(task, model_facts(model), own, train_split, held)
-        scores = {
-            split: evaluate(task, model, rows, n_bootstrap=study.n_bootstrap, seed=job.cell.seed)
-            for split, rows in held.items()
-        }
+        how: dict[str, Any] = {"n_bootstrap": study.n_bootstrap, "seed": job.cell.seed}
+        scores, swaps = {}, {}
+        for split, rows in held.items():
+            said = predict(task, model, rows)
+            scores[split] = evaluate(task, model, rows, predicted=said, **how)
+            if study.swaps:
+                swaps[split] = swaps_of(study, job, rows, said, functools.partial(predict, task, model))
         weights = weights_sha256(model)
-    return scores, {
-        "weights_sha256": weights,
-        "base_revision": model_revision(model_folder(base)) or "",
-        "base_sha256": _weights_of(base),
-    }
+    return (
+        scores,
+        {
+            "weights_sha256": weights,
+            "base_revision": model_revision(model_folder(base)) or "",
+            "base_sha256": _weights_of(base),
+        },
+        swaps,
+    )
 
 
 def _weights_of(base: str) -> str:

@@ -36,7 +36,21 @@ from hf_synth.crossfit import FOLDS
 from hf_synth.errors import ColumnError, OutputError, TaskError
 from hf_synth.folders import private_folder, read_manifest, write_stage
 from hf_synth.generation import Estimate, estimate, generate
-from hf_synth.grid import JUDGED, LINEAR, MIXTURES, RAW, ZERO_SHOT, Cell, Grid, Job, Study, key_of, plan, read_grid
+from hf_synth.grid import (
+    FREQUENCY,
+    JUDGED,
+    LINEAR,
+    MIXTURES,
+    RAW,
+    ZERO_SHOT,
+    Cell,
+    Grid,
+    Job,
+    Study,
+    key_of,
+    plan,
+    read_grid,
+)
 from hf_synth.label_sets import METHODS as SET_METHODS
 from hf_synth.opinions import AnyJudge, judge_identity
 from hf_synth.processes import run_all
@@ -101,6 +115,7 @@ def experiment(
     audited: Mapping[str, int | str] | None = None,
     validation: float = 0.0,
     drop_seen: bool = False,
+    swaps: bool = False,
     rates: Rates | None = None,
     n_bootstrap: int = 1000,
     say: Callable[[str], None] = _LOG.info,
@@ -124,6 +139,8 @@ def experiment(
         validation: share of each cell's own gold held back to stop its training early.
         drop_seen: leave out test rows that stand in the training split, and synthetic rows that are test rows, instead
             of refusing them.
+        swaps: also ask each model about the test notes that name the patient's sex, age or race, with only these words
+            swapped: up to three more predictions a note.
         rates: what time costs.
         n_bootstrap: of the intervals of single scores.
         say: told of each stage, without any text of rows.
@@ -134,7 +151,7 @@ def experiment(
     """
     study, cells, makers = prepare(
         task, gold, synthetic, judges=judges, grid=grid, out=out, splits=splits, args=args, audited=audited,
-        validation=validation, drop_seen=drop_seen, n_bootstrap=n_bootstrap,
+        validation=validation, drop_seen=drop_seen, swaps=swaps, n_bootstrap=n_bootstrap,
     )  # fmt: skip
     jobs = _jobs(study, cells)
     waiting = [job for job in jobs if not _done(study, job)]
@@ -184,6 +201,8 @@ def prepare(
     check_kind(task, cells)
     if options.get("audited") and task.kind != "single_label":
         raise TaskError(f"task {task.full_name!r} is {task.kind}: audited labels serve single_label tasks only")
+    if options.get("swaps") and task.kind == "text2text":
+        raise TaskError(f"task {task.full_name!r} writes texts: swaps are counted for labels only")
     folder = private_folder(Path(out)).resolve()
     for name in ("synthetic", "judged", "corrected", "cells", "work"):
         private_folder(folder / name)
@@ -306,7 +325,8 @@ def _jobs(study: Study, cells: Sequence[Cell]) -> list[Job]:
             by = judged or identity(c.corrector)
             how = [c.labels, by, study.args, sorted(study.audited.items())]
             corrected = key_of("corrected", pool, c.ratio, c.seed, how)
-        settings = [study.splits, study.args, study.validation, study.n_bootstrap, sorted(study.audited)]
+        settings: list[Any] = [study.splits, study.args, study.validation, study.n_bootstrap, sorted(study.audited)]
+        settings += ["swaps"] if study.swaps and c.strategy != FREQUENCY else []
         what = [c.strategy, c.labels, c.ratio, c.seed, identity(c.base_model)]
         key = key_of("cell", shared, digests[own], pool, corrected, what, settings)
         jobs.append(Job("cell", c, pool, corrected, key, most.get((*own, c.generator), 0), judged))

@@ -233,6 +233,7 @@ class Study:
         audited: true labels of synthetic rows that a person checked, by row id.
         validation: share of a cell's own gold that is held back to stop training early; part of its budget.
         drop_seen: leave rows out that stand on both sides of the evaluation, instead of refusing them.
+        swaps: ask each model about the test notes once more as notes of another patient.
         n_bootstrap: of the intervals of single scores.
     """
 
@@ -245,6 +246,7 @@ class Study:
     audited: Mapping[str, int | str] = field(default_factory=dict)
     validation: float = 0.0
     drop_seen: bool = False
+    swaps: bool = False
     n_bootstrap: int = 1000
 
 

@@ -57,6 +57,7 @@ def _experiment(verb: Any, gold: Any, synthetic: Any, llm: Any, votes: Any) -> N
     add("--splits", nargs="+", default=["test"], metavar="S", help="splits of gold that are scored (default: test)")
     add("--validation", type=float, default=0.0, metavar="S", help="share of own gold to stop training early by")
     add("--audited", type=Path, metavar="FILE", help="labels that a person gave to synthetic rows: id, label")
+    add("--swaps", action="store_true", help="also score test notes whose patient's sex, age or race words are swapped")
     add("--drop-seen", action="store_true", help="leave test rows out that stand in train, too, instead of refusing")
     for name, text in (
         ("minutes-per-note", "that labelling takes (assumed: 3)"), ("hourly-usd", "of who labels (assumed: 60)"),

@@ -58,6 +58,7 @@ def report_sections(task: Task, made: Results) -> list[Section]:
         _policy_section(rows),
         _gate_section(rows),
         _failed_section(made),
+        _swap_section(rows),
     ]
     return [part for part in parts if part is not None]
 
@@ -360,6 +361,32 @@ def _failed_section(made: Results) -> Section | None:
     lines = [[f["strategy"], f["labels"], f["gold_size"], f["seed"], f["error"], f["message"]] for f in made.failed]
     head = ["strategy", "labels", "gold", "seed", "error", "what"]
     return Section("Failed", "The same command tries them again.", tables=[Table(head, lines)])
+
+
+def _swap_section(rows: Sequence[Row]) -> Section | None:
+    """Show how often predictions change when only the patient is another."""
+    named, lines = _names(rows), []
+    for group, cells in sorted(_grouped(rows).items()):
+        found: dict[str, list[Mapping[str, Any]]] = defaultdict(list)
+        for row in cells:
+            for one in json.loads(row.get("swaps") or "[]"):
+                if one["name"] == "all":
+                    found[one["attribute"]].append(one)
+        for attribute, ones in sorted(found.items()):
+            mean, low, high = _with_interval([one["values"]["flipped"] for one in ones])
+            between = "" if low is None or high is None else f"{low:.3f} to {high:.3f}"
+            moved = [one["values"]["moved"] for one in ones if "moved" in one["values"]]
+            lines.append([named(cells[0]), f"{group[1]:,}", short_name(group[0]), attribute, f"{ones[0]['n']:,}",
+                          f"{mean:.3f}", between, f"{np.mean(moved):.3f}" if moved else ""])  # fmt: skip
+    if not lines:
+        return None
+    head = ["trained on", "gold", "base model", "swapped", "test notes", "predictions that flip", "95% CI over seeds",
+            "probability moves by"]  # fmt: skip
+    text = (
+        "Test notes that name the patient's sex, age or race, with only these words swapped. The labels do not depend "
+        "on them, so that each flip is one too many; what is said in other words stays and may contradict the swap."
+    )
+    return Section("The same note of another patient", text, tables=[Table(head, lines)])
 
 
 def _names(rows: Sequence[Row], *, ratio: bool = True) -> Callable[[Row], str]:

@@ -39,7 +39,7 @@ def experiment(args: argparse.Namespace) -> Facts:
     shared: Facts = {
         "grid": grid, "out": args.out, "splits": args.splits, "args": _training_args(args),
         "audited": read_audited(args.audited) if args.audited else {}, "validation": args.validation,
-        "drop_seen": args.drop_seen,
+        "drop_seen": args.drop_seen, "swaps": args.swaps,
     }  # fmt: skip
     with _writers(args, task, path) as sources, contextlib.ExitStack() as stack:
         beside = path or args.out

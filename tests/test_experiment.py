@@ -160,6 +160,48 @@ def test_figures_by_subgroup_are_kept(tmp_path: Path) -> None:
     assert "## Whose labels were changed" in said
 
 
+def of_patients(rows: Dataset, *, told: bool) -> Dataset:
+    """Make rows whose label the sex of the patient tells, or the signs alone."""
+    sexes = [label == 2 if told else i % 4 < 2 for i, label in enumerate(rows["label"])]
+    words = ["A woman. She says that her" if woman else "A man. He says that his" for woman in sexes]
+    signs = [" ".join(t.split()[-2:]) if told else t for t in rows["text"]]
+    texts = [f"{w} note {i}. {t}" for i, (w, t) in enumerate(zip(words, signs, strict=True))]
+    return rows.remove_columns("text").add_column("text", texts).cast(rows.features)
+
+
+@pytest.mark.parametrize("told", [True, False])
+def test_swapped_patients_show_what_a_model_reads(tmp_path: Path, told: bool) -> None:
+    gold = DatasetDict({s: of_patients(rows, told=told) for s, rows in toy_gold().items()})
+    grid = Grid(sizes=(60,), arms=("gold", "augment raw", "frequency"), ratios=(1.0,), seeds=(0,))
+    pool = of_patients(writer(gold["train"], 60, 0).map(lambda row: {"seed_ids": []}), told=told)
+    made = run(tmp_path, grid, pool, gold=gold, swaps=True)
+    assert not made.failed
+    found = {r["arm"]: [s for s in json.loads(r["swaps"]) if s["name"] == "all"] for r in made.rows}
+    (one,) = found["gold"]
+    assert one["attribute"] == "sex", "nothing else is named"
+    assert one["n"] == made.rows[0]["n_test"]
+    assert (one["values"]["flipped"] > 0.3) == told, "a model that reads the sex, and one that reads the signs"
+    assert found["frequency"] == []
+    said = (tmp_path / "report.md").read_text(encoding="utf-8")
+    assert "## The same note of another patient" in said
+    keys = {r["cell_key"] for r in made.rows}
+    plain = run(tmp_path, grid, pool, gold=gold)
+    assert {r["swaps"] for r in plain.rows} == {"[]"}
+    assert len(keys & {r["cell_key"] for r in plain.rows}) == 1, "what was not swapped is another cell"
+    assert "another patient" not in (tmp_path / "report.md").read_text(encoding="utf-8")
+
+
+def test_an_encoder_is_asked_about_swapped_patients(tmp_path: Path) -> None:
+    gold = DatasetDict({s: of_patients(rows, told=False) for s, rows in toy_gold().items()})
+    base = str(tiny_base(tmp_path / "base"))
+    grid = Grid(sizes=(20,), arms=("gold",), seeds=(0,), base_models=(base,))
+    made = run(tmp_path / "out", grid, None, gold=gold, swaps=True, args={**TINY_ARGS, "num_train_epochs": 1})
+    found = json.loads(made.rows[0]["swaps"])
+    assert {s["name"] for s in found} == {"all", "female", "male"}
+    # its tokenizer knows none of these words: what changes is not seen
+    assert {s["values"]["flipped"] for s in found} == {0.0}
+
+
 def test_the_report_has_every_part(study: Any) -> None:
     said = (study.out / "report.md").read_text(encoding="utf-8")
     for title in ("Gold equivalence", "Order of the arms", "Learning curve", "Ratio curve", "Differences",
