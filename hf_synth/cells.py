@@ -17,7 +17,18 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hf_synth.apart import check_gold, check_model, check_synthetic, copies, gold_budget, without
+import numpy as np
+
+from hf_synth.apart import (
+    check_gold,
+    check_model,
+    check_synthetic,
+    copies,
+    gold_budget,
+    group_names,
+    shared_groups,
+    without,
+)
 from hf_synth.augmentation import augment
 from hf_synth.baselines import frequency_baseline, zero_shot_baseline
 from hf_synth.errors import ColumnError, HfSynthError
@@ -42,7 +53,7 @@ from hf_synth.records import (
     write_cell,
 )  # fmt: skip
 from hf_synth.rows import judged_mask
-from hf_synth.task import access_of, row_digests, strictest
+from hf_synth.task import Task, access_of, row_digests, strictest
 from hf_synth.training import train, trainer_fit
 
 if TYPE_CHECKING:
@@ -68,15 +79,51 @@ def own_gold(study: Study, cell: Cell) -> Dataset:
 
 
 def held_out(study: Study) -> dict[str, Dataset]:
-    """Give the rows that are scored; with `drop_seen` without those that stand in the gold for training."""
+    """Give the rows that are scored; with `drop_seen` without those that stand, or whose patient does, in training."""
     gold = gold_of(study.out)
     held = {split: gold[split] for split in study.splits}
     if study.drop_seen:
-        held = {s: without(rows, copies(study.task, rows, gold["train"])) for s, rows in held.items()}
+        train = gold["train"]
+        held = {
+            s: without(rows, [*copies(study.task, rows, train), *shared_groups(rows, train)])
+            for s, rows in held.items()
+        }
         empty = [split for split, rows in held.items() if not len(rows)]
         if empty:
-            raise ColumnError(f"every row of split {empty[0]!r} stands in the gold for training: nothing can be scored")
+            raise ColumnError(
+                f"every row of split {empty[0]!r}, or its group, stands in the gold for training: nothing can be scored"
+            )
     return held
+
+
+def held_back(task: Task, gold: Dataset, share: float, *, seed: int = 0) -> list[int]:
+    """Choose the rows of gold that training is stopped by: whole groups, labels in proportion as far as they allow.
+
+    Args:
+        share: of the rows; as many as whole groups make of it, at least one group.
+
+    Returns:
+        Positions, in order.
+
+    Raises:
+        ColumnError: all rows are of one group.
+    """
+    wanted = max(1, round(share * len(gold)))
+    members: dict[str, list[int]] = {}
+    for i, name in enumerate(group_names(gold)):
+        members.setdefault(f"group {name}" if name else f"row {i}", []).append(i)
+    if len(members) < 2:
+        raise ColumnError(
+            f"all {len(gold)} gold rows of a cell are of one patient: none can be held back to stop training by"
+        )
+    of = {i: name for name, rows in members.items() for i in rows}
+    first, ids = set(subset(task, gold, wanted, seed=seed)["id"]), list(gold["id"])  # labels in proportion
+    order = sorted(np.random.default_rng(seed).permutation(len(gold)).tolist(), key=lambda i: ids[i] not in first)
+    chosen: list[int] = []
+    for name in dict.fromkeys(of[i] for i in order):
+        if len(chosen) + len(members[name]) <= wanted:
+            chosen += members[name]
+    return sorted(chosen) or min(members.values(), key=lambda found: (len(found), found))
 
 
 def gold_digest(study: Study, cell: Cell) -> str:
@@ -90,6 +137,7 @@ def make_pool(study: Study, cell: Cell, n: int, key: str, maker: Maker) -> None:
     """Have synthetic rows made from a cell's own gold, check them, and write their folder."""
     started = time.perf_counter()
     own, held = own_gold(study, cell), held_out(study)
+    check_gold(study.task, own, held)
     rows = maker(own, n, cell.seed)
     if not {"label_status", "llm_label", "seed_ids", "id"} <= set(rows.column_names):
         rows = adopt(study.task, rows, generator=cell.generator)
@@ -172,8 +220,8 @@ def _cell(study: Study, job: Job) -> None:
     raw = pool_rows(study, job) if job.pool else None
     rows = read_dataset(study.out / "corrected" / job.corrected) if job.corrected else raw
     stops = study.validation and cell.strategy not in BASELINES
-    stop = subset(task, own, max(1, round(study.validation * len(own))), seed=cell.seed) if stops else None
-    known = own if stop is None else _others(own, stop)
+    back = held_back(task, own, study.validation, seed=cell.seed) if stops else []
+    stop, known = (own.select(back) if back else None), without(own, back)
     if rows is None:
         data = known
     else:
@@ -183,7 +231,8 @@ def _cell(study: Study, job: Job) -> None:
                 "strategy replace needs to know which gold rows were shown; these synthetic rows do not say"
             )
         data = augment(known, rows, strategy=cell.strategy, seed=cell.seed)  # type: ignore[arg-type]
-    audited = None if raw is None else raw.select([i for i, id in enumerate(raw["id"]) if id in study.audited])
+    used = [] if raw is None or not job.corrected else [i for i, id in enumerate(raw["id"]) if id in study.audited]
+    audited = raw.select(used) if raw is not None and used else None  # labels that correction did not use cost nothing
     judged = study.out / "judged" / job.judged if job.judged else None
     facts: dict[str, Any] = {
         **cell.to_json(), "arm": cell.arm, "task": task.full_name, "task_version": task.version,
@@ -213,11 +262,6 @@ def _cell(study: Study, job: Job) -> None:
         for split, s in scores.items()
     ]  # fmt: skip
     write_cell(study, job, told, scores)
-
-
-def _others(own: Dataset, stop: Dataset) -> Dataset:
-    held = set(stop["id"])
-    return own.select([i for i, id in enumerate(own["id"]) if id not in held])
 
 
 Scored = tuple[dict[str, Scores], dict[str, Any], dict[str, str]]  # scores by split, facts, swaps by split

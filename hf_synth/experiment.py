@@ -18,6 +18,7 @@ from functools import cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias, cast
 
+from hf_synth.apart import check_groups
 from hf_synth.cells import (  # fmt: skip
     Maker,
     failure,
@@ -34,8 +35,9 @@ from hf_synth.correction import METHODS, OF_BOTH
 from hf_synth.costs import Rates
 from hf_synth.crossfit import FOLDS
 from hf_synth.errors import ColumnError, OutputError, TaskError
-from hf_synth.folders import private_folder, read_manifest, write_stage
+from hf_synth.folders import private_folder, read_dataset, read_manifest, write_stage
 from hf_synth.generation import Estimate, estimate, generate
+from hf_synth.gold import adopt
 from hf_synth.grid import (
     FREQUENCY,
     JUDGED,
@@ -56,6 +58,7 @@ from hf_synth.opinions import AnyJudge, judge_identity
 from hf_synth.processes import run_all
 from hf_synth.records import written
 from hf_synth.results import Results, read_cells, write_results
+from hf_synth.rows import audited_labels
 from hf_synth.study_report import write_study_report
 from hf_synth.target_texts import METHODS as TEXT_METHODS
 from hf_synth.task import Task, row_digests
@@ -135,10 +138,11 @@ def experiment(
         processes: that train at the same time; 0 for this one.
         splits: of gold that every model is scored on.
         args: fields of `TrainingArguments` for every model.
-        audited: true labels of synthetic rows that a person checked, by row id; they count for the gold budget.
-        validation: share of each cell's own gold held back to stop its training early.
-        drop_seen: leave out test rows that stand in the training split, and synthetic rows that are test rows, instead
-            of refusing them.
+        audited: true labels of synthetic rows that a person checked, by row id; they count for the gold budget of the
+            arms whose correction used them.
+        validation: share of each cell's own gold held back to stop its training early, whole groups (patients) of it.
+        drop_seen: leave out test rows that stand in the training split, or whose group (patient) does, and synthetic
+            rows that are test rows, instead of refusing them.
         swaps: also ask each model about the test notes that name the patient's sex, age or race, with only these words
             swapped: up to three more predictions a note.
         rates: what time costs.
@@ -146,7 +150,7 @@ def experiment(
         say: told of each stage, without any text of rows.
 
     Raises:
-        OverlapError: rows that are evaluated on stand in the gold for training.
+        OverlapError: rows that are evaluated on, or their patients, stand in the gold for training.
         HfSynthError: the plan or the gold is not usable. What fails in a cell is recorded and stops no other.
     """
     study, cells, makers = prepare(
@@ -177,7 +181,12 @@ def experiment(
     for number, (job, wrong) in enumerate(_run(study, ready, processes), 1):
         _note(study, job, wrong)
         say(f"{number}/{len(ready)} {_told(job, wrong, 'scored')}")
-    made = write_results(study.task, study.out, [(j.cell, j.key) for j in jobs], rates=rates)
+    lost = _lost_audits(study, jobs)
+    if lost:
+        say(
+            f"{lost} of {len(study.audited)} audited ids are of no synthetic row of the experiment: they change nothing"
+        )
+    made = write_results(study.task, study.out, [(j.cell, j.key) for j in jobs], rates=rates, audited_unmatched=lost)
     write_study_report(study.task, made)
     return made
 
@@ -199,8 +208,9 @@ def prepare(
     asked = _judges(judges)
     cells = plan(read_grid(grid) if isinstance(grid, str) else grid, len(gold["train"]), sources, asked)
     check_kind(task, cells)
-    if options.get("audited") and task.kind != "single_label":
-        raise TaskError(f"task {task.full_name!r} is {task.kind}: audited labels serve single_label tasks only")
+    check_audited(task, options.get("audited") or {}, sources)
+    if not options.get("drop_seen"):
+        check_groups(gold["train"], {split: gold[split] for split in splits})
     if options.get("swaps") and task.kind == "text2text":
         raise TaskError(f"task {task.full_name!r} writes texts: swaps are counted for labels only")
     folder = private_folder(Path(out)).resolve()
@@ -233,6 +243,27 @@ def check_kind(task: Task, cells: Sequence[Cell]) -> None:
             raise TaskError(
                 f"{about}: a linear head chooses among labels, it writes no texts; name a sequence-to-sequence model "
                 "(base_models of a Grid, --base-model)"
+            )
+
+
+def check_audited(task: Task, audited: Mapping[str, int | str], sources: Mapping[str, Source]) -> None:
+    """Check audited labels before anything is paid for; ids that an LLM's rows will have nobody knows yet.
+
+    Raises:
+        TaskError: the task is not single_label.
+        ColumnError: a label is none of the task's, or an id is of no row although every pool is there.
+    """
+    if audited and task.kind != "single_label":
+        raise TaskError(f"task {task.full_name!r} is {task.kind}: audited labels serve single_label tasks only")
+    audited_labels(task, dict(enumerate(audited.values())))
+    if audited and all(hasattr(source, "column_names") for source in sources.values()):
+        pools = [cast("Dataset", source) for source in sources.values()]
+        pools = [rows if "id" in rows.column_names else adopt(task, rows) for rows in pools]
+        lost = len(set(audited) - {id for rows in pools for id in rows["id"]})
+        if lost:
+            raise ColumnError(
+                f"{lost} of {len(audited)} audited ids are of no row of the synthetic pools; give ids as they stand in "
+                "their column 'id'"
             )
 
 
@@ -325,7 +356,8 @@ def _jobs(study: Study, cells: Sequence[Cell]) -> list[Job]:
             by = judged or identity(c.corrector)
             how = [c.labels, by, study.args, sorted(study.audited.items())]
             corrected = key_of("corrected", pool, c.ratio, c.seed, how)
-        settings: list[Any] = [study.splits, study.args, study.validation, study.n_bootstrap, sorted(study.audited)]
+        settings: list[Any] = [study.splits, study.args, study.validation, study.n_bootstrap]
+        settings += [sorted(study.audited) if corrected else []]
         settings += ["swaps"] if study.swaps and c.strategy != FREQUENCY else []
         what = [c.strategy, c.labels, c.ratio, c.seed, identity(c.base_model)]
         key = key_of("cell", shared, digests[own], pool, corrected, what, settings)
@@ -383,6 +415,15 @@ def _ask_judges(
             failed[key] = failure(error)
             say(f"{cell.judge}: {_sentence(failed[key])}")
     return failed
+
+
+def _lost_audits(study: Study, jobs: Sequence[Job]) -> int:
+    """Count audited ids that are of no row of any pool."""
+    lost = set(study.audited)
+    for key in {job.pool for job in jobs if job.pool} if lost else ():
+        if _there(study, "synthetic", key):
+            lost -= set(read_dataset(study.out / "synthetic" / key)["id"])
+    return len(lost)
 
 
 def _note(study: Study, job: Job, wrong: Mapping[str, str] | None) -> None:

@@ -139,8 +139,10 @@ def read_cells(out: Path, planned: Iterable[tuple[Cell, str]]) -> tuple[list[Row
     return done, failed
 
 
-def write_results(task: Task, out: Path, planned: Sequence[tuple[Cell, str]], *, rates: Rates | None = None) -> Results:
-    """Write results/ of the cells that are done.
+def write_results(
+    task: Task, out: Path, planned: Sequence[tuple[Cell, str]], *, rates: Rates | None = None, **facts: Any
+) -> Results:
+    """Write results/ of the cells that are done; `facts` are told with them.
 
     Raises:
         MissingGoldError: no cell is done.
@@ -155,6 +157,7 @@ def write_results(task: Task, out: Path, planned: Sequence[tuple[Cell, str]], *,
     write_stage(
         task, _dataset(rows), out / "results", stage="experiment", metric=metric, failed=len(failed),
         comparisons=[vars(c) for c in made.comparisons], equivalence=[str(w) for w in made.worths],
+        **facts,
     )  # fmt: skip
     return made
 

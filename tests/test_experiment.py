@@ -14,14 +14,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from datasets import Dataset, DatasetDict, concatenate_datasets, load_dataset
+from datasets import Dataset, DatasetDict, Value, concatenate_datasets, load_dataset
 from tiny import TINY_ARGS, tiny_base, toy_rows, toy_task
 
 from hf_synth import study_options
 from hf_synth.apart import check_model, check_synthetic, copies, gold_budget
+from hf_synth.cells import held_back
 from hf_synth.cli import main
 from hf_synth.errors import ColumnError, OutputError, OverlapError, TaskError
 from hf_synth.experiment import experiment, outline
+from hf_synth.folders import read_dataset, read_manifest
 from hf_synth.gold import subset
 from hf_synth.grid import GRIDS, Cell, Grid, plan, read_grid
 from hf_synth.results import comparisons
@@ -428,12 +430,117 @@ def test_a_model_that_saw_more_gold_than_its_own_is_refused() -> None:
     assert gold_budget(TASK, own, own) == gold_budget(TASK, own)
 
 
-def test_labels_of_a_person_count(tmp_path: Path) -> None:
+def test_labels_of_a_person_count_where_correction_used_them(tmp_path: Path) -> None:
     audited = {f"s0-{i}": "none" for i in range(3)}
+    grid = Grid(sizes=(20,), arms=("augment argmax", "augment raw", "gold"), ratios=(2.0,), seeds=(0,))
+    rows = {r["arm"]: r for r in run(tmp_path, grid, audited=audited, validation=0.2).rows}
+    told = {arm: (r["gold_budget"], r["audited_rows"], r["validation_rows"], r["n_gold"]) for arm, r in rows.items()}
+    assert told == {"augment argmax": (23, 3, 4, 16), "augment raw": (20, 0, 4, 16), "gold": (20, 0, 4, 16)}
+    done = load_corrected(tmp_path, rows["augment argmax"])
+    assert {done[id] for id in audited} == {("audited", 0)}
+    # what a person said of other rows is another correction, and the same raw rows
+    other = {r["arm"]: r for r in run(tmp_path, grid, audited={"s0-5": "none"}, validation=0.2).rows}
+    assert [arm for arm in rows if rows[arm]["cell_key"] != other[arm]["cell_key"]] == ["augment argmax"]
+
+
+def load_corrected(out: Path, row: dict[str, Any]) -> dict[str, tuple[str, int]]:
+    done = read_dataset(out / "corrected" / row["corrected_key"])
+    return {id: (reason, label) for id, reason, label in zip(done["id"], done["reason"], done["label"], strict=True)}
+
+
+def test_audited_ids_of_no_row_are_refused_before_anything_is_done(tmp_path: Path) -> None:
     grid = Grid(sizes=(20,), arms=("augment argmax",), ratios=(2.0,), seeds=(0,))
-    row = run(tmp_path, grid, audited=audited, validation=0.2).rows[0]
-    assert (row["gold_budget"], row["audited_rows"], row["validation_rows"]) == (23, 3, 4)
-    assert row["n_gold"] == 16
+    pool = rows_like(toy_rows(60, 77))
+    for audited, said in (({"x1": "none", "nobody": "none", "noone": "mild"}, "2 of 3 audited ids"),
+                          ({"x1": "grave"}, "audited label")):  # fmt: skip
+        with pytest.raises(ColumnError, match=said):
+            run(tmp_path / "a", grid, pool, audited=audited)
+    with pytest.raises(ColumnError, match="1 of 1 audited ids"):
+        run(tmp_path / "a", Grid(sizes=(20,), arms=("gold",), seeds=(0,)), None, audited={"x1": "none"})
+    assert not (tmp_path / "a").exists()
+    bare = pool.select_columns(["text", "llm_label"])  # its rows get their ids from us
+    assert run(tmp_path / "b", grid, bare, audited={"toy-adopted-3": "none"}).rows[0]["gold_budget"] in (20, 21)
+
+
+def test_audited_ids_that_no_generator_wrote_are_counted(tmp_path: Path) -> None:
+    said: list[str] = []
+    grid = Grid(sizes=(20,), arms=("augment argmax",), ratios=(2.0,), seeds=(0,))
+    made = run(tmp_path, grid, audited={"s0-1": "none", "nobody": "none"}, say=said.append)
+    assert (made.rows[0]["audited_rows"], made.rows[0]["gold_budget"]) == (1, 21)
+    assert any("1 of 2 audited ids are of no synthetic row" in line for line in said)
+    assert (read_manifest(tmp_path / "results") or {})["audited_unmatched"] == 1
+
+
+@pytest.mark.parametrize("size", [1, 2, 5, 9])
+@pytest.mark.parametrize("share", [0.05, 0.2, 0.6])
+def test_no_patient_is_on_both_sides_of_early_stopping(size: int, share: float) -> None:
+    gold = toy_gold()["train"]
+    groups = [f"p{i // size}" if i % 13 else None for i in range(len(gold))]
+    gold = gold.remove_columns("group").add_column("group", groups)
+    back = held_back(TASK, gold, share, seed=1)
+    assert 0 < len(back) <= max(share * 60 + 0.5, size)
+    assert len(back) >= share * 60 - size
+    inside = {groups[i] for i in back} - {None}
+    assert not inside & {groups[i] for i in range(60) if i not in set(back)}
+    assert back == held_back(TASK, gold, share, seed=1)
+    assert back != held_back(TASK, gold, share, seed=2)
+
+
+def test_one_patient_cannot_be_on_two_sides(tmp_path: Path) -> None:
+    gold = toy_gold()
+    one = gold["train"].remove_columns("group").add_column("group", ["p"] * 60)
+    grid, same = Grid(sizes=(20,), arms=("gold",), seeds=(0,)), DatasetDict(train=one, test=gold["test"])
+    with pytest.raises(Exception, match="of one patient"):
+        run(tmp_path, grid, None, gold=same, validation=0.2)
+    both = gold["train"].remove_columns("group").add_column("group", ["p"] * 50 + ["q"] * 10)
+    assert held_back(TASK, both, 0.05) == list(range(50, 60)), "the smaller one"
+
+
+def regrouped(rows: Dataset, groups: list[Any]) -> Dataset:
+    return rows.remove_columns("group").add_column("group", groups)
+
+
+def test_patients_of_the_test_rows_in_train_are_refused_or_left_out(tmp_path: Path) -> None:
+    gold, grid = apart_gold(), Grid(sizes=(20,), arms=("gold", "augment raw"), ratios=(1.0,), seeds=(0,))
+    n = len(gold["test"])
+    asked: list[int] = []
+
+    def counting(own: Dataset, n: int, seed: int) -> Dataset:
+        asked.append(n)
+        return writer(own, n, seed)
+
+    # a patient beyond the 20 rows of the cell counts as well: who tunes on the curve has seen them
+    some = [f" {gold['train']['group'][-1]}" if i < 3 else f"t{i}" for i in range(n)]
+    shared = DatasetDict(train=gold["train"], test=regrouped(gold["test"], some))
+    with pytest.raises(OverlapError, match="3 rows of split 'test' are of groups"):
+        run(tmp_path / "a", grid, {"counting": counting}, gold=shared, drop_seen=False)
+    assert (asked, (tmp_path / "a").exists()) == ([], False)
+    left = run(tmp_path / "b", grid, {"counting": counting}, gold=shared, drop_seen=True)
+    assert {r["n_test"] for r in left.rows} == {n - 3}
+    # numbers for names
+    numbered = DatasetDict(train=regrouped(gold["train"], list(range(60))), test=regrouped(gold["test"], [7] * n))
+    with pytest.raises(OverlapError, match=f"{n} rows"):
+        run(tmp_path / "c", grid, gold=numbered, drop_seen=False)
+    with pytest.raises(Exception, match="nothing can be scored"):
+        run(tmp_path / "c", Grid(sizes=(20,), arms=("gold",), seeds=(0,)), None, gold=numbered)
+    # no group is a row by itself
+    alone = DatasetDict({s: regrouped(rows, [None] * len(rows)).cast_column("group", Value("string"))
+                         for s, rows in gold.items()})  # fmt: skip
+    made = run(tmp_path / "d", Grid(sizes=(20,), arms=("gold",), seeds=(0,)), None, gold=alone, drop_seen=False)
+    assert made.rows[0]["n_test"] == n
+
+
+def test_test_rows_in_the_gold_are_found_before_a_generator_is_asked(tmp_path: Path) -> None:
+    gold = apart_gold()
+    copied = gold["test"].map(lambda row: {"id": "t" + row["id"], "group": "t" + row["group"]})
+
+    def never(own: Dataset, n: int, seed: int) -> Dataset:
+        raise AssertionError("asked")
+
+    both = DatasetDict(train=copied, test=gold["test"])
+    with pytest.raises(Exception, match="stand in the gold for training"):
+        run(tmp_path, Grid(sizes=(20,), arms=("augment raw",), ratios=(1.0,), seeds=(0,)), {"never": never}, gold=both,
+            drop_seen=False)  # fmt: skip
 
 
 def test_strategy_replace_needs_to_know_what_was_shown(tmp_path: Path) -> None:
