@@ -151,6 +151,7 @@ def write_results(
     if not rows:
         why = sorted({f"{f['error']}: {f['message']}" for f in failed})
         raise MissingGoldError(f"no cell of the experiment came to an end ({'; '.join(why) or 'none was run'})")
+    _count_golds(rows)
     metric = main_metric(task, rows)
     first = [r for r in rows if r["split"] == rows[0]["split"]]
     made = Results(out, rows, failed, metric, comparisons(first, metric), equivalences(out, first, metric, rates))
@@ -160,6 +161,15 @@ def write_results(
         **facts,
     )  # fmt: skip
     return made
+
+
+def _count_golds(rows: Sequence[Row]) -> None:
+    """Tell with each row how many different golds the seeds of its kind of cell have: of all the gold there is one."""
+    found: dict[tuple[Any, ...], set[str]] = defaultdict(set)
+    for row in rows:
+        found[tuple(row[name] for name in GROUP)].add(row["gold_sha256"])
+    for row in rows:
+        row["gold_distinct"] = len(found[tuple(row[name] for name in GROUP)])
 
 
 def _dataset(rows: Sequence[Row]) -> Dataset:

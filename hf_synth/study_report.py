@@ -132,8 +132,22 @@ def _curve_section(made: Results, mark: str) -> Section | None:
     )  # fmt: skip
     rows = [[short_name(base), f"{p[0]:,.0f}", p[1], f"{p[2]:.3f} to {p[3]:.3f}" if len(p) > 2 else ""]
             for base, points in curves.items() for p in points]  # fmt: skip
-    return Section("Learning curve", plots=[plot],
+    return Section("Learning curve", plots=[plot], note=_one_gold(groups),
                    tables=[Table(["base model", "gold rows", metric, "95% CI over seeds"], rows)])  # fmt: skip
+
+
+def _one_gold(groups: Mapping[tuple[Any, ...], Sequence[Row]]) -> str:
+    """Say at which sizes all runs have the same gold, so that their interval is not one over draws of gold."""
+    same = sorted(
+        {g[1] for g, cells in groups.items() if g[2] == "gold" and len(cells) > cells[0]["gold_distinct"] == 1}
+    )
+    if not same:
+        return ""
+    return (
+        f"At {' and '.join(f'{n:,}' for n in same)} gold rows, which is all there is, every run has one and the same "
+        "gold: its interval tells how trainings vary, not how another sample of patients would score. Draws of large sizes "
+        "overlap, too."
+    )
 
 
 def _ratio_section(rows: Sequence[Row], metric: str, mark: str) -> Section | None:

@@ -138,6 +138,16 @@ def test_the_budget_counts_every_label(study: Any) -> None:
             assert row["n_synthetic"] == round(row["ratio"] * row["gold_size"])
 
 
+def test_all_the_gold_is_one_gold(study: Any, tmp_path: Path) -> None:
+    told = {(r["arm"], r["gold_size"]): r["gold_distinct"] for r in study.rows if r["strategy"] == "gold"}
+    assert told == {("gold", 10): 2, ("gold", 20): 2, ("gold", 60): 1}
+    assert study.dataset["gold_distinct"] == [r["gold_distinct"] for r in study.rows]
+    said = (study.out / "report.md").read_text(encoding="utf-8")
+    assert "At 60 gold rows, which is all there is, every run has one and the same gold" in said
+    fewer = run(tmp_path, Grid(sizes=(10,), curve=(20,), arms=("gold",), seeds=(0, 1)), None)
+    assert "one and the same gold" not in (fewer.out / "report.md").read_text(encoding="utf-8")
+
+
 def test_nothing_is_told_of_texts(study: Any) -> None:
     texts = [*toy_gold()["train"]["text"], *toy_gold()["test"]["text"]]
     for path in [*study.out.glob("report.*"), *(study.out / "cells").glob("*.json")]:
