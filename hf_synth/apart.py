@@ -93,6 +93,16 @@ def check_synthetic(task: Task, synthetic: Dataset, own: Dataset, held: Mapping[
     Raises:
         OverlapError: other rows were shown as exemplars, or held-out rows stand among them.
     """
+    check_exemplars(synthetic, own, held)
+    check_copies(task, synthetic, held)
+
+
+def check_exemplars(synthetic: Dataset, own: Dataset, held: Mapping[str, Dataset]) -> None:
+    """Check that synthetic rows were written from a cell's own gold.
+
+    Raises:
+        OverlapError: other rows were shown as exemplars.
+    """
     mine = set(own["id"])
     shown = {id for ids in _column(synthetic, "seed_ids") for id in ids or ()}
     foreign = shown - mine
@@ -107,6 +117,14 @@ def check_synthetic(task: Task, synthetic: Dataset, own: Dataset, held: Mapping[
             f"synthetic rows were written from {len(foreign)} gold rows outside the {len(mine)} of this cell: they "
             "would count labels that it does not own; generate for each gold subset anew"
         )
+
+
+def check_copies(task: Task, synthetic: Dataset, held: Mapping[str, Dataset]) -> None:
+    """Check that no synthetic row is a held-out row again.
+
+    Raises:
+        OverlapError: some are.
+    """
     for split, rows in held.items():
         found = len(copies(task, synthetic, rows))
         if found:

@@ -20,6 +20,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from hf_synth.apart import (
+    check_copies,
+    check_exemplars,
     check_gold,
     check_model,
     check_synthetic,
@@ -137,18 +139,22 @@ def make_pool(study: Study, cell: Cell, n: int, key: str, maker: Maker) -> None:
     """Have synthetic rows made from a cell's own gold, check them, and write their folder."""
     started = time.perf_counter()
     own, held = own_gold(study, cell), held_out(study)
-    check_gold(study.task, own, held)
+    fixed = cell.generator in study.pools
+    if not fixed:
+        check_gold(study.task, own, held)
     rows = maker(own, n, cell.seed)
     if not {"label_status", "llm_label", "seed_ids", "id"} <= set(rows.column_names):
         rows = adopt(study.task, rows, generator=cell.generator)
     left_out = [i for split in held.values() for i in copies(study.task, rows, split)] if study.drop_seen else []
     rows = without(rows, left_out)
-    check_synthetic(study.task, rows, own, held)
-    seconds = round(time.perf_counter() - started, 2)
-    write_stage(
-        study.task, rows, study.out / "synthetic" / key, stage="generate", generator=cell.generator, seed=cell.seed,
-        gold_rows=len(own), asked_for=n, left_out=len(set(left_out)), seconds=seconds,
-    )  # fmt: skip
+    facts: dict[str, Any] = {"generator": cell.generator, "left_out": len(set(left_out))}
+    if fixed:  # cells of any gold share it: each asks by itself what its rows were written from
+        check_copies(study.task, rows, held)
+    else:
+        check_synthetic(study.task, rows, own, held)
+        facts |= {"seed": cell.seed, "gold_rows": len(own), "asked_for": n}
+    facts["seconds"] = round(time.perf_counter() - started, 2)
+    write_stage(study.task, rows, study.out / "synthetic" / key, stage="generate", **facts)
 
 
 def pool_rows(study: Study, job: Job) -> Dataset:
@@ -165,7 +171,10 @@ def _share(study: Study, job: Job, n: int) -> Dataset:
     wanted = min(len(good), n)
     if not wanted:
         raise ColumnError("no synthetic row is good enough to train on: all were rejected")
-    return subset(study.task, good, wanted, seed=job.cell.seed)
+    rows = subset(study.task, good, wanted, seed=job.cell.seed)
+    if job.cell.generator in study.pools:
+        check_exemplars(rows, own_gold(study, job.cell), held_out(study))
+    return rows
 
 
 def make_opinions(study: Study, job: Job, judge: AnyJudge) -> None:
@@ -173,10 +182,11 @@ def make_opinions(study: Study, job: Job, judge: AnyJudge) -> None:
 
     Of "zero-shot": about the rows that are scored, and without any gold.
     """
-    cell = job.cell
-    rows = list(held_out(study).values()) if cell.strategy == ZERO_SHOT else [_share(study, job, job.rows)]
-    folder = study.out / "judged" / job.judged
-    ask(study.task, judge, own_gold(study, cell), *rows, seed=cell.seed, folder=folder, name=cell.judge)
+    cell, folder = job.cell, study.out / "judged" / job.judged
+    own, held = own_gold(study, cell), held_out(study)
+    check_gold(study.task, own, held)
+    rows = list(held.values()) if cell.strategy == ZERO_SHOT else [_share(study, job, job.rows)]
+    ask(study.task, judge, own, *rows, seed=cell.seed, folder=folder, name=cell.judge)
 
 
 # --- correction -------------------------------------------------------------------------------------------------------

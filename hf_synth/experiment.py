@@ -218,6 +218,7 @@ def prepare(
         private_folder(folder / name)
     identities = {name: _identity(name, source) for name, source in sources.items()}
     options["audited"] = dict(options.get("audited") or {})
+    options["pools"] = tuple(name for name, source in sources.items() if hasattr(source, "column_names"))
     options["judges"] = {name: key_of(judge_identity(name, judge)) for name, judge in asked.items()}
     study = Study(task, folder, tuple(splits), generators=identities, **options)
     _keep_gold(study, gold)
@@ -347,15 +348,19 @@ def _jobs(study: Study, cells: Sequence[Cell]) -> list[Job]:
         own = c.gold_size, c.seed
         digests[own] = digests.get(own) or gold_digest(study, c)
         pool = corrected = judged = ""
-        if c.generator:
+        gold: list[Any] = []  # that is not in the key of the pool
+        if c.generator in study.pools:  # rows made elsewhere are one pool, whatever the gold
+            gold = [digests[own], most[(*own, c.generator)]]
+            pool = key_of("pool", shared, study.generators[c.generator])
+        elif c.generator:
             pool = key_of("pool", shared, digests[own], c.seed, study.generators[c.generator],
                           most[(*own, c.generator)])  # fmt: skip
         if c.labels == JUDGED:
-            judged = key_of("judged", pool, study.judges[c.corrector])
+            judged = key_of("judged", pool, study.judges[c.corrector], *gold)
         if c.corrector:
             by = judged or identity(c.corrector)
             how = [c.labels, by, study.args, sorted(study.audited.items())]
-            corrected = key_of("corrected", pool, c.ratio, c.seed, how)
+            corrected = key_of("corrected", pool, c.ratio, c.seed, how, *gold[:1])
         settings: list[Any] = [study.splits, study.args, study.validation, study.n_bootstrap]
         settings += [sorted(study.audited) if corrected else []]
         settings += ["swaps"] if study.swaps and c.strategy != FREQUENCY else []
@@ -385,7 +390,8 @@ def _make_pools(
     failed = {}
     for key, job in _lacking(study, waiting).items():
         cell = job.cell
-        say(f"{cell.generator}: {job.rows:,} synthetic rows from {cell.gold_size:,} gold rows, seed {cell.seed}")
+        about = f"{job.rows:,} synthetic rows from {cell.gold_size:,} gold rows, seed {cell.seed}"
+        say(f"{cell.generator}: {'a pool of rows' if cell.generator in study.pools else about}")
         try:
             make_pool(study, cell, job.rows, key, makers[cell.generator])
         except Exception as error:

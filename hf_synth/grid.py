@@ -229,6 +229,7 @@ class Study:
         splits: of gold that are scored, e.g. ("test",).
         args: fields of `TrainingArguments` for every model.
         generators: what tells each generator from another one, by name.
+        pools: names of generators that are rows made elsewhere: kept once, whatever the cell.
         judges: what tells each judge from another one, by name.
         audited: true labels of synthetic rows that a person checked, by row id.
         validation: share of a cell's own gold that is held back to stop training early; part of its budget.
@@ -242,6 +243,7 @@ class Study:
     splits: tuple[str, ...] = ("test",)
     args: Mapping[str, Any] | None = None
     generators: Mapping[str, str] = field(default_factory=dict)
+    pools: tuple[str, ...] = ()
     judges: Mapping[str, str] = field(default_factory=dict)
     audited: Mapping[str, int | str] = field(default_factory=dict)
     validation: float = 0.0

@@ -145,8 +145,8 @@ def _one_gold(groups: Mapping[tuple[Any, ...], Sequence[Row]]) -> str:
         return ""
     return (
         f"At {' and '.join(f'{n:,}' for n in same)} gold rows, which is all there is, every run has one and the same "
-        "gold: its interval tells how trainings vary, not how another sample of patients would score. Draws of large sizes "
-        "overlap, too."
+        "gold: its interval tells how trainings vary, not how another sample of patients would score. Draws of large "
+        "sizes overlap, too."
     )
 
 

@@ -25,7 +25,7 @@ from hf_synth.errors import ColumnError, OutputError, OverlapError, TaskError
 from hf_synth.experiment import experiment, outline
 from hf_synth.folders import read_dataset, read_manifest
 from hf_synth.gold import subset
-from hf_synth.grid import GRIDS, Cell, Grid, plan, read_grid
+from hf_synth.grid import GRIDS, Cell, Grid, plan, read_grid, with_fields
 from hf_synth.results import comparisons
 from hf_synth.task import row_digests
 from hf_synth.training import train
@@ -551,6 +551,25 @@ def test_test_rows_in_the_gold_are_found_before_a_generator_is_asked(tmp_path: P
     with pytest.raises(Exception, match="stand in the gold for training"):
         run(tmp_path, Grid(sizes=(20,), arms=("augment raw",), ratios=(1.0,), seeds=(0,)), {"never": never}, gold=both,
             drop_seen=False)  # fmt: skip
+
+
+def test_a_pool_is_kept_once_and_every_cell_asks_what_its_rows_were_written_from(tmp_path: Path) -> None:
+    gold = apart_gold()
+    small = [set(subset(TASK, gold["train"], 20, seed=seed)["id"]) for seed in (0, 1)]
+    early, late = min(small[0]), next(id for id in gold["train"]["id"] if id not in small[0] | small[1])
+    pool = rows_like(toy_rows(60, 77)).map(lambda row, i: {"seed_ids": [early if i < 30 else late]}, with_indices=True)
+    grid = Grid(sizes=(20, 60), arms=("augment raw", "augment argmax"), ratios=(0.5,), seeds=(0, 1))
+    made = run(tmp_path / "a", grid, pool, gold=gold)
+    assert len(list((tmp_path / "a" / "synthetic").iterdir())) == 1, "the rows are kept once"
+    assert {(r["gold_size"], r["seed"]) for r in made.rows} == {(60, 0), (60, 1)}
+    assert {(f["gold_size"], f["error"]) for f in made.failed} == {(20, "OverlapError")}
+    assert all("outside the 20" in f["message"] for f in made.failed)
+    assert len(list((tmp_path / "a" / "corrected").iterdir())) == 2, "nothing was corrected that may not be trained on"
+    argmax = with_fields(grid, {"arms": ("augment argmax",)})
+    whole = run(tmp_path / "b", argmax, rows_like(toy_rows(60, 77)), gold=gold)
+    assert not whole.failed
+    assert len({r["corrected_key"] for r in whole.rows}) == 4, "each is corrected by its own gold"
+    assert len(list((tmp_path / "b" / "synthetic").iterdir())) == 1
 
 
 def test_strategy_replace_needs_to_know_what_was_shown(tmp_path: Path) -> None:
