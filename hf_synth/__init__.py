@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from hf_synth.augmentation import augment as augment
     from hf_synth.base_models import suggest_base_model as suggest_base_model
     from hf_synth.baselines import frequency_baseline as frequency_baseline
+    from hf_synth.baselines import zero_shot_baseline as zero_shot_baseline
     from hf_synth.batch import BatchLLM as BatchLLM
     from hf_synth.canaries import Canaries as Canaries
     from hf_synth.canaries import make_canaries as make_canaries
@@ -118,6 +119,7 @@ _ROOM = {
     "fit_policy": "pipeline",
     "flips_by_subgroup": "subgroups",
     "frequency_baseline": "baselines",
+    "zero_shot_baseline": "baselines",
     "generate": "generation",
     "gold_equivalence": "equivalence",
     "judge": "judging",

@@ -60,11 +60,48 @@ def check_gold(task: Task, gold: Dataset, held: Mapping[str, Dataset]) -> None:
             )
 
 
+def group_names(rows: Dataset) -> list[str]:
+    """Name the group of each row; empty where it has none."""
+    names = rows["group"] if "group" in rows.column_names else [None] * len(rows)
+    return ["" if name is None else str(name).strip() for name in names]
+
+
+def shared_groups(rows: Dataset, others: Dataset) -> list[int]:
+    """Give the positions of rows whose group (patient, admission) is one of the other rows, too; None is no group."""
+    known = {name for name in group_names(others) if name}
+    return [i for i, name in enumerate(group_names(rows)) if name in known]
+
+
+def check_groups(gold: Dataset, held: Mapping[str, Dataset]) -> None:
+    """Check that nobody whose rows are for training stands in a split that is evaluated on, whoever made the splits.
+
+    Raises:
+        OverlapError: some do.
+    """
+    for split, rows in held.items():
+        both = shared_groups(rows, gold)
+        if both:
+            raise OverlapError(
+                f"{len(both)} rows of split {split!r} are of groups (patients) that stand in the gold for training; "
+                "leave them out of the scores (drop_seen, --drop-seen) or split by patient"
+            )
+
+
 def check_synthetic(task: Task, synthetic: Dataset, own: Dataset, held: Mapping[str, Dataset]) -> None:
     """Check that synthetic rows were written from a cell's own gold, and that none is a held-out row again.
 
     Raises:
         OverlapError: other rows were shown as exemplars, or held-out rows stand among them.
+    """
+    check_exemplars(synthetic, own, held)
+    check_copies(task, synthetic, held)
+
+
+def check_exemplars(synthetic: Dataset, own: Dataset, held: Mapping[str, Dataset]) -> None:
+    """Check that synthetic rows were written from a cell's own gold.
+
+    Raises:
+        OverlapError: other rows were shown as exemplars.
     """
     mine = set(own["id"])
     shown = {id for ids in _column(synthetic, "seed_ids") for id in ids or ()}
@@ -80,6 +117,14 @@ def check_synthetic(task: Task, synthetic: Dataset, own: Dataset, held: Mapping[
             f"synthetic rows were written from {len(foreign)} gold rows outside the {len(mine)} of this cell: they "
             "would count labels that it does not own; generate for each gold subset anew"
         )
+
+
+def check_copies(task: Task, synthetic: Dataset, held: Mapping[str, Dataset]) -> None:
+    """Check that no synthetic row is a held-out row again.
+
+    Raises:
+        OverlapError: some are.
+    """
     for split, rows in held.items():
         found = len(copies(task, synthetic, rows))
         if found:

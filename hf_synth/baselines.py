@@ -1,10 +1,13 @@
-"""What needs no model: labels by how often they occur. A model that does not beat this has learnt nothing."""
+"""What needs no training: labels by how often they occur, or by an LLM that was shown no gold.
+
+A model that does not beat the first has learnt nothing; one that does not beat the second was not worth its labels.
+"""
 
 from __future__ import annotations
 
 from collections import Counter
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
@@ -17,6 +20,13 @@ if TYPE_CHECKING:
     from datasets import Dataset
 
 STRATEGIES = ("prior", "sampled")
+
+
+class Judge(Protocol):
+    """What gives the probability of each label for each row, such as an `LLMJudge`."""
+
+    def predict(self, rows: Dataset) -> Any:
+        """Label rows, (N, K)."""
 
 
 def frequency_baseline(
@@ -55,3 +65,24 @@ def frequency_baseline(
     judged = judged_mask(task, test) if task.kind == "multi_label" else None
     scores = score(task, said, true, groups_of(test), judged=judged, n_bootstrap=n_bootstrap, seed=seed)
     return replace(scores, model={"name": f"frequency ({strategy})", "rows": {"gold": len(known)}})
+
+
+def zero_shot_baseline(
+    task: Task, judge: Judge, test: Dataset, *, n_bootstrap: int = 1000, seed: int = 0, name: str = "zero-shot"
+) -> Scores:
+    """Score what an LLM says of test rows that was shown no gold.
+
+    Args:
+        judge: an `LLMJudge`. A row that it cast no vote on has all labels equally likely and counts as the first one.
+        test: gold rows that are scored.
+
+    Raises:
+        ColumnError: a label is missing.
+        HfSynthError: the task is text2text: there are no labels to choose among.
+    """
+    if task.kind == "text2text":
+        raise HfSynthError(f"task {task.full_name!r} is text2text: zero-shot chooses among labels, it has none")
+    judged = judged_mask(task, test) if task.kind == "multi_label" else None
+    said = np.asarray(judge.predict(test), dtype=np.float64)
+    scores = score(task, said, truth(task, test), groups_of(test), judged=judged, n_bootstrap=n_bootstrap, seed=seed)
+    return replace(scores, model={"name": name, "rows": {"gold": 0}})

@@ -221,7 +221,7 @@ def _parser() -> argparse.ArgumentParser:
     made.add_argument("--method", choices=METHODS, default="auto")
     made.add_argument("--out", type=Path, required=True, metavar="DIR")
 
-    add_study_verbs(verb, _gold_options, _synthetic_options, _llm_options)
+    add_study_verbs(verb, _gold_options, _synthetic_options, _llm_options, _vote_options)
 
     made = verb("demo", "show the whole journey on artificial notes: no network, no key", task=False)
     made.add_argument("--out", type=Path, default=Path("demo-out"), metavar="DIR")

@@ -2,9 +2,9 @@
 
     made = experiment(task, gold, llm, grid="clinic", out="study", processes=2)
 
-Stages are kept in the folder (`cells`), so the same call goes on where the last one ended: after a kill, with more
-seeds, or with a failed cell, which is tried again. How many processes there are changes nothing in the figures: each
-has one thread.
+What asks somebody, a generator or a judge, happens in this process, what computes in others. Stages are kept in the
+folder (`cells`), so the same call goes on where the last one ended: after a kill, with more seeds, or with a failed
+cell, which is tried again. How many processes there are changes nothing in the figures: each has one thread.
 """
 
 from __future__ import annotations
@@ -13,32 +13,54 @@ import json
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures.process import BrokenProcessPool
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias, cast
 
+from hf_synth.apart import check_groups
 from hf_synth.cells import (  # fmt: skip
     Maker,
     failure,
     gold_digest,
     gold_of,
+    held_out,
+    make_opinions,
     make_pool,
     model_identity,
     own_gold,
     run_job,
 )
-from hf_synth.correction import OF_BOTH
+from hf_synth.correction import METHODS, OF_BOTH
 from hf_synth.costs import Rates
 from hf_synth.crossfit import FOLDS
-from hf_synth.errors import ColumnError, OutputError
-from hf_synth.folders import private_folder, read_manifest, write_stage
+from hf_synth.errors import ColumnError, OutputError, TaskError
+from hf_synth.folders import private_folder, read_dataset, read_manifest, write_stage
 from hf_synth.generation import Estimate, estimate, generate
-from hf_synth.grid import RAW, Cell, Grid, Job, Study, key_of, plan, read_grid
+from hf_synth.gold import adopt
+from hf_synth.grid import (
+    FREQUENCY,
+    JUDGED,
+    LINEAR,
+    MIXTURES,
+    RAW,
+    ZERO_SHOT,
+    Cell,
+    Grid,
+    Job,
+    Study,
+    key_of,
+    plan,
+    read_grid,
+)
+from hf_synth.label_sets import METHODS as SET_METHODS
+from hf_synth.opinions import AnyJudge, judge_identity
 from hf_synth.processes import run_all
 from hf_synth.records import written
 from hf_synth.results import Results, read_cells, write_results
+from hf_synth.rows import audited_labels
 from hf_synth.study_report import write_study_report
+from hf_synth.target_texts import METHODS as TEXT_METHODS
 from hf_synth.task import Task, row_digests
 
 if TYPE_CHECKING:
@@ -49,6 +71,10 @@ if TYPE_CHECKING:
     Source: TypeAlias = Chat | Dataset | Maker
 
 _LOG = logging.getLogger(__name__)
+_METHODS = {
+    "single_label": (RAW, "auto", *METHODS[1:], JUDGED), "multi_label": (RAW, "auto", *SET_METHODS[1:], JUDGED),
+    "text2text": (RAW, "auto", *TEXT_METHODS[1:]),
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -62,6 +88,7 @@ class Planned:
         calls: questions to LLMs if every answer were good.
         prompt_tokens: tokens read by them.
         completion_tokens: tokens written.
+        judged: notes that judges are still to be asked about.
         trainings: models still to be trained for correction and for cells.
         seconds: of the cells that are there, by arm, the mean; empty at first.
     """
@@ -72,6 +99,7 @@ class Planned:
     calls: int
     prompt_tokens: int
     completion_tokens: int
+    judged: int
     trainings: int
     seconds: Mapping[str, float]
 
@@ -81,6 +109,7 @@ def experiment(
     gold: DatasetDict,
     synthetic: Source | Mapping[str, Source] | None,
     *,
+    judges: AnyJudge | Mapping[str, AnyJudge] | None = None,
     grid: Grid | str = "paper",
     out: str | Path,
     processes: int = 1,
@@ -89,6 +118,7 @@ def experiment(
     audited: Mapping[str, int | str] | None = None,
     validation: float = 0.0,
     drop_seen: bool = False,
+    swaps: bool = False,
     rates: Rates | None = None,
     n_bootstrap: int = 1000,
     say: Callable[[str], None] = _LOG.info,
@@ -101,34 +131,40 @@ def experiment(
         gold: splits "train" and those of `splits`.
         synthetic: who writes the synthetic rows: an LLM, a function (own gold, rows wanted, seed) -> rows, or a Dataset
             of rows made elsewhere; several by name; None for gold alone. A function that changes needs another name.
+        judges: who labels for arms like "augment llm_judge", and for "zero-shot": an `LLMJudge`, or a function (own
+            gold, seed) -> judge for one that shows gold in its prompts; several by name.
         grid: a `Grid`, the name of one (grid.GRIDS), or a .json or .toml file.
         out: the experiment's folder, made private; holds copies of the gold and all synthetic rows.
         processes: that train at the same time; 0 for this one.
         splits: of gold that every model is scored on.
         args: fields of `TrainingArguments` for every model.
-        audited: true labels of synthetic rows that a person checked, by row id; they count for the gold budget.
-        validation: share of each cell's own gold held back to stop its training early.
-        drop_seen: leave out test rows that stand in the training split, and synthetic rows that are test rows, instead
-            of refusing them.
+        audited: true labels of synthetic rows that a person checked, by row id; they count for the gold budget of the
+            arms whose correction used them.
+        validation: share of each cell's own gold held back to stop its training early, whole groups (patients) of it.
+        drop_seen: leave out test rows that stand in the training split, or whose group (patient) does, and synthetic
+            rows that are test rows, instead of refusing them.
+        swaps: also ask each model about the test notes that name the patient's sex, age or race, with only these words
+            swapped: up to three more predictions a note.
         rates: what time costs.
         n_bootstrap: of the intervals of single scores.
         say: told of each stage, without any text of rows.
 
     Raises:
-        OverlapError: rows that are evaluated on stand in the gold for training.
+        OverlapError: rows that are evaluated on, or their patients, stand in the gold for training.
         HfSynthError: the plan or the gold is not usable. What fails in a cell is recorded and stops no other.
     """
     study, cells, makers = prepare(
-        task, gold, synthetic, grid=grid, out=out, splits=splits, args=args, audited=audited, validation=validation,
-        drop_seen=drop_seen, n_bootstrap=n_bootstrap,
+        task, gold, synthetic, judges=judges, grid=grid, out=out, splits=splits, args=args, audited=audited,
+        validation=validation, drop_seen=drop_seen, swaps=swaps, n_bootstrap=n_bootstrap,
     )  # fmt: skip
     jobs = _jobs(study, cells)
     waiting = [job for job in jobs if not _done(study, job)]
     say(f"{len(cells)} cells, {len(cells) - len(waiting)} of them done")
     failed = _make_pools(study, waiting, makers, say)
-    corrections = {j.corrected: j for j in waiting if j.corrected and j.pool not in failed}
+    failed |= _ask_judges(study, [j for j in waiting if j.pool not in failed], _judges(judges), say)
+    corrections = {j.corrected: j for j in waiting if j.corrected and not {j.pool, j.judged} & set(failed)}
     correcting = [
-        Job("correct", j.cell, j.pool, j.corrected, j.corrected)
+        replace(j, kind="correct", key=j.corrected)
         for j in corrections.values() if not _there(study, "corrected", j.corrected)
     ]  # fmt: skip
     for job, wrong in _run(study, correcting, processes):
@@ -137,7 +173,7 @@ def experiment(
             failed[job.key] = wrong
     ready = []
     for job in waiting:
-        wrong = failed.get(job.pool) or failed.get(job.corrected)
+        wrong = failed.get(job.pool) or failed.get(job.judged) or failed.get(job.corrected)
         if wrong:
             _note(study, job, wrong)
         else:
@@ -145,14 +181,20 @@ def experiment(
     for number, (job, wrong) in enumerate(_run(study, ready, processes), 1):
         _note(study, job, wrong)
         say(f"{number}/{len(ready)} {_told(job, wrong, 'scored')}")
-    made = write_results(study.task, study.out, [(j.cell, j.key) for j in jobs], rates=rates)
+    lost = _lost_audits(study, jobs)
+    if lost:
+        say(
+            f"{lost} of {len(study.audited)} audited ids are of no synthetic row of the experiment: they change nothing"
+        )
+    made = write_results(study.task, study.out, [(j.cell, j.key) for j in jobs], rates=rates, audited_unmatched=lost)
     write_study_report(study.task, made)
     return made
 
 
 def prepare(
     task: Task, gold: DatasetDict, synthetic: Source | Mapping[str, Source] | None, *, grid: Grid | str,
-    out: str | Path, splits: Sequence[str] = ("test",), **options: Any,
+    out: str | Path, judges: AnyJudge | Mapping[str, AnyJudge] | None = None, splits: Sequence[str] = ("test",),
+    **options: Any,
 ) -> tuple[Study, list[Cell], dict[str, Maker]]:  # fmt: skip
     """Make plan and folder of an experiment: what its cells share, the cells, and who writes synthetic rows.
 
@@ -163,21 +205,80 @@ def prepare(
     if missing:
         raise ColumnError(f"the gold has no split {missing[0]!r}; it has {', '.join(gold)}")
     sources = {} if synthetic is None else dict(synthetic) if isinstance(synthetic, Mapping) else _named(synthetic)
-    cells = plan(read_grid(grid) if isinstance(grid, str) else grid, len(gold["train"]), sources)
+    asked = _judges(judges)
+    cells = plan(read_grid(grid) if isinstance(grid, str) else grid, len(gold["train"]), sources, asked)
+    check_kind(task, cells)
+    check_audited(task, options.get("audited") or {}, sources)
+    if not options.get("drop_seen"):
+        check_groups(gold["train"], {split: gold[split] for split in splits})
+    if options.get("swaps") and task.kind == "text2text":
+        raise TaskError(f"task {task.full_name!r} writes texts: swaps are counted for labels only")
     folder = private_folder(Path(out)).resolve()
-    for name in ("synthetic", "corrected", "cells", "work"):
+    for name in ("synthetic", "judged", "corrected", "cells", "work"):
         private_folder(folder / name)
     identities = {name: _identity(name, source) for name, source in sources.items()}
     options["audited"] = dict(options.get("audited") or {})
+    options["pools"] = tuple(name for name, source in sources.items() if hasattr(source, "column_names"))
+    options["judges"] = {name: key_of(judge_identity(name, judge)) for name, judge in asked.items()}
     study = Study(task, folder, tuple(splits), generators=identities, **options)
     _keep_gold(study, gold)
     return study, cells, {name: _maker(task, source) for name, source in sources.items()}
+
+
+def check_kind(task: Task, cells: Sequence[Cell]) -> None:
+    """Check that the arms and models of a plan make sense for the kind of a task, before anything is paid for.
+
+    Raises:
+        TaskError: one does not.
+    """
+    about, methods = f"task {task.full_name!r} is {task.kind}", _METHODS[task.kind]
+    for cell in cells:
+        if cell.strategy in MIXTURES and cell.labels not in methods:
+            raise TaskError(
+                f"{about}: arm {cell.arm!r} makes no sense for it; name arms whose labels are {', '.join(methods)} "
+                "(arms of a Grid, --strategies with --labels)"
+            )
+        if task.kind == "text2text" and cell.strategy == ZERO_SHOT:
+            raise TaskError(f"{about}: {ZERO_SHOT!r} chooses among labels, it has none; leave that arm out")
+        if task.kind == "text2text" and LINEAR in (cell.base_model, cell.corrector):
+            raise TaskError(
+                f"{about}: a linear head chooses among labels, it writes no texts; name a sequence-to-sequence model "
+                "(base_models of a Grid, --base-model)"
+            )
+
+
+def check_audited(task: Task, audited: Mapping[str, int | str], sources: Mapping[str, Source]) -> None:
+    """Check audited labels before anything is paid for; ids that an LLM's rows will have nobody knows yet.
+
+    Raises:
+        TaskError: the task is not single_label.
+        ColumnError: a label is none of the task's, or an id is of no row although every pool is there.
+    """
+    if audited and task.kind != "single_label":
+        raise TaskError(f"task {task.full_name!r} is {task.kind}: audited labels serve single_label tasks only")
+    audited_labels(task, dict(enumerate(audited.values())))
+    if audited and all(hasattr(source, "column_names") for source in sources.values()):
+        pools = [cast("Dataset", source) for source in sources.values()]
+        pools = [rows if "id" in rows.column_names else adopt(task, rows) for rows in pools]
+        lost = len(set(audited) - {id for rows in pools for id in rows["id"]})
+        if lost:
+            raise ColumnError(
+                f"{lost} of {len(audited)} audited ids are of no row of the synthetic pools; give ids as they stand in "
+                "their column 'id'"
+            )
 
 
 def _named(source: Source) -> dict[str, Source]:
     if hasattr(source, "stream"):
         return {str(cast("Chat", source).model): source}
     return {"pool" if hasattr(source, "column_names") else getattr(source, "__name__", "function"): source}
+
+
+def _judges(given: AnyJudge | Mapping[str, AnyJudge] | None) -> dict[str, AnyJudge]:
+    if given is None or isinstance(given, Mapping):
+        return dict(given or {})
+    model = getattr(getattr(given, "llm", given), "model", None)
+    return {str(model or getattr(given, "__name__", "judge")): given}
 
 
 def _identity(name: str, source: Source) -> str:
@@ -239,19 +340,33 @@ def _jobs(study: Study, cells: Sequence[Cell]) -> list[Job]:
     shared = [study.task.fingerprint(), study.drop_seen]
     jobs = []
     for c in cells:
+        if c.strategy == ZERO_SHOT:
+            judged = key_of("judged", shared, study.judges[c.judge], study.splits)
+            key = key_of("cell", shared, judged, study.n_bootstrap)
+            jobs.append(Job("cell", c, "", "", key, sum(map(len, held_out(study).values())), judged))
+            continue
         own = c.gold_size, c.seed
         digests[own] = digests.get(own) or gold_digest(study, c)
-        pool = corrected = ""
-        if c.generator:
+        pool = corrected = judged = ""
+        gold: list[Any] = []  # that is not in the key of the pool
+        if c.generator in study.pools:  # rows made elsewhere are one pool, whatever the gold
+            gold = [digests[own], most[(*own, c.generator)]]
+            pool = key_of("pool", shared, study.generators[c.generator])
+        elif c.generator:
             pool = key_of("pool", shared, digests[own], c.seed, study.generators[c.generator],
                           most[(*own, c.generator)])  # fmt: skip
+        if c.labels == JUDGED:
+            judged = key_of("judged", pool, study.judges[c.corrector], *gold)
         if c.corrector:
-            how = [c.labels, identity(c.corrector), study.args, sorted(study.audited.items())]
-            corrected = key_of("corrected", pool, c.ratio, c.seed, how)
-        settings = [study.splits, study.args, study.validation, study.n_bootstrap, sorted(study.audited)]
+            by = judged or identity(c.corrector)
+            how = [c.labels, by, study.args, sorted(study.audited.items())]
+            corrected = key_of("corrected", pool, c.ratio, c.seed, how, *gold[:1])
+        settings: list[Any] = [study.splits, study.args, study.validation, study.n_bootstrap]
+        settings += [sorted(study.audited) if corrected else []]
+        settings += ["swaps"] if study.swaps and c.strategy != FREQUENCY else []
         what = [c.strategy, c.labels, c.ratio, c.seed, identity(c.base_model)]
         key = key_of("cell", shared, digests[own], pool, corrected, what, settings)
-        jobs.append(Job("cell", c, pool, corrected, key, most.get((*own, c.generator), 0)))
+        jobs.append(Job("cell", c, pool, corrected, key, most.get((*own, c.generator), 0), judged))
     return jobs
 
 
@@ -275,13 +390,46 @@ def _make_pools(
     failed = {}
     for key, job in _lacking(study, waiting).items():
         cell = job.cell
-        say(f"{cell.generator}: {job.rows:,} synthetic rows from {cell.gold_size:,} gold rows, seed {cell.seed}")
+        about = f"{job.rows:,} synthetic rows from {cell.gold_size:,} gold rows, seed {cell.seed}"
+        say(f"{cell.generator}: {'a pool of rows' if cell.generator in study.pools else about}")
         try:
             make_pool(study, cell, job.rows, key, makers[cell.generator])
         except Exception as error:
             failed[key] = failure(error)
             say(f"{cell.generator}: {_sentence(failed[key])}")
     return failed
+
+
+def _unasked(study: Study, waiting: Sequence[Job]) -> dict[str, Job]:
+    """Give what judges are to be asked for waiting cells, by key, with one of those cells."""
+    lacking = [j for j in waiting if j.judged and not (j.corrected and _there(study, "corrected", j.corrected))]
+    return {j.judged: j for j in lacking if not _there(study, "judged", j.judged)}
+
+
+def _ask_judges(
+    study: Study, waiting: Sequence[Job], judges: Mapping[str, AnyJudge], say: Callable[[str], None]
+) -> dict[str, dict[str, str]]:
+    """Have judges asked what waiting cells need, here: an LLM's requests run side by side as it is."""
+    failed = {}
+    for key, job in _unasked(study, waiting).items():
+        cell = job.cell
+        about = f"{cell.gold_size:,} gold rows and {job.rows:,} written from them, seed {cell.seed}"
+        say(f"{cell.judge}: judges {f'{job.rows:,} rows to be scored' if cell.strategy == ZERO_SHOT else about}")
+        try:
+            make_opinions(study, job, judges[cell.judge])
+        except Exception as error:
+            failed[key] = failure(error)
+            say(f"{cell.judge}: {_sentence(failed[key])}")
+    return failed
+
+
+def _lost_audits(study: Study, jobs: Sequence[Job]) -> int:
+    """Count audited ids that are of no row of any pool."""
+    lost = set(study.audited)
+    for key in {job.pool for job in jobs if job.pool} if lost else ():
+        if _there(study, "synthetic", key):
+            lost -= set(read_dataset(study.out / "synthetic" / key)["id"])
+    return len(lost)
 
 
 def _note(study: Study, job: Job, wrong: Mapping[str, str] | None) -> None:
@@ -340,10 +488,11 @@ def outline(task: Task, gold: DatasetDict, synthetic: Source | Mapping[str, Sour
         tuple(cells), len(cells) - len(waiting),
         tuple((j.cell.gold_size, j.cell.seed, j.cell.generator, j.rows) for j in pools),
         sum(g.calls for g in guesses), sum(g.prompt_tokens for g in guesses), sum(g.completion_tokens for g in guesses),
-        len(waiting) + trainings, {arm: round(sum(s) / len(s), 1) for arm, s in seconds.items()},
+        sum(j.cell.gold_size + j.rows for j in _unasked(study, waiting).values()), len(waiting) + trainings,
+        {arm: round(sum(s) / len(s), 1) for arm, s in seconds.items()},
     )  # fmt: skip
 
 
 def _trainings(labels: str) -> int:
     """Say how many models of the corrector's kind a correction trains; "auto" as many as its dearest choice."""
-    return 0 if labels in (RAW, "") else 2 if labels in OF_BOTH else FOLDS
+    return 0 if labels in (RAW, JUDGED, "") else 2 if labels in OF_BOTH else FOLDS

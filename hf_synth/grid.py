@@ -16,14 +16,19 @@ from pathlib import Path
 from typing import Any
 
 from hf_synth.augmentation import STRATEGIES
-from hf_synth.correction import METHODS
+from hf_synth.correction import METHODS, OF_TEXTS
 from hf_synth.errors import TaskError
 from hf_synth.task import Task
 
 LINEAR = "linear"  # a linear head on frozen features, in the place of a base model
 RAW = "raw"  # labels as the generator meant them
 ALL = 0  # a gold size: every row there is
-_LABELS = (RAW, "auto", *METHODS[1:])  # "none" is "raw"
+MIXTURES = STRATEGIES[1:]  # of gold and synthetic rows
+FREQUENCY, ZERO_SHOT = BASELINES = ("frequency", "zero-shot")  # arms that train nothing (baselines.py)
+ALONE = (STRATEGIES[0], *BASELINES)  # arms without synthetic rows
+JUDGED = "llm_judge"  # labels by an LLM that reads the notes, joined with the generator's
+_OF_LABELS = (RAW, "auto", *METHODS[1:])  # "none" is "raw"
+_LABELS = (*_OF_LABELS, *OF_TEXTS, JUDGED)
 
 _LOG = logging.getLogger(__name__)
 
@@ -33,13 +38,13 @@ class Cell:
     """One model of an experiment. What does not bear on it is empty.
 
     Args:
-        base_model: "linear", or folder or repo id of an encoder.
-        gold_size: gold rows of its own: shown to the generator, given to the corrector, trained on.
-        strategy: of `augment`: "gold", "synthetic", "replace" or "augment".
-        labels: "raw", "auto" or a method of correction; "" for gold alone.
+        base_model: "linear", or folder or repo id of an encoder; of "zero-shot" the judge's name, of "frequency" "".
+        gold_size: gold rows of its own: shown to the generator, given to the corrector, trained on; 0 of "zero-shot".
+        strategy: of `augment`: "gold", "synthetic", "replace" or "augment"; or one of BASELINES.
+        labels: "raw", "auto" or a method of correction; "" for gold alone and baselines.
         ratio: synthetic rows for each gold row, before correction; 0 for gold alone.
         generator: name of who wrote the synthetic rows.
-        corrector: base model of the corrector; "" where nothing is corrected.
+        corrector: base model of the corrector, or the judge's name; "" where nothing is corrected.
         seed: of the gold subset, the generation, the correction and the training.
     """
 
@@ -55,7 +60,12 @@ class Cell:
     @property
     def arm(self) -> str:
         """Name what is trained on, whatever size, seed and model: "gold", "augment raw", "replace auto"."""
-        return self.strategy if self.strategy == "gold" else f"{self.strategy} {self.labels}"
+        return self.strategy if self.strategy in ALONE else f"{self.strategy} {self.labels}"
+
+    @property
+    def judge(self) -> str:
+        """Name the judge that is asked; "" where none is."""
+        return self.base_model if self.strategy == ZERO_SHOT else self.corrector if self.labels == JUDGED else ""
 
     @property
     def group(self) -> tuple[Any, ...]:
@@ -73,13 +83,15 @@ class Grid:
 
     Args:
         sizes: gold sizes of the arms; 0 is all there is.
-        arms: "gold", or strategy and labels: "augment raw", "replace auto".
+        arms: "gold", or strategy and labels: "augment raw", "replace auto"; "frequency", the most frequent label of
+            each gold subset; "zero-shot", once for all seeds: what a judge says of the test rows without any gold.
         ratios: synthetic rows for each gold row.
         seeds: each with a gold subset, generation, correction and training of its own.
         curve: further sizes of gold alone, to read equivalence off.
         base_models: "linear", or folders or repo ids of encoders.
         generators: names; none for all that the experiment was given.
         correctors: base models of correctors; none for the cell's own.
+        judges: names, for arms that ask a judge ("augment llm_judge"); none for all that the experiment was given.
     """
 
     sizes: tuple[int, ...] = (200,)
@@ -90,13 +102,14 @@ class Grid:
     base_models: tuple[str, ...] = (LINEAR,)
     generators: tuple[str, ...] = ()
     correctors: tuple[str, ...] = ()
+    judges: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         for arm in self.arms:
             strategy, _, labels = arm.partition(" ")
-            if strategy not in STRATEGIES or (strategy != "gold" and labels not in _LABELS):
+            if arm not in ALONE and (strategy not in MIXTURES or labels not in _LABELS):
                 raise TaskError(
-                    f"unknown arm {arm!r}: give gold, or one of {', '.join(STRATEGIES[1:])} and one of "
+                    f"unknown arm {arm!r}: give {', '.join(ALONE)}, or one of {', '.join(MIXTURES)} and one of "
                     f"{', '.join(_LABELS)}, e.g. 'augment auto'"
                 )
         if min((*self.sizes, *self.curve), default=0) < 0 or min(self.ratios, default=1) <= 0:
@@ -113,7 +126,7 @@ GRIDS: Mapping[str, Grid] = {
     # 60 cells: the order of the arms, and gold equivalence
     "clinic": Grid(sizes=(200,), curve=(100, 400, 800, ALL), arms=(*_EVERY, "augment argmax")),
     "ablations": Grid(sizes=(100, 400), arms=("gold", *(f"{s} {m}" for s in STRATEGIES[1:] for m in (RAW, "argmax", "auto")))),  # noqa: E501
-    "policies": Grid(sizes=(50, 200), arms=("gold", *(f"augment {m}" for m in _LABELS))),
+    "policies": Grid(sizes=(50, 200), arms=("gold", *(f"augment {m}" for m in _OF_LABELS))),
     "generators": Grid(sizes=(200,), arms=("gold", "synthetic raw", "augment raw", "augment auto")),
     "correctors": Grid(sizes=(200,), arms=("gold", "augment raw", "augment argmax", "augment auto")),
 }  # fmt: skip
@@ -149,22 +162,24 @@ def with_fields(grid: Grid, fields: Mapping[str, Iterable[Any] | None]) -> Grid:
     return replace(grid, **{name: tuple(values) for name, values in fields.items() if values is not None})
 
 
-def plan(grid: Grid, available: int, generators: Iterable[str]) -> list[Cell]:
+def plan(grid: Grid, available: int, generators: Iterable[str], judges: Iterable[str] = ()) -> list[Cell]:
     """Make the cells of a grid, each once, gold alone first.
 
     Args:
         available: gold rows for training; a larger size is taken for all there is, which is said.
         generators: names of those there are.
+        judges: names of those there are.
 
     Raises:
-        TaskError: the grid names a generator that is not there, or there is none for an arm that needs one.
+        TaskError: the grid names a generator or judge that is not there, or there is none for an arm that needs one.
     """
-    there = tuple(generators)
-    chosen = grid.generators or there
-    unknown = [g for g in chosen if g not in there]
-    if unknown:
-        raise TaskError(f"the grid asks for generator {unknown[0]!r}; there are {', '.join(there) or 'none'}")
-    mixtures = [arm.split(" ") for arm in grid.arms if arm != "gold"]
+    chosen = _chosen("generator", grid.generators, tuple(generators))
+    asked = _chosen("judge", grid.judges, tuple(judges))
+    if not asked and any(arm == ZERO_SHOT or arm.endswith(JUDGED) for arm in grid.arms):
+        raise TaskError(
+            f"arms of {JUDGED!r} or {ZERO_SHOT!r} need who judges: give judges=LLMJudge(task, llm), or --judge"
+        )
+    mixtures = [arm.split(" ") for arm in grid.arms if arm not in ALONE]
     if mixtures and not chosen:
         raise TaskError("arms with synthetic rows need who writes them: an LLM, a pool of rows or a function")
     too_large = sorted({n for n in (*grid.sizes, *grid.curve) if n > available})
@@ -176,17 +191,29 @@ def plan(grid: Grid, available: int, generators: Iterable[str]) -> list[Cell]:
 
     alone = sized((*grid.curve, *(grid.sizes if "gold" in grid.arms else ())))
     cells: dict[Cell, None] = {}
+    if ZERO_SHOT in grid.arms:  # no seed bears on it: several cells would look like several runs
+        cells |= {Cell(judge, 0, ZERO_SHOT, "", 0.0, "", "", grid.seeds[0]): None for judge in asked}
     for seed in grid.seeds:
+        if FREQUENCY in grid.arms:
+            cells |= {Cell("", size, FREQUENCY, "", 0.0, "", "", seed): None for size in sized(grid.sizes)}
         for base in grid.base_models:
             cells |= {Cell(base, size, "gold", "", 0.0, "", "", seed): None for size in alone}
             for size in sized(grid.sizes):
                 for strategy, labels in mixtures:
+                    by = {RAW: ("",), JUDGED: asked}.get(labels, grid.correctors or (base,))
                     for ratio in grid.ratios:
                         for generator in chosen:
-                            for corrector in ("",) if labels == RAW else grid.correctors or (base,):
+                            for corrector in by:
                                 made = Cell(base, size, strategy, labels, float(ratio), generator, corrector, seed)
                                 cells[made] = None
     return sorted(cells, key=lambda c: (c.strategy != "gold", c.seed, c))
+
+
+def _chosen(what: str, named: tuple[str, ...], there: tuple[str, ...]) -> tuple[str, ...]:
+    unknown = [name for name in named if name not in there]
+    if unknown:
+        raise TaskError(f"the grid asks for {what} {unknown[0]!r}; there are {', '.join(there) or 'none'}")
+    return named or there
 
 
 # --- what processes are told ----------------------------------------------------------------------------------------
@@ -202,9 +229,12 @@ class Study:
         splits: of gold that are scored, e.g. ("test",).
         args: fields of `TrainingArguments` for every model.
         generators: what tells each generator from another one, by name.
+        pools: names of generators that are rows made elsewhere: kept once, whatever the cell.
+        judges: what tells each judge from another one, by name.
         audited: true labels of synthetic rows that a person checked, by row id.
         validation: share of a cell's own gold that is held back to stop training early; part of its budget.
         drop_seen: leave rows out that stand on both sides of the evaluation, instead of refusing them.
+        swaps: ask each model about the test notes once more as notes of another patient.
         n_bootstrap: of the intervals of single scores.
     """
 
@@ -213,9 +243,12 @@ class Study:
     splits: tuple[str, ...] = ("test",)
     args: Mapping[str, Any] | None = None
     generators: Mapping[str, str] = field(default_factory=dict)
+    pools: tuple[str, ...] = ()
+    judges: Mapping[str, str] = field(default_factory=dict)
     audited: Mapping[str, int | str] = field(default_factory=dict)
     validation: float = 0.0
     drop_seen: bool = False
+    swaps: bool = False
     n_bootstrap: int = 1000
 
 
@@ -230,6 +263,7 @@ class Job:
         corrected: key of its corrected rows; "" where nothing is corrected.
         key: its own.
         rows: synthetic rows that are wanted of its generation: what the largest ratio asks for.
+        judged: key of what a judge says of its rows; "" where none is asked.
     """
 
     kind: str
@@ -238,6 +272,7 @@ class Job:
     corrected: str
     key: str
     rows: int = 0
+    judged: str = ""
 
 
 def key_of(*parts: Any) -> str:

@@ -32,15 +32,17 @@ def joined_texts(task: Task, rows: Dataset) -> list[str]:
 def linear_fit(task: Task, *read: Dataset, seed: int = 0) -> Callable[[Dataset], Predict]:
     """Give a `fit` that trains a linear head: a corrector that can be cross-fitted, or a downstream model.
 
+    Of a multi_label task each label has a head of its own, which learns from the rows that were judged for it.
+
     Args:
         read: rows whose texts the features are learnt from; their labels are not looked at.
         seed: of the features.
 
     Raises:
-        TaskError: the task is not single_label.
+        TaskError: the task is text2text.
     """
-    if task.kind != "single_label":
-        raise TaskError(f"task {task.full_name!r} is {task.kind}: the linear head is for single_label tasks only")
+    if task.kind == "text2text":
+        raise TaskError(f"task {task.full_name!r} is text2text: a linear head chooses among labels, it writes no texts")
     learnt = [text for rows in read for text in joined_texts(task, rows)]
     features = feature_map(learnt, seed=seed)
     place: dict[str, int] = {}
@@ -58,15 +60,19 @@ def linear_fit(task: Task, *read: Dataset, seed: int = 0) -> Callable[[Dataset],
     def fit(rows: Dataset) -> Predict:
         used = usable_rows(rows)
         targets, at = np.asarray(soft_labels(task, used), dtype=np.float64), look(used)
+        k = len(task.labels)
+        # of each head: targets and how many labels it tells apart; of sets, absence and presence of each label
+        heads = [(targets, k)] if task.kind == "single_label" else [(targets[:, [k + j, j]], 2) for j in range(k)]
         trained: dict[int, Any] = {}
 
         def predict(asked: Dataset) -> Floats:
             held = look(asked)
             x = table[-1]
             if len(x) not in trained:  # what was read since then is not known to the learner
-                learn = linear_learner(x[:0], x, np.zeros(0, np.int64), len(task.labels))
-                trained[len(x)] = learn(np.arange(0), at, targets)
-            return np.asarray(trained[len(x)](np.arange(0), held)[1], dtype=np.float64)
+                none, nobody = np.arange(0), np.zeros(0, np.int64)
+                trained[len(x)] = [linear_learner(x[:0], x, nobody, n)(none, at, wanted) for wanted, n in heads]
+            said = [np.asarray(head(np.arange(0), held)[1], dtype=np.float64) for head in trained[len(x)]]
+            return said[0] if task.kind == "single_label" else np.column_stack([one[:, 1] for one in said])
 
         return predict
 

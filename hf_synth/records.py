@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
@@ -14,13 +14,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from hf_synth.augmentation import trainable
+from hf_synth.demographics import ATTRIBUTES
 from hf_synth.evaluation import Scores
 from hf_synth.folders import clear_disk_errors, read_dataset, read_manifest
 from hf_synth.grid import LINEAR, Job, Study
 from hf_synth.modeling import usual_device
 from hf_synth.rows import label_indices
-from hf_synth.subgroups import flips_by_subgroup, score_subgroups
-from hf_synth.task import USAGE_COLUMNS, Task
+from hf_synth.subgroups import flips_by_subgroup, score_subgroups, swap_counterfactual
+from hf_synth.task import USAGE_COLUMNS, Task, row_digests
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -107,6 +108,29 @@ def subgroups_of(study: Study, job: Job, rows: Dataset, scores: Scores) -> str:
     found = score_subgroups(
         study.task, rows, np.array(scores.predictions), n_bootstrap=study.n_bootstrap, seed=job.cell.seed
     )
+    return json.dumps([asdict(subgroup) for subgroup in found])
+
+
+def swaps_of(study: Study, job: Job, rows: Dataset, said: Any, ask: Callable[[Dataset], Any]) -> str:
+    """Tell how predictions change when only the patient's sex, age or race words are swapped, as JSON.
+
+    Args:
+        rows: that are scored.
+        said: what the model says of them, one a row.
+        ask: gives what it says of other rows.
+    """
+    texts = list(study.task.text_columns)
+    known = dict(zip(row_digests(study.task, rows.select_columns(texts)), said, strict=True))
+
+    def once(asked: Dataset) -> Any:
+        names = row_digests(study.task, asked.select_columns(texts))
+        new = [i for i, name in enumerate(names) if name not in known]
+        if new:
+            known.update(zip((names[i] for i in new), ask(asked.select(new)), strict=True))
+        return np.array([known[name] for name in names])
+
+    how: dict[str, Any] = {"n_bootstrap": study.n_bootstrap, "seed": job.cell.seed}
+    found = [s for a in ATTRIBUTES for s in swap_counterfactual(study.task, rows, once, a, **how)]
     return json.dumps([asdict(subgroup) for subgroup in found])
 
 

@@ -20,7 +20,7 @@ from hf_synth.costs import CostBenefit, Rates, Spent, cost_benefit
 from hf_synth.equivalence import Equivalence, Run, gold_equivalence
 from hf_synth.errors import HfSynthError, MissingGoldError
 from hf_synth.folders import read_dataset, write_stage
-from hf_synth.grid import Cell
+from hf_synth.grid import ALONE, Cell
 from hf_synth.statistics import holm
 from hf_synth.task import Task
 
@@ -32,7 +32,7 @@ Row = dict[str, Any]
 
 GROUP = ("base_model", "gold_size", "strategy", "labels", "ratio", "generator", "corrector")
 _NO_SPREAD = 1e-12  # of scores: rounding
-_OPTIONAL = {"cost_usd": float, "test_groups": int}  # columns that may be null in every row
+_OPTIONAL = {"cost_usd": float, "judge_cost_usd": float, "test_groups": int}  # columns that may be null in every row
 
 
 @dataclass(frozen=True)
@@ -139,8 +139,10 @@ def read_cells(out: Path, planned: Iterable[tuple[Cell, str]]) -> tuple[list[Row
     return done, failed
 
 
-def write_results(task: Task, out: Path, planned: Sequence[tuple[Cell, str]], *, rates: Rates | None = None) -> Results:
-    """Write results/ of the cells that are done.
+def write_results(
+    task: Task, out: Path, planned: Sequence[tuple[Cell, str]], *, rates: Rates | None = None, **facts: Any
+) -> Results:
+    """Write results/ of the cells that are done; `facts` are told with them.
 
     Raises:
         MissingGoldError: no cell is done.
@@ -149,14 +151,25 @@ def write_results(task: Task, out: Path, planned: Sequence[tuple[Cell, str]], *,
     if not rows:
         why = sorted({f"{f['error']}: {f['message']}" for f in failed})
         raise MissingGoldError(f"no cell of the experiment came to an end ({'; '.join(why) or 'none was run'})")
+    _count_golds(rows)
     metric = main_metric(task, rows)
     first = [r for r in rows if r["split"] == rows[0]["split"]]
     made = Results(out, rows, failed, metric, comparisons(first, metric), equivalences(out, first, metric, rates))
     write_stage(
         task, _dataset(rows), out / "results", stage="experiment", metric=metric, failed=len(failed),
         comparisons=[vars(c) for c in made.comparisons], equivalence=[str(w) for w in made.worths],
+        **facts,
     )  # fmt: skip
     return made
+
+
+def _count_golds(rows: Sequence[Row]) -> None:
+    """Tell with each row how many different golds the seeds of its kind of cell have: of all the gold there is one."""
+    found: dict[tuple[Any, ...], set[str]] = defaultdict(set)
+    for row in rows:
+        found[tuple(row[name] for name in GROUP)].add(row["gold_sha256"])
+    for row in rows:
+        row["gold_distinct"] = len(found[tuple(row[name] for name in GROUP)])
 
 
 def _dataset(rows: Sequence[Row]) -> Dataset:
@@ -193,7 +206,7 @@ def comparisons(rows: Sequence[Row], metric: str) -> list[Comparison]:
         base, size, strategy, labels, ratio, generator, corrector = group
         where = f"{short_name(base)}, {size:,} gold" + (f", ratio {ratio:g}" if ratio else "")
         arm = f"{strategy} {labels}"
-        if strategy == "gold":
+        if strategy in ALONE:
             continue
         if labels == "raw":
             pair = ("baseline degradation", f"{arm} - gold", (base, size, "gold", "", 0.0, "", ""))
@@ -265,7 +278,7 @@ def equivalences(out: Path, rows: Sequence[Row], metric: str, rates: Rates | Non
     found = []
     for group, cells in by_group.items():
         curve = curves.get(group[0], {})
-        if group[2] == "gold" or len(curve) < 2 or len(cells) < 2:
+        if group[2] in ALONE or len(curve) < 2 or len(cells) < 2:
             continue
         worth = gold_equivalence(curve, [_run(out, row, metric) for row in cells], metric=score)
         n = round(float(np.mean([row["n_synthetic"] for row in cells])))
@@ -329,11 +342,15 @@ def metric_of_counts(metric: str) -> Callable[[Floats], Floats] | None:
 
 def _spent(cells: Sequence[Row]) -> Spent:
     """Add up what one run took, the mean over runs: a user makes it once."""
-    costs = [row["cost_usd"] for row in cells if row["cost_usd"] is not None]
+    costs = [
+        row["cost_usd"] + (row.get("judge_cost_usd") or 0.0) for row in cells
+        if row["cost_usd"] is not None and (row.get("judge_cost_usd") is not None or not row.get("judge_calls"))
+    ]  # fmt: skip
     cpu = [(row["cpu_seconds"] + row["cpu_seconds_correct"]) / 3600 for row in cells]
     gpu = [(row.get("gpu_seconds", 0.0) + row.get("gpu_seconds_correct", 0.0)) / 3600 for row in cells]
     calls, read, said = (
-        round(float(np.mean([row[c] for row in cells]))) for c in ("calls", "prompt_tokens", "completion_tokens")
+        round(float(np.mean([row[c] + row.get(f"judge_{c}", 0) for row in cells])))
+        for c in ("calls", "prompt_tokens", "completion_tokens")
     )
     return Spent(calls, read, said, float(np.mean(costs)) if costs else None, float(np.mean(cpu)),
                  float(np.mean(gpu)))  # fmt: skip

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from hf_synth.costs import CostBenefit
+from hf_synth.grid import MIXTURES
 from hf_synth.plots import Bin, Interval, bar_plot, interval_plot, reliability_bins, reliability_plot
 from hf_synth.report import Section, Table
 from hf_synth.results import GROUP, Row, Worth, short_name
@@ -159,10 +160,10 @@ def _by_label(runs: Sequence[Mapping[str, Any]]) -> dict[str, list[Mapping[str, 
 def _shown(rows: Sequence[Row], found: Mapping[tuple[Any, ...], Any], metric: str) -> list[tuple[Any, ...]]:
     """Choose what is drawn: of the smallest size with a mixture gold alone, the best raw and the best corrected one."""
     groups = {g: cells for g, cells in grouped(rows).items() if g in found}
-    size = min((g[1] for g in groups if g[2] != "gold"), default=min(g[1] for g in groups))
+    size = min((g[1] for g in groups if g[2] in MIXTURES), default=min(g[1] for g in groups))
     kinds: dict[str, list[tuple[Any, ...]]] = defaultdict(list)
     for group in groups:
-        if group[1] == size:
+        if group[1] == size and group[2] in ("gold", *MIXTURES):
             kinds[group[2] if group[2] == "gold" else "raw" if group[3] == "raw" else "corrected"].append(group)
     best = [max(some, key=lambda g: mean_of(groups[g], metric)) for some in kinds.values()]
     return sorted(best, key=lambda g: (g[2] != "gold", g[3] != "raw"))[:_MOST_STATES]

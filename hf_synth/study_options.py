@@ -15,18 +15,19 @@ def add_study_verbs(
     gold: Callable[[argparse.ArgumentParser], None],
     synthetic: Callable[[argparse.ArgumentParser], None],
     llm: Callable[..., None],
+    votes: Callable[[argparse.ArgumentParser], None],
 ) -> None:
     """Add both verbs.
 
     Args:
         verb: makes the parser of a verb of a name and a help text.
-        gold, synthetic, llm: add the options that other verbs have, too.
+        gold, synthetic, llm, votes: add the options that other verbs have, too.
     """
-    _experiment(verb, gold, synthetic, llm)
+    _experiment(verb, gold, synthetic, llm, votes)
     _assess(verb, gold, synthetic)
 
 
-def _experiment(verb: Any, gold: Any, synthetic: Any, llm: Any) -> None:
+def _experiment(verb: Any, gold: Any, synthetic: Any, llm: Any, votes: Any) -> None:
     made = verb("experiment", "train and score every mixture of a grid; goes on where it ended")
     made.set_defaults(room="study_verbs")
     gold(made)
@@ -34,6 +35,8 @@ def _experiment(verb: Any, gold: Any, synthetic: Any, llm: Any) -> None:
     synthetic(made)
     llm(made, required=False)
     add = made.add_argument
+    add("--judge", metavar="A,B", help="LLMs that judge, for --labels llm_judge and --strategies zero-shot")
+    votes(made)
     add("--out", type=Path, required=True, metavar="DIR", help="folder of the experiment")
     add("--grid", default="paper", metavar="NAME", help=f"{GRIDS}, or a .json or .toml file")
     add("--processes", type=int, default=1, metavar="N", help="trainings at the same time (default: 1)")
@@ -42,7 +45,8 @@ def _experiment(verb: Any, gold: Any, synthetic: Any, llm: Any) -> None:
     for name, kind, text in (
         ("sizes", int, "gold sizes (0: all)"), ("curve", int, "further sizes of gold alone"),
         ("ratios", float, "synthetic rows a gold row"), ("seeds", int, "seeds"),
-        ("strategies", str, "gold, synthetic, replace, augment"), ("labels", str, "raw, auto, or methods"),
+        ("strategies", str, "gold, synthetic, replace, augment, frequency, zero-shot"),
+        ("labels", str, "raw, auto, llm_judge, or methods"),
         ("correctors", str, "base models that correct (default: the cell's own)"),
     ):  # fmt: skip
         cells.add_argument(f"--{name}", type=kind, nargs="+", metavar=name[0].upper(), help=text)
@@ -53,6 +57,7 @@ def _experiment(verb: Any, gold: Any, synthetic: Any, llm: Any) -> None:
     add("--splits", nargs="+", default=["test"], metavar="S", help="splits of gold that are scored (default: test)")
     add("--validation", type=float, default=0.0, metavar="S", help="share of own gold to stop training early by")
     add("--audited", type=Path, metavar="FILE", help="labels that a person gave to synthetic rows: id, label")
+    add("--swaps", action="store_true", help="also score test notes whose patient's sex, age or race words are swapped")
     add("--drop-seen", action="store_true", help="leave test rows out that stand in train, too, instead of refusing")
     for name, text in (
         ("minutes-per-note", "that labelling takes (assumed: 3)"), ("hourly-usd", "of who labels (assumed: 60)"),

@@ -12,6 +12,7 @@ import numpy as np
 
 from hf_synth.axes import Reference
 from hf_synth.demographics import UNKNOWN
+from hf_synth.grid import MIXTURES
 from hf_synth.plots import Interval, Series, curve_plot, interval_plot, matrix_plot
 from hf_synth.report import Section, Table, matrix_table, write_report
 from hf_synth.results import Results, Row, short_name
@@ -42,7 +43,7 @@ def write_study_report(task: Task, made: Results) -> Path:
     facts: list[tuple[str, object]] = [
         ("task", task.full_name), ("cells", len(rows)), ("cells failed", len(made.failed)),
         ("scored on", f"{rows[0]['n_test']:,} rows of split {rows[0]['split']}"), ("compared by", made.metric),
-        ("base models", ", ".join(sorted({short_name(r["base_model"]) for r in rows}))),
+        ("base models", ", ".join(sorted({short_name(r["base_model"]) for r in rows if r["base_model"]}))),
         ("generators", ", ".join(sorted({r["generated_by"] for r in rows if r["generated_by"]})) or "none"),
         ("hf_synth", rows[0]["hf_synth"]),
     ]  # fmt: skip
@@ -67,6 +68,7 @@ def report_sections(task: Task, made: Results) -> list[Section]:
         _policy_section(rows),
         gate_section(rows, mark),
         _failed_section(made),
+        _swap_section(rows),
     ]
     return [part for part in parts if part is not None]
 
@@ -122,7 +124,7 @@ def _curve_section(made: Results, mark: str) -> Section | None:
     if max(map(len, curves.values()), default=0) < 2:
         return None
     name, lines = naming(made.main), []
-    mixtures = {g: c for g, c in groups.items() if g[2] != "gold"}
+    mixtures = {g: c for g, c in groups.items() if g[2] in MIXTURES}
     for group in sorted(mixtures, key=lambda g: -mean_of(mixtures[g], metric))[:1]:
         told = f"{group[1]:,} gold: {name(mixtures[group][0])}"
         lines.append(Reference(told, mean_of(mixtures[group], metric)))
@@ -133,8 +135,22 @@ def _curve_section(made: Results, mark: str) -> Section | None:
     )  # fmt: skip
     rows = [[short_name(base), f"{p[0]:,.0f}", p[1], f"{p[2]:.3f} to {p[3]:.3f}" if len(p) > 2 else ""]
             for base, points in curves.items() for p in points]  # fmt: skip
-    return Section("Learning curve", plots=[plot],
+    return Section("Learning curve", plots=[plot], note=_one_gold(groups),
                    tables=[Table(["base model", "gold rows", metric, "95% CI over seeds"], rows)])  # fmt: skip
+
+
+def _one_gold(groups: Mapping[tuple[Any, ...], Sequence[Row]]) -> str:
+    """Say at which sizes all runs have the same gold, so that their interval is not one over draws of gold."""
+    same = sorted(
+        {g[1] for g, cells in groups.items() if g[2] == "gold" and len(cells) > cells[0]["gold_distinct"] == 1}
+    )
+    if not same:
+        return ""
+    return (
+        f"At {' and '.join(f'{n:,}' for n in same)} gold rows, which is all there is, every run has one and the same "
+        "gold: its interval tells how trainings vary, not how another sample of patients would score. Draws of large "
+        "sizes overlap, too."
+    )
 
 
 def _ratio_section(rows: Sequence[Row], metric: str, mark: str) -> Section | None:
@@ -142,7 +158,7 @@ def _ratio_section(rows: Sequence[Row], metric: str, mark: str) -> Section | Non
     named = naming(rows, ratio=False)
     values: dict[tuple[Any, ...], dict[float, list[float]]] = defaultdict(lambda: defaultdict(list))
     for row in rows:
-        if row["strategy"] != "gold":
+        if row["strategy"] in MIXTURES:
             values[short_name(row["base_model"]), row["gold_size"], named(row)][row["ratio"]].append(row[metric])
     ratios = sorted({r for by in values.values() for r in by})
     if len(ratios) < 2:
@@ -194,11 +210,11 @@ def _class_section(task: Task, rows: Sequence[Row], mark: str) -> Section:
         told = [json.loads(r["per_class"]) for r in cells]
         lines.append([named(cells[0]), f"{group[1]:,}", *(f"{np.mean([t[x]['f1'] for t in told]):.3f}" for x in order)])
     plots, tables = [], []
-    sizes = {g[1] for g in groups if g[2] != "gold"}
-    size = min(sizes) if sizes else min(g[1] for g in groups)
+    sizes = {g[1] for g in groups if g[2] in MIXTURES}
+    size = min(sizes or {g[1] for g in groups if g[1]} or {0})
     at = [g for g in groups if g[1] == size]
     for wanted in ("gold", "mixture"):
-        some = [g for g in at if (g[2] == "gold") == (wanted == "gold")]
+        some = [g for g in at if g[2] in (("gold",) if wanted == "gold" else MIXTURES)]
         if some and len(task.labels) <= 12:
             best = max(some, key=lambda g: mean_of(groups[g], "accuracy"))
             counts = np.sum([json.loads(r["confusion"]) for r in groups[best]], axis=0)
@@ -241,10 +257,10 @@ def _noise_section(task: Task, rows: Sequence[Row], mark: str) -> Section | None
 def _subgroup_section(rows: Sequence[Row], metric: str) -> Section | None:
     """Show scores by subgroup of gold alone and of each mixture, at the size of the mixtures."""
     named, groups = naming(rows), grouped(rows)
-    sizes = {g[1] for g in groups if g[2] != "gold"}
+    sizes = {g[1] for g in groups if g[2] in MIXTURES}
     lines = []
     for group, cells in sorted(groups.items()):
-        if sizes and group[1] not in sizes:
+        if sizes and group[1] not in {0, *sizes}:
             continue
         found: dict[tuple[str, str], list[Mapping[str, Any]]] = defaultdict(list)
         for row in cells:
@@ -321,3 +337,29 @@ def _failed_section(made: Results) -> Section | None:
     lines = [[f["strategy"], f["labels"], f["gold_size"], f["seed"], f["error"], f["message"]] for f in made.failed]
     head = ["strategy", "labels", "gold", "seed", "error", "what"]
     return Section("Failed", "The same command tries them again.", tables=[Table(head, lines)])
+
+
+def _swap_section(rows: Sequence[Row]) -> Section | None:
+    """Show how often predictions change when only the patient is another."""
+    named, lines = naming(rows), []
+    for group, cells in sorted(grouped(rows).items()):
+        found: dict[str, list[Mapping[str, Any]]] = defaultdict(list)
+        for row in cells:
+            for one in json.loads(row.get("swaps") or "[]"):
+                if one["name"] == "all":
+                    found[one["attribute"]].append(one)
+        for attribute, ones in sorted(found.items()):
+            mean, low, high = with_interval([one["values"]["flipped"] for one in ones])
+            between = "" if low is None or high is None else f"{low:.3f} to {high:.3f}"
+            moved = [one["values"]["moved"] for one in ones if "moved" in one["values"]]
+            lines.append([named(cells[0]), f"{group[1]:,}", short_name(group[0]), attribute, f"{ones[0]['n']:,}",
+                          f"{mean:.3f}", between, f"{np.mean(moved):.3f}" if moved else ""])  # fmt: skip
+    if not lines:
+        return None
+    head = ["trained on", "gold", "base model", "swapped", "test notes", "predictions that flip", "95% CI over seeds",
+            "probability moves by"]  # fmt: skip
+    text = (
+        "Test notes that name the patient's sex, age or race, with only these words swapped. The labels do not depend "
+        "on them, so that each flip is one too many; what is said in other words stays and may contradict the swap."
+    )
+    return Section("The same note of another patient", text, tables=[Table(head, lines)])

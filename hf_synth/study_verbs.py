@@ -10,11 +10,11 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hf_synth.backends import gold_path, name_value, writer_of
+from hf_synth.backends import gold_path, judge_of, name_value, writer_of
 from hf_synth.costs import Rates
-from hf_synth.errors import ColumnError
+from hf_synth.errors import ColumnError, TaskError
 from hf_synth.folders import read_dataset, read_manifest, work_folder
-from hf_synth.grid import Grid, read_grid, with_fields
+from hf_synth.grid import ALONE, Grid, read_grid, with_fields
 from hf_synth.reading import read_audited
 from hf_synth.task import Task, load_task
 
@@ -39,9 +39,12 @@ def experiment(args: argparse.Namespace) -> Facts:
     shared: Facts = {
         "grid": grid, "out": args.out, "splits": args.splits, "args": _training_args(args),
         "audited": read_audited(args.audited) if args.audited else {}, "validation": args.validation,
-        "drop_seen": args.drop_seen,
+        "drop_seen": args.drop_seen, "swaps": args.swaps,
     }  # fmt: skip
-    with _writers(args, task, path) as sources:
+    with _writers(args, task, path) as sources, contextlib.ExitStack() as stack:
+        beside = path or args.out
+        names = filter(None, (args.judge or "").split(","))
+        shared["judges"] = {name: stack.enter_context(judge_of(task, args, name, beside)) for name in names}
         if args.dry_run:
             planned = outline(task, splits, sources or None, **shared)
             return _tell_plan(planned, args)
@@ -66,7 +69,8 @@ def _tell_plan(planned: Any, args: argparse.Namespace) -> Facts:
     print(
         f"{len(planned.cells)} cells, {planned.done} of them done; {len(planned.pools)} generations with "
         f"{planned.calls:,} calls, about {planned.prompt_tokens:,} tokens read and {planned.completion_tokens:,} "
-        f"written; at most {planned.trainings:,} trainings{guess if planned.seconds else ''}; nothing was asked"
+        f"written; {planned.judged:,} notes for judges; at most {planned.trainings:,} trainings"
+        f"{guess if planned.seconds else ''}; nothing was asked"
     )
     return {"dry_run": True, **dataclasses.asdict(planned)}
 
@@ -78,7 +82,7 @@ def _grid(args: argparse.Namespace, task: Task) -> Grid:
     if args.strategies or args.labels:
         strategies = args.strategies or ["gold", "augment"]
         labels = args.labels or ["raw", "auto"]
-        fields["arms"] = [arm for s in strategies for arm in ([s] if s == "gold" else [f"{s} {x}" for x in labels])]
+        fields["arms"] = [arm for s in strategies for arm in ([s] if s in ALONE else [f"{s} {x}" for x in labels])]
     return with_fields(grid, fields)
 
 
@@ -86,6 +90,10 @@ def _base_model(name: str, args: argparse.Namespace, task: Task) -> str:
     """Give a base model of the options; "tiny" is made from artificial notes alone, on which nothing is scored."""
     if name != "tiny":
         return name
+    if task.kind == "text2text":
+        raise TaskError(
+            f"task {task.full_name!r} is text2text: 'tiny' is an encoder; name a sequence-to-sequence model"
+        )
     from hf_synth.demo.clinic import write_notes
     from hf_synth.demo.encoder import make_encoder
     from hf_synth.folders import MANIFEST, private_folder

@@ -14,16 +14,18 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from datasets import Dataset, DatasetDict, concatenate_datasets, load_dataset
+from datasets import Dataset, DatasetDict, Value, concatenate_datasets, load_dataset
 from tiny import TINY_ARGS, tiny_base, toy_rows, toy_task
 
 from hf_synth import study_options
 from hf_synth.apart import check_model, check_synthetic, copies, gold_budget
+from hf_synth.cells import held_back
 from hf_synth.cli import main
 from hf_synth.errors import ColumnError, OutputError, OverlapError, TaskError
 from hf_synth.experiment import experiment, outline
+from hf_synth.folders import read_dataset, read_manifest
 from hf_synth.gold import subset
-from hf_synth.grid import GRIDS, Cell, Grid, plan, read_grid
+from hf_synth.grid import GRIDS, Cell, Grid, plan, read_grid, with_fields
 from hf_synth.results import comparisons
 from hf_synth.study_figures import calibration_section
 from hf_synth.task import row_digests
@@ -137,6 +139,16 @@ def test_the_budget_counts_every_label(study: Any) -> None:
             assert row["n_synthetic"] == round(row["ratio"] * row["gold_size"])
 
 
+def test_all_the_gold_is_one_gold(study: Any, tmp_path: Path) -> None:
+    told = {(r["arm"], r["gold_size"]): r["gold_distinct"] for r in study.rows if r["strategy"] == "gold"}
+    assert told == {("gold", 10): 2, ("gold", 20): 2, ("gold", 60): 1}
+    assert study.dataset["gold_distinct"] == [r["gold_distinct"] for r in study.rows]
+    said = (study.out / "report.md").read_text(encoding="utf-8")
+    assert "At 60 gold rows, which is all there is, every run has one and the same gold" in said
+    fewer = run(tmp_path, Grid(sizes=(10,), curve=(20,), arms=("gold",), seeds=(0, 1)), None)
+    assert "one and the same gold" not in (fewer.out / "report.md").read_text(encoding="utf-8")
+
+
 def test_nothing_is_told_of_texts(study: Any) -> None:
     texts = [*toy_gold()["train"]["text"], *toy_gold()["test"]["text"]]
     for path in [*study.out.glob("report.*"), *(study.out / "cells").glob("*.json")]:
@@ -159,6 +171,48 @@ def test_figures_by_subgroup_are_kept(tmp_path: Path) -> None:
     said = (tmp_path / "report.md").read_text(encoding="utf-8")
     assert "## Subgroups" in said
     assert "## Whose labels were changed" in said
+
+
+def of_patients(rows: Dataset, *, told: bool) -> Dataset:
+    """Make rows whose label the sex of the patient tells, or the signs alone."""
+    sexes = [label == 2 if told else i % 4 < 2 for i, label in enumerate(rows["label"])]
+    words = ["A woman. She says that her" if woman else "A man. He says that his" for woman in sexes]
+    signs = [" ".join(t.split()[-2:]) if told else t for t in rows["text"]]
+    texts = [f"{w} note {i}. {t}" for i, (w, t) in enumerate(zip(words, signs, strict=True))]
+    return rows.remove_columns("text").add_column("text", texts).cast(rows.features)
+
+
+@pytest.mark.parametrize("told", [True, False])
+def test_swapped_patients_show_what_a_model_reads(tmp_path: Path, told: bool) -> None:
+    gold = DatasetDict({s: of_patients(rows, told=told) for s, rows in toy_gold().items()})
+    grid = Grid(sizes=(60,), arms=("gold", "augment raw", "frequency"), ratios=(1.0,), seeds=(0,))
+    pool = of_patients(writer(gold["train"], 60, 0).map(lambda row: {"seed_ids": []}), told=told)
+    made = run(tmp_path, grid, pool, gold=gold, swaps=True)
+    assert not made.failed
+    found = {r["arm"]: [s for s in json.loads(r["swaps"]) if s["name"] == "all"] for r in made.rows}
+    (one,) = found["gold"]
+    assert one["attribute"] == "sex", "nothing else is named"
+    assert one["n"] == made.rows[0]["n_test"]
+    assert (one["values"]["flipped"] > 0.3) == told, "a model that reads the sex, and one that reads the signs"
+    assert found["frequency"] == []
+    said = (tmp_path / "report.md").read_text(encoding="utf-8")
+    assert "## The same note of another patient" in said
+    keys = {r["cell_key"] for r in made.rows}
+    plain = run(tmp_path, grid, pool, gold=gold)
+    assert {r["swaps"] for r in plain.rows} == {"[]"}
+    assert len(keys & {r["cell_key"] for r in plain.rows}) == 1, "what was not swapped is another cell"
+    assert "another patient" not in (tmp_path / "report.md").read_text(encoding="utf-8")
+
+
+def test_an_encoder_is_asked_about_swapped_patients(tmp_path: Path) -> None:
+    gold = DatasetDict({s: of_patients(rows, told=False) for s, rows in toy_gold().items()})
+    base = str(tiny_base(tmp_path / "base"))
+    grid = Grid(sizes=(20,), arms=("gold",), seeds=(0,), base_models=(base,))
+    made = run(tmp_path / "out", grid, None, gold=gold, swaps=True, args={**TINY_ARGS, "num_train_epochs": 1})
+    found = json.loads(made.rows[0]["swaps"])
+    assert {s["name"] for s in found} == {"all", "female", "male"}
+    # its tokenizer knows none of these words: what changes is not seen
+    assert {s["values"]["flipped"] for s in found} == {0.0}
 
 
 def test_the_report_has_every_part(study: Any) -> None:
@@ -402,12 +456,136 @@ def test_a_model_that_saw_more_gold_than_its_own_is_refused() -> None:
     assert gold_budget(TASK, own, own) == gold_budget(TASK, own)
 
 
-def test_labels_of_a_person_count(tmp_path: Path) -> None:
+def test_labels_of_a_person_count_where_correction_used_them(tmp_path: Path) -> None:
     audited = {f"s0-{i}": "none" for i in range(3)}
+    grid = Grid(sizes=(20,), arms=("augment argmax", "augment raw", "gold"), ratios=(2.0,), seeds=(0,))
+    rows = {r["arm"]: r for r in run(tmp_path, grid, audited=audited, validation=0.2).rows}
+    told = {arm: (r["gold_budget"], r["audited_rows"], r["validation_rows"], r["n_gold"]) for arm, r in rows.items()}
+    assert told == {"augment argmax": (23, 3, 4, 16), "augment raw": (20, 0, 4, 16), "gold": (20, 0, 4, 16)}
+    done = load_corrected(tmp_path, rows["augment argmax"])
+    assert {done[id] for id in audited} == {("audited", 0)}
+    # what a person said of other rows is another correction, and the same raw rows
+    other = {r["arm"]: r for r in run(tmp_path, grid, audited={"s0-5": "none"}, validation=0.2).rows}
+    assert [arm for arm in rows if rows[arm]["cell_key"] != other[arm]["cell_key"]] == ["augment argmax"]
+
+
+def load_corrected(out: Path, row: dict[str, Any]) -> dict[str, tuple[str, int]]:
+    done = read_dataset(out / "corrected" / row["corrected_key"])
+    return {id: (reason, label) for id, reason, label in zip(done["id"], done["reason"], done["label"], strict=True)}
+
+
+def test_audited_ids_of_no_row_are_refused_before_anything_is_done(tmp_path: Path) -> None:
     grid = Grid(sizes=(20,), arms=("augment argmax",), ratios=(2.0,), seeds=(0,))
-    row = run(tmp_path, grid, audited=audited, validation=0.2).rows[0]
-    assert (row["gold_budget"], row["audited_rows"], row["validation_rows"]) == (23, 3, 4)
-    assert row["n_gold"] == 16
+    pool = rows_like(toy_rows(60, 77))
+    for audited, said in (({"x1": "none", "nobody": "none", "noone": "mild"}, "2 of 3 audited ids"),
+                          ({"x1": "grave"}, "audited label")):  # fmt: skip
+        with pytest.raises(ColumnError, match=said):
+            run(tmp_path / "a", grid, pool, audited=audited)
+    with pytest.raises(ColumnError, match="1 of 1 audited ids"):
+        run(tmp_path / "a", Grid(sizes=(20,), arms=("gold",), seeds=(0,)), None, audited={"x1": "none"})
+    assert not (tmp_path / "a").exists()
+    bare = pool.select_columns(["text", "llm_label"])  # its rows get their ids from us
+    assert run(tmp_path / "b", grid, bare, audited={"toy-adopted-3": "none"}).rows[0]["gold_budget"] in (20, 21)
+
+
+def test_audited_ids_that_no_generator_wrote_are_counted(tmp_path: Path) -> None:
+    said: list[str] = []
+    grid = Grid(sizes=(20,), arms=("augment argmax",), ratios=(2.0,), seeds=(0,))
+    made = run(tmp_path, grid, audited={"s0-1": "none", "nobody": "none"}, say=said.append)
+    assert (made.rows[0]["audited_rows"], made.rows[0]["gold_budget"]) == (1, 21)
+    assert any("1 of 2 audited ids are of no synthetic row" in line for line in said)
+    assert (read_manifest(tmp_path / "results") or {})["audited_unmatched"] == 1
+
+
+@pytest.mark.parametrize("size", [1, 2, 5, 9])
+@pytest.mark.parametrize("share", [0.05, 0.2, 0.6])
+def test_no_patient_is_on_both_sides_of_early_stopping(size: int, share: float) -> None:
+    gold = toy_gold()["train"]
+    groups = [f"p{i // size}" if i % 13 else None for i in range(len(gold))]
+    gold = gold.remove_columns("group").add_column("group", groups)
+    back = held_back(TASK, gold, share, seed=1)
+    assert 0 < len(back) <= max(share * 60 + 0.5, size)
+    assert len(back) >= share * 60 - size
+    inside = {groups[i] for i in back} - {None}
+    assert not inside & {groups[i] for i in range(60) if i not in set(back)}
+    assert back == held_back(TASK, gold, share, seed=1)
+    assert back != held_back(TASK, gold, share, seed=2)
+
+
+def test_one_patient_cannot_be_on_two_sides(tmp_path: Path) -> None:
+    gold = toy_gold()
+    one = gold["train"].remove_columns("group").add_column("group", ["p"] * 60)
+    grid, same = Grid(sizes=(20,), arms=("gold",), seeds=(0,)), DatasetDict(train=one, test=gold["test"])
+    with pytest.raises(Exception, match="of one patient"):
+        run(tmp_path, grid, None, gold=same, validation=0.2)
+    both = gold["train"].remove_columns("group").add_column("group", ["p"] * 50 + ["q"] * 10)
+    assert held_back(TASK, both, 0.05) == list(range(50, 60)), "the smaller one"
+
+
+def regrouped(rows: Dataset, groups: list[Any]) -> Dataset:
+    return rows.remove_columns("group").add_column("group", groups)
+
+
+def test_patients_of_the_test_rows_in_train_are_refused_or_left_out(tmp_path: Path) -> None:
+    gold, grid = apart_gold(), Grid(sizes=(20,), arms=("gold", "augment raw"), ratios=(1.0,), seeds=(0,))
+    n = len(gold["test"])
+    asked: list[int] = []
+
+    def counting(own: Dataset, n: int, seed: int) -> Dataset:
+        asked.append(n)
+        return writer(own, n, seed)
+
+    # a patient beyond the 20 rows of the cell counts as well: who tunes on the curve has seen them
+    some = [f" {gold['train']['group'][-1]}" if i < 3 else f"t{i}" for i in range(n)]
+    shared = DatasetDict(train=gold["train"], test=regrouped(gold["test"], some))
+    with pytest.raises(OverlapError, match="3 rows of split 'test' are of groups"):
+        run(tmp_path / "a", grid, {"counting": counting}, gold=shared, drop_seen=False)
+    assert (asked, (tmp_path / "a").exists()) == ([], False)
+    left = run(tmp_path / "b", grid, {"counting": counting}, gold=shared, drop_seen=True)
+    assert {r["n_test"] for r in left.rows} == {n - 3}
+    # numbers for names
+    numbered = DatasetDict(train=regrouped(gold["train"], list(range(60))), test=regrouped(gold["test"], [7] * n))
+    with pytest.raises(OverlapError, match=f"{n} rows"):
+        run(tmp_path / "c", grid, gold=numbered, drop_seen=False)
+    with pytest.raises(Exception, match="nothing can be scored"):
+        run(tmp_path / "c", Grid(sizes=(20,), arms=("gold",), seeds=(0,)), None, gold=numbered)
+    # no group is a row by itself
+    alone = DatasetDict({s: regrouped(rows, [None] * len(rows)).cast_column("group", Value("string"))
+                         for s, rows in gold.items()})  # fmt: skip
+    made = run(tmp_path / "d", Grid(sizes=(20,), arms=("gold",), seeds=(0,)), None, gold=alone, drop_seen=False)
+    assert made.rows[0]["n_test"] == n
+
+
+def test_test_rows_in_the_gold_are_found_before_a_generator_is_asked(tmp_path: Path) -> None:
+    gold = apart_gold()
+    copied = gold["test"].map(lambda row: {"id": "t" + row["id"], "group": "t" + row["group"]})
+
+    def never(own: Dataset, n: int, seed: int) -> Dataset:
+        raise AssertionError("asked")
+
+    both = DatasetDict(train=copied, test=gold["test"])
+    with pytest.raises(Exception, match="stand in the gold for training"):
+        run(tmp_path, Grid(sizes=(20,), arms=("augment raw",), ratios=(1.0,), seeds=(0,)), {"never": never}, gold=both,
+            drop_seen=False)  # fmt: skip
+
+
+def test_a_pool_is_kept_once_and_every_cell_asks_what_its_rows_were_written_from(tmp_path: Path) -> None:
+    gold = apart_gold()
+    small = [set(subset(TASK, gold["train"], 20, seed=seed)["id"]) for seed in (0, 1)]
+    early, late = min(small[0]), next(id for id in gold["train"]["id"] if id not in small[0] | small[1])
+    pool = rows_like(toy_rows(60, 77)).map(lambda row, i: {"seed_ids": [early if i < 30 else late]}, with_indices=True)
+    grid = Grid(sizes=(20, 60), arms=("augment raw", "augment argmax"), ratios=(0.5,), seeds=(0, 1))
+    made = run(tmp_path / "a", grid, pool, gold=gold)
+    assert len(list((tmp_path / "a" / "synthetic").iterdir())) == 1, "the rows are kept once"
+    assert {(r["gold_size"], r["seed"]) for r in made.rows} == {(60, 0), (60, 1)}
+    assert {(f["gold_size"], f["error"]) for f in made.failed} == {(20, "OverlapError")}
+    assert all("outside the 20" in f["message"] for f in made.failed)
+    assert len(list((tmp_path / "a" / "corrected").iterdir())) == 2, "nothing was corrected that may not be trained on"
+    argmax = with_fields(grid, {"arms": ("augment argmax",)})
+    whole = run(tmp_path / "b", argmax, rows_like(toy_rows(60, 77)), gold=gold)
+    assert not whole.failed
+    assert len({r["corrected_key"] for r in whole.rows}) == 4, "each is corrected by its own gold"
+    assert len(list((tmp_path / "b" / "synthetic").iterdir())) == 1
 
 
 def test_strategy_replace_needs_to_know_what_was_shown(tmp_path: Path) -> None:

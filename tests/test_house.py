@@ -36,7 +36,7 @@ FLOORS = {
     "judging": 4, "label_sets": 5, "target_texts": 5, "regeneration": 7, "judge_verbs": 9, "content": 4,
     "apart": 1, "equivalence": 1, "costs": 2, "head": 2, "grid": 4, "results": 5, "records": 5, "study_figures": 6,
     "study_report": 7, "cells": 7, "processes": 1, "experiment": 8, "assessment": 6, "study_options": 9,
-    "study_verbs": 9, "trial": 4, "loaded_alone": 0,
+    "study_verbs": 9, "trial": 4, "loaded_alone": 0, "opinions": 5,
 }  # fmt: skip
 # floor 0 may use what stands before it here
 FLOOR_0_CHAIN = (

@@ -1,0 +1,195 @@
+"""What a judge says of an experiment's rows: asked in one place, kept by key, read by the stages that need it.
+
+A judge is asked where the pools are made: an LLM's requests run side by side as it is, and what it answered is in its
+journal. What is kept holds no text: a row is known by the digest of its words.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from hf_synth.errors import ColumnError, LLMError, OverlapError
+from hf_synth.folders import read_dataset, read_manifest, write_stage
+from hf_synth.judging import LLMJudge
+from hf_synth.local_llm import LocalLLM
+from hf_synth.questions import Answer, Chat
+from hf_synth.task import Task, access_of, row_digests, strictest
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+
+Floats = npt.NDArray[np.float64]
+_ERRORS = 0.1  # share of questions without an answer, beyond which nothing is kept: all is asked again next time
+NO_JUDGE: Mapping[str, Any] = {
+    "judged_by": "", "judge_calls": 0, "judge_prompt_tokens": 0, "judge_completion_tokens": 0, "judge_cost_usd": None,
+    "seconds_judge": 0.0,
+}  # fmt: skip
+
+
+class Judge(Protocol):
+    """What labels rows and learnt from none of ours, such as an `LLMJudge`. Gold that it shows is its `exemplars`."""
+
+    def predict(self, rows: Dataset) -> npt.ArrayLike:
+        """Give the probability of each label for each row, (N, K)."""
+
+
+AnyJudge = Judge | Callable[["Dataset", int], Judge]  # a function of a cell's own gold and seed makes one for the cell
+
+
+@dataclass(frozen=True)
+class Opinions:
+    """What a judge said of rows, as a judge of those rows.
+
+    Args:
+        task: of the rows.
+        probs: of each label for each text, (N, K).
+        place: where a text stands there, by the digest of the row.
+        figures: what was asked and what came of it.
+    """
+
+    task: Task
+    probs: Floats
+    place: Mapping[str, int]
+    figures: Mapping[str, Any] = field(default_factory=dict)
+
+    def predict(self, rows: Dataset) -> Floats:
+        """Give what was said of rows, (N, K).
+
+        Raises:
+            ColumnError: a row was not asked about.
+        """
+        found = [self.place.get(name, -1) for name in _names(self.task, rows)]
+        if min(found, default=0) < 0:
+            raise ColumnError(f"the judge was not asked about {found.count(-1)} of {len(found)} rows")
+        return self.probs[found]
+
+    def known(self, rows: Dataset) -> Dataset:
+        """Give the rows that were asked about: gold that the judge shows in its prompts was not."""
+        at = [i for i, name in enumerate(_names(self.task, rows)) if name in self.place]
+        return rows if len(at) == len(rows) else rows.select(at)
+
+
+def judge_identity(name: str, judge: AnyJudge) -> list[Any]:
+    """Tell one judge from another: by its name, its model and how it is asked."""
+    how = ("votes", "logprobs", "prior_free", "seed")
+    model = getattr(getattr(judge, "llm", judge), "model", "")
+    return [
+        name,
+        str(model),
+        *(getattr(judge, h, None) for h in how),
+        sorted(dict(getattr(judge, "sampling", {})).items()),
+    ]
+
+
+def ask(task: Task, judge: AnyJudge, gold: Dataset, *rows: Dataset, seed: int, folder: Path, name: str) -> None:
+    """Ask a judge about gold and other rows, and keep what it says in a folder.
+
+    Args:
+        gold: a cell's own; what the judge shows of it in its prompts is not asked about, since it knows the answer.
+        rows: any others.
+        seed: of the cell, for a function that makes the judge.
+        name: of the judge.
+
+    Raises:
+        OverlapError: the judge shows gold that is not the cell's own.
+        LLMError: more than a tenth of its questions got no answer, or none that can be read.
+    """
+    from datasets import Dataset
+
+    started = time.perf_counter()
+    asked: Any = judge if hasattr(judge, "predict") else judge(gold, seed)
+    shown = getattr(asked, "exemplars", None)
+    shows = set() if shown is None else set(_names(task, shown))
+    own = _names(task, gold)
+    if foreign := shows - set(own):
+        raise OverlapError(
+            f"judge {name!r} shows {len(foreign)} rows in its prompts that are not of the cell's own gold: give a "
+            "function (own gold, seed) -> judge that takes them from there"
+        )
+    usage: dict[str, Any] = {}
+    if isinstance(asked, LLMJudge) and not (asked.logprobs and isinstance(asked.llm, LocalLLM)):  # that asks nothing
+        counted: Any = _Counted(asked.llm)
+        asked, usage = replace(asked, llm=counted), counted.usage
+    kept: dict[str, list[float]] = {}
+    for part in (gold.select([i for i, n in enumerate(own) if n not in shows]), *rows):
+        if len(part):
+            said = np.asarray(asked.predict(part), dtype=np.float64)
+            kept |= dict(zip(_names(task, part), said.tolist(), strict=True))
+    figures = dict(getattr(asked, "figures", {}))
+    _check_answered(name, figures.get("judge", {}))
+    access = strictest(task.access, access_of(gold), *(access_of(part) for part in rows))
+    told = Dataset.from_dict({"name": list(kept), "probs": list(kept.values()), "access": [access] * len(kept)})
+    write_stage(
+        task, told, folder, stage="judge", judge=name, figures=figures, usage=usage,
+        seconds=round(time.perf_counter() - started, 2),
+    )  # fmt: skip
+
+
+def _check_answered(name: str, told: Mapping[str, Any]) -> None:
+    asked, errors = told.get("asked", 0), told.get("errors", 0)
+    if errors > _ERRORS * asked:
+        raise LLMError(f"judge {name!r} left {errors:,} of {asked:,} questions without an answer; they are asked again")
+    if asked and not told.get("votes", asked):
+        raise LLMError(f"none of {asked:,} answers of judge {name!r} names a label: it cannot judge this task")
+
+
+def read_opinions(task: Task, folder: Path) -> Opinions:
+    """Read what `ask` kept."""
+    rows = read_dataset(folder)
+    place = {name: i for i, name in enumerate(rows["name"])}
+    return Opinions(
+        task, np.asarray(rows["probs"], np.float64), place, (read_manifest(folder) or {}).get("figures", {})
+    )
+
+
+def usage_of(folder: Path | None, used: int) -> dict[str, Any]:
+    """Say what a cell's share of a judge's answers took.
+
+    Args:
+        folder: what `ask` kept; None where no judge was asked.
+        used: rows of the cell that were judged.
+    """
+    if folder is None:
+        return dict(NO_JUDGE)
+    facts = read_manifest(folder) or {}
+    share, usage = used / max(1, facts.get("rows", {}).get("train", used)), facts.get("usage", {})
+    counts = {n: round(share * usage.get(n, 0)) for n in ("calls", "prompt_tokens", "completion_tokens")}
+    cost = usage.get("cost_usd")
+    return {
+        "judged_by": facts.get("figures", {}).get("judge", {}).get("model", facts.get("judge", "")),
+        **{f"judge_{n}": value for n, value in counts.items()},
+        "judge_cost_usd": None if cost is None else share * cost,
+        "seconds_judge": round(share * float(facts.get("seconds", 0.0)), 2),
+    }
+
+
+def _names(task: Task, rows: Dataset) -> list[str]:
+    return row_digests(task, rows.select_columns(list(task.text_columns)))
+
+
+class _Counted:
+    """A chat whose answers are counted; all else is that of the chat itself."""
+
+    def __init__(self, chat: Chat) -> None:
+        self._asked = chat
+        self.usage: dict[str, Any] = {"calls": 0, "prompt_tokens": 0, "completion_tokens": 0, "cost_usd": None}
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._asked, name)
+
+    def stream(self, list_of_messages: Iterable[Any], **options: Any) -> Iterator[Answer]:
+        for answer in self._asked.stream(list_of_messages, **options):
+            usage = self.usage
+            usage["calls"] += 1
+            usage["prompt_tokens"] += answer.prompt_tokens
+            usage["completion_tokens"] += answer.completion_tokens
+            if answer.cost is not None:
+                usage["cost_usd"] = (usage["cost_usd"] or 0.0) + answer.cost
+            yield answer
