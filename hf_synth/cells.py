@@ -31,6 +31,7 @@ from hf_synth.apart import (
     shared_groups,
     without,
 )
+from hf_synth.audited import part_of
 from hf_synth.augmentation import augment
 from hf_synth.baselines import frequency_baseline, zero_shot_baseline
 from hf_synth.errors import ColumnError, HfSynthError
@@ -208,8 +209,7 @@ def _correct(study: Study, job: Job) -> None:
             study.task, base_model=cell.corrector, args=study.args, work_dir=folds, seed=cell.seed,
             cache_dir=study.out / "work",
         )  # fmt: skip
-    there = set(rows["id"])
-    audited = {id: label for id, label in study.audited.items() if id in there}
+    audited = part_of(study.audited, rows["id"])
     done, policy = correct_with_policy(
         study.task, rows, fit, gold=own, method=cell.labels, audited=audited or None, seed=cell.seed
     )

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias, cast
 
 from hf_synth.apart import check_groups
+from hf_synth.audited import Audited
 from hf_synth.cells import (  # fmt: skip
     Maker,
     failure,
@@ -138,7 +139,8 @@ def experiment(
         processes: that train at the same time; 0 for this one.
         splits: of gold that every model is scored on.
         args: fields of `TrainingArguments` for every model.
-        audited: true labels of synthetic rows that a person checked, by row id; they count for the gold budget of the
+        audited: true labels of synthetic rows that a person checked, by row id, with the design of the sample where it
+            is an `Audited`; they count for the gold budget of the
             arms whose correction used them.
         validation: share of each cell's own gold held back to stop its training early, whole groups (patients) of it.
         drop_seen: leave out test rows that stand in the training split, or whose group (patient) does, and synthetic
@@ -217,7 +219,8 @@ def prepare(
     for name in ("synthetic", "judged", "corrected", "cells", "work"):
         private_folder(folder / name)
     identities = {name: _identity(name, source) for name, source in sources.items()}
-    options["audited"] = dict(options.get("audited") or {})
+    audited = options.get("audited") or {}
+    options["audited"] = audited if isinstance(audited, Audited) else dict(audited)
     options["pools"] = tuple(name for name, source in sources.items() if hasattr(source, "column_names"))
     options["judges"] = {name: key_of(judge_identity(name, judge)) for name, judge in asked.items()}
     study = Study(task, folder, tuple(splits), generators=identities, **options)
@@ -359,7 +362,7 @@ def _jobs(study: Study, cells: Sequence[Cell]) -> list[Job]:
             judged = key_of("judged", pool, study.judges[c.corrector], *gold)
         if c.corrector:
             by = judged or identity(c.corrector)
-            how = [c.labels, by, study.args, sorted(study.audited.items())]
+            how = [c.labels, by, study.args, sorted(study.audited.items()), *_design(study.audited)]
             corrected = key_of("corrected", pool, c.ratio, c.seed, how, *gold[:1])
         settings: list[Any] = [study.splits, study.args, study.validation, study.n_bootstrap]
         settings += [sorted(study.audited) if corrected else []]
@@ -368,6 +371,11 @@ def _jobs(study: Study, cells: Sequence[Cell]) -> list[Job]:
         key = key_of("cell", shared, digests[own], pool, corrected, what, settings)
         jobs.append(Job("cell", c, pool, corrected, key, most.get((*own, c.generator), 0), judged))
     return jobs
+
+
+def _design(audited: Mapping[str, int | str]) -> list[Any]:
+    """Give what else than labels decides of audited rows; nothing for those without a design."""
+    return [sorted(audited.weights.items()), sorted(audited.strata.items())] if isinstance(audited, Audited) else []
 
 
 def _there(study: Study, kind: str, key: str) -> bool:

@@ -19,6 +19,7 @@ from tiny import TINY_ARGS, tiny_base, toy_rows, toy_task
 
 from hf_synth import study_options
 from hf_synth.apart import check_model, check_synthetic, copies, gold_budget
+from hf_synth.audited import Audited
 from hf_synth.cells import held_back
 from hf_synth.cli import main
 from hf_synth.errors import ColumnError, OutputError, OverlapError, TaskError
@@ -467,6 +468,22 @@ def test_labels_of_a_person_count_where_correction_used_them(tmp_path: Path) -> 
     # what a person said of other rows is another correction, and the same raw rows
     other = {r["arm"]: r for r in run(tmp_path, grid, audited={"s0-5": "none"}, validation=0.2).rows}
     assert [arm for arm in rows if rows[arm]["cell_key"] != other[arm]["cell_key"]] == ["augment argmax"]
+
+
+def test_the_design_of_an_audited_sample_is_kept(tmp_path: Path) -> None:
+    """Rows that stand for three others each weigh so in the share of right labels, and are another correction."""
+    labels = {f"s0-{i}": "none" for i in range(12)}
+    weights = {id: 3.0 if i < 6 else 1.0 for i, id in enumerate(labels)}
+    grid = Grid(sizes=(20,), arms=("augment argmax",), ratios=(2.0,), seeds=(0,))
+    plain, told = (run(tmp_path, grid, audited=a).rows[0] for a in (labels, Audited(labels, weights)))
+    assert plain["corrected_key"] != told["corrected_key"]
+    first, second = (json.loads(row["policy_figures"]) for row in (plain, told))
+    right = [row["llm_label"] == 0 for row in writer(toy_gold()["train"], 40, 0) if row["id"] in labels]
+    shares = dict(zip(labels, right, strict=True))
+    assert first["generator_accuracy_audited"] == pytest.approx(sum(right) / 12, abs=1e-4)
+    weighed = sum(weights[id] * shares[id] for id in labels) / sum(weights.values())
+    assert second["generator_accuracy_audited"] == pytest.approx(weighed, abs=1e-4)
+    assert weighed != pytest.approx(sum(right) / 12)
 
 
 def load_corrected(out: Path, row: dict[str, Any]) -> dict[str, tuple[str, int]]:
