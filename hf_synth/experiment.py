@@ -72,6 +72,7 @@ if TYPE_CHECKING:
     Source: TypeAlias = Chat | Dataset | Maker
 
 _LOG = logging.getLogger(__name__)
+_RULES = 2  # bumped when the same plan would give other figures; what was paid for stays
 _METHODS = {
     "single_label": (RAW, "auto", *METHODS[1:], JUDGED), "multi_label": (RAW, "auto", *SET_METHODS[1:], JUDGED),
     "text2text": (RAW, "auto", *TEXT_METHODS[1:]),
@@ -345,7 +346,7 @@ def _jobs(study: Study, cells: Sequence[Cell]) -> list[Job]:
     for c in cells:
         if c.strategy == ZERO_SHOT:
             judged = key_of("judged", shared, study.judges[c.judge], study.splits)
-            key = key_of("cell", shared, judged, study.n_bootstrap)
+            key = key_of("cell", _RULES, shared, judged, study.n_bootstrap)
             jobs.append(Job("cell", c, "", "", key, sum(map(len, held_out(study).values())), judged))
             continue
         own = c.gold_size, c.seed
@@ -363,12 +364,12 @@ def _jobs(study: Study, cells: Sequence[Cell]) -> list[Job]:
         if c.corrector:
             by = judged or identity(c.corrector)
             how = [c.labels, by, study.args, sorted(study.audited.items()), *_design(study.audited)]
-            corrected = key_of("corrected", pool, c.ratio, c.seed, how, *gold[:1])
+            corrected = key_of("corrected", _RULES, pool, c.ratio, c.seed, how, *gold[:1])
         settings: list[Any] = [study.splits, study.args, study.validation, study.n_bootstrap]
         settings += [sorted(study.audited) if corrected else []]
         settings += ["swaps"] if study.swaps and c.strategy != FREQUENCY else []
         what = [c.strategy, c.labels, c.ratio, c.seed, identity(c.base_model)]
-        key = key_of("cell", shared, digests[own], pool, corrected, what, settings)
+        key = key_of("cell", _RULES, shared, digests[own], pool, corrected, what, settings)
         jobs.append(Job("cell", c, pool, corrected, key, most.get((*own, c.generator), 0), judged))
     return jobs
 
