@@ -255,7 +255,7 @@ def test_gold_of_another_task_is_refused(tmp_path: Path) -> None:
 def test_audited_labels_are_read_and_what_is_wrong_is_one_sentence(tmp_path: Path) -> None:
     table = tmp_path / "checked.csv"
     table.write_text("id,label\na,low\nb,\nc,high\n", encoding="utf-8")
-    assert read_audited(table) == {"a": "low", "c": "high"}
+    assert dict(read_audited(table)) == {"a": "low", "c": "high"}
     for text, says in (
         ("id,label\na,low\na,high\n", "row 2: names an id that came before"),
         ("id,grade\na,low\n", "row 1: needs an id and a label"),
