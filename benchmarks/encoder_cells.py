@@ -124,11 +124,27 @@ def summary(found: list[dict], encoder: str) -> str:
     return "\n\n".join([
         f"{encoder}, fine-tuned; {len(cells)} cells, {seeds} seeds each. The texts are real, the errors are simulated.",
         f"Accuracy on {TEST} test rows, mean (lowest-highest seed):\n\n" + markdown_table(head, rows),
+        "\n\n".join(against(found, other) for other in ("none", "gold only", "posterior")),
         "Share of pool rows used with the right label (only a simulation knows):\n\n"
         + markdown_table(["labels by", *head[1:-1], ""], right),
         "auto chose " + ", ".join(f"{m} {n} times" for m, n in chosen.items()) + f". "
         f"{np.mean([r['seconds'] for r in found]):.0f} seconds a run.",
     ])  # fmt: skip
+
+
+def against(found: list[dict], other: str) -> str:
+    """Say what `auto` gains over another arm: seeds are what varies, each the mean over its cells."""
+    from scipy.stats import t
+
+    gains = [(r["run"][3], 100 * (r["scores"]["auto"] - r["scores"][other])) for r in found]
+    seeds = sorted({seed for seed, _ in gains})
+    means = np.array([np.mean([g for s, g in gains if s == seed]) for seed in seeds])
+    half = t.ppf(0.975, len(means) - 1) * means.std(ddof=1) / np.sqrt(len(means)) if len(means) > 1 else float("nan")
+    lower = sum(g < 0 for _, g in gains)
+    return (
+        f"auto minus {other}: {means.mean():+.1f} points (+-{half:.1f}, 95% over seeds), lower in {lower} of "
+        f"{len(gains)} runs."
+    )
 
 
 if __name__ == "__main__":
