@@ -152,8 +152,7 @@ def audit_sample(task: Task, dataset: Dataset, n: int, *, by: Sequence[str] = ("
 def _strata(task: Task, dataset: Dataset, at: npt.NDArray[np.int64], by: Sequence[str]) -> list[str]:
     parts: list[list[str]] = []
     if "label" in by:
-        meant = _names(task, dataset)
-        parts.append([meant[i] for i in at])
+        parts.append(_names(task, dataset.select(at)))  # a rejected row has no label
     if "confidence" in by:
         told = list(dataset["label_confidence"]) if "label_confidence" in dataset.column_names else []
         if not told or any(told[i] is None for i in at):

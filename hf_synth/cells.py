@@ -57,7 +57,7 @@ from hf_synth.records import (
     write_cell,
 )  # fmt: skip
 from hf_synth.rows import judged_mask
-from hf_synth.task import Task, access_of, row_digests, strictest
+from hf_synth.task import JUDGED, Task, access_of, row_digests, strictest
 from hf_synth.training import train, trainer_fit
 
 if TYPE_CHECKING:
@@ -131,10 +131,16 @@ def held_back(task: Task, gold: Dataset, share: float, *, seed: int = 0) -> list
 
 
 def gold_digest(study: Study, cell: Cell) -> str:
-    """Digest a cell's gold: texts and labels."""
+    """Digest a cell's gold: texts, labels, and which of them were judged."""
     rows = own_gold(study, cell)
     names = row_digests(study.task, rows.select_columns(list(study.task.text_columns)))
-    return key_of([[n, label] for n, label in zip(names, rows[study.task.label_column], strict=True)])
+    labels = rows[study.task.label_column]
+    return key_of([[n, label] for n, label in zip(names, labels, strict=True)], *judged_of(rows))
+
+
+def judged_of(rows: Dataset) -> list[Any]:
+    """Give which labels of gold somebody judged, where its rows tell: other masks are other gold."""
+    return [list(rows[JUDGED])] if JUDGED in rows.column_names else []
 
 
 def make_pool(study: Study, cell: Cell, n: int, key: str, maker: Maker) -> None:

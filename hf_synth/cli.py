@@ -157,7 +157,7 @@ def _parser() -> argparse.ArgumentParser:
     _synthetic_options(made)
     made.add_argument("--n", type=int, default=100, help="how many (default: 100)")
     made.add_argument("--by", nargs="*", choices=("label", "confidence"), default=["label"], metavar="WHAT",
-                      help="strata of equal size: label, confidence, both, or none (default: label)")  # fmt: skip
+                      help="strata, equally many of each: label, confidence, both, none (default: label)")  # fmt: skip
     made.add_argument("--out", type=Path, metavar="FILE", help="a .csv (default: in .hf_synth/ of the folder)")
 
     made = verb("label", "let an LLM label real notes that have no label: the zero-shot baseline")

@@ -26,6 +26,7 @@ from hf_synth.cells import (  # fmt: skip
     gold_digest,
     gold_of,
     held_out,
+    judged_of,
     make_opinions,
     make_pool,
     model_identity,
@@ -40,6 +41,7 @@ from hf_synth.folders import private_folder, read_dataset, read_manifest, write_
 from hf_synth.generation import Estimate, estimate, generate
 from hf_synth.gold import adopt
 from hf_synth.grid import (
+    BASELINES,
     FREQUENCY,
     JUDGED,
     LINEAR,
@@ -62,6 +64,7 @@ from hf_synth.results import Results, read_cells, write_results
 from hf_synth.rows import audited_labels
 from hf_synth.study_report import write_study_report
 from hf_synth.target_texts import METHODS as TEXT_METHODS
+from hf_synth.task import JUDGED as JUDGED_COLUMN
 from hf_synth.task import Task, row_digests
 
 if TYPE_CHECKING:
@@ -134,7 +137,8 @@ def experiment(
         synthetic: who writes the synthetic rows: an LLM, a function (own gold, rows wanted, seed) -> rows, or a Dataset
             of rows made elsewhere; several by name; None for gold alone. A function that changes needs another name.
         judges: who labels for arms like "augment llm_judge", and for "zero-shot": an `LLMJudge`, or a function (own
-            gold, seed) -> judge for one that shows gold in its prompts; several by name.
+            gold, seed) -> judge for one that shows gold in its prompts; several by name. One that changes what it says
+            under the same class, model and exemplars needs another name.
         grid: a `Grid`, the name of one (grid.GRIDS), or a .json or .toml file.
         out: the experiment's folder, made private; holds copies of the gold and all synthetic rows.
         processes: that train at the same time; 0 for this one.
@@ -223,7 +227,7 @@ def prepare(
     audited = options.get("audited") or {}
     options["audited"] = audited if isinstance(audited, Audited) else dict(audited)
     options["pools"] = tuple(name for name, source in sources.items() if hasattr(source, "column_names"))
-    options["judges"] = {name: key_of(judge_identity(name, judge)) for name, judge in asked.items()}
+    options["judges"] = {name: key_of(judge_identity(task, name, judge)) for name, judge in asked.items()}
     study = Study(task, folder, tuple(splits), generators=identities, **options)
     _keep_gold(study, gold)
     return study, cells, {name: _maker(task, source) for name, source in sources.items()}
@@ -289,7 +293,8 @@ def _identity(name: str, source: Source) -> str:
     """Tell one generator from another: a pool by its rows, others by their names."""
     if hasattr(source, "column_names"):
         rows = cast("Dataset", source)
-        columns = [c for c in rows.column_names if c in ("id", "llm_label", "label_status") or _is_text(rows, c)]
+        known = ("id", "llm_label", "label_status", JUDGED_COLUMN)
+        columns = [c for c in rows.column_names if c in known or _is_text(rows, c)]
         return key_of([rows[c] for c in columns])
     return key_of(name, str(getattr(source, "model", "")))
 
@@ -312,7 +317,7 @@ def _keep_gold(study: Study, gold: DatasetDict) -> None:
 
     used = DatasetDict({s: gold[s] for s in ("train", *study.splits)})
     texts = list(study.task.text_columns)
-    digest = key_of({s: [row_digests(study.task, r.select_columns(texts)), r[study.task.label_column]]
+    digest = key_of({s: [row_digests(study.task, r.select_columns(texts)), r[study.task.label_column], *judged_of(r)]
                      for s, r in used.items()})  # fmt: skip
     before = (read_manifest(study.out / "gold") or {}).get("gold_sha256")
     if before not in (None, digest):
@@ -360,7 +365,7 @@ def _jobs(study: Study, cells: Sequence[Cell]) -> list[Job]:
             pool = key_of("pool", shared, digests[own], c.seed, study.generators[c.generator],
                           most[(*own, c.generator)])  # fmt: skip
         if c.labels == JUDGED:
-            judged = key_of("judged", pool, study.judges[c.corrector], *gold)
+            judged = key_of("judged", pool, study.judges[c.corrector], *gold, *([c.seed] if gold else []))
         if c.corrector:
             by = judged or identity(c.corrector)
             how = [c.labels, by, study.args, sorted(study.audited.items()), *_design(study.audited)]
@@ -497,7 +502,8 @@ def outline(task: Task, gold: DatasetDict, synthetic: Source | Mapping[str, Sour
         tuple(cells), len(cells) - len(waiting),
         tuple((j.cell.gold_size, j.cell.seed, j.cell.generator, j.rows) for j in pools),
         sum(g.calls for g in guesses), sum(g.prompt_tokens for g in guesses), sum(g.completion_tokens for g in guesses),
-        sum(j.cell.gold_size + j.rows for j in _unasked(study, waiting).values()), len(waiting) + trainings,
+        sum(j.cell.gold_size + j.rows for j in _unasked(study, waiting).values()),
+        sum(j.cell.strategy not in BASELINES for j in waiting) + trainings,
         {arm: round(sum(s) / len(s), 1) for arm, s in seconds.items()},
     )  # fmt: skip
 

@@ -171,7 +171,8 @@ def plan(grid: Grid, available: int, generators: Iterable[str], judges: Iterable
         judges: names of those there are.
 
     Raises:
-        TaskError: the grid names a generator or judge that is not there, or there is none for an arm that needs one.
+        TaskError: the grid names a generator or judge that is not there, or there is none for an arm that needs one,
+            or no arm asks the judges that there are.
     """
     chosen = _chosen("generator", grid.generators, tuple(generators))
     asked = _chosen("judge", grid.judges, tuple(judges))
@@ -179,6 +180,8 @@ def plan(grid: Grid, available: int, generators: Iterable[str], judges: Iterable
         raise TaskError(
             f"arms of {JUDGED!r} or {ZERO_SHOT!r} need who judges: give judges=LLMJudge(task, llm), or --judge"
         )
+    if asked and not any(arm == ZERO_SHOT or arm.endswith(JUDGED) for arm in grid.arms):
+        raise TaskError(f"no arm asks judge {asked[0]!r}: name 'augment {JUDGED}' or {ZERO_SHOT!r}, or give no judge")
     mixtures = [arm.split(" ") for arm in grid.arms if arm not in ALONE]
     if mixtures and not chosen:
         raise TaskError("arms with synthetic rows need who writes them: an LLM, a pool of rows or a function")

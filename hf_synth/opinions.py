@@ -52,12 +52,14 @@ class Opinions:
         probs: of each label for each text, (N, K).
         place: where a text stands there, by the digest of the row.
         figures: what was asked and what came of it.
+        shown: digests of gold that stood in the judge's prompts.
     """
 
     task: Task
     probs: Floats
     place: Mapping[str, int]
     figures: Mapping[str, Any] = field(default_factory=dict)
+    shown: frozenset[str] = frozenset()
 
     def predict(self, rows: Dataset) -> Floats:
         """Give what was said of rows, (N, K).
@@ -71,20 +73,23 @@ class Opinions:
         return self.probs[found]
 
     def known(self, rows: Dataset) -> Dataset:
-        """Give the rows that were asked about: gold that the judge shows in its prompts was not."""
-        at = [i for i, name in enumerate(_names(self.task, rows)) if name in self.place]
+        """Give the gold that measures the judge: what it was asked about, and none that stood in its prompts."""
+        at = [i for i, name in enumerate(_names(self.task, rows)) if name in self.place and name not in self.shown]
         return rows if len(at) == len(rows) else rows.select(at)
 
 
-def judge_identity(name: str, judge: AnyJudge) -> list[Any]:
-    """Tell one judge from another: by its name, its model and how it is asked."""
+def judge_identity(task: Task, name: str, judge: AnyJudge) -> list[Any]:
+    """Tell one judge from another: by its name, what it is, its model, how it is asked and what gold it shows."""
     how = ("votes", "logprobs", "prior_free", "seed")
-    model = getattr(getattr(judge, "llm", judge), "model", "")
+    kind = judge if not hasattr(judge, "predict") and hasattr(judge, "__qualname__") else type(judge)
+    asked, shown = getattr(judge, "llm", judge), getattr(judge, "exemplars", None)
     return [
         name,
-        str(model),
+        f"{kind.__module__}.{kind.__qualname__}",
+        *(str(getattr(asked, told, "")) for told in ("model", "revision")),
         *(getattr(judge, h, None) for h in how),
         sorted(dict(getattr(judge, "sampling", {})).items()),
+        [] if shown is None else _names(task, shown),
     ]
 
 
@@ -114,28 +119,30 @@ def ask(task: Task, judge: AnyJudge, gold: Dataset, *rows: Dataset, seed: int, f
             "function (own gold, seed) -> judge that takes them from there"
         )
     usage: dict[str, Any] = {}
-    if isinstance(asked, LLMJudge) and not (asked.logprobs and isinstance(asked.llm, LocalLLM)):  # that asks nothing
-        counted: Any = _Counted(asked.llm)
-        asked, usage = replace(asked, llm=counted), counted.usage
+    reads = isinstance(asked, LLMJudge) and asked.logprobs and isinstance(asked.llm, LocalLLM)  # and writes nothing
+    if isinstance(asked, LLMJudge):  # a new one, whose figures are of these rows alone
+        counted: Any = asked.llm if reads else _Counted(asked.llm)
+        asked, usage = replace(asked, llm=counted), {} if reads else counted.usage
     kept: dict[str, list[float]] = {}
     for part in (gold.select([i for i, n in enumerate(own) if n not in shows]), *rows):
         if len(part):
             said = np.asarray(asked.predict(part), dtype=np.float64)
             kept |= dict(zip(_names(task, part), said.tolist(), strict=True))
     figures = dict(getattr(asked, "figures", {}))
-    _check_answered(name, figures.get("judge", {}))
+    _check_answered(name, figures.get("judge", {}), "; their prompts are too long for its model" if reads else "")
     access = strictest(task.access, access_of(gold), *(access_of(part) for part in rows))
     told = Dataset.from_dict({"name": list(kept), "probs": list(kept.values()), "access": [access] * len(kept)})
     write_stage(
-        task, told, folder, stage="judge", judge=name, figures=figures, usage=usage,
+        task, told, folder, stage="judge", judge=name, figures=figures, usage=usage, shown=sorted(shows),
         seconds=round(time.perf_counter() - started, 2),
     )  # fmt: skip
 
 
-def _check_answered(name: str, told: Mapping[str, Any]) -> None:
+def _check_answered(name: str, told: Mapping[str, Any], why: str) -> None:
     asked, errors = told.get("asked", 0), told.get("errors", 0)
     if errors > _ERRORS * asked:
-        raise LLMError(f"judge {name!r} left {errors:,} of {asked:,} questions without an answer; they are asked again")
+        what = f"judge {name!r} left {errors:,} of {asked:,} questions without an answer"
+        raise LLMError(what + (why or "; they are asked again next time"))
     if asked and not told.get("votes", asked):
         raise LLMError(f"none of {asked:,} answers of judge {name!r} names a label: it cannot judge this task")
 
@@ -144,9 +151,9 @@ def read_opinions(task: Task, folder: Path) -> Opinions:
     """Read what `ask` kept."""
     rows = read_dataset(folder)
     place = {name: i for i, name in enumerate(rows["name"])}
-    return Opinions(
-        task, np.asarray(rows["probs"], np.float64), place, (read_manifest(folder) or {}).get("figures", {})
-    )
+    facts = read_manifest(folder) or {}
+    probs = np.asarray(rows["probs"], np.float64)
+    return Opinions(task, probs, place, facts.get("figures", {}), frozenset(facts.get("shown", ())))
 
 
 def usage_of(folder: Path | None, used: int) -> dict[str, Any]:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from datasets import Dataset
 from test_correction import simulated
 from test_experiment import TASK, as_synthetic
 from tiny import toy_rows, toy_task
@@ -140,6 +141,16 @@ def test_each_stratum_is_looked_at(tmp_path: Path) -> None:
     told = zip(unsure["id"], unsure["stratum"], strict=True)
     assert all((place[id] < round(len(rows) / 4)) == (stratum == "least sure") for id, stratum in told)
     assert len(set(audit_sample(TASK, confident, 60, by=("label", "confidence"))["stratum"])) == 6
+
+
+def test_a_rejected_row_has_no_label_and_is_not_drawn() -> None:
+    rows = pool(60)
+    first = rows.to_list()
+    for row in first[:3]:
+        row |= {"label_status": "rejected", "llm_label": None, "label": None, "text": None}
+    mixed = Dataset.from_list(first, features=rows.features)
+    left = {row["id"] for row in first if row["label_status"] != "rejected"}
+    assert set(audit_sample(TASK, mixed, len(left))["id"]) == left
 
 
 def test_what_cannot_be_drawn_is_one_sentence() -> None:

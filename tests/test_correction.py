@@ -14,6 +14,7 @@ from test_experiment import TASK, as_synthetic
 from test_kinds import SETS, generated, sets_gold
 from tiny import toy_rows
 
+from hf_synth import correction
 from hf_synth.calibration import conformal_sets, temperature, tempered
 from hf_synth.cli import main
 from hf_synth.correction import ABSTAIN, METHODS, Policy, apply, fit
@@ -384,6 +385,22 @@ def test_where_nothing_fits_no_bounds_are_told() -> None:
     policy = fit("posterior", llm_label=gold, pred_probs=second, gold_label=gold, gold_probs=first)
     assert "generator_accuracy_bounds" not in policy.figures
     assert any("otherwise on synthetic rows than on gold" in line for line in policy.warnings)
+
+
+@pytest.mark.parametrize(
+    ("bounds", "estimated", "said"),
+    [((0.25, 0.25), 0.49, "can be trusted"), ((0.0, 0.61), 0.7, "of one of the two"), ((0.4, 0.8), 0.7, "")],
+)
+def test_bounds_are_a_check_of_the_estimate_and_not_more(
+    bounds: tuple[float, float], estimated: float, said: str
+) -> None:
+    """A range narrower than gold's own interval means that what was seen barely fits together."""
+    figures = fit("posterior", **blurred()[1]).figures | {
+        "gold_rows": 200, "corrector_accuracy_on_held_out_gold": 0.6, "corrector_balanced_accuracy_on_held_out_gold": 1,
+        "generator_accuracy_bounds": bounds, "generator_accuracy_estimated": estimated,
+    }  # fmt: skip
+    told = correction._warnings(figures, ())
+    assert [said in line for line in told] == [True] if said else told == ()
 
 
 @pytest.mark.parametrize("method", ["none", "weight"])

@@ -23,7 +23,7 @@ from hf_synth.gold import subset
 from hf_synth.grid import Grid, plan, with_fields
 from hf_synth.judging import LLMJudge
 from hf_synth.llm import LLM
-from hf_synth.opinions import ask, read_opinions
+from hf_synth.opinions import ask, judge_identity, read_opinions
 from hf_synth.task import row_digests
 
 JUDGED = Grid(sizes=(20,), arms=("gold", "augment raw", "augment llm_judge"), ratios=(1.0, 2.0), seeds=(0,))
@@ -154,6 +154,62 @@ def test_opinions_are_of_the_rows_that_were_asked_about(tmp_path: Path) -> None:
     with pytest.raises(Exception, match="was not asked about"):
         said.predict(gold["train"])
     assert len(said.known(gold["train"])) >= 10
+
+
+def test_a_copy_of_an_exemplar_does_not_bring_it_back(tmp_path: Path) -> None:
+    """The pool holds what was shown in the same words: the judge is asked about that, and not measured on it."""
+    own = toy_gold()["train"].select(range(20))
+    shown = own.select(range(5))
+    ask(TASK, Shows(shown, []), own, shown, seed=0, folder=tmp_path / "o", name="x")
+    said = read_opinions(TASK, tmp_path / "o")
+    names = set(row_digests(TASK, shown.select_columns(["text"])))
+    known = said.known(own)
+    assert not names & set(row_digests(TASK, known.select_columns(["text"])))
+    assert len(said.predict(shown)) == 5
+
+
+def test_each_seed_has_its_judge_of_a_pool_and_all_the_gold(tmp_path: Path) -> None:
+    """At the size of all gold, seeds share it, and still judge other shares of a pool of rows made elsewhere."""
+    pool = writer(toy_gold()["train"], 120, 0)
+    grid = Grid(sizes=(0,), arms=("augment llm_judge",), ratios=(1.0,), seeds=(0, 1, 2))
+    made = run(tmp_path / "out", grid, pool, judges={"x": Shows(toy_gold()["train"].select([]), [])})
+    assert not made.failed
+    assert len({r["corrected_key"] for r in made.rows}) == 3
+
+
+@dataclass
+class Wrong(Shows):
+    """Labels all texts by their sign, and then the next label."""
+
+    def predict(self, rows: Dataset) -> Any:
+        return np.roll(super().predict(rows), 1, axis=1)
+
+
+def test_another_judge_of_ones_own_is_asked(tmp_path: Path) -> None:
+    grid = Grid(arms=("gold", "zero-shot"), sizes=(20,), seeds=(0,))
+    nothing = toy_gold()["train"].select([])
+    found = [
+        next(r for r in run(tmp_path / "out", grid, None, judges=judge).rows if r["arm"] == "zero-shot")["accuracy"]
+        for judge in (Shows(nothing, []), Wrong(nothing, []))
+    ]
+    assert found == [1.0, 0.0]
+    few = [judge_identity(TASK, "x", Shows(toy_gold()["train"].select(range(n)), [])) for n in (0, 3)]
+    assert few[0] != few[1]
+
+
+def test_a_judge_that_no_arm_asks_is_said(tmp_path: Path) -> None:
+    with pytest.raises(TaskError, match="no arm asks judge 'x'"):
+        run(tmp_path, Grid(arms=("gold",), sizes=(20,), seeds=(0,)), None, judges={"x": few_shot})
+
+
+def few_shot(own: Dataset, seed: int) -> Shows:
+    return Shows(own.select(range(4)), [])
+
+
+def test_what_trains_nothing_is_no_training(tmp_path: Path) -> None:
+    grid = Grid(sizes=(20,), arms=("gold", "frequency", "zero-shot"), seeds=(0,))
+    judge = Shows(toy_gold()["train"].select([]), [])
+    assert outline(TASK, toy_gold(), None, judges={"x": judge}, grid=grid, out=tmp_path, drop_seen=True).trainings == 1
 
 
 BASELINES = Grid(sizes=(20,), curve=(40,), arms=("gold", "augment raw", "frequency", "zero-shot"), ratios=(1.0,),

@@ -17,7 +17,7 @@ from test_kinds import ASKED, DRUGS, SETS, T5_ARGS, asked_gold, generated, sets_
 from test_kinds import SIGNS as SET_SIGNS
 
 from hf_synth.cli import main
-from hf_synth.errors import TaskError
+from hf_synth.errors import OutputError, TaskError
 from hf_synth.experiment import experiment
 from hf_synth.folders import read_dataset, write_stage
 from hf_synth.grid import Grid
@@ -143,6 +143,14 @@ def test_sets_of_labels_go_through_with_what_nobody_judged(tmp_path: Path) -> No
         TaskError, match="augment clean_drop.*raw, auto, argmax, threshold, agree, posterior, llm_judge"
     ):
         run(MASKED, gold, {"llm": never}, tmp_path / "b", arms=("augment clean_drop",))
+
+
+def test_another_mask_is_other_gold(tmp_path: Path) -> None:
+    gold = DatasetDict(train=partly(sets_gold(60, 1), 0.7), test=partly(sets_gold(20, 2), 0.6))
+    run(MASKED, gold, None, tmp_path / "out", arms=("gold",))
+    every = gold["test"].map(lambda row: {"judged": [0, 1, 2]})
+    with pytest.raises(OutputError, match="other gold"):
+        run(MASKED, DatasetDict(train=gold["train"], test=every), None, tmp_path / "out", arms=("gold",))
 
 
 def test_what_nobody_judged_teaches_a_head_nothing() -> None:

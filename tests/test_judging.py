@@ -29,6 +29,7 @@ from hf_synth.gate import gate
 from hf_synth.judging import LLMJudge, judge, judge_messages, label_notes, label_orders
 from hf_synth.likelihood import ending_tokens, log_likelihoods
 from hf_synth.llm import LLM
+from hf_synth.opinions import ask, read_opinions
 from hf_synth.pipeline import correct, correct_with_policy, fit_policy
 from hf_synth.privacy import audit
 from hf_synth.replies import read_logprobs
@@ -338,6 +339,11 @@ def test_a_model_in_this_process_judges_without_an_answer(local: Path, tmp_path:
     judging = LLMJudge(PLAIN, llm, votes=1, logprobs=True)
     assert judging.predict(long)[0] == pytest.approx(np.full(3, 1 / 3))
     assert (judging.figures["judge"]["errors"], judging.figures["judge"]["rows_without_vote"]) == (1, 1)
+    for name, part in (("a", rows.select(range(4))), ("b", rows.select(range(4, 7)))):  # each cell its own figures
+        ask(PLAIN, judging, part.select([]), part, seed=0, folder=tmp_path / name, name="x")
+        assert read_opinions(PLAIN, tmp_path / name).figures["judge"]["rows"] == len(part)
+    with pytest.raises(LLMError, match="too long for its model"):
+        ask(PLAIN, judging, long.select([]), long, seed=0, folder=tmp_path / "c", name="x")
 
 
 def test_few_prompts_stand_in_memory_at_once(local: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
