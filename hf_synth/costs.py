@@ -63,6 +63,7 @@ class CostBenefit:
         notes: gold notes that need no labelling: the equivalence less the gold that was used; below 0 a loss.
         notes_ci95: its interval.
         at_least: the score lies beyond what was measured: `notes` is a lower bound.
+        at_most: it lies below what was measured: an upper bound.
         minutes: of labelling saved.
         saved_usd: what they are worth.
         spent_usd: on the generator and on computing; None where the generator's price is not known.
@@ -73,6 +74,7 @@ class CostBenefit:
     notes: float
     notes_ci95: tuple[float, float]
     at_least: bool
+    at_most: bool
     minutes: float
     saved_usd: float
     spent_usd: float | None
@@ -92,6 +94,6 @@ def cost_benefit(found: Equivalence, gold_size: int, spent: Spent, rates: Rates 
     minutes = notes * rates.minutes_per_note
     computing = spent.cpu_hours * rates.compute_usd + spent.gpu_hours * rates.gpu_usd
     return CostBenefit(
-        notes, (found.low - gold_size, found.high - gold_size), found.beyond, minutes,
+        notes, (found.low - gold_size, found.high - gold_size), found.beyond, found.below, minutes,
         minutes / 60 * rates.hourly_usd, None if spent.usd is None else spent.usd + computing, spent, rates,
     )  # fmt: skip

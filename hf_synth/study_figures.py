@@ -64,19 +64,20 @@ def cost_section(worths: Sequence[Worth], mark: str) -> Section | None:
     """Show the labelling that each mixture saves, and what it took."""
     if not worths:
         return None
-    lines, shown = [], []
+    lines, shown, on_gpus = [], [], any(w.costs.spent.gpu_hours for w in worths)
     for w in worths:
-        c, least = w.costs, ">= " if w.costs.at_least else ""
+        c = w.costs
+        least, said = (">= ", ", at least") if c.at_least else ("<= ", ", at most") if c.at_most else ("", "")
         dollars = "not known" if c.spent_usd is None else f"{c.spent_usd:,.2f}"
         lines.append([
             w.arm, f"{least}{c.notes:,.0f} ({c.notes_ci95[0]:,.0f} to {c.notes_ci95[1]:,.0f})",
             f"{c.minutes / 60:,.1f}", f"{c.saved_usd:,.0f}", f"{c.spent.calls:,}",
             f"{c.spent.prompt_tokens:,} + {c.spent.completion_tokens:,}", f"{c.spent.cpu_hours:,.3f}",
-            f"{c.spent.gpu_hours:,.3f}", dollars,
+            *([f"{c.spent.gpu_hours:,.3f}"] if on_gpus else []), dollars,
         ])  # fmt: skip
-        shown.append(Interval(f"{w.arm}{', at least' if least else ''}", c.notes, *c.notes_ci95))
+        shown.append(Interval(w.arm + said, c.notes, *c.notes_ci95))
     head = ["mixture", "notes saved (95% CI)", "hours saved", "$ saved", "calls", "tokens read + written",
-            "CPU hours", "GPU hours", "$ spent"]  # fmt: skip
+            "CPU hours", *(["GPU hours"] if on_gpus else []), "$ spent"]  # fmt: skip
     names, spent = [w.arm for w in worths], [w.costs.spent for w in worths]
     tokens = {"read": [s.prompt_tokens for s in spent], "written": [s.completion_tokens for s in spent]}
     minutes = {"of cores": [60 * s.cpu_hours for s in spent], "of GPUs": [60 * s.gpu_hours for s in spent]}
