@@ -20,6 +20,7 @@ from hf_synth.closeness import auc
 from hf_synth.errors import ColumnError, TaskError
 from hf_synth.folding import Floats
 from hf_synth.modeling import model_facts, predict_proba
+from hf_synth.record import trained_on
 from hf_synth.task import Task, check_columns, row_digests
 
 if TYPE_CHECKING:
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
 # Fewer independent rows of a side give an interval too wide to say anything; 1% of fewer than 100 is not a row.
 MIN_GROUPS, MIN_FOR_FPR, FPR = 20, 100, 0.01
 _SAMPLE = 5_000
+MIXED = "its facts do not tell rows that it learnt from and rows that only stopped its training apart: train it again"
 
 
 @dataclass(frozen=True)
@@ -73,9 +75,12 @@ def membership(
 ) -> Membership:
     """Test whether the losses of a model tell its training rows from others.
 
+    Where its facts do not say which rows those are, the note says that nothing was tested.
+
     Args:
         model: folder or repo id of a classifier.
-        gold: rows that it was trained on. Where the model's facts name what it saw, the others are left out.
+        gold: rows that it was trained on. Where the model's facts name what it saw, the others are left out, and so are
+            those that served early stopping alone: no weight came of them.
         held_out: rows of the same kind that it never saw, of other patients; what its facts name is left out too.
         most: rows of each side that are taken at most.
         seed: of the samples.
@@ -85,9 +90,12 @@ def membership(
         ColumnError: a dataset lacks columns, or rows have no label.
         ModelError: the model cannot be loaded or is not one of this task.
     """
-    seen = set(model_facts(model)["row_digests"])
-    if seen:
-        gold, held_out = _among(task, gold, seen, there=True), _among(task, held_out, seen, there=False)
+    facts = model_facts(model)
+    seen, learnt = set(facts["row_digests"]), trained_on(facts)
+    if seen and learnt is None:
+        return Membership(0, 0, f"not tested: {MIXED}")
+    if seen and learnt is not None:
+        gold, held_out = _among(task, gold, learnt, there=True), _among(task, held_out, seen, there=False)
     sides = [_sampled(part, most, seed) for part in (gold, held_out)]
     return compare_losses(
         losses(task, model, sides[0]), losses(task, model, sides[1]), groups=(_groups(sides[0]), _groups(sides[1]))

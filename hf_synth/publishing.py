@@ -290,6 +290,8 @@ def _membership(
 ) -> tuple[Membership | None, str]:
     if isinstance(asked, bool):
         return membership_of(task, folder, trained, gold) if asked else (None, "none was wanted")
+    if not asked.members:
+        return None, asked.note.removeprefix("not tested: ")
     return asked, ""
 
 

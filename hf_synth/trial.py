@@ -20,8 +20,9 @@ import numpy as np
 from hf_synth import loaded_alone
 from hf_synth.canaries import Canaries
 from hf_synth.errors import HfSynthError, PublishError
-from hf_synth.membership import Exposure, Membership, exposure, membership
+from hf_synth.membership import MIXED, Exposure, Membership, exposure, membership
 from hf_synth.modeling import predict_proba
+from hf_synth.record import trained_on
 from hf_synth.task import Task, row_digests
 from hf_synth.text2text import generate_text, input_texts
 
@@ -126,8 +127,9 @@ def membership_of(
     """Test whether a model tells its training rows, on a sample of gold: those it saw, and those of others.
 
     Args:
-        facts: of the model: digests of the rows that it saw.
-        gold: its parts; what the model did not see counts as outside where none of its patient was seen.
+        facts: of the model: digests of the rows that it saw, and of those that only stopped its training.
+        gold: its parts; what the model did not see counts as outside where none of its patient was seen. Rows that
+            stopped its training are of neither side.
 
     Returns:
         What was found, or None and why there is no test.
@@ -137,13 +139,16 @@ def membership_of(
         return None, "it is for classifiers only"
     if not gold or not seen:
         return None, "there was no gold" if not gold else "nothing recorded says which rows it was trained on"
+    if (learnt := trained_on(facts)) is None:
+        return None, MIXED
     try:
         rows = _columns(task, gold)
-        there = [digest in seen for digest in row_digests(task, rows.select_columns([*task.text_columns]))]
+        digests = row_digests(task, rows.select_columns([*task.text_columns]))
+        there = [digest in seen for digest in digests]
         groups = rows["group"] if "group" in rows.column_names else [None] * len(rows)
         inside = {group for group, is_there in zip(groups, there, strict=True) if is_there and group is not None}
         labelled = [label is not None for label in rows[task.label_column]]
-        members = [i for i, is_there in enumerate(there) if is_there and labelled[i]]
+        members = [i for i, digest in enumerate(digests) if digest in learnt and labelled[i]]
         others = [i for i, is_there in enumerate(there) if not is_there and labelled[i] and groups[i] not in inside]
         return membership(task, model, rows.select(members), rows.select(others), most=_ROWS, seed=seed), ""
     except HfSynthError as error:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from datasets import Dataset, DatasetDict
+from datasets import Dataset, DatasetDict, concatenate_datasets
 from tiny import TINY_ARGS, tiny_base, toy_rows, toy_task
 
 from hf_synth import trial
@@ -19,8 +19,10 @@ from hf_synth.cli import main
 from hf_synth.errors import PublishError
 from hf_synth.folders import write_stage
 from hf_synth.loaded_alone import answers
-from hf_synth.loading import model_facts
+from hf_synth.loading import model_facts, write_facts
+from hf_synth.membership import membership
 from hf_synth.publishing import publish_model
+from hf_synth.task import row_digests
 from hf_synth.training import train
 
 TASK = toy_task()
@@ -138,6 +140,36 @@ def test_a_test_of_membership_takes_a_sample_of_either_side(grader: Path, monkey
     found, _ = trial.membership_of(TASK, grader, facts, [kin.select(range(40)), kin.select(range(40, 90))])
     assert found is not None
     assert (found.members, found.held_out) == (50, 39)
+
+
+def test_rows_that_only_stopped_the_training_are_of_neither_side(tmp_path: Path) -> None:
+    base, args = tiny_base(tmp_path / "base"), TINY_ARGS | {"num_train_epochs": 1}
+    held = toy_rows(30, seed=5)
+    told: dict[str, Any] = {"base_model": base, "args": args}
+    first = train(TASK, GOLD.select(range(40)), held, output_dir=tmp_path / "first", **told)
+    both = concatenate_datasets([GOLD, held])
+    facts = model_facts(first)
+    assert facts["validation_digests"] == sorted(row_digests(TASK, held.select_columns(["text"])))
+    assert set(facts["validation_digests"]) < set(facts["row_digests"])  # a leak guard still sees them
+    found, _ = trial.membership_of(TASK, first, facts, [both])
+    assert found is not None
+    assert (found.members, found.held_out) == (40, 50)
+    asked = membership(TASK, first, both, both)
+    assert (asked.members, asked.held_out) == (40, 50)
+    # what the child learns from is a member, whatever it was to the parent
+    told["base_model"] = first
+    child = model_facts(train(TASK, held.select(range(10)), output_dir=tmp_path / "child", **told))
+    assert child["validation_digests"] == sorted(row_digests(TASK, held.select(range(10, 30)).select_columns(["text"])))
+    # facts of an earlier release count such rows and do not name them: of the model, or of its parent
+    for untold in ({"validation_rows": 30}, {"validation_rows": 0, "parents": ["0" * 64]}):
+        write_facts(first, {k: v for k, v in (facts | untold).items() if k != "validation_digests"})
+        early = model_facts(first)
+        nothing, why = trial.membership_of(TASK, first, early, [both])
+        assert nothing is None
+        assert "only stopped its training" in why
+        assert str(membership(TASK, first, both, both)).startswith("membership: not tested: its facts do not tell")
+    late = model_facts(train(TASK, GOLD.select(range(10)), output_dir=tmp_path / "late", **told))
+    assert late["validation_digests"] is None
 
 
 def test_why_there_is_no_test_is_said(grader: Path) -> None:
