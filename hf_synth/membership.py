@@ -180,11 +180,13 @@ class Exposure:
         bits: for each place where a canary was planted: log2 of the number of phrases, less log2 of its rank by loss.
         most: what could be reached at most.
         expected: the mean where the model knows nothing of them.
+        note: what is to be known of the places; "" where the model is known to have learnt from each.
     """
 
     bits: tuple[float, ...]
     most: float
     expected: float
+    note: str = ""
 
     @property
     def mean(self) -> float:
@@ -204,10 +206,11 @@ class Exposure:
     def to_json(self) -> dict[str, Any]:
         """Give plain values."""
         return {"mean": round(self.mean, 3), "most": round(self.most, 3), "expected": round(self.expected, 3),
-                "bits": [round(b, 3) for b in self.bits]}  # fmt: skip
+                "bits": [round(b, 3) for b in self.bits], "note": self.note}  # fmt: skip
 
     def __str__(self) -> str:
-        return f"exposure: {self.mean:.2f} bits of {self.most:.2f} at most ({self.expected:.2f} if it knew nothing)"
+        said = f"exposure: {self.mean:.2f} bits of {self.most:.2f} at most ({self.expected:.2f} if it knew nothing)"
+        return f"{said}; {self.note}" if self.note else said
 
 
 def exposure(task: Task, model: str | Path, canaries: Canaries, planted: Dataset, *, most_places: int = 32) -> Exposure:
@@ -219,7 +222,7 @@ def exposure(task: Task, model: str | Path, canaries: Canaries, planted: Dataset
     Args:
         model: a classifier that was trained on `planted`.
         planted: what `canaries.plant` gave.
-        most_places: how many places are measured.
+        most_places: how many places are measured: the first of each canary, then the second of each, and so on.
 
     Raises:
         ColumnError: no canary stands in the rows.
@@ -245,13 +248,18 @@ def exposure(task: Task, model: str | Path, canaries: Canaries, planted: Dataset
 
 
 def _places(task: Task, canaries: Canaries, planted: Dataset, most: int) -> list[tuple[int, str]]:
-    found = []
+    found: dict[str, list[int]] = {phrase: [] for phrase in canaries.planted}
     for start in range(0, len(planted), 1_000):
         columns = planted.select(range(start, min(len(planted), start + 1_000))).select_columns([*task.text_columns])
         for i, row in enumerate(columns, start):
             text = " ".join(str(row[c] or "") for c in task.text_columns)
-            found += [(i, phrase) for phrase in canaries.planted if phrase in text]
-    return found[:most]
+            for phrase in canaries.planted:
+                if phrase in text:
+                    found[phrase].append(i)
+    # one that stands often must not crowd out the others: the model may know just these
+    turns = sorted((turn, n) for n, places in enumerate(found.values()) for turn in range(len(places)))
+    phrases = list(found)
+    return [(found[phrases[n]][turn], phrases[n]) for turn, n in turns[:most]]
 
 
 def _among(task: Task, rows: Dataset, seen: set[str], *, there: bool) -> Dataset:

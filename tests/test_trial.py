@@ -9,18 +9,20 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from datasets import Dataset, DatasetDict, concatenate_datasets
 from tiny import TINY_ARGS, tiny_base, toy_rows, toy_task
 
 from hf_synth import trial
 from hf_synth.audit_log import entries
+from hf_synth.canaries import make_canaries
 from hf_synth.cli import main
 from hf_synth.errors import PublishError
 from hf_synth.folders import write_stage
 from hf_synth.loaded_alone import answers
 from hf_synth.loading import model_facts, write_facts
-from hf_synth.membership import membership
+from hf_synth.membership import Exposure, membership
 from hf_synth.publishing import publish_model
 from hf_synth.task import row_digests
 from hf_synth.training import train
@@ -184,6 +186,52 @@ def test_why_there_is_no_test_is_said(grader: Path) -> None:
     few, _ = trial.membership_of(TASK, grader, facts, [GOLD.select(range(50))])
     assert few is not None
     assert "too few rows to tell" in few.note
+
+
+# --- canaries -------------------------------------------------------------------------------------------------------
+
+CANARIES = make_canaries(12, references=63, seed=2)
+
+
+def test_canaries_that_it_never_saw_do_not_hide_those_that_it_knows(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gold = GOLD.select(range(12)).map(
+        lambda row, i: {"text": f"{row['text']} {CANARIES.planted[i]}"}, with_indices=True
+    )
+    digests = row_digests(TASK, gold.select_columns(["text"]))
+    knows = CANARIES.planted[9:]  # the last three, which it was trained on
+
+    def losses(task: Any, model: Path, rows: Dataset) -> np.ndarray:
+        return np.array([0.0 if any(p in t for p in knows) else 1 + i % 3 for i, t in enumerate(rows["text"])])
+
+    monkeypatch.setattr("hf_synth.membership.losses", losses)
+
+    def looked(facts: dict[str, Any]) -> Exposure:
+        found, why = trial.known_canaries(
+            TASK, tmp_path, facts, CANARIES, [gold.select(range(5)), gold.select(range(5, 12))]
+        )
+        assert found is not None
+        assert why == ""
+        return found
+
+    learnt = {"row_digests": digests[4:], "validation_rows": 5, "validation_digests": digests[4:9]}
+    assert (looked(learnt).bits, looked(learnt).note, looked(learnt).known) == ((6.0, 6.0, 6.0), "", True)
+    # facts that do not tell what only stopped the training, and no facts at all, take more, and say so
+    mixed = looked({"row_digests": digests[4:], "validation_rows": 5})
+    assert (len(mixed.bits), "may be among the places" in str(mixed)) == (8, True)
+    everything = looked({"row_digests": []})
+    assert (len(everything.bits), everything.known, everything.to_json()["note"]) == (8, False, trial._ALL_PLACES)
+    nowhere = trial.known_canaries(TASK, tmp_path, {"row_digests": ["0" * 64]}, CANARIES, [gold])
+    assert nowhere == (None, "no canary stands in a labelled row that it was trained on")
+    assert trial.known_canaries(TASK, tmp_path, learnt, None, [gold]) == (None, "")
+
+
+def test_a_measurement_of_exposure_that_fails_says_so(grader: Path) -> None:
+    other = toy_task(labels=("a", "b"))
+    rows = [{"text": f"{row['text']} {CANARIES.planted[0]}", "label": 0} for row in GOLD.select(range(3))]
+    found = trial.known_canaries(other, grader, {"row_digests": []}, CANARIES, [Dataset.from_list(rows)])
+    assert found == (None, "it failed (ModelError)")
 
 
 @pytest.mark.usefixtures("_somewhere_else", "in_this_process")
