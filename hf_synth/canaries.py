@@ -59,10 +59,16 @@ class Canaries:
         """
         try:
             facts = json.loads(Path(path).read_text(encoding="utf-8"))
-            parts = [tuple(map(str, facts[name])) for name in ("planted", "references")]
-        except (OSError, ValueError, KeyError, TypeError):
-            raise RowError(Path(path).name, None, "is no file of canaries") from None
-        return cls(*parts)
+            planted, references = facts["planted"], facts["references"]
+            fit = all(
+                isinstance(part, list) and all(isinstance(p, str) for p in part) for part in (planted, references)
+            )
+            # no phrase planted would be none found, and an empty one stands in every text
+            if not fit or not planted or not all(p.strip() for p in (*planted, *references)):
+                raise ValueError
+        except (OSError, ValueError, KeyError, TypeError, RecursionError):
+            raise RowError(Path(path).name, None, "is no file of canaries: give what `Canaries.save` wrote") from None
+        return cls(tuple(planted), tuple(references))
 
     def found_in(self, texts: Sequence[str]) -> set[int]:
         """Give the numbers of the planted phrases that stand in texts, however they are spaced, cased or split."""

@@ -267,7 +267,8 @@ def model_card_facts(
         architecture: what kind of network it is.
         membership: what a test found of whether it tells its training rows; "" when none was made.
         untested: why none was.
-        exposure: how well it knows canaries that were planted in its gold; "" where none were.
+        exposure: how well it knows canaries that were planted in its gold, or why that was not measured; "" where none
+            were.
         parents: releases that it comes from (`release.parents_of`).
         widget: texts for the page's widget, of synthetic rows that may be shown.
     """

@@ -7,7 +7,8 @@
 
 "with gold": the gold was given, it is not plainly another gold than the one it came from, and what leaves was compared
 with it. "with known gold": records say that it is that gold. In every case the audit must not have found the rows to
-hold gold, nor more than one in a hundred planted canaries, and a model that knows canaries by heart is not made public.
+hold gold, nor more than one in a hundred planted canaries, and a model that knows canaries by heart, or of which nobody
+could measure whether it does, is not made public.
 PhysioNet and n2c2 count what is derived from credentialed data as such data (PhysioNet, guidelines
 for creating datasets and models from MIMIC, 2024).
 """
@@ -112,6 +113,7 @@ def gate(
     gold_given: bool,
     origin: Origin | None = None,
     exposure: Exposure | None = None,
+    unmeasured: str = "",
     push: bool = True,
     private: bool | None = None,
     gated: bool | Literal["auto", "manual"] | None = None,
@@ -129,6 +131,7 @@ def gate(
         gold_given: whether there was gold (at least a row) to compare with.
         origin: what is known of whether that is the gold it came from; None is nothing.
         exposure: how well a model knows canaries that were planted in its gold; None where none were.
+        unmeasured: that this was not measured, and why; "" where it was, or no canaries were given.
         push: whether it is to go to a Hub; else an export folder is written and stays here.
         private: as asked; None is private, but leaves an open repository that is public already as it is.
         gated: as asked; None gates what is not open.
@@ -155,6 +158,10 @@ def gate(
         told.append(str(exposure))
         if public and exposure.known:
             no.append(f"the model knows canaries by heart that were planted in its gold ({exposure}): keep it private")
+    if unmeasured:
+        told.append(unmeasured)
+        if public:
+            no.append(f"canaries were given, and {unmeasured}; keep it private")
     if worst != "open" and not hidden and not push:
         told.append("nothing is pushed: the wish for a public repository was not looked at")
     if worst == "credentialed" and not hidden:

@@ -20,6 +20,7 @@ from hf_synth.closeness import auc
 from hf_synth.errors import ColumnError, TaskError
 from hf_synth.folding import Floats
 from hf_synth.modeling import model_facts, predict_proba
+from hf_synth.record import trained_on
 from hf_synth.task import Task, check_columns, row_digests
 
 if TYPE_CHECKING:
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
 # Fewer independent rows of a side give an interval too wide to say anything; 1% of fewer than 100 is not a row.
 MIN_GROUPS, MIN_FOR_FPR, FPR = 20, 100, 0.01
 _SAMPLE = 5_000
+MIXED = "its facts do not tell rows that it learnt from and rows that only stopped its training apart: train it again"
 
 
 @dataclass(frozen=True)
@@ -73,9 +75,12 @@ def membership(
 ) -> Membership:
     """Test whether the losses of a model tell its training rows from others.
 
+    Where its facts do not say which rows those are, the note says that nothing was tested.
+
     Args:
         model: folder or repo id of a classifier.
-        gold: rows that it was trained on. Where the model's facts name what it saw, the others are left out.
+        gold: rows that it was trained on. Where the model's facts name what it saw, the others are left out, and so are
+            those that served early stopping alone: no weight came of them.
         held_out: rows of the same kind that it never saw, of other patients; what its facts name is left out too.
         most: rows of each side that are taken at most.
         seed: of the samples.
@@ -85,9 +90,12 @@ def membership(
         ColumnError: a dataset lacks columns, or rows have no label.
         ModelError: the model cannot be loaded or is not one of this task.
     """
-    seen = set(model_facts(model)["row_digests"])
-    if seen:
-        gold, held_out = _among(task, gold, seen, there=True), _among(task, held_out, seen, there=False)
+    facts = model_facts(model)
+    seen, learnt = set(facts["row_digests"]), trained_on(facts)
+    if seen and learnt is None:
+        return Membership(0, 0, f"not tested: {MIXED}")
+    if seen and learnt is not None:
+        gold, held_out = _among(task, gold, learnt, there=True), _among(task, held_out, seen, there=False)
     sides = [_sampled(part, most, seed) for part in (gold, held_out)]
     return compare_losses(
         losses(task, model, sides[0]), losses(task, model, sides[1]), groups=(_groups(sides[0]), _groups(sides[1]))
@@ -172,11 +180,13 @@ class Exposure:
         bits: for each place where a canary was planted: log2 of the number of phrases, less log2 of its rank by loss.
         most: what could be reached at most.
         expected: the mean where the model knows nothing of them.
+        note: what is to be known of the places; "" where the model is known to have learnt from each.
     """
 
     bits: tuple[float, ...]
     most: float
     expected: float
+    note: str = ""
 
     @property
     def mean(self) -> float:
@@ -196,10 +206,11 @@ class Exposure:
     def to_json(self) -> dict[str, Any]:
         """Give plain values."""
         return {"mean": round(self.mean, 3), "most": round(self.most, 3), "expected": round(self.expected, 3),
-                "bits": [round(b, 3) for b in self.bits]}  # fmt: skip
+                "bits": [round(b, 3) for b in self.bits], "note": self.note}  # fmt: skip
 
     def __str__(self) -> str:
-        return f"exposure: {self.mean:.2f} bits of {self.most:.2f} at most ({self.expected:.2f} if it knew nothing)"
+        said = f"exposure: {self.mean:.2f} bits of {self.most:.2f} at most ({self.expected:.2f} if it knew nothing)"
+        return f"{said}; {self.note}" if self.note else said
 
 
 def exposure(task: Task, model: str | Path, canaries: Canaries, planted: Dataset, *, most_places: int = 32) -> Exposure:
@@ -211,7 +222,7 @@ def exposure(task: Task, model: str | Path, canaries: Canaries, planted: Dataset
     Args:
         model: a classifier that was trained on `planted`.
         planted: what `canaries.plant` gave.
-        most_places: how many places are measured.
+        most_places: how many places are measured: the first of each canary, then the second of each, and so on.
 
     Raises:
         ColumnError: no canary stands in the rows.
@@ -237,13 +248,18 @@ def exposure(task: Task, model: str | Path, canaries: Canaries, planted: Dataset
 
 
 def _places(task: Task, canaries: Canaries, planted: Dataset, most: int) -> list[tuple[int, str]]:
-    found = []
+    found: dict[str, list[int]] = {phrase: [] for phrase in canaries.planted}
     for start in range(0, len(planted), 1_000):
         columns = planted.select(range(start, min(len(planted), start + 1_000))).select_columns([*task.text_columns])
         for i, row in enumerate(columns, start):
             text = " ".join(str(row[c] or "") for c in task.text_columns)
-            found += [(i, phrase) for phrase in canaries.planted if phrase in text]
-    return found[:most]
+            for phrase in canaries.planted:
+                if phrase in text:
+                    found[phrase].append(i)
+    # one that stands often must not crowd out the others: the model may know just these
+    turns = sorted((turn, n) for n, places in enumerate(found.values()) for turn in range(len(places)))
+    phrases = list(found)
+    return [(found[phrases[n]][turn], phrases[n]) for turn, n in turns[:most]]
 
 
 def _among(task: Task, rows: Dataset, seen: set[str], *, there: bool) -> Dataset:

@@ -202,8 +202,9 @@ def publish_model(
         examples: synthetic rows for the page's widget; only open ones that the audit lets pass are shown.
         membership: what a test found of whether it tells its training rows, for the card; True makes one on a sample of
             the gold, False makes none.
-        canaries: what was planted in the gold that it was trained on: how well it knows them is measured, and a model
-            that knows them by heart is not made public.
+        canaries: what was planted in the gold that it was trained on: how well a classifier knows those in rows that it
+            learnt from is measured. A model that knows them by heart is not made public, nor one where that could not
+            be measured; the verdict, the card and the audit log say why it could not.
         find_identifiers: a finder of your own, for the examples.
 
     Raises:
@@ -223,10 +224,16 @@ def publish_model(
     names = export.model_files(folder)
     left = [f for f in folder.iterdir() if f.name not in (*names, FACTS)]
     counts = {"files": len(names), "files left behind": len(left)}
-    exposed = known_canaries(task, folder, canaries, parts)
-    told = {"access": access, "findings": None, "gold_given": bool(parts), "origin": origin, "counts": counts}
-    verdict = _decide(task, asked, told | {"exposure": exposed}, gold_in_files(task, folder, names, parts, canaries))
-    looked: dict[str, Any] = {"exposure": exposed.to_json()} if exposed else {}
+    exposed, why = known_canaries(task, folder, trained, canaries, parts)
+    unmeasured = f"exposure was not measured: {why}" if why else ""
+    told = {
+        "access": access, "findings": None, "gold_given": bool(parts), "origin": origin, "exposure": exposed,
+        "unmeasured": unmeasured, "counts": counts,
+    }  # fmt: skip
+    verdict = _decide(task, asked, told, gold_in_files(task, folder, names, parts, canaries))
+    looked: dict[str, Any] = {}
+    if canaries is not None:
+        looked["exposure"] = exposed.to_json() if exposed else why
     if dry_run or not verdict.allowed:
         return _refused(task, asked, verdict, looked)
     path = asked.export_folder(task, access)
@@ -236,7 +243,7 @@ def publish_model(
     facts = cards.model_card_facts(
         task, trained, scores, repo_id=repo_id, access=access, attestation=attestation,
         architecture=architecture(folder), parents=parents,
-        membership=found.note if found else "", untested=untested, exposure=str(exposed or ""),
+        membership=found.note if found else "", untested=untested, exposure=str(exposed or unmeasured),
         widget=widget_texts(task, examples, parts, access, canaries=canaries, find_identifiers=find_identifiers),
     )  # fmt: skip
     tied = release.release_facts(
@@ -290,6 +297,8 @@ def _membership(
 ) -> tuple[Membership | None, str]:
     if isinstance(asked, bool):
         return membership_of(task, folder, trained, gold) if asked else (None, "none was wanted")
+    if not asked.members:
+        return None, asked.note.removeprefix("not tested: ")
     return asked, ""
 
 

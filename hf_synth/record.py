@@ -41,9 +41,10 @@ def training_facts(
 
     from hf_synth import __version__
 
-    seen = set(row_digests(task, rows.select_columns(list(task.text_columns))))
-    if validation is not None:
-        seen |= set(row_digests(task, validation.select_columns(list(task.text_columns))))
+    learnt, held = (
+        set(row_digests(task, part.select_columns(list(task.text_columns)))) if part is not None else set()
+        for part in (rows, validation)
+    )
     made, name = model_facts(parent), _name(base_model, parent)
     listed = known_model(name)
     weights = weights_sha256(parent) if has_weights(parent) else None
@@ -65,12 +66,37 @@ def training_facts(
         "base_weights": weights,
         "pretrained_on": listed.pretrained_on if listed else made.get("pretrained_on"),
         "parents": [weights] if made["known"] and any(parent.glob("*.safetensors")) else [],
-        "row_digests": sorted(seen | set(made["row_digests"])),
+        "row_digests": sorted(learnt | held | set(made["row_digests"])),
+        "validation_digests": _only_held(learnt, held, made),
         "rows": dict(sorted(counts.items())),
         "gold_texts": len(set(row_digests(task, gold.select_columns(list(task.text_columns))))),
         "validation_rows": 0 if validation is None else len(validation),
         "versions": libraries,
     }
+
+
+def trained_on(facts: Mapping[str, Any]) -> set[str] | None:
+    """Give the digests of the rows that a model learnt from, its parents' too; None where its facts do not tell.
+
+    Rows that served early stopping were seen, and are among `row_digests`, but no weight came of them. Facts of earlier
+    releases do not say which those are, of the model nor of its parents.
+    """
+    held = facts.get("validation_digests", None if facts.get("validation_rows") or facts.get("parents") else [])
+    return set(facts.get("row_digests") or ()) - set(held) if isinstance(held, list) else None
+
+
+def _only_held(learnt: set[str], held: set[str], parent: Mapping[str, Any]) -> list[str] | None:
+    """Give the digests of rows that only stopped a training, of a model or its parents; None: the parent's are unknown.
+
+    Args:
+        learnt: digests of the rows that the model is trained on.
+        held: digests of its validation rows.
+        parent: the facts of the base model.
+    """
+    before = trained_on(parent)
+    if before is None:
+        return None
+    return sorted((held | set(parent["row_digests"])) - before - learnt)
 
 
 def _name(base_model: str | Path, parent: Path) -> str:

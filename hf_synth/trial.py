@@ -12,6 +12,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,9 +20,10 @@ import numpy as np
 
 from hf_synth import loaded_alone
 from hf_synth.canaries import Canaries
-from hf_synth.errors import HfSynthError, PublishError
-from hf_synth.membership import Exposure, Membership, exposure, membership
+from hf_synth.errors import ColumnError, HfSynthError, PublishError
+from hf_synth.membership import MIXED, Exposure, Membership, exposure, membership
 from hf_synth.modeling import predict_proba
+from hf_synth.record import trained_on
 from hf_synth.task import Task, row_digests
 from hf_synth.text2text import generate_text, input_texts
 
@@ -39,6 +41,8 @@ _TOLERANCE = 1e-3  # of a probability: other batches, other roundings
 _NEW_TOKENS = 12
 _SECONDS = 900
 _PLACES = 8  # at which canaries are looked for: each takes some hundred predictions
+_ALL_PLACES = "nothing recorded says which rows it was trained on: places of all the gold were taken"
+_MIXED_PLACES = "rows that only stopped its training may be among the places"
 _ROWS = 500  # of each side of a test of membership
 
 
@@ -109,15 +113,47 @@ def _ask(asked: Mapping[str, Any]) -> dict[str, Any]:
 # --- what it tells --------------------------------------------------------------------------------------------------
 
 
-def known_canaries(task: Task, model: Path, canaries: Canaries | None, gold: Sequence[Dataset]) -> Exposure | None:
-    """Measure how well a classifier knows planted canaries, at the first places where they stand; None without any.
+def known_canaries(
+    task: Task, model: Path, facts: Mapping[str, Any], canaries: Canaries | None, gold: Sequence[Dataset]
+) -> tuple[Exposure | None, str]:
+    """Measure how well a classifier knows canaries, where they stand in rows that it learnt from.
+
+    Canaries in other rows are none that it could know, and would hide those that it does.
+
+    Args:
+        facts: of the model: digests of the rows that it saw. Where there are none, all rows are taken, and a note says
+            so.
+        canaries: what was planted; None where nothing was.
+        gold: its parts.
+
+    Returns:
+        What was found, or None and why it was not measured; "" without canaries.
 
     Raises:
         ColumnError: no canary stands in the gold.
     """
-    if canaries is None or not gold or task.kind == "text2text":
-        return None
-    return exposure(task, model, canaries, _columns(task, gold), most_places=_PLACES)
+    if canaries is None:
+        return None, ""
+    if task.kind == "text2text":
+        return None, "it is for classifiers only"
+    if not gold:
+        return None, "there was no gold"
+    rows = _columns(task, gold)
+    texts = rows.select_columns([*task.text_columns])
+    planted = [i for i, row in enumerate(texts) if any(p in str(t) for t in row.values() for p in canaries.planted)]
+    if not planted:
+        raise ColumnError("no canary stands in these rows: give the gold that they were planted into")
+    seen, learnt = set(facts.get("row_digests") or ()), trained_on(facts)
+    note = _ALL_PLACES if not seen else _MIXED_PLACES if learnt is None else ""
+    known, labels = seen if learnt is None else learnt, rows[task.label_column][:]
+    digests = row_digests(task, texts.select(planted))
+    at = [i for i, d in zip(planted, digests, strict=True) if (d in known or not seen) and labels[i] is not None]
+    if not at:
+        return None, "no canary stands in a labelled row that it was trained on"
+    try:
+        return replace(exposure(task, model, canaries, rows.select(at), most_places=_PLACES), note=note), ""
+    except HfSynthError as error:
+        return None, f"it failed ({type(error).__name__})"
 
 
 def membership_of(
@@ -126,8 +162,9 @@ def membership_of(
     """Test whether a model tells its training rows, on a sample of gold: those it saw, and those of others.
 
     Args:
-        facts: of the model: digests of the rows that it saw.
-        gold: its parts; what the model did not see counts as outside where none of its patient was seen.
+        facts: of the model: digests of the rows that it saw, and of those that only stopped its training.
+        gold: its parts; what the model did not see counts as outside where none of its patient was seen. Rows that
+            stopped its training are of neither side.
 
     Returns:
         What was found, or None and why there is no test.
@@ -137,13 +174,16 @@ def membership_of(
         return None, "it is for classifiers only"
     if not gold or not seen:
         return None, "there was no gold" if not gold else "nothing recorded says which rows it was trained on"
+    if (learnt := trained_on(facts)) is None:
+        return None, MIXED
     try:
         rows = _columns(task, gold)
-        there = [digest in seen for digest in row_digests(task, rows.select_columns([*task.text_columns]))]
+        digests = row_digests(task, rows.select_columns([*task.text_columns]))
+        there = [digest in seen for digest in digests]
         groups = rows["group"] if "group" in rows.column_names else [None] * len(rows)
         inside = {group for group, is_there in zip(groups, there, strict=True) if is_there and group is not None}
         labelled = [label is not None for label in rows[task.label_column]]
-        members = [i for i, is_there in enumerate(there) if is_there and labelled[i]]
+        members = [i for i, digest in enumerate(digests) if digest in learnt and labelled[i]]
         others = [i for i, is_there in enumerate(there) if not is_there and labelled[i] and groups[i] not in inside]
         return membership(task, model, rows.select(members), rows.select(others), most=_ROWS, seed=seed), ""
     except HfSynthError as error:

@@ -26,7 +26,7 @@ FLOORS = {
     "modeling": 1, "text2text": 2, "privacy": 1, "audit_report": 1, "membership": 2,
     "decoding": 2, "local_llm": 3, "batch_api": 2, "batch": 3,
     "exemplars": 1, "calibration": 1, "noise": 2, "frozen": 1, "statistics": 1, "gates": 2, "generation": 3,
-    "correction": 3, "description": 1, "augmentation": 2, "lora": 1, "arguments": 1, "objectives": 2, "record": 2,
+    "correction": 3, "description": 1, "augmentation": 2, "lora": 1, "arguments": 1, "objectives": 2, "record": 1,
     "checkpoints": 1, "training": 3, "metrics": 1, "demographics": 0, "metric_modules": 2, "scoring": 2,
     "evaluation": 3, "demo.simulator": 2, "demo.simulator_language": 0, "demo.encoder": 3,
     "gate": 3, "export": 3, "cards": 4, "publishing": 5, "subgroups": 4, "baselines": 4, "crossfit": 4, "pipeline": 6,

@@ -119,6 +119,23 @@ def test_exposure_of_phrases_that_a_model_never_saw_is_what_chance_gives(by_hear
         exposure(toy_task(), model, canaries, rows)
 
 
+def test_a_canary_that_stands_often_crowds_out_no_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    canaries = make_canaries(3, references=3, seed=5)
+    often, *others = canaries.planted
+    rows = [*toy_rows(6).map(lambda row: {"text": f"{row['text']} {often}"}), *toy_rows(2, seed=1)]
+    ends = [""] * 6 + others
+    planted = Dataset.from_list([row | {"text": f"{row['text']} {p}"} for row, p in zip(rows, ends, strict=True)])
+    asked: list[str] = []
+
+    def looked(task: Task, model: Path, rows: Dataset) -> np.ndarray:
+        asked.extend(rows["text"][::4])  # of each place, the row as it is
+        return np.ones(len(rows))
+
+    monkeypatch.setattr("hf_synth.membership.losses", looked)
+    exposure(toy_task(), "model", canaries, planted, most_places=4)
+    assert [[p in text for p in canaries.planted].index(True) for text in asked] == [0, 1, 2, 0]
+
+
 def test_canaries_that_nobody_knows_are_called_known_once_in_a_hundred_times() -> None:
     rng = np.random.default_rng(3)
     bits = 8 - np.log2(rng.integers(1, 257, (2_000, 5)))

@@ -168,6 +168,31 @@ def test_planting_as_sentences_and_as_rows(gold: Dataset, tmp_path: Path) -> Non
         Canaries.load(tmp_path / "none.json")
 
 
+@pytest.mark.parametrize(
+    "told",
+    [
+        {"planted": "abc", "references": []},
+        {"planted": ["abc"], "references": "def"},
+        {"planted": ["abc"], "references": {"def": 1}},
+        {"planted": [1, 2], "references": []},
+        {"planted": ["abc"], "references": [None]},
+        {"planted": [], "references": ["def"]},
+        {"planted": [" "], "references": ["def"]},
+        {"planted": ["abc"]},
+        ["abc"],
+        "abc",
+        None,
+    ],
+)
+def test_a_file_that_holds_no_canaries_is_refused(tmp_path: Path, told: Any) -> None:
+    (tmp_path / "canaries.json").write_text(json.dumps(told))
+    with pytest.raises(
+        RowError, match=r"canaries\.json.* is no file of canaries: give what `Canaries\.save` wrote"
+    ) as caught:
+        Canaries.load(tmp_path / "canaries.json")
+    assert "abc" not in str(caught.value)
+
+
 # --- identifiers ----------------------------------------------------------------------------------------------------
 
 FORMS = {

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +19,10 @@ from hf_synth.cli import main
 from hf_synth.errors import ColumnError, HfSynthError
 from hf_synth.folders import write_stage
 from hf_synth.gate import gate
-from hf_synth.membership import Exposure
+from hf_synth.loading import model_facts, write_facts
+from hf_synth.membership import Exposure, Membership
 from hf_synth.publishing import publish_dataset, publish_model
+from hf_synth.task import row_digests
 
 CANARIES = make_canaries(4, references=15, seed=1)
 KNOWS = Exposure((4.0, 4.0, 4.0, 3.5), most=4.0, expected=1.2)
@@ -94,11 +98,25 @@ def test_the_gate_keeps_a_model_private_that_knows_canaries() -> None:
         assert verdict.allowed is allowed
         assert f"exposure: {known.mean:.2f} bits of 4.00" in " ".join(verdict.reasons)
     assert gate(OPEN, "model", private=False, exposure=KNOWS, push=False, **told).allowed  # the folder stays here
+    for unmeasured, private, allowed in (
+        ("not measured", False, False),
+        ("not measured", True, True),
+        ("", False, True),
+    ):
+        assert gate(OPEN, "model", private=private, unmeasured=unmeasured, **told).allowed is allowed
     assert not Exposure((), most=4.0, expected=1.2).known
+
+
+def that_saw(model: Path, to: Path, rows: Any) -> Path:  # noqa: F811
+    """Copy a model, with facts that say which rows it saw."""
+    copy = Path(shutil.copytree(model, to, symlinks=True))
+    write_facts(copy, {**model_facts(model), "row_digests": row_digests(OPEN, rows.select_columns(["text"]))})
+    return copy
 
 
 def test_a_models_exposure_is_measured_told_and_recorded(model: Path, tmp_path: Path, monkeypatch: Any) -> None:  # noqa: F811
     gold = plant(OPEN, gold_rows(OPEN), CANARIES)
+    model = that_saw(model, tmp_path / "saw", gold)
     verdict = publish_model(OPEN, model, None, "o/m", gold=gold, push=False, canaries=CANARIES)
     assert verdict.allowed
     assert any(reason.startswith("exposure: ") for reason in verdict.reasons)
@@ -111,6 +129,38 @@ def test_a_models_exposure_is_measured_told_and_recorded(model: Path, tmp_path: 
     refused = publish_model(OPEN, model, None, "o/m", gold=gold, private=False, canaries=CANARIES, dry_run=True)
     assert not refused.allowed
     assert "keep it private" in refused.reasons[0]
+
+
+@pytest.mark.parametrize("lacks", ["a classifier", "gold", "a place"])
+def test_exposure_that_was_not_measured_is_told_and_nothing_is_public(model: Path, tmp_path: Path, lacks: str) -> None:  # noqa: F811
+    whole = plant(OPEN, gold_rows(OPEN), CANARIES)
+    free = whole.filter(lambda row: not CANARIES.found_in([row["text"]]), keep_in_memory=True)
+    model = that_saw(model, tmp_path / "saw", free)
+    writes = replace(OPEN, kind="text2text", labels=(), label_meanings=())
+    task, gold, why = {
+        "a classifier": (writes, whole, "it is for classifiers only"),
+        "gold": (OPEN, None, "there was no gold"),
+        "a place": (OPEN, whole, "no canary stands in a labelled row that it was trained on"),
+    }[lacks]
+    told: dict[str, Any] = {"gold": gold, "canaries": CANARIES, "membership": False}
+    refused = publish_model(task, model, None, "o/m", private=False, **told)
+    assert not refused.allowed
+    assert refused.reasons == (f"canaries were given, and exposure was not measured: {why}; keep it private",)
+    assert (entries(tmp_path / "export")[0]["action"], entries(tmp_path / "export")[0]["exposure"]) == ("refused", why)
+    if lacks != "a classifier":  # this model writes no texts
+        kept = publish_model(task, model, None, "o/m", push=False, **told)
+        assert f"exposure was not measured: {why}" in kept.reasons
+        card = " ".join((tmp_path / "export" / "m" / "README.md").read_text().split())
+        assert f"canaries were planted in its gold, exposure was not measured: {why}." in card
+        assert entries(tmp_path / "export")[-1]["exposure"] == why
+
+
+def test_a_test_of_membership_that_tested_nothing_is_not_called_one(model: Path, tmp_path: Path) -> None:  # noqa: F811
+    nothing = Membership(0, 0, "not tested: its facts are old")
+    verdict = publish_model(OPEN, model, None, "o/m", push=False, membership=nothing)
+    assert verdict.reasons[-1] == "no membership test was made: its facts are old"
+    card = " ".join((tmp_path / "export" / "m" / "README.md").read_text().split())
+    assert "no membership test was made of this one (its facts are old)" in card
 
 
 def test_a_canary_in_a_file_of_a_model_refuses_it(model: Path) -> None:  # noqa: F811

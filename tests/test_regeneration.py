@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -14,15 +15,16 @@ from llm_server import LLMServer, Said, entries, serving
 from tiny import LABELS, TINY_ARGS, tiny_base, toy_rows, toy_task
 
 from hf_synth.cli import main
-from hf_synth.errors import ColumnError, TaskError
+from hf_synth.errors import ColumnError, HfSynthError, ModelError, OverlapError, TaskError
 from hf_synth.folders import read_dataset, read_manifest
 from hf_synth.generation import generate
 from hf_synth.gold import load_gold
 from hf_synth.llm import LLM
+from hf_synth.loading import write_facts
 from hf_synth.origin import MARKS
 from hf_synth.pipeline import correct
 from hf_synth.regeneration import estimate_again, regenerate, regenerate_with_policy
-from hf_synth.task import load_task
+from hf_synth.task import UNLABELLED, load_task, row_digests
 from hf_synth.training import train
 
 TASK = toy_task()
@@ -125,6 +127,58 @@ def test_audited_rows_and_coverage_reach_the_correction(tmp_path: Path) -> None:
         assert plain["label_status"][at] == "dropped"
 
 
+def test_what_correction_would_refuse_is_refused_before_anything_is_asked(tmp_path: Path) -> None:
+    gold = toy_rows(30, task=TASK)
+    seen = tiny_base(tmp_path / "model")
+    write_facts(seen, {"row_digests": row_digests(TASK, gold.select(range(9)).select_columns(["text"]))})
+    one = gold.remove_columns("group").add_column("group", ["p"] * 30)
+    labelled = gold.remove_columns("source").add_column("source", [UNLABELLED] * 30)
+    outside = Dataset.from_list([row | {"label": 7} for row in gold.to_list()])
+    untrained: Any = lambda rows: None  # noqa: E731  a fit that must never be called
+    with serving(lambda request, _: Said(entries(request))) as server:
+        llm, judging = asking(server, tmp_path), Doubting(0.5)
+        first = correct(TASK, generate(TASK, gold, llm, 30), judging, gold=gold, method="agree")
+        paid = len(server.requests)
+        wrong: list[tuple[type[HfSynthError], str, Any, dict[str, Any]]] = [
+            (TaskError, "needs a judge", untrained, {"method": "llm_judge"}),
+            (TaskError, "unknown method", judging, {"method": "guess"}),
+            (TaskError, "does not serve single_label", judging, {"method": "replace"}),
+            (ModelError, "no model folder", tmp_path / "nowhere", {}),
+            (OverlapError, "trained on 9 of the 30", seen, {}),
+            (TaskError, "give the coverage too", judging, {"coverage_by_class": True}),
+            (TaskError, "share between 0 and 1", judging, {"coverage": 1.5}),
+            (ColumnError, "1 audited ids are not among", judging, {"audited": {first["id"][0]: 0, "other": 0}}),
+            (ColumnError, "none of the task's", judging, {"audited": {first["id"][0]: "unheard"}}),
+            (ColumnError, "needs gold rows", judging, {"gold": gold.select(range(1))}),
+            (ColumnError, "gold", judging, {"gold": gold.remove_columns("label")}),
+            (ColumnError, "label", judging, {"gold": outside}),
+            (ColumnError, "all 30 gold rows are of one group", untrained, {"gold": one}),
+            (ColumnError, "an LLM labelled", judging, {"gold": labelled}),
+        ]  # fmt: skip
+        for kind, said, corrector, how in wrong:
+            with pytest.raises(kind, match=said):
+                regenerate(TASK, first, gold, llm, corrector, **{"gold": gold, "method": "agree", **how})
+            assert len(server.requests) == paid, said
+
+
+@pytest.mark.parametrize(
+    ("kind", "wrong", "said"),
+    [
+        ("multi_label", {"coverage": 0.9}, "serve single_label tasks only"),
+        ("multi_label", {"audited": {"r": 0}}, "serve single_label tasks only"),
+        ("multi_label", {"method": "posterior_"}, "unknown method"),
+        ("text2text", {"method": "argmax"}, "does not serve text2text"),
+        ("text2text", {"corrector": Doubting(1.0)}, "a judge chooses among labels"),
+    ],
+)
+def test_other_kinds_are_looked_at_as_well(kind: str, wrong: dict[str, Any], said: str) -> None:
+    task = replace(TASK, kind=kind) if kind == "multi_label" else replace(TASK, kind=kind, labels=(), label_meanings=())
+    rows = {"id": ["r"], "llm_label": [[]], "label_status": ["dropped"], "prompt_sha256": ["p"], "text": ["t"]}
+    told: dict[str, Any] = {"corrector": "nowhere", "gold": toy_rows(4), "method": "auto", **wrong}
+    with pytest.raises(TaskError, match=said):
+        regenerate(task, Dataset.from_dict(rows), toy_rows(4), None, **told)  # type: ignore[arg-type]
+
+
 def test_an_estimate_is_of_what_goes_beyond_the_answers_there(tmp_path: Path) -> None:
     gold = toy_rows(30, task=TASK)
     with serving(lambda request, _: Said(entries(request))) as server:
@@ -148,7 +202,9 @@ def test_an_estimate_is_of_what_goes_beyond_the_answers_there(tmp_path: Path) ->
         estimate_again(TASK, elsewhere, gold)
 
 
-def test_the_verb_fills_up_what_was_dropped(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_verb_fills_up_what_was_dropped(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     def run(*words: Any) -> tuple[int, str, str]:
         code = main([str(w) for w in words])
         return code, *capsys.readouterr()
@@ -186,3 +242,8 @@ def test_the_verb_fills_up_what_was_dropped(tmp_path: Path, capsys: pytest.Captu
     assert manifest["policy"]["method"] == "agree"
     assert set(manifest[MARKS]) >= set((read_manifest(tmp_path / "first") or {})[MARKS])
     assert run(*again, "--judge", "m", "--out", tmp_path / "x")[2].count("exclude each other") == 1
+    monkeypatch.setattr("hf_synth.regeneration.generate", lambda *_, **__: pytest.fail("somebody was asked"))
+    at_once = ["regenerate", "clinic", tmp_path / "first", *some, "--llm", "simulator", "--out", tmp_path / "x"]
+    assert "is no model folder" in run(*at_once, "--corrector", tmp_path / "nothere")[2]
+    assert "needs a judge" in run(*at_once, "--method", "llm_judge", "--base-model", tmp_path / "base")[2]
+    assert not (tmp_path / "x").exists()

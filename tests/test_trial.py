@@ -9,18 +9,22 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
-from datasets import Dataset, DatasetDict
+from datasets import Dataset, DatasetDict, concatenate_datasets
 from tiny import TINY_ARGS, tiny_base, toy_rows, toy_task
 
 from hf_synth import trial
 from hf_synth.audit_log import entries
+from hf_synth.canaries import make_canaries
 from hf_synth.cli import main
 from hf_synth.errors import PublishError
 from hf_synth.folders import write_stage
 from hf_synth.loaded_alone import answers
-from hf_synth.loading import model_facts
+from hf_synth.loading import model_facts, write_facts
+from hf_synth.membership import Exposure, membership
 from hf_synth.publishing import publish_model
+from hf_synth.task import row_digests
 from hf_synth.training import train
 
 TASK = toy_task()
@@ -140,6 +144,36 @@ def test_a_test_of_membership_takes_a_sample_of_either_side(grader: Path, monkey
     assert (found.members, found.held_out) == (50, 39)
 
 
+def test_rows_that_only_stopped_the_training_are_of_neither_side(tmp_path: Path) -> None:
+    base, args = tiny_base(tmp_path / "base"), TINY_ARGS | {"num_train_epochs": 1}
+    held = toy_rows(30, seed=5)
+    told: dict[str, Any] = {"base_model": base, "args": args}
+    first = train(TASK, GOLD.select(range(40)), held, output_dir=tmp_path / "first", **told)
+    both = concatenate_datasets([GOLD, held])
+    facts = model_facts(first)
+    assert facts["validation_digests"] == sorted(row_digests(TASK, held.select_columns(["text"])))
+    assert set(facts["validation_digests"]) < set(facts["row_digests"])  # a leak guard still sees them
+    found, _ = trial.membership_of(TASK, first, facts, [both])
+    assert found is not None
+    assert (found.members, found.held_out) == (40, 50)
+    asked = membership(TASK, first, both, both)
+    assert (asked.members, asked.held_out) == (40, 50)
+    # what the child learns from is a member, whatever it was to the parent
+    told["base_model"] = first
+    child = model_facts(train(TASK, held.select(range(10)), output_dir=tmp_path / "child", **told))
+    assert child["validation_digests"] == sorted(row_digests(TASK, held.select(range(10, 30)).select_columns(["text"])))
+    # facts of an earlier release count such rows and do not name them: of the model, or of its parent
+    for untold in ({"validation_rows": 30}, {"validation_rows": 0, "parents": ["0" * 64]}):
+        write_facts(first, {k: v for k, v in (facts | untold).items() if k != "validation_digests"})
+        early = model_facts(first)
+        nothing, why = trial.membership_of(TASK, first, early, [both])
+        assert nothing is None
+        assert "only stopped its training" in why
+        assert str(membership(TASK, first, both, both)).startswith("membership: not tested: its facts do not tell")
+    late = model_facts(train(TASK, GOLD.select(range(10)), output_dir=tmp_path / "late", **told))
+    assert late["validation_digests"] is None
+
+
 def test_why_there_is_no_test_is_said(grader: Path) -> None:
     facts = model_facts(grader)
     writes = replace(TASK, kind="text2text", labels=(), label_meanings=())
@@ -152,6 +186,52 @@ def test_why_there_is_no_test_is_said(grader: Path) -> None:
     few, _ = trial.membership_of(TASK, grader, facts, [GOLD.select(range(50))])
     assert few is not None
     assert "too few rows to tell" in few.note
+
+
+# --- canaries -------------------------------------------------------------------------------------------------------
+
+CANARIES = make_canaries(12, references=63, seed=2)
+
+
+def test_canaries_that_it_never_saw_do_not_hide_those_that_it_knows(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gold = GOLD.select(range(12)).map(
+        lambda row, i: {"text": f"{row['text']} {CANARIES.planted[i]}"}, with_indices=True
+    )
+    digests = row_digests(TASK, gold.select_columns(["text"]))
+    knows = CANARIES.planted[9:]  # the last three, which it was trained on
+
+    def losses(task: Any, model: Path, rows: Dataset) -> np.ndarray:
+        return np.array([0.0 if any(p in t for p in knows) else 1 + i % 3 for i, t in enumerate(rows["text"])])
+
+    monkeypatch.setattr("hf_synth.membership.losses", losses)
+
+    def looked(facts: dict[str, Any]) -> Exposure:
+        found, why = trial.known_canaries(
+            TASK, tmp_path, facts, CANARIES, [gold.select(range(5)), gold.select(range(5, 12))]
+        )
+        assert found is not None
+        assert why == ""
+        return found
+
+    learnt = {"row_digests": digests[4:], "validation_rows": 5, "validation_digests": digests[4:9]}
+    assert (looked(learnt).bits, looked(learnt).note, looked(learnt).known) == ((6.0, 6.0, 6.0), "", True)
+    # facts that do not tell what only stopped the training, and no facts at all, take more, and say so
+    mixed = looked({"row_digests": digests[4:], "validation_rows": 5})
+    assert (len(mixed.bits), "may be among the places" in str(mixed)) == (8, True)
+    everything = looked({"row_digests": []})
+    assert (len(everything.bits), everything.known, everything.to_json()["note"]) == (8, False, trial._ALL_PLACES)
+    nowhere = trial.known_canaries(TASK, tmp_path, {"row_digests": ["0" * 64]}, CANARIES, [gold])
+    assert nowhere == (None, "no canary stands in a labelled row that it was trained on")
+    assert trial.known_canaries(TASK, tmp_path, learnt, None, [gold]) == (None, "")
+
+
+def test_a_measurement_of_exposure_that_fails_says_so(grader: Path) -> None:
+    other = toy_task(labels=("a", "b"))
+    rows = [{"text": f"{row['text']} {CANARIES.planted[0]}", "label": 0} for row in GOLD.select(range(3))]
+    found = trial.known_canaries(other, grader, {"row_digests": []}, CANARIES, [Dataset.from_list(rows)])
+    assert found == (None, "it failed (ModelError)")
 
 
 @pytest.mark.usefixtures("_somewhere_else", "in_this_process")
