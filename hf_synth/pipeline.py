@@ -25,6 +25,7 @@ from hf_synth.frozen import linear_learner, shift, text_features
 from hf_synth.gold import adopt
 from hf_synth.label_sets import METHODS as SET_METHODS
 from hf_synth.label_sets import correct_sets
+from hf_synth.loading import model_folder
 from hf_synth.modeling import model_facts, predict_proba
 from hf_synth.rows import audited_labels, label_indices
 from hf_synth.target_texts import METHODS as TEXT_METHODS
@@ -142,34 +143,21 @@ def correct_with_policy(
     seed: int = 0,
 ) -> tuple[Dataset, Policy]:
     """Do what `correct` does, and give the policy as well."""
-    if coverage_by_class and coverage is None:
-        raise TaskError("coverage_by_class says of what the coverage is: give the coverage too, e.g. 0.9")
-    method = _known_method(task, corrector, method)
+    method = check_correction(
+        task, corrector, gold, method, audited=audited, coverage=coverage, coverage_by_class=coverage_by_class
+    )
     everything = _contract(task, synthetic)
     usable = _usable(task, everything)
-    check_columns(task, gold, what="gold")
-    if "source" in gold.column_names and UNLABELLED in set(gold["source"][:]):
-        raise ColumnError("gold holds notes that an LLM labelled: nothing can be measured on them; give them as rows")
-    if method != "none" and (callable(corrector) or (method == "auto" and task.kind != "text2text")):
-        check_parts(list(gold["group"]) if "group" in gold.column_names else None)
     if task.kind != "single_label":
-        for given, what in (
-            (audited, "audited labels serve"),
-            (coverage is not None, "conformal sets (coverage) serve"),
-        ):
-            if given:
-                raise TaskError(f"task {task.full_name!r} is {task.kind}: {what} single_label tasks only")
         decided, policy = _correct_kind(task, usable, corrector, gold, method, seed)
         access = strictest(task.access, access_of(everything), access_of(gold))
         return _with_columns(task, everything, decided, access), policy
-    if len(gold) < 2:
-        raise ColumnError("correction needs gold rows to measure the corrector on")
     known = Rows(
         label_indices(task, usable, "llm_label"),
         label_indices(task, gold),
         list(gold["group"]) if "group" in gold.column_names else None,
         len(task.labels),
-        _audited(task, usable, audited),
+        audited_places(task, usable, audited),
         list(usable["group"][:]) if audited and "group" in usable.column_names else None,
     )
     opinions = None if callable(corrector) else _opinions(task, usable, corrector, gold)
@@ -198,6 +186,48 @@ def correct_with_policy(
             _LOG.warning("correction: %s", line)
     access = strictest(task.access, access_of(everything), access_of(gold))
     return _written(task, everything, done, access), policy
+
+
+def check_correction(
+    task: Task,
+    corrector: Corrector,
+    gold: Dataset,
+    method: str,
+    *,
+    audited: Mapping[str, int | str] | None = None,
+    coverage: float | None = None,
+    coverage_by_class: bool = False,
+) -> str:
+    """Check all that `correct` would refuse whatever the rows are, without loading a model; give the method.
+
+    Raises:
+        TaskError, ColumnError, OverlapError, ModelError: as `correct` has it.
+    """
+    single = task.kind == "single_label"
+    method = _known_method(task, corrector, method)
+    if task.kind == "text2text" and hasattr(corrector, "predict"):
+        raise TaskError(f"task {task.full_name!r} is text2text: a judge chooses among labels, it has none")
+    if coverage_by_class and coverage is None:
+        raise TaskError("coverage_by_class says of what the coverage is: give the coverage too, e.g. 0.9")
+    if coverage is not None and not 0 < coverage < 1:
+        raise TaskError(f"coverage is a share between 0 and 1, e.g. 0.9; got {coverage}")
+    for given, what in ((audited, "audited labels serve"), (coverage is not None, "conformal sets (coverage) serve")):
+        if given and not single:
+            raise TaskError(f"task {task.full_name!r} is {task.kind}: {what} single_label tasks only")
+    check_columns(task, gold, what="gold")
+    if "source" in gold.column_names and UNLABELLED in set(gold["source"][:]):
+        raise ColumnError("gold holds notes that an LLM labelled: nothing can be measured on them; give them as rows")
+    if method != "none" and (callable(corrector) or (method == "auto" and task.kind != "text2text")):
+        check_parts(list(gold["group"]) if "group" in gold.column_names else None)
+    if single and len(gold) < 2:
+        raise ColumnError("correction needs gold rows to measure the corrector on")
+    if single:
+        label_indices(task, gold)
+    if isinstance(corrector, str | Path) and (single or method != "none"):
+        model_folder(corrector)
+        if "label_probs" not in gold.column_names:
+            _check_unseen(task, corrector, gold)
+    return method
 
 
 def _opinions(task: Task, rows: Dataset, corrector: str | Path | Judge, gold: Dataset) -> tuple[Floats, Floats]:
@@ -346,7 +376,12 @@ def _usable(task: Task, rows: Dataset) -> Dataset:
     return rows if len(used) == len(rows) else rows.select(used)
 
 
-def _audited(task: Task, rows: Dataset, audited: Mapping[str, int | str] | None) -> Mapping[int, int]:
+def audited_places(task: Task, rows: Dataset, audited: Mapping[str, int | str] | None) -> Mapping[int, int]:
+    """Give audited labels by the position of their row.
+
+    Raises:
+        ColumnError: an id is not among the rows, or a label is none of the task's.
+    """
     if not audited:
         return {}
     place = {id: i for i, id in enumerate(rows["id"][:])}

@@ -5,19 +5,15 @@ from __future__ import annotations
 import logging
 from collections import Counter
 from collections.abc import Mapping
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hf_synth.audited import Audited
 from hf_synth.correction import Policy
-from hf_synth.crossfit import check_parts
 from hf_synth.errors import ColumnError, TaskError
 from hf_synth.generation import Estimate, estimate, generate
-from hf_synth.modeling import model_folder
-from hf_synth.pipeline import Corrector, _audited, _check_unseen, _known_method, correct_with_policy
+from hf_synth.pipeline import Corrector, audited_places, check_correction, correct_with_policy
 from hf_synth.questions import Chat
-from hf_synth.rows import label_indices
-from hf_synth.task import UNLABELLED, Prompt, Task, check_columns
+from hf_synth.task import Prompt, Task
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -94,9 +90,12 @@ def regenerate_with_policy(
     policy: Policy | None = None
     rows, wanted = corrected, _counts(task, corrected, _COUNTED)
     if wanted - _counts(task, rows, _GOOD):
-        _check_correction(
-            task, rows, corrector, gold, method, audited=audited, coverage=coverage, coverage_by_class=coverage_by_class
+        check_correction(  # before anything is paid for
+            task, corrector, gold, method, audited=audited, coverage=coverage, coverage_by_class=coverage_by_class
         )
+        if task.kind == "single_label":
+            there = [i for i, status in enumerate(rows["label_status"]) if status in _COUNTED]
+            audited_places(task, rows.select(there), audited)
     for number in range(1, rounds + 1):
         missing = wanted - _counts(task, rows, _GOOD)
         if not missing:
@@ -141,51 +140,6 @@ def estimate_again(task: Task, corrected: Dataset, exemplars: Dataset, **how: An
 
 _GOOD = ("kept", "relabelled")
 _COUNTED = (*_GOOD, "dropped")
-
-
-def _check_correction(
-    task: Task,
-    rows: Dataset,
-    corrector: Corrector,
-    gold: Dataset,
-    method: str,
-    *,
-    audited: Mapping[str, int | str] | None,
-    coverage: float | None,
-    coverage_by_class: bool,
-) -> None:
-    """Check what correction would refuse, as far as that can be told without a model: answers are paid for first.
-
-    Raises:
-        TaskError, ColumnError, OverlapError, ModelError: as `correct` has it.
-    """
-    single = task.kind == "single_label"
-    method = _known_method(task, corrector, method)
-    if task.kind == "text2text" and hasattr(corrector, "predict"):
-        raise TaskError(f"task {task.full_name!r} is text2text: a judge chooses among labels, it has none")
-    if coverage_by_class and coverage is None:
-        raise TaskError("coverage_by_class says of what the coverage is: give the coverage too, e.g. 0.9")
-    if coverage is not None and not 0 < coverage < 1:
-        raise TaskError(f"coverage is a share between 0 and 1, e.g. 0.9; got {coverage}")
-    if not single and (audited or coverage is not None):
-        raise TaskError(
-            f"task {task.full_name!r} is {task.kind}: audited labels and coverage serve single_label tasks only"
-        )
-    check_columns(task, gold, what="gold")
-    if "source" in gold.column_names and UNLABELLED in set(gold["source"][:]):
-        raise ColumnError("gold holds notes that an LLM labelled: nothing can be measured on them")
-    if method != "none" and (callable(corrector) or (method == "auto" and task.kind != "text2text")):
-        check_parts(list(gold["group"]) if "group" in gold.column_names else None)
-    if single:
-        if len(gold) < 2:
-            raise ColumnError("correction needs gold rows to measure the corrector on")
-        label_indices(task, gold)
-        there = [i for i, status in enumerate(rows["label_status"]) if status in _COUNTED]
-        _audited(task, rows.select(there), audited)
-    if isinstance(corrector, str | Path) and (single or method != "none"):
-        model_folder(corrector)
-        if "label_probs" not in gold.column_names:
-            _check_unseen(task, corrector, gold)
 
 
 def _check_generated(rows: Dataset) -> None:
