@@ -248,8 +248,8 @@ Measured by `benchmarks/audit.py`: one process, two threads. All notes of the fi
 
 ## Time and memory
 
-CPU seconds are what an audit takes; seconds are what it took then and there, on {cores} cores that other work used too
-(load {load:.1f} at the end), at low priority. On idle cores it was not measured.
+CPU seconds are what an audit takes; seconds are what it took then and there, on {cores} cores with a load of
+{load:.1f} at the end, of which 1 is the benchmark's own.
 
 {timing}
 

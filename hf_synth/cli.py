@@ -33,7 +33,7 @@ STRATEGIES = ("augment", "replace", "synthetic", "gold")
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one verb; give the exit code."""
     args = _parser().parse_args(argv)
-    _quiet_libraries(args.quiet)
+    _quiet_libraries(args.quiet, args.verb)
     if args.verb == "demo" or getattr(args, "base_model", None) == "tiny":
         # its matrices are too small to share: on two cores a second thread made training several times slower
         os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -64,7 +64,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 0
 
 
-def _quiet_libraries(quiet: bool) -> None:
+def _quiet_libraries(quiet: bool, verb: str) -> None:
     """Keep telemetry off and libraries silent; progress bars only where a person looks."""
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
     os.environ.setdefault("HF_UPDATE_DOWNLOAD_COUNTS", "0")
@@ -75,6 +75,9 @@ def _quiet_libraries(quiet: bool) -> None:
     logging.basicConfig(level=logging.WARNING if quiet else logging.INFO, format="%(message)s", stream=sys.stderr)
     for name in ("httpx", "httpx2", "openai", "datasets", "transformers", "huggingface_hub", "filelock", "urllib3"):
         logging.getLogger(name).setLevel(logging.ERROR)
+    if verb == "demo":  # nobody asked for the Hub that it has for a while
+        os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+        logging.getLogger("hf_synth.hub").setLevel(logging.WARNING)
 
 
 # --- the parser -----------------------------------------------------------------------------------------------------
