@@ -223,7 +223,7 @@ def _correct(study: Study, job: Job) -> None:
         study.task, done, study.out / "corrected" / job.key, stage="correct", policy=policy.to_json(),
         gold_rows=len(own), seed=cell.seed, seconds=round(time.perf_counter() - started, 2),
         cpu_seconds=round(time.process_time() - cpu, 2),
-        gpu_seconds=on_gpu(cell.corrector, time.perf_counter() - started),
+        gpu_seconds=0.0 if job.judged else on_gpu(cell.corrector, time.perf_counter() - started),
     )  # fmt: skip
 
 
@@ -266,7 +266,7 @@ def _cell(study: Study, job: Job) -> None:
     scorer = baseline or (_linear_scores if cell.base_model == LINEAR else _model_scores)
     scores, about, swaps = scorer(study, job, data, stop, own, held)
     facts |= about | {
-        "gpu_seconds": on_gpu(cell.base_model, time.perf_counter() - prepared),
+        "gpu_seconds": 0.0 if baseline else on_gpu(cell.base_model, time.perf_counter() - prepared),
         "seconds_train": round(time.perf_counter() - prepared, 2),
         "seconds": round(time.perf_counter() - started, 2),
         "cpu_seconds": round(time.process_time() - cpu, 2),

@@ -145,8 +145,7 @@ def experiment(
         splits: of gold that every model is scored on.
         args: fields of `TrainingArguments` for every model.
         audited: true labels of synthetic rows that a person checked, by row id, with the design of the sample where it
-            is an `Audited`; they count for the gold budget of the
-            arms whose correction used them.
+            is an `Audited`; they count for the gold budget of the arms whose correction used them.
         validation: share of each cell's own gold held back to stop its training early, whole groups (patients) of it.
         drop_seen: leave out test rows that stand in the training split, or whose group (patient) does, and synthetic
             rows that are test rows, instead of refusing them.
@@ -401,17 +400,25 @@ def _make_pools(
     study: Study, waiting: Sequence[Job], makers: Mapping[str, Maker], say: Callable[[str], None]
 ) -> dict[str, dict[str, str]]:
     """Have the synthetic rows made that waiting cells need, here: an LLM's requests run side by side as it is."""
-    failed = {}
+    failed: dict[str, dict[str, str]] = {}
     for key, job in _lacking(study, waiting).items():
         cell = job.cell
         about = f"{job.rows:,} synthetic rows from {cell.gold_size:,} gold rows, seed {cell.seed}"
         say(f"{cell.generator}: {'a pool of rows' if cell.generator in study.pools else about}")
-        try:
-            make_pool(study, cell, job.rows, key, makers[cell.generator])
-        except Exception as error:
-            failed[key] = failure(error)
-            say(f"{cell.generator}: {_sentence(failed[key])}")
+        make = partial(make_pool, study, cell, job.rows, key, makers[cell.generator])
+        failed |= _tried(key, cell.generator, make, say)
     return failed
+
+
+def _tried(key: str, who: str, make: Callable[[], None], say: Callable[[str], None]) -> dict[str, dict[str, str]]:
+    """Make one stage here; give what went wrong, by key, or nothing: what fails must not stop the others."""
+    try:
+        make()
+    except Exception as error:
+        wrong = failure(error)
+        say(f"{who}: {_sentence(wrong)}")
+        return {key: wrong}
+    return {}
 
 
 def _unasked(study: Study, waiting: Sequence[Job]) -> dict[str, Job]:
@@ -424,16 +431,12 @@ def _ask_judges(
     study: Study, waiting: Sequence[Job], judges: Mapping[str, AnyJudge], say: Callable[[str], None]
 ) -> dict[str, dict[str, str]]:
     """Have judges asked what waiting cells need, here: an LLM's requests run side by side as it is."""
-    failed = {}
+    failed: dict[str, dict[str, str]] = {}
     for key, job in _unasked(study, waiting).items():
         cell = job.cell
         about = f"{cell.gold_size:,} gold rows and {job.rows:,} written from them, seed {cell.seed}"
         say(f"{cell.judge}: judges {f'{job.rows:,} rows to be scored' if cell.strategy == ZERO_SHOT else about}")
-        try:
-            make_opinions(study, job, judges[cell.judge])
-        except Exception as error:
-            failed[key] = failure(error)
-            say(f"{cell.judge}: {_sentence(failed[key])}")
+        failed |= _tried(key, cell.judge, partial(make_opinions, study, job, judges[cell.judge]), say)
     return failed
 
 

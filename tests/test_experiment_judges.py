@@ -248,6 +248,15 @@ def test_baselines_are_arms_on_the_same_rows(tmp_path: Path) -> None:
         assert next(r for r in more.rows if r["arm"] == "zero-shot")["cell_key"] == zero["cell_key"]
 
 
+def test_who_trains_nothing_holds_no_gpu(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a machine with a GPU a judge's opinions and a baseline are read off what is kept, and cost none of it."""
+    monkeypatch.setattr("hf_synth.records.usual_device", lambda: "cuda")
+    grid = Grid(sizes=(20,), arms=("gold", "augment llm_judge", "frequency", "zero-shot"), ratios=(1.0,), seeds=(0,))
+    made = run(tmp_path / "out", grid, judges={"m": Shows(toy_gold()["train"].select([]), [])})
+    assert not made.failed
+    assert {(r["gpu_seconds"], r["gpu_seconds_correct"]) for r in made.rows} == {(0.0, 0.0)}
+
+
 def test_zero_shot_alone_needs_no_generator(tmp_path: Path) -> None:
     with serving(voting()) as server:
         made = run(tmp_path / "out", Grid(arms=("zero-shot", "frequency"), sizes=(20,), seeds=(3,)), None,
