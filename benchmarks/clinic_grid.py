@@ -36,12 +36,12 @@ def main() -> None:
     from hf_synth.demo.encoder import DEMO_ARGS
     from hf_synth.demo.simulator import running_simulator
     from hf_synth.exemplars import choose_exemplars
-    from hf_synth.experiment import experiment
     from hf_synth.folders import private_folder
     from hf_synth.generation import generate
     from hf_synth.gold import load_gold
     from hf_synth.grid import GRIDS, with_fields
     from hf_synth.llm import LLM
+    from hf_synth.study import experiment
     from hf_synth.task import load_task
 
     task, out = load_task("clinic"), private_folder(args.out)

@@ -33,7 +33,6 @@ if TYPE_CHECKING:
     from hf_synth.evaluation import compare as compare
     from hf_synth.evaluation import evaluate as evaluate
     from hf_synth.exemplars import choose_exemplars as choose_exemplars
-    from hf_synth.experiment import experiment as experiment
     from hf_synth.findings import Findings as Findings
     from hf_synth.findings import with_findings as with_findings
     from hf_synth.generation import estimate as estimate
@@ -50,8 +49,8 @@ if TYPE_CHECKING:
     from hf_synth.llm import LLM as LLM
     from hf_synth.llm import Attestation as Attestation
     from hf_synth.local_llm import LocalLLM as LocalLLM
-    from hf_synth.membership import exposure as exposure
-    from hf_synth.membership import membership as membership
+    from hf_synth.memorisation import exposure as exposure
+    from hf_synth.memorisation import membership as membership
     from hf_synth.metric_modules import metric as metric
     from hf_synth.pipeline import correct as correct
     from hf_synth.pipeline import fit_policy as fit_policy
@@ -61,6 +60,7 @@ if TYPE_CHECKING:
     from hf_synth.publishing import publish_model as publish_model
     from hf_synth.regeneration import regenerate as regenerate
     from hf_synth.statistics import hierarchical_bootstrap as hierarchical_bootstrap
+    from hf_synth.study import experiment as experiment
     from hf_synth.subgroups import Subgroup as Subgroup
     from hf_synth.subgroups import find_subgroups as find_subgroups
     from hf_synth.subgroups import flips_by_subgroup as flips_by_subgroup
@@ -113,8 +113,8 @@ _ROOM = {
     "describe": "description",
     "estimate": "generation",
     "evaluate": "evaluation",
-    "experiment": "experiment",
-    "exposure": "membership",
+    "experiment": "study",
+    "exposure": "memorisation",
     "find_subgroups": "subgroups",
     "fit_policy": "pipeline",
     "flips_by_subgroup": "subgroups",
@@ -129,7 +129,7 @@ _ROOM = {
     "load_gold": "gold",
     "load_task": "task",
     "make_canaries": "canaries",
-    "membership": "membership",
+    "membership": "memorisation",
     "metric": "metric_modules",
     "plant": "canaries",
     "publish_dataset": "publishing",

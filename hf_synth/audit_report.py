@@ -11,7 +11,7 @@ from hf_synth.plots import Interval, histogram_plot, interval_plot
 from hf_synth.report import Section, Table, markdown, page
 
 if TYPE_CHECKING:
-    from hf_synth.membership import Exposure, Membership
+    from hf_synth.memorisation import Exposure, Membership
 
 _TITLE = "Audit of synthetic rows"
 _LIMITS = (

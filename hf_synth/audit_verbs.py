@@ -32,7 +32,7 @@ def audit(args: argparse.Namespace) -> int:
         GoldError: the gold has no split as asked for, or there is no control for a model.
     """
     from hf_synth.canaries import Canaries
-    from hf_synth.membership import membership
+    from hf_synth.memorisation import membership
     from hf_synth.privacy import audit as look
 
     task = load_task(args.task)

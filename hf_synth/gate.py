@@ -27,7 +27,7 @@ from urllib.parse import urlsplit
 
 from hf_synth.endpoints import is_local
 from hf_synth.errors import TaskError
-from hf_synth.membership import Exposure
+from hf_synth.memorisation import Exposure
 from hf_synth.origin import Origin
 from hf_synth.privacy import MAX_COPIED_SHARE, Findings
 from hf_synth.task import Access, Task, access_of, load_task, strictest

@@ -23,7 +23,7 @@ from hf_synth.errors import PublishError
 from hf_synth.evaluation import Scores
 from hf_synth.folders import WORK, write_private
 from hf_synth.gate import Verdict, gate, gold_parts, is_institution, joined_access
-from hf_synth.membership import Membership
+from hf_synth.memorisation import Membership
 from hf_synth.modeling import FACTS, model_facts, model_folder, weights_sha256
 from hf_synth.origin import origin_of_model, origin_of_rows
 from hf_synth.privacy import FindIdentifiers, Findings, audit, refusals

@@ -26,9 +26,9 @@ Facts = dict[str, Any]
 
 def experiment(args: argparse.Namespace) -> Facts:
     """Run the cells of a grid that are not there yet, or with --dry-run list them."""
-    from hf_synth.experiment import experiment as run
-    from hf_synth.experiment import outline
     from hf_synth.gold import load_gold, subset
+    from hf_synth.study import experiment as run
+    from hf_synth.study import outline
 
     task = load_task(args.task)
     path = gold_path(args)

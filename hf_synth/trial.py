@@ -21,7 +21,7 @@ import numpy as np
 from hf_synth import loaded_alone
 from hf_synth.canaries import Canaries
 from hf_synth.errors import ColumnError, HfSynthError, PublishError
-from hf_synth.membership import MIXED, Exposure, Membership, exposure, membership
+from hf_synth.memorisation import MIXED, Exposure, Membership, exposure, membership
 from hf_synth.modeling import predict_proba
 from hf_synth.record import trained_on
 from hf_synth.task import Task, row_digests

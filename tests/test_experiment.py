@@ -23,11 +23,11 @@ from hf_synth.audited import Audited
 from hf_synth.cells import held_back
 from hf_synth.cli import main
 from hf_synth.errors import ColumnError, OutputError, OverlapError, TaskError
-from hf_synth.experiment import experiment, outline
 from hf_synth.folders import read_dataset, read_manifest
 from hf_synth.gold import subset
 from hf_synth.grid import GRIDS, Cell, Grid, plan, read_grid, with_fields
 from hf_synth.results import comparisons
+from hf_synth.study import experiment, outline
 from hf_synth.study_figures import calibration_section
 from hf_synth.task import row_digests
 from hf_synth.training import train

@@ -17,13 +17,13 @@ from tiny import LABELS
 
 from hf_synth.cli import main
 from hf_synth.errors import TaskError
-from hf_synth.experiment import outline
 from hf_synth.folders import write_stage
 from hf_synth.gold import subset
 from hf_synth.grid import Grid, plan, with_fields
 from hf_synth.judging import LLMJudge
 from hf_synth.llm import LLM
 from hf_synth.opinions import ask, judge_identity, read_opinions
+from hf_synth.study import outline
 from hf_synth.task import row_digests
 
 JUDGED = Grid(sizes=(20,), arms=("gold", "augment raw", "augment llm_judge"), ratios=(1.0, 2.0), seeds=(0,))

@@ -18,13 +18,13 @@ from test_kinds import SIGNS as SET_SIGNS
 
 from hf_synth.cli import main
 from hf_synth.errors import OutputError, TaskError
-from hf_synth.experiment import experiment
 from hf_synth.folders import read_dataset, write_stage
 from hf_synth.grid import Grid
 from hf_synth.head import linear_fit
 from hf_synth.judging import LLMJudge
 from hf_synth.llm import LLM
 from hf_synth.rows import judged_mask
+from hf_synth.study import experiment
 from hf_synth.task import Task
 
 MASKED = replace(SETS, name="masked", partly_judged=True)

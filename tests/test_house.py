@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import ast
+import importlib
+import inspect
 import re
 import subprocess
 import sys
@@ -23,7 +25,7 @@ FLOORS = {
     "starter": 0,
     "hub": 0, "demo.clinic": 0, "demo.clinic_language": 0,
     "gold": 1, "llm": 1, "answers": 1, "prompts": 1, "rows": 0, "loading": 0, "tokens": 0, "windows": 0,
-    "modeling": 1, "text2text": 2, "privacy": 1, "audit_report": 1, "membership": 2,
+    "modeling": 1, "text2text": 2, "privacy": 1, "audit_report": 1, "memorisation": 2,
     "decoding": 2, "local_llm": 3, "batch_api": 2, "batch": 3,
     "exemplars": 1, "calibration": 1, "noise": 2, "frozen": 1, "statistics": 1, "gates": 2, "generation": 3,
     "correction": 3, "description": 1, "augmentation": 2, "lora": 1, "arguments": 1, "objectives": 2, "record": 1,
@@ -35,7 +37,7 @@ FLOORS = {
     "validation": 1, "remote": 4, "withdrawal": 5, "publish_verbs": 9, "journey_report": 5, "likelihood": 3,
     "judging": 4, "label_sets": 5, "target_texts": 5, "regeneration": 7, "judge_verbs": 9, "content": 4,
     "apart": 1, "equivalence": 1, "costs": 2, "head": 2, "grid": 4, "results": 5, "records": 5, "study_figures": 6,
-    "study_report": 7, "cells": 7, "processes": 1, "experiment": 8, "assessment": 6, "study_options": 9,
+    "study_report": 7, "cells": 7, "processes": 1, "study": 8, "assessment": 6, "study_options": 9,
     "study_verbs": 9, "trial": 4, "loaded_alone": 0, "opinions": 5,
 }  # fmt: skip
 # floor 0 may use what stands before it here
@@ -163,9 +165,18 @@ def test_task_scripts_stand_on_floor_0(script: str) -> None:
             assert FLOORS.get(other, 0) == 0, f"{script} imports {target}"
 
 
-def test_exports_match() -> None:
+def test_public_names_stay_what_they_are() -> None:
+    """Importing a submodule sets its name on the package: a public name must not be the name of a module."""
+    first = {name: getattr(hf_synth, name) for name in hf_synth.__all__}
+    for name in modules():
+        importlib.import_module("hf_synth" if name == "__init__" else f"hf_synth.{name}")
     for name in hf_synth.__all__:
-        assert getattr(hf_synth, name) is not None
+        assert getattr(hf_synth, name) is first[name], name
+        assert not inspect.ismodule(first[name]), name
+    assert not {name.split(".")[0] for name in modules()} & set(hf_synth.__all__)
+
+
+def test_exports_match() -> None:
     stub = ast.parse((ROOT / "hf_synth" / "__init__.py").read_text(encoding="utf-8"))
     block = next(n for n in stub.body if isinstance(n, ast.If))
     typed = {a.asname or a.name for n in block.body if isinstance(n, ast.ImportFrom) for a in n.names}

@@ -12,7 +12,7 @@ from tiny import FILLER, LABELS, tiny_base, toy_rows, toy_task
 
 from hf_synth.canaries import make_canaries, plant
 from hf_synth.errors import ColumnError, TaskError
-from hf_synth.membership import Exposure, compare_losses, exposure, losses, membership
+from hf_synth.memorisation import Exposure, compare_losses, exposure, losses, membership
 from hf_synth.modeling import predict_proba
 from hf_synth.task import Task
 from hf_synth.training import train
@@ -131,7 +131,7 @@ def test_a_canary_that_stands_often_crowds_out_no_other(monkeypatch: pytest.Monk
         asked.extend(rows["text"][::4])  # of each place, the row as it is
         return np.ones(len(rows))
 
-    monkeypatch.setattr("hf_synth.membership.losses", looked)
+    monkeypatch.setattr("hf_synth.memorisation.losses", looked)
     exposure(toy_task(), "model", canaries, planted, most_places=4)
     assert [[p in text for p in canaries.planted].index(True) for text in asked] == [0, 1, 2, 0]
 
@@ -151,9 +151,9 @@ def test_exposure_of_a_phrase_with_the_lowest_loss_is_the_most(monkeypatch: pyte
     def known(task: Task, model: Path, rows: Dataset) -> np.ndarray:
         return np.array([0.1 if any(p in t for p in canaries.planted) else 1.0 for t in rows["text"]])
 
-    monkeypatch.setattr("hf_synth.membership.losses", known)
+    monkeypatch.setattr("hf_synth.memorisation.losses", known)
     assert exposure(toy_task(), "model", canaries, planted).bits == (5.0, 5.0)
-    monkeypatch.setattr("hf_synth.membership.losses", lambda task, model, rows: np.ones(len(rows)))
+    monkeypatch.setattr("hf_synth.memorisation.losses", lambda task, model, rows: np.ones(len(rows)))
     tied = exposure(toy_task(), "model", canaries, planted).bits
     assert all(0 < b < 1.1 for b in tied)
 

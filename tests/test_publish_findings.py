@@ -20,7 +20,7 @@ from hf_synth.errors import ColumnError, HfSynthError
 from hf_synth.folders import write_stage
 from hf_synth.gate import gate
 from hf_synth.loading import model_facts, write_facts
-from hf_synth.membership import Exposure, Membership
+from hf_synth.memorisation import Exposure, Membership
 from hf_synth.publishing import publish_dataset, publish_model
 from hf_synth.task import row_digests
 

@@ -22,7 +22,7 @@ from hf_synth.errors import PublishError
 from hf_synth.folders import write_stage
 from hf_synth.loaded_alone import answers
 from hf_synth.loading import model_facts, write_facts
-from hf_synth.membership import Exposure, membership
+from hf_synth.memorisation import Exposure, membership
 from hf_synth.publishing import publish_model
 from hf_synth.task import row_digests
 from hf_synth.training import train
@@ -205,7 +205,7 @@ def test_canaries_that_it_never_saw_do_not_hide_those_that_it_knows(
     def losses(task: Any, model: Path, rows: Dataset) -> np.ndarray:
         return np.array([0.0 if any(p in t for p in knows) else 1 + i % 3 for i, t in enumerate(rows["text"])])
 
-    monkeypatch.setattr("hf_synth.membership.losses", losses)
+    monkeypatch.setattr("hf_synth.memorisation.losses", losses)
 
     def looked(facts: dict[str, Any]) -> Exposure:
         found, why = trial.known_canaries(
