@@ -25,8 +25,8 @@ from pathlib import Path
 from typing import Any
 
 from hf_synth.demo.clinic import write_notes
-from hf_synth.report import markdown_table
-from hf_synth.task import Task
+from hf_synth.reports.page import markdown_table
+from hf_synth.task.task import Task
 
 TASK = Task.from_columns("notes", text_columns="text", label_column="label", labels=("no", "yes"), access="open")
 LENGTH = 1_000
@@ -59,8 +59,9 @@ def write(path: Path, n: int, seed: int, source: str) -> None:
 
 def measure(folder: Path, synthetic: str, gold: str) -> dict[str, Any]:
     """Audit once; give seconds, CPU seconds and peak memory, by part."""
-    from hf_synth import overlap, privacy, repetition
-    from hf_synth.folders import read_dataset
+    from hf_synth.privacy import audit as privacy
+    from hf_synth.privacy import overlap, repetition
+    from hf_synth.task.folders import read_dataset
 
     parts: dict[str, float] = {}
 
@@ -147,7 +148,7 @@ def spans(rng: random.Random, text: str, host: str) -> dict[str, str]:
 
 def let_through(gold: list[str], clean: list[str], *, at_least: int = 40, copies: int = 500) -> list[list[object]]:
     """Count the rows that are called copies, of clean ones and of each kind of planted ones."""
-    from hf_synth.overlap import Index
+    from hf_synth.privacy.overlap import Index
 
     rng = random.Random(0)
     index = Index.of((str(i), (text,)) for i, text in enumerate(gold))
@@ -166,7 +167,7 @@ def let_through(gold: list[str], clean: list[str], *, at_least: int = 40, copies
 
 def open_texts(folder: Path) -> tuple[list[str], list[str]]:
     """Read dialogues of MTS-Dialog: train, and those of validation and test that do not stand in it word for word."""
-    from hf_synth.folding import digest
+    from hf_synth.privacy.folding import digest
 
     def read(*names: str) -> list[str]:
         found = []

@@ -35,14 +35,14 @@ def main() -> None:
 
     from hf_synth.demo.encoder import DEMO_ARGS
     from hf_synth.demo.simulator import running_simulator
-    from hf_synth.exemplars import choose_exemplars
-    from hf_synth.folders import private_folder
-    from hf_synth.generation import generate
-    from hf_synth.gold import load_gold
-    from hf_synth.grid import GRIDS, with_fields
-    from hf_synth.llm import LLM
-    from hf_synth.study import experiment
-    from hf_synth.task import load_task
+    from hf_synth.experiments.experiment import experiment
+    from hf_synth.experiments.grid import GRIDS, with_fields
+    from hf_synth.generation.exemplars import choose_exemplars
+    from hf_synth.generation.generation import generate
+    from hf_synth.gold.gold import load_gold
+    from hf_synth.llm.llm import LLM
+    from hf_synth.task.folders import private_folder
+    from hf_synth.task.task import load_task
 
     task, out = load_task("clinic"), private_folder(args.out)
     gold = load_gold(task)
@@ -78,9 +78,9 @@ def main() -> None:
 def encoder(task, llm, folder: Path) -> Path:
     """Make the encoder from unlabelled texts of another clinic."""
     from hf_synth.demo.encoder import make_encoder
-    from hf_synth.folders import MANIFEST
-    from hf_synth.generation import generate
-    from hf_synth.gold import load_gold, subset
+    from hf_synth.generation.generation import generate
+    from hf_synth.gold.gold import load_gold, subset
+    from hf_synth.task.folders import MANIFEST
 
     if (folder / MANIFEST).is_file():
         return folder
@@ -93,8 +93,8 @@ def assessed(task, gold, simulator, seeds) -> list[list[object]]:
     """Ask `assess` before the study: a pilot of the simulator, and one whose labels are drawn at random."""
     import numpy as np
 
-    from hf_synth.assessment import assess
-    from hf_synth.gold import subset
+    from hf_synth.experiments.assessment import assess
+    from hf_synth.gold.gold import subset
 
     rows = []
     for seed in seeds:
@@ -111,8 +111,8 @@ def assessed(task, gold, simulator, seeds) -> list[list[object]]:
 
 
 def summary(task, found, judged) -> str:
-    from hf_synth.report import markdown, markdown_table
-    from hf_synth.study_report import report_sections
+    from hf_synth.experiments.report import report_sections
+    from hf_synth.reports.page import markdown, markdown_table
 
     parts = [
         "# The clinic's grid",

@@ -4,9 +4,9 @@
 
 A cell is a number of gold rows (50, 100, 200, 400), a kind of error (another label at random; one fixed wrong label for
 each) and its rate (10 to 40%). In each run 400 of the sections of MTS-Dialog, each text once, are drawn for testing, so
-many as gold, and the others are the pool, whose labels are made wrong. Policies decide by `hf_synth.crossfit.decide`,
-`auto` by `choose_method`, on frozen features of the texts alone; a linear head trained on gold and the pool under each
-policy is scored on the test rows. All policies see the same rows. Runs are kept in `runs.jsonl`: a second call goes on.
+many as gold, and the others are the pool, whose labels are made wrong. Policies decide by
+`hf_synth.correction.crossfit.decide`, `auto` by `choose_method`, on frozen features of the texts alone; a linear head
+trained on gold and the pool under each policy is scored on the test rows. All policies see the same rows. Runs are kept in `runs.jsonl`: a second call goes on.
 
 Regret is the score of the policy that is best in a cell (by its mean over the cell's runs) minus that of `auto`; its
 interval is a bootstrap over cells and the runs within them. Non-inferiority in a cell: the runs' mean difference lies
@@ -59,9 +59,9 @@ def read(folder: Path, kind: str, encoder: str | None) -> tuple[np.ndarray, np.n
     """Give features (N, D) of all rows, learnt without labels, and their labels (N,)."""
     from datasets import concatenate_datasets
 
-    from hf_synth.frozen import text_features
-    from hf_synth.gold import load_gold
-    from hf_synth.task import load_task
+    from hf_synth.gold.gold import load_gold
+    from hf_synth.models.linear import text_features
+    from hf_synth.task.task import load_task
 
     task = load_task("mts_dialog")
     gold = load_gold(task, folder)
@@ -70,7 +70,7 @@ def read(folder: Path, kind: str, encoder: str | None) -> tuple[np.ndarray, np.n
     if kind == "encoder":
         from sklearn.preprocessing import normalize
 
-        from hf_synth.modeling import embed
+        from hf_synth.models.inference import embed
 
         return normalize(np.asarray(embed(encoder, task, rows))), labels
     return text_features(list(rows["text"]), width=WIDTH if kind == "lsa" else 10**9)[0], labels
@@ -96,9 +96,9 @@ def cut(labels: np.ndarray, size: int, kind: str, rate: float, seed: int) -> tup
 
 
 def one(features: np.ndarray, labels: np.ndarray, size: int, kind: str, rate: float, seed: int) -> dict:
-    from hf_synth.correction import METHODS
-    from hf_synth.crossfit import Rows, choose_method, decide
-    from hf_synth.frozen import linear_learner
+    from hf_synth.correction.crossfit import Rows, choose_method, decide
+    from hf_synth.correction.policy import METHODS
+    from hf_synth.models.linear import linear_learner
 
     started = time.perf_counter()
     test, gold, pool, meant = cut(labels, size, kind, rate, seed)
@@ -135,8 +135,8 @@ def one(features: np.ndarray, labels: np.ndarray, size: int, kind: str, rate: fl
 def summary(found: list[dict], features: str) -> str:
     from scipy.stats import t, ttest_1samp
 
-    from hf_synth.report import markdown_table
-    from hf_synth.statistics import holm
+    from hf_synth.evaluation.statistics import holm
+    from hf_synth.reports.page import markdown_table
 
     cells = sorted({tuple(r["run"][:3]) for r in found})
     names = list(found[0]["scores"])

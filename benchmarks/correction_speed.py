@@ -15,10 +15,10 @@ from pathlib import Path
 
 import numpy as np
 
-from hf_synth import frozen
-from hf_synth.correction import Corrected
-from hf_synth.crossfit import Rows, choose_method, decide
-from hf_synth.report import markdown_table
+from hf_synth.correction.crossfit import Rows, choose_method, decide
+from hf_synth.correction.policy import Corrected
+from hf_synth.models import linear as frozen
+from hf_synth.reports.page import markdown_table
 
 LABELS, WIDTH, GOLD, RIGHT = 8, 300, 400, 0.7
 METHODS = ("none", "clean_drop", "posterior")  # that `auto` chooses among here: all of them take half an hour

@@ -14,7 +14,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from hf_synth.report import markdown_table
+from hf_synth.reports.page import markdown_table
 
 ARMS = {
     "gold_200": "200 gold",
@@ -37,7 +37,7 @@ def main() -> None:
         command = [
             sys.executable,
             "-m",
-            "hf_synth.cli",
+            "hf_synth.cli.cli",
             "demo",
             "--seed",
             str(seed),

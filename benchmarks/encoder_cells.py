@@ -2,7 +2,8 @@
 
     python benchmarks/encoder_cells.py --gold MTS-Dialog/Main-Dataset --seeds 3 --out out --processes 2
 
-The cells and their rows are those of `correction_grid.py`. Correction is `hf_synth.pipeline.correct_with_policy` with a
+The cells and their rows are those of `correction_grid.py`. Correction is
+`hf_synth.correction.correction.correct_with_policy` with a
 corrector that is fine-tuned by `trainer_fit`, as a user calls it; the downstream model is fine-tuned in the same way on
 gold and the pool under each policy. The encoder is a tiny one, made on the spot from the texts without their labels
 (`--encoder DIR` takes another one): what it shows is how policies compare, not how well a clinical encoder does. Runs
@@ -55,8 +56,8 @@ def main() -> None:
 
 def tiny(gold: Path, folder: Path) -> Path:
     from hf_synth.demo.encoder import make_encoder
-    from hf_synth.gold import load_gold
-    from hf_synth.task import load_task
+    from hf_synth.gold.gold import load_gold
+    from hf_synth.task.task import load_task
 
     if folder.exists():
         return folder
@@ -67,12 +68,12 @@ def tiny(gold: Path, folder: Path) -> Path:
 def one(folder: Path, encoder: str, is_tiny: bool, out: Path, size: int, kind: str, rate: float, seed: int) -> dict:
     from datasets import Dataset, concatenate_datasets
 
-    from hf_synth.augmentation import augment
+    from hf_synth.correction.augmentation import augment
+    from hf_synth.correction.correction import correct_with_policy
     from hf_synth.demo.encoder import DEMO_ARGS
-    from hf_synth.gold import adopt, load_gold
-    from hf_synth.pipeline import correct_with_policy
-    from hf_synth.task import load_task
-    from hf_synth.training import trainer_fit
+    from hf_synth.gold.gold import adopt, load_gold
+    from hf_synth.models.training import trainer_fit
+    from hf_synth.task.task import load_task
 
     started = time.perf_counter()
     task = load_task("mts_dialog")
@@ -107,7 +108,7 @@ def one(folder: Path, encoder: str, is_tiny: bool, out: Path, size: int, kind: s
 
 
 def summary(found: list[dict], encoder: str) -> str:
-    from hf_synth.report import markdown_table
+    from hf_synth.reports.page import markdown_table
 
     cells = list(dict.fromkeys(tuple(r["run"][:3]) for r in found))
     head = ["trained on gold and the pool by", *(f"{n} gold, {kind} {rate:.0%}" for n, kind, rate in cells), "mean"]

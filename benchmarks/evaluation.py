@@ -6,9 +6,9 @@ import time
 
 import numpy as np
 
-from hf_synth.evaluation import score
-from hf_synth.report import markdown_table
-from hf_synth.task import Task
+from hf_synth.evaluation.evaluation import score
+from hf_synth.reports.page import markdown_table
+from hf_synth.task.task import Task
 
 
 def measure(n: int, k: int, *, probabilities: bool) -> list[object]:

@@ -20,12 +20,12 @@ from pathlib import Path
 
 import numpy as np
 
-from hf_synth.correction import Policy
-from hf_synth.crossfit import Rows, decide
+from hf_synth.correction.crossfit import Rows, decide
+from hf_synth.correction.policy import Policy
 from hf_synth.demo.clinic import write_notes
 from hf_synth.demo.simulator import write
-from hf_synth.frozen import linear_learner, text_features
-from hf_synth.report import markdown_table
+from hf_synth.models.linear import linear_learner, text_features
+from hf_synth.reports.page import markdown_table
 
 KINDS, SIZES, METHODS, GRADES = ("simulator", "random", "fixed"), (50, 200, 800), ("argmax", "posterior"), 4
 ROWS, WRONG, NOTES = 800, 0.3, 4_000

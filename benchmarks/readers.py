@@ -179,8 +179,8 @@ def read(name: str, folder: Path, cached: bool) -> None:
     """Read a task and print what it took; runs in a process of its own."""
     from datasets import IterableDataset
 
-    from hf_synth.gold import as_streaming_dataset, load_gold, task_builder
-    from hf_synth.task import load_task
+    from hf_synth.gold.gold import as_streaming_dataset, load_gold, task_builder
+    from hf_synth.task.task import load_task
 
     task = load_task(name)
     task_builder(task)

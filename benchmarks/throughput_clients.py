@@ -42,7 +42,7 @@ async def bare(args: argparse.Namespace, transport: str) -> int:
 
 def chat(args: argparse.Namespace) -> int:
     """Ask with `LLM.chat`, its journal on."""
-    from hf_synth.llm import LLM
+    from hf_synth.llm.llm import LLM
 
     llm = LLM("m", base_url=args.url, journal=args.folder / "journal.sqlite", concurrency=args.concurrency, **args.llm)
     answers = llm.chat([messages(i) for i in range(args.n)], access="open", max_tokens=512)
@@ -56,10 +56,10 @@ def generate(args: argparse.Namespace) -> int:
     import aiohttp  # noqa: F401  what asking imports counts as start-up here
     import openai  # noqa: F401
 
-    from hf_synth.generation import generate as make
-    from hf_synth.gold import load_gold
-    from hf_synth.llm import LLM
-    from hf_synth.task import load_task
+    from hf_synth.generation.generation import generate as make
+    from hf_synth.gold.gold import load_gold
+    from hf_synth.llm.llm import LLM
+    from hf_synth.task.task import load_task
 
     task = load_task("clinic")
     prompt = replace(task.prompt, asks_for="one_label", exemplars="same_label", rows=1)

@@ -16,9 +16,9 @@ from typing import Any
 
 from hf_synth import load_gold, load_task
 from hf_synth.demo.encoder import make_encoder
-from hf_synth.loading import load_tokenizer
-from hf_synth.report import markdown_table
-from hf_synth.tokens import text_tokens
+from hf_synth.models.loading import load_tokenizer
+from hf_synth.models.tokens import text_tokens
+from hf_synth.reports.page import markdown_table
 
 
 def seconds(work: Any) -> float:

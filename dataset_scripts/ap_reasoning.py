@@ -20,9 +20,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
-from hf_synth.building import GoldBuilder, Parts, convert
-from hf_synth.reading import label_field, pick_column, read_csv, text_field
-from hf_synth.sources import ROWS
+from hf_synth.gold import ROWS, GoldBuilder, Parts, convert, label_field, pick_column, read_csv, text_field
 from hf_synth.task import Prompt, Task
 
 RELATIONS = {

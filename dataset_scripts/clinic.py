@@ -12,8 +12,8 @@ from typing import Any
 
 import datasets
 
-from hf_synth.building import GoldBuilder, Parts, convert
 from hf_synth.demo.clinic import write_notes
+from hf_synth.gold import GoldBuilder, Parts, convert
 from hf_synth.task import Prompt, Task
 
 GRADES = ("grade_0", "grade_1", "grade_2", "grade_3")

@@ -29,10 +29,8 @@ from typing import Any
 
 import datasets
 
-from hf_synth.building import GoldBuilder, Parts, convert
 from hf_synth.errors import GoldError, RowError
-from hf_synth.reading import WHOLE, json_events, json_items
-from hf_synth.sources import ROWS, SourceFile
+from hf_synth.gold import ROWS, WHOLE, GoldBuilder, Parts, SourceFile, convert, json_events, json_items
 from hf_synth.task import Prompt, Task
 
 PARAGRAPH = "data.item.paragraphs.item"

@@ -24,9 +24,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
-from hf_synth.building import GoldBuilder, Parts, convert
-from hf_synth.reading import label_field, pick_column, read_table, text_field
-from hf_synth.sources import ROWS
+from hf_synth.gold import ROWS, GoldBuilder, Parts, convert, label_field, pick_column, read_table, text_field
 from hf_synth.task import TABLES, Fact, Facts, Prompt, Task
 
 # CTCAE v5.0, esophagitis, in our own words (https://ctep.cancer.gov, CTCAE v5.0); 4 and 5 are not in the data.

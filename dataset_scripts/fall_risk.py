@@ -33,10 +33,8 @@ from typing import Any
 
 import datasets
 
-from hf_synth.building import GoldBuilder, Parts, convert
 from hf_synth.errors import RowError
-from hf_synth.reading import File, label_field, pick_column, read_table, text_field
-from hf_synth.sources import ROWS
+from hf_synth.gold import ROWS, File, GoldBuilder, Parts, convert, label_field, pick_column, read_table, text_field
 from hf_synth.task import TABLES, Fact, Facts, Prompt, Task
 
 MORSE = {  # item -> the points it can have

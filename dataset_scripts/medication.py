@@ -26,10 +26,8 @@ from typing import Any
 
 import datasets
 
-from hf_synth.building import GoldBuilder, Parts, convert
 from hf_synth.errors import RowError
-from hf_synth.reading import Brat, Span, label_field, read_brat, read_text
-from hf_synth.sources import SourceFile
+from hf_synth.gold import Brat, GoldBuilder, Parts, SourceFile, Span, convert, label_field, read_brat, read_text
 from hf_synth.task import Prompt, Task
 
 LABELS = {

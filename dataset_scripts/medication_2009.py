@@ -20,10 +20,8 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
-from hf_synth.building import GoldBuilder, Parts, convert
 from hf_synth.errors import RowError
-from hf_synth.reading import WHOLE, read_text
-from hf_synth.sources import SourceFile
+from hf_synth.gold import WHOLE, GoldBuilder, Parts, SourceFile, convert, read_text
 from hf_synth.task import Prompt, Task
 
 FIELDS = (

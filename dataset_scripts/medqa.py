@@ -20,10 +20,8 @@ from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
-from hf_synth.building import GoldBuilder, Parts, convert
 from hf_synth.errors import RowError
-from hf_synth.reading import pick_column, read_jsonl, text_field
-from hf_synth.sources import ROWS
+from hf_synth.gold import ROWS, GoldBuilder, Parts, convert, pick_column, read_jsonl, text_field
 from hf_synth.task import Prompt, Task
 
 PROMPT = Prompt(

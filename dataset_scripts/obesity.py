@@ -25,10 +25,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
-from hf_synth.building import GoldBuilder, Parts, convert
 from hf_synth.errors import RowError
-from hf_synth.reading import xml_elements
-from hf_synth.sources import SourceFile
+from hf_synth.gold import GoldBuilder, Parts, SourceFile, convert, xml_elements
 from hf_synth.task import Prompt, Task
 
 # the challenge's names -> what a reader, or an encoder, knows them by

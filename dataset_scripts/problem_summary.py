@@ -19,9 +19,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
-from hf_synth.building import GoldBuilder, Parts, convert
-from hf_synth.reading import pick_column, read_csv, text_field
-from hf_synth.sources import ROWS
+from hf_synth.gold import ROWS, GoldBuilder, Parts, convert, pick_column, read_csv, text_field
 from hf_synth.task import Prompt, Task
 
 # The paper's shape: 2 gold notes of mixed content, 1 new note with its summary.

@@ -26,10 +26,8 @@ from typing import Any
 
 import datasets
 
-from hf_synth.building import GoldBuilder, Parts, convert
 from hf_synth.errors import RowError
-from hf_synth.reading import label_field, pick_column, read_table
-from hf_synth.sources import ROWS
+from hf_synth.gold import ROWS, GoldBuilder, Parts, convert, label_field, pick_column, read_table
 from hf_synth.task import TABLES, Prompt, Task
 
 SECTIONS = {

@@ -1,1 +1,1 @@
-"""Text of the cards: Jinja templates, filled by `hf_synth.cards`."""
+"""Text of the cards: Jinja templates, filled by `hf_synth.publishing.cards`."""

@@ -59,11 +59,14 @@ def _only_loopback() -> Iterator[None]:
 
 @pytest.fixture(autouse=True)
 def _loaded_back_in_this_process(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Load exported models back in this process: one of its own takes seconds; `test_trial` starts them."""
-    if "hf_synth.trial" in sys.modules and request.module.__name__ != "test_trial":
-        from hf_synth.loaded_alone import answers
+    """Load exported models back in this process: one of its own takes seconds; `test_model_checks` starts them."""
+    if (
+        "hf_synth.publishing.model_checks" in sys.modules
+        and request.module.__name__.rpartition(".")[2] != "test_model_checks"
+    ):
+        from hf_synth.publishing.loaded_alone import answers
 
-        monkeypatch.setattr("hf_synth.trial._ask", lambda asked: answers(**asked))
+        monkeypatch.setattr("hf_synth.publishing.model_checks._ask", lambda asked: answers(**asked))
 
 
 @pytest.fixture

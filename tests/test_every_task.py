@@ -12,23 +12,23 @@ from typing import Any
 
 import pytest
 from datasets import DatasetDict, concatenate_datasets, load_dataset
-from gold_files import note, options, write_csv, write_gold
-from test_kinds import tiny_t5
-from tiny import tiny_base
+from support.gold_files import note, options, write_csv, write_gold
+from support.kinds import tiny_t5
+from support.tiny import tiny_base
 
-from hf_synth.augmentation import augment
-from hf_synth.columns import task_from_table
+from hf_synth.correction.augmentation import augment
+from hf_synth.correction.correction import correct
 from hf_synth.demo.simulator import Faults, running_simulator
-from hf_synth.evaluation import evaluate
-from hf_synth.generation import generate
-from hf_synth.gold import load_gold
+from hf_synth.evaluation.evaluation import evaluate
+from hf_synth.generation.generation import generate
+from hf_synth.gold.gold import load_gold
+from hf_synth.gold.own_table import task_from_table
 from hf_synth.hub import connected, running_hub
-from hf_synth.llm import LLM
-from hf_synth.pipeline import correct
-from hf_synth.privacy import audit
-from hf_synth.publishing import publish_dataset, publish_model
-from hf_synth.task import Task, load_task
-from hf_synth.training import train, trainer_fit
+from hf_synth.llm.llm import LLM
+from hf_synth.models.training import train, trainer_fit
+from hf_synth.privacy.audit import audit
+from hf_synth.publishing.publishing import publish_dataset, publish_model
+from hf_synth.task.task import Task, load_task
 
 NAMES = (
     "obesity:textual", "obesity:intuitive", "medication:event", "medication:action", "fall_risk:fall",

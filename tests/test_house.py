@@ -1,4 +1,4 @@
-"""The house stays as docs/design.md draws it: floors, exports, light imports, one room for each outside world."""
+"""The house stays as docs/design.md draws it: rooms in order, light imports, one file for each outside world."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import inspect
 import re
 import subprocess
 import sys
+from graphlib import TopologicalSorter
 from pathlib import Path
 
 import pytest
@@ -16,160 +17,112 @@ import hf_synth
 
 ROOT = Path(__file__).resolve().parent.parent
 
-FLOORS = {
-    "errors": 0, "task": 0, "audited": 0, "sources": 0, "reading": 0, "folders": 0, "building": 0, "columns": 0,
-    "base_models": 0, "machine": 0, "journal": 0, "leases": 0, "questions": 0,
-    "endpoints": 0, "replies": 0, "pacing": 0, "calls": 0,
-    "folding": 0, "repetition": 0, "overlap": 0, "findings": 0, "identifiers": 0, "canaries": 0, "closeness": 0,
-    "rendering": 0, "drawing": 0, "axes": 0, "shares": 0, "plots": 0, "report": 0,
-    "starter": 0,
-    "hub": 0, "demo.clinic": 0, "demo.clinic_language": 0,
-    "gold": 1, "llm": 1, "answers": 1, "prompts": 1, "rows": 0, "loading": 0, "tokens": 0, "windows": 0,
-    "modeling": 1, "text2text": 2, "privacy": 1, "audit_report": 1, "memorisation": 2,
-    "decoding": 2, "local_llm": 3, "batch_api": 2, "batch": 3,
-    "exemplars": 1, "calibration": 1, "noise": 2, "frozen": 1, "statistics": 1, "gates": 2, "generation": 3,
-    "correction": 3, "description": 1, "augmentation": 2, "lora": 1, "arguments": 1, "objectives": 2, "record": 1,
-    "checkpoints": 1, "training": 3, "metrics": 1, "demographics": 0, "metric_modules": 2, "scoring": 2,
-    "evaluation": 3, "demo.simulator": 2, "demo.simulator_language": 0, "demo.encoder": 3,
-    "gate": 3, "export": 3, "cards": 4, "publishing": 5, "subgroups": 4, "baselines": 4, "crossfit": 4, "pipeline": 6,
-    "transform": 5, "journey": 7, "demo.journey": 8, "backends": 8, "verbs": 9, "journal_verbs": 9, "audit_verbs": 9,
-    "hub_verbs": 9, "model_verbs": 9, "cli": 10, "audit_log": 1, "origin": 1, "card_policy": 0, "release": 1,
-    "validation": 1, "remote": 4, "withdrawal": 5, "publish_verbs": 9, "journey_report": 5, "likelihood": 3,
-    "judging": 4, "label_sets": 5, "target_texts": 5, "regeneration": 7, "judge_verbs": 9, "content": 4,
-    "apart": 1, "equivalence": 1, "costs": 2, "head": 2, "grid": 4, "results": 5, "records": 5, "study_figures": 6,
-    "study_report": 7, "cells": 7, "processes": 1, "study": 8, "assessment": 6, "study_options": 9,
-    "study_verbs": 9, "trial": 4, "loaded_alone": 0, "opinions": 5,
-}  # fmt: skip
-# floor 0 may use what stands before it here
-FLOOR_0_CHAIN = (
-    "errors",
-    "task",
-    "audited",
-    "sources",
-    "reading",
-    "folders",
-    "building",
-    "columns",
-    "machine",
-    "journal",
-    "leases",
-    "questions",
-    "endpoints",
-    "replies",
-    "pacing",
-    "calls",
-    "folding",
-    "repetition",
-    "overlap",
-    "base_models",
-    "rows",
-    "tokens",
-    "windows",
-    "loading",
-    "drawing",
-    "axes",
-    "shares",
-    "plots",
-    "report",
-)
-
-MODEL_ROOMS = {"loading", "modeling", "text2text", "decoding", "demo.encoder"}
-MODEL_ROOMS |= {"training", "arguments", "objectives", "record", "likelihood", "loaded_alone"}
+# --- the rule -------------------------------------------------------------------------------------------------------
+# A module imports only from rooms that stand before its own, or from its own room without a cycle.
+ROOMS = (
+    "errors", "task", "reports", "gold", "models", "evaluation", "privacy", "llm", "generation", "correction",
+    "experiments", "publishing", "cluster", "review", "hub", "demo", "cli",
+)  # fmt: skip
+STRANGERS = {"publishing": {"experiments"}, "hub": set(ROOMS) - {"errors", "hub"}}  # rooms that do not know each other
 WORLDS = {
-    "openai": {"llm"},
-    "torch": {*MODEL_ROOMS, "checkpoints"},
-    "transformers": {*MODEL_ROOMS, "checkpoints"},
-    "peft": {"lora"},
+    "openai": {"llm.llm"},
+    "torch": {"models", "llm.decoding", "demo.encoder", "publishing.loaded_alone"},
+    "transformers": {"models", "llm.decoding", "demo.encoder", "publishing.loaded_alone"},
+    "peft": {"models.training"},
+    "matplotlib": {"reports.plots"},
 }
+SCRIPTS_MAY = {"task", "gold", "errors", "demo.clinic"}  # what a task script imports
+
+
+def broken_rules(name: str, targets: set[str]) -> list[str]:
+    """Return what a module imports against the rule."""
+    room = name.split(".")[0]
+    ours = {t.removeprefix("hf_synth.") for t in targets if t.startswith("hf_synth.")}
+    allowed = set(ROOMS[: ROOMS.index(room) + 1]) - STRANGERS.get(room, set())
+    foreign = sorted(t for t in ours if t.split(".")[0] not in allowed and t != "__version__")
+    worlds = {t.split(".")[0] for t in targets} & set(WORLDS)
+    return foreign + sorted(w for w in worlds if not {name, room} & WORLDS[w])
+
+
+# --- what is looked at ----------------------------------------------------------------------------------------------
 FORBIDDEN = re.compile(
     r"manager|handler|engine|factory|registry|processor|helper|utils|common|(?<![a-z])base(?!_model|_url|line)"
 )
 
 
 def modules() -> dict[str, Path]:
-    found = {}
-    for path in sorted((ROOT / "hf_synth").rglob("*.py")):
-        parts = path.relative_to(ROOT / "hf_synth").with_suffix("").parts
-        found[".".join(p for p in parts if p != "__init__") or "__init__"] = path
-    return found
+    return {
+        ".".join(path.relative_to(ROOT / "hf_synth").with_suffix("").parts): path
+        for path in sorted((ROOT / "hf_synth").rglob("*.py"))
+    }
 
 
-def imports(path: Path, *, top_level_only: bool = False) -> set[str]:
-    tree = ast.parse(path.read_text(encoding="utf-8"))
-    found: set[str] = set()
-    skip: set[int] = set()
+def trees() -> dict[str, ast.Module]:
+    return {name: ast.parse(path.read_text(encoding="utf-8")) for name, path in modules().items()}
+
+
+def imports(tree: ast.Module) -> set[str]:
+    """Return all that a module imports, inside functions too; `from a import b` counts as a and as a.b."""
+    targets: set[str] = set()
     for node in ast.walk(tree):
-        if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test):
-            skip |= {id(n) for n in ast.walk(node)}
-        if top_level_only and isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
-            skip |= {id(n) for n in ast.walk(node)}
-    for node in ast.walk(tree):
-        if id(node) in skip:
-            continue
         if isinstance(node, ast.Import):
-            found |= {a.name for a in node.names}
+            targets |= {a.name for a in node.names}
         elif isinstance(node, ast.ImportFrom) and node.module and node.level == 0:
-            found.add(node.module)
-            found |= {f"{node.module}.{a.name}" for a in node.names}
-    return found
+            targets |= {f"{node.module}.{a.name}" for a in node.names} | {node.module}
+    return targets
 
 
-def room(name: str) -> str:
-    """Give the room a module belongs to: all of hub/ is one."""
-    return "hub" if name == "hub" or name.startswith("hub.") else name
+def test_rooms_import_only_what_stands_before_them() -> None:
+    broken = {name: broken_rules(name, imports(tree)) for name, tree in trees().items() if "." in name}
+    assert {name: rules for name, rules in broken.items() if rules} == {}
+    top = {name for name in modules() if "." not in name}
+    assert top == {"__init__", "errors"}, "each file lies in a room"
+    assert {name.split(".")[0] for name in modules() if "." in name} <= set(ROOMS)
 
 
-ROOMS = sorted({room(n) for n in modules()} - {"__init__", "demo"})
+def test_the_rule_sees_what_is_forbidden() -> None:
+    assert broken_rules("gold.readers", {"hf_synth.correction.audited"}) == ["correction.audited"]
+    assert broken_rules("publishing.gate", {"hf_synth.experiments.grid"}) == ["experiments.grid"]
+    assert broken_rules("correction.policy", {"torch.nn"}) == ["torch"]
+    assert broken_rules("models.linear", {"torch.nn", "hf_synth.task.labels"}) == []
 
 
-def test_every_room_has_a_floor() -> None:
-    assert set(ROOMS) <= set(FLOORS), "give new rooms a floor here and in docs/design.md"
+def test_a_room_has_no_cycle() -> None:
+    known = set(modules())
+    graph = {
+        name: {t.removeprefix("hf_synth.") for t in imports(tree)} & known - {name} for name, tree in trees().items()
+    }
+    TopologicalSorter(graph).prepare()
 
 
-@pytest.mark.parametrize("name", [n for n in modules() if room(n) in ROOMS])
-def test_imports_go_down(name: str) -> None:
-    here = FLOORS[room(name)]
-    for target in imports(modules()[name]):
-        if not target.startswith("hf_synth."):
-            continue
-        other = room(target.removeprefix("hf_synth."))
-        if other not in FLOORS or other == room(name):
-            continue
-        if here == 0 and other in FLOOR_0_CHAIN:
-            order = FLOOR_0_CHAIN.index
-            assert room(name) not in FLOOR_0_CHAIN or order(other) < order(room(name)), f"{name} imports {other}"
-            continue
-        same_demo = room(name).startswith("demo.") and other.startswith(room(name))
-        assert FLOORS[other] < here or same_demo, f"{name} (floor {here}) imports {other} (floor {FLOORS[other]})"
-
-
-@pytest.mark.parametrize("world", WORLDS)
-def test_one_room_knows_each_outside_world(world: str) -> None:
-    rooms = {n for n, path in modules().items() if any(i.split(".")[0] == world for i in imports(path))}
-    assert rooms <= WORLDS[world]
+def test_modules_are_imported_by_statements_alone() -> None:
+    """`import_module` of a name of ours would not be seen by the rule."""
+    for name, tree in trees().items():
+        for node in ast.walk(tree):
+            if isinstance(node, ast.Call) and "import_module" in ast.unparse(node.func):
+                literal = isinstance(node.args[0], ast.Constant) and str(node.args[0].value).startswith("hf_synth")
+                assert not literal, f"{name}, line {node.lineno}"
 
 
 def test_nothing_names_a_task_script() -> None:
-    scripts = {p.stem for p in (ROOT / "dataset_scripts").glob("*.py")} - {"__init__"}
-    for name, path in modules().items():
-        named = {i for i in imports(path) if i.startswith("hf_synth.dataset_scripts.")}
-        assert not named, f"{name} imports {named}"
+    scripts = sorted((ROOT / "dataset_scripts").glob("[a-z]*.py"))
     assert scripts
-
-
-@pytest.mark.parametrize("script", sorted(p.name for p in (ROOT / "dataset_scripts").glob("[a-z]*.py")))
-def test_task_scripts_stand_on_floor_0(script: str) -> None:
-    for target in imports(ROOT / "dataset_scripts" / script):
-        if target.startswith("hf_synth."):
-            other = target.removeprefix("hf_synth.")
-            assert FLOORS.get(other, 0) == 0, f"{script} imports {target}"
+    for name, tree in trees().items():
+        named = {i for i in imports(tree) if i.startswith("hf_synth.dataset_scripts.")}
+        assert not named, f"{name} imports {named}"
+    for script in scripts:
+        ours = {i.removeprefix("hf_synth.") for i in imports(ast.parse(script.read_text(encoding="utf-8")))}
+        for target in ours:
+            if target.split(".")[0] in ROOMS:
+                assert {target, target.rpartition(".")[0]} & SCRIPTS_MAY, f"{script.name} imports {target}"
 
 
 def test_public_names_stay_what_they_are() -> None:
     """Importing a submodule sets its name on the package: a public name must not be the name of a module."""
     first = {name: getattr(hf_synth, name) for name in hf_synth.__all__}
     for name in modules():
-        importlib.import_module("hf_synth" if name == "__init__" else f"hf_synth.{name}")
+        if not name.endswith("__main__"):
+            importlib.import_module(f"hf_synth.{name}".removesuffix(".__init__"))
     for name in hf_synth.__all__:
         assert getattr(hf_synth, name) is first[name], name
         assert not inspect.ismodule(first[name]), name
@@ -177,6 +130,8 @@ def test_public_names_stay_what_they_are() -> None:
 
 
 def test_exports_match() -> None:
+    for name in hf_synth.__all__:
+        assert getattr(hf_synth, name) is not None
     stub = ast.parse((ROOT / "hf_synth" / "__init__.py").read_text(encoding="utf-8"))
     block = next(n for n in stub.body if isinstance(n, ast.If))
     typed = {a.asname or a.name for n in block.body if isinstance(n, ast.ImportFrom) for a in n.names}
@@ -189,17 +144,32 @@ def test_exports_match() -> None:
 def test_import_is_light() -> None:
     code = (
         "import sys, hf_synth, hf_synth.cli\n"
-        "heavy = {'torch', 'openai', 'datasets', 'transformers', 'evaluate', 'sklearn', 'pandas'} & set(sys.modules)\n"
-        "assert not heavy, heavy"
+        "heavy = {'torch', 'openai', 'datasets', 'transformers', 'evaluate', 'sklearn', 'pandas', 'matplotlib'}\n"
+        "assert not heavy & set(sys.modules), heavy & set(sys.modules)"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
 
 
-@pytest.mark.parametrize("name", modules())
-def test_names_say_what_they_are(name: str) -> None:
-    tree = ast.parse(modules()[name].read_text(encoding="utf-8"))
-    named = [n.name for n in ast.walk(tree) if isinstance(n, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef)]
-    assert not [n for n in [*named, name.rsplit(".", 1)[-1]] if FORBIDDEN.search(n.lower())]
+def test_names_say_what_they_are() -> None:
+    kinds = ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef
+    for name, tree in trees().items():
+        named = [n.name for n in ast.walk(tree) if isinstance(n, kinds)]
+        assert not [n for n in [*named, name.rsplit(".", 1)[-1]] if FORBIDDEN.search(n.lower())], name
+
+
+def test_every_room_is_packaged() -> None:
+    text = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
+    for room in {name.split(".")[0] for name in modules() if "." in name}:
+        assert f'"hf_synth.{room}"' in text, room
+
+
+def test_tests_mirror_the_rooms() -> None:
+    """A test file imports none of the others: what several use lies in tests/support or a conftest."""
+    for path in (ROOT / "tests").rglob("*.py"):
+        for target in imports(ast.parse(path.read_text(encoding="utf-8"))):
+            assert not target.rpartition(".")[2].startswith("test_"), f"{path.name} imports {target}"
+        if path.name.startswith("test_") and path.parent.name != "tests":
+            assert path.parent.name in ROOMS, path
 
 
 def test_version_is_one() -> None:

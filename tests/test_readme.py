@@ -6,8 +6,8 @@ import re
 from pathlib import Path
 
 import pytest
-from gold_files import WRITERS, write_csv
-from tiny import tiny_base
+from support.gold_files import WRITERS, write_csv
+from support.tiny import tiny_base
 
 from hf_synth import list_tasks, load_gold, load_task
 from hf_synth.demo.clinic import write_notes

@@ -21,9 +21,9 @@ import numpy as np
 import numpy.typing as npt
 
 from hf_synth.errors import ColumnError
-from hf_synth.folders import MANIFEST, new_folder
-from hf_synth.modeling import cpu_threads, quiet, write_facts
-from hf_synth.rows import pad
+from hf_synth.models.inference import cpu_threads, quiet, write_facts
+from hf_synth.task.folders import MANIFEST, new_folder
+from hf_synth.task.labels import pad
 
 VOCABULARY = 4_000  # tokens at most
 WIDTH, LAYERS, HEADS, WINDOW = 64, 1, 4, 32  # WINDOW: tokens that local attention sees, half on each side

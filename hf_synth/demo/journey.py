@@ -17,18 +17,18 @@ from typing import TYPE_CHECKING, Any
 from hf_synth.demo.encoder import DEMO_ARGS, make_encoder
 from hf_synth.demo.simulator import running_simulator, true_label
 from hf_synth.errors import HfSynthError
-from hf_synth.folders import clear_disk_errors, private_folder, work_folder, write_stage
-from hf_synth.generation import generate
-from hf_synth.gold import load_gold, subset
+from hf_synth.experiments.journey import ARMS, Journey, run, score_table, told_of
+from hf_synth.experiments.journey_report import Told, write_journey_report
+from hf_synth.generation.generation import generate
+from hf_synth.gold.gold import load_gold, subset
 from hf_synth.hub import client_environment, connected, running_hub
-from hf_synth.journey import ARMS, Journey, run, score_table, told_of
-from hf_synth.journey_report import Told, write_journey_report
-from hf_synth.llm import LLM
-from hf_synth.modeling import predict_proba
-from hf_synth.plots import matrix_plot
-from hf_synth.publishing import publish_dataset, publish_model
-from hf_synth.report import Section, Table, matrix_table
-from hf_synth.task import Task, load_task
+from hf_synth.llm.llm import LLM
+from hf_synth.models.inference import predict_proba
+from hf_synth.publishing.publishing import publish_dataset, publish_model
+from hf_synth.reports.page import Section, Table, matrix_table
+from hf_synth.reports.plots import matrix_plot
+from hf_synth.task.folders import clear_disk_errors, private_folder, work_folder, write_stage
+from hf_synth.task.task import Task, load_task
 
 if TYPE_CHECKING:
     from datasets import DatasetDict

@@ -1,0 +1,3 @@
+"""The command line: `hf-synth`."""
+
+from hf_synth.cli.cli import main as main

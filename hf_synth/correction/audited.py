@@ -1,0 +1,184 @@
+"""Labels that a person gives to some synthetic rows: which rows are drawn, and what each stands for.
+
+A sample says something of all rows only by its design: rows that were drawn more often than others count for less.
+`audit_sample` draws by strata and tells each row's chance; `reading.read_audited` reads the labels back with it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from hf_synth.errors import ColumnError, TaskError
+from hf_synth.task.task import Task, check_columns, label_names
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+
+Floats = npt.NDArray[np.float64]
+
+BY = ("label", "confidence")  # what strata can be made of
+UNSURE = 0.25  # share of rows that are the least sure ones
+LEAST = 2  # rows of a stratum that are drawn at least: one says nothing of how rows differ
+PROBABILITY, STRATUM = "inclusion_probability", "stratum"  # columns of a sample
+
+
+@dataclass(frozen=True)
+class Audited(Mapping[Any, Any]):
+    """True labels of a sample of synthetic rows, with its design. Who needs no weights reads it as a plain mapping.
+
+    Args:
+        labels: true labels by row id (or position).
+        weights: of each row 1 / the chance with which it was drawn: how many rows it stands for; equal where empty.
+        strata: the stratum of each row, where rows were drawn by strata.
+
+    Raises:
+        ColumnError: a row has no weight or stratum while others do, or a weight is below 1.
+    """
+
+    labels: Mapping[Any, Any]
+    weights: Mapping[Any, float] = field(default_factory=dict)
+    strata: Mapping[Any, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        for what, told in (("weight", self.weights), ("stratum", self.strata)):
+            if told and (lacking := sum(key not in told for key in self.labels)):
+                raise ColumnError(f"{lacking} of {len(self.labels)} audited rows have no {what}: give one to each")
+        if not all(np.isfinite(w) and w >= 1 for w in self.weights.values()):
+            raise ColumnError("an audited row's weight is 1 / its chance of being drawn: a number of 1 or more")
+
+    def __getitem__(self, key: Any) -> Any:
+        return self.labels[key]
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter(self.labels)
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+
+def design(audited: Mapping[Any, Any]) -> tuple[Floats, list[str] | None] | None:
+    """Give the weight of each audited row in its order, (n,), and its stratum if there are any.
+
+    None where it is a simple random sample, as far as one is told.
+    """
+    if not isinstance(audited, Audited) or not audited.weights or not audited.labels:
+        return None
+    weights = np.array([audited.weights[key] for key in audited], dtype=np.float64)
+    strata = [audited.strata[key] for key in audited] if audited.strata else None
+    return None if np.ptp(weights) == 0 and len(set(strata or ())) < 2 else (weights, strata)
+
+
+def relative_weights(audited: Mapping[Any, Any]) -> dict[Any, float]:
+    """Give the weight of each audited row, 1 on average."""
+    told = design(audited)
+    if told is None or np.ptp(told[0]) == 0:
+        return dict.fromkeys(audited, 1.0)
+    return dict(zip(audited, (told[0] / told[0].mean()).tolist(), strict=True))
+
+
+def rekeyed(audited: Mapping[Any, Any], labels: Mapping[Any, Any], place: Mapping[Any, Any]) -> Mapping[Any, Any]:
+    """Give other names to audited rows, whose design they keep; rows without one leave.
+
+    Args:
+        labels: true labels by the new names.
+        place: the new name of each old one.
+    """
+    if not isinstance(audited, Audited):
+        return labels
+    weights = {place[key]: weight for key, weight in audited.weights.items() if key in place}
+    return Audited(labels, weights, {place[key]: name for key, name in audited.strata.items() if key in place})
+
+
+def part_of(audited: Mapping[Any, Any], keys: Iterable[Any]) -> Mapping[Any, Any]:
+    """Take some of the audited rows, with their design."""
+    kept = [key for key in keys if key in audited]
+    return rekeyed(audited, {key: audited[key] for key in kept}, {key: key for key in kept})
+
+
+# --- drawing --------------------------------------------------------------------------------------------------------
+
+
+def audit_sample(task: Task, dataset: Dataset, n: int, *, by: Sequence[str] = ("label",), seed: int = 0) -> Dataset:
+    """Draw synthetic rows for a person to label.
+
+    Each stratum gives about equally many rows, so that rare labels and doubtful rows are looked at, too; which chance
+    each row had stands beside it. Rows come in random order: whoever stops early has looked at some of all strata.
+
+    Args:
+        dataset: rows of `generate` or `correct`; rejected ones have no text and are left out.
+        n: rows to draw.
+        by: what strata are made of: "label" (what the generator meant), "confidence" (the quarter of the rows that
+            correction is least sure of, and the others), both, or nothing for a simple random sample.
+
+    Returns:
+        Rows with `id`, `llm_label`, the texts, an empty `label`, `inclusion_probability` and `stratum`.
+
+    Raises:
+        TaskError: the task is not single_label.
+        ColumnError: columns are missing, or there are too few rows for n or too few of n for the strata.
+    """
+    from datasets import Dataset, Features, Value
+
+    if task.kind != "single_label":
+        raise TaskError(f"task {task.full_name!r} is {task.kind}: audited labels serve single_label tasks only")
+    if unknown := [name for name in by if name not in BY]:
+        raise ColumnError(f"a sample is drawn by {' or '.join(BY)}, not by {unknown[0]!r}")
+    check_columns(task, dataset, "id", "llm_label", "label_status", what="the synthetic dataset")
+    at = np.array([i for i, status in enumerate(dataset["label_status"]) if status != "rejected"], dtype=np.int64)
+    strata = _strata(task, dataset, at, by)
+    names, codes, sizes = np.unique(np.array(strata, dtype=object), return_inverse=True, return_counts=True)
+    if not 0 < n <= len(at):
+        raise ColumnError(f"there are {len(at)} rows to draw from: ask for 1 to {len(at)}, not {n}")
+    if n < np.minimum(LEAST, sizes).sum():
+        raise ColumnError(f"{n} rows are too few for {len(names)} strata: ask for {np.minimum(LEAST, sizes).sum()}")
+    share = _allotted(sizes, n)
+    rng = np.random.default_rng(seed)
+    drawn = np.concatenate([rng.permutation(np.flatnonzero(codes == h))[: share[h]] for h in range(len(names))])
+    drawn = rng.permutation(drawn)
+    rows = dataset.select(at[drawn])
+    columns: dict[str, Any] = {"id": list(rows["id"]), "llm_label": _names(task, rows)}
+    columns |= {c: list(rows[c]) for c in task.text_columns}
+    columns |= {"label": [""] * n, PROBABILITY: (share / sizes)[codes[drawn]].tolist()}
+    columns[STRATUM] = [str(names[c]) for c in codes[drawn]]
+    kinds = {c: Value("float64" if c == PROBABILITY else "string") for c in columns}
+    return Dataset.from_dict(columns, features=Features(kinds))
+
+
+def _strata(task: Task, dataset: Dataset, at: npt.NDArray[np.int64], by: Sequence[str]) -> list[str]:
+    parts: list[list[str]] = []
+    if "label" in by:
+        parts.append(_names(task, dataset.select(at)))  # a rejected row has no label
+    if "confidence" in by:
+        told = list(dataset["label_confidence"]) if "label_confidence" in dataset.column_names else []
+        if not told or any(told[i] is None for i in at):
+            raise ColumnError("a sample by confidence needs corrected rows: these have no label_confidence")
+        order = np.argsort(np.array([told[i] for i in at], dtype=np.float64), kind="stable")
+        unsure = np.zeros(len(at), bool)
+        unsure[order[: round(UNSURE * len(at))]] = True
+        parts.append(["least sure" if u else "surer" for u in unsure])
+    return [", ".join(told) for told in zip(*parts, strict=True)] if parts else ["all"] * len(at)
+
+
+def _names(task: Task, rows: Dataset) -> list[str]:
+    """Give the names of the labels that the generator meant."""
+    typed = label_names(rows.features["llm_label"])
+    return [v if isinstance(v, str) else (typed or task.labels)[v] for v in rows["llm_label"]]
+
+
+def _allotted(sizes: npt.NDArray[np.int64], n: int) -> npt.NDArray[np.int64]:
+    """Share n rows out evenly among strata, none more than it has, (H,)."""
+    share = np.zeros(len(sizes), dtype=np.int64)
+    for _ in range(len(sizes)):
+        left = n - int(share.sum())
+        room = np.flatnonzero(share < sizes)
+        if not left or not len(room):
+            break
+        more = np.full(len(room), left // len(room))
+        more[np.argsort(-sizes[room], kind="stable")[: left % len(room)]] += 1  # the odd ones to the largest
+        share[room] += np.minimum(more, (sizes - share)[room])
+    return share

@@ -1,0 +1,164 @@
+"""Gold and corrected synthetic rows become one training set.
+
+Strategies (arXiv 2403.19511): `augment` = gold + synthetic; `replace` = the gold rows that were shown as exemplars
+leave and their synthetic rows enter, other gold stays; `synthetic` = no gold at all; `gold` = gold alone.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+
+from hf_synth.errors import ColumnError, OverlapError, TaskError
+from hf_synth.task.task import (
+    CORRECTION_COLUMNS,
+    GOLD_COLUMNS,
+    JUDGED,
+    SYNTHETIC_COLUMNS,
+    access_of,
+    label_names,
+    strictest,
+)
+
+if TYPE_CHECKING:
+    from datasets import Dataset, Features
+
+Strategy = Literal["gold", "synthetic", "replace", "augment"]
+STRATEGIES: tuple[Strategy, ...] = ("gold", "synthetic", "replace", "augment")
+TRAINABLE = ("kept", "relabelled")  # statuses of rows that may be trained on
+
+
+def augment(
+    gold: Dataset,
+    synthetic: Dataset,
+    *,
+    strategy: Strategy = "augment",
+    ratio: float | None = None,
+    evaluation: Dataset | None = None,
+    seed: int = 0,
+) -> Dataset:
+    """Join gold and synthetic rows to one training set, shuffled.
+
+    Args:
+        gold: gold rows for training.
+        synthetic: generated or corrected rows; only those kept or relabelled, with a weight above 0, enter.
+        ratio: at most this many synthetic rows for each row of `gold`, drawn by seed; all when None.
+        evaluation: rows that will be evaluated on: a text of theirs in the result is an error, and so is a synthetic
+            row that was written from one of them.
+        seed: of the draw and the shuffle.
+
+    Returns:
+        Rows with the columns of `synthetic` and `label_probs`, `label_confidence`, `weight`. Gold rows have weight 1
+        no probabilities. The access of every row is the strictest of all.
+
+    Raises:
+        ColumnError: columns do not match, or nothing is left to train on.
+        OverlapError: a row for evaluation stands in the result or was an exemplar of a synthetic row.
+    """
+    from datasets import concatenate_datasets
+
+    if strategy not in STRATEGIES:
+        raise TaskError(f"unknown strategy {strategy!r}; give one of {', '.join(STRATEGIES)}")
+    shared = _task_columns(gold, synthetic)
+    used = synthetic.select(trainable(synthetic) if strategy != "gold" else [])
+    if ratio is not None:
+        n = min(len(used), round(ratio * len(gold)))
+        used = used.select(np.sort(np.random.default_rng(seed).permutation(len(used))[:n]))
+    if strategy == "synthetic":
+        gold_used = gold.select([])
+    elif strategy == "replace":
+        shown = {id for ids in _column(used, "seed_ids") for id in ids or ()}
+        gold_used = gold.select([i for i, id in enumerate(gold["id"][:]) if id not in shown])
+    else:
+        gold_used = gold
+    if evaluation is not None:
+        _check_apart(shared, gold_used, used, evaluation)
+    access = strictest(access_of(gold), access_of(synthetic))
+    features = _features(shared, gold, synthetic)
+    parts = [_aligned(part, features, access) for part in (gold_used, used) if len(part)]
+    if not parts:
+        raise ColumnError("nothing is left to train on: no gold by this strategy, no synthetic row kept or relabelled")
+    return concatenate_datasets(parts).shuffle(seed=seed)
+
+
+def trainable(synthetic: Dataset) -> list[int]:
+    """Give the positions of the rows that may be trained on: kept or relabelled, weight above 0.
+
+    Raises:
+        ColumnError: the rows have no `label_status`.
+    """
+    if "label_status" not in synthetic.column_names:
+        raise ColumnError("synthetic rows need a column 'label_status'; bring rows made elsewhere in with `adopt`")
+    rows = zip(synthetic["label_status"][:], _column(synthetic, "weight"), strict=True)
+    return [i for i, (status, weight) in enumerate(rows) if status in TRAINABLE and (weight is None or weight > 0)]
+
+
+def _column(dataset: Dataset, name: str) -> Any:
+    return dataset[name][:] if name in dataset.column_names else [None] * len(dataset)
+
+
+def _task_columns(gold: Dataset, synthetic: Dataset) -> list[str]:
+    """Give the task's own columns: those that both have and the contract does not name."""
+    contract = {*SYNTHETIC_COLUMNS, *CORRECTION_COLUMNS, JUDGED}
+    shared = [c for c in gold.column_names if c in synthetic.column_names and c not in contract]
+    if "id" not in gold.column_names or not shared:
+        raise ColumnError(f"gold ({gold.column_names}) and synthetic rows ({synthetic.column_names}) share no columns")
+    for column in shared:
+        names = label_names(gold.features[column]), label_names(synthetic.features[column])
+        if names[0] != names[1]:
+            raise ColumnError(f"column {column!r} has labels {names[0]} in gold and {names[1]} in the synthetic rows")
+    return shared
+
+
+def _features(shared: list[str], gold: Dataset, synthetic: Dataset) -> Features:
+    from datasets import Features, List, Value
+
+    contract = {c: synthetic.features[c] for c in SYNTHETIC_COLUMNS if c in synthetic.column_names}
+    contract |= {c: Value("string") for c in GOLD_COLUMNS}
+    corrected = {
+        "label_probs": List(Value("float32")),
+        "label_confidence": Value("float32"),
+        "weight": Value("float32"),
+    }
+    judged = {JUDGED: gold.features[JUDGED]} if JUDGED in gold.column_names else {}  # of synthetic rows null: all are
+    return Features({"id": gold.features["id"]} | {c: gold.features[c] for c in shared} | judged | contract | corrected)
+
+
+def _check_apart(columns: list[str], gold: Dataset, synthetic: Dataset, evaluation: Dataset) -> None:
+    """Raise when a row for evaluation is trained on, or was shown to the generator of a row that is."""
+    texts = [c for c in columns if str(getattr(gold.features[c], "dtype", "")) == "string" and c in evaluation.features]
+    held = set(_digests(evaluation, texts))
+    for what, rows in (("gold", gold), ("synthetic", synthetic)):
+        both = sum(d in held for d in _digests(rows, texts))
+        if both:
+            raise OverlapError(f"{both} {what} rows for training stand in the evaluation rows too; remove them first")
+    ids = set(evaluation["id"][:]) if "id" in evaluation.column_names else set()
+    if any(id in ids for shown in _column(synthetic, "seed_ids") for id in shown or ()):
+        raise OverlapError("synthetic rows were written from rows of the evaluation split; generate from training rows")
+
+
+def _digests(rows: Dataset, columns: list[str]) -> list[bytes]:
+    texts = zip(*(rows[c][:] for c in columns), strict=True)
+    return [hashlib.sha256("\x1f".join(map(str, text)).encode()).digest() for text in texts]
+
+
+def _aligned(rows: Dataset, features: Features, access: str) -> Dataset:
+    """Give rows exactly these columns: absent ones null, the weight of gold 1, access joined."""
+    import pyarrow as pa
+    from datasets import Dataset
+
+    table = rows.with_format("arrow")[:]
+    n = len(rows)
+    columns = []
+    for field in features.arrow_schema:
+        if field.name == "access":
+            columns.append(pa.array([access] * n, field.type))
+        elif field.name in table.column_names:
+            columns.append(table[field.name].cast(field.type))
+        elif field.name == "weight":
+            columns.append(pa.array([1.0] * n, field.type))
+        else:
+            columns.append(pa.nulls(n, field.type))
+    return Dataset(pa.table(columns, schema=features.arrow_schema))

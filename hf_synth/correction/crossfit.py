@@ -1,0 +1,381 @@
+"""Cross-fitting: every opinion on a row comes from a model that did not see the row; and the choice of a method.
+
+Knows no model: a `Learn` trains one on some gold rows and some synthetic rows with soft targets. The encoder and the
+fast linear head that `auto` chooses with both go through here, so that what is chosen is what is done.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from hf_synth.correction.audited import part_of, relative_weights
+from hf_synth.correction.noise import confident_noise, denoise, estimate_noise
+from hf_synth.correction.policy import METHODS, OF_BOTH, Corrected, Policy, apply, fit, settle, weaker
+from hf_synth.errors import ColumnError
+from hf_synth.evaluation.metrics import group_codes
+
+Ints = npt.NDArray[np.int64]
+Floats = npt.NDArray[np.float64]
+Predict = Callable[[Ints, Ints], tuple[Floats, Floats]]
+Learn = Callable[[Ints, Ints, Floats], Predict]
+# learn(gold positions, synthetic positions, soft targets of those (n, K)) -> predict
+# predict(gold positions, synthetic positions) -> probabilities of each
+
+FOLDS = 5  # of gold
+ROUNDS = 3  # of refits on gold and corrected rows
+SPLITS = 2  # ways to cut gold and rows in halves, whose opinions are averaged
+CLEARLY = 1.5  # standard errors by which a method must be better than a more robust one to be chosen
+PREFER = ("posterior", "ensemble", "weight", "clean_drop", "threshold", "agree", "none", "argmax")  # most robust first
+
+_OF_NOBODY = ("gold_rows", "synthetic_rows", "audited_rows", "audited_strata", "generator_accuracy_audited",
+              "generator_accuracy_audited_ci95")  # figures that need no corrector  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Rows:
+    """What is known of the rows, without their texts.
+
+    Args:
+        meant: what the generator meant, (N,).
+        truth: labels of gold, (M,).
+        groups: patients of gold rows, (M,), or None.
+        n_labels: K.
+        audited: true labels of synthetic rows that a person checked, by position; an `Audited` tells their weights.
+        row_groups: patients of synthetic rows, (N,), or None; asked for audited rows only.
+    """
+
+    meant: Ints
+    truth: Ints
+    groups: Sequence[Any] | None
+    n_labels: int
+    audited: Mapping[int, int]
+    row_groups: Sequence[Any] | None = None
+
+
+def folds(labels: Ints, groups: Sequence[Any] | None, k: int, seed: int) -> Ints:
+    """Assign rows to k folds, (N,): groups stay whole, labels are spread evenly, rare ones too.
+
+    A row without a group is one by itself.
+    """
+    names = [f"row {i}" if g is None else f"group {g}" for i, g in enumerate(groups or [None] * len(labels))]
+    rng = np.random.default_rng(seed)
+    rarity = np.bincount(labels)
+    rarest: dict[str, int] = {}
+    for name, label in zip(names, labels.tolist(), strict=True):  # a group counts by its rarest label
+        rarest[name] = min(rarest.get(name, label), label, key=lambda c: (rarity[c], c))
+    drawn = {name: rng.random() for name in rarest}
+    order = sorted(rarest, key=lambda name: (rarity[rarest[name]], rarest[name], drawn[name]))
+    place = {name: i % min(k, len(order)) for i, name in enumerate(order)}
+    return np.array([place[name] for name in names], dtype=np.int64)
+
+
+def check_parts(groups: Sequence[Any] | None) -> None:
+    """Check that some gold can be held out while models learn from the rest.
+
+    Raises:
+        ColumnError: all gold rows are of one group.
+    """
+    if groups and len(groups) > 1 and None not in groups and len(set(groups)) < 2:
+        raise ColumnError(
+            f"all {len(groups)} gold rows are of one group (patient): none can be held out to measure on; give gold of "
+            "more patients, or a group of its own for each row"
+        )
+
+
+def decide(
+    rows: Rows,
+    learn: Learn,
+    method: str,
+    *,
+    inside: Ints | None = None,
+    seed: int = 0,
+    rounds: int = ROUNDS,
+    splits: int = SPLITS,
+    coverage: float | None = None,
+    coverage_by_class: bool = False,
+    bounds: bool = True,
+    head: Learn | None = None,
+    also: Mapping[str, Sequence[Floats]] | None = None,
+    known: dict[str, Any] | None = None,
+) -> tuple[Policy, Corrected]:
+    """Correct rows by a method, with models trained by `learn`.
+
+    Args:
+        method: one of METHODS.
+        inside: positions of the gold that may be used; all when None.
+        rounds: of refits on gold and corrected rows, 1 or more; each trains 2 x `splits` models.
+        splits: ways to cut gold and rows in halves.
+        coverage, coverage_by_class, bounds: as for `correction.fit`.
+        head: a fast learner that does all rounds but the last, whose one cut in halves is left to `learn`: two
+            trainings of a slow model in the place of 2 x `splits` x (1 + `rounds`).
+        also: opinions on the synthetic rows by their source ("gold", "both", "refits"), of models that did not see the
+            row either: they are averaged with the ones found here.
+        known: keeps opinions that several methods share, for calls with the same gold.
+
+    Returns:
+        The policy, and the decision for each synthetic row.
+    """
+    gold = np.arange(len(rows.truth)) if inside is None else inside
+    known = {} if known is None else known
+    out, opinions = _opinions(rows, learn, method, gold, seed, rounds, splits, head, also or {}, known)
+    policy = fit(
+        method, llm_label=rows.meant, pred_probs=opinions, gold_label=rows.truth[gold], gold_probs=out,
+        audited=rows.audited, calibrate=method not in OF_BOTH and method != "none", coverage=coverage,
+        coverage_by_class=coverage_by_class, bounds=bounds and method != "none",
+    )  # fmt: skip
+    done = settle(apply(policy, rows.meant, opinions), rows.meant, rows.audited)
+    if method == "none":  # nobody was asked: what was measured is of no corrector, and no estimate follows from it
+        told = {name: policy.figures[name] for name in _OF_NOBODY if name in policy.figures}
+        policy = replace(policy, noise=(), confusion=(), figures=told, warnings=())
+    return policy, done
+
+
+def _opinions(
+    rows: Rows, learn: Learn, method: str, gold: Ints, seed: int, rounds: int, splits: int, head: Learn | None,
+    also: Mapping[str, Sequence[Floats]], known: dict[str, Any],
+) -> tuple[Floats, Floats]:  # fmt: skip
+    """Give the opinions that a method rests on, of models that did not see the row: on gold, and on synthetic rows."""
+    k = rows.n_labels
+
+    def shared(name: str, make: Callable[[], tuple[Floats, Floats]]) -> tuple[Floats, Floats]:
+        if name not in known:
+            out, opinions = make()
+            known[name] = out, np.mean([opinions, *also.get(name, ())], axis=0)
+        return known[name]  # type: ignore[no-any-return]
+
+    if method == "none":
+        return np.full((len(gold), k), 1.0 / k), np.full((len(rows.meant), k), 1.0 / k)
+    if method not in OF_BOTH:
+        return shared("gold", lambda: of_gold(rows, learn, gold, seed))
+    given, cheap = np.eye(k)[rows.meant], head or learn
+    first = shared("both", lambda: of_both(rows, cheap, gold, given, seed, splits))
+    if method == "clean_drop":
+        return first if head is None else shared("last of both", lambda: of_both(rows, learn, gold, given, seed, 1))
+    out, opinions = shared("refits", lambda: _refits(rows, cheap, gold, first[1], seed, rounds, splits))
+    if head is None:
+        return out, opinions
+    belief = _belief(rows, opinions, estimate_noise(rows.meant, opinions, rows.audited))
+    return shared("last of refits", lambda: of_both(rows, learn, gold, belief, seed, 1))
+
+
+def of_gold(rows: Rows, learn: Learn, gold: Ints, seed: int) -> tuple[Floats, Floats]:
+    """Train on gold alone, without each fold; a synthetic row gets the mean of the opinions. The paper's corrector."""
+    fold = folds(rows.truth[gold], _groups(rows, gold), FOLDS, seed)
+    every, none = np.arange(len(rows.meant)), np.arange(0)
+    out = np.zeros((len(gold), rows.n_labels))
+    opinions = []
+    for k in range(int(fold.max()) + 1):
+        predict = learn(gold[fold != k], none, np.zeros((0, rows.n_labels)))
+        out[fold == k], said = predict(gold[fold == k], every)
+        opinions.append(said)
+    return out, np.asarray(np.mean(opinions, axis=0))
+
+
+def of_both(rows: Rows, learn: Learn, gold: Ints, targets: Floats, seed: int, splits: int) -> tuple[Floats, Floats]:
+    """Train on half of gold and of the synthetic rows with their present targets; judge the other half of both.
+
+    With several splits each opinion is the mean over them: one cut of few gold rows decides a good deal by chance.
+    """
+    out, opinions = np.zeros((len(gold), rows.n_labels)), np.zeros((len(rows.meant), rows.n_labels))
+    for split in range(splits):
+        side_gold = folds(rows.truth[gold], _groups(rows, gold), 2, seed + 7919 * split)
+        side_rows = np.random.default_rng(seed + 7919 * split).permutation(len(rows.meant)) % 2
+        for side in (0, 1):
+            theirs, mine = np.flatnonzero(side_rows != side), np.flatnonzero(side_rows == side)
+            predict = learn(gold[side_gold != side], theirs, targets[theirs])
+            held, said = predict(gold[side_gold == side], mine)
+            out[side_gold == side] += held / splits
+            opinions[mine] += said / splits
+    return out, opinions
+
+
+def _groups(rows: Rows, gold: Ints) -> list[Any] | None:
+    return None if rows.groups is None else [rows.groups[i] for i in gold]
+
+
+def _refits(
+    rows: Rows, learn: Learn, gold: Ints, opinions: Floats, seed: int, rounds: int, splits: int
+) -> tuple[Floats, Floats]:
+    """Refit on gold and present beliefs; each row is judged by a model that saw neither it nor its label.
+
+    Args:
+        opinions: of models trained on the uncorrected labels: the noise in them is taken out first.
+    """
+    noise = confident_noise(rows.meant, opinions)
+    opinions = denoise(opinions, noise)
+    out = np.zeros((len(gold), rows.n_labels))
+    for number in range(1, rounds + 1):
+        out, opinions = of_both(rows, learn, gold, _belief(rows, opinions, noise), seed + number, splits)
+        noise = estimate_noise(rows.meant, opinions, rows.audited)
+    return out, opinions
+
+
+def _belief(rows: Rows, opinions: Floats, noise: Floats) -> Floats:
+    """Join opinions, (N, K), with what the generator's labels say of the truth; audited rows are certain."""
+    belief = opinions * noise[:, rows.meant].T
+    belief /= np.maximum(belief.sum(1, keepdims=True), 1e-300)
+    for row, label in rows.audited.items():
+        belief[row] = np.eye(rows.n_labels)[label]
+    return belief
+
+
+@dataclass(frozen=True)
+class Choice:
+    """Which method was chosen, and on what grounds.
+
+    Args:
+        method: the chosen one.
+        scores: for each method its score on held-out rows: the mean of accuracy and balanced accuracy of a linear head.
+        behind: for each method how far it lies behind the chosen one, and the standard error of that difference.
+        refused: methods that were no candidates, since they take the word of a corrector weaker than the generator.
+        why: a sentence.
+        opinions: of the models that were trained on the way, on the synthetic rows, by their source (see `decide`).
+    """
+
+    method: str
+    scores: Mapping[str, float]
+    behind: Mapping[str, tuple[float, float]]
+    why: str
+    refused: tuple[str, ...] = ()
+    opinions: Mapping[str, Sequence[Floats]] = field(default_factory=dict, repr=False, compare=False)
+
+
+def choose(
+    hits: Mapping[str, npt.ArrayLike],
+    labels: npt.ArrayLike,
+    *,
+    prefer: Sequence[str],
+    groups: Sequence[Any] | None = None,
+    weights: npt.ArrayLike | None = None,
+) -> Choice:
+    """Choose a method by how a linear head trained on its rows does on held-out rows.
+
+    The preferred method stands unless another is clearly better, by CLEARLY standard errors of the paired difference: a
+    choice among noise would only add noise. Rows of one patient count as what they are: the error is that of a mean of
+    clusters, which for rows that are groups by themselves is the usual one.
+
+    Args:
+        hits: for each method, whether the head was right on each row, (M,), each row held out once or oftener (then a
+            mean).
+        labels: of those rows, (M,).
+        prefer: methods in order of robustness.
+        groups: patients of those rows, (M,); each row by itself where None.
+        weights: of those rows, (M,), where they were drawn with unequal chances.
+    """
+    truth = np.asarray(labels)
+    counts = np.bincount(truth)
+    seen = int((counts > 0).sum())
+    row_weight = 0.5 + 0.5 * len(truth) / (seen * counts[truth])
+    if weights is not None:
+        drawn = np.asarray(weights, float)
+        row_weight = row_weight * drawn / drawn.mean()
+    worth = {m: np.asarray(h, float) * row_weight for m, h in hits.items()}
+    scores = {m: float(w.mean()) for m, w in worth.items()}
+    order = [m for m in prefer if m in worth]
+    codes = group_codes(groups, len(truth))
+    n_groups = int(codes.max()) + 1
+
+    def error(gain: Floats) -> float:
+        """Give the standard error of a mean over clusters (Liang and Zeger, 1986), by n - 1 of n of them."""
+        if n_groups < 2:
+            return 0.0
+        sums = np.bincount(codes, gain - gain.mean())
+        return float(np.sqrt(n_groups / (n_groups - 1) * (sums**2).sum()) / len(gain))
+
+    chosen = order[0]
+    for method in order[1:] if n_groups > 1 else ():  # one patient tells nothing of others
+        gain = worth[method] - worth[chosen]
+        if gain.mean() > CLEARLY * error(gain):
+            chosen = method
+    gaps = {m: worth[chosen] - worth[m] for m in order}
+    best = max(order, key=lambda m: scores[m])
+    patients = "" if n_groups == len(truth) else f" of {n_groups} groups"
+    why = f"{chosen} scores {scores[chosen]:.3f} on {len(truth)} held-out rows{patients}" + (
+        "" if best == chosen else f"; {best} scores {scores[best]:.3f}, not clearly better"
+    )
+    behind = {m: (round(float(g.mean()), 4), round(error(g), 4)) for m, g in gaps.items()}
+    return Choice(chosen, {m: round(s, 4) for m, s in scores.items()}, behind, why)
+
+
+def choose_method(
+    rows: Rows,
+    learn: Learn,
+    *,
+    opinions: tuple[Floats, Floats] | None = None,
+    methods: Sequence[str] = METHODS,
+    seed: int = 0,
+    coverage: float | None = None,
+    coverage_by_class: bool = False,
+) -> Choice:
+    """Choose a method by what a model trained on its rows scores on rows whose truth had no part in any of it.
+
+    Those rows are gold, one fold at a time, and rows that a person audited. A method that takes the corrector's word
+    alone is no candidate where the corrector is weaker than the generator.
+
+    Args:
+        learn: should be fast: it is called some hundred times.
+        opinions: of one trained model on gold that it never saw, (M, K), and on the rows, (N, K); it is used in the
+            place of models trained by `learn` to decide on labels.
+        methods: the candidates.
+        coverage, coverage_by_class: of conformal sets, as for `correction.fit`: what is chosen is what is done.
+    """
+    fold = folds(rows.truth, rows.groups, FOLDS, seed)
+    audited = np.array(sorted(rows.audited), dtype=np.int64)
+    theirs = [None if rows.row_groups is None else rows.row_groups[i] for i in audited]
+    groups = [*(rows.groups or [None] * len(fold)), *theirs]
+    audited_fold = _audited_folds(fold, groups, seed)
+    truth = np.concatenate([rows.truth, np.array([rows.audited[i] for i in audited.tolist()], dtype=np.int64)])
+    hits = {m: np.zeros(len(truth)) for m in methods}
+    weak: dict[str, list[bool]] = {}
+    on_the_way: dict[str, list[Floats]] = {}
+    for k in range(int(fold.max()) + 1):
+        inside, held, looked = np.flatnonzero(fold != k), np.flatnonzero(fold == k), audited[audited_fold == k]
+        at = np.concatenate([held, len(fold) + np.flatnonzero(audited_fold == k)])
+        part = replace(rows, audited=part_of(rows.audited, sorted(set(rows.audited) - set(looked.tolist()))))
+        known: dict[str, Any] = {}
+        for method in methods:
+            if opinions is None:  # cut another way in each fold: the opinions of all folds are worth more together
+                policy, done = decide(
+                    part, learn, method, inside=inside, seed=seed + 104729 * (k + 1), known=known, coverage=coverage,
+                    coverage_by_class=coverage_by_class, bounds=False,
+                )  # fmt: skip
+            else:
+                policy = fit(
+                    method, llm_label=rows.meant, pred_probs=opinions[1], gold_label=rows.truth[inside],
+                    gold_probs=opinions[0][inside], audited=part.audited, coverage=coverage,
+                    coverage_by_class=coverage_by_class, bounds=False,
+                )  # fmt: skip
+                done = settle(apply(policy, rows.meant, opinions[1]), rows.meant, part.audited)
+            if method == "argmax":
+                weak.setdefault(method, []).append(weaker(policy.figures))
+            used = np.setdiff1d(np.flatnonzero(done.weight > 0), looked)
+            both = learn(inside, used, done.probs[used] * done.weight[used, None])(held, looked)
+            hits[method][at] = np.concatenate(both).argmax(1) == truth[at]
+        for source, (_, said) in known.items():
+            on_the_way.setdefault(source, []).append(said)
+    refused = tuple(m for m, found in weak.items() if np.mean(found) >= 0.5)
+    candidates = {m: h for m, h in hits.items() if m not in refused}
+    relative = relative_weights(rows.audited)
+    weights = [*np.ones(len(fold)), *(relative[i] for i in audited.tolist())]
+    choice = choose(candidates or hits, truth, prefer=PREFER, groups=groups, weights=weights)
+    return replace(choice, refused=refused, opinions=on_the_way)
+
+
+def _audited_folds(fold: Ints, groups: Sequence[Any], seed: int) -> Ints:
+    """Assign audited rows to the folds of gold, (A,): those of a patient to one, that of the patient's gold if there.
+
+    Args:
+        fold: of gold rows, (M,).
+        groups: of gold rows and then of audited ones, (M + A,).
+    """
+    place: dict[Any, int] = {}
+    at = [place.setdefault(("row", i) if g is None else g, len(place)) for i, g in enumerate(groups[len(fold) :])]
+    drawn = np.random.default_rng(seed).permutation(len(place)) % (int(fold.max()) + 1)
+    of_gold = {g: int(f) for g, f in zip(groups, fold, strict=False) if g is not None}
+    theirs = zip(groups[len(fold) :], drawn[at], strict=True)
+    return np.array([of_gold.get(g, int(f)) for g, f in theirs], dtype=np.int64)

@@ -1,0 +1,143 @@
+"""What correction did to a dataset: the figures a person reads before training on it, computed from its columns."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from hf_synth.errors import ColumnError
+from hf_synth.reports.page import markdown_table
+from hf_synth.task.task import STATUSES, label_names
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+
+    from hf_synth.correction.policy import Policy
+
+
+@dataclass(frozen=True)
+class Description:
+    """Figures of a corrected (or merely generated) dataset, without any text.
+
+    Args:
+        rows: all rows, rejected ones among them.
+        statuses: rows by what became of them.
+        reasons: rows by status and reason, as "kept: agrees".
+        labels: for each label how many rows the generator meant for it; how many of those were kept, relabelled away
+            and dropped; how many came from other labels, and how many now carry it.
+        moved: rows used by meant label (first index) and present label, K x K; empty where a row has no single label.
+        lost: labels that the generator wrote and that no row carries any more.
+        weight: sum of training weights of the rows used.
+        confidence: mean confidence of the present labels of the rows used; None where there is none.
+        policy: how rows were corrected, what was measured on gold and what is only estimated; empty when not given.
+        warnings: what a reader must know.
+    """
+
+    rows: int
+    statuses: Mapping[str, int]
+    reasons: Mapping[str, int]
+    labels: Mapping[str, Mapping[str, int]]
+    moved: tuple[tuple[int, ...], ...]
+    lost: tuple[str, ...]
+    weight: float
+    confidence: float | None
+    policy: Mapping[str, Any] = field(default_factory=dict)
+    warnings: tuple[str, ...] = ()
+
+    def to_json(self) -> dict[str, Any]:
+        """Give plain values."""
+        return asdict(self)
+
+    def __str__(self) -> str:
+        counts = ", ".join(f"{n:,} {status}" for status, n in self.statuses.items())
+        parts = [f"{self.rows:,} rows: {counts}"]
+        if self.labels:
+            columns = list(next(iter(self.labels.values())))
+            table = [[name, *told.values()] for name, told in self.labels.items()]
+            parts.append(markdown_table(["label", *columns], table))
+        parts.append(markdown_table(["became of it", "rows"], list(self.reasons.items())))
+        if self.policy:
+            figures = {k: _shown(v) for k, v in self.policy["figures"].items() if _shown(v) is not None}
+            told = [["method", self.policy["method"]], *([k.replace("_", " "), v] for k, v in figures.items())]
+            parts.append(markdown_table(["policy", ""], told))
+        parts += [f"Note: {line}." for line in self.warnings]
+        return "\n\n".join(parts)
+
+
+def _shown(value: Any) -> int | float | str | None:
+    """Give a figure as it is printed; two numbers are the ends of a range. None for what is no single figure."""
+    if isinstance(value, int | float | str):
+        return value
+    if isinstance(value, list | tuple) and len(value) == 2 and all(isinstance(v, int | float) for v in value):
+        return f"{value[0]} to {value[1]}"
+    return None
+
+
+def describe(dataset: Dataset, policy: Policy | Mapping[str, Any] | None = None) -> Description:
+    """Say what correction did to a dataset.
+
+    Args:
+        dataset: rows of `correct`, or of `generate`.
+        policy: the policy that was applied, or its JSON (in the folder's manifest); its figures are told with it.
+
+    Raises:
+        ColumnError: the rows have no `label_status` or no `llm_label`.
+    """
+    missing = [c for c in ("label_status", "reason", "llm_label") if c not in dataset.column_names]
+    if missing:
+        raise ColumnError(f"only generated or corrected rows can be described: these lack {', '.join(missing)}")
+    status = list(dataset["label_status"][:])
+    pairs = Counter(zip(status, dataset["reason"][:], strict=True))
+    order = sorted(pairs.items(), key=lambda item: (STATUSES.index(item[0][0]), -item[1]))
+    used = [i for i, s in enumerate(status) if s in ("kept", "relabelled")]
+    weights = list(dataset["weight"][:]) if "weight" in dataset.column_names else [1.0] * len(status)
+    confidence = list(dataset["label_confidence"][:]) if "label_confidence" in dataset.column_names else []
+    sure = [confidence[i] for i in used] if confidence else []
+    known = [v for v in sure if v is not None]
+    plain = {} if policy is None else dict(policy) if isinstance(policy, Mapping) else policy.to_json()
+    labels, moved = _by_label(dataset, status)
+    lost = tuple(name for name, told in labels.items() if told["meant"] and not told["now"])
+    warnings = [*plain.get("warnings", ())]
+    if lost:
+        warnings.append(f"no row is left of {len(lost)} labels that the generator wrote: {', '.join(lost)}")
+    return Description(
+        rows=len(status),
+        statuses={s: n for s in STATUSES if (n := status.count(s))},
+        reasons={f"{s}: {reason}": n for (s, reason), n in order},
+        labels=labels,
+        moved=moved,
+        lost=lost,
+        weight=round(float(sum(weights[i] for i in used if weights[i] is not None)), 3),
+        confidence=round(sum(known) / len(known), 4) if known else None,
+        policy=plain,
+        warnings=tuple(warnings),
+    )
+
+
+def _by_label(dataset: Dataset, status: list[str]) -> tuple[dict[str, dict[str, int]], tuple[tuple[int, ...], ...]]:
+    """Count rows by label; nothing for texts. Of sets of labels each label counts by itself, and nothing moves."""
+    names = label_names(dataset.features["llm_label"])
+    column = next((c for c in dataset.column_names if c != "llm_label" and label_names(dataset.features[c])), None)
+    if names is None or column is None:
+        return {}, ()
+    counts = {name: dict.fromkeys(("meant", "kept", "relabelled", "dropped", "came", "now"), 0) for name in names}
+    moved = [[0] * len(names) for _ in names]
+    single = True
+    for state, meant, now in zip(status, dataset["llm_label"][:], dataset[column][:], strict=True):
+        if state == "rejected":
+            continue
+        single = single and not isinstance(meant, list)
+        before = {v for v in (meant if isinstance(meant, list) else [meant]) if v is not None}
+        after = {v for v in (now if isinstance(now, list) else [now]) if v is not None} if state != "dropped" else set()
+        for label in before:
+            counts[names[label]]["meant"] += 1
+            place = "dropped" if state == "dropped" else "kept" if label in after else "relabelled"
+            counts[names[label]][place] += 1
+        for label in after:
+            counts[names[label]]["now"] += 1
+            counts[names[label]]["came"] += label not in before
+        if single and before and after:
+            moved[next(iter(before))][next(iter(after))] += 1
+    return counts, tuple(map(tuple, moved)) if single else ()

@@ -1,0 +1,391 @@
+"""Scores of a model on rows with true labels, with intervals, and paired comparison of two models.
+
+What is computed from which sums is in `metrics`. Rows of one group (a patient, an admission) are drawn together in
+every interval.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import MISSING, dataclass, field, fields, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from hf_synth.errors import ColumnError, HfSynthError
+from hf_synth.evaluation.calibration import calibration_by, calibration_facts
+from hf_synth.evaluation.metrics import (
+    BINS,
+    MIN_ROWS,
+    PATIENT_METRICS,
+    PROBABILITY_METRICS,
+    TEXT_METRICS,
+    draws,
+    gap_sums,
+    group_codes,
+    label_ranks,
+    set_sums,
+    set_values,
+)
+from hf_synth.evaluation.scoring import RANKED, Judged, drawn_values, judge, label_metrics, label_parts, values_of
+from hf_synth.evaluation.statistics import interval, mcnemar
+from hf_synth.models.inference import model_facts, predict_proba, weights_sha256
+from hf_synth.models.text2text import generate_text
+from hf_synth.task.labels import judged_mask, label_indices, label_matrix, target_texts
+from hf_synth.task.task import Task, access_of, row_digests
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+
+
+@dataclass(frozen=True)
+class Scores:
+    """Scores of one model on one set of rows.
+
+    Args:
+        task: full name of the task.
+        n: number of rows.
+        values: each metric's value, by the names in `metrics`. `macro_f1_min10` only if a class has 10 rows; `ece`,
+            `auroc` and `auprc` only from probabilities; `patient_*` (each group's largest label against its largest
+            prediction) where the task names one among its metrics and rows come in groups. Of a multi_label task
+            accuracy is exact set match; what nobody judged counts nowhere.
+        ci95: each metric's 95% bootstrap interval over groups, (low, high); of a single group all values that the
+            metric can have.
+        per_class: precision, recall, f1 and support of each label, and its auroc and auprc against the rest where they
+            are defined; empty for text2text.
+        confusion: rows by true label (first index) and predicted label, K x K; of single_label tasks only.
+        model: what was scored: its name, base model, access, rows it was trained on, sha256 of its weights.
+        dataset: what it was scored on: rows, groups, access, a digest of texts and labels, and how many rows were
+            `seen` (the model was trained on them, or they stand in `exclude`).
+        bootstrap: how many resamples, and the seed; `n_ranks` where auroc and auprc were drawn less often.
+        excluded: scores without the rows that were seen; None when no row was, or all were.
+        calibration: of a single_label task scored by probabilities, what `calibration.calibration_facts` gives: the
+            temperature, and the bins of the reliability picture before and after; `by_label` breaks accuracy,
+            confidence and ece down by the label that was said.
+        labels, predictions, groups: for each row of a single_label task, for paired comparison; not in `to_json`
+            unless asked for.
+        row_values: more of each row for that, likewise: `said`, the probabilities of a single_label task or what was
+            said of each label of a multi_label task, (N, K); of the latter also `sets` and `judged` (N, K), `groups`
+            (N,).
+    """
+
+    task: str
+    n: int
+    values: dict[str, float]
+    ci95: dict[str, tuple[float, float]]
+    per_class: dict[str, dict[str, float]]
+    confusion: list[list[int]]
+    model: dict[str, Any] = field(default_factory=dict)
+    dataset: dict[str, Any] = field(default_factory=dict)
+    bootstrap: dict[str, int] = field(default_factory=dict)
+    excluded: Scores | None = None
+    calibration: dict[str, Any] = field(default_factory=dict)
+    labels: tuple[int, ...] = field(default=(), repr=False)
+    predictions: tuple[int, ...] = field(default=(), repr=False)
+    groups: tuple[int, ...] = field(default=(), repr=False)
+    row_values: Mapping[str, Any] = field(default_factory=dict, repr=False, compare=False)
+
+    def to_json(self, *, rows: bool = False) -> dict[str, Any]:
+        """Give plain values for `json.dump`.
+
+        Args:
+            rows: also what is told of each row, which `compare` needs and nobody publishes.
+        """
+        plain = {name: getattr(self, name) for name in self.__dataclass_fields__}
+        plain["ci95"] = {name: list(pair) for name, pair in self.ci95.items()}
+        plain["excluded"] = self.excluded.to_json(rows=rows) if self.excluded else None
+        for name in ("labels", "predictions", "groups"):
+            plain[name] = list(plain[name]) if rows else []
+        plain["row_values"] = {name: np.asarray(v).tolist() for name, v in self.row_values.items()} if rows else {}
+        return plain
+
+    @classmethod
+    def from_json(cls, plain: Mapping[str, Any]) -> Scores:
+        """Make Scores of what `to_json` gave, of this version or an earlier one, which told less.
+
+        Raises:
+            HfSynthError: it is something else.
+        """
+        try:
+            needed = {f.name for f in fields(cls) if f.default is f.default_factory is MISSING}
+            told = {f.name: plain[f.name] for f in fields(cls) if f.name in needed or f.name in plain}
+            told["ci95"] = {name: (float(pair[0]), float(pair[1])) for name, pair in plain["ci95"].items()}
+            told["excluded"] = cls.from_json(plain["excluded"]) if plain.get("excluded") else None
+            for name in ("labels", "predictions", "groups"):
+                told[name] = tuple(int(v) for v in plain.get(name, ()))
+            told["row_values"] = {name: np.asarray(v) for name, v in plain.get("row_values", {}).items()}
+        except (KeyError, TypeError, AttributeError, ValueError):
+            raise HfSynthError("this JSON holds no scores: write it with `hf-synth evaluate --out`") from None
+        return cls(**told)
+
+
+@dataclass(frozen=True)
+class Difference:
+    """Score of one model minus that of another on the same rows.
+
+    Args:
+        metric: which score.
+        value: a's minus b's.
+        ci95: 95% interval of the paired bootstrap over groups.
+        n: number of rows.
+        p_mcnemar: p-value of the exact McNemar test of who is right on which row (of sets: in all labels judged),
+            whatever the metric; it takes rows for independent.
+    """
+
+    metric: str
+    value: float
+    ci95: tuple[float, float]
+    n: int
+    p_mcnemar: float
+
+
+def evaluate(
+    task: Task,
+    model: str | Path,
+    dataset: Dataset,
+    *,
+    exclude: Dataset | None = None,
+    predicted: Any = None,
+    n_bootstrap: int = 1000,
+    seed: int = 0,
+    progress: bool = False,
+    cache_dir: str | Path | None = None,
+) -> Scores:
+    """Score a model on rows with true labels.
+
+    Args:
+        model: folder or repo id of a trained classifier, or of a sequence-to-sequence model for a text2text task.
+        exclude: rows that it should not be judged on, by text (training rows); scores without them, and without any row
+            that the model's facts say it saw, are in `.excluded`.
+        predicted: what `predict` gave for these rows, where it is known already.
+        cache_dir: a private folder of the user's that keeps the tokens of texts, as for `predict_proba`.
+
+    Raises:
+        ModelError: the model cannot be loaded or is not of this task.
+        ColumnError: a text or label is missing, or there is no row.
+    """
+    labels = truth(task, dataset)
+    if not len(labels):
+        raise ColumnError("there is no row to score a model on")
+    asked = predicted is None
+    said = predict(task, model, dataset, progress=progress, cache_dir=cache_dir) if asked else predicted
+    judged = judged_mask(task, dataset) if task.kind == "multi_label" else None
+    groups = groups_of(dataset)
+    facts = model_facts(model)
+    digests = row_digests(task, dataset.select_columns(list(task.text_columns)))
+    about_model = {
+        "name": Path(model).name if Path(model).is_dir() else str(model),
+        **{key: facts.get(key) for key in ("access", "task", "base_model", "base_revision", "rows")},
+        "weights_sha256": weights_sha256(model),
+    }
+    about_rows = {
+        "n": len(labels),
+        "groups": len(set(groups)) if groups else len(labels),
+        "access": access_of(dataset),
+        "sha256": _digest(digests, labels),
+    }
+    seen = set(facts["row_digests"])
+    if exclude is not None:
+        seen |= set(row_digests(task, exclude.select_columns(list(task.text_columns))))
+    new = np.array([d not in seen for d in digests])
+    made = score(task, said, labels, groups, judged=judged, n_bootstrap=n_bootstrap, seed=seed)
+    made = replace(made, model=about_model, dataset=about_rows | {"seen": int((~new).sum())})
+    if new.all() or not new.any():
+        return made
+    some = [None if v is None else [v[i] for i in np.flatnonzero(new)] for v in (said, labels, groups, judged)]
+    rest = score(task, *some[:3], judged=some[3], n_bootstrap=n_bootstrap, seed=seed)
+    return replace(made, excluded=rest)
+
+
+def predict(
+    task: Task, model: str | Path, dataset: Dataset, *, progress: bool = False, cache_dir: str | Path | None = None
+) -> Any:
+    """Ask a model about each row: probabilities (N, K), or for a text2text task N texts.
+
+    Args:
+        cache_dir: a private folder of the user's that keeps the tokens of texts; unused for text2text tasks.
+
+    Raises:
+        ModelError: the model cannot be loaded or is not of this task.
+        ColumnError: a text is missing.
+    """
+    if task.kind == "text2text":
+        return generate_text(model, task, dataset, progress=progress)
+    return predict_proba(model, task, dataset, progress=progress, cache_dir=cache_dir)
+
+
+def truth(task: Task, dataset: Dataset) -> Any:
+    """Read what is true of each row: label indices (N,), 0 and 1 for each label (N, K), or target texts.
+
+    Raises:
+        ColumnError: a label is missing or not the task's.
+    """
+    if task.kind == "text2text":
+        return target_texts(task, dataset)
+    return label_matrix(task, dataset) if task.kind == "multi_label" else label_indices(task, dataset)
+
+
+def groups_of(dataset: Dataset) -> list[str | None] | None:
+    """Give the group of each row; None where the dataset tells none."""
+    return list(dataset["group"]) if "group" in dataset.column_names else None
+
+
+# --- scores of predictions ------------------------------------------------------------------------------------------
+
+
+def score(
+    task: Task,
+    predicted: Any,
+    labels: Any,
+    groups: Sequence[Any] | None = None,
+    *,
+    judged: Any = None,
+    n_bootstrap: int = 1000,
+    seed: int = 0,
+) -> Scores:
+    """Score predictions against true labels.
+
+    Args:
+        predicted: probabilities (N, K) or label indices (N,); multi_label: probabilities, of which those above 0.5 are
+            labels, or 0 and 1 (N, K); text2text: N texts.
+        labels: true label indices, (N,); multi_label: 0 and 1 (N, K); text2text: N texts.
+        groups: what rows are drawn together by, (N,); each row by itself when None.
+        judged: of a multi_label task, which labels somebody judged, 1 or 0 (N, K); all when None.
+
+    Raises:
+        ColumnError: shapes do not fit, an index is not one of the task's labels, or nobody judged anything.
+    """
+    found = judge(task, predicted, labels, groups, judged=judged)
+    values = values_of(found, np.ones((1, len(found.sums))))
+    n_ranks = min(n_bootstrap, max(200, RANKED // max(1, found.ranked)))
+    drawn = drawn_values(found, n_bootstrap, seed, n_ranks=n_ranks)
+    of_probabilities = task.kind == "single_label" and np.ndim(predicted) == 2
+    fewer = {"n_ranks": n_ranks} if n_ranks < n_bootstrap and found.ranked else {}
+    return Scores(
+        task=task.full_name,
+        n=len(labels),
+        values={name: float(value[0]) for name, value in values.items()},
+        ci95={name: _drawn_interval(name, many, len(found.sums)) for name, many in drawn.items()},
+        row_values=_row_values(task, predicted, labels, groups, judged),
+        bootstrap={"n": n_bootstrap, "seed": seed, **fewer},
+        calibration=_calibration(task, labels, predicted, found.more["groups"]) if of_probabilities else {},
+        **found.more,
+    )
+
+
+def _calibration(task: Task, labels: Any, predicted: Any, groups: Any) -> dict[str, Any]:
+    said = [task.labels[k] for k in np.argmax(predicted, axis=1)]
+    facts = calibration_facts(labels, predicted, groups, bins=BINS)
+    return facts | {"by_label": calibration_by(labels, predicted, said)}
+
+
+def _row_values(task: Task, predicted: Any, labels: Any, groups: Sequence[Any] | None, judged: Any) -> dict[str, Any]:
+    """Give what `compare` needs of each row beside labels and predictions."""
+    if task.kind == "text2text" or np.ndim(predicted) != 2:
+        return {}
+    said = {"said": np.asarray(predicted)}
+    if task.kind == "single_label":
+        return said
+    known = np.ones(np.shape(labels)) if judged is None else np.asarray(judged)
+    return said | {
+        "sets": (np.asarray(labels) > 0.5).astype(np.int8), "judged": (known > 0.5).astype(np.int8),
+        "groups": group_codes(groups, len(labels)),
+    }  # fmt: skip
+
+
+def _drawn_interval(metric: str, drawn: Any, n_groups: int, *, difference: bool = False) -> tuple[float, float]:
+    """Give the interval of draws; of one group, which tells nothing of others, all values that the metric can have."""
+    if n_groups > 1:
+        return interval(drawn, n_groups)
+    low, high = -1.0 if metric == "mcc" else 0.0, 1.0
+    return (low - high, high - low) if difference else (low, high)
+
+
+def _digest(digests: Sequence[str], labels: Any) -> str:
+    told = labels if isinstance(labels, list) else labels.tolist()
+    pairs = "\n".join(f"{d} {label}" for d, label in zip(digests, told, strict=True))
+    return hashlib.sha256(pairs.encode()).hexdigest()
+
+
+# --- comparison -----------------------------------------------------------------------------------------------------
+
+
+def compare(a: Scores, b: Scores, metric: str = "macro_f1", *, n_bootstrap: int = 1000, seed: int = 0) -> Difference:
+    """Compare two models on the same rows: the difference a - b with its paired bootstrap interval over groups.
+
+    Args:
+        metric: any that both have; auroc, auprc and ece where both were scored from probabilities.
+        n_bootstrap: draws; fewer for auroc and auprc of many rows, as in `score`.
+
+    Raises:
+        HfSynthError: the scores are of texts, or not of the same rows, or lack what was said of them, or the metric.
+    """
+    if any(s.values and set(s.values) <= set(TEXT_METRICS) for s in (a, b)):
+        raise HfSynthError(
+            f"scores of task {a.task!r} are of texts: only those of single_label and multi_label tasks can be compared"
+        )
+    if not all(s.labels or "sets" in s.row_values for s in (a, b)):
+        raise HfSynthError("scores without their rows cannot be compared: write them with to_json(rows=True)")
+    if not _same_rows(a, b):
+        raise HfSynthError("scores are compared on the same rows only, and these are of different rows")
+    if metric in PROBABILITY_METRICS and not all(metric in s.values and "said" in s.row_values for s in (a, b)):
+        raise HfSynthError(
+            f"cannot compare by {metric!r}: it is not defined here, or a model was scored by its labels alone; score "
+            "both from probabilities"
+        )
+    known = [name for name in a.values if name in b.values]
+    if metric not in known:
+        raise HfSynthError(f"cannot compare by {metric!r}; choose one of {', '.join(known)}")
+    both = [(_of_labels if s.labels else _of_sets)(s, metric) for s in (a, b)]
+    n_groups = len(both[0].sums)
+    if both[0].ranked:
+        n_bootstrap = min(n_bootstrap, max(200, RANKED // both[0].ranked))
+    drawn = [
+        np.subtract(*(values_of(one, counts).get(metric, np.full(len(counts), np.nan)) for one in both))
+        for counts in draws(n_groups, n_bootstrap, seed)
+    ]
+    between = _drawn_interval(metric, np.concatenate(drawn), n_groups, difference=True)
+    return Difference(metric, a.values[metric] - b.values[metric], between, a.n, mcnemar(_right(a), _right(b)))
+
+
+def _same_rows(a: Scores, b: Scores) -> bool:
+    if (a.labels, a.groups) != (b.labels, b.groups) or a.dataset.get("sha256") != b.dataset.get("sha256"):
+        return False
+    names = ("sets", "judged", "groups")
+    return all(np.array_equal(a.row_values.get(n, ()), b.row_values.get(n, ())) for n in names)
+
+
+def _of_labels(scores: Scores, metric: str) -> Judged:
+    """Prepare one metric of single labels for draws of groups."""
+    k, true, codes = len(scores.confusion), np.array(scores.labels), np.array(scores.groups)
+    guess = np.array(scores.predictions)
+    often, graded = np.bincount(true, minlength=k) >= MIN_ROWS, metric in PATIENT_METRICS
+    parts = label_parts(true, guess, k, codes, graded)
+    if metric not in PROBABILITY_METRICS:
+        return Judged(parts, lambda s: label_metrics(s, k, often, graded, calibrated=False), lambda counts: {}, 0, {})
+    has, said = np.eye(k, dtype=bool)[true], scores.row_values["said"]
+    if metric != "ece":
+        ranks = label_ranks(said, has, np.ones_like(has), codes)
+        return Judged(parts, lambda s: {}, ranks, len(true) * (k if k > 2 else 1), {})
+    sums = np.hstack([parts, gap_sums(true, said, codes)])
+    return Judged(sums, lambda s: label_metrics(s, k, often, False, calibrated=True), lambda counts: {}, 0, {})
+
+
+def _of_sets(scores: Scores, metric: str) -> Judged:
+    """Prepare one metric of sets of labels for draws of groups."""
+    said, true, judged, codes = (np.asarray(scores.row_values[n]) for n in ("said", "sets", "judged", "groups"))
+    true, judged = true > 0, judged > 0
+    sums, seen = set_sums(true, said > 0.5, judged, codes), np.asarray(judged.any(0))
+    if metric in PROBABILITY_METRICS:
+        return Judged(sums, lambda s: {}, label_ranks(said, true, judged, codes), true.size, {})
+    return Judged(sums, lambda s: set_values(s, seen), lambda counts: {}, 0, {})
+
+
+def _right(scores: Scores) -> Any:
+    """Tell in which rows a model is right; of sets in all labels that were judged, and only rows where some were."""
+    if scores.labels:
+        return np.array(scores.labels) == np.array(scores.predictions)
+    said, true, judged = (np.asarray(scores.row_values[name]) > 0.5 for name in ("said", "sets", "judged"))
+    return ((said == true) | ~judged).all(1)[judged.any(1)]

@@ -1,0 +1,326 @@
+"""Subgroups of patients: how well a model does on each, whose labels were changed, what it says when only they change.
+
+A subgroup is what a column of the dataset says, or else what `demographics` reads in the note; "unknown" is one too.
+Every interval is drawn over patients, all subgroups at once. There are several subgroups: of twenty that do not differ,
+one interval leaves 0 out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from hf_synth.errors import ColumnError, TaskError
+from hf_synth.evaluation.demographics import ATTRIBUTES, UNKNOWN, band_of, read_attribute, swap_attribute
+from hf_synth.evaluation.evaluation import groups_of, predict, truth
+from hf_synth.evaluation.metrics import Values, draws, group_codes, group_sums
+from hf_synth.evaluation.scoring import Judged, judge, values_of
+from hf_synth.evaluation.statistics import interval
+from hf_synth.reports.page import markdown_table
+from hf_synth.task.labels import judged_mask
+from hf_synth.task.task import Task, check_columns
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+
+Array = npt.NDArray[Any]
+
+COLUMNS = {"sex": ("sex", "gender"), "age": ("age",), "race": ("race", "ethnicity")}
+FEW_PATIENTS = 10  # a subgroup of fewer patients has values but no intervals
+_SEXES = {"f": "female", "female": "female", "woman": "female", "m": "male", "male": "male", "man": "male"}
+
+
+@dataclass(frozen=True)
+class Subgroup:
+    """Figures of one subgroup.
+
+    Args:
+        attribute: "sex", "age", "race" or a column's name.
+        name: of the subgroup, e.g. "female".
+        n: rows in it.
+        patients: groups that its rows come from.
+        values: figure by name.
+        ci95: 95% intervals, drawn over patients; empty where there are fewer than `FEW_PATIENTS`.
+        behind: each value minus that of all other rows, with its interval: (difference, low, high).
+    """
+
+    attribute: str
+    name: str
+    n: int
+    patients: int
+    values: dict[str, float]
+    ci95: dict[str, tuple[float, float]] = field(default_factory=dict)
+    behind: dict[str, tuple[float, float, float]] = field(default_factory=dict)
+
+
+def find_subgroups(
+    task: Task, dataset: Dataset, columns: Mapping[str, str] | Sequence[str] | None = None
+) -> dict[str, list[str]]:
+    """Name the subgroup of each row by each attribute: by a column where there is one, else by the note's own words.
+
+    Args:
+        columns: attribute -> column, or names of columns that are attributes; those of COLUMNS where None. An age is a
+            number of years; of sex M, F and words are understood; other values are names as they stand.
+
+    Returns:
+        sex, age, race and what else was asked for -> a name for each row; "unknown" where nothing is said.
+
+    Raises:
+        ColumnError: a column or a text is missing.
+    """
+    check_columns(task, dataset, *task.text_columns)
+    there = dataset.column_names
+    if columns is None:
+        named = {a: c for a, names in COLUMNS.items() for c in names[::-1] if c in there and c not in task.text_columns}
+    else:
+        named = dict(columns) if isinstance(columns, Mapping) else {c: c for c in columns}
+        check_columns(task, dataset, *named.values())
+    texts = [
+        " \n".join(str(part) for part in row) for row in zip(*(dataset[c] for c in task.text_columns), strict=True)
+    ]
+    return {
+        attribute: [_told(attribute, value) for value in dataset[named[attribute]]]
+        if attribute in named
+        else [read_attribute(text, attribute) for text in texts]
+        for attribute in dict.fromkeys((*ATTRIBUTES, *named))
+    }
+
+
+def _told(attribute: str, value: Any) -> str:
+    name = "" if value is None else str(value).strip()
+    if attribute == "age" and name:
+        try:
+            return band_of(float(name))
+        except ValueError:
+            return name.lower()  # a band already
+    return (_SEXES.get(name.lower(), name.lower()) if attribute == "sex" else name.lower()) or UNKNOWN
+
+
+def score_subgroups(
+    task: Task,
+    dataset: Dataset,
+    predicted: Any,
+    *,
+    columns: Mapping[str, str] | Sequence[str] | None = None,
+    n_bootstrap: int = 1000,
+    seed: int = 0,
+) -> list[Subgroup]:
+    """Score predictions on each subgroup, and beside all other rows.
+
+    Args:
+        dataset: rows with true labels.
+        predicted: what the model says of them (`evaluation.predict`), as `evaluation.score` takes it.
+        columns: see `find_subgroups`.
+
+    Raises:
+        ColumnError: a column, text or label is missing, or shapes do not fit.
+    """
+    labels, groups = truth(task, dataset), groups_of(dataset)
+    judged = judged_mask(task, dataset) if task.kind == "multi_label" else None
+    codes = group_codes(groups, len(labels))
+    grouped = groups is not None and any(g is not None for g in groups)
+
+    def side(rows: Array) -> _Side | None:
+        at = np.flatnonzero(rows)
+        if not len(at) or (judged is not None and not judged[at].any()):
+            return None
+        patients, places = np.unique(codes[at], return_inverse=True)
+        said, true, known = (None if v is None else [v[i] for i in at] for v in (predicted, labels, judged))
+        who = [f"{place:09d}" for place in places] if grouped else None  # numbered in the order of `patients`
+        return _Side(len(at), judge(task, said, true, who, judged=known), patients)
+
+    lines = []
+    for attribute, names in find_subgroups(task, dataset, columns).items():
+        for name in sorted(set(names)):
+            inside = np.array(names) == name
+            if (own := side(inside)) is not None:
+                lines.append((attribute, name, own, side(~inside)))
+    drawn: list[tuple[list[Values], list[Values]]] = [([], []) for _ in lines]
+    for counts in draws(int(codes.max()) + 1, n_bootstrap, seed):
+        for (*_, own, rest), (ours, theirs) in zip(lines, drawn, strict=True):
+            ours.append(own.values(counts))
+            theirs.append(rest.values(counts) if rest is not None else {})
+    return [_scored(*line, _joined(o), _joined(t)) for line, (o, t) in zip(lines, drawn, strict=True)]
+
+
+@dataclass(frozen=True)
+class _Side:
+    """The n rows of a subgroup, or all others, and which of all patients they are of, in the order of their sums."""
+
+    n: int
+    found: Judged
+    patients: Array
+
+    def values(self, counts: Array) -> Values:
+        """Compute what sums tell (ranks would cost seconds a subgroup) when all patients are drawn so often, (B, G)."""
+        with np.errstate(invalid="ignore", divide="ignore"):  # a draw may hold no patient of a small subgroup
+            return self.found.of_sums(counts[:, self.patients] @ self.found.sums)
+
+    def told(self) -> dict[str, float]:
+        """Give the values of the rows as they are."""
+        once = np.ones((1, len(self.patients)))
+        return {metric: float(value[0]) for metric, value in values_of(self.found, once).items()}
+
+
+def _scored(attribute: str, name: str, own: _Side, rest: _Side | None, ours: Values, theirs: Values) -> Subgroup:
+    values, patients = own.told(), len(own.patients)
+    made = Subgroup(attribute, name, own.n, patients, values)
+    if patients < FEW_PATIENTS:
+        return made
+    made.ci95.update({m: interval(ours[m], patients) for m in values if m in ours})
+    if rest is not None and len(rest.patients) >= FEW_PATIENTS:
+        others, fewer = rest.told(), min(patients, len(rest.patients))
+        for m in values.keys() & ours.keys() & theirs.keys() & others.keys():
+            made.behind[m] = (values[m] - others[m], *interval(ours[m] - theirs[m], fewer))
+    return made
+
+
+def _joined(parts: list[Values]) -> Values:
+    return {name: np.concatenate([part[name] for part in parts]) for name in (parts[0] if parts else ())}
+
+
+def flips_by_subgroup(
+    task: Task,
+    corrected: Dataset,
+    *,
+    columns: Mapping[str, str] | Sequence[str] | None = None,
+    n_bootstrap: int = 1000,
+    seed: int = 0,
+) -> list[Subgroup]:
+    """Tell of whose notes correction changed the label: shares of `relabelled` and `dropped` rows by subgroup.
+
+    Args:
+        corrected: rows of `correct`; gold rows and rejected ones are left out.
+
+    Raises:
+        ColumnError: the rows were not corrected, or none is left.
+    """
+    check_columns(task, corrected, "label_status")
+    sources = corrected["source"] if "source" in corrected.column_names else [None] * len(corrected)
+    status = list(corrected["label_status"])
+    rows = [i for i, s in enumerate(status) if s in ("kept", "relabelled", "dropped") and sources[i] != "gold"]
+    if not rows:
+        raise ColumnError("no row was corrected: column 'label_status' has none that is kept, relabelled or dropped")
+    dataset = corrected.select(rows)
+    facts = {what: np.array([status[i] == what for i in rows]) for what in ("relabelled", "dropped")}
+    return [
+        subgroup
+        for attribute, names in find_subgroups(task, dataset, columns).items()
+        for subgroup in _shares(attribute, names, facts, groups_of(dataset), n_bootstrap, seed)
+    ]
+
+
+def _shares(
+    attribute: str, names: list[str], facts: dict[str, Array], groups: Any, n_bootstrap: int, seed: int
+) -> list[Subgroup]:
+    """Give the mean of each fact (N,) in each subgroup, and beside it that of all other rows."""
+    codes, table = group_codes(groups, len(names)), np.column_stack([*facts.values(), np.ones(len(names))])
+    places = {name: i for i, name in enumerate(sorted(set(names)))}
+    width, one_hot = table.shape[1], np.eye(len(places))[[places[name] for name in names]]
+    # (G, subgroups x facts): everything is drawn at once
+    sums = group_sums((one_hot[:, :, None] * table[:, None, :]).reshape(len(names), -1), codes)
+    drawn = [counts @ sums for counts in draws(len(sums), n_bootstrap, seed)]
+    lines = np.vstack([sums.sum(0), *drawn]).reshape(-1, len(places), width)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        shares = lines / lines[:, :, -1:]
+        rest = lines.sum(1, keepdims=True) - lines
+        gaps = shares - rest / rest[:, :, -1:]
+    found = []
+    for name, i in places.items():
+        counts = sums.reshape(len(sums), -1, width)[:, :, -1]
+        patients, others = (int((n > 0).sum()) for n in (counts[:, i], counts.sum(1) - counts[:, i]))
+        values = {what: float(shares[0, i, j]) for j, what in enumerate(facts)}
+        made = Subgroup(attribute, name, int(lines[0, i, -1]), patients, values)
+        if patients >= FEW_PATIENTS and drawn:
+            for j, what in enumerate(facts):
+                made.ci95[what] = interval(shares[1:, i, j], patients)
+                if others >= FEW_PATIENTS:
+                    made.behind[what] = (float(gaps[0, i, j]), *interval(gaps[1:, i, j], min(patients, others)))
+        found.append(made)
+    return found
+
+
+def swap_counterfactual(
+    task: Task,
+    dataset: Dataset,
+    model: str | Path | Callable[[Dataset], Any],
+    attribute: str = "sex",
+    *,
+    n_bootstrap: int = 1000,
+    seed: int = 0,
+) -> list[Subgroup]:
+    """Tell how often a prediction flips when only the patient's sex, age or race words are swapped in the note.
+
+    The label of a note does not depend on these for the tasks here, so that each flip is one too many. What is swapped,
+    and what is left alone, is in `demographics.swap_attribute`; notes where nothing can be swapped are not counted.
+
+    Args:
+        dataset: rows with texts; labels are not needed.
+        model: folder or repo id of a trained classifier, or a function of rows to probabilities or labels.
+        attribute: "sex", "age" or "race".
+
+    Returns:
+        One line for each subgroup whose notes could be swapped, and one named "all": `flipped` is the share of
+        predictions that flip, `moved` the mean change of the largest moved probability (where there are probabilities).
+
+    Raises:
+        TaskError: the task is text2text, or the attribute is not one of these.
+    """
+    if task.kind == "text2text":
+        raise TaskError(f"task {task.full_name!r} writes texts: swaps are counted for labels only")
+    if attribute not in ATTRIBUTES:
+        raise TaskError(f"cannot swap {attribute!r}; choose one of {', '.join(ATTRIBUTES)}")
+    names = find_subgroups(task, dataset, {})[attribute]
+    texts = {c: list(dataset[c]) for c in task.text_columns}
+    other = {c: [swap_attribute(t, attribute, n) for t, n in zip(texts[c], names, strict=True)] for c in texts}
+    rows = [i for i in range(len(dataset)) if any(other[c][i] != texts[c][i] for c in texts)]
+    if not rows:
+        return []
+    before = dataset.select(rows)
+    after = before
+    for column in texts:
+        after = after.remove_columns(column).add_column(column, [other[column][i] for i in rows])
+    ask = model if callable(model) else lambda rows: predict(task, model, rows)
+    said, then = (np.asarray(ask(one)) for one in (before, after))
+    if said.shape != then.shape or len(said) != len(rows):
+        raise ColumnError(f"{len(rows)} rows need a prediction each; got shapes {said.shape} and {then.shape}")
+    flipped = (_labels(task, said) != _labels(task, then)).reshape(len(rows), -1).any(1)
+    facts = {"flipped": flipped} | ({"moved": np.abs(said - then).max(1)} if said.ndim == 2 else {})
+    kept = [names[i] for i in rows]
+    made = [_shares(attribute, who, facts, groups_of(before), n_bootstrap, seed) for who in (["all"] * len(rows), kept)]
+    return [*made[0], *made[1]]
+
+
+def _labels(task: Task, said: Array) -> Array:
+    if task.kind == "multi_label":
+        return said > 0.5
+    return said.argmax(1) if said.ndim == 2 else said
+
+
+def subgroup_table(subgroups: Sequence[Subgroup], metrics: Sequence[str] | None = None) -> str:
+    """Give a Markdown table: a row for each subgroup, its figures with 95% intervals, and what the first is to others.
+
+    Args:
+        metrics: figures to show; all of them, at most the first three, when None.
+    """
+    told = list(dict.fromkeys(m for s in subgroups for m in s.values))
+    shown = [m for m in (metrics or told[:3]) if m in told]
+    rows = []
+    for s in subgroups:
+        figures = [_figure(s.values.get(m), s.ci95.get(m)) for m in shown]
+        gap = s.behind.get(shown[0]) if shown else None
+        behind = f"{gap[0]:+.3f} ({gap[1]:+.3f} to {gap[2]:+.3f})" if gap else "-"
+        rows.append([s.attribute, s.name, f"{s.n:,}", f"{s.patients:,}", *figures, behind])
+    header = ["attribute", "subgroup", "rows", "patients", *(f"{m} (95% CI)" for m in shown)]
+    return markdown_table([*header, f"{shown[0] if shown else ''} minus all others"], rows)
+
+
+def _figure(value: float | None, pair: tuple[float, float] | None) -> str:
+    if value is None:
+        return "-"
+    return f"{value:.3f} ({pair[0]:.3f}-{pair[1]:.3f})" if pair else f"{value:.3f}"

@@ -1,0 +1,1 @@
+"""One journey, or many in a grid, and what a mixture of gold and synthetic rows is worth."""

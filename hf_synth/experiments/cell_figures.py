@@ -1,0 +1,182 @@
+"""What a cell leaves behind: its row of figures and provenance, and what each test row was taken for, in numbers."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from hf_synth.correction.augmentation import trainable
+from hf_synth.evaluation.demographics import ATTRIBUTES
+from hf_synth.evaluation.evaluation import Scores
+from hf_synth.evaluation.subgroups import flips_by_subgroup, score_subgroups, swap_counterfactual
+from hf_synth.experiments.grid import LINEAR, Job, Study
+from hf_synth.models.inference import usual_device
+from hf_synth.task.folders import clear_disk_errors, read_dataset, read_manifest
+from hf_synth.task.labels import label_indices
+from hf_synth.task.task import USAGE_COLUMNS, Task, row_digests
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+
+
+def sources_of(data: Dataset, rows: Dataset | None) -> dict[str, Any]:
+    """Count what a cell was trained on, and what correction did."""
+    sources = Counter(data["source"])
+    status = Counter() if rows is None else Counter(rows["label_status"])
+    return {
+        "n_train": len(data), "n_gold": sources["gold"], "n_synthetic": sources["synthetic"],
+        "n_kept": status["kept"], "n_relabelled": status["relabelled"], "n_dropped": status["dropped"],
+        "n_usable": 0 if rows is None else len(trainable(rows)),
+    }  # fmt: skip
+
+
+def making_of(study: Study, job: Job, raw: Dataset | None) -> dict[str, Any]:
+    """Say what a cell's share of its synthetic rows took."""
+    none = {"calls": 0, "prompt_tokens": 0, "completion_tokens": 0, "cost_usd": None, "seconds_generate": 0.0,
+            "simulated": study.task.name == "clinic", "generated_by": "", "gates": "{}"}  # fmt: skip
+    if raw is None:
+        return none
+    folder = study.out / "synthetic" / job.pool
+    every, facts = read_dataset(folder), read_manifest(folder) or {}
+    good = max(1, sum(status != "rejected" for status in every["label_status"]))
+    share = len(raw) / good
+    sums = {c: [v for v in every[c] if v is not None] if c in every.column_names else [] for c in USAGE_COLUMNS}
+    gates = zip(every["label_status"], every["reason"], strict=True)
+    writers = sorted({str(g) for g in raw["generator"]})
+    return {
+        "calls": round(share * len({k for k in every["journal_key"] if k})),
+        "prompt_tokens": round(share * sum(sums["prompt_tokens"])),
+        "completion_tokens": round(share * sum(sums["completion_tokens"])),
+        "cost_usd": share * sum(sums["cost_usd"]) if sums["cost_usd"] else None,
+        "seconds_generate": round(share * float(facts.get("seconds", 0)), 2),
+        "simulated": none["simulated"] or any("simulator" in w for w in writers),
+        "generated_by": ", ".join(writers),
+        "gates": json.dumps(Counter("good" if s != "rejected" else r for s, r in gates)),
+    }  # fmt: skip
+
+
+def correction_of(study: Study, job: Job, rows: Dataset | None) -> dict[str, Any]:
+    """Say how labels were corrected, and what that rests on."""
+    facts = (read_manifest(study.out / "corrected" / job.corrected) or {}) if job.corrected else {}
+    policy = facts.get("policy", {})
+    return {
+        "policy": policy.get("method", "none" if job.pool else ""),
+        "policy_figures": json.dumps(policy.get("figures", {})),
+        "policy_warnings": json.dumps(policy.get("warnings", [])),
+        "noise": json.dumps(policy.get("noise", [])),
+        "noise_after": json.dumps(_believed(study.task, rows) if policy and rows is not None else []),
+        "corrector_confusion": json.dumps(policy.get("confusion", [])),
+        "seconds_correct": float(facts.get("seconds", 0.0)),
+        "cpu_seconds_correct": float(facts.get("cpu_seconds", 0.0)),
+        "gpu_seconds_correct": float(facts.get("gpu_seconds", 0.0)),
+    }
+
+
+def _believed(task: Task, rows: Dataset) -> list[list[float]]:
+    """Count labels after correction over what the policy believes, (K, K), a row a label held for true."""
+    if task.kind != "single_label":
+        return []
+    used = rows.select(trainable(rows))
+    belief, k = np.asarray(used["label_probs"], dtype=np.float64), len(task.labels)
+    given = np.eye(k)[label_indices(task, used)] * np.asarray(used["weight"], dtype=np.float64)[:, None]
+    counts = belief.reshape(-1, k).T @ given
+    return np.round(counts / np.maximum(counts.sum(1, keepdims=True), 1e-12), 6).tolist()  # type: ignore[no-any-return]
+
+
+def figures_of(scores: Scores) -> dict[str, Any]:
+    """Give every figure of a cell's scores, flat."""
+    plain: dict[str, Any] = {"n_test": scores.n, "test_groups": len(set(scores.groups)) or None}
+    for name, value in scores.values.items():
+        low, high = scores.ci95.get(name, (None, None))
+        plain |= {name: value, f"{name}_low": low, f"{name}_high": high}
+    told = {"per_class": scores.per_class, "confusion": scores.confusion, "calibration": scores.calibration}
+    return plain | {name: json.dumps(value) for name, value in told.items()}
+
+
+def subgroups_of(study: Study, job: Job, rows: Dataset, scores: Scores) -> str:
+    """Give scores by sex, age band and race words, or columns of those names, as JSON; only of single labels."""
+    if not scores.predictions:
+        return "[]"
+    found = score_subgroups(
+        study.task, rows, np.array(scores.predictions), n_bootstrap=study.n_bootstrap, seed=job.cell.seed
+    )
+    return json.dumps([asdict(subgroup) for subgroup in found])
+
+
+def swaps_of(study: Study, job: Job, rows: Dataset, said: Any, ask: Callable[[Dataset], Any]) -> str:
+    """Tell how predictions change when only the patient's sex, age or race words are swapped, as JSON.
+
+    Args:
+        rows: that are scored.
+        said: what the model says of them, one a row.
+        ask: gives what it says of other rows.
+    """
+    texts = list(study.task.text_columns)
+    known = dict(zip(row_digests(study.task, rows.select_columns(texts)), said, strict=True))
+
+    def once(asked: Dataset) -> Any:
+        names = row_digests(study.task, asked.select_columns(texts))
+        new = [i for i, name in enumerate(names) if name not in known]
+        if new:
+            known.update(zip((names[i] for i in new), ask(asked.select(new)), strict=True))
+        return np.array([known[name] for name in names])
+
+    how: dict[str, Any] = {"n_bootstrap": study.n_bootstrap, "seed": job.cell.seed}
+    found = [s for a in ATTRIBUTES for s in swap_counterfactual(study.task, rows, once, a, **how)]
+    return json.dumps([asdict(subgroup) for subgroup in found])
+
+
+def flips_of(study: Study, job: Job, rows: Dataset | None) -> str:
+    """Tell of whose notes correction changed or dropped the label, as JSON."""
+    if rows is None or not job.corrected:
+        return "[]"
+    found = flips_by_subgroup(study.task, rows, n_bootstrap=study.n_bootstrap, seed=job.cell.seed)
+    return json.dumps([asdict(subgroup) for subgroup in found])
+
+
+def on_gpu(base_model: str, seconds: float) -> float:
+    """Give the seconds of a training that a GPU was busy, by the clock: all of them where there is one."""
+    return 0.0 if base_model == LINEAR or usual_device() == "cpu" else round(seconds, 2)
+
+
+def versions() -> dict[str, str]:
+    """Give the versions that a cell was made with."""
+    from importlib.metadata import version
+
+    from hf_synth import __version__
+
+    names = ("torch", "transformers", "datasets", "scikit-learn", "numpy")
+    return {"hf_synth": __version__, "versions": json.dumps({n: version(n) for n in names})}
+
+
+def write_cell(study: Study, job: Job, rows: list[dict[str, Any]], scores: Mapping[str, Scores]) -> None:
+    """Write what each test row was taken for, numbers only, then the cell's row, which says that it is done."""
+    folder = study.out / "cells"
+    arrays: dict[str, Any] = {
+        f"{split}_{name}": np.array(getattr(s, name), np.int32)
+        for split, s in scores.items() for name in ("labels", "predictions", "groups")
+    }  # fmt: skip
+    with written(folder / f"{job.key}.npz") as draft, draft.open("wb") as file:
+        np.savez_compressed(file, **arrays)
+    with written(folder / f"{job.key}.json") as draft:
+        draft.write_text(json.dumps(rows, indent=1) + "\n", encoding="utf-8")
+
+
+@contextmanager
+def written(path: Path) -> Iterator[Path]:
+    """Write a file as a whole or not at all: fill the yielded one, it is then renamed."""
+    draft = path.with_name(f".{path.name}.{os.getpid()}")
+    with clear_disk_errors(path):
+        try:
+            yield draft
+            os.replace(draft, path)
+        finally:
+            draft.unlink(missing_ok=True)

@@ -1,0 +1,384 @@
+"""The stages of an experiment, each kept in its folder under the hash of what it follows from, and never made twice.
+
+    gold/   synthetic/<key>/   corrected/<key>/   cells/<key>.json + .npz (or .failed.json)
+
+Synthetic rows are made once for a gold subset and a generator, corrected once for a method and a corrector; a cell
+trains one model on its mixture and scores it. Everything is written whole or not at all, so that an experiment goes on
+after a kill. `run_job` is what a process of the pool runs.
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+import tempfile
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from hf_synth.correction.audited import part_of
+from hf_synth.correction.augmentation import augment
+from hf_synth.correction.correction import correct_with_policy
+from hf_synth.errors import ColumnError, HfSynthError
+from hf_synth.evaluation.baselines import frequency_baseline, zero_shot_baseline
+from hf_synth.evaluation.evaluation import Scores, evaluate, groups_of, predict, score, truth
+from hf_synth.experiments.cell_figures import (
+    correction_of,
+    figures_of,
+    flips_of,
+    making_of,
+    on_gpu,
+    sources_of,
+    subgroups_of,
+    swaps_of,
+    versions,
+    write_cell,
+)  # fmt: skip
+from hf_synth.experiments.grid import BASELINES, FREQUENCY, LINEAR, ZERO_SHOT, Cell, Job, Study, key_of
+from hf_synth.experiments.leakage import (
+    check_copies,
+    check_exemplars,
+    check_gold,
+    check_model,
+    check_synthetic,
+    copies,
+    gold_budget,
+    group_names,
+    shared_groups,
+    without,
+)
+from hf_synth.experiments.opinions import AnyJudge, ask, read_opinions, usage_of
+from hf_synth.gold.gold import adopt, subset
+from hf_synth.models.head import linear_fit
+from hf_synth.models.inference import model_facts, weights_sha256
+from hf_synth.models.loading import model_folder, model_revision
+from hf_synth.models.training import train, trainer_fit
+from hf_synth.task.folders import read_dataset, read_export, write_stage
+from hf_synth.task.labels import judged_mask
+from hf_synth.task.task import JUDGED, Task, access_of, row_digests, strictest
+
+if TYPE_CHECKING:
+    from datasets import Dataset, DatasetDict
+
+Maker = Callable[["Dataset", int, int], "Dataset"]  # (gold of its own, rows wanted, seed) -> synthetic rows
+
+
+# --- gold and synthetic rows ------------------------------------------------------------------------------------------
+
+
+@functools.lru_cache(maxsize=2)
+def gold_of(study_out: Path) -> DatasetDict:
+    """Read the gold of an experiment, once in a process."""
+    return read_export(study_out / "gold")
+
+
+def own_gold(study: Study, cell: Cell) -> Dataset:
+    """Give the gold rows that a cell may use: its subset of the training split."""
+    if cell.strategy == ZERO_SHOT:
+        return gold_of(study.out)["train"].select([])
+    return subset(study.task, gold_of(study.out)["train"], cell.gold_size, seed=cell.seed)
+
+
+def held_out(study: Study) -> dict[str, Dataset]:
+    """Give the rows that are scored; with `drop_seen` without those that stand, or whose patient does, in training."""
+    gold = gold_of(study.out)
+    held = {split: gold[split] for split in study.splits}
+    if study.drop_seen:
+        train = gold["train"]
+        held = {
+            s: without(rows, [*copies(study.task, rows, train), *shared_groups(rows, train)])
+            for s, rows in held.items()
+        }
+        empty = [split for split, rows in held.items() if not len(rows)]
+        if empty:
+            raise ColumnError(
+                f"every row of split {empty[0]!r}, or its group, stands in the gold for training: nothing can be scored"
+            )
+    return held
+
+
+def held_back(task: Task, gold: Dataset, share: float, *, seed: int = 0) -> list[int]:
+    """Choose the rows of gold that training is stopped by: whole groups, labels in proportion as far as they allow.
+
+    Args:
+        share: of the rows; as many as whole groups make of it, at least one group.
+
+    Returns:
+        Positions, in order.
+
+    Raises:
+        ColumnError: all rows are of one group.
+    """
+    wanted = max(1, round(share * len(gold)))
+    members: dict[str, list[int]] = {}
+    for i, name in enumerate(group_names(gold)):
+        members.setdefault(f"group {name}" if name else f"row {i}", []).append(i)
+    if len(members) < 2:
+        raise ColumnError(
+            f"all {len(gold)} gold rows of a cell are of one patient: none can be held back to stop training by"
+        )
+    of = {i: name for name, rows in members.items() for i in rows}
+    first, ids = set(subset(task, gold, wanted, seed=seed)["id"]), list(gold["id"])  # labels in proportion
+    order = sorted(np.random.default_rng(seed).permutation(len(gold)).tolist(), key=lambda i: ids[i] not in first)
+    chosen: list[int] = []
+    for name in dict.fromkeys(of[i] for i in order):
+        if len(chosen) + len(members[name]) <= wanted:
+            chosen += members[name]
+    return sorted(chosen) or min(members.values(), key=lambda found: (len(found), found))
+
+
+def gold_digest(study: Study, cell: Cell) -> str:
+    """Digest a cell's gold: texts, labels, and which of them were judged."""
+    rows = own_gold(study, cell)
+    names = row_digests(study.task, rows.select_columns(list(study.task.text_columns)))
+    labels = rows[study.task.label_column]
+    return key_of([[n, label] for n, label in zip(names, labels, strict=True)], *judged_of(rows))
+
+
+def judged_of(rows: Dataset) -> list[Any]:
+    """Give which labels of gold somebody judged, where its rows tell: other masks are other gold."""
+    return [list(rows[JUDGED])] if JUDGED in rows.column_names else []
+
+
+def make_pool(study: Study, cell: Cell, n: int, key: str, maker: Maker) -> None:
+    """Have synthetic rows made from a cell's own gold, check them, and write their folder."""
+    started = time.perf_counter()
+    own, held = own_gold(study, cell), held_out(study)
+    fixed = cell.generator in study.pools
+    if not fixed:
+        check_gold(study.task, own, held)
+    rows = maker(own, n, cell.seed)
+    if not {"label_status", "llm_label", "seed_ids", "id"} <= set(rows.column_names):
+        rows = adopt(study.task, rows, generator=cell.generator)
+    left_out = [i for split in held.values() for i in copies(study.task, rows, split)] if study.drop_seen else []
+    rows = without(rows, left_out)
+    facts: dict[str, Any] = {"generator": cell.generator, "left_out": len(set(left_out))}
+    if fixed:  # cells of any gold share it: each asks by itself what its rows were written from
+        check_copies(study.task, rows, held)
+    else:
+        check_synthetic(study.task, rows, own, held)
+        facts |= {"seed": cell.seed, "gold_rows": len(own), "asked_for": n}
+    facts["seconds"] = round(time.perf_counter() - started, 2)
+    write_stage(study.task, rows, study.out / "synthetic" / key, stage="generate", **facts)
+
+
+def pool_rows(study: Study, job: Job) -> Dataset:
+    """Give a cell's synthetic rows before correction: its share of those that are good, labels in proportion; nested.
+
+    Only these are corrected: a cell of few rows must not learn from the many that another cell has.
+    """
+    return _share(study, job, round(job.cell.ratio * job.cell.gold_size))
+
+
+def _share(study: Study, job: Job, n: int) -> Dataset:
+    rows = read_dataset(study.out / "synthetic" / job.pool)
+    good = rows.select([i for i, status in enumerate(rows["label_status"]) if status != "rejected"])
+    wanted = min(len(good), n)
+    if not wanted:
+        raise ColumnError("no synthetic row is good enough to train on: all were rejected")
+    rows = subset(study.task, good, wanted, seed=job.cell.seed)
+    if job.cell.generator in study.pools:
+        check_exemplars(rows, own_gold(study, job.cell), held_out(study))
+    return rows
+
+
+def make_opinions(study: Study, job: Job, judge: AnyJudge) -> None:
+    """Ask a judge about a cell's own gold and the synthetic rows of its largest ratio, and keep what it says.
+
+    Of "zero-shot": about the rows that are scored, and without any gold.
+    """
+    cell, folder = job.cell, study.out / "judged" / job.judged
+    own, held = own_gold(study, cell), held_out(study)
+    check_gold(study.task, own, held)
+    rows = list(held.values()) if cell.strategy == ZERO_SHOT else [_share(study, job, job.rows)]
+    ask(study.task, judge, own, *rows, seed=cell.seed, folder=folder, name=cell.judge)
+
+
+# --- correction -------------------------------------------------------------------------------------------------------
+
+
+def _correct(study: Study, job: Job) -> None:
+    cell, started, cpu = job.cell, time.perf_counter(), time.process_time()
+    own, rows = own_gold(study, cell), pool_rows(study, job)
+    if job.judged:
+        fit: Any = read_opinions(study.task, study.out / "judged" / job.judged)
+        own = fit.known(own)
+    elif cell.corrector == LINEAR:
+        fit = linear_fit(study.task, own, rows, seed=cell.seed)
+    else:
+        check_model(study.task, model_facts(cell.corrector), own, gold_of(study.out)["train"], held_out(study))
+        folds = study.out / "work" / f"folds-{job.key}"
+        fit = trainer_fit(
+            study.task, base_model=cell.corrector, args=study.args, work_dir=folds, seed=cell.seed,
+            cache_dir=study.out / "work",
+        )  # fmt: skip
+    audited = part_of(study.audited, rows["id"])
+    done, policy = correct_with_policy(
+        study.task, rows, fit, gold=own, method=cell.labels, audited=audited or None, seed=cell.seed
+    )
+    write_stage(
+        study.task, done, study.out / "corrected" / job.key, stage="correct", policy=policy.to_json(),
+        gold_rows=len(own), seed=cell.seed, seconds=round(time.perf_counter() - started, 2),
+        cpu_seconds=round(time.process_time() - cpu, 2),
+        gpu_seconds=0.0 if job.judged else on_gpu(cell.corrector, time.perf_counter() - started),
+    )  # fmt: skip
+
+
+# --- a cell -----------------------------------------------------------------------------------------------------------
+
+
+def _cell(study: Study, job: Job) -> None:
+    task, cell = study.task, job.cell
+    started, cpu = time.perf_counter(), time.process_time()
+    own, held = own_gold(study, cell), held_out(study)
+    check_gold(task, own, held)
+    raw = pool_rows(study, job) if job.pool else None
+    rows = read_dataset(study.out / "corrected" / job.corrected) if job.corrected else raw
+    stops = study.validation and cell.strategy not in BASELINES
+    back = held_back(task, own, study.validation, seed=cell.seed) if stops else []
+    stop, known = (own.select(back) if back else None), without(own, back)
+    if rows is None:
+        data = known
+    else:
+        check_synthetic(task, rows, own, held)
+        if cell.strategy == "replace" and not any(rows["seed_ids"]):
+            raise ColumnError(
+                "strategy replace needs to know which gold rows were shown; these synthetic rows do not say"
+            )
+        data = augment(known, rows, strategy=cell.strategy, seed=cell.seed)  # type: ignore[arg-type]
+    used = [] if raw is None or not job.corrected else [i for i, id in enumerate(raw["id"]) if id in study.audited]
+    audited = raw.select(used) if raw is not None and used else None  # labels that correction did not use cost nothing
+    judged = study.out / "judged" / job.judged if job.judged else None
+    facts: dict[str, Any] = {
+        **cell.to_json(), "arm": cell.arm, "task": task.full_name, "task_version": task.version,
+        "gold_budget": gold_budget(task, own, stop, audited), "validation_rows": 0 if stop is None else len(stop),
+        "audited_rows": 0 if audited is None else len(audited),
+        **sources_of(data, rows), **making_of(study, job, raw), **correction_of(study, job, rows),
+        **usage_of(judged, len(own) + (sum(map(len, held.values())) if raw is None else len(raw))),
+    }  # fmt: skip
+    if facts["gold_budget"] > len(own) + facts["audited_rows"]:
+        raise HfSynthError("a cell touched more labels than its gold and the audited rows hold")
+    prepared = time.perf_counter()
+    baseline = {FREQUENCY: _frequency_scores, ZERO_SHOT: _zero_shot_scores}.get(cell.strategy)
+    scorer = baseline or (_linear_scores if cell.base_model == LINEAR else _model_scores)
+    scores, about, swaps = scorer(study, job, data, stop, own, held)
+    facts |= about | {
+        "gpu_seconds": 0.0 if baseline else on_gpu(cell.base_model, time.perf_counter() - prepared),
+        "seconds_train": round(time.perf_counter() - prepared, 2),
+        "seconds": round(time.perf_counter() - started, 2),
+        "cpu_seconds": round(time.process_time() - cpu, 2),
+        "access": strictest(task.access, access_of(data), *(access_of(r) for r in held.values())),
+        "gold_sha256": gold_digest(study, cell), "pool_key": job.pool, "corrected_key": job.corrected,
+        "cell_key": job.key, **versions(),
+    }  # fmt: skip
+    facts["flips"] = flips_of(study, job, rows)
+    told = [
+        {**facts, "split": split, **figures_of(s), "subgroups": subgroups_of(study, job, held[split], s),
+         "swaps": swaps.get(split, "[]")}
+        for split, s in scores.items()
+    ]  # fmt: skip
+    write_cell(study, job, told, scores)
+
+
+Scored = tuple[dict[str, Scores], dict[str, Any], dict[str, str]]  # scores by split, facts, swaps by split
+_NO_WEIGHTS: Mapping[str, Any] = {"weights_sha256": "", "base_revision": "", "base_sha256": ""}
+
+
+def _frequency_scores(
+    study: Study, job: Job, data: Dataset, _stop: Dataset | None, _own: Dataset, held: Mapping[str, Dataset]
+) -> Scored:
+    how: dict[str, Any] = {"n_bootstrap": study.n_bootstrap, "seed": job.cell.seed}
+    scores = {split: frequency_baseline(study.task, data, rows, **how) for split, rows in held.items()}
+    return scores, dict(_NO_WEIGHTS), {}
+
+
+def _zero_shot_scores(
+    study: Study, job: Job, _data: Dataset, _stop: Dataset | None, _own: Dataset, held: Mapping[str, Dataset]
+) -> Scored:
+    said = read_opinions(study.task, study.out / "judged" / job.judged)
+    scores = {
+        split: zero_shot_baseline(study.task, said, rows, n_bootstrap=study.n_bootstrap) for split, rows in held.items()
+    }
+    return scores, {**_NO_WEIGHTS, "policy_figures": json.dumps(dict(said.figures))}, {}
+
+
+def _linear_scores(
+    study: Study, job: Job, data: Dataset, _stop: Dataset | None, _own: Dataset, held: Mapping[str, Dataset]
+) -> Scored:
+    told = linear_fit(study.task, data, seed=job.cell.seed)(data)
+    scores, swaps = {}, {}
+    for split, rows in held.items():
+        said = told(rows)
+        judged = judged_mask(study.task, rows) if study.task.kind == "multi_label" else None
+        scores[split] = score(
+            study.task, said, truth(study.task, rows), groups_of(rows), judged=judged,
+            n_bootstrap=study.n_bootstrap, seed=job.cell.seed,
+        )  # fmt: skip
+        if study.swaps:
+            swaps[split] = swaps_of(study, job, rows, said, told)
+    return scores, dict(_NO_WEIGHTS), swaps
+
+
+def _model_scores(
+    study: Study, job: Job, data: Dataset, stop: Dataset | None, own: Dataset, held: Mapping[str, Dataset]
+) -> Scored:
+    task, base, train_split = study.task, job.cell.base_model, gold_of(study.out)["train"]
+    check_model(task, model_facts(base), own, train_split, held)
+    with tempfile.TemporaryDirectory(prefix="model-", dir=study.out / "work") as work:
+        model = train(
+            task, data, stop, base_model=base, output_dir=Path(work) / "model", args=study.args, seed=job.cell.seed,
+            cache_dir=study.out / "work",
+        )  # fmt: skip
+        check_model(task, model_facts(model), own, train_split, held)
+        how: dict[str, Any] = {"n_bootstrap": study.n_bootstrap, "seed": job.cell.seed}
+        scores, swaps = {}, {}
+        for split, rows in held.items():
+            said = predict(task, model, rows)
+            scores[split] = evaluate(task, model, rows, predicted=said, **how)
+            if study.swaps:
+                swaps[split] = swaps_of(study, job, rows, said, functools.partial(predict, task, model))
+        weights = weights_sha256(model)
+    return (
+        scores,
+        {
+            "weights_sha256": weights,
+            "base_revision": model_revision(model_folder(base)) or "",
+            "base_sha256": _weights_of(base),
+        },
+        swaps,
+    )
+
+
+def _weights_of(base: str) -> str:
+    try:
+        return weights_sha256(base)
+    except HfSynthError:  # a base without weights starts from its seed
+        return ""
+
+
+def model_identity(base: str) -> str:
+    """Tell one base model from another: a folder by its weights, whatever its path."""
+    if not base or base == LINEAR:
+        return base
+    return _weights_of(base) or base
+
+
+# --- in a process of the pool -----------------------------------------------------------------------------------------
+
+
+def run_job(study: Study, job: Job) -> dict[str, str] | None:
+    """Run one stage; give None, or what went wrong: the error's class, and its sentence where it is one of ours."""
+    try:
+        {"correct": _correct, "cell": _cell}[job.kind](study, job)
+    except Exception as error:  # a failed cell must not stop the others; other errors' messages might show a text
+        return failure(error)
+    return None
+
+
+def failure(error: BaseException) -> dict[str, str]:
+    """Say what went wrong without any text of rows."""
+    said = str(error) if isinstance(error, HfSynthError) else ""
+    return {"error": type(error).__name__, "message": said}

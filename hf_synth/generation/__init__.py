@@ -1,0 +1,1 @@
+"""Exemplars -> prompts -> answers -> gates -> synthetic rows."""

@@ -1,0 +1,142 @@
+"""What a synthetic row must pass before it counts: each gate names the reason for which it keeps a row out.
+
+Gates look at one row alone (`Gates.fault`) and are measured on the gold first: a pattern that fires on gold is the
+house's own style and is left out, and what counts as long or as another language is what gold is not. That a row
+repeats an earlier one is the business of `overlap.Seen`, which sees rows in the order of the plan.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from functools import cached_property
+from typing import Any
+
+from hf_synth.generation.prompts import Call, Pool
+from hf_synth.privacy.overlap import Index, digest, words_of
+from hf_synth.task.task import Task
+
+_SAMPLE = 500  # gold rows that a gate is measured on
+_OWN_STYLE = 0.01  # share of gold from which on a pattern is the house's style
+_TIMES_LONGER, _SHORT = 4, 2_000  # characters: this many times gold's longest text, and never less than so many
+_FEW_WORDS = 20  # a text of fewer words has no language that could be told
+_MARGIN = 0.08  # share of words by which another language must be ahead
+
+# Places left to be filled in. Not "___" and "[**...**]": de-identified gold is full of them.
+_TEMPLATES = (
+    r"(?i)\[(?:insert|add|your|patient|name|date|age|dob|mrn|hospital|doctor|physician|provider|location)\b[^\]\n]{0,60}\]",
+    r"(?i)\{\{?\s*[a-z_][a-z0-9_ ]{0,40}\s*\}?\}",
+    r"(?i)<(?:insert|patient|name|date|age|hospital|text|label|note)\b[^>\n]{0,40}>",
+    r"(?i)lorem ipsum",
+    r"\b(?:XX|xx)[- ]year[- ]old\b",
+    r"</?s>|<\|[a-z_]{2,20}\|>|\[/?INST\]",
+)
+# Frequent short words that the other languages here do not have.
+_FUNCTION_WORDS = {
+    "english": "the and of with was is has for to he she his her not from this are were denies reports",
+    "spanish": "el los las con por para que una del se su paciente sin refiere fue muy pero como este presenta",
+    "french": "le les des une est avec pour dans sur qui pas du au aux il elle sans cette été chez",
+    "german": "der die das und mit ist nicht ein eine auf für von zu wird wurde bei dem den sich keine",
+    "portuguese": "os com não uma ao da dos foi mais seu sua em paciente sem pelo pela apresenta ou também está",
+    "italian": "il gli di che non è una con per del della nel sono paziente si alla dei senza dopo ha",
+    "dutch": "het een van met niet voor zijn op aan bij werd naar geen wordt ook deze heeft patiënt zonder dat",
+}
+_LANGUAGES_OF: dict[str, list[str]] = {}
+for _name, _words in _FUNCTION_WORDS.items():
+    for _word in _words.split():
+        _LANGUAGES_OF.setdefault(_word, []).append(_name)
+
+
+class Gates:
+    """The gates of one task and the gold that may be shown. Measured when first used.
+
+    Args:
+        pool: the gold.
+    """
+
+    def __init__(self, task: Task, pool: Pool) -> None:
+        self._task, self._pool = task, pool
+
+    def faults(self, rows: Sequence[Mapping[str, Any]], call: Call) -> list[str | None]:
+        """Find what is wrong with each row of one answer: a key of `task.REASONS`, None where nothing is.
+
+        Args:
+            rows: by column, labels as names.
+            call: what they answer.
+        """
+        texts = [tuple(str(row[c]) for c in self._task.text_columns) for row in rows]
+        reach = self._index.reach(texts)
+        copied = reach.spans() | reach.near()
+        return [
+            self._fault(row, own, call, copy=bool(copy)) for row, own, copy in zip(rows, texts, copied, strict=True)
+        ]
+
+    def _fault(self, row: Mapping[str, Any], texts: tuple[str, ...], call: Call, *, copy: bool) -> str | None:
+        if max(map(len, texts)) > self._longest:
+            return "too_long"
+        if any(pattern.search(text) for pattern in self._leaks for text in texts):
+            return "label_leak"
+        if digest(texts) in self._pool.digests:
+            return "duplicate"
+        if copy:
+            return "copied"
+        if any(pattern.search(text) for pattern in self._templates for text in texts):
+            return "template"
+        if self._language and (found := language_of(" ".join(texts))) and found != self._language:
+            return "language"
+        if call.facts and self._task.facts is not None:
+            found_label = self._task.labels[self._task.facts.found_in(" ".join(texts))]
+            return "facts_differ" if found_label != row[self._task.label_column] else None
+        return None
+
+    # --- measured on the gold -----------------------------------------------------------------------------------
+
+    @cached_property
+    def _leaks(self) -> list[re.Pattern[str]]:
+        return [re.compile(pattern) for pattern in self._task.leaks]
+
+    @cached_property
+    def _index(self) -> Index:
+        return Index.of((group, row) for group, row in self._pool.texts())
+
+    @cached_property
+    def _gold(self) -> list[str]:
+        rows = [" ".join(row) for _, row in self._pool.texts()]
+        return rows[:: max(1, len(rows) // _SAMPLE)]
+
+    @cached_property
+    def _longest(self) -> int:
+        return max(_SHORT, _TIMES_LONGER * max((len(t) for _, row in self._pool.texts() for t in row), default=0))
+
+    @cached_property
+    def _templates(self) -> list[re.Pattern[str]]:
+        patterns = [re.compile(pattern) for pattern in _TEMPLATES]
+        most = _OWN_STYLE * len(self._gold)
+        return [p for p in patterns if sum(p.search(text) is not None for text in self._gold) <= most]
+
+    @cached_property
+    def _language(self) -> str | None:
+        """Name the language of the gold; None where it is not one of those known here."""
+        return language_of(" ".join(text[:2_000] for text in self._gold[:100]))
+
+
+def language_of(text: str) -> str | None:
+    """Tell the language of a text by its function words or its script; None when it cannot be told.
+
+    Returns:
+        "english", "spanish", "french", "german", "portuguese", "italian", "dutch", "other" (not written in Latin
+        letters) or None: too short, a telegram style without function words, or two languages too close.
+    """
+    if not text.isascii():
+        letters = [c for c in text[:5_000] if c.isalpha()]
+        if len(letters) >= 40 and sum(c > "\u024f" for c in letters) > 0.5 * len(letters):
+            return "other"
+    words = words_of(text[:20_000])
+    if len(words) < _FEW_WORDS:
+        return None
+    counts = dict.fromkeys(_FUNCTION_WORDS, 0)
+    for word in words:
+        for name in _LANGUAGES_OF.get(word, ()):
+            counts[name] += 1
+    second, first = sorted(counts.values())[-2:]
+    return max(counts, key=counts.__getitem__) if first - second >= _MARGIN * len(words) else None

@@ -1,0 +1,485 @@
+"""Strict readers that the builders share: what a file says is what a row gets, or one clear error.
+
+A note that reads "NA" stays "NA"; a row with too many or too few fields is an error, not a shifted column; numbers of
+rows are counted from 1 after the header. No error holds text of a row. Every reader takes a file on disk or a member
+of an archive, and holds a row (XML, JSON: an element) at a time in memory.
+"""
+
+from __future__ import annotations
+
+import codecs
+import csv
+import io
+import json
+import logging
+import re
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import IO, Any
+
+from hf_synth.correction.audited import PROBABILITY, STRATUM, Audited
+from hf_synth.errors import RowError
+from hf_synth.gold.sources import WHOLE, SourceFile, as_source
+
+__all__ = [
+    "TABLE_SUFFIXES", "WHOLE", "Brat", "File", "Row", "Span", "json_events", "json_items", "label_field", "open_text",
+    "pick_column", "read_brat", "read_csv", "read_jsonl", "read_parquet", "read_table", "read_text",
+    "text_field", "xml_elements",
+]  # fmt: skip
+
+TABLE_SUFFIXES = (".csv", ".tsv", ".jsonl", ".parquet")
+_BATCH_BYTES = 256 << 20  # of one column of a batch of parquet, at worst
+_LONGEST_FIELD = 50_000_000  # characters; csv refuses fields over 131,072 by default, long notes pass that
+_LONGEST_TEXT = 50 << 20  # bytes of one note in a file of its own
+_CHUNK = 1 << 20
+_DEEPEST = 64  # levels of JSON
+_CONTROL = re.compile(rb"[\x00-\x08\x0e-\x1a\x1c-\x1f\x7f]")  # bytes that no text in an 8-bit encoding has
+
+_LOG = logging.getLogger(__name__)
+
+File = SourceFile | Path
+Row = dict[str, Any]
+
+
+# --- text -----------------------------------------------------------------------------------------------------------
+
+
+def open_text(file: File) -> io.TextIOWrapper:
+    """Open a file as text, its line ends as they are: UTF-8 with or without a byte-order mark, or UTF-16 with one.
+
+    A file that is neither is read as Windows-1252 (latin-1 and its quotes), which is said aloud by a warning.
+
+    Raises:
+        RowError: it is no text.
+    """
+    source = as_source(file)
+    return io.TextIOWrapper(source.open(), encoding=_encoding(source), newline="")
+
+
+def _encoding(source: SourceFile) -> str:
+    """Find the encoding by reading the file once, in constant memory."""
+    with source.open() as stream:
+        if stream.read(2) in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE):
+            return "utf-16"
+    if _decodes(source, "utf-8-sig"):
+        return "utf-8-sig"
+    if _decodes(source, "cp1252"):
+        _LOG.warning("%s is not UTF-8: read as Windows-1252 (latin-1); look at its accents", source.name)
+        return "cp1252"
+    raise RowError(source.name, None, "is no text in UTF-8, UTF-16 or Windows-1252; is it the right file?")
+
+
+def _decodes(source: SourceFile, encoding: str) -> bool:
+    decoder = codecs.getincrementaldecoder(encoding)()
+    with source.open() as stream:
+        try:
+            while chunk := stream.read(_CHUNK):
+                if b"\x00" in chunk or (encoding == "cp1252" and _CONTROL.search(chunk)):
+                    return False
+                decoder.decode(chunk)
+            decoder.decode(b"", final=True)
+        except UnicodeDecodeError:
+            return False
+    return True
+
+
+def read_text(file: File) -> str:
+    """Read a whole note from a file of its own.
+
+    Raises:
+        RowError: it is no text, or far too long for a note.
+    """
+    source = as_source(file)
+    with open_text(source) as stream:
+        try:
+            text = stream.read(_LONGEST_TEXT + 1)
+        except UnicodeError:  # UTF-16 is not tried before
+            raise RowError(source.name, None, "is no text in UTF-16; convert it to UTF-8") from None
+    if len(text) > _LONGEST_TEXT:
+        raise RowError(source.name, None, "is far too long for one note; is it the right file?")
+    return text
+
+
+# --- tables ---------------------------------------------------------------------------------------------------------
+
+
+def read_table(file: File) -> Iterator[tuple[int, Row]]:
+    """Yield (row number from 1, row) of a .csv, .tsv, .jsonl or .parquet file.
+
+    Raises:
+        RowError: the file is not what its name says, or one row of it is malformed.
+    """
+    source = as_source(file)
+    readers = {".csv": read_csv, ".tsv": read_csv, ".jsonl": read_jsonl, ".parquet": read_parquet}
+    reader = readers.get(source.suffix)
+    if reader is None:
+        raise RowError(source.name, None, f"unknown kind of file; give one of {', '.join(TABLE_SUFFIXES)}")
+    return reader(source)
+
+
+def read_audited(file: File) -> Audited:
+    """Read the labels that a person gave to some rows: a table with the columns id and label.
+
+    Rows without a label were not looked at, and are passed over. A table of `audited.audit_sample` also says with which
+    chance each row was drawn: labelled rows then stand for the rows of their stratum that were not looked at, too.
+
+    Raises:
+        RowError: a column or an id is missing, an id comes twice, a chance is none, no row has a label, or none of a
+            stratum.
+    """
+    labels: dict[str, str] = {}
+    chances: dict[str, float] = {}
+    strata: dict[str, str] = {}
+    name = as_source(file).name
+    for number, row in read_table(file):
+        if "label" not in row or row.get("id") in (None, ""):
+            raise RowError(name, number, "needs an id and a label: a table of audited rows has these two columns")
+        id, label = str(row["id"]), row["label"]
+        if id in strata:
+            raise RowError(name, number, "names an id that came before")
+        strata[id] = str(row.get(STRATUM) or "all")
+        if PROBABILITY in row:
+            chances[id] = _chance(row[PROBABILITY], name, number)
+        if label not in (None, ""):
+            labels[id] = str(label)
+    if not labels:
+        raise RowError(name, None, "holds no audited row")
+    if not chances:
+        return Audited(labels)
+    stands: dict[str, float] = defaultdict(float)  # for how many rows those drawn of a stratum stand
+    looked: dict[str, float] = defaultdict(float)  # and those of them that were labelled
+    for id, chance in chances.items():
+        stands[strata[id]] += 1 / chance
+        looked[strata[id]] += (id in labels) / chance
+    if blank := [stratum for stratum in stands if not looked[stratum]]:
+        raise RowError(name, None, f"has no label in {len(blank)} of its {len(stands)} strata: label some rows of each")
+    weights = {id: stands[strata[id]] / looked[strata[id]] / chances[id] for id in labels}
+    return Audited(labels, weights, {id: strata[id] for id in labels})
+
+
+def _chance(told: object, name: str, number: int) -> float:
+    try:
+        chance = float(str(told))
+    except ValueError:
+        chance = 0.0
+    if not 0 < chance <= 1:
+        raise RowError(name, number, f"{PROBABILITY} is not a number above 0 and at most 1")
+    return chance
+
+
+def read_csv(file: File) -> Iterator[tuple[int, Row]]:
+    """Yield the rows of a .csv or .tsv file; all strings. Semicolons or tabs separate where the header has no comma.
+
+    Raises:
+        RowError: a row has more or fewer fields than the header, quoting is broken, or the file is no text.
+    """
+    source = as_source(file)
+    csv.field_size_limit(_LONGEST_FIELD)
+    number = 0
+    with open_text(source) as stream:
+        try:
+            rows = csv.reader(stream, delimiter=_delimiter(source), strict=True)
+            header = [name.strip() for name in next(rows, [])]
+            if not any(header):
+                raise RowError(source.name, None, "the file is empty; it needs a header row")
+            _check_header(source, header)
+            for fields in rows:
+                if not fields:  # a blank line between rows
+                    continue
+                number += 1
+                if len(fields) != len(header):
+                    raise RowError(source.name, number, f"has {len(fields)} fields where the header has {len(header)}")
+                yield number, dict(zip(header, fields, strict=True))
+        except csv.Error:
+            raise RowError(source.name, number + 1, "the quoting is broken; check the quotes of this row") from None
+        except UnicodeError:
+            raise RowError(source.name, number + 1, "is not UTF-8 text; convert the file to UTF-8") from None
+
+
+def _delimiter(source: SourceFile) -> str:
+    if source.suffix == ".tsv":
+        return "\t"
+    with open_text(source) as stream:
+        try:
+            header = stream.readline(100_000)
+        except UnicodeError:
+            return ","
+    return next((d for d in (",", ";", "\t") if d in header), ",")
+
+
+def _check_header(source: SourceFile, header: Sequence[str]) -> None:
+    twice = sorted({c for c in header if header.count(c) > 1})
+    if twice:
+        raise RowError(source.name, None, f"the header names {len(twice)} columns more than once")
+
+
+def read_jsonl(file: File) -> Iterator[tuple[int, Row]]:
+    """Yield the objects of a file with one JSON object a line, in UTF-8.
+
+    Raises:
+        RowError: a line is not a JSON object.
+    """
+    source = as_source(file)
+    number = 0
+    with source.open() as stream:
+        while line := stream.readline(_LONGEST_FIELD):
+            number += 1
+            if not line.strip():
+                continue
+            try:
+                row = json.loads(line.decode("utf-8-sig" if number == 1 else "utf-8"))
+            except (ValueError, RecursionError):  # UnicodeDecodeError is a ValueError
+                raise RowError(source.name, number, "is not a line of JSON in UTF-8") from None
+            if not isinstance(row, dict):
+                raise RowError(source.name, number, "is not a JSON object ({...})")
+            yield number, row
+    if number == 0:
+        raise RowError(source.name, None, "the file is empty")
+
+
+def read_parquet(file: File) -> Iterator[tuple[int, Row]]:
+    """Yield the rows of a parquet file, batch by batch; one inside an archive is read into memory.
+
+    Raises:
+        RowError: the file is not parquet.
+    """
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    source = as_source(file)
+    number = 0
+    try:
+        with source.open() as stream, pq.ParquetFile(_seekable(source, stream)) as table:
+            # a few bytes may stand for one long text in every row: so many rows at once as fit in memory all the same
+            groups = [table.metadata.row_group(i) for i in range(table.metadata.num_row_groups)]
+            longest = max(
+                (g.column(c).total_uncompressed_size for g in groups for c in range(g.num_columns)), default=0
+            )
+            for batch in table.iter_batches(batch_size=max(1, min(1_000, _BATCH_BYTES // max(1, longest)))):
+                for row in batch.to_pylist():
+                    number += 1
+                    yield number, row
+    except (pa.ArrowException, OSError, ValueError):
+        raise RowError(source.name, number or None, "cannot be read as parquet") from None
+
+
+def _seekable(source: SourceFile, stream: IO[bytes]) -> Any:
+    return str(source.path) if source.member is None else io.BytesIO(stream.read())
+
+
+# --- JSON, XML, brat ------------------------------------------------------------------------------------------------
+
+
+def json_items(file: File, path: str) -> Iterator[Any]:
+    """Yield the elements at a place of a JSON file of any size ("data.item.paragraphs.item"), one at a time.
+
+    Raises:
+        RowError: it is not JSON in UTF-8; elements before the fault were yielded.
+    """
+    import ijson
+
+    yield from _json_stream(as_source(file), lambda stream: ijson.items(stream, path, use_float=True))
+
+
+def json_events(file: File) -> Iterator[tuple[int, str, Any]]:
+    """Yield (depth, event, value) for everything in a JSON file of any size, as `ijson.basic_parse` names events.
+
+    Depth 0 is the outermost value. Whoever reads elements of a file from outside goes through its events first: that
+    shows whether all of it is JSON, before a row is made, and how deep it is.
+
+    Raises:
+        RowError: it is not JSON in UTF-8, or nested deeper than data of any source.
+    """
+    import ijson
+
+    source, depth = as_source(file), 0
+    for event, value in _json_stream(source, lambda stream: ijson.basic_parse(stream, use_float=True)):
+        if event in ("end_map", "end_array"):
+            depth -= 1
+        yield depth, event, value
+        if event in ("start_map", "start_array"):
+            depth += 1
+            if depth > _DEEPEST:  # the name of a place grows with its depth: elements of such a file cost its square
+                raise RowError(source.name, None, f"is nested deeper than {_DEEPEST} levels; is it the right file?")
+
+
+def _json_stream(source: SourceFile, read: Any) -> Iterator[Any]:
+    import ijson
+
+    number = 0
+    with source.open() as stream:
+        try:
+            for number, found in enumerate(read(_AfterMark(stream)), 1):  # noqa: B007
+                yield found
+        except (ijson.JSONError, UnicodeDecodeError, RecursionError, ValueError):
+            raise RowError(source.name, None, f"stops being JSON in UTF-8 after its element {number:,}") from None
+
+
+class _AfterMark:
+    """A stream without the byte-order mark that it may begin with."""
+
+    def __init__(self, stream: IO[bytes]) -> None:
+        self._first: bytes | None = stream.read(3)
+        self._stream = stream
+
+    def read(self, size: int = -1) -> bytes:
+        if self._first is not None and size != 0:
+            first, self._first = self._first.removeprefix(codecs.BOM_UTF8), None
+            return first or self._stream.read(size)
+        return self._stream.read(size)
+
+
+def xml_elements(file: File, *tags: str) -> Iterator[tuple[str, Any]]:
+    """Yield ("start" or "end", element) of the elements with some tags, in document order, in constant memory.
+
+    An element has its text and children at its "end" only, and is emptied once the loop goes on.
+
+    Raises:
+        RowError: it is not well-formed XML, or holds a DTD or entities, which no source of ours has.
+    """
+    from xml.etree.ElementTree import ParseError
+
+    from defusedxml.common import DefusedXmlException
+    from defusedxml.ElementTree import iterparse
+
+    source = as_source(file)
+    with source.open() as stream:
+        try:
+            for event, element in iterparse(stream, events=("start", "end"), forbid_dtd=True):
+                if element.tag in tags:
+                    yield event, element
+                if event == "end" and element.tag in tags:
+                    element.clear()
+        except ParseError as error:
+            line = error.position[0]
+            raise RowError(source.name, None, f"is not well-formed XML (line {line}); download it again") from None
+        except DefusedXmlException:
+            raise RowError(source.name, None, "holds a DTD or entities; it is not read") from None
+        except (LookupError, ValueError):  # an encoding that nobody knows
+            raise RowError(source.name, None, "names an encoding that is not known; convert it to UTF-8") from None
+
+
+@dataclass(frozen=True)
+class Span:
+    """One text-bound annotation of a brat file.
+
+    Args:
+        id: its name in the file, e.g. "T3".
+        kind: its type.
+        start, end: where it begins and ends in the text, in characters; of several pieces, the outermost ends.
+        text: what it covers, as the file says.
+        pieces: how many stretches of the text it covers.
+    """
+
+    id: str
+    kind: str
+    start: int
+    end: int
+    text: str
+    pieces: int = 1
+
+
+@dataclass(frozen=True)
+class Brat:
+    """The annotations of one note.
+
+    Args:
+        spans: by id.
+        events: (id, type, id of the trigger's span), in the file's order.
+        attributes: (name, value) of each annotation, by its id.
+    """
+
+    spans: Mapping[str, Span] = field(default_factory=dict)
+    events: tuple[tuple[str, str, str], ...] = ()
+    attributes: Mapping[str, tuple[tuple[str, str], ...]] = field(default_factory=dict)
+
+
+_SPAN = re.compile(r"(T\w+)\t(\S+) (\d+ \d+(?:;\d+ \d+)*)(?:\t(.*))?")
+_EVENT = re.compile(r"(E\w+)\t(\S+?):(T\w+)(?: .*)?")
+_ATTRIBUTE = re.compile(r"[AM]\w+\t(\S+) ([TE]\w+)(?: (\S+))?")
+_OTHER = ("R", "*", "#", "N")  # relations, equivalences, notes, normalisations: nothing of ours needs them
+
+
+def read_brat(file: File) -> Brat:
+    """Read a brat standoff file (.ann): spans, events, attributes.
+
+    Raises:
+        RowError: a line is none of brat's; names its number.
+    """
+    source = as_source(file)
+    spans: dict[str, Span] = {}
+    events: list[tuple[str, str, str]] = []
+    attributes: dict[str, list[tuple[str, str]]] = {}
+    for number, line in enumerate(read_text(source).splitlines(), 1):
+        if not line.strip() or line.startswith(_OTHER):
+            continue
+        if found := _SPAN.fullmatch(line):
+            ends = [int(n) for n in re.findall(r"\d+", found[3])]
+            spans[found[1]] = Span(found[1], found[2], min(ends), max(ends), found[4] or "", len(ends) // 2)
+        elif found := _EVENT.fullmatch(line.rstrip()):
+            events.append((found[1], found[2], found[3]))
+        elif found := _ATTRIBUTE.fullmatch(line.rstrip()):
+            attributes.setdefault(found[2], []).append((found[1], found[3] or ""))
+        else:
+            raise RowError(source.name, number, "is no line of a brat annotation file")
+    return Brat(spans, tuple(events), {k: tuple(v) for k, v in attributes.items()})
+
+
+# --- fields of a row ------------------------------------------------------------------------------------------------
+
+
+def pick_column(file: File, row: Mapping[str, Any], *names: str, required: bool = True) -> str | None:
+    """Give the first of several names that the file uses for a column.
+
+    Raises:
+        RowError: a required column is not there under any of the names.
+    """
+    found = next((n for n in names if n in row), None)
+    if found is None and required:
+        raise RowError(file.name, None, f"has no column {' or '.join(map(repr, names))}; {_header_of(row, names)}")
+    return found
+
+
+def _header_of(row: Mapping[str, Any], wanted: Sequence[str]) -> str:
+    """Name the columns if all look like names of columns: in a file without a header they are the first note."""
+    names = [str(name) for name in row]
+    known = {name.casefold() for name in wanted}
+    if all(re.fullmatch(r"[A-Za-z_][\w.-]{0,29}", name) or name.casefold() in known for name in names):
+        return f"it has {', '.join(map(repr, names[:12]))}"
+    near = next((name for name in wanted if name.casefold() in {found.strip().casefold() for found in names}), None)
+    spelled = f" ({near!r} is there, but for capitals or spaces)" if near else ""
+    return f"does its first line name its columns?{spelled}"
+
+
+def text_field(file: File, number: int, row: Mapping[str, Any], column: str) -> str:
+    """Give a text that must be there.
+
+    Raises:
+        RowError: the value is missing, empty or no string.
+    """
+    value = row.get(column)
+    if not isinstance(value, str) or not value.strip():
+        raise RowError(file.name, number, f"column {column!r} is empty or no text; remove the row or fill it")
+    return value
+
+
+def label_field(file: File, number: int | None, row: Mapping[str, Any], column: str, names: Mapping[str, str]) -> str:
+    """Give the label of a row: the value of `column` looked up in `names` (as the file spells it -> the task's name).
+
+    Whole numbers are looked up as they print: 2, "2" and 2.0 are one label.
+
+    Raises:
+        RowError: the value is none of the names. The value itself is not shown: a shifted column would show text.
+    """
+    value = row.get(column)
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)
+    key = str(value).strip() if isinstance(value, str | int) and not isinstance(value, bool) else ""
+    if key not in names:
+        key = key.removesuffix(".0")
+    if key not in names:
+        known = ", ".join(names) if len(names) <= 24 else f"{len(names)} known labels"
+        raise RowError(file.name, number, f"column {column!r} holds no known label; expected one of {known}")
+    return names[key]

@@ -1,0 +1,340 @@
+"""Many questions in flight at once: retries, rate limits, a budget, and the journal before the answer.
+
+Knows no protocol: `ask` sends one question and gives a `Reply` or a `Failure`. The event loop runs in a thread of its
+own; questions come from the caller's thread, a bounded number of them ahead.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import concurrent.futures
+import json
+import logging
+import random
+import threading
+import time
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import Any
+
+from hf_synth.errors import HfSynthError, LLMError
+from hf_synth.llm import pacing
+from hf_synth.llm.journal import Entry, Journal
+from hf_synth.llm.leases import Leases
+from hf_synth.llm.pacing import Pace
+from hf_synth.llm.replies import Failure, Reply
+
+_LOG = logging.getLogger(__name__)
+_BACKOFF, _LONGEST_BACKOFF = 0.25, 8.0  # seconds before the second attempt, doubled up to the longest
+_SLOW = 3.0  # times the usual: from then on a second request is worth it, where it costs nothing
+_TRIES_AT_FIRST = 3  # retries while no connection has been made at all: most likely nothing listens there
+_GIVE_UP = 16  # questions in a row that fail for good
+_NOTHING = 1e-9  # dollars: sums of what was set aside and given back come back to zero only almost
+_USUAL_WRITTEN = 512  # tokens of an answer, before any has come
+_USUAL_ANSWER = 2_048  # tokens reserved for an answer whose length nobody bounds
+
+
+class Ledger:
+    """What was spent and what is reserved for questions in flight, in US dollars; shared by threads."""
+
+    def __init__(self, budget: float | None, price: tuple[float, float] | None) -> None:
+        self.budget, self.price = budget, price
+        self.spent = self.reserved = 0.0
+        self.longest = _USUAL_ANSWER
+        self.plain = False  # whether the endpoint was seen to refuse answers by schema
+        self._lock = threading.Lock()
+
+    def cost(self, prompt_tokens: int, completion_tokens: int) -> float | None:
+        """Give the price of so many tokens, None where it is not known."""
+        if self.price is None:
+            return None
+        return (prompt_tokens * self.price[0] + completion_tokens * self.price[1]) / 1e6
+
+    def reserve(self, amount: float) -> bool:
+        """Set money aside, if the budget still has it."""
+        with self._lock:
+            if self.budget is not None and self.spent + self.reserved + amount > self.budget:
+                return False
+            self.reserved += amount
+            return True
+
+    def settle(self, reserved: float, spent: float | None) -> None:
+        """Replace what was set aside by what was spent."""
+        with self._lock:
+            self.reserved = max(0.0, self.reserved - reserved)
+            self.spent += spent or 0.0
+
+
+Messages = Sequence[Mapping[str, str]]
+Ask = Callable[[str, Messages, Mapping[str, Any] | None], Awaitable[Reply | Failure]]
+Outcome = Entry | Failure
+
+
+class Run:
+    """One run over many questions.
+
+    Args:
+        ask: sends one question (key, messages, schema) and never raises for what the endpoint does.
+        shut: closes what `ask` uses; awaited at the end, in the loop.
+        where: the endpoint as it may be named in errors.
+        max_tokens: the bound on an answer's tokens, if there is one.
+    """
+
+    def __init__(
+        self, ask: Ask, shut: Callable[[], Awaitable[None]], *, where: str, concurrency: int, timeout: float,
+        max_retries: int, max_tokens: int | None, schema: Mapping[str, Any] | None, ledger: Ledger, journal: Journal,
+        pace: Pace, hedge: bool = False,
+    ) -> None:  # fmt: skip
+        self._ask, self._shut, self._where = ask, shut, where
+        self._concurrency, self._timeout, self._max_retries = concurrency, timeout, max_retries
+        self._max_tokens, self._schema, self._ledger, self._journal = max_tokens, schema, ledger, journal
+        self._fatal: HfSynthError | None = None
+        self._reached = self._answered = False  # has any connection been made; has any question been answered
+        self._failed = 0  # questions that failed for good, one after the other
+        self._pace, self._hedge = pace, hedge
+        self._written = float(max_tokens or _USUAL_WRITTEN)  # tokens of an answer, smoothed
+        self._fresh: list[tuple[Entry, asyncio.Future[None]]] = []
+        self._writer: asyncio.Task[None] | None = None
+        self._tasks: set[asyncio.Task[Any]] = set()
+        self._slots = threading.Semaphore(2 * concurrency)  # in flight, and as many ready behind them
+        self._ready = threading.Event()
+        self._thread = threading.Thread(target=lambda: asyncio.run(self._serve()), daemon=True, name="hf_synth-llm")
+        self._thread.start()
+        self._ready.wait()
+
+    # --- in the caller's thread ---------------------------------------------------------------------------------
+
+    def submit(self, key: str, messages: Messages) -> concurrent.futures.Future[Outcome]:
+        """Take a question; waits while enough of them are under way.
+
+        Raises:
+            HfSynthError: the run has failed.
+        """
+        self._slots.acquire()
+        if self._fatal is not None:
+            raise self._fatal from None
+        future = asyncio.run_coroutine_threadsafe(self._one(key, messages), self._loop)
+        future.add_done_callback(lambda _: self._slots.release())
+        return future
+
+    def result(self, future: concurrent.futures.Future[Outcome]) -> Outcome:
+        """Wait for what came of a question.
+
+        Raises:
+            HfSynthError: the run has failed.
+        """
+        try:
+            return future.result()
+        except (concurrent.futures.CancelledError, HfSynthError):
+            raise self._fatal or LLMError("asking was stopped") from None
+
+    def close(self) -> None:
+        """Stop: what has arrived is written to the journal, what is in flight is given up."""
+        self._loop.call_soon_threadsafe(self._over.set)
+        self._thread.join()
+
+    # --- in the loop --------------------------------------------------------------------------------------------
+
+    async def _serve(self) -> None:
+        self._loop, self._over = asyncio.get_running_loop(), asyncio.Event()
+        self._leases = Leases(self._journal)
+        self._ready.set()
+        await self._over.wait()
+        self._stop(LLMError("asking was stopped"))
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        if self._writer is not None:
+            await self._writer
+        await self._leases.close()
+        await self._shut()
+
+    def _stop(self, error: HfSynthError) -> None:
+        """End the run; the first reason counts."""
+        if self._fatal is None:
+            self._fatal = error
+            for task in self._tasks - {asyncio.current_task()}:
+                task.cancel()
+
+    async def _one(self, key: str, messages: Messages) -> Outcome:
+        task = asyncio.current_task()
+        assert task is not None
+        self._tasks.add(task)
+        try:
+            if self._fatal is not None:
+                raise self._fatal
+            if (shared := await self._leases.take(key)) is not None:
+                return shared
+            await self._pace.enter()
+            try:
+                outcome = await self._pay(key, messages)
+            finally:
+                self._pace.leave()
+            if isinstance(outcome, Entry):
+                await self._write(outcome)  # which ends the lease, too
+            else:
+                self._leases.give_back(key)
+            return outcome
+        except HfSynthError as error:
+            self._stop(error)
+            raise
+        except Exception as error:  # a fault of our own; its message may hold text
+            fault = LLMError(f"asking {self._where} failed: {type(error).__name__}")
+            self._stop(fault)
+            raise fault from None
+        finally:
+            self._tasks.discard(task)
+
+    async def _pay(self, key: str, messages: Messages) -> Outcome:
+        """Ask within the budget."""
+        ledger, guess = self._ledger, self._guess(messages)
+        while not ledger.reserve(guess):
+            if ledger.reserved < _NOTHING:
+                return Failure("budget")
+            await asyncio.sleep(0.02)  # questions in flight are reckoned high: some of it may come back
+        cost: float | None = None
+        try:
+            reply = await self._persist(key, messages)
+            if isinstance(reply, Failure):
+                return reply
+            counts = (reply.prompt_tokens, reply.completion_tokens)
+            ledger.longest = max(ledger.longest, counts[1] or 0)
+            cost = (
+                guess if None in counts and ledger.budget is not None else ledger.cost(counts[0] or 0, counts[1] or 0)
+            )
+            return Entry(
+                key,
+                reply.text,
+                reply.status,
+                reply.code,
+                counts[0] or 0,
+                counts[1] or 0,
+                cost,
+                reply.model,
+                time.time(),
+                reply.logprobs,
+            )
+        finally:
+            ledger.settle(guess, cost)
+
+    def _guess(self, messages: Messages) -> float:
+        """Reckon the most that a question may cost: two bytes a token read, the longest answer written."""
+        if self._ledger.budget is None:
+            return 0.0
+        read = len(json.dumps(messages, ensure_ascii=False).encode("utf-8", "replace")) // 2
+        return self._ledger.cost(read, self._max_tokens or self._ledger.longest) or 0.0
+
+    async def _persist(self, key: str, messages: Messages) -> Reply | Failure:
+        """Ask until there is an answer, or no use in asking again."""
+        schema = None if self._ledger.plain else self._schema
+        tried = limited = 0
+        while True:
+            outcome = await self._attempt(key, messages, schema)
+            if isinstance(outcome, Reply):
+                self._reached = self._answered = True
+                self._failed = 0
+                if schema is None and self._schema is not None and not self._ledger.plain:
+                    self._ledger.plain = True
+                    _LOG.info("%s takes no JSON schema; its answers are read without one", self._where)
+                return outcome
+            self._reached |= outcome.code != "unreachable"
+            if outcome.fatal:
+                raise LLMError(outcome.fatal)
+            if schema is not None and outcome.code in ("http_400", "http_422"):
+                schema = None  # perhaps it was the schema that is not understood
+                continue
+            limited += outcome.code == "http_429"
+            tried += outcome.code != "http_429"
+            if not outcome.again or tried > self._tries() or limited > 4 * self._max_retries:
+                return self._give_up(outcome)
+            if outcome.after is not None and outcome.after >= _BACKOFF:
+                if not outcome.overload:  # after an overload the pace holds everybody
+                    await asyncio.sleep(min(pacing.LONGEST_PAUSE, outcome.after))
+            else:
+                backoff = min(_LONGEST_BACKOFF, _BACKOFF * 2.0 ** min(tried + limited - 1, 10))
+                await asyncio.sleep(backoff * random.uniform(0.5, 1.0))
+
+    def _tries(self) -> int:
+        return self._max_retries if self._reached else min(_TRIES_AT_FIRST, self._max_retries)
+
+    async def _attempt(self, key: str, messages: Messages, schema: Mapping[str, Any] | None) -> Reply | Failure:
+        """Ask once, at the pace; with `hedge` a second time when the answer is slow."""
+        usual = self._pace.usual if self._hedge else None
+        first = self._timed(key, messages, schema)
+        if usual is None:
+            return await first
+        tasks = {asyncio.ensure_future(first)}
+        try:
+            done, _ = await asyncio.wait(tasks, timeout=_SLOW * usual)
+            if not done:
+                tasks.add(asyncio.ensure_future(self._timed(key, messages, schema)))
+            while True:
+                done, flying = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+                outcomes = [task.result() for task in done]
+                if not flying or any(isinstance(outcome, Reply) for outcome in outcomes):
+                    return next((o for o in outcomes if isinstance(o, Reply)), outcomes[0])
+                tasks = flying
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def _timed(self, key: str, messages: Messages, schema: Mapping[str, Any] | None) -> Reply | Failure:
+        """Ask once within the time one attempt may take, and let the pace know what came of it."""
+        pace, expected = self._pace, self._expected(messages)
+        await pace.start(expected)
+        began = self._loop.time()
+        outcome: Reply | Failure
+        try:
+            async with asyncio.timeout(self._timeout):
+                outcome = await self._ask(key, messages, schema)
+        except TimeoutError:
+            outcome = Failure("timeout", again=True)
+        if isinstance(outcome, Reply):
+            used = (outcome.prompt_tokens or 0) + (outcome.completion_tokens or 0)
+            self._written += (float(outcome.completion_tokens or self._written) - self._written) / 32
+            pace.correct(expected, used or expected)
+            pace.accepted(self._loop.time() - began, outcome.limits)
+        elif outcome.overload:
+            pace.refused(outcome.after, outcome.limits)
+        return outcome
+
+    def _expected(self, messages: Messages) -> float:
+        """Reckon the tokens of a question and its answer, four characters a token."""
+        return sum(len(m["content"]) for m in messages) / 4 + self._written
+
+    def _give_up(self, failure: Failure) -> Failure:
+        """Count a question that failed for good.
+
+        Raises:
+            LLMError: it is the endpoint that fails, and going on is no use.
+        """
+        if failure.code == "unreachable" and not self._reached:
+            raise LLMError(f"cannot reach {self._where}: nothing answers there; start the server or check base_url")
+        if failure.outage or not self._answered:
+            self._failed += 1
+        if self._failed >= _GIVE_UP:
+            raise LLMError(
+                f"{self._where} left {self._failed} questions in a row without an answer ({failure.code}); "
+                "what was answered is in the journal: run again to go on"
+            )
+        return failure
+
+    # --- the journal --------------------------------------------------------------------------------------------
+
+    async def _write(self, entry: Entry) -> None:
+        """Wait until an answer is on disk. Answers that arrive during a commit go together into the next one."""
+        written: asyncio.Future[None] = self._loop.create_future()
+        self._fresh.append((entry, written))
+        if self._writer is None or self._writer.done():
+            self._writer = self._loop.create_task(self._commit())
+        await written
+
+    async def _commit(self) -> None:
+        while self._fresh:
+            group, self._fresh = self._fresh, []
+            problem: Exception | None = None
+            try:
+                await asyncio.to_thread(self._journal.put_many, [entry for entry, _ in group])
+            except Exception as error:
+                problem = error
+            for _, written in group:
+                if not written.done():
+                    written.set_exception(problem) if problem else written.set_result(None)

@@ -1,0 +1,1 @@
+"""Encoders and sequence-to-sequence models: load them, read notes, train, predict."""

@@ -1,0 +1,212 @@
+"""Encoders at work: probabilities and embeddings of rows at full speed.
+
+Rows go through in length-sorted batches of a budget of tokens. What becomes of notes beyond the model's length its
+config says (`long_notes`, see `windows`): they are cut, or read in windows whose scores are pooled. Where a model comes
+from is the matter of `loading`, whose names are here, too.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from hf_synth.errors import ModelError, TaskError
+from hf_synth.models.loading import (
+    FACTS,
+    cpu_threads,
+    load_network,
+    load_tokenizer,
+    model_facts,
+    model_folder,
+    model_revision,
+    quiet,
+    shown,
+    weights_sha256,
+    write_facts,
+)
+from hf_synth.models.windows import long_notes_of, windows_of
+from hf_synth.task.labels import batches, token_limit
+from hf_synth.task.task import Task
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+
+__all__ = ["FACTS", "TOKENS_PER_BATCH", "cpu_threads", "embed", "label_order", "load_model", "load_network",
+           "load_tokenizer", "model_facts", "model_folder", "model_revision", "predict_proba", "probabilities", "quiet",
+           "weights_sha256", "write_facts"]  # fmt: skip
+
+TOKENS_PER_BATCH = 8192
+
+Floats = npt.NDArray[np.float32]
+
+
+def load_model(model: str | Path, task: Task | None = None) -> Any:
+    """Load a classifier for inference (eval mode, float32, CPU).
+
+    Args:
+        task: when given, the model must have its labels by name, in any order.
+
+    Raises:
+        ModelError: it cannot be loaded, has no classification head, or has other labels.
+    """
+    from transformers import AutoModelForSequenceClassification
+
+    network, missing = load_network(AutoModelForSequenceClassification, model)
+    if missing:
+        raise ModelError(f"model {shown(model)} has no trained classification head: fine-tune it with `train` first")
+    if task is not None:
+        label_order(network.config, task, what=f"model {shown(model)}")
+    return network
+
+
+# --- labels ---------------------------------------------------------------------------------------------------------
+
+
+def label_order(config: Any, task: Task, *, what: str = "the model") -> list[int]:
+    """Give for each label of the task its column in the model's output.
+
+    Raises:
+        ModelError: the model's labels are not the task's.
+    """
+    if task.kind == "text2text":
+        raise TaskError(f"task {task.full_name!r} is text2text: it has no labels to classify by, use generate_text")
+    problem = getattr(config, "problem_type", None)
+    if problem not in (None, f"{task.kind}_classification"):
+        raise ModelError(f"{what} was trained for {problem}, task {task.full_name!r} is {task.kind}: train one for it")
+    names = [str(config.id2label[i]) for i in range(config.num_labels)]
+    if sorted(names) != sorted(task.labels):
+        raise ModelError(
+            f"{what} has {len(names)} labels {names}, task {task.full_name!r} has {len(task.labels)} "
+            f"{list(task.labels)}: use a model of this task, or name them in `id2label` of its config.json"
+        )
+    return [names.index(label) for label in task.labels]
+
+
+# --- inference ------------------------------------------------------------------------------------------------------
+
+
+def predict_proba(
+    model: str | Path,
+    task: Task,
+    dataset: Dataset,
+    *,
+    tokens_per_batch: int = TOKENS_PER_BATCH,
+    device: str | None = None,
+    progress: bool = False,
+    cache_dir: str | Path | None = None,
+) -> Floats:
+    """Give the probability of each of the task's labels for each row, shape (N, K), in the order of `task.labels`.
+
+    They sum to 1 for a single_label task; for a multi_label one each label's stands by itself. Rows go through in
+    length-sorted batches of `tokens_per_batch` tokens, in bfloat16 on CUDA, and come back in their own order; the same
+    call gives the same numbers. Notes beyond the model's length are read as they were when it was trained.
+
+    Args:
+        model: folder or repo id of a trained classifier; the last two used stay in memory.
+        device: "cpu", "cuda", ...; a CUDA device when there is one.
+        cache_dir: a private folder of the user's that keeps the tokens of texts, for the next call with the same ones.
+
+    Raises:
+        ModelError: the model cannot be loaded or is not one of this task.
+        ColumnError: a text is missing.
+    """
+    folder = model_folder(model)
+    network, tokenizer = _kept_in_memory(str(folder), _stamp(folder))
+    label_order(network.config, task, what=f"model {shown(model)}")
+    return probabilities(
+        network, tokenizer, task, dataset, tokens_per_batch=tokens_per_batch, device=device, progress=progress,
+        cache_dir=cache_dir,
+    )  # fmt: skip
+
+
+def usual_device() -> str:
+    """Give where models run unless told otherwise: on a CUDA device when there is one."""
+    import torch
+
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+@functools.lru_cache(maxsize=2)
+def _kept_in_memory(folder: str, stamp: tuple[tuple[str, int, int], ...]) -> tuple[Any, Any]:
+    return load_model(folder), load_tokenizer(folder)
+
+
+def _stamp(folder: Path) -> tuple[tuple[str, int, int], ...]:
+    """Tell a folder's present files from later ones of the same names."""
+    stats = [(f.name, f.stat()) for f in sorted(folder.iterdir()) if f.is_file()]
+    return tuple((name, stat.st_size, stat.st_mtime_ns) for name, stat in stats)
+
+
+def probabilities(network: Any, tokenizer: Any, task: Task, dataset: Dataset, **how: Any) -> Floats:
+    """Do what `predict_proba` does with a classifier that is in memory already; `how` as there."""
+    import torch
+
+    order, way = label_order(network.config, task), long_notes_of(network.config)
+    scores = _infer(network, tokenizer, task, dataset, lambda output, _mask: output.logits, len(order), way, **how)
+    logits = torch.from_numpy(scores)
+    probs = logits.sigmoid() if task.kind == "multi_label" else logits.softmax(-1)
+    return np.ascontiguousarray(probs.numpy()[:, order])
+
+
+def embed(model: str | Path, task: Task, dataset: Dataset, **how: Any) -> Floats:
+    """Give the mean of the last hidden states over each row's tokens, shape (N, H), from the encoder as it is.
+
+    Args:
+        how: `tokens_per_batch`, `device`, `progress`, `cache_dir`, as for `predict_proba`.
+
+    Raises:
+        ModelError: the model cannot be loaded.
+        ColumnError: a text is missing.
+    """
+    from transformers import AutoModel
+
+    network, missing = load_network(AutoModel, model)
+    if [name for name in missing if "pooler" not in name]:
+        raise ModelError(f"{shown(model)} holds only a part of the encoder's weights")
+
+    def pick(output: Any, mask: Any) -> Any:
+        weight = mask.unsqueeze(-1).float()
+        return (output.last_hidden_state.float() * weight).sum(1) / weight.sum(1)
+
+    way = "cut" if long_notes_of(network.config) == "cut" else "windows_mean"
+    return _infer(network, load_tokenizer(model), task, dataset, pick, int(network.config.hidden_size), way, **how)
+
+
+def _infer(
+    network: Any,
+    tokenizer: Any,
+    task: Task,
+    dataset: Dataset,
+    pick: Callable[[Any, Any], Any],
+    width: int,
+    way: str,
+    *,
+    tokens_per_batch: int = TOKENS_PER_BATCH,
+    device: str | None = None,
+    progress: bool = False,
+    cache_dir: str | Path | None = None,
+) -> Floats:
+    """Give what `pick` takes from the output for each window, pooled to rows; shape (N, width)."""
+    import torch
+    from tqdm import tqdm
+
+    limit = token_limit(tokenizer, network.config)
+    windows = windows_of(tokenizer, task, dataset, limit, long_notes=way, cache_dir=cache_dir)
+    found = np.zeros((len(windows.tokens), width), dtype=np.float32)
+    where = device or usual_device()
+    network = network.to(where).eval()
+    half = torch.autocast("cuda", torch.bfloat16) if where.startswith("cuda") else contextlib.nullcontext()
+    bar = tqdm(total=len(found), disable=not progress, unit="window")
+    with torch.inference_mode(), half, cpu_threads(), bar:
+        for group in batches(windows.tokens.lengths.tolist(), tokens_per_batch):
+            batch = windows.batch(group, tokenizer.pad_token_id)
+            inputs = {key: torch.from_numpy(values).to(where) for key, values in batch.items()}
+            found[group] = pick(network(**inputs), inputs["attention_mask"]).float().cpu().numpy()
+            bar.update(len(group))
+    return windows.pool(found, way)

@@ -1,0 +1,246 @@
+"""Models as files: find them, load them, and read what is known of how they were made.
+
+A model is a folder or the id of a Hub repository. A repository is first brought into the local cache as one snapshot of
+one commit; everything else reads that folder. Weights are safetensors, or else a torch file read with
+`weights_only=True`; no code of a repository is ever run.
+
+A folder written by `train` holds its facts (`hf_synth_facts.json`): access, the digests of the rows it saw, labels,
+parents. A model without facts may have seen anything: it counts as credentialed.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import re
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from hf_synth.errors import ModelError
+from hf_synth.task.task import strictest
+
+FACTS = "hf_synth_facts.json"
+_SMALL_FILES = ["*.json", "*.txt", "*.model"]
+_REPO_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[\w.-]+)?")
+
+
+# --- finding and loading --------------------------------------------------------------------------------------------
+
+
+def model_folder(model: str | Path, revision: str | None = None) -> Path:
+    """Give the local folder of a model; a Hub repository is fetched, or found in the cache when offline.
+
+    Args:
+        revision: branch, tag or commit of a Hub repository; its main branch when None.
+
+    Raises:
+        ModelError: it is neither a folder with a config.json nor a repository that can be reached.
+    """
+    folder = Path(model)
+    if folder.is_dir():
+        if not (folder / "config.json").is_file():
+            raise ModelError(f"{folder} holds no config.json: it is not a model folder")
+        return folder
+    if isinstance(model, Path) or folder.exists() or not _REPO_ID.fullmatch(str(model)):
+        raise ModelError(f"{model} is no model folder, nor the id of a Hub repository")
+    return _snapshot(str(model), revision)
+
+
+def _snapshot(repo_id: str, revision: str | None) -> Path:
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import (
+        GatedRepoError,
+        HFValidationError,
+        LocalEntryNotFoundError,
+        RepositoryNotFoundError,
+        RevisionNotFoundError,
+    )
+
+    def fetch(*patterns: str) -> Path:
+        chosen = {"allow_patterns": list(patterns), "ignore_patterns": ["*/*"]}
+        return Path(snapshot_download(repo_id, revision=revision, **chosen))
+
+    try:
+        with quiet():
+            folder = fetch(*_SMALL_FILES, "*.safetensors")
+            if not list(folder.glob("*.safetensors")):
+                folder = fetch(*_SMALL_FILES, "pytorch_model*.bin")
+    except GatedRepoError:
+        problem = "is gated: ask for access on its page and log in with `hf auth login`"
+    except RevisionNotFoundError:
+        problem = f"has no revision {revision!r}"
+    except (RepositoryNotFoundError, HFValidationError):
+        problem = "is no folder here and no repository on the Hub that you may read"
+    except LocalEntryNotFoundError:
+        problem = "is not in the local cache and the Hub cannot be reached: give the path of a folder instead"
+    except Exception as error:  # the clients raise many kinds; none must end as a traceback
+        problem = f"cannot be fetched from the Hub ({type(error).__name__})"
+    else:
+        if (folder / "config.json").is_file():
+            return folder
+        problem = "holds no config.json: it is not a model repository"
+    raise ModelError(f"model {repo_id!r} {problem}") from None
+
+
+def model_revision(folder: Path) -> str | None:
+    """Give the commit of a Hub repository's snapshot; None for a plain folder."""
+    known = folder.parent.name == "snapshots" and re.fullmatch(r"[0-9a-f]{40}", folder.name)
+    return folder.name if known else None
+
+
+def load_tokenizer(model: str | Path) -> Any:
+    """Load the tokenizer of a model, without the truncation and padding that its file may fix.
+
+    Raises:
+        ModelError: there is none, or it cannot be read.
+    """
+    from transformers import AutoTokenizer
+
+    folder = model_folder(model)
+    if not any(any(folder.glob(name)) for name in ("tokenizer.json", "vocab.*", "*.model")):
+        raise ModelError(f"{shown(model)} holds no tokenizer")  # transformers would make an empty one
+    try:
+        with quiet():
+            tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
+    except Exception as error:
+        raise ModelError(f"the tokenizer of {shown(model)} cannot be loaded ({type(error).__name__})") from None
+    if getattr(tokenizer, "backend_tokenizer", None) is not None:
+        tokenizer.backend_tokenizer.no_truncation()
+        tokenizer.backend_tokenizer.no_padding()
+    if tokenizer.pad_token_id is None:
+        raise ModelError(f"the tokenizer of {shown(model)} has no padding token: batches cannot be made")
+    return tokenizer
+
+
+def load_network(kind: Any, model: str | Path, **options: Any) -> tuple[Any, list[str]]:
+    """Load a network of a kind (an auto class) in eval mode, with the names of weights that the files lack.
+
+    Raises:
+        ModelError: it has no weights, or cannot be loaded as one of that kind.
+    """
+    import torch
+
+    folder = model_folder(model)
+    if not any(folder.glob("*.safetensors")) and not any(folder.glob("pytorch_model*.bin")):
+        raise ModelError(f"{shown(model)} holds no weights (.safetensors)")
+    try:
+        with quiet():
+            network, seen = kind.from_pretrained(
+                folder,
+                trust_remote_code=False,
+                weights_only=True,
+                dtype=torch.float32,
+                output_loading_info=True,
+                **options,
+            )
+    except Exception as error:
+        raise ModelError(f"model {shown(model)} cannot be loaded ({type(error).__name__})") from None
+    return network.eval(), sorted(seen["missing_keys"])
+
+
+def shown(model: str | Path) -> str:
+    """Give a model's name as messages show it."""
+    return repr(str(model))
+
+
+@contextlib.contextmanager
+def quiet(active: bool = True) -> Iterator[None]:
+    """Silence progress bars and messages below errors of transformers and huggingface_hub for a while."""
+    if not active:
+        yield
+        return
+    from huggingface_hub.utils import are_progress_bars_disabled, disable_progress_bars, enable_progress_bars
+    from transformers.utils import logging
+
+    level, bars, hub_bars = logging.get_verbosity(), logging.is_progress_bar_enabled(), not are_progress_bars_disabled()
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    disable_progress_bars()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(level)
+        if bars:
+            logging.enable_progress_bar()
+        if hub_bars:
+            enable_progress_bars()
+
+
+@contextlib.contextmanager
+def cpu_threads() -> Iterator[int]:
+    """Keep torch to the cores this process may use, also inside a container with a quota, for a while.
+
+    More threads than cores make torch several times slower. The number depends on the machine only, never on its load,
+    so that a run can be repeated bit by bit. `OMP_NUM_THREADS` is obeyed.
+    """
+    import torch
+
+    before = torch.get_num_threads()
+    now = before if os.environ.get("OMP_NUM_THREADS") else max(1, min(before, _cores()))
+    torch.set_num_threads(now)
+    try:
+        yield now
+    finally:
+        torch.set_num_threads(before)
+
+
+def _cores() -> int:
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    with contextlib.suppress(OSError, ValueError):
+        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text(encoding="ascii").split()
+        cores = min(cores, int(quota) // int(period))  # "max" is no number: no quota
+    return max(1, cores)
+
+
+# --- facts ----------------------------------------------------------------------------------------------------------
+
+
+def model_facts(model: str | Path) -> dict[str, Any]:
+    """Read what is known of how a model was made.
+
+    Returns:
+        What `train` wrote, among it access, row_digests, task, labels, base_model, base_revision and parents. A model
+        without facts is {"access": "credentialed", "row_digests": [], "known": False}: it may have seen any row.
+
+    Raises:
+        ModelError: there is no such model, or its facts are broken.
+    """
+    file = model_folder(model) / FACTS
+    if not file.is_file():
+        return {"access": "credentialed", "row_digests": [], "known": False}
+    try:
+        facts = json.loads(file.read_text(encoding="utf-8"))
+        digests = facts.get("row_digests", [])
+        if not isinstance(digests, list):
+            raise TypeError
+    except (ValueError, TypeError, AttributeError):
+        raise ModelError(f"{FACTS} of {shown(model)} is broken: train the model again") from None
+    return {**facts, "access": strictest(facts.get("access")), "row_digests": digests, "known": True}
+
+
+def write_facts(folder: Path, facts: Mapping[str, Any]) -> None:
+    """Write the facts of a model into its folder."""
+    text = json.dumps(dict(facts), indent=1, sort_keys=True)
+    (Path(folder) / FACTS).write_text(text + "\n", encoding="utf-8")
+
+
+def weights_sha256(model: str | Path) -> str:
+    """Hash a model's weights (hex sha256 over the names and bytes of its weight files).
+
+    Raises:
+        ModelError: there is no such model, or it has no weights.
+    """
+    folder = model_folder(model)
+    files = sorted(folder.glob("*.safetensors")) or sorted(folder.glob("pytorch_model*.bin"))
+    if not files:
+        raise ModelError(f"{shown(model)} holds no weights (.safetensors)")
+    digest = hashlib.sha256()
+    for file in files:
+        digest.update(f"{file.name}\x00{file.stat().st_size}\x00".encode())
+        with file.open("rb") as stream:
+            while chunk := stream.read(1 << 22):
+                digest.update(chunk)
+    return digest.hexdigest()

@@ -1,0 +1,136 @@
+"""What a model's folder says of itself: the facts of how it was made, written with the weights or not at all."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from hf_synth.errors import OutputError
+from hf_synth.models.base_models import known_model
+from hf_synth.models.loading import model_facts, model_revision, weights_sha256, write_facts
+from hf_synth.task.folders import MANIFEST, new_folder
+from hf_synth.task.task import UNLABELLED, Access, Task, access_of, row_digests, strictest
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+
+
+def joined_access(task: Task, base_model: str | Path, parent: Path, *datasets: Dataset | None) -> Access:
+    """Join the access of the task, of every row, and of the base model as far as it is known."""
+    facts, listed = model_facts(parent), known_model(_name(base_model, parent))
+    known = [facts["access"]] if facts["known"] else [listed.access] if listed else []
+    return strictest(task.access, *known, *(access_of(d) for d in datasets if d is not None))
+
+
+def training_facts(
+    task: Task, rows: Dataset, validation: Dataset | None, base_model: str | Path, parent: Path
+) -> dict[str, Any]:
+    """Give what a model was made from: its task, base model, parents, and the digests of every row it saw.
+
+    Args:
+        parent: the folder of the base model.
+    """
+    import accelerate
+    import tokenizers
+    import torch
+    import transformers
+
+    from hf_synth import __version__
+
+    learnt, held = (
+        set(row_digests(task, part.select_columns(list(task.text_columns)))) if part is not None else set()
+        for part in (rows, validation)
+    )
+    made, name = model_facts(parent), _name(base_model, parent)
+    listed = known_model(name)
+    weights = weights_sha256(parent) if has_weights(parent) else None
+    columns = [rows[c] if c in rows.column_names else [None] * len(rows) for c in ("source", "label_status")]
+    counts = Counter(
+        source if source in ("gold", UNLABELLED) else status or "unmarked"
+        for source, status in zip(*columns, strict=True)
+    )
+    gold = rows.select([i for i, source in enumerate(columns[0]) if source == "gold"])
+    libraries = {m.__name__: str(m.__version__) for m in (torch, transformers, tokenizers, accelerate)}
+    return {
+        "kind": "model",
+        "hf_synth": __version__,
+        "task": task.full_name,
+        "task_version": task.version,
+        "labels": list(task.labels),
+        "base_model": name,
+        "base_revision": model_revision(parent),
+        "base_weights": weights,
+        "pretrained_on": listed.pretrained_on if listed else made.get("pretrained_on"),
+        "parents": [weights] if made["known"] and any(parent.glob("*.safetensors")) else [],
+        "row_digests": sorted(learnt | held | set(made["row_digests"])),
+        "validation_digests": _only_held(learnt, held, made),
+        "rows": dict(sorted(counts.items())),
+        "gold_texts": len(set(row_digests(task, gold.select_columns(list(task.text_columns))))),
+        "validation_rows": 0 if validation is None else len(validation),
+        "versions": libraries,
+    }
+
+
+def trained_on(facts: Mapping[str, Any]) -> set[str] | None:
+    """Give the digests of the rows that a model learnt from, its parents' too; None where its facts do not tell.
+
+    Rows that served early stopping were seen, and are among `row_digests`, but no weight came of them. Facts of earlier
+    releases do not say which those are, of the model nor of its parents.
+    """
+    held = facts.get("validation_digests", None if facts.get("validation_rows") or facts.get("parents") else [])
+    return set(facts.get("row_digests") or ()) - set(held) if isinstance(held, list) else None
+
+
+def _only_held(learnt: set[str], held: set[str], parent: Mapping[str, Any]) -> list[str] | None:
+    """Give the digests of rows that only stopped a training, of a model or its parents; None: the parent's are unknown.
+
+    Args:
+        learnt: digests of the rows that the model is trained on.
+        held: digests of its validation rows.
+        parent: the facts of the base model.
+    """
+    before = trained_on(parent)
+    if before is None:
+        return None
+    return sorted((held | set(parent["row_digests"])) - before - learnt)
+
+
+def _name(base_model: str | Path, parent: Path) -> str:
+    """Give the name of a base model: its repo id, or its folder's name, of which a path says too much."""
+    return parent.resolve().name if Path(base_model).is_dir() else str(base_model)
+
+
+def has_weights(folder: Path) -> bool:
+    """Tell whether a folder holds weights, or a model from scratch."""
+    return any(folder.glob("*.safetensors")) or any(folder.glob("pytorch_model*.bin"))
+
+
+@contextlib.contextmanager
+def model_output(path: Path) -> Iterator[Path]:
+    """Fill a folder as a whole or not at all; a full disk inside the safetensors library is told as such."""
+    from safetensors import SafetensorError
+
+    try:
+        with new_folder(path) as draft:
+            yield draft
+    except SafetensorError:
+        raise OutputError(f"{path}: the weights cannot be written; is the disk full?") from None
+
+
+def write_model(network: Any, tokenizer: Any, draft: Path, facts: Mapping[str, Any]) -> None:
+    """Write a plain transformers model, its tokenizer and its facts."""
+    network.config.name_or_path = ""
+    network.save_pretrained(draft)
+    tokenizer.save_pretrained(draft)
+    write_facts(draft, facts)
+    manifest = {
+        "stage": "train",
+        "task": facts["task"],
+        "task_version": facts["task_version"],
+        "access": facts["access"],
+    }
+    (draft / MANIFEST).write_text(json.dumps(manifest, indent=1) + "\n", encoding="utf-8")

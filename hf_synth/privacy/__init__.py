@@ -1,0 +1,1 @@
+"""What must not leave the site: copies of gold, identifiers, canaries, membership."""

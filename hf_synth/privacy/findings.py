@@ -1,0 +1,126 @@
+"""What an audit found: flags by row, figures, a verdict; counts and row numbers, never text."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from hf_synth.errors import ColumnError
+from hf_synth.privacy.overlap import MAX_CONTAINMENT, MAX_LETTER_RUN, MAX_RUN, WINDOW
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+
+# Rows that hold gold are withheld; where more than one in a hundred do, the generator is copying, and what the scan
+# did not see cannot be trusted either.
+MAX_COPIED_SHARE = 0.01
+
+COPIED = ("gold_row", "copy_of_gold", "copied_span", "near_copy", "canary")
+FLAGS: dict[str, str] = {
+    "gold_row": "the row calls itself gold",
+    "copy_of_gold": "its words are those of a text of gold, in whatever order",
+    "copied_span": f"{MAX_RUN} words or {MAX_LETTER_RUN} letters in a row stand in gold of one patient or note",
+    "near_copy": f"more than {MAX_CONTAINMENT:.0%} of its {WINDOW}-word windows, or much of its letters, stand in gold "
+    "of one patient or note",
+    "canary": "a canary that was planted in gold stands in it",
+    "exemplar_echo": "it follows a row of gold that its own prompt showed",
+    "identifier": "it holds what looks like an identifier of a person",
+    "date_or_age": "it holds a date, an age over 89 or a ZIP code",
+    "label_leak": "it names its own label",
+    "refusal": "the generator refuses in it, or speaks of itself",
+    "duplicate": "the same text came before among the synthetic rows",
+    "near_duplicate": "almost the same text came before among the synthetic rows",
+}
+
+
+def refusing(access: str) -> frozenset[str]:
+    """Give the flags that refuse a row; dates and ages do only where the data is not open: invented notes hold many."""
+    return frozenset({*COPIED, "exemplar_echo", "identifier"} | (set() if access == "open" else {"date_or_age"}))
+
+
+@dataclass(frozen=True)
+class Findings:
+    """What an audit found, without any text.
+
+    Args:
+        figures: counts and shares by name, as a card prints them.
+        row_flags: for each row of the synthetic dataset the flags (FLAGS) that were raised, in that order.
+        refused: the flags that refuse a row, by row number; such a row must not leave.
+        compared: whether there was gold to compare with.
+        access: the strictest access of task, synthetic rows and gold, which decided what refuses a row.
+        run_words: (N,) each row's longest run of words of one group of gold; 0 without gold.
+        containment: (N,) the share of its windows that stand in one group of gold.
+        closeness: distances to the closest row of gold: of sampled synthetic rows ("synthetic") and of held-out gold
+            ("held_out"); empty without gold.
+    """
+
+    figures: Mapping[str, int | float]
+    row_flags: tuple[tuple[str, ...], ...]
+    refused: Mapping[int, tuple[str, ...]]
+    compared: bool
+    access: str
+    run_words: npt.NDArray[np.int32] = field(default_factory=lambda: np.zeros(0, np.int32), repr=False, compare=False)
+    containment: npt.NDArray[np.float32] = field(
+        default_factory=lambda: np.zeros(0, np.float32), repr=False, compare=False
+    )
+    closeness: Mapping[str, Sequence[float]] = field(
+        default_factory=lambda: MappingProxyType({}), repr=False, compare=False
+    )
+
+    @property
+    def verdict(self) -> str:
+        """Give "ok", or "refuse" when more than `MAX_COPIED_SHARE` of the rows hold gold."""
+        return "refuse" if self.figures["copied_share"] > MAX_COPIED_SHARE else "ok"
+
+    def columns(self) -> dict[str, Any]:
+        """Give the findings as columns of the audited rows."""
+        return {
+            "audit_flags": [list(flags) for flags in self.row_flags],
+            "audit_refused": [i in self.refused for i in range(len(self.row_flags))],
+            "audit_run_words": self.run_words.tolist(),
+            "audit_containment": self.containment.tolist(),
+        }
+
+    def to_json(self) -> dict[str, Any]:
+        """Give plain values: verdict, figures, refused rows by number."""
+        refused = {str(i): list(flags) for i, flags in self.refused.items()}
+        return {
+            "verdict": self.verdict, "compared": self.compared, "access": self.access, "figures": dict(self.figures),
+            "refused": refused,
+        }  # fmt: skip
+
+    def __str__(self) -> str:
+        figures = ", ".join(f"{name} {value:g}" for name, value in self.figures.items())
+        return f"audit {self.verdict}: {figures}"
+
+
+def with_findings(dataset: Dataset, findings: Findings) -> Dataset:
+    """Give the audited rows with what was found of each: `audit_flags`, `audit_refused`, `audit_run_words` and
+    `audit_containment`.
+
+    Raises:
+        ColumnError: the findings are of other rows.
+    """
+    from datasets import Dataset, Features, List, Value, concatenate_datasets
+
+    if len(dataset) != len(findings.row_flags):
+        raise ColumnError(f"the findings are of {len(findings.row_flags):,} rows, the dataset has {len(dataset):,}")
+    columns = findings.columns()
+    features = Features({
+        "audit_flags": List(Value("string")), "audit_refused": Value("bool"), "audit_run_words": Value("int32"),
+        "audit_containment": Value("float32"),
+    })  # fmt: skip
+    kept = dataset.remove_columns([c for c in columns if c in dataset.column_names])
+    return concatenate_datasets([kept, Dataset.from_dict(columns, features=features)], axis=1)
+
+
+def refusals(findings: Findings, rows: Iterable[int]) -> dict[str, int]:
+    """Count the refusing flags over some rows, in the order of FLAGS."""
+    counts = Counter(flag for i in rows for flag in findings.refused.get(i, ()))
+    return {flag: counts[flag] for flag in FLAGS if counts[flag]}

@@ -1,0 +1,1 @@
+"""Publishing to a Hub: gate, export, card, push, withdrawal."""

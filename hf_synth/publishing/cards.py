@@ -1,0 +1,362 @@
+"""Cards: facts computed from columns, findings and scores, and the text rendered from them. Pure, no network.
+
+`dataset_facts` and `model_card_facts` compute plain values; `dataset_card` and `model_card` fill the templates of
+`model_cards/`. No gold row is ever shown; examples come from kept synthetic rows of open data only.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from hf_synth.evaluation.evaluation import Scores
+from hf_synth.models.base_models import known_model, pretraining_note
+from hf_synth.privacy.audit import Findings
+from hf_synth.publishing.card_policy import policy_facts
+from hf_synth.publishing.card_text import (
+    ACCESS_MEANING,
+    FIGURES,
+    METRICS,
+    dataset_card,
+    eval_results,
+    license_data,
+    model_card,
+)
+from hf_synth.publishing.validation import check_card
+from hf_synth.task.task import REASONS, STATUSES, UNLABELLED, USAGE_COLUMNS, Task, access_of, label_names, strictest
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+
+__all__ = ["check_card", "dataset_card", "dataset_facts", "eval_results", "model_card", "model_card_facts"]
+
+_SAMPLE = 280  # characters of an example
+
+
+# --- facts of a dataset ---------------------------------------------------------------------------------------------
+
+
+def _costs(columns: Mapping[str, list[Any]]) -> str:
+    """Say what the answers took that the rows came of; empty where that is not known."""
+    read, written, dollars = ([v for v in columns[c] if v is not None] for c in USAGE_COLUMNS)
+    if not any(read) and not any(written):
+        return ""
+    said = f"{sum(read):,} tokens read and {sum(written):,} written"
+    return f"{said}, ${sum(dollars):,.2f} by the price that was given" if dollars else f"{said}; no price was given"
+
+
+def dataset_facts(
+    task: Task,
+    dataset: Dataset,
+    *,
+    scores: Scores | Mapping[str, Scores] | None = None,
+    findings: Findings | None = None,
+    repo_id: str = "",
+    policy: Any = None,
+    attestation: str | None = None,
+    access: str | None = None,
+    origin: str = "",
+    gold_rows: int | None = None,
+) -> dict[str, Any]:
+    """Compute what a dataset's card says, from its columns.
+
+    Args:
+        dataset: generated or corrected rows, rejected ones among them; rows that `findings` refuse count as withheld.
+        scores: of models trained with the rows, by the name of what they were trained on.
+        policy: of the correction, where known: a policy, its JSON, or the name of its method.
+        access: an access to join with that of task and rows.
+        origin: what was found out of whether the gold is the gold they came from.
+        gold_rows: how many rows of open gold are published with them; None is no such config.
+    """
+    named = ("source", "label_status", "reason", "generator", "prompt_sha256", "seed_ids", *USAGE_COLUMNS)
+    columns = {c: list(dataset[c]) if c in dataset.column_names else [None] * len(dataset) for c in named}
+    status = [s or "kept" for s in columns["label_status"]]
+    withheld = set(findings.refused) if findings else set()
+    meant = _labels(task, dataset, "llm_label" if "llm_label" in dataset.column_names else task.label_column)
+    final = _labels(task, dataset, task.label_column)
+    leaving = [i for i, s in enumerate(status) if s != "rejected" and i not in withheld]
+    kept = [i for i in leaving if status[i] != "dropped"]
+    corrected = "label_probs" in dataset.column_names and task.kind != "text2text"
+    joined = strictest(task.access, access_of(dataset), *([findings.access] if findings else []), access or "open")
+    made_by = dict(sorted(Counter(str(g or "unknown") for g in columns["generator"]).items()))
+    reasons = Counter(zip(status, (r or "as_generated" for r in columns["reason"]), strict=True))
+    views = [("corrected", kept, final)] if corrected else []
+    views.append(("raw", leaving, meant))
+    writes = task.kind == "text2text"
+    told = policy_facts(policy if corrected else None, task.labels)
+    facts = _task_facts(task, joined, attestation) | {
+        "repo_id": repo_id, "title": repo_id.split("/")[-1] or task.name, "rows": len(views[0][1]),
+        "unit": "entries" if writes else "pairs" if len(task.text_columns) > 1 else "notes",
+        "text_columns": " and ".join(f"`{c}`" for c in task.text_columns), "label_column": task.label_column,
+        "label_word": "target" if writes else "list of labels" if task.kind == "multi_label" else "label",
+        "configs": [{"name": name, "split": "train", "rows": len(rows), "default": n == 0,
+                     "what": _WHAT["targets" if writes else name]}
+                    for n, (name, rows, _) in enumerate(views)],
+        "labels": _label_table(task, views),
+        "generators": ", ".join(f"`{name}` ({n:,} rows)" for name, n in made_by.items()),
+        "config_columns": [[name, name] for name, _, _ in views],
+        "costs": _costs(columns),
+        "prompts": len({p for p in columns["prompt_sha256"] if p}),
+        "exemplars": len({s for ids in columns["seed_ids"] if ids for s in ids}),
+        **told,
+        "correction": _correction(status, reasons, told["policy"]) if corrected else
+                      f"none; {'targets are those that the generator wrote' if writes else _AS_ASKED}",
+        "reasons": [{"status": s, "meaning": REASONS.get(r, r), "rows": n} for (s, r), n in
+                    sorted(reasons.items(), key=lambda item: (STATUSES.index(item[0][0]), item[0][1]))],
+        "audited": _audited(findings, origin), "audit_rows": _audit_rows(findings) if findings else [],
+        "examples": _examples(task, dataset, kept, final, columns["source"]) if joined == "open" else [],
+    }  # fmt: skip
+    facts |= _status_table(task, meant, status) if corrected and task.labels else {"statuses": [], "status_columns": []}
+    facts |= _score_table(scores)
+    facts["simulated"] = simulated(task, list(made_by))
+    if gold_rows is not None and joined == "open":
+        both = {"name": "augmented", "split": "train", "default": False, "rows": gold_rows + len(views[0][1])}
+        facts["configs"].append(both | {"what": f"{gold_rows:,} rows of open gold and the first config, to train on"})
+    return facts
+
+
+_WHAT = {
+    "corrected": "labels after correction; rows that were dropped are left out",
+    "raw": "labels as the generator meant them, every row with a text",
+    "targets": "targets as the generator wrote them, every row with a text",
+}
+_AS_ASKED = "labels are those asked of the generator"
+
+
+def _task_facts(task: Task, access: str, attestation: str | None) -> dict[str, Any]:
+    from hf_synth import __version__
+
+    return {
+        "task": task.full_name, "task_version": task.version, "kind": task.kind, "description": task.description,
+        "unverified": task.unverified,
+        "access": access, "access_meaning": ACCESS_MEANING[access], "license": task.license,
+        "license_data": license_data(task.license), "hub_dataset": _hub_dataset(task.source_url),
+        "source_url": task.source_url, "citation": task.citation,
+        "attestation": attestation, "version": __version__,
+    }  # fmt: skip
+
+
+def _hub_dataset(source_url: str) -> str | None:
+    """Give the id of a dataset of the public Hub, where a task's source is one."""
+    found = re.fullmatch(r"https://(?:huggingface\.co|hf\.co)/datasets/([\w.-]+/[\w.-]+)/?", source_url)
+    return found[1] if found else None
+
+
+def _labels(task: Task, dataset: Dataset, column: str) -> list[tuple[str, ...]]:
+    """Give the names of each row's labels; none for a row without label and for text2text."""
+    if task.kind == "text2text":
+        return [()] * len(dataset)
+    names = label_names(dataset.features[column]) or list(task.labels)
+
+    def name(value: Any) -> str:
+        return names[value] if isinstance(value, int) else str(value)
+
+    values = dataset[column]
+    if task.kind == "multi_label":
+        return [tuple(map(name, v or ())) for v in values]
+    return [() if v is None else (name(v),) for v in values]
+
+
+def _label_table(task: Task, views: Sequence[tuple[str, list[int], list[tuple[str, ...]]]]) -> list[dict[str, Any]]:
+    counts = [Counter(label for i in rows for label in labels[i]) for _, rows, labels in views]
+    return [
+        {"name": name, "meaning": meaning} | {view[0]: count[name] for view, count in zip(views, counts, strict=True)}
+        for name, meaning in _meanings(task)
+    ]
+
+
+def _meanings(task: Task) -> list[tuple[str, str]]:
+    return list(zip(task.labels, task.label_meanings or [""] * len(task.labels), strict=True))
+
+
+def _status_table(task: Task, meant: list[tuple[str, ...]], status: list[str]) -> dict[str, Any]:
+    names = [s for s in STATUSES if s != "rejected"]
+    counts = Counter((label, s) for labels, s in zip(meant, status, strict=True) for label in labels)
+    rows = [{"label": label} | {s: counts[label, s] for s in names} for label in task.labels]
+    return {"status_columns": [[s, s] for s in names], "statuses": rows}
+
+
+def _correction(status: list[str], reasons: Mapping[tuple[str, str], int], policy: str) -> str:
+    if all(s == "rejected" or reason == "as_generated" for s, reason in reasons):
+        return f"none; {_AS_ASKED}"
+    counts = Counter(status)
+    done = ", ".join(f"{counts[s]:,} {s}" for s in STATUSES if counts[s] and s != "rejected")
+    return f"by a corrector trained on gold{f', policy `{policy}`' if policy else ''}: {done}"
+
+
+def _audited(findings: Findings | None, origin: str) -> str:
+    if findings is None:
+        return "No audit was made."
+    held = f"Held against {findings.figures['gold_rows']:,} gold rows before it left."
+    if not findings.compared:
+        held = "There was no gold to compare with: only identifiers, leaks and repetition were looked for."
+    known = f" {origin[0].upper()}{origin[1:]}." if origin else ""
+    return f"{held}{known} Rows withheld by it: {len(findings.refused):,}."
+
+
+def _audit_rows(findings: Findings) -> list[dict[str, str]]:
+    figures = findings.figures
+    rows = [{"meaning": meaning, "value": _number(figures[k])} for k, meaning in FIGURES.items() if k in figures]
+    for name, value in figures.items():
+        if name.startswith("with_"):
+            rows.append({"meaning": "rows with what looks like: " + name[5:].replace("_", " "), "value": f"{value:,}"})
+    return rows
+
+
+def _score_table(scores: Scores | Mapping[str, Scores] | None) -> dict[str, Any]:
+    if not scores:
+        return {"scores": [], "metric_columns": []}
+    by_name = {str(scores.model.get("name", "model")): scores} if isinstance(scores, Scores) else dict(scores)
+    first = next(iter(by_name.values()))
+    shown = [m for m in ("macro_f1", "accuracy") if m in first.values] or list(first.values)[:2]
+    rows = [{"name": name, "n": s.n} | {m: f"{s.values[m]:.3f} {_interval(s, m)}" for m in shown}
+            for name, s in by_name.items()]  # fmt: skip
+    return {"scores": rows, "metric_columns": [[METRICS.get(m, (m, m))[0], m] for m in shown]}
+
+
+def _interval(scores: Scores, metric: str) -> str:
+    low, high = scores.ci95[metric]
+    return f"({low:.3f}-{high:.3f})"
+
+
+def simulated(task: Task, made_by: Sequence[str]) -> str:
+    """Say what of a task and its generators is artificial; "" where nothing is."""
+    said = []
+    if task.name == "clinic":
+        said.append("The gold is an artificial clinic: notes of no patient, written by a program.")
+    if any("simulator" in name for name in made_by):
+        said.append("The generator is a simulator that stands in for an LLM.")
+    return " ".join(said)
+
+
+def _examples(
+    task: Task, dataset: Dataset, kept: list[int], labels: list[tuple[str, ...]], source: list[Any]
+) -> list[dict[str, str]]:
+    """Pick the first kept synthetic row of each label, at most four; for text2text the first with its target."""
+    writes = task.kind == "text2text"
+    columns = (*task.text_columns, *((task.label_column,) if writes else ()))
+    found: dict[tuple[str, ...], dict[str, str]] = {}
+    for i in kept:
+        if source[i] == "synthetic" and labels[i] not in found and len(found) < 4:
+            text = " / ".join(" ".join(str(dataset[i][c]).split()) for c in columns)
+            shown = text if len(text) <= _SAMPLE else text[:_SAMPLE].rsplit(" ", 1)[0] + " ..."
+            found[labels[i]] = {
+                "label": ", ".join(labels[i]) or (" / ".join(columns) if writes else "no label"),
+                "text": shown.replace("{{", "{ {").replace("}}", "} }"),
+            }
+    return [found[key] for key in sorted(found)]
+
+
+# --- facts of a model -----------------------------------------------------------------------------------------------
+
+
+def model_card_facts(
+    task: Task,
+    trained: Mapping[str, Any],
+    scores: Scores | None,
+    *,
+    repo_id: str = "",
+    access: str | None = None,
+    attestation: str | None = None,
+    architecture: str = "An encoder",
+    parents: Sequence[Mapping[str, Any]] = (),
+    membership: str = "",
+    untested: str = "",
+    exposure: str = "",
+    widget: Sequence[str] = (),
+) -> dict[str, Any]:
+    """Compute what a model's card says.
+
+    Args:
+        trained: the facts that training wrote (`modeling.model_facts`).
+        access: an access to join with that of task and facts.
+        architecture: what kind of network it is.
+        membership: what a test found of whether it tells its training rows; "" when none was made.
+        untested: why none was.
+        exposure: how well it knows canaries that were planted in its gold, or why that was not measured; "" where none
+            were.
+        parents: releases that it comes from (`release.parents_of`).
+        widget: texts for the page's widget, of synthetic rows that may be shown.
+    """
+    rows = dict(trained.get("rows", {}))
+    what = {
+        "gold": "gold",
+        UNLABELLED: "real notes, labelled by an LLM",
+        **{s: f"synthetic, label {s}" for s in STATUSES},
+        "unmarked": "synthetic, unmarked",
+    }
+    base = str(trained.get("base_model") or "")
+    on_hub = bool(re.fullmatch(r"[\w.-]+/[\w.-]+", base))
+    told = trained.get("hyperparameters", {})
+    joined = strictest(task.access, trained.get("access"), access or "open")
+    return _task_facts(task, joined, attestation) | {
+        "repo_id": repo_id, "title": repo_id.split("/")[-1] or task.name, "network": architecture,
+        "call": "note" if len(task.text_columns) == 1 else '{"text": first, "text_pair": second}',
+        "input": "..." if len(task.text_columns) == 1 else "\\n".join(f"{c}: ..." for c in task.text_columns),
+        "labels": [{"index": str(i), "name": n, "meaning": m} for i, (n, m) in enumerate(_meanings(task))],
+        "composition": [{"what": what.get(k, k), "rows": n} for k, n in rows.items()] or
+                       [{"what": "unknown", "rows": 0}],
+        "base": (f"[{base}](https://huggingface.co/{base})" if on_hub else f"`{base or 'unknown'}`, not on a Hub")
+                + (f", revision `{trained['base_revision']}`" if trained.get("base_revision") else ""),
+        "base_model": base if on_hub else None,
+        "hyperparameters": ", ".join(f"{k} {v}" for k, v in told.items() if v not in (None, -1, False)),
+        "pretrained_on": pretraining_note(base) if on_hub or known_model(base) else "",
+        "long_notes": _POOLED.get((trained.get("long_notes") or {}).get("how", ""), ""),
+        "membership": membership.rstrip("."), "untested": untested.rstrip("."),
+        "exposure": exposure.rstrip("."),
+        "parents": [_parent(p) for p in parents],
+        "datasets": sorted({p["repo_id"] for p in parents if p["kind"] == "dataset"}),
+        "widget": list(widget) if joined == "open" else [],
+        "simulated": simulated(task, [str(trained.get("generator", ""))]),
+        **_model_scores(scores),
+    }  # fmt: skip
+
+
+_POOLED = {  # training.train's long_notes -> how to read a note that is longer than the model
+    "windows": "the highest logits of its windows, label by label",
+    "windows_mean": "the mean of its windows' logits",
+}
+
+
+def _parent(parent: Mapping[str, Any]) -> str:
+    rows = f", {parent['rows']:,} of its texts" if parent.get("rows") else ""
+    return f"{parent['kind']} `{parent['repo_id']}`{rows}"
+
+
+def _model_scores(scores: Scores | None) -> dict[str, Any]:
+    if scores is None:
+        return {
+            "n": 0,
+            "scores": [],
+            "per_class": [],
+            "excluded": "",
+            "scored": "No scores were given: nobody has scored it.",
+        }
+    left, groups = scores.excluded, scores.dataset.get("groups")
+    shown = [m for m in METRICS if m in scores.values]
+    return {
+        "n": scores.n,
+        "scored": f"On {scores.n:,} gold test rows{f' of {groups:,} groups' if groups else ''}, with 95% intervals "
+                  "(bootstrap over groups).",
+        "scores": [_score_row(scores, m) for m in shown],
+        "per_class": [{"name": name, "rows": int(c.get("support", 0)),
+                       **{k: f"{c.get(k, 0.0):.3f}" for k in ("precision", "recall", "f1")}}
+                      for name, c in scores.per_class.items()],
+        "excluded": f"Without the {scores.n - left.n:,} test rows whose text it was trained on: " + ", ".join(
+            f"{METRICS[m][0]} {left.values[m]:.3f} {_interval(left, m)}" for m in shown[:2]) + "." if left else "",
+    }  # fmt: skip
+
+
+def _score_row(scores: Scores, metric: str) -> dict[str, Any]:
+    value, label = scores.values[metric], METRICS[metric]
+    return {
+        "metric": metric, "label": label[0], "hub_metric": label[1], "value": f"{value:.3f}",
+        "number": round(value, 4), "ci95": [round(v, 4) for v in scores.ci95[metric]],
+        "interval": _interval(scores, metric).strip("()"),
+    }  # fmt: skip
+
+
+def _number(value: int | float) -> str:
+    return f"{value:,}" if isinstance(value, int) else f"{value:.3f}"

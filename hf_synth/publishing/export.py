@@ -1,0 +1,352 @@
+"""Export folders: what leaves, as the tree of a Hub repository, and nothing else.
+
+A dataset goes out as parquet with new ids; exemplar ids, prompt hashes and journal keys stay in a local map beside the
+folder (`release`), never in it. Of a model's folder only files on an allow-list go out. Every folder is written whole
+or not at all, and a dataset is loaded back with plain `datasets` and compared before it counts.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+import shutil
+import tempfile
+from collections.abc import Callable, Container, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from hf_synth.errors import ColumnError, PublishError
+from hf_synth.models.inference import FACTS
+from hf_synth.publishing.release import RELEASE, content_digest
+from hf_synth.task.folders import MANIFEST, new_folder
+from hf_synth.task.task import REASONS, STATUSES, Access, Task
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+
+# What an outsider may know of how a model was made: digests of rows would be a test of membership.
+PUBLIC_FACTS = (
+    *("kind", "hf_synth", "task", "task_version", "labels", "access", "base_model", "base_revision", "parents", "rows"),
+    *("validation_rows", "hyperparameters", "versions", "seed", "class_weights", "seconds"),
+    *("pretrained_on", "long_notes", "lora"),
+)
+# Files of a model that may leave. Pickles, optimizer state, training arguments and anything unknown stay.
+MODEL_FILES = re.compile(
+    r"config\.json|generation_config\.json|model(?:-\d{5}-of-\d{5})?\.safetensors|model\.safetensors\.index\.json|"
+    r"tokenizer\.json|tokenizer_config\.json|special_tokens_map\.json|added_tokens\.json|vocab\.(?:txt|json)|merges\.txt|"
+    r"tokenizer\.model|spiece\.model|sentencepiece\.bpe\.model|spm\.model"
+)
+# Names of generators as servers give them: "gpt-5", "org/model", "llama3.1:8b"; never a sentence.
+_GENERATOR = re.compile(r"[A-Za-z0-9][\w.:@+/-]{0,99}")
+_MOST_GENERATORS = 20
+_LONG_NAME = 6  # characters from which a name that stands in gold is no coincidence
+_LOCAL_NAMES = ("_name_or_path", "name_or_path", "vocab_file", "tokenizer_file", "hub_token", "token")
+_LICENSE_NOTE = """This folder derives from credentialed data. It is under the data use agreement of its source
+({source}) and may be shared only as that agreement allows: on PhysioNet as a derived project
+("{name}"), or with people who signed the same agreement. Never on a public Hub.
+"""
+
+
+# --- datasets -------------------------------------------------------------------------------------------------------
+
+
+def view_rows(task: Task, dataset: Dataset, withheld: Container[int]) -> dict[str, list[int]]:
+    """Give by config which rows leave, the default first.
+
+    `corrected` (only where labels went through correction, so never for text2text) has the rows kept or relabelled,
+    `raw` every row with a text that was not rejected.
+
+    Args:
+        withheld: numbers of rows that must not leave.
+    """
+    status = dataset["label_status"] if "label_status" in dataset.column_names else ["kept"] * len(dataset)
+    text = [all(row) for row in zip(*(dataset[c] for c in task.text_columns), strict=True)]
+    leaving = [i for i, s in enumerate(status) if s != "rejected" and text[i] and i not in withheld]
+    if "label_probs" not in dataset.column_names or task.kind == "text2text":
+        return {"raw": leaving}
+    return {"corrected": [i for i in leaving if status[i] in ("kept", "relabelled")], "raw": leaving}
+
+
+def dataset_views(
+    task: Task, dataset: Dataset, rows: Mapping[str, list[int]], access: Access, ids: Sequence[str]
+) -> dict[str, Dataset]:
+    """Give what leaves of a dataset by config, in columns that hold nothing local; a row has the same id in each.
+
+    Raw rows have the label that the generator meant, corrected ones that of the correction.
+
+    Args:
+        rows: `view_rows`.
+        ids: under which rows leave, one for each row of the dataset.
+
+    Raises:
+        ColumnError: a label is not one of the task's.
+    """
+    meant = "llm_label" if "llm_label" in dataset.column_names else task.label_column
+    more = ("llm_label", "label_status", "reason", "label_probs", "label_confidence", "weight")
+    told: dict[str, tuple[str, Sequence[str]]] = {"corrected": (task.label_column, more), "raw": (meant, ())}
+    return {name: _view(task, dataset, at, access, *told[name], ids) for name, at in rows.items()}
+
+
+def augmented_view(task: Task, gold: Dataset, synthetic: Dataset, access: Access, ids: Sequence[str]) -> Dataset:
+    """Give open gold and synthetic rows together, to train on; the only view that holds gold.
+
+    Args:
+        synthetic: the default view.
+        ids: under which gold rows leave, one for each.
+    """
+    from datasets import concatenate_datasets
+
+    told = _view(task, gold, list(range(len(gold))), access, task.label_column, (), ids)
+    told = told.remove_columns("source").add_column("source", ["gold"] * len(gold))
+    columns = ["id", *task.text_columns, task.label_column, "source", "task", "task_version", "access"]
+    return concatenate_datasets([told.select_columns(columns), synthetic.select_columns(columns)])
+
+
+def plain_columns(dataset: Dataset, gold: Sequence[Dataset]) -> Dataset:
+    """Clear the columns that are to hold words of ours, or the name of a generator, of anything else.
+
+    A row whose status is none of ours counts as rejected; other reasons become null, other generators "unknown".
+
+    Args:
+        gold: its parts; no name of a generator may stand in them.
+    """
+    known: dict[str, tuple[Any, Any]] = {"label_status": (STATUSES, "rejected"), "reason": (REASONS, None)}
+    if "generator" in dataset.column_names:
+        names = {g for g in dataset["generator"] if isinstance(g, str)}
+        known["generator"] = (generator_names(names, gold), "unknown")
+    for column, (fine, otherwise) in known.items():
+        values = list(dataset[column]) if column in dataset.column_names else []
+        if any(v is not None and v not in fine for v in values):
+            mended = [v if v is None or v in fine else otherwise for v in values]
+            dataset = dataset.remove_columns(column).add_column(column, mended)
+    return dataset
+
+
+def generator_names(names: set[str], gold: Sequence[Dataset]) -> set[str]:
+    """Give of the names of generators those that may be told: no path, no phrase, nothing that stands in gold."""
+    fine = {n for n in names if _GENERATOR.fullmatch(n) and "//" not in n and not n.startswith(("/", ".", "~"))}
+    if len(fine) > _MOST_GENERATORS:
+        return set()
+    for part in gold:
+        for column, feature in part.features.items():
+            if column != "generator" and getattr(feature, "dtype", "") in ("string", "large_string"):
+                long = [n for n in fine if len(n) >= _LONG_NAME]
+                fine -= {n for value in (part.unique(column) if long else ()) for n in long if value and n in value}
+    return fine
+
+
+def _view(
+    task: Task, dataset: Dataset, rows: list[int], access: Access, label: str, more: Sequence[str], ids: Sequence[str]
+) -> Dataset:
+    from datasets import Dataset, Features, Value
+
+    picked = dataset.select(rows)
+    known = task.corrected_features()
+    told = {
+        "source": "synthetic",
+        "task": task.full_name,
+        "task_version": task.version,
+        "access": access,
+    }
+    columns: dict[str, Any] = {"id": [ids[i] for i in rows]}
+    columns |= {c: list(picked[c]) for c in task.text_columns}
+    columns[task.label_column] = list(picked[label])
+    columns |= {name: [value] * len(rows) for name, value in told.items()}
+    columns |= {c: list(picked[c]) for c in ("generator", *more) if c in picked.column_names}
+    features = Features({c: known.get(c, Value("string")) for c in columns})
+    try:
+        return Dataset.from_dict(columns, features=features)
+    except Exception as error:  # the library's message may hold text
+        raise ColumnError(f"the rows do not fit task {task.full_name!r} ({type(error).__name__})") from None
+
+
+def write_dataset(
+    task: Task,
+    views: Mapping[str, Dataset],
+    path: Path,
+    *,
+    card: str,
+    access: Access,
+    physionet_name: str,
+    release: Mapping[str, Any],
+    check: Callable[[Path], None],
+) -> str:
+    """Write an export folder of a dataset, check it, load it back with plain `datasets` and compare.
+
+    Args:
+        release: `release_facts`, for release.json.
+        check: raises when something in the folder must not leave.
+
+    Returns:
+        The digest of its content.
+
+    Raises:
+        OutputError: the folder cannot be written, or holds something else.
+        PublishError: what was read back is not what was written.
+    """
+    with new_folder(path) as draft:
+        for name, rows in views.items():
+            (draft / name).mkdir()
+            _write_parquet(
+                rows, draft / name / "train-00000-of-00001.parquet", {"access": access, "task": task.full_name}
+            )
+        (draft / "README.md").write_text(card, encoding="utf-8")
+        counts = {name: len(rows) for name, rows in views.items()}
+        content = _finish(task, draft, access, physionet_name, counts, release)
+        check(draft)
+        _check_loads(draft, views)
+    return content
+
+
+def _write_parquet(rows: Dataset, file: Path, told: Mapping[str, str]) -> None:
+    import pyarrow.parquet as pq
+
+    metadata = dict(rows.features.arrow_schema.metadata) | {b"hf_synth": json.dumps(dict(told)).encode()}
+    pq.write_table(rows.data.table.replace_schema_metadata(metadata), file)
+
+
+def _check_loads(folder: Path, views: Mapping[str, Dataset]) -> None:
+    from datasets import load_dataset
+
+    for number, (name, rows) in enumerate(views.items()):
+        with tempfile.TemporaryDirectory(prefix=".check-", dir=folder.parent) as cache:
+            try:
+                config = None if number == 0 else name  # the first must be what a plain load gives
+                back = load_dataset(str(folder), config, split="train", cache_dir=cache)
+                same = back.features == rows.features and back.with_format("arrow")[:].equals(
+                    rows.with_format("arrow")[:], check_metadata=False
+                )
+            except Exception as error:  # the library's message may hold text
+                raise PublishError(f"the export cannot be read back ({type(error).__name__}); nothing left") from None
+        if not same:
+            raise PublishError(f"config {name!r} of the export reads back differently; nothing left")
+
+
+# --- models ---------------------------------------------------------------------------------------------------------
+
+
+def write_model(
+    task: Task,
+    model: Path,
+    path: Path,
+    *,
+    card: str,
+    eval_results: str,
+    facts: Mapping[str, Any],
+    access: Access,
+    physionet_name: str,
+    release: Mapping[str, Any],
+    check: Callable[[Path], None],
+) -> str:
+    """Write an export folder of a model: files on the allow-list, its card, its scores and what may be told of it.
+
+    Args:
+        release, check: as for `write_dataset`.
+
+    Returns:
+        The digest of its content.
+
+    Raises:
+        OutputError: the folder cannot be written, or holds something else.
+        PublishError: the model has no safetensors weights, carries other content in them, or has other labels.
+    """
+    names = model_files(model)
+    if not any(n.endswith(".safetensors") for n in names) or "config.json" not in names:
+        raise PublishError(f"{model} holds no config.json with .safetensors weights: only such models are published")
+    with new_folder(path) as draft:
+        for name in names:
+            _check_weights(model / name)
+            shutil.copyfile(model / name, draft / name)
+        _clean_config(task, draft)
+        (draft / "README.md").write_text(card, encoding="utf-8")
+        if eval_results:  # of gold that is a dataset of the Hub
+            (draft / ".eval_results").mkdir()
+            (draft / ".eval_results" / f"{task.name}.yaml").write_text(eval_results, encoding="utf-8")
+        told = {k: facts[k] for k in PUBLIC_FACTS if k in facts} | {"access": access}
+        (draft / FACTS).write_text(json.dumps(told, indent=1, sort_keys=True) + "\n", encoding="utf-8")
+        content = _finish(task, draft, access, physionet_name, {}, release)
+        check(draft)
+    return content
+
+
+def model_files(model: Path) -> list[str]:
+    """Give the names of a model's files that may leave, sorted; links and anything off the allow-list stay."""
+    found = [f for f in sorted(model.iterdir()) if f.is_file() and not f.is_symlink()]
+    return [f.name for f in found if MODEL_FILES.fullmatch(f.name)]
+
+
+def _check_weights(file: Path) -> None:
+    """Look into the header of a safetensors file: it must be one, with no words of its own."""
+    if file.suffix != ".safetensors":
+        return
+    with file.open("rb") as stream:
+        size = int.from_bytes(stream.read(8), "little")
+        try:
+            header = json.loads(stream.read(size)) if size <= 100_000_000 else None
+        except ValueError:
+            header = None
+    if not isinstance(header, dict):
+        raise PublishError(f"{file.name} is no safetensors file; save the model again")
+    told = header.get("__metadata__") or {}  # null, where a program writes that it has none
+    if not isinstance(told, dict) or set(told) - {"format"}:
+        raise PublishError(f"{file.name} carries metadata of its own; save the model again without it")
+
+
+def _clean_config(task: Task, draft: Path) -> None:
+    """Take local paths out of the configs, and see that the labels are the task's, as the pipeline will name them."""
+    for file in (draft / "config.json", draft / "tokenizer_config.json"):
+        if not file.is_file():
+            continue
+        try:
+            config = json.loads(file.read_text(encoding="utf-8"))
+            names = sorted(map(str, config.get("id2label", {}).values()))
+        except (ValueError, AttributeError, TypeError):
+            raise PublishError(f"{file.name} of the model is broken; save the model again") from None
+        if task.labels and file.name == "config.json" and names != sorted(task.labels):
+            raise PublishError(f"the model's labels are not those of task {task.full_name!r}: {', '.join(task.labels)}")
+        clean = {k: v for k, v in config.items() if k not in _LOCAL_NAMES}
+        if clean != config:
+            file.write_text(json.dumps(clean, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+
+
+# --- both -----------------------------------------------------------------------------------------------------------
+
+
+def _finish(
+    task: Task, draft: Path, access: Access, name: str, rows: Mapping[str, int], release: Mapping[str, Any]
+) -> str:
+    """Write the manifests; for credentialed data also the licence note and checksums that PhysioNet wants."""
+    told = {"stage": "export", "task": task.full_name, "task_version": task.version, "access": access, "rows": rows}
+    (draft / MANIFEST).write_text(json.dumps(told, indent=1) + "\n", encoding="utf-8")
+    if access == "credentialed":
+        note = _LICENSE_NOTE.format(source=task.source_url or task.license, name=name)
+        (draft / "LICENSE.md").write_text(note, encoding="utf-8")
+    files = {name: sha256 for name, (_, (_, sha256)) in file_oids(draft).items()}
+    content = content_digest(files)
+    tied = json.dumps({**release, "content": content, "files": files}, indent=1, sort_keys=True)
+    (draft / RELEASE).write_text(tied + "\n", encoding="utf-8")
+    if access == "credentialed":
+        lines = [f"{sha256}  {name}" for name, (_, (_, sha256)) in file_oids(draft).items()]
+        (draft / "SHA256SUMS").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    return content
+
+
+def exported_files(folder: Path) -> list[str]:
+    """Give the paths of an export's files, relative, sorted; our own work folder is no part of it."""
+    found = (f.relative_to(folder) for f in folder.rglob("*") if f.is_file())
+    return sorted(f.as_posix() for f in found if f.parts[0] != ".hf_synth")
+
+
+def file_oids(folder: Path) -> dict[str, tuple[int, tuple[str, str]]]:
+    """Give the size of each file of an export, and both names the Hub may know its bytes by: git's own and sha256."""
+    found = {}
+    for name in exported_files(folder):
+        size = (folder / name).stat().st_size
+        blob, content = hashlib.sha1(b"blob %d\x00" % size, usedforsecurity=False), hashlib.sha256()
+        with (folder / name).open("rb") as stream:
+            while chunk := stream.read(1 << 22):
+                blob.update(chunk)
+                content.update(chunk)
+        found[name] = (size, (blob.hexdigest(), content.hexdigest()))
+    return found

@@ -1,0 +1,1 @@
+"""A page of text, tables and pictures, and the pictures."""

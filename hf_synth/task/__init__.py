@@ -1,0 +1,5 @@
+"""A clinical task as a value, its columns, its rows as arrays, its folders."""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

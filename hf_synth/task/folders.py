@@ -1,0 +1,236 @@
+"""The user's folders: private, never half-written, and Datasets going out to them and coming back.
+
+An exported folder is the tree of a Hub repository: `<split>.parquet` files and a README.md whose YAML names them, so
+that `load_dataset(folder)` reads it without any code of ours. `hf_synth.json` beside them says what stage wrote it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from hf_synth.errors import ColumnError, MissingGoldError, OutputError, RowError
+from hf_synth.task.task import MANIFEST, Task, access_of, strictest, task_to_json
+
+if TYPE_CHECKING:
+    from datasets import Dataset, DatasetDict
+
+__all__ = ["MANIFEST", "WORK", "cache_folder", "clear_disk_errors", "new_folder", "private_folder", "read_dataset",
+           "read_export", "read_manifest", "work_folder", "write_private", "write_stage"]  # fmt: skip
+
+WORK = ".hf_synth"  # our own corner of a user's folder: caches, the journal
+
+_DISK = {
+    errno.ENOSPC: "the disk is full; free some space and run again",
+    errno.EDQUOT: "the disk quota is spent; free some space and run again",
+    errno.EROFS: "the file system is read-only; choose another folder",
+    errno.EACCES: "no permission to write there; choose another folder",
+    errno.EPERM: "no permission to write there; choose another folder",
+}
+
+
+def private_folder(path: Path) -> Path:
+    """Make a folder that only its owner can read (0700); an existing folder keeps its mode.
+
+    Raises:
+        OutputError: it cannot be made.
+    """
+    with clear_disk_errors(path):
+        path.mkdir(parents=True, exist_ok=True, mode=0o700)
+    return path
+
+
+def work_folder(beside: Path) -> Path:
+    """Give our corner of a user's folder (`.hf_synth`, 0700), made if need be."""
+    return private_folder((beside if beside.is_dir() else beside.parent) / WORK)
+
+
+@contextlib.contextmanager
+def clear_disk_errors(path: Path) -> Iterator[None]:
+    """Turn a full disk, a read-only folder or missing rights into an `OutputError` of one sentence."""
+    try:
+        yield
+    except OSError as error:
+        reason = _DISK.get(error.errno or 0, os.strerror(error.errno) if error.errno else "cannot be written")
+        raise OutputError(f"{path}: {reason}") from None
+
+
+def write_private(path: Path, text: str) -> Path:
+    """Write a text file as a whole or not at all, readable by its owner alone (0600).
+
+    Raises:
+        OutputError: it cannot be written.
+    """
+    private_folder(path.parent)
+    draft = None
+    try:
+        with clear_disk_errors(path):
+            handle, draft = tempfile.mkstemp(prefix=f".{path.name}-", dir=path.parent)  # mode 0600
+            with os.fdopen(handle, "w", encoding="utf-8") as out:
+                out.write(text)
+            os.replace(draft, path)
+            draft = None
+    finally:
+        if draft is not None:
+            Path(draft).unlink(missing_ok=True)
+    return path
+
+
+@contextlib.contextmanager
+def new_folder(path: Path, *, overwrite: bool = True) -> Iterator[Path]:
+    """Write a folder as a whole or not at all: fill the yielded temporary folder, it is then renamed to `path`.
+
+    An earlier folder of ours (one with a manifest) is replaced; anything else that is not empty is left alone.
+
+    Raises:
+        OutputError: the place is taken by something else, full, or read-only.
+    """
+    path = Path(path)
+    if path.is_file() or (path.is_dir() and any(path.iterdir()) and not (overwrite and (path / MANIFEST).is_file())):
+        raise OutputError(f"{path} is there already and is not an earlier output; choose another folder")
+    with clear_disk_errors(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        draft = Path(tempfile.mkdtemp(prefix=f".{path.name}-", dir=path.parent))  # mode 0700
+    try:
+        with clear_disk_errors(path):
+            yield draft
+            keep = path / WORK  # a journal or cache that lies in the folder outlives its content
+            if keep.is_dir():
+                os.rename(keep, draft / WORK)
+            if path.is_dir():
+                shutil.rmtree(path)
+            os.replace(draft, path)
+    finally:
+        shutil.rmtree(draft, ignore_errors=True)
+
+
+def write_stage(
+    task: Task, dataset: Dataset | DatasetDict, path: Path, *, stage: str, report: str = "", **facts: Any
+) -> Path:
+    """Write the rows of a stage to a folder that `load_dataset(path)` accepts, with what a reader must know of them.
+
+    Args:
+        dataset: a Dataset becomes split "train".
+        stage: the verb that made the rows.
+        report: what a person may want to read of it, as Markdown; becomes report.md.
+        facts: plain values for the manifest.
+
+    Raises:
+        OutputError: the folder cannot be written.
+    """
+    from datasets import Dataset
+
+    splits = {"train": dataset} if isinstance(dataset, Dataset) else dict(dataset)
+    access = strictest(task.access, *(access_of(rows) for rows in splits.values()))
+    known: dict[str, Any] = {"stage": stage, "task": task.full_name, "task_version": task.version, "access": access}
+    if task.script is None:
+        known["definition"] = task_to_json(task)
+    counts = {split: len(rows) for split, rows in splits.items()}
+    with new_folder(path) as draft:
+        for split, rows in splits.items():
+            rows.to_parquet(draft / f"{split}.parquet")
+        files = "".join(f"  - split: {split}\n    path: {split}.parquet\n" for split in splits)
+        (draft / "README.md").write_text(
+            f"---\nconfigs:\n- config_name: default\n  data_files:\n{files}---\n"
+            f"Task {task.full_name}, stage {stage!r}, written by hf_synth. Access: {access}.\n",
+            encoding="utf-8",
+        )
+        if report:
+            (draft / "report.md").write_text(report + "\n", encoding="utf-8")
+        (draft / MANIFEST).write_text(json.dumps({**known, **facts, "rows": counts}, indent=1) + "\n", encoding="utf-8")
+    return path
+
+
+def read_manifest(path: Path) -> dict[str, Any] | None:
+    """Read what stage wrote a folder; None when it is not one of ours."""
+    file = path / MANIFEST
+    if not file.is_file():
+        return None
+    try:
+        facts = json.loads(file.read_text(encoding="utf-8"))
+    except ValueError:
+        raise RowError(str(file), None, "is broken; write the folder again") from None
+    return facts if isinstance(facts, dict) else None
+
+
+def read_export(path: Path) -> DatasetDict:
+    """Read an exported folder back, memory-mapped from a cache inside it.
+
+    Raises:
+        MissingGoldError: there is no parquet file in it.
+    """
+    from datasets import DatasetDict
+
+    files = {f.stem: f for f in sorted(path.glob("*.parquet"))}
+    if not files:
+        raise MissingGoldError(f"{path} holds no .parquet file; export the stage before again")
+    return DatasetDict({split: _read_parquet(file, path) for split, file in files.items()})
+
+
+def read_dataset(path: Path, *, split: str | None = None) -> Dataset:
+    """Read one Dataset from an exported folder, a `save_to_disk` folder, or a .parquet / .jsonl / .csv file.
+
+    Args:
+        split: which split of a folder with several; "train" or the only one when not given.
+
+    Raises:
+        MissingGoldError: there is nothing to read.
+        RowError: the file is malformed.
+        ColumnError: the folder has no such split.
+    """
+    from datasets import Dataset, DatasetDict, load_from_disk
+
+    path = Path(path)
+    if path.is_file():
+        if path.suffix.lower() == ".parquet":
+            return _read_parquet(path, path)
+        from hf_synth.gold.readers import read_table
+
+        return Dataset.from_list([row for _, row in read_table(path)])
+    if not path.is_dir():
+        raise MissingGoldError(f"{path} is no file or folder")
+    if (path / "dataset_dict.json").is_file() or (path / "dataset_info.json").is_file():
+        found = load_from_disk(str(path))
+    else:
+        found = read_export(path)
+    if not isinstance(found, DatasetDict):
+        return found
+    wanted = split or ("train" if "train" in found else next(iter(found)))
+    if wanted not in found:
+        raise ColumnError(f"{path} has no split {wanted!r}; it has {', '.join(found)}")
+    return found[wanted]
+
+
+def _read_parquet(file: Path, beside: Path) -> Dataset:
+    """Map a parquet file from a cache inside its folder; in memory where that folder cannot be written."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+    from datasets import Dataset
+    from datasets.exceptions import DatasetGenerationError
+
+    cache = cache_folder(beside)
+    try:
+        if cache is None:
+            return Dataset(pq.read_table(file))
+        return Dataset.from_parquet(str(file), cache_dir=str(cache))
+    except (pa.ArrowException, DatasetGenerationError):
+        raise RowError(file.name, None, "cannot be read as parquet") from None
+
+
+def cache_folder(beside: Path) -> Path | None:
+    """Give the cache inside a user's folder, made if need be; None where that folder cannot be written.
+
+    A copy of notes is kept nowhere else: without it, data is held in memory.
+    """
+    try:
+        folder = private_folder(work_folder(beside) / "cache")
+    except OutputError:
+        return None
+    return folder if os.access(folder, os.W_OK) else None

@@ -1,0 +1,228 @@
+"""Audited rows: samples that are drawn by strata, read back with their weights, and what they say of all rows."""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import pytest
+from datasets import Dataset
+from support.tiny import toy_rows, toy_task
+from support.toy_experiment import TASK, as_synthetic, simulated
+
+from hf_synth.cli.cli import main
+from hf_synth.correction.audited import Audited, audit_sample, design, part_of, relative_weights
+from hf_synth.correction.correction import correct_with_policy
+from hf_synth.correction.crossfit import choose
+from hf_synth.correction.noise import em_noise, estimate_noise
+from hf_synth.correction.policy import fit
+from hf_synth.errors import ColumnError, RowError, TaskError
+from hf_synth.evaluation.statistics import design_share
+from hf_synth.experiments.assessment import assess
+from hf_synth.gold.readers import read_audited
+from hf_synth.models.head import linear_fit
+from hf_synth.task.folders import write_stage
+
+
+def pool(n: int, seed: int = 2):  # type: ignore[no-untyped-def]
+    """Give toy rows as a generator hands them over; of the rarest label there are few."""
+    rows = [{**row, "llm_label": row["label"], "id": f"s{i}"} for i, row in enumerate(toy_rows(n, seed))]
+    return as_synthetic([row for i, row in enumerate(rows) if row["label"] or i % 5 == 0])
+
+
+def drawn(rng: np.random.Generator, kind: str) -> tuple[float, tuple[float, float, float]]:
+    """Draw an audit sample of 2,000 rows, of which doubtful ones are wrong oftener; give the truth and the estimate."""
+    strata = rng.choice(6, 2_000, p=[0.4, 0.25, 0.15, 0.1, 0.06, 0.04])
+    right = rng.random(2_000) < np.array([0.97, 0.9, 0.8, 0.7, 0.5, 0.3])[strata]
+    if kind == "by strata":
+        at = np.concatenate([rng.permutation(np.flatnonzero(strata == h))[:20] for h in range(6)])
+        return right.mean(), design_share(right[at], (np.bincount(strata) / 20)[strata[at]], strata[at])
+    chance = np.array([0.03, 0.05, 0.08, 0.1, 0.2, 0.3])[strata]
+    at = np.flatnonzero(rng.random(2_000) < chance)
+    return right.mean(), design_share(right[at], 1 / chance[at])
+
+
+@pytest.mark.parametrize("kind", ["by strata", "with unequal chances"])
+def test_the_interval_covers_the_truth_whatever_the_design(kind: str) -> None:
+    rng = np.random.default_rng(0)
+    found = [drawn(rng, kind) for _ in range(600)]
+    covered = np.mean([low <= truth <= high for truth, (_, low, high) in found])
+    assert 0.93 <= covered <= 0.99
+    assert np.mean([share - truth for truth, (share, *_) in found]) == pytest.approx(0, abs=0.01)
+
+
+def test_rows_that_are_all_right_do_not_say_that_all_are() -> None:
+    """Of rows that are nearly all right, by strata: it covers, though often no row looked at is wrong."""
+    rng, covered = np.random.default_rng(1), []
+    for _ in range(400):
+        strata = rng.choice(4, 1_000, p=[0.6, 0.2, 0.15, 0.05])
+        right = rng.random(1_000) < 0.98
+        at = np.concatenate([rng.permutation(np.flatnonzero(strata == h))[:15] for h in range(4)])
+        _, low, high = design_share(right[at], (np.bincount(strata) / 15)[strata[at]], strata[at])
+        covered.append(low <= right.mean() <= high)
+    assert np.mean(covered) >= 0.93
+
+
+def test_equal_weights_are_a_simple_random_sample() -> None:
+    truth, given = simulated(0, right=0.7, corrector=0.6)
+    plain = {i: int(truth[i]) for i in range(50)}
+    equal = Audited(plain, dict.fromkeys(plain, 60.0))
+    assert design(equal) is None
+    assert fit("posterior", **given, audited=equal) == fit("posterior", **given, audited=plain)
+    one = Audited(plain, dict.fromkeys(plain, 60.0), dict.fromkeys(plain, "all"))
+    assert fit("posterior", **given, audited=one).figures == fit("posterior", **given, audited=plain).figures
+
+
+def test_a_share_counts_rows_for_what_they_stand_for() -> None:
+    """All rows of a doubtful tenth are looked at, and a few of the others."""
+    truth, given = simulated(0, right=0.7, corrector=0.6)
+    wrong = np.flatnonzero(given["llm_label"] != truth)[:300].tolist()
+    others = np.random.default_rng(0).permutation(np.setdiff1d(np.arange(3_000), wrong))[:90].tolist()
+    labels = {i: int(truth[i]) for i in (*wrong, *others)}
+    weights = {**dict.fromkeys(wrong, 1.0), **dict.fromkeys(others, 30.0)}
+    strata = {**dict.fromkeys(wrong, "doubtful"), **dict.fromkeys(others, "others")}
+    plain = fit("posterior", **given, audited=labels).figures
+    told = fit("posterior", **given, audited=Audited(labels, weights, strata)).figures
+    real = float(np.mean(given["llm_label"] == truth))
+    assert plain["generator_accuracy_audited_ci95"][1] < real - 0.3
+    low, high = told["generator_accuracy_audited_ci95"]
+    assert low < real < high
+    assert told["audited_strata"] == 2
+
+
+def test_the_noise_moves_by_what_a_row_stands_for() -> None:
+    rng = np.random.default_rng(0)
+    probs = rng.dirichlet(np.ones(3), 60)
+    meant = np.zeros(60, dtype=np.int64)
+    labels = {0: 1, 1: 2}
+    for estimate in (estimate_noise, em_noise):
+        heavy = estimate(meant, probs, Audited(labels, {0: 30.0, 1: 2.0}))
+        even, light = estimate(meant, probs, labels), estimate(meant, probs, Audited(labels, {0: 2.0, 1: 30.0}))
+        assert heavy[1, 0] > even[1, 0] > light[1, 0]
+        assert heavy[2, 0] < even[2, 0] < light[2, 0]
+        assert np.allclose(heavy.sum(1), 1)
+        assert (heavy >= 0).all()
+    assert sum(relative_weights(Audited(labels, {0: 30.0, 1: 2.0})).values()) == pytest.approx(2)
+
+
+def test_a_choice_counts_audited_rows_for_what_they_stand_for() -> None:
+    labels = np.zeros(200, dtype=int)
+    hits = {"posterior": np.arange(200) < 100, "none": np.arange(200) >= 80}  # 100 and 120 right
+    assert choose(hits, labels, prefer=("posterior", "none")).scores == {"posterior": 0.5, "none": 0.6}
+    drawn_oftener = np.where(np.arange(200) < 100, 3.0, 1.0)
+    assert choose(hits, labels, prefer=("posterior", "none"), weights=drawn_oftener).scores["posterior"] == 0.75
+
+
+def test_each_stratum_is_looked_at(tmp_path: Path) -> None:
+    rows = pool(300)
+    sizes = Counter(TASK.labels[i] for i in rows["llm_label"])
+    found = audit_sample(TASK, rows, 45, seed=1)
+    assert Counter(found["stratum"]) == dict.fromkeys(TASK.labels, 15)
+    assert found["llm_label"] == found["stratum"]
+    assert set(found["label"]) == {""}
+    assert sum(1 / p for p in found["inclusion_probability"]) == pytest.approx(len(rows))
+    assert all(p == 15 / sizes[s] for p, s in zip(found["inclusion_probability"], found["stratum"], strict=True))
+    assert len(set(found["id"])) == 45
+    assert found["id"] != audit_sample(TASK, rows, 45, seed=2)["id"]
+    assert found["stratum"][:15] != sorted(found["stratum"])[:15]
+    whole = audit_sample(TASK, rows, len(rows))
+    assert set(whole["inclusion_probability"]) == {1.0}
+    assert set(audit_sample(TASK, rows, 10, by=())["inclusion_probability"]) == {10 / len(rows)}
+    confident = rows.remove_columns([c for c in ("label_confidence",) if c in rows.column_names]).add_column(
+        "label_confidence", np.linspace(0, 1, len(rows)).tolist()
+    )
+    unsure = audit_sample(TASK, confident, 40, by=("confidence",))
+    place = {id: i for i, id in enumerate(rows["id"])}
+    assert Counter(unsure["stratum"]) == {"least sure": 20, "surer": 20}
+    told = zip(unsure["id"], unsure["stratum"], strict=True)
+    assert all((place[id] < round(len(rows) / 4)) == (stratum == "least sure") for id, stratum in told)
+    assert len(set(audit_sample(TASK, confident, 60, by=("label", "confidence"))["stratum"])) == 6
+
+
+def test_a_rejected_row_has_no_label_and_is_not_drawn() -> None:
+    rows = pool(60)
+    first = rows.to_list()
+    for row in first[:3]:
+        row |= {"label_status": "rejected", "llm_label": None, "label": None, "text": None}
+    mixed = Dataset.from_list(first, features=rows.features)
+    left = {row["id"] for row in first if row["label_status"] != "rejected"}
+    assert set(audit_sample(TASK, mixed, len(left))["id"]) == left
+
+
+def test_what_cannot_be_drawn_is_one_sentence() -> None:
+    rows = pool(60)
+    with pytest.raises(ColumnError, match="ask for 1 to"):
+        audit_sample(TASK, rows, 1_000)
+    with pytest.raises(ColumnError, match="too few for 3 strata"):
+        audit_sample(TASK, rows, 3)
+    with pytest.raises(ColumnError, match="not by 'colour'"):
+        audit_sample(TASK, rows, 10, by=("colour",))
+    with pytest.raises(ColumnError, match="no label_confidence"):
+        audit_sample(TASK, rows, 10, by=("confidence",))
+    with pytest.raises(TaskError, match="single_label"):
+        audit_sample(toy_task(kind="multi_label"), rows, 10)
+    with pytest.raises(ColumnError, match="1 of 2 audited rows have no weight"):
+        Audited({"a": 0, "b": 1}, {"a": 2.0})
+    with pytest.raises(ColumnError, match="1 or more"):
+        Audited({"a": 0}, {"a": 0.5})
+
+
+def test_a_sample_is_labelled_and_read_back(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    rows, folder = pool(300), tmp_path / "synthetic"
+    write_stage(TASK, rows, folder, stage="generate")
+    write_stage(TASK, toy_rows(40, 1), tmp_path / "gold", stage="gold")
+    line = ["sample", str(tmp_path / "gold"), str(folder), "--n", "45", "-q", "--json"]
+    assert main(line) == 0
+    told = json.loads(capsys.readouterr().out.splitlines()[-1])
+    file = Path(told["out"])
+    assert file.parent.parent == folder
+    assert file.stat().st_mode & 0o077 == 0
+    assert main(line) == 1  # a person's labels are not written over
+    assert "is there already" in capsys.readouterr().err
+    with pytest.raises(RowError, match="no audited row"):
+        read_audited(file)
+    with file.open(newline="", encoding="utf-8") as opened:
+        table = list(csv.DictReader(opened))
+    assert {row["text"] for row in table} <= set(rows["text"])
+    truth = dict(zip(rows["id"], rows["label"], strict=True))
+    some = Counter[str]()
+    for row in table:  # a person stops after two thirds
+        some[row["stratum"]] += 1
+        row["label"] = TASK.labels[truth[row["id"]]] if some[row["stratum"]] <= 10 else ""
+    with file.open("w", newline="", encoding="utf-8") as opened:
+        writer = csv.DictWriter(opened, table[0])
+        writer.writeheader()
+        writer.writerows(table)
+    audited = read_audited(file)
+    assert len(audited) == 30
+    assert sum(audited.weights.values()) == pytest.approx(len(rows))  # they stand for the rows not looked at, too
+    assert isinstance(part_of(audited, list(audited)[:3]), Audited)
+    gold = toy_rows(40, 1)
+    done, policy = correct_with_policy(
+        TASK, rows, linear_fit(TASK, gold, rows), gold=gold, method="posterior", audited=audited
+    )
+    assert policy.figures["audited_rows"] == 30
+    assert policy.figures["audited_strata"] == 3
+    assert policy.figures["generator_accuracy_audited"] == 1.0
+    assert list(done["reason"]).count("audited") == 30
+    right = assess(TASK, gold, rows, audited=audited, repeats=1, n_bootstrap=50).generator_right
+    assert right == (1.0, *policy.figures["generator_accuracy_audited_ci95"])
+
+
+@pytest.mark.parametrize(
+    ("table", "says"),
+    [
+        ("id,label,inclusion_probability\na,none,0\n", "row 1.*above 0"),
+        ("id,label,inclusion_probability\na,none,high\n", "row 1.*above 0"),
+        ("id,label,inclusion_probability,stratum\na,none,0.5,x\nb,,0.5,y\n", "no label in 1 of its 2 strata"),
+        ("id,label\na,none\na,mild\n", "row 2.*came before"),
+    ],
+)
+def test_a_broken_sample_is_one_sentence(tmp_path: Path, table: str, says: str) -> None:
+    file = tmp_path / "audited.csv"
+    file.write_text(table, encoding="utf-8")
+    with pytest.raises(RowError, match=says):
+        read_audited(file)

@@ -1,0 +1,69 @@
+"""What `describe` says is what stands in the columns."""
+
+from __future__ import annotations
+
+import json
+import time
+
+import pytest
+from datasets import Dataset
+
+from hf_synth import Task, describe
+from hf_synth.correction.policy import Policy
+from hf_synth.errors import ColumnError
+
+TASK = Task.from_columns("triage", text_columns="text", label_column="urgency", labels=["low", "mid", "high"])
+
+
+def rows(meant: list[int], now: list[int | None], status: list[str], weight: list[float]) -> Dataset:
+    kept = {"kept": "agrees", "relabelled": "posterior", "dropped": "label_issue", "rejected": "refusal"}
+    columns = {
+        "id": [str(i) for i in range(len(meant))], "text": ["CANARY-7731 note"] * len(meant), "llm_label": meant,
+        "urgency": now, "label_status": status, "reason": [kept[s] for s in status], "weight": weight,
+        "label_confidence": [0.75] * len(meant),
+    }  # fmt: skip
+    features = {k: v for k, v in TASK.corrected_features().items() if k in columns}
+    from datasets import Features
+
+    return Dataset.from_dict(columns, features=Features(features))
+
+
+def test_counts_follow_from_the_columns() -> None:
+    data = rows(
+        [0, 0, 1, 2, 2, 0], [0, 1, 1, 2, 0, None],
+        ["kept", "relabelled", "kept", "dropped", "relabelled", "rejected"], [1, 0.5, 1, 0, 1, 0],
+    )  # fmt: skip
+    told = describe(data)
+    assert told.statuses == {"kept": 2, "relabelled": 2, "dropped": 1, "rejected": 1}
+    assert told.labels["low"] == {"meant": 2, "kept": 1, "relabelled": 1, "dropped": 0, "came": 1, "now": 2}
+    assert told.labels["high"] == {"meant": 2, "kept": 0, "relabelled": 1, "dropped": 1, "came": 0, "now": 0}
+    assert told.moved == ((1, 1, 0), (0, 1, 0), (1, 0, 0))
+    assert told.lost == ("high",)
+    assert told.weight == 3.5
+    assert told.confidence == 0.75
+    assert "no row is left of 1 labels" in str(told)
+    assert "CANARY" not in str(told) + json.dumps(told.to_json())
+
+
+def test_a_policy_is_told_with_its_figures() -> None:
+    figures = {"gold_rows": 40, "generator_accuracy_bounds": [0.5, 0.9], "auto_scores": {"none": 1}}
+    policy = Policy("posterior", 3, figures=figures, warnings=("40 gold rows are few",))
+    told = describe(rows([0], [0], ["kept"], [1.0]), policy)
+    assert told.policy == policy.to_json() == describe(rows([0], [0], ["kept"], [1.0]), policy.to_json()).policy
+    assert "gold rows" in str(told)
+    assert "0.5 to 0.9" in str(told)
+    assert "auto scores" not in str(told)
+    assert told.warnings == ("40 gold rows are few",)
+
+
+def test_gold_cannot_be_described() -> None:
+    with pytest.raises(ColumnError, match="label_status"):
+        describe(Dataset.from_dict({"text": ["x"], "urgency": [0]}))
+
+
+def test_many_rows_are_described_in_little_time() -> None:
+    n = 20_000
+    many = rows([0, 1] * (n // 2), [0, 1] * (n // 2), ["kept"] * n, [1.0] * n)
+    started = time.perf_counter()
+    assert describe(many).weight == n
+    assert time.perf_counter() - started < 5  # a look into the dataset for each row takes twenty

@@ -1,0 +1,252 @@
+"""GenerateAndCorrect in user code: the three uses, streaming, a running loop, fingerprints, failing rows."""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import json
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from datasets import Dataset
+from datasets.fingerprint import Hasher
+from support.llm_server import Said, content, serving
+from support.tiny import TINY_ARGS, tiny_base
+
+from hf_synth import LLM, GenerateAndCorrect, Task, fit_policy, generate, load_gold, load_task
+from hf_synth.correction.judging import LLMJudge
+from hf_synth.correction.policy import apply
+from hf_synth.demo.simulator import Faults, running_simulator
+from hf_synth.errors import ColumnError, TaskError
+from hf_synth.models.loading import FACTS
+from hf_synth.models.training import train
+from hf_synth.task.task import access_of
+
+CLINIC = load_task("clinic")
+
+
+def tiny_classifier(folder: Path, gold: Dataset, *, seed: int) -> Path:
+    """Train a model that knows next to nothing, on a few rows."""
+    base = tiny_base(folder / "base")
+    return train(
+        CLINIC, gold, base_model=base, output_dir=folder / "model", args=TINY_ARGS | {"max_steps": 2}, seed=seed
+    )
+
+
+@pytest.fixture(scope="module")
+def gold() -> Dataset:
+    return load_gold(CLINIC, n_train=24, n_validation=40, n_test=10)["train"]
+
+
+@pytest.fixture(scope="module")
+def corrector(gold: Dataset, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tiny_classifier(tmp_path_factory.mktemp("corrector"), gold, seed=0)
+
+
+@pytest.fixture(scope="module")
+def url() -> Iterator[str]:
+    with running_simulator(seed=0) as base_url:
+        yield base_url
+
+
+@pytest.fixture
+def llm(url: str, tmp_path: Path) -> LLM:
+    return LLM("simulator", base_url=url, journal=tmp_path / "journal.sqlite", concurrency=8)
+
+
+@pytest.fixture(scope="module")
+def policy(url: str, corrector: Path, gold: Dataset, tmp_path_factory: pytest.TempPathFactory):  # type: ignore[no-untyped-def]
+    llm = LLM("simulator", base_url=url, journal=tmp_path_factory.mktemp("pilot") / "journal.sqlite")
+    held = load_gold(CLINIC, n_train=24, n_validation=40, n_test=10)["validation"]
+    return fit_policy(CLINIC, generate(CLINIC, gold, llm, 40), corrector, held, method="posterior")
+
+
+def dead(tmp_path: Path) -> LLM:
+    """Make an LLM whose endpoint answers nothing: a second run must not need it."""
+    return LLM("simulator", base_url="http://127.0.0.1:9/v1", journal=tmp_path / "journal.sqlite", max_retries=0)
+
+
+def test_one_row_becomes_n_rows(gold: Dataset, llm: LLM, corrector: Path, policy, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+    transform = GenerateAndCorrect(CLINIC, llm, corrector, exemplars=gold, policy=policy, n=3)
+    made = gold.map(transform, **transform.map_kwargs)
+    assert made.features == CLINIC.corrected_features()
+    assert len(made) >= 2 * len(gold)
+    kept = made.filter(lambda s: s in ("kept", "relabelled"), input_columns="label_status")
+    assert set(kept["source"]) == {"synthetic"}
+    assert not set(kept["text"]) & set(gold["text"])
+    assert np.allclose(np.sum(kept["label_probs"], axis=1), 1, atol=1e-3)
+    assert access_of(made) == "open"
+    again = GenerateAndCorrect(CLINIC, dead(tmp_path), corrector, exemplars=gold, policy=policy, n=3)
+    assert gold.map(again, **again.map_kwargs).to_list() == made.to_list()
+
+
+def test_one_row_becomes_one_row_and_no_gold_survives(gold: Dataset, llm: LLM) -> None:
+    extra = gold.add_column("free_text_of_the_user", gold["text"])
+    paired = extra.map(GenerateAndCorrect(CLINIC, llm, exemplars=gold))
+    assert len(paired) == len(gold)
+    assert paired.features == CLINIC.corrected_features()
+    everything = repr(paired.remove_columns("seed_ids").to_list())
+    assert not any(text in everything for text in gold["text"])
+    kept = [r for r in paired.to_list() if r["label_status"] == "kept"]
+    assert all(r["label"] == r["llm_label"] for r in kept)
+
+
+def test_streaming(gold: Dataset, llm: LLM) -> None:
+    transform = GenerateAndCorrect(CLINIC, llm, exemplars=gold, n=2)
+    rows = list(gold.to_iterable_dataset().map(transform, **transform.map_kwargs))
+    assert rows == gold.map(transform, **transform.map_kwargs).to_list()
+    single = GenerateAndCorrect(CLINIC, llm, exemplars=gold)
+    streamed = next(iter(gold.to_iterable_dataset().map(single)))
+    assert streamed["text"] not in set(gold["text"])
+    assert {k: streamed[k] for k in ("id", "text", "label")} == {
+        k: v for k, v in gold.map(single)[0].items() if k in ("id", "text", "label")
+    }
+
+
+def test_inside_a_running_loop(gold: Dataset, llm: LLM) -> None:
+    async def notebook() -> int:
+        return len(gold.select(range(4)).map(GenerateAndCorrect(CLINIC, llm, exemplars=gold)))
+
+    assert asyncio.run(notebook()) == 4
+
+
+CODE = """
+import sys
+from datasets.fingerprint import Hasher
+from hf_synth import LLM, GenerateAndCorrect, load_gold, load_task
+task = load_task("clinic")
+gold = load_gold(task, n_train=24, n_validation=40, n_test=10)["train"]
+print(Hasher.hash(GenerateAndCorrect(task, LLM("simulator", base_url="http://127.0.0.1:1/v1"), exemplars=gold, n=2)))
+"""
+
+
+def test_the_fingerprint_is_equal_elsewhere_and_follows_what_decides(
+    gold: Dataset,
+    llm: LLM,
+    corrector: Path,
+    policy,
+    tmp_path: Path,  # type: ignore[no-untyped-def]
+) -> None:
+    def fingerprint(**changes: object) -> str:
+        task = changes.pop("task", CLINIC)
+        given = {"llm": llm, "exemplars": gold, "n": 2} | changes
+        return Hasher.hash(GenerateAndCorrect(task, **given))  # type: ignore[arg-type]
+
+    here = fingerprint()
+    there = subprocess.run([sys.executable, "-c", CODE], capture_output=True, text=True, check=True).stdout.strip()
+    assert here == there
+    corrected = fingerprint(corrector=corrector, policy=policy)
+    other = tiny_classifier(tmp_path / "other", gold, seed=1)
+    changed = {
+        here,
+        corrected,
+        fingerprint(corrector=other, policy=policy),
+        fingerprint(corrector=corrector, policy=dataclasses.replace(policy, temperature=policy.temperature * 2)),
+        fingerprint(exemplars=gold.select(range(20))),
+        fingerprint(llm=LLM("other", base_url="http://127.0.0.1:1/v1")),
+        fingerprint(task=dataclasses.replace(CLINIC, version="2.0.0")),
+        fingerprint(n=3),
+    }
+    assert len(changed) == 8
+
+
+def test_a_failing_row_is_a_rejected_row(gold: Dataset, tmp_path: Path) -> None:
+    with running_simulator(seed=0, faults=Faults(refusal=1.0)) as url:
+        llm = LLM("simulator", base_url=url, journal=tmp_path / "j.sqlite")
+        made = gold.select(range(3)).map(GenerateAndCorrect(CLINIC, llm, exemplars=gold))
+    assert made["label_status"] == ["rejected"] * 3
+    assert made["reason"] == ["refusal"] * 3
+    assert made["text"] == [None] * 3
+    assert made.features == CLINIC.corrected_features()
+
+
+def test_bad_input_is_one_sentence(gold: Dataset, llm: LLM, corrector: Path, policy) -> None:  # type: ignore[no-untyped-def]
+    with pytest.raises(TaskError, match="needs the corrector"):
+        GenerateAndCorrect(CLINIC, llm, exemplars=gold, policy=policy)
+    with pytest.raises(ColumnError, match="the exemplars"):
+        GenerateAndCorrect(CLINIC, llm, exemplars=gold.remove_columns("text"))
+    with pytest.raises(TaskError, match="map_kwargs"):
+        gold.map(GenerateAndCorrect(CLINIC, llm, exemplars=gold, n=2))
+    with pytest.raises(ColumnError, match="lack columns"):
+        gold.remove_columns("label").map(GenerateAndCorrect(CLINIC, llm, exemplars=gold))
+    other = Task.from_columns("t", text_columns="text", label_column="label", labels=["a", "b"])
+    with pytest.raises((ColumnError, TaskError), match="labels"):
+        GenerateAndCorrect(other, llm, corrector, exemplars=gold, policy=policy)
+
+
+def test_a_corrector_of_unknown_origin_is_told(corrector: Path, url: str, gold: Dataset, tmp_path: Path) -> None:
+    llm = LLM("simulator", base_url=url, journal=tmp_path / "journal.sqlite")
+    held = load_gold(CLINIC, n_train=24, n_validation=40, n_test=10)["validation"]
+    rows = generate(CLINIC, gold, llm, 20)
+    (shutil.copytree(corrector, tmp_path / "bare") / FACTS).unlink()
+    known, unknown = (
+        fit_policy(CLINIC, rows, model, held, method="argmax") for model in (corrector, tmp_path / "bare")
+    )
+    assert not [w for w in known.warnings if "nothing is known" in w]
+    assert [w for w in unknown.warnings if "nothing is known" in w]
+    assert known.figures == unknown.figures
+
+
+# --- a judge in the place of a corrector ----------------------------------------------------------------------------
+
+
+def by_words(request: dict[str, Any], _: int) -> Said:
+    """Judge a note of the clinic by some words that it holds: right often, not always."""
+    text = content(request).lower()
+    signs = (("grade_3", "tube|tpn|hospital"), ("grade_2", "soft|puree|supplement"), ("grade_1", "mild|slight"))
+    note = next(line for line in text.splitlines() if line.startswith('{"'))
+    found = [grade for grade, words in signs if re.search(words, note)]
+    return Said(json.dumps({"label": (found or ["grade_0"])[0]}))
+
+
+def test_a_judge_corrects_what_the_simulator_writes(gold: Dataset, llm: LLM, tmp_path: Path) -> None:
+    held = load_gold(CLINIC, n_train=24, n_validation=40, n_test=10)["validation"]
+    with serving(by_words) as server:
+        asked = LLM("judge", base_url=server.url, api_key="none", journal=tmp_path / "judge.sqlite")
+        judging = LLMJudge(CLINIC, asked, votes=1)
+        policy = fit_policy(CLINIC, generate(CLINIC, gold, llm, 40), judging, held, method="llm_judge")
+        assert policy.method == "posterior"
+        transform = GenerateAndCorrect(CLINIC, llm, exemplars=gold, policy=policy, judge=judging, n=2)
+        some = gold.select(range(12))
+        made = some.map(transform, **transform.map_kwargs)
+        assert made.features == CLINIC.corrected_features()
+        kept = made.filter(lambda s: s != "rejected", input_columns="label_status")
+        done = apply(policy, np.array(kept["llm_label"]), judging.predict(kept))
+        assert kept["label"] == done.label.tolist()
+        assert kept["label_status"] == done.status.tolist()
+        assert np.allclose(kept["label_probs"], done.probs, atol=1e-6)
+        assert "relabelled" in kept["label_status"]
+        questions = len(server.requests)
+    again = LLMJudge(CLINIC, LLM("judge", base_url="http://127.0.0.1:9/v1", journal=tmp_path / "judge.sqlite"), votes=1)
+    once_more = GenerateAndCorrect(CLINIC, dead(tmp_path), exemplars=gold, policy=policy, judge=again, n=2)
+    assert once_more.fingerprint == transform.fingerprint  # where it is asked does not matter
+    remade = some.map(once_more, **once_more.map_kwargs, load_from_cache_file=False)
+    assert remade.to_list() == made.to_list()  # all of it from the journals
+    assert questions == len(server.requests)
+
+
+def test_what_decides_a_judges_opinion_is_in_the_fingerprint(gold: Dataset, llm: LLM, corrector: Path, policy) -> None:  # type: ignore[no-untyped-def]
+    def by(**how: Any) -> str:
+        return GenerateAndCorrect(
+            CLINIC, llm, exemplars=gold, policy=policy, judge=LLMJudge(CLINIC, how.pop("llm", llm), **how)
+        ).fingerprint
+
+    other = LLM("another", base_url="http://127.0.0.1:9/v1")
+    prints = {by(), by(votes=3), by(seed=1), by(sampling={"temperature": 0.1}), by(llm=other), by(logprobs=True)}
+    prints.add(GenerateAndCorrect(CLINIC, llm, corrector, exemplars=gold, policy=policy).fingerprint)
+    assert len(prints) == 7
+    judging = LLMJudge(CLINIC, llm)
+    with pytest.raises(TaskError, match="exclude each other"):
+        GenerateAndCorrect(CLINIC, llm, corrector, exemplars=gold, policy=policy, judge=judging)
+    with pytest.raises(TaskError, match="give the policy that was fitted with it"):
+        GenerateAndCorrect(CLINIC, llm, exemplars=gold, judge=judging)
+    strange = dataclasses.replace(CLINIC, version="9.0.0")
+    with pytest.raises(TaskError, match="the judge is one of task"):
+        GenerateAndCorrect(CLINIC, llm, exemplars=gold, policy=policy, judge=LLMJudge(strange, llm))

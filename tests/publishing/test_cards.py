@@ -1,0 +1,269 @@
+"""Cards say what the columns say, pass their own check, and never show gold."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from datasets import Dataset
+from huggingface_hub import parse_eval_result_entries
+from huggingface_hub.repocard import DatasetCard, ModelCard
+
+from hf_synth.correction.policy import Policy
+from hf_synth.evaluation.evaluation import Scores
+from hf_synth.privacy.audit import audit
+from hf_synth.publishing.cards import (
+    check_card,
+    dataset_card,
+    dataset_facts,
+    eval_results,
+    model_card,
+    model_card_facts,
+)
+from hf_synth.task.task import Task, list_tasks
+
+CANARY = "zebrafinch-7741-quokka"
+GOLDEN = Path(__file__).parent / "golden"
+GRADES = ("grade_0", "grade_1", "grade_2", "grade_3")
+CLINIC = Task.from_columns(
+    "clinic", text_columns="text", label_column="label", labels=GRADES, access="open", license="Apache-2.0",
+    label_meanings=("none", "seen only", "eating altered", "tube | admission"),
+    description="Artificial notes graded 0-3.", citation="The artificial clinic.", source_url="https://example.org/clinic",
+)  # fmt: skip
+SCORES = Scores(
+    "clinic", 200, {"macro_f1": 0.7123, "accuracy": 0.8, "ece": 0.02},
+    {"macro_f1": (0.65, 0.78), "accuracy": (0.74, 0.86), "ece": (0.01, 0.04)},
+    {g: {"precision": 0.5, "recall": 0.25, "f1": 0.3333, "support": 50} for g in GRADES}, [[1] * 4] * 4,
+    dataset={"groups": 31},
+)  # fmt: skip
+TRAINED = {
+    "access": "open", "base_model": "emilyalsentzer/Bio_ClinicalBERT", "base_revision": "abc123",
+    "rows": {"gold": 200, "kept": 310, "relabelled": 90}, "row_digests": ["d" * 64],
+    "hyperparameters": {"learning_rate": 3e-05, "max_steps": -1},
+}  # fmt: skip
+
+
+POLICY = Policy(
+    "posterior", 4, 1.25,
+    noise=((0.9, 0.1, 0.0, 0.0), (0.2, 0.7, 0.1, 0.0), (0.0, 0.1, 0.8, 0.1), (0.0, 0.0, 0.3, 0.7)),
+    figures={"corrector_accuracy_on_held_out_gold": 0.8125, "generator_accuracy_estimated": 0.775, "gold_rows": 200,
+             "generator_accuracy_assumes": "errors are independent given the truth", "auto_scores": {"none": 0.5},
+             "gold_against_synthetic_auc": float("nan")},
+    warnings=("gold has few rows of grade_3",),
+)  # fmt: skip
+
+
+def rows_of(task: Task, *, corrected: bool = True) -> Dataset:
+    def row(i: int, text: str | None, llm: int | None, label: int | None, status: str, reason: str) -> dict[str, Any]:
+        made = task.gold_row(f"s{i}", None, label, text)  # type: ignore[arg-type]
+        made |= {
+            "source": "synthetic",
+            "seed_ids": [f"g{i % 3}"],
+            "prompt_sha256": f"p{i % 2}",
+            "generator": "simulator",
+        }
+        made |= {
+            "answer_code": "stop",
+            "sampling": "{}",
+            "created": "",
+            "prompt_tokens": 90,
+            "completion_tokens": 70,
+            "cost_usd": None,
+        }
+        made |= {"journal_key": f"k{i}", "llm_label": llm, "label_status": status, "reason": reason}
+        return made | {"label_probs": [0.7, 0.1, 0.1, 0.1], "label_confidence": 0.7, "weight": 1.0}
+
+    rows = [
+        row(0, "Eats a regular diet; swallowing does not hurt.", 0, 0, "kept", "agrees"),
+        row(1, "Soft foods for a week now, two shakes | a day {{ odd }}.", 1, 2, "relabelled", "posterior"),
+        row(2, "Nobody could make sense\nof this one.", 3, 3, "dropped", "disagrees"),
+        row(3, None, 2, None, "rejected", "refusal"),
+        row(4, "Purees only, three kilograms lost.", 2, 2, "kept", "agrees"),
+        row(5, "Call 617-555-0199 about the feeding tube.", 3, 3, "kept", "agrees"),
+    ]
+    made = Dataset.from_list(rows, features=task.corrected_features())
+    return made if corrected else made.remove_columns(["label_probs", "label_confidence", "weight"])
+
+
+def gold_of(task: Task) -> Dataset:
+    texts = [f"{CANARY} a gold note, number {i}, that goes on for longer than eight words" for i in range(4)]
+    return Dataset.from_list(
+        [task.gold_row(f"g{i}", None, i, t) for i, t in enumerate(texts)], features=task.gold_features()
+    )
+
+
+def full_facts(task: Task = CLINIC) -> dict[str, Any]:
+    rows, gold = rows_of(task), gold_of(task)
+    return dataset_facts(
+        task,
+        rows,
+        scores={"gold_200": SCORES},
+        findings=audit(task, rows, gold),
+        repo_id="demo/synth-notes",
+        policy=POLICY,
+    )
+
+
+def golden(name: str, text: str) -> None:
+    if os.environ.get("UPDATE_GOLDEN") == "1":
+        (GOLDEN / name).write_text(text, encoding="utf-8")
+    assert text == (GOLDEN / name).read_text(encoding="utf-8"), f"UPDATE_GOLDEN=1 rewrites {name}, if that is meant"
+
+
+def test_dataset_card_is_the_golden_one() -> None:
+    golden("dataset_card.md", dataset_card(full_facts() | {"version": "0.0.0"}))
+
+
+def test_model_card_is_the_golden_one() -> None:
+    facts = model_card_facts(
+        CLINIC, TRAINED, SCORES, repo_id="demo/grader", architecture="BertForSequenceClassification"
+    )
+    golden("model_card.md", model_card(facts | {"version": "0.0.0"}))
+
+
+def test_facts_are_counted_from_the_columns() -> None:
+    facts = full_facts()
+    assert [(c["name"], c["rows"]) for c in facts["configs"]] == [("corrected", 3), ("raw", 4)]
+    assert facts["prompts"] == 2
+    assert facts["exemplars"] == 3
+    assert [row["raw"] for row in facts["labels"]] == [1, 1, 1, 1]
+    assert [row["corrected"] for row in facts["labels"]] == [1, 0, 2, 0]
+    assert "3 kept, 1 relabelled, 1 dropped" in facts["correction"]
+    assert "Rows withheld by it: 1." in facts["audited"]
+    uncorrected = dataset_facts(CLINIC, rows_of(CLINIC, corrected=False))
+    assert [c["name"] for c in uncorrected["configs"]] == ["raw"]
+
+
+def test_the_header_is_what_the_hub_reads() -> None:
+    card = DatasetCard(dataset_card(full_facts()))
+    assert card.data.license == "apache-2.0"
+    files = [{"split": "train", "path": "corrected/train-*.parquet"}]
+    assert card.data.configs[0] == {"config_name": "corrected", "default": True, "data_files": files}
+    assert {"synthetic", "clinical", "hf_synth", "simulated"} <= set(card.data.tags)
+    model = ModelCard(model_card(model_card_facts(CLINIC, TRAINED, SCORES, repo_id="demo/grader")))
+    assert model.data.base_model == "emilyalsentzer/Bio_ClinicalBERT"
+    assert [(r.metric_type, r.metric_value) for r in model.data.eval_results][:2] == [("f1", 0.7123), ("accuracy", 0.8)]
+
+
+def test_eval_results_can_be_parsed_by_the_hubs_own_reader() -> None:
+    there = replace(CLINIC, source_url="https://huggingface.co/datasets/demo/clinic")
+    facts = model_card_facts(there, TRAINED, SCORES, repo_id="demo/grader")
+    (entry,) = parse_eval_result_entries(yaml.safe_load(eval_results(facts)))
+    assert (entry.dataset_id, entry.task_id, entry.value) == ("demo/clinic", "default", 0.7123)
+    assert "95% interval" in str(entry.notes)
+
+
+def test_no_dataset_of_the_hub_is_made_up_for_gold_that_is_none() -> None:
+    for url in ("", "https://physionet.org/content/mednli/1.0.0/", "https://huggingface.co/datasets"):
+        facts = model_card_facts(replace(CLINIC, source_url=url), TRAINED, SCORES, repo_id="demo/grader")
+        assert eval_results(facts) == ""
+        told = ModelCard(model_card(facts)).data.eval_results
+        assert {(r.dataset_type, r.dataset_name) for r in told} == {("unknown", "clinic: gold test rows, on no Hub")}
+
+
+@pytest.mark.parametrize("access", ["restricted", "credentialed"])
+def test_nothing_is_shown_of_what_is_not_open(access: Any) -> None:
+    task = replace(CLINIC, access=access, name="own_notes", license="the owner's")
+    facts = full_facts(task)
+    card = dataset_card(facts)
+    assert facts["examples"] == []
+    assert "Purees" not in card
+    assert check_card(card) == []
+    header = DatasetCard(card).data
+    assert header.license == "other"
+    assert header.license_name == "the-owner-s"
+    assert header.extra_gated_fields
+
+
+def test_examples_are_kept_synthetic_rows_that_the_audit_let_pass() -> None:
+    card = dataset_card(full_facts())
+    assert "two shakes | a day { { odd } }." in card  # no placeholder of a template
+    assert "617-555" not in card  # refused by the audit
+    assert "Nobody could" not in card  # dropped
+    assert CANARY not in card
+    gold_among = rows_of(CLINIC).remove_columns("source").add_column("source", ["gold"] * 6)
+    assert dataset_facts(CLINIC, gold_among)["examples"] == []
+
+
+def test_simulated_and_artificial_are_said_aloud() -> None:
+    card = dataset_card(full_facts())
+    assert "artificial clinic" in card
+    assert "not a clinical benefit" in card
+    real = dataset_card(dataset_facts(replace(CLINIC, name="notes"), rows_of(CLINIC).remove_columns("generator")))
+    assert "simulat" not in real
+
+
+def test_a_model_card_tells_what_is_not_known() -> None:
+    card = model_card(model_card_facts(CLINIC, {"access": "credentialed"}, None, repo_id="o/m"))
+    assert "nobody has scored it" in card
+    assert "credentialed" in card
+    assert check_card(card) == []
+    assert "d" * 64 not in model_card(model_card_facts(CLINIC, TRAINED, SCORES, repo_id="o/m"))
+    local = model_card(model_card_facts(CLINIC, {**TRAINED, "base_model": "my-encoder"}, None, repo_id="o/m"))
+    assert ModelCard(local).data.base_model is None
+
+
+def test_a_model_of_long_notes_says_how_to_read_one() -> None:
+    for how, said in (("windows", "the highest logits"), ("windows_mean", "the mean of its windows"), ("cut", "")):
+        card = model_card(model_card_facts(CLINIC, {**TRAINED, "long_notes": {"how": how}}, SCORES, repo_id="o/m"))
+        assert ("overlapping windows" in card) == bool(said)
+        assert said in card
+        assert check_card(card) == []
+
+
+def test_every_kind_of_task_has_a_card_that_passes() -> None:
+    summary = Task.from_columns("sums", text_columns="note", label_column="summary", kind="text2text", access="open")
+    rows = Dataset.from_list([{**summary.gold_row("a", None, "short", "long text"), "source": "synthetic"}])
+    assert check_card(dataset_card(dataset_facts(summary, rows, repo_id="o/s"))) == []
+    multi = Task.from_columns(
+        "multi", text_columns=("a", "b"), label_column="tags", labels=("x", "y"), kind="multi_label", access="open"
+    )
+    rows = Dataset.from_list(
+        [{**multi.gold_row("a", None, None, "one", "two"), "tags": [0, 1], "source": "synthetic"}],
+        features=multi.gold_features(),
+    )
+    facts = dataset_facts(multi, rows, repo_id="o/m")
+    assert [row["raw"] for row in facts["labels"]] == [1, 1]
+    assert check_card(dataset_card(facts)) == []
+
+
+def test_cards_of_every_builtin_task_pass() -> None:
+    for task in list_tasks():
+        if task.kind == "single_label":
+            features = task.corrected_features()
+            rows = Dataset.from_dict({c: [] for c in features}, features=features)
+            assert check_card(dataset_card(dataset_facts(task, rows, repo_id="o/s"))) == [], task.full_name
+            assert check_card(model_card(model_card_facts(task, TRAINED, None, repo_id="o/m"))) == [], task.full_name
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "problem"),
+    [
+        ("---\nannotations", "annotations", "does not begin with a YAML header"),
+        ("license: apache-2.0", "license: proprietary", "license 'proprietary'"),
+        ("license: apache-2.0", "license: other", "needs a license_name"),
+        ("n<1K", "tiny", "size_categories"),
+        ("text-classification", "grading", "task categories"),
+        ("- synthetic\n", "", "tags"),
+        ("# synth-notes", "# {{ title }}", "placeholder"),
+        ("pretty_name: synth-notes", "pretty_name: null", "empty value"),
+        ("pretty_name: synth-notes", "pretty_name: [", "not valid YAML"),
+        ("this is not de-identification", "this is safe", "does not say"),
+        (
+            "- config_name: raw\n  data_files:\n  - split: train\n    path: raw/train-*.parquet\n",
+            "- config_name: raw\n",
+            "config",
+        ),
+    ],
+)
+def test_the_check_finds(old: str, new: str, problem: str) -> None:
+    card = dataset_card(full_facts())
+    assert check_card(card) == []
+    assert old in card
+    problems = check_card(card.replace(old, new))
+    assert len(problems) == 1
+    assert problem in problems[0]

@@ -1,0 +1,91 @@
+"""The offline check of an export: each thing that must not stand in it is found, and named without being shown."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+from support.publishing_rows import OPEN, gold_rows, synthetic_rows
+
+from hf_synth.privacy.audit import MAX_RUN, index_gold
+from hf_synth.publishing.publishing import publish_dataset
+from hf_synth.publishing.validation import check_card, check_folder
+
+SECRET = "not-for-others-1234"
+
+
+@pytest.fixture(scope="module")
+def export(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("export") / "rows"
+    publish_dataset(OPEN, synthetic_rows(OPEN), "org/x", gold=gold_rows(OPEN), push=False, export_dir=folder)
+    return folder
+
+
+def check(folder: Path) -> list[str]:
+    return check_folder(folder, gold=index_gold(OPEN, gold_rows(OPEN)), run=MAX_RUN, secrets=(SECRET, None))
+
+
+def edited(export: Path, folder: Path, name: str, old: str, new: str) -> list[str]:
+    shutil.copytree(export, folder)
+    text = (folder / name).read_text() if (folder / name).is_file() else ""
+    assert old in text
+    (folder / name).write_text(text.replace(old, new, 1) if old else text + new)
+    return check(folder)
+
+
+def test_an_export_as_it_is_passes(export: Path) -> None:
+    assert check(export) == []
+
+
+@pytest.mark.parametrize(("name", "old", "new", "said"), [
+    ("README.md", "license: mit", "license: MIT License", "not one of the Hub's identifiers"),
+    ("README.md", "license: mit", "license: other\nlicense_name: Our Own Terms", "needs a license_name of small"),
+    ("README.md", "- n<1K", "- small", "size_categories"),
+    ("README.md", "- text-classification", "- classifying", "task categories"),
+    ("README.md", "language: en", "language: English", "no ISO 639 code"),
+    ("README.md", "language: en", "language: null", "no ISO 639 code"),
+    ("README.md", "config_name: raw", "config_name: corrected", "two configs have one name"),
+    ("README.md", "path: raw/train-*.parquet", "path: raw/test-*.parquet", "'raw/test-*.parquet' is not there"),
+    ("README.md", "path: raw/train-*.parquet", "path: ../raw/train-*.parquet", "is not there"),
+    ("README.md", "path: raw/train-*.parquet", "path: corrected/train-*.parquet", "no config names"),
+    ("README.md", "", "\n{{ left }}\n", "placeholder"),
+    ("README.md", "", "\n{% if left %}\n", "placeholder"),
+    ("README.md", "", "\nAccuracy: nan.\n", "an empty value is left in the text"),
+    ("README.md", "", "\nLicence: None\n", "an empty value is left in the text"),
+    ("README.md", "", "\nTODO\n", "a note to the author"),
+    ("README.md", "", "\n![chart](https://example.org/x.png)\n", "load something from elsewhere"),
+    ("README.md", "", "\n<img src=x>\n", "load something from elsewhere"),
+    ("README.md", "", f"\n{gold_rows(OPEN)['text'][2]}\n", "text of gold"),
+    ("README.md", "", f"\n{SECRET}\n", "the token in use"),
+    ("README.md", "", "\nhf_ABCDEFGHIJKLMNOPQRSTUVWX\n", "a token of the Hub"),
+    ("README.md", "", "\n-----BEGIN RSA PRIVATE KEY-----\n", "a private key"),
+    ("README.md", "", "\nread from /home/somebody/notes\n", "a path of this machine"),
+    ("README.md", "", "\nread from C:\\Users\\notes\n", "a path of this machine"),
+    ("release.json", "", "\n\"sk-ABCDEFGHIJKLMNOPQRSTUVWX\"", "a key of an LLM's endpoint"),
+    ("hf_synth.json", "", f"\n{gold_rows(OPEN)['text'][5]}", "text of gold"),
+    ("extra.txt", "", f"{gold_rows(OPEN)['text'][5]}", "text of gold"),
+])  # fmt: skip
+def test_what_must_not_stand_in_an_export_is_found(
+    export: Path, tmp_path: Path, name: str, old: str, new: str, said: str
+) -> None:
+    problems = edited(export, tmp_path / "copy", name, old, new)
+    assert [p for p in problems if p.startswith(f"{name}: ") and said in p], problems
+    assert SECRET not in str(problems)
+    assert "hf_ABC" not in str(problems)
+    assert gold_rows(OPEN)["text"][2][:20] not in str(problems)
+
+
+def test_rows_beside_the_configs_are_found(export: Path, tmp_path: Path) -> None:
+    shutil.copytree(export, tmp_path / "copy")
+    shutil.copy(export / "raw" / "train-00000-of-00001.parquet", tmp_path / "copy" / "gold.parquet")
+    assert any("no config names" in p for p in check(tmp_path / "copy"))
+
+
+@pytest.mark.parametrize("fine", [
+    "See https://example.org/data/notes for more.", "None of the notes is real.", "| None | 3 |", "and/or", "`None`",
+])  # fmt: skip
+def test_what_may_stand_in_a_card_passes(export: Path, fine: str) -> None:
+    card: Any = (export / "README.md").read_text() + f"\n{fine}\n"
+    assert check_card(card) == []
