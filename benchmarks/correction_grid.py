@@ -6,7 +6,8 @@ A cell is a number of gold rows (50, 100, 200, 400), a kind of error (another la
 each) and its rate (10 to 40%). In each run 400 of the sections of MTS-Dialog, each text once, are drawn for testing, so
 many as gold, and the others are the pool, whose labels are made wrong. Policies decide by
 `hf_synth.correction.crossfit.decide`, `auto` by `choose_method`, on frozen features of the texts alone; a linear head
-trained on gold and the pool under each policy is scored on the test rows. All policies see the same rows. Runs are kept in `runs.jsonl`: a second call goes on.
+trained on gold and the pool under each policy is scored on the test rows. All policies see the same rows. Runs are kept
+in `runs.jsonl`: a second call goes on.
 
 Regret is the score of the policy that is best in a cell (by its mean over the cell's runs) minus that of `auto`; its
 interval is a bootstrap over cells and the runs within them. Non-inferiority in a cell: the runs' mean difference lies
