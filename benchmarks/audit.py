@@ -59,9 +59,9 @@ def write(path: Path, n: int, seed: int, source: str) -> None:
 
 def measure(folder: Path, synthetic: str, gold: str) -> dict[str, Any]:
     """Audit once; give seconds, CPU seconds and peak memory, by part."""
+    from hf_synth.gold.adoption import read_dataset
     from hf_synth.privacy import audit as privacy
     from hf_synth.privacy import overlap, repetition
-    from hf_synth.task.folders import read_dataset
 
     parts: dict[str, float] = {}
 
@@ -105,8 +105,6 @@ def in_its_own_process(folder: Path, synthetic: str, gold: str) -> dict[str, Any
 
 
 # --- what the limits let through ------------------------------------------------------------------------------------
-
-
 def disguises(rng: random.Random, text: str, words: list[str]) -> dict[str, str]:
     """Disguise a copy in each of the ways that are looked for."""
 
@@ -275,7 +273,5 @@ chance.
 
 {short}
 {dialogues}"""
-
-
 if __name__ == "__main__":
     main()

@@ -42,7 +42,7 @@ def main() -> None:
     from hf_synth.gold.gold import load_gold
     from hf_synth.llm.llm import LLM
     from hf_synth.task.folders import private_folder
-    from hf_synth.task.task import load_task
+    from hf_synth.task.scripts import load_task
 
     task, out = load_task("clinic"), private_folder(args.out)
     gold = load_gold(task)
@@ -80,7 +80,7 @@ def encoder(task, llm, folder: Path) -> Path:
     from hf_synth.demo.encoder import make_encoder
     from hf_synth.generation.generation import generate
     from hf_synth.gold.gold import load_gold, subset
-    from hf_synth.task.folders import MANIFEST
+    from hf_synth.task.columns import MANIFEST
 
     if (folder / MANIFEST).is_file():
         return folder

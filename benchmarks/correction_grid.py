@@ -62,7 +62,7 @@ def read(folder: Path, kind: str, encoder: str | None) -> tuple[np.ndarray, np.n
 
     from hf_synth.gold.gold import load_gold
     from hf_synth.models.linear import text_features
-    from hf_synth.task.task import load_task
+    from hf_synth.task.scripts import load_task
 
     task = load_task("mts_dialog")
     gold = load_gold(task, folder)
@@ -97,7 +97,8 @@ def cut(labels: np.ndarray, size: int, kind: str, rate: float, seed: int) -> tup
 
 
 def one(features: np.ndarray, labels: np.ndarray, size: int, kind: str, rate: float, seed: int) -> dict:
-    from hf_synth.correction.crossfit import Rows, choose_method, decide
+    from hf_synth.correction.choice import choose_method
+    from hf_synth.correction.crossfit import Rows, decide
     from hf_synth.correction.policy import METHODS
     from hf_synth.models.linear import linear_learner
 

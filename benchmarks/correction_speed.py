@@ -15,7 +15,8 @@ from pathlib import Path
 
 import numpy as np
 
-from hf_synth.correction.crossfit import Rows, choose_method, decide
+from hf_synth.correction.choice import choose_method
+from hf_synth.correction.crossfit import Rows, decide
 from hf_synth.correction.policy import Corrected
 from hf_synth.models import linear as frozen
 from hf_synth.reports.page import markdown_table

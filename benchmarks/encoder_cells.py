@@ -57,7 +57,7 @@ def main() -> None:
 def tiny(gold: Path, folder: Path) -> Path:
     from hf_synth.demo.encoder import make_encoder
     from hf_synth.gold.gold import load_gold
-    from hf_synth.task.task import load_task
+    from hf_synth.task.scripts import load_task
 
     if folder.exists():
         return folder
@@ -71,9 +71,10 @@ def one(folder: Path, encoder: str, is_tiny: bool, out: Path, size: int, kind: s
     from hf_synth.correction.augmentation import augment
     from hf_synth.correction.correction import correct_with_policy
     from hf_synth.demo.encoder import DEMO_ARGS
-    from hf_synth.gold.gold import adopt, load_gold
+    from hf_synth.gold.adoption import adopt
+    from hf_synth.gold.gold import load_gold
     from hf_synth.models.training import trainer_fit
-    from hf_synth.task.task import load_task
+    from hf_synth.task.scripts import load_task
 
     started = time.perf_counter()
     task = load_task("mts_dialog")

@@ -180,7 +180,7 @@ def read(name: str, folder: Path, cached: bool) -> None:
     from datasets import IterableDataset
 
     from hf_synth.gold.gold import as_streaming_dataset, load_gold, task_builder
-    from hf_synth.task.task import load_task
+    from hf_synth.task.scripts import load_task
 
     task = load_task(name)
     task_builder(task)

@@ -59,7 +59,7 @@ def generate(args: argparse.Namespace) -> int:
     from hf_synth.generation.generation import generate as make
     from hf_synth.gold.gold import load_gold
     from hf_synth.llm.llm import LLM
-    from hf_synth.task.task import load_task
+    from hf_synth.task.scripts import load_task
 
     task = load_task("clinic")
     prompt = replace(task.prompt, asks_for="one_label", exemplars="same_label", rows=1)

@@ -28,7 +28,8 @@ from hf_synth.llm.llm import LLM
 from hf_synth.models.training import train, trainer_fit
 from hf_synth.privacy.audit import audit
 from hf_synth.publishing.publishing import publish_dataset, publish_model
-from hf_synth.task.task import Task, load_task
+from hf_synth.task.scripts import load_task
+from hf_synth.task.task import Task
 
 NAMES = (
     "obesity:textual", "obesity:intuitive", "medication:event", "medication:action", "fall_risk:fall",

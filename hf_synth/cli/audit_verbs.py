@@ -12,15 +12,16 @@ from typing import TYPE_CHECKING, Any
 
 from hf_synth.cli.options import finder_of
 from hf_synth.errors import GoldError
-from hf_synth.task.folders import MANIFEST, new_folder, read_dataset, read_manifest, write_private
-from hf_synth.task.task import Task, load_task
+from hf_synth.gold.adoption import read_dataset
+from hf_synth.task.columns import MANIFEST
+from hf_synth.task.folders import new_folder, read_manifest, write_private
+from hf_synth.task.scripts import load_task
+from hf_synth.task.task import Task
 
 if TYPE_CHECKING:
     from datasets import Dataset
 
     from hf_synth.privacy.findings import Findings
-
-__all__ = ["audit"]
 
 Facts = dict[str, Any]
 

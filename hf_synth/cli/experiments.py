@@ -11,12 +11,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hf_synth.cli.options import gold_path, judge_of, name_value, writer_of
+from hf_synth.correction.audited import read_audited
 from hf_synth.errors import ColumnError, TaskError
-from hf_synth.experiments.costs import Rates
+from hf_synth.experiments.equivalence import Rates
 from hf_synth.experiments.grid import ALONE, Grid, read_grid, with_fields
-from hf_synth.gold.readers import read_audited
-from hf_synth.task.folders import read_dataset, read_manifest, work_folder
-from hf_synth.task.task import Task, load_task
+from hf_synth.gold.adoption import read_dataset
+from hf_synth.task.folders import read_manifest, work_folder
+from hf_synth.task.scripts import load_task
+from hf_synth.task.task import Task
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -96,7 +98,8 @@ def _base_model(name: str, args: argparse.Namespace, task: Task) -> str:
         )
     from hf_synth.demo.clinic import write_notes
     from hf_synth.demo.encoder import make_encoder
-    from hf_synth.task.folders import MANIFEST, private_folder
+    from hf_synth.task.columns import MANIFEST
+    from hf_synth.task.folders import private_folder
 
     folder = work_folder(private_folder(args.out)) / f"tiny-{task.name}"
     if (folder / MANIFEST).is_file():
@@ -144,7 +147,7 @@ def _call(make: Any, model: str) -> Any:
 
 
 def _pool(args: argparse.Namespace, task: Task) -> Dataset:
-    from hf_synth.gold.gold import adopt
+    from hf_synth.gold.adoption import adopt
 
     rows = read_dataset(args.synthetic)
     ours = args.synthetic.is_dir() and read_manifest(args.synthetic) is not None

@@ -24,8 +24,6 @@ from hf_synth.hub.tree import Repo
 from hf_synth.hub.users import Token, Users
 from hf_synth.task.folders import clear_disk_errors
 
-__all__ = ["hub_create_user", "hub_gc", "hub_ls", "hub_org", "hub_remove_user", "hub_serve", "hub_token"]
-
 Facts = dict[str, Any]
 
 

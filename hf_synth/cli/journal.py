@@ -24,8 +24,6 @@ from hf_synth.errors import ColumnError, JournalError
 from hf_synth.llm.journal import Entry, Journal
 from hf_synth.task.folders import WORK, clear_disk_errors
 
-__all__ = ["journal_export", "journal_gc", "journal_ls", "journal_show", "journal_verify"]
-
 Facts = dict[str, Any]
 STATUSES = ("ok", "refusal", "truncated")
 _GROUP = 1_000  # answers held in memory at once

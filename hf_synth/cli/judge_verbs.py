@@ -9,8 +9,9 @@ from typing import Any
 
 from hf_synth.cli.options import judge_of
 from hf_synth.errors import ColumnError
-from hf_synth.task.folders import read_dataset, write_stage
-from hf_synth.task.task import load_task
+from hf_synth.gold.adoption import read_dataset
+from hf_synth.task.folders import write_stage
+from hf_synth.task.scripts import load_task
 
 
 def label(args: argparse.Namespace) -> dict[str, Any]:

@@ -8,12 +8,11 @@ from typing import TYPE_CHECKING, Any
 
 from hf_synth.errors import TaskError
 from hf_synth.models.base_models import BASE_MODELS, pretraining_note, suggest_base_model
-from hf_synth.task.task import Task, load_task
+from hf_synth.task.scripts import load_task
+from hf_synth.task.task import Task
 
 if TYPE_CHECKING:
     from datasets import DatasetDict
-
-__all__ = ["models"]
 
 Facts = dict[str, Any]
 _TOKENS_A_WORD = 1.5  # assumed, on the long side: the model itself is not there to count

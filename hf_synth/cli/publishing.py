@@ -10,16 +10,16 @@ from typing import TYPE_CHECKING, Any
 
 from hf_synth.cli.options import finder_of
 from hf_synth.errors import MissingGoldError, PublishError, RowError, TaskError
-from hf_synth.task.folders import read_dataset, read_manifest
-from hf_synth.task.task import Task, load_task
+from hf_synth.gold.adoption import read_dataset
+from hf_synth.task.folders import read_manifest
+from hf_synth.task.scripts import load_task
+from hf_synth.task.task import Task
 
 if TYPE_CHECKING:
     from datasets import Dataset, DatasetDict
 
     from hf_synth.evaluation.evaluation import Scores
     from hf_synth.publishing.gate import Verdict
-
-__all__ = ["publish", "withdraw"]
 
 
 def publish(args: argparse.Namespace) -> int:

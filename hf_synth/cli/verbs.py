@@ -16,22 +16,17 @@ from typing import TYPE_CHECKING, Any
 
 from hf_synth.cli.options import gold_path, judge_of, name_value, writer_of
 from hf_synth.errors import ColumnError, GoldError, MissingGoldError, OutputError, TaskError
-from hf_synth.publishing.origin import MARKS, gold_marks
-from hf_synth.task.folders import (
-    clear_disk_errors,
-    read_dataset,
-    read_manifest,
-    work_folder,
-    write_private,
-    write_stage,
-)
-from hf_synth.task.task import USAGE_COLUMNS, Task, access_of, list_tasks, load_task, strictest
+from hf_synth.gold.adoption import read_dataset
+from hf_synth.task.columns import USAGE_COLUMNS, access_of, strictest
+from hf_synth.task.folders import clear_disk_errors, read_manifest, work_folder, write_private, write_stage
+from hf_synth.task.labels import MARKS, gold_marks
+from hf_synth.task.scripts import list_tasks, load_task
+from hf_synth.task.task import Task
 
 if TYPE_CHECKING:
     from datasets import Dataset, DatasetDict
 
     from hf_synth.generation.generation import Estimate
-
 
 Facts = dict[str, Any]
 TINY = "tiny"  # the encoder that is made on the spot
@@ -197,10 +192,10 @@ def _say_estimate(guess: Estimate, args: argparse.Namespace) -> Facts:
 
 def correct(args: argparse.Namespace) -> Facts:
     """Correct the labels of synthetic notes."""
+    from hf_synth.correction.audited import read_audited
     from hf_synth.correction.correction import correct_with_policy
     from hf_synth.correction.description import describe
-    from hf_synth.gold.readers import read_audited
-    from hf_synth.models.inference import weights_sha256
+    from hf_synth.models.record import weights_sha256
 
     task = load_task(args.task)
     rows = _synthetic_rows(task, args)
@@ -224,10 +219,10 @@ def correct(args: argparse.Namespace) -> Facts:
 
 def regenerate(args: argparse.Namespace) -> Facts:
     """Ask again for notes that correction dropped, and correct all of them; with --dry-run only reckon."""
+    from hf_synth.correction.audited import read_audited
     from hf_synth.correction.description import describe
     from hf_synth.correction.regeneration import estimate_again, regenerate_with_policy
-    from hf_synth.gold.readers import read_audited
-    from hf_synth.models.inference import weights_sha256
+    from hf_synth.models.record import weights_sha256
 
     task = load_task(args.task)
     rows = read_dataset(args.synthetic)
@@ -440,8 +435,6 @@ def demo(args: argparse.Namespace) -> Facts:
 
 
 # --- what the verbs share -------------------------------------------------------------------------------------------
-
-
 def _say(args: argparse.Namespace) -> Any:
     return (lambda line: None) if args.quiet else (lambda line: print(line, file=sys.stderr, flush=True))
 
@@ -487,7 +480,7 @@ def _chosen(task: Task, gold: Dataset, args: argparse.Namespace) -> tuple[Datase
 
 def _synthetic_rows(task: Task, args: argparse.Namespace) -> Dataset:
     """Give synthetic rows: of our own stage as they are, rows made elsewhere brought into the column contract."""
-    from hf_synth.gold.gold import adopt
+    from hf_synth.gold.adoption import adopt
 
     rows = read_dataset(args.synthetic)
     manifest = read_manifest(args.synthetic) if args.synthetic.is_dir() else None

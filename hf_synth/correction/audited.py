@@ -6,6 +6,7 @@ A sample says something of all rows only by its design: rows that were drawn mor
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -13,14 +14,16 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from hf_synth.errors import ColumnError, TaskError
-from hf_synth.task.task import Task, check_columns, label_names
+from hf_synth.errors import ColumnError, RowError, TaskError
+from hf_synth.gold.readers import File, read_table
+from hf_synth.gold.sources import as_source
+from hf_synth.task.labels import check_columns, label_names
+from hf_synth.task.task import Task
 
 if TYPE_CHECKING:
     from datasets import Dataset
 
 Floats = npt.NDArray[np.float64]
-
 BY = ("label", "confidence")  # what strata can be made of
 UNSURE = 0.25  # share of rows that are the least sure ones
 LEAST = 2  # rows of a stratum that are drawn at least: one says nothing of how rows differ
@@ -101,8 +104,6 @@ def part_of(audited: Mapping[Any, Any], keys: Iterable[Any]) -> Mapping[Any, Any
 
 
 # --- drawing --------------------------------------------------------------------------------------------------------
-
-
 def audit_sample(task: Task, dataset: Dataset, n: int, *, by: Sequence[str] = ("label",), seed: int = 0) -> Dataset:
     """Draw synthetic rows for a person to label.
 
@@ -182,3 +183,53 @@ def _allotted(sizes: npt.NDArray[np.int64], n: int) -> npt.NDArray[np.int64]:
         more[np.argsort(-sizes[room], kind="stable")[: left % len(room)]] += 1  # the odd ones to the largest
         share[room] += np.minimum(more, (sizes - share)[room])
     return share
+
+
+def read_audited(file: File) -> Audited:
+    """Read the labels that a person gave to some rows: a table with the columns id and label.
+
+    Rows without a label were not looked at, and are passed over. A table of `audited.audit_sample` also says with which
+    chance each row was drawn: labelled rows then stand for the rows of their stratum that were not looked at, too.
+
+    Raises:
+        RowError: a column or an id is missing, an id comes twice, a chance is none, no row has a label, or none of a
+            stratum.
+    """
+    labels: dict[str, str] = {}
+    chances: dict[str, float] = {}
+    strata: dict[str, str] = {}
+    name = as_source(file).name
+    for number, row in read_table(file):
+        if "label" not in row or row.get("id") in (None, ""):
+            raise RowError(name, number, "needs an id and a label: a table of audited rows has these two columns")
+        id, label = str(row["id"]), row["label"]
+        if id in strata:
+            raise RowError(name, number, "names an id that came before")
+        strata[id] = str(row.get(STRATUM) or "all")
+        if PROBABILITY in row:
+            chances[id] = _chance(row[PROBABILITY], name, number)
+        if label not in (None, ""):
+            labels[id] = str(label)
+    if not labels:
+        raise RowError(name, None, "holds no audited row")
+    if not chances:
+        return Audited(labels)
+    stands: dict[str, float] = defaultdict(float)  # for how many rows those drawn of a stratum stand
+    looked: dict[str, float] = defaultdict(float)  # and those of them that were labelled
+    for id, chance in chances.items():
+        stands[strata[id]] += 1 / chance
+        looked[strata[id]] += (id in labels) / chance
+    if blank := [stratum for stratum in stands if not looked[stratum]]:
+        raise RowError(name, None, f"has no label in {len(blank)} of its {len(stands)} strata: label some rows of each")
+    weights = {id: stands[strata[id]] / looked[strata[id]] / chances[id] for id in labels}
+    return Audited(labels, weights, {id: strata[id] for id in labels})
+
+
+def _chance(told: object, name: str, number: int) -> float:
+    try:
+        chance = float(str(told))
+    except ValueError:
+        chance = 0.0
+    if not 0 < chance <= 1:
+        raise RowError(name, number, f"{PROBABILITY} is not a number above 0 and at most 1")
+    return chance

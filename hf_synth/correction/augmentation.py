@@ -12,15 +12,8 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from hf_synth.errors import ColumnError, OverlapError, TaskError
-from hf_synth.task.task import (
-    CORRECTION_COLUMNS,
-    GOLD_COLUMNS,
-    JUDGED,
-    SYNTHETIC_COLUMNS,
-    access_of,
-    label_names,
-    strictest,
-)
+from hf_synth.task.columns import CORRECTION_COLUMNS, GOLD_COLUMNS, JUDGED, SYNTHETIC_COLUMNS, access_of, strictest
+from hf_synth.task.labels import label_names
 
 if TYPE_CHECKING:
     from datasets import Dataset, Features

@@ -18,19 +18,22 @@ import numpy.typing as npt
 
 from hf_synth.correction.audited import rekeyed
 from hf_synth.correction.augmentation import augment
-from hf_synth.correction.crossfit import Choice, Ints, Learn, Predict, Rows, check_parts, choose_method, decide
+from hf_synth.correction.choice import Choice, choose_method
+from hf_synth.correction.crossfit import Ints, Learn, Predict, Rows, check_parts, decide
 from hf_synth.correction.label_sets import METHODS as SET_METHODS
 from hf_synth.correction.label_sets import correct_sets
 from hf_synth.correction.policy import METHODS, RELABELS, Corrected, Policy, apply, fit, settle
 from hf_synth.correction.target_texts import METHODS as TEXT_METHODS
 from hf_synth.correction.target_texts import correct_targets
 from hf_synth.errors import ColumnError, OverlapError, TaskError
-from hf_synth.gold.gold import adopt
-from hf_synth.models.inference import model_facts, predict_proba
+from hf_synth.gold.adoption import adopt
+from hf_synth.models.inference import predict_proba
 from hf_synth.models.linear import linear_learner, shift, text_features
 from hf_synth.models.loading import model_folder
-from hf_synth.task.labels import audited_labels, label_indices
-from hf_synth.task.task import UNLABELLED, Task, access_of, check_columns, row_digests, strictest
+from hf_synth.models.record import model_facts
+from hf_synth.task.columns import UNLABELLED, access_of, strictest
+from hf_synth.task.labels import audited_labels, check_columns, label_indices, row_digests
+from hf_synth.task.task import Task
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -47,7 +50,6 @@ class Judge(Protocol):
 
 Corrector = str | Path | Fit | Judge
 Floats = npt.NDArray[np.float64]
-
 _METHODS = {"single_label": METHODS, "multi_label": SET_METHODS, "text2text": TEXT_METHODS}
 _LOG = logging.getLogger(__name__)
 
@@ -316,8 +318,6 @@ def _said(predict: Callable[[Dataset], npt.ArrayLike], dataset: Dataset, at: Int
 
 
 # --- other kinds of tasks ---------------------------------------------------------------------------------------------
-
-
 def _known_method(task: Task, corrector: Corrector, method: str) -> str:
     """Give the method that is meant: a judge's word is never taken alone, but joined with the generator's.
 
@@ -360,8 +360,6 @@ def _correct_kind(
 
 
 # --- rows -----------------------------------------------------------------------------------------------------------
-
-
 def _contract(task: Task, synthetic: Dataset) -> Dataset:
     """Give rows in the column contract: ours as they are, rows made elsewhere adopted."""
     ours = {"label_status", "llm_label", "seed_ids", "id"} <= set(synthetic.column_names)

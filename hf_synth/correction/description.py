@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 from hf_synth.errors import ColumnError
 from hf_synth.reports.page import markdown_table
-from hf_synth.task.task import STATUSES, label_names
+from hf_synth.task.columns import STATUSES
+from hf_synth.task.labels import label_names
 
 if TYPE_CHECKING:
     from datasets import Dataset

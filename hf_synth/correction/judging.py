@@ -26,16 +26,16 @@ import numpy.typing as npt
 from hf_synth.errors import ColumnError, LLMError, TaskError
 from hf_synth.generation.answers import parse_label
 from hf_synth.generation.prompts import Messages, json_line
-from hf_synth.llm.likelihood import ending_tokens, log_likelihoods
+from hf_synth.llm.decoding import ending_tokens, log_likelihoods
 from hf_synth.llm.local import LocalLLM
 from hf_synth.llm.questions import Answer, Chat, Question
-from hf_synth.task.task import UNLABELLED, USAGE_COLUMNS, Task, access_of, strictest
+from hf_synth.task.columns import UNLABELLED, USAGE_COLUMNS, access_of, strictest
+from hf_synth.task.task import Task
 
 if TYPE_CHECKING:
     from datasets import Dataset
 
 Floats = npt.NDArray[np.float64]
-
 _LOG = logging.getLogger(__name__)
 VOTES = 5
 _PRIOR = 1.0  # votes that all labels share before any is cast
@@ -228,8 +228,6 @@ def judge(
 
 
 # --- the question ---------------------------------------------------------------------------------------------------
-
-
 def label_orders(k: int, votes: int, seed: int = 0) -> list[list[int]]:
     """Give the order in which labels are listed for each vote: the task's own first, then drawn by seed."""
     rng = random.Random(f"orders:{k}:{seed}")
@@ -293,8 +291,6 @@ def _column(rows: Dataset, name: str) -> list[Any]:
 
 
 # --- unlabelled notes -----------------------------------------------------------------------------------------------
-
-
 def label_notes(
     task: Task,
     notes: Dataset,

@@ -16,7 +16,8 @@ import numpy as np
 import numpy.typing as npt
 
 from hf_synth.correction.augmentation import augment
-from hf_synth.correction.crossfit import FOLDS, Choice, Learn, Predict, Rows, choose, folds, of_both, of_gold
+from hf_synth.correction.choice import Choice, choose
+from hf_synth.correction.crossfit import FOLDS, Learn, Predict, Rows, folds, of_both, of_gold
 from hf_synth.correction.noise import confident_noise, denoise
 from hf_synth.correction.policy import RELABELS, Policy, apply, fit, weaker
 from hf_synth.errors import ColumnError
@@ -30,7 +31,6 @@ if TYPE_CHECKING:
 Ints = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float64]
 Fit = Callable[["Dataset"], Callable[["Dataset"], npt.ArrayLike]]
-
 METHODS = ("none", "argmax", "threshold", "agree", "posterior")
 _PREFER = ("posterior", "threshold", "agree", "none", "argmax")  # most robust first
 _SPLITS = 2  # ways to cut gold and rows in halves, whose opinions are averaged
@@ -139,8 +139,6 @@ def correct_sets(
 
 
 # --- deciding -------------------------------------------------------------------------------------------------------
-
-
 def decide_sets(
     sets: Sets,
     method: str,
@@ -265,8 +263,6 @@ def _cell_weights(truth: Ints) -> Floats:
 
 
 # --- models ---------------------------------------------------------------------------------------------------------
-
-
 def linear_heads(features_gold: Floats, features_rows: Floats, sets: Sets) -> Learn:
     """Give a `crossfit.Learn` of one logistic regression a label; gold that was not judged for a label has no part."""
     heads = [
@@ -339,8 +335,6 @@ def _texts(task: Task, dataset: Dataset) -> list[str]:
 
 
 # --- what is told ---------------------------------------------------------------------------------------------------
-
-
 def _policy(task: Task, sets: Sets, method: str, done: CorrectedSets, told: Mapping[str, Any]) -> Policy:
     """Sum up the policies of the labels."""
     names = ("corrector_accuracy_on_held_out_gold", "corrector_balanced_accuracy_on_held_out_gold",

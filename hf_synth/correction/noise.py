@@ -12,11 +12,10 @@ import numpy.typing as npt
 
 from hf_synth.correction.audited import relative_weights
 from hf_synth.evaluation.calibration import checked
-from hf_synth.reports.plots import wilson
+from hf_synth.evaluation.statistics import wilson
 
 Ints = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float64]
-
 _PRIOR_RIGHT = 0.7  # share of right labels expected of a generator before anything is seen
 _PRIOR_ROWS = 10.0  # rows a label that this expectation weighs
 _EM_ROUNDS = 200  # at most

@@ -32,8 +32,7 @@ from hf_synth.evaluation.calibration import (
     temperature,
     tempered,
 )
-from hf_synth.evaluation.statistics import design_share
-from hf_synth.reports.plots import wilson
+from hf_synth.evaluation.statistics import design_share, wilson
 
 METHODS = ("none", "argmax", "threshold", "agree", "clean_drop", "posterior", "weight", "ensemble")
 OF_TEXTS = ("drop", "replace")  # of target texts (target_texts.py)
@@ -43,7 +42,6 @@ OF_BOTH = ("clean_drop", "posterior", "weight", "ensemble")  # by models that le
 _SHARPER = 2.0  # models trained on half of the rows and soft targets are less sure than they should be
 _LEAST = 0.01  # weight of a row whose label nobody believes
 _EVERY = 1e-12  # a level that every label reaches: gold is too small for the coverage, and all rows are left alone
-
 Ints = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float64]
 Matrix = tuple[tuple[float, ...], ...]
@@ -134,8 +132,6 @@ class Corrected:
 
 
 # --- fitting --------------------------------------------------------------------------------------------------------
-
-
 def fit(
     method: str,
     *,
@@ -340,8 +336,6 @@ def _warnings(figures: Mapping[str, Any], unseen: Sequence[int]) -> tuple[str, .
 
 
 # --- applying -------------------------------------------------------------------------------------------------------
-
-
 def apply(policy: Policy, llm_label: npt.ArrayLike, pred_probs: npt.ArrayLike) -> Corrected:
     """Decide for each row by a policy.
 

@@ -17,11 +17,11 @@ import numpy as np
 import numpy.typing as npt
 
 from hf_synth.correction.augmentation import augment
-from hf_synth.correction.crossfit import choose, folds
+from hf_synth.correction.choice import choose
+from hf_synth.correction.crossfit import folds
 from hf_synth.correction.policy import OF_TEXTS, Policy
 from hf_synth.errors import ColumnError
-from hf_synth.evaluation.metrics import text_scores
-from hf_synth.models.text2text import generate_text, input_texts
+from hf_synth.models.text2text import generate_text, input_texts, text_scores
 from hf_synth.task.labels import target_texts
 from hf_synth.task.task import Task
 
@@ -32,7 +32,6 @@ Ints = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float64]
 Write = Callable[["Dataset"], Sequence[str]]
 Fit = Callable[["Dataset"], Write]
-
 METHODS = ("none", *OF_TEXTS)
 FOLDS = 2  # of gold: each is a training of a sequence-to-sequence model
 _TAIL = 0.1  # share of gold targets that lie farther from the corrector's text than the threshold
@@ -108,8 +107,6 @@ def correct_targets(
 
 
 # --- deciding -------------------------------------------------------------------------------------------------------
-
-
 def measure(
     task: Task, gold: Dataset, of_gold: Sequence[str], rows: Dataset, meant: Sequence[str], said: Sequence[str]
 ) -> tuple[Rules, dict[str, Any], tuple[str, ...]]:
@@ -201,8 +198,6 @@ def _told(task: Task, target: str, status: str, reason: str, score: float | None
 
 
 # --- models ---------------------------------------------------------------------------------------------------------
-
-
 def _cross_written(task: Task, rows: Dataset, gold: Dataset, fit_rows: Fit, seed: int) -> tuple[list[str], list[str]]:
     """Let models write for gold that they did not see, and one of all gold for the synthetic rows."""
     of_gold = [""] * len(gold)

@@ -25,10 +25,15 @@ import numpy.typing as npt
 from hf_synth.correction.policy import Policy, apply
 from hf_synth.errors import ColumnError, TaskError
 from hf_synth.generation.gates import Gates
-from hf_synth.generation.generation import Pool, answer_schema, plan_for_row, rows_from_answer, usage_of
-from hf_synth.models.inference import predict_proba, weights_sha256
-from hf_synth.privacy.overlap import Seen
-from hf_synth.task.task import Prompt, Task, check_columns, strictest
+from hf_synth.generation.generation import rows_from_answer, usage_of
+from hf_synth.generation.plan import Pool, plan_for_row
+from hf_synth.generation.prompts import answer_schema
+from hf_synth.models.inference import predict_proba
+from hf_synth.models.record import weights_sha256
+from hf_synth.privacy.repetition import Seen
+from hf_synth.task.columns import strictest
+from hf_synth.task.labels import check_columns
+from hf_synth.task.task import Prompt, Task
 
 if TYPE_CHECKING:
     from datasets import Dataset, Features
@@ -39,7 +44,6 @@ if TYPE_CHECKING:
 _LOG = logging.getLogger(__name__)
 _VERSION = 2  # bumped when the same state would give other rows
 _BATCH = 256  # gold rows whose answers are waited for together
-
 # Pickled as its fingerprint, a transform is found again here: by `datasets` when it hashes, by forked workers.
 _LIVE: weakref.WeakValueDictionary[str, GenerateAndCorrect] = weakref.WeakValueDictionary()
 

@@ -21,9 +21,11 @@ import numpy as np
 import numpy.typing as npt
 
 from hf_synth.errors import ColumnError
-from hf_synth.models.inference import cpu_threads, quiet, write_facts
-from hf_synth.task.folders import MANIFEST, new_folder
-from hf_synth.task.labels import pad
+from hf_synth.models.loading import cpu_threads, quiet
+from hf_synth.models.record import write_facts
+from hf_synth.models.tokens import pad
+from hf_synth.task.columns import MANIFEST
+from hf_synth.task.folders import new_folder
 
 VOCABULARY = 4_000  # tokens at most
 WIDTH, LAYERS, HEADS, WINDOW = 64, 1, 4, 32  # WINDOW: tokens that local attention sees, half on each side
@@ -31,11 +33,9 @@ MAX_TOKENS = 512
 MLM_EPOCHS, MLM_BATCH, MLM_RATE, MLM_MASKED = 6, 16, 2e-3, 0.3
 NEAR = 4  # words on each side that count as near, for the word vectors
 DROPOUT = {"embedding_dropout": 0.1, "mlp_dropout": 0.1, "classifier_dropout": 0.3}  # in fine-tuning
-
 # Fields of `TrainingArguments` that suit this encoder: a network this small takes a large learning rate. The number of
 # epochs is left to `train`, which gives small sets more.
 DEMO_ARGS: dict[str, Any] = {"learning_rate": 3e-3, "per_device_train_batch_size": 16}
-
 _SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 
 

@@ -26,9 +26,10 @@ from hf_synth.llm.llm import LLM
 from hf_synth.models.inference import predict_proba
 from hf_synth.publishing.publishing import publish_dataset, publish_model
 from hf_synth.reports.page import Section, Table, matrix_table
-from hf_synth.reports.plots import matrix_plot
+from hf_synth.reports.shares import matrix_plot
 from hf_synth.task.folders import clear_disk_errors, private_folder, work_folder, write_stage
-from hf_synth.task.task import Task, load_task
+from hf_synth.task.scripts import load_task
+from hf_synth.task.task import Task
 
 if TYPE_CHECKING:
     from datasets import DatasetDict
@@ -36,7 +37,6 @@ if TYPE_CHECKING:
 CAPTION = "Artificial notes, simulated LLM, tiny encoder: this shows that the software works, not a clinical benefit."
 DATASET, MODEL = "demo/synth-esophagitis", "demo/esophagitis-grader"
 BEST_ARM = "gold_200_plus_corrected"
-
 # What someone without our code types, run in a process of its own against the local Hub.
 PULL = """
 import json, sys

@@ -5,17 +5,18 @@ numpy only. Everything here is measured on rows with true labels that the model 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from hf_synth.errors import ColumnError, HfSynthError
+from hf_synth.evaluation.statistics import wilson
+from hf_synth.reports.plots import Bin
 
 Ints = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float64]
-
 BINS = 10  # of confidence, in the calibration error of small gold
 
 
@@ -245,3 +246,12 @@ def checked(labels: npt.ArrayLike, probs: npt.ArrayLike, what: str) -> tuple[Int
     if not np.isfinite(table).all() or (table < 0).any() or not np.allclose(table.sum(1), 1.0, atol=1e-3):
         raise ColumnError(f"{what}: probabilities of a row must be 0 or more and sum to 1")
     return given, table
+
+
+# --- calibration ----------------------------------------------------------------------------------------------------
+def reliability_bins(found: Sequence[Mapping[str, float]]) -> list[Bin]:
+    """Give the bins that `calibration.reliability` found, with 95% Wilson intervals."""
+    return [
+        Bin(b["confidence"], b["accuracy"], int(b["rows"]), *wilson(round(b["accuracy"] * b["rows"]), int(b["rows"])))
+        for b in found
+    ]

@@ -13,16 +13,15 @@ from hf_synth.evaluation.metrics import (
     MIN_ROWS,
     PATIENT_METRICS,
     PROBABILITY_METRICS,
-    TEXT_METRICS,
     Array,
     gap_sums,
     group_codes,
     label_ranks,
     label_sums,
     label_values,
-    text_scores,
     worst_of_groups,
 )
+from hf_synth.models.text2text import TEXT_METRICS, text_scores
 
 PER_CLASS = "f1_per_class"
 METRICS = (*LABEL_METRICS, PER_CLASS, *PROBABILITY_METRICS, *PATIENT_METRICS, *TEXT_METRICS)

@@ -6,9 +6,6 @@ they are computed from how often each group was drawn, for many draws at once. n
 
 from __future__ import annotations
 
-import re
-import string
-from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -17,7 +14,6 @@ import numpy.typing as npt
 
 Array = npt.NDArray[Any]
 Values = dict[str, Array]  # a metric's name -> its value in each of B draws, (B,)
-
 MIN_ROWS = 10  # macro_f1_min10 leaves out classes with fewer test rows
 BINS = 15  # of confidence, for the calibration error
 LABEL_METRICS = (
@@ -25,13 +21,10 @@ LABEL_METRICS = (
 )  # fmt: skip
 PATIENT_METRICS = ("patient_accuracy", "patient_macro_f1")
 PROBABILITY_METRICS = ("ece", "auroc", "auprc")
-TEXT_METRICS = ("exact_match", "token_f1", "rouge1", "rouge2", "rougeL")
 _CELLS = 400_000  # weights that stand in memory at once when ranks are drawn: they fit the processor's cache
 
 
 # --- draws ----------------------------------------------------------------------------------------------------------
-
-
 def group_codes(groups: Sequence[Any] | None, n: int) -> Array:
     """Number the groups from 0, shape (N,); a row without a group is one by itself."""
     if groups is None:
@@ -60,8 +53,6 @@ def draws(n_groups: int, n_bootstrap: int, seed: int) -> Iterator[Array]:
 
 
 # --- one label a row ------------------------------------------------------------------------------------------------
-
-
 def label_sums(truth: Array, guess: Array, k: int, codes: Array) -> Array:
     """Count in each group, of each of k labels, rows that hit it, have it and are said to have it: (G, 3k)."""
     n_groups = int(codes.max()) + 1
@@ -122,8 +113,6 @@ def gap_sums(truth: Array, probs: Array, codes: Array) -> Array:
 
 
 # --- sets of labels -------------------------------------------------------------------------------------------------
-
-
 def set_sums(truth: Array, guess: Array, judged: Array, codes: Array) -> Array:
     """Sum in each group hits, true and said labels (3k), exact rows, and rows that were judged at all: (G, 3k + 2).
 
@@ -154,8 +143,6 @@ def set_values(sums: Array, known: Array) -> Values:
 
 
 # --- ranks ----------------------------------------------------------------------------------------------------------
-
-
 def rank_values(scores: Array, positive: Array, codes: Array) -> Callable[[Array], tuple[Array, Array]]:
     """Prepare AUROC and AUPRC of one label against the rest, under drawn weights.
 
@@ -235,36 +222,3 @@ def label_ranks(probs: Array, has: Array, judged: Array, codes: Array) -> Callab
         return {"auroc": means[0], "auprc": means[1]}
 
     return values
-
-
-# --- texts ----------------------------------------------------------------------------------------------------------
-
-
-def text_scores(said: Sequence[str], truth: Sequence[str]) -> dict[str, npt.NDArray[np.float64]]:
-    """Score each text against its target: TEXT_METRICS by name, each of shape (N,), between 0 and 1.
-
-    `exact_match` and `token_f1` compare words without case, punctuation and articles, as SQuAD does; ROUGE is the
-    F-measure of the rouge-score package, with stemming.
-    """
-    from rouge_score.rouge_scorer import RougeScorer
-
-    scorer = RougeScorer(["rouge1", "rouge2", "rougeL"], use_stemmer=True)
-    found = np.zeros((len(said), len(TEXT_METRICS)))
-    for i, (one, other) in enumerate(zip(said, truth, strict=True)):
-        words, wanted = _words(one), _words(other)
-        rouge = scorer.score(other, one)
-        found[i] = [words == wanted, _overlap(words, wanted), *(rouge[name].fmeasure for name in TEXT_METRICS[2:])]
-    return {name: found[:, i] for i, name in enumerate(TEXT_METRICS)}
-
-
-def _words(text: str) -> list[str]:
-    """Give the words of a text without case, punctuation and articles; of one that is only an article, that."""
-    plain = text.lower().translate(str.maketrans("", "", string.punctuation))
-    return re.sub(r"\b(?:a|an|the)\b", " ", plain).split() or plain.split()
-
-
-def _overlap(words: list[str], wanted: list[str]) -> float:
-    """Give the F1 of the words in common, counted with repeats; two texts without words agree."""
-    if not words or not wanted:
-        return float(words == wanted)
-    return 2 * sum((Counter(words) & Counter(wanted)).values()) / (len(words) + len(wanted))

@@ -28,13 +28,12 @@ from hf_synth.evaluation.metrics import (
     rank_values,
     set_sums,
     set_values,
-    text_scores,
     worst_of_groups,
 )
+from hf_synth.models.text2text import text_scores
 from hf_synth.task.task import Task
 
 Array = npt.NDArray[Any]
-
 RANKED = 100_000_000  # rows x labels x draws that ranks are drawn from: about two seconds of a core
 
 

@@ -198,3 +198,13 @@ def hierarchical_bootstrap(
     counts = nested_counts(levels, n_bootstrap, seed)
     total = counts.sum(1) if table.ndim == 1 else counts.sum(1)[:, None]
     return np.asarray(counts @ table / total)
+
+
+def wilson(hits: int, n: int) -> tuple[float, float]:
+    """Give the 95% interval of a share (Wilson, 1927)."""
+    if not n:
+        return 0.0, 1.0
+    z = 1.959964
+    share, part = hits / n, z * z / n
+    middle, half = share + part / 2, z * math.sqrt(share * (1 - share) / n + part / (4 * n))
+    return max(0.0, (middle - half) / (1 + part)), min(1.0, (middle + half) / (1 + part))

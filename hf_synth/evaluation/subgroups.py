@@ -22,14 +22,13 @@ from hf_synth.evaluation.metrics import Values, draws, group_codes, group_sums
 from hf_synth.evaluation.scoring import Judged, judge, values_of
 from hf_synth.evaluation.statistics import interval
 from hf_synth.reports.page import markdown_table
-from hf_synth.task.labels import judged_mask
-from hf_synth.task.task import Task, check_columns
+from hf_synth.task.labels import check_columns, judged_mask
+from hf_synth.task.task import Task
 
 if TYPE_CHECKING:
     from datasets import Dataset
 
 Array = npt.NDArray[Any]
-
 COLUMNS = {"sex": ("sex", "gender"), "age": ("age",), "race": ("race", "ethnicity")}
 FEW_PATIENTS = 10  # a subgroup of fewer patients has values but no intervals
 _SEXES = {"f": "female", "female": "female", "woman": "female", "m": "male", "male": "male", "man": "male"}

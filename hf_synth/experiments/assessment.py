@@ -20,11 +20,10 @@ from hf_synth.correction.crossfit import FOLDS, Learn, Rows, check_parts, decide
 from hf_synth.correction.policy import audited_figures
 from hf_synth.errors import ColumnError, TaskError
 from hf_synth.evaluation.metrics import group_codes
-from hf_synth.gold.gold import adopt
-from hf_synth.models.head import joined_texts
-from hf_synth.models.linear import linear_learner, text_features
-from hf_synth.task.labels import audited_labels, label_indices
-from hf_synth.task.task import Task, check_columns
+from hf_synth.gold.adoption import adopt
+from hf_synth.models.linear import joined_texts, linear_learner, text_features
+from hf_synth.task.labels import audited_labels, check_columns, label_indices
+from hf_synth.task.task import Task
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -32,7 +31,6 @@ if TYPE_CHECKING:
 Ints = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float64]
 Decision = Literal["generate", "label", "cannot_tell"]
-
 SURE = 0.8  # share of draws from which on a decision is made
 METHOD = "posterior"  # pilot rows are corrected by it
 LEAST_GOLD, LEAST_PILOT = 20, 30  # rows below which nothing can be told
@@ -183,8 +181,6 @@ def _known(task: Task, gold: Dataset, rows: Dataset | None, audited: Mapping[str
 
 
 # --- measuring --------------------------------------------------------------------------------------------------------
-
-
 def _measured(
     task: Task, gold: Dataset, rows: Dataset | None, known: Rows, repeats: int, seed: int
 ) -> tuple[list[list[Floats]], list[int], list[int]]:
@@ -290,8 +286,6 @@ def _interval(draws: Floats) -> tuple[float, float]:
 
 
 # --- deciding ---------------------------------------------------------------------------------------------------------
-
-
 def _decision(
     gains: Floats, of_labels: Floats, labelling: tuple[float, float, float],
     pilot: Mapping[int, tuple[float, float, float]], n_pilot: int, n_gold: int, more: int,

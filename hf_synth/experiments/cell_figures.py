@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import json
-import os
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import asdict
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -18,10 +15,12 @@ from hf_synth.evaluation.demographics import ATTRIBUTES
 from hf_synth.evaluation.evaluation import Scores
 from hf_synth.evaluation.subgroups import flips_by_subgroup, score_subgroups, swap_counterfactual
 from hf_synth.experiments.grid import LINEAR, Job, Study
+from hf_synth.gold.adoption import read_dataset
 from hf_synth.models.inference import usual_device
-from hf_synth.task.folders import clear_disk_errors, read_dataset, read_manifest
-from hf_synth.task.labels import label_indices
-from hf_synth.task.task import USAGE_COLUMNS, Task, row_digests
+from hf_synth.task.columns import USAGE_COLUMNS
+from hf_synth.task.folders import read_manifest, written
+from hf_synth.task.labels import label_indices, row_digests
+from hf_synth.task.task import Task
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -168,15 +167,3 @@ def write_cell(study: Study, job: Job, rows: list[dict[str, Any]], scores: Mappi
         np.savez_compressed(file, **arrays)
     with written(folder / f"{job.key}.json") as draft:
         draft.write_text(json.dumps(rows, indent=1) + "\n", encoding="utf-8")
-
-
-@contextmanager
-def written(path: Path) -> Iterator[Path]:
-    """Write a file as a whole or not at all: fill the yielded one, it is then renamed."""
-    draft = path.with_name(f".{path.name}.{os.getpid()}")
-    with clear_disk_errors(path):
-        try:
-            yield draft
-            os.replace(draft, path)
-        finally:
-            draft.unlink(missing_ok=True)

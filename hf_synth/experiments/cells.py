@@ -36,7 +36,7 @@ from hf_synth.experiments.cell_figures import (
     swaps_of,
     versions,
     write_cell,
-)  # fmt: skip
+)
 from hf_synth.experiments.grid import BASELINES, FREQUENCY, LINEAR, ZERO_SHOT, Cell, Job, Study, key_of
 from hf_synth.experiments.leakage import (
     check_copies,
@@ -51,14 +51,16 @@ from hf_synth.experiments.leakage import (
     without,
 )
 from hf_synth.experiments.opinions import AnyJudge, ask, read_opinions, usage_of
-from hf_synth.gold.gold import adopt, subset
-from hf_synth.models.head import linear_fit
-from hf_synth.models.inference import model_facts, weights_sha256
+from hf_synth.gold.adoption import adopt, read_dataset
+from hf_synth.gold.gold import subset
+from hf_synth.models.linear import linear_fit
 from hf_synth.models.loading import model_folder, model_revision
+from hf_synth.models.record import model_facts, weights_sha256
 from hf_synth.models.training import train, trainer_fit
-from hf_synth.task.folders import read_dataset, read_export, write_stage
-from hf_synth.task.labels import judged_mask
-from hf_synth.task.task import JUDGED, Task, access_of, row_digests, strictest
+from hf_synth.task.columns import JUDGED, access_of, strictest
+from hf_synth.task.folders import read_export, write_stage
+from hf_synth.task.labels import judged_mask, row_digests
+from hf_synth.task.task import Task
 
 if TYPE_CHECKING:
     from datasets import Dataset, DatasetDict
@@ -67,8 +69,6 @@ Maker = Callable[["Dataset", int, int], "Dataset"]  # (gold of its own, rows wan
 
 
 # --- gold and synthetic rows ------------------------------------------------------------------------------------------
-
-
 @functools.lru_cache(maxsize=2)
 def gold_of(study_out: Path) -> DatasetDict:
     """Read the gold of an experiment, once in a process."""
@@ -198,8 +198,6 @@ def make_opinions(study: Study, job: Job, judge: AnyJudge) -> None:
 
 
 # --- correction -------------------------------------------------------------------------------------------------------
-
-
 def _correct(study: Study, job: Job) -> None:
     cell, started, cpu = job.cell, time.perf_counter(), time.process_time()
     own, rows = own_gold(study, cell), pool_rows(study, job)
@@ -228,8 +226,6 @@ def _correct(study: Study, job: Job) -> None:
 
 
 # --- a cell -----------------------------------------------------------------------------------------------------------
-
-
 def _cell(study: Study, job: Job) -> None:
     task, cell = study.task, job.cell
     started, cpu = time.perf_counter(), time.process_time()
@@ -367,8 +363,6 @@ def model_identity(base: str) -> str:
 
 
 # --- in a process of the pool -----------------------------------------------------------------------------------------
-
-
 def run_job(study: Study, job: Job) -> dict[str, str] | None:
     """Run one stage; give None, or what went wrong: the error's class, and its sentence where it is one of ours."""
     try:

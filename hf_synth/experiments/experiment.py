@@ -24,8 +24,7 @@ from hf_synth.correction.label_sets import METHODS as SET_METHODS
 from hf_synth.correction.policy import METHODS, OF_BOTH
 from hf_synth.correction.target_texts import METHODS as TEXT_METHODS
 from hf_synth.errors import ColumnError, OutputError, TaskError
-from hf_synth.experiments.cell_figures import written
-from hf_synth.experiments.cells import (  # fmt: skip
+from hf_synth.experiments.cells import (
     Maker,
     failure,
     gold_digest,
@@ -38,7 +37,7 @@ from hf_synth.experiments.cells import (  # fmt: skip
     own_gold,
     run_job,
 )
-from hf_synth.experiments.costs import Rates
+from hf_synth.experiments.equivalence import Rates
 from hf_synth.experiments.grid import (
     BASELINES,
     FREQUENCY,
@@ -61,11 +60,11 @@ from hf_synth.experiments.processes import run_all
 from hf_synth.experiments.report import write_study_report
 from hf_synth.experiments.results import Results, read_cells, write_results
 from hf_synth.generation.generation import Estimate, estimate, generate
-from hf_synth.gold.gold import adopt
-from hf_synth.task.folders import private_folder, read_dataset, read_manifest, write_stage
-from hf_synth.task.labels import audited_labels
-from hf_synth.task.task import JUDGED as JUDGED_COLUMN
-from hf_synth.task.task import Task, row_digests
+from hf_synth.gold.adoption import adopt, read_dataset
+from hf_synth.task.columns import JUDGED as JUDGED_COLUMN
+from hf_synth.task.folders import private_folder, read_manifest, write_stage, written
+from hf_synth.task.labels import audited_labels, row_digests
+from hf_synth.task.task import Task
 
 if TYPE_CHECKING:
     from datasets import Dataset, DatasetDict
@@ -73,7 +72,6 @@ if TYPE_CHECKING:
     from hf_synth.llm.questions import Chat
 
     Source: TypeAlias = Chat | Dataset | Maker
-
 _LOG = logging.getLogger(__name__)
 _RULES = 2  # bumped when the same plan would give other figures; what was paid for stays
 _METHODS = {
@@ -334,8 +332,6 @@ def _groups(rows: Dataset) -> list[Any]:
 
 
 # --- what follows from what -------------------------------------------------------------------------------------------
-
-
 def _jobs(study: Study, cells: Sequence[Cell]) -> list[Job]:
     """Give each cell its key and those of the stages before it: hashes of all that they follow from."""
     most: dict[tuple[int, int, str], int] = {}
@@ -479,8 +475,6 @@ def _run(study: Study, jobs: Sequence[Job], processes: int) -> Iterator[tuple[Jo
 
 
 # --- what it would take -----------------------------------------------------------------------------------------------
-
-
 def outline(task: Task, gold: DatasetDict, synthetic: Source | Mapping[str, Source] | None, **options: Any) -> Planned:
     """Say what `experiment` with the same arguments would take; nothing is asked or trained.
 

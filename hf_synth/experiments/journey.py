@@ -25,16 +25,15 @@ from hf_synth.experiments.journey_report import Told, score_plot, shown_metrics,
 from hf_synth.generation.generation import generation_table
 from hf_synth.gold.gold import subset
 from hf_synth.models.training import train, trainer_fit
-from hf_synth.publishing.origin import gold_marks
 from hf_synth.reports.page import markdown_table
 from hf_synth.task.folders import clear_disk_errors, private_folder, write_stage
+from hf_synth.task.labels import gold_marks
 from hf_synth.task.task import Task
 
 if TYPE_CHECKING:
     from datasets import Dataset, DatasetDict
 
 _LOG = logging.getLogger(__name__)
-
 ARMS = ("gold", "synthetic_raw", "synthetic_corrected", "gold_plus_raw", "gold_plus_corrected")
 
 

@@ -13,22 +13,17 @@ from typing import TYPE_CHECKING, Any, TypedDict
 
 from hf_synth.correction.description import Description, describe
 from hf_synth.correction.policy import Policy
-from hf_synth.evaluation.evaluation import Scores, compare
+from hf_synth.evaluation.calibration import reliability_bins
+from hf_synth.evaluation.comparison import compare
+from hf_synth.evaluation.evaluation import Scores
 from hf_synth.evaluation.statistics import holm
-from hf_synth.publishing.cards import simulated
+from hf_synth.generation.generation import simulated
+from hf_synth.reports.axes import Reference
 from hf_synth.reports.page import Section, Table, matrix_table, write_report
-from hf_synth.reports.plots import (
-    Interval,
-    Reference,
-    Series,
-    bar_plot,
-    curve_plot,
-    interval_plot,
-    matrix_plot,
-    reliability_bins,
-    reliability_plot,
-)
-from hf_synth.task.task import REASONS, USAGE_COLUMNS, Task, access_of
+from hf_synth.reports.plots import Interval, Series, curve_plot, interval_plot, reliability_plot
+from hf_synth.reports.shares import bar_plot, matrix_plot
+from hf_synth.task.columns import REASONS, USAGE_COLUMNS, access_of
+from hf_synth.task.task import Task
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -137,8 +132,6 @@ def score_plot(told: Told) -> str:
 
 
 # --- the sections ---------------------------------------------------------------------------------------------------
-
-
 def _scores(told: Told) -> Section:
     metrics = shown_metrics(told.task, told.scores)
     rows = [

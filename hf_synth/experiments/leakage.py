@@ -11,8 +11,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from hf_synth.errors import OverlapError
-from hf_synth.privacy.overlap import Index, Row, digest
-from hf_synth.task.task import Task, row_digests
+from hf_synth.privacy.folding import Row, digest
+from hf_synth.privacy.overlap import Index
+from hf_synth.task.labels import row_digests
+from hf_synth.task.task import Task
 
 if TYPE_CHECKING:
     from datasets import Dataset

@@ -17,10 +17,13 @@ import numpy.typing as npt
 
 from hf_synth.correction.judging import LLMJudge
 from hf_synth.errors import ColumnError, LLMError, OverlapError
+from hf_synth.gold.adoption import read_dataset
 from hf_synth.llm.local import LocalLLM
 from hf_synth.llm.questions import Answer, Chat
-from hf_synth.task.folders import read_dataset, read_manifest, write_stage
-from hf_synth.task.task import Task, access_of, row_digests, strictest
+from hf_synth.task.columns import access_of, strictest
+from hf_synth.task.folders import read_manifest, write_stage
+from hf_synth.task.labels import row_digests
+from hf_synth.task.task import Task
 
 if TYPE_CHECKING:
     from datasets import Dataset

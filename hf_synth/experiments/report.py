@@ -2,35 +2,35 @@
 
 from __future__ import annotations
 
-import json
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from hf_synth.evaluation.demographics import UNKNOWN
 from hf_synth.experiments.diagnostics import (
+    _class_section,
+    _flip_section,
+    _noise_section,
+    _policy_section,
+    _subgroup_section,
+    _swap_section,
     calibration_section,
-    cost_section,
     gate_section,
-    grouped,
-    mean_of,
-    naming,
-    with_interval,
 )
+from hf_synth.experiments.equivalence import CostBenefit
 from hf_synth.experiments.grid import MIXTURES
-from hf_synth.experiments.results import Results, Row, short_name
+from hf_synth.experiments.results import Results, Row, Worth, grouped, mean_of, naming, short_name, with_interval
 from hf_synth.reports.axes import Reference
-from hf_synth.reports.page import Section, Table, matrix_table, write_report
-from hf_synth.reports.plots import Interval, Series, curve_plot, interval_plot, matrix_plot
+from hf_synth.reports.page import Section, Table, write_report
+from hf_synth.reports.plots import Interval, Series, curve_plot, interval_plot
+from hf_synth.reports.shares import bar_plot
 from hf_synth.task.task import Task
 
 SIMULATED = "artificial notes or a simulated LLM: no clinical benefit is shown"
 _MOST_LINES = 8  # curves or mixtures in one picture
 _FEW_RUNS = 5
-_FLIPS = ("relabelled", "dropped")
 
 
 def write_study_report(task: Task, made: Results) -> Path:
@@ -200,137 +200,6 @@ def _difference_section(made: Results) -> Section | None:
     return Section("Differences", text, tables=[Table(head, lines)])
 
 
-def _class_section(task: Task, rows: Sequence[Row], mark: str) -> Section:
-    """Show F1 of each label, from rare to frequent in the test rows, and who is taken for whom by gold and the best."""
-    support = {label: told["support"] for label, told in json.loads(rows[0]["per_class"]).items()}
-    order = sorted(support, key=lambda label: support[label])
-    named, groups = naming(rows), grouped(rows)
-    lines = []
-    for group, cells in sorted(groups.items()):
-        told = [json.loads(r["per_class"]) for r in cells]
-        lines.append([named(cells[0]), f"{group[1]:,}", *(f"{np.mean([t[x]['f1'] for t in told]):.3f}" for x in order)])
-    plots, tables = [], []
-    sizes = {g[1] for g in groups if g[2] in MIXTURES}
-    size = min(sizes or {g[1] for g in groups if g[1]} or {0})
-    at = [g for g in groups if g[1] == size]
-    for wanted in ("gold", "mixture"):
-        some = [g for g in at if g[2] in (("gold",) if wanted == "gold" else MIXTURES)]
-        if some and len(task.labels) <= 12:
-            best = max(some, key=lambda g: mean_of(groups[g], "accuracy"))
-            counts = np.sum([json.loads(r["confusion"]) for r in groups[best]], axis=0)
-            title = f"Confusion: {size:,} gold, {named(groups[best][0])}"
-            plots.append(matrix_plot(counts.tolist(), task.labels, task.labels, title=title, row_axis="true label",
-                                     column_axis="predicted, all seeds", simulated=mark))  # fmt: skip
-            tables.append(matrix_table(counts.tolist(), task.labels, task.labels, corner="true label / predicted",
-                                       caption=title))  # fmt: skip
-    head = ["trained on", "gold", *(f"{x} ({support[x]} rows)" for x in order)]
-    return Section("Rare classes", "Mean F1 of each label over seeds, the rarest first.", plots=plots,
-                   tables=[Table(head, lines), *tables])  # fmt: skip
-
-
-def _noise_section(task: Task, rows: Sequence[Row], mark: str) -> Section | None:
-    """Show the generator's confusion as the policies estimate it, and where correction moved labels."""
-    kept = {r["corrected_key"]: r for r in rows if r["corrected_key"] and r["policy"] != "none"}
-    if not kept or len(task.labels) > 12:
-        return None
-    noise = [json.loads(r["noise"]) for r in kept.values() if r["labels"] == "auto"] or [
-        json.loads(r["noise"]) for r in kept.values()
-    ]
-    noise = [n for n in noise if n]
-    after = [json.loads(r["noise_after"]) for r in kept.values() if r["labels"] == "auto" and r["noise_after"] != "[]"]
-    plots, tables = [], []
-    for name, found in (("before", noise), ("after", after)):
-        if found:
-            mean = np.mean(found, axis=0)
-            title = f"Labels {name} correction, by what is held for true (estimated)"
-            plots.append(matrix_plot(mean.tolist(), task.labels, task.labels, title=title, row_axis="held for true",
-                                     column_axis="label", simulated=mark))  # fmt: skip
-            tables.append(matrix_table(mean.tolist(), task.labels, task.labels, corner="held for true / label",
-                                       caption=title))  # fmt: skip
-    note = (
-        "Estimates: they assume that corrector and generator err independently given the truth. After correction the "
-        "truth is taken from the policy's own belief, so that this matrix says how sure it is, not how right."
-    )
-    return Section("Noise before and after", plots=plots, tables=tables, note=note) if plots else None
-
-
-def _subgroup_section(rows: Sequence[Row], metric: str) -> Section | None:
-    """Show scores by subgroup of gold alone and of each mixture, at the size of the mixtures."""
-    named, groups = naming(rows), grouped(rows)
-    sizes = {g[1] for g in groups if g[2] in MIXTURES}
-    lines = []
-    for group, cells in sorted(groups.items()):
-        if sizes and group[1] not in {0, *sizes}:
-            continue
-        found: dict[tuple[str, str], list[Mapping[str, Any]]] = defaultdict(list)
-        for row in cells:
-            for one in json.loads(row.get("subgroups", "[]")):
-                found[one["attribute"], one["name"]].append(one)
-        for (attribute, name), ones in sorted(found.items()):
-            behind = [one["behind"][metric][0] for one in ones if metric in one["behind"]]
-            values = [one["values"][metric] for one in ones if metric in one["values"]]
-            if len(found) > 1 and values and name != UNKNOWN:
-                gap = f"{np.mean(behind):+.3f}" if behind else "too few"
-                lines.append([named(cells[0]), f"{group[1]:,}", attribute, name, ones[0]["n"], ones[0]["patients"],
-                              f"{np.mean(values):.3f}", gap])  # fmt: skip
-    if not lines:
-        return None
-    head = ["trained on", "gold", "attribute", "subgroup", "test rows", "patients", metric, "less all others"]
-    text = "Means over seeds. Sex, age and race are read from columns of that name, else from the notes' own words."
-    return Section("Subgroups", text, tables=[Table(head, lines)])
-
-
-def _flip_section(rows: Sequence[Row]) -> Section | None:
-    """Show of whose notes correction changed or dropped the label."""
-    kept = {r["corrected_key"]: r for r in rows if r["corrected_key"] and r["policy"] != "none"}
-    found: dict[tuple[str, str, str], list[Mapping[str, Any]]] = defaultdict(list)
-    for row in kept.values():
-        for one in json.loads(row.get("flips", "[]")):
-            if one["name"] != UNKNOWN:
-                found[row["labels"], one["attribute"], one["name"]].append(one)
-    lines = [
-        [*names, sum(one["n"] for one in ones), *(f"{np.mean([one['values'][w] for one in ones]):.3f}" for w in _FLIPS)]
-        for names, ones in sorted(found.items())
-    ]
-    if not lines:
-        return None
-    head = ["labels by", "attribute", "subgroup", "synthetic rows", *_FLIPS]
-    text = "Shares of synthetic rows, means over runs."
-    return Section("Whose labels were changed", text, tables=[Table(head, lines)])
-
-
-def _policy_section(rows: Sequence[Row]) -> Section | None:
-    corrected = [r for r in rows if r["corrected_key"]]
-    if not corrected:
-        return None
-    named = naming(corrected)
-    by_arm: dict[tuple[int, str], dict[str, Row]] = defaultdict(dict)
-    for row in corrected:
-        by_arm[row["gold_size"], named({**row, "arm": row["labels"]})][row["corrected_key"]] = row
-    lines, warnings = [], Counter[str]()
-    for (size, labels), by_key in sorted(by_arm.items()):
-        cells = list(by_key.values())
-        chosen = Counter(r["policy"] for r in cells)
-        # where nothing was corrected no opinion was asked for, and estimates from it mean nothing
-        figures = [json.loads(r["policy_figures"]) for r in cells if r["policy"] != "none"]
-        warnings.update(w for r in cells for w in json.loads(r["policy_warnings"]))
-        counts = (f"{mean_of(cells, f'n_{s}'):,.0f}" for s in ("kept", "relabelled", "dropped"))
-        told = ", ".join(f"{m} {n}" if len(chosen) > 1 else m for m, n in chosen.most_common())
-        names = ("corrector_accuracy_on_held_out_gold", "generator_accuracy_estimated", "generator_accuracy_audited",
-                 "corrector_ece_on_held_out_gold", "corrector_ece_after_temperature")  # fmt: skip
-        lines.append([labels, f"{size:,}", told, *counts, *(_figure(figures, n) for n in names)])
-    head = ["labels by", "gold", "policy (runs)", "kept", "relabelled", "dropped", "corrector right on held-out gold",
-            "generator right, estimated", "generator right, audited", "its ECE", "after temperature"]  # fmt: skip
-    said = "\n".join(f"- {w} ({n} runs)" for w, n in warnings.most_common(5))
-    text = "Means over runs. Which labels are right is only known where a person has checked rows (audited)."
-    return Section("What correction did", f"{text}\n\n{said}" if said else text, tables=[Table(head, lines)])
-
-
-def _figure(figures: Sequence[Mapping[str, Any]], name: str) -> str:
-    values = [f[name] for f in figures if f.get(name) is not None]
-    return f"{np.mean(values):.3f}" if values else ""
-
-
 def _failed_section(made: Results) -> Section | None:
     if not made.failed:
         return None
@@ -339,27 +208,43 @@ def _failed_section(made: Results) -> Section | None:
     return Section("Failed", "The same command tries them again.", tables=[Table(head, lines)])
 
 
-def _swap_section(rows: Sequence[Row]) -> Section | None:
-    """Show how often predictions change when only the patient is another."""
-    named, lines = naming(rows), []
-    for group, cells in sorted(grouped(rows).items()):
-        found: dict[str, list[Mapping[str, Any]]] = defaultdict(list)
-        for row in cells:
-            for one in json.loads(row.get("swaps") or "[]"):
-                if one["name"] == "all":
-                    found[one["attribute"]].append(one)
-        for attribute, ones in sorted(found.items()):
-            mean, low, high = with_interval([one["values"]["flipped"] for one in ones])
-            between = "" if low is None or high is None else f"{low:.3f} to {high:.3f}"
-            moved = [one["values"]["moved"] for one in ones if "moved" in one["values"]]
-            lines.append([named(cells[0]), f"{group[1]:,}", short_name(group[0]), attribute, f"{ones[0]['n']:,}",
-                          f"{mean:.3f}", between, f"{np.mean(moved):.3f}" if moved else ""])  # fmt: skip
-    if not lines:
+# --- cost -------------------------------------------------------------------------------------------------------------
+def cost_section(worths: Sequence[Worth], mark: str) -> Section | None:
+    """Show the labelling that each mixture saves, and what it took."""
+    if not worths:
         return None
-    head = ["trained on", "gold", "base model", "swapped", "test notes", "predictions that flip", "95% CI over seeds",
-            "probability moves by"]  # fmt: skip
-    text = (
-        "Test notes that name the patient's sex, age or race, with only these words swapped. The labels do not depend "
-        "on them, so that each flip is one too many; what is said in other words stays and may contradict the swap."
+    lines, shown, on_gpus = [], [], any(w.costs.spent.gpu_hours for w in worths)
+    for w in worths:
+        c = w.costs
+        least, said = (">= ", ", at least") if c.at_least else ("<= ", ", at most") if c.at_most else ("", "")
+        dollars = "not known" if c.spent_usd is None else f"{c.spent_usd:,.2f}"
+        lines.append([
+            w.arm, f"{least}{c.notes:,.0f} ({c.notes_ci95[0]:,.0f} to {c.notes_ci95[1]:,.0f})",
+            f"{c.minutes / 60:,.1f}", f"{c.saved_usd:,.0f}", f"{c.spent.calls:,}",
+            f"{c.spent.prompt_tokens:,} + {c.spent.completion_tokens:,}", f"{c.spent.cpu_hours:,.3f}",
+            *([f"{c.spent.gpu_hours:,.3f}"] if on_gpus else []), dollars,
+        ])  # fmt: skip
+        shown.append(Interval(w.arm + said, c.notes, *c.notes_ci95))
+    head = ["mixture", "notes saved (95% CI)", "hours saved", "$ saved", "calls", "tokens read + written",
+            "CPU hours", *(["GPU hours"] if on_gpus else []), "$ spent"]  # fmt: skip
+    names, spent = [w.arm for w in worths], [w.costs.spent for w in worths]
+    tokens = {"read": [s.prompt_tokens for s in spent], "written": [s.completion_tokens for s in spent]}
+    minutes = {"of cores": [60 * s.cpu_hours for s in spent], "of GPUs": [60 * s.gpu_hours for s in spent]}
+    plots = [
+        interval_plot(shown, title="Notes that need no labelling", axis="gold notes, 95% CI; below 0 a loss",
+                      digits=0, simulated=mark),
+        bar_plot(names, tokens, title="Tokens of the generator", axis="tokens a run", simulated=mark),
+        bar_plot(names, minutes, title="Computing of correction and training", axis="minutes a run", digits=2,
+                 simulated=mark),
+    ]  # fmt: skip
+    return Section("Cost against labelling", _cost_text(worths[0].costs), plots=plots, tables=[Table(head, lines)])
+
+
+def _cost_text(costs: CostBenefit) -> str:
+    rates = costs.rates
+    whose = "as given" if rates.given else "assumptions of ours, not measured: give your own"
+    return (
+        f"A note takes {rates.minutes_per_note:g} minutes to label at ${rates.hourly_usd:g} an hour; an hour of a core "
+        f"costs ${rates.compute_usd:g}, of a GPU ${rates.gpu_usd:g} ({whose}). Labelling saved is the equivalence less "
+        "the gold budget; below 0 the mixture is worth less than its gold alone."
     )
-    return Section("The same note of another patient", text, tables=[Table(head, lines)])

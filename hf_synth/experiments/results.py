@@ -18,10 +18,10 @@ import numpy.typing as npt
 
 from hf_synth.errors import HfSynthError, MissingGoldError
 from hf_synth.evaluation.statistics import holm
-from hf_synth.experiments.costs import CostBenefit, Rates, Spent, cost_benefit
-from hf_synth.experiments.equivalence import Equivalence, Run, gold_equivalence
+from hf_synth.experiments.equivalence import CostBenefit, Equivalence, Rates, Run, Spent, cost_benefit, gold_equivalence
 from hf_synth.experiments.grid import ALONE, Cell
-from hf_synth.task.folders import read_dataset, write_stage
+from hf_synth.gold.adoption import read_dataset
+from hf_synth.task.folders import write_stage
 from hf_synth.task.task import Task
 
 if TYPE_CHECKING:
@@ -29,7 +29,6 @@ if TYPE_CHECKING:
 
 Floats = npt.NDArray[np.float64]
 Row = dict[str, Any]
-
 GROUP = ("base_model", "gold_size", "strategy", "labels", "ratio", "generator", "corrector")
 _NO_SPREAD = 1e-12  # of scores: rounding
 _OPTIONAL = {"cost_usd": float, "judge_cost_usd": float, "test_groups": int}  # columns that may be null in every row
@@ -192,8 +191,6 @@ def main_metric(task: Task, rows: Sequence[Row]) -> str:
 
 
 # --- differences over seeds -------------------------------------------------------------------------------------------
-
-
 def comparisons(rows: Sequence[Row], metric: str) -> list[Comparison]:
     """Compare what the experiment was made to compare, Holm over all of it.
 
@@ -260,8 +257,6 @@ def _tested(found: Sequence[tuple[Comparison, Floats]]) -> list[Comparison]:
 
 
 # --- gold equivalence -------------------------------------------------------------------------------------------------
-
-
 def equivalences(out: Path, rows: Sequence[Row], metric: str, rates: Rates | None = None) -> list[Worth]:
     """Read every mixture of gold and synthetic rows off the curve of gold alone of the same base model.
 
@@ -359,3 +354,40 @@ def _spent(cells: Sequence[Row]) -> Spent:
 def short_name(name: str) -> str:
     """Name a model in a table: a folder by its last part."""
     return Path(name).name if name.startswith(("/", ".")) else name
+
+
+# --- how cells are grouped and named ----------------------------------------------------------------------------------
+def grouped(rows: Sequence[Row]) -> dict[tuple[Any, ...], list[Row]]:
+    """Put cells that differ in their seed alone together."""
+    found: dict[tuple[Any, ...], list[Row]] = defaultdict(list)
+    for row in rows:
+        found[tuple(row[name] for name in GROUP)].append(row)
+    return dict(found)
+
+
+def naming(rows: Sequence[Row], *, ratio: bool = True) -> Callable[[Row], str]:
+    """Give what names a row's mixture: its arm, and what else differs among the mixtures."""
+    told = [n for n in ("ratio", "generator", "corrector") if n != "ratio" or ratio]
+    differ = [n for n in told if len({r[n] for r in rows if r[n]}) > 1]
+
+    def name(row: Row) -> str:
+        more = [f"ratio {row[n]:g}" if n == "ratio" else f"{n} {short_name(row[n])}" for n in differ if row[n]]
+        return ", ".join([row["arm"], *more])
+
+    return name
+
+
+def mean_of(rows: Sequence[Row], column: str) -> float:
+    """Give the mean of a column."""
+    return float(np.mean([row[column] for row in rows]))
+
+
+def with_interval(values: Sequence[float]) -> tuple[float, float | None, float | None]:
+    """Give the mean and its 95% interval by Student's t; none for a single value."""
+    from scipy.stats import t
+
+    n, mean = len(values), float(np.mean(values))
+    if n < 2:
+        return mean, None, None
+    half = float(t.ppf(0.975, n - 1)) * float(np.std(values, ddof=1)) / float(np.sqrt(n))
+    return mean, max(0.0, mean - half), min(1.0, mean + half)  # the scores compared lie between 0 and 1

@@ -16,8 +16,9 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 
 from hf_synth.errors import ColumnError
-from hf_synth.privacy.overlap import words_of
-from hf_synth.task.task import Task, check_columns
+from hf_synth.privacy.folding import words_of
+from hf_synth.task.labels import check_columns
+from hf_synth.task.task import Task
 
 if TYPE_CHECKING:
     from datasets import Dataset

@@ -12,8 +12,9 @@ from collections.abc import Mapping, Sequence
 from functools import cached_property
 from typing import Any
 
-from hf_synth.generation.prompts import Call, Pool
-from hf_synth.privacy.overlap import Index, digest, words_of
+from hf_synth.generation.plan import Call, Pool
+from hf_synth.privacy.folding import digest, words_of
+from hf_synth.privacy.overlap import Index
 from hf_synth.task.task import Task
 
 _SAMPLE = 500  # gold rows that a gate is measured on
@@ -21,7 +22,6 @@ _OWN_STYLE = 0.01  # share of gold from which on a pattern is the house's style
 _TIMES_LONGER, _SHORT = 4, 2_000  # characters: this many times gold's longest text, and never less than so many
 _FEW_WORDS = 20  # a text of fewer words has no language that could be told
 _MARGIN = 0.08  # share of words by which another language must be ahead
-
 # Places left to be filled in. Not "___" and "[**...**]": de-identified gold is full of them.
 _TEMPLATES = (
     r"(?i)\[(?:insert|add|your|patient|name|date|age|dob|mrn|hospital|doctor|physician|provider|location)\b[^\]\n]{0,60}\]",

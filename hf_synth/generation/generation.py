@@ -10,35 +10,31 @@ from __future__ import annotations
 import json
 import logging
 import math
-from collections import Counter, deque
-from collections.abc import Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from hashlib import sha256
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 from hf_synth.errors import ColumnError
-from hf_synth.generation.answers import Parsed, normalize_label, parse
+from hf_synth.generation.answers import Parsed, parse
 from hf_synth.generation.gates import Gates
-from hf_synth.generation.prompts import Call, Plan, Pool, Row, answer_schema, plan_for_row, prompt_for, render
+from hf_synth.generation.plan import Balance, Call, Plan, Pool, _check_balance, _Filling, _shared
+from hf_synth.generation.prompts import Row, answer_schema, prompt_for
 from hf_synth.llm.journal import default_journal
-from hf_synth.llm.questions import Answer, Chat, Question
-from hf_synth.privacy.overlap import Seen
+from hf_synth.llm.questions import Answer, Chat
+from hf_synth.privacy.repetition import Seen
 from hf_synth.reports.page import markdown_table
+from hf_synth.task.columns import REASONS, USAGE_COLUMNS, Access
 from hf_synth.task.folders import WORK
-from hf_synth.task.task import REASONS, USAGE_COLUMNS, Access, Prompt, Task
+from hf_synth.task.task import Prompt, Task
 
 if TYPE_CHECKING:
     from datasets import Dataset
 
-__all__ = [
-    "Call", "Estimate", "Parsed", "Plan", "Pool", "answer_schema", "estimate", "generate", "label_plan",
-    "normalize_label", "parse", "plan_for_row", "prompt_for", "render", "rows_from_answer",
-]  # fmt: skip
-
 _LOG = logging.getLogger(__name__)
-Balance = Literal["equal", "gold", "fill"]
 _MOST_CALLS = 3  # times the calls that would do if every answer were good
 _HOPELESS = 50  # calls in a row without an answer
 _GROUP = 1_000  # rows that are put into Arrow together
@@ -46,8 +42,6 @@ _CHARACTERS = 4  # of a token, roughly, in English
 
 
 # --- the rows of one answer -----------------------------------------------------------------------------------------
-
-
 def rows_from_answer(
     task: Task, call: Call, answer: Answer, access: Access, gates: Gates, seen: Seen, sampling: str = ""
 ) -> list[Row]:
@@ -113,133 +107,7 @@ def _content(task: Task, row: Mapping[str, Any] | None, reason: str | None) -> R
     }  # fmt: skip
 
 
-# --- how many rows of what ------------------------------------------------------------------------------------------
-
-
-def label_plan(task: Task, exemplars: Dataset, n: int, balance: Balance = "equal") -> dict[str, int]:
-    """Say how many rows of each label n rows are to be.
-
-    Args:
-        balance: "equal"; "gold": in the proportions of the exemplars; "fill": so that exemplars and new rows together
-            come as near to equal as n rows allow.
-
-    Returns:
-        Label to number, n in all; {"": n} for a task without single labels.
-
-    Raises:
-        ColumnError: `balance` is none of these.
-    """
-    _check_balance(balance)
-    return {"": n} if task.kind != "single_label" else _shared(task, Pool(task, exemplars), n, balance)
-
-
-def _check_balance(balance: str) -> None:
-    if balance not in ("equal", "gold", "fill"):
-        raise ColumnError("balance is equal, gold or fill")
-
-
-def _shared(task: Task, pool: Pool, n: int, balance: Balance) -> dict[str, int]:
-    have = {label: len(pool.by_label.get(label, ())) for label in task.labels}
-    if balance == "gold":
-        total = sum(have.values())
-        shares = {label: n * count / total for label, count in have.items()}
-        plan = {label: int(share) for label, share in shares.items()}
-        rest = sorted(task.labels, key=lambda x: plan[x] - shares[x])  # largest remainders
-    else:
-        level = dict.fromkeys(task.labels, 0) if balance == "equal" else have
-        top = _water_level(list(level.values()), n)
-        plan = {label: max(0, top - count) for label, count in level.items()}
-        rest = [label for label in task.labels if level[label] <= top]
-    for label in (rest * n)[: n - sum(plan.values())]:
-        plan[label] += 1
-    return plan
-
-
-def _water_level(levels: list[int], n: int) -> int:
-    """Give the highest whole level to which n rows lift all that lie below it."""
-    low, high = 0, max(levels) + n
-    while low < high:
-        middle = (low + high + 1) // 2
-        if sum(max(0, middle - level) for level in levels) <= n:
-            low = middle
-        else:
-            high = middle - 1
-    return low
-
-
-class _Filling:
-    """Which call comes next, and when there are enough.
-
-    Call c is decided by the answers to calls before c - `ahead`, and to as many more as were waited for: these do
-    not depend on the speed of the endpoint, so that neither does the plan.
-    """
-
-    def __init__(
-        self, plan: Plan, wanted: Mapping[str, int], labels: Sequence[str], together: bool, most: int, ahead: int
-    ) -> None:
-        self._plan, self._wanted, self._labels, self._together = plan, wanted, labels, together
-        self._most, self._ahead = most, ahead
-        self._kept: Counter[str] = Counter()  # rows of calls that the plan knows of
-        self._coming: Counter[str] = Counter()  # rows asked for by the others
-        self._asked: Counter[tuple[str, ...]] = Counter()
-        self._known: deque[tuple[Call, Counter[str]]] = deque()  # answered, but not yet looked at by the plan
-        self._turn = 0
-        self.under_way: deque[Call] = deque()
-        self.calls = self.looked_at = 0
-        self.stopped = False
-
-    def questions(self) -> Iterator[Question | None]:
-        """Give the questions to ask; None where the plan has to wait for an answer."""
-        while not self.stopped:
-            labels = self._short() if self.calls - self.looked_at < self._ahead else None
-            if labels is not None and self.calls < self._most:
-                call = self._plan.call(labels, self._asked[labels])
-                self._asked[labels] += 1
-                self.calls += 1
-                self._coming.update(self._asks(call))
-                self.under_way.append(call)
-                yield Question(call.messages, call.index)
-            elif self._known:
-                self._look()
-            elif self.under_way:
-                yield None
-            else:
-                return
-
-    def answered(self, call: Call, kept: Counter[str]) -> None:
-        """Note how many rows of each label came of a call, in the order of the calls."""
-        self._known.append((call, kept))
-
-    def _look(self) -> None:
-        call, kept = self._known.popleft()
-        self.looked_at += 1
-        self._kept.update(kept)
-        self._coming.subtract(self._asks(call))
-
-    def _short(self) -> tuple[str, ...] | None:
-        """Give the labels to ask for next; None when what is coming may be enough."""
-        lacking = {x: n - self._kept[x] - self._coming[x] for x, n in self._wanted.items()}
-        short = [x for x, n in lacking.items() if n > 0]
-        if not short:
-            return None
-        if short == [""]:  # rows of any label: labels take turns
-            if not self._labels:
-                return ()
-            self._turn += 1
-            return tuple(self._labels) if self._together else (self._labels[(self._turn - 1) % len(self._labels)],)
-        if self._together:
-            return tuple(short)
-        return (max(short, key=lambda x: lacking[x] / self._wanted[x]),)
-
-    def _asks(self, call: Call) -> Counter[str]:
-        if "" in self._wanted:
-            return Counter({"": call.rows * max(1, len(call.labels))})
-        return Counter(dict.fromkeys(call.labels, call.rows))
-
-
 # --- generate -------------------------------------------------------------------------------------------------------
-
-
 def generate(
     task: Task,
     exemplars: Dataset,
@@ -399,8 +267,6 @@ def generation_table(rows: Dataset) -> str:
 
 
 # --- what it would cost ---------------------------------------------------------------------------------------------
-
-
 @dataclass(frozen=True)
 class Estimate:
     """What a run of `generate` would take if every answer were good.
@@ -457,3 +323,13 @@ def estimate(
     tokens = int(read / _CHARACTERS), int(written / _CHARACTERS)
     cost = None if price is None else (tokens[0] * price[0] + tokens[1] * price[1]) / 1e6
     return Estimate(wanted, filling.calls, *tokens, max(filling._most, filling.calls), cost)
+
+
+def simulated(task: Task, made_by: Sequence[str]) -> str:
+    """Say what of a task and its generators is artificial; "" where nothing is."""
+    said = []
+    if task.name == "clinic":
+        said.append("The gold is an artificial clinic: notes of no patient, written by a program.")
+    if any("simulator" in name for name in made_by):
+        said.append("The generator is a simulator that stands in for an LLM.")
+    return " ".join(said)

@@ -1,8 +1,8 @@
+from .adoption import adopt as adopt
 from .builder import GoldBuilder as GoldBuilder
 from .builder import Parts as Parts
 from .builder import convert as convert
 from .gold import SPLIT_SHARES as SPLIT_SHARES
-from .gold import adopt as adopt
 from .gold import as_streaming_dataset as as_streaming_dataset
 from .gold import load_gold as load_gold
 from .gold import mask as mask
@@ -20,7 +20,6 @@ from .readers import json_items as json_items
 from .readers import label_field as label_field
 from .readers import open_text as open_text
 from .readers import pick_column as pick_column
-from .readers import read_audited as read_audited
 from .readers import read_brat as read_brat
 from .readers import read_csv as read_csv
 from .readers import read_jsonl as read_jsonl

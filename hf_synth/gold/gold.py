@@ -17,25 +17,18 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from hf_synth.errors import ColumnError, GoldError, HfSynthError, RowError, TaskError
+from hf_synth.errors import ColumnError, GoldError, HfSynthError, TaskError
 from hf_synth.gold.sources import WHOLE
-from hf_synth.task.folders import MANIFEST, cache_folder, read_export, read_manifest
-from hf_synth.task.task import (
-    USAGE_COLUMNS,
-    Task,
-    access_of,
-    check_columns,
-    label_names,
-    list_tasks,
-    strictest,
-    task_script,
-)
+from hf_synth.task.columns import MANIFEST
+from hf_synth.task.folders import cache_folder, read_export, read_manifest
+from hf_synth.task.labels import check_columns
+from hf_synth.task.scripts import list_tasks, task_script
+from hf_synth.task.task import Task
 
 if TYPE_CHECKING:
     from datasets import Dataset, DatasetDict, IterableDatasetDict
 
 SPLIT_SHARES = {"train": 0.7, "validation": 0.1, "test": 0.2}  # of the groups, where the source has no splits
-
 _LOG = logging.getLogger(__name__)
 
 
@@ -145,8 +138,6 @@ def _from_export(task: Task, folder: Path) -> DatasetDict:
 
 
 # --- through a task's own builder -----------------------------------------------------------------------------------
-
-
 def task_builder(task: Task) -> type[Any]:
     """Give the builder class that a task's script defines; of a task without script, the one that reads its columns.
 
@@ -200,8 +191,6 @@ def _from_builder(task: Task, folder: Path | None, options: Mapping[str, Any]) -
 
 
 # --- splits and subsets ---------------------------------------------------------------------------------------------
-
-
 def split_by_group(task: Task, dataset: Dataset, *, seed: int = 0) -> DatasetDict:
     """Split rows into train / validation / test (SPLIT_SHARES of the groups), equal texts kept together.
 
@@ -278,79 +267,3 @@ def mask(text: str, leaks: Sequence[str]) -> str:
     for pattern in leaks:
         text = re.sub(pattern, " ", text)
     return text
-
-
-# --- synthetic rows made elsewhere ----------------------------------------------------------------------------------
-
-
-def adopt(
-    task: Task,
-    dataset: Dataset,
-    *,
-    text_columns: Sequence[str] | None = None,
-    llm_label_column: str = "llm_label",
-    access: str | None = None,
-    generator: str = "unknown",
-) -> Dataset:
-    """Bring synthetic rows made elsewhere into the column contract.
-
-    Args:
-        text_columns: their names for the task's text columns, in order; the task's own when None.
-        llm_label_column: their name for the label that was asked for; names or indices of labels.
-        access: the access of the gold behind them, when the rows carry none; absent counts as credentialed.
-        generator: what made them.
-
-    Raises:
-        ColumnError: a column is missing.
-        RowError: a text is empty or a label is none of the task's.
-    """
-    from datasets import Dataset
-
-    given = tuple(text_columns or task.text_columns)
-    missing = [c for c in (*given, llm_label_column) if c not in dataset.column_names]
-    if missing or len(given) != len(task.text_columns):
-        raise ColumnError(
-            f"synthetic rows need text columns {list(given)} and {llm_label_column!r}; they have {dataset.column_names}"
-        )
-    carried = strictest(task.access, access_of(dataset) if "access" in dataset.column_names else access)
-    names = label_names(dataset.features[llm_label_column])
-    texts = zip(*(dataset[c] for c in given), strict=True)
-    count = len(dataset)
-    ids = dataset["id"] if "id" in dataset.column_names else [f"{task.name}-adopted-{i}" for i in range(count)]
-    rows = []
-    for i, (id, text, value) in enumerate(zip(ids, texts, dataset[llm_label_column], strict=True)):
-        if any(not isinstance(t, str) or not t.strip() for t in text):
-            raise RowError("synthetic rows", i + 1, "a text is empty; remove the row")
-        label = _label_value(task, names, value, i + 1)
-        rows.append(
-            task.gold_row(id, id, label, *text)
-            | {"source": "synthetic", "access": carried, "seed_ids": [], "prompt_sha256": "", "journal_key": ""}
-            | {"answer_code": "", "sampling": "", "created": "", **dict.fromkeys(USAGE_COLUMNS)}
-            | {"generator": generator, "llm_label": label, "label_status": "kept", "reason": "as_generated"}
-        )
-    return Dataset.from_list(rows, features=task.synthetic_features())
-
-
-def _label_value(task: Task, names: list[str] | None, value: Any, row: int) -> Any:
-    """Give a label as the task's feature takes it: an index, a list of them, or a text."""
-    if task.kind == "text2text":
-        if not isinstance(value, str) or not value.strip():
-            raise RowError("synthetic rows", row, "its target is empty or no text; remove the row")
-        return value
-    if task.kind == "multi_label":
-        if not isinstance(value, list):
-            raise RowError("synthetic rows", row, "holds no list of labels (an empty list is no label)")
-        return [_label_index(task, names, v, row) for v in value]
-    return _label_index(task, names, value, row)
-
-
-def _label_index(task: Task, names: list[str] | None, value: Any, row: int) -> int:
-    index = isinstance(value, int) and not isinstance(value, bool)
-    name = names[value] if names is not None and index and 0 <= value < len(names) else value
-    if names is not None and index and name is value:  # -1 marks a row without a label
-        name = None
-    if isinstance(name, int) and not isinstance(name, bool) and 0 <= name < len(task.labels):
-        return name
-    if isinstance(name, str) and name in task.labels:
-        return task.labels.index(name)
-    raise RowError("synthetic rows", row, f"holds no label of task {task.full_name!r}: {', '.join(task.labels)}")

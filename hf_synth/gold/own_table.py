@@ -19,7 +19,8 @@ from hf_synth.errors import RowError, TaskError
 from hf_synth.gold.builder import GoldBuilder, Parts
 from hf_synth.gold.readers import File, label_field, pick_column, read_table, text_field
 from hf_synth.gold.sources import ROWS, all_files, find_files
-from hf_synth.task.task import JUDGED, TABLES, Access, Kind, Task, strictest
+from hf_synth.task.columns import JUDGED, Access, Kind, strictest
+from hf_synth.task.task import TABLES, Task
 
 _MOST_LABELS = 100  # different values that a column of labels may have
 _LONGEST_LABEL = 100  # characters

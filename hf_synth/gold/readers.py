@@ -13,21 +13,13 @@ import io
 import json
 import logging
 import re
-from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any
 
-from hf_synth.correction.audited import PROBABILITY, STRATUM, Audited
 from hf_synth.errors import RowError
-from hf_synth.gold.sources import WHOLE, SourceFile, as_source
-
-__all__ = [
-    "TABLE_SUFFIXES", "WHOLE", "Brat", "File", "Row", "Span", "json_events", "json_items", "label_field", "open_text",
-    "pick_column", "read_brat", "read_csv", "read_jsonl", "read_parquet", "read_table", "read_text",
-    "text_field", "xml_elements",
-]  # fmt: skip
+from hf_synth.gold.sources import SourceFile, as_source
 
 TABLE_SUFFIXES = (".csv", ".tsv", ".jsonl", ".parquet")
 _BATCH_BYTES = 256 << 20  # of one column of a batch of parquet, at worst
@@ -36,16 +28,12 @@ _LONGEST_TEXT = 50 << 20  # bytes of one note in a file of its own
 _CHUNK = 1 << 20
 _DEEPEST = 64  # levels of JSON
 _CONTROL = re.compile(rb"[\x00-\x08\x0e-\x1a\x1c-\x1f\x7f]")  # bytes that no text in an 8-bit encoding has
-
 _LOG = logging.getLogger(__name__)
-
 File = SourceFile | Path
 Row = dict[str, Any]
 
 
 # --- text -----------------------------------------------------------------------------------------------------------
-
-
 def open_text(file: File) -> io.TextIOWrapper:
     """Open a file as text, its line ends as they are: UTF-8 with or without a byte-order mark, or UTF-16 with one.
 
@@ -103,8 +91,6 @@ def read_text(file: File) -> str:
 
 
 # --- tables ---------------------------------------------------------------------------------------------------------
-
-
 def read_table(file: File) -> Iterator[tuple[int, Row]]:
     """Yield (row number from 1, row) of a .csv, .tsv, .jsonl or .parquet file.
 
@@ -117,56 +103,6 @@ def read_table(file: File) -> Iterator[tuple[int, Row]]:
     if reader is None:
         raise RowError(source.name, None, f"unknown kind of file; give one of {', '.join(TABLE_SUFFIXES)}")
     return reader(source)
-
-
-def read_audited(file: File) -> Audited:
-    """Read the labels that a person gave to some rows: a table with the columns id and label.
-
-    Rows without a label were not looked at, and are passed over. A table of `audited.audit_sample` also says with which
-    chance each row was drawn: labelled rows then stand for the rows of their stratum that were not looked at, too.
-
-    Raises:
-        RowError: a column or an id is missing, an id comes twice, a chance is none, no row has a label, or none of a
-            stratum.
-    """
-    labels: dict[str, str] = {}
-    chances: dict[str, float] = {}
-    strata: dict[str, str] = {}
-    name = as_source(file).name
-    for number, row in read_table(file):
-        if "label" not in row or row.get("id") in (None, ""):
-            raise RowError(name, number, "needs an id and a label: a table of audited rows has these two columns")
-        id, label = str(row["id"]), row["label"]
-        if id in strata:
-            raise RowError(name, number, "names an id that came before")
-        strata[id] = str(row.get(STRATUM) or "all")
-        if PROBABILITY in row:
-            chances[id] = _chance(row[PROBABILITY], name, number)
-        if label not in (None, ""):
-            labels[id] = str(label)
-    if not labels:
-        raise RowError(name, None, "holds no audited row")
-    if not chances:
-        return Audited(labels)
-    stands: dict[str, float] = defaultdict(float)  # for how many rows those drawn of a stratum stand
-    looked: dict[str, float] = defaultdict(float)  # and those of them that were labelled
-    for id, chance in chances.items():
-        stands[strata[id]] += 1 / chance
-        looked[strata[id]] += (id in labels) / chance
-    if blank := [stratum for stratum in stands if not looked[stratum]]:
-        raise RowError(name, None, f"has no label in {len(blank)} of its {len(stands)} strata: label some rows of each")
-    weights = {id: stands[strata[id]] / looked[strata[id]] / chances[id] for id in labels}
-    return Audited(labels, weights, {id: strata[id] for id in labels})
-
-
-def _chance(told: object, name: str, number: int) -> float:
-    try:
-        chance = float(str(told))
-    except ValueError:
-        chance = 0.0
-    if not 0 < chance <= 1:
-        raise RowError(name, number, f"{PROBABILITY} is not a number above 0 and at most 1")
-    return chance
 
 
 def read_csv(file: File) -> Iterator[tuple[int, Row]]:
@@ -270,8 +206,6 @@ def _seekable(source: SourceFile, stream: IO[bytes]) -> Any:
 
 
 # --- JSON, XML, brat ------------------------------------------------------------------------------------------------
-
-
 def json_items(file: File, path: str) -> Iterator[Any]:
     """Yield the elements at a place of a JSON file of any size ("data.item.paragraphs.item"), one at a time.
 
@@ -428,8 +362,6 @@ def read_brat(file: File) -> Brat:
 
 
 # --- fields of a row ------------------------------------------------------------------------------------------------
-
-
 def pick_column(file: File, row: Mapping[str, Any], *names: str, required: bool = True) -> str | None:
     """Give the first of several names that the file uses for a column.
 

@@ -33,9 +33,8 @@ from typing import Any, TypeVar
 from hf_synth.errors import EndpointError, JournalError, LLMError
 from hf_synth.llm.batch_api import AGAIN, Note, Provider, notes_in
 from hf_synth.llm.journal import Entry
-from hf_synth.llm.leases import claim, release, renew
+from hf_synth.llm.leases import claim, process_name, release, renew
 from hf_synth.llm.llm import LLM
-from hf_synth.llm.machine import process_name
 from hf_synth.llm.questions import Answer, Messages, Question, answer_of, check_sampling, deciding, keyed, seed_of
 from hf_synth.llm.replies import Failure, Reply, read_reply
 
@@ -49,7 +48,6 @@ _ENDED = ("completed", "expired", "cancelled", "failed")
 _STATUSES = (*_ENDED, "validating", "in_progress", "finalizing", "cancelling")
 _UNANSWERED = {"batch_expired": "batch_expired", "batch_cancelled": "batch_expired", "request_timeout": "timeout"}
 _LOG = logging.getLogger(__name__)
-
 T = TypeVar("T")
 Keyed = tuple[str, list[dict[str, str]]]
 
@@ -212,8 +210,6 @@ def _in_a_thread(work: Coroutine[Any, Any, T]) -> T:
 
 
 # --- one group of questions -----------------------------------------------------------------------------------------
-
-
 class _Asking:
     """Questions that the journal lacks: waits for batches under way, sends the rest, keeps what comes.
 

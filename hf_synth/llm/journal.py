@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import sqlite3
 import threading
 import time
@@ -23,14 +24,12 @@ from types import TracebackType
 from typing import Any
 
 from hf_synth.errors import JournalError, OutputError
-from hf_synth.llm.machine import remote_file_system
 from hf_synth.task.folders import private_folder, work_folder
 
 SCHEMA_VERSION = 3
 _CHUNK = 500  # keys looked up by one statement
 _PATIENCE = 2.0  # seconds to wait for others before a file is left as large as it is
 _KEPT = "what it holds is kept"
-
 _CREATE = """
 CREATE TABLE answers (
   key TEXT NOT NULL PRIMARY KEY, text TEXT NOT NULL, status TEXT NOT NULL, code TEXT NOT NULL,
@@ -46,7 +45,6 @@ _UPGRADES = {
 }
 # An older file that must not be changed is read through this, as if it had what came later.
 _AS_NOW = "CREATE TEMP VIEW answers AS SELECT rowid, *, '' AS logprobs FROM main.answers"
-
 # What SQLite reports (the start of its error name), and what the user can do about it.
 _PROBLEMS = (
     ("SQLITE_FULL", f"the disk is full; {_KEPT}: free some space and run again"),
@@ -372,3 +370,57 @@ class Journal:
 
 
 _INHERITED: list[sqlite3.Connection | None] = []  # connections of a parent process, kept from being collected
+# File systems that several machines may write at once. SQLite's WAL needs memory that all its processes share.
+_REMOTE = re.compile(
+    "nfs[34]?|cifs|smb[23]|smbfs|ncpfs|afs|coda|lustre|gpfs|mmfs|beegfs|ceph|glusterfs|panfs|orangefs|pvfs2|wekafs|"
+    "ocfs2|gfs2?|acfs|davfs2?|sshfs|s3fs|goofys|gcsfuse|rclone"
+)
+_REMOTE_FUSE = re.compile(
+    "sshfs|s3fs|goofys|gcsfuse|rclone|glusterfs|ceph|ceph-fuse|curlftpfs|davfs2?|smbnetfs|juicefs|blobfuse2?|nfs|"
+    "mountpoint-s3|cvmfs2|seaweedfs|moosefs|mfs|lizardfs|google-drive-ocamlfuse|onedriver|alluxio(-fuse)?|beegfs|dfuse|"
+    "hdfs|fuse_dfs|afpfs|gvfsd-fuse|kio-fuse|vmhgfs-fuse"
+)
+
+
+def remote_file_system(path: Path) -> str | None:
+    """Name the network file system that a path lies on (the path need not be there yet); None for a local one."""
+    try:
+        mounts = Path("/proc/self/mountinfo").read_text(encoding="utf-8", errors="surrogateescape")
+    except OSError:
+        return None
+    return remote_mount(os.path.realpath(path), mounts)
+
+
+def remote_mount(path: str, mounts: str) -> str | None:
+    """Find the mount that an absolute, resolved path lies on, in the text of /proc/self/mountinfo.
+
+    Returns:
+        The type of its file system when several machines may write it, e.g. "nfs4"; None when it is local.
+    """
+    longest, kind, source = -1, "", ""
+    for line in mounts.splitlines():
+        left, dash, right = line.partition(" - ")
+        before, after = left.split(), right.split()
+        if not dash or len(before) < 6 or not after:
+            continue
+        place = _plain(before[4])
+        inside = path == place or path.startswith(place.rstrip("/") + "/")
+        if inside and len(place) >= longest:  # of two on one place the later one lies on top
+            longest, kind, source = len(place), after[0], _plain(after[1]) if len(after) > 1 else ""
+    name = kind.lower()
+    if _REMOTE.fullmatch(name):
+        return kind
+    fuse, _, program = name.partition(".")
+    if fuse in ("fuse", "fuseblk") and (_REMOTE_FUSE.fullmatch(program) or _names_a_host(source)):
+        return kind
+    return None
+
+
+def _plain(field: str) -> str:
+    """Undo the octal escapes of mountinfo, e.g. of a space."""
+    return re.sub(r"\\([0-7]{3})", lambda found: chr(int(found[1], 8)), field)
+
+
+def _names_a_host(source: str) -> bool:
+    """Tell a source such as "user@server:/notes", "remote:notes" or "//server/share" from a local one."""
+    return source.startswith("//") or "://" in source or re.match(r"[^/\s]+:", source) is not None

@@ -9,31 +9,30 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
+import re
 import time
 import uuid
 from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import astuple
+from pathlib import Path
 
 from hf_synth.errors import JournalError
 from hf_synth.llm.journal import Entry, Journal, Shared, select_by_key
-from hf_synth.llm.machine import is_gone, process_name
 
 _LOG = logging.getLogger(__name__)
 _SECONDS = 60.0  # how long a lease outlives the last sign of a process whose death cannot be seen
 _GATHER = 0.004  # seconds in which keys come together for one transaction
 _SOON, _LATE = 0.05, 0.5  # seconds between two looks at what others are asking
-
-
 _LEASE = (
     "INSERT INTO leases (key, owner, until) VALUES (?, ?, ?) "
     "ON CONFLICT (key) DO UPDATE SET owner = excluded.owner, until = excluded.until"
 )
 
+
 # A lease that is lost with the power is no loss, since no process of that time is alive: no commit here waits for the
 # disk (durable=False).
-
-
 def claim(journal: Journal, keys: Iterable[str], owner: str, seconds: float) -> tuple[set[str], dict[str, Entry]]:
     """Lease keys for their asking, all in one transaction.
 
@@ -192,3 +191,44 @@ class Leases:
         if self._waiting and not self._said:
             self._said = True
             _LOG.info("another process is asking the same questions; its answers are waited for")
+
+
+# --- processes ------------------------------------------------------------------------------------------------------
+def process_name() -> str:
+    """Name this process so that no other one, now or later, has the same name: start of machine, namespace, id, start.
+
+    Where the machine does not tell, the name holds only the process id, and `is_gone` never claims anything of it.
+    """
+    pid = os.getpid()
+    return f"{_system() or '-'}/{pid}/{_started(pid) or '-'}"
+
+
+def is_gone(name: str) -> bool:
+    """Tell whether a process that `process_name` named has certainly ended; False when that cannot be known."""
+    system, _, rest = name.partition("/")
+    pid, _, started = rest.partition("/")
+    if not pid.isdecimal() or "-" in (system, started) or system != _system():
+        return False
+    return _started(int(pid)) != started
+
+
+def _system() -> str | None:
+    """Name this start of the machine and the namespace that process ids count in."""
+    try:
+        start = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
+        space = re.sub(r"\D", "", os.readlink("/proc/self/ns/pid"))
+    except OSError:
+        return None
+    return f"{start}:{space}"
+
+
+def _started(pid: int) -> str | None:
+    """Give the moment a process started, in ticks since the machine's start; None once it has ended."""
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_bytes()
+    except OSError:
+        return None
+    fields = stat[stat.rindex(b")") + 2 :].split()  # the name before may hold spaces and brackets
+    if fields[0] in (b"Z", b"X"):  # ended, though its parent has not looked yet
+        return None
+    return fields[19].decode("ascii")

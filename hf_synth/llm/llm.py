@@ -39,8 +39,6 @@ from hf_synth.llm.pacing import Pace
 from hf_synth.llm.questions import Answer, Messages, Question, answer_of, check_sampling, deciding, keyed, seed_of
 from hf_synth.llm.replies import Failure, Reply, error_code, read_limits, read_reply, retry_after
 
-__all__ = ["LLM", "PRICES", "Answer", "Attestation", "Messages", "Question"]
-
 Price = tuple[float, float]
 
 

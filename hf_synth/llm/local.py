@@ -25,7 +25,7 @@ from hf_synth.errors import LLMError
 from hf_synth.llm.decoding import Checkpoint, Loaded, Row, Sampling, checked_sampling, free_memory, is_out_of_memory
 from hf_synth.llm.journal import Entry, Journal, default_journal
 from hf_synth.llm.questions import Answer, Messages, Question, answer_of, check_sampling, deciding, keyed, seed_of
-from hf_synth.task.labels import batches
+from hf_synth.models.tokens import batches
 
 _LOG = logging.getLogger(__name__)
 _LOOK_AHEAD = 256  # questions looked up at once, and sorted by length
@@ -191,8 +191,6 @@ def _chunks(questions: Iterator[Keyed | None]) -> Iterator[tuple[list[Keyed], bo
 
 
 # --- one call of chat -----------------------------------------------------------------------------------------------
-
-
 @dataclass(eq=False)
 class _Ticket:
     """One question: what it reads, and its answer once there is one."""

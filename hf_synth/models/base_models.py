@@ -10,10 +10,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from hf_synth.task.task import Access, Task
+from hf_synth.task.columns import Access
+from hf_synth.task.task import Task
 
 LONG_SHARE = 0.05  # of notes beyond a model's length: where more are, being cut is no small matter
-
 _ENCODED = ("single_label", "multi_label")
 _WRITTEN = ("text2text",)
 

@@ -17,32 +17,15 @@ import numpy as np
 import numpy.typing as npt
 
 from hf_synth.errors import ModelError, TaskError
-from hf_synth.models.loading import (
-    FACTS,
-    cpu_threads,
-    load_network,
-    load_tokenizer,
-    model_facts,
-    model_folder,
-    model_revision,
-    quiet,
-    shown,
-    weights_sha256,
-    write_facts,
-)
+from hf_synth.models.loading import cpu_threads, load_network, load_tokenizer, model_folder, shown
+from hf_synth.models.tokens import batches, token_limit
 from hf_synth.models.windows import long_notes_of, windows_of
-from hf_synth.task.labels import batches, token_limit
 from hf_synth.task.task import Task
 
 if TYPE_CHECKING:
     from datasets import Dataset
 
-__all__ = ["FACTS", "TOKENS_PER_BATCH", "cpu_threads", "embed", "label_order", "load_model", "load_network",
-           "load_tokenizer", "model_facts", "model_folder", "model_revision", "predict_proba", "probabilities", "quiet",
-           "weights_sha256", "write_facts"]  # fmt: skip
-
 TOKENS_PER_BATCH = 8192
-
 Floats = npt.NDArray[np.float32]
 
 
@@ -66,8 +49,6 @@ def load_model(model: str | Path, task: Task | None = None) -> Any:
 
 
 # --- labels ---------------------------------------------------------------------------------------------------------
-
-
 def label_order(config: Any, task: Task, *, what: str = "the model") -> list[int]:
     """Give for each label of the task its column in the model's output.
 
@@ -89,8 +70,6 @@ def label_order(config: Any, task: Task, *, what: str = "the model") -> list[int
 
 
 # --- inference ------------------------------------------------------------------------------------------------------
-
-
 def predict_proba(
     model: str | Path,
     task: Task,

@@ -11,25 +11,19 @@ parents. A model without facts may have seen anything: it counts as credentialed
 from __future__ import annotations
 
 import contextlib
-import hashlib
-import json
 import os
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from hf_synth.errors import ModelError
-from hf_synth.task.task import strictest
 
-FACTS = "hf_synth_facts.json"
 _SMALL_FILES = ["*.json", "*.txt", "*.model"]
 _REPO_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[\w.-]+)?")
 
 
 # --- finding and loading --------------------------------------------------------------------------------------------
-
-
 def model_folder(model: str | Path, revision: str | None = None) -> Path:
     """Give the local folder of a model; a Hub repository is fetched, or found in the cache when offline.
 
@@ -193,54 +187,3 @@ def _cores() -> int:
         quota, period = Path("/sys/fs/cgroup/cpu.max").read_text(encoding="ascii").split()
         cores = min(cores, int(quota) // int(period))  # "max" is no number: no quota
     return max(1, cores)
-
-
-# --- facts ----------------------------------------------------------------------------------------------------------
-
-
-def model_facts(model: str | Path) -> dict[str, Any]:
-    """Read what is known of how a model was made.
-
-    Returns:
-        What `train` wrote, among it access, row_digests, task, labels, base_model, base_revision and parents. A model
-        without facts is {"access": "credentialed", "row_digests": [], "known": False}: it may have seen any row.
-
-    Raises:
-        ModelError: there is no such model, or its facts are broken.
-    """
-    file = model_folder(model) / FACTS
-    if not file.is_file():
-        return {"access": "credentialed", "row_digests": [], "known": False}
-    try:
-        facts = json.loads(file.read_text(encoding="utf-8"))
-        digests = facts.get("row_digests", [])
-        if not isinstance(digests, list):
-            raise TypeError
-    except (ValueError, TypeError, AttributeError):
-        raise ModelError(f"{FACTS} of {shown(model)} is broken: train the model again") from None
-    return {**facts, "access": strictest(facts.get("access")), "row_digests": digests, "known": True}
-
-
-def write_facts(folder: Path, facts: Mapping[str, Any]) -> None:
-    """Write the facts of a model into its folder."""
-    text = json.dumps(dict(facts), indent=1, sort_keys=True)
-    (Path(folder) / FACTS).write_text(text + "\n", encoding="utf-8")
-
-
-def weights_sha256(model: str | Path) -> str:
-    """Hash a model's weights (hex sha256 over the names and bytes of its weight files).
-
-    Raises:
-        ModelError: there is no such model, or it has no weights.
-    """
-    folder = model_folder(model)
-    files = sorted(folder.glob("*.safetensors")) or sorted(folder.glob("pytorch_model*.bin"))
-    if not files:
-        raise ModelError(f"{shown(model)} holds no weights (.safetensors)")
-    digest = hashlib.sha256()
-    for file in files:
-        digest.update(f"{file.name}\x00{file.stat().st_size}\x00".encode())
-        with file.open("rb") as stream:
-            while chunk := stream.read(1 << 22):
-                digest.update(chunk)
-    return digest.hexdigest()

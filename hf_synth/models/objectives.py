@@ -17,8 +17,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from hf_synth.models.tokens import token_limit
 from hf_synth.models.windows import Note, Windows, choose_long_notes, windows_of
-from hf_synth.task.labels import judged_mask, label_indices, label_matrix, soft_labels, token_limit
+from hf_synth.task.labels import judged_mask, label_indices, label_matrix, soft_labels
 from hf_synth.task.task import Task
 
 if TYPE_CHECKING:
@@ -119,8 +120,6 @@ def _collate(tokenizer: Any, examples: Sequence[Mapping[str, Any]]) -> dict[str,
 
 
 # --- windows of a note ----------------------------------------------------------------------------------------------
-
-
 @contextlib.contextmanager
 def pooled_notes(network: Any, way: str) -> Iterator[None]:
     """Let a network read (rows, windows, tokens) for a while: windows go through it flat, their logits are pooled.
@@ -158,8 +157,6 @@ def pooled_notes(network: Any, way: str) -> Iterator[None]:
 
 
 # --- losses ---------------------------------------------------------------------------------------------------------
-
-
 def soft_cross_entropy(outputs: Any, labels: Any, num_items_in_batch: Any = None) -> Any:
     """Mean over rows of -sum_k labels_k log p_k; a row's labels sum to its weight."""
     total = -(labels * outputs["logits"].float().log_softmax(-1)).sum()

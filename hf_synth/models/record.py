@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import json
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hf_synth.errors import OutputError
+from hf_synth.errors import ModelError, OutputError
 from hf_synth.models.base_models import known_model
-from hf_synth.models.loading import model_facts, model_revision, weights_sha256, write_facts
-from hf_synth.task.folders import MANIFEST, new_folder
-from hf_synth.task.task import UNLABELLED, Access, Task, access_of, row_digests, strictest
+from hf_synth.models.loading import model_folder, model_revision, shown
+from hf_synth.task.columns import MANIFEST, UNLABELLED, Access, access_of, strictest
+from hf_synth.task.folders import new_folder
+from hf_synth.task.labels import row_digests
+from hf_synth.task.task import Task
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -134,3 +137,55 @@ def write_model(network: Any, tokenizer: Any, draft: Path, facts: Mapping[str, A
         "access": facts["access"],
     }
     (draft / MANIFEST).write_text(json.dumps(manifest, indent=1) + "\n", encoding="utf-8")
+
+
+FACTS = "hf_synth_facts.json"
+
+
+# --- facts ----------------------------------------------------------------------------------------------------------
+def model_facts(model: str | Path) -> dict[str, Any]:
+    """Read what is known of how a model was made.
+
+    Returns:
+        What `train` wrote, among it access, row_digests, task, labels, base_model, base_revision and parents. A model
+        without facts is {"access": "credentialed", "row_digests": [], "known": False}: it may have seen any row.
+
+    Raises:
+        ModelError: there is no such model, or its facts are broken.
+    """
+    file = model_folder(model) / FACTS
+    if not file.is_file():
+        return {"access": "credentialed", "row_digests": [], "known": False}
+    try:
+        facts = json.loads(file.read_text(encoding="utf-8"))
+        digests = facts.get("row_digests", [])
+        if not isinstance(digests, list):
+            raise TypeError
+    except (ValueError, TypeError, AttributeError):
+        raise ModelError(f"{FACTS} of {shown(model)} is broken: train the model again") from None
+    return {**facts, "access": strictest(facts.get("access")), "row_digests": digests, "known": True}
+
+
+def write_facts(folder: Path, facts: Mapping[str, Any]) -> None:
+    """Write the facts of a model into its folder."""
+    text = json.dumps(dict(facts), indent=1, sort_keys=True)
+    (Path(folder) / FACTS).write_text(text + "\n", encoding="utf-8")
+
+
+def weights_sha256(model: str | Path) -> str:
+    """Hash a model's weights (hex sha256 over the names and bytes of its weight files).
+
+    Raises:
+        ModelError: there is no such model, or it has no weights.
+    """
+    folder = model_folder(model)
+    files = sorted(folder.glob("*.safetensors")) or sorted(folder.glob("pytorch_model*.bin"))
+    if not files:
+        raise ModelError(f"{shown(model)} holds no weights (.safetensors)")
+    digest = hashlib.sha256()
+    for file in files:
+        digest.update(f"{file.name}\x00{file.stat().st_size}\x00".encode())
+        with file.open("rb") as stream:
+            while chunk := stream.read(1 << 22):
+                digest.update(chunk)
+    return digest.hexdigest()

@@ -8,6 +8,9 @@ same call gives the same texts.
 from __future__ import annotations
 
 import contextlib
+import re
+import string
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,17 +19,10 @@ import numpy as np
 import numpy.typing as npt
 
 from hf_synth.errors import ColumnError, ModelError, TaskError
-from hf_synth.evaluation.metrics import TEXT_METRICS, text_scores
-from hf_synth.models.inference import (
-    TOKENS_PER_BATCH,
-    cpu_threads,
-    load_network,
-    load_tokenizer,
-    model_folder,
-    quiet,
-    usual_device,
-)
-from hf_synth.task.labels import batches, pad, row_weights, target_texts
+from hf_synth.models.inference import TOKENS_PER_BATCH, usual_device
+from hf_synth.models.loading import cpu_threads, load_network, load_tokenizer, model_folder, quiet
+from hf_synth.models.tokens import batches, pad
+from hf_synth.task.labels import row_weights, target_texts
 from hf_synth.task.task import Task
 
 if TYPE_CHECKING:
@@ -35,13 +31,10 @@ if TYPE_CHECKING:
 NEW_TOKENS = 128  # of a model that does not say how much it writes
 _LONGEST_INPUT = 1024  # tokens, where neither tokenizer nor config names a limit
 _IGNORED = -100  # what Trainer does not count as an item
-
 Floats = npt.NDArray[np.float64]
 
 
 # --- models ---------------------------------------------------------------------------------------------------------
-
-
 def load_seq2seq(model: str | Path) -> Any:
     """Load a sequence-to-sequence model for inference (eval mode, float32, CPU).
 
@@ -104,8 +97,6 @@ def token_limits(tokenizer: Any, config: Any) -> tuple[int, int]:
 
 
 # --- rows -----------------------------------------------------------------------------------------------------------
-
-
 def input_texts(task: Task, dataset: Dataset) -> list[str]:
     """Give what the model reads of each row: the text, or "name: text" lines of several columns in their order.
 
@@ -134,8 +125,6 @@ def _tokens(tokenizer: Any, texts: Sequence[str], limit: int, *, target: bool = 
 
 
 # --- training -------------------------------------------------------------------------------------------------------
-
-
 def trainer_parts(
     network: Any, tokenizer: Any, task: Task, rows: Dataset, validation: Dataset | None
 ) -> dict[str, Any]:
@@ -207,8 +196,6 @@ def weighted_loss(outputs: Any, labels: Any, num_items_in_batch: Any = None) -> 
 
 
 # --- writing --------------------------------------------------------------------------------------------------------
-
-
 def generate_text(
     model: str | Path,
     task: Task,
@@ -286,3 +273,37 @@ def _greedy(network: Any, max_new_tokens: int) -> Any:
     kept = {name: getattr(told, name, None) for name in names}
     kept = {name: getattr(config, name, None) if value is None else value for name, value in kept.items()}
     return GenerationConfig(max_new_tokens=int(max_new_tokens), do_sample=False, num_beams=1, **kept)
+
+
+TEXT_METRICS = ("exact_match", "token_f1", "rouge1", "rouge2", "rougeL")
+
+
+# --- texts ----------------------------------------------------------------------------------------------------------
+def text_scores(said: Sequence[str], truth: Sequence[str]) -> dict[str, npt.NDArray[np.float64]]:
+    """Score each text against its target: TEXT_METRICS by name, each of shape (N,), between 0 and 1.
+
+    `exact_match` and `token_f1` compare words without case, punctuation and articles, as SQuAD does; ROUGE is the
+    F-measure of the rouge-score package, with stemming.
+    """
+    from rouge_score.rouge_scorer import RougeScorer
+
+    scorer = RougeScorer(["rouge1", "rouge2", "rougeL"], use_stemmer=True)
+    found = np.zeros((len(said), len(TEXT_METRICS)))
+    for i, (one, other) in enumerate(zip(said, truth, strict=True)):
+        words, wanted = _words(one), _words(other)
+        rouge = scorer.score(other, one)
+        found[i] = [words == wanted, _overlap(words, wanted), *(rouge[name].fmeasure for name in TEXT_METRICS[2:])]
+    return {name: found[:, i] for i, name in enumerate(TEXT_METRICS)}
+
+
+def _words(text: str) -> list[str]:
+    """Give the words of a text without case, punctuation and articles; of one that is only an article, that."""
+    plain = text.lower().translate(str.maketrans("", "", string.punctuation))
+    return re.sub(r"\b(?:a|an|the)\b", " ", plain).split() or plain.split()
+
+
+def _overlap(words: list[str], wanted: list[str]) -> float:
+    """Give the F1 of the words in common, counted with repeats; two texts without words agree."""
+    if not words or not wanted:
+        return float(words == wanted)
+    return 2 * sum((Counter(words) & Counter(wanted)).values()) / (len(words) + len(wanted))

@@ -12,7 +12,7 @@ import contextlib
 import hashlib
 import os
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,7 +24,6 @@ from hf_synth.task.folders import clear_disk_errors, private_folder
 
 _GROUP = 1_000  # texts given to the tokenizer at once
 _KEY = 24  # hex digits of a text's digest
-
 Ints = npt.NDArray[np.int64]
 
 
@@ -79,8 +78,6 @@ def spans(starts: Ints, lengths: Ints) -> Ints:
 
 
 # --- tokenizing -----------------------------------------------------------------------------------------------------
-
-
 def text_tokens(tokenizer: Any, texts: Sequence[str], *, cache_dir: str | Path | None = None) -> Ragged:
     """Tokenize texts, whole and without special tokens.
 
@@ -130,8 +127,6 @@ def _tokenized(tokenizer: Any, texts: Sequence[str]) -> Ragged:
 
 
 # --- the cache ------------------------------------------------------------------------------------------------------
-
-
 def _key(text: str) -> str:
     return hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=_KEY // 2).hexdigest()
 
@@ -184,3 +179,40 @@ def _keep(folder: Path, keys: npt.NDArray[np.bytes_], tokens: Ragged) -> None:
             with contextlib.suppress(OSError):
                 os.unlink(draft)
             raise
+
+
+# --- tokens and batches ---------------------------------------------------------------------------------------------
+def token_limit(tokenizer: Any, config: Any) -> int:
+    """Give how many tokens a model takes: the smaller of what its tokenizer and its positions allow."""
+    positions = getattr(config, "max_position_embeddings", None) or 512
+    if "roberta" in config.model_type or config.model_type in ("camembert", "mpnet"):
+        positions -= (config.pad_token_id or 0) + 1  # these count positions from the padding index
+    return min(int(positions), int(min(tokenizer.model_max_length, 1 << 20)))
+
+
+def pad(tokenizer: Any, rows: Sequence[Mapping[str, Sequence[int]]]) -> dict[str, npt.NDArray[np.int64]]:
+    """Pad rows of tokens on the right to the longest of them; each array has shape (rows, tokens)."""
+    width = max(len(row["input_ids"]) for row in rows)
+    batch = {"attention_mask": np.zeros((len(rows), width), dtype=np.int64)}
+    for key in rows[0]:
+        batch[key] = np.full((len(rows), width), tokenizer.pad_token_id if key == "input_ids" else 0, dtype=np.int64)
+    for i, row in enumerate(rows):
+        batch["attention_mask"][i, : len(row["input_ids"])] = 1
+        for key, values in row.items():
+            batch[key][i, : len(values)] = values
+    return batch
+
+
+def batches(lengths: Sequence[int], tokens_per_batch: int) -> list[list[int]]:
+    """Group rows of like length so that rows x longest stays within a budget; the longest come first.
+
+    Memory is then asked for once at the start, and little of a batch is padding. A row beyond the budget goes alone.
+    """
+    order = sorted(range(len(lengths)), key=lambda i: (-lengths[i], i))
+    groups: list[list[int]] = []
+    for i in order:
+        if groups and (len(groups[-1]) + 1) * lengths[groups[-1][0]] <= tokens_per_batch:
+            groups[-1].append(i)
+        else:
+            groups.append([i])
+    return groups

@@ -14,7 +14,8 @@ import os
 import shutil
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping
+import warnings
+from collections.abc import Callable, Collection, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -25,25 +26,20 @@ from hf_synth.errors import HfSynthError, ModelError, TaskError
 from hf_synth.models.arguments import changed_arguments, told_arguments, training_arguments
 from hf_synth.models.checkpoints import STEPS, checkpoint_callbacks, checkpoint_folder, checkpoint_name, last_checkpoint
 from hf_synth.models.inference import load_model, probabilities
-from hf_synth.models.loading import cpu_threads, load_tokenizer, model_folder, quiet, weights_sha256
-from hf_synth.models.lora import LEARNING_RATE, merged, with_lora
+from hf_synth.models.loading import cpu_threads, load_tokenizer, model_folder, quiet
 from hf_synth.models.objectives import Lessons, label_lessons, pooled_notes
-from hf_synth.models.record import has_weights, joined_access, model_output, training_facts, write_model
+from hf_synth.models.record import has_weights, joined_access, model_output, training_facts, weights_sha256, write_model
 from hf_synth.models.text2text import load_seq2seq, start_seq2seq, trainer_parts, written_texts
 from hf_synth.task.folders import clear_disk_errors, private_folder
-from hf_synth.task.labels import row_weights, soft_labels, target_texts, usable_rows
-from hf_synth.task.task import Task, row_digests
+from hf_synth.task.labels import row_digests, row_weights, soft_labels, target_texts, usable_rows
+from hf_synth.task.task import Task
 
 if TYPE_CHECKING:
     from datasets import Dataset
 
-__all__ = ["start", "train", "trainer_fit", "training_arguments"]
-
 _LOG = logging.getLogger(__name__)
-
 Floats = npt.NDArray[np.float32]
 Predict = Callable[["Dataset"], Any]
-
 _PATIENCE = 3  # evaluations without a better score before training stops
 
 
@@ -112,7 +108,7 @@ def train(
         lessons = _lessons(network, tokenizer, task, rows, validation, class_weights, long_notes, cache_dir)
         settings = training_arguments(
             args, work, len(rows), validation is not None, seed, progress, windows=lessons.windows,
-            processes=_processes(), learning_rate=LEARNING_RATE if lora else 3e-5, resumable=bool(resume),
+            processes=_processes(), learning_rate=LORA_LEARNING_RATE if lora else 3e-5, resumable=bool(resume),
         )  # fmt: skip
         learner = with_lora(network, lora, new, task.kind) if lora else network
         epochs, best = _optimise(learner, tokenizer, lessons, settings, work if resume else None, int(resume))
@@ -194,8 +190,6 @@ def _digest(task: Task, rows: Dataset, seed: int) -> str:
 
 
 # --- Trainer --------------------------------------------------------------------------------------------------------
-
-
 def start(base_model: str | Path, task: Task, seed: int) -> tuple[Any, Any]:
     """Load the model to start from, with a new head for the task where it has none, and its tokenizer.
 
@@ -284,8 +278,6 @@ def _optimise(
 
 
 # --- where it happens -----------------------------------------------------------------------------------------------
-
-
 @contextlib.contextmanager
 def _work(
     output: Path,
@@ -330,3 +322,39 @@ def _wait_for_all() -> None:
 
     if torch.distributed.is_available() and torch.distributed.is_initialized():
         torch.distributed.barrier()
+
+
+LORA_DEFAULTS: dict[str, Any] = {"r": 16, "lora_alpha": 32, "lora_dropout": 0.05, "target_modules": "all-linear"}
+LORA_LEARNING_RATE = 3e-4  # ten times that of full training (Biderman et al. 2024, arXiv:2405.09673)
+
+
+def with_lora(network: Any, options: bool | Mapping[str, Any], new: Collection[str], kind: str) -> Any:
+    """Wrap a network so that only LoRA matrices and its new parts are trained.
+
+    Args:
+        options: True for LORA_DEFAULTS, or fields of peft's `LoraConfig` over them.
+        new: names of the weights that the pretrained files lack.
+        kind: of the task.
+
+    Raises:
+        HfSynthError: peft is not installed, or refuses an option.
+    """
+    try:
+        from peft import LoraConfig, get_peft_model
+    except ImportError:
+        raise HfSynthError("LoRA needs peft: pip install 'hf_synth[lora]'") from None
+    own = dict(options) if isinstance(options, Mapping) else {}
+    parts = sorted({name.rpartition(".")[0] for name in new if "." in name})
+    task_type = "SEQ_2_SEQ_LM" if kind == "text2text" else "SEQ_CLS"
+    try:
+        config = LoraConfig(**{**LORA_DEFAULTS, "modules_to_save": parts or None, "task_type": task_type, **own})
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", FutureWarning)  # peft asks transformers by a name that will go
+            return get_peft_model(network, config)
+    except (TypeError, ValueError) as error:
+        raise HfSynthError(f"LoRA options: {str(error).splitlines()[0]}") from None
+
+
+def merged(network: Any) -> Any:
+    """Merge what LoRA learnt into the plain network, and give that."""
+    return network.merge_and_unload()

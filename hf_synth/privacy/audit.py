@@ -26,22 +26,20 @@ import numpy as np
 from hf_synth.errors import ColumnError, HfSynthError
 from hf_synth.privacy.canaries import Canaries
 from hf_synth.privacy.closeness import auc, closest
-from hf_synth.privacy.findings import COPIED, FLAGS, MAX_COPIED_SHARE, Findings, refusals, refusing, with_findings
-from hf_synth.privacy.folding import Units
+from hf_synth.privacy.findings import COPIED, FLAGS, Findings, refusing
+from hf_synth.privacy.folding import Row, Units
 from hf_synth.privacy.identifiers import DATES_AND_AGES, IDENTIFIERS, identifiers_in
-from hf_synth.privacy.overlap import MAX_CONTAINMENT, MAX_RUN, MIN_MATCHES, Index, Reach, Row
+from hf_synth.privacy.overlap import Index, Reach
 from hf_synth.privacy.repetition import Repeats
-from hf_synth.task.task import UNLABELLED, Task, access_of, check_columns, strictest
+from hf_synth.task.columns import UNLABELLED, access_of, strictest
+from hf_synth.task.labels import check_columns
+from hf_synth.task.task import Task
 
 if TYPE_CHECKING:
     from datasets import Dataset
 
-__all__ = ["COPIED", "FLAGS", "MAX_CONTAINMENT", "MAX_COPIED_SHARE", "MAX_RUN", "MIN_MATCHES", "Findings", "audit",
-           "index_gold", "refusals", "with_findings"]  # fmt: skip
-
 # Of a row and the gold that its own prompt showed less is enough, since chance has few notes to hit.
 _ECHO_RUN, _ECHO_SHARE, _ECHO_LETTERS = 14, 0.15, 40
-
 _REFUSAL = re.compile(
     r"(?i)\bas an? (?:ai\b|artificial intelligence|(?:large )?language model)|\bi(?:['’]m| am) an ai\b"
     r"|\A\W*(?:i(?:['’]m| am) (?:very |so )?sorry|sorry,|i apologi[sz]e)"
@@ -57,7 +55,6 @@ _READ = 1_000  # rows of a dataset that are held as text at once
 _SAMPLE = 1_000  # rows of each side whose closest row of gold is sought
 _MOST_KINDS = 40
 _KIND = re.compile(r"[a-z][a-z0-9_]{0,39}")
-
 FindIdentifiers = Callable[[str], Iterable[str]]
 
 
@@ -134,8 +131,6 @@ def index_gold(task: Task, *gold: Dataset) -> Index:
 
 
 # --- reading --------------------------------------------------------------------------------------------------------
-
-
 def _batches(task: Task, dataset: Dataset) -> Iterator[list[Row]]:
     """Give each row's texts, some rows at a time; for text2text the target is text of a note too."""
     columns = [*task.text_columns, *([task.label_column] if task.kind == "text2text" else [])]
@@ -160,8 +155,6 @@ def _sampled(dataset: Dataset, n: int, seed: int) -> Dataset:
 
 
 # --- looking --------------------------------------------------------------------------------------------------------
-
-
 class _Scan:
     """One pass over synthetic rows, batch after batch: what is seen of each row, in arrays and flags."""
 

@@ -19,7 +19,8 @@ from typing import TYPE_CHECKING, Any
 from hf_synth.errors import ColumnError, RowError
 from hf_synth.privacy.folding import folded
 from hf_synth.task.folders import write_private
-from hf_synth.task.task import Task, check_columns
+from hf_synth.task.labels import check_columns
+from hf_synth.task.task import Task
 
 if TYPE_CHECKING:
     from datasets import Dataset

@@ -16,12 +16,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from hf_synth.errors import ColumnError, TaskError
-from hf_synth.models.inference import model_facts, predict_proba
-from hf_synth.models.record import trained_on
+from hf_synth.models.inference import predict_proba
+from hf_synth.models.record import model_facts, trained_on
 from hf_synth.privacy.canaries import Canaries
 from hf_synth.privacy.closeness import auc
 from hf_synth.privacy.folding import Floats
-from hf_synth.task.task import Task, check_columns, row_digests
+from hf_synth.task.labels import check_columns, row_digests
+from hf_synth.task.task import Task
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -170,8 +171,6 @@ def _rate(members: Floats, others: Floats) -> tuple[float, float, float]:
 
 
 # --- canaries -------------------------------------------------------------------------------------------------------
-
-
 @dataclass(frozen=True)
 class Exposure:
     """How much better a model knows planted canaries than phrases of the same form that it never saw.

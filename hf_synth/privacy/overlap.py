@@ -13,11 +13,7 @@ from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 
-from hf_synth.privacy.folding import Bools, Floats, Hashes, Ints, Numbers, Row, Units, digest, mix, words_of
-from hf_synth.privacy.repetition import Seen
-
-__all__ = ["MAX_CONTAINMENT", "MAX_LETTER_RUN", "MAX_RUN", "MIN_MATCHES", "WINDOW", "Index", "Reach", "Row", "Seen",
-           "digest", "words_of"]  # fmt: skip
+from hf_synth.privacy.folding import Bools, Floats, Hashes, Ints, Numbers, Row, Units, mix
 
 # Eight words in a row seldom come together twice by chance outside set phrases; shorter windows flag plain phrasing.
 WINDOW = 8

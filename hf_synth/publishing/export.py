@@ -17,10 +17,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hf_synth.errors import ColumnError, PublishError
-from hf_synth.models.inference import FACTS
+from hf_synth.models.record import FACTS
 from hf_synth.publishing.release import RELEASE, content_digest
-from hf_synth.task.folders import MANIFEST, new_folder
-from hf_synth.task.task import REASONS, STATUSES, Access, Task
+from hf_synth.task.columns import MANIFEST, REASONS, STATUSES, Access
+from hf_synth.task.folders import new_folder
+from hf_synth.task.task import Task
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -49,8 +50,6 @@ _LICENSE_NOTE = """This folder derives from credentialed data. It is under the d
 
 
 # --- datasets -------------------------------------------------------------------------------------------------------
-
-
 def view_rows(task: Task, dataset: Dataset, withheld: Container[int]) -> dict[str, list[int]]:
     """Give by config which rows leave, the default first.
 
@@ -224,8 +223,6 @@ def _check_loads(folder: Path, views: Mapping[str, Dataset]) -> None:
 
 
 # --- models ---------------------------------------------------------------------------------------------------------
-
-
 def write_model(
     task: Task,
     model: Path,
@@ -311,8 +308,6 @@ def _clean_config(task: Task, draft: Path) -> None:
 
 
 # --- both -----------------------------------------------------------------------------------------------------------
-
-
 def _finish(
     task: Task, draft: Path, access: Access, name: str, rows: Mapping[str, int], release: Mapping[str, Any]
 ) -> str:

@@ -25,7 +25,8 @@ from hf_synth.models.text2text import generate_text, input_texts
 from hf_synth.privacy.canaries import Canaries
 from hf_synth.privacy.membership import MIXED, Exposure, Membership, exposure, membership
 from hf_synth.publishing import loaded_alone
-from hf_synth.task.task import Task, row_digests
+from hf_synth.task.labels import row_digests
+from hf_synth.task.task import Task
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -47,8 +48,6 @@ _ROWS = 500  # of each side of a test of membership
 
 
 # --- loaded back ----------------------------------------------------------------------------------------------------
-
-
 def load_check(task: Task, model: Path) -> Callable[[Path], None]:
     """Give the check of an export folder: loaded alone, it must answer as the model does here.
 
@@ -111,8 +110,6 @@ def _ask(asked: Mapping[str, Any]) -> dict[str, Any]:
 
 
 # --- what it tells --------------------------------------------------------------------------------------------------
-
-
 def known_canaries(
     task: Task, model: Path, facts: Mapping[str, Any], canaries: Canaries | None, gold: Sequence[Dataset]
 ) -> tuple[Exposure | None, str]:

@@ -18,23 +18,31 @@ from typing import TYPE_CHECKING, Any, Literal
 from hf_synth.correction.policy import Policy
 from hf_synth.errors import PublishError
 from hf_synth.evaluation.evaluation import Scores
-from hf_synth.models.inference import FACTS, model_facts, model_folder, weights_sha256
-from hf_synth.privacy.audit import FindIdentifiers, Findings, audit, refusals
+from hf_synth.models.loading import model_folder
+from hf_synth.models.record import FACTS, model_facts, weights_sha256
+from hf_synth.privacy.audit import FindIdentifiers, audit
 from hf_synth.privacy.canaries import Canaries
+from hf_synth.privacy.findings import Findings, refusals
 from hf_synth.privacy.membership import Membership
-from hf_synth.publishing import audit_log, cards, export, release
+from hf_synth.publishing import card_text, cards, export, release
 from hf_synth.publishing.checks import architecture, content_check, gold_in_files, widget_texts
-from hf_synth.publishing.gate import Verdict, gate, gold_parts, is_institution, joined_access
+from hf_synth.publishing.gate import (
+    Verdict,
+    gate,
+    gold_parts,
+    is_institution,
+    joined_access,
+    origin_of_model,
+    origin_of_rows,
+)
 from hf_synth.publishing.model_checks import known_canaries, load_check, membership_of
-from hf_synth.publishing.origin import origin_of_model, origin_of_rows
 from hf_synth.publishing.remote import Repository, endpoint_of
+from hf_synth.task.columns import Access
 from hf_synth.task.folders import WORK, write_private
-from hf_synth.task.task import Access, Task
+from hf_synth.task.task import Task
 
 if TYPE_CHECKING:
     from datasets import Dataset, DatasetDict
-
-__all__ = ["Verdict", "gate", "publish_dataset", "publish_model"]
 
 Confirm = Callable[[Verdict], bool]
 AnyPolicy = Policy | Mapping[str, Any] | str | None
@@ -161,7 +169,7 @@ def publish_dataset(
         first = next(iter(views.values()))
         views["augmented"] = export.augmented_view(task, known, first, access, release.public_ids(task, known, salt))
     content = export.write_dataset(
-        task, views, path, card=cards.dataset_card(facts),
+        task, views, path, card=card_text.dataset_card(facts),
         access=access, physionet_name=_physionet_name(task, repo_id), release=tied,
         check=content_check(task, parts, access, token),
     )  # fmt: skip
@@ -239,7 +247,7 @@ def publish_model(
     path = asked.export_folder(task, access)
     salt = release.salt_of(path.parent)
     found, untested = _membership(task, folder, trained, parts, membership)
-    parents = release.parents_of(trained, audit_log.entries(path.parent), path.parent, salt)
+    parents = release.parents_of(trained, release.entries(path.parent), path.parent, salt)
     facts = cards.model_card_facts(
         task, trained, scores, repo_id=repo_id, access=access, attestation=attestation,
         architecture=architecture(folder), parents=parents,
@@ -251,7 +259,8 @@ def publish_model(
         derives_from=parents,
     )  # fmt: skip
     content = export.write_model(
-        task, folder, path, card=cards.model_card(facts), eval_results=cards.eval_results(facts) if scores else "",
+        task, folder, path, card=card_text.model_card(facts),
+        eval_results=card_text.eval_results(facts) if scores else "",
         facts=trained, access=access, physionet_name=_physionet_name(task, repo_id), release=tied,
         check=_both(content_check(task, parts, access, token), load_check(task, folder)),
     )  # fmt: skip
@@ -262,8 +271,6 @@ def publish_model(
 
 
 # --- what the gate is told ------------------------------------------------------------------------------------------
-
-
 def _decide(task: Task, asked: _Asked, told: Mapping[str, Any], more: Sequence[str]) -> Verdict:
     """Ask the gate; the Hub is asked about the repository only when nothing else speaks against it."""
     hub = asked.repository
@@ -303,8 +310,6 @@ def _membership(
 
 
 # --- what is written ------------------------------------------------------------------------------------------------
-
-
 def _both(*checks: Callable[[Path], None]) -> Callable[[Path], None]:
     def check(folder: Path) -> None:
         for one in checks:
@@ -346,7 +351,7 @@ def _facts(task: Task, asked: _Asked, verdict: Verdict) -> dict[str, Any]:
 def _refused(task: Task, asked: _Asked, verdict: Verdict, looked: Mapping[str, Any]) -> Verdict:
     if not asked.dry_run:
         beside = asked.export_folder(task, verdict.access).parent
-        audit_log.record(beside, "refused", **_facts(task, asked, verdict), **looked)
+        release.record(beside, "refused", **_facts(task, asked, verdict), **looked)
     return verdict
 
 
@@ -355,7 +360,7 @@ def _finished(task: Task, asked: _Asked, verdict: Verdict, log: Mapping[str, Any
     path, hub = verdict.export, asked.repository
     assert path is not None
     facts = _facts(task, asked, verdict) | dict(log)
-    audit_log.record(path.parent, "export", **facts)
+    release.record(path.parent, "export", **facts)
     if not asked.push and verdict.access == "credentialed":
         hint = f"for PhysioNet: submit it as a derived project, e.g. {_physionet_name(task, hub.repo_id)!r}"
         verdict = replace(verdict, reasons=(*verdict.reasons, hint))
@@ -366,11 +371,11 @@ def _finished(task: Task, asked: _Asked, verdict: Verdict, log: Mapping[str, Any
                 note=f"Access: {verdict.access}",
             )  # fmt: skip
         except PublishError as error:
-            audit_log.record(path.parent, "push failed", **facts, error=str(error))
+            release.record(path.parent, "push failed", **facts, error=str(error))
             raise
         verdict = replace(verdict, url=done.url, commit=done.commit, gated=done.gated, tag=done.tag)
         told = {"url": done.url, "commit": done.commit, "tag": done.tag, "gated": done.gated, "uploaded": done.changed}
-        audit_log.record(path.parent, "push", **(facts | told))
+        release.record(path.parent, "push", **(facts | told))
     elif asked.push:
         verdict = replace(verdict, reasons=(*verdict.reasons, "not confirmed: nothing was sent"))
     write_private(path.parent / WORK / f"{path.name}.verdict.json", json.dumps(verdict.to_json(), indent=1) + "\n")

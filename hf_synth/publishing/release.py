@@ -8,6 +8,7 @@ in `.hf_synth/`. From the map and the log it is known which models were trained 
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import hashlib
 import hmac
 import json
@@ -15,12 +16,14 @@ import os
 import secrets
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hf_synth.errors import OutputError
 from hf_synth.task.folders import WORK, clear_disk_errors, private_folder, write_private
-from hf_synth.task.task import Task, row_digests
+from hf_synth.task.labels import row_digests
+from hf_synth.task.task import Task
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -31,8 +34,6 @@ DONE = ("export", "push")  # actions of the audit log after which somebody may h
 
 
 # --- the salt -------------------------------------------------------------------------------------------------------
-
-
 def salt_of(beside: Path) -> bytes:
     """Read the salt beside a folder of exports, made at the first call (0600).
 
@@ -81,8 +82,6 @@ def gold_fingerprint(task: Task, gold: Sequence[Dataset], salt: bytes) -> dict[s
 
 
 # --- the map --------------------------------------------------------------------------------------------------------
-
-
 def write_map(task: Task, dataset: Dataset, ids: Sequence[str], export: Path, content: str, salt: bytes) -> Path:
     """Write what links exported rows to this site's ids (0600), one file a content, so that earlier ones stay.
 
@@ -109,8 +108,6 @@ def _mapped(path: Path) -> set[str]:
 
 
 # --- what derives from what ------------------------------------------------------------------------------------------
-
-
 def parents_of(
     facts: Mapping[str, Any], log: Iterable[Mapping[str, Any]], beside: Path, salt: bytes
 ) -> list[dict[str, Any]]:
@@ -158,8 +155,6 @@ def derived(log: Sequence[Mapping[str, Any]], repo_id: str, kind: str = "dataset
 
 
 # --- the manifest ---------------------------------------------------------------------------------------------------
-
-
 def release_facts(
     task: Task,
     *,
@@ -192,3 +187,67 @@ def content_digest(files: Mapping[str, str]) -> str:
     """Digest the files of an export that are content: rows, weights, tokenizer; not what is told of them."""
     said = {n: d for n, d in files.items() if not n.endswith((".md", ".yaml")) and n not in (RELEASE, "hf_synth.json")}
     return hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()
+
+
+LOG = "publishing.jsonl"
+_LAST = 1 << 16  # bytes at the end in which the last line is looked for at first
+
+
+def record(beside: Path, action: str, **facts: Any) -> dict[str, Any]:
+    """Append one entry to the log beside a folder of exports, and give it.
+
+    Args:
+        action: "refused", "export", "push", "push failed", "withdraw", "withdraw failed".
+        facts: plain values.
+
+    Raises:
+        OutputError: it cannot be written.
+    """
+    path = private_folder(beside / WORK) / LOG
+    entry = {"time": datetime.now(UTC).isoformat(timespec="seconds"), "action": action, **facts}
+    with clear_disk_errors(path):
+        handle = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o600)
+        with os.fdopen(handle, "r+b") as log:
+            fcntl.flock(log, fcntl.LOCK_EX)
+            entry["before"] = _digest(_last_line(log))
+            log.write(json.dumps(entry).encode() + b"\n")
+            log.flush()
+            os.fsync(log.fileno())
+    return entry
+
+
+def entries(beside: Path) -> list[dict[str, Any]]:
+    """Read the log beside a folder of exports, oldest first; none where there is no log.
+
+    Raises:
+        OutputError: a line was changed, taken out or torn.
+    """
+    path = beside / WORK / LOG
+    if not path.is_file():
+        return []
+    found, before = [], b""
+    for number, line in enumerate(path.read_bytes().splitlines(), 1):
+        try:
+            entry = json.loads(line)
+        except ValueError:
+            entry = None
+        if not isinstance(entry, dict) or entry.get("before") != _digest(before):
+            raise OutputError(f"{path}, line {number}: the log was changed there; keep it and start another folder")
+        found.append(entry)
+        before = line
+    return found
+
+
+def _digest(line: bytes) -> str:
+    return hashlib.sha256(line).hexdigest()[:16] if line else ""
+
+
+def _last_line(log: Any) -> bytes:
+    size = log.seek(0, os.SEEK_END)
+    reach = _LAST
+    while True:
+        log.seek(max(0, size - reach))
+        tail = log.read().rstrip(b"\n")
+        if b"\n" in tail or reach >= size:
+            return bytes(tail.rpartition(b"\n")[2])
+        reach *= 4

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from hf_synth.errors import PublishError
-from hf_synth.publishing import audit_log
+from hf_synth.publishing import release
 from hf_synth.publishing.gate import Kind
 from hf_synth.publishing.release import DONE, derived
 from hf_synth.publishing.remote import Repository, endpoint_of
@@ -89,7 +89,7 @@ def withdraw(
             what was done and what was not.
         OutputError: the audit log is broken or cannot be written.
     """
-    log = audit_log.entries(Path(records))
+    log = release.entries(Path(records))
     where = endpoint_of(endpoint)
     kind = kind or _kind(repo_id, log, where, token)
     planned = Withdrawal(kind, repo_id, tag, tuple(derived(log, repo_id, kind)), {})
@@ -104,11 +104,11 @@ def withdraw(
     except BaseException as error:  # an interrupted one, too, has done what it has done
         if left:
             said = str(error) if isinstance(error, PublishError) else type(error).__name__
-            audit_log.record(Path(records), "withdraw failed", **facts, left=left, error=said)
+            release.record(Path(records), "withdraw failed", **facts, left=left, error=said)
         if left and isinstance(error, PublishError):
             raise PublishError(f"{error}; not done: {', '.join(left)}: withdraw it again") from None
         raise
-    audit_log.record(Path(records), "withdraw", **facts, derives=list(planned.derives))
+    release.record(Path(records), "withdraw", **facts, derives=list(planned.derives))
     return Withdrawal(kind, repo_id, tag, planned.derives, done)
 
 

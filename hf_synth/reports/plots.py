@@ -29,10 +29,6 @@ from hf_synth.reports.axes import (
     y_axis,
 )
 from hf_synth.reports.drawing import COLOURS, finite, label, number, room_for, scale, spread
-from hf_synth.reports.shares import bar_plot, histogram_plot, matrix_plot
-
-__all__ = ["Bin", "Interval", "Point", "Reference", "Series", "bar_plot", "curve_plot", "histogram_plot",
-           "interval_plot", "matrix_plot", "reliability_bins", "reliability_plot", "wilson"]  # fmt: skip
 
 _NAN = float("nan")
 _BANDS = 3  # with more curves than that, bands would hide each other
@@ -95,8 +91,6 @@ class Bin(NamedTuple):
 
 
 # --- values with intervals ------------------------------------------------------------------------------------------
-
-
 def interval_plot(
     rows: Sequence[Interval], *, title: str, axis: str, caption: str = "", width: int = 760, simulated: str = "",
     reference: float | None = None, digits: int = 3,
@@ -129,8 +123,6 @@ def interval_plot(
 
 
 # --- curves ---------------------------------------------------------------------------------------------------------
-
-
 def curve_plot(
     series: Sequence[Series], *, title: str, x_axis: str, y_axis: str, log_x: bool = False, caption: str = "",
     simulated: str = "", lines: Sequence[Reference] = (), y_range: tuple[float, float] | None = None, width: int = 760,
@@ -201,27 +193,6 @@ def _spread_of(i: int, curve: Sequence[Point], x: Scale, y: Scale, *, band: bool
         corners = " ".join(f"{a},{b}" for a, b in around)
         return [f'<polygon class="{colour}" fill-opacity="0.16" points="{corners}"/>']
     return [whisker(f"l{colour}", x(p.x) + side, y(p.low), y(p.high)) for p in known]
-
-
-# --- calibration ----------------------------------------------------------------------------------------------------
-
-
-def reliability_bins(found: Sequence[Mapping[str, float]]) -> list[Bin]:
-    """Give the bins that `calibration.reliability` found, with 95% Wilson intervals."""
-    return [
-        Bin(b["confidence"], b["accuracy"], int(b["rows"]), *wilson(round(b["accuracy"] * b["rows"]), int(b["rows"])))
-        for b in found
-    ]
-
-
-def wilson(hits: int, n: int) -> tuple[float, float]:
-    """Give the 95% interval of a share (Wilson, 1927)."""
-    if not n:
-        return 0.0, 1.0
-    z = 1.959964
-    share, part = hits / n, z * z / n
-    middle, half = share + part / 2, z * math.sqrt(share * (1 - share) / n + part / (4 * n))
-    return max(0.0, (middle - half) / (1 + part)), min(1.0, (middle + half) / (1 + part))
 
 
 def reliability_plot(

@@ -13,20 +13,19 @@ import os
 import shutil
 import tempfile
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hf_synth.errors import ColumnError, MissingGoldError, OutputError, RowError
-from hf_synth.task.task import MANIFEST, Task, access_of, strictest, task_to_json
+from hf_synth.errors import MissingGoldError, OutputError, RowError
+from hf_synth.task.columns import MANIFEST, access_of, strictest
+from hf_synth.task.scripts import task_to_json
+from hf_synth.task.task import Task
 
 if TYPE_CHECKING:
     from datasets import Dataset, DatasetDict
 
-__all__ = ["MANIFEST", "WORK", "cache_folder", "clear_disk_errors", "new_folder", "private_folder", "read_dataset",
-           "read_export", "read_manifest", "work_folder", "write_private", "write_stage"]  # fmt: skip
-
 WORK = ".hf_synth"  # our own corner of a user's folder: caches, the journal
-
 _DISK = {
     errno.ENOSPC: "the disk is full; free some space and run again",
     errno.EDQUOT: "the disk quota is spent; free some space and run again",
@@ -171,44 +170,10 @@ def read_export(path: Path) -> DatasetDict:
     files = {f.stem: f for f in sorted(path.glob("*.parquet"))}
     if not files:
         raise MissingGoldError(f"{path} holds no .parquet file; export the stage before again")
-    return DatasetDict({split: _read_parquet(file, path) for split, file in files.items()})
+    return DatasetDict({split: map_parquet(file, path) for split, file in files.items()})
 
 
-def read_dataset(path: Path, *, split: str | None = None) -> Dataset:
-    """Read one Dataset from an exported folder, a `save_to_disk` folder, or a .parquet / .jsonl / .csv file.
-
-    Args:
-        split: which split of a folder with several; "train" or the only one when not given.
-
-    Raises:
-        MissingGoldError: there is nothing to read.
-        RowError: the file is malformed.
-        ColumnError: the folder has no such split.
-    """
-    from datasets import Dataset, DatasetDict, load_from_disk
-
-    path = Path(path)
-    if path.is_file():
-        if path.suffix.lower() == ".parquet":
-            return _read_parquet(path, path)
-        from hf_synth.gold.readers import read_table
-
-        return Dataset.from_list([row for _, row in read_table(path)])
-    if not path.is_dir():
-        raise MissingGoldError(f"{path} is no file or folder")
-    if (path / "dataset_dict.json").is_file() or (path / "dataset_info.json").is_file():
-        found = load_from_disk(str(path))
-    else:
-        found = read_export(path)
-    if not isinstance(found, DatasetDict):
-        return found
-    wanted = split or ("train" if "train" in found else next(iter(found)))
-    if wanted not in found:
-        raise ColumnError(f"{path} has no split {wanted!r}; it has {', '.join(found)}")
-    return found[wanted]
-
-
-def _read_parquet(file: Path, beside: Path) -> Dataset:
+def map_parquet(file: Path, beside: Path) -> Dataset:
     """Map a parquet file from a cache inside its folder; in memory where that folder cannot be written."""
     import pyarrow as pa
     import pyarrow.parquet as pq
@@ -234,3 +199,15 @@ def cache_folder(beside: Path) -> Path | None:
     except OutputError:
         return None
     return folder if os.access(folder, os.W_OK) else None
+
+
+@contextmanager
+def written(path: Path) -> Iterator[Path]:
+    """Write a file as a whole or not at all: fill the yielded one, it is then renamed."""
+    draft = path.with_name(f".{path.name}.{os.getpid()}")
+    with clear_disk_errors(path):
+        try:
+            yield draft
+            os.replace(draft, path)
+        finally:
+            draft.unlink(missing_ok=True)

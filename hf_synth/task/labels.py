@@ -5,14 +5,16 @@ What inference, training and evaluation share; numpy only.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import hashlib
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
 from hf_synth.errors import ColumnError
-from hf_synth.task.task import JUDGED, Task, check_columns, label_names
+from hf_synth.task.columns import JUDGED
+from hf_synth.task.task import Task
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -22,8 +24,6 @@ _USED = ("kept", "relabelled")
 
 
 # --- labels ---------------------------------------------------------------------------------------------------------
-
-
 def label_indices(task: Task, dataset: Dataset, column: str | None = None) -> npt.NDArray[np.int64]:
     """Read the labels of a dataset as indices into `task.labels`, shape (N,); names and numbers are understood.
 
@@ -184,40 +184,44 @@ def row_weights(rows: Dataset) -> Floats:
     return weights
 
 
-# --- tokens and batches ---------------------------------------------------------------------------------------------
+MARKS = "gold_marks"  # in a manifest
+_MARK = 16  # hex digits of a digest
 
 
-def token_limit(tokenizer: Any, config: Any) -> int:
-    """Give how many tokens a model takes: the smaller of what its tokenizer and its positions allow."""
-    positions = getattr(config, "max_position_embeddings", None) or 512
-    if "roberta" in config.model_type or config.model_type in ("camembert", "mpnet"):
-        positions -= (config.pad_token_id or 0) + 1  # these count positions from the padding index
-    return min(int(positions), int(min(tokenizer.model_max_length, 1 << 20)))
+def gold_marks(task: Task, *gold: Dataset) -> list[str]:
+    """Mark gold rows by their text (16 hex digits each, sorted), for the manifest of what is made from them."""
+    found = {d[:_MARK] for part in gold for d in row_digests(task, part.select_columns(list(task.text_columns)))}
+    return sorted(found)
 
 
-def pad(tokenizer: Any, rows: Sequence[Mapping[str, Sequence[int]]]) -> dict[str, npt.NDArray[np.int64]]:
-    """Pad rows of tokens on the right to the longest of them; each array has shape (rows, tokens)."""
-    width = max(len(row["input_ids"]) for row in rows)
-    batch = {"attention_mask": np.zeros((len(rows), width), dtype=np.int64)}
-    for key in rows[0]:
-        batch[key] = np.full((len(rows), width), tokenizer.pad_token_id if key == "input_ids" else 0, dtype=np.int64)
-    for i, row in enumerate(rows):
-        batch["attention_mask"][i, : len(row["input_ids"])] = 1
-        for key, values in row.items():
-            batch[key][i, : len(values)] = values
-    return batch
+# --- checking datasets against the contract -------------------------------------------------------------------------
+def check_columns(task: Task, dataset: Dataset, *more: str, what: str = "the dataset") -> None:
+    """Check that a dataset has the task's columns, with its labels, and some more.
 
-
-def batches(lengths: Sequence[int], tokens_per_batch: int) -> list[list[int]]:
-    """Group rows of like length so that rows x longest stays within a budget; the longest come first.
-
-    Memory is then asked for once at the start, and little of a batch is padding. A row beyond the budget goes alone.
+    Raises:
+        ColumnError: a column is missing, or the label column holds other labels than the task's.
     """
-    order = sorted(range(len(lengths)), key=lambda i: (-lengths[i], i))
-    groups: list[list[int]] = []
-    for i in order:
-        if groups and (len(groups[-1]) + 1) * lengths[groups[-1][0]] <= tokens_per_batch:
-            groups[-1].append(i)
-        else:
-            groups.append([i])
-    return groups
+    missing = [c for c in (*task.text_columns, task.label_column, *more) if c not in dataset.column_names]
+    if missing:
+        raise ColumnError(
+            f"{what} has no column {', '.join(map(repr, missing))} for task {task.full_name!r}; "
+            f"it has {', '.join(map(repr, dataset.column_names))}"
+        )
+    names = label_names(dataset.features[task.label_column])
+    if task.kind != "text2text" and names is not None and tuple(names) != task.labels:
+        raise ColumnError(
+            f"{what} has labels {list(names)} in column {task.label_column!r}, "
+            f"task {task.full_name!r} has {list(task.labels)}"
+        )
+
+
+def label_names(feature: Any) -> list[str] | None:
+    """Give the names of a ClassLabel, or of a list of them; None for any other feature."""
+    inner = getattr(feature, "feature", feature)
+    names = getattr(inner, "names", None)
+    return list(names) if names is not None else None
+
+
+def row_digests(task: Task, rows: Iterable[Mapping[str, Any]]) -> list[str]:
+    """Digest each row's text (hex sha256 over the task's text columns): the name a row keeps when ids change."""
+    return [hashlib.sha256("\x1f".join(str(row[c]) for c in task.text_columns).encode()).hexdigest() for row in rows]

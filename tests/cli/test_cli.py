@@ -10,7 +10,7 @@ from support.gold_files import CANARY, mts_folder
 from support.tiny import tiny_base
 
 from hf_synth.cli.cli import main
-from hf_synth.task.folders import read_dataset
+from hf_synth.gold.adoption import read_dataset
 
 SMALL = ["--set", "max_steps=3", "--set", "per_device_train_batch_size=8"]
 
@@ -145,7 +145,7 @@ def test_models_are_listed_and_one_is_suggested(capsys: pytest.CaptureFixture[st
 
 
 def test_train_takes_what_training_can(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
-    from hf_synth.models.inference import model_facts
+    from hf_synth.models.record import model_facts
 
     run(capsys, "gold", "clinic", "--out", tmp_path / "gold", "-q")
     base = tiny_base(tmp_path / "base")

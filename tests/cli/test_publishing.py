@@ -15,9 +15,9 @@ from support.publishing_rows import CREDENTIALED, OPEN, POLICY, RESTRICTED, gold
 
 from hf_synth.cli.cli import main
 from hf_synth.hub import connected, running_hub
-from hf_synth.publishing.audit_log import entries
-from hf_synth.publishing.origin import MARKS, gold_marks
+from hf_synth.publishing.release import entries
 from hf_synth.task.folders import write_stage
+from hf_synth.task.labels import MARKS, gold_marks
 from hf_synth.task.task import Task
 
 

@@ -14,16 +14,15 @@ from support.tiny import toy_rows, toy_task
 from support.toy_experiment import TASK, as_synthetic, simulated
 
 from hf_synth.cli.cli import main
-from hf_synth.correction.audited import Audited, audit_sample, design, part_of, relative_weights
+from hf_synth.correction.audited import Audited, audit_sample, design, part_of, read_audited, relative_weights
+from hf_synth.correction.choice import choose
 from hf_synth.correction.correction import correct_with_policy
-from hf_synth.correction.crossfit import choose
 from hf_synth.correction.noise import em_noise, estimate_noise
 from hf_synth.correction.policy import fit
 from hf_synth.errors import ColumnError, RowError, TaskError
 from hf_synth.evaluation.statistics import design_share
 from hf_synth.experiments.assessment import assess
-from hf_synth.gold.readers import read_audited
-from hf_synth.models.head import linear_fit
+from hf_synth.models.linear import linear_fit
 from hf_synth.task.folders import write_stage
 
 

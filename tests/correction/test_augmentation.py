@@ -7,8 +7,9 @@ from hypothesis import strategies as st
 
 from hf_synth.correction.augmentation import augment
 from hf_synth.errors import ColumnError, OverlapError, TaskError
-from hf_synth.gold.gold import adopt
-from hf_synth.task.task import Task, access_of
+from hf_synth.gold.adoption import adopt
+from hf_synth.task.columns import access_of
+from hf_synth.task.task import Task
 
 TASK = Task.from_columns("triage", text_columns="note", label_column="urgency", labels=["low", "high"], access="open")
 

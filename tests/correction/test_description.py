@@ -8,7 +8,8 @@ import time
 import pytest
 from datasets import Dataset
 
-from hf_synth import Task, describe
+from hf_synth import Task
+from hf_synth.correction.description import describe
 from hf_synth.correction.policy import Policy
 from hf_synth.errors import ColumnError
 

@@ -25,13 +25,13 @@ from hf_synth.correction.judging import LLMJudge, judge, judge_messages, label_n
 from hf_synth.errors import ColumnError, EndpointError, LLMError, TaskError
 from hf_synth.experiments.opinions import ask, read_opinions
 from hf_synth.generation.answers import parse_label
-from hf_synth.llm.decoding import Loaded
-from hf_synth.llm.likelihood import ending_tokens, log_likelihoods
+from hf_synth.gold.adoption import read_dataset
+from hf_synth.llm.decoding import Loaded, ending_tokens, log_likelihoods
 from hf_synth.llm.llm import LLM
 from hf_synth.llm.replies import read_logprobs
 from hf_synth.privacy.audit import audit
 from hf_synth.publishing.gate import gate
-from hf_synth.task.folders import read_dataset, write_stage
+from hf_synth.task.folders import write_stage
 from hf_synth.task.labels import soft_labels, usable_rows
 from hf_synth.task.task import Task
 

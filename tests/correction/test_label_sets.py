@@ -25,8 +25,9 @@ from hf_synth.correction.policy import Policy
 from hf_synth.errors import ColumnError, RowError, TaskError
 from hf_synth.gold.gold import load_gold
 from hf_synth.gold.own_table import task_from_table
+from hf_synth.task.columns import REASONS, STATUSES
 from hf_synth.task.labels import judged_mask, label_matrix, soft_labels
-from hf_synth.task.task import REASONS, STATUSES, Task
+from hf_synth.task.task import Task
 
 
 def simulated(seed: int, *, wrong: tuple[float, ...], corrector: float, n: int = 2_000, m: int = 300) -> Any:
@@ -224,7 +225,7 @@ def test_judged_labels_come_from_a_table_and_reach_the_loss(tmp_path: Path) -> N
 
 def test_an_exported_folder_keeps_what_was_judged(tmp_path: Path) -> None:
     from hf_synth.task.folders import write_stage
-    from hf_synth.task.task import load_task
+    from hf_synth.task.scripts import load_task
 
     (tmp_path / "raw").mkdir()
     lines = ["note,findings,judged"] + [f"note {i},{'a' if i % 2 else ''},a{';b' if i % 3 else ''}" for i in range(40)]

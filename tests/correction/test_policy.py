@@ -16,16 +16,16 @@ from support.toy_experiment import TASK, as_synthetic, simulated
 
 from hf_synth.cli.cli import main
 from hf_synth.correction import policy as correction
+from hf_synth.correction.choice import choose, choose_method
 from hf_synth.correction.correction import correct_with_policy
-from hf_synth.correction.crossfit import Rows, choose, choose_method, decide, folds
+from hf_synth.correction.crossfit import Rows, decide, folds
 from hf_synth.correction.noise import accuracy_bounds, denoise, label_issues
 from hf_synth.correction.policy import ABSTAIN, METHODS, Policy, apply, fit
 from hf_synth.errors import ColumnError, TaskError
 from hf_synth.evaluation.calibration import conformal_sets, temperature, tempered
-from hf_synth.models.head import linear_fit
-from hf_synth.models.linear import feature_map, linear_learner, text_features
+from hf_synth.models.linear import feature_map, linear_fit, linear_learner, text_features
+from hf_synth.task.columns import REASONS, STATUSES
 from hf_synth.task.folders import write_stage
-from hf_synth.task.task import REASONS, STATUSES
 
 
 @pytest.mark.parametrize("seed", range(3))

@@ -19,13 +19,15 @@ from hf_synth.correction.correction import correct
 from hf_synth.correction.regeneration import estimate_again, regenerate, regenerate_with_policy
 from hf_synth.errors import ColumnError, HfSynthError, ModelError, OverlapError, TaskError
 from hf_synth.generation.generation import generate
+from hf_synth.gold.adoption import read_dataset
 from hf_synth.gold.gold import load_gold
 from hf_synth.llm.llm import LLM
-from hf_synth.models.loading import write_facts
+from hf_synth.models.record import write_facts
 from hf_synth.models.training import train
-from hf_synth.publishing.origin import MARKS
-from hf_synth.task.folders import read_dataset, read_manifest
-from hf_synth.task.task import UNLABELLED, load_task, row_digests
+from hf_synth.task.columns import UNLABELLED
+from hf_synth.task.folders import read_manifest
+from hf_synth.task.labels import MARKS, row_digests
+from hf_synth.task.scripts import load_task
 
 TASK = toy_task()
 

@@ -19,7 +19,8 @@ from hf_synth.correction.target_texts import Rules, decide_targets, found_in, me
 from hf_synth.errors import ColumnError, OverlapError, TaskError
 from hf_synth.models.text2text import generate_text
 from hf_synth.models.training import train, trainer_fit
-from hf_synth.task.task import REASONS, STATUSES, Task
+from hf_synth.task.columns import REASONS, STATUSES
+from hf_synth.task.task import Task
 
 SEEN: list[int] = []
 

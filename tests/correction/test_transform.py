@@ -25,9 +25,9 @@ from hf_synth.correction.judging import LLMJudge
 from hf_synth.correction.policy import apply
 from hf_synth.demo.simulator import Faults, running_simulator
 from hf_synth.errors import ColumnError, TaskError
-from hf_synth.models.loading import FACTS
+from hf_synth.models.record import FACTS
 from hf_synth.models.training import train
-from hf_synth.task.task import access_of
+from hf_synth.task.columns import access_of
 
 CLINIC = load_task("clinic")
 
@@ -195,8 +195,6 @@ def test_a_corrector_of_unknown_origin_is_told(corrector: Path, url: str, gold: 
 
 
 # --- a judge in the place of a corrector ----------------------------------------------------------------------------
-
-
 def by_words(request: dict[str, Any], _: int) -> Said:
     """Judge a note of the clinic by some words that it holds: right often, not always."""
     text = content(request).lower()

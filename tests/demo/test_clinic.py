@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hf_synth.demo.clinic import Facts, grade_of, write_notes
-from hf_synth.task.task import load_task
+from hf_synth.task.scripts import load_task
 
 NOTES = write_notes(1_500, seed=7)
 

@@ -11,7 +11,9 @@ from support.tiny import LABELS, SIGNS, toy_rows, toy_task
 from hf_synth.demo.encoder import DEMO_ARGS, make_encoder
 from hf_synth.errors import ColumnError, OutputError
 from hf_synth.evaluation.evaluation import evaluate
-from hf_synth.models.inference import embed, load_tokenizer, model_facts, weights_sha256
+from hf_synth.models.inference import embed
+from hf_synth.models.loading import load_tokenizer
+from hf_synth.models.record import model_facts, weights_sha256
 from hf_synth.models.training import train
 
 

@@ -8,8 +8,10 @@ import random
 import pytest
 
 from hf_synth.demo.simulator import Faults, answer, true_label, write
-from hf_synth.generation.generation import parse, render
-from hf_synth.task.task import Task, load_task
+from hf_synth.generation.answers import parse
+from hf_synth.generation.prompts import render
+from hf_synth.task.scripts import load_task
+from hf_synth.task.task import Task
 
 CLINIC = load_task("clinic")
 CALM = Faults(refusal=0, broken=0, chatter=0, duplicate=0)

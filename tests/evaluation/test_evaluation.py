@@ -14,11 +14,13 @@ from hypothesis import strategies as st
 from sklearn import metrics as sk
 
 from hf_synth.errors import ColumnError, HfSynthError
-from hf_synth.evaluation.evaluation import Scores, _of_labels, _of_sets, compare, score
+from hf_synth.evaluation.comparison import _of_labels, _of_sets, compare
+from hf_synth.evaluation.evaluation import Scores, score
 from hf_synth.evaluation.metric_modules import METRICS, metric
-from hf_synth.evaluation.metrics import TEXT_METRICS, draws, label_ranks
+from hf_synth.evaluation.metrics import draws, label_ranks
 from hf_synth.evaluation.scoring import drawn_values, judge, values_of
 from hf_synth.evaluation.statistics import interval
+from hf_synth.models.text2text import TEXT_METRICS
 from hf_synth.task.task import Task
 
 TASK = Task.from_columns("toy", text_columns="text", label_column="label", labels=list("abcd"), access="open")

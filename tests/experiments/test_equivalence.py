@@ -8,8 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hf_synth.errors import HfSynthError
-from hf_synth.experiments.costs import Rates, Spent, cost_benefit
-from hf_synth.experiments.equivalence import Run, drawn_means, gold_equivalence, monotone
+from hf_synth.experiments.equivalence import Rates, Run, Spent, cost_benefit, drawn_means, gold_equivalence, monotone
 from hf_synth.experiments.results import metric_of_counts
 
 CURVE = {100: [0.5, 0.52], 200: [0.6, 0.62], 400: [0.7, 0.72], 800: [0.8, 0.82]}

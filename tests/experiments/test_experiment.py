@@ -27,10 +27,11 @@ from hf_synth.experiments.experiment import outline
 from hf_synth.experiments.grid import GRIDS, Cell, Grid, plan, read_grid, with_fields
 from hf_synth.experiments.leakage import check_model, check_synthetic, copies, gold_budget
 from hf_synth.experiments.results import comparisons
+from hf_synth.gold.adoption import read_dataset
 from hf_synth.gold.gold import subset
 from hf_synth.models.training import train
-from hf_synth.task.folders import read_dataset, read_manifest
-from hf_synth.task.task import row_digests
+from hf_synth.task.folders import read_manifest
+from hf_synth.task.labels import row_digests
 
 Made = Callable[[Dataset, int, int], Dataset]
 

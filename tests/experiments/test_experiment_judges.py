@@ -24,7 +24,7 @@ from hf_synth.experiments.opinions import ask, judge_identity, read_opinions
 from hf_synth.gold.gold import subset
 from hf_synth.llm.llm import LLM
 from hf_synth.task.folders import write_stage
-from hf_synth.task.task import row_digests
+from hf_synth.task.labels import row_digests
 
 JUDGED = Grid(sizes=(20,), arms=("gold", "augment raw", "augment llm_judge"), ratios=(1.0, 2.0), seeds=(0,))
 
@@ -69,7 +69,7 @@ def test_a_judge_is_asked_once_and_its_labels_are_an_arm(tmp_path: Path) -> None
 
 
 def test_labels_of_a_judge_are_those_it_gave(tmp_path: Path) -> None:
-    from hf_synth.task.folders import read_dataset
+    from hf_synth.gold.adoption import read_dataset
 
     grid = Grid(sizes=(20,), arms=("augment llm_judge",), ratios=(2.0,), seeds=(0,))
     with serving(voting()) as server:

@@ -21,9 +21,10 @@ from hf_synth.correction.judging import LLMJudge
 from hf_synth.errors import OutputError, TaskError
 from hf_synth.experiments.experiment import experiment
 from hf_synth.experiments.grid import Grid
+from hf_synth.gold.adoption import read_dataset
 from hf_synth.llm.llm import LLM
-from hf_synth.models.head import linear_fit
-from hf_synth.task.folders import read_dataset, write_stage
+from hf_synth.models.linear import linear_fit
+from hf_synth.task.folders import write_stage
 from hf_synth.task.labels import judged_mask
 from hf_synth.task.task import Task
 

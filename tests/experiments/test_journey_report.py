@@ -14,9 +14,12 @@ from support.svg_checks import Reader, assert_harmless_svg, assert_no_text_touch
 
 from hf_synth.correction.policy import Policy
 from hf_synth.demo.journey import CAPTION, truth_section
-from hf_synth.evaluation.evaluation import Scores, compare, score
+from hf_synth.evaluation.comparison import compare
+from hf_synth.evaluation.evaluation import Scores, score
 from hf_synth.experiments.journey_report import Told, journey_sections, write_journey_report
-from hf_synth.task.task import REASONS, Task, load_task
+from hf_synth.task.columns import REASONS
+from hf_synth.task.scripts import load_task
+from hf_synth.task.task import Task
 
 CANARY = "Swallowing hurts since Tuesday, said nobody."
 MATRIX = tuple(tuple(0.7 if i == j else 0.1 for j in range(4)) for i in range(4))

@@ -20,24 +20,20 @@ from hypothesis import strategies as st
 from support.llm_server import LLMServer, Said, content, entries, serving
 
 from hf_synth.errors import ColumnError, EndpointError, LLMError
+from hf_synth.generation.answers import normalize_label, parse
 from hf_synth.generation.gates import Gates
-from hf_synth.generation.generation import (
-    Call,
-    Pool,
-    answer_schema,
-    generate,
-    normalize_label,
-    parse,
-    plan_for_row,
-    render,
-    rows_from_answer,
-)  # fmt: skip
+from hf_synth.generation.generation import generate, rows_from_answer
+from hf_synth.generation.plan import Call, Pool, plan_for_row
+from hf_synth.generation.prompts import answer_schema, render
 from hf_synth.llm import calls
 from hf_synth.llm.journal import Journal
-from hf_synth.llm.llm import LLM, Answer
-from hf_synth.privacy.overlap import Seen
+from hf_synth.llm.llm import LLM
+from hf_synth.llm.questions import Answer
+from hf_synth.privacy.repetition import Seen
+from hf_synth.task.columns import REASONS, access_of
 from hf_synth.task.folders import read_export, write_stage
-from hf_synth.task.task import REASONS, Prompt, Task, access_of, load_task
+from hf_synth.task.scripts import load_task
+from hf_synth.task.task import Prompt, Task
 
 CLINIC = load_task("clinic")
 GRADES = CLINIC.labels
@@ -83,8 +79,6 @@ def make(server: LLMServer, folder: Path, **more: Any) -> LLM:
 
 
 # --- what is asked --------------------------------------------------------------------------------------------------
-
-
 def test_a_prompt_looks_as_the_design_says() -> None:
     prompt = Prompt(system="Be a writer.", instruction="Write notes.")
     task = dataclasses.replace(CLINIC, labels=("grade_0", "grade_1"), label_meanings=("none", "some"))
@@ -132,8 +126,6 @@ def test_the_schema_describes_what_is_parsed(task: Task) -> None:
 
 
 # --- labels ---------------------------------------------------------------------------------------------------------
-
-
 @pytest.mark.parametrize(
     ("said", "meant"),
     [
@@ -166,7 +158,6 @@ def test_case_and_spaces_of_a_label_do_not_matter(label: str, case: Callable[[st
 
 
 # --- what is read ---------------------------------------------------------------------------------------------------
-
 NOTE = "Swallows soft food only since Monday."
 GOOD = {"text": NOTE, "label": "grade_2"}
 ONE = json.dumps(GOOD)
@@ -288,8 +279,6 @@ def test_nothing_makes_the_parser_raise(text: str, whole: bool) -> None:
 
 
 # --- exemplars ------------------------------------------------------------------------------------------------------
-
-
 def test_every_exemplar_is_shown_once_before_any_comes_again() -> None:
     pool = Pool(CLINIC, gold_of(CLINIC, 24))
     shown = [p for c in range(6) for p in pool.turn("grade_1", c, 1)]
@@ -328,8 +317,6 @@ def test_a_plan_for_a_row_shows_that_row(shape: Any, asks: Any, count: int) -> N
 
 
 # --- rows -----------------------------------------------------------------------------------------------------------
-
-
 def rows_of(text: str, *, status: Any = "ok", code: str = "stop", seen: Seen | None = None) -> list[Any]:
     call = Call(0, [{"role": "user", "content": "x"}], GRADES, 2, ("g1",))
     answer = Answer(text, status, code, model="m-served", journal_key="k", created=1e9)
@@ -379,8 +366,6 @@ def test_gold_is_not_repeated() -> None:
 
 
 # --- generate -------------------------------------------------------------------------------------------------------
-
-
 def test_generate_gives_balanced_rows_of_the_contract(writer: LLMServer, tmp_path: Path) -> None:
     made = generate(CLINIC, gold_of(CLINIC), make(writer, tmp_path), 70)
     assert made.features == CLINIC.synthetic_features()

@@ -24,13 +24,16 @@ from support.llm_server import LLMServer, Said, content, entries, serving
 from hf_synth.errors import ColumnError, LLMError, TaskError
 from hf_synth.generation.exemplars import CHOICES, choose_exemplars
 from hf_synth.generation.gates import Gates, language_of
-from hf_synth.generation.generation import _Filling, estimate, generate, label_plan, prompt_for
-from hf_synth.generation.prompts import Call, Plan, Pool
+from hf_synth.generation.generation import estimate, generate
+from hf_synth.generation.plan import Call, Plan, Pool, _Filling, label_plan
+from hf_synth.generation.prompts import prompt_for
 from hf_synth.llm import calls
 from hf_synth.llm.journal import Journal
 from hf_synth.llm.llm import LLM
-from hf_synth.privacy.overlap import Seen
-from hf_synth.task.task import Fact, Facts, Task, load_task
+from hf_synth.privacy.repetition import Seen
+from hf_synth.task.facts import Fact, Facts
+from hf_synth.task.scripts import load_task
+from hf_synth.task.task import Task
 
 CLINIC = load_task("clinic")
 GRADES = CLINIC.labels
@@ -63,8 +66,6 @@ def writer(request: dict[str, Any], _: int) -> Said:
 
 
 # --- how many of what -----------------------------------------------------------------------------------------------
-
-
 @pytest.mark.parametrize(
     ("n", "balance", "plan"),
     [
@@ -114,8 +115,6 @@ def test_rows_wanted_by_label_are_what_comes(asks: Any, tmp_path: Path) -> None:
 
 
 # --- the pipeline ---------------------------------------------------------------------------------------------------
-
-
 def moody(request: dict[str, Any], number: int) -> Said:
     """Fail for good, refuse, or answer, by the seed alone; after a time that is never the same."""
     seed = request["seed"]
@@ -237,8 +236,6 @@ def test_kill_costs_no_answer_that_was_kept(tmp_path: Path) -> None:
 
 
 # --- shapes ---------------------------------------------------------------------------------------------------------
-
-
 def test_every_shape_has_its_form() -> None:
     task = load_task("esophagitis:grade")
     gold = gold_of(task, [0, 1, 2, 3] * 3)
@@ -349,8 +346,6 @@ def test_wrong_facts_are_refused() -> None:
 
 
 # --- exemplars ------------------------------------------------------------------------------------------------------
-
-
 @pytest.mark.parametrize("how", CHOICES)
 def test_a_choice_keeps_rows_and_their_order(how: Any) -> None:
     chosen = choose_exemplars(CLINIC, GOLD, how, share=0.25)
@@ -385,8 +380,6 @@ def test_a_wrong_choice_is_one_sentence() -> None:
 
 
 # --- gates ----------------------------------------------------------------------------------------------------------
-
-
 ENGLISH = (
     "The patient was seen in the clinic and is doing well with no pain; she denies fever and has not lost weight. "
 )
@@ -456,8 +449,6 @@ def test_near_duplicates_are_known_and_the_first_stays() -> None:
 
 
 # --- asking again when it is slow -----------------------------------------------------------------------------------
-
-
 def test_hedging_takes_the_first_answer_and_is_an_opt_in(tmp_path: Path) -> None:
     def slow(request: dict[str, Any], number: int) -> Said:
         stuck = content(request) == "question 50" and not any(

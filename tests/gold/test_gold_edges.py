@@ -17,11 +17,13 @@ import pytest
 from support.gold_files import WRITERS, write_csv, write_jsonl
 
 from hf_synth.errors import GoldError, HfSynthError, OutputError, RowError
-from hf_synth.gold.gold import adopt, as_streaming_dataset, load_gold, mask
+from hf_synth.gold.adoption import adopt
+from hf_synth.gold.gold import as_streaming_dataset, load_gold, mask
 from hf_synth.gold.own_table import task_from_table
 from hf_synth.gold.readers import read_parquet
 from hf_synth.gold.sources import list_source
-from hf_synth.task.task import Task, load_task
+from hf_synth.task.scripts import load_task
+from hf_synth.task.task import Task
 
 ESO = load_task("esophagitis")
 
@@ -31,8 +33,6 @@ def table(path: Path, texts: list[str], grade: str = "1") -> Path:
 
 
 # --- the cache ------------------------------------------------------------------------------------------------------
-
-
 def test_another_access_or_group_is_another_cache(tmp_path: Path) -> None:
     file = write_csv(
         tmp_path / "n.csv", ["text", "label", "patient"], [[f"Note {i}.", str(i % 2), f"p{i % 30}"] for i in range(90)]
@@ -46,7 +46,7 @@ def test_another_access_or_group_is_another_cache(tmp_path: Path) -> None:
 
 
 def test_notes_are_cached_nowhere_else(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from hf_synth.task.task import task_script
+    from hf_synth.task.scripts import task_script
 
     folder = WRITERS["mednli"](tmp_path / "m")
     (folder / ".hf_synth").write_text("a file where the folder should be")
@@ -59,8 +59,6 @@ def test_notes_are_cached_nowhere_else(tmp_path: Path, monkeypatch: pytest.Monke
 
 
 # --- which file -----------------------------------------------------------------------------------------------------
-
-
 def test_the_nearest_alternative_counts(tmp_path: Path) -> None:
     (tmp_path / "old" / "archive").mkdir(parents=True)
     table(tmp_path / "old" / "archive" / "train.csv", [f"Old {i}." for i in range(9)])
@@ -100,8 +98,6 @@ def test_a_pipe_is_no_file(tmp_path: Path) -> None:
 
 
 # --- what the answer is ---------------------------------------------------------------------------------------------
-
-
 @pytest.mark.parametrize(
     "text",
     ["Grade 2-3 esophagitis", "grade 1/2 x", "grade: 2", "Grade = 2", "grade two today", "gr. 3", "grade 2 to grade 3",
@@ -145,8 +141,6 @@ def test_an_unlabelled_row_of_another_tool_is_refused() -> None:
 
 
 # --- single tasks ---------------------------------------------------------------------------------------------------
-
-
 def test_ids_of_notes_and_rows_do_not_meet(tmp_path: Path) -> None:
     rows = [["3", "One.", "1"], ["", "Two.", "1"], ["", "Three.", "2"]]
     write_csv(tmp_path / "train.csv", ["note_id", "text", "grade"], rows)
@@ -213,8 +207,6 @@ def test_half_a_character_is_named(tmp_path: Path) -> None:
 
 
 # --- hostile files --------------------------------------------------------------------------------------------------
-
-
 def test_archives_that_lie_are_one_sentence(tmp_path: Path) -> None:
     with zipfile.ZipFile(tmp_path / "lzma.zip", "w", zipfile.ZIP_LZMA) as packed:
         packed.writestr("train.csv", "text,grade\n" + "A note of some length.,1\n" * 500)

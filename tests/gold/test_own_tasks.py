@@ -15,11 +15,11 @@ from support.gold_files import CANARY, WRITERS, note, write_csv, write_gold
 
 import hf_synth
 from hf_synth.cli.cli import main
+from hf_synth.correction.audited import read_audited
 from hf_synth.errors import GoldError, RowError, TaskError
+from hf_synth.gold.adoption import read_dataset
 from hf_synth.gold.gold import load_gold
-from hf_synth.gold.readers import read_audited
-from hf_synth.task.folders import read_dataset
-from hf_synth.task.task import load_task
+from hf_synth.task.scripts import load_task
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 
@@ -37,8 +37,6 @@ def own_table(tmp_path: Path) -> Path:
 
 
 # --- load_dataset ---------------------------------------------------------------------------------------------------
-
-
 def test_registered_tasks_load_by_load_dataset(tmp_path: Path) -> None:
     assert "hf_synth/mednli" in hf_synth.register()
     folder = WRITERS["mednli"](tmp_path / "mednli")
@@ -76,8 +74,6 @@ def test_every_script_runs_as_a_converter() -> None:
 
 
 # --- a table of one's own -------------------------------------------------------------------------------------------
-
-
 def test_two_columns_are_enough(capsys: pytest.CaptureFixture[str], own_table: Path, tmp_path: Path) -> None:
     out = tmp_path / "gold"
     code, said, error = run(
@@ -178,8 +174,6 @@ def test_a_manifest_that_names_no_task_is_refused(tmp_path: Path) -> None:
 
 
 # --- a script of one's own ------------------------------------------------------------------------------------------
-
-
 def test_a_new_task_passes_its_own_test(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     code, out, _ = run(capsys, "new-task", "triage_notes", "--out", tmp_path)
     assert code == 0
@@ -212,8 +206,6 @@ def test_a_script_of_ones_own_is_used_by_path(capsys: pytest.CaptureFixture[str]
 
 
 # --- the verbs ------------------------------------------------------------------------------------------------------
-
-
 def test_gold_takes_options_and_archives(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     folder = WRITERS["emrqa"](tmp_path / "emrqa")
     with zipfile.ZipFile(tmp_path / "emrqa.zip", "w", zipfile.ZIP_DEFLATED) as packed:

@@ -32,7 +32,7 @@ from hf_synth.gold.readers import (
     xml_elements,
 )
 from hf_synth.gold.sources import SourceFile, all_files, find_files, list_source
-from hf_synth.task.task import list_tasks, load_task
+from hf_synth.task.scripts import list_tasks, load_task
 
 MEDNLI = load_task("mednli")
 FILES = [t for t in list_tasks() if t.files]
@@ -44,8 +44,6 @@ def members(archive: Path) -> list[str]:
 
 
 # --- what is fine ---------------------------------------------------------------------------------------------------
-
-
 def test_files_are_found_wherever_they_lie(tmp_path: Path) -> None:
     WRITERS["mednli"](tmp_path / "download" / "physionet.org" / "files" / "MedNLI")
     assert len(load_gold(MEDNLI, tmp_path / "download")["train"]) == 120
@@ -194,8 +192,6 @@ def test_a_note_of_200_000_characters(tmp_path: Path) -> None:
 
 
 # --- what is refused ------------------------------------------------------------------------------------------------
-
-
 def test_a_second_file_of_the_same_name_is_refused(tmp_path: Path) -> None:
     WRITERS["mednli"](tmp_path / "x" / "old")
     WRITERS["mednli"](tmp_path / "x" / "new")
@@ -373,7 +369,6 @@ def test_a_file_without_a_header_shows_no_text(tmp_path: Path) -> None:
 
 
 # --- fuzz -----------------------------------------------------------------------------------------------------------
-
 QUIET = settings(max_examples=40, deadline=None, suppress_health_check=list(HealthCheck))
 
 

@@ -22,20 +22,13 @@ from urllib.parse import quote
 
 import pytest
 from datasets import ClassLabel, Dataset, Features, Value, load_dataset
-from huggingface_hub import (
-    HfApi,
-    constants,
-    hf_hub_download,
-)
-from huggingface_hub.errors import (
-    GatedRepoError,
-    HfHubHTTPError,
-    RepositoryNotFoundError,
-)
+from huggingface_hub import HfApi, constants, hf_hub_download
+from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, RepositoryNotFoundError
 from support.hub_clients import call, check_disk, commit_body, served
 
 from hf_synth.errors import OutputError
-from hf_synth.hub import Limits, RunningHub, client_environment, connected, create_app, running_hub
+from hf_synth.hub import RunningHub, client_environment, connected, create_app, running_hub
+from hf_synth.hub.asking import Limits
 from hf_synth.hub.cards import parse_head
 
 MINE, OTHER = "hf_the_token_of_the_first_user", "hf_the_token_of_another_user"
@@ -89,8 +82,6 @@ def batch(hub: RunningHub, repo: str, sha: str, size: int, token: str = MINE) ->
 
 
 # --- what clients read and write --------------------------------------------------------------------------------------
-
-
 def test_ranges_pages_of_a_tree_and_unknown_routes(hub: RunningHub, api: HfApi) -> None:
     api.create_repo("demo/parts", repo_type="dataset")
     url = f"{hub.url}/api/datasets/demo/parts"
@@ -155,8 +146,6 @@ def test_a_request_for_access_holds_whole_characters(hub: RunningHub, api: HfApi
 
 
 # --- who may do what --------------------------------------------------------------------------------------------------
-
-
 def test_private_repositories_are_invisible(
     hub: RunningHub, api: HfApi, stranger: HfApi, nobody: HfApi, tmp_path: Path
 ) -> None:
@@ -288,8 +277,6 @@ def test_tokens(hub: RunningHub, tmp_path: Path) -> None:
 
 
 # --- many at once, kills, restarts ------------------------------------------------------------------------------------
-
-
 def test_many_writers_lose_nothing(hub: RunningHub, api: HfApi, root: Path) -> None:
     api.create_repo("demo/busy")
 
@@ -401,8 +388,6 @@ def test_a_kill_amid_pushes_leaves_whole_commits(tmp_path: Path) -> None:
 
 
 # --- requests that no client would send ---------------------------------------------------------------------------
-
-
 def test_odd_bytes_on_the_wire(hub: RunningHub) -> None:
     host, port = hub.url.removeprefix("http://").split(":")
     for line in (
@@ -418,8 +403,6 @@ def test_odd_bytes_on_the_wire(hub: RunningHub) -> None:
 
 
 # --- pointing clients at it -------------------------------------------------------------------------------------------
-
-
 def test_another_process_pulls_with_the_environment_alone(
     hub: RunningHub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

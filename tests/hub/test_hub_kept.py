@@ -20,7 +20,8 @@ from huggingface_hub.errors import HfHubHTTPError
 from support.hub_clients import call, check_disk, commit_body, hub_verb, served_by_verb
 
 from hf_synth.errors import OutputError
-from hf_synth.hub import Limits, RunningHub, cards, client_environment, connected, reading, repositories, running_hub
+from hf_synth.hub import RunningHub, cards, client_environment, connected, reading, repositories, running_hub
+from hf_synth.hub.asking import Limits
 from hf_synth.hub.disk import locked
 from hf_synth.hub.store import Store
 from hf_synth.hub.sweeping import check, sweep
@@ -38,8 +39,6 @@ def free_port() -> str:
 
 
 # --- kills ------------------------------------------------------------------------------------------------------------
-
-
 def push_through_kills(root: Path, clients: int, each: int, kills: int) -> None:
     """Let clients push, each until it is answered, and kill the server amid them; then look at what is kept."""
     token = hub_verb("create-user", "ann", "--root", root, "--founder")["token"]
@@ -126,8 +125,6 @@ def test_a_stop_at_any_write_leaves_the_old_or_the_new(tmp_path: Path, step: int
 
 
 # --- sweeping and checking --------------------------------------------------------------------------------------------
-
-
 def test_gc_removes_what_nothing_names_and_nothing_else(tmp_path: Path) -> None:
     root = tmp_path / "hub"
     with running_hub(root) as hub, connected(hub):
@@ -186,8 +183,6 @@ def test_gc_amid_pushes_takes_nothing_that_is_named(tmp_path: Path) -> None:
 
 
 # --- users, and the verbs ---------------------------------------------------------------------------------------------
-
-
 def test_tokens_are_told_once_and_kept_as_hashes(tmp_path: Path) -> None:
     root, file = tmp_path / "hub", tmp_path / "token"
     said = verb("create-user", "ann", "--root", root, "--org", "ward")
@@ -323,8 +318,6 @@ def test_a_hub_of_which_only_part_was_sent_answers(tmp_path: Path) -> None:
 
 
 # --- users who leave --------------------------------------------------------------------------------------------------
-
-
 def test_a_user_who_is_removed_comes_in_no_more_and_leaves_nothing_to_another(tmp_path: Path) -> None:
     root = tmp_path / "hub"
     tokens = {name: hub_verb("create-user", name, "--root", root, "--org", "ward")["token"] for name in ("ann", "ben")}
@@ -368,8 +361,6 @@ def test_the_user_of_a_fresh_hub_can_be_removed(tmp_path: Path) -> None:
 
 
 # --- lists of many, histories that are long ---------------------------------------------------------------------------
-
-
 def test_the_head_of_a_card_is_parsed_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     parsed: list[str] = []
     parse = cards.parse_head

@@ -25,9 +25,8 @@ from hf_synth.llm import batch, batch_api
 from hf_synth.llm.batch import BATCH_PRICE, BatchLLM
 from hf_synth.llm.endpoints import Attestation
 from hf_synth.llm.journal import Entry, Journal
-from hf_synth.llm.leases import claim
+from hf_synth.llm.leases import claim, process_name
 from hf_synth.llm.llm import LLM
-from hf_synth.llm.machine import process_name
 from hf_synth.llm.questions import Answer, Chat, Question
 
 CANARY = "CANARY-4f1c"
@@ -68,8 +67,6 @@ def notes(folder: Path) -> list[Path]:
 
 
 # --- answers --------------------------------------------------------------------------------------------------------
-
-
 def test_answers_come_in_order_whatever_the_order_of_the_output(tmp_path: Path) -> None:
     with serving() as server:
         llm: Chat = make(server, tmp_path, price=(1.0, 10.0))
@@ -208,8 +205,6 @@ def test_many_answers_are_read_piece_by_piece(tmp_path: Path, monkeypatch: pytes
 
 
 # --- what goes wrong ------------------------------------------------------------------------------------------------
-
-
 @pytest.mark.parametrize("how", ["expired", "cancelled"])
 @pytest.mark.parametrize("told", [True, False])
 def test_what_an_early_end_left_over_is_sent_again(how: str, told: bool, tmp_path: Path) -> None:
@@ -417,7 +412,6 @@ def test_a_broken_note_is_named(tmp_path: Path) -> None:
 
 
 # --- kill -9 --------------------------------------------------------------------------------------------------------
-
 CHILD = """
 import sys
 from hf_synth import batch, batch_api, batch_api
@@ -497,8 +491,6 @@ def test_what_another_process_asks_is_waited_for(tmp_path: Path) -> None:
 
 
 # --- money ----------------------------------------------------------------------------------------------------------
-
-
 def test_what_may_not_fit_the_budget_is_not_asked(tmp_path: Path) -> None:
     with serving() as server:
         llm = make(server, tmp_path, price=(0.0, 50_000.0), budget_usd=2.6)  # 20 tokens: a dollar, half of it here
@@ -530,8 +522,6 @@ def test_what_is_not_counted_is_reckoned(tmp_path: Path) -> None:
 
 
 # --- where notes may go ---------------------------------------------------------------------------------------------
-
-
 @pytest.mark.parametrize("access", ["restricted", "credentialed", None, "whatever"])
 def test_only_open_data_may_be_asked_about(access: str | None, tmp_path: Path) -> None:
     with serving() as server:

@@ -30,14 +30,14 @@ from hf_synth.generation.generation import generate
 from hf_synth.generation.prompts import Row
 from hf_synth.llm import calls
 from hf_synth.llm.endpoints import MAX_BODY
-from hf_synth.llm.llm import LLM, Answer
+from hf_synth.llm.llm import LLM
+from hf_synth.llm.questions import Answer
 from hf_synth.llm.replies import Failure, Reply, read_limits, read_reply, retry_after
 from hf_synth.task.task import Prompt, Task
 
 CANARY = "CANARY-91be"  # stands in every question, and in what servers say of it
 KEY = "sk-canary-key-77"
 MIB = 1024 * 1024
-
 Misbehave = Callable[[asyncio.StreamReader, asyncio.StreamWriter, str], Awaitable[None]]  # the last: what was asked
 
 
@@ -110,8 +110,6 @@ def serving(misbehave: Misbehave, *, early: bool = False) -> Iterator[Raw]:
 
 
 # --- what a server may say ------------------------------------------------------------------------------------------
-
-
 def completion(text: Any, **more: Any) -> bytes:
     """Write the body of a good answer."""
     choice = {"index": 0, "message": {"role": "assistant", "content": text}, "finish_reason": "stop"}
@@ -174,7 +172,6 @@ PORTAL = b"<!DOCTYPE html><html><body><h1>Log in to the hospital Wi-Fi</h1><!-- 
 HALF = completion("half of an answer")
 TLS_ALERT = bytes([21, 3, 3, 0, 2, 2, 70])
 HELLO = bytes([22, 3, 3, 0, 122, 2, 0, 0, 118, 3, 3]) + bytes(range(111))
-
 TIMEOUTS: dict[str, Misbehave] = {
     "drip of a body": drips(b"HTTP/1.1 200 OK\r\nContent-Length: 100000\r\n\r\n"),
     "drip of chunks": drips(CHUNKED, chunked=True),
@@ -184,7 +181,6 @@ TIMEOUTS: dict[str, Misbehave] = {
     "silence": sends_nothing,
     "half a body, then silence": drips(http(HALF)[:-9], byte=b""),
 }
-
 CASES: dict[str, tuple[Misbehave, str]] = {
     "a flood": (floods(OPEN_END, b" " * 65536), "too_large"),
     "a flood of chunks": (floods(CHUNKED, b"10000\r\n" + b" " * 65536 + b"\r\n"), "too_large"),
@@ -230,8 +226,6 @@ CASES: dict[str, tuple[Misbehave, str]] = {
 
 
 # --- one bad response among good ones -------------------------------------------------------------------------------
-
-
 def question(text: str) -> list[dict[str, str]]:
     return [{"role": "user", "content": f"{text} {CANARY}"}]
 
@@ -377,8 +371,6 @@ def test_what_stands_beside_the_text_is_stored_whatever_it_is(tmp_path: Path) ->
 
 
 # --- the endpoint as a whole ----------------------------------------------------------------------------------------
-
-
 WHOLE: dict[str, tuple[Misbehave, bool]] = {
     "a captive portal": (says(http(PORTAL, content_type="text/html")), False),
     "a gateway's page": (says(http(PORTAL, 502, content_type="text/html")), False),
@@ -438,8 +430,6 @@ def test_a_redirect_reaches_nobody(status: int, tmp_path: Path) -> None:
 
 
 # --- Retry-After ----------------------------------------------------------------------------------------------------
-
-
 def dated(**skew: float) -> str:
     return format_datetime(datetime.now(UTC) + timedelta(**skew), usegmt=True)
 
@@ -512,7 +502,6 @@ def test_what_is_left_of_a_quota_is_a_number_or_nothing(remaining: str, reset: s
 
 
 # --- what an answer may hold ----------------------------------------------------------------------------------------
-
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(st.characters(codec=None), max_size=5),
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=3), inner, max_size=3),

@@ -17,8 +17,7 @@ import pytest
 
 from hf_synth.errors import JournalError
 from hf_synth.llm import journal as room
-from hf_synth.llm.journal import Entry, Journal, default_journal
-from hf_synth.llm.machine import remote_file_system, remote_mount
+from hf_synth.llm.journal import Entry, Journal, default_journal, remote_file_system, remote_mount
 
 
 def entry(i: int, text: str = "answer") -> Entry:
@@ -80,7 +79,6 @@ def test_where_it_lies(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 # --- several writers ------------------------------------------------------------------------------------------------
-
 WRITER = """
 import sys
 from hf_synth.llm.journal import Entry, Journal
@@ -290,7 +288,6 @@ def test_processes_upgrade_at_once(tmp_path: Path) -> None:
 
 
 # --- where it may lie -----------------------------------------------------------------------------------------------
-
 MOUNTS = r"""
 21 1 8:1 / / rw,relatime shared:1 - ext4 /dev/sda1 rw
 22 21 0:21 / /proc rw - proc proc rw
@@ -357,8 +354,6 @@ def test_a_network_file_system_is_refused(tmp_path: Path, monkeypatch: pytest.Mo
 
 
 # --- one clear sentence ---------------------------------------------------------------------------------------------
-
-
 def test_a_full_disk_keeps_what_is_there(tmp_path: Path) -> None:
     with Journal(tmp_path / "j.sqlite") as journal:
         journal.put_many([entry(1)])

@@ -19,9 +19,9 @@ from support.llm_server import LLMServer, Said, content, serving
 
 from hf_synth.llm import calls, leases
 from hf_synth.llm.journal import Entry, Journal
-from hf_synth.llm.leases import claim, release, renew
-from hf_synth.llm.llm import LLM, Answer
-from hf_synth.llm.machine import is_gone, process_name
+from hf_synth.llm.leases import claim, is_gone, process_name, release, renew
+from hf_synth.llm.llm import LLM
+from hf_synth.llm.questions import Answer
 
 KEYS = [f"{i:064x}" for i in range(700)]
 
@@ -42,8 +42,6 @@ def mine(part: str) -> str:
 
 
 # --- the table ------------------------------------------------------------------------------------------------------
-
-
 def test_one_of_two_gets_a_key(journal: Journal) -> None:
     assert claim(journal, KEYS, mine("a"), 60) == (set(KEYS), {})
     assert claim(journal, KEYS[:3], mine("b"), 60) == (set(), {})
@@ -99,8 +97,6 @@ def test_a_commit_of_leases_waits_for_no_disk_and_answers_do(journal: Journal) -
 
 
 # --- who is alive ---------------------------------------------------------------------------------------------------
-
-
 @pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="needs /proc")
 def test_the_dead_are_known() -> None:
     code = (
@@ -127,8 +123,6 @@ def test_the_dead_are_known() -> None:
 
 
 # --- in chat --------------------------------------------------------------------------------------------------------
-
-
 def ask(*texts: str) -> list[list[dict[str, str]]]:
     return [[{"role": "user", "content": text}] for text in texts]
 

@@ -35,7 +35,8 @@ from hf_synth.llm.endpoints import (
     parse_origin,
 )
 from hf_synth.llm.journal import Journal
-from hf_synth.llm.llm import LLM, Answer
+from hf_synth.llm.llm import LLM
+from hf_synth.llm.questions import Answer
 from hf_synth.llm.replies import retry_after
 
 CANARY = "CANARY-4f1c"
@@ -72,8 +73,6 @@ def closed_port() -> int:
 
 
 # --- answers --------------------------------------------------------------------------------------------------------
-
-
 def test_answers_come_in_order_whatever_the_delays(tmp_path: Path) -> None:
     def answer(request: dict[str, Any], number: int) -> Said:
         return Said(content(request).upper(), delay=0.08 if number % 7 == 0 else 0.03 + 0.01 * (number % 3))
@@ -168,8 +167,6 @@ def test_a_schema_is_sent_and_given_up_where_it_is_not_understood(
 
 
 # --- the journal ----------------------------------------------------------------------------------------------------
-
-
 def test_a_second_run_makes_no_call(echo: LLMServer, tmp_path: Path) -> None:
     first = make(echo, tmp_path).chat(questions(40), temperature=0.1)
     dead = LLM("m", base_url="http://127.0.0.1:9/v1", journal=tmp_path / "journal.sqlite", concurrency=1, max_retries=0)
@@ -254,8 +251,6 @@ def test_kill_minus_9_loses_nothing_that_was_handed_on(tmp_path: Path) -> None:
 
 
 # --- faults ---------------------------------------------------------------------------------------------------------
-
-
 def test_a_rate_limit_is_waited_out(tmp_path: Path) -> None:
     def answer(_: Any, number: int) -> Said:
         return Said(status=429, headers={"Retry-After": "0.4"}) if number < 2 else Said("fine")
@@ -364,8 +359,6 @@ def test_bad_arguments_are_one_sentence(tmp_path: Path) -> None:
 
 
 # --- money ----------------------------------------------------------------------------------------------------------
-
-
 def test_a_budget_is_never_passed(echo: LLMServer, tmp_path: Path) -> None:
     llm = make(echo, tmp_path, concurrency=3, budget_usd=5.5, price=(0.0, 50_000.0))  # 20 tokens: one dollar
     answers = llm.chat(questions(12), max_tokens=20)
@@ -391,8 +384,6 @@ def test_a_budget_needs_a_price() -> None:
 
 
 # --- where notes may go ---------------------------------------------------------------------------------------------
-
-
 @pytest.mark.parametrize(
     ("address", "local"),
     [
@@ -521,8 +512,6 @@ def test_the_transport_itself_refuses_other_hosts(echo: LLMServer) -> None:
 
 
 # --- keys and texts stay where they belong --------------------------------------------------------------------------
-
-
 def test_the_key_is_sent_but_not_shown(echo: LLMServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     llm = make(echo, tmp_path, api_key="sk-secret")
     llm.chat(questions(1))

@@ -25,8 +25,10 @@ from hf_synth.generation.prompts import answer_schema
 from hf_synth.llm import calls
 from hf_synth.llm import llm as llm_module
 from hf_synth.llm.journal import Journal
-from hf_synth.llm.llm import LLM, Answer
-from hf_synth.task.task import REASONS, Prompt, Task
+from hf_synth.llm.llm import LLM
+from hf_synth.llm.questions import Answer
+from hf_synth.task.columns import REASONS
+from hf_synth.task.task import Prompt, Task
 
 TASK = Task.from_columns(
     "notes", text_columns="text", label_column="label", labels=["calm", "urgent"], access="open",
@@ -60,8 +62,6 @@ def no_calls(monkeypatch: pytest.MonkeyPatch) -> Any:
 
 
 # --- llama.cpp ------------------------------------------------------------------------------------------------------
-
-
 @pytest.fixture(scope="module")
 def llama(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """Run llama.cpp's own server in this process; give its address."""
@@ -150,8 +150,6 @@ def check_form(text: str) -> None:
 
 
 # --- transformers serve ---------------------------------------------------------------------------------------------
-
-
 def write_llama(folder: Path) -> Path:
     """Write a llama of a few thousand random weights, and its tokenizer: a token for each byte."""
     import torch
@@ -239,8 +237,6 @@ def test_transformers_serve_answers(transformers_serve: str, tmp_path: Path, no_
 
 
 # --- llmock's verdict -----------------------------------------------------------------------------------------------
-
-
 @pytest.fixture
 def broken(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Any:
     """Give llmock's server, whose faults are queued by each test."""

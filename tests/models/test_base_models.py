@@ -6,7 +6,7 @@ import pytest
 from support.tiny import toy_task
 
 from hf_synth.models.base_models import BASE_MODELS, known_model, pretraining_note, suggest_base_model
-from hf_synth.task.task import KINDS
+from hf_synth.task.columns import KINDS
 
 
 def test_the_table_is_sound() -> None:

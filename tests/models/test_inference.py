@@ -16,20 +16,11 @@ from support.tiny import LABELS, TINY_ARGS, tiny_base, toy_rows, toy_task
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 from hf_synth.errors import ColumnError, ModelError, TaskError
-from hf_synth.models.inference import (
-    FACTS,
-    cpu_threads,
-    embed,
-    load_model,
-    load_tokenizer,
-    model_facts,
-    model_folder,
-    predict_proba,
-    weights_sha256,
-    write_facts,
-)
+from hf_synth.models.inference import embed, load_model, predict_proba
+from hf_synth.models.loading import cpu_threads, load_tokenizer, model_folder
+from hf_synth.models.record import FACTS, model_facts, weights_sha256, write_facts
+from hf_synth.models.tokens import batches
 from hf_synth.models.training import train
-from hf_synth.task.labels import batches
 
 CANARY = "Wxyzzy Canaryname"
 

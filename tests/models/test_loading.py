@@ -13,7 +13,8 @@ from support.tiny import TINY_ARGS, tiny_base, toy_rows, toy_task
 
 from hf_synth.errors import ModelError
 from hf_synth.hub import connected, running_hub
-from hf_synth.models.inference import model_facts, predict_proba, weights_sha256
+from hf_synth.models.inference import predict_proba
+from hf_synth.models.record import model_facts, weights_sha256
 from hf_synth.models.training import train
 
 

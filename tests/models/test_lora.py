@@ -11,7 +11,8 @@ from transformers import AutoModelForSequenceClassification
 
 from hf_synth.errors import HfSynthError
 from hf_synth.evaluation.evaluation import evaluate
-from hf_synth.models.inference import model_facts, predict_proba, weights_sha256
+from hf_synth.models.inference import predict_proba
+from hf_synth.models.record import model_facts, weights_sha256
 from hf_synth.models.training import train
 
 pytest.importorskip("peft")

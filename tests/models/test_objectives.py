@@ -15,7 +15,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from support.tiny import FILLER, LABELS, SIGNS, TINY_ARGS, tiny_base, toy_rows, toy_task
 
-from hf_synth.models.inference import load_tokenizer, model_facts, predict_proba, probabilities
+from hf_synth.models.inference import predict_proba, probabilities
+from hf_synth.models.loading import load_tokenizer
 from hf_synth.models.objectives import (
     main_score,
     pooled_notes,
@@ -23,6 +24,7 @@ from hf_synth.models.objectives import (
     training_targets,
     yes_no_cross_entropy,
 )
+from hf_synth.models.record import model_facts
 from hf_synth.models.training import start, train
 from hf_synth.models.windows import windows_of
 
@@ -86,8 +88,6 @@ def test_class_weights_even_classes_out_and_keep_the_mean_weight() -> None:
 
 
 # --- windows --------------------------------------------------------------------------------------------------------
-
-
 def long_rows(n: int, seed: int, words: int = 130) -> Dataset:
     """Make notes of several windows, whose sign may stand anywhere."""
     rng, task = np.random.default_rng(seed), toy_task()

@@ -17,15 +17,21 @@ from support.tiny import TINY_ARGS, tiny_base
 from hf_synth.correction.correction import correct, fit_policy
 from hf_synth.demo.simulator import Faults, answer, running_simulator
 from hf_synth.errors import ColumnError, HfSynthError, ModelError, OverlapError, TaskError
-from hf_synth.evaluation.evaluation import Scores, compare, evaluate, score
+from hf_synth.evaluation.comparison import compare
+from hf_synth.evaluation.evaluation import Scores, evaluate, score
 from hf_synth.experiments.journey import run
-from hf_synth.generation.generation import generate, parse, render
+from hf_synth.generation.answers import parse
+from hf_synth.generation.generation import generate
+from hf_synth.generation.prompts import render
 from hf_synth.hub import connected, running_hub
 from hf_synth.llm.llm import LLM
-from hf_synth.models.inference import predict_proba, weights_sha256
+from hf_synth.models.inference import predict_proba
+from hf_synth.models.record import weights_sha256
 from hf_synth.models.text2text import TEXT_METRICS, generate_text, input_texts, text_scores, weighted_loss
 from hf_synth.models.training import train
-from hf_synth.publishing.cards import check_card, dataset_card, dataset_facts, model_card, model_card_facts
+from hf_synth.publishing.card_text import dataset_card, model_card
+from hf_synth.publishing.cards import dataset_facts, model_card_facts
+from hf_synth.publishing.checks import check_card
 from hf_synth.publishing.publishing import publish_dataset, publish_model
 from hf_synth.task.labels import label_matrix, row_weights, soft_labels
 from hf_synth.task.task import Task
@@ -119,7 +125,7 @@ def test_scores_of_sets_hold_by_hand_and_for_labels_that_never_occur() -> None:
 
 
 def test_validation_scores_sets_by_macro_f1(bases: dict[str, Path], tmp_path: Path) -> None:
-    from hf_synth.models.inference import model_facts
+    from hf_synth.models.record import model_facts
 
     held = sets_gold(40, seed=6)
     args = TINY_ARGS | {"learning_rate": 0.05, "num_train_epochs": 6, "lr_scheduler_type": "constant"}
@@ -286,7 +292,7 @@ def test_the_heavier_of_two_targets_is_written(bases: dict[str, Path], tmp_path:
 
 
 def test_validation_of_texts_keeps_the_best_epoch(bases: dict[str, Path], tmp_path: Path) -> None:
-    from hf_synth.models.inference import model_facts
+    from hf_synth.models.record import model_facts
 
     held = asked_gold(20, seed=6)
     folder = train(

@@ -18,10 +18,11 @@ from transformers import AutoModelForSequenceClassification, TrainingArguments
 
 from hf_synth.errors import ColumnError, HfSynthError, ModelError, OutputError, TaskError
 from hf_synth.evaluation.evaluation import evaluate
-from hf_synth.models.inference import model_facts, predict_proba, weights_sha256
-from hf_synth.models.training import train, trainer_fit, training_arguments
-from hf_synth.task.labels import soft_labels, usable_rows
-from hf_synth.task.task import row_digests
+from hf_synth.models.arguments import training_arguments
+from hf_synth.models.inference import predict_proba
+from hf_synth.models.record import model_facts, weights_sha256
+from hf_synth.models.training import train, trainer_fit
+from hf_synth.task.labels import row_digests, soft_labels, usable_rows
 
 CANARY = "Wxyzzy Canaryname"
 
@@ -56,8 +57,6 @@ def run(base: Path, out: Path, rows: Dataset | None = None, validation: Dataset 
 
 
 # --- what is trained on ---------------------------------------------------------------------------------------------
-
-
 def test_it_learns_and_the_folder_is_a_plain_transformers_model(base: Path, tmp_path: Path) -> None:
     folder = run(base, tmp_path / "m", toy_rows(120))
     test = toy_rows(80, seed=1)
@@ -180,8 +179,6 @@ def test_validation_keeps_the_best_epoch_and_stops_early(base: Path, tmp_path: P
 
 
 # --- facts and access -----------------------------------------------------------------------------------------------
-
-
 def test_facts_say_what_was_seen_and_access_is_the_strictest(base: Path, tmp_path: Path) -> None:
     gold = toy_rows(40)
     first = run(base, tmp_path / "first", gold)
@@ -213,8 +210,6 @@ def test_no_text_of_a_row_lies_in_the_folder(base: Path, tmp_path: Path) -> None
 
 
 # --- arguments ------------------------------------------------------------------------------------------------------
-
-
 def test_training_arguments_of_the_user_are_used_untouched(base: Path, tmp_path: Path) -> None:
     own = TrainingArguments(
         output_dir=str(tmp_path / "own"), max_steps=2, learning_rate=1e-3, report_to="none", disable_tqdm=True,
@@ -239,8 +234,6 @@ def test_small_sets_get_more_epochs(tmp_path: Path, n: int, epochs: int) -> None
 
 
 # --- errors ---------------------------------------------------------------------------------------------------------
-
-
 def test_bad_rows_are_one_sentence_without_text(base: Path, tmp_path: Path) -> None:
     rows = Dataset.from_dict({"text": [CANARY, CANARY], "label": ["mild", CANARY]})
     with pytest.raises(ColumnError, match="row 1: column 'label'") as caught:
@@ -298,8 +291,6 @@ def test_a_full_disk_is_one_sentence_and_leaves_nothing(
 
 
 # --- cross-fitting --------------------------------------------------------------------------------------------------
-
-
 def test_trainer_fit_gives_predictors_that_outlive_their_folders(base: Path, tmp_path: Path) -> None:
     rows, test = toy_rows(96), toy_rows(30, seed=1)
     fit = trainer_fit(toy_task(), base_model=base, args=TINY_ARGS, work_dir=tmp_path / "folds")

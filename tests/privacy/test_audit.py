@@ -12,10 +12,11 @@ from support.audit_texts import CANARY, TASK, WORDS, note, rows_of
 
 from hf_synth.demo.clinic import write_notes
 from hf_synth.errors import ColumnError
-from hf_synth.privacy.audit import COPIED, FLAGS, MAX_CONTAINMENT, MAX_RUN, audit
+from hf_synth.privacy.audit import audit
+from hf_synth.privacy.findings import COPIED, FLAGS
 from hf_synth.privacy.folding import Units
 from hf_synth.privacy.identifiers import identifiers_in
-from hf_synth.privacy.overlap import Index
+from hf_synth.privacy.overlap import MAX_CONTAINMENT, MAX_RUN, Index
 from hf_synth.privacy.repetition import Repeats
 from hf_synth.task.task import Task
 

@@ -16,15 +16,11 @@ from huggingface_hub.repocard import DatasetCard, ModelCard
 from hf_synth.correction.policy import Policy
 from hf_synth.evaluation.evaluation import Scores
 from hf_synth.privacy.audit import audit
-from hf_synth.publishing.cards import (
-    check_card,
-    dataset_card,
-    dataset_facts,
-    eval_results,
-    model_card,
-    model_card_facts,
-)
-from hf_synth.task.task import Task, list_tasks
+from hf_synth.publishing.card_text import dataset_card, eval_results, model_card
+from hf_synth.publishing.cards import dataset_facts, model_card_facts
+from hf_synth.publishing.checks import check_card
+from hf_synth.task.scripts import list_tasks
+from hf_synth.task.task import Task
 
 CANARY = "zebrafinch-7741-quokka"
 GOLDEN = Path(__file__).parent / "golden"
@@ -45,8 +41,6 @@ TRAINED = {
     "rows": {"gold": 200, "kept": 310, "relabelled": 90}, "row_digests": ["d" * 64],
     "hyperparameters": {"learning_rate": 3e-05, "max_steps": -1},
 }  # fmt: skip
-
-
 POLICY = Policy(
     "posterior", 4, 1.25,
     noise=((0.9, 0.1, 0.0, 0.0), (0.2, 0.7, 0.1, 0.0), (0.0, 0.1, 0.8, 0.1), (0.0, 0.0, 0.3, 0.7)),

@@ -9,9 +9,10 @@ from typing import Any
 import pytest
 from support.publishing_rows import OPEN, gold_rows, synthetic_rows
 
-from hf_synth.privacy.audit import MAX_RUN, index_gold
+from hf_synth.privacy.audit import index_gold
+from hf_synth.privacy.overlap import MAX_RUN
+from hf_synth.publishing.checks import check_card, check_folder
 from hf_synth.publishing.publishing import publish_dataset
-from hf_synth.publishing.validation import check_card, check_folder
 
 SECRET = "not-for-others-1234"
 

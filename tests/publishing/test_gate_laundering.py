@@ -16,15 +16,16 @@ from support.publishing_rows import CREDENTIALED, LABELS, OPEN, RESTRICTED, gold
 from support.tiny import TINY_ARGS, tiny_base, toy_rows, toy_task
 
 from hf_synth.errors import HfSynthError, PublishError
+from hf_synth.gold.adoption import read_dataset
 from hf_synth.hub import connected, running_hub
 from hf_synth.models.training import train
-from hf_synth.publishing.audit_log import entries
-from hf_synth.publishing.gate import Verdict
-from hf_synth.publishing.origin import MARKS, gold_marks, origin_of_model
+from hf_synth.publishing.gate import Verdict, origin_of_model
 from hf_synth.publishing.publishing import publish_dataset, publish_model
+from hf_synth.publishing.release import entries
 from hf_synth.publishing.remote import Repository
-from hf_synth.task.folders import read_dataset, read_manifest, write_stage
-from hf_synth.task.task import Task, row_digests
+from hf_synth.task.folders import read_manifest, write_stage
+from hf_synth.task.labels import MARKS, gold_marks, row_digests
+from hf_synth.task.task import Task
 
 PUBLIC_HUB = "https://huggingface.co"
 

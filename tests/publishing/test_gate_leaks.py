@@ -20,8 +20,8 @@ from support.tiny import tiny_base, toy_rows, toy_task
 
 from hf_synth.errors import PublishError
 from hf_synth.models.training import train
+from hf_synth.privacy.folding import words_of
 from hf_synth.privacy.identifiers import IDENTIFIERS
-from hf_synth.privacy.overlap import words_of
 from hf_synth.publishing.gate import Verdict
 from hf_synth.publishing.publishing import publish_dataset, publish_model
 from hf_synth.task.folders import write_stage

@@ -16,16 +16,16 @@ from support.tiny import TINY_ARGS, tiny_base, toy_rows, toy_task
 
 from hf_synth.cli.cli import main
 from hf_synth.errors import PublishError
-from hf_synth.models.loading import model_facts, write_facts
+from hf_synth.models.record import model_facts, write_facts
 from hf_synth.models.training import train
 from hf_synth.privacy.canaries import make_canaries
 from hf_synth.privacy.membership import Exposure, membership
 from hf_synth.publishing import model_checks as trial
-from hf_synth.publishing.audit_log import entries
 from hf_synth.publishing.loaded_alone import answers
 from hf_synth.publishing.publishing import publish_model
+from hf_synth.publishing.release import entries
 from hf_synth.task.folders import write_stage
-from hf_synth.task.task import row_digests
+from hf_synth.task.labels import row_digests
 
 TASK = toy_task()
 GOLD = toy_rows(90, seed=4)
@@ -50,8 +50,6 @@ def _somewhere_else(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 # --- loaded back ----------------------------------------------------------------------------------------------------
-
-
 @pytest.mark.usefixtures("_somewhere_else")
 def test_what_leaves_was_loaded_in_a_process_of_its_own(grader: Path, tmp_path: Path) -> None:
     verdict = publish_model(TASK, grader, None, "o/m", gold=GOLD, push=False)
@@ -126,8 +124,6 @@ def test_a_process_that_dies_is_one_sentence(tmp_path: Path, monkeypatch: pytest
 
 
 # --- membership -----------------------------------------------------------------------------------------------------
-
-
 def test_a_test_of_membership_takes_a_sample_of_either_side(grader: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(trial, "_ROWS", 30)
     facts = model_facts(grader)
@@ -189,7 +185,6 @@ def test_why_there_is_no_test_is_said(grader: Path) -> None:
 
 
 # --- canaries -------------------------------------------------------------------------------------------------------
-
 CANARIES = make_canaries(12, references=63, seed=2)
 
 

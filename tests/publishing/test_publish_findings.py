@@ -14,15 +14,15 @@ from support.publishing_rows import OPEN, RESTRICTED, gold_rows, synthetic_rows
 
 from hf_synth.cli.cli import main
 from hf_synth.errors import ColumnError, HfSynthError
-from hf_synth.models.loading import model_facts, write_facts
+from hf_synth.models.record import model_facts, write_facts
 from hf_synth.privacy.canaries import Canaries, make_canaries, plant, sentence
 from hf_synth.privacy.membership import Exposure, Membership
 from hf_synth.publishing import model_checks as trial
-from hf_synth.publishing.audit_log import LOG, entries
 from hf_synth.publishing.gate import gate
 from hf_synth.publishing.publishing import publish_dataset, publish_model
+from hf_synth.publishing.release import LOG, entries
 from hf_synth.task.folders import write_stage
-from hf_synth.task.task import row_digests
+from hf_synth.task.labels import row_digests
 
 CANARIES = make_canaries(4, references=15, seed=1)
 KNOWS = Exposure((4.0, 4.0, 4.0, 3.5), most=4.0, expected=1.2)

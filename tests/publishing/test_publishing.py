@@ -19,13 +19,13 @@ from support.publishing_rows import CANARY, CREDENTIALED, LABELS, OPEN, RESTRICT
 
 from hf_synth.errors import HfSynthError, PublishError
 from hf_synth.privacy.audit import audit
-from hf_synth.publishing.audit_log import LOG
 from hf_synth.publishing.export import _check_weights
 from hf_synth.publishing.gate import Verdict, gate, gold_parts, is_institution, joined_access
 from hf_synth.publishing.publishing import publish_dataset, publish_model
-from hf_synth.publishing.release import public_ids, salt_of
+from hf_synth.publishing.release import LOG, public_ids, salt_of
 from hf_synth.publishing.remote import Published, Repository
-from hf_synth.task.task import ACCESSES, row_digests
+from hf_synth.task.columns import ACCESSES
+from hf_synth.task.labels import row_digests
 
 
 @pytest.fixture(autouse=True)

@@ -20,10 +20,11 @@ from support.publishing_rows import OPEN, POLICY, RESTRICTED, gold_rows, synthet
 from support.tiny import tiny_base
 
 from hf_synth.errors import OutputError, PublishError
-from hf_synth.hub import Limits, client_environment, connected, running_hub
-from hf_synth.models.inference import model_facts, write_facts
+from hf_synth.hub import client_environment, connected, running_hub
+from hf_synth.hub.asking import Limits
+from hf_synth.models.record import model_facts, write_facts
 from hf_synth.models.training import train
-from hf_synth.publishing import audit_log, release
+from hf_synth.publishing import release
 from hf_synth.publishing.publishing import publish_dataset, publish_model
 from hf_synth.publishing.withdrawal import withdraw
 
@@ -101,7 +102,7 @@ def test_the_manifest_ties_gold_policy_dataset_and_model_together(tmp_path: Path
     assert "Comes from dataset `org/rows`, 18 of its texts" in card
     assert "datasets:\n- org/rows" in card
     publish_model(OPEN, second, None, "org/second", export_dir=tmp_path / "c", **shared)
-    log = audit_log.entries(tmp_path)
+    log = release.entries(tmp_path)
     assert {d["repo_id"] for d in release.derived(log, "org/rows")} == {"org/first", "org/second"}
     assert {d["repo_id"] for d in release.derived(log, "org/first", "model")} == {"org/second"}
     assert release.derived(log, "org/second", "model") == []
@@ -109,15 +110,15 @@ def test_the_manifest_ties_gold_policy_dataset_and_model_together(tmp_path: Path
 
 def test_the_audit_log_shows_what_was_changed_in_it(tmp_path: Path) -> None:
     for number in range(5):
-        audit_log.record(tmp_path, "export", number=number)
-    path = tmp_path / ".hf_synth" / audit_log.LOG
-    assert [e["number"] for e in audit_log.entries(tmp_path)] == list(range(5))
+        release.record(tmp_path, "export", number=number)
+    path = tmp_path / ".hf_synth" / release.LOG
+    assert [e["number"] for e in release.entries(tmp_path)] == list(range(5))
     lines = path.read_text().splitlines()
     for broken in (lines[:1] + lines[2:], [*lines[:2], lines[2].replace('"number": 2', '"number": 9'), *lines[3:]],
                    [*lines, "{"]):  # fmt: skip
         path.write_text("\n".join(broken) + "\n")
         with pytest.raises(OutputError, match="the log was changed there"):
-            audit_log.entries(tmp_path)
+            release.entries(tmp_path)
 
 
 # --- whole or not at all ----------------------------------------------------------------------------------------------
@@ -139,7 +140,7 @@ def test_releases_are_tags_and_a_second_run_uploads_nothing(where: dict[str, Any
     named = publish_dataset(OPEN, rows.select(range(10)), "ann/tagged", private=False, tag="final", **where)
     assert {t.name for t in api.list_repo_refs("ann/tagged", repo_type="dataset").tags} == {"v1", "v2", "final"}
     assert named.tag == "final"
-    actions = [(e["action"], e.get("uploaded")) for e in audit_log.entries(where["export_dir"].parent)]
+    actions = [(e["action"], e.get("uploaded")) for e in release.entries(where["export_dir"].parent)]
     assert actions.count(("push", True)) == 3
     assert actions.count(("push", False)) == 1
 
@@ -184,7 +185,7 @@ def test_a_repository_stays_private_until_it_was_read_back_whole(
     info = api.dataset_info(name)
     assert info.private
     assert api.list_repo_refs(name, repo_type="dataset").tags == []
-    assert audit_log.entries(where["export_dir"].parent)[-1]["action"] == "push failed"
+    assert release.entries(where["export_dir"].parent)[-1]["action"] == "push failed"
     monkeypatch.undo()
     mended = publish_dataset(OPEN, synthetic_rows(OPEN), name, private=False, **where)
     assert mended.pushed
@@ -296,7 +297,7 @@ def test_a_repository_is_withdrawn_and_what_derives_from_it_is_named(
     assert "# Withdrawn" in card
     with pytest.raises(RevisionNotFoundError):
         api.dataset_info("ann/gone", revision="v1")
-    entry = audit_log.entries(tmp_path / "export")[-1]
+    entry = release.entries(tmp_path / "export")[-1]
     assert entry["action"] == "withdraw"
     assert [d["repo_id"] for d in entry["derives"]] == ["ann/child"]
     assert withdraw("ann/gone", **told).done["private"]  # a second time changes nothing more
@@ -321,7 +322,7 @@ def test_a_withdrawal_that_stops_halfway_says_what_was_done(
     monkeypatch.setattr(HfApi, "delete_tag", once)
     with pytest.raises(PublishError, match="deleting its tags: .*; not done: delete tag v2: withdraw it again"):
         withdraw("ann/halfway", **told)
-    entry = audit_log.entries(tmp_path / "export")[-1]
+    entry = release.entries(tmp_path / "export")[-1]
     assert (entry["action"], entry["left"]) == ("withdraw failed", ["delete tag v2"])
     assert (entry["done"]["private"], entry["done"]["tags"]) == (True, ["v1"])
     assert entry["done"]["commit"] == api.dataset_info("ann/halfway").sha
@@ -333,14 +334,14 @@ def test_a_withdrawal_that_stops_halfway_says_what_was_done(
     monkeypatch.setattr(HfApi, "create_commit", interrupted)
     with pytest.raises(KeyboardInterrupt):
         withdraw("ann/halfway", **told)
-    entry = audit_log.entries(tmp_path / "export")[-1]
+    entry = release.entries(tmp_path / "export")[-1]
     assert (entry["error"], entry["left"]) == ("KeyboardInterrupt", ["empty it", "delete tag v2"])
     monkeypatch.undo()
     assert withdraw("ann/halfway", **told).done["tags"] == ["v2"]
-    before = len(audit_log.entries(tmp_path / "export"))
+    before = len(release.entries(tmp_path / "export"))
     with pytest.raises(PublishError, match="has no tag 'v9'"):  # nothing was begun: nothing to record
         withdraw("ann/halfway", tag="v9", **told)
-    assert len(audit_log.entries(tmp_path / "export")) == before
+    assert len(release.entries(tmp_path / "export")) == before
 
 
 def test_one_release_is_withdrawn_and_the_others_stay(

@@ -28,7 +28,9 @@ from support.svg_checks import (
 )
 
 from hf_synth.errors import OutputError
-from hf_synth.evaluation.calibration import reliability
+from hf_synth.evaluation.calibration import reliability, reliability_bins
+from hf_synth.evaluation.statistics import wilson
+from hf_synth.reports.axes import Reference
 from hf_synth.reports.drawing import (
     DARK,
     LEVELS,
@@ -45,20 +47,8 @@ from hf_synth.reports.drawing import (
     wrapped,
 )
 from hf_synth.reports.page import Section, Table, markdown, markdown_table, md_escaped, page, write_report
-from hf_synth.reports.plots import (
-    Bin,
-    Interval,
-    Reference,
-    Series,
-    bar_plot,
-    curve_plot,
-    histogram_plot,
-    interval_plot,
-    matrix_plot,
-    reliability_bins,
-    reliability_plot,
-    wilson,
-)
+from hf_synth.reports.plots import Bin, Interval, Series, curve_plot, interval_plot, reliability_plot
+from hf_synth.reports.shares import bar_plot, histogram_plot, matrix_plot
 
 texts = st.one_of(
     st.sampled_from(HOSTILE),

@@ -8,19 +8,10 @@ from html.parser import HTMLParser
 
 from defusedxml import ElementTree
 
+from hf_synth.reports.axes import Reference
 from hf_synth.reports.drawing import text_width
-from hf_synth.reports.plots import (
-    Bin,
-    Interval,
-    Reference,
-    Series,
-    bar_plot,
-    curve_plot,
-    histogram_plot,
-    interval_plot,
-    matrix_plot,
-    reliability_plot,
-)
+from hf_synth.reports.plots import Bin, Interval, Series, curve_plot, interval_plot, reliability_plot
+from hf_synth.reports.shares import bar_plot, histogram_plot, matrix_plot
 
 SVG = "{http://www.w3.org/2000/svg}"
 HOSTILE = (

@@ -17,12 +17,14 @@ from datasets import ClassLabel, DatasetDict, Value, load_dataset
 from support.gold_files import options, write_gold
 
 from hf_synth.generation.answers import parse
-from hf_synth.generation.prompts import Plan, Pool
+from hf_synth.generation.plan import Plan, Pool
 from hf_synth.gold.gold import as_streaming_dataset, load_gold, task_builder
 from hf_synth.gold.sources import WHOLE, all_files, find_files
 from hf_synth.hub import connected, running_hub
+from hf_synth.task.columns import KINDS, access_of
 from hf_synth.task.folders import read_export, write_stage
-from hf_synth.task.task import KINDS, Prompt, access_of, list_tasks, load_task, task_script
+from hf_synth.task.scripts import list_tasks, load_task, task_script
+from hf_synth.task.task import Prompt
 
 TASKS = {task.full_name: task for task in list_tasks()}
 every_task = pytest.mark.parametrize("name", TASKS)

@@ -8,7 +8,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hf_synth.errors import ColumnError, TaskError
-from hf_synth.task.task import ACCESSES, Task, access_of, check_columns, list_tasks, load_task, strictest
+from hf_synth.task.columns import ACCESSES, access_of, strictest
+from hf_synth.task.labels import check_columns
+from hf_synth.task.scripts import list_tasks, load_task
+from hf_synth.task.task import Task
 
 TASK = Task.from_columns("triage", text_columns="note", label_column="urgency", labels=["low", "high"])
 

@@ -1,0 +1,31 @@
+from .correction.augmentation import augment as augment
+from .correction.correction import correct as correct
+from .correction.correction import fit_policy as fit_policy
+from .correction.judging import LLMJudge as LLMJudge
+from .correction.regeneration import regenerate as regenerate
+from .correction.transform import GenerateAndCorrect as GenerateAndCorrect
+from .errors import HfSynthError as HfSynthError
+from .evaluation.comparison import compare as compare
+from .evaluation.evaluation import evaluate as evaluate
+from .experiments.assessment import assess as assess
+from .experiments.experiment import experiment as experiment
+from .experiments.grid import Grid as Grid
+from .generation.generation import generate as generate
+from .gold.adoption import adopt as adopt
+from .gold.gold import load_gold as load_gold
+from .gold.gold import register as register
+from .gold.gold import subset as subset
+from .llm.batch import BatchLLM as BatchLLM
+from .llm.endpoints import Attestation as Attestation
+from .llm.llm import LLM as LLM
+from .llm.local import LocalLLM as LocalLLM
+from .models.training import train as train
+from .privacy.audit import audit as audit
+from .publishing.publishing import publish_dataset as publish_dataset
+from .publishing.publishing import publish_model as publish_model
+from .publishing.withdrawal import withdraw as withdraw
+from .task.scripts import list_tasks as list_tasks
+from .task.scripts import load_task as load_task
+from .task.task import Task as Task
+
+__version__: str

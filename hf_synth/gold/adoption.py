@@ -1,0 +1,123 @@
+"""Rows made elsewhere -> rows of a task: a folder of ours, an export, or a table of another tool."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from hf_synth.errors import ColumnError, MissingGoldError, RowError
+from hf_synth.gold.readers import read_table
+from hf_synth.task.columns import USAGE_COLUMNS, access_of, strictest
+from hf_synth.task.folders import map_parquet, read_export
+from hf_synth.task.labels import label_names
+from hf_synth.task.task import Task
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+
+
+# --- synthetic rows made elsewhere ----------------------------------------------------------------------------------
+def adopt(
+    task: Task,
+    dataset: Dataset,
+    *,
+    text_columns: Sequence[str] | None = None,
+    llm_label_column: str = "llm_label",
+    access: str | None = None,
+    generator: str = "unknown",
+) -> Dataset:
+    """Bring synthetic rows made elsewhere into the column contract.
+
+    Args:
+        text_columns: their names for the task's text columns, in order; the task's own when None.
+        llm_label_column: their name for the label that was asked for; names or indices of labels.
+        access: the access of the gold behind them, when the rows carry none; absent counts as credentialed.
+        generator: what made them.
+
+    Raises:
+        ColumnError: a column is missing.
+        RowError: a text is empty or a label is none of the task's.
+    """
+    from datasets import Dataset
+
+    given = tuple(text_columns or task.text_columns)
+    missing = [c for c in (*given, llm_label_column) if c not in dataset.column_names]
+    if missing or len(given) != len(task.text_columns):
+        raise ColumnError(
+            f"synthetic rows need text columns {list(given)} and {llm_label_column!r}; they have {dataset.column_names}"
+        )
+    carried = strictest(task.access, access_of(dataset) if "access" in dataset.column_names else access)
+    names = label_names(dataset.features[llm_label_column])
+    texts = zip(*(dataset[c] for c in given), strict=True)
+    count = len(dataset)
+    ids = dataset["id"] if "id" in dataset.column_names else [f"{task.name}-adopted-{i}" for i in range(count)]
+    rows = []
+    for i, (id, text, value) in enumerate(zip(ids, texts, dataset[llm_label_column], strict=True)):
+        if any(not isinstance(t, str) or not t.strip() for t in text):
+            raise RowError("synthetic rows", i + 1, "a text is empty; remove the row")
+        label = _label_value(task, names, value, i + 1)
+        rows.append(
+            task.gold_row(id, id, label, *text)
+            | {"source": "synthetic", "access": carried, "seed_ids": [], "prompt_sha256": "", "journal_key": ""}
+            | {"answer_code": "", "sampling": "", "created": "", **dict.fromkeys(USAGE_COLUMNS)}
+            | {"generator": generator, "llm_label": label, "label_status": "kept", "reason": "as_generated"}
+        )
+    return Dataset.from_list(rows, features=task.synthetic_features())
+
+
+def _label_value(task: Task, names: list[str] | None, value: Any, row: int) -> Any:
+    """Give a label as the task's feature takes it: an index, a list of them, or a text."""
+    if task.kind == "text2text":
+        if not isinstance(value, str) or not value.strip():
+            raise RowError("synthetic rows", row, "its target is empty or no text; remove the row")
+        return value
+    if task.kind == "multi_label":
+        if not isinstance(value, list):
+            raise RowError("synthetic rows", row, "holds no list of labels (an empty list is no label)")
+        return [_label_index(task, names, v, row) for v in value]
+    return _label_index(task, names, value, row)
+
+
+def _label_index(task: Task, names: list[str] | None, value: Any, row: int) -> int:
+    index = isinstance(value, int) and not isinstance(value, bool)
+    name = names[value] if names is not None and index and 0 <= value < len(names) else value
+    if names is not None and index and name is value:  # -1 marks a row without a label
+        name = None
+    if isinstance(name, int) and not isinstance(name, bool) and 0 <= name < len(task.labels):
+        return name
+    if isinstance(name, str) and name in task.labels:
+        return task.labels.index(name)
+    raise RowError("synthetic rows", row, f"holds no label of task {task.full_name!r}: {', '.join(task.labels)}")
+
+
+def read_dataset(path: Path, *, split: str | None = None) -> Dataset:
+    """Read one Dataset from an exported folder, a `save_to_disk` folder, or a .parquet / .jsonl / .csv file.
+
+    Args:
+        split: which split of a folder with several; "train" or the only one when not given.
+
+    Raises:
+        MissingGoldError: there is nothing to read.
+        RowError: the file is malformed.
+        ColumnError: the folder has no such split.
+    """
+    from datasets import Dataset, DatasetDict, load_from_disk
+
+    path = Path(path)
+    if path.is_file():
+        if path.suffix.lower() == ".parquet":
+            return map_parquet(path, path)
+        return Dataset.from_list([row for _, row in read_table(path)])
+    if not path.is_dir():
+        raise MissingGoldError(f"{path} is no file or folder")
+    if (path / "dataset_dict.json").is_file() or (path / "dataset_info.json").is_file():
+        found = load_from_disk(str(path))
+    else:
+        found = read_export(path)
+    if not isinstance(found, DatasetDict):
+        return found
+    wanted = split or ("train" if "train" in found else next(iter(found)))
+    if wanted not in found:
+        raise ColumnError(f"{path} has no split {wanted!r}; it has {', '.join(found)}")
+    return found[wanted]

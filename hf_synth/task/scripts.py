@@ -1,0 +1,131 @@
+"""Tasks by name: task scripts, folders that carry their task, and a task as JSON."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib
+import importlib.util
+import json
+import pkgutil
+import re
+import sys
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from hf_synth.errors import TaskError
+from hf_synth.task.columns import MANIFEST
+from hf_synth.task.task import Prompt, Task
+
+_SCRIPTS = "hf_synth.dataset_scripts"
+_DEFINING = (
+    "name", "kind", "text_columns", "label_column", "labels", "label_meanings", "targets", "version", "config",
+    "metrics", "access", "source_url", "license", "citation", "group_column", "leaks", "partly_judged", "description",
+)  # fmt: skip
+
+
+# --- finding tasks --------------------------------------------------------------------------------------------------
+def load_task(name_or_path: str | Path, config: str | None = None) -> Task:
+    """Load a task by name ("mednli", "esophagitis:presence"), from a script of one's own ("my_task.py",
+    "my_task.py:config"), or from a folder that `hf-synth gold` wrote from columns, which carries its task.
+
+    Raises:
+        TaskError: there is no such task, config or file, or the script defines none.
+    """
+    name = str(name_or_path)
+    if (Path(name) / MANIFEST).is_file():
+        return _from_manifest(Path(name))
+    if config is None and not name.endswith(".py") and ":" in name:
+        name, config = name.rsplit(":", 1)
+    tasks = script_tasks(task_script(name))
+    if config is None:
+        return next(iter(tasks.values()))
+    if config not in tasks:
+        raise TaskError(f"task {name!r} has no config {config!r}; it has {', '.join(tasks)}")
+    return tasks[config]
+
+
+def list_tasks() -> list[Task]:
+    """List every task that comes with hf_synth, all configs, in order of name."""
+    package = importlib.import_module(_SCRIPTS)
+    names = sorted(m.name for m in pkgutil.iter_modules(package.__path__) if not m.name.startswith("_"))
+    return [task for name in names for task in script_tasks(task_script(name)).values()]
+
+
+def task_script(name_or_path: str) -> ModuleType:
+    """Import the script that defines a task: one of ours by name, or a file by path.
+
+    Raises:
+        TaskError: there is no such script, or it cannot be imported.
+    """
+    if name_or_path.endswith(".py"):
+        return _import_file(Path(name_or_path))
+    if re.fullmatch(r"[a-z][a-z0-9_]*", name_or_path):
+        module = f"{_SCRIPTS}.{name_or_path}"
+        if importlib.util.find_spec(module) is not None:
+            return importlib.import_module(module)
+    known = ", ".join(dict.fromkeys(t.name for t in list_tasks()))
+    raise TaskError(f"there is no task {name_or_path!r}; there are {known}, or give the path of a .py file")
+
+
+def script_tasks(module: ModuleType) -> dict[str, Task]:
+    """Give the tasks of a script by config; the first is the default.
+
+    Raises:
+        TaskError: the script has no `TASKS`.
+    """
+    tasks = getattr(module, "TASKS", None)
+    if not isinstance(tasks, Mapping) or not tasks or not all(isinstance(t, Task) for t in tasks.values()):
+        raise TaskError(f"{module.__name__}: a task script defines TASKS, a dict from config to Task")
+    return {c: replace(t, script=_origin(module)) for c, t in tasks.items()}
+
+
+def task_to_json(task: Task) -> dict[str, Any]:
+    """Give a task made from columns as plain values, for the manifest of the folder that holds its rows."""
+    return {name: getattr(task, name) for name in _DEFINING} | {"prompts": [vars(p) for p in task.prompts]}
+
+
+def _from_manifest(folder: Path) -> Task:
+    """Load the task whose rows a folder of ours holds.
+
+    Its access can only be as the manifest says: the rows carry theirs, and the strictest wins wherever they meet.
+    """
+    try:
+        facts = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
+        if "definition" not in facts:
+            return load_task(facts["task"])
+        plain: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in facts["definition"].items()}
+        prompts = [
+            p
+            | {"sampling": tuple((k, v) for k, v in p["sampling"])}
+            | {"attributes": tuple((k, tuple(v)) for k, v in p.get("attributes", ()))}
+            for p in plain.pop("prompts")
+        ]
+        return Task(**plain, prompts=tuple(Prompt(**p) for p in prompts))
+    except (ValueError, TypeError, KeyError, AttributeError):
+        raise TaskError(f"{folder / MANIFEST} names no task; write the folder again with `hf-synth gold`") from None
+
+
+def _origin(module: ModuleType) -> str:
+    if module.__name__.startswith(_SCRIPTS + "."):
+        return module.__name__.rsplit(".", 1)[1]
+    return str(module.__file__)
+
+
+def _import_file(path: Path) -> ModuleType:
+    if not path.is_file():
+        raise TaskError(f"there is no task script {path.name!r} in {path.parent}")
+    name = f"hf_synth_task_{path.stem}_{hashlib.sha256(str(path.resolve()).encode()).hexdigest()[:8]}"
+    spec = importlib.util.spec_from_file_location(name, path)
+    if spec is None or spec.loader is None:
+        raise TaskError(f"{path.name} cannot be imported as a Python file")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module
+    try:
+        spec.loader.exec_module(module)
+    except Exception as error:
+        del sys.modules[name]
+        raise TaskError(f"{path.name} cannot be imported: {type(error).__name__}: {error}") from error
+    return module
