@@ -20,7 +20,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
-from hf_synth.gold import ROWS, GoldBuilder, Parts, convert, label_field, pick_column, read_csv, text_field
+from hf_synth.gold import ROWS, GoldBuilder, Parts, label_field, pick_column, read_csv, text_field
 from hf_synth.task import Prompt, Task
 
 RELATIONS = {
@@ -121,7 +121,3 @@ class ApReasoning(GoldBuilder):
                 yield task.gold_row(id, group, label, INPUT.format(assessment=assessment, plan=plan))
             else:
                 yield task.gold_row(id, group, label, assessment, plan)
-
-
-if __name__ == "__main__":
-    raise SystemExit(convert(__file__))

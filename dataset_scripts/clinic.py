@@ -13,7 +13,7 @@ from typing import Any
 import datasets
 
 from hf_synth.demo.clinic import write_notes
-from hf_synth.gold import GoldBuilder, Parts, convert
+from hf_synth.gold import GoldBuilder, Parts
 from hf_synth.task import Prompt, Task
 
 GRADES = ("grade_0", "grade_1", "grade_2", "grade_3")
@@ -91,7 +91,3 @@ class Clinic(GoldBuilder):
         for note in write_notes(sizes[split], seed=seed):
             id, patient = f"{split}-{note.id}", f"{split}-{note.patient_id}"
             yield self.task.gold_row(id, patient, GRADES[note.grade], note.text)
-
-
-if __name__ == "__main__":
-    raise SystemExit(convert(__file__))

@@ -30,7 +30,7 @@ from typing import Any
 import datasets
 
 from hf_synth.errors import GoldError, RowError
-from hf_synth.gold import ROWS, WHOLE, GoldBuilder, Parts, SourceFile, convert, json_events, json_items
+from hf_synth.gold import ROWS, WHOLE, GoldBuilder, Parts, SourceFile, json_events, json_items
 from hf_synth.task import Prompt, Task
 
 PARAGRAPH = "data.item.paragraphs.item"
@@ -211,7 +211,3 @@ def _block(lines: list[str], line: int, size: int) -> str:
     first = line - line % size
     block = [x.rstrip("\n") for x in lines[first : first + size]]
     return "\n".join(block) if any(x.strip() for x in block) else ""
-
-
-if __name__ == "__main__":
-    raise SystemExit(convert(__file__))

@@ -24,7 +24,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
-from hf_synth.gold import ROWS, GoldBuilder, Parts, convert, label_field, pick_column, read_table, text_field
+from hf_synth.gold import ROWS, GoldBuilder, Parts, label_field, pick_column, read_table, text_field
 from hf_synth.task import TABLES, Fact, Facts, Prompt, Task
 
 # CTCAE v5.0, esophagitis, in our own words (https://ctep.cancer.gov, CTCAE v5.0); 4 and 5 are not in the data.
@@ -145,7 +145,3 @@ class Esophagitis(GoldBuilder):
             group = str(row[patient]) if patient and row[patient] not in (None, "") else None
             label = label_field(file, number, row, grade, names)
             yield self.task.gold_row(id, group, label, text_field(file, number, row, text))
-
-
-if __name__ == "__main__":
-    raise SystemExit(convert(__file__))

@@ -34,7 +34,7 @@ from typing import Any
 import datasets
 
 from hf_synth.errors import RowError
-from hf_synth.gold import ROWS, File, GoldBuilder, Parts, convert, label_field, pick_column, read_table, text_field
+from hf_synth.gold import ROWS, File, GoldBuilder, Parts, label_field, pick_column, read_table, text_field
 from hf_synth.task import TABLES, Fact, Facts, Prompt, Task
 
 MORSE = {  # item -> the points it can have
@@ -226,7 +226,3 @@ def _points(file: File, number: int, row: Mapping[str, Any], column: str, allowe
         shown = "0 to 125 in steps of 5" if isinstance(allowed, range) else ", ".join(map(str, allowed))
         raise RowError(file.name, number, f"column {column!r} must be one of {shown}")
     return int(points)
-
-
-if __name__ == "__main__":
-    raise SystemExit(convert(__file__))

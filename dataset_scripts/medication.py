@@ -27,7 +27,7 @@ from typing import Any
 import datasets
 
 from hf_synth.errors import RowError
-from hf_synth.gold import Brat, GoldBuilder, Parts, SourceFile, Span, convert, label_field, read_brat, read_text
+from hf_synth.gold import Brat, GoldBuilder, Parts, SourceFile, Span, label_field, read_brat, read_text
 from hf_synth.task import Prompt, Task
 
 LABELS = {
@@ -213,7 +213,3 @@ def _window(text: str, start: int, end: int, around: int) -> str:
     if last < len(text):
         after = after.rsplit(maxsplit=1)[0] if len(after.rsplit(maxsplit=1)) == 2 else after
     return f"{before}[[{text[start:end]}]]{after}".strip()
-
-
-if __name__ == "__main__":
-    raise SystemExit(convert(__file__))

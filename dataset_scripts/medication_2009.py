@@ -21,7 +21,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from hf_synth.errors import RowError
-from hf_synth.gold import WHOLE, GoldBuilder, Parts, SourceFile, convert, read_text
+from hf_synth.gold import WHOLE, GoldBuilder, Parts, SourceFile, read_text
 from hf_synth.task import Prompt, Task
 
 FIELDS = (
@@ -128,7 +128,3 @@ def _entries(file: SourceFile) -> list[str]:
             raise RowError(file.name, number, "is an entry without a medication")
         found.append(" | ".join(said.get(name) or "nm" for name in FIELDS))
     return found
-
-
-if __name__ == "__main__":
-    raise SystemExit(convert(__file__))

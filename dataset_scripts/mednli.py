@@ -23,7 +23,7 @@ from dataclasses import replace
 from hashlib import sha256
 from typing import Any
 
-from hf_synth.gold import ROWS, GoldBuilder, Parts, convert, label_field, pick_column, read_jsonl, text_field
+from hf_synth.gold import ROWS, GoldBuilder, Parts, label_field, pick_column, read_jsonl, text_field
 from hf_synth.task import Prompt, Task
 
 RELATIONS = {
@@ -119,7 +119,3 @@ class Mednli(GoldBuilder):
                 yield task.gold_row(id, group, label, INPUT.format(premise=premise, hypothesis=hypothesis))
             else:
                 yield task.gold_row(id, group, label, premise, hypothesis)
-
-
-if __name__ == "__main__":
-    raise SystemExit(convert(__file__))

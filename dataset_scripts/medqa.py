@@ -21,7 +21,7 @@ from dataclasses import replace
 from typing import Any
 
 from hf_synth.errors import RowError
-from hf_synth.gold import ROWS, GoldBuilder, Parts, convert, pick_column, read_jsonl, text_field
+from hf_synth.gold import ROWS, GoldBuilder, Parts, pick_column, read_jsonl, text_field
 from hf_synth.task import Prompt, Task
 
 PROMPT = Prompt(
@@ -90,7 +90,3 @@ class Medqa(GoldBuilder):
                 raise RowError(file.name, number, "has an answer that is none of its options")
             context = "\n".join(f"{x}. {options[x]}" for x in task.targets)
             yield task.gold_row(f"{split}-{number}", None, letter, text_field(file, number, row, "question"), context)
-
-
-if __name__ == "__main__":
-    raise SystemExit(convert(__file__))

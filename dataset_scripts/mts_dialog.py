@@ -20,7 +20,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
-from hf_synth.gold import ROWS, GoldBuilder, Parts, convert, label_field, pick_column, read_csv, text_field
+from hf_synth.gold import ROWS, GoldBuilder, Parts, label_field, pick_column, read_csv, text_field
 from hf_synth.task import Prompt, Task
 
 HEADERS = {
@@ -145,7 +145,3 @@ class MtsDialog(GoldBuilder):
             else:
                 label = label_field(file, number, row, "section_header", names)
             yield task.gold_row(id, None, label, text)
-
-
-if __name__ == "__main__":
-    raise SystemExit(convert(__file__))

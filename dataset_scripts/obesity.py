@@ -26,7 +26,7 @@ from dataclasses import replace
 from typing import Any
 
 from hf_synth.errors import RowError
-from hf_synth.gold import GoldBuilder, Parts, SourceFile, convert, xml_elements
+from hf_synth.gold import GoldBuilder, Parts, SourceFile, xml_elements
 from hf_synth.task import Prompt, Task
 
 # the challenge's names -> what a reader, or an encoder, knows them by
@@ -172,7 +172,3 @@ def _judgments(task: Task, files: Sequence[SourceFile]) -> dict[str, dict[str, s
     if not found:
         raise RowError(files[0].name, None, f"and the files beside it hold no judgment of source {task.config!r}")
     return found
-
-
-if __name__ == "__main__":
-    raise SystemExit(convert(__file__))

@@ -19,7 +19,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
-from hf_synth.gold import ROWS, GoldBuilder, Parts, convert, pick_column, read_csv, text_field
+from hf_synth.gold import ROWS, GoldBuilder, Parts, pick_column, read_csv, text_field
 from hf_synth.task import Prompt, Task
 
 # The paper's shape: 2 gold notes of mixed content, 1 new note with its summary.
@@ -94,7 +94,3 @@ class ProblemSummary(GoldBuilder):
                 document = "\n\n".join(f"{title}:\n{text}" if title else text for title, text in parts)
             note = text_field(file, number, row, "File ID")
             yield task.gold_row(f"{split}-{number}", note, row["Summary"], document)
-
-
-if __name__ == "__main__":
-    raise SystemExit(convert(__file__))

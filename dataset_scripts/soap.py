@@ -27,7 +27,7 @@ from typing import Any
 import datasets
 
 from hf_synth.errors import RowError
-from hf_synth.gold import ROWS, GoldBuilder, Parts, convert, label_field, pick_column, read_table
+from hf_synth.gold import ROWS, GoldBuilder, Parts, label_field, pick_column, read_table
 from hf_synth.task import TABLES, Prompt, Task
 
 SECTIONS = {
@@ -126,7 +126,3 @@ class Soap(GoldBuilder):
 
 def _names(given: str | None, *tried: str) -> tuple[str, ...]:
     return (given,) if given else tried
-
-
-if __name__ == "__main__":
-    raise SystemExit(convert(__file__))

@@ -100,7 +100,7 @@ def _parser() -> argparse.ArgumentParser:
 
     def verb(name: str, help: str, *, task: bool = True) -> argparse.ArgumentParser:
         made = verbs.add_parser(name, parents=[shared], help=help, description=help[0].upper() + help[1:] + ".")
-        made.set_defaults(room="verbs")  # the module that holds the verb's function
+        made.set_defaults(room="cli.verbs")  # the module that holds the verb's function
         if task:
             made.add_argument("task", metavar="TASK", help=_TASK)
         return made
@@ -164,7 +164,7 @@ def _parser() -> argparse.ArgumentParser:
     made.add_argument("--out", type=Path, metavar="FILE", help="a .csv (default: in .hf_synth/ of the folder)")
 
     made = verb("label", "let an LLM label real notes that have no label: the zero-shot baseline")
-    made.set_defaults(room="judge_verbs")
+    made.set_defaults(room="cli.judge_verbs")
     made.add_argument(
         "notes", type=Path, metavar="NOTES", help="folder of Datasets, or a .parquet, .jsonl or .csv file"
     )
@@ -190,7 +190,7 @@ def _parser() -> argparse.ArgumentParser:
     made.add_argument("--out", type=Path, required=True, metavar="DIR")
 
     made = verb("models", "list known good base models, and say which suits a task and its notes", task=False)
-    made.set_defaults(room="model_verbs")
+    made.set_defaults(room="cli.model_verbs")
     made.add_argument("task", metavar="TASK", nargs="?", help=_TASK)
     made.add_argument("--gold", type=Path, metavar="PATH", help="raw or exported gold, whose lengths decide")
     made.add_argument("--no-mimic", action="store_true", help="suggest none that was pretrained on notes of MIMIC")
@@ -204,7 +204,7 @@ def _parser() -> argparse.ArgumentParser:
     made.add_argument("--out", type=Path, metavar="FILE", help="write the scores as JSON")
 
     made = verb("audit", "hold synthetic notes against gold and look for what must not leave; refused: exit 1")
-    made.set_defaults(room="audit_verbs")
+    made.set_defaults(room="cli.audit_verbs")
     made.add_argument("synthetic", type=Path, metavar="SYNTHETIC", help="folder of `generate` or `correct`, or a file")
     made.add_argument("--gold", type=Path, metavar="PATH", help="raw or exported gold; without it no copy is found")
     made.add_argument("--split-held-out", metavar="SPLIT", help="gold that nothing saw, as the control (default: test)")
@@ -244,7 +244,7 @@ def _finding_options(made: argparse.ArgumentParser) -> None:
 
 
 def _publish_options(made: argparse.ArgumentParser) -> None:
-    made.set_defaults(room="publish_verbs")
+    made.set_defaults(room="cli.publishing")
     add = made.add_argument
     add("folder", type=Path, metavar="FOLDER", help="folder of `correct` or `generate`, or of `train`")
     add("--repo-id", required=True, metavar="ORG/NAME")
@@ -268,7 +268,7 @@ def _publish_options(made: argparse.ArgumentParser) -> None:
 
 
 def _withdraw_options(made: argparse.ArgumentParser) -> None:
-    made.set_defaults(room="publish_verbs")
+    made.set_defaults(room="cli.publishing")
     add = made.add_argument
     add("repo_id", metavar="ORG/NAME")
     add("--tag", metavar="NAME", help="one release (default: all of the repository, which becomes private)")
@@ -289,7 +289,7 @@ def _journal_options(parser: argparse.ArgumentParser, shared: argparse.ArgumentP
 
     def verb(name: str, help: str) -> argparse.ArgumentParser:
         made = verbs.add_parser(name, parents=[shared], help=help, description=help[0].upper() + help[1:] + ".")
-        made.set_defaults(verb=f"journal_{name}", room="journal_verbs")
+        made.set_defaults(verb=f"journal_{name}", room="cli.journal")
         made.add_argument("path", type=Path, metavar="PATH", help="a journal, or a folder with .hf_synth/ in it")
         return made
 
@@ -313,7 +313,7 @@ def _hub_options(parser: argparse.ArgumentParser, shared: argparse.ArgumentParse
         made: argparse.ArgumentParser = inside.add_parser(
             name, parents=[shared], help=help, description=help[0].upper() + help[1:] + "."
         )
-        made.set_defaults(verb=f"hub_{(of or name).replace('-', '_')}", room="hub_verbs")
+        made.set_defaults(verb=f"hub_{(of or name).replace('-', '_')}", room="cli.hub")
         if inside is not verbs or name != "token":
             made.add_argument("--root", type=Path, required=True, metavar="DIR", help="folder that holds the Hub")
         return made

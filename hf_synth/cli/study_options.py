@@ -29,7 +29,7 @@ def add_study_verbs(
 
 def _experiment(verb: Any, gold: Any, synthetic: Any, llm: Any, votes: Any) -> None:
     made = verb("experiment", "train and score every mixture of a grid; goes on where it ended")
-    made.set_defaults(room="study_verbs")
+    made.set_defaults(room="cli.experiments")
     gold(made)
     made.add_argument("--synthetic", type=Path, metavar="POOL", help="rows made elsewhere, in place of an LLM")
     synthetic(made)
@@ -68,7 +68,7 @@ def _experiment(verb: Any, gold: Any, synthetic: Any, llm: Any, votes: Any) -> N
 
 def _assess(verb: Any, gold: Any, synthetic: Any) -> None:
     made = verb("assess", "say whether synthetic notes are worth making, or labels are the better buy")
-    made.set_defaults(room="study_verbs")
+    made.set_defaults(room="cli.experiments")
     gold(made)
     made.add_argument("--synthetic", type=Path, metavar="PILOT", help="some hundred synthetic rows as generated")
     synthetic(made)

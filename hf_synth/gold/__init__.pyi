@@ -1,7 +1,6 @@
 from .adoption import adopt as adopt
 from .builder import GoldBuilder as GoldBuilder
 from .builder import Parts as Parts
-from .builder import convert as convert
 from .gold import SPLIT_SHARES as SPLIT_SHARES
 from .gold import as_streaming_dataset as as_streaming_dataset
 from .gold import load_gold as load_gold

@@ -9,11 +9,9 @@ from __future__ import annotations
 import inspect
 import json
 import logging
-import sys
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from hashlib import blake2b
-from importlib import import_module
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, ClassVar
@@ -164,19 +162,3 @@ class GoldBuilder(datasets.GeneratorBasedBuilder):  # type: ignore[misc]  # data
         except Exception as error:
             where = f"split {split!r}: its script failed after row {number:,}"
             raise GoldError(f"{where} ({type(error).__name__}); a file is not as it expects") from None
-
-
-def convert(script: str) -> int:
-    """Run a task script as a converter: `python mednli.py PATH --out DIR [--config NAME]` is `hf-synth gold`.
-
-    Returns:
-        The exit code.
-    """
-    words = sys.argv[1:]
-    if "--config" in words[:-1]:
-        at = words.index("--config")
-        script, words = f"{script}:{words[at + 1]}", words[:at] + words[at + 2 :]
-    code: int = import_module("hf_synth.cli.cli").main(
-        ["gold", script, *words]
-    )  # the one call upwards: it starts the app
-    return code

@@ -19,7 +19,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from hf_synth.gold import ROWS, GoldBuilder, Parts, convert, label_field, pick_column, read_table, text_field
+from hf_synth.gold import ROWS, GoldBuilder, Parts, label_field, pick_column, read_table, text_field
 from hf_synth.task import TABLES, Prompt, Task
 
 # A label, and what a clinician would say it means: the generator reads this.
@@ -75,10 +75,6 @@ class {title}(GoldBuilder):
             note, patient = (None if row.get(c) in (None, "") else str(row[c]) for c in ("note_id", "patient_id"))
             id = f"{{split}}-row-{{number}}" if note is None else f"{{split}}-{{note}}"
             yield self.task.gold_row(id, patient, label, text_field(file, number, row, "text"))
-
-
-if __name__ == "__main__":
-    raise SystemExit(convert(__file__))
 '''
 
 TEST = '''"""Run with `pytest`: reads a miniature file in the layout of {name}. Never put a row of real notes here."""

@@ -1,4 +1,4 @@
-"""Ways into gold: plain `load_dataset`, scripts as converters, a table of one's own, a script of one's own."""
+"""Ways into gold: plain `load_dataset`, the verb `gold`, a table of one's own, a script of one's own."""
 
 from __future__ import annotations
 
@@ -54,23 +54,15 @@ def test_registered_tasks_load_by_load_dataset(tmp_path: Path) -> None:
     assert next(iter(stream["train"]))["task"] == "obesity:intuitive"
 
 
-def test_a_script_is_a_converter(tmp_path: Path) -> None:
+def test_the_verb_gold_reads_a_script_by_its_path(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     folder = WRITERS["mednli"](tmp_path / "mednli")
     script = ROOT / "dataset_scripts" / "mednli.py"
-    command = [sys.executable, str(script), str(folder), "--config", "text2text", "--out", str(tmp_path / "out")]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120, cwd=tmp_path)
-    assert done.returncode == 0, done.stderr
-    assert "mednli:text2text: 120 train" in done.stdout
+    code, said, error = run(capsys, "gold", f"{script}:text2text", folder, "--out", tmp_path / "out")
+    assert code == 0, error
+    assert "mednli:text2text: 120 train" in said
     rows = load_dataset(str(tmp_path / "out"), cache_dir=str(tmp_path / "cache"), split="train")
     assert rows[0]["input"].startswith("premise: ")
     assert rows[0]["target"] in ("entailment", "contradiction", "neutral")
-
-
-def test_every_script_runs_as_a_converter() -> None:
-    for script in sorted((ROOT / "dataset_scripts").glob("[a-z]*.py")):
-        assert script.read_text().endswith('if __name__ == "__main__":\n    raise SystemExit(convert(__file__))\n'), (
-            script
-        )
 
 
 # --- a table of one's own -------------------------------------------------------------------------------------------
