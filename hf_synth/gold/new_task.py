@@ -19,7 +19,15 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from hf_synth.gold import ROWS, GoldBuilder, Parts, label_field, pick_column, read_table, text_field
+from hf_synth.gold import (
+    ROWS,
+    GoldBuilder,
+    Parts,
+    label_field,
+    pick_column,
+    read_table,
+    text_field,
+)
 from hf_synth.task import TABLES, Prompt, Task
 
 # A label, and what a clinician would say it means: the generator reads this.
