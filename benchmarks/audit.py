@@ -86,7 +86,7 @@ def measure(folder: Path, synthetic: str, gold: str) -> dict[str, Any]:
     rows, known, held_out = (read_dataset(folder / f"{name}.parquet") for name in (synthetic, gold, "held_out"))
     idle = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     start, cpu = time.perf_counter(), time.process_time()
-    found = privacy.audit(TASK, rows, known, held_out=held_out)
+    found = privacy.audit(TASK, rows, gold=known, held_out=held_out)
     return {
         "rows": len(rows), "gold": len(known), "seconds": time.perf_counter() - start,
         "cpu": time.process_time() - cpu, "parts": parts, "idle_mb": idle / 1024,

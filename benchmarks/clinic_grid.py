@@ -55,9 +55,15 @@ def main() -> None:
 
         def study(name, grid, **more):
             return experiment(
-                task, gold, {"simulator": simulator}, grid=with_fields(grid, {"seeds": args.seeds}), out=out / name,
-                processes=args.processes, say=lambda line: print(line, flush=True), **more,
-            )  # fmt: skip
+                task,
+                {"simulator": simulator},
+                gold=gold,
+                grid=with_fields(grid, {"seeds": args.seeds}),
+                out=out / name,
+                processes=args.processes,
+                say=lambda line: print(line, flush=True),
+                **more,
+            )
 
         found = {}
         clinic = with_fields(GRIDS["clinic"], {"ratios": [RATIO]})
@@ -105,7 +111,7 @@ def assessed(task, gold, simulator, seeds) -> list[list[object]]:
         useless = pilot.remove_columns(["llm_label"]).add_column("llm_label", drawn)
         useless = useless.cast_column("llm_label", pilot.features["llm_label"])
         for name, given in (("simulator", pilot), ("labels at random", useless)):
-            made = assess(task, own, given, seed=seed)
+            made = assess(task, given, gold=own, seed=seed)
             rows.append([seed, name, made.decision, f"{made.certainty:.0%}", made.rows or "", made.why])
     return rows
 

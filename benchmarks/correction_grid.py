@@ -73,7 +73,7 @@ def read(folder: Path, kind: str, encoder: str | None) -> tuple[np.ndarray, np.n
 
         from hf_synth.models.inference import embed
 
-        return normalize(np.asarray(embed(encoder, task, rows))), labels
+        return normalize(np.asarray(embed(task, encoder, rows))), labels
     return text_features(list(rows["text"]), width=WIDTH if kind == "lsa" else 10**9)[0], labels
 
 

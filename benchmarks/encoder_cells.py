@@ -101,9 +101,9 @@ def one(folder: Path, encoder: str, is_tiny: bool, out: Path, size: int, kind: s
         done, policy = correct_with_policy(task, synthetic(meant), fit, gold=gold, method=method, seed=seed)
         used = np.array(done["weight"]) > 0
         right[method] = float(np.mean((np.array(done["label"]) == labels[pool_at]) & used))
-        scores[method] = accuracy(augment(gold, done, seed=seed))
+        scores[method] = accuracy(augment(task, done, gold=gold, seed=seed))
         chosen = policy.method
-    scores["gold + true labels"] = accuracy(augment(gold, synthetic(labels[pool_at]), seed=seed))
+    scores["gold + true labels"] = accuracy(augment(task, synthetic(labels[pool_at]), gold=gold, seed=seed))
     return {"run": [size, kind, rate, seed], "chosen": chosen, "scores": scores, "right": right,
             "seconds": round(time.perf_counter() - started, 1)}  # fmt: skip
 

@@ -78,7 +78,7 @@ def test_the_journey_of_a_task(name: str, hub: Any, bases: dict[str, Path], tmp_
     corrected = correct(task, made, fit, gold=gold["train"], method=method)
     assert corrected.features == task.corrected_features()
     held_out = gold["test" if "test" in gold else "validation"]
-    training = augment(gold["train"], corrected, evaluation=held_out)
+    training = augment(task, corrected, gold=gold["train"], evaluation=held_out)
     model = train(task, training, base_model=base, output_dir=tmp_path / "model", args=ARGS)
     scores = evaluate(task, model, held_out, exclude=gold["train"], n_bootstrap=50)
     assert scores.n == len(held_out)
@@ -88,7 +88,7 @@ def test_the_journey_of_a_task(name: str, hub: Any, bases: dict[str, Path], tmp_
     where: dict[str, Any] = {"endpoint": hub.url, "token": hub.token, "gold": gold, "gated": False}
     repo = name.replace(":", "-")
     # made-up notes are much alike: what comes too near to gold is taken out first, as the gate would ask
-    near = set(audit(task, made, concatenate_datasets(list(gold.values()))).refused)
+    near = set(audit(task, made, gold=concatenate_datasets(list(gold.values()))).refused)
     assert len(near) <= 3
     made, corrected = (rows.select([i for i in range(len(rows)) if i not in near]) for rows in (made, corrected))
     for verdict in (

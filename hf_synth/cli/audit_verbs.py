@@ -41,14 +41,14 @@ def audit(args: argparse.Namespace) -> int:
     gold, held_out = _gold(task, args)
     canaries = Canaries.load(args.canaries) if args.canaries else None
     finder = finder_of(args.find_identifiers) if args.find_identifiers else None
-    found = look(task, rows, gold, held_out=held_out, canaries=canaries, find_identifiers=finder, seed=args.seed)
+    found = look(task, rows, gold=gold, held_out=held_out, canaries=canaries, find_identifiers=finder, seed=args.seed)
     tested = None
     if args.model:
         if gold is None or held_out is None:
             raise GoldError(
                 "a model is tested on gold that it saw and on gold that it never saw: give --gold with both"
             )
-        tested = membership(task, args.model, gold, held_out, seed=args.seed)
+        tested = membership(task, args.model, gold=gold, held_out=held_out, seed=args.seed)
     facts: Facts = {"task": task.full_name, "synthetic": str(args.synthetic), **found.to_json()}
     if tested is not None:
         facts["membership"] = tested.to_json()

@@ -14,7 +14,7 @@ from hf_synth.cli.options import gold_path, judge_of, name_value, writer_of
 from hf_synth.correction.audited import read_audited
 from hf_synth.errors import ColumnError, TaskError
 from hf_synth.experiments.equivalence import Rates
-from hf_synth.experiments.grid import ALONE, Grid, read_grid, with_fields
+from hf_synth.experiments.grid import ALONE, Grid, Protocol, read_grid, with_fields
 from hf_synth.gold.adoption import read_dataset
 from hf_synth.task.folders import read_manifest, work_folder
 from hf_synth.task.scripts import load_task
@@ -39,19 +39,19 @@ def experiment(args: argparse.Namespace) -> Facts:
         splits["train"] = subset(task, splits["train"], args.gold_size, seed=args.seed)
     grid = _grid(args, task)
     shared: Facts = {
-        "grid": grid, "out": args.out, "splits": args.splits, "args": _training_args(args),
-        "audited": read_audited(args.audited) if args.audited else {}, "validation": args.validation,
-        "drop_seen": args.drop_seen, "swaps": args.swaps,
+        "grid": grid, "out": args.out, "args": _training_args(args),
+        "audited": read_audited(args.audited) if args.audited else {},
+        "protocol": Protocol(tuple(args.splits), args.validation, args.drop_seen, args.swaps),
     }  # fmt: skip
     with _writers(args, task, path) as sources, contextlib.ExitStack() as stack:
         beside = path or args.out
         names = filter(None, (args.judge or "").split(","))
         shared["judges"] = {name: stack.enter_context(judge_of(task, args, name, beside)) for name in names}
         if args.dry_run:
-            planned = outline(task, splits, sources or None, **shared)
+            planned = outline(task, sources or None, gold=splits, **shared)
             return _tell_plan(planned, args)
         made = run(
-            task, splits, sources or None, processes=args.processes, rates=_rates(args), say=_say(args), **shared
+            task, sources or None, gold=splits, processes=args.processes, rates=_rates(args), say=_say(args), **shared
         )
     print((made.out / "report.md").read_text(encoding="utf-8"))
     print(f"-> {made.out}")
@@ -185,7 +185,12 @@ def assess(args: argparse.Namespace) -> Facts:
         rows = subset(task, rows, args.gold_size, seed=args.seed)
     pilot = _pool(args, task) if args.synthetic else None
     made = judge(
-        task, rows, pilot, audited=read_audited(args.audited) if args.audited else None, more=args.more, seed=args.seed
+        task,
+        pilot,
+        gold=rows,
+        audited=read_audited(args.audited) if args.audited else None,
+        more=args.more,
+        seed=args.seed,
     )
     print(made)
     return dataclasses.asdict(made)

@@ -239,11 +239,21 @@ def regenerate(args: argparse.Namespace) -> Facts:
         llm = stack.enter_context(writer_of(args, gold_path(args) or args.out.parent))
         measured, corrector = _corrector(task, rows, args, stack)
         done, policy = regenerate_with_policy(
-            task, rows, shown, llm, corrector, gold=measured, method=args.method, coverage=args.coverage,
+            task,
+            rows,
+            corrector,
+            llm,
+            exemplars=shown,
+            gold=measured,
+            method=args.method,
+            coverage=args.coverage,
             coverage_by_class=args.coverage_by_class,
-            audited=read_audited(args.audited) if args.audited else None, rounds=args.rounds, prompt=args.prompt,
-            seed=args.seed, progress=not args.quiet,
-        )  # fmt: skip
+            audited=read_audited(args.audited) if args.audited else None,
+            rounds=args.rounds,
+            prompt=args.prompt,
+            seed=args.seed,
+            progress=not args.quiet,
+        )
     marks = sorted({*(manifest.get(MARKS) or ()), *gold_marks(task, known, measured)})
     facts = {"policy": policy.to_json() if policy else manifest.get("policy"), "seed": args.seed, MARKS: marks}
     facts |= {"generator": args.llm, "gold_rows": len(measured)}
@@ -315,7 +325,7 @@ def augment(args: argparse.Namespace) -> Facts:
     task = load_task(args.task)
     known = _gold_rows(task, args)
     rows = read_dataset(args.synthetic)
-    joined = join(known, rows, strategy=args.strategy, ratio=args.ratio, seed=args.seed)
+    joined = join(task, rows, gold=known, strategy=args.strategy, ratio=args.ratio, seed=args.seed)
     write_stage(task, joined, args.out, stage="augment", strategy=args.strategy, ratio=args.ratio, seed=args.seed)
     counts = Counter(joined["source"])
     print(f"{_counts(counts)} -> {args.out}")
@@ -379,7 +389,7 @@ def _subgroups(task: Task, args: argparse.Namespace, rows: Dataset, said: Any, v
     swapped = []
     if task.kind != "text2text":
         for attribute in ATTRIBUTES:
-            swapped += swap_counterfactual(task, rows, args.model, attribute, seed=args.seed)
+            swapped += swap_counterfactual(task, args.model, rows, attribute, seed=args.seed)
         if swapped:
             print("\nPredictions when only the patient's words are swapped:\n\n" + subgroup_table(swapped))
         else:
@@ -412,9 +422,17 @@ def run(args: argparse.Namespace) -> Facts:
         shown = subset(task, splits["train"], args.gold_size, seed=args.seed) if args.gold_size else splits["train"]
         base = _base_model(task, args, shown, rows if args.synthetic else None)
         made = travel(
-            task, splits, rows, base_model=base, out=args.out, gold_size=args.gold_size, method=args.method,
-            args=_training_args(args), options=_training_options(args), seed=args.seed, say=_say(args),
-        )  # fmt: skip
+            task,
+            rows,
+            gold=splits,
+            base_model=base,
+            out=args.out,
+            gold_size=args.gold_size,
+            method=args.method,
+            training={"args": _training_args(args), **_training_options(args)},
+            seed=args.seed,
+            say=_say(args),
+        )
     statuses = Counter(made.corrected["label_status"])
     print(
         f"correction by {made.policy.method}: {_counts(statuses)}\n\n{score_table(task, made.scores)}\n\n-> {args.out}"

@@ -13,10 +13,12 @@ import numpy as np
 
 from hf_synth.errors import ColumnError, OverlapError, TaskError
 from hf_synth.task.columns import CORRECTION_COLUMNS, GOLD_COLUMNS, JUDGED, SYNTHETIC_COLUMNS, access_of, strictest
-from hf_synth.task.labels import label_names
+from hf_synth.task.labels import check_columns, label_names
 
 if TYPE_CHECKING:
     from datasets import Dataset, Features
+
+    from hf_synth.task.task import Task
 
 Strategy = Literal["gold", "synthetic", "replace", "augment"]
 STRATEGIES: tuple[Strategy, ...] = ("gold", "synthetic", "replace", "augment")
@@ -24,9 +26,10 @@ TRAINABLE = ("kept", "relabelled")  # statuses of rows that may be trained on
 
 
 def augment(
-    gold: Dataset,
+    task: Task,
     synthetic: Dataset,
     *,
+    gold: Dataset,
     strategy: Strategy = "augment",
     ratio: float | None = None,
     evaluation: Dataset | None = None,
@@ -35,8 +38,9 @@ def augment(
     """Join gold and synthetic rows to one training set, shuffled.
 
     Args:
-        gold: gold rows for training.
+        task: whose columns the rows have.
         synthetic: generated or corrected rows; only those kept or relabelled, with a weight above 0, enter.
+        gold: gold rows for training.
         ratio: at most this many synthetic rows for each row of `gold`, drawn by seed; all when None.
         evaluation: rows that will be evaluated on: a text of theirs in the result is an error, and so is a synthetic
             row that was written from one of them.
@@ -54,7 +58,7 @@ def augment(
 
     if strategy not in STRATEGIES:
         raise TaskError(f"unknown strategy {strategy!r}; give one of {', '.join(STRATEGIES)}")
-    shared = _task_columns(gold, synthetic)
+    shared = _task_columns(task, gold, synthetic)
     used = synthetic.select(trainable(synthetic) if strategy != "gold" else [])
     if ratio is not None:
         n = min(len(used), round(ratio * len(gold)))
@@ -92,12 +96,12 @@ def _column(dataset: Dataset, name: str) -> Any:
     return dataset[name][:] if name in dataset.column_names else [None] * len(dataset)
 
 
-def _task_columns(gold: Dataset, synthetic: Dataset) -> list[str]:
-    """Give the task's own columns: those that both have and the contract does not name."""
+def _task_columns(task: Task, gold: Dataset, synthetic: Dataset) -> list[str]:
+    """Return the columns of the result that the contract does not name; the task's own are among them."""
+    check_columns(task, gold, "id", what="the gold")
+    check_columns(task, synthetic, what="the synthetic rows")
     contract = {*SYNTHETIC_COLUMNS, *CORRECTION_COLUMNS, JUDGED}
     shared = [c for c in gold.column_names if c in synthetic.column_names and c not in contract]
-    if "id" not in gold.column_names or not shared:
-        raise ColumnError(f"gold ({gold.column_names}) and synthetic rows ({synthetic.column_names}) share no columns")
     for column in shared:
         names = label_names(gold.features[column]), label_names(synthetic.features[column])
         if names[0] != names[1]:

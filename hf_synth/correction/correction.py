@@ -11,7 +11,7 @@ import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, TypedDict
 
 import numpy as np
 import numpy.typing as npt
@@ -49,6 +49,17 @@ class Judge(Protocol):
 
 
 Corrector = str | Path | Fit | Judge
+
+
+class CorrectionOptions(TypedDict, total=False):
+    """Keywords of `correct`, for functions that hand them on."""
+
+    method: str
+    audited: Mapping[str, int | str] | None
+    coverage: float | None
+    coverage_by_class: bool
+
+
 Floats = npt.NDArray[np.float64]
 _METHODS = {"single_label": METHODS, "multi_label": SET_METHODS, "text2text": TEXT_METHODS}
 _LOG = logging.getLogger(__name__)
@@ -58,8 +69,8 @@ def fit_policy(
     task: Task,
     pilot: Dataset,
     corrector: Corrector,
-    gold: Dataset,
     *,
+    gold: Dataset,
     method: str = "auto",
     audited: Mapping[str, int | str] | None = None,
     coverage: float | None = None,
@@ -146,8 +157,9 @@ def correct_with_policy(
 ) -> tuple[Dataset, Policy]:
     """Do what `correct` does, and give the policy as well."""
     method = check_correction(
-        task, corrector, gold, method, audited=audited, coverage=coverage, coverage_by_class=coverage_by_class
-    )
+        task, corrector, gold=gold, method=method, audited=audited, coverage=coverage,
+        coverage_by_class=coverage_by_class,
+    )  # fmt: skip
     everything = _contract(task, synthetic)
     usable = _usable(task, everything)
     if task.kind != "single_label":
@@ -193,14 +205,14 @@ def correct_with_policy(
 def check_correction(
     task: Task,
     corrector: Corrector,
-    gold: Dataset,
-    method: str,
     *,
+    gold: Dataset,
+    method: str = "auto",
     audited: Mapping[str, int | str] | None = None,
     coverage: float | None = None,
     coverage_by_class: bool = False,
 ) -> str:
-    """Check all that `correct` would refuse whatever the rows are, without loading a model; give the method.
+    """Check all that `correct` would refuse whatever the rows are, without loading a model; return the method.
 
     Raises:
         TaskError, ColumnError, OverlapError, ModelError: as `correct` has it.
@@ -236,11 +248,11 @@ def _opinions(task: Task, rows: Dataset, corrector: str | Path | Judge, gold: Da
     """Give the probabilities of a trained model or a judge for gold that it never saw and for the rows."""
     if not isinstance(corrector, str | Path):
         return np.asarray(corrector.predict(gold), float), np.asarray(corrector.predict(rows), float)
-    said = np.asarray(predict_proba(corrector, task, rows), dtype=np.float64)
+    said = np.asarray(predict_proba(task, corrector, rows), dtype=np.float64)
     if "label_probs" in gold.column_names:
         return np.asarray(gold["label_probs"], dtype=np.float64), said
     _check_unseen(task, corrector, gold)
-    return np.asarray(predict_proba(corrector, task, gold), dtype=np.float64), said
+    return np.asarray(predict_proba(task, corrector, gold), dtype=np.float64), said
 
 
 def _check_unseen(task: Task, corrector: str | Path, gold: Dataset) -> None:
@@ -300,7 +312,7 @@ def _encoder_learner(task: Task, gold: Dataset, rows: Dataset, fit_rows: Fit, se
                 np.array(["kept"] * n),
                 np.array(["posterior"] * n),
             )
-            data = augment(data, _written(task, chosen, soft, "open"), seed=seed)
+            data = augment(task, _written(task, chosen, soft, "open"), gold=data, seed=seed)
         predict = fit_rows(data)
 
         def say(gold_at: Ints, rows_at: Ints) -> tuple[Floats, Floats]:

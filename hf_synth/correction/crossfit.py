@@ -88,8 +88,6 @@ def decide(
     *,
     inside: Ints | None = None,
     seed: int = 0,
-    rounds: int = ROUNDS,
-    splits: int = SPLITS,
     coverage: float | None = None,
     coverage_by_class: bool = False,
     bounds: bool = True,
@@ -102,11 +100,9 @@ def decide(
     Args:
         method: one of METHODS.
         inside: positions of the gold that may be used; all when None.
-        rounds: of refits on gold and corrected rows, 1 or more; each trains 2 x `splits` models.
-        splits: ways to cut gold and rows in halves.
         coverage, coverage_by_class, bounds: as for `correction.fit`.
         head: a fast learner that does all rounds but the last, whose one cut in halves is left to `learn`: two
-            trainings of a slow model in the place of 2 x `splits` x (1 + `rounds`).
+            trainings of a slow model in the place of 2 x SPLITS x (1 + ROUNDS).
         also: opinions on the synthetic rows by their source ("gold", "both", "refits"), of models that did not see the
             row either: they are averaged with the ones found here.
         known: keeps opinions that several methods share, for calls with the same gold.
@@ -116,7 +112,7 @@ def decide(
     """
     gold = np.arange(len(rows.truth)) if inside is None else inside
     known = {} if known is None else known
-    out, opinions = _opinions(rows, learn, method, gold, seed, rounds, splits, head, also or {}, known)
+    out, opinions = _opinions(rows, learn, method, gold, seed, head, also or {}, known)
     policy = fit(
         method, llm_label=rows.meant, pred_probs=opinions, gold_label=rows.truth[gold], gold_probs=out,
         audited=rows.audited, calibrate=method not in OF_BOTH and method != "none", coverage=coverage,
@@ -130,7 +126,7 @@ def decide(
 
 
 def _opinions(
-    rows: Rows, learn: Learn, method: str, gold: Ints, seed: int, rounds: int, splits: int, head: Learn | None,
+    rows: Rows, learn: Learn, method: str, gold: Ints, seed: int, head: Learn | None,
     also: Mapping[str, Sequence[Floats]], known: dict[str, Any],
 ) -> tuple[Floats, Floats]:  # fmt: skip
     """Give the opinions that a method rests on, of models that did not see the row: on gold, and on synthetic rows."""
@@ -147,10 +143,10 @@ def _opinions(
     if method not in OF_BOTH:
         return shared("gold", lambda: of_gold(rows, learn, gold, seed))
     given, cheap = np.eye(k)[rows.meant], head or learn
-    first = shared("both", lambda: of_both(rows, cheap, gold, given, seed, splits))
+    first = shared("both", lambda: of_both(rows, cheap, gold, given, seed, SPLITS))
     if method == "clean_drop":
         return first if head is None else shared("last of both", lambda: of_both(rows, learn, gold, given, seed, 1))
-    out, opinions = shared("refits", lambda: _refits(rows, cheap, gold, first[1], seed, rounds, splits))
+    out, opinions = shared("refits", lambda: _refits(rows, cheap, gold, first[1], seed))
     if head is None:
         return out, opinions
     belief = _belief(rows, opinions, estimate_noise(rows.meant, opinions, rows.audited))
@@ -192,9 +188,7 @@ def _groups(rows: Rows, gold: Ints) -> list[Any] | None:
     return None if rows.groups is None else [rows.groups[i] for i in gold]
 
 
-def _refits(
-    rows: Rows, learn: Learn, gold: Ints, opinions: Floats, seed: int, rounds: int, splits: int
-) -> tuple[Floats, Floats]:
+def _refits(rows: Rows, learn: Learn, gold: Ints, opinions: Floats, seed: int) -> tuple[Floats, Floats]:
     """Refit on gold and present beliefs; each row is judged by a model that saw neither it nor its label.
 
     Args:
@@ -203,8 +197,8 @@ def _refits(
     noise = confident_noise(rows.meant, opinions)
     opinions = denoise(opinions, noise)
     out = np.zeros((len(gold), rows.n_labels))
-    for number in range(1, rounds + 1):
-        out, opinions = of_both(rows, learn, gold, _belief(rows, opinions, noise), seed + number, splits)
+    for number in range(1, ROUNDS + 1):
+        out, opinions = of_both(rows, learn, gold, _belief(rows, opinions, noise), seed + number, SPLITS)
         noise = estimate_noise(rows.meant, opinions, rows.audited)
     return out, opinions
 

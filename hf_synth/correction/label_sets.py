@@ -299,7 +299,7 @@ def _fit_learner(task: Task, gold: Dataset, rows: Dataset, fit_rows: Fit, seed: 
     def learn(gold_at: Ints, rows_at: Ints, targets: Floats) -> Predict:
         data = gold.select(gold_at)
         if len(rows_at):
-            data = augment(data, _believed(task, rows.select(rows_at), targets), seed=seed)
+            data = augment(task, _believed(task, rows.select(rows_at), targets), gold=data, seed=seed)
         predict = fit_rows(data)
 
         def said(dataset: Dataset, at: Ints) -> Floats:

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Unpack
 
-from hf_synth.correction.audited import Audited
-from hf_synth.correction.correction import Corrector, audited_places, check_correction, correct_with_policy
+from hf_synth.correction.correction import (
+    CorrectionOptions,
+    Corrector,
+    audited_places,
+    check_correction,
+    correct_with_policy,
+)
 from hf_synth.correction.policy import Policy
 from hf_synth.errors import ColumnError, TaskError
 from hf_synth.generation.generation import Estimate, estimate, generate
@@ -25,18 +29,15 @@ ROUNDS = 2
 def regenerate(
     task: Task,
     corrected: Dataset,
-    exemplars: Dataset,
-    llm: Chat,
     corrector: Corrector,
+    llm: Chat,
     *,
     gold: Dataset,
-    method: str = "auto",
-    audited: Audited | Mapping[str, int | str] | None = None,
-    coverage: float | None = None,
-    coverage_by_class: bool = False,
+    exemplars: Dataset,
     rounds: int = ROUNDS,
     prompt: Prompt | str | None = None,
     seed: int = 0,
+    **correction: Unpack[CorrectionOptions],
 ) -> Dataset:
     """Ask for as many rows as correction dropped, and correct them all together, some times over.
 
@@ -45,10 +46,11 @@ def regenerate(
 
     Args:
         corrected: rows of `correct`, dropped ones among them.
-        exemplars, llm, prompt, seed: as for `generate`.
-        corrector, gold, method, audited, coverage, coverage_by_class: as for `correct`, and checked before anything is
-            asked; audited are rows of `corrected`, of whatever round.
+        corrector, gold: as for `correct`.
+        llm, exemplars, prompt, seed: as for `generate`.
         rounds: at most; fewer when nothing is dropped any more, or nothing new comes.
+        correction: `method`, `audited`, `coverage` and `coverage_by_class` of `correct`, checked before anything is
+            asked; audited are rows of `corrected`, of whatever round.
 
     Returns:
         All rows as `correct` gives them, dropped ones too: they tell what was left out.
@@ -59,27 +61,32 @@ def regenerate(
         HfSynthError: as `generate` and `correct` have it.
     """
     return regenerate_with_policy(
-        task, corrected, exemplars, llm, corrector, gold=gold, method=method, audited=audited, coverage=coverage,
-        coverage_by_class=coverage_by_class, rounds=rounds, prompt=prompt, seed=seed,
-    )[0]  # fmt: skip
+        task,
+        corrected,
+        corrector,
+        llm,
+        gold=gold,
+        exemplars=exemplars,
+        rounds=rounds,
+        prompt=prompt,
+        seed=seed,
+        **correction,
+    )[0]
 
 
 def regenerate_with_policy(
     task: Task,
     corrected: Dataset,
-    exemplars: Dataset,
-    llm: Chat,
     corrector: Corrector,
+    llm: Chat,
     *,
     gold: Dataset,
-    method: str = "auto",
-    audited: Audited | Mapping[str, int | str] | None = None,
-    coverage: float | None = None,
-    coverage_by_class: bool = False,
+    exemplars: Dataset,
     rounds: int = ROUNDS,
     prompt: Prompt | str | None = None,
     seed: int = 0,
     progress: bool = False,
+    **correction: Unpack[CorrectionOptions],
 ) -> tuple[Dataset, Policy | None]:
     """Do what `regenerate` does, and give the policy of the last round as well: None where nothing came."""
     from datasets import concatenate_datasets
@@ -90,12 +97,10 @@ def regenerate_with_policy(
     policy: Policy | None = None
     rows, wanted = corrected, _counts(task, corrected, _COUNTED)
     if wanted - _counts(task, rows, _GOOD):
-        check_correction(  # before anything is paid for
-            task, corrector, gold, method, audited=audited, coverage=coverage, coverage_by_class=coverage_by_class
-        )
+        check_correction(task, corrector, gold=gold, **correction)  # before anything is paid for
         if task.kind == "single_label":
             there = [i for i, status in enumerate(rows["label_status"]) if status in _COUNTED]
-            audited_places(task, rows.select(there), audited)
+            audited_places(task, rows.select(there), correction.get("audited"))
     for number in range(1, rounds + 1):
         missing = wanted - _counts(task, rows, _GOOD)
         if not missing:
@@ -108,9 +113,8 @@ def regenerate_with_policy(
             break
         known = rows.select_columns(list(made.column_names)).cast(made.features)
         rows, policy = correct_with_policy(
-            task, concatenate_datasets([known, fresh]), corrector, gold=gold, method=method, audited=audited,
-            coverage=coverage, coverage_by_class=coverage_by_class, seed=seed,
-        )  # fmt: skip
+            task, concatenate_datasets([known, fresh]), corrector, gold=gold, seed=seed, **correction
+        )
         _LOG.info("round %d: %d rows were missing, %d came", number, missing.total(), len(fresh))
     return rows, policy
 

@@ -98,7 +98,7 @@ def correct_targets(
         return [_told(task, text, "kept", "abstained") for text in meant], Policy(method, 0, figures=told)
     if fit_rows is None:
         assert corrector is not None
-        of_gold, said = generate_text(corrector, task, gold), generate_text(corrector, task, rows)
+        of_gold, said = generate_text(task, corrector, gold), generate_text(task, corrector, rows)
     else:
         of_gold, said = _cross_written(task, rows, gold, fit_rows, seed)
     rules, figures, warnings = measure(task, gold, of_gold, rows, meant, said)
@@ -227,7 +227,7 @@ def _choose(
                 decided = [_told(task, text, "kept", "as_generated") for text in meant]
             else:
                 decided = decide_targets(task, method, rules, input_texts(task, rows), meant, said)
-            lessons = augment(inside, _lessons(task, rows, decided), seed=seed)
+            lessons = augment(task, _lessons(task, rows, decided), gold=inside, seed=seed)
             worth[method][held] = text_scores(_written(task, fit_rows(lessons), outside), truth)["rougeL"]
     choice = choose(worth, np.zeros(len(gold), dtype=np.int64), prefer=METHODS, groups=_groups(gold))
     behind = {m: list(b) for m, b in choice.behind.items()}

@@ -212,7 +212,7 @@ class GenerateAndCorrect:
         if self._judge is not None:
             return self._judge.predict(rows)
         assert self._corrector is not None
-        return predict_proba(self._corrector, self._task, rows)
+        return predict_proba(self._task, self._corrector, rows)
 
 
 def _check_judge(task: Task, judge: LLMJudge, corrector: str | Path | None, policy: Policy | None) -> None:

@@ -85,9 +85,18 @@ def demo(out: Path, *, seed: int = 0, full: bool = False, say: Callable[[str], N
     base = make_encoder([*gold["train"]["text"], *texts], work_folder(out) / "encoder", seed=seed)
 
     journey = run(
-        task, gold, rows, base_model=base, out=out, gold_size=200, arms=ARMS, args=DEMO_ARGS, seed=seed, say=say,
-        gold_curve=(50, 100, 400, 800, 1_243) if full else (1_243,), caption=CAPTION,
-    )  # fmt: skip
+        task,
+        rows,
+        gold=gold,
+        base_model=base,
+        out=out,
+        gold_size=200,
+        arms=(*ARMS, *((50, 100, 400, 800, 1_243) if full else (1_243,))),
+        training={"args": DEMO_ARGS},
+        seed=seed,
+        say=say,
+        caption=CAPTION,
+    )
     labels = label_accuracy(task, journey)
     told = told_of(task, journey, caption=CAPTION)
     report = write_journey_report(out, told, more=[truth_section(told, labels)])
@@ -125,7 +134,7 @@ def label_accuracy(task: Task, journey: Journey) -> dict[str, float]:
     """
     rows = journey.corrected.filter(lambda status: status != "rejected", input_columns="label_status")
     truth = [task.labels.index(f"grade_{true_label(text)}") for text in rows["text"]]
-    replaced = predict_proba(journey.models["gold_200"], task, rows).argmax(1)  # the paper's rule: a model of the gold
+    replaced = predict_proba(task, journey.models["gold_200"], rows).argmax(1)  # the paper's rule: a model of the gold
 
     def share(hits: Sequence[bool]) -> float:
         return round(sum(hits) / max(1, len(hits)), 4)

@@ -68,13 +68,13 @@ def frequency_baseline(
 
 
 def zero_shot_baseline(
-    task: Task, judge: Judge, test: Dataset, *, n_bootstrap: int = 1000, seed: int = 0, name: str = "zero-shot"
+    task: Task, test: Dataset, judge: Judge, *, n_bootstrap: int = 1000, seed: int = 0, name: str = "zero-shot"
 ) -> Scores:
     """Score what an LLM says of test rows that was shown no gold.
 
     Args:
-        judge: an `LLMJudge`. A row that it cast no vote on has all labels equally likely and counts as the first one.
         test: gold rows that are scored.
+        judge: an `LLMJudge`. A row that it cast no vote on has all labels equally likely and counts as the first one.
 
     Raises:
         ColumnError: a label is missing.

@@ -182,8 +182,8 @@ def predict(
         ColumnError: a text is missing.
     """
     if task.kind == "text2text":
-        return generate_text(model, task, dataset, progress=progress)
-    return predict_proba(model, task, dataset, progress=progress, cache_dir=cache_dir)
+        return generate_text(task, model, dataset, progress=progress)
+    return predict_proba(task, model, dataset, progress=progress, cache_dir=cache_dir)
 
 
 def truth(task: Task, dataset: Dataset) -> Any:

@@ -246,8 +246,8 @@ def _shares(
 
 def swap_counterfactual(
     task: Task,
-    dataset: Dataset,
     model: str | Path | Callable[[Dataset], Any],
+    dataset: Dataset,
     attribute: str = "sex",
     *,
     n_bootstrap: int = 1000,
@@ -259,8 +259,8 @@ def swap_counterfactual(
     and what is left alone, is in `demographics.swap_attribute`; notes where nothing can be swapped are not counted.
 
     Args:
-        dataset: rows with texts; labels are not needed.
         model: folder or repo id of a trained classifier, or a function of rows to probabilities or labels.
+        dataset: rows with texts; labels are not needed.
         attribute: "sex", "age" or "race".
 
     Returns:

@@ -100,9 +100,9 @@ def _gain(gain: tuple[float, float, float]) -> str:
 
 def assess(
     task: Task,
-    gold: Dataset,
     synthetic: Dataset | None = None,
     *,
+    gold: Dataset,
     audited: Mapping[str, int | str] | None = None,
     more: int = 50,
     repeats: int = 3,
@@ -116,8 +116,8 @@ def assess(
     groups of gold rows and over ways to cut the folds; that other gold might have been labelled they cover in part.
 
     Args:
-        gold: all gold rows at hand that are no test rows.
         synthetic: pilot rows as generated, some hundred; without them generating cannot be judged.
+        gold: all gold rows at hand that are no test rows.
         audited: true labels of some pilot rows that a person checked, by row id; an `Audited` tells their weights.
         more: notes that could be labelled instead.
         repeats: ways to cut the folds.

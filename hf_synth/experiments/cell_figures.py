@@ -129,7 +129,7 @@ def swaps_of(study: Study, job: Job, rows: Dataset, said: Any, ask: Callable[[Da
         return np.array([known[name] for name in names])
 
     how: dict[str, Any] = {"n_bootstrap": study.n_bootstrap, "seed": job.cell.seed}
-    found = [s for a in ATTRIBUTES for s in swap_counterfactual(study.task, rows, once, a, **how)]
+    found = [s for a in ATTRIBUTES for s in swap_counterfactual(study.task, once, rows, a, **how)]
     return json.dumps([asdict(subgroup) for subgroup in found])
 
 

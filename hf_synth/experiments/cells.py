@@ -244,7 +244,7 @@ def _cell(study: Study, job: Job) -> None:
             raise ColumnError(
                 "strategy replace needs to know which gold rows were shown; these synthetic rows do not say"
             )
-        data = augment(known, rows, strategy=cell.strategy, seed=cell.seed)  # type: ignore[arg-type]
+        data = augment(study.task, rows, gold=known, strategy=cell.strategy, seed=cell.seed)  # type: ignore[arg-type]
     used = [] if raw is None or not job.corrected else [i for i, id in enumerate(raw["id"]) if id in study.audited]
     audited = raw.select(used) if raw is not None and used else None  # labels that correction did not use cost nothing
     judged = study.out / "judged" / job.judged if job.judged else None
@@ -296,7 +296,7 @@ def _zero_shot_scores(
 ) -> Scored:
     said = read_opinions(study.task, study.out / "judged" / job.judged)
     scores = {
-        split: zero_shot_baseline(study.task, said, rows, n_bootstrap=study.n_bootstrap) for split, rows in held.items()
+        split: zero_shot_baseline(study.task, rows, said, n_bootstrap=study.n_bootstrap) for split, rows in held.items()
     }
     return scores, {**_NO_WEIGHTS, "policy_figures": json.dumps(dict(said.figures))}, {}
 

@@ -49,6 +49,7 @@ from hf_synth.experiments.grid import (
     Cell,
     Grid,
     Job,
+    Protocol,
     Study,
     key_of,
     plan,
@@ -73,6 +74,7 @@ if TYPE_CHECKING:
 
     Source: TypeAlias = Chat | Dataset | Maker
 _LOG = logging.getLogger(__name__)
+DEFAULT_PROTOCOL = Protocol()
 _RULES = 2  # bumped when the same plan would give other figures; what was paid for stays
 _METHODS = {
     "single_label": (RAW, "auto", *METHODS[1:], JUDGED), "multi_label": (RAW, "auto", *SET_METHODS[1:], JUDGED),
@@ -109,21 +111,17 @@ class Planned:
 
 def experiment(
     task: Task,
-    gold: DatasetDict,
     synthetic: Source | Mapping[str, Source] | None,
     *,
-    judges: AnyJudge | Mapping[str, AnyJudge] | None = None,
-    grid: Grid | str = "paper",
+    gold: DatasetDict,
     out: str | Path,
-    processes: int = 1,
-    splits: Sequence[str] = ("test",),
+    grid: Grid | str = "paper",
+    protocol: Protocol = DEFAULT_PROTOCOL,
+    judges: AnyJudge | Mapping[str, AnyJudge] | None = None,
     args: Mapping[str, Any] | None = None,
     audited: Mapping[str, int | str] | None = None,
-    validation: float = 0.0,
-    drop_seen: bool = False,
-    swaps: bool = False,
+    processes: int = 1,
     rates: Rates | None = None,
-    n_bootstrap: int = 1000,
     say: Callable[[str], None] = _LOG.info,
 ) -> Results:
     """Run the cells of a grid that are not there yet; write results/, report.md and report.html.
@@ -131,26 +129,20 @@ def experiment(
     With processes, a script must call this under `if __name__ == "__main__":`.
 
     Args:
-        gold: splits "train" and those of `splits`.
         synthetic: who writes the synthetic rows: an LLM, a function (own gold, rows wanted, seed) -> rows, or a Dataset
             of rows made elsewhere; several by name; None for gold alone. A function that changes needs another name.
+        gold: splits "train" and those that the protocol scores.
+        out: the experiment's folder, made private; holds copies of the gold and all synthetic rows.
+        grid: a `Grid`, the name of one (grid.GRIDS), or a .json or .toml file.
+        protocol: how each cell is trained and scored.
         judges: who labels for arms like "augment llm_judge", and for "zero-shot": an `LLMJudge`, or a function (own
             gold, seed) -> judge for one that shows gold in its prompts; several by name. One that changes what it says
             under the same class, model and exemplars needs another name.
-        grid: a `Grid`, the name of one (grid.GRIDS), or a .json or .toml file.
-        out: the experiment's folder, made private; holds copies of the gold and all synthetic rows.
-        processes: that train at the same time; 0 for this one.
-        splits: of gold that every model is scored on.
         args: fields of `TrainingArguments` for every model.
         audited: true labels of synthetic rows that a person checked, by row id, with the design of the sample where it
             is an `Audited`; they count for the gold budget of the arms whose correction used them.
-        validation: share of each cell's own gold held back to stop its training early, whole groups (patients) of it.
-        drop_seen: leave out test rows that stand in the training split, or whose group (patient) does, and synthetic
-            rows that are test rows, instead of refusing them.
-        swaps: also ask each model about the test notes that name the patient's sex, age or race, with only these words
-            swapped: up to three more predictions a note.
+        processes: that train at the same time; 0 for this one.
         rates: what time costs.
-        n_bootstrap: of the intervals of single scores.
         say: told of each stage, without any text of rows.
 
     Raises:
@@ -158,9 +150,8 @@ def experiment(
         HfSynthError: the plan or the gold is not usable. What fails in a cell is recorded and stops no other.
     """
     study, cells, makers = prepare(
-        task, gold, synthetic, judges=judges, grid=grid, out=out, splits=splits, args=args, audited=audited,
-        validation=validation, drop_seen=drop_seen, swaps=swaps, n_bootstrap=n_bootstrap,
-    )  # fmt: skip
+        task, synthetic, gold=gold, out=out, grid=grid, protocol=protocol, judges=judges, args=args, audited=audited
+    )
     jobs = _jobs(study, cells)
     waiting = [job for job in jobs if not _done(study, job)]
     say(f"{len(cells)} cells, {len(cells) - len(waiting)} of them done")
@@ -196,36 +187,39 @@ def experiment(
 
 
 def prepare(
-    task: Task, gold: DatasetDict, synthetic: Source | Mapping[str, Source] | None, *, grid: Grid | str,
-    out: str | Path, judges: AnyJudge | Mapping[str, AnyJudge] | None = None, splits: Sequence[str] = ("test",),
-    **options: Any,
+    task: Task, synthetic: Source | Mapping[str, Source] | None, *, gold: DatasetDict, out: str | Path,
+    grid: Grid | str, protocol: Protocol = DEFAULT_PROTOCOL,
+    judges: AnyJudge | Mapping[str, AnyJudge] | None = None, args: Mapping[str, Any] | None = None,
+    audited: Mapping[str, int | str] | None = None,
 ) -> tuple[Study, list[Cell], dict[str, Maker]]:  # fmt: skip
     """Make plan and folder of an experiment: what its cells share, the cells, and who writes synthetic rows.
 
     Raises:
         HfSynthError: as `experiment`.
     """
-    missing = [s for s in ("train", *splits) if s not in gold]
+    missing = [s for s in ("train", *protocol.splits) if s not in gold]
     if missing:
         raise ColumnError(f"the gold has no split {missing[0]!r}; it has {', '.join(gold)}")
     sources = {} if synthetic is None else dict(synthetic) if isinstance(synthetic, Mapping) else _named(synthetic)
     asked = _judges(judges)
     cells = plan(read_grid(grid) if isinstance(grid, str) else grid, len(gold["train"]), sources, asked)
     check_kind(task, cells)
-    check_audited(task, options.get("audited") or {}, sources)
-    if not options.get("drop_seen"):
-        check_groups(gold["train"], {split: gold[split] for split in splits})
-    if options.get("swaps") and task.kind == "text2text":
+    audited = audited or {}
+    check_audited(task, audited, sources)
+    if not protocol.drop_seen:
+        check_groups(gold["train"], {split: gold[split] for split in protocol.splits})
+    if protocol.swaps and task.kind == "text2text":
         raise TaskError(f"task {task.full_name!r} writes texts: swaps are counted for labels only")
     folder = private_folder(Path(out)).resolve()
     for name in ("synthetic", "judged", "corrected", "cells", "work"):
         private_folder(folder / name)
     identities = {name: _identity(name, source) for name, source in sources.items()}
-    audited = options.get("audited") or {}
-    options["audited"] = audited if isinstance(audited, Audited) else dict(audited)
-    options["pools"] = tuple(name for name, source in sources.items() if hasattr(source, "column_names"))
-    options["judges"] = {name: key_of(judge_identity(task, name, judge)) for name, judge in asked.items()}
-    study = Study(task, folder, tuple(splits), generators=identities, **options)
+    study = Study(
+        task, folder, **{**vars(protocol), "splits": tuple(protocol.splits)}, generators=identities, args=args,
+        audited=audited if isinstance(audited, Audited) else dict(audited),
+        pools=tuple(name for name, source in sources.items() if hasattr(source, "column_names")),
+        judges={name: key_of(judge_identity(task, name, judge)) for name, judge in asked.items()},
+    )  # fmt: skip
     _keep_gold(study, gold)
     return study, cells, {name: _maker(task, source) for name, source in sources.items()}
 
@@ -475,13 +469,13 @@ def _run(study: Study, jobs: Sequence[Job], processes: int) -> Iterator[tuple[Jo
 
 
 # --- what it would take -----------------------------------------------------------------------------------------------
-def outline(task: Task, gold: DatasetDict, synthetic: Source | Mapping[str, Source] | None, **options: Any) -> Planned:
+def outline(task: Task, synthetic: Source | Mapping[str, Source] | None, **options: Any) -> Planned:
     """Say what `experiment` with the same arguments would take; nothing is asked or trained.
 
     Raises:
         HfSynthError: as `experiment`.
     """
-    study, cells, _ = prepare(task, gold, synthetic, **options)
+    study, cells, _ = prepare(task, synthetic, **options)
     sources = {} if synthetic is None else dict(synthetic) if isinstance(synthetic, Mapping) else _named(synthetic)
     jobs = _jobs(study, cells)
     waiting = [job for job in jobs if not _done(study, job)]

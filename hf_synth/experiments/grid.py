@@ -116,6 +116,27 @@ class Grid:
             raise TaskError("gold sizes are numbers of rows (0: all), ratios are above 0")
 
 
+@dataclass(frozen=True)
+class Protocol:
+    """How each cell of an experiment is trained and scored.
+
+    Args:
+        splits: of gold that every model is scored on.
+        validation: share of each cell's own gold held back to stop its training early, whole groups (patients) of it.
+        drop_seen: leave out test rows that stand in the training split, or whose group (patient) does, and synthetic
+            rows that are test rows, instead of refusing them.
+        swaps: also ask each model about the test notes that name the patient's sex, age or race, with only these words
+            swapped: up to three more predictions a note.
+        n_bootstrap: draws of the intervals of single scores.
+    """
+
+    splits: tuple[str, ...] = ("test",)
+    validation: float = 0.0
+    drop_seen: bool = False
+    swaps: bool = False
+    n_bootstrap: int = 1000
+
+
 _EVERY = ("gold", "synthetic raw", "synthetic auto", "replace raw", "replace auto", "augment raw", "augment auto")
 GRIDS: Mapping[str, Grid] = {
     # the three first experiments: how far raw rows fall behind gold, what correction gains, how much is enough

@@ -61,17 +61,15 @@ class Journey:
 
 def run(
     task: Task,
-    gold: DatasetDict,
     synthetic: Dataset | Callable[[Dataset], Dataset],
     *,
+    gold: DatasetDict,
     base_model: str | Path,
     out: str | Path,
     gold_size: int | None = None,
     method: str = "auto",
-    arms: Sequence[str] = ARMS,
-    gold_curve: Sequence[int] = (),
-    args: Mapping[str, Any] | None = None,
-    options: Mapping[str, Any] | None = None,
+    arms: Sequence[str | int] = ARMS,
+    training: Mapping[str, Any] | None = None,
     seed: int = 0,
     say: Callable[[str], None] = _LOG.info,
     caption: str = "",
@@ -82,14 +80,12 @@ def run(
     and an arm of corrected rows is the one of raw rows.
 
     Args:
-        gold: splits "train" and "test".
         synthetic: synthetic rows, or a function that makes them from the gold rows that may be shown.
+        gold: splits "train" and "test".
         gold_size: how many gold rows are used, drawn by seed with labels in proportion; all when None.
         method: of correction.
-        arms: which mixtures to train on (ARMS).
-        gold_curve: further sizes of gold alone to train on, for comparison.
-        args: fields of `TrainingArguments` for every model.
-        options: of `train`, for every model, such as long_notes, lora or cache_dir.
+        arms: which mixtures to train on (ARMS); a number is so many gold rows alone, for comparison.
+        training: keywords of `train` for every model, such as args, long_notes, lora or cache_dir.
         say: told of each step, without any text of rows.
         caption: stands under the plot.
 
@@ -105,7 +101,9 @@ def run(
         seconds[stage] = round(now - started, 1)
         started = now
 
-    unknown = sorted(set(arms) - set(ARMS))
+    sizes = [arm for arm in arms if isinstance(arm, int)]
+    mixed = [arm for arm in arms if isinstance(arm, str)]
+    unknown = sorted(set(mixed) - set(ARMS))
     if unknown:
         raise TaskError(f"unknown arms {unknown}; give some of {', '.join(ARMS)}")
     if "train" not in gold or "test" not in gold:
@@ -118,7 +116,7 @@ def run(
     lap("generate")
 
     say(f"correcting {len(rows):,} synthetic rows with {n:,} gold rows ({method})")
-    how: dict[str, Any] = {"base_model": base_model, "args": args, "seed": seed, **(options or {})}
+    how: dict[str, Any] = {"base_model": base_model, "seed": seed, **(training or {})}
     fit = trainer_fit(task, work_dir=out / "folds", **how)
     corrected, policy = correct_with_policy(task, rows, fit, gold=shown, method=method, seed=seed)
     write_stage(task, corrected, out / "corrected", stage="correct", policy=policy.to_json(), gold_rows=n,
@@ -126,11 +124,9 @@ def run(
     lap("correct")
 
     if task.kind != "single_label" and policy.method == "none":  # what was not corrected is not called so
-        arms = tuple(dict.fromkeys(arm.replace("corrected", "raw") for arm in arms))
-    mixtures = {
-        f"gold_{size}": (subset(task, gold["train"], size, seed=seed), None) for size in gold_curve if size != n
-    }
-    mixtures |= {_arm_name(arm, n): _mixture(arm, shown, rows, corrected) for arm in arms}
+        mixed = list(dict.fromkeys(arm.replace("corrected", "raw") for arm in mixed))
+    mixtures = {f"gold_{size}": (subset(task, gold["train"], size, seed=seed), None) for size in sizes if size != n}
+    mixtures |= {_arm_name(arm, n): _mixture(task, arm, shown, rows, corrected) for arm in mixed}
     scores: dict[str, Scores] = {}
     models: dict[str, Path] = {}
     for name in sorted(mixtures, key=lambda a: (not a.startswith("gold") or "plus" in a, a.count("plus"))):
@@ -149,12 +145,12 @@ def _arm_name(arm: str, n: int) -> str:
     return arm.replace("gold", f"gold_{n}")
 
 
-def _mixture(arm: str, gold: Dataset, raw: Dataset, corrected: Dataset) -> tuple[Dataset, Dataset | None]:
+def _mixture(task: Task, arm: str, gold: Dataset, raw: Dataset, corrected: Dataset) -> tuple[Dataset, Dataset | None]:
     """Give the gold rows of an arm, and the rows to train on where they are not just those."""
     if arm == "gold":
         return gold, None
     rows = corrected if arm.endswith("corrected") else raw
-    return gold, augment(gold, rows, strategy="synthetic" if arm.startswith("synthetic") else "augment")
+    return gold, augment(task, rows, gold=gold, strategy="synthetic" if arm.startswith("synthetic") else "augment")
 
 
 def write_scores(task: Task, journey: Journey, *, caption: str = "") -> None:

@@ -71,8 +71,8 @@ def label_order(config: Any, task: Task, *, what: str = "the model") -> list[int
 
 # --- inference ------------------------------------------------------------------------------------------------------
 def predict_proba(
-    model: str | Path,
     task: Task,
+    model: str | Path,
     dataset: Dataset,
     *,
     tokens_per_batch: int = TOKENS_PER_BATCH,
@@ -133,7 +133,7 @@ def probabilities(network: Any, tokenizer: Any, task: Task, dataset: Dataset, **
     return np.ascontiguousarray(probs.numpy()[:, order])
 
 
-def embed(model: str | Path, task: Task, dataset: Dataset, **how: Any) -> Floats:
+def embed(task: Task, model: str | Path, dataset: Dataset, **how: Any) -> Floats:
     """Give the mean of the last hidden states over each row's tokens, shape (N, H), from the encoder as it is.
 
     Args:

@@ -197,8 +197,8 @@ def weighted_loss(outputs: Any, labels: Any, num_items_in_batch: Any = None) -> 
 
 # --- writing --------------------------------------------------------------------------------------------------------
 def generate_text(
-    model: str | Path,
     task: Task,
+    model: str | Path,
     dataset: Dataset,
     *,
     max_new_tokens: int | None = None,

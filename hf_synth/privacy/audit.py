@@ -61,8 +61,8 @@ FindIdentifiers = Callable[[str], Iterable[str]]
 def audit(
     task: Task,
     synthetic: Dataset,
-    gold: Dataset | None,
     *,
+    gold: Dataset | None,
     held_out: Dataset | None = None,
     find_identifiers: FindIdentifiers | None = None,
     canaries: Canaries | None = None,

@@ -72,7 +72,7 @@ class Membership:
 
 
 def membership(
-    task: Task, model: str | Path, gold: Dataset, held_out: Dataset, *, most: int = _SAMPLE, seed: int = 0
+    task: Task, model: str | Path, *, gold: Dataset, held_out: Dataset, most: int = _SAMPLE, seed: int = 0
 ) -> Membership:
     """Test whether the losses of a model tell its training rows from others.
 
@@ -116,7 +116,7 @@ def losses(task: Task, model: str | Path, rows: Dataset) -> Floats:
     check_columns(task, rows)
     if not len(rows):
         return np.zeros(0)
-    probs = np.clip(predict_proba(model, task, rows).astype(float), 1e-12, 1 - 1e-12)
+    probs = np.clip(predict_proba(task, model, rows).astype(float), 1e-12, 1 - 1e-12)
     given = list(rows[task.label_column])
     if any(label is None for label in given):
         raise ColumnError(f"column {task.label_column!r} holds rows without a label: leave them out")

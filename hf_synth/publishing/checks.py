@@ -58,7 +58,7 @@ def widget_texts(task: Task, rows: Dataset | None, gold: Sequence[Dataset], acce
     """
     if rows is None or len(task.text_columns) > 1 or strictest(access, joined_access(task, rows)) != "open":
         return []
-    findings = audit(task, rows, gold[0] if gold else None, **look)
+    findings = audit(task, rows, gold=gold[0] if gold else None, **look)
     leaving = next(iter(view_rows(task, rows, findings.refused).values()))
     sources = rows["source"] if "source" in rows.column_names else [None] * len(rows)
     shown = [rows[i][task.text_columns[0]] for i in leaving if sources[i] == "synthetic"]

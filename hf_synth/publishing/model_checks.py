@@ -77,12 +77,12 @@ def _made_up(task: Task) -> Dataset:
 def _same(task: Task, model: Path, rows: Dataset, there: Mapping[str, Any]) -> bool:
     try:
         if task.kind == "text2text":
-            return bool(there["texts"] == generate_text(model, task, rows, max_new_tokens=_NEW_TOKENS, device="cpu"))
+            return bool(there["texts"] == generate_text(task, model, rows, max_new_tokens=_NEW_TOKENS, device="cpu"))
         order = [there["labels"].index(label) for label in task.labels]
         found = np.array(there["probs"])[:, order]
     except (KeyError, ValueError, IndexError, TypeError):
         return False
-    here = predict_proba(model, task, rows, device="cpu")
+    here = predict_proba(task, model, rows, device="cpu")
     return found.shape == here.shape and bool(np.abs(found - here).max() <= _TOLERANCE)
 
 
@@ -182,7 +182,9 @@ def membership_of(
         labelled = [label is not None for label in rows[task.label_column]]
         members = [i for i, digest in enumerate(digests) if digest in learnt and labelled[i]]
         others = [i for i, is_there in enumerate(there) if not is_there and labelled[i] and groups[i] not in inside]
-        return membership(task, model, rows.select(members), rows.select(others), most=_ROWS, seed=seed), ""
+        return membership(
+            task, model, gold=rows.select(members), held_out=rows.select(others), most=_ROWS, seed=seed
+        ), ""
     except HfSynthError as error:
         return None, f"it failed ({type(error).__name__})"
 

@@ -131,7 +131,7 @@ def publish_dataset(
     rows = export.plain_columns(dataset, parts)
     access = joined_access(task, rows, *parts, also=[manifest.get("access")] if manifest else [])
     findings = audit(
-        task, rows, known, held_out=held_out, access=access, canaries=canaries, find_identifiers=find_identifiers
+        task, rows, gold=known, held_out=held_out, access=access, canaries=canaries, find_identifiers=find_identifiers
     )
     origin = origin_of_rows(task, rows, parts, manifest)
     leaving = export.view_rows(task, rows, findings.refused)

@@ -207,7 +207,7 @@ def test_a_sample_is_labelled_and_read_back(tmp_path: Path, capsys: pytest.Captu
     assert policy.figures["audited_strata"] == 3
     assert policy.figures["generator_accuracy_audited"] == 1.0
     assert list(done["reason"]).count("audited") == 30
-    right = assess(TASK, gold, rows, audited=audited, repeats=1, n_bootstrap=50).generator_right
+    right = assess(TASK, rows, gold=gold, audited=audited, repeats=1, n_bootstrap=50).generator_right
     assert right == (1.0, *policy.figures["generator_accuracy_audited_ci95"])
 
 

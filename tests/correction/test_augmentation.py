@@ -32,7 +32,7 @@ def synthetic_rows(statuses: list[str], *, shown: str = "g0") -> Dataset:
 
 
 def test_augment_joins_only_what_may_be_trained_on() -> None:
-    joined = augment(gold_rows(), synthetic_rows(["kept", "dropped", "relabelled", "rejected"]))
+    joined = augment(TASK, synthetic_rows(["kept", "dropped", "relabelled", "rejected"]), gold=gold_rows())
     assert sorted(joined["source"]) == ["gold"] * 10 + ["synthetic"] * 2
     assert isinstance(joined.features["urgency"], ClassLabel)
     assert set(joined["weight"]) == {1.0}
@@ -43,7 +43,7 @@ def test_augment_joins_only_what_may_be_trained_on() -> None:
     ("strategy", "gold", "synthetic"), [("gold", 10, 0), ("synthetic", 0, 3), ("replace", 9, 3), ("augment", 10, 3)]
 )
 def test_each_strategy(strategy: str, gold: int, synthetic: int) -> None:
-    joined = augment(gold_rows(), synthetic_rows(["kept"] * 3), strategy=strategy)  # type: ignore[arg-type]
+    joined = augment(TASK, synthetic_rows(["kept"] * 3), gold=gold_rows(), strategy=strategy)  # type: ignore[arg-type]
     sources = list(joined["source"])
     assert (sources.count("gold"), sources.count("synthetic")) == (gold, synthetic)
 
@@ -52,35 +52,37 @@ def test_each_strategy(strategy: str, gold: int, synthetic: int) -> None:
 @given(ratio=st.floats(0, 3), seed=st.integers(0, 3))
 def test_ratio_bounds_the_synthetic_rows_and_seeds_repeat(ratio: float, seed: int) -> None:
     gold, synthetic = gold_rows(), synthetic_rows(["kept"] * 25)
-    joined = augment(gold, synthetic, ratio=ratio, seed=seed)
+    joined = augment(TASK, synthetic, gold=gold, ratio=ratio, seed=seed)
     assert list(joined["source"]).count("synthetic") == min(25, round(ratio * 10))
-    assert joined["id"] == augment(gold, synthetic, ratio=ratio, seed=seed)["id"]
+    assert joined["id"] == augment(TASK, synthetic, gold=gold, ratio=ratio, seed=seed)["id"]
 
 
 def test_the_strictest_access_is_on_every_row() -> None:
     strict = synthetic_rows(["kept"]).remove_columns("access")
-    assert access_of(augment(gold_rows(), strict)) == "credentialed"
-    assert set(augment(gold_rows(), strict)["access"]) == {"credentialed"}
+    assert access_of(augment(TASK, strict, gold=gold_rows())) == "credentialed"
+    assert set(augment(TASK, strict, gold=gold_rows())["access"]) == {"credentialed"}
 
 
 def test_rows_for_evaluation_are_kept_out() -> None:
     synthetic = synthetic_rows(["kept"])
-    augment(gold_rows(), synthetic, evaluation=gold_rows(word="other").rename_column("id", "note_id"))
+    augment(TASK, synthetic, gold=gold_rows(), evaluation=gold_rows(word="other").rename_column("id", "note_id"))
     with pytest.raises(OverlapError, match="10 gold rows"):
-        augment(gold_rows(), synthetic, evaluation=gold_rows())
+        augment(TASK, synthetic, gold=gold_rows(), evaluation=gold_rows())
     with pytest.raises(OverlapError, match="written from rows of the evaluation split"):
-        augment(gold_rows(word="mine"), synthetic, evaluation=gold_rows())
+        augment(TASK, synthetic, gold=gold_rows(word="mine"), evaluation=gold_rows())
 
 
 def test_bad_input_is_one_sentence() -> None:
     with pytest.raises(TaskError, match="unknown strategy 'mix'"):
-        augment(gold_rows(), synthetic_rows(["kept"]), strategy="mix")  # type: ignore[arg-type]
+        augment(TASK, synthetic_rows(["kept"]), gold=gold_rows(), strategy="mix")  # type: ignore[arg-type]
     with pytest.raises(ColumnError, match="nothing is left"):
-        augment(gold_rows(), synthetic_rows(["dropped"]), strategy="synthetic")
+        augment(TASK, synthetic_rows(["dropped"]), gold=gold_rows(), strategy="synthetic")
     with pytest.raises(ColumnError, match="'label_status'"):
-        augment(gold_rows(), synthetic_rows(["kept"]).remove_columns("label_status"))
+        augment(TASK, synthetic_rows(["kept"]).remove_columns("label_status"), gold=gold_rows())
     with pytest.raises(ColumnError, match="share no columns"):
-        augment(gold_rows(), synthetic_rows(["kept"]).rename_column("note", "x").rename_column("urgency", "y"))
+        augment(
+            TASK, synthetic_rows(["kept"]).rename_column("note", "x").rename_column("urgency", "y"), gold=gold_rows()
+        )
     other = synthetic_rows(["kept"]).cast_column("urgency", ClassLabel(names=["high", "low"]))
     with pytest.raises(ColumnError, match="has labels"):
-        augment(gold_rows(), other)
+        augment(TASK, other, gold=gold_rows())

@@ -350,7 +350,7 @@ def test_a_judge_corrects_labels_and_is_measured_on_gold(tmp_path: Path) -> None
         auto = correct_with_policy(TASK, rows, judging, gold=gold)[1]
         assert "auto_why" in auto.figures
         assert auto.figures["judge"] == policy.figures["judge"]  # what is judged again counts once
-        assert fit_policy(TASK, rows, judging, gold, method="agree").method == "agree"
+        assert fit_policy(TASK, rows, judging, gold=gold, method="agree").method == "agree"
         assert len(server.requests) == 3 * 180  # all of that from the journal
 
 
@@ -432,7 +432,7 @@ def test_unlabelled_notes_are_labelled_and_never_leave(tmp_path: Path) -> None:
     # no synthetic rows: the gate refuses them, with or without gold to compare with, open or not
     for task, gold in ((held, toy_rows(5, seed=9, task=held)), (TASK, None)):
         out = rows.map(lambda _, task=task: {"access": task.access})
-        findings = audit(task, out, gold)
+        findings = audit(task, out, gold=gold)
         assert all("gold_row" in flags for flags in findings.row_flags)
         verdict = gate(task, "dataset", access=task.access, findings=findings, gold_given=gold is not None, push=False)
         assert not verdict.allowed

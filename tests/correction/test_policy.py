@@ -15,6 +15,7 @@ from support.tiny import toy_rows
 from support.toy_experiment import TASK, as_synthetic, simulated
 
 from hf_synth.cli.cli import main
+from hf_synth.correction import crossfit
 from hf_synth.correction import policy as correction
 from hf_synth.correction.choice import choose, choose_method
 from hf_synth.correction.correction import correct_with_policy
@@ -399,13 +400,17 @@ def test_where_no_label_changes_and_no_row_leaves_coverage_has_no_part(method: s
 
 
 @pytest.mark.parametrize("method", ["clean_drop", "posterior"])
-def test_sets_of_cross_fitted_opinions_hold_the_truth_as_often_as_asked(method: str) -> None:
+def test_sets_of_cross_fitted_opinions_hold_the_truth_as_often_as_asked(
+    method: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Gold and synthetic rows drawn alike: the sets of the models that decide hold the truth in four of five rows."""
+    monkeypatch.setattr(crossfit, "ROUNDS", 1)
+    monkeypatch.setattr(crossfit, "SPLITS", 1)
     held = []
     for seed in range(12):
         truth, rows, learn = problem(seed, n=160, m=80)
         known: dict[str, tuple[np.ndarray, np.ndarray]] = {}
-        policy, _ = decide(rows, learn, method, seed=seed, coverage=0.8, known=known, rounds=1, splits=1)
+        policy, _ = decide(rows, learn, method, seed=seed, coverage=0.8, known=known)
         _, opinions = known["both" if method == "clean_drop" else "refits"]
         held.append(conformal_sets(opinions, policy.level)[np.arange(160), truth].mean())
     assert 0.77 <= np.mean(held) <= 0.85

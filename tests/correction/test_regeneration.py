@@ -59,7 +59,7 @@ def test_dropped_rows_are_asked_for_again(tmp_path: Path) -> None:
         first = correct(TASK, rows, judging, gold=gold, method="agree")
         paid, dropped = len(server.requests), first["label_status"].count("dropped")
         assert 5 < dropped < 25
-        done = regenerate(TASK, first, gold, llm, judging, gold=gold, method="agree", rounds=2)
+        done = regenerate(TASK, first, judging, llm, exemplars=gold, gold=gold, method="agree", rounds=2)
         kept = [i for i, s in enumerate(done["label_status"]) if s == "kept"]
         assert done["id"][:30] == rows["id"]
         assert done["label_status"][:30] == first["label_status"]
@@ -68,7 +68,7 @@ def test_dropped_rows_are_asked_for_again(tmp_path: Path) -> None:
         assert len(set(done["id"])) == len(set(done["text"])) == len(done)
         asked = len(server.requests) - paid
         assert 0 < asked <= paid + 6  # what the first plan asked comes from the journal
-        again = regenerate(TASK, first, gold, llm, judging, gold=gold, method="agree", rounds=2)
+        again = regenerate(TASK, first, judging, llm, exemplars=gold, gold=gold, method="agree", rounds=2)
         assert again.to_dict() == done.to_dict()
         assert len(server.requests) == paid + asked
         meant = [LABELS[x] for x in done.select(kept)["llm_label"]]
@@ -83,14 +83,14 @@ def test_rounds_are_bounded_and_end_when_nothing_is_missing(tmp_path: Path) -> N
         never = Doubting(0.0)
         first = correct(TASK, rows, never, gold=gold, method="agree")
         assert set(first["label_status"]) == {"dropped"}
-        done = regenerate(TASK, first, gold, llm, never, gold=gold, method="agree", rounds=2)
+        done = regenerate(TASK, first, never, llm, exemplars=gold, gold=gold, method="agree", rounds=2)
         assert (len(done), set(done["label_status"])) == (18, {"dropped"})
         asked = len(server.requests)
         whole = correct(TASK, rows, Doubting(1.0), gold=gold, method="agree")
-        assert regenerate(TASK, whole, gold, llm, Doubting(1.0), gold=gold).to_dict() == whole.to_dict()
+        assert regenerate(TASK, whole, Doubting(1.0), llm, exemplars=gold, gold=gold).to_dict() == whole.to_dict()
         assert len(server.requests) == asked
         with pytest.raises(TaskError, match="at least one round"):
-            regenerate(TASK, first, gold, llm, never, gold=gold, rounds=0)
+            regenerate(TASK, first, never, llm, exemplars=gold, gold=gold, rounds=0)
 
 
 def test_a_generator_that_has_nothing_new_ends_it(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -104,7 +104,7 @@ def test_a_generator_that_has_nothing_new_ends_it(tmp_path: Path, caplog: pytest
         rows = generate(TASK, gold, llm, 15)
         first = correct(TASK, rows, never, gold=gold, method="agree")
         with caplog.at_level("WARNING"):
-            done = regenerate(TASK, first, gold, llm, never, gold=gold, method="agree", rounds=5)
+            done = regenerate(TASK, first, never, llm, exemplars=gold, gold=gold, method="agree", rounds=5)
     assert "gave no new one" in caplog.text
     assert done.to_dict() == first.to_dict()
 
@@ -117,11 +117,11 @@ def test_audited_rows_and_coverage_reach_the_correction(tmp_path: Path) -> None:
         at = first["label_status"].index("dropped")
         audited = {first["id"][at]: LABELS[first["llm_label"][at]]}  # a person says that the generator was right
         told: dict[str, Any] = {"gold": gold, "method": "agree", "rounds": 1}
-        done = regenerate(TASK, first, gold, llm, judging, audited=audited, **told)
+        done = regenerate(TASK, first, judging, llm, exemplars=gold, audited=audited, **told)
         assert first["label_status"][at] == "dropped"
         assert (done["label_status"][at], done["label"][at]) == ("kept", first["llm_label"][at])
-        plain, policy = regenerate_with_policy(TASK, first, gold, llm, judging, **told)
-        covered, sure = regenerate_with_policy(TASK, first, gold, llm, judging, coverage=0.9, **told)
+        plain, policy = regenerate_with_policy(TASK, first, judging, llm, exemplars=gold, **told)
+        covered, sure = regenerate_with_policy(TASK, first, judging, llm, exemplars=gold, coverage=0.9, **told)
         assert policy is not None
         assert sure is not None
         assert policy.to_json() != sure.to_json()
@@ -159,7 +159,7 @@ def test_what_correction_would_refuse_is_refused_before_anything_is_asked(tmp_pa
         ]  # fmt: skip
         for kind, said, corrector, how in wrong:
             with pytest.raises(kind, match=said):
-                regenerate(TASK, first, gold, llm, corrector, **{"gold": gold, "method": "agree", **how})
+                regenerate(TASK, first, corrector, llm, exemplars=gold, **{"gold": gold, "method": "agree", **how})
             assert len(server.requests) == paid, said
 
 
@@ -178,7 +178,7 @@ def test_other_kinds_are_looked_at_as_well(kind: str, wrong: dict[str, Any], sai
     rows = {"id": ["r"], "llm_label": [[]], "label_status": ["dropped"], "prompt_sha256": ["p"], "text": ["t"]}
     told: dict[str, Any] = {"corrector": "nowhere", "gold": toy_rows(4), "method": "auto", **wrong}
     with pytest.raises(TaskError, match=said):
-        regenerate(task, Dataset.from_dict(rows), toy_rows(4), None, **told)  # type: ignore[arg-type]
+        regenerate(task, Dataset.from_dict(rows), llm=None, exemplars=toy_rows(4), **told)  # type: ignore[arg-type]
 
 
 def test_an_estimate_is_of_what_goes_beyond_the_answers_there(tmp_path: Path) -> None:
@@ -193,7 +193,7 @@ def test_an_estimate_is_of_what_goes_beyond_the_answers_there(tmp_path: Path) ->
         assert sum(guess.rows.values()) == dropped
         assert guess.cost_usd == pytest.approx((guess.prompt_tokens + 2 * guess.completion_tokens) / 1e6)
         assert len(server.requests) == asked  # nothing was asked
-        regenerate(TASK, first, gold, llm, Doubting(0.5), gold=gold, method="agree", rounds=1)
+        regenerate(TASK, first, Doubting(0.5), llm, exemplars=gold, gold=gold, method="agree", rounds=1)
         assert guess.calls <= len(server.requests) - asked <= guess.most_calls
     whole = correct(TASK, rows, Doubting(1.0), gold=gold, method="agree")
     assert estimate_again(TASK, whole, gold).calls == 0

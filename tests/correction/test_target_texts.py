@@ -192,4 +192,4 @@ def test_a_trained_model_corrects_and_must_not_know_the_gold(tmp_path: Path) -> 
     kept = trainer_fit(ASKED, base_model=base, work_dir=tmp_path / "folds", args={"max_steps": 2}, keep=True)
     said = kept(asked_gold(20))(rows)
     (folder,) = (tmp_path / "folds").glob("fold-*")
-    assert said == generate_text(folder, ASKED, rows)
+    assert said == generate_text(ASKED, folder, rows)

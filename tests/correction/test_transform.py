@@ -65,7 +65,7 @@ def llm(url: str, tmp_path: Path) -> LLM:
 def policy(url: str, corrector: Path, gold: Dataset, tmp_path_factory: pytest.TempPathFactory):  # type: ignore[no-untyped-def]
     llm = LLM("simulator", base_url=url, journal=tmp_path_factory.mktemp("pilot") / "journal.sqlite")
     held = load_gold(CLINIC, n_train=24, n_validation=40, n_test=10)["validation"]
-    return fit_policy(CLINIC, generate(CLINIC, gold, llm, 40), corrector, held, method="posterior")
+    return fit_policy(CLINIC, generate(CLINIC, gold, llm, 40), corrector, gold=held, method="posterior")
 
 
 def dead(tmp_path: Path) -> LLM:
@@ -187,7 +187,7 @@ def test_a_corrector_of_unknown_origin_is_told(corrector: Path, url: str, gold: 
     rows = generate(CLINIC, gold, llm, 20)
     (shutil.copytree(corrector, tmp_path / "bare") / FACTS).unlink()
     known, unknown = (
-        fit_policy(CLINIC, rows, model, held, method="argmax") for model in (corrector, tmp_path / "bare")
+        fit_policy(CLINIC, rows, model, gold=held, method="argmax") for model in (corrector, tmp_path / "bare")
     )
     assert not [w for w in known.warnings if "nothing is known" in w]
     assert [w for w in unknown.warnings if "nothing is known" in w]
@@ -209,7 +209,7 @@ def test_a_judge_corrects_what_the_simulator_writes(gold: Dataset, llm: LLM, tmp
     with serving(by_words) as server:
         asked = LLM("judge", base_url=server.url, api_key="none", journal=tmp_path / "judge.sqlite")
         judging = LLMJudge(CLINIC, asked, votes=1)
-        policy = fit_policy(CLINIC, generate(CLINIC, gold, llm, 40), judging, held, method="llm_judge")
+        policy = fit_policy(CLINIC, generate(CLINIC, gold, llm, 40), judging, gold=held, method="llm_judge")
         assert policy.method == "posterior"
         transform = GenerateAndCorrect(CLINIC, llm, exemplars=gold, policy=policy, judge=judging, n=2)
         some = gold.select(range(12))

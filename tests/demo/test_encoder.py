@@ -47,7 +47,7 @@ def test_it_is_a_stock_model_that_train_can_start_from(encoder: Path, tmp_path: 
     assert type(network).__module__.startswith("transformers.")
     assert network(**tokenizer("sore today", return_tensors="pt")).logits.shape == (1, len(LABELS))
     assert model_facts(folder)["access"] == "open"
-    assert embed(encoder, toy_task(), test).shape == (60, network.config.hidden_size)
+    assert embed(toy_task(), encoder, test).shape == (60, network.config.hidden_size)
 
 
 def test_its_vocabulary_is_of_its_texts_only(encoder: Path) -> None:

@@ -107,20 +107,20 @@ def test_a_model_that_reads_the_patient_flips_when_the_patient_is_swapped() -> N
     def by_sex(rows: Dataset) -> np.ndarray:
         return np.eye(3)[[1 if " man" in t or "M with" in t else 0 for t in rows["text"]]]
 
-    swapped = {s.name: s for s in swap_counterfactual(TASK, dataset, by_sex, "sex", n_bootstrap=100)}
+    swapped = {s.name: s for s in swap_counterfactual(TASK, by_sex, dataset, "sex", n_bootstrap=100)}
     assert set(swapped) == {"all", "female", "male"}  # of the others nothing can be swapped
     assert (swapped["all"].n, swapped["all"].values) == (60, {"flipped": 1, "moved": 1})
-    by_age = swap_counterfactual(TASK, dataset, by_sex, "age", n_bootstrap=100)
+    by_age = swap_counterfactual(TASK, by_sex, dataset, "age", n_bootstrap=100)
     assert [s.values["flipped"] for s in by_age] == [0, 0, 0]
-    assert swap_counterfactual(TASK, dataset, by_sex, "race") == []
-    labels = swap_counterfactual(TASK, dataset, lambda rows: by_sex(rows).argmax(1), "sex", n_bootstrap=0)
+    assert swap_counterfactual(TASK, by_sex, dataset, "race") == []
+    labels = swap_counterfactual(TASK, lambda rows: by_sex(rows).argmax(1), dataset, "sex", n_bootstrap=0)
     assert labels[0].values == {"flipped": 1}
     with pytest.raises(TaskError, match="choose one of"):
-        swap_counterfactual(TASK, dataset, by_sex, "height")
+        swap_counterfactual(TASK, by_sex, dataset, "height")
     with pytest.raises(TaskError, match="writes texts"):
-        swap_counterfactual(toy_task(kind="text2text", labels=()), dataset, by_sex)
+        swap_counterfactual(toy_task(kind="text2text", labels=()), by_sex, dataset)
     with pytest.raises(ColumnError, match="a prediction each"):
-        swap_counterfactual(TASK, dataset, lambda rows: np.zeros(3))
+        swap_counterfactual(TASK, lambda rows: np.zeros(3), dataset)
 
 
 def test_sets_of_labels_have_subgroups_too() -> None:
@@ -131,5 +131,5 @@ def test_sets_of_labels_have_subgroups_too() -> None:
     probs = np.eye(3)[[i % 3 for i in range(60)]] * 0.8 + 0.1
     found = score_subgroups(task, dataset, probs, n_bootstrap=50)
     assert {s.values["micro_f1"] for s in found} == {1}
-    flips = swap_counterfactual(task, dataset, lambda rows: np.full((len(rows), 3), 0.2), n_bootstrap=20)
+    flips = swap_counterfactual(task, lambda rows: np.full((len(rows), 3), 0.2), dataset, n_bootstrap=20)
     assert flips[0].values["flipped"] == 0

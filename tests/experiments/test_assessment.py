@@ -44,7 +44,7 @@ def pilot(n: int, seed: int, right: float) -> Dataset:
 
 @pytest.mark.parametrize("seed", [0, pytest.param(1, marks=pytest.mark.slow)])
 def test_a_good_generator_is_worth_it(seed: int) -> None:
-    found = assess(TASK, notes(80, seed), pilot(300, 100 + seed, 0.9), repeats=2, seed=seed)
+    found = assess(TASK, pilot(300, 100 + seed, 0.9), gold=notes(80, seed), repeats=2, seed=seed)
     assert found.decision == "generate"
     assert found.certainty >= 0.8
     assert found.rows in found.pilot
@@ -57,7 +57,7 @@ def test_a_good_generator_is_worth_it(seed: int) -> None:
 
 @pytest.mark.parametrize("seed", [0, pytest.param(1, marks=pytest.mark.slow)])
 def test_labels_at_random_are_not_worth_it(seed: int) -> None:
-    found = assess(TASK, notes(80, seed), pilot(300, 100 + seed, 0.0), repeats=2, seed=seed)
+    found = assess(TASK, pilot(300, 100 + seed, 0.0), gold=notes(80, seed), repeats=2, seed=seed)
     assert found.decision != "generate"
     assert found.rows is None
 
@@ -65,7 +65,7 @@ def test_labels_at_random_are_not_worth_it(seed: int) -> None:
 def test_where_labels_teach_more_they_are_asked_for() -> None:
     """Each label brings much while rows that carry nothing bring nothing."""
     gold, noise = notes(120, 3), pilot(200, 103, 0.0).map(lambda row: {"text": "the clinic plan of today"})
-    found = assess(TASK, gold, noise, more=100, repeats=1, seed=3)
+    found = assess(TASK, noise, gold=gold, more=100, repeats=1, seed=3)
     assert found.decision == "label"
     assert found.labelling[0] > 0
     assert str(found).startswith("label 100 more notes instead")
@@ -82,11 +82,11 @@ def test_labels_cannot_gain_more_than_is_left() -> None:
 
 
 def test_without_a_pilot_it_cannot_be_told() -> None:
-    found = assess(TASK, notes(60, 0))
+    found = assess(TASK, gold=notes(60, 0))
     assert (found.decision, found.rows, found.pilot) == ("cannot_tell", None, {})
     assert "pilot" in found.why
     assert list(found.curve) == [12, 24, 48]
-    flat = assess(TASK, toy_rows(200, 1), more=20)
+    flat = assess(TASK, gold=toy_rows(200, 1), more=20)
     assert flat.decision == "cannot_tell"
     assert "of a linear head, extrapolated from 160 to 180 rows, is flat" in flat.why
 
@@ -94,7 +94,7 @@ def test_without_a_pilot_it_cannot_be_told() -> None:
 def test_audited_rows_measure_the_generator() -> None:
     rows = pilot(80, 7, 0.7)
     audited = {f"n7-{i}": TASK.labels[i % 3] for i in range(50)}
-    found = assess(TASK, notes(60, 0), rows, audited=audited, repeats=1)
+    found = assess(TASK, rows, gold=notes(60, 0), audited=audited, repeats=1)
     assert found.generator_right is not None
     share, low, high = found.generator_right
     told = sum(rows["llm_label"][i] == i % 3 for i in range(50)) / 50
@@ -105,21 +105,21 @@ def test_audited_rows_measure_the_generator() -> None:
 
 
 def test_same_seed_same_answer() -> None:
-    one, two = (assess(TASK, notes(60, 0), pilot(40, 5, 0.8), repeats=1, seed=4) for _ in range(2))
+    one, two = (assess(TASK, pilot(40, 5, 0.8), gold=notes(60, 0), repeats=1, seed=4) for _ in range(2))
     assert one == two
 
 
 def test_what_cannot_be_judged_is_refused() -> None:
     with pytest.raises(ColumnError, match="too few to tell"):
-        assess(TASK, notes(10, 0))
+        assess(TASK, gold=notes(10, 0))
     with pytest.raises(ColumnError, match="too few to tell"):
-        assess(TASK, notes(60, 0), pilot(10, 5, 0.8))
+        assess(TASK, pilot(10, 5, 0.8), gold=notes(60, 0))
     with pytest.raises(ColumnError, match="give those rows"):
-        assess(TASK, notes(60, 0), audited={"a": "none"})
+        assess(TASK, gold=notes(60, 0), audited={"a": "none"})
     with pytest.raises(ColumnError, match="not among the pilot rows"):
-        assess(TASK, notes(60, 0), pilot(40, 5, 0.8), audited={"a": "none"})
+        assess(TASK, pilot(40, 5, 0.8), gold=notes(60, 0), audited={"a": "none"})
     with pytest.raises(TaskError, match="single_label"):
-        assess(toy_task(kind="multi_label"), notes(60, 0))
+        assess(toy_task(kind="multi_label"), gold=notes(60, 0))
 
 
 def test_the_verb(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

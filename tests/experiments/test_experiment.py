@@ -24,7 +24,7 @@ from hf_synth.errors import ColumnError, OutputError, OverlapError, TaskError
 from hf_synth.experiments.cells import held_back
 from hf_synth.experiments.diagnostics import calibration_section
 from hf_synth.experiments.experiment import outline
-from hf_synth.experiments.grid import GRIDS, Cell, Grid, plan, read_grid, with_fields
+from hf_synth.experiments.grid import GRIDS, Cell, Grid, Protocol, plan, read_grid, with_fields
 from hf_synth.experiments.leakage import check_model, check_synthetic, copies, gold_budget
 from hf_synth.experiments.results import comparisons
 from hf_synth.gold.adoption import read_dataset
@@ -223,7 +223,14 @@ def test_what_is_done_is_not_done_again(study: Any) -> None:
     again = run(study.out, grid, {"writer": never})
     assert {p: p.stat().st_mtime_ns for p in (study.out / "cells").iterdir()} == files
     assert again.rows == study.rows
-    planned = outline(TASK, toy_gold(), {"writer": never}, grid=grid, out=study.out, n_bootstrap=20, drop_seen=True)
+    planned = outline(
+        TASK,
+        {"writer": never},
+        gold=toy_gold(),
+        grid=grid,
+        out=study.out,
+        protocol=Protocol(n_bootstrap=20, drop_seen=True),
+    )
     assert (planned.done, planned.trainings, planned.pools) == (len(planned.cells), 0, ())
 
 

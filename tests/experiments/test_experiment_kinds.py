@@ -20,7 +20,7 @@ from hf_synth.cli.cli import main
 from hf_synth.correction.judging import LLMJudge
 from hf_synth.errors import OutputError, TaskError
 from hf_synth.experiments.experiment import experiment
-from hf_synth.experiments.grid import Grid
+from hf_synth.experiments.grid import Grid, Protocol
 from hf_synth.gold.adoption import read_dataset
 from hf_synth.llm.llm import LLM
 from hf_synth.models.linear import linear_fit
@@ -34,8 +34,17 @@ MASKED = replace(SETS, name="masked", partly_judged=True)
 def run(task: Task, gold: DatasetDict, made: Any, out: Path, **grid: Any) -> Any:
     options = {name: grid.pop(name) for name in ("args", "audited", "judges") if name in grid}
     plan = Grid(**{"sizes": (40,), "ratios": (1.0,), "seeds": (0,), **grid})
-    return experiment(task, gold, made, grid=plan, out=out, processes=0, n_bootstrap=20, drop_seen=True,
-                      say=lambda line: None, **options)  # fmt: skip
+    return experiment(
+        task,
+        made,
+        gold=gold,
+        grid=plan,
+        out=out,
+        processes=0,
+        protocol=Protocol(n_bootstrap=20, drop_seen=True),
+        say=lambda line: None,
+        **options,
+    )
 
 
 def never(own: Dataset, n: int, seed: int) -> Dataset:

@@ -148,7 +148,7 @@ def test_two_processes_learn_what_one_learns(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr[-2000:]
     assert model_facts(tmp_path / "two")["processes"] == 2
     test = toy_rows(30, seed=3)
-    one, two = (predict_proba(tmp_path / name, toy_task(), test) for name in ("one", "two"))
+    one, two = (predict_proba(toy_task(), tmp_path / name, test) for name in ("one", "two"))
     assert one == pytest.approx(two, abs=2e-3)
     assert not np.allclose(one, one[0])
     assert sorted(p.name for p in tmp_path.iterdir()) == ["base", "one", "two", "two.py"]

@@ -40,7 +40,7 @@ def edited(model: Path, copy: Path, **config: object) -> Path:
 
 def test_probabilities_are_those_of_the_plain_model(model: Path) -> None:
     rows = toy_rows(40, seed=1)
-    probs = predict_proba(model, toy_task(), rows)
+    probs = predict_proba(toy_task(), model, rows)
     assert probs.shape == (40, 3)
     assert probs.dtype == np.float32
     assert probs.sum(1) == pytest.approx(np.ones(40), abs=1e-5)
@@ -54,12 +54,12 @@ def test_probabilities_are_those_of_the_plain_model(model: Path) -> None:
 
 def test_probabilities_do_not_depend_on_batches_and_repeat_exactly(model: Path) -> None:
     rows = toy_rows(30, seed=2)
-    whole = predict_proba(model, toy_task(), rows)
-    assert np.array_equal(whole, predict_proba(model, toy_task(), rows))
-    assert predict_proba(model, toy_task(), rows, tokens_per_batch=1) == pytest.approx(whole, abs=1e-5)
-    back = predict_proba(model, toy_task(), rows.select(range(29, -1, -1)))
+    whole = predict_proba(toy_task(), model, rows)
+    assert np.array_equal(whole, predict_proba(toy_task(), model, rows))
+    assert predict_proba(toy_task(), model, rows, tokens_per_batch=1) == pytest.approx(whole, abs=1e-5)
+    back = predict_proba(toy_task(), model, rows.select(range(29, -1, -1)))
     assert back[::-1] == pytest.approx(whole, abs=1e-5)
-    assert predict_proba(model, toy_task(), rows.select([])).shape == (0, 3)
+    assert predict_proba(toy_task(), model, rows.select([])).shape == (0, 3)
 
 
 @given(st.lists(st.integers(1, 600), max_size=60), st.integers(1, 2000))
@@ -72,35 +72,35 @@ def test_batches_hold_every_row_once_within_the_budget(lengths: list[int], budge
 
 def test_labels_in_another_order_are_remapped(model: Path, tmp_path: Path) -> None:
     rows, other = toy_rows(20, seed=3), toy_task(labels=LABELS[::-1])
-    assert np.array_equal(predict_proba(model, other, rows)[:, ::-1], predict_proba(model, toy_task(), rows))
+    assert np.array_equal(predict_proba(other, model, rows)[:, ::-1], predict_proba(toy_task(), model, rows))
 
 
 def test_other_labels_are_an_error(model: Path, tmp_path: Path) -> None:
     rows = toy_rows(3)
     with pytest.raises(ModelError, match="has 3 labels .*'toy' has 2"):
-        predict_proba(model, toy_task(labels=("none", "mild")), rows)
+        predict_proba(toy_task(labels=("none", "mild")), model, rows)
     unnamed = edited(model, tmp_path / "m", id2label={str(i): f"LABEL_{i}" for i in range(3)}, label2id={})
     with pytest.raises(ModelError, match="id2label"):
-        predict_proba(unnamed, toy_task(), rows)
+        predict_proba(toy_task(), unnamed, rows)
     with pytest.raises(ModelError, match="trained for single_label_classification, task 'toy' is multi_label"):
-        predict_proba(model, toy_task(kind="multi_label"), rows)
+        predict_proba(toy_task(kind="multi_label"), model, rows)
     with pytest.raises(TaskError, match="is text2text"):
-        predict_proba(model, toy_task(kind="text2text", labels=()), rows)
+        predict_proba(toy_task(kind="text2text", labels=()), model, rows)
 
 
 def test_missing_texts_name_the_row_and_no_text(model: Path) -> None:
     rows = Dataset.from_dict({"text": [CANARY, None], "label": [0, 1]})
     with pytest.raises(ColumnError, match="row 1: column 'text'") as caught:
-        predict_proba(model, toy_task(), rows)
+        predict_proba(toy_task(), model, rows)
     assert CANARY not in str(caught.value)
     with pytest.raises(ColumnError, match="no column 'text'"):
-        predict_proba(model, toy_task(), rows.rename_column("text", "note"))
+        predict_proba(toy_task(), model, rows.rename_column("text", "note"))
 
 
 def test_pairs_are_read_as_two_segments(model: Path) -> None:
     task = toy_task(text_columns=("premise", "hypothesis"))
     rows = Dataset.from_dict({"premise": ["sore today", "lungs clear"], "hypothesis": ["tube", "comfortable week"]})
-    probs = predict_proba(model, task, rows)
+    probs = predict_proba(task, model, rows)
     network, tokenizer = load_model(model), load_tokenizer(model)
     with torch.no_grad():
         plain = network(**tokenizer("sore today", "tube", return_tensors="pt")).logits.softmax(-1)[0].numpy()
@@ -115,24 +115,24 @@ def test_long_texts_are_cut_and_a_fixed_truncation_is_lifted(model: Path, tmp_pa
     tokenizer.backend_tokenizer.enable_padding(length=4)
     tokenizer.backend_tokenizer.save(str(short / "tokenizer.json"))
     rows = toy_rows(10, seed=4)
-    assert predict_proba(short, toy_task(), rows) == pytest.approx(predict_proba(model, toy_task(), rows), abs=1e-6)
+    assert predict_proba(toy_task(), short, rows) == pytest.approx(predict_proba(toy_task(), model, rows), abs=1e-6)
     long = Dataset.from_dict({"text": ["the " * 5000], "label": [0]})
-    assert np.isfinite(predict_proba(model, toy_task(), long)).all()
+    assert np.isfinite(predict_proba(toy_task(), model, long)).all()
 
 
 def test_a_replaced_model_is_loaded_afresh(model: Path, tmp_path: Path) -> None:
     rows, copy = toy_rows(5), tmp_path / "m"
     shutil.copytree(model, copy)
-    before = predict_proba(copy, toy_task(), rows)
+    before = predict_proba(toy_task(), copy, rows)
     network = AutoModelForSequenceClassification.from_pretrained(copy)
     torch.nn.init.zeros_(network.classifier.weight)
     network.save_pretrained(copy)
-    assert not np.allclose(before, predict_proba(copy, toy_task(), rows))
+    assert not np.allclose(before, predict_proba(toy_task(), copy, rows))
 
 
 def test_embeddings_are_means_over_tokens(model: Path) -> None:
     rows = toy_rows(6, seed=5)
-    found = embed(model, toy_task(), rows)
+    found = embed(toy_task(), model, rows)
     assert found.shape == (6, 32)
     network, tokenizer = load_model(model), load_tokenizer(model)
     with torch.no_grad():
@@ -184,7 +184,7 @@ def test_torch_files_are_read_without_unpickling_code(model: Path, tmp_path: Pat
     shutil.copytree(model, old, ignore=shutil.ignore_patterns("*.safetensors"))
     torch.save(network.state_dict(), old / "pytorch_model.bin")
     rows = toy_rows(5)
-    assert predict_proba(old, toy_task(), rows) == pytest.approx(predict_proba(model, toy_task(), rows), abs=1e-6)
+    assert predict_proba(toy_task(), old, rows) == pytest.approx(predict_proba(toy_task(), model, rows), abs=1e-6)
     assert weights_sha256(old) != weights_sha256(model)
 
     class Evil:

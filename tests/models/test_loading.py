@@ -85,7 +85,7 @@ def test_tokens_are_shared_by_trainings_and_predictions(tmp_path: Path, monkeypa
         toy_task(), rows.select(range(30)), test, base_model=base, output_dir=tmp_path / "b", args=TINY_ARGS, seed=1,
         cache_dir=cache, long_notes="windows",
     )  # fmt: skip
-    assert predict_proba(half, toy_task(), test, cache_dir=cache).shape == (30, 3)
+    assert predict_proba(toy_task(), half, test, cache_dir=cache).shape == (30, 3)
 
 
 @pytest.mark.gpu
@@ -102,10 +102,10 @@ def test_on_a_gpu_training_is_in_bfloat16_and_learns(tmp_path: Path) -> None:
     assert facts["hyperparameters"]["bf16"] is torch.cuda.is_bf16_supported()
     test = toy_rows(80, seed=1)
     assert evaluate(toy_task(), folder, test, n_bootstrap=0).values["accuracy"] > 0.8
-    there, here = (predict_proba(folder, toy_task(), test, device=device) for device in ("cuda", "cpu"))
+    there, here = (predict_proba(toy_task(), folder, test, device=device) for device in ("cuda", "cpu"))
     assert np.abs(there - here).max() < 0.05
     long = train(
         toy_task(), toy_rows(60), base_model=base, output_dir=tmp_path / "n", args=TINY_ARGS, long_notes="windows",
         lora=True,
     )  # fmt: skip
-    assert predict_proba(long, toy_task(), test).shape == (80, 3)
+    assert predict_proba(toy_task(), long, test).shape == (80, 3)

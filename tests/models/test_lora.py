@@ -71,7 +71,7 @@ def test_it_can_be_resumed_and_the_best_epoch_is_kept(base: Path, tmp_path: Path
     assert weights_sha256(one) == weights_sha256(two)
     score = evaluate(task, one, held, n_bootstrap=0).values["macro_f1"]
     assert model_facts(one)["best_validation"] == pytest.approx(score)
-    assert predict_proba(two, task, held).shape == (40, 3)
+    assert predict_proba(task, two, held).shape == (40, 3)
 
 
 def test_wrong_options_are_one_sentence(base: Path, tmp_path: Path) -> None:

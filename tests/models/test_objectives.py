@@ -176,7 +176,7 @@ def test_a_model_of_windows_is_a_plain_model_that_says_so(base: Path, tmp_path: 
         with torch.no_grad():
             logs = [network(input_ids=torch.tensor([w])).logits[0].log_softmax(-1) for w in ids]
         means.append(torch.stack(logs).mean(0).softmax(-1).numpy())  # the mean of log-probabilities
-    assert predict_proba(folder, toy_task(), rows) == pytest.approx(np.stack(means), abs=1e-5)
+    assert predict_proba(toy_task(), folder, rows) == pytest.approx(np.stack(means), abs=1e-5)
     # what is trained from it is not bound by its way
     second = train(toy_task(), toy_rows(20), base_model=folder, output_dir=tmp_path / "n", args={"max_steps": 1})
     assert getattr(AutoConfig.from_pretrained(second), "long_notes", None) is None
@@ -191,7 +191,7 @@ def test_gradient_checkpointing_changes_no_weight(base: Path, tmp_path: Path) ->
         )
         for on in (False, True)
     ]  # fmt: skip
-    one, two = (predict_proba(folder, toy_task(), long_rows(6, 1)) for folder in folders)
+    one, two = (predict_proba(toy_task(), folder, long_rows(6, 1)) for folder in folders)
     assert one == pytest.approx(two, abs=1e-5)
     assert model_facts(folders[1])["arguments"]["activation_checkpointing"] is True
 

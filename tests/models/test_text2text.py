@@ -89,7 +89,7 @@ def test_sets_are_learnt_and_scored_as_scikit_learn_does(models: dict[str, Path]
     from transformers import AutoConfig
 
     test = sets_gold(120, seed=1).map(lambda row, i: {"group": f"g{i // 3}"}, with_indices=True)
-    truth, probs = label_matrix(SETS, test), predict_proba(models["multi_label"], SETS, test)
+    truth, probs = label_matrix(SETS, test), predict_proba(SETS, models["multi_label"], test)
     assert AutoConfig.from_pretrained(models["multi_label"]).problem_type == "multi_label_classification"
     assert (probs.sum(1).min(), probs.sum(1).max()) != pytest.approx((1, 1), abs=0.2)
     scores, said = evaluate(SETS, models["multi_label"], test, n_bootstrap=200), probs > 0.5
@@ -140,7 +140,7 @@ def test_probabilities_and_weights_of_sets_reach_the_loss(bases: dict[str, Path]
     probs = [[1.0, 0.0, 0.3]] * 60 + [[0.0, 0.0, 0.3]] * 60  # the first label: there in one half, not in the other
     rows = rows.add_column("label_probs", probs).add_column("weight", [0.8] * 60 + [0.2] * 60)
     folder = train(SETS, rows, base_model=bases["multi_label"], output_dir=tmp_path / "m", args=TINY_ARGS)
-    said = predict_proba(folder, SETS, sets_gold(40, seed=2))
+    said = predict_proba(SETS, folder, sets_gold(40, seed=2))
     assert said.mean(0) == pytest.approx([0.8, 0.0, 0.3], abs=0.08)
 
 
@@ -156,7 +156,7 @@ def test_sets_are_corrected_label_by_label(models: dict[str, Path]) -> None:
     wrong = gold.map(lambda row, i: {"findings": [0] if i < 10 else row["findings"]}, with_indices=True)
     status = ["kept"] * 39 + ["rejected"]
     rows = generated(SETS, wrong, label_status=status, reason=["as_generated"] * 39 + ["refusal"])
-    probs = predict_proba(models["multi_label"], SETS, rows.select(range(39)))
+    probs = predict_proba(SETS, models["multi_label"], rows.select(range(39)))
     done = correct_sets(rows, models["multi_label"], sets_gold(30, seed=4), "argmax")
     assert label_matrix(SETS, done.select(range(39))).tolist() == (probs > 0.5).tolist()
     meant = label_matrix(SETS, rows)
@@ -191,7 +191,7 @@ def test_a_corrector_of_sets_may_be_a_fit_and_not_one_that_saw_the_gold(models: 
     with pytest.raises(TaskError, match="'clean_drop' does not serve multi_label"):
         correct_sets(rows, fit, gold, "clean_drop")
     with pytest.raises(TaskError, match="single_label tasks only"):
-        fit_policy(SETS, rows, fit, gold)
+        fit_policy(SETS, rows, fit, gold=gold)
     with pytest.raises(ColumnError, match="3 numbers between 0 and 1"):
         correct_sets(rows, lambda _: lambda asked: np.full((len(asked), 3), 7.0), gold, "argmax")
 
@@ -228,10 +228,10 @@ def test_texts_are_learnt_and_written_in_the_order_of_rows(models: dict[str, Pat
     from rouge_score.rouge_scorer import RougeScorer
 
     test = asked_gold(60, seed=1)
-    said = generate_text(models["text2text"], ASKED, test)
-    assert said == generate_text(models["text2text"], ASKED, test, tokens_per_batch=60)  # another grouping of rows
+    said = generate_text(ASKED, models["text2text"], test)
+    assert said == generate_text(ASKED, models["text2text"], test, tokens_per_batch=60)  # another grouping of rows
     backwards = test.select(range(59, -1, -1))
-    assert generate_text(models["text2text"], ASKED, backwards) == said[::-1]
+    assert generate_text(ASKED, models["text2text"], backwards) == said[::-1]
     scores = evaluate(ASKED, models["text2text"], test, n_bootstrap=200)
     often = max(list(test["answer"]).count(drug) for drug in DRUGS) / 60
     assert scores.values["exact_match"] > often + 0.3
@@ -288,7 +288,7 @@ def test_the_heavier_of_two_targets_is_written(bases: dict[str, Path], tmp_path:
             ASKED, rows, base_model=bases["text2text"], output_dir=tmp_path / expected,
             args=T5_ARGS | {"num_train_epochs": 3},
         )  # fmt: skip
-        assert set(generate_text(folder, ASKED, gold)) == {expected}
+        assert set(generate_text(ASKED, folder, gold)) == {expected}
 
 
 def test_validation_of_texts_keeps_the_best_epoch(bases: dict[str, Path], tmp_path: Path) -> None:
@@ -312,13 +312,13 @@ def test_a_model_writes_greedily_whatever_its_base_did(models: dict[str, Path], 
         num_beams=4, min_length=30, max_length=40, decoder_start_token_id=0, eos_token_id=1, pad_token_id=0
     ).save_pretrained(base)
     gold = asked_gold(20, seed=3)
-    before = generate_text(base, ASKED, gold)
-    assert before == generate_text(models["text2text"], ASKED, gold)
+    before = generate_text(ASKED, base, gold)
+    assert before == generate_text(ASKED, models["text2text"], gold)
     folder = train(ASKED, gold, base_model=base, output_dir=tmp_path / "m", args={"max_steps": 1})
     told = AutoModelForSeq2SeqLM.from_pretrained(folder).generation_config
     assert (told.num_beams, told.max_new_tokens) == (1, 4)  # twice the longest target: one word and the end
     assert not told.min_length
-    assert all(len(text.split()) <= 3 for text in generate_text(base, ASKED, gold, max_new_tokens=3))
+    assert all(len(text.split()) <= 3 for text in generate_text(ASKED, base, gold, max_new_tokens=3))
 
 
 def test_target_texts_pass_as_they_are() -> None:
@@ -342,9 +342,9 @@ def test_what_does_not_fit_a_kind_is_one_sentence(
     with pytest.raises(ModelError, match="sequence-to-sequence"):
         train(ASKED, asked_gold(4), base_model=bases["multi_label"], output_dir=tmp_path / "m")
     with pytest.raises(ModelError, match="cannot be loaded"):
-        generate_text(models["multi_label"], ASKED, asked_gold(2))
+        generate_text(ASKED, models["multi_label"], asked_gold(2))
     with pytest.raises(TaskError, match="only text2text"):
-        generate_text(models["text2text"], SETS, sets_gold(2))
+        generate_text(SETS, models["text2text"], sets_gold(2))
     with pytest.raises(ColumnError, match="column 'answer' holds no text"):
         train(
             ASKED, asked_gold(2).map(lambda _: {"answer": None}), base_model=bases["text2text"],
@@ -425,10 +425,15 @@ def test_a_whole_journey(kind: str, bases: dict[str, Path], hub: Any, tmp_path: 
     with running_simulator(faults=CALM) as url:
         llm = LLM("simulator", base_url=url, api_key="none", journal=tmp_path / "journal.sqlite")
         made = run(
-            task, gold, lambda shown: generate(task, shown, llm, 40), base_model=bases[kind], out=tmp_path / "out",
-            arms=("gold", "gold_plus_corrected"), args=args,
+            task,
+            lambda shown: generate(task, shown, llm, 40),
+            gold=gold,
+            base_model=bases[kind],
+            out=tmp_path / "out",
+            arms=("gold", "gold_plus_corrected"),
+            args=args,
             method={"multi_label": "argmax", "text2text": "none"}.get(kind, "auto"),
-        )  # fmt: skip
+        )
     table = (tmp_path / "out" / "scores.md").read_text()
     assert [cell.strip() for cell in table.splitlines()[0].split("|")][1:3] == ["trained on", f"{main} (95% CI)"]
     both = f"gold_60_plus_{'corrected' if kind == 'multi_label' else 'raw'}"  # targets of texts are not corrected
@@ -466,13 +471,13 @@ def check_pulled_model(task: Task, repo: str, local: Path, test: Dataset, cache:
     if task.kind == "multi_label":
         model = AutoModelForSequenceClassification.from_pretrained(repo, cache_dir=cache)
         probs = model(**tokenizer(test[0]["text"], return_tensors="pt")).logits.sigmoid()[0].detach().numpy()
-        assert probs == pytest.approx(predict_proba(local, task, test.select([0]))[0], abs=1e-5)
+        assert probs == pytest.approx(predict_proba(task, local, test.select([0]))[0], abs=1e-5)
         return
     model = AutoModelForSeq2SeqLM.from_pretrained(repo, cache_dir=cache)
     assert model.generation_config.max_new_tokens >= 2  # its own way of writing came along
     ids = model.generate(tokenizer(input_texts(task, test)[0], return_tensors="pt").input_ids)
     said = tokenizer.decode(ids[0], skip_special_tokens=True)
-    assert said == generate_text(local, task, test.select([0]))[0]
+    assert said == generate_text(task, local, test.select([0]))[0]
 
 
 def test_cards_of_models_say_how_to_load_them() -> None:

@@ -123,7 +123,7 @@ def test_targets_are_probabilities_times_weight_and_gold_is_hard() -> None:
 
 def test_soft_labels_and_weights_reach_the_loss(base: Path, tmp_path: Path) -> None:
     rows = corrected(60, label_probs=[[0.5, 0.3, 0.2]] * 60)
-    probs = predict_proba(run(base, tmp_path / "soft", rows), toy_task(), toy_rows(40, seed=2))
+    probs = predict_proba(toy_task(), run(base, tmp_path / "soft", rows), toy_rows(40, seed=2))
     assert probs.mean(0) == pytest.approx([0.5, 0.3, 0.2], abs=0.05)
     # the same text with two labels: the heavier one wins in proportion
     gold = toy_rows(60, seed=9)
@@ -133,7 +133,7 @@ def test_soft_labels_and_weights_reach_the_loss(base: Path, tmp_path: Path) -> N
         "label_probs": [[1, 0, 0]] * 60 + [[0, 1, 0]] * 60,
     }
     weighed = corrected(120, **double, weight=[0.75] * 60 + [0.25] * 60)
-    probs = predict_proba(run(base, tmp_path / "weighed", weighed), toy_task(), toy_rows(40, seed=2))
+    probs = predict_proba(toy_task(), run(base, tmp_path / "weighed", weighed), toy_rows(40, seed=2))
     assert probs.mean(0) == pytest.approx([0.75, 0.25, 0], abs=0.08)
 
 
@@ -145,7 +145,7 @@ def test_gradient_accumulation_keeps_the_loss(base: Path, tmp_path: Path) -> Non
         base, tmp_path / "b", rows, args=args | {"per_device_train_batch_size": 4, "gradient_accumulation_steps": 4}
     )
     test = toy_rows(30, seed=3)
-    a, b = (predict_proba(folder, toy_task(), test) for folder in (whole, parts))
+    a, b = (predict_proba(toy_task(), folder, test) for folder in (whole, parts))
     assert a == pytest.approx(b, abs=1e-3)
 
 
@@ -157,7 +157,7 @@ def test_class_weights_lift_a_rare_class(base: Path, tmp_path: Path) -> None:
     rare, test = rows.select(few), toy_rows(100, seed=1)
     args = TINY_ARGS | {"num_train_epochs": 1}
     plain, lifted = (
-        predict_proba(run(base, tmp_path / str(w), rare, args=args, class_weights=w), toy_task(), test)
+        predict_proba(toy_task(), run(base, tmp_path / str(w), rare, args=args, class_weights=w), test)
         for w in (False, True)
     )
     assert lifted[:, 1].mean() > 3 * plain[:, 1].mean()
@@ -303,7 +303,7 @@ def test_trainer_fit_gives_predictors_that_outlive_their_folders(base: Path, tmp
     kept(rows)
     (folder,) = (tmp_path / "folds").iterdir()
     assert folder.name.startswith("fold-")
-    assert np.array_equal(predict_proba(folder, toy_task(), test), one(test))
+    assert np.array_equal(predict_proba(toy_task(), folder, test), one(test))
 
 
 def test_evaluate_tells_apart_rows_that_the_model_saw(base: Path, tmp_path: Path) -> None:

@@ -37,7 +37,7 @@ def test_clean_text_with_boilerplate_passes(gold_texts: list[str], clean_texts: 
     rng = random.Random(3)
     held_out = [note(rng) for _ in range(200)]
     found = audit(
-        TASK, rows_of(TASK, clean_texts, "synthetic"), rows_of(TASK, gold_texts), held_out=rows_of(TASK, held_out)
+        TASK, rows_of(TASK, clean_texts, "synthetic"), gold=rows_of(TASK, gold_texts), held_out=rows_of(TASK, held_out)
     )
     assert found.verdict == "ok"
     assert found.figures["refused_share"] <= 0.01
@@ -51,8 +51,8 @@ def test_boilerplate_is_not_discounted_for_one_patient(clean_texts: list[str]) -
     gold = rows_of(TASK, [f"{own} visit {i}" for i in range(8)])
     same = gold.remove_columns("group").add_column("group", ["p1"] * 8)
     synthetic = rows_of(TASK, [clean_texts[0] + " " + own], "synthetic")
-    assert "copied_span" in audit(TASK, synthetic, same).row_flags[0]
-    assert "copied_span" not in audit(TASK, synthetic, gold).row_flags[0]  # eight patients share it
+    assert "copied_span" in audit(TASK, synthetic, gold=same).row_flags[0]
+    assert "copied_span" not in audit(TASK, synthetic, gold=gold).row_flags[0]  # eight patients share it
 
 
 @pytest.mark.parametrize("seed", range(5))
@@ -64,7 +64,7 @@ def test_planted_spans_of_40_words_are_all_found(gold_texts: list[str], clean_te
         host = texts[i].split()
         at = rng.randrange(len(host))
         texts[i] = " ".join(host[:at] + words[start : start + 40] + host[at:])
-    found = audit(TASK, rows_of(TASK, texts, "synthetic"), rows_of(TASK, gold_texts))
+    found = audit(TASK, rows_of(TASK, texts, "synthetic"), gold=rows_of(TASK, gold_texts))
     assert [i for i in planted if "copied_span" not in found.row_flags[i]] == []
     assert set(planted) <= set(found.refused)
     assert len(set(found.refused) - set(planted)) <= 4
@@ -81,7 +81,7 @@ def test_notes_of_the_artificial_clinic_clean_and_with_spans() -> None:
         words = rng.choice(long)
         start = rng.randrange(len(words) - 39)
         planted.append(" ".join([*text.split()[:20], *words[start : start + 40], *text.split()[20:]]))
-    found = audit(TASK, rows_of(TASK, clean + planted, "synthetic"), rows_of(TASK, gold))
+    found = audit(TASK, rows_of(TASK, clean + planted, "synthetic"), gold=rows_of(TASK, gold))
     assert sum(i < 300 for i in found.refused) <= 3
     assert set(range(300, 600)) <= set(found.refused)
 
@@ -95,13 +95,13 @@ def test_near_copies_and_disguised_copies_are_all_found(gold_texts: list[str]) -
             words[i] = rng.choice(WORDS)
         near.append(" ".join(words))
     disguised = [t.upper().replace(" ", " \u200b\n").replace(".", " ;") for t in gold_texts[100:200]]
-    found = audit(TASK, rows_of(TASK, near + disguised, "synthetic"), rows_of(TASK, gold_texts))
+    found = audit(TASK, rows_of(TASK, near + disguised, "synthetic"), gold=rows_of(TASK, gold_texts))
     assert all("near_copy" in flags or "copied_span" in flags for flags in found.row_flags[:100])
     assert all("copy_of_gold" in flags for flags in found.row_flags[100:])
 
 
 def test_a_row_that_says_gold_is_refused_whatever_its_text(clean_texts: list[str]) -> None:
-    found = audit(TASK, rows_of(TASK, clean_texts[:3], "gold"), None)
+    found = audit(TASK, rows_of(TASK, clean_texts[:3], "gold"), gold=None)
     assert all(flags == ("gold_row",) for flags in found.row_flags)
     assert found.verdict == "refuse"
     assert not found.compared
@@ -118,7 +118,7 @@ def test_pairs_each_text_counts_and_columns_may_be_swapped(gold_texts: list[str]
 
     gold = pairs(gold_texts[:50], gold_texts[50:100], "gold")
     synthetic = pairs(clean_texts[:3], [clean_texts[3], gold_texts[0], "fine"], "synthetic")
-    found = audit(pair, synthetic, gold)
+    found = audit(pair, synthetic, gold=gold)
     assert list(found.refused) == [1]
 
 
@@ -126,8 +126,8 @@ def test_the_target_of_text2text_is_text_too(gold_texts: list[str], clean_texts:
     summary = Task.from_columns("sums", text_columns="text", label_column="summary", kind="text2text", access="open")
     gold = rows_of(summary, gold_texts[:20]).remove_columns("summary").add_column("summary", gold_texts[20:40])
     synthetic = rows_of(summary, clean_texts[:1], "synthetic").remove_columns("summary")
-    assert audit(summary, synthetic.add_column("summary", [gold_texts[20]]), gold).refused
-    assert not audit(summary, synthetic.add_column("summary", [clean_texts[1]]), gold).refused
+    assert audit(summary, synthetic.add_column("summary", [gold_texts[20]]), gold=gold).refused
+    assert not audit(summary, synthetic.add_column("summary", [clean_texts[1]]), gold=gold).refused
 
 
 PLANTED = {
@@ -173,7 +173,7 @@ def test_identifiers_of_each_kind_are_found_and_refused(kind: str, clean_texts: 
         assert kind in identifiers_in(text), text
     private = replace(TASK, access="restricted")
     rows = rows_of(private, [clean_texts[0], clean_texts[1] + " " + PLANTED[kind]], "synthetic")
-    found = audit(private, rows, rows_of(private, clean_texts[5:9]))
+    found = audit(private, rows, gold=rows_of(private, clean_texts[5:9]))
     assert list(found.refused) == [1]
     assert found.figures[f"with_{kind}"] == 1
     assert found.verdict == "ok"  # an identifier takes its row out; only copies condemn the whole
@@ -186,7 +186,7 @@ def test_ordinary_figures_are_no_identifiers(text: str) -> None:
 
 def test_dates_in_open_data_are_counted_not_refused(clean_texts: list[str]) -> None:
     rows = rows_of(TASK, [clean_texts[0] + " " + PLANTED["date"]], "synthetic")
-    found = audit(TASK, rows, None)
+    found = audit(TASK, rows, gold=None)
     assert found.row_flags == (("date_or_age",),)
     assert not found.refused
 
@@ -195,7 +195,7 @@ def test_leaks_and_repetition_are_counted_not_refused(clean_texts: list[str]) ->
     task = replace(TASK, leaks=(r"(?i)\bgrade \d",))
     almost = clean_texts[1].rsplit(" ", 1)[0] + " tomorrow"
     texts = [clean_texts[0] + " Grade 2 noted", clean_texts[1], almost, clean_texts[1].upper(), "short one"]
-    found = audit(task, rows_of(task, texts, "synthetic"), None)
+    found = audit(task, rows_of(task, texts, "synthetic"), gold=None)
     assert found.row_flags == (("label_leak",), (), ("near_duplicate",), ("duplicate",), ())
     assert not found.refused
 
@@ -204,16 +204,16 @@ def test_rejected_rows_without_text_are_passed_over(gold_texts: list[str]) -> No
     gold = rows_of(TASK, [*gold_texts[:5], ""])
     rows = rows_of(TASK, ["", ""], "synthetic")
     empty = rows.map(lambda r: {"text": None}, features=rows.features)
-    found = audit(TASK, empty, gold, held_out=gold)
+    found = audit(TASK, empty, gold=gold, held_out=gold)
     assert found.row_flags == ((), ())
     assert found.figures["rows"] == 0
     assert found.verdict == "ok"
-    assert audit(TASK, rows.select([]), gold.select([])).verdict == "ok"
+    assert audit(TASK, rows.select([]), gold=gold.select([])).verdict == "ok"
 
 
 def test_findings_hold_no_text_and_are_plain_values(gold_texts: list[str]) -> None:
     texts = [f"{CANARY} {gold_texts[0]}", gold_texts[1] + f" mail {CANARY}@example.org"]
-    found = audit(TASK, rows_of(TASK, texts, "synthetic"), rows_of(TASK, gold_texts))
+    found = audit(TASK, rows_of(TASK, texts, "synthetic"), gold=rows_of(TASK, gold_texts))
     assert found.verdict == "refuse"
     told = repr(found) + str(found) + json.dumps(found.to_json())
     assert CANARY not in told
@@ -225,7 +225,7 @@ def test_findings_hold_no_text_and_are_plain_values(gold_texts: list[str]) -> No
 def test_a_missing_column_is_one_sentence(clean_texts: list[str]) -> None:
     rows = rows_of(TASK, clean_texts[:2], "synthetic")
     with pytest.raises(ColumnError, match="the gold has no column 'text'"):
-        audit(TASK, rows, rows.rename_column("text", "note"))
+        audit(TASK, rows, gold=rows.rename_column("text", "note"))
 
 
 def test_runs_and_containment_are_what_they_say() -> None:

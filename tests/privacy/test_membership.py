@@ -82,7 +82,7 @@ def by_heart(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Dataset]:
 
 def test_a_model_that_learnt_by_heart_is_caught(by_heart: tuple[Path, Dataset]) -> None:
     model, rows = by_heart
-    found = membership(toy_task(), model, rows, noisy(120, 2))
+    found = membership(toy_task(), model, gold=rows, held_out=noisy(120, 2))
     assert found.auc_low > 0.6  # type: ignore[operator]
     assert found.tpr is not None
     assert found.member_loss < found.held_out_loss  # type: ignore[operator]
@@ -93,14 +93,14 @@ def test_a_model_that_learnt_by_heart_is_caught(by_heart: tuple[Path, Dataset]) 
 def test_the_facts_of_a_model_say_which_rows_it_saw(by_heart: tuple[Path, Dataset]) -> None:
     model, rows = by_heart
     both = concatenate_datasets([rows, noisy(120, 2)])
-    found = membership(toy_task(), model, both, both)
+    found = membership(toy_task(), model, gold=both, held_out=both)
     assert (found.members, found.held_out) == (40, 120)
-    assert "too few" in membership(toy_task(), model, noisy(60, 3), both).note
+    assert "too few" in membership(toy_task(), model, gold=noisy(60, 3), held_out=both).note
 
 
 def test_losses_are_those_of_the_labels(by_heart: tuple[Path, Dataset]) -> None:
     model, rows = by_heart
-    probs = predict_proba(model, toy_task(), rows)
+    probs = predict_proba(toy_task(), model, rows)
     expected = [-np.log(probs[i, rows[i]["label"]]) for i in range(len(rows))]
     assert losses(toy_task(), model, rows) == pytest.approx(expected, rel=1e-4, abs=1e-6)
     assert losses(toy_task(), model, rows.select([])).tolist() == []

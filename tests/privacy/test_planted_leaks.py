@@ -54,7 +54,7 @@ def copied(found: Findings) -> list[bool]:
 def test_a_disguised_copy_is_found_every_time(how: str, gold: Dataset) -> None:
     rng = random.Random(how)
     planted = [DISGUISES[how](rng, text) for text in GOLD[:60]]
-    found = audit(TASK, rows_of(TASK, [*CLEAN[:60], *planted], "synthetic"), gold)
+    found = audit(TASK, rows_of(TASK, [*CLEAN[:60], *planted], "synthetic"), gold=gold)
     assert not any(copied(found)[:60])
     assert all(copied(found)[60:])
     assert set(range(60, 120)) <= set(found.refused)
@@ -71,7 +71,7 @@ def test_40_words_of_one_patient_in_another_note_are_found_every_time(how: str) 
     for host, text in zip(CLEAN, own, strict=False):
         words, at, start = host.split(), rng.randrange(60), rng.randrange(40)
         planted.append(" ".join([*words[:at], disguise(" ".join(text.split()[start : start + 40])), *words[at:]]))
-    found = audit(TASK, rows_of(TASK, planted, "synthetic"), rows_of(TASK, [*GOLD, *own]))
+    found = audit(TASK, rows_of(TASK, planted, "synthetic"), gold=rows_of(TASK, [*GOLD, *own]))
     assert all("copied_span" in flags for flags in found.row_flags)
 
 
@@ -80,7 +80,7 @@ def test_a_note_split_over_two_columns_is_found(swapped: bool) -> None:
     halves = [(" ".join(t.split()[:55]), " ".join(t.split()[55:])) for t in GOLD[:50]]
     left, right = ([h[i] for h in halves] for i in ((1, 0) if swapped else (0, 1)))
     gold = pairs_of(GOLD, ["" for _ in GOLD])
-    found = audit(PAIR, pairs_of([*left, *CLEAN[:50]], [*right, *CLEAN[50:100]], "synthetic"), gold)
+    found = audit(PAIR, pairs_of([*left, *CLEAN[:50]], [*right, *CLEAN[50:100]], "synthetic"), gold=gold)
     assert all(copied(found)[:50])
     assert not any(copied(found)[50:])
     assert all("copy_of_gold" in flags for flags in found.row_flags[:50])
@@ -92,14 +92,14 @@ def test_a_span_that_lies_across_two_columns_is_found() -> None:
     left = [f"{CLEAN[i]} {' '.join(words[20:40])}" for i, words in enumerate(own)]
     right = [f"{' '.join(words[40:60])} {CLEAN[100 + i]}" for i, words in enumerate(own)]
     gold = pairs_of([*GOLD, *(" ".join(w) for w in own)], [""] * 340)
-    found = audit(PAIR, pairs_of(left, right, "synthetic"), gold)
+    found = audit(PAIR, pairs_of(left, right, "synthetic"), gold=gold)
     assert all("copied_span" in flags for flags in found.row_flags)
 
 
 def test_short_texts_with_the_same_words_are_no_copies_by_chance() -> None:
     gold = rows_of(TASK, ["Pain 3 of 10 today.", "no acute distress", *GOLD])
     texts = ["today pain of 7 in all 10 joints", "Pain 5 of 10 today.", "No acute distress!"]
-    found = audit(TASK, rows_of(TASK, texts, "synthetic"), gold)
+    found = audit(TASK, rows_of(TASK, texts, "synthetic"), gold=gold)
     assert found.row_flags == ((), (), ("copy_of_gold",))
 
 
@@ -112,11 +112,11 @@ def test_a_row_that_follows_its_own_prompt_is_an_echo(gold: Dataset) -> None:
     rows = rows_of(TASK, texts, "synthetic")
     shown = rows.add_column("seed_ids", [[f"gold-{i}", "gold-299"] for i in range(0, 60, 2)])
     others = rows.add_column("seed_ids", [[f"gold-{i + 1}", "gold-299"] for i in range(0, 60, 2)])
-    found = audit(TASK, shown, gold)
+    found = audit(TASK, shown, gold=gold)
     assert all("exemplar_echo" in flags for flags in found.row_flags)
     assert found.figures["exemplar_echoes"] == 30
     assert found.verdict == "ok"
-    assert audit(TASK, others, gold).figures["exemplar_echoes"] == 0
+    assert audit(TASK, others, gold=gold).figures["exemplar_echoes"] == 0
 
 
 # --- canaries -------------------------------------------------------------------------------------------------------
@@ -136,7 +136,7 @@ def test_a_canary_in_any_text_column_is_found_and_refused(task: Task, column: st
         texts[column] += " " + DISGUISES[["case", "hyphens", "zero width", "verbatim"][i]](random, sentence(phrase))
         label = {} if task.kind == "text2text" else {task.label_column: 0}
         rows.append({"id": str(i), "access": "open", "source": "synthetic"} | label | texts)
-    found = audit(task, Dataset.from_list(rows), None, canaries=canaries)
+    found = audit(task, Dataset.from_list(rows), gold=None, canaries=canaries)
     assert [("canary" in flags) for flags in found.row_flags] == [True, True, True, False]
     assert sorted(found.refused) == [0, 1, 2]
     assert found.verdict == "refuse"
@@ -234,7 +234,7 @@ def test_a_finder_of_ones_own_counts_and_refuses(gold: Dataset) -> None:
         return ["person"] * text.count("Mrs Jones")
 
     rows = rows_of(TASK, [CLEAN[0], CLEAN[1] + " Mrs Jones and Mrs Jones"], "synthetic")
-    found = audit(TASK, rows, gold, find_identifiers=find)
+    found = audit(TASK, rows, gold=gold, find_identifiers=find)
     assert found.refused == {1: ("identifier",)}
     assert found.figures["with_person"] == 1
 
@@ -245,7 +245,7 @@ def test_a_finder_of_ones_own_counts_and_refuses(gold: Dataset) -> None:
 def test_a_finder_that_gives_text_is_stopped_without_showing_it(finder: Any) -> None:
     rows = rows_of(TASK, [f"{CANARY} {text}" for text in CLEAN[:60]], "synthetic")
     with pytest.raises(ColumnError, match="gives kinds, not what it found") as caught:
-        audit(TASK, rows, None, find_identifiers=finder)
+        audit(TASK, rows, gold=None, find_identifiers=finder)
     assert CANARY not in str(caught.value)
 
 
@@ -255,7 +255,7 @@ def test_what_a_finder_raises_is_not_shown() -> None:
 
     rows = rows_of(TASK, [f"{CANARY} {CLEAN[0]}"], "synthetic")
     with pytest.raises(HfSynthError, match=r"failed at row 0 \(ValueError\)") as caught:
-        audit(TASK, rows, None, find_identifiers=find)
+        audit(TASK, rows, gold=None, find_identifiers=find)
     assert caught.value.__cause__ is None
     assert caught.value.__suppress_context__
 
@@ -290,7 +290,7 @@ NO_REFUSALS = [
 
 
 def test_refusals_are_counted() -> None:
-    found = audit(TASK, rows_of(TASK, REFUSALS + NO_REFUSALS, "synthetic"), None)
+    found = audit(TASK, rows_of(TASK, REFUSALS + NO_REFUSALS, "synthetic"), gold=None)
     assert [("refusal" in flags) for flags in found.row_flags] == [True] * 5 + [False] * 5
     assert found.figures["refusals"] == 5
     assert not found.refused
@@ -298,7 +298,7 @@ def test_refusals_are_counted() -> None:
 
 def test_findings_become_columns(gold: Dataset) -> None:
     rows = rows_of(TASK, [CLEAN[0], GOLD[0], ""], "synthetic")
-    found = audit(TASK, rows, gold)
+    found = audit(TASK, rows, gold=gold)
     told = with_findings(rows, found)
     assert told.column_names[: len(rows.column_names)] == rows.column_names
     assert "copy_of_gold" in told["audit_flags"][1]
@@ -309,7 +309,7 @@ def test_findings_become_columns(gold: Dataset) -> None:
     assert with_findings(told, found).column_names == told.column_names
     with pytest.raises(ColumnError, match="are of 3 rows"):
         with_findings(rows.select([0]), found)
-    assert with_findings(rows, audit(TASK, rows, None))["audit_run_words"][:] == [0, 0, 0]
+    assert with_findings(rows, audit(TASK, rows, gold=None))["audit_run_words"][:] == [0, 0, 0]
 
 
 def test_nothing_that_is_told_holds_text(
@@ -362,7 +362,7 @@ def test_the_verb_on_clean_rows_and_with_a_control(tmp_path: Path, capsys: pytes
 
 def test_the_page_says_what_was_found(gold: Dataset) -> None:
     rows = rows_of(TASK, [*CLEAN[:100], GOLD[0]], "synthetic")
-    found = audit(TASK, rows, gold, held_out=rows_of(TASK, notes(50, 8)))
+    found = audit(TASK, rows, gold=gold, held_out=rows_of(TASK, notes(50, 8)))
     page, text = audit_page(found, facts=[("task", "<b>")]), audit_markdown(found, simulated="made up.")
     assert "&lt;b&gt;" in page
     assert "<script" not in page
@@ -371,5 +371,5 @@ def test_the_page_says_what_was_found(gold: Dataset) -> None:
         assert meaning.split(" `")[0][:30] in text
     assert "not de-identification" in text
     assert re.search(r"1 may not leave", text)
-    alone = audit_markdown(audit(TASK, rows, None))
+    alone = audit_markdown(audit(TASK, rows, gold=None))
     assert "no gold to compare with" in alone

@@ -96,7 +96,7 @@ def full_facts(task: Task = CLINIC) -> dict[str, Any]:
         task,
         rows,
         scores={"gold_200": SCORES},
-        findings=audit(task, rows, gold),
+        findings=audit(task, rows, gold=gold),
         repo_id="demo/synth-notes",
         policy=POLICY,
     )

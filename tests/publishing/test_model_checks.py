@@ -152,7 +152,7 @@ def test_rows_that_only_stopped_the_training_are_of_neither_side(tmp_path: Path)
     found, _ = trial.membership_of(TASK, first, facts, [both])
     assert found is not None
     assert (found.members, found.held_out) == (40, 50)
-    asked = membership(TASK, first, both, both)
+    asked = membership(TASK, first, gold=both, held_out=both)
     assert (asked.members, asked.held_out) == (40, 50)
     # what the child learns from is a member, whatever it was to the parent
     told["base_model"] = first
@@ -165,7 +165,9 @@ def test_rows_that_only_stopped_the_training_are_of_neither_side(tmp_path: Path)
         nothing, why = trial.membership_of(TASK, first, early, [both])
         assert nothing is None
         assert "only stopped its training" in why
-        assert str(membership(TASK, first, both, both)).startswith("membership: not tested: its facts do not tell")
+        assert str(membership(TASK, first, gold=both, held_out=both)).startswith(
+            "membership: not tested: its facts do not tell"
+        )
     late = model_facts(train(TASK, GOLD.select(range(10)), output_dir=tmp_path / "late", **told))
     assert late["validation_digests"] is None
 

@@ -39,11 +39,11 @@ def files(folder: Path) -> set[str]:
 
 # --- the gate -------------------------------------------------------------------------------------------------------
 FINDINGS = {
-    (task.access, with_gold): audit(task, synthetic_rows(task), gold_rows(task) if with_gold else None)
+    (task.access, with_gold): audit(task, synthetic_rows(task), gold=gold_rows(task) if with_gold else None)
     for task in (OPEN, RESTRICTED, CREDENTIALED)
     for with_gold in (True, False)
 }
-COPIES = audit(OPEN, gold_rows(OPEN), gold_rows(OPEN))
+COPIES = audit(OPEN, gold_rows(OPEN), gold=gold_rows(OPEN))
 
 
 @settings(max_examples=1000, deadline=None)
