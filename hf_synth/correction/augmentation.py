@@ -7,13 +7,13 @@ leave and their synthetic rows enter, other gold stays; `synthetic` = no gold at
 from __future__ import annotations
 
 import hashlib
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
 from hf_synth.errors import ColumnError, OverlapError, TaskError
 from hf_synth.task.columns import CORRECTION_COLUMNS, GOLD_COLUMNS, JUDGED, SYNTHETIC_COLUMNS, access_of, strictest
-from hf_synth.task.labels import check_columns, label_names
+from hf_synth.task.labels import check_columns, column_of, label_names
 
 if TYPE_CHECKING:
     from datasets import Dataset, Features
@@ -66,7 +66,7 @@ def augment(
     if strategy == "synthetic":
         gold_used = gold.select([])
     elif strategy == "replace":
-        shown = {id for ids in _column(used, "seed_ids") for id in ids or ()}
+        shown = {id for ids in column_of(used, "seed_ids") for id in ids or ()}
         gold_used = gold.select([i for i, id in enumerate(gold["id"][:]) if id not in shown])
     else:
         gold_used = gold
@@ -88,12 +88,8 @@ def trainable(synthetic: Dataset) -> list[int]:
     """
     if "label_status" not in synthetic.column_names:
         raise ColumnError("synthetic rows need a column 'label_status'; bring rows made elsewhere in with `adopt`")
-    rows = zip(synthetic["label_status"][:], _column(synthetic, "weight"), strict=True)
+    rows = zip(synthetic["label_status"][:], column_of(synthetic, "weight"), strict=True)
     return [i for i, (status, weight) in enumerate(rows) if status in TRAINABLE and (weight is None or weight > 0)]
-
-
-def _column(dataset: Dataset, name: str) -> Any:
-    return dataset[name][:] if name in dataset.column_names else [None] * len(dataset)
 
 
 def _task_columns(task: Task, gold: Dataset, synthetic: Dataset) -> list[str]:
@@ -132,7 +128,7 @@ def _check_apart(columns: list[str], gold: Dataset, synthetic: Dataset, evaluati
         if both:
             raise OverlapError(f"{both} {what} rows for training stand in the evaluation rows too; remove them first")
     ids = set(evaluation["id"][:]) if "id" in evaluation.column_names else set()
-    if any(id in ids for shown in _column(synthetic, "seed_ids") for id in shown or ()):
+    if any(id in ids for shown in column_of(synthetic, "seed_ids") for id in shown or ()):
         raise OverlapError("synthetic rows were written from rows of the evaluation split; generate from training rows")
 
 

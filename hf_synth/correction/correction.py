@@ -32,7 +32,7 @@ from hf_synth.models.linear import linear_learner, shift, text_features
 from hf_synth.models.loading import model_folder
 from hf_synth.models.record import model_facts
 from hf_synth.task.columns import UNLABELLED, access_of, strictest
-from hf_synth.task.labels import audited_labels, check_columns, label_indices, row_digests
+from hf_synth.task.labels import audited_labels, check_columns, groups_of, label_indices, row_digests, texts_of
 from hf_synth.task.task import Task
 
 if TYPE_CHECKING:
@@ -169,7 +169,7 @@ def correct_with_policy(
     known = Rows(
         label_indices(task, usable, "llm_label"),
         label_indices(task, gold),
-        list(gold["group"]) if "group" in gold.column_names else None,
+        groups_of(gold),
         len(task.labels),
         audited_places(task, usable, audited),
         list(usable["group"][:]) if audited and "group" in usable.column_names else None,
@@ -232,7 +232,7 @@ def check_correction(
     if "source" in gold.column_names and UNLABELLED in set(gold["source"][:]):
         raise ColumnError("gold holds notes that an LLM labelled: nothing can be measured on them; give them as rows")
     if method != "none" and (callable(corrector) or (method == "auto" and task.kind != "text2text")):
-        check_parts(list(gold["group"]) if "group" in gold.column_names else None)
+        check_parts(groups_of(gold))
     if single and len(gold) < 2:
         raise ColumnError("correction needs gold rows to measure the corrector on")
     if single:
@@ -275,11 +275,7 @@ def _warned(policy: Policy, corrector: Corrector, gold: Dataset) -> Policy:
 
 def _head(task: Task, rows: Dataset, gold: Dataset, known: Rows, seed: int) -> tuple[Learn, dict[str, Any]]:
     """Give a linear head on frozen features of the texts, which does what a slow model need not, and a figure of it."""
-
-    def texts(dataset: Dataset) -> list[str]:
-        return ["\n".join(row) for row in zip(*(dataset[c][:] for c in task.text_columns), strict=True)]
-
-    x_gold, x_rows = text_features(texts(gold), texts(rows))
+    x_gold, x_rows = text_features(texts_of(task, gold), texts_of(task, rows))
     learn = linear_learner(x_gold, x_rows, known.truth, known.n_labels)
     return learn, {"gold_against_synthetic_auc": shift(x_gold, x_rows, seed)}
 

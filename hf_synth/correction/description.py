@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from hf_synth.errors import ColumnError
 from hf_synth.reports.page import markdown_table
 from hf_synth.task.columns import STATUSES
-from hf_synth.task.labels import label_names
+from hf_synth.task.labels import column_of, label_names
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -93,7 +93,7 @@ def describe(dataset: Dataset, policy: Policy | Mapping[str, Any] | None = None)
     pairs = Counter(zip(status, dataset["reason"][:], strict=True))
     order = sorted(pairs.items(), key=lambda item: (STATUSES.index(item[0][0]), -item[1]))
     used = [i for i, s in enumerate(status) if s in ("kept", "relabelled")]
-    weights = list(dataset["weight"][:]) if "weight" in dataset.column_names else [1.0] * len(status)
+    weights = column_of(dataset, "weight", 1.0)
     confidence = list(dataset["label_confidence"][:]) if "label_confidence" in dataset.column_names else []
     sure = [confidence[i] for i in used] if confidence else []
     known = [v for v in sure if v is not None]

@@ -22,7 +22,7 @@ from hf_synth.correction.noise import confident_noise, denoise
 from hf_synth.correction.policy import RELABELS, Policy, apply, fit, weaker
 from hf_synth.errors import ColumnError
 from hf_synth.models.linear import linear_learner, shift, text_features
-from hf_synth.task.labels import judged_mask, label_matrix
+from hf_synth.task.labels import groups_of, judged_mask, label_matrix, texts_of
 from hf_synth.task.task import Task
 
 if TYPE_CHECKING:
@@ -111,12 +111,12 @@ def correct_sets(
         ColumnError: labels are missing, or opinions are no probabilities.
     """
     truth = np.where(judged_mask(task, gold) > 0, label_matrix(task, gold), -1).astype(np.int64)
-    groups = list(gold["group"]) if "group" in gold.column_names else None
+    groups = groups_of(gold)
     sets = Sets(label_matrix(task, rows, "llm_label").astype(np.int64), truth, groups)
     known = None
     if opinions is not None:
         known = _checked(task, opinions[0], len(gold)), _checked(task, opinions[1], len(rows))
-    x_gold, x_rows = text_features(_texts(task, gold), _texts(task, rows))
+    x_gold, x_rows = text_features(texts_of(task, gold), texts_of(task, rows))
     heads = linear_heads(x_gold, x_rows, sets)
     told: dict[str, Any] = {"gold_against_synthetic_auc": shift(x_gold, x_rows, seed)}
     if method == "auto":
@@ -328,10 +328,6 @@ def _checked(task: Task, said: npt.ArrayLike, n: int) -> Floats:
     if probs.shape != (n, len(task.labels)) or not np.isfinite(probs).all() or (probs < 0).any() or (probs > 1).any():
         raise ColumnError(f"a corrector of {task.full_name!r} gives {len(task.labels)} numbers between 0 and 1 a row")
     return probs
-
-
-def _texts(task: Task, dataset: Dataset) -> list[str]:
-    return ["\n".join(row) for row in zip(*(dataset[c][:] for c in task.text_columns), strict=True)]
 
 
 # --- what is told ---------------------------------------------------------------------------------------------------

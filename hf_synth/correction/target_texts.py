@@ -22,7 +22,7 @@ from hf_synth.correction.crossfit import folds
 from hf_synth.correction.policy import OF_TEXTS, Policy
 from hf_synth.errors import ColumnError
 from hf_synth.models.text2text import generate_text, input_texts, text_scores
-from hf_synth.task.labels import target_texts
+from hf_synth.task.labels import groups_of, target_texts
 from hf_synth.task.task import Task
 
 if TYPE_CHECKING:
@@ -229,17 +229,13 @@ def _choose(
                 decided = decide_targets(task, method, rules, input_texts(task, rows), meant, said)
             lessons = augment(task, _lessons(task, rows, decided), gold=inside, seed=seed)
             worth[method][held] = text_scores(_written(task, fit_rows(lessons), outside), truth)["rougeL"]
-    choice = choose(worth, np.zeros(len(gold), dtype=np.int64), prefer=METHODS, groups=_groups(gold))
+    choice = choose(worth, np.zeros(len(gold), dtype=np.int64), prefer=METHODS, groups=groups_of(gold))
     behind = {m: list(b) for m, b in choice.behind.items()}
     return choice.method, {"auto_scores": dict(choice.scores), "auto_behind": behind, "auto_why": choice.why}
 
 
 def _folds(gold: Dataset, k: int, seed: int) -> Ints:
-    return folds(np.zeros(len(gold), dtype=np.int64), _groups(gold), k, seed)
-
-
-def _groups(gold: Dataset) -> list[Any] | None:
-    return list(gold["group"]) if "group" in gold.column_names else None
+    return folds(np.zeros(len(gold), dtype=np.int64), groups_of(gold), k, seed)
 
 
 def _lessons(task: Task, rows: Dataset, decided: Sequence[Mapping[str, Any]]) -> Dataset:

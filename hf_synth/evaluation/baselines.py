@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 
 from hf_synth.errors import ColumnError, HfSynthError
-from hf_synth.evaluation.evaluation import Scores, groups_of, score, truth
-from hf_synth.task.labels import judged_mask
+from hf_synth.evaluation.evaluation import Scores, score, truth
+from hf_synth.task.labels import groups_of, judged_mask
 from hf_synth.task.task import Task
 
 if TYPE_CHECKING:

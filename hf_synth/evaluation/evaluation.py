@@ -23,7 +23,7 @@ from hf_synth.models.inference import predict_proba
 from hf_synth.models.record import model_facts, weights_sha256
 from hf_synth.models.text2text import generate_text
 from hf_synth.task.columns import access_of
-from hf_synth.task.labels import judged_mask, label_indices, label_matrix, row_digests, target_texts
+from hf_synth.task.labels import groups_of, judged_mask, label_indices, label_matrix, row_digests, target_texts
 from hf_synth.task.task import Task
 
 if TYPE_CHECKING:
@@ -195,11 +195,6 @@ def truth(task: Task, dataset: Dataset) -> Any:
     if task.kind == "text2text":
         return target_texts(task, dataset)
     return label_matrix(task, dataset) if task.kind == "multi_label" else label_indices(task, dataset)
-
-
-def groups_of(dataset: Dataset) -> list[str | None] | None:
-    """Give the group of each row; None where the dataset tells none."""
-    return list(dataset["group"]) if "group" in dataset.column_names else None
 
 
 # --- scores of predictions ------------------------------------------------------------------------------------------

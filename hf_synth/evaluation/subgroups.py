@@ -17,12 +17,12 @@ import numpy.typing as npt
 
 from hf_synth.errors import ColumnError, TaskError
 from hf_synth.evaluation.demographics import ATTRIBUTES, UNKNOWN, band_of, read_attribute, swap_attribute
-from hf_synth.evaluation.evaluation import groups_of, predict, truth
+from hf_synth.evaluation.evaluation import predict, truth
 from hf_synth.evaluation.metrics import Values, draws, group_codes, group_sums
 from hf_synth.evaluation.scoring import Judged, judge, values_of
 from hf_synth.evaluation.statistics import interval
 from hf_synth.reports.page import markdown_table
-from hf_synth.task.labels import check_columns, judged_mask
+from hf_synth.task.labels import check_columns, column_of, groups_of, judged_mask, texts_of
 from hf_synth.task.task import Task
 
 if TYPE_CHECKING:
@@ -79,9 +79,7 @@ def find_subgroups(
     else:
         named = dict(columns) if isinstance(columns, Mapping) else {c: c for c in columns}
         check_columns(task, dataset, *named.values())
-    texts = [
-        " \n".join(str(part) for part in row) for row in zip(*(dataset[c] for c in task.text_columns), strict=True)
-    ]
+    texts = texts_of(task, dataset)
     return {
         attribute: [_told(attribute, value) for value in dataset[named[attribute]]]
         if attribute in named
@@ -200,7 +198,7 @@ def flips_by_subgroup(
         ColumnError: the rows were not corrected, or none is left.
     """
     check_columns(task, corrected, "label_status")
-    sources = corrected["source"] if "source" in corrected.column_names else [None] * len(corrected)
+    sources = column_of(corrected, "source")
     status = list(corrected["label_status"])
     rows = [i for i, s in enumerate(status) if s in ("kept", "relabelled", "dropped") and sources[i] != "gold"]
     if not rows:

@@ -21,8 +21,8 @@ from hf_synth.correction.policy import audited_figures
 from hf_synth.errors import ColumnError, TaskError
 from hf_synth.evaluation.metrics import group_codes
 from hf_synth.gold.adoption import adopt
-from hf_synth.models.linear import joined_texts, linear_learner, text_features
-from hf_synth.task.labels import audited_labels, check_columns, label_indices
+from hf_synth.models.linear import linear_learner, text_features
+from hf_synth.task.labels import audited_labels, check_columns, groups_of, label_indices, texts_of
 from hf_synth.task.task import Task
 
 if TYPE_CHECKING:
@@ -176,7 +176,7 @@ def _known(task: Task, gold: Dataset, rows: Dataset | None, audited: Mapping[str
         raise ColumnError(f"{len(missing)} audited ids are not among the pilot rows")
     checked = audited_labels(task, {place[id]: label for id, label in (audited or {}).items()})
     meant = np.zeros(0, np.int64) if rows is None else label_indices(task, rows, "llm_label")
-    groups = list(gold["group"]) if "group" in gold.column_names else None
+    groups = groups_of(gold)
     return Rows(meant, label_indices(task, gold), groups, len(task.labels), rekeyed(audited or {}, checked, place))
 
 
@@ -189,8 +189,8 @@ def _measured(
     Returns:
         The hits: parts of the gold alone, then all of it with parts of the pilot; the gold sizes; the pilot sizes.
     """
-    texts = [] if rows is None else joined_texts(task, rows)
-    x_gold, x_rows = text_features(joined_texts(task, gold), texts)
+    texts = [] if rows is None else texts_of(task, rows)
+    x_gold, x_rows = text_features(texts_of(task, gold), texts)
     learn = linear_learner(x_gold, x_rows, known.truth, known.n_labels)
     pilots = [round(part * len(texts)) for part in _PILOTS] if texts else []
     none, flat = np.arange(0), np.zeros((0, known.n_labels))

@@ -24,7 +24,7 @@ from hf_synth.correction.augmentation import augment
 from hf_synth.correction.correction import correct_with_policy
 from hf_synth.errors import ColumnError, HfSynthError
 from hf_synth.evaluation.baselines import frequency_baseline, zero_shot_baseline
-from hf_synth.evaluation.evaluation import Scores, evaluate, groups_of, predict, score, truth
+from hf_synth.evaluation.evaluation import Scores, evaluate, predict, score, truth
 from hf_synth.experiments.cell_figures import (
     correction_of,
     figures_of,
@@ -59,7 +59,7 @@ from hf_synth.models.record import model_facts, weights_sha256
 from hf_synth.models.training import train, trainer_fit
 from hf_synth.task.columns import JUDGED, access_of, strictest
 from hf_synth.task.folders import read_export, write_stage
-from hf_synth.task.labels import judged_mask, row_digests
+from hf_synth.task.labels import groups_of, judged_mask, row_digests
 from hf_synth.task.task import Task
 
 if TYPE_CHECKING:

@@ -55,7 +55,6 @@ from hf_synth.experiments.grid import (
     plan,
     read_grid,
 )
-from hf_synth.experiments.leakage import check_groups
 from hf_synth.experiments.opinions import AnyJudge, judge_identity
 from hf_synth.experiments.processes import run_all
 from hf_synth.experiments.report import write_study_report
@@ -64,7 +63,7 @@ from hf_synth.generation.generation import Estimate, estimate, generate
 from hf_synth.gold.adoption import adopt, read_dataset
 from hf_synth.task.columns import JUDGED as JUDGED_COLUMN
 from hf_synth.task.folders import private_folder, read_manifest, write_stage, written
-from hf_synth.task.labels import audited_labels, row_digests
+from hf_synth.task.labels import audited_labels, groups_of, row_digests
 from hf_synth.task.task import Task
 
 if TYPE_CHECKING:
@@ -317,12 +316,10 @@ def _keep_gold(study: Study, gold: DatasetDict) -> None:
         write_stage(study.task, used, study.out / "gold", stage="gold", gold_sha256=digest)
     gold_of.cache_clear()
     kept = gold_of(study.out)
-    if any(_groups(kept[split]) != _groups(rows) for split, rows in used.items()):  # every interval is drawn over them
+    if any(
+        groups_of(kept[split]) != groups_of(rows) for split, rows in used.items()
+    ):  # every interval is drawn over them
         raise OutputError(f"{study.out} holds an experiment on the same gold in other groups; choose another folder")
-
-
-def _groups(rows: Dataset) -> list[Any]:
-    return list(rows["group"]) if "group" in rows.column_names else []
 
 
 # --- what follows from what -------------------------------------------------------------------------------------------

@@ -13,7 +13,7 @@ import numpy as np
 from hf_synth.errors import OverlapError
 from hf_synth.privacy.folding import Row, digest
 from hf_synth.privacy.overlap import Index
-from hf_synth.task.labels import row_digests
+from hf_synth.task.labels import column_of, row_digests
 from hf_synth.task.task import Task
 
 if TYPE_CHECKING:
@@ -37,7 +37,7 @@ def copies(task: Task, rows: Dataset, held: Dataset) -> list[int]:
     """
     texts, others = text_rows(task, rows), text_rows(task, held)
     known = {digest(row) for row in others}
-    groups = held["group"] if "group" in held.column_names else [None] * len(held)
+    groups = column_of(held, "group")
     named = (
         (str(g) if g is not None else f"row {i}", row) for i, (g, row) in enumerate(zip(groups, others, strict=True))
     )
@@ -64,7 +64,7 @@ def check_gold(task: Task, gold: Dataset, held: Mapping[str, Dataset]) -> None:
 
 def group_names(rows: Dataset) -> list[str]:
     """Name the group of each row; empty where it has none."""
-    names = rows["group"] if "group" in rows.column_names else [None] * len(rows)
+    names = column_of(rows, "group")
     return ["" if name is None else str(name).strip() for name in names]
 
 
@@ -106,7 +106,7 @@ def check_exemplars(synthetic: Dataset, own: Dataset, held: Mapping[str, Dataset
         OverlapError: other rows were shown as exemplars.
     """
     mine = set(own["id"])
-    shown = {id for ids in _column(synthetic, "seed_ids") for id in ids or ()}
+    shown = {id for ids in column_of(synthetic, "seed_ids") for id in ids or ()}
     foreign = shown - mine
     tested = {id for rows in held.values() for id in rows["id"]} if foreign else set()
     if foreign & tested:
@@ -175,7 +175,3 @@ def without(rows: Dataset, positions: Sequence[int]) -> Dataset:
 
 def _named(task: Task, rows: Dataset) -> list[str]:
     return row_digests(task, rows.select_columns(list(task.text_columns)))
-
-
-def _column(dataset: Dataset, name: str) -> Any:
-    return dataset[name] if name in dataset.column_names else [None] * len(dataset)

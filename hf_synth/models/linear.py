@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from hf_synth.errors import ColumnError, TaskError
-from hf_synth.task.labels import soft_labels, usable_rows
+from hf_synth.task.labels import soft_labels, texts_of, usable_rows
 from hf_synth.task.task import Task
 
 if TYPE_CHECKING:
@@ -192,11 +192,6 @@ def shift(features_gold: Floats, features_rows: Floats, seed: int = 0) -> float:
 PredictRows = Callable[["Dataset"], Floats]
 
 
-def joined_texts(task: Task, rows: Dataset) -> list[str]:
-    """Give one text for each row: its text columns, a line each."""
-    return ["\n".join(map(str, row)) for row in zip(*(rows[c][:] for c in task.text_columns), strict=True)]
-
-
 def linear_fit(task: Task, *read: Dataset, seed: int = 0) -> Callable[[Dataset], PredictRows]:
     """Give a `fit` that trains a linear head: a corrector that can be cross-fitted, or a downstream model.
 
@@ -211,14 +206,14 @@ def linear_fit(task: Task, *read: Dataset, seed: int = 0) -> Callable[[Dataset],
     """
     if task.kind == "text2text":
         raise TaskError(f"task {task.full_name!r} is text2text: a linear head chooses among labels, it writes no texts")
-    learnt = [text for rows in read for text in joined_texts(task, rows)]
+    learnt = [text for rows in read for text in texts_of(task, rows)]
     features = feature_map(learnt, seed=seed)
     place: dict[str, int] = {}
     table: list[Floats] = []
 
     def look(rows: Dataset) -> Ints:
         """Give where each row's features stand; each text's are computed once, since folds ask again and again."""
-        texts = joined_texts(task, rows)
+        texts = texts_of(task, rows)
         new = list(dict.fromkeys(t for t in texts if t not in place))
         if new:
             table[:] = [np.concatenate([*table, features(new)])]

@@ -15,7 +15,7 @@ from hf_synth.models.base_models import known_model
 from hf_synth.models.loading import model_folder, model_revision, shown
 from hf_synth.task.columns import MANIFEST, UNLABELLED, Access, access_of, strictest
 from hf_synth.task.folders import new_folder
-from hf_synth.task.labels import row_digests
+from hf_synth.task.labels import column_of, row_digests
 from hf_synth.task.task import Task
 
 if TYPE_CHECKING:
@@ -51,7 +51,7 @@ def training_facts(
     made, name = model_facts(parent), _name(base_model, parent)
     listed = known_model(name)
     weights = weights_sha256(parent) if has_weights(parent) else None
-    columns = [rows[c] if c in rows.column_names else [None] * len(rows) for c in ("source", "label_status")]
+    columns = [column_of(rows, c) for c in ("source", "label_status")]
     counts = Counter(
         source if source in ("gold", UNLABELLED) else status or "unmarked"
         for source, status in zip(*columns, strict=True)

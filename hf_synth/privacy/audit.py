@@ -32,7 +32,7 @@ from hf_synth.privacy.identifiers import DATES_AND_AGES, IDENTIFIERS, identifier
 from hf_synth.privacy.overlap import Index, Reach
 from hf_synth.privacy.repetition import Repeats
 from hf_synth.task.columns import UNLABELLED, access_of, strictest
-from hf_synth.task.labels import check_columns
+from hf_synth.task.labels import check_columns, column_of
 from hf_synth.task.task import Task
 
 if TYPE_CHECKING:
@@ -144,7 +144,7 @@ def _rows(task: Task, dataset: Dataset) -> Iterator[Row]:
 
 
 def _groups(part: Dataset, p: int) -> Iterator[str]:
-    groups = part["group"] if "group" in part.column_names else [None] * len(part)
+    groups = column_of(part, "group")
     return (f"row {p} {i}" if g is None else f"group {g}" for i, g in enumerate(groups))
 
 

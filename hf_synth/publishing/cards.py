@@ -17,7 +17,7 @@ from hf_synth.models.base_models import known_model, pretraining_note
 from hf_synth.privacy.findings import Findings
 from hf_synth.publishing.card_text import ACCESS_MEANING, FIGURES, METRICS, license_data
 from hf_synth.task.columns import REASONS, STATUSES, UNLABELLED, USAGE_COLUMNS, access_of, strictest
-from hf_synth.task.labels import label_names
+from hf_synth.task.labels import column_of, label_names
 from hf_synth.task.task import Task
 
 if TYPE_CHECKING:
@@ -60,7 +60,7 @@ def dataset_facts(
         gold_rows: how many rows of open gold are published with them; None is no such config.
     """
     named = ("source", "label_status", "reason", "generator", "prompt_sha256", "seed_ids", *USAGE_COLUMNS)
-    columns = {c: list(dataset[c]) if c in dataset.column_names else [None] * len(dataset) for c in named}
+    columns = {c: column_of(dataset, c) for c in named}
     status = [s or "kept" for s in columns["label_status"]]
     withheld = set(findings.refused) if findings else set()
     meant = _labels(task, dataset, "llm_label" if "llm_label" in dataset.column_names else task.label_column)

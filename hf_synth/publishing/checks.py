@@ -17,6 +17,7 @@ from hf_synth.publishing.card_text import CATEGORIES, LARGEST, LICENSES, SIZES, 
 from hf_synth.publishing.export import view_rows
 from hf_synth.publishing.gate import joined_access
 from hf_synth.task.columns import Access, strictest
+from hf_synth.task.labels import column_of
 from hf_synth.task.task import Task
 
 if TYPE_CHECKING:
@@ -60,7 +61,7 @@ def widget_texts(task: Task, rows: Dataset | None, gold: Sequence[Dataset], acce
         return []
     findings = audit(task, rows, gold=gold[0] if gold else None, **look)
     leaving = next(iter(view_rows(task, rows, findings.refused).values()))
-    sources = rows["source"] if "source" in rows.column_names else [None] * len(rows)
+    sources = column_of(rows, "source")
     shown = [rows[i][task.text_columns[0]] for i in leaving if sources[i] == "synthetic"]
     return [text for text in shown if len(text) <= 600][:3] if findings.verdict == "ok" else []
 

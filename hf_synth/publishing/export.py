@@ -21,6 +21,7 @@ from hf_synth.models.record import FACTS
 from hf_synth.publishing.release import RELEASE, content_digest
 from hf_synth.task.columns import MANIFEST, REASONS, STATUSES, Access
 from hf_synth.task.folders import new_folder
+from hf_synth.task.labels import column_of
 from hf_synth.task.task import Task
 
 if TYPE_CHECKING:
@@ -59,7 +60,7 @@ def view_rows(task: Task, dataset: Dataset, withheld: Container[int]) -> dict[st
     Args:
         withheld: numbers of rows that must not leave.
     """
-    status = dataset["label_status"] if "label_status" in dataset.column_names else ["kept"] * len(dataset)
+    status = column_of(dataset, "label_status", "kept")
     text = [all(row) for row in zip(*(dataset[c] for c in task.text_columns), strict=True)]
     leaving = [i for i, s in enumerate(status) if s != "rejected" and text[i] and i not in withheld]
     if "label_probs" not in dataset.column_names or task.kind == "text2text":

@@ -25,7 +25,7 @@ from hf_synth.models.text2text import generate_text, input_texts
 from hf_synth.privacy.canaries import Canaries
 from hf_synth.privacy.membership import MIXED, Exposure, Membership, exposure, membership
 from hf_synth.publishing import loaded_alone
-from hf_synth.task.labels import row_digests
+from hf_synth.task.labels import column_of, row_digests
 from hf_synth.task.task import Task
 
 if TYPE_CHECKING:
@@ -177,7 +177,7 @@ def membership_of(
         rows = _columns(task, gold)
         digests = row_digests(task, rows.select_columns([*task.text_columns]))
         there = [digest in seen for digest in digests]
-        groups = rows["group"] if "group" in rows.column_names else [None] * len(rows)
+        groups = column_of(rows, "group")
         inside = {group for group, is_there in zip(groups, there, strict=True) if is_there and group is not None}
         labelled = [label is not None for label in rows[task.label_column]]
         members = [i for i, digest in enumerate(digests) if digest in learnt and labelled[i]]

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 
 from hf_synth.errors import OutputError
 from hf_synth.task.folders import WORK, clear_disk_errors, private_folder, write_private
-from hf_synth.task.labels import row_digests
+from hf_synth.task.labels import column_of, row_digests
 from hf_synth.task.task import Task
 
 if TYPE_CHECKING:
@@ -63,7 +63,7 @@ def salted(salt: bytes, *texts: str) -> str:
 
 def public_ids(task: Task, dataset: Dataset, salt: bytes) -> list[str]:
     """Give the ids under which rows leave: the same in every release of one site, and no trace of its own ids."""
-    local = dataset["id"] if "id" in dataset.column_names else [None] * len(dataset)
+    local = column_of(dataset, "id")
     seen: Counter[str] = Counter()
     ids = []
     for number, id in enumerate(local):

@@ -195,6 +195,21 @@ def gold_marks(task: Task, *gold: Dataset) -> list[str]:
 
 
 # --- checking datasets against the contract -------------------------------------------------------------------------
+def texts_of(task: Task, rows: Dataset) -> list[str]:
+    """Return one text for each row, (N,): its text columns, a line each."""
+    return ["\n".join(map(str, row)) for row in zip(*(rows[c][:] for c in task.text_columns), strict=True)]
+
+
+def groups_of(rows: Dataset) -> list[Any] | None:
+    """Return the group (patient) of each row, (N,); None where the rows have no such column."""
+    return list(rows["group"][:]) if "group" in rows.column_names else None
+
+
+def column_of(rows: Dataset, name: str, default: Any = None) -> list[Any]:
+    """Return a column as a list, (N,); where the rows lack it, the default for each row."""
+    return list(rows[name][:]) if name in rows.column_names else [default] * len(rows)
+
+
 def check_columns(task: Task, dataset: Dataset, *more: str, what: str = "the dataset") -> None:
     """Check that a dataset has the task's columns, with its labels, and some more.
 
