@@ -55,6 +55,7 @@ from hf_synth.experiments.grid import (
     plan,
     read_grid,
 )
+from hf_synth.experiments.leakage import check_groups
 from hf_synth.experiments.opinions import AnyJudge, judge_identity
 from hf_synth.experiments.processes import run_all
 from hf_synth.experiments.report import write_study_report
