@@ -95,7 +95,7 @@ def trainable(synthetic: Dataset) -> list[int]:
 def _task_columns(task: Task, gold: Dataset, synthetic: Dataset) -> list[str]:
     """Return the columns of the result that the contract does not name; the task's own are among them."""
     check_columns(task, gold, "id", what="the gold")
-    check_columns(task, synthetic, what="the synthetic rows")
+    check_columns(task, synthetic, what="the synthetic dataset")
     contract = {*SYNTHETIC_COLUMNS, *CORRECTION_COLUMNS, JUDGED}
     shared = [c for c in gold.column_names if c in synthetic.column_names and c not in contract]
     for column in shared:

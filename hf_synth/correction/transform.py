@@ -58,7 +58,7 @@ class GenerateAndCorrect:
         exemplars: gold rows that may be shown beside the row itself.
         policy: from `fit_policy`; without it the label is the generator's.
         judge: in the place of a corrector: an LLM that labels each new row, with the policy that was fitted with it
-            (`fit_policy(task, pilot, judge, gold, method="llm_judge")`).
+            (`fit_policy(task, pilot, judge, gold=gold, method="llm_judge")`).
         n: rows asked for each gold row.
         prompt: the task's default when None.
         seed: of the choice of exemplars.
@@ -221,7 +221,7 @@ def _check_judge(task: Task, judge: LLMJudge, corrector: str | Path | None, poli
     if policy is None:
         raise TaskError(
             "a judge is never believed as such: give the policy that was fitted with it, "
-            'fit_policy(task, pilot, judge, gold, method="llm_judge")'
+            'fit_policy(task, pilot, judge, gold=gold, method="llm_judge")'
         )
     if judge.task.fingerprint() != task.fingerprint():
         raise TaskError(f"the judge is one of task {judge.task.full_name!r}, the rows are of {task.full_name!r}")
