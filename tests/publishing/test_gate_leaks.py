@@ -239,7 +239,7 @@ def test_the_canary_is_nowhere_outside_the_users_folder(tmp_path: Path) -> None:
     with served(tmp_path / "hub") as (server, url, token):
         for folder, more in (("rows", []), ("rows", ["--json"]), ("copies", ["--dry-run"]), ("nothing", [])):
             done = subprocess.run(
-                [sys.executable, "-m", "hf_synth.cli.cli", "publish", "gold", folder, "--repo-id", "org/canary",
+                [sys.executable, "-m", "hf_synth.cli", "publish", "gold", folder, "--repo-id", "org/canary",
                  "--endpoint", url, "--push", *more],
                 cwd=mine, capture_output=True, text=True, check=False,
                 env={**os.environ, "HF_HOME": str(home), "TMPDIR": str(temp), "HF_TOKEN": token, "HF_SYNTH_DEBUG": "0",
@@ -277,7 +277,7 @@ def test_the_leaks_are_there_to_be_found(monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.setattr(export, "plain_columns", lambda dataset, _: dataset)
     monkeypatch.setattr(Findings, "verdict", property(lambda self: "ok"))
     monkeypatch.setattr(export, "view_rows", lambda task, dataset, withheld: {"corrected": [0, 1], "raw": [0, 1, 2]})
-    monkeypatch.setattr("hf_synth.publishing.validation.check_card", lambda text: [])
+    monkeypatch.setattr("hf_synth.publishing.checks.check_card", lambda text: [])
     monkeypatch.setattr("hf_synth.publishing.publishing.content_check", lambda *a: lambda folder: None)
     verdict = publish_dataset(RESTRICTED, rows, "o/x", gold=gold, push=False)
     assert CANARY in shipped(verdict)
