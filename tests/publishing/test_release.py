@@ -108,7 +108,7 @@ def test_the_manifest_ties_gold_policy_dataset_and_model_together(tmp_path: Path
     assert release.derived(log, "org/second", "model") == []
 
 
-def test_the_audit_log_shows_what_was_changed_in_it(tmp_path: Path) -> None:
+def test_the_publishing_log_shows_what_was_changed_in_it(tmp_path: Path) -> None:
     for number in range(5):
         release.record(tmp_path, "export", number=number)
     path = tmp_path / ".hf_synth" / release.LOG
