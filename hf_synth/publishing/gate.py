@@ -1,4 +1,4 @@
-"""Access control of publishing: what may leave, where to, and whether the gold given is the gold it came from.
+"""Access control of publishing: what may be published, where, and whether the gold given is the gold it came from.
 
 `gate` is one pure function that every push and every export goes through:
 
@@ -245,18 +245,17 @@ def origin_of_rows(
         return Origin()
     problems, compared = [*_unmarked(gold), *_other_task(rows, gold)], []
     seeds = column_of(rows, "seed_ids")
-    shown = {s for ids in seeds if ids for s in ids}
-    given = {i for part in gold if "id" in part.column_names for i in part["id"]}
+    exemplars = {s for ids in seeds if ids for s in ids}
     marks = set((manifest or {}).get(MARKS) or ())
-    given_marks = set(gold_marks(task, *gold)) if marks else set()
-    for recorded, found, what in (
-        (shown, given, "gold rows that were shown to the generator"),
-        (marks, given_marks, "gold rows that the folder was made with"),
+    gold_ids = {i for part in gold if "id" in part.column_names for i in part["id"]}
+    for expected, present, what in (
+        (exemplars, gold_ids, "gold rows that were shown to the generator"),
+        (marks, set(gold_marks(task, *gold)) if marks else set(), "gold rows that the folder was made with"),
     ):
-        if recorded:
-            compared.append(f"all {len(recorded):,} {what}")
-        if missing := len(recorded - found):
-            problems.append(f"the gold lacks {missing:,} of the {len(recorded):,} {what}: give all of it")
+        if expected:
+            compared.append(f"all {len(expected):,} {what}")
+        if missing := len(expected - present):
+            problems.append(f"the gold lacks {missing:,} of the {len(expected):,} {what}: give all of it")
     if not compared:
         return Origin(tuple(problems), "nothing recorded says which gold the rows came from: that could not be checked")
     known = bool(marks) or all(ids is not None for ids in seeds)

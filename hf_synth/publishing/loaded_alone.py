@@ -12,12 +12,7 @@ from typing import Any
 
 
 def predictions(folder: str, kind: str, texts: list[list[str]], most: int) -> dict[str, Any]:
-    """Load a model from its folder alone, without remote code, and predict.
-
-    Args:
-        texts: one or two for each row.
-        most: number of tokens that a text2text model writes.
-    """
+    """Load a model from its folder alone, without remote code, and predict; `most` limits the tokens of a text."""
     import torch
     from transformers import AutoModelForSeq2SeqLM, AutoModelForSequenceClassification, AutoTokenizer
 

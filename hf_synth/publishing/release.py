@@ -1,10 +1,9 @@
 """Provenance of releases: release.json, salted fingerprints, local map of ids, and the publishing log.
 
-`release.json` is part of an export: digests of its files, and salted fingerprints of gold and corrector, which nobody
-without the salt can test a guess against. The salt (0600), maps from exported ids to local ids, and the publishing log
-(publishing.jsonl: every attempt to publish or withdraw, without text) stay beside the exports in `.hf_synth/`. Maps and
-log show which models were trained on which published rows. Each entry of the log holds a digest of the one before, so
-that a changed or missing line is noticed.
+`release.json` is part of an export: digests of its files, and salted fingerprints, useless without the salt. The salt
+(0600), maps from exported to local ids, and the publishing log (publishing.jsonl: every attempt to publish or withdraw,
+without text; each entry has a digest of the one before, so that changes are noticed) stay beside the exports in
+`.hf_synth/`. Maps and log show which models were trained on which published rows.
 """
 
 from __future__ import annotations
@@ -235,7 +234,7 @@ def entries(beside: Path) -> list[dict[str, Any]]:
         except ValueError:
             entry = None
         if not isinstance(entry, dict) or entry.get("before") != _digest(before):
-            raise OutputError(f"{path}, line {number}: the log was changed there; keep it and start another folder")
+            raise OutputError(f"{path}, line {number}: the log was changed here; keep it, and export to another folder")
         log.append(entry)
         before = line
     return log
