@@ -97,7 +97,7 @@ def _authenticated(hub: Hub, run: Callable[[HubRequest], Response]) -> Callable[
         token = _token(request, hub.url if run is gating.request_access else None)
         record = hub.users.of_token(token) if token else None
         if record is None and hub.members_only and run not in _FOR_ALL:
-            raise HubError(401, "Sign in: this Hub shows nothing to others", "RepoNotFound")
+            raise HubError(401, "Sign in: this Hub is for members only", "RepoNotFound")
         request.state.user = None if record is None else record.user
         headers = request.headers
         with tempfile.SpooledTemporaryFile(max_size=_SPOOL, dir=str(hub.store.tmp)) as body:
@@ -161,7 +161,7 @@ def _path(request: Request) -> dict[str, str]:
     try:
         path = {name: unquote(value, errors="strict") for name, value in request.path_params.items()}
     except UnicodeDecodeError:
-        raise HubError(400, "The address is not UTF-8") from None
+        raise HubError(400, "The URL is not UTF-8") from None
     kind = path.setdefault("type", "datasets" if request.scope["path"].startswith("/datasets/") else "models")
     if kind not in ("models", "datasets"):
         raise HubError(404, "Not found")
@@ -178,7 +178,7 @@ def _guarded(run: Callable[[Request], Awaitable[Response]]) -> Callable[[Request
         except HubError as error:
             answer = _refuse(error, page=_wants_page(request))
         except ClientDisconnect:
-            answer = JSONResponse({"error": "The client went away"}, 400)
+            answer = JSONResponse({"error": "The client disconnected"}, 400)
         except FileNotFoundError:  # the repository was deleted meanwhile
             answer = _refuse(HubError(404, "Repository not found", "RepoNotFound"), page=_wants_page(request))
         except Exception as error:  # its message might hold content: only its class is logged

@@ -53,7 +53,7 @@ def handle(request: HubRequest) -> Response:
     repo, body = find_repo(request, write=True), request.json()
     status, reason = text(body, "status"), text(body, "rejectionReason", "")
     if status not in STATUSES or len(reason) > _LONGEST:
-        raise HubError(400, "status must be pending, accepted or rejected, and a reason short")
+        raise HubError(400, "status must be pending, accepted or rejected, and the reason short")
     if body.get("user") is not None:
         user = text(body, "user")
     else:

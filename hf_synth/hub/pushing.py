@@ -51,7 +51,7 @@ def preupload(request: HubRequest) -> Response:
 def _refuse_pull_request(request: HubRequest) -> None:
     # otherwise a proposed change would go straight to the branch
     if request.query.get("create_pr", "").lower() not in ("", "0", "false"):
-        raise HubError(400, "Pull requests are not kept here: push to a branch")
+        raise HubError(400, "Pull requests are not supported: push to a branch")
 
 
 def commit(request: HubRequest) -> Response:
@@ -80,7 +80,7 @@ def _add(hub: Hub, repo: Repo, change: Change, key: object, value: dict[str, Any
     path = text(value, "path")
     if key == "file":
         if text(value, "encoding", "base64") != "base64":
-            raise HubError(400, "Only base64 is understood")
+            raise HubError(400, "The encoding of a file must be base64")
         try:
             data = base64.b64decode(text(value, "content"), validate=True)
         except (binascii.Error, ValueError):
@@ -94,14 +94,14 @@ def _add(hub: Hub, repo: Repo, change: Change, key: object, value: dict[str, Any
     elif key == "deletedFolder":
         change.deleted_folders.append(check_path(path.rstrip("/")))
     else:
-        raise HubError(400, "Only files and deletions are understood in a commit")
+        raise HubError(400, "A commit can only add files and delete files or folders")
 
 
 def lfs_batch(request: HubRequest) -> Response:
     """Return an upload URL for each large file that the repository lacks."""
     repo, body = find_repo(request, write=True), request.json()
     if text(body, "operation", "upload") != "upload":
-        raise HubError(400, "Large files are read at /resolve/")
+        raise HubError(400, "Download large files at /resolve/")
     place = f"{request.origin}/lfs/{repo.type}/{repo.id}"
     answers = []
     for file in objects(body, "objects"):
@@ -131,9 +131,9 @@ async def lfs_put(hub: Hub, path: dict[str, str], request: Request) -> Response:
     sha, size, until = path["sha"], number(path["size"], 0), number(request.query_params.get("until"), 0)
     key = request.query_params.get("key", "").encode()
     if repo is None or not hmac.compare_digest(key, _signature(hub, repo, sha, size, until).encode()):
-        raise HubError(403, "This upload was not asked for")
+        raise HubError(403, "The upload URL is not valid")
     if until < time.time():
-        raise HubError(403, "This upload was asked for too long ago; ask again")
+        raise HubError(403, "The upload URL has expired; request a new one")
     handle, name = tempfile.mkstemp(dir=hub.store.tmp)
     draft, digest, received = Path(name), hashlib.sha256(), 0
     try:
@@ -141,13 +141,13 @@ async def lfs_put(hub: Hub, path: dict[str, str], request: Request) -> Response:
             async for chunk in chunks(request, hub.limits.idle):
                 received += len(chunk)
                 if received > size:
-                    raise HubError(413, "The content is longer than was promised")
+                    raise HubError(413, "The content is larger than announced")
                 digest.update(chunk)
                 out.write(chunk)
             out.flush()
             await run_in_threadpool(os.fsync, out.fileno())
         if received != size or digest.hexdigest() != sha:
-            raise HubError(400, "The content is not what was promised")
+            raise HubError(400, "The content does not have the announced size and hash")
         await run_in_threadpool(hub.store.add_upload, repo, sha, draft)
     finally:
         draft.unlink(missing_ok=True)

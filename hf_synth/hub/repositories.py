@@ -76,7 +76,7 @@ def move(request: HubRequest) -> Response:
 def _split_id(id: str) -> tuple[str, str]:
     org, slash, name = id.partition("/")
     if not slash:
-        raise HubError(400, "A repository is called NAMESPACE/NAME")
+        raise HubError(400, "A repository must be named NAMESPACE/NAME")
     return org, name
 
 
@@ -93,7 +93,7 @@ def settings(request: HubRequest) -> Response:
 def _kind(body: dict[str, Any]) -> str:
     kind = text(body, "type", "model")
     if kind not in ("model", "dataset"):
-        raise HubError(400, "Only models and datasets are kept here")
+        raise HubError(400, "Only models and datasets are supported")
     return kind + "s"
 
 

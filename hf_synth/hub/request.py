@@ -123,7 +123,7 @@ class HubRequest:
         limit = self.hub.limits.line
         while line := self.body.readline(limit + 1):
             if len(line) > limit:
-                raise HubError(413, "A file of the commit is too large for it; send it as a large file (LFS)")
+                raise HubError(413, "A file is too large for a commit; send it as a large file (LFS)")
             if line.strip():
                 yield parse_object(line)
 
@@ -161,7 +161,7 @@ async def chunks(request: Request, idle: float) -> AsyncIterator[bytes]:
         except StopAsyncIteration:
             return
         except TimeoutError:
-            raise HubError(408, "Nothing more of the request came") from None
+            raise HubError(408, "The body of the request timed out") from None
 
 
 def parse_object(data: bytes) -> dict[str, Any]:

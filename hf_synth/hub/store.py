@@ -199,7 +199,7 @@ class Store:
             if parent is not None and parent != oid:
                 raise HubError(412, "A commit has happened since. Please refresh and try again.")
             if not all(self.blob(repo, f.sha256).is_file() for f in change.added.values()):
-                raise HubError(400, "The content of a file of this commit is not here")
+                raise HubError(400, "The content of a file of this commit was not uploaded")
             files = changed(read_commit(folder, oid).files, change)
             commit = self._add_commit(folder, oid, author, message, files)
             write_atomic(self.tmp, ref, commit.oid.encode())

@@ -95,14 +95,17 @@ def model_card(facts: Mapping[str, Any]) -> str:
 
     results = [
         EvalResult(
-            task_type=CATEGORIES[facts["kind"]], dataset_type=facts["hub_dataset"] or "unknown",
+            task_type=CATEGORIES[facts["kind"]],
+            dataset_type=facts["hub_dataset"] or "unknown",
             dataset_name=f"{facts['task']}: gold test rows" + ("" if facts["hub_dataset"] else ", on no Hub"),
             dataset_split="test",
-            metric_type=s["hub_metric"], metric_name=s["label"], metric_value=s["number"],
+            metric_type=s["hub_metric"],
+            metric_name=s["label"],
+            metric_value=s["number"],
             metric_args={"ci95": s["ci95"]},
         )
         for s in facts["scores"]
-    ]  # fmt: skip
+    ]
     header = ModelCardData(
         model_name=facts["title"], language="en", library_name="transformers", pipeline_tag=CATEGORIES[facts["kind"]],
         base_model=facts["base_model"], tags=[*TAGS, *(["simulated"] if facts["simulated"] else [])],
@@ -171,8 +174,11 @@ def _environment() -> Any:
     names = ("dataset_card.md", "model_card.md")
     environment = Environment(
         loader=DictLoader({n: folder.joinpath(n).read_text(encoding="utf-8") for n in names}),
-        undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True, autoescape=False,
-    )  # fmt: skip
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        autoescape=False,
+    )
     environment.filters["table"] = _table
     return environment
 

@@ -206,8 +206,10 @@ def _score_table(scores: Scores | Mapping[str, Scores] | None) -> dict[str, Any]
     by_name = {str(scores.model.get("name", "model")): scores} if isinstance(scores, Scores) else dict(scores)
     first = next(iter(by_name.values()))
     metrics = [m for m in ("macro_f1", "accuracy") if m in first.values] or list(first.values)[:2]
-    rows = [{"name": name, "n": s.n} | {m: f"{s.values[m]:.3f} {_interval(s, m)}" for m in metrics}
-            for name, s in by_name.items()]  # fmt: skip
+    rows = [
+        {"name": name, "n": s.n} | {m: f"{s.values[m]:.3f} {_interval(s, m)}" for m in metrics}
+        for name, s in by_name.items()
+    ]
     return {"scores": rows, "metric_columns": [[METRICS.get(m, (m, m))[0], m] for m in metrics]}
 
 

@@ -165,20 +165,20 @@ def write_dataset(
     access: Access,
     physionet_name: str,
     release: Mapping[str, Any],
-    check: Callable[[Path], None],
+    checks: Sequence[Callable[[Path], None]],
 ) -> str:
     """Write an export folder of a dataset, check it, load it back with plain `datasets` and compare.
 
     Args:
         release: `release_facts`, for release.json.
-        check: raises PublishError if a file of the folder must not leave.
+        checks: each raises PublishError if the folder must not leave.
 
     Returns:
         The digest of the content.
 
     Raises:
         OutputError: the folder cannot be written, or holds something else.
-        PublishError: the check fails, or the rows read back differ.
+        PublishError: a check fails, or the rows read back differ.
     """
     with new_folder(path) as draft:
         for name, rows in views.items():
@@ -187,7 +187,8 @@ def write_dataset(
         (draft / "README.md").write_text(card, encoding="utf-8")
         counts = {name: len(rows) for name, rows in views.items()}
         content = _write_manifests(task, draft, access, physionet_name, counts, release)
-        check(draft)
+        for check in checks:
+            check(draft)
         _check_loads(draft, views)
     return content
 
@@ -230,19 +231,19 @@ def write_model(
     access: Access,
     physionet_name: str,
     release: Mapping[str, Any],
-    check: Callable[[Path], None],
+    checks: Sequence[Callable[[Path], None]],
 ) -> str:
     """Write an export folder of a model: files on the allow-list, card, scores and public facts.
 
     Args:
-        release, check: as for `write_dataset`.
+        release, checks: as for `write_dataset`.
 
     Returns:
         The digest of the content.
 
     Raises:
         OutputError: the folder cannot be written, or holds something else.
-        PublishError: the model has no safetensors weights, or has metadata in them, or other labels; the check fails.
+        PublishError: the model has no safetensors weights, or has metadata in them, or other labels; a check fails.
     """
     names = model_files(model)
     if not any(n.endswith(".safetensors") for n in names) or "config.json" not in names:
@@ -259,7 +260,8 @@ def write_model(
         public = {k: facts[k] for k in PUBLIC_FACTS if k in facts} | {"access": access}
         (draft / FACTS).write_text(json.dumps(public, indent=1, sort_keys=True) + "\n", encoding="utf-8")
         content = _write_manifests(task, draft, access, physionet_name, {}, release)
-        check(draft)
+        for check in checks:
+            check(draft)
     return content
 
 

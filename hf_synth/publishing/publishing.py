@@ -10,7 +10,7 @@ A refusal is a `Verdict` with `allowed=False`: only an entry of the publishing l
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -147,10 +147,10 @@ def publish_dataset(
     content = export.write_dataset(
         task, views, path, card=card_text.dataset_card(facts),
         access=access, physionet_name=_physionet_name(task, repo_id), release=provenance,
-        check=content_check(task, parts, access, token),
+        checks=[content_check(task, parts, access, token)],
     )  # fmt: skip
     id_map = release.write_map(task, rows, ids, path, content, salt)
-    log |= provenance | {"content": content, "map": id_map.name}
+    log = provenance | log | {"content": content, "map": id_map.name}
     return _finish(task, hub, request, replace(verdict, export=path), log)
 
 
@@ -232,10 +232,10 @@ def publish_model(
         task, folder, path, card=card_text.model_card(facts),
         eval_results=card_text.eval_results(facts) if scores else "",
         facts=trained, access=access, physionet_name=_physionet_name(task, repo_id), release=provenance,
-        check=_both(content_check(task, parts, access, token), load_check(task, folder)),
+        checks=[content_check(task, parts, access, token), load_check(task, folder)],
     )  # fmt: skip
     log["membership"] = tested.to_json() if tested else untested
-    log |= provenance | {"content": content, "weights": weights_sha256(path)}
+    log = provenance | log | {"content": content, "weights": weights_sha256(path)}
     remark = str(tested) if tested else f"no membership test was made: {untested}"
     return _finish(task, hub, request, replace(verdict, export=path, reasons=(*verdict.reasons, remark)), log)
 
@@ -297,14 +297,6 @@ def _policy_fingerprint(policy: AnyPolicy) -> dict[str, Any] | None:
         return {"method": policy, "fingerprint": None} if policy else None
     known = policy if isinstance(policy, Policy) else Policy.from_json(policy)
     return {"method": known.method, "fingerprint": known.fingerprint()}
-
-
-def _both(first: Callable[[Path], None], second: Callable[[Path], None]) -> Callable[[Path], None]:
-    def check(folder: Path) -> None:
-        first(folder)
-        second(folder)
-
-    return check
 
 
 def _log_facts(task: Task, hub: Repository, request: Request, verdict: Verdict) -> dict[str, Any]:

@@ -258,11 +258,14 @@ class Repository:
             if empty:
                 with clear_errors(self.repo_id, "emptying it"):
                     paths = [p for p in self._files(api, info.sha) if p not in ("README.md", ".gitattributes")]
-                    note = CommitOperationAdd(path_in_repo="README.md", path_or_fileobj=card.encode())
+                    edits: list[Any] = [CommitOperationDelete(path_in_repo=p) for p in paths]
+                    edits.append(CommitOperationAdd(path_in_repo="README.md", path_or_fileobj=card.encode()))
                     commit = api.create_commit(
-                        **self._where, operations=[*(CommitOperationDelete(path_in_repo=p) for p in paths), note],
-                        commit_message="Withdraw this release", parent_commit=info.sha,
-                    )  # fmt: skip
+                        **self._where,
+                        operations=edits,
+                        commit_message="Withdraw this release",
+                        parent_commit=info.sha,
+                    )
                     done |= {"files": len(paths), "commit": commit.oid}
                     left.remove("empty it")
             with clear_errors(self.repo_id, "deleting its tags"):
