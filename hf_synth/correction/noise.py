@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from hf_synth.correction.audited import relative_weights
 from hf_synth.evaluation.calibration import checked
-from hf_synth.evaluation.statistics import wilson
+from hf_synth.evaluation.statistics import wilson_bounds
 
 Ints = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float64]
@@ -113,7 +113,8 @@ def accuracy_bounds(
     if not rows.any():
         return None
     seen = np.bincount(given[rows] * k + theirs[rows], minlength=k * k).reshape(k, k) / rows.sum()
-    low, high = np.array([wilson(int((guess[truth == c] == c).sum()), int((truth == c).sum())) for c in range(k)]).T
+    hits, of_gold = (np.bincount(labels, minlength=k) for labels in (truth[truth == guess], truth[truth >= 0]))
+    low, high = wilson_bounds(hits, of_gold)
     # unknown: the truth is the label of both (K), the generator's alone, the corrector's alone (K (K - 1) each, by cell
     # of both labels), or a class that neither names (K, by that class)
     meant, other = np.nonzero(~np.eye(k, dtype=bool))

@@ -12,12 +12,12 @@ import numpy as np
 import numpy.typing as npt
 
 from hf_synth.errors import ColumnError, HfSynthError
+from hf_synth.evaluation.metrics import BINS, confidence_bins, gap_sums
 from hf_synth.evaluation.statistics import wilson
 from hf_synth.reports.plots import Bin
 
 Ints = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float64]
-BINS = 10  # of confidence, in the calibration error of small gold
 
 
 def temperature(labels: npt.ArrayLike, probs: npt.ArrayLike) -> float:
@@ -67,10 +67,8 @@ def calibration_error(labels: npt.ArrayLike, probs: npt.ArrayLike, bins: int = B
     rows = truth >= 0
     if not rows.any():
         return float("nan")
-    sure, right = said[rows].max(1), said[rows].argmax(1) == truth[rows]
-    place = np.minimum((sure * bins).astype(int), bins - 1)
-    gaps = np.bincount(place, right.astype(float) - sure, minlength=bins)
-    return float(np.abs(gaps).sum() / rows.sum())
+    one_group = np.zeros(int(rows.sum()), dtype=np.int64)
+    return float(np.abs(gap_sums(truth[rows], said[rows], one_group, bins)).sum() / rows.sum())
 
 
 def reliability(labels: npt.ArrayLike, probs: npt.ArrayLike, bins: int = BINS) -> list[dict[str, float]]:
@@ -86,7 +84,7 @@ def reliability(labels: npt.ArrayLike, probs: npt.ArrayLike, bins: int = BINS) -
     truth, said = checked(labels, probs, "gold")
     rows = truth >= 0
     sure, right = said[rows].max(1), said[rows].argmax(1) == truth[rows]
-    place = np.minimum((sure * bins).astype(int), bins - 1)
+    place = confidence_bins(sure, bins)
     counts, sums, hits = (np.bincount(place, w, minlength=bins) for w in (None, sure, right.astype(float)))
     return [
         {

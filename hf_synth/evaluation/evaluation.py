@@ -16,7 +16,7 @@ import numpy as np
 
 from hf_synth.errors import ColumnError, HfSynthError
 from hf_synth.evaluation.calibration import calibration_by, calibration_facts
-from hf_synth.evaluation.metrics import BINS, group_codes
+from hf_synth.evaluation.metrics import group_codes
 from hf_synth.evaluation.scoring import RANKED, drawn_values, judge, values_of
 from hf_synth.evaluation.statistics import interval
 from hf_synth.models.inference import predict_proba
@@ -240,7 +240,7 @@ def score(
 
 def _calibration(task: Task, labels: Any, predicted: Any, groups: Any) -> dict[str, Any]:
     said = [task.labels[k] for k in np.argmax(predicted, axis=1)]
-    facts = calibration_facts(labels, predicted, groups, bins=BINS)
+    facts = calibration_facts(labels, predicted, groups)
     return facts | {"by_label": calibration_by(labels, predicted, said)}
 
 

@@ -15,7 +15,7 @@ import numpy.typing as npt
 Array = npt.NDArray[Any]
 Values = dict[str, Array]  # a metric's name -> its value in each of B draws, (B,)
 MIN_ROWS = 10  # macro_f1_min10 leaves out classes with fewer test rows
-BINS = 15  # of confidence, for the calibration error
+BINS = 15  # of confidence, in every calibration error and reliability diagram
 LABEL_METRICS = (
     "accuracy", "macro_precision", "macro_recall", "macro_f1", "micro_f1", "weighted_f1", "macro_f1_min10", "mcc"
 )  # fmt: skip
@@ -104,12 +104,16 @@ def patient_values(sums: Array) -> Values:
     return {name: found[name.removeprefix("patient_")] for name in PATIENT_METRICS}
 
 
-def gap_sums(truth: Array, probs: Array, codes: Array) -> Array:
-    """Sum in each group, for each bin of the top label's confidence, confidence minus hits: (G, BINS)."""
+def confidence_bins(confidence: Array, bins: int = BINS) -> Array:
+    """Return the bin of equal width that each confidence lies in, 0 to bins - 1, (N,)."""
+    return np.minimum((confidence * bins).astype(np.int64), bins - 1)
+
+
+def gap_sums(truth: Array, probs: Array, codes: Array, bins: int = BINS) -> Array:
+    """Sum confidence minus hits of the top label, for each group and bin of confidence: (G, bins)."""
     n_groups, confidence = int(codes.max()) + 1, probs.max(1).astype(float)
-    bins = codes * BINS + np.minimum((confidence * BINS).astype(np.int64), BINS - 1)
-    gap = np.bincount(bins, confidence - (truth == probs.argmax(1)), n_groups * BINS)
-    return gap.reshape(n_groups, BINS)
+    at = codes * bins + confidence_bins(confidence, bins)
+    return np.bincount(at, confidence - (truth == probs.argmax(1)), n_groups * bins).reshape(n_groups, bins)
 
 
 # --- sets of labels -------------------------------------------------------------------------------------------------

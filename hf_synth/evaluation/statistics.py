@@ -16,6 +16,7 @@ from hf_synth.errors import HfSynthError
 
 Floats = npt.NDArray[np.float64]
 Counts = npt.NDArray[np.int64]
+_Z = 1.959964  # 97.5% quantile of the normal distribution
 
 
 def mcnemar(a_right: npt.ArrayLike, b_right: npt.ArrayLike) -> float:
@@ -124,7 +125,7 @@ def design_share(
             return share, share, share
         middle = float(size @ held) / total
         rows = middle * (1 - middle) / variance
-    z = 1.959964
+    z = _Z
     rows *= (z / float(stdtrit(max(1, free), 0.975))) ** 2
     middle, half = share + z * z / rows / 2, z * math.sqrt(share * (1 - share) / rows + (z / rows) ** 2 / 4)
     scaled = 1 + z * z / rows
@@ -201,10 +202,17 @@ def hierarchical_bootstrap(
 
 
 def wilson(hits: int, n: int) -> tuple[float, float]:
-    """Give the 95% interval of a share (Wilson, 1927)."""
-    if not n:
-        return 0.0, 1.0
-    z = 1.959964
-    share, part = hits / n, z * z / n
-    middle, half = share + part / 2, z * math.sqrt(share * (1 - share) / n + part / (4 * n))
-    return max(0.0, (middle - half) / (1 + part)), min(1.0, (middle + half) / (1 + part))
+    """Compute the 95% interval of a share (Wilson, 1927); (0, 1) of no row."""
+    from scipy.stats import binomtest
+
+    low, high = binomtest(hits, n).proportion_ci(method="wilson") if n else (0.0, 1.0)
+    return float(low), float(high)
+
+
+def wilson_bounds(hits: npt.ArrayLike, n: npt.ArrayLike) -> tuple[Floats, Floats]:
+    """Compute the `wilson` intervals of many shares at once: their lower and upper bounds, (K,) each."""
+    rows = np.maximum(n, 1)
+    share, part = np.asarray(hits) / rows, _Z * _Z / rows
+    middle, half = share + part / 2, _Z * np.sqrt(share * (1 - share) / rows + part / (4 * rows))
+    low, high = np.maximum(0.0, (middle - half) / (1 + part)), np.minimum(1.0, (middle + half) / (1 + part))
+    return np.where(n, low, 0.0), np.where(n, high, 1.0)

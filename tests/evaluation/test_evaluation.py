@@ -368,6 +368,8 @@ def test_calibration_is_told_label_by_label() -> None:
     assert sum(of["rows"] * of["accuracy"] for of in by.values()) / 200 == pytest.approx(made.values["accuracy"])
     rows = probs.argmax(1) == 0
     assert by[TASK.labels[0]]["confidence"] == pytest.approx(probs[rows, 0].mean())
+    of_first = score(TASK, probs[rows], np.array(truth)[rows]).values["ece"]
+    assert by[TASK.labels[0]]["ece"] == pytest.approx(of_first)  # one number of bins
     assert json.loads(json.dumps(made.to_json()))["calibration"]["by_label"] == by
 
 
