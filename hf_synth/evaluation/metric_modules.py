@@ -59,7 +59,7 @@ def _metric_class() -> Any:
             true = Value("string") if name in TEXT_METRICS else number
             groups = {"groups": Value("string")} if name in PATIENT_METRICS else {}
             return hf_evaluate.MetricInfo(
-                description=f"{name} of hf_synth.metrics, by the definition of "
+                description=f"{name} of hf_synth, by the definition of "
                 f"{'SQuAD or rouge-score' if name in TEXT_METRICS else 'scikit-learn where it has one'}",
                 citation="", inputs_description="predictions, references" + (", groups" if groups else ""),
                 features=[Features({"predictions": kind, "references": true, **groups}) for kind in guess],
@@ -76,20 +76,20 @@ def _metric_class() -> Any:
 
 def _label_metric(name: str, predicted: Array, true: Array, groups: Any) -> float | list[float]:
     """Compute one metric; nan where it is undefined (one class only, no class with enough rows)."""
-    by_probs, one = predicted.ndim == 2, np.zeros(len(true), dtype=np.int64)
+    by_probs, one_group = predicted.ndim == 2, np.zeros(len(true), dtype=np.int64)
     guess = predicted.argmax(1) if by_probs else predicted
     k = int(max(true.max(), guess.max(), predicted.shape[1] - 1 if by_probs else 0)) + 1
     if name == "ece":
-        return float(np.abs(gap_sums(true, predicted, one)).sum() / len(true))
+        return float(np.abs(gap_sums(true, predicted, one_group)).sum() / len(true))
     if name in PROBABILITY_METRICS:
         has = np.eye(k, dtype=bool)[true]
-        ranks = label_ranks(predicted, has, np.ones_like(has), one)(np.ones((1, 1)))
+        ranks = label_ranks(predicted, has, np.ones_like(has), one_group)(np.ones((1, 1)))
         return float(ranks[name][0]) if name in ranks else float("nan")
     if name in PATIENT_METRICS:
         codes = group_codes(groups, len(true))
         true, guess = worst_of_groups(true, codes), worst_of_groups(guess, codes)
-        name, one = name.removeprefix("patient_"), np.zeros(len(true), dtype=np.int64)
-    sums = label_sums(true, guess, k, one)
+        name, one_group = name.removeprefix("patient_"), np.zeros(len(true), dtype=np.int64)
+    sums = label_sums(true, guess, k, one_group)
     if name == PER_CLASS:
         hits, of_true, of_guess = np.split(sums[0], 3)
         return [float(f1) for f1 in 2 * hits / np.maximum(of_true + of_guess, 1)]
