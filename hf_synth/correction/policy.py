@@ -140,7 +140,7 @@ class Corrected:
         return [dict(zip(values, row, strict=True)) for row in rows]
 
 
-# --- fitting and applying --------------------------------------------------------------------------------------------
+# --- fitting and applying -------------------------------------------------------------------------------------------
 def fit(
     method: str,
     *,
@@ -284,7 +284,7 @@ def audited_figures(meant: Ints, audited: Mapping[int, int]) -> dict[str, Any]:
     return figures | {"generator_accuracy_audited_ci95": [round(low, 4), round(high, 4)]}
 
 
-# --- figures and warnings --------------------------------------------------------------------------------------------
+# --- figures and warnings -------------------------------------------------------------------------------------------
 def _figures(
     meant: Ints, truth: Ints, held_out: Floats, belief: Floats, audited: Mapping[int, int] | None
 ) -> dict[str, Any]:
@@ -395,7 +395,7 @@ def _matrix(values: Floats) -> Matrix:
     return tuple(tuple(round(float(v), 6) for v in row) for row in values)
 
 
-# --- decisions -------------------------------------------------------------------------------------------------------
+# --- decisions ------------------------------------------------------------------------------------------------------
 def _decisions(policy: Policy, meant: Ints, probs: Floats) -> tuple[Ints, Floats, Any, str]:
     """Return labels (N,), training targets (N, K) whose sum is a row's weight, and reasons of kept and other rows."""
     method, rows = policy.method, np.arange(len(meant))

@@ -519,7 +519,7 @@ def test_the_verb_asks_for_coverage(
     assert figures["conformal_coverage_by_class"] is True
     assert figures["conformal_coverage_asked"] == 0.9
     assert main(line) == 1
-    assert "give the coverage too" in capsys.readouterr().err
+    assert "needs a coverage: give one too" in capsys.readouterr().err
     with pytest.raises(TaskError, match="coverage.*single_label"):
         correct_with_policy(
             SETS, generated(SETS, sets_gold(8)), linear_fit(TASK, gold), gold=sets_gold(20), coverage=0.9
