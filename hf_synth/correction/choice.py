@@ -132,25 +132,22 @@ def choose_method(
     audited_fold = _audited_folds(fold, groups, seed)
     truth = np.concatenate([rows.truth, np.array([rows.audited[i] for i in audited.tolist()], dtype=np.int64)])
     hits = {m: np.zeros(len(truth)) for m in methods}
+    options: Any = {"coverage": coverage, "coverage_by_class": coverage_by_class, "bounds": False}
     weak: dict[str, list[bool]] = {}
     by_source: dict[str, list[Floats]] = {}
     for k in range(int(fold.max()) + 1):
         inside, held, aside = np.flatnonzero(fold != k), np.flatnonzero(fold == k), audited[audited_fold == k]
         at = np.concatenate([held, len(fold) + np.flatnonzero(audited_fold == k)])
         part = replace(rows, audited=part_of(rows.audited, sorted(set(rows.audited) - set(aside.tolist()))))
+        labels: Any = {"llm_label": rows.meant, "gold_label": rows.truth[inside], "audited": part.audited}
         known: dict[str, Any] = {}
         for method in methods:
             if opinions is None:  # other halves in each fold, so that averaged opinions differ
                 policy, corrected = decide(
-                    part, learn, method, inside=inside, seed=seed + 104729 * (k + 1), known=known, coverage=coverage,
-                    coverage_by_class=coverage_by_class, bounds=False,
-                )  # fmt: skip
+                    part, learn, method, inside=inside, seed=seed + 104729 * (k + 1), known=known, **options
+                )
             else:
-                policy = fit(
-                    method, llm_label=rows.meant, pred_probs=opinions[1], gold_label=rows.truth[inside],
-                    gold_probs=opinions[0][inside], audited=part.audited, coverage=coverage,
-                    coverage_by_class=coverage_by_class, bounds=False,
-                )  # fmt: skip
+                policy = fit(method, pred_probs=opinions[1], gold_probs=opinions[0][inside], **labels, **options)
                 corrected = settle(apply(policy, rows.meant, opinions[1]), rows.meant, part.audited)
             if method == "argmax":
                 weak.setdefault(method, []).append(weaker(policy.figures))

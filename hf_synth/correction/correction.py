@@ -366,12 +366,9 @@ def _with_columns(task: Task, rows: Dataset, decisions: Sequence[Mapping[str, An
 
     statuses = list(rows["label_status"][:])
     at = [i for i, status in enumerate(statuses) if status != "rejected"]
-    columns: dict[str, list[Any]] = {
-        task.label_column: list(rows[task.label_column][:]),
-        "label_status": statuses, "reason": list(rows["reason"][:]),
-        "label_probs": [None] * len(rows), "label_confidence": [None] * len(rows), "weight": [0.0] * len(rows),
-        "access": [strictest(access, a) for a in rows["access"][:]],
-    }  # fmt: skip
+    columns: dict[str, list[Any]] = {name: list(rows[name][:]) for name in (task.label_column, "reason")}
+    columns |= {"label_status": statuses, "access": [strictest(access, a) for a in rows["access"][:]]}
+    columns |= {"label_probs": [None] * len(rows), "label_confidence": [None] * len(rows), "weight": [0.0] * len(rows)}
     for i, decision in zip(at, decisions, strict=True):
         for name, value in decision.items():
             columns[name][i] = value

@@ -4,7 +4,8 @@ A `Learn` trains a model on some gold rows and some synthetic rows with soft tar
 head of `auto` both go through `decide`. For "posterior" models trained on half of gold and of the uncorrected rows
 judge the other half; the noise is taken out of their probabilities (confident joint, then Richardson-Lucy), the noise
 matrix turns these into beliefs, and models are refitted on gold and beliefs. The matrix is counted from opinions only:
-counted from beliefs, which hold the label, it would confirm itself.
+counted from beliefs, which hold the label, it would confirm itself. No training starts from the weights of another
+model, which have seen rows that it must not see.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ import numpy.typing as npt
 from hf_synth.correction.noise import confident_noise, denoise, estimate_noise
 from hf_synth.correction.policy import OF_BOTH, Corrected, Policy, apply, fit, settle
 from hf_synth.errors import ColumnError
+from hf_synth.evaluation.metrics import group_codes
 
 Ints = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float64]
@@ -76,7 +78,7 @@ def decide(
     Args:
         method: one of METHODS.
         inside: positions of the gold that may be used; all when None.
-        coverage, coverage_by_class, bounds: as for `correction.fit`.
+        coverage, coverage_by_class, bounds: as for `policy.fit`.
         head: a fast learner for all rounds but the last, in which `learn` trains on one halving: two trainings of a
             slow model instead of 2 x SPLITS x (1 + ROUNDS).
         also: further opinions on the synthetic rows by their source ("gold", "both", "refits"), of models that did not
@@ -89,11 +91,10 @@ def decide(
     gold = np.arange(len(rows.truth)) if inside is None else inside
     known = {} if known is None else known
     out, opinions = _opinions(rows, learn, method, gold, seed, head, also or {}, known)
-    policy = fit(
-        method, llm_label=rows.meant, pred_probs=opinions, gold_label=rows.truth[gold], gold_probs=out,
-        audited=rows.audited, calibrate=method not in OF_BOTH and method != "none", coverage=coverage,
-        coverage_by_class=coverage_by_class, bounds=bounds and method != "none",
-    )  # fmt: skip
+    labels: Any = {"llm_label": rows.meant, "gold_label": rows.truth[gold], "audited": rows.audited}
+    options: Any = {"coverage": coverage, "coverage_by_class": coverage_by_class, "bounds": bounds and method != "none"}
+    calibrate = method not in OF_BOTH and method != "none"
+    policy = fit(method, pred_probs=opinions, gold_probs=out, calibrate=calibrate, **labels, **options)
     corrected = settle(apply(policy, rows.meant, opinions), rows.meant, rows.audited)
     if method == "none":  # without a corrector nothing is measured or estimated
         figures = {name: policy.figures[name] for name in FIGURES_WITHOUT_CORRECTOR if name in policy.figures}
@@ -137,10 +138,10 @@ def folds(labels: Ints, groups: Sequence[Any] | None, k: int, seed: int) -> Ints
 
     A row without a group is one by itself.
     """
-    names = [f"row {i}" if g is None else f"group {g}" for i, g in enumerate(groups or [None] * len(labels))]
+    names = group_codes(groups or None, len(labels)).tolist()
     rng = np.random.default_rng(seed)
     rarity = np.bincount(labels)
-    rarest: dict[str, int] = {}
+    rarest: dict[int, int] = {}
     for name, label in zip(names, labels.tolist(), strict=True):  # a group counts by its rarest label
         rarest[name] = min(rarest.get(name, label), label, key=lambda c: (rarity[c], c))
     drawn = {name: rng.random() for name in rarest}
@@ -163,9 +164,15 @@ def check_parts(groups: Sequence[Any] | None) -> None:
 
 
 def _opinions(
-    rows: Rows, learn: Learn, method: str, gold: Ints, seed: int, head: Learn | None,
-    also: Mapping[str, Sequence[Floats]], known: dict[str, Any],
-) -> tuple[Floats, Floats]:  # fmt: skip
+    rows: Rows,
+    learn: Learn,
+    method: str,
+    gold: Ints,
+    seed: int,
+    head: Learn | None,
+    also: Mapping[str, Sequence[Floats]],
+    known: dict[str, Any],
+) -> tuple[Floats, Floats]:
     """Return the opinions that a method rests on, of models that did not see the row: on gold, on synthetic rows."""
     k = rows.n_labels
 

@@ -32,6 +32,10 @@ Fit = Callable[["Dataset"], Callable[["Dataset"], npt.ArrayLike]]
 METHODS = ("none", "argmax", "threshold", "agree", "posterior")
 _PREFER = ("posterior", "threshold", "agree", "none", "argmax")  # most robust first
 _SPLITS = 2  # random halvings of gold and rows, whose opinions are averaged
+_FIGURES = (
+    "corrector_accuracy_on_held_out_gold", "corrector_balanced_accuracy_on_held_out_gold", "corrector_temperature",
+    "generator_accuracy_estimated",
+)  # of each label  # fmt: skip
 _AGREES = {"none": "as_generated", "posterior": "posterior_agrees"}  # reason of a kept row; else "agrees"
 
 
@@ -161,14 +165,12 @@ def decide_sets(
     present, probs = sets.meant.astype(bool), sets.meant.astype(np.float64)
     dropped, policies = np.zeros(len(present), bool), {}
     if method != "none" and (active := sets.judged_both_ways(gold)):
-        known = {} if known is None else known
+        known, calibrate = {} if known is None else known, opinions is not None or method != "posterior"
         on_gold, on_rows = _opinions(sets, method, learn, head, opinions, gold, seed, known)
         for j in active:
             meant, pred_probs = sets.meant[:, j], _two(on_rows[:, j])
-            policies[j] = fit(
-                method, llm_label=meant, pred_probs=pred_probs, gold_label=sets.truth[gold, j],
-                gold_probs=_two(on_gold[:, j]), calibrate=opinions is not None or method != "posterior", bounds=False,
-            )  # fmt: skip
+            labels: Any = {"llm_label": meant, "gold_label": sets.truth[gold, j], "gold_probs": _two(on_gold[:, j])}
+            policies[j] = fit(method, pred_probs=pred_probs, calibrate=calibrate, bounds=False, **labels)
             corrected = apply(policies[j], meant, pred_probs)
             present[:, j], probs[:, j] = corrected.label == 1, corrected.probs[:, 1]
             dropped |= corrected.weight == 0
@@ -324,14 +326,12 @@ def _checked(task: Task, opinions: npt.ArrayLike, n: int) -> Floats:
 # --- figures --------------------------------------------------------------------------------------------------------
 def _joint_policy(task: Task, sets: Sets, method: str, corrected: CorrectedSets, more: Mapping[str, Any]) -> Policy:
     """Summarise the policies of the labels as one."""
-    names = ("corrector_accuracy_on_held_out_gold", "corrector_balanced_accuracy_on_held_out_gold",
-             "corrector_temperature", "generator_accuracy_estimated")  # fmt: skip
     labels = {}
     for j, policy in corrected.labels.items():
         noise = policy.noise
         labels[task.labels[j]] = {
             "gold_judged": int((sets.truth[:, j] >= 0).sum()),
-            **{name: policy.figures[name] for name in names},
+            **{name: policy.figures[name] for name in _FIGURES},
             "said_wrongly_estimated": noise[0][1],
             "left_out_estimated": noise[1][0],
             "threshold": policy.threshold,
@@ -343,8 +343,6 @@ def _joint_policy(task: Task, sets: Sets, method: str, corrected: CorrectedSets,
         warnings.append(f"for {len(weak)} of {len(labels)} labels the corrector looks weaker than the generator")
     if alone:
         warnings.append(f"{len(alone)} labels are left alone: judged gold lacks rows with or without them")
-    figures = {
-        "gold_rows": len(sets.truth), "synthetic_rows": len(sets.meant), "labels": labels,
-        "labels_left_alone": [task.labels[j] for j in alone], "corrector_weaker_for": weak, **more,
-    }  # fmt: skip
+    figures = {"gold_rows": len(sets.truth), "synthetic_rows": len(sets.meant), "labels": labels}
+    figures |= {"labels_left_alone": [task.labels[j] for j in alone], "corrector_weaker_for": weak, **more}
     return Policy(method, len(task.labels), unseen=tuple(alone), figures=figures, warnings=tuple(warnings))

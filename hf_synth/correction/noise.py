@@ -123,8 +123,8 @@ def accuracy_bounds(
     right = np.r_[np.ones(k + cells), np.zeros(cells + k)]  # the generator is right
     of_class = sparse.csr_matrix((np.ones(len(names)), (names, np.arange(len(names)))), (k, len(names)))
     hits = of_class.multiply(hit).tocsr()
-    both = sparse.hstack([sparse.csr_matrix((cells, k)), sparse.identity(cells), sparse.identity(cells),
-                          sparse.csr_matrix((cells, k))])  # fmt: skip
+    none, alone = sparse.csr_matrix((cells, k)), sparse.identity(cells)
+    both = sparse.hstack([none, alone, alone, none])
     most = np.r_[np.diag(seen), np.full(2 * cells, np.inf), 1 - seen.sum(0) - seen.sum(1) + np.diag(seen)]
     limits = [hits - of_class.multiply(high[:, None]), of_class.multiply(low[:, None]) - hits]
     known = [sparse.csr_matrix(np.ones((1, len(names))))]
@@ -134,13 +134,9 @@ def accuracy_bounds(
         known, equal = [*known, both], np.r_[equal, between]
     else:
         limits, bound = [*limits, both], np.r_[bound, between]
-    ends = [
-        linprog(
-            sign * right, sparse.vstack(limits), bound, sparse.vstack(known), equal,
-            bounds=np.column_stack([np.zeros(len(names)), np.maximum(most, 0.0)]), method="highs",
-        )
-        for sign in (1, -1)
-    ]  # fmt: skip
+    constraints = sparse.vstack(limits), bound, sparse.vstack(known), equal
+    between_0_and_most = np.column_stack([np.zeros(len(names)), np.maximum(most, 0.0)])
+    ends = [linprog(sign * right, *constraints, bounds=between_0_and_most, method="highs") for sign in (1, -1)]
     if any(end.status != 0 for end in ends):
         return None
     return max(0.0, float(ends[0].fun)), min(1.0, -float(ends[1].fun))

@@ -132,12 +132,10 @@ class Corrected:
 
     def columns(self, label_column: str) -> list[dict[str, Any]]:
         """Return the corrected columns of each row as plain values, N dicts."""
-        values = {
-            label_column: self.label, "label_status": self.status, "reason": self.reason, "label_probs": self.probs,
-            "label_confidence": self.confidence, "weight": self.weight,
-        }  # fmt: skip
-        rows = zip(*(column.tolist() for column in values.values()), strict=True)
-        return [dict(zip(values, row, strict=True)) for row in rows]
+        names = (label_column, "label_probs", "label_confidence", "weight", "label_status", "reason")
+        values = (self.label, self.probs, self.confidence, self.weight, self.status, self.reason)
+        rows = zip(*(column.tolist() for column in values), strict=True)
+        return [dict(zip(names, row, strict=True)) for row in rows]
 
 
 # --- fitting and applying -------------------------------------------------------------------------------------------

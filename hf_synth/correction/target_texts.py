@@ -131,7 +131,8 @@ def measure(
     extractive = not task.targets and len(gold) >= _FEW and inside >= _EXTRACTIVE
     rules = Rules(float(np.quantile(on_gold, _TAIL)), extractive, corrector > generator)
     figures = {
-        "gold_rows": len(gold), "synthetic_rows": len(rows),
+        "gold_rows": len(gold),
+        "synthetic_rows": len(rows),
         "corrector_rougeL_on_held_out_gold": round(corrector, 4),
         "corrector_exact_match_on_held_out_gold": round(float(scores["exact_match"].mean()), 4),
         "rougeL_of_both_on_synthetic_rows": round(float(together.mean()), 4),
@@ -140,7 +141,7 @@ def measure(
         "gold_targets_found_in_text": round(inside, 4),
         "targets_must_be_in_text": rules.extractive,
         "threshold_rougeL": round(rules.threshold, 4),
-    }  # fmt: skip
+    }
     warnings = []
     if not rules.stronger:
         warnings.append("the corrector looks weaker than the generator: rows are dropped, no text is replaced")
@@ -190,10 +191,8 @@ def found_in(target: str, text: str) -> bool:
 
 def _decision(task: Task, target: str, status: str, reason: str, score: float | None = None) -> dict[str, Any]:
     """Return the columns of a decision; `label_confidence` is the ROUGE-L of corrector and generator."""
-    return {
-        task.label_column: target, "label_status": status, "reason": reason, "label_probs": None,
-        "label_confidence": score, "weight": float(status != "dropped"),
-    }  # fmt: skip
+    columns = {task.label_column: target, "label_status": status, "reason": reason}
+    return columns | {"label_probs": None, "label_confidence": score, "weight": float(status != "dropped")}
 
 
 # --- models ---------------------------------------------------------------------------------------------------------

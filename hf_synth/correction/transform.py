@@ -178,9 +178,10 @@ class GenerateAndCorrect:
             synthetic += chosen
         if failed := sum(answer.status == "error" for answer in answers):
             _LOG.warning(
-                "%d of %d questions got no answer, and `datasets` caches their rejected rows: only these questions are "
-                "asked again by map(..., load_from_cache_file=False)", failed, len(answers),
-            )  # fmt: skip
+                "%d of %d questions got no answer: map(..., load_from_cache_file=False) asks these again",
+                failed,
+                len(answers),
+            )
         return self._corrected(synthetic)
 
     def _corrected(self, rows: list[dict[str, Any]]) -> list[dict[str, Any]]:

@@ -76,11 +76,14 @@ def reliability(labels: npt.ArrayLike, probs: npt.ArrayLike, bins: int = BINS) -
     counts, sums, hits = (np.bincount(at, w, minlength=bins) for w in (None, confidence, right.astype(float)))
     return [
         {
-            "low": i / bins, "high": (i + 1) / bins, "confidence": float(sums[i] / counts[i]),
-            "accuracy": float(hits[i] / counts[i]), "rows": int(counts[i]),
+            "low": i / bins,
+            "high": (i + 1) / bins,
+            "confidence": float(sums[i] / counts[i]),
+            "accuracy": float(hits[i] / counts[i]),
+            "rows": int(counts[i]),
         }
         for i in np.flatnonzero(counts)
-    ]  # fmt: skip
+    ]
 
 
 def reliability_bins(bins: Sequence[Mapping[str, float]]) -> list[Bin]:

@@ -247,10 +247,8 @@ def _row_values(task: Task, predicted: Any, labels: Any, groups: Sequence[Any] |
     if task.kind == "single_label":
         return probs
     known = np.ones(np.shape(labels)) if judged is None else np.asarray(judged)
-    return probs | {
-        "sets": (np.asarray(labels) > 0.5).astype(np.int8), "judged": (known > 0.5).astype(np.int8),
-        "groups": group_codes(groups, len(labels)),
-    }  # fmt: skip
+    sets = {"sets": (np.asarray(labels) > 0.5).astype(np.int8), "judged": (known > 0.5).astype(np.int8)}
+    return probs | sets | {"groups": group_codes(groups, len(labels))}
 
 
 def _digest(digests: Sequence[str], labels: Any) -> str:

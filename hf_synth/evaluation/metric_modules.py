@@ -61,9 +61,10 @@ def _metric_class() -> Any:
             return hf_evaluate.MetricInfo(
                 description=f"{name} of hf_synth, by the definition of "
                 f"{'SQuAD or rouge-score' if name in TEXT_METRICS else 'scikit-learn where it has one'}",
-                citation="", inputs_description="predictions, references" + (", groups" if groups else ""),
+                citation="",
+                inputs_description="predictions, references" + (", groups" if groups else ""),
                 features=[Features({"predictions": kind, "references": true, **groups}) for kind in guess],
-            )  # fmt: skip
+            )
 
         def _compute(self, predictions: Any, references: Any, groups: Any = None) -> dict[str, Any]:
             name = self.config_name
