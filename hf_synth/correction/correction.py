@@ -12,7 +12,7 @@ import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol, TypedDict, Unpack
+from typing import TYPE_CHECKING, Any, TypedDict, Unpack
 
 import numpy as np
 import numpy.typing as npt
@@ -27,6 +27,7 @@ from hf_synth.correction.policy import METHODS, RELABELS, Corrected, Policy, app
 from hf_synth.correction.target_texts import METHODS as TEXT_METHODS
 from hf_synth.correction.target_texts import correct_targets
 from hf_synth.errors import ColumnError, OverlapError, TaskError
+from hf_synth.evaluation.baselines import Judge
 from hf_synth.gold.adoption import adopt
 from hf_synth.models.inference import predict_proba
 from hf_synth.models.linear import linear_learner, shift, text_features
@@ -43,15 +44,6 @@ _METHODS = {"single_label": METHODS, "multi_label": SET_METHODS, "text2text": TE
 _LOG = logging.getLogger(__name__)
 
 Fit = Callable[["Dataset"], Callable[["Dataset"], npt.ArrayLike]]
-
-
-class Judge(Protocol):
-    """A corrector that labels rows and was trained on none of them, such as an `LLMJudge`."""
-
-    def predict(self, rows: Dataset) -> npt.ArrayLike:
-        """Return the probability of each label for each row, (N, K)."""
-
-
 Corrector = str | Path | Fit | Judge
 
 

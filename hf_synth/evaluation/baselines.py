@@ -23,7 +23,7 @@ STRATEGIES = ("prior", "sampled")
 
 
 class Judge(Protocol):
-    """An LLM that labels rows, such as an `LLMJudge`."""
+    """A judge that labels rows and was trained on none of them, such as an `LLMJudge`."""
 
     def predict(self, rows: Dataset) -> Any:
         """Return the probability of each label for each row, (N, K)."""
