@@ -41,8 +41,8 @@ from hf_synth.experiments.equivalence import Rates
 from hf_synth.experiments.grid import (
     BASELINES,
     FREQUENCY,
-    JUDGED,
     LINEAR,
+    LLM_JUDGE,
     MIXTURES,
     RAW,
     ZERO_SHOT,
@@ -62,7 +62,7 @@ from hf_synth.experiments.report import write_study_report
 from hf_synth.experiments.results import Results, read_cells, write_results
 from hf_synth.generation.generation import Estimate, estimate, generate
 from hf_synth.gold.adoption import adopt, read_dataset
-from hf_synth.task.columns import JUDGED as JUDGED_COLUMN
+from hf_synth.task.columns import JUDGED
 from hf_synth.task.folders import private_folder, read_manifest, write_stage, written
 from hf_synth.task.labels import audited_labels, groups_of, row_digests
 from hf_synth.task.task import Task
@@ -77,7 +77,7 @@ _LOG = logging.getLogger(__name__)
 DEFAULT_PROTOCOL = Protocol()
 _RULES = 2  # bumped when the same plan would give other figures; what was paid for stays
 _METHODS = {
-    "single_label": (RAW, "auto", *METHODS[1:], JUDGED), "multi_label": (RAW, "auto", *SET_METHODS[1:], JUDGED),
+    "single_label": (RAW, "auto", *METHODS[1:], LLM_JUDGE), "multi_label": (RAW, "auto", *SET_METHODS[1:], LLM_JUDGE),
     "text2text": (RAW, "auto", *TEXT_METHODS[1:]),
 }  # fmt: skip
 
@@ -284,7 +284,7 @@ def _identity(name: str, source: Source) -> str:
     """Tell one generator from another: a pool by its rows, others by their names."""
     if hasattr(source, "column_names"):
         rows = cast("Dataset", source)
-        known = ("id", "llm_label", "label_status", JUDGED_COLUMN)
+        known = ("id", "llm_label", "label_status", JUDGED)
         columns = [c for c in rows.column_names if c in known or _is_text(rows, c)]
         return key_of([rows[c] for c in columns])
     return key_of(name, str(getattr(source, "model", "")))
@@ -351,7 +351,7 @@ def _jobs(study: Study, cells: Sequence[Cell]) -> list[Job]:
         elif c.generator:
             pool = key_of("pool", shared, digests[own], c.seed, study.generators[c.generator],
                           most[(*own, c.generator)])  # fmt: skip
-        if c.labels == JUDGED:
+        if c.labels == LLM_JUDGE:
             judged = key_of("judged", pool, study.judges[c.corrector], *gold, *([c.seed] if gold else []))
         if c.corrector:
             by = judged or identity(c.corrector)
@@ -499,4 +499,4 @@ def outline(task: Task, synthetic: Source | Mapping[str, Source] | None, **optio
 
 def _trainings(labels: str) -> int:
     """Say how many models of the corrector's kind a correction trains; "auto" as many as its dearest choice."""
-    return 0 if labels in (RAW, JUDGED, "") else 2 if labels in OF_BOTH else FOLDS
+    return 0 if labels in (RAW, LLM_JUDGE, "") else 2 if labels in OF_BOTH else FOLDS

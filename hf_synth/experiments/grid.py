@@ -26,9 +26,9 @@ ALL = 0  # a gold size: every row there is
 MIXTURES = STRATEGIES[1:]  # of gold and synthetic rows
 FREQUENCY, ZERO_SHOT = BASELINES = ("frequency", "zero-shot")  # arms that train nothing (baselines.py)
 ALONE = (STRATEGIES[0], *BASELINES)  # arms without synthetic rows
-JUDGED = "llm_judge"  # labels by an LLM that reads the notes, joined with the generator's
+LLM_JUDGE = "llm_judge"  # labels by an LLM that reads the notes, joined with the generator's
 _OF_LABELS = (RAW, "auto", *METHODS[1:])  # "none" is "raw"
-_LABELS = (*_OF_LABELS, *OF_TEXTS, JUDGED)
+_LABELS = (*_OF_LABELS, *OF_TEXTS, LLM_JUDGE)
 
 _LOG = logging.getLogger(__name__)
 
@@ -65,7 +65,7 @@ class Cell:
     @property
     def judge(self) -> str:
         """Name the judge that is asked; "" where none is."""
-        return self.base_model if self.strategy == ZERO_SHOT else self.corrector if self.labels == JUDGED else ""
+        return self.base_model if self.strategy == ZERO_SHOT else self.corrector if self.labels == LLM_JUDGE else ""
 
     @property
     def group(self) -> tuple[Any, ...]:
@@ -197,12 +197,12 @@ def plan(grid: Grid, available: int, generators: Iterable[str], judges: Iterable
     """
     chosen = _chosen("generator", grid.generators, tuple(generators))
     asked = _chosen("judge", grid.judges, tuple(judges))
-    if not asked and any(arm == ZERO_SHOT or arm.endswith(JUDGED) for arm in grid.arms):
+    if not asked and any(arm == ZERO_SHOT or arm.endswith(LLM_JUDGE) for arm in grid.arms):
         raise TaskError(
-            f"arms of {JUDGED!r} or {ZERO_SHOT!r} need who judges: give judges=LLMJudge(task, llm), or --judge"
+            f"arms of {LLM_JUDGE!r} or {ZERO_SHOT!r} need who judges: give judges=LLMJudge(task, llm), or --judge"
         )
-    if asked and not any(arm == ZERO_SHOT or arm.endswith(JUDGED) for arm in grid.arms):
-        raise TaskError(f"no arm asks judge {asked[0]!r}: name 'augment {JUDGED}' or {ZERO_SHOT!r}, or give no judge")
+    if asked and not any(arm == ZERO_SHOT or arm.endswith(LLM_JUDGE) for arm in grid.arms):
+        raise TaskError(f"no arm asks judge {asked[0]!r}: add 'augment {LLM_JUDGE}' or {ZERO_SHOT!r}, or give no judge")
     mixtures = [arm.split(" ") for arm in grid.arms if arm not in ALONE]
     if mixtures and not chosen:
         raise TaskError("arms with synthetic rows need who writes them: an LLM, a pool of rows or a function")
@@ -224,7 +224,7 @@ def plan(grid: Grid, available: int, generators: Iterable[str], judges: Iterable
             cells |= {Cell(base, size, "gold", "", 0.0, "", "", seed): None for size in alone}
             for size in sized(grid.sizes):
                 for strategy, labels in mixtures:
-                    by = {RAW: ("",), JUDGED: asked}.get(labels, grid.correctors or (base,))
+                    by = {RAW: ("",), LLM_JUDGE: asked}.get(labels, grid.correctors or (base,))
                     for ratio in grid.ratios:
                         for generator in chosen:
                             for corrector in by:
