@@ -175,6 +175,10 @@ def _tick_text(value: float, _: object = None) -> str:
     return f"{value:,.0f}" if value == int(value) else f"{value:g}"
 
 
+def _amount(value: float, digits: int) -> str:
+    return f"{value:,.{digits}f}" if value < 1e12 else f"{value:.3g}"
+
+
 # --- the canvas -----------------------------------------------------------------------------------------------------
 class _Canvas:
     """A figure in pixels from its upper left corner: title, reason why it is simulated, axes, legend, caption."""
@@ -221,7 +225,7 @@ class _Canvas:
         """Set the ends of the x axis, mark as many round numbers as have room, and write its name beneath."""
         from matplotlib.ticker import LogLocator, MaxNLocator
 
-        most, decades = min(7, int((self.right - self.left) / 80)), math.log10(high / low) if log else 0
+        most, decades = max(1, min(7, int((self.right - self.left) / 80))), math.log10(high / low) if log else 0
         steps = (1, 1.5, 2, 3, 4, 5, 6, 8) if decades < 1 else (1, 2, 5) if decades < 2.5 else (1,)
         locator = LogLocator(subs=steps) if log else MaxNLocator(most, steps=(1, 2, 5, 10), integer=whole)
         self.axes.set(xscale="log" if log else "linear", xlim=(low, high))
@@ -588,7 +592,7 @@ def bar_plot(
         return _nothing(words)
     finite = [_finite(values[i] for values in parts.values()) for i in range(len(names))]
     totals = [sum(v for v in values if v > 0) for values in finite]
-    right = 34 + max(text_width(f"{total:,.{digits}f}", bold=True) for total in totals)
+    right = 34 + max(text_width(_amount(total, digits), bold=True) for total in totals)
     canvas = _Canvas(words, left=_room_for(names), right=right, height=32 * len(names))
     high = max(totals) if max(totals) > 1e-9 else 1.0
     canvas.mark_x(0, high, axis, whole=digits == 0)
@@ -600,12 +604,12 @@ def bar_plot(
             if not (math.isfinite(values[i]) and values[i] > 0):
                 continue
             canvas.axes.barh(i, values[i], 22 / 32, start, facecolor=fills[p], edgecolor=edge, linewidth=1, gid="part")
-            text, middle = f"{values[i]:,.{digits}f}", canvas.left + (start + values[i] / 2) * scale
+            text, middle = _amount(values[i], digits), canvas.left + (start + values[i] / 2) * scale
             if len(parts) > 1 and text_width(text, 11.5) + 8 <= values[i] * scale:
                 canvas.write(middle, y, text, size=11.5, anchor="middle", colour=ON_PARTS[p % _COLOURS])
             start += values[i]
-        text = f"{totals[i]:,.{digits}f}" if finite[i] else "–"
-        canvas.write(canvas.left + start * scale + 8, y, text, bold=True)
+        total = _amount(totals[i], digits) if finite[i] else "–"
+        canvas.write(canvas.left + start * scale + 8, y, total, bold=True)
     swatches = [Rectangle((8, -7), 22, 14, facecolor=fill, edgecolor=edge) for fill in fills]
     about = f"Bars of {len(names)} values; {axis}" + (f"; parts: {', '.join(parts)}" if len(parts) > 1 else "")
     return canvas.svg(about, entries=list(zip(parts, swatches, strict=True)) if len(parts) > 1 else ())

@@ -203,6 +203,7 @@ def test_bars_are_as_long_as_their_values() -> None:
     assert {"40", "0", "30", "10"} <= set(shown(svg))
     assert "0.2" not in shown(plots.bar_plot(["a"], {"x": [1]}, title="t", axis="rows"))
     assert "0.2" in shown(plots.bar_plot(["a"], {"x": [1]}, title="t", axis="dollars", digits=1))
+    assert "1e+57" in shown(plots.bar_plot(["a"], {"x": [1e57]}, title="t", axis="rows"))
     assert "–" in shown(plots.bar_plot(["a", "b"], {"x": [1, math.nan]}, title="t", axis="y"))
 
 
