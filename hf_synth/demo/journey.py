@@ -26,7 +26,7 @@ from hf_synth.llm.llm import LLM
 from hf_synth.models.inference import predict_proba
 from hf_synth.publishing.publishing import publish_dataset, publish_model
 from hf_synth.reports.page import Section, Table, matrix_table
-from hf_synth.reports.shares import matrix_plot
+from hf_synth.reports.plots import matrix_plot
 from hf_synth.task.folders import clear_disk_errors, private_folder, work_folder, write_stage
 from hf_synth.task.scripts import load_task
 from hf_synth.task.task import Task

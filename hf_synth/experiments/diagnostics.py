@@ -14,8 +14,7 @@ from hf_synth.evaluation.demographics import UNKNOWN
 from hf_synth.experiments.grid import MIXTURES
 from hf_synth.experiments.results import Row, grouped, mean_of, naming, short_name, with_interval
 from hf_synth.reports.page import Section, Table, matrix_table
-from hf_synth.reports.plots import Bin, reliability_plot
-from hf_synth.reports.shares import bar_plot, matrix_plot
+from hf_synth.reports.plots import Bin, bar_plot, matrix_plot, reliability_plot
 from hf_synth.task.columns import REASONS
 from hf_synth.task.task import Task
 

@@ -18,10 +18,17 @@ from hf_synth.evaluation.comparison import compare
 from hf_synth.evaluation.evaluation import Scores
 from hf_synth.evaluation.statistics import holm
 from hf_synth.generation.generation import simulated
-from hf_synth.reports.axes import Reference
 from hf_synth.reports.page import Section, Table, matrix_table, write_report
-from hf_synth.reports.plots import Interval, Series, curve_plot, interval_plot, reliability_plot
-from hf_synth.reports.shares import bar_plot, matrix_plot
+from hf_synth.reports.plots import (
+    Interval,
+    Reference,
+    Series,
+    bar_plot,
+    curve_plot,
+    interval_plot,
+    matrix_plot,
+    reliability_plot,
+)
 from hf_synth.task.columns import REASONS, USAGE_COLUMNS, access_of
 from hf_synth.task.task import Task
 

@@ -22,10 +22,8 @@ from hf_synth.experiments.diagnostics import (
 from hf_synth.experiments.equivalence import CostBenefit
 from hf_synth.experiments.grid import MIXTURES
 from hf_synth.experiments.results import Results, Row, Worth, grouped, mean_of, naming, short_name, with_interval
-from hf_synth.reports.axes import Reference
 from hf_synth.reports.page import Section, Table, write_report
-from hf_synth.reports.plots import Interval, Series, curve_plot, interval_plot
-from hf_synth.reports.shares import bar_plot
+from hf_synth.reports.plots import Interval, Reference, Series, bar_plot, curve_plot, interval_plot
 from hf_synth.task.task import Task
 
 SIMULATED = "artificial notes or a simulated LLM: no clinical benefit is shown"

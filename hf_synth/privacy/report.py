@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING
 
 from hf_synth.privacy.findings import FLAGS, MAX_COPIED_SHARE, Findings, refusing
 from hf_synth.reports.page import Section, Table, markdown, page
-from hf_synth.reports.plots import Interval, interval_plot
-from hf_synth.reports.shares import histogram_plot
+from hf_synth.reports.plots import Interval, histogram_plot, interval_plot
 
 if TYPE_CHECKING:
     from hf_synth.privacy.membership import Exposure, Membership
