@@ -414,7 +414,7 @@ def test_the_same_seed_gives_the_same_rows_without_a_call(writer: LLMServer, tmp
 PLAN = """
 import sys; sys.path.insert(0, sys.argv[1])
 from generation.test_generation import CLINIC, Pool, gold_of
-from hf_synth.generation.prompts import Plan
+from hf_synth.generation.plan import Plan
 made = Plan(CLINIC, CLINIC.prompt, Pool(CLINIC, gold_of(CLINIC), seed=3), 5)
 print([made.call(CLINIC.labels, j).seed_ids for j in range(9)])
 """

@@ -347,7 +347,7 @@ def test_a_batch_is_on_disk_before_its_answers_are_given(model: Path, tmp_path: 
 
 def test_kill_loses_the_batch_in_flight_at_most(model: Path, tmp_path: Path, batches: list[int]) -> None:
     code = (
-        "import os, signal, sys\nfrom hf_synth import decoding, local_llm\n"
+        "import os, signal, sys\nfrom hf_synth.llm import decoding, local as local_llm\n"
         "write, done = decoding.Loaded.write, []\n"
         "def killed(self, rows, how):\n"
         "    write(self, rows, how)\n"  # the fourth batch is all but in the journal
