@@ -91,7 +91,7 @@ def _verdict_section(findings: Findings) -> Section:
         verdict = "Refused: the generator copies, and rows without a finding cannot be trusted either."
     scope = f"{rows:,} rows were compared with {int(figures['gold_rows']):,} rows of gold."
     if not findings.compared:
-        scope, note = f"{rows:,} rows were searched.", "Without gold to compare with, copies cannot be found."
+        scope, note = f"{rows:,} rows were searched.", "There was no gold to compare with, so copies cannot be found."
     text = (
         f"{verdict} {scope} {copied:,} of them contain gold ({figures['copied_share']:.2%}; the dataset is refused "
         f"above {MAX_COPIED_SHARE:.0%}), and {refused:,} must not leave."
