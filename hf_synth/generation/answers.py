@@ -44,11 +44,11 @@ class Parsed:
     reason: str | None = None
 
 
-def parse(task: Task, text: str, asked: Sequence[str] = (), *, whole: bool = True) -> list[Parsed]:
+def parse(task: Task, text: str, labels: Sequence[str] = (), *, whole: bool = True) -> list[Parsed]:
     """Parse the entries of one answer, in its order.
 
     Args:
-        asked: labels asked for; if there is one, entries without a label get it.
+        labels: labels asked for; if there is one, entries without a label get it.
         whole: False for an answer truncated at the token limit, of which only complete entries count.
 
     Returns:
@@ -60,7 +60,7 @@ def parse(task: Task, text: str, asked: Sequence[str] = (), *, whole: bool = Tru
     entries = _parse_by_task(task, text) if task.parse else _entries(task, text, whole)
     if not entries:
         return [Parsed(reason="truncated" if not whole else "refusal" if _REFUSAL.match(text) else "unparsable")]
-    parsed = [_check(task, entry, asked) for entry in entries[:_MOST]]
+    parsed = [_check(task, entry, labels) for entry in entries[:_MOST]]
     return parsed if whole else [*parsed, Parsed(reason="truncated")]
 
 
@@ -97,7 +97,7 @@ def _parse_by_task(task: Task, text: str) -> list[Mapping[str, Any]]:
 
 
 # --- one entry ------------------------------------------------------------------------------------------------------
-def _check(task: Task, entry: Mapping[str, Any], asked: Sequence[str]) -> Parsed:
+def _check(task: Task, entry: Mapping[str, Any], labels: Sequence[str]) -> Parsed:
     """Check an entry and return it as a row or as a reject."""
     fields = {_squeeze(key): value for key, value in entry.items()}
     row: dict[str, Any] = {}
@@ -116,8 +116,8 @@ def _check(task: Task, entry: Mapping[str, Any], asked: Sequence[str]) -> Parsed
         if task.targets and target.strip() not in task.targets:
             return Parsed(reason="unknown_label")
         return Parsed({**row, task.label_column: _clean(target)})
-    if value is None and len(asked) == 1:
-        value = [asked[0]] if task.kind == "multi_label" else asked[0]
+    if value is None and len(labels) == 1:
+        value = [labels[0]] if task.kind == "multi_label" else labels[0]
     label = _labels(task, value) if task.kind == "multi_label" else normalize_label(task, value)
     if label is None:
         return Parsed(reason="unknown_label")

@@ -151,34 +151,34 @@ def generate(
         HfSynthError: an error of `LLM.chat`.
     """
     prompt = prompt_for(task, prompt) if isinstance(prompt, str) else prompt or task.prompt
-    pool, wanted, schedule = _prepare(task, exemplars, n, prompt, balance, max_calls, seed, llm.ahead)
+    pool, quotas, schedule = _prepare(task, exemplars, n, prompt, balance, max_calls, seed, llm.ahead)
     llm = _with_journal(llm, exemplars)
     gates, seen, table = Gates(task, pool), Seen(), _Table(task)
-    left, failed, reasons = Counter(wanted), 0, Counter[str]()
+    left, failed, reasons = Counter(quotas), 0, Counter[str]()
     sampling = json.dumps(dict(prompt.sampling), sort_keys=True)
     schema = None if task.parse else answer_schema(task)
     settings = {"access": pool.access, "schema": schema, "scope": task.fingerprint(), "progress": progress}
     for answer in llm.stream(schedule.questions(), **settings, **dict(prompt.sampling)):
-        call = schedule.under_way.popleft()
+        call = schedule.open_calls.popleft()
         failed = failed + 1 if answer.status == "error" else 0
         schedule.stopped |= failed >= _HOPELESS or answer.code == "budget"
         kept: Counter[str] = Counter()
         usage = usage_of(answer)
         if any(left.values()):
             for row in rows_from_answer(task, call, answer, pool.access, gates, seen, sampling):
-                label = _label_of(task, row, wanted)
+                label = _label_of(task, row, quotas)
                 if row["label_status"] == "rejected":
                     reasons[row["reason"]] += 1
                 elif left[label] > 0:
                     left[label] -= 1
                     kept[label] += 1
                 else:
-                    continue  # more of a label than is wanted
+                    continue  # more of a label than wanted
                 table.add(row | usage)
                 usage = {}
-        schedule.answered(call, kept)
+        schedule.record(call, kept)
     if lacking := sum(left.values()):
-        total, good = sum(wanted.values()), sum(wanted.values()) - lacking
+        total, good = sum(quotas.values()), sum(quotas.values()) - lacking
         _LOG.warning("%d of %d rows came of %d calls; rejected: %s", good, total, schedule.calls, dict(reasons))
     return table.dataset()
 
@@ -193,28 +193,28 @@ def _prepare(
     seed: int,
     ahead: int = 1,
 ) -> tuple[Pool, dict[str, int], Schedule]:
-    """Make the pool of exemplars, the rows wanted by label, and the schedule of calls."""
+    """Make the pool of exemplars, the quotas of rows by label, and the schedule of calls."""
     pool = Pool(task, exemplars, seed=seed)
     check_balance(balance)
     if isinstance(n, int):
-        wanted = share_rows(task, pool, n, balance) if task.kind == "single_label" else {"": n}
+        quotas = share_rows(task, pool, n, balance) if task.kind == "single_label" else {"": n}
     else:
-        wanted = dict(n)
+        quotas = dict(n)
     known = set(task.labels) if task.kind == "single_label" else {""}
-    if not set(wanted) <= known or any(count < 0 for count in wanted.values()):
+    if not set(quotas) <= known or any(count < 0 for count in quotas.values()):
         raise ColumnError(f"n must be a number, or numbers by label of task {task.full_name!r}, not below 0")
-    wanted = {label: count for label, count in wanted.items() if count}
+    quotas = {label: count for label, count in quotas.items() if count}
     together = prompt.asks_for == "every_label" and bool(task.labels)
-    each = math.ceil(max(wanted.values(), default=0) / (len(task.labels) if "" in wanted and together else 1))
+    each = math.ceil(max(quotas.values(), default=0) / (len(task.labels) if "" in quotas and together else 1))
     rows = max(1, min(prompt.rows, each))
-    calls = math.ceil(each / rows) if together else sum(math.ceil(count / rows) for count in wanted.values())
+    calls = math.ceil(each / rows) if together else sum(math.ceil(count / rows) for count in quotas.values())
     most = _MOST_CALLS * calls if max_calls is None else max_calls
-    return pool, wanted, Schedule(Plan(task, prompt, pool, rows, seed=seed), wanted, task.labels, together, most, ahead)
+    return pool, quotas, Schedule(Plan(task, prompt, pool, rows, seed=seed), quotas, task.labels, together, most, ahead)
 
 
-def _label_of(task: Task, row: Row, wanted: Mapping[str, int]) -> str:
+def _label_of(task: Task, row: Row, quotas: Mapping[str, int]) -> str:
     """Return the label that a row counts for."""
-    return "" if "" in wanted or row["llm_label"] is None else task.labels[row["llm_label"]]
+    return "" if "" in quotas or row["llm_label"] is None else task.labels[row["llm_label"]]
 
 
 class _Table:
@@ -328,18 +328,18 @@ def estimate(
         ColumnError, TaskError: as in `generate`.
     """
     prompt = prompt_for(task, prompt) if isinstance(prompt, str) else prompt or task.prompt
-    pool, wanted, schedule = _prepare(task, exemplars, n, prompt, balance, max_calls, seed)
+    pool, quotas, schedule = _prepare(task, exemplars, n, prompt, balance, max_calls, seed)
     lengths = [sum(map(len, row)) for _, row in pool.texts()]
     row_length = sum(lengths) / len(lengths) + 40  # with its label and the JSON around it
     read = written = 0.0
     for question in schedule.questions():
         if question is None:  # as if every answer were good
-            while schedule.under_way:
-                call = schedule.under_way.popleft()
-                schedule.answered(call, schedule.rows_of(call))
+            while schedule.open_calls:
+                call = schedule.open_calls.popleft()
+                schedule.record(call, schedule.rows_of(call))
             continue
         read += sum(len(m["content"]) for m in question.messages)
-        written += row_length * schedule.under_way[-1].rows * max(1, len(schedule.under_way[-1].labels))
+        written += row_length * schedule.open_calls[-1].rows * max(1, len(schedule.open_calls[-1].labels))
     tokens = int(read / _CHARACTERS), int(written / _CHARACTERS)
     cost = None if price is None else (tokens[0] * price[0] + tokens[1] * price[1]) / 1e6
-    return Estimate(wanted, schedule.calls, *tokens, max(schedule.most, schedule.calls), cost)
+    return Estimate(quotas, schedule.calls, *tokens, max(schedule.most, schedule.calls), cost)

@@ -1,4 +1,4 @@
-"""The plan of calls: labels, exemplars, attributes and facts of each call, and how many rows of each label are wanted.
+"""The plan of calls: labels, exemplars, attributes and facts of each call, and the number of rows of each label.
 
 Call j for some labels is always the same call, whatever the number of rows wanted. Which labels come next is decided by
 the answers to calls so far back that the pipeline never waits for them (`Chat.ahead`), and by later ones only when
@@ -267,11 +267,7 @@ def label_plan(task: Task, exemplars: Dataset, n: int, balance: Balance = "equal
 
 
 def check_balance(balance: str) -> None:
-    """Check the name of a balance.
-
-    Raises:
-        ColumnError: it is none of "equal", "gold" and "fill".
-    """
+    """Check that a balance is "equal", "gold" or "fill"; raise a ColumnError otherwise."""
     if balance not in ("equal", "gold", "fill"):
         raise ColumnError("balance must be equal, gold or fill")
 
@@ -314,23 +310,23 @@ class Schedule:
     independent of the speed of the endpoint.
 
     Args:
-        wanted: rows by label; {"": n} for rows of any label.
+        quotas: rows by label; {"": n} for rows of any label.
         together: whether a call asks for all labels.
         most: most calls.
         ahead: how far the plan may run ahead of the oldest open call.
     """
 
     def __init__(
-        self, plan: Plan, wanted: Mapping[str, int], labels: Sequence[str], together: bool, most: int, ahead: int
+        self, plan: Plan, quotas: Mapping[str, int], labels: Sequence[str], together: bool, most: int, ahead: int
     ) -> None:
-        self._plan, self._wanted, self._labels, self._together = plan, wanted, labels, together
+        self._plan, self._quotas, self._labels, self._together = plan, quotas, labels, together
         self.most, self._ahead = most, ahead
         self._kept: Counter[str] = Counter()  # good rows of the calls that were counted
         self._expected: Counter[str] = Counter()  # rows that the other calls ask for
         self._next_index: Counter[tuple[str, ...]] = Counter()
         self._answered: deque[tuple[Call, Counter[str]]] = deque()  # answered calls that were not yet counted
         self._turn = 0
-        self.under_way: deque[Call] = deque()
+        self.open_calls: deque[Call] = deque()
         self.calls = self.counted = 0
         self.stopped = False
 
@@ -343,22 +339,22 @@ class Schedule:
                 self._next_index[labels] += 1
                 self.calls += 1
                 self._expected.update(self.rows_of(call))
-                self.under_way.append(call)
+                self.open_calls.append(call)
                 yield Question(call.messages, call.index)
             elif self._answered:
                 self._count()
-            elif self.under_way:
+            elif self.open_calls:
                 yield None
             else:
                 return
 
-    def answered(self, call: Call, kept: Counter[str]) -> None:
-        """Add the number of good rows of each label of a call, in the order of the calls."""
+    def record(self, call: Call, kept: Counter[str]) -> None:
+        """Record the number of good rows of each label of a call, in the order of the calls."""
         self._answered.append((call, kept))
 
     def rows_of(self, call: Call) -> Counter[str]:
         """Return the rows that a call asks for, by label."""
-        if "" in self._wanted:
+        if "" in self._quotas:
             return Counter({"": call.rows * max(1, len(call.labels))})
         return Counter(dict.fromkeys(call.labels, call.rows))
 
@@ -370,7 +366,7 @@ class Schedule:
 
     def _next_labels(self) -> tuple[str, ...] | None:
         """Return the labels to ask for next; None when the expected rows may be enough."""
-        lacking = {x: n - self._kept[x] - self._expected[x] for x, n in self._wanted.items()}
+        lacking = {x: n - self._kept[x] - self._expected[x] for x, n in self._quotas.items()}
         short = [x for x, n in lacking.items() if n > 0]
         if not short:
             return None
@@ -381,4 +377,4 @@ class Schedule:
             return tuple(self._labels) if self._together else (self._labels[(self._turn - 1) % len(self._labels)],)
         if self._together:
             return tuple(short)
-        return (max(short, key=lambda x: lacking[x] / self._wanted[x]),)
+        return (max(short, key=lambda x: lacking[x] / self._quotas[x]),)

@@ -29,7 +29,7 @@ from typing import Any, TypeVar
 
 from hf_synth.errors import EndpointError, JournalError, LLMError
 from hf_synth.llm.batch_api import AGAIN, Note, Provider, notes_in
-from hf_synth.llm.leases import claim, process_name, release, renew
+from hf_synth.llm.leases import claim, keep_renewing, new_owner, release
 from hf_synth.llm.llm import LLM
 from hf_synth.llm.questions import Answer, Keyed, Messages, Question, answer_of, check_sampling, seed_of, with_keys
 from hf_synth.llm.replies import Failure, Reply, read_reply
@@ -118,11 +118,8 @@ class BatchLLM:
                 as few files as possible, and answered before the next one is read.
             access: of the data in the messages; anything but "open" is refused.
             schema: JSON schema of the answer, where the endpoint supports it.
-            samples: as in `LLM.chat`.
-            scope: another part of the journal's key, e.g. the fingerprint of a task.
-            progress: show a progress bar.
+            samples, scope, progress, sampling: as in `LLM.chat`.
             ahead: the most questions sent together; None for no bound.
-            sampling: sampling parameters of the endpoint, as in `LLM.chat`.
 
         Returns:
             An answer for each question. One that failed for good has status "error", with code "batch_expired" where
@@ -143,9 +140,7 @@ class BatchLLM:
             )
         check_sampling(sampling)
         total = len(list_of_messages) if isinstance(list_of_messages, Sequence) else None
-        questions = with_keys(
-            list_of_messages, samples, model=self.model, sampling=sampling, schema=schema, scope=scope
-        )
+        questions = with_keys(list_of_messages, samples, [self.model, sampling, schema, scope])
         options = {"total": total, "disable": not progress, "unit": "answer", "desc": self.model}
         return self._answers(_groups(questions, ahead), schema, sampling, options)
 
@@ -230,8 +225,8 @@ class _Asking:
     async def run(self) -> None:
         """Ask until each question is answered or has failed for good; wait for questions leased by other owners."""
         self._provider = Provider(self._llm, self._batch.poll_seconds)
-        owner = f"{process_name()}#{uuid.uuid4().hex[:12]}"
-        alive = asyncio.create_task(self._stay_alive(owner))
+        owner = new_owner()
+        beat = asyncio.create_task(keep_renewing(self._journal, owner, _LEASE_SECONDS))
         left = list(self._questions)
         try:
             while left:
@@ -244,16 +239,10 @@ class _Asking:
                 if left and not granted:
                     await asyncio.sleep(min(1.0, self._batch.poll_seconds))
         finally:
-            alive.cancel()
+            beat.cancel()
             with suppress(JournalError):  # if the journal cannot be written, the end of this process ends them
                 release(self._journal, owner)
             await self._provider.close()
-
-    async def _stay_alive(self, owner: str) -> None:
-        while True:
-            await asyncio.sleep(_LEASE_SECONDS / 4)
-            with suppress(JournalError):
-                await asyncio.to_thread(renew, self._journal, owner, _LEASE_SECONDS)
 
     async def _ask(self, keys: list[str]) -> None:
         url = self._llm.origin.url

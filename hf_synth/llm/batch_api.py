@@ -73,8 +73,8 @@ class Provider:
         async def once(attempt: int) -> str:
             if attempt:
                 await asyncio.sleep(self._pause)  # a list of batches may lag behind
-                if found := await self._search(note.mark):
-                    return found
+                if batch := await self._search(note.mark):
+                    return batch
             response = await self._client.batches.with_raw_response.create(
                 input_file_id=note.file,
                 endpoint="/v1/chat/completions",

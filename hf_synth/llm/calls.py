@@ -87,10 +87,21 @@ class Run:
     """
 
     def __init__(
-        self, ask: Ask, shut: Callable[[], Awaitable[None]], *, where: str, concurrency: int, timeout: float,
-        max_retries: int, max_tokens: int | None, schema: Mapping[str, Any] | None, ledger: Ledger, journal: Journal,
-        pace: Pace, hedge: bool = False,
-    ) -> None:  # fmt: skip
+        self,
+        ask: Ask,
+        shut: Callable[[], Awaitable[None]],
+        *,
+        where: str,
+        concurrency: int,
+        timeout: float,
+        max_retries: int,
+        max_tokens: int | None,
+        schema: Mapping[str, Any] | None,
+        ledger: Ledger,
+        journal: Journal,
+        pace: Pace,
+        hedge: bool = False,
+    ) -> None:
         self._ask, self._shut, self._where = ask, shut, where
         self._concurrency, self._timeout, self._max_retries = concurrency, timeout, max_retries
         self._max_tokens, self._schema, self._ledger, self._journal = max_tokens, schema, ledger, journal

@@ -166,9 +166,9 @@ class Journal:
 
     def get_many(self, keys: Iterable[str]) -> dict[str, Entry]:
         """Look up answers; unknown keys are left out."""
-        wanted = list(dict.fromkeys(keys))
+        distinct = list(dict.fromkeys(keys))
         with self._database() as database:
-            rows = select_by_key(database, f"SELECT {_COLUMNS} FROM answers", wanted)
+            rows = select_by_key(database, f"SELECT {_COLUMNS} FROM answers", distinct)
             return {row[0]: Entry(*row) for row in rows}
 
     def put_many(self, entries: Iterable[Entry]) -> None:

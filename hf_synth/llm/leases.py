@@ -41,27 +41,27 @@ def claim(journal: Journal, keys: Iterable[str], owner: str, seconds: float) -> 
 
     Args:
         keys: of the questions to ask.
-        owner: `process_name()`, and after a "#" the part of the process.
+        owner: a name of `new_owner`.
         seconds: how long the leases last unless renewed.
 
     Returns:
         The keys that the owner now holds, and the answers that the journal has. Any other key is leased by a live
         owner: claim it again later.
     """
-    wanted, now = list(dict.fromkeys(keys)), time.time()
+    distinct, now = list(dict.fromkeys(keys)), time.time()
     with journal.transaction(durable=False) as database:
-        answers = journal.get_many(wanted)
+        answers = journal.get_many(distinct)
         gone: dict[str, bool] = {}
-        taken = set()
-        for key, other, until in select_by_key(database, "SELECT key, owner, until FROM leases", wanted):
+        busy = set()
+        for key, other, until in select_by_key(database, "SELECT key, owner, until FROM leases", distinct):
             # a lease that ends later than any can was written before the clock was set back
             if other == owner or not now < until <= now + 2 * seconds:
                 continue
             if other not in gone:
                 gone[other] = is_gone(other.partition("#")[0])
             if not gone[other]:
-                taken.add(key)
-        granted = [key for key in wanted if key not in answers and key not in taken]
+                busy.add(key)
+        granted = [key for key in distinct if key not in answers and key not in busy]
         database.executemany(_LEASE, [(key, owner, now + seconds) for key in granted])
     return set(granted), answers
 
@@ -81,6 +81,14 @@ def release(journal: Journal, owner: str, keys: Iterable[str] | None = None) -> 
             database.executemany("DELETE FROM leases WHERE key = ? AND owner = ?", [(key, owner) for key in keys])
 
 
+async def keep_renewing(journal: Journal, owner: str, seconds: float) -> None:
+    """Renew the leases of an owner until cancelled."""
+    while True:
+        await asyncio.sleep(seconds / 4)
+        with suppress(JournalError):
+            await asyncio.to_thread(renew, journal, owner, seconds)
+
+
 class Leases:
     """The leases of one run.
 
@@ -90,7 +98,7 @@ class Leases:
 
     def __init__(self, journal: Journal) -> None:
         self._journal = journal
-        self._owner = f"{process_name()}#{uuid.uuid4().hex[:12]}"
+        self._owner = new_owner()
         self._new: list[tuple[str, asyncio.Future[Entry | None]]] = []
         self._waiting: list[tuple[str, asyncio.Future[Entry | None]]] = []
         self._failed: list[str] = []
@@ -134,22 +142,16 @@ class Leases:
     def _go(self) -> None:
         self._wake.set()
         if self._beat is None:
-            self._beat = asyncio.create_task(self._stay_alive())
+            self._beat = asyncio.create_task(keep_renewing(self._journal, self._owner, _SECONDS))
         if self._turns is None or self._turns.done():
             self._turns = asyncio.create_task(self._take_turns())
-
-    async def _stay_alive(self) -> None:
-        while True:
-            await asyncio.sleep(_SECONDS / 4)
-            with suppress(JournalError):
-                await asyncio.to_thread(renew, self._journal, self._owner, _SECONDS)
 
     async def _take_turns(self) -> None:
         clock = asyncio.get_running_loop().time
         pause, check_at = _SOON, 0.0
         while not self._over and (self._new or self._waiting or self._failed):
             if self._grouped:
-                await asyncio.sleep(_GATHER)  # unhurried: a lease is taken while questions before it are under way
+                await asyncio.sleep(_GATHER)  # unhurried: earlier questions are in flight meanwhile
             self._grouped = True
             self._wake.clear()
             turns, self._new = self._new, []
@@ -197,6 +199,11 @@ class Leases:
 
 
 # --- processes ------------------------------------------------------------------------------------------------------
+def new_owner() -> str:
+    """Return a new name of an owner of leases in this process."""
+    return f"{process_name()}#{uuid.uuid4().hex[:12]}"
+
+
 def process_name() -> str:
     """Return a name of this process that no other one ever has: boot of the machine, namespace, id, start time.
 

@@ -203,9 +203,7 @@ class LLM:
         with ExitStack() as stack:
             bar = stack.enter_context(tqdm(total=total, disable=not progress, unit="answer", desc=self.model))
             asking = _Asking(self, access, schema, sampling, stack)
-            questions = with_keys(
-                list_of_messages, samples, model=self.model, sampling=sampling, schema=schema, scope=scope
-            )
+            questions = with_keys(list_of_messages, samples, [self.model, sampling, schema, scope])
             for chunk, pause in chunks(questions, _LOOK_UP_FIRST, _LOOK_UP):
                 for ticket in asking.tickets(chunk):
                     waiting.append(ticket)
@@ -286,11 +284,19 @@ class _Asking:
             llm, wire = self._llm, Wire(self._llm, self._access, self._sampling)
             bound = self._sampling.get("max_completion_tokens") or self._sampling.get("max_tokens")
             self._run = Run(
-                wire.ask, wire.client.close, where=str(llm.origin), concurrency=llm.concurrency, timeout=llm.timeout,
-                max_retries=llm.max_retries, max_tokens=int(bound) if bound else None, schema=self._schema,
-                ledger=llm._ledger, journal=self._journal,
-                pace=Pace(llm.concurrency, rpm=llm.rpm, tpm=llm.tpm), hedge=llm.hedge,
-            )  # fmt: skip
+                wire.ask,
+                wire.client.close,
+                where=str(llm.origin),
+                concurrency=llm.concurrency,
+                timeout=llm.timeout,
+                max_retries=llm.max_retries,
+                max_tokens=int(bound) if bound else None,
+                schema=self._schema,
+                ledger=llm._ledger,
+                journal=self._journal,
+                pace=Pace(llm.concurrency, rpm=llm.rpm, tpm=llm.tpm),
+                hedge=llm.hedge,
+            )
             self._stack.callback(self._run.close)
         return self._run
 

@@ -120,11 +120,7 @@ class LocalLLM:
                 among them is a pause: the oldest open question is answered before the next one is read.
             access: of the notes in the messages; any access is allowed, since nothing leaves the machine.
             schema: not enforced, and no part of the key; parse the answers tolerantly.
-            samples: a number for each question; equal messages with different numbers are different questions. When
-                None, how often the same messages occurred before in this call.
-            scope: another part of the journal's key, e.g. the fingerprint of a task.
-            progress: show a progress bar.
-            ahead: how many questions may follow the oldest open one; None for no bound.
+            samples, scope, progress, ahead: as in `LLM.stream`.
             sampling: temperature (0 is greedy), top_p, top_k, repetition_penalty, max_tokens or max_completion_tokens,
                 stop (one or several strings, left out of the answer), seed. A seed is a part of the key, from which
                 the random numbers of a question follow: equal questions of other samples differ under one seed.
@@ -147,9 +143,7 @@ class LocalLLM:
         total = len(list_of_messages) if isinstance(list_of_messages, Sequence) else None
         with tqdm(total=total, disable=not progress, unit="answer", desc=self.model) as bar:
             asking = _Asking(self, how)
-            questions = with_keys(
-                list_of_messages, samples, model=self._checkpoint.digest, sampling=asdict(how), schema=None, scope=scope
-            )
+            questions = with_keys(list_of_messages, samples, [self._checkpoint.digest, asdict(how), None, scope])
             for chunk, pause in chunks(questions, _LOOK_AHEAD, _LOOK_AHEAD):
                 waiting.extend(asking.tickets(chunk))
                 while waiting and (

@@ -131,23 +131,18 @@ def check_sampling(sampling: Mapping[str, Any]) -> None:
 
 
 def with_keys(
-    questions: Iterable[Messages | Question | None],
-    samples: Iterable[int] | None,
-    *,
-    model: str,
-    sampling: Mapping[str, Any],
-    schema: Mapping[str, Any] | None,
-    scope: str,
+    questions: Iterable[Messages | Question | None], samples: Iterable[int] | None, settings: Sequence[Any]
 ) -> Iterator[Keyed | None]:
     """Yield each question as its key and its messages; a None stays a None.
 
     Args:
         samples: a number for each question that has none itself; when None, how often the messages occurred before.
+        settings: model, sampling, schema and scope, which are a part of every key.
 
     Raises:
         LLMError: there are fewer samples than questions.
     """
-    settings = json.dumps([model, dict(sampling), schema, scope], sort_keys=True)
+    suffix = json.dumps(list(settings), sort_keys=True)
     counts: dict[bytes, int] = {}
     numbers = None if samples is None else iter(samples)
     for question in questions:
@@ -167,7 +162,7 @@ def with_keys(
         else:
             sample = counts.get(digest, 0)
             counts[digest] = sample + 1
-        yield sha256(digest + f"|{sample}|{settings}".encode()).hexdigest(), plain
+        yield sha256(digest + f"|{sample}|{suffix}".encode()).hexdigest(), plain
 
 
 def chunks(questions: Iterator[Keyed | None], first: int, most: int) -> Iterator[tuple[list[Keyed], bool]]:

@@ -111,15 +111,15 @@ def plant(
         ColumnError: gold lacks columns, or has fewer rows than there are places to plant.
     """
     check_columns(task, gold, what="the gold")
-    wanted = [phrase for phrase in canaries.planted for _ in range(times)]
-    if len(wanted) > len(gold):
-        raise ColumnError(f"{len(wanted):,} canaries need as many rows of gold, but there are {len(gold):,}")
-    positions = random.Random(f"plant-{seed}").sample(range(len(gold)), len(wanted))
+    repeated = [phrase for phrase in canaries.planted for _ in range(times)]
+    if len(repeated) > len(gold):
+        raise ColumnError(f"{len(repeated):,} canaries need as many rows of gold, but there are {len(gold):,}")
+    positions = random.Random(f"plant-{seed}").sample(range(len(gold)), len(repeated))
     columns = note_columns(task)
     if as_rows:
-        return _add_rows(gold, columns, wanted, positions)
-    turns = (columns[k % len(columns)] for k in range(len(wanted)))
-    places = dict(zip(positions, zip(turns, wanted, strict=True), strict=True))
+        return _add_rows(gold, columns, repeated, positions)
+    turns = (columns[k % len(columns)] for k in range(len(repeated)))
+    places = dict(zip(positions, zip(turns, repeated, strict=True), strict=True))
 
     def append(row: dict[str, Any], i: int) -> dict[str, Any]:
         if i not in places:

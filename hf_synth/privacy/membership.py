@@ -92,11 +92,11 @@ def membership(
         ModelError: the model cannot be loaded or is not one of this task.
     """
     facts = model_facts(model)
-    seen, learnt = set(facts["row_digests"]), trained_on(facts)
-    if seen and learnt is None:
+    seen, trained = set(facts["row_digests"]), trained_on(facts)
+    if seen and trained is None:
         return Membership(0, 0, f"not tested: {MIXED}")
-    if seen and learnt is not None:
-        gold, held_out = _filter_rows(task, gold, learnt, keep=True), _filter_rows(task, held_out, seen, keep=False)
+    if seen and trained is not None:
+        gold, held_out = _filter_rows(task, gold, trained, keep=True), _filter_rows(task, held_out, seen, keep=False)
     members, others = (sample_rows(rows, most, seed) for rows in (gold, held_out))
     groups = count_groups(members), count_groups(others)
     return compare_losses(losses(task, model, members), losses(task, model, others), groups=groups)

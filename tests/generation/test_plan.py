@@ -151,23 +151,23 @@ def test_the_plan_ends_with_enough_or_at_its_bound(rng: random.Random, n: int, b
     asked = []
     for pace in ("eager", "lazy", "mixed"):
         wanted = {"x": n, "y": n // 2 + 1}
-        filling = Schedule(Endless(), wanted, ("x", "y"), together, 500, 16)  # type: ignore[arg-type]
+        schedule = Schedule(Endless(), wanted, ("x", "y"), together, 500, 16)  # type: ignore[arg-type]
         left, log = Counter(wanted), []
         fate = random.Random(3)
         fates = [fate.random() >= bad for _ in range(600)]
         answered = 0
-        for question in filling.questions():
+        for question in schedule.questions():
             if question is not None:
-                log.append(filling.under_way[-1].labels)
-            ready = len(filling.under_way) if question is None or pace == "eager" else 0
+                log.append(schedule.open_calls[-1].labels)
+            ready = len(schedule.open_calls) if question is None or pace == "eager" else 0
             if pace == "mixed":
-                ready = max(ready and 1, rng.randint(0, len(filling.under_way)))
+                ready = max(ready and 1, rng.randint(0, len(schedule.open_calls)))
             for _ in range(min(1, ready) if question is None and pace != "eager" else ready):
-                call = filling.under_way.popleft()
+                call = schedule.open_calls.popleft()
                 kept = Counter(x for x in call.labels if fates[answered] and left[x] > 0)
                 answered += 1
                 left -= kept
-                filling.answered(call, kept)
+                schedule.record(call, kept)
         assert not +left or len(log) == 500
         asked.append(log)
     assert asked[0] == asked[1] == asked[2]
