@@ -42,77 +42,6 @@ _GROUP = 1_000  # rows converted to Arrow at once
 _CHARACTERS = 4  # characters of a token in English, roughly
 
 
-# --- the rows of one answer -----------------------------------------------------------------------------------------
-def rows_from_answer(
-    task: Task, call: Call, answer: Answer, access: Access, gates: Gates, seen: Seen, sampling: str = ""
-) -> list[Row]:
-    """Make the synthetic rows of one answer, rejects included, with the columns of `Task.synthetic_features`.
-
-    Args:
-        access: of the task and the exemplars.
-        seen: earlier rows; the good rows of this answer are added.
-        sampling: the sampling parameters, as JSON.
-
-    Returns:
-        Rows in the answer's order, labels as indices (text2text: text); at least one, which may be a reject. Good
-        rows of a label beyond the number asked for are left out.
-    """
-    if answer.status == "error":
-        entries = [Parsed(reason="budget" if answer.code == "budget" else "llm_error")]
-    elif answer.status == "refusal":
-        entries = [Parsed(reason="refusal")]
-    else:
-        entries = parse(task, answer.text, call.labels, whole=answer.status != "truncated")
-    faults = iter(gates.faults([entry.row for entry in entries if entry.row], call))
-    created = datetime.fromtimestamp(answer.created, UTC).isoformat(timespec="seconds") if answer.created else ""
-    counts: Counter[str] = Counter()
-    shared = {
-        "source": "synthetic",
-        "task": task.full_name,
-        "task_version": task.version,
-        "access": access,
-        "seed_ids": list(call.seed_ids),
-        "prompt_sha256": call.prompt_sha256,
-        "generator": answer.model,
-        "journal_key": answer.journal_key,
-        "answer_code": answer.code,
-        "sampling": sampling,
-        "created": created,
-        **dict.fromkeys(USAGE_COLUMNS),
-    }
-    rows = []
-    for position, entry in enumerate(entries):
-        reason = entry.reason
-        if entry.row:
-            reason = next(faults) or seen.repeat(tuple(entry.row[c] for c in task.text_columns))
-        if not reason and entry.row:
-            label = str(entry.row[task.label_column]) if task.labels else ""
-            counts[label] += 1
-            if counts[label] > call.rows:
-                continue
-        id = f"{task.name}-syn-" + sha256(f"{answer.journal_key}:{position}".encode()).hexdigest()[:16]
-        rows.append({**_content(task, entry.row, reason), "id": id, "group": id, **shared})
-    return rows
-
-
-def usage_of(answer: Answer) -> Row:
-    """Return the tokens and the cost of an answer, as columns of the first of its rows."""
-    if answer.status == "error":
-        return {}
-    return dict(zip(USAGE_COLUMNS, (answer.prompt_tokens, answer.completion_tokens, answer.cost), strict=True))
-
-
-def _content(task: Task, row: Mapping[str, Any] | None, reason: str | None) -> Row:
-    """Return texts, labels, status and reason of a row; a reject has null texts and labels."""
-    kept = {} if reason or row is None else row
-    label = kept.get(task.label_column)
-    if label is not None and task.labels:
-        label = [task.labels.index(x) for x in label] if isinstance(label, list) else task.labels.index(label)
-    texts = {c: kept.get(c) for c in task.text_columns}
-    status = {"label_status": "rejected" if reason else "kept", "reason": reason or "as_generated"}
-    return {**texts, task.label_column: label, "llm_label": label, **status}
-
-
 # --- generate -------------------------------------------------------------------------------------------------------
 def generate(
     task: Task,
@@ -261,31 +190,6 @@ def _with_journal(llm: Chat, exemplars: Dataset) -> Chat:
     return llm.with_journal(default_journal())
 
 
-# --- reports --------------------------------------------------------------------------------------------------------
-def generation_table(rows: Dataset) -> str:
-    """Write a Markdown table of good and rejected rows, with tokens and cost.
-
-    Args:
-        rows: rows of `generate`, or corrected ones.
-    """
-    rejected = Counter(r for s, r in zip(rows["label_status"], rows["reason"], strict=True) if s == "rejected")
-    lines = [["good rows", len(rows) - rejected.total()]]
-    lines += [[f"rejected: {REASONS[reason]}", n] for reason, n in rejected.most_common()]
-    read, written, dollars = (sum(v for v in rows[c] if v) if c in rows.column_names else 0 for c in USAGE_COLUMNS)
-    cost = f", ${dollars:,.2f}" if dollars else ""
-    return f"{markdown_table(['of the answers', 'rows'], lines)}\n\n{read:,} tokens read, {written:,} written{cost}."
-
-
-def simulated(task: Task, generators: Sequence[str]) -> str:
-    """Describe what of a task and its generators is artificial; "" where nothing is."""
-    notes = []
-    if task.name == "clinic":
-        notes.append("The gold is an artificial clinic: notes of no patient, written by a program.")
-    if any("simulator" in name for name in generators):
-        notes.append("The generator is a simulator that stands in for an LLM.")
-    return " ".join(notes)
-
-
 # --- cost estimate --------------------------------------------------------------------------------------------------
 @dataclass(frozen=True)
 class Estimate:
@@ -343,3 +247,99 @@ def estimate(
     tokens = int(read / _CHARACTERS), int(written / _CHARACTERS)
     cost = None if price is None else (tokens[0] * price[0] + tokens[1] * price[1]) / 1e6
     return Estimate(quotas, schedule.calls, *tokens, max(schedule.most, schedule.calls), cost)
+
+
+# --- the rows of one answer -----------------------------------------------------------------------------------------
+def rows_from_answer(
+    task: Task, call: Call, answer: Answer, access: Access, gates: Gates, seen: Seen, sampling: str = ""
+) -> list[Row]:
+    """Make the synthetic rows of one answer, rejects included, with the columns of `Task.synthetic_features`.
+
+    Args:
+        access: of the task and the exemplars.
+        seen: earlier rows; the good rows of this answer are added.
+        sampling: the sampling parameters, as JSON.
+
+    Returns:
+        Rows in the answer's order, labels as indices (text2text: text); at least one, which may be a reject. Good
+        rows of a label beyond the number asked for are left out.
+    """
+    if answer.status == "error":
+        entries = [Parsed(reason="budget" if answer.code == "budget" else "llm_error")]
+    elif answer.status == "refusal":
+        entries = [Parsed(reason="refusal")]
+    else:
+        entries = parse(task, answer.text, call.labels, whole=answer.status != "truncated")
+    faults = iter(gates.faults([entry.row for entry in entries if entry.row], call))
+    created = datetime.fromtimestamp(answer.created, UTC).isoformat(timespec="seconds") if answer.created else ""
+    counts: Counter[str] = Counter()
+    shared = {
+        "source": "synthetic",
+        "task": task.full_name,
+        "task_version": task.version,
+        "access": access,
+        "seed_ids": list(call.seed_ids),
+        "prompt_sha256": call.prompt_sha256,
+        "generator": answer.model,
+        "journal_key": answer.journal_key,
+        "answer_code": answer.code,
+        "sampling": sampling,
+        "created": created,
+        **dict.fromkeys(USAGE_COLUMNS),
+    }
+    rows = []
+    for position, entry in enumerate(entries):
+        reason = entry.reason
+        if entry.row:
+            reason = next(faults) or seen.repeat(tuple(entry.row[c] for c in task.text_columns))
+        if not reason and entry.row:
+            label = str(entry.row[task.label_column]) if task.labels else ""
+            counts[label] += 1
+            if counts[label] > call.rows:
+                continue
+        id = f"{task.name}-syn-" + sha256(f"{answer.journal_key}:{position}".encode()).hexdigest()[:16]
+        rows.append({**_content(task, entry.row, reason), "id": id, "group": id, **shared})
+    return rows
+
+
+def usage_of(answer: Answer) -> Row:
+    """Return the tokens and the cost of an answer, as columns of the first of its rows."""
+    if answer.status == "error":
+        return {}
+    return dict(zip(USAGE_COLUMNS, (answer.prompt_tokens, answer.completion_tokens, answer.cost), strict=True))
+
+
+def _content(task: Task, row: Mapping[str, Any] | None, reason: str | None) -> Row:
+    """Return texts, labels, status and reason of a row; a reject has null texts and labels."""
+    kept = {} if reason or row is None else row
+    label = kept.get(task.label_column)
+    if label is not None and task.labels:
+        label = [task.labels.index(x) for x in label] if isinstance(label, list) else task.labels.index(label)
+    texts = {c: kept.get(c) for c in task.text_columns}
+    status = {"label_status": "rejected" if reason else "kept", "reason": reason or "as_generated"}
+    return {**texts, task.label_column: label, "llm_label": label, **status}
+
+
+# --- reports --------------------------------------------------------------------------------------------------------
+def generation_table(rows: Dataset) -> str:
+    """Write a Markdown table of good and rejected rows, with tokens and cost.
+
+    Args:
+        rows: rows of `generate`, or corrected ones.
+    """
+    rejected = Counter(r for s, r in zip(rows["label_status"], rows["reason"], strict=True) if s == "rejected")
+    lines = [["good rows", len(rows) - rejected.total()]]
+    lines += [[f"rejected: {REASONS[reason]}", n] for reason, n in rejected.most_common()]
+    read, written, dollars = (sum(v for v in rows[c] if v) if c in rows.column_names else 0 for c in USAGE_COLUMNS)
+    cost = f", ${dollars:,.2f}" if dollars else ""
+    return f"{markdown_table(['of the answers', 'rows'], lines)}\n\n{read:,} tokens read, {written:,} written{cost}."
+
+
+def simulated(task: Task, generators: Sequence[str]) -> str:
+    """Describe what of a task and its generators is artificial; "" where nothing is."""
+    notes = []
+    if task.name == "clinic":
+        notes.append("The gold is an artificial clinic: notes of no patient, written by a program.")
+    if any("simulator" in name for name in generators):
+        notes.append("The generator is a simulator that stands in for an LLM.")
+    return " ".join(notes)

@@ -43,6 +43,7 @@ _LEASE_SECONDS = 60.0
 _ENDED = ("completed", "expired", "cancelled", "failed")
 _STATUSES = (*_ENDED, "validating", "in_progress", "finalizing", "cancelling")
 _UNANSWERED = {"batch_expired": "batch_expired", "batch_cancelled": "batch_expired", "request_timeout": "timeout"}
+
 _LOG = logging.getLogger(__name__)
 T = TypeVar("T")
 

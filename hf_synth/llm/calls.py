@@ -103,7 +103,7 @@ class Run:
         hedge: bool = False,
     ) -> None:
         self._ask, self._shut, self._where = ask, shut, where
-        self._concurrency, self._timeout, self._max_retries = concurrency, timeout, max_retries
+        self._timeout, self._max_retries = timeout, max_retries
         self._max_tokens, self._schema, self._ledger, self._journal = max_tokens, schema, ledger, journal
         self._fatal: HfSynthError | None = None
         self._reached = self._answered = False  # whether there was any connection, any answer

@@ -36,6 +36,12 @@ _DECIDING_FILES = re.compile(
     r"|chat_template\.\w+|vocab\.txt|merges\.txt|.+\.model"
 )
 _FETCHED = ["*.json", "*.txt", "*.model", "*.jinja", "*.safetensors"]
+# Type, least and most of each sampling parameter of LocalLLM.
+_RANGES: dict[str, tuple[type[float], float, float]] = {
+    "max_completion_tokens": (int, 1, _LONGEST), "max_tokens": (int, 1, _LONGEST), "top_k": (int, -1, math.inf),
+    "repetition_penalty": (float, 0.01, 100), "seed": (int, -math.inf, math.inf), "temperature": (float, 0, 100),
+    "top_p": (float, 1e-6, 1),
+}  # fmt: skip
 
 
 # --- sampling -------------------------------------------------------------------------------------------------------
@@ -50,13 +56,6 @@ class Sampling:
     repetition_penalty: float = 1.0
     stop: tuple[str, ...] = ()
     seed: int | None = None
-
-
-_RANGES: dict[str, tuple[type[float], float, float]] = {
-    "max_completion_tokens": (int, 1, _LONGEST), "max_tokens": (int, 1, _LONGEST), "top_k": (int, -1, math.inf),
-    "repetition_penalty": (float, 0.01, 100), "seed": (int, -math.inf, math.inf), "temperature": (float, 0, 100),
-    "top_p": (float, 1e-6, 1),
-}  # fmt: skip
 
 
 def read_sampling(sampling: Mapping[str, Any], max_new_tokens: int) -> Sampling:

@@ -10,7 +10,6 @@ Messages of the libraries are never logged or put into an error, since they may 
 
 from __future__ import annotations
 
-import logging
 import math
 import os
 import time
@@ -27,7 +26,6 @@ from hf_synth.llm.journal import Entry, Journal, default_journal
 from hf_synth.llm.questions import Answer, Messages, Question, answer_of, check_sampling, chunks, seed_of, with_keys
 from hf_synth.models.tokens import batches
 
-_LOG = logging.getLogger(__name__)
 _LOOK_AHEAD = 256  # questions looked up in the journal and sorted by length at once
 
 

@@ -107,18 +107,6 @@ def identifiers_in(text: str) -> set[str]:
     return kinds if text.isascii() else kinds | _kinds(fold(text))
 
 
-def _kinds(text: str) -> set[str]:
-    shape = text.lower().translate(_DIGITS)
-    if "0" not in shape and not any(sign in shape for sign in _NO_DIGIT_NEEDED):
-        return set()
-    has = shape.__contains__
-    return {
-        _OTHER_FORMS.get(kind, kind)
-        for kind, pattern in _COMPILED.items()
-        if has(_ALSO_NEEDED.get(kind, "")) and any(map(has, _NEEDLES[kind])) and pattern.search(text)
-    }
-
-
 def presidio_finder(analyzer: Any = None, *, language: str = "en", score: float = 0.5) -> Callable[[str], set[str]]:
     """Make a finder for `audit(find_identifiers=...)` from an AnalyzerEngine of presidio.
 
@@ -145,3 +133,15 @@ def presidio_finder(analyzer: Any = None, *, language: str = "en", score: float 
         return {str(r.entity_type).lower() for r in results if r.score >= score}
 
     return find
+
+
+def _kinds(text: str) -> set[str]:
+    shape = text.lower().translate(_DIGITS)
+    if "0" not in shape and not any(sign in shape for sign in _NO_DIGIT_NEEDED):
+        return set()
+    has = shape.__contains__
+    return {
+        _OTHER_FORMS.get(kind, kind)
+        for kind, pattern in _COMPILED.items()
+        if has(_ALSO_NEEDED.get(kind, "")) and any(map(has, _NEEDLES[kind])) and pattern.search(text)
+    }

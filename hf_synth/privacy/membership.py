@@ -170,6 +170,17 @@ def _true_positive_rate(members: Floats, others: Floats) -> tuple[float, float, 
     return hits / n, low, high
 
 
+def _filter_rows(task: Task, rows: Dataset, digests: set[str], *, keep: bool) -> Dataset:
+    """Keep the rows whose text has one of the digests, or leave them out."""
+    check_columns(task, rows)
+    row_names = row_digests(task, rows.select_columns([*task.text_columns]))
+    return rows.select([i for i, name in enumerate(row_names) if (name in digests) == keep])
+
+
+def _label_index(task: Task, label: int | str) -> int:
+    return task.labels.index(label) if isinstance(label, str) else int(label)
+
+
 # --- canaries -------------------------------------------------------------------------------------------------------
 @dataclass(frozen=True)
 class Exposure:
@@ -259,14 +270,3 @@ def _places(task: Task, canaries: Canaries, planted: Dataset, most: int) -> list
     turns = sorted((turn, n) for n, rows in enumerate(rows_of.values()) for turn in range(len(rows)))
     phrases = list(rows_of)
     return [(rows_of[phrases[n]][turn], phrases[n]) for turn, n in turns[:most]]
-
-
-def _filter_rows(task: Task, rows: Dataset, digests: set[str], *, keep: bool) -> Dataset:
-    """Keep the rows whose text has one of the digests, or leave them out."""
-    check_columns(task, rows)
-    row_names = row_digests(task, rows.select_columns([*task.text_columns]))
-    return rows.select([i for i, name in enumerate(row_names) if (name in digests) == keep])
-
-
-def _label_index(task: Task, label: int | str) -> int:
-    return task.labels.index(label) if isinstance(label, str) else int(label)

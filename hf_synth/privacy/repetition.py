@@ -53,6 +53,43 @@ class Seen:
         return None
 
 
+class Repeats:
+    """Rows of an audit, added in batches and searched for duplicates at the end.
+
+    The measure is that of `Seen` over hashed windows; a row takes 72 small numbers of memory.
+    """
+
+    def __init__(self) -> None:
+        self._exact: list[npt.NDArray[np.uint64]] = []
+        self._sketches: list[npt.NDArray[np.uint32]] = []
+
+    def add(self, rows: Units) -> None:
+        """Add rows, each as one text."""
+        self._exact.append(rows.in_order())
+        self._sketches.append(_sketches(rows))
+
+    def find(self) -> tuple[Bools, Bools]:
+        """Return masks of the exact and of the near duplicates of earlier rows, (N,); rows without text are neither."""
+        exact = np.concatenate([np.zeros(0, np.uint64), *self._exact])
+        sketches = np.concatenate([np.zeros((0, BANDS * BAND_ROWS), np.uint32), *self._sketches])
+        _, first, which = np.unique(exact, return_index=True, return_inverse=True)
+        same = (first[which] < np.arange(len(exact))) & (exact != 0)
+        rows = np.flatnonzero(~same & (sketches != _NONE).any(1))  # a row without a window has no sketch
+        near = np.zeros(len(exact), bool)
+        for band in range(BANDS):
+            part = sketches[rows, band * BAND_ROWS : (band + 1) * BAND_ROWS].astype(np.uint64)
+            key = np.zeros(len(rows), np.uint64)
+            for k in range(BAND_ROWS):
+                key = mix(key + part[:, k] + np.uint64(1))
+            _, first, which = np.unique(key, return_index=True, return_inverse=True)
+            before = first[which]
+            pairs = np.flatnonzero((before < np.arange(len(rows))) & ~near[rows])
+            if len(pairs):
+                similarity = (sketches[rows[pairs]] == sketches[rows[before[pairs]]]).mean(1)
+                near[rows[pairs[similarity >= NEAR_DUPLICATE]]] = True
+        return same, near
+
+
 class _Buckets:
     """A map from hashes to small numbers in a sixth of a dict's memory: open addressing in two arrays."""
 
@@ -102,43 +139,6 @@ def _sketch(row: Row) -> array[int] | None:
     sketch = RMinHash(num_perm=BANDS * BAND_ROWS, seed=0)
     sketch.update([" ".join(words[i : i + SHINGLE]) for i in range(len(words) - SHINGLE + 1)])
     return array("I", sketch.digest())
-
-
-class Repeats:
-    """Rows of an audit, added in batches and searched for duplicates at the end.
-
-    The measure is that of `Seen` over hashed windows; a row takes 72 small numbers of memory.
-    """
-
-    def __init__(self) -> None:
-        self._exact: list[npt.NDArray[np.uint64]] = []
-        self._sketches: list[npt.NDArray[np.uint32]] = []
-
-    def add(self, rows: Units) -> None:
-        """Add rows, each as one text."""
-        self._exact.append(rows.in_order())
-        self._sketches.append(_sketches(rows))
-
-    def find(self) -> tuple[Bools, Bools]:
-        """Return masks of the exact and of the near duplicates of earlier rows, (N,); rows without text are neither."""
-        exact = np.concatenate([np.zeros(0, np.uint64), *self._exact])
-        sketches = np.concatenate([np.zeros((0, BANDS * BAND_ROWS), np.uint32), *self._sketches])
-        _, first, which = np.unique(exact, return_index=True, return_inverse=True)
-        same = (first[which] < np.arange(len(exact))) & (exact != 0)
-        rows = np.flatnonzero(~same & (sketches != _NONE).any(1))  # a row without a window has no sketch
-        near = np.zeros(len(exact), bool)
-        for band in range(BANDS):
-            part = sketches[rows, band * BAND_ROWS : (band + 1) * BAND_ROWS].astype(np.uint64)
-            key = np.zeros(len(rows), np.uint64)
-            for k in range(BAND_ROWS):
-                key = mix(key + part[:, k] + np.uint64(1))
-            _, first, which = np.unique(key, return_index=True, return_inverse=True)
-            before = first[which]
-            pairs = np.flatnonzero((before < np.arange(len(rows))) & ~near[rows])
-            if len(pairs):
-                similarity = (sketches[rows[pairs]] == sketches[rows[before[pairs]]]).mean(1)
-                near[rows[pairs[similarity >= NEAR_DUPLICATE]]] = True
-        return same, near
 
 
 def _sketches(rows: Units) -> npt.NDArray[np.uint32]:
