@@ -157,11 +157,11 @@ class BatchLLM:
                 shared = set(entries)
                 failures: dict[str, Failure] = {}
                 if lacking := {key: messages for key, messages in group if key not in entries}:
-                    asking = _Asking(self, schema, sampling, lacking)
-                    _run_in_thread(asking.run())
+                    submission = _Submission(self, schema, sampling, lacking)
+                    _run_in_thread(submission.run())
                     entries |= journal.get_many(lacking)
-                    shared |= asking.shared
-                    failures = asking.failures
+                    shared |= submission.shared
+                    failures = submission.failures
                 for key, _ in group:
                     if key in entries:
                         yield answer_of(entries[key], cached=key in shared)
@@ -203,7 +203,7 @@ def _run_in_thread(work: Coroutine[Any, Any, T]) -> T:
 
 
 # --- one group of questions -----------------------------------------------------------------------------------------
-class _Asking:
+class _Submission:
     """Questions that the journal lacks: waits for open batches, sends the rest, and keeps the answers.
 
     Args:
@@ -227,7 +227,7 @@ class _Asking:
         """Ask until each question is answered or has failed for good; wait for questions leased by other owners."""
         self._provider = Provider(self._llm, self._batch.poll_seconds)
         owner = new_owner()
-        beat = asyncio.create_task(keep_renewing(self._journal, owner, _LEASE_SECONDS))
+        heartbeat = asyncio.create_task(keep_renewing(self._journal, owner, _LEASE_SECONDS))
         left = list(self._questions)
         try:
             while left:
@@ -240,7 +240,7 @@ class _Asking:
                 if left and not granted:
                     await asyncio.sleep(min(1.0, self._batch.poll_seconds))
         finally:
-            beat.cancel()
+            heartbeat.cancel()
             with suppress(JournalError):  # if the journal cannot be written, the end of this process ends them
                 release(self._journal, owner)
             await self._provider.close()

@@ -110,7 +110,7 @@ class Run:
         self._failed = 0  # questions in a row that failed for good
         self._pace, self._hedge = pace, hedge
         self._written = float(max_tokens or _USUAL_WRITTEN)  # tokens of an answer, smoothed
-        self._fresh: list[tuple[Entry, asyncio.Future[None]]] = []
+        self._uncommitted: list[tuple[Entry, asyncio.Future[None]]] = []
         self._writer: asyncio.Task[None] | None = None
         self._tasks: set[asyncio.Task[Any]] = set()
         self._slots = threading.Semaphore(2 * concurrency)  # in flight, and as many ready behind them
@@ -130,7 +130,7 @@ class Run:
         self._slots.acquire()
         if self._fatal is not None:
             raise self._fatal from None
-        future = asyncio.run_coroutine_threadsafe(self._one(key, messages), self._loop)
+        future = asyncio.run_coroutine_threadsafe(self._answer(key, messages), self._loop)
         future.add_done_callback(lambda _: self._slots.release())
         return future
 
@@ -147,16 +147,16 @@ class Run:
 
     def close(self) -> None:
         """Stop: answers that have arrived are written to the journal, requests in flight are cancelled."""
-        self._loop.call_soon_threadsafe(self._over.set)
+        self._loop.call_soon_threadsafe(self._closing.set)
         self._thread.join()
 
     # --- in the loop --------------------------------------------------------------------------------------------
 
     async def _serve(self) -> None:
-        self._loop, self._over = asyncio.get_running_loop(), asyncio.Event()
+        self._loop, self._closing = asyncio.get_running_loop(), asyncio.Event()
         self._leases = Leases(self._journal)
         self._ready.set()
-        await self._over.wait()
+        await self._closing.wait()
         self._stop(LLMError("the run was stopped; run again to go on"))
         await asyncio.gather(*self._tasks, return_exceptions=True)
         if self._writer is not None:
@@ -171,7 +171,7 @@ class Run:
             for task in self._tasks - {asyncio.current_task()}:
                 task.cancel()
 
-    async def _one(self, key: str, messages: Messages) -> Outcome:
+    async def _answer(self, key: str, messages: Messages) -> Outcome:
         task = asyncio.current_task()
         assert task is not None
         self._tasks.add(task)
@@ -182,7 +182,7 @@ class Run:
                 return shared
             await self._pace.enter()
             try:
-                outcome = await self._pay(key, messages)
+                outcome = await self._ask_within_budget(key, messages)
             finally:
                 self._pace.leave()
             if isinstance(outcome, Entry):
@@ -200,28 +200,28 @@ class Run:
         finally:
             self._tasks.discard(task)
 
-    async def _pay(self, key: str, messages: Messages) -> Outcome:
+    async def _ask_within_budget(self, key: str, messages: Messages) -> Outcome:
         """Ask within the budget."""
         ledger = self._ledger
-        guess = ledger.worst_case(messages, self._max_tokens)
-        while not ledger.reserve(guess):
+        amount = ledger.worst_case(messages, self._max_tokens)
+        while not ledger.reserve(amount):
             if ledger.reserved < _ROUNDING:
                 return Failure("budget")
             await asyncio.sleep(0.02)  # a part of what is reserved for questions in flight may come back
         cost: float | None = None
         try:
-            reply = await self._persist(key, messages)
+            reply = await self._ask_with_retries(key, messages)
             if isinstance(reply, Failure):
                 return reply
             counted = None not in (reply.prompt_tokens, reply.completion_tokens)
             counts = reply.prompt_tokens or 0, reply.completion_tokens or 0
             ledger.longest = max(ledger.longest, counts[1])
-            cost = ledger.cost(*counts) if counted or ledger.budget is None else guess
+            cost = ledger.cost(*counts) if counted or ledger.budget is None else amount
             return reply.entry(key, cost)
         finally:
-            ledger.settle(guess, cost)
+            ledger.settle(amount, cost)
 
-    async def _persist(self, key: str, messages: Messages) -> Reply | Failure:
+    async def _ask_with_retries(self, key: str, messages: Messages) -> Reply | Failure:
         """Ask until there is an answer, or until a retry is useless."""
         schema = None if self._ledger.plain else self._schema
         tried = limited = 0
@@ -257,14 +257,14 @@ class Run:
     async def _attempt(self, key: str, messages: Messages, schema: Mapping[str, Any] | None) -> Reply | Failure:
         """Ask once at the pace; with `hedge` a second time when the answer is slow."""
         usual = self._pace.usual if self._hedge else None
-        first = self._timed(key, messages, schema)
+        first = self._ask_once(key, messages, schema)
         if usual is None:
             return await first
         tasks = {asyncio.ensure_future(first)}
         try:
             finished, _ = await asyncio.wait(tasks, timeout=_SLOW * usual)
             if not finished:
-                tasks.add(asyncio.ensure_future(self._timed(key, messages, schema)))
+                tasks.add(asyncio.ensure_future(self._ask_once(key, messages, schema)))
             while True:
                 finished, pending = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
                 outcomes = [task.result() for task in finished]
@@ -276,7 +276,7 @@ class Run:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
 
-    async def _timed(self, key: str, messages: Messages, schema: Mapping[str, Any] | None) -> Reply | Failure:
+    async def _ask_once(self, key: str, messages: Messages, schema: Mapping[str, Any] | None) -> Reply | Failure:
         """Ask once within the time of one attempt, and report the outcome to the pace."""
         pace, expected = self._pace, self._expected(messages)
         await pace.start(expected)
@@ -322,14 +322,14 @@ class Run:
     async def _write(self, entry: Entry) -> None:
         """Wait until an answer is on disk; answers that arrive during a commit go together into the next one."""
         written: asyncio.Future[None] = self._loop.create_future()
-        self._fresh.append((entry, written))
+        self._uncommitted.append((entry, written))
         if self._writer is None or self._writer.done():
             self._writer = self._loop.create_task(self._commit())
         await written
 
     async def _commit(self) -> None:
-        while self._fresh:
-            group, self._fresh = self._fresh, []
+        while self._uncommitted:
+            group, self._uncommitted = self._uncommitted, []
             failure: Exception | None = None
             try:
                 await asyncio.to_thread(self._journal.put_many, [entry for entry, _ in group])

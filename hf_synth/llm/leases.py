@@ -99,13 +99,13 @@ class Leases:
     def __init__(self, journal: Journal) -> None:
         self._journal = journal
         self._owner = new_owner()
-        self._new: list[tuple[str, asyncio.Future[Entry | None]]] = []
+        self._new_turns: list[tuple[str, asyncio.Future[Entry | None]]] = []
         self._waiting: list[tuple[str, asyncio.Future[Entry | None]]] = []
         self._failed: list[str] = []
         self._turns: asyncio.Task[None] | None = None
-        self._beat: asyncio.Task[None] | None = None
+        self._heartbeat: asyncio.Task[None] | None = None
         self._wake = asyncio.Event()
-        self._over = self._logged = self._grouped = False
+        self._closing = self._logged = self._grouped = False
 
     async def take(self, key: str) -> Entry | None:
         """Wait for the turn to ask a question.
@@ -117,44 +117,44 @@ class Leases:
             JournalError: the journal cannot be written.
         """
         turn: asyncio.Future[Entry | None] = asyncio.get_running_loop().create_future()
-        self._new.append((key, turn))
-        self._go()
+        self._new_turns.append((key, turn))
+        self._wake_tasks()
         return await turn
 
     def give_back(self, key: str) -> None:
         """End the lease of a question that failed; writing an answer to the journal ends its lease by itself."""
         self._failed.append(key)
-        self._go()
+        self._wake_tasks()
 
     async def close(self) -> None:
         """End all leases; calls of `take` that still wait must have been cancelled."""
-        self._over = True
+        self._closing = True
         self._wake.set()
         if self._turns is not None:
             await self._turns
-        if self._beat is not None:
-            self._beat.cancel()
+        if self._heartbeat is not None:
+            self._heartbeat.cancel()
             with suppress(JournalError):  # if the journal cannot be written, the end of this process ends them
                 await asyncio.to_thread(release, self._journal, self._owner)
 
     # --- the two tasks ------------------------------------------------------------------------------------------
 
-    def _go(self) -> None:
+    def _wake_tasks(self) -> None:
         self._wake.set()
-        if self._beat is None:
-            self._beat = asyncio.create_task(keep_renewing(self._journal, self._owner, _SECONDS))
+        if self._heartbeat is None:
+            self._heartbeat = asyncio.create_task(keep_renewing(self._journal, self._owner, _SECONDS))
         if self._turns is None or self._turns.done():
             self._turns = asyncio.create_task(self._take_turns())
 
     async def _take_turns(self) -> None:
         clock = asyncio.get_running_loop().time
         pause, check_at = _SOON, 0.0
-        while not self._over and (self._new or self._waiting or self._failed):
+        while not self._closing and (self._new_turns or self._waiting or self._failed):
             if self._grouped:
                 await asyncio.sleep(_GATHER)  # unhurried: earlier questions are in flight meanwhile
             self._grouped = True
             self._wake.clear()
-            turns, self._new = self._new, []
+            turns, self._new_turns = self._new_turns, []
             if self._waiting and clock() >= check_at:
                 before = len(self._waiting)
                 turns, self._waiting = self._waiting + turns, []

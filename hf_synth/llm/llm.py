@@ -139,7 +139,7 @@ class LLM:
         object.__setattr__(other, "_ledger", self._ledger)
         return other
 
-    # --- asking -------------------------------------------------------------------------------------------------
+    # --- questions ----------------------------------------------------------------------------------------------
 
     def chat(
         self,
@@ -202,21 +202,21 @@ class LLM:
         total = len(list_of_messages) if isinstance(list_of_messages, Sequence) else None
         with ExitStack() as stack:
             bar = stack.enter_context(tqdm(total=total, disable=not progress, unit="answer", desc=self.model))
-            asking = _Asking(self, access, schema, sampling, stack)
+            call = _ChatCall(self, access, schema, sampling, stack)
             questions = with_keys(list_of_messages, samples, [self.model, sampling, schema, scope])
             for chunk, pause in chunks(questions, _LOOK_UP_FIRST, _LOOK_UP):
-                for ticket in asking.tickets(chunk):
+                for ticket in call.tickets(chunk):
                     waiting.append(ticket)
                     while waiting and (_is_ready(waiting[0][1]) or (ahead is not None and len(waiting) >= ahead)):
-                        yield asking.answer(*waiting.popleft())
+                        yield call.answer(*waiting.popleft())
                         bar.update()
                 if pause and waiting:
-                    yield asking.answer(*waiting.popleft())
+                    yield call.answer(*waiting.popleft())
                     bar.update()
             while waiting:
-                yield asking.answer(*waiting.popleft())
+                yield call.answer(*waiting.popleft())
                 bar.update()
-            asking.check_all_failed()
+            call.check_all_failed()
 
     def open_journal(self) -> Journal:
         """Open the journal once for this LLM, and record the attestation in it; it is closed with the LLM."""
@@ -236,7 +236,7 @@ def _is_ready(ticket: Ticket) -> bool:
     return isinstance(ticket, Answer) or ticket.done()
 
 
-class _Asking:
+class _ChatCall:
     """One call of `chat`: answers come from the journal; the first question that it lacks starts the requests."""
 
     def __init__(

@@ -140,23 +140,23 @@ class LocalLLM:
         most_waiting = math.inf if ahead is None else ahead
         total = len(list_of_messages) if isinstance(list_of_messages, Sequence) else None
         with tqdm(total=total, disable=not progress, unit="answer", desc=self.model) as bar:
-            asking = _Asking(self, how)
+            call = _ChatCall(self, how)
             questions = with_keys(list_of_messages, samples, [self._checkpoint.digest, asdict(how), None, scope])
             for chunk, pause in chunks(questions, _LOOK_AHEAD, _LOOK_AHEAD):
-                waiting.extend(asking.tickets(chunk))
+                waiting.extend(call.tickets(chunk))
                 while waiting and (
                     # a pause takes one ready answer only, so that later questions can join the batch of the others
                     (waiting[0].answer and not pause)
-                    or len(asking.unanswered) >= _LOOK_AHEAD
+                    or len(call.unanswered) >= _LOOK_AHEAD
                     or len(waiting) >= most_waiting
                 ):
-                    yield asking.answer(waiting.popleft())
+                    yield call.answer(waiting.popleft())
                     bar.update()
                 if pause and waiting:
-                    yield asking.answer(waiting.popleft())
+                    yield call.answer(waiting.popleft())
                     bar.update()
             while waiting:
-                yield asking.answer(waiting.popleft())
+                yield call.answer(waiting.popleft())
                 bar.update()
 
     def open_journal(self) -> Journal:
@@ -179,7 +179,7 @@ class _Ticket:
     answer: Answer | None = None
 
 
-class _Asking:
+class _ChatCall:
     """One call of `chat`: answers come from the journal; the first question that it lacks loads the model."""
 
     def __init__(self, llm: LocalLLM, how: Sampling) -> None:
