@@ -81,7 +81,7 @@ def measure(folder: Path, synthetic: str, gold: str) -> dict[str, Any]:
     timed("overlap", overlap.Index, "reach")
     timed("identifiers", privacy, "identifiers_in")
     timed("repetition", repetition.Repeats, "add")
-    timed("repetition", repetition.Repeats, "found")
+    timed("repetition", repetition.Repeats, "find")
     timed("closeness", privacy, "closest")
     rows, known, held_out = (read_dataset(folder / f"{name}.parquet") for name in (synthetic, gold, "held_out"))
     idle = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
