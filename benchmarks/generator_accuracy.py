@@ -91,10 +91,7 @@ def one(kind: str, size: int, seed: int) -> dict[str, dict[str, float]]:
 
 def told_of(policy: Policy, right: float) -> dict[str, float]:
     figures = policy.figures
-    agree, corrector = (
-        figures["corrector_agrees_with_generator"],
-        figures["corrector_accuracy_on_held_out_gold"],
-    )
+    agree, corrector = (figures["corrector_agrees_with_generator"], figures["corrector_accuracy_on_held_out_gold"])
     chance = (1 - corrector) / (GRADES - 1)  # that a wrong corrector names a given wrong label
     simple = (agree - chance) / (corrector - chance) if corrector > chance else np.nan
     low, high = figures.get("generator_accuracy_bounds", (np.nan, np.nan))

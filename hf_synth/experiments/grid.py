@@ -68,11 +68,6 @@ class Cell:
         """The name of the judge; "" without one."""
         return self.base_model if self.strategy == ZERO_SHOT else self.corrector if self.labels == JUDGED else ""
 
-    @property
-    def group(self) -> tuple[Any, ...]:
-        """All fields but the seed."""
-        return dataclasses.astuple(self)[:-1]
-
     def to_json(self) -> dict[str, Any]:
         """Return the fields as a dict."""
         return dataclasses.asdict(self)

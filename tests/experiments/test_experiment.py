@@ -141,7 +141,7 @@ def test_figures_by_subgroup_are_kept(tmp_path: Path) -> None:
     assert {s["name"] for s in json.loads(made.rows[1]["flips"])} >= {"male", "female"}
     said = (tmp_path / "report.md").read_text(encoding="utf-8")
     assert "## Subgroups" in said
-    assert "## Whose labels were changed" in said
+    assert "## Changed labels by subgroup" in said
 
 
 def of_patients(rows: Dataset, *, told: bool) -> Dataset:
@@ -167,12 +167,12 @@ def test_swapped_patients_show_what_a_model_reads(tmp_path: Path, told: bool) ->
     assert (one["values"]["flipped"] > 0.3) == told, "a model that reads the sex, and one that reads the signs"
     assert found["frequency"] == []
     said = (tmp_path / "report.md").read_text(encoding="utf-8")
-    assert "## The same note of another patient" in said
+    assert "## Swapped sex, age and race" in said
     keys = {r["cell_key"] for r in made.rows}
     plain = run(tmp_path, grid, pool, gold=gold)
     assert {r["swaps"] for r in plain.rows} == {"[]"}
     assert len(keys & {r["cell_key"] for r in plain.rows}) == 1, "what was not swapped is another cell"
-    assert "another patient" not in (tmp_path / "report.md").read_text(encoding="utf-8")
+    assert "Swapped sex" not in (tmp_path / "report.md").read_text(encoding="utf-8")
 
 
 def test_an_encoder_is_asked_about_swapped_patients(tmp_path: Path) -> None:
