@@ -143,9 +143,15 @@ def _pick(rng: random.Random, phrases: Sequence[str], spread: float = 0.85) -> s
 
 def _swallowing(rng: random.Random, facts: Facts, resolved: bool) -> list[str]:
     """State the facts; misleading phrases are drawn only where they do not change the facts."""
-    phrases = {"admitted": say.ADMITTED, "tube": say.TUBE, "fluids": say.FLUIDS, "changed": say.SOFT,
-               "supplements": say.SUPPLEMENT, "finding": say.FINDING}  # fmt: skip
-    lines = [_pick(rng, ways) for fact, ways in phrases.items() if getattr(facts, fact)]
+    phrases = (
+        (facts.admitted, say.ADMITTED),
+        (facts.tube, say.TUBE),
+        (facts.fluids, say.FLUIDS),
+        (facts.changed, say.SOFT),
+        (facts.supplements, say.SUPPLEMENT),
+        (facts.finding, say.FINDING),
+    )
+    lines = [_pick(rng, ways) for stated, ways in phrases if stated]
     if not lines and facts.felt:
         lines.append(_pick(rng, say.MILD))
     if not lines:

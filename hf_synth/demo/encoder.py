@@ -57,9 +57,8 @@ def make_encoder(texts: Sequence[str], output_dir: str | Path, *, seed: int) -> 
         tokenizer = _wordpiece(texts)
         ids = tokenizer(list(texts), truncation=True, max_length=MAX_TOKENS, return_attention_mask=False)["input_ids"]
         set_seed(seed)
-        special = {name: tokenizer.convert_tokens_to_ids(token) for name, token in (
-            ("pad_token_id", "[PAD]"), ("cls_token_id", "[CLS]"), ("sep_token_id", "[SEP]"), ("bos_token_id", "[CLS]"),
-            ("eos_token_id", "[SEP]"))}  # fmt: skip
+        tokens = {"pad": "[PAD]", "cls": "[CLS]", "sep": "[SEP]", "bos": "[CLS]", "eos": "[SEP]"}
+        special = {f"{name}_token_id": tokenizer.convert_tokens_to_ids(token) for name, token in tokens.items()}
         config = ModernBertConfig(
             vocab_size=len(tokenizer), hidden_size=WIDTH, intermediate_size=WIDTH, num_hidden_layers=LAYERS,
             num_attention_heads=HEADS, max_position_embeddings=MAX_TOKENS, local_attention=WINDOW,

@@ -60,7 +60,7 @@ def making_of(study: Study, job: Job, raw: Dataset | None) -> dict[str, Any]:
         "simulated": none["simulated"] or any("simulator" in w for w in writers),
         "generated_by": ", ".join(writers),
         "gates": json.dumps(Counter("good" if s != "rejected" else r for s, r in gates)),
-    }  # fmt: skip
+    }
 
 
 def correction_of(study: Study, job: Job, rows: Dataset | None) -> dict[str, Any]:
@@ -159,10 +159,11 @@ def versions() -> dict[str, str]:
 def write_cell(study: Study, job: Job, rows: list[dict[str, Any]], scores: Mapping[str, Scores]) -> None:
     """Write the labels and predictions of each test row, then the cell's figures; their file marks the cell as done."""
     folder = study.out / "cells"
-    arrays: dict[str, Any] = {
-        f"{split}_{name}": np.array(getattr(s, name), np.int32)
-        for split, s in scores.items() for name in ("labels", "predictions", "groups")
-    }  # fmt: skip
+    arrays: dict[str, Any] = {}
+    for split, s in scores.items():
+        arrays |= {
+            f"{split}_{name}": np.array(getattr(s, name), np.int32) for name in ("labels", "predictions", "groups")
+        }
     with written(folder / f"{job.key}.npz") as draft, draft.open("wb") as file:
         np.savez_compressed(file, **arrays)
     with written(folder / f"{job.key}.json") as draft:

@@ -10,6 +10,7 @@ import dataclasses
 import itertools
 import json
 import logging
+import tomllib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from hashlib import sha256
@@ -161,14 +162,8 @@ def read_grid(name_or_file: str) -> Grid:
     if path.suffix.lower() not in (".json", ".toml") or not path.is_file():
         raise TaskError(f"there is no grid {name_or_file!r}; give {', '.join(GRIDS)}, or a .json or .toml file")
     try:
-        text = path.read_text(encoding="utf-8")
-        if path.suffix.lower() == ".json":
-            fields = json.loads(text)
-        else:
-            import tomllib
-
-            fields = tomllib.loads(text)
-        return with_fields(Grid(), fields)
+        read = json.loads if path.suffix.lower() == ".json" else tomllib.loads
+        return with_fields(Grid(), read(path.read_text(encoding="utf-8")))
     except (ValueError, TypeError, AttributeError):
         known = ", ".join(f.name for f in dataclasses.fields(Grid))
         raise TaskError(f"{path.name} holds no grid: give lists named {known}") from None
@@ -236,34 +231,27 @@ def _selected(what: str, names: tuple[str, ...], available: tuple[str, ...]) -> 
 
 
 # --- what other processes receive -------------------------------------------------------------------------------------
-@dataclass(frozen=True)
-class Study:
-    """What all cells of an experiment share. Plain values, so that other processes can receive it.
+@dataclass(frozen=True, kw_only=True)
+class Study(Protocol):
+    """The protocol of an experiment and what its cells share. Plain values, so that other processes can receive it.
 
     Args:
         task: of the gold.
         out: the experiment's folder.
-        splits: splits of the gold that are scored, e.g. ("test",).
         args: fields of `TrainingArguments` for every model.
         generators: identities of the generators, by name.
         pools: names of generators that are Datasets: stored once, whatever the cell.
         judges: identities of the judges, by name.
         audited: audited labels of synthetic rows, by row id.
-        validation, drop_seen, swaps, n_bootstrap: as in `Protocol`.
     """
 
     task: Task
     out: Path
-    splits: tuple[str, ...] = ("test",)
     args: Mapping[str, Any] | None = None
     generators: Mapping[str, str] = field(default_factory=dict)
     pools: tuple[str, ...] = ()
     judges: Mapping[str, str] = field(default_factory=dict)
     audited: Mapping[str, int | str] = field(default_factory=dict)
-    validation: float = 0.0
-    drop_seen: bool = False
-    swaps: bool = False
-    n_bootstrap: int = 1000
 
 
 @dataclass(frozen=True)

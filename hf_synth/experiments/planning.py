@@ -88,9 +88,9 @@ def prepare(
     for name in ("synthetic", "judged", "corrected", "cells", "work"):
         private_folder(folder / name)
     study = Study(
-        task,
-        folder,
         **{**vars(protocol), "splits": tuple(protocol.splits)},
+        task=task,
+        out=folder,
         generators={name: _generator_identity(name, source) for name, source in sources.items()},
         args=args,
         audited=audited if isinstance(audited, Audited) else dict(audited),

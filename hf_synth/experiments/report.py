@@ -149,9 +149,12 @@ def curve_section(rows: Sequence[Row], metric: str, mark: str) -> Section | None
     series = [Series(f"gold alone, {short_name(base)}", points, emphasis=True) for base, points in curves.items()]
     title, x_axis = "Learning curve of gold alone, and the best mixture", "gold rows (log scale)"
     plot = curve_plot(series, title=title, x_axis=x_axis, y_axis=metric, log_x=True, lines=lines, simulated=mark)
-    cells_of = [[short_name(base), f"{p[0]:,.0f}", p[1], interval_text(*p[2:]) if len(p) > 2 else ""]
-                for base, points in curves.items() for p in points]  # fmt: skip
-    table = Table(["base model", "gold rows", metric, "95% CI over seeds"], cells_of)
+    rows_of = [
+        [short_name(base), f"{size:,.0f}", mean, interval_text(*ends) if ends else ""]
+        for base, points in curves.items()
+        for size, mean, *ends in points
+    ]
+    table = Table(["base model", "gold rows", metric, "95% CI over seeds"], rows_of)
     return Section("Learning curve", plots=[plot], note=_one_gold(groups), tables=[table])
 
 
@@ -266,13 +269,12 @@ def cost_section(worths: Sequence[Worth], mark: str) -> Section | None:
     names, spent = [w.arm for w in worths], [w.costs.spent for w in worths]
     tokens = {"prompts": [s.prompt_tokens for s in spent], "answers": [s.completion_tokens for s in spent]}
     minutes = {"of cores": [60 * s.cpu_hours for s in spent], "of GPUs": [60 * s.gpu_hours for s in spent]}
-    notes = "gold notes, 95% CI; below 0 a loss"
+    notes, time = "gold notes, 95% CI; below 0 a loss", "Computing time of correction and training"
     plots = [
         interval_plot(intervals, title="Notes that need no labelling", axis=notes, digits=0, simulated=mark),
         bar_plot(names, tokens, title="Tokens of the generator", axis="tokens a run", simulated=mark),
-        bar_plot(names, minutes, title="Computing time of correction and training", axis="minutes a run", digits=2,
-                 simulated=mark),
-    ]  # fmt: skip
+        bar_plot(names, minutes, title=time, axis="minutes a run", digits=2, simulated=mark),
+    ]
     return Section("Cost against labelling", _cost_text(worths[0].costs), plots=plots, tables=[Table(head, lines)])
 
 
