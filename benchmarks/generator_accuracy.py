@@ -43,17 +43,8 @@ def main() -> None:
                 for method, figures in one(kind, size, seed).items():
                     runs[kind, size, method].append(figures)
     lines = [line(name, figures) for name, figures in runs.items()]
-    head = [
-        "errors",
-        "gold",
-        "opinions of",
-        "truth",
-        "estimated",
-        "from agreement",
-        "bounds",
-        "truth inside",
-        "no bounds",
-    ]
+    head = ["errors", "gold", "corrector trained on", "truth", "estimated", "from agreement", "bounds"]
+    head += ["truth inside", "no bounds"]
     text = markdown_table(head, lines)
     print(text)
     if args.out:
@@ -86,13 +77,13 @@ def one(kind: str, size: int, seed: int) -> dict[str, dict[str, float]]:
     rows = Rows(meant, labels, [note.patient_id for note in gold], GRADES, {})
     learn = linear_learner(x_gold, x_rows, labels, GRADES)
     right = float(np.mean(meant == truth))
-    return {method: told_of(decide(rows, learn, method, seed=seed)[0], right) for method in METHODS}
+    return {method: estimates(decide(rows, learn, method, seed=seed)[0], right) for method in METHODS}
 
 
-def told_of(policy: Policy, right: float) -> dict[str, float]:
+def estimates(policy: Policy, right: float) -> dict[str, float]:
     figures = policy.figures
-    agree, corrector = (figures["corrector_agrees_with_generator"], figures["corrector_accuracy_on_held_out_gold"])
-    chance = (1 - corrector) / (GRADES - 1)  # that a wrong corrector names a given wrong label
+    agree, corrector = figures["corrector_agrees_with_generator"], figures["corrector_accuracy_on_held_out_gold"]
+    chance = (1 - corrector) / (GRADES - 1)  # probability that a wrong corrector names a certain wrong label
     simple = (agree - chance) / (corrector - chance) if corrector > chance else np.nan
     low, high = figures.get("generator_accuracy_bounds", (np.nan, np.nan))
     return {
