@@ -142,11 +142,8 @@ def write(rng: random.Random, grade: int, *, slips: float = 1.0) -> tuple[str, i
     opening = rng.choice(say.OPENING).format(
         week=rng.randint(1, 7), after=rng.randint(1, 9), fraction=rng.randint(5, 33)
     )
-    rest = (
-        rng.sample(say.MEDS, rng.randint(0, 2))
-        + rng.sample(say.EXAM, rng.randint(0, 2))
-        + rng.sample(say.PLAN, rng.randint(1, 2))
-    )
+    sections = ((say.MEDS, 0), (say.EXAM, 0), (say.PLAN, 1))
+    rest = [sentence for section, least in sections for sentence in rng.sample(section, rng.randint(least, 2))]
     parts = [opening, " ".join(story), " ".join(rest)]
     text = rng.choice((" ", "\n", "\n\n")).join(p for p in parts if p)
     return text, grade_of(stated)

@@ -85,8 +85,7 @@ class Equivalence:
             gold: gold rows of the mixture.
             synthetic: synthetic rows of the mixture.
         """
-        mark = "simulated: " if simulated else ""
-        about = f"{mark}{gold:,} gold + {synthetic:,} synthetic"
+        about = f"{'simulated: ' if simulated else ''}{gold:,} gold + {synthetic:,} synthetic"
         if self.beyond:
             low = f" (95% CI from {self.low:,.0f})" if self.low < self.sizes[1] else ""
             return f"{about} is worth >= {self.sizes[1]:,} gold notes{low} for {base_model}; no more were measured"

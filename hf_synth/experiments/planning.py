@@ -165,13 +165,9 @@ def _generator_identity(name: str, source: Source) -> str:
     if hasattr(source, "column_names"):
         rows = cast("Dataset", source)
         known = ("id", "llm_label", "label_status", JUDGED_COLUMN)
-        columns = [c for c in rows.column_names if c in known or _is_text(rows, c)]
+        columns = [c for c, kind in rows.features.items() if c in known or str(getattr(kind, "dtype", "")) == "string"]
         return key_of([rows[c] for c in columns])
     return key_of(name, str(getattr(source, "model", "")))
-
-
-def _is_text(rows: Dataset, column: str) -> bool:
-    return str(getattr(rows.features[column], "dtype", "")) == "string"
 
 
 def _as_maker(task: Task, source: Source) -> Maker:

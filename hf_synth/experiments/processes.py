@@ -66,7 +66,7 @@ def run_all(
 
 @contextmanager
 def _one_thread() -> Iterator[None]:
-    """Give one thread for numpy and torch to each process that starts in this block."""
+    """Limit numpy and torch to one thread in each process that starts in this block."""
     names = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
     before = {name: os.environ.get(name) for name in names}
     os.environ.update(dict.fromkeys(names, "1"))
