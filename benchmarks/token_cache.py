@@ -64,11 +64,9 @@ def main() -> None:
     table = markdown_table(head, rows)
     print(table)
     if args.out:
-        about = (
-            "CPU seconds on one thread (`python benchmarks/token_cache.py`). The first cell of an experiment fills\n"
-        )
-        about += "the cache, and all others read it."
-        args.out.write_text(f"# CPU time of the token cache\n\n{about}\n\n{table}\n", encoding="utf-8")
+        how = "CPU seconds on one thread (`python benchmarks/token_cache.py`)."
+        note = "The first cell of an experiment fills the cache, and all others read it."
+        args.out.write_text(f"# CPU time of the token cache\n\n{how} {note}\n\n{table}\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

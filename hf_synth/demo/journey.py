@@ -167,7 +167,7 @@ def truth_section(journey: Journey, labels: dict[str, float]) -> Section:
             after[truth][label] += 1
     stages = {"Labels before correction": before, "Labels after correction, rows used": after}
     plots = [
-        matrix_plot(counts, names, names, row_axis="true label", column_axis="label", **journey.labels(title))
+        matrix_plot(counts, names, names, row_axis="true label", column_axis="label", **journey.plot_labels(title))
         for title, counts in stages.items()
     ]
     corner = "true label / label"

@@ -75,7 +75,7 @@ class Journey:
         """What is simulated, as text; "" for nothing."""
         return simulated(self.task, [str(name) for name in self.corrected.unique("generator") if name])
 
-    def labels(self, title: str) -> PlotLabels:
+    def plot_labels(self, title: str) -> PlotLabels:
         """Return title, caption and mark of a picture."""
         return {"title": title, "caption": self.caption, "simulated": self.simulated}
 
@@ -144,7 +144,7 @@ def score_plot(journey: Journey) -> str:
     return interval_plot(
         [Interval(name, s.values[main], *s.ci95[main], "corrected" in name) for name, s in journey.scores.items()],
         axis=f"{main}, 95% bootstrap interval over groups",
-        **journey.labels(f"{journey.task.full_name}: {main} on {n} test rows"),
+        **journey.plot_labels(f"{journey.task.full_name}: {main} on {n} test rows"),
     )
 
 
@@ -181,7 +181,7 @@ def _gain_section(journey: Journey) -> Section:
     plot = interval_plot(
         [Interval(name, d.value, *d.ci95, "corrected" in name) for name, d in gains.items()],
         axis=f"difference of {main}, 95% paired bootstrap interval over groups",
-        **journey.labels(f"{main} of each model minus that of {alone}"),
+        **journey.plot_labels(f"{main} of each model minus that of {alone}"),
     )
     header = ["model", f"{main} minus that of {alone} (95% CI)", "p (McNemar, Holm)"]
     return Section(f"Gain over {alone}", "", [plot], [Table(header, rows, "Differences on the same test rows")])
@@ -198,7 +198,7 @@ def _curve_section(journey: Journey) -> Section:
     series = [Series("gold alone", [points[name] for name in pure], emphasis=True)]
     series += [Series(name, [points[name]]) for name in scores if name not in pure and sizes[name]]
     lines = [Reference(name, s.values[main]) for name, s in scores.items() if not sizes[name]]
-    labels = journey.labels("Learning curve")
+    labels = journey.plot_labels("Learning curve")
     plot = curve_plot(series, x_axis="gold rows", y_axis=main, log_x=True, lines=lines, **labels)
     rows = [points[name] for name in sorted(pure, key=lambda name: sizes[name])]
     return Section("Learning curve", "", [plot], [Table(["gold rows", main, "low", "high"], rows, "Gold alone")])
@@ -212,14 +212,14 @@ def _label_section(journey: Journey, description: Description) -> Section:
         return Section("")
     parts = {part: [by_label[name][part] for name in names] for part in ("kept", "relabelled", "dropped")}
     axis = "rows, by the generator's label"
-    plots = [bar_plot(names, parts, axis=axis, **journey.labels("Synthetic rows after correction"))]
+    plots = [bar_plot(names, parts, axis=axis, **journey.plot_labels("Synthetic rows after correction"))]
     columns = list(next(iter(by_label.values())))
     tables = [
         Table(["label", *columns], [[name, *row.values()] for name, row in by_label.items()], "Rows by label"),
         Table(["status and reason", "rows"], list(description.reasons.items()), "Rows by status and reason"),
     ]
     if moved:
-        labels = journey.labels("Labels before and after correction, rows used")
+        labels = journey.plot_labels("Labels before and after correction, rows used")
         plots.append(matrix_plot(moved, names, names, row_axis="label before", column_axis="label after", **labels))
         tables.insert(1, matrix_table(moved, names, names, corner="before / after", caption="Rows used"))
     note = " ".join(f"{w[:1].upper()}{w[1:]}." for w in description.warnings)
@@ -236,7 +236,7 @@ def _noise_section(journey: Journey, description: Description) -> Section:
         ("Confusion of the corrector on held-out gold", "true label", "corrector's label", policy.confusion),
     ):
         if matrix:
-            labels = journey.labels(caption)
+            labels = journey.plot_labels(caption)
             plots.append(matrix_plot(matrix, names, names, row_axis=row_axis, column_axis=column_axis, **labels))
             corner = f"{row_axis} / {column_axis}"
             tables.append(matrix_table(matrix, names, names, corner=corner, caption=caption))
@@ -262,7 +262,7 @@ def _confusion_section(journey: Journey) -> Section:
     names, plots, counts = list(journey.task.labels), [], []
     for name, s in journey.scores.items():
         if s.confusion:
-            labels = journey.labels(f"Confusion of {name}, test rows")
+            labels = journey.plot_labels(f"Confusion of {name}, test rows")
             axes: dict[str, Any] = {"row_axis": "true label", "column_axis": "predicted label"}
             plots.append(matrix_plot(s.confusion, names, names, **axes, **labels))
             counts += [[f"{name}: {label}", *row] for label, row in zip(names, s.confusion, strict=True)]
@@ -290,7 +290,7 @@ def _calibration_section(journey: Journey) -> Section:
         if "bins_tempered" in facts:
             states[f"scaled, ECE {facts['ece_tempered']:.3f}"] = facts["bins_tempered"]
         curves = {state: reliability_bins(bins) for state, bins in states.items()}
-        plots.append(reliability_plot(curves, width=420, **journey.labels(f"Calibration of {name}")))
+        plots.append(reliability_plot(curves, width=420, **journey.plot_labels(f"Calibration of {name}")))
         rows.append([name, facts["temperature"], facts["ece"], facts.get("ece_tempered")])
         for label, of in facts.get("by_label", {}).items():
             by_label.append([name, label, int(of["rows"]), of["confidence"], of["accuracy"], of["ece"]])
@@ -318,7 +318,9 @@ def _gate_section(journey: Journey) -> Section:
     if not reasons:
         return Section("")
     counts = {"rejected": [n for _, n in reasons]}
-    plot = bar_plot([name for name, _ in reasons], counts, axis="answers or rows", **journey.labels("Rejected answers"))
+    plot = bar_plot(
+        [name for name, _ in reasons], counts, axis="answers or rows", **journey.plot_labels("Rejected answers")
+    )
     return Section("Gates", "", [plot], [Table(["reason", "rows"], reasons, "Rejected")])
 
 
@@ -326,9 +328,11 @@ def _cost_section(journey: Journey) -> Section:
     rows, seconds = journey.corrected, journey.seconds
     used = [sum(v for v in rows[c] if v) if c in rows.column_names else 0 for c in USAGE_COLUMNS]
     times = {"seconds": list(seconds.values())}
-    plots = [bar_plot(list(seconds), times, axis="seconds of wall time", digits=1, **journey.labels("Time by stage"))]
+    plots = [
+        bar_plot(list(seconds), times, axis="seconds of wall time", digits=1, **journey.plot_labels("Time by stage"))
+    ]
     if used[0] or used[1]:
-        labels = journey.labels("Tokens of the synthetic rows")
+        labels = journey.plot_labels("Tokens of the synthetic rows")
         plots.insert(
             0, bar_plot(["prompts", "answers"], {"tokens": used[:2]}, axis="tokens of the generator", **labels)
         )
