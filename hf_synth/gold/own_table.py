@@ -128,10 +128,8 @@ def task_from_table(
     """
     name = name or re.sub(r"\W+", "_", path.name.split(".")[0].lower()).strip("_")
     name = name if re.match(r"[a-z]", name) else f"task_{name}".rstrip("_")
-    task = Task.from_columns(
-        name, text_columns=text_columns, label_column=label_column, labels=labels or _NO_LABELS[kind], kind=kind,
-        access=access, group_column=group_column,
-    )  # fmt: skip
+    columns: dict[str, Any] = {"text_columns": text_columns, "label_column": label_column, "group_column": group_column}
+    task = Task.from_columns(name, labels=labels or _NO_LABELS[kind], kind=kind, access=access, **columns)
     values: set[str] = set()
     judged = False
     for file in all_files(find_files(_with_files(task), path)):

@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from hf_synth.errors import ModelError, TaskError
-from hf_synth.models.loading import cpu_threads, load_network, load_tokenizer, model_folder, shown
+from hf_synth.models.loading import cpu_threads, load_network, load_tokenizer, model_folder
 from hf_synth.models.tokens import batches, token_limit
 from hf_synth.models.windows import long_notes_of, windows_of
 from hf_synth.task.task import Task
@@ -41,9 +41,9 @@ def load_model(model: str | Path, task: Task | None = None) -> Any:
 
     network, missing = load_network(AutoModelForSequenceClassification, model)
     if missing:
-        raise ModelError(f"model {shown(model)} has no trained classification head: fine-tune it with `train` first")
+        raise ModelError(f"model {str(model)!r} has no trained classification head: fine-tune it with `train` first")
     if task is not None:
-        label_order(network.config, task, what=f"model {shown(model)}")
+        label_order(network.config, task, what=f"model {str(model)!r}")
     return network
 
 
@@ -96,11 +96,9 @@ def predict_proba(
     """
     folder = model_folder(model)
     network, tokenizer = _loaded(str(folder), _stamp(folder))
-    label_order(network.config, task, what=f"model {shown(model)}")
-    return probabilities(
-        network, tokenizer, task, dataset, tokens_per_batch=tokens_per_batch, device=device, progress=progress,
-        cache_dir=cache_dir,
-    )  # fmt: skip
+    label_order(network.config, task, what=f"model {str(model)!r}")
+    options = {"tokens_per_batch": tokens_per_batch, "device": device, "progress": progress, "cache_dir": cache_dir}
+    return probabilities(network, tokenizer, task, dataset, **options)
 
 
 def usual_device() -> str:
@@ -146,7 +144,7 @@ def embed(task: Task, model: str | Path, dataset: Dataset, **options: Any) -> Fl
 
     network, missing = load_network(AutoModel, model)
     if [name for name in missing if "pooler" not in name]:
-        raise ModelError(f"model {shown(model)} lacks some of the encoder's weights; use a complete model folder")
+        raise ModelError(f"model {str(model)!r} lacks some of the encoder's weights; use a complete model folder")
 
     def mean(output: Any, mask: Any) -> Any:
         weight = mask.unsqueeze(-1).float()

@@ -200,8 +200,9 @@ def _fit_weighted(x: Floats, y: Ints, weight: Floats) -> Callable[[Floats], Any]
 def _fit_soft(x: Floats, targets: Floats) -> Callable[[Floats], Any]:
     """Fit soft targets (N, K) with the loss and the optimiser of `_fit_weighted`, each row once, in x's precision.
 
-    In `_fit_weighted` a row with five likely labels is five rows. Both start from zero: the weights of an earlier fit
-    would carry over rows that this model must not have seen.
+    In `_fit_weighted` a row with five likely labels is five rows. A borderline row may get another label here
+    (docs/results/correction_speed.md). Both start from zero: the weights of an earlier fit would carry over rows that
+    this model must not have seen.
     """
     from scipy.optimize import minimize
 

@@ -96,17 +96,17 @@ def load_tokenizer(model: str | Path) -> Any:
 
     folder = model_folder(model)
     if not any(any(folder.glob(name)) for name in ("tokenizer.json", "vocab.*", "*.model")):
-        raise ModelError(f"{shown(model)} holds no tokenizer")  # transformers would create an empty one
+        raise ModelError(f"model {str(model)!r} holds no tokenizer")  # transformers would create an empty one
     try:
         with quiet():
             tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
     except Exception as error:
-        raise ModelError(f"the tokenizer of {shown(model)} cannot be loaded ({type(error).__name__})") from None
+        raise ModelError(f"the tokenizer of {str(model)!r} cannot be loaded ({type(error).__name__})") from None
     if getattr(tokenizer, "backend_tokenizer", None) is not None:
         tokenizer.backend_tokenizer.no_truncation()
         tokenizer.backend_tokenizer.no_padding()
     if tokenizer.pad_token_id is None:
-        raise ModelError(f"the tokenizer of {shown(model)} has no padding token, which batches need; add one to it")
+        raise ModelError(f"the tokenizer of {str(model)!r} has no padding token, which batches need; add one to it")
     return tokenizer
 
 
@@ -120,19 +120,14 @@ def load_network(kind: Any, model: str | Path, **options: Any) -> tuple[Any, lis
 
     folder = model_folder(model)
     if not has_weights(folder):
-        raise ModelError(f"{shown(model)} holds no weights (.safetensors)")
+        raise ModelError(f"model {str(model)!r} holds no weights (.safetensors)")
     options |= {"trust_remote_code": False, "weights_only": True, "dtype": torch.float32}
     try:
         with quiet():
             network, info = kind.from_pretrained(folder, output_loading_info=True, **options)
     except Exception as error:
-        raise ModelError(f"model {shown(model)} cannot be loaded ({type(error).__name__})") from None
+        raise ModelError(f"model {str(model)!r} cannot be loaded ({type(error).__name__})") from None
     return network.eval(), sorted(info["missing_keys"])
-
-
-def shown(model: str | Path) -> str:
-    """Return the name of a model for messages."""
-    return repr(str(model))
 
 
 @contextlib.contextmanager

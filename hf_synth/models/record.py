@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from hf_synth.errors import ModelError, OutputError
 from hf_synth.models.base_models import known_model
-from hf_synth.models.loading import has_weights, model_folder, model_revision, shown
+from hf_synth.models.loading import has_weights, model_folder, model_revision
 from hf_synth.task.columns import MANIFEST, UNLABELLED, Access, access_of, strictest
 from hf_synth.task.folders import new_folder
 from hf_synth.task.labels import column_of, row_digests
@@ -48,7 +48,7 @@ def model_facts(model: str | Path) -> dict[str, Any]:
         if not isinstance(digests, list):
             raise TypeError
     except (ValueError, TypeError, AttributeError):
-        raise ModelError(f"{FACTS} of {shown(model)} is broken: train the model again") from None
+        raise ModelError(f"{FACTS} of {str(model)!r} is broken: train the model again") from None
     return {**facts, "access": strictest(facts.get("access")), "row_digests": digests, "known": True}
 
 
@@ -61,7 +61,7 @@ def weights_sha256(model: str | Path) -> str:
     folder = model_folder(model)
     files = sorted(folder.glob("*.safetensors")) or sorted(folder.glob("pytorch_model*.bin"))
     if not files:
-        raise ModelError(f"model {shown(model)} holds no weights (.safetensors)")
+        raise ModelError(f"model {str(model)!r} holds no weights (.safetensors)")
     digest = hashlib.sha256()
     for file in files:
         digest.update(f"{file.name}\x00{file.stat().st_size}\x00".encode())

@@ -27,7 +27,7 @@ from hf_synth.models.loading import cpu_threads, has_weights, load_tokenizer, mo
 from hf_synth.models.objectives import TrainerInputs, classifier_inputs, pooled_notes
 from hf_synth.models.record import joined_access, model_output, training_facts, weights_sha256, write_model
 from hf_synth.models.text2text import load_seq2seq, predict_texts, start_seq2seq, trainer_parts
-from hf_synth.task.folders import clear_disk_errors, private_folder
+from hf_synth.task.folders import private_folder
 from hf_synth.task.labels import row_digests, row_weights, soft_labels, target_texts, usable_rows
 from hf_synth.task.task import Task
 
@@ -58,12 +58,12 @@ def train(
     cache_dir: str | Path | None = None,
     progress: bool = False,
 ) -> Path:
-    """Fine-tune an encoder, or a sequence-to-sequence model for text2text, and write it to a folder atomically.
+    """Fine-tune an encoder, or a sequence-to-sequence model for text2text; write it to a folder atomically.
 
     Args:
         train: gold rows, corrected rows, or both; dropped and rejected rows are left out.
-        validation: rows with true labels, for early stopping: the epoch with the best main metric of the task is kept,
-            and training stops after three epochs without a better one. They count as seen by the model.
+        validation: rows with true labels: the epoch with the best main metric is kept, and training stops after three
+            epochs without a better one. They count as seen by the model.
         base_model: repo id or folder; a folder with config.json and tokenizer but no weights starts from scratch.
         output_dir: an earlier model of `train` there is replaced.
         args: None, a dict of `TrainingArguments` fields over our defaults, or a `TrainingArguments`, used unchanged.
@@ -78,7 +78,7 @@ def train(
         cache_dir: a private folder of the user's that caches the tokens of texts for other trainings.
 
     Returns:
-        The folder. Access, digests of every row seen, and parents are in its `hf_synth_facts.json`.
+        The folder; its `hf_synth_facts.json` holds access, digests of every row seen, and parents.
 
     Raises:
         TaskError: class weights for a task that is not single_label, or an unknown value of `long_notes`.
@@ -90,8 +90,7 @@ def train(
         raise TaskError(f"task {task.full_name!r} is {task.kind}: class_weights are for single_label tasks only")
     if resume and args is not None and not isinstance(args, Mapping):
         raise HfSynthError("a training that can be resumed takes its arguments as a dict, since it sets output_dir")
-    rows, output = usable_rows(train), Path(output_dir)
-    parent = model_folder(base_model, revision)
+    rows, output, parent = usable_rows(train), Path(output_dir), model_folder(base_model, revision)
     access = joined_access(task, base_model, parent, train, validation)
     chief = int(os.environ.get("RANK", "0")) == 0
     options = {"class_weights": class_weights, "long_notes": long_notes, "lora": lora}
@@ -104,38 +103,33 @@ def train(
         work = stack.enter_context(_work(output, draft, inputs, (task, rows, validation, parent), resume, chief))
         network, tokenizer, new = _start(base_model, parent, task, seed)
         data = _trainer_inputs(network, tokenizer, task, rows, validation, class_weights, long_notes, cache_dir)
-        rate = LORA_LEARNING_RATE if lora else 3e-5
         how: dict[str, Any] = {"windows": data.windows, "processes": _processes(), "resumable": bool(resume)}
-        settings = training_arguments(
-            args, work, len(rows), validation is not None, seed, progress, learning_rate=rate, **how
-        )
+        how["learning_rate"] = LORA_LEARNING_RATE if lora else 3e-5
+        settings = training_arguments(args, work, len(rows), validation is not None, seed, progress, **how)
         trainee = with_lora(network, lora, new, task.kind) if lora else network
         epochs, best = _optimise(trainee, tokenizer, data, settings, work if resume else None, int(resume))
         if draft is not None:
             network = merged(trainee) if lora else network
             if data.long_notes != "cut":
                 network.config.long_notes = data.long_notes
-            facts = training_facts(task, rows, validation, base_model, parent) | {
-                "access": access,
-                "seed": seed,
-                "class_weights": class_weights,
-                "lora": dict(lora) if isinstance(lora, Mapping) else lora,
-                "long_notes": data.facts,
-                "hyperparameters": main_arguments(settings),
-                "arguments": changed_arguments(settings),
-                "processes": settings.world_size,
-                "device": settings.device.type,
-                "threads": threads,
-                "epochs": epochs,
-                "best_validation": best,
-                "seconds": round(time.perf_counter() - started, 2),
-            }
+            facts = training_facts(task, rows, validation, base_model, parent) | _run_facts(settings, data)
+            facts |= {"access": access, "seed": seed, "class_weights": class_weights, "threads": threads}
+            facts |= {"lora": dict(lora) if isinstance(lora, Mapping) else lora, "epochs": epochs}
+            facts |= {"best_validation": best, "seconds": round(time.perf_counter() - started, 2)}
             write_model(network, tokenizer, draft, facts)
-    if chief:
-        with clear_disk_errors(output):
-            output.chmod(0o755 if access == "open" else 0o700)
+            draft.chmod(0o755 if access == "open" else 0o700)
     _wait_for_all()
     return output
+
+
+def _run_facts(settings: Any, data: TrainerInputs) -> dict[str, Any]:
+    return {
+        "long_notes": data.facts,
+        "hyperparameters": main_arguments(settings),
+        "arguments": changed_arguments(settings),
+        "processes": settings.world_size,
+        "device": settings.device.type,
+    }
 
 
 def trainer_fit(

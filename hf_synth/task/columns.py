@@ -12,7 +12,7 @@ stages share nothing else. `Task` returns the exact features: `gold_features`, `
     source                        "gold", "synthetic" or "unlabelled"; the publishing gate never trusts it alone.
                                   Unlabelled: a real note labelled by an LLM, as private as gold, its label as
                                   uncertain as a synthetic row's
-    task, task_version, access    the task the row belongs to, and what may be done with the row
+    task, task_version, access    the row's task, and what may be done with it; where datasets meet the strictest wins
 
     added by `generate`; the provenance is local and is dropped at export
     seed_ids, prompt_sha256       ids of the gold rows in the prompt, hash of the prompt

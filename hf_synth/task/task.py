@@ -72,7 +72,8 @@ class Task:
     Args:
         name: short name, e.g. "mednli"; lower case, digits and underscores.
         kind: "single_label", "multi_label" or "text2text".
-        text_columns: one column for a note, two for a pair; for text2text the inputs.
+        text_columns: one column for a note, two for a pair ("premise", "hypothesis"); for text2text the inputs
+            ("document"; "question", "context"; "input").
         label_column: the label (ClassLabel or a list of them), or for text2text the target text.
         labels: names of the labels in index order; empty for text2text.
         label_meanings: a definition of each label, in the same order, or empty.
