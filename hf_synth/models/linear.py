@@ -25,6 +25,7 @@ Ints = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float64]
 Predict = Callable[[Ints, Ints], tuple[Floats, Floats]]
 PredictRows = Callable[["Dataset"], Floats]
+
 WIDTH = 300  # of features
 _SAMPLE = 20_000  # texts that the vocabulary and the SVD are fitted to, at most
 _FEW = 20  # up to so many texts a word needs to occur in one only

@@ -32,6 +32,7 @@ NEW_TOKENS = 128  # of a text, where the model's generation config sets no limit
 TEXT_METRICS = ("exact_match", "token_f1", "rouge1", "rouge2", "rougeL")
 _LONGEST_INPUT = 1024  # tokens, where neither tokenizer nor config sets a limit
 _IGNORED = -100  # a label that Trainer does not count
+
 Floats = npt.NDArray[np.float64]
 
 
@@ -269,7 +270,7 @@ def _greedy(network: Any, max_new_tokens: int) -> Any:
 
 
 # --- scoring --------------------------------------------------------------------------------------------------------
-def text_scores(predicted: Sequence[str], truth: Sequence[str]) -> dict[str, npt.NDArray[np.float64]]:
+def text_scores(predicted: Sequence[str], truth: Sequence[str]) -> dict[str, Floats]:
     """Score each text against its target: TEXT_METRICS by name, each (N,), between 0 and 1.
 
     `exact_match` and `token_f1` compare words without case, punctuation and articles, as SQuAD does; ROUGE is the

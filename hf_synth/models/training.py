@@ -38,6 +38,7 @@ LORA_DEFAULTS: dict[str, Any] = {"r": 16, "lora_alpha": 32, "lora_dropout": 0.05
 LORA_LEARNING_RATE = 3e-4  # ten times that of full training (Biderman et al. 2024, arXiv:2405.09673)
 _PATIENCE = 3  # evaluations without a better score before training stops
 _LOG = logging.getLogger(__name__)
+
 Predict = Callable[["Dataset"], Any]
 
 

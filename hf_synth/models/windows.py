@@ -146,10 +146,10 @@ def windows_of(
             starts.append(offset + columns[i].starts[:-1][row] + begin[i])
             sizes.append(size[i])
             offset += len(columns[i].flat)
-    lengths_of_spans = np.stack(sizes, axis=1)
-    places = spans(np.stack(starts, axis=1).ravel(), lengths_of_spans.ravel())
-    kinds = np.repeat(np.tile(np.array(types, np.int8), len(row)), lengths_of_spans.ravel()) if typed else None
-    return Windows(Ragged(flat[places], ends(lengths_of_spans.sum(1))), kinds, ends(counts), longer)
+    span_lengths = np.stack(sizes, axis=1)
+    places = spans(np.stack(starts, axis=1).ravel(), span_lengths.ravel())
+    kinds = np.repeat(np.tile(np.array(types, np.int8), len(row)), span_lengths.ravel()) if typed else None
+    return Windows(Ragged(flat[places], ends(span_lengths.sum(1))), kinds, ends(counts), longer)
 
 
 def _special_tokens(tokenizer: Any, texts: int) -> tuple[list[list[int]], list[int], bool]:

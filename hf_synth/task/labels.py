@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from datasets import Dataset
 
 Floats = npt.NDArray[np.float32]
+
 MARKS = "gold_marks"  # in a manifest
 _MARK = 16  # hex digits of a mark
 _USABLE = ("kept", "relabelled")
