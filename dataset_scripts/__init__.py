@@ -1,1 +1,1 @@
-"""One file a task: builder, prompts, labels, metrics, licence, and where to get the files."""
+"""Task scripts, one file for each task: builder, prompts, labels, metrics, licence, and where to get the data."""

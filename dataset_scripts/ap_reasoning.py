@@ -1,4 +1,4 @@
-"""A/P Reasoning: how one section of the plan relates to the assessment of a progress note.
+"""A/P Reasoning (n2c2 2022 Track 3): the relation of a section of the plan to the assessment of a progress note.
 
 Where to get it: https://portal.dbmi.hms.harvard.edu/projects/n2c2-nlp/ (n2c2 2022 Track 3, credentialed; notes of
 MIMIC-III). Expected folder or archive:
@@ -7,11 +7,11 @@ MIMIC-III). Expected folder or archive:
     dev.csv                                597 pairs
     n2c2_track3_test.csv                   667 pairs, optional
 
-Columns: "HADM ID" (the admission, which is the group), Assessment, "Plan Subsection", Relation. A row whose assessment,
-plan or relation is empty is left out, and that is said.
+Columns: "HADM ID" (the admission, which is the group), Assessment, "Plan Subsection", Relation. Rows whose assessment,
+plan or relation is empty are left out; a warning counts them.
 
-Configs: `pair` - `text2text`, DR.BENCH's framing (arXiv 2209.14901): both in one input, the relation as text. The
-wording of its input template is ours.
+Configs: `pair` - `text2text`, DR.BENCH's form (arXiv 2209.14901): both in one input, the relation as text. The wording
+of its input template is ours.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """The artificial clinic: radiation-oncology notes written by a seeded program, graded by CTCAE v5.0 esophagitis.
 
-No files: `load_gold("clinic")` writes the notes itself. No patient is in them. They prove that the software works;
-they say nothing of a clinical benefit.
+It needs no files: `load_gold(load_task("clinic"))` writes the notes. They describe no real patient. They show that the
+software works; they are no evidence of a clinical benefit.
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ TASKS = {
 
 @dataclass
 class ClinicConfig(datasets.BuilderConfig):
-    """How many notes each split has, and the seed they are written from."""
+    """The number of notes in each split, and the seed of the notes."""
 
     n_train: int = 1_243  # as many as the paper's gold had for training
     n_validation: int = 200

@@ -1,7 +1,7 @@
-"""Esophagitis grade of radiation-oncology notes: the user's own files, which never leave the site.
+"""Esophagitis: the CTCAE grade in radiation-oncology notes, from the user's own files, which never leave the site.
 
-The paper's notes are private (1,524 gold notes of 124 patients, 1,243 of them for training; arXiv 2403.19511), so
-this task reads whatever the user holds in one of these forms, as .csv, .jsonl or .parquet:
+The paper's notes are private (1,524 gold notes of 124 patients, 1,243 of them for training; arXiv 2403.19511), so this
+task reads the user's own notes, as .csv, .tsv, .jsonl or .parquet:
 
     folder/                         or a single file, which is then split by patient
       train.csv
@@ -9,7 +9,7 @@ this task reads whatever the user holds in one of these forms, as .csv, .jsonl o
       test.csv                                      optional
       out_of_domain.csv                             optional: notes of another disease site (345 in the paper)
 
-Columns, with the other names that are understood:
+Columns, with other accepted names:
     text          gpt_section, "Full Text"           the note
     grade         degree, "Free Text Grade"          0, 1, 2 or 3 (CTCAE v5.0)
     patient_id    patient, mrn_hash                  optional but wanted: notes of one patient never straddle a split

@@ -1,15 +1,15 @@
-"""Fall risk: whether a note tells of a fall, or how high the risk of one is by the Morse Fall Scale.
+"""Fall risk: whether a note reports a fall, or the patient's risk of falls by the Morse Fall Scale.
 
-The notes are the user's own (`restricted`), or the open Portuguese set of https://github.com/nlp-pucrs/fall-detection
-(1,078 notes, 355 with falls; AGPL-3.0: read from the user's path, never published again). Expected, as .csv, .tsv,
-.jsonl or .parquet:
+The notes are the user's own (`restricted`), or the open Portuguese data set
+https://github.com/nlp-pucrs/fall-detection (1,078 notes, 355 with falls; AGPL-3.0: read from the user's path, never
+published again). Expected, as .csv, .tsv, .jsonl or .parquet:
 
     folder/                              or a single file, which is then split by patient
       train.csv
       validation.csv (or dev.csv)        optional
       test.csv                           optional
 
-Columns, with the other names that are understood:
+Columns, with other accepted names:
     text        note, Evolucao                     the note
     label       fall, Target                       config `fall`: 0 / 1, no / yes, none / fall
                 risk, morse_class                  config `morse`: low, moderate, high; or instead of it
@@ -19,9 +19,9 @@ Columns, with the other names that are understood:
     patient_id  patient                            optional but wanted: notes of one patient never straddle a split
     note_id     id                                 optional
 
-Bands of the Morse Fall Scale (Morse 1989) differ by site; 25 and 45 begin the middle and the upper one unless
-`moderate_from` and `high_from` say otherwise. A note that repeats an earlier one with the same label is left out, and
-that is said (the Portuguese set holds 42); one with another label stays, on the same side of every split.
+The bands of the Morse Fall Scale (Morse 1989) differ by site; by default the middle one starts at 25 (`moderate_from`)
+and the upper one at 45 (`high_from`). Notes that repeat an earlier one with the same label are left out, and a warning
+counts them (the Portuguese data has 42); one with another label stays, in the same split.
 """
 
 from __future__ import annotations
@@ -156,7 +156,7 @@ TASKS = {
 
 @dataclass
 class FallRiskConfig(datasets.BuilderConfig):
-    """Where the middle and the upper band of the Morse Fall Scale begin."""
+    """The lowest totals of the middle and the upper band of the Morse Fall Scale."""
 
     moderate_from: int = 25
     high_from: int = 45
@@ -170,15 +170,15 @@ class FallRisk(GoldBuilder):
 
     def rows(self, split: str, files: Parts) -> Iterator[dict[str, Any]]:
         """Read the table of one split."""
-        file, seen = files[ROWS][0], set()
+        file, digests = files[ROWS][0], set()
         for number, row in read_table(file):
             text = text_field(file, number, row, pick_column(file, row, "text", "note", "Evolucao") or "")
             label = self._fall(file, number, row) if self.config.name == "fall" else self._risk(file, number, row)
-            mark = sha256(f"{label} {' '.join(text.lower().split())}".encode()).digest()
-            if mark in seen:
+            digest = sha256(f"{label} {' '.join(text.lower().split())}".encode()).digest()
+            if digest in digests:
                 self.leave_out(file, "repeat an earlier note with its label")
                 continue
-            seen.add(mark)
+            digests.add(digest)
             patient = pick_column(file, row, "patient_id", "patient", required=False)
             note = pick_column(file, row, "note_id", "id", required=False)
             group = str(row[patient]) if patient and row[patient] not in (None, "") else None
@@ -188,33 +188,34 @@ class FallRisk(GoldBuilder):
     def _fall(self, file: File, number: int, row: Mapping[str, Any]) -> str:
         column = str(pick_column(file, row, "label", "fall", "Target"))
         value = int(row[column]) if isinstance(row[column], bool) else row[column]
-        said = value.strip().lower() if isinstance(value, str) else value
-        return label_field(file, number, {column: said}, column, SPELLED)
+        return label_field(file, number, {column: _lower(value)}, column, SPELLED)
 
     def _risk(self, file: File, number: int, row: Mapping[str, Any]) -> str:
-        """Give the class as it is labelled, or as the total or the items of the scale amount to."""
-        named = pick_column(file, row, "label", "risk", "morse_class", required=False)
-        counted = pick_column(file, row, "total", "morse_total", "morse_score", required=False)
+        """Return the class of the label column, or of the total, or of the sum of the items."""
+        label = pick_column(file, row, "label", "risk", "morse_class", required=False)
+        total_column = pick_column(file, row, "total", "morse_total", "morse_score", required=False)
         items = [name for name in MORSE if name in row]
-        if named:
-            said = row[named].strip().lower() if isinstance(row[named], str) else row[named]
-            return label_field(file, number, {named: said}, named, {r: r for r in RISKS} | {"medium": "moderate"})
+        if label:
+            names = {r: r for r in RISKS} | {"medium": "moderate"}
+            return label_field(file, number, {label: _lower(row[label])}, label, names)
         if items and len(items) < len(MORSE):
             raise RowError(
                 file.name, None, f"lacks items of the Morse Fall Scale: {', '.join(set(MORSE) - set(items))}"
             )
-        if not items and not counted:
+        if not items and not total_column:
             pick_column(file, row, "label", "risk", "morse_class", "total", "morse_total", "morse_score", *MORSE)
-        total = sum(_points(file, number, row, name, MORSE[name]) for name in items)
-        if counted:
-            told = _points(file, number, row, counted, range(0, 126, 5))
-            if items and told != total:
-                raise RowError(
-                    file.name, number, f"column {counted!r} is not the sum of the items of the Morse Fall Scale"
-                )
-            total = told
+        sum_of_items = sum(_points(file, number, row, name, MORSE[name]) for name in items)
+        total = _points(file, number, row, total_column, range(0, 126, 5)) if total_column else sum_of_items
+        if items and total != sum_of_items:
+            raise RowError(
+                file.name, number, f"column {total_column!r} is not the sum of the items of the Morse Fall Scale"
+            )
         config = self.config
         return "high" if total >= config.high_from else "moderate" if total >= config.moderate_from else "low"
+
+
+def _lower(value: Any) -> Any:
+    return value.strip().lower() if isinstance(value, str) else value
 
 
 def _points(file: File, number: int, row: Mapping[str, Any], column: str, allowed: Any) -> int:
@@ -223,6 +224,6 @@ def _points(file: File, number: int, row: Mapping[str, Any], column: str, allowe
     except (TypeError, ValueError):
         points = -1.0
     if points not in allowed:
-        shown = "0 to 125 in steps of 5" if isinstance(allowed, range) else ", ".join(map(str, allowed))
-        raise RowError(file.name, number, f"column {column!r} must be one of {shown}")
+        values = "0 to 125 in steps of 5" if isinstance(allowed, range) else ", ".join(map(str, allowed))
+        raise RowError(file.name, number, f"column {column!r} must be one of {values}")
     return int(points)

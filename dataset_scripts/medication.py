@@ -1,9 +1,9 @@
-"""CMED: what a clinical note says is done with a medication, one window of the note for each mention.
+"""CMED (n2c2 2022 Track 1): medication changes in clinical notes, one window of the note for each mention.
 
 Where to get it: https://portal.dbmi.hms.harvard.edu/projects/n2c2-nlp/ (n2c2 2022 Track 1, credentialed; 500 notes,
 9,013 mentions from general knowledge). Expected folder or archive, wherever the folders lie in it:
 
-    train/*.txt, train/*.ann             notes and their brat annotations, by the same name
+    train/*.txt, train/*.ann             notes and their brat annotations, under the same name
     dev/*.txt, dev/*.ann
     test/*.txt, test/*.ann               optional
 
@@ -12,8 +12,8 @@ Where to get it: https://portal.dbmi.hms.harvard.edu/projects/n2c2-nlp/ (n2c2 20
     A1<TAB>Action E1 Start                        likewise Temporality, Certainity (so spelled), Actor, Negation
 
 The text of a row is the note around the mention, about 300 characters to each side, cut between words; the mention
-stands in [[ ]]. A mention without an event, or a change without the attribute, is left out, and that is said. Rows of
-one note are one group.
+stands in [[ ]]. Mentions without an event, and changes without the attribute, are left out; a warning counts them. Rows
+of one note are one group.
 
 Configs: `event`, and of mentions whose disposition changes `action`, `temporality`, `certainty`, `actor`, `negation`.
 """
@@ -66,7 +66,7 @@ LABELS = {
 }
 SPELLED = {
     "certainty": ("Certainity", "Certainty")
-}  # the files spell it so; other attributes as the config, capital first
+}  # attributes in the files; others are the config's name, capitalised
 DESCRIPTIONS = {
     "event": "Whether a clinical note tells of a change to a medication that it mentions.",
     "action": "What change a clinical note tells of to a medication.",
@@ -123,7 +123,7 @@ TASKS = {config: _task(config) for config in LABELS}
 
 @dataclass
 class MedicationConfig(datasets.BuilderConfig):
-    """How many characters of the note stand to each side of a mention."""
+    """The number of characters of the note on each side of a mention."""
 
     around: int = 300
 
@@ -145,43 +145,43 @@ class Medication(GoldBuilder):
             if file is None:
                 raise RowError(note.name, None, f"has no annotations beside it ({note.stem}.ann)")
             text, brat = read_text(note), read_brat(file)
-            for name, span, said in self._once(file, self._labelled(file, brat)):
-                label = label_field(file, None, {"": said}, "", {x: x for x in self.task.labels})
+            for name, span, value in self._once(file, self._labelled(file, brat)):
+                label = label_field(file, None, {"": value}, "", {x: x for x in self.task.labels})
                 window = _window(text, *_place(file, text, span), self.config.around)
                 yield self.task.gold_row(f"{split}-{note.stem}-{name}", note.stem, label, window)
 
     def _once(self, file: SourceFile, labelled: Iterator[tuple[str, Span, str]]) -> Iterator[tuple[str, Span, str]]:
-        """Give one row a mention; one with two labels is left out."""
+        """Yield one row for each mention; a mention with several labels is left out."""
         places: dict[tuple[int, int], list[tuple[str, Span, str]]] = {}
-        for name, span, said in labelled:
-            places.setdefault((span.start, span.end), []).append((name, span, said))
+        for name, span, value in labelled:
+            places.setdefault((span.start, span.end), []).append((name, span, value))
         for rows in places.values():
-            if len({said for *_, said in rows}) > 1:
+            if len({value for *_, value in rows}) > 1:
                 self.leave_out(file, "have several labels on one mention")
             else:
                 yield rows[0]
 
     def _labelled(self, file: SourceFile, brat: Brat) -> Iterator[tuple[str, Span, str]]:
-        """Give (id, mention, label) of each event that this config asks about."""
+        """Yield (id, mention, label) of each event that this config is about."""
         for name, kind, trigger in _events(file, brat):
             if self.config.name == "event":
                 yield name, brat.spans[trigger], kind
             elif kind == "Disposition":
-                known = SPELLED.get(self.config.name, (self.config.name.capitalize(),))
-                held = [*brat.attributes.get(name, ()), *brat.attributes.get(trigger, ())]
-                said = next((value for attribute, value in held if attribute in known and value), None)
-                if said is None:
-                    self.leave_out(file, f"are changes without {known[0]}")
+                wanted = SPELLED.get(self.config.name, (self.config.name.capitalize(),))
+                attributes = [*brat.attributes.get(name, ()), *brat.attributes.get(trigger, ())]
+                label = next((value for attribute, value in attributes if attribute in wanted and value), None)
+                if label is None:
+                    self.leave_out(file, f"are changes without {wanted[0]}")
                 else:
-                    yield name, brat.spans[trigger], said
+                    yield name, brat.spans[trigger], label
 
 
 def _events(file: SourceFile, brat: Brat) -> Iterator[tuple[str, str, str]]:
-    """Give (id, type, mention) of each event; a mention of an event's type without an event line counts as one."""
+    """Yield (id, type, mention) of each event; a mention of an event's type without an event line counts as one."""
     triggers = set()
     for name, kind, trigger in brat.events:
         if trigger not in brat.spans:
-            raise RowError(file.name, None, f"event {name} points at {trigger}, which is not there")
+            raise RowError(file.name, None, f"event {name} refers to {trigger}, which is missing")
         triggers.add(trigger)
         yield name, kind, trigger
     for span in brat.spans.values():
@@ -190,14 +190,13 @@ def _events(file: SourceFile, brat: Brat) -> Iterator[tuple[str, str, str]]:
 
 
 def _place(file: SourceFile, text: str, span: Span) -> tuple[int, int]:
-    """Check that a mention stands where its offsets say; one in several pieces is only checked to lie in the text.
+    """Return the offsets of a mention; check that they cover its text, or some text for one in several pieces.
 
     Raises:
-        RowError: the text says something else there: note and annotations do not belong together.
+        RowError: the note has another text there: note and annotations do not belong together.
     """
     covered = " ".join(text[span.start : span.end].split())
-    said = " ".join(span.text.split())
-    if covered and (covered == said or span.pieces > 1):
+    if covered and (covered == " ".join(span.text.split()) or span.pieces > 1):
         return span.start, span.end
     raise RowError(
         file.name, None, f"{span.id} does not stand in the note where its offsets say; are both of one release?"

@@ -1,4 +1,4 @@
-"""i2b2 2009 medication extraction: the list of medications that a discharge summary tells of.
+"""Medication extraction (i2b2 2009): the list of the medications in a discharge summary, with dose, mode, frequency.
 
 Where to get it: https://portal.dbmi.hms.harvard.edu/projects/n2c2-nlp/ (i2b2 2009, credentialed). Expected folder or
 archive, wherever the files lie in it (names of folders from general knowledge):
@@ -9,8 +9,8 @@ archive, wherever the files lie in it (names of folders from general knowledge):
     m="aspirin" 12:3 12:3||do="81 mg" 12:4 12:5||mo="po" 12:6 12:6||f="daily" 12:7 12:7||du="nm"||r="nm"||ln="list"
 
 The target has a line for each entry in the order of the note, its fields separated by " | ": medication, dosage, mode,
-frequency, duration, reason, list or narrative; "nm" is not mentioned. Event, temporal and certainty (e, t, c) are not
-used. Notes without annotations are left out, and that is said (most of the training notes have none). There are no
+frequency, duration, reason, list or narrative; "nm" means not mentioned. Event, temporal and certainty (e, t, c) are
+not used. Notes without annotations (most of the training notes) are left out; a warning counts them. There are no
 official splits of annotated notes: rows are split by note.
 """
 
@@ -24,15 +24,8 @@ from hf_synth.errors import RowError
 from hf_synth.gold import WHOLE, GoldBuilder, Parts, SourceFile, read_text
 from hf_synth.task import Prompt, Task
 
-FIELDS = (
-    "m",
-    "do",
-    "mo",
-    "f",
-    "du",
-    "r",
-    "ln",
-)  # medication, dosage, mode, frequency, duration, reason, list/narrative
+# medication, dosage, mode, frequency, duration, reason, list/narrative
+FIELDS = ("m", "do", "mo", "f", "du", "r", "ln")
 KNOWN = {*FIELDS, "e", "t", "c"}
 FIELD = re.compile(r'(\w+)="(.*)"((?: \d+:\d+ \d+:\d+,?)*)\s*')
 
@@ -92,39 +85,39 @@ class Medication2009(GoldBuilder):
                 continue
             yield self.task.gold_row(f"{split}-{number}", number, "\n".join(lines), text)
         for number, file in entries.items():
-            raise RowError(file.name, None, f"annotates note {number}, which is not there")
+            raise RowError(file.name, None, f"annotates note {number}, which is missing")
 
 
 def _by_number(files: tuple[SourceFile, ...]) -> dict[str, SourceFile]:
-    """Give the files by the number in their name; of two with one number, the first, if they hold the same.
+    """Return the files by the number in their name; the first of several with the same number and content.
 
     Raises:
-        RowError: two differ, or a name has no number.
+        RowError: two with one number differ, or a name has no number.
     """
-    found: dict[str, SourceFile] = {}
+    numbered: dict[str, SourceFile] = {}
     for file in files:
         number = re.match(r"\d+", file.stem)
         if number is None:
             raise RowError(file.name, None, "is not named by the number of a note")
-        first = found.setdefault(number[0], file)
+        first = numbered.setdefault(number[0], file)
         if first is not file and read_text(first) != read_text(file):
-            raise RowError(file.name, None, f"is a second file of note {number[0]}, with other content; take one out")
-    return found
+            raise RowError(file.name, None, f"is a second file of note {number[0]}, with other content; remove one")
+    return numbered
 
 
 def _entries(file: SourceFile) -> list[str]:
     """Read the entries of one note as lines of the target."""
-    found = []
+    entries = []
     for number, line in enumerate(read_text(file).splitlines(), 1):
         if not line.strip():
             continue
-        said: dict[str, str] = {}
+        fields: dict[str, str] = {}
         for part in line.strip().split("||"):
-            held = FIELD.fullmatch(part.strip())
-            if held is None or held[1] not in KNOWN:
+            match = FIELD.fullmatch(part.strip())
+            if match is None or match[1] not in KNOWN:
                 raise RowError(file.name, number, 'is no entry (m="..." 1:2 1:3||do="..."||...)')
-            said[held[1]] = " ".join(held[2].replace("|", "/").split())
-        if not said.get("m") or said["m"] == "nm":
+            fields[match[1]] = " ".join(match[2].replace("|", "/").split())
+        if not fields.get("m") or fields["m"] == "nm":
             raise RowError(file.name, number, "is an entry without a medication")
-        found.append(" | ".join(said.get(name) or "nm" for name in FIELDS))
-    return found
+        entries.append(" | ".join(fields.get(name) or "nm" for name in FIELDS))
+    return entries

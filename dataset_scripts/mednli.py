@@ -1,4 +1,4 @@
-"""MedNLI: does a sentence of a clinical note entail, contradict, or leave open a statement about the patient?
+"""MedNLI: natural language inference; a sentence of a clinical note entails a statement, contradicts it, or neither.
 
 Where to get it: https://physionet.org/content/mednli/1.0.0/ (credentialed; derived from MIMIC-III). Give the folder, or
 the archive as it was downloaded:
@@ -8,11 +8,11 @@ the archive as it was downloaded:
       mli_dev_v1.jsonl                   1,395 pairs (number from general knowledge)
       mli_test_v1.jsonl                  1,422 pairs
 
-A line holds pairID, sentence1 (premise), sentence2 (hypothesis), gold_label, and parses that are not read. As in SNLI,
-whose format this is, a gold_label "-" means that annotators did not agree: such a row is left out, and that is said.
-Pairs with one premise are one group.
+A line holds pairID, sentence1 (premise), sentence2 (hypothesis), gold_label, and parses that are not read. The format
+is that of SNLI: a gold_label "-" means that annotators did not agree. Such rows are left out; a warning counts them.
+Pairs with the same premise are one group.
 
-Configs: `pair` - `text2text`, DR.BENCH's framing (arXiv 2209.14901): the pair in one input, the relation as text. The
+Configs: `pair` - `text2text`, DR.BENCH's form (arXiv 2209.14901): the pair in one input, the relation as text. The
 wording of its input template is ours.
 """
 

@@ -1,7 +1,7 @@
 """MedQA-USMLE: multiple-choice questions of the United States medical licensing examination.
 
-Where to get it: https://github.com/jind11/MedQA (open, MIT; the files lie on a drive that its README names). Expected
-folder or archive, wherever `questions` lies in it:
+Where to get it: https://github.com/jind11/MedQA (open, MIT; its README links to the files). Expected folder or archive,
+wherever `questions` lies in it:
 
     questions/US/train.jsonl                                  10,178 questions (numbers from general knowledge)
     questions/US/dev.jsonl                                     1,272
@@ -82,8 +82,8 @@ class Medqa(GoldBuilder):
             for column in ("question", "answer", "options"):
                 pick_column(file, row, column)
             options = row["options"]
-            fine = isinstance(options, dict) and all(isinstance(v, str) and v.strip() for v in options.values())
-            if not fine or tuple(sorted(options)) != task.targets:
+            valid = isinstance(options, dict) and all(isinstance(v, str) and v.strip() for v in options.values())
+            if not valid or tuple(sorted(options)) != task.targets:
                 raise RowError(file.name, number, f"needs options {', '.join(task.targets)}, each with a text")
             letter = row.get("answer_idx") or next((x for x, text in options.items() if text == row["answer"]), None)
             if not isinstance(letter, str) or letter not in options or options[letter] != row["answer"]:

@@ -1,17 +1,17 @@
-"""MTS-Dialog: the section a passage of a clinical note belongs to (real, openly licensed text).
+"""MTS-Dialog: sections of clinical notes and doctor-patient conversations (real, openly licensed text).
 
-Expected folder, as the source's `Main-Dataset` has it:
+Where to get it: https://github.com/abachaa/MTS-Dialog. Expected folder, its `Main-Dataset`:
 
     MTS-Dialog-TrainingSet.csv                          1,201 rows
     MTS-Dialog-ValidationSet.csv                          100 rows
     MTS-Dialog-TestSet-1-MEDIQA-Chat-2023.csv             200 rows
     MTS-Dialog-TestSet-2-MEDIQA-Sum-2023.csv              200 rows, optional: becomes split `test2`
 
-Columns: ID, section_header (20 values), section_text, dialogue.
-Configs: `section` section_text -> section_header - `dialogue` dialogue -> section_header - `summary` dialogue ->
-section_text, as text.
-30 texts of the first test set and 17 of validation stand in train too; official splits stay as they are, and
-`evaluate(..., exclude=train)` gives the scores without those rows.
+Columns: ID, section_header (20 values), section_text, dialogue. 30 texts of the first test set and 17 of validation are
+also in train; official splits stay as they are, and `evaluate(..., exclude=train)` scores the other rows.
+
+Configs: `section`, section_text -> section_header - `dialogue`, dialogue -> section_header - `summary`, dialogue ->
+section_text (text2text).
 """
 
 from __future__ import annotations

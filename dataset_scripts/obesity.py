@@ -1,7 +1,7 @@
-"""Obesity challenge: which of 16 diseases a discharge summary says a patient has.
+"""Obesity challenge (i2b2 2008): which of 16 diseases a patient has by the discharge summary.
 
 Where to get it: https://portal.dbmi.hms.harvard.edu/projects/n2c2-nlp/ (i2b2 2008, credentialed). Expected folder or
-archive, in either of the layouts that are handed out:
+archive, in either layout of the source:
 
     obesity_patient_records_training.xml                  730 notes in the two files (from general knowledge)
     obesity_patient_records_training2.xml                 optional
@@ -13,10 +13,10 @@ archive, in either of the layouts that are handed out:
     records       <root><docs><doc id="1"><text>...</text></doc>...
     annotations   <diseaseset><diseases source="textual"><disease name="Asthma"><doc id="1" judgment="Y"/>...
 
-A row is a note and a disease that it was judged for. A judgment that is missing gives no row, never a default; where an
-addendum judges again, it holds. Rows of one note are one group.
+A row is a note and a disease that it was judged for. A missing judgment makes no row, and never a default label; the
+judgments of an addendum replace earlier ones. Rows of one note are one group.
 
-Configs: `textual`, what the note says: Y, N, Q, U - `intuitive`, what a physician reads from it: Y, N, Q.
+Configs: `textual`, what the note states: Y, N, Q, U - `intuitive`, what a physician concludes from it: Y, N, Q.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from hf_synth.errors import RowError
 from hf_synth.gold import GoldBuilder, Parts, SourceFile, xml_elements
 from hf_synth.task import Prompt, Task
 
-# the challenge's names -> what a reader, or an encoder, knows them by
+# the challenge's names -> full names, which an encoder knows
 DISEASES = {
     "Asthma": "asthma",
     "CAD": "coronary artery disease",
@@ -114,22 +114,22 @@ class Obesity(GoldBuilder):
 
     def rows(self, split: str, files: Parts) -> Iterator[dict[str, Any]]:
         """Read notes and judgments of one split."""
-        judged = _judgments(self.task, files["annotations"])
+        judgments = _judgments(self.task, files["annotations"])
         for file in (*files["records"], *files.get("more_records", ())):
             for note, text in _records(file):
-                own = judged.pop(note, {})
+                own = judgments.pop(note, {})
                 if not text.strip():
                     self.leave_out(file, "are empty notes")
                     continue
                 for disease, judgment in sorted(own.items()):
                     id = f"{split}-{note}-{disease.replace(' ', '_')}"
                     yield self.task.gold_row(id, note, judgment, text, BY_NAME[disease])
-        for _ in judged:
+        for _ in judgments:
             self.leave_out(files["annotations"][0], "are judged notes that no file of records holds")
 
 
 def _records(file: SourceFile) -> Iterator[tuple[str, str]]:
-    """Give id and text of each note."""
+    """Yield id and text of each note."""
     count = 0
     for event, doc in xml_elements(file, "doc"):
         if event == "end":
@@ -143,8 +143,8 @@ def _records(file: SourceFile) -> Iterator[tuple[str, str]]:
 
 
 def _judgments(task: Task, files: Sequence[SourceFile]) -> dict[str, dict[str, str]]:
-    """Merge the judgments of all annotation files: note -> disease (lower case) -> judgment; a later file holds."""
-    found: dict[str, dict[str, str]] = {}
+    """Merge the judgments of all annotation files: note -> disease (lower case) -> judgment; addenda come last."""
+    judgments: dict[str, dict[str, str]] = {}
     for file in sorted(files, key=lambda f: (f.stem.count("addendum"), f.stem)):
         source = disease = ""
         count = 0
@@ -166,9 +166,9 @@ def _judgments(task: Task, files: Sequence[SourceFile]) -> dict[str, dict[str, s
                     continue
                 if judgment not in task.labels:
                     raise RowError(file.name, count, f"is a judgment that is none of {', '.join(task.labels)}")
-                found.setdefault(str(element.get("id")), {})[disease] = judgment
+                judgments.setdefault(str(element.get("id")), {})[disease] = judgment
         if not count:
             raise RowError(file.name, None, "holds no judgment; is it a file of annotations?")
-    if not found:
+    if not judgments:
         raise RowError(files[0].name, None, f"and the files beside it hold no judgment of source {task.config!r}")
-    return found
+    return judgments

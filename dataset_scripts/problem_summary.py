@@ -1,4 +1,4 @@
-"""ProbSumm: the list of a patient's main problems, from the sections of a progress note.
+"""ProbSumm (BioNLP 2023 task 1A): summarise a progress note into the list of the patient's main problems.
 
 Where to get it: https://physionet.org/content/bionlp-workshop-2023-task-1a/ (credentialed; notes of MIMIC-III).
 Expected folder or archive:
@@ -6,8 +6,8 @@ Expected folder or archive:
     BioNLP2023-1A-Train.csv               768 notes
     BioNLP2023-1A-Test.csv                237 notes, optional
 
-Columns: "File ID", Assessment, Summary (problems, separated by ";"), "Subjective Sections", "Objective Sections". A row
-without an assessment or summary is left out, and that is said.
+Columns: "File ID", Assessment, Summary (problems, separated by ";"), "Subjective Sections", "Objective Sections". Rows
+without an assessment or summary are left out; a warning counts them.
 
 Configs: `assessment`, from the assessment alone, as in DR.BENCH (arXiv 2209.14901) and the paper - `note`, from the
 assessment followed by the subjective and objective sections.

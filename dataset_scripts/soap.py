@@ -1,20 +1,21 @@
-"""SOAP section tagging: which part of a progress note a line belongs to, in the context of the lines around it.
+"""SOAP section tagging: the section of a progress note that a line belongs to, with the lines around it as context.
 
-UNVERIFIED: the layout of the files was not seen when this was written. Where to get them:
+UNVERIFIED: this was written without the files at hand. Where to get them:
 https://physionet.org/content/task-1-3-soap-note-tag/1.0.0/ (credentialed; notes of MIMIC-III; DR.BENCH, arXiv
-2209.14901). Any table of lines is read, one row a line, in the order of the note:
+2209.14901). Any table with one row for each line is read, in the order of the note:
 
     folder/                              or a single file, which is then split by note
       train.csv                          .csv, .tsv, .jsonl or .parquet
       validation.csv (or dev.csv)        optional
       test.csv                           optional
 
-Columns, with the names that are tried; others are named by options (`load_gold(task, path, tag_column="soap")`):
+Columns, with accepted names; options set others (`load_gold(task, path, tag_column="soap")`):
     text_column    text, line, Line, sentence           the line
     tag_column     label, tag, Tag, SOAP                S, O, A, P, or the word, in any case
     note_column    note_id, File ID, file_id, HADM ID   the note; lines of one note stay together
 
-A line without text or tag is left out, and that is said. The context of a line is up to two lines before and after it.
+Lines without text or tag are left out; a warning counts them. The context of a line is up to two lines before and after
+it.
 """
 
 from __future__ import annotations
@@ -76,7 +77,7 @@ TASKS = {
 
 @dataclass
 class SoapConfig(datasets.BuilderConfig):
-    """The columns of the user's table, where they have other names than those that are tried."""
+    """The columns of the user's table, where they have other names than the accepted ones."""
 
     text_column: str | None = None
     tag_column: str | None = None
@@ -91,38 +92,38 @@ class Soap(GoldBuilder):
 
     def rows(self, split: str, files: Parts) -> Iterator[dict[str, Any]]:
         """Read the lines of one split, note by note."""
-        task, file, config = self.task, files[ROWS][0], self.config
+        task, file = self.task, files[ROWS][0]
         spelled = {form: name for name in SECTIONS for form in (name, name[0])}
         numbered = ((number, row, *self._columns(file, row)) for number, row in read_table(file))
-        done: set[str] = set()
+        earlier: set[str] = set()
         for note, grouped in groupby(numbered, key=lambda item: str(item[1][item[4]] or "").strip()):
             lines = list(grouped)
             if not note:
                 raise RowError(
                     file.name, lines[0][0], "names no note; fill that column, since lines of a note go together"
                 )
-            if note in done:
+            if note in earlier:
                 raise RowError(file.name, lines[0][0], "goes back to an earlier note; sort the lines by note")
-            done.add(note)
+            earlier.add(note)
             texts = [str(row[text] or "") for _, row, text, _, _ in lines]
             for at, (number, row, _, tag, _) in enumerate(lines):
-                said = str(row[tag] or "").strip().lower()
-                if not texts[at].strip() or not said:
+                value = str(row[tag] or "").strip().lower()
+                if not texts[at].strip() or not value:
                     self.leave_out(file, "have no text or no tag")
                     continue
-                label = label_field(file, number, {config.tag_column or tag: said}, config.tag_column or tag, spelled)
+                label = label_field(file, number, {tag: value}, tag, spelled)
                 context = "\n".join(texts[max(0, at - AROUND) : at + AROUND + 1])
                 yield task.gold_row(f"{split}-{number}", note, label, texts[at], context)
 
     def _columns(self, file: Any, row: dict[str, Any]) -> tuple[str, str, str]:
-        """Give the names of text, tag and note columns."""
+        """Return the names of text, tag and note columns."""
+
+        def pick(own: str | None, *names: str) -> str:
+            return str(pick_column(file, row, *((own,) if own else names)))
+
         config = self.config
         return (
-            str(pick_column(file, row, *_names(config.text_column, "text", "line", "Line", "sentence"))),
-            str(pick_column(file, row, *_names(config.tag_column, "label", "tag", "Tag", "SOAP"))),
-            str(pick_column(file, row, *_names(config.note_column, "note_id", "File ID", "file_id", "HADM ID"))),
+            pick(config.text_column, "text", "line", "Line", "sentence"),
+            pick(config.tag_column, "label", "tag", "Tag", "SOAP"),
+            pick(config.note_column, "note_id", "File ID", "file_id", "HADM ID"),
         )
-
-
-def _names(given: str | None, *tried: str) -> tuple[str, ...]:
-    return (given,) if given else tried

@@ -1,31 +1,31 @@
-"""Every error that hf_synth raises on purpose.
+"""The exceptions of hf_synth.
 
     HfSynthError
     ├── TaskError            a task is unknown, or its definition contradicts itself
     ├── GoldError            gold data cannot be read as it stands
-    │   ├── MissingGoldError     files are not where they were looked for
+    │   ├── MissingGoldError     the files of a task are missing
     │   └── RowError             one row of one file is wrong; names file and row, never the text
     ├── ColumnError          a dataset lacks a column, or holds something else in it
-    ├── AccessError          the data's access does not allow what was asked
-    │   ├── EndpointError        a note would have gone to a host that it may not reach
-    │   └── PublishError         the gate refused, or the Hub did not take what was sent
-    ├── OverlapError         a corrector would be judged on rows that it was trained on
+    ├── AccessError          the data's access does not allow the request
+    │   ├── EndpointError        the notes may not be sent to this host
+    │   └── PublishError         the gate refused to publish, or the Hub refused the upload
+    ├── OverlapError         a model would be measured on rows that it was trained on
     ├── LLMError             the LLM endpoint cannot be used (unreachable, wrong key, unknown model)
-    │   └── BudgetError          the next call would pass the budget
+    │   └── BudgetError          the next call would exceed the budget
     ├── JournalError         the journal cannot be opened or written
     ├── ModelError           a model cannot be loaded, or does not fit the task
     ├── OutputError          an output folder is read-only, full, or holds something else
-    └── MissingExtraError    an optional package is not installed; the message is the line to type
+    └── MissingExtraError    an optional package is not installed; the message names the command that installs it
 
-The command line prints the message of any of them as one sentence and exits with 1. No message ever holds note
-text, a key or a token.
+The command line prints the message of any of them as one sentence and exits with 1. No message holds note text, a key
+or a token.
 """
 
 from __future__ import annotations
 
 
 class HfSynthError(Exception):
-    """Stand at the root of everything hf_synth raises on purpose."""
+    """The base class of all errors of hf_synth."""
 
 
 class TaskError(HfSynthError):
@@ -37,7 +37,7 @@ class GoldError(HfSynthError):
 
 
 class MissingGoldError(GoldError):
-    """Files of a task are not where they were looked for."""
+    """The files of a task are missing."""
 
 
 class RowError(GoldError):
@@ -45,7 +45,7 @@ class RowError(GoldError):
 
     Args:
         file: name of the file, as the user knows it.
-        row: 1-based number of the row (the header is not counted), or None when the whole file is meant.
+        row: 1-based number of the row, the header not counted; None when the whole file is wrong.
         problem: what is wrong and what to do, without any text of the row.
     """
 
@@ -63,19 +63,19 @@ class ColumnError(HfSynthError):
 
 
 class AccessError(HfSynthError):
-    """The access of the data does not allow what was asked."""
+    """The access of the data does not allow the request."""
 
 
 class EndpointError(AccessError):
-    """A note would have gone to a host that it may not reach."""
+    """The notes may not be sent to this host."""
 
 
 class PublishError(AccessError):
-    """The gate refused to publish, or the Hub did not take what was sent."""
+    """The gate refused to publish, or the Hub refused the upload."""
 
 
 class OverlapError(HfSynthError):
-    """A corrector would be judged on rows that it was trained on."""
+    """A model would be measured on rows that it was trained on."""
 
 
 class LLMError(HfSynthError):
@@ -83,7 +83,7 @@ class LLMError(HfSynthError):
 
 
 class BudgetError(LLMError):
-    """The next call would pass the budget. What was answered is in the journal."""
+    """The next call would exceed the budget. Earlier answers are in the journal."""
 
 
 class JournalError(HfSynthError):
@@ -99,7 +99,7 @@ class OutputError(HfSynthError):
 
 
 class MissingExtraError(HfSynthError):
-    """An optional package is not installed; the message is the line to type."""
+    """An optional package is not installed; the message names the command that installs it."""
 
     def __init__(self, package: str, extra: str) -> None:
         super().__init__(f"{package} is not installed: pip install 'hf_synth[{extra}]'")

@@ -1,4 +1,4 @@
-"""Files as their owners hand them over -> gold rows."""
+"""Read gold rows from the files of a source: archives, tables, JSON, XML, brat; splits and subsets."""
 
 import lazy_loader
 

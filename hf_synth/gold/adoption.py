@@ -1,4 +1,4 @@
-"""Rows made elsewhere -> rows of a task: a folder of ours, an export, or a table of another tool."""
+"""Bring rows made elsewhere into a task's columns; read a Dataset from a folder, an export, or a table."""
 
 from __future__ import annotations
 
@@ -17,7 +17,6 @@ if TYPE_CHECKING:
     from datasets import Dataset
 
 
-# --- synthetic rows made elsewhere ----------------------------------------------------------------------------------
 def adopt(
     task: Task,
     dataset: Dataset,
@@ -27,13 +26,13 @@ def adopt(
     access: str | None = None,
     generator: str = "unknown",
 ) -> Dataset:
-    """Bring synthetic rows made elsewhere into the column contract.
+    """Convert synthetic rows made elsewhere to the task's columns and features.
 
     Args:
         text_columns: their names for the task's text columns, in order; the task's own when None.
-        llm_label_column: their name for the label that was asked for; names or indices of labels.
+        llm_label_column: their name for the label that the generator was to write; names or indices of labels.
         access: the access of the gold behind them, when the rows carry none; absent counts as credentialed.
-        generator: what made them.
+        generator: the name of the model or tool that made them.
 
     Raises:
         ColumnError: a column is missing.
@@ -41,15 +40,16 @@ def adopt(
     """
     from datasets import Dataset
 
-    given = tuple(text_columns or task.text_columns)
-    missing = [c for c in (*given, llm_label_column) if c not in dataset.column_names]
-    if missing or len(given) != len(task.text_columns):
+    columns = tuple(text_columns or task.text_columns)
+    missing = [c for c in (*columns, llm_label_column) if c not in dataset.column_names]
+    if missing or len(columns) != len(task.text_columns):
         raise ColumnError(
-            f"synthetic rows need text columns {list(given)} and {llm_label_column!r}; they have {dataset.column_names}"
+            f"synthetic rows need text columns {list(columns)} and {llm_label_column!r}; "
+            f"they have {dataset.column_names}"
         )
-    carried = strictest(task.access, access_of(dataset) if "access" in dataset.column_names else access)
+    access = strictest(task.access, access_of(dataset) if "access" in dataset.column_names else access)
     names = label_names(dataset.features[llm_label_column])
-    texts = zip(*(dataset[c] for c in given), strict=True)
+    texts = zip(*(dataset[c] for c in columns), strict=True)
     count = len(dataset)
     ids = dataset["id"] if "id" in dataset.column_names else [f"{task.name}-adopted-{i}" for i in range(count)]
     rows = []
@@ -59,7 +59,7 @@ def adopt(
         label = _label_value(task, names, value, i + 1)
         rows.append(
             task.gold_row(id, id, label, *text)
-            | {"source": "synthetic", "access": carried, "seed_ids": [], "prompt_sha256": "", "journal_key": ""}
+            | {"source": "synthetic", "access": access, "seed_ids": [], "prompt_sha256": "", "journal_key": ""}
             | {"answer_code": "", "sampling": "", "created": "", **dict.fromkeys(USAGE_COLUMNS)}
             | {"generator": generator, "llm_label": label, "label_status": "kept", "reason": "as_generated"}
         )
@@ -67,10 +67,10 @@ def adopt(
 
 
 def _label_value(task: Task, names: list[str] | None, value: Any, row: int) -> Any:
-    """Give a label as the task's feature takes it: an index, a list of them, or a text."""
+    """Return a label as the task's feature takes it: an index, a list of them, or a text."""
     if task.kind == "text2text":
         if not isinstance(value, str) or not value.strip():
-            raise RowError("synthetic rows", row, "its target is empty or no text; remove the row")
+            raise RowError("synthetic rows", row, "holds a target that is empty or no text; remove the row")
         return value
     if task.kind == "multi_label":
         if not isinstance(value, list):
@@ -80,14 +80,13 @@ def _label_value(task: Task, names: list[str] | None, value: Any, row: int) -> A
 
 
 def _label_index(task: Task, names: list[str] | None, value: Any, row: int) -> int:
-    index = isinstance(value, int) and not isinstance(value, bool)
-    name = names[value] if names is not None and index and 0 <= value < len(names) else value
-    if names is not None and index and name is value:  # -1 marks a row without a label
-        name = None
-    if isinstance(name, int) and not isinstance(name, bool) and 0 <= name < len(task.labels):
-        return name
-    if isinstance(name, str) and name in task.labels:
-        return task.labels.index(name)
+    numeric = isinstance(value, int) and not isinstance(value, bool)
+    if numeric and names is not None:
+        value = names[value] if 0 <= value < len(names) else None  # -1 marks a row without a label
+    elif numeric and 0 <= value < len(task.labels):
+        return int(value)
+    if isinstance(value, str) and value in task.labels:
+        return task.labels.index(value)
     raise RowError("synthetic rows", row, f"holds no label of task {task.full_name!r}: {', '.join(task.labels)}")
 
 
@@ -95,10 +94,10 @@ def read_dataset(path: Path, *, split: str | None = None) -> Dataset:
     """Read one Dataset from an exported folder, a `save_to_disk` folder, or a .parquet / .jsonl / .csv file.
 
     Args:
-        split: which split of a folder with several; "train" or the only one when not given.
+        split: which split of a folder with several; "train", or else the first, when None.
 
     Raises:
-        MissingGoldError: there is nothing to read.
+        MissingGoldError: the path does not exist, or the folder holds no data.
         RowError: the file is malformed.
         ColumnError: the folder has no such split.
     """
@@ -111,13 +110,11 @@ def read_dataset(path: Path, *, split: str | None = None) -> Dataset:
         return Dataset.from_list([row for _, row in read_table(path)])
     if not path.is_dir():
         raise MissingGoldError(f"{path} is no file or folder")
-    if (path / "dataset_dict.json").is_file() or (path / "dataset_info.json").is_file():
-        found = load_from_disk(str(path))
-    else:
-        found = read_export(path)
-    if not isinstance(found, DatasetDict):
-        return found
-    wanted = split or ("train" if "train" in found else next(iter(found)))
-    if wanted not in found:
-        raise ColumnError(f"{path} has no split {wanted!r}; it has {', '.join(found)}")
-    return found[wanted]
+    on_disk = (path / "dataset_dict.json").is_file() or (path / "dataset_info.json").is_file()
+    splits = load_from_disk(str(path)) if on_disk else read_export(path)
+    if not isinstance(splits, DatasetDict):
+        return splits
+    split = split or ("train" if "train" in splits else next(iter(splits)))
+    if split not in splits:
+        raise ColumnError(f"{path} has no split {split!r}; it has {', '.join(splits)}")
+    return splits[split]

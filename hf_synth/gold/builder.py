@@ -1,7 +1,8 @@
-"""What the builders of all tasks share: a `datasets.GeneratorBasedBuilder` over the files that a user holds.
+"""`GoldBuilder`, the base class of every task's dataset builder (`datasets.GeneratorBasedBuilder`).
 
-A task's script says how the files of one split become rows; everything else is here: finding the files in a folder or
-archive, features, a cache that lies beside the files and is never stale, ids that are unique, and what was left out.
+A task's script turns the files of one split into rows; everything else is here: finding the files in a folder or
+archive, features, a cache beside the files that is never stale, a check of ids, and a log of the rows left out. One
+class for all scripts is the one place where we inherit from a class of Hugging Face.
 """
 
 from __future__ import annotations
@@ -19,8 +20,7 @@ from typing import Any, ClassVar
 import datasets
 
 from hf_synth.errors import GoldError, HfSynthError, MissingGoldError, OutputError
-from hf_synth.gold import readers as reading
-from hf_synth.gold import sources
+from hf_synth.gold import readers, sources
 from hf_synth.gold.sources import Files, SourceFile, all_files, digest_files, find_files
 from hf_synth.task.folders import cache_folder
 from hf_synth.task.task import Task
@@ -32,15 +32,15 @@ _NO_TASKS: Mapping[str, Task] = MappingProxyType({})
 
 
 class GoldBuilder(datasets.GeneratorBasedBuilder):  # type: ignore[misc]  # datasets is untyped
-    """Read the files of a task from the folder, file or archive that a user holds.
+    """Read the files of a task from the user's folder, file or archive.
 
-    A script's class names its `TASKS` and writes `rows`. It is used by `load_gold`, and as any builder of `datasets`:
-    `Mednli(data_dir="/secure/mednli").as_streaming_dataset()`. The cache lies in `<data_dir>/.hf_synth` unless
-    `cache_dir` says otherwise.
+    A subclass sets `TASKS` and implements `rows`. It is used by `load_gold`, and as any builder of `datasets`:
+    `Mednli(data_dir="/secure/mednli").as_streaming_dataset()`. The cache lies in `<data_dir>/.hf_synth`, or in
+    `cache_dir`.
 
     Attributes:
         TASKS: the tasks of the script by config.
-        NEEDS_FILES: False where rows are made without any.
+        NEEDS_FILES: False where rows are made without files.
         IDS_BY_PLACE: whether ids are unique by construction, so that millions of them need not be compared.
     """
 
@@ -56,7 +56,7 @@ class GoldBuilder(datasets.GeneratorBasedBuilder):  # type: ignore[misc]  # data
         cls.DEFAULT_CONFIG_NAME = next(iter(cls.TASKS), None)
 
     def __init__(self, cache_dir: str | None = None, *, data_dir: str | None = None, **more: Any) -> None:
-        # data_files come from datasets' own guess at a folder, the hash from its registration: ours know the task
+        # datasets guesses data_files from the folder, and takes the hash from its registration; both are set here
         more = {k: v for k, v in more.items() if k not in ("data_files", "hash", "dataset_name")}
         name = more.get("config_name") or next(iter(self.TASKS))
         if name not in self.TASKS:
@@ -65,32 +65,32 @@ class GoldBuilder(datasets.GeneratorBasedBuilder):  # type: ignore[misc]  # data
         self.files: Files = {}
         if self.NEEDS_FILES:
             if data_dir is None:
-                where = f"; get them at {task.source_url}" if task.source_url else ""
+                source = f"; get them at {task.source_url}" if task.source_url else ""
                 names = ", ".join(n[0] for n in task.files.values())
-                raise MissingGoldError(f"task {task.full_name!r} needs the folder of its files: {names}{where}")
+                raise MissingGoldError(f"task {task.full_name!r} needs the folder of its files: {names}{source}")
             self.files = find_files(task, Path(data_dir))
             cache_dir = cache_dir or (str(c) if (c := cache_folder(Path(data_dir))) else None)
-        self._homeless = self.NEEDS_FILES and cache_dir is None
+        self._uncacheable = self.NEEDS_FILES and cache_dir is None
         super().__init__(cache_dir=cache_dir, hash=self._digest(task), **more)
         self.left_out: Counter[str] = Counter()
         self.left_out_of: dict[str, dict[str, None]] = {}
 
     def _digest(self, task: Task) -> str:
-        """Name the cache by all that decides its rows: the task, the code that reads, the files."""
-        shaping = [task.fingerprint(), task.access, task.group_column, {k: list(v) for k, v in task.files.items()}]
-        code = [inspect.getsourcefile(m) for m in (type(self), reading, sources, GoldBuilder)]
-        return digest_files(json.dumps(shaping), *(Path(c) for c in code if c), *all_files(self.files))[:32]
+        """Return the name of the cache, from all that decides its rows: the task, the reading code, the files."""
+        fields = [task.fingerprint(), task.access, task.group_column, {k: list(v) for k, v in task.files.items()}]
+        code = [inspect.getsourcefile(m) for m in (type(self), readers, sources, GoldBuilder)]
+        return digest_files(json.dumps(fields), *(Path(c) for c in code if c), *all_files(self.files))[:32]
 
     def download_and_prepare(self, output_dir: str | None = None, *args: Any, **more: Any) -> None:
-        """Write the rows to the cache, which lies in the data's own folder.
+        """Write the rows to the cache in the data folder.
 
         Raises:
-            OutputError: that folder cannot be written: notes are cached nowhere else unless a place is named.
+            OutputError: the data folder cannot be written, and no `cache_dir` was given.
         """
-        if self._homeless and output_dir is None:
+        if self._uncacheable and output_dir is None:
             raise OutputError(
-                "the folder of the data cannot be written, and notes are cached nowhere else; name a "
-                "place with cache_dir=..., or read them with load_gold, which then holds them in memory"
+                "the data folder cannot be written, and notes are cached nowhere else: pass cache_dir=..., or use "
+                "load_gold, which then holds the rows in memory"
             )
         super().download_and_prepare(output_dir, *args, **more)
 
@@ -100,7 +100,7 @@ class GoldBuilder(datasets.GeneratorBasedBuilder):  # type: ignore[misc]  # data
         return self.TASKS[self.config.name]
 
     def rows(self, split: str, files: Parts) -> Iterator[dict[str, Any]]:
-        """Read the rows of one split; `task.gold_row` makes one.
+        """Yield the rows of one split, each made by `task.gold_row`.
 
         Args:
             files: the split's files by part; a split with one file has the part "rows".
@@ -111,34 +111,32 @@ class GoldBuilder(datasets.GeneratorBasedBuilder):  # type: ignore[misc]  # data
         raise NotImplementedError
 
     def leave_out(self, file: SourceFile, why: str) -> None:
-        """Count a row that the source itself leaves without a label or text; it is told of at the split's end.
+        """Count a row that the source leaves without a label or text; the count is logged at the split's end.
 
         Args:
-            why: goes on after "rows left out, since they".
+            why: completes "rows left out, since they ...".
         """
         self.left_out[why] += 1
         self.left_out_of.setdefault(why, {})[file.name] = None
 
     def _info(self) -> datasets.DatasetInfo:
         task = self.task
-        return datasets.DatasetInfo(
-            description=task.description, features=task.gold_features(), license=task.license, citation=task.citation,
-            homepage=task.source_url,
-        )  # fmt: skip
+        terms = {"license": task.license, "citation": task.citation, "homepage": task.source_url}
+        return datasets.DatasetInfo(description=task.description, features=task.gold_features(), **terms)
 
     def _split_generators(self, dl_manager: Any) -> list[datasets.SplitGenerator]:
         return [datasets.SplitGenerator(s, gen_kwargs={"split": s, "files": dict(p)}) for s, p in self.files.items()]
 
     def _generate_examples(self, split: str, files: Parts) -> Iterator[tuple[str, dict[str, Any]]]:
-        seen: set[int] = set()
+        marks: set[int] = set()
         self.left_out.clear()
         self.left_out_of.clear()
         for number, row in enumerate(self._checked(split, files), 1):
             if not self.IDS_BY_PLACE:
                 mark = int.from_bytes(blake2b(row["id"].encode(), digest_size=8).digest(), "big")
-                if mark in seen:
+                if mark in marks:
                     raise GoldError(f"split {split!r}: row {number:,} has the id of an earlier row; ids must differ")
-                seen.add(mark)
+                marks.add(mark)
             yield row["id"], row
         for why, count in self.left_out.items():
             names = list(self.left_out_of[why])
@@ -146,7 +144,7 @@ class GoldBuilder(datasets.GeneratorBasedBuilder):  # type: ignore[misc]  # data
             _LOG.warning("%s, split %s: rows left out, since they %s: %s", where, split, why, f"{count:,}")
 
     def _checked(self, split: str, files: Parts) -> Iterator[dict[str, Any]]:
-        """Give the rows; whatever a script stumbles over is one sentence, without a text."""
+        """Yield the rows; any failure of a script becomes an error of one sentence, without text of a row."""
         number = 0
         try:
             for row in self.rows(split, files):
@@ -155,10 +153,12 @@ class GoldBuilder(datasets.GeneratorBasedBuilder):  # type: ignore[misc]  # data
                 yield row
         except UnicodeEncodeError:
             raise GoldError(
-                f"split {split!r}: row {number:,} holds half of a character (a lone surrogate); remove it or the row"
+                f"split {split!r}: row {number:,} holds half of a character (a lone surrogate); remove it, or the row"
             ) from None
         except HfSynthError:
             raise
         except Exception as error:
-            where = f"split {split!r}: its script failed after row {number:,}"
-            raise GoldError(f"{where} ({type(error).__name__}); a file is not as it expects") from None
+            raise GoldError(
+                f"split {split!r}: the task's script failed after row {number:,} ({type(error).__name__}); check that "
+                "the files have the layout that it expects"
+            ) from None

@@ -1,8 +1,8 @@
-"""The files that `hf-synth new-task NAME` writes: a task script to fill in, and its test. Plain text."""
+"""Templates of `hf-synth new-task NAME`: a task script to fill in, and its test."""
 
 from __future__ import annotations
 
-SCRIPT = '''"""{title}: say in one sentence what the label tells of a note.
+SCRIPT = '''"""{title}: one sentence on what the label of a note means.
 
 Where to get it: the page, the site, or "our own notes". Expected folder or archive (.zip, .tar.gz):
 
@@ -56,7 +56,7 @@ TASKS = {{
         label_meanings=tuple(LABELS.values()),
         prompts=(PROMPT,),
         metrics=("macro_f1", "accuracy"),
-        access="restricted",  # "open": may be published; "credentialed": neither it nor what derives from it
+        access="restricted",  # "open": may be published; "credentialed": neither it nor its derivatives
         license="the owner's",
         group_column="group",
         leaks=(r"(?i)\\burgency: \\w+",),  # patterns that give the label away: such synthetic notes are refused
@@ -121,6 +121,6 @@ def test_a_wrong_label_is_named(tmp_path: Path) -> None:
 
 
 def starter_files(name: str) -> dict[str, str]:
-    """Give the text of a task script and of its test, by file name."""
+    """Return the text of a task script and of its test, by file name."""
     title = "".join(part.capitalize() for part in name.split("_"))
     return {f"{name}.py": SCRIPT.format(name=name, title=title), f"test_{name}.py": TEST.format(name=name)}

@@ -1,10 +1,10 @@
-"""A task of one's own without a script: two columns of a table are enough.
+"""Define a task by the columns of the user's own table, without a script.
 
     hf-synth gold notes.csv --text-column note --label-column urgency --out work/gold
 
-The labels are read from the table, the rows through the same builder as any other task's. The exported folder carries
-the task, so that every later verb takes the folder for it. A table of sets of labels may have a column `judged`: the
-labels that somebody judged in a row, where that was not all of them.
+The labels are the values of the label column; the rows go through the same builder as those of any other task. The
+exported folder carries the task, so that later verbs take the folder in place of a name. A multi_label table may have a
+column `judged` with the labels that were judged in a row, where not all were.
 """
 
 from __future__ import annotations
@@ -22,12 +22,17 @@ from hf_synth.gold.sources import ROWS, all_files, find_files
 from hf_synth.task.columns import JUDGED, Access, Kind, strictest
 from hf_synth.task.task import TABLES, Task
 
-_MOST_LABELS = 100  # different values that a column of labels may have
+_MOST_LABELS = 100  # different values of a label column
 _LONGEST_LABEL = 100  # characters
+_NO_LABELS: Mapping[str, tuple[str, ...]] = {  # placeholders until the table is read
+    "single_label": ("?", "??"),
+    "multi_label": ("?", "??"),
+    "text2text": (),
+}
 
 
 def columns_builder(task: Task) -> type[GoldBuilder]:
-    """Give the builder of a task made from columns: train / validation / test tables in a folder, or one table."""
+    """Return the builder of a task made from columns: train / validation / test tables in a folder, or one table."""
 
     class Columns(GoldBuilder):
         """Read a user's own tables."""
@@ -45,10 +50,10 @@ def _with_files(task: Task) -> Task:
 
 
 def table_rows(task: Task, split: str, file: File) -> Iterator[dict[str, Any]]:
-    """Read the rows of a table whose columns have the task's own names.
+    """Yield the rows of a table whose columns have the task's own names.
 
     Raises:
-        RowError: a column is missing, or a text or label is.
+        RowError: a column, a text or a label is missing.
     """
     names = {n: n for n in task.labels}
     for number, row in read_table(file):
@@ -58,35 +63,38 @@ def table_rows(task: Task, split: str, file: File) -> Iterator[dict[str, Any]]:
         if task.kind == "text2text":
             label: Any = text_field(file, number, row, task.label_column)
         elif task.kind == "multi_label":
-            said = split_labels(row[task.label_column])
-            label = [label_field(file, number, {task.label_column: one}, task.label_column, names) for one in said]
+            label = _label_fields(file, number, row, task.label_column, names)
         else:
             label = label_field(file, number, row, task.label_column, names)
         id = str(row["id"]) if row.get("id") not in (None, "") else f"{split}-{number}"
         group = row.get(task.group_column) if task.group_column else row.get("group")
-        made = task.gold_row(id, None if group in (None, "") else str(group), label, *texts)
+        gold = task.gold_row(id, None if group in (None, "") else str(group), label, *texts)
         if task.partly_judged:
-            made[JUDGED] = _judged(file, number, row, label, names)
-        yield made | {"access": strictest(task.access, row["access"]) if "access" in row else task.access}
+            gold[JUDGED] = _judged(file, number, row, label, names)
+        yield gold | {"access": strictest(task.access, row["access"]) if "access" in row else task.access}
+
+
+def _label_fields(file: File, number: int, row: Mapping[str, Any], column: str, names: Mapping[str, str]) -> list[str]:
+    return [label_field(file, number, {column: value}, column, names) for value in split_labels(row[column])]
 
 
 def _judged(
-    file: File, number: int, row: Mapping[str, Any], there: Sequence[Any], names: Mapping[str, str]
+    file: File, number: int, row: Mapping[str, Any], present: Sequence[str], names: Mapping[str, str]
 ) -> list[str] | None:
-    """Give the labels that somebody judged in a row; None, for all of them, where the cell is null or not there.
+    """Return the judged labels of a row; None, for all of them, where the cell is null or missing.
 
-    An empty cell says that none was judged.
+    An empty cell means that none was judged.
     """
     if row.get(JUDGED) is None:
         return None
-    said = [label_field(file, number, {JUDGED: one}, JUDGED, names) for one in split_labels(row[JUDGED])]
-    if missing := set(there) - set(said):
-        raise RowError(file.name, number, f"has {len(missing)} labels that column {JUDGED!r} does not name; name them")
-    return said
+    judged = _label_fields(file, number, row, JUDGED, names)
+    if missing := set(present) - set(judged):
+        raise RowError(file.name, number, f"has {len(missing)} labels that column {JUDGED!r} does not name; add them")
+    return judged
 
 
 def split_labels(value: Any) -> list[Any]:
-    """Give the labels in a cell: a list as it is, a text at its semicolons, bars or commas; an empty cell has none."""
+    """Return the labels of a cell: a list as it is, a text split at semicolons, bars or commas; none if it is empty."""
     if isinstance(value, list):
         return value
     if not isinstance(value, str):
@@ -105,12 +113,12 @@ def task_from_table(
     access: Access = "restricted",
     group_column: str | None = None,
 ) -> Task:
-    """Make a task from a table: its labels are the values that the label column has, in order.
+    """Define a task by a table: its labels are the values of the label column, sorted.
 
     Args:
         path: a table, or a folder or archive with train, validation and test tables.
         name: of the task; the file's name when None.
-        labels: the labels in the order wanted; none to read them from the table.
+        labels: the labels in order; read from the table when empty.
         group_column: what must not straddle a split, e.g. "patient_id".
 
     Raises:
@@ -120,11 +128,9 @@ def task_from_table(
     """
     name = name or re.sub(r"\W+", "_", path.name.split(".")[0].lower()).strip("_")
     name = name if re.match(r"[a-z]", name) else f"task_{name}".rstrip("_")
-    task = Task.from_columns(
-        name, text_columns=text_columns, label_column=label_column, labels=labels or _NO_LABELS[kind], kind=kind,
-        access=access, group_column=group_column,
-    )  # fmt: skip
-    found: dict[str, None] = {}
+    columns: dict[str, Any] = {"text_columns": text_columns, "label_column": label_column, "group_column": group_column}
+    task = Task.from_columns(name, labels=labels or _NO_LABELS[kind], kind=kind, access=access, **columns)
+    values: set[str] = set()
     judged = False
     for file in all_files(find_files(_with_files(task), path)):
         for number, row in read_table(file):
@@ -132,33 +138,32 @@ def task_from_table(
                 pick_column(file, row, column)
             judged |= kind == "multi_label" and JUDGED in row
             if kind == "text2text" or labels:
-                break  # only the columns are looked at
-            found |= dict.fromkeys(_labels_of(file, number, row, label_column, kind))
-            if judged and row.get(JUDGED) is not None:  # a label may be judged and never be there
-                found |= dict.fromkeys(_labels_of(file, number, row, JUDGED, kind))
-            if len(found) > _MOST_LABELS:
+                break  # only the columns are needed
+            values.update(_labels_of(file, number, row, label_column, kind))
+            if judged and row.get(JUDGED) is not None:  # a judged label may be present in no row
+                values.update(_labels_of(file, number, row, JUDGED, kind))
+            if len(values) > _MOST_LABELS:
                 raise TaskError(
-                    f"column {label_column!r} of {file.name} has more than {_MOST_LABELS} different values: name the "
-                    "labels with --labels, or say --kind text2text if it holds texts"
+                    f"column {label_column!r} of {file.name} has more than {_MOST_LABELS} different values: list the "
+                    "labels with --labels, or use --kind text2text if it holds texts"
                 )
     task = replace(task, partly_judged=judged)
-    return task if kind == "text2text" or labels else replace(task, labels=tuple(sorted(found)))
-
-
-_NO_LABELS: Mapping[str, tuple[str, ...]] = {  # until the table was read
-    "single_label": ("?", "??"), "multi_label": ("?", "??"), "text2text": (),
-}  # fmt: skip
+    return task if kind == "text2text" or labels else replace(task, labels=tuple(sorted(values)))
 
 
 def _labels_of(file: File, number: int, row: Mapping[str, Any], column: str, kind: Kind) -> list[str]:
-    values = split_labels(row[column]) if kind == "multi_label" else [row[column]]
-    said = []
-    for value in values:
+    """Return the labels of a row as text; a whole number loses its ".0".
+
+    Raises:
+        RowError: one is empty, too long, or no text or whole number.
+    """
+    labels = []
+    for value in split_labels(row[column]) if kind == "multi_label" else [row[column]]:
         plain = int(value) if isinstance(value, float) and value.is_integer() else value
         text = str(plain).strip() if isinstance(plain, str | int) and not isinstance(plain, bool) else ""
         if not text or len(text) > _LONGEST_LABEL:
             raise RowError(
                 file.name, number, f"column {column!r} is empty or holds no label; fill it or remove the row"
             )
-        said.append(text)
-    return said
+        labels.append(text)
+    return labels

@@ -1,8 +1,8 @@
-"""Strict readers that the builders share: what a file says is what a row gets, or one clear error.
+"""Strict readers of text, CSV, TSV, JSONL, parquet, JSON, XML and brat files; fields of a row.
 
-A note that reads "NA" stays "NA"; a row with too many or too few fields is an error, not a shifted column; numbers of
-rows are counted from 1 after the header. No error holds text of a row. Every reader takes a file on disk or a member
-of an archive, and holds a row (XML, JSON: an element) at a time in memory.
+A note that reads "NA" stays "NA"; a row with too many or too few fields is an error, not a shifted column; rows are
+numbered from 1 after the header. No error holds text of a row. Every reader takes a file on disk or a member of an
+archive, and holds one row (of XML and JSON, one element) in memory.
 """
 
 from __future__ import annotations
@@ -23,11 +23,15 @@ from hf_synth.gold.sources import SourceFile, as_source
 
 TABLE_SUFFIXES = (".csv", ".tsv", ".jsonl", ".parquet")
 _BATCH_BYTES = 256 << 20  # of one column of a batch of parquet, at worst
-_LONGEST_FIELD = 50_000_000  # characters; csv refuses fields over 131,072 by default, long notes pass that
+_LONGEST_FIELD = 50_000_000  # characters; the default of csv, 131,072, is too short for long notes
 _LONGEST_TEXT = 50 << 20  # bytes of one note in a file of its own
 _CHUNK = 1 << 20
 _DEEPEST = 64  # levels of JSON
 _CONTROL = re.compile(rb"[\x00-\x08\x0e-\x1a\x1c-\x1f\x7f]")  # bytes that no text in an 8-bit encoding has
+_SPAN = re.compile(r"(T\w+)\t(\S+) (\d+ \d+(?:;\d+ \d+)*)(?:\t(.*))?")
+_EVENT = re.compile(r"(E\w+)\t(\S+?):(T\w+)(?: .*)?")
+_ATTRIBUTE = re.compile(r"[AM]\w+\t(\S+) ([TE]\w+)(?: (\S+))?")
+_OTHER = ("R", "*", "#", "N")  # lines of brat that are skipped: relations, equivalences, notes, normalisations
 _LOG = logging.getLogger(__name__)
 File = SourceFile | Path
 Row = dict[str, Any]
@@ -35,9 +39,9 @@ Row = dict[str, Any]
 
 # --- text -----------------------------------------------------------------------------------------------------------
 def open_text(file: File) -> io.TextIOWrapper:
-    """Open a file as text, its line ends as they are: UTF-8 with or without a byte-order mark, or UTF-16 with one.
+    """Open a file as text with its line ends: UTF-8 with or without a byte-order mark, or UTF-16 with one.
 
-    A file that is neither is read as Windows-1252 (latin-1 and its quotes), which is said aloud by a warning.
+    Any other file is read as Windows-1252 (latin-1 and its quotes), with a warning.
 
     Raises:
         RowError: it is no text.
@@ -47,14 +51,14 @@ def open_text(file: File) -> io.TextIOWrapper:
 
 
 def _encoding(source: SourceFile) -> str:
-    """Find the encoding by reading the file once, in constant memory."""
+    """Detect the encoding by reading the whole file, in constant memory."""
     with source.open() as stream:
         if stream.read(2) in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE):
             return "utf-16"
     if _decodes(source, "utf-8-sig"):
         return "utf-8-sig"
     if _decodes(source, "cp1252"):
-        _LOG.warning("%s is not UTF-8: read as Windows-1252 (latin-1); look at its accents", source.name)
+        _LOG.warning("%s is not UTF-8: read as Windows-1252 (latin-1); check its accents", source.name)
         return "cp1252"
     raise RowError(source.name, None, "is no text in UTF-8, UTF-16 or Windows-1252; is it the right file?")
 
@@ -83,7 +87,7 @@ def read_text(file: File) -> str:
     with open_text(source) as stream:
         try:
             text = stream.read(_LONGEST_TEXT + 1)
-        except UnicodeError:  # UTF-16 is not tried before
+        except UnicodeError:  # `_encoding` does not decode UTF-16
             raise RowError(source.name, None, "is no text in UTF-16; convert it to UTF-8") from None
     if len(text) > _LONGEST_TEXT:
         raise RowError(source.name, None, "is far too long for one note; is it the right file?")
@@ -101,12 +105,12 @@ def read_table(file: File) -> Iterator[tuple[int, Row]]:
     readers = {".csv": read_csv, ".tsv": read_csv, ".jsonl": read_jsonl, ".parquet": read_parquet}
     reader = readers.get(source.suffix)
     if reader is None:
-        raise RowError(source.name, None, f"unknown kind of file; give one of {', '.join(TABLE_SUFFIXES)}")
+        raise RowError(source.name, None, f"is of an unknown kind; use one of {', '.join(TABLE_SUFFIXES)}")
     return reader(source)
 
 
 def read_csv(file: File) -> Iterator[tuple[int, Row]]:
-    """Yield the rows of a .csv or .tsv file; all strings. Semicolons or tabs separate where the header has no comma.
+    """Yield the rows of a .csv or .tsv file, all strings; semicolon or tab separates where the header has no comma.
 
     Raises:
         RowError: a row has more or fewer fields than the header, quoting is broken, or the file is no text.
@@ -119,7 +123,7 @@ def read_csv(file: File) -> Iterator[tuple[int, Row]]:
             rows = csv.reader(stream, delimiter=_delimiter(source), strict=True)
             header = [name.strip() for name in next(rows, [])]
             if not any(header):
-                raise RowError(source.name, None, "the file is empty; it needs a header row")
+                raise RowError(source.name, None, "is empty; it needs a header row")
             _check_header(source, header)
             for fields in rows:
                 if not fields:  # a blank line between rows
@@ -146,9 +150,9 @@ def _delimiter(source: SourceFile) -> str:
 
 
 def _check_header(source: SourceFile, header: Sequence[str]) -> None:
-    twice = sorted({c for c in header if header.count(c) > 1})
-    if twice:
-        raise RowError(source.name, None, f"the header names {len(twice)} columns more than once")
+    repeated = {c for c in header if header.count(c) > 1}
+    if repeated:
+        raise RowError(source.name, None, f"the header names {len(repeated)} columns more than once; rename them")
 
 
 def read_jsonl(file: File) -> Iterator[tuple[int, Row]]:
@@ -172,7 +176,7 @@ def read_jsonl(file: File) -> Iterator[tuple[int, Row]]:
                 raise RowError(source.name, number, "is not a JSON object ({...})")
             yield number, row
     if number == 0:
-        raise RowError(source.name, None, "the file is empty")
+        raise RowError(source.name, None, "is empty; it needs a JSON object in each line")
 
 
 def read_parquet(file: File) -> Iterator[tuple[int, Row]]:
@@ -188,7 +192,7 @@ def read_parquet(file: File) -> Iterator[tuple[int, Row]]:
     number = 0
     try:
         with source.open() as stream, pq.ParquetFile(_seekable(source, stream)) as table:
-            # a few bytes may stand for one long text in every row: so many rows at once as fit in memory all the same
+            # a dictionary page may repeat one long text in every row: limit the rows of a batch by the worst case
             groups = [table.metadata.row_group(i) for i in range(table.metadata.num_row_groups)]
             longest = max(
                 (g.column(c).total_uncompressed_size for g in groups for c in range(g.num_columns)), default=0
@@ -207,10 +211,10 @@ def _seekable(source: SourceFile, stream: IO[bytes]) -> Any:
 
 # --- JSON, XML, brat ------------------------------------------------------------------------------------------------
 def json_items(file: File, path: str) -> Iterator[Any]:
-    """Yield the elements at a place of a JSON file of any size ("data.item.paragraphs.item"), one at a time.
+    """Yield the elements at a path of a JSON file of any size ("data.item.paragraphs.item"), one at a time.
 
     Raises:
-        RowError: it is not JSON in UTF-8; elements before the fault were yielded.
+        RowError: it is not JSON in UTF-8; elements before the fault are yielded first.
     """
     import ijson
 
@@ -218,13 +222,13 @@ def json_items(file: File, path: str) -> Iterator[Any]:
 
 
 def json_events(file: File) -> Iterator[tuple[int, str, Any]]:
-    """Yield (depth, event, value) for everything in a JSON file of any size, as `ijson.basic_parse` names events.
+    """Yield (depth, event, value) for everything in a JSON file of any size, with the events of `ijson.basic_parse`.
 
-    Depth 0 is the outermost value. Whoever reads elements of a file from outside goes through its events first: that
-    shows whether all of it is JSON, before a row is made, and how deep it is.
+    Depth 0 is the outermost value. Read the events of an untrusted file before its elements: this checks that all of it
+    is JSON, and not too deep, before a row is made.
 
     Raises:
-        RowError: it is not JSON in UTF-8, or nested deeper than data of any source.
+        RowError: it is not JSON in UTF-8, or nested too deep.
     """
     import ijson
 
@@ -235,7 +239,7 @@ def json_events(file: File) -> Iterator[tuple[int, str, Any]]:
         yield depth, event, value
         if event in ("start_map", "start_array"):
             depth += 1
-            if depth > _DEEPEST:  # the name of a place grows with its depth: elements of such a file cost its square
+            if depth > _DEEPEST:  # paths grow with the depth: the time for the elements grows with its square
                 raise RowError(source.name, None, f"is nested deeper than {_DEEPEST} levels; is it the right file?")
 
 
@@ -245,14 +249,16 @@ def _json_stream(source: SourceFile, read: Any) -> Iterator[Any]:
     number = 0
     with source.open() as stream:
         try:
-            for number, found in enumerate(read(_AfterMark(stream)), 1):  # noqa: B007
-                yield found
+            for number, element in enumerate(read(_WithoutMark(stream)), 1):  # noqa: B007
+                yield element
         except (ijson.JSONError, UnicodeDecodeError, RecursionError, ValueError):
-            raise RowError(source.name, None, f"stops being JSON in UTF-8 after its element {number:,}") from None
+            raise RowError(
+                source.name, None, f"is not JSON in UTF-8 after its element {number:,}; download it again"
+            ) from None
 
 
-class _AfterMark:
-    """A stream without the byte-order mark that it may begin with."""
+class _WithoutMark:
+    """A stream without its byte-order mark."""
 
     def __init__(self, stream: IO[bytes]) -> None:
         self._first: bytes | None = stream.read(3)
@@ -268,10 +274,10 @@ class _AfterMark:
 def xml_elements(file: File, *tags: str) -> Iterator[tuple[str, Any]]:
     """Yield ("start" or "end", element) of the elements with some tags, in document order, in constant memory.
 
-    An element has its text and children at its "end" only, and is emptied once the loop goes on.
+    An element has its text and children only at its "end", and is emptied when the loop continues.
 
     Raises:
-        RowError: it is not well-formed XML, or holds a DTD or entities, which no source of ours has.
+        RowError: it is not well-formed XML, or holds a DTD or entities.
     """
     from xml.etree.ElementTree import ParseError
 
@@ -290,9 +296,9 @@ def xml_elements(file: File, *tags: str) -> Iterator[tuple[str, Any]]:
             line = error.position[0]
             raise RowError(source.name, None, f"is not well-formed XML (line {line}); download it again") from None
         except DefusedXmlException:
-            raise RowError(source.name, None, "holds a DTD or entities; it is not read") from None
-        except (LookupError, ValueError):  # an encoding that nobody knows
-            raise RowError(source.name, None, "names an encoding that is not known; convert it to UTF-8") from None
+            raise RowError(source.name, None, "holds a DTD or entities, which are not read; remove them") from None
+        except (LookupError, ValueError):
+            raise RowError(source.name, None, "names an unknown encoding; convert it to UTF-8") from None
 
 
 @dataclass(frozen=True)
@@ -302,9 +308,9 @@ class Span:
     Args:
         id: its name in the file, e.g. "T3".
         kind: its type.
-        start, end: where it begins and ends in the text, in characters; of several pieces, the outermost ends.
-        text: what it covers, as the file says.
-        pieces: how many stretches of the text it covers.
+        start, end: its offsets in the text, in characters; of several pieces, the outermost ones.
+        text: the text that it covers, as the file has it.
+        pieces: how many pieces of the text it covers.
     """
 
     id: str
@@ -321,7 +327,7 @@ class Brat:
 
     Args:
         spans: by id.
-        events: (id, type, id of the trigger's span), in the file's order.
+        events: (id, type, id of the trigger's span), in order of the file.
         attributes: (name, value) of each annotation, by its id.
     """
 
@@ -330,17 +336,11 @@ class Brat:
     attributes: Mapping[str, tuple[tuple[str, str], ...]] = field(default_factory=dict)
 
 
-_SPAN = re.compile(r"(T\w+)\t(\S+) (\d+ \d+(?:;\d+ \d+)*)(?:\t(.*))?")
-_EVENT = re.compile(r"(E\w+)\t(\S+?):(T\w+)(?: .*)?")
-_ATTRIBUTE = re.compile(r"[AM]\w+\t(\S+) ([TE]\w+)(?: (\S+))?")
-_OTHER = ("R", "*", "#", "N")  # relations, equivalences, notes, normalisations: nothing of ours needs them
-
-
 def read_brat(file: File) -> Brat:
     """Read a brat standoff file (.ann): spans, events, attributes.
 
     Raises:
-        RowError: a line is none of brat's; names its number.
+        RowError: a line has not the format of brat; names its number.
     """
     source = as_source(file)
     spans: dict[str, Span] = {}
@@ -349,44 +349,44 @@ def read_brat(file: File) -> Brat:
     for number, line in enumerate(read_text(source).splitlines(), 1):
         if not line.strip() or line.startswith(_OTHER):
             continue
-        if found := _SPAN.fullmatch(line):
-            ends = [int(n) for n in re.findall(r"\d+", found[3])]
-            spans[found[1]] = Span(found[1], found[2], min(ends), max(ends), found[4] or "", len(ends) // 2)
-        elif found := _EVENT.fullmatch(line.rstrip()):
-            events.append((found[1], found[2], found[3]))
-        elif found := _ATTRIBUTE.fullmatch(line.rstrip()):
-            attributes.setdefault(found[2], []).append((found[1], found[3] or ""))
+        if match := _SPAN.fullmatch(line):
+            ends = [int(n) for n in re.findall(r"\d+", match[3])]
+            spans[match[1]] = Span(match[1], match[2], min(ends), max(ends), match[4] or "", len(ends) // 2)
+        elif match := _EVENT.fullmatch(line.rstrip()):
+            events.append((match[1], match[2], match[3]))
+        elif match := _ATTRIBUTE.fullmatch(line.rstrip()):
+            attributes.setdefault(match[2], []).append((match[1], match[3] or ""))
         else:
-            raise RowError(source.name, number, "is no line of a brat annotation file")
+            raise RowError(source.name, number, "is no line of a brat annotation file; is it the right file?")
     return Brat(spans, tuple(events), {k: tuple(v) for k, v in attributes.items()})
 
 
 # --- fields of a row ------------------------------------------------------------------------------------------------
 def pick_column(file: File, row: Mapping[str, Any], *names: str, required: bool = True) -> str | None:
-    """Give the first of several names that the file uses for a column.
+    """Return the name that the file uses for a column, out of several; None where it has none of them.
 
     Raises:
-        RowError: a required column is not there under any of the names.
+        RowError: a required column is missing under all of the names.
     """
-    found = next((n for n in names if n in row), None)
-    if found is None and required:
+    column = next((n for n in names if n in row), None)
+    if column is None and required:
         raise RowError(file.name, None, f"has no column {' or '.join(map(repr, names))}; {_header_of(row, names)}")
-    return found
+    return column
 
 
 def _header_of(row: Mapping[str, Any], wanted: Sequence[str]) -> str:
-    """Name the columns if all look like names of columns: in a file without a header they are the first note."""
+    """Return a message with the columns, if all look like names: without a header they are a row of the data."""
     names = [str(name) for name in row]
     known = {name.casefold() for name in wanted}
     if all(re.fullmatch(r"[A-Za-z_][\w.-]{0,29}", name) or name.casefold() in known for name in names):
         return f"it has {', '.join(map(repr, names[:12]))}"
-    near = next((name for name in wanted if name.casefold() in {found.strip().casefold() for found in names}), None)
-    spelled = f" ({near!r} is there, but for capitals or spaces)" if near else ""
-    return f"does its first line name its columns?{spelled}"
+    near = next((name for name in wanted if name.casefold() in {other.strip().casefold() for other in names}), None)
+    hint = f" ({near!r} differs from one of them in capitals or spaces only)" if near else ""
+    return f"does its first line name its columns?{hint}"
 
 
 def text_field(file: File, number: int, row: Mapping[str, Any], column: str) -> str:
-    """Give a text that must be there.
+    """Return a text that must not be empty.
 
     Raises:
         RowError: the value is missing, empty or no string.
@@ -398,12 +398,12 @@ def text_field(file: File, number: int, row: Mapping[str, Any], column: str) -> 
 
 
 def label_field(file: File, number: int | None, row: Mapping[str, Any], column: str, names: Mapping[str, str]) -> str:
-    """Give the label of a row: the value of `column` looked up in `names` (as the file spells it -> the task's name).
+    """Return the label of a row: the value of `column` looked up in `names` (spelling in the file -> the task's name).
 
     Whole numbers are looked up as they print: 2, "2" and 2.0 are one label.
 
     Raises:
-        RowError: the value is none of the names. The value itself is not shown: a shifted column would show text.
+        RowError: the value is none of the names. The message leaves it out: in a shifted column it would be text.
     """
     value = row.get(column)
     if isinstance(value, float) and value.is_integer():

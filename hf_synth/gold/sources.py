@@ -1,8 +1,9 @@
-"""Sources: a folder, a .zip or a .tar.gz as its owner hands it over, read by name and never extracted.
+"""Find and open a task's files in a folder, a .zip, a .tar or a .tar.gz, without extracting archives.
 
-A member of an archive is a stream, not a file on disk: nothing is written, so that no member can write anywhere, and
-notes stay where they were put. Links, absolute names and names with ".." are passed over; what unpacks to far more than
-a text can is refused.
+A member of an archive is read as a stream: nothing is written to disk, so that no member can write anywhere and no copy
+of notes is made. Links, absolute names and names with ".." are skipped; a member that unpacks to far more than text can
+is refused (zip bombs). Names are matched from the end of a path, nearest to the top, in a folder, in an archive, and in
+archives that lie in the folder; two equally near matches are an error.
 """
 
 from __future__ import annotations
@@ -35,11 +36,15 @@ ROWS = "rows"  # the part of a split that is read from one kind of file
 ARCHIVES = (".zip", ".tar", ".tar.gz", ".tgz")
 
 _MOST_FILES = 200_000  # in one source
-_LONGEST_HEADER = 1 << 20  # bytes of what extends a header of a tar
-_DEEPEST = 8  # folders below the one that was given
+_LONGEST_HEADER = 1 << 20  # bytes of an extended header of a tar
+_DEEPEST = 8  # levels of folders
 _LONGEST = 20 << 30  # bytes of one member
-_RATIO, _SMALL = 200, 100 << 20  # text packs 3 to 30 times: beyond this ratio, and not small, it is no text
+_RATIO, _SMALL = 200, 100 << 20  # text packs 3 to 30 times: a larger member beyond this ratio is refused
 _IN_MEMORY = 128 << 20  # a packed tar up to this size is unpacked once, into memory
+_BROKEN = (
+    OSError, EOFError, zipfile.BadZipFile, tarfile.TarError, zlib.error, lzma.LZMAError, NotImplementedError,
+    RuntimeError, ValueError, OverflowError,
+)  # fmt: skip
 
 Files = Mapping[str, Mapping[str, tuple["SourceFile", ...]]]  # split -> part -> its files
 
@@ -51,7 +56,7 @@ class SourceFile:
     Args:
         path: the file, or the archive it is in.
         member: its name in the archive; None for a file on disk.
-        inside: its place below the source, with "/", which patterns are matched against.
+        inside: its path below the source, with "/"; patterns are matched against it.
     """
 
     path: Path
@@ -60,7 +65,7 @@ class SourceFile:
 
     @property
     def name(self) -> str:
-        """What messages call it: the file's own name, in an archive with the archive's."""
+        """Its name in messages: the file's own name, in an archive with the archive's."""
         return self.path.name if self.member is None else f"{self.path.name}/{PurePosixPath(self.member).name}"
 
     @property
@@ -70,14 +75,14 @@ class SourceFile:
 
     @property
     def suffix(self) -> str:
-        """The end of its name from the last dot on, in lower case."""
+        """Its suffix in lower case, with the dot."""
         return PurePosixPath(self.member or self.path.as_posix()).suffix.lower()
 
     def open(self) -> IO[bytes]:
         """Open it as a stream of bytes.
 
         Raises:
-            RowError: it is not there, may not be read, or its archive is broken; also while it is read.
+            RowError: it is missing, may not be read, or its archive is broken; also while it is read.
         """
         try:
             stream = self.path.open("rb") if self.member is None else _open_member(self.path, self.member)
@@ -87,17 +92,12 @@ class SourceFile:
 
 
 def as_source(file: SourceFile | Path) -> SourceFile:
-    """Take a plain path for a file on disk."""
+    """Return a path as a `SourceFile`."""
     return SourceFile(file, None, file.name) if isinstance(file, Path) else file
 
 
-_BROKEN = (
-    OSError, EOFError, zipfile.BadZipFile, tarfile.TarError, zlib.error, lzma.LZMAError, NotImplementedError,
-    RuntimeError, ValueError, OverflowError,
-)  # fmt: skip
-
-
 def _why(error: BaseException) -> str:
+    """Return a message on why a file cannot be read."""
     if isinstance(error, FileNotFoundError):
         return "is not there any more; was it moved while it was read?"
     if isinstance(error, PermissionError):
@@ -105,12 +105,12 @@ def _why(error: BaseException) -> str:
     if isinstance(error, RuntimeError) and not isinstance(error, NotImplementedError):
         return "is protected by a password; unpack it first"
     if isinstance(error, NotImplementedError):
-        return "is packed in a way that is not understood; pack it again as a plain .zip or .tar.gz"
+        return "is packed in an unknown way; pack it again as a plain .zip or .tar.gz"
     return "is cut off or broken; download it again"
 
 
 class _Guarded(io.RawIOBase):
-    """A stream whose failures name the file, and nothing of what it holds."""
+    """A stream whose errors name the file, and nothing of its content."""
 
     def __init__(self, name: str, stream: IO[bytes]) -> None:
         self._name, self._stream = name, stream
@@ -133,10 +133,8 @@ class _Guarded(io.RawIOBase):
 
 
 # --- listing --------------------------------------------------------------------------------------------------------
-
-
 def is_archive(path: Path) -> bool:
-    """Tell by its name whether a file is an archive that can be read."""
+    """Return whether a file is an archive, by its name."""
     return path.name.lower().endswith(ARCHIVES)
 
 
@@ -144,30 +142,29 @@ def list_source(path: Path) -> list[SourceFile]:
     """List the files of a folder (without hidden ones), of an archive, or the one file.
 
     Raises:
-        MissingGoldError: there is nothing at that path.
+        MissingGoldError: the path does not exist.
         RowError: the archive is broken or suspicious.
-        GoldError: the folder holds far too many files to be a source.
+        GoldError: the folder holds too many files.
     """
     if path.is_file():
         return _members(path) if is_archive(path) else [as_source(path)]
     if not path.is_dir():
         raise MissingGoldError(f"{path} is no folder or file")
-    found: list[SourceFile] = []
-    seen: set[str] = set()
+    files: list[SourceFile] = []
+    visited: set[str] = set()
     for here, folders, names in os.walk(path, followlinks=True):  # data of a cluster is often linked into a folder
-        below = Path(here).relative_to(path)
-        again = os.path.realpath(here) in seen or len(below.parts) >= _DEEPEST
-        seen.add(os.path.realpath(here))
-        folders[:] = [] if again else sorted(f for f in folders if not f.startswith("."))
-        if again:
+        below, real = Path(here).relative_to(path), os.path.realpath(here)
+        skip = real in visited or len(below.parts) >= _DEEPEST
+        visited.add(real)
+        folders[:] = [] if skip else sorted(f for f in folders if not f.startswith("."))
+        if skip:
             continue
-        plain = [
-            n for n in sorted(names) if n[0] != "." and os.path.isfile(os.path.join(here, n))
-        ]  # no pipe, no device
-        found += [SourceFile(Path(here, n), None, (below / n).as_posix()) for n in plain]
-        if len(found) > _MOST_FILES:
+        for name in sorted(names):
+            if name[0] != "." and os.path.isfile(os.path.join(here, name)):  # no pipe, no device
+                files.append(SourceFile(Path(here, name), None, (below / name).as_posix()))
+        if len(files) > _MOST_FILES:
             raise GoldError(f"{path} holds more than {_MOST_FILES:,} files; give the folder of the task's files alone")
-    return found
+    return files
 
 
 def _members(path: Path) -> list[SourceFile]:
@@ -177,33 +174,24 @@ def _members(path: Path) -> list[SourceFile]:
         raise RowError(path.name, None, _why(error)) from None
     plain = [n for n in names if _is_plain(n)]
     if len(plain) > _MOST_FILES:
-        raise RowError(path.name, None, f"holds more than {_MOST_FILES:,} files; it is not read")
+        raise RowError(path.name, None, f"holds more than {_MOST_FILES:,} files; pack the task's files alone")
     return [SourceFile(path, n, n) for n in sorted(plain)]
 
 
 def _is_plain(name: str) -> bool:
-    """Tell whether a member's name stays inside: no drive, no root, no "..", nothing hidden (also not macOS's own)."""
+    """Return whether a member is read: its path has no drive, no root, no "..", nothing hidden or of macOS."""
     parts = PurePosixPath(name.replace("\\", "/")).parts
     odd = name.startswith(("/", "\\")) or name.endswith("/") or re.match(r"[A-Za-z]:", name) or "\x00" in name
     return bool(parts) and not odd and not any(p == ".." or p == "__MACOSX" or p.startswith(".") for p in parts)
 
 
-def _stamp(path: Path) -> tuple[int, int]:
-    facts = path.stat()
-    return facts.st_mtime_ns, facts.st_size
-
-
 # --- archives -------------------------------------------------------------------------------------------------------
-
-
 class _Zip:
     def __init__(self, path: Path) -> None:
         self._name = path.name
         self._zip = zipfile.ZipFile(path)
         self._infos = {
-            i.filename: i
-            for i in self._zip.infolist()
-            if not i.is_dir() and not stat.S_ISLNK(i.external_attr >> 16)  # a link in a zip is a file that says where
+            i.filename: i for i in self._zip.infolist() if not i.is_dir() and not stat.S_ISLNK(i.external_attr >> 16)
         }
 
     def names(self) -> list[str]:
@@ -212,25 +200,24 @@ class _Zip:
     def open(self, member: str) -> IO[bytes]:
         info = self._infos[member]
         _check_size(self._name, info.file_size, info.compress_size)
-        return self._zip.open(info)  # reads no more than the size it tells
+        return self._zip.open(info)  # reads no more than `file_size`
 
 
 class _Header(tarfile.TarInfo):
-    """A header of a tar; `tarfile` reads what extends it (long names, PAX) as a whole, so that is bounded here."""
+    """A header of a tar; bounds extended headers (long names, PAX), which `tarfile` reads into memory."""
 
     def _proc_member(self, tarfile_: tarfile.TarFile) -> Any:
-        extends = (tarfile.XHDTYPE, tarfile.XGLTYPE, tarfile.SOLARIS_XHDTYPE, tarfile.GNUTYPE_LONGNAME,
-                   tarfile.GNUTYPE_LONGLINK)  # fmt: skip
-        if self.type in extends and self.size > _LONGEST_HEADER:
+        pax = (tarfile.XHDTYPE, tarfile.XGLTYPE, tarfile.SOLARIS_XHDTYPE)
+        if self.type in (*pax, tarfile.GNUTYPE_LONGNAME, tarfile.GNUTYPE_LONGLINK) and self.size > _LONGEST_HEADER:
             raise tarfile.ReadError("header too long")
         return super()._proc_member(tarfile_)  # type: ignore[misc]
 
 
 class _Tar:
-    """Where each member lies in a tar, and the tar itself in memory while it is small.
+    """The offsets of a tar's members; a small packed tar is held in memory.
 
-    A packed tar cannot be entered in the middle: reading a thousand small members one by one would unpack it a thousand
-    times. A large one is unpacked anew up to each member that is opened, of which a source has few.
+    gzip has no random access: to read a thousand members one by one would unpack the tar a thousand times. A large one
+    is unpacked anew up to each member that is opened; a large source has few.
     """
 
     def __init__(self, path: Path) -> None:
@@ -250,7 +237,9 @@ class _Tar:
                 if info.type in (tarfile.REGTYPE, tarfile.AREGTYPE):  # no links, devices or sparse files
                     self._at[info.name] = info.offset_data, info.size
                 if len(self._at) > _MOST_FILES:
-                    raise RowError(path.name, None, f"holds more than {_MOST_FILES:,} files; it is not read")
+                    raise RowError(
+                        path.name, None, f"holds more than {_MOST_FILES:,} files; pack the task's files alone"
+                    )
 
     def _stream(self) -> IO[bytes]:
         if self._data is not None:
@@ -295,6 +284,12 @@ def _check_size(name: str, size: int, packed: int) -> None:
         raise RowError(name, None, f"unpacks to {size >> 20:,} MB, {size // max(packed, 1)} times its size: not read")
 
 
+def _stamp(path: Path) -> tuple[int, int]:
+    """Return time and size of an archive; a changed archive is opened anew."""
+    stats = path.stat()
+    return stats.st_mtime_ns, stats.st_size
+
+
 @functools.lru_cache(maxsize=2)
 def _archive(path: Path, stamp: tuple[int, int]) -> _Zip | _Tar:
     return _Zip(path) if path.name.lower().endswith(".zip") else _Tar(path)
@@ -308,24 +303,22 @@ def _open_member(path: Path, member: str) -> IO[bytes]:
 
 
 # --- finding the files of a task ------------------------------------------------------------------------------------
-
-
 def find_files(task: Task, path: Path) -> Files:
     """Find the files of each split of a task in a folder or archive.
 
-    Archives that lie in the folder itself are looked into when the folder lacks something. A single file that is no
-    archive is one split, "rows", yet to be split.
+    Archives in the folder itself are searched when the folder lacks a file. A single file that is no archive becomes
+    the one split "rows".
 
     Returns:
-        By split and part; optional splits that are not there are left out.
+        By split and part; missing optional splits are left out.
 
     Raises:
         MissingGoldError: required files are missing; all of them are named, with the folder and the source's page.
-        GoldError: two files could be the one that is looked for.
+        GoldError: two files match equally well.
         TaskError: the task names no files.
     """
     if not task.files:
-        raise TaskError(f"task {task.full_name!r} names no files that could be found in a folder")
+        raise TaskError(f"task {task.full_name!r} names no files (`Task.files`), so none can be found in a folder")
     if path.is_file() and not is_archive(path):
         if any("/" in key for key in task.files):
             raise MissingGoldError(
@@ -333,92 +326,91 @@ def find_files(task: Task, path: Path) -> Files:
             )
         return {WHOLE: {ROWS: (as_source(path),)}}
     listed = list_source(path)
-    found, missing = _match(task, path, listed)
+    files, missing = _match(task, path, listed)
     if missing and path.is_dir():
         packed = [f for f in listed if f.member is None and "/" not in f.inside and is_archive(f.path)]
         inside = [SourceFile(m.path, m.member, f"{f.inside}/{m.inside}") for f in packed for m in _members(f.path)]
         if inside:
-            found, missing = _match(task, path, listed + inside)
+            files, missing = _match(task, path, listed + inside)
     if missing:
-        where = f"; get them at {task.source_url}" if task.source_url else ""
+        source = f"; get them at {task.source_url}" if task.source_url else ""
         nested = sum(is_archive(Path(f.inside)) for f in listed if f.member is not None)
         hint = f" (it holds {nested} archives of its own: unpack them, or give one of them)" if nested else ""
-        raise MissingGoldError(f"{path} lacks the files of task {task.full_name!r}: {', '.join(missing)}{where}{hint}")
-    return found
+        raise MissingGoldError(f"{path} lacks the files of task {task.full_name!r}: {', '.join(missing)}{source}{hint}")
+    return files
 
 
 def _match(task: Task, path: Path, listed: list[SourceFile]) -> tuple[Files, list[str]]:
-    """Match the files of a task; give what was found, and what of it is missing."""
+    """Match the files of a task by name; return them, and the keys of required files that are missing."""
     by_name: dict[str, list[SourceFile]] = {}
     for file in listed:
         by_name.setdefault(PurePosixPath(file.inside).name.lower(), []).append(file)
-    found: dict[str, dict[str, tuple[SourceFile, ...]]] = {}
-    absent: dict[str, list[str]] = {}
+    matches: dict[str, dict[str, tuple[SourceFile, ...]]] = {}
+    missing: dict[str, list[str]] = {}
     for key, names in task.files.items():
-        split, _, part = key.partition("/")
+        split, part = _split_part(key)
         files = _nearest(path, key, names, by_name, listed)
         if files:
-            found.setdefault(split, {})[part or ROWS] = files
+            matches.setdefault(split, {})[part] = files
         elif key not in task.optional_files:
-            absent.setdefault(split, []).append(f"{key} ({' or '.join(names)})")
-    _leave_copies(task, found, listed)
+            missing.setdefault(split, []).append(f"{key} ({' or '.join(names)})")
+    _drop_copies(task, matches, listed)
+    required = [_split_part(key) for key in task.files if key not in task.optional_files]
     for split in task.optional_files:
-        if split in absent and not any(key not in task.optional_files for key in _keys_there(task, split, found)):
-            del absent[split]
-            found.pop(split, None)  # parts of it that may be missing anyway
-    return found, [name for names in absent.values() for name in names]
-
-
-def _keys_there(task: Task, split: str, found: Mapping[str, Mapping[str, object]]) -> list[str]:
-    """Give the keys of a split whose files are there."""
-    parts = found.get(split, {})
-    return [k for k in task.files if k.partition("/")[0] == split and (k.partition("/")[2] or ROWS) in parts]
+        if split in missing and not any(s == split and part in matches.get(s, {}) for s, part in required):
+            del missing[split]
+            matches.pop(split, None)  # its optional parts
+    return matches, [name for names in missing.values() for name in names]
 
 
 def _nearest(
     path: Path, key: str, names: Sequence[str], by_name: Mapping[str, list[SourceFile]], listed: list[SourceFile]
 ) -> tuple[SourceFile, ...]:
-    """Find the files of a key by the alternative that lies nearest to the top; by all of those with "**/" together.
+    """Find the files of a key: by the alternative name nearest to the top; by all names with "**/" together.
 
     Raises:
         GoldError: two alternatives are equally near.
     """
-    fits = {name: files for name in names if (files := _find(path, name, by_name, listed))}
-    if not fits:
+    matches = {name: files for name in names if (files := _find(path, name, by_name, listed))}
+    if not matches:
         return ()
     if names[0].startswith("**/"):
-        return tuple(dict.fromkeys(file for files in fits.values() for file in files))
-    depth = {name: len(PurePosixPath(files[0].inside).parts) - name.count("/") for name, files in fits.items()}
-    first = min(fits, key=depth.__getitem__)
-    if any(fits[name] != fits[first] for name in fits if depth[name] == depth[first]):
-        shown = " and ".join(files[0].inside for name, files in fits.items() if depth[name] == depth[first])
-        raise GoldError(f"{path} holds several files for {key} ({shown}); leave the right one there")
-    return fits[first]
+        return tuple(dict.fromkeys(file for files in matches.values() for file in files))
+    depth = {name: len(PurePosixPath(files[0].inside).parts) - name.count("/") for name, files in matches.items()}
+    first = min(matches, key=depth.__getitem__)
+    equal = [files for name, files in matches.items() if depth[name] == depth[first]]
+    if any(files != matches[first] for files in equal):
+        listing = " and ".join(files[0].inside for files in equal)
+        raise GoldError(f"{path} holds several files for {key} ({listing}); keep the right one alone")
+    return matches[first]
 
 
-def _leave_copies(task: Task, found: dict[str, dict[str, tuple[SourceFile, ...]]], listed: list[SourceFile]) -> None:
-    """Leave out optional files of a folder that holds another copy of what was taken from elsewhere."""
+def _drop_copies(task: Task, matches: dict[str, dict[str, tuple[SourceFile, ...]]], listed: list[SourceFile]) -> None:
+    """Drop optional files of a folder that holds another copy of files matched elsewhere."""
     by_folder: dict[PurePosixPath, set[str]] = {}
     for file in listed:
         inside = PurePosixPath(file.inside)
         by_folder.setdefault(inside.parent, set()).add(inside.name.lower())
-    places = {(split, part): PurePosixPath(files[0].inside).parent for split, parts in found.items()
-              for part, files in parts.items()}  # fmt: skip
+    folders = {
+        (split, part): PurePosixPath(files[0].inside).parent
+        for split, parts in matches.items()
+        for part, files in parts.items()
+    }
     names = {
-        _place_of(key): {name.lower() for name in alternatives if "/" not in name and "*" not in name}
+        _split_part(key): {name.lower() for name in alternatives if "/" not in name and "*" not in name}
         for key, alternatives in task.files.items()
     }
-    optional = [_place_of(key) for key in task.files if {key, key.partition("/")[0]} & set(task.optional_files)]
-    for split, part in [place for place in optional if place in places]:
-        here = places[split, part]
-        if any(there != here and names[other] & by_folder[here] for other, there in places.items()):
-            del found[split][part]
-            if not found[split]:
-                del found[split]
+    optional = [_split_part(key) for key in task.files if {key, key.partition("/")[0]} & set(task.optional_files)]
+    for split, part in [place for place in optional if place in folders]:
+        own = folders[split, part]
+        if any(folder != own and names[other] & by_folder[own] for other, folder in folders.items()):
+            del matches[split][part]
+            if not matches[split]:
+                del matches[split]
 
 
-def _place_of(key: str) -> tuple[str, str]:
-    """Give split and part of a key of `Task.files`."""
+def _split_part(key: str) -> tuple[str, str]:
+    """Return split and part of a key of `Task.files`."""
     split, _, part = key.partition("/")
     return split, part or ROWS
 
@@ -429,22 +421,22 @@ def _find(
     """Find the file of a name, or the files of a name with stars, nearest to the top; with "**/", those of all folders.
 
     Raises:
-        GoldError: there are several, equally near.
+        GoldError: several are equally near.
     """
     if name.startswith("**/"):
         return tuple(f for f in listed if _ends_with(f.inside, [name[3:].lower()]))
     wanted = name.lower().split("/")
     stars = "*" in name
-    fit = [f for f in (listed if stars else by_name.get(wanted[-1], [])) if _ends_with(f.inside, wanted)]
-    if not fit:
+    candidates = [f for f in (listed if stars else by_name.get(wanted[-1], [])) if _ends_with(f.inside, wanted)]
+    if not candidates:
         return ()
-    parents = {PurePosixPath(f.inside).parent for f in fit}
+    parents = [PurePosixPath(f.inside).parent for f in candidates]
     top = min(len(p.parts) for p in parents)
-    nearest = sorted(p for p in parents if len(p.parts) == top)
-    if len(nearest) > 1 or (not stars and sum(PurePosixPath(f.inside).parent == nearest[0] for f in fit) > 1):
-        shown = " and ".join(str(p / name.rsplit("/", 1)[-1]) for p in nearest[:2])
-        raise GoldError(f"{path} holds {name} more than once ({shown}); give the folder that holds the right one")
-    return tuple(f for f in fit if PurePosixPath(f.inside).parent == nearest[0])
+    nearest = sorted({p for p in parents if len(p.parts) == top})
+    if len(nearest) > 1 or (not stars and parents.count(nearest[0]) > 1):
+        listing = " and ".join(str(p / name.rsplit("/", 1)[-1]) for p in nearest[:2])
+        raise GoldError(f"{path} holds {name} more than once ({listing}); give the folder that holds the right one")
+    return tuple(f for f, parent in zip(candidates, parents, strict=True) if parent == nearest[0])
 
 
 def _ends_with(inside: str, wanted: list[str]) -> bool:
@@ -453,27 +445,24 @@ def _ends_with(inside: str, wanted: list[str]) -> bool:
 
 
 def all_files(files: Files) -> Iterator[SourceFile]:
-    """Give every file of every split."""
+    """Yield every file of every split."""
     for parts in files.values():
         for many in parts.values():
             yield from many
 
 
 def digest_files(*parts: SourceFile | Path | str) -> str:
-    """Digest the content of files and of strings (hex sha256): the name of a cache that must never be stale.
-
-    An archive is digested as a whole, once.
-    """
+    """Digest the content of files and of strings (hex sha256); an archive is digested as a whole, once."""
     total = hashlib.sha256()
-    done: set[Path] = set()
+    digested: set[Path] = set()
     for part in parts:
         if isinstance(part, str):
             total.update(part.encode())
             continue
         path = part if isinstance(part, Path) else part.path
         total.update(f"{part.name if isinstance(part, Path) else part.inside}\x00".encode())
-        if path not in done:
-            done.add(path)
+        if path not in digested:
+            digested.add(path)
             try:
                 with path.open("rb") as file:
                     total.update(hashlib.file_digest(file, "sha256").digest())

@@ -1,1 +1,1 @@
-"""Encoders and sequence-to-sequence models: load them, read notes, train, predict."""
+"""Encoders, sequence-to-sequence models and a linear head: load, tokenize, train, predict."""

@@ -1,4 +1,4 @@
-"""The `TrainingArguments` of a training: the user's own untouched, or fields of the user's over our defaults."""
+"""Default `TrainingArguments` for small data sets, and the arguments that a model card lists."""
 
 from __future__ import annotations
 
@@ -11,9 +11,11 @@ import numpy as np
 
 from hf_synth.errors import HfSynthError
 
-_TOLD = ("learning_rate", "num_train_epochs", "max_steps", "per_device_train_batch_size", "gradient_accumulation_steps",
-         "weight_decay", "warmup_steps", "lr_scheduler_type", "bf16", "fp16")  # fmt: skip
-_NOT_TOLD = ("output_dir", "run_name", "disable_tqdm", "report_to")  # and what has to do with logs or a Hub
+_MAIN = (
+    "learning_rate", "num_train_epochs", "max_steps", "per_device_train_batch_size", "gradient_accumulation_steps",
+    "weight_decay", "warmup_steps", "lr_scheduler_type", "bf16", "fp16",
+)  # fmt: skip
+_LEFT_OUT = ("output_dir", "run_name", "disable_tqdm", "report_to")  # of the changed arguments, with logs and the Hub
 
 
 def training_arguments(
@@ -29,24 +31,24 @@ def training_arguments(
     learning_rate: float = 3e-5,
     resumable: bool = False,
 ) -> Any:
-    """Give the `TrainingArguments`: the user's own untouched, or a dict of fields over our defaults.
+    """Return the `TrainingArguments`: the user's own unchanged, or a dict of fields over our defaults.
 
-    Our defaults follow what is known of small sets (Mosbach et al. 2021, arXiv:2006.04884): a small learning rate with
-    warm-up and enough epochs, here about 600 steps between 3 and 20 epochs.
+    The defaults follow the advice for small data sets (Mosbach et al. 2021, arXiv:2006.04884): a small learning rate
+    with warm-up and enough epochs, here about 600 steps between 3 and 20 epochs.
 
     Args:
-        windows: of a row, in the mean; where there are several, fewer rows go through at once, and as many a step.
-        processes: that train together; length-sorted batches would come in another order in each of them.
-        resumable: checkpoints hold all it takes to go on from them.
+        windows: mean number of windows of a row; with several, batches are smaller and gradients are accumulated.
+        processes: that train together; with several, rows are not sorted by length, since each would sort its own way.
+        resumable: whether checkpoints hold the optimizer's state and the callbacks'.
 
     Raises:
-        HfSynthError: a field is unknown or wrong, or the arguments would push to a Hub past the gate.
+        HfSynthError: a field is unknown or wrong, or the arguments would push to a Hub past the publishing gate.
     """
     from transformers import TrainingArguments
 
     if not isinstance(args, TrainingArguments):
-        given = dict(args or {})
-        defaults = _defaults(given, n_rows, validated, windows, processes) | {
+        fields = dict(args or {})
+        defaults = _defaults(fields, n_rows, validated, windows, processes) | {
             "output_dir": str(work),
             "learning_rate": learning_rate,
             "save_only_model": not resumable,
@@ -56,7 +58,7 @@ def training_arguments(
             "seed": seed,
         }
         try:
-            args = TrainingArguments(**(defaults | given))
+            args = TrainingArguments(**(defaults | fields))
         except (TypeError, ValueError) as error:
             raise HfSynthError(f"training arguments: {error}") from None
     if args.push_to_hub:
@@ -66,15 +68,15 @@ def training_arguments(
     return args
 
 
-def _defaults(given: Mapping[str, Any], n_rows: int, validated: bool, windows: float, processes: int) -> dict[str, Any]:
+def _defaults(own: Mapping[str, Any], n_rows: int, validated: bool, windows: float, processes: int) -> dict[str, Any]:
     import torch
 
     cuda = torch.cuda.is_available()
-    at_once = max(1, round(16 / windows))
-    accumulated = 1 if "per_device_train_batch_size" in given else max(1, 16 // at_once)
-    batch = int(given.get("per_device_train_batch_size", at_once))
-    accumulated = int(given.get("gradient_accumulation_steps", accumulated))
-    often = "epoch" if validated else "no"
+    rows = max(1, round(16 / windows))
+    steps = 1 if "per_device_train_batch_size" in own else max(1, 16 // rows)
+    batch = int(own.get("per_device_train_batch_size", rows))
+    accumulated = int(own.get("gradient_accumulation_steps", steps))
+    strategy = "epoch" if validated else "no"
     return {
         "per_device_train_batch_size": batch,
         "gradient_accumulation_steps": accumulated,
@@ -85,8 +87,8 @@ def _defaults(given: Mapping[str, Any], n_rows: int, validated: bool, windows: f
         "train_sampling_strategy": "group_by_length" if processes == 1 else "random",
         "bf16": cuda and torch.cuda.is_bf16_supported(),
         "dataloader_pin_memory": cuda,
-        "eval_strategy": often,
-        "save_strategy": often,
+        "eval_strategy": strategy,
+        "save_strategy": strategy,
         "save_total_limit": 1,
         "load_best_model_at_end": validated,
         "metric_for_best_model": "main",
@@ -95,20 +97,20 @@ def _defaults(given: Mapping[str, Any], n_rows: int, validated: bool, windows: f
     }
 
 
-def told_arguments(settings: Any) -> dict[str, Any]:
-    """Give the figures of a training that a card shows, by the names of `TrainingArguments`."""
-    return {name: _plain(getattr(settings, name)) for name in _TOLD}
+def main_arguments(settings: Any) -> dict[str, Any]:
+    """Return the hyperparameters that a card shows, by their names in `TrainingArguments`."""
+    return {name: _plain(getattr(settings, name)) for name in _MAIN}
 
 
 def changed_arguments(settings: Any) -> dict[str, Any]:
-    """Give every field of `TrainingArguments` that is not as transformers has it, but for paths, logs and the Hub."""
-    usual = type(settings)(output_dir=settings.output_dir)
+    """Return the fields of `TrainingArguments` that differ from their defaults; without paths, logs and the Hub."""
+    default = type(settings)(output_dir=settings.output_dir)
     changed = {}
     for field in dataclasses.fields(settings):
-        if field.name in _NOT_TOLD or field.name.startswith(("hub_", "logging_", "push_")):
+        if field.name in _LEFT_OUT or field.name.startswith(("hub_", "logging_", "push_")):
             continue
         value = getattr(settings, field.name)
-        if value != getattr(usual, field.name):
+        if value != getattr(default, field.name):
             changed[field.name] = _plain(value)
     return changed
 

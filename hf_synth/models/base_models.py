@@ -1,8 +1,8 @@
-"""Known good base models as one table: what they read, how large they are, what they were pretrained on.
+"""A table of known base models (size, input length, licence, pretraining data), and which one to start from.
 
-Any other repo id or folder works as well. The table rests on the models' own cards and papers; what nobody could check
-there is said in `unverified`. A model that was pretrained on MIMIC notes has read the source of tasks made from MIMIC
-(MedNLI among them): cards must say so.
+Any other repo id or folder works as well. The table follows the models' cards and papers; `unverified` names what they
+leave open. A model that was pretrained on MIMIC notes has read the source of tasks made from MIMIC (MedNLI among them);
+cards must mention it.
 """
 
 from __future__ import annotations
@@ -13,9 +13,9 @@ from dataclasses import dataclass
 from hf_synth.task.columns import Access
 from hf_synth.task.task import Task
 
-LONG_SHARE = 0.05  # of notes beyond a model's length: where more are, being cut is no small matter
-_ENCODED = ("single_label", "multi_label")
-_WRITTEN = ("text2text",)
+LONG_SHARE = 0.05  # share of notes beyond a model's length from which on they should not be cut
+_CLASSIFICATION = ("single_label", "multi_label")
+_TEXT2TEXT = ("text2text",)
 
 
 @dataclass(frozen=True)
@@ -23,17 +23,17 @@ class Pretrained:
     """One pretrained model to start from.
 
     Args:
-        repo_id: of the Hub; of a model that is not there, the name of its folder.
+        repo_id: on the Hub; the name of its folder for a model that is not on the Hub.
         millions: parameters, in millions.
-        max_tokens: of one input.
+        max_tokens: length of one input.
         architecture: transformers' `model_type`.
         licence: as its card names it; "" where the card names none.
-        pretrained_on: which text, in a few words.
+        pretrained_on: the pretraining text, in a few words.
         mimic: whether notes of MIMIC were among it.
-        kinds: of tasks that it suits.
-        access: "open", or "credentialed" where the weights themselves may not be passed on.
-        source: where it is to be had, if not on the Hub.
-        unverified: what of this could not be checked.
+        kinds: the kinds of task that it suits.
+        access: "open", or "credentialed" where the weights may not be passed on.
+        source: where to get it, if not on the Hub.
+        unverified: the fields that could not be checked.
     """
 
     repo_id: str
@@ -43,13 +43,13 @@ class Pretrained:
     licence: str
     pretrained_on: str
     mimic: bool
-    kinds: tuple[str, ...] = _ENCODED
+    kinds: tuple[str, ...] = _CLASSIFICATION
     access: Access = "open"
     source: str = ""
     unverified: str = ""
 
 
-# In the order in which they are suggested: of those that fit a task and its notes, the first.
+# In order of preference: `suggest_base_model` takes the first that fits a task and its notes.
 BASE_MODELS = (
     Pretrained(
         "emilyalsentzer/Bio_ClinicalBERT", 108, 512, "bert", "mit",
@@ -94,17 +94,17 @@ BASE_MODELS = (
     ),
     Pretrained(
         "google/flan-t5-base", 248, 512, "t5", "apache-2.0",
-        "the web (C4), then instructions", False, _WRITTEN,
+        "the web (C4), then instructions", False, _TEXT2TEXT,
         unverified="millions, pretrained_on",
     ),
     Pretrained(
         "google/flan-t5-large", 783, 512, "t5", "apache-2.0",
-        "the web (C4), then instructions", False, _WRITTEN,
+        "the web (C4), then instructions", False, _TEXT2TEXT,
         unverified="millions, pretrained_on",
     ),
     Pretrained(
         "Clinical-T5-Base", 223, 512, "t5", "PhysioNet Credentialed Health Data License",
-        "notes of MIMIC-III and MIMIC-IV, from T5", True, _WRITTEN, "credentialed",
+        "notes of MIMIC-III and MIMIC-IV, from T5", True, _TEXT2TEXT, "credentialed",
         "https://physionet.org/content/clinical-t5/1.0.0/",
         unverified="millions, licence, the name of its folder",
     ),
@@ -112,50 +112,47 @@ BASE_MODELS = (
 
 
 def known_model(base_model: str) -> Pretrained | None:
-    """Find a model in the table by its repo id, or by the name of a folder that is called as it is."""
-    asked = str(base_model).strip().strip("/").lower()
+    """Return a model of the table by its repo id, or by the last part of it; None for any other."""
+    name = str(base_model).strip().strip("/").lower()
     for model in BASE_MODELS:
-        if asked in (model.repo_id.lower(), model.repo_id.lower().rpartition("/")[2]):
+        if name in (model.repo_id.lower(), model.repo_id.lower().rpartition("/")[2]):
             return model
     return None
 
 
 def pretraining_note(base_model: str | None) -> str:
-    """Give the sentence on pretraining that a card of a model made from this one must carry; "" where there is none.
+    """Return the sentence on pretraining for the card of a model made from a base model; "" for a model from scratch.
 
     Args:
-        base_model: repo id, or name of a folder, as a model's facts hold it.
+        base_model: repo id, or name of a folder, as in a model's facts.
     """
     if not base_model:
         return ""
-    found = known_model(base_model)
-    if found is None:
+    known = known_model(base_model)
+    if known is None:
         return (
             f"What {base_model} was pretrained on is not known here: if notes of MIMIC were among it, scores on tasks "
             "made from MIMIC are too high."
         )
-    said = f"{found.repo_id} was pretrained on {found.pretrained_on}"
-    if not found.mimic:
-        return f"{said}."
+    note = f"{known.repo_id} was pretrained on {known.pretrained_on}"
+    if not known.mimic:
+        return f"{note}."
     return (
-        f"{said}: it has read the source notes of tasks made from MIMIC (MedNLI, ProbSumm, A/P Reasoning), whose "
+        f"{note}: it has read the source notes of tasks made from MIMIC (MedNLI, ProbSumm, A/P Reasoning), whose "
         "scores may be too high."
     )
 
 
 def suggest_base_model(task: Task, lengths: Sequence[int] = (), *, mimic: bool = True) -> Pretrained:
-    """Suggest a base model for a task: the first of the table that suits its kind and the length of its notes.
+    """Suggest a base model for a task: the first open one of the table for its kind and the length of its notes.
 
     Args:
-        lengths: tokens of each note, of any tokenizer; words times 1.5 are near enough. Where more than LONG_SHARE of
-            them are beyond a model's length, a longer one is suggested, if there is one that writes what the task asks.
-        mimic: False leaves out models pretrained on MIMIC, so that scores on tasks made from it mean more.
-
-    Returns:
-        One that may be had by anybody.
+        lengths: tokens of each note, of any tokenizer; 1.5 times the words are near enough. A model is skipped where
+            more than LONG_SHARE of the notes are longer than its input, unless no model of the kind is longer.
+        mimic: False leaves out models pretrained on MIMIC, which have read the source of tasks made from it.
     """
-    fit = [m for m in BASE_MODELS if task.kind in m.kinds and m.access == "open" and (mimic or not m.mimic)]
-    for model in fit:
+    candidates = [m for m in BASE_MODELS if task.kind in m.kinds and m.access == "open" and (mimic or not m.mimic)]
+    for model in candidates:
         if sum(n > model.max_tokens for n in lengths) <= LONG_SHARE * len(lengths):
             return model
-    return max(fit, key=lambda m: m.max_tokens)
+    return max(candidates, key=lambda m: m.max_tokens)

@@ -1,8 +1,8 @@
-"""Checkpoints of a training that may be killed: the same call goes on where they end, bit by bit as if not stopped.
+"""Checkpoints to resume a training: after a kill, the same call continues from the last one to the same weights.
 
 They lie in `.hf_synth/training/` beside the model's folder (0700), in a folder named by everything that decides the
-weights: another call never finds them. They hold weights, the optimizer's state and random numbers, no text of rows,
-and are removed when the model is written.
+weights, so that another call never uses them. They hold weights, the optimizer's state and random numbers, no text of
+rows, and are removed when the model is written.
 """
 
 from __future__ import annotations
@@ -18,42 +18,42 @@ from typing import Any
 from hf_synth.errors import OutputError
 from hf_synth.task.folders import private_folder, work_folder
 
-STEPS = 500  # between checkpoints, where the caller names no number
+STEPS = 500  # between checkpoints, by default
 
 
-def checkpoint_name(decides: Mapping[str, Any]) -> str:
-    """Name a training by everything that decides its weights (16 hex digits)."""
-    return hashlib.sha256(json.dumps(decides, sort_keys=True, default=str).encode()).hexdigest()[:16]
+def checkpoint_name(inputs: Mapping[str, Any]) -> str:
+    """Return the name of a training, from everything that decides its weights (16 hex digits)."""
+    return hashlib.sha256(json.dumps(inputs, sort_keys=True, default=str).encode()).hexdigest()[:16]
 
 
 @contextlib.contextmanager
 def checkpoint_folder(output: Path, name: str, *, chief: bool = True) -> Iterator[Path]:
-    """Give the folder of a training's checkpoints; with the training done it is removed, after an error it stays.
+    """Yield the folder of a training's checkpoints; it is removed after the training, and kept after an error.
 
     Args:
-        output: the folder that the model will lie in.
-        name: of the training.
-        chief: False in all but one of several processes that train together.
+        output: the folder of the model.
+        name: the training's `checkpoint_name`.
+        chief: True in one of the processes that train together.
 
     Raises:
-        OutputError: it cannot be made, or another process trains the same model there.
+        OutputError: it cannot be created, or another process trains the same model there.
     """
-    corner = work_folder(output.parent) if output.parent.is_dir() else work_folder(private_folder(output.parent))
-    home = private_folder(corner / "training")
+    work = work_folder(private_folder(output.parent))
+    home = private_folder(work / "training")
     folder = private_folder(home / f"{output.name}-{name}")
-    with _alone(folder, output) if chief else contextlib.nullcontext():
+    with _lock(folder, output) if chief else contextlib.nullcontext():
         try:
             yield folder
         except BaseException:
-            if chief and last_checkpoint(folder) is None:  # there is nothing to go on from
-                _clear([folder], home, corner)
+            if chief and last_checkpoint(folder) is None:
+                _remove([folder], home, work)
             raise
-        if chief:  # also what is left of calls that were given up
-            _clear(home.glob(f"{output.name}-{'[0-9a-f]' * 16}"), home, corner)
+        if chief:  # with the checkpoints of earlier calls that never ended
+            _remove(home.glob(f"{output.name}-{'[0-9a-f]' * 16}"), home, work)
 
 
-def _clear(folders: Iterable[Path], *parents: Path) -> None:
-    """Remove folders, and their parents where nothing else lies in them."""
+def _remove(folders: Iterable[Path], *parents: Path) -> None:
+    """Remove folders, and those parents that are empty then."""
     for folder in folders:
         shutil.rmtree(folder, ignore_errors=True)
     for parent in parents:
@@ -62,15 +62,15 @@ def _clear(folders: Iterable[Path], *parents: Path) -> None:
 
 
 @contextlib.contextmanager
-def _alone(folder: Path, output: Path) -> Iterator[None]:
-    """Hold the folder for this process; a lock of a killed process is none."""
+def _lock(folder: Path, output: Path) -> Iterator[None]:
+    """Lock the folder for this process; the system frees the lock of a killed process."""
     from filelock import FileLock, Timeout
 
     lock = FileLock(folder / "lock", timeout=0)
     try:
         lock.acquire()
     except Timeout:
-        raise OutputError(f"{output}: another process is training this model; wait for it") from None
+        raise OutputError(f"{output}: another process is training this model; wait for it to end") from None
     try:
         yield
     finally:
@@ -78,9 +78,8 @@ def _alone(folder: Path, output: Path) -> Iterator[None]:
 
 
 def last_checkpoint(folder: Path) -> Path | None:
-    """Give the latest checkpoint that was written to its end; half-written ones are removed."""
-    found = sorted(folder.glob("checkpoint-*"), key=lambda path: int(path.name.rpartition("-")[2]))
-    for path in reversed(found):
+    """Return the latest complete checkpoint; remove incomplete ones after it."""
+    for path in sorted(folder.glob("checkpoint-*"), key=lambda path: -int(path.name.rpartition("-")[2])):
         try:
             json.loads((path / "trainer_state.json").read_text(encoding="utf-8"))  # written last
         except (OSError, ValueError):
@@ -91,13 +90,13 @@ def last_checkpoint(folder: Path) -> Path | None:
 
 
 def checkpoint_callbacks(folder: Path, steps: int, patience: int | None) -> list[Any]:
-    """Give the callbacks of a training that can be resumed.
+    """Return the callbacks of a training that can be resumed.
 
-    One saves every so many steps, and keeps the order of an epoch's rows for who goes on in it: the order is drawn from
-    torch's random numbers when an epoch begins, and Trainer restores them only afterwards.
+    One saves every `steps` steps, and stores the random state at the start of each epoch: the order of the rows is
+    drawn from it, and Trainer restores it too late for an epoch that is resumed in the middle.
 
     Args:
-        patience: evaluations without a better score before training stops; None where it does not stop early.
+        patience: evaluations without a better score before training stops; None without early stopping.
     """
     import torch
     from transformers import EarlyStoppingCallback, TrainerCallback
@@ -113,7 +112,7 @@ def checkpoint_callbacks(folder: Path, steps: int, patience: int | None) -> list
             draft.replace(file)
 
         def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-            # not at an epoch's end: what is saved there must hold the epoch's score
+            # Trainer itself saves at an epoch's end, after the evaluation: that checkpoint must hold the score
             if state.global_step % steps == 0 and not float(state.epoch).is_integer():
                 control.should_save = True
 
@@ -121,6 +120,6 @@ def checkpoint_callbacks(folder: Path, steps: int, patience: int | None) -> list
         def on_evaluate(self, args: Any, state: Any, control: Any, **more: Any) -> None:
             super().on_evaluate(args, state, control, **more)
             if self.early_stopping_patience_counter >= self.early_stopping_patience:
-                control.should_save = False  # who went on from here would train one epoch more
+                control.should_save = False  # a training resumed from here would run one epoch more
 
     return [Checkpoints(), *([] if patience is None else [Stopping(patience)])]

@@ -1,8 +1,7 @@
-"""Encoders at work: probabilities and embeddings of rows at full speed.
+"""Class probabilities and embeddings of rows from an encoder, in length-sorted batches.
 
-Rows go through in length-sorted batches of a budget of tokens. What becomes of notes beyond the model's length its
-config says (`long_notes`, see `windows`): they are cut, or read in windows whose scores are pooled. Where a model comes
-from is the matter of `loading`, whose names are here, too.
+A batch has a budget of tokens. Notes longer than the model's input are cut, or read in windows whose scores are pooled,
+as the model's config says (`long_notes`, see `windows`).
 """
 
 from __future__ import annotations
@@ -17,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from hf_synth.errors import ModelError, TaskError
-from hf_synth.models.loading import cpu_threads, load_network, load_tokenizer, model_folder, shown
+from hf_synth.models.loading import cpu_threads, load_network, load_tokenizer, model_folder
 from hf_synth.models.tokens import batches, token_limit
 from hf_synth.models.windows import long_notes_of, windows_of
 from hf_synth.task.task import Task
@@ -42,18 +41,18 @@ def load_model(model: str | Path, task: Task | None = None) -> Any:
 
     network, missing = load_network(AutoModelForSequenceClassification, model)
     if missing:
-        raise ModelError(f"model {shown(model)} has no trained classification head: fine-tune it with `train` first")
+        raise ModelError(f"model {str(model)!r} has no trained classification head: fine-tune it with `train` first")
     if task is not None:
-        label_order(network.config, task, what=f"model {shown(model)}")
+        label_order(network.config, task, what=f"model {str(model)!r}")
     return network
 
 
 # --- labels ---------------------------------------------------------------------------------------------------------
 def label_order(config: Any, task: Task, *, what: str = "the model") -> list[int]:
-    """Give for each label of the task its column in the model's output.
+    """Return the column of the model's output for each label of the task.
 
     Raises:
-        ModelError: the model's labels are not the task's.
+        ModelError: the model has other labels than the task.
     """
     if task.kind == "text2text":
         raise TaskError(f"task {task.full_name!r} is text2text: it has no labels to classify by, use generate_text")
@@ -80,64 +79,62 @@ def predict_proba(
     progress: bool = False,
     cache_dir: str | Path | None = None,
 ) -> Floats:
-    """Give the probability of each of the task's labels for each row, shape (N, K), in the order of `task.labels`.
+    """Return the probability of each label for each row, (N, K), in the order of `task.labels`.
 
-    They sum to 1 for a single_label task; for a multi_label one each label's stands by itself. Rows go through in
-    length-sorted batches of `tokens_per_batch` tokens, in bfloat16 on CUDA, and come back in their own order; the same
-    call gives the same numbers. Notes beyond the model's length are read as they were when it was trained.
+    The probabilities of a row sum to 1 for a single_label task; those of a multi_label task are independent. Rows are
+    computed in length-sorted batches of `tokens_per_batch` tokens, in bfloat16 on CUDA, and returned in their own
+    order; the same call returns the same numbers. Notes longer than the model's input are read as in its training.
 
     Args:
-        model: folder or repo id of a trained classifier; the last two used stay in memory.
+        model: folder or repo id of a trained classifier; the last two stay in memory.
         device: "cpu", "cuda", ...; a CUDA device when there is one.
-        cache_dir: a private folder of the user's that keeps the tokens of texts, for the next call with the same ones.
+        cache_dir: a private folder of the user's that caches the tokens of texts.
 
     Raises:
         ModelError: the model cannot be loaded or is not one of this task.
         ColumnError: a text is missing.
     """
     folder = model_folder(model)
-    network, tokenizer = _kept_in_memory(str(folder), _stamp(folder))
-    label_order(network.config, task, what=f"model {shown(model)}")
-    return probabilities(
-        network, tokenizer, task, dataset, tokens_per_batch=tokens_per_batch, device=device, progress=progress,
-        cache_dir=cache_dir,
-    )  # fmt: skip
+    network, tokenizer = _loaded(str(folder), _stamp(folder))
+    label_order(network.config, task, what=f"model {str(model)!r}")
+    options = {"tokens_per_batch": tokens_per_batch, "device": device, "progress": progress, "cache_dir": cache_dir}
+    return probabilities(network, tokenizer, task, dataset, **options)
 
 
 def usual_device() -> str:
-    """Give where models run unless told otherwise: on a CUDA device when there is one."""
+    """Return the default device: "cuda" when there is one, else "cpu"."""
     import torch
 
     return "cuda" if torch.cuda.is_available() else "cpu"
 
 
 @functools.lru_cache(maxsize=2)
-def _kept_in_memory(folder: str, stamp: tuple[tuple[str, int, int], ...]) -> tuple[Any, Any]:
+def _loaded(folder: str, stamp: tuple[tuple[str, int, int], ...]) -> tuple[Any, Any]:
     return load_model(folder), load_tokenizer(folder)
 
 
 def _stamp(folder: Path) -> tuple[tuple[str, int, int], ...]:
-    """Tell a folder's present files from later ones of the same names."""
+    """Return name, size and time of a folder's files; a changed model is loaded anew."""
     stats = [(f.name, f.stat()) for f in sorted(folder.iterdir()) if f.is_file()]
     return tuple((name, stat.st_size, stat.st_mtime_ns) for name, stat in stats)
 
 
-def probabilities(network: Any, tokenizer: Any, task: Task, dataset: Dataset, **how: Any) -> Floats:
-    """Do what `predict_proba` does with a classifier that is in memory already; `how` as there."""
+def probabilities(network: Any, tokenizer: Any, task: Task, dataset: Dataset, **options: Any) -> Floats:
+    """Compute `predict_proba` with a loaded classifier; the options are the same."""
     import torch
 
     order, way = label_order(network.config, task), long_notes_of(network.config)
-    scores = _infer(network, tokenizer, task, dataset, lambda output, _mask: output.logits, len(order), way, **how)
+    scores = _infer(network, tokenizer, task, dataset, lambda output, _mask: output.logits, len(order), way, **options)
     logits = torch.from_numpy(scores)
     probs = logits.sigmoid() if task.kind == "multi_label" else logits.softmax(-1)
     return np.ascontiguousarray(probs.numpy()[:, order])
 
 
-def embed(task: Task, model: str | Path, dataset: Dataset, **how: Any) -> Floats:
-    """Give the mean of the last hidden states over each row's tokens, shape (N, H), from the encoder as it is.
+def embed(task: Task, model: str | Path, dataset: Dataset, **options: Any) -> Floats:
+    """Return the mean of the last hidden states over each row's tokens, (N, H), from the encoder without its head.
 
     Args:
-        how: `tokens_per_batch`, `device`, `progress`, `cache_dir`, as for `predict_proba`.
+        options: `tokens_per_batch`, `device`, `progress`, `cache_dir`, as for `predict_proba`.
 
     Raises:
         ModelError: the model cannot be loaded.
@@ -147,14 +144,14 @@ def embed(task: Task, model: str | Path, dataset: Dataset, **how: Any) -> Floats
 
     network, missing = load_network(AutoModel, model)
     if [name for name in missing if "pooler" not in name]:
-        raise ModelError(f"{shown(model)} holds only a part of the encoder's weights")
+        raise ModelError(f"model {str(model)!r} lacks some of the encoder's weights; use a complete model folder")
 
-    def pick(output: Any, mask: Any) -> Any:
+    def mean(output: Any, mask: Any) -> Any:
         weight = mask.unsqueeze(-1).float()
         return (output.last_hidden_state.float() * weight).sum(1) / weight.sum(1)
 
     way = "cut" if long_notes_of(network.config) == "cut" else "windows_mean"
-    return _infer(network, load_tokenizer(model), task, dataset, pick, int(network.config.hidden_size), way, **how)
+    return _infer(network, load_tokenizer(model), task, dataset, mean, int(network.config.hidden_size), way, **options)
 
 
 def _infer(
@@ -171,21 +168,21 @@ def _infer(
     progress: bool = False,
     cache_dir: str | Path | None = None,
 ) -> Floats:
-    """Give what `pick` takes from the output for each window, pooled to rows; shape (N, width)."""
+    """Return what `pick` takes from the model's output for each window, pooled to rows, (N, width)."""
     import torch
     from tqdm import tqdm
 
     limit = token_limit(tokenizer, network.config)
     windows = windows_of(tokenizer, task, dataset, limit, long_notes=way, cache_dir=cache_dir)
-    found = np.zeros((len(windows.tokens), width), dtype=np.float32)
-    where = device or usual_device()
-    network = network.to(where).eval()
-    half = torch.autocast("cuda", torch.bfloat16) if where.startswith("cuda") else contextlib.nullcontext()
-    bar = tqdm(total=len(found), disable=not progress, unit="window")
+    scores = np.zeros((len(windows.tokens), width), dtype=np.float32)
+    device = device or usual_device()
+    network = network.to(device).eval()
+    half = torch.autocast("cuda", torch.bfloat16) if device.startswith("cuda") else contextlib.nullcontext()
+    bar = tqdm(total=len(scores), disable=not progress, unit="window")
     with torch.inference_mode(), half, cpu_threads(), bar:
         for group in batches(windows.tokens.lengths.tolist(), tokens_per_batch):
             batch = windows.batch(group, tokenizer.pad_token_id)
-            inputs = {key: torch.from_numpy(values).to(where) for key, values in batch.items()}
-            found[group] = pick(network(**inputs), inputs["attention_mask"]).float().cpu().numpy()
+            inputs = {key: torch.from_numpy(values).to(device) for key, values in batch.items()}
+            scores[group] = pick(network(**inputs), inputs["attention_mask"]).float().cpu().numpy()
             bar.update(len(group))
-    return windows.pool(found, way)
+    return windows.pool(scores, way)

@@ -1,11 +1,7 @@
-"""Models as files: find them, load them, and read what is known of how they were made.
+"""Load models and tokenizers from a folder or a Hub repository; quiet libraries; threads of torch.
 
-A model is a folder or the id of a Hub repository. A repository is first brought into the local cache as one snapshot of
-one commit; everything else reads that folder. Weights are safetensors, or else a torch file read with
-`weights_only=True`; no code of a repository is ever run.
-
-A folder written by `train` holds its facts (`hf_synth_facts.json`): access, the digests of the rows it saw, labels,
-parents. A model without facts may have seen anything: it counts as credentialed.
+A repository is first fetched into the local cache, as the snapshot of one commit; then that folder is read. Weights are
+safetensors, or else a torch file read with `weights_only=True`; no code of a repository is run.
 """
 
 from __future__ import annotations
@@ -25,13 +21,13 @@ _REPO_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[\w.-]+)?")
 
 # --- finding and loading --------------------------------------------------------------------------------------------
 def model_folder(model: str | Path, revision: str | None = None) -> Path:
-    """Give the local folder of a model; a Hub repository is fetched, or found in the cache when offline.
+    """Return the local folder of a model; a Hub repository is fetched, or taken from the cache when offline.
 
     Args:
         revision: branch, tag or commit of a Hub repository; its main branch when None.
 
     Raises:
-        ModelError: it is neither a folder with a config.json nor a repository that can be reached.
+        ModelError: it is neither a folder with a config.json nor a repository that can be read.
     """
     folder = Path(model)
     if folder.is_dir():
@@ -54,8 +50,8 @@ def _snapshot(repo_id: str, revision: str | None) -> Path:
     )
 
     def fetch(*patterns: str) -> Path:
-        chosen = {"allow_patterns": list(patterns), "ignore_patterns": ["*/*"]}
-        return Path(snapshot_download(repo_id, revision=revision, **chosen))
+        files = {"allow_patterns": list(patterns), "ignore_patterns": ["*/*"]}
+        return Path(snapshot_download(repo_id, revision=revision, **files))
 
     try:
         with quiet():
@@ -70,7 +66,7 @@ def _snapshot(repo_id: str, revision: str | None) -> Path:
         problem = "is no folder here and no repository on the Hub that you may read"
     except LocalEntryNotFoundError:
         problem = "is not in the local cache and the Hub cannot be reached: give the path of a folder instead"
-    except Exception as error:  # the clients raise many kinds; none must end as a traceback
+    except Exception as error:  # the clients raise many kinds of errors
         problem = f"cannot be fetched from the Hub ({type(error).__name__})"
     else:
         if (folder / "config.json").is_file():
@@ -80,69 +76,63 @@ def _snapshot(repo_id: str, revision: str | None) -> Path:
 
 
 def model_revision(folder: Path) -> str | None:
-    """Give the commit of a Hub repository's snapshot; None for a plain folder."""
-    known = folder.parent.name == "snapshots" and re.fullmatch(r"[0-9a-f]{40}", folder.name)
-    return folder.name if known else None
+    """Return the commit of a Hub repository's snapshot; None for a plain folder."""
+    snapshot = folder.parent.name == "snapshots" and re.fullmatch(r"[0-9a-f]{40}", folder.name)
+    return folder.name if snapshot else None
+
+
+def has_weights(folder: Path) -> bool:
+    """Return whether a folder holds weights; without, a model starts from scratch."""
+    return any(folder.glob("*.safetensors")) or any(folder.glob("pytorch_model*.bin"))
 
 
 def load_tokenizer(model: str | Path) -> Any:
-    """Load the tokenizer of a model, without the truncation and padding that its file may fix.
+    """Load the tokenizer of a model, without the truncation and padding settings of its file.
 
     Raises:
-        ModelError: there is none, or it cannot be read.
+        ModelError: it is missing, cannot be read, or has no padding token.
     """
     from transformers import AutoTokenizer
 
     folder = model_folder(model)
     if not any(any(folder.glob(name)) for name in ("tokenizer.json", "vocab.*", "*.model")):
-        raise ModelError(f"{shown(model)} holds no tokenizer")  # transformers would make an empty one
+        raise ModelError(f"model {str(model)!r} holds no tokenizer")  # transformers would create an empty one
     try:
         with quiet():
             tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
     except Exception as error:
-        raise ModelError(f"the tokenizer of {shown(model)} cannot be loaded ({type(error).__name__})") from None
+        raise ModelError(f"the tokenizer of {str(model)!r} cannot be loaded ({type(error).__name__})") from None
     if getattr(tokenizer, "backend_tokenizer", None) is not None:
         tokenizer.backend_tokenizer.no_truncation()
         tokenizer.backend_tokenizer.no_padding()
     if tokenizer.pad_token_id is None:
-        raise ModelError(f"the tokenizer of {shown(model)} has no padding token: batches cannot be made")
+        raise ModelError(f"the tokenizer of {str(model)!r} has no padding token, which batches need; add one to it")
     return tokenizer
 
 
 def load_network(kind: Any, model: str | Path, **options: Any) -> tuple[Any, list[str]]:
-    """Load a network of a kind (an auto class) in eval mode, with the names of weights that the files lack.
+    """Load a network of a kind (an auto class) in eval mode; return it with the names of weights that the files lack.
 
     Raises:
-        ModelError: it has no weights, or cannot be loaded as one of that kind.
+        ModelError: it has no weights, or cannot be loaded as that kind.
     """
     import torch
 
     folder = model_folder(model)
-    if not any(folder.glob("*.safetensors")) and not any(folder.glob("pytorch_model*.bin")):
-        raise ModelError(f"{shown(model)} holds no weights (.safetensors)")
+    if not has_weights(folder):
+        raise ModelError(f"model {str(model)!r} holds no weights (.safetensors)")
+    options |= {"trust_remote_code": False, "weights_only": True, "dtype": torch.float32}
     try:
         with quiet():
-            network, seen = kind.from_pretrained(
-                folder,
-                trust_remote_code=False,
-                weights_only=True,
-                dtype=torch.float32,
-                output_loading_info=True,
-                **options,
-            )
+            network, info = kind.from_pretrained(folder, output_loading_info=True, **options)
     except Exception as error:
-        raise ModelError(f"model {shown(model)} cannot be loaded ({type(error).__name__})") from None
-    return network.eval(), sorted(seen["missing_keys"])
-
-
-def shown(model: str | Path) -> str:
-    """Give a model's name as messages show it."""
-    return repr(str(model))
+        raise ModelError(f"model {str(model)!r} cannot be loaded ({type(error).__name__})") from None
+    return network.eval(), sorted(info["missing_keys"])
 
 
 @contextlib.contextmanager
 def quiet(active: bool = True) -> Iterator[None]:
-    """Silence progress bars and messages below errors of transformers and huggingface_hub for a while."""
+    """Silence progress bars and messages below errors of transformers and huggingface_hub within the context."""
     if not active:
         yield
         return
@@ -165,18 +155,18 @@ def quiet(active: bool = True) -> Iterator[None]:
 
 @contextlib.contextmanager
 def cpu_threads() -> Iterator[int]:
-    """Keep torch to the cores this process may use, also inside a container with a quota, for a while.
+    """Limit torch's threads, within the context, to the cores this process may use, and yield their number.
 
-    More threads than cores make torch several times slower. The number depends on the machine only, never on its load,
-    so that a run can be repeated bit by bit. `OMP_NUM_THREADS` is obeyed.
+    More threads than cores make torch several times slower, as in a container with a quota. The number depends on the
+    machine only, not on its load, so that a run can be repeated bit by bit. `OMP_NUM_THREADS` is respected.
     """
     import torch
 
     before = torch.get_num_threads()
-    now = before if os.environ.get("OMP_NUM_THREADS") else max(1, min(before, _cores()))
-    torch.set_num_threads(now)
+    threads = before if os.environ.get("OMP_NUM_THREADS") else max(1, min(before, _cores()))
+    torch.set_num_threads(threads)
     try:
-        yield now
+        yield threads
     finally:
         torch.set_num_threads(before)
 

@@ -1,9 +1,8 @@
-"""What a classifier is trained towards: targets, the losses against them, and the score that picks the best epoch.
+"""Inputs of Trainer for a classifier: soft targets, cross-entropy losses, pooling of windows, the score of an epoch.
 
-Each row becomes a vector over the labels that sums to its weight, and the loss is the cross-entropy against it; of a
-multi_label task each label is a yes-or-no question of its own. Transformers' Trainer hands a loss the number of label
-entries of a whole step, over accumulated batches and over processes: so the mean is over the step's rows, however they
-were dealt out.
+The target of a row is a vector over the labels that sums to its weight; the loss is the cross-entropy, or for a
+multi_label task the binary cross-entropy of each label. Trainer passes the loss the number of label entries of a whole
+step, over accumulated batches and processes: so the mean is over the step's rows, whatever their batch.
 """
 
 from __future__ import annotations
@@ -29,14 +28,14 @@ Floats = npt.NDArray[np.float32]
 
 
 @dataclass(frozen=True)
-class Lessons:
-    """What Trainer is given, and what is to be said of it.
+class TrainerInputs:
+    """Arguments of Trainer, and how long notes are read.
 
     Args:
         parts: arguments of Trainer by name.
-        long_notes: what becomes of notes beyond the model's length; "cut" or a way of windows.
+        long_notes: "cut", "windows" or "windows_mean".
         facts: figures of the texts for the model's facts.
-        windows: windows of a row, in the mean.
+        windows: mean number of windows of a row.
     """
 
     parts: Mapping[str, Any]
@@ -45,7 +44,7 @@ class Lessons:
     windows: float = 1.0
 
 
-def label_lessons(
+def classifier_inputs(
     network: Any,
     tokenizer: Any,
     task: Task,
@@ -55,39 +54,39 @@ def label_lessons(
     class_weights: bool = False,
     long_notes: str = "auto",
     cache_dir: str | Path | None = None,
-) -> Lessons:
-    """Give what Trainer needs to train a classifier.
+) -> TrainerInputs:
+    """Return Trainer's inputs for a classifier.
 
     Raises:
         ColumnError: a text or label is missing or wrong.
-        TaskError: `long_notes` is no known way, or the task has more than two text columns.
+        TaskError: `long_notes` is none of LONG_NOTES, or the task has more than two text columns.
     """
     limit = token_limit(tokenizer, network.config)
-    made = windows_of(tokenizer, task, rows, limit, long_notes="cut", cache_dir=cache_dir)
-    way = choose_long_notes(long_notes, made.longer, len(rows))
+    windows = windows_of(tokenizer, task, rows, limit, long_notes="cut", cache_dir=cache_dir)
+    way = choose_long_notes(long_notes, windows.longer, len(rows))
     if way != "cut":
-        made = windows_of(tokenizer, task, rows, limit, long_notes=way, cache_dir=cache_dir)
-    held: list[dict[str, Any]] | None = None
+        windows = windows_of(tokenizer, task, rows, limit, long_notes=way, cache_dir=cache_dir)
+    eval_dataset: list[dict[str, Any]] | None = None
     if validation is not None:
-        seen = windows_of(tokenizer, task, validation, limit, long_notes=way, cache_dir=cache_dir)
-        held = _examples(seen, _truth(task, validation))
+        eval_windows = windows_of(tokenizer, task, validation, limit, long_notes=way, cache_dir=cache_dir)
+        eval_dataset = _examples(eval_windows, _true_targets(task, validation))
     parts = {
         "data_collator": lambda examples: _collate(tokenizer, examples),
-        "train_dataset": _examples(made, training_targets(task, rows, class_weights=class_weights)),
-        "eval_dataset": held,
+        "train_dataset": _examples(windows, training_targets(task, rows, class_weights=class_weights)),
+        "eval_dataset": eval_dataset,
         "compute_loss_func": yes_no_cross_entropy if task.kind == "multi_label" else soft_cross_entropy,
         "compute_metrics": lambda output: {"main": main_score(task, output.predictions, output.label_ids)},
     }
-    count = len(made.tokens)
-    facts = {"how": way, "tokens": limit, "longer": made.longer, "rows": len(rows), "windows": count}
-    return Lessons(parts, way, facts, count / len(rows))
+    count = len(windows.tokens)
+    facts = {"how": way, "tokens": limit, "longer": windows.longer, "rows": len(rows), "windows": count}
+    return TrainerInputs(parts, way, facts, count / len(rows))
 
 
 def training_targets(task: Task, rows: Dataset, *, class_weights: bool = False) -> Floats:
-    """Give the targets of training rows with weights of mean 1, so that the learning rate keeps its meaning.
+    """Return the targets of training rows, with weights of mean 1 so that the learning rate keeps its meaning.
 
     Args:
-        class_weights: weigh each class by the inverse of its share.
+        class_weights: weight each class by the inverse of its share.
     """
     targets = soft_labels(task, rows)
     if class_weights:
@@ -97,11 +96,11 @@ def training_targets(task: Task, rows: Dataset, *, class_weights: bool = False) 
     return np.asarray(targets / rows_weight * len(targets), dtype=np.float32)
 
 
-def _truth(task: Task, rows: Dataset) -> Floats:
-    """Give the labels of validation rows in the form of targets, whatever else stands in the rows."""
+def _true_targets(task: Task, rows: Dataset) -> Floats:
+    """Return the labels of validation rows as targets; `label_probs` and weights are ignored."""
     if task.kind == "multi_label":
-        there = label_matrix(task, rows)
-        return np.hstack([there, 1 - there]) * np.tile(judged_mask(task, rows), 2)
+        present = label_matrix(task, rows)
+        return np.hstack([present, 1 - present]) * np.tile(judged_mask(task, rows), 2)
     return np.eye(len(task.labels), dtype=np.float32)[label_indices(task, rows)]
 
 
@@ -110,7 +109,7 @@ def _examples(windows: Windows, targets: Floats) -> list[dict[str, Any]]:
 
 
 def _collate(tokenizer: Any, examples: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """Pad a batch; its labels are (rows, K), its tokens (rows, tokens), or (rows, windows, tokens) with long notes."""
+    """Pad a batch; labels are (rows, K), tokens (rows, tokens), or (rows, windows, tokens) with long notes."""
     import torch
 
     notes = [example["input_ids"] for example in examples]
@@ -122,29 +121,28 @@ def _collate(tokenizer: Any, examples: Sequence[Mapping[str, Any]]) -> dict[str,
 # --- windows of a note ----------------------------------------------------------------------------------------------
 @contextlib.contextmanager
 def pooled_notes(network: Any, way: str) -> Iterator[None]:
-    """Let a network read (rows, windows, tokens) for a while: windows go through it flat, their logits are pooled.
+    """Make a network accept (rows, windows, tokens) within the context, and pool the logits of a row's windows.
 
-    Hooks do it, so that the network stays the plain one of transformers.
+    Hooks flatten the windows and pool the logits, so that the network stays a plain one of transformers.
     """
     import torch
 
     def flatten(module: Any, args: Any, inputs: dict[str, Any]) -> Any:
-        there = inputs["attention_mask"].any(-1) if inputs["input_ids"].dim() == 3 else None
-        module._windows_there = there  # of the module, as copies of it may run side by side
-        if there is None:
+        mask = inputs["attention_mask"].any(-1) if inputs["input_ids"].dim() == 3 else None
+        module._window_mask = mask  # kept on the module, since copies of it may run in parallel
+        if mask is None:
             return None
-        return args, {k: v[there] if torch.is_tensor(v) and v.dim() == 3 else v for k, v in inputs.items()}
+        return args, {k: v[mask] if torch.is_tensor(v) and v.dim() == 3 else v for k, v in inputs.items()}
 
     def pool(module: Any, _args: Any, output: Any) -> Any:
-        there = module._windows_there
-        if there is None:
+        mask = module._window_mask
+        if mask is None:
             return output
         logits = output["logits"]
         empty = float("-inf") if way == "windows" else 0.0
-        spread = logits.new_full((*there.shape, logits.shape[-1]), empty)
-        spread = spread.masked_scatter(there.unsqueeze(-1), logits)
-        counts = there.sum(1, keepdim=True)
-        output["logits"] = spread.amax(1) if way == "windows" else spread.sum(1) / counts
+        padded = logits.new_full((*mask.shape, logits.shape[-1]), empty)
+        padded = padded.masked_scatter(mask.unsqueeze(-1), logits)
+        output["logits"] = padded.amax(1) if way == "windows" else padded.sum(1) / mask.sum(1, keepdim=True)
         return output
 
     hooks = [network.register_forward_pre_hook(flatten, with_kwargs=True), network.register_forward_hook(pool)]
@@ -153,49 +151,49 @@ def pooled_notes(network: Any, way: str) -> Iterator[None]:
     finally:
         for hook in hooks:
             hook.remove()
-        network.__dict__.pop("_windows_there", None)
+        network.__dict__.pop("_window_mask", None)
 
 
 # --- losses ---------------------------------------------------------------------------------------------------------
 def soft_cross_entropy(outputs: Any, labels: Any, num_items_in_batch: Any = None) -> Any:
-    """Mean over rows of -sum_k labels_k log p_k; a row's labels sum to its weight."""
+    """Return the mean over rows of -sum_k labels_k log p_k; a row's labels sum to its weight."""
     total = -(labels * outputs["logits"].float().log_softmax(-1)).sum()
     return total / _entries(labels, num_items_in_batch) * labels.shape[-1]
 
 
 def yes_no_cross_entropy(outputs: Any, labels: Any, num_items_in_batch: Any = None) -> Any:
-    """Mean over rows and labels of the binary cross-entropy, each row times its weight.
+    """Return the mean over rows and labels of the binary cross-entropy, each row times its weight.
 
     Labels are (N, 2K): the row's weight on each label's presence, then on its absence.
     """
     import torch
 
     logits = outputs["logits"].float()
-    told = torch.nn.functional.logsigmoid(torch.cat([logits, -logits], -1))
-    return -2 * (labels * told).sum() / _entries(labels, num_items_in_batch)
+    log_probs = torch.nn.functional.logsigmoid(torch.cat([logits, -logits], -1))
+    return -2 * (labels * log_probs).sum() / _entries(labels, num_items_in_batch)
 
 
-def _entries(labels: Any, told: Any) -> Any:
-    """Give the entries of label matrices that a step's loss is divided by.
+def _entries(labels: Any, count: Any) -> Any:
+    """Return the number of label entries that a step's loss is divided by.
 
-    With several GPUs in one process Trainer tells the number once a GPU, and multiplies the loss by their number.
+    With several GPUs in one process Trainer passes the number once for each GPU, and multiplies the loss by them.
     """
-    if told is None:
+    if count is None:
         return labels.numel()
-    return told.sum() if hasattr(told, "sum") else told
+    return count.sum() if hasattr(count, "sum") else count
 
 
 def main_score(task: Task, logits: Any, targets: Any) -> float:
-    """Score an epoch by the task's main metric: accuracy where the task says so, else macro-F1."""
+    """Score an epoch on validation rows: by accuracy where it is the task's main metric, else by macro-F1."""
     from sklearn.metrics import accuracy_score, f1_score
 
-    if task.kind == "multi_label":  # a probability above 0.5 is a label; what nobody judged counts nowhere
-        there, away = np.split(targets > 0.5, 2, axis=1)
-        judged = there | away
-        some = judged.any(1)
-        guess, truth = ((logits > 0) & judged)[some], there[some]
+    if task.kind == "multi_label":  # a label is predicted from 0.5 on; labels that were not judged do not count
+        present, absent = np.split(targets > 0.5, 2, axis=1)
+        judged = present | absent
+        rows = judged.any(1)
+        predicted, truth = ((logits > 0) & judged)[rows], present[rows]
     else:
-        guess, truth = np.argmax(logits, -1), np.argmax(targets, -1)
+        predicted, truth = np.argmax(logits, -1), np.argmax(targets, -1)
     if task.metrics and task.metrics[0] == "accuracy":
-        return float(accuracy_score(truth, guess))
-    return float(f1_score(truth, guess, average="macro", zero_division=0))
+        return float(accuracy_score(truth, predicted))
+    return float(f1_score(truth, predicted, average="macro", zero_division=0))

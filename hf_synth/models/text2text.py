@@ -1,8 +1,8 @@
-"""Text to text: sequence-to-sequence models that write a target from the text columns.
+"""Sequence-to-sequence models for text2text tasks: training inputs, greedy decoding, ROUGE and exact match.
 
 The input of a row is its text, or "name: text" lines in the order of the task's columns where there are several. The
-loss is the cross-entropy of the target's tokens, each times its row's weight. Texts are written greedily, so that the
-same call gives the same texts.
+loss is the cross-entropy of the target's tokens, each times its row's weight. Decoding is greedy, so that the same call
+returns the same texts.
 """
 
 from __future__ import annotations
@@ -18,19 +18,21 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from hf_synth.errors import ColumnError, ModelError, TaskError
+from hf_synth.errors import ModelError, TaskError
 from hf_synth.models.inference import TOKENS_PER_BATCH, usual_device
-from hf_synth.models.loading import cpu_threads, load_network, load_tokenizer, model_folder, quiet
+from hf_synth.models.loading import cpu_threads, has_weights, load_network, load_tokenizer, model_folder, quiet
 from hf_synth.models.tokens import batches, pad
-from hf_synth.task.labels import row_weights, target_texts
+from hf_synth.task.labels import checked_texts, row_weights, target_texts
 from hf_synth.task.task import Task
 
 if TYPE_CHECKING:
     from datasets import Dataset
 
-NEW_TOKENS = 128  # of a model that does not say how much it writes
-_LONGEST_INPUT = 1024  # tokens, where neither tokenizer nor config names a limit
-_IGNORED = -100  # what Trainer does not count as an item
+NEW_TOKENS = 128  # of a text, where the model's generation config sets no limit
+TEXT_METRICS = ("exact_match", "token_f1", "rouge1", "rouge2", "rougeL")
+_LONGEST_INPUT = 1024  # tokens, where neither tokenizer nor config sets a limit
+_IGNORED = -100  # a label that Trainer does not count
+
 Floats = npt.NDArray[np.float64]
 
 
@@ -39,21 +41,21 @@ def load_seq2seq(model: str | Path) -> Any:
     """Load a sequence-to-sequence model for inference (eval mode, float32, CPU).
 
     Raises:
-        ModelError: it cannot be loaded as one, or lacks weights.
+        ModelError: it cannot be loaded as such, or lacks weights.
     """
     from transformers import AutoModelForSeq2SeqLM
 
     network, missing = load_network(AutoModelForSeq2SeqLM, model)
     if missing:
-        raise ModelError(f"model {str(model)!r} holds only a part of the weights of a sequence-to-sequence model")
+        raise ModelError(f"model {str(model)!r} lacks some of the weights of a sequence-to-sequence model")
     return network
 
 
-def start_seq2seq(base_model: str | Path, seed: int, *, shown: str | None = None) -> tuple[Any, Any]:
-    """Load the sequence-to-sequence model to start from, from scratch where its folder holds no weights; its tokenizer.
+def start_seq2seq(base_model: str | Path, seed: int, *, name: str | None = None) -> tuple[Any, Any]:
+    """Load the sequence-to-sequence model to train, and its tokenizer; initialise it where its folder has no weights.
 
     Args:
-        shown: what messages call the model.
+        name: of the model in messages.
 
     Raises:
         ModelError: it cannot be loaded, or is no sequence-to-sequence model.
@@ -61,112 +63,106 @@ def start_seq2seq(base_model: str | Path, seed: int, *, shown: str | None = None
     import torch
     from transformers import AutoConfig, AutoModelForSeq2SeqLM, set_seed
 
-    folder, name = model_folder(base_model), shown or str(base_model)
+    folder, name = model_folder(base_model), name or str(base_model)
     tokenizer = load_tokenizer(folder)
     set_seed(seed)
     try:
         config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
-        if not any(folder.glob("*.safetensors")) and not any(folder.glob("pytorch_model*.bin")):
-            network = AutoModelForSeq2SeqLM.from_config(config)
-        else:
+        if has_weights(folder):
             network = AutoModelForSeq2SeqLM.from_pretrained(
                 folder, config=config, trust_remote_code=False, weights_only=True, dtype=torch.float32
             )
+        else:
+            network = AutoModelForSeq2SeqLM.from_config(config)
     except Exception as error:
         raise ModelError(
             f"base model {name!r} cannot be loaded ({type(error).__name__}): a text2text task needs a "
             "sequence-to-sequence model, such as a T5 or a BART"
         ) from None
     if network.config.decoder_start_token_id is None or tokenizer.eos_token_id is None:
-        raise ModelError(f"base model {name!r} names no token that begins a text, or none that ends one")
+        raise ModelError(f"base model {name!r} names no token that starts a text, or none that ends one")
     return network, tokenizer
 
 
 def token_limits(tokenizer: Any, config: Any) -> tuple[int, int]:
-    """Give how many tokens a model reads, and how many it can write: by its positions and its tokenizer.
+    """Return how many tokens a model reads and writes at most, from its position embeddings and its tokenizer.
 
-    A T5 has no positions of its own: its tokenizer decides alone.
+    A T5 has no absolute positions: its tokenizer alone sets the limit.
     """
-    known = int(min(tokenizer.model_max_length, 1 << 20))
+    longest = int(min(tokenizer.model_max_length, 1 << 20))
     read, write = (
         getattr(config, f"max_{side}_position_embeddings", None) or getattr(config, "max_position_embeddings", None)
         for side in ("encoder", "decoder")
     )
-    either = known if known < 1 << 20 else _LONGEST_INPUT
-    return min(int(read or either), known), min(int(write or either), known)
+    default = longest if longest < 1 << 20 else _LONGEST_INPUT
+    return min(int(read or default), longest), min(int(write or default), longest)
 
 
 # --- rows -----------------------------------------------------------------------------------------------------------
 def input_texts(task: Task, dataset: Dataset) -> list[str]:
-    """Give what the model reads of each row: the text, or "name: text" lines of several columns in their order.
+    """Return the model's input for each row: the text, or "name: text" lines of several columns in their order.
 
     Raises:
         ColumnError: a text is missing or not a string.
     """
-    missing = [c for c in task.text_columns if c not in dataset.column_names]
-    if missing:
-        raise ColumnError(f"the dataset has no column {', '.join(map(repr, missing))}; it has {dataset.column_names}")
-    found = []
-    for number, row in enumerate(zip(*(dataset[c] for c in task.text_columns), strict=True)):
-        for name, text in zip(task.text_columns, row, strict=True):
-            if not isinstance(text, str):
-                raise ColumnError(f"row {number}: column {name!r} holds no text; leave out rejected rows first")
-        lines = [f"{name}: {text}" for name, text in zip(task.text_columns, row, strict=True)]
-        found.append(row[0] if len(row) == 1 else "\n".join(lines))
-    return found
+    rows = checked_texts(task, dataset)
+    if len(task.text_columns) == 1:
+        return [text for (text,) in rows]
+    return ["\n".join(f"{c}: {text}" for c, text in zip(task.text_columns, row, strict=True)) for row in rows]
 
 
 def _tokens(tokenizer: Any, texts: Sequence[str], limit: int, *, target: bool = False) -> list[list[int]]:
     if not texts:
         return []
-    given = {"text_target" if target else "text": list(texts)}
-    ids = tokenizer(**given, truncation=True, max_length=limit, padding=False, return_attention_mask=False)["input_ids"]
-    return [list(row) for row in ids]
+    options = {"truncation": True, "max_length": limit, "padding": False, "return_attention_mask": False}
+    encoded = tokenizer(**{"text_target" if target else "text": list(texts)}, **options)
+    return [list(row) for row in encoded["input_ids"]]
 
 
 # --- training -------------------------------------------------------------------------------------------------------
 def trainer_parts(
     network: Any, tokenizer: Any, task: Task, rows: Dataset, validation: Dataset | None
 ) -> dict[str, Any]:
-    """Give what transformers' Trainer needs for a text2text task, by the names of its arguments.
+    """Return Trainer's arguments for a text2text task, by name.
 
-    The network's way of writing is set too: greedy, up to twice the longest target. `main`, the score of an epoch on
-    validation rows, is the task's main metric of what is written for them (rougeL where the task names another).
+    Also sets the network's generation config: greedy, up to twice the longest target. `main`, the score of an epoch, is
+    the task's main metric of the texts written for the validation rows (rougeL where it is no text metric).
 
     Raises:
         ColumnError: a text or target is missing, or a weight is no positive number.
     """
-    reads, writes = token_limits(tokenizer, network.config)
+    most_read, most_written = token_limits(tokenizer, network.config)
     weights = row_weights(rows)
     weights = weights / weights.mean()  # of mean 1: the learning rate keeps its meaning
 
     def examples(dataset: Dataset, weights: npt.NDArray[Any]) -> list[dict[str, Any]]:
-        inputs = _tokens(tokenizer, input_texts(task, dataset), reads)
-        targets = _tokens(tokenizer, target_texts(task, dataset), writes, target=True)
+        inputs = _tokens(tokenizer, input_texts(task, dataset), most_read)
+        targets = _tokens(tokenizer, target_texts(task, dataset), most_written, target=True)
         parts = zip(inputs, targets, weights.tolist(), strict=True)
-        return [{"input_ids": read, "labels": [(t, weight) for t in written]} for read, written, weight in parts]
+        return [{"input_ids": ids, "labels": [(t, weight) for t in target]} for ids, target, weight in parts]
 
-    lessons = examples(rows, weights)
-    network.generation_config = _greedy(network, min(writes, 2 * max(len(row["labels"]) for row in lessons)))
+    train_dataset = examples(rows, weights)
+    longest = max(len(row["labels"]) for row in train_dataset)
+    network.generation_config = _greedy(network, min(most_written, 2 * longest))
 
-    def judge(_output: Any) -> dict[str, float]:
+    def score(_output: Any) -> dict[str, float]:
         assert validation is not None
-        said = written_texts(network, tokenizer, task, validation, device=str(network.device))
+        predicted = predict_texts(network, tokenizer, task, validation, device=str(network.device))
         name = task.metrics[0] if task.metrics and task.metrics[0] in TEXT_METRICS else "rougeL"
-        return {"main": float(text_scores(said, target_texts(task, validation))[name].mean())}
+        return {"main": float(text_scores(predicted, target_texts(task, validation))[name].mean())}
 
     return {
         "data_collator": lambda batch: _collate(network, tokenizer, batch),
-        "train_dataset": lessons,
+        "train_dataset": train_dataset,
         "eval_dataset": None if validation is None else examples(validation, np.ones(len(validation))),
         "compute_loss_func": weighted_loss,
-        "compute_metrics": judge,
-        "preprocess_logits_for_metrics": lambda _logits, labels: labels[:, 0, 0],  # nobody looks at them
+        "compute_metrics": score,
+        "preprocess_logits_for_metrics": lambda _logits, labels: labels[:, 0, 0],  # unused: drop the large logits
     }
 
 
 def _collate(network: Any, tokenizer: Any, examples: list[dict[str, Any]]) -> dict[str, Any]:
-    """Pad a batch; its labels are token and weight, (rows, tokens, 2), so that both reach the loss through Trainer."""
+    """Pad a batch; its labels are (token, weight), (rows, tokens, 2), so that Trainer passes both to the loss."""
     import torch
 
     padded = pad(tokenizer, [{"input_ids": example["input_ids"]} for example in examples])
@@ -180,18 +176,18 @@ def _collate(network: Any, tokenizer: Any, examples: list[dict[str, Any]]) -> di
 
 
 def weighted_loss(outputs: Any, labels: Any, num_items_in_batch: Any = None) -> Any:
-    """Give the mean over target tokens of weight times -log p.
+    """Return the mean over target tokens of weight times -log p.
 
     Args:
-        labels: token and weight, (rows, tokens, 2), both -100 where there is none.
-        num_items_in_batch: entries of `labels` that are not -100, over all the batches of a step: two a token.
+        labels: (token, weight), (rows, tokens, 2); both are -100 in the padding.
+        num_items_in_batch: entries of `labels` that are not -100, over all the batches of a step: two for a token.
     """
     from torch.nn.functional import cross_entropy
 
     ids, weights = labels[..., 0].long(), labels[..., 1]
     logits = outputs["logits"].float()
-    surprise = cross_entropy(logits.flatten(0, 1), ids.flatten(), ignore_index=_IGNORED, reduction="none")
-    total = (surprise.view_as(weights) * weights).sum()  # 0 where there is no token
+    losses = cross_entropy(logits.flatten(0, 1), ids.flatten(), ignore_index=_IGNORED, reduction="none")
+    total = (losses.view_as(weights) * weights).sum()  # the padding has loss 0
     return total / ((ids != _IGNORED).sum() if num_items_in_batch is None else num_items_in_batch / 2)
 
 
@@ -210,7 +206,7 @@ def generate_text(
 
     Args:
         model: folder or repo id of a sequence-to-sequence model.
-        max_new_tokens: the most tokens of one text; what the model's generation config says, or 128, when None.
+        max_new_tokens: the most tokens of one text; that of the model's generation config, or 128, when None.
         device: "cpu", "cuda", ...; a CUDA device when there is one.
 
     Raises:
@@ -220,13 +216,12 @@ def generate_text(
     """
     if task.kind != "text2text":
         raise TaskError(f"task {task.full_name!r} is {task.kind}: only text2text tasks have texts to write")
-    return written_texts(
-        load_seq2seq(model), load_tokenizer(model), task, dataset, max_new_tokens=max_new_tokens,
-        tokens_per_batch=tokens_per_batch, device=device, progress=progress,
-    )  # fmt: skip
+    options: dict[str, Any] = {"tokens_per_batch": tokens_per_batch, "device": device, "progress": progress}
+    network, tokenizer = load_seq2seq(model), load_tokenizer(model)
+    return predict_texts(network, tokenizer, task, dataset, max_new_tokens=max_new_tokens, **options)
 
 
-def written_texts(
+def predict_texts(
     network: Any,
     tokenizer: Any,
     task: Task,
@@ -237,23 +232,23 @@ def written_texts(
     device: str | None = None,
     progress: bool = False,
 ) -> list[str]:
-    """Do what `generate_text` does with a model that is in memory already."""
+    """Compute `generate_text` with a loaded model; the options are the same."""
     import torch
     from tqdm import tqdm
 
-    reads, writes = token_limits(tokenizer, network.config)
-    new = min(writes, max_new_tokens or network.generation_config.max_new_tokens or NEW_TOKENS)
-    network.generation_config = _greedy(network, new)  # given to `generate` it would be filled up with the old one
-    rows = _tokens(tokenizer, input_texts(task, dataset), reads)
+    most_read, most_written = token_limits(tokenizer, network.config)
+    new = min(most_written, max_new_tokens or network.generation_config.max_new_tokens or NEW_TOKENS)
+    network.generation_config = _greedy(network, new)  # passed to `generate` it would be merged with the old one
+    rows = _tokens(tokenizer, input_texts(task, dataset), most_read)
     texts = [""] * len(rows)
-    where = device or usual_device()
-    network = network.to(where).eval()
-    half = torch.autocast("cuda", torch.bfloat16) if where.startswith("cuda") else contextlib.nullcontext()
+    device = device or usual_device()
+    network = network.to(device).eval()
+    half = torch.autocast("cuda", torch.bfloat16) if device.startswith("cuda") else contextlib.nullcontext()
     bar = tqdm(total=len(rows), disable=not progress, unit="row")
     with torch.inference_mode(), half, cpu_threads(), quiet(), bar:
         for group in batches([len(row) + new for row in rows], tokens_per_batch):
             padded = pad(tokenizer, [{"input_ids": rows[i]} for i in group])
-            inputs = {key: torch.from_numpy(values).to(where) for key, values in padded.items()}
+            inputs = {key: torch.from_numpy(values).to(device) for key, values in padded.items()}
             ids = network.generate(**inputs)
             for i, text in zip(group, tokenizer.batch_decode(ids, skip_special_tokens=True), strict=True):
                 texts[i] = text.strip()
@@ -262,25 +257,21 @@ def written_texts(
 
 
 def _greedy(network: Any, max_new_tokens: int) -> Any:
-    """Give a greedy way of writing, with the network's own special tokens and nothing of its old habits.
+    """Return a greedy generation config with the network's special tokens.
 
-    A pretrained model may carry beams or a least length that suit what it was made for.
+    The rest of its own config is dropped: a pretrained model may bring beams, or a minimum length.
     """
     from transformers import GenerationConfig
 
-    told, config = network.generation_config, network.config
     names = ("pad_token_id", "eos_token_id", "bos_token_id", "decoder_start_token_id", "forced_bos_token_id")
-    kept = {name: getattr(told, name, None) for name in names}
-    kept = {name: getattr(config, name, None) if value is None else value for name, value in kept.items()}
-    return GenerationConfig(max_new_tokens=int(max_new_tokens), do_sample=False, num_beams=1, **kept)
+    special = {name: getattr(network.generation_config, name, None) for name in names}
+    special = {k: getattr(network.config, k, None) if value is None else value for k, value in special.items()}
+    return GenerationConfig(max_new_tokens=int(max_new_tokens), do_sample=False, num_beams=1, **special)
 
 
-TEXT_METRICS = ("exact_match", "token_f1", "rouge1", "rouge2", "rougeL")
-
-
-# --- texts ----------------------------------------------------------------------------------------------------------
-def text_scores(said: Sequence[str], truth: Sequence[str]) -> dict[str, npt.NDArray[np.float64]]:
-    """Score each text against its target: TEXT_METRICS by name, each of shape (N,), between 0 and 1.
+# --- scoring --------------------------------------------------------------------------------------------------------
+def text_scores(predicted: Sequence[str], truth: Sequence[str]) -> dict[str, Floats]:
+    """Score each text against its target: TEXT_METRICS by name, each (N,), between 0 and 1.
 
     `exact_match` and `token_f1` compare words without case, punctuation and articles, as SQuAD does; ROUGE is the
     F-measure of the rouge-score package, with stemming.
@@ -288,22 +279,26 @@ def text_scores(said: Sequence[str], truth: Sequence[str]) -> dict[str, npt.NDAr
     from rouge_score.rouge_scorer import RougeScorer
 
     scorer = RougeScorer(["rouge1", "rouge2", "rougeL"], use_stemmer=True)
-    found = np.zeros((len(said), len(TEXT_METRICS)))
-    for i, (one, other) in enumerate(zip(said, truth, strict=True)):
-        words, wanted = _words(one), _words(other)
-        rouge = scorer.score(other, one)
-        found[i] = [words == wanted, _overlap(words, wanted), *(rouge[name].fmeasure for name in TEXT_METRICS[2:])]
-    return {name: found[:, i] for i, name in enumerate(TEXT_METRICS)}
+    scores = np.zeros((len(predicted), len(TEXT_METRICS)))
+    for i, (text, target) in enumerate(zip(predicted, truth, strict=True)):
+        words, target_words = _words(text), _words(target)
+        rouge = scorer.score(target, text)
+        scores[i] = [
+            words == target_words,
+            _word_f1(words, target_words),
+            *(rouge[m].fmeasure for m in TEXT_METRICS[2:]),
+        ]
+    return {name: scores[:, i] for i, name in enumerate(TEXT_METRICS)}
 
 
 def _words(text: str) -> list[str]:
-    """Give the words of a text without case, punctuation and articles; of one that is only an article, that."""
+    """Return the words of a text without case, punctuation and articles; with articles if there is nothing else."""
     plain = text.lower().translate(str.maketrans("", "", string.punctuation))
     return re.sub(r"\b(?:a|an|the)\b", " ", plain).split() or plain.split()
 
 
-def _overlap(words: list[str], wanted: list[str]) -> float:
-    """Give the F1 of the words in common, counted with repeats; two texts without words agree."""
-    if not words or not wanted:
-        return float(words == wanted)
-    return 2 * sum((Counter(words) & Counter(wanted)).values()) / (len(words) + len(wanted))
+def _word_f1(words: list[str], target: list[str]) -> float:
+    """Return the F1 of the common words, counted with repeats; two texts without words agree."""
+    if not words or not target:
+        return float(words == target)
+    return 2 * sum((Counter(words) & Counter(target)).values()) / (len(words) + len(target))

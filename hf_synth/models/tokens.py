@@ -1,9 +1,9 @@
-"""Texts as tokens, each text once: a cache inside the user's folder serves every cell and seed of an experiment.
+"""Tokenize texts with an on-disk cache of tokens; pad rows; group rows of like length into batches.
 
-A text is tokenized whole and without special tokens; where it is cut, what stands around it and which windows it falls
-into is decided later (`windows`), so that one tokenization serves every length. The cache is a folder of Arrow files
-for each tokenizer, keyed by digests of the texts. A file is written under another name, then renamed, and never
-changed: any number of processes may share the folder. Tokens can be read back as text: the folder is private (0700).
+A text is tokenized whole and without special tokens, which `windows` adds when it cuts the text, so that one
+tokenization serves every length. The cache in the user's folder holds Arrow files for each tokenizer, keyed by digests
+of the texts. A file is written atomically and never changed: any number of processes may share the folder. Since tokens
+can be decoded to text, the folder is private (0700).
 """
 
 from __future__ import annotations
@@ -22,25 +22,31 @@ import numpy.typing as npt
 
 from hf_synth.task.folders import clear_disk_errors, private_folder
 
-_GROUP = 1_000  # texts given to the tokenizer at once
+_GROUP = 1_000  # texts in one call of the tokenizer
 _KEY = 24  # hex digits of a text's digest
 Ints = npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True)
 class Ragged:
-    """Sequences of different lengths, end to end: `flat[starts[i]:starts[i + 1]]` is the i-th."""
+    """Sequences of different lengths in one array: `flat[starts[i]:starts[i + 1]]` is the i-th."""
 
     flat: npt.NDArray[np.int32]
     starts: Ints
 
     @classmethod
     def of(cls, rows: Sequence[Sequence[int]]) -> Ragged:
-        """Lay sequences end to end."""
-        starts = np.zeros(len(rows) + 1, dtype=np.int64)
-        np.cumsum([len(row) for row in rows], out=starts[1:])
+        """Concatenate sequences."""
+        starts = ends(np.array([len(row) for row in rows], dtype=np.int64))
         flat = np.fromiter((token for row in rows for token in row), dtype=np.int32, count=int(starts[-1]))
         return cls(flat, starts)
+
+    @classmethod
+    def joined(cls, parts: Sequence[Ragged]) -> Ragged:
+        """Concatenate several of them."""
+        if not parts:
+            return cls.of([])
+        return cls(np.concatenate([p.flat for p in parts]), ends(np.concatenate([p.lengths for p in parts])))
 
     def __len__(self) -> int:
         return len(self.starts) - 1
@@ -48,31 +54,24 @@ class Ragged:
     def __getitem__(self, row: int) -> npt.NDArray[np.int32]:
         return self.flat[self.starts[row] : self.starts[row + 1]]
 
-    @classmethod
-    def joined(cls, parts: Sequence[Ragged]) -> Ragged:
-        """Lay several of them end to end."""
-        if not parts:
-            return cls.of([])
-        return cls(np.concatenate([p.flat for p in parts]), ends(np.concatenate([p.lengths for p in parts])))
-
     @property
     def lengths(self) -> Ints:
-        """Give the length of each sequence, shape (N,)."""
+        """The length of each sequence, (N,)."""
         return np.diff(self.starts)
 
     def take(self, rows: Ints) -> Ragged:
-        """Give some of the sequences, in the order asked for."""
+        """Return some of the sequences, in the order of `rows`."""
         lengths = self.lengths[rows]
         return Ragged(self.flat[spans(self.starts[:-1][rows], lengths)], ends(lengths))
 
 
 def ends(lengths: Ints) -> Ints:
-    """Give where sequences of some lengths begin when laid end to end, and where the last one ends, shape (N + 1,)."""
+    """Return the offsets of concatenated sequences: 0, then the end of each, (N + 1,)."""
     return np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
 
 
 def spans(starts: Ints, lengths: Ints) -> Ints:
-    """Give the places that spans cover, one span after the other."""
+    """Return the indices that spans cover, one span after the other."""
     begin = ends(lengths)
     return np.repeat(starts - begin[:-1], lengths) + np.arange(begin[-1])
 
@@ -82,7 +81,7 @@ def text_tokens(tokenizer: Any, texts: Sequence[str], *, cache_dir: str | Path |
     """Tokenize texts, whole and without special tokens.
 
     Args:
-        cache_dir: a folder of the user's; texts that were tokenized before with the same tokenizer are read from it.
+        cache_dir: a folder of the user's that caches the tokens for each tokenizer.
 
     Raises:
         OutputError: the cache cannot be written.
@@ -92,19 +91,19 @@ def text_tokens(tokenizer: Any, texts: Sequence[str], *, cache_dir: str | Path |
         return _tokenized(tokenizer, texts)
     folder = private_folder(private_folder(Path(cache_dir)) / f"tokens-{name}")
     keys = np.array([_key(text) for text in texts], dtype=f"S{_KEY}")
-    wanted, first, back = np.unique(keys, return_index=True, return_inverse=True)
-    parts, place = _kept(folder, wanted)
+    unique, first, inverse = np.unique(keys, return_index=True, return_inverse=True)
+    parts, place = _look_up(folder, unique)
     missing = np.flatnonzero(place < 0)
     if len(missing):
         new = _tokenized(tokenizer, [texts[i] for i in first[missing]])
-        _keep(folder, wanted[missing], new)
+        _store(folder, unique[missing], new)
         place[missing] = sum(map(len, parts)) + np.arange(len(missing))
         parts.append(new)
-    return Ragged.joined(parts).take(place[back])
+    return Ragged.joined(parts).take(place[inverse])
 
 
 def tokenizer_digest(tokenizer: Any) -> str | None:
-    """Name a tokenizer by everything that decides its tokens (16 hex digits); None for one written in Python."""
+    """Digest everything that decides a tokenizer's tokens (16 hex digits); None for one written in Python."""
     import tokenizers
 
     rules = getattr(tokenizer, "backend_tokenizer", None)
@@ -114,16 +113,10 @@ def tokenizer_digest(tokenizer: Any) -> str | None:
 
 
 def _tokenized(tokenizer: Any, texts: Sequence[str]) -> Ragged:
-    parts = [
-        Ragged.of(
-            tokenizer(
-                list(texts[i : i + _GROUP]), add_special_tokens=False, truncation=False, padding=False,
-                return_attention_mask=False, return_token_type_ids=False, verbose=False,
-            )["input_ids"]
-        )
-        for i in range(0, len(texts), _GROUP)
-    ]  # fmt: skip
-    return Ragged.joined(parts)
+    off = ("add_special_tokens", "truncation", "padding", "return_attention_mask", "return_token_type_ids", "verbose")
+    options = dict.fromkeys(off, False)
+    groups = (list(texts[i : i + _GROUP]) for i in range(0, len(texts), _GROUP))
+    return Ragged.joined([Ragged.of(tokenizer(group, **options)["input_ids"]) for group in groups])
 
 
 # --- the cache ------------------------------------------------------------------------------------------------------
@@ -131,8 +124,8 @@ def _key(text: str) -> str:
     return hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=_KEY // 2).hexdigest()
 
 
-def _kept(folder: Path, wanted: npt.NDArray[np.bytes_]) -> tuple[list[Ragged], Ints]:
-    """Look texts up, given by sorted keys; give what was found, and for each text its place there, or -1."""
+def _look_up(folder: Path, wanted: npt.NDArray[np.bytes_]) -> tuple[list[Ragged], Ints]:
+    """Look up texts by their sorted keys; return the tokens, and the place of each text in them, or -1."""
     parts: list[Ragged] = []
     place, count = np.full(len(wanted), -1, dtype=np.int64), 0
     for file in sorted(folder.glob("*.arrow")):
@@ -147,7 +140,7 @@ def _kept(folder: Path, wanted: npt.NDArray[np.bytes_]) -> tuple[list[Ragged], I
 
 
 def _read(file: Path) -> tuple[npt.NDArray[np.bytes_], Ragged]:
-    """Map a file of the cache; one that is broken is removed and holds nothing."""
+    """Read keys and tokens of a cache file, memory-mapped; remove a broken one."""
     import pyarrow as pa
 
     try:
@@ -160,8 +153,8 @@ def _read(file: Path) -> tuple[npt.NDArray[np.bytes_], Ragged]:
         return np.empty(0, dtype=f"S{_KEY}"), Ragged.of([])
 
 
-def _keep(folder: Path, keys: npt.NDArray[np.bytes_], tokens: Ragged) -> None:
-    """Write texts to a file of their own, as a whole or not at all; keys are sorted."""
+def _store(folder: Path, keys: npt.NDArray[np.bytes_], tokens: Ragged) -> None:
+    """Write texts to a new cache file, atomically; keys are sorted."""
     import pyarrow as pa
 
     columns = {
@@ -181,17 +174,17 @@ def _keep(folder: Path, keys: npt.NDArray[np.bytes_], tokens: Ragged) -> None:
             raise
 
 
-# --- tokens and batches ---------------------------------------------------------------------------------------------
+# --- batches --------------------------------------------------------------------------------------------------------
 def token_limit(tokenizer: Any, config: Any) -> int:
-    """Give how many tokens a model takes: the smaller of what its tokenizer and its positions allow."""
+    """Return how many tokens an encoder reads: the smaller of the limits of its tokenizer and its positions."""
     positions = getattr(config, "max_position_embeddings", None) or 512
     if "roberta" in config.model_type or config.model_type in ("camembert", "mpnet"):
-        positions -= (config.pad_token_id or 0) + 1  # these count positions from the padding index
+        positions -= (config.pad_token_id or 0) + 1  # their positions start after the padding index
     return min(int(positions), int(min(tokenizer.model_max_length, 1 << 20)))
 
 
 def pad(tokenizer: Any, rows: Sequence[Mapping[str, Sequence[int]]]) -> dict[str, npt.NDArray[np.int64]]:
-    """Pad rows of tokens on the right to the longest of them; each array has shape (rows, tokens)."""
+    """Pad rows of tokens on the right to the longest; each array has shape (rows, tokens)."""
     width = max(len(row["input_ids"]) for row in rows)
     batch = {"attention_mask": np.zeros((len(rows), width), dtype=np.int64)}
     for key in rows[0]:
@@ -206,7 +199,7 @@ def pad(tokenizer: Any, rows: Sequence[Mapping[str, Sequence[int]]]) -> dict[str
 def batches(lengths: Sequence[int], tokens_per_batch: int) -> list[list[int]]:
     """Group rows of like length so that rows x longest stays within a budget; the longest come first.
 
-    Memory is then asked for once at the start, and little of a batch is padding. A row beyond the budget goes alone.
+    So memory peaks at the start, and batches have little padding. A row beyond the budget is a batch of its own.
     """
     order = sorted(range(len(lengths)), key=lambda i: (-lengths[i], i))
     groups: list[list[int]] = []

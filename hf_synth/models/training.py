@@ -1,8 +1,8 @@
-"""Fine-tuning: transformers' Trainer as it is, for a Task; the corrector and the downstream model are made alike.
+"""Fine-tune a model for a Task with transformers' Trainer, fully or by LoRA; resume a training; cross-fit.
 
-Gold rows are hard labels of weight 1. A corrected row trains on its posterior (`label_probs`) with its `weight`; rows
-that were dropped or rejected are left out. What a classifier is trained towards stands in `objectives`, what is
-different for text2text tasks in `text2text`.
+Correctors and downstream models are trained alike. A gold row has a hard label and weight 1; a corrected row has its
+posterior (`label_probs`) as a soft target, times its `weight`; dropped and rejected rows are left out. `objectives`
+prepares the inputs of Trainer for a classifier, `text2text` those for a text2text task.
 """
 
 from __future__ import annotations
@@ -19,28 +19,27 @@ from collections.abc import Callable, Collection, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-import numpy.typing as npt
-
 from hf_synth.errors import HfSynthError, ModelError, TaskError
-from hf_synth.models.arguments import changed_arguments, told_arguments, training_arguments
+from hf_synth.models.arguments import changed_arguments, main_arguments, training_arguments
 from hf_synth.models.checkpoints import STEPS, checkpoint_callbacks, checkpoint_folder, checkpoint_name, last_checkpoint
 from hf_synth.models.inference import load_model, probabilities
-from hf_synth.models.loading import cpu_threads, load_tokenizer, model_folder, quiet
-from hf_synth.models.objectives import Lessons, label_lessons, pooled_notes
-from hf_synth.models.record import has_weights, joined_access, model_output, training_facts, weights_sha256, write_model
-from hf_synth.models.text2text import load_seq2seq, start_seq2seq, trainer_parts, written_texts
-from hf_synth.task.folders import clear_disk_errors, private_folder
+from hf_synth.models.loading import cpu_threads, has_weights, load_tokenizer, model_folder, quiet
+from hf_synth.models.objectives import TrainerInputs, classifier_inputs, pooled_notes
+from hf_synth.models.record import joined_access, model_output, training_facts, weights_sha256, write_model
+from hf_synth.models.text2text import load_seq2seq, predict_texts, start_seq2seq, trainer_parts
+from hf_synth.task.folders import private_folder
 from hf_synth.task.labels import row_digests, row_weights, soft_labels, target_texts, usable_rows
 from hf_synth.task.task import Task
 
 if TYPE_CHECKING:
     from datasets import Dataset
 
-_LOG = logging.getLogger(__name__)
-Floats = npt.NDArray[np.float32]
-Predict = Callable[["Dataset"], Any]
+LORA_DEFAULTS: dict[str, Any] = {"r": 16, "lora_alpha": 32, "lora_dropout": 0.05, "target_modules": "all-linear"}
+LORA_LEARNING_RATE = 3e-4  # ten times that of full training (Biderman et al. 2024, arXiv:2405.09673)
 _PATIENCE = 3  # evaluations without a better score before training stops
+_LOG = logging.getLogger(__name__)
+
+Predict = Callable[["Dataset"], Any]
 
 
 def train(
@@ -60,83 +59,78 @@ def train(
     cache_dir: str | Path | None = None,
     progress: bool = False,
 ) -> Path:
-    """Fine-tune an encoder, or a sequence-to-sequence model for text2text, into a folder, whole or not at all.
+    """Fine-tune an encoder, or a sequence-to-sequence model for text2text; write it to a folder atomically.
 
     Args:
-        train: gold rows, corrected rows, or both; rows that were dropped or rejected are left out.
-        validation: rows with true labels; the epoch with the best main metric of the task is kept, and training stops
-            when three epochs bring nothing better. They count as seen by the model.
+        train: gold rows, corrected rows, or both; dropped and rejected rows are left out.
+        validation: rows with true labels: the epoch with the best main metric is kept, and training stops after three
+            epochs without a better one. They count as seen by the model.
         base_model: repo id or folder; a folder with config.json and tokenizer but no weights starts from scratch.
-        output_dir: an earlier model of ours there is replaced.
-        args: None, a dict of `TrainingArguments` fields over our defaults, or a `TrainingArguments`, used untouched.
+        output_dir: an earlier model of `train` there is replaced.
+        args: None, a dict of `TrainingArguments` fields over our defaults, or a `TrainingArguments`, used unchanged.
         seed: of the head, the order of rows and dropout. On a CPU the same seed gives the same weights, bit by bit.
-        class_weights: weigh each class by the inverse of its share; for single_label tasks only.
+        class_weights: weight each class by the inverse of its share; for single_label tasks only.
         long_notes: "cut" notes at the model's length; read them in "windows" and pool by the maximum, or by the mean
             ("windows_mean"); "auto": windows where more than 5% of the rows would be cut. Text2text tasks cut.
-        lora: train small matrices beside the frozen weights, merged when done: True, or fields of peft's `LoraConfig`.
-        revision: branch, tag or commit of a repo id; the commit stands in the facts.
-        resume: keep checkpoints, every 500 steps or as many as it says; after a kill the same call goes on from the
-            last one and ends with the same weights, on a CPU bit by bit.
-        cache_dir: a private folder of the user's that keeps the tokens of texts, for other trainings on them.
+        lora: train LoRA matrices beside the frozen weights, merged at the end: True, or fields of peft's `LoraConfig`.
+        revision: branch, tag or commit of a repo id; the facts hold the commit.
+        resume: keep checkpoints every 500 steps, or every so many; after a kill the same call continues from the last
+            one and ends with the same weights, on a CPU bit by bit.
+        cache_dir: a private folder of the user's that caches the tokens of texts for other trainings.
 
     Returns:
-        The folder. Access, digests of every row seen, and parents are in its `hf_synth_facts.json`.
+        The folder; its `hf_synth_facts.json` holds access, digests of every row seen, and parents.
 
     Raises:
-        TaskError: class weights for a task that is not single_label, or an unknown way with long notes.
+        TaskError: class weights for a task that is not single_label, or an unknown value of `long_notes`.
         ColumnError: a column is missing, a text or label is not usable, or no row is left to train on.
         ModelError: the base model cannot be loaded.
-        OutputError: the folder cannot be written, or holds something that is not a model of ours.
+        OutputError: the folder cannot be written, or holds something that `train` did not write.
     """
     if class_weights and task.kind != "single_label":
         raise TaskError(f"task {task.full_name!r} is {task.kind}: class_weights are for single_label tasks only")
     if resume and args is not None and not isinstance(args, Mapping):
-        raise HfSynthError("to be resumed, a training takes its arguments as a dict: its checkpoints lie in our folder")
-    rows, output = usable_rows(train), Path(output_dir)
-    parent = model_folder(base_model, revision)
+        raise HfSynthError("a training that can be resumed takes its arguments as a dict, since it sets output_dir")
+    rows, output, parent = usable_rows(train), Path(output_dir), model_folder(base_model, revision)
     access = joined_access(task, base_model, parent, train, validation)
     chief = int(os.environ.get("RANK", "0")) == 0
     options = {"class_weights": class_weights, "long_notes": long_notes, "lora": lora}
-    decides = {"task": task.fingerprint(), "args": args, "seed": seed, "processes": _processes(), **options}
+    inputs = {"task": task.fingerprint(), "args": args, "seed": seed, "processes": _processes(), **options}
     with contextlib.ExitStack() as stack:
         draft = stack.enter_context(model_output(output)) if chief else None
         stack.enter_context(quiet(not progress))
         threads = stack.enter_context(cpu_threads())
         started = time.perf_counter()
-        work = stack.enter_context(_work(output, draft, decides, (task, rows, validation, parent), resume, chief))
+        work = stack.enter_context(_work(output, draft, inputs, (task, rows, validation, parent), resume, chief))
         network, tokenizer, new = _start(base_model, parent, task, seed)
-        lessons = _lessons(network, tokenizer, task, rows, validation, class_weights, long_notes, cache_dir)
-        settings = training_arguments(
-            args, work, len(rows), validation is not None, seed, progress, windows=lessons.windows,
-            processes=_processes(), learning_rate=LORA_LEARNING_RATE if lora else 3e-5, resumable=bool(resume),
-        )  # fmt: skip
-        learner = with_lora(network, lora, new, task.kind) if lora else network
-        epochs, best = _optimise(learner, tokenizer, lessons, settings, work if resume else None, int(resume))
+        data = _trainer_inputs(network, tokenizer, task, rows, validation, class_weights, long_notes, cache_dir)
+        how: dict[str, Any] = {"windows": data.windows, "processes": _processes(), "resumable": bool(resume)}
+        how["learning_rate"] = LORA_LEARNING_RATE if lora else 3e-5
+        settings = training_arguments(args, work, len(rows), validation is not None, seed, progress, **how)
+        trainee = with_lora(network, lora, new, task.kind) if lora else network
+        epochs, best = _optimise(trainee, tokenizer, data, settings, work if resume else None, int(resume))
         if draft is not None:
-            network = merged(learner) if lora else network
-            if lessons.long_notes != "cut":
-                network.config.long_notes = lessons.long_notes
-            facts = training_facts(task, rows, validation, base_model, parent) | {
-                "access": access,
-                "seed": seed,
-                "class_weights": class_weights,
-                "lora": dict(lora) if isinstance(lora, Mapping) else lora,
-                "long_notes": lessons.facts,
-                "hyperparameters": told_arguments(settings),
-                "arguments": changed_arguments(settings),
-                "processes": settings.world_size,
-                "device": settings.device.type,
-                "threads": threads,
-                "epochs": epochs,
-                "best_validation": best,
-                "seconds": round(time.perf_counter() - started, 2),
-            }
+            network = merged(trainee) if lora else network
+            if data.long_notes != "cut":
+                network.config.long_notes = data.long_notes
+            facts = training_facts(task, rows, validation, base_model, parent) | _run_facts(settings, data)
+            facts |= {"access": access, "seed": seed, "class_weights": class_weights, "threads": threads}
+            facts |= {"lora": dict(lora) if isinstance(lora, Mapping) else lora, "epochs": epochs}
+            facts |= {"best_validation": best, "seconds": round(time.perf_counter() - started, 2)}
             write_model(network, tokenizer, draft, facts)
-    if chief:
-        with clear_disk_errors(output):
-            output.chmod(0o755 if access == "open" else 0o700)
+            draft.chmod(0o755 if access == "open" else 0o700)
     _wait_for_all()
     return output
+
+
+def _run_facts(settings: Any, data: TrainerInputs) -> dict[str, Any]:
+    return {
+        "long_notes": data.facts,
+        "hyperparameters": main_arguments(settings),
+        "arguments": changed_arguments(settings),
+        "processes": settings.world_size,
+        "device": settings.device.type,
+    }
 
 
 def trainer_fit(
@@ -150,12 +144,12 @@ def trainer_fit(
     progress: bool = False,
     **options: Any,
 ) -> Callable[[Dataset], Predict]:
-    """Give a corrector that can be cross-fitted: `fit(rows)` trains afresh and gives `predict(rows)` -> (N, K).
+    """Return a corrector that can be cross-fitted: `fit(rows)` trains anew and returns `predict(rows)` -> (N, K).
 
-    Of a text2text task `predict(rows)` gives what the model writes: N texts.
+    For a text2text task `predict(rows)` returns N texts.
 
     Args:
-        work_dir: trainings happen in `fold-<hash>` folders in it, removed afterwards unless `keep`.
+        work_dir: models are written to `fold-<hash>` folders in it, removed afterwards unless `keep`.
         options: of `train`, such as class_weights, long_notes, lora, revision or cache_dir.
 
     Raises:
@@ -170,28 +164,28 @@ def trainer_fit(
         if not keep:
             shutil.rmtree(folder)
         if text:
-            return lambda asked: written_texts(network, tokenizer, task, asked, progress=progress)
-        return lambda asked: probabilities(network, tokenizer, task, asked, progress=progress, cache_dir=cache_dir)
+            return lambda rows: predict_texts(network, tokenizer, task, rows, progress=progress)
+        return lambda rows: probabilities(network, tokenizer, task, rows, progress=progress, cache_dir=cache_dir)
 
     return fit
 
 
 def _digest(task: Task, rows: Dataset, seed: int) -> str:
-    """Name a training by its rows and their labels (12 hex digits)."""
+    """Digest the rows and labels of a training (12 hex digits)."""
     digest = hashlib.sha256(f"{task.fingerprint()} {seed}".encode())
     for text in row_digests(task, rows.select_columns(list(task.text_columns))):
         digest.update(text.encode())
-    used = usable_rows(rows)
+    usable = usable_rows(rows)
     if task.kind == "text2text":
-        digest.update("\x1f".join(target_texts(task, used)).encode() + row_weights(used).tobytes())
+        digest.update("\x1f".join(target_texts(task, usable)).encode() + row_weights(usable).tobytes())
     else:
-        digest.update(soft_labels(task, used).tobytes())
+        digest.update(soft_labels(task, usable).tobytes())
     return digest.hexdigest()[:12]
 
 
 # --- Trainer --------------------------------------------------------------------------------------------------------
 def start(base_model: str | Path, task: Task, seed: int) -> tuple[Any, Any]:
-    """Load the model to start from, with a new head for the task where it has none, and its tokenizer.
+    """Load the base model, with a new head where it has none for the task, and its tokenizer.
 
     Raises:
         ModelError: it cannot be loaded.
@@ -200,94 +194,98 @@ def start(base_model: str | Path, task: Task, seed: int) -> tuple[Any, Any]:
 
 
 def _start(base_model: str | Path, folder: Path, task: Task, seed: int) -> tuple[Any, Any, list[str]]:
-    """Do what `start` does from the folder of the base model; name the weights that its files lack, too."""
+    """Load as `start` does, from the base model's folder; also return the names of weights that its files lack."""
     import torch
     from transformers import AutoConfig, AutoModelForSequenceClassification, set_seed
 
     if task.kind == "text2text":
-        return *start_seq2seq(folder, seed, shown=str(base_model)), []
+        return *start_seq2seq(folder, seed, name=str(base_model)), []
     tokenizer = load_tokenizer(folder)
     set_seed(seed)
-    names: dict[str, Any] = {
+    labels: dict[str, Any] = {
         "id2label": dict(enumerate(task.labels)),
         "label2id": {label: i for i, label in enumerate(task.labels)},
         "problem_type": f"{task.kind}_classification",
     }
     try:
-        config = AutoConfig.from_pretrained(folder, trust_remote_code=False, **names)
-        config.__dict__.pop("long_notes", None)  # of an earlier training, which does not bind this one
+        config = AutoConfig.from_pretrained(folder, trust_remote_code=False, **labels)
+        config.__dict__.pop("long_notes", None)  # of an earlier training; this one chooses anew
         if not has_weights(folder):
             network = AutoModelForSequenceClassification.from_config(config)
             return network, tokenizer, [name for name, _ in network.named_parameters() if "classifier" in name]
-        network, seen = AutoModelForSequenceClassification.from_pretrained(
-            folder, config=config, trust_remote_code=False, weights_only=True, dtype=torch.float32,
-            ignore_mismatched_sizes=True, output_loading_info=True,
-        )  # fmt: skip
+        options = {"trust_remote_code": False, "weights_only": True, "dtype": torch.float32}
+        network, info = AutoModelForSequenceClassification.from_pretrained(
+            folder, config=config, ignore_mismatched_sizes=True, output_loading_info=True, **options
+        )
     except Exception as error:
         raise ModelError(f"base model {str(base_model)!r} cannot be loaded ({type(error).__name__})") from None
-    other = [key if isinstance(key, str) else key[0] for key in seen["mismatched_keys"]]
-    return network, tokenizer, sorted({*seen["missing_keys"], *other})
+    mismatched = [key if isinstance(key, str) else key[0] for key in info["mismatched_keys"]]
+    return network, tokenizer, sorted({*info["missing_keys"], *mismatched})
 
 
-def _lessons(
-    network: Any, tokenizer: Any, task: Task, rows: Dataset, validation: Dataset | None, class_weights: bool,
-    long_notes: str, cache_dir: str | Path | None,
-) -> Lessons:  # fmt: skip
+def _trainer_inputs(
+    network: Any,
+    tokenizer: Any,
+    task: Task,
+    rows: Dataset,
+    validation: Dataset | None,
+    class_weights: bool,
+    long_notes: str,
+    cache_dir: str | Path | None,
+) -> TrainerInputs:
+    """Return Trainer's inputs for a task of any kind; log how long notes are read."""
+    data = (network, tokenizer, task, rows, validation)
     if task.kind == "text2text":
-        return Lessons(trainer_parts(network, tokenizer, task, rows, validation))
-    lessons = label_lessons(
-        network, tokenizer, task, rows, validation, class_weights=class_weights, long_notes=long_notes,
-        cache_dir=cache_dir,
-    )  # fmt: skip
-    told = lessons.facts or {}
-    if told["longer"]:
-        way = {"cut": "cut", "windows": "read in windows, pooled by their maximum"}
-        _LOG.info(
-            "%s of %s rows are longer than the %s tokens that the model reads: %s",
-            told["longer"], told["rows"], told["tokens"], way.get(told["how"], "read in windows, pooled by their mean"),
-        )  # fmt: skip
-    return lessons
+        return TrainerInputs(trainer_parts(*data))
+    inputs = classifier_inputs(*data, class_weights=class_weights, long_notes=long_notes, cache_dir=cache_dir)
+    facts = inputs.facts or {}
+    if facts["longer"]:
+        ways = {"cut": "cut", "windows": "read in windows, pooled by their maximum"}
+        way = ways.get(facts["how"], "read in windows, pooled by their mean")
+        counts = facts["longer"], facts["rows"], facts["tokens"]
+        _LOG.info("%s of %s rows are longer than the %s tokens that the model reads: %s", *counts, way)
+    return inputs
 
 
 def _optimise(
-    network: Any, tokenizer: Any, lessons: Lessons, settings: Any, resumed: Path | None, steps: int
+    network: Any, tokenizer: Any, inputs: TrainerInputs, settings: Any, checkpoints: Path | None, steps: int
 ) -> tuple[float, float | None]:
-    """Train a network in place; give the epochs run, and the best main score on validation rows.
+    """Train a network in place; return the epochs run, and the best main score on validation rows.
 
     Args:
-        resumed: the folder of checkpoints to go on from; None where none are kept.
-        steps: between checkpoints; 1 for the usual number.
+        checkpoints: the folder of checkpoints to resume from; None where none are kept.
+        steps: between checkpoints; 1 for the default number.
     """
     from transformers import EarlyStoppingCallback, PrinterCallback, Trainer
 
-    stops = lessons.parts["eval_dataset"] is not None and settings.load_best_model_at_end
+    stops = inputs.parts["eval_dataset"] is not None and settings.load_best_model_at_end
     callbacks: list[Any] = [EarlyStoppingCallback(_PATIENCE)] if stops else []
     last = None
-    if resumed is not None:
-        callbacks = checkpoint_callbacks(resumed, STEPS if steps == 1 else steps, _PATIENCE if stops else None)
-        last = last_checkpoint(resumed)
+    if checkpoints is not None:
+        callbacks = checkpoint_callbacks(checkpoints, STEPS if steps == 1 else steps, _PATIENCE if stops else None)
+        last = last_checkpoint(checkpoints)
         if last is not None:
-            _LOG.info("going on from step %s", last.name.rpartition("-")[2])
-    trainer = Trainer(network, settings, processing_class=tokenizer, callbacks=callbacks, **lessons.parts)
+            _LOG.info("resuming the training from step %s", last.name.rpartition("-")[2])
+    trainer = Trainer(network, settings, processing_class=tokenizer, callbacks=callbacks, **inputs.parts)
     if settings.disable_tqdm:
         trainer.remove_callback(PrinterCallback)
-    with pooled_notes(network, lessons.long_notes) if lessons.long_notes != "cut" else contextlib.nullcontext():
+    with pooled_notes(network, inputs.long_notes) if inputs.long_notes != "cut" else contextlib.nullcontext():
         trainer.train(resume_from_checkpoint=None if last is None else str(last))
     network.eval().to("cpu")
     return round(float(trainer.state.epoch or 0), 2), trainer.state.best_metric
 
 
-# --- where it happens -----------------------------------------------------------------------------------------------
+# --- checkpoints and processes --------------------------------------------------------------------------------------
 @contextlib.contextmanager
 def _work(
     output: Path,
     draft: Path | None,
-    decides: Mapping[str, Any],
+    inputs: Mapping[str, Any],
     data: tuple[Task, Dataset, Dataset | None, Path],
     resume: bool | int,
     chief: bool,
 ) -> Iterator[Path]:
-    """Give the folder for checkpoints: a passing one, or one that the same call, and every process of it, finds."""
+    """Yield the folder of checkpoints: a temporary one, or one named by the inputs, shared by calls and processes."""
     if draft is not None and not resume and _processes() == 1:
         with tempfile.TemporaryDirectory(prefix=".work-", dir=draft) as work:
             yield Path(work)
@@ -307,13 +305,13 @@ def _work(
                 digest.update(repr(values).encode("utf-8", "surrogatepass"))
         digest.update(b"\x00")
     versions = [__version__, transformers.__version__, str(torch.__version__), torch.get_num_threads()]
-    name = checkpoint_name({**decides, "data": digest.hexdigest(), "versions": versions})
+    name = checkpoint_name({**inputs, "data": digest.hexdigest(), "versions": versions})
     with checkpoint_folder(output, name, chief=chief) as folder:
         yield folder
 
 
 def _processes() -> int:
-    """Give how many processes train together, as torchrun says it."""
+    """Return how many processes train together, as torchrun sets it."""
     return int(os.environ.get("WORLD_SIZE", "1"))
 
 
@@ -324,12 +322,9 @@ def _wait_for_all() -> None:
         torch.distributed.barrier()
 
 
-LORA_DEFAULTS: dict[str, Any] = {"r": 16, "lora_alpha": 32, "lora_dropout": 0.05, "target_modules": "all-linear"}
-LORA_LEARNING_RATE = 3e-4  # ten times that of full training (Biderman et al. 2024, arXiv:2405.09673)
-
-
+# --- LoRA -----------------------------------------------------------------------------------------------------------
 def with_lora(network: Any, options: bool | Mapping[str, Any], new: Collection[str], kind: str) -> Any:
-    """Wrap a network so that only LoRA matrices and its new parts are trained.
+    """Wrap a network so that only LoRA matrices and newly initialised modules are trained.
 
     Args:
         options: True for LORA_DEFAULTS, or fields of peft's `LoraConfig` over them.
@@ -344,17 +339,17 @@ def with_lora(network: Any, options: bool | Mapping[str, Any], new: Collection[s
     except ImportError:
         raise HfSynthError("LoRA needs peft: pip install 'hf_synth[lora]'") from None
     own = dict(options) if isinstance(options, Mapping) else {}
-    parts = sorted({name.rpartition(".")[0] for name in new if "." in name})
+    modules = sorted({name.rpartition(".")[0] for name in new if "." in name})
     task_type = "SEQ_2_SEQ_LM" if kind == "text2text" else "SEQ_CLS"
     try:
-        config = LoraConfig(**{**LORA_DEFAULTS, "modules_to_save": parts or None, "task_type": task_type, **own})
+        config = LoraConfig(**{**LORA_DEFAULTS, "modules_to_save": modules or None, "task_type": task_type, **own})
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore", FutureWarning)  # peft asks transformers by a name that will go
+            warnings.simplefilter("ignore", FutureWarning)  # peft uses a deprecated name of transformers
             return get_peft_model(network, config)
     except (TypeError, ValueError) as error:
         raise HfSynthError(f"LoRA options: {str(error).splitlines()[0]}") from None
 
 
 def merged(network: Any) -> Any:
-    """Merge what LoRA learnt into the plain network, and give that."""
+    """Merge the LoRA matrices into the network; return the plain network."""
     return network.merge_and_unload()

@@ -1,4 +1,4 @@
-"""A clinical task as a value, its columns, its rows as arrays, its folders."""
+"""Tasks, the column contract, labels as arrays, folders on disk."""
 
 import lazy_loader
 

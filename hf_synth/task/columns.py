@@ -1,24 +1,31 @@
-"""Columns of rows: the one place that defines what stages share, and what may be done with a row.
+"""The column contract: every column of a row, its access, the vocabulary of statuses and reasons.
 
-A note travels as a row of a `datasets.Dataset`. Every stage takes rows with the columns below and adds some; the
-columns are the only thing that stages share.
+A note travels as a row of a `datasets.Dataset`. Each stage takes rows with some of these columns and adds others;
+stages share nothing else. `Task` returns the exact features: `gold_features`, `synthetic_features`,
+`corrected_features`.
 
-    id, group                     stable id; patient / admission / note that must not straddle a split
-    <text columns>, <label>       the task's own columns
-    source                        "gold", "synthetic" or "unlabelled" (a label, never trusted alone by the gate);
-                                  unlabelled: a real note to which an LLM gave the label. Its text is gold's and never
-                                  leaves, its label is no more certain than a synthetic row's
-    task, task_version, access    where the row comes from, and what may be done with it
-    seed_ids, prompt_sha256, generator, journal_key, sampling, created
-    answer_code                   how the answer ended: the endpoint's finish reason, or "http_500", "timeout", ...
-    prompt_tokens, completion_tokens, cost_usd   of the answer, on the first row that came of it: they add up
-                                  provenance of a synthetic row; local only, dropped at export
-    llm_label                     what the generator meant
-    label_status, reason          kept | relabelled | dropped | rejected, and why (REASONS)
-    label_probs, label_confidence, weight
-                                  posterior over the labels, its maximum, the training weight; added by correction
-    judged                        multi_label gold only, optional (Task.partly_judged): the labels that somebody
-                                  judged, present or not; absent or null means all. What was not counts neither way
+    gold rows
+    id, group                     stable id; patient, admission or note that must not straddle a split
+    <text columns>, <label>       the task's own columns; all null in a rejected row
+    judged                        only where `Task.partly_judged`: the labels that were judged, present or absent; null
+                                  or no column means all. A label that was not judged counts neither way
+    source                        "gold", "synthetic" or "unlabelled"; the publishing gate never trusts it alone.
+                                  Unlabelled: a real note labelled by an LLM, as private as gold, its label as
+                                  uncertain as a synthetic row's
+    task, task_version, access    the row's task, and what may be done with it; where datasets meet the strictest wins
+
+    added by `generate`; the provenance is local and is dropped at export
+    seed_ids, prompt_sha256       ids of the gold rows in the prompt, hash of the prompt
+    generator                     the model's name, as the server reports it
+    journal_key, answer_code      key of the answer in the journal; its finish reason, or "http_500", "timeout", ...
+    sampling, created             sampling parameters as JSON; time of the answer (UTC)
+    prompt_tokens, completion_tokens, cost_usd   of the answer, on its first row only, so that a sum is right
+    llm_label                     the label that the generator was to write; <label> starts as its copy
+    label_status, reason          kept | relabelled | dropped | rejected, and a word of REASONS
+
+    added by `correct`, which rewrites <label>, label_status and reason
+    label_probs, label_confidence posterior over the labels, and its maximum
+    weight                        weight in training; 0 for a dropped row, which keeps its text, llm_label and <label>
 
 Nothing here loads torch, openai or transformers; `datasets` is loaded when features are first asked for.
 """
@@ -78,23 +85,23 @@ PROVENANCE_COLUMNS = (
 SYNTHETIC_COLUMNS = (*GOLD_COLUMNS, *PROVENANCE_COLUMNS, "llm_label", "label_status", "reason")
 CORRECTION_COLUMNS = ("label_probs", "label_confidence", "weight")
 JUDGED = "judged"
-UNLABELLED = "unlabelled"  # the source of real notes that no person labelled
-MANIFEST = "hf_synth.json"  # in a folder of ours: what stage wrote it, of which task
+UNLABELLED = "unlabelled"  # `source` of real notes that an LLM labelled
+MANIFEST = "hf_synth.json"  # in every folder that a stage writes: the stage, the task, counts
 
 
 # --- access ---------------------------------------------------------------------------------------------------------
 def strictest(*accesses: str | None) -> Access:
-    """Join accesses: the strictest wins; absent or unknown counts as credentialed; none at all too."""
+    """Return the strictest of several accesses; an absent or unknown one, or none at all, counts as credentialed."""
     order: dict[str | None, int] = {a: i for i, a in enumerate(ACCESSES)}
     worst = max((order.get(a, len(ACCESSES) - 1) for a in accesses), default=len(ACCESSES) - 1)
     return ACCESSES[worst]
 
 
 def access_of(dataset: Dataset) -> Access:
-    """Read the access of a dataset from its rows (the `access` column), strictest first.
+    """Return the strictest access of a dataset's rows, from their `access` column.
 
-    A dataset without the column, or with an empty or unknown value in it, is credentialed. An empty dataset holds no
-    note; it is open only if it has the column.
+    A dataset without the column, or with an empty or unknown value in it, is credentialed. A dataset with the column
+    but without rows is open.
     """
     if "access" not in dataset.column_names:
         return "credentialed"
@@ -103,7 +110,7 @@ def access_of(dataset: Dataset) -> Access:
     import pyarrow.compute as pc
 
     table = dataset.with_format("arrow")
-    seen: set[str | None] = set()
+    accesses: set[str | None] = set()
     for batch in table.select_columns(["access"]).iter(batch_size=100_000):
-        seen.update(pc.unique(batch["access"]).to_pylist())
-    return strictest(*seen)
+        accesses.update(pc.unique(batch["access"]).to_pylist())
+    return strictest(*accesses)

@@ -1,4 +1,4 @@
-"""Facts of a note: what it states, and what it denies."""
+"""Facts of a note: labels derived by rule from findings that a text states and does not negate."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from typing import Literal
 
 @dataclass(frozen=True)
 class Fact:
-    """One thing that decides a label, and how a text states it.
+    """One finding that decides a label, and how a text states it.
 
     Args:
         name: e.g. "gait".
-        values: what may hold, as (statement, points, pattern): the pattern finds it in a text. One value may have an
-            empty pattern: it holds where no other one is found.
+        values: the possible values as (statement, points, pattern); the pattern matches a text that states the value.
+            One value may have an empty pattern: it holds where no other matches.
     """
 
     name: str
@@ -24,12 +24,12 @@ class Fact:
 
 @dataclass(frozen=True)
 class Facts:
-    """What a label follows from by rule: points of facts, added up or the highest one, in bands.
+    """A rule from facts to a label: their points, summed or the maximum of them, fall into bands.
 
     Args:
         items: the facts.
         combine: "sum" (a score such as the Morse Fall Scale) or "max" (a grade such as CTCAE's).
-        bounds: points from which the second label holds, the third, ...: one fewer than there are labels.
+        bounds: the lowest points of the second label, the third, ...: one fewer than there are labels.
     """
 
     items: tuple[Fact, ...]
@@ -37,39 +37,39 @@ class Facts:
     bounds: tuple[int, ...]
 
     def label(self, points: Sequence[int]) -> int:
-        """Give the index of the label that points, one number for each fact, lead to."""
+        """Return the index of the label for the points of each fact."""
         total = sum(points) if self.combine == "sum" else max(points)
         return sum(total >= bound for bound in self.bounds)
 
     def found_in(self, text: str) -> int:
-        """Give the index of the label that a text's own facts lead to.
+        """Return the index of the label for the facts that a text states.
 
-        Of a fact that is stated several ways the one with most points counts; what is denied is not stated.
+        Of several stated values of a fact the one with most points counts; a negated value is not stated.
         """
         points = []
         for item in self.items:
-            stated = [worth for _, worth, pattern in item.values if pattern and _stated(pattern, text)]
-            otherwise = [worth for _, worth, pattern in item.values if not pattern]
-            points.append(max(stated or otherwise or [0]))
+            stated = [worth for _, worth, pattern in item.values if pattern and _is_stated(pattern, text)]
+            default = [worth for _, worth, pattern in item.values if not pattern]
+            points.append(max(stated or default or [0]))
         return self.label(points)
 
 
-# Words before a finding, in the same clause, that deny it; and words behind it that do.
-_DENIED = re.compile(
+# Negations of a finding: words before it in the same clause, and words after it.
+_NEGATED_BEFORE = re.compile(
     r"(?:\b(?:no(?! longer)|not|non|never|without|denies|denied|denying|negative for|free of|absent)|n['\u2019]t)\b"
     r"(?:(?!\b(?:but|however|although|though|yet|except|and (?:an?|the|was|is|has|had))\b)[^.;:,\n])*$",
     re.IGNORECASE,
 )
-_DENIED_AFTER = re.compile(
+_NEGATED_AFTER = re.compile(
     r"(?:\w*\s*:\s*(?:none|no|not|never|absent)\b|[^.;:,\n]{0,25}?(?:\bnot|n['\u2019]t)(?: been)? "
     r"(?:needed|required|indicated|placed|started|used|given|necessary)\b)",
     re.IGNORECASE,
 )
 
 
-def _stated(pattern: str, text: str) -> bool:
+def _is_stated(pattern: str, text: str) -> bool:
     return any(
-        not _DENIED.search(text[max(0, found.start() - 60) : found.start()])
-        and not _DENIED_AFTER.match(text[found.end() : found.end() + 60])
-        for found in re.finditer(pattern, text, re.IGNORECASE)
+        not _NEGATED_BEFORE.search(text[max(0, match.start() - 60) : match.start()])
+        and not _NEGATED_AFTER.match(text[match.end() : match.end() + 60])
+        for match in re.finditer(pattern, text, re.IGNORECASE)
     )

@@ -1,7 +1,7 @@
-"""The user's folders: private, never half-written, and Datasets going out to them and coming back.
+"""Private folders, atomic writes, and Datasets saved as parquet folders.
 
 An exported folder is the tree of a Hub repository: `<split>.parquet` files and a README.md whose YAML names them, so
-that `load_dataset(folder)` reads it without any code of ours. `hf_synth.json` beside them says what stage wrote it.
+that `load_dataset(folder)` reads it without any code of ours. `hf_synth.json` beside them names the stage and the task.
 """
 
 from __future__ import annotations
@@ -13,7 +13,6 @@ import os
 import shutil
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -25,7 +24,7 @@ from hf_synth.task.task import Task
 if TYPE_CHECKING:
     from datasets import Dataset, DatasetDict
 
-WORK = ".hf_synth"  # our own corner of a user's folder: caches, the journal
+WORK = ".hf_synth"  # subfolder of a user's folder for caches and the journal
 _DISK = {
     errno.ENOSPC: "the disk is full; free some space and run again",
     errno.EDQUOT: "the disk quota is spent; free some space and run again",
@@ -36,10 +35,10 @@ _DISK = {
 
 
 def private_folder(path: Path) -> Path:
-    """Make a folder that only its owner can read (0700); an existing folder keeps its mode.
+    """Create a folder that only its owner can read (0700); an existing folder keeps its mode.
 
     Raises:
-        OutputError: it cannot be made.
+        OutputError: it cannot be created.
     """
     with clear_disk_errors(path):
         path.mkdir(parents=True, exist_ok=True, mode=0o700)
@@ -47,13 +46,13 @@ def private_folder(path: Path) -> Path:
 
 
 def work_folder(beside: Path) -> Path:
-    """Give our corner of a user's folder (`.hf_synth`, 0700), made if need be."""
+    """Return the work folder inside a user's folder (`.hf_synth`, 0700); create it if it is missing."""
     return private_folder((beside if beside.is_dir() else beside.parent) / WORK)
 
 
 @contextlib.contextmanager
 def clear_disk_errors(path: Path) -> Iterator[None]:
-    """Turn a full disk, a read-only folder or missing rights into an `OutputError` of one sentence."""
+    """Raise an `OutputError` of one sentence for a full disk, a read-only folder or missing rights."""
     try:
         yield
     except OSError as error:
@@ -62,7 +61,7 @@ def clear_disk_errors(path: Path) -> Iterator[None]:
 
 
 def write_private(path: Path, text: str) -> Path:
-    """Write a text file as a whole or not at all, readable by its owner alone (0600).
+    """Write a text file atomically, readable by its owner alone (0600).
 
     Raises:
         OutputError: it cannot be written.
@@ -83,26 +82,38 @@ def write_private(path: Path, text: str) -> Path:
 
 
 @contextlib.contextmanager
-def new_folder(path: Path, *, overwrite: bool = True) -> Iterator[Path]:
-    """Write a folder as a whole or not at all: fill the yielded temporary folder, it is then renamed to `path`.
+def written(path: Path) -> Iterator[Path]:
+    """Write a file atomically: yield a temporary file, then rename it to `path`."""
+    draft = path.with_name(f".{path.name}.{os.getpid()}")
+    with clear_disk_errors(path):
+        try:
+            yield draft
+            os.replace(draft, path)
+        finally:
+            draft.unlink(missing_ok=True)
 
-    An earlier folder of ours (one with a manifest) is replaced; anything else that is not empty is left alone.
+
+@contextlib.contextmanager
+def new_folder(path: Path, *, overwrite: bool = True) -> Iterator[Path]:
+    """Write a folder atomically: yield a temporary folder, then rename it to `path`.
+
+    An earlier output (a folder with a manifest) is replaced; anything else that is not empty is left alone.
 
     Raises:
-        OutputError: the place is taken by something else, full, or read-only.
+        OutputError: `path` exists and is no earlier output, or its disk is full or read-only.
     """
     path = Path(path)
     if path.is_file() or (path.is_dir() and any(path.iterdir()) and not (overwrite and (path / MANIFEST).is_file())):
-        raise OutputError(f"{path} is there already and is not an earlier output; choose another folder")
+        raise OutputError(f"{path} exists and is not an earlier output; choose another folder")
     with clear_disk_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         draft = Path(tempfile.mkdtemp(prefix=f".{path.name}-", dir=path.parent))  # mode 0700
     try:
         with clear_disk_errors(path):
             yield draft
-            keep = path / WORK  # a journal or cache that lies in the folder outlives its content
-            if keep.is_dir():
-                os.rename(keep, draft / WORK)
+            work = path / WORK  # the journal and the cache of an earlier output are kept
+            if work.is_dir():
+                os.rename(work, draft / WORK)
             if path.is_dir():
                 shutil.rmtree(path)
             os.replace(draft, path)
@@ -113,13 +124,13 @@ def new_folder(path: Path, *, overwrite: bool = True) -> Iterator[Path]:
 def write_stage(
     task: Task, dataset: Dataset | DatasetDict, path: Path, *, stage: str, report: str = "", **facts: Any
 ) -> Path:
-    """Write the rows of a stage to a folder that `load_dataset(path)` accepts, with what a reader must know of them.
+    """Write the rows of a stage to a folder that `load_dataset(path)` accepts, with a README and a manifest.
 
     Args:
         dataset: a Dataset becomes split "train".
         stage: the verb that made the rows.
-        report: what a person may want to read of it, as Markdown; becomes report.md.
-        facts: plain values for the manifest.
+        report: Markdown for report.md.
+        facts: more entries of the manifest.
 
     Raises:
         OutputError: the folder cannot be written.
@@ -128,10 +139,11 @@ def write_stage(
 
     splits = {"train": dataset} if isinstance(dataset, Dataset) else dict(dataset)
     access = strictest(task.access, *(access_of(rows) for rows in splits.values()))
-    known: dict[str, Any] = {"stage": stage, "task": task.full_name, "task_version": task.version, "access": access}
+    manifest: dict[str, Any] = {"stage": stage, "task": task.full_name, "task_version": task.version, "access": access}
     if task.script is None:
-        known["definition"] = task_to_json(task)
-    counts = {split: len(rows) for split, rows in splits.items()}
+        manifest["definition"] = task_to_json(task)
+    manifest |= facts
+    manifest["rows"] = {split: len(rows) for split, rows in splits.items()}
     with new_folder(path) as draft:
         for split, rows in splits.items():
             rows.to_parquet(draft / f"{split}.parquet")
@@ -143,12 +155,12 @@ def write_stage(
         )
         if report:
             (draft / "report.md").write_text(report + "\n", encoding="utf-8")
-        (draft / MANIFEST).write_text(json.dumps({**known, **facts, "rows": counts}, indent=1) + "\n", encoding="utf-8")
+        (draft / MANIFEST).write_text(json.dumps(manifest, indent=1) + "\n", encoding="utf-8")
     return path
 
 
 def read_manifest(path: Path) -> dict[str, Any] | None:
-    """Read what stage wrote a folder; None when it is not one of ours."""
+    """Read the manifest of a folder; None where it has none."""
     file = path / MANIFEST
     if not file.is_file():
         return None
@@ -160,21 +172,21 @@ def read_manifest(path: Path) -> dict[str, Any] | None:
 
 
 def read_export(path: Path) -> DatasetDict:
-    """Read an exported folder back, memory-mapped from a cache inside it.
+    """Read an exported folder, memory-mapped from a cache inside it.
 
     Raises:
-        MissingGoldError: there is no parquet file in it.
+        MissingGoldError: it holds no parquet file.
     """
     from datasets import DatasetDict
 
     files = {f.stem: f for f in sorted(path.glob("*.parquet"))}
     if not files:
-        raise MissingGoldError(f"{path} holds no .parquet file; export the stage before again")
+        raise MissingGoldError(f"{path} holds no .parquet file; run the stage that writes it again")
     return DatasetDict({split: map_parquet(file, path) for split, file in files.items()})
 
 
 def map_parquet(file: Path, beside: Path) -> Dataset:
-    """Map a parquet file from a cache inside its folder; in memory where that folder cannot be written."""
+    """Read a parquet file, memory-mapped from a cache in a folder; in memory where that folder cannot be written."""
     import pyarrow as pa
     import pyarrow.parquet as pq
     from datasets import Dataset
@@ -190,24 +202,12 @@ def map_parquet(file: Path, beside: Path) -> Dataset:
 
 
 def cache_folder(beside: Path) -> Path | None:
-    """Give the cache inside a user's folder, made if need be; None where that folder cannot be written.
+    """Return the cache inside a user's folder, created if missing; None where that folder cannot be written.
 
-    A copy of notes is kept nowhere else: without it, data is held in memory.
+    Notes are cached nowhere else: without this folder they are held in memory.
     """
     try:
         folder = private_folder(work_folder(beside) / "cache")
     except OutputError:
         return None
     return folder if os.access(folder, os.W_OK) else None
-
-
-@contextmanager
-def written(path: Path) -> Iterator[Path]:
-    """Write a file as a whole or not at all: fill the yielded one, it is then renamed."""
-    draft = path.with_name(f".{path.name}.{os.getpid()}")
-    with clear_disk_errors(path):
-        try:
-            yield draft
-            os.replace(draft, path)
-        finally:
-            draft.unlink(missing_ok=True)

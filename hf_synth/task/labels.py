@@ -1,12 +1,9 @@
-"""Rows as arrays: labels to training targets, tokens to batches that waste little.
-
-What inference, training and evaluation share; numpy only.
-"""
+"""Labels, weights, texts and digests of a dataset's rows as arrays; checks of its columns. numpy only."""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -20,104 +17,110 @@ if TYPE_CHECKING:
     from datasets import Dataset
 
 Floats = npt.NDArray[np.float32]
-_USED = ("kept", "relabelled")
+
+MARKS = "gold_marks"  # in a manifest
+_MARK = 16  # hex digits of a mark
+_USABLE = ("kept", "relabelled")
 
 
 # --- labels ---------------------------------------------------------------------------------------------------------
 def label_indices(task: Task, dataset: Dataset, column: str | None = None) -> npt.NDArray[np.int64]:
-    """Read the labels of a dataset as indices into `task.labels`, shape (N,); names and numbers are understood.
+    """Return the labels of a dataset as indices into `task.labels`, (N,); names and numbers are understood.
 
     Raises:
         ColumnError: a label is missing or not the task's; the message names the row, not its text.
     """
     column = column or task.label_column
     check_columns(task, dataset, column)
-    names = {name: i for i, name in enumerate(task.labels)}
-    typed = label_names(dataset.features[column]) is not None
+    index_of = _label_index(task, dataset.features[column])
     indices = np.empty(len(dataset), dtype=np.int64)
     for row, value in enumerate(dataset[column][:]):  # [:]: at once, not row by row
-        index = names.get(value, -1) if isinstance(value, str) and not typed else value
-        if not isinstance(index, int) or not 0 <= index < len(task.labels):
+        indices[row] = index_of(value)
+        if indices[row] < 0:
             problem = "is empty" if value is None else "is none of the task's labels"
             raise ColumnError(f"row {row}: column {column!r} {problem} {list(task.labels)}")
-        indices[row] = index
     return indices
 
 
-def audited_labels(task: Task, told: Mapping[int, int | str]) -> dict[int, int]:
-    """Give labels that a person gave to rows, by position, as indices; names and numbers are understood.
-
-    Raises:
-        ColumnError: one is none of the task's.
-    """
-    names = {name: i for i, name in enumerate(task.labels)}
-    found = {at: names.get(label, -1) if isinstance(label, str) else int(label) for at, label in told.items()}
-    if not all(0 <= index < len(names) for index in found.values()):
-        raise ColumnError(f"an audited label is none of the task's: {', '.join(task.labels)}")
-    return found
-
-
 def label_matrix(task: Task, dataset: Dataset, column: str | None = None) -> Floats:
-    """Read the labels of a multi_label dataset as 0 and 1, shape (N, K); a row may have no label at all.
+    """Return the labels of a multi_label dataset as 0 and 1, (N, K); a row may have no label.
 
     Raises:
         ColumnError: a row holds no list, or a label that is not the task's; the message names the row, not its text.
     """
     column = column or task.label_column
     check_columns(task, dataset, column)
-    names = {name: i for i, name in enumerate(task.labels)}
-    typed = label_names(dataset.features[column]) is not None
+    index_of = _label_index(task, dataset.features[column])
     matrix = np.zeros((len(dataset), len(task.labels)), dtype=np.float32)
     for row, values in enumerate(dataset[column][:]):
         if not isinstance(values, list):
             raise ColumnError(f"row {row}: column {column!r} holds no list of labels (an empty list is no label)")
-        for value in values:
-            index = names.get(value, -1) if isinstance(value, str) and not typed else value
-            if not isinstance(index, int) or not 0 <= index < len(task.labels):
-                raise ColumnError(f"row {row}: column {column!r} is none of the task's labels {list(task.labels)}")
-            matrix[row, index] = 1
+        matrix[row, _indices(task, values, index_of, row, column)] = 1
     return matrix
 
 
 def judged_mask(task: Task, dataset: Dataset) -> Floats:
-    """Tell which labels of a multi_label dataset somebody judged, 1 or 0, shape (N, K): all where `judged` is not told.
+    """Return a mask of the judged labels of a multi_label dataset, (N, K); without the column all are judged.
 
     Raises:
-        ColumnError: a judged label is not the task's, or a label is present that was not judged; names the row.
+        ColumnError: a judged label is not the task's, or a present label was not judged; names the row.
     """
     mask = np.ones((len(dataset), len(task.labels)), dtype=np.float32)
     if JUDGED not in dataset.column_names:
         return mask
-    names = {name: i for i, name in enumerate(task.labels)}
-    typed = label_names(dataset.features[JUDGED]) is not None
-    there = label_matrix(task, dataset)
+    index_of = _label_index(task, dataset.features[JUDGED])
+    present = label_matrix(task, dataset)
     for row, values in enumerate(dataset[JUDGED][:]):
         if values is None:
             continue
-        at = [names.get(v, -1) if isinstance(v, str) and not typed else v for v in values]
-        if not all(isinstance(i, int) and 0 <= i < len(task.labels) for i in at):
-            raise ColumnError(f"row {row}: column {JUDGED!r} is none of the task's labels {list(task.labels)}")
+        judged = _indices(task, values, index_of, row, JUDGED)
         mask[row] = 0
-        mask[row, at] = 1
-        if (there[row] > mask[row]).any():
+        mask[row, judged] = 1
+        if (present[row] > mask[row]).any():
             raise ColumnError(f"row {row}: a label is present that column {JUDGED!r} does not name")
     return mask
 
 
-def target_texts(task: Task, dataset: Dataset) -> list[str]:
-    """Read the target texts of a text2text dataset.
+def _label_index(task: Task, feature: Any) -> Callable[[Any], int]:
+    """Return a function from a label, by name or number, to its index; -1 for none of the task's."""
+    places = {name: i for i, name in enumerate(task.labels)}
+    typed = label_names(feature) is not None
+
+    def index_of(value: Any) -> int:
+        index = places.get(value, -1) if isinstance(value, str) and not typed else value
+        return index if isinstance(index, int) and 0 <= index < len(places) else -1
+
+    return index_of
+
+
+def _indices(task: Task, values: Iterable[Any], index_of: Callable[[Any], int], row: int, column: str) -> list[int]:
+    indices = [index_of(value) for value in values]
+    if -1 in indices:
+        raise ColumnError(f"row {row}: column {column!r} is none of the task's labels {list(task.labels)}")
+    return indices
+
+
+def audited_labels(task: Task, labels: Mapping[int, int | str]) -> dict[int, int]:
+    """Return audited labels, by position of their row, as indices; names and numbers are understood.
 
     Raises:
-        ColumnError: a target is missing or no text.
+        ColumnError: one is none of the task's.
     """
-    check_columns(task, dataset)
-    texts = list(dataset[task.label_column][:])
-    for row, text in enumerate(texts):
-        if not isinstance(text, str):
-            raise ColumnError(f"row {row}: column {task.label_column!r} holds no text; leave out rejected rows first")
-    return texts
+    names = {name: i for i, name in enumerate(task.labels)}
+    indices = {at: names.get(label, -1) if isinstance(label, str) else int(label) for at, label in labels.items()}
+    if not all(0 <= index < len(names) for index in indices.values()):
+        raise ColumnError(f"an audited label is none of the task's: {', '.join(task.labels)}")
+    return indices
 
 
+def label_names(feature: Any) -> list[str] | None:
+    """Return the names of a ClassLabel, or of a list of them; None for any other feature."""
+    inner = getattr(feature, "feature", feature)
+    names = getattr(inner, "names", None)
+    return list(names) if names is not None else None
+
+
+# --- what a row is trained on ---------------------------------------------------------------------------------------
 def usable_rows(dataset: Dataset) -> Dataset:
     """Leave out rows that were dropped or rejected, or have weight 0. Gold rows stay.
 
@@ -125,35 +128,31 @@ def usable_rows(dataset: Dataset) -> Dataset:
         ColumnError: no row is left.
     """
     n = len(dataset)
-    empty: list[Any] = [None] * n
-    found = {c: dataset[c][:] if c in dataset.column_names else empty for c in ("source", "label_status", "weight")}
-    used = [
+    columns = (column_of(dataset, name) for name in ("source", "label_status", "weight"))
+    usable = [
         i
-        for i, (source, status, weight) in enumerate(zip(*found.values(), strict=True))
-        if source == "gold" or (status in (None, *_USED) and (weight is None or weight > 0))
+        for i, (source, status, weight) in enumerate(zip(*columns, strict=True))
+        if source == "gold" or (status in (None, *_USABLE) and (weight is None or weight > 0))
     ]
-    if not used:
+    if not usable:
         raise ColumnError(f"none of {n} rows can be trained on: all were dropped or rejected, or there is none")
-    return dataset if len(used) == n else dataset.select(used)
+    return dataset if len(usable) == n else dataset.select(usable)
 
 
 def soft_labels(task: Task, rows: Dataset) -> Floats:
-    """Give what each row is trained on, shape (N, K): probabilities over the labels times the row's weight.
+    """Return the training targets of rows, (N, K): probabilities over the labels times the row's weight.
 
-    For a multi_label task shape is (N, 2K): the weight of each label's presence, then of each label's absence; both are
-    0 for a label that nobody judged.
-    A gold row, and a row without `label_probs` or without a status, is as certain as its labels.
+    For a multi_label task the shape is (N, 2K): the weight of each label's presence, then of its absence; both are 0
+    for a label that was not judged. A gold row, and a row without `label_probs` or without a status, counts as certain.
 
     Raises:
         ColumnError: a label is not the task's, a weight is no positive number, or `label_probs` are no probabilities.
     """
-    n, k = len(rows), len(task.labels)
-    several = task.kind == "multi_label"
+    k, several = len(task.labels), task.kind == "multi_label"
     targets = label_matrix(task, rows) if several else np.eye(k, dtype=np.float32)[label_indices(task, rows)]
-    columns = ("source", "label_status", "label_probs")
-    found = zip(*(rows[c][:] if c in rows.column_names else [None] * n for c in columns), strict=True)
-    for i, (source, status, probs) in enumerate(found):
-        if source == "gold" or not probs or status not in _USED:
+    columns = (column_of(rows, name) for name in ("source", "label_status", "label_probs"))
+    for i, (source, status, probs) in enumerate(zip(*columns, strict=True)):
+        if source == "gold" or not probs or status not in _USABLE:
             continue
         p = np.asarray(probs, dtype=np.float64)
         wrong = p.shape != (k,) or not np.isfinite(p).all() or (p < 0).any()
@@ -166,16 +165,13 @@ def soft_labels(task: Task, rows: Dataset) -> Floats:
 
 
 def row_weights(rows: Dataset) -> Floats:
-    """Give the weight of each row, shape (N,): 1 for gold rows and for rows that carry none.
+    """Return the weight of each row, (N,): 1 for gold rows and for rows without a weight.
 
     Raises:
         ColumnError: a weight is no positive number.
     """
     weights = np.ones(len(rows), dtype=np.float32)
-    if "weight" not in rows.column_names:
-        return weights
-    sources = rows["source"][:] if "source" in rows.column_names else [None] * len(rows)
-    for i, (source, weight) in enumerate(zip(sources, rows["weight"][:], strict=True)):
+    for i, (source, weight) in enumerate(zip(column_of(rows, "source"), column_of(rows, "weight"), strict=True)):
         if source == "gold" or weight is None:
             continue
         if not (np.isfinite(weight) and weight > 0):
@@ -184,17 +180,38 @@ def row_weights(rows: Dataset) -> Floats:
     return weights
 
 
-MARKS = "gold_marks"  # in a manifest
-_MARK = 16  # hex digits of a digest
+# --- texts and other columns ----------------------------------------------------------------------------------------
+def target_texts(task: Task, dataset: Dataset) -> list[str]:
+    """Return the target texts of a text2text dataset.
+
+    Raises:
+        ColumnError: a target is missing or no text.
+    """
+    check_columns(task, dataset)
+    texts = list(dataset[task.label_column][:])
+    for row, text in enumerate(texts):
+        if not isinstance(text, str):
+            raise ColumnError(f"row {row}: column {task.label_column!r} holds no text; leave out rejected rows first")
+    return texts
 
 
-def gold_marks(task: Task, *gold: Dataset) -> list[str]:
-    """Mark gold rows by their text (16 hex digits each, sorted), for the manifest of what is made from them."""
-    found = {d[:_MARK] for part in gold for d in row_digests(task, part.select_columns(list(task.text_columns)))}
-    return sorted(found)
+def checked_texts(task: Task, dataset: Dataset) -> list[tuple[str, ...]]:
+    """Return the texts of each row, one for each text column.
+
+    Raises:
+        ColumnError: a text is missing or not a string.
+    """
+    missing = [c for c in task.text_columns if c not in dataset.column_names]
+    if missing:
+        raise ColumnError(f"the dataset has no column {', '.join(map(repr, missing))}; it has {dataset.column_names}")
+    rows = list(zip(*(dataset[c][:] for c in task.text_columns), strict=True))
+    for number, texts in enumerate(rows):
+        for name, text in zip(task.text_columns, texts, strict=True):
+            if not isinstance(text, str):
+                raise ColumnError(f"row {number}: column {name!r} holds no text; leave out rejected rows first")
+    return rows
 
 
-# --- checking datasets against the contract -------------------------------------------------------------------------
 def texts_of(task: Task, rows: Dataset) -> list[str]:
     """Return one text for each row, (N,): its text columns, a line each."""
     return ["\n".join(map(str, row)) for row in zip(*(rows[c][:] for c in task.text_columns), strict=True)]
@@ -211,7 +228,7 @@ def column_of(rows: Dataset, name: str, default: Any = None) -> list[Any]:
 
 
 def check_columns(task: Task, dataset: Dataset, *more: str, what: str = "the dataset") -> None:
-    """Check that a dataset has the task's columns, with its labels, and some more.
+    """Check that a dataset has the task's columns, its labels, and some more columns.
 
     Raises:
         ColumnError: a column is missing, or the label column holds other labels than the task's.
@@ -230,13 +247,12 @@ def check_columns(task: Task, dataset: Dataset, *more: str, what: str = "the dat
         )
 
 
-def label_names(feature: Any) -> list[str] | None:
-    """Give the names of a ClassLabel, or of a list of them; None for any other feature."""
-    inner = getattr(feature, "feature", feature)
-    names = getattr(inner, "names", None)
-    return list(names) if names is not None else None
-
-
+# --- digests --------------------------------------------------------------------------------------------------------
 def row_digests(task: Task, rows: Iterable[Mapping[str, Any]]) -> list[str]:
-    """Digest each row's text (hex sha256 over the task's text columns): the name a row keeps when ids change."""
+    """Digest each row's text (hex sha256 over the task's text columns); it identifies the row even if ids change."""
     return [hashlib.sha256("\x1f".join(str(row[c]) for c in task.text_columns).encode()).hexdigest() for row in rows]
+
+
+def gold_marks(task: Task, *gold: Dataset) -> list[str]:
+    """Return the marks of gold rows for the manifest of what is made from them: 16 hex digits of each text, sorted."""
+    return sorted({d[:_MARK] for part in gold for d in row_digests(task, part.select_columns(list(task.text_columns)))})

@@ -1,4 +1,4 @@
-"""Tasks by name: task scripts, folders that carry their task, and a task as JSON."""
+"""Load and list tasks: from scripts, from folders that carry their task, to and from JSON."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from hf_synth.task.columns import MANIFEST
 from hf_synth.task.task import Prompt, Task
 
 _SCRIPTS = "hf_synth.dataset_scripts"
-_DEFINING = (
+_FIELDS = (  # of a task made from columns, in the manifest
     "name", "kind", "text_columns", "label_column", "labels", "label_meanings", "targets", "version", "config",
     "metrics", "access", "source_url", "license", "citation", "group_column", "leaks", "partly_judged", "description",
 )  # fmt: skip
@@ -28,8 +28,11 @@ _DEFINING = (
 
 # --- finding tasks --------------------------------------------------------------------------------------------------
 def load_task(name_or_path: str | Path, config: str | None = None) -> Task:
-    """Load a task by name ("mednli", "esophagitis:presence"), from a script of one's own ("my_task.py",
-    "my_task.py:config"), or from a folder that `hf-synth gold` wrote from columns, which carries its task.
+    """Load a task by its name, from a script, or from a folder that `hf-synth gold` wrote.
+
+    Args:
+        name_or_path: "mednli", "esophagitis:presence", "my_task.py", "my_task.py:config", or the folder.
+        config: the variant, where the name has none; the first one by default.
 
     Raises:
         TaskError: there is no such task, config or file, or the script defines none.
@@ -48,14 +51,14 @@ def load_task(name_or_path: str | Path, config: str | None = None) -> Task:
 
 
 def list_tasks() -> list[Task]:
-    """List every task that comes with hf_synth, all configs, in order of name."""
+    """Return every task that comes with hf_synth, all configs, in order of name."""
     package = importlib.import_module(_SCRIPTS)
     names = sorted(m.name for m in pkgutil.iter_modules(package.__path__) if not m.name.startswith("_"))
     return [task for name in names for task in script_tasks(task_script(name)).values()]
 
 
 def task_script(name_or_path: str) -> ModuleType:
-    """Import the script that defines a task: one of ours by name, or a file by path.
+    """Import the script that defines a task: a built-in one by name, or a file by path.
 
     Raises:
         TaskError: there is no such script, or it cannot be imported.
@@ -71,7 +74,7 @@ def task_script(name_or_path: str) -> ModuleType:
 
 
 def script_tasks(module: ModuleType) -> dict[str, Task]:
-    """Give the tasks of a script by config; the first is the default.
+    """Return the tasks of a script by config; the first is the default.
 
     Raises:
         TaskError: the script has no `TASKS`.
@@ -83,14 +86,14 @@ def script_tasks(module: ModuleType) -> dict[str, Task]:
 
 
 def task_to_json(task: Task) -> dict[str, Any]:
-    """Give a task made from columns as plain values, for the manifest of the folder that holds its rows."""
-    return {name: getattr(task, name) for name in _DEFINING} | {"prompts": [vars(p) for p in task.prompts]}
+    """Return a task made from columns as plain values, for the manifest of the folder that holds its rows."""
+    return {name: getattr(task, name) for name in _FIELDS} | {"prompts": [vars(p) for p in task.prompts]}
 
 
 def _from_manifest(folder: Path) -> Task:
-    """Load the task whose rows a folder of ours holds.
+    """Load the task of a folder from its manifest.
 
-    Its access can only be as the manifest says: the rows carry theirs, and the strictest wins wherever they meet.
+    An edited access cannot loosen that of the rows: they carry their own, and the strictest wins.
     """
     try:
         facts = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
@@ -109,6 +112,7 @@ def _from_manifest(folder: Path) -> Task:
 
 
 def _origin(module: ModuleType) -> str:
+    """Return the name of a built-in script, or the path of another."""
     if module.__name__.startswith(_SCRIPTS + "."):
         return module.__name__.rsplit(".", 1)[1]
     return str(module.__file__)

@@ -1,4 +1,4 @@
-"""Task and Prompt: one clinical task as a frozen value.
+"""`Task` and `Prompt`: the definition of a clinical task as a frozen dataclass.
 
 Nothing here loads torch, openai or transformers; `datasets` is loaded when features are first asked for.
 """
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from datasets import Features
 
 _TABLE_SUFFIXES = ("csv", "tsv", "jsonl", "parquet")
-TABLES: dict[str, tuple[str, ...]] = {  # the files of a task that is read from a user's own tables
+TABLES: dict[str, tuple[str, ...]] = {  # `Task.files` of a task that is read from a user's own tables
     split: tuple(f"{stem}.{suffix}" for stem in stems for suffix in _TABLE_SUFFIXES)
     for split, stems in {"train": ("train",), "validation": ("validation", "valid", "dev"), "test": ("test",)}.items()
 }
@@ -38,18 +38,18 @@ TABLES: dict[str, tuple[str, ...]] = {  # the files of a task that is read from 
 
 @dataclass(frozen=True)
 class Prompt:
-    """One way of asking the generator for labelled notes: the paper's shape, in words of our own.
+    """One prompt for the generator of labelled notes; its shapes are the paper's (arXiv:2403.19511).
 
     Args:
         system: the system message; the same for every call, so that servers can cache it.
         instruction: what to write, without exemplars and without counts.
-        exemplars: which gold rows a call shows: one of each label, some of mixed labels, some of one label, or none.
-        n_exemplars: how many (for `one_per_label`: how many of each label).
+        exemplars: the gold rows in a prompt: one of each label, some of mixed labels, some of one label, or none.
+        n_exemplars: how many exemplars; for `one_per_label`, how many of each label.
         asks_for: whether a call asks for rows of every label or of one label (text2text tasks: ignored).
-        rows: how many rows a call asks for, of each label it asks for.
+        rows: how many rows of each label a call asks for.
         sampling: sampling parameters as the endpoint takes them, e.g. (("temperature", 0.9),).
-        name: what it is chosen by, e.g. on the command line.
-        attributes: what rows are to differ in, as (name, values): each call draws a value of each.
+        name: the name of the prompt, e.g. on the command line.
+        attributes: attributes that vary between calls, as (name, values); each call draws a value of each.
         facts: whether each call draws facts from `Task.facts` and asks for a text that states them.
     """
 
@@ -67,20 +67,21 @@ class Prompt:
 
 @dataclass(frozen=True)
 class Task:
-    """One clinical task as plain values.
+    """The definition of one clinical task.
 
     Args:
         name: short name, e.g. "mednli"; lower case, digits and underscores.
         kind: "single_label", "multi_label" or "text2text".
-        text_columns: one column for a note, two for a pair; for text2text the inputs.
+        text_columns: one column for a note, two for a pair ("premise", "hypothesis"); for text2text the inputs
+            ("document"; "question", "context"; "input").
         label_column: the label (ClassLabel or a list of them), or for text2text the target text.
         labels: names of the labels in index order; empty for text2text.
         label_meanings: a definition of each label, in the same order, or empty.
-        targets: of a text2text task, the only targets there are, where it has such ("A", "B", ...).
+        targets: the closed set of targets of a text2text task ("A", "B", ...); empty where any text may be one.
         version: bumped when prompt, parser or features change; part of every fingerprint.
         config: the variant of the task, e.g. "presence"; part of the name in cards.
-        prompts: ways of asking for rows; the first is the default.
-        facts: what a label follows from by rule, where it does: for prompts with facts, whose answers are checked.
+        prompts: prompts for the generator; the first is the default.
+        facts: the rule that derives the label from facts, if any; used by prompts with facts and to check the answers.
         parse: turns one answer into rows ({column: text, ..., label_column: label name}); None for the JSON form.
         metrics: names of scores, the main one first.
         access: "open", "restricted" (own data, never leaves) or "credentialed" (nor do derivatives).
@@ -90,12 +91,12 @@ class Task:
         group_column: "group" when rows share patients or admissions, else None.
         leaks: regular expressions whose match in a text gives its label away.
         partly_judged: of a multi_label task: whether gold rows have the column `judged`.
-        files: the files of each split as the source hands them over. A key is a split, or "split/part" where a split
-            is read from several files; its value names alternatives, the first that is there counts. A name may hold
+        files: the source's files for each split. A key is a split, or "split/part" where a split is read from several
+            kinds of files; its value lists alternative names, of which the first that exists is read. A name may hold
             folders ("train/notes.csv") and stars ("train/*.txt": all in the folder; "**/*.txt": in any folder).
         optional_files: keys of `files`, or whole splits, that may be missing.
         suites: where the task comes from: "paper" (arXiv 2403.19511), "DR.BENCH" (arXiv 2209.14901), "extra".
-        unverified: what of the source's layout its authors could not check, in a few words; empty when all was.
+        unverified: the part of the source's layout that was not checked against the data; empty when all was.
         script: the module or path the task was read from; None for a task made from columns.
         description: one sentence.
     """
@@ -128,8 +129,8 @@ class Task:
     description: str = ""
 
     def __post_init__(self) -> None:
-        def must(fine: bool, problem: str) -> None:
-            if not fine:
+        def must(valid: bool, problem: str) -> None:
+            if not valid:
                 raise TaskError(f"task {self.name!r}: {problem}")
 
         must(bool(re.fullmatch(r"[a-z][a-z0-9_]*", self.name)), "name must be lower case letters, digits and _")
@@ -138,8 +139,8 @@ class Task:
         must(bool(self.text_columns), "needs at least one text column")
         own = (*self.text_columns, self.label_column)
         must(len(set(own)) == len(own), "text and label columns must differ from each other")
-        taken = {*SYNTHETIC_COLUMNS, *CORRECTION_COLUMNS, JUDGED} & set(own)
-        must(not taken, f"columns {sorted(taken)} are reserved; rename them")
+        reserved = {*SYNTHETIC_COLUMNS, *CORRECTION_COLUMNS, JUDGED} & set(own)
+        must(not reserved, f"columns {sorted(reserved)} are reserved; rename them")
         if self.kind == "text2text":
             must(not self.labels, "a text2text task has no labels")
         else:
@@ -150,9 +151,7 @@ class Task:
             self.facts is None or (self.kind == "single_label" and len(self.facts.bounds) == len(self.labels) - 1),
             "facts need a single_label task and one bound fewer than labels",
         )
-        must(
-            self.kind == "multi_label" or not self.partly_judged, "only sets of labels (multi_label) are partly judged"
-        )
+        must(self.kind == "multi_label" or not self.partly_judged, "only multi_label tasks can be partly judged")
         must(len(self.label_meanings) in (0, len(self.labels)), "needs a meaning for each label, or for none")
 
     @classmethod
@@ -167,30 +166,28 @@ class Task:
         access: Access = "restricted",
         **more: Any,
     ) -> Task:
-        """Make a task from the columns of one's own dataset, which keep their names.
+        """Define a task by the columns of the user's own dataset, which keep their names.
 
         Args:
-            access: "restricted" unless said otherwise. It cannot loosen what the rows themselves carry.
+            access: it cannot loosen the access that the rows themselves carry.
             more: any other field of `Task`.
 
         Raises:
             TaskError: the definition contradicts itself.
         """
         columns = (text_columns,) if isinstance(text_columns, str) else tuple(text_columns)
-        task = cls(
-            name=name, kind=kind, text_columns=columns, label_column=label_column, labels=tuple(labels),
-            access=access, **more,
-        )  # fmt: skip
+        more |= {"text_columns": columns, "label_column": label_column, "labels": tuple(labels), "access": access}
+        task = cls(name=name, kind=kind, **more)
         return task if task.prompts else replace(task, prompts=(_plain_prompt(task),))
 
     @property
     def full_name(self) -> str:
-        """Name with its config: "esophagitis:presence"; the default config is left out."""
+        """The name with its config: "esophagitis:presence"; the default config is left out."""
         return self.name if self.config == "default" else f"{self.name}:{self.config}"
 
     @property
     def prompt(self) -> Prompt:
-        """The default way of asking."""
+        """The default prompt."""
         if not self.prompts:
             raise TaskError(
                 f"task {self.name!r} has no prompt: give it one with dataclasses.replace(task, prompts=...)"
@@ -198,18 +195,18 @@ class Task:
         return self.prompts[0]
 
     def fingerprint(self) -> str:
-        """Hash everything of the task that decides what is generated from it (hex sha256)."""
-        deciding = [
+        """Hash the fields that decide what is generated from the task (hex sha256)."""
+        fields = [
             self.name, self.config, self.version, self.kind, self.text_columns, self.label_column, self.labels,
             self.label_meanings, self.targets, [vars(p) for p in self.prompts], self.leaks,
             asdict(self.facts) if self.facts else None,
         ]  # fmt: skip
-        return hashlib.sha256(json.dumps(deciding, sort_keys=True).encode()).hexdigest()
+        return hashlib.sha256(json.dumps(fields, sort_keys=True).encode()).hexdigest()
 
     # --- features -----------------------------------------------------------------------------------------------
 
     def label_feature(self) -> Any:
-        """Give the feature of the label: ClassLabel, a list of them, or a string."""
+        """Return the feature of the label: ClassLabel, a list of them, or a string."""
         from datasets import ClassLabel, List, Value
 
         if self.kind == "text2text":
@@ -218,7 +215,7 @@ class Task:
         return List(label) if self.kind == "multi_label" else label
 
     def gold_features(self) -> Features:
-        """Give the features of gold rows."""
+        """Return the features of gold rows."""
         from datasets import Features, Value
 
         features = {"id": Value("string"), "group": Value("string")}
@@ -229,7 +226,7 @@ class Task:
         return Features(features | {c: Value("string") for c in ("source", "task", "task_version", "access")})
 
     def synthetic_features(self) -> Features:
-        """Give the features of generated rows, before correction."""
+        """Return the features of generated rows, before correction."""
         from datasets import Features, List, Value
 
         return Features(
@@ -241,7 +238,7 @@ class Task:
         )
 
     def corrected_features(self) -> Features:
-        """Give the features of corrected rows."""
+        """Return the features of corrected rows."""
         from datasets import Features, List, Value
 
         return Features(
@@ -251,16 +248,18 @@ class Task:
         )
 
     def gold_row(self, id: str, group: str | None, label: str | int | None, *texts: str) -> dict[str, Any]:
-        """Make one gold row, without `judged`; `texts` in the order of `text_columns`."""
-        return {
-            "id": id, "group": id if group is None else group, **dict(zip(self.text_columns, texts, strict=True)),
-            self.label_column: label, "source": "gold", "task": self.full_name, "task_version": self.version,
-            "access": self.access,
-        }  # fmt: skip
+        """Return one gold row, without `judged`; `texts` in the order of `text_columns`."""
+        columns = {
+            "id": id,
+            "group": id if group is None else group,
+            **dict(zip(self.text_columns, texts, strict=True)),
+        }
+        origin = {"source": "gold", "task": self.full_name, "task_version": self.version, "access": self.access}
+        return {**columns, self.label_column: label, **origin}
 
 
 def _plain_prompt(task: Task) -> Prompt:
-    """Give a task that has no prompt of its own a plain one in the paper's shape."""
+    """Return a generic prompt in the paper's shape for a task without its own."""
     what = "pairs of passages" if len(task.text_columns) > 1 else "clinical notes"
     return Prompt(
         system="You are an experienced clinician who writes realistic, wholly invented clinical text for training "

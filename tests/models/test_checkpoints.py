@@ -72,7 +72,7 @@ def test_a_killed_training_ends_with_the_same_weights(
     assert stat.S_IMODE(work.stat().st_mode) == stat.S_IMODE(work.parent.parent.stat().st_mode) == 0o700
     caplog.set_level("INFO")
     train(toy_task(), rows, held, base_model=base, output_dir=out, args=args, seed=3, resume=7)
-    assert "going on from step 28" in caplog.text
+    assert "resuming the training from step 28" in caplog.text
     # and neither being stopped nor keeping checkpoints changes anything of what is learnt
     whole = train(toy_task(), rows, held, base_model=base, output_dir=tmp_path / "whole", args=args, seed=3)
     assert weights_sha256(out) == weights_sha256(whole)
