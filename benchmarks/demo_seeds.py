@@ -37,7 +37,7 @@ def main() -> None:
         command = [
             sys.executable,
             "-m",
-            "hf_synth.cli.cli",
+            "hf_synth.cli",
             "demo",
             "--seed",
             str(seed),

@@ -105,7 +105,7 @@ def main() -> None:
 
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        command = [sys.executable, "-m", "hf_synth.cli.cli", "hub"]
+        command = [sys.executable, "-m", "hf_synth.cli", "hub"]
         made = subprocess.run(
             [*command, "create-user", "local", "--root", str(folder / "hub"), "--json"], capture_output=True, check=True
         )

@@ -29,7 +29,7 @@ from hf_synth.hub.users import Users
 
 
 def verb(*args: str | Path) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "hf_synth.cli.cli", "hub", *map(str, args)]
+    command = [sys.executable, "-m", "hf_synth.cli", "hub", *map(str, args)]
     return subprocess.run(command, capture_output=True, text=True, check=False)
 
 

@@ -239,7 +239,7 @@ def test_the_canary_is_nowhere_outside_the_users_folder(tmp_path: Path) -> None:
     with served(tmp_path / "hub") as (server, url, token):
         for folder, more in (("rows", []), ("rows", ["--json"]), ("copies", ["--dry-run"]), ("nothing", [])):
             done = subprocess.run(
-                [sys.executable, "-m", "hf_synth.cli.cli", "publish", "gold", folder, "--repo-id", "org/canary",
+                [sys.executable, "-m", "hf_synth.cli", "publish", "gold", folder, "--repo-id", "org/canary",
                  "--endpoint", url, "--push", *more],
                 cwd=mine, capture_output=True, text=True, check=False,
                 env={**os.environ, "HF_HOME": str(home), "TMPDIR": str(temp), "HF_TOKEN": token, "HF_SYNTH_DEBUG": "0",

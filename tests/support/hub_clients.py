@@ -41,7 +41,7 @@ def commit_body(files: dict[str, bytes], *more: dict[str, Any], **header: str) -
 
 def hub_verb(*args: str | Path) -> dict[str, Any]:
     """Run `hf-synth hub ... --json` in a process of its own and give what it says."""
-    command = [sys.executable, "-m", "hf_synth.cli.cli", "hub", *map(str, args), "--json"]
+    command = [sys.executable, "-m", "hf_synth.cli", "hub", *map(str, args), "--json"]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     facts: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
@@ -51,7 +51,7 @@ def hub_verb(*args: str | Path) -> dict[str, Any]:
 @contextlib.contextmanager
 def served_by_verb(root: Path, *args: str) -> Iterator[tuple[subprocess.Popen[str], str]]:
     """Serve a Hub by `hf-synth hub serve` in a process of its own; give it and its address. Its log is ROOT/../log."""
-    command = [sys.executable, "-m", "hf_synth.cli.cli", "hub", "serve", "--root", str(root), "--port", "0", *args]
+    command = [sys.executable, "-m", "hf_synth.cli", "hub", "serve", "--root", str(root), "--port", "0", *args]
     log = root.with_name(root.name + ".log")
     with log.open("a") as said, subprocess.Popen(command, stdout=subprocess.PIPE, stderr=said, text=True) as server:
         try:
