@@ -54,7 +54,6 @@ def correct(args: Namespace) -> Result:
 
     task = hf_synth.load_task(args.task)
     rows = options.synthetic_rows(task, args)
-    _check_one_opinion(args)
     with contextlib.ExitStack() as stack:
         gold, corrector = _corrector(task, rows, args, stack)
         corrected, policy = correct_with_policy(task, rows, corrector, gold=gold, **_method(args))
@@ -64,11 +63,6 @@ def correct(args: Namespace) -> Result:
     statuses = dict(report.statuses)
     print(f"{report}\n\nby {policy.method}: {counted(statuses)} -> {args.out}")
     return {"out": str(args.out), "statuses": statuses, "policy": policy.method, "figures": dict(policy.figures)}
-
-
-def _check_one_opinion(args: Namespace) -> None:
-    if args.judge and args.corrector:
-        raise ColumnError("--judge and --corrector exclude each other: one opinion is joined with the generator's")
 
 
 def _method(args: Namespace) -> Result:
@@ -82,6 +76,8 @@ def _method(args: Namespace) -> Result:
 
 def _corrector(task: Task, rows: Dataset, args: Namespace, stack: contextlib.ExitStack) -> tuple[Dataset, Any]:
     """Return the gold that a corrector is measured on, and the corrector: a judge, a model, or what trains one."""
+    if args.judge and args.corrector:
+        raise ColumnError("--judge and --corrector exclude each other: one opinion is joined with the generator's")
     if args.corrector:
         splits = options.gold_of(task, args)
         unseen = args.split or ("validation" if "validation" in splits else "test")
@@ -141,7 +137,6 @@ def regenerate(args: Namespace) -> Result:
         return options.print_estimate(guess, args)
     if args.out is None:
         raise OutputError("say where the notes go: --out DIR (or --dry-run to see what they would take)")
-    _check_one_opinion(args)
     keywords = {"rounds": args.rounds, "prompt": args.prompt, "progress": not args.quiet, **_method(args)}
     with contextlib.ExitStack() as stack:
         llm = stack.enter_context(options.llm_of(args, options.gold_path(args) or args.out.parent))

@@ -70,8 +70,8 @@ def run(args: Namespace) -> Result:
             llm = stack.enter_context(options.llm_of(args, options.gold_path(args) or args.out))
 
             def rows(gold: Dataset) -> Dataset:
-                exemplars, keywords = options.exemplars_of(task, gold, args), options.generation_options(gold, args)
-                return hf_synth.generate(task, exemplars, llm, seed=args.seed, progress=not args.quiet, **keywords)
+                exemplars, how = options.exemplars_of(task, gold, args), options.generation_options(gold, args)
+                return hf_synth.generate(task, exemplars, llm, seed=args.seed, progress=not args.quiet, **how)
 
         parts = [options.training_gold(task, args, splits), *([rows] if args.synthetic else [])]
         keywords: Result = {"base_model": options.base_model(task, args, *parts), "gold_size": args.gold_size}
@@ -191,8 +191,7 @@ def _base_model(name: str, args: Namespace, task: Task) -> str:
 
 
 def _sources(task: Task, args: Namespace, beside: Path, stack: contextlib.ExitStack) -> Result:
-    """Return the writers of synthetic rows by name: the pool, or LLMs of --llm A,B; "A@SHAPE/CHOICE" has a prompt of
-    its own."""
+    """Return the writers of synthetic rows by name: the pool, or LLMs A,B; "A@SHAPE/CHOICE" has its own prompt."""
     if args.synthetic:
         return {args.synthetic.stem: options.synthetic_rows(task, args)}
     if args.ratio is not None:

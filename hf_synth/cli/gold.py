@@ -114,17 +114,10 @@ def _own_task(args: Namespace) -> tuple[Task, Path]:
     path = args.path or Path(args.task)
     if not args.text_column:
         raise ColumnError("name the column of the text too: --text-column NAME (twice for a pair)")
-    task = task_from_table(
-        path,
-        text_columns=args.text_column,
-        label_column=args.label_column,
-        name=args.task if args.path else None,
-        kind=args.kind,
-        labels=[label.strip() for label in args.labels.split(",") if label.strip()],
-        access=args.access,
-        group_column=args.group_column,
-    )
-    return task, path
+    fields: Result = {name: getattr(args, name) for name in ("label_column", "group_column", "kind", "access")}
+    fields |= {"labels": [label.strip() for label in args.labels.split(",") if label.strip()]}
+    name = args.task if args.path else None
+    return task_from_table(path, name=name, text_columns=args.text_column, **fields), path
 
 
 def add_new_task_options(parser: ArgumentParser) -> None:

@@ -100,8 +100,7 @@ def create_user(args: Namespace) -> Result:
         orgs = users.orgs_of(args.name)
         keep(token)
     print(f"{args.name}: added" + "".join(f", {role} in {org}" for org, role in orgs.items()))
-    shown = _print_token(args, id, token)
-    return {"user": args.name, "founder": args.founder, "orgs": orgs, **shown}
+    return {"user": args.name, "founder": args.founder, "orgs": orgs, **_print_token(args, id, token)}
 
 
 def remove_user(args: Namespace) -> Result:

@@ -236,18 +236,18 @@ def llm_of(args: Namespace, beside: Path, model: str | None = None) -> Iterator[
             )
         yield hf_synth.LocalLLM(model, journal=journal, revision=args.revision)
         return
-    known: Result = {name: getattr(args, name) for name in ("concurrency", "budget_usd", "rpm", "tpm", "hedge")}
-    known |= {"journal": journal, "price": tuple(args.price) if args.price else None}
+    keywords: Result = {name: getattr(args, name) for name in ("concurrency", "budget_usd", "rpm", "tpm", "hedge")}
+    keywords |= {"journal": journal, "price": tuple(args.price) if args.price else None}
     if model == "simulator" and not args.base_url:
         from hf_synth.demo.simulator import running_simulator
 
         with running_simulator(seed=args.seed) as url:
-            yield hf_synth.LLM(model, base_url=url, **known)
+            yield hf_synth.LLM(model, base_url=url, **keywords)
         return
     endpoint = args.base_url or os.environ.get("OPENAI_BASE_URL")
     if not endpoint:
         raise LLMError("give the endpoint with --base-url, e.g. http://127.0.0.1:8000/v1 (or set OPENAI_BASE_URL)")
-    llm = hf_synth.LLM(model, base_url=endpoint, **known)
+    llm = hf_synth.LLM(model, base_url=endpoint, **keywords)
     yield hf_synth.BatchLLM(llm) if args.batch else llm
 
 
@@ -295,8 +295,9 @@ def training_fields(args: Namespace, *models: str) -> Result | None:
 
 def training_options(args: Namespace) -> Result:
     """Return the keywords of `train` beside the rows, the base model and the seed."""
-    known = {"revision": args.base_revision, "long_notes": args.long_notes, "lora": args.lora, "cache_dir": args.cache}
-    return {"args": training_fields(args, args.base_model), **known, "class_weights": args.class_weights}
+    how = {"long_notes": args.long_notes, "lora": args.lora, "class_weights": args.class_weights}
+    fields = training_fields(args, args.base_model)
+    return {"args": fields, "revision": args.base_revision, "cache_dir": args.cache, **how}
 
 
 def base_model(task: Task, args: Namespace, *parts: Dataset) -> str | Path:
