@@ -32,7 +32,7 @@ def add_correct_options(parser: ArgumentParser) -> None:
 
 
 def _add_method(parser: ArgumentParser) -> None:
-    """Add how labels are corrected: the corrector or judge, the method, audited rows."""
+    """Add the corrector or judge, the method and the audited rows."""
     add = parser.add_argument
     add("--corrector", metavar="MODEL", help="folder of a model trained on rows outside --gold")
     add("--method", choices=(*METHODS, "llm_judge"), default="auto")
@@ -75,7 +75,7 @@ def _method(args: Namespace) -> Result:
 
 
 def _corrector(task: Task, rows: Dataset, args: Namespace, stack: contextlib.ExitStack) -> tuple[Dataset, Any]:
-    """Return the gold that a corrector is measured on, and the corrector: a judge, a model, or what trains one."""
+    """Return the gold that a corrector is measured on, and the corrector: a judge, a model, or a trainer."""
     if args.judge and args.corrector:
         raise ColumnError("--judge and --corrector exclude each other: one opinion is joined with the generator's")
     if args.corrector:
@@ -96,7 +96,7 @@ def _corrector(task: Task, rows: Dataset, args: Namespace, stack: contextlib.Exi
 
 
 def _corrector_facts(args: Namespace) -> Result:
-    """Return what a manifest keeps of a trained corrector."""
+    """Return the hash of a trained corrector, for the manifest."""
     from hf_synth.models.record import weights_sha256
 
     return {"corrector": weights_sha256(args.corrector)} if args.corrector else {}

@@ -1,4 +1,4 @@
-"""The verbs `run`, `experiment`, `assess` and `demo`: one journey, a grid of them, and whether to begin at all."""
+"""The verbs `run`, `experiment`, `assess` and `demo`: one run of all stages, a grid of runs, an estimate before."""
 
 from __future__ import annotations
 

@@ -57,20 +57,20 @@ def add_gold(parser: ArgumentParser) -> None:
 
 
 def add_pool(parser: ArgumentParser) -> None:
-    """Add the synthetic rows that take the place of an LLM."""
+    """Add synthetic rows in place of an LLM."""
     parser.add_argument("--synthetic", type=Path, metavar="POOL", help="rows made elsewhere, in place of an LLM")
     add_columns(parser)
 
 
 def add_columns(parser: ArgumentParser) -> None:
-    """Add what is to know of synthetic rows made elsewhere."""
+    """Add the columns and the access of synthetic rows made elsewhere."""
     parser.add_argument("--text-column", action="append", metavar="NAME", help="text column of rows made elsewhere")
     parser.add_argument("--llm-label-column", default="llm_label", metavar="NAME")
     parser.add_argument("--access", choices=ACCESSES, help="of rows that carry none")
 
 
 def add_llm(parser: ArgumentParser, *, required: bool) -> None:
-    """Add the LLM that writes notes, what it is asked, and its endpoint."""
+    """Add the LLM that writes notes, the options of its prompts, and its endpoint."""
     parser.add_argument("--llm", required=required, metavar="MODEL", help='model of the endpoint; "simulator": offline')
     group = parser.add_argument_group("what is asked")
     add = group.add_argument
@@ -91,7 +91,7 @@ def add_exemplars(group: _ArgumentGroup) -> None:
 
 
 def add_votes(parser: ArgumentParser) -> None:
-    """Add how a judge is asked."""
+    """Add the votes of a judge."""
     parser.add_argument("--votes", type=int, default=5, metavar="N", help="how often each note is judged (default: 5)")
     parser.add_argument("--logprobs", action="store_true", help="probabilities of labels in the place of votes")
 
@@ -182,7 +182,7 @@ def synthetic_rows(task: Task, args: Namespace) -> Dataset:
     return hf_synth.adopt(task, rows, **columns, access=args.access, generator=path.stem)
 
 
-# --- what is asked, and who -----------------------------------------------------------------------------------------
+# --- generation and LLMs ---------------------------------------------------------------------------------------------
 def exemplars_of(task: Task, gold: Dataset, args: Namespace) -> Dataset:
     """Return the gold rows that a prompt may show."""
     from hf_synth.generation.exemplars import choose_exemplars
@@ -204,7 +204,7 @@ def price_of(args: Namespace) -> tuple[float, float] | None:
 
 
 def print_estimate(guess: Estimate, args: Namespace) -> Result:
-    """Print what a generation would take, and return it."""
+    """Print and return the estimate of a generation."""
     half = guess.cost_usd / 2 if guess.cost_usd is not None and args.batch else guess.cost_usd
     cost = "its price is not known: give --price" if half is None else f"about ${half:,.2f}"
     print(
@@ -328,5 +328,5 @@ def counted(counts: Mapping[str, int]) -> str:
 
 
 def progress_of(args: Namespace) -> Callable[[str], None]:
-    """Return what prints a line of progress; with --quiet it prints nothing."""
+    """Return a function that prints a line of progress to stderr; with --quiet it prints nothing."""
     return (lambda line: None) if args.quiet else (lambda line: print(line, file=sys.stderr, flush=True))

@@ -42,7 +42,7 @@ def add_audit_options(parser: ArgumentParser) -> None:
 
 
 def _add_detectors(parser: ArgumentParser) -> None:
-    """Add what else is looked for: planted phrases, and what a finder of the user's own finds."""
+    """Add planted phrases and a finder of identifiers of the user's own."""
     parser.add_argument("--canaries", type=Path, metavar="FILE", help="phrases that were planted in the gold")
     text = "a finder of your own: from a text to kinds found in it"
     parser.add_argument("--find-identifiers", metavar="FILE.py:FUNCTION", help=text)
