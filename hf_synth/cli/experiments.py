@@ -1,96 +1,179 @@
-"""The verbs `experiment` and `assess`: what a study would take, what it found, and whether to begin one."""
+"""The verbs `run`, `experiment`, `assess` and `demo`: one run of all stages, a grid of runs, an estimate before."""
 
 from __future__ import annotations
 
-import argparse
 import contextlib
-import dataclasses
-import sys
-from collections.abc import Callable, Iterator
+from argparse import ArgumentParser, Namespace
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hf_synth.cli.options import gold_path, judge_of, name_value, writer_of
-from hf_synth.correction.audited import read_audited
+import hf_synth
+from hf_synth.cli import options
+from hf_synth.cli.options import METHODS, TINY, Result, counted
 from hf_synth.errors import ColumnError, TaskError
-from hf_synth.experiments.equivalence import Rates
-from hf_synth.experiments.grid import ALONE, Grid, Protocol, read_grid, with_fields
-from hf_synth.gold.adoption import read_dataset
-from hf_synth.task.folders import read_manifest, work_folder
-from hf_synth.task.scripts import load_task
-from hf_synth.task.task import Task
 
 if TYPE_CHECKING:
     from datasets import Dataset
 
-Facts = dict[str, Any]
+    from hf_synth.experiments.equivalence import Rates
+    from hf_synth.experiments.experiment import Planned
+    from hf_synth.experiments.grid import Grid
+    from hf_synth.task.task import Task
+
+GRIDS = "paper, clinic, ablations, policies, generators, correctors"
+_CELL_OPTIONS = (
+    ("sizes", int, "gold sizes (0: all)"),
+    ("curve", int, "further sizes of gold alone"),
+    ("ratios", float, "synthetic rows a gold row"),
+    ("seeds", int, "seeds"),
+    ("strategies", str, "gold, synthetic, replace, augment, frequency, zero-shot"),
+    ("labels", str, "raw, auto, llm_judge, or methods"),
+    ("correctors", str, "base models that correct (default: the cell's own)"),
+)
+_RATE_OPTIONS = (
+    ("minutes-per-note", "that labelling takes (assumed: 3)"),
+    ("hourly-usd", "of who labels (assumed: 60)"),
+    ("compute-usd", "of an hour of one core (assumed: 0.05)"),
+    ("gpu-usd", "of an hour of one GPU (assumed: 2)"),
+)
 
 
-def experiment(args: argparse.Namespace) -> Facts:
-    """Run the cells of a grid that are not there yet, or with --dry-run list them."""
-    from hf_synth.experiments.experiment import experiment as run
+# --- run ------------------------------------------------------------------------------------------------------------
+def add_run_options(parser: ArgumentParser) -> None:
+    """Add the options of `run`."""
+    options.add_task(parser)
+    options.add_gold(parser)
+    options.add_pool(parser)
+    options.add_llm(parser, required=False)
+    options.add_model(parser)
+    parser.add_argument("--method", choices=METHODS, default="auto")
+    parser.add_argument("--out", type=Path, required=True, metavar="DIR")
+
+
+def run(args: Namespace) -> Result:
+    """Correct, train on each mixture and score, all in one call."""
+    from hf_synth.experiments.journey import run as journey
+    from hf_synth.experiments.journey import score_table
+
+    if not args.synthetic and not args.llm:
+        raise ColumnError("give the synthetic rows (--synthetic POOL) or an LLM to write them (--llm MODEL)")
+    task = hf_synth.load_task(args.task)
+    splits = options.gold_of(task, args)
+    rows: Any
+    with contextlib.ExitStack() as stack:
+        if args.synthetic:
+            rows = options.synthetic_rows(task, args)
+        else:
+            llm = stack.enter_context(options.llm_of(args, options.gold_path(args) or args.out))
+
+            def rows(gold: Dataset) -> Dataset:
+                exemplars, how = options.exemplars_of(task, gold, args), options.generation_options(gold, args)
+                return hf_synth.generate(task, exemplars, llm, seed=args.seed, progress=not args.quiet, **how)
+
+        parts = [options.training_gold(task, args, splits), *([rows] if args.synthetic else [])]
+        keywords: Result = {"base_model": options.base_model(task, args, *parts), "gold_size": args.gold_size}
+        keywords |= {"training": options.training_options(args), "say": options.progress_of(args)}
+        result = journey(task, rows, gold=splits, out=args.out, method=args.method, seed=args.seed, **keywords)
+    statuses, policy = Counter(result.corrected["label_status"]), result.policy.method
+    print(f"correction by {policy}: {counted(statuses)}\n\n{score_table(task, result.scores)}\n\n-> {args.out}")
+    facts = {"task": task.full_name, "policy": policy, "statuses": dict(statuses), "out": str(args.out)}
+    scores = {name: scores.to_json() for name, scores in result.scores.items()}
+    return {**facts, "scores": scores, "seconds": result.seconds}
+
+
+# --- experiment -----------------------------------------------------------------------------------------------------
+def add_experiment_options(parser: ArgumentParser) -> None:
+    """Add the options of `experiment`."""
+    options.add_task(parser)
+    options.add_gold(parser)
+    options.add_pool(parser)
+    options.add_llm(parser, required=False)
+    add = parser.add_argument
+    add("--judge", metavar="A,B", help="LLMs that judge, for --labels llm_judge and --strategies zero-shot")
+    options.add_votes(parser)
+    add("--out", type=Path, required=True, metavar="DIR", help="folder of the experiment")
+    add("--grid", default="paper", metavar="NAME", help=f"{GRIDS}, or a .json or .toml file")
+    add("--processes", type=int, default=1, metavar="N", help="trainings at the same time (default: 1)")
+    add("--dry-run", action="store_true", help="list the cells and what they would take; ask nothing")
+    add = parser.add_argument_group("in the place of what the grid says").add_argument
+    for name, kind, text in _CELL_OPTIONS:
+        add(f"--{name}", type=kind, nargs="+", metavar=name[0].upper(), help=text)
+    text = 'encoders; "linear": a linear head on frozen features; "tiny": one made on the spot (default: linear)'
+    add("--base-model", nargs="+", metavar="MODEL", dest="base_models", help=text)
+    add = parser.add_argument_group("how").add_argument
+    add("--set", action="append", default=[], metavar="NAME=VALUE", help="a field of TrainingArguments")
+    add("--splits", nargs="+", default=["test"], metavar="S", help="splits of gold that are scored (default: test)")
+    add("--validation", type=float, default=0.0, metavar="S", help="share of own gold to stop training early by")
+    add("--audited", type=Path, metavar="FILE", help="labels that a person gave to synthetic rows: id, label")
+    add("--swaps", action="store_true", help="also score test notes whose patient's sex, age or race words are swapped")
+    add("--drop-seen", action="store_true", help="leave test rows out that stand in train, too, instead of refusing")
+    for name, text in _RATE_OPTIONS:
+        add(f"--{name}", type=float, metavar="N", help=text)
+
+
+def experiment(args: Namespace) -> Result:
+    """Run the cells of a grid that are not there yet; with --dry-run list them."""
+    from hf_synth.correction.audited import read_audited
     from hf_synth.experiments.experiment import outline
-    from hf_synth.gold.gold import load_gold, subset
+    from hf_synth.experiments.grid import Protocol
 
-    task = load_task(args.task)
-    path = gold_path(args)
-    splits = load_gold(task, path, seed=args.seed)
+    task = hf_synth.load_task(args.task)
+    splits = options.gold_of(task, args)
     if args.gold_size:
-        splits["train"] = subset(task, splits["train"], args.gold_size, seed=args.seed)
-    grid = _grid(args, task)
-    shared: Facts = {
-        "grid": grid, "out": args.out, "args": _training_args(args),
-        "audited": read_audited(args.audited) if args.audited else {},
-        "protocol": Protocol(tuple(args.splits), args.validation, args.drop_seen, args.swaps),
-    }  # fmt: skip
-    with _writers(args, task, path) as sources, contextlib.ExitStack() as stack:
-        beside = path or args.out
-        names = filter(None, (args.judge or "").split(","))
-        shared["judges"] = {name: stack.enter_context(judge_of(task, args, name, beside)) for name in names}
+        splits["train"] = options.training_gold(task, args, splits)
+    keywords: Result = {"gold": splits, "grid": _grid(args, task), "out": args.out}
+    keywords["args"] = options.training_fields(args, *(args.base_models or ()))
+    keywords["audited"] = read_audited(args.audited) if args.audited else {}
+    keywords["protocol"] = Protocol(tuple(args.splits), args.validation, args.drop_seen, args.swaps)
+    beside = options.gold_path(args) or args.out
+    with contextlib.ExitStack() as stack:
+        sources = _sources(task, args, beside, stack) or None
+        judges = filter(None, (args.judge or "").split(","))
+        keywords["judges"] = {n: stack.enter_context(options.judge_of(task, args, n, beside)) for n in judges}
         if args.dry_run:
-            planned = outline(task, sources or None, gold=splits, **shared)
-            return _tell_plan(planned, args)
-        made = run(
-            task, sources or None, gold=splits, processes=args.processes, rates=_rates(args), say=_say(args), **shared
-        )
-    print((made.out / "report.md").read_text(encoding="utf-8"))
-    print(f"-> {made.out}")
-    return {
-        "out": str(made.out), "cells": len(made.rows), "failed": made.failed, "metric": made.metric,
-        "comparisons": [dataclasses.asdict(c) for c in made.comparisons],
-        "equivalence": [str(w) for w in made.worths],
-    }  # fmt: skip
+            return _print_plan(outline(task, sources, **keywords), args.processes)
+        keywords |= {"processes": args.processes, "rates": _rates(args), "say": options.progress_of(args)}
+        results = hf_synth.experiment(task, sources, **keywords)
+    print((results.out / "report.md").read_text(encoding="utf-8"))
+    print(f"-> {results.out}")
+    facts = {"out": str(results.out), "cells": len(results.rows), "failed": results.failed, "metric": results.metric}
+    comparisons = [asdict(comparison) for comparison in results.comparisons]
+    return {**facts, "comparisons": comparisons, "equivalence": [str(worth) for worth in results.worths]}
 
 
-def _tell_plan(planned: Any, args: argparse.Namespace) -> Facts:
-    for cell in planned.cells:
+def _print_plan(plan: Planned, processes: int) -> Result:
+    for cell in plan.cells:
         ratio = f", ratio {cell.ratio:g}, by {cell.generator}" if cell.generator else ""
         print(f"{cell.base_model}  {cell.gold_size:,} gold  {cell.arm}{ratio}  seed {cell.seed}")
-    known = sum(planned.seconds.get(c.arm, 0.0) for c in planned.cells)
-    guess = f"; about {known / max(1, args.processes) / 60:,.0f} minutes in all, by the cells that are done"
+    minutes = sum(plan.seconds.get(cell.arm, 0.0) for cell in plan.cells) / max(1, processes) / 60
+    guess = f"; about {minutes:,.0f} minutes in all, by the cells that are done" if plan.seconds else ""
     print(
-        f"{len(planned.cells)} cells, {planned.done} of them done; {len(planned.pools)} generations with "
-        f"{planned.calls:,} calls, about {planned.prompt_tokens:,} tokens read and {planned.completion_tokens:,} "
-        f"written; {planned.judged:,} notes for judges; at most {planned.trainings:,} trainings"
-        f"{guess if planned.seconds else ''}; nothing was asked"
+        f"{len(plan.cells)} cells, {plan.done} of them done; {len(plan.pools)} generations with "
+        f"{plan.calls:,} calls, about {plan.prompt_tokens:,} tokens read and {plan.completion_tokens:,} "
+        f"written; {plan.judged:,} notes for judges; at most {plan.trainings:,} trainings{guess}; nothing was asked"
     )
-    return {"dry_run": True, **dataclasses.asdict(planned)}
+    return {"dry_run": True, **asdict(plan)}
 
 
-def _grid(args: argparse.Namespace, task: Task) -> Grid:
+def _grid(args: Namespace, task: Task) -> Grid:
+    """Return the grid of --grid, changed by the options that name cells."""
+    from hf_synth.experiments.grid import ALONE, read_grid, with_fields
+
     grid = read_grid(args.grid)
     fields = {name: getattr(args, name) for name in ("sizes", "curve", "ratios", "seeds", "correctors")}
     fields["base_models"] = [_base_model(name, args, task) for name in args.base_models or grid.base_models]
     if args.strategies or args.labels:
-        strategies = args.strategies or ["gold", "augment"]
-        labels = args.labels or ["raw", "auto"]
+        strategies, labels = args.strategies or ["gold", "augment"], args.labels or ["raw", "auto"]
         fields["arms"] = [arm for s in strategies for arm in ([s] if s in ALONE else [f"{s} {x}" for x in labels])]
     return with_fields(grid, fields)
 
 
-def _base_model(name: str, args: argparse.Namespace, task: Task) -> str:
-    """Give a base model of the options; "tiny" is made from artificial notes alone, on which nothing is scored."""
-    if name != "tiny":
+def _base_model(name: str, args: Namespace, task: Task) -> str:
+    """Return a base model; "tiny" is made from artificial notes alone, on which nothing is scored."""
+    if name != TINY:
         return name
     if task.kind == "text2text":
         raise TaskError(
@@ -99,7 +182,7 @@ def _base_model(name: str, args: argparse.Namespace, task: Task) -> str:
     from hf_synth.demo.clinic import write_notes
     from hf_synth.demo.encoder import make_encoder
     from hf_synth.task.columns import MANIFEST
-    from hf_synth.task.folders import private_folder
+    from hf_synth.task.folders import private_folder, work_folder
 
     folder = work_folder(private_folder(args.out)) / f"tiny-{task.name}"
     if (folder / MANIFEST).is_file():
@@ -107,94 +190,83 @@ def _base_model(name: str, args: argparse.Namespace, task: Task) -> str:
     return str(make_encoder([note.text for note in write_notes(3_000, seed=1_000_003)], folder, seed=0))
 
 
-@contextlib.contextmanager
-def _writers(args: argparse.Namespace, task: Task, gold: Path | None) -> Iterator[Facts]:
-    """Give who writes the synthetic rows, by name: the pool, or LLMs of --llm A,B; "A@SHAPE/CHOICE" is A asked so."""
-    from hf_synth.generation.exemplars import choose_exemplars
-    from hf_synth.generation.generation import generate
-
+def _sources(task: Task, args: Namespace, beside: Path, stack: contextlib.ExitStack) -> Result:
+    """Return the writers of synthetic rows by name: the pool, or LLMs A,B; "A@SHAPE/CHOICE" has its own prompt."""
     if args.synthetic:
-        yield {args.synthetic.stem: _pool(args, task)}
-        return
+        return {args.synthetic.stem: options.synthetic_rows(task, args)}
     if args.ratio is not None:
         raise ColumnError("--ratio is for one generation; an experiment takes --ratios")
-    sources: Facts = {}
-    with contextlib.ExitStack() as stack:
-        for name in filter(None, (args.llm or "").split(",")):
-            model, _, how = name.partition("@")
-            shape, _, choice = how.partition("/")
-            own = argparse.Namespace(**{**vars(args), "llm": model})
-            llm = stack.enter_context(writer_of(own, gold or args.out))
-
-            def make(
-                rows: Dataset, n: int, seed: int, llm: Any = llm, shape: str = shape or args.prompt,
-                choice: str = choice or args.choose or "",
-            ) -> Dataset:  # fmt: skip
-                shown = choose_exemplars(task, rows, choice, share=args.share, seed=seed) if choice else rows  # type: ignore[arg-type]
-                return generate(task, shown, llm, n, prompt=shape, balance=args.balance, max_calls=args.max_calls,
-                                seed=seed)  # fmt: skip
-
-            plain = (shape or args.prompt, choice or args.choose or "") == ("examples", "") and args.balance == "equal"
-            # what was asked differently is another generator: its name tells it apart
-            told = f"{name}@{args.prompt}/{args.choose or ''}" if not how and not plain else name
-            sources[name] = llm if plain else _call(make, f"{told}, {args.balance}, {args.share:g}")
-        yield sources
+    sources: Result = {}
+    for name in filter(None, (args.llm or "").split(",")):
+        model, _, how = name.partition("@")
+        shape, _, choice = how.partition("/")
+        prompt, choose = shape or args.prompt, choice or args.choose or ""
+        llm = stack.enter_context(options.llm_of(args, beside, model))
+        if (prompt, choose, args.balance) == ("examples", "", "equal"):
+            sources[name] = llm
+            continue
+        # options that change the rows make another generator: its name tells it apart
+        full_name = name if how else f"{name}@{args.prompt}/{args.choose or ''}"
+        own = Namespace(**{**vars(args), "prompt": prompt, "choose": choose})
+        sources[name] = _writer(task, own, llm, f"{full_name}, {args.balance}, {args.share:g}")
+    return sources
 
 
-def _call(make: Any, model: str) -> Any:
-    make.model = model
-    return make
+def _writer(task: Task, args: Namespace, llm: Any, name: str) -> Callable[[Dataset, int, int], Dataset]:
+    """Return a function that writes rows by the options, under a name of its own."""
+
+    def write(gold: Dataset, n: int, seed: int) -> Dataset:
+        own = Namespace(**{**vars(args), "n": n, "ratio": None, "seed": seed})
+        keywords = options.generation_options(gold, own)
+        return hf_synth.generate(task, options.exemplars_of(task, gold, own), llm, seed=seed, **keywords)
+
+    write.model = name  # type: ignore[attr-defined]
+    return write
 
 
-def _pool(args: argparse.Namespace, task: Task) -> Dataset:
-    from hf_synth.gold.adoption import adopt
+def _rates(args: Namespace) -> Rates | None:
+    from hf_synth.experiments.equivalence import Rates
 
-    rows = read_dataset(args.synthetic)
-    ours = args.synthetic.is_dir() and read_manifest(args.synthetic) is not None
-    if ours and "label_status" in rows.column_names:
-        return rows
-    return adopt(
-        task, rows, text_columns=args.text_column, llm_label_column=args.llm_label_column, access=args.access,
-        generator=args.synthetic.stem,
-    )  # fmt: skip
+    names = [name.replace("-", "_") for name, _ in _RATE_OPTIONS]
+    rates = {name: value for name in names if (value := getattr(args, name)) is not None}
+    return Rates(**rates, given=len(rates) == len(names)) if rates else None
 
 
-def _rates(args: argparse.Namespace) -> Rates | None:
-    named = {n: getattr(args, n) for n in ("minutes_per_note", "hourly_usd", "compute_usd", "gpu_usd")}
-    told = {n: v for n, v in named.items() if v is not None}
-    return Rates(**told, given=len(told) == len(named)) if told else None
+# --- assess and demo ------------------------------------------------------------------------------------------------
+def add_assess_options(parser: ArgumentParser) -> None:
+    """Add the options of `assess`."""
+    options.add_task(parser)
+    options.add_gold(parser)
+    add = parser.add_argument
+    add("--synthetic", type=Path, metavar="PILOT", help="some hundred synthetic rows as generated")
+    options.add_columns(parser)
+    add("--audited", type=Path, metavar="FILE", help="labels that a person gave to some: id, label")
+    add("--label", type=int, default=50, metavar="N", dest="more", help="notes that could be labelled")
 
 
-def _training_args(args: argparse.Namespace) -> Facts | None:
-    fields = dict(map(name_value, args.set))
-    if "tiny" in (args.base_models or ()):
-        from hf_synth.demo.encoder import DEMO_ARGS
+def assess(args: Namespace) -> Result:
+    """Estimate whether synthetic notes or more labels help more."""
+    from hf_synth.correction.audited import read_audited
 
-        fields = DEMO_ARGS | fields
-    return fields or None
-
-
-def assess(args: argparse.Namespace) -> Facts:
-    """Say whether to generate or to label."""
-    from hf_synth.experiments.assessment import assess as judge
-    from hf_synth.gold.gold import load_gold, subset
-
-    task = load_task(args.task)
-    rows = load_gold(task, gold_path(args), seed=args.seed)["train"]
-    if args.gold_size:
-        rows = subset(task, rows, args.gold_size, seed=args.seed)
-    pilot = _pool(args, task) if args.synthetic else None
-    made = judge(
-        task,
-        pilot,
-        gold=rows,
-        audited=read_audited(args.audited) if args.audited else None,
-        more=args.more,
-        seed=args.seed,
-    )
-    print(made)
-    return dataclasses.asdict(made)
+    task = hf_synth.load_task(args.task)
+    gold = options.training_gold(task, args)
+    pilot = options.synthetic_rows(task, args) if args.synthetic else None
+    audited = read_audited(args.audited) if args.audited else None
+    assessment = hf_synth.assess(task, pilot, gold=gold, audited=audited, more=args.more, seed=args.seed)
+    print(assessment)
+    return asdict(assessment)
 
 
-def _say(args: argparse.Namespace) -> Callable[[str], None]:
-    return (lambda line: None) if args.quiet else (lambda line: print(line, file=sys.stderr, flush=True))
+def add_demo_options(parser: ArgumentParser) -> None:
+    """Add the options of `demo`."""
+    parser.add_argument("--out", type=Path, default=Path("demo-out"), metavar="DIR")
+    parser.add_argument("--full", action="store_true", help="the larger grid: more gold sizes and synthetic notes")
+
+
+def demo(args: Namespace) -> Result:
+    """Show the whole journey on artificial notes."""
+    from hf_synth.demo.journey import demo as journey
+
+    facts = journey(args.out, seed=args.seed, full=args.full, say=options.progress_of(args))
+    args.json = True  # the demo always ends with its one JSON object
+    return facts

@@ -1,61 +1,117 @@
-"""`hf-synth hub serve|create-user|remove-user|org|token|ls|gc`: serve a local Hub, say who may come in, look after it.
+"""`hf-synth hub serve|create-user|remove-user|org|token|ls|gc`: serve a local Hub, manage its users, maintain it.
 
-All but `serve` may run while the Hub is served, and what they change holds from the next request on. A token is
-shown once, when it is made.
+All but `serve` may run while the Hub is served; their changes hold from the next request on. A token is shown once,
+when it is made.
 """
 
 from __future__ import annotations
 
-import argparse
 import contextlib
 import os
 import time
-from collections.abc import Iterator
-from dataclasses import asdict
+from argparse import ArgumentParser, Namespace
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from hf_synth.cli.options import Result, Verbs, add_verb
 from hf_synth.errors import OutputError
-from hf_synth.hub.disk import make_root
-from hf_synth.hub.store import Store
-from hf_synth.hub.sweeping import KINDS, check, sweep
-from hf_synth.hub.tree import Repo
-from hf_synth.hub.users import Token, Users
-from hf_synth.task.folders import clear_disk_errors
 
-Facts = dict[str, Any]
+if TYPE_CHECKING:
+    from hf_synth.hub.store import Store
+    from hf_synth.hub.tree import Repo
+    from hf_synth.hub.users import Token, Users
+
+ROLES = ("read", "write")
 
 
-def hub_serve(args: argparse.Namespace) -> Facts | None:
+def add_hub_options(parser: ArgumentParser) -> None:
+    """Add the verbs of `hub`."""
+    verbs = parser.add_subparsers(dest="hub_verb", required=True, metavar="VERB")
+    add = _add_verb(verbs, "serve", "serve the Hub until interrupted", serve)
+    add("--port", type=int, default=8090)
+    add("--host", default="127.0.0.1", help="address to listen on (default: this machine only)")
+    add("--url", metavar="URL", help="address under which clients reach it, behind a proxy")
+    add("--members-only", action="store_true", help="show nothing to who is not signed in")
+    add = _add_verb(verbs, "create-user", "add a user, with a first token that is shown once", create_user)
+    add("name", metavar="NAME")
+    add("--org", action="append", default=[], metavar="ORG", help="an organisation; may be repeated")
+    add("--role", choices=ROLES, default="write", help="in the organisations")
+    add("--founder", action="store_true", help="may make organisations, by pushing to a free name")
+    _add_new_token(add)
+    line = "let a user in no more: revoke all tokens, leave all organisations"
+    add = _add_verb(verbs, "remove-user", line, remove_user)
+    add("name", metavar="NAME")
+    add("--repos-to", metavar="NAMESPACE", help="who gets their repositories (default: they stay)")
+    line = "make an organisation, let users into it or out of it, list its members"
+    add = _add_verb(verbs, "org", line, org)
+    add("name", metavar="ORG")
+    add("--add", action="append", default=[], metavar="USER", help="may be repeated")
+    add("--role", choices=ROLES, default="write", help="of those added (default: write)")
+    add("--remove", action="append", default=[], metavar="USER", help="may be repeated")
+    _add_token_verbs(add_verb(verbs, "token", "make, list and revoke tokens"))
+    add = _add_verb(verbs, "ls", "list repositories, users and organisations", ls)
+    add("--check", action="store_true", help="read all content and compare it with its hashes")
+    add = _add_verb(verbs, "gc", "remove what no branch or tag leads to, and what a kill left", gc)
+    add("--hours", type=float, default=24, metavar="N", help="only what is older (default: 24)")
+    add("--dry-run", action="store_true", help="only say what would be removed")
+
+
+def _add_token_verbs(parser: ArgumentParser) -> None:
+    verbs = parser.add_subparsers(dest="token_verb", required=True, metavar="VERB")
+    add = _add_verb(verbs, "create", "make a token that is shown once", create_token)
+    add("user", metavar="USER")
+    add("--name", default="", help="what it is for")
+    _add_new_token(add)
+    add = _add_verb(verbs, "list", "list what is known of tokens, never a token", list_tokens)
+    add("user", nargs="?", metavar="USER", help="those of one user")
+    add = _add_verb(verbs, "revoke", "let a token in no more", revoke_token)
+    add("id", metavar="ID", help="as `list` shows it")
+
+
+def _add_verb(verbs: Verbs, name: str, line: str, run: Callable[[Namespace], Result | None]) -> Callable[..., Any]:
+    """Add a verb with --root, and return what adds its other options."""
+    add = add_verb(verbs, name, line, run).add_argument
+    add("--root", type=Path, required=True, metavar="DIR", help="folder that holds the Hub")
+    return add
+
+
+def _add_new_token(add: Callable[..., Any]) -> None:
+    add("--token-role", choices=ROLES, default="write", help="(default: write)")
+    add("--days", type=float, metavar="N", help="how long the token works (default: until revoked)")
+    add("--token-file", type=Path, metavar="FILE", help="write it to a new file, do not print it")
+
+
+# --- serving --------------------------------------------------------------------------------------------------------
+def serve(args: Namespace) -> None:
     """Serve the local Hub."""
-    from hf_synth.hub import serve
+    from hf_synth.hub import serve as run_server
 
-    serve(args.root, host=args.host, port=args.port, url=args.url or "", members_only=args.members_only)
-    return None
+    run_server(args.root, host=args.host, port=args.port, url=args.url or "", members_only=args.members_only)
 
 
-def hub_create_user(args: argparse.Namespace) -> Facts:
+# --- users, organisations, tokens -----------------------------------------------------------------------------------
+def create_user(args: Namespace) -> Result:
     """Add a user, with a first token."""
-    with _hub(args.root, make=True), _token_place(args.token_file) as keep:
-        users = Users(args.root)
+    with _hub(args.root, make=True) as (users, _), _token_file(args.token_file) as keep:
         users.add_user(args.name, founder=args.founder, orgs=dict.fromkeys(args.org, args.role))
         id, token = users.add_token(args.name, name="first", role=args.token_role, days=args.days)
         orgs = users.orgs_of(args.name)
         keep(token)
     print(f"{args.name}: added" + "".join(f", {role} in {org}" for org, role in orgs.items()))
-    shown = _show_new(args, id, token)
-    return {"user": args.name, "founder": args.founder, "orgs": orgs, **shown}
+    return {"user": args.name, "founder": args.founder, "orgs": orgs, **_print_token(args, id, token)}
 
 
-def hub_remove_user(args: argparse.Namespace) -> Facts:
-    """Let a user in no more; what they own goes to another namespace, or stays where nobody can change it."""
-    with _hub(args.root):
-        users, store = Users(args.root), Store(args.root, serve=False)
+def remove_user(args: Namespace) -> Result:
+    """Remove a user; their repositories go to another namespace, or stay where nobody can change them."""
+    from hf_synth.hub.sweeping import KINDS
+
+    with _hub(args.root) as (users, store):
         if args.name not in users.names():
             raise ValueError(f"there is no user {args.name!r}")
         theirs = [repo for kind in KINDS for repo in store.repos(kind) if repo.namespace == args.name]
-        moved = _give(store, users, theirs, args.repos_to) if args.repos_to else []
+        moved = _move(store, users, theirs, args.repos_to) if args.repos_to else []
         orphaned = users.remove_user(args.name)
         left = [repo.id for kind in KINDS for repo in store.repos(kind) if repo.namespace == args.name]
     print(f"{args.name}: removed; their tokens work no more, and nobody gets the name again")
@@ -68,8 +124,8 @@ def hub_remove_user(args: argparse.Namespace) -> Facts:
     return {"user": args.name, "removed": True, "moved": moved, "left": left, "orgs_without_writer": orphaned}
 
 
-def _give(store: Store, users: Users, repos: list[Repo], namespace: str) -> list[str]:
-    """Move repositories into another namespace, or none of them where one cannot go."""
+def _move(store: Store, users: Users, repos: list[Repo], namespace: str) -> list[str]:
+    """Move repositories into another namespace: all or none."""
     if namespace not in (*users.names(), *users.orgs()) or any(repo.namespace == namespace for repo in repos):
         raise ValueError(f"--repos-to {namespace}: there is no other user or organisation of this name")
     places = [(repo, f"{namespace}/{repo.id.split('/')[1]}") for repo in repos]
@@ -78,10 +134,9 @@ def _give(store: Store, users: Users, repos: list[Repo], namespace: str) -> list
     return [store.move(repo, id).id for repo, id in places]
 
 
-def hub_org(args: argparse.Namespace) -> Facts:
-    """Make an organisation, and let users into it or out of it."""
-    with _hub(args.root, make=True):
-        users = Users(args.root)
+def org(args: Namespace) -> Result:
+    """Make an organisation, add members and remove them."""
+    with _hub(args.root, make=True) as (users, _):
         for user in args.add:
             users.set_member(args.name, user, args.role)
         for user in args.remove:
@@ -93,39 +148,47 @@ def hub_org(args: argparse.Namespace) -> Facts:
     return {"org": args.name, "members": members}
 
 
-def hub_token(args: argparse.Namespace) -> Facts:
-    """Make a token, list what is known of all, or revoke one."""
-    with _hub(args.root):
-        users = Users(args.root)
-        if args.token_verb == "create":
-            with _token_place(args.token_file) as keep:
-                id, token = users.add_token(args.user, name=args.name, role=args.token_role, days=args.days)
-                keep(token)
-            return {"user": args.user, "role": args.token_role, **_show_new(args, id, token)}
-        if args.token_verb == "revoke":
-            revoked = users.revoke(args.id)
-            print(f"token {args.id} of {revoked.user}: revoked")
-            return {"id": args.id, "user": revoked.user, "revoked": True}
-        found = users.tokens(args.user)
-    for id, known in found.items():
-        print(f"{id}  {known.user}  {known.role:5}  {_state(known):23}  {known.name}")
-    print(f"{len(found)} tokens; the tokens themselves are not kept")
-    kept = ("user", "name", "role", "created", "expires", "revoked")
-    rows = [{"id": id, **{name: asdict(t)[name] for name in kept}, "works": t.works()} for id, t in found.items()]
+def create_token(args: Namespace) -> Result:
+    """Make a token."""
+    with _hub(args.root) as (users, _), _token_file(args.token_file) as keep:
+        id, token = users.add_token(args.user, name=args.name, role=args.token_role, days=args.days)
+        keep(token)
+    return {"user": args.user, "role": args.token_role, **_print_token(args, id, token)}
+
+
+def list_tokens(args: Namespace) -> Result:
+    """List the facts of all tokens, or of one user's."""
+    with _hub(args.root) as (users, _):
+        tokens = users.tokens(args.user)
+    for id, token in tokens.items():
+        print(f"{id}  {token.user}  {token.role:5}  {_state(token):23}  {token.name}")
+    print(f"{len(tokens)} tokens; the tokens themselves are not kept")
+    names = ("user", "name", "role", "created", "expires", "revoked")
+    rows = [{"id": id, **{n: getattr(t, n) for n in names}, "works": t.works()} for id, t in tokens.items()]
     return {"tokens": rows}
 
 
-def hub_ls(args: argparse.Namespace) -> Facts:
+def revoke_token(args: Namespace) -> Result:
+    """Revoke a token."""
+    with _hub(args.root) as (users, _):
+        token = users.revoke(args.id)
+    print(f"token {args.id} of {token.user}: revoked")
+    return {"id": args.id, "user": token.user, "revoked": True}
+
+
+# --- maintenance ----------------------------------------------------------------------------------------------------
+def ls(args: Namespace) -> Result:
     """List repositories, users and organisations; with --check, read all content and compare it with its hashes.
 
     Raises:
         OutputError: something is missing or damaged.
     """
-    with _hub(args.root):
-        store, users = Store(args.root, serve=False), Users(args.root)
-        broken = [found for found in check(store) if found.problems] if args.check else []
-        for found in broken:
-            print(f"{found.repo.type[:-1]} {found.repo.id}: {'; '.join(found.problems)}")
+    from hf_synth.hub.sweeping import KINDS, check
+
+    with _hub(args.root) as (users, store):
+        broken = [checked for checked in check(store) if checked.problems] if args.check else []
+        for checked in broken:
+            print(f"{checked.repo.type[:-1]} {checked.repo.id}: {'; '.join(checked.problems)}")
         if broken:
             raise OutputError(f"{args.root}: {len(broken)} repositories are not whole; take them from a backup")
         repos = [_repo_facts(store, repo) for kind in KINDS for repo in store.repos(kind)]
@@ -133,52 +196,55 @@ def hub_ls(args: argparse.Namespace) -> Facts:
     for repo in repos:
         marks = [mark for mark in ("private", "gated") if repo[mark]]
         print(f"{repo['type']:7}  {repo['id']}  {repo['files']:,} files, {repo['bytes']:,} bytes", *marks)
-    said = (f"{what}: {', '.join(some) or 'none'}" for what, some in (("users", names), ("organisations", orgs)))
-    print(f"{len(repos)} repositories", *said, sep="; ")
+    print(f"{len(repos)} repositories; users: {', '.join(names) or 'none'}; organisations: {', '.join(orgs) or 'none'}")
     if args.check:
         print("all content is there and whole")
     return {"repos": repos, "users": names, "orgs": orgs, "checked": args.check}
 
 
-def _repo_facts(store: Store, repo: Repo) -> Facts:
+def _repo_facts(store: Store, repo: Repo) -> Result:
     commit = store.commit(repo, "main")
     size = sum(file.size for file in commit.files.values())
-    who = {"type": repo.type[:-1], "id": repo.id, "private": repo.private, "gated": repo.gated}
-    return {**who, "sha": commit.oid, "files": len(commit.files), "bytes": size}
+    settings = {"type": repo.type[:-1], "id": repo.id, "private": repo.private, "gated": repo.gated}
+    return {**settings, "sha": commit.oid, "files": len(commit.files), "bytes": size}
 
 
-def hub_gc(args: argparse.Namespace) -> Facts:
-    """Remove what no branch or tag leads to, and what a kill left."""
+def gc(args: Namespace) -> Result:
+    """Remove files that no branch or tag leads to, and unfinished uploads."""
+    from hf_synth.hub.sweeping import sweep
+
     if not 0 <= args.hours < 1e6:
         raise OutputError("--hours is a number, 0 or more")
-    with _hub(args.root):
-        swept = sweep(Store(args.root, serve=False), age=args.hours * 3600, dry_run=args.dry_run)
-    said = "would be removed" if args.dry_run else "removed"
-    print(
-        f"{swept.files:,} files, {swept.commits:,} commits, {swept.drafts:,} unfinished uploads or deletions {said}: "
-        f"{swept.bytes:,} bytes"
-    )
-    return {**asdict(swept), "dry_run": args.dry_run}
+    with _hub(args.root) as (_, store):
+        swept = sweep(store, age=args.hours * 3600, dry_run=args.dry_run)
+    change = "would be removed" if args.dry_run else "removed"
+    drafts = f"{swept.drafts:,} unfinished uploads or deletions"
+    print(f"{swept.files:,} files, {swept.commits:,} commits, {drafts} {change}: {swept.bytes:,} bytes")
+    return {**vars(swept), "dry_run": args.dry_run}
 
 
 @contextlib.contextmanager
-def _hub(root: Path, *, make: bool = False) -> Iterator[None]:
-    """See that a Hub is there, or make one; say in one sentence what is wrong."""
+def _hub(root: Path, *, make: bool = False) -> Iterator[tuple[Users, Store]]:
+    """Open the users and the store of a Hub, or make a new one; turn errors inside into an OutputError."""
+    from hf_synth.hub.store import Store
+    from hf_synth.hub.users import Users
+    from hf_synth.task.folders import clear_disk_errors
+
     if not make and not (root / "format").is_file():
         raise OutputError(f"{root}: there is no Hub; `hf-synth hub serve` or `hf-synth hub create-user` makes one")
     try:
         with clear_disk_errors(root):
-            make_root(root)
-            yield
+            store = Store(root, serve=False)
+            yield Users(root), store
     except ValueError as error:
         raise OutputError(f"{root}: {error}") from None
 
 
 @contextlib.contextmanager
-def _token_place(file: Path | None) -> Iterator[Any]:
-    """Give what keeps a token: it writes a new file that only its owner can read, or does nothing.
+def _token_file(file: Path | None) -> Iterator[Callable[[str], object]]:
+    """Yield a function that writes a token to a new file (0600), or without a file does nothing.
 
-    The file is made first: a token that nobody could be told would still let somebody in.
+    The file is made first: a token that could not be written would work all the same.
     """
     if file is None:
         yield lambda token: None
@@ -195,11 +261,11 @@ def _token_place(file: Path | None) -> Iterator[Any]:
         raise
 
 
-def _show_new(args: argparse.Namespace, id: str, token: str) -> Facts:
+def _print_token(args: Namespace, id: str, token: str) -> Result:
     if args.token_file is not None:
         print(f"token {id} is in {args.token_file}")
         return {"id": id, "token_file": str(args.token_file)}
-    if not args.json:  # there it is told once, on the last line
+    if not args.json:  # which shows it on the last line
         print(f"token {id}, shown this once: {token}")
     return {"id": id, "token": token}
 

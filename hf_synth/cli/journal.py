@@ -1,35 +1,34 @@
-"""`hf-synth journal ls|show|verify|export|gc`: look into a journal, check it, take its answers out, drop old ones.
+"""`hf-synth journal ls|show|verify|export|gc`: list, check, export and delete the answers of a journal.
 
-Each takes a journal, or a folder that one lies in. Only `gc` writes to it. The text of an answer is shown only when it
-is asked for: it may hold what a note holds.
+Each takes a journal, or a folder that holds one. Only `gc` writes to it. Only `show --text` and `export` give the text
+of an answer: it may hold what a note holds.
 """
 
 from __future__ import annotations
 
-import argparse
 import json
 import os
 import re
-import sqlite3
-import tempfile
 import time
-from collections.abc import Iterator
-from contextlib import closing, contextmanager, suppress
-from dataclasses import asdict, fields
+from argparse import ArgumentParser, Namespace
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager, nullcontext
 from datetime import UTC, datetime
+from itertools import islice
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, TYPE_CHECKING, Any
 
+from hf_synth.cli.options import Result, add_verb
 from hf_synth.errors import ColumnError, JournalError
-from hf_synth.llm.journal import Entry, Journal
-from hf_synth.task.folders import WORK, clear_disk_errors
 
-Facts = dict[str, Any]
+if TYPE_CHECKING:
+    import sqlite3
+
 STATUSES = ("ok", "refusal", "truncated")
+_COUNTS = ", ".join(f"sum(status = '{status}')" for status in STATUSES)
 _GROUP = 1_000  # answers held in memory at once
-_ANSWER = ", ".join(f.name for f in fields(Entry))
 
-# What every answer must hold, as SQL that counts those that break it, and how that is said.
+# What is wrong with an answer, and the SQL that counts such answers.
 _BROKEN = {
     "have no sha256 as their key": "length(key) != 64 OR key GLOB '*[^0-9a-f]*'",
     "have a status that is not known": f"status NOT IN {STATUSES}",
@@ -43,20 +42,44 @@ _BROKEN = {
 }
 
 
+def add_journal_options(parser: ArgumentParser) -> None:
+    """Add the verbs of `journal`."""
+    verbs = parser.add_subparsers(dest="journal_verb", required=True, metavar="VERB")
+
+    def verb(name: str, line: str, run: Callable[[Namespace], Result]) -> Callable[..., Any]:
+        add = add_verb(verbs, name, line, run).add_argument
+        add("path", type=Path, metavar="PATH", help="a journal, or a folder with .hf_synth/ in it")
+        return add
+
+    verb("ls", "list what it holds, by model", ls)
+    add = verb("show", "show the facts of one answer", show)
+    add("key", metavar="KEY", help="its journal_key, or the start of it")
+    add("--text", action="store_true", help="show its text, too")
+    verb("verify", "check that it is whole; broken: exit 1", verify)
+    add = verb("export", "write all answers, with their texts, to a file", export)
+    add("--out", type=Path, required=True, metavar="FILE", help="a .jsonl or .parquet file")
+    add = verb("gc", "drop answers that fit all criteria given, and make the file smaller", gc)
+    add("--days", type=float, metavar="N", help="those older than N days")
+    add("--model", metavar="NAME", help="those of a model, as `ls` names it")
+    add("--dry-run", action="store_true", help="only say what would be dropped")
+
+
 def find_journal(path: Path) -> Path:
-    """Give the journal at a path: the file itself, or the one that lies in a folder or beside its data.
+    """Return the journal at a path: the file itself, or the one in a folder or beside its data.
 
     Raises:
         JournalError: there is none.
     """
+    from hf_synth.task.folders import WORK
+
     places = (path, path / WORK / "journal.sqlite", path / "journal.sqlite")
-    found = next((place for place in places if place.is_file()), None)
-    if found is None:
-        raise JournalError(f"no journal at {path}: give the file, or a folder that holds {WORK}/journal.sqlite")
-    return found
+    for place in places:
+        if place.is_file():
+            return place
+    raise JournalError(f"no journal at {path}: give the file, or a folder that holds {WORK}/journal.sqlite")
 
 
-def journal_ls(args: argparse.Namespace) -> Facts:
+def ls(args: Namespace) -> Result:
     """List what a journal holds, by model."""
     path = find_journal(args.path)
     with _reading(path) as database:
@@ -74,21 +97,19 @@ def journal_ls(args: argparse.Namespace) -> Facts:
     return {"journal": str(path), "bytes": size, "answers": answers, "models": models}
 
 
-def journal_show(args: argparse.Namespace) -> Facts:
+def show(args: Namespace) -> Result:
     """Show one answer: its facts, and with --text its text."""
     path, prefix = find_journal(args.path), args.key.lower()
     if not re.fullmatch(r"[0-9a-f]{1,64}", prefix):
         raise JournalError("a key, or the start of one, is made of 0-9 and a-f, at most 64 of them")
     with _reading(path) as database:
-        rows = database.execute(
-            f"SELECT {_ANSWER} FROM answers WHERE key >= ? AND key < ? LIMIT 2", (prefix, prefix + "g")
-        ).fetchall()
+        rows = [*_answers(database, "WHERE key >= ? AND key < ? LIMIT 2", prefix, prefix + "g")]
     if len(rows) != 1:
         raise JournalError(
             f"{path}: {'several answers have a key' if rows else 'no answer has a key'} that starts with {prefix}"
             + ("; give more of it" if rows else "")
         )
-    facts = asdict(Entry(*rows[0]))
+    facts = rows[0]
     text = facts.pop("text")
     for name, value in {**facts, "created": _when(facts["created"]), "characters": len(text)}.items():
         print(f"{name:18} {'' if value is None else _plain(str(value))}".rstrip())
@@ -97,12 +118,14 @@ def journal_show(args: argparse.Namespace) -> Facts:
     return {**facts, "characters": len(text), **({"text": text} if args.text else {})}
 
 
-def journal_verify(args: argparse.Namespace) -> Facts:
+def verify(args: Namespace) -> Result:
     """Check that a journal is whole.
 
     Raises:
-        JournalError: it is not; says in one sentence what is broken.
+        JournalError: it is not; the message names what is broken.
     """
+    import sqlite3
+
     path = find_journal(args.path)
     with _reading(path) as database:
         if database.execute("PRAGMA integrity_check(1)").fetchone()[0] != "ok":
@@ -125,147 +148,129 @@ def journal_verify(args: argparse.Namespace) -> Facts:
     return {"journal": str(path), "answers": answers, "whole": True}
 
 
-def journal_export(args: argparse.Namespace) -> Facts:
-    """Write all answers with their texts to a file that only its owner can read."""
-    path, out = find_journal(args.path), Path(args.out)
+def export(args: Namespace) -> Result:
+    """Write all answers with their texts to a file, as a whole or not at all (0600 by the umask of the command)."""
+    from hf_synth.task.folders import written
+
+    path, out = find_journal(args.path), args.out
     if out.suffix.lower() not in (".jsonl", ".parquet"):
         raise ColumnError(f"--out {out}: name a .jsonl or a .parquet file")
-    count = 0
-    with _reading(path) as database, _new_file(out) as file:
-        groups = _groups(database)
-        if out.suffix.lower() == ".parquet":
-            count = _write_parquet(file, groups)
-        else:
-            for group in groups:
-                file.writelines((json.dumps(asdict(e), ensure_ascii=False) + "\n").encode("utf-8") for e in group)
-                count += len(group)
+    with _reading(path) as database, written(out) as draft, draft.open("wb") as file:
+        count = _write(file, _answers(database, "ORDER BY rowid"), parquet=out.suffix.lower() == ".parquet")
+        file.flush()
+        os.fsync(file.fileno())
     print(f"{count:,} answers -> {out} (it holds their texts)")
     return {"journal": str(path), "out": str(out), "answers": count}
 
 
-def journal_gc(args: argparse.Namespace) -> Facts:
-    """Drop answers that are older than --days, or of --model; with both, those that are both.
+def gc(args: Namespace) -> Result:
+    """Delete answers that are older than --days, or of --model; with both, those that are both.
 
     Raises:
         JournalError: neither is given, or the journal cannot be written.
     """
+    from hf_synth.llm.journal import Journal
+
     if args.days is None and args.model is None:
         raise JournalError("say which answers to drop: --days N (older than that), --model NAME, or both")
     if args.days is not None and not 0 <= args.days < 1e6:
         raise JournalError("--days is a number of days, 0 or more")
-    wheres, values = [], []
-    if args.days is not None:
-        wheres.append("created < ?")
-        values.append(time.time() - 86_400 * args.days)
-    if args.model is not None:
-        wheres.append("model = ?")
-        values.append(args.model)
-    path, where = find_journal(args.path), " AND ".join(wheres)
+    oldest = None if args.days is None else time.time() - 86_400 * args.days
+    clauses = (("created < ?", oldest), ("model = ?", args.model))
+    values = {clause: value for clause, value in clauses if value is not None}
+    path, where = find_journal(args.path), " AND ".join(values)
     before, shrunk = path.stat().st_size, True
     with closing(Journal(path, read_only=args.dry_run)) as journal:
         with journal.reading() if args.dry_run else journal.transaction() as database:
-            dropped = _models(database, where, values)
+            dropped = _models(database, where, *values.values())
             if not args.dry_run:
                 database.execute("PRAGMA secure_delete=ON")  # a dropped text is not to stay in the file's free pages
-                database.execute(f"DELETE FROM answers WHERE {where}", values)
+                database.execute(f"DELETE FROM answers WHERE {where}", [*values.values()])
         if dropped and not args.dry_run:
             shrunk = journal.shrink()
     after = path.stat().st_size
     count = sum(m["answers"] for m in dropped)
     for m in dropped:
         print(f"{_name(m)}  {m['answers']:,} answers  {_when(m['first'])} to {_when(m['last'])}")
-    said = "would be dropped" if args.dry_run else "dropped"
-    print(f"{path}: {count:,} answers {said}" + ("" if args.dry_run else f", {_bytes(before)} -> {_bytes(after)}"))
+    change = "would be dropped" if args.dry_run else f"dropped, {_bytes(before)} -> {_bytes(after)}"
+    print(f"{path}: {count:,} answers {change}")
     if not shrunk:
         print("the file is in use and was not made smaller; run gc again when nothing else uses it")
     return {"journal": str(path), "dropped": count, "dry_run": args.dry_run, "models": dropped, "bytes": after}
 
 
 # --- reading --------------------------------------------------------------------------------------------------------
-
-
 @contextmanager
 def _reading(path: Path) -> Iterator[sqlite3.Connection]:
-    """Open a journal so that nothing in it can change; what is read inside is one state of it."""
+    """Open a journal read-only, at one state of it."""
+    from hf_synth.llm.journal import Journal
+
     with closing(Journal(path, read_only=True)) as journal, journal.reading() as database:
         yield database
 
 
-def _models(database: sqlite3.Connection, where: str = "1", values: list[Any] | None = None) -> list[Facts]:
-    """Sum up the answers by model, those with most answers first."""
-    models: dict[str, Facts] = {}
-    for model, status, count, read, written, cost, unpriced, first, last in database.execute(
-        "SELECT model, status, count(*), sum(prompt_tokens), sum(completion_tokens), sum(cost), sum(cost IS NULL), "
-        f"min(created), max(created) FROM answers WHERE {where} GROUP BY model, status ORDER BY model, status",
-        values or [],
-    ):
-        m = models.setdefault(
-            model,
-            {"model": model, "answers": 0, "statuses": {}, "prompt_tokens": 0, "completion_tokens": 0,
-             "cost_usd": None, "unpriced": 0, "first": first, "last": last},
-        )  # fmt: skip
-        m["answers"] += count
-        m["statuses"][status] = count
-        m["prompt_tokens"] += read
-        m["completion_tokens"] += written
-        m["unpriced"] += unpriced
-        if cost is not None:
-            m["cost_usd"] = (m["cost_usd"] or 0.0) + cost
-        m["first"], m["last"] = min(m["first"], first), max(m["last"], last)
-    return sorted(models.values(), key=lambda m: -m["answers"])
+def _answers(database: sqlite3.Connection, clause: str, *values: str) -> Iterator[Result]:
+    """Yield answers by column, as many in memory as needed."""
+    from hf_synth.llm.journal import Entry
+
+    names = list(Entry.__annotations__)
+    for row in database.execute(f"SELECT {', '.join(names)} FROM answers {clause}", values):
+        yield dict(zip(names, row, strict=True))
 
 
-def _groups(database: sqlite3.Connection) -> Iterator[list[Entry]]:
-    """Give all answers in the order in which they came, some at a time."""
-    cursor = database.execute(f"SELECT {_ANSWER} FROM answers ORDER BY rowid")
-    while rows := cursor.fetchmany(_GROUP):
-        yield [Entry(*row) for row in rows]
+def _models(database: sqlite3.Connection, where: str = "1", *values: Any) -> list[Result]:
+    """Sum up the answers by model, most answers first."""
+    rows = database.execute(
+        "SELECT model, count(*), sum(prompt_tokens), sum(completion_tokens), sum(cost), sum(cost IS NULL), "
+        f"min(created), max(created), {_COUNTS} FROM answers WHERE {where} GROUP BY model ORDER BY 2 DESC, model",
+        values,
+    )
+    names = (
+        "model",
+        "answers",
+        "statuses",
+        "prompt_tokens",
+        "completion_tokens",
+        "cost_usd",
+        "unpriced",
+        "first",
+        "last",
+    )
+    models = []
+    for model, answers, *sums in rows:
+        statuses = {status: n for status, n in zip(STATUSES, sums[6:], strict=True) if n}
+        models.append(dict(zip(names, (model, answers, statuses, *sums[:6]), strict=True)))
+    return models
 
 
 # --- writing --------------------------------------------------------------------------------------------------------
-
-
-@contextmanager
-def _new_file(path: Path) -> Iterator[IO[bytes]]:
-    """Write a file (0600) as a whole or not at all."""
-    with clear_disk_errors(path):
-        handle, draft = tempfile.mkstemp(prefix=f".{path.name}-", dir=path.parent)
-    try:
-        with clear_disk_errors(path):
-            with os.fdopen(handle, "wb") as file:
-                yield file
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(draft, path)
-    except BaseException:
-        with suppress(OSError):
-            os.unlink(draft)
-        raise
-
-
-def _write_parquet(file: IO[bytes], groups: Iterator[list[Entry]]) -> int:
+def _write(file: IO[bytes], answers: Iterator[Result], *, parquet: bool) -> int:
+    """Write answers as JSON lines or parquet, some at a time, and return how many there are."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
+    from hf_synth.llm.journal import Entry
+
     types = {"str": pa.string(), "int": pa.int64(), "float": pa.float64(), "float | None": pa.float64()}
-    columns = pa.schema([(f.name, types[str(f.type)]) for f in fields(Entry)])
+    columns = pa.schema([(name, types[kind]) for name, kind in Entry.__annotations__.items()])
     count = 0
-    with pq.ParquetWriter(file, columns) as writer:
-        for group in groups:
-            writer.write_table(pa.Table.from_pylist([asdict(entry) for entry in group], schema=columns))
+    with pq.ParquetWriter(file, columns) if parquet else nullcontext() as writer:
+        while group := [*islice(answers, _GROUP)]:
             count += len(group)
+            if writer is not None:
+                writer.write_table(pa.Table.from_pylist(group, schema=columns))
+            else:
+                file.writelines((json.dumps(row, ensure_ascii=False) + "\n").encode("utf-8") for row in group)
     return count
 
 
-# --- saying ---------------------------------------------------------------------------------------------------------
-
-
+# --- printing -------------------------------------------------------------------------------------------------------
 def _plain(text: str, keep: str = "") -> str:
-    """Replace what could steer a terminal: an endpoint chose its own name, and wrote the answers."""
+    """Replace control characters: the endpoint chose its name and wrote the answers, and could steer a terminal."""
     return "".join(c if c in keep or c.isprintable() else "?" for c in text)
 
 
-def _name(model: Facts) -> str:
+def _name(model: Result) -> str:
     return _plain(model["model"]) or "(unnamed)"
 
 

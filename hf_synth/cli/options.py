@@ -1,34 +1,273 @@
-"""From options of the command line to what they mean: gold, values, what writes, what judges."""
+"""Options that several verbs share, and what they stand for: gold, synthetic rows, base models, LLMs and judges."""
 
 from __future__ import annotations
 
-import argparse
 import contextlib
-import importlib
 import json
 import os
-import runpy
-from collections.abc import Callable, Iterable, Iterator
+import sys
+from argparse import ArgumentParser, Namespace, _ArgumentGroup, _SubParsersAction
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
-from hf_synth.errors import ColumnError, HfSynthError, LLMError
-from hf_synth.task.folders import read_manifest, work_folder
+import hf_synth
+from hf_synth.errors import ColumnError, GoldError, LLMError, OutputError
 
 if TYPE_CHECKING:
-    from hf_synth.correction.judging import LLMJudge
+    from datasets import Dataset, DatasetDict
+
+    from hf_synth.generation.generation import Estimate
     from hf_synth.llm.questions import Chat
     from hf_synth.task.task import Task
 
+Result = dict[str, Any]  # what a verb returns for --json
+Verbs: TypeAlias = "_SubParsersAction[ArgumentParser]"
+ACCESSES = ("open", "restricted", "credentialed")
+BALANCES = ("equal", "gold", "fill")
+CHOICES = ("random", "balanced", "diverse", "first")
+LONG_NOTES = ("auto", "cut", "windows", "windows_mean")
+METHODS = ("auto", "none", "argmax", "threshold", "agree", "clean_drop", "posterior", "weight", "ensemble",
+           "drop", "replace")  # fmt: skip
+TINY = "tiny"  # the base model that is made on the spot
 
-def gold_path(args: argparse.Namespace) -> Path | None:
-    """Give the gold of the options; where the task is an exported folder, that folder is its gold."""
-    if args.gold is None and (read_manifest(Path(args.task)) or {}).get("stage") == "gold":
-        return Path(args.task)
-    path: Path | None = args.gold
+
+# --- options --------------------------------------------------------------------------------------------------------
+def add_verb(verbs: Verbs, name: str, line: str, run: Callable[[Namespace], Any] | None = None) -> ArgumentParser:
+    """Add the parser of a verb, with the options that every verb has, and the function that runs it."""
+    parser = verbs.add_parser(name, help=line, description=line[0].upper() + line[1:] + ".")
+    parser.set_defaults(run=run)
+    add = parser.add_argument
+    add("--json", action="store_true", help="end with one JSON object on the last line of stdout")
+    add("-q", "--quiet", action="store_true", help="no progress, errors only")
+    add("--seed", type=int, default=0, help="seed of every random choice (default: 0)")
+    return parser
+
+
+def add_task(parser: ArgumentParser, nargs: str | None = None) -> None:
+    """Add TASK."""
+    text = 'a task ("mednli:pair", "esophagitis:presence"), a .py file, or a folder that `gold` wrote'
+    parser.add_argument("task", metavar="TASK", nargs=nargs, help=text)
+
+
+def add_gold(parser: ArgumentParser) -> None:
+    """Add the gold for training and how much of it is used."""
+    parser.add_argument("--gold", type=Path, metavar="PATH", help="raw or exported gold (none for `clinic`)")
+    parser.add_argument("--gold-size", type=int, metavar="N", help="use N rows of gold, labels in proportion")
+
+
+def add_pool(parser: ArgumentParser) -> None:
+    """Add synthetic rows in place of an LLM."""
+    parser.add_argument("--synthetic", type=Path, metavar="POOL", help="rows made elsewhere, in place of an LLM")
+    add_columns(parser)
+
+
+def add_columns(parser: ArgumentParser) -> None:
+    """Add the columns and the access of synthetic rows made elsewhere."""
+    parser.add_argument("--text-column", action="append", metavar="NAME", help="text column of rows made elsewhere")
+    parser.add_argument("--llm-label-column", default="llm_label", metavar="NAME")
+    parser.add_argument("--access", choices=ACCESSES, help="of rows that carry none")
+
+
+def add_llm(parser: ArgumentParser, *, required: bool) -> None:
+    """Add the LLM that writes notes, the options of its prompts, and its endpoint."""
+    parser.add_argument("--llm", required=required, metavar="MODEL", help='model of the endpoint; "simulator": offline')
+    group = parser.add_argument_group("what is asked")
+    add = group.add_argument
+    add("--n", type=int, default=600, help="how many synthetic notes (default: 600)")
+    add("--ratio", type=float, metavar="R", help="instead of --n: R notes for each gold note")
+    add("--balance", choices=BALANCES, default="equal", help="labels of the new notes (fill: even out the gold's)")
+    add_exemplars(group)
+    add("--max-calls", type=int, metavar="N", help="stop after N calls (default: three times what is needed at best)")
+    add_endpoint(parser)
+
+
+def add_exemplars(group: _ArgumentGroup) -> None:
+    """Add the shape of the prompt and the choice of the gold in it."""
+    add = group.add_argument
+    add("--prompt", default="examples", metavar="SHAPE", help="examples, attributes, facts, rewrite, or the task's own")
+    add("--choose", choices=CHOICES, help="which gold may be shown (default: all; the paper: first)")
+    add("--share", type=float, default=0.2, metavar="S", help="with --choose: share of the gold (default: 0.2)")
+
+
+def add_votes(parser: ArgumentParser) -> None:
+    """Add the votes of a judge."""
+    parser.add_argument("--votes", type=int, default=5, metavar="N", help="how often each note is judged (default: 5)")
+    parser.add_argument("--logprobs", action="store_true", help="probabilities of labels in the place of votes")
+
+
+def add_endpoint(parser: ArgumentParser) -> None:
+    """Add the endpoint of an LLM, its limits and the journal."""
+    add = parser.add_argument_group("who is asked").add_argument
+    add("--base-url", metavar="URL", help="OpenAI-compatible endpoint, e.g. http://127.0.0.1:8000/v1")
+    add("--local", action="store_true", help="MODEL is a folder or repo id, run in this process by transformers")
+    add("--revision", metavar="REV", help="with --local: branch, tag or commit of a repo id")
+    add("--batch", action="store_true", help="through the Batch API: half the price, within a day; open data only")
+    add("--concurrency", type=int, default=64, metavar="C", help="requests under way at once (default: 64)")
+    add("--rpm", type=float, metavar="N", help="requests a minute that the endpoint allows")
+    add("--tpm", type=float, metavar="N", help="tokens a minute that the endpoint allows")
+    add("--hedge", action="store_true", help="ask again when an answer is slow; only where answers cost nothing")
+    add("--budget-usd", type=float, metavar="USD", help="stop before more than this is spent")
+    add("--price", type=float, nargs=2, metavar=("IN", "OUT"), help="dollars per million tokens")
+    add("--journal", type=Path, metavar="FILE", help="where answers are kept (default: beside the gold)")
+
+
+def add_model(parser: ArgumentParser) -> None:
+    """Add the base model and how it is trained."""
+    text = (
+        "folder or repo id of an encoder, e.g. emilyalsentzer/Bio_ClinicalBERT (`hf-synth models` lists more); "
+        '"tiny": one made on the spot'
+    )
+    parser.add_argument("--base-model", default=TINY, metavar="MODEL", help=text)
+    add = parser.add_argument_group("how it is trained").add_argument
+    add(
+        "--set", action="append", default=[], metavar="NAME=VALUE", help="a field of TrainingArguments; may be repeated"
+    )
+    add("--base-revision", metavar="REV", help="branch, tag or commit of the base model's repository")
+    add("--long-notes", choices=LONG_NOTES, default="auto", help="beyond the model's length (default: by their share)")
+    add("--class-weights", action="store_true", help="weigh each class by the inverse of its share")
+    add("--lora", action="store_true", help="train small matrices beside the frozen weights (needs hf_synth[lora])")
+    add("--cache", type=Path, metavar="DIR", help="keep the tokens of texts there, for other trainings on them")
+
+
+# --- rows -----------------------------------------------------------------------------------------------------------
+def gold_path(args: Namespace) -> Path | None:
+    """Return the path of the gold: --gold, or TASK where it is a folder of exported gold."""
+    from hf_synth.task.folders import read_manifest
+
+    exported = args.gold is None and (read_manifest(Path(args.task)) or {}).get("stage") == "gold"
+    path: Path | None = Path(args.task) if exported else args.gold
     return path
 
 
+def gold_of(task: Task, args: Namespace, *, optional: bool = False) -> DatasetDict:
+    """Load the gold, every split.
+
+    Args:
+        optional: return no split, instead of an error, where the task needs files and no path is named.
+    """
+    from datasets import DatasetDict
+
+    path = gold_path(args)
+    return DatasetDict() if optional and path is None and task.files else hf_synth.load_gold(task, path, seed=args.seed)
+
+
+def split_of(splits: DatasetDict, name: str) -> Dataset:
+    """Return one split of the gold.
+
+    Raises:
+        GoldError: there is no such split.
+    """
+    if name not in splits:
+        raise GoldError(f"the gold has no split {name!r}; it has {', '.join(splits)}")
+    return splits[name]
+
+
+def training_gold(task: Task, args: Namespace, splits: DatasetDict | None = None) -> Dataset:
+    """Return the train split, or the --gold-size rows of it."""
+    rows = split_of(splits or gold_of(task, args), "train")
+    return hf_synth.subset(task, rows, args.gold_size, seed=args.seed) if args.gold_size else rows
+
+
+def synthetic_rows(task: Task, args: Namespace) -> Dataset:
+    """Read synthetic rows; those made elsewhere are brought into the column contract."""
+    from hf_synth.gold.adoption import read_dataset
+    from hf_synth.task.folders import read_manifest
+
+    path = args.synthetic
+    rows = read_dataset(path)
+    if path.is_dir() and read_manifest(path) is not None and "label_status" in rows.column_names:
+        return rows
+    columns = {"text_columns": args.text_column, "llm_label_column": args.llm_label_column}
+    return hf_synth.adopt(task, rows, **columns, access=args.access, generator=path.stem)
+
+
+# --- generation and LLMs ---------------------------------------------------------------------------------------------
+def exemplars_of(task: Task, gold: Dataset, args: Namespace) -> Dataset:
+    """Return the gold rows that a prompt may show."""
+    from hf_synth.generation.exemplars import choose_exemplars
+
+    return choose_exemplars(task, gold, args.choose, share=args.share, seed=args.seed) if args.choose else gold
+
+
+def generation_options(gold: Dataset, args: Namespace) -> Result:
+    """Return the keywords that `generate` and `estimate` share."""
+    n = args.n if args.ratio is None else round(args.ratio * len(gold))
+    return {"n": n, "prompt": args.prompt, "balance": args.balance, "max_calls": args.max_calls}
+
+
+def price_of(args: Namespace) -> tuple[float, float] | None:
+    """Return dollars per million tokens read and written; None where no price is known."""
+    from hf_synth.llm.llm import PRICES
+
+    return tuple(args.price) if args.price else PRICES.get(args.llm)
+
+
+def print_estimate(guess: Estimate, args: Namespace) -> Result:
+    """Print and return the estimate of a generation."""
+    half = guess.cost_usd / 2 if guess.cost_usd is not None and args.batch else guess.cost_usd
+    cost = "its price is not known: give --price" if half is None else f"about ${half:,.2f}"
+    print(
+        f"{sum(guess.rows.values()):,} notes in {guess.calls:,} calls (at most {guess.most_calls:,}), about "
+        f"{guess.prompt_tokens:,} tokens read and {guess.completion_tokens:,} written; {cost}; nothing was asked"
+    )
+    return {"dry_run": True, **vars(guess), "cost_usd": half}
+
+
+@contextlib.contextmanager
+def llm_of(args: Namespace, beside: Path, model: str | None = None) -> Iterator[Chat]:
+    """Open an LLM; "simulator" starts the offline simulator for as long as it is needed.
+
+    Args:
+        beside: the data that the journal lies beside, unless --journal names another place.
+        model: in the place of --llm.
+
+    Raises:
+        LLMError: the options contradict each other, or name no endpoint.
+    """
+    from hf_synth.task.folders import work_folder
+
+    model = model or args.llm
+    journal = args.journal or work_folder(beside if beside.exists() else Path()) / "journal.sqlite"
+    if args.local:
+        if args.base_url or args.batch or args.rpm or args.tpm or args.hedge:
+            raise LLMError(
+                "--local runs the model in this process; leave out --base-url, --batch, --rpm, --tpm and --hedge"
+            )
+        yield hf_synth.LocalLLM(model, journal=journal, revision=args.revision)
+        return
+    keywords: Result = {name: getattr(args, name) for name in ("concurrency", "budget_usd", "rpm", "tpm", "hedge")}
+    keywords |= {"journal": journal, "price": tuple(args.price) if args.price else None}
+    if model == "simulator" and not args.base_url:
+        from hf_synth.demo.simulator import running_simulator
+
+        with running_simulator(seed=args.seed) as url:
+            yield hf_synth.LLM(model, base_url=url, **keywords)
+        return
+    endpoint = args.base_url or os.environ.get("OPENAI_BASE_URL")
+    if not endpoint:
+        raise LLMError("give the endpoint with --base-url, e.g. http://127.0.0.1:8000/v1 (or set OPENAI_BASE_URL)")
+    llm = hf_synth.LLM(model, base_url=endpoint, **keywords)
+    yield hf_synth.BatchLLM(llm) if args.batch else llm
+
+
+@contextlib.contextmanager
+def judge_of(task: Task, args: Namespace, model: str, beside: Path) -> Iterator[hf_synth.LLMJudge]:
+    """Open a judge.
+
+    Args:
+        beside: the data that the journal lies beside.
+
+    Raises:
+        LLMError: the options contradict each other, or name no endpoint, or nothing that can judge.
+    """
+    if model == "simulator" and not args.base_url:
+        raise LLMError("the simulator cannot judge notes: name a model, and its endpoint with --base-url")
+    with llm_of(args, beside, model) as llm:
+        yield hf_synth.LLMJudge(task, llm, args.votes, args.logprobs, seed=args.seed)
+
+
+# --- training -------------------------------------------------------------------------------------------------------
 def name_value(text: str) -> tuple[str, Any]:
     """Read NAME=VALUE; a value that is JSON is taken as such.
 
@@ -44,80 +283,50 @@ def name_value(text: str) -> tuple[str, Any]:
         return name, value
 
 
-def finder_of(named: str) -> Callable[[str], Iterable[str]]:
-    """Give a finder of identifiers by name, FILE.py:FUNCTION or MODULE:FUNCTION: from a text to the kinds in it.
+def training_fields(args: Namespace, *models: str) -> Result | None:
+    """Return the fields of --set; the tiny encoder has defaults of its own."""
+    fields = dict(map(name_value, args.set))
+    if TINY in models:
+        from hf_synth.demo.encoder import DEMO_ARGS
 
-    Raises:
-        HfSynthError: there is no such function, or its file cannot be imported.
-    """
-    where, mark, name = named.rpartition(":")
-    if not mark or not where or not name.isidentifier():
-        raise HfSynthError(f"--find-identifiers takes FILE.py:FUNCTION or MODULE:FUNCTION; got {named!r}")
-    try:
-        found = runpy.run_path(where) if where.endswith(".py") else vars(importlib.import_module(where))
-    except Exception as error:  # code of the user's own
-        raise HfSynthError(f"--find-identifiers: {where} cannot be imported ({type(error).__name__})") from None
-    if not callable(found.get(name)):
-        raise HfSynthError(f"--find-identifiers: {where} has no function {name!r}")
-    finder: Callable[[str], Iterable[str]] = found[name]
-    return finder
+        fields = DEMO_ARGS | fields
+    return fields or None
 
 
-@contextlib.contextmanager
-def writer_of(args: argparse.Namespace, beside: Path) -> Iterator[Chat]:
-    """Give what writes by the options; "simulator" starts the offline simulator for as long as it is needed.
+def training_options(args: Namespace) -> Result:
+    """Return the keywords of `train` beside the rows, the base model and the seed."""
+    how = {"long_notes": args.long_notes, "lora": args.lora, "class_weights": args.class_weights}
+    fields = training_fields(args, args.base_model)
+    return {"args": fields, "revision": args.base_revision, "cache_dir": args.cache, **how}
 
-    Args:
-        beside: the data that the journal is to lie beside, unless --journal names another place.
 
-    Raises:
-        LLMError: the options contradict each other, or name no endpoint.
-    """
-    from hf_synth.llm.llm import LLM
+def base_model(task: Task, args: Namespace, *parts: Dataset) -> str | Path:
+    """Return the base model; "tiny" is made from the texts of `parts` where all are open: a vocabulary holds names."""
+    if args.base_model != TINY:
+        return str(args.base_model)
+    from hf_synth.demo.clinic import write_notes
+    from hf_synth.demo.encoder import make_encoder
+    from hf_synth.task.columns import access_of, strictest
+    from hf_synth.task.folders import work_folder
 
-    journal = args.journal or work_folder(beside if beside.exists() else Path()) / "journal.sqlite"
-    if args.local:
-        if args.base_url or args.batch or args.rpm or args.tpm or args.hedge:
-            raise LLMError("--local asks a model in this process: --base-url, --batch, --rpm, --tpm, --hedge do not go")
-        from hf_synth.llm.local import LocalLLM
-
-        yield LocalLLM(args.llm, journal=journal, revision=args.revision)
-        return
-    options: dict[str, Any] = {
-        "concurrency": args.concurrency, "journal": journal, "budget_usd": args.budget_usd,
-        "price": tuple(args.price) if args.price else None, "rpm": args.rpm, "tpm": args.tpm, "hedge": args.hedge,
-    }  # fmt: skip
-    if args.llm == "simulator" and not args.base_url:
-        from hf_synth.demo.simulator import running_simulator
-
-        with running_simulator(seed=args.seed) as url:
-            yield LLM("simulator", base_url=url, **options)
-        return
-    if not args.base_url and not os.environ.get("OPENAI_BASE_URL"):
-        raise LLMError("give the endpoint with --base-url, e.g. http://127.0.0.1:8000/v1 (or set OPENAI_BASE_URL)")
-    llm = LLM(args.llm, base_url=args.base_url or os.environ["OPENAI_BASE_URL"], **options)
-    if args.batch:
-        from hf_synth.llm.batch import BatchLLM
-
-        yield BatchLLM(llm)
+    if strictest(task.access, *map(access_of, parts)) == "open":
+        texts = [text for part in parts for column in task.text_columns for text in part[column] if text]
     else:
-        yield llm
+        texts = [note.text for note in write_notes(3_000, seed=args.seed)]
+    out = args.out if args.out.suffix == "" else args.out.parent
+    folder = work_folder(out.parent if not out.exists() else out) / f"tiny-{task.name}-{args.seed}"
+    try:
+        return make_encoder(texts, folder, seed=args.seed)
+    except OSError:
+        raise OutputError(f"{folder}: cannot be written; choose another --out") from None
 
 
-@contextlib.contextmanager
-def judge_of(task: Task, args: argparse.Namespace, model: str, beside: Path) -> Iterator[LLMJudge]:
-    """Give a judge by the options.
+# --- printing -------------------------------------------------------------------------------------------------------
+def counted(counts: Mapping[str, int]) -> str:
+    """Return counts as a list of words, e.g. "40 kept, 2 dropped"."""
+    return ", ".join(f"{n:,} {name}" for name, n in counts.items())
 
-    Args:
-        model: what judges.
-        beside: the data that the journal is to lie beside.
 
-    Raises:
-        LLMError: the options contradict each other, or name no endpoint, or nothing that can judge.
-    """
-    from hf_synth.correction.judging import LLMJudge
-
-    if model == "simulator" and not args.base_url:
-        raise LLMError("the simulator writes notes, it judges none: name a model and its endpoint with --base-url")
-    with writer_of(argparse.Namespace(**{**vars(args), "llm": model}), beside) as llm:
-        yield LLMJudge(task, llm, args.votes, args.logprobs, seed=args.seed)
+def progress_of(args: Namespace) -> Callable[[str], None]:
+    """Return a function that prints a line of progress to stderr; with --quiet it prints nothing."""
+    return (lambda line: None) if args.quiet else (lambda line: print(line, file=sys.stderr, flush=True))

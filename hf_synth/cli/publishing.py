@@ -1,89 +1,224 @@
-"""`hf-synth publish` and `hf-synth withdraw`: what leaves, and what is taken back."""
+"""The verbs `audit`, `publish` and `withdraw`: check what leaves, publish it, take it back.
+
+Nothing that is printed or written holds text of a note: counts, row numbers, and in findings.parquet the ids of rows.
+"""
 
 from __future__ import annotations
 
-import argparse
+import importlib
 import json
+import runpy
 import sys
+from argparse import ArgumentParser, Namespace
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hf_synth.cli.options import finder_of
-from hf_synth.errors import MissingGoldError, PublishError, RowError, TaskError
-from hf_synth.gold.adoption import read_dataset
-from hf_synth.task.folders import read_manifest
-from hf_synth.task.scripts import load_task
-from hf_synth.task.task import Task
+import hf_synth
+from hf_synth.cli import options
+from hf_synth.cli.options import Result
+from hf_synth.errors import GoldError, HfSynthError, MissingGoldError, PublishError, RowError, TaskError
 
 if TYPE_CHECKING:
-    from datasets import Dataset, DatasetDict
+    from datasets import Dataset
 
     from hf_synth.evaluation.evaluation import Scores
+    from hf_synth.privacy.findings import Findings
     from hf_synth.publishing.gate import Verdict
+    from hf_synth.task.task import Task
 
 
-def publish(args: argparse.Namespace) -> int:
-    """Check, describe and publish; refused, or not confirmed: 1."""
+# --- audit ----------------------------------------------------------------------------------------------------------
+def add_audit_options(parser: ArgumentParser) -> None:
+    """Add the options of `audit`."""
+    options.add_task(parser)
+    add = parser.add_argument
+    add("synthetic", type=Path, metavar="SYNTHETIC", help="folder of `generate` or `correct`, or a file")
+    add("--gold", type=Path, metavar="PATH", help="raw or exported gold; without it no copy is found")
+    add("--split-held-out", metavar="SPLIT", help="gold that nothing saw, as the control (default: test)")
+    add("--model", metavar="MODEL", help="a model trained on the gold: does it tell who was in it?")
+    _add_detectors(parser)
+    add("--out", type=Path, metavar="DIR", help="where audit.json, .md, .html and findings.parquet go")
+
+
+def _add_detectors(parser: ArgumentParser) -> None:
+    """Add planted phrases and a finder of identifiers of the user's own."""
+    parser.add_argument("--canaries", type=Path, metavar="FILE", help="phrases that were planted in the gold")
+    text = "a finder of your own: from a text to kinds found in it"
+    parser.add_argument("--find-identifiers", metavar="FILE.py:FUNCTION", help=text)
+
+
+def audit(args: Namespace) -> tuple[Result, int]:
+    """Audit synthetic rows; refused rows are exit code 1.
+
+    Raises:
+        GoldError: the gold has no such split, or there is no control for a model.
+    """
+    from hf_synth.gold.adoption import read_dataset
+    from hf_synth.privacy.membership import membership
+
+    task = hf_synth.load_task(args.task)
+    rows = read_dataset(args.synthetic)
+    gold, held_out = _seen_and_held_out(task, args)
+    findings = hf_synth.audit(task, rows, gold=gold, held_out=held_out, seed=args.seed, **_detectors(args))
+    facts: Result = {"task": task.full_name, "synthetic": str(args.synthetic), **findings.to_json()}
+    tested = None
+    if args.model:
+        if gold is None or held_out is None:
+            raise GoldError(
+                "the test of a model needs gold that it saw and gold that it never saw: name both by --gold"
+            )
+        tested = membership(task, args.model, gold=gold, held_out=held_out, seed=args.seed)
+        facts["membership"] = tested.to_json()
+    _print_findings(findings, tested)
+    if args.out:
+        _write_audit(task, rows, findings, tested, facts, args.out)
+        print(f"-> {args.out}")
+        facts["out"] = str(args.out)
+    return facts, 0 if findings.verdict == "ok" else 1
+
+
+def _seen_and_held_out(task: Task, args: Namespace) -> tuple[Dataset | None, Dataset | None]:
+    """Return the gold that may have been seen, and the split that was not."""
+    from datasets import concatenate_datasets
+
+    splits = {name: part for name, part in options.gold_of(task, args, optional=True).items() if len(part)}
+    if not splits:
+        return None, None
+    control = args.split_held_out or ("test" if "test" in splits else None)
+    if control and control not in splits:
+        raise GoldError(f"the gold has no split {control!r}; it has {', '.join(splits)}")
+    seen = [part for name, part in splits.items() if name != control or len(splits) == 1]
+    return concatenate_datasets(seen), splits[control] if control and len(splits) > 1 else None
+
+
+def _detectors(args: Namespace) -> Result:
+    """Return the keywords of an audit for canaries and a finder of the user's own."""
     from hf_synth.privacy.canaries import Canaries
-    from hf_synth.publishing.publishing import publish_dataset, publish_model
 
-    task = load_task(args.task)
-    shared: dict[str, Any] = {
-        "gold": _gold(task, args), "private": True if args.private else False if args.public else None,
-        "gated": True if args.gated else None, "push": args.push, "export_dir": args.out, "token": args.token,
-        "endpoint": args.endpoint, "attestation": args.attestation, "tag": args.tag, "dry_run": args.dry_run,
-        "confirm": lambda verdict: _confirmed(verdict, args),
-        "canaries": Canaries.load(args.canaries) if args.canaries else None,
-        "find_identifiers": finder_of(args.find_identifiers) if args.find_identifiers else None,
-    }  # fmt: skip
+    canaries = Canaries.load(args.canaries) if args.canaries else None
+    return {"canaries": canaries, "find_identifiers": _finder(args.find_identifiers) if args.find_identifiers else None}
+
+
+def _finder(name: str) -> Callable[[str], Iterable[str]]:
+    """Import a finder of identifiers, FILE.py:FUNCTION or MODULE:FUNCTION: from a text to the kinds in it.
+
+    Raises:
+        HfSynthError: there is no such function, or its file cannot be imported.
+    """
+    where, mark, function = name.rpartition(":")
+    if not mark or not where or not function.isidentifier():
+        raise HfSynthError(f"--find-identifiers takes FILE.py:FUNCTION or MODULE:FUNCTION; got {name!r}")
+    try:
+        names = runpy.run_path(where) if where.endswith(".py") else vars(importlib.import_module(where))
+    except Exception as error:  # the user's own code may raise anything
+        raise HfSynthError(f"--find-identifiers: {where} cannot be imported ({type(error).__name__})") from None
+    if not callable(names.get(function)):
+        raise HfSynthError(f"--find-identifiers: {where} has no function {function!r}")
+    finder: Callable[[str], Iterable[str]] = names[function]
+    return finder
+
+
+def _print_findings(findings: Findings, tested: Any) -> None:
+    from hf_synth.privacy.findings import FLAGS, refusals
+
+    figures = findings.figures
+    print(
+        f"{findings.verdict}: {int(figures['rows']):,} rows, {int(figures['copied_rows']):,} hold gold, "
+        f"{int(figures['refused_rows']):,} may not leave (access: {findings.access})"
+    )
+    if not findings.compared:
+        print("  no gold was given: copies were not looked for")
+    for flag, count in refusals(findings, findings.refused).items():
+        print(f"  {count:>7,}  {FLAGS[flag]}")
+    if "closeness_auc" in figures:
+        auc, low, high = (figures[f"closeness_auc{end}"] for end in ("", "_low", "_high"))
+        print(f"  nearer to gold than held-out gold: AUC {auc:.3f} ({low:.3f}-{high:.3f})")
+    if tested is not None:
+        print(f"  {tested}")
+    print("  patterns do not find names: this is not de-identification")
+
+
+def _write_audit(task: Task, rows: Dataset, findings: Findings, tested: Any, facts: Result, out: Path) -> None:
+    """Write audit.json, audit.md, audit.html and findings.parquet, as one folder or not at all (0700).
+
+    Raises:
+        OutputError: the folder cannot be written.
+    """
+    from hf_synth.privacy.findings import with_findings
+    from hf_synth.privacy.report import audit_markdown, audit_page
+    from hf_synth.task.columns import MANIFEST
+    from hf_synth.task.folders import new_folder, write_private
+
+    listed = [("task", task.full_name), ("access", findings.access), ("synthetic rows", len(rows))]
+    listed.append(("gold rows", int(findings.figures["gold_rows"])))
+    simulated = "the gold is an artificial clinic's, written by a program." if task.name == "clinic" else ""
+    about: Result = {"membership": tested, "facts": listed, "simulated": simulated}
+    ids = rows.select_columns(["id"] if "id" in rows.column_names else [])
+    with new_folder(out) as draft:
+        write_private(draft / "audit.json", json.dumps(facts, indent=1) + "\n")
+        write_private(draft / "audit.md", audit_markdown(findings, **about))
+        write_private(draft / "audit.html", audit_page(findings, **about))
+        with_findings(ids, findings).to_parquet(draft / "findings.parquet")
+        write_private(draft / MANIFEST, json.dumps({"stage": "audit", "task": task.full_name}) + "\n")
+
+
+# --- publish and withdraw -------------------------------------------------------------------------------------------
+def add_publish_options(parser: ArgumentParser) -> None:
+    """Add the options of `publish`."""
+    options.add_task(parser)
+    add = parser.add_argument
+    add("folder", type=Path, metavar="FOLDER", help="folder of `correct` or `generate`, or of `train`")
+    add("--repo-id", required=True, metavar="ORG/NAME")
+    add("--gold", type=Path, metavar="PATH", help="all gold, to check against; needed unless access is open")
+    add("--scores", type=Path, metavar="FILE", help="JSON of `evaluate --out`, for the card")
+    add("--examples", type=Path, metavar="FOLDER", help="synthetic notes for the page of a model; open ones only")
+    add("--augmented", action="store_true", help="a config of gold and notes together; only where all is open")
+    add("--push", action="store_true", help="push; without it the folder, card and verdict are written")
+    visible = parser.add_mutually_exclusive_group()
+    visible.add_argument("--public", action="store_true")
+    visible.add_argument("--private", action="store_true")
+    add("--gated", action="store_true", help="let the owner decide who may read it")
+    _add_detectors(parser)
+    add("--no-membership", dest="membership", action="store_false", help="do not test whether a model tells its rows")
+    add("--attestation", metavar="TEXT", help="who allows a public repository of restricted data, and when")
+    add("--tag", metavar="NAME", help="name of the release (default: the next of v1, v2, ...)")
+    add("--yes", action="store_true", help="do not ask before pushing")
+    add("--dry-run", action="store_true", help="only say the verdict; write and send nothing")
+    add("--out", type=Path, metavar="DIR", help="where the export folder goes (default: export/NAME)")
+    _add_hub(parser)
+
+
+def _add_hub(parser: ArgumentParser) -> None:
+    """Add the Hub and its token."""
+    parser.add_argument("--endpoint", metavar="URL", help="of a Hub (default: HF_ENDPOINT)")
+    parser.add_argument("--token", help="of the Hub; HF_TOKEN is better, since others may see what is typed here")
+
+
+def publish(args: Namespace) -> tuple[Result, int]:
+    """Check, describe and publish; refused or not confirmed is exit code 1."""
+    from hf_synth.gold.adoption import read_dataset
+    from hf_synth.task.folders import read_manifest
+
+    task = hf_synth.load_task(args.task)
+    names = ("push", "token", "endpoint", "attestation", "tag", "dry_run")
+    shared = {**{name: getattr(args, name) for name in names}, **_detectors(args), "export_dir": args.out}
+    shared |= {"gold": options.gold_of(task, args, optional=True) or None, "gated": args.gated or None}
+    shared |= {"private": True if args.private else False if args.public else None}
+    shared["confirm"] = lambda verdict: _confirmed(verdict, args)
+    scores = _scores(args.scores)
     if (args.folder / "config.json").is_file():
-        rows = read_dataset(args.examples) if args.examples else None
-        verdict = publish_model(
-            task, args.folder, _scores(args.scores), args.repo_id, examples=rows, membership=args.membership, **shared
-        )
+        examples = read_dataset(args.examples) if args.examples else None
+        shared |= {"examples": examples, "membership": args.membership}
+        verdict = hf_synth.publish_model(task, args.folder, scores, args.repo_id, **shared)
     else:
-        manifest = read_manifest(args.folder) if args.folder.is_dir() else None
+        shared |= {"manifest": read_manifest(args.folder) if args.folder.is_dir() else None, "scores": scores}
         rows = read_dataset(args.folder)
-        scores = _scores(args.scores)
-        verdict = publish_dataset(
-            task, rows, args.repo_id, scores=scores, manifest=manifest,
-            augmented=args.augmented, **shared,
-        )  # fmt: skip
+        verdict = hf_synth.publish_dataset(task, rows, args.repo_id, augmented=args.augmented, **shared)
     print(verdict)
     if args.dry_run:
         print("  nothing was written and nothing sent (--dry-run)")
-    if args.json:
-        print(json.dumps(verdict.to_json()))
-    return 0 if verdict.allowed and (args.dry_run or verdict.pushed or not args.push) else 1
-
-
-def withdraw(args: argparse.Namespace) -> dict[str, Any] | int:
-    """Take a release back, and list what derives from it; not confirmed: 1."""
-    from hf_synth.publishing.withdrawal import withdraw as take_back
-
-    told = {"kind": args.kind, "tag": args.tag, "records": args.records, "endpoint": args.endpoint, "token": args.token}
-    if not args.yes:
-        print(take_back(args.repo_id, dry_run=True, **told))
-        if args.dry_run:
-            return 0
-        if not sys.stdin.isatty():
-            raise PublishError("nothing was withdrawn: say --yes")
-        if not _yes("Withdraw it? [y/N] "):
-            print("nothing was withdrawn")
-            return 1
-    done = take_back(args.repo_id, dry_run=args.dry_run, **told)
-    print(done)
-    return done.to_json()
-
-
-def _gold(task: Task, args: argparse.Namespace) -> Dataset | DatasetDict | None:
-    """Read all gold, every split: of a task that needs no files, as it makes it."""
-    from hf_synth.gold.gold import load_gold
-
-    path = args.gold or (Path(args.task) if Path(args.task).is_dir() else None)
-    if path is None and task.files:
-        return None
-    return load_gold(task, path, seed=args.seed)
+    return verdict.to_json(), 0 if verdict.allowed and (args.dry_run or verdict.pushed or not args.push) else 1
 
 
 def _scores(path: Path | None) -> Scores | None:
@@ -99,7 +234,7 @@ def _scores(path: Path | None) -> Scores | None:
         raise RowError(str(path), None, "holds no scores; write it with `hf-synth evaluate --out FILE`") from None
 
 
-def _confirmed(verdict: Verdict, args: argparse.Namespace) -> bool:
+def _confirmed(verdict: Verdict, args: Namespace) -> bool:
     """Ask before anything is sent: on a terminal always, elsewhere a public repository needs --yes."""
     if args.yes:
         return True
@@ -108,8 +243,8 @@ def _confirmed(verdict: Verdict, args: argparse.Namespace) -> bool:
             print("hf-synth: a public repository needs --yes where nobody can be asked", file=sys.stderr)
         return verdict.private
     print(verdict)
-    seen = "private" if verdict.private else "PUBLIC"
-    return _yes(f"Push {verdict.repo_id} ({seen}) to {args.endpoint or 'the Hub'}? [y/N] ")
+    visible = "private" if verdict.private else "PUBLIC"
+    return _yes(f"Push {verdict.repo_id} ({visible}) to {args.endpoint or 'the Hub'}? [y/N] ")
 
 
 def _yes(question: str) -> bool:
@@ -117,3 +252,32 @@ def _yes(question: str) -> bool:
         return input(question).strip().lower() in ("y", "yes")
     except EOFError:
         return False
+
+
+def add_withdraw_options(parser: ArgumentParser) -> None:
+    """Add the options of `withdraw`."""
+    add = parser.add_argument
+    add("repo_id", metavar="ORG/NAME")
+    add("--tag", metavar="NAME", help="one release (default: all of the repository, which becomes private)")
+    add("--kind", choices=("dataset", "model"), help="what it is (default: as the records or the Hub know it)")
+    add("--records", type=Path, default=Path("export"), metavar="DIR", help="folder of the exports it came from")
+    add("--yes", action="store_true", help="do not ask")
+    add("--dry-run", action="store_true", help="only say what would be done, and what derives from it")
+    _add_hub(parser)
+
+
+def withdraw(args: Namespace) -> tuple[Result | None, int]:
+    """Take a release back, and list what derives from it; not confirmed is exit code 1."""
+    release = {name: getattr(args, name) for name in ("kind", "tag", "records", "endpoint", "token")}
+    if not args.yes:
+        print(hf_synth.withdraw(args.repo_id, dry_run=True, **release))
+        if args.dry_run:
+            return None, 0
+        if not sys.stdin.isatty():
+            raise PublishError("nothing was withdrawn: say --yes")
+        if not _yes("Withdraw it? [y/N] "):
+            print("nothing was withdrawn")
+            return None, 1
+    withdrawal = hf_synth.withdraw(args.repo_id, dry_run=args.dry_run, **release)
+    print(withdrawal)
+    return withdrawal.to_json(), 0

@@ -3,22 +3,35 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 from support.gold_files import CANARY, mts_folder
 from support.tiny import tiny_base
 
-from hf_synth.cli.cli import main
+import hf_synth.publishing.model_checks  # noqa: F401  # conftest then loads models back in this process
+from hf_synth.cli import main
+from hf_synth.cli.cli import VERBS
 from hf_synth.gold.adoption import read_dataset
 
 SMALL = ["--set", "max_steps=3", "--set", "per_device_train_batch_size=8"]
 
 
+@pytest.fixture(scope="module")
+def gold(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Export a small gold of the artificial clinic."""
+    out = tmp_path_factory.mktemp("clinic") / "gold"
+    sizes = [f"--option=n_{split}={n}" for split, n in (("train", 150), ("validation", 40), ("test", 60))]
+    assert main(["gold", "clinic", *sizes, "--out", str(out), "-q"]) == 0
+    return out
+
+
 def run(capsys: pytest.CaptureFixture[str], *words: str | Path) -> tuple[int, str, str]:
     code = main([str(w) for w in words])
-    said = capsys.readouterr()
-    return code, said.out, said.err
+    captured = capsys.readouterr()
+    return code, captured.out, captured.err
 
 
 @pytest.mark.parametrize(
@@ -79,14 +92,16 @@ def test_tasks_say_what_is_found(capsys: pytest.CaptureFixture[str], tmp_path: P
     assert "mts_dialog:section" in run(capsys, "tasks")[1]
 
 
-def test_each_verb_reads_the_folder_of_the_one_before(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
-    base, gold, some = tiny_base(tmp_path / "base"), tmp_path / "gold", ["--gold-size", "40"]
+def test_each_verb_reads_the_folder_of_the_one_before(
+    capsys: pytest.CaptureFixture[str], gold: Path, tmp_path: Path
+) -> None:
+    base, some = tiny_base(tmp_path / "base"), ["--gold-size", "40"]
     model = ["--base-model", base, *SMALL]
     export = tmp_path / "export"
     steps: list[list[str | Path]] = [
-        ["gold", "clinic", "--out", gold],
         ["generate", "clinic", "--gold", gold, *some, "--llm", "simulator", "--n", "40", "--out", tmp_path / "syn"],
-        ["correct", "clinic", tmp_path / "syn", "--gold", gold, *some, *model, "--out", tmp_path / "corrected"],
+        ["correct", "clinic", tmp_path / "syn", "--gold", gold, *some, *model, "--method", "posterior",
+         "--out", tmp_path / "corrected"],
         ["augment", "clinic", tmp_path / "corrected", "--gold", gold, *some, "--out", tmp_path / "training"],
         ["train", "clinic", tmp_path / "training", *model, "--out", tmp_path / "model"],
         ["evaluate", "clinic", tmp_path / "model", "--gold", gold, "--subgroups", "--out", tmp_path / "scores.json"],
@@ -103,15 +118,13 @@ def test_each_verb_reads_the_folder_of_the_one_before(capsys: pytest.CaptureFixt
     assert (export / "README.md").is_file()
     assert (tmp_path / "export-model" / "model.safetensors").is_file()
     assert not (tmp_path / "export-model" / "training_args.bin").exists()
-    again = run(capsys, *steps[1])  # nothing is asked again, and the same rows come out
+    again = run(capsys, *steps[0])  # nothing is asked again, and the same rows come out
     assert again[0] == 0
     assert len(read_dataset(tmp_path / "syn")) >= 40
 
 
-def test_run_takes_rows_made_elsewhere(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
-    gold = tmp_path / "gold"
-    assert run(capsys, "gold", "clinic", "--out", gold)[0] == 0
-    pool = read_dataset(gold, split="validation").select(range(60))
+def test_run_takes_rows_made_elsewhere(capsys: pytest.CaptureFixture[str], gold: Path, tmp_path: Path) -> None:
+    pool = read_dataset(gold, split="validation")
     rows = [{"body": t, "asked": f"grade_{g}"} for t, g in zip(pool["text"], pool["label"], strict=True)]
     (tmp_path / "pool.jsonl").write_text("".join(json.dumps(r) + "\n" for r in rows))
     code, out, error = run(
@@ -144,17 +157,39 @@ def test_models_are_listed_and_one_is_suggested(capsys: pytest.CaptureFixture[st
     assert "name the task" in error
 
 
-def test_train_takes_what_training_can(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+def test_train_takes_what_training_can(capsys: pytest.CaptureFixture[str], gold: Path, tmp_path: Path) -> None:
     from hf_synth.models.record import model_facts
 
-    run(capsys, "gold", "clinic", "--out", tmp_path / "gold", "-q")
     base = tiny_base(tmp_path / "base")
     options = ["--class-weights", "--long-notes", "windows_mean", "--resume", "--cache", tmp_path / "cache"]
     code, _, error = run(
-        capsys, "train", "clinic", tmp_path / "gold", "--base-model", base, "--out", tmp_path / "m", *options, *SMALL
+        capsys, "train", "clinic", gold, "--base-model", base, "--out", tmp_path / "m", *options, *SMALL
     )
     assert code == 0, error
     facts = model_facts(tmp_path / "m")
     assert (facts["class_weights"], facts["long_notes"]["how"], facts["lora"]) == (True, "windows_mean", False)
     assert list((tmp_path / "cache").glob("tokens-*/*.arrow"))
     assert not list(tmp_path.glob(".hf_synth/training"))
+
+
+def test_every_verb_has_help_and_an_unknown_one_lists_them(capsys: pytest.CaptureFixture[str]) -> None:
+    for words in (["--help"], *([verb, "--help"] for verb in VERBS)):
+        with pytest.raises(SystemExit, match="0"):
+            main(words)
+        assert capsys.readouterr().out.startswith(" ".join(["usage: hf-synth", *words[:-1]]))
+    with pytest.raises(SystemExit, match="2"):
+        main(["nothing", "--out", "o"])
+    assert ", ".join(map(repr, VERBS)) in capsys.readouterr().err
+
+
+def test_help_imports_nothing_heavy() -> None:
+    """In a process of its own, as `python -m` runs it: only the module of the verb that was asked for is imported."""
+    code = (
+        "import runpy, sys\nsys.argv[1:] = ['generate', '--help']\n"
+        "try:\n    runpy.run_module('hf_synth.cli', run_name='__main__')\nexcept SystemExit:\n    print(*sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert "--max-calls" in done.stdout
+    modules = set(done.stdout.splitlines()[-1].split())
+    assert "hf_synth.cli.generation" in modules
+    assert not modules & {"numpy", "datasets", "torch", "openai", "hf_synth.task.folders", "hf_synth.cli.training"}

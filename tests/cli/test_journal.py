@@ -1,4 +1,4 @@
-"""`hf-synth journal`: what it says is so, what it writes is private, and what it was not told to drop stays."""
+"""`hf-synth journal`: its figures, its private files, and which answers it deletes."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def path(tmp_path: Path) -> Path:
     return place
 
 
-def said(capsys: pytest.CaptureFixture[str], *argv: str | Path) -> tuple[int, str, str]:
+def run(capsys: pytest.CaptureFixture[str], *argv: str | Path) -> tuple[int, str, str]:
     capsys.readouterr()
     code = main(["journal", *map(str, argv)])
     captured = capsys.readouterr()
@@ -48,7 +48,7 @@ def said(capsys: pytest.CaptureFixture[str], *argv: str | Path) -> tuple[int, st
 
 
 def as_json(capsys: pytest.CaptureFixture[str], *argv: str | Path) -> dict[str, Any]:
-    code, out, _ = said(capsys, *argv, "--json")
+    code, out, _ = run(capsys, *argv, "--json")
     assert code == 0
     facts = json.loads(out.splitlines()[-1])
     assert isinstance(facts, dict)
@@ -56,7 +56,7 @@ def as_json(capsys: pytest.CaptureFixture[str], *argv: str | Path) -> dict[str, 
 
 
 def refused(capsys: pytest.CaptureFixture[str], *argv: str | Path) -> str:
-    code, _, err = said(capsys, *argv)
+    code, _, err = run(capsys, *argv)
     assert code == 1
     assert err.startswith("hf-synth: ")
     assert err.count("\n") == 1
@@ -64,7 +64,7 @@ def refused(capsys: pytest.CaptureFixture[str], *argv: str | Path) -> str:
     return err
 
 
-def held(path: Path) -> int:
+def count(path: Path) -> int:
     with Journal(path) as journal:
         return len(journal)
 
@@ -80,7 +80,7 @@ def change(path: Path, statement: str) -> None:
 
 
 def test_ls_sums_up_by_model(path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    code, out, _ = said(capsys, "ls", path)
+    code, out, _ = run(capsys, "ls", path)
     assert code == 0
     small, large, whole = out.splitlines()
     assert small.startswith("m-small  7 answers (6 ok, 1 refusal)  700 + 70 tokens  $1.7500  20")
@@ -104,19 +104,19 @@ def test_a_folder_stands_for_its_journal(path: Path, capsys: pytest.CaptureFixtu
 
 def test_ls_of_a_mixed_price_says_so(path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     change(path, f"UPDATE answers SET cost = NULL WHERE key = '{KEYS[0]}'")
-    assert "$1.5000 (price of 1 not known)" in said(capsys, "ls", path)[1]
+    assert "$1.5000 (price of 1 not known)" in run(capsys, "ls", path)[1]
 
 
 def test_looking_changes_nothing(path: Path, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     before = path.read_bytes()
     for argv in (["ls"], ["show"], ["verify"], ["export"], ["gc", "--days", "0", "--dry-run"]):
         more = [KEYS[1]] if argv[0] == "show" else ["--out", str(tmp_path / "x.jsonl")] if argv[0] == "export" else []
-        assert said(capsys, argv[0], path, *more, *argv[1:])[0] == 0
+        assert run(capsys, argv[0], path, *more, *argv[1:])[0] == 0
     assert path.read_bytes() == before
 
 
 def test_show_gives_the_text_only_when_asked(path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    code, out, _ = said(capsys, "show", path, KEYS[3][:5].upper())
+    code, out, _ = run(capsys, "show", path, KEYS[3][:5].upper())
     assert code == 0
     assert "m-small" in out
     assert KEYS[3] in out
@@ -124,7 +124,7 @@ def test_show_gives_the_text_only_when_asked(path: Path, capsys: pytest.CaptureF
     facts = as_json(capsys, "show", path, KEYS[3])
     assert "text" not in facts
     assert (facts["key"], facts["cost"], facts["characters"]) == (KEYS[3], 0.25, len(ENTRIES[3].text))
-    assert f"{CANARY} text 3" in said(capsys, "show", path, KEYS[3], "--text")[1]
+    assert f"{CANARY} text 3" in run(capsys, "show", path, KEYS[3], "--text")[1]
     assert as_json(capsys, "show", path, KEYS[3], "--text")["text"] == ENTRIES[3].text
 
 
@@ -141,9 +141,9 @@ def test_nothing_in_it_steers_the_terminal(tmp_path: Path, capsys: pytest.Captur
         journal.put_many([entry(1, model=hostile)])
         journal.put_many([Entry(KEYS[2], "line 1\nline 2 \x1b[2J\r", model="x")])
     for argv in (["ls"], ["show", KEYS[1]], ["show", KEYS[2], "--text"], ["gc", "--days", "1"]):
-        out = said(capsys, argv[0], tmp_path / "j.sqlite", *argv[1:])[1]
+        out = run(capsys, argv[0], tmp_path / "j.sqlite", *argv[1:])[1]
         assert not set(out) & set("\x1b\x07\x9b\r\u202e")
-    assert held(tmp_path / "j.sqlite") == 0  # both were old: the second one has no time at all
+    assert count(tmp_path / "j.sqlite") == 0  # both were old: the second one has no time at all
 
 
 # --- verify ---------------------------------------------------------------------------------------------------------
@@ -241,23 +241,23 @@ def test_an_export_is_whole_or_not_there(
 # --- gc -------------------------------------------------------------------------------------------------------------
 
 
-def test_gc_drops_only_what_it_is_told(path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_gc_drops_only_matching_answers(path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert "--days N" in refused(capsys, "gc", path)
     assert "number of days" in refused(capsys, "gc", path, "--days", "-1")
     assert "number of days" in refused(capsys, "gc", path, "--days", "nan")
-    assert held(path) == 10
+    assert count(path) == 10
     assert as_json(capsys, "gc", path, "--days", "5", "--dry-run")["dropped"] == 7
     assert as_json(capsys, "gc", path, "--days", "5", "--model", "m-large")["dropped"] == 0
     assert as_json(capsys, "gc", path, "--model", "m-%")["dropped"] == 0
-    assert held(path) == 10
-    code, out, _ = said(capsys, "gc", path, "--days", "5")
+    assert count(path) == 10
+    code, out, _ = run(capsys, "gc", path, "--days", "5")
     assert code == 0
     assert out.startswith("m-small  7 answers")
     assert "7 answers dropped" in out
     with Journal(path) as journal:
         assert set(journal.get_many(KEYS)) == {e.key for e in ENTRIES[7:]}
     assert as_json(capsys, "gc", path, "--model", "m-large")["dropped"] == 3
-    assert held(path) == 0
+    assert count(path) == 0
 
 
 def test_what_is_dropped_is_gone_from_the_disk(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -279,13 +279,13 @@ def test_gc_of_a_journal_in_use_drops_and_says_that_it_did_not_shrink(
     reader = sqlite3.connect(path, isolation_level=None)
     reader.execute("BEGIN")
     reader.execute("SELECT count(*) FROM answers").fetchone()
-    code, out, _ = said(capsys, "gc", path, "--model", "m-large")
+    code, out, _ = run(capsys, "gc", path, "--model", "m-large")
     assert code == 0
     assert "3 answers dropped" in out
     assert "run gc again" in out
     reader.execute("ROLLBACK")
     reader.close()
-    assert held(path) == 7
+    assert count(path) == 7
 
 
 def test_a_newer_journal_is_left_alone(path: Path, capsys: pytest.CaptureFixture[str]) -> None:

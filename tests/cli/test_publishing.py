@@ -48,24 +48,24 @@ def test_without_push_folder_card_and_verdict_are_written(
     assert not Path("export").exists()
     assert "nothing was written" in capsys.readouterr().out
     assert run("publish", "gold", "rows", "--repo-id", "org/site-notes", "--json") == 0
-    told = json.loads(capsys.readouterr().out.strip().splitlines()[-1])
-    assert told["allowed"]
-    assert not told["pushed"]
+    facts = json.loads(capsys.readouterr().out.strip().splitlines()[-1])
+    assert facts["allowed"]
+    assert not facts["pushed"]
     card = Path("export/site-notes/README.md").read_text()
     assert "policy `posterior`" in card
     assert "| corrector: accuracy on gold that it had not seen | 0.750 |" in card
     assert "all 30 gold rows that the folder was made with" in card
     assert "extra_gated_fields" in card
     assert "control: 95th percentile" in card  # the test split was the control
-    assert json.loads(Path("export/.hf_synth/site-notes.verdict.json").read_text()) == told
+    assert json.loads(Path("export/.hf_synth/site-notes.verdict.json").read_text()) == facts
     assert len(load_dataset("export/site-notes", "corrected", split="train", cache_dir=str(tmp_path / "c"))) == 18
 
 
 def test_refused_is_exit_1(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     folders(CREDENTIALED, tmp_path, monkeypatch)
-    there = ("publish", "gold", "rows", "--repo-id", "org/n", "--endpoint", "https://huggingface.co")
+    words = ("publish", "gold", "rows", "--repo-id", "org/n", "--endpoint", "https://huggingface.co")
     for more in (["--push", "--yes"], ["--public", "--push", "--yes", "--attestation", "x"], ["--public"]):
-        assert run(*there, *more) == 1
+        assert run(*words, *more) == 1
         assert "refused: dataset org/n, access credentialed" in capsys.readouterr().out
     assert [e["action"] for e in entries(tmp_path / "export")] == ["refused"] * 3
     assert run("publish", "gold", "rows", "--repo-id", "org/n") == 0
@@ -83,11 +83,11 @@ def test_a_public_repository_wants_a_yes(
     folders(OPEN, tmp_path, monkeypatch)
     api = HfApi(endpoint=hub.url, token=hub.token)
     monkeypatch.setenv("HF_TOKEN", hub.token)
-    there = ("publish", "gold", "rows", "--endpoint", hub.url, "--token", hub.token, "--push")
-    assert run(*there, "--repo-id", "org/asked", "--public") == 1  # nobody can be asked
-    told = capsys.readouterr()
-    assert "needs --yes" in told.err
-    assert "not confirmed" in told.out
+    words = ("publish", "gold", "rows", "--endpoint", hub.url, "--token", hub.token, "--push")
+    assert run(*words, "--repo-id", "org/asked", "--public") == 1  # nobody can be asked
+    captured = capsys.readouterr()
+    assert "needs --yes" in captured.err
+    assert "not confirmed" in captured.out
     assert not api.repo_exists("org/asked", repo_type="dataset")
 
     class Terminal(io.StringIO):
@@ -95,21 +95,21 @@ def test_a_public_repository_wants_a_yes(
             return True
 
     monkeypatch.setattr("sys.stdin", Terminal("n\n"))
-    assert run(*there, "--repo-id", "org/asked", "--private") == 1
+    assert run(*words, "--repo-id", "org/asked", "--private") == 1
     assert not api.repo_exists("org/asked", repo_type="dataset")
     monkeypatch.setattr("sys.stdin", Terminal("y\n"))
-    assert run(*there, "--repo-id", "org/asked", "--public", "--tag", "first") == 0
+    assert run(*words, "--repo-id", "org/asked", "--public", "--tag", "first") == 0
     assert not api.dataset_info("org/asked", revision="first").private
     monkeypatch.setattr("sys.stdin", io.StringIO())
-    assert run(*there, "--repo-id", "org/asked2", "--private") == 0
+    assert run(*words, "--repo-id", "org/asked2", "--private") == 0
     assert api.dataset_info("org/asked2").private
     capsys.readouterr()
 
     back = ("withdraw", "org/asked", "--endpoint", hub.url, "--token", hub.token)
     assert run(*back) == 1
-    told = capsys.readouterr()
-    assert "say --yes" in told.err
-    assert "derives from it: nothing" in told.out
+    captured = capsys.readouterr()
+    assert "say --yes" in captured.err
+    assert "derives from it: nothing" in captured.out
     assert not api.dataset_info("org/asked").private
     assert run(*back, "--dry-run") == 0
     assert run(*back, "--yes", "--json") == 0
@@ -118,16 +118,16 @@ def test_a_public_repository_wants_a_yes(
     assert hub.token not in Path("export/.hf_synth/publishing.jsonl").read_text()
 
 
-@pytest.mark.parametrize(("words", "said"), [
+@pytest.mark.parametrize(("words", "text"), [
     (["--repo-id", "org/x", "--scores", "nowhere.json"], "is no file"),
     (["--repo-id", "org/x", "--scores", "gold/hf_synth.json"], "holds no scores"),
     (["--repo-id", "not a name", "--push", "--endpoint", "http://127.0.0.1:9"], "the repository's name is not valid"),
 ])  # fmt: skip
 def test_bad_input_is_one_sentence(
-    words: list[str], said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    words: list[str], text: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     folders(OPEN, tmp_path, monkeypatch)
     assert run("publish", "gold", "rows", *words) == 1
-    told = capsys.readouterr().err
-    assert said in told
-    assert len(told.splitlines()) == 1
+    error = capsys.readouterr().err
+    assert text in error
+    assert len(error.splitlines()) == 1

@@ -212,7 +212,8 @@ def test_the_verb_fills_up_what_was_dropped(
         return code, *capsys.readouterr()
 
     gold, some = tmp_path / "gold", ["--gold", tmp_path / "gold", "--gold-size", "40"]
-    assert run("gold", "clinic", "--out", gold)[0] == 0
+    sizes = ["--option=n_train=100", "--option=n_validation=30", "--option=n_test=20"]
+    assert run("gold", "clinic", *sizes, "--out", gold)[0] == 0
     clinic = load_task("clinic")
     seen = load_gold(clinic, gold)["train"].select(range(60))
     judge = train(

@@ -17,7 +17,7 @@ from datasets import Dataset, DatasetDict, Value, concatenate_datasets, load_dat
 from support.tiny import TINY_ARGS, tiny_base, toy_rows
 from support.toy_experiment import TASK, as_synthetic, run, toy_gold, writer
 
-from hf_synth.cli import study_options
+from hf_synth.cli import experiments as experiment_verbs
 from hf_synth.cli.cli import main
 from hf_synth.correction.audited import Audited
 from hf_synth.errors import ColumnError, OutputError, OverlapError, TaskError
@@ -47,7 +47,7 @@ def test_cells_are_planned_once_gold_first() -> None:
 
 
 def test_named_grids_are_plans() -> None:
-    assert tuple(GRIDS) == tuple(study_options.GRIDS.split(", "))
+    assert tuple(GRIDS) == tuple(experiment_verbs.GRIDS.split(", "))
     for name, grid in GRIDS.items():
         assert plan(grid, 1_243, ["llm"]), name
     assert len(plan(GRIDS["clinic"], 1_243, ["llm"])) == 60

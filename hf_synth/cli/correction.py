@@ -1,0 +1,237 @@
+"""The verbs `correct`, `regenerate`, `sample` and `label`: correct labels, replace what was dropped."""
+
+from __future__ import annotations
+
+import contextlib
+from argparse import ArgumentParser, Namespace
+from collections import Counter
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import hf_synth
+from hf_synth.cli import options
+from hf_synth.cli.options import ACCESSES, METHODS, Result, counted
+from hf_synth.errors import ColumnError, OutputError
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+
+    from hf_synth.task.task import Task
+
+
+def add_correct_options(parser: ArgumentParser) -> None:
+    """Add the options of `correct`."""
+    options.add_task(parser)
+    parser.add_argument("synthetic", type=Path, metavar="SYNTHETIC", help="folder of `generate`, or any Dataset file")
+    options.add_gold(parser)
+    options.add_columns(parser)
+    options.add_model(parser)
+    _add_method(parser)
+    parser.add_argument("--out", type=Path, required=True, metavar="DIR")
+    options.add_endpoint(parser)
+
+
+def _add_method(parser: ArgumentParser) -> None:
+    """Add the corrector or judge, the method and the audited rows."""
+    add = parser.add_argument
+    add("--corrector", metavar="MODEL", help="folder of a model trained on rows outside --gold")
+    add("--method", choices=(*METHODS, "llm_judge"), default="auto")
+    add("--split", default=None, help="with --corrector: the gold split it never saw (validation)")
+    text = "labels a person gave to some rows: file of `sample`, or id, label"
+    add("--audited", type=Path, metavar="FILE", help=text)
+    add("--coverage", type=float, metavar="C", help="abstain where a conformal set at C is not one label")
+    add("--coverage-by-class", action="store_true", help="cover each class at C, not only all together")
+    add("--judge", metavar="MODEL", help="instead of a corrector: an LLM that labels gold and notes anew")
+    options.add_votes(parser)
+
+
+def correct(args: Namespace) -> Result:
+    """Correct the labels of synthetic notes."""
+    from hf_synth.correction.correction import correct_with_policy
+    from hf_synth.correction.description import describe
+    from hf_synth.task.folders import write_stage
+    from hf_synth.task.labels import MARKS, gold_marks
+
+    task = hf_synth.load_task(args.task)
+    rows = options.synthetic_rows(task, args)
+    with contextlib.ExitStack() as stack:
+        gold, corrector = _corrector(task, rows, args, stack)
+        corrected, policy = correct_with_policy(task, rows, corrector, gold=gold, **_method(args))
+    facts = {"policy": policy.to_json(), "seed": args.seed, "gold_rows": len(gold), MARKS: gold_marks(task, gold)}
+    report = describe(corrected, policy)
+    write_stage(task, corrected, args.out, stage="correct", report=str(report), **facts, **_corrector_facts(args))
+    statuses = dict(report.statuses)
+    print(f"{report}\n\nby {policy.method}: {counted(statuses)} -> {args.out}")
+    return {"out": str(args.out), "statuses": statuses, "policy": policy.method, "figures": dict(policy.figures)}
+
+
+def _method(args: Namespace) -> Result:
+    """Return the keywords that `correct` and `regenerate` share."""
+    from hf_synth.correction.audited import read_audited
+
+    names = ("method", "coverage", "coverage_by_class", "seed")
+    audited = read_audited(args.audited) if args.audited else None
+    return {**{name: getattr(args, name) for name in names}, "audited": audited}
+
+
+def _corrector(task: Task, rows: Dataset, args: Namespace, stack: contextlib.ExitStack) -> tuple[Dataset, Any]:
+    """Return the gold that a corrector is measured on, and the corrector: a judge, a model, or a trainer."""
+    if args.judge and args.corrector:
+        raise ColumnError("--judge and --corrector exclude each other: one opinion is joined with the generator's")
+    if args.corrector:
+        splits = options.gold_of(task, args)
+        unseen = args.split or ("validation" if "validation" in splits else "test")
+        return options.split_of(splits, unseen), args.corrector
+    gold = options.training_gold(task, args)
+    if args.judge:
+        beside = options.gold_path(args) or args.out.parent
+        return gold, stack.enter_context(options.judge_of(task, args, args.judge, beside))
+    from hf_synth.models.training import trainer_fit
+    from hf_synth.task.folders import work_folder
+
+    base = options.base_model(task, args, gold, rows)
+    folds = work_folder(args.out.parent if args.out.parent.exists() else Path()) / "folds"
+    keywords = options.training_options(args)
+    return gold, trainer_fit(task, base_model=base, work_dir=folds, seed=args.seed, **keywords)
+
+
+def _corrector_facts(args: Namespace) -> Result:
+    """Return the hash of a trained corrector, for the manifest."""
+    from hf_synth.models.record import weights_sha256
+
+    return {"corrector": weights_sha256(args.corrector)} if args.corrector else {}
+
+
+def add_regenerate_options(parser: ArgumentParser) -> None:
+    """Add the options of `regenerate`."""
+    options.add_task(parser)
+    add = parser.add_argument
+    add("synthetic", type=Path, metavar="CORRECTED", help="folder of `correct`, dropped notes in it")
+    options.add_gold(parser)
+    options.add_model(parser)
+    _add_method(parser)
+    add("--rounds", type=int, default=2, metavar="N", help="at most so often (default: 2)")
+    add("--llm", required=True, metavar="MODEL", help="as for `generate`, whose answers cost nothing again")
+    options.add_exemplars(parser.add_argument_group("what is asked, as for `generate`"))
+    options.add_endpoint(parser)
+    add("--out", type=Path, metavar="DIR")
+    add("--dry-run", action="store_true", help="say what the first round would take; ask nothing")
+
+
+def regenerate(args: Namespace) -> Result:
+    """Ask again for notes that correction dropped, and correct all of them; with --dry-run estimate what it takes."""
+    from hf_synth.correction.description import describe
+    from hf_synth.correction.regeneration import estimate_again, regenerate_with_policy
+    from hf_synth.gold.adoption import read_dataset
+    from hf_synth.task.folders import read_manifest, write_stage
+    from hf_synth.task.labels import MARKS, gold_marks
+
+    task = hf_synth.load_task(args.task)
+    rows = read_dataset(args.synthetic)
+    manifest = (read_manifest(args.synthetic) if args.synthetic.is_dir() else None) or {}
+    gold = options.training_gold(task, args)
+    exemplars = options.exemplars_of(task, gold, args)
+    if args.dry_run:
+        price = options.price_of(args)
+        guess = estimate_again(task, rows, exemplars, price=price, prompt=args.prompt, seed=args.seed)
+        return options.print_estimate(guess, args)
+    if args.out is None:
+        raise OutputError("say where the notes go: --out DIR (or --dry-run to see what they would take)")
+    keywords = {"rounds": args.rounds, "prompt": args.prompt, "progress": not args.quiet, **_method(args)}
+    with contextlib.ExitStack() as stack:
+        llm = stack.enter_context(options.llm_of(args, options.gold_path(args) or args.out.parent))
+        measured, corrector = _corrector(task, rows, args, stack)
+        all_rows, policy = regenerate_with_policy(
+            task, rows, corrector, llm, exemplars=exemplars, gold=measured, **keywords
+        )
+    marks = sorted({*(manifest.get(MARKS) or ()), *gold_marks(task, gold, measured)})
+    facts = {"policy": policy.to_json() if policy else manifest.get("policy"), "seed": args.seed, MARKS: marks}
+    facts |= {"generator": args.llm, "gold_rows": len(measured), **_corrector_facts(args)}
+    report = str(describe(all_rows, policy)) if policy else ""
+    write_stage(task, all_rows, args.out, stage="correct", report=report, **facts)
+    before, after = Counter(rows["label_status"]), Counter(all_rows["label_status"])
+    new = len(all_rows) - len(rows)
+    print(f"{report}\n" if policy else "no new note came")
+    print(f"before: {counted(before)}\nnow: {counted(after)}; {new:,} rows came -> {args.out}")
+    return {"out": str(args.out), "statuses": dict(after), "new_rows": new}
+
+
+def add_sample_options(parser: ArgumentParser) -> None:
+    """Add the options of `sample`."""
+    options.add_task(parser)
+    add = parser.add_argument
+    add("synthetic", type=Path, metavar="SYNTHETIC", help="folder of `generate` or `correct`, or a file")
+    options.add_columns(parser)
+    add("--n", type=int, default=100, help="how many (default: 100)")
+    strata, text = (
+        ("label", "confidence"),
+        "strata, equally many of each: label, confidence, both, none (default: label)",
+    )
+    add("--by", nargs="*", choices=strata, default=["label"], metavar="WHAT", help=text)
+    add("--out", type=Path, metavar="FILE", help="a .csv (default: in .hf_synth/ of the folder)")
+
+
+def sample(args: Namespace) -> Result:
+    """Draw synthetic notes for a person to label."""
+    import csv
+    import io
+
+    from hf_synth.correction.audited import audit_sample
+    from hf_synth.task.folders import work_folder, write_private
+
+    task = hf_synth.load_task(args.task)
+    beside = args.synthetic if args.synthetic.is_dir() else args.synthetic.parent
+    rows = audit_sample(task, options.synthetic_rows(task, args), args.n, by=args.by, seed=args.seed)
+    path = args.out or work_folder(beside) / "audit_sample.csv"
+    if path.exists():
+        raise OutputError(f"{path} is there already, and may hold labels that a person gave; name another with --out")
+    table = io.StringIO(newline="")
+    writer = csv.writer(table)
+    writer.writerow(rows.column_names)
+    writer.writerows(row.values() for row in rows)
+    write_private(path, table.getvalue())
+    strata = Counter(rows["stratum"])
+    print(f"{len(rows):,} notes of {len(strata)} strata -> {path}")
+    print(f"fill in its column label, one of: {', '.join(task.labels)}")
+    print(f"then: hf-synth correct {args.task} {args.synthetic} --audited {path} ...")
+    return {"out": str(path), "rows": len(rows), "strata": dict(strata)}
+
+
+def add_label_options(parser: ArgumentParser) -> None:
+    """Add the options of `label`."""
+    options.add_task(parser)
+    add = parser.add_argument
+    add("notes", type=Path, metavar="NOTES", help="folder of Datasets, or a .parquet, .jsonl or .csv file")
+    add("--llm", required=True, metavar="MODEL", help="model of the endpoint")
+    add("--text-column", action="append", metavar="NAME", help="text column of the notes, if named other")
+    add("--access", choices=ACCESSES, help="of notes that carry none (default: credentialed)")
+    add("--out", type=Path, required=True, metavar="DIR")
+    options.add_votes(parser)
+    options.add_endpoint(parser)
+
+
+def label(args: Namespace) -> Result:
+    """Label real notes that nobody labelled, by an LLM."""
+    from hf_synth.correction.judging import labelled
+    from hf_synth.gold.adoption import read_dataset
+    from hf_synth.task.folders import write_stage
+
+    task = hf_synth.load_task(args.task)
+    notes = read_dataset(args.notes)
+    columns = tuple(args.text_column or task.text_columns)
+    if len(columns) != len(task.text_columns) or not set(columns) <= set(notes.column_names):
+        raise ColumnError(
+            f"task {task.full_name!r} has text columns {list(task.text_columns)}, the notes {notes.column_names}: name "
+            "them in that order with --text-column"
+        )
+    renamed = {old: new for old, new in zip(columns, task.text_columns, strict=True) if old != new}
+    notes = notes.remove_columns([n for n in renamed.values() if n in notes.column_names]).rename_columns(renamed)
+    beside = args.notes if args.notes.is_dir() else args.notes.parent
+    with options.judge_of(task, args, args.llm, beside) as judge:
+        rows = labelled(judge, notes, access=args.access)
+        figures = judge.figures
+    write_stage(task, rows, args.out, stage="label", seed=args.seed, **figures)
+    statuses = Counter(rows["label_status"])
+    print(f"{statuses['kept']:,} notes labelled, {statuses['dropped']:,} without a vote -> {args.out}")
+    print("real notes with an LLM's labels: they never leave, and nothing can be measured on them")
+    return {"out": str(args.out), "rows": statuses["kept"], "without_vote": statuses["dropped"], **figures}

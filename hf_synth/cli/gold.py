@@ -1,0 +1,147 @@
+"""The verbs `tasks`, `gold` and `new-task`: list tasks, read gold rows, start a task of one's own."""
+
+from __future__ import annotations
+
+import contextlib
+import re
+from argparse import ArgumentParser, Namespace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import hf_synth
+from hf_synth.cli.options import ACCESSES, Result, add_task, counted, name_value
+from hf_synth.errors import ColumnError, GoldError, MissingGoldError, OutputError, TaskError
+
+if TYPE_CHECKING:
+    from hf_synth.task.task import Task
+
+KINDS = ("single_label", "multi_label", "text2text")
+
+
+def add_tasks_options(parser: ArgumentParser) -> None:
+    """Add the options of `tasks`."""
+    parser.add_argument("--gold", type=Path, metavar="PATH", help="say which tasks find their files there")
+
+
+def tasks(args: Namespace) -> Result | None:
+    """List the tasks."""
+    rows = [_task_facts(task, args.gold) for task in hf_synth.list_tasks()]
+    if args.json:
+        return {"tasks": rows}
+    for name in dict.fromkeys(row["name"] for row in rows):
+        _print_task([row for row in rows if row["name"] == name], args.gold is not None)
+    print("own notes: hf-synth gold NOTES.csv --text-column NAME --label-column NAME --out DIR, or hf-synth new-task")
+    return None
+
+
+def _print_task(configs: list[Result], searched: bool) -> None:
+    first = configs[0]
+    print(f"{first['name']}  ({', '.join(first['suites'])}; {first['access']}; {first['license']})")
+    print(f"    {first['description']}")
+    by_kind: dict[str, list[str]] = {}
+    for row in configs:
+        by_kind.setdefault(row["kind"], []).append(row["task"])
+    print("    configs  " + "; ".join(f"{', '.join(names)} ({kind})" for kind, names in by_kind.items()))
+    if searched:
+        present = [row["task"] for row in configs if row["found"]]
+        print(f"    found    {'yes' if len(present) == len(configs) else ', '.join(present) or 'no'}")
+    files = dict.fromkeys(_short_name(row, key) for row in configs for key in row["files"])
+    print(f"    files    {', '.join(files) or 'none needed'}")
+    if first["source_url"]:
+        print(f"    from     {first['source_url']}")
+    if first["unverified"]:
+        print(f"    note     not verified: {first['unverified']}")
+    print()
+
+
+def _short_name(facts: Result, key: str) -> str:
+    """Return the first of the names that a file may have."""
+    names = facts["files"][key]
+    first = names[0] if len(names) == 1 else f"{names[0]} (or {names[1]}{', ...' if len(names) > 2 else ''})"
+    return f"[{first}]" if {key, key.split("/")[0]} & set(facts["optional"]) else first
+
+
+def _task_facts(task: Task, path: Path | None) -> Result:
+    from hf_synth.gold.sources import all_files, find_files
+
+    names = "name config version kind access license suites source_url unverified description"
+    facts: Result = {"task": task.full_name, **{name: getattr(task, name) for name in names.split()}}
+    facts |= {"labels": list(task.labels), "suites": list(task.suites), "optional": list(task.optional_files)}
+    facts["files"] = {key: list(files) for key, files in task.files.items()}
+    if path is not None:
+        if not path.exists():
+            raise MissingGoldError(f"{path} is no folder or file")
+        facts["found"] = not task.files
+        with contextlib.suppress(GoldError):
+            facts["found"] = not task.files or any(True for _ in all_files(find_files(task, path)))
+    return facts
+
+
+def add_gold_options(parser: ArgumentParser) -> None:
+    """Add the options of `gold`."""
+    add_task(parser)
+    add = parser.add_argument
+    add("path", type=Path, nargs="?", metavar="PATH", help="folder, archive or file of the source (none for `clinic`)")
+    add("--out", type=Path, required=True, metavar="DIR")
+    add("--mask-leaks", action="store_true", help='take phrases that give the label away ("grade 2") out of the texts')
+    add("--option", action="append", default=[], metavar="NAME=VALUE", help="an option of the task; may be repeated")
+    add = parser.add_argument_group("a table of one's own, with TASK its path or a name").add_argument
+    add("--text-column", action="append", metavar="NAME", help="column of the text; twice for a pair")
+    add("--label-column", metavar="NAME", help="column of the label, or of the target text")
+    add("--kind", choices=KINDS, default="single_label")
+    add("--labels", default="", metavar="A,B,...", help="labels in order (default: those of the table)")
+    add("--group-column", metavar="NAME", help="what must not straddle a split, e.g. patient_id")
+    add("--access", choices=ACCESSES, default="restricted")
+
+
+def gold(args: Namespace) -> Result:
+    """Read gold and write it as an exported folder."""
+    from hf_synth.task.folders import write_stage
+
+    task, path = _own_task(args) if args.label_column else (hf_synth.load_task(args.task), args.path)
+    fields = dict(map(name_value, args.option))
+    splits = hf_synth.load_gold(task, path, seed=args.seed, mask_leaks=args.mask_leaks, **fields)
+    write_stage(task, splits, args.out, stage="gold", seed=args.seed)
+    rows = {split: len(part) for split, part in splits.items()}
+    print(f"{task.full_name}: {counted(rows)} -> {args.out} (access: {task.access})")
+    return {"task": task.full_name, "rows": rows, "out": str(args.out), "access": task.access}
+
+
+def _own_task(args: Namespace) -> tuple[Task, Path]:
+    """Make a task from the columns of a table: `gold TABLE --text-column ... --label-column ...`."""
+    from hf_synth.gold.own_table import task_from_table
+
+    path = args.path or Path(args.task)
+    if not args.text_column:
+        raise ColumnError("name the column of the text too: --text-column NAME (twice for a pair)")
+    fields: Result = {name: getattr(args, name) for name in ("label_column", "group_column", "kind", "access")}
+    fields |= {"labels": [label.strip() for label in args.labels.split(",") if label.strip()]}
+    name = args.task if args.path else None
+    return task_from_table(path, name=name, text_columns=args.text_column, **fields), path
+
+
+def add_new_task_options(parser: ArgumentParser) -> None:
+    """Add the options of `new-task`."""
+    parser.add_argument("name", metavar="NAME", help="name of the task: lower case letters, digits and _")
+    parser.add_argument("--out", type=Path, default=Path(), metavar="DIR", help="where the files go (default: here)")
+
+
+def new_task(args: Namespace) -> Result:
+    """Write a commented task script to fill in, and its test."""
+    from hf_synth.gold.new_task import starter_files
+    from hf_synth.task.folders import clear_disk_errors
+
+    if not re.fullmatch(r"[a-z][a-z0-9_]*", args.name):
+        raise TaskError(f"{args.name!r} is no name for a task: lower case letters, digits and _, a letter first")
+    files = {args.out / name: text for name, text in starter_files(args.name).items()}
+    for path in files:
+        if path.exists():
+            raise OutputError(f"{path} is there already; choose another name, or --out DIR")
+    with clear_disk_errors(args.out):
+        args.out.mkdir(parents=True, exist_ok=True)
+        for path, text in files.items():
+            path.write_text(text, encoding="utf-8")
+    script, test = map(str, files)
+    print(f"{script}: fill it in; hf-synth gold {script} NOTES.csv --out DIR reads your notes with it")
+    print(f"{test}: its test; run it with pytest")
+    return {"script": script, "test": test}

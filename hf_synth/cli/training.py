@@ -1,0 +1,174 @@
+"""The verbs `augment`, `train`, `models` and `evaluate`: from corrected notes to the scores of a model."""
+
+from __future__ import annotations
+
+import json
+from argparse import ArgumentParser, Namespace
+from collections import Counter
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import hf_synth
+from hf_synth.cli import options
+from hf_synth.cli.options import Result, counted
+from hf_synth.errors import TaskError
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+
+    from hf_synth.task.task import Task
+
+STRATEGIES = ("augment", "replace", "synthetic", "gold")
+_TOKENS_A_WORD = 1.5  # an assumption on the long side: the tokenizer of a suggested model is not at hand
+
+
+def add_augment_options(parser: ArgumentParser) -> None:
+    """Add the options of `augment`."""
+    options.add_task(parser)
+    add = parser.add_argument
+    add("synthetic", type=Path, metavar="CORRECTED", help="folder of `correct` (or of `generate`)")
+    options.add_gold(parser)
+    add("--strategy", choices=STRATEGIES, default="augment")
+    add("--ratio", type=float, help="at most this many synthetic rows a gold row")
+    add("--out", type=Path, required=True, metavar="DIR")
+
+
+def augment(args: Namespace) -> Result:
+    """Join gold and corrected notes."""
+    from hf_synth.gold.adoption import read_dataset
+    from hf_synth.task.folders import write_stage
+
+    task = hf_synth.load_task(args.task)
+    gold, rows = options.training_gold(task, args), read_dataset(args.synthetic)
+    keywords = {"strategy": args.strategy, "ratio": args.ratio, "seed": args.seed}
+    joined = hf_synth.augment(task, rows, gold=gold, **keywords)
+    write_stage(task, joined, args.out, stage="augment", **keywords)
+    counts = Counter(joined["source"])
+    print(f"{counted(counts)} -> {args.out}")
+    return {"out": str(args.out), "rows": dict(counts)}
+
+
+def add_train_options(parser: ArgumentParser) -> None:
+    """Add the options of `train`."""
+    options.add_task(parser)
+    add = parser.add_argument
+    add("data", type=Path, metavar="DATA", help="folder of `augment`, or of `gold` (its train split)")
+    add("--gold", type=Path, metavar="PATH", help="stop early by the validation split of this gold")
+    options.add_model(parser)
+    add("--resume", action="store_true", help="keep checkpoints; the same command goes on after a kill")
+    add("--out", type=Path, required=True, metavar="DIR")
+
+
+def train(args: Namespace) -> Result:
+    """Fine-tune an encoder."""
+    from hf_synth.gold.adoption import read_dataset
+
+    task = hf_synth.load_task(args.task)
+    rows = read_dataset(args.data)
+    validation = options.split_of(options.gold_of(task, args), "validation") if args.gold else None
+    keywords = {"base_model": options.base_model(task, args, rows), **options.training_options(args)}
+    path = hf_synth.train(task, rows, validation, output_dir=args.out, seed=args.seed, resume=args.resume, **keywords)
+    print(f"{len(rows):,} rows -> {path}")
+    return {"out": str(path), "rows": len(rows)}
+
+
+def add_models_options(parser: ArgumentParser) -> None:
+    """Add the options of `models`."""
+    options.add_task(parser, nargs="?")
+    parser.add_argument("--gold", type=Path, metavar="PATH", help="raw or exported gold, whose lengths decide")
+    parser.add_argument("--no-mimic", action="store_true", help="suggest none that was pretrained on notes of MIMIC")
+
+
+def models(args: Namespace) -> Result:
+    """List the table of base models; with a task, suggest one of them."""
+    from hf_synth.models.base_models import BASE_MODELS, pretraining_note, suggest_base_model
+
+    task = hf_synth.load_task(args.task) if args.task else None
+    if args.gold is not None and task is None:
+        raise TaskError("name the task of the gold, too: hf-synth models TASK --gold PATH")
+    for m in BASE_MODELS:
+        print(
+            f"{m.repo_id}\n    {m.millions} M parameters, {m.max_tokens:,} tokens, {m.architecture}; "
+            f"{', '.join(m.kinds)}; licence {m.licence or 'not stated'}\n    pretrained on {m.pretrained_on}"
+        )
+        for name, text in (("from", m.source), ("not verified", m.unverified)):
+            if text:
+                print(f"    {name}: {text}")
+    facts: Result = {"models": [vars(m) for m in BASE_MODELS]}
+    if task is not None:
+        lengths = _lengths(task, args)
+        model = suggest_base_model(task, lengths, mimic=not args.no_mimic)
+        longer = sum(n > model.max_tokens for n in lengths)
+        why = f" ({longer:,} of {len(lengths):,} notes may be longer than it reads)" if lengths else ""
+        print(f"\nfor {task.full_name}: {model.repo_id}{why}")
+        print(pretraining_note(model.repo_id))
+        facts["suggested"] = model.repo_id
+    return facts
+
+
+def _lengths(task: Task, args: Namespace) -> list[int]:
+    """Estimate the tokens of each gold note from its words; none without gold."""
+    splits = options.gold_of(task, args, optional=True)
+    rows = next((splits[name] for name in ("train", *splits) if name in splits), None)
+    texts = zip(*(rows[c] for c in task.text_columns), strict=True) if rows else ()
+    return [round(_TOKENS_A_WORD * sum(len(text.split()) for text in row)) for row in texts]
+
+
+def add_evaluate_options(parser: ArgumentParser) -> None:
+    """Add the options of `evaluate`."""
+    options.add_task(parser)
+    add = parser.add_argument
+    add("model", metavar="MODEL", help="folder or repo id of a model")
+    add("--gold", type=Path, metavar="PATH", help="raw or exported gold")
+    add("--split", default="test")
+    add("--subgroups", action="store_true", help="also by sex, age and race words, and these swapped")
+    add("--subgroup-column", action="append", metavar="NAME", help="a column that names subgroups")
+    add("--out", type=Path, metavar="FILE", help="write the scores as JSON")
+
+
+def evaluate(args: Namespace) -> Result:
+    """Score a model on gold."""
+    from hf_synth.evaluation.baselines import frequency_baseline
+    from hf_synth.evaluation.evaluation import predict
+    from hf_synth.experiments.journey import score_table
+    from hf_synth.task.folders import clear_disk_errors
+
+    task = hf_synth.load_task(args.task)
+    splits = options.gold_of(task, args)
+    rows = options.split_of(splits, args.split)
+    gold = splits.get("train") if args.split != "train" else None
+    predicted = predict(task, args.model, rows)
+    scores = hf_synth.evaluate(task, args.model, rows, predicted=predicted, exclude=gold, seed=args.seed)
+    lines = {Path(args.model).name: scores}
+    if scores.excluded:
+        lines[f"without {scores.n - scores.excluded.n:,} rows that stand in train too"] = scores.excluded
+    if gold is not None and len(gold):
+        lines["most frequent in train"] = frequency_baseline(task, gold, rows, seed=args.seed)
+    print(score_table(task, lines))
+    facts: Result = json.loads(json.dumps(scores.to_json()))
+    if args.subgroups:
+        facts["subgroups"] = _subgroups(task, args, rows, predicted, scores.values)
+    if args.out:
+        with clear_disk_errors(args.out):
+            args.out.parent.mkdir(parents=True, exist_ok=True)
+            args.out.write_text(json.dumps(facts, indent=1) + "\n", encoding="utf-8")
+    return facts
+
+
+def _subgroups(task: Task, args: Namespace, rows: Dataset, predicted: Any, values: Result) -> list[Result]:
+    """Print and return the scores of subgroups, and the predictions when only the words of the patient are swapped."""
+    from hf_synth.evaluation.demographics import ATTRIBUTES
+    from hf_synth.evaluation.subgroups import score_subgroups, subgroup_table, swap_counterfactual
+
+    scored = score_subgroups(task, rows, predicted, columns=args.subgroup_column or None, seed=args.seed)
+    metrics = dict.fromkeys(name for name in (*task.metrics, "macro_f1", "accuracy") if name in values)
+    print("\n" + subgroup_table(scored, list(metrics)[:2]))
+    swapped = []
+    if task.kind != "text2text":
+        for attribute in ATTRIBUTES:
+            swapped += swap_counterfactual(task, args.model, rows, attribute, seed=args.seed)
+        if swapped:
+            print("\nPredictions when only the patient's words are swapped:\n\n" + subgroup_table(swapped))
+        else:
+            print("\nNo note says who its patient is: nothing can be swapped.")
+    return [vars(s) | {"what": what} for what, some in (("scores", scored), ("swapped", swapped)) for s in some]
