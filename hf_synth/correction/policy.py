@@ -22,15 +22,8 @@ import numpy.typing as npt
 from hf_synth.correction.audited import design
 from hf_synth.correction.noise import accuracy_bounds, em_noise, estimate_noise, label_issues
 from hf_synth.errors import ColumnError, TaskError
-from hf_synth.evaluation.calibration import (
-    calibration_error,
-    checked,
-    conformal_level,
-    conformal_levels,
-    conformal_sets,
-    temperature,
-    tempered,
-)
+from hf_synth.evaluation import calibration
+from hf_synth.evaluation.calibration import temperature
 from hf_synth.evaluation.statistics import design_share, wilson
 
 Ints = npt.NDArray[np.int64]
@@ -177,8 +170,8 @@ def fit(
         ColumnError: shapes or values do not fit.
         TaskError: unknown method.
     """
-    meant, probs = checked(llm_label, pred_probs, "synthetic")
-    truth, held_out = checked(gold_label, gold_probs, "gold")
+    meant, probs = calibration.checked(llm_label, pred_probs, "synthetic")
+    truth, held_out = calibration.checked(gold_label, gold_probs, "gold")
     k = probs.shape[1]
     if held_out.shape[1] != k or not len(truth):
         raise ColumnError(f"gold needs rows with probabilities over the same {k} labels")
@@ -186,16 +179,18 @@ def fit(
     unseen = tuple(int(i) for i in np.flatnonzero(counts == 0))
     heat = temperature(truth, held_out) if calibrate else 1.0
     estimate = em_noise if calibrate else estimate_noise
-    noise = estimate(meant, tempered(probs, heat), audited)
+    noise = estimate(meant, calibration.tempered(probs, heat), audited)
     policy = Policy(method, k, heat, _matrix(noise), _matrix(_confusion(truth, held_out)), unseen)
     figures = _figures(meant, truth, held_out, _belief(policy, meant, probs), audited)
     if bounds:
         figures |= _bounds(meant, probs.argmax(1), truth, held_out.argmax(1), k)
-    calm = tempered(held_out, heat)
+    calm = calibration.tempered(held_out, heat)
     level: float | tuple[float, ...] = 0.0
     warnings = _warnings(figures, unseen)
     if coverage is not None:
-        level, about_sets, more = _level(method, truth, calm, tempered(probs, heat), coverage, coverage_by_class)
+        level, about_sets, more = _level(
+            method, truth, calm, calibration.tempered(probs, heat), coverage, coverage_by_class
+        )
         figures, warnings = figures | about_sets, warnings + more
     return dataclasses.replace(
         policy,
@@ -217,14 +212,17 @@ def apply(policy: Policy, llm_label: npt.ArrayLike, pred_probs: npt.ArrayLike) -
     Raises:
         ColumnError: shapes or values do not fit.
     """
-    meant, probs = checked(llm_label, pred_probs, "synthetic")
+    meant, probs = calibration.checked(llm_label, pred_probs, "synthetic")
     if probs.shape[1] != policy.n_labels:
         raise ColumnError(f"the policy is for {policy.n_labels} labels, the probabilities have {probs.shape[1]}")
     label, targets, agrees, other = _decisions(policy, meant, probs)
     leaving = (label != meant) | (targets.sum(1) == 0)
     alone = _protected(policy, meant, _belief(policy, meant, probs), leaving)
     if policy.level and policy.method in ABSTAIN:
-        unsure = conformal_sets(tempered(probs, policy.temperature), np.asarray(policy.level)).sum(1) != 1
+        unsure = (
+            calibration.conformal_sets(calibration.tempered(probs, policy.temperature), np.asarray(policy.level)).sum(1)
+            != 1
+        )
         as_meant = (targets == np.eye(policy.n_labels)[meant]).all(1)  # nothing to undo: its reason stays
         alone |= unsure & (meant >= 0) & ~as_meant
     label[alone] = meant[alone]
@@ -297,9 +295,11 @@ def _figures(
         "corrector_balanced_accuracy_on_held_out_gold": round(
             float(np.mean([right[truth[known] == c].mean() for c in np.unique(truth[known])])), 4
         ),
-        "corrector_ece_on_held_out_gold": round(calibration_error(truth, held_out), 4),
+        "corrector_ece_on_held_out_gold": round(calibration.calibration_error(truth, held_out), 4),
         "corrector_temperature": round(heat, 4),
-        "corrector_ece_after_temperature": round(calibration_error(truth, tempered(held_out, heat)), 4),
+        "corrector_ece_after_temperature": round(
+            calibration.calibration_error(truth, calibration.tempered(held_out, heat)), 4
+        ),
         "generator_accuracy_estimated": round(estimated, 4),
         "generator_accuracy_assumes": "corrector and generator err independently given the truth",
         "synthetic_rows": len(meant),
@@ -330,12 +330,12 @@ def _level(
 ) -> tuple[float | tuple[float, ...], dict[str, Any], tuple[str, ...]]:
     """Return the level of conformal sets, or one a label; figures; and warnings."""
     if by_class:
-        each = np.maximum(_EVERY, conformal_levels(truth, held_out, coverage))
+        each = np.maximum(_EVERY, calibration.conformal_levels(truth, held_out, coverage))
         level: float | tuple[float, ...] = tuple(each.tolist())
         few = int((each == _EVERY).sum())
         warning = f"gold is too small to cover {few} of {len(each)} labels at {coverage:g}: these belong to every set"
     else:
-        level = max(_EVERY, conformal_level(truth, held_out, coverage))
+        level = max(_EVERY, calibration.conformal_level(truth, held_out, coverage))
         few = int(level == _EVERY)
         warning = f"gold is too small for sets that hold the truth at {coverage:g}: every row is left as generated"
     figures: dict[str, Any] = {"conformal_coverage_asked": coverage}
@@ -343,7 +343,7 @@ def _level(
         figures["conformal_coverage_by_class"] = True
     if method not in ABSTAIN:
         return level, figures, (f"method {method} changes no label and drops no row: the coverage plays no part",)
-    abstained = conformal_sets(probs, np.asarray(level)).sum(1) != 1
+    abstained = calibration.conformal_sets(probs, np.asarray(level)).sum(1) != 1
     figures["conformal_abstained_share"] = round(float(abstained.mean()), 4)
     return level, figures, (warning,) if few else ()
 
@@ -405,7 +405,7 @@ def _decisions(policy: Policy, meant: Ints, probs: Floats) -> tuple[Ints, Floats
     if method == "argmax":  # the paper's rule: a hard label, however unsure the corrector is
         return probs.argmax(1), np.eye(policy.n_labels)[probs.argmax(1)], "agrees", "argmax"
     if method == "threshold":
-        calm = tempered(probs, policy.temperature)
+        calm = calibration.tempered(probs, policy.temperature)
         taken = calm.max(1) >= policy.threshold
         label = np.where(taken, probs.argmax(1), generated)
         return label, np.eye(policy.n_labels)[label], np.where(taken, "agrees", "abstained"), "argmax"
@@ -449,5 +449,5 @@ def _belief(policy: Policy, meant: Ints, probs: Floats) -> Floats:
         return probs
     noise = np.asarray(policy.noise)
     likelihood = np.where((meant >= 0)[:, None], noise[:, np.maximum(meant, 0)].T, 1.0)
-    joined = tempered(probs, policy.temperature) * likelihood
+    joined = calibration.tempered(probs, policy.temperature) * likelihood
     return np.asarray(joined / np.maximum(joined.sum(1, keepdims=True), 1e-300))

@@ -8,26 +8,8 @@ from typing import Any
 import numpy as np
 
 from hf_synth.errors import HfSynthError
+from hf_synth.evaluation import metrics, scoring
 from hf_synth.evaluation.evaluation import Scores
-from hf_synth.evaluation.metrics import (
-    MIN_ROWS,
-    PATIENT_METRICS,
-    PROBABILITY_METRICS,
-    draws,
-    gap_sums,
-    label_ranks,
-    set_sums,
-    set_values,
-)
-from hf_synth.evaluation.scoring import (
-    RANKED,
-    Prepared,
-    label_metrics,
-    label_parts,
-    metric_interval,
-    no_ranks,
-    values_of,
-)
 from hf_synth.evaluation.statistics import mcnemar
 from hf_synth.models.text2text import TEXT_METRICS
 
@@ -70,7 +52,7 @@ def compare(a: Scores, b: Scores, metric: str = "macro_f1", *, n_bootstrap: int 
         raise HfSynthError("scores without their rows cannot be compared: write them with to_json(rows=True)")
     if not _same_rows(a, b):
         raise HfSynthError("the scores are of different rows: score both models on the same rows")
-    if metric in PROBABILITY_METRICS and not all(metric in s.values and "said" in s.row_values for s in (a, b)):
+    if metric in metrics.PROBABILITY_METRICS and not all(metric in s.values and "said" in s.row_values for s in (a, b)):
         raise HfSynthError(
             f"cannot compare by {metric!r}: it is undefined here, or a model was scored from its labels alone; score "
             "both from probabilities"
@@ -81,12 +63,12 @@ def compare(a: Scores, b: Scores, metric: str = "macro_f1", *, n_bootstrap: int 
     both = [(_label_metric if s.labels else _set_metric)(s, metric) for s in (a, b)]
     n_groups = len(both[0].sums)
     if both[0].ranked:
-        n_bootstrap = min(n_bootstrap, max(200, RANKED // both[0].ranked))
+        n_bootstrap = min(n_bootstrap, max(200, scoring.RANKED // both[0].ranked))
     drawn = [
-        np.subtract(*(values_of(model, counts).get(metric, np.full(len(counts), np.nan)) for model in both))
-        for counts in draws(n_groups, n_bootstrap, seed)
+        np.subtract(*(scoring.values_of(model, counts).get(metric, np.full(len(counts), np.nan)) for model in both))
+        for counts in metrics.draws(n_groups, n_bootstrap, seed)
     ]
-    ci95 = metric_interval(metric, np.concatenate(drawn), n_groups, difference=True)
+    ci95 = scoring.metric_interval(metric, np.concatenate(drawn), n_groups, difference=True)
     return Difference(metric, a.values[metric] - b.values[metric], ci95, a.n, mcnemar(_right(a), _right(b)))
 
 
@@ -97,30 +79,34 @@ def _same_rows(a: Scores, b: Scores) -> bool:
     return all(np.array_equal(a.row_values.get(n, ()), b.row_values.get(n, ())) for n in names)
 
 
-def _label_metric(scores: Scores, metric: str) -> Prepared:
+def _label_metric(scores: Scores, metric: str) -> scoring.Prepared:
     """Prepare one metric of single labels for draws of groups."""
     k, true, codes = len(scores.confusion), np.array(scores.labels), np.array(scores.groups)
     guess = np.array(scores.predictions)
-    often, graded = np.bincount(true, minlength=k) >= MIN_ROWS, metric in PATIENT_METRICS
-    parts = label_parts(true, guess, k, codes, graded)
-    if metric not in PROBABILITY_METRICS:
-        return Prepared(parts, lambda s: label_metrics(s, k, often, graded, calibrated=False), no_ranks, 0, {})
+    often, graded = np.bincount(true, minlength=k) >= metrics.MIN_ROWS, metric in metrics.PATIENT_METRICS
+    parts = scoring.label_parts(true, guess, k, codes, graded)
+    if metric not in metrics.PROBABILITY_METRICS:
+        return scoring.Prepared(
+            parts, lambda s: scoring.label_metrics(s, k, often, graded, calibrated=False), scoring.no_ranks, 0, {}
+        )
     has, probs = np.eye(k, dtype=bool)[true], scores.row_values["said"]
     if metric != "ece":
-        ranks = label_ranks(probs, has, np.ones_like(has), codes)
-        return Prepared(parts, lambda s: {}, ranks, len(true) * (k if k > 2 else 1), {})
-    sums = np.hstack([parts, gap_sums(true, probs, codes)])
-    return Prepared(sums, lambda s: label_metrics(s, k, often, False, calibrated=True), no_ranks, 0, {})
+        ranks = metrics.label_ranks(probs, has, np.ones_like(has), codes)
+        return scoring.Prepared(parts, lambda s: {}, ranks, len(true) * (k if k > 2 else 1), {})
+    sums = np.hstack([parts, metrics.gap_sums(true, probs, codes)])
+    return scoring.Prepared(
+        sums, lambda s: scoring.label_metrics(s, k, often, False, calibrated=True), scoring.no_ranks, 0, {}
+    )
 
 
-def _set_metric(scores: Scores, metric: str) -> Prepared:
+def _set_metric(scores: Scores, metric: str) -> scoring.Prepared:
     """Prepare one metric of sets of labels for draws of groups."""
     probs, true, judged, codes = (np.asarray(scores.row_values[n]) for n in ("said", "sets", "judged", "groups"))
     true, judged = true > 0, judged > 0
-    sums, some = set_sums(true, probs > 0.5, judged, codes), np.asarray(judged.any(0))
-    if metric in PROBABILITY_METRICS:
-        return Prepared(sums, lambda s: {}, label_ranks(probs, true, judged, codes), true.size, {})
-    return Prepared(sums, lambda s: set_values(s, some), no_ranks, 0, {})
+    sums, some = metrics.set_sums(true, probs > 0.5, judged, codes), np.asarray(judged.any(0))
+    if metric in metrics.PROBABILITY_METRICS:
+        return scoring.Prepared(sums, lambda s: {}, metrics.label_ranks(probs, true, judged, codes), true.size, {})
+    return scoring.Prepared(sums, lambda s: metrics.set_values(s, some), scoring.no_ranks, 0, {})
 
 
 def _right(scores: Scores) -> Any:

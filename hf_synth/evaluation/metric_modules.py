@@ -8,23 +8,11 @@ from typing import Any
 import numpy as np
 
 from hf_synth.errors import HfSynthError
-from hf_synth.evaluation.metrics import (
-    LABEL_METRICS,
-    MIN_ROWS,
-    PATIENT_METRICS,
-    PROBABILITY_METRICS,
-    Array,
-    gap_sums,
-    group_codes,
-    label_ranks,
-    label_sums,
-    label_values,
-    worst_of_groups,
-)
+from hf_synth.evaluation import metrics
 from hf_synth.models.text2text import TEXT_METRICS, text_scores
 
 PER_CLASS = "f1_per_class"
-METRICS = (*LABEL_METRICS, PER_CLASS, *PROBABILITY_METRICS, *PATIENT_METRICS, *TEXT_METRICS)
+METRICS = (*metrics.LABEL_METRICS, PER_CLASS, *metrics.PROBABILITY_METRICS, *metrics.PATIENT_METRICS, *TEXT_METRICS)
 
 
 def metric(name: str) -> Any:
@@ -54,10 +42,10 @@ def _metric_class() -> Any:
 
         def _info(self) -> Any:
             name, number, rows = self.config_name, Value("int64"), List(Value("float64"))
-            kinds = [rows] if name in PROBABILITY_METRICS else [number, rows]
+            kinds = [rows] if name in metrics.PROBABILITY_METRICS else [number, rows]
             guess = [Value("string")] if name in TEXT_METRICS else kinds
             true = Value("string") if name in TEXT_METRICS else number
-            groups = {"groups": Value("string")} if name in PATIENT_METRICS else {}
+            groups = {"groups": Value("string")} if name in metrics.PATIENT_METRICS else {}
             return hf_evaluate.MetricInfo(
                 description=f"{name} of hf_synth, by the definition of "
                 f"{'SQuAD or rouge-score' if name in TEXT_METRICS else 'scikit-learn where it has one'}",
@@ -75,24 +63,24 @@ def _metric_class() -> Any:
     return SynthMetric
 
 
-def _label_metric(name: str, predicted: Array, true: Array, groups: Any) -> float | list[float]:
+def _label_metric(name: str, predicted: metrics.Array, true: metrics.Array, groups: Any) -> float | list[float]:
     """Compute one metric; nan where it is undefined (one class only, no class with enough rows)."""
     by_probs, one_group = predicted.ndim == 2, np.zeros(len(true), dtype=np.int64)
     guess = predicted.argmax(1) if by_probs else predicted
     k = int(max(true.max(), guess.max(), predicted.shape[1] - 1 if by_probs else 0)) + 1
     if name == "ece":
-        return float(np.abs(gap_sums(true, predicted, one_group)).sum() / len(true))
-    if name in PROBABILITY_METRICS:
+        return float(np.abs(metrics.gap_sums(true, predicted, one_group)).sum() / len(true))
+    if name in metrics.PROBABILITY_METRICS:
         has = np.eye(k, dtype=bool)[true]
-        ranks = label_ranks(predicted, has, np.ones_like(has), one_group)(np.ones((1, 1)))
+        ranks = metrics.label_ranks(predicted, has, np.ones_like(has), one_group)(np.ones((1, 1)))
         return float(ranks[name][0]) if name in ranks else float("nan")
-    if name in PATIENT_METRICS:
-        codes = group_codes(groups, len(true))
-        true, guess = worst_of_groups(true, codes), worst_of_groups(guess, codes)
+    if name in metrics.PATIENT_METRICS:
+        codes = metrics.group_codes(groups, len(true))
+        true, guess = metrics.worst_of_groups(true, codes), metrics.worst_of_groups(guess, codes)
         name, one_group = name.removeprefix("patient_"), np.zeros(len(true), dtype=np.int64)
-    sums = label_sums(true, guess, k, one_group)
+    sums = metrics.label_sums(true, guess, k, one_group)
     if name == PER_CLASS:
         hits, of_true, of_guess = np.split(sums[0], 3)
         return [float(f1) for f1 in 2 * hits / np.maximum(of_true + of_guess, 1)]
-    values = label_values(sums, np.bincount(true, minlength=k) >= MIN_ROWS)
+    values = metrics.label_values(sums, np.bincount(true, minlength=k) >= metrics.MIN_ROWS)
     return float(values[name][0]) if name in values else float("nan")

@@ -13,23 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from hf_synth.errors import ColumnError
-from hf_synth.evaluation.metrics import (
-    MIN_ROWS,
-    PATIENT_METRICS,
-    Values,
-    draws,
-    gap_sums,
-    group_codes,
-    group_sums,
-    label_ranks,
-    label_sums,
-    label_values,
-    patient_values,
-    rank_values,
-    set_sums,
-    set_values,
-    worst_of_groups,
-)
+from hf_synth.evaluation import metrics
 from hf_synth.evaluation.statistics import interval
 from hf_synth.models.text2text import text_scores
 from hf_synth.task.task import Task
@@ -51,8 +35,8 @@ class Prepared:
     """
 
     sums: Array
-    of_sums: Callable[[Array], Values]
-    of_counts: Callable[[Array], Values]
+    of_sums: Callable[[Array], metrics.Values]
+    of_counts: Callable[[Array], metrics.Values]
     ranked: int
     more: dict[str, Any]
 
@@ -64,7 +48,7 @@ def prepare(
     n = len(labels)
     if not n or len(predicted) != n or (groups is not None and len(groups) != n):
         raise ColumnError("scores need a prediction, and a group where there are groups, for each label; at least one")
-    codes = group_codes(groups, n)
+    codes = metrics.group_codes(groups, n)
     if task.kind == "text2text":
         return _prepare_texts(predicted, labels, codes)
     if task.kind == "multi_label":
@@ -73,16 +57,16 @@ def prepare(
     return _prepare_labels(task, predicted, labels, codes, grouped=grouped)
 
 
-def values_of(prepared: Prepared, counts: Array) -> Values:
+def values_of(prepared: Prepared, counts: Array) -> metrics.Values:
     """Compute each metric under counts (B, G) of how often each group is drawn; (B,) each, without undefined ones."""
     values = prepared.of_sums(counts @ prepared.sums) | prepared.of_counts(counts)
     return {name: value for name, value in values.items() if not np.isnan(value).all()}
 
 
-def drawn_values(prepared: Prepared, n_bootstrap: int, seed: int, *, n_ranks: int | None = None) -> Values:
+def drawn_values(prepared: Prepared, n_bootstrap: int, seed: int, *, n_ranks: int | None = None) -> metrics.Values:
     """Draw each metric by resampling groups, (B,) each; those of ranks from the first `n_ranks` draws only."""
     left, parts = n_bootstrap if n_ranks is None else n_ranks, []
-    for counts in draws(len(prepared.sums), n_bootstrap, seed):
+    for counts in metrics.draws(len(prepared.sums), n_bootstrap, seed):
         ranks = prepared.of_counts(counts[:left]) if left else {}
         parts.append(prepared.of_sums(counts @ prepared.sums) | ranks)
         left = max(0, left - len(counts))
@@ -99,7 +83,7 @@ def metric_interval(metric: str, drawn: Any, n_groups: int, *, difference: bool 
     return (low - high, high - low) if difference else (low, high)
 
 
-def no_ranks(counts: Array) -> Values:
+def no_ranks(counts: Array) -> metrics.Values:
     """Return no metric: the `of_counts` of predictions without probabilities."""
     return {}
 
@@ -107,23 +91,23 @@ def no_ranks(counts: Array) -> Values:
 # --- single labels --------------------------------------------------------------------------------------------------
 def label_parts(true: Array, guess: Array, k: int, codes: Array, graded: bool) -> Array:
     """Return the sums of rows, and beside them those of groups' worst labels where the task is graded."""
-    sums = label_sums(true, guess, k, codes)
+    sums = metrics.label_sums(true, guess, k, codes)
     if not graded:
         return sums
-    worst, worst_guess = worst_of_groups(true, codes), worst_of_groups(guess, codes)
-    return np.hstack([sums, label_sums(worst, worst_guess, k, np.arange(len(sums)))])
+    worst, worst_guess = metrics.worst_of_groups(true, codes), metrics.worst_of_groups(guess, codes)
+    return np.hstack([sums, metrics.label_sums(worst, worst_guess, k, np.arange(len(sums)))])
 
 
-def label_metrics(sums: Array, k: int, often: Array, graded: bool, *, calibrated: bool) -> Values:
+def label_metrics(sums: Array, k: int, often: Array, graded: bool, *, calibrated: bool) -> metrics.Values:
     """Compute the metrics of the sums of `label_parts`, (B, C); calibrated: sums of gaps stand after them.
 
     Args:
         often: (k,) labels that `macro_f1_min10` averages over.
         graded: whether the sums of groups' worst labels stand after those of rows.
     """
-    values = label_values(sums[:, : 3 * k], often)
+    values = metrics.label_values(sums[:, : 3 * k], often)
     if graded:
-        values |= patient_values(sums[:, 3 * k : 6 * k])
+        values |= metrics.patient_values(sums[:, 3 * k : 6 * k])
     if calibrated:
         values["ece"] = np.abs(sums[:, (6 if graded else 3) * k :]).sum(1) / sums[:, k : 2 * k].sum(1)
     return values
@@ -137,19 +121,19 @@ def _prepare_labels(task: Task, predicted: Any, labels: Any, codes: Array, *, gr
         raise ColumnError(f"scores need probabilities over the {k} labels of task {task.full_name!r}")
     if min(true.min(), guess.min()) < 0 or max(true.max(), guess.max()) >= k:
         raise ColumnError(f"a label or prediction is not an index into the {k} labels of task {task.full_name!r}")
-    often = np.bincount(true, minlength=k) >= MIN_ROWS
-    graded = grouped and bool(set(PATIENT_METRICS) & set(task.metrics))
+    often = np.bincount(true, minlength=k) >= metrics.MIN_ROWS
+    graded = grouped and bool(set(metrics.PATIENT_METRICS) & set(task.metrics))
     sums, has = label_parts(true, guess, k, codes, graded), np.eye(k, dtype=bool)[true]
     rows = {"labels": true, "predictions": guess, "groups": codes}
     more: dict[str, Any] = {name: tuple(values.tolist()) for name, values in rows.items()}
     more["confusion"] = np.bincount(true * k + guess, minlength=k * k).reshape(k, k).tolist()
     more["per_class"] = _per_class(task, sums.sum(0)[: 3 * k], probs, has, np.ones_like(has))
-    ranks: Callable[[Array], Values] = no_ranks
+    ranks: Callable[[Array], metrics.Values] = no_ranks
     if probs is not None:
-        sums = np.hstack([sums, gap_sums(true, probs, codes)])
-        ranks = label_ranks(probs, has, np.ones_like(has), codes)
+        sums = np.hstack([sums, metrics.gap_sums(true, probs, codes)])
+        ranks = metrics.label_ranks(probs, has, np.ones_like(has), codes)
 
-    def of_sums(sums: Array) -> Values:
+    def of_sums(sums: Array) -> metrics.Values:
         return label_metrics(sums, k, often, graded, calibrated=probs is not None)
 
     return Prepared(sums, of_sums, ranks, 0 if probs is None else len(true) * (k if k > 2 else 1), more)
@@ -163,23 +147,23 @@ def _prepare_sets(task: Task, predicted: Any, labels: Any, judged: Any, codes: A
         raise ColumnError(f"scores need a value for each of the {k} labels of task {task.full_name!r} in every row")
     if not known.any():
         raise ColumnError(f"no label of task {task.full_name!r} was judged in these rows: there is nothing to score")
-    sums, probs = set_sums(true, predicted > 0.5, known, codes), None
-    ranks: Callable[[Array], Values] = no_ranks
+    sums, probs = metrics.set_sums(true, predicted > 0.5, known, codes), None
+    ranks: Callable[[Array], metrics.Values] = no_ranks
     if not np.isin(predicted, (0, 1)).all():
-        probs, ranks = predicted, label_ranks(predicted, true, known, codes)
+        probs, ranks = predicted, metrics.label_ranks(predicted, true, known, codes)
     per_class = _per_class(task, sums.sum(0)[:-2], probs, true, known)
     for label, judgments in zip(task.labels, known.sum(0), strict=True):
         per_class[label]["judged"] = int(judgments)
     some = np.asarray(known.any(0))
     more = {"per_class": per_class, "confusion": []}
-    return Prepared(sums, lambda s: set_values(s, some), ranks, 0 if probs is None else true.size, more)
+    return Prepared(sums, lambda s: metrics.set_values(s, some), ranks, 0 if probs is None else true.size, more)
 
 
 def _prepare_texts(predicted: Any, labels: Any, codes: Array) -> Prepared:
     scores = text_scores(predicted, labels)
-    sums = group_sums(np.column_stack([*scores.values(), np.ones(len(codes))]), codes)
+    sums = metrics.group_sums(np.column_stack([*scores.values(), np.ones(len(codes))]), codes)
 
-    def of_sums(sums: Array) -> Values:
+    def of_sums(sums: Array) -> metrics.Values:
         return {name: sums[:, i] / sums[:, -1] for i, name in enumerate(scores)}
 
     return Prepared(sums, of_sums, no_ranks, 0, {"per_class": {}, "confusion": []})
@@ -197,6 +181,6 @@ def _per_class(task: Task, sums: Array, probs: Array | None, has: Array, judged:
         }
         rows = judged[:, i]
         if probs is not None and 0 < has[rows, i].sum() < rows.sum():
-            ranks = rank_values(probs[rows, i], has[rows, i], np.arange(rows.sum()))(np.ones((1, rows.sum())))
+            ranks = metrics.rank_values(probs[rows, i], has[rows, i], np.arange(rows.sum()))(np.ones((1, rows.sum())))
             scores[label] |= {"auroc": float(ranks[0][0]), "auprc": float(ranks[1][0])}
     return scores

@@ -20,21 +20,11 @@ from typing import TYPE_CHECKING, Any
 
 from hf_synth.correction.crossfit import FOLDS
 from hf_synth.correction.policy import OF_BOTH
+from hf_synth.experiments import planning
 from hf_synth.experiments.cells import Maker, failure, make_opinions, make_pool, own_gold, run_job
 from hf_synth.experiments.equivalence import Rates
 from hf_synth.experiments.grid import BASELINES, LLM_JUDGE, RAW, ZERO_SHOT, Cell, Grid, Job, Protocol, Study
 from hf_synth.experiments.opinions import AnyJudge
-from hf_synth.experiments.planning import (
-    DEFAULT_PROTOCOL,
-    judges_by_name,
-    missing_opinions,
-    missing_pools,
-    plan_jobs,
-    prepare,
-    sources_by_name,
-    stage_exists,
-    unfinished,
-)
 from hf_synth.experiments.processes import run_all
 from hf_synth.experiments.report import write_study_report
 from hf_synth.experiments.results import Results, read_cells, write_results
@@ -57,7 +47,7 @@ def experiment(
     gold: DatasetDict,
     out: str | Path,
     grid: Grid | str = "paper",
-    protocol: Protocol = DEFAULT_PROTOCOL,
+    protocol: Protocol = planning.DEFAULT_PROTOCOL,
     judges: AnyJudge | Mapping[str, AnyJudge] | None = None,
     args: Mapping[str, Any] | None = None,
     audited: Mapping[str, int | str] | None = None,
@@ -90,18 +80,20 @@ def experiment(
         OverlapError: test rows, or rows of their patients, are in the gold for training.
         HfSynthError: the plan or the gold is not usable. The error of a cell is recorded, and the others go on.
     """
-    study, cells, makers = prepare(
+    study, cells, makers = planning.prepare(
         task, synthetic, gold=gold, out=out, grid=grid, protocol=protocol, judges=judges, args=args, audited=audited
     )
-    jobs = plan_jobs(study, cells)
-    waiting = unfinished(study, jobs)
+    jobs = planning.plan_jobs(study, cells)
+    waiting = planning.unfinished(study, jobs)
     say(f"{len(cells)} cells, {len(cells) - len(waiting)} of them done")
     failures = _make_pools(study, waiting, makers, say)
-    failures |= _ask_judges(study, [j for j in waiting if j.pool not in failures], judges_by_name(judges), say)
+    failures |= _ask_judges(study, [j for j in waiting if j.pool not in failures], planning.judges_by_name(judges), say)
     corrections = {
         j.corrected: replace(j, kind="correct", key=j.corrected)
         for j in waiting
-        if j.corrected and not {j.pool, j.judged} & set(failures) and not stage_exists(study, "corrected", j.corrected)
+        if j.corrected
+        and not {j.pool, j.judged} & set(failures)
+        and not planning.stage_exists(study, "corrected", j.corrected)
     }
     for job, error in _run_jobs(study, list(corrections.values()), processes):
         say(_progress(job, error, "corrected"))
@@ -133,7 +125,7 @@ def _make_pools(
 ) -> dict[str, dict[str, str]]:
     """Make the synthetic rows that waiting cells need; return failures by key."""
     failures: dict[str, dict[str, str]] = {}
-    for key, job in missing_pools(study, waiting).items():
+    for key, job in planning.missing_pools(study, waiting).items():
         cell = job.cell
         about = f"{job.rows:,} synthetic rows from {cell.gold_size:,} gold rows, seed {cell.seed}"
         say(f"{cell.generator}: {'a pool of rows' if cell.generator in study.pools else about}")
@@ -147,7 +139,7 @@ def _ask_judges(
 ) -> dict[str, dict[str, str]]:
     """Ask judges for the opinions that waiting cells need; return failures by key."""
     failures: dict[str, dict[str, str]] = {}
-    for key, job in missing_opinions(study, waiting).items():
+    for key, job in planning.missing_opinions(study, waiting).items():
         cell = job.cell
         about = f"{cell.gold_size:,} gold rows and {job.rows:,} synthetic rows, seed {cell.seed}"
         say(f"{cell.judge}: judges {f'{job.rows:,} test rows' if cell.strategy == ZERO_SHOT else about}")
@@ -200,7 +192,7 @@ def _unmatched_audits(study: Study, jobs: Sequence[Job]) -> int:
     """Count audited ids that are in no pool."""
     unmatched = set(study.audited)
     for key in {job.pool for job in jobs if job.pool} if unmatched else ():
-        if stage_exists(study, "synthetic", key):
+        if planning.stage_exists(study, "synthetic", key):
             unmatched -= set(read_dataset(study.out / "synthetic" / key)["id"])
     return len(unmatched)
 
@@ -239,10 +231,10 @@ def outline(task: Task, synthetic: Source | Mapping[str, Source] | None, **optio
     Raises:
         HfSynthError: as `experiment`.
     """
-    study, cells, _ = prepare(task, synthetic, **options)
-    sources, jobs = sources_by_name(synthetic), plan_jobs(study, cells)
-    waiting = unfinished(study, jobs)
-    pools = list(missing_pools(study, waiting).values())
+    study, cells, _ = planning.prepare(task, synthetic, **options)
+    sources, jobs = planning.sources_by_name(synthetic), planning.plan_jobs(study, cells)
+    waiting = planning.unfinished(study, jobs)
+    pools = list(planning.missing_pools(study, waiting).values())
     estimates = [
         estimate(task, own_gold(study, job.cell), job.rows, seed=job.cell.seed)
         for job in pools
@@ -250,7 +242,7 @@ def outline(task: Task, synthetic: Source | Mapping[str, Source] | None, **optio
     ]
     corrected = {j.corrected: j.cell.labels for j in waiting if j.corrected}
     trainings = sum(
-        _trainings(labels) for key, labels in corrected.items() if not stage_exists(study, "corrected", key)
+        _trainings(labels) for key, labels in corrected.items() if not planning.stage_exists(study, "corrected", key)
     )
     seconds: dict[str, list[float]] = {}
     for row in read_cells(study.out, [(j.cell, j.key) for j in jobs])[0]:
@@ -262,7 +254,7 @@ def outline(task: Task, synthetic: Source | Mapping[str, Source] | None, **optio
         calls=sum(e.calls for e in estimates),
         prompt_tokens=sum(e.prompt_tokens for e in estimates),
         completion_tokens=sum(e.completion_tokens for e in estimates),
-        judged=sum(j.cell.gold_size + j.rows for j in missing_opinions(study, waiting).values()),
+        judged=sum(j.cell.gold_size + j.rows for j in planning.missing_opinions(study, waiting).values()),
         trainings=sum(j.cell.strategy not in BASELINES for j in waiting) + trainings,
         seconds={arm: round(sum(s) / len(s), 1) for arm, s in seconds.items()},
     )

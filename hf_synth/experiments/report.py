@@ -8,16 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from hf_synth.experiments.diagnostics import (
-    calibration_section,
-    class_section,
-    flip_section,
-    gate_section,
-    noise_section,
-    policy_section,
-    subgroup_section,
-    swap_section,
-)
+from hf_synth.experiments import diagnostics
 from hf_synth.experiments.equivalence import CostBenefit
 from hf_synth.experiments.grid import MIXTURES
 from hf_synth.experiments.results import (
@@ -74,15 +65,15 @@ def report_sections(task: Task, results: Results) -> list[Section]:
         ratio_section(rows, metric, mark),
         difference_section(results),
         cost_section(results.worths, mark),
-        class_section(task, rows, mark) if single else None,
-        calibration_section(rows, metric, mark) if single else None,
-        noise_section(task, rows, mark) if single else None,
-        subgroup_section(rows, metric),
-        flip_section(rows),
-        policy_section(rows),
-        gate_section(rows, mark),
+        diagnostics.class_section(task, rows, mark) if single else None,
+        diagnostics.calibration_section(rows, metric, mark) if single else None,
+        diagnostics.noise_section(task, rows, mark) if single else None,
+        diagnostics.subgroup_section(rows, metric),
+        diagnostics.flip_section(rows),
+        diagnostics.policy_section(rows),
+        diagnostics.gate_section(rows, mark),
         failed_section(results.failed),
-        swap_section(rows),
+        diagnostics.swap_section(rows),
     )
     return [section for section in sections if section is not None]
 

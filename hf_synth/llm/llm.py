@@ -23,17 +23,8 @@ from pathlib import Path
 from typing import Any
 
 from hf_synth.errors import LLMError
+from hf_synth.llm import endpoints
 from hf_synth.llm.calls import Ledger, Outcome, Run
-from hf_synth.llm.endpoints import (
-    Attestation,
-    Line,
-    LineError,
-    Origin,
-    check_endpoint,
-    decompress,
-    guarded_transport,
-    parse_origin,
-)
 from hf_synth.llm.journal import Journal, Shared, default_journal
 from hf_synth.llm.pacing import Pace
 from hf_synth.llm.questions import Answer, Messages, Question, answer_of, check_sampling, chunks, seed_of, with_keys
@@ -87,7 +78,7 @@ class LLM:
     price: Price | None = None
     timeout: float = 120.0
     max_retries: int = 6
-    attestation: Attestation | None = None
+    attestation: endpoints.Attestation | None = None
     rpm: float | None = None
     tpm: float | None = None
     hedge: bool = False
@@ -104,7 +95,7 @@ class LLM:
         if any(limit is not None and not limit > 0 for limit in (self.rpm, self.tpm)):
             raise LLMError("rpm and tpm (requests and tokens a minute) must be above 0")
         if self.base_url is not None:
-            parse_origin(self.base_url)
+            endpoints.parse_origin(self.base_url)
         if self.hedge and self.price != (0, 0) and self.origin.host not in ("localhost", "127.0.0.1", "::1"):
             raise LLMError("hedge pays twice; use it for an endpoint on this machine, or with price=(0, 0)")
         if self.hedge and self.budget_usd is not None:
@@ -119,9 +110,9 @@ class LLM:
         return self.price or PRICES.get(self.model)
 
     @property
-    def origin(self) -> Origin:
+    def origin(self) -> endpoints.Origin:
         """Scheme, host, port and path of the endpoint."""
-        return parse_origin(self.base_url or os.environ.get("OPENAI_BASE_URL") or "https://api.openai.com/v1")
+        return endpoints.parse_origin(self.base_url or os.environ.get("OPENAI_BASE_URL") or "https://api.openai.com/v1")
 
     @property
     def spent_usd(self) -> float:
@@ -307,7 +298,7 @@ class Wire:
 
     def __init__(self, llm: LLM, access: str | None, sampling: dict[str, Any]) -> None:
         origin = llm.origin
-        addresses = check_endpoint(origin, access, llm.attestation)
+        addresses = endpoints.check_endpoint(origin, access, llm.attestation)
         key = llm.api_key or os.environ.get("OPENAI_API_KEY")
         if key is None and origin.host.endswith("openai.com"):
             raise LLMError("there is no API key; set OPENAI_API_KEY or pass LLM(api_key=...)")
@@ -315,8 +306,8 @@ class Wire:
         import openai
 
         patience = min(10.0, llm.timeout)
-        line = Line(origin, addresses, connections=llm.concurrency, connect_timeout=patience)
-        transport = guarded_transport(line)
+        line = endpoints.Line(origin, addresses, connections=llm.concurrency, connect_timeout=patience)
+        transport = endpoints.guarded_transport(line)
         http = httpx2.AsyncClient(transport=transport, trust_env=False, follow_redirects=False, timeout=llm.timeout)
         self.client = openai.AsyncOpenAI(
             api_key=key or "none", base_url=origin.url, max_retries=0, timeout=llm.timeout, http_client=http
@@ -339,12 +330,12 @@ class Wire:
             # not through openai's client, which has made the headers: its CPU time would be four times the rest
             data = json.dumps(body, ensure_ascii=False).encode()
             status, raw, content = await self._line.send("POST", self._url, self._headers, data, self._llm.timeout)
-        except LineError as error:
+        except endpoints.LineError as error:
             return Failure(error.code, again=True)
         except UnicodeError:
             return Failure("not_text")
         headers = {name.decode("latin-1").lower(): value.decode("latin-1") for name, value in raw}
-        plain = decompress(content, headers.get("content-encoding", "").strip().lower())
+        plain = endpoints.decompress(content, headers.get("content-encoding", "").strip().lower())
         if not 200 <= status < 300:
             return self._failure(status, headers, plain or b"")
         reply = Failure("malformed", again=True) if plain is None else read_reply(plain, self._llm.model)
