@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from support.publishing_rows import CANARY, LABELS, NOUNS, OPEN, gold_rows
 
-from hf_synth.task.task import row_digests
+from hf_synth.task.labels import row_digests
 
 
 # --- models ---------------------------------------------------------------------------------------------------------
