@@ -294,7 +294,7 @@ def test_processes_change_no_figure(tmp_path: Path, base: str, processes: int) -
 SCRIPT = """
 import sys
 from pathlib import Path
-from experiments.test_experiment import SMALL, run
+from support.toy_experiment import SMALL, run
 if __name__ == "__main__":
     run(Path(sys.argv[1]), SMALL, processes=1)
 """

@@ -431,7 +431,7 @@ def test_a_whole_journey(kind: str, bases: dict[str, Path], hub: Any, tmp_path: 
             base_model=bases[kind],
             out=tmp_path / "out",
             arms=("gold", "gold_plus_corrected"),
-            args=args,
+            training={"args": args},
             method={"multi_label": "argmax", "text2text": "none"}.get(kind, "auto"),
         )
     table = (tmp_path / "out" / "scores.md").read_text()
