@@ -176,7 +176,7 @@ def test_intervals_of_clustered_rows_cover_at_their_rate() -> None:
         truth, probs = simulated(80, i)
         for what, groups in (("patients", np.arange(320) // 4), ("rows", None)):
             found = judge(task, probs, truth, groups)
-            drawn = drawn_values(found, 400, seed=i)
+            drawn = drawn_values(found, 200, seed=i)
             for name in names:
                 low, high = interval(drawn[name], len(found.sums))
                 inside[what][name] += low < worth[name] < high

@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 from huggingface_hub import HfApi
 from huggingface_hub.errors import HfHubHTTPError
-from support.hub_clients import call, check_disk, commit_body, hub_verb, served_by_verb
+from support.hub_clients import call, check_disk, commit_body, hub_verb, served_by_verb, verb
 
 from hf_synth.errors import OutputError
 from hf_synth.hub import RunningHub, cards, client_environment, connected, reading, repositories, running_hub
@@ -26,11 +26,6 @@ from hf_synth.hub.disk import locked
 from hf_synth.hub.store import Store
 from hf_synth.hub.sweeping import check, sweep
 from hf_synth.hub.users import Users
-
-
-def verb(*args: str | Path) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "hf_synth.cli.cli", "hub", *map(str, args)]
-    return subprocess.run(command, capture_output=True, text=True, check=False)
 
 
 def free_port() -> str:

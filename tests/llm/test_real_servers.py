@@ -213,6 +213,7 @@ def wait_for(url: str, server: subprocess.Popen[bytes], log: Path) -> None:
     raise AssertionError("the server did not start: " + log.read_text(errors="replace")[-2000:])
 
 
+@pytest.mark.slow
 def test_transformers_serve_answers(transformers_serve: str, tmp_path: Path, no_calls: Any) -> None:
     llm = LLM(str(tmp_path / "model"), base_url=transformers_serve, journal=tmp_path / "journal.sqlite", concurrency=2)
     answers = llm.chat(ask(4), schema=SMALL, max_tokens=12)  # it knows no schema, and says nothing of it
@@ -325,7 +326,7 @@ def test_a_quota_of_tokens_is_kept_to_and_used(broken: Any, tmp_path: Path) -> N
 def test_a_slow_answer_is_given_up_and_asked_again(broken: Any, tmp_path: Path) -> None:
     broken.delay(3.0)
     assert fine(chat(broken, tmp_path, 3, timeout=0.8))
-    assert len(broken.requests) == 4
+    assert max(r.seq for r in broken.requests) == 4  # the fourth asks again
 
 
 def test_nothing_is_streamed(broken: Any, tmp_path: Path) -> None:
