@@ -100,7 +100,7 @@ def test_a_commit_of_leases_waits_for_no_disk_and_answers_do(journal: Journal) -
 @pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="needs /proc")
 def test_the_dead_are_known() -> None:
     code = (
-        "import sys; from hf_synth.llm.machine import process_name; print(process_name(), flush=True); sys.stdin.read()"
+        "import sys; from hf_synth.llm.leases import process_name; print(process_name(), flush=True); sys.stdin.read()"
     )
     child = subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
     assert child.stdin is not None
@@ -317,7 +317,7 @@ def test_leases_come_in_groups(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
 
 
 def test_a_process_without_proc_still_takes_turns(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("hf_synth.llm.machine._system", lambda: None)
+    monkeypatch.setattr("hf_synth.llm.leases._system", lambda: None)
     assert process_name().startswith(f"-/{os.getpid()}/")
     assert not is_gone(process_name())
     with serving(slow) as server:
