@@ -413,17 +413,17 @@ def test_the_same_seed_gives_the_same_rows_without_a_call(writer: LLMServer, tmp
 
 
 PLAN = """
-from hf_synth import load_gold, load_task
+from support.clinic_rows import clinic_gold
 from hf_synth.generation.plan import Plan, Pool
+from hf_synth.task.scripts import load_task
 task = load_task("clinic")
-pool = Pool(task, load_gold(task, n_train=24, n_validation=4, n_test=4)["train"], seed=3)
-made = Plan(task, task.prompt, pool, 5)
+made = Plan(task, task.prompt, Pool(task, clinic_gold(task, [0, 1, 2, 3] * 6), seed=3), 5)
 print([made.call(task.labels, j).seed_ids for j in range(9)])
 """
 
 
 def test_the_plan_is_the_same_in_another_process(capsys: pytest.CaptureFixture[str]) -> None:
-    env = {**os.environ, "PYTHONHASHSEED": "1"}
+    env = {**os.environ, "PYTHONHASHSEED": "1", "PYTHONPATH": str(Path(__file__).parent.parent)}
     there = subprocess.run([sys.executable, "-c", PLAN], check=True, capture_output=True, text=True, env=env).stdout
     exec(PLAN, {})
     assert capsys.readouterr().out == there
