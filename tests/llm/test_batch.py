@@ -414,7 +414,7 @@ def test_a_broken_note_is_named(tmp_path: Path) -> None:
 # --- kill -9 --------------------------------------------------------------------------------------------------------
 CHILD = """
 import sys
-from hf_synth import batch, batch_api, batch_api
+from hf_synth.llm import batch
 from hf_synth.llm.llm import LLM
 batch._GROUP = 4
 llm = batch.BatchLLM(LLM("m", base_url=sys.argv[1], journal=sys.argv[2]), poll_seconds=0.02)

@@ -347,7 +347,7 @@ def test_a_batch_is_on_disk_before_its_answers_are_given(model: Path, tmp_path: 
 
 def test_kill_loses_the_batch_in_flight_at_most(model: Path, tmp_path: Path, batches: list[int]) -> None:
     code = (
-        "import os, signal, sys\nfrom hf_synth import decoding, local_llm\n"
+        "import os, signal, sys\nfrom hf_synth.llm import decoding, local\n"
         "write, done = decoding.Loaded.write, []\n"
         "def killed(self, rows, how):\n"
         "    write(self, rows, how)\n"  # the fourth batch is all but in the journal
@@ -355,7 +355,7 @@ def test_kill_loses_the_batch_in_flight_at_most(model: Path, tmp_path: Path, bat
         "    done.append(len(rows))\n"
         "decoding.Loaded.write = killed\n"
         "how = {'max_new_tokens': 12, 'batch_tokens': 200, 'device': 'cpu'}\n"
-        "llm = local_llm.LocalLLM(sys.argv[1], journal=sys.argv[2], **how)\n"
+        "llm = local.LocalLLM(sys.argv[1], journal=sys.argv[2], **how)\n"
         "llm.chat([[{'role': 'user', 'content': f'note w{i}'}] for i in range(40)])"
     )
     argv = [sys.executable, "-c", code, str(model), str(tmp_path / "journal.sqlite")]
