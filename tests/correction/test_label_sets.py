@@ -215,12 +215,12 @@ def test_judged_labels_come_from_a_table_and_reach_the_loss(tmp_path: Path) -> N
 
     synthetic = generated(task, gold.remove_columns("judged"))
     assert "judged" not in task.synthetic_features()
-    joined = augment(SETS, synthetic, gold=gold)
+    joined = augment(task, synthetic, gold=gold)
     mask = judged_mask(task, joined)
     for row, told in zip(joined, mask.tolist(), strict=True):
         expected = judged_mask(task, gold)[gold["id"].index(row["id"])] if row["source"] == "gold" else np.ones(3)
         assert told == expected.tolist()
-    assert "judged" not in augment(SETS, synthetic, gold=gold.remove_columns("judged")).column_names
+    assert "judged" not in augment(task, synthetic, gold=gold.remove_columns("judged")).column_names
 
 
 def test_an_exported_folder_keeps_what_was_judged(tmp_path: Path) -> None:
