@@ -1,10 +1,10 @@
-"""How fast an audit is, how much memory it takes, whether time grows in proportion, and what its limits let through.
+"""Benchmark of the privacy audit: time and memory by number of rows, and detection rates of disguised copies.
 
     python benchmarks/audit.py [--notes 100000] [--gold 10000] [--open FOLDER] [--out docs/results/audit.md]
 
-All notes are artificial: texts of about 1,000 characters, each of several notes of the artificial clinic, in which most
-sentences are set phrases, and each with vital signs of its own. Every size runs in a process of its own, so that its
-peak memory is its own. `--open` takes the folder of MTS-Dialog and measures clean and copied rows of it too.
+All notes are artificial: texts of about 1,000 characters, each joined from several notes of the artificial clinic,
+whose sentences are mostly set phrases, with its own vital signs. Every size runs in its own process, to measure its
+peak memory. `--open` takes the folder of MTS-Dialog and measures clean and copied rows of it too.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ def write(path: Path, n: int, seed: int, source: str) -> None:
 
 
 def measure(folder: Path, synthetic: str, gold: str) -> dict[str, Any]:
-    """Audit once; give seconds, CPU seconds and peak memory, by part."""
+    """Run one audit; return seconds, CPU seconds by part, and peak memory."""
     from hf_synth.gold.adoption import read_dataset
     from hf_synth.privacy import audit as privacy
     from hf_synth.privacy import overlap, repetition
@@ -81,38 +81,39 @@ def measure(folder: Path, synthetic: str, gold: str) -> dict[str, Any]:
     timed("overlap", overlap.Index, "reach")
     timed("identifiers", privacy, "identifiers_in")
     timed("repetition", repetition.Repeats, "add")
-    timed("repetition", repetition.Repeats, "found")
+    timed("repetition", repetition.Repeats, "find")
     timed("closeness", privacy, "closest")
     rows, known, held_out = (read_dataset(folder / f"{name}.parquet") for name in (synthetic, gold, "held_out"))
     idle = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     start, cpu = time.perf_counter(), time.process_time()
-    found = privacy.audit(TASK, rows, gold=known, held_out=held_out)
+    findings = privacy.audit(TASK, rows, gold=known, held_out=held_out)
     return {
         "rows": len(rows), "gold": len(known), "seconds": time.perf_counter() - start,
         "cpu": time.process_time() - cpu, "parts": parts, "idle_mb": idle / 1024,
-        "peak_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024, "figures": dict(found.figures),
+        "peak_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024, "figures": dict(findings.figures),
         "characters": sum(map(len, rows["text"])),
     }  # fmt: skip
 
 
-def in_its_own_process(folder: Path, synthetic: str, gold: str) -> dict[str, Any]:
+def measure_in_process(folder: Path, synthetic: str, gold: str) -> dict[str, Any]:
+    """Run `measure` in a new process."""
     command = [sys.executable, __file__, "--measure", str(folder), synthetic, gold]
     environment = {**os.environ, "OMP_NUM_THREADS": "2"}
-    done = subprocess.run(command, check=True, capture_output=True, text=True, env=environment)
-    found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
-    print(f"{found['rows']:,} rows: {found['seconds']:.1f} s, {found['peak_mb']:.0f} MB", file=sys.stderr)
-    return found
+    process = subprocess.run(command, check=True, capture_output=True, text=True, env=environment)
+    figures: dict[str, Any] = json.loads(process.stdout.splitlines()[-1])
+    print(f"{figures['rows']:,} rows: {figures['seconds']:.1f} s, {figures['peak_mb']:.0f} MB", file=sys.stderr)
+    return figures
 
 
-# --- what the limits let through ------------------------------------------------------------------------------------
+# --- detection of copies ----------------------------------------------------------------------------------------------
 def disguises(rng: random.Random, text: str, words: list[str]) -> dict[str, str]:
-    """Disguise a copy in each of the ways that are looked for."""
+    """Return copies of a text, one for each disguise that the audit detects."""
 
-    def changed(found: list[str]) -> str:
-        found = list(found)
-        for i in rng.sample(range(len(found)), round(0.06 * len(found))):
-            found[i] = rng.choice(words)
-        return " ".join(found)
+    def changed(original: list[str]) -> str:
+        replaced = list(original)
+        for i in rng.sample(range(len(replaced)), round(0.06 * len(replaced))):
+            replaced[i] = rng.choice(words)
+        return " ".join(replaced)
 
     sentences = re.split(r"(?<=[.;:?!])\s+|\n+", text)
     rng.shuffle(sentences)
@@ -132,7 +133,7 @@ def disguises(rng: random.Random, text: str, words: list[str]) -> dict[str, str]
 
 
 def spans(rng: random.Random, text: str, host: str) -> dict[str, str]:
-    """Put 40 words of a text into another."""
+    """Return texts with 40 words of another text inserted."""
     words, rest = text.split(), host.split()
     start, at = rng.randrange(len(words) - 39), rng.randrange(len(rest) + 1)
     span = words[start : start + 40]
@@ -144,8 +145,8 @@ def spans(rng: random.Random, text: str, host: str) -> dict[str, str]:
     }
 
 
-def let_through(gold: list[str], clean: list[str], *, at_least: int = 40, copies: int = 500) -> list[list[object]]:
-    """Count the rows that are called copies, of clean ones and of each kind of planted ones."""
+def detection(gold: list[str], clean: list[str], *, at_least: int = 40, copies: int = 500) -> list[list[object]]:
+    """Count the rows that are detected as copies, among clean ones and each kind of planted ones."""
     from hf_synth.privacy.overlap import Index
 
     rng = random.Random(0)
@@ -153,26 +154,26 @@ def let_through(gold: list[str], clean: list[str], *, at_least: int = 40, copies
     words = [w for text in clean for w in text.split()]
     planted: dict[str, list[str]] = {"clean": clean}
     for i, text in enumerate([t for t in gold if len(t.split()) >= at_least][:copies]):
-        for name, made in (disguises(rng, text, words) | spans(rng, text, clean[i % len(clean)])).items():
-            planted.setdefault(name, []).append(made)
+        for name, copy in (disguises(rng, text, words) | spans(rng, text, clean[i % len(clean)])).items():
+            planted.setdefault(name, []).append(copy)
     rows: list[list[object]] = []
-    for name, made in planted.items():
-        reach = index.reach([(text,) for text in made])
-        called = reach.same | reach.spans() | reach.near()
-        rows.append([name, len(made), int(called.sum()), f"{called.mean():.1%}"])
+    for name, texts_of_kind in planted.items():
+        reach = index.reach([(text,) for text in texts_of_kind])
+        detected = reach.same | reach.spans() | reach.near()
+        rows.append([name, len(texts_of_kind), int(detected.sum()), f"{detected.mean():.1%}"])
     return rows
 
 
 def open_texts(folder: Path) -> tuple[list[str], list[str]]:
-    """Read dialogues of MTS-Dialog: train, and those of validation and test that do not stand in it word for word."""
+    """Read dialogues of MTS-Dialog: train, and those of validation and test that are no exact copy of one."""
     from hf_synth.privacy.folding import digest
 
     def read(*names: str) -> list[str]:
-        found = []
+        dialogues = []
         for name in names:
             with (folder / f"MTS-Dialog-{name}.csv").open(encoding="utf-8", newline="") as file:
-                found += [row["dialogue"] for row in csv.DictReader(file)]
-        return found
+                dialogues += [row["dialogue"] for row in csv.DictReader(file)]
+        return dialogues
 
     train = read("TrainingSet")
     known = {digest((text,)) for text in train}
@@ -194,36 +195,36 @@ def main() -> None:
     with tempfile.TemporaryDirectory(prefix="hf_synth-audit-") as name:
         folder = Path(name)
         write(folder / "held_out.parquet", args.gold // 10, 3, "gold")
-        found = []
+        figures = []
         for part in (4, 2, 1):
             write(folder / f"s{part}.parquet", args.notes // part, 1, "synthetic")
             write(folder / f"g{part}.parquet", args.gold // part, 2, "gold")
-            found.append(in_its_own_process(folder, f"s{part}", f"g{part}"))
-    said = report(found, args)
-    print(said)
+            figures.append(measure_in_process(folder, f"s{part}", f"g{part}"))
+    text = report(figures, args)
+    print(text)
     if args.out:
-        args.out.write_text(said, encoding="utf-8")
+        args.out.write_text(text, encoding="utf-8")
 
 
-def report(found: list[dict[str, Any]], args: argparse.Namespace) -> str:
-    whole = found[-1]
+def report(runs: list[dict[str, Any]], args: argparse.Namespace) -> str:
+    whole = runs[-1]
     timing = markdown_table(
         ["synthetic rows", "gold rows", "Mchars", "seconds", "CPU seconds", "CPU µs a row", "peak MB", "MB before"],
         [[f"{f['rows']:,}", f"{f['gold']:,}", f"{f['characters'] / 1e6:.0f}", f"{f['seconds']:.1f}", f"{f['cpu']:.1f}",
-          f"{1e6 * f['cpu'] / f['rows']:.0f}", f"{f['peak_mb']:.0f}", f"{f['idle_mb']:.0f}"] for f in found],
+          f"{1e6 * f['cpu'] / f['rows']:.0f}", f"{f['peak_mb']:.0f}", f"{f['idle_mb']:.0f}"] for f in runs],
     )  # fmt: skip
     rest = whole["cpu"] - sum(whole["parts"].values())
     parts = markdown_table(
         ["part", "CPU seconds"], [[n, f"{s:.1f}"] for n, s in [*whole["parts"].items(), ("the rest", rest)]]
     )
-    header = ["row", "rows", "called copies", "share"]
+    header = ["row", "rows", "detected", "share"]
     gold, clean = list(texts(2_000, 5)), list(texts(2_000, 6))
-    through = markdown_table(header, let_through(gold, clean))
+    through = markdown_table(header, detection(gold, clean))
     short_gold, short_clean = ([n.text for n in write_notes(n, seed=s)] for n, s in ((2_000, 7), (2_000, 8)))
-    short = markdown_table(header, let_through(short_gold, short_clean))
+    short = markdown_table(header, detection(short_gold, short_clean))
     dialogues = ""
     if args.open:
-        rows = markdown_table(header, let_through(*open_texts(args.open), at_least=60))
+        rows = markdown_table(header, detection(*open_texts(args.open), at_least=60))
         dialogues = DIALOGUES.format(rows=rows)
     figures = ", ".join(f"{k} {v:g}" for k, v in whole["figures"].items())
     return TEXT.format(
@@ -235,40 +236,40 @@ def report(found: list[dict[str, Any]], args: argparse.Namespace) -> str:
 DIALOGUES = """
 ## MTS-Dialog, dialogues of 60 words and more
 
-Real, open text: train as gold. "Clean" are validation and test, without the dialogues that stand in train word for
-word; a few others do share wording with it.
+Real, open text: train as gold. "Clean" are validation and test, without exact copies of dialogues in train; a few
+others do share wording with it.
 
 {rows}
 """
-TEXT = """# Audit: time, memory, and what the limits let through
+TEXT = """# Privacy audit: time, memory, and detection of copies
 
 Measured by `benchmarks/audit.py`: one process, two threads. All notes of the first tables are **artificial**,
-{length:,} characters each, put together from notes of the artificial clinic, with vital signs of their own.
+{length:,} characters each, joined from notes of the artificial clinic, with their own vital signs.
 
 ## Time and memory
 
-CPU seconds are what an audit takes; seconds are what it took then and there, on {cores} cores with a load of
-{load:.1f} at the end, of which 1 is the benchmark's own.
+CPU seconds are the work of an audit; seconds are its wall time on {cores} cores with a load of {load:.1f} at the end,
+of which 1 is the benchmark's own.
 
 {timing}
 
-Of the largest, CPU seconds by part:
+CPU seconds of the largest audit by part:
 
 {parts}
 
-It found: {figures}.
+Its figures: {figures}.
 
-## What is called a copy: long notes
+## Detected copies: long notes
 
 2,000 gold notes of {length:,} characters, 2,000 clean ones by the same program with another seed, and 500 copies of
 each kind.
 
 {through}
 
-## What is called a copy: short notes
+## Detected copies: short notes
 
-2,000 notes of the artificial clinic as they are, about 370 characters. Nearly all their sentences are set phrases that
-three or more notes share, and those are left out: of such a note too little remains for some disguises to be told from
+2,000 notes of the artificial clinic, about 370 characters each. Nearly all their sentences are set phrases that three
+or more notes share, which the audit leaves out: too little of such a note remains to distinguish some disguises from
 chance.
 
 {short}

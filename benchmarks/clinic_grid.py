@@ -1,15 +1,15 @@
-"""The clinic's grid: does the paper's order appear, and what are 200 gold notes with synthetic ones worth in gold?
+"""Experiment on the artificial clinic: order of the arms, and gold equivalence of 200 gold notes with synthetic ones.
 
     python benchmarks/clinic_grid.py --out out --processes 2
 
 Parts (--parts): `encoder`, 60 cells of a fine-tuned tiny encoder; `linear`, the same 60 on the linear head; `ratios`,
-the paper's first experiments on the linear head; `assess`, what `assess` says of each seed before any of it.
+the grid "paper" on the linear head; `assess`, the answer of `assess` for each seed before the study.
 
-Artificial notes, a simulated LLM, an encoder made on the spot: this shows that the software works, and nothing of a
-clinical benefit. Seeds 0-4 each have a gold subset, exemplars (the first fifth of it, the paper's choice), generation,
-correction and training of their own; test rows are the same for all. The encoder is made once, from unlabelled notes
-of another clinic and what the simulator wrote for that one: it saw no text of the gold, the test or any cell. All is
-kept in --out: after a kill the same command goes on. Written: `clinic_grid.md`, and report.html in each folder.
+Artificial notes, a simulated LLM, an encoder made on the spot: this shows that the software works, and no clinical
+benefit. Seeds 0-4 each have their own gold subset, exemplars (its first fifth), generation, correction and training;
+test rows are the same for all. The encoder is made once, from unlabelled notes of another clinic and simulated notes
+for that one: it saw no text of the gold, the test or any cell. Everything is stored in --out: the same command
+continues a killed run. Writes `clinic_grid.md`, and report.html in each folder.
 """
 
 from __future__ import annotations
@@ -65,24 +65,24 @@ def main() -> None:
                 **more,
             )
 
-        found = {}
+        results = {}
         clinic = with_fields(GRIDS["clinic"], {"ratios": [RATIO]})
         if "encoder" in args.parts:
             own = with_fields(clinic, {"base_models": [str(encoder(task, llm, out / "encoder"))]})
-            found["Fine-tuned tiny encoder"] = study("cells", own, args=DEMO_ARGS)
+            results["Fine-tuned tiny encoder"] = study("cells", own, args=DEMO_ARGS)
         if "linear" in args.parts:
-            found["Linear head on frozen features"] = study("linear", clinic)
+            results["Linear head on frozen features"] = study("linear", clinic)
         if "ratios" in args.parts:
-            found["Ratio curve, linear head"] = study("ratios", GRIDS["paper"])
-        judged = assessed(task, gold, simulator, args.seeds) if "assess" in args.parts else None
-    text = summary(task, found, judged)
+            results["Ratio curve, linear head"] = study("ratios", GRIDS["paper"])
+        assessments = assess_pilots(task, gold, simulator, args.seeds) if "assess" in args.parts else None
+    text = summary(task, results, assessments)
     (out / "clinic_grid.md").write_text(text + "\n", encoding="utf-8")
     print(text)
     print(json.dumps({"seconds": round(time.perf_counter() - started, 1)}))
 
 
 def encoder(task, llm, folder: Path) -> Path:
-    """Make the encoder from unlabelled texts of another clinic."""
+    """Train the encoder on unlabelled texts of another clinic."""
     from hf_synth.demo.encoder import make_encoder
     from hf_synth.generation.generation import generate
     from hf_synth.gold.gold import load_gold, subset
@@ -95,8 +95,8 @@ def encoder(task, llm, folder: Path) -> Path:
     return make_encoder([*other["text"], *(t for t in written["text"] if t)], folder, seed=0)
 
 
-def assessed(task, gold, simulator, seeds) -> list[list[object]]:
-    """Ask `assess` before the study: a pilot of the simulator, and one whose labels are drawn at random."""
+def assess_pilots(task, gold, simulator, seeds) -> list[list[object]]:
+    """Call `assess` for a pilot of the simulator, and for one whose labels are drawn at random."""
     import numpy as np
 
     from hf_synth.experiments.assessment import assess
@@ -110,33 +110,33 @@ def assessed(task, gold, simulator, seeds) -> list[list[object]]:
         drawn = np.random.default_rng(seed).integers(0, len(task.labels), len(pilot)).tolist()
         useless = pilot.remove_columns(["llm_label"]).add_column("llm_label", drawn)
         useless = useless.cast_column("llm_label", pilot.features["llm_label"])
-        for name, given in (("simulator", pilot), ("labels at random", useless)):
-            made = assess(task, given, gold=own, seed=seed)
-            rows.append([seed, name, made.decision, f"{made.certainty:.0%}", made.rows or "", made.why])
+        for name, synthetic in (("simulator", pilot), ("labels at random", useless)):
+            result = assess(task, synthetic, gold=own, seed=seed)
+            rows.append([seed, name, result.decision, f"{result.certainty:.0%}", result.rows or "", result.why])
     return rows
 
 
-def summary(task, found, judged) -> str:
+def summary(task, results, assessments) -> str:
     from hf_synth.experiments.report import report_sections
     from hf_synth.reports.page import markdown, markdown_table
 
     parts = [
         "# The clinic's grid",
-        "**Simulated**: artificial notes, a simulated LLM. This shows that the software works, and nothing of a "
-        "clinical benefit. Written by `benchmarks/clinic_grid.py`; parts that were run: "
-        f"{', '.join([*found, *(['assess'] if judged else [])]).lower()}.",
+        "**Simulated**: artificial notes, a simulated LLM. This shows that the software works, and no clinical "
+        "benefit. Written by `benchmarks/clinic_grid.py`; parts that were run: "
+        f"{', '.join([*results, *(['assess'] if assessments else [])]).lower()}.",
     ]
-    kept = ("Gold equivalence", "Order of the arms", "Ratio curve", "Differences", "Rare classes",
-            "What correction did")  # fmt: skip
-    for name, made in found.items():
-        sections = [s for s in report_sections(task, made) if s.title in kept]
-        hours = sum(r["cpu_seconds"] + r["cpu_seconds_correct"] for r in made.rows) / 3600
-        told = f"{len(made.rows)} cells, {len(made.failed)} failed, {hours:.2f} CPU hours (shared corrections counted "
+    titles = {"Gold equivalence", "Order of the arms", "Ratio curve", "Differences", "Rare classes"}
+    titles |= {"What correction did"}
+    for name, result in results.items():
+        sections = [s for s in report_sections(task, result) if s.title in titles]
+        hours = sum(r["cpu_seconds"] + r["cpu_seconds_correct"] for r in result.rows) / 3600
+        counts = f"{len(result.rows)} cells, {len(result.failed)} failed, {hours:.2f} CPU hours"
         body = markdown(name, sections).split("\n", 1)[1].replace("\n## ", "\n### ")
-        parts += [f"## {name}", f"{told}in each cell that uses them).", body.strip()]
-    if judged:
-        head = ["seed", "pilot of 400 rows", "decision", "certainty", "about rows", "why"]
-        parts += ["## What assess said before", markdown_table(head, judged)]
+        parts += [f"## {name}", f"{counts} (shared corrections counted in each cell that uses them).", body.strip()]
+    if assessments:
+        head = ["seed", "pilot of 400 rows", "decision", "certainty", "rows to generate", "why"]
+        parts += ["## Assessment before the study", markdown_table(head, assessments)]
     return "\n\n".join(parts)
 
 

@@ -1,13 +1,13 @@
-"""All policies beside each other on real text: what `auto` loses against the best, and what it gains over the rest.
+"""Comparison of all correction policies on real text with simulated errors, and the regret of `auto`.
 
     python benchmarks/correction_grid.py --gold MTS-Dialog/Main-Dataset --seeds 5 --out out --processes 2
 
 A cell is a number of gold rows (50, 100, 200, 400), a kind of error (another label at random; one fixed wrong label for
-each) and its rate (10 to 40%). In each run 400 of the sections of MTS-Dialog, each text once, are drawn for testing, so
-many as gold, and the others are the pool, whose labels are made wrong. Policies decide by
-`hf_synth.correction.crossfit.decide`, `auto` by `choose_method`, on frozen features of the texts alone; a linear head
-trained on gold and the pool under each policy is scored on the test rows. All policies see the same rows. Runs are kept
-in `runs.jsonl`: a second call goes on.
+each) and its rate (10 to 40%). Each run draws 400 of the sections of MTS-Dialog, each text once, for testing, then the
+gold; the others are the pool, whose labels are made wrong. Policies decide by `hf_synth.correction.crossfit.decide`,
+`auto` by `choose_method`, on frozen features of the texts alone; a linear head trained on gold and the pool under each
+policy is scored on the test rows. All policies see the same rows. Runs are stored in `runs.jsonl`: a second call
+continues.
 
 Regret is the score of the policy that is best in a cell (by its mean over the cell's runs) minus that of `auto`; its
 interval is a bootstrap over cells and the runs within them. Non-inferiority in a cell: the runs' mean difference lies
@@ -42,22 +42,22 @@ def main() -> None:
     args.out.mkdir(parents=True, exist_ok=True)
     features, labels = read(args.gold, args.features, args.encoder)
     runs = args.out / "runs.jsonl"
-    found = {tuple(r["run"]): r for r in map(json.loads, runs.read_text().splitlines())} if runs.exists() else {}
+    results = {tuple(r["run"]): r for r in map(json.loads, runs.read_text().splitlines())} if runs.exists() else {}
     wanted = [(n, k, r, s) for s in range(args.seeds) for n in args.sizes for k in KINDS for r in RATES]
-    with ProcessPoolExecutor(args.processes, mp_context=get_context("spawn")) as pool, runs.open("a") as kept:
-        jobs = [pool.submit(one, features, labels, *w) for w in wanted if w not in found]
+    with ProcessPoolExecutor(args.processes, mp_context=get_context("spawn")) as pool, runs.open("a") as file:
+        jobs = [pool.submit(one, features, labels, *w) for w in wanted if w not in results]
         for job in as_completed(jobs):
-            done = job.result()
-            found[tuple(done["run"])] = done
-            kept.write(json.dumps(done) + "\n")
-            kept.flush()
-    text = summary([found[w] for w in wanted], args.features)
+            result = job.result()
+            results[tuple(result["run"])] = result
+            file.write(json.dumps(result) + "\n")
+            file.flush()
+    text = summary([results[w] for w in wanted], args.features)
     (args.out / "correction_grid.md").write_text(text + "\n")
     print(text)
 
 
 def read(folder: Path, kind: str, encoder: str | None) -> tuple[np.ndarray, np.ndarray]:
-    """Give features (N, D) of all rows, learnt without labels, and their labels (N,)."""
+    """Return features (N, D) of all rows, learnt without labels, and their labels (N,)."""
     from datasets import concatenate_datasets
 
     from hf_synth.gold.gold import load_gold
@@ -78,13 +78,13 @@ def read(folder: Path, kind: str, encoder: str | None) -> tuple[np.ndarray, np.n
 
 
 def each_text_once(rows):
-    """Leave out rows whose text came before: some stand in several of the source's splits."""
+    """Drop rows with the text of an earlier row: some are in several splits of the source."""
     first = {text: i for i, text in reversed(list(enumerate(rows["text"])))}
     return rows.select(sorted(first.values()))
 
 
 def cut(labels: np.ndarray, size: int, kind: str, rate: float, seed: int) -> tuple[np.ndarray, ...]:
-    """Give the positions of test rows, gold and pool, and the pool's labels, made wrong at a rate."""
+    """Return the positions of test rows, gold and pool, and the pool's labels, made wrong at a rate."""
     rng = np.random.default_rng([seed, size])
     order = rng.permutation(len(labels))
     test, gold, pool = order[:TEST], order[TEST : TEST + size], order[TEST + size :]
@@ -110,23 +110,21 @@ def one(features: np.ndarray, labels: np.ndarray, size: int, kind: str, rate: fl
     last = linear_learner(features[both], features[pool], labels[both], k)
 
     def hits(used: np.ndarray, targets: np.ndarray) -> list[int]:
-        said = last(np.arange(size), used, targets)(np.arange(size, size + TEST), np.arange(0))[0]
-        return (said.argmax(1) == labels[test]).astype(int).tolist()
+        probs = last(np.arange(size), used, targets)(np.arange(size, size + TEST), np.arange(0))[0]
+        return (probs.argmax(1) == labels[test]).astype(int).tolist()
 
     rows = Rows(meant, labels[gold], None, k, {})
     choice = choose_method(rows, learn, seed=seed)
     every = np.arange(len(pool))
     scored = {"gold only": hits(every[:0], np.zeros((0, k))), "gold + true labels": hits(every, np.eye(k)[truth])}
     right, known = {}, {}
-    for method in METHODS:
-        done = decide(rows, learn, method, seed=seed, known=known)[1]
-        used = np.flatnonzero(done.weight > 0)
-        scored[method] = hits(used, done.probs[used] * done.weight[used, None])
-        right[method] = [float(np.mean((done.label == truth) & (done.weight > 0))), float(np.mean(done.weight > 0))]
-    done = decide(rows, learn, choice.method, seed=seed, also=choice.opinions)[1]
-    used = np.flatnonzero(done.weight > 0)
-    scored["auto"] = hits(used, done.probs[used] * done.weight[used, None])
-    right["auto"] = [float(np.mean((done.label == truth) & (done.weight > 0))), float(np.mean(done.weight > 0))]
+    corrections = {method: decide(rows, learn, method, seed=seed, known=known)[1] for method in METHODS}
+    corrections["auto"] = decide(rows, learn, choice.method, seed=seed, also=choice.opinions)[1]
+    for method, corrected in corrections.items():
+        is_used = corrected.weight > 0
+        used = np.flatnonzero(is_used)
+        scored[method] = hits(used, corrected.probs[used] * corrected.weight[used, None])
+        right[method] = [float(np.mean((corrected.label == truth) & is_used)), float(np.mean(is_used))]
     return {
         "run": [size, kind, rate, seed], "chosen": choice.method, "choice": dict(choice.scores),
         "scores": {name: float(np.mean(h)) for name, h in scored.items()}, "labels": right,
@@ -134,15 +132,15 @@ def one(features: np.ndarray, labels: np.ndarray, size: int, kind: str, rate: fl
     }  # fmt: skip
 
 
-def summary(found: list[dict], features: str) -> str:
+def summary(results: list[dict], features: str) -> str:
     from scipy.stats import t, ttest_1samp
 
     from hf_synth.evaluation.statistics import holm
     from hf_synth.reports.page import markdown_table
 
-    cells = sorted({tuple(r["run"][:3]) for r in found})
-    names = list(found[0]["scores"])
-    table = np.array([[[r["scores"][m] for m in names] for r in found if tuple(r["run"][:3]) == c] for c in cells])
+    cells = sorted({tuple(r["run"][:3]) for r in results})
+    names = list(results[0]["scores"])
+    table = np.array([[[r["scores"][m] for m in names] for r in results if tuple(r["run"][:3]) == c] for c in cells])
     fixed = [m for m in names if m not in ("gold only", "gold + true labels", "auto")]
     at = {m: i for i, m in enumerate(names)}
     auto = table[:, :, at["auto"]]
@@ -156,7 +154,7 @@ def summary(found: list[dict], features: str) -> str:
     for _ in range(2_000):
         some = rng.integers(0, len(cells), len(cells))
         runs = rng.integers(0, table.shape[1], (len(cells), table.shape[1]))
-        best = table.mean(1)[some][:, [at[m] for m in fixed]].argmax(1)  # the best by all runs: not drawn anew
+        best = table.mean(1)[some][:, [at[m] for m in fixed]].argmax(1)  # the best over all runs, not resampled
         picked = np.array([table[c][r] for c, r in zip(some, runs, strict=True)])
         top = np.array([picked[i][:, at[fixed[b]]].mean() for i, b in enumerate(best)])
         drawn.append((top - picked[:, :, at["auto"]].mean(1)).mean())
@@ -187,12 +185,12 @@ def summary(found: list[dict], features: str) -> str:
         lost = "" if m == "auto" else f"{100 * gap.mean():+.2f} (+-{196 * se:.2f})"
         rows.append([m, float(table[:, :, at[m]].mean()), *values, lost])
     head = ["labels by", "all", *(f"{n} gold" for n in SIZES), *KINDS, *(f"{r:.0%}" for r in RATES), "auto minus it"]
-    chosen = {m: sum(r["chosen"] == m for r in found) for m in fixed}
+    chosen = {m: sum(r["chosen"] == m for r in results) for m in fixed}
     lines.append("auto chose " + ", ".join(f"{m} {n} times" for m, n in chosen.items() if n) + ".")
     lines.append("Accuracy of the head on test rows:\n\n" + markdown_table(head, rows))
     label_rows = [
-        [m, *(float(np.mean([r["labels"][m][i] for r in found])) for i in (0, 1)),
-         *(float(np.mean([r["labels"][m][0] for r in found if r["run"][2] == rate])) for rate in RATES)]
+        [m, *(float(np.mean([r["labels"][m][i] for r in results])) for i in (0, 1)),
+         *(float(np.mean([r["labels"][m][0] for r in results if r["run"][2] == rate])) for rate in RATES)]
         for m in (*fixed, "auto")
     ]  # fmt: skip
     lines.append(
@@ -201,7 +199,7 @@ def summary(found: list[dict], features: str) -> str:
             ["labels by", "right and used", "used", *(f"right at {r:.0%} wrong" for r in RATES)], label_rows
         )
     )
-    lines.append(f"{np.mean([r['seconds'] for r in found]):.1f} seconds a run on average.")
+    lines.append(f"{np.mean([r['seconds'] for r in results]):.1f} seconds a run on average.")
     return "\n\n".join(lines)
 
 

@@ -1,9 +1,9 @@
-"""Run the demo over several seeds and say what came out: artificial notes, a simulated LLM, a tiny encoder.
+"""Scores of the demo over several seeds: artificial notes, a simulated LLM, a tiny encoder.
 
     python benchmarks/demo_seeds.py --seeds 3 --out /tmp/demo-seeds
 
-Everything is made anew for each seed: notes, encoder, synthetic notes, corrector, policy, models. Written: `seeds.json`
-(the demo's own object for each seed) and `seeds.md` (the table that the README shows).
+Each seed has its own notes, encoder, synthetic notes, corrector, policy and models. Writes `seeds.json` (the JSON
+object of the demo for each seed) and `seeds.md` (the table of the README).
 """
 
 from __future__ import annotations
@@ -32,41 +32,32 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True)
     args = parser.parse_args()
     args.out.mkdir(parents=True, exist_ok=True)
-    found = []
+    runs = []
     for seed in range(args.seeds):
-        command = [
-            sys.executable,
-            "-m",
-            "hf_synth.cli.cli",
-            "demo",
-            "--seed",
-            str(seed),
-            "--out",
-            str(args.out / str(seed)),
-        ]
-        done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
-        found.append(json.loads(done.stdout.splitlines()[-1]))
-    (args.out / "seeds.json").write_text(json.dumps(found, indent=1) + "\n")
-    table = summary(found)
+        options = ["--seed", str(seed), "--out", str(args.out / str(seed))]
+        command = [sys.executable, "-m", "hf_synth.cli", "demo", *options]
+        process = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
+        runs.append(json.loads(process.stdout.splitlines()[-1]))
+    (args.out / "seeds.json").write_text(json.dumps(runs, indent=1) + "\n")
+    table = summary(runs)
     (args.out / "seeds.md").write_text(table + "\n")
     print(table)
 
 
-def summary(found: list[dict]) -> str:
-    seeds = [f"seed {i}" for i in range(len(found))]
+def summary(runs: list[dict]) -> str:
+    seeds = [f"seed {i}" for i in range(len(runs))]
     rows = []
     for arm, name in ARMS.items():
-        values = [f["scores"][arm]["macro_f1"] for f in found]
-        intervals = [f["scores"][arm]["ci95"] for f in found]
+        values = [run["scores"][arm]["macro_f1"] for run in runs]
+        intervals = [run["scores"][arm]["ci95"] for run in runs]
         cells = [f"{v:.3f} ({lo:.3f}-{hi:.3f})" for v, (lo, hi) in zip(values, intervals, strict=True)]
         rows.append([name, *cells, sum(values) / len(values)])
-    labels = [
-        [f"labels right: {name}", *(f"{f['label_accuracy'][name]:.3f}" for f in found),
-         sum(f["label_accuracy"][name] for f in found) / len(found)]
-        for name in ("llm", "argmax", "corrected", "kept", "yield")
-    ]  # fmt: skip
-    policies = [["policy chosen by auto", *(f["policy"] for f in found), ""]]
-    seconds = [["seconds", *(str(f["seconds"]) for f in found), ""]]
+    labels = []
+    for name in ("llm", "argmax", "corrected", "kept", "yield"):
+        shares = [run["label_accuracy"][name] for run in runs]
+        labels.append([f"labels right: {name}", *(f"{share:.3f}" for share in shares), sum(shares) / len(shares)])
+    policies = [["policy chosen by auto", *(run["policy"] for run in runs), ""]]
+    seconds = [["seconds", *(str(run["seconds"]) for run in runs), ""]]
     return markdown_table(["macro-F1 on 1,000 test notes (95% CI)", *seeds, "mean"], rows + labels + policies + seconds)
 
 

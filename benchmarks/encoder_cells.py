@@ -1,13 +1,12 @@
-"""Some cells of the correction grid with a fine-tuned encoder in the place of the linear head.
+"""Comparison of correction policies with a fine-tuned encoder, in some cells of the correction grid.
 
     python benchmarks/encoder_cells.py --gold MTS-Dialog/Main-Dataset --seeds 3 --out out --processes 2
 
-The cells and their rows are those of `correction_grid.py`. Correction is
-`hf_synth.correction.correction.correct_with_policy` with a
-corrector that is fine-tuned by `trainer_fit`, as a user calls it; the downstream model is fine-tuned in the same way on
-gold and the pool under each policy. The encoder is a tiny one, made on the spot from the texts without their labels
-(`--encoder DIR` takes another one): what it shows is how policies compare, not how well a clinical encoder does. Runs
-are kept in `encoder_runs.jsonl`: a second call goes on.
+The cells and their rows are those of `correction_grid.py`. Correction is `correct_with_policy` with a corrector that is
+fine-tuned by `trainer_fit`, as a user calls it; the downstream model is fine-tuned in the same way on gold and the pool
+under each policy. The encoder is a tiny one, made on the spot from the texts without labels (`--encoder DIR` takes
+another one): it compares policies and does not show the accuracy of a clinical encoder. Runs are stored in
+`encoder_runs.jsonl`: a second call continues.
 """
 
 from __future__ import annotations
@@ -37,19 +36,18 @@ def main() -> None:
     args.out.mkdir(parents=True, exist_ok=True)
     encoder = args.encoder or str(tiny(args.gold, args.out / "encoder"))
     runs = args.out / "encoder_runs.jsonl"
-    found = {tuple(r["run"]): r for r in map(json.loads, runs.read_text().splitlines())} if runs.exists() else {}
+    results = {tuple(r["run"]): r for r in map(json.loads, runs.read_text().splitlines())} if runs.exists() else {}
     wanted = [(*cell, seed) for seed in range(args.seeds) for cell in CELLS]
-    with ProcessPoolExecutor(args.processes, mp_context=get_context("spawn")) as pool, runs.open("a") as kept:
-        jobs = [
-            pool.submit(one, args.gold, encoder, args.encoder is None, args.out, *w) for w in wanted if w not in found
-        ]
+    shared = (args.gold, encoder, args.encoder is None, args.out)
+    with ProcessPoolExecutor(args.processes, mp_context=get_context("spawn")) as pool, runs.open("a") as file:
+        jobs = [pool.submit(one, *shared, *w) for w in wanted if w not in results]
         for job in as_completed(jobs):
-            done = job.result()
-            found[tuple(done["run"])] = done
-            kept.write(json.dumps(done) + "\n")
-            kept.flush()
+            result = job.result()
+            results[tuple(result["run"])] = result
+            file.write(json.dumps(result) + "\n")
+            file.flush()
     name = Path(encoder).name if args.encoder else "a tiny encoder made on the spot"
-    text = summary([found[w] for w in wanted], name)
+    text = summary([results[w] for w in wanted], name)
     (args.out / "encoder_cells.md").write_text(text + "\n")
     print(text)
 
@@ -84,61 +82,59 @@ def one(folder: Path, encoder: str, is_tiny: bool, out: Path, size: int, kind: s
     test_at, gold_at, pool_at, meant = cut(labels, size, kind, rate, seed)
     gold, test, pool = rows.select(gold_at), rows.select(test_at), rows.select(pool_at)
 
-    def synthetic(given: np.ndarray) -> Dataset:
-        names = [task.labels[i] for i in given]
+    def synthetic(llm_labels: np.ndarray) -> Dataset:
+        names = [task.labels[i] for i in llm_labels]
         return adopt(task, Dataset.from_dict({"text": list(pool["text"]), "llm_label": names}), access="open")
 
-    fit = trainer_fit(
-        task, base_model=encoder, args=DEMO_ARGS if is_tiny else None, seed=seed,
-        work_dir=out / "work" / f"{size}-{kind}-{rate}-{seed}",
-    )  # fmt: skip
+    work = out / "work" / f"{size}-{kind}-{rate}-{seed}"
+    fit = trainer_fit(task, base_model=encoder, args=DEMO_ARGS if is_tiny else None, seed=seed, work_dir=work)
 
     def accuracy(data: Dataset) -> float:
         return float((np.asarray(fit(data)(test)).argmax(1) == labels[test_at]).mean())
 
     scores, right, chosen = {"gold only": accuracy(gold)}, {}, ""
     for method in ("none", "argmax", "clean_drop", "posterior", "auto"):
-        done, policy = correct_with_policy(task, synthetic(meant), fit, gold=gold, method=method, seed=seed)
-        used = np.array(done["weight"]) > 0
-        right[method] = float(np.mean((np.array(done["label"]) == labels[pool_at]) & used))
-        scores[method] = accuracy(augment(task, done, gold=gold, seed=seed))
+        corrected, policy = correct_with_policy(task, synthetic(meant), fit, gold=gold, method=method, seed=seed)
+        used = np.array(corrected["weight"]) > 0
+        right[method] = float(np.mean((np.array(corrected["label"]) == labels[pool_at]) & used))
+        scores[method] = accuracy(augment(task, corrected, gold=gold, seed=seed))
         chosen = policy.method
     scores["gold + true labels"] = accuracy(augment(task, synthetic(labels[pool_at]), gold=gold, seed=seed))
-    return {"run": [size, kind, rate, seed], "chosen": chosen, "scores": scores, "right": right,
-            "seconds": round(time.perf_counter() - started, 1)}  # fmt: skip
+    seconds = round(time.perf_counter() - started, 1)
+    return {"run": [size, kind, rate, seed], "chosen": chosen, "scores": scores, "right": right, "seconds": seconds}
 
 
-def summary(found: list[dict], encoder: str) -> str:
+def summary(results: list[dict], encoder: str) -> str:
     from hf_synth.reports.page import markdown_table
 
-    cells = list(dict.fromkeys(tuple(r["run"][:3]) for r in found))
+    cells = list(dict.fromkeys(tuple(r["run"][:3]) for r in results))
     head = ["trained on gold and the pool by", *(f"{n} gold, {kind} {rate:.0%}" for n, kind, rate in cells), "mean"]
     rows = []
     for arm in ARMS:
-        by = [[r["scores"][arm] for r in found if tuple(r["run"][:3]) == cell] for cell in cells]
+        by = [[r["scores"][arm] for r in results if tuple(r["run"][:3]) == cell] for cell in cells]
         rows.append([arm, *(f"{np.mean(v):.3f} ({min(v):.3f}-{max(v):.3f})" for v in by), float(np.mean(by))])
     right = [
-        [m, *(float(np.mean([r["right"][m] for r in found if tuple(r["run"][:3]) == cell])) for cell in cells), ""]
+        [m, *(float(np.mean([r["right"][m] for r in results if tuple(r["run"][:3]) == cell])) for cell in cells), ""]
         for m in ("none", "argmax", "clean_drop", "posterior", "auto")
     ]
-    chosen = {m: sum(r["chosen"] == m for r in found) for m in sorted({r["chosen"] for r in found})}
-    seeds = len({r["run"][3] for r in found})
+    chosen = {m: sum(r["chosen"] == m for r in results) for m in sorted({r["chosen"] for r in results})}
+    seeds = len({r["run"][3] for r in results})
     return "\n\n".join([
         f"{encoder}, fine-tuned; {len(cells)} cells, {seeds} seeds each. The texts are real, the errors are simulated.",
         f"Accuracy on {TEST} test rows, mean (lowest-highest seed):\n\n" + markdown_table(head, rows),
-        "\n\n".join(against(found, other) for other in ("none", "gold only", "posterior")),
+        "\n\n".join(gain_of_auto(results, other) for other in ("none", "gold only", "posterior")),
         "Share of pool rows used with the right label (only a simulation knows):\n\n"
         + markdown_table(["labels by", *head[1:-1], ""], right),
         "auto chose " + ", ".join(f"{m} {n} times" for m, n in chosen.items()) + f". "
-        f"{np.mean([r['seconds'] for r in found]):.0f} seconds a run.",
+        f"{np.mean([r['seconds'] for r in results]):.0f} seconds a run.",
     ])  # fmt: skip
 
 
-def against(found: list[dict], other: str) -> str:
-    """Say what `auto` gains over another arm: seeds are what varies, each the mean over its cells."""
+def gain_of_auto(results: list[dict], other: str) -> str:
+    """Return the gain of `auto` over another arm as text, with an interval over seeds of the mean over cells."""
     from scipy.stats import t
 
-    gains = [(r["run"][3], 100 * (r["scores"]["auto"] - r["scores"][other])) for r in found]
+    gains = [(r["run"][3], 100 * (r["scores"]["auto"] - r["scores"][other])) for r in results]
     seeds = sorted({seed for seed, _ in gains})
     means = np.array([np.mean([g for s, g in gains if s == seed]) for seed in seeds])
     half = t.ppf(0.975, len(means) - 1) * means.std(ddof=1) / np.sqrt(len(means)) if len(means) > 1 else float("nan")

@@ -1,4 +1,4 @@
-"""How long scores with intervals take: `python benchmarks/evaluation.py`. No model, no network; seconds of a core."""
+"""CPU time of scores with bootstrap intervals: `python benchmarks/evaluation.py`. No model, no network."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from hf_synth.task.task import Task
 
 
 def measure(n: int, k: int, *, probabilities: bool) -> list[object]:
-    """Score n rows of k labels, three of a patient, with 1,000 resamples; seconds of processor time."""
+    """Score n rows of k labels, three rows a patient, with 1,000 resamples; return a table row with CPU seconds."""
     labels = [f"label {i}" for i in range(k)]
     task = Task.from_columns("toy", text_columns="text", label_column="label", labels=labels, access="open")
     rng = np.random.default_rng(0)

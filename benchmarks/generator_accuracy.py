@@ -1,14 +1,14 @@
-"""What is said of the generator's accuracy without audited rows, beside the truth, which only a simulation knows.
+"""Estimates of the generator's accuracy without audited rows, compared with its true accuracy in a simulation.
 
     python benchmarks/generator_accuracy.py --seeds 5 [--out docs/results/generator_accuracy.md]
 
-Gold is of the artificial clinic (patients drawn at random, labels as they come). Synthetic rows are of three kinds:
-the simulator's, whose errors go with the text (it slips in borderline cases, in a style of its own, all grades alike
-often); and the clinic's own notes of other patients, whose labels are made wrong at random, or to one fixed other
-label, in 30% of the rows, as `correction_grid.py` does it. Beside the estimate by both opinions
-(`generator_accuracy_estimated`) stand the estimate from agreement and the corrector's accuracy alone (errors uniform
-and independent), and the range without independence (`generator_accuracy_bounds`). The corrector is a linear head on
-frozen features.
+Gold is from the artificial clinic (patients drawn at random, labels as they come). Synthetic rows are of three kinds:
+the simulator's, whose errors depend on the text (most often in borderline cases, in its own style, with equally
+frequent grades); and the clinic's own notes of other patients, whose labels are made wrong at random, or to one fixed
+other label, in 30% of the rows, as in `correction_grid.py`. The estimate from both opinions
+(`generator_accuracy_estimated`) is compared with the estimate from agreement and the corrector's accuracy alone (errors
+uniform and independent), and with the range without independence (`generator_accuracy_bounds`). The corrector is a
+linear head on frozen features.
 """
 
 from __future__ import annotations
@@ -36,32 +36,23 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--out", type=Path)
     args = parser.parse_args()
-    found = defaultdict(list)
+    runs = defaultdict(list)
     for kind in KINDS:
         for size in SIZES:
             for seed in range(args.seeds):
                 for method, figures in one(kind, size, seed).items():
-                    found[kind, size, method].append(figures)
-    lines = [line(name, figures) for name, figures in found.items()]
-    head = [
-        "errors",
-        "gold",
-        "opinions of",
-        "truth",
-        "estimated",
-        "from agreement",
-        "bounds",
-        "truth inside",
-        "no bounds",
-    ]
+                    runs[kind, size, method].append(figures)
+    lines = [line(name, figures) for name, figures in runs.items()]
+    head = ["errors", "gold", "corrector trained on", "truth", "estimated", "from agreement", "bounds"]
+    head += ["truth inside", "no bounds"]
     text = markdown_table(head, lines)
     print(text)
     if args.out:
         about = __doc__.split("\n\n")[2].replace("\n", " ").strip()
-        how = "`python benchmarks/generator_accuracy.py`; notes and errors are simulated"
-        made = f"Means over {args.seeds} seeds ({how})."
+        command = "`python benchmarks/generator_accuracy.py`; notes and errors are simulated"
+        means = f"Means over {args.seeds} seeds ({command})."
         title = "# The generator's accuracy without audited rows"
-        args.out.write_text("\n\n".join([title, about, made, text]) + "\n", encoding="utf-8")
+        args.out.write_text("\n\n".join([title, about, means, text]) + "\n", encoding="utf-8")
 
 
 def one(kind: str, size: int, seed: int) -> dict[str, dict[str, float]]:
@@ -72,10 +63,10 @@ def one(kind: str, size: int, seed: int) -> dict[str, dict[str, float]]:
     order = sorted(range(len(notes)), key=lambda i: place[notes[i].patient_id])
     gold = [notes[i] for i in order[:size]]
     if kind == "simulator":
-        told = random.Random(f"{seed}")
-        asked = np.arange(ROWS) % GRADES
-        texts, stated = zip(*(write(told, int(grade)) for grade in asked), strict=True)
-        truth, meant = np.array(stated), asked
+        writer = random.Random(f"{seed}")
+        meant = np.arange(ROWS) % GRADES
+        texts, stated = zip(*(write(writer, int(grade)) for grade in meant), strict=True)
+        truth = np.array(stated)
     else:
         others = [notes[i] for i in order[-ROWS:]]
         texts, truth = tuple(note.text for note in others), np.array([note.grade for note in others])
@@ -86,16 +77,13 @@ def one(kind: str, size: int, seed: int) -> dict[str, dict[str, float]]:
     rows = Rows(meant, labels, [note.patient_id for note in gold], GRADES, {})
     learn = linear_learner(x_gold, x_rows, labels, GRADES)
     right = float(np.mean(meant == truth))
-    return {method: told_of(decide(rows, learn, method, seed=seed)[0], right) for method in METHODS}
+    return {method: estimates(decide(rows, learn, method, seed=seed)[0], right) for method in METHODS}
 
 
-def told_of(policy: Policy, right: float) -> dict[str, float]:
+def estimates(policy: Policy, right: float) -> dict[str, float]:
     figures = policy.figures
-    agree, corrector = (
-        figures["corrector_agrees_with_generator"],
-        figures["corrector_accuracy_on_held_out_gold"],
-    )
-    chance = (1 - corrector) / (GRADES - 1)  # that a wrong corrector names a given wrong label
+    agree, corrector = figures["corrector_agrees_with_generator"], figures["corrector_accuracy_on_held_out_gold"]
+    chance = (1 - corrector) / (GRADES - 1)  # probability that a wrong corrector names a certain wrong label
     simple = (agree - chance) / (corrector - chance) if corrector > chance else np.nan
     low, high = figures.get("generator_accuracy_bounds", (np.nan, np.nan))
     return {
@@ -109,11 +97,11 @@ def line(name: tuple[str, int, str], figures: list[dict[str, float]]) -> list[ob
     some = [f for f in figures if f["low"] == f["low"]]
     mean = {key: float(np.mean([f[key] for f in figures])) for key in ("truth", "estimated", "simple")}
     low, high = (float(np.mean([f[key] for f in some])) if some else np.nan for key in ("low", "high"))
-    opinions = {"argmax": "gold alone", "posterior": "gold and rows"}[method]
+    trained_on = {"argmax": "gold alone", "posterior": "gold and rows"}[method]
     inside = f"{int(sum(f['inside'] for f in some))} of {len(some)}"
     between = f"{low:.3f} to {high:.3f}" if some else ""
-    told = [f"{mean[key]:.3f}" for key in ("truth", "estimated", "simple")]
-    return [kind, size, opinions, *told, between, inside, len(figures) - len(some)]
+    means = [f"{mean[key]:.3f}" for key in ("truth", "estimated", "simple")]
+    return [kind, size, trained_on, *means, between, inside, len(figures) - len(some)]
 
 
 if __name__ == "__main__":

@@ -1,11 +1,11 @@
-"""The local Hub: commits and downloads a second, and its memory while a large file goes up and comes down.
+"""Benchmark of the local Hub: commits and downloads per second, and peak memory with a large file.
 
     python benchmarks/hub.py                # some minutes
     python benchmarks/hub.py --out docs/results/hub.md
 
-The Hub is served by `hf-synth hub serve` in a process of its own, on the disk of the temporary folder; the client is
-huggingface_hub as it is installed, in this process, on the same machine. Memory is the peak of what the server's
-process holds in RAM (VmHWM, Linux only). Figures of one run are comparable, not those of two machines.
+`hf-synth hub serve` runs in its own process, on the disk of the temporary folder; the client is the installed
+huggingface_hub, in this process. Memory is the peak resident memory of the server's process (VmHWM, Linux only).
+Compare figures of one run only, not those of two machines.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ CHUNK = os.urandom(MEGABYTE)
 
 
 def peak(pid: int) -> float:
-    """Give the most RAM that a process has held, in MB."""
+    """Return the peak resident memory of a process in MB."""
     lines = Path(f"/proc/{pid}/status").read_text(encoding="ascii").splitlines()
     return next(int(line.split()[1]) for line in lines if line.startswith("VmHWM")) / 1024
 
@@ -38,23 +38,20 @@ def large_file(api: Any, pid: int, folder: Path, megabytes: int) -> list[tuple[s
         for k in range(megabytes):
             out.write(CHUNK[k:] + CHUNK[:k])
     api.create_repo("local/large")
-    rows = [("server's peak memory before, MB", f"{(before := peak(pid)):.0f}")]
-    start = time.perf_counter()
+    before, start = peak(pid), time.perf_counter()
     api.upload_file(path_or_fileobj=file, path_in_repo="large.bin", repo_id="local/large")
-    rows.append(
-        (
-            f"upload of {megabytes} MB (hashed by both sides, synced), MB/s",
-            f"{megabytes / (time.perf_counter() - start):.0f}",
-        )
-    )
-    start = time.perf_counter()
-    back = Path(api.hf_hub_download("local/large", "large.bin", cache_dir=folder / "cache"))
-    rows.append((f"download of {megabytes} MB, MB/s", f"{megabytes / (time.perf_counter() - start):.0f}"))
-    with file.open("rb") as one, back.open("rb") as two:
+    upload, start = megabytes / (time.perf_counter() - start), time.perf_counter()
+    copy = Path(api.hf_hub_download("local/large", "large.bin", cache_dir=folder / "cache"))
+    download = megabytes / (time.perf_counter() - start)
+    with file.open("rb") as one, copy.open("rb") as two:
         assert hashlib.file_digest(one, "sha256").digest() == hashlib.file_digest(two, "sha256").digest()
-    rows.append(("server's peak memory after, MB", f"{peak(pid):.0f}"))
-    rows.append(("of that, for the large file, MB", f"{peak(pid) - before:.0f}"))
-    return rows
+    return [
+        ("server's peak memory before, MB", f"{before:.0f}"),
+        (f"upload of {megabytes} MB (hashed by both sides, synced), MB/s", f"{upload:.0f}"),
+        (f"download of {megabytes} MB, MB/s", f"{download:.0f}"),
+        ("server's peak memory after, MB", f"{peak(pid):.0f}"),
+        ("of that, for the large file, MB", f"{peak(pid) - before:.0f}"),
+    ]
 
 
 def small_commits(api: Any, clients: int, each: int) -> list[tuple[str, str]]:
@@ -74,8 +71,8 @@ def small_commits(api: Any, clients: int, each: int) -> list[tuple[str, str]]:
         start = time.perf_counter()
         with concurrent.futures.ThreadPoolExecutor(writers) as pool:
             list(pool.map(push, range(writers)))
-        took = time.perf_counter() - start
-        rows.append((f"commits/s, {writers} client(s), {repos} repository(ies)", f"{writers * each / took:.0f}"))
+        rate = writers * each / (time.perf_counter() - start)
+        rows.append((f"commits/s, {writers} client(s), {repos} repository(ies)", f"{rate:.0f}"))
     return rows
 
 
@@ -89,8 +86,8 @@ def small_downloads(api: Any, folder: Path, clients: int, each: int) -> list[tup
     start = time.perf_counter()
     with concurrent.futures.ThreadPoolExecutor(clients) as pool:
         list(pool.map(pull, range(clients)))
-    took = time.perf_counter() - start
-    return [(f"small downloads/s, {clients} clients (two requests each)", f"{clients * each / took:.0f}")]
+    rate = clients * each / (time.perf_counter() - start)
+    return [(f"small downloads/s, {clients} clients (two requests each)", f"{rate:.0f}")]
 
 
 def main() -> None:
@@ -105,16 +102,15 @@ def main() -> None:
 
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        command = [sys.executable, "-m", "hf_synth.cli.cli", "hub"]
-        made = subprocess.run(
-            [*command, "create-user", "local", "--root", str(folder / "hub"), "--json"], capture_output=True, check=True
-        )
+        command = [sys.executable, "-m", "hf_synth.cli", "hub"]
+        create = [*command, "create-user", "local", "--root", str(folder / "hub"), "--json"]
+        user = json.loads(subprocess.run(create, capture_output=True, check=True).stdout.splitlines()[-1])
         serve = [*command, "serve", "--root", str(folder / "hub"), "--port", "0", "--quiet"]
         with subprocess.Popen(serve, stdout=subprocess.PIPE, text=True) as server:
             try:
                 assert server.stdout is not None
                 url = server.stdout.readline().split()[-1]
-                api = HfApi(endpoint=url, token=json.loads(made.stdout.splitlines()[-1])["token"])
+                api = HfApi(endpoint=url, token=user["token"])
                 rows = large_file(api, server.pid, folder, args.megabytes)
                 rows += small_commits(api, args.clients, args.each)
                 rows += small_downloads(api, folder, args.clients, args.each)
@@ -124,10 +120,10 @@ def main() -> None:
     print("\n".join(lines))
     if args.out:
         head = (
-            "# The local Hub: commits and downloads a second, memory\n\n"
-            "`python benchmarks/hub.py`, Linux, two cores that other work kept busy at the time; the client is\n"
-            "huggingface_hub on the same machine, and its own work is in every figure. A commit is synced to the disk\n"
-            "before it is answered. A large file goes through the server in pieces, whatever its size.\n\n"
+            "# The local Hub: commits and downloads per second, memory\n\n"
+            "`python benchmarks/hub.py`, Linux, two cores under other load; the client is huggingface_hub on the same\n"
+            "machine, and its own work is in every figure. A commit is synced to the disk before it is answered. The\n"
+            "server reads and writes a large file in pieces, whatever its size.\n\n"
         )
         args.out.write_text(head + "\n".join(lines) + "\n", encoding="utf-8")
 

@@ -1,7 +1,7 @@
-"""A chat endpoint for measuring clients: answers after a fixed time, with faults on demand, and counts requests.
+"""Chat endpoint for benchmarks of clients: fixed latency, simulated faults, and counts of requests.
 
-No model stands behind it. A prompt of hf_synth is answered in the form that it asks for, with notes of random words;
-any other prompt with one such note. Faults are drawn from a seeded generator. `GET /stats` gives the counts as JSON.
+There is no model. The answer to a prompt of hf_synth has the requested form, with notes of random words; the answer to
+any other prompt is one such note. Faults are drawn from a seeded generator. `GET /stats` returns the counts as JSON.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ FORM = re.compile(r'\{"entries": \[(\{.*?\}), \.\.\.\]\}')
 
 
 class Counts:
-    """What was asked and answered so far."""
+    """Counts of requests and answers."""
 
     def __init__(self, options: argparse.Namespace) -> None:
         self.options = options
@@ -41,7 +41,7 @@ class Counts:
         }  # fmt: skip
 
     def fate(self) -> str:
-        """Decide what becomes of a request: its status, or "bad" or "slow"."""
+        """Draw the outcome of a request: its status, or "bad" or "slow"."""
         o = self.options
         if o.rpm:
             now = time.monotonic()
@@ -59,12 +59,12 @@ class Counts:
 
 
 def note(rng: random.Random, words: int = 60) -> str:
-    """Write a note of random words: no two are alike."""
+    """Write a note of random words; no two notes are equal."""
     return " ".join(rng.choices(WORDS, k=words)).capitalize() + "."
 
 
 def answer(request: dict[str, Any]) -> str:
-    """Answer a request in the form that its prompt asks for."""
+    """Answer a request in the form that its prompt describes."""
     prompt = request["messages"][-1]["content"]
     rng = random.Random(f"{request.get('seed')}{prompt}")
     asked, form = ASKED.search(prompt), FORM.search(prompt)
@@ -81,13 +81,13 @@ def answer(request: dict[str, Any]) -> str:
 
 
 def response(status: int, body: bytes, more: str = "") -> bytes:
-    """Give the bytes of a response."""
+    """Return the bytes of a response."""
     lines = f"HTTP/1.1 {status} x\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\n{more}\r\n"
     return lines.encode() + body
 
 
 class Connection(asyncio.Protocol):
-    """One connection; its requests come one after the other."""
+    """One connection, whose requests come one after the other."""
 
     counts: Counts
 
@@ -149,7 +149,7 @@ class Connection(asyncio.Protocol):
 
 
 async def serve(options: argparse.Namespace) -> None:
-    """Serve until interrupted; the first line printed is the address."""
+    """Serve until interrupted; print the address first."""
     Connection.counts = Counts(options)
     server = await asyncio.get_running_loop().create_server(Connection, "127.0.0.1", options.port, backlog=4096)
     print(f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/v1", flush=True)

@@ -1,12 +1,12 @@
-"""Rows a second and peak memory of every reader, on generated files of true size; nothing in them is a note.
+"""Rows per second and peak memory of every reader, on generated files of the original size, without any note.
 
     python benchmarks/readers.py                 # all: some minutes, about 3 GB of disk for a while
     python benchmarks/readers.py mednli obesity  # some
     python benchmarks/readers.py --scale 0.1     # a tenth of the rows
 
-Each task is read in a process of its own, once to the end of its stream and once into its cache (Linux only). Memory is
-the peak of what the process has for itself; pages of mapped files, which the system takes back at will, do not count.
-"above" is how much of it came after all was imported. Figures of one run are comparable, not those of two machines.
+Each task is read in its own process, once to the end of its stream and once into its cache (Linux only). Memory is the
+peak of anonymous memory; pages of mapped files do not count. "above" is the memory beyond that of the imports. Compare
+figures of one run only, not those of two machines.
 """
 
 from __future__ import annotations
@@ -83,19 +83,9 @@ def medqa(folder: Path, scale: float, rng: random.Random) -> None:
 
 
 def obesity(folder: Path, scale: float, rng: random.Random) -> None:
-    diseases = [
-        "Asthma",
-        "CAD",
-        "CHF",
-        "Depression",
-        "Diabetes",
-        "Gallstones",
-        "GERD",
-        "Gout",
-        "Hypercholesterolemia",
-        "Hypertension",
-    ]
-    diseases += ["Hypertriglyceridemia", "OA", "Obesity", "OSA", "PVD", "Venous Insufficiency"]
+    diseases = ["Asthma", "CAD", "CHF", "Depression", "Diabetes", "Gallstones", "GERD", "Gout"]
+    diseases += ["Hypercholesterolemia", "Hypertension", "Hypertriglyceridemia", "OA", "Obesity", "OSA", "PVD"]
+    diseases += ["Venous Insufficiency"]
     for name, n in (("training", 730), ("test", 507)):
         n = int(n * scale)
         docs = "".join(f'<doc id="{i}"><text>{escape(text(rng, 1_100))}</text></doc>' for i in range(n))
@@ -170,13 +160,13 @@ WRITERS: dict[str, tuple[str, Callable[[Path, float, random.Random], None]]] = {
 
 
 def own_memory() -> float:
-    """Give the anonymous memory of this process in MB."""
-    found = re.search(r"RssAnon:\s+(\d+)", Path("/proc/self/status").read_text())
-    return int(found[1]) / 1024 if found else 0.0
+    """Return the anonymous memory of this process in MB."""
+    match = re.search(r"RssAnon:\s+(\d+)", Path("/proc/self/status").read_text())
+    return int(match[1]) / 1024 if match else 0.0
 
 
 def read(name: str, folder: Path, cached: bool) -> None:
-    """Read a task and print what it took; runs in a process of its own."""
+    """Read a task and print rows, seconds and memory; called in a new process."""
     from datasets import IterableDataset
 
     from hf_synth.gold.gold import as_streaming_dataset, load_gold, task_builder
@@ -189,11 +179,11 @@ def read(name: str, folder: Path, cached: bool) -> None:
     if not cached:  # datasets imports torch when a stream is first read
         list(IterableDataset.from_generator(lambda: iter([{"x": 1}])))
     before = peak = own_memory()
-    done = threading.Event()
+    finished = threading.Event()
 
     def watch() -> None:
         nonlocal peak
-        while not done.wait(0.01):
+        while not finished.wait(0.01):
             peak = max(peak, own_memory())
 
     watcher = threading.Thread(target=watch)
@@ -204,7 +194,7 @@ def read(name: str, folder: Path, cached: bool) -> None:
     else:
         count = sum(1 for rows in as_streaming_dataset(task, folder).values() for _ in rows)
     seconds = time.perf_counter() - start
-    done.set()
+    finished.set()
     watcher.join()
     print(json.dumps({"rows": count, "seconds": seconds, "above": peak - before, "peak": peak}))
 
@@ -228,12 +218,12 @@ def main() -> None:
             folder.mkdir()
             write(folder, args.scale, random.Random(short))
             size = sum(f.stat().st_size for f in folder.rglob("*") if f.is_file()) / (1 << 20)
-            told = []
+            figures = []
             for how in ("stream", "cached"):
                 command = [sys.executable, __file__, "--read", name, str(folder), how]
-                said = subprocess.run(command, check=True, capture_output=True, text=True).stdout
-                told.append(json.loads(said.splitlines()[-1]))
-            stream, cached = told
+                output = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+                figures.append(json.loads(output.splitlines()[-1]))
+            stream, cached = figures
             print(
                 f"| {name} | {size:,.0f} MB | {stream['rows']:,} | {stream['rows'] / stream['seconds']:,.0f} | "
                 f"{size / stream['seconds']:,.1f} | {stream['above']:,.0f} | "

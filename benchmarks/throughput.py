@@ -1,10 +1,9 @@
-"""Measure how close asking comes to what the endpoint allows: rows x latency / concurrency, in one sitting.
+"""Throughput of LLM calls, compared with the limit of the endpoint: rows x latency / concurrency.
 
-    python benchmarks/throughput.py [speed|faults|rate|memory|kill|generate ...] [--rounds N] [--out FILE]
+    python benchmarks/throughput.py [speed|faults|rate|memory|kill|generate ...] [--out FILE]
 
-Every figure is of a whole process against `benchmarks/llm_server.py` on loopback, whose answers come of no model.
-Beside ours runs a bare loop over openai's AsyncOpenAI, which keeps no journal. Machines are noisy: ratios of one
-sitting only.
+Every figure is of a whole process against `benchmarks/llm_server.py` on loopback, which has no model. The comparison is
+a plain loop over openai's AsyncOpenAI, without a journal. Machines are noisy: compare figures of one run only.
 """
 
 from __future__ import annotations
@@ -31,7 +30,7 @@ Facts = dict[str, Any]
 
 @contextmanager
 def server(**options: float) -> Iterator[str]:
-    """Run an endpoint for the length of a block."""
+    """Run an endpoint within a block."""
     flags = [x for name, value in options.items() for x in (f"--{name.replace('_', '-')}", str(value))]
     process = subprocess.Popen([sys.executable, HERE / "llm_server.py", *flags], stdout=subprocess.PIPE, text=True)
     assert process.stdout is not None
@@ -44,13 +43,13 @@ def server(**options: float) -> Iterator[str]:
 
 
 def stats(url: str) -> Facts:
-    """Ask an endpoint what it has counted."""
+    """Return the counts of an endpoint."""
     with urllib.request.urlopen(url.removesuffix("/v1") + "/stats") as reply:
         return dict(json.loads(reply.read()))
 
 
 def start(client: str, url: str, folder: Path, **options: Any) -> subprocess.Popen[str]:
-    """Start one client as a process of its own."""
+    """Start one client in a new process."""
     folder.mkdir(parents=True, exist_ok=True)
     flags = [x for name, value in options.items() for x in (f"--{name}", str(value))]
     command = [sys.executable, HERE / "throughput_clients.py", client, "--url", url, "--folder", folder, *flags]
@@ -58,35 +57,35 @@ def start(client: str, url: str, folder: Path, **options: Any) -> subprocess.Pop
 
 
 def measure(client: str, folder: Path, *, faults: Facts | None = None, **options: Any) -> Facts:
-    """Run one client against an endpoint of its own and measure it from outside."""
+    """Run one client against a new endpoint and measure its process."""
     shutil.rmtree(folder, ignore_errors=True)
     with server(**(faults or {})) as url:
         began, clock = time.time(), time.perf_counter()
         process = start(client, url, folder, **options)
         assert process.stdout is not None
-        said = process.stdout.read()
+        output = process.stdout.read()
         _, status, usage = os.wait4(process.pid, 0)
         process.returncode = os.waitstatus_to_exitcode(status)
         wall = time.perf_counter() - clock
         process.stdout.close()
-        counted = stats(url)
+        counts = stats(url)
     if process.returncode:
         raise SystemExit(f"{client} ended with {process.returncode}")
-    ready, made = folder / "ready", folder / "made"
+    ready, end = folder / "ready", folder / "made"
     return {
-        "client": client, **json.loads(said), "wall_s": round(wall, 2),
-        "first_request_s": round(counted["first"] - began, 2),
-        "asking_s": round(counted["last"] - counted["first"], 2),
-        "after_start_s": round(float(made.read_text()) - float(ready.read_text()), 2) if made.exists() else None,
+        "client": client, **json.loads(output), "wall_s": round(wall, 2),
+        "first_request_s": round(counts["first"] - began, 2),
+        "asking_s": round(counts["last"] - counts["first"], 2),
+        "after_start_s": round(float(end.read_text()) - float(ready.read_text()), 2) if end.exists() else None,
         "cpu_s": round(usage.ru_utime + usage.ru_stime, 2),
-        "requests": counted["requests"], "429": counted.get("429", 0), "paid_again": counted["paid_again"],
+        "requests": counts["requests"], "429": counts.get("429", 0), "paid_again": counts["paid_again"],
     }  # fmt: skip
 
 
 def show(title: str, limit: float, rows: list[Facts]) -> list[str]:
-    """Print one table, as Markdown."""
-    head = ("client", "rows", "asking s", "x limit", "whole s", "x limit", "first request s", "CPU s", "peak MB",
-            "requests", "429")  # fmt: skip
+    """Print one table as Markdown; return its lines."""
+    head = ("client", "rows", "calls s", "x limit", "process s", "x limit", "first request s", "CPU s")
+    head += ("peak MB", "requests", "429")
     lines = [f"\n### {title}", f"Limit: {limit:.2f} s.\n", f"| {' | '.join(head)} |", "|---" * len(head) + "|"]
     lines += [
         f"| {r['client']} | {r['good']:,} | {r['asking_s']} | {r['asking_s'] / limit:.2f} | {r['wall_s']} | "
@@ -99,7 +98,7 @@ def show(title: str, limit: float, rows: list[Facts]) -> list[str]:
 
 
 def speed(folder: Path) -> list[str]:
-    """Measure the plain case, at 64 and at 512 at once, and with a slow tail."""
+    """Measure 64 and 512 calls at the same time, and with some slow answers."""
     clients = ("chat", "bare-aiohttp", "bare-httpx")
     lines = show("2,000 rows, 64 at once, 200 ms", 6.25, [measure(c, folder) for c in clients])
     rows = [measure(c, folder, n=10_000, concurrency=512) for c in clients]
@@ -109,7 +108,7 @@ def speed(folder: Path) -> list[str]:
 
 
 def faults(folder: Path) -> list[str]:
-    """Measure with errors: every row must come."""
+    """Measure with errors; every row must arrive."""
     lines = []
     for title, rates in {
         "5% 429 and 5% 500": {"p429": 0.05, "p500": 0.05},
@@ -124,17 +123,17 @@ def faults(folder: Path) -> list[str]:
 
 
 def rate(folder: Path) -> list[str]:
-    """Measure against a limit of 6,000 requests a minute, untold and told."""
+    """Measure against a limit of 6,000 requests a minute, with and without `rpm` of the client."""
     limited = {"rpm": 6_000, "retry_after": 1}
     rows = [measure("chat", folder, faults=limited), measure("chat", folder, faults=limited, llm='{"rpm": 6000}')]
-    rows[1]["client"] = "chat, told the limit"
+    rows[1]["client"] = "chat, with rpm"
     return show(
         "6,000 requests a minute, Retry-After: 1", 2_000 / 100, [*rows, measure("bare-aiohttp", folder, faults=limited)]
     )
 
 
 def memory(folder: Path) -> list[str]:
-    """Measure the peak of memory at 2,000 rows and at ten times as many."""
+    """Measure peak memory with 2,000 rows and with ten times as many."""
     fast = {"latency": 0.02}
     lines = []
     for client in ("chat", "generate"):
@@ -144,17 +143,17 @@ def memory(folder: Path) -> list[str]:
 
 
 def generate(folder: Path) -> list[str]:
-    """Measure the whole of `generate`, from the loaded gold to the Dataset."""
+    """Measure `generate` from the loaded gold to the Dataset."""
     row = measure("generate", folder)
     lines = show("generate, 2,000 calls, 64 at once, 200 ms", 6.25, [row])
-    taken = row["after_start_s"]
-    said = f"From the loaded gold to the Dataset: {taken} s, {taken / 6.25:.2f} x the limit."
-    print(said)
-    return [*lines, "", said]
+    seconds = row["after_start_s"]
+    sentence = f"From the loaded gold to the Dataset: {seconds} s, {seconds / 6.25:.2f} x the limit."
+    print(sentence)
+    return [*lines, "", sentence]
 
 
 def kill(folder: Path, rounds: int = 10) -> list[str]:
-    """Kill a run at a random moment, run it again grown by a tenth, and count what was paid twice."""
+    """Kill a run at a random moment, run it again with 10% more rows, and count the answers paid twice."""
     rng, lines = random.Random(0), ["\n### kill -9 at a random moment, then again with 10% more rows\n",
              "| killed after | paid again | in flight at most |", "|---|---|---|"]  # fmt: skip
     for _ in range(rounds):
@@ -175,7 +174,7 @@ def kill(folder: Path, rounds: int = 10) -> list[str]:
 
 
 def main() -> None:
-    """Measure what is asked for."""
+    """Run the parts of the command line."""
     parts = {"speed": speed, "generate": generate, "faults": faults, "rate": rate, "memory": memory, "kill": kill}
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("parts", nargs="*", default=list(parts), metavar="PART", help=", ".join(parts))

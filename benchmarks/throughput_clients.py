@@ -1,4 +1,4 @@
-"""One run of one client, as a whole process of its own: what `throughput.py` starts and measures from outside."""
+"""One run of one client in its own process, which `throughput.py` starts and measures."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ SYSTEM = "You write synthetic clinic notes as JSON with the keys note and label.
 
 
 def messages(i: int) -> list[dict[str, str]]:
-    said = f"Case {i}: a patient in week {i % 7} of thoracic radiotherapy, esophagitis grade_{i % 4}."
-    return [{"role": "system", "content": SYSTEM}, {"role": "user", "content": said}]
+    case = f"Case {i}: a patient in week {i % 7} of thoracic radiotherapy, esophagitis grade_{i % 4}."
+    return [{"role": "system", "content": SYSTEM}, {"role": "user", "content": case}]
 
 
 async def bare(args: argparse.Namespace, transport: str) -> int:
-    """Ask with nothing but openai's client and a semaphore."""
+    """Ask with openai's client and a semaphore alone."""
     import openai
 
     http = openai.DefaultAioHttpClient() if transport == "aiohttp" else None
@@ -41,7 +41,7 @@ async def bare(args: argparse.Namespace, transport: str) -> int:
 
 
 def chat(args: argparse.Namespace) -> int:
-    """Ask with `LLM.chat`, its journal on."""
+    """Ask with `LLM.chat` and its journal."""
     from hf_synth.llm.llm import LLM
 
     llm = LLM("m", base_url=args.url, journal=args.folder / "journal.sqlite", concurrency=args.concurrency, **args.llm)
@@ -50,10 +50,10 @@ def chat(args: argparse.Namespace) -> int:
 
 
 def generate(args: argparse.Namespace) -> int:
-    """Make n / 5 calls' worth of notes with `generate`, five notes a call, one label a call."""
+    """Generate n notes with `generate`, one label a call."""
     from dataclasses import replace
 
-    import aiohttp  # noqa: F401  what asking imports counts as start-up here
+    import aiohttp  # noqa: F401  imports of the first call count as start-up here
     import openai  # noqa: F401
 
     from hf_synth.generation.generation import generate as make
@@ -72,7 +72,7 @@ def generate(args: argparse.Namespace) -> int:
 
 
 def main() -> None:
-    """Run one client and print what came of it as one line of JSON."""
+    """Run one client and print its figures as one line of JSON."""
     parser = argparse.ArgumentParser()
     parser.add_argument("client", choices=("chat", "generate", "bare-httpx", "bare-aiohttp"))
     parser.add_argument("--url", required=True)

@@ -1,9 +1,9 @@
-"""What the token cache saves: CPU seconds to tokenize artificial notes without it, filling it, and from it.
+"""CPU time of tokenizing artificial notes: without the token cache, filling it, and reading it.
 
     python benchmarks/token_cache.py [--notes 4000] [--out docs/results/token_cache.md]
 
-The tokenizer is the demo's (WordPiece, written by the tokenizers library); texts are simulated notes, joined to long
-ones for the second row. The best of three runs counts; load of the machine enters CPU time little.
+The tokenizer is the demo's (WordPiece of the tokenizers library); texts are simulated notes, joined to long ones for
+the second row. The best of three runs counts.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from hf_synth.reports.page import markdown_table
 
 
 def seconds(work: Any) -> float:
-    """Give the CPU seconds of the best of three runs."""
+    """Return the CPU seconds of the best of three runs."""
     best = float("inf")
     for _ in range(3):
         started = time.process_time()
@@ -32,13 +32,13 @@ def seconds(work: Any) -> float:
 
 
 def measure(tokenizer: Any, texts: list[str], folder: Path) -> tuple[float, float, float, int]:
-    """Give CPU seconds without a cache, filling one, and reading it; and how many bytes it takes."""
+    """Return CPU seconds without a cache, filling one, and reading it; and its size in bytes."""
     plain = seconds(lambda: text_tokens(tokenizer, texts))
     started = time.process_time()
     text_tokens(tokenizer, texts, cache_dir=folder)
-    filled = time.process_time() - started
+    fill = time.process_time() - started
     read = seconds(lambda: text_tokens(tokenizer, texts, cache_dir=folder))
-    return plain, filled, read, sum(f.stat().st_size for f in folder.rglob("*.arrow"))
+    return plain, fill, read, sum(f.stat().st_size for f in folder.rglob("*.arrow"))
 
 
 def main() -> None:
@@ -55,21 +55,18 @@ def main() -> None:
         tokenizer = load_tokenizer(make_encoder(list(gold["text"]), Path(work) / "encoder", seed=0))
         rows = []
         for name, texts in (("notes", notes), ("ten notes in one", long)):
-            plain, filled, read, size = measure(tokenizer, texts, Path(work) / f"cache-{len(rows)}")
-            tokens = len(text_tokens(tokenizer, texts).flat)
-            rows.append(
-                [name, f"{len(texts):,}", f"{tokens:,}", f"{plain:.2f}", f"{filled:.2f}", f"{read:.3f}",
-                 f"{plain / read:.0f} x", f"{size / 1e6:.1f} MB"]
-            )  # fmt: skip
-    head = ["texts (simulated)", "number", "tokens", "no cache, s", "filling it, s", "from it, s", "gain", "on disk"]
+            plain, fill, read, size = measure(tokenizer, texts, Path(work) / f"cache-{len(rows)}")
+            counts = [f"{len(texts):,}", f"{len(text_tokens(tokenizer, texts).flat):,}"]
+            times = [f"{plain:.2f}", f"{fill:.2f}", f"{read:.3f}", f"{plain / read:.0f} x"]
+            rows.append([name, *counts, *times, f"{size / 1e6:.1f} MB"])
+    head = ["texts (simulated)", "number", "tokens", "no cache, s", "filling it, s", "reading it, s", "speed-up"]
+    head += ["on disk"]
     table = markdown_table(head, rows)
     print(table)
     if args.out:
-        args.out.write_text(
-            "# The token cache, measured\n\nCPU seconds on one thread (`python benchmarks/token_cache.py`); every cell "
-            "and seed of an experiment but the first reads\nfrom the cache.\n\n" + table + "\n",
-            encoding="utf-8",
-        )
+        how = "CPU seconds on one thread (`python benchmarks/token_cache.py`)."
+        note = "The first cell of an experiment fills the cache, and all others read it."
+        args.out.write_text(f"# CPU time of the token cache\n\n{how} {note}\n\n{table}\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -1,1 +1,1 @@
-"""Text of the cards: Jinja templates, filled by `hf_synth.publishing.cards`."""
+"""Text of the cards: Jinja templates, filled by `hf_synth.publishing.card_text`."""

@@ -76,9 +76,9 @@ def _loaded_back_in_this_process(request: pytest.FixtureRequest, monkeypatch: py
         "hf_synth.publishing.model_checks" in sys.modules
         and request.module.__name__.rpartition(".")[2] != "test_model_checks"
     ):
-        from hf_synth.publishing.loaded_alone import answers
+        from hf_synth.publishing.loaded_alone import predictions
 
-        monkeypatch.setattr("hf_synth.publishing.model_checks._ask", lambda asked: answers(**asked))
+        monkeypatch.setattr("hf_synth.publishing.model_checks._predict_alone", lambda request: predictions(**request))
 
 
 @pytest.fixture(autouse=True, scope="module")

@@ -144,7 +144,8 @@ def test_public_names_are_few_and_old_ones_still_work() -> None:
 def test_import_is_light() -> None:
     code = (
         "import sys, hf_synth, hf_synth.cli\n"
-        "heavy = {'torch', 'openai', 'datasets', 'transformers', 'evaluate', 'sklearn', 'pandas', 'matplotlib'}\n"
+        "heavy = {'torch', 'openai', 'datasets', 'transformers', 'evaluate', 'sklearn', 'scipy', 'pandas', "
+        "'matplotlib'}\n"
         "assert not heavy & set(sys.modules), heavy & set(sys.modules)"
     )
     subprocess.run([sys.executable, "-c", code], check=True)

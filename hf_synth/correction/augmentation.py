@@ -1,13 +1,14 @@
-"""Gold and corrected synthetic rows become one training set.
+"""Data augmentation: gold and corrected synthetic rows joined to one training set.
 
-Strategies (arXiv 2403.19511): `augment` = gold + synthetic; `replace` = the gold rows that were shown as exemplars
-leave and their synthetic rows enter, other gold stays; `synthetic` = no gold at all; `gold` = gold alone.
+Strategies (arXiv 2403.19511): `augment` = gold + synthetic; `replace` = synthetic rows in place of the gold rows that
+were their exemplars; `synthetic` = no gold at all; `gold` = gold alone.
 """
 
 from __future__ import annotations
 
 import hashlib
-from typing import TYPE_CHECKING, Literal
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
@@ -38,21 +39,21 @@ def augment(
     """Join gold and synthetic rows to one training set, shuffled.
 
     Args:
-        task: whose columns the rows have.
-        synthetic: generated or corrected rows; only those kept or relabelled, with a weight above 0, enter.
+        task: the task of the rows.
+        synthetic: generated or corrected rows; those kept or relabelled, with a weight above 0, are used.
         gold: gold rows for training.
         ratio: at most this many synthetic rows for each row of `gold`, drawn by seed; all when None.
-        evaluation: rows that will be evaluated on: a text of theirs in the result is an error, and so is a synthetic
-            row that was written from one of them.
+        evaluation: rows of the evaluation: one of their texts in the result is an error, and so is a synthetic row that
+            was written from one of them.
         seed: of the draw and the shuffle.
 
     Returns:
         Rows with the columns of `synthetic` and `label_probs`, `label_confidence`, `weight`. Gold rows have weight 1
-        no probabilities. The access of every row is the strictest of all.
+        and no probabilities. The access of every row is the strictest of all.
 
     Raises:
         ColumnError: columns do not match, or nothing is left to train on.
-        OverlapError: a row for evaluation stands in the result or was an exemplar of a synthetic row.
+        OverlapError: an evaluation row is in the result or was an exemplar of a synthetic row.
     """
     from datasets import concatenate_datasets
 
@@ -66,8 +67,8 @@ def augment(
     if strategy == "synthetic":
         gold_used = gold.select([])
     elif strategy == "replace":
-        shown = {id for ids in column_of(used, "seed_ids") for id in ids or ()}
-        gold_used = gold.select([i for i, id in enumerate(gold["id"][:]) if id not in shown])
+        exemplars = {id for ids in column_of(used, "seed_ids") for id in ids or ()}
+        gold_used = gold.select([i for i, id in enumerate(gold["id"][:]) if id not in exemplars])
     else:
         gold_used = gold
     if evaluation is not None:
@@ -76,26 +77,35 @@ def augment(
     features = _features(shared, gold, synthetic)
     parts = [_aligned(part, features, access) for part in (gold_used, used) if len(part)]
     if not parts:
-        raise ColumnError("nothing is left to train on: no gold by this strategy, no synthetic row kept or relabelled")
+        raise ColumnError("nothing is left to train on: the strategy takes no gold, no synthetic row is usable")
     return concatenate_datasets(parts).shuffle(seed=seed)
 
 
 def trainable(synthetic: Dataset) -> list[int]:
-    """Give the positions of the rows that may be trained on: kept or relabelled, weight above 0.
+    """Return the positions of the rows to train on: kept or relabelled, weight above 0.
 
     Raises:
         ColumnError: the rows have no `label_status`.
     """
     if "label_status" not in synthetic.column_names:
-        raise ColumnError("synthetic rows need a column 'label_status'; bring rows made elsewhere in with `adopt`")
+        raise ColumnError("synthetic rows need a column 'label_status': pass rows made elsewhere through `adopt`")
     rows = zip(synthetic["label_status"][:], column_of(synthetic, "weight"), strict=True)
     return [i for i, (status, weight) in enumerate(rows) if status in TRAINABLE and (weight is None or weight > 0)]
 
 
+def training_rows(task: Task, rows: Dataset, decisions: Mapping[str, list[Any]]) -> Dataset:
+    """Return synthetic rows for `augment` with other values of some corrected columns, such as labels and weights."""
+    from datasets import Dataset, Features
+
+    wanted = task.corrected_features()
+    columns = {c: list(rows[c]) for c in ("id", *task.text_columns, "source", "seed_ids", "access")} | dict(decisions)
+    return Dataset.from_dict(columns, features=Features({c: wanted[c] for c in columns}))
+
+
 def _task_columns(task: Task, gold: Dataset, synthetic: Dataset) -> list[str]:
-    """Return the columns of the result that the contract does not name; the task's own are among them."""
+    """Return the columns of the result beside those of the contract; the task's own are among them."""
     check_columns(task, gold, "id", what="the gold")
-    check_columns(task, synthetic, what="the synthetic rows")
+    check_columns(task, synthetic, what="the synthetic dataset")
     contract = {*SYNTHETIC_COLUMNS, *CORRECTION_COLUMNS, JUDGED}
     shared = [c for c in gold.column_names if c in synthetic.column_names and c not in contract]
     for column in shared:
@@ -110,26 +120,23 @@ def _features(shared: list[str], gold: Dataset, synthetic: Dataset) -> Features:
 
     contract = {c: synthetic.features[c] for c in SYNTHETIC_COLUMNS if c in synthetic.column_names}
     contract |= {c: Value("string") for c in GOLD_COLUMNS}
-    corrected = {
-        "label_probs": List(Value("float32")),
-        "label_confidence": Value("float32"),
-        "weight": Value("float32"),
-    }
-    judged = {JUDGED: gold.features[JUDGED]} if JUDGED in gold.column_names else {}  # of synthetic rows null: all are
+    number = Value("float32")
+    corrected = {"label_probs": List(number), "label_confidence": number, "weight": number}
+    judged = {JUDGED: gold.features[JUDGED]} if JUDGED in gold.column_names else {}  # null in synthetic rows: all are
     return Features({"id": gold.features["id"]} | {c: gold.features[c] for c in shared} | judged | contract | corrected)
 
 
 def _check_apart(columns: list[str], gold: Dataset, synthetic: Dataset, evaluation: Dataset) -> None:
-    """Raise when a row for evaluation is trained on, or was shown to the generator of a row that is."""
+    """Raise if an evaluation row is in the training rows, or was an exemplar of one of them."""
     texts = [c for c in columns if str(getattr(gold.features[c], "dtype", "")) == "string" and c in evaluation.features]
     held = set(_digests(evaluation, texts))
-    for what, rows in (("gold", gold), ("synthetic", synthetic)):
+    for source, rows in (("gold", gold), ("synthetic", synthetic)):
         both = sum(d in held for d in _digests(rows, texts))
         if both:
-            raise OverlapError(f"{both} {what} rows for training stand in the evaluation rows too; remove them first")
+            raise OverlapError(f"{both} {source} rows for training are evaluation rows too: remove them first")
     ids = set(evaluation["id"][:]) if "id" in evaluation.column_names else set()
-    if any(id in ids for shown in column_of(synthetic, "seed_ids") for id in shown or ()):
-        raise OverlapError("synthetic rows were written from rows of the evaluation split; generate from training rows")
+    if any(id in ids for exemplars in column_of(synthetic, "seed_ids") for id in exemplars or ()):
+        raise OverlapError("synthetic rows were written from rows of the evaluation split: generate from training rows")
 
 
 def _digests(rows: Dataset, columns: list[str]) -> list[bytes]:
@@ -138,7 +145,7 @@ def _digests(rows: Dataset, columns: list[str]) -> list[bytes]:
 
 
 def _aligned(rows: Dataset, features: Features, access: str) -> Dataset:
-    """Give rows exactly these columns: absent ones null, the weight of gold 1, access joined."""
+    """Return rows with exactly these columns: missing ones null, the weight of gold 1, access joined."""
     import pyarrow as pa
     from datasets import Dataset
 

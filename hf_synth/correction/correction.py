@@ -1,8 +1,9 @@
-"""Correction of Datasets: cross-fitting, refits, and the choice of a method; what may be known from which rows.
+"""Label correction of Datasets: `correct` and `fit_policy`, for every kind of task and corrector.
 
-A corrector is the folder (or repo id) of a trained model, whose facts say which rows it saw, or a function
-`fit(rows) -> predict` with `predict(rows) -> (N, K)`, which lets every opinion on a row come from a model that did not
-see the row; or a judge: an object with `predict(rows)` that learnt from no row of ours.
+A corrector is the folder (or repo id) of a trained model, whose facts say which rows it saw; or a function
+`fit(rows) -> predict` with `predict(rows) -> (N, K)`, which is cross-fitted; or a judge: an object with `predict(rows)`
+that was trained on none of the rows. Gold must be rows that the corrector never saw (early stopping counts as seen),
+or carry out-of-fold `label_probs`, unless it is cross-fitted: a model looks perfect on its own training rows.
 """
 
 from __future__ import annotations
@@ -11,21 +12,22 @@ import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol, TypedDict
+from typing import TYPE_CHECKING, Any, TypedDict, Unpack
 
 import numpy as np
 import numpy.typing as npt
 
 from hf_synth.correction.audited import rekeyed
 from hf_synth.correction.augmentation import augment
-from hf_synth.correction.choice import Choice, choose_method
-from hf_synth.correction.crossfit import Ints, Learn, Predict, Rows, check_parts, decide
+from hf_synth.correction.choice import choose_method
+from hf_synth.correction.crossfit import Floats, Ints, Learn, Predict, Rows, check_parts, decide
 from hf_synth.correction.label_sets import METHODS as SET_METHODS
 from hf_synth.correction.label_sets import correct_sets
 from hf_synth.correction.policy import METHODS, RELABELS, Corrected, Policy, apply, fit, settle
 from hf_synth.correction.target_texts import METHODS as TEXT_METHODS
 from hf_synth.correction.target_texts import correct_targets
 from hf_synth.errors import ColumnError, OverlapError, TaskError
+from hf_synth.evaluation.baselines import Judge
 from hf_synth.gold.adoption import adopt
 from hf_synth.models.inference import predict_proba
 from hf_synth.models.linear import linear_learner, shift, text_features
@@ -38,31 +40,20 @@ from hf_synth.task.task import Task
 if TYPE_CHECKING:
     from datasets import Dataset
 
+_METHODS = {"single_label": METHODS, "multi_label": SET_METHODS, "text2text": TEXT_METHODS}
+_LOG = logging.getLogger(__name__)
+
 Fit = Callable[["Dataset"], Callable[["Dataset"], npt.ArrayLike]]
-
-
-class Judge(Protocol):
-    """A corrector that labels rows and learnt from none of ours, such as an `LLMJudge`."""
-
-    def predict(self, rows: Dataset) -> npt.ArrayLike:
-        """Give the probability of each label for each row, (N, K)."""
-
-
 Corrector = str | Path | Fit | Judge
 
 
 class CorrectionOptions(TypedDict, total=False):
-    """Keywords of `correct`, for functions that hand them on."""
+    """Keywords of `correct`, for functions that pass them on."""
 
     method: str
     audited: Mapping[str, int | str] | None
     coverage: float | None
     coverage_by_class: bool
-
-
-Floats = npt.NDArray[np.float64]
-_METHODS = {"single_label": METHODS, "multi_label": SET_METHODS, "text2text": TEXT_METHODS}
-_LOG = logging.getLogger(__name__)
 
 
 def fit_policy(
@@ -80,27 +71,25 @@ def fit_policy(
     """Fit a policy on some synthetic rows and held-out gold, for rows that come later.
 
     Args:
-        pilot: synthetic rows of the same making; some hundred.
-        corrector: the model whose opinion will be used.
+        pilot: synthetic rows of the same origin; some hundred.
+        corrector: the model or judge that will be used.
         gold: rows that the corrector never saw, or with out-of-fold `label_probs`; any gold rows with a `fit`.
-        method: one of `correction.METHODS`, or "auto".
-        audited: true labels of some pilot rows that a person checked, by row id; of a sample that was drawn with
-            unequal chances an `Audited` (`audit_sample`, `hf-synth sample`).
+        method: one of `policy.METHODS`, or "auto".
+        audited: true labels of audited pilot rows, by row id; an `Audited` if they were drawn with unequal
+            probabilities (`audit_sample`, `hf-synth sample`).
         coverage: share of gold rows whose conformal set must hold the truth, e.g. 0.9: methods that relabel or drop
-            leave each row as generated whose set does not hold just one label. None asks for no set.
-        coverage_by_class: rows of each class are to be covered at that rate; needs more gold.
+            leave a row as generated if its set does not hold exactly one label. No sets when None.
+        coverage_by_class: cover the rows of each class at that rate; needs more gold.
 
     Raises:
         OverlapError: the corrector was trained on some of the gold.
         ColumnError: columns are missing.
-        TaskError: unknown method, or a task that is not single_label: nothing is fitted for those.
+        TaskError: unknown method, or a task that is not single_label.
     """
     if task.kind != "single_label":
         raise TaskError(f"task {task.full_name!r} is {task.kind}: policies are fitted for single_label tasks only")
-    return correct_with_policy(
-        task, pilot, corrector, gold=gold, method=method, audited=audited, coverage=coverage,
-        coverage_by_class=coverage_by_class, seed=seed,
-    )[1]  # fmt: skip
+    options = CorrectionOptions(method=method, audited=audited, coverage=coverage, coverage_by_class=coverage_by_class)
+    return correct_with_policy(task, pilot, corrector, gold=gold, seed=seed, **options)[1]
 
 
 def correct(
@@ -118,11 +107,9 @@ def correct(
     """Correct the labels of synthetic rows.
 
     With a `fit`, models are trained on gold and the rows themselves, each half judged by those of the other half; a
-    linear head on frozen features does the first rounds, and two models of `fit` the last one. With a trained model its
-    own opinion is used.
-
-    A judge, such as an `LLMJudge`, is measured on the same gold, which it never saw; "llm_judge" is "posterior" by it.
-    Sets of labels are corrected label by label (`label_sets.METHODS`), target texts by what the corrector writes
+    linear head on frozen features does the first rounds, and two models of `fit` the last one. A trained model or a
+    judge is used as it is, and measured on gold that it never saw; "llm_judge" is "posterior" with a judge. Sets of
+    labels are corrected label by label (`label_sets.METHODS`), target texts by the corrector's texts
     (`target_texts.METHODS`).
 
     Args:
@@ -137,10 +124,8 @@ def correct(
         ColumnError: columns are missing.
         TaskError: unknown method, or a task whose labels cannot be corrected.
     """
-    return correct_with_policy(
-        task, synthetic, corrector, gold=gold, method=method, audited=audited, coverage=coverage,
-        coverage_by_class=coverage_by_class, seed=seed,
-    )[0]  # fmt: skip
+    options = CorrectionOptions(method=method, audited=audited, coverage=coverage, coverage_by_class=coverage_by_class)
+    return correct_with_policy(task, synthetic, corrector, gold=gold, seed=seed, **options)[0]
 
 
 def correct_with_policy(
@@ -149,23 +134,17 @@ def correct_with_policy(
     corrector: Corrector,
     *,
     gold: Dataset,
-    method: str = "auto",
-    audited: Mapping[str, int | str] | None = None,
-    coverage: float | None = None,
-    coverage_by_class: bool = False,
     seed: int = 0,
+    **options: Unpack[CorrectionOptions],
 ) -> tuple[Dataset, Policy]:
-    """Do what `correct` does, and give the policy as well."""
-    method = check_correction(
-        task, corrector, gold=gold, method=method, audited=audited, coverage=coverage,
-        coverage_by_class=coverage_by_class,
-    )  # fmt: skip
-    everything = _contract(task, synthetic)
-    usable = _usable(task, everything)
+    """Correct the labels of synthetic rows as `correct` does; return the rows and the policy."""
+    method, audited = check_correction(task, corrector, gold=gold, **options), options.get("audited")
+    rows = _contract(task, synthetic)
+    usable = _usable(task, rows)
+    access = strictest(task.access, access_of(rows), access_of(gold))
     if task.kind != "single_label":
-        decided, policy = _correct_kind(task, usable, corrector, gold, method, seed)
-        access = strictest(task.access, access_of(everything), access_of(gold))
-        return _with_columns(task, everything, decided, access), policy
+        decisions, policy = _correct_kind(task, usable, corrector, gold, method, seed)
+        return _with_columns(task, rows, decisions, access), policy
     known = Rows(
         label_indices(task, usable, "llm_label"),
         label_indices(task, gold),
@@ -175,31 +154,28 @@ def correct_with_policy(
         list(usable["group"][:]) if audited and "group" in usable.column_names else None,
     )
     opinions = None if callable(corrector) else _opinions(task, usable, corrector, gold)
-    head, told = _head(task, usable, gold, known, seed)
+    head, figures = _head(task, usable, gold, known, seed)
     also: Mapping[str, Sequence[Floats]] = {}
-    sets: dict[str, Any] = {"coverage": coverage, "coverage_by_class": coverage_by_class}
+    sets: Any = {"coverage": options.get("coverage"), "coverage_by_class": options.get("coverage_by_class", False)}
     if method == "auto":
         choice = choose_method(known, head, opinions=opinions, seed=seed, **sets)
         method, also = choice.method, choice.opinions
-        told |= _told(choice)
+        figures |= choice.figures() | {"auto_refused": list(choice.refused)}
     if opinions is None:
         assert callable(corrector)
         learn = _encoder_learner(task, gold, usable, corrector, seed)
-        policy, done = decide(known, learn, method, head=head, also=also, seed=seed, **sets)
+        policy, corrected = decide(known, learn, method, head=head, also=also, seed=seed, **sets)
     else:
-        held_out, said = opinions
-        policy = fit(
-            method, llm_label=known.meant, pred_probs=said, gold_label=known.truth, gold_probs=held_out,
-            audited=known.audited, **sets,
-        )  # fmt: skip
-        done = settle(apply(policy, known.meant, said), known.meant, known.audited)
-    policy = replace(policy, figures={**policy.figures, **told, **getattr(corrector, "figures", {})})
-    policy = _warned(policy, corrector, gold)
+        of_gold, of_rows = opinions
+        labels: Any = {"llm_label": known.meant, "gold_label": known.truth, "audited": known.audited}
+        policy = fit(method, pred_probs=of_rows, gold_probs=of_gold, **labels, **sets)
+        corrected = settle(apply(policy, known.meant, of_rows), known.meant, known.audited)
+    policy = replace(policy, figures={**policy.figures, **figures, **getattr(corrector, "figures", {})})
+    policy = _with_warning(policy, corrector, gold)
     if policy.method in (*RELABELS, "posterior", "ensemble"):
         for line in policy.warnings:
             _LOG.warning("correction: %s", line)
-    access = strictest(task.access, access_of(everything), access_of(gold))
-    return _written(task, everything, done, access), policy
+    return _with_columns(task, rows, corrected.columns(task.label_column), access), policy
 
 
 def check_correction(
@@ -212,25 +188,25 @@ def check_correction(
     coverage: float | None = None,
     coverage_by_class: bool = False,
 ) -> str:
-    """Check all that `correct` would refuse whatever the rows are, without loading a model; return the method.
+    """Check everything but the synthetic rows that `correct` checks, without loading a model; return the method.
 
     Raises:
-        TaskError, ColumnError, OverlapError, ModelError: as `correct` has it.
+        TaskError, ColumnError, OverlapError, ModelError: as for `correct`.
     """
     single = task.kind == "single_label"
     method = _known_method(task, corrector, method)
     if task.kind == "text2text" and hasattr(corrector, "predict"):
-        raise TaskError(f"task {task.full_name!r} is text2text: a judge chooses among labels, it has none")
+        raise TaskError(f"task {task.full_name!r} is text2text: a judge chooses among labels, and it has none")
     if coverage_by_class and coverage is None:
-        raise TaskError("coverage_by_class says of what the coverage is: give the coverage too, e.g. 0.9")
+        raise TaskError("coverage_by_class needs a coverage: give one too, e.g. 0.9")
     if coverage is not None and not 0 < coverage < 1:
         raise TaskError(f"coverage is a share between 0 and 1, e.g. 0.9; got {coverage}")
-    for given, what in ((audited, "audited labels serve"), (coverage is not None, "conformal sets (coverage) serve")):
-        if given and not single:
-            raise TaskError(f"task {task.full_name!r} is {task.kind}: {what} single_label tasks only")
+    for option, name in ((audited, "audited labels serve"), (coverage is not None, "conformal sets (coverage) serve")):
+        if option and not single:
+            raise TaskError(f"task {task.full_name!r} is {task.kind}: {name} single_label tasks only")
     check_columns(task, gold, what="gold")
     if "source" in gold.column_names and UNLABELLED in set(gold["source"][:]):
-        raise ColumnError("gold holds notes that an LLM labelled: nothing can be measured on them; give them as rows")
+        raise ColumnError("gold holds notes that an LLM labelled, which measure nothing: give them as synthetic rows")
     if method != "none" and (callable(corrector) or (method == "auto" and task.kind != "text2text")):
         check_parts(groups_of(gold))
     if single and len(gold) < 2:
@@ -244,93 +220,27 @@ def check_correction(
     return method
 
 
-def _opinions(task: Task, rows: Dataset, corrector: str | Path | Judge, gold: Dataset) -> tuple[Floats, Floats]:
-    """Give the probabilities of a trained model or a judge for gold that it never saw and for the rows."""
-    if not isinstance(corrector, str | Path):
-        return np.asarray(corrector.predict(gold), float), np.asarray(corrector.predict(rows), float)
-    said = np.asarray(predict_proba(task, corrector, rows), dtype=np.float64)
-    if "label_probs" in gold.column_names:
-        return np.asarray(gold["label_probs"], dtype=np.float64), said
-    _check_unseen(task, corrector, gold)
-    return np.asarray(predict_proba(task, corrector, gold), dtype=np.float64), said
-
-
-def _check_unseen(task: Task, corrector: str | Path, gold: Dataset) -> None:
-    seen = set(model_facts(corrector)["row_digests"])
-    both = sum(d in seen for d in row_digests(task, gold.select_columns(list(task.text_columns))))
-    if both:
-        raise OverlapError(
-            f"the corrector was trained on {both} of the {len(gold)} gold rows it is to be judged on; give gold that "
-            "it never saw (a validation split), or a fit function instead of a model"
-        )
-
-
-def _warned(policy: Policy, corrector: Corrector, gold: Dataset) -> Policy:
-    """Say with a policy that its figures may be too good, where nobody knows what the corrector was trained on."""
-    if not isinstance(corrector, str | Path) or "label_probs" in gold.column_names or model_facts(corrector)["known"]:
-        return policy
-    line = "nothing is known of what the corrector was trained on: had it seen this gold, its figures would be too good"
-    return replace(policy, warnings=(*policy.warnings, line))
-
-
-def _head(task: Task, rows: Dataset, gold: Dataset, known: Rows, seed: int) -> tuple[Learn, dict[str, Any]]:
-    """Give a linear head on frozen features of the texts, which does what a slow model need not, and a figure of it."""
-    x_gold, x_rows = text_features(texts_of(task, gold), texts_of(task, rows))
-    learn = linear_learner(x_gold, x_rows, known.truth, known.n_labels)
-    return learn, {"gold_against_synthetic_auc": shift(x_gold, x_rows, seed)}
-
-
-def _told(choice: Choice) -> dict[str, Any]:
-    """Give the grounds of a choice as figures of the policy."""
-    return {
-        "auto_scores": dict(choice.scores),
-        "auto_behind": {m: list(b) for m, b in choice.behind.items()},
-        "auto_refused": list(choice.refused),
-        "auto_why": choice.why,
-    }
-
-
-def _encoder_learner(task: Task, gold: Dataset, rows: Dataset, fit_rows: Fit, seed: int) -> Learn:
-    """Give a `Learn` that trains by a user's `fit` on gold rows and synthetic rows with soft targets."""
-
-    def learn(gold_at: Ints, rows_at: Ints, targets: npt.NDArray[np.float64]) -> Predict:
-        data = gold.select(gold_at)
-        if len(rows_at):
-            chosen = rows.select(rows_at)
-            n = len(rows_at)
-            weight = targets.sum(1)
-            probs = targets / weight[:, None]
-            soft = Corrected(
-                targets.argmax(1),
-                probs,
-                probs.max(1),
-                weight,
-                np.array(["kept"] * n),
-                np.array(["posterior"] * n),
-            )
-            data = augment(task, _written(task, chosen, soft, "open"), gold=data, seed=seed)
-        predict = fit_rows(data)
-
-        def say(gold_at: Ints, rows_at: Ints) -> tuple[Floats, Floats]:
-            return _said(predict, gold, gold_at, len(task.labels)), _said(predict, rows, rows_at, len(task.labels))
-
-        return say
-
-    return learn
-
-
-def _said(predict: Callable[[Dataset], npt.ArrayLike], dataset: Dataset, at: Ints, k: int) -> Floats:
-    if not len(at):
-        return np.zeros((0, k))
-    return np.asarray(predict(dataset.select(at)), dtype=np.float64)
-
-
-# --- other kinds of tasks ---------------------------------------------------------------------------------------------
-def _known_method(task: Task, corrector: Corrector, method: str) -> str:
-    """Give the method that is meant: a judge's word is never taken alone, but joined with the generator's.
+def audited_places(task: Task, rows: Dataset, audited: Mapping[str, int | str] | None) -> Mapping[int, int]:
+    """Return audited labels by the position of their row.
 
     Raises:
-        TaskError: there is no such method, or none for such a task or corrector.
+        ColumnError: an id is not among the rows, or a label is not one of the task's.
+    """
+    if not audited:
+        return {}
+    place = {id: i for i, id in enumerate(rows["id"][:])}
+    missing = [id for id in audited if id not in place]
+    if missing:
+        raise ColumnError(f"{len(missing)} audited ids are not among the synthetic rows")
+    return rekeyed(audited, audited_labels(task, {place[id]: label for id, label in audited.items()}), place)
+
+
+# --- methods --------------------------------------------------------------------------------------------------------
+def _known_method(task: Task, corrector: Corrector, method: str) -> str:
+    """Return the method after checking it; "llm_judge" is "posterior" with a judge.
+
+    Raises:
+        TaskError: the method is unknown, or does not fit the task or the corrector.
     """
     if method == "llm_judge":
         if not hasattr(corrector, "predict"):
@@ -347,84 +257,112 @@ def _known_method(task: Task, corrector: Corrector, method: str) -> str:
 def _correct_kind(
     task: Task, rows: Dataset, corrector: Corrector, gold: Dataset, method: str, seed: int
 ) -> tuple[list[dict[str, Any]], Policy]:
-    """Correct sets of labels or target texts of rows; give the columns that are decided, and the policy."""
+    """Correct the sets of labels or target texts of rows; return the corrected columns of each row, and the policy."""
     fit_rows: Any = corrector if callable(corrector) else None
     model = str(corrector) if isinstance(corrector, str | Path) else None
     if task.kind == "multi_label":
-        ask = fit_rows is None and method != "none"
-        opinions = _opinions(task, rows, corrector, gold) if ask else None  # type: ignore[arg-type]
-        decided, policy = correct_sets(task, rows, gold, method, opinions=opinions, fit_rows=fit_rows, seed=seed)
+        opinions = None
+        if fit_rows is None and method != "none":
+            opinions = _opinions(task, rows, corrector, gold)  # type: ignore[arg-type]
+        decisions, policy = correct_sets(task, rows, gold, method, opinions=opinions, fit_rows=fit_rows, seed=seed)
         policy = replace(policy, figures={**policy.figures, **getattr(corrector, "figures", {})})
     else:
-        if model is None and fit_rows is None:
-            raise TaskError(f"task {task.full_name!r} is text2text: a judge chooses among labels, it has none")
         if model is not None and method != "none":
             _check_unseen(task, model, gold)
-        decided, policy = correct_targets(task, rows, gold, method, corrector=model, fit_rows=fit_rows, seed=seed)
-    policy = _warned(policy, corrector, gold) if method != "none" else policy
+        decisions, policy = correct_targets(task, rows, gold, method, corrector=model, fit_rows=fit_rows, seed=seed)
+    policy = _with_warning(policy, corrector, gold) if method != "none" else policy
     for line in policy.warnings:
         _LOG.warning("correction: %s", line)
-    return decided, policy
+    return decisions, policy
+
+
+# --- correctors -----------------------------------------------------------------------------------------------------
+def _opinions(task: Task, rows: Dataset, corrector: str | Path | Judge, gold: Dataset) -> tuple[Floats, Floats]:
+    """Return the probabilities of a trained model or a judge: on gold that it never saw, and on the rows."""
+    if not isinstance(corrector, str | Path):
+        return np.asarray(corrector.predict(gold), float), np.asarray(corrector.predict(rows), float)
+    of_rows = np.asarray(predict_proba(task, corrector, rows), dtype=np.float64)
+    if "label_probs" in gold.column_names:
+        return np.asarray(gold["label_probs"], dtype=np.float64), of_rows
+    _check_unseen(task, corrector, gold)
+    return np.asarray(predict_proba(task, corrector, gold), dtype=np.float64), of_rows
+
+
+def _check_unseen(task: Task, corrector: str | Path, gold: Dataset) -> None:
+    seen = set(model_facts(corrector)["row_digests"])
+    both = sum(d in seen for d in row_digests(task, gold.select_columns(list(task.text_columns))))
+    if both:
+        raise OverlapError(
+            f"the corrector was trained on {both} of the {len(gold)} gold rows: give gold that it never saw (a "
+            "validation split), or a fit function instead of a model"
+        )
+
+
+def _with_warning(policy: Policy, corrector: Corrector, gold: Dataset) -> Policy:
+    """Add a warning to a policy if the corrector's training rows are unknown."""
+    if not isinstance(corrector, str | Path) or "label_probs" in gold.column_names or model_facts(corrector)["known"]:
+        return policy
+    line = "the corrector's training rows are unknown: if it saw this gold, its figures are too good"
+    return replace(policy, warnings=(*policy.warnings, line))
+
+
+def _head(task: Task, rows: Dataset, gold: Dataset, known: Rows, seed: int) -> tuple[Learn, dict[str, Any]]:
+    """Return a linear head on frozen features of the texts, and the AUC of gold against synthetic texts as a figure."""
+    x_gold, x_rows = text_features(texts_of(task, gold), texts_of(task, rows))
+    learn = linear_learner(x_gold, x_rows, known.truth, known.n_labels)
+    return learn, {"gold_against_synthetic_auc": shift(x_gold, x_rows, seed)}
+
+
+def _encoder_learner(task: Task, gold: Dataset, rows: Dataset, fit_rows: Fit, seed: int) -> Learn:
+    """Return a `Learn` that trains by a user's `fit` on gold rows and synthetic rows with soft targets."""
+
+    def learn(gold_at: Ints, rows_at: Ints, targets: Floats) -> Predict:
+        data, n = gold.select(gold_at), len(rows_at)
+        if n:
+            weight = targets.sum(1)
+            probs = targets / weight[:, None]
+            status, reason = np.array(["kept"] * n), np.array(["posterior"] * n)
+            soft = Corrected(targets.argmax(1), probs, probs.max(1), weight, status, reason)
+            believed = _with_columns(task, rows.select(rows_at), soft.columns(task.label_column), "open")
+            data = augment(task, believed, gold=data, seed=seed)
+        predict = fit_rows(data)
+
+        def probs_at(dataset: Dataset, at: Ints) -> Floats:
+            none = np.zeros((0, len(task.labels)))
+            return np.asarray(predict(dataset.select(at)), dtype=np.float64) if len(at) else none
+
+        return lambda gold_at, rows_at: (probs_at(gold, gold_at), probs_at(rows, rows_at))
+
+    return learn
 
 
 # --- rows -----------------------------------------------------------------------------------------------------------
 def _contract(task: Task, synthetic: Dataset) -> Dataset:
-    """Give rows in the column contract: ours as they are, rows made elsewhere adopted."""
-    ours = {"label_status", "llm_label", "seed_ids", "id"} <= set(synthetic.column_names)
-    return synthetic if ours else adopt(task, synthetic)
+    """Return rows in the column contract; rows made elsewhere are adopted."""
+    complete = {"label_status", "llm_label", "seed_ids", "id"} <= set(synthetic.column_names)
+    return synthetic if complete else adopt(task, synthetic)
 
 
 def _usable(task: Task, rows: Dataset) -> Dataset:
     check_columns(task, rows, "llm_label", "label_status", what="the synthetic dataset")
     used = [i for i, status in enumerate(rows["label_status"][:]) if status != "rejected"]
     if not used:
-        raise ColumnError("there is no synthetic row to correct: all were rejected")
+        raise ColumnError("there is no synthetic row to correct: all are rejected")
     return rows if len(used) == len(rows) else rows.select(used)
 
 
-def audited_places(task: Task, rows: Dataset, audited: Mapping[str, int | str] | None) -> Mapping[int, int]:
-    """Give audited labels by the position of their row.
-
-    Raises:
-        ColumnError: an id is not among the rows, or a label is none of the task's.
-    """
-    if not audited:
-        return {}
-    place = {id: i for i, id in enumerate(rows["id"][:])}
-    missing = [id for id in audited if id not in place]
-    if missing:
-        raise ColumnError(f"{len(missing)} audited ids are not among the synthetic rows")
-    return rekeyed(audited, audited_labels(task, {place[id]: label for id, label in audited.items()}), place)
-
-
-def _written(task: Task, rows: Dataset, done: Corrected, access: str) -> Dataset:
-    """Write decisions on single labels into the rows that were not rejected."""
-    told = [
-        {
-            task.label_column: int(done.label[k]), "label_status": str(done.status[k]), "reason": str(done.reason[k]),
-            "label_probs": done.probs[k].tolist(), "label_confidence": float(done.confidence[k]),
-            "weight": float(done.weight[k]),
-        }
-        for k in range(len(done.label))
-    ]  # fmt: skip
-    return _with_columns(task, rows, told, access)
-
-
-def _with_columns(task: Task, rows: Dataset, done: Sequence[Mapping[str, Any]], access: str) -> Dataset:
+def _with_columns(task: Task, rows: Dataset, decisions: Sequence[Mapping[str, Any]], access: str) -> Dataset:
     """Write decisions into the rows that were not rejected, in place and order; other columns stay as they are."""
     import pyarrow as pa
     from datasets import Dataset, Features
 
     statuses = list(rows["label_status"][:])
     at = [i for i, status in enumerate(statuses) if status != "rejected"]
-    columns: dict[str, list[Any]] = {
-        task.label_column: list(rows[task.label_column][:]),
-        "label_status": statuses, "reason": list(rows["reason"][:]),
-        "label_probs": [None] * len(rows), "label_confidence": [None] * len(rows), "weight": [0.0] * len(rows),
-        "access": [strictest(access, a) for a in rows["access"][:]],
-    }  # fmt: skip
-    for i, told in zip(at, done, strict=True):
-        for name, value in told.items():
+    columns: dict[str, list[Any]] = {name: list(rows[name][:]) for name in (task.label_column, "reason")}
+    columns |= {"label_status": statuses, "access": [strictest(access, a) for a in rows["access"][:]]}
+    columns |= {"label_probs": [None] * len(rows), "label_confidence": [None] * len(rows), "weight": [0.0] * len(rows)}
+    for i, decision in zip(at, decisions, strict=True):
+        for name, value in decision.items():
             columns[name][i] = value
     wanted = dict(task.corrected_features())
     extra = {c: f for c, f in rows.features.items() if c not in wanted}

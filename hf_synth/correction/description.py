@@ -1,4 +1,4 @@
-"""What correction did to a dataset: the figures a person reads before training on it, computed from its columns."""
+"""Description of a corrected dataset: counts by status, reason and label, and the figures of its policy."""
 
 from __future__ import annotations
 
@@ -24,16 +24,16 @@ class Description:
 
     Args:
         rows: all rows, rejected ones among them.
-        statuses: rows by what became of them.
+        statuses: rows by status.
         reasons: rows by status and reason, as "kept: agrees".
-        labels: for each label how many rows the generator meant for it; how many of those were kept, relabelled away
-            and dropped; how many came from other labels, and how many now carry it.
-        moved: rows used by meant label (first index) and present label, K x K; empty where a row has no single label.
-        lost: labels that the generator wrote and that no row carries any more.
-        weight: sum of training weights of the rows used.
-        confidence: mean confidence of the present labels of the rows used; None where there is none.
-        policy: how rows were corrected, what was measured on gold and what is only estimated; empty when not given.
-        warnings: what a reader must know.
+        labels: for each label the rows that the generator meant for it; those kept, relabelled away and dropped of
+            these; those that came from other labels, and those that carry it now.
+        moved: used rows by the generator's label (first index) and current label, K x K; empty without single labels.
+        lost: labels of the generator that no row carries any more.
+        weight: sum of training weights of the used rows.
+        confidence: mean confidence of the current labels of the used rows; None where there is none.
+        policy: the policy's method, figures and warnings; empty when not given.
+        warnings: sentences for whoever trains on the rows.
     """
 
     rows: int
@@ -48,40 +48,31 @@ class Description:
     warnings: tuple[str, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
-        """Give plain values."""
+        """Return plain values."""
         return asdict(self)
 
     def __str__(self) -> str:
-        counts = ", ".join(f"{n:,} {status}" for status, n in self.statuses.items())
-        parts = [f"{self.rows:,} rows: {counts}"]
+        statuses = ", ".join(f"{n:,} {status}" for status, n in self.statuses.items())
+        parts = [f"{self.rows:,} rows: {statuses}"]
         if self.labels:
             columns = list(next(iter(self.labels.values())))
-            table = [[name, *told.values()] for name, told in self.labels.items()]
+            table = [[name, *counts.values()] for name, counts in self.labels.items()]
             parts.append(markdown_table(["label", *columns], table))
         parts.append(markdown_table(["became of it", "rows"], list(self.reasons.items())))
         if self.policy:
-            figures = {k: _shown(v) for k, v in self.policy["figures"].items() if _shown(v) is not None}
-            told = [["method", self.policy["method"]], *([k.replace("_", " "), v] for k, v in figures.items())]
-            parts.append(markdown_table(["policy", ""], told))
+            figures = {k: _printable(v) for k, v in self.policy["figures"].items() if _printable(v) is not None}
+            lines = [["method", self.policy["method"]], *([k.replace("_", " "), v] for k, v in figures.items())]
+            parts.append(markdown_table(["policy", ""], lines))
         parts += [f"Note: {line}." for line in self.warnings]
         return "\n\n".join(parts)
 
 
-def _shown(value: Any) -> int | float | str | None:
-    """Give a figure as it is printed; two numbers are the ends of a range. None for what is no single figure."""
-    if isinstance(value, int | float | str):
-        return value
-    if isinstance(value, list | tuple) and len(value) == 2 and all(isinstance(v, int | float) for v in value):
-        return f"{value[0]} to {value[1]}"
-    return None
-
-
 def describe(dataset: Dataset, policy: Policy | Mapping[str, Any] | None = None) -> Description:
-    """Say what correction did to a dataset.
+    """Describe what correction did to a dataset.
 
     Args:
         dataset: rows of `correct`, or of `generate`.
-        policy: the policy that was applied, or its JSON (in the folder's manifest); its figures are told with it.
+        policy: the policy that was applied, or its JSON (in the folder's manifest).
 
     Raises:
         ColumnError: the rows have no `label_status` or no `llm_label`.
@@ -94,12 +85,11 @@ def describe(dataset: Dataset, policy: Policy | Mapping[str, Any] | None = None)
     order = sorted(pairs.items(), key=lambda item: (STATUSES.index(item[0][0]), -item[1]))
     used = [i for i, s in enumerate(status) if s in ("kept", "relabelled")]
     weights = column_of(dataset, "weight", 1.0)
-    confidence = list(dataset["label_confidence"][:]) if "label_confidence" in dataset.column_names else []
-    sure = [confidence[i] for i in used] if confidence else []
-    known = [v for v in sure if v is not None]
+    confidence = column_of(dataset, "label_confidence")
+    known = [confidence[i] for i in used if confidence[i] is not None]
     plain = {} if policy is None else dict(policy) if isinstance(policy, Mapping) else policy.to_json()
     labels, moved = _by_label(dataset, status)
-    lost = tuple(name for name, told in labels.items() if told["meant"] and not told["now"])
+    lost = tuple(name for name, counts in labels.items() if counts["meant"] and not counts["now"])
     warnings = [*plain.get("warnings", ())]
     if lost:
         warnings.append(f"no row is left of {len(lost)} labels that the generator wrote: {', '.join(lost)}")
@@ -117,8 +107,17 @@ def describe(dataset: Dataset, policy: Policy | Mapping[str, Any] | None = None)
     )
 
 
+def _printable(value: Any) -> int | float | str | None:
+    """Return a figure as it is printed, two numbers as a range; None for other lists and for dicts."""
+    if isinstance(value, int | float | str):
+        return value
+    if isinstance(value, list | tuple) and len(value) == 2 and all(isinstance(v, int | float) for v in value):
+        return f"{value[0]} to {value[1]}"
+    return None
+
+
 def _by_label(dataset: Dataset, status: list[str]) -> tuple[dict[str, dict[str, int]], tuple[tuple[int, ...], ...]]:
-    """Count rows by label; nothing for texts. Of sets of labels each label counts by itself, and nothing moves."""
+    """Count rows by label, and moved rows; sets of labels are counted label by label, texts not at all."""
     names = label_names(dataset.features["llm_label"])
     column = next((c for c in dataset.column_names if c != "llm_label" and label_names(dataset.features[c])), None)
     if names is None or column is None:

@@ -1,9 +1,8 @@
-"""Correction of sets of labels: each label of a multi_label task is a yes or no, corrected like a label of two values.
+"""Correction of sets of labels: each label of a multi_label task is corrected like a task of two labels.
 
-What correction.py does with K labels is done here with two, once for each label: a pair of error rates of the generator
-(said where it does not hold, left out where it does), the corrector's temperature, a threshold. Gold in which a label
-was not judged says nothing of that label; a label of which judged gold knows only one side is left alone. What is done
-to a row is what was done to its labels.
+Each label has its own error rates of the generator, temperature of the corrector and threshold, from the functions of
+`policy` with K = 2. Gold in which a label was not judged is left out for that label; a label that judged gold has only
+present or only absent is left alone. A row is dropped ("agree") where any of its labels is contradicted.
 """
 
 from __future__ import annotations
@@ -15,9 +14,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from hf_synth.correction.augmentation import augment
+from hf_synth.correction.augmentation import augment, training_rows
 from hf_synth.correction.choice import Choice, choose
-from hf_synth.correction.crossfit import FOLDS, Learn, Predict, Rows, folds, of_both, of_gold
+from hf_synth.correction.crossfit import FOLDS, Floats, Ints, Learn, Predict, Rows, folds, of_both, of_gold
 from hf_synth.correction.noise import confident_noise, denoise
 from hf_synth.correction.policy import RELABELS, Policy, apply, fit, weaker
 from hf_synth.errors import ColumnError
@@ -28,22 +27,25 @@ from hf_synth.task.task import Task
 if TYPE_CHECKING:
     from datasets import Dataset
 
-Ints = npt.NDArray[np.int64]
-Floats = npt.NDArray[np.float64]
 Fit = Callable[["Dataset"], Callable[["Dataset"], npt.ArrayLike]]
+
 METHODS = ("none", "argmax", "threshold", "agree", "posterior")
 _PREFER = ("posterior", "threshold", "agree", "none", "argmax")  # most robust first
-_SPLITS = 2  # ways to cut gold and rows in halves, whose opinions are averaged
-_AGREES = {"none": "as_generated", "posterior": "posterior_agrees"}  # why a row stays; "agrees" for the others
+_SPLITS = 2  # random halvings of gold and rows, whose opinions are averaged
+_FIGURES = (
+    "corrector_accuracy_on_held_out_gold", "corrector_balanced_accuracy_on_held_out_gold", "corrector_temperature",
+    "generator_accuracy_estimated",
+)  # of each label  # fmt: skip
+_AGREES = {"none": "as_generated", "posterior": "posterior_agrees"}  # reason of a kept row; else "agrees"
 
 
 @dataclass(frozen=True)
 class Sets:
-    """What is known of the rows, without their texts.
+    """Sets of labels of gold and synthetic rows, without their texts.
 
     Args:
-        meant: which labels the generator meant, 0 or 1, (N, K).
-        truth: which labels of gold hold, 0 or 1, and -1 where nobody judged, (M, K).
+        meant: the generator's labels, 0 or 1, (N, K).
+        truth: labels of gold, 0 or 1, and -1 where a label was not judged, (M, K).
         groups: patients of gold rows, (M,), or None.
     """
 
@@ -52,14 +54,14 @@ class Sets:
     groups: Sequence[Any] | None = None
 
     def crossed(self) -> Rows:
-        """Give them as rows that can be cross-fitted: gold is spread over folds by its rarest label."""
-        there = self.truth == 1
-        order = np.argsort(there.sum(0), kind="stable")  # rarest first
-        rarest = np.where(there.any(1), order[there[:, order].argmax(1)] + 1, 0)
+        """Return rows for cross-fitting, in which gold is spread over folds by its rarest label."""
+        present = self.truth == 1
+        order = np.argsort(present.sum(0), kind="stable")  # rarest first
+        rarest = np.where(present.any(1), order[present[:, order].argmax(1)] + 1, 0)
         return Rows(np.zeros(len(self.meant), dtype=np.int64), rarest, self.groups, self.truth.shape[1], {})
 
     def judged_both_ways(self, gold: Ints) -> list[int]:
-        """Give the labels that some of these gold rows have and some have not."""
+        """Return the labels that are present in some of these gold rows and absent in others."""
         truth = self.truth[gold]
         return np.flatnonzero((truth == 1).any(0) & (truth == 0).any(0)).tolist()
 
@@ -69,14 +71,14 @@ class CorrectedSets:
     """The decision for each of N rows.
 
     Args:
-        there: whether a label holds, (N, K).
-        probs: how probable it is that a label holds, (N, K).
+        present: mask of the corrected labels, (N, K).
+        probs: probability that a label is present, (N, K).
         weight: training weight, 0 for a dropped row, (N,).
         status, reason: of the row as a whole, (N,).
         labels: the policy of each label that was not left alone.
     """
 
-    there: npt.NDArray[np.bool_]
+    present: npt.NDArray[np.bool_]
     probs: Floats
     weight: Floats
     status: npt.NDArray[np.str_]
@@ -98,17 +100,17 @@ def correct_sets(
 
     Args:
         rows: synthetic rows, none of them rejected.
-        gold: rows with the true labels; where it has `judged`, what was not judged is left out of account.
-        method: one of METHODS, or "auto": what a linear head on frozen features that learns from the corrected rows
-            scores best with on held-out gold.
+        gold: rows with the true labels; with a column `judged`, labels that were not judged are left out.
+        method: one of METHODS, or "auto": the one with which a linear head on frozen features, trained on the corrected
+            rows, scores best on held-out gold.
         opinions: of one corrector that saw none of the gold: on gold, (M, K), and on the rows, (N, K).
-        fit_rows: without `opinions`: trains models, so that each opinion comes from one that did not see the row.
+        fit_rows: without `opinions`: trains models, which are cross-fitted.
 
     Returns:
-        For each row the columns that correction decides; the policy.
+        For each row the corrected columns; the policy.
 
     Raises:
-        ColumnError: labels are missing, or opinions are no probabilities.
+        ColumnError: labels are missing, or opinions are not probabilities.
     """
     truth = np.where(judged_mask(task, gold) > 0, label_matrix(task, gold), -1).astype(np.int64)
     groups = groups_of(gold)
@@ -118,24 +120,24 @@ def correct_sets(
         known = _checked(task, opinions[0], len(gold)), _checked(task, opinions[1], len(rows))
     x_gold, x_rows = text_features(texts_of(task, gold), texts_of(task, rows))
     heads = linear_heads(x_gold, x_rows, sets)
-    told: dict[str, Any] = {"gold_against_synthetic_auc": shift(x_gold, x_rows, seed)}
+    figures: dict[str, Any] = {"gold_against_synthetic_auc": shift(x_gold, x_rows, seed)}
     if method == "auto":
         choice = choose_for_sets(sets, heads, opinions=known, seed=seed)
-        behind = {m: list(b) for m, b in choice.behind.items()}
-        told |= {"auto_scores": dict(choice.scores), "auto_behind": behind, "auto_why": choice.why}
-        method = choice.method
+        method, figures = choice.method, figures | choice.figures()
     learn = None if fit_rows is None or known is not None else _fit_learner(task, gold, rows, fit_rows, seed)
-    done = decide_sets(sets, method, learn=learn, head=heads, opinions=known, seed=seed)
-    decided = [
+    corrected = decide_sets(sets, method, learn=learn, head=heads, opinions=known, seed=seed)
+    decisions = [
         {
-            task.label_column: np.flatnonzero(done.there[i]).tolist(), "label_probs": done.probs[i].tolist(),
-            "label_status": str(done.status[i]), "reason": str(done.reason[i]),
-            "label_confidence": float(np.maximum(done.probs[i], 1 - done.probs[i]).min()),
-            "weight": float(done.weight[i]),
+            task.label_column: np.flatnonzero(corrected.present[i]).tolist(),
+            "label_probs": probs.tolist(),
+            "label_status": str(corrected.status[i]),
+            "reason": str(corrected.reason[i]),
+            "label_confidence": float(np.maximum(probs, 1 - probs).min()),
+            "weight": float(corrected.weight[i]),
         }
-        for i in range(len(rows))
-    ]  # fmt: skip
-    return decided, _policy(task, sets, method, done, told)
+        for i, probs in enumerate(corrected.probs)
+    ]
+    return decisions, _joint_policy(task, sets, method, corrected, figures)
 
 
 # --- deciding -------------------------------------------------------------------------------------------------------
@@ -153,32 +155,31 @@ def decide_sets(
     """Correct sets of labels by a method.
 
     Args:
-        learn: trains a model on gold and rows; targets are how probable each label's presence is, (n, K).
+        learn: trains a model on gold and rows; targets are the probability of each label, (n, K).
         head: a fast learner that takes the noise out of the labels, so that `learn` trains only two models on them.
-        opinions: of one corrector on all gold and on the rows, in the place of models trained by `learn`.
+        opinions: of one corrector on all gold and on the rows, in place of models trained by `learn`.
         inside: positions of the gold that may be used; all when None.
-        known: keeps opinions that several methods share, for calls with the same gold.
+        known: cache of the opinions that several methods share, for calls with the same gold.
     """
     gold = np.arange(len(sets.truth)) if inside is None else inside
-    there, probs = sets.meant.astype(bool), sets.meant.astype(np.float64)
-    dropped, policies = np.zeros(len(there), bool), {}
+    present, probs = sets.meant.astype(bool), sets.meant.astype(np.float64)
+    dropped, policies = np.zeros(len(present), bool), {}
     if method != "none" and (active := sets.judged_both_ways(gold)):
-        held, said = _opinions(sets, method, learn, head, opinions, gold, seed, {} if known is None else known)
+        known, calibrate = {} if known is None else known, opinions is not None or method != "posterior"
+        on_gold, on_rows = _opinions(sets, method, learn, head, opinions, gold, seed, known)
         for j in active:
-            policies[j] = fit(
-                method, llm_label=sets.meant[:, j], pred_probs=_two(said[:, j]), gold_label=sets.truth[gold, j],
-                gold_probs=_two(held[:, j]), calibrate=opinions is not None or method != "posterior",
-                bounds=False,
-            )  # fmt: skip
-            done = apply(policies[j], sets.meant[:, j], _two(said[:, j]))
-            there[:, j], probs[:, j] = done.label == 1, done.probs[:, 1]
-            dropped |= done.weight == 0
-    same = (there == (sets.meant == 1)).all(1)
+            meant, pred_probs = sets.meant[:, j], _two(on_rows[:, j])
+            labels: Any = {"llm_label": meant, "gold_label": sets.truth[gold, j], "gold_probs": _two(on_gold[:, j])}
+            policies[j] = fit(method, pred_probs=pred_probs, calibrate=calibrate, bounds=False, **labels)
+            corrected = apply(policies[j], meant, pred_probs)
+            present[:, j], probs[:, j] = corrected.label == 1, corrected.probs[:, 1]
+            dropped |= corrected.weight == 0
+    same = (present == (sets.meant == 1)).all(1)
     stays = _AGREES.get(method, "agrees") if policies or method == "none" else "abstained"
     changed = "argmax" if method in RELABELS else "posterior"
     status = np.where(dropped, "dropped", np.where(same, "kept", "relabelled"))
     reason = np.where(dropped, "disagrees", np.where(same, stays, changed))
-    return CorrectedSets(there, probs, 1.0 - dropped, status, reason, policies)
+    return CorrectedSets(present, probs, 1.0 - dropped, status, reason, policies)
 
 
 def _opinions(
@@ -191,18 +192,18 @@ def _opinions(
     seed: int,
     known: dict[bool, tuple[Floats, Floats]],
 ) -> tuple[Floats, Floats]:
-    """Give opinions on gold and rows of models that did not see the row; "posterior" learns from the rows as well."""
+    """Return opinions on gold and rows, of models that did not see the row; "posterior" also learns from the rows."""
     if opinions is not None:
         return opinions[0][gold], opinions[1]
     assert learn is not None
     both = method == "posterior"
     if both not in known:
-        known[both] = _refitted(sets, learn, head, gold, seed) if both else of_gold(sets.crossed(), learn, gold, seed)
+        known[both] = _refits(sets, learn, head, gold, seed) if both else of_gold(sets.crossed(), learn, gold, seed)
     return known[both]
 
 
-def _refitted(sets: Sets, learn: Learn, head: Learn | None, gold: Ints, seed: int) -> tuple[Floats, Floats]:
-    """Train on half of gold and rows as they are, take the noise out of each label, and train again on the beliefs."""
+def _refits(sets: Sets, learn: Learn, head: Learn | None, gold: Ints, seed: int) -> tuple[Floats, Floats]:
+    """Train on half of gold and uncorrected rows, take the noise out of each label, and train again on the beliefs."""
     crossed = sets.crossed()
     _, first = of_both(crossed, head or learn, gold, sets.meant.astype(np.float64), seed, _SPLITS)
     beliefs = np.empty_like(first)
@@ -215,21 +216,21 @@ def _refitted(sets: Sets, learn: Learn, head: Learn | None, gold: Ints, seed: in
 
 
 def _two(presence: Floats) -> Floats:
-    """Give the probabilities of absence and presence, (N, 2)."""
+    """Return the probabilities of absence and presence, (N, 2)."""
     return np.stack([1 - presence, presence], axis=1)
 
 
 def choose_for_sets(
     sets: Sets, learn: Learn, *, opinions: tuple[Floats, Floats] | None = None, seed: int = 0
 ) -> Choice:
-    """Choose a method by what heads that learn from its rows score on gold that had no part in any of it.
+    """Choose a method by the score of heads trained on its rows, on gold that had no part in it.
 
-    The score is the mean of two shares of judged labels that are right: over all of them, and over each label's
-    presences and absences alike. "argmax" is no candidate where the corrector is weaker for most labels.
+    The score is the mean of accuracy and balanced accuracy over judged labels. "argmax" is no candidate where the
+    corrector is weaker for most labels.
 
     Args:
         learn: fast heads, one a label.
-        opinions: of one trained corrector on gold and rows, which then decides on labels in the place of `learn`.
+        opinions: of one trained corrector on gold and rows, which then decides on labels in place of `learn`.
     """
     crossed = sets.crossed()
     fold = folds(crossed.truth, sets.groups, FOLDS, seed)
@@ -240,12 +241,12 @@ def choose_for_sets(
         inside, held = np.flatnonzero(fold != k), np.flatnonzero(fold == k)
         known: dict[bool, tuple[Floats, Floats]] = {}
         for method in METHODS:
-            done = decide_sets(sets, method, learn=learn, opinions=opinions, inside=inside, seed=seed, known=known)
+            corrected = decide_sets(sets, method, learn=learn, opinions=opinions, inside=inside, seed=seed, known=known)
             if method == "argmax":
-                weak += [weaker(policy.figures) for policy in done.labels.values()]
-            used = np.flatnonzero(done.weight > 0)
-            said, _ = learn(inside, used, done.probs[used])(held, np.arange(0))
-            hits = (said > 0.5) == (sets.truth[held] == 1)
+                weak += [weaker(policy.figures) for policy in corrected.labels.values()]
+            used = np.flatnonzero(corrected.weight > 0)
+            probs, _ = learn(inside, used, corrected.probs[used])(held, np.arange(0))
+            hits = (probs > 0.5) == (sets.truth[held] == 1)
             worth[method][held] = (hits * cell_weight[held]).sum(1)
     if weak and np.mean(weak) >= 0.5:
         del worth["argmax"]
@@ -253,107 +254,95 @@ def choose_for_sets(
 
 
 def _cell_weights(truth: Ints) -> Floats:
-    """Weigh judged labels so that the mean over rows of their weighted hits is the score of `choose_for_sets`."""
+    """Compute weights of judged labels by which the mean hits of rows are the score of `choose_for_sets`, (M, K)."""
     weight = np.zeros(truth.shape)
     sides = [(truth[:, j] == value, j) for j in range(truth.shape[1]) for value in (0, 1)]
-    seen = [(rows, j) for rows, j in sides if rows.any()]
-    for rows, j in seen:
-        weight[rows, j] = 0.5 / (truth >= 0).sum() + 0.5 / (len(seen) * rows.sum())
+    sides = [(rows, j) for rows, j in sides if rows.any()]
+    for rows, j in sides:
+        weight[rows, j] = 0.5 / (truth >= 0).sum() + 0.5 / (len(sides) * rows.sum())
     return weight * len(truth)
 
 
 # --- models ---------------------------------------------------------------------------------------------------------
 def linear_heads(features_gold: Floats, features_rows: Floats, sets: Sets) -> Learn:
-    """Give a `crossfit.Learn` of one logistic regression a label; gold that was not judged for a label has no part."""
+    """Return a `crossfit.Learn` of one logistic regression a label, on the gold that was judged for the label."""
     heads = [
         linear_learner(features_gold, features_rows, np.maximum(sets.truth[:, j], 0), 2)
         for j in range(sets.truth.shape[1])
     ]
 
     def learn(gold: Ints, rows: Ints, targets: Floats) -> Predict:
-        predicts = [
-            head(gold[sets.truth[gold, j] >= 0], rows, _two(targets[:, j])) if _any(sets, gold, rows, j) else None
-            for j, head in enumerate(heads)
+        judged = [gold[sets.truth[gold, j] >= 0] for j in range(len(heads))]
+        fitted = [
+            head(part, rows, _two(targets[:, j])) if len(part) or len(rows) else None
+            for j, (head, part) in enumerate(zip(heads, judged, strict=True))
         ]
 
         def predict(gold: Ints, rows: Ints) -> tuple[Floats, Floats]:
-            held, said = np.full((len(gold), len(heads)), 0.5), np.full((len(rows), len(heads)), 0.5)
-            for j, one in enumerate(predicts):
-                if one is not None:
-                    first, second = one(gold, rows)
-                    held[:, j], said[:, j] = first[:, 1], second[:, 1]
-            return held, said
+            gold_probs, row_probs = (np.full((len(at), len(heads)), 0.5) for at in (gold, rows))
+            for j, head in enumerate(fitted):
+                if head is not None:
+                    first, second = head(gold, rows)
+                    gold_probs[:, j], row_probs[:, j] = first[:, 1], second[:, 1]
+            return gold_probs, row_probs
 
         return predict
 
     return learn
 
 
-def _any(sets: Sets, gold: Ints, rows: Ints, j: int) -> bool:
-    return len(rows) > 0 or bool((sets.truth[gold, j] >= 0).any())
-
-
 def _fit_learner(task: Task, gold: Dataset, rows: Dataset, fit_rows: Fit, seed: int) -> Learn:
-    """Give a `Learn` that trains by a user's `fit` on gold rows and synthetic rows with probabilities of presence."""
+    """Return a `Learn` that trains by a user's `fit` on gold rows and synthetic rows with probabilities of labels."""
 
     def learn(gold_at: Ints, rows_at: Ints, targets: Floats) -> Predict:
         data = gold.select(gold_at)
         if len(rows_at):
-            data = augment(task, _believed(task, rows.select(rows_at), targets), gold=data, seed=seed)
+            n = len(rows_at)
+            beliefs = {
+                task.label_column: [np.flatnonzero(p > 0.5).tolist() for p in targets],
+                "label_status": ["kept"] * n,
+                "label_probs": targets.tolist(),
+                "weight": [1.0] * n,
+            }
+            data = augment(task, training_rows(task, rows.select(rows_at), beliefs), gold=data, seed=seed)
         predict = fit_rows(data)
 
-        def said(dataset: Dataset, at: Ints) -> Floats:
-            if not len(at):
-                return np.zeros((0, len(task.labels)))
-            return _checked(task, predict(dataset.select(at)), len(at))
+        def probs_at(dataset: Dataset, at: Ints) -> Floats:
+            none = np.zeros((0, len(task.labels)))
+            return _checked(task, predict(dataset.select(at)), len(at)) if len(at) else none
 
-        return lambda gold_at, rows_at: (said(gold, gold_at), said(rows, rows_at))
+        return lambda gold_at, rows_at: (probs_at(gold, gold_at), probs_at(rows, rows_at))
 
     return learn
 
 
-def _believed(task: Task, rows: Dataset, probs: Floats) -> Dataset:
-    """Give rows to be trained on, with what is believed of their labels."""
-    from datasets import Dataset, Features
-
-    wanted, n = task.corrected_features(), len(rows)
-    columns = {c: list(rows[c][:]) for c in ("id", *task.text_columns, "source", "seed_ids", "access")}
-    columns[task.label_column] = [np.flatnonzero(p > 0.5).tolist() for p in probs]
-    columns |= {"label_status": ["kept"] * n, "label_probs": probs.tolist(), "weight": [1.0] * n}
-    return Dataset.from_dict(columns, features=Features({c: wanted[c] for c in columns}))
-
-
-def _checked(task: Task, said: npt.ArrayLike, n: int) -> Floats:
-    probs = np.asarray(said, dtype=np.float64)
+def _checked(task: Task, opinions: npt.ArrayLike, n: int) -> Floats:
+    probs = np.asarray(opinions, dtype=np.float64)
     if probs.shape != (n, len(task.labels)) or not np.isfinite(probs).all() or (probs < 0).any() or (probs > 1).any():
         raise ColumnError(f"a corrector of {task.full_name!r} gives {len(task.labels)} numbers between 0 and 1 a row")
     return probs
 
 
-# --- what is told ---------------------------------------------------------------------------------------------------
-def _policy(task: Task, sets: Sets, method: str, done: CorrectedSets, told: Mapping[str, Any]) -> Policy:
-    """Sum up the policies of the labels."""
-    names = ("corrector_accuracy_on_held_out_gold", "corrector_balanced_accuracy_on_held_out_gold",
-             "corrector_temperature", "generator_accuracy_estimated")  # fmt: skip
+# --- figures --------------------------------------------------------------------------------------------------------
+def _joint_policy(task: Task, sets: Sets, method: str, corrected: CorrectedSets, more: Mapping[str, Any]) -> Policy:
+    """Summarise the policies of the labels as one."""
     labels = {}
-    for j, policy in done.labels.items():
+    for j, policy in corrected.labels.items():
         noise = policy.noise
         labels[task.labels[j]] = {
             "gold_judged": int((sets.truth[:, j] >= 0).sum()),
-            **{name: policy.figures[name] for name in names},
+            **{name: policy.figures[name] for name in _FIGURES},
             "said_wrongly_estimated": noise[0][1],
             "left_out_estimated": noise[1][0],
             "threshold": policy.threshold,
         }
-    alone = [j for j in range(len(task.labels)) if j not in done.labels] if method != "none" else []
-    weak = [task.labels[j] for j, policy in done.labels.items() if weaker(policy.figures)]
+    alone = [j for j in range(len(task.labels)) if j not in corrected.labels] if method != "none" else []
+    weak = [task.labels[j] for j, policy in corrected.labels.items() if weaker(policy.figures)]
     warnings = []
     if weak:
         warnings.append(f"for {len(weak)} of {len(labels)} labels the corrector looks weaker than the generator")
     if alone:
-        warnings.append(f"{len(alone)} labels are left alone: judged gold does not know them both there and not there")
-    figures = {
-        "gold_rows": len(sets.truth), "synthetic_rows": len(sets.meant), "labels": labels,
-        "labels_left_alone": [task.labels[j] for j in alone], "corrector_weaker_for": weak, **told,
-    }  # fmt: skip
+        warnings.append(f"{len(alone)} labels are left alone: judged gold lacks rows with or without them")
+    figures = {"gold_rows": len(sets.truth), "synthetic_rows": len(sets.meant), "labels": labels}
+    figures |= {"labels_left_alone": [task.labels[j] for j in alone], "corrector_weaker_for": weak, **more}
     return Policy(method, len(task.labels), unseen=tuple(alone), figures=figures, warnings=tuple(warnings))

@@ -1,4 +1,4 @@
-"""Rows that correction dropped are asked for again: the plan goes on where it ended, and nothing is paid for twice."""
+"""Regeneration of rows that correction dropped: the generation plan continues, and no answer is paid for twice."""
 
 from __future__ import annotations
 
@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 
 _LOG = logging.getLogger(__name__)
 ROUNDS = 2
+_GOOD = ("kept", "relabelled")
+_COUNTED = (*_GOOD, "dropped")
 
 
 def regenerate(
@@ -39,39 +41,29 @@ def regenerate(
     seed: int = 0,
     **correction: Unpack[CorrectionOptions],
 ) -> Dataset:
-    """Ask for as many rows as correction dropped, and correct them all together, some times over.
+    """Generate as many rows as correction dropped, and correct all rows together, in rounds.
 
-    With the exemplars, prompt and seed of the first `generate` its answers come from the journal, and only what goes
-    beyond them is asked.
+    With the exemplars, prompt and seed of the first `generate` its answers come from the journal, and only further
+    questions are asked.
 
     Args:
         corrected: rows of `correct`, dropped ones among them.
         corrector, gold: as for `correct`.
         llm, exemplars, prompt, seed: as for `generate`.
-        rounds: at most; fewer when nothing is dropped any more, or nothing new comes.
-        correction: `method`, `audited`, `coverage` and `coverage_by_class` of `correct`, checked before anything is
-            asked; audited are rows of `corrected`, of whatever round.
+        rounds: at most; fewer when no row is dropped any more, or no new row comes.
+        correction: `method`, `audited`, `coverage` and `coverage_by_class` of `correct`, checked before any question
+            is asked; audited rows are those of `corrected`, from any round.
 
     Returns:
-        All rows as `correct` gives them, dropped ones too: they tell what was left out.
+        All rows of `correct`, dropped ones too.
 
     Raises:
         TaskError: rounds is below 1.
-        ColumnError: the rows are none that were generated and corrected.
-        HfSynthError: as `generate` and `correct` have it.
+        ColumnError: the rows were not generated and corrected.
+        HfSynthError: as for `generate` and `correct`.
     """
-    return regenerate_with_policy(
-        task,
-        corrected,
-        corrector,
-        llm,
-        gold=gold,
-        exemplars=exemplars,
-        rounds=rounds,
-        prompt=prompt,
-        seed=seed,
-        **correction,
-    )[0]
+    options: Any = {"gold": gold, "exemplars": exemplars, "rounds": rounds, "prompt": prompt, "seed": seed}
+    return regenerate_with_policy(task, corrected, corrector, llm, **options, **correction)[0]
 
 
 def regenerate_with_policy(
@@ -88,30 +80,30 @@ def regenerate_with_policy(
     progress: bool = False,
     **correction: Unpack[CorrectionOptions],
 ) -> tuple[Dataset, Policy | None]:
-    """Do what `regenerate` does, and give the policy of the last round as well: None where nothing came."""
+    """Regenerate rows as `regenerate` does; return them and the policy of the last round, None without new rows."""
     from datasets import concatenate_datasets
 
     if rounds < 1:
-        raise TaskError("rows are asked for again in at least one round")
+        raise TaskError("regeneration needs at least one round: give rounds of 1 or more")
     _check_generated(corrected)
     policy: Policy | None = None
     rows, wanted = corrected, _counts(task, corrected, _COUNTED)
     if wanted - _counts(task, rows, _GOOD):
-        check_correction(task, corrector, gold=gold, **correction)  # before anything is paid for
+        check_correction(task, corrector, gold=gold, **correction)  # before any question is paid for
         if task.kind == "single_label":
-            there = [i for i, status in enumerate(rows["label_status"]) if status in _COUNTED]
-            audited_places(task, rows.select(there), correction.get("audited"))
+            usable = [i for i, status in enumerate(rows["label_status"]) if status in _COUNTED]
+            audited_places(task, rows.select(usable), correction.get("audited"))
     for number in range(1, rounds + 1):
         missing = wanted - _counts(task, rows, _GOOD)
         if not missing:
             break
         n = _plan(task, _counts(task, rows, _COUNTED) + missing)
-        made = generate(task, exemplars, llm, n, prompt=prompt, seed=seed, progress=progress)
-        fresh = made.select(_unknown(task, rows, made, missing))
+        generated = generate(task, exemplars, llm, n, prompt=prompt, seed=seed, progress=progress)
+        fresh = generated.select(_new_rows(task, rows, generated, missing))
         if "kept" not in set(fresh["label_status"]):
             _LOG.warning("%d rows are missing, and the generator gave no new one for them", missing.total())
             break
-        known = rows.select_columns(list(made.column_names)).cast(made.features)
+        known = rows.select_columns(list(generated.column_names)).cast(generated.features)
         rows, policy = correct_with_policy(
             task, concatenate_datasets([known, fresh]), corrector, gold=gold, seed=seed, **correction
         )
@@ -120,37 +112,31 @@ def regenerate_with_policy(
 
 
 def estimate_again(task: Task, corrected: Dataset, exemplars: Dataset, **how: Any) -> Estimate:
-    """Reckon what the first round of `regenerate` would ask beyond the answers that its rows came of; nothing is asked.
+    """Estimate the questions of the first round of `regenerate` beyond those already answered, without asking any.
 
     Args:
         how: `prompt`, `seed` and `price`, as for `estimate`.
 
     Raises:
-        ColumnError: the rows are none that were generated and corrected.
-        HfSynthError: as `estimate` has it.
+        ColumnError: the rows were not generated and corrected.
+        HfSynthError: as for `estimate`.
     """
     _check_generated(corrected)
-    there, missing = _counts(task, corrected, _COUNTED), _counts(task, corrected, ("dropped",))
+    present, missing = _counts(task, corrected, _COUNTED), _counts(task, corrected, ("dropped",))
     rows = {label: missing[label] for label in (task.labels if task.kind == "single_label" else ("",))}
     if not missing:
         return Estimate(rows, 0, 0, 0, 0, None if how.get("price") is None else 0.0)
-    all_of_it, paid = (estimate(task, exemplars, _plan(task, c), **how) for c in (there + missing, there))
-    cost = None if all_of_it.cost_usd is None or paid.cost_usd is None else all_of_it.cost_usd - paid.cost_usd
-    return Estimate(
-        rows, all_of_it.calls - paid.calls, all_of_it.prompt_tokens - paid.prompt_tokens,
-        all_of_it.completion_tokens - paid.completion_tokens, all_of_it.most_calls - paid.calls, cost,
-    )  # fmt: skip
-
-
-_GOOD = ("kept", "relabelled")
-_COUNTED = (*_GOOD, "dropped")
+    total, paid = (estimate(task, exemplars, _plan(task, c), **how) for c in (present + missing, present))
+    cost = None if total.cost_usd is None or paid.cost_usd is None else total.cost_usd - paid.cost_usd
+    tokens = total.prompt_tokens - paid.prompt_tokens, total.completion_tokens - paid.completion_tokens
+    return Estimate(rows, total.calls - paid.calls, *tokens, total.most_calls - paid.calls, cost)
 
 
 def _check_generated(rows: Dataset) -> None:
     lacking = [c for c in ("id", "llm_label", "label_status", "prompt_sha256") if c not in rows.column_names]
     if lacking or not any(rows["prompt_sha256"]):
-        what = f"lack columns {lacking}" if lacking else "were written elsewhere"
-        raise ColumnError(f"the rows {what}: only what `generate` asked for can be asked for again")
+        fault = f"lack columns {lacking}" if lacking else "were written elsewhere"
+        raise ColumnError(f"the rows {fault}: only rows of `generate` can be regenerated")
 
 
 def _plan(task: Task, counts: Counter[str]) -> Any:
@@ -158,26 +144,26 @@ def _plan(task: Task, counts: Counter[str]) -> Any:
 
 
 def _label_of(task: Task, value: Any) -> str:
-    """Give the label that a row counts for; tasks without single labels are counted together."""
+    """Return the label that a row counts for; rows of tasks without single labels are counted together."""
     return task.labels[value] if task.kind == "single_label" and value is not None else ""
 
 
 def _counts(task: Task, rows: Dataset, statuses: tuple[str, ...]) -> Counter[str]:
-    """Count rows of some statuses by the label that was asked for."""
-    told = zip(rows["llm_label"], rows["label_status"], strict=True)
-    return Counter(_label_of(task, label) for label, status in told if status in statuses)
+    """Count rows of some statuses by the generator's label."""
+    pairs = zip(rows["llm_label"], rows["label_status"], strict=True)
+    return Counter(_label_of(task, label) for label, status in pairs if status in statuses)
 
 
-def _unknown(task: Task, rows: Dataset, made: Dataset, missing: Counter[str]) -> list[int]:
-    """Find rows that were not there before: rejects, and as many good ones of each label as are missing."""
-    ids, left, found = set(rows["id"]), missing.copy(), []
-    texts = set(zip(*(rows[c] for c in task.text_columns), strict=True))
-    made_texts = zip(*(made[c] for c in task.text_columns), strict=True)
-    columns = zip(made["id"], made["label_status"], made["llm_label"], made_texts, strict=True)
+def _new_rows(task: Task, rows: Dataset, generated: Dataset, missing: Counter[str]) -> list[int]:
+    """Return the positions of new rows: rejected ones, and as many kept ones of each label as are missing."""
+    ids, left, new = set(rows["id"]), missing.copy(), []
+    known = set(zip(*(rows[c] for c in task.text_columns), strict=True))
+    texts = zip(*(generated[c] for c in task.text_columns), strict=True)
+    columns = zip(generated["id"], generated["label_status"], generated["llm_label"], texts, strict=True)
     for i, (id, status, value, text) in enumerate(columns):
         label = _label_of(task, value)
-        if id in ids or (status == "kept" and (text in texts or left[label] < 1)):
+        if id in ids or (status == "kept" and (text in known or left[label] < 1)):
             continue
         left[label] -= status == "kept"
-        found.append(i)
-    return found
+        new.append(i)
+    return new

@@ -1,8 +1,8 @@
-"""The artificial clinic: a seeded writer of radiation-oncology follow-up notes. No patient is in them.
+"""Artificial clinic notes: a seeded generator of radiation-oncology follow-up notes with grades of esophagitis.
 
-A patient has a course over weeks; each visit has facts (what is felt, eaten, given), the grade is computed from the
-facts by one rule, and the note states the facts in one of many ways, among findings that mislead. The grade is never
-printed. The notes prove that the software works; they say nothing of a clinical benefit.
+A patient has visits over some weeks. Each visit has facts (symptoms, diet, treatment), its grade follows from the facts
+by one rule, and the note states the facts in one of many ways, among misleading findings. The grade is never printed.
+The notes prove that the software works; they show no clinical benefit.
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ from hf_synth.demo import clinic_language as say
 
 @dataclass(frozen=True)
 class Facts:
-    """What decides the grade at a visit; everything else in a note is colour.
+    """Facts of a visit that decide the grade; nothing else in a note does.
 
     Args:
-        felt: swallowing is felt (sore, tight), whatever is eaten.
+        felt: swallowing is sore or tight, whatever is eaten.
         finding: an esophageal finding on imaging or endoscopy.
         changed: textures or amounts of food were changed because of swallowing.
         supplements: oral supplements because of swallowing.
@@ -39,7 +39,7 @@ class Facts:
 
 
 def grade_of(facts: Facts) -> int:
-    """Grade esophagitis from facts, 0-3 (after CTCAE v5.0; 4 and 5 do not occur here)."""
+    """Return the grade of esophagitis, 0-3 (after CTCAE v5.0; 4 and 5 do not occur here)."""
     if facts.fluids or facts.tube or facts.admitted:
         return 3
     if facts.changed or facts.supplements:
@@ -53,11 +53,11 @@ class Note:
 
     Args:
         id: unique among the notes of one call.
-        patient_id: notes of one patient share it.
+        patient_id: shared by the notes of a patient.
         week: of the course; 7 and more are follow-up.
         text: the note.
         grade: 0-3, `grade_of(facts)`.
-        facts: what the text states.
+        facts: the facts that the text states.
     """
 
     id: str
@@ -69,7 +69,7 @@ class Note:
 
 
 def write_notes(n: int, *, seed: int = 0) -> list[Note]:
-    """Write n notes, visit after visit, patient after patient; the first n of a longer call are the same notes."""
+    """Write n notes, patient by patient and visit by visit; a longer call begins with the same notes."""
     rng = random.Random(f"clinic-{seed}")
     notes: list[Note] = []
     patient = 0
@@ -101,7 +101,7 @@ _HEADERS = (
 
 
 def _course(rng: random.Random, patient: str, first: int) -> list[Note]:
-    """Write the visits of one patient: symptoms build up under treatment and settle after it."""
+    """Write the visits of one patient: symptoms grow during treatment and fade after it."""
     writer = _Writer(rng.choice(_HEADERS), rng.random() < 0.3, rng.choice((0, 0, 0.01, 0.03)), rng.random() < 0.4)
     disease, fractions = _pick(rng, say.DISEASE), rng.choice((25, 28, 30, 30, 33, 35))
     frailty = rng.gauss(0, 1)
@@ -109,11 +109,9 @@ def _course(rng: random.Random, patient: str, first: int) -> list[Note]:
     notes: list[Note] = []
     for week in weeks:
         level = frailty + 1.9 * _severity(week) - 1.05 + rng.gauss(0, 0.55)
-        facts = _facts(rng, level)
-        late = week > 7
-        text = _note(
-            rng, writer, disease, fractions, week, facts, late, resolved=late and frailty > 0 and rng.random() < 0.5
-        )
+        facts, late = _facts(rng, level), week > 7
+        resolved = late and frailty > 0 and rng.random() < 0.5
+        text = _note(rng, writer, disease, fractions, week, facts, late, resolved)
         notes.append(Note(f"n{first + len(notes):05d}", patient, week, text, grade_of(facts), facts))
     return notes
 
@@ -128,48 +126,38 @@ def _facts(rng: random.Random, level: float) -> Facts:
     if level < 0.95:
         return Facts(finding=True) if rng.random() < 0.2 else Facts(felt=True)
     if level < 1.75:
-        return (
-            Facts(felt=True, changed=rng.random() < 0.8, supplements=True)
-            if rng.random() < 0.35
-            else Facts(felt=True, changed=True)
-        )
-    what = rng.choice(("fluids", "fluids", "tube", "admitted", "admitted"))
-    return Facts(
-        felt=True, changed=rng.random() < 0.6, fluids=what == "fluids", tube=what == "tube", admitted=what == "admitted"
-    )
+        supplements = rng.random() < 0.35
+        return Facts(felt=True, changed=rng.random() < 0.8 if supplements else True, supplements=supplements)
+    severe = rng.choice(("fluids", "fluids", "tube", "admitted", "admitted"))
+    return Facts(felt=True, changed=rng.random() < 0.6, **{severe: True})
 
 
 # --- a note ---------------------------------------------------------------------------------------------------------
 
 
-def _pick(rng: random.Random, ways: Sequence[str], spread: float = 0.85) -> str:
-    """Draw a way of saying something, the first ones most often (Zipf's law)."""
-    weights = [1 / (rank + 1.5) ** spread for rank in range(len(ways))]
-    return rng.choices(ways, weights)[0]
+def _pick(rng: random.Random, phrases: Sequence[str], spread: float = 0.85) -> str:
+    """Draw a phrase, the first ones most often (Zipf's law)."""
+    weights = [1 / (rank + 1.5) ** spread for rank in range(len(phrases))]
+    return rng.choices(phrases, weights)[0]
 
 
 def _swallowing(rng: random.Random, facts: Facts, resolved: bool) -> list[str]:
-    """State the facts; what misleads comes only where it does not change them."""
-    lines = []
-    if facts.admitted:
-        lines.append(_pick(rng, say.ADMITTED))
-    if facts.tube:
-        lines.append(_pick(rng, say.TUBE))
-    if facts.fluids:
-        lines.append(_pick(rng, say.FLUIDS))
-    if facts.changed:
-        lines.append(_pick(rng, say.SOFT))
-    if facts.supplements:
-        lines.append(_pick(rng, say.SUPPLEMENT))
-    if facts.finding:
-        lines.append(_pick(rng, say.FINDING))
+    """State the facts; misleading phrases are drawn only where they do not change the facts."""
+    phrases = (
+        (facts.admitted, say.ADMITTED),
+        (facts.tube, say.TUBE),
+        (facts.fluids, say.FLUIDS),
+        (facts.changed, say.SOFT),
+        (facts.supplements, say.SUPPLEMENT),
+        (facts.finding, say.FINDING),
+    )
+    lines = [_pick(rng, ways) for stated, ways in phrases if stated]
     if not lines and facts.felt:
         lines.append(_pick(rng, say.MILD))
     if not lines:
         trap = rng.random()
-        lines.append(
-            _pick(rng, say.HISTORY if resolved or trap < 0.1 else say.ELSEWHERE if trap < 0.28 else say.REGULAR)
-        )
+        ways = say.HISTORY if resolved or trap < 0.1 else say.ELSEWHERE if trap < 0.28 else say.REGULAR
+        lines.append(_pick(rng, ways))
     return lines
 
 
@@ -181,7 +169,6 @@ def _note(
     week: int,
     facts: Facts,
     late: bool,
-    *,
     resolved: bool,
 ) -> str:
     age, sex = rng.randint(44, 84), rng.choice(("man", "woman"))
@@ -217,15 +204,15 @@ def _note(
         if rng.random() < 0.1:
             parts.pop(rng.choice((1, 2)))
         text = rng.choice(("\n", "\n", "\n\n", " ")).join(parts)
-    return _hurried(rng, writer, re.sub(r" +", " ", text).strip())
+    return _with_typos(rng, writer, re.sub(r" +", " ", text).strip())
 
 
 _SHORT = (("patient", "pt"), ("with", "w/"), ("history", "hx"), ("because of", "2/2"),
           ("treatment", "tx"), ("weeks", "wks"), ("without", "w/o"), ("chemotherapy", "chemo"))  # fmt: skip
 
 
-def _hurried(rng: random.Random, writer: _Writer, text: str) -> str:
-    """Abbreviate and mistype as a writer in a hurry does."""
+def _with_typos(rng: random.Random, writer: _Writer, text: str) -> str:
+    """Add the writer's abbreviations and typing errors."""
     if writer.abbreviates:
         for word, short in _SHORT:
             if rng.random() < 0.6:

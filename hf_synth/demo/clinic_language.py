@@ -1,7 +1,7 @@
-"""The language of the artificial clinic: how its writers say things, commonest first.
+"""Phrases of the artificial clinic notes, the most frequent first.
 
-Each list is drawn from with falling odds, so that a few hundred notes hold the common ways and a few thousand the rare
-ones. Every line was written for this file; no patient is in it.
+The probability of a phrase falls with its place, so that some hundred notes have the common phrases and some thousand
+the rare ones. Every line was written for this file; none is from a patient's note.
 """
 
 from __future__ import annotations

@@ -1,11 +1,10 @@
-"""The demo's encoder: a tiny one, made on the spot from unlabelled open text in seconds. No weights are shipped.
+"""Tiny ModernBERT encoder for the demo, trained in seconds on unlabelled open text. No weights are shipped.
 
-A stock ModernBERT of one layer with a WordPiece vocabulary of its own. Its word vectors are computed, not learnt: a
-factorisation of which words stand near each other (PPMI and SVD; Levy and Goldberg 2014). A few passes of
-masked-language modelling then teach the layers to read context. It knows the words of the texts it was given and
-nothing else: it proves software, not clinical use.
+It has one layer and its own WordPiece vocabulary. Its word vectors are computed, not learnt: a factorisation of the
+co-occurrence of words (PPMI and SVD; Levy and Goldberg 2014). A few epochs of masked-language modelling then train the
+layers. It knows the words of its texts alone: it proves software, not clinical use.
 
-Only ever give it open text: its vocabulary spells out the words it saw.
+Use open text only: the vocabulary spells out the words of the texts.
 """
 
 from __future__ import annotations
@@ -28,24 +27,23 @@ from hf_synth.task.columns import MANIFEST
 from hf_synth.task.folders import new_folder
 
 VOCABULARY = 4_000  # tokens at most
-WIDTH, LAYERS, HEADS, WINDOW = 64, 1, 4, 32  # WINDOW: tokens that local attention sees, half on each side
+WIDTH, LAYERS, HEADS, WINDOW = 64, 1, 4, 32  # WINDOW: tokens of local attention, half on each side
 MAX_TOKENS = 512
 MLM_EPOCHS, MLM_BATCH, MLM_RATE, MLM_MASKED = 6, 16, 2e-3, 0.3
-NEAR = 4  # words on each side that count as near, for the word vectors
+NEAR = 4  # words on each side that count as co-occurring
 DROPOUT = {"embedding_dropout": 0.1, "mlp_dropout": 0.1, "classifier_dropout": 0.3}  # in fine-tuning
-# Fields of `TrainingArguments` that suit this encoder: a network this small takes a large learning rate. The number of
-# epochs is left to `train`, which gives small sets more.
+# `TrainingArguments` for this encoder: a network this small needs a large learning rate. `train` sets the epochs.
 DEMO_ARGS: dict[str, Any] = {"learning_rate": 3e-3, "per_device_train_batch_size": 16}
 _SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 
 
 def make_encoder(texts: Sequence[str], output_dir: str | Path, *, seed: int) -> Path:
-    """Make a tiny encoder from open, unlabelled texts and write it to a folder that `train` can start from.
+    """Train a tiny encoder on open, unlabelled texts and write it to a folder that `train` can start from.
 
     Args:
-        texts: a thousand or more, in every style that it will meet: words it never saw mean nothing to it. Give it the
-            unlabelled synthetic texts beside the gold ones, and no test texts.
-        seed: same seed and texts, same weights on a CPU.
+        texts: a thousand or more, in every style of the task: gold and synthetic texts, but no test texts. Other words
+            mean nothing to it.
+        seed: the same seed and texts give the same weights on a CPU.
 
     Raises:
         ColumnError: there is no text.
@@ -54,14 +52,13 @@ def make_encoder(texts: Sequence[str], output_dir: str | Path, *, seed: int) -> 
     from transformers import ModernBertConfig, ModernBertForMaskedLM, set_seed
 
     if not texts or not all(isinstance(text, str) for text in texts):
-        raise ColumnError("an encoder is made from texts, and there is none or one is empty")
+        raise ColumnError("an encoder is made from texts, and there is none or one is missing; leave out rejected rows")
     with new_folder(Path(output_dir)) as draft, quiet(), cpu_threads():
         tokenizer = _wordpiece(texts)
         ids = tokenizer(list(texts), truncation=True, max_length=MAX_TOKENS, return_attention_mask=False)["input_ids"]
         set_seed(seed)
-        special = {name: tokenizer.convert_tokens_to_ids(token) for name, token in (
-            ("pad_token_id", "[PAD]"), ("cls_token_id", "[CLS]"), ("sep_token_id", "[SEP]"), ("bos_token_id", "[CLS]"),
-            ("eos_token_id", "[SEP]"))}  # fmt: skip
+        tokens = {"pad": "[PAD]", "cls": "[CLS]", "sep": "[SEP]", "bos": "[CLS]", "eos": "[SEP]"}
+        special = {f"{name}_token_id": tokenizer.convert_tokens_to_ids(token) for name, token in tokens.items()}
         config = ModernBertConfig(
             vocab_size=len(tokenizer), hidden_size=WIDTH, intermediate_size=WIDTH, num_hidden_layers=LAYERS,
             num_attention_heads=HEADS, max_position_embeddings=MAX_TOKENS, local_attention=WINDOW,
@@ -69,7 +66,7 @@ def make_encoder(texts: Sequence[str], output_dir: str | Path, *, seed: int) -> 
         )  # fmt: skip
         network = ModernBertForMaskedLM(config)
         _set_word_vectors(network, ids, seed)
-        _read_masked(network, tokenizer, ids, seed)
+        _train_masked(network, tokenizer, ids, seed)
         for name, share in DROPOUT.items():
             setattr(network.config, name, share)
         network.model.save_pretrained(draft)
@@ -81,9 +78,9 @@ def make_encoder(texts: Sequence[str], output_dir: str | Path, *, seed: int) -> 
 
 
 def _wordpiece(texts: Sequence[str]) -> Any:
-    """Make a tokenizer whose words are those seen three times or more; others fall apart into words and characters.
+    """Make a WordPiece tokenizer of the words seen three times or more, and of characters.
 
-    Frequency alone decides, with ties in alphabetical order: the trainers of `tokenizers` break ties at random.
+    Words are ranked by frequency, ties in alphabetical order: the trainers of `tokenizers` break ties at random.
     """
     from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
     from transformers import PreTrainedTokenizerFast
@@ -107,7 +104,7 @@ def _wordpiece(texts: Sequence[str]) -> Any:
 
 
 def _set_word_vectors(network: Any, ids: Sequence[Sequence[int]], seed: int) -> None:
-    """Start from word vectors: the leading directions of the positive pointwise mutual information of near words."""
+    """Set the word vectors: the leading singular vectors of the positive pointwise mutual information of near words."""
     import torch
     from scipy import sparse
     from sklearn.utils.extmath import randomized_svd
@@ -136,8 +133,8 @@ def _set_word_vectors(network: Any, ids: Sequence[Sequence[int]], seed: int) -> 
         table[torch.from_numpy(seen), : vectors.shape[1]] = torch.from_numpy(vectors[seen].astype(np.float32))
 
 
-def _read_masked(network: Any, tokenizer: Any, ids: Sequence[Sequence[int]], seed: int) -> None:
-    """Teach the layers context: hide some tokens and have the network say them (Devlin et al. 2019)."""
+def _train_masked(network: Any, tokenizer: Any, ids: Sequence[Sequence[int]], seed: int) -> None:
+    """Train the layers by masked-language modelling (Devlin et al. 2019)."""
     import torch
 
     rng = np.random.default_rng(seed)
@@ -151,13 +148,9 @@ def _read_masked(network: Any, tokenizer: Any, ids: Sequence[Sequence[int]], see
             batch = pad(tokenizer, [{"input_ids": row} for row in groups[i]])
             hidden, targets = _mask(batch["input_ids"], len(tokenizer), tokenizer.mask_token_id, rng)
             if (targets < 0).all():
-                continue  # nothing was hidden in a batch of few tokens: its mean loss would be no number
-            loss = network(
-                input_ids=torch.from_numpy(hidden),
-                attention_mask=torch.from_numpy(batch["attention_mask"]),
-                labels=torch.from_numpy(targets),
-            ).loss
-            loss.backward()
+                continue  # no token of a short batch was masked: its mean loss would be NaN
+            inputs = {"input_ids": hidden, "attention_mask": batch["attention_mask"], "labels": targets}
+            network(**{name: torch.from_numpy(values) for name, values in inputs.items()}).loss.backward()
             torch.nn.utils.clip_grad_norm_(network.parameters(), 1.0)
             optimiser.step()
             schedule.step()
@@ -173,7 +166,7 @@ def _by_length(ids: Sequence[Sequence[int]]) -> list[list[Sequence[int]]]:
 def _mask(
     ids: npt.NDArray[np.int64], n_tokens: int, mask: int, rng: np.random.Generator
 ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
-    """Hide 30% of the tokens: of those 80% by the mask, 10% by a random token, 10% not at all."""
+    """Mask 30% of the tokens: 80% of them by the mask token, 10% by a random token; 10% stay."""
     chosen = (rng.random(ids.shape) < MLM_MASKED) & (ids >= len(_SPECIAL))
     how = rng.random(ids.shape)
     hidden = np.where(chosen & (how < 0.8), mask, ids)

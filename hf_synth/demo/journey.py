@@ -1,7 +1,7 @@
-"""The demo: the whole journey on artificial notes with a simulated LLM, no network and no key.
+"""The demo: the whole pipeline on artificial notes with a simulated LLM, without network or key.
 
-It shows that the software works. Its notes are artificial, its LLM is a simulator with errors of our own making, and
-its encoder is a tiny one made on the spot: its figures say nothing of a clinical benefit.
+It shows that the software works. Its notes are artificial, its LLM is a simulator with programmed errors, and its
+encoder is a tiny one made on the spot: its figures show no clinical benefit.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING, Any
 from hf_synth.demo.encoder import DEMO_ARGS, make_encoder
 from hf_synth.demo.simulator import running_simulator, true_label
 from hf_synth.errors import HfSynthError
-from hf_synth.experiments.journey import ARMS, Journey, run, score_table, told_of
-from hf_synth.experiments.journey_report import Told, write_journey_report
+from hf_synth.experiments.journey import ARMS, run, score_table
+from hf_synth.experiments.journey_report import Journey, write_journey_report
 from hf_synth.generation.generation import generate
 from hf_synth.gold.gold import load_gold, subset
 from hf_synth.hub import client_environment, connected, running_hub
@@ -26,10 +26,9 @@ from hf_synth.llm.llm import LLM
 from hf_synth.models.inference import predict_proba
 from hf_synth.publishing.publishing import publish_dataset, publish_model
 from hf_synth.reports.page import Section, Table, matrix_table
-from hf_synth.reports.shares import matrix_plot
+from hf_synth.reports.plots import matrix_plot
 from hf_synth.task.folders import clear_disk_errors, private_folder, work_folder, write_stage
 from hf_synth.task.scripts import load_task
-from hf_synth.task.task import Task
 
 if TYPE_CHECKING:
     from datasets import DatasetDict
@@ -37,7 +36,7 @@ if TYPE_CHECKING:
 CAPTION = "Artificial notes, simulated LLM, tiny encoder: this shows that the software works, not a clinical benefit."
 DATASET, MODEL = "demo/synth-esophagitis", "demo/esophagitis-grader"
 BEST_ARM = "gold_200_plus_corrected"
-# What someone without our code types, run in a process of its own against the local Hub.
+# Loads what was published without hf_synth, in a process of its own against the local Hub.
 PULL = """
 import json, sys
 from datasets import load_dataset
@@ -57,15 +56,15 @@ print(json.dumps({"rows": len(rows), "labels": rows.features["label"].names,
 
 
 def demo(out: Path, *, seed: int = 0, full: bool = False, say: Callable[[str], None]) -> dict[str, Any]:
-    """Run the demo into a folder; give its figures (the JSON object of `hf-synth demo`).
+    """Run the demo into a folder; return its figures (the JSON object of `hf-synth demo`).
 
     Args:
-        out: folder for everything; an earlier demo there is continued: what its journal holds is not asked again.
+        out: folder for everything; an earlier demo there is continued: answers in its journal are used again.
         full: more gold sizes and more synthetic notes.
-        say: told of each step.
+        say: called with each line of progress.
 
     Raises:
-        HfSynthError: any stage's own error.
+        HfSynthError: the error of a stage.
     """
     started = time.perf_counter()
     task = load_task("clinic")
@@ -81,7 +80,7 @@ def demo(out: Path, *, seed: int = 0, full: bool = False, say: Callable[[str], N
         rows = generate(task, shown, llm, 3_000 if full else 1_600, seed=seed)
     texts = [text for text in rows["text"] if text is not None]
     say(f"simulated LLM: {len(texts):,} notes, {len(rows) - len(texts):,} answers rejected")
-    # the encoder reads texts without labels: the clinic's, and those that were written
+    # the encoder is made from unlabelled texts: gold and synthetic ones
     base = make_encoder([*gold["train"]["text"], *texts], work_folder(out) / "encoder", seed=seed)
 
     journey = run(
@@ -97,10 +96,9 @@ def demo(out: Path, *, seed: int = 0, full: bool = False, say: Callable[[str], N
         say=say,
         caption=CAPTION,
     )
-    labels = label_accuracy(task, journey)
-    told = told_of(task, journey, caption=CAPTION)
-    report = write_journey_report(out, told, more=[truth_section(told, labels)])
-    published, hub = _publish_and_pull(task, journey, gold, out, say)
+    labels = label_accuracy(journey)
+    report = write_journey_report(journey, more=[truth_section(journey, labels)])
+    published, hub = _publish_and_pull(journey, gold, say)
     facts = {
         "scores": _main_scores(journey),
         "policy": journey.policy.method,
@@ -119,22 +117,23 @@ def demo(out: Path, *, seed: int = 0, full: bool = False, say: Callable[[str], N
 def _main_scores(journey: Journey) -> dict[str, Any]:
     scores = {}
     for name, s in journey.scores.items():
-        scores[name] = {"macro_f1": round(s.values["macro_f1"], 4), "ci95": [round(v, 4) for v in s.ci95["macro_f1"]],
-                        "accuracy": round(s.values["accuracy"], 4)}  # fmt: skip
+        macro_f1, ci95 = round(s.values["macro_f1"], 4), [round(v, 4) for v in s.ci95["macro_f1"]]
+        scores[name] = {"macro_f1": macro_f1, "ci95": ci95, "accuracy": round(s.values["accuracy"], 4)}
     return scores
 
 
-def label_accuracy(task: Task, journey: Journey) -> dict[str, float]:
-    """Compare labels with what the simulator wrote, which only a simulation can tell.
+def label_accuracy(journey: Journey) -> dict[str, float]:
+    """Compare labels with the true labels, which only a simulation knows.
 
     Returns:
         Shares of right labels: "llm" as asked for; "corrected" on all rows, a dropped row counted as wrong; "argmax"
-        where every label is the corrector's; "kept" on the rows that correction kept or relabelled; and "yield", the
-        share of rows it kept or relabelled.
+        if a model trained on the gold labels every row; "kept" on the rows that correction kept or relabelled; and
+        "yield", the share of those rows.
     """
+    task = journey.task
     rows = journey.corrected.filter(lambda status: status != "rejected", input_columns="label_status")
     truth = [task.labels.index(f"grade_{true_label(text)}") for text in rows["text"]]
-    replaced = predict_proba(task, journey.models["gold_200"], rows).argmax(1)  # the paper's rule: a model of the gold
+    replaced = predict_proba(task, journey.models["gold_200"], rows).argmax(1)
 
     def share(hits: Sequence[bool]) -> float:
         return round(sum(hits) / max(1, len(hits)), 4)
@@ -150,82 +149,72 @@ def label_accuracy(task: Task, journey: Journey) -> dict[str, float]:
     }
 
 
-def truth_section(told: Told, labels: dict[str, float]) -> Section:
-    """Show the noise of the labels before and after correction, against what the simulator really wrote.
+def truth_section(journey: Journey, labels: dict[str, float]) -> Section:
+    """Show the true noise of the labels before and after correction.
 
     Args:
-        labels: as `label_accuracy` gives them.
+        labels: of `label_accuracy`.
     """
-    k, names = len(told.task.labels), list(told.task.labels)
+    k, names = len(journey.task.labels), list(journey.task.labels)
     before, after = ([[0] * k for _ in range(k)] for _ in range(2))
-    rows = told.corrected
-    for text, meant, now, status in zip(rows["text"], rows["llm_label"], rows["label"], rows["label_status"],
-                                        strict=True):  # fmt: skip
+    columns = (journey.corrected[c] for c in ("text", "llm_label", "label", "label_status"))
+    for text, llm_label, label, status in zip(*columns, strict=True):
         if status == "rejected":
             continue
-        truth = told.task.labels.index(f"grade_{true_label(text)}")
-        before[truth][meant] += 1
+        truth = journey.task.labels.index(f"grade_{true_label(text)}")
+        before[truth][llm_label] += 1
         if status != "dropped":
-            after[truth][now] += 1
+            after[truth][label] += 1
     stages = {"Labels before correction": before, "Labels after correction, rows used": after}
     plots = [
-        matrix_plot(counts, names, names, row_axis="grade stated", column_axis="label", **told.drawn(title))
+        matrix_plot(counts, names, names, row_axis="true label", column_axis="label", **journey.plot_labels(title))
         for title, counts in stages.items()
     ]
-    tables = [
-        matrix_table(counts, names, names, corner="stated / label", caption=title) for title, counts in stages.items()
-    ]
+    corner = "true label / label"
+    tables = [matrix_table(counts, names, names, corner=corner, caption=title) for title, counts in stages.items()]
     meanings = {
         "llm": "right before correction", "corrected": "right after it, of all rows; a dropped row counts as wrong",
         "kept": "right after it, of the rows used", "yield": "rows used",
-        "argmax": "right if every label were that of a model of the gold",
+        "argmax": "right if a model trained on the gold labels every row",
     }  # fmt: skip
     table = Table(["share", "of the rows"], [[meaning, labels[key]] for key, meaning in meanings.items()], digits=4)
-    text = (
-        "What a note really states is known here alone, because a program wrote it; with real notes it takes a person."
-    )
+    text = "The true label of a note is known because a program wrote it. For real notes it takes a person."
     return Section("Labels against the truth", text, plots, [table, *tables])
 
 
 def _label_line(labels: dict[str, float], policy: str) -> str:
     return (
-        f"labels right: {labels['llm']:.1%} as the simulator meant them, {labels['corrected']:.1%} after correction by "
-        f"{policy} ({labels['kept']:.1%} of the {labels['yield']:.1%} kept), {labels['argmax']:.1%} had every label "
-        "been replaced by that of a model of the gold"
+        f"right labels: {labels['llm']:.1%} of the simulator's, {labels['corrected']:.1%} after correction by {policy} "
+        f"({labels['kept']:.1%} of the {labels['yield']:.1%} kept), {labels['argmax']:.1%} if a model trained on the "
+        "gold labels every row"
     )
 
 
-def _publish_and_pull(
-    task: Task, journey: Journey, gold: DatasetDict, out: Path, say: Callable[[str], None]
-) -> tuple[dict[str, Any], str]:
-    """Publish to a local Hub, then pull in a process that has none of our code."""
-    with running_hub(out / "hub") as hub, connected(hub):
+def _publish_and_pull(journey: Journey, gold: DatasetDict, say: Callable[[str], None]) -> tuple[dict[str, Any], str]:
+    """Publish to a local Hub and load it in a process without hf_synth; return the figures and the Hub's address."""
+    task, scores, published = journey.task, journey.scores, journey.out / "published"
+    with running_hub(journey.out / "hub") as hub, connected(hub):
         say("publishing to a local Hub, then pulling in a process without hf_synth")
-        scores = journey.scores[BEST_ARM]
+        how: dict[str, Any] = {"gold": gold, "private": False, "token": hub.token, "endpoint": hub.url}
+        data_how = {**how, "scores": scores, "policy": journey.policy, "export_dir": published / "dataset"}
+        model_how = {**how, "export_dir": published / "model"}
         verdicts = [
-            publish_dataset(
-                task, journey.corrected, DATASET, gold=gold, scores=journey.scores, private=False, token=hub.token,
-                endpoint=hub.url, policy=journey.policy, export_dir=out / "published" / "dataset",
-            ),
-            publish_model(
-                task, journey.models[BEST_ARM], scores, MODEL, gold=gold, private=False, token=hub.token,
-                endpoint=hub.url, export_dir=out / "published" / "model",
-            ),
-        ]  # fmt: skip
+            publish_dataset(task, journey.corrected, DATASET, **data_how),
+            publish_model(task, journey.models[BEST_ARM], scores[BEST_ARM], MODEL, **model_how),
+        ]
         for verdict in verdicts:
             if not verdict.allowed:
                 raise HfSynthError(f"the gate refused: {'; '.join(verdict.reasons)}")
-        pulled = _pull(hub, out)
-        url = hub.url
-    return {"dataset": DATASET, "model": MODEL, "pulled": pulled}, url
+        return {"dataset": DATASET, "model": MODEL, "pulled": _pull(hub, journey.out)}, hub.url
 
 
 def _pull(hub: Any, out: Path) -> dict[str, Any]:
     environment = client_environment(hub) | {"HF_HOME": str(work_folder(out) / "pulled"), "PATH": "/usr/bin:/bin"}
-    done = subprocess.run(
-        [sys.executable, "-I", "-c", PULL, DATASET, MODEL], env=environment, capture_output=True, text=True, check=False
-    )
-    if done.returncode:
-        raise HfSynthError("what was published could not be pulled by a process without hf_synth")
-    pulled: dict[str, Any] = json.loads(done.stdout.strip().splitlines()[-1])
+    command = [sys.executable, "-I", "-c", PULL, DATASET, MODEL]
+    process = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    if process.returncode:
+        raise HfSynthError(
+            "a process without hf_synth could not load the published dataset and model; see the folder hub"
+        )
+    pulled: dict[str, Any] = json.loads(process.stdout.strip().splitlines()[-1])
     return pulled

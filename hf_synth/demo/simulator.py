@@ -1,10 +1,9 @@
-"""The simulator: an offline stand-in for an LLM, which answers our real prompts through the real openai client.
+"""Simulated LLM: a program with phrase tables behind an OpenAI-compatible endpoint, for use without network or key.
 
-It is a program with phrase tables, not a language model. For the grades of esophagitis it writes notes in a style of
-its own from facts that it plans; about 30% of its labels are wrong, because the writing slips: a planned fact is left
-out, only considered, or contradicted, most often in borderline cases. The label it returns is the one it was asked
-for, as with a real LLM. For any other task it recombines the exemplars of the prompt. Everything follows from the
-messages and a seed.
+For the grades of esophagitis it plans facts and writes notes in its own style. About 30% of its labels are wrong: a
+planned fact is left out, only considered, or contradicted, most often in borderline cases, while the label returned is
+the one of the prompt, as with a real LLM. For any other task it recombines the exemplars of the prompt. The answer
+depends on the messages and a seed alone.
 """
 
 from __future__ import annotations
@@ -33,12 +32,12 @@ _STATED = {"admitted": say.ADMITTED, "tube": say.TUBE, "fluids": say.FLUIDS, "ch
 
 @dataclass(frozen=True)
 class Faults:
-    """How often the simulator misbehaves.
+    """Error rates of the simulator.
 
     Args:
-        slips: factor on the odds that a written fact goes wrong; 1 makes about 30% of the labels wrong, 0 none.
-        refusal: share of answers that decline.
-        broken: share of answers cut in the middle of their JSON.
+        slips: factor on the probability of a wrong fact; 1 makes about 30% of the labels wrong, 0 none.
+        refusal: share of refusals.
+        broken: share of answers with truncated JSON.
         chatter: share of answers with words or a fence around the JSON.
         duplicate: share of entries that repeat the one before.
         latency: seconds before each answer of the server.
@@ -57,18 +56,18 @@ class Faults:
 
 @dataclass(frozen=True)
 class _Question:
-    """What a prompt asks for, read back from its text."""
+    """The request of a prompt, parsed from its text."""
 
     columns: tuple[str, ...]  # text columns, then the label column
-    labels: tuple[str, ...]  # all of the task
-    asked: tuple[str, ...]
-    rows: int
+    labels: tuple[str, ...]  # all labels of the task
+    wanted: tuple[str, ...]  # labels of the new entries
+    rows: int  # entries for each of them
     exemplars: list[dict[str, Any]]
     sets: bool = False  # whether the label is a list of labels
 
 
 def answer(messages: Sequence[Mapping[str, str]], *, seed: int = 0, faults: Faults | None = None) -> str:
-    """Answer a prompt of `generation.render`; the same messages and seed give the same answer."""
+    """Answer a prompt of `generation.render`, by messages and seed alone."""
     faults = faults or Faults()
     prompt = "\n".join(m["content"] for m in messages)
     rng = random.Random(hashlib.sha256(f"{seed}\x1f{prompt}".encode()).hexdigest())
@@ -76,10 +75,10 @@ def answer(messages: Sequence[Mapping[str, str]], *, seed: int = 0, faults: Faul
         return rng.choice(
             ("I'm sorry, but I can't help with writing medical records.", "I cannot assist with this request.")
         )
-    question = _read(messages[-1]["content"])
+    question = _parse(messages[-1]["content"])
     entries: list[dict[str, Any]] = []
     for _ in range(question.rows):
-        for label in question.asked or ("",):
+        for label in question.wanted or ("",):
             if entries and rng.random() < faults.duplicate:
                 entries.append(dict(entries[-1]))
             else:
@@ -94,7 +93,7 @@ def answer(messages: Sequence[Mapping[str, str]], *, seed: int = 0, faults: Faul
     return text
 
 
-def _read(prompt: str) -> _Question:
+def _parse(prompt: str) -> _Question:
     form = re.findall(r'\{"entries": \[\{(.*?)\}, \.\.\.\]\}', prompt)
     shape: dict[str, Any] = {"text": "...", "label": "..."}
     with contextlib.suppress(ValueError, IndexError):
@@ -107,9 +106,9 @@ def _read(prompt: str) -> _Question:
             with contextlib.suppress(ValueError):
                 exemplars.append(json.loads(line))
     ask = re.search(r"(?m)^Write (\d+) new entr(?:y|ies)(?: for (?:this label|each of these labels): (.+))?\.$", prompt)
-    asked = tuple(ask[2].split(", ")) if ask and ask[2] else ()
+    wanted = tuple(ask[2].split(", ")) if ask and ask[2] else ()
     sets = isinstance(list(shape.values())[-1], list)
-    return _Question(tuple(shape), labels, asked, int(ask[1]) if ask else 1, exemplars, sets)
+    return _Question(tuple(shape), labels, wanted, int(ask[1]) if ask else 1, exemplars, sets)
 
 
 def _entry(rng: random.Random, question: _Question, label: str, faults: Faults) -> dict[str, Any]:
@@ -121,7 +120,7 @@ def _entry(rng: random.Random, question: _Question, label: str, faults: Faults) 
 
 
 def _grades(labels: Sequence[str], label: str) -> list[int]:
-    """Give the grades that a label of an esophagitis task stands for; none for any other task."""
+    """Return the grades that a label of an esophagitis task covers; none for any other task."""
     if set(labels) == {"none", "esophagitis"}:
         return [0] if label == "none" else [1, 2, 3]
     if labels and all(name.startswith("grade_") for name in labels):
@@ -133,21 +132,18 @@ def _grades(labels: Sequence[str], label: str) -> list[int]:
 
 
 def write(rng: random.Random, grade: int, *, slips: float = 1.0) -> tuple[str, int]:
-    """Write a note that is meant to have a grade; give the text and the grade that it really states."""
+    """Write a note for a grade; return the text and the grade that it states, which may differ."""
     planned = _plan(rng, grade)
     late = rng.random() < 0.4
-    crowded = rng.randint(2, 7)  # the more a note says, the likelier a fact gets lost in it
+    crowded = rng.randint(2, 7)  # the longer a note, the likelier it loses a fact
     sentences, stated = _state(rng, planned, slips * (0.5 + 0.14 * crowded) * (1.2 if late else 0.9))
     story = sentences + rng.sample(say.SIDE, min(crowded, len(say.SIDE)) // 2)
     rng.shuffle(story)
     opening = rng.choice(say.OPENING).format(
         week=rng.randint(1, 7), after=rng.randint(1, 9), fraction=rng.randint(5, 33)
     )
-    rest = (
-        rng.sample(say.MEDS, rng.randint(0, 2))
-        + rng.sample(say.EXAM, rng.randint(0, 2))
-        + rng.sample(say.PLAN, rng.randint(1, 2))
-    )
+    sections = ((say.MEDS, 0), (say.EXAM, 0), (say.PLAN, 1))
+    rest = [sentence for section, least in sections for sentence in rng.sample(section, rng.randint(least, 2))]
     parts = [opening, " ".join(story), " ".join(rest)]
     text = rng.choice((" ", "\n", "\n\n")).join(p for p in parts if p)
     return text, grade_of(stated)
@@ -161,53 +157,51 @@ def _plan(rng: random.Random, grade: int) -> Facts:
     if grade == 2:
         kind = rng.random()
         return Facts(felt=True, changed=kind < 0.75, supplements=kind > 0.5)
-    what = rng.choice(("fluids", "tube", "admitted"))
-    return Facts(
-        felt=True, changed=rng.random() < 0.5, fluids=what == "fluids", tube=what == "tube", admitted=what == "admitted"
-    )
+    severe = rng.choice(("fluids", "tube", "admitted"))
+    return Facts(felt=True, changed=rng.random() < 0.5, **{severe: True})
 
 
-def _pick(rng: random.Random, ways: Sequence[str]) -> str:
-    """Draw a way of saying something: like a language model it has its favourites."""
-    return rng.choices(ways, [1 / (rank + 1) for rank in range(len(ways))])[0]
+def _pick(rng: random.Random, phrases: Sequence[str]) -> str:
+    """Draw a phrase, the first ones most often: like a language model the simulator has favourites."""
+    return rng.choices(phrases, [1 / (rank + 1) for rank in range(len(phrases))])[0]
 
 
 def _state(rng: random.Random, planned: Facts, hazard: float) -> tuple[list[str], Facts]:
-    """Put facts into sentences; each may slip: be left out, be only considered, or be overtaken by another."""
-    said: list[str] = []
-    true: dict[str, bool] = {}
+    """Write facts as sentences; each may be left out, only considered, or replaced. Return the facts stated, too."""
+    sentences: list[str] = []
+    stated: dict[str, bool] = {}
     for fact in ("admitted", "tube", "fluids", "changed", "supplements"):
         if not getattr(planned, fact):
             continue
         odds = {"fluids": 0.34, "admitted": 0.27, "tube": 0.22, "changed": 0.3, "supplements": 0.26}[fact]
         if rng.random() < odds * hazard:
             if fact in say.CONSIDERED and rng.random() < 0.75:
-                said.append(_pick(rng, say.CONSIDERED[fact]))
+                sentences.append(_pick(rng, say.CONSIDERED[fact]))
             if fact in ("admitted", "tube", "fluids") and rng.random() < 0.6:
-                said.append(_pick(rng, say.SOFT))  # the milder thing is what ends up on the page
-                true["changed"] = True
+                sentences.append(_pick(rng, say.SOFT))  # a milder fact is stated instead
+                stated["changed"] = True
         else:
-            said.append(_pick(rng, _STATED[fact]))
-            true[fact] = True
+            sentences.append(_pick(rng, _STATED[fact]))
+            stated[fact] = True
     if planned.finding:
         if rng.random() < 0.22 * hazard:
-            said.append(_pick(rng, say.REGULAR))
+            sentences.append(_pick(rng, say.REGULAR))
         else:
-            said.append(_pick(rng, say.FINDING))
-            true["finding"] = True
-    if planned.felt and not any(true.values()):
-        said.append(_pick(rng, say.MILD))
-        true["felt"] = True
+            sentences.append(_pick(rng, say.FINDING))
+            stated["finding"] = True
+    if planned.felt and not any(stated.values()):
+        sentences.append(_pick(rng, say.MILD))
+        stated["felt"] = True
     if planned == Facts(felt=True) and rng.random() < 0.36 * hazard:
-        said = [_pick(rng, say.SOFT)] if rng.random() < 0.55 else [_pick(rng, say.REGULAR)]
-        true = {"changed": said[0] in say.SOFT}
+        sentences = [_pick(rng, say.SOFT)] if rng.random() < 0.55 else [_pick(rng, say.REGULAR)]
+        stated = {"changed": sentences[0] in say.SOFT}
     if planned == Facts():
         if rng.random() < 0.22 * hazard:
-            said.append(_pick(rng, say.MILD if rng.random() < 0.65 else say.SOFT))
-            true = {"felt": said[-1] in say.MILD, "changed": said[-1] in say.SOFT}
+            sentences.append(_pick(rng, say.MILD if rng.random() < 0.65 else say.SOFT))
+            stated = {"felt": sentences[-1] in say.MILD, "changed": sentences[-1] in say.SOFT}
         else:
-            said.append(_pick(rng, rng.choices((say.REGULAR, say.HISTORY, say.ELSEWHERE), (6, 2, 2))[0]))
-    return list(dict.fromkeys(said)), Facts(**true)
+            sentences.append(_pick(rng, rng.choices((say.REGULAR, say.HISTORY, say.ELSEWHERE), (6, 2, 2))[0]))
+    return list(dict.fromkeys(sentences)), Facts(**stated)
 
 
 _FACT_OF = {sentence: fact for fact, sentences in _STATED.items() for sentence in sentences}
@@ -215,9 +209,9 @@ _ANY_FACT = re.compile("|".join(re.escape(s) for s in sorted(_FACT_OF, key=len, 
 
 
 def true_label(text: str) -> int:
-    """Read the grade that a simulated note really states: for judging a simulation, since only there it can be known.
+    """Return the grade that a simulated note states, for the evaluation of a simulation.
 
-    The simulator's sentences stand in its tables whole, so its facts are read back exactly; any other text gives 0.
+    The simulator's sentences are whole entries of its tables, so that its facts are found exactly; other text gives 0.
     """
     return grade_of(Facts(**{_FACT_OF[sentence]: True for sentence in _ANY_FACT.findall(text)}))
 
@@ -226,10 +220,10 @@ def true_label(text: str) -> int:
 
 
 def _recombined(rng: random.Random, question: _Question, label: str) -> dict[str, Any]:
-    """Cross the sentences of exemplars of a label; now and then one of another label slips in.
+    """Mix the sentences of exemplars of a label; sometimes with those of another label.
 
-    The longest text is mixed, the others stay with the target they belong to: what a premise says still holds with
-    more beside it. A set of labels is that of all exemplars in the mix; a target text is made of their targets.
+    The longest text is mixed; the others stay with their target, since a premise still holds with more text beside it.
+    A set of labels is that of all exemplars in the mix; a target text is joined from their targets.
     """
     *columns, target = question.columns
     pool = question.exemplars or [dict.fromkeys(question.columns, "Nothing of note was found today.")]
@@ -242,8 +236,8 @@ def _recombined(rng: random.Random, question: _Question, label: str) -> dict[str
     wanted = "" if label or question.sets else str(main.get(target, "")).strip()
     spans = {"context", "answer"} <= set(question.columns) or any(wanted in main.get(c, "") for c in columns)
     extract = len(wanted) > 1 and spans
-    choice = bool(wanted) and not extract and wanted[-1] not in ".!?"  # "B", "entailment": all of the text decides
-    free = [c for c in columns if not (choice and c == "context")] or columns  # the options of a choice stay in order
+    choice = bool(wanted) and not extract and wanted[-1] not in ".!?"  # "B", "entailment": depends on the whole text
+    free = [c for c in columns if not (choice and c == "context")] or columns  # options of a choice keep their order
     mixed = "context" if "context" in free else max(free, key=lambda c: len(main.get(c, "")))
     first = _sentences(main.get(mixed, ""))
     pieces = list(dict.fromkeys(s for source in (main, other, *stray) for s in _sentences(source.get(mixed, ""))))
@@ -254,40 +248,40 @@ def _recombined(rng: random.Random, question: _Question, label: str) -> dict[str
     entry: dict[str, Any] = {column: main.get(column, "") for column in columns}
     entry[mixed] = " ".join(kept)
     if question.sets:
-        found = [x for source in (main, other) for x in _listed(source.get(target))]
-        entry[target] = list(dict.fromkeys([*found, *([label] * bool(label))]))
+        labels = [x for source in (main, other) for x in _listed(source.get(target))]
+        entry[target] = list(dict.fromkeys([*labels, *([label] * bool(label))]))
     elif label or choice:
         entry[target] = label or wanted
     else:
         joined = any(s in kept for s in _sentences(other.get(mixed, "")))
         entry[target] = _target_text(rng, wanted, str(other.get(target, "")) * joined, kept, extract)
-    whole = str(entry[target]) if extract else ""  # a span of the text stays one
+    span = str(entry[target]) if extract else ""  # must stay a span of the text
     for column in columns:
-        entry[column] = _in_own_words(rng, entry[column], whole)
+        entry[column] = _with_fillers(rng, entry[column], span)
     entry[mixed] = f"{rng.choice(_LEADS)} {entry[mixed]}".strip()
     if not label and not question.sets and not extract and not choice:
-        entry[target] = _in_own_words(rng, entry[target])
+        entry[target] = _with_fillers(rng, entry[target])
     return entry
 
 
-def _in_own_words(rng: random.Random, text: str, whole: str = "") -> str:
-    """Put a word of its own between every few words of a longer text, but not into `whole`: no long run stays."""
-    before, found, after = text.partition(whole) if whole else (text, "", "")
-    if found:
-        return f"{_in_own_words(rng, before)}{found}{_in_own_words(rng, after)}"
+def _with_fillers(rng: random.Random, text: str, span: str = "") -> str:
+    """Insert a filler between every few words of a longer text, outside `span`, so that no long copy stays."""
+    before, match, after = text.partition(span) if span else (text, "", "")
+    if match:
+        return f"{_with_fillers(rng, before)}{match}{_with_fillers(rng, after)}"
     words = re.findall(r"\S+\s*", text)
     if len(words) <= 6:
         return text
-    said, left = "", rng.randint(2, 5)
+    filled, left = "", rng.randint(2, 5)
     for word in words:
         if not left:
-            said, left = f"{said}{rng.choice(_FILLERS)} ", rng.randint(3, 5)
-        said, left = said + word, left - 1
-    return re.match(r"\s*", text)[0] + said  # type: ignore[index]
+            filled, left = f"{filled}{rng.choice(_FILLERS)} ", rng.randint(3, 5)
+        filled, left = filled + word, left - 1
+    return re.match(r"\s*", text)[0] + filled  # type: ignore[index]
 
 
 def _target_text(rng: random.Random, wanted: str, also: str, kept: list[str], extract: bool) -> str:
-    """Give the target of a mixed text: an extract stays one of the text as it now is; else sentences are joined."""
+    """Return the target of a mixed text: an extract must be in the new text; other sentences are joined."""
     if extract and kept:
         return wanted if wanted and any(wanted in s for s in kept) else rng.choice(kept).rstrip(".!?;")
     return " ".join(dict.fromkeys([*_sentences(wanted), *_sentences(also)]))
@@ -318,7 +312,7 @@ _LEADS = (
 
 
 def create_app(*, seed: int = 0, faults: Faults | None = None) -> Starlette:
-    """Make an app that speaks the OpenAI protocol: POST /v1/chat/completions and GET /v1/models."""
+    """Create an app with the OpenAI protocol: POST /v1/chat/completions and GET /v1/models."""
     from starlette.applications import Starlette
     from starlette.concurrency import run_in_threadpool
     from starlette.requests import Request
@@ -332,7 +326,7 @@ def create_app(*, seed: int = 0, faults: Faults | None = None) -> Starlette:
             number = int(body.get("seed") or 0)
         except (ValueError, KeyError, TypeError):
             return JSONResponse({"error": {"message": "not a chat request", "type": "invalid_request_error"}}, 400)
-        text = await run_in_threadpool(_slow_answer, messages, seed * 1_000_003 + number, faults or Faults())
+        text = await run_in_threadpool(_delayed_answer, messages, seed * 1_000_003 + number, faults or Faults())
         counts = (sum(len(m["content"].split()) for m in messages) * 4 // 3, len(text.split()) * 4 // 3)
         return JSONResponse(_completion(text, *counts))
 
@@ -342,28 +336,22 @@ def create_app(*, seed: int = 0, faults: Faults | None = None) -> Starlette:
     return Starlette(routes=[Route("/v1/chat/completions", chat, methods=["POST"]), Route("/v1/models", models)])
 
 
-def _slow_answer(messages: list[dict[str, str]], seed: int, faults: Faults) -> str:
+def _delayed_answer(messages: list[dict[str, str]], seed: int, faults: Faults) -> str:
     if faults.latency:
         time.sleep(faults.latency)
     return answer(messages, seed=seed, faults=faults)
 
 
-def _completion(text: str, asked: int, said: int) -> dict[str, Any]:
+def _completion(text: str, n_prompt: int, n_answer: int) -> dict[str, Any]:
     choice = {"index": 0, "message": {"role": "assistant", "content": text}, "finish_reason": "stop"}
-    usage = {"prompt_tokens": asked, "completion_tokens": said, "total_tokens": asked + said}
-    return {
-        "id": "chatcmpl-simulated",
-        "object": "chat.completion",
-        "created": 0,
-        "model": MODEL,
-        "choices": [choice],
-        "usage": usage,
-    }
+    usage = {"prompt_tokens": n_prompt, "completion_tokens": n_answer, "total_tokens": n_prompt + n_answer}
+    head = {"id": "chatcmpl-simulated", "object": "chat.completion", "created": 0, "model": MODEL}
+    return {**head, "choices": [choice], "usage": usage}
 
 
 @contextlib.contextmanager
 def running_simulator(*, port: int = 0, seed: int = 0, faults: Faults | None = None) -> Iterator[str]:
-    """Serve the simulator on loopback in a thread; give its base_url, "http://127.0.0.1:PORT/v1"."""
+    """Serve the simulator on loopback in a thread; yield its base_url, "http://127.0.0.1:PORT/v1"."""
     import socket
 
     import uvicorn

@@ -1,7 +1,6 @@
-"""The language of the simulator: fuller sentences than the clinic's, another style, the same wide vocabulary.
+"""Sentences of the simulated LLM: longer than the clinic's phrases, in another style, with a vocabulary as wide.
 
-Each sentence stands in one list only and is written out whole, so that what a simulated note states can be read back
-from its text (`simulator.true_label`).
+Each sentence is whole and in one list only, so that `simulator.true_label` finds the facts of a note in its text.
 """
 
 from __future__ import annotations
@@ -138,7 +137,7 @@ ADMITTED = (
     "Five nights were spent on the oncology floor because nothing would go down.",
     "The patient was sent up to the ward for pain control and nutrition.",
 )
-# What a slip leaves in place of a fact: considered, feared, planned - but not so.
+# What an error states in place of a fact: it was considered, feared or planned.
 CONSIDERED = {
     "fluids": (
         "Intravenous fluids were considered, but enough is being drunk by mouth.", "Hydration was discussed and judged unnecessary.", "The infusion room has been told to expect the patient should intake fall.", "Saline will be arranged if drinking becomes difficult.",

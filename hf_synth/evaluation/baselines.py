@@ -1,4 +1,4 @@
-"""What needs no training: labels by how often they occur, or by an LLM that was shown no gold.
+"""Baselines without training: label frequencies, and zero-shot labels of an LLM that was shown no gold.
 
 A model that does not beat the first has learnt nothing; one that does not beat the second was not worth its labels.
 """
@@ -23,16 +23,16 @@ STRATEGIES = ("prior", "sampled")
 
 
 class Judge(Protocol):
-    """What gives the probability of each label for each row, such as an `LLMJudge`."""
+    """A judge that labels rows and was trained on none of them, such as an `LLMJudge`."""
 
     def predict(self, rows: Dataset) -> Any:
-        """Label rows, (N, K)."""
+        """Return the probability of each label for each row, (N, K)."""
 
 
 def frequency_baseline(
     task: Task, train: Dataset, test: Dataset, *, strategy: str = "prior", n_bootstrap: int = 1000, seed: int = 0
 ) -> Scores:
-    """Score what how often labels occur in training rows says of test rows, without a look at their texts.
+    """Score predictions by the frequency of labels in training rows, which ignore the texts of test rows.
 
     Args:
         train: gold rows whose labels are counted.
@@ -43,46 +43,45 @@ def frequency_baseline(
 
     Raises:
         ColumnError: a label is missing, or there is no training row.
-        HfSynthError: there is no such strategy.
+        HfSynthError: unknown strategy.
     """
     if strategy not in STRATEGIES:
-        raise HfSynthError(f"there is no frequency baseline {strategy!r}; there are {', '.join(STRATEGIES)}")
-    known, true = truth(task, train), truth(task, test)
-    if not len(known):
-        raise ColumnError("there is no training row whose label could be counted")
-    rng, n = np.random.default_rng(seed), len(true)
-    said: Any
+        raise HfSynthError(f"there is no frequency baseline {strategy!r}: give {' or '.join(STRATEGIES)}")
+    labels, true = truth(task, train), truth(task, test)
+    if not len(labels):
+        raise ColumnError("the frequency baseline has no training row: give gold rows to count labels in")
+    rng, n, prior = np.random.default_rng(seed), len(true), strategy == "prior"
+    predicted: Any
     if task.kind == "text2text":
-        most = Counter(known).most_common(1)[0][0]
-        said = [most] * n if strategy == "prior" else [known[i] for i in rng.integers(len(known), size=n)]
+        most = Counter(labels).most_common(1)[0][0]
+        predicted = [most] * n if prior else [labels[i] for i in rng.integers(len(labels), size=n)]
     elif task.kind == "multi_label":
-        seen = judged_mask(task, train)
-        shares = known.sum(0) / np.maximum(seen.sum(0), 1)
-        said = np.tile(shares, (n, 1)) if strategy == "prior" else (rng.random((n, len(shares))) < shares).astype(float)
+        shares = labels.sum(0) / np.maximum(judged_mask(task, train).sum(0), 1)
+        predicted = np.tile(shares, (n, 1)) if prior else (rng.random((n, len(shares))) < shares).astype(float)
     else:
-        shares = np.bincount(known, minlength=len(task.labels)) / len(known)
-        said = np.tile(shares, (n, 1)) if strategy == "prior" else rng.choice(len(shares), size=n, p=shares)
+        shares = np.bincount(labels, minlength=len(task.labels)) / len(labels)
+        predicted = np.tile(shares, (n, 1)) if prior else rng.choice(len(shares), size=n, p=shares)
     judged = judged_mask(task, test) if task.kind == "multi_label" else None
-    scores = score(task, said, true, groups_of(test), judged=judged, n_bootstrap=n_bootstrap, seed=seed)
-    return replace(scores, model={"name": f"frequency ({strategy})", "rows": {"gold": len(known)}})
+    scores = score(task, predicted, true, groups_of(test), judged=judged, n_bootstrap=n_bootstrap, seed=seed)
+    return replace(scores, model={"name": f"frequency ({strategy})", "rows": {"gold": len(labels)}})
 
 
 def zero_shot_baseline(
     task: Task, test: Dataset, judge: Judge, *, n_bootstrap: int = 1000, seed: int = 0, name: str = "zero-shot"
 ) -> Scores:
-    """Score what an LLM says of test rows that was shown no gold.
+    """Score the labels that an LLM gives to test rows without having been shown gold.
 
     Args:
         test: gold rows that are scored.
-        judge: an `LLMJudge`. A row that it cast no vote on has all labels equally likely and counts as the first one.
+        judge: an `LLMJudge`. A row without a vote has all labels equally likely and counts as the first one.
 
     Raises:
         ColumnError: a label is missing.
-        HfSynthError: the task is text2text: there are no labels to choose among.
+        HfSynthError: the task is text2text and has no labels to choose among.
     """
     if task.kind == "text2text":
-        raise HfSynthError(f"task {task.full_name!r} is text2text: zero-shot chooses among labels, it has none")
+        raise HfSynthError(f"task {task.full_name!r} is text2text: the zero-shot baseline needs a task with labels")
     judged = judged_mask(task, test) if task.kind == "multi_label" else None
-    said = np.asarray(judge.predict(test), dtype=np.float64)
-    scores = score(task, said, truth(task, test), groups_of(test), judged=judged, n_bootstrap=n_bootstrap, seed=seed)
+    probs = np.asarray(judge.predict(test), dtype=np.float64)
+    scores = score(task, probs, truth(task, test), groups_of(test), judged=judged, n_bootstrap=n_bootstrap, seed=seed)
     return replace(scores, model={"name": name, "rows": {"gold": 0}})

@@ -1,4 +1,4 @@
-"""Two models on the same test rows: a paired difference with its interval and an exact test."""
+"""Paired comparison of two models on the same rows: difference, bootstrap interval over groups, McNemar test."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from hf_synth.errors import HfSynthError
-from hf_synth.evaluation.evaluation import Scores, _drawn_interval
+from hf_synth.evaluation.evaluation import Scores
 from hf_synth.evaluation.metrics import (
     MIN_ROWS,
     PATIENT_METRICS,
@@ -19,7 +19,15 @@ from hf_synth.evaluation.metrics import (
     set_sums,
     set_values,
 )
-from hf_synth.evaluation.scoring import RANKED, Judged, label_metrics, label_parts, values_of
+from hf_synth.evaluation.scoring import (
+    RANKED,
+    Prepared,
+    label_metrics,
+    label_parts,
+    metric_interval,
+    no_ranks,
+    values_of,
+)
 from hf_synth.evaluation.statistics import mcnemar
 from hf_synth.models.text2text import TEXT_METRICS
 
@@ -29,12 +37,12 @@ class Difference:
     """Score of one model minus that of another on the same rows.
 
     Args:
-        metric: which score.
+        metric: name of the score.
         value: a's minus b's.
         ci95: 95% interval of the paired bootstrap over groups.
         n: number of rows.
-        p_mcnemar: p-value of the exact McNemar test of who is right on which row (of sets: in all labels judged),
-            whatever the metric; it takes rows for independent.
+        p_mcnemar: p-value of the exact McNemar test of the rows that each model has right (sets: in all judged labels),
+            whatever the metric; it treats rows as independent.
     """
 
     metric: str
@@ -44,43 +52,42 @@ class Difference:
     p_mcnemar: float
 
 
-# --- comparison -----------------------------------------------------------------------------------------------------
 def compare(a: Scores, b: Scores, metric: str = "macro_f1", *, n_bootstrap: int = 1000, seed: int = 0) -> Difference:
-    """Compare two models on the same rows: the difference a - b with its paired bootstrap interval over groups.
+    """Compare two models on the same rows: the difference a - b with its interval by a paired bootstrap over groups.
 
     Args:
-        metric: any that both have; auroc, auprc and ece where both were scored from probabilities.
+        metric: one that both have; auroc, auprc and ece need scores from probabilities.
         n_bootstrap: draws; fewer for auroc and auprc of many rows, as in `score`.
 
     Raises:
-        HfSynthError: the scores are of texts, or not of the same rows, or lack what was said of them, or the metric.
+        HfSynthError: the scores are of texts, of different rows, or lack their rows or the metric.
     """
     if any(s.values and set(s.values) <= set(TEXT_METRICS) for s in (a, b)):
         raise HfSynthError(
-            f"scores of task {a.task!r} are of texts: only those of single_label and multi_label tasks can be compared"
+            f"scores of task {a.task!r} are of texts: only single_label and multi_label tasks can be compared"
         )
     if not all(s.labels or "sets" in s.row_values for s in (a, b)):
         raise HfSynthError("scores without their rows cannot be compared: write them with to_json(rows=True)")
     if not _same_rows(a, b):
-        raise HfSynthError("scores are compared on the same rows only, and these are of different rows")
+        raise HfSynthError("the scores are of different rows: score both models on the same rows")
     if metric in PROBABILITY_METRICS and not all(metric in s.values and "said" in s.row_values for s in (a, b)):
         raise HfSynthError(
-            f"cannot compare by {metric!r}: it is not defined here, or a model was scored by its labels alone; score "
+            f"cannot compare by {metric!r}: it is undefined here, or a model was scored from its labels alone; score "
             "both from probabilities"
         )
     known = [name for name in a.values if name in b.values]
     if metric not in known:
         raise HfSynthError(f"cannot compare by {metric!r}; choose one of {', '.join(known)}")
-    both = [(_of_labels if s.labels else _of_sets)(s, metric) for s in (a, b)]
+    both = [(_label_metric if s.labels else _set_metric)(s, metric) for s in (a, b)]
     n_groups = len(both[0].sums)
     if both[0].ranked:
         n_bootstrap = min(n_bootstrap, max(200, RANKED // both[0].ranked))
     drawn = [
-        np.subtract(*(values_of(one, counts).get(metric, np.full(len(counts), np.nan)) for one in both))
+        np.subtract(*(values_of(model, counts).get(metric, np.full(len(counts), np.nan)) for model in both))
         for counts in draws(n_groups, n_bootstrap, seed)
     ]
-    between = _drawn_interval(metric, np.concatenate(drawn), n_groups, difference=True)
-    return Difference(metric, a.values[metric] - b.values[metric], between, a.n, mcnemar(_right(a), _right(b)))
+    ci95 = metric_interval(metric, np.concatenate(drawn), n_groups, difference=True)
+    return Difference(metric, a.values[metric] - b.values[metric], ci95, a.n, mcnemar(_right(a), _right(b)))
 
 
 def _same_rows(a: Scores, b: Scores) -> bool:
@@ -90,35 +97,35 @@ def _same_rows(a: Scores, b: Scores) -> bool:
     return all(np.array_equal(a.row_values.get(n, ()), b.row_values.get(n, ())) for n in names)
 
 
-def _of_labels(scores: Scores, metric: str) -> Judged:
+def _label_metric(scores: Scores, metric: str) -> Prepared:
     """Prepare one metric of single labels for draws of groups."""
     k, true, codes = len(scores.confusion), np.array(scores.labels), np.array(scores.groups)
     guess = np.array(scores.predictions)
     often, graded = np.bincount(true, minlength=k) >= MIN_ROWS, metric in PATIENT_METRICS
     parts = label_parts(true, guess, k, codes, graded)
     if metric not in PROBABILITY_METRICS:
-        return Judged(parts, lambda s: label_metrics(s, k, often, graded, calibrated=False), lambda counts: {}, 0, {})
-    has, said = np.eye(k, dtype=bool)[true], scores.row_values["said"]
+        return Prepared(parts, lambda s: label_metrics(s, k, often, graded, calibrated=False), no_ranks, 0, {})
+    has, probs = np.eye(k, dtype=bool)[true], scores.row_values["said"]
     if metric != "ece":
-        ranks = label_ranks(said, has, np.ones_like(has), codes)
-        return Judged(parts, lambda s: {}, ranks, len(true) * (k if k > 2 else 1), {})
-    sums = np.hstack([parts, gap_sums(true, said, codes)])
-    return Judged(sums, lambda s: label_metrics(s, k, often, False, calibrated=True), lambda counts: {}, 0, {})
+        ranks = label_ranks(probs, has, np.ones_like(has), codes)
+        return Prepared(parts, lambda s: {}, ranks, len(true) * (k if k > 2 else 1), {})
+    sums = np.hstack([parts, gap_sums(true, probs, codes)])
+    return Prepared(sums, lambda s: label_metrics(s, k, often, False, calibrated=True), no_ranks, 0, {})
 
 
-def _of_sets(scores: Scores, metric: str) -> Judged:
+def _set_metric(scores: Scores, metric: str) -> Prepared:
     """Prepare one metric of sets of labels for draws of groups."""
-    said, true, judged, codes = (np.asarray(scores.row_values[n]) for n in ("said", "sets", "judged", "groups"))
+    probs, true, judged, codes = (np.asarray(scores.row_values[n]) for n in ("said", "sets", "judged", "groups"))
     true, judged = true > 0, judged > 0
-    sums, seen = set_sums(true, said > 0.5, judged, codes), np.asarray(judged.any(0))
+    sums, some = set_sums(true, probs > 0.5, judged, codes), np.asarray(judged.any(0))
     if metric in PROBABILITY_METRICS:
-        return Judged(sums, lambda s: {}, label_ranks(said, true, judged, codes), true.size, {})
-    return Judged(sums, lambda s: set_values(s, seen), lambda counts: {}, 0, {})
+        return Prepared(sums, lambda s: {}, label_ranks(probs, true, judged, codes), true.size, {})
+    return Prepared(sums, lambda s: set_values(s, some), no_ranks, 0, {})
 
 
 def _right(scores: Scores) -> Any:
-    """Tell in which rows a model is right; of sets in all labels that were judged, and only rows where some were."""
+    """Return a mask of the rows that a model has right; of sets in all judged labels, over rows that have some."""
     if scores.labels:
         return np.array(scores.labels) == np.array(scores.predictions)
-    said, true, judged = (np.asarray(scores.row_values[name]) > 0.5 for name in ("said", "sets", "judged"))
-    return ((said == true) | ~judged).all(1)[judged.any(1)]
+    guess, true, judged = (np.asarray(scores.row_values[name]) > 0.5 for name in ("said", "sets", "judged"))
+    return ((guess == true) | ~judged).all(1)[judged.any(1)]

@@ -1,8 +1,8 @@
-"""A small lexicon of what notes say of their patient: sex, age, race words; and how to say it of another patient.
+"""Sex, age and race of the patient from the words of a note, and counterfactual notes with these words swapped.
 
-Precise rather than complete: "white" counts in "white woman" and not in "white blood cells", an age counts where it is
-the patient's and not "her 45-year-old son", and what is contradictory or not said is "unknown". What a note says of
-race or sex is what its writer wrote, not what the patient is.
+A small lexicon, precise rather than complete: "white" counts in "white woman" and not in "white blood cells", an age
+counts if it is the patient's and not "her 45-year-old son", and a missing or contradictory attribute is "unknown". The
+words on race and sex are the writer's and need not be the patient's.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ _NOT_THEIRS = re.compile(
 _OF_A_RELATIVE = re.compile(rf"[\s,-]+(?:\w+\s+)?(?:{_RELATIVES})\b", re.IGNORECASE)
 
 _SEX_FIELD = re.compile(r"\b(?:sex|gender)\s*[:=]\s*(?P<sex>female|male|woman|man|f|m)\b", re.IGNORECASE)
-_SEX_SAID = re.compile(
+_SEX_STATED = re.compile(
     rf"\b(?:(?:patient|pt|this)\s+is\s+an?\s+{_ADJECTIVES}{{0,4}}?(?P<sex>{_FEMALE}|{_MALE})"
     r"|this\s+(?:(?:very|pleasant|elderly|young|older|middle-aged)\s+){0,2}(?P<this>woman|lady|gentleman))\b",
     re.IGNORECASE,
@@ -73,7 +73,7 @@ _RACE = re.compile(
 )
 _NON_HISPANIC = re.compile(r"\bnon[\s-]?(?:hispanic|latin[oax])\b", re.IGNORECASE)
 
-# a note with one of these cannot be told of the other sex
+# the sex of a note with one of these words cannot be swapped
 _ANATOMY = re.compile(
     r"\b(?:pregnan|gravid|postpartum|uter(?:us|ine)|ovar|cervical\scanc|cervix|vagin|hysterectom|menopaus|menstru|"
     r"mammogra|breast|prostat|testic|testes|scrot|penis|penile|erectile|vasectom|OB/?GYN|g\dp\d)",
@@ -87,7 +87,7 @@ _TO_FEMALE = {
     "he": "she", "him": "her", "his": "her", "himself": "herself", "man": "woman", "male": "female",
     "gentleman": "lady", "boy": "girl", "mr": "Ms",
 }  # fmt: skip
-# "told her to", "with her.": an object, and no noun follows
+# words that follow an object pronoun ("told her to"): no noun that it could belong to
 _NO_NOUNS = (
     "a about after again all also an and any as at back be because before but by during for from had has he home how "
     "if in into is it me not of off on or out over she so some that the then there they this through to today tomorrow "
@@ -99,36 +99,36 @@ _OTHER_RACE = {"white": "black", "caucasian": "African-American", "black": "whit
 
 
 def read_attribute(text: str, attribute: str) -> str:
-    """Tell what a note says of its patient.
+    """Read an attribute of the patient from a note.
 
     Args:
         attribute: "sex" (female, male), "age" (a band of BANDS) or "race" (white, black, hispanic, asian,
             native american, pacific islander).
 
     Returns:
-        The group; "unknown" where the note says nothing, or two things.
+        The group; "unknown" where the note names none, or two.
     """
     if attribute == "age":
         return _only({band_of(age) for age, _ in _ages(text)} | {BANDS[0][1] for _ in _INFANT.finditer(text)})
     if attribute == "race":
         plain = _NON_HISPANIC.sub(" ", text)
         return _only({_race_of(m["race"] or m["field"]) for m in _RACE.finditer(plain)})
-    found = [m for _, m in _ages(text)]
-    found += [m for pattern in (_INFANT, _SEX_FIELD, _SEX_SAID) for m in pattern.finditer(text)]
-    said = {word for m in found for name, word in m.groupdict().items() if word and name in ("sex", "letter", "this")}
-    for words in (said, {m["sex"] for m in _TITLE.finditer(text)}):
+    matches = [m for _, m in _ages(text)]
+    matches += [m for pattern in (_INFANT, _SEX_FIELD, _SEX_STATED) for m in pattern.finditer(text)]
+    stated = {word for m in matches for name in ("sex", "letter", "this") if (word := m.groupdict().get(name))}
+    for words in (stated, {m["sex"] for m in _TITLE.finditer(text)}):
         if words:
             return _only({_sex_of(word) for word in words})
     return _only({_sex_of(m["sex"]) for m in _PRONOUN.finditer(_EITHER.sub(" ", text))})
 
 
 def band_of(age: float) -> str:
-    """Give the band of an age in years; "unknown" of what is none."""
+    """Return the band of an age in years; "unknown" outside 0 to 120."""
     return next((name for most, name in BANDS if 0 <= age < most + 1), UNKNOWN)
 
 
-def _only(found: set[str]) -> str:
-    return found.pop() if len(found) == 1 else UNKNOWN
+def _only(groups: set[str]) -> str:
+    return groups.pop() if len(groups) == 1 else UNKNOWN
 
 
 def _sex_of(word: str) -> str:
@@ -140,7 +140,7 @@ def _race_of(word: str) -> str:
 
 
 def _ages(text: str) -> Iterator[tuple[int, re.Match[str]]]:
-    """Find the ages that a note gives to its patient."""
+    """Yield the ages of the patient in a note, with their matches."""
     for pattern in (_YEARS, _SHORT, _TURNED, _AGED):
         for m in pattern.finditer(text):
             age = int(m["age"])
@@ -153,22 +153,20 @@ def _ages(text: str) -> Iterator[tuple[int, re.Match[str]]]:
 
 
 def _end_of_age(m: re.Match[str]) -> int:
-    """Give where the age itself ends, before the words that follow it."""
+    """Return the end of the age itself, before the words that follow it."""
     old = _OLD.match(m.string, m.end("age"))
     return old.end() if old else m.end()
 
 
-# --- another patient ------------------------------------------------------------------------------------------------
-
-
+# --- counterfactual notes -------------------------------------------------------------------------------------------
 def swap_attribute(text: str, attribute: str, group: str) -> str:
-    """Say of another patient what a note says of this one: she for he, 80 years for 40, and nothing else.
+    """Swap the words of one attribute of the patient, such as she for he or 80 years for 40, and nothing else.
 
     Args:
         attribute: "sex", "age" or "race".
-        group: what the whole note says (`read_attribute`): only words of this group are swapped, so that "he" stays
-            where a woman's husband is meant. Below 18 years nothing is swapped, nor the sex of a note about organs
-            that only one sex has.
+        group: the group of the whole note (`read_attribute`): only words of this group are swapped, so that "he" stays
+            where it means a woman's husband. Below 18 years nothing is swapped, nor the sex of a note on organs that
+            only one sex has.
 
     Returns:
         The other note; the same text where there is nothing to swap.
@@ -187,7 +185,7 @@ def _swapped_sex(text: str, *, female: bool) -> str:
 
     def other(m: re.Match[str]) -> str:
         word, follows = m[0], _NEXT_WORD.match(text, m.end())
-        bare = follows is None or follows[1].lower() in _AFTER_OBJECT  # no noun that it could belong to
+        bare = follows is None or follows[1].lower() in _AFTER_OBJECT  # without a noun
         if word.lower() == "her":
             return _like(word, "him" if bare else "his")
         if word.lower() == "his" and bare:

@@ -1,7 +1,7 @@
-"""Metrics as arithmetic: sums over groups of rows, values from sums, ranks under drawn weights, words of texts.
+"""Classification metrics from sums over groups of rows, for fast bootstraps: F1, MCC, AUROC, AUPRC, calibration error.
 
 Nearly every metric is a function of sums over rows, so that a bootstrap is one matrix product. AUROC and AUPRC are not:
-they are computed from how often each group was drawn, for many draws at once. numpy only; nothing here knows a task.
+they are computed from how often each group was drawn, for many draws at once. numpy only; no task is needed.
 """
 
 from __future__ import annotations
@@ -13,20 +13,20 @@ import numpy as np
 import numpy.typing as npt
 
 Array = npt.NDArray[Any]
-Values = dict[str, Array]  # a metric's name -> its value in each of B draws, (B,)
+Values = dict[str, Array]  # name of a metric -> its value in each of B draws, (B,)
 MIN_ROWS = 10  # macro_f1_min10 leaves out classes with fewer test rows
-BINS = 15  # of confidence, for the calibration error
+BINS = 15  # of confidence, in every calibration error and reliability diagram
 LABEL_METRICS = (
     "accuracy", "macro_precision", "macro_recall", "macro_f1", "micro_f1", "weighted_f1", "macro_f1_min10", "mcc"
 )  # fmt: skip
 PATIENT_METRICS = ("patient_accuracy", "patient_macro_f1")
 PROBABILITY_METRICS = ("ece", "auroc", "auprc")
-_CELLS = 400_000  # weights that stand in memory at once when ranks are drawn: they fit the processor's cache
+_CELLS = 400_000  # weights in memory at once when ranks are drawn; as many fit the processor's cache
 
 
 # --- draws ----------------------------------------------------------------------------------------------------------
 def group_codes(groups: Sequence[Any] | None, n: int) -> Array:
-    """Number the groups from 0, shape (N,); a row without a group is one by itself."""
+    """Return the number of each row's group, from 0, (N,); a row without a group is one by itself."""
     if groups is None:
         return np.arange(n)
     names = [f"row {i}" if g is None else f"group {g}" for i, g in enumerate(groups)]
@@ -42,7 +42,7 @@ def group_sums(rows: Array, codes: Array) -> Array:
 
 
 def draws(n_groups: int, n_bootstrap: int, seed: int) -> Iterator[Array]:
-    """Draw groups with replacement; yield how often each was drawn, (B, G) in parts that hold at most 32 MB."""
+    """Draw groups with replacement; yield how often each was drawn, (B, G), in parts of at most 32 MB."""
     rng = np.random.default_rng(seed)
     part = max(1, 4_000_000 // n_groups)
     for begin in range(0, n_bootstrap, part):
@@ -54,7 +54,7 @@ def draws(n_groups: int, n_bootstrap: int, seed: int) -> Iterator[Array]:
 
 # --- one label a row ------------------------------------------------------------------------------------------------
 def label_sums(truth: Array, guess: Array, k: int, codes: Array) -> Array:
-    """Count in each group, of each of k labels, rows that hit it, have it and are said to have it: (G, 3k)."""
+    """Count true positives, true and predicted rows of each of k labels in each group: (G, 3k)."""
     n_groups = int(codes.max()) + 1
     hits = truth == guess
     pairs = ((codes[hits], truth[hits]), (codes, truth), (codes, guess))
@@ -63,7 +63,7 @@ def label_sums(truth: Array, guess: Array, k: int, codes: Array) -> Array:
 
 
 def worst_of_groups(values: Array, codes: Array) -> Array:
-    """Give the largest value of each group's rows, (G,): a patient's worst grade."""
+    """Return the largest value of each group's rows, (G,): a patient's worst grade."""
     worst = np.full(int(codes.max()) + 1, values.min())
     np.maximum.at(worst, codes, values)
     return worst
@@ -72,51 +72,55 @@ def worst_of_groups(values: Array, codes: Array) -> Array:
 def label_values(sums: Array, often: Array | None = None) -> Values:
     """Compute LABEL_METRICS for each of B rows of `label_sums`, as scikit-learn defines them (zero_division=0).
 
-    Macro scores average over the labels that occur in truth or predictions; a label never predicted rightly has f1 0.
+    Macro scores average over the labels that occur in truth or predictions; a label without true positives has f1 0.
 
     Args:
         sums: (B, 3k).
-        often: (k,) which labels `macro_f1_min10` averages over; it is left out where there is none.
+        often: (k,) mask of the labels that `macro_f1_min10` averages over; without any it is left out.
     """
-    hit, true, said = np.split(sums, 3, axis=1)
+    hit, true, guess = np.split(sums, 3, axis=1)
     n = true.sum(1)
-    f1 = 2 * hit / np.maximum(true + said, 1)
-    seen = (true + said > 0).sum(1)
+    f1 = 2 * hit / np.maximum(true + guess, 1)
+    seen = (true + guess > 0).sum(1)
     accuracy = hit.sum(1) / n
-    found = {
+    values = {
         "accuracy": accuracy,
-        "macro_precision": (hit / np.maximum(said, 1)).sum(1) / seen,
+        "macro_precision": (hit / np.maximum(guess, 1)).sum(1) / seen,
         "macro_recall": (hit / np.maximum(true, 1)).sum(1) / seen,
         "macro_f1": f1.sum(1) / seen,
-        "micro_f1": accuracy,  # the same where every row has exactly one label
+        "micro_f1": accuracy,  # equal, since every row has exactly one label
         "weighted_f1": (f1 * true).sum(1) / n,
     }
     if often is not None and often.any():
-        found["macro_f1_min10"] = f1[:, often].mean(1)
-    spread = np.sqrt((n**2 - (said**2).sum(1)) * (n**2 - (true**2).sum(1)))
-    excess = hit.sum(1) * n - (true * said).sum(1)
-    return found | {"mcc": np.where(spread > 0, excess / np.maximum(spread, 1e-12), 0.0)}
+        values["macro_f1_min10"] = f1[:, often].mean(1)
+    spread = np.sqrt((n**2 - (guess**2).sum(1)) * (n**2 - (true**2).sum(1)))
+    excess = hit.sum(1) * n - (true * guess).sum(1)
+    return values | {"mcc": np.where(spread > 0, excess / np.maximum(spread, 1e-12), 0.0)}
 
 
 def patient_values(sums: Array) -> Values:
     """Compute PATIENT_METRICS from `label_sums` of the worst labels of each group, (B, 3k)."""
-    found = label_values(sums)
-    return {name: found[name.removeprefix("patient_")] for name in PATIENT_METRICS}
+    values = label_values(sums)
+    return {name: values[name.removeprefix("patient_")] for name in PATIENT_METRICS}
 
 
-def gap_sums(truth: Array, probs: Array, codes: Array) -> Array:
-    """Sum in each group, for each bin of the top label's confidence, confidence minus hits: (G, BINS)."""
+def confidence_bins(confidence: Array, bins: int = BINS) -> Array:
+    """Return the bin of equal width that each confidence lies in, 0 to bins - 1, (N,)."""
+    return np.minimum((confidence * bins).astype(np.int64), bins - 1)
+
+
+def gap_sums(truth: Array, probs: Array, codes: Array, bins: int = BINS) -> Array:
+    """Sum confidence minus hits of the top label, for each group and bin of confidence: (G, bins)."""
     n_groups, confidence = int(codes.max()) + 1, probs.max(1).astype(float)
-    bins = codes * BINS + np.minimum((confidence * BINS).astype(np.int64), BINS - 1)
-    gap = np.bincount(bins, confidence - (truth == probs.argmax(1)), n_groups * BINS)
-    return gap.reshape(n_groups, BINS)
+    at = codes * bins + confidence_bins(confidence, bins)
+    return np.bincount(at, confidence - (truth == probs.argmax(1)), n_groups * bins).reshape(n_groups, bins)
 
 
 # --- sets of labels -------------------------------------------------------------------------------------------------
 def set_sums(truth: Array, guess: Array, judged: Array, codes: Array) -> Array:
-    """Sum in each group hits, true and said labels (3k), exact rows, and rows that were judged at all: (G, 3k + 2).
+    """Count true positives, true and predicted labels (3k), exact rows and judged rows in each group: (G, 3k + 2).
 
-    What nobody judged counts nowhere: an exact row is right in all labels that were judged.
+    Labels that were not judged count nowhere: an exact row is right in all judged labels.
     """
     some = judged.any(1, keepdims=True)
     exact = ((truth == guess) | ~judged).all(1, keepdims=True) & some
@@ -127,17 +131,17 @@ def set_sums(truth: Array, guess: Array, judged: Array, codes: Array) -> Array:
 def set_values(sums: Array, known: Array) -> Values:
     """Compute the metrics of sets of labels for each of B rows of `set_sums`, as scikit-learn defines them; (B,) each.
 
-    Every label in `known` (k,), those that were judged in some row, counts in macro scores; one that neither occurs
+    Every label in `known` (k,), those that were judged in some row, counts in macro scores; a label that neither occurs
     nor is predicted has f1 0.
     """
-    hit, true, said = np.split(sums[:, :-2], 3, axis=1)
-    f1 = 2 * hit / np.maximum(true + said, 1)
+    hit, true, guess = np.split(sums[:, :-2], 3, axis=1)
+    f1 = 2 * hit / np.maximum(true + guess, 1)
     return {
         "accuracy": sums[:, -2] / np.maximum(sums[:, -1], 1),
-        "macro_precision": (hit / np.maximum(said, 1))[:, known].mean(1),
+        "macro_precision": (hit / np.maximum(guess, 1))[:, known].mean(1),
         "macro_recall": (hit / np.maximum(true, 1))[:, known].mean(1),
         "macro_f1": f1[:, known].mean(1),
-        "micro_f1": 2 * hit.sum(1) / np.maximum((true + said).sum(1), 1),
+        "micro_f1": 2 * hit.sum(1) / np.maximum((true + guess).sum(1), 1),
         "weighted_f1": (f1 * true).sum(1) / np.maximum(true.sum(1), 1),
     }
 
@@ -150,7 +154,7 @@ def rank_values(scores: Array, positive: Array, codes: Array) -> Callable[[Array
     both as scikit-learn defines them, ties included.
 
     Args:
-        scores: (N,) of the label; positive: (N,) who has it; codes: (N,) group numbers.
+        scores: (N,) of the label; positive: (N,) mask of the rows that have it; codes: (N,) group numbers.
 
     Returns:
         A function of counts (B, G), how often each group was drawn, to AUROC (B,) and AUPRC (B,); nan where a draw has
@@ -166,9 +170,7 @@ def rank_values(scores: Array, positive: Array, codes: Array) -> Callable[[Array
     at, n_has = codes[order], int(has.sum())
 
     def some(counts: Array) -> tuple[Array, Array]:
-        weight = np.ascontiguousarray(counts.T)[
-            at
-        ]  # (N, B): memory row by row of data, so that sums over rows are fast
+        weight = np.ascontiguousarray(counts.T)[at]  # (N, B): contiguous in rows, so that sums over them are fast
         total = np.zeros((len(at) + 1, counts.shape[0]))
         np.cumsum(weight, axis=0, out=total[1:])
         of_positives = np.zeros((n_has + 1, counts.shape[0]))
@@ -176,7 +178,7 @@ def rank_values(scores: Array, positive: Array, codes: Array) -> Callable[[Array
         np.cumsum(weight, axis=0, out=of_positives[1:])
         all_of, positives = total[through], of_positives[upto[through]]
         negatives_above = all_of - positives
-        if tied:  # those of its own run count by half
+        if tied:  # a positive's own run counts by half
             negatives_above = (negatives_above + total[before] - of_positives[upto[before]]) / 2
         n_positive = of_positives[-1]
         n_negative = total[-1] - n_positive
@@ -196,14 +198,14 @@ def rank_values(scores: Array, positive: Array, codes: Array) -> Callable[[Array
 def label_ranks(probs: Array, has: Array, judged: Array, codes: Array) -> Callable[[Array], Values]:
     """Prepare `auroc` and `auprc` from probabilities: of the second of two labels, else the mean over labels.
 
-    Labels that no row has, or every row, are left out of the means (of AUPRC only those that no row has); in a draw,
-    those that the draw leaves without.
+    Labels that no row has, or every row, are left out of the means (of AUPRC only those that no row has), in each draw
+    anew.
 
     Args:
-        probs: (N, K); has: (N, K) which labels are true; judged: (N, K) which were judged; codes: (N,).
+        probs: (N, K); has: (N, K) mask of true labels; judged: (N, K) mask of judged labels; codes: (N,).
 
     Returns:
-        A function of counts (B, G) to both, (B,) each, nan where undefined; nothing where no label can be ranked.
+        A function of counts (B, G) to both, (B,) each, nan where undefined; to nothing where no label can be ranked.
     """
     of_labels = [1] if probs.shape[1] == 2 and judged.all() and (has.sum(1) == 1).all() else range(probs.shape[1])
     ranked = []
@@ -215,7 +217,7 @@ def label_ranks(probs: Array, has: Array, judged: Array, codes: Array) -> Callab
     def values(counts: Array) -> Values:
         if not ranked:
             return {}
-        both = np.array([one(counts) for one in ranked])  # (labels, 2, B)
+        both = np.array([rank(counts) for rank in ranked])  # (labels, 2, B)
         defined = ~np.isnan(both)
         with np.errstate(invalid="ignore"):
             means = np.where(defined, both, 0).sum(0) / defined.sum(0)

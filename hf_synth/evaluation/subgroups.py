@@ -1,8 +1,8 @@
-"""Subgroups of patients: how well a model does on each, whose labels were changed, what it says when only they change.
+"""Fairness by subgroup of patients: scores, share of corrected labels, flips under counterfactual swaps.
 
-A subgroup is what a column of the dataset says, or else what `demographics` reads in the note; "unknown" is one too.
-Every interval is drawn over patients, all subgroups at once. There are several subgroups: of twenty that do not differ,
-one interval leaves 0 out.
+Subgroups come from a column of the dataset, else from what `demographics` reads in the note; "unknown" is one too.
+Every interval is drawn over patients, all subgroups at once, without correction for their number: of twenty subgroups
+that do not differ, about one interval leaves 0 out.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from hf_synth.errors import ColumnError, TaskError
 from hf_synth.evaluation.demographics import ATTRIBUTES, UNKNOWN, band_of, read_attribute, swap_attribute
 from hf_synth.evaluation.evaluation import predict, truth
 from hf_synth.evaluation.metrics import Values, draws, group_codes, group_sums
-from hf_synth.evaluation.scoring import Judged, judge, values_of
+from hf_synth.evaluation.scoring import Prepared, prepare, values_of
 from hf_synth.evaluation.statistics import interval
 from hf_synth.reports.page import markdown_table
 from hf_synth.task.labels import check_columns, column_of, groups_of, judged_mask, texts_of
@@ -44,7 +44,7 @@ class Subgroup:
         n: rows in it.
         patients: groups that its rows come from.
         values: figure by name.
-        ci95: 95% intervals, drawn over patients; empty where there are fewer than `FEW_PATIENTS`.
+        ci95: 95% intervals, drawn over patients; empty below `FEW_PATIENTS`.
         behind: each value minus that of all other rows, with its interval: (difference, low, high).
     """
 
@@ -60,42 +60,32 @@ class Subgroup:
 def find_subgroups(
     task: Task, dataset: Dataset, columns: Mapping[str, str] | Sequence[str] | None = None
 ) -> dict[str, list[str]]:
-    """Name the subgroup of each row by each attribute: by a column where there is one, else by the note's own words.
+    """Name the subgroup of each row by each attribute: from a column where there is one, else from the note.
 
     Args:
-        columns: attribute -> column, or names of columns that are attributes; those of COLUMNS where None. An age is a
-            number of years; of sex M, F and words are understood; other values are names as they stand.
+        columns: attribute -> column, or names of columns that are attributes; those of COLUMNS when None. An age is a
+            number of years; sex may be M, F or a word; other values are names as they stand.
 
     Returns:
-        sex, age, race and what else was asked for -> a name for each row; "unknown" where nothing is said.
+        sex, age, race and the attributes of `columns` -> a name for each row; "unknown" without information.
 
     Raises:
         ColumnError: a column or a text is missing.
     """
     check_columns(task, dataset, *task.text_columns)
-    there = dataset.column_names
+    others = set(dataset.column_names) - set(task.text_columns)
     if columns is None:
-        named = {a: c for a, names in COLUMNS.items() for c in names[::-1] if c in there and c not in task.text_columns}
+        named = {a: c for a, names in COLUMNS.items() for c in names[::-1] if c in others}
     else:
         named = dict(columns) if isinstance(columns, Mapping) else {c: c for c in columns}
         check_columns(task, dataset, *named.values())
     texts = texts_of(task, dataset)
     return {
-        attribute: [_told(attribute, value) for value in dataset[named[attribute]]]
+        attribute: [_subgroup_name(attribute, value) for value in dataset[named[attribute]]]
         if attribute in named
         else [read_attribute(text, attribute) for text in texts]
         for attribute in dict.fromkeys((*ATTRIBUTES, *named))
     }
-
-
-def _told(attribute: str, value: Any) -> str:
-    name = "" if value is None else str(value).strip()
-    if attribute == "age" and name:
-        try:
-            return band_of(float(name))
-        except ValueError:
-            return name.lower()  # a band already
-    return (_SEXES.get(name.lower(), name.lower()) if attribute == "sex" else name.lower()) or UNKNOWN
 
 
 def score_subgroups(
@@ -107,11 +97,11 @@ def score_subgroups(
     n_bootstrap: int = 1000,
     seed: int = 0,
 ) -> list[Subgroup]:
-    """Score predictions on each subgroup, and beside all other rows.
+    """Score predictions on each subgroup, and compare it with all other rows.
 
     Args:
         dataset: rows with true labels.
-        predicted: what the model says of them (`evaluation.predict`), as `evaluation.score` takes it.
+        predicted: predictions of a model (`evaluation.predict`), as `evaluation.score` takes them.
         columns: see `find_subgroups`.
 
     Raises:
@@ -127,9 +117,9 @@ def score_subgroups(
         if not len(at) or (judged is not None and not judged[at].any()):
             return None
         patients, places = np.unique(codes[at], return_inverse=True)
-        said, true, known = (None if v is None else [v[i] for i in at] for v in (predicted, labels, judged))
-        who = [f"{place:09d}" for place in places] if grouped else None  # numbered in the order of `patients`
-        return _Side(len(at), judge(task, said, true, who, judged=known), patients)
+        guess, true, known = (None if v is None else [v[i] for i in at] for v in (predicted, labels, judged))
+        names = [f"{place:09d}" for place in places] if grouped else None  # numbered in the order of `patients`
+        return _Side(len(at), prepare(task, guess, true, names, judged=known), patients)
 
     lines = []
     for attribute, names in find_subgroups(task, dataset, columns).items():
@@ -142,43 +132,7 @@ def score_subgroups(
         for (*_, own, rest), (ours, theirs) in zip(lines, drawn, strict=True):
             ours.append(own.values(counts))
             theirs.append(rest.values(counts) if rest is not None else {})
-    return [_scored(*line, _joined(o), _joined(t)) for line, (o, t) in zip(lines, drawn, strict=True)]
-
-
-@dataclass(frozen=True)
-class _Side:
-    """The n rows of a subgroup, or all others, and which of all patients they are of, in the order of their sums."""
-
-    n: int
-    found: Judged
-    patients: Array
-
-    def values(self, counts: Array) -> Values:
-        """Compute what sums tell (ranks would cost seconds a subgroup) when all patients are drawn so often, (B, G)."""
-        with np.errstate(invalid="ignore", divide="ignore"):  # a draw may hold no patient of a small subgroup
-            return self.found.of_sums(counts[:, self.patients] @ self.found.sums)
-
-    def told(self) -> dict[str, float]:
-        """Give the values of the rows as they are."""
-        once = np.ones((1, len(self.patients)))
-        return {metric: float(value[0]) for metric, value in values_of(self.found, once).items()}
-
-
-def _scored(attribute: str, name: str, own: _Side, rest: _Side | None, ours: Values, theirs: Values) -> Subgroup:
-    values, patients = own.told(), len(own.patients)
-    made = Subgroup(attribute, name, own.n, patients, values)
-    if patients < FEW_PATIENTS:
-        return made
-    made.ci95.update({m: interval(ours[m], patients) for m in values if m in ours})
-    if rest is not None and len(rest.patients) >= FEW_PATIENTS:
-        others, fewer = rest.told(), min(patients, len(rest.patients))
-        for m in values.keys() & ours.keys() & theirs.keys() & others.keys():
-            made.behind[m] = (values[m] - others[m], *interval(ours[m] - theirs[m], fewer))
-    return made
-
-
-def _joined(parts: list[Values]) -> Values:
-    return {name: np.concatenate([part[name] for part in parts]) for name in (parts[0] if parts else ())}
+    return [_scored_subgroup(*line, _joined(o), _joined(t)) for line, (o, t) in zip(lines, drawn, strict=True)]
 
 
 def flips_by_subgroup(
@@ -189,10 +143,10 @@ def flips_by_subgroup(
     n_bootstrap: int = 1000,
     seed: int = 0,
 ) -> list[Subgroup]:
-    """Tell of whose notes correction changed the label: shares of `relabelled` and `dropped` rows by subgroup.
+    """Compute the shares of rows that correction `relabelled` and `dropped`, by subgroup.
 
     Args:
-        corrected: rows of `correct`; gold rows and rejected ones are left out.
+        corrected: rows of `correct`; gold rows and rejected rows are left out.
 
     Raises:
         ColumnError: the rows were not corrected, or none is left.
@@ -202,44 +156,14 @@ def flips_by_subgroup(
     status = list(corrected["label_status"])
     rows = [i for i, s in enumerate(status) if s in ("kept", "relabelled", "dropped") and sources[i] != "gold"]
     if not rows:
-        raise ColumnError("no row was corrected: column 'label_status' has none that is kept, relabelled or dropped")
+        raise ColumnError("no row was corrected: column 'label_status' holds no kept, relabelled or dropped")
     dataset = corrected.select(rows)
-    facts = {what: np.array([status[i] == what for i in rows]) for what in ("relabelled", "dropped")}
+    facts = {name: np.array([status[i] == name for i in rows]) for name in ("relabelled", "dropped")}
     return [
         subgroup
         for attribute, names in find_subgroups(task, dataset, columns).items()
         for subgroup in _shares(attribute, names, facts, groups_of(dataset), n_bootstrap, seed)
     ]
-
-
-def _shares(
-    attribute: str, names: list[str], facts: dict[str, Array], groups: Any, n_bootstrap: int, seed: int
-) -> list[Subgroup]:
-    """Give the mean of each fact (N,) in each subgroup, and beside it that of all other rows."""
-    codes, table = group_codes(groups, len(names)), np.column_stack([*facts.values(), np.ones(len(names))])
-    places = {name: i for i, name in enumerate(sorted(set(names)))}
-    width, one_hot = table.shape[1], np.eye(len(places))[[places[name] for name in names]]
-    # (G, subgroups x facts): everything is drawn at once
-    sums = group_sums((one_hot[:, :, None] * table[:, None, :]).reshape(len(names), -1), codes)
-    drawn = [counts @ sums for counts in draws(len(sums), n_bootstrap, seed)]
-    lines = np.vstack([sums.sum(0), *drawn]).reshape(-1, len(places), width)
-    with np.errstate(invalid="ignore", divide="ignore"):
-        shares = lines / lines[:, :, -1:]
-        rest = lines.sum(1, keepdims=True) - lines
-        gaps = shares - rest / rest[:, :, -1:]
-    found = []
-    for name, i in places.items():
-        counts = sums.reshape(len(sums), -1, width)[:, :, -1]
-        patients, others = (int((n > 0).sum()) for n in (counts[:, i], counts.sum(1) - counts[:, i]))
-        values = {what: float(shares[0, i, j]) for j, what in enumerate(facts)}
-        made = Subgroup(attribute, name, int(lines[0, i, -1]), patients, values)
-        if patients >= FEW_PATIENTS and drawn:
-            for j, what in enumerate(facts):
-                made.ci95[what] = interval(shares[1:, i, j], patients)
-                if others >= FEW_PATIENTS:
-                    made.behind[what] = (float(gaps[0, i, j]), *interval(gaps[1:, i, j], min(patients, others)))
-        found.append(made)
-    return found
 
 
 def swap_counterfactual(
@@ -251,10 +175,10 @@ def swap_counterfactual(
     n_bootstrap: int = 1000,
     seed: int = 0,
 ) -> list[Subgroup]:
-    """Tell how often a prediction flips when only the patient's sex, age or race words are swapped in the note.
+    """Compute how often a prediction flips when only the patient's sex, age or race words are swapped in the note.
 
-    The label of a note does not depend on these for the tasks here, so that each flip is one too many. What is swapped,
-    and what is left alone, is in `demographics.swap_attribute`; notes where nothing can be swapped are not counted.
+    Labels of the tasks here do not depend on these, so that every flip is an error. `demographics.swap_attribute` says
+    what is swapped; notes without anything to swap are not counted.
 
     Args:
         model: folder or repo id of a trained classifier, or a function of rows to probabilities or labels.
@@ -263,10 +187,10 @@ def swap_counterfactual(
 
     Returns:
         One line for each subgroup whose notes could be swapped, and one named "all": `flipped` is the share of
-        predictions that flip, `moved` the mean change of the largest moved probability (where there are probabilities).
+        predictions that flip, `moved` the mean largest change of a probability (where there are probabilities).
 
     Raises:
-        TaskError: the task is text2text, or the attribute is not one of these.
+        TaskError: the task is text2text, or the attribute is unknown.
     """
     if task.kind == "text2text":
         raise TaskError(f"task {task.full_name!r} writes texts: swaps are counted for labels only")
@@ -282,39 +206,117 @@ def swap_counterfactual(
     after = before
     for column in texts:
         after = after.remove_columns(column).add_column(column, [other[column][i] for i in rows])
-    ask = model if callable(model) else lambda rows: predict(task, model, rows)
-    said, then = (np.asarray(ask(one)) for one in (before, after))
-    if said.shape != then.shape or len(said) != len(rows):
-        raise ColumnError(f"{len(rows)} rows need a prediction each; got shapes {said.shape} and {then.shape}")
-    flipped = (_labels(task, said) != _labels(task, then)).reshape(len(rows), -1).any(1)
-    facts = {"flipped": flipped} | ({"moved": np.abs(said - then).max(1)} if said.ndim == 2 else {})
-    kept = [names[i] for i in rows]
-    made = [_shares(attribute, who, facts, groups_of(before), n_bootstrap, seed) for who in (["all"] * len(rows), kept)]
-    return [*made[0], *made[1]]
-
-
-def _labels(task: Task, said: Array) -> Array:
-    if task.kind == "multi_label":
-        return said > 0.5
-    return said.argmax(1) if said.ndim == 2 else said
+    predictions = model if callable(model) else lambda rows: predict(task, model, rows)
+    first, second = (np.asarray(predictions(notes)) for notes in (before, after))
+    if first.shape != second.shape or len(first) != len(rows):
+        raise ColumnError(f"{len(rows)} rows need a prediction each; got shapes {first.shape} and {second.shape}")
+    flipped = (_labels(task, first) != _labels(task, second)).reshape(len(rows), -1).any(1)
+    facts = {"flipped": flipped} | ({"moved": np.abs(first - second).max(1)} if first.ndim == 2 else {})
+    by_name = (["all"] * len(rows), [names[i] for i in rows])
+    return [s for by in by_name for s in _shares(attribute, by, facts, groups_of(before), n_bootstrap, seed)]
 
 
 def subgroup_table(subgroups: Sequence[Subgroup], metrics: Sequence[str] | None = None) -> str:
-    """Give a Markdown table: a row for each subgroup, its figures with 95% intervals, and what the first is to others.
+    """Write a Markdown table: a row a subgroup, its figures with 95% intervals, the first minus that of all others.
 
     Args:
-        metrics: figures to show; all of them, at most the first three, when None.
+        metrics: figures to include; the first three when None.
     """
-    told = list(dict.fromkeys(m for s in subgroups for m in s.values))
-    shown = [m for m in (metrics or told[:3]) if m in told]
+    known = list(dict.fromkeys(m for s in subgroups for m in s.values))
+    columns = [m for m in (metrics or known[:3]) if m in known]
     rows = []
     for s in subgroups:
-        figures = [_figure(s.values.get(m), s.ci95.get(m)) for m in shown]
-        gap = s.behind.get(shown[0]) if shown else None
+        figures = [_figure(s.values.get(m), s.ci95.get(m)) for m in columns]
+        gap = s.behind.get(columns[0]) if columns else None
         behind = f"{gap[0]:+.3f} ({gap[1]:+.3f} to {gap[2]:+.3f})" if gap else "-"
         rows.append([s.attribute, s.name, f"{s.n:,}", f"{s.patients:,}", *figures, behind])
-    header = ["attribute", "subgroup", "rows", "patients", *(f"{m} (95% CI)" for m in shown)]
-    return markdown_table([*header, f"{shown[0] if shown else ''} minus all others"], rows)
+    header = ["attribute", "subgroup", "rows", "patients", *(f"{m} (95% CI)" for m in columns)]
+    return markdown_table([*header, f"{columns[0] if columns else ''} minus all others"], rows)
+
+
+# --- figures of a subgroup ------------------------------------------------------------------------------------------
+def _subgroup_name(attribute: str, value: Any) -> str:
+    name = "" if value is None else str(value).strip()
+    if attribute == "age" and name:
+        try:
+            return band_of(float(name))
+        except ValueError:
+            return name.lower()  # already a band
+    return (_SEXES.get(name.lower(), name.lower()) if attribute == "sex" else name.lower()) or UNKNOWN
+
+
+@dataclass(frozen=True)
+class _Side:
+    """The n rows of a subgroup, or all other rows, and their patients in the order of the sums."""
+
+    n: int
+    prepared: Prepared
+    patients: Array
+
+    def values(self, counts: Array) -> Values:
+        """Compute the metrics of sums (ranks would cost seconds a subgroup) under counts of all patients, (B, G)."""
+        with np.errstate(invalid="ignore", divide="ignore"):  # a draw may hold no patient of a small subgroup
+            return self.prepared.of_sums(counts[:, self.patients] @ self.prepared.sums)
+
+    def figures(self) -> dict[str, float]:
+        """Compute every metric of the rows."""
+        once = np.ones((1, len(self.patients)))
+        return {metric: float(value[0]) for metric, value in values_of(self.prepared, once).items()}
+
+
+def _scored_subgroup(
+    attribute: str, name: str, own: _Side, rest: _Side | None, ours: Values, theirs: Values
+) -> Subgroup:
+    values, patients = own.figures(), len(own.patients)
+    subgroup = Subgroup(attribute, name, own.n, patients, values)
+    if patients < FEW_PATIENTS:
+        return subgroup
+    subgroup.ci95.update({m: interval(ours[m], patients) for m in values if m in ours})
+    if rest is not None and len(rest.patients) >= FEW_PATIENTS:
+        others, fewer = rest.figures(), min(patients, len(rest.patients))
+        for m in values.keys() & ours.keys() & theirs.keys() & others.keys():
+            subgroup.behind[m] = (values[m] - others[m], *interval(ours[m] - theirs[m], fewer))
+    return subgroup
+
+
+def _joined(parts: list[Values]) -> Values:
+    return {name: np.concatenate([part[name] for part in parts]) for name in (parts[0] if parts else ())}
+
+
+def _shares(
+    attribute: str, names: list[str], facts: dict[str, Array], groups: Any, n_bootstrap: int, seed: int
+) -> list[Subgroup]:
+    """Compute the mean of each fact (N,) in each subgroup, and its difference from that of all other rows."""
+    codes, table = group_codes(groups, len(names)), np.column_stack([*facts.values(), np.ones(len(names))])
+    places = {name: i for i, name in enumerate(sorted(set(names)))}
+    width, one_hot = table.shape[1], np.eye(len(places))[[places[name] for name in names]]
+    # (G, subgroups x facts): all are drawn at once
+    sums = group_sums((one_hot[:, :, None] * table[:, None, :]).reshape(len(names), -1), codes)
+    drawn = [counts @ sums for counts in draws(len(sums), n_bootstrap, seed)]
+    lines = np.vstack([sums.sum(0), *drawn]).reshape(-1, len(places), width)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        shares = lines / lines[:, :, -1:]
+        rest = lines.sum(1, keepdims=True) - lines
+        gaps = shares - rest / rest[:, :, -1:]
+    subgroups = []
+    counts = sums.reshape(len(sums), -1, width)[:, :, -1]
+    for name, i in places.items():
+        patients, others = (int((n > 0).sum()) for n in (counts[:, i], counts.sum(1) - counts[:, i]))
+        values = {fact: float(shares[0, i, j]) for j, fact in enumerate(facts)}
+        subgroup = Subgroup(attribute, name, int(lines[0, i, -1]), patients, values)
+        if patients >= FEW_PATIENTS and drawn:
+            for j, fact in enumerate(facts):
+                subgroup.ci95[fact] = interval(shares[1:, i, j], patients)
+                if others >= FEW_PATIENTS:
+                    subgroup.behind[fact] = (float(gaps[0, i, j]), *interval(gaps[1:, i, j], min(patients, others)))
+        subgroups.append(subgroup)
+    return subgroups
+
+
+def _labels(task: Task, predicted: Array) -> Array:
+    if task.kind == "multi_label":
+        return predicted > 0.5
+    return predicted.argmax(1) if predicted.ndim == 2 else predicted
 
 
 def _figure(value: float | None, pair: tuple[float, float] | None) -> str:

@@ -1,10 +1,10 @@
-"""What a cell leaves behind: its row of figures and provenance, and what each test row was taken for, in numbers."""
+"""Figures of a cell: counts, costs, policy, scores, subgroups, swaps and versions, and the files that hold them."""
 
 from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
@@ -13,13 +13,14 @@ import numpy as np
 from hf_synth.correction.augmentation import trainable
 from hf_synth.evaluation.demographics import ATTRIBUTES
 from hf_synth.evaluation.evaluation import Scores
-from hf_synth.evaluation.subgroups import flips_by_subgroup, score_subgroups, swap_counterfactual
+from hf_synth.evaluation.subgroups import Subgroup, flips_by_subgroup, score_subgroups, swap_counterfactual
 from hf_synth.experiments.grid import LINEAR, Job, Study
+from hf_synth.experiments.leakage import text_digests
 from hf_synth.gold.adoption import read_dataset
 from hf_synth.models.inference import usual_device
 from hf_synth.task.columns import USAGE_COLUMNS
 from hf_synth.task.folders import read_manifest, written
-from hf_synth.task.labels import label_indices, row_digests
+from hf_synth.task.labels import label_indices
 from hf_synth.task.task import Task
 
 if TYPE_CHECKING:
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
 
 
 def sources_of(data: Dataset, rows: Dataset | None) -> dict[str, Any]:
-    """Count what a cell was trained on, and what correction did."""
+    """Count the rows a cell was trained on, and what correction did with them."""
     sources = Counter(data["source"])
     status = Counter() if rows is None else Counter(rows["label_status"])
     return {
@@ -38,7 +39,7 @@ def sources_of(data: Dataset, rows: Dataset | None) -> dict[str, Any]:
 
 
 def making_of(study: Study, job: Job, raw: Dataset | None) -> dict[str, Any]:
-    """Say what a cell's share of its synthetic rows took."""
+    """Return the cost of a cell's share of its synthetic rows, their generators and gates."""
     none = {"calls": 0, "prompt_tokens": 0, "completion_tokens": 0, "cost_usd": None, "seconds_generate": 0.0,
             "simulated": study.task.name == "clinic", "generated_by": "", "gates": "{}"}  # fmt: skip
     if raw is None:
@@ -59,11 +60,11 @@ def making_of(study: Study, job: Job, raw: Dataset | None) -> dict[str, Any]:
         "simulated": none["simulated"] or any("simulator" in w for w in writers),
         "generated_by": ", ".join(writers),
         "gates": json.dumps(Counter("good" if s != "rejected" else r for s, r in gates)),
-    }  # fmt: skip
+    }
 
 
 def correction_of(study: Study, job: Job, rows: Dataset | None) -> dict[str, Any]:
-    """Say how labels were corrected, and what that rests on."""
+    """Return how labels were corrected, with the figures of the policy."""
     facts = (read_manifest(study.out / "corrected" / job.corrected) or {}) if job.corrected else {}
     policy = facts.get("policy", {})
     return {
@@ -71,7 +72,7 @@ def correction_of(study: Study, job: Job, rows: Dataset | None) -> dict[str, Any
         "policy_figures": json.dumps(policy.get("figures", {})),
         "policy_warnings": json.dumps(policy.get("warnings", [])),
         "noise": json.dumps(policy.get("noise", [])),
-        "noise_after": json.dumps(_believed(study.task, rows) if policy and rows is not None else []),
+        "noise_after": json.dumps(_noise_after(study.task, rows) if policy and rows is not None else []),
         "corrector_confusion": json.dumps(policy.get("confusion", [])),
         "seconds_correct": float(facts.get("seconds", 0.0)),
         "cpu_seconds_correct": float(facts.get("cpu_seconds", 0.0)),
@@ -79,75 +80,74 @@ def correction_of(study: Study, job: Job, rows: Dataset | None) -> dict[str, Any
     }
 
 
-def _believed(task: Task, rows: Dataset) -> list[list[float]]:
-    """Count labels after correction over what the policy believes, (K, K), a row a label held for true."""
+def _noise_after(task: Task, rows: Dataset) -> list[list[float]]:
+    """Estimate the noise matrix after correction, (K, K): true label by the policy's probabilities, then label."""
     if task.kind != "single_label":
         return []
     used = rows.select(trainable(rows))
-    belief, k = np.asarray(used["label_probs"], dtype=np.float64), len(task.labels)
-    given = np.eye(k)[label_indices(task, used)] * np.asarray(used["weight"], dtype=np.float64)[:, None]
-    counts = belief.reshape(-1, k).T @ given
+    probs, k = np.asarray(used["label_probs"], dtype=np.float64), len(task.labels)
+    labels = np.eye(k)[label_indices(task, used)] * np.asarray(used["weight"], dtype=np.float64)[:, None]
+    counts = probs.reshape(-1, k).T @ labels
     return np.round(counts / np.maximum(counts.sum(1, keepdims=True), 1e-12), 6).tolist()  # type: ignore[no-any-return]
 
 
 def figures_of(scores: Scores) -> dict[str, Any]:
-    """Give every figure of a cell's scores, flat."""
+    """Return all figures of a cell's scores as flat columns."""
     plain: dict[str, Any] = {"n_test": scores.n, "test_groups": len(set(scores.groups)) or None}
     for name, value in scores.values.items():
         low, high = scores.ci95.get(name, (None, None))
         plain |= {name: value, f"{name}_low": low, f"{name}_high": high}
-    told = {"per_class": scores.per_class, "confusion": scores.confusion, "calibration": scores.calibration}
-    return plain | {name: json.dumps(value) for name, value in told.items()}
+    nested = {"per_class": scores.per_class, "confusion": scores.confusion, "calibration": scores.calibration}
+    return plain | {name: json.dumps(value) for name, value in nested.items()}
 
 
 def subgroups_of(study: Study, job: Job, rows: Dataset, scores: Scores) -> str:
-    """Give scores by sex, age band and race words, or columns of those names, as JSON; only of single labels."""
+    """Return scores by sex, age band and race as JSON, from columns or words of the notes; single_label only."""
     if not scores.predictions:
         return "[]"
-    found = score_subgroups(
-        study.task, rows, np.array(scores.predictions), n_bootstrap=study.n_bootstrap, seed=job.cell.seed
-    )
-    return json.dumps([asdict(subgroup) for subgroup in found])
+    how: dict[str, Any] = {"n_bootstrap": study.n_bootstrap, "seed": job.cell.seed}
+    return _as_json(score_subgroups(study.task, rows, np.array(scores.predictions), **how))
 
 
-def swaps_of(study: Study, job: Job, rows: Dataset, said: Any, ask: Callable[[Dataset], Any]) -> str:
-    """Tell how predictions change when only the patient's sex, age or race words are swapped, as JSON.
+def swaps_of(study: Study, job: Job, rows: Dataset, predicted: Any, predict: Callable[[Dataset], Any]) -> str:
+    """Return how predictions change when only the patient's sex, age or race words are swapped, as JSON.
 
     Args:
-        rows: that are scored.
-        said: what the model says of them, one a row.
-        ask: gives what it says of other rows.
+        rows: rows that are scored.
+        predicted: the model's predictions for them.
+        predict: predicts other rows.
     """
-    texts = list(study.task.text_columns)
-    known = dict(zip(row_digests(study.task, rows.select_columns(texts)), said, strict=True))
+    known = dict(zip(text_digests(study.task, rows), predicted, strict=True))
 
-    def once(asked: Dataset) -> Any:
-        names = row_digests(study.task, asked.select_columns(texts))
+    def predict_once(swapped: Dataset) -> Any:
+        names = text_digests(study.task, swapped)
         new = [i for i, name in enumerate(names) if name not in known]
         if new:
-            known.update(zip((names[i] for i in new), ask(asked.select(new)), strict=True))
+            known.update(zip((names[i] for i in new), predict(swapped.select(new)), strict=True))
         return np.array([known[name] for name in names])
 
     how: dict[str, Any] = {"n_bootstrap": study.n_bootstrap, "seed": job.cell.seed}
-    found = [s for a in ATTRIBUTES for s in swap_counterfactual(study.task, once, rows, a, **how)]
-    return json.dumps([asdict(subgroup) for subgroup in found])
+    return _as_json([s for a in ATTRIBUTES for s in swap_counterfactual(study.task, predict_once, rows, a, **how)])
 
 
 def flips_of(study: Study, job: Job, rows: Dataset | None) -> str:
-    """Tell of whose notes correction changed or dropped the label, as JSON."""
+    """Return how often correction changed or dropped labels, by subgroup, as JSON."""
     if rows is None or not job.corrected:
         return "[]"
-    found = flips_by_subgroup(study.task, rows, n_bootstrap=study.n_bootstrap, seed=job.cell.seed)
-    return json.dumps([asdict(subgroup) for subgroup in found])
+    return _as_json(flips_by_subgroup(study.task, rows, n_bootstrap=study.n_bootstrap, seed=job.cell.seed))
 
 
-def on_gpu(base_model: str, seconds: float) -> float:
-    """Give the seconds of a training that a GPU was busy, by the clock: all of them where there is one."""
+def _as_json(subgroups: Iterable[Subgroup]) -> str:
+    return json.dumps([asdict(subgroup) for subgroup in subgroups])
+
+
+def gpu_seconds(base_model: str, seconds: float) -> float:
+    """Return the wall seconds of a training that used a GPU; 0 without one."""
     return 0.0 if base_model == LINEAR or usual_device() == "cpu" else round(seconds, 2)
 
 
 def versions() -> dict[str, str]:
-    """Give the versions that a cell was made with."""
+    """Return the versions of hf_synth and of the packages it computes with."""
     from importlib.metadata import version
 
     from hf_synth import __version__
@@ -157,12 +157,13 @@ def versions() -> dict[str, str]:
 
 
 def write_cell(study: Study, job: Job, rows: list[dict[str, Any]], scores: Mapping[str, Scores]) -> None:
-    """Write what each test row was taken for, numbers only, then the cell's row, which says that it is done."""
+    """Write the labels and predictions of each test row, then the cell's figures; their file marks the cell as done."""
     folder = study.out / "cells"
-    arrays: dict[str, Any] = {
-        f"{split}_{name}": np.array(getattr(s, name), np.int32)
-        for split, s in scores.items() for name in ("labels", "predictions", "groups")
-    }  # fmt: skip
+    arrays: dict[str, Any] = {}
+    for split, s in scores.items():
+        arrays |= {
+            f"{split}_{name}": np.array(getattr(s, name), np.int32) for name in ("labels", "predictions", "groups")
+        }
     with written(folder / f"{job.key}.npz") as draft, draft.open("wb") as file:
         np.savez_compressed(file, **arrays)
     with written(folder / f"{job.key}.json") as draft:

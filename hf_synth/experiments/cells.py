@@ -1,10 +1,10 @@
-"""The stages of an experiment, each kept in its folder under the hash of what it follows from, and never made twice.
+"""Stages of an experiment: generate, ask judges, correct, train and score; each is stored under its key.
 
-    gold/   synthetic/<key>/   corrected/<key>/   cells/<key>.json + .npz (or .failed.json)
+    gold/   synthetic/<key>/   judged/<key>/   corrected/<key>/   cells/<key>.json + .npz (or .failed.json)
 
-Synthetic rows are made once for a gold subset and a generator, corrected once for a method and a corrector; a cell
-trains one model on its mixture and scores it. Everything is written whole or not at all, so that an experiment goes on
-after a kill. `run_job` is what a process of the pool runs.
+Synthetic rows are generated once for a gold subset and a generator, and corrected once for a method and a corrector; a
+cell trains one model on its mixture and scores it. Every file is written whole or not at all, so that a killed
+experiment can continue. `run_job` is what other processes call.
 """
 
 from __future__ import annotations
@@ -29,8 +29,8 @@ from hf_synth.experiments.cell_figures import (
     correction_of,
     figures_of,
     flips_of,
+    gpu_seconds,
     making_of,
-    on_gpu,
     sources_of,
     subgroups_of,
     swaps_of,
@@ -48,6 +48,7 @@ from hf_synth.experiments.leakage import (
     gold_budget,
     group_names,
     shared_groups,
+    text_digests,
     without,
 )
 from hf_synth.experiments.opinions import AnyJudge, ask, read_opinions, usage_of
@@ -59,55 +60,53 @@ from hf_synth.models.record import model_facts, weights_sha256
 from hf_synth.models.training import train, trainer_fit
 from hf_synth.task.columns import JUDGED, access_of, strictest
 from hf_synth.task.folders import read_export, write_stage
-from hf_synth.task.labels import groups_of, judged_mask, row_digests
+from hf_synth.task.labels import groups_of, judged_mask
 from hf_synth.task.task import Task
 
 if TYPE_CHECKING:
     from datasets import Dataset, DatasetDict
 
-Maker = Callable[["Dataset", int, int], "Dataset"]  # (gold of its own, rows wanted, seed) -> synthetic rows
+Maker = Callable[["Dataset", int, int], "Dataset"]  # (own gold, rows wanted, seed) -> synthetic rows
 
 
 # --- gold and synthetic rows ------------------------------------------------------------------------------------------
 @functools.lru_cache(maxsize=2)
 def gold_of(study_out: Path) -> DatasetDict:
-    """Read the gold of an experiment, once in a process."""
+    """Read the gold of an experiment, once per process."""
     return read_export(study_out / "gold")
 
 
 def own_gold(study: Study, cell: Cell) -> Dataset:
-    """Give the gold rows that a cell may use: its subset of the training split."""
+    """Return the gold rows that a cell may use: its subset of the training split."""
     if cell.strategy == ZERO_SHOT:
         return gold_of(study.out)["train"].select([])
     return subset(study.task, gold_of(study.out)["train"], cell.gold_size, seed=cell.seed)
 
 
 def held_out(study: Study) -> dict[str, Dataset]:
-    """Give the rows that are scored; with `drop_seen` without those that stand, or whose patient does, in training."""
+    """Return the rows that are scored; with `drop_seen` without copies of training rows and rows of their groups."""
     gold = gold_of(study.out)
     held = {split: gold[split] for split in study.splits}
     if study.drop_seen:
         train = gold["train"]
-        held = {
-            s: without(rows, [*copies(study.task, rows, train), *shared_groups(rows, train)])
-            for s, rows in held.items()
-        }
-        empty = [split for split, rows in held.items() if not len(rows)]
-        if empty:
-            raise ColumnError(
-                f"every row of split {empty[0]!r}, or its group, stands in the gold for training: nothing can be scored"
-            )
+        for split, rows in held.items():
+            held[split] = without(rows, [*copies(study.task, rows, train), *shared_groups(rows, train)])
+            if not len(held[split]):
+                raise ColumnError(
+                    f"every row of split {split!r}, or its group, is in the gold for training: nothing can be scored; "
+                    "choose another split"
+                )
     return held
 
 
 def held_back(task: Task, gold: Dataset, share: float, *, seed: int = 0) -> list[int]:
-    """Choose the rows of gold that training is stopped by: whole groups, labels in proportion as far as they allow.
+    """Choose the gold rows for early stopping: whole groups, labels in proportion as far as groups allow.
 
     Args:
-        share: of the rows; as many as whole groups make of it, at least one group.
+        share: wanted share of the rows; at least one group is chosen.
 
     Returns:
-        Positions, in order.
+        Positions in ascending order.
 
     Raises:
         ColumnError: all rows are of one group.
@@ -118,33 +117,32 @@ def held_back(task: Task, gold: Dataset, share: float, *, seed: int = 0) -> list
         members.setdefault(f"group {name}" if name else f"row {i}", []).append(i)
     if len(members) < 2:
         raise ColumnError(
-            f"all {len(gold)} gold rows of a cell are of one patient: none can be held back to stop training by"
+            f"all {len(gold)} gold rows of a cell are of one patient: none can be held back; set validation to 0"
         )
-    of = {i: name for name, rows in members.items() for i in rows}
+    group_of = {i: name for name, rows in members.items() for i in rows}
     first, ids = set(subset(task, gold, wanted, seed=seed)["id"]), list(gold["id"])  # labels in proportion
     order = sorted(np.random.default_rng(seed).permutation(len(gold)).tolist(), key=lambda i: ids[i] not in first)
     chosen: list[int] = []
-    for name in dict.fromkeys(of[i] for i in order):
+    for name in dict.fromkeys(group_of[i] for i in order):
         if len(chosen) + len(members[name]) <= wanted:
             chosen += members[name]
-    return sorted(chosen) or min(members.values(), key=lambda found: (len(found), found))
+    return sorted(chosen) or min(members.values(), key=lambda rows: (len(rows), rows))
 
 
 def gold_digest(study: Study, cell: Cell) -> str:
-    """Digest a cell's gold: texts, labels, and which of them were judged."""
+    """Return a digest of a cell's gold: texts, labels, and the mask of judged labels."""
     rows = own_gold(study, cell)
-    names = row_digests(study.task, rows.select_columns(list(study.task.text_columns)))
-    labels = rows[study.task.label_column]
-    return key_of([[n, label] for n, label in zip(names, labels, strict=True)], *judged_of(rows))
+    pairs = zip(text_digests(study.task, rows), rows[study.task.label_column], strict=True)
+    return key_of([list(pair) for pair in pairs], *judged_of(rows))
 
 
 def judged_of(rows: Dataset) -> list[Any]:
-    """Give which labels of gold somebody judged, where its rows tell: other masks are other gold."""
+    """Return the column of judged labels in a list, empty without the column: it is part of the gold's digest."""
     return [list(rows[JUDGED])] if JUDGED in rows.column_names else []
 
 
 def make_pool(study: Study, cell: Cell, n: int, key: str, maker: Maker) -> None:
-    """Have synthetic rows made from a cell's own gold, check them, and write their folder."""
+    """Generate synthetic rows from a cell's own gold, check them, and write their folder."""
     started = time.perf_counter()
     own, held = own_gold(study, cell), held_out(study)
     fixed = cell.generator in study.pools
@@ -156,7 +154,7 @@ def make_pool(study: Study, cell: Cell, n: int, key: str, maker: Maker) -> None:
     left_out = [i for split in held.values() for i in copies(study.task, rows, split)] if study.drop_seen else []
     rows = without(rows, left_out)
     facts: dict[str, Any] = {"generator": cell.generator, "left_out": len(set(left_out))}
-    if fixed:  # cells of any gold share it: each asks by itself what its rows were written from
+    if fixed:  # shared by cells of any gold: each cell checks the exemplars of its rows (`_share`)
         check_copies(study.task, rows, held)
     else:
         check_synthetic(study.task, rows, own, held)
@@ -166,9 +164,9 @@ def make_pool(study: Study, cell: Cell, n: int, key: str, maker: Maker) -> None:
 
 
 def pool_rows(study: Study, job: Job) -> Dataset:
-    """Give a cell's synthetic rows before correction: its share of those that are good, labels in proportion; nested.
+    """Return a cell's synthetic rows before correction: a nested share of the good ones, labels in proportion.
 
-    Only these are corrected: a cell of few rows must not learn from the many that another cell has.
+    Correction sees only these: a cell of few rows must not learn from the rows of another cell.
     """
     return _share(study, job, round(job.cell.ratio * job.cell.gold_size))
 
@@ -178,7 +176,7 @@ def _share(study: Study, job: Job, n: int) -> Dataset:
     good = rows.select([i for i, status in enumerate(rows["label_status"]) if status != "rejected"])
     wanted = min(len(good), n)
     if not wanted:
-        raise ColumnError("no synthetic row is good enough to train on: all were rejected")
+        raise ColumnError("no synthetic row can be trained on: all were rejected; see the Gates of the report")
     rows = subset(study.task, good, wanted, seed=job.cell.seed)
     if job.cell.generator in study.pools:
         check_exemplars(rows, own_gold(study, job.cell), held_out(study))
@@ -186,9 +184,9 @@ def _share(study: Study, job: Job, n: int) -> Dataset:
 
 
 def make_opinions(study: Study, job: Job, judge: AnyJudge) -> None:
-    """Ask a judge about a cell's own gold and the synthetic rows of its largest ratio, and keep what it says.
+    """Ask a judge about a cell's own gold and the synthetic rows of its largest ratio, and store its opinions.
 
-    Of "zero-shot": about the rows that are scored, and without any gold.
+    For "zero-shot" ask about the scored rows, without any gold.
     """
     cell, folder = job.cell, study.out / "judged" / job.judged
     own, held = own_gold(study, cell), held_out(study)
@@ -198,7 +196,7 @@ def make_opinions(study: Study, job: Job, judge: AnyJudge) -> None:
 
 
 # --- correction -------------------------------------------------------------------------------------------------------
-def _correct(study: Study, job: Job) -> None:
+def _correct_rows(study: Study, job: Job) -> None:
     cell, started, cpu = job.cell, time.perf_counter(), time.process_time()
     own, rows = own_gold(study, cell), pool_rows(study, job)
     if job.judged:
@@ -208,25 +206,26 @@ def _correct(study: Study, job: Job) -> None:
         fit = linear_fit(study.task, own, rows, seed=cell.seed)
     else:
         check_model(study.task, model_facts(cell.corrector), own, gold_of(study.out)["train"], held_out(study))
-        folds = study.out / "work" / f"folds-{job.key}"
-        fit = trainer_fit(
-            study.task, base_model=cell.corrector, args=study.args, work_dir=folds, seed=cell.seed,
-            cache_dir=study.out / "work",
-        )  # fmt: skip
+        work = study.out / "work"
+        how: dict[str, Any] = {"work_dir": work / f"folds-{job.key}", "cache_dir": work, "seed": cell.seed}
+        fit = trainer_fit(study.task, base_model=cell.corrector, args=study.args, **how)
     audited = part_of(study.audited, rows["id"])
-    done, policy = correct_with_policy(
+    corrected, policy = correct_with_policy(
         study.task, rows, fit, gold=own, method=cell.labels, audited=audited or None, seed=cell.seed
     )
-    write_stage(
-        study.task, done, study.out / "corrected" / job.key, stage="correct", policy=policy.to_json(),
-        gold_rows=len(own), seed=cell.seed, seconds=round(time.perf_counter() - started, 2),
-        cpu_seconds=round(time.process_time() - cpu, 2),
-        gpu_seconds=0.0 if job.judged else on_gpu(cell.corrector, time.perf_counter() - started),
-    )  # fmt: skip
+    facts: dict[str, Any] = {
+        "policy": policy.to_json(),
+        "gold_rows": len(own),
+        "seed": cell.seed,
+        "seconds": round(time.perf_counter() - started, 2),
+        "cpu_seconds": round(time.process_time() - cpu, 2),
+        "gpu_seconds": 0.0 if job.judged else gpu_seconds(cell.corrector, time.perf_counter() - started),
+    }
+    write_stage(study.task, corrected, study.out / "corrected" / job.key, stage="correct", **facts)
 
 
 # --- a cell -----------------------------------------------------------------------------------------------------------
-def _cell(study: Study, job: Job) -> None:
+def _train_and_score(study: Study, job: Job) -> None:
     task, cell = study.task, job.cell
     started, cpu = time.perf_counter(), time.process_time()
     own, held = own_gold(study, cell), held_out(study)
@@ -242,11 +241,11 @@ def _cell(study: Study, job: Job) -> None:
         check_synthetic(task, rows, own, held)
         if cell.strategy == "replace" and not any(rows["seed_ids"]):
             raise ColumnError(
-                "strategy replace needs to know which gold rows were shown; these synthetic rows do not say"
+                "strategy replace needs the gold rows that were shown; column 'seed_ids' of the synthetic rows is empty"
             )
         data = augment(study.task, rows, gold=known, strategy=cell.strategy, seed=cell.seed)  # type: ignore[arg-type]
     used = [] if raw is None or not job.corrected else [i for i, id in enumerate(raw["id"]) if id in study.audited]
-    audited = raw.select(used) if raw is not None and used else None  # labels that correction did not use cost nothing
+    audited = raw.select(used) if raw is not None and used else None  # labels without use in correction cost nothing
     judged = study.out / "judged" / job.judged if job.judged else None
     facts: dict[str, Any] = {
         **cell.to_json(), "arm": cell.arm, "task": task.full_name, "task_version": task.version,
@@ -256,13 +255,13 @@ def _cell(study: Study, job: Job) -> None:
         **usage_of(judged, len(own) + (sum(map(len, held.values())) if raw is None else len(raw))),
     }  # fmt: skip
     if facts["gold_budget"] > len(own) + facts["audited_rows"]:
-        raise HfSynthError("a cell touched more labels than its gold and the audited rows hold")
+        raise HfSynthError("a cell used more labels than its gold and the audited rows hold")
     prepared = time.perf_counter()
     baseline = {FREQUENCY: _frequency_scores, ZERO_SHOT: _zero_shot_scores}.get(cell.strategy)
     scorer = baseline or (_linear_scores if cell.base_model == LINEAR else _model_scores)
     scores, about, swaps = scorer(study, job, data, stop, own, held)
     facts |= about | {
-        "gpu_seconds": 0.0 if baseline else on_gpu(cell.base_model, time.perf_counter() - prepared),
+        "gpu_seconds": 0.0 if baseline else gpu_seconds(cell.base_model, time.perf_counter() - prepared),
         "seconds_train": round(time.perf_counter() - prepared, 2),
         "seconds": round(time.perf_counter() - started, 2),
         "cpu_seconds": round(time.process_time() - cpu, 2),
@@ -271,12 +270,13 @@ def _cell(study: Study, job: Job) -> None:
         "cell_key": job.key, **versions(),
     }  # fmt: skip
     facts["flips"] = flips_of(study, job, rows)
-    told = [
-        {**facts, "split": split, **figures_of(s), "subgroups": subgroups_of(study, job, held[split], s),
-         "swaps": swaps.get(split, "[]")}
+    by_split = [
+        facts
+        | {"split": split, **figures_of(s), "subgroups": subgroups_of(study, job, held[split], s)}
+        | {"swaps": swaps.get(split, "[]")}
         for split, s in scores.items()
-    ]  # fmt: skip
-    write_cell(study, job, told, scores)
+    ]
+    write_cell(study, job, by_split, scores)
 
 
 Scored = tuple[dict[str, Scores], dict[str, Any], dict[str, str]]  # scores by split, facts, swaps by split
@@ -294,27 +294,26 @@ def _frequency_scores(
 def _zero_shot_scores(
     study: Study, job: Job, _data: Dataset, _stop: Dataset | None, _own: Dataset, held: Mapping[str, Dataset]
 ) -> Scored:
-    said = read_opinions(study.task, study.out / "judged" / job.judged)
+    opinions = read_opinions(study.task, study.out / "judged" / job.judged)
     scores = {
-        split: zero_shot_baseline(study.task, rows, said, n_bootstrap=study.n_bootstrap) for split, rows in held.items()
+        split: zero_shot_baseline(study.task, rows, opinions, n_bootstrap=study.n_bootstrap)
+        for split, rows in held.items()
     }
-    return scores, {**_NO_WEIGHTS, "policy_figures": json.dumps(dict(said.figures))}, {}
+    return scores, {**_NO_WEIGHTS, "policy_figures": json.dumps(dict(opinions.figures))}, {}
 
 
 def _linear_scores(
     study: Study, job: Job, data: Dataset, _stop: Dataset | None, _own: Dataset, held: Mapping[str, Dataset]
 ) -> Scored:
-    told = linear_fit(study.task, data, seed=job.cell.seed)(data)
+    predict_probs = linear_fit(study.task, data, seed=job.cell.seed)(data)
     scores, swaps = {}, {}
     for split, rows in held.items():
-        said = told(rows)
+        probs = predict_probs(rows)
         judged = judged_mask(study.task, rows) if study.task.kind == "multi_label" else None
-        scores[split] = score(
-            study.task, said, truth(study.task, rows), groups_of(rows), judged=judged,
-            n_bootstrap=study.n_bootstrap, seed=job.cell.seed,
-        )  # fmt: skip
+        how: dict[str, Any] = {"judged": judged, "n_bootstrap": study.n_bootstrap, "seed": job.cell.seed}
+        scores[split] = score(study.task, probs, truth(study.task, rows), groups_of(rows), **how)
         if study.swaps:
-            swaps[split] = swaps_of(study, job, rows, said, told)
+            swaps[split] = swaps_of(study, job, rows, probs, predict_probs)
     return scores, dict(_NO_WEIGHTS), swaps
 
 
@@ -324,55 +323,45 @@ def _model_scores(
     task, base, train_split = study.task, job.cell.base_model, gold_of(study.out)["train"]
     check_model(task, model_facts(base), own, train_split, held)
     with tempfile.TemporaryDirectory(prefix="model-", dir=study.out / "work") as work:
-        model = train(
-            task, data, stop, base_model=base, output_dir=Path(work) / "model", args=study.args, seed=job.cell.seed,
-            cache_dir=study.out / "work",
-        )  # fmt: skip
+        training: dict[str, Any] = {"args": study.args, "seed": job.cell.seed, "cache_dir": study.out / "work"}
+        model = train(task, data, stop, base_model=base, output_dir=Path(work) / "model", **training)
         check_model(task, model_facts(model), own, train_split, held)
         how: dict[str, Any] = {"n_bootstrap": study.n_bootstrap, "seed": job.cell.seed}
         scores, swaps = {}, {}
         for split, rows in held.items():
-            said = predict(task, model, rows)
-            scores[split] = evaluate(task, model, rows, predicted=said, **how)
+            predicted = predict(task, model, rows)
+            scores[split] = evaluate(task, model, rows, predicted=predicted, **how)
             if study.swaps:
-                swaps[split] = swaps_of(study, job, rows, said, functools.partial(predict, task, model))
+                swaps[split] = swaps_of(study, job, rows, predicted, functools.partial(predict, task, model))
         weights = weights_sha256(model)
-    return (
-        scores,
-        {
-            "weights_sha256": weights,
-            "base_revision": model_revision(model_folder(base)) or "",
-            "base_sha256": _weights_of(base),
-        },
-        swaps,
-    )
+    revision = model_revision(model_folder(base)) or ""
+    return scores, {"weights_sha256": weights, "base_revision": revision, "base_sha256": _weights_of(base)}, swaps
 
 
 def _weights_of(base: str) -> str:
     try:
         return weights_sha256(base)
-    except HfSynthError:  # a base without weights starts from its seed
+    except HfSynthError:  # a base without weights is initialised by the seed
         return ""
 
 
 def model_identity(base: str) -> str:
-    """Tell one base model from another: a folder by its weights, whatever its path."""
+    """Return what distinguishes a base model: the digest of its weights, whatever its path; else its name."""
     if not base or base == LINEAR:
         return base
     return _weights_of(base) or base
 
 
-# --- in a process of the pool -----------------------------------------------------------------------------------------
+# --- called in other processes ----------------------------------------------------------------------------------------
 def run_job(study: Study, job: Job) -> dict[str, str] | None:
-    """Run one stage; give None, or what went wrong: the error's class, and its sentence where it is one of ours."""
+    """Run one stage; return None, or its failure."""
     try:
-        {"correct": _correct, "cell": _cell}[job.kind](study, job)
-    except Exception as error:  # a failed cell must not stop the others; other errors' messages might show a text
+        {"correct": _correct_rows, "cell": _train_and_score}[job.kind](study, job)
+    except Exception as error:  # a failed cell must not stop the others
         return failure(error)
     return None
 
 
 def failure(error: BaseException) -> dict[str, str]:
-    """Say what went wrong without any text of rows."""
-    said = str(error) if isinstance(error, HfSynthError) else ""
-    return {"error": type(error).__name__, "message": said}
+    """Return the class of an error, with its message only if it is an HfSynthError: others might show a row's text."""
+    return {"error": type(error).__name__, "message": str(error) if isinstance(error, HfSynthError) else ""}

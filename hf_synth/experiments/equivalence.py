@@ -1,9 +1,8 @@
-"""Gold equivalence: how many gold rows alone score as much as a mixture of gold and synthetic rows.
+"""Gold equivalence, the number of gold rows alone that score as much as a mixture, and its costs and savings.
 
-A score is read off the measured curve of gold alone, and never beyond it. Two things vary: the test rows (patients),
-and the runs (gold subset, generation, correction and training, all drawn anew by a seed). The interval comes from a
-bootstrap over both at once, so it holds for one base model and one making of synthetic rows, on patients and gold like
-these. Pure functions of numbers.
+A score is read off the learning curve of gold alone, inside the sizes measured. Two things vary: the test rows
+(patients), and the runs (gold subset, generation, correction and training of a seed). The interval is a bootstrap over
+both at once; it holds for one base model and one way to make synthetic rows, on patients and gold like these.
 """
 
 from __future__ import annotations
@@ -28,9 +27,9 @@ class Run:
 
     Args:
         score: on all test rows.
-        seed: runs of one seed share their gold: the subset of a small size is a part of that of a large one.
-        sums: what each group of test rows adds to the counts that the metric is a function of, (G, C); None where only
-            the score is known: then test rows are not drawn anew.
+        seed: runs of one seed share their gold: a small subset is part of a large one.
+        sums: counts of each group of test rows that the metric is computed from, (G, C); None if only the score is
+            known: then test rows are not resampled.
     """
 
     score: float
@@ -40,19 +39,19 @@ class Run:
 
 @dataclass(frozen=True)
 class Equivalence:
-    """How many gold rows alone score as much as a mixture.
+    """The number of gold rows alone that score as much as a mixture.
 
     Args:
-        rows: the estimate; the largest size measured when `beyond`, the smallest when `below`.
-        low: lower end of the 95% interval, cut to the sizes measured.
+        rows: the estimate; the largest size measured if `beyond`, the smallest if `below`.
+        low: lower end of the 95% interval, clipped to the sizes measured.
         high: upper end.
-        beyond: the score lies above what the most gold rows measured reach: the answer is "at least".
-        below: it lies below what the fewest reach: the answer is "at most".
+        beyond: the score is above that of the largest size: the answer is "at least".
+        below: the score is below that of the smallest size: the answer is "at most".
         sizes: smallest and largest size measured.
-        power_law: the same read off a fitted power law, inside the sizes measured; None where it does not fit, or where
-            the answer would lie beyond them. For comparison only.
+        power_law: the estimate by a fitted power law, for comparison; None if the law does not fit, or the estimate is
+            outside the sizes measured.
         runs: fewest runs of any point.
-        patients: whether groups of test rows were drawn anew as well.
+        patients: whether groups of test rows were resampled as well.
     """
 
     rows: float
@@ -74,20 +73,19 @@ class Equivalence:
         return f"{self.rows:,.0f} gold rows (95% CI {self.interval()})"
 
     def interval(self) -> str:
-        """Give the interval as text; an end that lies at an end of what was measured is said to."""
+        """Write the interval; an end at the smallest or largest size measured is "at most" or "at least"."""
         low = f"at most {self.low:,.0f}" if self.low <= self.sizes[0] else f"{self.low:,.0f}"
         high = f"at least {self.high:,.0f}" if self.high >= self.sizes[1] else f"{self.high:,.0f}"
         return f"{low} to {high}" if " " in low + high else f"{low}-{high}"
 
     def sentence(self, gold: int, synthetic: int, base_model: str, *, simulated: bool = False) -> str:
-        """Say it in one sentence, with the base model, since another one has another curve.
+        """Write the equivalence in one sentence, with the base model, since each has its own curve.
 
         Args:
             gold: gold rows of the mixture.
             synthetic: synthetic rows of the mixture.
         """
-        mark = "simulated: " if simulated else ""
-        about = f"{mark}{gold:,} gold + {synthetic:,} synthetic"
+        about = f"{'simulated: ' if simulated else ''}{gold:,} gold + {synthetic:,} synthetic"
         if self.beyond:
             low = f" (95% CI from {self.low:,.0f})" if self.low < self.sizes[1] else ""
             return f"{about} is worth >= {self.sizes[1]:,} gold notes{low} for {base_model}; no more were measured"
@@ -104,25 +102,25 @@ def gold_equivalence(
     n_bootstrap: int = 2_000,
     seed: int = 0,
 ) -> Equivalence:
-    """Say where scores land on the measured curve of gold alone.
+    """Estimate how many gold rows alone reach the scores of a mixture.
 
-    The curve is the monotone fit (isotonic) of mean score over the logarithm of the number of rows. In each draw of the
-    hierarchical bootstrap groups of test rows are drawn with replacement, the same ones for every run, and seeds: one
-    fewer than there are, since drawing n of n would make the spread of a mean of few runs too small. Seeds are drawn
-    together for all points that share them. What chance does on the test rows is in both draws, so where it is most of
-    the spread the interval is too long; where runs differ much more than patients, and are few, it is too short.
-    tests/test_equivalence.py measures it: with five runs it held the truth in 99% of 300 studies whose runs differed
-    little, in 92% where they differed far more than patients make them; with three runs in 99% and 84%.
+    The curve is the isotonic fit of the mean score over the logarithm of the number of rows. Each draw of the
+    hierarchical bootstrap resamples groups of test rows, the same for every run, and seeds: one fewer than there are,
+    since n of n would make the spread of a mean of few runs too small. Points that share seeds share their draw. Chance
+    on the test rows is in both draws: where it is most of the spread, the interval is too long; where runs differ much
+    more than patients, and are few, it is too short. tests/experiments/test_equivalence.py measures the coverage: with
+    five runs 99% of 300 studies whose runs differed little, 92% of those whose runs differed far more than patients
+    make them; with three runs 99% and 84%.
 
     Args:
         curve: number of gold rows -> its runs, or their scores; two sizes and two runs at least.
         scores: runs of the mixture; two at least.
-        metric: makes scores of summed counts, for runs that have them.
+        metric: computes scores from summed counts, for runs that have them.
         n_bootstrap: draws.
         seed: of the draws.
 
     Raises:
-        HfSynthError: there are too few sizes or runs for an interval, or runs are of different test rows.
+        HfSynthError: there are too few sizes or runs for an interval, or runs have different test rows.
     """
     sizes = sorted(curve)
     if len(sizes) < 2 or min(map(len, curve.values())) < 2 or len(scores) < 2:
@@ -136,38 +134,42 @@ def gold_equivalence(
     ends = np.exp(np.percentile(np.clip(draws, log_sizes[0], log_sizes[-1]), [2.5, 97.5]))
     low, high = (float(np.clip(end, sizes[0], sizes[-1])) for end in ends)
     return Equivalence(
-        math.exp(float(np.clip(estimate, log_sizes[0], log_sizes[-1]))),
-        _whole(low, sizes), _whole(high, sizes), estimate == math.inf, estimate == -math.inf, (sizes[0], sizes[-1]),
-        _power_law(np.array(sizes, float), means[:-1], float(means[-1])), min(map(len, points)),
-        metric is not None and all(r.sums is not None for p in points for r in p),
-    )  # fmt: skip
+        rows=math.exp(float(np.clip(estimate, log_sizes[0], log_sizes[-1]))),
+        low=_exact_end(low, sizes),
+        high=_exact_end(high, sizes),
+        beyond=estimate == math.inf,
+        below=estimate == -math.inf,
+        sizes=(sizes[0], sizes[-1]),
+        power_law=_power_law(np.array(sizes, float), means[:-1], float(means[-1])),
+        runs=min(map(len, points)),
+        patients=metric is not None and all(r.sums is not None for p in points for r in p),
+    )
 
 
-def _whole(end: float, sizes: Sequence[int]) -> float:
-    """Take an end that is a measured end but for rounding for that end."""
+def _exact_end(end: float, sizes: Sequence[int]) -> float:
+    """Return the smallest or largest size for an end that differs from it by rounding alone."""
     return next((float(n) for n in (sizes[0], sizes[-1]) if math.isclose(end, n, rel_tol=1e-9)), end)
 
 
-def _runs(given: Sequence[float | Run]) -> list[Run]:
-    # scores without seeds are runs of their own: none shares a seed with another point
-    return [r if isinstance(r, Run) else Run(float(r), seed=-1) for r in given]
+def _runs(scores: Sequence[float | Run]) -> list[Run]:
+    return [r if isinstance(r, Run) else Run(float(r), seed=-1) for r in scores]  # -1: shares no seed with other points
 
 
 def drawn_means(
     points: Sequence[Sequence[Run]], metric: Metric | None, *, n_bootstrap: int = 2_000, seed: int = 0
 ) -> Floats:
-    """Draw patients and seeds; give the mean score of each point in each draw, (n_bootstrap, P).
+    """Resample patients and seeds; return the mean score of each point in each draw, (n_bootstrap, P).
 
     Args:
         points: runs of each point. Points whose runs have the same seeds share the seeds drawn.
-        metric: makes scores of summed counts; without it, or for runs without sums, only seeds are drawn.
+        metric: computes scores from summed counts; without it, or for runs without sums, only seeds are drawn.
 
     Raises:
-        HfSynthError: runs are of different test rows.
+        HfSynthError: runs have different test rows.
     """
     groups = {len(r.sums) for p in points for r in p if r.sums is not None}
     if len(groups) > 1:
-        raise HfSynthError("runs that are compared must have been scored on the same test rows")
+        raise HfSynthError("the runs were scored on different test rows; score all on the same test rows")
     rng = np.random.default_rng(seed)
     scores = [np.tile([r.score for r in p], (n_bootstrap, 1)) for p in points]
     if metric is not None and groups:
@@ -191,13 +193,13 @@ def drawn_means(
 
 
 def read_off(log_sizes: Floats, means: Floats, weights: Floats, scores: Floats) -> Floats:
-    """Give the log of the fewest rows whose fitted score is reached, (B,); -inf and inf outside what was measured.
+    """Return the log of the fewest rows whose fitted score reaches a score, (B,); -inf or inf outside the curve.
 
     Args:
-        log_sizes: (P,) in order.
-        means: of scores by size, (B, P); each row is fitted monotonely by itself.
+        log_sizes: (P,) ascending.
+        means: mean scores by size, (B, P); each row is fitted by itself.
         weights: of the sizes, (P,).
-        scores: to be read off, (B,).
+        scores: scores to reach, (B,).
     """
     fitted = monotone(means, weights)
     score = scores[:, None]
@@ -207,17 +209,17 @@ def read_off(log_sizes: Floats, means: Floats, weights: Floats, scores: Floats) 
     rows = np.arange(len(scores))
     rise = fitted[rows, right] - fitted[rows, left]
     share = np.where(rise > 0, (scores - fitted[rows, left]) / np.where(rise > 0, rise, 1.0), 1.0)
-    found = log_sizes[left] + np.clip(share, 0, 1) * (log_sizes[right] - log_sizes[left])
-    found = np.where(after == 0, log_sizes[0], found)
-    found = np.where(scores < fitted[:, 0] - 1e-12, -math.inf, found)
-    return np.asarray(np.where(scores > fitted[:, -1] + 1e-12, math.inf, found))
+    log_rows = log_sizes[left] + np.clip(share, 0, 1) * (log_sizes[right] - log_sizes[left])
+    log_rows = np.where(after == 0, log_sizes[0], log_rows)
+    log_rows = np.where(scores < fitted[:, 0] - 1e-12, -math.inf, log_rows)
+    return np.asarray(np.where(scores > fitted[:, -1] + 1e-12, math.inf, log_rows))
 
 
 def monotone(values: Floats, weights: Floats) -> Floats:
-    """Fit each row (B, P) by values that never fall, by least squares: isotonic regression.
+    """Fit isotonic regression to each row (B, P), by its min-max formula.
 
-    By its min-max formula: the fit at i is the largest, over starts up to i, of the smallest weighted mean from there
-    to an end at i or later. Thousands of rows of a few sizes at once, where a library would fit one by one.
+    The fit at i is the largest, over starts up to i, of the smallest weighted mean from there to an end at i or later.
+    Fits thousands of short rows at once, where a library fits one by one.
     """
     n = len(weights)
     total = np.concatenate([[0.0], np.cumsum(weights)])
@@ -226,25 +228,25 @@ def monotone(values: Floats, weights: Floats) -> Floats:
     for start in range(n):
         ends = np.arange(start + 1, n + 1)
         means = (sums[:, ends] - sums[:, [start]]) / (total[ends] - total[start])
-        lowest = np.minimum.accumulate(means[:, ::-1], axis=1)[:, ::-1]  # of ends from each place on
+        lowest = np.minimum.accumulate(means[:, ::-1], axis=1)[:, ::-1]  # over ends from each place on
         fitted[:, start:] = np.maximum(fitted[:, start:], lowest)
     return fitted
 
 
 def _power_law(sizes: Floats, means: Floats, score: float) -> float | None:
-    """Read rows off score = a - b * n**-c, fitted by least squares to four sizes or more; None where there is none."""
+    """Return n where score = a - b * n**-c, fitted by least squares to four sizes or more; None if it does not fit."""
     from scipy.optimize import least_squares
 
     if len(sizes) < 4:
         return None
 
-    def miss(law: Floats) -> Floats:
+    def residuals(law: Floats) -> Floats:
         a, b, c = law
         return np.asarray(a - b * sizes**-c - means)
 
     spread = max(float(means.max() - means.min()), 1e-3)
     start = [float(means.max()) + spread / 4, spread * sizes[0] ** 0.5, 0.5]
-    fitted = least_squares(miss, start, bounds=([-2, 0, 0.01], [2, np.inf, 3]))
+    fitted = least_squares(residuals, start, bounds=([-2, 0, 0.01], [2, np.inf, 3]))
     a, b, c = fitted.x
     if not fitted.success or score >= a or b <= 0:
         return None
@@ -252,15 +254,16 @@ def _power_law(sizes: Floats, means: Floats, score: float) -> float | None:
     return float(rows) if sizes[0] <= rows <= sizes[-1] else None
 
 
+# --- costs and savings ------------------------------------------------------------------------------------------------
 @dataclass(frozen=True)
 class Rates:
-    """What time costs.
+    """Prices of working time and computing; the defaults are assumptions.
 
     Args:
-        minutes_per_note: of a person who labels one note; 3 is an assumption.
-        hourly_usd: of that person; 60 is an assumption.
-        compute_usd: of an hour of one core; 0.05 is an assumption.
-        gpu_usd: of an hour of one GPU, where models are trained on one; 2 is an assumption.
+        minutes_per_note: minutes a person takes to label one note.
+        hourly_usd: pay of that person, dollars an hour.
+        compute_usd: price of one core, dollars an hour.
+        gpu_usd: price of one GPU, dollars an hour.
         given: whether these are the user's own numbers.
     """
 
@@ -272,20 +275,20 @@ class Rates:
 
     def __post_init__(self) -> None:
         if min(self.minutes_per_note, self.hourly_usd, self.compute_usd, self.gpu_usd) < 0:
-            raise HfSynthError("minutes and dollars are 0 or more")
+            raise HfSynthError("a rate is negative; give minutes and dollars of 0 or more")
 
 
 @dataclass(frozen=True)
 class Spent:
-    """What making and using synthetic rows took.
+    """Cost of generating and using synthetic rows.
 
     Args:
-        calls: to the generator.
-        prompt_tokens: read by it.
-        completion_tokens: written by it.
-        usd: paid for them; None where no price is known.
-        cpu_hours: of correction and training.
-        gpu_hours: of correction and training, by the clock.
+        calls: LLM calls.
+        prompt_tokens: tokens of prompts.
+        completion_tokens: tokens of answers.
+        usd: their price; None if it is not known.
+        cpu_hours: CPU time of correction and training.
+        gpu_hours: wall time of correction and training on a GPU.
     """
 
     calls: int = 0
@@ -298,18 +301,18 @@ class Spent:
 
 @dataclass(frozen=True)
 class CostBenefit:
-    """What was saved, and at what cost.
+    """Labelling saved by synthetic rows, and their costs.
 
     Args:
-        notes: gold notes that need no labelling: the equivalence less the gold that was used; below 0 a loss.
+        notes: gold notes that need no labelling: the equivalence minus the gold used; below 0 a loss.
         notes_ci95: its interval.
-        at_least: the score lies beyond what was measured: `notes` is a lower bound.
-        at_most: it lies below what was measured: an upper bound.
-        minutes: of labelling saved.
-        saved_usd: what they are worth.
-        spent_usd: on the generator and on computing; None where the generator's price is not known.
-        spent: in detail.
-        rates: what time costs.
+        at_least: the equivalence is beyond the sizes measured: `notes` is a lower bound.
+        at_most: it is below the sizes measured: `notes` is an upper bound.
+        minutes: minutes of labelling saved.
+        saved_usd: their price.
+        spent_usd: price of LLM calls and computing; None if that of the calls is not known.
+        spent: the costs in detail.
+        rates: prices of working time and computing.
     """
 
     notes: float
@@ -323,18 +326,25 @@ class CostBenefit:
     rates: Rates
 
 
-def cost_benefit(found: Equivalence, gold_size: int, spent: Spent, rates: Rates | None = None) -> CostBenefit:
-    """Hold what synthetic rows cost against the labelling they save.
+def cost_benefit(equivalence: Equivalence, gold_size: int, spent: Spent, rates: Rates | None = None) -> CostBenefit:
+    """Compute the labelling that synthetic rows save, and their costs.
 
     Args:
-        found: how many gold rows the mixture is worth.
+        equivalence: of the mixture.
         gold_size: gold rows of the mixture.
     """
     rates = rates or Rates()
-    notes = found.rows - gold_size
+    notes = equivalence.rows - gold_size
     minutes = notes * rates.minutes_per_note
     computing = spent.cpu_hours * rates.compute_usd + spent.gpu_hours * rates.gpu_usd
     return CostBenefit(
-        notes, (found.low - gold_size, found.high - gold_size), found.beyond, found.below, minutes,
-        minutes / 60 * rates.hourly_usd, None if spent.usd is None else spent.usd + computing, spent, rates,
-    )  # fmt: skip
+        notes=notes,
+        notes_ci95=(equivalence.low - gold_size, equivalence.high - gold_size),
+        at_least=equivalence.beyond,
+        at_most=equivalence.below,
+        minutes=minutes,
+        saved_usd=minutes / 60 * rates.hourly_usd,
+        spent_usd=None if spent.usd is None else spent.usd + computing,
+        spent=spent,
+        rates=rates,
+    )

@@ -1,14 +1,16 @@
-"""The plan of an experiment: which cells there are. A cell is one model, trained on one mixture and scored.
+"""Grids of an experiment and their cells. A cell is one model, trained on one mixture and scored.
 
-Pure values: nothing here reads a row. `plan` makes the cells of a `Grid`, each once: gold alone depends on no ratio and
-no generator, raw labels on no corrector.
+Plain values: nothing here reads a row. `plan` lists the cells of a `Grid`, each once: gold alone depends on no ratio
+and no generator, raw labels on no corrector.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import json
 import logging
+import tomllib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from hashlib import sha256
@@ -20,31 +22,31 @@ from hf_synth.correction.policy import METHODS, OF_TEXTS
 from hf_synth.errors import TaskError
 from hf_synth.task.task import Task
 
-LINEAR = "linear"  # a linear head on frozen features, in the place of a base model
-RAW = "raw"  # labels as the generator meant them
-ALL = 0  # a gold size: every row there is
+LINEAR = "linear"  # a linear head on frozen features, instead of a base model
+RAW = "raw"  # the generator's labels, uncorrected
+ALL = 0  # as a gold size: all rows
 MIXTURES = STRATEGIES[1:]  # of gold and synthetic rows
-FREQUENCY, ZERO_SHOT = BASELINES = ("frequency", "zero-shot")  # arms that train nothing (baselines.py)
+FREQUENCY, ZERO_SHOT = BASELINES = ("frequency", "zero-shot")  # arms without training (baselines.py)
 ALONE = (STRATEGIES[0], *BASELINES)  # arms without synthetic rows
-JUDGED = "llm_judge"  # labels by an LLM that reads the notes, joined with the generator's
+LLM_JUDGE = "llm_judge"  # labels by an LLM judge, combined with the generator's
 _OF_LABELS = (RAW, "auto", *METHODS[1:])  # "none" is "raw"
-_LABELS = (*_OF_LABELS, *OF_TEXTS, JUDGED)
+_LABELS = (*_OF_LABELS, *OF_TEXTS, LLM_JUDGE)
 
 _LOG = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, order=True)
 class Cell:
-    """One model of an experiment. What does not bear on it is empty.
+    """One model of an experiment. Fields that do not apply are empty.
 
     Args:
-        base_model: "linear", or folder or repo id of an encoder; of "zero-shot" the judge's name, of "frequency" "".
-        gold_size: gold rows of its own: shown to the generator, given to the corrector, trained on; 0 of "zero-shot".
+        base_model: "linear", or folder or repo id of an encoder; the judge's name for "zero-shot", "" for "frequency".
+        gold_size: its own gold rows, for generator, corrector and training; 0 for "zero-shot".
         strategy: of `augment`: "gold", "synthetic", "replace" or "augment"; or one of BASELINES.
         labels: "raw", "auto" or a method of correction; "" for gold alone and baselines.
         ratio: synthetic rows for each gold row, before correction; 0 for gold alone.
-        generator: name of who wrote the synthetic rows.
-        corrector: base model of the corrector, or the judge's name; "" where nothing is corrected.
+        generator: name of the generator of the synthetic rows.
+        corrector: base model of the corrector, or the judge's name; "" without correction.
         seed: of the gold subset, the generation, the correction and the training.
     """
 
@@ -59,39 +61,34 @@ class Cell:
 
     @property
     def arm(self) -> str:
-        """Name what is trained on, whatever size, seed and model: "gold", "augment raw", "replace auto"."""
+        """The mixture, whatever size, seed and model: "gold", "augment raw", "replace auto"."""
         return self.strategy if self.strategy in ALONE else f"{self.strategy} {self.labels}"
 
     @property
     def judge(self) -> str:
-        """Name the judge that is asked; "" where none is."""
-        return self.base_model if self.strategy == ZERO_SHOT else self.corrector if self.labels == JUDGED else ""
-
-    @property
-    def group(self) -> tuple[Any, ...]:
-        """Give what its seeds share."""
-        return dataclasses.astuple(self)[:-1]
+        """The name of the judge; "" without one."""
+        return self.base_model if self.strategy == ZERO_SHOT else self.corrector if self.labels == LLM_JUDGE else ""
 
     def to_json(self) -> dict[str, Any]:
-        """Give plain values."""
+        """Return the fields as a dict."""
         return dataclasses.asdict(self)
 
 
 @dataclass(frozen=True)
 class Grid:
-    """Which cells an experiment has: every arm at every size, ratio, generator, corrector, base model and seed.
+    """The cells of an experiment: every arm at every size, ratio, generator, corrector, base model and seed.
 
     Args:
-        sizes: gold sizes of the arms; 0 is all there is.
+        sizes: gold sizes of the arms; 0 for all rows.
         arms: "gold", or strategy and labels: "augment raw", "replace auto"; "frequency", the most frequent label of
-            each gold subset; "zero-shot", once for all seeds: what a judge says of the test rows without any gold.
+            each gold subset; "zero-shot", the labels of a judge that sees no gold, once for all seeds.
         ratios: synthetic rows for each gold row.
-        seeds: each with a gold subset, generation, correction and training of its own.
-        curve: further sizes of gold alone, to read equivalence off.
+        seeds: each with its own gold subset, generation, correction and training.
+        curve: further sizes of gold alone, for the learning curve that equivalence is read off.
         base_models: "linear", or folders or repo ids of encoders.
-        generators: names; none for all that the experiment was given.
-        correctors: base models of correctors; none for the cell's own.
-        judges: names, for arms that ask a judge ("augment llm_judge"); none for all that the experiment was given.
+        generators: names; empty for all generators of the experiment.
+        correctors: base models of correctors; empty for that of the cell.
+        judges: names, for arms with a judge ("augment llm_judge"); empty for all judges of the experiment.
     """
 
     sizes: tuple[int, ...] = (200,)
@@ -121,13 +118,13 @@ class Protocol:
     """How each cell of an experiment is trained and scored.
 
     Args:
-        splits: of gold that every model is scored on.
-        validation: share of each cell's own gold held back to stop its training early, whole groups (patients) of it.
-        drop_seen: leave out test rows that stand in the training split, or whose group (patient) does, and synthetic
-            rows that are test rows, instead of refusing them.
-        swaps: also ask each model about the test notes that name the patient's sex, age or race, with only these words
-            swapped: up to three more predictions a note.
-        n_bootstrap: draws of the intervals of single scores.
+        splits: splits of the gold that every model is scored on.
+        validation: share of each cell's own gold held back for early stopping, in whole groups (patients).
+        drop_seen: leave out test rows that are in the training split, or whose group (patient) is, and synthetic rows
+            that copy test rows, instead of an error.
+        swaps: also predict test notes that name the patient's sex, age or race with only these words swapped: up to
+            three more predictions a note.
+        n_bootstrap: bootstrap draws for the interval of each score.
     """
 
     splits: tuple[str, ...] = ("test",)
@@ -139,7 +136,7 @@ class Protocol:
 
 _EVERY = ("gold", "synthetic raw", "synthetic auto", "replace raw", "replace auto", "augment raw", "augment auto")
 GRIDS: Mapping[str, Grid] = {
-    # the three first experiments: how far raw rows fall behind gold, what correction gains, how much is enough
+    # three experiments in one: how far raw rows fall behind gold, what correction gains, how many rows are enough
     "paper": Grid(
         sizes=(200,), curve=(50, 100, 400, 800, ALL), ratios=(1.0, 2.0, 4.0, 8.0),
         arms=("gold", "synthetic raw", "synthetic argmax", "augment raw", "augment argmax", "augment auto"),
@@ -154,7 +151,7 @@ GRIDS: Mapping[str, Grid] = {
 
 
 def read_grid(name_or_file: str) -> Grid:
-    """Give a grid by name (GRIDS), or from a .json or .toml file with the fields of `Grid`.
+    """Return a grid by name (GRIDS), or from a .json or .toml file with the fields of `Grid`.
 
     Raises:
         TaskError: there is no such grid or file, or a field is wrong.
@@ -165,129 +162,112 @@ def read_grid(name_or_file: str) -> Grid:
     if path.suffix.lower() not in (".json", ".toml") or not path.is_file():
         raise TaskError(f"there is no grid {name_or_file!r}; give {', '.join(GRIDS)}, or a .json or .toml file")
     try:
-        text = path.read_text(encoding="utf-8")
-        if path.suffix.lower() == ".json":
-            fields = json.loads(text)
-        else:
-            import tomllib
-
-            fields = tomllib.loads(text)
-        return with_fields(Grid(), fields)
+        read = json.loads if path.suffix.lower() == ".json" else tomllib.loads
+        return with_fields(Grid(), read(path.read_text(encoding="utf-8")))
     except (ValueError, TypeError, AttributeError):
         known = ", ".join(f.name for f in dataclasses.fields(Grid))
-        raise TaskError(f"{path.name} is no grid: give lists named {known}") from None
+        raise TaskError(f"{path.name} holds no grid: give lists named {known}") from None
 
 
 def with_fields(grid: Grid, fields: Mapping[str, Iterable[Any] | None]) -> Grid:
-    """Give a grid with some fields replaced; those that are None stay."""
+    """Return a grid with some fields replaced; fields that are None stay."""
     return replace(grid, **{name: tuple(values) for name, values in fields.items() if values is not None})
 
 
 def plan(grid: Grid, available: int, generators: Iterable[str], judges: Iterable[str] = ()) -> list[Cell]:
-    """Make the cells of a grid, each once, gold alone first.
+    """List the cells of a grid, each once, gold alone first.
 
     Args:
-        available: gold rows for training; a larger size is taken for all there is, which is said.
-        generators: names of those there are.
-        judges: names of those there are.
+        available: gold rows for training; a larger size is replaced by it, with a warning.
+        generators: names of the experiment's generators.
+        judges: names of the experiment's judges.
 
     Raises:
-        TaskError: the grid names a generator or judge that is not there, or there is none for an arm that needs one,
-            or no arm asks the judges that there are.
+        TaskError: the grid names an unknown generator or judge, an arm needs one and there is none, or no arm uses the
+            judges.
     """
-    chosen = _chosen("generator", grid.generators, tuple(generators))
-    asked = _chosen("judge", grid.judges, tuple(judges))
-    if not asked and any(arm == ZERO_SHOT or arm.endswith(JUDGED) for arm in grid.arms):
+    writers = _selected("generator", grid.generators, tuple(generators))
+    judging = _selected("judge", grid.judges, tuple(judges))
+    uses_judge = any(arm == ZERO_SHOT or arm.endswith(LLM_JUDGE) for arm in grid.arms)
+    if uses_judge and not judging:
         raise TaskError(
-            f"arms of {JUDGED!r} or {ZERO_SHOT!r} need who judges: give judges=LLMJudge(task, llm), or --judge"
+            f"arms of {LLM_JUDGE!r} or {ZERO_SHOT!r} need a judge: give judges=LLMJudge(task, llm), or --judge"
         )
-    if asked and not any(arm == ZERO_SHOT or arm.endswith(JUDGED) for arm in grid.arms):
-        raise TaskError(f"no arm asks judge {asked[0]!r}: name 'augment {JUDGED}' or {ZERO_SHOT!r}, or give no judge")
+    if judging and not uses_judge:
+        raise TaskError(
+            f"no arm asks judge {judging[0]!r}: add 'augment {LLM_JUDGE}' or {ZERO_SHOT!r}, or give no judge"
+        )
     mixtures = [arm.split(" ") for arm in grid.arms if arm not in ALONE]
-    if mixtures and not chosen:
-        raise TaskError("arms with synthetic rows need who writes them: an LLM, a pool of rows or a function")
+    if mixtures and not writers:
+        raise TaskError("arms with synthetic rows need a generator: give an LLM, a pool of rows or a function")
     too_large = sorted({n for n in (*grid.sizes, *grid.curve) if n > available})
     if too_large:
-        _LOG.warning("gold has %d rows for training: sizes %s are taken for all of them", available, too_large)
+        _LOG.warning("gold has %d rows for training: sizes %s are replaced by it", available, too_large)
 
     def sized(sizes: Iterable[int]) -> list[int]:
         return sorted({available if n == ALL else min(n, available) for n in sizes})
 
     alone = sized((*grid.curve, *(grid.sizes if "gold" in grid.arms else ())))
     cells: dict[Cell, None] = {}
-    if ZERO_SHOT in grid.arms:  # no seed bears on it: several cells would look like several runs
-        cells |= {Cell(judge, 0, ZERO_SHOT, "", 0.0, "", "", grid.seeds[0]): None for judge in asked}
+    if ZERO_SHOT in grid.arms:  # depends on no seed: several cells would look like several runs
+        cells |= {Cell(judge, 0, ZERO_SHOT, "", 0.0, "", "", grid.seeds[0]): None for judge in judging}
     for seed in grid.seeds:
         if FREQUENCY in grid.arms:
             cells |= {Cell("", size, FREQUENCY, "", 0.0, "", "", seed): None for size in sized(grid.sizes)}
         for base in grid.base_models:
             cells |= {Cell(base, size, "gold", "", 0.0, "", "", seed): None for size in alone}
-            for size in sized(grid.sizes):
-                for strategy, labels in mixtures:
-                    by = {RAW: ("",), JUDGED: asked}.get(labels, grid.correctors or (base,))
-                    for ratio in grid.ratios:
-                        for generator in chosen:
-                            for corrector in by:
-                                made = Cell(base, size, strategy, labels, float(ratio), generator, corrector, seed)
-                                cells[made] = None
+            for size, (strategy, labels) in itertools.product(sized(grid.sizes), mixtures):
+                by = {RAW: ("",), LLM_JUDGE: judging}.get(labels, grid.correctors or (base,))
+                cells |= {
+                    Cell(base, size, strategy, labels, float(ratio), generator, corrector, seed): None
+                    for ratio, generator, corrector in itertools.product(grid.ratios, writers, by)
+                }
     return sorted(cells, key=lambda c: (c.strategy != "gold", c.seed, c))
 
 
-def _chosen(what: str, named: tuple[str, ...], there: tuple[str, ...]) -> tuple[str, ...]:
-    unknown = [name for name in named if name not in there]
+def _selected(what: str, names: tuple[str, ...], available: tuple[str, ...]) -> tuple[str, ...]:
+    unknown = [name for name in names if name not in available]
     if unknown:
-        raise TaskError(f"the grid asks for {what} {unknown[0]!r}; there are {', '.join(there) or 'none'}")
-    return named or there
+        raise TaskError(f"the grid names {what} {unknown[0]!r}; there are {', '.join(available) or 'none'}")
+    return names or available
 
 
-# --- what processes are told ----------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class Study:
-    """What all cells of an experiment share; plain values, so that it travels to other processes.
+# --- what other processes receive -------------------------------------------------------------------------------------
+@dataclass(frozen=True, kw_only=True)
+class Study(Protocol):
+    """The protocol of an experiment and what its cells share. Plain values, so that other processes can receive it.
 
     Args:
         task: of the gold.
         out: the experiment's folder.
-        splits: of gold that are scored, e.g. ("test",).
         args: fields of `TrainingArguments` for every model.
-        generators: what tells each generator from another one, by name.
-        pools: names of generators that are rows made elsewhere: kept once, whatever the cell.
-        judges: what tells each judge from another one, by name.
-        audited: true labels of synthetic rows that a person checked, by row id.
-        validation: share of a cell's own gold that is held back to stop training early; part of its budget.
-        drop_seen: leave rows out that stand on both sides of the evaluation, instead of refusing them.
-        swaps: ask each model about the test notes once more as notes of another patient.
-        n_bootstrap: of the intervals of single scores.
+        generators: identities of the generators, by name.
+        pools: names of generators that are Datasets: stored once, whatever the cell.
+        judges: identities of the judges, by name.
+        audited: audited labels of synthetic rows, by row id.
     """
 
     task: Task
     out: Path
-    splits: tuple[str, ...] = ("test",)
     args: Mapping[str, Any] | None = None
     generators: Mapping[str, str] = field(default_factory=dict)
     pools: tuple[str, ...] = ()
     judges: Mapping[str, str] = field(default_factory=dict)
     audited: Mapping[str, int | str] = field(default_factory=dict)
-    validation: float = 0.0
-    drop_seen: bool = False
-    swaps: bool = False
-    n_bootstrap: int = 1000
 
 
 @dataclass(frozen=True)
 class Job:
-    """One stage to be run: of a cell, the correction ("correct") or the training and scoring ("cell").
+    """One stage of a cell: its correction ("correct"), or its training and scoring ("cell").
 
     Args:
         kind: "correct" or "cell".
-        cell: what it is for.
+        cell: the cell.
         pool: key of its synthetic rows; "" for gold alone.
-        corrected: key of its corrected rows; "" where nothing is corrected.
-        key: its own.
-        rows: synthetic rows that are wanted of its generation: what the largest ratio asks for.
-        judged: key of what a judge says of its rows; "" where none is asked.
+        corrected: key of its corrected rows; "" without correction.
+        key: key of this stage.
+        rows: synthetic rows wanted of its generation, for the largest ratio.
+        judged: key of a judge's opinions of its rows; "" without a judge.
     """
 
     kind: str
@@ -300,5 +280,5 @@ class Job:
 
 
 def key_of(*parts: Any) -> str:
-    """Name a stage by all that it follows from (16 hex digits)."""
+    """Return the key of a stage: a hash of everything it depends on, 16 hex digits."""
     return sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()[:16]

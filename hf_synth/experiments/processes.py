@@ -1,4 +1,4 @@
-"""Many calls of one function in processes of one thread each, which nothing that goes wrong in one of them stops."""
+"""Parallel calls of one function in single-threaded processes; a failed call or a killed process stops no other."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ Result = TypeVar("Result")
 def run_all(
     call: Callable[[Job], Result], jobs: Sequence[Job], processes: int
 ) -> Iterator[tuple[Job, Result | BaseException]]:
-    """Call a function for each job; give each job with its result, or with what went wrong, as they end.
+    """Call a function for each job; yield each job with its result or error, as they end.
 
-    A process that dies takes the pool with it, and nobody knows whose fault it was: what was under way is run again,
-    one job alone in a pool, and the job that kills that pool has failed.
+    A process that dies breaks the pool, and its job is unknown: unfinished jobs then run again one at a time, and the
+    job that breaks its pool has failed.
 
     Args:
-        call: travels to other processes, as jobs and results do.
-        processes: at the same time, freshly started; 0 for this one.
+        call: is pickled, as are jobs and results.
+        processes: number of new processes at the same time; 0 for this one.
     """
     if processes < 1:
         for job in jobs:
@@ -57,7 +57,7 @@ def run_all(
                             broken.append(futures[future])
                     except Exception as error:
                         yield futures[future], error
-            except BaseException:  # Ctrl-C: what has not begun must not be waited for
+            except BaseException:  # Ctrl-C: do not wait for jobs that have not begun
                 pool.shutdown(wait=False, cancel_futures=True)
                 raise
         alone = alone or bool(broken)
@@ -66,7 +66,7 @@ def run_all(
 
 @contextmanager
 def _one_thread() -> Iterator[None]:
-    """Let processes that start now have one thread each for numpy and torch, whatever this one has."""
+    """Limit numpy and torch to one thread in each process that starts in this block."""
     names = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
     before = {name: os.environ.get(name) for name in names}
     os.environ.update(dict.fromkeys(names, "1"))
@@ -81,7 +81,7 @@ def _one_thread() -> Iterator[None]:
 
 
 def _watch_parent() -> None:
-    """End this process when the one that started it is killed: a pool's processes would wait for ever."""
+    """End this process when its parent is killed: a pool's processes would wait for ever."""
     parent = multiprocessing.parent_process()
 
     def watch() -> None:

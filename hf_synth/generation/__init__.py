@@ -1,1 +1,1 @@
-"""Exemplars -> prompts -> answers -> gates -> synthetic rows."""
+"""Synthetic data generation: exemplars, prompts, answers, quality gates, synthetic rows."""

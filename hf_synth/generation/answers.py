@@ -1,7 +1,7 @@
-"""From the text of an answer to rows: tolerant of form, strict about content.
+"""Parsing of LLM answers into rows: tolerant of broken JSON, strict about labels and texts.
 
-Models wrap JSON in chatter and fences, cut it off, forget a comma, or answer in lines. What can be read without
-guessing is read; what cannot becomes a reject with its reason. Nothing here raises because of what a text holds.
+Models wrap JSON in chatter and fences, truncate it, forget a comma, or answer in lines. Entries that can be read
+without guessing become rows; the others become rejects with a reason. No text of an answer raises an error.
 """
 
 from __future__ import annotations
@@ -14,11 +14,11 @@ from typing import Any
 
 from hf_synth.task.task import Task
 
-_LONGEST = 200_000  # characters that the slower ways of reading look at
-_TRIES = 300  # places that are tried as the start of an object
+_LONGEST = 200_000  # characters that the slower parsers read
+_TRIES = 300  # positions tried as the start of an object
 _MOST = 500  # entries of one answer
-_FEWEST = 3  # letters or digits that make a text
-_DECODER = json.JSONDecoder(strict=False)  # line breaks inside strings are forgiven
+_FEWEST = 3  # letters or digits of a text
+_DECODER = json.JSONDecoder(strict=False)  # allows line breaks inside strings
 
 _REFUSAL = re.compile(
     r"\W*(?:i(?:['’]m| am) (?:very |so )?sorry|sorry,|as an ai\b|unfortunately,? i (?:can|am|do)|"
@@ -33,7 +33,7 @@ _TOKEN = re.compile(r"[^\W\d_]+|\d+")
 
 @dataclass(frozen=True)
 class Parsed:
-    """One entry of an answer: a row, or the reason why it is none.
+    """One entry of an answer: a row, or a reject with its reason.
 
     Args:
         row: the task's text columns, and its label column as a name (multi_label: a list of names); None for a reject.
@@ -44,12 +44,12 @@ class Parsed:
     reason: str | None = None
 
 
-def parse(task: Task, text: str, asked: Sequence[str] = (), *, whole: bool = True) -> list[Parsed]:
-    """Read the entries of one answer, in its order.
+def parse(task: Task, text: str, labels: Sequence[str] = (), *, whole: bool = True) -> list[Parsed]:
+    """Parse the entries of one answer, in its order.
 
     Args:
-        asked: labels that were asked for; an entry without a label has the only one.
-        whole: False for an answer cut off at the token limit: only entries that are complete count then.
+        labels: labels asked for; if there is one, entries without a label get it.
+        whole: False for an answer truncated at the token limit, of which only complete entries count.
 
     Returns:
         At least one element: an answer without any entry is one reject.
@@ -57,60 +57,58 @@ def parse(task: Task, text: str, asked: Sequence[str] = (), *, whole: bool = Tru
     text = _THOUGHT.sub("", text[: 5 * _LONGEST])
     if not text.strip():
         return [Parsed(reason="empty" if whole else "truncated")]
-    entries = _own_form(task, text) if task.parse else _entries(task, text, whole)
+    entries = _parse_by_task(task, text) if task.parse else _entries(task, text, whole)
     if not entries:
         return [Parsed(reason="truncated" if not whole else "refusal" if _REFUSAL.match(text) else "unparsable")]
-    found = [_check(task, entry, asked) for entry in entries[:_MOST]]
-    return found if whole else [*found, Parsed(reason="truncated")]
+    parsed = [_check(task, entry, labels) for entry in entries[:_MOST]]
+    return parsed if whole else [*parsed, Parsed(reason="truncated")]
 
 
 def parse_label(task: Task, text: str) -> str | list[str] | None:
-    """Read the label of an answer that judges a text: one JSON object that holds it, or the label alone.
+    """Parse the answer of a judge: a JSON object with the label, or the label alone.
 
-    Strict, unlike `parse`: a vote is cheap, and a label found somewhere in chatter may be the judged text's own words.
+    Strict, unlike `parse`: a vote is cheap, and a label in the middle of chatter may be a quote of the judged text.
 
     Returns:
-        The label's name; of a multi_label task a list of names, which only a JSON object or list can say; None where
-        the answer is anything else.
+        The label's name; a list of names for a multi_label task, whose answer must be a JSON object or list; None for
+        any other answer.
     """
     plain = _FENCE.sub(r"\1", _THOUGHT.sub("", text[:_LONGEST]).strip())
     try:
         value = json.loads(plain)
     except (ValueError, RecursionError):
         value = plain
-    told = isinstance(value, Mapping | list)
+    is_json = isinstance(value, Mapping | list)
     if isinstance(value, Mapping):
-        named = {_squeeze(key): said for key, said in value.items()}
-        value = next((named[n] for n in (_squeeze(task.label_column), "label", "labels") if n in named), None)
+        fields = {_squeeze(key): item for key, item in value.items()}
+        value = next((fields[n] for n in (_squeeze(task.label_column), "label", "labels") if n in fields), None)
     if task.kind == "multi_label":
-        return _labels(task, value) if told else None
+        return _labels(task, value) if is_json else None
     return normalize_label(task, value)
 
 
-def _own_form(task: Task, text: str) -> list[Mapping[str, Any]]:
-    """Read an answer by the task's own parser."""
+def _parse_by_task(task: Task, text: str) -> list[Mapping[str, Any]]:
+    """Parse an answer by the task's own parser."""
     assert task.parse is not None
     try:
         return [row for row in task.parse(text) if isinstance(row, Mapping)]
-    except Exception:  # whatever a parser does with a strange answer, it is one answer that cannot be read
+    except Exception:  # an answer on which the parser fails is unparsable
         return []
 
 
 # --- one entry ------------------------------------------------------------------------------------------------------
-
-
-def _check(task: Task, entry: Mapping[str, Any], asked: Sequence[str]) -> Parsed:
-    """Turn an entry into a row, or find out why it is none."""
-    named = {_squeeze(key): value for key, value in entry.items()}
+def _check(task: Task, entry: Mapping[str, Any], labels: Sequence[str]) -> Parsed:
+    """Check an entry and return it as a row or as a reject."""
+    fields = {_squeeze(key): value for key, value in entry.items()}
     row: dict[str, Any] = {}
     for column in task.text_columns:
-        value = named.get(_squeeze(column))
+        value = fields.get(_squeeze(column))
         if not isinstance(value, str) or len(re.findall(r"\w", value[:1000])) < _FEWEST:
             return Parsed(reason="empty")
         row[column] = _clean(value)
     if any(_REFUSAL.match(row[column]) for column in task.text_columns):
         return Parsed(reason="refusal")
-    value = named.get(_squeeze(task.label_column))
+    value = fields.get(_squeeze(task.label_column))
     if task.kind == "text2text":
         target = value if isinstance(value, str) else ""
         if not target.strip():
@@ -118,8 +116,8 @@ def _check(task: Task, entry: Mapping[str, Any], asked: Sequence[str]) -> Parsed
         if task.targets and target.strip() not in task.targets:
             return Parsed(reason="unknown_label")
         return Parsed({**row, task.label_column: _clean(target)})
-    if value is None and len(asked) == 1:
-        value = [asked[0]] if task.kind == "multi_label" else asked[0]
+    if value is None and len(labels) == 1:
+        value = [labels[0]] if task.kind == "multi_label" else labels[0]
     label = _labels(task, value) if task.kind == "multi_label" else normalize_label(task, value)
     if label is None:
         return Parsed(reason="unknown_label")
@@ -139,15 +137,15 @@ def _labels(task: Task, value: object) -> list[str] | None:
     parts = re.split(r"[;,|]", value) if isinstance(value, str) else value
     if not isinstance(parts, list):
         return None
-    found = [normalize_label(task, part) for part in parts if not (isinstance(part, str) and not part.strip())]
-    return None if None in found else [label for label in task.labels if label in found]
+    names = [normalize_label(task, part) for part in parts if not (isinstance(part, str) and not part.strip())]
+    return None if None in names else [label for label in task.labels if label in names]
 
 
 def normalize_label(task: Task, value: object) -> str | None:
-    """Find the task's label that is meant: "Grade 2", " grade-2. ", "2" and 2 are "grade_2" where only one fits.
+    """Match a value to one of the task's labels: "Grade 2", " grade-2. ", "2" and 2 all match "grade_2".
 
     Returns:
-        The label's name; None when none fits, or more than one.
+        The label's name; None when no label matches, or more than one.
     """
     if isinstance(value, list) and len(value) == 1:
         value = value[0]
@@ -155,61 +153,59 @@ def normalize_label(task: Task, value: object) -> str | None:
         value = int(value)
     if not isinstance(value, str | int) or (isinstance(value, str) and len(value) > 200):
         return None
-    said = str(value).strip()
-    if said in task.labels:
-        return said
-    words = _words(said)
+    name = str(value).strip()
+    if name in task.labels:
+        return name
+    words = _words(name)
     if words[:1] == ["label"] and len(words) > 1:
         words = words[1:]
     known = {label: _words(label) for label in task.labels}
-    for fits in (
+    for matches in (
         [label for label, w in known.items() if w == words],
         [label for label, w in known.items() if words and "".join(w) == "".join(words)],
         [label for label, w in known.items() if words and [t for t in w if t.isdigit()] == words],
     ):
-        if fits:
-            return fits[0] if len(fits) == 1 else None
-    return _first_named(known, words)
+        if matches:
+            return matches[0] if len(matches) == 1 else None
+    return _match_prefix(known, words)
 
 
 def _words(text: str) -> list[str]:
     return _TOKEN.findall(text.casefold())
 
 
-def _first_named(known: Mapping[str, list[str]], words: list[str]) -> str | None:
-    """Find the label that a longer phrase begins with ("grade 2 (symptomatic)"), if it speaks of no other one."""
-    fits = [label for label, w in known.items() if w and words[: len(w)] == w]
-    best = max(fits, key=lambda label: len(known[label]), default=None)
+def _match_prefix(known: Mapping[str, list[str]], words: list[str]) -> str | None:
+    """Find the label at the beginning of a longer phrase ("grade 2 (symptomatic)") that names no other label."""
+    matches = [label for label, w in known.items() if w and words[: len(w)] == w]
+    best = max(matches, key=lambda label: len(known[label]), default=None)
     if best is None:
         return None
     rest = words[len(known[best]) :]
     numbered = any(t.isdigit() for t in known[best])
     if numbered and any(t.isdigit() for t in rest):
         return None
-    others = [w for label, w in known.items() if w and label not in fits]
-    named = any(rest[i : i + len(w)] == w for w in others for i in range(len(rest)))
-    tied = any(label != best and len(known[label]) == len(known[best]) for label in fits)
-    return None if named or tied else best
+    others = [w for label, w in known.items() if w and label not in matches]
+    ambiguous = any(rest[i : i + len(w)] == w for w in others for i in range(len(rest)))
+    tied = any(label != best and len(known[label]) == len(known[best]) for label in matches)
+    return None if ambiguous or tied else best
 
 
 # --- finding the entries --------------------------------------------------------------------------------------------
-
-
 def _entries(task: Task, text: str, whole: bool) -> list[Mapping[str, Any]]:
-    """Find the entries of an answer in the task's JSON form, or in what models write instead of it."""
+    """Find the entries of an answer in JSON, in broken JSON, in blocks of lines, or in lines."""
     try:
-        found = list(_unwrap(task, json.loads(text, strict=False)))
+        entries = list(_unwrap(task, json.loads(text, strict=False)))
     except (ValueError, RecursionError):
-        found = list(_salvage(task, text))
-    if found or not whole:
-        return found
+        entries = list(_salvage(task, text))
+    if entries or not whole:
+        return entries
     text = text[:_LONGEST]
-    looks_whole = text.rstrip("`\n\r\t ").endswith(("}", "]"))
-    return (looks_whole and _repair(task, text)) or _blocks(task, text) or _lines(task, text)
+    complete = text.rstrip("`\n\r\t ").endswith(("}", "]"))
+    return (complete and _repair(task, text)) or _blocks(task, text) or _lines(task, text)
 
 
 def _unwrap(task: Task, value: object, depth: int = 0) -> Iterator[Mapping[str, Any]]:
-    """Give the entries inside a JSON value: itself, those of a list, or those of its lists."""
+    """Yield the entries in a JSON value: the value itself, those of a list, or those of its lists."""
     if depth > 4:
         return
     if isinstance(value, list):
@@ -224,31 +220,31 @@ def _unwrap(task: Task, value: object, depth: int = 0) -> Iterator[Mapping[str, 
             label = normalize_label(task, key) if task.labels else None
             if label and isinstance(item, list) and len(task.text_columns) == 1:  # {"grade_0": ["...", "..."]}
                 for text in item:
-                    given = {task.label_column: label}
-                    yield {**text, **given} if isinstance(text, Mapping) else {task.text_columns[0]: text, **given}
+                    entry = text if isinstance(text, Mapping) else {task.text_columns[0]: text}
+                    yield {**entry, task.label_column: label}
             elif isinstance(item, list | Mapping):
                 yield from _unwrap(task, item, depth + 1)
 
 
 def _salvage(task: Task, text: str) -> Iterator[Mapping[str, Any]]:
-    """Give the complete objects in a text, whatever stands around them."""
-    at, failed = 0, 0
+    """Yield the entries of complete JSON values in a text, whatever surrounds them."""
+    start, failed = 0, 0
     while failed < _TRIES:
-        starts = [i for i in (text.find("{", at), text.find("[", at)) if i >= 0]
+        starts = [i for i in (text.find("{", start), text.find("[", start)) if i >= 0]
         if not starts:
             return
-        at = min(starts)
+        start = min(starts)
         try:
-            value, end = _DECODER.raw_decode(text, at)
+            value, end = _DECODER.raw_decode(text, start)
         except (ValueError, RecursionError):
-            failed, at = failed + 1, at + 1
+            failed, start = failed + 1, start + 1
             continue
         yield from _unwrap(task, value)
-        at = end
+        start = end
 
 
 def _repair(task: Task, text: str) -> list[Mapping[str, Any]]:
-    """Read what is almost JSON: single quotes, missing commas, comments."""
+    """Parse malformed JSON: single quotes, missing commas, comments."""
     import json_repair
 
     start = min((i for i in (text.find("{"), text.find("[")) if i >= 0), default=-1)
@@ -261,38 +257,38 @@ def _repair(task: Task, text: str) -> list[Mapping[str, Any]]:
 
 
 def _blocks(task: Task, text: str) -> list[Mapping[str, Any]]:
-    """Read blocks of "Note: ... / Label: ..." lines; the columns' names, and usual words for them, open a part."""
+    """Parse blocks of "Note: ... / Label: ..." lines; a column's name, or a usual word for it, begins a part."""
     names = {_squeeze(column): column for column in (*task.text_columns, task.label_column)}
     if len(task.text_columns) == 1:
         names = {"note": task.text_columns[0], "text": task.text_columns[0]} | names
     if task.kind != "text2text":
         names = {"label": task.label_column, "grade": task.label_column} | names
-    found: list[dict[str, str]] = []
+    entries: list[dict[str, str]] = []
     entry: dict[str, str] = {}
     part: str | None = None
     for line in text.splitlines():
-        opens = re.match(r"[\W\d_]{0,12}([A-Za-z][\w ]{0,40}?)[\s*_]{0,4}\d{0,3}[\s*_]{0,4}:[\s*_]{0,4}(.*)", line)
-        column = names.get(_squeeze(opens[1])) if opens else None
-        if column and opens:
+        head = re.match(r"[\W\d_]{0,12}([A-Za-z][\w ]{0,40}?)[\s*_]{0,4}\d{0,3}[\s*_]{0,4}:[\s*_]{0,4}(.*)", line)
+        column = names.get(_squeeze(head[1])) if head else None
+        if column and head:
             if column in entry:
-                found.append(entry)
+                entries.append(entry)
                 entry = {}
-            part, entry[column] = column, opens[2]
+            part, entry[column] = column, head[2]
         elif part == task.label_column and task.kind != "text2text":
-            part = None  # a label is one line: what follows belongs to nothing
+            part = None  # a label is one line; the lines after it are ignored
         elif part:
             entry[part] += "\n" + line
-    found.append(entry)
-    return [e for e in found if set(e) == {*task.text_columns, task.label_column}]
+    entries.append(entry)
+    return [e for e in entries if set(e) == {*task.text_columns, task.label_column}]
 
 
 def _lines(task: Task, text: str) -> list[Mapping[str, Any]]:
-    """Read lines of "text | label"; lines without a label of the task are chatter."""
+    """Parse lines of "text | label"; lines without a label of the task are ignored."""
     if task.kind != "single_label":
         return []
-    found: list[Mapping[str, Any]] = []
+    entries: list[Mapping[str, Any]] = []
     for line in text.splitlines():
         cells = [cell.strip() for cell in line.strip().strip("|").split("|")]
         if len(cells) == len(task.text_columns) + 1 and normalize_label(task, cells[-1]):
-            found.append(dict(zip((*task.text_columns, task.label_column), cells, strict=True)))
-    return found
+            entries.append(dict(zip((*task.text_columns, task.label_column), cells, strict=True)))
+    return entries

@@ -1,8 +1,8 @@
-"""Which gold rows may be shown to the generator: a Dataset in, a smaller Dataset out.
+"""Exemplar selection: which gold rows the prompts may show (first, random, balanced, or diverse by n-gram coverage).
 
-What is shown is what synthetic rows can resemble, so how it is chosen matters as much as the prompt. Four ways:
-`first` (the paper's: the first fifth of train as it stands), `random`, `balanced` (as many of each label as there are),
-`diverse` (rows that together cover the most of what gold's texts say, by their n-grams: no embedding is needed).
+Synthetic rows resemble the exemplars, so their choice matters as much as the prompt. Four ways: `first` (the paper's:
+the first fifth of train), `random`, `balanced` (equal numbers of each label, as far as there are), `diverse` (rows that
+together cover the most n-grams of gold; no embedding is needed).
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import random
 from collections import Counter
 from heapq import heapify, heapreplace
 from typing import TYPE_CHECKING, Literal
+from zlib import crc32
 
 import numpy as np
 
@@ -26,26 +27,26 @@ if TYPE_CHECKING:
 Choice = Literal["random", "balanced", "diverse", "first"]
 CHOICES: tuple[Choice, ...] = ("random", "balanced", "diverse", "first")
 _GRAM = 3  # words of an n-gram
-_MOST_GRAMS = 400  # of one row: a note of 200,000 characters is not worth more than others for being long
+_MOST_GRAMS = 400  # n-grams of one row, so that very long notes are not preferred
 
 
 def choose_exemplars(task: Task, gold: Dataset, how: Choice, *, share: float = 0.2, seed: int = 0) -> Dataset:
-    """Choose the gold rows that may be shown.
+    """Choose the gold rows that prompts may show.
 
     Args:
         gold: rows to choose from; those without text or label are left out.
         how: "first", "random", "balanced" or "diverse".
-        share: of the rows, above 0 and at most 1; at least one row of each label there is, as far as they reach.
+        share: share of the rows, above 0 and at most 1; at least as many rows as there are labels.
         seed: of "random" and "balanced".
 
     Returns:
         Some of the rows of `gold`, in its order; the paper's choice is "first" with a share of .2.
 
     Raises:
-        ColumnError: `how` or `share` is none of these, or no row can be shown.
+        ColumnError: `how` or `share` is invalid, or no row has text and label.
     """
     if how not in CHOICES or not 0 < share <= 1:
-        raise ColumnError(f"exemplars are chosen {', '.join(CHOICES)}, with a share above 0 and at most 1")
+        raise ColumnError(f"exemplars are chosen by {', '.join(CHOICES)}, with a share above 0 and at most 1")
     check_columns(task, gold, what="the gold to choose from")
     labels = gold[task.label_column]
     texts = list(zip(*(gold[c] for c in task.text_columns), strict=True))
@@ -59,18 +60,18 @@ def choose_exemplars(task: Task, gold: Dataset, how: Choice, *, share: float = 0
     names = {i: str(labels[i]) if task.kind == "single_label" else "" for i in usable}
     count = min(len(usable), max(len(set(names.values())), math.ceil(share * len(usable))))
     if how == "first":
-        chosen = usable[:count]
+        positions = usable[:count]
     elif how == "random":
-        chosen = random.Random(seed).sample(usable, count)
+        positions = random.Random(seed).sample(usable, count)
     elif how == "balanced":
-        chosen = _balanced(names, count, seed)
+        positions = _balanced(names, count, seed)
     else:
-        chosen = _diverse({i: texts[i] for i in usable}, count)
-    return gold.select(sorted(chosen))
+        positions = _diverse({i: texts[i] for i in usable}, count)
+    return gold.select(sorted(positions))
 
 
 def _balanced(names: dict[int, str], count: int, seed: int) -> list[int]:
-    """Take one row of each label in turn; labels that run out leave their share to the others."""
+    """Choose one row of each label in turn; labels that run out leave their share to the others."""
     order = random.Random(seed).sample(list(names), len(names))
     turn: Counter[str] = Counter()
     places = []
@@ -81,10 +82,10 @@ def _balanced(names: dict[int, str], count: int, seed: int) -> list[int]:
 
 
 def _diverse(texts: dict[int, tuple[str, ...]], count: int) -> list[int]:
-    """Take, again and again, the row that adds most n-grams, each worth how many rows have it (greedy, lazily).
+    """Choose the row that adds most new n-grams, weighted by the rows that have them, again and again (lazy greedy).
 
-    What a row adds only shrinks while others are taken, so the best of the heap is looked at again until it stays the
-    best: near-linear in practice, and within 63% of the best choice there is (Nemhauser et al. 1978).
+    The gain of a row only shrinks while others are chosen, so the top of the heap is computed again until it stays on
+    top: near-linear in practice, and at least 63% of the optimum (Nemhauser et al. 1978).
     """
     grams = {i: _grams(row) for i, row in texts.items()}
     worth = Counter(gram for own in grams.values() for gram in own)
@@ -92,28 +93,21 @@ def _diverse(texts: dict[int, tuple[str, ...]], count: int) -> list[int]:
     heap = [(-float(weights[i].sum()), i) for i in grams]
     heapify(heap)
     covered: set[int] = set()
-    chosen: list[int] = []
-    while len(chosen) < count:
+    positions: list[int] = []
+    while len(positions) < count:
         _, best = heap[0]
-        adds: float = sum(worth[g] for g in grams[best] if g not in covered)
+        gain: float = sum(worth[g] for g in grams[best] if g not in covered)
         runner_up = min(heap[1:3], default=(1.0, -1))
-        if (-adds, best) <= runner_up:
-            chosen.append(best)
+        if (-gain, best) <= runner_up:
+            positions.append(best)
             covered |= grams[best]
-            adds = -math.inf
-        heapreplace(heap, (-adds, best))
-    return chosen
+            gain = -math.inf
+        heapreplace(heap, (-gain, best))
+    return positions
 
 
 def _grams(row: tuple[str, ...]) -> set[int]:
     words = words_of(" ".join(row))
-    shorter = max(1, len(words) - _GRAM + 1)
-    step = max(1, shorter // _MOST_GRAMS)
-    # numbers of words, not hash(str): the same in every process
-    return {_number(words[k : k + _GRAM]) for k in range(0, shorter, step)}
-
-
-def _number(words: list[str]) -> int:
-    from zlib import crc32
-
-    return crc32("\x1f".join(words).encode())
+    n = max(1, len(words) - _GRAM + 1)
+    # crc32, not hash(str), which differs between processes
+    return {crc32("\x1f".join(words[k : k + _GRAM]).encode()) for k in range(0, n, max(1, n // _MOST_GRAMS))}

@@ -1,8 +1,8 @@
-"""What a synthetic row must pass before it counts: each gate names the reason for which it keeps a row out.
+"""Quality filters of synthetic rows: length, label leaks, copies, template leftovers, language, facts.
 
-Gates look at one row alone (`Gates.fault`) and are measured on the gold first: a pattern that fires on gold is the
-house's own style and is left out, and what counts as long or as another language is what gold is not. That a row
-repeats an earlier one is the business of `overlap.Seen`, which sees rows in the order of the plan.
+Each gate rejects a row with a reason (`task.REASONS`). A gate sees one row and the gold alone. It is calibrated on
+gold: a pattern that matches gold is the style of the house and is left out, and the limits of length and language come
+from gold. Repetition of earlier rows is checked by `repetition.Seen`, in the order of the plan.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ from hf_synth.privacy.folding import digest, words_of
 from hf_synth.privacy.overlap import Index
 from hf_synth.task.task import Task
 
-_SAMPLE = 500  # gold rows that a gate is measured on
-_OWN_STYLE = 0.01  # share of gold from which on a pattern is the house's style
-_TIMES_LONGER, _SHORT = 4, 2_000  # characters: this many times gold's longest text, and never less than so many
-_FEW_WORDS = 20  # a text of fewer words has no language that could be told
-_MARGIN = 0.08  # share of words by which another language must be ahead
-# Places left to be filled in. Not "___" and "[**...**]": de-identified gold is full of them.
+_SAMPLE = 500  # gold rows on which a gate is calibrated
+_OWN_STYLE = 0.01  # share of gold above which a pattern is the style of the house
+_TIMES_LONGER, _SHORT = 4, 2_000  # limit of a text: times gold's longest text, at least so many characters
+_FEW_WORDS = 20  # the language of a text of fewer words is unknown
+_MARGIN = 0.08  # share of words by which the first language must lead
+# Placeholders. Not "___" and "[**...**]": de-identified gold is full of them.
 _TEMPLATES = (
     r"(?i)\[(?:insert|add|your|patient|name|date|age|dob|mrn|hospital|doctor|physician|provider|location)\b[^\]\n]{0,60}\]",
     r"(?i)\{\{?\s*[a-z_][a-z0-9_ ]{0,40}\s*\}?\}",
@@ -31,7 +31,7 @@ _TEMPLATES = (
     r"\b(?:XX|xx)[- ]year[- ]old\b",
     r"</?s>|<\|[a-z_]{2,20}\|>|\[/?INST\]",
 )
-# Frequent short words that the other languages here do not have.
+# Frequent short words of each language.
 _FUNCTION_WORDS = {
     "english": "the and of with was is has for to he she his her not from this are were denies reports",
     "spanish": "el los las con por para que una del se su paciente sin refiere fue muy pero como este presenta",
@@ -48,7 +48,7 @@ for _name, _words in _FUNCTION_WORDS.items():
 
 
 class Gates:
-    """The gates of one task and the gold that may be shown. Measured when first used.
+    """The gates of one task, calibrated on the gold of its exemplars on first use.
 
     Args:
         pool: the gold.
@@ -58,11 +58,11 @@ class Gates:
         self._task, self._pool = task, pool
 
     def faults(self, rows: Sequence[Mapping[str, Any]], call: Call) -> list[str | None]:
-        """Find what is wrong with each row of one answer: a key of `task.REASONS`, None where nothing is.
+        """Return the reason (a key of `task.REASONS`) to reject each row of one answer; None for a good row.
 
         Args:
             rows: by column, labels as names.
-            call: what they answer.
+            call: the call that they answer.
         """
         texts = [tuple(str(row[c]) for c in self._task.text_columns) for row in rows]
         reach = self._index.reach(texts)
@@ -82,14 +82,14 @@ class Gates:
             return "copied"
         if any(pattern.search(text) for pattern in self._templates for text in texts):
             return "template"
-        if self._language and (found := language_of(" ".join(texts))) and found != self._language:
+        if self._language and (language := language_of(" ".join(texts))) and language != self._language:
             return "language"
         if call.facts and self._task.facts is not None:
-            found_label = self._task.labels[self._task.facts.found_in(" ".join(texts))]
-            return "facts_differ" if found_label != row[self._task.label_column] else None
+            label = self._task.labels[self._task.facts.found_in(" ".join(texts))]
+            return "facts_differ" if label != row[self._task.label_column] else None
         return None
 
-    # --- measured on the gold -----------------------------------------------------------------------------------
+    # --- calibrated on the gold ---------------------------------------------------------------------------------
 
     @cached_property
     def _leaks(self) -> list[re.Pattern[str]]:
@@ -116,16 +116,16 @@ class Gates:
 
     @cached_property
     def _language(self) -> str | None:
-        """Name the language of the gold; None where it is not one of those known here."""
+        """The language of the gold; None where it is unknown."""
         return language_of(" ".join(text[:2_000] for text in self._gold[:100]))
 
 
 def language_of(text: str) -> str | None:
-    """Tell the language of a text by its function words or its script; None when it cannot be told.
+    """Identify the language of a text by its function words or its script.
 
     Returns:
-        "english", "spanish", "french", "german", "portuguese", "italian", "dutch", "other" (not written in Latin
-        letters) or None: too short, a telegram style without function words, or two languages too close.
+        "english", "spanish", "french", "german", "portuguese", "italian", "dutch", "other" (not in Latin letters), or
+        None where it is unknown: too short, a telegram style without function words, or two languages too close.
     """
     if not text.isascii():
         letters = [c for c in text[:5_000] if c.isalpha()]

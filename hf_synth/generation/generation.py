@@ -1,8 +1,9 @@
-"""Gold exemplars to prompts, prompts to answers, answers to synthetic rows; every reject keeps its reason.
+"""Synthetic data generation with an LLM: gold exemplars -> prompts -> answers -> synthetic rows, and its cost.
 
-`generate` keeps one pipeline full from the first call to the last: no rounds, no batch that is drained. What it asks
-and what it keeps follows from the plan alone, never from the order in which answers arrive, so the same call gives the
-same rows again; a second run, and a larger n, ask only what was never answered.
+`generate` keeps one pipeline full from the first call to the last, without rounds. Its questions and its rows depend on
+the plan alone, never on the order in which answers arrive: answers are taken in the order of the plan, and the first of
+several duplicates stays. The same call therefore returns the same rows again, and a larger n asks only new questions.
+A reject is kept with its reason.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 from hf_synth.errors import ColumnError
 from hf_synth.generation.answers import Parsed, parse
 from hf_synth.generation.gates import Gates
-from hf_synth.generation.plan import Balance, Call, Plan, Pool, _check_balance, _Filling, _shared
+from hf_synth.generation.plan import Balance, Call, Plan, Pool, Schedule, check_balance, share_rows
 from hf_synth.generation.prompts import Row, answer_schema, prompt_for
 from hf_synth.llm.journal import default_journal
 from hf_synth.llm.questions import Answer, Chat
@@ -35,76 +36,10 @@ if TYPE_CHECKING:
     from datasets import Dataset
 
 _LOG = logging.getLogger(__name__)
-_MOST_CALLS = 3  # times the calls that would do if every answer were good
+_MOST_CALLS = 3  # most calls, as a multiple of those needed if every answer were good
 _HOPELESS = 50  # calls in a row without an answer
-_GROUP = 1_000  # rows that are put into Arrow together
-_CHARACTERS = 4  # of a token, roughly, in English
-
-
-# --- the rows of one answer -----------------------------------------------------------------------------------------
-def rows_from_answer(
-    task: Task, call: Call, answer: Answer, access: Access, gates: Gates, seen: Seen, sampling: str = ""
-) -> list[Row]:
-    """Make synthetic rows of one answer, rejects included, with the columns of `Task.synthetic_features`.
-
-    Args:
-        access: of the task and all that was shown.
-        seen: what came before; grows by the good rows of this answer.
-        sampling: the sampling parameters, as JSON.
-
-    Returns:
-        Rows in the answer's order, labels as indices (text2text: text); at least one, which may be a reject. Good
-        rows beyond the number that was asked for of a label are left out.
-    """
-    if answer.status == "error":
-        found = [Parsed(reason="budget" if answer.code == "budget" else "llm_error")]
-    elif answer.status == "refusal":
-        found = [Parsed(reason="refusal")]
-    else:
-        found = parse(task, answer.text, call.labels, whole=answer.status != "truncated")
-    faults = iter(gates.faults([entry.row for entry in found if entry.row], call))
-    created = datetime.fromtimestamp(answer.created, UTC).isoformat(timespec="seconds") if answer.created else ""
-    counts: Counter[str] = Counter()
-    rows = []
-    for position, entry in enumerate(found):
-        reason = entry.reason
-        if entry.row:
-            reason = next(faults) or seen.repeat(tuple(entry.row[c] for c in task.text_columns))
-        if not reason and entry.row:
-            label = str(entry.row[task.label_column]) if task.labels else ""
-            counts[label] += 1
-            if counts[label] > call.rows:
-                continue
-        id = f"{task.name}-syn-" + sha256(f"{answer.journal_key}:{position}".encode()).hexdigest()[:16]
-        rows.append(
-            {
-                **_content(task, entry.row, reason), "id": id, "group": id, "source": "synthetic",
-                "task": task.full_name, "task_version": task.version, "access": access,
-                "seed_ids": list(call.seed_ids), "prompt_sha256": call.prompt_sha256, "generator": answer.model,
-                "journal_key": answer.journal_key, "answer_code": answer.code, "sampling": sampling, "created": created,
-                **dict.fromkeys(USAGE_COLUMNS),
-            }
-        )  # fmt: skip
-    return rows
-
-
-def usage_of(answer: Answer) -> Row:
-    """Give what an answer took, as the columns of the first row that is kept of it."""
-    if answer.status == "error":
-        return {}
-    return dict(zip(USAGE_COLUMNS, (answer.prompt_tokens, answer.completion_tokens, answer.cost), strict=True))
-
-
-def _content(task: Task, row: Mapping[str, Any] | None, reason: str | None) -> Row:
-    """Give texts, labels and status of a row; all null but the reason for a reject."""
-    kept = {} if reason or row is None else row
-    label = kept.get(task.label_column)
-    if label is not None and task.labels:
-        label = [task.labels.index(x) for x in label] if isinstance(label, list) else task.labels.index(label)
-    return {
-        **{c: kept.get(c) for c in task.text_columns}, task.label_column: label, "llm_label": label,
-        "label_status": "rejected" if reason else "kept", "reason": reason or "as_generated",
-    }  # fmt: skip
+_GROUP = 1_000  # rows converted to Arrow at once
+_CHARACTERS = 4  # characters of a token in English, roughly
 
 
 # --- generate -------------------------------------------------------------------------------------------------------
@@ -120,96 +55,99 @@ def generate(
     seed: int = 0,
     progress: bool = False,
 ) -> Dataset:
-    """Make synthetic rows from gold exemplars.
+    """Generate synthetic rows from gold exemplars.
 
-    A call is made again, with other exemplars, for every row that a gate kept out, until enough are good or `max_calls`
-    are spent. Without a journal of its own the LLM keeps its answers beside the gold.
+    For every rejected row another call is made with other exemplars, until there are enough good rows or `max_calls`
+    are made. An LLM without a journal keeps its answers beside the gold.
 
     Args:
-        exemplars: gold rows that may be shown (see `exemplars.choose_exemplars`).
+        exemplars: gold rows that prompts may show (see `exemplars.choose_exemplars`).
         llm: an `LLM`, a `LocalLLM` or a `BatchLLM`.
-        n: good rows wanted, or how many of each label.
-        prompt: how to ask, or the name of a shape (see `prompts.prompt_for`); the task's default when None.
+        n: number of good rows, in all or by label.
+        prompt: a prompt, or the name of a shape (see `prompts.prompt_for`); the task's default when None.
         balance: how n rows are shared among the labels (see `label_plan`).
-        max_calls: the most calls; three times what good answers would need when None.
+        max_calls: the most calls; three times the number needed if every answer were good when None.
         seed: of the plan; the same seed asks the same questions.
         progress: show a progress bar.
 
     Returns:
-        n good rows (`label_status` "kept"; fewer when the calls did not give them, with a warning), and each reject
-        of the calls they came from, in the order of the plan.
+        n good rows (`label_status` "kept"; fewer, with a warning, when the calls do not suffice) and the rejects of
+        their calls, in the order of the plan.
 
     Raises:
-        ColumnError: the exemplars are empty or lack columns, or n names a label that the task does not have.
+        ColumnError: the exemplars are empty or lack columns, or n has a label that the task does not have.
         TaskError: the task has no such prompt.
-        HfSynthError: as `LLM.chat` has it.
+        HfSynthError: an error of `LLM.chat`.
     """
     prompt = prompt_for(task, prompt) if isinstance(prompt, str) else prompt or task.prompt
-    pool, wanted, filling = _prepare(task, exemplars, n, prompt, balance, max_calls, seed, llm.ahead)
-    llm = _beside(llm, exemplars)
+    pool, quotas, schedule = _prepare(task, exemplars, n, prompt, balance, max_calls, seed, llm.ahead)
+    llm = _with_journal(llm, exemplars)
     gates, seen, table = Gates(task, pool), Seen(), _Table(task)
-    left, failed, reasons = Counter(wanted), 0, Counter[str]()
+    left, failed, reasons = Counter(quotas), 0, Counter[str]()
     sampling = json.dumps(dict(prompt.sampling), sort_keys=True)
-    for answer in llm.stream(
-        filling.questions(), access=pool.access, schema=None if task.parse else answer_schema(task),
-        scope=task.fingerprint(), progress=progress, **dict(prompt.sampling),
-    ):  # fmt: skip
-        call = filling.under_way.popleft()
+    schema = None if task.parse else answer_schema(task)
+    settings = {"access": pool.access, "schema": schema, "scope": task.fingerprint(), "progress": progress}
+    for answer in llm.stream(schedule.questions(), **settings, **dict(prompt.sampling)):
+        call = schedule.open_calls.popleft()
         failed = failed + 1 if answer.status == "error" else 0
-        filling.stopped |= failed >= _HOPELESS or answer.code == "budget"
+        schedule.stopped |= failed >= _HOPELESS or answer.code == "budget"
         kept: Counter[str] = Counter()
         usage = usage_of(answer)
         if any(left.values()):
             for row in rows_from_answer(task, call, answer, pool.access, gates, seen, sampling):
-                label = _label_of(task, row, wanted)
+                label = _label_of(task, row, quotas)
                 if row["label_status"] == "rejected":
                     reasons[row["reason"]] += 1
                 elif left[label] > 0:
                     left[label] -= 1
                     kept[label] += 1
                 else:
-                    continue  # more of a label than is wanted
+                    continue  # more of a label than wanted
                 table.add(row | usage)
                 usage = {}
-        filling.answered(call, kept)
+        schedule.record(call, kept)
     if lacking := sum(left.values()):
-        total = sum(wanted.values())
-        _LOG.warning(
-            "%d of %d rows came of %d calls; rejected: %s", total - lacking, total, filling.calls, dict(reasons)
-        )
+        total, good = sum(quotas.values()), sum(quotas.values()) - lacking
+        _LOG.warning("%d of %d rows came of %d calls; rejected: %s", good, total, schedule.calls, dict(reasons))
     return table.dataset()
 
 
 def _prepare(
-    task: Task, exemplars: Dataset, n: int | Mapping[str, int], prompt: Prompt, balance: Balance,
-    max_calls: int | None, seed: int, ahead: int = 1,
-) -> tuple[Pool, dict[str, int], _Filling]:  # fmt: skip
-    """Set up the pool, the rows wanted by label, and what decides the calls."""
+    task: Task,
+    exemplars: Dataset,
+    n: int | Mapping[str, int],
+    prompt: Prompt,
+    balance: Balance,
+    max_calls: int | None,
+    seed: int,
+    ahead: int = 1,
+) -> tuple[Pool, dict[str, int], Schedule]:
+    """Make the pool of exemplars, the quotas of rows by label, and the schedule of calls."""
     pool = Pool(task, exemplars, seed=seed)
-    _check_balance(balance)
+    check_balance(balance)
     if isinstance(n, int):
-        wanted = _shared(task, pool, n, balance) if task.kind == "single_label" else {"": n}
+        quotas = share_rows(task, pool, n, balance) if task.kind == "single_label" else {"": n}
     else:
-        wanted = dict(n)
+        quotas = dict(n)
     known = set(task.labels) if task.kind == "single_label" else {""}
-    if not set(wanted) <= known or any(count < 0 for count in wanted.values()):
-        raise ColumnError(f"n must be a number, or numbers by label of task {task.full_name!r}")
-    wanted = {label: count for label, count in wanted.items() if count}
+    if not set(quotas) <= known or any(count < 0 for count in quotas.values()):
+        raise ColumnError(f"n must be a number, or numbers by label of task {task.full_name!r}, not below 0")
+    quotas = {label: count for label, count in quotas.items() if count}
     together = prompt.asks_for == "every_label" and bool(task.labels)
-    each = math.ceil(max(wanted.values(), default=0) / (len(task.labels) if "" in wanted and together else 1))
+    each = math.ceil(max(quotas.values(), default=0) / (len(task.labels) if "" in quotas and together else 1))
     rows = max(1, min(prompt.rows, each))
-    calls = math.ceil(each / rows) if together else sum(math.ceil(count / rows) for count in wanted.values())
+    calls = math.ceil(each / rows) if together else sum(math.ceil(count / rows) for count in quotas.values())
     most = _MOST_CALLS * calls if max_calls is None else max_calls
-    return pool, wanted, _Filling(Plan(task, prompt, pool, rows, seed=seed), wanted, task.labels, together, most, ahead)
+    return pool, quotas, Schedule(Plan(task, prompt, pool, rows, seed=seed), quotas, task.labels, together, most, ahead)
 
 
-def _label_of(task: Task, row: Row, wanted: Mapping[str, int]) -> str:
-    """Give the label that a row counts for."""
-    return "" if "" in wanted or row["llm_label"] is None else task.labels[row["llm_label"]]
+def _label_of(task: Task, row: Row, quotas: Mapping[str, int]) -> str:
+    """Return the label that a row counts for."""
+    return "" if "" in quotas or row["llm_label"] is None else task.labels[row["llm_label"]]
 
 
 class _Table:
-    """Rows as they come, in Arrow, group by group: a twentieth of what they take as Python objects."""
+    """Rows collected in Arrow, which takes a twentieth of the memory of Python objects."""
 
     def __init__(self, task: Task) -> None:
         self._features = task.synthetic_features()
@@ -230,19 +168,19 @@ class _Table:
         self._rows = []
 
     def dataset(self) -> Dataset:
-        """Give all rows as a Dataset."""
+        """Return all rows as a Dataset."""
         import pyarrow as pa
         from datasets import Dataset
 
         self._pack()
         table = pa.concat_tables(self._groups)
-        # ids follow from the answers; without a fingerprint `datasets` would pickle the whole table to make one
+        # without a fingerprint `datasets` would pickle the whole table; ids are hashes of the answers
         name = sha256("".join(map("{}{}".format, table["id"].to_pylist(), table["reason"].to_pylist())).encode())
         return Dataset(table, fingerprint=name.hexdigest()[:16])
 
 
-def _beside(llm: Chat, exemplars: Dataset) -> Chat:
-    """Put the journal of an LLM that has none beside the gold: into the folder of ours that its cache lies in."""
+def _with_journal(llm: Chat, exemplars: Dataset) -> Chat:
+    """Put the journal of an LLM without one beside the gold, in the work folder of the gold's cache."""
     if llm.journal is not None:
         return llm
     for file in exemplars.cache_files:
@@ -252,31 +190,17 @@ def _beside(llm: Chat, exemplars: Dataset) -> Chat:
     return llm.with_journal(default_journal())
 
 
-def generation_table(rows: Dataset) -> str:
-    """Give a Markdown table of what came of the generator's answers, and what they took.
-
-    Args:
-        rows: as `generate` gives them, or corrected.
-    """
-    rejected = Counter(r for s, r in zip(rows["label_status"], rows["reason"], strict=True) if s == "rejected")
-    made = len(rows) - rejected.total()
-    lines = [["good rows", made], *([f"rejected: {REASONS[why]}", n] for why, n in rejected.most_common())]
-    read, written, dollars = (sum(v for v in rows[c] if v) if c in rows.column_names else 0 for c in USAGE_COLUMNS)
-    cost = f", ${dollars:,.2f}" if dollars else ""
-    return f"{markdown_table(['of the answers', 'rows'], lines)}\n\n{read:,} tokens read, {written:,} written{cost}."
-
-
-# --- what it would cost ---------------------------------------------------------------------------------------------
+# --- cost estimate --------------------------------------------------------------------------------------------------
 @dataclass(frozen=True)
 class Estimate:
-    """What a run of `generate` would take if every answer were good.
+    """Calls, tokens and cost of a run of `generate` if every answer were good.
 
     Args:
         rows: good rows wanted, by label ("" for any).
-        calls: questions.
-        prompt_tokens: tokens read, reckoned at four characters a token.
-        completion_tokens: tokens written, reckoned from the length of the exemplars' texts.
-        most_calls: questions at most, when rows are rejected.
+        calls: number of questions.
+        prompt_tokens: tokens read, estimated at four characters each.
+        completion_tokens: tokens written, estimated from the length of the exemplars' texts.
+        most_calls: most questions, when rows are rejected.
         cost_usd: US dollars; None where no price is known.
     """
 
@@ -299,37 +223,123 @@ def estimate(
     max_calls: int | None = None,
     seed: int = 0,
 ) -> Estimate:
-    """Reckon what `generate` with the same arguments would take; nothing is asked.
+    """Estimate the cost of `generate` with the same arguments; nothing is asked.
 
     Args:
         price: US dollars for 1 million tokens (read, written).
 
     Raises:
-        ColumnError, TaskError: as `generate`.
+        ColumnError, TaskError: as in `generate`.
     """
     prompt = prompt_for(task, prompt) if isinstance(prompt, str) else prompt or task.prompt
-    pool, wanted, filling = _prepare(task, exemplars, n, prompt, balance, max_calls, seed)
+    pool, quotas, schedule = _prepare(task, exemplars, n, prompt, balance, max_calls, seed)
     lengths = [sum(map(len, row)) for _, row in pool.texts()]
-    a_row = sum(lengths) / len(lengths) + 40  # its label, and the form around it
+    row_length = sum(lengths) / len(lengths) + 40  # with its label and the JSON around it
     read = written = 0.0
-    for question in filling.questions():
+    for question in schedule.questions():
         if question is None:  # as if every answer were good
-            while filling.under_way:
-                call = filling.under_way.popleft()
-                filling.answered(call, filling._asks(call))
+            while schedule.open_calls:
+                call = schedule.open_calls.popleft()
+                schedule.record(call, schedule.rows_of(call))
             continue
         read += sum(len(m["content"]) for m in question.messages)
-        written += a_row * filling.under_way[-1].rows * max(1, len(filling.under_way[-1].labels))
+        written += row_length * schedule.open_calls[-1].rows * max(1, len(schedule.open_calls[-1].labels))
     tokens = int(read / _CHARACTERS), int(written / _CHARACTERS)
     cost = None if price is None else (tokens[0] * price[0] + tokens[1] * price[1]) / 1e6
-    return Estimate(wanted, filling.calls, *tokens, max(filling._most, filling.calls), cost)
+    return Estimate(quotas, schedule.calls, *tokens, max(schedule.most, schedule.calls), cost)
 
 
-def simulated(task: Task, made_by: Sequence[str]) -> str:
-    """Say what of a task and its generators is artificial; "" where nothing is."""
-    said = []
+# --- the rows of one answer -----------------------------------------------------------------------------------------
+def rows_from_answer(
+    task: Task, call: Call, answer: Answer, access: Access, gates: Gates, seen: Seen, sampling: str = ""
+) -> list[Row]:
+    """Make the synthetic rows of one answer, rejects included, with the columns of `Task.synthetic_features`.
+
+    Args:
+        access: of the task and the exemplars.
+        seen: earlier rows; the good rows of this answer are added.
+        sampling: the sampling parameters, as JSON.
+
+    Returns:
+        Rows in the answer's order, labels as indices (text2text: text); at least one, which may be a reject. Good
+        rows of a label beyond the number asked for are left out.
+    """
+    if answer.status == "error":
+        entries = [Parsed(reason="budget" if answer.code == "budget" else "llm_error")]
+    elif answer.status == "refusal":
+        entries = [Parsed(reason="refusal")]
+    else:
+        entries = parse(task, answer.text, call.labels, whole=answer.status != "truncated")
+    faults = iter(gates.faults([entry.row for entry in entries if entry.row], call))
+    created = datetime.fromtimestamp(answer.created, UTC).isoformat(timespec="seconds") if answer.created else ""
+    counts: Counter[str] = Counter()
+    shared = {
+        "source": "synthetic",
+        "task": task.full_name,
+        "task_version": task.version,
+        "access": access,
+        "seed_ids": list(call.seed_ids),
+        "prompt_sha256": call.prompt_sha256,
+        "generator": answer.model,
+        "journal_key": answer.journal_key,
+        "answer_code": answer.code,
+        "sampling": sampling,
+        "created": created,
+        **dict.fromkeys(USAGE_COLUMNS),
+    }
+    rows = []
+    for position, entry in enumerate(entries):
+        reason = entry.reason
+        if entry.row:
+            reason = next(faults) or seen.repeat(tuple(entry.row[c] for c in task.text_columns))
+        if not reason and entry.row:
+            label = str(entry.row[task.label_column]) if task.labels else ""
+            counts[label] += 1
+            if counts[label] > call.rows:
+                continue
+        id = f"{task.name}-syn-" + sha256(f"{answer.journal_key}:{position}".encode()).hexdigest()[:16]
+        rows.append({**_content(task, entry.row, reason), "id": id, "group": id, **shared})
+    return rows
+
+
+def usage_of(answer: Answer) -> Row:
+    """Return the tokens and the cost of an answer, as columns of the first of its rows."""
+    if answer.status == "error":
+        return {}
+    return dict(zip(USAGE_COLUMNS, (answer.prompt_tokens, answer.completion_tokens, answer.cost), strict=True))
+
+
+def _content(task: Task, row: Mapping[str, Any] | None, reason: str | None) -> Row:
+    """Return texts, labels, status and reason of a row; a reject has null texts and labels."""
+    kept = {} if reason or row is None else row
+    label = kept.get(task.label_column)
+    if label is not None and task.labels:
+        label = [task.labels.index(x) for x in label] if isinstance(label, list) else task.labels.index(label)
+    texts = {c: kept.get(c) for c in task.text_columns}
+    status = {"label_status": "rejected" if reason else "kept", "reason": reason or "as_generated"}
+    return {**texts, task.label_column: label, "llm_label": label, **status}
+
+
+# --- reports --------------------------------------------------------------------------------------------------------
+def generation_table(rows: Dataset) -> str:
+    """Write a Markdown table of good and rejected rows, with tokens and cost.
+
+    Args:
+        rows: rows of `generate`, or corrected ones.
+    """
+    rejected = Counter(r for s, r in zip(rows["label_status"], rows["reason"], strict=True) if s == "rejected")
+    lines = [["good rows", len(rows) - rejected.total()]]
+    lines += [[f"rejected: {REASONS[reason]}", n] for reason, n in rejected.most_common()]
+    read, written, dollars = (sum(v for v in rows[c] if v) if c in rows.column_names else 0 for c in USAGE_COLUMNS)
+    cost = f", ${dollars:,.2f}" if dollars else ""
+    return f"{markdown_table(['of the answers', 'rows'], lines)}\n\n{read:,} tokens read, {written:,} written{cost}."
+
+
+def simulated(task: Task, generators: Sequence[str]) -> str:
+    """Describe what of a task and its generators is artificial; "" where nothing is."""
+    notes = []
     if task.name == "clinic":
-        said.append("The gold is an artificial clinic: notes of no patient, written by a program.")
-    if any("simulator" in name for name in made_by):
-        said.append("The generator is a simulator that stands in for an LLM.")
-    return " ".join(said)
+        notes.append("The gold is an artificial clinic: notes of no patient, written by a program.")
+    if any("simulator" in name for name in generators):
+        notes.append("The generator is a simulator that stands in for an LLM.")
+    return " ".join(notes)

@@ -1,4 +1,9 @@
-"""The plan of calls: which labels, which exemplars and which seed each call has, fixed by its number."""
+"""The plan of calls: labels, exemplars, attributes and facts of each call, and the number of rows of each label.
+
+Call j for some labels is always the same call, whatever the number of rows wanted. Which labels come next is decided by
+the answers to calls so far back that the pipeline never waits for them (`Chat.ahead`), and by later ones only when
+everything wanted is under way. Neither depends on the speed of the endpoint.
+"""
 
 from __future__ import annotations
 
@@ -27,145 +32,22 @@ if TYPE_CHECKING:
 
 Balance = Literal["equal", "gold", "fill"]
 
-
-# --- how many rows of what ------------------------------------------------------------------------------------------
-def label_plan(task: Task, exemplars: Dataset, n: int, balance: Balance = "equal") -> dict[str, int]:
-    """Say how many rows of each label n rows are to be.
-
-    Args:
-        balance: "equal"; "gold": in the proportions of the exemplars; "fill": so that exemplars and new rows together
-            come as near to equal as n rows allow.
-
-    Returns:
-        Label to number, n in all; {"": n} for a task without single labels.
-
-    Raises:
-        ColumnError: `balance` is none of these.
-    """
-    _check_balance(balance)
-    return {"": n} if task.kind != "single_label" else _shared(task, Pool(task, exemplars), n, balance)
+_CACHED_ROWS = 2_048  # gold rows kept as Python objects
+_MOST_COMBINATIONS = 200_000  # combinations of facts that are searched for those of a label
 
 
-def _check_balance(balance: str) -> None:
-    if balance not in ("equal", "gold", "fill"):
-        raise ColumnError("balance is equal, gold or fill")
-
-
-def _shared(task: Task, pool: Pool, n: int, balance: Balance) -> dict[str, int]:
-    have = {label: len(pool.by_label.get(label, ())) for label in task.labels}
-    if balance == "gold":
-        total = sum(have.values())
-        shares = {label: n * count / total for label, count in have.items()}
-        plan = {label: int(share) for label, share in shares.items()}
-        rest = sorted(task.labels, key=lambda x: plan[x] - shares[x])  # largest remainders
-    else:
-        level = dict.fromkeys(task.labels, 0) if balance == "equal" else have
-        top = _water_level(list(level.values()), n)
-        plan = {label: max(0, top - count) for label, count in level.items()}
-        rest = [label for label in task.labels if level[label] <= top]
-    for label in (rest * n)[: n - sum(plan.values())]:
-        plan[label] += 1
-    return plan
-
-
-def _water_level(levels: list[int], n: int) -> int:
-    """Give the highest whole level to which n rows lift all that lie below it."""
-    low, high = 0, max(levels) + n
-    while low < high:
-        middle = (low + high + 1) // 2
-        if sum(max(0, middle - level) for level in levels) <= n:
-            low = middle
-        else:
-            high = middle - 1
-    return low
-
-
-class _Filling:
-    """Which call comes next, and when there are enough.
-
-    Call c is decided by the answers to calls before c - `ahead`, and to as many more as were waited for: these do
-    not depend on the speed of the endpoint, so that neither does the plan.
-    """
-
-    def __init__(
-        self, plan: Plan, wanted: Mapping[str, int], labels: Sequence[str], together: bool, most: int, ahead: int
-    ) -> None:
-        self._plan, self._wanted, self._labels, self._together = plan, wanted, labels, together
-        self._most, self._ahead = most, ahead
-        self._kept: Counter[str] = Counter()  # rows of calls that the plan knows of
-        self._coming: Counter[str] = Counter()  # rows asked for by the others
-        self._asked: Counter[tuple[str, ...]] = Counter()
-        self._known: deque[tuple[Call, Counter[str]]] = deque()  # answered, but not yet looked at by the plan
-        self._turn = 0
-        self.under_way: deque[Call] = deque()
-        self.calls = self.looked_at = 0
-        self.stopped = False
-
-    def questions(self) -> Iterator[Question | None]:
-        """Give the questions to ask; None where the plan has to wait for an answer."""
-        while not self.stopped:
-            labels = self._short() if self.calls - self.looked_at < self._ahead else None
-            if labels is not None and self.calls < self._most:
-                call = self._plan.call(labels, self._asked[labels])
-                self._asked[labels] += 1
-                self.calls += 1
-                self._coming.update(self._asks(call))
-                self.under_way.append(call)
-                yield Question(call.messages, call.index)
-            elif self._known:
-                self._look()
-            elif self.under_way:
-                yield None
-            else:
-                return
-
-    def answered(self, call: Call, kept: Counter[str]) -> None:
-        """Note how many rows of each label came of a call, in the order of the calls."""
-        self._known.append((call, kept))
-
-    def _look(self) -> None:
-        call, kept = self._known.popleft()
-        self.looked_at += 1
-        self._kept.update(kept)
-        self._coming.subtract(self._asks(call))
-
-    def _short(self) -> tuple[str, ...] | None:
-        """Give the labels to ask for next; None when what is coming may be enough."""
-        lacking = {x: n - self._kept[x] - self._coming[x] for x, n in self._wanted.items()}
-        short = [x for x, n in lacking.items() if n > 0]
-        if not short:
-            return None
-        if short == [""]:  # rows of any label: labels take turns
-            if not self._labels:
-                return ()
-            self._turn += 1
-            return tuple(self._labels) if self._together else (self._labels[(self._turn - 1) % len(self._labels)],)
-        if self._together:
-            return tuple(short)
-        return (max(short, key=lambda x: lacking[x] / self._wanted[x]),)
-
-    def _asks(self, call: Call) -> Counter[str]:
-        if "" in self._wanted:
-            return Counter({"": call.rows * max(1, len(call.labels))})
-        return Counter(dict.fromkeys(call.labels, call.rows))
-
-
-_ROWS_AT_HAND = 2_048  # gold rows kept as Python objects
-_MOST_DRAWS = 200_000  # combinations of facts that are looked through for those of a label
-
-
-# --- the plan -------------------------------------------------------------------------------------------------------
+# --- calls ----------------------------------------------------------------------------------------------------------
 @dataclass(frozen=True)
 class Call:
-    """One call: what is shown and what is asked for.
+    """One call: its messages, and the rows that it asks for.
 
     Args:
-        index: its number in the plan; equal messages with another index are another question.
-        messages: as the endpoint takes them.
-        labels: asked for; none for text2text.
-        rows: how many of each label.
-        seed_ids: of the rows that are shown.
-        facts: whether the answer is to be checked by the task's facts.
+        index: its number in the plan; equal messages with different indices are different questions.
+        messages: the messages for the endpoint.
+        labels: the labels that it asks for; none for text2text.
+        rows: how many rows of each label.
+        seed_ids: ids of the exemplars in the prompt.
+        facts: whether the answer is checked by the task's facts.
     """
 
     index: int
@@ -182,7 +64,7 @@ class Call:
 
 
 class Pool:
-    """The gold rows that may be shown, by label, in a seeded order that shows each once before any comes again.
+    """The gold rows that may be exemplars, by label, in a seeded order without repetition before all were used.
 
     Args:
         seed: of that order.
@@ -199,11 +81,11 @@ class Pool:
         self._rows = exemplars.select_columns(columns).with_format(None)
         self._names = label_names(exemplars.features[task.label_column])
         self._orders: dict[tuple[str, int], list[int]] = {}
-        self._row = lru_cache(_ROWS_AT_HAND)(lambda position: self.named(self._rows[position], position))
+        self._row = lru_cache(_CACHED_ROWS)(lambda position: self.named(self._rows[position], position))
         self.by_label: dict[str, list[int]] = {}
         texts = zip(*(self._rows[c] for c in task.text_columns), strict=True)
-        for i, (shown, label) in enumerate(zip(texts, self._rows[task.label_column], strict=True)):
-            if label is None or not all(isinstance(t, str) and t.strip() for t in shown):
+        for i, (row, label) in enumerate(zip(texts, self._rows[task.label_column], strict=True)):
+            if label is None or not all(isinstance(t, str) and t.strip() for t in row):
                 continue
             self.by_label.setdefault("", []).append(i)
             for name in self._label(label) if task.kind == "multi_label" else [self._label(label)] * bool(task.labels):
@@ -212,45 +94,45 @@ class Pool:
             raise ColumnError(f"there is no gold row with text and label to show for task {task.full_name!r}")
 
     def _label(self, value: Any) -> Any:
-        """Give the name of a label, or the names of several."""
+        """Return the name of a label, or the names of several."""
         if isinstance(value, list):
             return [self._label(v) for v in value]
         if self.task.labels and isinstance(value, int):
             names = self._names or self.task.labels
             if not 0 <= value < len(names):
-                raise ColumnError(f"the exemplars hold label {value}, which task {self.task.full_name!r} does not have")
+                raise ColumnError(f"the exemplars have label {value}, which task {self.task.full_name!r} does not have")
             return names[value]
         if self.task.labels and value not in self.task.labels:
-            raise ColumnError(f"the exemplars hold a label that task {self.task.full_name!r} does not have")
+            raise ColumnError(f"the exemplars have a label that task {self.task.full_name!r} does not have")
         return value
 
     def named(self, row: Mapping[str, Any], position: int | None = None) -> Row:
-        """Give a gold row with its label as a name, and an id in any case."""
+        """Return a gold row with its label as a name, and an id made of the position where it has none."""
         named = {c: row[c] for c in self.task.text_columns}
         named[self.task.label_column] = self._label(row[self.task.label_column])
         named["id"] = str(row["id"]) if row.get("id") is not None else f"row-{position}"
         return named
 
     def row(self, position: int) -> Row:
-        """Give the row at a position, as `named` has it."""
+        """Return the row at a position in the form of `named`."""
         return dict(self._row(position))
 
     def turn(self, label: str, start: int, count: int) -> list[int]:
-        """Give positions of `count` different rows of a label ("" for any), from a place of the endless order on."""
+        """Return the positions of `count` different rows of a label ("" for any), from a place in the order on."""
         rows = self.by_label.get(label, [])
-        chosen: dict[int, None] = {}
+        positions: dict[int, None] = {}
         place = start
-        while len(chosen) < min(count, len(rows)):
+        while len(positions) < min(count, len(rows)):
             lap = place // len(rows)
             if (order := self._orders.get((label, lap))) is None:
                 order = random.Random(f"{self._seed}:{label}:{lap}").sample(rows, len(rows))
                 self._orders[label, lap] = order
-            chosen[order[place % len(rows)]] = None
+            positions[order[place % len(rows)]] = None
             place += 1
-        return list(chosen)
+        return list(positions)
 
     def texts(self) -> Iterator[tuple[str, tuple[str, ...]]]:
-        """Give group and texts of every gold row that has text."""
+        """Yield the group and the texts of every gold row with text."""
         columns = (self._rows[c] for c in self.task.text_columns)
         groups = self._rows["group"] if "group" in self._rows.column_names else range(len(self._rows))
         for i, (group, *row) in enumerate(zip(groups, *columns, strict=True)):
@@ -259,38 +141,41 @@ class Pool:
 
     @cached_property
     def digests(self) -> set[bytes]:
-        """Digests of all gold texts: an answer that repeats one of them is a duplicate."""
+        """Digests of all gold texts; an answer that repeats one is a duplicate."""
         return {digest(row) for _, row in self.texts()}
 
 
 class Plan:
-    """The calls of one prompt: for some labels the first one, the second one, ... without end.
+    """The endless sequence of calls of one prompt for each set of labels.
 
     Args:
-        rows: how many rows a call asks for, of each label.
-        seed: of what is drawn (attributes, facts).
+        rows: how many rows of each label a call asks for.
+        seed: of the attributes and facts.
     """
 
     def __init__(self, task: Task, prompt: Prompt, pool: Pool, rows: int, *, seed: int = 0) -> None:
         self._task, self._prompt, self._pool, self._rows, self._seed = task, prompt, pool, rows, seed
-        self._drawn: dict[str, list[tuple[str, ...]]] = {}
+        self._fact_sets: dict[str, list[tuple[str, ...]]] = {}
 
     def call(self, labels: Sequence[str], j: int) -> Call:
-        """Give call j for some labels (none for a text2text task)."""
+        """Return call j for some labels (none for a text2text task)."""
         task, prompt = self._task, self._prompt
-        shown = [self._pool.row(p) for p in dict.fromkeys(self._places(labels, j))]
-        messages = render(task, prompt, shown, labels, self._rows, self.draw(labels, f"{','.join(labels)}:{j}"))
-        return Call(j, messages, tuple(labels), self._rows, tuple(row["id"] for row in shown), prompt.facts)
+        exemplars = [self._pool.row(p) for p in dict.fromkeys(self._positions(labels, j))]
+        messages = render(task, prompt, exemplars, labels, self._rows, self.draw(labels, f"{','.join(labels)}:{j}"))
+        return Call(j, messages, tuple(labels), self._rows, tuple(row["id"] for row in exemplars), prompt.facts)
 
     def draw(self, labels: Sequence[str], place: str) -> list[str]:
-        """Draw attributes and facts for a place of the plan, as the conditions of a call."""
+        """Draw attributes and facts for a place in the plan, as the conditions of a call."""
         rng = random.Random(f"{self._task.fingerprint()}:{self._seed}:{place}")
         conditions = [f"{name}: {rng.choice(values)}" for name, values in self._prompt.attributes]
         if self._prompt.facts:
-            conditions += rng.choice(self._facts(labels[0]))
+            label = labels[0]
+            if label not in self._fact_sets:
+                self._fact_sets[label] = _fact_sets(self._task, label)
+            conditions += rng.choice(self._fact_sets[label])
         return conditions
 
-    def _places(self, labels: Sequence[str], j: int) -> list[int]:
+    def _positions(self, labels: Sequence[str], j: int) -> list[int]:
         task, prompt, pool, count = self._task, self._prompt, self._pool, self._prompt.n_exemplars
         if prompt.exemplars == "none":
             return []
@@ -300,46 +185,22 @@ class Plan:
             return pool.turn(labels[0], j * count, count)
         return pool.turn("", j * count, count)
 
-    def _facts(self, label: str) -> list[tuple[str, ...]]:
-        """Give all combinations of facts that lead to a label, as statements."""
-        if label not in self._drawn:
-            self._drawn[label] = _combinations(self._task, label)
-        return self._drawn[label]
-
-
-def _combinations(task: Task, label: str) -> list[tuple[str, ...]]:
-    facts = task.facts or Facts((), "sum", ())
-    if prod(len(item.values) for item in facts.items) > _MOST_DRAWS:
-        raise TaskError(f"task {task.full_name!r}: its facts have more than {_MOST_DRAWS:,} combinations")
-    wanted = task.labels.index(label)
-    found = [
-        tuple(
-            f"it states, in its own words: {item.name}: {said}"
-            for item, (said, *_) in zip(facts.items, chosen, strict=True)
-        )
-        for chosen in product(*(item.values for item in facts.items))
-        if facts.label([worth for _, worth, _ in chosen]) == wanted
-    ]
-    if not found:
-        raise TaskError(f"task {task.full_name!r}: no facts lead to the label {label!r}")
-    return found
-
 
 def plan_for_row(
     task: Task, prompt: Prompt, row: Mapping[str, Any], exemplars: Dataset | Pool, n: int = 1, seed: int = 0
 ) -> Call:
-    """Plan the call that makes n rows like one gold row: it is shown as the exemplar of its label.
+    """Plan the call that makes n rows like one gold row, which is the exemplar of its label.
 
     Args:
-        row: a gold row; its label a name or an index.
-        exemplars: rows shown beside it; a `Pool` made once is faster than a Dataset.
+        row: a gold row; its label is a name or an index.
+        exemplars: rows for the other exemplars; a `Pool` is faster than a Dataset for many calls.
 
     Raises:
         ColumnError: the row has no text or no label.
     """
     pool = exemplars if isinstance(exemplars, Pool) else Pool(task, exemplars, seed=seed)
     if row.get(task.label_column) is None or any(not isinstance(row.get(c), str) for c in task.text_columns):
-        raise ColumnError(f"a row to make others from has no text or no label of task {task.full_name!r}")
+        raise ColumnError(f"a gold row has no text or no label of task {task.full_name!r}; leave it out")
     own = pool.named(row)
     if row.get("id") is None:
         own["id"] = "row-" + sha256("\x1f".join(own[c] for c in task.text_columns).encode()).hexdigest()[:16]
@@ -354,13 +215,166 @@ def plan_for_row(
 
     count = prompt.n_exemplars
     if prompt.exemplars == "none":
-        shown = []
+        rows = []
     elif prompt.exemplars == "one_per_label" and task.kind == "single_label":
-        shown = [r for x in task.labels for r in ([own, *others(x, count - 1)] if x == label else others(x, count))]
+        rows = [r for x in task.labels for r in ([own, *others(x, count - 1)] if x == label else others(x, count))]
     elif prompt.exemplars == "same_label" and task.kind == "single_label":
-        shown = [own, *others(label, count - 1)]
+        rows = [own, *others(label, count - 1)]
     else:
-        shown = [own, *others("", count - 1)]
+        rows = [own, *others("", count - 1)]
     conditions = Plan(task, prompt, pool, n, seed=seed).draw(labels, own["id"])
-    messages = render(task, prompt, shown, labels, n, conditions)
-    return Call(start, messages, labels, n, tuple(r["id"] for r in shown), prompt.facts)
+    messages = render(task, prompt, rows, labels, n, conditions)
+    return Call(start, messages, labels, n, tuple(r["id"] for r in rows), prompt.facts)
+
+
+def _fact_sets(task: Task, label: str) -> list[tuple[str, ...]]:
+    """List all combinations of facts that lead to a label, as statements."""
+    facts = task.facts or Facts((), "sum", ())
+    if prod(len(item.values) for item in facts.items) > _MOST_COMBINATIONS:
+        raise TaskError(
+            f"task {task.full_name!r}: its facts have more than {_MOST_COMBINATIONS:,} combinations; define fewer"
+        )
+    index = task.labels.index(label)
+    statements = [
+        tuple(
+            f"it states, in its own words: {item.name}: {wording}"
+            for item, (wording, *_) in zip(facts.items, values, strict=True)
+        )
+        for values in product(*(item.values for item in facts.items))
+        if facts.label([worth for _, worth, _ in values]) == index
+    ]
+    if not statements:
+        raise TaskError(f"task {task.full_name!r}: no facts lead to the label {label!r}; correct its facts")
+    return statements
+
+
+# --- rows of each label ---------------------------------------------------------------------------------------------
+def label_plan(task: Task, exemplars: Dataset, n: int, balance: Balance = "equal") -> dict[str, int]:
+    """Plan the number of rows of each label.
+
+    Args:
+        balance: "equal"; "gold": in the proportions of the exemplars; "fill": so that exemplars and new rows together
+            are as near to equal as n rows allow.
+
+    Returns:
+        The number of rows by label, n in all; {"": n} for a task without single labels.
+
+    Raises:
+        ColumnError: `balance` is none of these.
+    """
+    check_balance(balance)
+    return {"": n} if task.kind != "single_label" else share_rows(task, Pool(task, exemplars), n, balance)
+
+
+def check_balance(balance: str) -> None:
+    """Check that a balance is "equal", "gold" or "fill"; raise a ColumnError otherwise."""
+    if balance not in ("equal", "gold", "fill"):
+        raise ColumnError("balance must be equal, gold or fill")
+
+
+def share_rows(task: Task, pool: Pool, n: int, balance: Balance) -> dict[str, int]:
+    """Share n rows among the labels of a single_label task."""
+    gold = {label: len(pool.by_label.get(label, ())) for label in task.labels}
+    if balance == "gold":
+        total = sum(gold.values())
+        shares = {label: n * count / total for label, count in gold.items()}
+        plan = {label: int(share) for label, share in shares.items()}
+        rest = sorted(task.labels, key=lambda x: plan[x] - shares[x])  # largest remainders
+    else:
+        level = dict.fromkeys(task.labels, 0) if balance == "equal" else gold
+        top = _water_level(list(level.values()), n)
+        plan = {label: max(0, top - count) for label, count in level.items()}
+        rest = [label for label in task.labels if level[label] <= top]
+    for label in (rest * n)[: n - sum(plan.values())]:
+        plan[label] += 1
+    return plan
+
+
+def _water_level(levels: list[int], n: int) -> int:
+    """Return the highest integer level to which n rows raise all levels below it."""
+    low, high = 0, max(levels) + n
+    while low < high:
+        middle = (low + high + 1) // 2
+        if sum(max(0, middle - level) for level in levels) <= n:
+            low = middle
+        else:
+            high = middle - 1
+    return low
+
+
+# --- which call comes next ------------------------------------------------------------------------------------------
+class Schedule:
+    """Decides which call comes next, and when there are enough.
+
+    Call c depends on the answers to calls before c - `ahead`, and on later ones that the plan had to wait for: both are
+    independent of the speed of the endpoint.
+
+    Args:
+        quotas: rows by label; {"": n} for rows of any label.
+        together: whether a call asks for all labels.
+        most: most calls.
+        ahead: how far the plan may run ahead of the oldest open call.
+    """
+
+    def __init__(
+        self, plan: Plan, quotas: Mapping[str, int], labels: Sequence[str], together: bool, most: int, ahead: int
+    ) -> None:
+        self._plan, self._quotas, self._labels, self._together = plan, quotas, labels, together
+        self.most, self._ahead = most, ahead
+        self._kept: Counter[str] = Counter()  # good rows of the calls that were counted
+        self._expected: Counter[str] = Counter()  # rows that the other calls ask for
+        self._next_index: Counter[tuple[str, ...]] = Counter()
+        self._answered: deque[tuple[Call, Counter[str]]] = deque()  # answered calls that were not yet counted
+        self._turn = 0
+        self.open_calls: deque[Call] = deque()
+        self.calls = self.counted = 0
+        self.stopped = False
+
+    def questions(self) -> Iterator[Question | None]:
+        """Yield the questions to ask; None where the plan has to wait for an answer."""
+        while not self.stopped:
+            labels = self._next_labels() if self.calls - self.counted < self._ahead else None
+            if labels is not None and self.calls < self.most:
+                call = self._plan.call(labels, self._next_index[labels])
+                self._next_index[labels] += 1
+                self.calls += 1
+                self._expected.update(self.rows_of(call))
+                self.open_calls.append(call)
+                yield Question(call.messages, call.index)
+            elif self._answered:
+                self._count()
+            elif self.open_calls:
+                yield None
+            else:
+                return
+
+    def record(self, call: Call, kept: Counter[str]) -> None:
+        """Record the number of good rows of each label of a call, in the order of the calls."""
+        self._answered.append((call, kept))
+
+    def rows_of(self, call: Call) -> Counter[str]:
+        """Return the rows that a call asks for, by label."""
+        if "" in self._quotas:
+            return Counter({"": call.rows * max(1, len(call.labels))})
+        return Counter(dict.fromkeys(call.labels, call.rows))
+
+    def _count(self) -> None:
+        call, kept = self._answered.popleft()
+        self.counted += 1
+        self._kept.update(kept)
+        self._expected.subtract(self.rows_of(call))
+
+    def _next_labels(self) -> tuple[str, ...] | None:
+        """Return the labels to ask for next; None when the expected rows may be enough."""
+        lacking = {x: n - self._kept[x] - self._expected[x] for x, n in self._quotas.items()}
+        short = [x for x, n in lacking.items() if n > 0]
+        if not short:
+            return None
+        if short == [""]:  # rows of any label: labels take turns
+            if not self._labels:
+                return ()
+            self._turn += 1
+            return tuple(self._labels) if self._together else (self._labels[(self._turn - 1) % len(self._labels)],)
+        if self._together:
+            return tuple(short)
+        return (max(short, key=lambda x: lacking[x] / self._quotas[x]),)

@@ -1,7 +1,25 @@
-"""What is asked: exemplars chosen by a seeded plan, and the messages of each call.
+"""Prompt templates and the JSON schema of an answer: the messages of each call of the generator.
 
-Call j for some labels follows from the task, the prompt, the seed and the exemplars alone: it is the same whatever the
-number of rows wanted, so that a larger run asks only what was never answered.
+`render` turns task, prompt, exemplar rows and the labels asked for into two messages. The system message and the
+instruction with the label definitions come first and never change, so that a server can cache them:
+
+    system: {prompt.system}
+    user:   {prompt.instruction}
+
+            Labels:
+            - grade_0: no esophagitis ...
+            - grade_1: ...
+
+            Examples:
+            {"text": "...", "label": "grade_0"}
+            {"text": "...", "label": "grade_1"}
+
+            Write 5 new entries for each of these labels: grade_0, grade_1, grade_2, grade_3.
+            Answer with one JSON object and nothing else: {"entries": [{"text": "...", "label": "grade_0"}, ...]}
+
+The keys are the task's column names. An exemplar is one line of JSON. A text2text task has no "Labels:" block and asks
+for "Write 2 new entries." Attributes and facts stand, a line each, in a block "Every entry fulfils this:" before the
+request. `answer_schema` constrains the answer where an endpoint supports `response_format=json_schema`.
 """
 
 from __future__ import annotations
@@ -15,11 +33,12 @@ from typing import Any
 from hf_synth.errors import TaskError
 from hf_synth.task.task import Prompt, Task
 
-_LONGEST_TEXT = 8_000  # characters of one text, for endpoints that write by a schema
-_BREAKS = {"\u2028": "\\u2028", "\u2029": "\\u2029", "\x85": "\\u0085"}  # line breaks that JSON leaves as they are
 Messages = list[dict[str, str]]
 Row = dict[str, Any]
-# What notes differ in, for any task; a task's own prompt named "attributes" says it better.
+
+_LONGEST_TEXT = 8_000  # characters of one text, for endpoints that support a schema
+_BREAKS = {"\u2028": "\\u2028", "\u2029": "\\u2029", "\x85": "\\u0085"}  # line breaks that JSON does not escape
+# Attributes of notes for any task; a task's own prompt named "attributes" is better.
 ATTRIBUTES: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("setting", ("outpatient clinic", "emergency department", "inpatient ward", "intensive care unit", "telephone call",
                  "home visit", "nursing home")),
@@ -34,15 +53,15 @@ ATTRIBUTES: tuple[tuple[str, tuple[str, ...]], ...] = (
 )  # fmt: skip
 
 
-# --- the shapes -----------------------------------------------------------------------------------------------------
+# --- shapes ---------------------------------------------------------------------------------------------------------
 def prompt_for(task: Task, shape: str = "examples") -> Prompt:
-    """Give a task's prompt by name, or make it of the default one.
+    """Return a task's prompt by name, or derive it from the default one.
 
     Args:
-        shape: "examples" (the paper's: shown gold, new rows like it); "attributes" (no gold is shown; each call draws
-            setting, style, ... as in AttrPrompt, arXiv 2306.15895, and ClinGen, arXiv 2311.00287); "facts" (no gold is
-            shown; facts that lead to the label by rule are drawn, and the answer is checked by that rule); "rewrite"
-            (one gold row is told anew with its label); or the name of a prompt of the task.
+        shape: "examples" (the paper's: new rows like the exemplars); "attributes" (no exemplars; each call draws
+            setting, style, ... as in AttrPrompt, arXiv 2306.15895, and ClinGen, arXiv 2311.00287); "facts" (no
+            exemplars; facts that lead to the label by rule are drawn, and the answer is checked by that rule);
+            "rewrite" (one gold row is paraphrased with its label); or the name of a prompt of the task.
 
     Raises:
         TaskError: the task has no such prompt, or no facts.
@@ -56,18 +75,18 @@ def prompt_for(task: Task, shape: str = "examples") -> Prompt:
         return replace(own, **alone, rows=min(2, own.rows), attributes=ATTRIBUTES)
     if shape == "facts":
         if task.facts is None:
-            raise TaskError(f"task {task.full_name!r} has no facts that its labels follow from; choose another prompt")
+            raise TaskError(f"task {task.full_name!r} has no facts that lead to its labels; choose another prompt")
         return replace(own, **alone, rows=1, attributes=ATTRIBUTES[:3], facts=True)
     if shape == "rewrite":
-        told = "Tell the example anew as a different patient's: other words, order, numbers and circumstances, and the "
-        instruction = f"{own.instruction} {told}{'same label' if task.labels else 'same kind of content'}."
+        ask = "Tell the example anew as a different patient's: other words, order, numbers and circumstances, and the "
+        instruction = f"{own.instruction} {ask}{'same label' if task.labels else 'same kind of content'}."
         one: Any = {"name": shape, "asks_for": "one_label", "exemplars": "same_label", "n_exemplars": 1, "rows": 1}
         return replace(own, **one, instruction=instruction)
     known = ", ".join(dict.fromkeys([*(p.name for p in task.prompts), "attributes", "facts", "rewrite"]))
     raise TaskError(f"task {task.full_name!r} has no prompt {shape!r}; there are {known}")
 
 
-# --- the question ---------------------------------------------------------------------------------------------------
+# --- messages -------------------------------------------------------------------------------------------------------
 def render(
     task: Task,
     prompt: Prompt,
@@ -76,13 +95,13 @@ def render(
     rows: int | None = None,
     conditions: Sequence[str] = (),
 ) -> Messages:
-    """Write the two messages of one call (docs/design.md shows them). What never changes comes first.
+    """Write the two messages of one call.
 
     Args:
-        exemplars: rows with the task's columns, the label as a name or an index.
+        exemplars: rows with the task's columns; labels are names or indices.
         labels: labels to ask for; none for a text2text task.
         rows: how many rows of each label; the prompt's own number when None.
-        conditions: what every row is to fulfil, a line each.
+        conditions: conditions for every row, a line each.
     """
     columns = (*task.text_columns, task.label_column)
     parts = [prompt.instruction]
@@ -106,7 +125,7 @@ def render(
 
 
 def _label_name(task: Task, value: Any) -> Any:
-    """Give the name of a label that is an index, the names of several; a text stays as it is."""
+    """Return the name of a label that is an index, or the names of several; a text stays unchanged."""
     if isinstance(value, list):
         return [_label_name(task, v) for v in value]
     return task.labels[value] if isinstance(value, int) and task.labels else value
@@ -120,13 +139,13 @@ def _form(task: Task, labels: Sequence[str]) -> Any:
 
 
 def json_line(value: Mapping[str, Any]) -> str:
-    """Write a row as one line of JSON: nothing that a text holds ends the line or the value."""
+    """Write a row as one line of JSON; no character of a text can end the line or the value."""
     line = json.dumps(value, ensure_ascii=False).encode("utf-8", "replace").decode()
     return re.sub("[\u2028\u2029\x85]", lambda m: _BREAKS[m[0]], line)
 
 
 def answer_schema(task: Task) -> dict[str, Any]:
-    """Give the JSON schema of an answer, for endpoints that can write by one."""
+    """Return the JSON schema of an answer."""
     text = {"type": "string", "maxLength": _LONGEST_TEXT}
     known = task.labels or task.targets
     label: dict[str, Any] = {"type": "string", "enum": list(known)} if known else text
@@ -134,7 +153,5 @@ def answer_schema(task: Task) -> dict[str, Any]:
         label = {"type": "array", "items": label}
     columns = dict.fromkeys(task.text_columns, text) | {task.label_column: label}
     entry = {"type": "object", "properties": columns, "required": list(columns), "additionalProperties": False}
-    entries = {"type": "array", "items": entry}
-    return {
-        "type": "object", "properties": {"entries": entries}, "required": ["entries"], "additionalProperties": False,
-    }  # fmt: skip
+    columns = {"entries": {"type": "array", "items": entry}}
+    return {"type": "object", "properties": columns, "required": ["entries"], "additionalProperties": False}

@@ -1,17 +1,17 @@
-"""A local Hub that unmodified `datasets`, `transformers` and `huggingface_hub` push to and pull from.
+"""A local Hugging Face Hub for unmodified `datasets`, `transformers` and `huggingface_hub` clients.
 
     with running_hub(folder) as hub, connected(hub):
         dataset.push_to_hub("org/name", token=hub.token)
 
-It knows nothing of our stages. Nothing heavy is imported until it is used.
+It imports nothing from the other rooms, and heavy packages only on first use.
 
-    names      what may be called what, how a refusal is said      asking        one request: who, what, strict readers
-    disk       writing that a kill cannot tear; locks              repositories  routes about repositories as wholes
+    names      valid names; HubError                               request       one request: user, query, body
+    disk       atomic writes and locks                             repositories  routes of repositories, branches, tags
     tree       repositories, commits, trees as values (pure)       reading       routes that read files and trees
     store      repositories, refs, commits, content                pushing       routes that write: commits, large files
-    users      tokens, and whose a namespace is                    gating        routes of gated repositories
-    access     who asked to see what is gated                      pages, cards  pages for people; the YAML of cards
-    sweeping   removing what nothing names; checking what is       app           the table of routes, and the guard
+    users      users, tokens, organisations                        gating        routes of gated repositories
+    access     access requests of gated repositories               pages, cards  HTML pages; the YAML of cards
+    sweeping   garbage collection and integrity checks             app           table of routes, authentication, errors
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ from hf_synth.errors import OutputError
 if TYPE_CHECKING:
     from starlette.applications import Starlette
 
-    from hf_synth.hub.asking import Limits as Limits
+    from hf_synth.hub.request import Limits as Limits
     from hf_synth.hub.store import Store
 
 __all__ = ["Limits", "RunningHub", "client_environment", "connected", "create_app", "running_hub", "serve"]
@@ -42,7 +42,7 @@ __all__ = ["Limits", "RunningHub", "client_environment", "connected", "create_ap
 
 def __getattr__(name: str) -> Any:
     if name == "Limits":
-        from hf_synth.hub.asking import Limits
+        from hf_synth.hub.request import Limits
 
         return Limits
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
@@ -50,11 +50,11 @@ def __getattr__(name: str) -> Any:
 
 @dataclass(frozen=True)
 class RunningHub:
-    """A Hub that is being served.
+    """A running Hub.
 
     Args:
         url: its endpoint, for HF_ENDPOINT.
-        token: of its first user.
+        token: of the first user.
     """
 
     url: str
@@ -62,20 +62,20 @@ class RunningHub:
 
 
 def create_app(root: str | Path, *, tokens: Mapping[str, str] | None = None, limits: Limits | None = None) -> Starlette:
-    """Make the app of a Hub whose repositories lie in a folder, which it keeps for itself while it lives.
+    """Create the ASGI app of a Hub that keeps its repositories in a folder, locked while the app exists.
 
     Args:
-        tokens: users, {name: token}; each is let in with this token and no earlier one given so. A Hub without any
-            users gets one called "local", whose token is in ROOT/token. Users of earlier starts stay.
-        limits: how much one request may bring.
+        tokens: users, {name: token}; a token replaces the one of an earlier start. A Hub without users gets one called
+            "local", whose token is in ROOT/token. Users of earlier starts stay.
+        limits: on the size of a request.
 
     Raises:
-        OutputError: the folder cannot be written, or another server has it; a user or token cannot be one.
+        OutputError: the folder cannot be written, or another server has it; a user's name or a token is not valid.
     """
-    return _make(Path(root), tokens, limits)[0]
+    return _create(Path(root), tokens, limits)[0]
 
 
-def _make(
+def _create(
     root: Path,
     tokens: Mapping[str, str] | None,
     limits: Limits | None = None,
@@ -83,10 +83,10 @@ def _make(
     url: str = "",
     members_only: bool = False,
 ) -> tuple[Starlette, Store, str]:
-    """Make the app, the store to close after it, and the token of the first user ("" when it is theirs alone)."""
+    """Return the app, the store to close after it, and the token of the first user ("" if unknown)."""
     from hf_synth.hub.app import make_app
-    from hf_synth.hub.asking import Hub, Limits
-    from hf_synth.hub.disk import kept_secret
+    from hf_synth.hub.disk import read_secret
+    from hf_synth.hub.request import Hub, Limits
     from hf_synth.hub.store import Store
     from hf_synth.hub.users import Users
 
@@ -97,15 +97,15 @@ def _make(
         for name, token in (tokens or {}).items():
             users.admit(name, token)
         first = next(iter(tokens.values())) if tokens else users.default_token()
-        hub = Hub(store, users, limits or Limits(), url.rstrip("/"), members_only, kept_secret(root))
+        hub = Hub(store, users, limits or Limits(), url.rstrip("/"), members_only, read_secret(root))
         return make_app(hub), store, first or ""
     except BlockingIOError:
         raise OutputError(f"{root}: another Hub serves this folder; stop it or choose another folder") from None
     except (OSError, ValueError) as error:
         if store is not None:
             store.close()
-        said = error.strerror if isinstance(error, OSError) else str(error)
-        raise OutputError(f"{root}: a Hub cannot be kept there ({said})") from None
+        reason = error.strerror if isinstance(error, OSError) else str(error)
+        raise OutputError(f"{root}: a Hub cannot be kept there ({reason})") from None
 
 
 def serve(
@@ -121,10 +121,10 @@ def serve(
     """Serve a Hub until interrupted, and print how to use it; the token only on a terminal, so that no log has it.
 
     Args:
-        host: address to listen on; any but loopback sends tokens and content unencrypted, and a warning is printed.
-        port: 0 for any that is free.
-        url: the address under which clients reach it, where a proxy stands before it.
-        members_only: show nothing at all to who is not signed in, be it public or not.
+        host: address to listen on; a warning is printed for any but loopback, since traffic is not encrypted.
+        port: 0 is any free port.
+        url: the address at which clients reach it through a proxy.
+        members_only: show nothing, not even public repositories, without a token.
 
     Raises:
         OutputError: the folder cannot be written or is served already, or the port is taken.
@@ -134,7 +134,7 @@ def serve(
     root = Path(root)
     listener = _listen(host, port)
     try:
-        app, store, first = _make(root, tokens, limits, url=url, members_only=members_only)
+        app, store, first = _create(root, tokens, limits, url=url, members_only=members_only)
     except BaseException:
         listener.close()
         raise
@@ -145,11 +145,11 @@ def serve(
     token = f'"$(cat {shlex.quote(str((root / "token").absolute()))})"' if local else "A_TOKEN"
     if local and sys.stdout.isatty():
         token = first
-    # the address ends the first line: scripts read it there
+    # scripts read the address at the end of the first line
     print(f"serving {root} at {url}\n  export HF_ENDPOINT={url} HF_HUB_DISABLE_XET=1 HF_TOKEN={token}", flush=True)
     server = uvicorn.Server(_config(app, "warning"))
     try:
-        with contextlib.suppress(KeyboardInterrupt):  # being interrupted is how it ends
+        with contextlib.suppress(KeyboardInterrupt):
             server.run(sockets=[listener])
     finally:
         store.close()
@@ -159,7 +159,7 @@ def serve(
 def running_hub(
     root: str | Path, *, port: int = 0, tokens: Mapping[str, str] | None = None, limits: Limits | None = None
 ) -> Iterator[RunningHub]:
-    """Serve a Hub on loopback in a thread, for as long as the block lasts.
+    """Serve a Hub on loopback in a thread within the block.
 
     Raises:
         OutputError: the folder cannot be written or is served already, the port is taken, or the server does not start.
@@ -168,7 +168,7 @@ def running_hub(
 
     listener = _listen("127.0.0.1", port)
     with contextlib.closing(listener):
-        app, store, token = _make(Path(root), tokens, limits)
+        app, store, token = _create(Path(root), tokens, limits)
         with contextlib.closing(store):
             server = uvicorn.Server(_config(app, "critical"))
             thread = threading.Thread(target=server.run, args=([listener],), name="hf_synth-hub", daemon=True)
@@ -187,9 +187,9 @@ def running_hub(
 def _config(app: Starlette, level: str) -> Any:
     import uvicorn
 
-    # no access log: addresses of uploads hold their signatures
+    # no access log: upload URLs hold signatures
     return uvicorn.Config(
-        # uvicorn's own log_config would close every handler of the process it is started in
+        # uvicorn's log_config would close all log handlers of the process
         app, log_config=None, log_level=level, access_log=False, lifespan="off", server_header=False,
         timeout_graceful_shutdown=5,
     )  # fmt: skip
@@ -198,11 +198,11 @@ def _config(app: Starlette, level: str) -> Any:
 def _listen(host: str, port: int) -> socket.socket:
     try:
         family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
-        # a long queue: whoever comes before the server is up waits instead of being refused
+        # a long queue: clients wait for the server to start instead of being refused
         return socket.create_server((host, port), family=family, backlog=2048)
     except (OSError, OverflowError) as error:
-        said = getattr(error, "strerror", None) or "not a port"
-        raise OutputError(f"{host}:{port} cannot be listened on ({said}); choose another port") from None
+        reason = getattr(error, "strerror", None) or "not a port"
+        raise OutputError(f"{host}:{port} cannot be listened on ({reason}); choose another port") from None
 
 
 def _url(host: str, listener: socket.socket) -> str:
@@ -217,7 +217,7 @@ def _is_loopback(host: str) -> bool:
 
 
 def client_environment(hub: RunningHub) -> dict[str, str]:
-    """Give the environment in which another process's clients use this Hub, whatever the user's own settings are."""
+    """Return environment variables that make clients of another process use this Hub, whatever the user's settings."""
     return {
         "HF_ENDPOINT": hub.url,
         "HF_TOKEN": hub.token,
@@ -226,12 +226,12 @@ def client_environment(hub: RunningHub) -> dict[str, str]:
         "HF_UPDATE_DOWNLOAD_COUNTS": "0",
         "HF_HUB_OFFLINE": "0",
         "HF_DATASETS_OFFLINE": "0",
-        **_past_proxies(),
+        **_no_proxy(),
     }
 
 
-def _past_proxies() -> dict[str, str]:
-    """Keep what goes to this machine from going through a proxy that the user has set."""
+def _no_proxy() -> dict[str, str]:
+    """Return environment variables that exempt this machine from the user's proxy."""
     before = os.environ.get("no_proxy") or os.environ.get("NO_PROXY") or ""
     hosts = ",".join(dict.fromkeys([*filter(None, before.split(",")), "127.0.0.1", "localhost"]))
     return {"NO_PROXY": hosts, "no_proxy": hosts}
@@ -239,15 +239,15 @@ def _past_proxies() -> dict[str, str]:
 
 @contextlib.contextmanager
 def connected(hub: RunningHub) -> Iterator[None]:
-    """Point this process's Hugging Face libraries, imported already or not, at a Hub for as long as the block lasts.
+    """Point this process's Hugging Face libraries, imported already or not, at a Hub within the block.
 
-    Inside, calls that name no token are anonymous: a token that the user has for another Hub is not sent to this one.
-    Not for several threads at once, since it changes settings of the whole process.
+    Calls without a token are anonymous there: the user's token for another Hub is not sent to this one. Not
+    thread-safe, since it changes settings of the whole process.
     """
     import datasets.config
     from huggingface_hub import constants, hf_api
 
-    wanted: list[tuple[Any, str, Any]] = [
+    settings: list[tuple[Any, str, Any]] = [
         (constants, "ENDPOINT", hub.url),
         (constants, "HUGGINGFACE_CO_URL_TEMPLATE", hub.url + "/{repo_id}/resolve/{revision}/{filename}"),
         (constants, "HF_HUB_DISABLE_XET", True),
@@ -260,30 +260,30 @@ def connected(hub: RunningHub) -> Iterator[None]:
         (datasets.config, "HF_UPDATE_DOWNLOAD_COUNTS", False),
         (datasets.config, "HF_HUB_OFFLINE", False),
     ]
-    before = [(place, name, getattr(place, name)) for place, name, _ in wanted]
-    variables = {name: os.environ.get(name) for name in _past_proxies()}
+    before = [(module, name, getattr(module, name)) for module, name, _ in settings]
+    variables = {name: os.environ.get(name) for name in _no_proxy()}
     try:
-        os.environ.update(_past_proxies())
-        for place, name, value in wanted:
-            setattr(place, name, value)
-        _forget_clients()
+        os.environ.update(_no_proxy())
+        for module, name, value in settings:
+            setattr(module, name, value)
+        _drop_clients()
         yield
     finally:
-        for place, name, value in before:
-            setattr(place, name, value)
-        for name, was in variables.items():
-            if was is None:
+        for module, name, value in before:
+            setattr(module, name, value)
+        for name, old in variables.items():
+            if old is None:
                 os.environ.pop(name, None)
             else:
-                os.environ[name] = was
-        _forget_clients()
+                os.environ[name] = old
+        _drop_clients()
 
 
-def _forget_clients() -> None:
-    """Have clients made anew that the libraries keep: they were made under other settings."""
+def _drop_clients() -> None:
+    """Drop the clients that the libraries cache: they were made with other settings."""
     from huggingface_hub import HfFileSystem, close_session
 
     close_session()
-    HfFileSystem.clear_instance_cache()  # which datasets uses
-    if kept := sys.modules.get("transformers.utils.hub"):
-        kept._hf_api = None  # type: ignore[attr-defined]
+    HfFileSystem.clear_instance_cache()  # used by datasets
+    if module := sys.modules.get("transformers.utils.hub"):
+        module._hf_api = None  # type: ignore[attr-defined]

@@ -1,4 +1,4 @@
-"""Who asked to see the files of a gated repository, and what was answered: access.json beside its other files."""
+"""Access requests of a gated repository, and their answers: access.json in its folder."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
-from hf_synth.hub.disk import write_whole
+from hf_synth.hub.disk import write_atomic
 from hf_synth.hub.names import HubError
 from hf_synth.hub.store import Store
 from hf_synth.hub.tree import Repo
@@ -18,8 +18,8 @@ STATUSES = ("pending", "accepted", "rejected")
 
 
 @dataclass(frozen=True)
-class Request:
-    """One user's request for access; `fields` is what they filled in."""
+class AccessRequest:
+    """One user's request for access; `fields` are their answers to its form."""
 
     id: str
     status: str
@@ -28,38 +28,42 @@ class Request:
     reason: str = ""
 
 
-def requests(store: Store, repo: Repo) -> dict[str, Request]:
-    """Give the requests of a repository by user, oldest first."""
+_Change = Callable[[AccessRequest | None], AccessRequest]
+
+
+def requests(store: Store, repo: Repo) -> dict[str, AccessRequest]:
+    """Return the requests of a repository by user, oldest first."""
     try:
         body = json.loads(_file(store, repo).read_text(encoding="utf-8"))
     except FileNotFoundError:
         return {}
-    return {user: Request(**values) for user, values in body.items()}
+    return {user: AccessRequest(**values) for user, values in body.items()}
 
 
-def granted(store: Store, repo: Repo, user: str | None) -> bool:
-    """Tell whether a user was let in."""
-    return user is not None and (found := requests(store, repo).get(user)) is not None and found.status == "accepted"
+def has_access(store: Store, repo: Repo, user: str | None) -> bool:
+    """Return whether a user's request was accepted."""
+    request = None if user is None else requests(store, repo).get(user)
+    return request is not None and request.status == "accepted"
 
 
-def ask_access(store: Store, repo: Repo, user: str, fields: dict[str, str]) -> Request:
-    """Ask for access; an earlier request stands. Where access is given to all who ask, it is given."""
+def request_access(store: Store, repo: Repo, user: str, fields: dict[str, str]) -> AccessRequest:
+    """Request access; an earlier request stays as it is. With automatic gating it is accepted at once."""
     status = "accepted" if repo.gated == "auto" else "pending"
 
-    def change(before: Request | None) -> Request:
-        return before or Request(secrets.token_hex(12), status, time.time(), fields)
+    def change(before: AccessRequest | None) -> AccessRequest:
+        return before or AccessRequest(secrets.token_hex(12), status, time.time(), fields)
 
     return _change(store, repo, user, change)
 
 
-def answer(store: Store, repo: Repo, user: str, status: str, reason: str) -> Request:
-    """Answer a request, or take an answer back (pending).
+def answer_request(store: Store, repo: Repo, user: str, status: str, reason: str) -> AccessRequest:
+    """Accept or reject a request, or make it pending again.
 
     Raises:
-        HubError: 404, there is none.
+        HubError: 404, there is no such request.
     """
 
-    def change(before: Request | None) -> Request:
+    def change(before: AccessRequest | None) -> AccessRequest:
         if before is None:
             raise HubError(404, "This user has no request for access to this repository")
         return replace(before, status=status, reason=reason)
@@ -67,28 +71,28 @@ def answer(store: Store, repo: Repo, user: str, status: str, reason: str) -> Req
     return _change(store, repo, user, change)
 
 
-def grant(store: Store, repo: Repo, user: str) -> Request:
-    """Let a user in whether they asked or not.
+def grant_access(store: Store, repo: Repo, user: str) -> AccessRequest:
+    """Give a user access, with or without a request.
 
     Raises:
-        HubError: 400, they are in.
+        HubError: 400, the user has access.
     """
 
-    def change(before: Request | None) -> Request:
+    def change(before: AccessRequest | None) -> AccessRequest:
         if before is not None and before.status == "accepted":
             raise HubError(400, "This user has access to this repository already")
-        return replace(before or Request(secrets.token_hex(12), "", time.time()), status="accepted", reason="")
+        return replace(before or AccessRequest(secrets.token_hex(12), "", time.time()), status="accepted", reason="")
 
     return _change(store, repo, user, change)
 
 
-def _change(store: Store, repo: Repo, user: str, change: Callable[[Request | None], Request]) -> Request:
+def _change(store: Store, repo: Repo, user: str, change: _Change) -> AccessRequest:
     with store.lock(repo):
-        found = requests(store, repo)
-        found[user] = change(found.get(user))
-        body = json.dumps({name: asdict(request) for name, request in found.items()})
-        write_whole(store.tmp, _file(store, repo), body.encode())
-        return found[user]
+        by_user = requests(store, repo)
+        by_user[user] = change(by_user.get(user))
+        body = json.dumps({name: asdict(request) for name, request in by_user.items()})
+        write_atomic(store.tmp, _file(store, repo), body.encode())
+        return by_user[user]
 
 
 def _file(store: Store, repo: Repo) -> Path:

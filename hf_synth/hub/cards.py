@@ -1,4 +1,4 @@
-"""The YAML at the head of a card (README.md), read without trusting it."""
+"""Safe parsing of the YAML header of a card (README.md), and the Hub's tags of it."""
 
 from __future__ import annotations
 
@@ -15,22 +15,22 @@ _HEAD = re.compile(r"\A\s*---[ \t]*\r?\n(.*?\r?\n)??---[ \t]*(?:\r?\n|\Z)", re.D
 _TAGS = {"tags": "", "pipeline_tag": "", "library_name": "", "datasets": "dataset:"} | {
     key: f"{key}:" for key in ("task_categories", "language", "license", "size_categories", "base_model")
 }
-_LIMIT = 256 * 1024  # characters of a card's head
-_DEPTH = 50  # brackets that stand open at once; the time of YAML's scanner grows with their square
+_LIMIT = 256 * 1024  # characters of a header
+_DEPTH = 50  # levels of nesting; the time of YAML's scanner grows with their square
 
 
 def split_card(card: str) -> tuple[str, str]:
-    """Split a card into the YAML at its head ("" when it has none) and its text."""
-    found = _HEAD.match(card)
-    return (found[1] or "", card[found.end() :]) if found else ("", card)
+    """Split a card into its YAML header ("" if it has none) and its text."""
+    match = _HEAD.match(card)
+    return (match[1] or "", card[match.end() :]) if match else ("", card)
 
 
 def parse_head(head: str) -> dict[str, Any]:
-    """Parse the YAML of a card.
+    """Parse the YAML header of a card.
 
     Raises:
-        ValueError: it is too long, not YAML, not a mapping, nested too deep, uses aliases (a few lines of them can
-            stand for gigabytes), or holds what JSON cannot.
+        ValueError: it is too long, not YAML, not a mapping, nested too deep, uses aliases (a few lines of which can
+            expand to gigabytes), or holds values that JSON cannot represent.
     """
     if len(head) > _LIMIT:
         raise ValueError("The metadata is too long")
@@ -43,7 +43,7 @@ def parse_head(head: str) -> dict[str, Any]:
             if depth > _DEPTH:
                 raise ValueError("The metadata is nested too deep")
         data = yaml.safe_load(head)
-        # dates become text, and nothing is left that an answer could not carry
+        # dates become text; only JSON values are left
         data = json.loads(json.dumps({} if data is None else data, default=str, allow_nan=False, skipkeys=True))
         json.dumps(data, ensure_ascii=False).encode()
     except (yaml.YAMLError, RecursionError, LookupError, AttributeError):  # the last two: `!!bool x`, `!!timestamp x`
@@ -54,29 +54,29 @@ def parse_head(head: str) -> dict[str, Any]:
 
 
 class Heads:
-    """What cards say at their heads, by the hash of the card: parsed once, however often repositories are listed."""
+    """A cache of parsed card headers by the hash of the card, since lists of repositories need them often."""
 
     def __init__(self, most: int = 2_000, longest: int = 8_192) -> None:
         self._most, self._longest = most, longest
-        self._kept: dict[str, dict[str, Any]] = {}  # the oldest goes first
+        self._cache: dict[str, dict[str, Any]] = {}  # the oldest is dropped first
         self._lock = threading.Lock()
 
     def of(self, sha256: str, file: Path) -> dict[str, Any]:
-        """Give a stored card's metadata; {} when it cannot be read."""
+        """Return a stored card's metadata; {} if it cannot be parsed."""
         with self._lock:
-            data = self._kept.get(sha256)
+            data = self._cache.get(sha256)
         if data is None:
             data = card_data(file)
-            if len(json.dumps(data)) <= self._longest:  # a long one would take memory for all
+            if len(json.dumps(data)) <= self._longest:
                 with self._lock:
-                    while len(self._kept) >= self._most:
-                        del self._kept[next(iter(self._kept))]
-                    self._kept[sha256] = data
+                    while len(self._cache) >= self._most:
+                        del self._cache[next(iter(self._cache))]
+                    self._cache[sha256] = data
         return copy.deepcopy(data)
 
 
 def card_data(file: Path) -> dict[str, Any]:
-    """Read a stored card's metadata; {} when it cannot be read."""
+    """Read a stored card's metadata; {} if it cannot be parsed."""
     with file.open(encoding="utf-8", errors="replace") as card:
         head, _ = split_card(card.read(_LIMIT + 1024))
     try:
@@ -86,7 +86,7 @@ def card_data(file: Path) -> dict[str, Any]:
 
 
 def card_tags(data: dict[str, Any]) -> list[str]:
-    """Give the tags that lists of repositories are searched by, as the Hub makes them of a card's metadata."""
+    """Return the tags for filtering lists of repositories, as the Hub derives them from a card's metadata."""
     tags: list[str] = []
     for key, prefix in _TAGS.items():
         values = data.get(key)

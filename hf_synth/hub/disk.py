@@ -1,5 +1,6 @@
-"""Writing that a kill cannot tear (into ROOT/tmp, synced, then renamed to where it is seen), and locks that hold
-between threads and between processes: the command line may look into a Hub, or change it, while it is served.
+"""Atomic file writes (into ROOT/tmp, synced, then renamed), and locks between threads and between processes.
+
+The command line may read or change a Hub while it is served.
 """
 
 from __future__ import annotations
@@ -14,34 +15,34 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-FORMAT = "hf_synth hub 2\n"  # changes with what lies on disk
-_OURS = ("lock", "locks", "tmp", "repos", "lost+found")  # what may lie there before the format does
+FORMAT = "hf_synth hub 2\n"  # changes with the layout on disk
+_OURS = ("lock", "locks", "tmp", "repos", "lost+found")  # may exist before the format file
 
 
 def make_root(root: Path) -> None:
-    """Make the folder of a Hub ours alone (0700 when new), or see that what is there is one.
+    """Create the folder of a Hub (0700), or check that an existing folder is one.
 
     Raises:
-        ValueError: it holds something else, or another version of the Hub wrote it.
+        ValueError: it holds something else, or was written by another version of the Hub.
         OSError: it cannot be written.
     """
     mark = root / "format"
     if root.is_dir() and not mark.is_file() and any(f.name not in _OURS or _holds_repos(f) for f in root.iterdir()):
-        raise ValueError("what is there is not a Hub, or one of another version; choose an empty folder")
+        raise ValueError("this is not a Hub, or one of another version; choose an empty folder")
     for folder in (root, root / "repos", root / "locks", root / "tmp"):
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
     if not mark.is_file():
-        write_whole(root / "tmp", mark, FORMAT.encode())
+        write_atomic(root / "tmp", mark, FORMAT.encode())
     if mark.read_text(encoding="ascii", errors="replace") != FORMAT:
-        raise ValueError("another version of the Hub wrote what is there")
+        raise ValueError("another version of the Hub wrote the folder")
 
 
 def _holds_repos(folder: Path) -> bool:
     return folder.name == "repos" and any(folder.iterdir())
 
 
-def take_root(root: Path) -> int:
-    """Clear what a kill left in a Hub's folder and give the lock to hold: one server has the folder.
+def lock_root(root: Path) -> int:
+    """Lock a Hub's folder for one server, remove unfinished files, and return the lock.
 
     Raises:
         BlockingIOError: another server has it.
@@ -50,7 +51,7 @@ def take_root(root: Path) -> int:
     lock = os.open(root / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        with locked(root, "users"):  # whose changes pass through the same folder
+        with locked(root, "users"):  # users are written through tmp, too
             clear_drafts(root / "tmp", age=0)
     except OSError:
         os.close(lock)
@@ -58,29 +59,29 @@ def take_root(root: Path) -> int:
     return lock
 
 
-def kept_secret(root: Path) -> bytes:
-    """Give the Hub's own secret (ROOT/secret); it stays the same, so that an upload can go on after a restart."""
+def read_secret(root: Path) -> bytes:
+    """Return the Hub's secret (ROOT/secret), made once: uploads can go on after a restart."""
     file = root / "secret"
     if not file.is_file():
-        write_whole(root / "tmp", file, secrets.token_hex(32).encode())
+        write_atomic(root / "tmp", file, secrets.token_hex(32).encode())
     return bytes.fromhex(file.read_text(encoding="ascii"))
 
 
-def leave_root(lock: int) -> None:
-    """Give a folder up; said aloud, since a forked child may still hold the same lock."""
+def unlock_root(lock: int) -> None:
+    """Unlock a folder explicitly, since a forked child may still hold the same lock."""
     fcntl.flock(lock, fcntl.LOCK_UN)
     os.close(lock)
 
 
 def clear_drafts(tmp: Path, age: float, *, dry_run: bool = False) -> tuple[int, int]:
-    """Remove uploads and deletions that were cut short, when nothing was written to them for `age` seconds.
+    """Remove interrupted uploads and deletions to which nothing was written for `age` seconds.
 
     Returns:
-        How many, and their bytes.
+        Their number and their bytes.
     """
     count = size = 0
     for left in tmp.iterdir():
-        with contextlib.suppress(FileNotFoundError):  # it was finished meanwhile
+        with contextlib.suppress(FileNotFoundError):  # finished meanwhile
             if time.time() - left.lstat().st_mtime < age:
                 continue
             folder = left.is_dir() and not left.is_symlink()
@@ -93,9 +94,9 @@ def clear_drafts(tmp: Path, age: float, *, dry_run: bool = False) -> tuple[int, 
 
 @contextlib.contextmanager
 def locked(root: Path, *names: str) -> Iterator[None]:
-    """Hold the locks of some names, against other threads and other processes.
+    """Hold the locks of some names against other threads and processes.
 
-    Each is taken in one order, so that two who want the same two do not wait for each other.
+    They are taken in sorted order, so that there is no deadlock.
     """
     with contextlib.ExitStack() as held:
         for name in sorted(set(names)):
@@ -106,11 +107,11 @@ def locked(root: Path, *names: str) -> Iterator[None]:
         yield
 
 
-def write_whole(tmp: Path, path: Path, data: bytes) -> None:
-    """Write a file of mode 0600 that is seen as a whole or not at all; its folder must exist.
+def write_atomic(tmp: Path, path: Path, data: bytes) -> None:
+    """Write a file (0600) atomically; its folder must exist.
 
     Raises:
-        FileNotFoundError: its folder is gone.
+        FileNotFoundError: its folder does not exist.
     """
     handle, name = tempfile.mkstemp(dir=tmp)
     draft = Path(name)
@@ -127,7 +128,7 @@ def write_whole(tmp: Path, path: Path, data: bytes) -> None:
 
 
 def sync_folder(folder: Path) -> None:
-    """Make the names in a folder last."""
+    """Sync the names in a folder to disk."""
     handle = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(handle)
@@ -136,7 +137,7 @@ def sync_folder(folder: Path) -> None:
 
 
 def make_folder(folder: Path) -> None:
-    """Make a folder inside one that exists, and let it last."""
+    """Make a folder inside an existing one, and sync it to disk."""
     with contextlib.suppress(FileExistsError):
         folder.mkdir(mode=0o700)
-    sync_folder(folder.parent)  # also when another made it a moment ago: it must last before what goes into it
+    sync_folder(folder.parent)  # also if another process has just made it

@@ -1,4 +1,4 @@
-"""Routes of gated repositories: asking for access, and for who may write: listing, granting, accepting, rejecting."""
+"""Routes of gated repositories: request access; for writers: list, grant, accept and reject requests."""
 
 from __future__ import annotations
 
@@ -6,70 +6,66 @@ from typing import Any
 
 from starlette.responses import JSONResponse, RedirectResponse, Response
 
-from hf_synth.hub.access import STATUSES, Request, answer, ask_access, grant, requests
-from hf_synth.hub.asking import Ask, address, asked_repo, number, text
+from hf_synth.hub import access
+from hf_synth.hub.access import STATUSES, AccessRequest
 from hf_synth.hub.names import HubError
 from hf_synth.hub.repositories import show_time
+from hf_synth.hub.request import HubRequest, address, find_repo, number, text
 
-PAGE = 100  # requests that one answer shows
-_FIELDS, _LONGEST = 20, 1000  # answers that a request may carry, and characters of each
+PAGE = 100  # requests in one answer
+_FIELDS, _LONGEST = 20, 1000  # fields of a request, and characters of each
 
 
-def ask(ask: Ask) -> Response:
-    """Ask for access to the files of a gated repository."""
-    repo, user = asked_repo(ask), ask.signed_in()
+def request_access(request: HubRequest) -> Response:
+    """Request access to the files of a gated repository."""
+    repo, user = find_repo(request), request.signed_in()
     if not repo.gated:
-        raise HubError(400, "This repository is not gated: its files are there for whoever sees it")
-    fields = {name: values[0] for name, values in ask.form().items() if values}
+        raise HubError(400, "This repository is not gated: no request is needed")
+    fields = {name: values[0] for name, values in request.form().items() if values}
     if len(fields) > _FIELDS or any(len(name) + len(value) > _LONGEST for name, value in fields.items()):
         raise HubError(400, "The form is too long")
-    made = ask_access(ask.hub.store, repo, user, fields)
-    if ask.wants_page:
-        return RedirectResponse(ask.origin + address(repo), 303)
-    return JSONResponse({"status": made.status})
+    entry = access.request_access(request.store, repo, user, fields)
+    if request.wants_page:
+        return RedirectResponse(request.origin + address(repo), 303)
+    return JSONResponse({"status": entry.status})
 
 
-def listing(ask: Ask) -> Response:
-    """List the requests of a status."""
-    repo, status = asked_repo(ask, write=True), ask.path["status"]
+def listing(request: HubRequest) -> Response:
+    """List the requests with a status."""
+    repo, status = find_repo(request, write=True), request.path["status"]
     if status not in STATUSES:
         raise HubError(404, "Not found")
-    found = [(user, r) for user, r in requests(ask.hub.store, repo).items() if r.status == status]
-    start = number(ask.query.get("cursor"), 0)
+    all_requests = access.requests(request.store, repo).items()
+    matching = [_show(user, entry) for user, entry in all_requests if entry.status == status]
+    start = number(request.query.get("cursor"), 0)
     stop = start + PAGE
-    shown = [_show(user, request) for user, request in found[start:stop]]
-    return JSONResponse(shown, headers=ask.next_page(stop) if stop < len(found) else {})
+    return JSONResponse(matching[start:stop], headers=request.next_page(stop) if stop < len(matching) else {})
 
 
-def _show(user: str, request: Request) -> dict[str, Any]:
+def _show(user: str, entry: AccessRequest) -> dict[str, Any]:
     who = {"user": user, "fullname": user, "email": None}
-    shown: dict[str, Any] = {
-        "requestId": request.id,
-        "user": who,
-        "status": request.status,
-        "timestamp": show_time(request.asked),
-    }
-    return shown | ({"fields": request.fields} if request.fields else {})
+    facts = {"requestId": entry.id, "user": who, "status": entry.status, "timestamp": show_time(entry.asked)}
+    return facts | ({"fields": entry.fields} if entry.fields else {})
 
 
-def handle(ask: Ask) -> Response:
-    """Accept or reject a request, or put it back among those that wait."""
-    repo, body = asked_repo(ask, write=True), ask.json()
+def handle(request: HubRequest) -> Response:
+    """Accept or reject a request, or make it pending again."""
+    repo, body = find_repo(request, write=True), request.json()
     status, reason = text(body, "status"), text(body, "rejectionReason", "")
     if status not in STATUSES or len(reason) > _LONGEST:
-        raise HubError(400, "status must be pending, accepted or rejected, and a reason short")
+        raise HubError(400, "status must be pending, accepted or rejected, and the reason short")
     if body.get("user") is not None:
         user = text(body, "user")
     else:
         id = text(body, "requestId")
-        user = next((name for name, r in requests(ask.hub.store, repo).items() if r.id == id), "")
-    made = answer(ask.hub.store, repo, user, status, reason)
-    return JSONResponse({"status": made.status})
+        user = next((name for name, r in access.requests(request.store, repo).items() if r.id == id), "")
+    answered = access.answer_request(request.store, repo, user, status, reason)
+    return JSONResponse({"status": answered.status})
 
 
-def give(ask: Ask) -> Response:
-    """Let a user in who may not have asked."""
-    repo, user = asked_repo(ask, write=True), text(ask.json(), "user")
-    if user not in ask.hub.users.names():
+def grant_access(request: HubRequest) -> Response:
+    """Give a user access, with or without a request."""
+    repo, user = find_repo(request, write=True), text(request.json(), "user")
+    if user not in request.hub.users.names():
         raise HubError(404, "There is no such user")
-    return JSONResponse({"status": grant(ask.hub.store, repo, user).status})
+    return JSONResponse({"status": access.grant_access(request.store, repo, user).status})

@@ -1,4 +1,4 @@
-"""What may be called what, and how a refusal is said. Nothing that fails here ever becomes a path on disk."""
+"""Valid names of repositories, files, branches and tags, and HubError. No invalid name becomes a path on disk."""
 
 from __future__ import annotations
 
@@ -8,15 +8,15 @@ _NAME = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9._-]{0,94}[A-Za-z0-9_])?")
 _REVISION = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._/-]{0,200}")
 _OID = re.compile(r"[0-9a-f]{40}")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
-_RESERVED = frozenset({"api", "datasets", "lfs", "login", "models", "spaces"})  # the first parts of addresses
+_RESERVED = frozenset({"api", "datasets", "lfs", "login", "models", "spaces"})  # first parts of URLs
 
 
 class HubError(Exception):
-    """A request that is refused.
+    """The refusal of a request.
 
     Args:
         status: HTTP status.
-        message: a sentence that may be shown; holds no content of a file and no token.
+        message: one sentence for the client, without content of files and without tokens.
         code: value of X-Error-Code, or "".
     """
 
@@ -26,10 +26,10 @@ class HubError(Exception):
 
 
 def check_name(name: str) -> str:
-    """Check the name of a repository or of whose it is.
+    """Check the name of a repository or namespace.
 
     Raises:
-        HubError: 404, nothing can have this name.
+        HubError: 404, the name is not valid.
     """
     if not _NAME.fullmatch(name) or ".." in name or "--" in name or name.endswith((".git", ".ipynb")):
         raise HubError(404, "Repository not found", "RepoNotFound")
@@ -40,7 +40,7 @@ def check_namespace(name: str) -> str:
     """Check the name of a user or an organisation.
 
     Raises:
-        HubError: 404, nothing can have this name.
+        HubError: 404, the name is not valid.
     """
     if name in _RESERVED:
         raise HubError(404, "Repository not found", "RepoNotFound")
@@ -63,13 +63,13 @@ def check_path(path: str) -> str:
 
 
 def is_revision(name: str) -> bool:
-    """Tell whether something may be looked up as a branch or a tag."""
+    """Return whether a name may be looked up as a branch or tag."""
     parts = name.split("/")
     return _REVISION.fullmatch(name) is not None and not any(p.startswith(".") or not p for p in parts)
 
 
 def check_ref(name: str) -> str:
-    """Check the name of a branch or tag to be made; names that could be taken for something else are refused.
+    """Check the name of a new branch or tag; ambiguous names, such as the id of a commit, are refused.
 
     Raises:
         HubError: 400, it is not valid.
@@ -81,7 +81,7 @@ def check_ref(name: str) -> str:
 
 
 def check_sha256(text: str) -> str:
-    """Check the hash that names content.
+    """Check the sha256 of content.
 
     Raises:
         HubError: 400, it is not a sha256.
@@ -92,5 +92,5 @@ def check_sha256(text: str) -> str:
 
 
 def is_oid(text: str) -> bool:
-    """Tell whether something looks like the id of a commit."""
+    """Return whether a text has the form of a commit id."""
     return _OID.fullmatch(text) is not None

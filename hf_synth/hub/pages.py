@@ -1,7 +1,7 @@
-"""Plain pages for people: what is here, one repository with its card and files, and why something was refused.
+"""HTML pages: list of repositories, one repository with its card and files, login, errors.
 
-No script runs and nothing is loaded from elsewhere: the content security policy says so, Jinja escapes every value, and
-Markdown is rendered without the HTML in it.
+No script runs and nothing is loaded from elsewhere: there is a content security policy, Jinja escapes every value, and
+Markdown is rendered without HTML.
 """
 
 from __future__ import annotations
@@ -15,15 +15,15 @@ from urllib.parse import quote
 
 from starlette.responses import HTMLResponse, RedirectResponse, Response
 
-from hf_synth.hub.access import granted, requests
-from hf_synth.hub.asking import Ask, address, asked_repo, number
+from hf_synth.hub.access import requests
 from hf_synth.hub.cards import parse_head, split_card
 from hf_synth.hub.names import HubError
 from hf_synth.hub.repositories import show_time, visible
+from hf_synth.hub.request import HubRequest, address, find_repo, number
 from hf_synth.hub.tree import Commit, Repo
 
-CARD_LIMIT = 2**20  # bytes of a card that a page shows
-REPOS, FILES = 200, 1000  # that one page shows
+CARD_LIMIT = 2**20  # bytes of a card on a page
+REPOS, FILES = 200, 1000  # on one page
 _STYLE = (
     "body{font:16px/1.5 system-ui,sans-serif;max-width:60rem;margin:2rem auto;padding:0 1rem;color-scheme:light dark}"
     "small{opacity:.7}pre{overflow:auto;padding:.7rem;border:1px solid #8886}table{border-collapse:collapse}"
@@ -76,44 +76,44 @@ _REPO = """{% extends "layout" %}{% block body %}
 {% endblock %}"""
 
 
-def home(ask: Ask) -> Response:
-    """Show the repositories that who asks may see."""
-    search, start = ask.query.get("search", ""), number(ask.query.get("cursor"), 0)
-    kinds = {kind: [r for r in visible(ask, kind) if search.lower() in r.id.lower()] for kind in ("datasets", "models")}
-    found = [(kind.capitalize(), repos[start : start + REPOS]) for kind, repos in kinds.items()]
+def home(request: HubRequest) -> Response:
+    """List the repositories that the user may see."""
+    search, start = request.query.get("search", ""), number(request.query.get("cursor"), 0)
+    kinds = {k: [r for r in visible(request, k) if search.lower() in r.id.lower()] for k in ("datasets", "models")}
+    lists = [(kind.capitalize(), repos[start : start + REPOS]) for kind, repos in kinds.items()]
     more = start + REPOS if any(len(repos) > start + REPOS for repos in kinds.values()) else None
-    return _page("home", ask.user, title="Repositories", search=search, found=found, more=more)
+    return _page("home", request.user, title="Repositories", search=search, found=lists, more=more)
 
 
-def login(ask: Ask) -> Response:
-    """Let the browser ask for a token, as the password of any user, and send it from then on."""
-    ask.signed_in()
-    return RedirectResponse(f"{ask.origin}/", 303)
+def login(request: HubRequest) -> Response:
+    """Have the browser ask for a token, as the password of any user, and send it from then on."""
+    request.signed_in()
+    return RedirectResponse(f"{request.origin}/", 303)
 
 
-def page(ask: Ask) -> Response:
-    """Show a repository's card and the names of its files."""
-    repo = asked_repo(ask)
-    commit = ask.hub.store.commit(repo, ask.path.get("revision", "main"))
-    head, text = _card(ask, repo, commit)
+def page(request: HubRequest) -> Response:
+    """Show a repository's card and its list of files."""
+    repo = find_repo(request)
+    commit = request.store.commit(repo, request.path.get("revision", "main"))
+    head, text = _card(request, repo, commit)
     files = list(commit.files.items())
-    refs = [name for kind in ("heads", "tags") for name in ask.hub.store.refs(repo, kind)]
+    refs = [name for kind in ("heads", "tags") for name in request.store.refs(repo, kind)]
     fields = head.get("extra_gated_fields")
     return _page(
-        "repo", ask.user, title=repo.id, repo=repo, commit=commit, when=show_time(commit.created)[:10],
+        "repo", request.user, title=repo.id, repo=repo, commit=commit, when=show_time(commit.created)[:10],
         refs=list(dict.fromkeys(refs)), card=_markdown().render(text) if text.strip() else "<p>No card.</p>",
         facts=[(key, _short(value)) for key, value in head.items()], files=files[:FILES],
-        left_out=max(0, len(files) - FILES), gate=_gate(ask, repo),
+        left_out=max(0, len(files) - FILES), gate=_gate(request, repo),
         prompt=_short(head.get("extra_gated_prompt") or "The files are gated: ask for access to them."),
         fields=list(fields.items())[:20] if isinstance(fields, dict) else [],
     )  # fmt: skip
 
 
-def _card(ask: Ask, repo: Repo, commit: Commit) -> tuple[dict[str, Any], str]:
-    """Give metadata and text of a card."""
+def _card(request: HubRequest, repo: Repo, commit: Commit) -> tuple[dict[str, Any], str]:
+    """Return metadata and text of a card."""
     if (card := commit.files.get("README.md")) is None:
         return {}, ""
-    with ask.hub.store.blob(repo, card.sha256).open("rb") as file:
+    with request.store.blob(repo, card.sha256).open("rb") as file:
         head, text = split_card(file.read(CARD_LIMIT).decode("utf-8", "replace"))
     try:
         return parse_head(head), text
@@ -121,25 +121,25 @@ def _card(ask: Ask, repo: Repo, commit: Commit) -> tuple[dict[str, Any], str]:
         return {}, text
 
 
-def _gate(ask: Ask, repo: Repo) -> str:
-    """Say how who asks stands to the gate of a repository."""
-    if not repo.gated or ask.hub.users.role(ask.user, repo.namespace) or granted(ask.hub.store, repo, ask.user):
+def _gate(request: HubRequest, repo: Repo) -> str:
+    """Return the state of the user's access to a repository, for the template."""
+    if not repo.gated or request.hub.users.role(request.user, repo.namespace):
         return "open"
-    if ask.user is None:
+    if request.user is None:
         return "sign in"
-    found = requests(ask.hub.store, repo).get(ask.user)
-    return "ask" if found is None else found.status
+    entry = requests(request.store, repo).get(request.user)
+    return "ask" if entry is None else "open" if entry.status == "accepted" else entry.status
 
 
 def _short(value: Any) -> str:
-    """Write a value of a card's metadata for people."""
+    """Format a value of a card's metadata."""
     if isinstance(value, list) and all(isinstance(item, str) for item in value):
         value = ", ".join(value)
     return (value if isinstance(value, str) else json.dumps(value, ensure_ascii=False))[:2000]
 
 
 def refusal(error: HubError) -> Response:
-    """Show why something was refused; a browser whose user is not known asks them for a token."""
+    """Show an error; on status 401 the browser asks for a token."""
     answer = _page("layout", None, title=error.message)
     answer.status_code = error.status
     if error.status == 401:
@@ -151,21 +151,21 @@ def refusal(error: HubError) -> Response:
 def _markdown() -> Any:
     from markdown_it import MarkdownIt
 
-    rendered = MarkdownIt("commonmark", {"html": False}).enable("table")
-    rendered.disable("image")  # nothing is loaded from elsewhere
-    return rendered
+    markdown = MarkdownIt("commonmark", {"html": False}).enable("table")
+    markdown.disable("image")  # nothing is loaded from elsewhere
+    return markdown
 
 
 @functools.cache
 def _templates() -> Any:
     from jinja2 import DictLoader, Environment
 
-    made = Environment(
+    environment = Environment(
         autoescape=True, loader=DictLoader({"layout": _LAYOUT, "home": _HOME, "repo": _REPO}), trim_blocks=True
     )
-    made.filters["quote"] = lambda text: quote(text, safe="")
-    made.globals.update(address=lambda repo: quote(address(repo)), style=_STYLE)
-    return made
+    environment.filters["quote"] = lambda text: quote(text, safe="")
+    environment.globals.update(address=lambda repo: quote(address(repo)), style=_STYLE)
+    return environment
 
 
 def _page(name: str, user: str | None, **values: Any) -> Response:

@@ -1,4 +1,4 @@
-"""Routes about repositories as wholes: making, settings, deleting, finding, branches and tags."""
+"""Routes of repositories: create, configure, move, delete, list; branches, tags, commits; users and organisations."""
 
 from __future__ import annotations
 
@@ -10,41 +10,42 @@ from typing import Any
 
 from starlette.responses import JSONResponse, Response
 
-from hf_synth.hub.asking import Ask, address, asked_repo, number, text
 from hf_synth.hub.cards import Heads, card_tags
 from hf_synth.hub.names import HubError, check_name
+from hf_synth.hub.request import HubRequest, address, find_repo, number, text
 from hf_synth.hub.store import Store
 from hf_synth.hub.tree import Commit, Repo, sibling
 
-PAGE = 50  # commits that one answer shows
-LIST = 1000  # repositories
+PAGE = 50  # commits in one answer
+LIST = 1000  # repositories in one answer
 _ORDERS = ("createdAt", "lastModified")
 _HEADS = Heads()
 
 
-def whoami(ask: Ask) -> Response:
-    """Say whose the token is."""
-    user = ask.signed_in()
+def whoami(request: HubRequest) -> Response:
+    """Return the user of the token."""
+    user = request.signed_in()
     orgs = [
-        {"type": "org", "name": o, "fullname": o, "roleInOrg": role} for o, role in ask.hub.users.orgs_of(user).items()
+        {"type": "org", "name": o, "fullname": o, "roleInOrg": role}
+        for o, role in request.hub.users.orgs_of(user).items()
     ]
-    shown = {"displayName": ask.token_name or "token", "role": "write" if ask.writes else "read"}
-    token = {"type": "access_token", "accessToken": shown}
+    access = {"displayName": request.token_name or "token", "role": "write" if request.writes else "read"}
+    token = {"type": "access_token", "accessToken": access}
     return JSONResponse(
         {"type": "user", "id": user, "name": user, "fullname": user, "isPro": False, "orgs": orgs, "auth": token}
     )
 
 
-def create(ask: Ask) -> Response:
-    """Make a repository; its namespace becomes the user's when nobody has it."""
-    user, body = ask.signed_in(write=True), ask.json()
+def create(request: HubRequest) -> Response:
+    """Create a repository; a namespace that nobody has becomes the user's."""
+    user, body = request.signed_in(write=True), request.json()
     kind = _kind(body)
     namespace, name = text(body, "organization", user) or user, check_name(text(body, "name"))
-    ask.hub.users.claim(user, namespace)  # before looking: what is another's must not be told apart from what is not
+    request.hub.users.claim(user, namespace)  # first: the answer must not reveal what others have
     id = f"{namespace}/{name}"
-    url = ask.origin + address(Repo(kind, id, False, False, 0))
+    url = request.origin + address(Repo(kind, id, False, False, 0))
     try:
-        repo = ask.hub.store.create(kind, id, user, private=_wants_private(body) or False)
+        repo = request.store.create(kind, id, user, private=_wants_private(body) or False)
     except HubError as error:
         if error.status != 409:
             raise
@@ -52,47 +53,47 @@ def create(ask: Ask) -> Response:
     return JSONResponse({"url": url, "id": repo.id, "name": repo.id})
 
 
-def delete(ask: Ask) -> Response:
+def delete(request: HubRequest) -> Response:
     """Delete a repository and its content."""
-    user, body = ask.signed_in(write=True), ask.json()
-    ask.path.update(type=_kind(body), org=text(body, "organization", user) or user, name=text(body, "name"))
-    ask.hub.store.delete(asked_repo(ask, write=True))
+    user, body = request.signed_in(write=True), request.json()
+    request.path.update(type=_kind(body), org=text(body, "organization", user) or user, name=text(body, "name"))
+    request.store.delete(find_repo(request, write=True))
     return Response()
 
 
-def move(ask: Ask) -> Response:
-    """Give a repository another name, or another namespace."""
-    user, body = ask.signed_in(write=True), ask.json()
-    (org, name), (new_org, new_name) = (_halves(text(body, field)) for field in ("fromRepo", "toRepo"))
-    ask.path.update(type=_kind(body), org=org, name=name)
-    repo = asked_repo(ask, write=True)
+def move(request: HubRequest) -> Response:
+    """Rename a repository, or move it to another namespace."""
+    user, body = request.signed_in(write=True), request.json()
+    (org, name), (new_org, new_name) = (_split_id(text(body, field)) for field in ("fromRepo", "toRepo"))
+    request.path.update(type=_kind(body), org=org, name=name)
+    repo = find_repo(request, write=True)
     check_name(new_name)
-    ask.hub.users.claim(user, new_org)
-    ask.hub.store.move(repo, f"{new_org}/{new_name}")
+    request.hub.users.claim(user, new_org)
+    request.store.move(repo, f"{new_org}/{new_name}")
     return Response()
 
 
-def _halves(id: str) -> tuple[str, str]:
+def _split_id(id: str) -> tuple[str, str]:
     org, slash, name = id.partition("/")
     if not slash:
-        raise HubError(400, "A repository is called NAMESPACE/NAME")
+        raise HubError(400, "A repository must be named NAMESPACE/NAME")
     return org, name
 
 
-def settings(ask: Ask) -> Response:
-    """Change who may see a repository."""
-    repo, body = asked_repo(ask, write=True), ask.json()
+def settings(request: HubRequest) -> Response:
+    """Change visibility and gating of a repository."""
+    repo, body = find_repo(request, write=True), request.json()
     gated = body.get("gated")
     if not (gated is None or gated is False or gated in ("auto", "manual")):
         raise HubError(400, "gated must be auto, manual or false")
-    now = ask.hub.store.update(repo, private=_wants_private(body), gated=gated)
-    return JSONResponse({"private": now.private, "gated": now.gated})
+    repo = request.store.update(repo, private=_wants_private(body), gated=gated)
+    return JSONResponse({"private": repo.private, "gated": repo.gated})
 
 
 def _kind(body: dict[str, Any]) -> str:
     kind = text(body, "type", "model")
     if kind not in ("model", "dataset"):
-        raise HubError(400, "Only models and datasets are kept here")
+        raise HubError(400, "Only models and datasets are supported")
     return kind + "s"
 
 
@@ -103,27 +104,29 @@ def _wants_private(body: dict[str, Any]) -> bool | None:
     return private if visibility is None else visibility == "private"
 
 
-def visible(ask: Ask, kind: str) -> list[Repo]:
-    """Give the repositories of a type that who asks may see."""
-    role = ask.hub.users.role
-    return [r for r in ask.hub.store.repos(kind) if not r.private or role(ask.user, r.namespace)]
+def visible(request: HubRequest, kind: str) -> list[Repo]:
+    """Return the repositories of a type that the user may see."""
+    role = request.hub.users.role
+    return [r for r in request.store.repos(kind) if not r.private or role(request.user, r.namespace)]
 
 
-def listing(ask: Ask) -> Response:
-    """List the repositories that who asks may see."""
-    author, word = ask.query.get("author"), ask.query.get("search", "").lower()
-    wanted, order = set(ask.query.getlist("filter")), ask.query.get("sort")
-    repos = [r for r in visible(ask, ask.path["type"]) if author in (None, "", r.namespace) and word in r.id.lower()]
-    start = number(ask.query.get("cursor"), 0)
-    stop = start + min(max(1, number(ask.query.get("limit"), LIST)), LIST)
-    if wanted or order in _ORDERS:  # then all have to be looked into
-        found = [facts for facts in _all_facts(ask.hub.store, repos) if wanted <= set(facts["tags"])]
+def listing(request: HubRequest) -> Response:
+    """List the repositories that the user may see."""
+    author, word = request.query.get("author"), request.query.get("search", "").lower()
+    wanted, order = set(request.query.getlist("filter")), request.query.get("sort")
+    repos = [
+        r for r in visible(request, request.path["type"]) if author in (None, "", r.namespace) and word in r.id.lower()
+    ]
+    start = number(request.query.get("cursor"), 0)
+    stop = start + min(max(1, number(request.query.get("limit"), LIST)), LIST)
+    if wanted or order in _ORDERS:  # needs the facts of all
+        matching = [facts for facts in _all_facts(request.store, repos) if wanted <= set(facts["tags"])]
         if order in _ORDERS:
-            found.sort(key=lambda facts: str(facts[order]), reverse=True)
-        shown, count = found[start:stop], len(found)
+            matching.sort(key=lambda facts: str(facts[order]), reverse=True)
+        page, count = matching[start:stop], len(matching)
     else:
-        shown, count = list(_all_facts(ask.hub.store, repos[start:stop])), len(repos)
-    return JSONResponse(shown, headers=ask.next_page(stop) if stop < count else {})
+        page, count = list(_all_facts(request.store, repos[start:stop])), len(repos)
+    return JSONResponse(page, headers=request.next_page(stop) if stop < count else {})
 
 
 def _all_facts(store: Store, repos: list[Repo]) -> Iterator[dict[str, Any]]:
@@ -132,12 +135,12 @@ def _all_facts(store: Store, repos: list[Repo]) -> Iterator[dict[str, Any]]:
             yield _facts(store, repo, store.commit(repo, "main"))
 
 
-def info(ask: Ask) -> Response:
-    """Say all there is to say about a repository at a revision."""
-    repo, store = asked_repo(ask), ask.hub.store
-    commit = store.commit(repo, ask.path.get("revision", "main"))
+def info(request: HubRequest) -> Response:
+    """Return the facts and files of a repository at a revision."""
+    repo, store = find_repo(request), request.store
+    commit = store.commit(repo, request.path.get("revision", "main"))
     facts = _facts(store, repo, commit)
-    blobs = "blobs" in ask.query
+    blobs = "blobs" in request.query
     facts["siblings"] = [sibling(path, file, blobs=blobs) for path, file in commit.files.items()]
     facts["usedStorage"] = sum(file.size for file in commit.files.values())
     return JSONResponse(facts)
@@ -158,97 +161,98 @@ def _facts(store: Store, repo: Repo, commit: Commit) -> dict[str, Any]:
 
 
 def show_time(seconds: float) -> str:
-    """Write a time as the Hub does."""
+    """Format a time as the public Hub does."""
     return datetime.datetime.fromtimestamp(seconds, datetime.UTC).strftime("%Y-%m-%dT%H:%M:%S.%f")[:-3] + "Z"
 
 
-def auth_check(ask: Ask) -> Response:
-    """Say whether who asks may read the files, or write them."""
-    asked_repo(ask, content=True)
+def auth_check(request: HubRequest) -> Response:
+    """Check that the user may read the files."""
+    find_repo(request, content=True)
     return JSONResponse({})
 
 
-def auth_check_write(ask: Ask) -> Response:
-    """Say whether who asks may write."""
-    asked_repo(ask, content=True, write=True)
+def auth_check_write(request: HubRequest) -> Response:
+    """Check that the user may write."""
+    find_repo(request, content=True, write=True)
     return JSONResponse({})
 
 
-def refs(ask: Ask) -> Response:
+def refs(request: HubRequest) -> Response:
     """List branches and tags."""
-    repo = asked_repo(ask)
+    repo = find_repo(request)
     heads, tags = (
-        [{"name": n, "ref": f"refs/{kind}/{n}", "targetCommit": c} for n, c in ask.hub.store.refs(repo, kind).items()]
+        [{"name": n, "ref": f"refs/{kind}/{n}", "targetCommit": c} for n, c in request.store.refs(repo, kind).items()]
         for kind in ("heads", "tags")
     )
     return JSONResponse({"branches": heads, "tags": tags, "converts": [], "pullRequests": []})
 
 
-def tag(ask: Ask) -> Response:
-    """Make a tag (.../tag/REVISION) or delete one (.../tag/NAME)."""
-    repo, revision = asked_repo(ask, write=True), ask.path["revision"]
-    if ask.method == "DELETE":
-        ask.hub.store.delete_ref(repo, "tags", revision)
+def tag(request: HubRequest) -> Response:
+    """Create a tag (.../tag/REVISION) or delete one (.../tag/NAME)."""
+    repo, revision = find_repo(request, write=True), request.path["revision"]
+    if request.method == "DELETE":
+        request.store.delete_ref(repo, "tags", revision)
     else:
-        name = text(ask.json(), "tag")
-        ask.hub.store.add_ref(repo, "tags", name, ask.hub.store.commit(repo, revision).oid)
+        name = text(request.json(), "tag")
+        request.store.add_ref(repo, "tags", name, request.store.commit(repo, revision).oid)
     return Response()
 
 
-def branch(ask: Ask) -> Response:
-    """Make or delete a branch (.../branch/NAME)."""
-    repo, name = asked_repo(ask, write=True), ask.path["revision"]
-    if ask.method == "DELETE":
-        ask.hub.store.delete_ref(repo, "heads", name)
+def branch(request: HubRequest) -> Response:
+    """Create or delete a branch (.../branch/NAME)."""
+    repo, name = find_repo(request, write=True), request.path["revision"]
+    if request.method == "DELETE":
+        request.store.delete_ref(repo, "heads", name)
     else:
-        start = text(ask.json(), "startingPoint", "main")
-        ask.hub.store.add_ref(repo, "heads", name, ask.hub.store.commit(repo, start).oid)
+        start = text(request.json(), "startingPoint", "main")
+        request.store.add_ref(repo, "heads", name, request.store.commit(repo, start).oid)
     return Response()
 
 
-def squash(ask: Ask) -> Response:
-    """Let a branch begin anew with its files as they are."""
-    repo, message = asked_repo(ask, write=True), text(ask.json(), "message", "Super-squash")
-    made = ask.hub.store.squash(repo, ask.path["revision"], ask.signed_in(write=True), message)
-    return JSONResponse({"commitOid": made.oid})
+def squash(request: HubRequest) -> Response:
+    """Squash the history of a branch into one commit."""
+    repo, message = find_repo(request, write=True), text(request.json(), "message", "Super-squash")
+    new = request.store.squash(repo, request.path["revision"], request.signed_in(write=True), message)
+    return JSONResponse({"commitOid": new.oid})
 
 
-def owned(ask: Ask) -> Response:
-    """List the repositories of who asks, or of an organisation that they belong to, with what they take."""
-    user, namespace = ask.signed_in(), ask.path.get("org", ask.user)
-    if ask.hub.users.role(user, str(namespace)) is None:
+def list_owned(request: HubRequest) -> Response:
+    """List the repositories of the user, or of one of their organisations, with their size."""
+    user, namespace = request.signed_in(), request.path.get("org", request.user)
+    if request.hub.users.role(user, str(namespace)) is None:
         raise HubError(404, "Organization not found")
-    store, shown = ask.hub.store, []
+    store, owned = request.store, []
     for repo in (r for kind in ("models", "datasets") for r in store.repos(kind) if r.namespace == namespace):
         with contextlib.suppress(FileNotFoundError, HubError):  # deleted meanwhile
             commit = store.commit(repo, "main")
             size = sum(file.size for file in commit.files.values())
-            seen = "private" if repo.private else "public"
-            shown.append({"id": repo.id, "type": repo.type[:-1], "updatedAt": show_time(commit.created),
-                          "visibility": seen, "storage": size, "storagePercent": 0})  # fmt: skip
-    return JSONResponse(shown)
+            visibility = "private" if repo.private else "public"
+            owned.append({"id": repo.id, "type": repo.type[:-1], "updatedAt": show_time(commit.created),
+                          "visibility": visibility, "storage": size, "storagePercent": 0})  # fmt: skip
+    return JSONResponse(owned)
 
 
-def members(ask: Ask) -> Response:
+def members(request: HubRequest) -> Response:
     """List the members of an organisation, to its members."""
-    org, found = ask.path["org"], ask.hub.users.orgs().get(ask.path["org"], {})
-    if ask.hub.users.role(ask.user, org) is None or not found:
-        raise HubError(401 if ask.user is None else 404, "Organization not found")
-    return JSONResponse([{"user": user, "fullname": user, "type": "user", "avatarUrl": ""} for user in sorted(found)])
+    org = request.path["org"]
+    roles = request.hub.users.orgs().get(org, {})
+    if request.hub.users.role(request.user, org) is None or not roles:
+        raise HubError(401 if request.user is None else 404, "Organization not found")
+    return JSONResponse([{"user": user, "fullname": user, "type": "user", "avatarUrl": ""} for user in sorted(roles)])
 
 
-def commits(ask: Ask) -> Response:
+def commits(request: HubRequest) -> Response:
     """List the commits of a revision, newest first."""
-    repo, store = asked_repo(ask), ask.hub.store
-    commit: Commit | None = store.commit(repo, ask.query.get("cursor") or ask.path["revision"])
-    shown: list[dict[str, Any]] = []
-    while commit is not None and len(shown) < PAGE:
+    repo, store = find_repo(request), request.store
+    commit: Commit | None = store.commit(repo, request.query.get("cursor") or request.path["revision"])
+    page: list[dict[str, Any]] = []
+    while commit is not None and len(page) < PAGE:
         body = commit.message.partition("\n\n")[2]
-        shown.append(show_commit(commit) | {"message": body, "authors": [{"user": commit.author}]})
+        page.append(show_commit(commit) | {"message": body, "authors": [{"user": commit.author}]})
         commit = store.commit(repo, commit.parent) if commit.parent else None
-    return JSONResponse(shown, headers={} if commit is None else ask.next_page(commit.oid))
+    return JSONResponse(page, headers={} if commit is None else request.next_page(commit.oid))
 
 
 def show_commit(commit: Commit) -> dict[str, Any]:
-    """Show a commit in short."""
+    """Return id, title and date of a commit."""
     return {"id": commit.oid, "title": commit.message.split("\n")[0], "date": show_time(commit.created)}

@@ -1,15 +1,15 @@
-"""The Hub on disk. Each repository is one folder that holds all that is its own, so deleting it deletes its content.
+"""Storage of the local Hub: repositories, commits, refs and content on disk, one folder a repository.
 
     ROOT/repos/{models,datasets}/ORG/NAME/
         repo.json                    private, gated, created
-        access.json                  who asked for access, where it is gated (access.py)
-        blobs/ab/abcd...             content by its sha256, written once
+        access.json                  access requests, if gated (access.py)
+        blobs/ab/abcd...             content by sha256, written once
         commits/OID.json             parent, author, message, created, files {path: [sha256, git oid, size, lfs]}
         refs/heads/BRANCH  refs/tags/TAG    the OID of a commit
 
-Blobs come first, then the commit, then the branch, each synced and renamed into place: a kill at any moment leaves
-the old commit or the new one, and at most something that nothing names (sweeping.py removes it). Repositories share no
-content: who knows the hash of another's file gets nothing by it.
+Blobs are written first, then the commit, then the branch, each synced and renamed into place: a kill leaves the old
+commit or the new one, and at most unreferenced files (`sweeping` removes them). Repositories share no content, so
+deleting one deletes its content, and knowing the hash of another's file is of no use.
 """
 
 from __future__ import annotations
@@ -29,16 +29,16 @@ from dataclasses import astuple, replace
 from pathlib import Path
 from typing import Any
 
-from hf_synth.hub.disk import leave_root, locked, make_folder, make_root, sync_folder, take_root, write_whole
+from hf_synth.hub.disk import lock_root, locked, make_folder, make_root, sync_folder, unlock_root, write_atomic
 from hf_synth.hub.names import HubError, check_name, check_ref, check_sha256, is_oid, is_revision
 from hf_synth.hub.tree import Change, Commit, File, Repo, changed, git_oid
 
 
 class Store:
-    """All repositories under one folder; safe for threads and processes, of which one may serve it.
+    """All repositories in a folder; safe for threads and processes, one of which may serve it.
 
     Args:
-        serve: take the folder as its server.
+        serve: lock the folder as its server.
 
     Raises:
         BlockingIOError: another server has this folder.
@@ -49,14 +49,14 @@ class Store:
     def __init__(self, root: Path, *, serve: bool) -> None:
         self.root, self.tmp = root, root / "tmp"
         make_root(root)
-        lock = take_root(root) if serve else None
-        # gives the folder up; at the latest when the store is forgotten
-        self.close: Callable[[], object] = (lambda: None) if lock is None else weakref.finalize(self, leave_root, lock)
+        lock = lock_root(root) if serve else None
+        # unlocks the folder; at the latest when the store is garbage-collected
+        self.close: Callable[[], object] = (lambda: None) if lock is None else weakref.finalize(self, unlock_root, lock)
 
     # --- repositories -------------------------------------------------------------------------------------------
 
     def repos(self, type: str) -> Iterator[Repo]:
-        """Give every repository of a type, by name."""
+        """Iterate over the repositories of a type, by name."""
         for file in sorted((self.root / "repos" / type).glob("*/*/repo.json")):
             try:
                 yield _repo(file.parent)
@@ -64,14 +64,14 @@ class Store:
                 continue
 
     def repo(self, type: str, id: str) -> Repo | None:
-        """Give a repository, whoever may see it."""
+        """Return a repository, whoever may see it, or None."""
         try:
             return _repo(self.folder(type, id))
         except (FileNotFoundError, NotADirectoryError):
             return None
 
     def create(self, type: str, id: str, author: str, *, private: bool) -> Repo:
-        """Make a repository with an empty first commit; it appears as a whole.
+        """Create a repository with an empty first commit, atomically.
 
         Raises:
             HubError: 409, it exists.
@@ -82,7 +82,7 @@ class Store:
         for part in ("blobs", "commits", "refs", "refs/heads", "refs/tags"):
             make_folder(draft / part)
         first = self._add_commit(draft, None, author, "initial commit", {})
-        write_whole(self.tmp, draft / "refs" / "heads" / "main", first.oid.encode())
+        write_atomic(self.tmp, draft / "refs" / "heads" / "main", first.oid.encode())
         self._write_repo(draft, repo)
         with self.lock(repo):
             try:
@@ -105,10 +105,10 @@ class Store:
 
     def _write_repo(self, folder: Path, repo: Repo) -> None:
         body = {"private": repo.private, "gated": repo.gated, "created": repo.created}
-        write_whole(self.tmp, folder / "repo.json", json.dumps(body).encode())
+        write_atomic(self.tmp, folder / "repo.json", json.dumps(body).encode())
 
     def update(self, repo: Repo, *, private: bool | None, gated: str | bool | None) -> Repo:
-        """Change who may see a repository; None leaves a setting as it is."""
+        """Change visibility and gating of a repository; None leaves a setting as it is."""
         with self.lock(repo):
             now = _repo(folder := self.folder(repo.type, repo.id))
             new = replace(
@@ -118,7 +118,7 @@ class Store:
             return new
 
     def move(self, repo: Repo, id: str) -> Repo:
-        """Give a repository another name, at once and with all that is its own; the old one is then free.
+        """Rename a repository atomically, with all its content; the old name becomes free.
 
         Raises:
             HubError: 409, there is one of this name.
@@ -131,19 +131,19 @@ class Store:
         return new
 
     def delete(self, repo: Repo) -> None:
-        """Delete a repository and its content; it is gone at once and whole."""
+        """Delete a repository and its content; it disappears atomically."""
         with self.lock(repo):
             grave = Path(tempfile.mkdtemp(dir=self.tmp))
             folder = self.folder(repo.type, repo.id)
             os.rename(folder, grave / "repo")
             sync_folder(folder.parent)
-        shutil.rmtree(grave, ignore_errors=True)  # what stays is cleared at the next start
+        shutil.rmtree(grave, ignore_errors=True)  # the next start removes what is left
 
     def folder(self, type: str, id: str) -> Path:
-        """Give where a repository is, or would be.
+        """Return the folder of a repository, existing or not.
 
         Raises:
-            HubError: 404, nothing can have this name.
+            HubError: 404, the name is not valid.
         """
         parts = id.split("/")
         if type not in ("models", "datasets") or len(parts) != 2:
@@ -151,20 +151,20 @@ class Store:
         return self.root / "repos" / type / check_name(parts[0]) / check_name(parts[1])
 
     def lock(self, *repos: Repo) -> AbstractContextManager[None]:
-        """Hold repositories against all other writers; some share a lock, so never take one inside another."""
+        """Lock repositories against other writers; some share a lock, so never nest the calls."""
         keys = (hashlib.sha256(f"{r.type}/{r.id}".encode()).hexdigest()[:2] for r in repos)
         return locked(self.root, *keys)
 
     # --- revisions ----------------------------------------------------------------------------------------------
 
     def refs(self, repo: Repo, kind: str) -> dict[str, str]:
-        """Give branches (kind heads) or tags with the commits they name."""
+        """Return branches (kind heads) or tags with the ids of their commits."""
         folder = self.folder(repo.type, repo.id) / "refs" / kind
         files = sorted(f for f in folder.rglob("*") if f.is_file())
         return {f.relative_to(folder).as_posix(): f.read_text(encoding="ascii") for f in files}
 
     def commit(self, repo: Repo, revision: str) -> Commit:
-        """Give the commit of a branch, a tag or an OID, sought in this order.
+        """Return the commit of a branch, a tag or a commit id, looked up in this order.
 
         Raises:
             HubError: 404, there is none.
@@ -172,61 +172,57 @@ class Store:
         folder = self.folder(repo.type, repo.id)
         oid = None
         if is_revision(revision):
-            sought = [f"heads/{revision}", f"tags/{revision}"]
+            names = [f"heads/{revision}", f"tags/{revision}"]
             if revision.startswith(("refs/heads/", "refs/tags/")):
-                sought = [revision.removeprefix("refs/")]
-            oid = next((found for ref in sought if (found := _read_ref(folder / "refs" / ref))), None)
+                names = [revision.removeprefix("refs/")]
+            oid = next((target for ref in names if (target := _read_ref(folder / "refs" / ref))), None)
         oid = oid or (revision if is_oid(revision) else None)
         if oid is not None:
             try:
-                return _commit(folder / "commits" / f"{oid}.json")
+                return read_commit(folder, oid)
             except FileNotFoundError:
                 pass
         raise HubError(404, "Invalid rev id", "RevisionNotFound")
 
     def push(self, repo: Repo, branch: str, parent: str | None, author: str, message: str, change: Change) -> Commit:
-        """Add a commit to a branch, as a whole or not at all.
+        """Add a commit to a branch atomically.
 
         Args:
-            parent: the commit that the writer saw; None for whatever is there.
+            parent: the head that the writer knows; None is any.
 
         Raises:
-            HubError: 412, the branch has moved since; 404, no such branch or file; 400, no such tree can be.
+            HubError: 412, the branch has moved on; 404, no such branch or file; 400, the tree would not be valid.
         """
         folder = self.folder(repo.type, repo.id)
         with self.lock(repo):
-            ref = folder / "refs" / "heads" / branch
-            if not is_revision(branch) or (oid := _read_ref(ref)) is None:
-                raise HubError(404, "Invalid rev id", "RevisionNotFound")
+            ref, oid = _head(folder, branch)
             if parent is not None and parent != oid:
                 raise HubError(412, "A commit has happened since. Please refresh and try again.")
             if not all(self.blob(repo, f.sha256).is_file() for f in change.added.values()):
-                raise HubError(400, "The content of a file of this commit is not here")
-            files = changed(_commit(folder / "commits" / f"{oid}.json").files, change)
-            made = self._add_commit(folder, oid, author, message, files)
-            write_whole(self.tmp, ref, made.oid.encode())
-            return made
+                raise HubError(400, "The content of a file of this commit was not uploaded")
+            files = changed(read_commit(folder, oid).files, change)
+            commit = self._add_commit(folder, oid, author, message, files)
+            write_atomic(self.tmp, ref, commit.oid.encode())
+            return commit
 
     def squash(self, repo: Repo, branch: str, author: str, message: str) -> Commit:
-        """Let a branch begin anew: its files as they are, in a first commit; what was before is then nobody's.
+        """Replace the history of a branch by one commit with the same files.
 
         Raises:
             HubError: 404, no such branch.
         """
         folder = self.folder(repo.type, repo.id)
         with self.lock(repo):
-            ref = folder / "refs" / "heads" / branch
-            if not is_revision(branch) or (oid := _read_ref(ref)) is None:
-                raise HubError(404, "Invalid rev id", "RevisionNotFound")
-            made = self._add_commit(folder, None, author, message, _commit(folder / "commits" / f"{oid}.json").files)
-            write_whole(self.tmp, ref, made.oid.encode())
-            return made
+            ref, oid = _head(folder, branch)
+            commit = self._add_commit(folder, None, author, message, read_commit(folder, oid).files)
+            write_atomic(self.tmp, ref, commit.oid.encode())
+            return commit
 
     def add_ref(self, repo: Repo, kind: str, name: str, oid: str) -> None:
-        """Make a branch (kind heads) or tag.
+        """Create a branch (kind heads) or tag.
 
         Raises:
-            HubError: 409, it exists, or lies in or under one that does; 400, it cannot have this name.
+            HubError: 409, it exists, or its path and an existing one exclude each other; 400, the name is not valid.
         """
         folder = self.folder(repo.type, repo.id) / "refs" / kind
         file = folder / check_ref(name)
@@ -236,13 +232,13 @@ class Store:
             for parent in reversed(file.parents):
                 if folder in parent.parents:
                     make_folder(parent)
-            write_whole(self.tmp, file, oid.encode())
+            write_atomic(self.tmp, file, oid.encode())
 
     def delete_ref(self, repo: Repo, kind: str, name: str) -> None:
         """Delete a branch (kind heads) or tag.
 
         Raises:
-            HubError: 404, there is none; 403, it is the branch main, which every repository has.
+            HubError: 404, there is none; 403, it is the branch main.
         """
         folder = self.folder(repo.type, repo.id) / "refs" / kind
         file = folder / name
@@ -253,7 +249,7 @@ class Store:
                 raise HubError(403, "The branch main cannot be deleted")
             file.unlink()
             sync_folder(file.parent)
-            for parent in file.parents:  # an empty folder would be in the way of a ref of its name
+            for parent in file.parents:  # an empty folder would block a ref of its name
                 if parent == folder or any(parent.iterdir()):
                     break
                 parent.rmdir()
@@ -265,13 +261,13 @@ class Store:
         tree = {path: astuple(file) for path, file in sorted(files.items())}
         body = {"parent": parent, "author": author, "message": message, "created": created, "files": tree}
         oid = secrets.token_hex(20)
-        write_whole(self.tmp, folder / "commits" / f"{oid}.json", json.dumps(body).encode())
+        write_atomic(self.tmp, folder / "commits" / f"{oid}.json", json.dumps(body).encode())
         return Commit(oid, parent, author, message, created, files)
 
     # --- content ------------------------------------------------------------------------------------------------
 
     def blob(self, repo: Repo, sha256: str) -> Path:
-        """Give where content of a repository is, or would be."""
+        """Return the path of content of a repository, existing or not."""
         return self.folder(repo.type, repo.id) / "blobs" / check_sha256(sha256)[:2] / sha256
 
     def add_small(self, repo: Repo, data: bytes) -> File:
@@ -280,38 +276,46 @@ class Store:
         blob = self.blob(repo, file.sha256)
         if not self.has(repo, file.sha256):
             make_folder(blob.parent)
-            write_whole(self.tmp, blob, data)
+            write_atomic(self.tmp, blob, data)
         return file
 
     def has(self, repo: Repo, sha256: str) -> bool:
-        """Tell whether content is here, and keep what is from being swept away before a commit names it."""
+        """Return whether content exists, and protect it from sweeping until a commit names it."""
         try:
             os.utime(self.blob(repo, sha256))
         except FileNotFoundError:
             return False
         return True
 
-    def take_upload(self, repo: Repo, sha256: str, draft: Path) -> None:
-        """Take in a file that was uploaded, synced and found to have its promised hash."""
+    def add_upload(self, repo: Repo, sha256: str, draft: Path) -> None:
+        """Store an uploaded file, already synced and verified."""
         blob = self.blob(repo, sha256)
         make_folder(blob.parent)
         os.replace(draft, blob)
         sync_folder(blob.parent)
 
     def large(self, repo: Repo, sha256: str, size: int | None) -> File:
-        """Give a large file whose content was uploaded to this repository before.
+        """Return a large file whose content was uploaded to this repository before.
 
         Raises:
             HubError: 400, it was not, or has another size.
         """
         try:
-            found = self.blob(repo, sha256).stat().st_size
+            stored = self.blob(repo, sha256).stat().st_size
         except FileNotFoundError:
-            found = -1
-        if found < 0 or size not in (None, found):
+            stored = -1
+        if stored < 0 or size not in (None, stored):
             raise HubError(400, "A large file that the commit names was never uploaded to this repository")
-        pointer = f"version https://git-lfs.github.com/spec/v1\noid sha256:{sha256}\nsize {found}\n"
-        return File(sha256, git_oid(pointer.encode()), found, lfs=True)
+        pointer = f"version https://git-lfs.github.com/spec/v1\noid sha256:{sha256}\nsize {stored}\n"
+        return File(sha256, git_oid(pointer.encode()), stored, lfs=True)
+
+
+def _head(folder: Path, branch: str) -> tuple[Path, str]:
+    """Return the ref of a branch and the id of its commit."""
+    ref = folder / "refs" / "heads" / branch
+    if not is_revision(branch) or (oid := _read_ref(ref)) is None:
+        raise HubError(404, "Invalid rev id", "RevisionNotFound")
+    return ref, oid
 
 
 def _read_ref(file: Path) -> str | None:
@@ -322,11 +326,12 @@ def _read_ref(file: Path) -> str | None:
 
 
 def _repo(folder: Path) -> Repo:
-    kind, namespace, name = folder.parts[-3:]  # its place is its name: a move is one rename
+    kind, namespace, name = folder.parts[-3:]  # named by its path: a move is one rename
     return Repo(kind, f"{namespace}/{name}", **json.loads((folder / "repo.json").read_text(encoding="utf-8")))
 
 
-def _commit(file: Path) -> Commit:
-    body: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+def read_commit(folder: Path, oid: str) -> Commit:
+    """Read a commit from the folder of a repository."""
+    body: dict[str, Any] = json.loads((folder / "commits" / f"{oid}.json").read_text(encoding="utf-8"))
     files = {path: File(*values) for path, values in body.pop("files").items()}
-    return Commit(oid=file.stem, files=files, **body)
+    return Commit(oid=oid, files=files, **body)

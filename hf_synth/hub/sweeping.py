@@ -1,21 +1,20 @@
-"""Removing what nothing names any more, and checking that all that is named is there and whole.
+"""Garbage collection of the local Hub: remove unreferenced commits and content; check referenced ones.
 
-Both may run while the Hub is served: each repository is held for a moment, and what is young is left alone, since a
-commit that is under way may be about to name it.
+Both may run while the Hub is served: each repository is locked for a moment, and young files are kept, since a commit
+in progress may be about to name them.
 """
 
 from __future__ import annotations
 
 import contextlib
 import hashlib
-import json
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from hf_synth.hub.disk import clear_drafts
-from hf_synth.hub.store import Store
+from hf_synth.hub.store import Store, read_commit
 from hf_synth.hub.tree import Repo
 
 KINDS = ("models", "datasets")
@@ -23,7 +22,7 @@ KINDS = ("models", "datasets")
 
 @dataclass
 class Swept:
-    """How many of each were removed, and their bytes."""
+    """Numbers of removed files, commits and drafts, and their bytes."""
 
     files: int = 0
     commits: int = 0
@@ -32,8 +31,8 @@ class Swept:
 
 
 @dataclass
-class Found:
-    """What a check of one repository saw."""
+class Checked:
+    """Result of checking one repository."""
 
     repo: Repo
     commits: int = 0
@@ -42,10 +41,10 @@ class Found:
 
 
 def sweep(store: Store, *, age: float, dry_run: bool = False) -> Swept:
-    """Remove commits that no branch or tag leads to, content that no commit names, and what a kill left.
+    """Remove commits that no branch or tag leads to, content that no commit names, and unfinished files.
 
     Args:
-        age: seconds for which something must have lain there.
+        age: minimum age of a removed file, in seconds.
         dry_run: only count.
     """
     swept = Swept()
@@ -64,7 +63,7 @@ def _sweep_repo(folder: Path, age: float, dry_run: bool, swept: Swept) -> None:
     for file in list((folder / "commits").iterdir()):
         young = time.time() - file.stat().st_mtime < age
         if file.stem in kept or young:
-            named |= _content(file)
+            named |= {entry.sha256 for entry in read_commit(folder, file.stem).files.values()}
         else:
             swept.commits += 1
             _remove(file, dry_run, swept)
@@ -81,49 +80,44 @@ def _remove(file: Path, dry_run: bool, swept: Swept) -> None:
 
 
 def _reached(folder: Path) -> set[str]:
-    """Give the commits that branches and tags lead to."""
+    """Return the ids of the commits that branches and tags lead to."""
     waiting = [ref.read_text(encoding="ascii") for ref in (folder / "refs").rglob("*") if ref.is_file()]
     reached: set[str] = set()
     while waiting:
         oid = waiting.pop()
         if oid not in reached:
             reached.add(oid)
-            parent = json.loads((folder / "commits" / f"{oid}.json").read_text(encoding="utf-8"))["parent"]
+            parent = read_commit(folder, oid).parent
             waiting += [parent] if parent else []
     return reached
 
 
-def _content(commit: Path) -> set[str]:
-    """Give the content that a commit names."""
-    return {sha256 for sha256, *_ in json.loads(commit.read_text(encoding="utf-8"))["files"].values()}
-
-
-def check(store: Store) -> Iterator[Found]:
-    """Read all that branches and tags lead to, and compare it with its hash and size."""
+def check(store: Store) -> Iterator[Checked]:
+    """Check hash and size of all content that branches and tags lead to."""
     for kind in KINDS:
         for repo in store.repos(kind):
-            found, folder = Found(repo), store.folder(repo.type, repo.id)
+            checked, folder = Checked(repo), store.folder(repo.type, repo.id)
             try:
-                _check_repo(folder, found)
+                _check_repo(folder, checked)
             except (OSError, ValueError, KeyError, TypeError):
-                found.problems.append("a branch, a tag or a commit cannot be read")
-            yield found
+                checked.problems.append("a branch, a tag or a commit cannot be read")
+            yield checked
 
 
-def _check_repo(folder: Path, found: Found) -> None:
+def _check_repo(folder: Path, checked: Checked) -> None:
     seen: set[str] = set()
     for oid in sorted(_reached(folder)):
-        found.commits += 1
-        body = json.loads((folder / "commits" / f"{oid}.json").read_text(encoding="utf-8"))
-        for sha256, _, size, _ in body["files"].values():
-            if sha256 in seen:
+        checked.commits += 1
+        for entry in read_commit(folder, oid).files.values():
+            if entry.sha256 in seen:
                 continue
-            seen.add(sha256)
-            blob = folder / "blobs" / sha256[:2] / sha256
+            seen.add(entry.sha256)
+            blob = folder / "blobs" / entry.sha256[:2] / entry.sha256
             if not blob.is_file():
-                found.problems.append(f"content {sha256[:12]} is missing")
+                checked.problems.append(f"content {entry.sha256[:12]} is missing")
                 continue
-            found.bytes += blob.stat().st_size
+            checked.bytes += blob.stat().st_size
             with blob.open("rb") as file:
-                if blob.stat().st_size != size or hashlib.file_digest(file, "sha256").hexdigest() != sha256:
-                    found.problems.append(f"content {sha256[:12]} is damaged")
+                digest = hashlib.file_digest(file, "sha256").hexdigest()
+                if (blob.stat().st_size, digest) != (entry.size, entry.sha256):
+                    checked.problems.append(f"content {entry.sha256[:12]} is damaged")

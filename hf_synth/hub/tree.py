@@ -1,4 +1,4 @@
-"""Repositories, commits and their trees as values: what a commit changes, and what clients are shown of it. Pure."""
+"""Repositories, commits and file trees as plain values, changes to a tree, and their JSON for clients. Pure."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 
 from hf_synth.hub.names import HubError
 
-LARGE = 10 * 2**20  # bytes from which a file is large whatever its name
+LARGE = 10 * 2**20  # bytes; a larger file is large (LFS) whatever its name
 _LARGE_SUFFIXES = (
     *(".parquet", ".arrow", ".safetensors", ".bin", ".pt", ".pth", ".onnx", ".gguf", ".h5", ".model"),
     *(".npy", ".npz", ".pkl", ".gz", ".zip", ".tar", ".zst"),
@@ -27,13 +27,13 @@ class Repo:
 
     @property
     def namespace(self) -> str:
-        """Give the user or organisation whose it is."""
+        """The user or organisation that it belongs to."""
         return self.id.split("/")[0]
 
 
 @dataclass(frozen=True)
 class File:
-    """One file: hash of its content, git's id of what git would hold, bytes, and whether it is large (LFS)."""
+    """One file: sha256 of its content, git's blob id, size in bytes, and whether it is large (LFS)."""
 
     sha256: str
     oid: str
@@ -42,7 +42,7 @@ class File:
 
     @property
     def etag(self) -> str:
-        """Give what clients name it by in their caches."""
+        """The id that clients cache it by."""
         return self.sha256 if self.lfs else self.oid
 
 
@@ -60,7 +60,7 @@ class Commit:
 
 @dataclass
 class Change:
-    """What a commit does to a tree."""
+    """Changes of a commit to a tree."""
 
     added: dict[str, File] = field(default_factory=dict)
     deleted_files: list[str] = field(default_factory=list)
@@ -68,12 +68,12 @@ class Change:
 
 
 def git_oid(data: bytes) -> str:
-    """Give the id under which git would store content."""
+    """Return git's blob id of content."""
     return hashlib.sha1(b"blob %d\0" % len(data) + data, usedforsecurity=False).hexdigest()
 
 
 def is_large(path: str, size: int) -> bool:
-    """Tell whether a file travels as a large one; an empty one never does."""
+    """Return whether a file is large (LFS); an empty file never is."""
     return size > LARGE or (size > 0 and path.lower().endswith(_LARGE_SUFFIXES))
 
 
@@ -81,62 +81,62 @@ def changed(files: dict[str, File], change: Change) -> dict[str, File]:
     """Apply a change to a tree.
 
     Raises:
-        HubError: 404, what it deletes is not there; 400, something would be both a file and a folder.
+        HubError: 404, a deleted path does not exist; 400, a path would be both a file and a folder.
     """
-    gone = set(change.deleted_files)
+    removed = set(change.deleted_files)
     if emptied := set(change.deleted_folders):
         inside = {path: emptied.intersection(parents(path)) for path in files}
-        gone |= {path for path, folders in inside.items() if folders}
-        gone |= emptied.difference(*inside.values())  # nothing lies in these: missing
-    if missing := gone - files.keys():
+        removed |= {path for path, folders in inside.items() if folders}
+        removed |= emptied.difference(*inside.values())  # missing or empty folders
+    if missing := removed - files.keys():
         raise HubError(404, f"{min(missing)} does not exist on this revision", "EntryNotFound")
-    made = {p: f for p, f in files.items() if p not in gone} | change.added
-    folders = {parent for path in made for parent in parents(path)}
-    if clash := folders & made.keys():
+    new = {p: f for p, f in files.items() if p not in removed} | change.added
+    folders = {parent for path in new for parent in parents(path)}
+    if clash := folders & new.keys():
         raise HubError(400, f"{min(clash)} cannot be both a file and a folder")
-    return made
+    return new
 
 
 def parents(path: str) -> list[str]:
-    """Give the folders a path lies in, outermost first."""
+    """Return the folders that a path is in, outermost first."""
     parts = path.split("/")
     return ["/".join(parts[:depth]) for depth in range(1, len(parts))]
 
 
 def file_entry(path: str, file: File) -> dict[str, Any]:
-    """Show a file as the tree and paths-info routes do."""
+    """Return a file as the tree and paths-info routes show it."""
     large = {"lfs": {"oid": file.sha256, "size": file.size, "pointerSize": 134}} if file.lfs else {}
     return {"type": "file", "path": path, "oid": file.oid, "size": file.size, **large}
 
 
 def folder_entry(path: str) -> dict[str, Any]:
-    """Show a folder as the tree and paths-info routes do."""
+    """Return a folder as the tree and paths-info routes show it."""
     oid = hashlib.sha1(path.encode(), usedforsecurity=False).hexdigest()
     return {"type": "directory", "path": path, "oid": oid, "size": 0}
 
 
 def sibling(path: str, file: File, *, blobs: bool) -> dict[str, Any]:
-    """Show a file as the info of a repository does."""
+    """Return a file as the information on a repository shows it."""
     large = {"lfs": {"sha256": file.sha256, "size": file.size, "pointerSize": 134}} if file.lfs else {}
     return {"rfilename": path} | ({"size": file.size, "blobId": file.oid, **large} if blobs else {})
 
 
 def entries(files: dict[str, File], inside: str, *, deep: bool) -> list[dict[str, Any]]:
-    """List what lies in a folder ("" for the top); with all below it when deep.
+    """List a folder ("" is the top), recursively if deep.
 
     Raises:
         HubError: 404, there is no such folder.
     """
     prefix = f"{inside}/" if inside else ""
-    found: dict[str, dict[str, Any]] = {}
+    listed: dict[str, dict[str, Any]] = {}
     for path, file in files.items():
         if not path.startswith(prefix):
             continue
         below = [p for p in parents(path) if p.startswith(prefix) and p != inside]
         for folder in below if deep else below[:1]:
-            found.setdefault(folder, folder_entry(folder))
+            listed.setdefault(folder, folder_entry(folder))
         if deep or not below:
-            found[path] = file_entry(path, file)
-    if inside and not found:
+            listed[path] = file_entry(path, file)
+    if inside and not listed:
         raise HubError(404, f"{inside} does not exist on this revision", "EntryNotFound")
-    return list(found.values())
+    return list(listed.values())

@@ -1,12 +1,12 @@
-"""Who may come in, and which names are theirs: ROOT/users.json, of mode 0600.
+"""Users, access tokens and organisations of the local Hub: ROOT/users.json (0600).
 
-    users    {name: {founder, created, removed}}    a removed one stays: nobody gets the name, nor what was theirs by it
-    tokens   {id: {sha256, user, name, role, created, expires, revoked}}    no token can be read from its sha256
+    users    {name: {founder, created, removed}}    a removed user stays, so that nobody else gets the name
+    tokens   {id: {sha256, user, name, role, created, expires, revoked}}    only hashes of tokens are stored
     orgs     {organisation: {member: read | write}}
 
-A namespace is a user's own name or an organisation's. `read` sees its private repositories, `write` changes all of
-them. A token is for reading or for writing, whatever its user may do. The file is read again when it has changed,
-so that a token that the command line revokes is refused from the next request on.
+A namespace is a user's name or an organisation. A member with role `read` sees its private repositories, with `write`
+changes all. A token is for reading or writing, whatever its user may do. The file is read again when it has changed, so
+that a token revoked on the command line is refused from the next request on.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from hf_synth.hub.disk import locked, write_whole
+from hf_synth.hub.disk import locked, write_atomic
 from hf_synth.hub.names import HubError, check_namespace
 
 ROLES = ("read", "write")
@@ -33,7 +33,7 @@ _DAY = 86_400.0
 
 @dataclass(frozen=True)
 class Token:
-    """What is kept of a token."""
+    """The record of a token."""
 
     sha256: str = field(repr=False)
     user: str
@@ -44,7 +44,7 @@ class Token:
     revoked: float | None = None
 
     def works(self) -> bool:
-        """Tell whether it lets its user in now."""
+        """Return whether it is valid now."""
         return self.revoked is None and (self.expires is None or time.time() < self.expires)
 
 
@@ -56,7 +56,7 @@ class _State:
     ids: dict[str, str] = field(default_factory=dict)  # sha256 of a token -> its id
 
     def has(self, user: str) -> bool:
-        """Tell whether a user is here, and was not removed."""
+        """Return whether a user exists and was not removed."""
         return user in self.users and not self.users[user].get("removed")
 
 
@@ -67,55 +67,55 @@ class Users:
         self._root, self._file = root, root / "users.json"
         self._seen: tuple[object, _State] = (None, _State())
 
-    # --- asking -------------------------------------------------------------------------------------------------
+    # --- queries ------------------------------------------------------------------------------------------------
 
     def of_token(self, token: str) -> Token:
-        """Give what is known of a token that works.
+        """Return the record of a valid token.
 
         Raises:
-            HubError: 401, nobody has it, or it was revoked or is too old.
+            HubError: 401, it is unknown, revoked or expired.
         """
         state = self._state()
-        found = state.tokens.get(state.ids.get(_mark(token), ""))
-        if found is None or not found.works():
+        record = state.tokens.get(state.ids.get(_sha256(token), ""))
+        if record is None or not record.works():
             raise HubError(401, "Invalid user token.")
-        return found
+        return record
 
     def role(self, user: str | None, namespace: str) -> str | None:
-        """Give what a user may do in a namespace: write, read, or None."""
+        """Return a user's role in a namespace: write, read, or None."""
         state = self._state()
         if user is None or not state.has(user):
             return None
         return "write" if user == namespace else state.orgs.get(namespace, {}).get(user)
 
     def orgs_of(self, user: str) -> dict[str, str]:
-        """Give the organisations a user belongs to, and the role in each."""
+        """Return the organisations of a user, and the role in each."""
         return {org: members[user] for org, members in sorted(self._state().orgs.items()) if user in members}
 
     def names(self) -> list[str]:
-        """Give all users."""
+        """Return the names of all users."""
         state = self._state()
         return sorted(filter(state.has, state.users))
 
     def orgs(self) -> dict[str, dict[str, str]]:
-        """Give all organisations with their members and the role of each."""
+        """Return all organisations with their members and the role of each."""
         return {org: dict(members) for org, members in sorted(self._state().orgs.items())}
 
     def tokens(self, user: str | None = None) -> dict[str, Token]:
-        """Give what is known of all tokens, or of one user's, by id; oldest first."""
-        found = sorted(self._state().tokens.items(), key=lambda item: item[1].created)
-        return {id: token for id, token in found if user in (None, token.user)}
+        """Return the records of all tokens, or of one user's, by id; oldest first."""
+        by_age = sorted(self._state().tokens.items(), key=lambda item: item[1].created)
+        return {id: token for id, token in by_age if user in (None, token.user)}
 
-    # --- changing -----------------------------------------------------------------------------------------------
+    # --- changes ------------------------------------------------------------------------------------------------
 
     def add_user(self, name: str, *, founder: bool = False, orgs: Mapping[str, str] | None = None) -> None:
-        """Add a user. A founder's first repository in a namespace that nobody has makes it an organisation.
+        """Add a user. A founder may create repositories in a namespace that nobody has, which becomes an organisation.
 
         Args:
-            orgs: organisations and the role in each; they are made if need be.
+            orgs: organisations and the role in each; missing ones are created.
 
         Raises:
-            ValueError: nobody can be called so, or a name is taken.
+            ValueError: a name is not valid, or taken.
         """
         _check(name)
         with self._changing() as state:
@@ -128,17 +128,17 @@ class Users:
     def add_token(
         self, user: str, *, name: str = "", role: str = "write", days: float | None = None, token: str | None = None
     ) -> tuple[str, str]:
-        """Let a user in with a new token; only its hash is kept.
+        """Add a token for a user; only its hash is stored.
 
         Args:
-            days: how long it works; None for ever.
-            token: itself, when somebody else chose it.
+            days: until it expires; None is never.
+            token: the token; None is a random one.
 
         Returns:
-            Its id, and the token: now or never.
+            Its id, and the token, which cannot be read later.
 
         Raises:
-            ValueError: there is no such user, or the token cannot be one; the message holds no token.
+            ValueError: there is no such user, or the token is not valid; the message holds no token.
         """
         if role not in ROLES:
             raise ValueError(f"the role of a token is {' or '.join(ROLES)}")
@@ -151,14 +151,14 @@ class Users:
         with self._changing() as state:
             if not state.has(user):
                 raise ValueError(f"there is no user {user!r}")
-            if _mark(token) in state.ids:
+            if _sha256(token) in state.ids:
                 raise ValueError(f"the token of {user} is in use, or was revoked")
             expires = None if days is None else now + days * _DAY
-            state.tokens[id] = Token(_mark(token), user, name, role, now, expires)
+            state.tokens[id] = Token(_sha256(token), user, name, role, now, expires)
         return id, token
 
     def revoke(self, id: str) -> Token:
-        """Let a token in no more; it stays known, so that nobody gets it again.
+        """Revoke a token; its record stays, so that it cannot be added again.
 
         Raises:
             ValueError: there is no such token.
@@ -171,10 +171,10 @@ class Users:
             return state.tokens[id]
 
     def remove_user(self, name: str) -> list[str]:
-        """Let a user in no more: their tokens are revoked, and they leave all organisations. The name stays taken.
+        """Remove a user: revoke their tokens and memberships. The name stays taken.
 
         Returns:
-            The organisations in which nobody is left who may write.
+            The organisations without any member left who may write.
 
         Raises:
             ValueError: there is no such user.
@@ -191,10 +191,10 @@ class Users:
             return sorted(org for org in mine if "write" not in state.orgs[org].values())
 
     def set_member(self, org: str, user: str, role: str | None) -> None:
-        """Let a user into an organisation, which is made if need be, or out of it (None).
+        """Set a user's role in an organisation, which is created if missing; None removes the user from it.
 
         Raises:
-            ValueError: there is no such user or role, or the name of the organisation is taken or cannot be one.
+            ValueError: there is no such user or role, or the name of the organisation is taken or not valid.
         """
         with self._changing() as state:
             if role is None:
@@ -203,49 +203,49 @@ class Users:
                 _join(state, org, user, role)
 
     def admit(self, name: str, token: str) -> None:
-        """Let a user in with this token and no other that was given so before; they are a founder when new.
+        """Give a user this token in place of those given so before; a new user becomes a founder.
 
         Raises:
-            ValueError: the name or the token cannot be one, or is taken; the message holds no token.
+            ValueError: the name or token is not valid, or taken; the message holds no token.
         """
         if name not in self.names():
             self.add_user(name, founder=True)
         known = {t.sha256: id for id, t in self.tokens(name).items() if t.works()}
-        if _mark(token) not in known:
+        if _sha256(token) not in known:
             self.add_token(name, name="given", token=token)
         for id, old in self.tokens(name).items():
-            if old.name == "given" and old.works() and old.sha256 != _mark(token):
+            if old.name == "given" and old.works() and old.sha256 != _sha256(token):
                 self.revoke(id)
 
     def default_token(self) -> str | None:
-        """Give the token of user "local", in ROOT/token; made where there are no users, None where there are others."""
+        """Return the token of user "local" (ROOT/token), created if there are no users; None if there are others."""
         file = self._root / "token"
         token = file.read_text(encoding="ascii").strip() if file.is_file() else None
         others = [name for name in self.names() if name != "local"]
         if token is not None:
             with contextlib.suppress(HubError):
                 return token if self.of_token(token).user == "local" else None
-        if others or ("local" in self._state().users and "local" not in self.names()):  # ... or was removed
+        if others or ("local" in self._state().users and "local" not in self.names()):  # ... or it was removed
             return None
-        if token is None or any(t.sha256 == _mark(token) for t in self.tokens().values()):  # it was revoked
+        if token is None or any(t.sha256 == _sha256(token) for t in self.tokens().values()):  # it was revoked
             token = f"hf_{secrets.token_hex(20)}"
             with locked(self._root, "users"):
-                write_whole(self._root / "tmp", file, token.encode())
+                write_atomic(self._root / "tmp", file, token.encode())
         if "local" not in self.names():
             self.add_user("local", founder=True)
         return self.add_token("local", name="ROOT/token", token=token)[1]
 
     def claim(self, user: str, namespace: str) -> None:
-        """See that a user may make a repository in a namespace; a founder may take one that nobody has.
+        """Check that a user may create a repository in a namespace; a founder gets one that nobody has.
 
         Raises:
-            HubError: 403, they may not; 404, nothing can have this name.
+            HubError: 403, the user may not; 404, the name is not valid.
         """
         check_namespace(namespace)
         if self.role(user, namespace) == "write":
             return
         with self._changing() as state:
-            if state.orgs.get(namespace, {}).get(user) == "write":  # another request of theirs was first
+            if state.orgs.get(namespace, {}).get(user) == "write":  # by another request of the user
                 return
             if namespace in state.orgs or namespace in state.users or not state.users[user]["founder"]:
                 raise HubError(403, "You have no right to create a repository in this namespace")
@@ -254,12 +254,12 @@ class Users:
     # --- on disk ------------------------------------------------------------------------------------------------
 
     def _state(self) -> _State:
-        """Read the file again when another has taken its place; what is given is not to be changed."""
+        """Return the state, read again if the file has changed; it must not be modified."""
         try:
-            found = self._file.stat()
+            stat = self._file.stat()
         except FileNotFoundError:
             return _State()
-        mark = (found.st_ino, found.st_mtime_ns, found.st_size)
+        mark = (stat.st_ino, stat.st_mtime_ns, stat.st_size)
         if self._seen[0] != mark:
             body = json.loads(self._file.read_text(encoding="utf-8"))
             tokens = {id: Token(**values) for id, values in body["tokens"].items()}
@@ -269,13 +269,13 @@ class Users:
 
     @contextlib.contextmanager
     def _changing(self) -> Iterator[_State]:
-        """Change what is known, as a whole or not at all."""
+        """Yield the state for changes, which are saved atomically."""
         with locked(self._root, "users"):
             state = copy.deepcopy(self._state())
             yield state
             tokens = {id: asdict(token) for id, token in state.tokens.items()}
             body = json.dumps({"users": state.users, "tokens": tokens, "orgs": state.orgs}, indent=1)
-            write_whole(self._root / "tmp", self._file, body.encode())
+            write_atomic(self._root / "tmp", self._file, body.encode())
 
 
 def _join(state: _State, org: str, user: str, role: str) -> None:
@@ -296,5 +296,5 @@ def _check(name: str) -> None:
         raise ValueError(f"{name!r} cannot be the name of a user or an organisation") from None
 
 
-def _mark(token: str) -> str:
+def _sha256(token: str) -> str:
     return hashlib.sha256(token.encode("utf-8", "surrogateescape")).hexdigest()

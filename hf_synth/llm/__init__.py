@@ -1,1 +1,1 @@
-"""Language models that write and judge: an endpoint, this process, the Batch API, and the journal of their answers."""
+"""Language models that write and judge: HTTP endpoints, local models, the Batch API, and a journal of the answers."""

@@ -1,17 +1,14 @@
-"""BatchLLM: the same questions at half the price, answered within a day, through OpenAI's Batch API.
+"""Client for OpenAI's Batch API: half the price, answers within 24 hours, resumable, cached in the journal.
 
-All questions that the journal lacks go up as files; the endpoint answers them within 24 hours and charges `BATCH_PRICE`
-of the list price. The answers go into the same journal under the same keys as those of an `LLM`, so that what one has
-bought the other never buys again.
+The questions that the journal lacks are uploaded as files; the endpoint charges `BATCH_PRICE` of the list price. The
+answers go into the same journal under the same keys as those of an `LLM`, so that neither pays for the other's.
 
-A batch under way outlives the process that sent it: a note of it lies beside the journal (ids and keys, no text), is
-written before anything is paid for, and leads the next run back to that batch. While a batch is waited for, its
-questions are leased: whoever else needs one of these answers, an `LLM` too, waits for it.
+A batch outlives the process that sent it: a note of it (ids and keys, no text) is written beside the journal before
+anything is paid for, and the next run finds the batch by it. While a run waits for a batch its questions are leased, so
+that other processes wait for the same answers.
 
-The Batch API keeps inputs and outputs at the provider for days, so only open data is asked about, whatever was
-attested.
-
-Nothing that an endpoint says is ever logged or put into an error: only the status and a short code.
+The Batch API keeps inputs and outputs at the provider for days. Only open data may be sent, with or without an
+attestation. Messages of an endpoint are never logged or put into an error: only the status and a short code are.
 """
 
 from __future__ import annotations
@@ -32,35 +29,34 @@ from typing import Any, TypeVar
 
 from hf_synth.errors import EndpointError, JournalError, LLMError
 from hf_synth.llm.batch_api import AGAIN, Note, Provider, notes_in
-from hf_synth.llm.journal import Entry
-from hf_synth.llm.leases import claim, process_name, release, renew
+from hf_synth.llm.leases import claim, keep_renewing, new_owner, release
 from hf_synth.llm.llm import LLM
-from hf_synth.llm.questions import Answer, Messages, Question, answer_of, check_sampling, deciding, keyed, seed_of
+from hf_synth.llm.questions import Answer, Keyed, Messages, Question, answer_of, check_sampling, seed_of, with_keys
 from hf_synth.llm.replies import Failure, Reply, read_reply
 
 BATCH_PRICE = 0.5  # of the list price
 MAX_REQUESTS = 50_000  # questions in one file
 MAX_BYTES = 200_000_000  # bytes of one file
-_ROUNDS = 3  # how often a question is sent before it counts as failed
+_ROUNDS = 3  # attempts of a question before it has failed for good
 _GROUP = 500  # answers written to the journal at once
 _LEASE_SECONDS = 60.0
 _ENDED = ("completed", "expired", "cancelled", "failed")
 _STATUSES = (*_ENDED, "validating", "in_progress", "finalizing", "cancelling")
 _UNANSWERED = {"batch_expired": "batch_expired", "batch_cancelled": "batch_expired", "request_timeout": "timeout"}
+
 _LOG = logging.getLogger(__name__)
 T = TypeVar("T")
-Keyed = tuple[str, list[dict[str, str]]]
 
 
 @dataclass(frozen=True, eq=False)
 class BatchLLM:
-    """An endpoint with OpenAI's Batch API as something that writes. It costs half (`BATCH_PRICE`) and takes hours.
+    """A language model behind OpenAI's Batch API. It costs half (`BATCH_PRICE`) and takes hours.
 
     Args:
-        llm: the endpoint; its model, key, journal, price and budget count.
-        poll_seconds: between two looks at a batch.
-        max_wait_hours: how long one batch is waited for. When it takes longer, a later run goes on waiting.
-        folder: where the notes of batches under way lie; `batches` beside the journal when None.
+        llm: the endpoint, with its model, key, journal, price and budget.
+        poll_seconds: seconds between two requests for the status of a batch.
+        max_wait_hours: hours to wait for one batch. When it takes longer, a later run can go on waiting.
+        folder: folder of the notes of open batches; `batches` beside the journal when None.
 
     Raises:
         LLMError: an argument makes no sense.
@@ -74,7 +70,7 @@ class BatchLLM:
 
     def __post_init__(self) -> None:
         if not self.poll_seconds > 0 or not self.max_wait_hours > 0:
-            raise LLMError("poll_seconds and max_wait_hours are above 0")
+            raise LLMError("poll_seconds and max_wait_hours must be above 0")
 
     @property
     def model(self) -> str:
@@ -93,15 +89,15 @@ class BatchLLM:
 
     @property
     def ahead(self) -> int:
-        """Questions that a plan may put before an answer that could change it: a whole file."""
+        """How far a plan may run ahead of the oldest open question: a whole file."""
         return MAX_REQUESTS
 
     def with_journal(self, path: str | Path) -> BatchLLM:
-        """Give the same with its journal elsewhere; what was spent counts on."""
+        """Return a copy with another journal; it continues the same budget."""
         return replace(self, llm=self.llm.with_journal(path))
 
     def chat(self, list_of_messages: Iterable[Messages | Question], **options: Any) -> list[Answer]:
-        """Ask all questions and give their answers in order; as `stream`."""
+        """Ask all questions and return their answers in order; the options are those of `stream`."""
         return list(self.stream(list_of_messages, **options))
 
     def stream(
@@ -116,18 +112,15 @@ class BatchLLM:
         ahead: int | None = None,
         **sampling: Any,
     ) -> Iterator[Answer]:
-        """Give the answers in order, once all that were asked together are there.
+        """Yield the answers in order, once all questions that were sent together are answered.
 
         Args:
-            list_of_messages: read up to a pause (a None) or the end and held in memory: all these questions are asked
-                together, in as few files as they fit into, and answered before the next one is read.
-            access: of what the messages hold; anything but "open" is refused.
-            schema: JSON schema that the answer is to follow, where the endpoint can.
-            samples: as `LLM.chat` has it.
-            scope: another part of the journal's key, e.g. the fingerprint of a task.
-            progress: show a progress bar.
-            ahead: the most questions asked together; None for no bound.
-            sampling: sampling parameters as the endpoint takes them, as `LLM.chat` has them.
+            list_of_messages: read up to a pause (a None) or the end into memory: these questions are sent together in
+                as few files as possible, and answered before the next one is read.
+            access: of the data in the messages; anything but "open" is refused.
+            schema: JSON schema of the answer, where the endpoint supports it.
+            samples, scope, progress, sampling: as in `LLM.chat`.
+            ahead: the most questions sent together; None for no bound.
 
         Returns:
             An answer for each question. One that failed for good has status "error", with code "batch_expired" where
@@ -136,39 +129,39 @@ class BatchLLM:
 
         Raises:
             EndpointError: the data is not open; nothing was sent.
-            LLMError: the endpoint cannot be used, refuses the batch, or takes too long. What was answered is kept, and
-                a batch under way is found again.
+            LLMError: the endpoint cannot be used, refuses the batch, or takes too long. Earlier answers are kept, and
+                an open batch is found again.
             JournalError: the journal cannot be read or written.
             OutputError: the note of a batch cannot be read or written.
         """
         if access != "open":
             raise EndpointError(
-                "the Batch API keeps what it is asked at the provider, so only open data may be sent through it, with "
-                "or without an attestation; use LLM or LocalLLM for restricted and credentialed data"
+                "the Batch API keeps the questions at the provider, so only open data may be sent through it, with or "
+                "without an attestation; use LLM or LocalLLM for restricted and credentialed data"
             )
         check_sampling(sampling)
         total = len(list_of_messages) if isinstance(list_of_messages, Sequence) else None
-        questions = keyed(list_of_messages, samples, deciding(self.model, sampling, schema, scope))
-        return self._answers(_groups(questions, ahead), schema, sampling, total, progress)
+        questions = with_keys(list_of_messages, samples, [self.model, sampling, schema, scope])
+        options = {"total": total, "disable": not progress, "unit": "answer", "desc": self.model}
+        return self._answers(_groups(questions, ahead), schema, sampling, options)
 
     def _answers(
-        self, groups: Iterator[list[Keyed]], schema: Mapping[str, Any] | None, sampling: dict[str, Any],
-        total: int | None, progress: bool,
-    ) -> Iterator[Answer]:  # fmt: skip
+        self, groups: Iterator[list[Keyed]], schema: Mapping[str, Any] | None, sampling: dict[str, Any], options: Any
+    ) -> Iterator[Answer]:
         from tqdm import tqdm
 
         journal = self.llm.open_journal()
-        with tqdm(total=total, disable=not progress, unit="answer", desc=self.model) as bar:
+        with tqdm(**options) as bar:
             for group in groups:
                 entries = journal.get_many(key for key, _ in group)
                 shared = set(entries)
                 failures: dict[str, Failure] = {}
                 if lacking := {key: messages for key, messages in group if key not in entries}:
-                    asking = _Asking(self, schema, sampling, lacking)
-                    _in_a_thread(asking.run())
+                    submission = _Submission(self, schema, sampling, lacking)
+                    _run_in_thread(submission.run())
                     entries |= journal.get_many(lacking)
-                    shared |= asking.shared
-                    failures = asking.failures
+                    shared |= submission.shared
+                    failures = submission.failures
                 for key, _ in group:
                     if key in entries:
                         yield answer_of(entries[key], cached=key in shared)
@@ -178,7 +171,7 @@ class BatchLLM:
 
 
 def _groups(questions: Iterator[Keyed | None], ahead: int | None) -> Iterator[list[Keyed]]:
-    """Give the questions that are asked together: up to a pause, or as many as may be ahead."""
+    """Group the questions that are sent together: up to a pause, or as many as may be ahead."""
     group: list[Keyed] = []
     for question in questions:
         if question is not None:
@@ -190,8 +183,8 @@ def _groups(questions: Iterator[Keyed | None], ahead: int | None) -> Iterator[li
         yield group
 
 
-def _in_a_thread(work: Coroutine[Any, Any, T]) -> T:
-    """Run it in a loop and a thread of its own, since a notebook has a loop running; an interrupt ends it."""
+def _run_in_thread(work: Coroutine[Any, Any, T]) -> T:
+    """Run a coroutine in a loop and a thread of its own, since a notebook has a running loop; an interrupt ends it."""
     running: list[tuple[asyncio.AbstractEventLoop, asyncio.Future[T]]] = []
 
     async def watched() -> T:
@@ -199,71 +192,64 @@ def _in_a_thread(work: Coroutine[Any, Any, T]) -> T:
         return await running[0][1]
 
     with ThreadPoolExecutor(1, thread_name_prefix="hf_synth-batch") as pool:
-        done = pool.submit(asyncio.run, watched())
+        future = pool.submit(asyncio.run, watched())
         try:
-            return done.result()
+            return future.result()
         except BaseException:
-            with suppress(RuntimeError, IndexError):  # it has ended by itself
+            with suppress(RuntimeError, IndexError):  # the coroutine has ended by itself
                 loop, task = running[0]
                 loop.call_soon_threadsafe(task.cancel)
             raise
 
 
 # --- one group of questions -----------------------------------------------------------------------------------------
-class _Asking:
-    """Questions that the journal lacks: waits for batches under way, sends the rest, keeps what comes.
+class _Submission:
+    """Questions that the journal lacks: waits for open batches, sends the rest, and keeps the answers.
 
     Args:
-        wanted: messages by key.
+        questions: messages by key.
     """
 
     def __init__(
-        self, of: BatchLLM, schema: Mapping[str, Any] | None, sampling: dict[str, Any],
-        wanted: dict[str, list[dict[str, str]]],
-    ) -> None:  # fmt: skip
+        self, batch: BatchLLM, schema: Mapping[str, Any] | None, sampling: dict[str, Any], questions: dict[str, Any]
+    ) -> None:
         self.shared: set[str] = set()  # answers that another process or call has paid for
         self.failures: dict[str, Failure] = {}
-        self._of, self._llm, self._schema, self._sampling, self._wanted = of, of.llm, schema, sampling, wanted
-        self._journal, self._ledger = of.llm.open_journal(), of.llm._ledger
-        self._folder = of.folder or self._journal.path.parent / "batches"
+        self._batch, self._llm, self._schema, self._sampling = batch, batch.llm, schema, sampling
+        self._questions, self._journal, self._ledger = questions, batch.llm.open_journal(), batch.llm._ledger
+        self._folder = batch.folder or self._journal.path.parent / "batches"
         self._answered: set[str] = set()
-        self._plain: set[str] = set()  # asked without the schema, which the endpoint has refused
+        self._plain: set[str] = set()  # questions without the schema, which the endpoint has refused
         self._reserved: dict[str, float] = {}
         self._provider: Provider
 
     async def run(self) -> None:
-        """Ask until each question is answered or has failed for good; a question that others ask is waited for."""
-        self._provider = Provider(self._llm, self._of.poll_seconds)
-        owner = f"{process_name()}#{uuid.uuid4().hex[:12]}"
-        alive = asyncio.create_task(self._stay_alive(owner))
-        left = list(self._wanted)
+        """Ask until each question is answered or has failed for good; wait for questions leased by other owners."""
+        self._provider = Provider(self._llm, self._batch.poll_seconds)
+        owner = new_owner()
+        heartbeat = asyncio.create_task(keep_renewing(self._journal, owner, _LEASE_SECONDS))
+        left = list(self._questions)
         try:
             while left:
-                granted, found = claim(self._journal, left, owner, _LEASE_SECONDS)
-                self.shared |= found.keys()
+                granted, answers = claim(self._journal, left, owner, _LEASE_SECONDS)
+                self.shared |= answers.keys()
                 if granted:
                     await self._ask([key for key in left if key in granted])
-                    release(self._journal, owner)  # of those that failed
-                left = [key for key in left if key not in granted and key not in found]
+                    release(self._journal, owner)  # those of questions that failed
+                left = [key for key in left if key not in granted and key not in answers]
                 if left and not granted:
-                    await asyncio.sleep(min(1.0, self._of.poll_seconds))
+                    await asyncio.sleep(min(1.0, self._batch.poll_seconds))
         finally:
-            alive.cancel()
-            with suppress(JournalError):  # if it cannot be written, the end of this process ends them
+            heartbeat.cancel()
+            with suppress(JournalError):  # if the journal cannot be written, the end of this process ends them
                 release(self._journal, owner)
             await self._provider.close()
-
-    async def _stay_alive(self, owner: str) -> None:
-        while True:
-            await asyncio.sleep(_LEASE_SECONDS / 4)
-            with suppress(JournalError):
-                await asyncio.to_thread(renew, self._journal, owner, _LEASE_SECONDS)
 
     async def _ask(self, keys: list[str]) -> None:
         url = self._llm.origin.url
         before = [n for n in notes_in(self._folder) if n.endpoint == url and not set(keys).isdisjoint(n.keys)]
         if before:
-            _LOG.info("%d batches at %s are under way from before; their answers are waited for", len(before), url)
+            _LOG.info("%d batches of an earlier run are open at %s; waiting for their answers", len(before), url)
         await self._finish(before)
         for _ in range(_ROUNDS):
             if not (left := [key for key in keys if self._is_open(key)]):
@@ -274,7 +260,7 @@ class _Asking:
         return key not in self._answered and (key not in self.failures or self.failures[key].again)
 
     async def _round(self, keys: list[str]) -> None:
-        """Send questions, as far as the budget allows for the worst case, and wait for their answers."""
+        """Send the questions whose worst case fits the budget, and wait for their answers."""
         notes = []
         try:
             for part, data in self._files([key for key in keys if self._reserve(key)]):
@@ -285,12 +271,9 @@ class _Asking:
                 self._ledger.settle(self._reserved.pop(key), None)
 
     def _reserve(self, key: str) -> bool:
-        """Set aside the most that a question may cost: two bytes a token read, the longest answer written."""
-        amount = 0.0
-        if self._ledger.budget is not None:
-            read = len(json.dumps(self._wanted[key], ensure_ascii=False).encode("utf-8", "replace")) // 2
-            bound = self._sampling.get("max_completion_tokens") or self._sampling.get("max_tokens")
-            amount = BATCH_PRICE * (self._ledger.cost(read, int(bound or self._ledger.longest)) or 0.0)
+        """Reserve the most that a question may cost; return False where the budget is too small."""
+        bound = self._sampling.get("max_completion_tokens") or self._sampling.get("max_tokens")
+        amount = BATCH_PRICE * self._ledger.worst_case(self._questions[key], int(bound) if bound else None)
         if not self._ledger.reserve(amount):
             self.failures[key] = Failure("budget")
             return False
@@ -298,7 +281,7 @@ class _Asking:
         return True
 
     def _files(self, keys: list[str]) -> Iterator[tuple[list[str], bytes]]:
-        """Give the files to upload, each with the keys of its questions; a question that fits into none has failed."""
+        """Yield the files to upload, each with the keys of its questions; a question too large for any has failed."""
         part: list[str] = []
         data = bytearray()
         for key in keys:
@@ -319,9 +302,9 @@ class _Asking:
             yield part, bytes(data)
 
     def _request(self, key: str) -> dict[str, Any]:
-        """Give the line of a question: the same request that `LLM` makes."""
+        """Return the line of a question in a file: the request that `LLM` would send."""
         sampling = {name: value for name, value in self._sampling.items() if value is not None}
-        body: dict[str, Any] = {"model": self._llm.model, "messages": self._wanted[key], **sampling}
+        body: dict[str, Any] = {"model": self._llm.model, "messages": self._questions[key], **sampling}
         if "seed" not in self._sampling:
             body["seed"] = seed_of(key)
         if self._schema is not None and self._ledger.plain:
@@ -331,7 +314,7 @@ class _Asking:
         return {"custom_id": key, "method": "POST", "url": "/v1/chat/completions", "body": body}
 
     async def _send(self, keys: list[str], data: bytes) -> Note:
-        """Upload a file and start its batch, with a note of each step before the next one."""
+        """Upload a file and start its batch; each step is noted on disk before the next one."""
         url = self._llm.origin.url
         digest = sha256("\n".join([url, *sorted(keys)]).encode()).hexdigest()
         note = Note(self._folder / f"{digest}.json", url, tuple(sorted(keys)), uuid.uuid4().hex).keep()
@@ -340,78 +323,78 @@ class _Asking:
         _LOG.info("a batch of %d questions was sent to %s", len(keys), self._llm.origin)
         return note
 
-    # --- what comes back ----------------------------------------------------------------------------------------
+    # --- answers ------------------------------------------------------------------------------------------------
 
     async def _finish(self, notes: list[Note]) -> None:
-        """Wait for batches and keep their answers; one that fails does not keep the others from it."""
-        problems = await asyncio.gather(*(self._wait(note) for note in notes), return_exceptions=True)
-        for problem in problems:
-            if problem is not None:
-                raise problem
+        """Wait for batches and keep their answers; a batch that fails does not stop the others."""
+        errors = await asyncio.gather(*(self._wait(note) for note in notes), return_exceptions=True)
+        for error in errors:
+            if error is not None:
+                raise error
 
     async def _wait(self, note: Note) -> None:
-        if not note.batch:  # whoever sent it was killed before its id was known, or before it was sent
+        if not note.batch:  # the process was killed before it sent the batch or knew its id
             batch = await self._provider.find(note) if note.file else None
             if batch is None:
                 return note.forget()
             note = note.keep(batch=batch)
-        until = time.monotonic() + 3600 * self._of.max_wait_hours
+        until = time.monotonic() + 3600 * self._batch.max_wait_hours
         while (facts := await self._provider.look_at(note)).get("status") not in _ENDED:
             if (status := facts.get("status")) in _STATUSES and status != note.status:
                 note = note.keep(status=str(status))
             if time.monotonic() > until:
                 raise LLMError(
-                    f"a batch at {self._llm.origin} has not ended after {self._of.max_wait_hours:g} hours of waiting; "
+                    f"a batch at {self._llm.origin} has not ended after {self._batch.max_wait_hours:g} hours; "
                     "run again to go on waiting: nothing is paid for twice"
                 )
-            await asyncio.sleep(self._of.poll_seconds)
+            await asyncio.sleep(self._batch.poll_seconds)
         if facts["status"] == "failed":
             note.forget()
-            raise LLMError(f"{self._llm.origin} refuses a batch as a whole ({_failed_code(facts)}); nothing was paid")
+            raise LLMError(f"{self._llm.origin} refuses a batch as a whole ({_error_code(facts)}); nothing was paid")
         await self._merge(note, facts)
         return note.forget()
 
     async def _merge(self, note: Note, facts: dict[str, Any]) -> None:
-        """Keep the answers of a batch that has ended, and say of its other questions why they have none."""
+        """Keep the answers of a batch that has ended, and the failures of its other questions."""
         keys = set(note.keys)
         failures: dict[str, Failure] = {}
         for name in ("output_file_id", "error_file_id"):
             if isinstance(file := facts.get(name), str) and file:
                 await self._provider.call(note, lambda _, file=file: self._read(file, keys, failures))  # type: ignore[misc]
         missing = Failure("malformed" if facts["status"] == "completed" else "batch_expired", again=True)
-        for key in keys & self._wanted.keys() - self._answered:
+        for key in keys & self._questions.keys() - self._answered:
             failure = failures.get(key, missing)
             if failure.code in ("http_400", "http_422") and self._schema is not None and key not in self._plain:
-                self._plain.add(key)  # perhaps it was the schema that is not understood
+                self._plain.add(key)  # the endpoint may not support the schema
                 failure = replace(failure, again=True)
             self.failures[key] = failure
 
     async def _read(self, file: str, keys: set[str], failures: dict[str, Failure]) -> None:
-        """Read a file of answers line by line, in whatever order; what has no place in it is left alone."""
+        """Read a file of answers line by line, in any order; lines of other or answered questions are skipped."""
         group: dict[str, Reply] = {}
         broken = 0
         async with aclosing(self._provider.lines(file)) as lines:
             async for line in lines:
-                if (said := _read_line(line, self._llm.model)) is None:
+                if (pair := _read_line(line, self._llm.model)) is None:
                     broken += 1
-                elif said[0] not in keys or said[0] in group or said[0] in self._answered:
+                elif (key := pair[0]) not in keys or key in group or key in self._answered:
                     continue
-                elif isinstance(said[1], Failure):
-                    failures.setdefault(said[0], said[1])
+                elif isinstance(pair[1], Failure):
+                    failures.setdefault(key, pair[1])
                 else:
-                    group[said[0]] = said[1]
+                    group[key] = pair[1]
                 if len(group) >= _GROUP:
                     self._keep(group)
                     group = {}
         self._keep(group)
         if broken:
-            _LOG.warning("%d lines of a batch cannot be read; what has no answer is asked again", broken)
+            _LOG.warning("%d lines of a batch cannot be read; questions without an answer are asked again", broken)
 
     def _keep(self, group: dict[str, Reply]) -> None:
-        """Put answers in the journal, then settle what they cost."""
+        """Write answers to the journal, then settle their costs."""
         if not group:
             return
-        known = self._journal.get_many(group)  # by a run that was killed while it read them
+        known = self._journal.get_many(group)  # from a run that was killed while it read them
         costs = {}
         for key, reply in group.items():
             read, written = reply.prompt_tokens, reply.completion_tokens
@@ -419,13 +402,7 @@ class _Asking:
             costs[key] = cost if cost is None else BATCH_PRICE * cost
             if None in (read, written) and self._ledger.budget is not None:
                 costs[key] = self._reserved.get(key, costs[key])
-        now = time.time()
-        fresh = []
-        for key, r in group.items():
-            counts = (r.prompt_tokens or 0, r.completion_tokens or 0)
-            if key not in known:
-                fresh.append(Entry(key, r.text, r.status, r.code, *counts, costs[key], r.model, now, r.logprobs))
-        self._journal.put_many(fresh)
+        self._journal.put_many(reply.entry(key, costs[key]) for key, reply in group.items() if key not in known)
         for key, reply in group.items():
             self._ledger.settle(self._reserved.pop(key, 0.0), None if key in known else costs[key])
             self._ledger.longest = max(self._ledger.longest, reply.completion_tokens or 0)
@@ -438,12 +415,12 @@ class _Asking:
 def _read_line(line: bytes, model: str) -> tuple[str, Reply | Failure] | None:
     """Read one line of an output or error file; None when it is broken."""
     try:
-        said = json.loads(line)
-        key, response = said["custom_id"], said.get("response")
+        facts = json.loads(line)
+        key, response = facts["custom_id"], facts.get("response")
         if not isinstance(key, str):
             return None
         if response is None:
-            return key, Failure(_UNANSWERED.get(str(said["error"]["code"]), "malformed"), again=True)
+            return key, Failure(_UNANSWERED.get(str(facts["error"]["code"]), "malformed"), again=True)
         status = int(response["status_code"])
         if status == 200:
             return key, read_reply(json.dumps(response["body"]).encode(), model)
@@ -452,8 +429,8 @@ def _read_line(line: bytes, model: str) -> tuple[str, Reply | Failure] | None:
         return None
 
 
-def _failed_code(facts: Mapping[str, Any]) -> str:
-    """Give the code of a batch's first error, where it looks like one of the protocol's own words."""
+def _error_code(facts: Mapping[str, Any]) -> str:
+    """Return the code of a batch's first error, where it looks like a word of the protocol."""
     try:
         code = facts["errors"]["data"][0]["code"]
     except (KeyError, IndexError, TypeError):

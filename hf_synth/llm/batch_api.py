@@ -1,6 +1,6 @@
-"""The Batch API of an endpoint, and the notes of the batches that were sent there.
+"""HTTP calls of OpenAI's Batch API with retries, and the notes on disk of the batches sent.
 
-Requests are retried while they may help; nothing that the endpoint says is kept but ids, statuses and codes.
+Of the responses only ids, statuses and codes are kept, never messages.
 """
 
 from __future__ import annotations
@@ -25,19 +25,19 @@ from hf_synth.llm.endpoints import MAX_BODY, Line
 from hf_synth.llm.llm import LLM, Wire
 from hf_synth.task.folders import clear_disk_errors, private_folder
 
-_FIRST_PATIENCE, _PATIENCE, _OUTAGE = 5.0, 120.0, 3600.0  # seconds to try: at first, a request, a look at a batch
-_BACKOFF = 0.25  # seconds before the second attempt, doubled up to the time between two looks
-AGAIN = frozenset({408, 409, 429})  # and every 5xx
+# seconds of retries: before the first response, of a request, of a status request
+_FIRST_PATIENCE, _PATIENCE, _OUTAGE = 5.0, 120.0, 3600.0
+_BACKOFF = 0.25  # seconds before the second attempt, doubled up to the time between two status requests
+_DRAFT_SECONDS = 60.0  # age from which a draft of a note is a leftover
+AGAIN = frozenset({408, 409, 429})  # statuses worth a retry, and every 5xx
 _ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,199}")
-_DRAFT_SECONDS = 60.0  # after which a draft of a note is a leftover
 
 T = TypeVar("T")
 
+
 # --- the endpoint ---------------------------------------------------------------------------------------------------
-
-
 class Fault(Exception):
-    """No answer this time; it has a status, as errors of openai's client have, where there was a response at all."""
+    """A failed request; like errors of openai's client it has a status where there was a response."""
 
     def __init__(self, code: str, status: int | None = None) -> None:
         super().__init__(code)
@@ -45,7 +45,7 @@ class Fault(Exception):
 
 
 class Provider:
-    """Files and batches of the endpoint, over the guarded client of `LLM`; faults that pass are tried again."""
+    """Files and batches of the endpoint over the guarded client of `LLM`; temporary faults are retried."""
 
     def __init__(self, llm: LLM, pause: float) -> None:
         self._wire = Wire(llm, "open", {})
@@ -59,7 +59,7 @@ class Provider:
         await self._client.close()
 
     async def upload(self, data: bytes) -> str:
-        """Upload a file of questions and give its id. It is held in memory: no prompt is written to this disk."""
+        """Upload a file of questions and return its id; it stays in memory, so that no prompt is written to disk."""
 
         async def once(_: int) -> str:
             raw = self._client.files.with_raw_response
@@ -68,24 +68,25 @@ class Provider:
         return await self.call(None, once)
 
     async def start(self, note: Note, digest: str) -> str:
-        """Start a batch and give its id. After a fault it is looked for first: it may have been started."""
+        """Start a batch and return its id; after a fault search for it first, since it may have started."""
 
         async def once(attempt: int) -> str:
             if attempt:
                 await asyncio.sleep(self._pause)  # a list of batches may lag behind
-                if found := await self._search(note.mark):
-                    return found
-            return _id(
-                await self._client.batches.with_raw_response.create(
-                    input_file_id=note.file, endpoint="/v1/chat/completions", completion_window="24h",
-                    metadata={"hf_synth_keys": digest, "hf_synth_mark": note.mark},
-                )
-            )  # fmt: skip
+                if batch := await self._search(note.mark):
+                    return batch
+            response = await self._client.batches.with_raw_response.create(
+                input_file_id=note.file,
+                endpoint="/v1/chat/completions",
+                completion_window="24h",
+                metadata={"hf_synth_keys": digest, "hf_synth_mark": note.mark},
+            )
+            return _id(response)
 
         return await self.call(None, once)
 
     async def find(self, note: Note) -> str | None:
-        """Give the id of the batch that carries the mark of a note; None where none was started."""
+        """Find the id of the batch with the mark of a note; None where none was started."""
         return await self.call(note, lambda _: self._search(note.mark))
 
     async def _search(self, mark: str) -> str | None:
@@ -94,16 +95,16 @@ class Provider:
             page = _facts(await self._client.batches.with_raw_response.list(limit=100, **after))  # type: ignore[arg-type]
             batches = [one for one in page.get("data") or [] if isinstance(one, dict)]
             for one in batches:
-                carried = one.get("metadata")
-                if isinstance(carried, dict) and carried.get("hf_synth_mark") == mark:
-                    return _checked(one.get("id"))
-            last = _checked(batches[-1].get("id")) if batches and page.get("has_more") else None
+                metadata = one.get("metadata")
+                if isinstance(metadata, dict) and metadata.get("hf_synth_mark") == mark:
+                    return _check_id(one.get("id"))
+            last = _check_id(batches[-1].get("id")) if batches and page.get("has_more") else None
             if last is None or last == after.get("after"):
                 return None
             after = {"after": last}
 
     async def look_at(self, note: Note) -> dict[str, Any]:
-        """Give the facts of a batch; an outage of an hour is waited out."""
+        """Return the state of a batch; retry for an hour of outage."""
 
         async def once(_: int) -> dict[str, Any]:
             return _facts(await self._client.batches.with_raw_response.retrieve(note.batch))
@@ -111,23 +112,23 @@ class Provider:
         return await self.call(note, once, _OUTAGE)
 
     async def lines(self, file: str) -> AsyncGenerator[bytes, None]:
-        """Give the lines of a file, however large."""
-        url = f"{self._origin.url}/files/{quote(_checked(file), safe='')}/content"
+        """Yield the lines of a file of any size."""
+        url = f"{self._origin.url}/files/{quote(_check_id(file), safe='')}/content"
         async with aclosing(self._line.lines(url, self._wire._headers, self._timeout)) as lines:
             async for line in lines:
                 if line.strip():
                     yield line
 
     async def call(self, note: Note | None, once: Callable[[int], Awaitable[T]], patience: float | None = None) -> T:
-        """Do something with the endpoint, again and again while it fails in a way that may pass.
+        """Send a request, and retry it after temporary faults.
 
         Args:
-            note: of the batch that it is about, if any.
-            once: does it; gets how often it was tried before.
+            note: of the batch, if there is one.
+            once: one attempt; gets the number of attempts before.
             patience: seconds for all attempts.
 
         Raises:
-            LLMError: it failed for good.
+            LLMError: the request failed for good.
         """
         began, attempt = time.monotonic(), 0
         while True:
@@ -135,8 +136,8 @@ class Provider:
                 result = await once(attempt)
             except HfSynthError:
                 raise
-            except Exception as error:  # openai's, whose only import is llm.py's; its message may hold text
-                code = self._passing(error, note)
+            except Exception as error:  # openai is imported in llm.py alone; the message may contain text
+                code = self._temporary_code(error, note)
             else:
                 self._reached = True
                 return result
@@ -149,11 +150,11 @@ class Provider:
             await asyncio.sleep(min(self._pause, _BACKOFF * 2.0 ** min(attempt, 10)))
             attempt += 1
 
-    def _passing(self, error: Exception, note: Note | None) -> str:
-        """Give the code of a fault that may pass.
+    def _temporary_code(self, error: Exception, note: Note | None) -> str:
+        """Return the code of a temporary fault.
 
         Raises:
-            LLMError: it will not.
+            LLMError: the fault is permanent.
         """
         status = getattr(error, "status_code", None)
         if not isinstance(status, int):
@@ -161,28 +162,28 @@ class Provider:
                 return error.code
             if isinstance(error, OSError) or type(error).__module__.startswith(("openai", "httpx2", "aiohttp")):
                 return "connection"
-            raise LLMError(f"a batch at {self._origin} failed: {type(error).__name__}") from None  # a fault of ours
+            raise LLMError(f"a batch at {self._origin} failed: {type(error).__name__}") from None  # a bug of ours
         quota = status == 429 and getattr(error, "code", None) == "insufficient_quota"
         if (status in AGAIN or status >= 500) and not quota:
             return f"http_{status}"
-        gone = f"no longer has a batch, or it is another key's (404); delete {note and note.path} to ask anew"
-        sentence = {
+        gone = f"has no such batch, or it is another key's (404); delete {note and note.path} to send it again"
+        problem = {
             401: "refuses the key (401); check api_key or OPENAI_API_KEY",
             403: "does not allow batches (403); check the key's rights",
             404: gone if note else "has no Batch API at base_url's path (404); use LLM without it",
-            429: "says that the account's quota is spent (429)",
+            429: "says that the account's quota is spent (429); raise it or use another key",
         }.get(status, f"refuses a batch ({status})")
-        raise LLMError(f"{self._origin} {sentence}") from None
+        raise LLMError(f"{self._origin} {problem}") from None
 
 
 class _Download(Line):
-    """A line that brings files of any size, which `Line.send` cuts at the size of one answer."""
+    """A line for files of any size; `Line.send` cuts a response at the size of one answer."""
 
     async def lines(self, url: str, headers: Mapping[str, str], read_timeout: float) -> AsyncGenerator[bytes, None]:
-        """Give the lines of a file as they come; one that is longer than any answer comes as a broken one.
+        """Yield the lines of a file as they arrive; a line longer than any answer is yielded as a broken one.
 
         Raises:
-            Fault: the connection breaks off, or the response is no 200.
+            Fault: the connection breaks off, or the status is not 200.
         """
         import aiohttp
 
@@ -207,7 +208,7 @@ class _Download(Line):
 
 
 def _facts(response: Any) -> dict[str, Any]:
-    """Read a response of openai's client as it came."""
+    """Parse a raw response of openai's client."""
     try:
         facts = json.loads(response.content)
     except (ValueError, RecursionError):
@@ -218,28 +219,26 @@ def _facts(response: Any) -> dict[str, Any]:
 
 
 def _id(response: Any) -> str:
-    return _checked(_facts(response).get("id"))
+    return _check_id(_facts(response).get("id"))
 
 
-def _checked(id: Any) -> str:
-    """Give an id that an endpoint gave, if it looks like one."""
+def _check_id(id: Any) -> str:
+    """Return an id of an endpoint after checking its form."""
     if not isinstance(id, str) or not _ID.fullmatch(id):
         raise Fault("malformed")
     return id
 
 
 # --- the note of a batch --------------------------------------------------------------------------------------------
-
-
 @dataclass(frozen=True)
 class Note:
-    """What is known of one batch, as its file keeps it: ids, keys, a status; no text.
+    """State of one batch on disk: ids, keys, a status; no text.
 
     Args:
         path: the file, named after a hash of the endpoint and the keys.
-        mark: what the batch carries in its metadata, so that it is found when its id did not come to be known.
-        file: the uploaded file, empty before.
-        batch: the batch, empty before.
+        mark: a mark in the metadata of the batch, by which it is found where its id is unknown.
+        file: id of the uploaded file, empty before.
+        batch: id of the batch, empty before.
     """
 
     path: Path
@@ -251,7 +250,7 @@ class Note:
     status: str = "new"
 
     def keep(self, **facts: str) -> Note:
-        """Give the note with other facts, once it is on disk."""
+        """Write the note with other facts to disk and return it."""
         note = replace(self, **facts)  # type: ignore[arg-type]
         draft = self.path.with_suffix(f".{uuid.uuid4().hex[:8]}.draft")
         with clear_disk_errors(private_folder(self.path.parent)):
@@ -272,16 +271,16 @@ class Note:
 
 
 def notes_in(folder: Path) -> Iterator[Note]:
-    """Give the notes that lie in a folder; leftovers of drafts are cleared away."""
+    """Read the notes in a folder, and delete leftover drafts."""
     for draft in folder.glob("*.draft"):
         with suppress(OSError):
-            if time.time() - draft.stat().st_mtime > _DRAFT_SECONDS:  # whoever wrote it was killed
+            if time.time() - draft.stat().st_mtime > _DRAFT_SECONDS:  # its process was killed
                 draft.unlink()
     for path in sorted(folder.glob("*.json")):
         try:
             facts = json.loads(path.read_text(encoding="ascii"))
             yield Note(path, **{**facts, "keys": tuple(facts["keys"])})
-        except FileNotFoundError:  # another process is done with it
+        except FileNotFoundError:  # another process has finished its batch
             continue
         except (OSError, ValueError, TypeError, KeyError):
-            raise JournalError(f"{path} is broken; delete it, then what its batch was asked is asked again") from None
+            raise JournalError(f"{path} is broken; delete it, and run again to ask its questions again") from None

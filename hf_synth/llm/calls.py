@@ -1,7 +1,9 @@
-"""Many questions in flight at once: retries, rate limits, a budget, and the journal before the answer.
+"""Concurrent LLM requests: retries with backoff, hedging, budget, circuit breaker, group commits to the journal.
 
-Knows no protocol: `ask` sends one question and gives a `Reply` or a `Failure`. The event loop runs in a thread of its
-own; questions come from the caller's thread, a bounded number of them ahead.
+A `Run` knows no protocol: its `ask` sends one question and returns a `Reply` or a `Failure`. The event loop runs in a
+thread of its own; the caller's thread submits a bounded number of questions ahead. A key is leased before its question
+enters the queue, so that one of several processes pays. An answer is committed before the caller gets it; answers that
+arrive during a commit go together into the next one.
 """
 
 from __future__ import annotations
@@ -12,8 +14,7 @@ import json
 import logging
 import random
 import threading
-import time
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
 from hf_synth.errors import HfSynthError, LLMError
@@ -21,78 +22,95 @@ from hf_synth.llm import pacing
 from hf_synth.llm.journal import Entry, Journal
 from hf_synth.llm.leases import Leases
 from hf_synth.llm.pacing import Pace
+from hf_synth.llm.questions import Messages
 from hf_synth.llm.replies import Failure, Reply
 
 _LOG = logging.getLogger(__name__)
 _BACKOFF, _LONGEST_BACKOFF = 0.25, 8.0  # seconds before the second attempt, doubled up to the longest
-_SLOW = 3.0  # times the usual: from then on a second request is worth it, where it costs nothing
-_TRIES_AT_FIRST = 3  # retries while no connection has been made at all: most likely nothing listens there
+_SLOW = 3.0  # times the usual duration after which a hedged question is asked again
+_TRIES_AT_FIRST = 3  # retries before the first connection: most likely nothing listens there
 _GIVE_UP = 16  # questions in a row that fail for good
-_NOTHING = 1e-9  # dollars: sums of what was set aside and given back come back to zero only almost
-_USUAL_WRITTEN = 512  # tokens of an answer, before any has come
-_USUAL_ANSWER = 2_048  # tokens reserved for an answer whose length nobody bounds
+_ROUNDING = 1e-9  # dollars: sums of reserved and settled amounts return to zero only approximately
+_USUAL_WRITTEN = 512  # tokens of an answer, before the first one
+_USUAL_ANSWER = 2_048  # tokens reserved for an answer of unbounded length
+
+Ask = Callable[[str, Messages, Mapping[str, Any] | None], Awaitable[Reply | Failure]]
+Outcome = Entry | Failure
 
 
 class Ledger:
-    """What was spent and what is reserved for questions in flight, in US dollars; shared by threads."""
+    """Money spent, and reserved for questions in flight, in US dollars; shared by threads."""
 
     def __init__(self, budget: float | None, price: tuple[float, float] | None) -> None:
         self.budget, self.price = budget, price
         self.spent = self.reserved = 0.0
         self.longest = _USUAL_ANSWER
-        self.plain = False  # whether the endpoint was seen to refuse answers by schema
+        self.plain = False  # whether the endpoint has refused a schema
         self._lock = threading.Lock()
 
     def cost(self, prompt_tokens: int, completion_tokens: int) -> float | None:
-        """Give the price of so many tokens, None where it is not known."""
+        """Compute the price of so many tokens; None where it is unknown."""
         if self.price is None:
             return None
         return (prompt_tokens * self.price[0] + completion_tokens * self.price[1]) / 1e6
 
     def reserve(self, amount: float) -> bool:
-        """Set money aside, if the budget still has it."""
+        """Reserve an amount; return False where the budget is too small."""
         with self._lock:
             if self.budget is not None and self.spent + self.reserved + amount > self.budget:
                 return False
             self.reserved += amount
             return True
 
+    def worst_case(self, messages: Messages, max_tokens: int | None) -> float:
+        """Estimate the most that a question may cost: two bytes for each token read, the longest answer written."""
+        if self.budget is None:
+            return 0.0
+        read = len(json.dumps(messages, ensure_ascii=False).encode("utf-8", "replace")) // 2
+        return self.cost(read, max_tokens or self.longest) or 0.0
+
     def settle(self, reserved: float, spent: float | None) -> None:
-        """Replace what was set aside by what was spent."""
+        """Replace a reserved amount by the amount spent."""
         with self._lock:
             self.reserved = max(0.0, self.reserved - reserved)
             self.spent += spent or 0.0
-
-
-Messages = Sequence[Mapping[str, str]]
-Ask = Callable[[str, Messages, Mapping[str, Any] | None], Awaitable[Reply | Failure]]
-Outcome = Entry | Failure
 
 
 class Run:
     """One run over many questions.
 
     Args:
-        ask: sends one question (key, messages, schema) and never raises for what the endpoint does.
-        shut: closes what `ask` uses; awaited at the end, in the loop.
-        where: the endpoint as it may be named in errors.
-        max_tokens: the bound on an answer's tokens, if there is one.
+        ask: sends one question (key, messages, schema) and never raises for a fault of the endpoint.
+        shut: closes the connections of `ask`; awaited at the end, in the loop.
+        where: name of the endpoint in errors.
+        max_tokens: the limit of an answer's tokens, if there is one.
     """
 
     def __init__(
-        self, ask: Ask, shut: Callable[[], Awaitable[None]], *, where: str, concurrency: int, timeout: float,
-        max_retries: int, max_tokens: int | None, schema: Mapping[str, Any] | None, ledger: Ledger, journal: Journal,
-        pace: Pace, hedge: bool = False,
-    ) -> None:  # fmt: skip
+        self,
+        ask: Ask,
+        shut: Callable[[], Awaitable[None]],
+        *,
+        where: str,
+        concurrency: int,
+        timeout: float,
+        max_retries: int,
+        max_tokens: int | None,
+        schema: Mapping[str, Any] | None,
+        ledger: Ledger,
+        journal: Journal,
+        pace: Pace,
+        hedge: bool = False,
+    ) -> None:
         self._ask, self._shut, self._where = ask, shut, where
-        self._concurrency, self._timeout, self._max_retries = concurrency, timeout, max_retries
+        self._timeout, self._max_retries = timeout, max_retries
         self._max_tokens, self._schema, self._ledger, self._journal = max_tokens, schema, ledger, journal
         self._fatal: HfSynthError | None = None
-        self._reached = self._answered = False  # has any connection been made; has any question been answered
-        self._failed = 0  # questions that failed for good, one after the other
+        self._reached = self._answered = False  # whether there was any connection, any answer
+        self._failed = 0  # questions in a row that failed for good
         self._pace, self._hedge = pace, hedge
         self._written = float(max_tokens or _USUAL_WRITTEN)  # tokens of an answer, smoothed
-        self._fresh: list[tuple[Entry, asyncio.Future[None]]] = []
+        self._uncommitted: list[tuple[Entry, asyncio.Future[None]]] = []
         self._writer: asyncio.Task[None] | None = None
         self._tasks: set[asyncio.Task[Any]] = set()
         self._slots = threading.Semaphore(2 * concurrency)  # in flight, and as many ready behind them
@@ -104,7 +122,7 @@ class Run:
     # --- in the caller's thread ---------------------------------------------------------------------------------
 
     def submit(self, key: str, messages: Messages) -> concurrent.futures.Future[Outcome]:
-        """Take a question; waits while enough of them are under way.
+        """Submit a question; waits while too many are open.
 
         Raises:
             HfSynthError: the run has failed.
@@ -112,12 +130,12 @@ class Run:
         self._slots.acquire()
         if self._fatal is not None:
             raise self._fatal from None
-        future = asyncio.run_coroutine_threadsafe(self._one(key, messages), self._loop)
+        future = asyncio.run_coroutine_threadsafe(self._answer(key, messages), self._loop)
         future.add_done_callback(lambda _: self._slots.release())
         return future
 
     def result(self, future: concurrent.futures.Future[Outcome]) -> Outcome:
-        """Wait for what came of a question.
+        """Wait for the outcome of a question.
 
         Raises:
             HfSynthError: the run has failed.
@@ -125,21 +143,21 @@ class Run:
         try:
             return future.result()
         except (concurrent.futures.CancelledError, HfSynthError):
-            raise self._fatal or LLMError("asking was stopped") from None
+            raise self._fatal or LLMError("the run was stopped; run again to go on") from None
 
     def close(self) -> None:
-        """Stop: what has arrived is written to the journal, what is in flight is given up."""
-        self._loop.call_soon_threadsafe(self._over.set)
+        """Stop: answers that have arrived are written to the journal, requests in flight are cancelled."""
+        self._loop.call_soon_threadsafe(self._closing.set)
         self._thread.join()
 
     # --- in the loop --------------------------------------------------------------------------------------------
 
     async def _serve(self) -> None:
-        self._loop, self._over = asyncio.get_running_loop(), asyncio.Event()
+        self._loop, self._closing = asyncio.get_running_loop(), asyncio.Event()
         self._leases = Leases(self._journal)
         self._ready.set()
-        await self._over.wait()
-        self._stop(LLMError("asking was stopped"))
+        await self._closing.wait()
+        self._stop(LLMError("the run was stopped; run again to go on"))
         await asyncio.gather(*self._tasks, return_exceptions=True)
         if self._writer is not None:
             await self._writer
@@ -153,7 +171,7 @@ class Run:
             for task in self._tasks - {asyncio.current_task()}:
                 task.cancel()
 
-    async def _one(self, key: str, messages: Messages) -> Outcome:
+    async def _answer(self, key: str, messages: Messages) -> Outcome:
         task = asyncio.current_task()
         assert task is not None
         self._tasks.add(task)
@@ -164,7 +182,7 @@ class Run:
                 return shared
             await self._pace.enter()
             try:
-                outcome = await self._pay(key, messages)
+                outcome = await self._ask_within_budget(key, messages)
             finally:
                 self._pace.leave()
             if isinstance(outcome, Entry):
@@ -175,54 +193,36 @@ class Run:
         except HfSynthError as error:
             self._stop(error)
             raise
-        except Exception as error:  # a fault of our own; its message may hold text
+        except Exception as error:  # a bug of ours; its message may contain text
             fault = LLMError(f"asking {self._where} failed: {type(error).__name__}")
             self._stop(fault)
             raise fault from None
         finally:
             self._tasks.discard(task)
 
-    async def _pay(self, key: str, messages: Messages) -> Outcome:
+    async def _ask_within_budget(self, key: str, messages: Messages) -> Outcome:
         """Ask within the budget."""
-        ledger, guess = self._ledger, self._guess(messages)
-        while not ledger.reserve(guess):
-            if ledger.reserved < _NOTHING:
+        ledger = self._ledger
+        amount = ledger.worst_case(messages, self._max_tokens)
+        while not ledger.reserve(amount):
+            if ledger.reserved < _ROUNDING:
                 return Failure("budget")
-            await asyncio.sleep(0.02)  # questions in flight are reckoned high: some of it may come back
+            await asyncio.sleep(0.02)  # a part of what is reserved for questions in flight may come back
         cost: float | None = None
         try:
-            reply = await self._persist(key, messages)
+            reply = await self._ask_with_retries(key, messages)
             if isinstance(reply, Failure):
                 return reply
-            counts = (reply.prompt_tokens, reply.completion_tokens)
-            ledger.longest = max(ledger.longest, counts[1] or 0)
-            cost = (
-                guess if None in counts and ledger.budget is not None else ledger.cost(counts[0] or 0, counts[1] or 0)
-            )
-            return Entry(
-                key,
-                reply.text,
-                reply.status,
-                reply.code,
-                counts[0] or 0,
-                counts[1] or 0,
-                cost,
-                reply.model,
-                time.time(),
-                reply.logprobs,
-            )
+            counted = None not in (reply.prompt_tokens, reply.completion_tokens)
+            counts = reply.prompt_tokens or 0, reply.completion_tokens or 0
+            ledger.longest = max(ledger.longest, counts[1])
+            cost = ledger.cost(*counts) if counted or ledger.budget is None else amount
+            return reply.entry(key, cost)
         finally:
-            ledger.settle(guess, cost)
+            ledger.settle(amount, cost)
 
-    def _guess(self, messages: Messages) -> float:
-        """Reckon the most that a question may cost: two bytes a token read, the longest answer written."""
-        if self._ledger.budget is None:
-            return 0.0
-        read = len(json.dumps(messages, ensure_ascii=False).encode("utf-8", "replace")) // 2
-        return self._ledger.cost(read, self._max_tokens or self._ledger.longest) or 0.0
-
-    async def _persist(self, key: str, messages: Messages) -> Reply | Failure:
-        """Ask until there is an answer, or no use in asking again."""
+    async def _ask_with_retries(self, key: str, messages: Messages) -> Reply | Failure:
+        """Ask until there is an answer, or until a retry is useless."""
         schema = None if self._ledger.plain else self._schema
         tried = limited = 0
         while True:
@@ -232,20 +232,20 @@ class Run:
                 self._failed = 0
                 if schema is None and self._schema is not None and not self._ledger.plain:
                     self._ledger.plain = True
-                    _LOG.info("%s takes no JSON schema; its answers are read without one", self._where)
+                    _LOG.info("%s does not accept a JSON schema; its answers are parsed without one", self._where)
                 return outcome
             self._reached |= outcome.code != "unreachable"
             if outcome.fatal:
                 raise LLMError(outcome.fatal)
             if schema is not None and outcome.code in ("http_400", "http_422"):
-                schema = None  # perhaps it was the schema that is not understood
+                schema = None  # the endpoint may not support the schema
                 continue
             limited += outcome.code == "http_429"
             tried += outcome.code != "http_429"
             if not outcome.again or tried > self._tries() or limited > 4 * self._max_retries:
                 return self._give_up(outcome)
             if outcome.after is not None and outcome.after >= _BACKOFF:
-                if not outcome.overload:  # after an overload the pace holds everybody
+                if not outcome.overload:  # after an overload the pace pauses all requests
                     await asyncio.sleep(min(pacing.LONGEST_PAUSE, outcome.after))
             else:
                 backoff = min(_LONGEST_BACKOFF, _BACKOFF * 2.0 ** min(tried + limited - 1, 10))
@@ -255,29 +255,29 @@ class Run:
         return self._max_retries if self._reached else min(_TRIES_AT_FIRST, self._max_retries)
 
     async def _attempt(self, key: str, messages: Messages, schema: Mapping[str, Any] | None) -> Reply | Failure:
-        """Ask once, at the pace; with `hedge` a second time when the answer is slow."""
+        """Ask once at the pace; with `hedge` a second time when the answer is slow."""
         usual = self._pace.usual if self._hedge else None
-        first = self._timed(key, messages, schema)
+        first = self._ask_once(key, messages, schema)
         if usual is None:
             return await first
         tasks = {asyncio.ensure_future(first)}
         try:
-            done, _ = await asyncio.wait(tasks, timeout=_SLOW * usual)
-            if not done:
-                tasks.add(asyncio.ensure_future(self._timed(key, messages, schema)))
+            finished, _ = await asyncio.wait(tasks, timeout=_SLOW * usual)
+            if not finished:
+                tasks.add(asyncio.ensure_future(self._ask_once(key, messages, schema)))
             while True:
-                done, flying = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
-                outcomes = [task.result() for task in done]
-                if not flying or any(isinstance(outcome, Reply) for outcome in outcomes):
+                finished, pending = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+                outcomes = [task.result() for task in finished]
+                if not pending or any(isinstance(outcome, Reply) for outcome in outcomes):
                     return next((o for o in outcomes if isinstance(o, Reply)), outcomes[0])
-                tasks = flying
+                tasks = pending
         finally:
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
 
-    async def _timed(self, key: str, messages: Messages, schema: Mapping[str, Any] | None) -> Reply | Failure:
-        """Ask once within the time one attempt may take, and let the pace know what came of it."""
+    async def _ask_once(self, key: str, messages: Messages, schema: Mapping[str, Any] | None) -> Reply | Failure:
+        """Ask once within the time of one attempt, and report the outcome to the pace."""
         pace, expected = self._pace, self._expected(messages)
         await pace.start(expected)
         began = self._loop.time()
@@ -297,14 +297,14 @@ class Run:
         return outcome
 
     def _expected(self, messages: Messages) -> float:
-        """Reckon the tokens of a question and its answer, four characters a token."""
+        """Estimate the tokens of a question and its answer, four characters each."""
         return sum(len(m["content"]) for m in messages) / 4 + self._written
 
     def _give_up(self, failure: Failure) -> Failure:
         """Count a question that failed for good.
 
         Raises:
-            LLMError: it is the endpoint that fails, and going on is no use.
+            LLMError: the endpoint fails, so that the run cannot go on.
         """
         if failure.code == "unreachable" and not self._reached:
             raise LLMError(f"cannot reach {self._where}: nothing answers there; start the server or check base_url")
@@ -313,28 +313,28 @@ class Run:
         if self._failed >= _GIVE_UP:
             raise LLMError(
                 f"{self._where} left {self._failed} questions in a row without an answer ({failure.code}); "
-                "what was answered is in the journal: run again to go on"
+                "the answers so far are in the journal: run again to go on"
             )
         return failure
 
     # --- the journal --------------------------------------------------------------------------------------------
 
     async def _write(self, entry: Entry) -> None:
-        """Wait until an answer is on disk. Answers that arrive during a commit go together into the next one."""
+        """Wait until an answer is on disk; answers that arrive during a commit go together into the next one."""
         written: asyncio.Future[None] = self._loop.create_future()
-        self._fresh.append((entry, written))
+        self._uncommitted.append((entry, written))
         if self._writer is None or self._writer.done():
             self._writer = self._loop.create_task(self._commit())
         await written
 
     async def _commit(self) -> None:
-        while self._fresh:
-            group, self._fresh = self._fresh, []
-            problem: Exception | None = None
+        while self._uncommitted:
+            group, self._uncommitted = self._uncommitted, []
+            failure: Exception | None = None
             try:
                 await asyncio.to_thread(self._journal.put_many, [entry for entry, _ in group])
             except Exception as error:
-                problem = error
+                failure = error
             for _, written in group:
                 if not written.done():
-                    written.set_exception(problem) if problem else written.set_result(None)
+                    written.set_exception(failure) if failure else written.set_result(None)

@@ -1,8 +1,13 @@
-"""Which host a note may be sent to, and a transport that cannot send it anywhere else.
+"""Access control of endpoints: which host may receive a note, and an HTTP transport that reaches no other.
 
-Restricted and credentialed notes reach loopback and private addresses only, unless somebody attests that a host
-retains nothing, trains on nothing and lets no human read along. The check sits where bytes leave: one origin, its
-addresses resolved and checked once and then connected to as they are, no redirects, no proxies from the environment.
+Restricted and credentialed notes go to loopback and private addresses only, unless a person attests that the host
+retains nothing, trains on nothing and lets no human read the notes. The check sits where bytes leave: `Line` reaches
+one origin, whose addresses are resolved and checked once and then used as they are, without redirects and without
+proxies from the environment.
+
+openai's client makes the headers and the address of a request; the bytes of chat requests go through `Line` directly,
+which costs a quarter of the client's CPU time. The Batch API uses openai's client over the same line
+(`guarded_transport`).
 """
 
 from __future__ import annotations
@@ -21,37 +26,26 @@ if TYPE_CHECKING:
     import aiohttp
     import httpx2
 
-# Loopback, RFC 1918, unique local IPv6 (RFC 4193), and "this host" as servers print it. An own list: `is_private` of
-# Python 3.11 holds IPv4-mapped IPv6 for private, whatever it maps to.
-_LOCAL = tuple(
-    ipaddress.ip_network(n)
-    for n in (
-        "127.0.0.0/8",
-        "10.0.0.0/8",
-        "172.16.0.0/12",
-        "192.168.0.0/16",
-        "0.0.0.0/32",
-        "::1/128",
-        "::/128",
-        "fc00::/7",
-    )
-)
+# Loopback, RFC 1918, unique local IPv6 (RFC 4193), and "this host" as servers print it. Not `is_private`, which in
+# Python 3.11 counts every IPv4-mapped IPv6 address as private.
+_NETWORKS = "127.0.0.0/8 10.0.0.0/8 172.16.0.0/12 192.168.0.0/16 0.0.0.0/32 ::1/128 ::/128 fc00::/7"
+_LOCAL = tuple(map(ipaddress.ip_network, _NETWORKS.split()))
 MAX_BODY = 16 * 1024 * 1024  # bytes of one response; no answer to one prompt is larger
 
 
 @dataclass(frozen=True)
 class Attestation:
-    """Say who has verified that an endpoint beyond the own network may receive the notes.
+    """Statement of a person who verified that an endpoint outside the own network may receive the notes.
 
     Args:
-        verified_by: who verified it.
+        verified_by: the person's name.
         zero_retention: the host keeps no input and no output.
         no_training: the host trains on neither.
         no_human_review: nobody there reads either.
-        date: when it was verified, ISO 8601.
+        date: date of the verification, ISO 8601.
 
     Raises:
-        EndpointError: one of the three is not verified, or nobody or no date is named.
+        EndpointError: one of the three is not verified, or the name or the date is missing.
     """
 
     verified_by: str
@@ -62,13 +56,13 @@ class Attestation:
 
     def __post_init__(self) -> None:
         if not (self.zero_retention is True and self.no_training is True and self.no_human_review is True):
-            raise EndpointError("an attestation holds only with zero retention, no training and no human review")
+            raise EndpointError("an attestation requires zero retention, no training and no human review")
         try:
             datetime.date.fromisoformat(self.date)
         except (TypeError, ValueError):
-            raise EndpointError("an attestation needs the date it was verified on, e.g. 2026-03-01") from None
+            raise EndpointError("an attestation needs the date of the verification, e.g. 2026-03-01") from None
         if not str(self.verified_by or "").strip():
-            raise EndpointError("an attestation needs the name of who verified it")
+            raise EndpointError("an attestation needs the name of the person who verified it")
 
 
 @dataclass(frozen=True)
@@ -86,15 +80,15 @@ class Origin:
 
     @property
     def url(self) -> str:
-        """The address as it may be shown."""
+        """The address without secrets, as it may be shown."""
         return f"{self.scheme}://{self}{self.path}"
 
 
 def parse_origin(url: str) -> Origin:
-    """Read the address of an endpoint.
+    """Parse the address of an endpoint.
 
     Raises:
-        LLMError: it is not an http or https address, or carries a password.
+        LLMError: it is not an http or https address, or contains a user name, a password or a query.
     """
     try:
         parts = urlsplit(url)
@@ -104,12 +98,12 @@ def parse_origin(url: str) -> Origin:
     except (ValueError, KeyError):
         raise LLMError("base_url must be an http or https address, e.g. http://127.0.0.1:8000/v1") from None
     if parts.username or parts.password or parts.query:
-        raise LLMError("base_url must not carry a user name, a password or a query; give the key as api_key")
+        raise LLMError("base_url must not contain a user name, a password or a query; pass the key as api_key")
     return Origin(parts.scheme, parts.hostname.lower(), port, parts.path.rstrip("/"))
 
 
 def is_local(address: str) -> bool:
-    """Tell whether an IP address is loopback or private; an IPv4 address mapped into IPv6 counts as what it maps to."""
+    """Check whether an IP address is loopback or private; an IPv4-mapped IPv6 address counts as the IPv4 address."""
     ip = ipaddress.ip_address(address.partition("%")[0])
     if isinstance(ip, ipaddress.IPv6Address) and ip.ipv4_mapped:
         ip = ip.ipv4_mapped
@@ -119,10 +113,10 @@ def is_local(address: str) -> bool:
 def check_endpoint(
     origin: Origin, access: str | None, attestation: Attestation | None = None
 ) -> tuple[str, ...] | None:
-    """Decide whether notes of an access may be sent to an endpoint, before anything is.
+    """Check that notes of an access may be sent to an endpoint, before anything is sent.
 
     Returns:
-        The addresses that may be connected to; None when any address of that host may.
+        The addresses that may be connected to; None for any address of the host.
 
     Raises:
         EndpointError: the notes may not be sent there.
@@ -151,10 +145,10 @@ def _resolve(origin: Origin) -> tuple[str, ...]:
     except ValueError:
         pass
     try:
-        found = socket.getaddrinfo(origin.host, origin.port, type=socket.SOCK_STREAM)
+        infos = socket.getaddrinfo(origin.host, origin.port, type=socket.SOCK_STREAM)
     except (OSError, UnicodeError):
-        raise LLMError(f"cannot reach {origin}: there is no host of that name") from None
-    return tuple(dict.fromkeys(str(sockaddr[0]) for *_, sockaddr in found))
+        raise LLMError(f"cannot reach {origin}: there is no host of that name; check base_url") from None
+    return tuple(dict.fromkeys(str(sockaddr[0]) for *_, sockaddr in infos))
 
 
 class LineError(Exception):
@@ -166,10 +160,10 @@ class LineError(Exception):
 
 
 class Line:
-    """What carries bytes to one origin, at checked addresses, and nowhere else.
+    """HTTP connections to one origin at checked addresses, and to no other.
 
-    aiohttp does the carrying; redirects are not followed, proxies of the environment are not asked, cookies are not
-    kept. Used inside one event loop.
+    It uses aiohttp, follows no redirects, uses no proxies of the environment and keeps no cookies. A line belongs to
+    one event loop.
     """
 
     def __init__(
@@ -186,7 +180,7 @@ class Line:
             import aiohttp
 
             tls = ssl.create_default_context() if self._origin.scheme == "https" else False
-            resolver = None if self._addresses is None else _pinned(self._origin, self._addresses)
+            resolver = None if self._addresses is None else _pinned_resolver(self._origin, self._addresses)
             connector = aiohttp.TCPConnector(limit=self._connections, ssl=tls, resolver=resolver)
             self._session = aiohttp.ClientSession(
                 connector=connector, cookie_jar=aiohttp.DummyCookieJar(), trust_env=False, auto_decompress=False
@@ -199,18 +193,18 @@ class Line:
         """Send one request.
 
         Returns:
-            Status, headers, and the body as it came, cut one byte beyond `MAX_BODY`.
+            Status, headers, and the undecoded body, cut one byte beyond `MAX_BODY`.
 
         Raises:
-            EndpointError: it is meant for another origin; nothing was sent.
+            EndpointError: the request is for another origin; nothing was sent.
             LineError: there is no response.
         """
         import aiohttp
         from yarl import URL
 
         target = URL(url)
-        if target.origin() != URL(self._origin.url).origin():  # both in one spelling, also of an IPv6 address
-            raise EndpointError(f"a request was meant for another host than {self._origin}; nothing was sent")
+        if target.origin() != URL(self._origin.url).origin():  # both normalised, also IPv6 addresses
+            raise EndpointError(f"a request was for another host than {self._origin}; nothing was sent")
         limits = aiohttp.ClientTimeout(total=None, sock_connect=self._connect_timeout, sock_read=read_timeout)
         try:
             async with self._open().request(
@@ -221,7 +215,7 @@ class Line:
             raise LineError("timeout") from None
         except aiohttp.ClientConnectorError:
             raise LineError("unreachable") from None
-        except (aiohttp.ClientError, ValueError):  # ValueError: what claims to be HTTP and is not
+        except (aiohttp.ClientError, ValueError):  # ValueError: the response is not HTTP
             raise LineError("connection") from None
 
     async def close(self) -> None:
@@ -231,7 +225,7 @@ class Line:
 
 
 def guarded_transport(line: Line) -> httpx2.AsyncBaseTransport:
-    """Make the transport that gives openai's client a line, so that it cannot send anything elsewhere."""
+    """Make a transport for openai's client over a line, so that it cannot send anything elsewhere."""
     import httpx2
 
     class Guarded(httpx2.AsyncBaseTransport):  # type: ignore[misc]
@@ -252,8 +246,8 @@ def guarded_transport(line: Line) -> httpx2.AsyncBaseTransport:
     return Guarded()
 
 
-def _pinned(origin: Origin, addresses: Sequence[str]) -> Any:
-    """Make the resolver that knows one host, at the addresses that were checked, whatever a name server says later."""
+def _pinned_resolver(origin: Origin, addresses: Sequence[str]) -> Any:
+    """Make a resolver that knows one host at its checked addresses, whatever a name server returns later."""
     from aiohttp.abc import AbstractResolver, ResolveResult
 
     class Pinned(AbstractResolver):  # type: ignore[misc]
@@ -261,7 +255,7 @@ def _pinned(origin: Origin, addresses: Sequence[str]) -> Any:
             self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_UNSPEC
         ) -> list[ResolveResult]:
             if host != origin.host:
-                raise EndpointError(f"a request was meant for another host than {origin}; nothing was sent")
+                raise EndpointError(f"a request was for another host than {origin}; nothing was sent")
             pairs = [(a, socket.AF_INET6 if ":" in a else socket.AF_INET) for a in addresses]
             return [
                 ResolveResult(hostname=host, host=a, port=port, family=f, proto=0, flags=socket.AI_NUMERICHOST)
@@ -270,13 +264,13 @@ def _pinned(origin: Origin, addresses: Sequence[str]) -> Any:
             ]
 
         async def close(self) -> None:
-            """Hold nothing."""
+            """Close nothing: there is no connection."""
 
     return Pinned()
 
 
-def unpacked(body: bytes, encoding: str) -> bytes | None:
-    """Undo the compression of a body, up to one byte beyond `MAX_BODY`; None where it is not what it claims to be."""
+def decompress(body: bytes, encoding: str) -> bytes | None:
+    """Decompress a body up to one byte beyond `MAX_BODY`; None for an unknown encoding or a broken body."""
     if encoding in ("", "identity"):
         return body
     if encoding not in ("gzip", "x-gzip", "deflate"):
@@ -290,7 +284,7 @@ def unpacked(body: bytes, encoding: str) -> bytes | None:
 
 
 async def _read(stream: Any) -> bytes:
-    """Read a response body up to MAX_BODY; a longer one comes back one byte too long, and is refused as too large."""
+    """Read a response body up to one byte beyond `MAX_BODY`, which marks it as too large."""
     body = bytearray()
     async for chunk in stream.iter_any():
         body += chunk

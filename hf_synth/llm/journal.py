@@ -1,12 +1,13 @@
-"""The journal: every answer that was paid for, on disk before it is used, so that a crash costs nothing.
+"""Durable cache of LLM answers in SQLite (WAL), and detection of network file systems.
 
-One SQLite file (WAL, synchronous=FULL): what `put_many` returned from survives kill -9 and power loss, and several
-processes may write at once. It holds answers, which may hold text, so it lies in the user's own folder (0700, the
-file 0600). Prompts, which hold gold, are not in it: an answer is found by a hash. Local disks only: a network file
-system is refused.
+The journal keeps every answer that was paid for. An answer is on disk before it is used (synchronous=FULL): once
+`put_many` returns, it survives kill -9 and power loss. Several processes may write at once. Answers may contain text,
+so the file lies in the user's own folder (0700, the file 0600). Prompts, which contain gold, are not kept: the key of
+an answer is a hash of model, messages, sampling, schema, sample number and scope (`questions.py`).
 
-Who is about to ask a question leases its key, so that of several processes one pays and the others wait for its answer
-(`leases.py`). An answer that is put here ends the lease of its key.
+Before a question is asked its key is leased, so that one of several processes pays and the others wait for its answer
+(`leases.py`). Writing the answer ends the lease. SQLite's WAL needs memory that all processes share, so a journal on a
+file system of several machines (NFS, SMB, FUSE clients of remote stores) is refused.
 """
 
 from __future__ import annotations
@@ -28,8 +29,10 @@ from hf_synth.task.folders import private_folder, work_folder
 
 SCHEMA_VERSION = 3
 _CHUNK = 500  # keys looked up by one statement
-_PATIENCE = 2.0  # seconds to wait for others before a file is left as large as it is
+_PATIENCE = 2.0  # seconds to wait for other processes before the file is left as large as it is
 _KEPT = "what it holds is kept"
+_INHERITED: list[sqlite3.Connection | None] = []  # connections of a parent process, kept from garbage collection
+
 _CREATE = """
 CREATE TABLE answers (
   key TEXT NOT NULL PRIMARY KEY, text TEXT NOT NULL, status TEXT NOT NULL, code TEXT NOT NULL,
@@ -38,14 +41,15 @@ CREATE TABLE answers (
 );
 CREATE TABLE meta (name TEXT NOT NULL PRIMARY KEY, value TEXT NOT NULL);
 """
-# What leads from each version to the next one; a new file takes the same way.
+# The statement that upgrades each version to the next one; a new file is made in the same steps.
 _UPGRADES = {
     1: "CREATE TABLE leases (key TEXT NOT NULL PRIMARY KEY, owner TEXT NOT NULL, until REAL NOT NULL) WITHOUT ROWID;",
     2: "ALTER TABLE answers ADD COLUMN logprobs TEXT NOT NULL DEFAULT '';",
 }
-# An older file that must not be changed is read through this, as if it had what came later.
-_AS_NOW = "CREATE TEMP VIEW answers AS SELECT rowid, *, '' AS logprobs FROM main.answers"
-# What SQLite reports (the start of its error name), and what the user can do about it.
+# A view through which a read-only file of an older version is read.
+_CURRENT_VIEW = "CREATE TEMP VIEW answers AS SELECT rowid, *, '' AS logprobs FROM main.answers"
+
+# The start of SQLite's error name, and what the user can do.
 _PROBLEMS = (
     ("SQLITE_FULL", f"the disk is full; {_KEPT}: free some space and run again"),
     ("SQLITE_READONLY", "it cannot be written (read-only); choose another place for the journal"),
@@ -57,6 +61,17 @@ _PROBLEMS = (
     ("SQLITE_IOERR", f"the disk reports an error; {_KEPT}: check the disk and run again"),
 )
 
+# Types of file systems that several machines may write at once, and programs behind FUSE mounts of that kind.
+_REMOTE = re.compile(
+    "nfs[34]?|cifs|smb[23]|smbfs|ncpfs|afs|coda|lustre|gpfs|mmfs|beegfs|ceph|glusterfs|panfs|orangefs|pvfs2|wekafs|"
+    "ocfs2|gfs2?|acfs|davfs2?|sshfs|s3fs|goofys|gcsfuse|rclone"
+)
+_REMOTE_FUSE = re.compile(
+    "sshfs|s3fs|goofys|gcsfuse|rclone|glusterfs|ceph|ceph-fuse|curlftpfs|davfs2?|smbnetfs|juicefs|blobfuse2?|nfs|"
+    "mountpoint-s3|cvmfs2|seaweedfs|moosefs|mfs|lizardfs|google-drive-ocamlfuse|onedriver|alluxio(-fuse)?|beegfs|dfuse|"
+    "hdfs|fuse_dfs|afpfs|gvfsd-fuse|kio-fuse|vmhgfs-fuse"
+)
+
 
 @dataclass(frozen=True)
 class Entry:
@@ -66,13 +81,13 @@ class Entry:
         key: hex sha256 of everything that decides the answer.
         text: the answer.
         status: "ok", "refusal" or "truncated".
-        code: why it has that status, e.g. the endpoint's finish reason.
+        code: the reason of that status, e.g. the endpoint's finish reason.
         prompt_tokens: tokens read.
         completion_tokens: tokens written.
         cost: US dollars, or None where no price is known.
         model: the model as the endpoint names it.
         created: seconds since 1970.
-        logprobs: what else its first tokens could have been, as JSON (`replies.read_logprobs`); "" where nobody asked.
+        logprobs: alternatives of its first tokens as JSON (`replies.read_logprobs`); "" when not requested.
     """
 
     key: str
@@ -93,22 +108,22 @@ class Shared(Entry):
 
 
 _COLUMNS = ", ".join(f.name for f in fields(Entry))
-_MARKS = ", ".join("?" * len(fields(Entry)))
-_INSERT = f"INSERT INTO answers ({_COLUMNS}) VALUES ({_MARKS}) ON CONFLICT (key) DO NOTHING"
+_PLACEHOLDERS = ", ".join("?" * len(fields(Entry)))
+_INSERT = f"INSERT INTO answers ({_COLUMNS}) VALUES ({_PLACEHOLDERS}) ON CONFLICT (key) DO NOTHING"
 
 
 def select_by_key(database: sqlite3.Connection, statement: str, keys: Sequence[str]) -> Iterator[tuple[Any, ...]]:
-    """Give the rows of a statement for some keys, however many."""
+    """Yield the rows of a statement for any number of keys."""
     for start in range(0, len(keys), _CHUNK):
         chunk = keys[start : start + _CHUNK]
         yield from database.execute(f"{statement} WHERE key IN ({', '.join('?' * len(chunk))})", chunk)
 
 
 def default_journal(near: str | Path | None = None) -> Path:
-    """Give the place of the journal beside some data: `<near>/.hf_synth/journal.sqlite`, else in the working folder.
+    """Return the path of the journal beside some data, `<near>/.hf_synth/journal.sqlite`; None is the working folder.
 
     Raises:
-        JournalError: the folder cannot be made.
+        JournalError: the folder cannot be created.
     """
     try:
         return work_folder(Path(near) if near is not None else Path.cwd()) / "journal.sqlite"
@@ -117,15 +132,15 @@ def default_journal(near: str | Path | None = None) -> Path:
 
 
 class Journal:
-    """Keep answers in a file; opened on first use, and again in a forked or spawned process.
+    """Answers in a file, which is opened on first use, and again in a forked or spawned process.
 
     Args:
-        path: the file; it and its folder are made if need be, for their owner only.
+        path: the file; it and its folder are created for their owner only.
         timeout: seconds to wait while another process writes.
-        read_only: never make, upgrade or change the file.
+        read_only: never create, upgrade or change the file.
 
     Raises:
-        JournalError: from any method, when the file cannot be read or written, or is something else.
+        JournalError: from any method, when the file cannot be read or written, or is not a journal.
     """
 
     def __init__(self, path: str | Path, *, timeout: float = 30.0, read_only: bool = False) -> None:
@@ -150,17 +165,14 @@ class Journal:
     # --- answers ------------------------------------------------------------------------------------------------
 
     def get_many(self, keys: Iterable[str]) -> dict[str, Entry]:
-        """Look up answers; keys that are not there are left out."""
-        wanted = list(dict.fromkeys(keys))
+        """Look up answers; unknown keys are left out."""
+        distinct = list(dict.fromkeys(keys))
         with self._database() as database:
-            rows = select_by_key(database, f"SELECT {_COLUMNS} FROM answers", wanted)
+            rows = select_by_key(database, f"SELECT {_COLUMNS} FROM answers", distinct)
             return {row[0]: Entry(*row) for row in rows}
 
     def put_many(self, entries: Iterable[Entry]) -> None:
-        """Write answers in one commit; they are on disk when this returns. Of equal keys the first one stays.
-
-        Their leases end with it.
-        """
+        """Write answers and end their leases in one commit, on disk on return; the first answer of a key stays."""
         rows = [astuple(entry) for entry in entries]
         with self.transaction() as database:
             database.executemany(_INSERT, rows)
@@ -173,22 +185,22 @@ class Journal:
     # --- facts about the journal --------------------------------------------------------------------------------
 
     def record(self, name: str, value: str) -> None:
-        """Write a fact, e.g. an attestation; the first value under a name stays."""
+        """Write a fact, e.g. an attestation; the first value of a name stays."""
         with self.transaction() as database:
             database.execute(
                 "INSERT INTO meta (name, value) VALUES (?, ?) ON CONFLICT (name) DO NOTHING", (name, value)
             )
 
     def recorded(self) -> dict[str, str]:
-        """Give the facts by name."""
+        """Return the facts by name."""
         with self._database() as database:
             return dict(database.execute("SELECT name, value FROM meta ORDER BY name"))
 
-    # --- for the rooms that know the tables ---------------------------------------------------------------------
+    # --- for modules that know the tables -----------------------------------------------------------------------
 
     @contextlib.contextmanager
     def reading(self) -> Iterator[sqlite3.Connection]:
-        """Give the database for reading: one state of it, whoever writes meanwhile."""
+        """Open a read transaction: one state of the database, whatever other processes write."""
         with self._database() as database:
             database.execute("BEGIN")
             try:
@@ -199,10 +211,10 @@ class Journal:
 
     @contextlib.contextmanager
     def transaction(self, *, durable: bool = True) -> Iterator[sqlite3.Connection]:
-        """Give the database for writing: all or nothing, on disk at the end.
+        """Open a write transaction: all or nothing, on disk at the end.
 
         Args:
-            durable: False for what may be lost with the power (not with the process): it waits for no disk.
+            durable: False does not wait for the disk; a power loss (not the end of the process) may lose the commit.
         """
         if self.read_only:
             raise JournalError(f"journal {self.path}: {dict(_PROBLEMS)['SQLITE_READONLY']}")
@@ -222,10 +234,10 @@ class Journal:
                     database.execute("PRAGMA synchronous=FULL")
 
     def shrink(self) -> bool:
-        """Make the file as small as what it holds; False where somebody else is using it."""
+        """Shrink the file to its contents; return False where another process uses it."""
         try:
             with self._database() as database:
-                database.execute("PRAGMA temp_store=MEMORY")  # VACUUM's copy holds texts: none of it goes to /tmp
+                database.execute("PRAGMA temp_store=MEMORY")  # VACUUM's copy contains text: keep it out of /tmp
                 database.execute(f"PRAGMA busy_timeout={int(1000 * min(_PATIENCE, self.timeout))}")
                 try:
                     database.execute("VACUUM")
@@ -308,22 +320,22 @@ class Journal:
         deadline = time.monotonic() + self.timeout
         while True:
             try:
-                connection.execute("BEGIN")  # one state of it: another process may be making it just now
+                connection.execute("BEGIN")  # one state of the file: another process may be creating it
                 try:
-                    self._version(connection)  # what is not ours stays as it is
+                    self._version(connection)  # a foreign database stays unchanged
                 finally:
                     connection.execute("ROLLBACK")
                 mode = connection.execute("PRAGMA journal_mode=WAL").fetchone()[0]
                 break
             except sqlite3.OperationalError as error:
-                # of several processes that open a new file one switches it; SQLite does not wait here by itself
+                # one of several processes that open a new file switches its mode; SQLite does not wait here by itself
                 if not error.sqlite_errorname.startswith("SQLITE_BUSY") or time.monotonic() > deadline:
                     raise
                 time.sleep(0.01)
         if mode != "wal":
             raise JournalError(f"journal {self.path}: this file system cannot hold it; choose a local disk")
         connection.execute("PRAGMA synchronous=FULL")
-        connection.execute("BEGIN IMMEDIATE")  # whoever opens it at the same time waits here, then finds it done
+        connection.execute("BEGIN IMMEDIATE")  # other processes that open the file wait here, then find it complete
         version = self._version(connection)
         if version == 0:
             for statement in filter(str.strip, _CREATE.split(";")):
@@ -336,24 +348,24 @@ class Journal:
         connection.execute("COMMIT")
 
     def _version(self, connection: sqlite3.Connection) -> int:
-        """Give the version of the file, 0 for an empty one.
+        """Return the version of the file, 0 for an empty one.
 
         Raises:
-            JournalError: it is another program's, or a newer one's.
+            JournalError: it is of another program or of a newer version.
         """
         version = int(connection.execute("PRAGMA user_version").fetchone()[0])
         tables = {name for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
         if tables and not (version and {"answers", "meta"} <= tables):
-            raise JournalError(f"journal {self.path}: it is another program's database; choose another place")
+            raise JournalError(f"journal {self.path}: it is a database of another program; choose another place")
         if version > SCHEMA_VERSION:
             raise JournalError(f"journal {self.path} was written by a newer hf_synth; update hf_synth to use it")
         return version if tables else 0
 
     def _open_read_only(self) -> sqlite3.Connection:
         log = self.path.with_name(self.path.name + "-wal")
-        # without a log there is nothing to share: the file can be read where nothing at all can be written
-        still = not os.access(self.path.parent, os.W_OK) and (not log.exists() or log.stat().st_size == 0)
-        where = f"{self.path.absolute().as_uri()}?mode=ro{'&immutable=1' if still else ''}"
+        # without a log nothing is shared, so that the file can be read in a folder without write access
+        immutable = not os.access(self.path.parent, os.W_OK) and (not log.exists() or log.stat().st_size == 0)
+        where = f"{self.path.absolute().as_uri()}?mode=ro{'&immutable=1' if immutable else ''}"
         connection = sqlite3.connect(
             where, uri=True, timeout=self.timeout, isolation_level=None, check_same_thread=False
         )
@@ -362,28 +374,16 @@ class Journal:
                 raise JournalError(f"journal {self.path}: it is empty, not a journal of hf_synth")
             connection.execute("PRAGMA temp_store=MEMORY")
             if self._version(connection) < SCHEMA_VERSION:
-                connection.execute(_AS_NOW)
+                connection.execute(_CURRENT_VIEW)
         except BaseException:
             connection.close()
             raise
         return connection
 
 
-_INHERITED: list[sqlite3.Connection | None] = []  # connections of a parent process, kept from being collected
-# File systems that several machines may write at once. SQLite's WAL needs memory that all its processes share.
-_REMOTE = re.compile(
-    "nfs[34]?|cifs|smb[23]|smbfs|ncpfs|afs|coda|lustre|gpfs|mmfs|beegfs|ceph|glusterfs|panfs|orangefs|pvfs2|wekafs|"
-    "ocfs2|gfs2?|acfs|davfs2?|sshfs|s3fs|goofys|gcsfuse|rclone"
-)
-_REMOTE_FUSE = re.compile(
-    "sshfs|s3fs|goofys|gcsfuse|rclone|glusterfs|ceph|ceph-fuse|curlftpfs|davfs2?|smbnetfs|juicefs|blobfuse2?|nfs|"
-    "mountpoint-s3|cvmfs2|seaweedfs|moosefs|mfs|lizardfs|google-drive-ocamlfuse|onedriver|alluxio(-fuse)?|beegfs|dfuse|"
-    "hdfs|fuse_dfs|afpfs|gvfsd-fuse|kio-fuse|vmhgfs-fuse"
-)
-
-
+# --- network file systems -------------------------------------------------------------------------------------------
 def remote_file_system(path: Path) -> str | None:
-    """Name the network file system that a path lies on (the path need not be there yet); None for a local one."""
+    """Return the type of the network file system of a path, which need not exist; None for a local one."""
     try:
         mounts = Path("/proc/self/mountinfo").read_text(encoding="utf-8", errors="surrogateescape")
     except OSError:
@@ -395,7 +395,7 @@ def remote_mount(path: str, mounts: str) -> str | None:
     """Find the mount that an absolute, resolved path lies on, in the text of /proc/self/mountinfo.
 
     Returns:
-        The type of its file system when several machines may write it, e.g. "nfs4"; None when it is local.
+        The type of its file system when several machines may write to it, e.g. "nfs4"; None when it is local.
     """
     longest, kind, source = -1, "", ""
     for line in mounts.splitlines():
@@ -403,10 +403,10 @@ def remote_mount(path: str, mounts: str) -> str | None:
         before, after = left.split(), right.split()
         if not dash or len(before) < 6 or not after:
             continue
-        place = _plain(before[4])
+        place = _unescape(before[4])
         inside = path == place or path.startswith(place.rstrip("/") + "/")
-        if inside and len(place) >= longest:  # of two on one place the later one lies on top
-            longest, kind, source = len(place), after[0], _plain(after[1]) if len(after) > 1 else ""
+        if inside and len(place) >= longest:  # the later one of two mounts at one place lies on top
+            longest, kind, source = len(place), after[0], _unescape(after[1]) if len(after) > 1 else ""
     name = kind.lower()
     if _REMOTE.fullmatch(name):
         return kind
@@ -416,11 +416,11 @@ def remote_mount(path: str, mounts: str) -> str | None:
     return None
 
 
-def _plain(field: str) -> str:
+def _unescape(field: str) -> str:
     """Undo the octal escapes of mountinfo, e.g. of a space."""
-    return re.sub(r"\\([0-7]{3})", lambda found: chr(int(found[1], 8)), field)
+    return re.sub(r"\\([0-7]{3})", lambda match: chr(int(match[1], 8)), field)
 
 
 def _names_a_host(source: str) -> bool:
-    """Tell a source such as "user@server:/notes", "remote:notes" or "//server/share" from a local one."""
+    """Check whether a source is remote, such as "user@server:/notes", "remote:notes" or "//server/share"."""
     return source.startswith("//") or "://" in source or re.match(r"[^/\s]+:", source) is not None

@@ -1,11 +1,11 @@
-"""LLM: a chat endpoint as a value, and the only room that knows openai.
+"""Client for OpenAI-compatible chat completion endpoints: concurrent, cached in the journal, within a budget.
 
-`chat` asks many questions at once and gives the answers in order. It keeps `concurrency` requests in flight without
-waiting for batches, retries in place, and hands an answer on only once the journal has it on disk: what was paid for
-once is never asked again, whatever happens. Its event loop runs in a thread of its own, so it works in a notebook too.
+This is the only module that imports openai. `chat` asks many questions at once and returns the answers in order. It
+keeps `concurrency` requests in flight, retries in place, and returns an answer only when the journal has it on disk, so
+that nothing is paid for twice. Its event loop runs in a thread of its own, so that it works in a notebook too.
 
-Nothing that an endpoint says is ever logged or put into an error, since a server may repeat the prompt in it: only the
-status and a short code.
+Messages of an endpoint are never logged or put into an error, since they may repeat the prompt: only the status and a
+short code are.
 """
 
 from __future__ import annotations
@@ -30,16 +30,17 @@ from hf_synth.llm.endpoints import (
     LineError,
     Origin,
     check_endpoint,
+    decompress,
     guarded_transport,
     parse_origin,
-    unpacked,
 )
 from hf_synth.llm.journal import Journal, Shared, default_journal
 from hf_synth.llm.pacing import Pace
-from hf_synth.llm.questions import Answer, Messages, Question, answer_of, check_sampling, deciding, keyed, seed_of
+from hf_synth.llm.questions import Answer, Messages, Question, answer_of, check_sampling, chunks, seed_of, with_keys
 from hf_synth.llm.replies import Failure, Reply, error_code, read_limits, read_reply, retry_after
 
 Price = tuple[float, float]
+Ticket = Answer | Future[Outcome]
 
 
 def _known_prices() -> dict[str, Price]:
@@ -49,29 +50,29 @@ def _known_prices() -> dict[str, Price]:
 
 PRICES = _known_prices()  # US dollars for 1 million tokens read and written
 _AHEAD = 1_024
-_LOOK_UP = 256  # questions looked up in the journal at once
+_LOOK_UP_FIRST, _LOOK_UP = 8, 256  # questions looked up in the journal at once: at first, and at most
 
 
 @dataclass(frozen=True, eq=False)
 class LLM:
-    """A chat endpoint that speaks OpenAI's protocol. Making one is cheap and touches no network.
+    """A chat endpoint with OpenAI's protocol. Creating an LLM opens no connection.
 
     Args:
         model: the model's name at the endpoint.
         base_url: e.g. "http://127.0.0.1:8000/v1"; OPENAI_BASE_URL, or else OpenAI's own, when None.
         api_key: OPENAI_API_KEY when None; local servers often need none.
-        concurrency: requests in flight at once, of one `chat`.
+        concurrency: most requests in flight of one `chat`.
         journal: file that keeps the answers; `.hf_synth/journal.sqlite` in the working folder when None.
-        budget_usd: what this LLM may spend in this process. It holds to the cent when `max_tokens` is given, which is
-            what an answer in flight is reckoned with.
+        budget_usd: the most that this LLM may spend in this process. It holds to the cent when `max_tokens` is given,
+            which bounds the cost of an answer in flight.
         price: US dollars for 1 million tokens (read, written); from `PRICES` when None.
         timeout: seconds for one attempt.
-        max_retries: how often one question is asked again after a failure; rate limits (429) four times as often.
-        attestation: allows notes that are not open to go to an endpoint beyond the own network.
-        rpm: requests a minute that the endpoint allows. When None, headers and refusals of the endpoint tell.
+        max_retries: retries of one question after failures; four times as many after rate limits (429).
+        attestation: allows notes that are not open at an endpoint outside the own network.
+        rpm: requests a minute that the endpoint allows; learnt from its headers and refusals when None.
         tpm: tokens a minute that it allows, read and written.
-        hedge: ask a question again while an answer takes three times as long as usual, and take the first answer. It
-            pays twice, so only an endpoint on this machine or with price=(0, 0) may be asked so.
+        hedge: ask a question again when its answer takes three times as long as usual, and use the first answer. It
+            pays twice, so it is allowed only for an endpoint on this machine or with price=(0, 0).
 
     Raises:
         LLMError: an argument makes no sense.
@@ -98,16 +99,16 @@ class LLM:
             raise LLMError("an LLM needs a model, concurrency of at least 1, a positive timeout and max_retries >= 0")
         if self.budget_usd is not None and self._price is None:
             raise LLMError(
-                f"the price of {self.model!r} is not known: give price=(usd per 1M tokens read, written) with a budget"
+                f"the price of {self.model!r} is unknown; with a budget pass price=(usd per 1M tokens read, written)"
             )
         if any(limit is not None and not limit > 0 for limit in (self.rpm, self.tpm)):
-            raise LLMError("rpm and tpm are requests and tokens a minute, above 0")
+            raise LLMError("rpm and tpm (requests and tokens a minute) must be above 0")
         if self.base_url is not None:
             parse_origin(self.base_url)
         if self.hedge and self.price != (0, 0) and self.origin.host not in ("localhost", "127.0.0.1", "::1"):
-            raise LLMError("hedge pays twice: only for an endpoint on this machine, or with price=(0, 0)")
+            raise LLMError("hedge pays twice; use it for an endpoint on this machine, or with price=(0, 0)")
         if self.hedge and self.budget_usd is not None:
-            raise LLMError("hedge pays twice, which a budget does not reckon with; give one or the other")
+            raise LLMError("hedge cannot be combined with a budget, since it pays twice; use one of them")
         object.__setattr__(self, "_ledger", Ledger(self.budget_usd, self._price))
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -119,7 +120,7 @@ class LLM:
 
     @property
     def origin(self) -> Origin:
-        """Where the endpoint is: scheme, host, port and path."""
+        """Scheme, host, port and path of the endpoint."""
         return parse_origin(self.base_url or os.environ.get("OPENAI_BASE_URL") or "https://api.openai.com/v1")
 
     @property
@@ -129,16 +130,16 @@ class LLM:
 
     @property
     def ahead(self) -> int:
-        """Questions that a plan may put before an answer that could change it: more than are ever under way."""
+        """How far a plan may run ahead of the oldest open question."""
         return _AHEAD
 
     def with_journal(self, path: str | Path) -> LLM:
-        """Give the same LLM with its journal elsewhere; what was spent counts on."""
+        """Return a copy with another journal; it continues the same budget."""
         other = replace(self, journal=path)
         object.__setattr__(other, "_ledger", self._ledger)
         return other
 
-    # --- asking -------------------------------------------------------------------------------------------------
+    # --- questions ----------------------------------------------------------------------------------------------
 
     def chat(
         self,
@@ -151,33 +152,29 @@ class LLM:
         progress: bool = False,
         **sampling: Any,
     ) -> list[Answer]:
-        """Ask all questions and give their answers in order.
+        """Ask all questions and return their answers in order.
 
         Args:
-            list_of_messages: for each question its messages, as {"role": ..., "content": ...}.
-            access: of what the messages hold; absent counts as credentialed: local endpoints only.
-            schema: JSON schema that the answer is to follow, where the endpoint can.
-            samples: a number for each question; equal messages with another number are another question. When None,
-                how often the same messages came before in this call.
+            list_of_messages: the messages of each question, as {"role": ..., "content": ...}.
+            access: of the notes in the messages; None counts as credentialed: local endpoints only.
+            schema: JSON schema of the answer, where the endpoint supports it.
+            samples: a number for each question; equal messages with different numbers are different questions. When
+                None, how often the same messages occurred before in this call.
             scope: another part of the journal's key, e.g. the fingerprint of a task.
             progress: show a progress bar.
-            sampling: sampling parameters as the endpoint takes them. Each question has a `seed` of its own (from its
-                key) unless one is given here; `seed=None` sends none.
+            sampling: sampling parameters of the endpoint. Each question has its own `seed` (from its key) unless one
+                is given here; `seed=None` sends none.
 
         Returns:
             An answer for each question. One that failed for good has status "error"; it is asked again next time.
 
         Raises:
-            EndpointError: the notes may not be sent to this endpoint; nothing was.
-            LLMError: the endpoint cannot be used (unreachable, wrong key, unknown model). What was answered is kept.
+            EndpointError: the notes may not be sent to this endpoint; nothing was sent.
+            LLMError: the endpoint cannot be used (unreachable, wrong key, unknown model). Earlier answers are kept.
             JournalError: the journal cannot be read or written.
         """
-        return list(
-            self.stream(
-                list_of_messages, access=access, schema=schema, samples=samples, scope=scope, progress=progress,
-                ahead=None, **sampling,
-            )
-        )  # fmt: skip
+        options: dict[str, Any] = {"access": access, "schema": schema, "samples": samples, "scope": scope}
+        return list(self.stream(list_of_messages, progress=progress, ahead=None, **options, **sampling))
 
     def stream(
         self,
@@ -191,12 +188,12 @@ class LLM:
         ahead: int | None = 4096,
         **sampling: Any,
     ) -> Iterator[Answer]:
-        """Give the answers in order as they come; as `chat`, in bounded memory.
+        """Yield the answers in order as they arrive, in bounded memory; the other arguments are those of `chat`.
 
         Args:
             list_of_messages: read as far ahead as needed; may be a generator. A None among them is a pause: the oldest
-                question under way is answered before the next one is read.
-            ahead: how many questions may be ahead of the oldest one without an answer; None for no bound.
+                open question is answered before the next one is read.
+            ahead: how many questions may follow the oldest open one; None for no bound.
         """
         check_sampling(sampling)
         from tqdm import tqdm
@@ -205,63 +202,42 @@ class LLM:
         total = len(list_of_messages) if isinstance(list_of_messages, Sequence) else None
         with ExitStack() as stack:
             bar = stack.enter_context(tqdm(total=total, disable=not progress, unit="answer", desc=self.model))
-            asking = _Asking(self, access, schema, sampling, stack)
-            for chunk, pause in _chunks(
-                keyed(list_of_messages, samples, deciding(self.model, sampling, schema, scope))
-            ):
-                for ticket in asking.tickets(chunk):
+            call = _ChatCall(self, access, schema, sampling, stack)
+            questions = with_keys(list_of_messages, samples, [self.model, sampling, schema, scope])
+            for chunk, pause in chunks(questions, _LOOK_UP_FIRST, _LOOK_UP):
+                for ticket in call.tickets(chunk):
                     waiting.append(ticket)
-                    while waiting and (_is_there(waiting[0][1]) or (ahead is not None and len(waiting) >= ahead)):
-                        yield asking.answer(*waiting.popleft())
+                    while waiting and (_is_ready(waiting[0][1]) or (ahead is not None and len(waiting) >= ahead)):
+                        yield call.answer(*waiting.popleft())
                         bar.update()
                 if pause and waiting:
-                    yield asking.answer(*waiting.popleft())
+                    yield call.answer(*waiting.popleft())
                     bar.update()
             while waiting:
-                yield asking.answer(*waiting.popleft())
+                yield call.answer(*waiting.popleft())
                 bar.update()
-            asking.check_all_failed()
+            call.check_all_failed()
 
     def open_journal(self) -> Journal:
-        """Give the journal, opened once for this LLM and closed with it; the attestation is recorded in it."""
+        """Open the journal once for this LLM, and record the attestation in it; it is closed with the LLM."""
         journal = self._opened
         if journal is None:
             journal = Journal(self.journal if self.journal is not None else default_journal())
             weakref.finalize(self, journal.close)
             object.__setattr__(self, "_opened", journal)
             if self.attestation is not None:
-                said = json.dumps({"endpoint": self.origin.url, **vars(self.attestation)}, sort_keys=True)
-                journal.record(f"attestation {sha256(said.encode()).hexdigest()[:12]}", said)
+                statement = json.dumps({"endpoint": self.origin.url, **vars(self.attestation)}, sort_keys=True)
+                journal.record(f"attestation {sha256(statement.encode()).hexdigest()[:12]}", statement)
         return journal
 
 
-Keyed = tuple[str, list[dict[str, str]]]
-
-
-def _chunks(questions: Iterator[Keyed | None]) -> Iterator[tuple[list[Keyed], bool]]:
-    """Group questions for looking up, and say whether a pause follows the group."""
-    chunk: list[Keyed] = []
-    size = 8  # small at first, so that the first request does not wait for many questions to be made
-    for question in questions:
-        if question is not None:
-            chunk.append(question)
-        if question is None or len(chunk) >= size:
-            yield chunk, question is None
-            chunk, size = [], min(_LOOK_UP, 2 * size)
-    yield chunk, False
-
-
 # --- one call of chat -----------------------------------------------------------------------------------------------
-
-Ticket = Answer | Future[Outcome]
-
-
-def _is_there(ticket: Ticket) -> bool:
+def _is_ready(ticket: Ticket) -> bool:
     return isinstance(ticket, Answer) or ticket.done()
 
 
-class _Asking:
-    """One call of `chat`: what the journal has comes from there; the first question it has not starts the requests."""
+class _ChatCall:
+    """One call of `chat`: answers come from the journal; the first question that it lacks starts the requests."""
 
     def __init__(
         self, llm: LLM, access: str | None, schema: Mapping[str, Any] | None, sampling: dict[str, Any], stack: ExitStack
@@ -269,21 +245,21 @@ class _Asking:
         self._llm, self._access, self._schema, self._sampling, self._stack = llm, access, schema, sampling, stack
         self._journal = llm.open_journal()
         self._run: Run | None = None
-        self._flying: dict[str, Future[Outcome]] = {}
+        self._futures: dict[str, Future[Outcome]] = {}
         self._codes: set[str] = set()
 
-    def tickets(self, chunk: list[tuple[str, list[dict[str, str]]]]) -> Iterator[tuple[str, Ticket]]:
-        """Give for each question its key with its answer, or with the promise of one."""
-        flying = {key: self._flying[key] for key, _ in chunk if key in self._flying}
-        found = self._journal.get_many(key for key, _ in chunk if key not in flying)
+    def tickets(self, chunk: Sequence[tuple[str, Messages]]) -> Iterator[tuple[str, Ticket]]:
+        """Yield the key of each question with its answer, or with the future of one."""
+        futures = {key: self._futures[key] for key, _ in chunk if key in self._futures}
+        entries = self._journal.get_many(key for key, _ in chunk if key not in futures)
         for key, messages in chunk:
-            if key in found:
-                yield key, answer_of(found[key], cached=True)
+            if key in entries:
+                yield key, answer_of(entries[key], cached=True)
                 continue
-            if key not in flying:
-                flying[key] = self._flying[key] = self._start().submit(key, messages)
-                flying[key].add_done_callback(lambda _, key=key: self._flying.pop(key, None))  # type: ignore[misc]
-            yield key, flying[key]
+            if key not in futures:
+                futures[key] = self._futures[key] = self._start().submit(key, messages)
+                futures[key].add_done_callback(lambda _, key=key: self._futures.pop(key, None))  # type: ignore[misc]
+            yield key, futures[key]
 
     def answer(self, key: str, ticket: Ticket) -> Answer:
         """Wait for an answer."""
@@ -299,7 +275,7 @@ class _Asking:
         return answer_of(outcome, cached=isinstance(outcome, Shared))
 
     def check_all_failed(self) -> None:
-        """Raise when not one question got through to the endpoint."""
+        """Raise when no question reached the endpoint."""
         if self._codes and self._codes <= {"unreachable", "connection"}:
             raise LLMError(f"cannot reach {self._llm.origin}: connections break off; check that the server is running")
 
@@ -308,18 +284,24 @@ class _Asking:
             llm, wire = self._llm, Wire(self._llm, self._access, self._sampling)
             bound = self._sampling.get("max_completion_tokens") or self._sampling.get("max_tokens")
             self._run = Run(
-                wire.ask, wire.client.close, where=str(llm.origin), concurrency=llm.concurrency, timeout=llm.timeout,
-                max_retries=llm.max_retries, max_tokens=int(bound) if bound else None, schema=self._schema,
-                ledger=llm._ledger, journal=self._journal,
-                pace=Pace(llm.concurrency, rpm=llm.rpm, tpm=llm.tpm), hedge=llm.hedge,
-            )  # fmt: skip
+                wire.ask,
+                wire.client.close,
+                where=str(llm.origin),
+                concurrency=llm.concurrency,
+                timeout=llm.timeout,
+                max_retries=llm.max_retries,
+                max_tokens=int(bound) if bound else None,
+                schema=self._schema,
+                ledger=llm._ledger,
+                journal=self._journal,
+                pace=Pace(llm.concurrency, rpm=llm.rpm, tpm=llm.tpm),
+                hedge=llm.hedge,
+            )
             self._stack.callback(self._run.close)
         return self._run
 
 
 # --- one request ----------------------------------------------------------------------------------------------------
-
-
 class Wire:
     """openai's client over the guarded transport."""
 
@@ -328,7 +310,7 @@ class Wire:
         addresses = check_endpoint(origin, access, llm.attestation)
         key = llm.api_key or os.environ.get("OPENAI_API_KEY")
         if key is None and origin.host.endswith("openai.com"):
-            raise LLMError("there is no API key: set OPENAI_API_KEY or give LLM(api_key=...)")
+            raise LLMError("there is no API key; set OPENAI_API_KEY or pass LLM(api_key=...)")
         import httpx2
         import openai
 
@@ -354,8 +336,7 @@ class Wire:
         if schema is not None:
             body["response_format"] = {"type": "json_schema", "json_schema": {"name": "answer", "schema": schema}}
         try:
-            # openai's client has made the headers and keeps the line; to send each question through it would cost
-            # four times what all the rest does
+            # not through openai's client, which has made the headers: its CPU time would be four times the rest
             data = json.dumps(body, ensure_ascii=False).encode()
             status, raw, content = await self._line.send("POST", self._url, self._headers, data, self._llm.timeout)
         except LineError as error:
@@ -363,24 +344,24 @@ class Wire:
         except UnicodeError:
             return Failure("not_text")
         headers = {name.decode("latin-1").lower(): value.decode("latin-1") for name, value in raw}
-        plain = unpacked(content, headers.get("content-encoding", "").strip().lower())
+        plain = decompress(content, headers.get("content-encoding", "").strip().lower())
         if not 200 <= status < 300:
-            return self._refused(status, headers, plain or b"")
+            return self._failure(status, headers, plain or b"")
         reply = Failure("malformed", again=True) if plain is None else read_reply(plain, self._llm.model)
         return replace(reply, limits=limits) if (limits := read_limits(headers)) else reply
 
-    def _refused(self, status: int, headers: Mapping[str, str], body: bytes) -> Failure:
-        """Understand an HTTP status; the message stays unread, since it may repeat the prompt."""
+    def _failure(self, status: int, headers: Mapping[str, str], body: bytes) -> Failure:
+        """Classify an HTTP status; the message is not read, since it may repeat the prompt."""
         where = self._origin
-        hopeless = {
+        messages = {
             401: f"{where} refuses the key (401); check api_key or OPENAI_API_KEY",
             403: f"{where} does not allow this (403); check the key's rights and the model",
             404: f"{where} does not know model {self._llm.model!r} or base_url's path (404)",
         }
-        fatal = hopeless.get(status)
+        fatal = messages.get(status)
         if 300 <= status < 400:
             fatal = f"{where} redirects elsewhere ({status}), which is not followed; check base_url"
         if status == 429 and error_code(body) == "insufficient_quota":
-            fatal = f"{where} says that the account's quota is spent (429)"
+            fatal = f"{where} says that the account's quota is spent (429); raise it or use another key"
         again = status in (408, 409, 429) or status >= 500
         return Failure(f"http_{status}", again, retry_after(headers), fatal, read_limits(headers))

@@ -1,6 +1,7 @@
-"""A question, its key, and its answer: what every way of asking shares (over HTTP, in this process, in a batch).
+"""Question, Answer and the Chat protocol that LLM, LocalLLM and BatchLLM share; cache keys and seeds of questions.
 
-The key is a hash of all that decides an answer and of nothing else: model, messages, sampling, schema, sample, scope.
+The key of a question is a hash of everything that decides its answer and of nothing else: model, messages, sampling,
+schema, sample and scope.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
-from typing import Any, Literal, Protocol, Self, cast
+from typing import Any, Literal, Protocol, Self
 
 from hf_synth.errors import LLMError
 from hf_synth.llm.journal import Entry
@@ -18,8 +19,10 @@ from hf_synth.llm.journal import Entry
 Status = Literal["ok", "refusal", "truncated", "error"]
 Messages = Sequence[Mapping[str, str]]
 Logprobs = tuple[tuple[str, tuple[tuple[str, float], ...]], ...]  # (token, its alternatives)
+Keyed = tuple[str, list[dict[str, str]]]  # (key, messages) of a question
+
 _SEED_BITS = 0x7FFFFFFF  # seeds are 31 bits: some servers read them as a signed int
-_OWN = ("model", "messages", "stream", "n", "response_format")  # set by whoever asks, or not understood
+_RESERVED = ("model", "messages", "stream", "n", "response_format")  # set by the client, or not supported
 
 
 @dataclass(frozen=True)
@@ -28,7 +31,7 @@ class Question:
 
     Args:
         messages: as {"role": ..., "content": ...}.
-        sample: equal messages with another number are another question.
+        sample: equal messages with different numbers are different questions.
     """
 
     messages: Messages
@@ -40,18 +43,18 @@ class Answer:
     """One answer.
 
     Args:
-        text: what the model wrote; empty for an error.
+        text: the text that the model wrote; empty for an error.
         status: "ok", "refusal" (the endpoint declined), "truncated" (cut at the token limit) or "error" (no answer).
         code: the endpoint's finish reason, or of an error "timeout", "connection", "http_500", "budget", ...
         prompt_tokens: tokens read, as the endpoint counts them.
         completion_tokens: tokens written.
         cost: US dollars; None where no price is known.
         model: the model as the endpoint names it.
-        journal_key: where the journal keeps it (hex sha256).
+        journal_key: its key in the journal (hex sha256).
         cached: whether it came from the journal, without a call.
-        created: when it was answered, in seconds since 1970; 0 for an error.
-        logprobs: of each of its first tokens the likeliest alternatives as (token, log-probability), as far as
-            `logprobs` and `top_logprobs` asked for them and the endpoint serves them.
+        created: time of the answer in seconds since 1970; 0 for an error.
+        logprobs: the likeliest alternatives of each of its first tokens as (token, log-probability), as far as
+            `logprobs` and `top_logprobs` requested them and the endpoint serves them.
     """
 
     text: str
@@ -68,86 +71,79 @@ class Answer:
 
     @property
     def tokens(self) -> int:
-        """Tokens read and written."""
+        """The number of tokens read and written."""
         return self.prompt_tokens + self.completion_tokens
 
 
 class Chat(Protocol):
-    """What writes: an `LLM` behind an endpoint, a `LocalLLM` in this process, a `BatchLLM` that takes its time."""
+    """A language model: an `LLM` behind an endpoint, a `LocalLLM` in this process, or a `BatchLLM`."""
 
     @property
     def model(self) -> str:
-        """Give the name of the model."""
+        """The name of the model."""
 
     @property
     def journal(self) -> str | Path | None:
-        """Give the file that keeps the answers."""
+        """The file that keeps the answers."""
 
     @property
     def ahead(self) -> int:
-        """Give how many questions a plan may put before an answer that could change it."""
+        """How far a plan may run ahead of the oldest open question."""
 
     def with_journal(self, path: str | Path) -> Self:
-        """Give the same with its journal elsewhere."""
+        """Return a copy with another journal."""
 
     def chat(self, list_of_messages: Iterable[Messages | Question], **options: Any) -> list[Answer]:
-        """Ask all questions and give their answers in order."""
+        """Ask all questions and return their answers in order."""
 
     def stream(self, list_of_messages: Iterable[Messages | Question | None], **options: Any) -> Iterator[Answer]:
-        """Give the answers in order as they come.
+        """Yield the answers in order as they arrive.
 
         Args:
-            list_of_messages: read ahead of the answers. A None among them says "nothing to ask before the next answer
-                is given": the oldest one under way is given before the next question is read.
-            options: `access`, `schema`, `samples`, `scope`, `progress`, `ahead` and sampling, as `LLM.stream` has them.
+            list_of_messages: read ahead of the answers. A None among them is a pause: the answer to the oldest open
+                question is yielded before the next question is read.
+            options: `access`, `schema`, `samples`, `scope`, `progress`, `ahead` and sampling, as in `LLM.stream`.
         """
 
 
 def answer_of(entry: Entry, *, cached: bool) -> Answer:
-    """Give the answer that the journal keeps."""
-    return Answer(
-        entry.text, cast(Status, entry.status), entry.code, entry.prompt_tokens, entry.completion_tokens, entry.cost,
-        entry.model, entry.key, cached, entry.created, _logprobs(entry.logprobs),
-    )  # fmt: skip
+    """Return a journal entry as an answer."""
+    facts = vars(entry) | {"logprobs": _logprobs(entry.logprobs)}
+    return Answer(journal_key=facts.pop("key"), cached=cached, **facts)
 
 
-def _logprobs(kept: str) -> Logprobs:
-    return tuple((token, tuple((t, p) for t, p in others)) for token, others in json.loads(kept)) if kept else ()
+def _logprobs(text: str) -> Logprobs:
+    return tuple((token, tuple((t, p) for t, p in others)) for token, others in json.loads(text)) if text else ()
 
 
 def check_sampling(sampling: Mapping[str, Any]) -> None:
-    """Refuse what is no sampling parameter.
+    """Check that sampling parameters are none of the client's own and can be written as JSON.
 
     Raises:
-        LLMError: one of them is not.
+        LLMError: one of them is not allowed.
     """
-    if wrong := sorted(set(_OWN) & set(sampling)):
-        raise LLMError(f"{', '.join(wrong)} cannot be given as a sampling parameter")
+    if wrong := sorted(set(_RESERVED) & set(sampling)):
+        raise LLMError(f"{', '.join(wrong)} cannot be passed as a sampling parameter")
     try:
         json.dumps(dict(sampling))
     except (TypeError, ValueError):
-        raise LLMError("sampling parameters are plain numbers, texts and lists") from None
+        raise LLMError("sampling parameters must be plain numbers, texts and lists") from None
 
 
-def deciding(model: str, sampling: Mapping[str, Any], schema: Mapping[str, Any] | None, scope: str) -> str:
-    """Write down what decides the answers of a run beside the questions themselves."""
-    return json.dumps([model, dict(sampling), schema, scope], sort_keys=True)
-
-
-def keyed(
-    questions: Iterable[Messages | Question | None], samples: Iterable[int] | None, decides: str
-) -> Iterator[tuple[str, list[dict[str, str]]] | None]:
-    """Give each question as its key and its messages; a None stays one.
+def with_keys(
+    questions: Iterable[Messages | Question | None], samples: Iterable[int] | None, settings: Sequence[Any]
+) -> Iterator[Keyed | None]:
+    """Yield each question as its key and its messages; a None stays a None.
 
     Args:
-        samples: a number for each question that carries none itself; when None, how often the same messages came
-            before.
-        decides: from `deciding`.
+        samples: a number for each question that has none itself; when None, how often the messages occurred before.
+        settings: model, sampling, schema and scope, which are a part of every key.
 
     Raises:
         LLMError: there are fewer samples than questions.
     """
-    before: dict[bytes, int] = {}
+    suffix = json.dumps(list(settings), sort_keys=True)
+    counts: dict[bytes, int] = {}
     numbers = None if samples is None else iter(samples)
     for question in questions:
         if question is None:
@@ -155,20 +151,36 @@ def keyed(
             continue
         messages = question.messages if isinstance(question, Question) else question
         plain = [dict(m) for m in messages]
-        asked = sha256(json.dumps(plain, sort_keys=True).encode()).digest()
+        digest = sha256(json.dumps(plain, sort_keys=True).encode()).digest()
         if isinstance(question, Question):
             sample = question.sample
         elif numbers is not None:
             try:
                 sample = int(next(numbers))
             except StopIteration:
-                raise LLMError("samples must hold a number for each question") from None
+                raise LLMError("samples must have a number for each question") from None
         else:
-            sample = before.get(asked, 0)
-            before[asked] = sample + 1
-        yield sha256(asked + f"|{sample}|{decides}".encode()).hexdigest(), plain
+            sample = counts.get(digest, 0)
+            counts[digest] = sample + 1
+        yield sha256(digest + f"|{sample}|{suffix}".encode()).hexdigest(), plain
+
+
+def chunks(questions: Iterator[Keyed | None], first: int, most: int) -> Iterator[tuple[list[Keyed], bool]]:
+    """Group questions for one look-up in the journal, with whether a pause follows each group.
+
+    Groups grow from `first` to `most` questions, so that the first request starts early.
+    """
+    chunk: list[Keyed] = []
+    size = first
+    for question in questions:
+        if question is not None:
+            chunk.append(question)
+        if question is None or len(chunk) >= size:
+            yield chunk, question is None
+            chunk, size = [], min(most, 2 * size)
+    yield chunk, False
 
 
 def seed_of(key: str) -> int:
-    """Give the sampling seed of a question (31 bits), which follows from its key."""
+    """Return the sampling seed of a question (31 bits), which is a part of its key."""
     return int(key[:8], 16) & _SEED_BITS

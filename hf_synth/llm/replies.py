@@ -1,4 +1,4 @@
-"""What comes back from a chat endpoint: a reply, or a failure and what may be done about it."""
+"""Parsing of HTTP responses of chat endpoints: replies, failures, rate limits, log-probabilities."""
 
 from __future__ import annotations
 
@@ -11,21 +11,24 @@ from email.utils import parsedate_to_datetime
 from typing import Any
 
 from hf_synth.llm.endpoints import MAX_BODY
+from hf_synth.llm.journal import Entry
 
 _LONGEST_TEXT = 1_000_000  # characters of one answer
 _LOGPROBS = 16  # tokens whose alternatives are kept
 OUTAGES = ("unreachable", "connection", "timeout", "malformed", "http_429")  # and every http_5xx
+_AMOUNT = re.compile(r"\d{1,12}(\.\d{1,6})?")
+_SPAN = re.compile(r"(?:(\d+)d)?(?:(\d+)h)?(?:(\d+)m(?!s))?(?:(\d+(?:\.\d+)?)s)?(?:(\d+(?:\.\d+)?)ms)?")
 
 
 @dataclass(frozen=True)
 class Limit:
-    """What is left of a quota, as `x-ratelimit-*` headers say it.
+    """The state of a quota from `x-ratelimit-*` headers.
 
     Args:
         requests: whether it counts requests; else tokens.
-        remaining: what is left.
-        reset: seconds until it is whole again.
-        most: the whole; None where that is not said.
+        remaining: the rest of the quota.
+        reset: seconds until the quota is full again.
+        most: the full quota; None where the header is missing.
     """
 
     requests: bool
@@ -36,7 +39,7 @@ class Limit:
 
 @dataclass(frozen=True)
 class Reply:
-    """What the endpoint answered; tokens are None where it does not count them."""
+    """The answer of an endpoint; tokens are None where it does not count them."""
 
     text: str
     status: str
@@ -47,6 +50,13 @@ class Reply:
     limits: tuple[Limit, ...] = ()
     logprobs: str = ""
 
+    def entry(self, key: str, cost: float | None) -> Entry:
+        """Return the reply to a question as a journal entry of this moment."""
+        read, written = self.prompt_tokens or 0, self.completion_tokens or 0
+        return Entry(
+            key, self.text, self.status, self.code, read, written, cost, self.model, time.time(), self.logprobs
+        )
+
 
 @dataclass(frozen=True)
 class Failure:
@@ -54,10 +64,10 @@ class Failure:
 
     Args:
         code: "unreachable", "connection", "timeout", "malformed", "too_large", "budget" or "http_<status>".
-        again: whether asking again may help.
-        after: seconds the endpoint wants to be left alone.
-        fatal: a sentence, when no other question can be answered either.
-        limits: what is left of its quotas.
+        again: whether a retry may help.
+        after: seconds to wait before the next request (Retry-After).
+        fatal: an error message, when no other question can be answered either.
+        limits: the state of its quotas.
     """
 
     code: str
@@ -68,12 +78,12 @@ class Failure:
 
     @property
     def overload(self) -> bool:
-        """Whether the endpoint has too much to do."""
+        """Whether the endpoint is overloaded."""
         return self.code in ("http_429", "http_503", "http_529", "timeout")
 
     @property
     def outage(self) -> bool:
-        """Whether the endpoint failed, and not the question."""
+        """Whether the failure is the endpoint's, not the question's."""
         return self.code in OUTAGES or self.code.startswith("http_5")
 
 
@@ -82,24 +92,20 @@ def retry_after(headers: Mapping[str, str]) -> float | None:
     try:
         if "retry-after-ms" in headers:
             seconds = float(headers["retry-after-ms"]) / 1000
-        elif (said := headers.get("retry-after")) is None:
+        elif (value := headers.get("retry-after")) is None:
             return None
-        elif said.replace(".", "", 1).strip().isdigit():
-            seconds = float(said)
+        elif value.replace(".", "", 1).strip().isdigit():
+            seconds = float(value)
         else:
-            seconds = parsedate_to_datetime(said).timestamp() - time.time()
+            seconds = parsedate_to_datetime(value).timestamp() - time.time()
     except (ValueError, TypeError, OverflowError):
         return None
     return max(0.0, seconds) if seconds == seconds else None
 
 
-_AMOUNT = re.compile(r"\d{1,12}(\.\d{1,6})?")
-_SPAN = re.compile(r"(?:(\d+)d)?(?:(\d+)h)?(?:(\d+)m(?!s))?(?:(\d+(?:\.\d+)?)s)?(?:(\d+(?:\.\d+)?)ms)?")
-
-
 def read_limits(headers: Mapping[str, str]) -> tuple[Limit, ...]:
-    """Read `x-ratelimit-remaining-*` and `x-ratelimit-reset-*` of requests and tokens; what is strange is left out."""
-    found = []
+    """Read the `x-ratelimit-*` headers of requests and tokens; malformed ones are left out."""
+    limits = []
     for name in ("requests", "tokens"):
         remaining, reset, most = (
             headers.get(f"x-ratelimit-{what}-{name}", "").strip() for what in ("remaining", "reset", "limit")
@@ -107,12 +113,12 @@ def read_limits(headers: Mapping[str, str]) -> tuple[Limit, ...]:
         seconds = _seconds(reset[:40])
         if seconds is not None and _AMOUNT.fullmatch(remaining):
             whole = float(most) if _AMOUNT.fullmatch(most) else None
-            found.append(Limit(name == "requests", float(remaining), seconds, whole))
-    return tuple(found)
+            limits.append(Limit(name == "requests", float(remaining), seconds, whole))
+    return tuple(limits)
 
 
 def _seconds(span: str) -> float | None:
-    """Read a span such as "1s", "6m0s", "20ms" or "1.5"; a moment since 1970 counts from now."""
+    """Read a duration such as "1s", "6m0s", "20ms" or "1.5"; a Unix time is taken relative to now."""
     if re.fullmatch(r"\d{1,13}(\.\d{1,9})?", span):
         return float(span) if float(span) < 1e9 else max(0.0, float(span) - time.time())
     parts = _SPAN.fullmatch(span) if span else None
@@ -122,7 +128,7 @@ def _seconds(span: str) -> float | None:
 
 
 def error_code(body: bytes) -> str | None:
-    """Read the code of an error, which is one of the protocol's own words; its message is left alone."""
+    """Read the code of an error, a word of the protocol; its message, which may quote the prompt, is not read."""
     try:
         code = json.loads(body)["error"]["code"]
     except (ValueError, KeyError, TypeError, RecursionError):
@@ -131,7 +137,7 @@ def error_code(body: bytes) -> str | None:
 
 
 def read_reply(body: bytes, model: str) -> Reply | Failure:
-    """Read the body of a 200: an answer, or something that is none."""
+    """Read the body of a successful response; a malformed or too large one is a failure."""
     if len(body) > MAX_BODY:
         return Failure("too_large")
     try:
@@ -143,30 +149,30 @@ def read_reply(body: bytes, model: str) -> Reply | Failure:
         counts = [usage.get(n) for n in ("prompt_tokens", "completion_tokens")]
         if not isinstance(text, str):  # a list of parts
             text = "".join(part.get("text") or "" for part in text)
-        said_by = str(data.get("model") or model)
+        served_by = str(data.get("model") or model)
         logprobs = read_logprobs(choice.get("logprobs"))
     except (ValueError, KeyError, IndexError, TypeError, AttributeError, RecursionError):
         return Failure("malformed", again=True)
     if len(text) > _LONGEST_TEXT:
         return Failure("too_large")
-    # a lone surrogate is no text
-    text, said_by, finish = (s.encode("utf-8", "replace").decode() for s in (text, said_by, finish))
+    # lone surrogates are not valid text
+    text, served_by, finish = (s.encode("utf-8", "replace").decode() for s in (text, served_by, finish))
     status = "refusal" if refused or finish == "content_filter" else "truncated" if finish == "length" else "ok"
     tokens = [int(c) if isinstance(c, int | float) and 0 <= c < 1e9 else None for c in counts]
-    return Reply(text, status, finish[:40], tokens[0], tokens[1], said_by[:200], logprobs=logprobs)
+    return Reply(text, status, finish[:40], tokens[0], tokens[1], served_by[:200], logprobs=logprobs)
 
 
-def read_logprobs(told: Any) -> str:
+def read_logprobs(logprobs: Any) -> str:
     """Read the log-probabilities of an answer's first tokens: JSON of [token, [[alternative, log-probability], ...]].
 
     Returns:
-        "" where there are none, or what is there has another form.
+        "" where there are none, or where they have another form.
     """
     try:
-        found = [
+        tokens = [
             [str(one["token"]), [[str(o["token"]), round(float(o["logprob"]), 6)] for o in one["top_logprobs"]]]
-            for one in told["content"][:_LOGPROBS]
+            for one in logprobs["content"][:_LOGPROBS]
         ]
-        return json.dumps(found, allow_nan=False) if found else ""  # as ASCII: a part of a character is no text
+        return json.dumps(tokens, allow_nan=False) if tokens else ""  # as ASCII: a token may be a part of a character
     except (KeyError, TypeError, ValueError):
         return ""

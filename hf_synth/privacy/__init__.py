@@ -1,1 +1,1 @@
-"""What must not leave the site: copies of gold, identifiers, canaries, membership."""
+"""Privacy audit before data leaves the site: copies of gold, identifiers, canaries, membership inference."""

@@ -1,7 +1,7 @@
-"""How near synthetic rows come to gold, beside how near gold comes that the generator never saw.
+"""Distance to the closest record of gold, and the AUC (Mann-Whitney) that compares it with held-out gold.
 
-Two texts about the same things are near without one being taken from the other. So the distance of synthetic rows to
-their closest row of gold says little alone; what tells is whether they lie nearer than held-out gold does.
+Two texts on the same subject are near without being copies. The distance of synthetic rows to their closest row of gold
+therefore means little alone; the question is whether they lie nearer than held-out gold does.
 """
 
 from __future__ import annotations
@@ -10,18 +10,22 @@ import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from itertools import islice
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
 from hf_synth.privacy.folding import Floats, Units
+from hf_synth.task.labels import column_of
+
+if TYPE_CHECKING:
+    from datasets import Dataset
 
 _Z = 1.959964  # of a 95% interval
-_COLUMNS = 1 << 22  # features are hashed into so many
-_COMMON = 0.05  # features of more gold rows than that tell little, and cost most
-_BLOCK = 128
-_READ = 2_000
+_COLUMNS = 1 << 22  # features are hashed into so many columns
+_COMMON = 0.05  # features of more than this share of gold rows are left out: they distinguish little and cost most
+_BLOCK = 128  # rows multiplied at once
+_BATCH = 2_000  # texts in memory at once
 
 
 @dataclass(frozen=True)
@@ -32,7 +36,7 @@ class Auc:
         value: .5 when neither tends to lie above.
         low: lower end of the 95% interval.
         high: upper end.
-        sizes: the numbers of independent draws that the interval counts on.
+        sizes: the numbers of independent draws that the interval assumes.
     """
 
     value: float
@@ -48,12 +52,12 @@ def auc(above: npt.ArrayLike, below: npt.ArrayLike, *, sizes: tuple[int, int] | 
     """Estimate the chance that a draw of the first sample lies above one of the second.
 
     The interval is the score-type one of Newcombe (Statistics in Medicine 2006, 25:559-573, method 5). It has a width
-    even where the samples do not touch.
+    even where the samples do not overlap.
 
     Args:
         above: (M,) finite numbers.
         below: (N,) finite numbers.
-        sizes: how many independent draws each sample holds, e.g. patients rather than rows; (M, N) when None.
+        sizes: numbers of independent draws in each sample, e.g. patients rather than rows; (M, N) when None.
 
     Returns:
         .5 with the interval (0, 1) when a sample is empty.
@@ -73,7 +77,7 @@ def auc(above: npt.ArrayLike, below: npt.ArrayLike, *, sizes: tuple[int, int] | 
 
 
 def _edge(outside: Callable[[float], bool], far: float, near: float) -> float:
-    """Find by halving where an interval ends between a value outside it and one inside."""
+    """Find the end of an interval between a value outside and one inside by bisection."""
     for _ in range(50):
         middle = (far + near) / 2
         far, near = (middle, near) if outside(middle) else (far, middle)
@@ -81,47 +85,60 @@ def _edge(outside: Callable[[float], bool], far: float, near: float) -> float:
 
 
 def closest(rows: Iterable[str], gold: Iterable[str]) -> Floats:
-    """Give for each text its distance to the closest of gold, (N,): one less the cosine of words and pairs of words.
+    """Return the distance of each text to the closest of gold, (N,): 1 minus the cosine of word and bigram weights.
 
-    Features are weighted by how rare they are in gold; a text that shares none is at distance 1. The time is that of
-    the rows times the texts that a feature stands in: hand over a sample of rows.
+    Features are weighted by their rarity in gold (TF-IDF); a text that shares none is at distance 1. The time grows
+    with the number of rows times the texts that contain a feature: pass a sample of rows.
     """
     from scipy.sparse import csr_matrix
 
-    known, sought = (_counts(texts, csr_matrix) for texts in (gold, rows))
+    known, queries = (_counts(texts, csr_matrix) for texts in (gold, rows))
     if not known.shape[0]:
-        return np.ones(sought.shape[0])
+        return np.ones(queries.shape[0])
     spread = np.bincount(known.indices, minlength=_COLUMNS)
     weight = np.log((1 + known.shape[0]) / (1 + spread)) + 1e-9
     weight[spread > max(50, _COMMON * known.shape[0])] = 0
-    known, sought = (_unit_length(m, weight) for m in (known, sought))
-    turned = known.T.tocsr()
-    found = [
-        np.asarray((sought[i : i + _BLOCK] @ turned).max(1).todense()).ravel()
-        for i in range(0, sought.shape[0], _BLOCK)
+    known, queries = (_unit_length(m, weight) for m in (known, queries))
+    transposed = known.T.tocsr()
+    cosines = [
+        np.asarray((queries[i : i + _BLOCK] @ transposed).max(1).todense()).ravel()
+        for i in range(0, queries.shape[0], _BLOCK)
     ]
-    distances: Floats = np.clip(1 - np.concatenate([np.zeros(0), *found]), 0, 1)
+    distances: Floats = np.clip(1 - np.concatenate([np.zeros(0), *cosines]), 0, 1)
     return distances
 
 
+def sample_rows(rows: Dataset, most: int, seed: int) -> Dataset:
+    """Draw at most so many rows, in their order."""
+    if len(rows) <= most:
+        return rows
+    return rows.select(np.sort(np.random.default_rng(seed).choice(len(rows), most, replace=False)))
+
+
+def count_groups(rows: Dataset) -> int:
+    """Count the independent groups (patients, notes) of rows; a row without a group is one of its own."""
+    groups = column_of(rows, "group")
+    return len(set(groups) - {None}) + groups.count(None)
+
+
 def _counts(texts: Iterable[str], csr_matrix: Any) -> Any:
-    """Count words and pairs of words of texts, as a sparse matrix with a row a text; some texts are held at a time."""
-    parts, n, waiting = [], 0, iter(texts)
-    while some := list(islice(waiting, _READ)):
-        units = Units.of(some)
+    """Count words and bigrams of texts in a sparse matrix, a row for each text; few texts are in memory at a time."""
+    parts, n, rest = [], 0, iter(texts)
+    while batch := list(islice(rest, _BATCH)):
+        units = Units.of(batch)
         for size in (1, 2):
             hashes, valid = units.windows(size)
             parts.append((hashes[valid] % np.uint64(_COLUMNS), units.word_unit[: len(valid)][valid] + n))
-        n += len(some)
+        n += len(batch)
     columns = np.concatenate([np.zeros(0, np.int64), *(c.astype(np.int64) for c, _ in parts)])
     rows = np.concatenate([np.zeros(0, np.int64), *(r.astype(np.int64) for _, r in parts)])
-    made = csr_matrix((np.ones(len(rows), np.float32), (rows, columns)), shape=(n, _COLUMNS))
-    made.sum_duplicates()
-    return made
+    counts = csr_matrix((np.ones(len(rows), np.float32), (rows, columns)), shape=(n, _COLUMNS))
+    counts.sum_duplicates()
+    return counts
 
 
 def _unit_length(counts: Any, weight: Floats) -> Any:
-    """Weigh counts (damped by the logarithm) and bring each row to length 1."""
+    """Weight counts (damped by the logarithm) and scale each row to length 1."""
     counts.data = ((1 + np.log(counts.data)) * weight[counts.indices]).astype(np.float32)
     length = np.sqrt(np.asarray(counts.multiply(counts).sum(1)).ravel())
     counts.data /= np.repeat(np.maximum(length, 1e-12), np.diff(counts.indptr)).astype(np.float32)

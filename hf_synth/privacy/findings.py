@@ -1,4 +1,4 @@
-"""What an audit found: flags by row, figures, a verdict; counts and row numbers, never text."""
+"""Findings of a privacy audit: flags by row, figures and a verdict; counts and row numbers, never text."""
 
 from __future__ import annotations
 
@@ -17,45 +17,45 @@ from hf_synth.privacy.overlap import MAX_CONTAINMENT, MAX_LETTER_RUN, MAX_RUN, W
 if TYPE_CHECKING:
     from datasets import Dataset
 
-# Rows that hold gold are withheld; where more than one in a hundred do, the generator is copying, and what the scan
-# did not see cannot be trusted either.
+# Rows that contain gold are withheld. Above one in a hundred the generator copies, and rows without a finding cannot be
+# trusted either.
 MAX_COPIED_SHARE = 0.01
 
 COPIED = ("gold_row", "copy_of_gold", "copied_span", "near_copy", "canary")
 FLAGS: dict[str, str] = {
-    "gold_row": "the row calls itself gold",
-    "copy_of_gold": "its words are those of a text of gold, in whatever order",
-    "copied_span": f"{MAX_RUN} words or {MAX_LETTER_RUN} letters in a row stand in gold of one patient or note",
-    "near_copy": f"more than {MAX_CONTAINMENT:.0%} of its {WINDOW}-word windows, or much of its letters, stand in gold "
+    "gold_row": "the row is marked as gold",
+    "copy_of_gold": "it has the words of a text of gold, in any order",
+    "copied_span": f"{MAX_RUN} words or {MAX_LETTER_RUN} letters in a row occur in gold of one patient or note",
+    "near_copy": f"more than {MAX_CONTAINMENT:.0%} of its {WINDOW}-word windows, or much of its letters, occur in gold "
     "of one patient or note",
-    "canary": "a canary that was planted in gold stands in it",
-    "exemplar_echo": "it follows a row of gold that its own prompt showed",
-    "identifier": "it holds what looks like an identifier of a person",
-    "date_or_age": "it holds a date, an age over 89 or a ZIP code",
+    "canary": "it contains a canary that was planted in gold",
+    "exemplar_echo": "it copies an exemplar of its own prompt",
+    "identifier": "it contains what looks like an identifier of a person",
+    "date_or_age": "it contains a date, an age over 89 or a ZIP code",
     "label_leak": "it names its own label",
-    "refusal": "the generator refuses in it, or speaks of itself",
-    "duplicate": "the same text came before among the synthetic rows",
-    "near_duplicate": "almost the same text came before among the synthetic rows",
+    "refusal": "the generator refuses in it, or writes about itself",
+    "duplicate": "the same text occurs earlier among the synthetic rows",
+    "near_duplicate": "almost the same text occurs earlier among the synthetic rows",
 }
 
 
 def refusing(access: str) -> frozenset[str]:
-    """Give the flags that refuse a row; dates and ages do only where the data is not open: invented notes hold many."""
+    """Return the flags that refuse a row; dates and ages do so only where the data is not open."""
     return frozenset({*COPIED, "exemplar_echo", "identifier"} | (set() if access == "open" else {"date_or_age"}))
 
 
 @dataclass(frozen=True)
 class Findings:
-    """What an audit found, without any text.
+    """Findings of an audit, without any text.
 
     Args:
         figures: counts and shares by name, as a card prints them.
-        row_flags: for each row of the synthetic dataset the flags (FLAGS) that were raised, in that order.
+        row_flags: the flags (FLAGS) of each row of the synthetic dataset, in the order of FLAGS.
         refused: the flags that refuse a row, by row number; such a row must not leave.
         compared: whether there was gold to compare with.
-        access: the strictest access of task, synthetic rows and gold, which decided what refuses a row.
+        access: the strictest access of task, synthetic rows and gold; it decides which flags refuse a row.
         run_words: (N,) each row's longest run of words of one group of gold; 0 without gold.
-        containment: (N,) the share of its windows that stand in one group of gold.
+        containment: (N,) the share of each row's windows that occur in one group of gold.
         closeness: distances to the closest row of gold: of sampled synthetic rows ("synthetic") and of held-out gold
             ("held_out"); empty without gold.
     """
@@ -75,11 +75,11 @@ class Findings:
 
     @property
     def verdict(self) -> str:
-        """Give "ok", or "refuse" when more than `MAX_COPIED_SHARE` of the rows hold gold."""
+        """The verdict: "ok", or "refuse" when more than `MAX_COPIED_SHARE` of the rows contain gold."""
         return "refuse" if self.figures["copied_share"] > MAX_COPIED_SHARE else "ok"
 
     def columns(self) -> dict[str, Any]:
-        """Give the findings as columns of the audited rows."""
+        """Return the findings as columns of the dataset."""
         return {
             "audit_flags": [list(flags) for flags in self.row_flags],
             "audit_refused": [i in self.refused for i in range(len(self.row_flags))],
@@ -88,12 +88,14 @@ class Findings:
         }
 
     def to_json(self) -> dict[str, Any]:
-        """Give plain values: verdict, figures, refused rows by number."""
-        refused = {str(i): list(flags) for i, flags in self.refused.items()}
+        """Return plain values: verdict, figures, refused rows by number."""
         return {
-            "verdict": self.verdict, "compared": self.compared, "access": self.access, "figures": dict(self.figures),
-            "refused": refused,
-        }  # fmt: skip
+            "verdict": self.verdict,
+            "compared": self.compared,
+            "access": self.access,
+            "figures": dict(self.figures),
+            "refused": {str(i): list(flags) for i, flags in self.refused.items()},
+        }
 
     def __str__(self) -> str:
         figures = ", ".join(f"{name} {value:g}" for name, value in self.figures.items())
@@ -101,8 +103,7 @@ class Findings:
 
 
 def with_findings(dataset: Dataset, findings: Findings) -> Dataset:
-    """Give the audited rows with what was found of each: `audit_flags`, `audit_refused`, `audit_run_words` and
-    `audit_containment`.
+    """Add the findings to the rows as columns `audit_flags`, `audit_refused`, `audit_run_words`, `audit_containment`.
 
     Raises:
         ColumnError: the findings are of other rows.
@@ -110,17 +111,17 @@ def with_findings(dataset: Dataset, findings: Findings) -> Dataset:
     from datasets import Dataset, Features, List, Value, concatenate_datasets
 
     if len(dataset) != len(findings.row_flags):
-        raise ColumnError(f"the findings are of {len(findings.row_flags):,} rows, the dataset has {len(dataset):,}")
+        raise ColumnError(
+            f"the findings are of {len(findings.row_flags):,} rows, the dataset has {len(dataset):,}; audit it again"
+        )
     columns = findings.columns()
-    features = Features({
-        "audit_flags": List(Value("string")), "audit_refused": Value("bool"), "audit_run_words": Value("int32"),
-        "audit_containment": Value("float32"),
-    })  # fmt: skip
-    kept = dataset.remove_columns([c for c in columns if c in dataset.column_names])
-    return concatenate_datasets([kept, Dataset.from_dict(columns, features=features)], axis=1)
+    types = (List(Value("string")), Value("bool"), Value("int32"), Value("float32"))
+    features = Features(dict(zip(columns, types, strict=True)))
+    others = dataset.remove_columns([c for c in columns if c in dataset.column_names])
+    return concatenate_datasets([others, Dataset.from_dict(columns, features=features)], axis=1)
 
 
 def refusals(findings: Findings, rows: Iterable[int]) -> dict[str, int]:
-    """Count the refusing flags over some rows, in the order of FLAGS."""
+    """Count the flags that refuse some rows, in the order of FLAGS."""
     counts = Counter(flag for i in rows for flag in findings.refused.get(i, ()))
     return {flag: counts[flag] for flag in FLAGS if counts[flag]}

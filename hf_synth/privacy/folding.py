@@ -1,7 +1,7 @@
-"""Texts as they are compared: folded to plain letters and digits, then hashed by numpy, without one Python word.
+"""Text normalisation (Unicode folding, look-alikes) and rolling hashes of words and n-grams in numpy.
 
-Folding takes out what a reader does not see or does not mind: case, accents, punctuation, invisible characters,
-letters of other alphabets that look like Latin ones. Texts of a batch are laid end to end as bytes; words and windows
+Folding removes what a reader does not see or does not mind: case, accents, punctuation, invisible characters, and
+letters of other alphabets that look like Latin ones. The texts of a batch are concatenated as bytes. Words and windows
 get 64-bit hashes from running sums, so the time is linear in the bytes and does not depend on the window. The hashes
 are the same in every process.
 """
@@ -26,7 +26,7 @@ Hashes = npt.NDArray[np.uint64]
 Numbers = npt.NDArray[np.int32]
 
 _WORD = re.compile(r"[^\W_]+")
-_ODD = re.compile(r"[^\x00-\x7f]")
+_NOT_ASCII = re.compile(r"[^\x00-\x7f]")
 
 # Letters that look like Latin ones (after the shapes in Unicode's confusables, the ones met in running text).
 _LOOK_ALIKE = str.maketrans(
@@ -35,33 +35,29 @@ _LOOK_ALIKE = str.maketrans(
     "abekmhopctyxijsgqwh" + "abekmhopctyxijsgqwhlvee"
     + "abezhikmnoptyxc" + "abeikuvoptuxwcjy" + "ilodhfgayinrbhlacdejkmoptuvwzs" + "ounhgq",
 )  # fmt: skip
-_BLANK = frozenset("\u115f\u1160\u3164\uffa0\u17b4\u17b5")  # letters by name that show nothing
+_BLANK = frozenset("\u115f\u1160\u3164\uffa0\u17b4\u17b5")  # letters by name that are invisible
 
 
-def folded(text: str) -> str:
-    """Fold a text to what it shows: look-alikes, accents, wide and invisible characters; case stays as it is."""
-    return text if text.isascii() else _ODD.sub(_fold_one, text)
-
-
-def _fold_one(found: re.Match[str]) -> str:
-    return _plain(found[0])
+def fold(text: str) -> str:
+    """Replace look-alikes, accents, wide and invisible characters by plain ones; the case of ASCII stays."""
+    return text if text.isascii() else _NOT_ASCII.sub(lambda match: _plain(match[0]), text)
 
 
 @functools.lru_cache(maxsize=1 << 16)
 def _plain(character: str) -> str:
-    """Give what one character shows in plain signs; a space for signs that have none, nothing for what is not seen."""
-    kept = []
+    """Return one character in plain ones: a space where there are none, "" where it is invisible."""
+    plain = []
     for c in unicodedata.normalize("NFKD", unicodedata.normalize("NFKC", character).translate(_LOOK_ALIKE).casefold()):
         if c in _BLANK or unicodedata.category(c) in ("Mn", "Me", "Cf"):
             continue
         c = c.translate(_LOOK_ALIKE)
         digit = unicodedata.decimal(c, None)
-        kept.append(str(digit) if digit is not None else c if c.isalnum() or c.isascii() else " ")
-    return "".join(kept)
+        plain.append(str(digit) if digit is not None else c if c.isalnum() or c.isascii() else " ")
+    return "".join(plain)
 
 
 def words_of(text: str) -> list[str]:
-    """Give the words of a text in its own alphabet: lower case, no punctuation, no invisible characters."""
+    """Split a text into words of its own alphabet: lower case, no punctuation, no invisible characters."""
     if not text.isascii():
         text = "".join(c for c in unicodedata.normalize("NFKC", text) if unicodedata.category(c) != "Cf")
     return _WORD.findall(text.lower())
@@ -69,39 +65,37 @@ def words_of(text: str) -> list[str]:
 
 def digest(row: Row) -> bytes:
     """Digest the folded words of a row (16 bytes): equal for texts that differ in case, space or punctuation alone."""
-    plain = ("\x1f".join(" ".join(_WORD.findall(folded(t).lower())) for t in row)).encode("utf-8", "surrogatepass")
+    plain = ("\x1f".join(" ".join(_WORD.findall(fold(t).lower())) for t in row)).encode("utf-8", "surrogatepass")
     return blake2b(plain, digest_size=16).digest()
 
 
-# --- numbers --------------------------------------------------------------------------------------------------------
-
-
+# --- hashes ---------------------------------------------------------------------------------------------------------
 def mix(x: Hashes) -> Hashes:
-    """Scatter 64-bit numbers (the finaliser of the splitmix64 generator)."""
+    """Scramble 64-bit numbers (the finaliser of the splitmix64 generator)."""
     x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
     return x ^ (x >> np.uint64(31))
 
 
-# A byte as it counts: 0 ends a word; ASCII letters in lower case, digits, and the bytes of other letters as they are.
-_COUNTS = np.array(
+# The code of each byte: 0 ends a word; ASCII letters in lower case, digits, and the bytes of other letters as they are.
+_CODES = np.array(
     [ord(chr(b).lower()) if b < 128 and chr(b).isalnum() else b if b >= 128 else 0 for b in range(256)], np.uint8
 )
-_BYTE = mix(np.arange(1, 257, dtype=np.uint64))  # a number for each byte
+_BYTE = mix(np.arange(1, 257, dtype=np.uint64))  # a hash of each byte
 _DIGIT = np.array([48 <= b <= 57 for b in range(256)])
-_STEP = 0x9E3779B97F4A7C15
+_STEP = 0x9E3779B97F4A7C15  # odd, so that it has an inverse modulo 2**64
 
 
 @functools.lru_cache(maxsize=4)
 def _powers(size: int) -> tuple[Hashes, Hashes]:
-    """Give the powers of an odd number and of its inverse modulo 2**64."""
+    """Return the powers of `_STEP` and of its inverse modulo 2**64."""
     up, down = np.full(size, _STEP, np.uint64), np.full(size, pow(_STEP, -1, 1 << 64), np.uint64)
     up[0] = down[0] = 1
     return np.cumprod(up, dtype=np.uint64), np.cumprod(down, dtype=np.uint64)
 
 
 def _spans(values: Hashes, begin: Ints | slice, end: Ints | slice) -> Hashes:
-    """Hash spans of numbers, each the same wherever it stands, from one running sum."""
+    """Hash spans of numbers from one running sum; equal spans have equal hashes wherever they begin."""
     size = 1 << max(10, len(values).bit_length())
     up, down = _powers(size)
     total = np.zeros(len(values) + 1, np.uint64)
@@ -111,15 +105,15 @@ def _spans(values: Hashes, begin: Ints | slice, end: Ints | slice) -> Hashes:
 
 @dataclass(frozen=True)
 class Units:
-    """N texts laid end to end.
+    """N concatenated texts.
 
     Args:
         n: number of texts.
         words: (W,) a hash of each word.
-        word_unit: (W,) the text that it stands in, ascending.
-        numbers: (W,) whether it is digits alone.
-        letters: (L,) a number for each byte of a letter; no digits, spaces or signs.
-        letter_unit: (L,) the text that it stands in, ascending.
+        word_unit: (W,) the number of its text, ascending.
+        numbers: (W,) whether it consists of digits.
+        letters: (L,) a hash of each byte of a letter; no digits, spaces or signs.
+        letter_unit: (L,) the number of its text, ascending.
     """
 
     n: int
@@ -131,10 +125,10 @@ class Units:
 
     @classmethod
     def of(cls, texts: Sequence[str]) -> Units:
-        """Lay texts end to end; some megabytes at a time keep the arrays small."""
-        parts = [folded(t).encode("utf-8", "surrogatepass") for t in texts]
+        """Concatenate texts; pass some megabytes at a time to keep the arrays small."""
+        parts = [fold(t).encode("utf-8", "surrogatepass") for t in texts]
         lengths = np.fromiter(map(len, parts), np.int64, len(parts)) + 1
-        codes = _COUNTS[np.frombuffer(b"\0".join([*parts, b""]), np.uint8)]
+        codes = _CODES[np.frombuffer(b"\0".join([*parts, b""]), np.uint8)]
         unit = np.repeat(np.arange(len(parts), dtype=np.int32), lengths)
         inside, digit = codes > 0, _DIGIT[codes]
         edges = np.diff(inside.astype(np.int8), prepend=np.int8(0), append=np.int8(0))
@@ -151,29 +145,29 @@ class Units:
         )
 
     def windows(self, size: int) -> tuple[Hashes, Bools]:
-        """Hash each window of so many words; one that reaches over the end of a text is not valid."""
+        """Hash each window of so many words; return the hashes, and a mask of the windows inside one text."""
         return _windows(self.words, self.word_unit, size)
 
     def letter_windows(self, size: int) -> tuple[Hashes, Bools]:
-        """Hash each window of so many letters, as `windows` does."""
+        """Hash each window of so many letters, like `windows`."""
         return _windows(self.letters, self.letter_unit, size)
 
     def lengths(self) -> Ints:
-        """Give the number of words of each text, (N,)."""
+        """Return the number of words of each text, (N,)."""
         return np.bincount(self.word_unit, minlength=self.n).astype(np.int64)
 
     def in_order(self) -> Hashes:
         """Hash the words of each text in their order, (N,); 0 for one without words."""
         place = np.searchsorted(self.word_unit, np.arange(self.n + 1))
-        found = _spans(self.words, place[:-1], place[1:])
-        found[place[:-1] == place[1:]] = 0
-        return found
+        hashes = _spans(self.words, place[:-1], place[1:])
+        hashes[place[:-1] == place[1:]] = 0
+        return hashes
 
     def in_any_order(self, *, numbers: bool) -> Hashes:
-        """Hash the words of each text in whatever order, (N,); 0 for one without words.
+        """Hash the words of each text whatever their order, (N,); 0 for one without words.
 
         Args:
-            numbers: whether words of digits alone count.
+            numbers: whether words that consist of digits count.
         """
         values = mix(self.words)
         if not numbers:

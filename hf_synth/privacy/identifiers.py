@@ -1,8 +1,8 @@
-"""Structured identifiers of a person, found by patterns: those of 45 CFR 164.514(b)(2) that have a form.
+"""Regular expressions for structured identifiers (PHI): the HIPAA Safe Harbor classes that have a form.
 
 Names, places and anything else without a form are not found: a text without a match is not de-identified. Of the 18
-classes, names, biometric prints and photographs have none; `audit(find_identifiers=...)` takes a finder of your own,
-and `presidio_finder` makes one of an analyzer of presidio.
+classes of 45 CFR 164.514(b)(2), names, biometric prints and photographs have no form; `audit(find_identifiers=...)`
+takes a finder of your own, and `presidio_finder` makes one from an analyzer of presidio.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from hf_synth.errors import MissingExtraError
-from hf_synth.privacy.folding import folded
+from hf_synth.privacy.folding import fold
 
 _MONTH = (
     r"(?:Jan(?:uary)?|Feb(?:ruary)?|Mar(?:ch)?|Apr(?:il)?|May|June?|July?|Aug(?:ust)?|Sept?(?:ember)?|Oct(?:ober)?"
@@ -63,12 +63,12 @@ _PATTERNS: dict[str, str] = {
     "coordinates": r"(?<![\d.])-?\d{1,2}\.\d{4,8}\s?,\s?-?\d{1,3}\.\d{4,8}(?![\d.])",
 }  # fmt: skip
 _COMPILED = {kind: re.compile(pattern) for kind, pattern in _PATTERNS.items()}
-_OTHER_FORMS = {"phone_named": "phone", "age_named": "age_over_89"}  # patterns of their own, for speed
+_OTHER_FORMS = {"phone_named": "phone", "age_named": "age_over_89"}  # separate patterns, for speed
 IDENTIFIERS = tuple(kind for kind in _PATTERNS if kind not in _OTHER_FORMS)
-# Invented notes are full of these; whoever refuses a row for an identifier may want to treat them apart.
+# Invented notes are full of these, so the audit treats them apart from other identifiers.
 DATES_AND_AGES = ("date", "date_in_words", "age_over_89", "zip_code")
 
-# A pattern is tried only where one of these stands in the text (lower case, every digit a 0): four times as fast.
+# A pattern is tried only on texts that contain one of these (lower case, every digit as 0): four times as fast.
 _NEEDLES: Mapping[str, tuple[str, ...]] = {
     "email": ("@",),
     "url": ("://", "www."),
@@ -93,45 +93,30 @@ _NEEDLES: Mapping[str, tuple[str, ...]] = {
     "street_address": ("street", "ave", "road", "boulevard", "blvd", "lane", "drive", "court", "box"),
     "coordinates": (".0000",),
 }  # fmt: skip
-_NUMBERED = {"phone_named": "000"}  # ... and this, too
+_ALSO_NEEDED = {"phone_named": "000"}  # in addition to one of `_NEEDLES`
 _DIGITS = str.maketrans("123456789", "000000000")
 _NO_DIGIT_NEEDED = ("@", "://", "www.", "ninety", "hundred")
 
 
 def identifiers_in(text: str) -> set[str]:
-    """Give the kinds of structured identifiers that a text holds (IDENTIFIERS); names and places are not found.
+    """Return the kinds of structured identifiers in a text (IDENTIFIERS); names and places are not found.
 
-    A text that is not plain ASCII is also read as it looks: wide digits, dashes, letters of other alphabets.
+    A text that is not ASCII is searched as it looks too: wide digits, dashes, letters of other alphabets.
     """
-    shape = text.lower().translate(_DIGITS)
-    found = _kinds(text, shape)
-    if not text.isascii():
-        looks = folded(text)
-        found |= _kinds(looks, looks.lower().translate(_DIGITS))
-    return found
-
-
-def _kinds(text: str, shape: str) -> set[str]:
-    if "0" not in shape and not any(sign in shape for sign in _NO_DIGIT_NEEDED):
-        return set()
-    has = shape.__contains__
-    return {
-        _OTHER_FORMS.get(kind, kind)
-        for kind, pattern in _COMPILED.items()
-        if has(_NUMBERED.get(kind, "")) and any(map(has, _NEEDLES[kind])) and pattern.search(text)
-    }
+    kinds = _kinds(text)
+    return kinds if text.isascii() else kinds | _kinds(fold(text))
 
 
 def presidio_finder(analyzer: Any = None, *, language: str = "en", score: float = 0.5) -> Callable[[str], set[str]]:
-    """Make a finder for `audit(find_identifiers=...)` of an AnalyzerEngine of presidio.
+    """Make a finder for `audit(find_identifiers=...)` from an AnalyzerEngine of presidio.
 
-    Its recognisers of e-mail addresses and URLs may ask the network for a list of domains: those kinds are found by our
-    own patterns, so leave them out of its registry where notes must stay.
+    Its recognisers of e-mail addresses and URLs may load a list of domains from the network. Leave them out of its
+    registry where notes must stay: the patterns here find those kinds.
 
     Args:
-        analyzer: the engine; its default one, with the language model that it needs, when None.
+        analyzer: the engine; presidio's default one, with the language model that it needs, when None.
         language: of the notes.
-        score: how sure it must be, 0 to 1.
+        score: the least confidence that counts, 0 to 1.
 
     Raises:
         MissingExtraError: presidio-analyzer is not installed.
@@ -148,3 +133,15 @@ def presidio_finder(analyzer: Any = None, *, language: str = "en", score: float 
         return {str(r.entity_type).lower() for r in results if r.score >= score}
 
     return find
+
+
+def _kinds(text: str) -> set[str]:
+    shape = text.lower().translate(_DIGITS)
+    if "0" not in shape and not any(sign in shape for sign in _NO_DIGIT_NEEDED):
+        return set()
+    has = shape.__contains__
+    return {
+        _OTHER_FORMS.get(kind, kind)
+        for kind, pattern in _COMPILED.items()
+        if has(_ALSO_NEEDED.get(kind, "")) and any(map(has, _NEEDLES[kind])) and pattern.search(text)
+    }

@@ -1,4 +1,4 @@
-"""An audit as a page and as Markdown: figures, flags and closeness; counts and row numbers only, never text."""
+"""Report of a privacy audit in HTML and Markdown: figures, flags and closeness; counts and row numbers, never text."""
 
 from __future__ import annotations
 
@@ -8,21 +8,20 @@ from typing import TYPE_CHECKING
 
 from hf_synth.privacy.findings import FLAGS, MAX_COPIED_SHARE, Findings, refusing
 from hf_synth.reports.page import Section, Table, markdown, page
-from hf_synth.reports.plots import Interval, interval_plot
-from hf_synth.reports.shares import histogram_plot
+from hf_synth.reports.plots import Interval, histogram_plot, interval_plot
 
 if TYPE_CHECKING:
     from hf_synth.privacy.membership import Exposure, Membership
 
 _TITLE = "Audit of synthetic rows"
 _LIMITS = (
-    "Patterns find what has a form: numbers, dates, addresses of the net. They do not find names, nor places without a "
-    "form. This is not de-identification, and not a proof that nothing of gold is left: meaning that was put in other "
-    "words is not seen, nor is a note that consists of phrases which three or more notes of gold share."
+    "Patterns find what has a form: numbers, dates, e-mail and web addresses. They do not find names, nor places "
+    "without a form. This audit is not de-identification, and it does not prove that nothing of gold is left: it "
+    "misses paraphrases, and notes that consist of phrases which three or more notes of gold share."
 )
 _SHARED = {
     "longest_run_words": "longest run shared with one patient or note of gold, in words (set phrases left out)",
-    "containment_mean": "mean share of a row's 8-word windows that stand in one of them",
+    "containment_mean": "mean share of a row's 8-word windows that occur in one of them",
     "containment_p95": "95th percentile of that share",
     "closest_median": "median distance to the closest row of gold (1 = nothing in common)",
 }
@@ -31,23 +30,23 @@ _SHARED = {
 def audit_sections(
     findings: Findings, *, membership: Membership | None = None, exposure: Exposure | None = None
 ) -> list[Section]:
-    """Give the sections of a report on an audit, to stand alone or among others.
+    """Return the sections of a report on an audit.
 
     Args:
-        membership: what the losses of a model that was trained on the gold tell.
+        membership: test of a model that was trained on the gold.
         exposure: of canaries in that model.
     """
-    sections = [_verdict(findings)]
+    sections = [_verdict_section(findings)]
     if findings.compared:
-        sections.append(_shared(findings))
-    sections.append(_flags(findings))
+        sections.append(_overlap_section(findings))
+    sections.append(_flags_section(findings))
     if kinds := {k[5:]: v for k, v in findings.figures.items() if k.startswith("with_")}:
         rows = [[kind.replace("_", " "), count] for kind, count in kinds.items()]
         sections.append(
             Section("Identifiers", tables=[Table(["kind", "rows"], rows, "Rows with what looks like an identifier")])
         )
     if membership is not None or exposure is not None:
-        sections.append(_model(membership, exposure))
+        sections.append(_model_section(membership, exposure))
     sections.append(Section("What this cannot show", _LIMITS))
     return sections
 
@@ -60,11 +59,11 @@ def audit_page(
     facts: Sequence[tuple[str, object]] = (),
     simulated: str = "",
 ) -> str:
-    """Give an audit as one HTML page that needs nothing else.
+    """Return the report of an audit as one self-contained HTML page.
 
     Args:
-        facts: names and values that say what was audited.
-        simulated: why its figures are no clinical ones.
+        facts: names and values that describe the audited data.
+        simulated: why its figures are not clinical.
     """
     sections = audit_sections(findings, membership=membership, exposure=exposure)
     return page(_TITLE, sections, facts=facts, simulated=simulated)
@@ -78,32 +77,32 @@ def audit_markdown(
     facts: Sequence[tuple[str, object]] = (),
     simulated: str = "",
 ) -> str:
-    """Give an audit as Markdown; arguments as for `audit_page`."""
+    """Return the report of an audit as Markdown; the arguments are those of `audit_page`."""
     sections = audit_sections(findings, membership=membership, exposure=exposure)
     return markdown(_TITLE, sections, facts=facts, simulated=simulated)
 
 
-def _verdict(findings: Findings) -> Section:
+def _verdict_section(findings: Findings) -> Section:
     figures = findings.figures
     rows, copied, refused = (int(figures[k]) for k in ("rows", "copied_rows", "refused_rows"))
-    said, note = "Passed.", ""
+    verdict, note = "Passed.", ""
     if findings.verdict != "ok":
-        said = "Refused: the generator copies, and what the audit did not see cannot be trusted either."
-    held = f"{rows:,} rows were held against {int(figures['gold_rows']):,} rows of gold."
+        verdict = "Refused: the generator copies, and rows without a finding cannot be trusted either."
+    scope = f"{rows:,} rows were compared with {int(figures['gold_rows']):,} rows of gold."
     if not findings.compared:
-        held, note = f"{rows:,} rows were looked at.", "There was no gold to compare with: copies cannot be found so."
+        scope, note = f"{rows:,} rows were searched.", "There was no gold to compare with, so copies cannot be found."
     text = (
-        f"{said} {held} {copied:,} of them hold gold ({figures['copied_share']:.2%}; the whole is refused above "
-        f"{MAX_COPIED_SHARE:.0%}), and {refused:,} may not leave."
+        f"{verdict} {scope} {copied:,} of them contain gold ({figures['copied_share']:.2%}; the dataset is refused "
+        f"above {MAX_COPIED_SHARE:.0%}), and {refused:,} must not leave."
     )
     return Section("Verdict", text, note=note)
 
 
-def _shared(findings: Findings) -> Section:
+def _overlap_section(findings: Findings) -> Section:
     figures = findings.figures
     rows = [[meaning, figures[k], figures.get(f"held_out_{k}")] for k, meaning in _SHARED.items() if k in figures]
-    tables = [Table(["", "synthetic", "held-out gold"], rows, "What rows share with gold, beside gold never shown")]
-    plots, text = [], "There was no held-out gold: what gold reaches by being about the same things is not known."
+    tables = [Table(["", "synthetic", "held-out gold"], rows, "Overlap with gold of synthetic rows and held-out gold")]
+    plots, text = [], "Without held-out gold, the overlap that comes of a shared subject is unknown."
     if "closeness_auc" in figures:
         value, low, high = (float(figures[f"closeness_auc{end}"]) for end in ("", "_low", "_high"))
         nearer = "nearer to gold than" if low > 0.5 else "farther from gold than" if high < 0.5 else "about as near as"
@@ -113,8 +112,8 @@ def _shared(findings: Findings) -> Section:
         )
         if figures["held_out_over_limit"]:
             text += (
-                f"\n\nOf the sampled rows of held-out gold {int(figures['held_out_over_limit']):,} would be called "
-                "copies too: gold repeats itself, or its set phrases are not known as such."
+                f"\n\n{int(figures['held_out_over_limit']):,} of the sampled rows of held-out gold count as copies "
+                "too: gold repeats itself, or its set phrases are not recognised as such."
             )
     if findings.closeness:
         plots.append(
@@ -124,27 +123,27 @@ def _shared(findings: Findings) -> Section:
     return Section("Shared with gold", text, plots, tables)
 
 
-def _flags(findings: Findings) -> Section:
+def _flags_section(findings: Findings) -> Section:
     raised = Counter(flag for flags in findings.row_flags for flag in flags)
     rows = [
         [f"`{flag}`", meaning, raised[flag], "yes" if flag in refusing(findings.access) else "no"]
         for flag, meaning in FLAGS.items()
     ]
     numbers = list(findings.refused)
-    first = f" The first of them: rows {', '.join(str(i) for i in numbers[:20])}." if numbers else ""
-    text = f"Rows that a refusing flag was raised on: {len(numbers):,}.{first} Row numbers count from 0."
-    return Section("Flags", text, tables=[Table(["flag", "what it says", "rows", "refuses"], rows, align="llrl")])
+    first = f" The first ones: rows {', '.join(str(i) for i in numbers[:20])}." if numbers else ""
+    text = f"Rows with a flag that refuses them: {len(numbers):,}.{first} Row numbers count from 0."
+    return Section("Flags", text, tables=[Table(["flag", "meaning", "rows", "refuses"], rows, align="llrl")])
 
 
-def _model(membership: Membership | None, exposure: Exposure | None) -> Section:
+def _model_section(membership: Membership | None, exposure: Exposure | None) -> Section:
     text, plots, rows = [], [], []
     if membership is not None:
         text.append(membership.note[0].upper() + membership.note[1:] + ".")
         if membership.auc is not None and membership.auc_low is not None and membership.auc_high is not None:
-            shown = [Interval("AUC", membership.auc, membership.auc_low, membership.auc_high, emphasis=True)]
+            intervals = [Interval("AUC", membership.auc, membership.auc_low, membership.auc_high, emphasis=True)]
             if membership.tpr is not None and membership.tpr_low is not None and membership.tpr_high is not None:
-                shown.append(Interval("named at 1% FPR", membership.tpr, membership.tpr_low, membership.tpr_high))
-            plots.append(interval_plot(shown, title="Who was in the training set", axis="share", reference=0.5))
+                intervals.append(Interval("TPR at 1% FPR", membership.tpr, membership.tpr_low, membership.tpr_high))
+            plots.append(interval_plot(intervals, title="Membership inference", axis="share", reference=0.5))
         rows = [
             ["training rows", membership.members, membership.member_loss],
             ["held-out rows", membership.held_out, membership.held_out_loss],

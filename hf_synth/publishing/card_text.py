@@ -1,4 +1,4 @@
-"""Text of the cards from plain facts: templates of `model_cards/`, and their YAML headers."""
+"""Markdown and YAML of dataset and model cards: templates of `model_cards/`, filled with the facts of `cards`."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ from functools import cache
 from importlib import resources
 from typing import Any
 
-# Identifiers of licences on the Hub that tasks are likely to carry; anything else is `other` with its name.
+TAGS = ("synthetic", "clinical", "hf_synth")
+# Licences of likely tasks by their identifiers on the Hub; any other is `other` with a name.
 LICENSES = ("apache-2.0", "mit", "cc0-1.0", "cc-by-4.0", "cc-by-3.0", "cc-by-sa-4.0", "cc-by-sa-3.0", "cc-by-nc-4.0",
             "cc-by-nc-sa-4.0", "cc-by-nc-nd-4.0", "cc-by-nd-4.0", "odc-by", "odbl", "pddl", "bsd-3-clause", "gpl-3.0",
             "agpl-3.0", "lgpl-3.0", "unknown", "other")  # fmt: skip
@@ -19,6 +20,7 @@ CATEGORIES = {
     "multi_label": "text-classification",
     "text2text": "text-generation",
 }
+
 ACCESS_MEANING = {
     "open": "The gold behind it is openly licensed or artificial; this may be passed on under the licence below.",
     "restricted": "The gold behind it belongs to one site. Whoever was given access may use this for research, may not "
@@ -27,7 +29,8 @@ ACCESS_MEANING = {
     "use and sharing only under that agreement, never on a public Hub. PhysioNet takes derived sets under the "
     "source's agreement, with -Ext- in their names. A gate is not a data use agreement.",
 }
-METRICS = {  # name here: (label in tables, metric type on the Hub)
+
+METRICS = {  # name: (label in tables, metric type on the Hub)
     "macro_f1": ("macro-F1", "f1"),
     "accuracy": ("accuracy", "accuracy"),
     "micro_f1": ("micro-F1", "f1"),
@@ -47,6 +50,7 @@ METRICS = {  # name here: (label in tables, metric type on the Hub)
     "rouge2": ("ROUGE-2", "rouge"),
     "rougeL": ("ROUGE-L", "rouge"),
 }
+
 FIGURES = {
     "copies_of_gold": "rows whose text is a text of gold",
     "copied_spans": "rows with a long verbatim span of gold",
@@ -67,53 +71,41 @@ FIGURES = {
     "near_duplicates": "rows that nearly repeat an earlier one",
     "label_leaks": "rows that name their own label",
 }
-TAGS = ("synthetic", "clinical", "hf_synth")
-
-
-def license_data(name: str) -> dict[str, str]:
-    """Give the header's fields for a licence: its identifier on the Hub, or `other` with a name."""
-    known = name.lower()
-    if known in LICENSES:
-        return {"license": known}
-    return {"license": "other", "license_name": re.sub(r"[^a-z0-9.]+", "-", known).strip("-") or "not-stated"}
 
 
 def dataset_card(facts: Mapping[str, Any]) -> str:
-    """Render the card of a dataset from its facts, YAML header included."""
+    """Render the card of a dataset, with its YAML header, from `cards.dataset_facts`."""
     from huggingface_hub import DatasetCardData
 
     rows = facts["rows"]
-    more = _gate_prompt(facts) | facts["license_data"]
     header = DatasetCardData(
         pretty_name=facts["title"], language="en", annotations_creators=["machine-generated"],
         language_creators=["machine-generated"], task_categories=[CATEGORIES[facts["kind"]]],
         size_categories=[next((size for size, top in SIZES.items() if rows < top), LARGEST)],
         tags=[*TAGS, *(["simulated"] if facts["simulated"] else [])],
         configs=[_config(c) for c in facts["configs"]],
-        **more,
+        **_gate_prompt(facts), **facts["license_data"],
     )  # fmt: skip
     return _render("dataset_card.md", facts, header)
 
 
-def _config(config: Mapping[str, Any]) -> dict[str, Any]:
-    files = [{"split": "train", "path": f"{config['name']}/train-*.parquet"}]
-    return {"config_name": config["name"], **({"default": True} if config["default"] else {}), "data_files": files}
-
-
 def model_card(facts: Mapping[str, Any]) -> str:
-    """Render the card of a model from its facts; scores go into the header as a model-index too."""
+    """Render the card of a model from `cards.model_card_facts`; the header repeats its scores as a model-index."""
     from huggingface_hub import EvalResult, ModelCardData
 
     results = [
         EvalResult(
-            task_type=CATEGORIES[facts["kind"]], dataset_type=facts["hub_dataset"] or "unknown",
+            task_type=CATEGORIES[facts["kind"]],
+            dataset_type=facts["hub_dataset"] or "unknown",
             dataset_name=f"{facts['task']}: gold test rows" + ("" if facts["hub_dataset"] else ", on no Hub"),
             dataset_split="test",
-            metric_type=s["hub_metric"], metric_name=s["label"], metric_value=s["number"],
+            metric_type=s["hub_metric"],
+            metric_name=s["label"],
+            metric_value=s["number"],
             metric_args={"ci95": s["ci95"]},
         )
         for s in facts["scores"]
-    ]  # fmt: skip
+    ]
     header = ModelCardData(
         model_name=facts["title"], language="en", library_name="transformers", pipeline_tag=CATEGORIES[facts["kind"]],
         base_model=facts["base_model"], tags=[*TAGS, *(["simulated"] if facts["simulated"] else [])],
@@ -125,15 +117,13 @@ def model_card(facts: Mapping[str, Any]) -> str:
 
 
 def eval_results(facts: Mapping[str, Any]) -> str:
-    """Give the first score of a model as the YAML of `.eval_results/<task>.yaml`, which fills leaderboards of datasets.
+    """Return a model's first score as the YAML of `.eval_results/<task>.yaml`, for the leaderboard of a dataset.
 
-    It names a dataset by its id. Gold that is no dataset of the Hub has none, and none is made up: "" then, and scores
-    stand in the card's own `model-index` alone, where the dataset's type is "unknown".
+    Return "" if the gold is no dataset of the Hub: without an id scores are only in the card's model-index.
     """
     if not facts["hub_dataset"]:
         return ""
-    from huggingface_hub import EvalResultEntry
-    from huggingface_hub import eval_result_entries_to_yaml as plain
+    from huggingface_hub import EvalResultEntry, eval_result_entries_to_yaml
     from huggingface_hub.utils import yaml_dump
 
     entries = [
@@ -145,11 +135,24 @@ def eval_results(facts: Mapping[str, Any]) -> str:
         )
         for s in facts["scores"][:1]
     ]
-    return str(yaml_dump(plain(entries)))
+    return str(yaml_dump(eval_result_entries_to_yaml(entries)))
+
+
+def license_data(name: str) -> dict[str, str]:
+    """Return a header's licence fields: the identifier on the Hub, or `other` with a name."""
+    name = name.lower()
+    if name in LICENSES:
+        return {"license": name}
+    return {"license": "other", "license_name": re.sub(r"[^a-z0-9.]+", "-", name).strip("-") or "not-stated"}
+
+
+def _config(config: Mapping[str, Any]) -> dict[str, Any]:
+    files = [{"split": "train", "path": f"{config['name']}/train-*.parquet"}]
+    return {"config_name": config["name"], **({"default": True} if config["default"] else {}), "data_files": files}
 
 
 def _gate_prompt(facts: Mapping[str, Any]) -> dict[str, Any]:
-    """Give what the Hub shows to whoever asks for access, should the repository be gated."""
+    """Return the header's fields for users who request access to a gated repository."""
     if facts["access"] == "open":
         return {}
     return {
@@ -169,16 +172,19 @@ def _environment() -> Any:
 
     folder = resources.files("hf_synth.model_cards")
     names = ("dataset_card.md", "model_card.md")
-    made = Environment(
+    environment = Environment(
         loader=DictLoader({n: folder.joinpath(n).read_text(encoding="utf-8") for n in names}),
-        undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True, autoescape=False,
-    )  # fmt: skip
-    made.filters["table"] = _table
-    return made
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        autoescape=False,
+    )
+    environment.filters["table"] = _table
+    return environment
 
 
 def _table(rows: Sequence[Mapping[str, Any]], columns: Sequence[Sequence[str]]) -> str:
-    """Give a Markdown table; columns as (header, key of the row), numbers to the right."""
+    """Return a Markdown table of columns (header, key of the row), numbers to the right."""
 
     def cell(value: Any) -> str:
         if value is None or value != value:

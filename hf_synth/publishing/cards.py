@@ -1,11 +1,12 @@
-"""Cards: facts computed from columns, findings and scores, and the text rendered from them. Pure, no network.
+"""Dataset and model cards: the facts they show, computed from columns, findings, scores and policy.
 
-`dataset_facts` and `model_card_facts` compute plain values; `dataset_card` and `model_card` fill the templates of
-`model_cards/`. No gold row is ever shown; examples come from kept synthetic rows of open data only.
+`dataset_facts`, `model_card_facts` and `policy_facts` return plain values; `card_text` renders them. Pure, no network.
+No gold row is shown; examples are kept synthetic rows of open data.
 """
 
 from __future__ import annotations
 
+import math
 import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -24,18 +25,43 @@ if TYPE_CHECKING:
     from datasets import Dataset
 
 _SAMPLE = 280  # characters of an example
+_WHAT = {
+    "corrected": "labels after correction; rows that were dropped are left out",
+    "raw": "labels as the generator meant them, every row with a text",
+    "targets": "targets as the generator wrote them, every row with a text",
+}
+_AS_ASKED = "labels are those asked of the generator"
+_POOLED = {  # long_notes of training.train: how to read a note that is longer than the model
+    "windows": "the highest logits of its windows, label by label",
+    "windows_mean": "the mean of its windows' logits",
+}
+
+_FIGURES = {  # figure of a policy: its meaning
+    "corrector_accuracy_on_held_out_gold": "corrector: accuracy on gold that it had not seen",
+    "corrector_balanced_accuracy_on_held_out_gold": "corrector: balanced accuracy on the same rows",
+    "corrector_ece_on_held_out_gold": "corrector: expected calibration error there",
+    "corrector_temperature": "corrector: temperature that calibrates it",
+    "corrector_ece_after_temperature": "corrector: expected calibration error after that",
+    "generator_accuracy_audited": "generator: share of right labels among rows that a person checked",
+    "audited_rows": "rows that a person checked",
+    "generator_accuracy_estimated": "generator: share of right labels, estimated, not measured",
+    "gold_against_synthetic_auc": "how well gold and synthetic texts can be told apart (AUC; .5 = not at all)",
+    "gold_rows": "gold rows that the policy was fitted on",
+    "synthetic_rows": "synthetic rows that the policy was fitted on",
+}
+_METHODS = {
+    "none": "labels stay as the generator meant them",
+    "argmax": "the corrector's most probable label replaces the generator's",
+    "threshold": "the corrector's label replaces the generator's where it is sure enough",
+    "agree": "rows are kept where corrector and generator agree",
+    "clean_drop": "rows are dropped whose label confident learning holds for wrong",
+    "weight": "labels stay, and rows weigh as much as they are believed",
+    "posterior": "the opinions of corrector and generator are joined",
+    "ensemble": "joined opinions and weighted labels are averaged",
+}
 
 
-# --- facts of a dataset ---------------------------------------------------------------------------------------------
-def _costs(columns: Mapping[str, list[Any]]) -> str:
-    """Say what the answers took that the rows came of; empty where that is not known."""
-    read, written, dollars = ([v for v in columns[c] if v is not None] for c in USAGE_COLUMNS)
-    if not any(read) and not any(written):
-        return ""
-    said = f"{sum(read):,} tokens read and {sum(written):,} written"
-    return f"{said}, ${sum(dollars):,.2f} by the price that was given" if dollars else f"{said}; no price was given"
-
-
+# --- datasets -------------------------------------------------------------------------------------------------------
 def dataset_facts(
     task: Task,
     dataset: Dataset,
@@ -49,49 +75,49 @@ def dataset_facts(
     origin: str = "",
     gold_rows: int | None = None,
 ) -> dict[str, Any]:
-    """Compute what a dataset's card says, from its columns.
+    """Compute the facts of a dataset's card from its columns.
 
     Args:
-        dataset: generated or corrected rows, rejected ones among them; rows that `findings` refuse count as withheld.
-        scores: of models trained with the rows, by the name of what they were trained on.
-        policy: of the correction, where known: a policy, its JSON, or the name of its method.
+        dataset: generated or corrected rows, including rejected ones; rows refused by `findings` count as withheld.
+        scores: of models trained with the rows, by the name of their training set.
+        policy: of the correction, if known: a policy, its JSON, or the name of its method.
         access: an access to join with that of task and rows.
-        origin: what was found out of whether the gold is the gold they came from.
-        gold_rows: how many rows of open gold are published with them; None is no such config.
+        origin: whether the gold is the gold they came from (`Origin.summary`).
+        gold_rows: number of rows of open gold published with them; None without such a config.
     """
-    named = ("source", "label_status", "reason", "generator", "prompt_sha256", "seed_ids", *USAGE_COLUMNS)
-    columns = {c: column_of(dataset, c) for c in named}
+    names = ("source", "label_status", "reason", "generator", "prompt_sha256", "seed_ids", *USAGE_COLUMNS)
+    columns = {c: column_of(dataset, c) for c in names}
     status = [s or "kept" for s in columns["label_status"]]
     withheld = set(findings.refused) if findings else set()
     meant = _labels(task, dataset, "llm_label" if "llm_label" in dataset.column_names else task.label_column)
     final = _labels(task, dataset, task.label_column)
-    leaving = [i for i, s in enumerate(status) if s != "rejected" and i not in withheld]
-    kept = [i for i in leaving if status[i] != "dropped"]
+    exported = [i for i, s in enumerate(status) if s != "rejected" and i not in withheld]
+    kept = [i for i in exported if status[i] != "dropped"]
     corrected = "label_probs" in dataset.column_names and task.kind != "text2text"
     joined = strictest(task.access, access_of(dataset), *([findings.access] if findings else []), access or "open")
-    made_by = dict(sorted(Counter(str(g or "unknown") for g in columns["generator"]).items()))
+    generators = dict(sorted(Counter(str(g or "unknown") for g in columns["generator"]).items()))
     reasons = Counter(zip(status, (r or "as_generated" for r in columns["reason"]), strict=True))
     views = [("corrected", kept, final)] if corrected else []
-    views.append(("raw", leaving, meant))
-    writes = task.kind == "text2text"
-    told = policy_facts(policy if corrected else None, task.labels)
+    views.append(("raw", exported, meant))
+    text2text = task.kind == "text2text"
+    correction = policy_facts(policy if corrected else None, task.labels)
     facts = _task_facts(task, joined, attestation) | {
         "repo_id": repo_id, "title": repo_id.split("/")[-1] or task.name, "rows": len(views[0][1]),
-        "unit": "entries" if writes else "pairs" if len(task.text_columns) > 1 else "notes",
+        "unit": "entries" if text2text else "pairs" if len(task.text_columns) > 1 else "notes",
         "text_columns": " and ".join(f"`{c}`" for c in task.text_columns), "label_column": task.label_column,
-        "label_word": "target" if writes else "list of labels" if task.kind == "multi_label" else "label",
+        "label_word": "target" if text2text else "list of labels" if task.kind == "multi_label" else "label",
         "configs": [{"name": name, "split": "train", "rows": len(rows), "default": n == 0,
-                     "what": _WHAT["targets" if writes else name]}
+                     "what": _WHAT["targets" if text2text else name]}
                     for n, (name, rows, _) in enumerate(views)],
         "labels": _label_table(task, views),
-        "generators": ", ".join(f"`{name}` ({n:,} rows)" for name, n in made_by.items()),
+        "generators": ", ".join(f"`{name}` ({n:,} rows)" for name, n in generators.items()),
         "config_columns": [[name, name] for name, _, _ in views],
         "costs": _costs(columns),
         "prompts": len({p for p in columns["prompt_sha256"] if p}),
         "exemplars": len({s for ids in columns["seed_ids"] if ids for s in ids}),
-        **told,
-        "correction": _correction(status, reasons, told["policy"]) if corrected else
-                      f"none; {'targets are those that the generator wrote' if writes else _AS_ASKED}",
+        **correction,
+        "correction": _correction(status, reasons, correction["policy"]) if corrected else
+                      f"none; {'targets are those that the generator wrote' if text2text else _AS_ASKED}",
         "reasons": [{"status": s, "meaning": REASONS.get(r, r), "rows": n} for (s, r), n in
                     sorted(reasons.items(), key=lambda item: (STATUSES.index(item[0][0]), item[0][1]))],
         "audited": _audited(findings, origin), "audit_rows": _audit_rows(findings) if findings else [],
@@ -99,48 +125,32 @@ def dataset_facts(
     }  # fmt: skip
     facts |= _status_table(task, meant, status) if corrected and task.labels else {"statuses": [], "status_columns": []}
     facts |= _score_table(scores)
-    facts["simulated"] = simulated(task, list(made_by))
+    facts["simulated"] = simulated(task, list(generators))
     if gold_rows is not None and joined == "open":
-        both = {"name": "augmented", "split": "train", "default": False, "rows": gold_rows + len(views[0][1])}
-        facts["configs"].append(both | {"what": f"{gold_rows:,} rows of open gold and the first config, to train on"})
+        augmented = {"name": "augmented", "split": "train", "default": False, "rows": gold_rows + len(views[0][1])}
+        facts["configs"].append(
+            augmented | {"what": f"{gold_rows:,} rows of open gold and the first config, to train on"}
+        )
     return facts
 
 
-_WHAT = {
-    "corrected": "labels after correction; rows that were dropped are left out",
-    "raw": "labels as the generator meant them, every row with a text",
-    "targets": "targets as the generator wrote them, every row with a text",
-}
-_AS_ASKED = "labels are those asked of the generator"
-
-
-def _task_facts(task: Task, access: str, attestation: str | None) -> dict[str, Any]:
-    from hf_synth import __version__
-
-    return {
-        "task": task.full_name, "task_version": task.version, "kind": task.kind, "description": task.description,
-        "unverified": task.unverified,
-        "access": access, "access_meaning": ACCESS_MEANING[access], "license": task.license,
-        "license_data": license_data(task.license), "hub_dataset": _hub_dataset(task.source_url),
-        "source_url": task.source_url, "citation": task.citation,
-        "attestation": attestation, "version": __version__,
-    }  # fmt: skip
-
-
-def _hub_dataset(source_url: str) -> str | None:
-    """Give the id of a dataset of the public Hub, where a task's source is one."""
-    found = re.fullmatch(r"https://(?:huggingface\.co|hf\.co)/datasets/([\w.-]+/[\w.-]+)/?", source_url)
-    return found[1] if found else None
+def _costs(columns: Mapping[str, list[Any]]) -> str:
+    """Return what the answers to the rows cost; "" if unknown."""
+    read, written, dollars = ([v for v in columns[c] if v is not None] for c in USAGE_COLUMNS)
+    if not any(read) and not any(written):
+        return ""
+    tokens = f"{sum(read):,} tokens read and {sum(written):,} written"
+    return f"{tokens}, ${sum(dollars):,.2f} by the price that was given" if dollars else f"{tokens}; no price was given"
 
 
 def _labels(task: Task, dataset: Dataset, column: str) -> list[tuple[str, ...]]:
-    """Give the names of each row's labels; none for a row without label and for text2text."""
+    """Return the names of each row's labels; none for a row without label and for text2text."""
     if task.kind == "text2text":
         return [()] * len(dataset)
-    names = label_names(dataset.features[column]) or list(task.labels)
+    known = label_names(dataset.features[column]) or list(task.labels)
 
     def name(value: Any) -> str:
-        return names[value] if isinstance(value, int) else str(value)
+        return known[value] if isinstance(value, int) else str(value)
 
     values = dataset[column]
     if task.kind == "multi_label":
@@ -156,10 +166,6 @@ def _label_table(task: Task, views: Sequence[tuple[str, list[int], list[tuple[st
     ]
 
 
-def _meanings(task: Task) -> list[tuple[str, str]]:
-    return list(zip(task.labels, task.label_meanings or [""] * len(task.labels), strict=True))
-
-
 def _status_table(task: Task, meant: list[tuple[str, ...]], status: list[str]) -> dict[str, Any]:
     names = [s for s in STATUSES if s != "rejected"]
     counts = Counter((label, s) for labels, s in zip(meant, status, strict=True) for label in labels)
@@ -171,18 +177,18 @@ def _correction(status: list[str], reasons: Mapping[tuple[str, str], int], polic
     if all(s == "rejected" or reason == "as_generated" for s, reason in reasons):
         return f"none; {_AS_ASKED}"
     counts = Counter(status)
-    done = ", ".join(f"{counts[s]:,} {s}" for s in STATUSES if counts[s] and s != "rejected")
-    return f"by a corrector trained on gold{f', policy `{policy}`' if policy else ''}: {done}"
+    changes = ", ".join(f"{counts[s]:,} {s}" for s in STATUSES if counts[s] and s != "rejected")
+    return f"by a corrector trained on gold{f', policy `{policy}`' if policy else ''}: {changes}"
 
 
 def _audited(findings: Findings | None, origin: str) -> str:
     if findings is None:
         return "No audit was made."
-    held = f"Held against {findings.figures['gold_rows']:,} gold rows before it left."
+    compared = f"Held against {findings.figures['gold_rows']:,} gold rows before it left."
     if not findings.compared:
-        held = "There was no gold to compare with: only identifiers, leaks and repetition were looked for."
+        compared = "There was no gold to compare with: only identifiers, leaks and repetition were looked for."
     known = f" {origin[0].upper()}{origin[1:]}." if origin else ""
-    return f"{held}{known} Rows withheld by it: {len(findings.refused):,}."
+    return f"{compared}{known} Rows withheld by it: {len(findings.refused):,}."
 
 
 def _audit_rows(findings: Findings) -> list[dict[str, str]]:
@@ -199,36 +205,34 @@ def _score_table(scores: Scores | Mapping[str, Scores] | None) -> dict[str, Any]
         return {"scores": [], "metric_columns": []}
     by_name = {str(scores.model.get("name", "model")): scores} if isinstance(scores, Scores) else dict(scores)
     first = next(iter(by_name.values()))
-    shown = [m for m in ("macro_f1", "accuracy") if m in first.values] or list(first.values)[:2]
-    rows = [{"name": name, "n": s.n} | {m: f"{s.values[m]:.3f} {_interval(s, m)}" for m in shown}
-            for name, s in by_name.items()]  # fmt: skip
-    return {"scores": rows, "metric_columns": [[METRICS.get(m, (m, m))[0], m] for m in shown]}
-
-
-def _interval(scores: Scores, metric: str) -> str:
-    low, high = scores.ci95[metric]
-    return f"({low:.3f}-{high:.3f})"
+    metrics = [m for m in ("macro_f1", "accuracy") if m in first.values] or list(first.values)[:2]
+    rows = [
+        {"name": name, "n": s.n} | {m: f"{s.values[m]:.3f} {_interval(s, m)}" for m in metrics}
+        for name, s in by_name.items()
+    ]
+    return {"scores": rows, "metric_columns": [[METRICS.get(m, (m, m))[0], m] for m in metrics]}
 
 
 def _examples(
     task: Task, dataset: Dataset, kept: list[int], labels: list[tuple[str, ...]], source: list[Any]
 ) -> list[dict[str, str]]:
-    """Pick the first kept synthetic row of each label, at most four; for text2text the first with its target."""
-    writes = task.kind == "text2text"
-    columns = (*task.text_columns, *((task.label_column,) if writes else ()))
-    found: dict[tuple[str, ...], dict[str, str]] = {}
+    """Return the first kept synthetic row of each label, at most four; for text2text the first with its target."""
+    text2text = task.kind == "text2text"
+    columns = (*task.text_columns, *((task.label_column,) if text2text else ()))
+    examples: dict[tuple[str, ...], dict[str, str]] = {}
     for i in kept:
-        if source[i] == "synthetic" and labels[i] not in found and len(found) < 4:
+        if source[i] == "synthetic" and labels[i] not in examples and len(examples) < 4:
             text = " / ".join(" ".join(str(dataset[i][c]).split()) for c in columns)
-            shown = text if len(text) <= _SAMPLE else text[:_SAMPLE].rsplit(" ", 1)[0] + " ..."
-            found[labels[i]] = {
-                "label": ", ".join(labels[i]) or (" / ".join(columns) if writes else "no label"),
-                "text": shown.replace("{{", "{ {").replace("}}", "} }"),
+            if len(text) > _SAMPLE:
+                text = text[:_SAMPLE].rsplit(" ", 1)[0] + " ..."
+            examples[labels[i]] = {
+                "label": ", ".join(labels[i]) or (" / ".join(columns) if text2text else "no label"),
+                "text": text.replace("{{", "{ {").replace("}}", "} }"),
             }
-    return [found[key] for key in sorted(found)]
+    return [examples[key] for key in sorted(examples)]
 
 
-# --- facts of a model -----------------------------------------------------------------------------------------------
+# --- models ---------------------------------------------------------------------------------------------------------
 def model_card_facts(
     task: Task,
     trained: Mapping[str, Any],
@@ -244,21 +248,20 @@ def model_card_facts(
     exposure: str = "",
     widget: Sequence[str] = (),
 ) -> dict[str, Any]:
-    """Compute what a model's card says.
+    """Compute the facts of a model's card.
 
     Args:
-        trained: the facts that training wrote (`modeling.model_facts`).
+        trained: the facts that training wrote (`record.model_facts`).
         access: an access to join with that of task and facts.
-        architecture: what kind of network it is.
-        membership: what a test found of whether it tells its training rows; "" when none was made.
-        untested: why none was.
-        exposure: how well it knows canaries that were planted in its gold, or why that was not measured; "" where none
-            were.
-        parents: releases that it comes from (`release.parents_of`).
-        widget: texts for the page's widget, of synthetic rows that may be shown.
+        architecture: class name of the network.
+        membership: result of a membership test; "" without one.
+        untested: why there was none.
+        exposure: of canaries planted in its gold, or why it was not measured; "" without canaries.
+        parents: releases it was made from (`release.parents_of`).
+        widget: texts of synthetic rows for the page's widget.
     """
     rows = dict(trained.get("rows", {}))
-    what = {
+    sources = {
         "gold": "gold",
         UNLABELLED: "real notes, labelled by an LLM",
         **{s: f"synthetic, label {s}" for s in STATUSES},
@@ -266,19 +269,19 @@ def model_card_facts(
     }
     base = str(trained.get("base_model") or "")
     on_hub = bool(re.fullmatch(r"[\w.-]+/[\w.-]+", base))
-    told = trained.get("hyperparameters", {})
+    hyperparameters = trained.get("hyperparameters", {})
     joined = strictest(task.access, trained.get("access"), access or "open")
     return _task_facts(task, joined, attestation) | {
         "repo_id": repo_id, "title": repo_id.split("/")[-1] or task.name, "network": architecture,
         "call": "note" if len(task.text_columns) == 1 else '{"text": first, "text_pair": second}',
         "input": "..." if len(task.text_columns) == 1 else "\\n".join(f"{c}: ..." for c in task.text_columns),
         "labels": [{"index": str(i), "name": n, "meaning": m} for i, (n, m) in enumerate(_meanings(task))],
-        "composition": [{"what": what.get(k, k), "rows": n} for k, n in rows.items()] or
+        "composition": [{"what": sources.get(k, k), "rows": n} for k, n in rows.items()] or
                        [{"what": "unknown", "rows": 0}],
         "base": (f"[{base}](https://huggingface.co/{base})" if on_hub else f"`{base or 'unknown'}`, not on a Hub")
                 + (f", revision `{trained['base_revision']}`" if trained.get("base_revision") else ""),
         "base_model": base if on_hub else None,
-        "hyperparameters": ", ".join(f"{k} {v}" for k, v in told.items() if v not in (None, -1, False)),
+        "hyperparameters": ", ".join(f"{k} {v}" for k, v in hyperparameters.items() if v not in (None, -1, False)),
         "pretrained_on": pretraining_note(base) if on_hub or known_model(base) else "",
         "long_notes": _POOLED.get((trained.get("long_notes") or {}).get("how", ""), ""),
         "membership": membership.rstrip("."), "untested": untested.rstrip("."),
@@ -291,12 +294,6 @@ def model_card_facts(
     }  # fmt: skip
 
 
-_POOLED = {  # training.train's long_notes -> how to read a note that is longer than the model
-    "windows": "the highest logits of its windows, label by label",
-    "windows_mean": "the mean of its windows' logits",
-}
-
-
 def _parent(parent: Mapping[str, Any]) -> str:
     rows = f", {parent['rows']:,} of its texts" if parent.get("rows") else ""
     return f"{parent['kind']} `{parent['repo_id']}`{rows}"
@@ -304,25 +301,20 @@ def _parent(parent: Mapping[str, Any]) -> str:
 
 def _model_scores(scores: Scores | None) -> dict[str, Any]:
     if scores is None:
-        return {
-            "n": 0,
-            "scores": [],
-            "per_class": [],
-            "excluded": "",
-            "scored": "No scores were given: nobody has scored it.",
-        }
+        scored = "No scores were given: nobody has scored it."
+        return {"n": 0, "scores": [], "per_class": [], "excluded": "", "scored": scored}
     left, groups = scores.excluded, scores.dataset.get("groups")
-    shown = [m for m in METRICS if m in scores.values]
+    metrics = [m for m in METRICS if m in scores.values]
     return {
         "n": scores.n,
         "scored": f"On {scores.n:,} gold test rows{f' of {groups:,} groups' if groups else ''}, with 95% intervals "
                   "(bootstrap over groups).",
-        "scores": [_score_row(scores, m) for m in shown],
+        "scores": [_score_row(scores, m) for m in metrics],
         "per_class": [{"name": name, "rows": int(c.get("support", 0)),
                        **{k: f"{c.get(k, 0.0):.3f}" for k in ("precision", "recall", "f1")}}
                       for name, c in scores.per_class.items()],
         "excluded": f"Without the {scores.n - left.n:,} test rows whose text it was trained on: " + ", ".join(
-            f"{METRICS[m][0]} {left.values[m]:.3f} {_interval(left, m)}" for m in shown[:2]) + "." if left else "",
+            f"{METRICS[m][0]} {left.values[m]:.3f} {_interval(left, m)}" for m in metrics[:2]) + "." if left else "",
     }  # fmt: skip
 
 
@@ -335,41 +327,13 @@ def _score_row(scores: Scores, metric: str) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _number(value: int | float) -> str:
-    return f"{value:,}" if isinstance(value, int) else f"{value:.3f}"
-
-
-_FIGURES = {  # name in a policy's figures: how a card says it
-    "corrector_accuracy_on_held_out_gold": "corrector: accuracy on gold that it had not seen",
-    "corrector_balanced_accuracy_on_held_out_gold": "corrector: balanced accuracy on the same rows",
-    "corrector_ece_on_held_out_gold": "corrector: expected calibration error there",
-    "corrector_temperature": "corrector: temperature that calibrates it",
-    "corrector_ece_after_temperature": "corrector: expected calibration error after that",
-    "generator_accuracy_audited": "generator: share of right labels among rows that a person checked",
-    "audited_rows": "rows that a person checked",
-    "generator_accuracy_estimated": "generator: share of right labels, estimated, not measured",
-    "gold_against_synthetic_auc": "how well gold and synthetic texts can be told apart (AUC; .5 = not at all)",
-    "gold_rows": "gold rows that the policy was fitted on",
-    "synthetic_rows": "synthetic rows that the policy was fitted on",
-}
-METHODS = {
-    "none": "labels stay as the generator meant them",
-    "argmax": "the corrector's most probable label replaces the generator's",
-    "threshold": "the corrector's label replaces the generator's where it is sure enough",
-    "agree": "rows are kept where corrector and generator agree",
-    "clean_drop": "rows are dropped whose label confident learning holds for wrong",
-    "weight": "labels stay, and rows weigh as much as they are believed",
-    "posterior": "the opinions of corrector and generator are joined",
-    "ensemble": "joined opinions and weighted labels are averaged",
-}
-
-
+# --- policies -------------------------------------------------------------------------------------------------------
 def policy_facts(policy: Any, labels: Sequence[str]) -> dict[str, Any]:
-    """Give what a card says of a policy: its method, figures as rows of a table, and the noise as a matrix.
+    """Return method, figures and noise matrix of a policy, for a card.
 
     Args:
         policy: a `correction.Policy`, its JSON, the name of its method, or None.
-        labels: the task's, for the matrix.
+        labels: the task's, for the noise matrix.
     """
     plain: dict[str, Any] = {}
     if isinstance(policy, str):
@@ -380,18 +344,20 @@ def policy_facts(policy: Any, labels: Sequence[str]) -> dict[str, Any]:
     method = str(plain.get("method") or "")
     return {
         "policy": method,
-        "policy_meaning": METHODS.get(method, ""),
+        "policy_meaning": _METHODS.get(method, ""),
         "policy_rows": [
-            {"meaning": said, "value": _shown(figures[k])} for k, said in _FIGURES.items() if _told(figures, k)
+            {"meaning": meaning, "value": _number(figures[k])}
+            for k, meaning in _FIGURES.items()
+            if isinstance(figures.get(k), int | float) and not math.isnan(figures[k])
         ],
         "policy_assumes": str(figures.get("generator_accuracy_assumes") or ""),
         "policy_warnings": [str(w) for w in plain.get("warnings") or ()],
         **_matrix(plain.get("noise") or (), labels),
-    }  # fmt: skip
+    }
 
 
 def _matrix(noise: Sequence[Sequence[float]], labels: Sequence[str]) -> dict[str, Any]:
-    """Give the estimated noise as rows of a table: of notes with a true label, the share meant for each label."""
+    """Return the estimated noise as rows of a table: for each true label, the share of notes meant for each label."""
     if len(noise) != len(labels) or any(len(row) != len(labels) for row in noise):
         return {"noise": [], "noise_columns": []}
     rows = [
@@ -401,10 +367,34 @@ def _matrix(noise: Sequence[Sequence[float]], labels: Sequence[str]) -> dict[str
     return {"noise": rows, "noise_columns": [[name, f"meant_{k}"] for k, name in enumerate(labels)]}
 
 
-def _told(figures: Mapping[str, Any], name: str) -> bool:
-    value = figures.get(name)
-    return isinstance(value, int | float) and value == value  # not a number is not told
+# --- shared ---------------------------------------------------------------------------------------------------------
+def _task_facts(task: Task, access: str, attestation: str | None) -> dict[str, Any]:
+    from hf_synth import __version__
+
+    return {
+        "task": task.full_name, "task_version": task.version, "kind": task.kind, "description": task.description,
+        "unverified": task.unverified,
+        "access": access, "access_meaning": ACCESS_MEANING[access], "license": task.license,
+        "license_data": license_data(task.license), "hub_dataset": _hub_dataset(task.source_url),
+        "source_url": task.source_url, "citation": task.citation,
+        "attestation": attestation, "version": __version__,
+    }  # fmt: skip
 
 
-def _shown(value: int | float) -> str:
+def _hub_dataset(source_url: str) -> str | None:
+    """Return the id of the dataset of the public Hub that is a task's source, if it is one."""
+    match = re.fullmatch(r"https://(?:huggingface\.co|hf\.co)/datasets/([\w.-]+/[\w.-]+)/?", source_url)
+    return match[1] if match else None
+
+
+def _meanings(task: Task) -> list[tuple[str, str]]:
+    return list(zip(task.labels, task.label_meanings or [""] * len(task.labels), strict=True))
+
+
+def _interval(scores: Scores, metric: str) -> str:
+    low, high = scores.ci95[metric]
+    return f"({low:.3f}-{high:.3f})"
+
+
+def _number(value: int | float) -> str:
     return f"{value:,}" if isinstance(value, int) else f"{value:.3f}"

@@ -1,8 +1,8 @@
-"""Export folders: what leaves, as the tree of a Hub repository, and nothing else.
+"""Export folders of datasets and models, laid out as a Hub repository.
 
-A dataset goes out as parquet with new ids; exemplar ids, prompt hashes and journal keys stay in a local map beside the
-folder (`release`), never in it. Of a model's folder only files on an allow-list go out. Every folder is written whole
-or not at all, and a dataset is loaded back with plain `datasets` and compared before it counts.
+A dataset is exported as parquet with new ids; exemplar ids, prompt hashes and journal keys stay in a local map beside
+the folder (`release`). Of a model's folder only files on an allow-list are copied. A folder is written whole or not at
+all; a dataset is loaded back with plain `datasets` and compared first.
 """
 
 from __future__ import annotations
@@ -20,29 +20,29 @@ from hf_synth.errors import ColumnError, PublishError
 from hf_synth.models.record import FACTS
 from hf_synth.publishing.release import RELEASE, content_digest
 from hf_synth.task.columns import MANIFEST, REASONS, STATUSES, Access
-from hf_synth.task.folders import new_folder
+from hf_synth.task.folders import WORK, new_folder
 from hf_synth.task.labels import column_of
 from hf_synth.task.task import Task
 
 if TYPE_CHECKING:
     from datasets import Dataset
 
-# What an outsider may know of how a model was made: digests of rows would be a test of membership.
+# Facts of a model that are published. Digests of rows are not: anyone could test with them who was in the training set.
 PUBLIC_FACTS = (
     *("kind", "hf_synth", "task", "task_version", "labels", "access", "base_model", "base_revision", "parents", "rows"),
     *("validation_rows", "hyperparameters", "versions", "seed", "class_weights", "seconds"),
     *("pretrained_on", "long_notes", "lora"),
 )
-# Files of a model that may leave. Pickles, optimizer state, training arguments and anything unknown stay.
+# Files of a model that are exported. Pickles, optimizer state, training arguments and unknown files are not.
 MODEL_FILES = re.compile(
     r"config\.json|generation_config\.json|model(?:-\d{5}-of-\d{5})?\.safetensors|model\.safetensors\.index\.json|"
     r"tokenizer\.json|tokenizer_config\.json|special_tokens_map\.json|added_tokens\.json|vocab\.(?:txt|json)|merges\.txt|"
     r"tokenizer\.model|spiece\.model|sentencepiece\.bpe\.model|spm\.model"
 )
-# Names of generators as servers give them: "gpt-5", "org/model", "llama3.1:8b"; never a sentence.
+# A generator's name as servers report it: "gpt-5", "org/model", "llama3.1:8b"; never a sentence.
 _GENERATOR = re.compile(r"[A-Za-z0-9][\w.:@+/-]{0,99}")
 _MOST_GENERATORS = 20
-_LONG_NAME = 6  # characters from which a name that stands in gold is no coincidence
+_LONG_NAME = 6  # characters; a name this long is not in gold by coincidence
 _LOCAL_NAMES = ("_name_or_path", "name_or_path", "vocab_file", "tokenizer_file", "hub_token", "token")
 _LICENSE_NOTE = """This folder derives from credentialed data. It is under the data use agreement of its source
 ({source}) and may be shared only as that agreement allows: on PhysioNet as a derived project
@@ -52,88 +52,88 @@ _LICENSE_NOTE = """This folder derives from credentialed data. It is under the d
 
 # --- datasets -------------------------------------------------------------------------------------------------------
 def view_rows(task: Task, dataset: Dataset, withheld: Container[int]) -> dict[str, list[int]]:
-    """Give by config which rows leave, the default first.
+    """Return the numbers of the exported rows by config, the default config first.
 
-    `corrected` (only where labels went through correction, so never for text2text) has the rows kept or relabelled,
-    `raw` every row with a text that was not rejected.
+    `corrected` (only for corrected labels, so never for text2text) has the rows kept or relabelled, `raw` every row
+    with a text that was not rejected.
 
     Args:
-        withheld: numbers of rows that must not leave.
+        withheld: numbers of rows that must not be exported.
     """
     status = column_of(dataset, "label_status", "kept")
-    text = [all(row) for row in zip(*(dataset[c] for c in task.text_columns), strict=True)]
-    leaving = [i for i, s in enumerate(status) if s != "rejected" and text[i] and i not in withheld]
+    has_text = [all(row) for row in zip(*(dataset[c] for c in task.text_columns), strict=True)]
+    raw = [i for i, s in enumerate(status) if s != "rejected" and has_text[i] and i not in withheld]
     if "label_probs" not in dataset.column_names or task.kind == "text2text":
-        return {"raw": leaving}
-    return {"corrected": [i for i in leaving if status[i] in ("kept", "relabelled")], "raw": leaving}
+        return {"raw": raw}
+    return {"corrected": [i for i in raw if status[i] in ("kept", "relabelled")], "raw": raw}
 
 
 def dataset_views(
     task: Task, dataset: Dataset, rows: Mapping[str, list[int]], access: Access, ids: Sequence[str]
 ) -> dict[str, Dataset]:
-    """Give what leaves of a dataset by config, in columns that hold nothing local; a row has the same id in each.
+    """Return the exported rows by config, without local columns; a row has the same id in each config.
 
-    Raw rows have the label that the generator meant, corrected ones that of the correction.
+    Raw rows have the label that the generator meant, corrected rows the corrected label.
 
     Args:
         rows: `view_rows`.
-        ids: under which rows leave, one for each row of the dataset.
+        ids: of the exported rows, one for each row of the dataset.
 
     Raises:
         ColumnError: a label is not one of the task's.
     """
     meant = "llm_label" if "llm_label" in dataset.column_names else task.label_column
     more = ("llm_label", "label_status", "reason", "label_probs", "label_confidence", "weight")
-    told: dict[str, tuple[str, Sequence[str]]] = {"corrected": (task.label_column, more), "raw": (meant, ())}
-    return {name: _view(task, dataset, at, access, *told[name], ids) for name, at in rows.items()}
+    columns: dict[str, tuple[str, Sequence[str]]] = {"corrected": (task.label_column, more), "raw": (meant, ())}
+    return {name: _view(task, dataset, at, access, *columns[name], ids) for name, at in rows.items()}
 
 
 def augmented_view(task: Task, gold: Dataset, synthetic: Dataset, access: Access, ids: Sequence[str]) -> Dataset:
-    """Give open gold and synthetic rows together, to train on; the only view that holds gold.
+    """Return open gold and synthetic rows together as training data; no other view holds gold.
 
     Args:
         synthetic: the default view.
-        ids: under which gold rows leave, one for each.
+        ids: of the exported gold rows, one for each.
     """
     from datasets import concatenate_datasets
 
-    told = _view(task, gold, list(range(len(gold))), access, task.label_column, (), ids)
-    told = told.remove_columns("source").add_column("source", ["gold"] * len(gold))
+    view = _view(task, gold, list(range(len(gold))), access, task.label_column, (), ids)
+    view = view.remove_columns("source").add_column("source", ["gold"] * len(gold))
     columns = ["id", *task.text_columns, task.label_column, "source", "task", "task_version", "access"]
-    return concatenate_datasets([told.select_columns(columns), synthetic.select_columns(columns)])
+    return concatenate_datasets([view.select_columns(columns), synthetic.select_columns(columns)])
 
 
 def plain_columns(dataset: Dataset, gold: Sequence[Dataset]) -> Dataset:
-    """Clear the columns that are to hold words of ours, or the name of a generator, of anything else.
+    """Replace unknown values in the columns of statuses, reasons and generators.
 
-    A row whose status is none of ours counts as rejected; other reasons become null, other generators "unknown".
+    An unknown status becomes "rejected", an unknown reason null, an odd name of a generator "unknown".
 
     Args:
-        gold: its parts; no name of a generator may stand in them.
+        gold: its parts, which may hold no name of a generator.
     """
-    known: dict[str, tuple[Any, Any]] = {"label_status": (STATUSES, "rejected"), "reason": (REASONS, None)}
+    allowed: dict[str, tuple[Any, Any]] = {"label_status": (STATUSES, "rejected"), "reason": (REASONS, None)}
     if "generator" in dataset.column_names:
         names = {g for g in dataset["generator"] if isinstance(g, str)}
-        known["generator"] = (generator_names(names, gold), "unknown")
-    for column, (fine, otherwise) in known.items():
-        values = list(dataset[column]) if column in dataset.column_names else []
-        if any(v is not None and v not in fine for v in values):
-            mended = [v if v is None or v in fine else otherwise for v in values]
-            dataset = dataset.remove_columns(column).add_column(column, mended)
+        allowed["generator"] = (generator_names(names, gold), "unknown")
+    for column, (known, default) in allowed.items():
+        values = column_of(dataset, column)
+        if any(v is not None and v not in known for v in values):
+            plain = [v if v is None or v in known else default for v in values]
+            dataset = dataset.remove_columns(column).add_column(column, plain)
     return dataset
 
 
 def generator_names(names: set[str], gold: Sequence[Dataset]) -> set[str]:
-    """Give of the names of generators those that may be told: no path, no phrase, nothing that stands in gold."""
-    fine = {n for n in names if _GENERATOR.fullmatch(n) and "//" not in n and not n.startswith(("/", ".", "~"))}
-    if len(fine) > _MOST_GENERATORS:
+    """Return the names of generators that may be published: no path, no phrase, nothing that is in gold."""
+    plain = {n for n in names if _GENERATOR.fullmatch(n) and "//" not in n and not n.startswith(("/", ".", "~"))}
+    if len(plain) > _MOST_GENERATORS:
         return set()
     for part in gold:
         for column, feature in part.features.items():
             if column != "generator" and getattr(feature, "dtype", "") in ("string", "large_string"):
-                long = [n for n in fine if len(n) >= _LONG_NAME]
-                fine -= {n for value in (part.unique(column) if long else ()) for n in long if value and n in value}
-    return fine
+                long = [n for n in plain if len(n) >= _LONG_NAME]
+                plain -= {n for value in (part.unique(column) if long else ()) for n in long if value and n in value}
+    return plain
 
 
 def _view(
@@ -143,16 +143,11 @@ def _view(
 
     picked = dataset.select(rows)
     known = task.corrected_features()
-    told = {
-        "source": "synthetic",
-        "task": task.full_name,
-        "task_version": task.version,
-        "access": access,
-    }
+    constant = {"source": "synthetic", "task": task.full_name, "task_version": task.version, "access": access}
     columns: dict[str, Any] = {"id": [ids[i] for i in rows]}
     columns |= {c: list(picked[c]) for c in task.text_columns}
     columns[task.label_column] = list(picked[label])
-    columns |= {name: [value] * len(rows) for name, value in told.items()}
+    columns |= {name: [value] * len(rows) for name, value in constant.items()}
     columns |= {c: list(picked[c]) for c in ("generator", *more) if c in picked.column_names}
     features = Features({c: known.get(c, Value("string")) for c in columns})
     try:
@@ -170,39 +165,39 @@ def write_dataset(
     access: Access,
     physionet_name: str,
     release: Mapping[str, Any],
-    check: Callable[[Path], None],
+    checks: Sequence[Callable[[Path], None]],
 ) -> str:
     """Write an export folder of a dataset, check it, load it back with plain `datasets` and compare.
 
     Args:
         release: `release_facts`, for release.json.
-        check: raises when something in the folder must not leave.
+        checks: each raises PublishError if the folder must not leave.
 
     Returns:
-        The digest of its content.
+        The digest of the content.
 
     Raises:
         OutputError: the folder cannot be written, or holds something else.
-        PublishError: what was read back is not what was written.
+        PublishError: a check fails, or the rows read back differ.
     """
     with new_folder(path) as draft:
         for name, rows in views.items():
             (draft / name).mkdir()
-            _write_parquet(
-                rows, draft / name / "train-00000-of-00001.parquet", {"access": access, "task": task.full_name}
-            )
+            _write_parquet(task, rows, draft / name / "train-00000-of-00001.parquet", access)
         (draft / "README.md").write_text(card, encoding="utf-8")
         counts = {name: len(rows) for name, rows in views.items()}
-        content = _finish(task, draft, access, physionet_name, counts, release)
-        check(draft)
+        content = _write_manifests(task, draft, access, physionet_name, counts, release)
+        for check in checks:
+            check(draft)
         _check_loads(draft, views)
     return content
 
 
-def _write_parquet(rows: Dataset, file: Path, told: Mapping[str, str]) -> None:
+def _write_parquet(task: Task, rows: Dataset, file: Path, access: Access) -> None:
     import pyarrow.parquet as pq
 
-    metadata = dict(rows.features.arrow_schema.metadata) | {b"hf_synth": json.dumps(dict(told)).encode()}
+    note = json.dumps({"access": access, "task": task.full_name}).encode()
+    metadata = dict(rows.features.arrow_schema.metadata) | {b"hf_synth": note}
     pq.write_table(rows.data.table.replace_schema_metadata(metadata), file)
 
 
@@ -212,15 +207,16 @@ def _check_loads(folder: Path, views: Mapping[str, Dataset]) -> None:
     for number, (name, rows) in enumerate(views.items()):
         with tempfile.TemporaryDirectory(prefix=".check-", dir=folder.parent) as cache:
             try:
-                config = None if number == 0 else name  # the first must be what a plain load gives
+                config = None if number == 0 else name  # the first is the default
                 back = load_dataset(str(folder), config, split="train", cache_dir=cache)
                 same = back.features == rows.features and back.with_format("arrow")[:].equals(
                     rows.with_format("arrow")[:], check_metadata=False
                 )
             except Exception as error:  # the library's message may hold text
-                raise PublishError(f"the export cannot be read back ({type(error).__name__}); nothing left") from None
+                reason = type(error).__name__
+                raise PublishError(f"the export cannot be read back ({reason}); nothing was exported") from None
         if not same:
-            raise PublishError(f"config {name!r} of the export reads back differently; nothing left")
+            raise PublishError(f"config {name!r} of the export differs when read back; nothing was exported")
 
 
 # --- models ---------------------------------------------------------------------------------------------------------
@@ -235,19 +231,19 @@ def write_model(
     access: Access,
     physionet_name: str,
     release: Mapping[str, Any],
-    check: Callable[[Path], None],
+    checks: Sequence[Callable[[Path], None]],
 ) -> str:
-    """Write an export folder of a model: files on the allow-list, its card, its scores and what may be told of it.
+    """Write an export folder of a model: files on the allow-list, card, scores and public facts.
 
     Args:
-        release, check: as for `write_dataset`.
+        release, checks: as for `write_dataset`.
 
     Returns:
-        The digest of its content.
+        The digest of the content.
 
     Raises:
         OutputError: the folder cannot be written, or holds something else.
-        PublishError: the model has no safetensors weights, carries other content in them, or has other labels.
+        PublishError: the model has no safetensors weights, or has metadata in them, or other labels; a check fails.
     """
     names = model_files(model)
     if not any(n.endswith(".safetensors") for n in names) or "config.json" not in names:
@@ -258,24 +254,25 @@ def write_model(
             shutil.copyfile(model / name, draft / name)
         _clean_config(task, draft)
         (draft / "README.md").write_text(card, encoding="utf-8")
-        if eval_results:  # of gold that is a dataset of the Hub
+        if eval_results:  # only if gold is a dataset of the Hub
             (draft / ".eval_results").mkdir()
             (draft / ".eval_results" / f"{task.name}.yaml").write_text(eval_results, encoding="utf-8")
-        told = {k: facts[k] for k in PUBLIC_FACTS if k in facts} | {"access": access}
-        (draft / FACTS).write_text(json.dumps(told, indent=1, sort_keys=True) + "\n", encoding="utf-8")
-        content = _finish(task, draft, access, physionet_name, {}, release)
-        check(draft)
+        public = {k: facts[k] for k in PUBLIC_FACTS if k in facts} | {"access": access}
+        (draft / FACTS).write_text(json.dumps(public, indent=1, sort_keys=True) + "\n", encoding="utf-8")
+        content = _write_manifests(task, draft, access, physionet_name, {}, release)
+        for check in checks:
+            check(draft)
     return content
 
 
 def model_files(model: Path) -> list[str]:
-    """Give the names of a model's files that may leave, sorted; links and anything off the allow-list stay."""
-    found = [f for f in sorted(model.iterdir()) if f.is_file() and not f.is_symlink()]
-    return [f.name for f in found if MODEL_FILES.fullmatch(f.name)]
+    """Return the sorted names of the model's files on the allow-list; links are left out."""
+    files = [f for f in sorted(model.iterdir()) if f.is_file() and not f.is_symlink()]
+    return [f.name for f in files if MODEL_FILES.fullmatch(f.name)]
 
 
 def _check_weights(file: Path) -> None:
-    """Look into the header of a safetensors file: it must be one, with no words of its own."""
+    """Check that a file is a safetensors file without metadata of its own."""
     if file.suffix != ".safetensors":
         return
     with file.open("rb") as stream:
@@ -286,13 +283,13 @@ def _check_weights(file: Path) -> None:
             header = None
     if not isinstance(header, dict):
         raise PublishError(f"{file.name} is no safetensors file; save the model again")
-    told = header.get("__metadata__") or {}  # null, where a program writes that it has none
-    if not isinstance(told, dict) or set(told) - {"format"}:
-        raise PublishError(f"{file.name} carries metadata of its own; save the model again without it")
+    metadata = header.get("__metadata__") or {}  # some programs write null
+    if not isinstance(metadata, dict) or set(metadata) - {"format"}:
+        raise PublishError(f"{file.name} has metadata of its own; save the model again without it")
 
 
 def _clean_config(task: Task, draft: Path) -> None:
-    """Take local paths out of the configs, and see that the labels are the task's, as the pipeline will name them."""
+    """Remove local paths from the configs, and check that the labels are the task's."""
     for file in (draft / "config.json", draft / "tokenizer_config.json"):
         if not file.is_file():
             continue
@@ -308,20 +305,20 @@ def _clean_config(task: Task, draft: Path) -> None:
             file.write_text(json.dumps(clean, indent=2, sort_keys=True) + "\n", encoding="utf-8")
 
 
-# --- both -----------------------------------------------------------------------------------------------------------
-def _finish(
+# --- manifests ------------------------------------------------------------------------------------------------------
+def _write_manifests(
     task: Task, draft: Path, access: Access, name: str, rows: Mapping[str, int], release: Mapping[str, Any]
 ) -> str:
-    """Write the manifests; for credentialed data also the licence note and checksums that PhysioNet wants."""
-    told = {"stage": "export", "task": task.full_name, "task_version": task.version, "access": access, "rows": rows}
-    (draft / MANIFEST).write_text(json.dumps(told, indent=1) + "\n", encoding="utf-8")
+    """Write the manifests; for credentialed data also the licence note and checksums that PhysioNet asks for."""
+    manifest = {"stage": "export", "task": task.full_name, "task_version": task.version, "access": access, "rows": rows}
+    (draft / MANIFEST).write_text(json.dumps(manifest, indent=1) + "\n", encoding="utf-8")
     if access == "credentialed":
         note = _LICENSE_NOTE.format(source=task.source_url or task.license, name=name)
         (draft / "LICENSE.md").write_text(note, encoding="utf-8")
     files = {name: sha256 for name, (_, (_, sha256)) in file_oids(draft).items()}
     content = content_digest(files)
-    tied = json.dumps({**release, "content": content, "files": files}, indent=1, sort_keys=True)
-    (draft / RELEASE).write_text(tied + "\n", encoding="utf-8")
+    text = json.dumps({**release, "content": content, "files": files}, indent=1, sort_keys=True)
+    (draft / RELEASE).write_text(text + "\n", encoding="utf-8")
     if access == "credentialed":
         lines = [f"{sha256}  {name}" for name, (_, (_, sha256)) in file_oids(draft).items()]
         (draft / "SHA256SUMS").write_text("\n".join(lines) + "\n", encoding="utf-8")
@@ -329,14 +326,14 @@ def _finish(
 
 
 def exported_files(folder: Path) -> list[str]:
-    """Give the paths of an export's files, relative, sorted; our own work folder is no part of it."""
-    found = (f.relative_to(folder) for f in folder.rglob("*") if f.is_file())
-    return sorted(f.as_posix() for f in found if f.parts[0] != ".hf_synth")
+    """Return the sorted relative paths of an export's files, without our work folder."""
+    files = (f.relative_to(folder) for f in folder.rglob("*") if f.is_file())
+    return sorted(f.as_posix() for f in files if f.parts[0] != WORK)
 
 
 def file_oids(folder: Path) -> dict[str, tuple[int, tuple[str, str]]]:
-    """Give the size of each file of an export, and both names the Hub may know its bytes by: git's own and sha256."""
-    found = {}
+    """Return size and both possible ids on the Hub, git's blob id and sha256, of each file of an export."""
+    oids = {}
     for name in exported_files(folder):
         size = (folder / name).stat().st_size
         blob, content = hashlib.sha1(b"blob %d\x00" % size, usedforsecurity=False), hashlib.sha256()
@@ -344,5 +341,5 @@ def file_oids(folder: Path) -> dict[str, tuple[int, tuple[str, str]]]:
             while chunk := stream.read(1 << 22):
                 blob.update(chunk)
                 content.update(chunk)
-        found[name] = (size, (blob.hexdigest(), content.hexdigest()))
-    return found
+        oids[name] = (size, (blob.hexdigest(), content.hexdigest()))
+    return oids

@@ -1,7 +1,7 @@
-"""A model on trial before it leaves: it is loaded back from its export alone, and asked whether it tells its rows.
+"""Checks of a model before it is published: its export loads alone, exposure of canaries, membership test.
 
-The export is loaded in a process that has nothing of ours, no network and no cache, and must give on made-up sentences
-what the model gives here: a file that was left behind, or a config that says other than the weights, shows there.
+The export is loaded in a process without hf_synth, network or cache, and must predict the same on made-up sentences as
+the model does here: a missing file, or a config that does not fit the weights, is noticed.
 """
 
 from __future__ import annotations
@@ -31,103 +31,104 @@ from hf_synth.task.task import Task
 if TYPE_CHECKING:
     from datasets import Dataset
 
-# Invented, of nobody, and short enough for any model.
+# Invented, and short enough for any model.
 SENTENCES = (
     "The kettle in the tea room boils.",
     "Seen today in clinic, no new complaint, plan unchanged.",
     "Swallowing is sore; soft diet, review in two weeks.",
     "A tube was placed and feeding started on the ward.",
 )
-_TOLERANCE = 1e-3  # of a probability: other batches, other roundings
+_TOLERANCE = 1e-3  # of a probability: batches and rounding differ
 _NEW_TOKENS = 12
 _SECONDS = 900
-_PLACES = 8  # at which canaries are looked for: each takes some hundred predictions
+
+_PLACES = 8  # at most, where exposure is measured: each takes some hundred predictions
+_ROWS = 500  # at most, of members and of others in a membership test
 _ALL_PLACES = "nothing recorded says which rows it was trained on: places of all the gold were taken"
 _MIXED_PLACES = "rows that only stopped its training may be among the places"
-_ROWS = 500  # of each side of a test of membership
 
 
-# --- loaded back ----------------------------------------------------------------------------------------------------
+# --- loaded alone ---------------------------------------------------------------------------------------------------
 def load_check(task: Task, model: Path) -> Callable[[Path], None]:
-    """Give the check of an export folder: loaded alone, it must answer as the model does here.
+    """Return the check of an export folder: loaded alone, it must predict what the model predicts here.
 
     Raises:
-        PublishError: (by the check) it cannot be loaded there, or answers something else.
+        PublishError: (by the check) it cannot be loaded, or its predictions differ.
     """
 
     def check(folder: Path) -> None:
-        rows = _made_up(task)
+        rows = _made_up_rows(task)
         texts = [[t] for t in input_texts(task, rows)]
         if task.kind != "text2text":
             texts = [list(row) for row in zip(*(rows[c] for c in task.text_columns), strict=True)]
-        there = _ask({"folder": str(folder.resolve()), "kind": task.kind, "texts": texts, "most": _NEW_TOKENS})
-        if not _same(task, model, rows, there):
-            raise PublishError("the export, loaded alone, answers otherwise than the model does here; nothing left")
+        request = {"folder": str(folder.resolve()), "kind": task.kind, "texts": texts, "most": _NEW_TOKENS}
+        if not _same(task, model, rows, _predict_alone(request)):
+            raise PublishError("the export, loaded alone, predicts other than the model does; nothing was exported")
 
     return check
 
 
-def _made_up(task: Task) -> Dataset:
+def _made_up_rows(task: Task) -> Dataset:
     from datasets import Dataset
 
-    turned = [SENTENCES[n:] + SENTENCES[:n] for n in range(len(task.text_columns))]
-    return Dataset.from_dict({c: list(turned[n]) for n, c in enumerate(task.text_columns)})
+    rotated = [SENTENCES[n:] + SENTENCES[:n] for n in range(len(task.text_columns))]
+    return Dataset.from_dict({c: list(rotated[n]) for n, c in enumerate(task.text_columns)})
 
 
-def _same(task: Task, model: Path, rows: Dataset, there: Mapping[str, Any]) -> bool:
+def _same(task: Task, model: Path, rows: Dataset, result: Mapping[str, Any]) -> bool:
+    """Compare the predictions of the export with those of the model."""
     try:
         if task.kind == "text2text":
-            return bool(there["texts"] == generate_text(task, model, rows, max_new_tokens=_NEW_TOKENS, device="cpu"))
-        order = [there["labels"].index(label) for label in task.labels]
-        found = np.array(there["probs"])[:, order]
+            return bool(result["texts"] == generate_text(task, model, rows, max_new_tokens=_NEW_TOKENS, device="cpu"))
+        order = [result["labels"].index(label) for label in task.labels]
+        probs = np.array(result["probs"])[:, order]
     except (KeyError, ValueError, IndexError, TypeError):
         return False
-    here = predict_proba(task, model, rows, device="cpu")
-    return found.shape == here.shape and bool(np.abs(found - here).max() <= _TOLERANCE)
+    expected = predict_proba(task, model, rows, device="cpu")
+    return probs.shape == expected.shape and bool(np.abs(probs - expected).max() <= _TOLERANCE)
 
 
-def _ask(asked: Mapping[str, Any]) -> dict[str, Any]:
-    """Let a process of its own answer."""
+def _predict_alone(request: Mapping[str, Any]) -> dict[str, Any]:
+    """Run `loaded_alone` in a separate process and return its predictions."""
     why = "it took too long"
     with tempfile.TemporaryDirectory(prefix="hf-synth-alone-") as home:
-        told = {k: v for k in ("PATH", "LD_LIBRARY_PATH", "OMP_NUM_THREADS") if (v := os.environ.get(k))}
-        told |= {"HOME": home, "HF_HOME": home, "HF_HUB_OFFLINE": "1", "HF_HUB_DISABLE_TELEMETRY": "1"}
-        told |= {"CUDA_VISIBLE_DEVICES": "", "TOKENIZERS_PARALLELISM": "false"}
+        env = {k: v for k in ("PATH", "LD_LIBRARY_PATH", "OMP_NUM_THREADS") if (v := os.environ.get(k))}
+        env |= {"HOME": home, "HF_HOME": home, "HF_HUB_OFFLINE": "1", "HF_HUB_DISABLE_TELEMETRY": "1"}
+        env |= {"CUDA_VISIBLE_DEVICES": "", "TOKENIZERS_PARALLELISM": "false"}
+        command, stdin = [sys.executable, "-I", str(loaded_alone.__file__)], json.dumps({"path": sys.path, **request})
         try:
-            done = subprocess.run(
-                [sys.executable, "-I", str(loaded_alone.__file__)], input=json.dumps({"path": sys.path, **asked}),
-                env=told, cwd=home, capture_output=True, text=True, check=True, timeout=_SECONDS,
-            )  # fmt: skip
-            answer: dict[str, Any] = json.loads(done.stdout.strip().splitlines()[-1])
-            if "error" not in answer:
-                return answer
-            why = str(answer["error"])
+            process = subprocess.run(
+                command, input=stdin, env=env, cwd=home, capture_output=True, text=True, check=True, timeout=_SECONDS
+            )
+            result: dict[str, Any] = json.loads(process.stdout.strip().splitlines()[-1])
+            if "error" not in result:
+                return result
+            why = str(result["error"])
         except subprocess.TimeoutExpired:
             pass
         except (subprocess.CalledProcessError, ValueError, IndexError, OSError) as error:
             why = type(error).__name__
-    raise PublishError(f"the export cannot be loaded by itself ({why}); nothing left")
+    raise PublishError(f"the export cannot be loaded alone ({why}); nothing was exported")
 
 
-# --- what it tells --------------------------------------------------------------------------------------------------
-def known_canaries(
+# --- memorisation ---------------------------------------------------------------------------------------------------
+def exposure_of(
     task: Task, model: Path, facts: Mapping[str, Any], canaries: Canaries | None, gold: Sequence[Dataset]
 ) -> tuple[Exposure | None, str]:
-    """Measure how well a classifier knows canaries, where they stand in rows that it learnt from.
+    """Measure how well a classifier knows the canaries that are in its training rows.
 
-    Canaries in other rows are none that it could know, and would hide those that it does.
+    Canaries in other rows cannot be known, and would hide those that are.
 
     Args:
-        facts: of the model: digests of the rows that it saw. Where there are none, all rows are taken, and a note says
-            so.
-        canaries: what was planted; None where nothing was.
+        facts: of the model: digests of its training rows. Without them all rows are taken, and a note says so.
+        canaries: that were planted in gold, if any.
         gold: its parts.
 
     Returns:
-        What was found, or None and why it was not measured; "" without canaries.
+        The exposure and "", or None and why it was not measured; None and "" without canaries.
 
     Raises:
-        ColumnError: no canary stands in the gold.
+        ColumnError: no canary is in the gold.
     """
     if canaries is None:
         return None, ""
@@ -135,11 +136,11 @@ def known_canaries(
         return None, "it is for classifiers only"
     if not gold:
         return None, "there was no gold"
-    rows = _columns(task, gold)
+    rows = _joined(task, gold)
     texts = rows.select_columns([*task.text_columns])
     planted = [i for i, row in enumerate(texts) if any(p in str(t) for t in row.values() for p in canaries.planted)]
     if not planted:
-        raise ColumnError("no canary stands in these rows: give the gold that they were planted into")
+        raise ColumnError("no canary is in these rows: give the gold in which they were planted")
     seen, learnt = set(facts.get("row_digests") or ()), trained_on(facts)
     note = _ALL_PLACES if not seen else _MIXED_PLACES if learnt is None else ""
     known, labels = seen if learnt is None else learnt, rows[task.label_column][:]
@@ -156,15 +157,14 @@ def known_canaries(
 def membership_of(
     task: Task, model: Path, facts: Mapping[str, Any], gold: Sequence[Dataset], *, seed: int = 0
 ) -> tuple[Membership | None, str]:
-    """Test whether a model tells its training rows, on a sample of gold: those it saw, and those of others.
+    """Run a membership test on a sample of gold: training rows against rows of patients that the model never saw.
 
     Args:
-        facts: of the model: digests of the rows that it saw, and of those that only stopped its training.
-        gold: its parts; what the model did not see counts as outside where none of its patient was seen. Rows that
-            stopped its training are of neither side.
+        facts: of the model: digests of all rows it saw, and of those used only for early stopping, which are left out.
+        gold: its parts.
 
     Returns:
-        What was found, or None and why there is no test.
+        The result and "", or None and why there is no test.
     """
     seen = set(facts.get("row_digests") or ())
     if task.kind == "text2text":
@@ -174,14 +174,13 @@ def membership_of(
     if (learnt := trained_on(facts)) is None:
         return None, MIXED
     try:
-        rows = _columns(task, gold)
+        rows = _joined(task, gold)
         digests = row_digests(task, rows.select_columns([*task.text_columns]))
-        there = [digest in seen for digest in digests]
         groups = column_of(rows, "group")
-        inside = {group for group, is_there in zip(groups, there, strict=True) if is_there and group is not None}
-        labelled = [label is not None for label in rows[task.label_column]]
-        members = [i for i, digest in enumerate(digests) if digest in learnt and labelled[i]]
-        others = [i for i, is_there in enumerate(there) if not is_there and labelled[i] and groups[i] not in inside]
+        seen_groups = {group for group, digest in zip(groups, digests, strict=True) if digest in seen} - {None}
+        labelled = [i for i, label in enumerate(rows[task.label_column]) if label is not None]
+        members = [i for i in labelled if digests[i] in learnt]
+        others = [i for i in labelled if digests[i] not in seen and groups[i] not in seen_groups]
         return membership(
             task, model, gold=rows.select(members), held_out=rows.select(others), most=_ROWS, seed=seed
         ), ""
@@ -189,7 +188,7 @@ def membership_of(
         return None, f"it failed ({type(error).__name__})"
 
 
-def _columns(task: Task, gold: Sequence[Dataset]) -> Dataset:
+def _joined(task: Task, gold: Sequence[Dataset]) -> Dataset:
     from datasets import concatenate_datasets
 
     shared = ["group"] if all("group" in part.column_names for part in gold) else []

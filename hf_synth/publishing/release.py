@@ -1,8 +1,9 @@
-"""Releases: what ties gold, corrector, policy, dataset and model together, and what of it stays here.
+"""Provenance of releases: release.json, salted fingerprints, local map of ids, and the publishing log.
 
-`release.json` travels with an export: digests of the files in it, and salted fingerprints, which mean something only to
-who has the salt. The salt (0600), a map from exported ids to this site's own, and the audit log stay beside the exports
-in `.hf_synth/`. From the map and the log it is known which models were trained on which published rows.
+`release.json` is part of an export: digests of its files, and salted fingerprints, useless without the salt. The salt
+(0600), maps from exported to local ids, and the publishing log (publishing.jsonl: every attempt to publish or withdraw,
+without text; each entry has a digest of the one before, so that changes are noticed) stay beside the exports in
+`.hf_synth/`. Maps and log show which models were trained on which published rows.
 """
 
 from __future__ import annotations
@@ -29,13 +30,16 @@ if TYPE_CHECKING:
     from datasets import Dataset
 
 RELEASE = "release.json"
+LOG = "publishing.jsonl"
+DONE = ("export", "push")  # actions of the publishing log after which others may hold what was published
+
 _LOCAL = ("id", "group", "seed_ids", "prompt_sha256", "journal_key")
-DONE = ("export", "push")  # actions of the audit log after which somebody may hold what was published
+_LAST = 1 << 16  # bytes at the end of the log that are searched for its last line at first
 
 
-# --- the salt -------------------------------------------------------------------------------------------------------
+# --- salt and fingerprints ------------------------------------------------------------------------------------------
 def salt_of(beside: Path) -> bytes:
-    """Read the salt beside a folder of exports, made at the first call (0600).
+    """Read the salt beside a folder of exports; the first call makes it (0600).
 
     Raises:
         OutputError: it cannot be written, or is broken.
@@ -52,7 +56,7 @@ def salt_of(beside: Path) -> bytes:
             draft.unlink()
         text = path.read_text(encoding="ascii").strip()
     if len(text) != 64:
-        raise OutputError(f"{path} is broken: exported ids cannot be made; put back the one that was there")
+        raise OutputError(f"{path} is broken: exported ids cannot be made; restore it from a backup")
     return bytes.fromhex(text)
 
 
@@ -62,11 +66,10 @@ def salted(salt: bytes, *texts: str) -> str:
 
 
 def public_ids(task: Task, dataset: Dataset, salt: bytes) -> list[str]:
-    """Give the ids under which rows leave: the same in every release of one site, and no trace of its own ids."""
-    local = column_of(dataset, "id")
+    """Return the ids of exported rows: the same in every release of one site, and unrelated to local ids."""
     seen: Counter[str] = Counter()
     ids = []
-    for number, id in enumerate(local):
+    for number, id in enumerate(column_of(dataset, "id")):
         name = f"{task.name}-{salted(salt, 'row', str(number if id is None else id))[:16]}"
         seen[name] += 1
         ids.append(name if seen[name] == 1 else f"{name}-{seen[name]}")
@@ -74,16 +77,53 @@ def public_ids(task: Task, dataset: Dataset, salt: bytes) -> list[str]:
 
 
 def gold_fingerprint(task: Task, gold: Sequence[Dataset], salt: bytes) -> dict[str, Any] | None:
-    """Name gold by a salted digest over its texts; None without gold."""
+    """Return number of rows and salted digest of gold's texts; None without gold."""
     if not gold:
         return None
     digests = sorted(d for part in gold for d in row_digests(task, part.select_columns(list(task.text_columns))))
     return {"rows": len(digests), "fingerprint": salted(salt, "gold", *digests)}
 
 
-# --- the map --------------------------------------------------------------------------------------------------------
+# --- release.json ---------------------------------------------------------------------------------------------------
+def release_facts(
+    task: Task,
+    *,
+    kind: str,
+    repo_id: str,
+    access: str,
+    gold: dict[str, Any] | None,
+    policy: Mapping[str, Any] | None = None,
+    corrector: str | None = None,
+    derives_from: Sequence[Mapping[str, Any]] = (),
+) -> dict[str, Any]:
+    """Return the content of `release.json` but for the digests of files, which the export adds.
+
+    Args:
+        gold: `gold_fingerprint`.
+        policy: method and fingerprint of the correction policy.
+        corrector: a salted digest of the corrector.
+        derives_from: releases it was made from (`parents_of`).
+    """
+    from hf_synth import __version__
+
+    return {
+        "format": 1, "kind": kind, "repo_id": repo_id, "task": task.full_name, "task_version": task.version,
+        "access": access, "hf_synth": __version__, "gold": gold, "corrector": corrector, "policy": policy,
+        "derives_from": [dict(p) for p in derives_from],
+    }  # fmt: skip
+
+
+def content_digest(files: Mapping[str, str]) -> str:
+    """Digest the content files of an export: rows, weights and tokenizer, without cards and manifests."""
+    content = {
+        n: d for n, d in files.items() if not n.endswith((".md", ".yaml")) and n not in (RELEASE, "hf_synth.json")
+    }
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+
+# --- local map ------------------------------------------------------------------------------------------------------
 def write_map(task: Task, dataset: Dataset, ids: Sequence[str], export: Path, content: str, salt: bytes) -> Path:
-    """Write what links exported rows to this site's ids (0600), one file a content, so that earlier ones stay.
+    """Write the map from exported rows to local ids (0600), a file for each content: earlier maps stay.
 
     Raises:
         OutputError: it cannot be written.
@@ -99,47 +139,47 @@ def write_map(task: Task, dataset: Dataset, ids: Sequence[str], export: Path, co
     return write_private(folder / f"{export.name}-{content[:12]}.jsonl", "\n".join(lines) + "\n")
 
 
-def _mapped(path: Path) -> set[str]:
-    """Read the salted digests of the texts in a map; none where the map is gone."""
+def _mapped_texts(path: Path) -> set[str]:
+    """Read the salted digests of the texts in a map; none if the map is gone."""
     if not path.is_file():
         return set()
     with path.open(encoding="utf-8") as lines:
         return {json.loads(line)["text"] for line in lines if line.strip()}
 
 
-# --- what derives from what ------------------------------------------------------------------------------------------
+# --- lineage --------------------------------------------------------------------------------------------------------
 def parents_of(
     facts: Mapping[str, Any], log: Iterable[Mapping[str, Any]], beside: Path, salt: bytes
 ) -> list[dict[str, Any]]:
-    """Find the releases that a model comes from: datasets whose rows it was trained on, models that it started from.
+    """Find the releases a model was made from: datasets with rows it was trained on, models it started from.
 
     Args:
-        facts: of the model: digests of the rows it saw, of the weights it started from.
-        log: entries of the audit log, oldest first.
+        facts: of the model: digests of its training rows and of the weights it started from.
+        log: entries of the publishing log, oldest first.
         beside: the folder of exports.
     """
     seen = {salted(salt, "text", digest) for digest in facts.get("row_digests") or ()}
-    started = set(facts.get("parents") or ())
-    found: dict[tuple[str, str], dict[str, Any]] = {}
+    started_from = set(facts.get("parents") or ())
+    parents: dict[tuple[str, str], dict[str, Any]] = {}
     for entry in log:
         if entry["action"] not in DONE:
             continue
-        told = {k: entry[k] for k in ("kind", "repo_id", "content")}
-        if entry.get("weights") in started:
-            found[entry["repo_id"], entry["content"]] = told
-        elif entry.get("map") and (rows := len(seen & _mapped(beside / WORK / "maps" / entry["map"]))):
-            found[entry["repo_id"], entry["content"]] = told | {"rows": rows}
-    return list(found.values())
+        parent = {k: entry[k] for k in ("kind", "repo_id", "content")}
+        if entry.get("weights") in started_from:
+            parents[entry["repo_id"], entry["content"]] = parent
+        elif entry.get("map") and (rows := len(seen & _mapped_texts(beside / WORK / "maps" / entry["map"]))):
+            parents[entry["repo_id"], entry["content"]] = parent | {"rows": rows}
+    return list(parents.values())
 
 
 def derived(log: Sequence[Mapping[str, Any]], repo_id: str, kind: str = "dataset") -> list[dict[str, Any]]:
-    """List the releases that derive from a repository, directly or through others, from the audit log.
+    """List the releases that derive from a repository, directly or through others, by the publishing log.
 
     Args:
-        kind: of the repository: a dataset and a model may have one name.
+        kind: of the repository: a dataset and a model may have the same name.
     """
     reached = {(kind, repo_id)}
-    found: dict[tuple[str, str], dict[str, Any]] = {}
+    releases: dict[tuple[str, str], dict[str, Any]] = {}
     for _ in log:  # at most one step a release
         new = {}
         for entry in log:
@@ -147,54 +187,16 @@ def derived(log: Sequence[Mapping[str, Any]], repo_id: str, kind: str = "dataset
                 (p["kind"], p["repo_id"]) in reached for p in entry.get("derives_from", ())
             ):
                 new[entry["kind"], entry["repo_id"]] = {k: entry.get(k) for k in ("kind", "repo_id", "tag", "url")}
-        if len(new) == len(found):
+        if len(new) == len(releases):
             break
-        found = new
+        releases = new
         reached |= set(new)
-    return [told for key, told in sorted(found.items()) if key != (kind, repo_id)]
+    return [release for key, release in sorted(releases.items()) if key != (kind, repo_id)]
 
 
-# --- the manifest ---------------------------------------------------------------------------------------------------
-def release_facts(
-    task: Task,
-    *,
-    kind: str,
-    repo_id: str,
-    access: str,
-    gold: dict[str, Any] | None,
-    policy: Mapping[str, Any] | None = None,
-    corrector: str | None = None,
-    derives_from: Sequence[Mapping[str, Any]] = (),
-) -> dict[str, Any]:
-    """Give what `release.json` says beside the digests of files, which the export adds.
-
-    Args:
-        gold: `gold_fingerprint`.
-        policy: method and fingerprint of the policy of correction.
-        corrector: a salted digest of the corrector.
-        derives_from: releases it comes from (`parents_of`).
-    """
-    from hf_synth import __version__
-
-    return {
-        "format": 1, "kind": kind, "repo_id": repo_id, "task": task.full_name, "task_version": task.version,
-        "access": access, "hf_synth": __version__, "gold": gold, "corrector": corrector, "policy": policy,
-        "derives_from": [dict(p) for p in derives_from],
-    }  # fmt: skip
-
-
-def content_digest(files: Mapping[str, str]) -> str:
-    """Digest the files of an export that are content: rows, weights, tokenizer; not what is told of them."""
-    said = {n: d for n, d in files.items() if not n.endswith((".md", ".yaml")) and n not in (RELEASE, "hf_synth.json")}
-    return hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()
-
-
-LOG = "publishing.jsonl"
-_LAST = 1 << 16  # bytes at the end in which the last line is looked for at first
-
-
+# --- publishing log -------------------------------------------------------------------------------------------------
 def record(beside: Path, action: str, **facts: Any) -> dict[str, Any]:
-    """Append one entry to the log beside a folder of exports, and give it.
+    """Append an entry to the publishing log beside a folder of exports, and return it.
 
     Args:
         action: "refused", "export", "push", "push failed", "withdraw", "withdraw failed".
@@ -217,25 +219,25 @@ def record(beside: Path, action: str, **facts: Any) -> dict[str, Any]:
 
 
 def entries(beside: Path) -> list[dict[str, Any]]:
-    """Read the log beside a folder of exports, oldest first; none where there is no log.
+    """Read the publishing log beside a folder of exports, oldest entry first; none without a log.
 
     Raises:
-        OutputError: a line was changed, taken out or torn.
+        OutputError: a line was changed, removed or cut.
     """
     path = beside / WORK / LOG
     if not path.is_file():
         return []
-    found, before = [], b""
+    log, before = [], b""
     for number, line in enumerate(path.read_bytes().splitlines(), 1):
         try:
             entry = json.loads(line)
         except ValueError:
             entry = None
         if not isinstance(entry, dict) or entry.get("before") != _digest(before):
-            raise OutputError(f"{path}, line {number}: the log was changed there; keep it and start another folder")
-        found.append(entry)
+            raise OutputError(f"{path}, line {number}: the log was changed here; keep it, and export to another folder")
+        log.append(entry)
         before = line
-    return found
+    return log
 
 
 def _digest(line: bytes) -> str:

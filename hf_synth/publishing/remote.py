@@ -1,8 +1,8 @@
-"""One repository on one Hub: the only room that writes to a Hub.
+"""Push to and withdraw from a repository on a Hub, with huggingface_hub: the only module that writes to a Hub.
 
-What is published goes into a private repository in one commit on top of what was seen, is read back byte for byte, and
-only then may become public and gets its tag. A commit is one unit, so a repository is never half new; whatever goes
-wrong is one `PublishError`, and the repository is then as it was, or private.
+An export is pushed to a private repository as one commit on top of the known head, read back byte for byte, and only
+then made public and tagged. A commit is applied as a whole, so a repository is never half new; every failure is one
+`PublishError`, and leaves the repository as it was, or private.
 """
 
 from __future__ import annotations
@@ -24,21 +24,32 @@ from hf_synth.publishing.gate import Gated, Kind, Visible, is_institution
 from hf_synth.task.folders import work_folder
 
 _OURS = {"dataset": (".parquet",), "model": (".safetensors",)}
-# What earlier pushes by other tools may have left, and what we never put beside it: pickles, tables, archives, logs.
+# Files that other tools may have pushed, beside which nothing is published: pickles, tables, archives, logs.
 _FOREIGN = re.compile(
     r"(?i).*\.(?:bin|pt|pth|ckpt|pkl|pickle|joblib|np[yz]|h5|msgpack|csv|tsv|jsonl|xlsx?|arrow|zip|t?gz|tar|7z|sqlite|db|log)"
 )
 _NUMBERED = re.compile(r"v(\d+)")
+_CLIENT_LOCK = threading.RLock()
+
+_STATUS = {
+    401: "the token is missing or wrong",
+    403: "the token has no right to write there",
+    404: "there is no such repository, or the token may not see it",
+    409: "it already exists in another form",
+    412: "somebody else changed the repository meanwhile; nothing was published: publish again",
+    413: "a file is too large for the Hub",
+    429: "the Hub limits the rate of requests; publish again later",
+}
 
 
 @dataclass(frozen=True)
 class Published:
-    """What a push made of a repository.
+    """Result of a push.
 
     Args:
-        url: of its page.
-        commit, tag: under which it can be loaded.
-        gated: how it is gated.
+        url: of the repository's page.
+        commit, tag: revisions to load it by.
+        gated: how the repository is gated.
         changed: whether anything was uploaded.
     """
 
@@ -60,7 +71,7 @@ class Repository:
 
     @property
     def url(self) -> str:
-        """Give the address of its page."""
+        """Address of its page."""
         return f"{self.endpoint}/{'datasets/' if self.kind == 'dataset' else ''}{self.repo_id}"
 
     def _api(self) -> Any:
@@ -73,10 +84,10 @@ class Repository:
         return {"repo_id": self.repo_id, "repo_type": self.kind}
 
     def visible(self) -> Visible | None:
-        """Ask how the repository can be seen; None when there is none (or none that we may see).
+        """Return whether the repository is public or private; None if there is none (or none that we may see).
 
         Raises:
-            PublishError: the Hub cannot be asked.
+            PublishError: the Hub cannot be reached.
         """
         from huggingface_hub.errors import RepositoryNotFoundError
 
@@ -90,53 +101,53 @@ class Repository:
     def push(
         self, folder: Path, *, private: bool, gated: Gated, keep_gate: bool, tag: str | None, note: str
     ) -> Published:
-        """Push an export folder in one commit, read it back, and only then show it to whoever may see it.
+        """Push an export folder in one commit, read it back, and only then set who may see it.
 
         Args:
-            keep_gate: leave a gate that is there already, rather than take it away.
-            tag: None for the next number, v1, v2, ...; what is tagged already and did not change keeps its tag.
+            keep_gate: whether an existing gate stays.
+            tag: None is the next of v1, v2, ...; an unchanged release keeps its tag.
             note: description of the commit.
 
         Raises:
-            PublishError: the Hub did not take it, or holds something else than what was sent.
+            PublishError: the Hub does not accept it, or holds something else than was sent.
         """
-        api, here = self._api(), file_oids(folder)
+        api, local = self._api(), file_oids(folder)
         with client(self.endpoint):
             with clear_errors(self.repo_id, "pushing"):
                 api.create_repo(**self._where, private=True, exist_ok=True)
                 info = api.repo_info(**self._where)
                 if private and not info.private:
                     raise PublishError(f"{self.repo_id} is public although it should be private; nothing was sent")
-                there, tags = self._files(api, info.sha), self._tags(api)
-                stale, changed = self._difference(here, there)
+                remote, tags = self._files(api, info.sha), self._tags(api)
+                stale, changed = self._difference(local, remote)
                 if tag in tags and (stale or changed or tags[tag] != info.sha):
                     raise PublishError(f"{self.repo_id} has a tag {tag!r} already: choose another; nothing was sent")
             wanted = gated or (info.gated if keep_gate else False) or False
-            if wanted and not info.private and info.gated != wanted:  # what anybody sees already is shut first
+            if wanted and not info.private and info.gated != wanted:  # a public repository is gated first
                 with clear_errors(self.repo_id, "access to it could not be gated; nothing was sent"):
                     api.update_repo_settings(**self._where, gated=wanted)
             with clear_errors(self.repo_id, "pushing"):
                 commit = self._commit(api, folder, info.sha, stale, changed, note)
-            with clear_errors(self.repo_id, "it is there, but access to it could not be gated"):
+            with clear_errors(self.repo_id, "it was pushed, but access to it could not be gated"):
                 if (info.gated or False) != wanted:
                     api.update_repo_settings(**self._where, gated=wanted)
             with clear_errors(self.repo_id, "reading it back"):
-                self._compare(api, folder, here, commit)
-            with clear_errors(self.repo_id, "it is there, but who may see it could not be set"):
+                self._compare(api, folder, local, commit)
+            with clear_errors(self.repo_id, "it was pushed, but who may see it could not be set"):
                 if bool(info.private) != private:
                     api.update_repo_settings(**self._where, private=private)
-                self._settled(api, private, wanted)
-            with clear_errors(self.repo_id, "it is there, but could not be tagged"):
-                name = self._tagged(api, tag, tags, commit)
+                self._check_settings(api, private, wanted)
+            with clear_errors(self.repo_id, "it was pushed, but could not be tagged"):
+                name = self._tag(api, tag, tags, commit)
         return Published(self.url, commit, name, wanted, bool(stale or changed))
 
-    def _settled(self, api: Any, private: bool, gated: Gated) -> None:
+    def _check_settings(self, api: Any, private: bool, gated: Gated) -> None:
         info = api.repo_info(**self._where)
         if (bool(info.private), info.gated or False) != (private, gated):
             raise PublishError(f"{self.repo_id} is not as private or gated as asked: check its settings now")
 
     def _files(self, api: Any, revision: str | None) -> dict[str, tuple[int, str]]:
-        """Give size and oid of each remote file: sha256 of a large file, git's own of a small one."""
+        """Return size and oid of each remote file: sha256 of a large file, git's blob id of a small one."""
         from huggingface_hub import RepoFile
 
         if revision is None:
@@ -148,27 +159,27 @@ class Repository:
         return {t.name: t.target_commit for t in api.list_repo_refs(**self._where).tags}
 
     def _difference(
-        self, here: Mapping[str, tuple[int, tuple[str, str]]], there: Mapping[str, tuple[int, str]]
+        self, local: Mapping[str, tuple[int, tuple[str, str]]], remote: Mapping[str, tuple[int, str]]
     ) -> tuple[list[str], list[str]]:
-        """Give the remote files that are no longer ours, and ours that are not there as they are here."""
-        foreign = [p for p in there if p not in here and _FOREIGN.fullmatch(p)]
+        """Return the remote files of earlier exports that are not in this one, and the local files that differ."""
+        foreign = [p for p in remote if p not in local and _FOREIGN.fullmatch(p)]
         if foreign:
             raise PublishError(
-                f"{self.repo_id} holds files that this gate lets nobody publish ({', '.join(foreign[:3])}): take them "
-                "out, or choose another name; nothing was sent"
+                f"{self.repo_id} holds files that are never published ({', '.join(foreign[:3])}): remove them, or "
+                "choose another name; nothing was sent"
             )
-        stale = [p for p in there if p not in here and p.endswith(_OURS[self.kind])]
-        return stale, [p for p, told in here.items() if not _same(told, there.get(p))]
+        stale = [p for p in remote if p not in local and p.endswith(_OURS[self.kind])]
+        return stale, [p for p, file in local.items() if not _same(file, remote.get(p))]
 
     def _commit(
         self, api: Any, folder: Path, head: str | None, stale: Sequence[str], changed: Sequence[str], note: str
     ) -> str:
-        """Commit what differs, as one unit on top of what was seen; nothing when nothing differs."""
+        """Commit all differences at once on top of the known head, if there are any."""
         from huggingface_hub import CommitOperationAdd, CommitOperationDelete
 
         if head is not None and not stale and not changed:
             return head
-        done = api.create_commit(
+        commit = api.create_commit(
             **self._where,
             operations=[
                 *(CommitOperationDelete(path_in_repo=p) for p in stale),
@@ -178,15 +189,15 @@ class Repository:
             commit_description=note,
             parent_commit=head,
         )
-        return str(done.oid)
+        return str(commit.oid)
 
-    def _compare(self, api: Any, folder: Path, here: Mapping[str, tuple[int, tuple[str, str]]], commit: str) -> None:
-        """Fetch each file of the commit as anybody would, and compare its bytes with those that were sent."""
-        there = self._files(api, commit)
-        wrong = [p for p, told in here.items() if not _same(told, there.get(p))]
-        for name in here if not wrong else ():
+    def _compare(self, api: Any, folder: Path, local: Mapping[str, tuple[int, tuple[str, str]]], commit: str) -> None:
+        """Download each file of the commit, and compare its bytes with those that were sent."""
+        remote = self._files(api, commit)
+        wrong = [p for p, file in local.items() if not _same(file, remote.get(p))]
+        for name in local if not wrong else ():
             with tempfile.TemporaryDirectory(prefix="back-", dir=work_folder(folder.parent)) as back:
-                # neither a cache of this machine nor what an earlier call left may answer in place of the Hub
+                # no cache may answer in place of the Hub
                 fetched = api.hf_hub_download(
                     **self._where, filename=name, revision=commit, local_dir=back, cache_dir=Path(back) / ".cache",
                     force_download=True,
@@ -196,8 +207,8 @@ class Repository:
         if wrong:
             raise PublishError(f"{self.repo_id} does not hold what was sent ({', '.join(wrong[:3])}): publish again")
 
-    def _tagged(self, api: Any, tag: str | None, tags: Mapping[str, str], commit: str) -> str:
-        """Tag a commit; what has a number already gets no second one."""
+    def _tag(self, api: Any, tag: str | None, tags: Mapping[str, str], commit: str) -> str:
+        """Tag a commit, unless it has a tag that fits, and return the tag."""
         mine = [
             name for name, target in tags.items() if target == commit and (name == tag or _NUMBERED.fullmatch(name))
         ]
@@ -208,34 +219,34 @@ class Repository:
         return name
 
     def withdraw(self, card: str, tag: str | None, done: dict[str, Any], left: list[str]) -> None:
-        """Take a release back: the whole repository, or one tag of it.
+        """Withdraw a release: the whole repository, or one tag of it.
 
-        Without a tag the repository becomes private first; then one commit leaves nothing but a card that says so, and
-        all tags go. With one, that tag goes, and the content only where the branch still stands at it.
+        Without a tag the repository first becomes private; then one commit leaves only a card, and all tags are
+        deleted. With a tag, that tag is deleted, and the content only if the branch is still at it.
 
         Args:
-            card: what the card says then.
-            tag: of the release; None is all of the repository.
-            done: is filled with what was done, step by step: private, tags, files, commit.
-            left: is filled with the steps, each of which leaves it when it was done.
+            card: text of the new card.
+            tag: of the release; None is the whole repository.
+            done: is filled with the results of the steps: private, tags, files, commit.
+            left: is filled with the steps; each is removed once it is done.
 
         Raises:
-            PublishError: there is no such repository or tag, or the Hub did not do it.
+            PublishError: there is no such repository or tag, or the Hub failed.
         """
         from huggingface_hub import CommitOperationAdd, CommitOperationDelete
 
         api = self._api()
-        gone_tags: list[str] = []
-        done |= {"private": False, "tags": gone_tags, "files": 0, "commit": None}
+        deleted_tags: list[str] = []
+        done |= {"private": False, "tags": deleted_tags, "files": 0, "commit": None}
         with client(self.endpoint):
             with clear_errors(self.repo_id, "looking it up"):
                 info, tags = api.repo_info(**self._where), self._tags(api)
                 if tag is not None and tag not in tags:
                     raise PublishError(f"{self.repo_id} has no tag {tag!r}; it has {', '.join(sorted(tags)) or 'none'}")
-            emptied = tag is None or tags[tag] == info.sha
-            gone = sorted(tags) if tag is None else [tag]
-            left += [*(["make it private"] if tag is None else []), *(["empty it"] if emptied else [])]
-            left += [f"delete tag {name}" for name in gone]
+            empty = tag is None or tags[tag] == info.sha
+            deleted = sorted(tags) if tag is None else [tag]
+            left += [*(["make it private"] if tag is None else []), *(["empty it"] if empty else [])]
+            left += [f"delete tag {name}" for name in deleted]
             if tag is None:
                 with clear_errors(self.repo_id, "making it private"):
                     if not info.private:
@@ -244,26 +255,28 @@ class Repository:
                         raise PublishError(f"{self.repo_id} is still public: check its settings now")
                     done["private"] = True
                     left.remove("make it private")
-            if emptied:
+            if empty:
                 with clear_errors(self.repo_id, "emptying it"):
-                    there = self._files(api, info.sha)
-                    out = [p for p in there if p not in ("README.md", ".gitattributes")]
-                    note = CommitOperationAdd(path_in_repo="README.md", path_or_fileobj=card.encode())
+                    paths = [p for p in self._files(api, info.sha) if p not in ("README.md", ".gitattributes")]
+                    edits: list[Any] = [CommitOperationDelete(path_in_repo=p) for p in paths]
+                    edits.append(CommitOperationAdd(path_in_repo="README.md", path_or_fileobj=card.encode()))
                     commit = api.create_commit(
-                        **self._where, operations=[*(CommitOperationDelete(path_in_repo=p) for p in out), note],
-                        commit_message="Withdraw this release", parent_commit=info.sha,
-                    )  # fmt: skip
-                    done |= {"files": len(out), "commit": commit.oid}
+                        **self._where,
+                        operations=edits,
+                        commit_message="Withdraw this release",
+                        parent_commit=info.sha,
+                    )
+                    done |= {"files": len(paths), "commit": commit.oid}
                     left.remove("empty it")
             with clear_errors(self.repo_id, "deleting its tags"):
-                for name in gone:
+                for name in deleted:
                     api.delete_tag(**self._where, tag=name)
-                    gone_tags.append(name)
+                    deleted_tags.append(name)
                     left.remove(f"delete tag {name}")
 
 
-def _same(here: tuple[int, tuple[str, str]], there: tuple[int, str] | None) -> bool:
-    return there is not None and there[0] == here[0] and there[1] in here[1]
+def _same(local: tuple[int, tuple[str, str]], remote: tuple[int, str] | None) -> bool:
+    return remote is not None and remote[0] == local[0] and remote[1] in local[1]
 
 
 def _equal(one: Path, other: Path) -> bool:
@@ -277,47 +290,42 @@ def _equal(one: Path, other: Path) -> bool:
 
 
 def _number(tag: str) -> int:
-    found = _NUMBERED.fullmatch(tag)
-    return int(found[1]) if found else 0
+    match = _NUMBERED.fullmatch(tag)
+    return int(match[1]) if match else 0
 
 
-# --- the client -----------------------------------------------------------------------------------------------------
-
-
+# --- client ---------------------------------------------------------------------------------------------------------
 def endpoint_of(endpoint: str | None) -> str:
-    """Give the URL of a Hub: as asked, or HF_ENDPOINT, or the public one."""
+    """Return the URL of a Hub: the argument, HF_ENDPOINT, or the public one."""
     from huggingface_hub import constants
 
     return (endpoint or str(constants.ENDPOINT)).rstrip("/")
 
 
-_TURN = threading.RLock()
-
-
 @contextlib.contextmanager
 def client(endpoint: str) -> Iterator[None]:
-    """Set the Hub's client up for one Hub, for a while.
+    """Configure huggingface_hub's client for one Hub within the block.
 
-    Only the public Hub speaks Xet. What goes to the institution's own Hub goes past proxies and to no other
-    host, wherever a redirect or an upload address may point: only there may credentialed data go. The client is one for
-    the process, so two publishings in threads take turns: the end of one must not take the guard from the other.
+    Only the public Hub supports Xet. Requests to the institution's own Hub bypass proxies and may go to no other host,
+    wherever a redirect or an upload address points, since credentialed data may go only there. The process has one
+    client, so threads take turns: one must not remove the guard of another.
     """
     import httpx2
     from huggingface_hub.utils import _http
 
-    def stay(request: Any) -> None:
+    def check_host(request: Any) -> None:
         if request.url.netloc.decode() != urlsplit(endpoint).netloc and not is_institution(str(request.url)):
-            raise PublishError("the Hub wanted to send data on to another host; nothing was sent there")
+            raise PublishError("the Hub redirected data to another host; nothing was sent there")
 
-    def direct() -> Any:
-        hooks = {"request": [_http.hf_request_event_hook, stay]}
+    def direct_client() -> Any:
+        hooks = {"request": [_http.hf_request_event_hook, check_host]}
         return httpx2.Client(event_hooks=hooks, follow_redirects=True, timeout=None, trust_env=False)
 
-    with _TURN:
-        yield from _one_client(endpoint, direct if is_institution(endpoint) else None)
+    with _CLIENT_LOCK:
+        yield from _configured(endpoint, direct_client if is_institution(endpoint) else None)
 
 
-def _one_client(endpoint: str, make: Callable[[], Any] | None) -> Iterator[None]:
+def _configured(endpoint: str, make: Callable[[], Any] | None) -> Iterator[None]:
     from huggingface_hub import constants, set_client_factory
     from huggingface_hub.utils import _http
 
@@ -328,7 +336,7 @@ def _one_client(endpoint: str, make: Callable[[], Any] | None) -> Iterator[None]
     if make is not None:
         set_client_factory(make)
     try:
-        with warnings.catch_warnings():  # huggingface_hub 2.4 uploads in a way that httpx2 calls old
+        with warnings.catch_warnings():  # huggingface_hub 2.4 uploads in a way that httpx2 deprecates
             warnings.filterwarnings("ignore", "Use 'content=", DeprecationWarning)
             yield
     finally:
@@ -336,20 +344,9 @@ def _one_client(endpoint: str, make: Callable[[], Any] | None) -> Iterator[None]
         set_client_factory(before[2])
 
 
-_STATUS = {
-    401: "the token is missing or wrong",
-    403: "the token has no right to write there",
-    404: "there is no such repository, or the token may not see it",
-    409: "it exists already in another form",
-    412: "somebody else changed the repository meanwhile; nothing was published, publish again",
-    413: "a file is too large for the Hub",
-    429: "the Hub asks to slow down; publish again later",
-}
-
-
 @contextlib.contextmanager
 def clear_errors(repo_id: str, doing: str) -> Iterator[None]:
-    """Turn whatever a Hub or its client says into one sentence without its words, which may repeat ours."""
+    """Turn errors of a Hub or its client into one sentence; their own messages may repeat what we sent."""
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError
 
     try:
@@ -361,12 +358,12 @@ def clear_errors(repo_id: str, doing: str) -> Iterator[None]:
             "the repository's name is not valid: use ORG/NAME with letters, digits, '-', '_', '.'"
         ) from None
     except Exception as error:
-        told = error if isinstance(error, HfHubHTTPError) else error.__cause__  # an upload wraps what went wrong
-        if isinstance(told, PublishError):
-            raise told from None
-        if not isinstance(told, HfHubHTTPError):
+        cause = error if isinstance(error, HfHubHTTPError) else error.__cause__  # an upload wraps its error
+        if isinstance(cause, PublishError):
+            raise cause from None
+        if not isinstance(cause, HfHubHTTPError):
             raise PublishError(f"{repo_id}, {doing}: the Hub cannot be reached ({type(error).__name__})") from None
-        status = getattr(told.response, "status_code", None)
+        status = getattr(cause.response, "status_code", None)
         raise PublishError(
             f"{repo_id}, {doing}: {_STATUS.get(status or 0, 'the Hub failed')} (status {status})"
         ) from None

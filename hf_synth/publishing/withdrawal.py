@@ -1,8 +1,8 @@
-"""Withdrawal: a release is taken back, and what derives from it is named.
+"""Withdraw a release from a Hub, and list the releases that derive from it.
 
-What this cannot undo: copies that were pulled stay where they are, and so do exports that were handed on. Earlier
-commits stay in the repository's history for those who may read it, who are its members alone once it is private; only
-deleting the repository removes them. With a tag the visibility stays: whoever noted the commit can still read it.
+This cannot undo copies that were pulled or exports that were handed on. Earlier commits stay in the history for those
+who may read it (only its members once it is private) until the repository is deleted. Withdrawing a tag leaves the
+visibility as it is: whoever knows the commit can still read it.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from hf_synth.publishing.gate import Kind
 from hf_synth.publishing.release import DONE, derived
 from hf_synth.publishing.remote import Repository, endpoint_of
 
-_NOTE = """---
+_CARD = """---
 tags:
 - withdrawn
 ---
@@ -31,13 +31,13 @@ This {kind} was withdrawn by its owners{what}. Please delete copies of it, and w
 
 @dataclass(frozen=True)
 class Withdrawal:
-    """What was taken back, or would be.
+    """A withdrawal, planned or done.
 
     Args:
         kind, repo_id: of the repository.
-        tag: the release; None is all of the repository.
-        derives: releases of this site that derive from it, as the audit log knows them.
-        done: what was done on the Hub; empty before.
+        tag: of the release; None is the whole repository.
+        derives: releases of this site that derive from it, by the publishing log.
+        done: results of the steps on the Hub; empty if only planned.
     """
 
     kind: Kind
@@ -47,7 +47,7 @@ class Withdrawal:
     done: dict[str, Any]
 
     def to_json(self) -> dict[str, Any]:
-        """Give plain values."""
+        """Return plain values."""
         return asdict(self)
 
     def __str__(self) -> str:
@@ -55,7 +55,7 @@ class Withdrawal:
         lines = [f"{'withdrawn' if self.done else 'to be withdrawn'}: {what}"]
         if self.done:
             lines += ["  it is private now"] if self.done["private"] else []
-            lines += [f"  {self.done['files']:,} files taken out, the card says so"] if self.done["commit"] else []
+            lines += [f"  {self.done['files']:,} files removed, the card says so"] if self.done["commit"] else []
             lines += [f"  tags deleted: {', '.join(self.done['tags']) or 'none'}"]
         lines.append("  derives from it: " + ("nothing that was published from here" if not self.derives else ""))
         lines = [line.rstrip() for line in lines]
@@ -76,35 +76,35 @@ def withdraw(
     token: str | None = None,
     dry_run: bool = False,
 ) -> Withdrawal:
-    """Take a release back: without a tag all of a repository, which becomes private and keeps only a card that says so.
+    """Withdraw a release; without a tag a whole repository, which becomes private and keeps only a card that says so.
 
     Args:
-        kind: "dataset" or "model"; as the audit log, or else the Hub, knows it when None.
-        tag: one release: its tag goes, and its content where it is the newest. The others stay as they are.
-        records: the folder of exports that it was published from; its audit log says what derives from it.
-        dry_run: only say what would be done and what derives from it.
+        kind: "dataset" or "model"; None looks it up in the publishing log, or else on the Hub.
+        tag: of one release: the tag is deleted, and the content if it is the newest. Other releases stay.
+        records: the folder of exports that it was published from, with the publishing log.
+        dry_run: only return the plan, with the releases that derive from it.
 
     Raises:
-        PublishError: there is no such repository or tag, or the Hub did not do it, or not all of it: the audit log says
-            what was done and what was not.
-        OutputError: the audit log is broken or cannot be written.
+        PublishError: there is no such repository or tag, or the Hub failed, wholly or in part: the publishing log
+            records what was done and what was not.
+        OutputError: the publishing log is broken or cannot be written.
     """
     log = release.entries(Path(records))
-    where = endpoint_of(endpoint)
-    kind = kind or _kind(repo_id, log, where, token)
+    endpoint = endpoint_of(endpoint)
+    kind = kind or _kind(repo_id, log, endpoint, token)
     planned = Withdrawal(kind, repo_id, tag, tuple(derived(log, repo_id, kind)), {})
     if dry_run:
         return planned
-    note = _NOTE.format(kind=kind, what=f" (release {tag})" if tag else "")
+    note = _CARD.format(kind=kind, what=f" (release {tag})" if tag else "")
     done: dict[str, Any] = {}
     left: list[str] = []
-    facts = {"kind": kind, "repo_id": repo_id, "endpoint": where, "tag": tag, "done": done}
+    facts = {"kind": kind, "repo_id": repo_id, "endpoint": endpoint, "tag": tag, "done": done}
     try:
-        Repository(kind, repo_id, where, token).withdraw(note, tag, done, left)
-    except BaseException as error:  # an interrupted one, too, has done what it has done
+        Repository(kind, repo_id, endpoint, token).withdraw(note, tag, done, left)
+    except BaseException as error:  # an interrupt, too, leaves steps done
         if left:
-            said = str(error) if isinstance(error, PublishError) else type(error).__name__
-            release.record(Path(records), "withdraw failed", **facts, left=left, error=said)
+            message = str(error) if isinstance(error, PublishError) else type(error).__name__
+            release.record(Path(records), "withdraw failed", **facts, left=left, error=message)
         if left and isinstance(error, PublishError):
             raise PublishError(f"{error}; not done: {', '.join(left)}: withdraw it again") from None
         raise
@@ -113,16 +113,14 @@ def withdraw(
 
 
 def _kind(repo_id: str, log: Sequence[dict[str, Any]], endpoint: str, token: str | None) -> Kind:
-    """Find out what a repository is: the last time it was published, or the one kind that the Hub has of this name."""
-    known = [e["kind"] for e in log if e["action"] in DONE and e["repo_id"] == repo_id]
-    kinds: tuple[Kind, ...] = ("dataset", "model")
-    there = [k for k in kinds if k in known] or [
-        k for k in kinds if Repository(k, repo_id, endpoint, token).visible() is not None
+    """Return the kind of a repository by the publishing log, or else by the Hub."""
+    logged = {e["kind"] for e in log if e["action"] in DONE and e["repo_id"] == repo_id}
+    both: tuple[Kind, ...] = ("dataset", "model")
+    kinds = [k for k in both if k in logged] or [
+        k for k in both if Repository(k, repo_id, endpoint, token).visible() is not None
     ]
-    if len(there) != 1:
-        raise PublishError(
-            f"{repo_id} is both a dataset and a model: say which"
-            if there
-            else f"there is no repository {repo_id}, or the token may not see it"
-        )
-    return there[0]
+    if not kinds:
+        raise PublishError(f"there is no repository {repo_id}, or the token may not see it")
+    if len(kinds) > 1:
+        raise PublishError(f"{repo_id} is both a dataset and a model: name the kind")
+    return kinds[0]

@@ -217,7 +217,7 @@ def test_a_sample_is_labelled_and_read_back(tmp_path: Path, capsys: pytest.Captu
         ("id,label,inclusion_probability\na,none,0\n", "row 1.*above 0"),
         ("id,label,inclusion_probability\na,none,high\n", "row 1.*above 0"),
         ("id,label,inclusion_probability,stratum\na,none,0.5,x\nb,,0.5,y\n", "no label in 1 of its 2 strata"),
-        ("id,label\na,none\na,mild\n", "row 2.*came before"),
+        ("id,label\na,none\na,mild\n", "row 2.*of an earlier row"),
     ],
 )
 def test_a_broken_sample_is_one_sentence(tmp_path: Path, table: str, says: str) -> None:

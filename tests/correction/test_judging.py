@@ -30,7 +30,7 @@ from hf_synth.llm.decoding import Loaded, ending_tokens, log_likelihoods
 from hf_synth.llm.llm import LLM
 from hf_synth.llm.replies import read_logprobs
 from hf_synth.privacy.audit import audit
-from hf_synth.publishing.gate import gate
+from hf_synth.publishing.gate import Evidence, Request, gate
 from hf_synth.task.folders import write_stage
 from hf_synth.task.labels import soft_labels, usable_rows
 from hf_synth.task.task import Task
@@ -434,9 +434,10 @@ def test_unlabelled_notes_are_labelled_and_never_leave(tmp_path: Path) -> None:
         out = rows.map(lambda _, task=task: {"access": task.access})
         findings = audit(task, out, gold=gold)
         assert all("gold_row" in flags for flags in findings.row_flags)
-        verdict = gate(task, "dataset", access=task.access, findings=findings, gold_given=gold is not None, push=False)
+        evidence = Evidence(task.access, findings, gold_given=gold is not None)
+        verdict = gate(task, "dataset", evidence, Request("o/x", push=False))
         assert not verdict.allowed
-        assert "call themselves gold" in str(verdict)
+        assert "are marked as gold" in str(verdict)
     # they can be corrected like synthetic rows, and stay what they are
     with serving(voting(0.9)) as server:
         judging = LLMJudge(held, llm_of(server, tmp_path / "b"), votes=1)
@@ -499,7 +500,7 @@ def test_the_verbs_judge_and_label(capsys: pytest.CaptureFixture[str], tmp_path:
         capsys, "publish", gold, tmp_path / "l", "--repo-id", "a/b", "--gold", gold, "--out", tmp_path / "e"
     )
     assert code == 1
-    assert "call themselves gold" in out
+    assert "are marked as gold" in out
     assert not (tmp_path / "e").exists()
 
 

@@ -48,7 +48,7 @@ def simulated(seed: int, *, wrong: tuple[float, ...], corrector: float, n: int =
 def test_each_label_is_corrected_by_its_own_noise(seed: int) -> None:
     truth, sets, opinions = simulated(seed, wrong=(0.02, 0.3, 0.45), corrector=0.85)
     right = {
-        m: (decide_sets(sets, m, opinions=opinions).there == truth).mean(0) for m in ("none", "argmax", "posterior")
+        m: (decide_sets(sets, m, opinions=opinions).present == truth).mean(0) for m in ("none", "argmax", "posterior")
     }
     assert right["argmax"][0] < right["none"][0] - 0.1  # the corrector is the weaker one for the first label
     assert right["posterior"][0] >= right["none"][0] - 0.01
@@ -68,8 +68,8 @@ def test_what_was_not_judged_counts_neither_way() -> None:
     honest = decide_sets(Sets(sets.meant, masked), "posterior", opinions=opinions)
     half = decide_sets(Sets(sets.meant, sets.truth), "posterior", opinions=opinions)
     misled = decide_sets(Sets(sets.meant, lies), "posterior", opinions=opinions)
-    assert (honest.there == half.there).mean() > 0.95
-    assert (honest.there == truth).mean() > (misled.there == truth).mean() + 0.05
+    assert (honest.present == half.present).mean() > 0.95
+    assert (honest.present == truth).mean() > (misled.present == truth).mean() + 0.05
 
 
 def test_a_label_that_judged_gold_knows_one_side_of_is_left_alone() -> None:
@@ -80,7 +80,7 @@ def test_a_label_that_judged_gold_knows_one_side_of_is_left_alone() -> None:
     for method in METHODS[1:]:
         done = decide_sets(Sets(sets.meant, gold), method, opinions=opinions)
         assert set(done.labels) == {1}
-        assert (done.there[:, [0, 2]] == (sets.meant[:, [0, 2]] == 1)).all()
+        assert (done.present[:, [0, 2]] == (sets.meant[:, [0, 2]] == 1)).all()
     nothing = decide_sets(Sets(sets.meant, np.full_like(gold, -1)), "argmax", opinions=opinions)
     assert set(nothing.status) == {"kept"}
     assert set(nothing.reason) == {"abstained"}
@@ -98,7 +98,7 @@ def test_what_comes_out_keeps_its_promises(seed: int, n: int, k: int, method: st
     assert set(done.status) <= set(STATUSES)
     assert set(done.reason) <= set(REASONS)
     assert ((done.weight == 0) == (done.status == "dropped")).all()
-    same = (done.there == (sets.meant == 1)).all(1)
+    same = (done.present == (sets.meant == 1)).all(1)
     assert same[done.status == "kept"].all()
     assert not same[done.status == "relabelled"].any()
     if method in ("none", "agree"):
@@ -176,7 +176,7 @@ def test_auto_leaves_good_labels_alone_where_the_corrector_is_weak() -> None:
     assert "argmax" not in choice.scores
     done = decide_sets(sets, choice.method, opinions=(of_gold_rows, of_rows))
     kept = done.weight > 0
-    assert (done.there == truth)[kept].mean() >= (sets.meant == truth).mean() - 0.02
+    assert (done.present == truth)[kept].mean() >= (sets.meant == truth).mean() - 0.02
 
 
 def test_what_is_no_probability_is_one_sentence() -> None:

@@ -375,12 +375,12 @@ def test_where_nothing_fits_no_bounds_are_told() -> None:
     first, second = np.tile([0.9, 0.1], (400, 1)), np.tile([0.1, 0.9], (400, 1))
     policy = fit("posterior", llm_label=gold, pred_probs=second, gold_label=gold, gold_probs=first)
     assert "generator_accuracy_bounds" not in policy.figures
-    assert any("otherwise on synthetic rows than on gold" in line for line in policy.warnings)
+    assert any("no accuracy of the generator fits" in line for line in policy.warnings)
 
 
 @pytest.mark.parametrize(
     ("bounds", "estimated", "said"),
-    [((0.25, 0.25), 0.49, "can be trusted"), ((0.0, 0.61), 0.7, "of one of the two"), ((0.4, 0.8), 0.7, "")],
+    [((0.25, 0.25), 0.49, "cannot be trusted"), ((0.0, 0.61), 0.7, "of one of the two"), ((0.4, 0.8), 0.7, "")],
 )
 def test_bounds_are_a_check_of_the_estimate_and_not_more(
     bounds: tuple[float, float], estimated: float, said: str
@@ -524,7 +524,7 @@ def test_the_verb_asks_for_coverage(
     assert figures["conformal_coverage_by_class"] is True
     assert figures["conformal_coverage_asked"] == 0.9
     assert main(line) == 1
-    assert "give the coverage too" in capsys.readouterr().err
+    assert "needs a coverage: give one too" in capsys.readouterr().err
     with pytest.raises(TaskError, match="coverage.*single_label"):
         correct_with_policy(
             SETS, generated(SETS, sets_gold(8)), linear_fit(TASK, gold), gold=sets_gold(20), coverage=0.9

@@ -147,7 +147,7 @@ def test_what_correction_would_refuse_is_refused_before_anything_is_asked(tmp_pa
             (TaskError, "does not serve single_label", judging, {"method": "replace"}),
             (ModelError, "no model folder", tmp_path / "nowhere", {}),
             (OverlapError, "trained on 9 of the 30", seen, {}),
-            (TaskError, "give the coverage too", judging, {"coverage_by_class": True}),
+            (TaskError, "needs a coverage: give one too", judging, {"coverage_by_class": True}),
             (TaskError, "share between 0 and 1", judging, {"coverage": 1.5}),
             (ColumnError, "1 audited ids are not among", judging, {"audited": {first["id"][0]: 0, "other": 0}}),
             (ColumnError, "none of the task's", judging, {"audited": {first["id"][0]: "unheard"}}),

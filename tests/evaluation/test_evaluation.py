@@ -14,11 +14,11 @@ from hypothesis import strategies as st
 from sklearn import metrics as sk
 
 from hf_synth.errors import ColumnError, HfSynthError
-from hf_synth.evaluation.comparison import _of_labels, _of_sets, compare
+from hf_synth.evaluation.comparison import _label_metric, _set_metric, compare
 from hf_synth.evaluation.evaluation import Scores, score
 from hf_synth.evaluation.metric_modules import METRICS, metric
 from hf_synth.evaluation.metrics import draws, label_ranks
-from hf_synth.evaluation.scoring import drawn_values, judge, values_of
+from hf_synth.evaluation.scoring import drawn_values, prepare, values_of
 from hf_synth.evaluation.statistics import interval
 from hf_synth.models.text2text import TEXT_METRICS
 from hf_synth.task.task import Task
@@ -132,7 +132,7 @@ def test_sets_of_labels_leave_out_what_nobody_judged(rows: list[Any]) -> None:
     probs[~judged] = 0.9 if probs[judged].min() < 0.5 else 0.1
     other = score(task, probs, truth, judged=judged, n_bootstrap=0).values
     assert other == pytest.approx(scores.values)
-    with pytest.raises(ColumnError, match="nobody judged"):
+    with pytest.raises(ColumnError, match="was judged"):
         score(task, probs, truth, judged=np.zeros_like(judged))
 
 
@@ -175,10 +175,10 @@ def test_intervals_of_clustered_rows_cover_at_their_rate() -> None:
     for i in range(300):
         truth, probs = simulated(80, i)
         for what, groups in (("patients", np.arange(320) // 4), ("rows", None)):
-            found = judge(task, probs, truth, groups)
-            drawn = drawn_values(found, 200, seed=i)
+            prepared = prepare(task, probs, truth, groups)
+            drawn = drawn_values(prepared, 200, seed=i)
             for name in names:
-                low, high = interval(drawn[name], len(found.sums))
+                low, high = interval(drawn[name], len(prepared.sums))
                 inside[what][name] += low < worth[name] < high
     for name in names:
         assert 0.9 <= inside["patients"][name] / 300 <= 0.988, (name, inside)
@@ -306,12 +306,12 @@ def test_drawn_differences_are_those_of_scores_on_the_rows_drawn(kind: str) -> N
             said = np.asarray(scores.row_values["said"])
             if kind == "labels":
                 again = score(TASK, said[rows], np.array(scores.labels)[rows], n_bootstrap=1)
-                made = _of_labels(scores, name)
+                prepared = _label_metric(scores, name)
             else:
                 sets, judged = (np.asarray(scores.row_values[n])[rows] for n in ("sets", "judged"))
                 again = score(SETS, said[rows], sets, judged=judged, n_bootstrap=1)
-                made = _of_sets(scores, name)
-            assert values_of(made, counts)[name] == pytest.approx([again.values[name]])
+                prepared = _set_metric(scores, name)
+            assert values_of(prepared, counts)[name] == pytest.approx([again.values[name]])
 
 
 def test_a_metric_that_does_not_apply_is_one_sentence() -> None:
@@ -368,6 +368,8 @@ def test_calibration_is_told_label_by_label() -> None:
     assert sum(of["rows"] * of["accuracy"] for of in by.values()) / 200 == pytest.approx(made.values["accuracy"])
     rows = probs.argmax(1) == 0
     assert by[TASK.labels[0]]["confidence"] == pytest.approx(probs[rows, 0].mean())
+    of_first = score(TASK, probs[rows], np.array(truth)[rows]).values["ece"]
+    assert by[TASK.labels[0]]["ece"] == pytest.approx(of_first)  # one number of bins
     assert json.loads(json.dumps(made.to_json()))["calibration"]["by_label"] == by
 
 

@@ -10,7 +10,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hf_synth.errors import HfSynthError
-from hf_synth.evaluation.statistics import hierarchical_bootstrap, holm, interval, mcnemar, nested_counts
+from hf_synth.evaluation.statistics import (
+    hierarchical_bootstrap,
+    holm,
+    interval,
+    mcnemar,
+    nested_counts,
+    wilson,
+    wilson_bounds,
+)
 
 
 def test_mcnemar_counts_only_rows_that_differ() -> None:
@@ -37,6 +45,14 @@ def test_holm_never_lowers_and_keeps_the_order(p: list[float]) -> None:
     assert np.all(found <= np.minimum(1, len(p) * np.array(p)))
     order = np.argsort(p, kind="stable")
     assert np.all(np.diff(found[order]) >= 0)
+
+
+def test_many_wilson_intervals_are_those_of_scipy() -> None:
+    hits, n = [0, 0, 3, 50, 199], [0, 7, 10, 50, 400]
+    expected = [wilson(h, m) for h, m in zip(hits, n, strict=True)]
+    assert np.transpose(wilson_bounds(hits, n)) == pytest.approx(np.array(expected), abs=1e-6)
+    assert expected[0] == (0, 1)
+    assert expected[2] == pytest.approx((0.1078, 0.6032), abs=1e-4)
 
 
 def test_a_group_drawn_twice_has_its_inside_drawn_twice() -> None:

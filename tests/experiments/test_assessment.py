@@ -110,9 +110,9 @@ def test_same_seed_same_answer() -> None:
 
 
 def test_what_cannot_be_judged_is_refused() -> None:
-    with pytest.raises(ColumnError, match="too few to tell"):
+    with pytest.raises(ColumnError, match="too few for an assessment"):
         assess(TASK, gold=notes(10, 0))
-    with pytest.raises(ColumnError, match="too few to tell"):
+    with pytest.raises(ColumnError, match="too few for an assessment"):
         assess(TASK, pilot(10, 5, 0.8), gold=notes(60, 0))
     with pytest.raises(ColumnError, match="give those rows"):
         assess(TASK, gold=notes(60, 0), audited={"a": "none"})

@@ -75,7 +75,7 @@ def test_grids_from_files(tmp_path: Path) -> None:
 def test_wrong_plans_are_refused() -> None:
     with pytest.raises(TaskError, match="unknown arm"):
         Grid(arms=("augment magic",))
-    with pytest.raises(TaskError, match="who writes them"):
+    with pytest.raises(TaskError, match="need a generator"):
         plan(Grid(), 100, [])
     with pytest.raises(TaskError, match="generator 'b'"):
         plan(Grid(generators=("b",)), 100, ["a"])
@@ -141,7 +141,7 @@ def test_figures_by_subgroup_are_kept(tmp_path: Path) -> None:
     assert {s["name"] for s in json.loads(made.rows[1]["flips"])} >= {"male", "female"}
     said = (tmp_path / "report.md").read_text(encoding="utf-8")
     assert "## Subgroups" in said
-    assert "## Whose labels were changed" in said
+    assert "## Changed labels by subgroup" in said
 
 
 def of_patients(rows: Dataset, *, told: bool) -> Dataset:
@@ -167,12 +167,12 @@ def test_swapped_patients_show_what_a_model_reads(tmp_path: Path, told: bool) ->
     assert (one["values"]["flipped"] > 0.3) == told, "a model that reads the sex, and one that reads the signs"
     assert found["frequency"] == []
     said = (tmp_path / "report.md").read_text(encoding="utf-8")
-    assert "## The same note of another patient" in said
+    assert "## Swapped sex, age and race" in said
     keys = {r["cell_key"] for r in made.rows}
     plain = run(tmp_path, grid, pool, gold=gold)
     assert {r["swaps"] for r in plain.rows} == {"[]"}
     assert len(keys & {r["cell_key"] for r in plain.rows}) == 1, "what was not swapped is another cell"
-    assert "another patient" not in (tmp_path / "report.md").read_text(encoding="utf-8")
+    assert "Swapped sex" not in (tmp_path / "report.md").read_text(encoding="utf-8")
 
 
 def test_an_encoder_is_asked_about_swapped_patients(base: Path, tmp_path: Path) -> None:
@@ -376,7 +376,7 @@ def test_test_rows_as_exemplars_are_refused(tmp_path: Path) -> None:
         return rows_like(toy_rows(n, 77), [gold["test"]["id"][0]])
 
     (said,) = cheat(tmp_path, {"peeping": peeping}, gold=gold)
-    assert "written from 1 rows that are evaluated on" in said
+    assert "written from 1 rows that are scored" in said
 
 
 def test_exemplars_beyond_the_own_gold_are_refused(tmp_path: Path) -> None:
@@ -396,7 +396,7 @@ def test_test_rows_in_train_are_refused_or_left_out(tmp_path: Path) -> None:
     copied = gold["test"].select(range(5)).map(lambda row: {"id": "t" + row["id"], "group": "t" + row["group"]})
     both = DatasetDict(train=concatenate_datasets([gold["train"], copied]), test=gold["test"])
     grid = Grid(sizes=(0,), arms=("gold",), seeds=(0,))
-    refused = pytest.raises(Exception, match="stand in the gold for training")
+    refused = pytest.raises(Exception, match="in the gold for training")
     with refused:
         run(tmp_path / "a", grid, None, gold=both, drop_seen=False)
     left = run(tmp_path / "b", grid, None, gold=both, drop_seen=True)
@@ -555,7 +555,7 @@ def test_test_rows_in_the_gold_are_found_before_a_generator_is_asked(tmp_path: P
         raise AssertionError("asked")
 
     both = DatasetDict(train=copied, test=gold["test"])
-    with pytest.raises(Exception, match="stand in the gold for training"):
+    with pytest.raises(Exception, match="in the gold for training"):
         run(tmp_path, Grid(sizes=(20,), arms=("augment raw",), ratios=(1.0,), seeds=(0,)), {"never": never}, gold=both,
             drop_seen=False)  # fmt: skip
 
@@ -582,7 +582,7 @@ def test_a_pool_is_kept_once_and_every_cell_asks_what_its_rows_were_written_from
 def test_strategy_replace_needs_to_know_what_was_shown(tmp_path: Path) -> None:
     grid = Grid(sizes=(20,), arms=("gold", "replace raw"), ratios=(2.0,), seeds=(0,))
     made = run(tmp_path, grid, rows_like(toy_rows(60, 77)))
-    assert "strategy replace needs to know" in made.failed[0]["message"]
+    assert "strategy replace needs" in made.failed[0]["message"]
 
 
 def test_splits_must_be_there(tmp_path: Path) -> None:

@@ -285,9 +285,9 @@ def test_zero_shot_shows_no_gold(tmp_path: Path) -> None:
 
 
 def test_plans_with_judges() -> None:
-    with pytest.raises(TaskError, match="need who judges"):
+    with pytest.raises(TaskError, match="need a judge"):
         plan(Grid(arms=("zero-shot",)), 300, [])
-    with pytest.raises(TaskError, match="need who judges"):
+    with pytest.raises(TaskError, match="need a judge"):
         plan(Grid(arms=("augment llm_judge",)), 300, ["llm"])
     with pytest.raises(TaskError, match="judge 'b'"):
         plan(Grid(arms=("augment llm_judge",), judges=("b",)), 300, ["llm"], ["a"])

@@ -106,7 +106,7 @@ def test_target_texts_go_through(tmp_path: Path) -> None:
         ({"arms": ("augment argmax",)}, "augment argmax.*raw, auto, drop, replace"),
         ({"arms": ("augment raw",), "base_models": ("linear",)}, "writes no texts"),
         ({"arms": ("augment drop",), "correctors": ("linear",)}, "writes no texts"),
-        ({"arms": ("augment llm_judge",), "judges": {"j": never}}, "makes no sense"),
+        ({"arms": ("augment llm_judge",), "judges": {"j": never}}, "does not fit"),
         ({"arms": ("zero-shot",), "judges": {"j": never}}, "chooses among labels"),
         ({"arms": ("augment raw",), "audited": {"a": "x"}}, "single_label tasks only"),
     ],

@@ -16,7 +16,7 @@ from hf_synth.correction.policy import Policy
 from hf_synth.demo.journey import CAPTION, truth_section
 from hf_synth.evaluation.comparison import compare
 from hf_synth.evaluation.evaluation import Scores, score
-from hf_synth.experiments.journey_report import Told, journey_sections, write_journey_report
+from hf_synth.experiments.journey_report import Journey, journey_sections, write_journey_report
 from hf_synth.task.columns import REASONS
 from hf_synth.task.scripts import load_task
 from hf_synth.task.task import Task
@@ -54,7 +54,7 @@ def made_up_scores(task: Task, right: float, rows: dict[str, int], seed: int) ->
     return dataclasses.replace(made, model={"rows": rows, "base_model": "/somewhere/tiny"}, dataset={"seen": 0})
 
 
-def told(name: str = "esophagitis", generator: str = "a-model", arms: int = 6) -> Told:
+def a_run(name: str = "esophagitis", generator: str = "a-model", arms: int = 6, out: Path = Path()) -> Journey:
     task = load_task(name)
     mixtures = {
         "gold_40": (0.5, {"gold": 40}), "gold_80": (0.6, {"gold": 80}), "gold_160": (0.7, {"gold": 160}),
@@ -65,16 +65,17 @@ def told(name: str = "esophagitis", generator: str = "a-model", arms: int = 6) -
     policy = Policy("posterior", 4, noise=MATRIX, confusion=MATRIX, figures=FIGURES, warnings=("gold is scarce",))
     seconds = {"generate": 1.5, "correct": 20.0}
     some = dict(list(scores.items())[:arms])
-    return Told(task, corrected_rows(task, generator), policy, some, seconds, "A caption of numbers made up.")
+    rows, caption = corrected_rows(task, generator), "A caption of numbers made up."
+    return Journey(task, out, rows, policy, some, models={}, seconds=seconds, caption=caption)
 
 
-def table(made: Told, title: str, caption: str) -> list[list[str]]:
-    section = next(s for s in journey_sections(made) if s.title == title)
+def table(journey: Journey, title: str, caption: str) -> list[list[str]]:
+    section = next(s for s in journey_sections(journey) if s.title == title)
     return next(t for t in section.tables if t.caption == caption).cells()
 
 
 def test_figures_are_those_of_columns_and_scores() -> None:
-    made = told()
+    made = a_run()
     alone, both = made.scores["gold_40"], made.scores["gold_40_plus_corrected"]
     first = table(made, "Scores", "Scores with their 95% intervals")[0]
     low, high = alone.ci95["macro_f1"]
@@ -84,7 +85,7 @@ def test_figures_are_those_of_columns_and_scores() -> None:
     assert labels["grade_1"][:4] == ["1", "0", "0", "1"]
     assert table(made, "Gates", "Rejected") == [[REASONS["refusal"], "1"]]
     assert table(made, "Cost", "Generation") == [
-        ["tokens read", "600"], ["tokens written", "120"], ["US dollars", "1.50"], ["rows used", "4"],
+        ["tokens of prompts", "600"], ["tokens of answers", "120"], ["US dollars", "1.50"], ["rows used", "4"],
     ]  # fmt: skip
     gain = compare(both, alone, "macro_f1")
     told_gain = table(made, "Gain over gold_40", "Differences on the same test rows")
@@ -93,9 +94,9 @@ def test_figures_are_those_of_columns_and_scores() -> None:
     curve = table(made, "Learning curve", "Gold alone")
     assert [row[0] for row in curve] == ["40", "80", "160"]
     assert ["corrector accuracy on held out gold", "0.512"] in table(
-        made, "Generator and corrector", "What the policy rests on"
+        made, "Generator and corrector", "Figures of the policy"
     )
-    assert table(made, "Generator and corrector", "What auto weighed") == [
+    assert table(made, "Generator and corrector", "Methods that auto compared") == [
         ["posterior", "0.600", "0.000", "0.000"], ["none", "0.400", "0.200", "0.100"],
     ]  # fmt: skip
     assert table(made, "Generator and corrector", "Noise of the generator, as estimated")[0][1:3] == ["0.700", "0.100"]
@@ -107,16 +108,16 @@ def test_figures_are_those_of_columns_and_scores() -> None:
     confusion = next(s for s in journey_sections(made) if s.title == "Each label").plots[0]
     counts = [int(t) for t in shown(confusion) if re.fullmatch(r"\d+", t)]
     assert counts == [n for row in alone.confusion for n in row]
-    beneath = table(made, "Each label", "Test rows by label said")
+    beneath = table(made, "Each label", "Test rows by predicted label")
     assert beneath[1] == ["gold_40: grade_1", *map(str, alone.confusion[1])]
 
 
 def test_two_sizes_make_no_curve() -> None:
-    assert "Learning curve" not in [s.title for s in journey_sections(told(arms=2))]
+    assert "Learning curve" not in [s.title for s in journey_sections(a_run(arms=2))]
 
 
 def test_pictures_are_sound() -> None:
-    for section in journey_sections(told()):
+    for section in journey_sections(a_run()):
         for plot in section.plots:
             assert_harmless_svg(plot)
             assert_no_text_touches(plot)
@@ -129,8 +130,8 @@ def test_pictures_are_sound() -> None:
      ("esophagitis", "a-model", "")],
 )  # fmt: skip
 def test_simulated_is_found_in_the_columns(name: str, generator: str, words: str, tmp_path: Path) -> None:
-    made = told(name, generator)
-    text = write_journey_report(tmp_path, made).read_text(encoding="utf-8")
+    made = a_run(name, generator, out=tmp_path)
+    text = write_journey_report(made).read_text(encoding="utf-8")
     plots = [plot for section in journey_sections(made) for plot in section.plots]
     said = [" ".join(shown(plot)) for plot in plots]
     assert all("Simulated: " in s for s in said) is bool(words)
@@ -140,7 +141,7 @@ def test_simulated_is_found_in_the_columns(name: str, generator: str, words: str
 
 
 def test_no_note_is_in_a_report(tmp_path: Path) -> None:
-    page = write_journey_report(tmp_path, told())
+    page = write_journey_report(a_run(out=tmp_path))
     for file in (page, page.with_suffix(".md")):
         assert CANARY not in file.read_text(encoding="utf-8")
         assert "/somewhere" not in file.read_text(encoding="utf-8")
@@ -148,7 +149,7 @@ def test_no_note_is_in_a_report(tmp_path: Path) -> None:
 
 
 def test_truth_of_a_simulation() -> None:
-    made = told("clinic", "simulator")  # the canary states no fact: grade_0 is true of every note
+    made = a_run("clinic", "simulator")  # the canary states no fact: grade_0 is true of every note
     section = truth_section(dataclasses.replace(made, caption=CAPTION), dict.fromkeys(
         ("llm", "corrected", "kept", "yield", "argmax"), 0.5))  # fmt: skip
     counts = [[int(t) for t in shown(p) if re.fullmatch(r"\d+", t)] for p in section.plots]

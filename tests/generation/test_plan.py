@@ -26,7 +26,7 @@ from hf_synth.errors import ColumnError, LLMError, TaskError
 from hf_synth.generation.exemplars import CHOICES, choose_exemplars
 from hf_synth.generation.gates import Gates, language_of
 from hf_synth.generation.generation import estimate, generate
-from hf_synth.generation.plan import Call, Plan, Pool, _Filling, label_plan
+from hf_synth.generation.plan import Call, Plan, Pool, Schedule, label_plan
 from hf_synth.generation.prompts import prompt_for
 from hf_synth.llm import calls
 from hf_synth.llm.journal import Journal
@@ -140,23 +140,23 @@ def test_the_plan_ends_with_enough_or_at_its_bound(rng: random.Random, n: int, b
     asked = []
     for pace in ("eager", "lazy", "mixed"):
         wanted = {"x": n, "y": n // 2 + 1}
-        filling = _Filling(Endless(), wanted, ("x", "y"), together, 500, 16)  # type: ignore[arg-type]
+        schedule = Schedule(Endless(), wanted, ("x", "y"), together, 500, 16)  # type: ignore[arg-type]
         left, log = Counter(wanted), []
         fate = random.Random(3)
         fates = [fate.random() >= bad for _ in range(600)]
         answered = 0
-        for question in filling.questions():
+        for question in schedule.questions():
             if question is not None:
-                log.append(filling.under_way[-1].labels)
-            ready = len(filling.under_way) if question is None or pace == "eager" else 0
+                log.append(schedule.open_calls[-1].labels)
+            ready = len(schedule.open_calls) if question is None or pace == "eager" else 0
             if pace == "mixed":
-                ready = max(ready and 1, rng.randint(0, len(filling.under_way)))
+                ready = max(ready and 1, rng.randint(0, len(schedule.open_calls)))
             for _ in range(min(1, ready) if question is None and pace != "eager" else ready):
-                call = filling.under_way.popleft()
+                call = schedule.open_calls.popleft()
                 kept = Counter(x for x in call.labels if fates[answered] and left[x] > 0)
                 answered += 1
                 left -= kept
-                filling.answered(call, kept)
+                schedule.record(call, kept)
         assert not +left or len(log) == 500
         asked.append(log)
     assert asked[0] == asked[1] == asked[2]
@@ -364,7 +364,7 @@ def test_diverse_rows_cover_more_than_others() -> None:
 
 def test_a_wrong_choice_is_one_sentence() -> None:
     for how, share in (("best", 0.2), ("first", 0.0), ("first", 1.5)):
-        with pytest.raises(ColumnError, match="exemplars are chosen"):
+        with pytest.raises(ColumnError, match="exemplars are chosen by"):
             choose_exemplars(CLINIC, GOLD, how, share=share)  # type: ignore[arg-type]
     with pytest.raises(ColumnError, match="no gold row"):
         choose_exemplars(CLINIC, GOLD.map(lambda _: {"text": " "}), "first")

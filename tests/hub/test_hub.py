@@ -28,8 +28,8 @@ from support.hub_clients import call, check_disk, commit_body, served
 
 from hf_synth.errors import OutputError
 from hf_synth.hub import RunningHub, client_environment, connected, create_app, running_hub
-from hf_synth.hub.asking import Limits
 from hf_synth.hub.cards import parse_head
+from hf_synth.hub.request import Limits
 
 MINE, OTHER = "hf_the_token_of_the_first_user", "hf_the_token_of_another_user"
 FEATURES = Features({"text": Value("string"), "label": ClassLabel(names=["a", "b"])})

@@ -21,8 +21,8 @@ from support.hub_clients import call, check_disk, commit_body, hub_verb, served_
 
 from hf_synth.errors import OutputError
 from hf_synth.hub import RunningHub, cards, client_environment, connected, reading, repositories, running_hub
-from hf_synth.hub.asking import Limits
 from hf_synth.hub.disk import locked
+from hf_synth.hub.request import Limits
 from hf_synth.hub.store import Store
 from hf_synth.hub.sweeping import check, sweep
 from hf_synth.hub.users import Users
@@ -397,7 +397,7 @@ def test_the_head_of_a_card_is_parsed_once(tmp_path: Path, monkeypatch: pytest.M
         assert tags()["demo/r2"] == ["long" * 60]
         tags()
         assert len(parsed) == 1
-        assert len(repositories._HEADS._kept) == 3
+        assert len(repositories._HEADS._cache) == 3
 
 
 def test_a_tree_with_last_commits_goes_back_a_bounded_part_of_a_history(

@@ -301,7 +301,7 @@ def test_a_tokenizer_without_a_template_says_so_once(tmp_path: Path, caplog: pyt
 def test_a_template_that_takes_no_such_messages_is_one_sentence(tmp_path: Path) -> None:
     refusing = "{{ raise_exception('never ' + messages[0]['content']) }}"
     llm = make(causal(tmp_path / "m", template=refusing), tmp_path)
-    with pytest.raises(LLMError, match="does not take these messages.*roles are user") as caught:
+    with pytest.raises(LLMError, match="does not accept these messages.*roles are user") as caught:
         llm.chat(ask(CANARY))
     assert CANARY not in "".join(traceback.format_exception(caught.value))
 
@@ -518,7 +518,7 @@ def test_note_text_is_in_no_log_and_no_error(
     def failing(*_: Any) -> None:
         raise RuntimeError(f"shape of {CANARY}")
 
-    monkeypatch.setattr(decoding._Luck, "draw", failing)
+    monkeypatch.setattr(decoding._Sampler, "draw", failing)
     with pytest.raises(LLMError, match=r"fails on a batch of 1 questions \(RuntimeError\)") as caught:
         llm.chat(ask(f"{CANARY} again"))
     seen = [*(r.getMessage() for r in caplog.records), *traceback.format_exception(caught.value), *capfd.readouterr()]

@@ -244,6 +244,6 @@ def test_repeats_names_the_later_row() -> None:
     repeats = Repeats()
     for texts in ([one, one + " more"], [one.upper(), "other words entirely here now", "", ""]):  # two batches
         repeats.add(Units.of(texts))
-    exact, near = repeats.found()
+    exact, near = repeats.find()
     assert exact.nonzero()[0].tolist() == [2]
     assert near.nonzero()[0].tolist() == [1]

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hf_synth.privacy.closeness import auc, closest
-from hf_synth.privacy.folding import Units, digest, folded, words_of
+from hf_synth.privacy.folding import Units, digest, fold, words_of
 from hf_synth.privacy.identifiers import identifiers_in
 from hf_synth.privacy.overlap import LETTERS, WINDOW, Index
 from hf_synth.privacy.repetition import Repeats
@@ -23,8 +23,8 @@ WORDS = st.lists(st.text("abcdefghij", min_size=1, max_size=6), min_size=1, max_
 @settings(deadline=None)
 @given(ANY)
 def test_folding_is_done_once(text: str) -> None:
-    once = folded(text)
-    assert folded(once) == once
+    once = fold(text)
+    assert fold(once) == once
     assert digest((text,)) == digest((once,))
 
 
@@ -32,9 +32,9 @@ def test_folding_is_done_once(text: str) -> None:
 @given(ANY)
 def test_ascii_stays_and_nothing_unseen_is_left(text: str) -> None:
     plain = "".join(c for c in text if c.isascii())
-    assert folded(plain) == plain
-    assert all(c.isascii() or c.isalnum() for c in folded(text))
-    assert not any(unicodedata.category(c) in ("Cf", "Mn", "Me") for c in folded(text) if not c.isascii())
+    assert fold(plain) == plain
+    assert all(c.isascii() or c.isalnum() for c in fold(text))
+    assert not any(unicodedata.category(c) in ("Cf", "Mn", "Me") for c in fold(text) if not c.isascii())
 
 
 @settings(deadline=None)
@@ -100,7 +100,7 @@ def test_no_gold_and_no_rows() -> None:
     assert nothing.reach([]).runs.tolist() == []
     assert nothing.reach([("some text",), ("",)]).group.tolist() == [-1, -1]
     assert Index.of([("g", ("",))]).reach([("",)]).same.tolist() == [False]
-    assert Repeats().found()[0].tolist() == []
+    assert Repeats().find()[0].tolist() == []
 
 
 # --- closeness ------------------------------------------------------------------------------------------------------

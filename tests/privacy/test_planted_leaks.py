@@ -187,7 +187,7 @@ def test_planting_as_sentences_and_as_rows(gold: Dataset, tmp_path: Path) -> Non
 def test_a_file_that_holds_no_canaries_is_refused(tmp_path: Path, told: Any) -> None:
     (tmp_path / "canaries.json").write_text(json.dumps(told))
     with pytest.raises(
-        RowError, match=r"canaries\.json.* is no file of canaries: give what `Canaries\.save` wrote"
+        RowError, match=r"canaries\.json.* is not a file of canaries; pass a file that `Canaries\.save` wrote"
     ) as caught:
         Canaries.load(tmp_path / "canaries.json")
     assert "abc" not in str(caught.value)
@@ -244,7 +244,7 @@ def test_a_finder_of_ones_own_counts_and_refuses(gold: Dataset) -> None:
 ])  # fmt: skip
 def test_a_finder_that_gives_text_is_stopped_without_showing_it(finder: Any) -> None:
     rows = rows_of(TASK, [f"{CANARY} {text}" for text in CLEAN[:60]], "synthetic")
-    with pytest.raises(ColumnError, match="gives kinds, not what it found") as caught:
+    with pytest.raises(ColumnError, match="must return kinds of identifiers") as caught:
         audit(TASK, rows, gold=None, find_identifiers=finder)
     assert CANARY not in str(caught.value)
 
@@ -370,6 +370,6 @@ def test_the_page_says_what_was_found(gold: Dataset) -> None:
     for meaning in FLAGS.values():
         assert meaning.split(" `")[0][:30] in text
     assert "not de-identification" in text
-    assert re.search(r"1 may not leave", text)
+    assert re.search(r"1 must not leave", text)
     alone = audit_markdown(audit(TASK, rows, gold=None))
     assert "no gold to compare with" in alone

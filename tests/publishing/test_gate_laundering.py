@@ -116,11 +116,11 @@ def test_gold_must_be_the_gold_it_came_from() -> None:
     def ask(rows: Dataset, given: Any, **more: Any) -> Verdict:
         return publish_dataset(RESTRICTED, rows, "o/x", gold=given, push=False, **more)
 
-    assert _told(ask(rows, gold.select(range(20))), "lacks 10 of the 30 rows that were shown")
-    assert _told(ask(rows, gold_rows(RESTRICTED, kind="other")), "lacks 30 of the 30 rows")
+    assert _told(ask(rows, gold.select(range(20))), "lacks 10 of the 30 gold rows that were shown")
+    assert _told(ask(rows, gold_rows(RESTRICTED, kind="other")), "lacks 30 of the 30 gold rows")
     assert _told(ask(rows, gold.select([])), "give the gold")
     assert _told(ask(rows, DatasetDict(train=gold.select([]), test=gold.select([]))), "give the gold")
-    assert _told(ask(bare, synthetic_rows(RESTRICTED, 29)), "do not call themselves gold")
+    assert _told(ask(bare, synthetic_rows(RESTRICTED, 29)), "are not marked as gold")
     assert _told(ask(bare, gold.map(lambda r: {"task": "clinic", "access": "restricted"})), "another task")
     # ids alone can be made up; the folder's marks are of the texts
     forged = gold_rows(RESTRICTED, kind="other").remove_columns("id").add_column("id", gold["id"])
@@ -141,7 +141,7 @@ def test_what_nothing_was_recorded_of_is_said_and_never_public() -> None:
     assert "could not be checked" in (verdict.export / "README.md").read_text()
     told = {"private": False, "attestation": "the board, today", "endpoint": "http://127.0.0.1:1"}
     public = publish_dataset(RESTRICTED, bare, "o/x", gold=gold, **told)  # type: ignore[arg-type]
-    assert _told(public, "gold that is known to be its own")
+    assert _told(public, "a record of the gold it came from")
 
 
 # --- models ---------------------------------------------------------------------------------------------------------
@@ -182,7 +182,7 @@ def test_a_model_is_checked_against_the_gold_that_it_saw(tmp_path: Path) -> None
     often = concatenate_datasets([gold.select(range(15)), *[gold.select([0])] * 10])  # 25 rows, 15 texts
     assert _told(publish_model(task, model, None, "o/m", gold=often, push=False), "lacks 5 of the 20 gold texts")
     rows = gold.map(lambda r: {"source": "synthetic"})
-    assert _told(publish_model(task, model, None, "o/m", gold=rows, push=False), "do not call themselves gold")
+    assert _told(publish_model(task, model, None, "o/m", gold=rows, push=False), "are not marked as gold")
     assert publish_model(task, model, None, "o/m", gold=gold, push=False).allowed
 
 
@@ -192,10 +192,10 @@ def test_gold_that_repeats_a_text_is_whole_when_each_text_is_there() -> None:
     digests = row_digests(task, gold)
     twice = {"rows": {"gold": 25, "kept": 3}, "row_digests": digests}  # eight rows repeat others, but of which kind?
     for facts in (twice, twice | {"gold_texts": 20}):
-        assert origin_of_model(task, facts, [gold]).wrong == ()
-    assert origin_of_model(task, twice | {"gold_texts": 20}, [gold.select(range(19))]).wrong
-    assert origin_of_model(task, twice, [gold.select(range(16))]).wrong
-    assert "all 20 gold texts" in origin_of_model(task, twice | {"gold_texts": 20}, [gold, gold]).told
+        assert origin_of_model(task, facts, [gold]).problems == ()
+    assert origin_of_model(task, twice | {"gold_texts": 20}, [gold.select(range(19))]).problems
+    assert origin_of_model(task, twice, [gold.select(range(16))]).problems
+    assert "all 20 gold texts" in origin_of_model(task, twice | {"gold_texts": 20}, [gold, gold]).summary
 
 
 # --- any arguments, a real Hub ----------------------------------------------------------------------------------------

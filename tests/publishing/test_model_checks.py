@@ -21,7 +21,7 @@ from hf_synth.models.training import train
 from hf_synth.privacy.canaries import make_canaries
 from hf_synth.privacy.membership import Exposure, membership
 from hf_synth.publishing import model_checks as trial
-from hf_synth.publishing.loaded_alone import answers
+from hf_synth.publishing.loaded_alone import predictions
 from hf_synth.publishing.publishing import publish_model
 from hf_synth.publishing.release import entries
 from hf_synth.task.folders import write_stage
@@ -41,7 +41,7 @@ def grader(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def in_this_process(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(trial, "_ask", lambda asked: answers(**asked))
+    monkeypatch.setattr(trial, "_predict_alone", lambda request: predictions(**request))
 
 
 @pytest.fixture
@@ -65,7 +65,7 @@ def test_what_cannot_be_loaded_leaves_nothing(grader: Path, tmp_path: Path) -> N
     broken = shutil.copytree(grader, tmp_path / "broken")
     config = json.loads((broken / "config.json").read_text())
     (broken / "config.json").write_text(json.dumps(config | {"model_type": "nothing-known"}))
-    with pytest.raises(PublishError, match=r"cannot be loaded by itself \(\w*Error\); nothing left") as caught:
+    with pytest.raises(PublishError, match=r"cannot be loaded alone \(\w*Error\); nothing was exported") as caught:
         publish_model(TASK, broken, None, "o/m", gold=GOLD, push=False, membership=False)
     assert str(tmp_path) not in str(caught.value)
     assert not (tmp_path / "export" / "m").exists()
@@ -109,18 +109,18 @@ def test_what_answers_otherwise_is_refused(grader: Path, tmp_path: Path, change:
     check = trial.load_check(TASK, grader)
     check(export)
     change(export)
-    with pytest.raises(PublishError, match="answers otherwise than the model does here; nothing left"):
+    with pytest.raises(PublishError, match="predicts other than the model does; nothing was exported"):
         check(export)
 
 
 def test_a_process_that_dies_is_one_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     asked: dict[str, Any] = {"folder": str(tmp_path), "kind": "single_label", "texts": [["x"]], "most": 1}
     monkeypatch.setattr(trial.loaded_alone, "__file__", str(tmp_path / "nowhere.py"))
-    with pytest.raises(PublishError, match=r"cannot be loaded by itself \(CalledProcessError\); nothing left"):
-        trial._ask(asked)
+    with pytest.raises(PublishError, match=r"cannot be loaded alone \(CalledProcessError\); nothing was exported"):
+        trial._predict_alone(asked)
     monkeypatch.setattr(trial, "_SECONDS", 0.01)
     with pytest.raises(PublishError, match="it took too long"):
-        trial._ask(asked)
+        trial._predict_alone(asked)
 
 
 # --- membership -----------------------------------------------------------------------------------------------------
@@ -205,7 +205,7 @@ def test_canaries_that_it_never_saw_do_not_hide_those_that_it_knows(
     monkeypatch.setattr("hf_synth.privacy.membership.losses", losses)
 
     def looked(facts: dict[str, Any]) -> Exposure:
-        found, why = trial.known_canaries(
+        found, why = trial.exposure_of(
             TASK, tmp_path, facts, CANARIES, [gold.select(range(5)), gold.select(range(5, 12))]
         )
         assert found is not None
@@ -219,15 +219,15 @@ def test_canaries_that_it_never_saw_do_not_hide_those_that_it_knows(
     assert (len(mixed.bits), "may be among the places" in str(mixed)) == (8, True)
     everything = looked({"row_digests": []})
     assert (len(everything.bits), everything.known, everything.to_json()["note"]) == (8, False, trial._ALL_PLACES)
-    nowhere = trial.known_canaries(TASK, tmp_path, {"row_digests": ["0" * 64]}, CANARIES, [gold])
+    nowhere = trial.exposure_of(TASK, tmp_path, {"row_digests": ["0" * 64]}, CANARIES, [gold])
     assert nowhere == (None, "no canary stands in a labelled row that it was trained on")
-    assert trial.known_canaries(TASK, tmp_path, learnt, None, [gold]) == (None, "")
+    assert trial.exposure_of(TASK, tmp_path, learnt, None, [gold]) == (None, "")
 
 
 def test_a_measurement_of_exposure_that_fails_says_so(grader: Path) -> None:
     other = toy_task(labels=("a", "b"))
     rows = [{"text": f"{row['text']} {CANARIES.planted[0]}", "label": 0} for row in GOLD.select(range(3))]
-    found = trial.known_canaries(other, grader, {"row_digests": []}, CANARIES, [Dataset.from_list(rows)])
+    found = trial.exposure_of(other, grader, {"row_digests": []}, CANARIES, [Dataset.from_list(rows)])
     assert found == (None, "it failed (ModelError)")
 
 

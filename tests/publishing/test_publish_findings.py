@@ -18,7 +18,7 @@ from hf_synth.models.record import model_facts, write_facts
 from hf_synth.privacy.canaries import Canaries, make_canaries, plant, sentence
 from hf_synth.privacy.membership import Exposure, Membership
 from hf_synth.publishing import model_checks as trial
-from hf_synth.publishing.gate import gate
+from hf_synth.publishing.gate import Evidence, Request, gate
 from hf_synth.publishing.publishing import publish_dataset, publish_model
 from hf_synth.publishing.release import LOG, entries
 from hf_synth.task.folders import write_stage
@@ -50,7 +50,7 @@ def test_a_canary_among_the_rows_refuses_them_all_where_copies_alone_would_not(t
     for dry in (True, False):
         verdict = publish_dataset(OPEN, rows, "o/n", gold=gold, push=False, canaries=CANARIES, dry_run=dry)
         assert not verdict.allowed
-        assert "1 of 4 canaries that were planted in gold stand in the rows" in str(verdict)
+        assert "1 of 4 canaries planted in gold are in the rows" in str(verdict)
         assert (verdict.counts["canaries planted"], verdict.counts["canaries found"]) == (4, 1)
         assert verdict.counts["withheld: canary"] == 1
     (entry,) = entries(tmp_path / "export")
@@ -92,18 +92,19 @@ def test_a_finder_of_ones_own_withholds_rows(tmp_path: Path) -> None:
 
 
 def test_the_gate_keeps_a_model_private_that_knows_canaries() -> None:
-    told: dict[str, Any] = {"access": "open", "findings": None, "gold_given": True}
     for known, private, allowed in ((KNOWS, False, False), (KNOWS, True, True), (GUESSES, False, True)):
-        verdict = gate(OPEN, "model", private=private, exposure=known, **told)
+        verdict = gate(OPEN, "model", Evidence("open", None, True, exposure=known), Request("o/x", private=private))
         assert verdict.allowed is allowed
         assert f"exposure: {known.mean:.2f} bits of 4.00" in " ".join(verdict.reasons)
-    assert gate(OPEN, "model", private=False, exposure=KNOWS, push=False, **told).allowed  # the folder stays here
+    here = Request("o/x", private=False, push=False)  # the folder stays here
+    assert gate(OPEN, "model", Evidence("open", None, True, exposure=KNOWS), here).allowed
     for unmeasured, private, allowed in (
         ("not measured", False, False),
         ("not measured", True, True),
         ("", False, True),
     ):
-        assert gate(OPEN, "model", private=private, unmeasured=unmeasured, **told).allowed is allowed
+        evidence = Evidence("open", None, True, unmeasured=unmeasured)
+        assert gate(OPEN, "model", evidence, Request("o/x", private=private)).allowed is allowed
     assert not Exposure((), most=4.0, expected=1.2).known
 
 
@@ -123,7 +124,7 @@ def test_a_models_exposure_is_measured_told_and_recorded(model: Path, tmp_path: 
     card = (tmp_path / "export" / "m" / "README.md").read_text()
     assert "canaries were planted in its gold, exposure: " in card
     assert len(entries(tmp_path / "export")[0]["exposure"]["bits"]) == 4
-    with pytest.raises(ColumnError, match="no canary stands in these rows"):
+    with pytest.raises(ColumnError, match="no canary is in these rows"):
         publish_model(OPEN, model, None, "o/m", gold=gold_rows(OPEN), push=False, canaries=CANARIES)
     monkeypatch.setattr(trial, "exposure", lambda *_, **__: KNOWS)
     refused = publish_model(OPEN, model, None, "o/m", gold=gold, private=False, canaries=CANARIES, dry_run=True)
@@ -145,7 +146,7 @@ def test_exposure_that_was_not_measured_is_told_and_nothing_is_public(model: Pat
     told: dict[str, Any] = {"gold": gold, "canaries": CANARIES, "membership": False}
     refused = publish_model(task, model, None, "o/m", private=False, **told)
     assert not refused.allowed
-    assert refused.reasons == (f"canaries were given, and exposure was not measured: {why}; keep it private",)
+    assert refused.reasons == (f"canaries were given, but exposure was not measured: {why}; keep it private",)
     assert (entries(tmp_path / "export")[0]["action"], entries(tmp_path / "export")[0]["exposure"]) == ("refused", why)
     if lacks != "a classifier":  # this model writes no texts
         kept = publish_model(task, model, None, "o/m", push=False, **told)

@@ -23,7 +23,7 @@ from hf_synth.errors import HfSynthError, PublishError
 from hf_synth.privacy.audit import audit
 from hf_synth.privacy.findings import Findings
 from hf_synth.publishing.export import _check_weights
-from hf_synth.publishing.gate import Verdict, gate, gold_parts, is_institution, joined_access
+from hf_synth.publishing.gate import Evidence, Request, Verdict, gate, gold_parts, is_institution, overall_access
 from hf_synth.publishing.publishing import publish_dataset, publish_model
 from hf_synth.publishing.release import LOG, public_ids, salt_of
 from hf_synth.publishing.remote import Published, Repository
@@ -70,10 +70,9 @@ def test_no_combination_of_arguments_opens_the_gate_too_far(
 ) -> None:  # fmt: skip
     worst = max((access if access in ACCESSES else "credentialed", task_access), key=ACCESSES.index)
     findings = None if compared is None else findings_of(worst, compared)
-    verdict = gate(
-        replace(OPEN, access=task_access), kind, access=access, findings=findings, gold_given=gold_given, push=push,
-        private=private, gated=gated, visible=visible, institution=institution, attestation=attestation,
-    )  # fmt: skip
+    evidence = Evidence(access, findings, gold_given, institution=institution, visible=visible)
+    request = Request("o/x", push=push, private=private, gated=gated, attestation=attestation)
+    verdict = gate(replace(OPEN, access=task_access), kind, evidence, request)
     assert verdict.access == worst
     if not verdict.allowed:
         assert verdict.reasons
@@ -100,7 +99,7 @@ def test_no_combination_of_arguments_opens_the_gate_too_far(
 
 
 def test_private_is_the_default_and_a_verdict_has_no_truth_value() -> None:
-    verdict = gate(OPEN, "dataset", access="open", findings=findings_of("open", True), gold_given=True)
+    verdict = gate(OPEN, "dataset", Evidence("open", findings_of("open", True), gold_given=True), Request("o/x"))
     assert (verdict.allowed, verdict.private, verdict.gated) == (True, True, False)
     with pytest.raises(TypeError, match="allowed"):
         bool(verdict)
@@ -199,9 +198,9 @@ def test_laundered_rows_are_not_published_in_public(how: str, tmp_path: Path, mo
 def test_the_name_of_a_stricter_task_in_the_rows_counts(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("hf_synth.publishing.gate.load_task", lambda name: CREDENTIALED)
     rows = synthetic_rows(OPEN)
-    assert joined_access(OPEN, rows) == "credentialed"
+    assert overall_access(OPEN, rows) == "credentialed"
     paths = rows.remove_columns("task").add_column("task", ["/tmp/evil.py"] * len(rows))
-    assert joined_access(OPEN, paths) == "credentialed"  # not known; and no file is run for it
+    assert overall_access(OPEN, paths) == "credentialed"  # not known; and no file is run for it
 
 
 def test_no_rows_are_no_gold(tmp_path: Path) -> None:

@@ -21,7 +21,7 @@ from support.tiny import tiny_base
 
 from hf_synth.errors import OutputError, PublishError
 from hf_synth.hub import client_environment, connected, running_hub
-from hf_synth.hub.asking import Limits
+from hf_synth.hub.request import Limits
 from hf_synth.models.record import model_facts, write_facts
 from hf_synth.models.training import train
 from hf_synth.publishing import release
@@ -108,7 +108,7 @@ def test_the_manifest_ties_gold_policy_dataset_and_model_together(tmp_path: Path
     assert release.derived(log, "org/second", "model") == []
 
 
-def test_the_audit_log_shows_what_was_changed_in_it(tmp_path: Path) -> None:
+def test_the_publishing_log_shows_what_was_changed_in_it(tmp_path: Path) -> None:
     for number in range(5):
         release.record(tmp_path, "export", number=number)
     path = tmp_path / ".hf_synth" / release.LOG
@@ -117,7 +117,7 @@ def test_the_audit_log_shows_what_was_changed_in_it(tmp_path: Path) -> None:
     for broken in (lines[:1] + lines[2:], [*lines[:2], lines[2].replace('"number": 2', '"number": 9'), *lines[3:]],
                    [*lines, "{"]):  # fmt: skip
         path.write_text("\n".join(broken) + "\n")
-        with pytest.raises(OutputError, match="the log was changed there"):
+        with pytest.raises(OutputError, match="the log was changed here"):
             release.entries(tmp_path)
 
 

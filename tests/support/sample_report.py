@@ -1,4 +1,4 @@
-"""A report of made-up numbers that shows every kind of picture, for tests and for looking at; nothing was measured."""
+"""A report of made-up numbers with every kind of picture, for tests; nothing was measured."""
 
 from __future__ import annotations
 
@@ -6,10 +6,19 @@ import math
 from pathlib import Path
 
 from hf_synth.evaluation.statistics import wilson
-from hf_synth.reports.axes import Reference
 from hf_synth.reports.page import Section, Table, write_report
-from hf_synth.reports.plots import Bin, Interval, Series, curve_plot, interval_plot, reliability_plot
-from hf_synth.reports.shares import bar_plot, histogram_plot, matrix_plot
+from hf_synth.reports.plots import (
+    Bin,
+    Interval,
+    Reference,
+    Series,
+    bar_plot,
+    curve_plot,
+    histogram_plot,
+    interval_plot,
+    matrix_plot,
+    reliability_plot,
+)
 
 MADE_UP = "every number on this page was made up to try the pictures; nothing was measured."
 GRADES = ("grade_0", "grade_1", "grade_2", "grade_3")

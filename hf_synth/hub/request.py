@@ -1,4 +1,4 @@
-"""One request as the routes see it: who asks, for what, and a body read within limits by strict readers."""
+"""One HTTP request to the Hub: user, path, query, permissions, and strict readers of its body within limits."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from urllib.parse import parse_qs, quote, urlencode
 from starlette.datastructures import QueryParams
 from starlette.requests import Request
 
-from hf_synth.hub.access import granted
+from hf_synth.hub.access import has_access
 from hf_synth.hub.names import HubError
 from hf_synth.hub.store import Store
 from hf_synth.hub.tree import Repo
@@ -21,14 +21,14 @@ from hf_synth.hub.users import Users
 
 @dataclass(frozen=True)
 class Limits:
-    """How much one request may bring.
+    """Limits of one request.
 
     Args:
-        json: bytes of a JSON body, and of any body of somebody who is not signed in.
+        json: bytes of a JSON body, and of any body without write permission.
         line: bytes of one line of a commit, that is of one small file in base64.
         commit: bytes of a whole commit without its large files.
         file: bytes of one large file.
-        idle: seconds for which a body may bring nothing.
+        idle: seconds without any byte of a body.
     """
 
     json: int = 4 * 2**20
@@ -40,12 +40,12 @@ class Limits:
 
 @dataclass(frozen=True)
 class Hub:
-    """All that the routes stand on.
+    """State and settings of a Hub, for all routes.
 
     Args:
-        url: the address under which clients reach it, where that is not the one they name (behind a proxy).
-        members_only: whether nothing at all is shown to who is not signed in.
-        secret: signs the addresses that large files are put to.
+        url: the address at which clients reach it through a proxy; "" is the address in their requests.
+        members_only: whether nothing is shown without a token.
+        secret: signs the upload URLs of large files.
     """
 
     store: Store
@@ -57,13 +57,13 @@ class Hub:
 
 
 @dataclass(frozen=True)
-class Ask:
+class HubRequest:
     """One request.
 
     Args:
-        user: who asks; None when nobody is signed in.
-        writes: whether their token is one for writing.
-        origin: the endpoint as clients name it.
+        user: None without a token.
+        writes: whether the token allows writing.
+        origin: the endpoint as the client knows it.
         body: a file at its start.
     """
 
@@ -81,11 +81,16 @@ class Ask:
     wants_page: bool
     body: IO[bytes] = field(repr=False)
 
+    @property
+    def store(self) -> Store:
+        """The repositories."""
+        return self.hub.store
+
     def signed_in(self, *, write: bool = False) -> str:
-        """Give the user.
+        """Return the user.
 
         Raises:
-            HubError: 401, nobody is signed in; 403, to write with a token that is for reading.
+            HubError: 401, there is no token; 403, the token does not allow writing.
         """
         if self.user is None:
             raise HubError(401, "Invalid credentials in Authorization header")
@@ -94,12 +99,12 @@ class Ask:
         return self.user
 
     def next_page(self, cursor: object) -> dict[str, str]:
-        """Give the header that leads to the next page of a list."""
+        """Return the Link header to the next page of a list."""
         query = urlencode([*((k, v) for k, v in self.query.multi_items() if k != "cursor"), ("cursor", str(cursor))])
         return {"Link": f'<{self.origin}{quote(self.place, safe="/%")}?{query}>; rel="next"'}
 
     def json(self) -> dict[str, Any]:
-        """Read the body as a JSON object; an empty one is {}.
+        """Read the body as a JSON object; an empty body is {}.
 
         Raises:
             HubError: 413, it is too large; 400, it is not an object.
@@ -110,7 +115,7 @@ class Ask:
         return parse_object(data or b"{}")
 
     def lines(self) -> Iterator[dict[str, Any]]:
-        """Read the body as one JSON object a line, one line in memory at a time.
+        """Iterate over a body of one JSON object a line.
 
         Raises:
             HubError: 413, a line is too long; 400, it is not an object.
@@ -118,36 +123,36 @@ class Ask:
         limit = self.hub.limits.line
         while line := self.body.readline(limit + 1):
             if len(line) > limit:
-                raise HubError(413, "A file of the commit is too large for it; send it as a large file (LFS)")
+                raise HubError(413, "A file is too large for a commit; send it as a large file (LFS)")
             if line.strip():
                 yield parse_object(line)
 
     def form(self, *names: str) -> dict[str, list[str]]:
-        """Read lists of texts, all or those of some names, from a body that is either JSON or a form.
+        """Read lists of texts by name, all or some, from a body that is either JSON or a form.
 
         Raises:
             HubError: 413, it is too large; 400, it holds something else.
         """
-        found: dict[str, Any]
+        fields: dict[str, Any]
         if "json" in self.content_type:
-            found = {name: v if isinstance(v, list) else [v] for name, v in self.json().items()}
+            fields = {name: v if isinstance(v, list) else [v] for name, v in self.json().items()}
         else:
             data = self.body.read(self.hub.limits.json + 1)
             try:
-                found = parse_qs(data.decode(), max_num_fields=100_000, errors="strict")
+                fields = parse_qs(data.decode(), max_num_fields=100_000, errors="strict")
             except ValueError:
                 raise HubError(400, "The form is malformed") from None
-        texts = {name: [_text(item) for item in found.get(name, [])] for name in names or map(_text, found)}
+        texts = {name: [_text(item) for item in fields.get(name, [])] for name in names or map(_text, fields)}
         if any(len(items) > 100_000 for items in texts.values()):
             raise HubError(400, "The list is too long")
         return texts
 
 
-async def parts(request: Request, idle: float) -> AsyncIterator[bytes]:
-    """Give the body of a request as it comes.
+async def chunks(request: Request, idle: float) -> AsyncIterator[bytes]:
+    """Iterate over the chunks of a request's body.
 
     Raises:
-        HubError: 408, nothing came for too long.
+        HubError: 408, no chunk came for too long.
     """
     stream = request.stream()
     while True:
@@ -156,14 +161,14 @@ async def parts(request: Request, idle: float) -> AsyncIterator[bytes]:
         except StopAsyncIteration:
             return
         except TimeoutError:
-            raise HubError(408, "Nothing more of the request came") from None
+            raise HubError(408, "The body of the request timed out") from None
 
 
 def parse_object(data: bytes) -> dict[str, Any]:
     """Parse a JSON object.
 
     Raises:
-        HubError: 400, it is none; the message repeats nothing of it.
+        HubError: 400, it is not valid; the message does not quote it.
     """
     try:
         body = json.loads(data)
@@ -175,10 +180,10 @@ def parse_object(data: bytes) -> dict[str, Any]:
 
 
 def text(body: dict[str, Any], name: str, default: str | None = None) -> str:
-    """Give a text of a JSON object; without a default it must be there.
+    """Return a text of a JSON object; without a default it is required.
 
     Raises:
-        HubError: 400, it is not there, not a text, or holds half a character.
+        HubError: 400, it is missing, not a text, or holds a surrogate.
     """
     value = body.get(name)
     if value is None:
@@ -189,14 +194,14 @@ def text(body: dict[str, Any], name: str, default: str | None = None) -> str:
 
 
 def _text(value: Any) -> str:
-    """Give an item of a form as a text; JSON may say true where a form says "true"."""
+    """Return an item of a form as a text: true in JSON is "true" in a form."""
     if isinstance(value, bool):
         return str(value).lower()
     return text({"item": value}, "item")
 
 
-def whole(body: dict[str, Any], name: str) -> int:
-    """Give a number of bytes of a JSON object.
+def byte_count(body: dict[str, Any], name: str) -> int:
+    """Return a number of bytes of a JSON object.
 
     Raises:
         HubError: 400, it is not a whole number from 0 to 2**53.
@@ -207,11 +212,11 @@ def whole(body: dict[str, Any], name: str) -> int:
     return value
 
 
-def inner(value: Any, what: str) -> dict[str, Any]:
-    """Give an object inside a JSON object.
+def mapping(value: Any, what: str) -> dict[str, Any]:
+    """Check that a value inside a JSON object is an object, and return it.
 
     Raises:
-        HubError: 400, it is none.
+        HubError: 400, it is not.
     """
     if not isinstance(value, dict):
         raise HubError(400, f"{what} must be an object")
@@ -219,49 +224,49 @@ def inner(value: Any, what: str) -> dict[str, Any]:
 
 
 def objects(body: dict[str, Any], name: str) -> list[dict[str, Any]]:
-    """Give a list of objects inside a JSON object.
+    """Return a list of objects inside a JSON object.
 
     Raises:
-        HubError: 400, it is none.
+        HubError: 400, it is not such a list.
     """
     value = body.get(name)
     if not isinstance(value, list):
         raise HubError(400, f"{name} must be a list")
-    return [inner(item, name) for item in value]
+    return [mapping(item, name) for item in value]
 
 
-def asked_repo(ask: Ask, *, write: bool = False, content: bool = False) -> Repo:
-    """Give the repository of a request's path, if who asks may do this with it.
+def find_repo(request: HubRequest, *, write: bool = False, content: bool = False) -> Repo:
+    """Return the repository of a request's path, if the user may see it, write to it or read its files (content).
 
-    A private one is, for others, as if it were not there.
+    A private repository does not exist for others.
 
     Raises:
-        HubError: 401, 403 or 404 as the Hub answers them.
+        HubError: 401, 403 or 404, as the public Hub answers.
     """
-    repo = ask.hub.store.repo(ask.path["type"], f"{ask.path['org']}/{ask.path['name']}")
-    role = None if repo is None else ask.hub.users.role(ask.user, repo.namespace)
+    repo = request.store.repo(request.path["type"], f"{request.path['org']}/{request.path['name']}")
+    role = None if repo is None else request.hub.users.role(request.user, repo.namespace)
     if repo is None or (repo.private and role is None):
-        raise HubError(401 if ask.user is None else 404, "Repository not found", "RepoNotFound")
+        raise HubError(401 if request.user is None else 404, "Repository not found", "RepoNotFound")
     if write:
-        ask.signed_in(write=True)
+        request.signed_in(write=True)
         if role != "write":
             raise HubError(403, "You have no right to write to this repository")
-    if content and repo.gated and role is None and not granted(ask.hub.store, repo, ask.user):
-        said = f"Access to this repository is restricted; ask for it at {ask.origin}{address(repo)}"
-        raise HubError(401 if ask.user is None else 403, said, "GatedRepo")
+    if content and repo.gated and role is None and not has_access(request.store, repo, request.user):
+        message = f"Access to this repository is restricted; ask for it at {request.origin}{address(repo)}"
+        raise HubError(401 if request.user is None else 403, message, "GatedRepo")
     return repo
 
 
 def address(repo: Repo) -> str:
-    """Give where a repository's page is, below the endpoint."""
+    """Return the path of a repository's page below the endpoint."""
     return f"/datasets/{repo.id}" if repo.type == "datasets" else f"/{repo.id}"
 
 
 def number(value: str | None, default: int) -> int:
-    """Read a whole number of a query.
+    """Parse a whole number of a query.
 
     Raises:
-        HubError: 400, it is none.
+        HubError: 400, it is not one.
     """
     if not value:
         return default
