@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import ipaddress
 import os
 import socket
@@ -21,11 +22,22 @@ os.environ.update(
     HF_HUB_DISABLE_PROGRESS_BARS="1",
     TOKENIZERS_PARALLELISM="false",
     OMP_NUM_THREADS="1",
+    SSL_CERT_DIR=_HOME,  # nothing here speaks TLS: no client reads the certificates of this machine, 20 ms each
 )
-for _name in ("HF_TOKEN", "OPENAI_API_KEY", "HTTP_PROXY", "HTTPS_PROXY", "http_proxy", "https_proxy"):
+for _name in ("SSL_CERT_FILE", "HF_TOKEN", "OPENAI_API_KEY", "HTTP_PROXY", "HTTPS_PROXY", "http_proxy", "https_proxy"):
     os.environ.pop(_name, None)
 
 import pytest  # noqa: E402
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_configure(config: pytest.Config) -> None:
+    """Register the profile of `pytest --hypothesis-profile slow`: more examples, see `support.examples`."""
+    if config.getoption("--hypothesis-profile", None):
+        from hypothesis import settings
+
+        settings.register_profile("slow", max_examples=1000, deadline=None)
+
 
 _connect = socket.socket.connect
 _connect_ex = socket.socket.connect_ex
@@ -67,6 +79,21 @@ def _loaded_back_in_this_process(request: pytest.FixtureRequest, monkeypatch: py
         from hf_synth.publishing.loaded_alone import predictions
 
         monkeypatch.setattr("hf_synth.publishing.model_checks._predict_alone", lambda request: predictions(**request))
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _small_heap() -> None:
+    """Leave what earlier modules imported out of garbage collection: each training walks the heap before it begins."""
+    gc.collect()
+    gc.freeze()
+
+
+@pytest.fixture(scope="session")
+def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Make the tiny encoder without weights; nobody writes into its folder."""
+    from support.tiny import tiny_base
+
+    return tiny_base(tmp_path_factory.mktemp("base") / "tiny")
 
 
 @pytest.fixture

@@ -31,12 +31,13 @@ from hf_synth.publishing.publishing import publish_dataset, publish_model
 from hf_synth.task.scripts import load_task
 from hf_synth.task.task import Task
 
-NAMES = (
-    "obesity:textual", "obesity:intuitive", "medication:event", "medication:action", "fall_risk:fall",
-    "fall_risk:morse", "mednli:pair", "mednli:text2text", "ap_reasoning:pair", "problem_summary:assessment",
-    "emrqa:medications", "medqa:four", "medication_2009", "soap", "esophagitis:three", "mts_dialog:summary",
-    "own:multi_label",
+DEFAULT = ("medication:event", "mednli:pair", "medication_2009", "own:multi_label")  # one of each kind, and one pair
+SLOW = (
+    "obesity:textual", "obesity:intuitive", "medication:action", "fall_risk:fall", "fall_risk:morse",
+    "mednli:text2text", "ap_reasoning:pair", "problem_summary:assessment", "emrqa:medications", "medqa:four", "soap",
+    "esophagitis:three", "mts_dialog:summary",
 )  # fmt: skip
+NAMES = (*DEFAULT, *(pytest.param(name, marks=pytest.mark.slow) for name in SLOW))
 ARGS = {"max_steps": 6, "per_device_train_batch_size": 8, "learning_rate": 5e-3}
 CALM = Faults(refusal=0, broken=0, chatter=0.05, duplicate=0.02)
 

@@ -18,9 +18,12 @@ def run(*command: str | Path, cwd: Path) -> str:
     return done.stdout
 
 
+PIP = [sys.executable, "-m", "pip", "--disable-pip-version-check", "--quiet"]
+
+
 @pytest.fixture(scope="module")
-def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Build a wheel of a copy of the tree and install it in a clean environment that borrows only the dependencies."""
+def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Build a wheel of a copy of the tree; return its folder."""
     root, folder = Path(__file__).resolve().parent.parent, tmp_path_factory.mktemp("wheel")
     files = run("git", "ls-files", "--cached", "--others", "--exclude-standard", cwd=root).splitlines()
     for name in files:
@@ -28,20 +31,26 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
             target = folder / "tree" / name
             target.parent.mkdir(parents=True, exist_ok=True)
             target.write_bytes((root / name).read_bytes())
-    pip = [sys.executable, "-m", "pip", "--disable-pip-version-check", "--quiet"]
-    run(*pip, "wheel", "--no-deps", "--no-build-isolation", "--wheel-dir", folder, folder / "tree", cwd=folder)
+    run(*PIP, "wheel", "--no-deps", "--no-build-isolation", "--wheel-dir", folder, folder / "tree", cwd=folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def installed(built: Path) -> Path:
+    """Install the wheel in a clean environment that borrows only the dependencies."""
+    folder = built
     run(sys.executable, "-m", "venv", "--without-pip", folder / "env", cwd=folder)
     python = folder / "env" / "bin" / "python"
     site = Path(run(python, "-c", "import sysconfig; print(sysconfig.get_path('purelib'))", cwd=folder).strip())
     # a folder added by a .pth file is searched, but its own .pth files (our editable install) are not read
     (site / "dependencies.pth").write_text(sysconfig.get_path("purelib") + "\n")
     wheel = next(folder.glob("*.whl"))
-    run(*pip, "--python", python, "install", "--no-deps", "--no-index", wheel, cwd=folder)
+    run(*PIP, "--python", python, "install", "--no-deps", "--no-index", wheel, cwd=folder)
     return folder
 
 
-def test_the_wheel_holds_scripts_and_cards(installed: Path) -> None:
-    names = zipfile.ZipFile(next(installed.glob("*.whl"))).namelist()
+def test_the_wheel_holds_scripts_and_cards(built: Path) -> None:
+    names = zipfile.ZipFile(next(built.glob("*.whl"))).namelist()
     for wanted in (
         "hf_synth/dataset_scripts/esophagitis.py",
         "hf_synth/model_cards/dataset_card.md",
@@ -54,6 +63,7 @@ def test_the_wheel_holds_scripts_and_cards(installed: Path) -> None:
     assert not any(name.startswith(("tests/", "benchmarks/")) for name in names)
 
 
+@pytest.mark.slow
 def test_the_installed_tool_works(installed: Path) -> None:
     binary = installed / "env" / "bin"
     where = run(binary / "python", "-c", "import hf_synth; print(hf_synth.__file__)", cwd=installed)

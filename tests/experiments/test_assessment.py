@@ -44,7 +44,7 @@ def pilot(n: int, seed: int, right: float) -> Dataset:
 
 @pytest.mark.parametrize("seed", [0, pytest.param(1, marks=pytest.mark.slow)])
 def test_a_good_generator_is_worth_it(seed: int) -> None:
-    found = assess(TASK, pilot(300, 100 + seed, 0.9), gold=notes(80, seed), repeats=2, seed=seed)
+    found = assess(TASK, pilot(300, 100 + seed, 0.9), gold=notes(80, seed), repeats=1, seed=seed)
     assert found.decision == "generate"
     assert found.certainty >= 0.8
     assert found.rows in found.pilot
@@ -57,7 +57,7 @@ def test_a_good_generator_is_worth_it(seed: int) -> None:
 
 @pytest.mark.parametrize("seed", [0, pytest.param(1, marks=pytest.mark.slow)])
 def test_labels_at_random_are_not_worth_it(seed: int) -> None:
-    found = assess(TASK, pilot(300, 100 + seed, 0.0), gold=notes(80, seed), repeats=2, seed=seed)
+    found = assess(TASK, pilot(200, 100 + seed, 0.0), gold=notes(80, seed), repeats=1, seed=seed)
     assert found.decision != "generate"
     assert found.rows is None
 
@@ -105,7 +105,7 @@ def test_audited_rows_measure_the_generator() -> None:
 
 
 def test_same_seed_same_answer() -> None:
-    one, two = (assess(TASK, pilot(40, 5, 0.8), gold=notes(60, 0), repeats=1, seed=4) for _ in range(2))
+    one, two = (assess(TASK, pilot(30, 5, 0.8), gold=notes(40, 0), repeats=1, seed=4) for _ in range(2))
     assert one == two
 
 
@@ -125,7 +125,7 @@ def test_what_cannot_be_judged_is_refused() -> None:
 def test_the_verb(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     write_stage(TASK, notes(60, 0), tmp_path / "gold", stage="gold")
     table = tmp_path / "pilot.csv"
-    rows = pilot(60, 5, 0.9)
+    rows = pilot(60, 5, 0.0)
     names = [TASK.labels[i] for i in rows["llm_label"]]
     lines = [f"{i},{t},{n}" for i, t, n in zip(rows["id"], rows["text"], names, strict=True)]
     table.write_text("\n".join(["id,text,llm_label", *lines]) + "\n")
@@ -134,7 +134,7 @@ def test_the_verb(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     line = ["assess", str(tmp_path / "gold"), "--synthetic", str(table), "--audited", str(checked), "-q", "--json"]
     assert main(line) == 0
     facts = json.loads(capsys.readouterr().out.splitlines()[-1])
-    assert facts["decision"] in ("generate", "label", "cannot_tell")
+    assert (facts["decision"], facts["rows"]) == ("label", None), "labels at random teach nothing"
     assert facts["generator_right"][0] == 1.0
     assert set(facts) == set(Assessment.__dataclass_fields__)
     checked.write_text("row,label\na,b\n")

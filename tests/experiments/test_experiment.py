@@ -175,10 +175,9 @@ def test_swapped_patients_show_what_a_model_reads(tmp_path: Path, told: bool) ->
     assert "Swapped sex" not in (tmp_path / "report.md").read_text(encoding="utf-8")
 
 
-def test_an_encoder_is_asked_about_swapped_patients(tmp_path: Path) -> None:
+def test_an_encoder_is_asked_about_swapped_patients(base: Path, tmp_path: Path) -> None:
     gold = DatasetDict({s: of_patients(rows, told=False) for s, rows in toy_gold().items()})
-    base = str(tiny_base(tmp_path / "base"))
-    grid = Grid(sizes=(20,), arms=("gold",), seeds=(0,), base_models=(base,))
+    grid = Grid(sizes=(20,), arms=("gold",), seeds=(0,), base_models=(str(base),))
     made = run(tmp_path / "out", grid, None, gold=gold, swaps=True, args={**TINY_ARGS, "num_train_epochs": 1})
     found = json.loads(made.rows[0]["swaps"])
     assert {s["name"] for s in found} == {"all", "female", "male"}

@@ -131,10 +131,10 @@ def test_cards_are_checked_and_their_data_read(hub: RunningHub, api: HfApi) -> N
     "head", ["a: !!bool maybe", "a: !!timestamp foo", "a: !!int ''", "a: " + "[" * 200_000], ids=lambda head: head[:15]
 )
 def test_odd_metadata_is_refused_at_once(head: str) -> None:
-    start = time.monotonic()
+    start = time.process_time()
     with pytest.raises(ValueError, match="metadata"):
         parse_head(head)
-    assert time.monotonic() - start < 5
+    assert time.process_time() - start < 5
 
 
 def test_a_request_for_access_holds_whole_characters(hub: RunningHub, api: HfApi) -> None:

@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 from huggingface_hub import HfApi
 from huggingface_hub.errors import HfHubHTTPError
-from support.hub_clients import call, check_disk, commit_body, hub_verb, served_by_verb
+from support.hub_clients import call, check_disk, commit_body, hub_verb, served_by_verb, verb
 
 from hf_synth.errors import OutputError
 from hf_synth.hub import RunningHub, cards, client_environment, connected, reading, repositories, running_hub
@@ -26,11 +26,6 @@ from hf_synth.hub.request import Limits
 from hf_synth.hub.store import Store
 from hf_synth.hub.sweeping import check, sweep
 from hf_synth.hub.users import Users
-
-
-def verb(*args: str | Path) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "hf_synth.cli", "hub", *map(str, args)]
-    return subprocess.run(command, capture_output=True, text=True, check=False)
 
 
 def free_port() -> str:
@@ -255,15 +250,26 @@ def test_a_folder_that_holds_something_else_is_left_alone(tmp_path: Path) -> Non
 def test_locks_hold_between_processes(tmp_path: Path) -> None:
     Store(tmp_path, serve=False)
     code = (
-        "import sys, time; from pathlib import Path; from hf_synth.hub.disk import locked\n"
-        "with locked(Path(sys.argv[1]), 'aa', 'bb'): print('held', flush=True); time.sleep(0.5)"
+        "import sys; from pathlib import Path; from hf_synth.hub.disk import locked\n"
+        "with locked(Path(sys.argv[1]), 'aa', 'bb'): print('held', flush=True); sys.stdin.readline()"
     )
-    with subprocess.Popen([sys.executable, "-c", code, str(tmp_path)], stdout=subprocess.PIPE, text=True) as holder:
+    command = [sys.executable, "-c", code, str(tmp_path)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as holder:
+        assert holder.stdin is not None
         assert holder.stdout is not None
         holder.stdout.readline()
-        start = time.monotonic()
-        with locked(tmp_path, "bb"):
-            assert time.monotonic() - start > 0.2
+
+        def lock() -> None:
+            with locked(tmp_path, "bb"):
+                pass
+
+        waiting = threading.Thread(target=lock, daemon=True)
+        waiting.start()
+        waiting.join(0.2)
+        assert waiting.is_alive()
+        holder.stdin.close()
+        waiting.join(30)
+        assert not waiting.is_alive()
 
 
 def test_users_added_at_once_are_all_there(tmp_path: Path) -> None:

@@ -151,7 +151,7 @@ def slow(request: dict[str, Any], number: int) -> Said:
     return Said(f"echo {content(request)}", delay=0.05)
 
 
-@pytest.mark.parametrize("order", ["forwards", "backwards"])
+@pytest.mark.parametrize("order", [pytest.param("forwards", marks=pytest.mark.slow), "backwards"])
 def test_processes_pay_once_between_them(order: str, tmp_path: Path) -> None:
     with serving(slow) as server:
         children = [child(server, tmp_path, 150), child(server, tmp_path, 150, order), child(server, tmp_path, 150)]
@@ -164,7 +164,7 @@ def test_processes_pay_once_between_them(order: str, tmp_path: Path) -> None:
         assert database.execute("SELECT count(*) FROM leases").fetchone() == (0,)
 
 
-@pytest.mark.parametrize("after", [9, 40, 77])
+@pytest.mark.parametrize("after", [40, *(pytest.param(n, marks=pytest.mark.slow) for n in (9, 77))])
 def test_who_is_killed_is_relieved_at_once(after: int, tmp_path: Path) -> None:
     with serving(slow) as server:
         first, second = child(server, tmp_path, 120), child(server, tmp_path, 120)
@@ -180,7 +180,7 @@ def test_who_is_killed_is_relieved_at_once(after: int, tmp_path: Path) -> None:
     assert set(asked) == {f"question {i}" for i in range(120)}
     assert max(asked.values()) <= 2
     assert asked.total() - 120 <= 16  # again only what was in flight, or answered and on its way to the disk
-    assert taken < 20  # and not the minute that a lease lasts
+    assert taken < 45  # and not the minute that a lease lasts
 
 
 def test_a_process_that_stops_is_relieved_in_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -191,12 +191,12 @@ def test_a_process_that_stops_is_relieved_in_time(tmp_path: Path, monkeypatch: p
             time.sleep(0.01)
         stuck.send_signal(signal.SIGSTOP)  # alive, but gives no sign any more
         with Journal(tmp_path / "journal.sqlite") as journal, journal.transaction() as database:
-            database.execute("UPDATE leases SET until = ?", (time.time() + 1.0,))
+            began = time.time()
+            database.execute("UPDATE leases SET until = ?", (began + 1.0,))
         with serving() as server:
-            began = time.monotonic()
             answers = LLM("m", base_url=server.url, journal=tmp_path / "journal.sqlite").chat(questions(5))
             assert [a.text for a in answers] == [f"echo question {i}" for i in range(5)]
-            assert 0.5 < time.monotonic() - began < 10
+            assert 1.0 <= time.time() - began < 30
         stuck.kill()
         stuck.communicate()
 

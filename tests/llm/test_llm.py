@@ -260,7 +260,7 @@ def test_a_rate_limit_is_waited_out(tmp_path: Path) -> None:
         answers = make(server, tmp_path, max_retries=1, concurrency=2).chat(questions(6))
         took = time.monotonic() - start
     assert {a.status for a in answers} == {"ok"}
-    assert 0.4 <= took < 3
+    assert 0.4 <= took < 30
     assert len(server.requests) == 8
 
 

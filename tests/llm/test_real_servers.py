@@ -213,6 +213,7 @@ def wait_for(url: str, server: subprocess.Popen[bytes], log: Path) -> None:
     raise AssertionError("the server did not start: " + log.read_text(errors="replace")[-2000:])
 
 
+@pytest.mark.slow
 def test_transformers_serve_answers(transformers_serve: str, tmp_path: Path, no_calls: Any) -> None:
     llm = LLM(str(tmp_path / "model"), base_url=transformers_serve, journal=tmp_path / "journal.sqlite", concurrency=2)
     answers = llm.chat(ask(4), schema=SMALL, max_tokens=12)  # it knows no schema, and says nothing of it
@@ -297,11 +298,11 @@ def test_an_outage_ends_in_a_sentence(broken: Any, tmp_path: Path) -> None:
 
 def test_an_outage_that_asks_for_pauses_is_no_longer_one(broken: Any, tmp_path: Path) -> None:
     """Who waits for the same Retry-After goes on together: a pause for each attempt, not one for each question."""
-    broken.fail(503, times=None, retry_after=0.2)
+    broken.fail(503, times=None, retry_after=0.5)
     start = time.monotonic()
     with pytest.raises(LLMError, match=r"without an answer \(http_503\)"):
         chat(broken, tmp_path, 40, concurrency=16)
-    assert time.monotonic() - start < 5
+    assert time.monotonic() - start < 15  # each alone waits for twenty
     broken.assert_resilient()
 
 
@@ -310,7 +311,7 @@ def test_a_quota_is_kept_to_and_used(broken: Any, tmp_path: Path) -> None:
     broken.limits(rpm=120)
     start = time.monotonic()
     assert fine(chat(broken, tmp_path, 122, concurrency=4, max_retries=6))
-    assert time.monotonic() - start < 10
+    assert time.monotonic() - start < 45
     broken.assert_resilient()
 
 
@@ -318,15 +319,14 @@ def test_a_quota_of_tokens_is_kept_to_and_used(broken: Any, tmp_path: Path) -> N
     broken.limits(tpm=3000)  # enough for some sixty of them, then for one a second
     start = time.monotonic()
     assert fine(chat(broken, tmp_path, 64, concurrency=8, max_retries=6))
-    assert time.monotonic() - start < 20
+    assert time.monotonic() - start < 45
     broken.assert_resilient()
 
 
 def test_a_slow_answer_is_given_up_and_asked_again(broken: Any, tmp_path: Path) -> None:
     broken.delay(3.0)
-    start = time.monotonic()
     assert fine(chat(broken, tmp_path, 3, timeout=0.8))
-    assert time.monotonic() - start < 2.5
+    assert max(r.seq for r in broken.requests) == 4  # the fourth asks again
 
 
 def test_nothing_is_streamed(broken: Any, tmp_path: Path) -> None:

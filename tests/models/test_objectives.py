@@ -13,7 +13,7 @@ import torch
 from datasets import Dataset
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from support.tiny import FILLER, LABELS, SIGNS, TINY_ARGS, tiny_base, toy_rows, toy_task
+from support.tiny import FILLER, LABELS, SIGNS, TINY_ARGS, toy_rows, toy_task
 
 from hf_synth.models.inference import predict_proba, probabilities
 from hf_synth.models.loading import load_tokenizer
@@ -27,11 +27,6 @@ from hf_synth.models.objectives import (
 from hf_synth.models.record import model_facts
 from hf_synth.models.training import start, train
 from hf_synth.models.windows import windows_of
-
-
-@pytest.fixture(scope="module")
-def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tiny_base(tmp_path_factory.mktemp("base") / "tiny")
 
 
 def by_hand(logits: list[list[float]], targets: list[list[float]]) -> float:

@@ -258,7 +258,7 @@ def test_scores_of_texts_tell_apart_what_was_seen(models: dict[str, Path]) -> No
     assert scores.excluded is not None
     assert scores.excluded.values == evaluate(ASKED, models["text2text"], new, n_bootstrap=0).values
     assert (scores.n, scores.excluded.n, scores.dataset["seen"]) == (30, 20, 10)
-    with pytest.raises(HfSynthError, match="are of texts: only those of single_label"):
+    with pytest.raises(HfSynthError, match="are of texts: only single_label"):
         compare(scores, scores)
 
 

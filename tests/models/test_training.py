@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 from datasets import Dataset
-from support.tiny import LABELS, TINY_ARGS, tiny_base, toy_rows, toy_task
+from support.tiny import LABELS, TINY_ARGS, toy_rows, toy_task
 from transformers import AutoModelForSequenceClassification, TrainingArguments
 
 from hf_synth.errors import ColumnError, HfSynthError, ModelError, OutputError, TaskError
@@ -25,11 +25,6 @@ from hf_synth.models.training import train, trainer_fit
 from hf_synth.task.labels import row_digests, soft_labels, usable_rows
 
 CANARY = "Wxyzzy Canaryname"
-
-
-@pytest.fixture(scope="module")
-def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tiny_base(tmp_path_factory.mktemp("base") / "tiny")
 
 
 def corrected(n: int = 12, **columns: list[Any]) -> Dataset:
@@ -74,12 +69,14 @@ def test_it_learns_and_the_folder_is_a_plain_transformers_model(base: Path, tmp_
 
 
 def test_the_same_seed_gives_the_same_weights_in_another_process_too(base: Path, tmp_path: Path) -> None:
-    one, two, other = (run(base, tmp_path / name, seed=seed) for name, seed in (("a", 4), ("b", 4), ("c", 5)))
+    args = {"max_steps": 12, "learning_rate": 1e-2}
+    runs = (("a", 4), ("b", 4), ("c", 5))
+    one, two, other = (run(base, tmp_path / name, args=args, seed=seed) for name, seed in runs)
     assert weights_sha256(one) == weights_sha256(two) != weights_sha256(other)
     code = (
         "import sys; sys.path.insert(0, sys.argv[1])\n"
         "from support.tiny import *; from hf_synth.models.training import train\n"
-        "train(toy_task(), toy_rows(96), base_model=sys.argv[2], output_dir=sys.argv[3], args=TINY_ARGS, seed=4)"
+        f"train(toy_task(), toy_rows(96), base_model=sys.argv[2], output_dir=sys.argv[3], args={args}, seed=4)"
     )
     where = [str(Path(__file__).parent.parent), str(base), str(tmp_path / "d")]
     done = subprocess.run([sys.executable, "-c", code, *where], check=True, capture_output=True, text=True)

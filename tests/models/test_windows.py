@@ -14,7 +14,7 @@ import pytest
 from datasets import Dataset
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from support.tiny import FILLER, tiny_base, toy_rows, toy_task
+from support.tiny import FILLER, toy_rows, toy_task
 
 from hf_synth.models.loading import load_tokenizer
 from hf_synth.models.tokens import Ragged, text_tokens, tokenizer_digest
@@ -24,8 +24,8 @@ CANARY = "Wxyzzy Canaryname"
 
 
 @pytest.fixture(scope="module")
-def tokenizer(tmp_path_factory: pytest.TempPathFactory) -> Any:
-    return load_tokenizer(tiny_base(tmp_path_factory.mktemp("base") / "tiny"))
+def tokenizer(base: Path) -> Any:
+    return load_tokenizer(base)
 
 
 def pairs(*rows: tuple[str, str]) -> Dataset:
@@ -189,11 +189,18 @@ def test_several_processes_share_it(tokenizer: Any, tmp_path: Path) -> None:
         "from support.tiny import *; from transformers import AutoTokenizer\n"
         "from hf_synth.models.tokens import text_tokens\n"
         "tokenizer = AutoTokenizer.from_pretrained(sys.argv[2])\n"
+        "print('ready', flush=True)\n"
         "for seed in range(12):\n"
         "    rows = [t for s in range(seed + 1) for t in toy_rows(20, seed=s)['text']]\n"
         "    found = text_tokens(tokenizer, rows, cache_dir=sys.argv[3])\n"
         "    assert (found.flat == text_tokens(tokenizer, rows).flat).all()"
     )
     where = [str(Path(__file__).parent.parent), str(tmp_path / "tok"), str(tmp_path / "cache")]
-    running = [subprocess.Popen([sys.executable, "-c", code, *where], env=os.environ) for _ in range(2)]
-    assert [p.wait(timeout=120) for p in running] == [0, 0]
+    with subprocess.Popen([sys.executable, "-c", code, *where], stdout=subprocess.PIPE, env=os.environ) as running:
+        assert running.stdout is not None
+        assert running.stdout.readline() == b"ready\n"
+        for seed in range(12):
+            rows = [t for s in range(seed + 1) for t in toy_rows(20, seed=s)["text"]]
+            found = text_tokens(tokenizer, rows, cache_dir=tmp_path / "cache")
+            assert (found.flat == text_tokens(tokenizer, rows).flat).all()
+    assert running.returncode == 0

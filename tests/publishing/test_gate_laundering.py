@@ -28,6 +28,7 @@ from hf_synth.task.labels import MARKS, gold_marks, row_digests
 from hf_synth.task.task import Task
 
 PUBLIC_HUB = "https://huggingface.co"
+PUSH, VISIBLE = Repository.push, Repository.visible
 
 
 @pytest.fixture(autouse=True)
@@ -199,8 +200,8 @@ def test_gold_that_repeats_a_text_is_whole_when_each_text_is_there() -> None:
 
 # --- any arguments, a real Hub ----------------------------------------------------------------------------------------
 def test_no_arguments_make_credentialed_data_public(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.undo()
-    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(Repository, "push", PUSH)
+    monkeypatch.setattr(Repository, "visible", VISIBLE)
     rows, gold = synthetic_rows(CREDENTIALED), gold_rows(CREDENTIALED)
     base = tiny_base(tmp_path / "base")
     task = toy_task(access="credentialed")

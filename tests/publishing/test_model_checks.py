@@ -164,9 +164,9 @@ def test_rows_that_only_stopped_the_training_are_of_neither_side(tmp_path: Path)
         early = model_facts(first)
         nothing, why = trial.membership_of(TASK, first, early, [both])
         assert nothing is None
-        assert "only stopped its training" in why
+        assert "early stopping alone" in why
         assert str(membership(TASK, first, gold=both, held_out=both)).startswith(
-            "membership: not tested: its facts do not tell"
+            "membership: not tested: its facts do not separate"
         )
     late = model_facts(train(TASK, GOLD.select(range(10)), output_dir=tmp_path / "late", **told))
     assert late["validation_digests"] is None

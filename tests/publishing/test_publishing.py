@@ -8,17 +8,20 @@ import json
 import shutil
 import stat
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import pytest
 from datasets import Dataset, DatasetDict, load_dataset
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
+from support.examples import examples
 from support.publishing_rows import CANARY, CREDENTIALED, LABELS, OPEN, RESTRICTED, gold_rows, synthetic_rows, text
 
 from hf_synth.errors import HfSynthError, PublishError
 from hf_synth.privacy.audit import audit
+from hf_synth.privacy.findings import Findings
 from hf_synth.publishing.export import _check_weights
 from hf_synth.publishing.gate import Evidence, Request, Verdict, gate, gold_parts, is_institution, overall_access
 from hf_synth.publishing.publishing import publish_dataset, publish_model
@@ -38,15 +41,16 @@ def files(folder: Path) -> set[str]:
 
 
 # --- the gate -------------------------------------------------------------------------------------------------------
-FINDINGS = {
-    (task.access, with_gold): audit(task, synthetic_rows(task), gold=gold_rows(task) if with_gold else None)
-    for task in (OPEN, RESTRICTED, CREDENTIALED)
-    for with_gold in (True, False)
-}
-COPIES = audit(OPEN, gold_rows(OPEN), gold=gold_rows(OPEN))
+@cache
+def findings_of(access: str, compared: bool | str) -> Findings:
+    """Audit synthetic rows with their gold or without, or gold rows that are called synthetic."""
+    if compared == "copies":
+        return audit(OPEN, gold_rows(OPEN), gold=gold_rows(OPEN))
+    task = replace(OPEN, access=access)
+    return audit(task, synthetic_rows(task), gold=gold_rows(task) if compared else None)
 
 
-@settings(max_examples=1000, deadline=None)
+@examples(200)
 @given(
     kind=st.sampled_from(["dataset", "model"]),
     task_access=st.sampled_from(ACCESSES),
@@ -65,7 +69,7 @@ def test_no_combination_of_arguments_opens_the_gate_too_far(
     visible: Any, institution: bool, attestation: Any,
 ) -> None:  # fmt: skip
     worst = max((access if access in ACCESSES else "credentialed", task_access), key=ACCESSES.index)
-    findings = None if compared is None else COPIES if compared == "copies" else FINDINGS[worst, compared]
+    findings = None if compared is None else findings_of(worst, compared)
     evidence = Evidence(access, findings, gold_given, institution=institution, visible=visible)
     request = Request("o/x", push=push, private=private, gated=gated, attestation=attestation)
     verdict = gate(replace(OPEN, access=task_access), kind, evidence, request)
@@ -95,7 +99,7 @@ def test_no_combination_of_arguments_opens_the_gate_too_far(
 
 
 def test_private_is_the_default_and_a_verdict_has_no_truth_value() -> None:
-    verdict = gate(OPEN, "dataset", Evidence("open", FINDINGS["open", True], gold_given=True), Request("o/x"))
+    verdict = gate(OPEN, "dataset", Evidence("open", findings_of("open", True), gold_given=True), Request("o/x"))
     assert (verdict.allowed, verdict.private, verdict.gated) == (True, True, False)
     with pytest.raises(TypeError, match="allowed"):
         bool(verdict)
@@ -137,6 +141,8 @@ def test_no_call_makes_credentialed_rows_public(tmp_path: Path, monkeypatch: pyt
         Repository, "push", lambda hub, folder, *, private, **_: sent.append((hub.endpoint, private)) or _published(hub)
     )
     rows, gold = synthetic_rows(CREDENTIALED), gold_rows(CREDENTIALED)
+    findings = audit(OPEN, rows, gold=gold)  # of the same rows in every call
+    monkeypatch.setattr("hf_synth.publishing.publishing.audit", lambda *given, **more: findings)
     choices = itertools.product(
         (None, True, False), (None, False), ("https://huggingface.co", "http://127.0.0.1:1"),
         (None, "public", "private"), (None, "the board"),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import contextlib
 import hashlib
+import io
 import json
 import subprocess
 import sys
@@ -13,6 +14,8 @@ import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+
+from hf_synth.cli import main
 
 Answer = tuple[int, bytes, dict[str, str]]
 _DIRECT = urllib.request.build_opener(urllib.request.ProxyHandler({}))
@@ -39,10 +42,20 @@ def commit_body(files: dict[str, bytes], *more: dict[str, Any], **header: str) -
     return "\n".join(json.dumps(line) for line in [*lines, *more]).encode()
 
 
+def verb(*args: str | Path) -> subprocess.CompletedProcess[str]:
+    """Run `hf-synth hub ...` in this process; return its exit status and what it printed."""
+    out, err = io.StringIO(), io.StringIO()
+    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+        try:
+            status = main(["hub", *map(str, args)])
+        except SystemExit as end:  # a wrong option
+            status = int(end.code or 0)
+    return subprocess.CompletedProcess(args, status, out.getvalue(), err.getvalue())
+
+
 def hub_verb(*args: str | Path) -> dict[str, Any]:
-    """Run `hf-synth hub ... --json` in a process of its own and give what it says."""
-    command = [sys.executable, "-m", "hf_synth.cli", "hub", *map(str, args), "--json"]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    """Run `hf-synth hub ... --json` and return the facts that it prints."""
+    done = verb(*args, "--json")
     assert done.returncode == 0, done.stderr
     facts: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
     return facts

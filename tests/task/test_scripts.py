@@ -24,10 +24,29 @@ from hf_synth.hub import connected, running_hub
 from hf_synth.task.columns import KINDS, access_of
 from hf_synth.task.folders import read_export, write_stage
 from hf_synth.task.scripts import list_tasks, load_task, task_script
-from hf_synth.task.task import Prompt
+from hf_synth.task.task import Prompt, Task
 
 TASKS = {task.full_name: task for task in list_tasks()}
 every_task = pytest.mark.parametrize("name", TASKS)
+every_source = pytest.mark.parametrize("name", [n for n, task in TASKS.items() if task.files])
+every_leaky_task = pytest.mark.parametrize("name", [n for n, task in TASKS.items() if task.leaks])
+
+
+def shape(task: Task) -> tuple[str, ...]:
+    """Return the kinds of a task's columns: what `datasets` has to keep on disk and on a Hub."""
+    kinds = ("ClassLabel" if isinstance(f, ClassLabel) else str(f) for f in task.gold_features().values())
+    return (task.kind, *kinds, f"{len(task.text_columns)} texts, targets: {bool(task.targets)}")
+
+
+LEAKS = {
+    "clinic": ("This is grade 2.", "Toxicity grading: none."),
+    "esophagitis": ("This is gr. III to IV.", "Toxicity grading: esophagitis 2"),
+    "fall_risk": (
+        "Morse fall scale 45.", "A high fall risk.", "The risk of falling is low.", "Fall risk score: 30.",
+        "Fall risk: moderate.",
+    ),
+}  # fmt: skip
+every_shape = pytest.mark.parametrize("name", {shape(task): name for name, task in TASKS.items()}.values())
 
 
 @pytest.fixture(scope="module")
@@ -114,12 +133,11 @@ def test_streaming_equals_not_streaming(name: str, gold_of: Any) -> None:
         assert stream == {split: rows.to_list() for split, rows in gold.items()}
 
 
-@every_task
+@every_source
 def test_a_changed_source_file_is_seen(name: str, tmp_path: Path) -> None:
     task = TASKS[name]
     path = write_gold(task, tmp_path / "source")
-    if path is None:
-        return
+    assert path is not None
     before = {s: r.to_list() for s, r in load_gold(task, path).items()}
     file = next(f.path for f in all_files(find_files(task, path)) if b"Person " in f.path.read_bytes())
     file.write_bytes(file.read_bytes().replace(b"Person ", b"Nobody "))  # as long, so that offsets stay right
@@ -129,12 +147,12 @@ def test_a_changed_source_file_is_seen(name: str, tmp_path: Path) -> None:
     assert ids[0] == ids[1]
 
 
-@every_task
+@every_source
 @pytest.mark.parametrize("kind", ["zip", "tar.gz"])
 def test_an_archive_is_read_without_extracting_it(name: str, kind: str, gold_of: Any, tmp_path: Path) -> None:
     task, (path, gold) = TASKS[name], gold_of(name)
-    if path is None or not path.is_dir():
-        return
+    if not path.is_dir():
+        pytest.skip("the source is one file")
     archive = tmp_path / f"source-1.0.0.{kind}"
     files = [f for f in path.rglob("*") if f.is_file() and ".hf_synth" not in f.parts]
     if kind == "zip":
@@ -185,7 +203,7 @@ def test_a_sample_answer_parses(name: str) -> None:
         assert [p.reason for p in wrong] == ["unknown_label"]
 
 
-@every_task
+@every_shape
 def test_the_round_trip_through_parquet_keeps_types(name: str, gold_of: Any, tmp_path: Path) -> None:
     task, (_, gold) = TASKS[name], gold_of(name)
     out = write_stage(task, gold, tmp_path / "out", stage="gold")
@@ -196,7 +214,7 @@ def test_the_round_trip_through_parquet_keeps_types(name: str, gold_of: Any, tmp
     assert load_task(out) == task
 
 
-@every_task
+@every_shape
 def test_the_round_trip_through_a_hub_keeps_types(name: str, gold_of: Any, hub: Any, tmp_path: Path) -> None:
     """The local Hub gives back what any Hugging Face client put there; publishing gold is not what it shows."""
     task, (_, gold) = TASKS[name], gold_of(name)
@@ -207,11 +225,17 @@ def test_the_round_trip_through_a_hub_keeps_types(name: str, gold_of: Any, hub: 
     assert pulled.to_list() == rows.to_list()
 
 
-@every_task
-def test_masking_takes_leaks_out(name: str, gold_of: Any) -> None:
-    task, (path, _) = TASKS[name], gold_of(name)
-    masked = load_gold(task, path, mask_leaks=True, **options(task))["train"]
-    assert not any(re.search(p, t) for p in task.leaks for c in task.text_columns for t in masked[c])
+@every_leaky_task
+def test_masking_takes_leaks_out(name: str, gold_of: Any, tmp_path: Path) -> None:
+    """The miniatures have no leaks, so some are planted."""
+    task, (_, gold) = TASKS[name], gold_of(name)
+    column, leaks = task.text_columns[0], LEAKS[task.name]
+    rows = gold["train"].map(lambda row, i: {column: f"{row[column]}\n{leaks[i % len(leaks)]}"}, with_indices=True)
+    assert all(any(re.search(pattern, text) for text in rows[column]) for pattern in task.leaks)
+    out = write_stage(task, DatasetDict(train=rows), tmp_path / "out", stage="gold")
+    masked = load_gold(task, out, mask_leaks=True)["train"]
+    assert not any(re.search(pattern, text) for pattern in task.leaks for text in masked[column])
+    assert all(text.startswith(row[column]) for text, row in zip(masked[column], gold["train"], strict=True))
 
 
 def test_every_script_has_a_miniature_and_every_miniature_a_script() -> None:
