@@ -19,13 +19,12 @@ import numpy.typing as npt
 from hf_synth.errors import ColumnError, RowError, TaskError
 from hf_synth.gold.readers import File, read_table
 from hf_synth.gold.sources import as_source
-from hf_synth.task.labels import check_columns, column_of, label_names
+from hf_synth.task.labels import Floats, check_columns, column_of, label_names
 from hf_synth.task.task import Task
 
 if TYPE_CHECKING:
     from datasets import Dataset
 
-Floats = npt.NDArray[np.float64]
 BY = ("label", "confidence")  # columns that strata are made of
 UNSURE = 0.25  # share of the least confident rows
 LEAST = 2  # rows drawn of each stratum at least: one has no variance

@@ -14,9 +14,10 @@ import numpy as np
 import numpy.typing as npt
 
 from hf_synth.correction.audited import part_of, relative_weights
-from hf_synth.correction.crossfit import FOLDS, Floats, Ints, Learn, Rows, decide, folds
+from hf_synth.correction.crossfit import FOLDS, Learn, Rows, decide, folds
 from hf_synth.correction.policy import METHODS, apply, fit, settle, weaker
 from hf_synth.evaluation.metrics import group_codes
+from hf_synth.task.labels import Floats, Ints
 
 CLEARLY = 1.5  # standard errors by which a method must beat a more robust one
 PREFER = ("posterior", "ensemble", "weight", "clean_drop", "threshold", "agree", "none", "argmax")  # most robust first

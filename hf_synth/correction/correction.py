@@ -20,7 +20,7 @@ import numpy.typing as npt
 from hf_synth.correction.audited import rekeyed
 from hf_synth.correction.augmentation import augment
 from hf_synth.correction.choice import choose_method
-from hf_synth.correction.crossfit import Floats, Ints, Learn, Predict, Rows, check_parts, decide
+from hf_synth.correction.crossfit import Learn, Predict, Rows, check_parts, decide
 from hf_synth.correction.label_sets import METHODS as SET_METHODS
 from hf_synth.correction.label_sets import correct_sets
 from hf_synth.correction.policy import METHODS, RELABELS, Corrected, Policy, apply, fit, settle
@@ -34,7 +34,16 @@ from hf_synth.models.linear import linear_learner, shift, text_features
 from hf_synth.models.loading import model_folder
 from hf_synth.models.record import model_facts
 from hf_synth.task.columns import UNLABELLED, access_of, strictest
-from hf_synth.task.labels import audited_labels, check_columns, groups_of, label_indices, row_digests, texts_of
+from hf_synth.task.labels import (
+    Floats,
+    Ints,
+    audited_labels,
+    check_columns,
+    groups_of,
+    label_indices,
+    row_digests,
+    texts_of,
+)
 from hf_synth.task.task import Task
 
 if TYPE_CHECKING:

@@ -15,15 +15,13 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from hf_synth.correction.noise import confident_noise, denoise, estimate_noise
 from hf_synth.correction.policy import OF_BOTH, Corrected, Policy, apply, fit, settle
 from hf_synth.errors import ColumnError
 from hf_synth.evaluation.metrics import group_codes
+from hf_synth.task.labels import Floats, Ints
 
-Ints = npt.NDArray[np.int64]
-Floats = npt.NDArray[np.float64]
 # predict(gold positions, synthetic positions) -> probabilities of each
 Predict = Callable[[Ints, Ints], tuple[Floats, Floats]]
 # learn(gold positions, synthetic positions, soft targets of the latter (n, K)) -> predict

@@ -29,13 +29,12 @@ from hf_synth.llm.decoding import ending_tokens, log_likelihoods
 from hf_synth.llm.local import LocalLLM
 from hf_synth.llm.questions import Answer, Chat, Question
 from hf_synth.task.columns import UNLABELLED, USAGE_COLUMNS, access_of, strictest
-from hf_synth.task.labels import column_of, groups_of
+from hf_synth.task.labels import Floats, column_of, groups_of
 from hf_synth.task.task import Task
 
 if TYPE_CHECKING:
     from datasets import Dataset
 
-Floats = npt.NDArray[np.float64]
 _LOG = logging.getLogger(__name__)
 VOTES = 5
 _PRIOR = 1.0  # votes that all labels share beforehand

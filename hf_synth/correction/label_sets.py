@@ -16,12 +16,12 @@ import numpy.typing as npt
 
 from hf_synth.correction.augmentation import augment, training_rows
 from hf_synth.correction.choice import Choice, choose
-from hf_synth.correction.crossfit import FOLDS, Floats, Ints, Learn, Predict, Rows, folds, of_both, of_gold
+from hf_synth.correction.crossfit import FOLDS, Learn, Predict, Rows, folds, of_both, of_gold
 from hf_synth.correction.noise import confident_noise, denoise
 from hf_synth.correction.policy import RELABELS, Policy, apply, fit, weaker
 from hf_synth.errors import ColumnError
 from hf_synth.models.linear import linear_learner, shift, text_features
-from hf_synth.task.labels import groups_of, judged_mask, label_matrix, texts_of
+from hf_synth.task.labels import Floats, Ints, groups_of, judged_mask, label_matrix, texts_of
 from hf_synth.task.task import Task
 
 if TYPE_CHECKING:

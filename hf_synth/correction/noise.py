@@ -13,9 +13,8 @@ import numpy.typing as npt
 from hf_synth.correction.audited import relative_weights
 from hf_synth.evaluation.calibration import checked
 from hf_synth.evaluation.statistics import wilson_bounds
+from hf_synth.task.labels import Floats, Ints
 
-Ints = npt.NDArray[np.int64]
-Floats = npt.NDArray[np.float64]
 _PRIOR_RIGHT = 0.7  # prior share of right labels of a generator
 _PRIOR_ROWS = 10.0  # weight of this prior, in rows a label
 _EM_ROUNDS = 200  # at most

@@ -25,9 +25,8 @@ from hf_synth.errors import ColumnError, TaskError
 from hf_synth.evaluation import calibration
 from hf_synth.evaluation.calibration import temperature
 from hf_synth.evaluation.statistics import design_share, wilson
+from hf_synth.task.labels import Floats, Ints
 
-Ints = npt.NDArray[np.int64]
-Floats = npt.NDArray[np.float64]
 Matrix = tuple[tuple[float, ...], ...]
 
 METHODS = ("none", "argmax", "threshold", "agree", "clean_drop", "posterior", "weight", "ensemble")

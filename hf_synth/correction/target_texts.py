@@ -17,11 +17,11 @@ import numpy as np
 
 from hf_synth.correction.augmentation import augment, training_rows
 from hf_synth.correction.choice import Choice, choose
-from hf_synth.correction.crossfit import Ints, folds
+from hf_synth.correction.crossfit import folds
 from hf_synth.correction.policy import OF_TEXTS, Policy
 from hf_synth.errors import ColumnError
 from hf_synth.models.text2text import generate_text, input_texts, text_scores
-from hf_synth.task.labels import groups_of, target_texts
+from hf_synth.task.labels import Ints, groups_of, target_texts
 from hf_synth.task.task import Task
 
 if TYPE_CHECKING:

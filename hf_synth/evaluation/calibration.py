@@ -18,9 +18,8 @@ from hf_synth.errors import ColumnError, HfSynthError
 from hf_synth.evaluation.metrics import BINS, confidence_bins, gap_sums
 from hf_synth.evaluation.statistics import wilson
 from hf_synth.reports.plots import Bin
+from hf_synth.task.labels import Floats, Ints
 
-Ints = npt.NDArray[np.int64]
-Floats = npt.NDArray[np.float64]
 _HEATS = np.geomspace(0.25, 8.0, 61)  # temperatures that are tried
 
 

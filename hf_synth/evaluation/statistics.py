@@ -13,8 +13,8 @@ import numpy as np
 import numpy.typing as npt
 
 from hf_synth.errors import HfSynthError
+from hf_synth.task.labels import Floats
 
-Floats = npt.NDArray[np.float64]
 Counts = npt.NDArray[np.int64]
 _Z = 1.959964  # 97.5% quantile of the normal distribution
 

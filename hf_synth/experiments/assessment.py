@@ -21,14 +21,12 @@ from hf_synth.errors import ColumnError, TaskError
 from hf_synth.evaluation.metrics import group_codes
 from hf_synth.gold.adoption import adopt
 from hf_synth.models.linear import linear_learner, text_features
-from hf_synth.task.labels import audited_labels, check_columns, groups_of, label_indices, texts_of
+from hf_synth.task.labels import Floats, Ints, audited_labels, check_columns, groups_of, label_indices, texts_of
 from hf_synth.task.task import Task
 
 if TYPE_CHECKING:
     from datasets import Dataset
 
-Ints = npt.NDArray[np.int64]
-Floats = npt.NDArray[np.float64]
 Decision = Literal["generate", "label", "cannot_tell"]
 SURE = 0.8  # share of draws that a decision needs
 METHOD = "posterior"  # corrects the pilot rows

@@ -12,11 +12,10 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 
 from hf_synth.errors import HfSynthError
+from hf_synth.task.labels import Floats
 
-Floats = npt.NDArray[np.float64]
 Metric = Callable[[Floats], Floats]  # sums (B, C) -> scores (B,)
 _CHUNK = 500  # draws of patients at a time
 

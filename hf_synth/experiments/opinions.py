@@ -22,12 +22,12 @@ from hf_synth.llm.local import LocalLLM
 from hf_synth.llm.questions import Answer, Chat
 from hf_synth.task.columns import access_of, strictest
 from hf_synth.task.folders import read_manifest, write_stage
+from hf_synth.task.labels import Floats
 from hf_synth.task.task import Task
 
 if TYPE_CHECKING:
     from datasets import Dataset
 
-Floats = npt.NDArray[np.float64]
 _MAX_ERRORS = 0.1  # share of unanswered questions beyond which nothing is stored: the next call asks all again
 NO_JUDGE: Mapping[str, Any] = {
     "judged_by": "", "judge_calls": 0, "judge_prompt_tokens": 0, "judge_completion_tokens": 0, "judge_cost_usd": None,

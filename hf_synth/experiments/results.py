@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 
 from hf_synth.errors import HfSynthError, MissingGoldError
 from hf_synth.evaluation.statistics import holm
@@ -22,12 +21,12 @@ from hf_synth.experiments.equivalence import CostBenefit, Equivalence, Rates, Ru
 from hf_synth.experiments.grid import ALONE, Cell
 from hf_synth.gold.adoption import read_dataset
 from hf_synth.task.folders import write_stage
+from hf_synth.task.labels import Floats
 from hf_synth.task.task import Task
 
 if TYPE_CHECKING:
     from datasets import Dataset
 
-Floats = npt.NDArray[np.float64]
 Row = dict[str, Any]
 _NO_SPREAD = 1e-12  # standard error of rounding alone
 _OPTIONAL = {"cost_usd": float, "judge_cost_usd": float, "test_groups": int}  # columns that may be null in every row

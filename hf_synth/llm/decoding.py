@@ -18,14 +18,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from hf_synth.errors import LLMError, ModelError
 from hf_synth.models.loading import cpu_threads, model_folder, quiet
 from hf_synth.models.record import weights_sha256
 from hf_synth.models.tokens import batches
-
-Floats = npt.NDArray[np.float64]
+from hf_synth.task.labels import Floats
 
 _LOG = logging.getLogger(__name__)
 _BATCH_TOKENS = {"cpu": 8_192, "cuda": 65_536}

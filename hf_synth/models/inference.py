@@ -13,19 +13,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import numpy.typing as npt
 
 from hf_synth.errors import ModelError, TaskError
 from hf_synth.models.loading import cpu_threads, load_network, load_tokenizer, model_folder
 from hf_synth.models.tokens import batches, token_limit
 from hf_synth.models.windows import long_notes_of, windows_of
+from hf_synth.task.labels import Floats32
 from hf_synth.task.task import Task
 
 if TYPE_CHECKING:
     from datasets import Dataset
 
 TOKENS_PER_BATCH = 8192
-Floats = npt.NDArray[np.float32]
 
 
 def load_model(model: str | Path, task: Task | None = None) -> Any:
@@ -78,7 +77,7 @@ def predict_proba(
     device: str | None = None,
     progress: bool = False,
     cache_dir: str | Path | None = None,
-) -> Floats:
+) -> Floats32:
     """Return the probability of each label for each row, (N, K), in the order of `task.labels`.
 
     The probabilities of a row sum to 1 for a single_label task; those of a multi_label task are independent. Rows are
@@ -119,7 +118,7 @@ def _stamp(folder: Path) -> tuple[tuple[str, int, int], ...]:
     return tuple((name, stat.st_size, stat.st_mtime_ns) for name, stat in stats)
 
 
-def probabilities(network: Any, tokenizer: Any, task: Task, dataset: Dataset, **options: Any) -> Floats:
+def probabilities(network: Any, tokenizer: Any, task: Task, dataset: Dataset, **options: Any) -> Floats32:
     """Compute `predict_proba` with a loaded classifier; the options are the same."""
     import torch
 
@@ -130,7 +129,7 @@ def probabilities(network: Any, tokenizer: Any, task: Task, dataset: Dataset, **
     return np.ascontiguousarray(probs.numpy()[:, order])
 
 
-def embed(task: Task, model: str | Path, dataset: Dataset, **options: Any) -> Floats:
+def embed(task: Task, model: str | Path, dataset: Dataset, **options: Any) -> Floats32:
     """Return the mean of the last hidden states over each row's tokens, (N, H), from the encoder without its head.
 
     Args:
@@ -167,7 +166,7 @@ def _infer(
     device: str | None = None,
     progress: bool = False,
     cache_dir: str | Path | None = None,
-) -> Floats:
+) -> Floats32:
     """Return what `pick` takes from the model's output for each window, pooled to rows, (N, width)."""
     import torch
     from tqdm import tqdm

@@ -12,17 +12,14 @@ from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import numpy.typing as npt
 
 from hf_synth.errors import ColumnError, TaskError
-from hf_synth.task.labels import soft_labels, texts_of, usable_rows
+from hf_synth.task.labels import Floats, Ints, soft_labels, texts_of, usable_rows
 from hf_synth.task.task import Task
 
 if TYPE_CHECKING:
     from datasets import Dataset
 
-Ints = npt.NDArray[np.int64]
-Floats = npt.NDArray[np.float64]
 Predict = Callable[[Ints, Ints], tuple[Floats, Floats]]
 PredictRows = Callable[["Dataset"], Floats]
 

@@ -14,17 +14,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import numpy.typing as npt
 
 from hf_synth.models.tokens import token_limit
 from hf_synth.models.windows import Note, Windows, choose_long_notes, windows_of
-from hf_synth.task.labels import judged_mask, label_indices, label_matrix, soft_labels
+from hf_synth.task.labels import Floats32, judged_mask, label_indices, label_matrix, soft_labels
 from hf_synth.task.task import Task
 
 if TYPE_CHECKING:
     from datasets import Dataset
-
-Floats = npt.NDArray[np.float32]
 
 
 @dataclass(frozen=True)
@@ -82,7 +79,7 @@ def classifier_inputs(
     return TrainerInputs(parts, way, facts, count / len(rows))
 
 
-def training_targets(task: Task, rows: Dataset, *, class_weights: bool = False) -> Floats:
+def training_targets(task: Task, rows: Dataset, *, class_weights: bool = False) -> Floats32:
     """Return the targets of training rows, with weights of mean 1 so that the learning rate keeps its meaning.
 
     Args:
@@ -96,7 +93,7 @@ def training_targets(task: Task, rows: Dataset, *, class_weights: bool = False) 
     return np.asarray(targets / rows_weight * len(targets), dtype=np.float32)
 
 
-def _true_targets(task: Task, rows: Dataset) -> Floats:
+def _true_targets(task: Task, rows: Dataset) -> Floats32:
     """Return the labels of validation rows as targets; `label_probs` and weights are ignored."""
     if task.kind == "multi_label":
         present = label_matrix(task, rows)
@@ -104,7 +101,7 @@ def _true_targets(task: Task, rows: Dataset) -> Floats:
     return np.eye(len(task.labels), dtype=np.float32)[label_indices(task, rows)]
 
 
-def _examples(windows: Windows, targets: Floats) -> list[dict[str, Any]]:
+def _examples(windows: Windows, targets: Floats32) -> list[dict[str, Any]]:
     return [{"input_ids": Note(windows, row), "labels": target} for row, target in enumerate(targets)]
 
 

@@ -22,7 +22,7 @@ from hf_synth.errors import ModelError, TaskError
 from hf_synth.models.inference import TOKENS_PER_BATCH, usual_device
 from hf_synth.models.loading import cpu_threads, has_weights, load_network, load_tokenizer, model_folder, quiet
 from hf_synth.models.tokens import batches, pad
-from hf_synth.task.labels import checked_texts, row_weights, target_texts
+from hf_synth.task.labels import Floats, checked_texts, row_weights, target_texts
 from hf_synth.task.task import Task
 
 if TYPE_CHECKING:
@@ -32,8 +32,6 @@ NEW_TOKENS = 128  # of a text, where the model's generation config sets no limit
 TEXT_METRICS = ("exact_match", "token_f1", "rouge1", "rouge2", "rougeL")
 _LONGEST_INPUT = 1024  # tokens, where neither tokenizer nor config sets a limit
 _IGNORED = -100  # a label that Trainer does not count
-
-Floats = npt.NDArray[np.float64]
 
 
 # --- models ---------------------------------------------------------------------------------------------------------

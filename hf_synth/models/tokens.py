@@ -21,10 +21,10 @@ import numpy as np
 import numpy.typing as npt
 
 from hf_synth.task.folders import clear_disk_errors, private_folder
+from hf_synth.task.labels import Ints
 
 _GROUP = 1_000  # texts in one call of the tokenizer
 _KEY = 24  # hex digits of a text's digest
-Ints = npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True)

@@ -18,8 +18,8 @@ import numpy.typing as npt
 
 from hf_synth.errors import TaskError
 from hf_synth.models.base_models import LONG_SHARE
-from hf_synth.models.tokens import Ints, Ragged, ends, spans, text_tokens
-from hf_synth.task.labels import checked_texts
+from hf_synth.models.tokens import Ragged, ends, spans, text_tokens
+from hf_synth.task.labels import Floats32, Ints, checked_texts
 from hf_synth.task.task import Task
 
 if TYPE_CHECKING:
@@ -27,8 +27,6 @@ if TYPE_CHECKING:
 
 LONG_NOTES = ("auto", "cut", "windows", "windows_mean")
 OVERLAP = 8  # windows overlap by 1 / OVERLAP
-
-Floats = npt.NDArray[np.float32]
 
 
 @dataclass(frozen=True)
@@ -77,7 +75,7 @@ class Windows:
             batch[name][mask] = values
         return batch
 
-    def pool(self, scores: Floats, way: str) -> Floats:
+    def pool(self, scores: Floats32, way: str) -> Floats32:
         """Pool the scores of windows, (W, K), into scores of rows, (N, K), by the way of `long_notes`."""
         if len(self.tokens) == len(self):
             return scores

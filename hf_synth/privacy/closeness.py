@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from hf_synth.privacy.folding import Floats, Units
-from hf_synth.task.labels import column_of
+from hf_synth.privacy.folding import Units
+from hf_synth.task.labels import Floats, column_of
 
 if TYPE_CHECKING:
     from datasets import Dataset

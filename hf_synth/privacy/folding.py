@@ -18,9 +18,9 @@ from hashlib import blake2b
 import numpy as np
 import numpy.typing as npt
 
+from hf_synth.task.labels import Ints
+
 Row = tuple[str, ...]  # the texts of one row
-Ints = npt.NDArray[np.int64]
-Floats = npt.NDArray[np.float64]
 Bools = npt.NDArray[np.bool_]
 Hashes = npt.NDArray[np.uint64]
 Numbers = npt.NDArray[np.int32]

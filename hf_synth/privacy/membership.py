@@ -20,8 +20,7 @@ from hf_synth.models.inference import predict_proba
 from hf_synth.models.record import model_facts, trained_on
 from hf_synth.privacy.canaries import Canaries
 from hf_synth.privacy.closeness import auc, count_groups, sample_rows
-from hf_synth.privacy.folding import Floats
-from hf_synth.task.labels import check_columns, row_digests
+from hf_synth.task.labels import Floats, check_columns, row_digests
 from hf_synth.task.task import Task
 
 if TYPE_CHECKING:

@@ -13,7 +13,8 @@ from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 
-from hf_synth.privacy.folding import Bools, Floats, Hashes, Ints, Numbers, Row, Units, mix
+from hf_synth.privacy.folding import Bools, Hashes, Numbers, Row, Units, mix
+from hf_synth.task.labels import Floats, Ints
 
 # Eight words in a row seldom recur by chance outside set phrases; shorter windows flag plain wording.
 WINDOW = 8

@@ -16,7 +16,9 @@ from hf_synth.task.task import Task
 if TYPE_CHECKING:
     from datasets import Dataset
 
-Floats = npt.NDArray[np.float32]
+Ints = npt.NDArray[np.int64]
+Floats = npt.NDArray[np.float64]
+Floats32 = npt.NDArray[np.float32]
 
 MARKS = "gold_marks"  # in a manifest
 _MARK = 16  # hex digits of a mark
@@ -42,7 +44,7 @@ def label_indices(task: Task, dataset: Dataset, column: str | None = None) -> np
     return indices
 
 
-def label_matrix(task: Task, dataset: Dataset, column: str | None = None) -> Floats:
+def label_matrix(task: Task, dataset: Dataset, column: str | None = None) -> Floats32:
     """Return the labels of a multi_label dataset as 0 and 1, (N, K); a row may have no label.
 
     Raises:
@@ -59,7 +61,7 @@ def label_matrix(task: Task, dataset: Dataset, column: str | None = None) -> Flo
     return matrix
 
 
-def judged_mask(task: Task, dataset: Dataset) -> Floats:
+def judged_mask(task: Task, dataset: Dataset) -> Floats32:
     """Return a mask of the judged labels of a multi_label dataset, (N, K); without the column all are judged.
 
     Raises:
@@ -139,7 +141,7 @@ def usable_rows(dataset: Dataset) -> Dataset:
     return dataset if len(usable) == n else dataset.select(usable)
 
 
-def soft_labels(task: Task, rows: Dataset) -> Floats:
+def soft_labels(task: Task, rows: Dataset) -> Floats32:
     """Return the training targets of rows, (N, K): probabilities over the labels times the row's weight.
 
     For a multi_label task the shape is (N, 2K): the weight of each label's presence, then of its absence; both are 0
@@ -164,7 +166,7 @@ def soft_labels(task: Task, rows: Dataset) -> Floats:
     return targets * row_weights(rows)[:, None]
 
 
-def row_weights(rows: Dataset) -> Floats:
+def row_weights(rows: Dataset) -> Floats32:
     """Return the weight of each row, (N,): 1 for gold rows and for rows without a weight.
 
     Raises:
