@@ -79,9 +79,6 @@ def write_notes(n: int, *, seed: int = 0) -> list[Note]:
     return notes[:n]
 
 
-# --- a course -------------------------------------------------------------------------------------------------------
-
-
 @dataclass(frozen=True)
 class _Writer:
     """Habits of one writer."""
@@ -130,9 +127,6 @@ def _facts(rng: random.Random, level: float) -> Facts:
         return Facts(felt=True, changed=rng.random() < 0.8 if supplements else True, supplements=supplements)
     severe = rng.choice(("fluids", "fluids", "tube", "admitted", "admitted"))
     return Facts(felt=True, changed=rng.random() < 0.6, **{severe: True})
-
-
-# --- a note ---------------------------------------------------------------------------------------------------------
 
 
 def _pick(rng: random.Random, phrases: Sequence[str], spread: float = 0.85) -> str:

@@ -158,7 +158,6 @@ def _end_of_age(m: re.Match[str]) -> int:
     return old.end() if old else m.end()
 
 
-# --- counterfactual notes -------------------------------------------------------------------------------------------
 def swap_attribute(text: str, attribute: str, group: str) -> str:
     """Swap the words of one attribute of the patient, such as she for he or 80 years for 40, and nothing else.
 

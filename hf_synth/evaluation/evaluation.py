@@ -193,7 +193,6 @@ def truth(task: Task, dataset: Dataset) -> Any:
     return label_matrix(task, dataset) if task.kind == "multi_label" else label_indices(task, dataset)
 
 
-# --- scores of predictions ------------------------------------------------------------------------------------------
 def score(
     task: Task,
     predicted: Any,

@@ -24,7 +24,6 @@ PROBABILITY_METRICS = ("ece", "auroc", "auprc")
 _CELLS = 400_000  # weights in memory at once when ranks are drawn; as many fit the processor's cache
 
 
-# --- draws ----------------------------------------------------------------------------------------------------------
 def group_codes(groups: Sequence[Any] | None, n: int) -> Array:
     """Return the number of each row's group, from 0, (N,); a row without a group is one by itself."""
     if groups is None:
@@ -52,7 +51,6 @@ def draws(n_groups: int, n_bootstrap: int, seed: int) -> Iterator[Array]:
         )
 
 
-# --- one label a row ------------------------------------------------------------------------------------------------
 def label_sums(truth: Array, guess: Array, k: int, codes: Array) -> Array:
     """Count true positives, true and predicted rows of each of k labels in each group: (G, 3k)."""
     n_groups = int(codes.max()) + 1
@@ -116,7 +114,6 @@ def gap_sums(truth: Array, probs: Array, codes: Array, bins: int = BINS) -> Arra
     return np.bincount(at, confidence - (truth == probs.argmax(1)), n_groups * bins).reshape(n_groups, bins)
 
 
-# --- sets of labels -------------------------------------------------------------------------------------------------
 def set_sums(truth: Array, guess: Array, judged: Array, codes: Array) -> Array:
     """Count true positives, true and predicted labels (3k), exact rows and judged rows in each group: (G, 3k + 2).
 
@@ -146,7 +143,6 @@ def set_values(sums: Array, known: Array) -> Values:
     }
 
 
-# --- ranks ----------------------------------------------------------------------------------------------------------
 def rank_values(scores: Array, positive: Array, codes: Array) -> Callable[[Array], tuple[Array, Array]]:
     """Prepare AUROC and AUPRC of one label against the rest, under drawn weights.
 

@@ -88,7 +88,6 @@ def no_ranks(counts: Array) -> metrics.Values:
     return {}
 
 
-# --- single labels --------------------------------------------------------------------------------------------------
 def label_parts(true: Array, guess: Array, k: int, codes: Array, graded: bool) -> Array:
     """Return the sums of rows, and beside them those of groups' worst labels where the task is graded."""
     sums = metrics.label_sums(true, guess, k, codes)
@@ -139,7 +138,6 @@ def _prepare_labels(task: Task, predicted: Any, labels: Any, codes: Array, *, gr
     return Prepared(sums, of_sums, ranks, 0 if probs is None else len(true) * (k if k > 2 else 1), more)
 
 
-# --- sets of labels, and texts --------------------------------------------------------------------------------------
 def _prepare_sets(task: Task, predicted: Any, labels: Any, judged: Any, codes: Array) -> Prepared:
     k, true, predicted = len(task.labels), np.asarray(labels) > 0.5, np.asarray(predicted)
     known = np.ones_like(true) if judged is None else np.asarray(judged) > 0.5

@@ -234,7 +234,6 @@ def subgroup_table(subgroups: Sequence[Subgroup], metrics: Sequence[str] | None 
     return markdown_table([*header, f"{columns[0] if columns else ''} minus all others"], rows)
 
 
-# --- figures of a subgroup ------------------------------------------------------------------------------------------
 def _subgroup_name(attribute: str, value: Any) -> str:
     name = "" if value is None else str(value).strip()
     if attribute == "age" and name:

@@ -253,7 +253,6 @@ def _power_law(sizes: Floats, means: Floats, score: float) -> float | None:
     return float(rows) if sizes[0] <= rows <= sizes[-1] else None
 
 
-# --- costs and savings ------------------------------------------------------------------------------------------------
 @dataclass(frozen=True)
 class Rates:
     """Prices of working time and computing; the defaults are assumptions.

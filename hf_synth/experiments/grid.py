@@ -232,7 +232,6 @@ def _selected(what: str, names: tuple[str, ...], available: tuple[str, ...]) -> 
     return names or available
 
 
-# --- what other processes receive -------------------------------------------------------------------------------------
 @dataclass(frozen=True, kw_only=True)
 class Study(Protocol):
     """The protocol of an experiment and what its cells share. Plain values, so that other processes can receive it.

@@ -230,7 +230,6 @@ def failed_section(failed: Sequence[Row]) -> Section | None:
     return Section("Failed", "Run the same command to try these cells again.", tables=[Table(head, lines)])
 
 
-# --- cost -------------------------------------------------------------------------------------------------------------
 def cost_section(worths: Sequence[Worth], mark: str) -> Section | None:
     """Show the labelling that each mixture saves, and its costs."""
     if not worths:

@@ -53,7 +53,6 @@ ATTRIBUTES: tuple[tuple[str, tuple[str, ...]], ...] = (
 )  # fmt: skip
 
 
-# --- shapes ---------------------------------------------------------------------------------------------------------
 def prompt_for(task: Task, shape: str = "examples") -> Prompt:
     """Return a task's prompt by name, or derive it from the default one.
 
@@ -86,7 +85,6 @@ def prompt_for(task: Task, shape: str = "examples") -> Prompt:
     raise TaskError(f"task {task.full_name!r} has no prompt {shape!r}; there are {known}")
 
 
-# --- messages -------------------------------------------------------------------------------------------------------
 def render(
     task: Task,
     prompt: Prompt,

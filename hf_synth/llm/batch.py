@@ -202,7 +202,6 @@ def _run_in_thread(work: Coroutine[Any, Any, T]) -> T:
             raise
 
 
-# --- one group of questions -----------------------------------------------------------------------------------------
 class _Submission:
     """Questions that the journal lacks: waits for open batches, sends the rest, and keeps the answers.
 

@@ -381,7 +381,6 @@ class Journal:
         return connection
 
 
-# --- network file systems -------------------------------------------------------------------------------------------
 def remote_file_system(path: Path) -> str | None:
     """Return the type of the network file system of a path, which need not exist; None for a local one."""
     try:

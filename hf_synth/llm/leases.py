@@ -198,7 +198,6 @@ class Leases:
             _LOG.info("another process is asking the same questions; waiting for its answers")
 
 
-# --- processes ------------------------------------------------------------------------------------------------------
 def new_owner() -> str:
     """Return a new name of an owner of leases in this process."""
     return f"{process_name()}#{uuid.uuid4().hex[:12]}"

@@ -169,7 +169,6 @@ class LocalLLM:
         return journal
 
 
-# --- one call of chat -----------------------------------------------------------------------------------------------
 @dataclass(eq=False)
 class _Ticket:
     """One question: the tokens of its prompt, and its answer once there is one."""

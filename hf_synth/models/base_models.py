@@ -51,63 +51,39 @@ class Pretrained:
 
 # In order of preference: `suggest_base_model` takes the first that fits a task and its notes.
 BASE_MODELS = (
-    Pretrained(
-        "emilyalsentzer/Bio_ClinicalBERT", 108, 512, "bert", "mit",
-        "all notes of MIMIC-III, from BioBERT (PubMed and PMC)", True,
-    ),
-    Pretrained(
-        "thomas-sounack/BioClinical-ModernBERT-base", 150, 8192, "modernbert", "mit",
-        "PubMed, PMC and 20 sets of clinical text, MIMIC among them, from ModernBERT", True,
-        unverified="that MIMIC is among the 20 sets",
-    ),
-    Pretrained(
-        "thomas-sounack/BioClinical-ModernBERT-large", 396, 8192, "modernbert", "mit",
-        "PubMed, PMC and 20 sets of clinical text, MIMIC among them, from ModernBERT", True,
-        unverified="that MIMIC is among the 20 sets",
-    ),
-    Pretrained(
-        "microsoft/BiomedNLP-BiomedBERT-base-uncased-abstract-fulltext", 109, 512, "bert", "mit",
-        "abstracts of PubMed and articles of PMC, from scratch (formerly PubMedBERT)", False,
-    ),
-    Pretrained(
-        "yikuan8/Clinical-Longformer", 149, 4096, "longformer", "",
-        "notes of MIMIC-III, from Longformer", True,
-    ),
-    Pretrained(
-        "UFNLP/gatortron-base", 345, 512, "megatron-bert", "apache-2.0",
-        "notes of UF Health, PubMed, WikiText and notes of MIMIC-III", True,
-        unverified="max_tokens",
-    ),
-    Pretrained(
-        "nlpie/clinical-distilbert", 65, 512, "distilbert", "mit",
-        "notes of MIMIC-III, from a distilled BioBERT", True,
-    ),
-    Pretrained(
-        "answerdotai/ModernBERT-base", 149, 8192, "modernbert", "apache-2.0",
-        "text and code of the web, no clinical notes", False,
-        unverified="pretrained_on",
-    ),
-    Pretrained(
-        "allenai/longformer-base-4096", 149, 4096, "longformer", "apache-2.0",
-        "long documents of general text, from RoBERTa", False,
-        unverified="pretrained_on",
-    ),
-    Pretrained(
-        "google/flan-t5-base", 248, 512, "t5", "apache-2.0",
-        "the web (C4), then instructions", False, _TEXT2TEXT,
-        unverified="millions, pretrained_on",
-    ),
-    Pretrained(
-        "google/flan-t5-large", 783, 512, "t5", "apache-2.0",
-        "the web (C4), then instructions", False, _TEXT2TEXT,
-        unverified="millions, pretrained_on",
-    ),
-    Pretrained(
-        "Clinical-T5-Base", 223, 512, "t5", "PhysioNet Credentialed Health Data License",
-        "notes of MIMIC-III and MIMIC-IV, from T5", True, _TEXT2TEXT, "credentialed",
-        "https://physionet.org/content/clinical-t5/1.0.0/",
-        unverified="millions, licence, the name of its folder",
-    ),
+    Pretrained("emilyalsentzer/Bio_ClinicalBERT", 108, 512, "bert", "mit",
+               "all notes of MIMIC-III, from BioBERT (PubMed and PMC)", True),
+    Pretrained("thomas-sounack/BioClinical-ModernBERT-base", 150, 8192, "modernbert", "mit",
+               "PubMed, PMC and 20 sets of clinical text, MIMIC among them, from ModernBERT", True,
+               unverified="that MIMIC is among the 20 sets"),
+    Pretrained("thomas-sounack/BioClinical-ModernBERT-large", 396, 8192, "modernbert", "mit",
+               "PubMed, PMC and 20 sets of clinical text, MIMIC among them, from ModernBERT", True,
+               unverified="that MIMIC is among the 20 sets"),
+    Pretrained("microsoft/BiomedNLP-BiomedBERT-base-uncased-abstract-fulltext", 109, 512, "bert", "mit",
+               "abstracts of PubMed and articles of PMC, from scratch (formerly PubMedBERT)", False),
+    Pretrained("yikuan8/Clinical-Longformer", 149, 4096, "longformer", "",
+               "notes of MIMIC-III, from Longformer", True),
+    Pretrained("UFNLP/gatortron-base", 345, 512, "megatron-bert", "apache-2.0",
+               "notes of UF Health, PubMed, WikiText and notes of MIMIC-III", True,
+               unverified="max_tokens"),
+    Pretrained("nlpie/clinical-distilbert", 65, 512, "distilbert", "mit",
+               "notes of MIMIC-III, from a distilled BioBERT", True),
+    Pretrained("answerdotai/ModernBERT-base", 149, 8192, "modernbert", "apache-2.0",
+               "text and code of the web, no clinical notes", False,
+               unverified="pretrained_on"),
+    Pretrained("allenai/longformer-base-4096", 149, 4096, "longformer", "apache-2.0",
+               "long documents of general text, from RoBERTa", False,
+               unverified="pretrained_on"),
+    Pretrained("google/flan-t5-base", 248, 512, "t5", "apache-2.0",
+               "the web (C4), then instructions", False, _TEXT2TEXT,
+               unverified="millions, pretrained_on"),
+    Pretrained("google/flan-t5-large", 783, 512, "t5", "apache-2.0",
+               "the web (C4), then instructions", False, _TEXT2TEXT,
+               unverified="millions, pretrained_on"),
+    Pretrained("Clinical-T5-Base", 223, 512, "t5", "PhysioNet Credentialed Health Data License",
+               "notes of MIMIC-III and MIMIC-IV, from T5", True, _TEXT2TEXT, "credentialed",
+               "https://physionet.org/content/clinical-t5/1.0.0/",
+               unverified="millions, licence, the name of its folder"),
 )  # fmt: skip
 
 

@@ -46,7 +46,6 @@ def load_model(model: str | Path, task: Task | None = None) -> Any:
     return network
 
 
-# --- labels ---------------------------------------------------------------------------------------------------------
 def label_order(config: Any, task: Task, *, what: str = "the model") -> list[int]:
     """Return the column of the model's output for each label of the task.
 
@@ -67,7 +66,6 @@ def label_order(config: Any, task: Task, *, what: str = "the model") -> list[int
     return [names.index(label) for label in task.labels]
 
 
-# --- inference ------------------------------------------------------------------------------------------------------
 def predict_proba(
     task: Task,
     model: str | Path,

@@ -19,7 +19,6 @@ _SMALL_FILES = ["*.json", "*.txt", "*.model"]
 _REPO_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[\w.-]+)?")
 
 
-# --- finding and loading --------------------------------------------------------------------------------------------
 def model_folder(model: str | Path, revision: str | None = None) -> Path:
     """Return the local folder of a model; a Hub repository is fetched, or taken from the cache when offline.
 

@@ -115,7 +115,6 @@ def _collate(tokenizer: Any, examples: Sequence[Mapping[str, Any]]) -> dict[str,
     return {key: torch.from_numpy(values) for key, values in batch.items()} | {"labels": labels}
 
 
-# --- windows of a note ----------------------------------------------------------------------------------------------
 @contextlib.contextmanager
 def pooled_notes(network: Any, way: str) -> Iterator[None]:
     """Make a network accept (rows, windows, tokens) within the context, and pool the logits of a row's windows.
@@ -151,7 +150,6 @@ def pooled_notes(network: Any, way: str) -> Iterator[None]:
         network.__dict__.pop("_window_mask", None)
 
 
-# --- losses ---------------------------------------------------------------------------------------------------------
 def soft_cross_entropy(outputs: Any, labels: Any, num_items_in_batch: Any = None) -> Any:
     """Return the mean over rows of -sum_k labels_k log p_k; a row's labels sum to its weight."""
     total = -(labels * outputs["logits"].float().log_softmax(-1)).sum()

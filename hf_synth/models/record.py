@@ -28,7 +28,6 @@ if TYPE_CHECKING:
 FACTS = "hf_synth_facts.json"
 
 
-# --- reading --------------------------------------------------------------------------------------------------------
 def model_facts(model: str | Path) -> dict[str, Any]:
     """Read the facts of a model.
 
@@ -81,7 +80,6 @@ def trained_on(facts: Mapping[str, Any]) -> set[str] | None:
     return set(facts.get("row_digests") or ()) - set(held_out) if isinstance(held_out, list) else None
 
 
-# --- a new model ----------------------------------------------------------------------------------------------------
 def joined_access(task: Task, base_model: str | Path, parent: Path, *datasets: Dataset | None) -> Access:
     """Return the strictest access of the task, of every row, and of the base model where it is known."""
     facts, listed = model_facts(parent), known_model(_name(base_model, parent))

@@ -76,7 +76,6 @@ def spans(starts: Ints, lengths: Ints) -> Ints:
     return np.repeat(starts - begin[:-1], lengths) + np.arange(begin[-1])
 
 
-# --- tokenizing -----------------------------------------------------------------------------------------------------
 def text_tokens(tokenizer: Any, texts: Sequence[str], *, cache_dir: str | Path | None = None) -> Ragged:
     """Tokenize texts, whole and without special tokens.
 
@@ -119,7 +118,6 @@ def _tokenized(tokenizer: Any, texts: Sequence[str]) -> Ragged:
     return Ragged.joined([Ragged.of(tokenizer(group, **options)["input_ids"]) for group in groups])
 
 
-# --- the cache ------------------------------------------------------------------------------------------------------
 def _key(text: str) -> str:
     return hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=_KEY // 2).hexdigest()
 
@@ -174,7 +172,6 @@ def _store(folder: Path, keys: npt.NDArray[np.bytes_], tokens: Ragged) -> None:
             raise
 
 
-# --- batches --------------------------------------------------------------------------------------------------------
 def token_limit(tokenizer: Any, config: Any) -> int:
     """Return how many tokens an encoder reads: the smaller of the limits of its tokenizer and its positions."""
     positions = getattr(config, "max_position_embeddings", None) or 512

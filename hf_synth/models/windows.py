@@ -96,7 +96,6 @@ class Note:
         return int(self.windows.tokens.starts[last] - self.windows.tokens.starts[first])
 
 
-# --- cutting --------------------------------------------------------------------------------------------------------
 def windows_of(
     tokenizer: Any,
     task: Task,
@@ -202,7 +201,6 @@ def _slide(lengths: Ints, room: int) -> tuple[Ints, Ints, Ints]:
     return counts, begin, size
 
 
-# --- ways -----------------------------------------------------------------------------------------------------------
 def choose_long_notes(way: str, longer: int, rows: int) -> str:
     """Resolve "auto" to "windows" where more than LONG_SHARE of the rows would be cut, else to "cut".
 

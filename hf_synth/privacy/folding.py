@@ -69,7 +69,6 @@ def digest(row: Row) -> bytes:
     return blake2b(plain, digest_size=16).digest()
 
 
-# --- hashes ---------------------------------------------------------------------------------------------------------
 def mix(x: Hashes) -> Hashes:
     """Scramble 64-bit numbers (the finaliser of the splitmix64 generator)."""
     x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)

@@ -180,7 +180,6 @@ def _label_index(task: Task, label: int | str) -> int:
     return task.labels.index(label) if isinstance(label, str) else int(label)
 
 
-# --- canaries -------------------------------------------------------------------------------------------------------
 @dataclass(frozen=True)
 class Exposure:
     """Exposure: how much better a model knows planted canaries than phrases of the same form that it never saw.

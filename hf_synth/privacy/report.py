@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from hf_synth.privacy.findings import FLAGS, MAX_COPIED_SHARE, Findings, refusing
 from hf_synth.reports.page import Section, Table, markdown, page
@@ -69,17 +69,10 @@ def audit_page(
     return page(_TITLE, sections, facts=facts, simulated=simulated)
 
 
-def audit_markdown(
-    findings: Findings,
-    *,
-    membership: Membership | None = None,
-    exposure: Exposure | None = None,
-    facts: Sequence[tuple[str, object]] = (),
-    simulated: str = "",
-) -> str:
+def audit_markdown(findings: Findings, **options: Any) -> str:
     """Return the report of an audit as Markdown; the arguments are those of `audit_page`."""
-    sections = audit_sections(findings, membership=membership, exposure=exposure)
-    return markdown(_TITLE, sections, facts=facts, simulated=simulated)
+    facts, simulated = options.pop("facts", ()), options.pop("simulated", "")
+    return markdown(_TITLE, audit_sections(findings, **options), facts=facts, simulated=simulated)
 
 
 def _verdict_section(findings: Findings) -> Section:

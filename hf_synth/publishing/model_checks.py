@@ -48,7 +48,6 @@ _ALL_PLACES = "nothing recorded says which rows it was trained on: places of all
 _MIXED_PLACES = "rows that only stopped its training may be among the places"
 
 
-# --- loaded alone ---------------------------------------------------------------------------------------------------
 def load_check(task: Task, model: Path) -> Callable[[Path], None]:
     """Return the check of an export folder: loaded alone, it must predict what the model predicts here.
 
@@ -111,7 +110,6 @@ def _predict_alone(request: Mapping[str, Any]) -> dict[str, Any]:
     raise PublishError(f"the export cannot be loaded alone ({why}); nothing was exported")
 
 
-# --- memorisation ---------------------------------------------------------------------------------------------------
 def exposure_of(
     task: Task, model: Path, facts: Mapping[str, Any], canaries: Canaries | None, gold: Sequence[Dataset]
 ) -> tuple[Exposure | None, str]:

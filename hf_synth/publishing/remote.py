@@ -294,7 +294,6 @@ def _number(tag: str) -> int:
     return int(match[1]) if match else 0
 
 
-# --- client ---------------------------------------------------------------------------------------------------------
 def endpoint_of(endpoint: str | None) -> str:
     """Return the URL of a Hub: the argument, HF_ENDPOINT, or the public one."""
     from huggingface_hub import constants

@@ -89,7 +89,6 @@ UNLABELLED = "unlabelled"  # `source` of real notes that an LLM labelled
 MANIFEST = "hf_synth.json"  # in every folder that a stage writes: the stage, the task, counts
 
 
-# --- access ---------------------------------------------------------------------------------------------------------
 def strictest(*accesses: str | None) -> Access:
     """Return the strictest of several accesses; an absent or unknown one, or none at all, counts as credentialed."""
     order: dict[str | None, int] = {a: i for i, a in enumerate(ACCESSES)}

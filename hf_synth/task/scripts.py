@@ -26,7 +26,6 @@ _FIELDS = (  # of a task made from columns, in the manifest
 )  # fmt: skip
 
 
-# --- finding tasks --------------------------------------------------------------------------------------------------
 def load_task(name_or_path: str | Path, config: str | None = None) -> Task:
     """Load a task by its name, from a script, or from a folder that `hf-synth gold` wrote.
 
