@@ -25,6 +25,7 @@ from hf_synth.correction.correction import correct_with_policy
 from hf_synth.errors import ColumnError, HfSynthError
 from hf_synth.evaluation.baselines import frequency_baseline, zero_shot_baseline
 from hf_synth.evaluation.evaluation import Scores, evaluate, predict, score, truth
+from hf_synth.experiments import leakage
 from hf_synth.experiments.cell_figures import (
     correction_of,
     figures_of,
@@ -38,19 +39,6 @@ from hf_synth.experiments.cell_figures import (
     write_cell,
 )
 from hf_synth.experiments.grid import BASELINES, FREQUENCY, LINEAR, ZERO_SHOT, Cell, Job, Study, key_of
-from hf_synth.experiments.leakage import (
-    check_copies,
-    check_exemplars,
-    check_gold,
-    check_model,
-    check_synthetic,
-    copies,
-    gold_budget,
-    group_names,
-    shared_groups,
-    text_digests,
-    without,
-)
 from hf_synth.experiments.opinions import AnyJudge, ask, read_opinions, usage_of
 from hf_synth.gold.adoption import adopt, read_dataset
 from hf_synth.gold.gold import subset
@@ -90,7 +78,9 @@ def held_out(study: Study) -> dict[str, Dataset]:
     if study.drop_seen:
         train = gold["train"]
         for split, rows in held.items():
-            held[split] = without(rows, [*copies(study.task, rows, train), *shared_groups(rows, train)])
+            held[split] = leakage.without(
+                rows, [*leakage.copies(study.task, rows, train), *leakage.shared_groups(rows, train)]
+            )
             if not len(held[split]):
                 raise ColumnError(
                     f"every row of split {split!r}, or its group, is in the gold for training: nothing can be scored; "
@@ -113,7 +103,7 @@ def held_back(task: Task, gold: Dataset, share: float, *, seed: int = 0) -> list
     """
     wanted = max(1, round(share * len(gold)))
     members: dict[str, list[int]] = {}
-    for i, name in enumerate(group_names(gold)):
+    for i, name in enumerate(leakage.group_names(gold)):
         members.setdefault(f"group {name}" if name else f"row {i}", []).append(i)
     if len(members) < 2:
         raise ColumnError(
@@ -132,7 +122,7 @@ def held_back(task: Task, gold: Dataset, share: float, *, seed: int = 0) -> list
 def gold_digest(study: Study, cell: Cell) -> str:
     """Return a digest of a cell's gold: texts, labels, and the mask of judged labels."""
     rows = own_gold(study, cell)
-    pairs = zip(text_digests(study.task, rows), rows[study.task.label_column], strict=True)
+    pairs = zip(leakage.text_digests(study.task, rows), rows[study.task.label_column], strict=True)
     return key_of([list(pair) for pair in pairs], *judged_of(rows))
 
 
@@ -147,17 +137,19 @@ def make_pool(study: Study, cell: Cell, n: int, key: str, maker: Maker) -> None:
     own, held = own_gold(study, cell), held_out(study)
     fixed = cell.generator in study.pools
     if not fixed:
-        check_gold(study.task, own, held)
+        leakage.check_gold(study.task, own, held)
     rows = maker(own, n, cell.seed)
     if not {"label_status", "llm_label", "seed_ids", "id"} <= set(rows.column_names):
         rows = adopt(study.task, rows, generator=cell.generator)
-    left_out = [i for split in held.values() for i in copies(study.task, rows, split)] if study.drop_seen else []
-    rows = without(rows, left_out)
+    left_out = (
+        [i for split in held.values() for i in leakage.copies(study.task, rows, split)] if study.drop_seen else []
+    )
+    rows = leakage.without(rows, left_out)
     facts: dict[str, Any] = {"generator": cell.generator, "left_out": len(set(left_out))}
     if fixed:  # shared by cells of any gold: each cell checks the exemplars of its rows (`_share`)
-        check_copies(study.task, rows, held)
+        leakage.check_copies(study.task, rows, held)
     else:
-        check_synthetic(study.task, rows, own, held)
+        leakage.check_synthetic(study.task, rows, own, held)
         facts |= {"seed": cell.seed, "gold_rows": len(own), "asked_for": n}
     facts["seconds"] = round(time.perf_counter() - started, 2)
     write_stage(study.task, rows, study.out / "synthetic" / key, stage="generate", **facts)
@@ -179,7 +171,7 @@ def _share(study: Study, job: Job, n: int) -> Dataset:
         raise ColumnError("no synthetic row can be trained on: all were rejected; see the Gates of the report")
     rows = subset(study.task, good, wanted, seed=job.cell.seed)
     if job.cell.generator in study.pools:
-        check_exemplars(rows, own_gold(study, job.cell), held_out(study))
+        leakage.check_exemplars(rows, own_gold(study, job.cell), held_out(study))
     return rows
 
 
@@ -190,7 +182,7 @@ def make_opinions(study: Study, job: Job, judge: AnyJudge) -> None:
     """
     cell, folder = job.cell, study.out / "judged" / job.judged
     own, held = own_gold(study, cell), held_out(study)
-    check_gold(study.task, own, held)
+    leakage.check_gold(study.task, own, held)
     rows = list(held.values()) if cell.strategy == ZERO_SHOT else [_share(study, job, job.rows)]
     ask(study.task, judge, own, *rows, seed=cell.seed, folder=folder, name=cell.judge)
 
@@ -205,7 +197,7 @@ def _correct_rows(study: Study, job: Job) -> None:
     elif cell.corrector == LINEAR:
         fit = linear_fit(study.task, own, rows, seed=cell.seed)
     else:
-        check_model(study.task, model_facts(cell.corrector), own, gold_of(study.out)["train"], held_out(study))
+        leakage.check_model(study.task, model_facts(cell.corrector), own, gold_of(study.out)["train"], held_out(study))
         work = study.out / "work"
         how: dict[str, Any] = {"work_dir": work / f"folds-{job.key}", "cache_dir": work, "seed": cell.seed}
         fit = trainer_fit(study.task, base_model=cell.corrector, args=study.args, **how)
@@ -229,16 +221,16 @@ def _train_and_score(study: Study, job: Job) -> None:
     task, cell = study.task, job.cell
     started, cpu = time.perf_counter(), time.process_time()
     own, held = own_gold(study, cell), held_out(study)
-    check_gold(task, own, held)
+    leakage.check_gold(task, own, held)
     raw = pool_rows(study, job) if job.pool else None
     rows = read_dataset(study.out / "corrected" / job.corrected) if job.corrected else raw
     stops = study.validation and cell.strategy not in BASELINES
     back = held_back(task, own, study.validation, seed=cell.seed) if stops else []
-    stop, known = (own.select(back) if back else None), without(own, back)
+    stop, known = (own.select(back) if back else None), leakage.without(own, back)
     if rows is None:
         data = known
     else:
-        check_synthetic(task, rows, own, held)
+        leakage.check_synthetic(task, rows, own, held)
         if cell.strategy == "replace" and not any(rows["seed_ids"]):
             raise ColumnError(
                 "strategy replace needs the gold rows that were shown; column 'seed_ids' of the synthetic rows is empty"
@@ -249,8 +241,8 @@ def _train_and_score(study: Study, job: Job) -> None:
     judged = study.out / "judged" / job.judged if job.judged else None
     facts: dict[str, Any] = {
         **cell.to_json(), "arm": cell.arm, "task": task.full_name, "task_version": task.version,
-        "gold_budget": gold_budget(task, own, stop, audited), "validation_rows": 0 if stop is None else len(stop),
-        "audited_rows": 0 if audited is None else len(audited),
+        "gold_budget": leakage.gold_budget(task, own, stop, audited),
+        "validation_rows": 0 if stop is None else len(stop), "audited_rows": 0 if audited is None else len(audited),
         **sources_of(data, rows), **making_of(study, job, raw), **correction_of(study, job, rows),
         **usage_of(judged, len(own) + (sum(map(len, held.values())) if raw is None else len(raw))),
     }  # fmt: skip
@@ -321,11 +313,11 @@ def _model_scores(
     study: Study, job: Job, data: Dataset, stop: Dataset | None, own: Dataset, held: Mapping[str, Dataset]
 ) -> Scored:
     task, base, train_split = study.task, job.cell.base_model, gold_of(study.out)["train"]
-    check_model(task, model_facts(base), own, train_split, held)
+    leakage.check_model(task, model_facts(base), own, train_split, held)
     with tempfile.TemporaryDirectory(prefix="model-", dir=study.out / "work") as work:
         training: dict[str, Any] = {"args": study.args, "seed": job.cell.seed, "cache_dir": study.out / "work"}
         model = train(task, data, stop, base_model=base, output_dir=Path(work) / "model", **training)
-        check_model(task, model_facts(model), own, train_split, held)
+        leakage.check_model(task, model_facts(model), own, train_split, held)
         how: dict[str, Any] = {"n_bootstrap": study.n_bootstrap, "seed": job.cell.seed}
         scores, swaps = {}, {}
         for split, rows in held.items():

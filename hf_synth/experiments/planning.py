@@ -15,23 +15,8 @@ from hf_synth.correction.label_sets import METHODS as SET_METHODS
 from hf_synth.correction.policy import METHODS
 from hf_synth.correction.target_texts import METHODS as TEXT_METHODS
 from hf_synth.errors import ColumnError, OutputError, TaskError
+from hf_synth.experiments import grid as grids
 from hf_synth.experiments.cells import Maker, gold_digest, gold_of, held_out, judged_of, model_identity
-from hf_synth.experiments.grid import (
-    FREQUENCY,
-    LINEAR,
-    LLM_JUDGE,
-    MIXTURES,
-    RAW,
-    ZERO_SHOT,
-    Cell,
-    Grid,
-    Job,
-    Protocol,
-    Study,
-    key_of,
-    plan,
-    read_grid,
-)
 from hf_synth.experiments.leakage import check_groups, text_digests
 from hf_synth.experiments.opinions import AnyJudge, judge_identity
 from hf_synth.generation.generation import generate
@@ -47,12 +32,13 @@ if TYPE_CHECKING:
     from hf_synth.llm.questions import Chat
 
     Source: TypeAlias = Chat | Dataset | Maker
-DEFAULT_PROTOCOL = Protocol()
+DEFAULT_PROTOCOL = grids.Protocol()
 _RULES = 2  # version of the keys; raised when the same plan would give other figures, except for paid answers
 _METHODS = {
-    "single_label": (RAW, "auto", *METHODS[1:], LLM_JUDGE), "multi_label": (RAW, "auto", *SET_METHODS[1:], LLM_JUDGE),
-    "text2text": (RAW, "auto", *TEXT_METHODS[1:]),
-}  # fmt: skip
+    "single_label": (grids.RAW, "auto", *METHODS[1:], grids.LLM_JUDGE),
+    "multi_label": (grids.RAW, "auto", *SET_METHODS[1:], grids.LLM_JUDGE),
+    "text2text": (grids.RAW, "auto", *TEXT_METHODS[1:]),
+}
 
 
 def prepare(
@@ -61,12 +47,12 @@ def prepare(
     *,
     gold: DatasetDict,
     out: str | Path,
-    grid: Grid | str,
-    protocol: Protocol = DEFAULT_PROTOCOL,
+    grid: grids.Grid | str,
+    protocol: grids.Protocol = DEFAULT_PROTOCOL,
     judges: AnyJudge | Mapping[str, AnyJudge] | None = None,
     args: Mapping[str, Any] | None = None,
     audited: Mapping[str, int | str] | None = None,
-) -> tuple[Study, list[Cell], dict[str, Maker]]:
+) -> tuple[grids.Study, list[grids.Cell], dict[str, Maker]]:
     """Check the arguments of `experiment` and create its folder; return the study, its cells and its generators.
 
     Raises:
@@ -76,7 +62,7 @@ def prepare(
     if missing:
         raise ColumnError(f"the gold has no split {missing[0]!r}; it has {', '.join(gold)}")
     sources, by_name = sources_by_name(synthetic), judges_by_name(judges)
-    cells = plan(read_grid(grid) if isinstance(grid, str) else grid, len(gold["train"]), sources, by_name)
+    cells = grids.plan(grids.read_grid(grid) if isinstance(grid, str) else grid, len(gold["train"]), sources, by_name)
     check_kind(task, cells)
     audited = audited or {}
     check_audited(task, audited, sources)
@@ -87,7 +73,7 @@ def prepare(
     folder = private_folder(Path(out)).resolve()
     for name in ("synthetic", "judged", "corrected", "cells", "work"):
         private_folder(folder / name)
-    study = Study(
+    study = grids.Study(
         **{**vars(protocol), "splits": tuple(protocol.splits)},
         task=task,
         out=folder,
@@ -95,13 +81,13 @@ def prepare(
         args=args,
         audited=audited if isinstance(audited, Audited) else dict(audited),
         pools=tuple(name for name, source in sources.items() if hasattr(source, "column_names")),
-        judges={name: key_of(judge_identity(task, name, judge)) for name, judge in by_name.items()},
+        judges={name: grids.key_of(judge_identity(task, name, judge)) for name, judge in by_name.items()},
     )
     _store_gold(study, gold)
     return study, cells, {name: _as_maker(task, source) for name, source in sources.items()}
 
 
-def check_kind(task: Task, cells: Sequence[Cell]) -> None:
+def check_kind(task: Task, cells: Sequence[grids.Cell]) -> None:
     """Check that the arms and models of a plan fit the kind of the task.
 
     Raises:
@@ -109,14 +95,14 @@ def check_kind(task: Task, cells: Sequence[Cell]) -> None:
     """
     about, methods = f"task {task.full_name!r} is {task.kind}", _METHODS[task.kind]
     for cell in cells:
-        if cell.strategy in MIXTURES and cell.labels not in methods:
+        if cell.strategy in grids.MIXTURES and cell.labels not in methods:
             raise TaskError(
                 f"{about}: arm {cell.arm!r} does not fit it; name arms whose labels are {', '.join(methods)} "
                 "(arms of a Grid, --strategies with --labels)"
             )
-        if task.kind == "text2text" and cell.strategy == ZERO_SHOT:
-            raise TaskError(f"{about}: {ZERO_SHOT!r} chooses among labels, and it has none; leave that arm out")
-        if task.kind == "text2text" and LINEAR in (cell.base_model, cell.corrector):
+        if task.kind == "text2text" and cell.strategy == grids.ZERO_SHOT:
+            raise TaskError(f"{about}: {grids.ZERO_SHOT!r} chooses among labels, and it has none; leave that arm out")
+        if task.kind == "text2text" and grids.LINEAR in (cell.base_model, cell.corrector):
             raise TaskError(
                 f"{about}: a linear head chooses among labels and writes no texts; name a sequence-to-sequence model "
                 "(base_models of a Grid, --base-model)"
@@ -166,8 +152,8 @@ def _generator_identity(name: str, source: Source) -> str:
         rows = cast("Dataset", source)
         known = ("id", "llm_label", "label_status", JUDGED)
         columns = [c for c, kind in rows.features.items() if c in known or str(getattr(kind, "dtype", "")) == "string"]
-        return key_of([rows[c] for c in columns])
-    return key_of(name, str(getattr(source, "model", "")))
+        return grids.key_of([rows[c] for c in columns])
+    return grids.key_of(name, str(getattr(source, "model", "")))
 
 
 def _as_maker(task: Task, source: Source) -> Maker:
@@ -178,12 +164,12 @@ def _as_maker(task: Task, source: Source) -> Maker:
     return cast(Maker, source)
 
 
-def _store_gold(study: Study, gold: DatasetDict) -> None:
+def _store_gold(study: grids.Study, gold: DatasetDict) -> None:
     """Write the splits in use to the experiment's folder, where every process reads them."""
     from datasets import DatasetDict
 
     task, used = study.task, DatasetDict({s: gold[s] for s in ("train", *study.splits)})
-    digest = key_of({s: [text_digests(task, r), r[task.label_column], *judged_of(r)] for s, r in used.items()})
+    digest = grids.key_of({s: [text_digests(task, r), r[task.label_column], *judged_of(r)] for s, r in used.items()})
     stored = (read_manifest(study.out / "gold") or {}).get("gold_sha256")
     if stored not in (None, digest):
         raise OutputError(f"{study.out} holds an experiment on other gold; choose another folder")
@@ -196,7 +182,7 @@ def _store_gold(study: Study, gold: DatasetDict) -> None:
 
 
 # --- keys -------------------------------------------------------------------------------------------------------------
-def plan_jobs(study: Study, cells: Sequence[Cell]) -> list[Job]:
+def plan_jobs(study: grids.Study, cells: Sequence[grids.Cell]) -> list[grids.Job]:
     """Return a job for each cell, with the keys of the cell and of the stages before it."""
     most: dict[tuple[int, int, str], int] = {}
     for c in cells:
@@ -208,10 +194,10 @@ def plan_jobs(study: Study, cells: Sequence[Cell]) -> list[Job]:
     shared = [study.task.fingerprint(), study.drop_seen]
     jobs = []
     for c in cells:
-        if c.strategy == ZERO_SHOT:
-            judged = key_of("judged", shared, study.judges[c.judge], study.splits)
-            key = key_of("cell", _RULES, shared, judged, study.n_bootstrap)
-            jobs.append(Job("cell", c, "", "", key, sum(map(len, held_out(study).values())), judged))
+        if c.strategy == grids.ZERO_SHOT:
+            judged = grids.key_of("judged", shared, study.judges[c.judge], study.splits)
+            key = grids.key_of("cell", _RULES, shared, judged, study.n_bootstrap)
+            jobs.append(grids.Job("cell", c, "", "", key, sum(map(len, held_out(study).values())), judged))
             continue
         own = c.gold_size, c.seed
         digests[own] = digests.get(own) or gold_digest(study, c)
@@ -219,22 +205,22 @@ def plan_jobs(study: Study, cells: Sequence[Cell]) -> list[Job]:
         gold: list[Any] = []  # what the key of the pool leaves out
         if c.generator in study.pools:  # a Dataset is one pool, whatever the gold
             gold = [digests[own], most[(*own, c.generator)]]
-            pool = key_of("pool", shared, study.generators[c.generator])
+            pool = grids.key_of("pool", shared, study.generators[c.generator])
         elif c.generator:
             generator, n = study.generators[c.generator], most[(*own, c.generator)]
-            pool = key_of("pool", shared, digests[own], c.seed, generator, n)
-        if c.labels == LLM_JUDGE:
-            judged = key_of("judged", pool, study.judges[c.corrector], *gold, *([c.seed] if gold else []))
+            pool = grids.key_of("pool", shared, digests[own], c.seed, generator, n)
+        if c.labels == grids.LLM_JUDGE:
+            judged = grids.key_of("judged", pool, study.judges[c.corrector], *gold, *([c.seed] if gold else []))
         if c.corrector:
             by = judged or identity(c.corrector)
             how = [c.labels, by, study.args, sorted(study.audited.items()), *_design(study.audited)]
-            corrected = key_of("corrected", _RULES, pool, c.ratio, c.seed, how, *gold[:1])
+            corrected = grids.key_of("corrected", _RULES, pool, c.ratio, c.seed, how, *gold[:1])
         settings: list[Any] = [study.splits, study.args, study.validation, study.n_bootstrap]
         settings += [sorted(study.audited) if corrected else []]
-        settings += ["swaps"] if study.swaps and c.strategy != FREQUENCY else []
+        settings += ["swaps"] if study.swaps and c.strategy != grids.FREQUENCY else []
         what = [c.strategy, c.labels, c.ratio, c.seed, identity(c.base_model)]
-        key = key_of("cell", _RULES, shared, digests[own], pool, corrected, what, settings)
-        jobs.append(Job("cell", c, pool, corrected, key, most.get((*own, c.generator), 0), judged))
+        key = grids.key_of("cell", _RULES, shared, digests[own], pool, corrected, what, settings)
+        jobs.append(grids.Job("cell", c, pool, corrected, key, most.get((*own, c.generator), 0), judged))
     return jobs
 
 
@@ -244,22 +230,22 @@ def _design(audited: Mapping[str, int | str]) -> list[Any]:
 
 
 # --- what the folder holds --------------------------------------------------------------------------------------------
-def stage_exists(study: Study, kind: str, key: str) -> bool:
+def stage_exists(study: grids.Study, kind: str, key: str) -> bool:
     """Check whether the folder holds a stage."""
     return read_manifest(study.out / kind / key) is not None
 
 
-def unfinished(study: Study, jobs: Sequence[Job]) -> list[Job]:
+def unfinished(study: grids.Study, jobs: Sequence[grids.Job]) -> list[grids.Job]:
     """Return the jobs whose cells have no scores yet."""
     return [job for job in jobs if not (study.out / "cells" / f"{job.key}.json").is_file()]
 
 
-def missing_pools(study: Study, waiting: Sequence[Job]) -> dict[str, Job]:
+def missing_pools(study: grids.Study, waiting: Sequence[grids.Job]) -> dict[str, grids.Job]:
     """Return the pools that waiting cells lack, by key, each with one of those cells."""
     return {job.pool: job for job in waiting if job.pool and not stage_exists(study, "synthetic", job.pool)}
 
 
-def missing_opinions(study: Study, waiting: Sequence[Job]) -> dict[str, Job]:
+def missing_opinions(study: grids.Study, waiting: Sequence[grids.Job]) -> dict[str, grids.Job]:
     """Return the judges' opinions that waiting cells lack, by key, each with one of those cells."""
     open_jobs = [j for j in waiting if j.judged and not (j.corrected and stage_exists(study, "corrected", j.corrected))]
     return {j.judged: j for j in open_jobs if not stage_exists(study, "judged", j.judged)}
