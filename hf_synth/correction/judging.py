@@ -22,14 +22,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from hf_synth.errors import ColumnError, LLMError, TaskError
+from hf_synth.errors import LLMError, TaskError
 from hf_synth.generation.answers import parse_label
 from hf_synth.generation.prompts import Messages, json_line
 from hf_synth.llm.decoding import ending_tokens, log_likelihoods
 from hf_synth.llm.local import LocalLLM
 from hf_synth.llm.questions import Answer, Chat, Question
 from hf_synth.task.columns import UNLABELLED, USAGE_COLUMNS, access_of, strictest
-from hf_synth.task.labels import Floats, column_of, groups_of
+from hf_synth.task.labels import Floats, checked_texts, column_of, groups_of
 from hf_synth.task.task import Task
 
 if TYPE_CHECKING:
@@ -266,16 +266,7 @@ def label_schema(task: Task) -> dict[str, Any]:
 
 
 def _texts(task: Task, rows: Dataset) -> list[dict[str, str]]:
-    missing = [c for c in task.text_columns if c not in rows.column_names]
-    if missing:
-        raise ColumnError(f"the dataset has no column {', '.join(map(repr, missing))}; it has {rows.column_names}")
-    texts = []
-    for number, row in enumerate(zip(*(rows[c] for c in task.text_columns), strict=True)):
-        for name, text in zip(task.text_columns, row, strict=True):
-            if not isinstance(text, str):
-                raise ColumnError(f"row {number}: column {name!r} holds no text; leave out rejected rows first")
-        texts.append(dict(zip(task.text_columns, row, strict=True)))
-    return texts
+    return [dict(zip(task.text_columns, texts, strict=True)) for texts in checked_texts(task, rows)]
 
 
 def _digest(texts: Sequence[Mapping[str, str]]) -> str:

@@ -29,6 +29,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import lazy_loader
+
 from hf_synth.errors import OutputError
 
 if TYPE_CHECKING:
@@ -40,12 +42,7 @@ if TYPE_CHECKING:
 __all__ = ["Limits", "RunningHub", "client_environment", "connected", "create_app", "running_hub", "serve"]
 
 
-def __getattr__(name: str) -> Any:
-    if name == "Limits":
-        from hf_synth.hub.request import Limits
-
-        return Limits
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+__getattr__, *_ = lazy_loader.attach(__name__, submod_attrs={"request": ["Limits"]})
 
 
 @dataclass(frozen=True)

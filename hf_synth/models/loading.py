@@ -39,14 +39,7 @@ def model_folder(model: str | Path, revision: str | None = None) -> Path:
 
 
 def _snapshot(repo_id: str, revision: str | None) -> Path:
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import (
-        GatedRepoError,
-        HFValidationError,
-        LocalEntryNotFoundError,
-        RepositoryNotFoundError,
-        RevisionNotFoundError,
-    )
+    from huggingface_hub import errors, snapshot_download
 
     def fetch(*patterns: str) -> Path:
         files = {"allow_patterns": list(patterns), "ignore_patterns": ["*/*"]}
@@ -57,13 +50,13 @@ def _snapshot(repo_id: str, revision: str | None) -> Path:
             folder = fetch(*_SMALL_FILES, "*.safetensors")
             if not list(folder.glob("*.safetensors")):
                 folder = fetch(*_SMALL_FILES, "pytorch_model*.bin")
-    except GatedRepoError:
+    except errors.GatedRepoError:
         problem = "is gated: ask for access on its page and log in with `hf auth login`"
-    except RevisionNotFoundError:
+    except errors.RevisionNotFoundError:
         problem = f"has no revision {revision!r}"
-    except (RepositoryNotFoundError, HFValidationError):
+    except (errors.RepositoryNotFoundError, errors.HFValidationError):
         problem = "is no folder here and no repository on the Hub that you may read"
-    except LocalEntryNotFoundError:
+    except errors.LocalEntryNotFoundError:
         problem = "is not in the local cache and the Hub cannot be reached: give the path of a folder instead"
     except Exception as error:  # the clients raise many kinds of errors
         problem = f"cannot be fetched from the Hub ({type(error).__name__})"
