@@ -19,39 +19,33 @@ __version__ = "0.1.0"
 _load, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)
 __all__ += ["__version__"]
 
-# Names of 0.1 that lie in their rooms now; they leave the top in 0.3.
+# Names that were public here before; they work for one release.
 _MOVED = {
-    "correction.audited": ("Audited", "audit_sample"),
-    "correction.description": ("describe",),
-    "correction.judging": ("judge", "label_notes"),
-    "correction.policy": ("Policy",),
-    "evaluation.baselines": ("frequency_baseline", "zero_shot_baseline"),
-    "evaluation.evaluation": ("Scores",),
-    "evaluation.metric_modules": ("metric",),
-    "evaluation.statistics": ("hierarchical_bootstrap",),
-    "evaluation.subgroups": (
-        "Subgroup",
-        "find_subgroups",
-        "flips_by_subgroup",
-        "score_subgroups",
-        "swap_counterfactual",
-    ),
-    "experiments.assessment": ("Assessment",),
-    "experiments.equivalence": ("gold_equivalence",),
-    "generation.exemplars": ("choose_exemplars",),
-    "generation.generation": ("estimate",),
-    "gold.gold": ("as_streaming_dataset",),
-    "models.base_models": ("suggest_base_model",),
-    "models.training": ("trainer_fit",),
-    "privacy.canaries": ("Canaries", "make_canaries", "plant"),
-    "privacy.findings": ("Findings", "with_findings"),
-    "privacy.membership": ("exposure", "membership"),
-    "privacy.report": ("audit_page",),
-    "publishing.gate": ("Verdict",),
-    "task.facts": ("Fact", "Facts"),
-    "task.task": ("Prompt",),
+    "correction.audited": "Audited audit_sample",
+    "correction.description": "describe",
+    "correction.judging": "judge label_notes",
+    "correction.policy": "Policy",
+    "evaluation.baselines": "frequency_baseline zero_shot_baseline",
+    "evaluation.evaluation": "Scores",
+    "evaluation.metric_modules": "metric",
+    "evaluation.statistics": "hierarchical_bootstrap",
+    "evaluation.subgroups": "Subgroup find_subgroups flips_by_subgroup score_subgroups swap_counterfactual",
+    "experiments.assessment": "Assessment",
+    "experiments.equivalence": "gold_equivalence",
+    "generation.exemplars": "choose_exemplars",
+    "generation.generation": "estimate",
+    "gold.gold": "as_streaming_dataset",
+    "models.base_models": "suggest_base_model",
+    "models.training": "trainer_fit",
+    "privacy.canaries": "Canaries make_canaries plant",
+    "privacy.findings": "Findings with_findings",
+    "privacy.membership": "exposure membership",
+    "privacy.report": "audit_page",
+    "publishing.gate": "Verdict",
+    "task.facts": "Fact Facts",
+    "task.task": "Prompt",
 }
-_ROOM = {name: room for room, names in _MOVED.items() for name in names}
+_ROOM = {name: room for room, names in _MOVED.items() for name in names.split()}
 
 
 def __getattr__(name: str) -> Any:

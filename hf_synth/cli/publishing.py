@@ -28,7 +28,6 @@ if TYPE_CHECKING:
     from hf_synth.task.task import Task
 
 
-# --- audit ----------------------------------------------------------------------------------------------------------
 def add_audit_options(parser: ArgumentParser) -> None:
     """Add the options of `audit`."""
     options.add_task(parser)
@@ -163,7 +162,6 @@ def _write_audit(task: Task, rows: Dataset, findings: Findings, tested: Any, fac
         write_private(draft / MANIFEST, json.dumps({"stage": "audit", "task": task.full_name}) + "\n")
 
 
-# --- publish and withdraw -------------------------------------------------------------------------------------------
 def add_publish_options(parser: ArgumentParser) -> None:
     """Add the options of `publish`."""
     options.add_task(parser)

@@ -105,7 +105,6 @@ def correct_targets(
     return decisions, Policy(method, 0, threshold=rules.threshold, figures={**figures, **grounds}, warnings=warnings)
 
 
-# --- deciding -------------------------------------------------------------------------------------------------------
 def measure(
     task: Task, gold: Dataset, of_gold: Sequence[str], rows: Dataset, meant: Sequence[str], of_rows: Sequence[str]
 ) -> tuple[Rules, dict[str, Any], tuple[str, ...]]:
@@ -195,7 +194,6 @@ def _decision(task: Task, target: str, status: str, reason: str, score: float | 
     return columns | {"label_probs": None, "label_confidence": score, "weight": float(status != "dropped")}
 
 
-# --- models ---------------------------------------------------------------------------------------------------------
 def _cross_written(task: Task, rows: Dataset, gold: Dataset, fit_rows: Fit, seed: int) -> tuple[list[str], list[str]]:
     """Write targets for gold by models that did not see it, and for the synthetic rows by one of all gold."""
     of_gold = [""] * len(gold)

@@ -189,7 +189,6 @@ def _best_heat(losses: Floats) -> float:
     return float(_HEATS[int(np.argmin(losses + 2.0 * np.log(_HEATS) ** 2))])
 
 
-# --- conformal sets -------------------------------------------------------------------------------------------------
 def conformal_level(labels: npt.ArrayLike, probs: npt.ArrayLike, coverage: float) -> float:
     """Find the least probability of a label in a row's set at which the sets hold the truth with a coverage.
 
@@ -236,7 +235,6 @@ def conformal_sets(probs: npt.ArrayLike, level: float | Floats) -> npt.NDArray[n
     return np.asarray(np.asarray(probs, dtype=np.float64) >= level - 1e-12)
 
 
-# --- checks ---------------------------------------------------------------------------------------------------------
 def checked(labels: npt.ArrayLike, probs: npt.ArrayLike, what: str) -> tuple[Ints, Floats]:
     """Return labels (N,) and probabilities (N, K) as arrays after checking that they fit together.
 

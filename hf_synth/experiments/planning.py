@@ -181,7 +181,6 @@ def _store_gold(study: grids.Study, gold: DatasetDict) -> None:
         raise OutputError(f"{study.out} holds an experiment on the same gold in other groups; choose another folder")
 
 
-# --- keys -------------------------------------------------------------------------------------------------------------
 def plan_jobs(study: grids.Study, cells: Sequence[grids.Cell]) -> list[grids.Job]:
     """Return a job for each cell, with the keys of the cell and of the stages before it."""
     most: dict[tuple[int, int, str], int] = {}
@@ -229,7 +228,6 @@ def _design(audited: Mapping[str, int | str]) -> list[Any]:
     return [sorted(audited.weights.items()), sorted(audited.strata.items())] if isinstance(audited, Audited) else []
 
 
-# --- what the folder holds --------------------------------------------------------------------------------------------
 def stage_exists(study: grids.Study, kind: str, key: str) -> bool:
     """Check whether the folder holds a stage."""
     return read_manifest(study.out / kind / key) is not None

@@ -96,7 +96,6 @@ def _parse_by_task(task: Task, text: str) -> list[Mapping[str, Any]]:
         return []
 
 
-# --- one entry ------------------------------------------------------------------------------------------------------
 def _check(task: Task, entry: Mapping[str, Any], labels: Sequence[str]) -> Parsed:
     """Check an entry and return it as a row or as a reject."""
     fields = {_squeeze(key): value for key, value in entry.items()}
@@ -190,7 +189,6 @@ def _match_prefix(known: Mapping[str, list[str]], words: list[str]) -> str | Non
     return None if ambiguous or tied else best
 
 
-# --- finding the entries --------------------------------------------------------------------------------------------
 def _entries(task: Task, text: str, whole: bool) -> list[Mapping[str, Any]]:
     """Find the entries of an answer in JSON, in broken JSON, in blocks of lines, or in lines."""
     try:

@@ -135,7 +135,6 @@ def _from_export(task: Task, folder: Path) -> DatasetDict:
     return gold
 
 
-# --- through a task's own builder -----------------------------------------------------------------------------------
 def task_builder(task: Task) -> type[Any]:
     """Return the builder class of a task: its script's, or for a task made from columns one that reads its tables.
 
@@ -187,7 +186,6 @@ def _from_builder(task: Task, folder: Path | None, options: Mapping[str, Any]) -
         ) from None
 
 
-# --- splits and subsets ---------------------------------------------------------------------------------------------
 def split_by_group(task: Task, dataset: Dataset, *, seed: int = 0) -> DatasetDict:
     """Split rows by group into train / validation / test (SPLIT_SHARES of the groups); equal texts stay together.
 

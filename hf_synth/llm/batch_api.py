@@ -35,7 +35,6 @@ _ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,199}")
 T = TypeVar("T")
 
 
-# --- the endpoint ---------------------------------------------------------------------------------------------------
 class Fault(Exception):
     """A failed request; like errors of openai's client it has a status where there was a response."""
 
@@ -229,7 +228,6 @@ def _check_id(id: Any) -> str:
     return id
 
 
-# --- the note of a batch --------------------------------------------------------------------------------------------
 @dataclass(frozen=True)
 class Note:
     """State of one batch on disk: ids, keys, a status; no text.

@@ -33,7 +33,6 @@ _TOLERANCE = 1e-3  # of L-BFGS: the largest component of the gradient
 _MANY = 10_000  # training rows from which on a soft target is fitted directly, not as weighted rows of one label
 
 
-# --- features -------------------------------------------------------------------------------------------------------
 def feature_map(texts: Sequence[str], *, width: int = WIDTH, seed: int = 0) -> Callable[[Sequence[str]], Floats]:
     """Fit latent semantic analysis to texts: TF-IDF of words and word pairs, projected by a truncated SVD.
 
@@ -93,7 +92,6 @@ def shift(features_gold: Floats, features_rows: Floats, seed: int = 0) -> float:
     return round(float(roc_auc_score(y[~half], model.decision_function(x[~half]))), 4)
 
 
-# --- the head -------------------------------------------------------------------------------------------------------
 def linear_fit(task: Task, *read: Dataset, seed: int = 0) -> Callable[[Dataset], PredictRows]:
     """Return a `fit(rows)` that trains a linear head: a corrector that can be cross-fitted, or a downstream model.
 

@@ -190,22 +190,12 @@ def weighted_loss(outputs: Any, labels: Any, num_items_in_batch: Any = None) -> 
 
 
 # --- writing --------------------------------------------------------------------------------------------------------
-def generate_text(
-    task: Task,
-    model: str | Path,
-    dataset: Dataset,
-    *,
-    max_new_tokens: int | None = None,
-    tokens_per_batch: int = TOKENS_PER_BATCH,
-    device: str | None = None,
-    progress: bool = False,
-) -> list[str]:
+def generate_text(task: Task, model: str | Path, dataset: Dataset, **options: Any) -> list[str]:
     """Write the target of each row, greedily, in length-sorted batches; texts come back in the order of the rows.
 
     Args:
         model: folder or repo id of a sequence-to-sequence model.
-        max_new_tokens: the most tokens of one text; that of the model's generation config, or 128, when None.
-        device: "cpu", "cuda", ...; a CUDA device when there is one.
+        options: as for `predict_texts`.
 
     Raises:
         TaskError: the task is not text2text.
@@ -214,9 +204,7 @@ def generate_text(
     """
     if task.kind != "text2text":
         raise TaskError(f"task {task.full_name!r} is {task.kind}: only text2text tasks have texts to write")
-    options: dict[str, Any] = {"tokens_per_batch": tokens_per_batch, "device": device, "progress": progress}
-    network, tokenizer = load_seq2seq(model), load_tokenizer(model)
-    return predict_texts(network, tokenizer, task, dataset, max_new_tokens=max_new_tokens, **options)
+    return predict_texts(load_seq2seq(model), load_tokenizer(model), task, dataset, **options)
 
 
 def predict_texts(
@@ -230,7 +218,12 @@ def predict_texts(
     device: str | None = None,
     progress: bool = False,
 ) -> list[str]:
-    """Compute `generate_text` with a loaded model; the options are the same."""
+    """Compute `generate_text` with a loaded model.
+
+    Args:
+        max_new_tokens: the most tokens of one text; that of the model's generation config, or 128, when None.
+        device: "cpu", "cuda", ...; a CUDA device when there is one.
+    """
     import torch
     from tqdm import tqdm
 
