@@ -149,7 +149,7 @@ def md_escaped(text: str) -> str:
 def _md_plain(text: str) -> str:
     text = re.sub(r"([\\`*])", r"\\\1", text)
     text = re.sub(r"<(?=[A-Za-z/!?])", r"\\<", text)  # where a tag or an address begins; "< 0.001" stays
-    text = re.sub(r"(?<!\w)_|_(?!\w)", r"\\_", text)
+    text = re.sub(r"(?<![^\W_])_|_(?![^\W_])", r"\\_", text)  # "gold_200" stays
     text = re.sub(r"&(?=#?\w+;)", r"\\&", text)
     return text.replace("](", "]\\(").replace("][", "]\\[")
 

@@ -8,7 +8,7 @@ import stat
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from support import sample_report
 from support.svg_checks import HOSTILE, TAGS, Reader, every_plot
@@ -65,6 +65,7 @@ def test_code_is_the_only_mark() -> None:
     assert "".join(t for w, t in reader.texts if w == "p") == "take  and <b> and **this**, and x`\ny"
 
 
+@example("a", "b", "__0__")
 @given(texts, texts, texts)
 @settings(max_examples=SOME, deadline=None)
 def test_markdown_reads_as_text(a: str, b: str, c: str) -> None:
