@@ -27,7 +27,7 @@ from hf_synth.task.folders import write_stage
 
 
 def pool(n: int, seed: int = 2):  # type: ignore[no-untyped-def]
-    """Give toy rows as a generator hands them over; of the rarest label there are few."""
+    """Return toy rows as a generator hands them over; of the rarest label there are few."""
     rows = [{**row, "llm_label": row["label"], "id": f"s{i}"} for i, row in enumerate(toy_rows(n, seed))]
     return as_synthetic([row for i, row in enumerate(rows) if row["label"] or i % 5 == 0])
 

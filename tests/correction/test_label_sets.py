@@ -108,7 +108,7 @@ def test_what_comes_out_keeps_its_promises(seed: int, n: int, k: int, method: st
 
 
 def fitting(seen: list[tuple[int, int]]) -> Callable[[Dataset], Callable[[Dataset], Any]]:
-    """Give a corrector that weighs words, label by label, and notes how many rows of each source it saw."""
+    """Return a corrector that weighs words, label by label, and notes how many rows of each source it saw."""
 
     def fit(rows: Dataset) -> Callable[[Dataset], Any]:
         sources = list(rows["source"])

@@ -335,7 +335,7 @@ def cheat(out: Path, made: Any, **more: Any) -> set[str]:
 
 
 def apart_gold() -> DatasetDict:
-    """Give gold without equal texts on both sides."""
+    """Return gold without equal texts on both sides."""
     gold = toy_gold()
     return DatasetDict(train=gold["train"], test=gold["test"].select(
         [i for i in range(40) if i not in copies(TASK, gold["test"], gold["train"])]))  # fmt: skip

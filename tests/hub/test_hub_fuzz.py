@@ -27,7 +27,7 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def fuzzed(root: Path) -> Iterator[tuple[str, dict[str, str]]]:
-    """Give host:port and the token of each user, of a Hub with a public, a private and a gated repository."""
+    """Return host:port and the token of each user, of a Hub with a public, a private and a gated repository."""
     tokens = {name: hub_verb("create-user", name, "--root", root, "--org", "demo")["token"] for name in ("ann", "ben")}
     tokens["out"] = hub_verb("create-user", "out", "--root", root, "--token-role", "read")["token"]
     tokens["far"] = hub_verb("create-user", "far", "--root", root)["token"]

@@ -511,7 +511,7 @@ JSON = st.recursive(
 
 
 def near(**fields: st.SearchStrategy[Any]) -> st.SearchStrategy[Any]:
-    """Give objects with such fields, some of them missing, and now and then something else."""
+    """Return objects with such fields, some of them missing, and now and then something else."""
     some = st.fixed_dictionaries({}, optional={name: value | JSON for name, value in fields.items()})
     return st.one_of(st.fixed_dictionaries(fields), st.fixed_dictionaries(fields), some, JSON)
 

@@ -53,7 +53,7 @@ def make(url: str, folder: Path, **more: Any) -> LLM:
 
 @pytest.fixture
 def no_calls(monkeypatch: pytest.MonkeyPatch) -> Any:
-    """Give a function from which on every request is a failure of the test."""
+    """Return a function from which on every request is a failure of the test."""
 
     def refuse(*_: Any, **__: Any) -> None:
         raise AssertionError("a request was made")
@@ -240,7 +240,7 @@ def test_transformers_serve_answers(transformers_serve: str, tmp_path: Path, no_
 # --- llmock's verdict -----------------------------------------------------------------------------------------------
 @pytest.fixture
 def broken(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Any:
-    """Give llmock's server, whose faults are queued by each test."""
+    """Return llmock's server, whose faults are queued by each test."""
     pytest.importorskip("llmock", reason="needs llmock (PyPI): faults on demand, and a verdict")
     monkeypatch.setattr(calls, "_BACKOFF", 0.15)
     return request.getfixturevalue("llmock")

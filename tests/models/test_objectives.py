@@ -30,7 +30,7 @@ from hf_synth.models.windows import windows_of
 
 
 def by_hand(logits: list[list[float]], targets: list[list[float]]) -> float:
-    """Give -sum target log softmax, with plain Python."""
+    """Return -sum target log softmax, with plain Python."""
     total = 0.0
     for row, target in zip(logits, targets, strict=True):
         log_sum = math.log(sum(math.exp(x) for x in row))

@@ -55,7 +55,7 @@ def put(rows: Dataset, column: str, values: dict[int, Any]) -> Dataset:
 
 
 def shipped(verdict: Verdict) -> str:
-    """Give every word that an export holds: files as they are, tables value by value."""
+    """Return every word that an export holds: files as they are, tables value by value."""
     if verdict.export is None:
         return ""
     said = []
@@ -70,7 +70,7 @@ def shipped(verdict: Verdict) -> str:
 
 
 def left_out(verdict: Verdict, planted: list[str]) -> bool:
-    """Tell whether nothing planted left: refused, or no five words of it in a row in what is shipped."""
+    """Return whether nothing planted left: refused, or no five words of it in a row in what is shipped."""
     words = " ".join(words_of(shipped(verdict)))
     spans = [words_of(p) for p in planted]
     return not any(" ".join(w[i : i + 5]) in words for w in spans for i in range(max(1, len(w) - 4)))

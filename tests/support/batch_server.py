@@ -26,7 +26,7 @@ class Line:
 
 
 def content(request: Request) -> str:
-    """Give what the user said in a line of an input file."""
+    """Return what the user said in a line of an input file."""
     return str(request["body"]["messages"][-1]["content"])
 
 
@@ -51,7 +51,7 @@ def status(request: Request, code: int) -> Line:
 
 
 def unanswered(request: Request, code: str) -> Line:
-    """Say that a question was never asked."""
+    """Answer that a question was never asked."""
     said = {"custom_id": request["custom_id"], "response": None, "error": {"code": code, "message": content(request)}}
     return Line(json.dumps(said).encode(), error=True)
 

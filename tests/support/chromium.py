@@ -53,7 +53,7 @@ class Tab:
         return True
 
     async def look(self, scheme: str = "light", width: int = 900, height: int = 1200) -> bytes:
-        """Give the whole page as a PNG."""
+        """Return the whole page as a PNG."""
         await self.show(scheme)
         await self.ask("Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=1,
                        mobile=False)  # fmt: skip
@@ -61,12 +61,12 @@ class Tab:
         return base64.b64decode(told["data"])
 
     async def printed(self) -> bytes:
-        """Give the page as it is printed: a PDF."""
+        """Return the page as it is printed: a PDF."""
         told = await self.ask("Page.printToPDF", printBackground=False)
         return base64.b64decode(told["data"])
 
     def of(self, method: str) -> list[dict[str, Any]]:
-        """Give the events of one kind."""
+        """Return the events of one kind."""
         return [e["params"] for e in self.events if e.get("method") == method]
 
 

@@ -321,7 +321,7 @@ def write_gold(task: Task, folder: Path) -> Path | None:
 
 
 def options(task: Task) -> dict[str, Any]:
-    """Give the builder's options that keep a task without files small."""
+    """Return the builder's options that keep a task without files small."""
     return {} if task.files else {"n_train": 60, "n_validation": 20, "n_test": 40}
 
 

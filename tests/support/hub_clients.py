@@ -22,7 +22,7 @@ _DIRECT = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 
 
 def call(method: str, url: str, token: str | None = None, body: bytes | None = None, **headers: str) -> Answer:
-    """Give status, body and headers (names in lower case) of one request; an error status is an answer like any."""
+    """Return status, body and headers (names in lower case) of one request; an error status is an answer like any."""
     sent = headers | ({"Authorization": f"Bearer {token}"} if token else {})
     request = urllib.request.Request(url, body, sent, method=method)
     try:
@@ -89,7 +89,7 @@ def served(root: Path) -> Iterator[tuple[subprocess.Popen[str], str, str]]:
 
 
 def check_disk(root: Path) -> dict[str, list[str]]:
-    """Give the messages of each repository's branch main, newest first, once all that it stands on was found."""
+    """Return the messages of each repository's branch main, newest first, once all that it stands on was found."""
     histories = {}
     for repo in sorted((root / "repos").glob("*/*/*")):
         commits = {f.stem: json.loads(f.read_text()) for f in (repo / "commits").iterdir()}

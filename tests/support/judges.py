@@ -14,7 +14,7 @@ from support.tiny import LABELS, SIGNS
 
 
 def shown(request: dict[str, Any]) -> dict[str, Any]:
-    """Give the text that a request asks to judge, which stands in one line of JSON."""
+    """Return the text that a request asks to judge, which stands in one line of JSON."""
     lines = [line for line in content(request).splitlines() if line.startswith('{"')]
     assert len(lines) == 1
     return json.loads(lines[0])  # type: ignore[no-any-return]

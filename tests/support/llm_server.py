@@ -30,7 +30,7 @@ class Said:
 
 
 def content(request: Mapping[str, Any]) -> str:
-    """Give what the user said in a request."""
+    """Return what the user said in a request."""
     return str(request["messages"][-1]["content"])
 
 
@@ -50,7 +50,7 @@ def entries(request: Mapping[str, Any]) -> str:
 
 
 def _words(*of: int) -> str:
-    """Give eight words that no other note has."""
+    """Return eight words that no other note has."""
     return " ".join(re.findall("." * 8, sha256(str(of).encode()).hexdigest()))
 
 

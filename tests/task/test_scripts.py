@@ -51,7 +51,7 @@ every_shape = pytest.mark.parametrize("name", {shape(task): name for name, task 
 
 @pytest.fixture(scope="module")
 def gold_of(tmp_path_factory: pytest.TempPathFactory) -> Any:
-    """Give (path, gold) of a task by name, written and read once."""
+    """Return (path, gold) of a task by name, written and read once."""
 
     @cache
     def read(name: str) -> tuple[Path | None, DatasetDict]:
