@@ -158,6 +158,21 @@ def test_names_say_what_they_are() -> None:
         assert not [n for n in [*named, name.rsplit(".", 1)[-1]] if FORBIDDEN.search(n.lower())], name
 
 
+def test_functions_take_at_most_12_parameters() -> None:
+    may_take_more = {
+        "models.training.train",
+        "publishing.publishing.publish_dataset",
+        "publishing.publishing.publish_model",
+    }
+    for name, tree in trees().items():
+        for node in ast.walk(tree):
+            if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+                a = node.args
+                given = [*a.posonlyargs, *a.args, *a.kwonlyargs, *filter(None, (a.vararg, a.kwarg))]
+                n = sum(p.arg not in ("self", "cls") for p in given)
+                assert n <= 12 or f"{name}.{node.name}" in may_take_more, f"{name}.{node.name} takes {n}"
+
+
 def test_every_room_is_packaged() -> None:
     text = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
     for room in {name.split(".")[0] for name in modules() if "." in name}:
