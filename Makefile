@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: demo test check fix slow browser bench clean
+.PHONY: demo test check fix slow browser clean
 
 demo: $(READY)  ## the main job on embedded defaults: no network, no key
 	$(BIN)/hf-synth demo --out demo-out

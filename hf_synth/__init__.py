@@ -45,12 +45,12 @@ _MOVED = {
     "task.facts": "Fact Facts",
     "task.task": "Prompt",
 }
-_ROOM = {name: room for room, names in _MOVED.items() for name in names.split()}
+_MODULE_OF = {name: module for module, names in _MOVED.items() for name in names.split()}
 
 
 def __getattr__(name: str) -> Any:
-    if name not in _ROOM:
+    if name not in _MODULE_OF:
         return _load(name)
-    room = f"hf_synth.{_ROOM[name]}"
-    warnings.warn(f"hf_synth.{name} has moved: import it from {room}", DeprecationWarning, stacklevel=2)
-    return getattr(importlib.import_module(room), name)
+    module = f"hf_synth.{_MODULE_OF[name]}"
+    warnings.warn(f"hf_synth.{name} has moved: import it from {module}", DeprecationWarning, stacklevel=2)
+    return getattr(importlib.import_module(module), name)

@@ -29,16 +29,6 @@ for _name in ("SSL_CERT_FILE", "HF_TOKEN", "OPENAI_API_KEY", "HTTP_PROXY", "HTTP
 
 import pytest  # noqa: E402
 
-
-@pytest.hookimpl(tryfirst=True)
-def pytest_configure(config: pytest.Config) -> None:
-    """Register the profile of `pytest --hypothesis-profile slow`: more examples, see `support.examples`."""
-    if config.getoption("--hypothesis-profile", None):
-        from hypothesis import settings
-
-        settings.register_profile("slow", max_examples=1000, deadline=None)
-
-
 _connect = socket.socket.connect
 _connect_ex = socket.socket.connect_ex
 

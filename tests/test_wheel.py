@@ -56,14 +56,17 @@ def test_the_wheel_holds_scripts_and_cards(built: Path) -> None:
         "hf_synth/model_cards/dataset_card.md",
         "hf_synth/model_cards/model_card.md",
         "hf_synth/py.typed",
+        "hf_synth/__init__.pyi",
+        "hf_synth/gold/__init__.pyi",
         "hf_synth/hub/__init__.py",
+        "hf_synth/llm/prices.json",
         "hf_synth/reports/page.html",
+        "hf_synth/task/__init__.pyi",
     ):
         assert wanted in names
     assert not any(name.startswith(("tests/", "benchmarks/")) for name in names)
 
 
-@pytest.mark.slow
 def test_the_installed_tool_works(installed: Path) -> None:
     binary = installed / "env" / "bin"
     where = run(binary / "python", "-c", "import hf_synth; print(hf_synth.__file__)", cwd=installed)

@@ -53,6 +53,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         os.environ.setdefault("OMP_NUM_THREADS", "1")
     try:
         result = args.run(args)
+        facts, code = result if isinstance(result, tuple) else (result, 0)
+        if args.json and facts is not None:
+            print(json.dumps(facts))
     except HfSynthError as error:
         print(f"hf-synth: {error}", file=sys.stderr)
         return 1
@@ -70,9 +73,6 @@ def main(argv: Sequence[str] | None = None) -> int:
             file=sys.stderr,
         )
         return 1
-    facts, code = result if isinstance(result, tuple) else (result, 0)
-    if args.json and facts is not None:
-        print(json.dumps(facts))
     return int(code)
 
 
@@ -104,7 +104,8 @@ def _quiet_libraries(quiet: bool, verb: str) -> None:
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     os.umask(0o077)
     logging.basicConfig(level=logging.WARNING if quiet else logging.INFO, format="%(message)s", stream=sys.stderr)
-    for name in ("httpx", "httpx2", "openai", "datasets", "transformers", "huggingface_hub", "filelock", "urllib3"):
+    noisy = ("httpx", "httpx2", "openai", "datasets", "transformers", "huggingface_hub", "filelock", "urllib3")
+    for name in (*noisy, "matplotlib"):
         logging.getLogger(name).setLevel(logging.ERROR)
     if verb == "demo":  # its local Hub is no concern of the user
         os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")

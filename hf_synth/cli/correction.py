@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import hf_synth
 from hf_synth.cli import options
-from hf_synth.cli.options import ACCESSES, METHODS, Result, counted
+from hf_synth.cli.options import ACCESSES, METHODS, Result, count_text
 from hf_synth.errors import ColumnError, OutputError
 
 if TYPE_CHECKING:
@@ -52,6 +52,7 @@ def correct(args: Namespace) -> Result:
     from hf_synth.task.folders import write_stage
     from hf_synth.task.labels import MARKS, gold_marks
 
+    _check_one_opinion(args)
     task = hf_synth.load_task(args.task)
     rows = options.synthetic_rows(task, args)
     with contextlib.ExitStack() as stack:
@@ -61,7 +62,7 @@ def correct(args: Namespace) -> Result:
     report = describe(corrected, policy)
     write_stage(task, corrected, args.out, stage="correct", report=str(report), **facts, **_corrector_facts(args))
     statuses = dict(report.statuses)
-    print(f"{report}\n\nby {policy.method}: {counted(statuses)} -> {args.out}")
+    print(f"{report}\n\nby {policy.method}: {count_text(statuses)} -> {args.out}")
     return {"out": str(args.out), "statuses": statuses, "policy": policy.method, "figures": dict(policy.figures)}
 
 
@@ -74,10 +75,13 @@ def _method(args: Namespace) -> Result:
     return {**{name: getattr(args, name) for name in names}, "audited": audited}
 
 
-def _corrector(task: Task, rows: Dataset, args: Namespace, stack: contextlib.ExitStack) -> tuple[Dataset, Any]:
-    """Return the gold that a corrector is measured on, and the corrector: a judge, a model, or a trainer."""
+def _check_one_opinion(args: Namespace) -> None:
     if args.judge and args.corrector:
         raise ColumnError("--judge and --corrector exclude each other: one opinion is joined with the generator's")
+
+
+def _corrector(task: Task, rows: Dataset, args: Namespace, stack: contextlib.ExitStack) -> tuple[Dataset, Any]:
+    """Return the gold that a corrector is measured on, and the corrector: a judge, a model, or a trainer."""
     if args.corrector:
         splits = options.gold_of(task, args)
         unseen = args.split or ("validation" if "validation" in splits else "test")
@@ -126,6 +130,7 @@ def regenerate(args: Namespace) -> Result:
     from hf_synth.task.folders import read_manifest, write_stage
     from hf_synth.task.labels import MARKS, gold_marks
 
+    _check_one_opinion(args)
     task = hf_synth.load_task(args.task)
     rows = read_dataset(args.synthetic)
     manifest = (read_manifest(args.synthetic) if args.synthetic.is_dir() else None) or {}
@@ -152,7 +157,7 @@ def regenerate(args: Namespace) -> Result:
     before, after = Counter(rows["label_status"]), Counter(all_rows["label_status"])
     new = len(all_rows) - len(rows)
     print(f"{report}\n" if policy else "no new note came")
-    print(f"before: {counted(before)}\nnow: {counted(after)}; {new:,} rows came -> {args.out}")
+    print(f"before: {count_text(before)}\nnow: {count_text(after)}; {new:,} rows came -> {args.out}")
     return {"out": str(args.out), "statuses": dict(after), "new_rows": new}
 
 

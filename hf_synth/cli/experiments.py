@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import hf_synth
 from hf_synth.cli import options
-from hf_synth.cli.options import METHODS, TINY, Result, counted
+from hf_synth.cli.options import METHODS, TINY, Result, count_text
 from hf_synth.errors import ColumnError, TaskError
 
 if TYPE_CHECKING:
@@ -78,7 +78,7 @@ def run(args: Namespace) -> Result:
         keywords |= {"training": options.training_options(args), "say": options.progress_of(args)}
         result = journey(task, rows, gold=splits, out=args.out, method=args.method, seed=args.seed, **keywords)
     statuses, policy = Counter(result.corrected["label_status"]), result.policy.method
-    print(f"correction by {policy}: {counted(statuses)}\n\n{score_table(task, result.scores)}\n\n-> {args.out}")
+    print(f"correction by {policy}: {count_text(statuses)}\n\n{score_table(task, result.scores)}\n\n-> {args.out}")
     facts = {"task": task.full_name, "policy": policy, "statuses": dict(statuses), "out": str(args.out)}
     scores = {name: scores.to_json() for name, scores in result.scores.items()}
     return {**facts, "scores": scores, "seconds": result.seconds}
@@ -118,7 +118,7 @@ def experiment(args: Namespace) -> Result:
     """Run the cells of a grid that are not there yet; with --dry-run list them."""
     from hf_synth.correction.audited import read_audited
     from hf_synth.experiments.experiment import outline
-    from hf_synth.experiments.grid import Protocol
+    from hf_synth.experiments.grid import ScoringProtocol
 
     task = hf_synth.load_task(args.task)
     splits = options.gold_of(task, args)
@@ -127,7 +127,7 @@ def experiment(args: Namespace) -> Result:
     keywords: Result = {"gold": splits, "grid": _grid(args, task), "out": args.out}
     keywords["args"] = options.training_fields(args, *(args.base_models or ()))
     keywords["audited"] = read_audited(args.audited) if args.audited else {}
-    keywords["protocol"] = Protocol(tuple(args.splits), args.validation, args.drop_seen, args.swaps)
+    keywords["protocol"] = ScoringProtocol(tuple(args.splits), args.validation, args.drop_seen, args.swaps)
     beside = options.gold_path(args) or args.out
     with contextlib.ExitStack() as stack:
         sources = _sources(task, args, beside, stack) or None

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import hf_synth
-from hf_synth.cli.options import ACCESSES, Result, add_task, counted, name_value
+from hf_synth.cli.options import ACCESSES, Result, add_task, count_text, name_value
 from hf_synth.errors import ColumnError, GoldError, MissingGoldError, OutputError, TaskError
 
 if TYPE_CHECKING:
@@ -103,7 +103,7 @@ def gold(args: Namespace) -> Result:
     splits = hf_synth.load_gold(task, path, seed=args.seed, mask_leaks=args.mask_leaks, **fields)
     write_stage(task, splits, args.out, stage="gold", seed=args.seed)
     rows = {split: len(part) for split, part in splits.items()}
-    print(f"{task.full_name}: {counted(rows)} -> {args.out} (access: {task.access})")
+    print(f"{task.full_name}: {count_text(rows)} -> {args.out} (access: {task.access})")
     return {"task": task.full_name, "rows": rows, "out": str(args.out), "access": task.access}
 
 

@@ -150,12 +150,12 @@ def verify(args: Namespace) -> Result:
 
 def export(args: Namespace) -> Result:
     """Write all answers with their texts to a file, as a whole or not at all (0600 by the umask of the command)."""
-    from hf_synth.task.folders import written
+    from hf_synth.task.folders import atomic_file
 
     path, out = find_journal(args.path), args.out
     if out.suffix.lower() not in (".jsonl", ".parquet"):
         raise ColumnError(f"--out {out}: name a .jsonl or a .parquet file")
-    with _reading(path) as database, written(out) as draft, draft.open("wb") as file:
+    with _reading(path) as database, atomic_file(out) as draft, draft.open("wb") as file:
         count = _write(file, _answers(database, "ORDER BY rowid"), parquet=out.suffix.lower() == ".parquet")
         file.flush()
         os.fsync(file.fileno())

@@ -322,7 +322,7 @@ def base_model(task: Task, args: Namespace, *parts: Dataset) -> str | Path:
 
 
 # --- printing -------------------------------------------------------------------------------------------------------
-def counted(counts: Mapping[str, int]) -> str:
+def count_text(counts: Mapping[str, int]) -> str:
     """Return counts as a list of words, e.g. "40 kept, 2 dropped"."""
     return ", ".join(f"{n:,} {name}" for name, n in counts.items())
 

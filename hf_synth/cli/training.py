@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import hf_synth
 from hf_synth.cli import options
-from hf_synth.cli.options import Result, counted
+from hf_synth.cli.options import Result, count_text
 from hf_synth.errors import TaskError
 
 if TYPE_CHECKING:
@@ -44,7 +44,7 @@ def augment(args: Namespace) -> Result:
     joined = hf_synth.augment(task, rows, gold=gold, **keywords)
     write_stage(task, joined, args.out, stage="augment", **keywords)
     counts = Counter(joined["source"])
-    print(f"{counted(counts)} -> {args.out}")
+    print(f"{count_text(counts)} -> {args.out}")
     return {"out": str(args.out), "rows": dict(counts)}
 
 

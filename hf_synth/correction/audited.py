@@ -169,7 +169,7 @@ def relative_weights(audited: Mapping[Any, Any]) -> dict[Any, float]:
     return dict(zip(audited, (weights / weights.mean()).tolist(), strict=True))
 
 
-def rekeyed(audited: Mapping[Any, Any], labels: Mapping[Any, Any], place: Mapping[Any, Any]) -> Mapping[Any, Any]:
+def rekey(audited: Mapping[Any, Any], labels: Mapping[Any, Any], place: Mapping[Any, Any]) -> Mapping[Any, Any]:
     """Return audited rows under other keys, with their design; rows without a new key are left out.
 
     Args:
@@ -185,7 +185,7 @@ def rekeyed(audited: Mapping[Any, Any], labels: Mapping[Any, Any], place: Mappin
 def part_of(audited: Mapping[Any, Any], keys: Iterable[Any]) -> Mapping[Any, Any]:
     """Return some of the audited rows, with their design."""
     kept = [key for key in keys if key in audited]
-    return rekeyed(audited, {key: audited[key] for key in kept}, {key: key for key in kept})
+    return rekey(audited, {key: audited[key] for key in kept}, {key: key for key in kept})
 
 
 # --- parts of drawing and reading -----------------------------------------------------------------------------------

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, TypedDict, Unpack
 import numpy as np
 import numpy.typing as npt
 
-from hf_synth.correction.audited import rekeyed
+from hf_synth.correction.audited import rekey
 from hf_synth.correction.augmentation import augment
 from hf_synth.correction.choice import choose_method
 from hf_synth.correction.crossfit import Learn, Predict, Rows, check_parts, decide
@@ -241,7 +241,7 @@ def audited_places(task: Task, rows: Dataset, audited: Mapping[str, int | str] |
     missing = [id for id in audited if id not in place]
     if missing:
         raise ColumnError(f"{len(missing)} audited ids are not among the synthetic rows")
-    return rekeyed(audited, audited_labels(task, {place[id]: label for id, label in audited.items()}), place)
+    return rekey(audited, audited_labels(task, {place[id]: label for id, label in audited.items()}), place)
 
 
 # --- methods --------------------------------------------------------------------------------------------------------

@@ -178,17 +178,17 @@ def fit(
     unseen = tuple(int(i) for i in np.flatnonzero(counts == 0))
     heat = temperature(truth, held_out) if calibrate else 1.0
     estimate = em_noise if calibrate else estimate_noise
-    noise = estimate(meant, calibration.tempered(probs, heat), audited)
+    noise = estimate(meant, calibration.temper(probs, heat), audited)
     policy = Policy(method, k, heat, _matrix(noise), _matrix(_confusion(truth, held_out)), unseen)
     figures = _figures(meant, truth, held_out, _belief(policy, meant, probs), audited)
     if bounds:
         figures |= _bounds(meant, probs.argmax(1), truth, held_out.argmax(1), k)
-    calm = calibration.tempered(held_out, heat)
+    calm = calibration.temper(held_out, heat)
     level: float | tuple[float, ...] = 0.0
     warnings = _warnings(figures, unseen)
     if coverage is not None:
         level, about_sets, more = _level(
-            method, truth, calm, calibration.tempered(probs, heat), coverage, coverage_by_class
+            method, truth, calm, calibration.temper(probs, heat), coverage, coverage_by_class
         )
         figures, warnings = figures | about_sets, warnings + more
     return dataclasses.replace(
@@ -219,7 +219,7 @@ def apply(policy: Policy, llm_label: npt.ArrayLike, pred_probs: npt.ArrayLike) -
     alone = _protected(policy, meant, _belief(policy, meant, probs), leaving)
     if policy.level and policy.method in ABSTAIN:
         unsure = (
-            calibration.conformal_sets(calibration.tempered(probs, policy.temperature), np.asarray(policy.level)).sum(1)
+            calibration.conformal_sets(calibration.temper(probs, policy.temperature), np.asarray(policy.level)).sum(1)
             != 1
         )
         as_meant = (targets == np.eye(policy.n_labels)[meant]).all(1)  # nothing to undo: its reason stays
@@ -297,7 +297,7 @@ def _figures(
         "corrector_ece_on_held_out_gold": round(calibration.calibration_error(truth, held_out), 4),
         "corrector_temperature": round(heat, 4),
         "corrector_ece_after_temperature": round(
-            calibration.calibration_error(truth, calibration.tempered(held_out, heat)), 4
+            calibration.calibration_error(truth, calibration.temper(held_out, heat)), 4
         ),
         "generator_accuracy_estimated": round(estimated, 4),
         "generator_accuracy_assumes": "corrector and generator err independently given the truth",
@@ -404,7 +404,7 @@ def _decisions(policy: Policy, meant: Ints, probs: Floats) -> tuple[Ints, Floats
     if method == "argmax":  # the paper's rule: a hard label, however unsure the corrector is
         return probs.argmax(1), np.eye(policy.n_labels)[probs.argmax(1)], "agrees", "argmax"
     if method == "threshold":
-        calm = calibration.tempered(probs, policy.temperature)
+        calm = calibration.temper(probs, policy.temperature)
         taken = calm.max(1) >= policy.threshold
         label = np.where(taken, probs.argmax(1), generated)
         return label, np.eye(policy.n_labels)[label], np.where(taken, "agrees", "abstained"), "argmax"
@@ -448,5 +448,5 @@ def _belief(policy: Policy, meant: Ints, probs: Floats) -> Floats:
         return probs
     noise = np.asarray(policy.noise)
     likelihood = np.where((meant >= 0)[:, None], noise[:, np.maximum(meant, 0)].T, 1.0)
-    joined = calibration.tempered(probs, policy.temperature) * likelihood
+    joined = calibration.temper(probs, policy.temperature) * likelihood
     return np.asarray(joined / np.maximum(joined.sum(1, keepdims=True), 1e-300))

@@ -33,7 +33,7 @@ def temperature(labels: npt.ArrayLike, probs: npt.ArrayLike) -> float:
     return _best_heat(losses[:, 0])
 
 
-def tempered(probs: Floats, heat: float | Floats) -> Floats:
+def temper(probs: Floats, heat: float | Floats) -> Floats:
     """Scale probabilities by a temperature, (N, K): one for all rows, or one a row (N, 1)."""
     logs = np.log(np.maximum(probs, 1e-12)) / heat
     raised = np.exp(logs - logs.max(1, keepdims=True))
@@ -129,7 +129,7 @@ def calibration_facts(
     fold = (np.random.default_rng(seed).permutation(n_groups) % min(folds, n_groups))[codes]
     losses = _heat_losses(truth, table, fold)
     heats = np.array([_best_heat(losses.sum(1) - losses[:, i]) for i in range(losses.shape[1])])
-    after = tempered(table, heats[fold][:, None])
+    after = temper(table, heats[fold][:, None])
     return facts | {
         "ece_tempered": calibration_error(truth, after, bins),
         "bins_tempered": reliability(truth, after, bins),

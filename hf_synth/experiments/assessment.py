@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 import numpy.typing as npt
 
-from hf_synth.correction.audited import part_of, rekeyed
+from hf_synth.correction.audited import part_of, rekey
 from hf_synth.correction.crossfit import FOLDS, Learn, Rows, check_parts, decide, folds
 from hf_synth.correction.policy import audited_figures
 from hf_synth.errors import ColumnError, TaskError
@@ -185,10 +185,9 @@ def _label_rows(task: Task, gold: Dataset, rows: Dataset | None, audited: Mappin
     checked = audited_labels(task, {place[id]: label for id, label in (audited or {}).items()})
     meant = np.zeros(0, np.int64) if rows is None else label_indices(task, rows, "llm_label")
     groups = groups_of(gold)
-    return Rows(meant, label_indices(task, gold), groups, len(task.labels), rekeyed(audited or {}, checked, place))
+    return Rows(meant, label_indices(task, gold), groups, len(task.labels), rekey(audited or {}, checked, place))
 
 
-# --- measuring --------------------------------------------------------------------------------------------------------
 def _hits(
     task: Task, gold: Dataset, rows: Dataset | None, known: Rows, repeats: int, seed: int
 ) -> tuple[list[list[Floats]], list[int], list[int]]:
@@ -231,7 +230,7 @@ def _correct_pilot(learn: Learn, known: Rows, inside: Ints, n: int, seed: int) -
     some = np.sort(np.random.default_rng(seed).permutation(len(known.meant))[:n])
     place = {int(row): i for i, row in enumerate(some)}
     audited = part_of(known.audited, [row for row in known.audited if row in place])
-    audited = rekeyed(audited, {place[row]: label for row, label in audited.items()}, place)
+    audited = rekey(audited, {place[row]: label for row, label in audited.items()}, place)
     part = Rows(known.meant[some], known.truth, known.groups, known.n_labels, audited)
 
     def learn_part(gold: Ints, rows: Ints, targets: Floats) -> Any:
@@ -291,7 +290,6 @@ def _interval(draws: Floats) -> tuple[float, float]:
     return float(low), float(high)
 
 
-# --- deciding ---------------------------------------------------------------------------------------------------------
 def _decide(
     gains: Floats,
     of_labels: Floats,

@@ -19,7 +19,7 @@ from hf_synth.experiments.leakage import text_digests
 from hf_synth.gold.adoption import read_dataset
 from hf_synth.models.inference import usual_device
 from hf_synth.task.columns import USAGE_COLUMNS
-from hf_synth.task.folders import read_manifest, written
+from hf_synth.task.folders import atomic_file, read_manifest
 from hf_synth.task.labels import label_indices
 from hf_synth.task.task import Task
 
@@ -164,7 +164,7 @@ def write_cell(study: Study, job: Job, rows: list[dict[str, Any]], scores: Mappi
         arrays |= {
             f"{split}_{name}": np.array(getattr(s, name), np.int32) for name in ("labels", "predictions", "groups")
         }
-    with written(folder / f"{job.key}.npz") as draft, draft.open("wb") as file:
+    with atomic_file(folder / f"{job.key}.npz") as draft, draft.open("wb") as file:
         np.savez_compressed(file, **arrays)
-    with written(folder / f"{job.key}.json") as draft:
+    with atomic_file(folder / f"{job.key}.json") as draft:
         draft.write_text(json.dumps(rows, indent=1) + "\n", encoding="utf-8")

@@ -89,7 +89,7 @@ def held_out(study: Study) -> dict[str, Dataset]:
     return held
 
 
-def held_back(task: Task, gold: Dataset, share: float, *, seed: int = 0) -> list[int]:
+def hold_back(task: Task, gold: Dataset, share: float, *, seed: int = 0) -> list[int]:
     """Choose the gold rows for early stopping: whole groups, labels in proportion as far as groups allow.
 
     Args:
@@ -225,7 +225,7 @@ def _train_and_score(study: Study, job: Job) -> None:
     raw = pool_rows(study, job) if job.pool else None
     rows = read_dataset(study.out / "corrected" / job.corrected) if job.corrected else raw
     stops = study.validation and cell.strategy not in BASELINES
-    back = held_back(task, own, study.validation, seed=cell.seed) if stops else []
+    back = hold_back(task, own, study.validation, seed=cell.seed) if stops else []
     stop, known = (own.select(back) if back else None), leakage.without(own, back)
     if rows is None:
         data = known

@@ -23,14 +23,14 @@ from hf_synth.correction.policy import OF_BOTH
 from hf_synth.experiments import planning
 from hf_synth.experiments.cells import Maker, failure, make_opinions, make_pool, own_gold, run_job
 from hf_synth.experiments.equivalence import Rates
-from hf_synth.experiments.grid import BASELINES, LLM_JUDGE, RAW, ZERO_SHOT, Cell, Grid, Job, Protocol, Study
+from hf_synth.experiments.grid import BASELINES, LLM_JUDGE, RAW, ZERO_SHOT, Cell, Grid, Job, ScoringProtocol, Study
 from hf_synth.experiments.opinions import AnyJudge
 from hf_synth.experiments.processes import run_all
 from hf_synth.experiments.report import write_study_report
 from hf_synth.experiments.results import Results, read_cells, write_results
 from hf_synth.generation.generation import estimate
 from hf_synth.gold.adoption import read_dataset
-from hf_synth.task.folders import written
+from hf_synth.task.folders import atomic_file
 from hf_synth.task.task import Task
 
 if TYPE_CHECKING:
@@ -47,7 +47,7 @@ def experiment(
     gold: DatasetDict,
     out: str | Path,
     grid: Grid | str = "paper",
-    protocol: Protocol = planning.DEFAULT_PROTOCOL,
+    protocol: ScoringProtocol = planning.DEFAULT_PROTOCOL,
     judges: AnyJudge | Mapping[str, AnyJudge] | None = None,
     args: Mapping[str, Any] | None = None,
     audited: Mapping[str, int | str] | None = None,
@@ -174,7 +174,7 @@ def _record_failure(study: Study, job: Job, error: Mapping[str, str] | None) -> 
     if error is None:
         path.unlink(missing_ok=True)
         return
-    with written(path) as draft:
+    with atomic_file(path) as draft:
         draft.write_text(json.dumps({"cell": job.cell.to_json(), **error}) + "\n", encoding="utf-8")
 
 

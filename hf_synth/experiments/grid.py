@@ -114,7 +114,7 @@ class Grid:
 
 
 @dataclass(frozen=True)
-class Protocol:
+class ScoringProtocol:
     """How each cell of an experiment is trained and scored.
 
     Args:
@@ -233,7 +233,7 @@ def _selected(what: str, names: tuple[str, ...], available: tuple[str, ...]) -> 
 
 
 @dataclass(frozen=True, kw_only=True)
-class Study(Protocol):
+class Study(ScoringProtocol):
     """The protocol of an experiment and what its cells share. Plain values, so that other processes can receive it.
 
     Args:

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from hf_synth.llm.questions import Chat
 
     Source: TypeAlias = Chat | Dataset | Maker
-DEFAULT_PROTOCOL = grids.Protocol()
+DEFAULT_PROTOCOL = grids.ScoringProtocol()
 _RULES = 2  # version of the keys; raised when the same plan would give other figures, except for paid answers
 _METHODS = {
     "single_label": (grids.RAW, "auto", *METHODS[1:], grids.LLM_JUDGE),
@@ -48,7 +48,7 @@ def prepare(
     gold: DatasetDict,
     out: str | Path,
     grid: grids.Grid | str,
-    protocol: grids.Protocol = DEFAULT_PROTOCOL,
+    protocol: grids.ScoringProtocol = DEFAULT_PROTOCOL,
     judges: AnyJudge | Mapping[str, AnyJudge] | None = None,
     args: Mapping[str, Any] | None = None,
     audited: Mapping[str, int | str] | None = None,

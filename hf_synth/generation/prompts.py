@@ -151,5 +151,5 @@ def answer_schema(task: Task) -> dict[str, Any]:
         label = {"type": "array", "items": label}
     columns = dict.fromkeys(task.text_columns, text) | {task.label_column: label}
     entry = {"type": "object", "properties": columns, "required": list(columns), "additionalProperties": False}
-    columns = {"entries": {"type": "array", "items": entry}}
-    return {"type": "object", "properties": columns, "required": ["entries"], "additionalProperties": False}
+    entries = {"entries": {"type": "array", "items": entry}}
+    return {"type": "object", "properties": entries, "required": ["entries"], "additionalProperties": False}

@@ -222,7 +222,6 @@ class LLM:
         return journal
 
 
-# --- one call of chat -----------------------------------------------------------------------------------------------
 def _is_ready(ticket: Ticket) -> bool:
     return isinstance(ticket, Answer) or ticket.done()
 
@@ -292,7 +291,6 @@ class _ChatCall:
         return self._run
 
 
-# --- one request ----------------------------------------------------------------------------------------------------
 class Wire:
     """openai's client over the guarded transport."""
 

@@ -110,7 +110,7 @@ def train(
         trainee = with_lora(network, lora, new, task.kind) if lora else network
         epochs, best = _optimise(trainee, tokenizer, data, settings, work if resume else None, int(resume))
         if draft is not None:
-            network = merged(trainee) if lora else network
+            network = merge_lora(trainee) if lora else network
             if data.long_notes != "cut":
                 network.config.long_notes = data.long_notes
             facts = training_facts(task, rows, validation, base_model, parent) | _run_facts(settings, data)
@@ -350,6 +350,6 @@ def with_lora(network: Any, options: bool | Mapping[str, Any], new: Collection[s
         raise HfSynthError(f"LoRA options: {str(error).splitlines()[0]}") from None
 
 
-def merged(network: Any) -> Any:
+def merge_lora(network: Any) -> Any:
     """Merge the LoRA matrices into the network; return the plain network."""
     return network.merge_and_unload()

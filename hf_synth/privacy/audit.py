@@ -138,7 +138,6 @@ def index_gold(task: Task, *gold: Dataset) -> Index:
     )
 
 
-# --- reading --------------------------------------------------------------------------------------------------------
 def _batches(task: Task, dataset: Dataset) -> Iterator[list[Row]]:
     """Yield the texts of each row in batches; for text2text the target counts as text."""
     columns = note_columns(task)
@@ -156,7 +155,6 @@ def _groups(part: Dataset, p: int) -> Iterator[str]:
     return (f"row {p} {i}" if g is None else f"group {g}" for i, g in enumerate(column_of(part, "group")))
 
 
-# --- the scan -------------------------------------------------------------------------------------------------------
 class _Scan:
     """One pass over synthetic rows in batches: flags of each row, and its overlap with gold as arrays."""
 

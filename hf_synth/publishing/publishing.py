@@ -240,7 +240,6 @@ def publish_model(
     return _finish(task, hub, request, replace(verdict, export=path, reasons=(*verdict.reasons, remark)), log)
 
 
-# --- decisions ------------------------------------------------------------------------------------------------------
 def _decide(task: Task, hub: Repository, request: Request, evidence: Evidence, problems: Sequence[str]) -> Verdict:
     """Ask the gate; look the repository up on the Hub only if nothing else is against it.
 
@@ -277,7 +276,6 @@ def _membership_test(
     return requested, ""
 
 
-# --- export and push ------------------------------------------------------------------------------------------------
 def _export_folder(task: Task, request: Request, access: Access) -> Path:
     name = request.repo_id.split("/")[-1] or task.name
     if access == "credentialed" and not request.push:

@@ -1,1 +1,1 @@
-"""A page of text, tables and pictures, and the pictures."""
+"""Reports: HTML and Markdown pages, and plots as SVG."""

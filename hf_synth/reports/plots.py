@@ -2,7 +2,8 @@
 
 Every plot draws its `title`, `caption` and `simulated`, the reason why its figures are no clinical ones. Values that
 are not finite are left out. The same arguments give the same bytes: one flat SVG for light, dark and print, without
-scripts, fonts and references. matplotlib draws the shapes and the numbers of the axes; texts are added as they are.
+scripts, fonts and references. matplotlib draws the shapes and the numbers of the axes; texts are added as they are. Its
+settings are ours while a picture is drawn, in other threads too.
 """
 
 from __future__ import annotations

@@ -82,10 +82,12 @@ def write_private(path: Path, text: str) -> Path:
 
 
 @contextlib.contextmanager
-def written(path: Path) -> Iterator[Path]:
-    """Write a file atomically: yield a temporary file, then rename it to `path`."""
-    draft = path.with_name(f".{path.name}.{os.getpid()}")
+def atomic_file(path: Path) -> Iterator[Path]:
+    """Write a file atomically: yield a new file that nobody else may read (0600), then rename it to `path`."""
     with clear_disk_errors(path):
+        handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+        os.close(handle)
+        draft = Path(name)
         try:
             yield draft
             os.replace(draft, path)

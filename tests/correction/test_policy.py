@@ -23,7 +23,7 @@ from hf_synth.correction.crossfit import Rows, decide, folds
 from hf_synth.correction.noise import accuracy_bounds, denoise, label_issues
 from hf_synth.correction.policy import ABSTAIN, METHODS, Policy, apply, fit
 from hf_synth.errors import ColumnError, TaskError
-from hf_synth.evaluation.calibration import conformal_sets, temperature, tempered
+from hf_synth.evaluation.calibration import conformal_sets, temper, temperature
 from hf_synth.models.linear import feature_map, linear_fit, linear_learner, text_features
 from hf_synth.task.columns import REASONS, STATUSES
 from hf_synth.task.folders import write_stage
@@ -305,7 +305,7 @@ def test_a_row_whose_set_holds_not_just_one_label_is_left_as_generated(method: s
     policy = Policy.from_json(json.loads(json.dumps(policy.to_json())))
     assert isinstance(policy.level, tuple) == by_class
     done = apply(policy, given["llm_label"], given["pred_probs"])
-    sizes = conformal_sets(tempered(given["pred_probs"], policy.temperature), np.asarray(policy.level)).sum(1)
+    sizes = conformal_sets(temper(given["pred_probs"], policy.temperature), np.asarray(policy.level)).sum(1)
     alone = sizes != 1
     assert 0 < alone.mean() < 1
     assert policy.figures["conformal_coverage_asked"] == 0.8
@@ -436,7 +436,7 @@ def test_classes_are_covered_one_by_one_where_that_is_asked() -> None:
         given = {"llm_label": truth, "pred_probs": opinions(truth), "gold_label": gold, "gold_probs": opinions(gold)}
         for by_class, found in covered.items():
             policy = fit("posterior", **given, coverage=0.9, coverage_by_class=by_class)
-            sets = conformal_sets(tempered(given["pred_probs"], policy.temperature), np.asarray(policy.level))
+            sets = conformal_sets(temper(given["pred_probs"], policy.temperature), np.asarray(policy.level))
             found.append(sets[truth == 3, 3].mean())
     assert np.mean(covered[False]) < 0.75
     assert 0.88 <= np.mean(covered[True]) <= 0.93

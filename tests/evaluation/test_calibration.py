@@ -16,8 +16,8 @@ from hf_synth.evaluation.calibration import (
     conformal_levels,
     conformal_sets,
     reliability,
+    temper,
     temperature,
-    tempered,
 )
 
 SHARES = np.array([0.7, 0.2, 0.1])
@@ -28,7 +28,7 @@ def rows(n: int, seed: int, heat: float = 1.0) -> tuple[np.ndarray, np.ndarray]:
     rng = np.random.default_rng(seed)
     probs = rng.dirichlet(3 * SHARES, size=n)
     truth = (rng.random((n, 1)) > probs.cumsum(1)).sum(1).clip(max=2)
-    return truth, tempered(probs, 1 / heat)
+    return truth, temper(probs, 1 / heat)
 
 
 def test_bins_by_hand() -> None:
@@ -67,8 +67,8 @@ def test_a_group_never_judges_its_own_temperature() -> None:
     (one, its_probs), (two, their_probs) = rows(200, 1, heat=4), rows(200, 2, heat=0.5)
     found = calibration_facts(np.r_[one, two], np.r_[its_probs, their_probs], np.repeat([0, 1], 200))
     by_the_other = [
-        tempered(its_probs, temperature(two, their_probs)),
-        tempered(their_probs, temperature(one, its_probs)),
+        temper(its_probs, temperature(two, their_probs)),
+        temper(their_probs, temperature(one, its_probs)),
     ]
     sure = sum(b["confidence"] * b["rows"] for b in found["bins_tempered"])
     assert sure == pytest.approx(np.vstack(by_the_other).max(1).sum())

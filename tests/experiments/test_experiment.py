@@ -21,10 +21,10 @@ from hf_synth.cli import experiments as experiment_verbs
 from hf_synth.cli.cli import main
 from hf_synth.correction.audited import Audited
 from hf_synth.errors import ColumnError, OutputError, OverlapError, TaskError
-from hf_synth.experiments.cells import held_back
+from hf_synth.experiments.cells import hold_back
 from hf_synth.experiments.diagnostics import calibration_section
 from hf_synth.experiments.experiment import outline
-from hf_synth.experiments.grid import GRIDS, Cell, Grid, Protocol, plan, read_grid, with_fields
+from hf_synth.experiments.grid import GRIDS, Cell, Grid, ScoringProtocol, plan, read_grid, with_fields
 from hf_synth.experiments.leakage import check_model, check_synthetic, copies, gold_budget
 from hf_synth.experiments.results import comparisons
 from hf_synth.gold.adoption import read_dataset
@@ -228,7 +228,7 @@ def test_what_is_done_is_not_done_again(study: Any) -> None:
         gold=toy_gold(),
         grid=grid,
         out=study.out,
-        protocol=Protocol(n_bootstrap=20, drop_seen=True),
+        protocol=ScoringProtocol(n_bootstrap=20, drop_seen=True),
     )
     assert (planned.done, planned.trainings, planned.pools) == (len(planned.cells), 0, ())
 
@@ -494,13 +494,13 @@ def test_no_patient_is_on_both_sides_of_early_stopping(size: int, share: float) 
     gold = toy_gold()["train"]
     groups = [f"p{i // size}" if i % 13 else None for i in range(len(gold))]
     gold = gold.remove_columns("group").add_column("group", groups)
-    back = held_back(TASK, gold, share, seed=1)
+    back = hold_back(TASK, gold, share, seed=1)
     assert 0 < len(back) <= max(share * 60 + 0.5, size)
     assert len(back) >= share * 60 - size
     inside = {groups[i] for i in back} - {None}
     assert not inside & {groups[i] for i in range(60) if i not in set(back)}
-    assert back == held_back(TASK, gold, share, seed=1)
-    assert back != held_back(TASK, gold, share, seed=2)
+    assert back == hold_back(TASK, gold, share, seed=1)
+    assert back != hold_back(TASK, gold, share, seed=2)
 
 
 def test_one_patient_cannot_be_on_two_sides(tmp_path: Path) -> None:
@@ -510,7 +510,7 @@ def test_one_patient_cannot_be_on_two_sides(tmp_path: Path) -> None:
     with pytest.raises(Exception, match="of one patient"):
         run(tmp_path, grid, None, gold=same, validation=0.2)
     both = gold["train"].remove_columns("group").add_column("group", ["p"] * 50 + ["q"] * 10)
-    assert held_back(TASK, both, 0.05) == list(range(50, 60)), "the smaller one"
+    assert hold_back(TASK, both, 0.05) == list(range(50, 60)), "the smaller one"
 
 
 def regrouped(rows: Dataset, groups: list[Any]) -> Dataset:

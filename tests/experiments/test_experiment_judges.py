@@ -19,7 +19,7 @@ from hf_synth.cli.cli import main
 from hf_synth.correction.judging import LLMJudge
 from hf_synth.errors import TaskError
 from hf_synth.experiments.experiment import outline
-from hf_synth.experiments.grid import Grid, Protocol, plan, with_fields
+from hf_synth.experiments.grid import Grid, ScoringProtocol, plan, with_fields
 from hf_synth.experiments.opinions import ask, judge_identity, read_opinions
 from hf_synth.gold.gold import subset
 from hf_synth.llm.llm import LLM
@@ -48,7 +48,7 @@ def test_a_judge_is_asked_once_and_its_labels_are_an_arm(tmp_path: Path) -> None
             judges=judge,
             grid=JUDGED,
             out=tmp_path / "out",
-            protocol=Protocol(drop_seen=True),
+            protocol=ScoringProtocol(drop_seen=True),
         )
         assert (planned.judged, len(server.requests)) == (20 + 40, 0)
         made = run(tmp_path / "out", JUDGED, judges=judge_at(server, tmp_path))
@@ -217,12 +217,9 @@ def few_shot(own: Dataset, seed: int) -> Shows:
 def test_what_trains_nothing_is_no_training(tmp_path: Path) -> None:
     grid = Grid(sizes=(20,), arms=("gold", "frequency", "zero-shot"), seeds=(0,))
     judge = Shows(toy_gold()["train"].select([]), [])
-    assert (
-        outline(
-            TASK, None, gold=toy_gold(), judges={"x": judge}, grid=grid, out=tmp_path, protocol=Protocol(drop_seen=True)
-        ).trainings
-        == 1
-    )
+    scored = ScoringProtocol(drop_seen=True)
+    planned = outline(TASK, None, gold=toy_gold(), judges={"x": judge}, grid=grid, out=tmp_path, protocol=scored)
+    assert planned.trainings == 1
 
 
 BASELINES = Grid(sizes=(20,), curve=(40,), arms=("gold", "augment raw", "frequency", "zero-shot"), ratios=(1.0,),

@@ -20,7 +20,7 @@ from hf_synth.cli.cli import main
 from hf_synth.correction.judging import LLMJudge
 from hf_synth.errors import OutputError, TaskError
 from hf_synth.experiments.experiment import experiment
-from hf_synth.experiments.grid import Grid, Protocol
+from hf_synth.experiments.grid import Grid, ScoringProtocol
 from hf_synth.gold.adoption import read_dataset
 from hf_synth.llm.llm import LLM
 from hf_synth.models.linear import linear_fit
@@ -41,7 +41,7 @@ def run(task: Task, gold: DatasetDict, made: Any, out: Path, **grid: Any) -> Any
         grid=plan,
         out=out,
         processes=0,
-        protocol=Protocol(n_bootstrap=20, drop_seen=True),
+        protocol=ScoringProtocol(n_bootstrap=20, drop_seen=True),
         say=lambda line: None,
         **options,
     )

@@ -14,9 +14,8 @@ from typing import Any
 
 import pytest
 from datasets import Dataset, DatasetDict, load_dataset
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
-from support.examples import examples
 from support.publishing_rows import CANARY, CREDENTIALED, LABELS, OPEN, RESTRICTED, gold_rows, synthetic_rows, text
 
 from hf_synth.errors import HfSynthError, PublishError
@@ -50,7 +49,7 @@ def findings_of(access: str, compared: bool | str) -> Findings:
     return audit(task, synthetic_rows(task), gold=gold_rows(task) if compared else None)
 
 
-@examples(200)
+@settings(max_examples=1000, deadline=None)
 @given(
     kind=st.sampled_from(["dataset", "model"]),
     task_access=st.sampled_from(ACCESSES),

@@ -11,7 +11,7 @@ from datasets import Dataset, DatasetDict
 from support.tiny import toy_rows, toy_task
 
 from hf_synth.experiments.experiment import experiment
-from hf_synth.experiments.grid import Grid, Protocol
+from hf_synth.experiments.grid import Grid, ScoringProtocol
 
 
 def simulated(seed: int, *, right: float, corrector: float, n: int = 3_000, m: int = 200, k: int = 4):  # type: ignore[no-untyped-def]
@@ -55,6 +55,6 @@ def as_synthetic(rows: list[dict[str, Any]]) -> Dataset:
 
 def run(out: Path, grid: Grid = SMALL, made: Any = writer, **more: Any) -> Any:
     scored = {"n_bootstrap": 20, "drop_seen": True}
-    scored |= {name: more.pop(name) for name in vars(Protocol()) if name in more}
-    options = {"processes": 0, "say": lambda line: None, "protocol": Protocol(**scored), **more}
+    scored |= {name: more.pop(name) for name in vars(ScoringProtocol()) if name in more}
+    options = {"processes": 0, "say": lambda line: None, "protocol": ScoringProtocol(**scored), **more}
     return experiment(TASK, made, gold=options.pop("gold", None) or toy_gold(), grid=grid, out=out, **options)
