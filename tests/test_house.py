@@ -153,13 +153,13 @@ def test_public_names_stay_what_they_are() -> None:
 
 # Every name that `hf_synth` ever exported: at the top still, or moved with a warning.
 PUBLIC = """
-    Assessment Attestation Audited BatchLLM Canaries Fact Facts Findings GenerateAndCorrect Grid HfSynthError LLM
-    LLMJudge LocalLLM Policy Prompt Scores Subgroup Task Verdict adopt as_streaming_dataset assess audit audit_page
-    audit_sample augment choose_exemplars compare correct describe estimate evaluate experiment exposure find_subgroups fit_policy
-    flips_by_subgroup frequency_baseline generate gold_equivalence hierarchical_bootstrap judge label_notes list_tasks
-    load_gold load_task make_canaries membership metric plant publish_dataset publish_model regenerate register
-    score_subgroups subset suggest_base_model swap_counterfactual train trainer_fit with_findings withdraw
-    zero_shot_baseline
+    Assessment Attestation Audited BatchLLM Canaries Fact Facts Findings GenerateAndCorrect Grid HfSynthError
+    LLM LLMJudge LocalLLM Policy Prompt Scores Subgroup Task Verdict adopt as_streaming_dataset assess audit
+    audit_page audit_sample augment choose_exemplars compare correct describe estimate evaluate experiment
+    exposure find_subgroups fit_policy flips_by_subgroup frequency_baseline generate gold_equivalence
+    hierarchical_bootstrap judge label_notes list_tasks load_gold load_task make_canaries membership metric
+    plant publish_dataset publish_model regenerate register score_subgroups subset suggest_base_model
+    swap_counterfactual train trainer_fit with_findings withdraw zero_shot_baseline
 """
 
 
