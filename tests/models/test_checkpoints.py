@@ -141,6 +141,7 @@ def test_own_arguments_are_not_resumed(tmp_path: Path) -> None:
         train(toy_task(), toy_rows(4), base_model=tmp_path, output_dir=tmp_path / "m", args=own, resume=True)
 
 
+@pytest.mark.slow
 def test_two_processes_learn_what_one_learns(base: Path, tmp_path: Path) -> None:
     args = {
         "learning_rate": 1e-2, "num_train_epochs": 3, "per_device_train_batch_size": 8, "warmup_steps": 0,
