@@ -18,6 +18,9 @@ if TYPE_CHECKING:
     from hf_synth.correction.policy import Policy
 
 
+_HEADINGS = {"meant": "generated", "came": "relabelled to it", "now": "in the result"}  # of counts by label
+
+
 @dataclass(frozen=True)
 class Description:
     """Figures of a corrected (or merely generated) dataset, without any text.
@@ -55,10 +58,10 @@ class Description:
         statuses = ", ".join(f"{n:,} {status}" for status, n in self.statuses.items())
         parts = [f"{self.rows:,} rows: {statuses}"]
         if self.labels:
-            columns = list(next(iter(self.labels.values())))
+            columns = [_HEADINGS.get(name, name) for name in next(iter(self.labels.values()))]
             table = [[name, *counts.values()] for name, counts in self.labels.items()]
             parts.append(markdown_table(["label", *columns], table))
-        parts.append(markdown_table(["became of it", "rows"], list(self.reasons.items())))
+        parts.append(markdown_table(["status and reason", "rows"], list(self.reasons.items())))
         if self.policy:
             figures = {k: _printable(v) for k, v in self.policy["figures"].items() if _printable(v) is not None}
             lines = [["method", self.policy["method"]], *([k.replace("_", " "), v] for k, v in figures.items())]

@@ -226,7 +226,6 @@ def judge(
     return LLMJudge(task, llm, votes, logprobs, prior_free, seed, sampling).predict(rows)
 
 
-# --- questions ------------------------------------------------------------------------------------------------------
 def label_orders(k: int, votes: int, seed: int = 0) -> list[list[int]]:
     """Return the order of labels for each vote: the task's own first, then drawn by seed."""
     rng = random.Random(f"orders:{k}:{seed}")
@@ -273,7 +272,6 @@ def _digest(texts: Sequence[Mapping[str, str]]) -> str:
     return sha256(json.dumps(list(texts)).encode()).hexdigest()
 
 
-# --- unlabelled notes -----------------------------------------------------------------------------------------------
 def label_notes(
     task: Task,
     notes: Dataset,
