@@ -244,7 +244,6 @@ def audited_places(task: Task, rows: Dataset, audited: Mapping[str, int | str] |
     return rekey(audited, audited_labels(task, {place[id]: label for id, label in audited.items()}), place)
 
 
-# --- methods --------------------------------------------------------------------------------------------------------
 def _known_method(task: Task, corrector: Corrector, method: str) -> str:
     """Return the method after checking it; "llm_judge" is "posterior" with a judge.
 
@@ -285,7 +284,6 @@ def _correct_kind(
     return decisions, policy
 
 
-# --- correctors -----------------------------------------------------------------------------------------------------
 def _opinions(task: Task, rows: Dataset, corrector: str | Path | Judge, gold: Dataset) -> tuple[Floats, Floats]:
     """Return the probabilities of a trained model or a judge: on gold that it never saw, and on the rows."""
     if not isinstance(corrector, str | Path):
@@ -345,7 +343,6 @@ def _encoder_learner(task: Task, gold: Dataset, rows: Dataset, fit_rows: Fit, se
     return learn
 
 
-# --- rows -----------------------------------------------------------------------------------------------------------
 def _contract(task: Task, synthetic: Dataset) -> Dataset:
     """Return rows in the column contract; rows made elsewhere are adopted."""
     complete = {"label_status", "llm_label", "seed_ids", "id"} <= set(synthetic.column_names)

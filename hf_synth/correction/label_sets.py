@@ -140,7 +140,6 @@ def correct_sets(
     return decisions, _joint_policy(task, sets, method, corrected, figures)
 
 
-# --- deciding -------------------------------------------------------------------------------------------------------
 def decide_sets(
     sets: Sets,
     method: str,
@@ -263,7 +262,6 @@ def _cell_weights(truth: Ints) -> Floats:
     return weight * len(truth)
 
 
-# --- models ---------------------------------------------------------------------------------------------------------
 def linear_heads(features_gold: Floats, features_rows: Floats, sets: Sets) -> Learn:
     """Return a `crossfit.Learn` of one logistic regression a label, on the gold that was judged for the label."""
     heads = [
@@ -323,7 +321,6 @@ def _checked(task: Task, opinions: npt.ArrayLike, n: int) -> Floats:
     return probs
 
 
-# --- figures --------------------------------------------------------------------------------------------------------
 def _joint_policy(task: Task, sets: Sets, method: str, corrected: CorrectedSets, more: Mapping[str, Any]) -> Policy:
     """Summarise the policies of the labels as one."""
     labels = {}

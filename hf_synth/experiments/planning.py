@@ -53,11 +53,7 @@ def prepare(
     args: Mapping[str, Any] | None = None,
     audited: Mapping[str, int | str] | None = None,
 ) -> tuple[grids.Study, list[grids.Cell], dict[str, Maker]]:
-    """Check the arguments of `experiment` and create its folder; return the study, its cells and its generators.
-
-    Raises:
-        HfSynthError: as `experiment`.
-    """
+    """Check the arguments of `experiment` and create its folder; return the study, its cells and its generators."""
     missing = [s for s in ("train", *protocol.splits) if s not in gold]
     if missing:
         raise ColumnError(f"the gold has no split {missing[0]!r}; it has {', '.join(gold)}")

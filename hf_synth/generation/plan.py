@@ -36,7 +36,6 @@ _CACHED_ROWS = 2_048  # gold rows kept as Python objects
 _MOST_COMBINATIONS = 200_000  # combinations of facts that are searched for those of a label
 
 
-# --- calls ----------------------------------------------------------------------------------------------------------
 @dataclass(frozen=True)
 class Call:
     """One call: its messages, and the rows that it asks for.
@@ -248,7 +247,6 @@ def _fact_sets(task: Task, label: str) -> list[tuple[str, ...]]:
     return statements
 
 
-# --- rows of each label ---------------------------------------------------------------------------------------------
 def label_plan(task: Task, exemplars: Dataset, n: int, balance: Balance = "equal") -> dict[str, int]:
     """Plan the number of rows of each label.
 
@@ -302,7 +300,6 @@ def _water_level(levels: list[int], n: int) -> int:
     return low
 
 
-# --- which call comes next ------------------------------------------------------------------------------------------
 class Schedule:
     """Decides which call comes next, and when there are enough.
 

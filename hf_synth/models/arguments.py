@@ -9,12 +9,14 @@ from typing import Any
 
 import numpy as np
 
-from hf_synth.errors import HfSynthError
+from hf_synth.errors import AccessError, HfSynthError
+from hf_synth.task.columns import Access
 
 _MAIN = (
     "learning_rate", "num_train_epochs", "max_steps", "per_device_train_batch_size", "gradient_accumulation_steps",
     "weight_decay", "warmup_steps", "lr_scheduler_type", "bf16", "fp16",
 )  # fmt: skip
+_LOCAL_REPORTS = {"none", "tensorboard"}  # the others send metrics, some of them weights, to a service
 _LEFT_OUT = ("output_dir", "run_name", "disable_tqdm", "report_to")  # of the changed arguments, with logs and the Hub
 
 
@@ -30,6 +32,7 @@ def training_arguments(
     processes: int = 1,
     learning_rate: float = 3e-5,
     resumable: bool = False,
+    access: Access = "credentialed",
 ) -> Any:
     """Return the `TrainingArguments`: the user's own unchanged, or a dict of fields over our defaults.
 
@@ -40,9 +43,11 @@ def training_arguments(
         windows: mean number of windows of a row; with several, batches are smaller and gradients are accumulated.
         processes: that train together; with several, rows are not sorted by length, since each would sort its own way.
         resumable: whether checkpoints hold the optimizer's state and the callbacks'.
+        access: of all that is trained on. Unless it is open, no tracking service is reported to.
 
     Raises:
         HfSynthError: a field is unknown or wrong, or the arguments would push to a Hub past the publishing gate.
+        AccessError: the arguments report to a tracking service on data that is not open.
     """
     from transformers import TrainingArguments
 
@@ -61,6 +66,12 @@ def training_arguments(
             args = TrainingArguments(**(defaults | fields))
         except (TypeError, ValueError) as error:
             raise HfSynthError(f"training arguments: {error}") from None
+    foreign = [] if access == "open" else sorted(set(args.report_to) - _LOCAL_REPORTS)
+    if foreign:
+        raise AccessError(
+            f"training on {access} data does not report to {', '.join(foreign)}: metrics, arguments and weights would "
+            "leave the site; give report_to none or tensorboard"
+        )
     if args.push_to_hub:
         raise HfSynthError(
             "training does not push to a Hub: publish the model with publish_model, which checks it first"

@@ -105,7 +105,7 @@ def train(
         network, tokenizer, new = _start(base_model, parent, task, seed)
         data = _trainer_inputs(network, tokenizer, task, rows, validation, class_weights, long_notes, cache_dir)
         how: dict[str, Any] = {"windows": data.windows, "processes": _processes(), "resumable": bool(resume)}
-        how["learning_rate"] = LORA_LEARNING_RATE if lora else 3e-5
+        how |= {"learning_rate": LORA_LEARNING_RATE if lora else 3e-5, "access": access}
         settings = training_arguments(args, work, len(rows), validation is not None, seed, progress, **how)
         trainee = with_lora(network, lora, new, task.kind) if lora else network
         epochs, best = _optimise(trainee, tokenizer, data, settings, work if resume else None, int(resume))
@@ -183,7 +183,6 @@ def _digest(task: Task, rows: Dataset, seed: int) -> str:
     return digest.hexdigest()[:12]
 
 
-# --- Trainer --------------------------------------------------------------------------------------------------------
 def start(base_model: str | Path, task: Task, seed: int) -> tuple[Any, Any]:
     """Load the base model, with a new head where it has none for the task, and its tokenizer.
 
@@ -275,7 +274,6 @@ def _optimise(
     return round(float(trainer.state.epoch or 0), 2), trainer.state.best_metric
 
 
-# --- checkpoints and processes --------------------------------------------------------------------------------------
 @contextlib.contextmanager
 def _work(
     output: Path,
@@ -322,7 +320,6 @@ def _wait_for_all() -> None:
         torch.distributed.barrier()
 
 
-# --- LoRA -----------------------------------------------------------------------------------------------------------
 def with_lora(network: Any, options: bool | Mapping[str, Any], new: Collection[str], kind: str) -> Any:
     """Wrap a network so that only LoRA matrices and newly initialised modules are trained.
 

@@ -50,7 +50,6 @@ _LICENSE_NOTE = """This folder derives from credentialed data. It is under the d
 """
 
 
-# --- datasets -------------------------------------------------------------------------------------------------------
 def view_rows(task: Task, dataset: Dataset, withheld: Container[int]) -> dict[str, list[int]]:
     """Return the numbers of the exported rows by config, the default config first.
 
@@ -219,7 +218,6 @@ def _check_loads(folder: Path, views: Mapping[str, Dataset]) -> None:
             raise PublishError(f"config {name!r} of the export differs when read back; nothing was exported")
 
 
-# --- models ---------------------------------------------------------------------------------------------------------
 def write_model(
     task: Task,
     model: Path,
@@ -305,7 +303,6 @@ def _clean_config(task: Task, draft: Path) -> None:
             file.write_text(json.dumps(clean, indent=2, sort_keys=True) + "\n", encoding="utf-8")
 
 
-# --- manifests ------------------------------------------------------------------------------------------------------
 def _write_manifests(
     task: Task, draft: Path, access: Access, name: str, rows: Mapping[str, int], release: Mapping[str, Any]
 ) -> str:

@@ -39,6 +39,10 @@ def load_task(name_or_path: str | Path, config: str | None = None) -> Task:
     name = str(name_or_path)
     if (Path(name) / MANIFEST).is_file():
         return _from_manifest(Path(name))
+    return _task_of_script(name, config)
+
+
+def _task_of_script(name: str, config: str | None = None) -> Task:
     if config is None and not name.endswith(".py") and ":" in name:
         name, config = name.rsplit(":", 1)
     tasks = script_tasks(task_script(name))
@@ -90,14 +94,17 @@ def task_to_json(task: Task) -> dict[str, Any]:
 
 
 def _from_manifest(folder: Path) -> Task:
-    """Load the task of a folder from its manifest.
+    """Load the task of a folder from its manifest, which names a built-in task or holds a definition.
 
-    An edited access cannot loosen that of the rows: they carry their own, and the strictest wins.
+    It never names a path: a folder of data must not run code. An edited access cannot loosen that of the rows, which
+    carry their own: the strictest wins.
     """
     try:
         facts = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
         if "definition" not in facts:
-            return load_task(facts["task"])
+            if not re.fullmatch(r"[a-z][a-z0-9_]*(:[a-z0-9_]+)?", facts["task"]):
+                raise ValueError
+            return _task_of_script(facts["task"])
         plain: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in facts["definition"].items()}
         prompts = [
             p

@@ -198,6 +198,30 @@ def test_a_script_of_ones_own_is_used_by_path(capsys: pytest.CaptureFixture[str]
         load_task(f"{tmp_path / 'triage.py'}:other")
 
 
+@pytest.mark.parametrize("named", ["shared/notes.py", "{folder}/notes.py", "notes.py", "shared", "{folder}", "../x"])
+def test_a_folder_of_data_runs_no_code(named: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a manifest names is a task of ours, never a path: nobody but the user names a script."""
+    folder = tmp_path / "shared"
+    folder.mkdir()
+    monkeypatch.chdir(tmp_path)
+    (folder / "notes.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w')\nTASKS = {{}}\n")
+    (folder / "hf_synth.json").write_text(json.dumps({"stage": "gold", "task": named.format(folder=folder)}))
+    for name in ("shared", str(folder)):
+        with pytest.raises(TaskError):
+            load_task(name)
+    assert not (tmp_path / "ran").exists()
+
+
+def test_a_folder_cannot_stand_in_for_the_task_that_a_manifest_names(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in ("mednli", "notes"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "hf_synth.json").write_text(json.dumps({"stage": "gold", "task": "mednli"}))
+    assert load_task("notes").name == "mednli"
+
+
 # --- the verbs ------------------------------------------------------------------------------------------------------
 def test_gold_takes_options_and_archives(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     folder = WRITERS["emrqa"](tmp_path / "emrqa")

@@ -16,7 +16,7 @@ from datasets import Dataset
 from support.tiny import LABELS, TINY_ARGS, toy_rows, toy_task
 from transformers import AutoModelForSequenceClassification, TrainingArguments
 
-from hf_synth.errors import ColumnError, HfSynthError, ModelError, OutputError, TaskError
+from hf_synth.errors import AccessError, ColumnError, HfSynthError, ModelError, OutputError, TaskError
 from hf_synth.evaluation.evaluation import evaluate
 from hf_synth.models.arguments import training_arguments
 from hf_synth.models.inference import predict_proba
@@ -222,7 +222,24 @@ def test_wrong_arguments_are_one_sentence(base: Path, tmp_path: Path) -> None:
     for args, problem in (({"learning_rat": 1}, "learning_rat"), ({"push_to_hub": True}, "publish_model")):
         with pytest.raises(HfSynthError, match=problem):
             run(base, tmp_path / "m", args=args)
+    rows = toy_rows(9)
+    rows = rows.remove_columns(set(rows.column_names) & {"access"}).add_column("access", ["credentialed"] * 9)
+    with pytest.raises(AccessError, match="on credentialed data does not report to wandb"):
+        run(base, tmp_path / "m", rows, args={"report_to": "wandb"})
     assert not (tmp_path / "m").exists()
+
+
+@pytest.mark.parametrize("access", ["restricted", "credentialed"])
+def test_no_tracking_service_hears_of_data_that_is_not_open(access: Any, tmp_path: Path) -> None:
+    from transformers import TrainingArguments
+
+    own = TrainingArguments(output_dir=str(tmp_path), report_to=["tensorboard", "mlflow"])
+    for args in ({"report_to": "wandb"}, own):
+        with pytest.raises(AccessError, match="would leave the site"):
+            training_arguments(args, tmp_path, 50, False, 0, access=access)
+        assert training_arguments(args, tmp_path, 50, False, 0, access="open").report_to
+    here = training_arguments({"report_to": "tensorboard"}, tmp_path, 50, False, 0, access=access)
+    assert here.report_to == ["tensorboard"]
 
 
 @pytest.mark.parametrize(("n", "epochs"), [(50, 20), (1_243, 8), (100_000, 3)])
