@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import yaml
 from datasets import Dataset
@@ -16,6 +17,7 @@ from huggingface_hub.repocard import DatasetCard, ModelCard
 from hf_synth.correction.policy import Policy
 from hf_synth.evaluation.evaluation import Scores
 from hf_synth.privacy.audit import audit
+from hf_synth.privacy.membership import Exposure, compare_losses
 from hf_synth.publishing.card_text import dataset_card, eval_results, model_card
 from hf_synth.publishing.cards import dataset_facts, model_card_facts
 from hf_synth.publishing.checks import check_card
@@ -117,6 +119,16 @@ def test_model_card_is_the_golden_one() -> None:
         CLINIC, TRAINED, SCORES, repo_id="demo/grader", architecture="BertForSequenceClassification"
     )
     golden("model_card.md", model_card(facts | {"version": "0.0.0"}))
+
+
+def test_model_card_with_tests_of_memorisation_is_the_golden_one() -> None:
+    """Membership and exposure have the words of the code that measures them."""
+    members, others = np.linspace(0, 1, 200), np.linspace(0.2, 1.4, 200)
+    tested = compare_losses(members, others)
+    exposed = Exposure((4.0, 4.0, 4.0, 3.5), most=4.0, expected=1.2)
+    tests = {"membership": tested.note, "exposure": str(exposed)}
+    facts = model_card_facts(CLINIC, TRAINED, SCORES, repo_id="demo/grader", **tests)
+    golden("model_card_tested.md", model_card(facts | {"version": "0.0.0"}))
 
 
 def test_facts_are_counted_from_the_columns() -> None:
