@@ -265,7 +265,8 @@ def label_schema(task: Task) -> dict[str, Any]:
 
 
 def _texts(task: Task, rows: Dataset) -> list[dict[str, str]]:
-    return [dict(zip(task.text_columns, texts, strict=True)) for texts in checked_texts(task, rows)]
+    columns = checked_texts(task, rows)
+    return [dict(zip(task.text_columns, texts, strict=True)) for texts in zip(*columns, strict=True)]
 
 
 def _digest(texts: Sequence[Mapping[str, str]]) -> str:

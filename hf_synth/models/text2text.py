@@ -103,9 +103,10 @@ def input_texts(task: Task, dataset: Dataset) -> list[str]:
     Raises:
         ColumnError: a text is missing or not a string.
     """
-    rows = checked_texts(task, dataset)
-    if len(task.text_columns) == 1:
-        return [text for (text,) in rows]
+    columns = checked_texts(task, dataset)
+    if len(columns) == 1:
+        return columns[0]
+    rows = zip(*columns, strict=True)
     return ["\n".join(f"{c}: {text}" for c, text in zip(task.text_columns, row, strict=True)) for row in rows]
 
 

@@ -119,9 +119,7 @@ def windows_of(
         raise TaskError(
             f"task {task.full_name!r} has {len(task.text_columns)} text columns: an encoder reads one or two"
         )
-    rows = checked_texts(task, dataset)
-    texts = [[row[i] for row in rows] for i in range(len(task.text_columns))]
-    columns = [text_tokens(tokenizer, column, cache_dir=cache_dir) for column in texts]
+    columns = [text_tokens(tokenizer, texts, cache_dir=cache_dir) for texts in checked_texts(task, dataset)]
     special, types, typed = _special_tokens(tokenizer, len(columns))
     room = limit - sum(map(len, special))
     lengths = np.stack([column.lengths for column in columns])  # (texts, N)

@@ -197,8 +197,8 @@ def target_texts(task: Task, dataset: Dataset) -> list[str]:
     return texts
 
 
-def checked_texts(task: Task, dataset: Dataset) -> list[tuple[str, ...]]:
-    """Return the texts of each row, one for each text column.
+def checked_texts(task: Task, dataset: Dataset) -> list[list[str]]:
+    """Return the text columns, (N,) each.
 
     Raises:
         ColumnError: a text is missing or not a string.
@@ -206,12 +206,12 @@ def checked_texts(task: Task, dataset: Dataset) -> list[tuple[str, ...]]:
     missing = [c for c in task.text_columns if c not in dataset.column_names]
     if missing:
         raise ColumnError(f"the dataset has no column {', '.join(map(repr, missing))}; it has {dataset.column_names}")
-    rows = list(zip(*(dataset[c][:] for c in task.text_columns), strict=True))
-    for number, texts in enumerate(rows):
-        for name, text in zip(task.text_columns, texts, strict=True):
+    columns = [list(dataset[c][:]) for c in task.text_columns]
+    for name, texts in zip(task.text_columns, columns, strict=True):
+        for number, text in enumerate(texts):
             if not isinstance(text, str):
                 raise ColumnError(f"row {number}: column {name!r} holds no text; leave out rejected rows first")
-    return rows
+    return columns
 
 
 def texts_of(task: Task, rows: Dataset) -> list[str]:
