@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from hf_synth.demo.journey import CAPTION, truth_section
 from hf_synth.evaluation.comparison import compare
 from hf_synth.evaluation.evaluation import Scores, score
 from hf_synth.experiments.journey_report import Journey, journey_sections, write_journey_report
+from hf_synth.reports.page import Section
 from hf_synth.task.columns import REASONS
 from hf_synth.task.scripts import load_task
 from hf_synth.task.task import Task
@@ -69,46 +71,50 @@ def a_run(name: str = "esophagitis", generator: str = "a-model", arms: int = 6, 
     return Journey(task, out, rows, policy, some, models={}, seconds=seconds, caption=caption)
 
 
-def table(journey: Journey, title: str, caption: str) -> list[list[str]]:
-    section = next(s for s in journey_sections(journey) if s.title == title)
+def table(sections: Sequence[Section], title: str, caption: str) -> list[list[str]]:
+    section = next(s for s in sections if s.title == title)
     return next(t for t in section.tables if t.caption == caption).cells()
 
 
 def test_figures_are_those_of_columns_and_scores() -> None:
     made = a_run()
+    sections = journey_sections(made)
     alone, both = made.scores["gold_40"], made.scores["gold_40_plus_corrected"]
-    first = table(made, "Scores", "Scores with their 95% intervals")[0]
+    first = table(sections, "Scores", "Scores with their 95% intervals")[0]
     low, high = alone.ci95["macro_f1"]
     assert first[:3] == ["gold_40", "40", f"{alone.values['macro_f1']:.3f} ({low:.3f}-{high:.3f})"]
-    labels = {r[0]: r[1:] for r in table(made, "Labels", "Rows by label")}
+    labels = {r[0]: r[1:] for r in table(sections, "Labels", "Rows by label")}
     assert labels["grade_0"][:4] == ["2", "1", "1", "0"]  # meant, kept, relabelled, dropped
     assert labels["grade_1"][:4] == ["1", "0", "0", "1"]
-    assert table(made, "Gates", "Rejected") == [[REASONS["refusal"], "1"]]
-    assert table(made, "Cost", "Generation") == [
+    assert table(sections, "Gates", "Rejected") == [[REASONS["refusal"], "1"]]
+    assert table(sections, "Cost", "Generation") == [
         ["tokens of prompts", "600"], ["tokens of answers", "120"], ["US dollars", "1.50"], ["rows used", "4"],
     ]  # fmt: skip
     gain = compare(both, alone, "macro_f1")
-    told_gain = table(made, "Gain over gold_40", "Differences on the same test rows")
+    told_gain = table(sections, "Gain over gold_40", "Differences on the same test rows")
     assert told_gain[-1][0] == "gold_40_plus_corrected"
     assert told_gain[-1][1].startswith(f"{gain.value:+.3f} ({gain.ci95[0]:+.3f} to {gain.ci95[1]:+.3f})")
-    curve = table(made, "Learning curve", "Gold alone")
+    curve = table(sections, "Learning curve", "Gold alone")
     assert [row[0] for row in curve] == ["40", "80", "160"]
     assert ["corrector accuracy on held out gold", "0.512"] in table(
-        made, "Generator and corrector", "Figures of the policy"
+        sections, "Generator and corrector", "Figures of the policy"
     )
-    assert table(made, "Generator and corrector", "Methods that auto compared") == [
+    assert table(sections, "Generator and corrector", "Methods that auto compared") == [
         ["posterior", "0.600", "0.000", "0.000"], ["none", "0.400", "0.200", "0.100"],
     ]  # fmt: skip
-    assert table(made, "Generator and corrector", "Noise of the generator, as estimated")[0][1:3] == ["0.700", "0.100"]
-    calibrated = table(made, "Calibration", "Calibration on the test rows, in folds by group")
+    assert table(sections, "Generator and corrector", "Noise of the generator, as estimated")[0][1:3] == [
+        "0.700",
+        "0.100",
+    ]
+    calibrated = table(sections, "Calibration", "Calibration on the test rows, in folds by group")
     assert calibrated[0] == [
         "gold_40",
         *(f"{alone.calibration[k]:.3f}" for k in ("temperature", "ece", "ece_tempered")),
     ]
-    confusion = next(s for s in journey_sections(made) if s.title == "Each label").plots[0]
+    confusion = next(s for s in sections if s.title == "Each label").plots[0]
     counts = [int(t) for t in shown(confusion) if re.fullmatch(r"\d+", t)]
     assert counts == [n for row in alone.confusion for n in row]
-    beneath = table(made, "Each label", "Test rows by predicted label")
+    beneath = table(sections, "Each label", "Test rows by predicted label")
     assert beneath[1] == ["gold_40: grade_1", *map(str, alone.confusion[1])]
 
 
