@@ -72,7 +72,7 @@ def answer_request(store: Store, repo: Repo, user: str, status: str, reason: str
 
 
 def grant_access(store: Store, repo: Repo, user: str) -> AccessRequest:
-    """Give a user access, with or without a request.
+    """Grant a user access, with or without a request.
 
     Raises:
         HubError: 400, the user has access.

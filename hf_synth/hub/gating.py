@@ -64,7 +64,7 @@ def handle(request: HubRequest) -> Response:
 
 
 def grant_access(request: HubRequest) -> Response:
-    """Give a user access, with or without a request."""
+    """Grant a user access, with or without a request."""
     repo, user = find_repo(request, write=True), text(request.json(), "user")
     if user not in request.hub.users.names():
         raise HubError(404, "There is no such user")

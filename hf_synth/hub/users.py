@@ -203,7 +203,7 @@ class Users:
                 _join(state, org, user, role)
 
     def admit(self, name: str, token: str) -> None:
-        """Give a user this token in place of those given so before; a new user becomes a founder.
+        """Set the token of a user, instead of earlier ones set so; a new user becomes a founder.
 
         Raises:
             ValueError: the name or token is not valid, or taken; the message holds no token.
