@@ -375,7 +375,11 @@ def _with_columns(task: Task, rows: Dataset, decisions: Sequence[Mapping[str, An
     features = Features(wanted | extra)
     table = rows.with_format("arrow")[:]
     arrays = [
-        pa.array(columns[f.name], f.type) if f.name in columns else table[f.name].cast(f.type)
+        pa.array(columns[f.name], f.type)
+        if f.name in columns
+        else table[f.name].cast(f.type)
+        if f.name in table.column_names
+        else pa.nulls(len(rows), f.type)  # a column that folders of earlier versions lack
         for f in features.arrow_schema
     ]
     return Dataset(pa.table(arrays, schema=features.arrow_schema))

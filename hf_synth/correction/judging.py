@@ -313,7 +313,7 @@ def labelled(judge: LLMJudge, notes: Dataset, *, access: str | None = None) -> D
     groups = groups_of(notes) or ids
     source = {"source": UNLABELLED, "access": carried, "generator": judge.llm.model, "seed_ids": []}
     unused = dict.fromkeys(("prompt_sha256", "journal_key", "answer_code", "sampling", "created"), "")
-    columns: dict[str, Any] = source | dict.fromkeys(USAGE_COLUMNS) | unused
+    columns: dict[str, Any] = source | dict.fromkeys(("fold", *USAGE_COLUMNS)) | unused
     several = task.kind == "multi_label"
     rows = []
     for id, group, text, p, votes_cast in zip(ids, groups, texts, probs, cast.tolist(), strict=True):

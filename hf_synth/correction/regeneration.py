@@ -20,7 +20,7 @@ from hf_synth.llm.questions import Chat
 from hf_synth.task.task import Prompt, Task
 
 if TYPE_CHECKING:
-    from datasets import Dataset
+    from datasets import Dataset, Features
 
 _LOG = logging.getLogger(__name__)
 ROUNDS = 2
@@ -103,7 +103,7 @@ def regenerate_with_policy(
         if "kept" not in set(fresh["label_status"]):
             _LOG.warning("%d rows are missing, and the generator gave no new one for them", missing.total())
             break
-        known = rows.select_columns(list(generated.column_names)).cast(generated.features)
+        known = _with_features(rows, generated.features)
         rows, policy = correct_with_policy(
             task, concatenate_datasets([known, fresh]), corrector, gold=gold, seed=seed, **correction
         )
@@ -130,6 +130,19 @@ def estimate_again(task: Task, corrected: Dataset, exemplars: Dataset, **how: An
     cost = None if total.cost_usd is None or paid.cost_usd is None else total.cost_usd - paid.cost_usd
     tokens = total.prompt_tokens - paid.prompt_tokens, total.completion_tokens - paid.completion_tokens
     return Estimate(rows, total.calls - paid.calls, *tokens, total.most_calls - paid.calls, cost)
+
+
+def _with_features(rows: Dataset, features: Features) -> Dataset:
+    """Return rows with these columns alone; those that folders of earlier versions lack are null."""
+    import pyarrow as pa
+    from datasets import Dataset
+
+    table = rows.with_format("arrow")[:]
+    arrays = [
+        table[f.name].cast(f.type) if f.name in table.column_names else pa.nulls(len(rows), f.type)
+        for f in features.arrow_schema
+    ]
+    return Dataset(pa.table(arrays, schema=features.arrow_schema))
 
 
 def _check_generated(rows: Dataset) -> None:

@@ -42,7 +42,7 @@ if TYPE_CHECKING:
     from hf_synth.llm.llm import LLM
 
 _LOG = logging.getLogger(__name__)
-_VERSION = 2  # raised when the same state would give other rows
+_VERSION = 3  # raised when the same state would give other rows
 _BATCH = 256  # gold rows whose answers are awaited together
 # A transform is pickled as its fingerprint and looked up here, by `datasets` when it hashes and by forked workers.
 _LIVE: weakref.WeakValueDictionary[str, GenerateAndCorrect] = weakref.WeakValueDictionary()

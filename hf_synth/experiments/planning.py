@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
     Source: TypeAlias = Chat | Dataset | Maker
 DEFAULT_PROTOCOL = grids.ScoringProtocol()
-_RULES = 2  # version of the keys; raised when the same plan would give other figures, except for paid answers
+_RULES = 3  # version of the keys; raised when the same plan would give other figures, except for paid answers
 _METHODS = {
     "single_label": (grids.RAW, "auto", *METHODS[1:], grids.LLM_JUDGE),
     "multi_label": (grids.RAW, "auto", *SET_METHODS[1:], grids.LLM_JUDGE),

@@ -279,6 +279,7 @@ def rows_from_answer(
         "task_version": task.version,
         "access": access,
         "seed_ids": list(call.seed_ids),
+        "fold": call.fold,
         "prompt_sha256": call.prompt_sha256,
         "generator": answer.model,
         "journal_key": answer.journal_key,

@@ -3,6 +3,9 @@
 Call j for some labels is always the same call, whatever the number of rows wanted. Which labels come next is decided by
 the answers to calls so far back that the pipeline never waits for them (`Chat.ahead`), and by later ones only when
 everything wanted is under way. Neither depends on the speed of the endpoint.
+
+All exemplars of a call are of one fold of gold, so that gold can be held out later together with the rows that were
+written from it (`correction/lineage.py`). Calls take the folds in turn.
 """
 
 from __future__ import annotations
@@ -24,7 +27,8 @@ from hf_synth.llm.questions import Question
 from hf_synth.privacy.folding import digest
 from hf_synth.task.columns import access_of, strictest
 from hf_synth.task.facts import Facts
-from hf_synth.task.labels import check_columns, label_names
+from hf_synth.task.folds import deal
+from hf_synth.task.labels import check_columns, label_names, text_id
 from hf_synth.task.task import Prompt, Task
 
 if TYPE_CHECKING:
@@ -47,6 +51,7 @@ class Call:
         rows: how many rows of each label.
         seed_ids: ids of the exemplars in the prompt.
         facts: whether the answer is checked by the task's facts.
+        fold: the fold of gold that all exemplars are of; None without exemplars.
     """
 
     index: int
@@ -55,6 +60,7 @@ class Call:
     rows: int
     seed_ids: tuple[str, ...]
     facts: bool = False
+    fold: int | None = None
 
     @property
     def prompt_sha256(self) -> str:
@@ -63,7 +69,9 @@ class Call:
 
 
 class Pool:
-    """The gold rows that may be exemplars, by label, in a seeded order without repetition before all were used.
+    """The gold rows that may be exemplars, by label and fold, in a seeded order; none comes again before all were used.
+
+    The folds depend on groups and labels alone, not on the seed: rows of several seeds have the same folds.
 
     Args:
         seed: of that order.
@@ -79,18 +87,44 @@ class Pool:
         columns = [c for c in ("id", "group", *task.text_columns, task.label_column) if c in exemplars.column_names]
         self._rows = exemplars.select_columns(columns).with_format(None)
         self._names = label_names(exemplars.features[task.label_column])
-        self._orders: dict[tuple[str, int], list[int]] = {}
-        self._row = lru_cache(_CACHED_ROWS)(lambda position: self.named(self._rows[position], position))
+        self._orders: dict[tuple[str, int, int], list[int]] = {}
+        self._row = lru_cache(_CACHED_ROWS)(lambda position: self.named(self._rows[position]))
         self.by_label: dict[str, list[int]] = {}
-        texts = zip(*(self._rows[c] for c in task.text_columns), strict=True)
-        for i, (row, label) in enumerate(zip(texts, self._rows[task.label_column], strict=True)):
-            if label is None or not all(isinstance(t, str) and t.strip() for t in row):
+        labels_of: dict[int, list[str]] = {}
+        units: dict[int, str] = {}
+        columns = [c for c in columns if c != task.label_column]
+        values = zip(*(self._rows[c] for c in columns), strict=True)
+        for i, (value, label) in enumerate(zip(values, self._rows[task.label_column], strict=True)):
+            row = dict(zip(columns, value, strict=True))
+            if label is None or not all(isinstance(row[c], str) and row[c].strip() for c in task.text_columns):
                 continue
-            self.by_label.setdefault("", []).append(i)
-            for name in self._label(label) if task.kind == "multi_label" else [self._label(label)] * bool(task.labels):
+            names = self._label(label) if task.kind == "multi_label" else [self._label(label)] * bool(task.labels)
+            labels_of[i], units[i] = names, _unit(task, row)
+            for name in ("", *names):
                 self.by_label.setdefault(name, []).append(i)
         if not self.by_label:
             raise ColumnError(f"there is no gold row with text and label to show for task {task.full_name!r}")
+        self._fold_of = deal((units[i], names) for i, names in labels_of.items())
+        self.n_folds = 1 + max(self._fold_of.values())
+        self._by_fold: dict[tuple[str, int], list[int]] = {}
+        self._turns: dict[str, list[int]] = {}
+        for i, names in labels_of.items():
+            for name in ("", *names):
+                self._by_fold.setdefault((name, self._fold_of[units[i]]), []).append(i)
+
+    def fold_of(self, row: Mapping[str, Any]) -> int:
+        """Return the fold of a gold row; rows of a group that is not in the pool are of one fold, too."""
+        unit = _unit(self.task, row)
+        fold = self._fold_of.get(unit)
+        return int(sha256(unit.encode()).hexdigest(), 16) % self.n_folds if fold is None else fold
+
+    def folds(self, label: str) -> list[int]:
+        """Return the folds with rows of a label ("" for any), in a seeded order."""
+        if (order := self._turns.get(label)) is None:
+            known = [fold for fold in range(self.n_folds) if (label, fold) in self._by_fold]
+            order = random.Random(f"{self._seed}:folds:{label}").sample(known, len(known))
+            self._turns[label] = order
+        return order
 
     def _label(self, value: Any) -> Any:
         """Return the name of a label, or the names of several."""
@@ -105,27 +139,31 @@ class Pool:
             raise ColumnError(f"the exemplars have a label that task {self.task.full_name!r} does not have")
         return value
 
-    def named(self, row: Mapping[str, Any], position: int | None = None) -> Row:
-        """Return a gold row with its label as a name, and an id made of the position where it has none."""
+    def named(self, row: Mapping[str, Any]) -> Row:
+        """Return a gold row with its label as a name, and an id made of its texts where it has none."""
         named = {c: row[c] for c in self.task.text_columns}
         named[self.task.label_column] = self._label(row[self.task.label_column])
-        named["id"] = str(row["id"]) if row.get("id") is not None else f"row-{position}"
+        named["id"] = str(row["id"]) if row.get("id") is not None else text_id(self.task, row)
         return named
 
     def row(self, position: int) -> Row:
         """Return the row at a position in the form of `named`."""
         return dict(self._row(position))
 
-    def turn(self, label: str, start: int, count: int) -> list[int]:
-        """Return the positions of `count` different rows of a label ("" for any), from a place in the order on."""
-        rows = self.by_label.get(label, [])
+    def turn(self, label: str, fold: int, start: int, count: int) -> list[int]:
+        """Return the positions of `count` different rows of a label ("" for any) and a fold.
+
+        Args:
+            start: place in their order of the first one.
+        """
+        rows = self._by_fold.get((label, fold), [])
         positions: dict[int, None] = {}
         place = start
         while len(positions) < min(count, len(rows)):
             lap = place // len(rows)
-            if (order := self._orders.get((label, lap))) is None:
-                order = random.Random(f"{self._seed}:{label}:{lap}").sample(rows, len(rows))
-                self._orders[label, lap] = order
+            if (order := self._orders.get((label, fold, lap))) is None:
+                order = random.Random(f"{self._seed}:{label}:{fold}:{lap}").sample(rows, len(rows))
+                self._orders[label, fold, lap] = order
             positions[order[place % len(rows)]] = None
             place += 1
         return list(positions)
@@ -159,9 +197,11 @@ class Plan:
     def call(self, labels: Sequence[str], j: int) -> Call:
         """Return call j for some labels (none for a text2text task)."""
         task, prompt = self._task, self._prompt
-        exemplars = [self._pool.row(p) for p in dict.fromkeys(self._positions(labels, j))]
+        fold, turn = self._fold(labels, j)
+        exemplars = [self._pool.row(p) for p in dict.fromkeys(self._positions(labels, fold, turn))]
         messages = render(task, prompt, exemplars, labels, self._rows, self.draw(labels, f"{','.join(labels)}:{j}"))
-        return Call(j, messages, tuple(labels), self._rows, tuple(row["id"] for row in exemplars), prompt.facts)
+        shown = tuple(row["id"] for row in exemplars)
+        return Call(j, messages, tuple(labels), self._rows, shown, prompt.facts, fold if shown else None)
 
     def draw(self, labels: Sequence[str], place: str) -> list[str]:
         """Draw attributes and facts for a place in the plan, as the conditions of a call."""
@@ -174,21 +214,33 @@ class Plan:
             conditions += rng.choice(self._fact_sets[label])
         return conditions
 
-    def _positions(self, labels: Sequence[str], j: int) -> list[int]:
+    def _fold(self, labels: Sequence[str], j: int) -> tuple[int, int]:
+        """Return the fold of call j, and how many earlier calls for these labels took it.
+
+        Calls for one label take the folds that have an exemplar of it, all other calls every fold.
+        """
+        of_one = len(labels) == 1 and self._prompt.exemplars != "mixed"
+        folds = (self._pool.folds(labels[0]) if of_one else []) or self._pool.folds("")
+        return folds[j % len(folds)], j // len(folds)
+
+    def _positions(self, labels: Sequence[str], fold: int, turn: int) -> list[int]:
+        """Return the positions of exemplars; a label that the fold lacks has none."""
         task, prompt, pool, count = self._task, self._prompt, self._pool, self._prompt.n_exemplars
         if prompt.exemplars == "none":
             return []
         if prompt.exemplars == "one_per_label" and task.labels:
-            return [p for name in task.labels for p in pool.turn(name, j * count, count)]
+            return [p for name in task.labels for p in pool.turn(name, fold, turn * count, count)]
         if prompt.exemplars == "same_label" and len(labels) == 1:
-            return pool.turn(labels[0], j * count, count)
-        return pool.turn("", j * count, count)
+            return pool.turn(labels[0], fold, turn * count, count)
+        return pool.turn("", fold, turn * count, count)
 
 
 def plan_for_row(
     task: Task, prompt: Prompt, row: Mapping[str, Any], exemplars: Dataset | Pool, n: int = 1, seed: int = 0
 ) -> Call:
     """Plan the call that makes n rows like one gold row, which is the exemplar of its label.
+
+    The other exemplars are of the row's own fold.
 
     Args:
         row: a gold row; its label is a name or an index.
@@ -200,16 +252,14 @@ def plan_for_row(
     pool = exemplars if isinstance(exemplars, Pool) else Pool(task, exemplars, seed=seed)
     if row.get(task.label_column) is None or any(not isinstance(row.get(c), str) for c in task.text_columns):
         raise ColumnError(f"a gold row has no text or no label of task {task.full_name!r}; leave it out")
-    own = pool.named(row)
-    if row.get("id") is None:
-        own["id"] = "row-" + sha256("\x1f".join(own[c] for c in task.text_columns).encode()).hexdigest()[:16]
+    own, fold = pool.named(row), pool.fold_of(row)
     label = own[task.label_column]
     labels = () if not task.labels else tuple(label) if task.kind == "multi_label" else (label,)
     start = random.Random(f"{seed}:{own['id']}").randrange(1 << 30)
     texts = [own[c] for c in task.text_columns]
 
     def others(name: str, count: int) -> list[Row]:
-        turn = (pool.row(p) for p in pool.turn(name, start, count + 1))
+        turn = (pool.row(p) for p in pool.turn(name, fold, start, count + 1))
         return [r for r in turn if [r[c] for c in task.text_columns] != texts][: max(0, count)]
 
     count = prompt.n_exemplars
@@ -223,7 +273,15 @@ def plan_for_row(
         rows = [own, *others("", count - 1)]
     conditions = Plan(task, prompt, pool, n, seed=seed).draw(labels, own["id"])
     messages = render(task, prompt, rows, labels, n, conditions)
-    return Call(start, messages, labels, n, tuple(r["id"] for r in rows), prompt.facts)
+    shown = tuple(r["id"] for r in rows)
+    return Call(start, messages, labels, n, shown, prompt.facts, fold if shown else None)
+
+
+def _unit(task: Task, row: Mapping[str, Any]) -> str:
+    """Return a name of the rows that are dealt together: those of a group; else a row by itself."""
+    if row.get("group") is not None:
+        return f"group {row['group']}"
+    return f"row {text_id(task, row) if row.get('id') is None else row['id']}"
 
 
 def _fact_sets(task: Task, label: str) -> list[tuple[str, ...]]:

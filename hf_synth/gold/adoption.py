@@ -59,8 +59,15 @@ def adopt(
         label = _label_value(task, names, value, i + 1)
         rows.append(
             task.gold_row(id, id, label, *text)
-            | {"source": "synthetic", "access": access, "seed_ids": [], "prompt_sha256": "", "journal_key": ""}
-            | {"answer_code": "", "sampling": "", "created": "", **dict.fromkeys(USAGE_COLUMNS)}
+            | {"source": "synthetic", "access": access, "seed_ids": None, "fold": None}
+            | {
+                "prompt_sha256": "",
+                "journal_key": "",
+                "answer_code": "",
+                "sampling": "",
+                "created": "",
+                **dict.fromkeys(USAGE_COLUMNS),
+            }
             | {"generator": generator, "llm_label": label, "label_status": "kept", "reason": "as_generated"}
         )
     return Dataset.from_list(rows, features=task.synthetic_features())

@@ -15,7 +15,9 @@ stages share nothing else. `Task` returns the exact features: `gold_features`, `
     task, task_version, access    the row's task, and what may be done with it; where datasets meet the strictest wins
 
     added by `generate`; the provenance is local and is dropped at export
-    seed_ids, prompt_sha256       ids of the gold rows in the prompt, hash of the prompt
+    seed_ids, prompt_sha256       ids of the gold rows in the prompt (null where they are unknown), hash of the prompt
+    fold                          number of the fold of gold that all of these rows lie in; null where the prompt showed
+                                  none, and in rows made elsewhere. Folders of earlier versions have no such column
     generator                     the model's name, as the server reports it
     journal_key, answer_code      key of the answer in the journal; its finish reason, or "http_500", "timeout", ...
     sampling, created             sampling parameters as JSON; time of the answer (UTC)
@@ -80,7 +82,8 @@ REASONS: dict[str, str] = {
 GOLD_COLUMNS = ("id", "group", "source", "task", "task_version", "access")
 USAGE_COLUMNS = ("prompt_tokens", "completion_tokens", "cost_usd")
 PROVENANCE_COLUMNS = (
-    "seed_ids", "prompt_sha256", "generator", "journal_key", "answer_code", "sampling", "created", *USAGE_COLUMNS,
+    "seed_ids", "fold", "prompt_sha256", "generator", "journal_key", "answer_code", "sampling", "created",
+    *USAGE_COLUMNS,
 )  # fmt: skip
 SYNTHETIC_COLUMNS = (*GOLD_COLUMNS, *PROVENANCE_COLUMNS, "llm_label", "label_status", "reason")
 CORRECTION_COLUMNS = ("label_probs", "label_confidence", "weight")

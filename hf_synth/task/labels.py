@@ -255,6 +255,11 @@ def row_digests(task: Task, rows: Iterable[Mapping[str, Any]]) -> list[str]:
     return [hashlib.sha256("\x1f".join(str(row[c]) for c in task.text_columns).encode()).hexdigest() for row in rows]
 
 
+def text_id(task: Task, row: Mapping[str, Any]) -> str:
+    """Return an id of a row without one: a digest of its texts."""
+    return f"row-{row_digests(task, [row])[0][:_MARK]}"
+
+
 def gold_marks(task: Task, *gold: Dataset) -> list[str]:
     """Return the marks of gold rows for the manifest of what is made from them: 16 hex digits of each text, sorted."""
     return sorted({d[:_MARK] for part in gold for d in row_digests(task, part.select_columns(list(task.text_columns)))})

@@ -231,8 +231,8 @@ class Task:
 
         return Features(
             {name: feature for name, feature in self.gold_features().items() if name != JUDGED}
-            | {"seed_ids": List(Value("string"))}
-            | {c: Value("string") for c in PROVENANCE_COLUMNS[1 : -len(USAGE_COLUMNS)]}
+            | {"seed_ids": List(Value("string")), "fold": Value("int64")}
+            | {c: Value("string") for c in PROVENANCE_COLUMNS[2 : -len(USAGE_COLUMNS)]}
             | {"prompt_tokens": Value("int64"), "completion_tokens": Value("int64"), "cost_usd": Value("float64")}
             | {"llm_label": self.label_feature(), "label_status": Value("string"), "reason": Value("string")}
         )

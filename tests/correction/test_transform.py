@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import json
-import re
 import shutil
 import subprocess
 import sys
@@ -23,7 +22,7 @@ from support.tiny import TINY_ARGS, tiny_base
 from hf_synth import LLM, GenerateAndCorrect, Task, fit_policy, generate, load_gold, load_task
 from hf_synth.correction.judging import LLMJudge
 from hf_synth.correction.policy import apply
-from hf_synth.demo.simulator import Faults, running_simulator
+from hf_synth.demo.simulator import Faults, running_simulator, true_label
 from hf_synth.errors import ColumnError, TaskError
 from hf_synth.models.record import FACTS
 from hf_synth.models.training import train
@@ -195,25 +194,26 @@ def test_a_corrector_of_unknown_origin_is_told(corrector: Path, url: str, gold: 
 
 
 # --- a judge in the place of a corrector ----------------------------------------------------------------------------
-def by_words(request: dict[str, Any], _: int) -> Said:
-    """Judge a note of the clinic by some words that it holds: right often, not always."""
-    text = content(request).lower()
-    signs = (("grade_3", "tube|tpn|hospital"), ("grade_2", "soft|puree|supplement"), ("grade_1", "mild|slight"))
-    note = next(line for line in text.splitlines() if line.startswith('{"'))
-    found = [grade for grade, words in signs if re.search(words, note)]
-    return Said(json.dumps({"label": (found or ["grade_0"])[0]}))
+def reader(gold: Dataset) -> Any:
+    """Make a judge that knows the grades of gold notes, and reads those of simulated ones off their sentences."""
+    known = dict(zip(gold["text"], gold["label"], strict=True))
+
+    def judge(request: dict[str, Any], _: int) -> Said:
+        note = json.loads(next(line for line in content(request).splitlines() if line.startswith('{"')))["text"]
+        return Said(json.dumps({"label": CLINIC.labels[known.get(note, true_label(note))]}))
+
+    return judge
 
 
 def test_a_judge_corrects_what_the_simulator_writes(gold: Dataset, llm: LLM, tmp_path: Path) -> None:
     held = load_gold(CLINIC, n_train=24, n_validation=40, n_test=10)["validation"]
-    with serving(by_words) as server:
+    with serving(reader(held)) as server:
         asked = LLM("judge", base_url=server.url, api_key="none", journal=tmp_path / "judge.sqlite")
         judging = LLMJudge(CLINIC, asked, votes=1)
         policy = fit_policy(CLINIC, generate(CLINIC, gold, llm, 40), judging, gold=held, method="llm_judge")
         assert policy.method == "posterior"
         transform = GenerateAndCorrect(CLINIC, llm, exemplars=gold, policy=policy, judge=judging, n=2)
-        some = gold.select(range(12))
-        made = some.map(transform, **transform.map_kwargs)
+        made = gold.map(transform, **transform.map_kwargs)
         assert made.features == CLINIC.corrected_features()
         kept = made.filter(lambda s: s != "rejected", input_columns="label_status")
         done = apply(policy, np.array(kept["llm_label"]), judging.predict(kept))
@@ -225,7 +225,7 @@ def test_a_judge_corrects_what_the_simulator_writes(gold: Dataset, llm: LLM, tmp
     again = LLMJudge(CLINIC, LLM("judge", base_url="http://127.0.0.1:9/v1", journal=tmp_path / "judge.sqlite"), votes=1)
     once_more = GenerateAndCorrect(CLINIC, dead(tmp_path), exemplars=gold, policy=policy, judge=again, n=2)
     assert once_more.fingerprint == transform.fingerprint  # where it is asked does not matter
-    remade = some.map(once_more, **once_more.map_kwargs, load_from_cache_file=False)
+    remade = gold.map(once_more, **once_more.map_kwargs, load_from_cache_file=False)
     assert remade.to_list() == made.to_list()  # all of it from the journals
     assert questions == len(server.requests)
 

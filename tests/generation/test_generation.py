@@ -33,6 +33,7 @@ from hf_synth.llm.questions import Answer
 from hf_synth.privacy.repetition import Seen
 from hf_synth.task.columns import REASONS, access_of
 from hf_synth.task.folders import read_export, write_stage
+from hf_synth.task.labels import text_id
 from hf_synth.task.scripts import load_task
 from hf_synth.task.task import Prompt, Task
 
@@ -281,12 +282,16 @@ def test_nothing_makes_the_parser_raise(text: str, whole: bool) -> None:
 
 # --- exemplars ------------------------------------------------------------------------------------------------------
 def test_every_exemplar_is_shown_once_before_any_comes_again() -> None:
-    pool = Pool(CLINIC, gold_of(CLINIC, 24))
-    shown = [p for c in range(6) for p in pool.turn("grade_1", c, 1)]
-    assert sorted(shown) == pool.by_label["grade_1"]
-    assert sorted(p for c in range(6, 12) for p in pool.turn("grade_1", c, 1)) == pool.by_label["grade_1"]
-    assert len(set(pool.turn("", 5, 100))) == 24
-    assert pool.turn("grade_9", 0, 3) == []
+    gold = gold_of(CLINIC, 40)
+    pool = Pool(CLINIC, gold)
+    for fold in range(5):
+        for lap in (0, 2, 4):
+            shown = [p for start in (lap, lap + 1) for p in pool.turn("grade_1", fold, start, 1)]
+            assert len(set(shown)) == 2
+            assert {pool.fold_of(gold[p]) for p in shown} == {fold}
+        assert pool.turn("grade_9", fold, 0, 3) == []
+    assert sorted(p for fold in range(5) for p in pool.turn("grade_1", fold, 7, 9)) == pool.by_label["grade_1"]
+    assert sorted(p for fold in range(5) for p in pool.turn("", fold, 5, 100)) == list(range(40))
 
 
 def test_rows_without_text_or_label_are_not_shown() -> None:
@@ -302,8 +307,10 @@ def test_rows_without_text_or_label_are_not_shown() -> None:
 )
 def test_a_plan_for_a_row_shows_that_row(shape: Any, asks: Any, count: int) -> None:
     prompt = dataclasses.replace(CLINIC.prompt, exemplars=shape, asks_for=asks, n_exemplars=1 if count == 4 else 3)
-    gold = gold_of(CLINIC)
+    gold = gold_of(CLINIC, 60)
     call = plan_for_row(CLINIC, prompt, gold[6], gold, 2)
+    pool = Pool(CLINIC, gold)
+    assert {pool.fold_of(row) for row in gold if row["id"] in call.seed_ids} == {call.fold}, "all of the row's own fold"
     assert call == plan_for_row(CLINIC, prompt, gold[6], Pool(CLINIC, gold), 2)
     assert call.labels == ("grade_2",)
     assert "g6" in call.seed_ids
@@ -497,9 +504,12 @@ def test_a_label_without_gold_is_still_asked_for(writer: LLMServer, tmp_path: Pa
     assert Counter(made["label"])[3] == 5
 
 
-def test_gold_without_ids_gets_positions(writer: LLMServer, tmp_path: Path) -> None:
-    made = generate(CLINIC, gold_of(CLINIC).remove_columns("id"), make(writer, tmp_path), 8)
-    assert all(i.startswith("row-") for ids in made["seed_ids"] for i in ids)
+def test_gold_without_ids_gets_those_of_its_texts(writer: LLMServer, tmp_path: Path) -> None:
+    gold = gold_of(CLINIC)
+    made = generate(CLINIC, gold.remove_columns("id"), make(writer, tmp_path), 8)
+    shown = {i for ids in made["seed_ids"] for i in ids}
+    assert len(shown) == 4
+    assert shown <= {text_id(CLINIC, row) for row in gold}
 
 
 def test_bad_exemplars_are_one_sentence(writer: LLMServer, tmp_path: Path) -> None:

@@ -229,7 +229,7 @@ def test_kill_costs_no_answer_that_was_kept(tmp_path: Path) -> None:
 # --- shapes ---------------------------------------------------------------------------------------------------------
 def test_every_shape_has_its_form() -> None:
     task = load_task("esophagitis:grade")
-    gold = clinic_gold(task, [0, 1, 2, 3] * 3)
+    gold = clinic_gold(task, [0, 1, 2, 3] * 5)
     for shape, shown in (("examples", 4), ("attributes", 0), ("facts", 0), ("rewrite", 1)):
         prompt = prompt_for(task, shape)
         labels = task.labels if prompt.asks_for == "every_label" else ("grade_2",)

@@ -34,7 +34,7 @@ def corrected(n: int = 12, **columns: list[Any]) -> Dataset:
         {
             **row, "source": "synthetic", "seed_ids": [], "prompt_sha256": "", "generator": "", "journal_key": "",
             "answer_code": "", "sampling": "", "created": "",
-            **dict.fromkeys(("prompt_tokens", "completion_tokens", "cost_usd")),
+            **dict.fromkeys(("fold", "prompt_tokens", "completion_tokens", "cost_usd")),
             "llm_label": row["label"], "label_status": "kept", "reason": "agrees",
             "label_probs": np.eye(3)[row["label"]].tolist(), "label_confidence": 1.0, "weight": 1.0,
             **{name: values[i] for name, values in columns.items()},

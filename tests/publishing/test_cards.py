@@ -59,6 +59,7 @@ def rows_of(task: Task, *, corrected: bool = True) -> Dataset:
         made |= {
             "source": "synthetic",
             "seed_ids": [f"g{i % 3}"],
+            "fold": i % 3,
             "prompt_sha256": f"p{i % 2}",
             "generator": "simulator",
         }

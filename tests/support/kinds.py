@@ -77,7 +77,7 @@ def generated(task: Task, gold: Dataset, **columns: list[Any]) -> Dataset:
     """Make synthetic rows of gold rows; columns as given."""
     told = {"source": "synthetic", "seed_ids": [], "prompt_sha256": "", "generator": "g", "journal_key": "",
             "answer_code": "", "sampling": "", "created": "",
-            **dict.fromkeys(("prompt_tokens", "completion_tokens", "cost_usd")),
+            **dict.fromkeys(("fold", "prompt_tokens", "completion_tokens", "cost_usd")),
             "label_status": "kept", "reason": "as_generated"}  # fmt: skip
     rows = [
         {**row, **told, "llm_label": row[task.label_column], **{name: values[i] for name, values in columns.items()}}

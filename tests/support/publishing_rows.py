@@ -43,7 +43,7 @@ def synthetic_rows(task: Task, n: int = 30, *, corrected: bool = True, **columns
     for i in range(n):
         rejected = i % 10 == 9
         row = task.gold_row(f"secret-admission-{i}", f"patient-{i}", None if rejected else i % 3, text("synthetic", i))
-        row |= {"source": "synthetic", "seed_ids": [f"adm-gold-{i}"], "prompt_sha256": f"hash-{i}"}
+        row |= {"source": "synthetic", "seed_ids": [f"adm-gold-{i}"], "fold": i % 5, "prompt_sha256": f"hash-{i}"}
         row |= {
             "answer_code": "stop",
             "sampling": "{}",
