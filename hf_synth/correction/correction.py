@@ -17,13 +17,16 @@ from typing import TYPE_CHECKING, Any, TypedDict, Unpack
 import numpy as np
 import numpy.typing as npt
 
+from hf_synth.correction.annotations import annotations_of
 from hf_synth.correction.audited import rekey
 from hf_synth.correction.augmentation import augment
-from hf_synth.correction.choice import choose_method
+from hf_synth.correction.choice import LEAST_SHARE, choose_method
 from hf_synth.correction.crossfit import Learn, Predict, Rows, check_parts, decide
+from hf_synth.correction.fitting import fit
 from hf_synth.correction.label_sets import METHODS as SET_METHODS
 from hf_synth.correction.label_sets import correct_sets
-from hf_synth.correction.policy import METHODS, RELABELS, Corrected, Policy, apply, fit, settle
+from hf_synth.correction.lineage import lineage_of
+from hf_synth.correction.policy import GENERATOR, METHODS, RELABELS, Corrected, Policy, apply, settle
 from hf_synth.correction.target_texts import METHODS as TEXT_METHODS
 from hf_synth.correction.target_texts import correct_targets
 from hf_synth.errors import ColumnError, OverlapError, TaskError
@@ -32,7 +35,7 @@ from hf_synth.gold.adoption import adopt
 from hf_synth.models.inference import predict_proba
 from hf_synth.models.linear import linear_learner, shift, text_features
 from hf_synth.models.loading import model_folder
-from hf_synth.models.record import model_facts
+from hf_synth.models.record import model_facts, weights_sha256
 from hf_synth.task.columns import UNLABELLED, access_of, strictest
 from hf_synth.task.labels import (
     Floats,
@@ -51,6 +54,7 @@ if TYPE_CHECKING:
 
 _METHODS = {"single_label": METHODS, "multi_label": SET_METHODS, "text2text": TEXT_METHODS}
 _LOG = logging.getLogger(__name__)
+CROSS_FITTED = "cross-fitted"  # the identity of models that were trained in folds for one correction
 
 Fit = Callable[["Dataset"], Callable[["Dataset"], npt.ArrayLike]]
 Corrector = str | Path | Fit | Judge
@@ -161,6 +165,8 @@ def correct_with_policy(
         len(task.labels),
         audited_places(task, usable, audited),
         list(usable["group"][:]) if audited and "group" in usable.column_names else None,
+        annotations_of(task, gold, usable),
+        lineage_of(task, gold, usable, seed=seed),
     )
     opinions = None if callable(corrector) else _opinions(task, usable, corrector, gold)
     head, figures = _head(task, usable, gold, known, seed)
@@ -169,7 +175,7 @@ def correct_with_policy(
     if method == "auto":
         choice = choose_method(known, head, opinions=opinions, seed=seed, **sets)
         method, also = choice.method, choice.opinions
-        figures |= choice.figures() | {"auto_refused": list(choice.refused)}
+        figures |= choice.figures()
     if opinions is None:
         assert callable(corrector)
         learn = _encoder_learner(task, gold, usable, corrector, seed)
@@ -177,10 +183,13 @@ def correct_with_policy(
     else:
         of_gold, of_rows = opinions
         labels: Any = {"llm_label": known.meant, "gold_label": known.truth, "audited": known.audited}
+        labels["annotations"] = known.annotations
         policy = fit(method, pred_probs=of_rows, gold_probs=of_gold, **labels, **sets)
-        corrected = settle(apply(policy, known.meant, of_rows), known.meant, known.audited)
-    policy = replace(policy, figures={**policy.figures, **figures, **getattr(corrector, "figures", {})})
-    policy = _with_warning(policy, corrector, gold)
+        given = None if known.annotations is None else known.annotations[1]
+        corrected = settle(apply(policy, known.meant, of_rows, annotations=given), known.meant, known.audited)
+    figures |= {**policy.figures, **figures, **getattr(corrector, "figures", {})}
+    policy = replace(policy, figures=figures, corrector=corrector_identity(corrector))
+    policy = _with_warnings(policy, corrector, gold, _lineage_warnings(known, usable, gold))
     if policy.method in (*RELABELS, "posterior", "ensemble"):
         for line in policy.warnings:
             _LOG.warning("correction: %s", line)
@@ -278,7 +287,7 @@ def _correct_kind(
         if model is not None and method != "none":
             _check_unseen(task, model, gold)
         decisions, policy = correct_targets(task, rows, gold, method, corrector=model, fit_rows=fit_rows, seed=seed)
-    policy = _with_warning(policy, corrector, gold) if method != "none" else policy
+    policy = _with_warnings(policy, corrector, gold) if method != "none" else policy
     for line in policy.warnings:
         _LOG.warning("correction: %s", line)
     return decisions, policy
@@ -305,12 +314,48 @@ def _check_unseen(task: Task, corrector: str | Path, gold: Dataset) -> None:
         )
 
 
-def _with_warning(policy: Policy, corrector: Corrector, gold: Dataset) -> Policy:
-    """Add a warning to a policy if the corrector's training rows are unknown."""
-    if not isinstance(corrector, str | Path) or "label_probs" in gold.column_names or model_facts(corrector)["known"]:
-        return policy
-    line = "the corrector's training rows are unknown: if it saw this gold, its figures are too good"
-    return replace(policy, warnings=(*policy.warnings, line))
+def _with_warnings(policy: Policy, corrector: Corrector, gold: Dataset, more: Sequence[str] = ()) -> Policy:
+    """Add warnings to a policy, and one if the corrector's training rows are unknown."""
+    lines = list(more)
+    if (
+        isinstance(corrector, str | Path)
+        and "label_probs" not in gold.column_names
+        and not model_facts(corrector)["known"]
+    ):
+        lines.append("the corrector's training rows are unknown: if it saw this gold, its figures are too good")
+    return replace(policy, warnings=(*policy.warnings, *lines))
+
+
+def _lineage_warnings(known: Rows, rows: Dataset, gold: Dataset) -> list[str]:
+    """Return what makes figures on held-out gold too good, or LLM labels of gold useless."""
+    lines, lineage = [], known.lineage
+    assert lineage is not None
+    if lineage.shows.any() and lineage.least_share() < LEAST_SHARE:
+        lines.append(
+            f"only {lineage.least_share():.0%} of the rows were written without a given fifth of the gold, so held-out "
+            "gold measures nothing here: generate the rows again (each is then of one fold), or hold gold back with "
+            "--choose"
+        )
+    if unknown := int((~lineage.known).sum()):
+        lines.append(
+            f"{unknown} of {len(rows)} rows carry no record of the gold in their prompt: if they were written from this"
+            " gold, figures on held-out gold are too good"
+        )
+    if GENERATOR in gold.column_names and not known.measured:
+        lines.append(
+            "the LLM's labels of gold say how it labels notes, not how it writes them: they are not used for notes "
+            "that it wrote; let it judge both (--judge, or `hf-synth label --as NAME` on gold and notes)"
+        )
+    return lines
+
+
+def corrector_identity(corrector: Corrector) -> str:
+    """Return what a policy is bound to: the hash of a model's weights or of a judge's settings, or "cross-fitted"."""
+    if isinstance(corrector, str | Path):
+        return f"model {weights_sha256(corrector)}"
+    if hasattr(corrector, "predict"):
+        return f"judge {getattr(corrector, 'identity', type(corrector).__name__)}"
+    return CROSS_FITTED
 
 
 def _head(task: Task, rows: Dataset, gold: Dataset, known: Rows, seed: int) -> tuple[Learn, dict[str, Any]]:

@@ -16,9 +16,13 @@ from typing import Any
 
 import numpy as np
 
+from hf_synth.correction.audited import part_of, rekey
+from hf_synth.correction.fitting import fit
+from hf_synth.correction.lineage import Lineage
 from hf_synth.correction.noise import confident_noise, denoise, estimate_noise
-from hf_synth.correction.policy import OF_BOTH, Corrected, Policy, apply, fit, settle
+from hf_synth.correction.policy import GENERATOR, OF_BOTH, Annotations, Corrected, Policy, apply, settle
 from hf_synth.errors import ColumnError
+from hf_synth.evaluation.calibration import temper, temperature
 from hf_synth.evaluation.metrics import group_codes
 from hf_synth.task.labels import Floats, Ints
 
@@ -30,6 +34,7 @@ Learn = Callable[[Ints, Ints, Floats], Predict]
 FOLDS = 5  # of gold
 ROUNDS = 3  # of refits on gold and corrected rows
 SPLITS = 2  # random halvings of gold and rows, whose opinions are averaged
+SMALLEST_HALF = 0.2  # least share of a half that is made of whole units
 FIGURES_WITHOUT_CORRECTOR = (
     "gold_rows", "synthetic_rows", "audited_rows", "audited_strata", "generator_accuracy_audited",
     "generator_accuracy_audited_ci95",
@@ -47,6 +52,8 @@ class Rows:
         n_labels: K.
         audited: true labels of audited synthetic rows, by position; an `Audited` has their weights.
         row_groups: patients of synthetic rows, (N,), or None; used for audited rows only.
+        annotations: labels that the same LLMs gave to gold rows and to synthetic rows, if they did.
+        lineage: the gold that each synthetic row was written from; None where no row was written from this gold.
     """
 
     meant: Ints
@@ -55,6 +62,45 @@ class Rows:
     n_labels: int
     audited: Mapping[int, int]
     row_groups: Sequence[Any] | None = None
+    annotations: tuple[Annotations, Annotations] | None = None
+    lineage: Lineage | None = None
+
+    @property
+    def measured(self) -> bool:
+        """Whether the generator labelled the gold rows, too."""
+        return self.annotations is not None and GENERATOR in self.annotations[0].names
+
+
+def part_of_rows(rows: Rows, learn: Learn, keep: Ints) -> tuple[Rows, Learn]:
+    """Return some of the synthetic rows, and a learner that takes their positions among these.
+
+    Args:
+        keep: positions of the synthetic rows, ascending, (n,).
+    """
+    if len(keep) == len(rows.meant):
+        return rows, learn
+    place = {int(row): i for i, row in enumerate(keep)}
+    audited = part_of(rows.audited, [row for row in rows.audited if row in place])
+    audited = rekey(audited, {place[row]: label for row, label in audited.items()}, place)
+    some = replace(
+        rows,
+        meant=rows.meant[keep],
+        audited=audited,
+        row_groups=None if rows.row_groups is None else [rows.row_groups[i] for i in keep],
+        annotations=None if rows.annotations is None else (rows.annotations[0], rows.annotations[1].of_rows(keep)),
+        lineage=None if rows.lineage is None else rows.lineage.of_rows(keep),
+    )
+    return some, learner_of_part(learn, keep)
+
+
+def learner_of_part(learn: Learn, keep: Ints) -> Learn:
+    """Return a learner that takes positions among some of the synthetic rows, `keep`."""
+
+    def learn_part(gold: Ints, at: Ints, targets: Floats) -> Predict:
+        predict = learn(gold, keep[at], targets)
+        return lambda gold, at: predict(gold, keep[at])
+
+    return learn_part
 
 
 def decide(
@@ -76,12 +122,12 @@ def decide(
     Args:
         method: one of METHODS.
         inside: positions of the gold that may be used; all when None.
-        coverage, coverage_by_class, bounds: as for `policy.fit`.
+        coverage, coverage_by_class, bounds: as for `fitting.fit`.
         head: a fast learner for all rounds but the last, in which `learn` trains on one halving: two trainings of a
             slow model instead of 2 x SPLITS x (1 + ROUNDS).
         also: further opinions on the synthetic rows by their source ("gold", "both", "refits"), of models that did not
-            see the row either; they are averaged with those computed here.
-        known: cache of the opinions that several methods share, for calls with the same gold.
+            see the row either, nan where there is none; they are averaged with those computed here.
+        known: cache of the opinions that several methods share, for calls with the same gold and rows.
 
     Returns:
         The policy, and the decision for each synthetic row.
@@ -90,10 +136,17 @@ def decide(
     known = {} if known is None else known
     out, opinions = _opinions(rows, learn, method, gold, seed, head, also or {}, known)
     labels: Any = {"llm_label": rows.meant, "gold_label": rows.truth[gold], "audited": rows.audited}
-    options: Any = {"coverage": coverage, "coverage_by_class": coverage_by_class, "bounds": bounds and method != "none"}
+    if rows.annotations is not None:
+        labels["annotations"] = rows.annotations[0].of_rows(gold), rows.annotations[1]
+    options: Any = {"coverage": coverage, "coverage_by_class": coverage_by_class}
+    options["bounds"] = bounds and method not in ("none", "gold_only")
     calibrate = method not in OF_BOTH and method != "none"
     policy = fit(method, pred_probs=opinions, gold_probs=out, calibrate=calibrate, **labels, **options)
-    corrected = settle(apply(policy, rows.meant, opinions), rows.meant, rows.audited)
+    given: Any = {"annotations": None if rows.annotations is None else rows.annotations[1]}
+    if method == "blend":
+        of_gold_out, alone = _opinions(rows, learn, "gold_only", gold, seed, head, also or {}, known)
+        given["alone"] = temper(alone, temperature(rows.truth[gold], of_gold_out))
+    corrected = settle(apply(policy, rows.meant, opinions, **given), rows.meant, rows.audited)
     if method == "none":  # without a corrector nothing is measured or estimated
         figures = {name: policy.figures[name] for name in FIGURES_WITHOUT_CORRECTOR if name in policy.figures}
         policy = replace(policy, noise=(), confusion=(), figures=figures, warnings=())
@@ -117,18 +170,37 @@ def of_both(rows: Rows, learn: Learn, gold: Ints, targets: Floats, seed: int, sp
     """Train on half of gold and of the synthetic rows with their current targets; judge the other half of both.
 
     With several splits each opinion is the mean over them, since one halving of few gold rows depends much on chance.
+    A synthetic row is judged with the gold that it was written from, so that neither speaks for the other.
     """
     out, opinions = np.zeros((len(gold), rows.n_labels)), np.zeros((len(rows.meant), rows.n_labels))
     for split in range(splits):
-        side_gold = folds(rows.truth[gold], _groups(rows, gold), 2, seed + 7919 * split)
-        side_rows = np.random.default_rng(seed + 7919 * split).permutation(len(rows.meant)) % 2
+        side_gold, side_rows = _sides(rows, gold, seed + 7919 * split)
         for side in (0, 1):
-            theirs, mine = np.flatnonzero(side_rows != side), np.flatnonzero(side_rows == side)
-            predict = learn(gold[side_gold != side], theirs, targets[theirs])
+            inside, mine = gold[side_gold != side], np.flatnonzero(side_rows == side)
+            other = np.flatnonzero(side_rows != side)
+            predict = learn(inside, other, targets[other])
             of_held, of_mine = predict(gold[side_gold == side], mine)
             out[side_gold == side] += of_held / splits
             opinions[mine] += of_mine / splits
     return out, opinions
+
+
+def _sides(rows: Rows, gold: Ints, seed: int) -> tuple[Ints, Ints]:
+    """Halve gold rows and synthetic rows, (M,) and (N,): 0 or 1. Units of the lineage stay whole where they are small.
+
+    Where one unit holds most rows, as where each prompt showed most of gold, rows are halved at random.
+    """
+    rng = np.random.default_rng(seed)
+    random = folds(rows.truth[gold], _groups(rows, gold), 2, seed), rng.permutation(len(rows.meant)) % 2
+    if rows.lineage is None or not rows.lineage.shows.any():
+        return random
+    units = rows.lineage.gold_unit[gold]
+    side_gold = folds(rows.truth[gold], units.tolist(), 2, seed)
+    sides = rng.permutation(int(max(units.max(), rows.lineage.row_unit.max(initial=0))) + 1) % 2
+    sides[units] = side_gold
+    side_rows = sides[rows.lineage.row_unit]
+    least = min(float(np.minimum(s.mean(), 1 - s.mean())) for s in (side_gold, side_rows) if len(s))
+    return (side_gold, side_rows) if least >= SMALLEST_HALF else random
 
 
 def folds(labels: Ints, groups: Sequence[Any] | None, k: int, seed: int) -> Ints:
@@ -177,14 +249,18 @@ def _opinions(
     def shared(name: str, make: Callable[[], tuple[Floats, Floats]]) -> tuple[Floats, Floats]:
         if name not in known:
             out, opinions = make()
-            known[name] = out, np.mean([opinions, *also.get(name, ())], axis=0)
+            known[name] = out, np.nanmean([opinions, *also.get(name, ())], axis=0)
         return known[name]  # type: ignore[no-any-return]
 
     if method == "none":
         return np.full((len(gold), k), 1.0 / k), np.full((len(rows.meant), k), 1.0 / k)
+    fast = head or learn
+    if method == "gold_only":
+        return shared("gold", lambda: of_gold(rows, fast, gold, seed))
     if method not in OF_BOTH:
-        return shared("gold", lambda: of_gold(rows, learn, gold, seed))
-    as_meant, fast = np.eye(k)[rows.meant], head or learn
+        name = "gold" if head is None else "last of gold"
+        return shared(name, lambda: of_gold(rows, learn, gold, seed))
+    as_meant = np.eye(k)[rows.meant]
     first = shared("both", lambda: of_both(rows, fast, gold, as_meant, seed, SPLITS))
     if method == "clean_drop":
         return first if head is None else shared("last of both", lambda: of_both(rows, learn, gold, as_meant, seed, 1))

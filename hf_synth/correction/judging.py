@@ -86,6 +86,13 @@ class LLMJudge:
         if self.logprobs and not isinstance(self.llm, LocalLLM) and len(self.task.labels) > len(_LETTERS):
             raise TaskError(f"an endpoint gives probabilities of at most {len(_LETTERS)} labels: use votes")
 
+    @property
+    def identity(self) -> str:
+        """Hash of all that decides the judge's opinion (hex sha256); its endpoint is not among it."""
+        state = {name: getattr(self, name) for name in ("votes", "logprobs", "prior_free", "seed")}
+        state |= {"task": self.task.fingerprint(), "model": self.llm.model, "kind": type(self.llm).__name__}
+        return sha256(json.dumps(state | {"sampling": sorted(self.sampling.items())}).encode()).hexdigest()
+
     def predict(self, rows: Dataset) -> Floats:
         """Return the probability of each label for each row, (N, K); of a multi_label task each label's by itself.
 
@@ -96,7 +103,7 @@ class LLMJudge:
             LLMError: as for `LLM.chat`; or the endpoint serves no log-probabilities.
         """
         access = strictest(self.task.access, access_of(rows))
-        texts = _texts(self.task, rows)
+        texts = judged_texts(self.task, rows)
         probs, _ = self.votes_of(texts, access)
         if {self.llm.model, *self._models} & set(column_of(rows, "generator")):
             self._tallies[_digest(texts)]["own_rows"] = len(texts)
@@ -264,7 +271,8 @@ def label_schema(task: Task) -> dict[str, Any]:
     return {"type": "object", "properties": {column: label}, "required": [column], "additionalProperties": False}
 
 
-def _texts(task: Task, rows: Dataset) -> list[dict[str, str]]:
+def judged_texts(task: Task, rows: Dataset) -> list[dict[str, str]]:
+    """Return the texts of rows as a judge reads them: a dict of the task's text columns each."""
     columns = checked_texts(task, rows)
     return [dict(zip(task.text_columns, texts, strict=True)) for texts in zip(*columns, strict=True)]
 
@@ -307,7 +315,7 @@ def labelled(judge: LLMJudge, notes: Dataset, *, access: str | None = None) -> D
 
     task = judge.task
     carried = strictest(task.access, access_of(notes) if "access" in notes.column_names else access)
-    texts = _texts(task, notes)
+    texts = judged_texts(task, notes)
     probs, cast = judge.votes_of(texts, carried)
     ids = list(notes["id"]) if "id" in notes.column_names else [f"{task.name}-note-{i}" for i in range(len(texts))]
     groups = groups_of(notes) or ids

@@ -15,10 +15,12 @@ import numpy as np
 import numpy.typing as npt
 
 from hf_synth.correction.augmentation import augment, training_rows
-from hf_synth.correction.choice import Choice, choose
-from hf_synth.correction.crossfit import FOLDS, Learn, Predict, Rows, folds, of_both, of_gold
+from hf_synth.correction.choice import LEAST_SHARE, NOTHING, Choice, Prior, choose, unmeasured
+from hf_synth.correction.crossfit import FOLDS, Learn, Predict, Rows, folds, learner_of_part, of_both, of_gold
+from hf_synth.correction.fitting import fit
+from hf_synth.correction.lineage import Lineage, lineage_of
 from hf_synth.correction.noise import confident_noise, denoise
-from hf_synth.correction.policy import RELABELS, Policy, apply, fit, weaker
+from hf_synth.correction.policy import RELABELS, Policy, apply
 from hf_synth.errors import ColumnError
 from hf_synth.models.linear import linear_learner, shift, text_features
 from hf_synth.task.labels import Floats, Ints, groups_of, judged_mask, label_matrix, texts_of
@@ -29,8 +31,14 @@ if TYPE_CHECKING:
 
 Fit = Callable[["Dataset"], Callable[["Dataset"], npt.ArrayLike]]
 
-METHODS = ("none", "argmax", "threshold", "agree", "posterior")
-_PREFER = ("posterior", "threshold", "agree", "none", "argmax")  # most robust first
+METHODS = ("none", "gold_only", "argmax", "threshold", "agree", "posterior")
+PRIORS = {  # of gains over gold only; the LLM is not measured label by label
+    "posterior": Prior(0.015, 0.06, 0.0, 0.0, 0.06),
+    "threshold": Prior(0.01, 0.05, 0.0, 0.0, 0.05),
+    "agree": Prior(0.005, 0.03, 0.0, 0.0, 0.03),
+    "none": Prior(-0.01, 0.06, 0.0, 0.0, 0.06),
+    "argmax": Prior(0.0, 0.04, 0.0, 0.0, 0.04),
+}
 _SPLITS = 2  # random halvings of gold and rows, whose opinions are averaged
 _FIGURES = (
     "corrector_accuracy_on_held_out_gold", "corrector_balanced_accuracy_on_held_out_gold", "corrector_temperature",
@@ -47,18 +55,21 @@ class Sets:
         meant: the generator's labels, 0 or 1, (N, K).
         truth: labels of gold, 0 or 1, and -1 where a label was not judged, (M, K).
         groups: patients of gold rows, (M,), or None.
+        lineage: the gold that each synthetic row was written from, or None.
     """
 
     meant: Ints
     truth: Ints
     groups: Sequence[Any] | None = None
+    lineage: Lineage | None = None
 
     def crossed(self) -> Rows:
         """Return rows for cross-fitting, in which gold is spread over folds by its rarest label."""
         present = self.truth == 1
         order = np.argsort(present.sum(0), kind="stable")  # rarest first
         rarest = np.where(present.any(1), order[present[:, order].argmax(1)] + 1, 0)
-        return Rows(np.zeros(len(self.meant), dtype=np.int64), rarest, self.groups, self.truth.shape[1], {})
+        meant = np.zeros(len(self.meant), dtype=np.int64)
+        return Rows(meant, rarest, self.groups, self.truth.shape[1], {}, lineage=self.lineage)
 
     def judged_both_ways(self, gold: Ints) -> list[int]:
         """Return the labels that are present in some of these gold rows and absent in others."""
@@ -114,7 +125,8 @@ def correct_sets(
     """
     truth = np.where(judged_mask(task, gold) > 0, label_matrix(task, gold), -1).astype(np.int64)
     groups = groups_of(gold)
-    sets = Sets(label_matrix(task, rows, "llm_label").astype(np.int64), truth, groups)
+    meant = label_matrix(task, rows, "llm_label").astype(np.int64)
+    sets = Sets(meant, truth, groups, lineage_of(task, gold, rows, seed=seed))
     known = None
     if opinions is not None:
         known = _checked(task, opinions[0], len(gold)), _checked(task, opinions[1], len(rows))
@@ -162,8 +174,8 @@ def decide_sets(
     """
     gold = np.arange(len(sets.truth)) if inside is None else inside
     present, probs = sets.meant.astype(bool), sets.meant.astype(np.float64)
-    dropped, policies = np.zeros(len(present), bool), {}
-    if method != "none" and (active := sets.judged_both_ways(gold)):
+    dropped, policies = np.full(len(present), method == NOTHING), {}
+    if method not in ("none", NOTHING) and (active := sets.judged_both_ways(gold)):
         known, calibrate = {} if known is None else known, opinions is not None or method != "posterior"
         on_gold, on_rows = _opinions(sets, method, learn, head, opinions, gold, seed, known)
         for j in active:
@@ -177,7 +189,7 @@ def decide_sets(
     stays = _AGREES.get(method, "agrees") if policies or method == "none" else "abstained"
     changed = "argmax" if method in RELABELS else "posterior"
     status = np.where(dropped, "dropped", np.where(same, "kept", "relabelled"))
-    reason = np.where(dropped, "disagrees", np.where(same, stays, changed))
+    reason = np.where(dropped, "unused" if method == NOTHING else "disagrees", np.where(same, stays, changed))
     return CorrectedSets(present, probs, 1.0 - dropped, status, reason, policies)
 
 
@@ -224,32 +236,36 @@ def choose_for_sets(
 ) -> Choice:
     """Choose a method by the score of heads trained on its rows, on gold that had no part in it.
 
-    The score is the mean of accuracy and balanced accuracy over judged labels. "argmax" is no candidate where the
-    corrector is weaker for most labels.
+    The score is the mean of accuracy and balanced accuracy over judged labels. Rows that were written from the held-out
+    gold have no part in the training.
 
     Args:
         learn: fast heads, one a label.
         opinions: of one trained corrector on gold and rows, which then decides on labels in place of `learn`.
     """
     crossed = sets.crossed()
-    fold = folds(crossed.truth, sets.groups, FOLDS, seed)
+    lineage = sets.lineage if sets.lineage is not None and sets.lineage.shows.any() else None
+    if lineage is not None and lineage.least_share() < LEAST_SHARE:
+        return unmeasured(PRIORS, lineage.least_share())
+    fold = folds(crossed.truth, sets.groups, FOLDS, seed) if lineage is None else lineage.fold
     cell_weight = _cell_weights(sets.truth)
     worth = {m: np.zeros(len(sets.truth)) for m in METHODS}
-    weak: list[bool] = []
     for k in range(int(fold.max()) + 1):
         inside, held = np.flatnonzero(fold != k), np.flatnonzero(fold == k)
+        keep = np.arange(len(sets.meant)) if lineage is None else lineage.without(k)
+        part = Sets(sets.meant[keep], sets.truth, sets.groups, None if lineage is None else lineage.of_rows(keep))
+        learn_part = learner_of_part(learn, keep)
+        given = None if opinions is None else (opinions[0], opinions[1][keep])
         known: dict[bool, tuple[Floats, Floats]] = {}
         for method in METHODS:
-            corrected = decide_sets(sets, method, learn=learn, opinions=opinions, inside=inside, seed=seed, known=known)
-            if method == "argmax":
-                weak += [weaker(policy.figures) for policy in corrected.labels.values()]
+            corrected = decide_sets(
+                part, method, learn=learn_part, opinions=given, inside=inside, seed=seed, known=known
+            )
             used = np.flatnonzero(corrected.weight > 0)
-            probs, _ = learn(inside, used, corrected.probs[used])(held, np.arange(0))
+            probs, _ = learn_part(inside, used, corrected.probs[used])(held, np.arange(0))
             hits = (probs > 0.5) == (sets.truth[held] == 1)
             worth[method][held] = (hits * cell_weight[held]).sum(1)
-    if weak and np.mean(weak) >= 0.5:
-        del worth["argmax"]
-    return choose(worth, np.zeros(len(sets.truth), dtype=np.int64), prefer=_PREFER, groups=sets.groups)
+    return choose(worth, np.zeros(len(sets.truth), dtype=np.int64), groups=sets.groups, priors=PRIORS)
 
 
 def _cell_weights(truth: Ints) -> Floats:
@@ -333,13 +349,11 @@ def _joint_policy(task: Task, sets: Sets, method: str, corrected: CorrectedSets,
             "left_out_estimated": noise[1][0],
             "threshold": policy.threshold,
         }
-    alone = [j for j in range(len(task.labels)) if j not in corrected.labels] if method != "none" else []
-    weak = [task.labels[j] for j, policy in corrected.labels.items() if weaker(policy.figures)]
+    alone = [j for j in range(len(task.labels)) if j not in corrected.labels]
+    alone = [] if method in ("none", NOTHING) else alone
     warnings = []
-    if weak:
-        warnings.append(f"for {len(weak)} of {len(labels)} labels the corrector looks weaker than the generator")
     if alone:
         warnings.append(f"{len(alone)} labels are left alone: judged gold lacks rows with or without them")
     figures = {"gold_rows": len(sets.truth), "synthetic_rows": len(sets.meant), "labels": labels}
-    figures |= {"labels_left_alone": [task.labels[j] for j in alone], "corrector_weaker_for": weak, **more}
+    figures |= {"labels_left_alone": [task.labels[j] for j in alone], **more}
     return Policy(method, len(task.labels), unseen=tuple(alone), figures=figures, warnings=tuple(warnings))

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Collection, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -59,6 +59,10 @@ class Lineage:
     def without(self, k: int) -> Ints:
         """Return the positions of the synthetic rows that showed no gold of fold k; rows not `known` are among them."""
         return np.flatnonzero(~self.shows[:, k])
+
+    def of_rows(self, keep: Ints) -> Lineage:
+        """Return the lineage of some synthetic rows, by their positions."""
+        return replace(self, shows=self.shows[keep], row_unit=self.row_unit[keep], known=self.known[keep])
 
     def least_share(self) -> float:
         """Return the smallest share of synthetic rows that remains when a fold is held out; 1 without rows."""

@@ -18,6 +18,7 @@ from hf_synth.task.labels import Floats, Ints
 _PRIOR_RIGHT = 0.7  # prior share of right labels of a generator
 _PRIOR_ROWS = 10.0  # weight of this prior, in rows a label
 _EM_ROUNDS = 200  # at most
+_NEVER = 2.0  # a margin that no difference of probabilities reaches
 
 
 def estimate_noise(llm_label: Ints, probs: Floats, audited: Mapping[int, int] | None = None) -> Floats:
@@ -141,6 +142,21 @@ def accuracy_bounds(
     return max(0.0, float(ends[0].fun)), min(1.0, -float(ends[1].fun))
 
 
+def count_noise(llm_label: Ints, truth: Ints, k: int, rows: float = 0.5) -> Floats:
+    """Count P(llm_label | truth), (K, K), on rows whose true label is known and that the LLM labelled.
+
+    Args:
+        llm_label: what the LLM answered, (M,); rows with -1 are left out.
+        truth: (M,); rows with -1 are left out.
+        k: number of labels.
+        rows: weight of the uniform prior, in rows a cell.
+    """
+    counts = np.full((k, k), rows)
+    known = (llm_label >= 0) & (truth >= 0)
+    np.add.at(counts, (truth[known], llm_label[known]), 1.0)
+    return np.asarray(counts / counts.sum(1, keepdims=True))
+
+
 def label_issues(labels: npt.ArrayLike, pred_probs: npt.ArrayLike) -> npt.NDArray[np.bool_]:
     """Find labels that are likely wrong by confident learning, pruned by noise rate (Northcutt et al., 2021).
 
@@ -152,27 +168,42 @@ def label_issues(labels: npt.ArrayLike, pred_probs: npt.ArrayLike) -> npt.NDArra
         Mask of the labels that are likely wrong, (N,). A label keeps at least one row.
     """
     noisy, probs = checked(labels, pred_probs, "synthetic")
-    n, k = probs.shape
-    issues = np.zeros(n, bool)
-    present = [c for c in range(k) if (noisy == c).any()]
-    if not present:
-        return issues
+    return above_margins(noisy, probs, issue_margins(noisy, probs))
+
+
+def issue_margins(labels: npt.ArrayLike, pred_probs: npt.ArrayLike) -> Floats:
+    """Compute the margins from which `label_issues` holds a label for wrong, (K, K).
+
+    A row that carries label c is an issue if p(j) - p(c) reaches entry (c, j) for some other label j. A row is thus
+    decided alike by itself and among others. An entry above 1 is never reached.
+    """
+    noisy, probs = checked(labels, pred_probs, "synthetic")
+    k = probs.shape[1]
+    margins = np.full((k, k), _NEVER)
     guess = _confident(noisy, probs)
-    for c in present:
+    for c in np.unique(noisy[noisy >= 0]):
         rows = np.flatnonzero(noisy == c)
         counted = np.bincount(guess[rows][guess[rows] >= 0], minlength=k).astype(float)
         if counted.sum() == 0:
             continue
         wanted = np.round(counted * len(rows) / counted.sum()).astype(int)  # scaled to the size of the class
-        bad: set[int] = set()
-        for other in range(k):
-            if other != c and wanted[other]:
-                margin = probs[rows, other] - probs[rows, c]
-                bad |= set(rows[np.argsort(-margin, kind="stable")[: wanted[other]]].tolist())
-        if len(bad) == len(rows):
-            bad.discard(int(rows[probs[rows, c].argmax()]))
-        issues[list(bad)] = True
-    return issues
+        gaps = probs[rows] - probs[rows, c][:, None]
+        for j in np.flatnonzero(wanted):
+            if j != c:
+                margins[c, j] = np.sort(gaps[:, j])[-wanted[j]]
+        if (gaps >= margins[c]).any(1).all():  # the row that fits the label best stays
+            best = gaps[probs[rows, c].argmax()]
+            margins[c] = np.where(best >= margins[c], np.nextafter(best, np.inf), margins[c])
+    return margins
+
+
+def above_margins(labels: Ints, probs: Floats, margins: Floats) -> npt.NDArray[np.bool_]:
+    """Return a mask of the rows whose margin to another label reaches `issue_margins`, (N,)."""
+    known = labels >= 0
+    own = np.maximum(labels, 0)
+    gaps = probs - probs[np.arange(len(labels)), own][:, None]
+    gaps[np.arange(len(labels)), own] = -np.inf
+    return np.asarray(known & (gaps >= margins[own]).any(1))
 
 
 def _apply_audited(belief: Floats, audited: Mapping[int, int] | None) -> None:

@@ -1,10 +1,7 @@
-"""Correction policies: the generator's label and the corrector's probabilities become one decision for each row.
+"""Correction policies: LLM labels and a corrector's probabilities become one decision for each row.
 
-numpy only; no model and no dataset is needed. Labels are indices, -1 where there is none.
-
-The corrector is measured on gold. The generator's accuracy can only be measured on audited rows; else it is estimated,
-by counting its labels over the beliefs of models that saw neither the row nor its label, on the assumption that both
-err independently given the truth. `Policy.figures` and `Policy.warnings` say what is measured and what is estimated.
+numpy only; no model and no dataset is needed. Labels are indices, -1 where there is none. A policy is fitted by
+`fitting.fit`; `apply` decides on rows by it, each row by itself, so that a row is decided alike alone and in any batch.
 """
 
 from __future__ import annotations
@@ -19,24 +16,27 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from hf_synth.correction.audited import design
-from hf_synth.correction.noise import accuracy_bounds, em_noise, estimate_noise, label_issues
+from hf_synth.correction.noise import above_margins, issue_margins
 from hf_synth.errors import ColumnError, TaskError
 from hf_synth.evaluation import calibration
-from hf_synth.evaluation.calibration import temperature
-from hf_synth.evaluation.statistics import design_share, wilson
 from hf_synth.task.labels import Floats, Ints
 
 Matrix = tuple[tuple[float, ...], ...]
 
-METHODS = ("none", "argmax", "threshold", "agree", "clean_drop", "posterior", "weight", "ensemble")
+METHODS = (
+    "none", "gold_only", "argmax", "threshold", "agree", "clean_drop", "loss_rank", "posterior", "blend", "weight",
+    "ensemble", "measured", "stack",
+)  # fmt: skip
 OF_TEXTS = ("drop", "replace")  # for target texts (target_texts.py)
 RELABELS = ("argmax", "threshold")  # by the corrector alone
-ABSTAIN = (*RELABELS, "agree", "clean_drop", "posterior", "ensemble")  # relabel or drop, and can leave a row as it is
-OF_BOTH = ("clean_drop", "posterior", "weight", "ensemble")  # by models that also learn from synthetic rows
+ABSTAIN = (*RELABELS, "agree", "clean_drop", "loss_rank", "posterior", "blend", "ensemble", "measured", "stack")
+"""Methods that relabel or drop, and can leave a row as it is."""
+OF_BOTH = ("clean_drop", "posterior", "blend", "weight", "ensemble")  # by models that also learn from synthetic rows
+MEASURED = ("measured", "stack")  # need labels that an LLM gave to gold rows too
+GENERATOR = "llm_label"  # the name of the generator's own labels among annotations
 _SHARPER = 2.0  # exponent of beliefs: models trained on half of the rows and soft targets are underconfident
 _LEAST = 0.01  # least weight of a row
-_EVERY = 1e-12  # level that every label reaches: gold is too small for the coverage, and all rows stay as generated
+_ADDED = ("corrector", "margins", "floors", "annotators", "confusions", "power", "stack")  # since policies had prints
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,8 @@ class Policy:
         method: one of METHODS or OF_TEXTS.
         n_labels: K; 0 for target texts.
         temperature: of the corrector's probabilities, fitted on held-out gold.
-        noise: estimated P(llm_label | truth), K x K, a row a true label.
+        noise: P(llm_label | truth), K x K, a row a true label: counted on gold for "measured" where the generator
+            labelled it, estimated otherwise.
         confusion: measured P(corrector's label | truth) on held-out gold, K x K; flat for labels that gold lacks.
         unseen: labels that gold lacks: the corrector has no opinion on them, and their rows stay as they are.
         threshold: least probability at which "threshold" takes the corrector's label.
@@ -55,6 +56,15 @@ class Policy:
             sets. The methods in ABSTAIN leave a row as generated if its set does not hold exactly one label.
         figures: measured and estimated figures.
         warnings: sentences for whoever trains on the rows.
+        corrector: identity of the corrector that the policy was fitted for; "" where it is not recorded.
+        margins: of "clean_drop" (`noise.issue_margins`), K x K.
+        floors: of "loss_rank": the least probability of its own label with which a row of each label stays, (K,).
+        annotators: names of the LLM labels that "measured" and "stack" use.
+        confusions: of "measured": counted P(label | truth) of each annotator, K x K each.
+        power: of "measured": exponent of the annotators' joint likelihood, 1 for one annotator. Below 1 where several
+            LLMs make the same errors.
+        stack: of "stack": coefficients of a softmax regression on the corrector's log-probabilities and the annotators'
+            labels, a row a feature and the intercepts last, F x K.
     """
 
     method: str
@@ -67,6 +77,13 @@ class Policy:
     level: float | tuple[float, ...] = 0.0
     figures: Mapping[str, Any] = field(default_factory=dict)
     warnings: tuple[str, ...] = ()
+    corrector: str = ""
+    margins: Matrix = ()
+    floors: tuple[float, ...] = ()
+    annotators: tuple[str, ...] = ()
+    confusions: tuple[Matrix, ...] = ()
+    power: float = 1.0
+    stack: Matrix = ()
 
     def __post_init__(self) -> None:
         if self.method not in (*METHODS, *OF_TEXTS):
@@ -78,24 +95,52 @@ class Policy:
 
     @classmethod
     def from_json(cls, plain: Mapping[str, Any]) -> Policy:
-        """Read the values of `to_json`.
+        """Read the values of `to_json`, of this version or an earlier one.
 
         Raises:
             TaskError: the values are not those of a policy.
         """
         try:
-            rows = {n: tuple(tuple(r) for r in plain[n]) for n in ("noise", "confusion")}
-            flat = {n: tuple(plain[n]) for n in ("unseen", "warnings")}
-            if isinstance(plain.get("level"), list | tuple):
-                flat["level"] = tuple(plain["level"])
-            return cls(**{**plain, **rows, **flat})
+            given = {**plain, **{name: plain[name] for name in ("noise", "confusion", "unseen", "warnings")}}
+            return cls(**{name: value if name == "figures" else _tuples(value) for name, value in given.items()})
         except (KeyError, TypeError):
             raise TaskError("the JSON holds no policy: give one that `correct` or `fit_policy` wrote") from None
 
     def fingerprint(self) -> str:
-        """Hash everything that decides on rows (hex sha256); figures and warnings do not."""
-        plain = {k: v for k, v in self.to_json().items() if k not in ("figures", "warnings")}
+        """Hash everything that decides on rows (hex sha256); figures and warnings do not.
+
+        Fields that an earlier version lacked count only where they are set, so that its policies keep their hash.
+        """
+        unset = Policy("none", 0).to_json()
+        plain = {
+            k: v
+            for k, v in self.to_json().items()
+            if k not in ("figures", "warnings") and not (k in _ADDED and v == unset[k])
+        }
         return hashlib.sha256(json.dumps(plain, sort_keys=True).encode()).hexdigest()
+
+
+def _tuples(value: Any) -> Any:
+    return tuple(map(_tuples, value)) if isinstance(value, list | tuple) else value
+
+
+@dataclass(frozen=True)
+class Annotations:
+    """Labels that LLMs gave to rows.
+
+    Args:
+        names: of the annotators, (A,); GENERATOR for the labels of the LLM that wrote or labelled the rows.
+        labels: (N, A), -1 where an annotator gave no usable answer.
+        sure: the stated confidence of each label, (N, A), nan where none was stated; None where nobody stated any.
+    """
+
+    names: tuple[str, ...]
+    labels: Ints
+    sure: Floats | None = None
+
+    def of_rows(self, keep: Ints) -> Annotations:
+        """Return the annotations of some rows."""
+        return Annotations(self.names, self.labels[keep], None if self.sure is None else self.sure[keep])
 
 
 @dataclass(frozen=True)
@@ -130,107 +175,48 @@ class Corrected:
         return [dict(zip(names, row, strict=True)) for row in rows]
 
 
-# --- fitting and applying -------------------------------------------------------------------------------------------
-def fit(
-    method: str,
-    *,
+# --- applying -------------------------------------------------------------------------------------------------------
+def apply(
+    policy: Policy,
     llm_label: npt.ArrayLike,
     pred_probs: npt.ArrayLike,
-    gold_label: npt.ArrayLike,
-    gold_probs: npt.ArrayLike,
-    audited: Mapping[int, int] | None = None,
-    calibrate: bool = True,
-    coverage: float | None = None,
-    coverage_by_class: bool = False,
-    bounds: bool = True,
-) -> Policy:
-    """Fit a policy on synthetic rows and held-out gold.
-
-    Conformal sets are of the corrector's opinion alone (see `evaluation.calibration`), from models that did not see the
-    row, on gold as on synthetic rows.
-
-    Args:
-        method: one of METHODS.
-        llm_label: the generator's labels, (N,).
-        pred_probs: the corrector's probabilities for the same rows, (N, K).
-        gold_label: labels of gold rows, (M,).
-        gold_probs: the corrector's probabilities for them, from models that did not see the row, (M, K).
-        audited: true labels of audited synthetic rows, by position; an `Audited` if they are not a simple random
-            sample.
-        calibrate: fit a temperature on held-out gold and estimate the noise by EM, for one model that never saw the
-            rows. False for cross-fitted models that were trained on such rows.
-        coverage: share of gold rows whose conformal set must hold the truth; the methods in ABSTAIN leave a row as
-            generated if its set does not hold exactly one label. No sets when None.
-        coverage_by_class: cover the rows of each class at that rate; a label with too few gold rows belongs to every
-            set.
-        bounds: also bound the generator's accuracy (`noise.accuracy_bounds`); no decision rests on it.
-
-    Raises:
-        ColumnError: shapes or values do not fit.
-        TaskError: unknown method.
-    """
-    meant, probs = calibration.checked(llm_label, pred_probs, "synthetic")
-    truth, held_out = calibration.checked(gold_label, gold_probs, "gold")
-    k = probs.shape[1]
-    if held_out.shape[1] != k or not len(truth):
-        raise ColumnError(f"gold needs rows with probabilities over the same {k} labels")
-    counts = np.bincount(truth[truth >= 0], minlength=k)
-    unseen = tuple(int(i) for i in np.flatnonzero(counts == 0))
-    heat = temperature(truth, held_out) if calibrate else 1.0
-    estimate = em_noise if calibrate else estimate_noise
-    noise = estimate(meant, calibration.temper(probs, heat), audited)
-    policy = Policy(method, k, heat, _matrix(noise), _matrix(_confusion(truth, held_out)), unseen)
-    figures = _figures(meant, truth, held_out, _belief(policy, meant, probs), audited)
-    if bounds:
-        figures |= _bounds(meant, probs.argmax(1), truth, held_out.argmax(1), k)
-    calm = calibration.temper(held_out, heat)
-    level: float | tuple[float, ...] = 0.0
-    warnings = _warnings(figures, unseen)
-    if coverage is not None:
-        level, about_sets, more = _level(
-            method, truth, calm, calibration.temper(probs, heat), coverage, coverage_by_class
-        )
-        figures, warnings = figures | about_sets, warnings + more
-    return dataclasses.replace(
-        policy,
-        threshold=_threshold(truth, calm, _generator_accuracy(figures)),
-        level=level,
-        figures=figures,
-        warnings=warnings,
-    )
-
-
-def apply(policy: Policy, llm_label: npt.ArrayLike, pred_probs: npt.ArrayLike) -> Corrected:
+    *,
+    annotations: Annotations | None = None,
+    alone: npt.ArrayLike | None = None,
+) -> Corrected:
     """Decide on each row by a policy.
 
     Args:
         llm_label: the generator's labels, (N,); -1 where there is none.
         pred_probs: the corrector's probabilities, (N, K); ignored by "none". For "clean_drop" they must come from
             models that did not see the row.
+        annotations: labels of the policy's annotators; the generator's own are `llm_label` where None.
+        alone: for "blend": calibrated probabilities of models that learnt from gold alone, (N, K); the tempered
+            `pred_probs` where None.
 
     Raises:
-        ColumnError: shapes or values do not fit.
+        ColumnError: shapes or values do not fit, or labels of an annotator are missing.
     """
     meant, probs = calibration.checked(llm_label, pred_probs, "synthetic")
     if probs.shape[1] != policy.n_labels:
         raise ColumnError(f"the policy is for {policy.n_labels} labels, the probabilities have {probs.shape[1]}")
-    label, targets, agrees, other = _decisions(policy, meant, probs)
+    named = _of_policy(policy, meant, annotations)
+    belief = _belief(policy, meant, probs, named)
+    label, targets, agrees, other = _decisions(policy, meant, probs, belief, named, alone)
     leaving = (label != meant) | (targets.sum(1) == 0)
-    alone = _protected(policy, meant, _belief(policy, meant, probs), leaving)
+    stays = _protected(policy, meant, belief, leaving)
     if policy.level and policy.method in ABSTAIN:
-        unsure = (
-            calibration.conformal_sets(calibration.temper(probs, policy.temperature), np.asarray(policy.level)).sum(1)
-            != 1
-        )
+        calm = calibration.temper(probs, policy.temperature)
+        unsure = calibration.conformal_sets(calm, np.asarray(policy.level)).sum(1) != 1
         as_meant = (targets == np.eye(policy.n_labels)[meant]).all(1)  # nothing to undo: its reason stays
-        alone |= unsure & (meant >= 0) & ~as_meant
-    label[alone] = meant[alone]
-    targets[alone] = np.eye(policy.n_labels)[meant[alone]]
+        stays |= unsure & (meant >= 0) & ~as_meant
+    label[stays] = meant[stays]
+    targets[stays] = np.eye(policy.n_labels)[meant[stays]]
     weight = targets.sum(1)
     dropped = weight == 0
     same = (label == meant) & ~dropped
     status = np.where(dropped, "dropped", np.where(same, "kept", "relabelled"))
-    reason = np.where(alone, "abstained", np.where(same, agrees, other))
+    reason = np.where(stays, "abstained", np.where(same, agrees, other))
     targets[dropped] = np.eye(policy.n_labels)[label[dropped]]
     belief = targets / targets.sum(1, keepdims=True)
     confidence = belief[np.arange(len(label)), label] if len(label) else np.zeros(0)
@@ -255,164 +241,83 @@ def settle(corrected: Corrected, llm_label: npt.ArrayLike, audited: Mapping[int,
     return Corrected(label, probs, confidence, weight, status.astype(str), reason.astype(str))
 
 
-def weaker(figures: Mapping[str, Any]) -> bool:
-    """Check whether the corrector is weaker than the generator, by a policy's figures: it then replaces no label."""
-    return bool(figures["corrector_balanced_accuracy_on_held_out_gold"] < _generator_accuracy(figures))
-
-
-def audited_figures(meant: Ints, audited: Mapping[int, int]) -> dict[str, Any]:
-    """Compute the generator's accuracy on audited rows, by the design of the sample, with its 95% interval.
+def joint_belief(
+    probs: Floats, noise: Floats, llm_label: Ints, confusions: Sequence[Floats] = (), labels: Ints | None = None
+) -> Floats:
+    """Join a text model's opinion with LLM labels through matrices P(label | truth): P(truth | all of them), (N, K).
 
     Args:
-        meant: the generator's labels, (N,).
-        audited: true labels by position, one at least; without a design a simple random sample.
+        probs: of the text model, (N, K).
+        noise: of the generator, (K, K).
+        llm_label: the generator's labels, (N,); a row with -1 keeps the opinion.
+        confusions: of the annotators, (K, K) each.
+        labels: theirs, (N, A).
     """
-    right = [int(meant[i]) == label for i, label in audited.items()]
-    figures: dict[str, Any] = {"audited_rows": len(right)}
-    weighted = design(audited)
-    if weighted is None:
-        share, (low, high) = sum(right) / len(right), wilson(sum(right), len(right))
-    else:
-        share, low, high = design_share(right, *weighted)
-        figures["audited_strata"] = len(set(weighted[1] or ("all",)))
-    figures["generator_accuracy_audited"] = round(share, 4)
-    return figures | {"generator_accuracy_audited_ci95": [round(low, 4), round(high, 4)]}
+    joined = probs * np.where((llm_label >= 0)[:, None], noise[:, np.maximum(llm_label, 0)].T, 1.0)
+    for a, matrix in enumerate(confusions):
+        given = labels[:, a]  # type: ignore[index]
+        joined *= np.where((given >= 0)[:, None], matrix[:, np.maximum(given, 0)].T, 1.0)
+    return np.asarray(joined / np.maximum(joined.sum(1, keepdims=True), 1e-300))
 
 
-# --- figures and warnings -------------------------------------------------------------------------------------------
-def _figures(
-    meant: Ints, truth: Ints, held_out: Floats, belief: Floats, audited: Mapping[int, int] | None
-) -> dict[str, Any]:
-    known = truth >= 0
-    right = held_out[known].argmax(1) == truth[known]
-    rows = np.flatnonzero(meant >= 0)
-    estimated = float(belief[rows, meant[rows]].mean()) if len(rows) else float("nan")
-    heat = temperature(truth, held_out)
-    figures: dict[str, Any] = {
-        "gold_rows": int(known.sum()),
-        "corrector_accuracy_on_held_out_gold": round(float(right.mean()), 4),
-        "corrector_balanced_accuracy_on_held_out_gold": round(
-            float(np.mean([right[truth[known] == c].mean() for c in np.unique(truth[known])])), 4
-        ),
-        "corrector_ece_on_held_out_gold": round(calibration.calibration_error(truth, held_out), 4),
-        "corrector_temperature": round(heat, 4),
-        "corrector_ece_after_temperature": round(
-            calibration.calibration_error(truth, calibration.temper(held_out, heat)), 4
-        ),
-        "generator_accuracy_estimated": round(estimated, 4),
-        "generator_accuracy_assumes": "corrector and generator err independently given the truth",
-        "synthetic_rows": len(meant),
-    }
-    return figures | (audited_figures(meant, audited) if audited else {})
+def stack_features(probs: Floats, annotations: Annotations) -> Floats:
+    """Return the features of "stack", (N, K + A K), or (N, K + 2 A K) with confidences.
 
-
-def _generator_accuracy(figures: Mapping[str, Any]) -> float:
-    return float(figures.get("generator_accuracy_audited", figures["generator_accuracy_estimated"]))
-
-
-def _bounds(meant: Ints, guess: Ints, truth: Ints, gold_guess: Ints, k: int) -> dict[str, Any]:
-    """Compute the share of rows on which corrector and generator agree, and bounds of the generator's accuracy."""
-    rows = meant >= 0
-    agree = float((guess == meant)[rows].mean()) if rows.any() else float("nan")
-    figures: dict[str, Any] = {"corrector_agrees_with_generator": round(agree, 4)}
-    bounds = accuracy_bounds(meant, guess, truth, gold_guess, k)
-    if bounds is None:
-        return figures
-    return figures | {
-        "generator_accuracy_bounds": [round(bounds[0], 4), round(bounds[1], 4)],
-        "generator_accuracy_bounds_assume": "the corrector is right on rows of each label as often as on gold",
-    }
-
-
-def _level(
-    method: str, truth: Ints, held_out: Floats, probs: Floats, coverage: float, by_class: bool
-) -> tuple[float | tuple[float, ...], dict[str, Any], tuple[str, ...]]:
-    """Return the level of conformal sets, or one a label; figures; and warnings."""
-    if by_class:
-        each = np.maximum(_EVERY, calibration.conformal_levels(truth, held_out, coverage))
-        level: float | tuple[float, ...] = tuple(each.tolist())
-        few = int((each == _EVERY).sum())
-        warning = f"gold is too small to cover {few} of {len(each)} labels at {coverage:g}: these belong to every set"
-    else:
-        level = max(_EVERY, calibration.conformal_level(truth, held_out, coverage))
-        few = int(level == _EVERY)
-        warning = f"gold is too small for sets that hold the truth at {coverage:g}: every row is left as generated"
-    figures: dict[str, Any] = {"conformal_coverage_asked": coverage}
-    if by_class:
-        figures["conformal_coverage_by_class"] = True
-    if method not in ABSTAIN:
-        return level, figures, (f"method {method} changes no label and drops no row: the coverage plays no part",)
-    abstained = calibration.conformal_sets(probs, np.asarray(level)).sum(1) != 1
-    figures["conformal_abstained_share"] = round(float(abstained.mean()), 4)
-    return level, figures, (warning,) if few else ()
-
-
-def _threshold(truth: Ints, probs: Floats, generator: float) -> float:
-    """Find the least confidence above which the corrector is right on gold at least as often as the generator.
-
-    Above 1 where there is none: then every label stays.
+    They are centred log-probabilities of the text model, and for each annotator twice its label as an indicator, and
+    the same times the stated confidence.
     """
-    known = truth >= 0
-    confidence, right = probs[known].max(1), probs[known].argmax(1) == truth[known]
-    order = np.argsort(-confidence, kind="stable")
-    precision = np.cumsum(right[order]) / np.arange(1, len(order) + 1)
-    enough = np.flatnonzero(precision >= generator)
-    return round(float(confidence[order][enough[-1]]), 6) if len(enough) else 2.0
-
-
-def _warnings(figures: Mapping[str, Any], unseen: Sequence[int]) -> tuple[str, ...]:
-    lines, gold_rows = [], figures["gold_rows"]
-    if weaker(figures):
-        lines.append("the corrector looks weaker than the generator: replacing labels by its own would make them worse")
-    if "generator_accuracy_bounds" in figures:
-        low, high = figures["generator_accuracy_bounds"]
-        least, most = wilson(round(figures["corrector_accuracy_on_held_out_gold"] * gold_rows), gold_rows)
-        estimate = "the generator's estimated accuracy"
-        if high - low < (most - least) / 2:  # narrower than gold's own interval: hardly any accuracy fits
-            lines.append(f"hardly any accuracy fits the synthetic rows: {estimate} and its bounds cannot be trusted")
-        elif not low <= figures["generator_accuracy_estimated"] <= high:
-            lines.append(f"{estimate} lies outside its bounds: the assumption of one of the two does not hold")
-    elif "corrector_agrees_with_generator" in figures:
-        lines.append("no accuracy of the generator fits: the corrector's accuracy on gold does not carry over")
-    if gold_rows < 100:
-        lines.append(f"{gold_rows} gold rows are few: the noise matrix depends on its prior")
-    if unseen:
-        lines.append(f"gold lacks {len(unseen)} of the labels: some rows of each stay as generated")
-    return tuple(lines)
-
-
-def _confusion(truth: Ints, probs: Floats) -> Floats:
-    k = probs.shape[1]
-    counts = np.full((k, k), 1.0 / k)
-    np.add.at(counts, (truth[truth >= 0], probs[truth >= 0].argmax(1)), 1.0)
-    return np.asarray(counts / counts.sum(1, keepdims=True))
-
-
-def _matrix(values: Floats) -> Matrix:
-    return tuple(tuple(round(float(v), 6) for v in row) for row in values)
+    n, k = probs.shape
+    logs = np.log(np.maximum(probs, 1e-3))
+    parts = [logs - logs.mean(1, keepdims=True)]
+    for a in range(annotations.labels.shape[1]):
+        given = annotations.labels[:, a]
+        indicator = 2.0 * np.eye(k)[np.maximum(given, 0)] * (given >= 0)[:, None]
+        parts.append(indicator)
+        if annotations.sure is not None:
+            parts.append(indicator * np.nan_to_num(annotations.sure[:, a])[:, None])
+    return np.hstack(parts) if n else np.zeros((0, sum(part.shape[1] for part in parts)))
 
 
 # --- decisions ------------------------------------------------------------------------------------------------------
-def _decisions(policy: Policy, meant: Ints, probs: Floats) -> tuple[Ints, Floats, Any, str]:
+def _of_policy(policy: Policy, meant: Ints, annotations: Annotations | None) -> Annotations:
+    """Return the annotations that a policy uses, in its order."""
+    given = annotations or Annotations((GENERATOR,), meant[:, None])
+    if missing := [name for name in policy.annotators if name not in given.names]:
+        raise ColumnError(f"the policy uses the labels of {', '.join(missing)}: the rows lack them")
+    at = [given.names.index(name) for name in policy.annotators]
+    return Annotations(policy.annotators, given.labels[:, at], None if given.sure is None else given.sure[:, at])
+
+
+def _decisions(
+    policy: Policy, meant: Ints, probs: Floats, belief: Floats, named: Annotations, alone: npt.ArrayLike | None
+) -> tuple[Ints, Floats, Any, str]:
     """Return labels (N,), training targets (N, K) whose sum is a row's weight, and reasons of kept and other rows."""
-    method, rows = policy.method, np.arange(len(meant))
-    belief = _belief(policy, meant, probs)
+    method, rows, k = policy.method, np.arange(len(meant)), policy.n_labels
     generated = np.where(meant >= 0, meant, belief.argmax(1))  # a row without a label gets the likeliest one
-    one_hot = np.eye(policy.n_labels)[generated]
+    one_hot = np.eye(k)[generated]
     if method == "none":
         return generated, one_hot, "as_generated", "posterior"
+    if method == "gold_only":
+        return generated, np.zeros_like(one_hot), "abstained", "unused"
     if method == "argmax":  # the paper's rule: a hard label, however unsure the corrector is
-        return probs.argmax(1), np.eye(policy.n_labels)[probs.argmax(1)], "agrees", "argmax"
+        return probs.argmax(1), np.eye(k)[probs.argmax(1)], "agrees", "argmax"
     if method == "threshold":
-        calm = calibration.temper(probs, policy.temperature)
-        taken = calm.max(1) >= policy.threshold
+        taken = calibration.temper(probs, policy.temperature).max(1) >= policy.threshold
         label = np.where(taken, probs.argmax(1), generated)
-        return label, np.eye(policy.n_labels)[label], np.where(taken, "agrees", "abstained"), "argmax"
+        return label, np.eye(k)[label], np.where(taken, "agrees", "abstained"), "argmax"
     if method == "agree":
         return generated, one_hot * (probs.argmax(1) == generated)[:, None], "agrees", "disagrees"
     if method == "clean_drop":
-        issues = label_issues(generated, probs) if len(generated) else np.zeros(0, bool)
-        return generated, one_hot * ~issues[:, None], "abstained", "label_issue"
+        margins = np.array(policy.margins or issue_margins(generated, probs))  # earlier versions kept no margins
+        return generated, one_hot * ~above_margins(generated, probs, margins)[:, None], "abstained", "label_issue"
+    if method == "loss_rank":
+        own = calibration.temper(probs, policy.temperature)[rows, generated]
+        return generated, one_hot * (own >= np.array(policy.floors)[generated])[:, None], "agrees", "label_issue"
+    if method == "measured":
+        return belief.argmax(1), belief.copy(), "posterior_agrees", "posterior"
+    if method == "stack":
+        logits = _stack_logits(policy, probs, named)
+        return logits.argmax(1), logits, "posterior_agrees", "posterior"
     sharp = belief**_SHARPER
     sharp /= sharp.sum(1, keepdims=True)
     weighted = one_hot * np.maximum(belief[rows, generated], _LEAST)[:, None]
@@ -420,7 +325,23 @@ def _decisions(policy: Policy, meant: Ints, probs: Floats) -> tuple[Ints, Floats
         return generated, weighted, "weighted", "posterior"
     if method == "ensemble":
         sharp = (sharp + weighted) / 2
+    if method == "blend":
+        calm = calibration.temper(probs, policy.temperature) if alone is None else np.asarray(alone, float)
+        sharp = (sharp + calm) / 2
     return sharp.argmax(1), sharp, "posterior_agrees", "posterior"
+
+
+def _stack_logits(policy: Policy, probs: Floats, named: Annotations) -> Floats:
+    """Return the probabilities of "stack", (N, K)."""
+    table = np.array(policy.stack)
+    features = stack_features(calibration.temper(probs, policy.temperature), named)
+    if features.shape[1] != len(table) - 1:
+        raise ColumnError(
+            "the policy was fitted with stated confidences of the LLM, and the rows lack them or add some"
+        )
+    logits = features @ table[:-1] + table[-1]
+    raised = np.exp(logits - logits.max(1, keepdims=True))
+    return np.asarray(raised / raised.sum(1, keepdims=True))
 
 
 def _protected(policy: Policy, meant: Ints, belief: Floats, leaving: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
@@ -442,11 +363,15 @@ def _protected(policy: Policy, meant: Ints, belief: Floats, leaving: npt.NDArray
     return alone
 
 
-def _belief(policy: Policy, meant: Ints, probs: Floats) -> Floats:
-    """Join both opinions: P(truth | text, llm_label), (N, K)."""
+def _belief(policy: Policy, meant: Ints, probs: Floats, named: Annotations) -> Floats:
+    """Join all opinions on the truth, (N, K)."""
     if not policy.noise:
         return probs
-    noise = np.asarray(policy.noise)
-    likelihood = np.where((meant >= 0)[:, None], noise[:, np.maximum(meant, 0)].T, 1.0)
-    joined = calibration.temper(probs, policy.temperature) * likelihood
-    return np.asarray(joined / np.maximum(joined.sum(1, keepdims=True), 1e-300))
+    calm = calibration.temper(probs, policy.temperature)
+    if policy.method != "measured":
+        return joint_belief(calm, np.array(policy.noise), meant)
+    confusions = [np.array(matrix) ** policy.power for matrix in policy.confusions]
+    generator = (
+        np.ones((policy.n_labels, policy.n_labels)) if GENERATOR in policy.annotators else np.array(policy.noise)
+    )
+    return joint_belief(calm, generator, meant, confusions, named.labels)

@@ -16,8 +16,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from hf_synth.correction.augmentation import augment, training_rows
-from hf_synth.correction.choice import Choice, choose
+from hf_synth.correction.choice import LEAST_SHARE, NOTHING, Choice, Prior, choose, unmeasured
 from hf_synth.correction.crossfit import folds
+from hf_synth.correction.lineage import lineage_of
 from hf_synth.correction.policy import OF_TEXTS, Policy
 from hf_synth.errors import ColumnError
 from hf_synth.models.text2text import generate_text, input_texts, text_scores
@@ -30,7 +31,12 @@ if TYPE_CHECKING:
 Write = Callable[["Dataset"], Sequence[str]]
 Fit = Callable[["Dataset"], Write]
 
-METHODS = ("none", *OF_TEXTS)
+METHODS = ("none", NOTHING, *OF_TEXTS)
+PRIORS = {  # of gains of ROUGE-L over gold only
+    "drop": Prior(0.015, 0.04, 0.0, 0.0, 0.04),
+    "replace": Prior(0.01, 0.05, 0.0, 0.0, 0.05),
+    "none": Prior(0.005, 0.05, 0.0, 0.0, 0.05),
+}
 FOLDS = 2  # of gold: each is a training of a sequence-to-sequence model
 _TAIL = 0.1  # share of gold targets whose ROUGE-L with the corrector's text is below the threshold
 _EXTRACTIVE = 0.98  # share of gold targets found in their text from which on synthetic ones must be, too
@@ -69,8 +75,8 @@ def correct_targets(
         rows: synthetic rows, none of them rejected.
         gold: rows with true targets that the corrector never saw.
         method: "none"; "drop" wrong targets; "replace" them by the corrector's text where the corrector is the stronger
-            one; "auto": "drop" with a trained model; with `fit_rows` the method whose corrected rows train the best
-            models by held-out gold, and "none" unless another is clearly better.
+            one; "gold_only", which drops all; "auto": "drop" with a trained model; with `fit_rows` the method whose
+            rows train the best models by held-out gold (see `choice.choose`).
         corrector: folder or repo id of a sequence-to-sequence model.
         fit_rows: without `corrector`: `fit(rows) -> write`, `write(rows)` a text a row; gold is cross-fitted.
 
@@ -93,8 +99,9 @@ def correct_targets(
         assert fit_rows is not None
         choice = _choose(task, rows, gold, meant, fit_rows, seed)
         method, grounds = choice.method, choice.figures()
-    if method == "none":
-        return [_decision(task, text, "kept", "abstained") for text in meant], Policy(method, 0, figures=grounds)
+    if method in ("none", NOTHING):
+        status, reason = ("kept", "abstained") if method == "none" else ("dropped", "unused")
+        return [_decision(task, text, status, reason) for text in meant], Policy(method, 0, figures=grounds)
     if fit_rows is None:
         assert corrector is not None
         of_gold, of_rows = generate_text(task, corrector, gold), generate_text(task, corrector, rows)
@@ -208,23 +215,31 @@ def _cross_written(task: Task, rows: Dataset, gold: Dataset, fit_rows: Fit, seed
 
 def _choose(task: Task, rows: Dataset, gold: Dataset, meant: Sequence[str], fit_rows: Fit, seed: int) -> Choice:
     """Choose a method by the score on half of gold of models trained on the other half and the corrected rows."""
-    half = _folds(gold, 2, seed)
+    lineage = lineage_of(task, gold, rows, folds=FOLDS, seed=seed)
+    if lineage.shows.any() and lineage.least_share() < LEAST_SHARE / 2:  # a half costs half of the rows at best
+        return unmeasured(PRIORS, lineage.least_share())
+    half = lineage.fold if lineage.shows.any() else _folds(gold, FOLDS, seed)
     worth = {m: np.zeros(len(gold)) for m in METHODS}
     for k in range(int(half.max()) + 1):
-        held = np.flatnonzero(half == k)
+        held, keep = np.flatnonzero(half == k), lineage.without(k) if lineage.shows.any() else np.arange(len(rows))
         inside, outside = gold.select(np.flatnonzero(half != k)), gold.select(held)
-        of_gold, of_rows = _cross_written(task, rows, inside, fit_rows, seed)
-        rules, _, _ = measure(task, inside, of_gold, rows, meant, of_rows)
-        truth = target_texts(task, outside)
+        some, theirs = rows.select(keep), [meant[i] for i in keep]
+        of_gold, of_rows = _cross_written(task, some, inside, fit_rows, seed)
+        rules, _, _ = measure(task, inside, of_gold, some, theirs, of_rows)
+        truth, inputs = target_texts(task, outside), input_texts(task, some)
         for method in METHODS:
-            if method == "none":
-                decisions = [_decision(task, text, "kept", "as_generated") for text in meant]
+            if method == NOTHING:
+                mixture = inside
             else:
-                decisions = decide_targets(task, method, rules, input_texts(task, rows), meant, of_rows)
-            columns = {c: [d[c] for d in decisions] for c in (task.label_column, "label_status", "weight")}
-            mixture = augment(task, training_rows(task, rows, columns), gold=inside, seed=seed)
+                decisions = (
+                    [_decision(task, text, "kept", "as_generated") for text in theirs]
+                    if method == "none"
+                    else decide_targets(task, method, rules, inputs, theirs, of_rows)
+                )
+                columns = {c: [d[c] for d in decisions] for c in (task.label_column, "label_status", "weight")}
+                mixture = augment(task, training_rows(task, some, columns), gold=inside, seed=seed)
             worth[method][held] = text_scores(_written(task, fit_rows(mixture), outside), truth)["rougeL"]
-    return choose(worth, np.zeros(len(gold), dtype=np.int64), prefer=METHODS, groups=groups_of(gold))
+    return choose(worth, np.zeros(len(gold), dtype=np.int64), groups=groups_of(gold), priors=PRIORS)
 
 
 def _folds(gold: Dataset, k: int, seed: int) -> Ints:

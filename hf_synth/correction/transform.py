@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from hf_synth.correction.correction import CROSS_FITTED, corrector_identity
 from hf_synth.correction.policy import Policy, apply
 from hf_synth.errors import ColumnError, TaskError
 from hf_synth.generation.gates import Gates
@@ -64,7 +65,8 @@ class GenerateAndCorrect:
         seed: of the choice of exemplars.
 
     Raises:
-        TaskError: a policy without a corrector or judge, a judge without a policy or of another task.
+        TaskError: a policy without a corrector or judge, or fitted for another one; a judge without a policy or of
+            another task.
         ColumnError: the exemplars lack columns.
     """
 
@@ -86,6 +88,8 @@ class GenerateAndCorrect:
             raise TaskError(f"policy {policy.method!r} needs the corrector or judge that it was fitted with")
         if judge is not None:
             _check_judge(task, judge, corrector, policy)
+        if policy is not None and (corrector is not None or judge is not None):
+            _check_bound(policy, judge if corrector is None else corrector)
         self._task, self._policy, self._n, self._seed = task, policy, n, seed
         self._prompt = prompt or task.prompt
         self._state = {
@@ -100,7 +104,7 @@ class GenerateAndCorrect:
             "seed": seed,
         }
         if judge is not None:
-            self._state["judge"] = _judge_state(judge)
+            self._state["judge"] = judge.identity
         self._llm, self._corrector, self._judge, self._exemplars = llm, corrector, judge, exemplars
         self._pool = Pool(task, exemplars, seed=seed)
         self._access, self._gates = self._pool.access, Gates(task, self._pool)
@@ -218,11 +222,22 @@ def _check_judge(task: Task, judge: LLMJudge, corrector: str | Path | None, poli
         raise TaskError(f"the judge is one of task {judge.task.full_name!r}, the rows are of {task.full_name!r}")
 
 
-def _judge_state(judge: LLMJudge) -> dict[str, Any]:
-    """Return what decides a judge's opinion; its endpoint does not."""
-    state = {name: getattr(judge, name) for name in ("votes", "logprobs", "prior_free", "seed")}
-    llm = judge.llm
-    return state | {"model": llm.model, "kind": type(llm).__name__, "sampling": sorted(judge.sampling.items())}
+def _check_bound(policy: Policy, corrector: Any) -> None:
+    """Check that a policy was fitted for a corrector: its matrices and cuts are of that one's probabilities.
+
+    Raises:
+        TaskError: it was fitted for another one, or needs labels of LLMs that new rows do not have.
+    """
+    if policy.annotators:
+        raise TaskError(
+            f"policy {policy.method!r} joins labels of LLMs that new rows do not have: fit one by another method"
+        )
+    if policy.corrector and policy.corrector != corrector_identity(corrector):
+        made = "models that were trained in folds" if policy.corrector == CROSS_FITTED else "another corrector"
+        raise TaskError(
+            f"the policy was fitted for {made}: fit one for this corrector, "
+            "fit_policy(task, pilot, corrector, gold=gold)"
+        )
 
 
 def _revive(fingerprint: str) -> GenerateAndCorrect:

@@ -16,7 +16,7 @@ import numpy.typing as npt
 
 from hf_synth.correction.audited import part_of, rekey
 from hf_synth.correction.crossfit import FOLDS, Learn, Rows, check_parts, decide, folds
-from hf_synth.correction.policy import audited_figures
+from hf_synth.correction.fitting import audited_figures
 from hf_synth.errors import ColumnError, TaskError
 from hf_synth.evaluation.metrics import group_codes
 from hf_synth.gold.adoption import adopt

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from hf_synth.errors import ColumnError, MissingGoldError, RowError
 from hf_synth.gold.readers import read_table
-from hf_synth.task.columns import USAGE_COLUMNS, access_of, strictest
+from hf_synth.task.columns import LLM_CONFIDENCE, USAGE_COLUMNS, access_of, strictest
 from hf_synth.task.folders import map_parquet, read_export
 from hf_synth.task.labels import label_names
 from hf_synth.task.task import Task
@@ -33,6 +33,9 @@ def adopt(
         llm_label_column: their name for the label that the generator was to write; names or indices of labels.
         access: the access of the gold behind them, when the rows carry none; absent counts as credentialed.
         generator: the name of the model or tool that made them.
+
+    Returns:
+        Rows with `task.synthetic_features()`, and the columns `llm_label_<name>` and `llm_confidence...` of other LLMs.
 
     Raises:
         ColumnError: a column is missing.
@@ -70,7 +73,11 @@ def adopt(
             }
             | {"generator": generator, "llm_label": label, "label_status": "kept", "reason": "as_generated"}
         )
-    return Dataset.from_list(rows, features=task.synthetic_features())
+    adopted = Dataset.from_list(rows, features=task.synthetic_features())
+    for column in dataset.column_names:  # labels of other LLMs
+        if column.startswith(("llm_label_", LLM_CONFIDENCE)) and column != llm_label_column:
+            adopted = adopted.add_column(column, dataset[column][:], feature=dataset.features[column])
+    return adopted
 
 
 def _label_value(task: Task, names: list[str] | None, value: Any, row: int) -> Any:

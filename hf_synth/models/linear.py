@@ -6,7 +6,6 @@ experiment can use it as a downstream model.
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable, Sequence
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
@@ -30,7 +29,6 @@ _LIKELY = 0.03  # smaller probabilities of a soft target are left out
 _STRENGTH = 20.0  # inverse of the L2 penalty
 _STEPS = 60  # of L-BFGS, at most
 _TOLERANCE = 1e-3  # of L-BFGS: the largest component of the gradient
-_MANY = 10_000  # training rows from which on a soft target is fitted directly, not as weighted rows of one label
 
 
 def feature_map(texts: Sequence[str], *, width: int = WIDTH, seed: int = 0) -> Callable[[Sequence[str]], Floats]:
@@ -154,18 +152,10 @@ def linear_learner(
     """
 
     def learn(gold: Ints, rows: Ints, targets: Floats) -> Predict:
-        if len(gold) + len(rows) < _MANY:
-            at, label = np.nonzero(targets > _LIKELY)  # a soft target becomes a weighted row for each likely label
-            x = np.concatenate([features_gold[gold], features_rows[rows[at]]])
-            y = np.concatenate([truth[gold], label])
-            classes = np.unique(y)
-            weight = np.concatenate([np.ones(len(gold)), targets[at, label]])
-            proba = _fit_weighted(x, y, weight) if len(classes) > 1 else None
-        else:
-            soft = np.concatenate([np.eye(n_labels)[truth[gold]], np.where(targets > _LIKELY, targets, 0.0)])
-            classes = np.flatnonzero(soft.any(0))
-            x = np.concatenate([features_gold[gold], features_rows[rows]])
-            proba = _fit_soft(x, soft[:, classes]) if len(classes) > 1 else None
+        soft = np.concatenate([np.eye(n_labels)[truth[gold]], np.where(targets > _LIKELY, targets, 0.0)])
+        classes = np.flatnonzero(soft.any(0))
+        x = np.concatenate([features_gold[gold], features_rows[rows]])
+        proba = _fit_soft(x, soft[:, classes]) if len(classes) > 1 else None
 
         def predict(gold: Ints, rows: Ints) -> tuple[Floats, Floats]:
             return spread(features_gold[gold]), spread(features_rows[rows])
@@ -181,62 +171,62 @@ def linear_learner(
     return learn
 
 
-def _fit_weighted(x: Floats, y: Ints, weight: Floats) -> Callable[[Floats], Any]:
-    """Fit weighted rows of one label each; return a function from N rows to probabilities of the labels in y."""
-    from sklearn.exceptions import ConvergenceWarning
-    from sklearn.linear_model import LogisticRegression
-
-    model = LogisticRegression(C=_STRENGTH, max_iter=_STEPS, tol=_TOLERANCE)
-    with warnings.catch_warnings():  # few steps are meant
-        warnings.simplefilter("ignore", ConvergenceWarning)
-        model.fit(x, y, weight)
-    return model.predict_proba  # type: ignore[no-any-return]
-
-
 def _fit_soft(x: Floats, targets: Floats) -> Callable[[Floats], Any]:
-    """Fit soft targets (N, K) with the loss and the optimiser of `_fit_weighted`, each row once, in x's precision.
+    """Fit softmax regression to soft targets (N, K); return a function from N rows to probabilities of the K labels."""
+    table = fit_softmax(x, targets, penalty=1 / _STRENGTH)
 
-    In `_fit_weighted` a row with five likely labels is five rows. A borderline row may get another label here
-    (docs/results/correction_speed.md). Both start from zero: the weights of an earlier fit would carry over rows that
-    this model must not have seen.
+    def proba(x: Floats) -> Any:
+        exponentials = np.exp(_logits(table, x))
+        return exponentials / exponentials.sum(1, keepdims=True)
+
+    return proba
+
+
+def fit_softmax(x: Floats, targets: Floats, *, penalty: float) -> Floats:
+    """Fit softmax regression to soft targets by L-BFGS, in x's precision.
+
+    Every fit starts from zero: the weights of an earlier fit would carry over rows that this model must not have seen.
+
+    Args:
+        x: features, (N, D).
+        targets: (N, K), K above 1; the sum of a row is its weight.
+        penalty: L2 penalty of the coefficients, beside the sum of the rows' losses; intercepts are free.
+
+    Returns:
+        Coefficients, (D + 1, K), the intercepts last.
     """
     from scipy.optimize import minimize
 
     k, d, weight = targets.shape[1], x.shape[1], targets.sum(1)
     target, row_weight = targets.astype(x.dtype), weight[:, None].astype(x.dtype)
     total = float(weight.sum())
-    penalty, free = 1 / (_STRENGTH * total), 1 if k == 2 else k  # of two labels only the second has coefficients
+    shrink, first = penalty / total, 1 if k == 2 else 0  # of two labels only the second has coefficients
+
+    def spread(flat: Floats) -> Floats:
+        table = np.zeros((d + 1, k))
+        table[:, first:] = flat.reshape(d + 1, k - first)
+        return table
 
     def loss(flat: Floats) -> tuple[float, Floats]:
-        table = flat.reshape(free, d + 1)
+        table = spread(flat)
         logits = _logits(table, x)
         probs = np.exp(logits)
         sums = probs.sum(1, keepdims=True)
         entropy = float(weight @ np.log(sums[:, 0].astype(np.float64))) - float(np.vdot(target, logits))
         probs *= row_weight / sums
         probs -= target
-        residual = np.ascontiguousarray(probs[:, k - free :])
-        gradient = np.column_stack([residual.T @ x, residual.sum(0)]).astype(np.float64) / total
-        gradient[:, :d] += penalty * table[:, :d]
-        return entropy / total + penalty / 2 * float((table[:, :d] ** 2).sum()), gradient.ravel()
+        gradient = np.vstack([x.T @ probs, probs.sum(0)]).astype(np.float64)[:, first:] / total
+        gradient[:d] += shrink * table[:d, first:]
+        return entropy / total + shrink / 2 * float((table[:d] ** 2).sum()), gradient.ravel()
 
     options = {"maxiter": _STEPS, "maxls": 50, "gtol": _TOLERANCE, "ftol": 64 * np.finfo(float).eps}
-    result = minimize(loss, np.zeros(free * (d + 1)), jac=True, method="L-BFGS-B", options=options)
-    coefficients = result.x.reshape(free, d + 1)
-
-    def proba(x: Floats) -> Any:
-        exponentials = np.exp(_logits(coefficients, x))
-        return exponentials / exponentials.sum(1, keepdims=True)
-
-    return proba
+    start = np.zeros((d + 1) * (k - first))
+    return spread(minimize(loss, start, jac=True, method="L-BFGS-B", options=options).x)
 
 
 def _logits(table: Floats, x: Floats) -> Any:
-    """Return the logits of N rows less their maximum, in x's precision; one row of coefficients means two labels."""
-    d = x.shape[1]
-    logits = x @ np.ascontiguousarray(table[:, :d].T, dtype=x.dtype)
-    logits += table[:, d].astype(x.dtype)
-    if len(table) == 1:
-        logits = np.concatenate([np.zeros_like(logits), logits], axis=1)
+    """Return the logits of N rows less their maximum, in x's precision."""
+    logits = x @ table[:-1].astype(x.dtype)
+    logits += table[-1].astype(x.dtype)
     logits -= logits.max(1, keepdims=True)
     return logits

@@ -23,6 +23,9 @@ stages share nothing else. `Task` returns the exact features: `gold_features`, `
     sampling, created             sampling parameters as JSON; time of the answer (UTC)
     prompt_tokens, completion_tokens, cost_usd   of the answer, on its first row only, so that a sum is right
     llm_label                     the label that the generator was to write; <label> starts as its copy
+    llm_label_<name>              the label that another LLM gave to the row, optional; each `llm_label` may have an
+                                  `llm_confidence` (llm_confidence_<name>) between 0 and 1. Gold may have these
+                                  columns too: then the LLM's errors are counted there
     label_status, reason          kept | relabelled | dropped | rejected, and a word of REASONS
 
     added by `correct`, which rewrites <label>, label_status and reason
@@ -60,6 +63,7 @@ REASONS: dict[str, str] = {
     # dropped
     "disagrees": "corrector and generator disagree",
     "label_issue": "confident learning holds the label for wrong",
+    "unused": "held-out gold shows no gain from the synthetic rows: gold alone trains the model",
     "not_in_text": "the target is not found in the text, where gold's targets are",
     "unknown_target": "the target is none of those that the task allows",
     # rejected: no usable row came of the answer
@@ -88,6 +92,7 @@ PROVENANCE_COLUMNS = (
 SYNTHETIC_COLUMNS = (*GOLD_COLUMNS, *PROVENANCE_COLUMNS, "llm_label", "label_status", "reason")
 CORRECTION_COLUMNS = ("label_probs", "label_confidence", "weight")
 JUDGED = "judged"
+LLM_CONFIDENCE = "llm_confidence"  # stated by the LLM beside its `llm_label`, optional
 UNLABELLED = "unlabelled"  # `source` of real notes that an LLM labelled
 MANIFEST = "hf_synth.json"  # in every folder that a stage writes: the stage, the task, counts
 

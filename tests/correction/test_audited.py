@@ -17,8 +17,8 @@ from hf_synth.cli.cli import main
 from hf_synth.correction.audited import Audited, audit_sample, design, part_of, read_audited, relative_weights
 from hf_synth.correction.choice import choose
 from hf_synth.correction.correction import correct_with_policy
+from hf_synth.correction.fitting import fit
 from hf_synth.correction.noise import em_noise, estimate_noise
-from hf_synth.correction.policy import fit
 from hf_synth.errors import ColumnError, RowError, TaskError
 from hf_synth.evaluation.statistics import design_share
 from hf_synth.experiments.assessment import assess

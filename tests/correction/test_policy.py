@@ -20,8 +20,9 @@ from hf_synth.correction import policy as correction
 from hf_synth.correction.choice import choose, choose_method
 from hf_synth.correction.correction import correct_with_policy
 from hf_synth.correction.crossfit import Rows, decide, folds
+from hf_synth.correction.fitting import fit
 from hf_synth.correction.noise import accuracy_bounds, denoise, label_issues
-from hf_synth.correction.policy import ABSTAIN, METHODS, Policy, apply, fit
+from hf_synth.correction.policy import ABSTAIN, METHODS, Policy, apply
 from hf_synth.errors import ColumnError, TaskError
 from hf_synth.evaluation.calibration import conformal_sets, temper, temperature
 from hf_synth.models.linear import feature_map, linear_fit, linear_learner, text_features

@@ -1,0 +1,132 @@
+"""Labels of LLMs beside the rows: columns `llm_label`, `llm_label_NAME` and stated confidences, on gold and on rows.
+
+An LLM's errors can be counted where it labelled rows whose truth is known. `annotate` asks an LLM about gold or about
+any other rows, and `annotations_of` pairs the columns that gold and synthetic rows share. `llm_label` of a row that an
+LLM *wrote for a label* is no answer to a question about its text, so it is not paired with gold's.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING
+
+import numpy as np
+import numpy.typing as npt
+
+from hf_synth.correction.policy import GENERATOR, Annotations
+from hf_synth.errors import ColumnError, TaskError
+from hf_synth.task.columns import LLM_CONFIDENCE, UNLABELLED, access_of, strictest
+from hf_synth.task.labels import Floats, Ints, column_of, label_names
+from hf_synth.task.task import Task
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+
+    from hf_synth.correction.judging import LLMJudge
+
+_NAME = re.compile(r"[a-z0-9][a-z0-9_]{0,39}")
+
+
+def annotate(judge: LLMJudge, rows: Dataset, *, name: str = "", access: str | None = None) -> Dataset:
+    """Add an LLM's labels of rows as columns: `llm_label` and `llm_confidence`, or both with `_NAME`.
+
+    Args:
+        judge: the LLM, as a judge of a single_label task.
+        rows: gold, synthetic rows, or any others with the task's text columns.
+        name: of the annotator, where several LLMs label the same rows; lower-case letters, digits and "_".
+        access: of rows without a column `access`; credentialed when None.
+
+    Returns:
+        The rows with both columns; null where the LLM gave no usable answer.
+
+    Raises:
+        TaskError: the task is not single_label, or the name is not one.
+        ColumnError: the rows have such a column already, or a text is missing.
+
+    Example:
+        >>> gold = annotate(LLMJudge(task, llm, votes=1), gold)  # doctest: +SKIP
+    """
+    import pyarrow as pa
+    from datasets import Value
+
+    from hf_synth.correction.judging import judged_texts
+
+    task = judge.task
+    if task.kind != "single_label":
+        raise TaskError(
+            f"task {task.full_name!r} is {task.kind}: labels of LLMs are counted for single_label tasks only"
+        )
+    if name and not _NAME.fullmatch(name):
+        raise TaskError(f"{name!r} is no name of an annotator: use lower-case letters, digits and _")
+    label, confidence = columns_of(name)
+    if taken := [column for column in (label, confidence) if column in rows.column_names]:
+        raise ColumnError(f"the rows have a column {taken[0]!r} already: name the annotator otherwise (--as NAME)")
+    carried = strictest(task.access, access_of(rows) if "access" in rows.column_names else access)
+    probs, cast = judge.votes_of(judged_texts(task, rows), carried)
+    labels = [int(p.argmax()) if votes else None for p, votes in zip(probs, cast, strict=True)]
+    sure = [float(p.max()) if votes else None for p, votes in zip(probs, cast, strict=True)]
+    features = {label: task.label_feature(), confidence: Value("float32")}
+    values = {label: pa.array(labels, pa.int64()), confidence: pa.array(sure, pa.float32())}
+    for column, feature in features.items():
+        rows = rows.add_column(column, values[column], feature=feature)
+    return rows
+
+
+def columns_of(name: str) -> tuple[str, str]:
+    """Return the columns of an annotator's labels and confidences; "" is the generator."""
+    return (f"{GENERATOR}_{name}", f"{LLM_CONFIDENCE}_{name}") if name else (GENERATOR, LLM_CONFIDENCE)
+
+
+def annotations_of(task: Task, gold: Dataset, rows: Dataset) -> tuple[Annotations, Annotations] | None:
+    """Pair the LLM labels that gold and synthetic rows share; None where they share none.
+
+    Args:
+        gold: rows with true labels.
+        rows: synthetic rows, none of them rejected, in the column contract.
+
+    Raises:
+        ColumnError: a column holds values that are no label of the task in every row.
+    """
+    names = [c for c in rows.column_names if c.startswith(f"{GENERATOR}_") and c in gold.column_names]
+    if GENERATOR in gold.column_names and not is_written(rows).any():
+        names.insert(0, GENERATOR)
+    if not names:
+        return None
+    parts = []
+    for dataset in (gold, rows):
+        labels = np.stack([_label_values(task, dataset, name) for name in names], axis=1)
+        sure = np.stack([_confidences(dataset, name.replace(GENERATOR, LLM_CONFIDENCE, 1)) for name in names], axis=1)
+        parts.append((labels, sure))
+    stated = all(np.isfinite(sure).any() for _, sure in parts)
+    of_gold, of_rows = (Annotations(tuple(names), labels, sure if stated else None) for labels, sure in parts)
+    return of_gold, of_rows
+
+
+def is_written(rows: Dataset) -> npt.NDArray[np.bool_]:
+    """Return a mask of the rows that an LLM wrote by a recorded prompt, (N,): their `llm_label` was asked for."""
+    columns = (column_of(rows, name) for name in ("source", "prompt_sha256", "seed_ids"))
+    return np.array(
+        [s != UNLABELLED and bool(prompt or seeds) for s, prompt, seeds in zip(*columns, strict=True)], bool
+    )
+
+
+def _label_values(task: Task, dataset: Dataset, column: str) -> Ints:
+    """Return an LLM's labels as indices, (N,), -1 where a row has none or another answer."""
+    names = label_names(dataset.features[column])
+    places = {name: i for i, name in enumerate(task.labels)}
+    numbers = {i: places.get(name, -1) for i, name in enumerate(names or task.labels)}
+    values = [places.get(v, -1) if isinstance(v, str) else numbers.get(v, -1) for v in dataset[column][:]]
+    labels = np.array(values, dtype=np.int64)
+    if len(labels) and (labels < 0).all():
+        raise ColumnError(f"column {column!r} holds no label of task {task.full_name!r}: {', '.join(task.labels)}")
+    return labels
+
+
+def _confidences(dataset: Dataset, column: str) -> Floats:
+    """Return stated confidences between 0 and 1, (N,), nan where none is stated."""
+    if column not in dataset.column_names:
+        return np.full(len(dataset), np.nan)
+    values = np.array([np.nan if v is None else v for v in dataset[column][:]], dtype=np.float64)
+    if (wrong := np.flatnonzero((values < 0) | (values > 1))).size:
+        raise ColumnError(f"row {wrong[0]}: column {column!r} is no confidence between 0 and 1")
+    return values
