@@ -82,6 +82,7 @@ def train(
         The folder; its `hf_synth_facts.json` holds access, digests of every row seen, and parents.
 
     Raises:
+        HfSynthError: a field of `args` is unknown, wrong or without effect.
         TaskError: class weights for a task that is not single_label, or an unknown value of `long_notes`.
         ColumnError: a column is missing, a text or label is not usable, or no row is left to train on.
         ModelError: the base model cannot be loaded.
