@@ -35,7 +35,7 @@ DEFAULT = ("medication:event", "mednli:pair", "medication_2009", "own:multi_labe
 SLOW = (
     "obesity:textual", "obesity:intuitive", "medication:action", "fall_risk:fall", "fall_risk:morse",
     "mednli:text2text", "ap_reasoning:pair", "problem_summary:assessment", "emrqa:medications", "medqa:four", "soap",
-    "esophagitis:three", "mts_dialog:summary",
+    "esophagitis:three", "mts_dialog:summary", "sdoh_nli:pair", "sdoh_nli:text2text",
 )  # fmt: skip
 NAMES = (*DEFAULT, *(pytest.param(name, marks=pytest.mark.slow) for name in SLOW))
 ARGS = {"max_steps": 6, "per_device_train_batch_size": 8, "learning_rate": 5e-3}

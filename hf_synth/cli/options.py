@@ -116,6 +116,7 @@ def add_model(parser: ArgumentParser) -> None:
     """Add the base model and how it is trained."""
     text = (
         "folder or repo id of an encoder, e.g. emilyalsentzer/Bio_ClinicalBERT (`hf-synth models` lists more); "
+        '"minilm": one that comes with a Python package, without a Hub; '
         '"tiny": one made on the spot'
     )
     parser.add_argument("--base-model", default=TINY, metavar="MODEL", help=text)

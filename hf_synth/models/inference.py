@@ -130,7 +130,14 @@ def probabilities(network: Any, tokenizer: Any, task: Task, dataset: Dataset, **
 def embed(task: Task, model: str | Path, dataset: Dataset, **options: Any) -> Floats32:
     """Return the mean of the last hidden states over each row's tokens, (N, H), from the encoder without its head.
 
+    All tokens count alike, [CLS] and [SEP] among them; padding does not count. Rows are not scaled to length 1. A text
+    is read up to the model's limit, or in windows where its config says so.
+
+    Divided by their lengths, the features of `minilm` are the embeddings of its model card, for texts of at most 256
+    tokens: the card's model stops there, and `embed` at 512.
+
     Args:
+        model: folder, repo id, or "minilm".
         options: `tokens_per_batch`, `device`, `progress`, `cache_dir`, as for `predict_proba`.
 
     Raises:

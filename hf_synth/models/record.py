@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hf_synth.errors import ModelError, OutputError
-from hf_synth.models.base_models import known_model
+from hf_synth.models.base_models import known_model, packaged_model
 from hf_synth.models.loading import has_weights, model_folder, model_revision
 from hf_synth.task.columns import MANIFEST, UNLABELLED, Access, access_of, strictest
 from hf_synth.task.folders import new_folder
@@ -151,8 +151,14 @@ def _validation_only(trained: set[str], held_out: set[str], parent: Mapping[str,
 
 
 def _name(base_model: str | Path, parent: Path) -> str:
-    """Return the name of a base model: its repo id, or its folder's name without the path."""
-    return parent.resolve().name if Path(base_model).is_dir() else str(base_model)
+    """Return the name of a base model: its repo id, or its folder's name without the path.
+
+    A model that comes with a package has the repo id of the model that the package holds.
+    """
+    if Path(base_model).is_dir():
+        return parent.resolve().name
+    packaged = packaged_model(str(base_model))
+    return str(base_model) if packaged is None else packaged.repo_id
 
 
 @contextlib.contextmanager

@@ -65,7 +65,8 @@ def train(
         train: gold rows, corrected rows, or both; dropped and rejected rows are left out.
         validation: rows with true labels: the epoch with the best main metric is kept, and training stops after three
             epochs without a better one. They count as seen by the model.
-        base_model: repo id or folder; a folder with config.json and tokenizer but no weights starts from scratch.
+        base_model: repo id, folder, or "minilm" (of a Python package); a folder with config.json and tokenizer but no
+            weights starts from scratch.
         output_dir: an earlier model of `train` there is replaced.
         args: None, a dict of `TrainingArguments` fields over our defaults, or a `TrainingArguments`, used unchanged.
         seed: of the head, the order of rows and dropout. On a CPU the same seed gives the same weights, bit by bit.
@@ -82,6 +83,7 @@ def train(
         The folder; its `hf_synth_facts.json` holds access, digests of every row seen, and parents.
 
     Raises:
+        HfSynthError: a field of `args` is unknown, wrong or without effect.
         TaskError: class weights for a task that is not single_label, or an unknown value of `long_notes`.
         ColumnError: a column is missing, a text or label is not usable, or no row is left to train on.
         ModelError: the base model cannot be loaded.

@@ -11,9 +11,11 @@ import zipfile
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from datasets import Dataset
 from support.gold_files import WRITERS, write_csv, write_jsonl
 
 from hf_synth.errors import GoldError, HfSynthError, OutputError, RowError
@@ -56,6 +58,58 @@ def test_notes_are_cached_nowhere_else(tmp_path: Path, monkeypatch: pytest.Monke
     with pytest.raises(OutputError, match="cached nowhere else"):
         builder(data_dir=str(folder)).download_and_prepare()
     assert len(load_gold(load_task("mednli"), folder)["train"]) == 120
+
+
+# --- a source that repeats itself -----------------------------------------------------------------------------------
+def test_sdoh_nli_has_no_premise_on_two_sides_and_no_pair_with_two_labels(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    tasks = {kind: load_task(f"sdoh_nli:{kind}") for kind in ("pair", "text2text")}
+    folder = WRITERS["sdoh_nli"](tmp_path / "sdoh")
+    gold = load_gold(tasks["pair"], folder)
+    said = [record.getMessage() for record in caplog.records]
+    # each premise stands in 3 rows of the file: one pair is given twice, and contradicts itself for 2 premises in 5
+    assert {split: len(rows) for split, rows in gold.items()} == {
+        "train": 3 * 40 - 2 * 8,
+        "validation": 3 * 16 - 2 * 3 - 1,
+        "test": 3 * 20 - 2 * 4,
+    }
+    assert any("rows left out, since they have a premise that also stands in a later split: 2" in s for s in said)
+    assert any("test: rows left out, since they contradict another row with the same pair" in s for s in said)
+    for rows in gold.values():
+        labels: dict[Any, set[int]] = {}
+        for row in rows:
+            labels.setdefault((row["premise"], row["hypothesis"]), set()).add(row["label"])
+        assert {len(found) for found in labels.values()} == {1}
+        assert len(set(rows["group"])) == len(set(rows["premise"]))
+        by_number = {row["id"]: rows.features["label"].int2str(row["label"]) for row in rows}
+        assert set(by_number.values()) == {"True", "False"}
+    texts = load_gold(tasks["text2text"], folder)["test"]
+    assert texts["id"] == gold["test"]["id"]
+    assert texts["target"] == [gold["test"].features["label"].int2str(y) for y in gold["test"]["label"]]
+    row = gold["test"][0]
+    assert texts["input"][0] == f"premise: {row['premise']}\nhypothesis: {row['hypothesis']}\nentailed?"
+
+
+def test_average_precision_of_sdoh_nli_is_that_of_true() -> None:
+    from sklearn.metrics import average_precision_score
+
+    from hf_synth.evaluation.evaluation import score
+
+    task, truth = load_task("sdoh_nli"), [0] * 17 + [1] * 3
+    entailed = np.random.default_rng(0).random(20)
+    scores = score(task, np.column_stack([1 - entailed, entailed]), truth, n_bootstrap=20)
+    assert task.metrics[:2] == ("macro_f1", "auprc")
+    assert task.labels[1] == "True"
+    assert scores.values["auprc"] == pytest.approx(average_precision_score(truth, entailed))
+
+
+@pytest.mark.parametrize("made", [[True, False, True], ["True", "False", "True"], [1, 0, 1]])
+def test_labels_that_a_reader_made_into_booleans_are_understood(made: list[Any]) -> None:
+    columns = {"premise": ["Drinks tea."] * 3, "hypothesis": ["The person drinks."] * 3, "llm_label": made}
+    assert adopt(load_task("sdoh_nli"), Dataset.from_dict(columns))["label"] == [1, 0, 1]
+    with pytest.raises(RowError, match="holds no label of task"):
+        adopt(load_task("mednli"), Dataset.from_dict(columns | {"llm_label": [True] * 3}))
 
 
 # --- which file -----------------------------------------------------------------------------------------------------

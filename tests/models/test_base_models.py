@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from support.tiny import toy_task
 
-from hf_synth.models.base_models import BASE_MODELS, known_model, pretraining_note, suggest_base_model
+from hf_synth.models.base_models import BASE_MODELS, known_model, packaged_model, pretraining_note, suggest_base_model
 from hf_synth.task.columns import KINDS
 
 
@@ -18,6 +18,21 @@ def test_the_table_is_sound() -> None:
         assert 512 <= model.max_tokens <= 8_192
         assert set(model.kinds) <= set(KINDS)
         assert (model.source != "") == (model.access != "open") == ("/" not in model.repo_id)
+
+
+def test_a_packaged_model_is_found_by_its_short_name_and_its_repo_id() -> None:
+    model = packaged_model("minilm")
+    assert model is not None
+    assert (model.repo_id, model.access, model.licence) == (
+        "sentence-transformers/all-MiniLM-L6-v2",
+        "open",
+        "apache-2.0",
+    )
+    assert known_model("minilm") is known_model("all-MiniLM-L6-v2") is known_model(model.repo_id) is model
+    assert packaged_model(model.repo_id) is packaged_model("") is None  # the repo id means the Hub
+    assert known_model("") is None
+    for other in BASE_MODELS:
+        assert bool(other.name) == bool(other.package) == bool(other.inside)
 
 
 def test_cards_say_what_was_read() -> None:

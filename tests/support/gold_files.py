@@ -107,6 +107,21 @@ def mednli(folder: Path) -> Path:
     return folder
 
 
+def sdoh_nli(folder: Path) -> Path:
+    """Write premises with two statements each; one of them is asked twice, as in the source."""
+    statements = ["The person drinks tea.", "The person has a cousin."]
+    for split in SIZES:
+        rows = []
+        for n in _numbered(split):
+            for k, statement in enumerate([*statements, statements[0]]):
+                rows.append([note(n, sentences=1), statement, "True" if n % 5 == k else "False"])
+        if split == "train":  # a premise of the test set, but for case and punctuation
+            shared = note(_numbered("test")[0], sentences=1).upper().replace(".", " !")
+            rows += [[shared, statement, "False"] for statement in statements]
+        write_csv(folder / f"sdoh_nli_{split}.csv", ["premise", "hypothesis", "label"], rows)
+    return folder
+
+
 def ap_reasoning(folder: Path) -> Path:
     relations = ["Direct", "Indirect", "Neither", "Not Relevant"]
     header = ["HADM ID", "Assessment", "Plan Subsection", "Relation"]
@@ -306,8 +321,8 @@ def fall_risk(folder: Path, config: str = "fall") -> Path:
 
 WRITERS: dict[str, Callable[..., Path]] = {
     f.__name__: f
-    for f in (mts_dialog, esophagitis, mednli, ap_reasoning, problem_summary, soap, emrqa, medqa, obesity, medication,
-              medication_2009, fall_risk)
+    for f in (mts_dialog, esophagitis, mednli, sdoh_nli, ap_reasoning, problem_summary, soap, emrqa, medqa, obesity,
+              medication, medication_2009, fall_risk)
 }  # fmt: skip
 
 

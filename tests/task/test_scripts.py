@@ -82,7 +82,7 @@ def test_header_facts(name: str) -> None:
     assert isinstance(task.prompt, Prompt)
     assert task.source_url.startswith("https://") or not task.files
     assert task.citation or not task.files
-    assert task.access == "open" or task.name not in ("clinic", "mts_dialog", "medqa")
+    assert task.access == "open" or task.name not in ("clinic", "mts_dialog", "sdoh_nli", "medqa")
     assert task_builder(task).__doc__
     said = task_script(task.name).__doc__ or ""  # the docstring draws the folder, and tells of each config
     assert task.config in said or task.config == "default"
@@ -244,7 +244,7 @@ def test_every_script_has_a_miniature_and_every_miniature_a_script() -> None:
     assert set(WRITERS) == {t.name for t in TASKS.values() if t.files}
     assert {t.name for t in TASKS.values()} >= {
         "esophagitis", "mednli", "ap_reasoning", "problem_summary", "soap", "emrqa", "medqa", "obesity", "medication",
-        "medication_2009", "fall_risk", "mts_dialog", "clinic",
+        "medication_2009", "fall_risk", "mts_dialog", "sdoh_nli", "clinic",
     }  # fmt: skip
 
 
@@ -258,6 +258,7 @@ def test_configs_are_as_many_as_promised() -> None:
         "medication": 6,
         "fall_risk": 2,
         "mts_dialog": 3,
+        "sdoh_nli": 2,
     }
     assert counts == counts | promised
 
