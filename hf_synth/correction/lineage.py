@@ -136,7 +136,7 @@ def lineage(
         dealt = deal(((part_of[name], labels) for name, labels in members), folds, seed=seed)
         whole = _show(codes, shown, [dealt[part_of[name]] for name in number])
         even = np.bincount(whole[0]).max() <= _LARGEST * len(ids) / whole[1].shape[1]
-        if even and whole[1].mean(axis=0).max(initial=0.0) < shows.mean(axis=0).max(initial=0.0):
+        if even and whole[1].sum(axis=0).max() < shows.sum(axis=0).max():
             fold, shows = whole
     alone = iter(range(len(number), len(number) + len(shown)))
     row_units = np.array([units[at[0]] if at else next(alone) for at in shown], dtype=np.int64)
