@@ -123,9 +123,10 @@ def lineage(
         ColumnError: there is no gold row, columns differ in length, or a recorded fold is negative.
     """
     row_folds = [None] * len(seed_ids) if row_folds is None else row_folds
+    groups = [None] * len(ids) if groups is None else groups
     _check(ids, groups, labels, seed_ids, row_folds)
     # as for folds in generation, the names do not depend on the order of the rows
-    names = [f"row {i}" if g is None else f"group {g}" for i, g in zip(ids, groups or [None] * len(ids), strict=True)]
+    names = [f"row {i}" if g is None else f"group {g}" for i, g in zip(ids, groups, strict=True)]
     number = {name: i for i, name in enumerate(dict.fromkeys(names))}
     codes = np.array([number[name] for name in names], dtype=np.int64)
     shown = _shown(ids, codes.tolist(), seed_ids)
@@ -140,7 +141,7 @@ def lineage(
         dealt = deal(((part_of[name], labels) for name, labels in members), folds, seed=seed)
         whole = _show(codes, shown, [dealt[part_of[name]] for name in number])
         even = np.bincount(whole[0]).max() <= _LARGEST * len(ids) / whole[1].shape[1]
-        if even and whole[1].mean(axis=0).max(initial=0.0) < shows.mean(axis=0).max(initial=0.0):
+        if even and whole[1].sum(axis=0).max() < shows.sum(axis=0).max():
             fold, shows = whole
     alone = iter(range(len(number), len(number) + len(shown)))
     row_units = np.array([units[at[0]] if at else next(alone) for at in shown], dtype=np.int64)
@@ -151,14 +152,14 @@ def lineage(
 
 def _check(
     ids: Sequence[str],
-    groups: Sequence[Any] | None,
+    groups: Sequence[Any],
     labels: Ints | Floats32,
     seed_ids: Sequence[Any],
     row_folds: Sequence[int | None],
 ) -> None:
     if not len(ids):
         raise ColumnError("there is no gold row to trace synthetic rows to: give gold with at least one row")
-    if len(labels) != len(ids) or (groups is not None and len(groups) != len(ids)):
+    if len(labels) != len(ids) or len(groups) != len(ids):
         raise ColumnError(f"ids, groups and labels of gold differ in length: give one of each for the {len(ids)} rows")
     if len(row_folds) != len(seed_ids):
         raise ColumnError(f"seed_ids and folds differ in length: {len(seed_ids)} and {len(row_folds)}")

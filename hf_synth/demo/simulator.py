@@ -2,8 +2,9 @@
 
 For the grades of esophagitis it plans facts and writes notes in its own style. About 30% of its labels are wrong: a
 planned fact is left out, only considered, or contradicted, most often in borderline cases, while the label returned is
-the one of the prompt, as with a real LLM. For any other task it recombines the exemplars of the prompt. The answer
-depends on the messages and a seed alone.
+the one of the prompt, as with a real LLM. A share of the sentences can be copied from the exemplars of the prompt
+(`Faults.copying`), so that a note tells what it was written from. For any other task all of them are: the simulator
+recombines the exemplars. The answer depends on the messages and a seed alone.
 """
 
 from __future__ import annotations
@@ -41,6 +42,8 @@ class Faults:
         chatter: share of answers with words or a fence around the JSON.
         duplicate: share of entries that repeat the one before.
         latency: seconds before each answer of the server.
+        copying: share of a graded note's sentences that are copied from exemplars which the prompt shows with the same
+            label; `true_label` does not read them. Notes of any other task consist of such sentences anyway.
     """
 
     slips: float = 1.0
@@ -49,6 +52,7 @@ class Faults:
     chatter: float = 0.05
     duplicate: float = 0.02
     latency: float = 0.0
+    copying: float = 0.0
 
 
 # --- answering ------------------------------------------------------------------------------------------------------
@@ -115,6 +119,8 @@ def _entry(rng: random.Random, question: _Question, label: str, faults: Faults) 
     grades = _grades(question.labels, label)
     if grades and len(question.columns) == 2:
         text, _ = write(rng, rng.choice(grades), slips=faults.slips)
+        if faults.copying:  # without it no number is drawn, so that the answers stay the same
+            text = _with_copies(rng, text, question, label, faults.copying)
         return {question.columns[0]: text, question.columns[1]: label}
     return _recombined(rng, question, label)
 
@@ -262,6 +268,19 @@ def _recombined(rng: random.Random, question: _Question, label: str) -> dict[str
     if not label and not question.sets and not extract and not choice:
         entry[target] = _with_fillers(rng, entry[target])
     return entry
+
+
+def _with_copies(rng: random.Random, text: str, question: _Question, label: str, share: float) -> str:
+    """Replace a share of the sentences of a text by sentences of one or two exemplars of the label, with fillers."""
+    column, target = question.columns
+    own = [e for e in question.exemplars if label in _listed(e.get(target))]
+    pieces = list(dict.fromkeys(s for e in rng.sample(own, min(2, len(own))) for s in _sentences(e.get(column, ""))))
+    rng.shuffle(pieces)
+    sentences = [
+        _with_fillers(rng, pieces.pop()) if pieces and rng.random() < share else sentence
+        for sentence in _sentences(text)
+    ]
+    return " ".join(sentences)
 
 
 def _with_fillers(rng: random.Random, text: str, span: str = "") -> str:

@@ -10,7 +10,7 @@ from hf_synth.errors import ColumnError, MissingGoldError, RowError
 from hf_synth.gold.readers import read_table
 from hf_synth.task.columns import LLM_CONFIDENCE, USAGE_COLUMNS, access_of, strictest
 from hf_synth.task.folders import map_parquet, read_export
-from hf_synth.task.labels import label_names
+from hf_synth.task.labels import column_of, label_names
 from hf_synth.task.task import Task
 
 if TYPE_CHECKING:
@@ -27,6 +27,9 @@ def adopt(
     generator: str = "unknown",
 ) -> Dataset:
     """Convert synthetic rows made elsewhere to the task's columns and features.
+
+    A column `seed_ids`, with the ids of the gold rows that a row was written from, is kept. Without it nothing is known
+    of these gold rows, and held-out gold cannot be held out together with what was written from it.
 
     Args:
         text_columns: their names for the task's text columns, in order; the task's own when None.
@@ -55,6 +58,9 @@ def adopt(
     texts = zip(*(dataset[c] for c in columns), strict=True)
     count = len(dataset)
     ids = dataset["id"] if "id" in dataset.column_names else [f"{task.name}-adopted-{i}" for i in range(count)]
+    seeds = column_of(dataset, "seed_ids")
+    unused: dict[str, Any] = dict.fromkeys(("prompt_sha256", "journal_key", "answer_code", "sampling", "created"), "")
+    unused |= dict.fromkeys(("fold", *USAGE_COLUMNS))
     rows = []
     for i, (id, text, value) in enumerate(zip(ids, texts, dataset[llm_label_column], strict=True)):
         if any(not isinstance(t, str) or not t.strip() for t in text):
@@ -62,15 +68,8 @@ def adopt(
         label = _label_value(task, names, value, i + 1)
         rows.append(
             task.gold_row(id, id, label, *text)
-            | {"source": "synthetic", "access": access, "seed_ids": None, "fold": None}
-            | {
-                "prompt_sha256": "",
-                "journal_key": "",
-                "answer_code": "",
-                "sampling": "",
-                "created": "",
-                **dict.fromkeys(USAGE_COLUMNS),
-            }
+            | {"source": "synthetic", "access": access, "seed_ids": seeds[i]}
+            | unused
             | {"generator": generator, "llm_label": label, "label_status": "kept", "reason": "as_generated"}
         )
     adopted = Dataset.from_list(rows, features=task.synthetic_features())

@@ -18,8 +18,8 @@ def deal(
 ) -> dict[str, int]:
     """Deal groups of rows into folds.
 
-    Groups with a rare label are dealt first, then by a seeded digest of their name. Each goes to the fold that has
-    least of its labels, and of several such folds to the one with fewest rows.
+    Groups with a rare label are dealt first, of these the largest, of equally large ones by a seeded digest of their
+    name. Each goes to the fold that has least of its labels, and of several such folds to the one with fewest rows.
 
     Args:
         rows: group and labels of each row, in any order; a row without labels counts as of one more label.
@@ -53,7 +53,7 @@ def deal(
     for group in labels_of.keys() & fixed.keys():
         put(group, fixed[group])
     free = [
-        (min(map(rank.__getitem__, counts)), sha256(f"{seed}:{group}".encode()).digest(), group)
+        (min(map(rank.__getitem__, counts)), -sum(counts.values()), sha256(f"{seed}:{group}".encode()).digest(), group)
         for group, counts in labels_of.items()
         if group not in fixed
     ]

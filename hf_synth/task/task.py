@@ -43,8 +43,9 @@ class Prompt:
     Args:
         system: the system message; the same for every call, so that servers can cache it.
         instruction: what to write, without exemplars and without counts.
-        exemplars: the gold rows in a prompt: one of each label, some of mixed labels, some of one label, or none.
-        n_exemplars: how many exemplars; for `one_per_label`, how many of each label.
+        exemplars: the gold rows in a prompt: one of each label, some of mixed labels, some of one label, or none. All
+            rows of a prompt are of one fold of gold; a label that the fold lacks is not shown.
+        n_exemplars: how many exemplars, as far as the fold has them; for `one_per_label`, how many of each label.
         asks_for: whether a call asks for rows of every label or of one label (text2text tasks: ignored).
         rows: how many rows of each label a call asks for.
         sampling: sampling parameters as the endpoint takes them, e.g. (("temperature", 0.9),).

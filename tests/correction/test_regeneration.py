@@ -75,6 +75,24 @@ def test_dropped_rows_are_asked_for_again(tmp_path: Path) -> None:
         assert max(map(meant.count, LABELS)) <= 10  # no label gets more than it had
 
 
+def test_rows_of_an_earlier_version_are_corrected_and_asked_for_again(tmp_path: Path) -> None:
+    """Their folder has no column `fold`: it is null in them, and the new rows have theirs."""
+    gold, judging = toy_rows(30, task=TASK), Doubting(0.5)
+    with serving(lambda request, _: Said(entries(request))) as server:
+        llm = asking(server, tmp_path)
+        rows = generate(TASK, gold, llm, 30)
+        first = correct(TASK, rows.remove_columns("fold"), judging, gold=gold, method="agree")
+        assert first.features == TASK.corrected_features()
+        assert first["fold"] == [None] * 30
+        known = correct(TASK, rows, judging, gold=gold, method="agree")
+        assert known["fold"] == rows["fold"]
+        assert first.remove_columns("fold").to_dict() == known.remove_columns("fold").to_dict()
+        done = regenerate(TASK, first.remove_columns("fold"), judging, llm, exemplars=gold, gold=gold, method="agree")
+    assert done["fold"][:30] == [None] * 30
+    assert set(done["fold"][30:]) <= set(range(5))
+    assert len(done) > 30
+
+
 def test_rounds_are_bounded_and_end_when_nothing_is_missing(tmp_path: Path) -> None:
     gold = toy_rows(12, task=TASK)
     with serving(lambda request, _: Said(entries(request))) as server:

@@ -14,13 +14,14 @@ from typing import Any
 
 import numpy as np
 import pytest
-from datasets import Dataset
+from datasets import Dataset, concatenate_datasets
 from datasets.fingerprint import Hasher
 from support.llm_server import Said, content, serving
 from support.tiny import TINY_ARGS, tiny_base
 
 from hf_synth import LLM, GenerateAndCorrect, Task, fit_policy, generate, load_gold, load_task
 from hf_synth.correction.judging import LLMJudge
+from hf_synth.correction.lineage import lineage_of
 from hf_synth.correction.policy import apply
 from hf_synth.demo.simulator import Faults, running_simulator, true_label
 from hf_synth.errors import ColumnError, TaskError
@@ -95,6 +96,23 @@ def test_one_row_becomes_one_row_and_no_gold_survives(gold: Dataset, llm: LLM) -
     assert not any(text in everything for text in gold["text"])
     kept = [r for r in paired.to_list() if r["label_status"] == "kept"]
     assert all(r["label"] == r["llm_label"] for r in kept)
+
+
+def test_the_exemplars_of_a_row_are_of_its_own_fold(gold: Dataset, llm: LLM) -> None:
+    made = gold.map(GenerateAndCorrect(CLINIC, llm, exemplars=gold))
+    assert all(id in seeds for id, seeds in zip(gold["id"], made["seed_ids"], strict=True))
+    assert set(made["fold"]) == set(range(5))
+    fold_of: dict[str, set[int]] = {}
+    for seeds, fold in zip(made["seed_ids"], made["fold"], strict=True):
+        for id in seeds:
+            fold_of.setdefault(id, set()).add(fold)
+    assert all(len(folds) == 1 for folds in fold_of.values())
+    strangers = load_gold(CLINIC, n_train=24, n_validation=40, n_test=10)["validation"].select(range(8))
+    other = strangers.map(GenerateAndCorrect(CLINIC, llm, exemplars=gold))
+    traced = lineage_of(CLINIC, concatenate_datasets([gold, strangers]), concatenate_datasets([made, other]))
+    assert traced.shows.sum(axis=1).tolist() == [1] * 32, (
+        "a row that is no exemplar lies in the fold of those beside it"
+    )
 
 
 def test_streaming(gold: Dataset, llm: LLM) -> None:

@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import json
 import random
+from collections import Counter
+from pathlib import Path
 
 import pytest
 
-from hf_synth.demo.simulator import Faults, answer, true_label, write
+from hf_synth.demo.simulator import Faults, answer, running_simulator, true_label, write
 from hf_synth.generation.answers import parse
+from hf_synth.generation.generation import generate
 from hf_synth.generation.prompts import render
+from hf_synth.gold.gold import load_gold
+from hf_synth.llm.llm import LLM
 from hf_synth.task.scripts import load_task
 from hf_synth.task.task import Task
 
@@ -68,3 +73,43 @@ def test_it_misbehaves_on_demand() -> None:
     assert "entries" not in answer(messages, faults=Faults(refusal=1))
     with pytest.raises(json.JSONDecodeError):
         json.loads(answer(messages, faults=Faults(refusal=0, broken=1)))
+
+
+NOTES = {
+    grade: f"Patient {i} rode a camel over the {word} hills of home. The {word} lamp stood on a table by the door."
+    for i, (grade, word) in enumerate(zip(CLINIC.labels, ("amber", "cobalt", "ivory", "scarlet"), strict=True))
+}
+
+
+def notes(copying: float, shown: dict[str, str], seed: int = 0) -> list[dict[str, str]]:
+    messages = render(CLINIC, CLINIC.prompt, [{"text": t, "label": y} for y, t in shown.items()], CLINIC.labels, 40)
+    said = answer(messages, seed=seed, faults=Faults(refusal=0, broken=0, chatter=0, duplicate=0, copying=copying))
+    return [dict(entry.row) for entry in parse(CLINIC, said, CLINIC.labels) if entry.row]
+
+
+def test_a_share_of_the_sentences_is_copied_from_exemplars_of_the_same_label() -> None:
+    words = ("amber", "cobalt", "ivory", "scarlet")
+    shares = {}
+    for copying in (0.0, 0.2, 0.6):
+        made = notes(copying, NOTES)
+        assert [row["label"] for row in made] == list(CLINIC.labels) * 40
+        found = [{w for w in words if w in row["text"]} for row in made]
+        assert all(f <= {words[CLINIC.labels.index(row["label"])]} for f, row in zip(found, made, strict=True))
+        shares[copying] = sum(map(bool, found)) / len(made)
+    assert shares[0.0] == 0
+    assert 0.3 < shares[0.2] < 0.9 < shares[0.6]
+
+
+def test_a_label_without_exemplar_has_nothing_to_copy() -> None:
+    made = notes(1.0, {y: t for y, t in NOTES.items() if y != "grade_2"})
+    assert not any("camel" in row["text"] for row in made if row["label"] == "grade_2")
+    assert all("camel" in row["text"] or "lamp" in row["text"] for row in made if row["label"] != "grade_2")
+
+
+def test_copied_sentences_pass_the_gate_for_copies(tmp_path: Path) -> None:
+    gold = load_gold(CLINIC, n_train=80, n_validation=4, n_test=4)["train"]
+    with running_simulator(faults=Faults(copying=0.5)) as url:
+        rows = generate(CLINIC, gold, LLM("simulator", base_url=url, journal=tmp_path / "j.sqlite"), 200)
+    reasons = Counter(rows["reason"])
+    assert reasons["as_generated"] == 200
+    assert reasons["copied"] <= 10

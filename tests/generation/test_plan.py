@@ -26,7 +26,7 @@ from hf_synth.errors import ColumnError, LLMError, TaskError
 from hf_synth.generation.exemplars import CHOICES, choose_exemplars
 from hf_synth.generation.gates import Gates, language_of
 from hf_synth.generation.generation import estimate, generate
-from hf_synth.generation.plan import Call, Plan, Pool, Schedule, label_plan
+from hf_synth.generation.plan import Call, Plan, Pool, Schedule, label_plan, plan_for_row
 from hf_synth.generation.prompts import prompt_for
 from hf_synth.llm import calls
 from hf_synth.llm.journal import Journal
@@ -334,6 +334,103 @@ def test_wrong_facts_are_refused() -> None:
         Plan(task, prompt_for(task, "facts"), Pool(task, clinic_gold(task, [0, 1])), 1).call(("yes",), 0)
     with pytest.raises(TaskError, match="one bound fewer"):
         Task.from_columns("pain", **columns, facts=dataclasses.replace(facts, bounds=(1, 2)))
+
+
+# --- folds ----------------------------------------------------------------------------------------------------------
+SETS = Task.from_columns(
+    "sets", text_columns="text", label_column="labels", kind="multi_label", labels=("a", "b", "c"), access="open"
+)
+TEXTS = Task.from_columns("texts", text_columns="text", label_column="out", kind="text2text", access="open")
+
+
+def patients(task: Task, labels: list[Any], per_patient: int = 1) -> Dataset:
+    """Write gold rows, of which several consecutive ones are of one patient."""
+    rows = [task.gold_row(f"g{i}", f"p{i // per_patient}", y, words(f"gold {i}")) for i, y in enumerate(labels)]
+    features = task.gold_features()
+    return Dataset.from_dict({c: [row[c] for row in rows] for c in features}, features=features)
+
+
+def calls_of(task: Task, gold: Dataset, n: int = 40, seed: int = 0, **prompt: Any) -> list[Call]:
+    shape = dataclasses.replace(task.prompt, **prompt)
+    plan = Plan(task, shape, Pool(task, gold, seed=seed), 1, seed=seed)
+    asked = task.labels if shape.asks_for == "every_label" else task.labels[:1]
+    return [plan.call(asked, j) for j in range(n)]
+
+
+@pytest.mark.parametrize("exemplars", ["one_per_label", "mixed", "same_label"])
+@pytest.mark.parametrize("asks_for", ["every_label", "one_label"])
+@pytest.mark.parametrize("task", [CLINIC, SETS, TEXTS], ids=lambda task: task.kind)
+def test_all_exemplars_of_a_call_are_of_its_fold(task: Task, exemplars: Any, asks_for: Any) -> None:
+    rng = random.Random(5)
+    labels: list[Any] = {
+        "single_label": [rng.choice((0, 0, 0, 0, 1, 1, 2, 3)) for _ in range(60)],
+        "multi_label": [[k for k in range(3) if rng.random() < 0.4] for _ in range(60)],
+        "text2text": [words(i, 3) for i in range(60)],
+    }[task.kind]
+    gold = patients(task, labels, 2)
+    group = dict(zip(gold["id"], gold["group"], strict=True))
+    fold_of: dict[str, set[int | None]] = {}
+    for seed in (0, 1):
+        asked = calls_of(task, gold, seed=seed, exemplars=exemplars, asks_for=asks_for, n_exemplars=2)
+        assert set(Counter(call.fold for call in asked).values()) == {8}, "40 calls, 8 of each fold"
+        for call in asked:
+            assert call.seed_ids
+            for id in call.seed_ids:
+                fold_of.setdefault(group[id], set()).add(call.fold)
+    assert all(len(folds) == 1 for folds in fold_of.values()), "a patient is of one fold, whatever the seed"
+    assert len(fold_of) == 30 or exemplars != "mixed"
+
+
+def test_every_row_is_shown_before_any_comes_again_in_a_fold() -> None:
+    asked = calls_of(CLINIC, patients(CLINIC, [0, 1, 2, 3] * 15), 15)
+    assert set(Counter(id for call in asked for id in call.seed_ids).values()) == {1}
+    again = calls_of(CLINIC, patients(CLINIC, [0, 1, 2, 3] * 15), 30)
+    assert set(Counter(id for call in again for id in call.seed_ids).values()) == {2}
+
+
+def test_the_folds_do_not_depend_on_the_order_of_the_rows() -> None:
+    gold = patients(CLINIC, [0] * 20 + [1] * 10 + [2] * 6 + [3] * 4)
+    pool, other = Pool(CLINIC, gold), Pool(CLINIC, gold.select(random.Random(1).sample(range(40), 40)), seed=9)
+    assert [pool.fold_of(row) for row in gold] == [other.fold_of(row) for row in gold]
+
+
+def test_a_label_that_a_fold_lacks_is_left_out_or_another_fold_is_taken() -> None:
+    gold = patients(CLINIC, [0] * 20 + [1] * 20 + [2] * 20 + [3] * 2)
+    label = dict(zip(gold["id"], gold["label"], strict=True))
+    shown = [{label[id] for id in call.seed_ids} for call in calls_of(CLINIC, gold, exemplars="one_per_label")]
+    assert Counter(3 in labels for labels in shown) == {True: 16, False: 24}, "two folds of five have the label"
+    assert all({0, 1, 2} <= labels for labels in shown)
+    for exemplars in ("same_label", "one_per_label"):
+        prompt = dataclasses.replace(CLINIC.prompt, exemplars=exemplars, asks_for="one_label")  # type: ignore[arg-type]
+        plan = Plan(CLINIC, prompt, Pool(CLINIC, gold), 1)
+        calls = [plan.call(("grade_3",), j) for j in range(20)]
+        assert set(Counter(call.fold for call in calls).values()) == {10}, "the two folds take turns"
+        assert all(3 in {label[id] for id in call.seed_ids} for call in calls)
+
+
+@pytest.mark.parametrize("n_groups", [1, 2, 4, 5, 7])
+def test_few_patients_make_few_folds(n_groups: int) -> None:
+    asked = calls_of(CLINIC, patients(CLINIC, [0, 1, 2, 3] * n_groups, 4), 20)
+    assert {call.fold for call in asked} == set(range(min(5, n_groups)))
+
+
+def test_prompts_without_exemplars_have_no_fold() -> None:
+    call = Plan(CLINIC, prompt_for(CLINIC, "attributes"), Pool(CLINIC, GOLD), 1).call(("grade_1",), 3)
+    assert (call.seed_ids, call.fold) == ((), None)
+
+
+def test_a_row_of_its_own_plan_has_the_fold_of_its_patient() -> None:
+    gold = patients(CLINIC, [0, 1, 2, 3] * 15, 2)
+    pool = Pool(CLINIC, gold)
+    for row in gold.select(range(0, 60, 7)):
+        call = plan_for_row(CLINIC, CLINIC.prompt, row, pool)
+        assert call.fold == pool.fold_of(row)
+        assert {pool.fold_of(other) for other in gold if other["id"] in call.seed_ids} == {call.fold}
+    stranger = CLINIC.gold_row("x", "p-new", 1, words("new"))
+    sibling = CLINIC.gold_row("y", "p-new", 2, words("newer"))
+    folds = [plan_for_row(CLINIC, CLINIC.prompt, row, pool).fold for row in (stranger, sibling)]
+    assert folds[0] == folds[1], "rows of a patient who is not in the pool are of one fold, too"
+    assert folds[0] in range(5)
 
 
 # --- exemplars ------------------------------------------------------------------------------------------------------

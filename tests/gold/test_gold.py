@@ -171,6 +171,9 @@ def test_rows_made_elsewhere_are_adopted() -> None:
     rows = Dataset.from_dict({"body": ["Made up.", "Also."], "asked": ["GENHX", "ROS"]})
     made = adopt(MTS, rows, text_columns=["body"], llm_label_column="asked")
     assert made["llm_label"] == [MTS.labels.index("GENHX"), MTS.labels.index("ROS")]
+    assert (made["seed_ids"], made["fold"]) == ([None, None], [None, None])
+    told = adopt(MTS, rows.add_column("seed_ids", [["g1"], []]), text_columns=["body"], llm_label_column="asked")
+    assert told["seed_ids"] == [["g1"], []]
     assert access_of(made) == "credentialed"  # absent counts as the strictest
     assert access_of(adopt(MTS, rows, text_columns=["body"], llm_label_column="asked", access="open")) == "open"
     with pytest.raises(RowError, match="row 1: holds no label"):
