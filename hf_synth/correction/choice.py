@@ -55,12 +55,12 @@ class Prior:
         return self.level + self.slope * min(edge, _MOST_EDGE), self.spread
 
 
-# The constants were set on half of the sets of benchmarks/real_noise.py; its page reports the other half.
+# Rounded from `benchmarks/real_noise.py --fit`, on half of its sets; docs/results/real_noise.md reports each half.
 PRIORS: Mapping[str, Prior] = {
-    "blend": Prior(0.02, 0.03, 0.03, 0.25, 0.03),
-    "posterior": Prior(0.015, 0.06, 0.03, 0.5, 0.05),
-    "loss_rank": Prior(0.0, 0.04, 0.02, 0.15, 0.025),
-    "measured": Prior(0.02, 0.02, 0.02, 0.15, 0.02),
+    "blend": Prior(0.025, 0.045, 0.025, 0.2, 0.035),
+    "posterior": Prior(0.02, 0.065, 0.015, 0.3, 0.055),
+    "loss_rank": Prior(0.03, 0.04, 0.03, 0.1, 0.035),
+    "measured": Prior(0.025, 0.035, 0.025, 0.2, 0.025),
 }
 CANDIDATES = (NOTHING, "blend", "posterior")
 MEASURED_CANDIDATES = ("measured", "loss_rank")  # where an LLM labelled the gold, too
