@@ -60,6 +60,9 @@ def generate(
     For every rejected row another call is made with other exemplars, until there are enough good rows or `max_calls`
     are made. An LLM without a journal keeps its answers beside the gold.
 
+    The exemplars are dealt into five folds, by group. All exemplars of a prompt are of one fold, which column `fold` of
+    its rows records: a fold of gold can be held out later with all rows that were written from it.
+
     Args:
         exemplars: gold rows that prompts may show (see `exemplars.choose_exemplars`).
         llm: an `LLM`, a `LocalLLM` or a `BatchLLM`.

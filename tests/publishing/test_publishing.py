@@ -247,7 +247,7 @@ def test_an_export_loads_with_plain_datasets_and_holds_nothing_local(tmp_path: P
     assert all(by_id[r["id"]]["text"] == r["text"] for r in corrected)
     for view in (corrected, raw):
         assert set(view["access"]) == {"restricted"}
-        assert set(view.column_names).isdisjoint({"seed_ids", "prompt_sha256", "journal_key", "group"})
+        assert set(view.column_names).isdisjoint({"seed_ids", "fold", "prompt_sha256", "journal_key", "group"})
 
     import pyarrow.parquet as pq
 
