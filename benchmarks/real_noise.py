@@ -354,22 +354,28 @@ def written_gold(name: str, size: int, seed: int) -> tuple[Any, ...]:
 
 # --- summary --------------------------------------------------------------------------------------------------------
 def fitted(results: list[dict]) -> str:
-    """Return the priors of each method, from runs of the sets in TUNED, in points of score as shares of 1."""
+    """Return the priors of each method, from cells of the sets in TUNED, in points of score as shares of 1.
+
+    A cell's gain is the mean over its seeds; the noise of that mean is taken out of standard deviations, and each set
+    counts alike.
+    """
     lines = []
-    some = [r for r in results if (r["run"][0], r["run"][1]) in TUNED]
-    sets = collections.Counter((r["run"][0], r["run"][1]) for r in some)
-    weight = np.array([1 / sets[r["run"][0], r["run"][1]] for r in some])
+    cells = collections.defaultdict(list)
+    for r in results:
+        if (r["run"][0], r["run"][1]) in TUNED:
+            cells[tuple(r["run"][:4])].append(r)
+    sets = collections.Counter(c[:2] for c in cells)
+    weight = np.array([1 / sets[c[:2]] for c in cells])
     weight /= weight.sum()
-    edge = np.array([r["edge"] for r in some])
-    for method, arm in (("blend",) * 2, ("posterior",) * 2, ("measured",) * 2, ("loss_rank", "loss_rank with")):
-        gain = np.array([np.mean(r["scores"][arm]) - np.mean(r["scores"]["gold_only"]) for r in some])
+    edge = np.minimum([np.mean([r["edge"] for r in runs]) for runs in cells.values()], 0.1)
+    table = np.column_stack([np.ones(len(edge)), edge]) * np.sqrt(weight)[:, None]
+    for method, arm in (("blend",) * 2, ("posterior",) * 2, ("loss_rank", "loss_rank with"), ("measured",) * 2):
+        gains = [[np.mean(r["scores"][arm]) - np.mean(r["scores"]["gold_only"]) for r in rs] for rs in cells.values()]
+        gain, noise = np.array([np.mean(g) for g in gains]), np.mean([np.var(g, ddof=1) / len(g) for g in gains])
         mean = float(weight @ gain)
-        sd = float(np.sqrt(weight @ (gain - mean) ** 2))
-        # the slope is fitted below a lead of .1; runs of one cell share their gold-only score, so it is a rough guide
-        x = np.minimum(edge, 0.1)
-        table = np.column_stack([np.ones(len(x)), x]) * np.sqrt(weight)[:, None]
         level, slope = np.linalg.lstsq(table, gain * np.sqrt(weight), rcond=None)[0]
-        spread = float(np.sqrt(weight @ (gain - level - slope * x) ** 2))
+        around = (weight @ (gain - mean) ** 2, weight @ (gain - level - slope * edge) ** 2)
+        sd, spread = (float(np.sqrt(max(0.0, v - noise))) for v in around)
         lines.append(f'"{method}": Prior({mean:.3f}, {sd:.3f}, {level:.3f}, {slope:.2f}, {spread:.3f}),')
     return "\n".join(lines)
 

@@ -26,7 +26,7 @@ from hf_synth.task.labels import Floats, Ints
 NOTHING = "gold_only"  # the candidate that uses none of the rows
 CONFIDENCE = 0.9  # of the guarantee
 LEAST_SHARE = 0.5  # of the synthetic rows that must remain when a fold of gold is held out
-CAUTION = 0.3  # standard deviations of the expected gain that are taken off it
+CAUTION = 0.1  # standard deviations of the expected gain that are taken off it
 _MOST_EDGE = 0.1  # measured lead of the LLM over gold only beyond which it promises no more
 _FEWEST_AUDITED = 20  # audited rows that measure the LLM's lead
 
@@ -57,10 +57,10 @@ class Prior:
 
 # Rounded from `benchmarks/real_noise.py --fit`, on half of its sets; docs/results/real_noise.md reports each half.
 PRIORS: Mapping[str, Prior] = {
-    "blend": Prior(0.025, 0.045, 0.025, 0.2, 0.035),
-    "posterior": Prior(0.02, 0.065, 0.015, 0.3, 0.055),
-    "loss_rank": Prior(0.03, 0.04, 0.03, 0.1, 0.035),
-    "measured": Prior(0.025, 0.035, 0.025, 0.2, 0.025),
+    "blend": Prior(0.025, 0.04, 0.025, 0.3, 0.025),
+    "posterior": Prior(0.02, 0.06, 0.015, 0.45, 0.035),
+    "loss_rank": Prior(0.03, 0.03, 0.03, 0.2, 0.025),
+    "measured": Prior(0.03, 0.025, 0.03, 0.2, 0.02),
 }
 CANDIDATES = (NOTHING, "blend", "posterior")
 MEASURED_CANDIDATES = ("measured", "loss_rank")  # where an LLM labelled the gold, too
@@ -92,8 +92,9 @@ class Choice:
         scores: each method's score on held-out rows: the mean of accuracy and balanced accuracy of a linear head.
         gains: each method's gain over gold only.
         behind: each method's distance to the chosen one, and the standard error of that difference.
-        guarantee: the largest loss of accuracy against gold only that a one-sided paired interval of CONFIDENCE does
-            not exclude; 0 for gold only, None where nothing could be measured.
+        guarantee: the largest loss of accuracy against gold only that a one-sided paired interval does not exclude, at
+            CONFIDENCE for all candidates at once (Bonferroni), since the choice is among them; 0 for gold only, None
+            where nothing could be measured.
         accuracy: of the chosen method's head on held-out rows, with its 95% interval; None where not measured.
         why: a sentence.
         opinions: of the models trained for the choice, on the synthetic rows, by their source (see `decide`).
@@ -176,7 +177,7 @@ def choose(
     behind = {m: (round(float(g.mean()), 4), round(_error(g, codes), 4)) for m, g in distances.items()}
     guarantee = 0.0
     if chosen != NOTHING:
-        quantile = float(stdtrit(max(1, n_groups - 1), CONFIDENCE))
+        quantile = float(stdtrit(max(1, n_groups - 1), 1 - (1 - CONFIDENCE) / (len(worth) - 1)))
         lead = (np.asarray(hits[chosen], float) - np.asarray(hits[NOTHING], float)) * drawn
         guarantee = max(0.0, quantile * _error(lead, codes) - float(lead.mean()))
     share, low, high = _share_interval(np.asarray(hits[chosen], float) * drawn, codes)

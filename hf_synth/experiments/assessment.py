@@ -1,22 +1,26 @@
 """Decide before a study whether to generate synthetic notes or to label more notes.
 
 Everything is measured on the gold itself, out of fold, with a linear head on frozen features: a learning curve on
-nested subsets, and the gain of corrected pilot rows. Without pilot rows the answer is "cannot_tell". The head stands in
-for the encoder that will be trained: it shows the direction of its gain, not the size.
+nested subsets, and the gain of corrected pilot rows. A fold is held out with the pilot rows that were written from it.
+Without pilot rows, or where most of them were written from most of the gold, the answer is "cannot_tell". The head
+stands in for the encoder that will be trained: it shows the direction of its gain, not the size.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 import numpy.typing as npt
 
-from hf_synth.correction.audited import part_of, rekey
-from hf_synth.correction.crossfit import FOLDS, Learn, Rows, check_parts, decide, folds
+from hf_synth.correction.annotations import annotations_of
+from hf_synth.correction.audited import rekey
+from hf_synth.correction.choice import LEAST_SHARE
+from hf_synth.correction.crossfit import FOLDS, Learn, Rows, check_parts, decide, folds, part_of_rows
 from hf_synth.correction.fitting import audited_figures
+from hf_synth.correction.lineage import lineage_of
 from hf_synth.errors import ColumnError, TaskError
 from hf_synth.evaluation.metrics import group_codes
 from hf_synth.gold.adoption import adopt
@@ -28,13 +32,18 @@ if TYPE_CHECKING:
     from datasets import Dataset
 
 Decision = Literal["generate", "label", "cannot_tell"]
-SURE = 0.8  # share of draws that a decision needs
-METHOD = "posterior"  # corrects the pilot rows
+SURE = 0.95  # share of draws that a decision needs
+WORTH = 0.01  # least gain that is worth generating for; smaller ones cannot be told from chance on few rows
+METHOD = "blend"  # corrects the pilot rows: the method with the least to lose
 MIN_GOLD, MIN_PILOT = 20, 30  # fewest rows for an assessment
 _PARTS = (0.25, 0.5, 1.0)  # shares of the gold inside the folds: the learning curve
 _PILOTS = (0.5, 1.0)  # shares of the pilot rows
 _ENOUGH = 0.9  # share of the best measured gain; the fewest rows that reach it are recommended
 _FLAT = 0.005  # largest gain that counts as none
+_UNTRACEABLE = (
+    "cannot be measured, since only {:.0%} of the pilot rows were written without a given fifth of the gold; generate "
+    "them again with `hf-synth generate` (its rows are each of one fold), or hold gold back with --choose"
+)
 
 
 @dataclass(frozen=True)
@@ -132,9 +141,10 @@ def assess(
     if audited and synthetic is None:
         raise ColumnError("audited labels are of synthetic rows: give those rows, too")
     rows = None if synthetic is None else _pilot_rows(task, synthetic)
-    known = _label_rows(task, gold, rows, audited)
+    known = _label_rows(task, gold, rows, audited, seed)
     check_parts(known.groups)
-    hits, sizes, pilots = _hits(task, gold, rows, known, repeats, seed)
+    left = 1.0 if known.lineage is None else known.lineage.least_share()
+    hits, sizes, pilots = _hits(task, gold, rows if left >= LEAST_SHARE else None, known, repeats, seed)
     draws = _draws(hits, known, n_bootstrap, seed)
     means = np.mean([[_row_weights(known) @ h / len(known.truth) for h in one] for one in hits], axis=0)
     of_labels = _gain_of_labels(sizes, draws[:, : len(sizes)], more)
@@ -144,6 +154,8 @@ def assess(
         n: (float(means[len(sizes) + i] - means[len(sizes) - 1]), *_interval(gains[:, i])) for i, n in enumerate(pilots)
     }
     decision, certainty, why = _decide(gains, of_labels, labelling, pilot, len(rows or ()), sizes[-1], more)
+    if left < LEAST_SHARE:
+        decision, certainty, why = "cannot_tell", 0.0, _UNTRACEABLE.format(left)
     best = max((g[0] for g in pilot.values()), default=0.0)
     enough = next((n for n in sorted(pilot) if pilot[n][0] >= _ENOUGH * best), None)
     rising = len(pilots) > 1 and enough == max(pilots) and float((gains[:, -1] > gains[:, -2]).mean()) >= SURE
@@ -177,15 +189,25 @@ def _pilot_rows(task: Task, synthetic: Dataset) -> Dataset:
     return rows
 
 
-def _label_rows(task: Task, gold: Dataset, rows: Dataset | None, audited: Mapping[str, int | str] | None) -> Rows:
+def _label_rows(
+    task: Task, gold: Dataset, rows: Dataset | None, audited: Mapping[str, int | str] | None, seed: int
+) -> Rows:
     place = {} if rows is None else {id: i for i, id in enumerate(rows["id"])}
     missing = [id for id in audited or () if id not in place]
     if missing:
         raise ColumnError(f"{len(missing)} audited ids are not among the pilot rows; give ids of their column 'id'")
     checked = audited_labels(task, {place[id]: label for id, label in (audited or {}).items()})
     meant = np.zeros(0, np.int64) if rows is None else label_indices(task, rows, "llm_label")
-    groups = groups_of(gold)
-    return Rows(meant, label_indices(task, gold), groups, len(task.labels), rekey(audited or {}, checked, place))
+    lineage = None if rows is None else lineage_of(task, gold, rows, seed=seed)
+    return Rows(
+        meant,
+        label_indices(task, gold),
+        groups_of(gold),
+        len(task.labels),
+        rekey(audited or {}, checked, place),
+        annotations=None if rows is None else annotations_of(task, gold, rows),
+        lineage=lineage if lineage is not None and lineage.shows.any() else None,
+    )
 
 
 def _hits(
@@ -193,29 +215,36 @@ def _hits(
 ) -> tuple[list[list[Floats]], list[int], list[int]]:
     """Predict gold rows out of fold, for each way to cut the folds and each training set.
 
+    Folds of a lineage are fixed: the ways to cut them then differ in the halves and parts that are drawn.
+
     Returns:
         Hits, 1 or 0, (M,) over gold rows, of parts of the gold alone, then of all gold with parts of the pilot; the
-        gold sizes; the pilot sizes.
+        gold sizes; the pilot sizes, as they are when a fold is held out.
     """
     texts = [] if rows is None else texts_of(task, rows)
     x_gold, x_rows = text_features(texts_of(task, gold), texts)
     learn = linear_learner(x_gold, x_rows, known.truth, known.n_labels)
-    pilots = [round(part * len(texts)) for part in _PILOTS] if texts else []
-    none, flat = np.arange(0), np.zeros((0, known.n_labels))
-    hits = []
+    lineage = known.lineage if texts else None
+    none, flat, every = np.arange(0), np.zeros((0, known.n_labels)), np.arange(len(texts))
+    parts = _PILOTS if texts else ()
+    hits, left = [], []
     for repeat in range(repeats):
-        fold = folds(known.truth, known.groups, FOLDS, seed + repeat)
-        one = [np.zeros(len(known.truth)) for _ in (*_PARTS, *pilots)]
+        fold = folds(known.truth, known.groups, FOLDS, seed + repeat) if lineage is None else lineage.fold
+        one = [np.zeros(len(known.truth)) for _ in (*_PARTS, *parts)]
         for k in range(int(fold.max()) + 1):
             inside, held = np.flatnonzero(fold != k), np.flatnonzero(fold == k)
             for i, part in enumerate(_PARTS):
                 some = _part_of_gold(known.truth, inside, part, seed + repeat)
                 one[i][held] = _held_hits(learn, known, held, some, none, flat)
-            for i, n in enumerate(pilots, len(_PARTS)):
-                used, targets = _correct_pilot(learn, known, inside, n, seed + repeat)
+            keep = every if lineage is None else lineage.without(k)
+            left.append(len(keep))
+            for i, part in enumerate(parts, len(_PARTS)):
+                drawn = np.random.default_rng(seed + repeat).permutation(len(keep))[: round(part * len(keep))]
+                used, targets = _correct_pilot(learn, known, inside, keep[np.sort(drawn)], seed + 7 * repeat + k)
                 one[i][held] = _held_hits(learn, known, held, inside, used, targets)
         hits.append(one)
     n_inside = len(known.truth) * (FOLDS - 1) / FOLDS
+    pilots = [round(part * float(np.mean(left))) for part in parts]
     return hits, [round(part * n_inside) for part in _PARTS], pilots
 
 
@@ -225,18 +254,9 @@ def _held_hits(learn: Learn, known: Rows, held: Ints, gold: Ints, rows: Ints, ta
     return np.asarray(probs.argmax(1) == known.truth[held])
 
 
-def _correct_pilot(learn: Learn, known: Rows, inside: Ints, n: int, seed: int) -> tuple[Ints, Floats]:
-    """Correct n of the pilot rows by gold inside the fold; return the rows used and their targets."""
-    some = np.sort(np.random.default_rng(seed).permutation(len(known.meant))[:n])
-    place = {int(row): i for i, row in enumerate(some)}
-    audited = part_of(known.audited, [row for row in known.audited if row in place])
-    audited = rekey(audited, {place[row]: label for row, label in audited.items()}, place)
-    part = Rows(known.meant[some], known.truth, known.groups, known.n_labels, audited)
-
-    def learn_part(gold: Ints, rows: Ints, targets: Floats) -> Any:
-        predict = learn(gold, some[rows], targets)
-        return lambda gold, rows: predict(gold, some[rows])
-
+def _correct_pilot(learn: Learn, known: Rows, inside: Ints, some: Ints, seed: int) -> tuple[Ints, Floats]:
+    """Correct some of the pilot rows by gold inside the fold; return the rows used and their targets."""
+    part, learn_part = part_of_rows(known, learn, some)
     corrected = decide(part, learn_part, METHOD, inside=inside, seed=seed, bounds=False)[1]
     used = np.flatnonzero(corrected.weight > 0)
     return some[used], corrected.probs[used] * corrected.weight[used, None]
@@ -312,7 +332,7 @@ def _decide(
         why = "without synthetic rows only labelling can be assessed: generate some hundred as a pilot, and have a "
         return "cannot_tell", 0.0, why + "person check 50 of them"
     gain = gains[:, -1]  # of all pilot rows: to choose their best part would be biased
-    generating = float((gain > np.maximum(0.0, of_labels)).mean())
+    generating = float((gain > np.maximum(WORTH, of_labels)).mean())
     labels = float(((of_labels > gain) & (of_labels > 0)).mean())
     why = (
         f"{n_pilot:,} corrected pilot rows bring a linear head {_gain(pilot[max(pilot)])}, {more:,} more labels "

@@ -1,0 +1,162 @@
+"""Honesty and power of `assess` and of the held-out figure of `auto`, where the truth is known.
+
+    python benchmarks/assessment.py --runs 20 --processes 2 --out out
+
+Gold is of the artificial clinic, notes are written by the simulator through `generate` with default options: all of it
+is simulated. "coin flips": labels of gold are drawn at random and the simulator copies from its exemplars, so that
+nothing can be learnt and a leak shows. "no gain": the pilot's labels are drawn at random. "small gain": notes as the
+simulator writes them. "large gain": the clinic's notes of other patients, 10% of their labels wrong, as rows made
+elsewhere. The true gain and the true accuracy are those of the same head on 5,000 fresh notes.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import tempfile
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any
+
+for variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
+    os.environ.setdefault(variable, "1")
+
+import numpy as np  # noqa: E402
+
+CASES = (
+    ("coin flips", 120, 240), ("no gain", 100, 300), ("small gain", 100, 300), ("small gain", 200, 300),
+    ("large gain", 100, 600), ("large gain", 200, 600),
+)  # fmt: skip
+FRESH, TRAIN, WRONG = 5_000, 1_200, 0.1
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--runs", type=int, default=20)
+    parser.add_argument("--processes", type=int, default=2)
+    parser.add_argument("--out", type=Path, required=True)
+    args = parser.parse_args()
+    args.out.mkdir(parents=True, exist_ok=True)
+    file = args.out / "assessment.jsonl"
+    lines = file.read_text().splitlines() if file.exists() else []
+    done = {tuple(r["run"]): r for r in map(json.loads, lines)}
+    wanted = [(*case, seed) for seed in range(args.runs) for case in CASES]
+    with ProcessPoolExecutor(args.processes, mp_context=get_context("spawn")) as pool, file.open("a") as out:
+        for result in pool.map(one, [w for w in wanted if w not in done]):
+            done[tuple(result["run"])] = result
+            out.write(json.dumps(result) + "\n")
+            out.flush()
+    text = summary([done[w] for w in wanted])
+    (args.out / "assessment.md").write_text(text + "\n")
+    print(text)
+
+
+CACHE: dict[str, Any] = {}
+
+
+def clinic() -> Any:
+    import datasets
+
+    from hf_synth.gold.gold import load_gold
+    from hf_synth.task.scripts import load_task
+
+    if not CACHE:
+        datasets.disable_progress_bars()
+        task = load_task("clinic")
+        CACHE["task"] = task
+        CACHE["splits"] = load_gold(task, seed=3, n_train=TRAIN, n_validation=10, n_test=FRESH)
+    return CACHE["task"], CACHE["splits"]
+
+
+def one(run: tuple[str, int, int, int]) -> dict[str, Any]:
+    from datasets import Dataset
+
+    from hf_synth.correction.augmentation import augment
+    from hf_synth.correction.correction import correct_with_policy
+    from hf_synth.demo.simulator import Faults, running_simulator
+    from hf_synth.experiments.assessment import METHOD, assess
+    from hf_synth.generation.generation import generate
+    from hf_synth.gold.adoption import adopt
+    from hf_synth.llm.llm import LLM
+    from hf_synth.models.linear import linear_fit
+
+    case, size, n, seed = run
+    task, splits = clinic()
+    train, fresh = splits["train"], splits["test"]
+    rng = np.random.default_rng([seed, size])
+    groups = np.array(train["group"])
+    order = rng.permutation(np.unique(groups))
+    gold = train.select(np.flatnonzero(np.isin(groups, order[:size]))[:size])
+    if case == "coin flips":
+        gold, fresh = (shuffled(rows, rng) for rows in (gold, fresh))
+    if case == "large gain":
+        others = train.select(np.flatnonzero(~np.isin(groups, order[:size]))[:n])
+        wrong = rng.random(n) < WRONG
+        told = np.where(wrong, (np.array(others["label"]) + rng.integers(1, 4, n)) % 4, others["label"]).tolist()
+        made = {"text": list(others["text"]), "llm_label": told, "access": ["open"] * n}
+        notes = adopt(task, Dataset.from_dict(made))
+    else:
+        faults = Faults(copying=0.5 if case == "coin flips" else 0.0)
+        with tempfile.TemporaryDirectory() as folder, running_simulator(seed=seed, faults=faults) as url:
+            llm = LLM("simulator", base_url=url, journal=Path(folder) / "journal.sqlite")
+            notes = generate(task, gold, llm, n, seed=seed)
+    if case == "no gain":
+        labels = [None if y is None else int(rng.integers(len(task.labels))) for y in notes["llm_label"]]
+        notes = with_column(with_column(notes, "llm_label", labels), task.label_column, labels)
+    found = assess(task, notes, gold=gold, seed=seed)
+    truth = np.array(fresh["label"])
+
+    kept = [i for i, status in enumerate(notes["label_status"]) if status != "rejected"]
+    fit = linear_fit(task, gold, notes.select(kept))
+
+    def accuracy(rows: Any) -> tuple[float, float]:
+        """Accuracy and score of a linear head trained on rows, on fresh notes."""
+        right = fit(rows)(fresh).argmax(1) == truth
+        return float(right.mean()), float((right.mean() + np.mean([right[truth == c].mean() for c in set(truth)])) / 2)
+
+    blend, _ = correct_with_policy(task, notes, fit, gold=gold, method=METHOD, seed=seed)
+    auto, policy = correct_with_policy(task, notes, fit, gold=gold, seed=seed)
+    alone = accuracy(gold)
+    gain = accuracy(augment(task, blend, gold=gold, seed=seed))[1] - alone[1]
+    chosen = accuracy(augment(task, auto, gold=gold, seed=seed))[0]
+    names = ("auto_accuracy_on_held_out_gold", "auto_accuracy_on_held_out_gold_ci95", "auto_loss_at_most")
+    return {
+        "run": list(run), "decision": found.decision, "certainty": found.certainty, "pilot": list(found.pilot.values()),
+        "why": found.why, "gain": gain, "method": policy.method, "alone": alone[0], "chosen": chosen,
+        "figures": {name: policy.figures.get(name) for name in names},
+    }  # fmt: skip
+
+
+def shuffled(rows: Any, rng: Any) -> Any:
+    return with_column(rows, "label", rng.integers(0, 4, len(rows)).tolist())
+
+
+def with_column(rows: Any, name: str, values: list[Any]) -> Any:
+    feature = rows.features[name]
+    order = rows.column_names
+    return rows.remove_columns(name).add_column(name, values, feature=feature).select_columns(order)
+
+
+def summary(results: list[dict[str, Any]]) -> str:
+    from hf_synth.reports.page import markdown_table
+
+    rows = []
+    for case, size, n in CASES:
+        some = [r for r in results if tuple(r["run"][:3]) == (case, size, n)]
+        counts = [sum(r["decision"] == d for r in some) for d in ("generate", "label", "cannot_tell")]
+        gains = [100 * r["gain"] for r in some]
+        unmeasured = sum("cannot be measured" in r["why"] for r in some)
+        intervals = [(r["chosen"], r["figures"]["auto_accuracy_on_held_out_gold_ci95"]) for r in some]
+        inside = [ends[0] <= value <= ends[1] for value, ends in intervals if ends]
+        broken = sum(r["chosen"] < r["alone"] - (r["figures"]["auto_loss_at_most"] or 0.0) - 1e-9 for r in some)
+        gain = f"{np.mean(gains):+.1f} ({min(gains):+.1f} to {max(gains):+.1f})"
+        rows.append([case, size, n, len(some), gain, *counts, unmeasured, f"{sum(inside)} of {len(inside)}", broken])
+    head = ["case", "gold", "pilot", "runs", "true gain (range)", "generate", "label", "no decision"]
+    head += ["not measurable", "interval of auto holds the truth", "guarantee broken"]
+    return markdown_table(head, rows)
+
+
+if __name__ == "__main__":
+    main()
