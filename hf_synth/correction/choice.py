@@ -55,12 +55,12 @@ class Prior:
         return self.level + self.slope * min(edge, _MOST_EDGE), self.spread
 
 
-# Rounded from `benchmarks/real_noise.py --fit`, on half of its sets; docs/results/real_noise.md reports each half.
+# Rounded from `benchmarks/real_noise.py --fit` on half of its sets, no spread below .02; its page reports each half.
 PRIORS: Mapping[str, Prior] = {
-    "blend": Prior(0.025, 0.04, 0.025, 0.3, 0.025),
-    "posterior": Prior(0.02, 0.06, 0.015, 0.45, 0.035),
-    "loss_rank": Prior(0.03, 0.03, 0.03, 0.2, 0.025),
-    "measured": Prior(0.03, 0.025, 0.03, 0.2, 0.02),
+    "blend": Prior(0.025, 0.035, 0.025, 0.25, 0.025),
+    "posterior": Prior(0.02, 0.055, 0.015, 0.35, 0.04),
+    "loss_rank": Prior(0.03, 0.03, 0.03, 0.15, 0.03),
+    "measured": Prior(0.025, 0.025, 0.025, 0.2, 0.02),
 }
 CANDIDATES = (NOTHING, "blend", "posterior")
 MEASURED_CANDIDATES = ("measured", "loss_rank")  # where an LLM labelled the gold, too
