@@ -26,7 +26,7 @@ from hf_synth.task.labels import Floats, Ints
 NOTHING = "gold_only"  # the candidate that uses none of the rows
 CONFIDENCE = 0.9  # of the guarantee
 LEAST_SHARE = 0.5  # of the synthetic rows that must remain when a fold of gold is held out
-CAUTION = 0.1  # standard deviations of the expected gain that are taken off it
+CAUTION = 0.3  # standard deviations of the expected gain that are taken off it
 _MOST_EDGE = 0.1  # measured lead of the LLM over gold only beyond which it promises no more
 _FEWEST_AUDITED = 20  # audited rows that measure the LLM's lead
 
