@@ -99,7 +99,7 @@ def cut(labels: np.ndarray, size: int, kind: str, rate: float, seed: int) -> tup
 def one(features: np.ndarray, labels: np.ndarray, size: int, kind: str, rate: float, seed: int) -> dict:
     from hf_synth.correction.choice import choose_method
     from hf_synth.correction.crossfit import Rows, decide
-    from hf_synth.correction.policy import METHODS
+    from hf_synth.correction.policy import MEASURED, METHODS
     from hf_synth.models.linear import linear_learner
 
     started = time.perf_counter()
@@ -118,7 +118,11 @@ def one(features: np.ndarray, labels: np.ndarray, size: int, kind: str, rate: fl
     every = np.arange(len(pool))
     scored = {"gold only": hits(every[:0], np.zeros((0, k))), "gold + true labels": hits(every, np.eye(k)[truth])}
     right, known = {}, {}
-    corrections = {method: decide(rows, learn, method, seed=seed, known=known)[1] for method in METHODS}
+    corrections = {
+        method: decide(rows, learn, method, seed=seed, known=known)[1]
+        for method in METHODS
+        if method not in (*MEASURED, "gold_only")
+    }
     corrections["auto"] = decide(rows, learn, choice.method, seed=seed, also=choice.opinions)[1]
     for method, corrected in corrections.items():
         is_used = corrected.weight > 0
