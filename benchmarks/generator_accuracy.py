@@ -88,7 +88,7 @@ def estimates(policy: Policy, right: float) -> dict[str, float]:
     low, high = figures.get("generator_accuracy_bounds", (np.nan, np.nan))
     return {
         "truth": right, "estimated": figures.get("generator_accuracy_estimated", np.nan), "simple": min(1.0, max(0.0, simple)),
-        "low": low, "high": high, "inside": float(low <= right <= high) if low == low else np.nan,
+        "low": low, "high": high, "inside": float(low <= right <= high) if np.isfinite(low) else np.nan,
     }  # fmt: skip
 
 
