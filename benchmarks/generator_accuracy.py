@@ -87,15 +87,15 @@ def estimates(policy: Policy, right: float) -> dict[str, float]:
     simple = (agree - chance) / (corrector - chance) if corrector > chance else np.nan
     low, high = figures.get("generator_accuracy_bounds", (np.nan, np.nan))
     return {
-        "truth": right, "estimated": figures.get("generator_accuracy_estimated", np.nan), "simple": min(1.0, max(0.0, simple)),
-        "low": low, "high": high, "inside": float(low <= right <= high) if np.isfinite(low) else np.nan,
+        "truth": right, "estimated": figures.get("generator_accuracy_estimated", np.nan),
+        "simple": min(1.0, max(0.0, simple)), "low": low, "high": high, "inside": float(low <= right <= high) if np.isfinite(low) else np.nan,
     }  # fmt: skip
 
 
 def line(name: tuple[str, int, str], figures: list[dict[str, float]]) -> list[object]:
     kind, size, method = name
     some = [f for f in figures if f["low"] == f["low"]]
-    mean = {key: float(np.mean([f[key] for f in figures])) for key in ("truth", "estimated", "simple")}
+    mean = {key: float(np.nanmean([f[key] for f in figures])) for key in ("truth", "estimated", "simple")}
     low, high = (float(np.mean([f[key] for f in some])) if some else np.nan for key in ("low", "high"))
     trained_on = {"argmax": "gold alone", "posterior": "gold and rows"}[method]
     inside = f"{int(sum(f['inside'] for f in some))} of {len(some)}"

@@ -218,7 +218,9 @@ def _why(chosen: str, gain: Gain, guarantee: float, n: int, n_groups: int) -> st
     if chosen == NOTHING:
         return f"{chosen}: on {rows} no method is expected to beat training on gold alone, so none of the rows is used"
     proof = (
-        "" if gain.held_out > 2 * gain.error else "; gold is too small to prove the gain, so it has the least to lose"
+        ""
+        if gain.held_out > 2 * gain.error
+        else "; gold is too small to prove a gain: this is the choice with the least to lose"
     )
     return (
         f"{chosen}: {100 * gain.held_out:+.1f} points over gold only on {rows} (standard error "
