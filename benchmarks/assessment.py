@@ -87,12 +87,13 @@ def one(run: tuple[str, int, int, int]) -> dict[str, Any]:
     train, fresh = splits["train"], splits["test"]
     rng = np.random.default_rng([seed, size])
     groups = np.array(train["group"])
-    order = rng.permutation(np.unique(groups))
-    gold = train.select(np.flatnonzero(np.isin(groups, order[:size]))[:size])
+    place = {group: i for i, group in enumerate(rng.permutation(np.unique(groups)))}
+    order = np.argsort([place[group] for group in groups], kind="stable")  # patient by patient
+    gold = train.select(np.sort(order[:size]))
     if case == "coin flips":
         gold, fresh = (shuffled(rows, rng) for rows in (gold, fresh))
     if case == "large gain":
-        others = train.select(np.flatnonzero(~np.isin(groups, order[:size]))[:n])
+        others = train.select(np.sort(order[-n:]))
         wrong = rng.random(n) < WRONG
         told = np.where(wrong, (np.array(others["label"]) + rng.integers(1, 4, n)) % 4, others["label"]).tolist()
         made = {"text": list(others["text"]), "llm_label": told, "access": ["open"] * n}
