@@ -87,9 +87,13 @@ def estimates(policy: Policy, right: float) -> dict[str, float]:
     simple = (agree - chance) / (corrector - chance) if corrector > chance else np.nan
     low, high = figures.get("generator_accuracy_bounds", (np.nan, np.nan))
     return {
-        "truth": right, "estimated": figures.get("generator_accuracy_estimated", np.nan),
-        "simple": min(1.0, max(0.0, simple)), "low": low, "high": high, "inside": float(low <= right <= high) if np.isfinite(low) else np.nan,
-    }  # fmt: skip
+        "truth": right,
+        "estimated": figures.get("generator_accuracy_estimated", np.nan),
+        "simple": min(1.0, max(0.0, simple)),
+        "low": low,
+        "high": high,
+        "inside": float(low <= right <= high) if np.isfinite(low) else np.nan,
+    }
 
 
 def line(name: tuple[str, int, str], figures: list[dict[str, float]]) -> list[object]:
