@@ -1,12 +1,13 @@
 """Honesty and power of `assess` and of the held-out figure of `auto`, where the truth is known.
 
-    python benchmarks/assessment.py --runs 20 --processes 2 --out out
+    python benchmarks/assessment.py --mts MTS-Dialog/Main-Dataset --runs 20 --processes 2 --out out
 
 Gold is of the artificial clinic, notes are written by the simulator through `generate` with default options: all of it
-is simulated. "coin flips": labels of gold are drawn at random and the simulator copies from its exemplars, so that
+is simulated, but for the texts of "large gain". "coin flips": labels of gold are drawn at random and the simulator copies from its exemplars, so that
 nothing can be learnt and a leak shows. "no gain": the pilot's labels are drawn at random. "small gain": notes as the
-simulator writes them. "large gain": the clinic's notes of other patients, 10% of their labels wrong, as rows made
-elsewhere. The true gain and the true accuracy are those of the same head on 5,000 fresh notes.
+simulator writes them. "large gain": other sections of MTS-Dialog (its eight commonest), 10% of their labels wrong, as
+rows made elsewhere. The true gain and the true accuracy are those of the same head on 5,000 fresh notes of the clinic,
+and on all other sections.
 """
 
 from __future__ import annotations
@@ -27,13 +28,14 @@ import numpy as np  # noqa: E402
 
 CASES = (
     ("coin flips", 120, 240), ("no gain", 100, 300), ("small gain", 100, 300), ("small gain", 200, 300),
-    ("large gain", 100, 600), ("large gain", 200, 600),
+    ("large gain", 100, 500), ("large gain", 200, 500),
 )  # fmt: skip
 FRESH, TRAIN, WRONG = 5_000, 1_200, 0.1
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--mts", type=Path, required=True)
     parser.add_argument("--runs", type=int, default=20)
     parser.add_argument("--processes", type=int, default=2)
     parser.add_argument("--out", type=Path, required=True)
@@ -43,8 +45,9 @@ def main() -> None:
     lines = file.read_text().splitlines() if file.exists() else []
     done = {tuple(r["run"]): r for r in map(json.loads, lines)}
     wanted = [(*case, seed) for seed in range(args.runs) for case in CASES]
+    todo = [w for w in wanted if w not in done]
     with ProcessPoolExecutor(args.processes, mp_context=get_context("spawn")) as pool, file.open("a") as out:
-        for result in pool.map(one, [w for w in wanted if w not in done]):
+        for result in pool.map(one, todo, [str(args.mts)] * len(todo)):
             done[tuple(result["run"])] = result
             out.write(json.dumps(result) + "\n")
             out.flush()
@@ -62,7 +65,7 @@ def clinic() -> Any:
     from hf_synth.gold.gold import load_gold
     from hf_synth.task.scripts import load_task
 
-    if not CACHE:
+    if "task" not in CACHE:
         datasets.disable_progress_bars()
         task = load_task("clinic")
         CACHE["task"] = task
@@ -70,35 +73,21 @@ def clinic() -> Any:
     return CACHE["task"], CACHE["splits"]
 
 
-def one(run: tuple[str, int, int, int]) -> dict[str, Any]:
-    from datasets import Dataset
-
+def one(run: tuple[str, int, int, int], mts: str) -> dict[str, Any]:
     from hf_synth.correction.augmentation import augment
     from hf_synth.correction.correction import correct_with_policy
     from hf_synth.demo.simulator import Faults, running_simulator
     from hf_synth.experiments.assessment import METHOD, assess
     from hf_synth.generation.generation import generate
-    from hf_synth.gold.adoption import adopt
     from hf_synth.llm.llm import LLM
     from hf_synth.models.linear import linear_fit
 
     case, size, n, seed = run
-    task, splits = clinic()
-    train, fresh = splits["train"], splits["test"]
     rng = np.random.default_rng([seed, size])
-    groups = np.array(train["group"])
-    place = {group: i for i, group in enumerate(rng.permutation(np.unique(groups)))}
-    order = np.argsort([place[group] for group in groups], kind="stable")  # patient by patient
-    gold = train.select(np.sort(order[:size]))
-    if case == "coin flips":
-        gold, fresh = (shuffled(rows, rng) for rows in (gold, fresh))
     if case == "large gain":
-        others = train.select(np.sort(order[-n:]))
-        wrong = rng.random(n) < WRONG
-        told = np.where(wrong, (np.array(others["label"]) + rng.integers(1, 4, n)) % 4, others["label"]).tolist()
-        made = {"text": list(others["text"]), "llm_label": told, "access": ["open"] * n}
-        notes = adopt(task, Dataset.from_dict(made))
+        task, gold, notes, fresh = sections(mts, size, n, rng)
     else:
+        task, gold, fresh = patients(size, rng, flipped=case == "coin flips")
         faults = Faults(copying=0.5 if case == "coin flips" else 0.0)
         with tempfile.TemporaryDirectory() as folder, running_simulator(seed=seed, faults=faults) as url:
             llm = LLM("simulator", base_url=url, journal=Path(folder) / "journal.sqlite")
@@ -128,6 +117,42 @@ def one(run: tuple[str, int, int, int]) -> dict[str, Any]:
         "why": found.why, "gain": gain, "method": policy.method, "alone": alone[0], "chosen": chosen,
         "figures": {name: policy.figures.get(name) for name in names},
     }  # fmt: skip
+
+
+def patients(size: int, rng: Any, *, flipped: bool) -> tuple[Any, Any, Any]:
+    """Return the clinic's task, gold of whole patients, and fresh notes."""
+    task, splits = clinic()
+    train, fresh = splits["train"], splits["test"]
+    groups = list(train["group"])
+    place = {group: i for i, group in enumerate(rng.permutation(np.unique(groups)))}
+    order = np.argsort([place[group] for group in groups], kind="stable")  # patient by patient
+    gold = train.select(np.sort(order[:size]))
+    return (task, shuffled(gold, rng), shuffled(fresh, rng)) if flipped else (task, gold, fresh)
+
+
+def sections(mts: str, size: int, n: int, rng: Any) -> tuple[Any, Any, Any, Any]:
+    """Return a task of MTS-Dialog's sections, gold, rows with some wrong labels, and all other sections."""
+    from datasets import Dataset
+    from real_noise_data import read_mts_dialog
+
+    from hf_synth.gold.adoption import adopt
+    from hf_synth.task.task import Task
+
+    if "mts" not in CACHE:
+        CACHE["mts"] = read_mts_dialog(Path(mts))
+    source = CACHE["mts"]
+    task = Task.from_columns("sections", text_columns="text", label_column="label", labels=source.names, access="open")
+    order, k = rng.permutation(len(source.texts)), len(source.names)
+
+    def known(at: Any) -> Any:
+        rows = [task.gold_row(f"r{i}", f"r{i}", int(source.labels[i]), source.texts[i]) for i in at]
+        return Dataset.from_list(rows, features=task.gold_features())
+
+    pool = order[size : size + n]
+    wrong = rng.random(n) < WRONG
+    labels = np.where(wrong, (source.labels[pool] + rng.integers(1, k, n)) % k, source.labels[pool]).tolist()
+    made = {"text": [source.texts[i] for i in pool], "llm_label": labels, "access": ["open"] * n}
+    return task, known(order[:size]), adopt(task, Dataset.from_dict(made)), known(order[size + n :])
 
 
 def shuffled(rows: Any, rng: Any) -> Any:

@@ -20,7 +20,6 @@ from hf_synth.correction.crossfit import FOLDS, Learn, Rows, decide, folds, part
 from hf_synth.correction.fitting import fit
 from hf_synth.correction.policy import GENERATOR, apply, settle
 from hf_synth.evaluation.metrics import group_codes
-from hf_synth.evaluation.statistics import wilson
 from hf_synth.task.labels import Floats, Ints
 
 NOTHING = "gold_only"  # the candidate that uses none of the rows
@@ -95,7 +94,8 @@ class Choice:
         guarantee: the largest loss of accuracy against gold only that a one-sided paired interval does not exclude, at
             CONFIDENCE for all candidates at once (Bonferroni), since the choice is among them; 0 for gold only, None
             where nothing could be measured.
-        accuracy: of the chosen method's head on held-out rows, with its 95% interval; None where not measured.
+        accuracy: of the chosen method's head on held-out rows, with its 95% interval for all candidates at once
+            (Bonferroni), since the luckiest is likelier to be chosen; None where not measured.
         why: a sentence.
         opinions: of the models trained for the choice, on the synthetic rows, by their source (see `decide`).
     """
@@ -180,7 +180,7 @@ def choose(
         quantile = float(stdtrit(max(1, n_groups - 1), 1 - (1 - CONFIDENCE) / (len(worth) - 1)))
         lead = (np.asarray(hits[chosen], float) - np.asarray(hits[NOTHING], float)) * drawn
         guarantee = max(0.0, quantile * _error(lead, codes) - float(lead.mean()))
-    share, low, high = _share_interval(np.asarray(hits[chosen], float) * drawn, codes)
+    share, low, high = _share_interval(np.asarray(hits[chosen], float) * drawn, codes, 0.05 / len(worth))
     why = _why(chosen, gains[chosen], guarantee, len(truth), n_groups)
     return Choice(
         chosen, {m: round(s, 4) for m, s in scores.items()}, gains, behind, guarantee, (share, low, high), why
@@ -199,8 +199,10 @@ def _error(values: Floats, codes: Ints) -> float:
     return float(np.sqrt(clusters / (clusters - 1) * (sums**2).sum() / n**2 + 1 / n**2))
 
 
-def _share_interval(values: Floats, codes: Ints) -> tuple[float, float, float]:
-    """Compute a share over clusters with its 95% interval: Wilson's at the effective number of rows."""
+def _share_interval(values: Floats, codes: Ints, alpha: float) -> tuple[float, float, float]:
+    """Compute a share over clusters with its interval of level 1 - alpha: Wilson's at the effective number of rows."""
+    from scipy.stats import binomtest
+
     share, n = float(np.clip(values.mean(), 0.0, 1.0)), len(values)
     rows = float(n)
     independent = int(codes.max()) + 1 == n and np.isin(values, (0.0, 1.0)).all()
@@ -209,7 +211,9 @@ def _share_interval(values: Floats, codes: Ints) -> tuple[float, float, float]:
         clusters = len(sums)
         variance = clusters / max(1, clusters - 1) * float((sums**2).sum()) / n**2
         rows = max(1.0, min(100.0 * n, share * (1 - share) / max(variance, 1e-12)))
-    return (share, *wilson(round(share * rows), max(1, round(rows))))
+    n_effective = max(1, round(rows))
+    interval = binomtest(round(share * n_effective), n_effective).proportion_ci(1 - alpha, method="wilson")
+    return share, float(interval.low), float(interval.high)
 
 
 def _why(chosen: str, gain: Gain, guarantee: float, n: int, n_groups: int) -> str:
