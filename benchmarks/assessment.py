@@ -3,11 +3,11 @@
     python benchmarks/assessment.py --mts MTS-Dialog/Main-Dataset --runs 20 --processes 2 --out out
 
 Gold is of the artificial clinic, notes are written by the simulator through `generate` with default options: all of it
-is simulated, but for the texts of "large gain". "coin flips": labels of gold are drawn at random and the simulator copies from its exemplars, so that
-nothing can be learnt and a leak shows. "no gain": the pilot's labels are drawn at random. "small gain": notes as the
-simulator writes them. "large gain": other sections of MTS-Dialog (its eight commonest), 10% of their labels wrong, as
-rows made elsewhere. The true gain and the true accuracy are those of the same head on 5,000 fresh notes of the clinic,
-and on all other sections.
+is simulated, but for the texts of "large gain". "coin flips": labels of gold are drawn at random and the simulator
+copies from its exemplars, so that nothing can be learnt and a leak shows. "no gain": the pilot's labels are drawn at
+random. "small gain": notes as the simulator writes them. "large gain": other sections of MTS-Dialog (its eight
+commonest), 10% of their labels wrong, as rows made elsewhere. The true gain and the true accuracy are those of the same
+head on 5,000 fresh notes of the clinic, and on all other sections.
 """
 
 from __future__ import annotations

@@ -38,7 +38,7 @@ import numpy as np  # noqa: E402
 
 SIZES, POOL, TEST = (50, 100, 200), 800, 500
 OWN, NOISE = (25, 60, 150), (0.0, 1.2)
-NOTES, COPYING = 400, 0.5  # of group iii
+NOTES, COPYING = 300, 0.5  # of group iii
 FIXED = ("gold_only", "none", "argmax", "agree", "threshold", "clean_drop", "posterior", "weight")
 MEASURED = ("measured", "stack")
 MORE = ("blend", "loss_rank")
