@@ -121,21 +121,8 @@ def read_audited(file: File) -> Audited:
         RowError: a column or an id is missing, an id comes twice, an inclusion probability is not one, or no row of the
             table or of a stratum has a label.
     """
-    labels: dict[str, str] = {}
-    probabilities: dict[str, float] = {}
-    strata: dict[str, str] = {}
     name = as_source(file).name
-    for number, row in read_table(file):
-        if "label" not in row or row.get("id") in (None, ""):
-            raise RowError(name, number, "needs an id and a label: a table of audited rows has these two columns")
-        id, label = str(row["id"]), row["label"]
-        if id in strata:
-            raise RowError(name, number, "has an id of an earlier row")
-        strata[id] = str(row.get(STRATUM) or "all")
-        if PROBABILITY in row:
-            probabilities[id] = _probability(row[PROBABILITY], name, number)
-        if label not in (None, ""):
-            labels[id] = str(label)
+    labels, probabilities, strata = _read(file, name)
     if not labels:
         raise RowError(name, None, "holds no audited row")
     if not probabilities:
@@ -149,6 +136,24 @@ def read_audited(file: File) -> Audited:
         raise RowError(name, None, f"has no label in {len(blank)} of its {len(drawn)} strata: label some rows of each")
     weights = {id: drawn[strata[id]] / labelled[strata[id]] / probabilities[id] for id in labels}
     return Audited(labels, weights, {id: strata[id] for id in labels})
+
+
+def read_labels(file: File) -> dict[str, str]:
+    """Read the labels of a table with the columns id and label, by id; rows without a label are left out.
+
+    Raises:
+        RowError: a column or an id is missing, an id comes twice, or an inclusion probability is not one.
+    """
+    return _read(file, as_source(file).name)[0]
+
+
+def read_ids(file: File) -> list[str]:
+    """Read the ids of a table with the columns id and label.
+
+    Raises:
+        RowError: as for `read_labels`.
+    """
+    return list(_read(file, as_source(file).name)[2])
 
 
 # --- designs --------------------------------------------------------------------------------------------------------
@@ -189,6 +194,25 @@ def part_of(audited: Mapping[Any, Any], keys: Iterable[Any]) -> Mapping[Any, Any
 
 
 # --- parts of drawing and reading -----------------------------------------------------------------------------------
+def _read(file: File, name: str) -> tuple[dict[str, str], dict[str, float], dict[str, str]]:
+    """Read labels, inclusion probabilities and strata by id; only rows with a label are in the first."""
+    labels: dict[str, str] = {}
+    probabilities: dict[str, float] = {}
+    strata: dict[str, str] = {}
+    for number, row in read_table(file):
+        if "label" not in row or row.get("id") in (None, ""):
+            raise RowError(name, number, "needs an id and a label: a table of audited rows has these two columns")
+        id, label = str(row["id"]), row["label"]
+        if id in strata:
+            raise RowError(name, number, "has an id of an earlier row")
+        strata[id] = str(row.get(STRATUM) or "all")
+        if PROBABILITY in row:
+            probabilities[id] = _probability(row[PROBABILITY], name, number)
+        if label not in (None, ""):
+            labels[id] = str(label)
+    return labels, probabilities, strata
+
+
 def _strata(task: Task, dataset: Dataset, at: npt.NDArray[np.int64], by: Sequence[str]) -> list[str]:
     parts: list[list[str]] = []
     if "label" in by:
