@@ -25,6 +25,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Literal
 
 import numpy as np
@@ -40,7 +41,7 @@ _STEP = 1.25  # ratio of neighbouring numbers of wrong rows that are tried
 _RESERVE = 0.2  # share of alpha for the statement about the labels as they are after the sample
 _MOST = 0.9  # a sample of more than this share of the rows saves nothing
 _MORE = 2.0  # errors are expected to be so many times as frequent as the confidences say: models are overconfident
-_TINY = 1e-9  # keeps a product such as 0.29 * 100 from being rounded down to 28
+_TINY = 1e-9  # keeps a product such as 0.29 * 100 from being rounded down to 28, and 1 - 0.8 from lying below 0.2
 
 
 @dataclass(frozen=True)
@@ -180,6 +181,7 @@ def check_shares(error: float, confidence: float) -> None:
         raise ColumnError(f"the confidence of a promise lies between 0 and 1, e.g. 0.95; got {confidence}")
 
 
+@lru_cache(maxsize=10_000)  # benchmarks and experiments ask for the same sizes again
 def sample_size(rows: int, allowed: int, stop: int, confidence: float) -> int | None:
     """Return the smallest n with P(Hypergeometric(rows, allowed + stop, n) <= stop - 1) <= 1 - confidence.
 
@@ -196,7 +198,7 @@ def sample_size(rows: int, allowed: int, stop: int, confidence: float) -> int | 
     low, high = stop, rows
     while low < high:
         middle = (low + high) // 2
-        if _few(rows, allowed + stop, middle, stop - 1) <= 1 - confidence:
+        if _few(rows, allowed + stop, middle, stop - 1) <= 1 - confidence + _TINY:
             high = middle
         else:
             low = middle + 1

@@ -235,7 +235,7 @@ def with_labels(task: Task, corrected: Dataset, audited: Mapping[str, int | str]
 
 
 def sample_to_json(task: Task, corrected: Dataset, sample: Sample) -> dict[str, Any]:
-    """Return plain values of a sample, which `sample_from_json` reads: the rule, the ids, and the labels of the rows."""
+    """Return plain values of a sample, which `sample_from_json` reads: the rule, ids, and the labels of the rows."""
     used = _used(task, corrected)
     ids = corrected.select(used)["id"][:]
     labels = label_indices(task, corrected.select(used))
