@@ -43,8 +43,8 @@ def main() -> None:
     ratios = [float(str(line[-1])) for line in lines]
     covered = [float(str(line[4])) for line in lines]
     short = (
-        f"Coverage lies between {min(covered):.3f} and {max(covered):.3f}, {np.mean(covered):.3f} on average. Intervals "
-        f"are {np.mean(ratios):.2f} times as wide as those of the labelled rows alone ({min(ratios):.2f} to "
+        f"Coverage lies between {min(covered):.3f} and {max(covered):.3f}, {np.mean(covered):.3f} on average. "
+        f"Intervals are {np.mean(ratios):.2f} times as wide as those of the labelled rows alone ({min(ratios):.2f} to "
         f"{max(ratios):.2f}; means of {len(lines)} cells)."
     )
     text = markdown_table(head, lines)

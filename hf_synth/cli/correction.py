@@ -65,6 +65,9 @@ def _add_promise(parser: ArgumentParser) -> None:
 
 def correct(args: Namespace) -> Result:
     """Correct the labels of synthetic notes; with --error promise how many of them are wrong."""
+    import dataclasses
+
+    from hf_synth.correction.audited import powered_accuracy
     from hf_synth.correction.correction import correct_with_policy
     from hf_synth.correction.description import describe
     from hf_synth.correction.promise import check_goal
@@ -78,9 +81,13 @@ def correct(args: Namespace) -> Result:
         if (state := _promise_under_way(args)) is not None:
             return _go_on(task, args, state)
     rows = options.synthetic_rows(task, args)
+    how = _method(args)
     with contextlib.ExitStack() as stack:
         gold, corrector = _corrector(task, rows, args, stack)
-        corrected, policy = correct_with_policy(task, rows, corrector, gold=gold, **_method(args))
+        corrected, policy = correct_with_policy(task, rows, corrector, gold=gold, **how)
+    if how["audited"]:
+        more = powered_accuracy(task, corrected, how["audited"], gold)
+        policy = dataclasses.replace(policy, figures={**policy.figures, **more})
     if args.error is not None:
         return _begin_promise(task, args, corrected, policy, gold)
     facts = {"policy": policy.to_json(), "seed": args.seed, "gold_rows": len(gold), MARKS: gold_marks(task, gold)}

@@ -3,7 +3,7 @@
 `audit_sample` draws by strata and records each row's inclusion probability, and `read_audited` reads the labels back.
 Each row stands for 1 / its probability rows; the labelled rows of a stratum also stand for those left blank. The
 generator's accuracy is the weighted share (`statistics.design_share`), and the noise matrix and `auto` use the weights.
-Without a design the rows count as a simple random sample.
+Without a design the rows count as a simple random sample. `powered_accuracy` adds predictions on all rows.
 """
 
 from __future__ import annotations
@@ -17,9 +17,11 @@ import numpy as np
 import numpy.typing as npt
 
 from hf_synth.errors import ColumnError, RowError, TaskError
+from hf_synth.evaluation.prediction_powered import prediction_powered
 from hf_synth.gold.readers import File, read_table
 from hf_synth.gold.sources import as_source
-from hf_synth.task.labels import Floats, check_columns, column_of, label_names
+from hf_synth.models.linear import linear_fit
+from hf_synth.task.labels import Floats, audited_labels, check_columns, column_of, label_indices, label_names
 from hf_synth.task.task import Task
 
 if TYPE_CHECKING:
@@ -191,6 +193,45 @@ def part_of(audited: Mapping[Any, Any], keys: Iterable[Any]) -> Mapping[Any, Any
     """Return some of the audited rows, with their design."""
     kept = [key for key in keys if key in audited]
     return rekey(audited, {key: audited[key] for key in kept}, {key: key for key in kept})
+
+
+def powered_accuracy(task: Task, rows: Dataset, audited: Mapping[str, int | str], gold: Dataset) -> dict[str, Any]:
+    """Estimate the generator's accuracy from audited rows and predictions on all rows, with its 95% interval.
+
+    A linear head on frozen features, trained on gold alone, predicts how likely each row's label is right. The interval
+    (`evaluation.prediction_powered`) is narrower than that of the audited rows alone as far as the head is right.
+
+    Args:
+        rows: rows of `generate` or `correct`; rejected ones are left out.
+        audited: true labels by row id, with the design of the sample if it has one.
+        gold: any gold rows.
+
+    Returns:
+        Figures for a policy; empty with fewer than two audited rows, or where the predictions count for nothing.
+
+    Raises:
+        ColumnError: an id is not among the rows, or a label is none of the task's.
+    """
+    check_columns(task, rows, "id", "llm_label", "label_status", what="the synthetic dataset")
+    used = rows.select([i for i, status in enumerate(rows["label_status"][:]) if status != "rejected"])
+    place = {id: i for i, id in enumerate(used["id"][:])}
+    if missing := sum(id not in place for id in audited):
+        raise ColumnError(f"{missing} audited ids are not among the synthetic rows")
+    if len(audited) < LEAST:
+        return {}
+    meant = label_indices(task, used, "llm_label")
+    truth = audited_labels(task, {place[id]: label for id, label in audited.items()})
+    chance = linear_fit(task, gold, used)(gold)(used)[np.arange(len(used)), meant]
+    at = np.array(list(truth), dtype=np.int64)
+    weights, strata = design(audited) or (None, None)
+    right = meant[at] == np.array(list(truth.values()))
+    found = prediction_powered(right, chance[at], chance, weights=weights, strata=strata, census=True)
+    if not found.factor:
+        return {}
+    return {
+        "generator_accuracy_audited_and_predicted": round(found.mean, 4),
+        "generator_accuracy_audited_and_predicted_ci95": [round(found.low, 4), round(found.high, 4)],
+    }
 
 
 # --- parts of drawing and reading -----------------------------------------------------------------------------------
