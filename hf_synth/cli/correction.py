@@ -104,7 +104,7 @@ def _begin_promise(task: Task, args: Namespace, corrected: Dataset, policy: Poli
 
     from hf_synth.correction import promise as promises
     from hf_synth.correction.description import describe
-    from hf_synth.task.folders import work_folder, write_private, write_stage
+    from hf_synth.task.folders import WORK, work_folder, write_private, write_stage
     from hf_synth.task.labels import MARKS, gold_marks
 
     sure = promises.sureness(task, corrected, gold)
@@ -115,11 +115,12 @@ def _begin_promise(task: Task, args: Namespace, corrected: Dataset, policy: Poli
     policy = dataclasses.replace(policy, figures={**policy.figures, **promised.figures})
     facts = {"policy": policy.to_json(), "seed": args.seed, "gold_rows": len(gold), MARKS: gold_marks(task, gold)}
     report = describe(corrected, policy)
+    (args.out / WORK / _PROMISE).unlink(missing_ok=True)  # of an earlier promise about other labels
     write_stage(task, corrected, args.out, stage="correct", report=str(report), **facts, **_corrector_facts(args))
     plain = promises.sample_to_json(task, corrected, sample)
     write_private(work_folder(args.out) / _PROMISE, json.dumps(plain) + "\n")
     print(report)
-    return _print_promise(args, promised, policy.to_json(), dict(report.statuses))
+    return _print_promise(task, args, promised, policy.to_json(), dict(report.statuses))
 
 
 def _promise_under_way(args: Namespace) -> Result | None:
@@ -168,10 +169,10 @@ def _go_on(task: Task, args: Namespace, state: Result) -> Result:
         facts = {name: value for name, value in state.items() if name not in _REWRITTEN} | {"policy": policy}
         write_stage(task, rows, args.out, stage="correct", report=str(report), **facts)
         print(report)
-    return _print_promise(args, promised, policy, statuses)
+    return _print_promise(task, args, promised, policy, statuses)
 
 
-def _print_promise(args: Namespace, promised: Promise, policy: Result, statuses: Result) -> Result:
+def _print_promise(task: Task, args: Namespace, promised: Promise, policy: Result, statuses: Result) -> Result:
     """Print what is promised and what comes next, and write the rows to look at; return the result of the verb."""
     result: Result = {"out": str(args.out), "statuses": statuses, "policy": policy["method"]}
     result |= {"figures": policy["figures"] | promised.figures, "to_look_at": len(promised.plan.look), "file": None}
@@ -180,7 +181,7 @@ def _print_promise(args: Namespace, promised: Promise, policy: Result, statuses:
         print(f"\nby {policy['method']}: {count_text(statuses)} -> {args.out}")
         return result
     path = _file_to_look_at(args, promised.look)
-    print(f"fill in the column label of {path}, one of: {', '.join(hf_synth.load_task(args.task).labels)}")
+    print(f"fill in the column label of {path}, one of: {', '.join(task.labels)}")
     print(f"then run the same command again with --audited {path}; {args.out} stays as it is until the promise holds")
     return result | {"file": str(path)}
 
