@@ -162,8 +162,8 @@ def plan(sample: Sample, label: npt.ArrayLike, audited: Mapping[int, int]) -> Pl
     bound, now = sample.allowed, None
     if sample.stop:
         now = _most_wrong(sample, found, 1 - _RESERVE * (1 - sample.confidence))
-        if keep == len(order):  # the walk passed all rows: this bound is at most c, and fails only together with it
-            bound = _most_wrong(sample, found, _level(sample.confidence))
+        if keep == len(order):  # the walk passed all rows: this bound fails only together with c
+            bound = min(bound, _most_wrong(sample, found, _level(sample.confidence)))
     look = rest[::-1][~looked[rest[::-1]]]
     share = int(drawn[sure].sum()), int((wrong & drawn)[sure].sum())
     return Plan("rest" if len(look) else "done", look, so_far, unseen, found, keep, *share, min(bound, unseen), now)

@@ -80,7 +80,7 @@ def prediction_powered(
     if not all(np.isfinite(v).all() for v in (y, f, g, w)) or (w <= 0).any():
         raise HfSynthError("a prediction-powered mean needs finite values and predictions, and weights above 0")
     codes = np.unique(names, return_inverse=True)[1]
-    parts, total = int(codes.max()) + 1, float(w.sum())
+    total = float(w.sum())
     cost = _cost(w, codes, many if census and weights is None else None, census)
     y_off, f_off = y - _means(y, w, codes), f - _means(f, w, codes)
     y_alone, both, f_alone = (float(cost @ v) for v in (y_off * y_off, y_off * f_off, f_off * f_off))
@@ -90,11 +90,12 @@ def prediction_powered(
     prior = _PRIOR * float(cost.mean()) * (likely * (1 - likely) if share else float(y.var()))
     factor = min(1.0, max(0.0, both / (f_alone + far))) if f_alone + far > 0 else 0.0
     left = y_alone - 2 * factor * both + factor**2 * (f_alone + far) + prior
-    fraction = left / (y_alone + prior) * (n - parts) / (n - parts - 1) if n - parts > 1 and y_alone + prior > 0 else 1
+    free = _freedom(y, w, codes, cost, share)
+    fraction = left / (y_alone + prior) * free / (free - 1) if free > 1 and y_alone + prior > 0 else 1.0
     if fraction >= 1:
         factor, fraction = 0.0, 1.0
     mean = factor * float(g.mean()) + float(w @ (y - factor * f)) / total
-    free = n - parts - (factor > 0)
+    free -= factor > 0
     if not share:
         half = _student(free) * math.sqrt(fraction * (y_alone + prior)) / total
         return Powered(mean, mean - half, mean + half, factor, fraction)
@@ -121,16 +122,31 @@ def _means(values: Floats, w: Floats, codes: npt.NDArray[np.int64]) -> Floats:
     return np.asarray((np.bincount(codes, w * values) / np.bincount(codes, w))[codes])
 
 
+def _parts(y: Floats, w: Floats, codes: npt.NDArray[np.int64], cost: Floats, share: bool) -> Floats:
+    """Return what each stratum adds to the variance of the weighted total, (H,); of shares as in `design_share`."""
+    if not share:
+        return np.asarray(np.bincount(codes, cost * (y - _means(y, w, codes)) ** 2))
+    drawn = np.bincount(codes)
+    held = (np.bincount(codes, w * y) / np.bincount(codes, w) * drawn + 1) / (drawn + 2)  # none is all right
+    return np.asarray(np.bincount(codes, cost) * held * (1 - held) * (drawn - 1).clip(1) / drawn)
+
+
+def _freedom(y: Floats, w: Floats, codes: npt.NDArray[np.int64], cost: Floats, share: bool) -> float:
+    """Return the degrees of freedom of the variance (Satterthwaite, 1946): few where one stratum rules."""
+    parts, drawn = _parts(y, w, codes, cost, share), np.bincount(codes)
+    squares = float((parts**2 / np.maximum(1, drawn - 1)).sum())
+    return float(parts.sum()) ** 2 / squares if squares > 0 else float(len(y) - len(drawn))
+
+
 def _effective(y: Floats, w: Floats, codes: npt.NDArray[np.int64], cost: Floats) -> float:
     """Return the simple random sample that has the variance of the design; infinite where every row was drawn."""
-    drawn, size, hits = np.bincount(codes), np.bincount(codes, w), np.bincount(codes, w * y)
-    held = (hits / size * drawn + 1) / (drawn + 2)  # a stratum that is all right may hold wrong rows
-    variance = float(np.bincount(codes, cost) @ (held * (1 - held) * (drawn - 1).clip(1) / drawn)) / float(w.sum()) ** 2
-    middle = float(size @ held) / float(size.sum())
+    total, drawn, size, hits = float(w.sum()), np.bincount(codes), np.bincount(codes, w), np.bincount(codes, w * y)
+    variance = float(_parts(y, w, codes, cost, True).sum()) / total**2
+    middle = float(size @ ((hits / size * drawn + 1) / (drawn + 2))) / total
     return middle * (1 - middle) / variance if variance > 0 else math.inf
 
 
-def _wilson(share: float, rows: float, free: int) -> tuple[float, float]:
+def _wilson(share: float, rows: float, free: float) -> tuple[float, float]:
     """Return Wilson's interval of a share with Student's quantile."""
     if math.isinf(rows):
         return share, share
@@ -139,8 +155,8 @@ def _wilson(share: float, rows: float, free: int) -> tuple[float, float]:
     return max(0.0, (middle - half) / (1 + z2 / rows)), min(1.0, (middle + half) / (1 + z2 / rows))
 
 
-def _student(free: int) -> float:
+def _student(free: float) -> float:
     """Return the 97.5% quantile of Student's distribution."""
     from scipy.special import stdtrit
 
-    return float(stdtrit(max(1, free), 0.975))
+    return float(stdtrit(max(1.0, free), 0.975))
