@@ -18,6 +18,7 @@ import numpy.typing as npt
 
 from hf_synth.errors import ColumnError, RowError, TaskError
 from hf_synth.evaluation.prediction_powered import prediction_powered
+from hf_synth.evaluation.statistics import design_share, wilson
 from hf_synth.gold.readers import File, read_table
 from hf_synth.gold.sources import as_source
 from hf_synth.models.linear import linear_fit
@@ -207,7 +208,8 @@ def powered_accuracy(task: Task, rows: Dataset, audited: Mapping[str, int | str]
         gold: any gold rows.
 
     Returns:
-        Figures for a policy; empty with fewer than two audited rows, or where the predictions count for nothing.
+        Figures for a policy; empty with fewer than two audited rows, or where the interval is no narrower than that of
+        the audited rows alone.
 
     Raises:
         ColumnError: an id is not among the rows, or a label is none of the task's.
@@ -226,7 +228,8 @@ def powered_accuracy(task: Task, rows: Dataset, audited: Mapping[str, int | str]
     weights, strata = design(audited) or (None, None)
     right = meant[at] == np.array(list(truth.values()))
     found = prediction_powered(right, chance[at], chance, weights=weights, strata=strata, census=True)
-    if not found.factor:
+    alone = design_share(right, weights, strata)[1:] if weights is not None else wilson(int(right.sum()), len(right))
+    if not found.factor or found.high - found.low >= alone[1] - alone[0]:
         return {}
     return {
         "generator_accuracy_audited_and_predicted": round(found.mean, 4),
