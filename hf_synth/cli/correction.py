@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 from argparse import ArgumentParser, Namespace
 from collections import Counter
 from pathlib import Path
@@ -16,7 +17,12 @@ from hf_synth.errors import ColumnError, OutputError
 if TYPE_CHECKING:
     from datasets import Dataset
 
+    from hf_synth.correction.policy import Policy
+    from hf_synth.correction.promise import Promise
     from hf_synth.task.task import Task
+
+_PROMISE = "promise.json"  # in .hf_synth of a corrected folder: the sample of a promise under way
+_REWRITTEN = ("stage", "task", "task_version", "access", "definition", "rows", "policy", "sample")  # of a manifest
 
 
 def add_correct_options(parser: ArgumentParser) -> None:
@@ -28,6 +34,7 @@ def add_correct_options(parser: ArgumentParser) -> None:
     options.add_model(parser)
     _add_method(parser)
     parser.add_argument("--out", type=Path, required=True, metavar="DIR")
+    _add_promise(parser)
     options.add_endpoint(parser)
 
 
@@ -45,25 +52,153 @@ def _add_method(parser: ArgumentParser) -> None:
     options.add_votes(parser)
 
 
+def _add_promise(parser: ArgumentParser) -> None:
+    """Add the promise about wrong labels."""
+    group = parser.add_argument_group("how many labels may be wrong")
+    text = (
+        "promise that at most this share of all labels is wrong, e.g. 0.05: DIR then also holds a file of notes for a "
+        "person to label; run the same command again with --audited FILE to go on"
+    )
+    group.add_argument("--error", type=float, metavar="E", help=text)
+    group.add_argument("--confidence", type=float, default=0.95, metavar="P", help="of the promise (default: 0.95)")
+
+
 def correct(args: Namespace) -> Result:
-    """Correct the labels of synthetic notes."""
+    """Correct the labels of synthetic notes; with --error promise how many of them are wrong."""
+    import dataclasses
+
+    from hf_synth.correction.audited import powered_accuracy
     from hf_synth.correction.correction import correct_with_policy
     from hf_synth.correction.description import describe
+    from hf_synth.correction.promise import check_goal
     from hf_synth.task.folders import write_stage
     from hf_synth.task.labels import MARKS, gold_marks
 
     _check_one_opinion(args)
     task = hf_synth.load_task(args.task)
+    if args.error is not None:
+        check_goal(task, args.error, args.confidence)
+        if (state := _promise_under_way(args)) is not None:
+            return _go_on(task, args, state)
     rows = options.synthetic_rows(task, args)
+    how = _method(args)
     with contextlib.ExitStack() as stack:
         gold, corrector = _corrector(task, rows, args, stack)
-        corrected, policy = correct_with_policy(task, rows, corrector, gold=gold, **_method(args))
+        corrected, policy = correct_with_policy(task, rows, corrector, gold=gold, **how)
+    if how["audited"]:
+        more = powered_accuracy(task, corrected, how["audited"], gold)
+        policy = dataclasses.replace(policy, figures={**policy.figures, **more})
+    if args.error is not None:
+        return _begin_promise(task, args, corrected, policy, gold)
     facts = {"policy": policy.to_json(), "seed": args.seed, "gold_rows": len(gold), MARKS: gold_marks(task, gold)}
     report = describe(corrected, policy)
     write_stage(task, corrected, args.out, stage="correct", report=str(report), **facts, **_corrector_facts(args))
     statuses = dict(report.statuses)
     print(f"{report}\n\nby {policy.method}: {count_text(statuses)} -> {args.out}")
     return {"out": str(args.out), "statuses": statuses, "policy": policy.method, "figures": dict(policy.figures)}
+
+
+def _begin_promise(task: Task, args: Namespace, corrected: Dataset, policy: Policy, gold: Dataset) -> Result:
+    """Write the corrected rows, the sample of the promise and the file of rows to look at, in this order."""
+    import dataclasses
+
+    from hf_synth.correction import promise as promises
+    from hf_synth.correction.description import describe
+    from hf_synth.task.folders import WORK, work_folder, write_private, write_stage
+    from hf_synth.task.labels import MARKS, gold_marks
+
+    sure = promises.sureness(task, corrected, gold)
+    sample = promises.draw_sample(
+        task, corrected, error=args.error, confidence=args.confidence, sure=sure.tolist(), seed=args.seed
+    )
+    promised = promises.promise(task, corrected, sample)
+    policy = dataclasses.replace(policy, figures={**policy.figures, **promised.figures})
+    facts = {"policy": policy.to_json(), "seed": args.seed, "gold_rows": len(gold), MARKS: gold_marks(task, gold)}
+    report = describe(corrected, policy)
+    (args.out / WORK / _PROMISE).unlink(missing_ok=True)  # of an earlier promise about other labels
+    write_stage(task, corrected, args.out, stage="correct", report=str(report), **facts, **_corrector_facts(args))
+    plain = promises.sample_to_json(task, corrected, sample)
+    write_private(work_folder(args.out) / _PROMISE, json.dumps(plain) + "\n")
+    print(report)
+    return _print_promise(task, args, promised, policy.to_json(), dict(report.statuses))
+
+
+def _promise_under_way(args: Namespace) -> Result | None:
+    """Return the manifest of a folder that holds a promise, with its sample under "sample"; None of any other."""
+    from hf_synth.task.folders import WORK, read_manifest
+
+    manifest = read_manifest(args.out) if args.out.is_dir() else None
+    file = args.out / WORK / _PROMISE
+    if not manifest or "promise" not in ((manifest.get("policy") or {}).get("figures") or {}) or not file.is_file():
+        return None
+    try:
+        sample = json.loads(file.read_text(encoding="utf-8"))
+        before = sample["error"], sample["confidence"]
+    except (ValueError, KeyError, TypeError):
+        raise OutputError(f"{file} is broken: correct the notes again into a new folder") from None
+    if before != (args.error, args.confidence):
+        raise OutputError(
+            f"{args.out} holds a promise of --error {before[0]} --confidence {before[1]}, which cannot change after "
+            "its sample was drawn: give the same, or another folder with --out"
+        )
+    return manifest | {"sample": sample}
+
+
+def _go_on(task: Task, args: Namespace, state: Result) -> Result:
+    """Take the labels that people gave, and say which rows come next; write them into the folder in the end."""
+    from hf_synth.correction import promise as promises
+    from hf_synth.correction.audited import read_labels
+    from hf_synth.correction.description import describe
+    from hf_synth.gold.adoption import read_dataset
+    from hf_synth.task.folders import write_stage
+
+    if state.get("task") != task.full_name:
+        raise OutputError(f"{args.out} holds rows of task {state.get('task')}: give another folder with --out")
+    rows, policy = read_dataset(args.out), dict(state["policy"])
+    statuses = dict(describe(rows).statuses)
+    if policy["figures"]["promise"] == "holds":
+        print(f"{describe(rows, policy)}\n\nthe promise of {args.out} holds already: its figures stand above")
+        return {"out": str(args.out), "statuses": statuses, "policy": policy["method"], "figures": policy["figures"]}
+    labels = read_labels(args.audited) if args.audited else {}
+    promised = promises.promise(task, rows, promises.sample_from_json(task, rows, state["sample"]), labels)
+    if promised.holds:
+        rows = promises.with_labels(task, rows, labels)
+        policy["figures"] = {**policy["figures"], **promised.figures}
+        report = describe(rows, policy)
+        statuses = dict(report.statuses)
+        facts = {name: value for name, value in state.items() if name not in _REWRITTEN} | {"policy": policy}
+        write_stage(task, rows, args.out, stage="correct", report=str(report), **facts)
+        print(report)
+    return _print_promise(task, args, promised, policy, statuses)
+
+
+def _print_promise(task: Task, args: Namespace, promised: Promise, policy: Result, statuses: Result) -> Result:
+    """Print what is promised and what comes next, and write the rows to look at; return the result of the verb."""
+    result: Result = {"out": str(args.out), "statuses": statuses, "policy": policy["method"]}
+    result |= {"figures": policy["figures"] | promised.figures, "to_look_at": len(promised.plan.look), "file": None}
+    print(f"\n{promised}")
+    if promised.holds:
+        print(f"\nby {policy['method']}: {count_text(statuses)} -> {args.out}")
+        return result
+    path = _file_to_look_at(args, promised.look)
+    print(f"fill in the column label of {path}, one of: {', '.join(task.labels)}")
+    print(f"then run the same command again with --audited {path}; {args.out} stays as it is until the promise holds")
+    return result | {"file": str(path)}
+
+
+def _file_to_look_at(args: Namespace, look: Dataset) -> Path:
+    """Return the file with exactly these rows, which a person may have begun to label; else write a new one."""
+    from hf_synth.correction.audited import read_ids
+    from hf_synth.task.folders import work_folder
+
+    ids, number = set(look["id"][:]), 1
+    if args.audited and args.audited.is_file() and set(read_ids(args.audited)) == ids:
+        return Path(args.audited)
+    while (path := work_folder(args.out) / f"look_at_{number}.csv").exists():
+        if set(read_ids(path)) == ids:
+            return path
+        number += 1
+    return _write_table(look, path)
 
 
 def _method(args: Namespace) -> Result:
@@ -178,11 +313,8 @@ def add_sample_options(parser: ArgumentParser) -> None:
 
 def sample(args: Namespace) -> Result:
     """Draw synthetic notes for a person to label."""
-    import csv
-    import io
-
     from hf_synth.correction.audited import audit_sample
-    from hf_synth.task.folders import work_folder, write_private
+    from hf_synth.task.folders import work_folder
 
     task = hf_synth.load_task(args.task)
     beside = args.synthetic if args.synthetic.is_dir() else args.synthetic.parent
@@ -190,16 +322,26 @@ def sample(args: Namespace) -> Result:
     path = args.out or work_folder(beside) / "audit_sample.csv"
     if path.exists():
         raise OutputError(f"{path} is there already, and may hold labels that a person gave; name another with --out")
-    table = io.StringIO(newline="")
-    writer = csv.writer(table)
-    writer.writerow(rows.column_names)
-    writer.writerows(row.values() for row in rows)
-    write_private(path, table.getvalue())
+    _write_table(rows, path)
     strata = Counter(rows["stratum"])
     print(f"{len(rows):,} notes of {len(strata)} strata -> {path}")
     print(f"fill in its column label, one of: {', '.join(task.labels)}")
     print(f"then: hf-synth correct {args.task} {args.synthetic} --audited {path} ...")
     return {"out": str(path), "rows": len(rows), "strata": dict(strata)}
+
+
+def _write_table(rows: Dataset, path: Path) -> Path:
+    """Write rows as a .csv that only its owner can read."""
+    import csv
+    import io
+
+    from hf_synth.task.folders import write_private
+
+    table = io.StringIO(newline="")
+    writer = csv.writer(table)
+    writer.writerow(rows.column_names)
+    writer.writerows(row.values() for row in rows)
+    return write_private(path, table.getvalue())
 
 
 def add_label_options(parser: ArgumentParser) -> None:

@@ -3,7 +3,7 @@
 `audit_sample` draws by strata and records each row's inclusion probability, and `read_audited` reads the labels back.
 Each row stands for 1 / its probability rows; the labelled rows of a stratum also stand for those left blank. The
 generator's accuracy is the weighted share (`statistics.design_share`), and the noise matrix and `auto` use the weights.
-Without a design the rows count as a simple random sample.
+Without a design the rows count as a simple random sample. `powered_accuracy` adds predictions on all rows.
 """
 
 from __future__ import annotations
@@ -17,9 +17,12 @@ import numpy as np
 import numpy.typing as npt
 
 from hf_synth.errors import ColumnError, RowError, TaskError
+from hf_synth.evaluation.prediction_powered import prediction_powered
+from hf_synth.evaluation.statistics import design_share, wilson
 from hf_synth.gold.readers import File, read_table
 from hf_synth.gold.sources import as_source
-from hf_synth.task.labels import Floats, check_columns, column_of, label_names
+from hf_synth.models.linear import linear_fit
+from hf_synth.task.labels import Floats, audited_labels, check_columns, column_of, label_indices, label_names
 from hf_synth.task.task import Task
 
 if TYPE_CHECKING:
@@ -121,21 +124,8 @@ def read_audited(file: File) -> Audited:
         RowError: a column or an id is missing, an id comes twice, an inclusion probability is not one, or no row of the
             table or of a stratum has a label.
     """
-    labels: dict[str, str] = {}
-    probabilities: dict[str, float] = {}
-    strata: dict[str, str] = {}
     name = as_source(file).name
-    for number, row in read_table(file):
-        if "label" not in row or row.get("id") in (None, ""):
-            raise RowError(name, number, "needs an id and a label: a table of audited rows has these two columns")
-        id, label = str(row["id"]), row["label"]
-        if id in strata:
-            raise RowError(name, number, "has an id of an earlier row")
-        strata[id] = str(row.get(STRATUM) or "all")
-        if PROBABILITY in row:
-            probabilities[id] = _probability(row[PROBABILITY], name, number)
-        if label not in (None, ""):
-            labels[id] = str(label)
+    labels, probabilities, strata = _read(file, name)
     if not labels:
         raise RowError(name, None, "holds no audited row")
     if not probabilities:
@@ -149,6 +139,24 @@ def read_audited(file: File) -> Audited:
         raise RowError(name, None, f"has no label in {len(blank)} of its {len(drawn)} strata: label some rows of each")
     weights = {id: drawn[strata[id]] / labelled[strata[id]] / probabilities[id] for id in labels}
     return Audited(labels, weights, {id: strata[id] for id in labels})
+
+
+def read_labels(file: File) -> dict[str, str]:
+    """Read the labels of a table with the columns id and label, by id; rows without a label are left out.
+
+    Raises:
+        RowError: a column or an id is missing, an id comes twice, or an inclusion probability is not one.
+    """
+    return _read(file, as_source(file).name)[0]
+
+
+def read_ids(file: File) -> list[str]:
+    """Read the ids of a table with the columns id and label.
+
+    Raises:
+        RowError: as for `read_labels`.
+    """
+    return list(_read(file, as_source(file).name)[2])
 
 
 # --- designs --------------------------------------------------------------------------------------------------------
@@ -188,7 +196,67 @@ def part_of(audited: Mapping[Any, Any], keys: Iterable[Any]) -> Mapping[Any, Any
     return rekey(audited, {key: audited[key] for key in kept}, {key: key for key in kept})
 
 
+def powered_accuracy(task: Task, rows: Dataset, audited: Mapping[str, int | str], gold: Dataset) -> dict[str, Any]:
+    """Estimate the generator's accuracy from audited rows and predictions on all rows, with its 95% interval.
+
+    A linear head on frozen features, trained on gold alone, predicts how likely each row's label is right. The interval
+    (`evaluation.prediction_powered`) is narrower than that of the audited rows alone as far as the head is right.
+
+    Args:
+        rows: rows of `generate` or `correct`; rejected ones are left out.
+        audited: true labels by row id, with the design of the sample if it has one.
+        gold: any gold rows.
+
+    Returns:
+        Figures for a policy; empty with fewer than two audited rows, or where the interval is no narrower than that of
+        the audited rows alone.
+
+    Raises:
+        ColumnError: an id is not among the rows, or a label is none of the task's.
+    """
+    check_columns(task, rows, "id", "llm_label", "label_status", what="the synthetic dataset")
+    used = rows.select([i for i, status in enumerate(rows["label_status"][:]) if status != "rejected"])
+    place = {id: i for i, id in enumerate(used["id"][:])}
+    if missing := sum(id not in place for id in audited):
+        raise ColumnError(f"{missing} audited ids are not among the synthetic rows")
+    if len(audited) < LEAST:
+        return {}
+    meant = label_indices(task, used, "llm_label")
+    truth = audited_labels(task, {place[id]: label for id, label in audited.items()})
+    chance = linear_fit(task, gold, used)(gold)(used)[np.arange(len(used)), meant]
+    at = np.array(list(truth), dtype=np.int64)
+    weights, strata = design(audited) or (None, None)
+    right = meant[at] == np.array(list(truth.values()))
+    found = prediction_powered(right, chance[at], chance, weights=weights, strata=strata, census=True)
+    alone = design_share(right, weights, strata)[1:] if weights is not None else wilson(int(right.sum()), len(right))
+    if not found.factor or found.high - found.low >= alone[1] - alone[0]:
+        return {}
+    return {
+        "generator_accuracy_audited_and_predicted": round(found.mean, 4),
+        "generator_accuracy_audited_and_predicted_ci95": [round(found.low, 4), round(found.high, 4)],
+    }
+
+
 # --- parts of drawing and reading -----------------------------------------------------------------------------------
+def _read(file: File, name: str) -> tuple[dict[str, str], dict[str, float], dict[str, str]]:
+    """Read labels, inclusion probabilities and strata by id; only rows with a label are in the first."""
+    labels: dict[str, str] = {}
+    probabilities: dict[str, float] = {}
+    strata: dict[str, str] = {}
+    for number, row in read_table(file):
+        if "label" not in row or row.get("id") in (None, ""):
+            raise RowError(name, number, "needs an id and a label: a table of audited rows has these two columns")
+        id, label = str(row["id"]), row["label"]
+        if id in strata:
+            raise RowError(name, number, "has an id of an earlier row")
+        strata[id] = str(row.get(STRATUM) or "all")
+        if PROBABILITY in row:
+            probabilities[id] = _probability(row[PROBABILITY], name, number)
+        if label not in (None, ""):
+            labels[id] = str(label)
+    return labels, probabilities, strata
+
+
 def _strata(task: Task, dataset: Dataset, at: npt.NDArray[np.int64], by: Sequence[str]) -> list[str]:
     parts: list[list[str]] = []
     if "label" in by:

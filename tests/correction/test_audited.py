@@ -14,7 +14,17 @@ from support.tiny import toy_rows, toy_task
 from support.toy_experiment import TASK, as_synthetic, simulated
 
 from hf_synth.cli.cli import main
-from hf_synth.correction.audited import Audited, audit_sample, design, part_of, read_audited, relative_weights
+from hf_synth.correction.audited import (
+    Audited,
+    audit_sample,
+    design,
+    part_of,
+    powered_accuracy,
+    read_audited,
+    read_ids,
+    read_labels,
+    relative_weights,
+)
 from hf_synth.correction.choice import choose
 from hf_synth.correction.correction import correct_with_policy
 from hf_synth.correction.fitting import fit
@@ -225,3 +235,41 @@ def test_a_broken_sample_is_one_sentence(tmp_path: Path, table: str, says: str) 
     file.write_text(table, encoding="utf-8")
     with pytest.raises(RowError, match=says):
         read_audited(file)
+
+
+def test_predictions_narrow_the_interval_of_audited_rows() -> None:
+    """A third of the labels are wrong, and a head trained on gold sees which."""
+    rows = [{**row, "id": f"s{i}", "llm_label": row["label"]} for i, row in enumerate(toy_rows(400, 2))]
+    truth = {row["id"]: row["label"] for row in rows}
+    for row in rows[::3]:
+        row |= {"label": (row["label"] + 1) % 3, "llm_label": (row["label"] + 1) % 3}
+    data, gold = as_synthetic(rows), toy_rows(80, 1)
+    sample = audit_sample(TASK, data, 60, by=())
+    audited = {id: TASK.labels[truth[id]] for id in sample["id"]}
+    figures = powered_accuracy(TASK, data, audited, gold)
+    low, high = figures["generator_accuracy_audited_and_predicted_ci95"]
+    assert low <= 1 - 134 / 400 <= high
+    right = [data["llm_label"][int(id[1:])] == truth[id] for id in audited]
+    _, alone_low, alone_high = design_share(right, [400 / 60] * 60)
+    assert high - low < 0.8 * (alone_high - alone_low)
+    strata = Audited(audited, dict.fromkeys(audited, 400 / 60), dict.fromkeys(audited, "all"))
+    assert powered_accuracy(TASK, data, strata, gold) == figures, "one stratum is a simple random sample"
+    assert powered_accuracy(TASK, data, {"s0": 1}, gold) == {}
+    with pytest.raises(ColumnError, match="1 audited ids are not among the synthetic rows"):
+        powered_accuracy(TASK, data, {**audited, "nobody": 1}, gold)
+    with pytest.raises(ColumnError, match="an audited label is none of the task's"):
+        powered_accuracy(TASK, data, {**audited, "s0": "moderate"}, gold)
+
+
+def test_labels_and_ids_are_read_where_rows_are_blank(tmp_path: Path) -> None:
+    table = tmp_path / "look.csv"
+    table.write_text("id,label,inclusion_probability,stratum\na,mild,0.5,x\nb,,0.5,y\n", encoding="utf-8")
+    assert read_labels(table) == {"a": "mild"}
+    assert read_ids(table) == ["a", "b"]
+    with pytest.raises(RowError, match="has no label in 1 of its 2 strata"):
+        read_audited(table)
+    table.write_text("id,label\na,\n", encoding="utf-8")
+    assert read_labels(table) == {}
+    table.write_text("id,label\na,mild\na,none\n", encoding="utf-8")
+    with pytest.raises(RowError, match="row 2: has an id of an earlier row"):
+        read_labels(table)
