@@ -42,8 +42,9 @@ class Scores:
             accuracy is exact set match; labels that were not judged count nowhere.
         ci95: the 95% interval of each metric that has one, (low, high). The calibration error has none: chance raises
             it in few rows. Rows of a single group have none.
-        no_interval: why each other metric has none, e.g. "too few rows of 'severe': 2, and 5 are needed": a macro score
-            and AUROC need 5 rows of each label of the task, AUPRC 10.
+        no_interval: why each other metric has none, e.g. "too few rows of 'severe': 2, and 5 are needed". A macro score
+            and AUROC need 5 rows of each label of the task, AUPRC 10 of each label that occurs; macro precision needs 5
+            predictions of each label, and MCC 5 rows and 5 predictions of two labels.
         per_class: precision, recall, f1 and support of each label, and its auroc and auprc against the rest where they
             are defined; empty for text2text.
         class_ci95: the 95% intervals of precision, recall and f1 of each label with 5 rows.

@@ -32,6 +32,7 @@ MIN_CLASS = 5  # a label with fewer test rows has no interval, nor has an averag
 KINDS = ("recall", "precision", "f1")
 _Z, _Z_PAIRED = 2.06, 1.959964
 _ERRORS = 0.5  # pseudo-rows that are wrong
+_RIGHT = 0.5
 _SWAPS = 0.8  # pseudo-rows that only the first model has right, and as many that only the second has right
 
 
@@ -102,8 +103,9 @@ def label_sample(true: Array, guess: Array, k: int, codes: Array) -> Sample:
     sums = metrics.label_sums(true, guess, k, codes)
     has = np.bincount(true, minlength=k)
     wrong = _confused(has)
-    pseudo = np.hstack([np.zeros((k, k)), np.eye(k), wrong])
-    return Sample(sums, kinds, times, pseudo, _ERRORS * _rarity(has), np.bincount(codes), k)
+    pseudo = np.vstack([np.hstack([np.zeros((k, k)), np.eye(k), wrong]), np.hstack([np.eye(k)] * 3)])
+    mass = np.hstack([_ERRORS * _rarity(has), _RIGHT * _rarity(has)])
+    return Sample(sums, kinds, times, pseudo, mass, np.bincount(codes), k)
 
 
 def set_sample(true: Array, guess: Array, judged: Array, codes: Array) -> Sample:
@@ -137,6 +139,11 @@ def wilson_at(share: Array, n: Array, quantile: Array | float) -> tuple[Array, A
     part = quantile**2 / np.maximum(n, 1e-9)
     middle, half = share + part / 2, np.sqrt(part) * np.sqrt(share * (1 - share) + part / 4)
     return np.maximum(0.0, (middle - half) / (1 + part)), np.minimum(1.0, (middle + half) / (1 + part))
+
+
+def half_width_error(low: float, high: float) -> float:
+    """Return the standard error that an interval of a single score stands for."""
+    return (high - low) / (2 * _Z)
 
 
 def quantile_of(groups: Array | float, size: Array | float, base: float = _Z) -> Array:
@@ -239,8 +246,10 @@ def _label_gradients(sample: Sample, kind: str) -> Array:
 
 def smooth_limits(sample: Sample, of_sums: Callable[[Array], Values], names: Sequence[str]) -> dict[str, Limits]:
     """Compute the intervals of metrics that are smooth functions of the totals, by their linearised variance."""
-    found = {}
-    values, (centers, gradients) = of_sums(sample.sums.sum(0)[None]), linearised(sample, of_sums, names)
+    found: dict[str, Limits] = {}
+    if not names:
+        return found
+    values, (centers, gradients) = of_sums(sample.sums.sum(0)[None]), linearised(sample.totals, of_sums, names)
     quantile = quantile_of(len(sample.sums), sample.size)
     for i, name in enumerate(names):
         least, width = (-1.0, 2.0) if name == "mcc" else (0.0, 1.0)
@@ -251,12 +260,11 @@ def smooth_limits(sample: Sample, of_sums: Callable[[Array], Values], names: Seq
     return found
 
 
-def linearised(sample: Sample, of_sums: Callable[[Array], Values], names: Sequence[str]) -> tuple[Array, Array]:
-    """Return the values of metrics at the totals with pseudo-rows, (M,), and their gradients there, (C, M).
+def linearised(totals: Array, of_sums: Callable[[Array], Values], names: Sequence[str]) -> tuple[Array, Array]:
+    """Return the values of metrics at the sums of all rows (C,), and their gradients there: (M,) and (C, M).
 
     The metrics do not depend on the number of rows, so the product of a row of sums and the gradient is its influence.
     """
-    totals = sample.totals
     step = 1e-4 * max(1.0, float(totals.max()))
     moved = np.vstack([totals, totals + step * np.eye(len(totals)), totals - step * np.eye(len(totals))])
     values = of_sums(moved)
@@ -294,7 +302,7 @@ def rank_limits(value: float, ranks: Sequence[metrics.Ranks], metric: str, codes
         modelled += center * (1 - center) / n / len(ranks) ** 2
         centers.append(center)
     middle = float(np.mean(centers))
-    n = middle * (1 - middle) / (design * (plain + modelled) / 2)
+    n = middle * (1 - middle) / (design * max(plain, (plain + modelled) / 2))
     low, high = wilson_at(np.array(value), np.array(n), quantile_of(groups, size))
     return float(low), float(high)
 
@@ -353,7 +361,7 @@ def paired_limits(value: float, a: Sample, b: Sample, of_sums: Callable[[Array],
         a, b: samples of `paired_samples` or `paired_set_samples`.
         of_sums: metrics as a function of sums.
     """
-    (of_a, by_a), (of_b, by_b) = (linearised(sample, of_sums, [metric]) for sample in (a, b))
+    (of_a, by_a), (of_b, by_b) = (linearised(sample.totals, of_sums, [metric]) for sample in (a, b))
     both = Sample(
         np.hstack([a.sums, b.sums]), np.hstack([a.kinds, b.kinds]), a.times, np.hstack([a.pseudo, b.pseudo]), a.mass,
         a.rows, a.k,

@@ -48,7 +48,7 @@ class Prepared:
         """Return what each group adds to a metric of sums, (G,); None for another metric."""
         if metric not in self.of_sums(self.sample.totals[None]):
             return None
-        _, gradient = intervals.linearised(self.sample, self.of_sums, [metric])
+        _, gradient = intervals.linearised(self.sample.totals, self.of_sums, [metric])
         return np.asarray(self.sample.sums @ gradient[:, 0])
 
 
@@ -135,16 +135,17 @@ def _prepare_labels(
 def label_refusals(labels: Sequence[str], sample: Sample) -> dict[str, str]:
     """Say why some of LABEL_METRICS have no interval.
 
-    Macro scores have one where each label has MIN_CLASS rows, of several groups; MCC where two labels have as many.
+    Macro scores have one where each label has MIN_CLASS rows, of several groups, and for macro precision also as many
+    predictions; MCC where two labels have as many rows and predictions.
     """
     k, total = sample.k, sample.sums.sum(0)
-    true, guess = total[k : 2 * k], total[2 * k : 3 * k]
+    true, guess, every = total[k : 2 * k], total[2 * k : 3 * k], np.ones(sample.k, bool)
     few, often = _too_few(labels, true), true >= metrics.MIN_ROWS
-    found = {
-        f"macro_{kind}": few or _missing(labels, sample, kind, np.ones(k, bool), guess) for kind in intervals.KINDS
-    }
-    found["macro_f1_min10"] = _missing(labels, sample, "f1", often, guess)
-    found["mcc"] = (few or "there is only one label") if (true >= intervals.MIN_CLASS).sum() < 2 else ""
+    found = {f"macro_{kind}": few or _missing(labels, sample, kind, every) for kind in intervals.KINDS}
+    found["macro_precision"] = few or _too_few(labels, guess, "predictions") or found["macro_precision"]
+    found["macro_f1_min10"] = _missing(labels, sample, "f1", often)
+    if (np.minimum(true, guess) >= intervals.MIN_CLASS).sum() < 2:
+        found["mcc"] = few or _too_few(labels, guess, "predictions")
     return {metric: why for metric, why in found.items() if why}
 
 
@@ -176,18 +177,16 @@ def class_intervals(labels: Sequence[str], sample: Sample) -> dict[str, dict[str
     }
 
 
-def _too_few(labels: Sequence[str], has: Array) -> str:
+def _too_few(labels: Sequence[str], counts: Array, what: str = "rows") -> str:
     """Say which label has the fewest rows, where that is fewer than MIN_CLASS; "" where each label has as many."""
-    i, least = int(np.argmin(has)), intervals.MIN_CLASS
-    return f"too few rows of {labels[i]!r}: {int(has[i])}, and {least} are needed" if has[i] < least else ""
+    i, least = int(np.argmin(counts)), intervals.MIN_CLASS
+    return f"too few {what} of {labels[i]!r}: {int(counts[i])}, and {least} are needed" if counts[i] < least else ""
 
 
-def _missing(labels: Sequence[str], sample: Sample, kind: str, among: Array, guess: Array) -> str:
-    """Say which of the labels in `among` (k,) has no interval of a kind of score; "" where each has one."""
-    for i in map(int, np.flatnonzero(among & np.isnan(sample.label_limits[kind][0]))):
-        never = kind == "precision" and not guess[i]
-        return f"{labels[i]!r} is never predicted" if never else f"all rows of {labels[i]!r} are of one group"
-    return ""
+def _missing(labels: Sequence[str], sample: Sample, kind: str, among: Array) -> str:
+    """Say which of the labels in `among` (k,) has rows of one group alone; "" where none has."""
+    alone = among & np.isnan(sample.label_limits[kind][0])
+    return f"all rows of {labels[int(np.argmax(alone))]!r} are of one group" if alone.any() else ""
 
 
 def rank_refusal(labels: Sequence[str], has: Array, judged: Array, metric: str) -> str:
@@ -279,8 +278,10 @@ def set_refusals(labels: Sequence[str], sample: Sample, some: Array) -> dict[str
     """
     k, total = sample.k, sample.sums.sum(0)
     true, guess = total[k : 2 * k], total[2 * k : 3 * k]
-    few = _too_few([label for label, s in zip(labels, some, strict=True) if s], true[some])
-    found = {f"macro_{kind}": few or _missing(labels, sample, kind, some, guess) for kind in intervals.KINDS}
+    names = [label for label, s in zip(labels, some, strict=True) if s]
+    few = _too_few(names, true[some])
+    found = {f"macro_{kind}": few or _missing(labels, sample, kind, some) for kind in intervals.KINDS}
+    found["macro_precision"] = few or _too_few(names, guess[some], "predictions") or found["macro_precision"]
     if true.sum() < intervals.MIN_CLASS:
         found |= dict.fromkeys(("micro_f1", "weighted_f1"), few)
     return {metric: why for metric, why in found.items() if why}
