@@ -2,7 +2,7 @@
 
 FOLDER holds tables of labels that LLMs gave beside labels of people (columns label and one a model, .csv): each is a
 finite population, from which test sets are drawn. The other populations are simulated. An interval is right if it holds
-the score of the whole population. Writes the tables of docs/results/intervals.md to standard output.
+the score of the whole population. Writes docs/results/intervals.md to standard output.
 """
 
 from __future__ import annotations
@@ -30,6 +30,33 @@ Array = metrics.Array
 SIZES = (20, 30, 50, 100, 200, 500, 1_000)
 ASKED = (0.93, 0.985)  # coverage
 ENOUGH = 100  # intervals without which a cell is not judged
+PAGE = """# Intervals: how often they hold what is true
+
+Written by `benchmarks/intervals.py` from {draws:,} test sets a cell ({half:,} for AUROC, AUPRC and differences). A cell is
+one population and one number of rows (or patients, or seeds). An interval is right if it holds the score of the
+population that the test set was drawn from. Asked for is a coverage from .93 to .985.
+
+"Real" test sets are drawn from labels that real LLMs gave beside labels of people: nothing in them is simulated but the
+draw. All other populations are **simulated**.
+
+How to read the tables. "Coverage" is over all intervals printed. "Of cells" is the range over populations with {enough}
+intervals or more; {draws:,} draws of a true coverage of .95 lie within {noise:.3f} of it in 19 of 20 cells, so that some of
+many cells are outside by chance. "Below / above" counts cells outside .93 and .985, and below each table stand those that chance does not
+explain (two standard errors). "No interval" is the share of test sets for which the score has none. "Width" is the mean
+width beside Wilson's interval for accuracy, and beside the percentile bootstrap for macro-F1 from 200 rows on; in brackets
+that of the widest cell.
+
+What has no interval, and why:
+
+- Macro scores and AUROC where a label of the task has fewer than 5 test rows; AUPRC where one has fewer than 10, since it
+  covered too seldom there. The scores of other labels, accuracy, weighted F1 and `macro_f1_min10` have theirs.
+- Macro precision where a label is predicted in fewer than 5 rows. MCC unless two labels have 5 rows and 5 predictions.
+- The calibration error: few rows make it too high, by an amount that resampling does not show.
+- Anything that was scored on rows of a single patient; gold equivalence of fewer than five runs.
+
+Differences of two models whose labels differ in one or two rows are held more often than .985: there is no interval for so
+few rows that is shorter and covers.
+"""
 BOOTSTRAPPED = 40  # test sets of a cell that are resampled for the width of the percentile bootstrap
 COLUMNS = {
     "media_bias": ("gpt_4__zero-shot", "zephyr__8-shot", "llama_13b__zero-shot", "flan_t5_base__zero-shot")
@@ -363,6 +390,9 @@ def main(folder: Path, draws: int = 500, *only: str) -> None:
         "Differences of two models on the same rows": lambda cells, rng: measure_pairs(folder, draws // 2, cells, rng),
         "Seeds that share one pool of gold, simulated": lambda cells, rng: measure_seeds(2 * draws, cells, rng),
     }
+    if not only:
+        noise = 2 * float(np.sqrt(0.95 * 0.05 / draws))
+        print(PAGE.format(draws=draws, half=draws // 2, enough=ENOUGH, noise=noise))
     for title, measure in sections.items():
         if not only or any(word in title for word in only):
             run(title, measure)

@@ -87,7 +87,7 @@ def _label_difference(a: Scores, b: Scores, metric: str, value: float) -> tuple[
     names = list(a.per_class) or [str(i) for i in range(k)]
     if metric == "ece":
         return None, scoring.NO_ECE
-    if len(codes) > 1 and not codes.any():
+    if not codes.any():
         return None, scoring.ONE_GROUP
     has = np.bincount(true, minlength=k)
     if metric in metrics.PROBABILITY_METRICS:
@@ -107,7 +107,7 @@ def _set_difference(a: Scores, b: Scores, metric: str, value: float) -> tuple[Li
     true, judged, names = true > 0, judged > 0, list(a.per_class)
     first, second = (np.asarray(s.row_values["said"]) > 0.5 for s in (a, b))
     some: Any = judged.any(0)
-    if len(codes) > 1 and not codes.any():
+    if not codes.any():
         return None, scoring.ONE_GROUP
     if metric in metrics.PROBABILITY_METRICS:
         return _rank_difference((a, b), metric, value, names, (true, judged, codes))

@@ -4,8 +4,8 @@ A share (accuracy, recall or precision of a label; its F1, which is a function o
 that have or are given the label) has Wilson's interval at the effective number of rows: the rows that are counted,
 divided by the design effect of patients with several rows. Other scores have the same form, with the number of rows
 that a share of the same variance would have. That variance is linearised (the sum of squared influences of rows or of
-patients) after a little pseudo-error is added to the counts, spread over the labels so that rare ones get most of it:
-so rows that are all right are not taken for certain. Where one label is much rarer than the others, the interval of a
+patients) after half a wrong and half a right pseudo-row are added to the counts, spread over the labels so that rare
+ones get most of them: rows that are all right are not taken for certain. Where one label is much rarer than the others, the interval of a
 macro average is widened towards the one joined from the intervals of its labels (Zou and Donner, 2008).
 
 A paired difference has the interval of Bonett and Price (2012): pseudo-rows that only one of two models has right are
@@ -31,8 +31,7 @@ Limits = tuple[float, float]
 MIN_CLASS = 5  # a label with fewer test rows has no interval, nor has an average over it
 KINDS = ("recall", "precision", "f1")
 _Z, _Z_PAIRED = 2.06, 1.959964
-_ERRORS = 0.5  # pseudo-rows that are wrong
-_RIGHT = 0.5
+_ERRORS, _RIGHT = 0.5, 0.5  # pseudo-rows that are wrong, and that are right
 _SWAPS = 0.8  # pseudo-rows that only the first model has right, and as many that only the second has right
 
 
@@ -116,8 +115,9 @@ def set_sample(true: Array, guess: Array, judged: Array, codes: Array) -> Sample
     label, none = np.eye(k), np.zeros((k, k))
     missed = np.hstack([none, label, none, np.zeros((k, 1)), np.ones((k, 1))])
     added = np.hstack([none, none, label, np.zeros((k, 1)), np.ones((k, 1))])
-    mass = _ERRORS * np.tile(_rarity(has), 2)
-    return Sample(sums, kinds, np.ones(n), np.vstack([missed, added]), mass, np.bincount(codes), k)
+    right = np.hstack([label, label, label, np.zeros((k, 1)), np.ones((k, 1))])
+    mass = np.hstack([_ERRORS * _rarity(has), _ERRORS * _rarity(has), _RIGHT * _rarity(has)])
+    return Sample(sums, kinds, np.ones(n), np.vstack([missed, added, right]), mass, np.bincount(codes), k)
 
 
 def _rarity(has: Array) -> Array:
@@ -276,9 +276,9 @@ def linearised(totals: Array, of_sums: Callable[[Array], Values], names: Sequenc
 def rank_limits(value: float, ranks: Sequence[metrics.Ranks], metric: str, codes: Array) -> Limits:
     """Compute the interval of the mean AUROC or AUPRC over labels.
 
-    The variance is the mean of two: of the influences of rows or groups (DeLong, 1988; the infinitesimal jackknife),
-    which is 0 where all ranks are right, and of a model: Hanley and McNeil (1982) for AUROC, and for AUPRC a share of
-    the positive rows (Boyd, 2013).
+    The variance is that of the influences of rows or groups (DeLong, 1988; the infinitesimal jackknife), which is 0
+    where all ranks are right; where it is less than the variance of a model, the mean of both is taken. The model is
+    Hanley and McNeil's (1982) for AUROC, and for AUPRC that of a share of the positive rows (Boyd, 2013).
 
     Args:
         value: the mean.

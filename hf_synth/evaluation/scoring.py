@@ -223,8 +223,8 @@ def _rank_intervals(
 def _kept(
     values: Mapping[str, float], ci95: dict[str, Limits], no_interval: dict[str, str], codes: Array
 ) -> tuple[dict[str, Limits], dict[str, str]]:
-    """Leave out undefined metrics, and all intervals where several rows are of a single group."""
-    if len(codes) > 1 and not codes.any():
+    """Leave out undefined metrics, and all intervals where the rows are of a single group."""
+    if not codes.any():
         return {}, dict.fromkeys(values, ONE_GROUP)
     return {m: ci95[m] for m in values if m in ci95}, {m: no_interval[m] for m in values if m in no_interval}
 

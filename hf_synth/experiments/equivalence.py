@@ -136,7 +136,9 @@ def gold_equivalence(
     log_sizes, weights = np.log(sizes), np.array([len(p) for p in points[:-1]], float)
     means = np.array([np.mean([r.score for r in p]) for p in points])
     estimate = float(read_off(log_sizes, means[None, :-1], weights, means[-1:])[0])
-    low, high, runs = None, None, min(map(len, points))
+    low: float | None = None
+    high: float | None = None
+    runs = min(map(len, points))
     if runs >= MIN_RUNS:
         by_patients, by_seeds = _drawn_parts(points, metric, n_bootstrap, seed)
         drawn = by_patients + by_seeds
