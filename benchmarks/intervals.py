@@ -32,30 +32,32 @@ ASKED = (0.93, 0.985)  # coverage
 ENOUGH = 100  # intervals without which a cell is not judged
 PAGE = """# Intervals: how often they hold what is true
 
-Written by `benchmarks/intervals.py` from {draws:,} test sets a cell ({half:,} for AUROC, AUPRC and differences). A cell is
-one population and one number of rows (or patients, or seeds). An interval is right if it holds the score of the
-population that the test set was drawn from. Asked for is a coverage from .93 to .985.
+Written by `benchmarks/intervals.py` from {draws:,} test sets a cell ({half:,} for AUROC, AUPRC and differences). A
+cell is one population and one number of rows (or patients, or seeds). An interval is right if it holds the score of
+the population that the test set was drawn from. Asked for is a coverage from .93 to .985.
 
-"Real" test sets are drawn from labels that real LLMs gave beside labels of people: nothing in them is simulated but the
-draw. All other populations are **simulated**.
+"Real" test sets are drawn from labels that real LLMs gave beside labels of people: nothing in them is simulated but
+the draw. All other populations are **simulated**.
 
-How to read the tables. "Coverage" is over all intervals printed. "Of cells" is the range over populations with {enough}
-intervals or more; {draws:,} draws of a true coverage of .95 lie within {noise:.3f} of it in 19 of 20 cells, so that some of
-many cells are outside by chance. "Below / above" counts cells outside .93 and .985, and below each table stand those that chance does not
-explain (two standard errors). "No interval" is the share of test sets for which the score has none. "Width" is the mean
-width beside Wilson's interval for accuracy, and beside the percentile bootstrap for macro-F1 from 200 rows on; in brackets
-that of the widest cell.
+How to read the tables. "Coverage" is over all intervals printed. "Of cells" is the range over populations with
+{enough} intervals or more; {draws:,} draws of a true coverage of .95 lie within {noise:.3f} of it in 19 of 20 cells,
+so that some of many cells are outside by chance. "Below / above" counts cells outside .93 and .985, and below each
+table stand those that chance does not explain (two standard errors). "No interval" is the share of test sets for
+which the score has none. "Width" is the mean width beside Wilson's interval for accuracy, and beside the percentile
+bootstrap for macro-F1 from 200 rows on; in brackets that of the widest cell.
 
 What has no interval, and why:
 
-- Macro scores and AUROC where a label of the task has fewer than 5 test rows; AUPRC where one has fewer than 10, since it
-  covered too seldom there. The scores of other labels, accuracy, weighted F1 and `macro_f1_min10` have theirs.
-- Macro precision where a label is predicted in fewer than 5 rows. MCC unless two labels have 5 rows and 5 predictions.
+- Macro scores and AUROC where a label of the task has fewer than 5 test rows; AUPRC where one has fewer than 10.
+  The scores of other labels, accuracy, weighted F1 and `macro_f1_min10` have
+  theirs.
+- Macro precision where a label is predicted in fewer than 5 rows. MCC unless two labels have 5 rows and 5
+  predictions.
 - The calibration error: few rows make it too high, by an amount that resampling does not show.
 - Anything that was scored on rows of a single patient; gold equivalence of fewer than five runs.
 
-Differences of two models whose labels differ in one or two rows are held more often than .985: there is no interval for so
-few rows that is shorter and covers.
+Differences of two models that differ in a handful of rows are held more often than .985: each row more or less moves
+the interval by more than the difference.
 """
 BOOTSTRAPPED = 40  # test sets of a cell that are resampled for the width of the percentile bootstrap
 COLUMNS = {

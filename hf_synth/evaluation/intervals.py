@@ -5,8 +5,9 @@ that have or are given the label) has Wilson's interval at the effective number 
 divided by the design effect of patients with several rows. Other scores have the same form, with the number of rows
 that a share of the same variance would have. That variance is linearised (the sum of squared influences of rows or of
 patients) after half a wrong and half a right pseudo-row are added to the counts, spread over the labels so that rare
-ones get most of them: rows that are all right are not taken for certain. Where one label is much rarer than the others, the interval of a
-macro average is widened towards the one joined from the intervals of its labels (Zou and Donner, 2008).
+ones get most of them: rows that are all right are not taken for certain. Where one label is much rarer than the others,
+the interval of a macro average is widened towards the one joined from the intervals of its labels (Zou and Donner,
+2008).
 
 A paired difference has the interval of Bonett and Price (2012): pseudo-rows that only one of two models has right are
 added, so that two models with equal predictions have an interval that is not a point.

@@ -208,8 +208,10 @@ def test_the_interval_of_accuracy_covers_from_20_rows_on() -> None:
         coverage = (often * ((low <= shares) & (shares <= high))).sum(1)
         assert coverage.min() >= 0.93, (n, shares[coverage.argmin()])
         assert coverage.max() <= 0.985, (n, shares[coverage.argmax()])
-        of_wilson = often @ np.array([np.ptp(wilson(int(h), n)) for h in hits])
-        assert (often @ (high - low)).max() <= 1.15 * of_wilson.max()
+        plain = np.transpose([wilson(int(h), n) for h in hits])
+        of_wilson = often @ (plain[1] - plain[0])
+        if n in (20, 50):
+            assert (often * ((plain[0] <= shares) & (shares <= plain[1]))).sum(1).min() < 0.93
         assert ((often @ (high - low)) / of_wilson).max() <= 1.15
 
 
