@@ -100,14 +100,15 @@ def test_nested_intervals_cover_the_mean_of_all_subsets() -> None:
 
 
 def test_the_error_over_seeds_by_hand() -> None:
-    """Variance 1 over three seeds: 1 / 3 of it if they are independent, and f / (1 - f) = 1 more at half of the pool."""
+    """Variance 1 over three seeds: 1 / 3 of it if they are independent, f / (1 - f) = 1 more at half of the pool."""
     assert error_over_seeds([1, 2, 3]) == pytest.approx(((1 / 3) ** 0.5, 2))
     assert error_over_seeds([1, 2, 3], overlap=0.5) == pytest.approx(((4 / 3) ** 0.5, 2))
     error, free = error_over_seeds([1, 2, 3], test_variance=1)
     assert (error, free) == pytest.approx(((4 / 3) ** 0.5, 2 * 4**2))
     low, high = interval_over_seeds([1, 2, 3])
     assert (low, high) == pytest.approx((2 - 4.3027 * 3**-0.5, 2 + 4.3027 * 3**-0.5), abs=1e-3)
-    assert interval_over_seeds([1]) is interval_over_seeds([1, 2], overlap=1) is interval_over_seeds([1, 1]) is None
+    for values, overlap in (([1], 0), ([1, 2], 1), ([1, 1], 0)):
+        assert interval_over_seeds(values, overlap=overlap) is None
 
 
 @pytest.mark.parametrize(("pool", "gold"), [(400, 100), (400, 260)])
