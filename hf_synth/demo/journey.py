@@ -117,7 +117,7 @@ def demo(out: Path, *, seed: int = 0, full: bool = False, say: Callable[[str], N
 def _main_scores(journey: Journey) -> dict[str, Any]:
     scores = {}
     for name, s in journey.scores.items():
-        macro_f1, ci95 = round(s.values["macro_f1"], 4), [round(v, 4) for v in s.ci95["macro_f1"]]
+        macro_f1, ci95 = round(s.values["macro_f1"], 4), [round(v, 4) for v in s.ci95.get("macro_f1", ())]
         scores[name] = {"macro_f1": macro_f1, "ci95": ci95, "accuracy": round(s.values["accuracy"], 4)}
     return scores
 

@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from hf_synth.errors import ColumnError, HfSynthError
+from hf_synth.evaluation.intervals import mean_limits
 from hf_synth.evaluation.metrics import BINS, confidence_bins, gap_sums
 from hf_synth.evaluation.statistics import wilson
 from hf_synth.reports.plots import Bin
@@ -58,39 +59,56 @@ def calibration_error(labels: npt.ArrayLike, probs: npt.ArrayLike, bins: int = B
     return float(np.abs(gap_sums(truth[rows], table[rows], one_group, bins)).sum() / rows.sum())
 
 
-def reliability(labels: npt.ArrayLike, probs: npt.ArrayLike, bins: int = BINS) -> list[dict[str, float]]:
+def reliability(
+    labels: npt.ArrayLike, probs: npt.ArrayLike, bins: int = BINS, groups: npt.ArrayLike | None = None
+) -> list[dict[str, float]]:
     """Compute the bins of a reliability diagram: the accuracy of rows whose top label has a like confidence.
 
     Args:
         labels: true labels, (M,); rows with -1 are left out.
         probs: predicted probabilities, (M, K).
+        groups: group number of each row, (M,); without them there are no intervals.
 
     Returns:
-        For each bin that holds a row: its bounds `low` and `high`, mean `confidence`, `accuracy`, and `rows`.
+        For each bin that holds a row: its bounds `low` and `high`, mean `confidence`, `accuracy`, and `rows`; with
+        groups, and where not all rows are of one, also the 95% interval of the accuracy, `accuracy_low` and
+        `accuracy_high`.
     """
     truth, table = checked(labels, probs, "gold")
     rows = truth >= 0
     confidence, right = table[rows].max(1), table[rows].argmax(1) == truth[rows]
     at = confidence_bins(confidence, bins)
     counts, sums, hits = (np.bincount(at, w, minlength=bins) for w in (None, confidence, right.astype(float)))
-    return [
-        {
+    found = []
+    for i in np.flatnonzero(counts):
+        one = {
             "low": i / bins,
             "high": (i + 1) / bins,
             "confidence": float(sums[i] / counts[i]),
             "accuracy": float(hits[i] / counts[i]),
             "rows": int(counts[i]),
         }
-        for i in np.flatnonzero(counts)
-    ]
+        if groups is not None:
+            part = at == i
+            limits = mean_limits(right[part], np.unique(np.asarray(groups)[rows][part], return_inverse=True)[1])
+            one |= {} if np.isnan(limits[0]) else dict(zip(("accuracy_low", "accuracy_high"), limits, strict=True))
+        found.append(one)
+    return found
 
 
 def reliability_bins(bins: Sequence[Mapping[str, float]]) -> list[Bin]:
-    """Return the bins of `reliability` as a plot takes them, with 95% Wilson intervals."""
-    return [
-        Bin(b["confidence"], b["accuracy"], int(b["rows"]), *wilson(round(b["accuracy"] * b["rows"]), int(b["rows"])))
-        for b in bins
-    ]
+    """Return the bins of `reliability` as a plot takes them.
+
+    Their 95% intervals are those of the bins; Wilson's, as if rows were independent, where an earlier version wrote the
+    bins, where several runs were pooled, and where the rows are of one group.
+    """
+    return [Bin(b["confidence"], b["accuracy"], int(b["rows"]), *_limits(b)) for b in bins]
+
+
+def _limits(one: Mapping[str, float]) -> tuple[float, float]:
+    if "accuracy_low" in one:
+        return one["accuracy_low"], one["accuracy_high"]
+    return wilson(round(one["accuracy"] * one["rows"]), int(one["rows"]))
 
 
 def calibration_facts(
@@ -123,7 +141,7 @@ def calibration_facts(
     codes = np.unique(names[kept], return_inverse=True)[1]
     n_groups = int(codes.max()) + 1 if len(codes) else 0
     facts: dict[str, Any] = {"temperature": temperature(truth, table), "ece": calibration_error(truth, table, bins)}
-    facts["bins"] = reliability(truth, table, bins)
+    facts["bins"] = reliability(truth, table, bins, codes)
     if n_groups < 2:
         return facts
     fold = (np.random.default_rng(seed).permutation(n_groups) % min(folds, n_groups))[codes]
@@ -132,7 +150,7 @@ def calibration_facts(
     after = temper(table, heats[fold][:, None])
     return facts | {
         "ece_tempered": calibration_error(truth, after, bins),
-        "bins_tempered": reliability(truth, after, bins),
+        "bins_tempered": reliability(truth, after, bins, codes),
     }
 
 

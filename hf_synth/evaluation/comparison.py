@@ -1,4 +1,4 @@
-"""Paired comparison of two models on the same rows: difference, bootstrap interval over groups, McNemar test."""
+"""Paired comparison of two models on the same rows: difference, interval over groups, McNemar test."""
 
 from __future__ import annotations
 
@@ -8,8 +8,9 @@ from typing import Any
 import numpy as np
 
 from hf_synth.errors import HfSynthError
-from hf_synth.evaluation import metrics, scoring
+from hf_synth.evaluation import intervals, metrics, scoring
 from hf_synth.evaluation.evaluation import Scores
+from hf_synth.evaluation.intervals import Limits
 from hf_synth.evaluation.statistics import mcnemar
 from hf_synth.models.text2text import TEXT_METRICS
 
@@ -21,25 +22,29 @@ class Difference:
     Args:
         metric: name of the score.
         value: a's minus b's.
-        ci95: 95% interval of the paired bootstrap over groups.
+        ci95: its 95% interval (`intervals.paired_limits`); None where the score of a single model has none.
         n: number of rows.
         p_mcnemar: p-value of the exact McNemar test of the rows that each model has right (sets: in all judged labels),
             whatever the metric; it treats rows as independent.
+        no_interval: why there is no interval; "" where there is one.
     """
 
     metric: str
     value: float
-    ci95: tuple[float, float]
+    ci95: Limits | None
     n: int
     p_mcnemar: float
+    no_interval: str = ""
 
 
 def compare(a: Scores, b: Scores, metric: str = "macro_f1", *, n_bootstrap: int = 1000, seed: int = 0) -> Difference:
-    """Compare two models on the same rows: the difference a - b with its interval by a paired bootstrap over groups.
+    """Compare two models on the same rows: the difference a - b with its 95% interval over groups.
+
+    Two models with equal predictions have an interval around 0: on other rows they may differ.
 
     Args:
         metric: one that both have; auroc, auprc and ece need scores from probabilities.
-        n_bootstrap: draws; fewer for auroc and auprc of many rows, as in `score`.
+        n_bootstrap, seed: without effect: the interval is a formula; earlier versions drew resamples.
 
     Raises:
         HfSynthError: the scores are of texts, of different rows, or lack their rows or the metric.
@@ -60,16 +65,9 @@ def compare(a: Scores, b: Scores, metric: str = "macro_f1", *, n_bootstrap: int 
     known = [name for name in a.values if name in b.values]
     if metric not in known:
         raise HfSynthError(f"cannot compare by {metric!r}; choose one of {', '.join(known)}")
-    both = [(_label_metric if s.labels else _set_metric)(s, metric) for s in (a, b)]
-    n_groups = len(both[0].sums)
-    if both[0].ranked:
-        n_bootstrap = min(n_bootstrap, max(200, scoring.RANKED // both[0].ranked))
-    drawn = [
-        np.subtract(*(scoring.values_of(model, counts).get(metric, np.full(len(counts), np.nan)) for model in both))
-        for counts in metrics.draws(n_groups, n_bootstrap, seed)
-    ]
-    ci95 = scoring.metric_interval(metric, np.concatenate(drawn), n_groups, difference=True)
-    return Difference(metric, a.values[metric] - b.values[metric], ci95, a.n, mcnemar(_right(a), _right(b)))
+    value = a.values[metric] - b.values[metric]
+    ci95, why = (_label_difference if a.labels else _set_difference)(a, b, metric, value)
+    return Difference(metric, value, ci95, a.n, mcnemar(_right(a), _right(b)), why)
 
 
 def _same_rows(a: Scores, b: Scores) -> bool:
@@ -79,34 +77,60 @@ def _same_rows(a: Scores, b: Scores) -> bool:
     return all(np.array_equal(a.row_values.get(n, ()), b.row_values.get(n, ())) for n in names)
 
 
-def _label_metric(scores: Scores, metric: str) -> scoring.Prepared:
-    """Prepare one metric of single labels for draws of groups."""
-    k, true, codes = len(scores.confusion), np.array(scores.labels), np.array(scores.groups)
-    guess = np.array(scores.predictions)
-    often, graded = np.bincount(true, minlength=k) >= metrics.MIN_ROWS, metric in metrics.PATIENT_METRICS
-    parts = scoring.label_parts(true, guess, k, codes, graded)
-    if metric not in metrics.PROBABILITY_METRICS:
-        return scoring.Prepared(
-            parts, lambda s: scoring.label_metrics(s, k, often, graded, calibrated=False), scoring.no_ranks, 0, {}
-        )
-    has, probs = np.eye(k, dtype=bool)[true], scores.row_values["said"]
-    if metric != "ece":
-        ranks = metrics.label_ranks(probs, has, np.ones_like(has), codes)
-        return scoring.Prepared(parts, lambda s: {}, ranks, len(true) * (k if k > 2 else 1), {})
-    sums = np.hstack([parts, metrics.gap_sums(true, probs, codes)])
-    return scoring.Prepared(
-        sums, lambda s: scoring.label_metrics(s, k, often, False, calibrated=True), scoring.no_ranks, 0, {}
-    )
-
-
-def _set_metric(scores: Scores, metric: str) -> scoring.Prepared:
-    """Prepare one metric of sets of labels for draws of groups."""
-    probs, true, judged, codes = (np.asarray(scores.row_values[n]) for n in ("said", "sets", "judged", "groups"))
-    true, judged = true > 0, judged > 0
-    sums, some = metrics.set_sums(true, probs > 0.5, judged, codes), np.asarray(judged.any(0))
+def _label_difference(a: Scores, b: Scores, metric: str, value: float) -> tuple[Limits | None, str]:
+    """Return the interval of a difference of single labels, or None and why there is none."""
+    k, codes = len(a.confusion), np.array(a.groups)
+    true, first, second = (np.array(labels) for labels in (a.labels, a.predictions, b.predictions))
+    if metric in metrics.PATIENT_METRICS:
+        true, first, second = (metrics.worst_of_groups(labels, codes) for labels in (true, first, second))
+        codes, metric = np.arange(len(true)), metric.removeprefix("patient_")
+    names = list(a.per_class) or [str(i) for i in range(k)]
+    if metric == "ece":
+        return None, scoring.NO_ECE
+    if not codes.any():
+        return None, scoring.ONE_GROUP
+    has = np.bincount(true, minlength=k)
     if metric in metrics.PROBABILITY_METRICS:
-        return scoring.Prepared(sums, lambda s: {}, metrics.label_ranks(probs, true, judged, codes), true.size, {})
-    return scoring.Prepared(sums, lambda s: metrics.set_values(s, some), scoring.no_ranks, 0, {})
+        one_hot = np.eye(k, dtype=bool)[true]
+        return _rank_difference((a, b), metric, value, names, (one_hot, np.ones_like(one_hot), codes))
+    samples = intervals.paired_samples(true, (first, second), k, codes)
+    for sample in samples:
+        if why := scoring.label_refusals(names, sample).get(metric):
+            return None, why
+    often = has >= metrics.MIN_ROWS
+    return intervals.paired_limits(value, *samples, lambda s: metrics.label_values(s, often, has > 0), metric), ""
+
+
+def _set_difference(a: Scores, b: Scores, metric: str, value: float) -> tuple[Limits | None, str]:
+    """Return the interval of a difference of sets of labels, or None and why there is none."""
+    true, judged, codes = (np.asarray(a.row_values[name]) for name in ("sets", "judged", "groups"))
+    true, judged, names = true > 0, judged > 0, list(a.per_class)
+    first, second = (np.asarray(s.row_values["said"]) > 0.5 for s in (a, b))
+    some: Any = judged.any(0)
+    if not codes.any():
+        return None, scoring.ONE_GROUP
+    if metric in metrics.PROBABILITY_METRICS:
+        return _rank_difference((a, b), metric, value, names, (true, judged, codes))
+    samples = intervals.paired_set_samples(true, (first, second), judged, codes)
+    for sample in samples:
+        if why := scoring.set_refusals(names, sample, some).get(metric):
+            return None, why
+    return intervals.paired_limits(value, *samples, lambda s: metrics.set_values(s, some), metric), ""
+
+
+def _rank_difference(
+    pair: tuple[Scores, Scores], metric: str, value: float, names: list[str], rows: tuple[Any, Any, Any]
+) -> tuple[Limits | None, str]:
+    """Return the interval of a difference of AUROC or AUPRC, or None and why there is none.
+
+    Args:
+        rows: masks of true and of judged labels, (N, K) each, and group numbers (N,).
+    """
+    has, judged, codes = rows
+    if why := scoring.rank_refusal(names, has, judged, metric):
+        return None, why
+    ranks = [list(metrics.label_ranks(np.asarray(s.row_values["said"]), has, judged).values()) for s in pair]
+    return intervals.paired_rank_limits(value, ranks[0], ranks[1], metric, codes), ""
 
 
 def _right(scores: Scores) -> Any:

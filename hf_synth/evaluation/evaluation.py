@@ -1,6 +1,7 @@
-"""Scores of a model on rows with true labels: metrics with bootstrap intervals over groups, calibration.
+"""Scores of a model on rows with true labels: metrics with 95% intervals, calibration.
 
-Every interval draws the rows of one group (a patient, an admission) together. The metrics are computed in `metrics`.
+An interval is for the score in the population that the rows were drawn from, group by group (a patient, an admission).
+The metrics are computed in `metrics`, the intervals in `intervals`.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ import numpy as np
 from hf_synth.errors import ColumnError, HfSynthError
 from hf_synth.evaluation.calibration import calibration_by, calibration_facts
 from hf_synth.evaluation.metrics import group_codes
-from hf_synth.evaluation.scoring import RANKED, drawn_values, metric_interval, prepare, values_of
+from hf_synth.evaluation.scoring import prepare
 from hf_synth.models.inference import predict_proba
 from hf_synth.models.record import model_facts, weights_sha256
 from hf_synth.models.text2text import generate_text
@@ -39,14 +40,19 @@ class Scores:
             `auroc` and `auprc` only from probabilities; `patient_*` (each group's largest label against its largest
             prediction) where the task names one among its metrics and rows come in groups. Of a multi_label task
             accuracy is exact set match; labels that were not judged count nowhere.
-        ci95: each metric's 95% bootstrap interval over groups, (low, high); of a single group the metric's whole range.
+        ci95: the 95% interval of each metric that has one, (low, high). The calibration error has none: chance raises
+            it in few rows. Rows of a single group have none.
+        no_interval: why each other metric has none, e.g. "too few rows of 'severe': 2, and 5 are needed". A macro score
+            and AUROC need 5 rows of each label of the task, AUPRC 10 of each label that occurs; macro precision needs 5
+            predictions of each label, and MCC 5 rows and 5 predictions of two labels.
         per_class: precision, recall, f1 and support of each label, and its auroc and auprc against the rest where they
             are defined; empty for text2text.
+        class_ci95: the 95% intervals of precision, recall and f1 of each label with 5 rows.
         confusion: rows by true label (first index) and predicted label, K x K; of single_label tasks only.
         model: the model's name, base model, access, rows it was trained on, sha256 of its weights.
         dataset: the dataset's rows, groups, access, a digest of texts and labels, and how many rows were `seen` (the
             model was trained on them, or they stand in `exclude`).
-        bootstrap: how many resamples, and the seed; `n_ranks` where auroc and auprc were drawn less often.
+        bootstrap: resamples and seed, of scores that an earlier version wrote.
         excluded: scores without the rows that were seen; None when no row was, or all were.
         calibration: of a single_label task scored from probabilities, the figures of `calibration.calibration_facts`
             (temperature, bins of the reliability diagram before and after); `by_label` breaks accuracy, confidence and
@@ -72,6 +78,8 @@ class Scores:
     predictions: tuple[int, ...] = field(default=(), repr=False)
     groups: tuple[int, ...] = field(default=(), repr=False)
     row_values: Mapping[str, Any] = field(default_factory=dict, repr=False, compare=False)
+    no_interval: dict[str, str] = field(default_factory=dict)
+    class_ci95: dict[str, dict[str, tuple[float, float]]] = field(default_factory=dict)
 
     def to_json(self, *, rows: bool = False) -> dict[str, Any]:
         """Return plain values for `json.dump`.
@@ -81,6 +89,9 @@ class Scores:
         """
         plain = {name: getattr(self, name) for name in self.__dataclass_fields__}
         plain["ci95"] = {name: list(pair) for name, pair in self.ci95.items()}
+        plain["class_ci95"] = {
+            label: {kind: list(pair) for kind, pair in pairs.items()} for label, pairs in self.class_ci95.items()
+        }
         plain["excluded"] = self.excluded.to_json(rows=rows) if self.excluded else None
         for name in ("labels", "predictions", "groups"):
             plain[name] = list(plain[name]) if rows else []
@@ -97,7 +108,8 @@ class Scores:
         try:
             needed = {f.name for f in fields(cls) if f.default is f.default_factory is MISSING}
             values = {f.name: plain[f.name] for f in fields(cls) if f.name in needed or f.name in plain}
-            values["ci95"] = {name: (float(pair[0]), float(pair[1])) for name, pair in plain["ci95"].items()}
+            values["ci95"] = _pairs(plain["ci95"])
+            values["class_ci95"] = {label: _pairs(of) for label, of in plain.get("class_ci95", {}).items()}
             values["excluded"] = cls.from_json(plain["excluded"]) if plain.get("excluded") else None
             for name in ("labels", "predictions", "groups"):
                 values[name] = tuple(int(v) for v in plain.get(name, ()))
@@ -126,6 +138,7 @@ def evaluate(
         exclude: rows to leave out by their texts (training rows); scores without them, and without any row that the
             model's facts say it saw, are in `.excluded`.
         predicted: the result of `predict` for these rows, where there is one already.
+        n_bootstrap, seed: see `score`.
         cache_dir: a private folder that keeps the tokens of texts, as for `predict_proba`.
 
     Raises:
@@ -148,7 +161,7 @@ def evaluate(
     }
     about_rows = {
         "n": len(labels),
-        "groups": len(set(groups)) if groups else len(labels),
+        "groups": int(group_codes(groups, len(labels)).max()) + 1,
         "access": access_of(dataset),
         "sha256": _digest(digests, labels),
     }
@@ -211,26 +224,29 @@ def score(
         labels: true label indices, (N,); multi_label: 0 and 1 (N, K); text2text: N texts.
         groups: names of the groups that are drawn whole, (N,); each row by itself when None.
         judged: of a multi_label task, 1 for each judged label, else 0, (N, K); all are judged when None.
+        n_bootstrap: 0 leaves the intervals out. Any other number gives the same intervals, which are formulas; earlier
+            versions drew as many resamples.
+        seed: without effect since no resamples are drawn.
 
     Raises:
         ColumnError: shapes do not fit, an index is not one of the task's labels, or no label was judged.
     """
-    prepared = prepare(task, predicted, labels, groups, judged=judged)
-    values = values_of(prepared, np.ones((1, len(prepared.sums))))
-    n_ranks = min(n_bootstrap, max(200, RANKED // max(1, prepared.ranked)))
-    drawn = drawn_values(prepared, n_bootstrap, seed, n_ranks=n_ranks)
+    prepared = prepare(task, predicted, labels, groups, judged=judged, limits=n_bootstrap > 0)
     of_probabilities = task.kind == "single_label" and np.ndim(predicted) == 2
-    fewer = {"n_ranks": n_ranks} if n_ranks < n_bootstrap and prepared.ranked else {}
     return Scores(
         task=task.full_name,
         n=len(labels),
-        values={name: float(value[0]) for name, value in values.items()},
-        ci95={name: metric_interval(name, many, len(prepared.sums)) for name, many in drawn.items()},
+        values=prepared.values,
+        ci95=prepared.ci95,
+        no_interval=prepared.no_interval,
         row_values=_row_values(task, predicted, labels, groups, judged),
-        bootstrap={"n": n_bootstrap, "seed": seed, **fewer},
         calibration=_calibration(task, labels, predicted, prepared.more["groups"]) if of_probabilities else {},
         **prepared.more,
     )
+
+
+def _pairs(plain: Mapping[str, Any]) -> dict[str, tuple[float, float]]:
+    return {name: (float(pair[0]), float(pair[1])) for name, pair in plain.items()}
 
 
 def _calibration(task: Task, labels: Any, predicted: Any, groups: Any) -> dict[str, Any]:

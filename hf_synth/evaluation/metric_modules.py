@@ -72,8 +72,7 @@ def _label_metric(name: str, predicted: metrics.Array, true: metrics.Array, grou
         return float(np.abs(metrics.gap_sums(true, predicted, one_group)).sum() / len(true))
     if name in metrics.PROBABILITY_METRICS:
         has = np.eye(k, dtype=bool)[true]
-        ranks = metrics.label_ranks(predicted, has, np.ones_like(has), one_group)(np.ones((1, 1)))
-        return float(ranks[name][0]) if name in ranks else float("nan")
+        return metrics.rank_means(metrics.label_ranks(predicted, has, np.ones_like(has))).get(name, float("nan"))
     if name in metrics.PATIENT_METRICS:
         codes = metrics.group_codes(groups, len(true))
         true, guess = metrics.worst_of_groups(true, codes), metrics.worst_of_groups(guess, codes)

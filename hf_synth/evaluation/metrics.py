@@ -1,12 +1,13 @@
-"""Classification metrics from sums over groups of rows, for fast bootstraps: F1, MCC, AUROC, AUPRC, calibration error.
+"""Classification metrics from sums over rows: F1, MCC, AUROC, AUPRC, calibration error.
 
-Nearly every metric is a function of sums over rows, so that a bootstrap is one matrix product. AUROC and AUPRC are not:
-they are computed from how often each group was drawn, for many draws at once. numpy only; no task is needed.
+Nearly every metric is a function of sums over rows, so that its variance is computed from sums of groups. AUROC and
+AUPRC are not: they come with the influence of each row. numpy only; no task is needed.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -21,7 +22,6 @@ LABEL_METRICS = (
 )  # fmt: skip
 PATIENT_METRICS = ("patient_accuracy", "patient_macro_f1")
 PROBABILITY_METRICS = ("ece", "auroc", "auprc")
-_CELLS = 400_000  # weights in memory at once when ranks are drawn; as many fit the processor's cache
 
 
 def group_codes(groups: Sequence[Any] | None, n: int) -> Array:
@@ -40,17 +40,6 @@ def group_sums(rows: Array, codes: Array) -> Array:
     return np.bincount(at, np.asarray(rows, float).ravel(), n_groups * width).reshape(n_groups, width)
 
 
-def draws(n_groups: int, n_bootstrap: int, seed: int) -> Iterator[Array]:
-    """Draw groups with replacement; yield how often each was drawn, (B, G), in parts of at most 32 MB."""
-    rng = np.random.default_rng(seed)
-    part = max(1, 4_000_000 // n_groups)
-    for begin in range(0, n_bootstrap, part):
-        b = min(part, n_bootstrap - begin)
-        yield np.array(
-            [np.bincount(rng.integers(n_groups, size=n_groups), minlength=n_groups) for _ in range(b)], float
-        )
-
-
 def label_sums(truth: Array, guess: Array, k: int, codes: Array) -> Array:
     """Count true positives, true and predicted rows of each of k labels in each group: (G, 3k)."""
     n_groups = int(codes.max()) + 1
@@ -67,31 +56,34 @@ def worst_of_groups(values: Array, codes: Array) -> Array:
     return worst
 
 
-def label_values(sums: Array, often: Array | None = None) -> Values:
+def label_values(sums: Array, often: Array | None = None, known: Array | None = None) -> Values:
     """Compute LABEL_METRICS for each of B rows of `label_sums`, as scikit-learn defines them (zero_division=0).
 
-    Macro scores average over the labels that occur in truth or predictions; a label without true positives has f1 0.
+    A label without true positives has f1 0.
 
     Args:
         sums: (B, 3k).
         often: (k,) mask of the labels that `macro_f1_min10` averages over; without any it is left out.
+        known: (k,) mask of the labels that macro scores average over; those that occur in truth or predictions, of
+            each row of sums anew, when None.
     """
     hit, true, guess = np.split(sums, 3, axis=1)
     n = true.sum(1)
     f1 = 2 * hit / np.maximum(true + guess, 1)
-    seen = (true + guess > 0).sum(1)
+    counted = true + guess > 0 if known is None else np.broadcast_to(known, true.shape)
+    seen = counted.sum(1)
     accuracy = hit.sum(1) / n
     values = {
         "accuracy": accuracy,
-        "macro_precision": (hit / np.maximum(guess, 1)).sum(1) / seen,
-        "macro_recall": (hit / np.maximum(true, 1)).sum(1) / seen,
-        "macro_f1": f1.sum(1) / seen,
+        "macro_precision": (hit / np.maximum(guess, 1) * counted).sum(1) / seen,
+        "macro_recall": (hit / np.maximum(true, 1) * counted).sum(1) / seen,
+        "macro_f1": (f1 * counted).sum(1) / seen,
         "micro_f1": accuracy,  # equal, since every row has exactly one label
         "weighted_f1": (f1 * true).sum(1) / n,
     }
     if often is not None and often.any():
         values["macro_f1_min10"] = f1[:, often].mean(1)
-    spread = np.sqrt((n**2 - (guess**2).sum(1)) * (n**2 - (true**2).sum(1)))
+    spread = np.sqrt(np.maximum(0, n**2 - (guess**2).sum(1)) * np.maximum(0, n**2 - (true**2).sum(1)))
     excess = hit.sum(1) * n - (true * guess).sum(1)
     return values | {"mcc": np.where(spread > 0, excess / np.maximum(spread, 1e-12), 0.0)}
 
@@ -143,80 +135,89 @@ def set_values(sums: Array, known: Array) -> Values:
     }
 
 
-def rank_values(scores: Array, positive: Array, codes: Array) -> Callable[[Array], tuple[Array, Array]]:
-    """Prepare AUROC and AUPRC of one label against the rest, under drawn weights.
-
-    AUROC is the share of (positive, negative) pairs in the right order, ties by half; AUPRC is the average precision:
-    both as scikit-learn defines them, ties included.
+@dataclass(frozen=True)
+class Ranks:
+    """AUROC and AUPRC of one label against the rest, and what each row adds to them.
 
     Args:
-        scores: (N,) of the label; positive: (N,) mask of the rows that have it; codes: (N,) group numbers.
+        auroc: share of (positive, negative) pairs in the right order, ties by half.
+        auprc: average precision.
+        auroc_effects: influence of each row, (N,): the derivative of the score by the row's weight; they add up to 0.
+        auprc_effects: the same of AUPRC.
+        positives: rows that have the label.
+        negatives: rows that do not.
+    """
+
+    auroc: float
+    auprc: float
+    auroc_effects: Array
+    auprc_effects: Array
+    positives: int
+    negatives: int
+
+
+def rank_values(scores: Array, positive: Array) -> Ranks:
+    """Compute AUROC and AUPRC of one label, both as scikit-learn defines them, ties included.
+
+    Args:
+        scores: (N,) of the label.
+        positive: (N,) mask of the rows that have it.
 
     Returns:
-        A function of counts (B, G), how often each group was drawn, to AUROC (B,) and AUPRC (B,); nan where a draw has
-        no positive, or (AUROC) no negative.
+        Both scores, nan where undefined: without a positive row, or (AUROC) without a negative one.
     """
-    order = np.argsort(-scores, kind="stable")
-    value, has = scores[order], positive[order].astype(bool)
+    order, n = np.argsort(-scores, kind="stable"), len(scores)
+    value, has = scores[order], positive[order].astype(float)
     first = np.flatnonzero(np.r_[True, value[1:] != value[:-1]])  # of each run of ties
-    run = np.repeat(np.arange(len(first)), np.diff(np.r_[first, len(value)]))[has]  # of each positive
-    before, through = first[run], np.r_[first[1:], len(value)][run]  # rows before its run, and through it
-    upto = np.r_[0, np.cumsum(has)]  # positives among the first rows
-    tied = bool((through - before > 1).any())
-    at, n_has = codes[order], int(has.sum())
-
-    def some(counts: Array) -> tuple[Array, Array]:
-        weight = np.ascontiguousarray(counts.T)[at]  # (N, B): contiguous in rows, so that sums over them are fast
-        total = np.zeros((len(at) + 1, counts.shape[0]))
-        np.cumsum(weight, axis=0, out=total[1:])
-        of_positives = np.zeros((n_has + 1, counts.shape[0]))
-        weight = weight[has]
-        np.cumsum(weight, axis=0, out=of_positives[1:])
-        all_of, positives = total[through], of_positives[upto[through]]
-        negatives_above = all_of - positives
-        if tied:  # a positive's own run counts by half
-            negatives_above = (negatives_above + total[before] - of_positives[upto[before]]) / 2
-        n_positive = of_positives[-1]
-        n_negative = total[-1] - n_positive
-        with np.errstate(invalid="ignore", divide="ignore"):
-            auroc = (weight * (n_negative - negatives_above)).sum(0) / (n_positive * n_negative)
-            auprc = (weight * positives / np.maximum(all_of, 1)).sum(0) / n_positive
-        return auroc, auprc
-
-    def many(counts: Array) -> tuple[Array, Array]:
-        part = max(1, _CELLS // len(at))
-        parts = [some(counts[i : i + part]) for i in range(0, len(counts), part)]
-        return np.concatenate([p[0] for p in parts]), np.concatenate([p[1] for p in parts])
-
-    return many
+    through = np.r_[first[1:], n]
+    run = np.repeat(np.arange(len(first)), through - first)
+    positives, negatives = (np.r_[0.0, np.cumsum(rows)] for rows in (has, 1 - has))
+    n_positive, n_negative = float(positives[-1]), float(negatives[-1])
+    before, after = positives[first], positives[through]
+    right_of_negative = ((before + after) / 2)[run]  # positives above a row, ties by half
+    left_of_positive = n_negative - ((negatives[first] + negatives[through]) / 2)[run]  # negatives below it
+    precision, in_run = after / through, after - before
+    with np.errstate(invalid="ignore", divide="ignore"):
+        auroc = (has * left_of_positive).sum() / (n_positive * n_negative)
+        auprc = (in_run * precision).sum() / n_positive
+        pairs = np.where(
+            has > 0,
+            (left_of_positive / n_negative - auroc) / n_positive,
+            (right_of_negative / n_positive - auroc) / n_negative,
+        )
+        # the precision of each run at a row or below it moves by (has - precision) / rows through it
+        own, all_of = (np.cumsum((rows / through)[::-1])[::-1][run] for rows in (in_run, in_run * precision))
+        moves = (has * (own + precision[run] - auprc) - all_of) / n_positive
+    effects = np.empty((2, n))
+    effects[:, order] = pairs, moves
+    return Ranks(float(auroc), float(auprc), effects[0], effects[1], int(n_positive), int(n_negative))
 
 
-def label_ranks(probs: Array, has: Array, judged: Array, codes: Array) -> Callable[[Array], Values]:
-    """Prepare `auroc` and `auprc` from probabilities: of the second of two labels, else the mean over labels.
+def ranked_labels(has: Array, judged: Array) -> Sequence[int]:
+    """Return the labels that are ranked: the second of two labels of which each row has one, else all, (N, K) masks."""
+    return [1] if has.shape[1] == 2 and judged.all() and (has.sum(1) == 1).all() else range(has.shape[1])
 
-    Labels that no row has, or every row, are left out of the means (of AUPRC only those that no row has), in each draw
-    anew.
+
+def label_ranks(probs: Array, has: Array, judged: Array) -> dict[int, Ranks]:
+    """Compute the ranks of each label that some row has: of the second of two labels alone, else of all.
 
     Args:
-        probs: (N, K); has: (N, K) mask of true labels; judged: (N, K) mask of judged labels; codes: (N,).
-
-    Returns:
-        A function of counts (B, G) to both, (B,) each, nan where undefined; to nothing where no label can be ranked.
+        probs: (N, K).
+        has: (N, K) mask of true labels.
+        judged: (N, K) mask of judged labels; a row without a judgment has influence 0.
     """
-    of_labels = [1] if probs.shape[1] == 2 and judged.all() and (has.sum(1) == 1).all() else range(probs.shape[1])
-    ranked = []
-    for label in of_labels:
+    found = {}
+    for label in ranked_labels(has, judged):
         rows = judged[:, label]
         if has[rows, label].any():
-            ranked.append(rank_values(probs[rows, label], has[rows, label], codes[rows]))
+            ranks = rank_values(probs[rows, label], has[rows, label])
+            effects = np.zeros((2, len(probs)))
+            effects[:, rows] = ranks.auroc_effects, ranks.auprc_effects
+            found[label] = replace(ranks, auroc_effects=effects[0], auprc_effects=effects[1])
+    return found
 
-    def values(counts: Array) -> Values:
-        if not ranked:
-            return {}
-        both = np.array([rank(counts) for rank in ranked])  # (labels, 2, B)
-        defined = ~np.isnan(both)
-        with np.errstate(invalid="ignore"):
-            means = np.where(defined, both, 0).sum(0) / defined.sum(0)
-        return {"auroc": means[0], "auprc": means[1]}
 
-    return values
+def rank_means(ranks: Mapping[int, Ranks]) -> dict[str, float]:
+    """Return the means of AUROC and AUPRC over the labels for which they are defined."""
+    table = {name: [getattr(r, name) for r in ranks.values()] for name in ("auroc", "auprc")}
+    return {name: float(np.nanmean(found)) for name, found in table.items() if not np.isnan(found).all()}

@@ -1,118 +1,90 @@
-"""Predictions and true labels prepared for scores: sums by group, metrics as functions of them, bootstrap draws.
+"""Predictions and true labels prepared for scores: metrics, their 95% intervals, and why a metric has none.
 
-`evaluation.score` reads one `Prepared`; comparisons and subgroups join several of the same groups.
+`evaluation.score` reads one `Prepared`; subgroups compare several. The intervals are computed in `intervals`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from hf_synth.errors import ColumnError
-from hf_synth.evaluation import metrics
-from hf_synth.evaluation.statistics import interval
+from hf_synth.evaluation import intervals, metrics
+from hf_synth.evaluation.intervals import Limits, Sample
 from hf_synth.models.text2text import text_scores
 from hf_synth.task.task import Task
 
 Array = npt.NDArray[Any]
-RANKED = 100_000_000  # most rows x labels x draws whose ranks are drawn: about two seconds of a core
+ONE_GROUP = "all rows are of one group (patient), which does not show how groups differ"
+NO_ECE = "chance alone makes the calibration error of few rows too high, and resampling raises it again"
+MIN_RANKED = {"auroc": intervals.MIN_CLASS, "auprc": metrics.MIN_ROWS}  # rows of each label in the mean
 
 
 @dataclass(frozen=True)
 class Prepared:
-    """What the scores of one kind of task are computed from.
+    """The scores of one set of predictions.
 
     Args:
-        sums: of each group, (G, C).
+        sample: the rows as sums.
         of_sums: metrics as a function of sums, (B, C) -> (B,) each.
-        of_counts: metrics as a function of how often each group is drawn, (B, G) -> (B,) each; none from labels.
-        ranked: rows x labels that `of_counts` ranks.
+        values: each metric that is defined.
+        ci95: the interval of each metric that has one.
+        no_interval: why each other metric has none.
         more: other fields of Scores.
     """
 
-    sums: Array
+    sample: Sample
     of_sums: Callable[[Array], metrics.Values]
-    of_counts: Callable[[Array], metrics.Values]
-    ranked: int
-    more: dict[str, Any]
+    values: dict[str, float]
+    ci95: dict[str, Limits] = field(default_factory=dict)
+    no_interval: dict[str, str] = field(default_factory=dict)
+    more: dict[str, Any] = field(default_factory=dict)
+
+    def effects(self, metric: str) -> Array | None:
+        """Return what each group adds to a metric of sums, (G,); None for another metric."""
+        if metric not in self.of_sums(self.sample.totals[None]):
+            return None
+        _, gradient = intervals.linearised(self.sample.totals, self.of_sums, [metric])
+        return np.asarray(self.sample.sums @ gradient[:, 0])
 
 
 def prepare(
-    task: Task, predicted: Any, labels: Any, groups: Sequence[Any] | None = None, *, judged: Any = None
+    task: Task,
+    predicted: Any,
+    labels: Any,
+    groups: Sequence[Any] | None = None,
+    *,
+    judged: Any = None,
+    limits: bool = True,
+    ranks: bool = True,
 ) -> Prepared:
-    """Prepare the metrics of predictions against true labels; arguments and errors are those of `evaluation.score`."""
+    """Compute the metrics of predictions against true labels; arguments and errors are those of `evaluation.score`.
+
+    Args:
+        limits: whether to compute intervals.
+        ranks: whether to compute AUROC and AUPRC from probabilities.
+    """
     n = len(labels)
     if not n or len(predicted) != n or (groups is not None and len(groups) != n):
         raise ColumnError("scores need a prediction, and a group where there are groups, for each label; at least one")
     codes = metrics.group_codes(groups, n)
     if task.kind == "text2text":
-        return _prepare_texts(predicted, labels, codes)
+        return _prepare_texts(predicted, labels, codes, limits)
     if task.kind == "multi_label":
-        return _prepare_sets(task, predicted, labels, judged, codes)
-    grouped = groups is not None and any(g is not None for g in groups)
-    return _prepare_labels(task, predicted, labels, codes, grouped=grouped)
+        return _prepare_sets(task, predicted, labels, judged, codes, limits=limits, ranks=ranks)
+    graded = groups is not None and any(g is not None for g in groups)
+    graded &= bool(set(metrics.PATIENT_METRICS) & set(task.metrics))
+    return _prepare_labels(task, predicted, labels, codes, graded=graded, limits=limits, ranks=ranks)
 
 
-def values_of(prepared: Prepared, counts: Array) -> metrics.Values:
-    """Compute each metric under counts (B, G) of how often each group is drawn; (B,) each, without undefined ones."""
-    values = prepared.of_sums(counts @ prepared.sums) | prepared.of_counts(counts)
-    return {name: value for name, value in values.items() if not np.isnan(value).all()}
-
-
-def drawn_values(prepared: Prepared, n_bootstrap: int, seed: int, *, n_ranks: int | None = None) -> metrics.Values:
-    """Draw each metric by resampling groups, (B,) each; those of ranks from the first `n_ranks` draws only."""
-    left, parts = n_bootstrap if n_ranks is None else n_ranks, []
-    for counts in metrics.draws(len(prepared.sums), n_bootstrap, seed):
-        ranks = prepared.of_counts(counts[:left]) if left else {}
-        parts.append(prepared.of_sums(counts @ prepared.sums) | ranks)
-        left = max(0, left - len(counts))
-    names = parts[0] if parts else ()
-    drawn = {name: np.concatenate([part[name] for part in parts if name in part]) for name in names}
-    return {name: value for name, value in drawn.items() if not np.isnan(value).all()}
-
-
-def metric_interval(metric: str, drawn: Any, n_groups: int, *, difference: bool = False) -> tuple[float, float]:
-    """Return the 95% interval of draws; of a single group, which cannot be resampled, the metric's whole range."""
-    if n_groups > 1:
-        return interval(drawn, n_groups)
-    low, high = -1.0 if metric == "mcc" else 0.0, 1.0
-    return (low - high, high - low) if difference else (low, high)
-
-
-def no_ranks(counts: Array) -> metrics.Values:
-    """Return no metric: the `of_counts` of predictions without probabilities."""
-    return {}
-
-
-def label_parts(true: Array, guess: Array, k: int, codes: Array, graded: bool) -> Array:
-    """Return the sums of rows, and beside them those of groups' worst labels where the task is graded."""
-    sums = metrics.label_sums(true, guess, k, codes)
-    if not graded:
-        return sums
-    worst, worst_guess = metrics.worst_of_groups(true, codes), metrics.worst_of_groups(guess, codes)
-    return np.hstack([sums, metrics.label_sums(worst, worst_guess, k, np.arange(len(sums)))])
-
-
-def label_metrics(sums: Array, k: int, often: Array, graded: bool, *, calibrated: bool) -> metrics.Values:
-    """Compute the metrics of the sums of `label_parts`, (B, C); calibrated: sums of gaps stand after them.
-
-    Args:
-        often: (k,) labels that `macro_f1_min10` averages over.
-        graded: whether the sums of groups' worst labels stand after those of rows.
-    """
-    values = metrics.label_values(sums[:, : 3 * k], often)
-    if graded:
-        values |= metrics.patient_values(sums[:, 3 * k : 6 * k])
-    if calibrated:
-        values["ece"] = np.abs(sums[:, (6 if graded else 3) * k :]).sum(1) / sums[:, k : 2 * k].sum(1)
-    return values
-
-
-def _prepare_labels(task: Task, predicted: Any, labels: Any, codes: Array, *, grouped: bool) -> Prepared:
+# --- one label a row --------------------------------------------------------------------------------------------------
+def _prepare_labels(
+    task: Task, predicted: Any, labels: Any, codes: Array, *, graded: bool, limits: bool, ranks: bool
+) -> Prepared:
     k, true, predicted = len(task.labels), np.asarray(labels, dtype=np.int64), np.asarray(predicted)
     probs = predicted if predicted.ndim == 2 else None
     guess = predicted.argmax(1) if probs is not None else predicted.astype(np.int64)
@@ -120,51 +92,224 @@ def _prepare_labels(task: Task, predicted: Any, labels: Any, codes: Array, *, gr
         raise ColumnError(f"scores need probabilities over the {k} labels of task {task.full_name!r}")
     if min(true.min(), guess.min()) < 0 or max(true.max(), guess.max()) >= k:
         raise ColumnError(f"a label or prediction is not an index into the {k} labels of task {task.full_name!r}")
-    often = np.bincount(true, minlength=k) >= metrics.MIN_ROWS
-    graded = grouped and bool(set(metrics.PATIENT_METRICS) & set(task.metrics))
-    sums, has = label_parts(true, guess, k, codes, graded), np.eye(k, dtype=bool)[true]
-    rows = {"labels": true, "predictions": guess, "groups": codes}
-    more: dict[str, Any] = {name: tuple(values.tolist()) for name, values in rows.items()}
-    more["confusion"] = np.bincount(true * k + guess, minlength=k * k).reshape(k, k).tolist()
-    more["per_class"] = _per_class(task, sums.sum(0)[: 3 * k], probs, has, np.ones_like(has))
-    ranks: Callable[[Array], metrics.Values] = no_ranks
+    has = np.bincount(true, minlength=k)
+    often = has >= metrics.MIN_ROWS
+    sample = intervals.label_sample(true, guess, k, codes)
+    values = _first(metrics.label_values(sample.sums.sum(0)[None], often))
+    worst = None
+    if graded:
+        worst = metrics.worst_of_groups(true, codes), metrics.worst_of_groups(guess, codes)
+        values |= _first(metrics.patient_values(metrics.label_sums(*worst, k, np.zeros(len(worst[0]), int))))
+    one_hot = np.eye(k, dtype=bool)[true]
+    ranked: dict[int, metrics.Ranks] = {}
     if probs is not None:
-        sums = np.hstack([sums, metrics.gap_sums(true, probs, codes)])
-        ranks = metrics.label_ranks(probs, has, np.ones_like(has), codes)
+        values["ece"] = float(np.abs(metrics.gap_sums(true, probs, np.zeros(len(true), int))).sum() / len(true))
+        ranked = metrics.label_ranks(probs, one_hot, np.ones_like(one_hot)) if ranks else {}
+        values |= metrics.rank_means(ranked)
+    rows = {"labels": true, "predictions": guess, "groups": codes}
+    more: dict[str, Any] = {name: tuple(found.tolist()) for name, found in rows.items()}
+    more["confusion"] = np.bincount(true * k + guess, minlength=k * k).reshape(k, k).tolist()
+    more["per_class"] = _per_class(task, sample.sums.sum(0), probs, one_hot, np.ones_like(one_hot))
 
     def of_sums(sums: Array) -> metrics.Values:
-        return label_metrics(sums, k, often, graded, calibrated=probs is not None)
+        return metrics.label_values(sums, often, has > 0)
 
-    return Prepared(sums, of_sums, ranks, 0 if probs is None else len(true) * (k if k > 2 else 1), more)
+    if not limits:
+        return Prepared(sample, of_sums, values, more=more)
+    no_interval = label_refusals(task.labels, sample)
+    ci95 = label_intervals(sample, no_interval)
+    if worst is not None:
+        patients = intervals.label_sample(*worst, k, np.arange(len(worst[0])))
+        missing = label_refusals(task.labels, patients)
+        found = label_intervals(patients, missing)
+        ci95 |= {f"patient_{m}": found[m] for m in ("accuracy", "macro_f1") if m in found}
+        no_interval |= {f"patient_{m}": why for m, why in missing.items()}
+    found, missing = _rank_intervals(task.labels, ranked, one_hot, np.ones_like(one_hot), codes)
+    ci95, no_interval = ci95 | found, no_interval | missing
+    if "ece" in values:
+        no_interval["ece"] = NO_ECE
+    more["class_ci95"] = class_intervals(task.labels, sample)
+    return Prepared(sample, of_sums, values, *_kept(values, ci95, no_interval, codes), more)
 
 
-def _prepare_sets(task: Task, predicted: Any, labels: Any, judged: Any, codes: Array) -> Prepared:
+def label_refusals(labels: Sequence[str], sample: Sample) -> dict[str, str]:
+    """Say why some of LABEL_METRICS have no interval.
+
+    Macro scores have one where each label has MIN_CLASS rows, of several groups, and for macro precision also as many
+    predictions; MCC where two labels have as many rows and predictions.
+    """
+    k, total = sample.k, sample.sums.sum(0)
+    true, guess, every = total[k : 2 * k], total[2 * k : 3 * k], np.ones(sample.k, bool)
+    few, often = _too_few(labels, true), true >= metrics.MIN_ROWS
+    found = {f"macro_{kind}": few or _missing(labels, sample, kind, every) for kind in intervals.KINDS}
+    found["macro_precision"] = few or _too_few(labels, guess, "predictions") or found["macro_precision"]
+    found["macro_f1_min10"] = _missing(labels, sample, "f1", often)
+    if (np.minimum(true, guess) >= intervals.MIN_CLASS).sum() < 2:
+        found["mcc"] = few or _too_few(labels, guess, "predictions")
+    return {metric: why for metric, why in found.items() if why}
+
+
+def label_intervals(sample: Sample, refused: Mapping[str, str]) -> dict[str, Limits]:
+    """Compute the intervals of LABEL_METRICS without those that are refused."""
+    often = sample.sums[:, sample.k : 2 * sample.k].sum(0) >= metrics.MIN_ROWS
+    share = _share(sample.sums[:, : sample.k].sum(1), sample.rows)
+    ci95 = {"accuracy": share, "micro_f1": share}
+    macro = {f"macro_{kind}": (kind, np.ones(sample.k, bool)) for kind in intervals.KINDS}
+    macro |= {"macro_f1_min10": ("f1", often)} if often.any() else {}
+    ci95 |= {name: intervals.macro_limits(sample, *how) for name, how in macro.items() if name not in refused}
+    smooth = [name for name in ("weighted_f1", "mcc") if name not in refused]
+    return ci95 | intervals.smooth_limits(sample, metrics.label_values, smooth)
+
+
+def _share(hits: Array, rows: Array) -> Limits:
+    """Return the interval of one share of rows, from the hits and rows of each group, (G,) each."""
+    low, high = intervals.share_limits(hits[:, None], rows[:, None].astype(float))
+    return float(low[0]), float(high[0])
+
+
+def class_intervals(labels: Sequence[str], sample: Sample) -> dict[str, dict[str, Limits]]:
+    """Return the intervals of recall, precision and F1 of each label that has MIN_CLASS rows."""
+    has, limits = sample.sums[:, sample.k : 2 * sample.k].sum(0), sample.label_limits
+    return {
+        label: {kind: (float(low[i]), float(high[i])) for kind, (low, high) in limits.items() if not np.isnan(low[i])}
+        for i, label in enumerate(labels)
+        if has[i] >= intervals.MIN_CLASS
+    }
+
+
+def _too_few(labels: Sequence[str], counts: Array, what: str = "rows") -> str:
+    """Say which label has the fewest rows, where that is fewer than MIN_CLASS; "" where each label has as many."""
+    i, least = int(np.argmin(counts)), intervals.MIN_CLASS
+    return f"too few {what} of {labels[i]!r}: {int(counts[i])}, and {least} are needed" if counts[i] < least else ""
+
+
+def _missing(labels: Sequence[str], sample: Sample, kind: str, among: Array) -> str:
+    """Say which of the labels in `among` (k,) has rows of one group alone; "" where none has."""
+    alone = among & np.isnan(sample.label_limits[kind][0])
+    return f"all rows of {labels[int(np.argmax(alone))]!r} are of one group" if alone.any() else ""
+
+
+def rank_refusal(labels: Sequence[str], has: Array, judged: Array, metric: str) -> str:
+    """Say why the mean AUROC or AUPRC over labels has no interval; "" where it has one.
+
+    Args:
+        labels: names of the K labels.
+        has: (N, K) mask of true labels.
+        judged: (N, K) mask of judged labels.
+        metric: "auroc" or "auprc".
+    """
+    least, (with_it, without) = MIN_RANKED[metric], ((rows & judged).sum(0) for rows in (has, ~has))
+    for i in metrics.ranked_labels(has, judged):
+        if judged[:, i].any() and with_it[i] < least:
+            return f"too few rows of {labels[i]!r}: {int(with_it[i])}, and {least} are needed"
+        if judged[:, i].any() and without[i] < least:
+            return f"too few rows without {labels[i]!r}: {int(without[i])}, and {least} are needed"
+    return ""
+
+
+def _rank_intervals(
+    labels: Sequence[str], ranked: Mapping[int, metrics.Ranks], has: Array, judged: Array, codes: Array
+) -> tuple[dict[str, Limits], dict[str, str]]:
+    """Compute the intervals of the mean AUROC and AUPRC, and say why one has none."""
+    refused = {metric: rank_refusal(labels, has, judged, metric) for metric in MIN_RANKED} if ranked else {}
+    ci95 = {
+        metric: intervals.rank_limits(value, list(ranked.values()), metric, codes)
+        for metric, value in metrics.rank_means(ranked).items()
+        if not refused[metric]
+    }
+    return ci95, {metric: why for metric, why in refused.items() if why}
+
+
+def _kept(
+    values: Mapping[str, float], ci95: dict[str, Limits], no_interval: dict[str, str], codes: Array
+) -> tuple[dict[str, Limits], dict[str, str]]:
+    """Leave out undefined metrics, and all intervals where the rows are of a single group."""
+    if not codes.any():
+        return {}, dict.fromkeys(values, ONE_GROUP)
+    return {m: ci95[m] for m in values if m in ci95}, {m: no_interval[m] for m in values if m in no_interval}
+
+
+def _first(values: metrics.Values) -> dict[str, float]:
+    return {name: float(found[0]) for name, found in values.items()}
+
+
+# --- sets of labels, texts --------------------------------------------------------------------------------------------
+def _prepare_sets(
+    task: Task, predicted: Any, labels: Any, judged: Any, codes: Array, *, limits: bool, ranks: bool
+) -> Prepared:
     k, true, predicted = len(task.labels), np.asarray(labels) > 0.5, np.asarray(predicted)
     known = np.ones_like(true) if judged is None else np.asarray(judged) > 0.5
     if true.shape != predicted.shape or true.ndim != 2 or true.shape[1] != k or known.shape != true.shape:
         raise ColumnError(f"scores need a value for each of the {k} labels of task {task.full_name!r} in every row")
     if not known.any():
         raise ColumnError(f"no label of task {task.full_name!r} was judged in these rows: there is nothing to score")
-    sums, probs = metrics.set_sums(true, predicted > 0.5, known, codes), None
-    ranks: Callable[[Array], metrics.Values] = no_ranks
+    some = np.asarray(known.any(0))
+    sample = intervals.set_sample(true, predicted > 0.5, known, codes)
+    values = _first(metrics.set_values(sample.sums.sum(0)[None], some))
+    probs, ranked = None, {}
     if not np.isin(predicted, (0, 1)).all():
-        probs, ranks = predicted, metrics.label_ranks(predicted, true, known, codes)
-    per_class = _per_class(task, sums.sum(0)[:-2], probs, true, known)
+        probs = predicted
+        ranked = metrics.label_ranks(predicted, true, known) if ranks else {}
+        values |= metrics.rank_means(ranked)
+    per_class = _per_class(task, sample.sums.sum(0)[:-2], probs, true, known)
     for label, judgments in zip(task.labels, known.sum(0), strict=True):
         per_class[label]["judged"] = int(judgments)
-    some = np.asarray(known.any(0))
-    more = {"per_class": per_class, "confusion": []}
-    return Prepared(sums, lambda s: metrics.set_values(s, some), ranks, 0 if probs is None else true.size, more)
-
-
-def _prepare_texts(predicted: Any, labels: Any, codes: Array) -> Prepared:
-    scores = text_scores(predicted, labels)
-    sums = metrics.group_sums(np.column_stack([*scores.values(), np.ones(len(codes))]), codes)
+    more: dict[str, Any] = {"per_class": per_class, "confusion": []}
 
     def of_sums(sums: Array) -> metrics.Values:
-        return {name: sums[:, i] / sums[:, -1] for i, name in enumerate(scores)}
+        return metrics.set_values(sums, some)
 
-    return Prepared(sums, of_sums, no_ranks, 0, {"per_class": {}, "confusion": []})
+    if not limits:
+        return Prepared(sample, of_sums, values, more=more)
+    no_interval = set_refusals(task.labels, sample, some)
+    ci95 = set_intervals(sample, some, no_interval)
+    found, missing = _rank_intervals(task.labels, ranked, true, known, codes)
+    ci95, no_interval = ci95 | found, no_interval | missing
+    more["class_ci95"] = class_intervals(task.labels, sample)
+    return Prepared(sample, of_sums, values, *_kept(values, ci95, no_interval, codes), more)
+
+
+def set_refusals(labels: Sequence[str], sample: Sample, some: Array) -> dict[str, str]:
+    """Say why some metrics of sets of labels have no interval.
+
+    Args:
+        labels: all labels of the task.
+        some: (k,) mask of the judged ones, which macro scores average over.
+    """
+    k, total = sample.k, sample.sums.sum(0)
+    true, guess = total[k : 2 * k], total[2 * k : 3 * k]
+    names = [label for label, s in zip(labels, some, strict=True) if s]
+    few = _too_few(names, true[some])
+    found = {f"macro_{kind}": few or _missing(labels, sample, kind, some) for kind in intervals.KINDS}
+    found["macro_precision"] = few or _too_few(names, guess[some], "predictions") or found["macro_precision"]
+    if true.sum() < intervals.MIN_CLASS:
+        found |= dict.fromkeys(("micro_f1", "weighted_f1"), few)
+    return {metric: why for metric, why in found.items() if why}
+
+
+def set_intervals(sample: Sample, some: Array, refused: Mapping[str, str]) -> dict[str, Limits]:
+    """Compute the intervals of the metrics of sets of labels without those that are refused."""
+    ci95 = {"accuracy": _share(sample.sums[:, -2], sample.sums[:, -1])}
+    kinds = [kind for kind in intervals.KINDS if f"macro_{kind}" not in refused]
+    ci95 |= {f"macro_{kind}": intervals.macro_limits(sample, kind, some) for kind in kinds}
+    smooth = [name for name in ("micro_f1", "weighted_f1") if name not in refused]
+    return ci95 | intervals.smooth_limits(sample, lambda sums: metrics.set_values(sums, some), smooth)
+
+
+def _prepare_texts(predicted: Any, labels: Any, codes: Array, limits: bool) -> Prepared:
+    found = text_scores(predicted, labels)
+    rows = np.column_stack([*found.values(), np.ones(len(codes))])
+    none = np.zeros((0, rows.shape[1]))
+    sums = metrics.group_sums(rows, codes)
+    sample = Sample(sums, rows, np.ones(len(rows)), none, np.zeros(0), np.bincount(codes), 0)
+
+    def of_sums(sums: Array) -> metrics.Values:
+        return {name: sums[:, i] / sums[:, -1] for i, name in enumerate(found)}
+
+    values = _first(of_sums(sums.sum(0)[None]))
+    more: dict[str, Any] = {"per_class": {}, "confusion": []}
+    ci95 = {name: intervals.mean_limits(each, codes) for name, each in found.items()} if limits else {}
+    return Prepared(sample, of_sums, values, *(_kept(values, ci95, {}, codes) if limits else ({}, {})), more)
 
 
 def _per_class(task: Task, sums: Array, probs: Array | None, has: Array, judged: Array) -> dict[str, dict[str, float]]:
@@ -179,6 +324,6 @@ def _per_class(task: Task, sums: Array, probs: Array | None, has: Array, judged:
         }
         rows = judged[:, i]
         if probs is not None and 0 < has[rows, i].sum() < rows.sum():
-            ranks = metrics.rank_values(probs[rows, i], has[rows, i], np.arange(rows.sum()))(np.ones((1, rows.sum())))
-            scores[label] |= {"auroc": float(ranks[0][0]), "auprc": float(ranks[1][0])}
+            ranks = metrics.rank_values(probs[rows, i], has[rows, i])
+            scores[label] |= {"auroc": ranks.auroc, "auprc": ranks.auprc}
     return scores

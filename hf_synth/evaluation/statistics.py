@@ -148,6 +148,44 @@ def design_share(
     return share, max(0.0, (middle - half) / scaled), min(1.0, (middle + half) / scaled)
 
 
+def error_over_seeds(values: npt.ArrayLike, *, overlap: float = 0.0, test_variance: float = 0.0) -> tuple[float, float]:
+    """Return the standard error of the mean over seeds, and its degrees of freedom.
+
+    Seeds whose gold is drawn from one pool share a part of it, so that their spread is too small: a share f of the pool
+    in each draw adds f / (1 - f) of the variance to 1 / n of it, as Nadeau and Bengio (2003) correct resampled training
+    sets. The chance of the test rows, the same for all seeds, is in no spread and is added. Degrees of freedom are
+    Satterthwaite's; the variance of the test rows counts as known.
+
+    Args:
+        values: one of each seed, (n,).
+        overlap: f, between 0 and 1; at 1 every seed has the whole pool.
+        test_variance: variance of the mean by the choice of test rows.
+
+    Returns:
+        Standard error and degrees of freedom; infinite error where nothing tells it: of one seed, or at overlap 1.
+    """
+    table = np.asarray(values, float)
+    n = len(table)
+    if n < 2 or overlap >= 1:
+        return math.inf, 1.0
+    runs = float(table.var(ddof=1)) * (1 / n + overlap / (1 - overlap))
+    total = runs + test_variance
+    return math.sqrt(total), (n - 1) * (total / runs) ** 2 if runs > 0 else 1e9
+
+
+def interval_over_seeds(
+    values: npt.ArrayLike, *, overlap: float = 0.0, test_variance: float = 0.0
+) -> tuple[float, float] | None:
+    """Return the 95% interval of the mean over seeds by Student's t; None where `error_over_seeds` is infinite or 0."""
+    from scipy.special import stdtrit
+
+    error, free = error_over_seeds(values, overlap=overlap, test_variance=test_variance)
+    if not 0 < error < math.inf:
+        return None
+    mean, half = float(np.mean(np.asarray(values, float))), float(stdtrit(free, 0.975)) * error
+    return mean - half, mean + half
+
+
 def nested_counts(levels: Sequence[Sequence[Any]], n_bootstrap: int = 2_000, seed: int = 0) -> Counts:
     """Draw rows in nested groups, level by level, and count how often each row was drawn.
 

@@ -1,8 +1,8 @@
 """Fairness by subgroup of patients: scores, share of corrected labels, flips under counterfactual swaps.
 
 Subgroups come from a column of the dataset, else from what `demographics` reads in the note; "unknown" is one too.
-Every interval is drawn over patients, all subgroups at once, without correction for their number: of twenty subgroups
-that do not differ, about one interval leaves 0 out.
+Every interval is over patients, without correction for the number of subgroups: of twenty subgroups that do not differ,
+about one interval leaves 0 out.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ import numpy.typing as npt
 from hf_synth.errors import ColumnError, TaskError
 from hf_synth.evaluation.demographics import ATTRIBUTES, UNKNOWN, band_of, read_attribute, swap_attribute
 from hf_synth.evaluation.evaluation import predict, truth
-from hf_synth.evaluation.metrics import Values, draws, group_codes, group_sums
-from hf_synth.evaluation.scoring import Prepared, prepare, values_of
-from hf_synth.evaluation.statistics import interval
+from hf_synth.evaluation.intervals import Limits, apart_limits, mean_limits
+from hf_synth.evaluation.metrics import group_codes
+from hf_synth.evaluation.scoring import Prepared, prepare
 from hf_synth.reports.page import markdown_table
 from hf_synth.task.labels import check_columns, column_of, groups_of, judged_mask, texts_of
 from hf_synth.task.task import Task
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 Array = npt.NDArray[Any]
 COLUMNS = {"sex": ("sex", "gender"), "age": ("age",), "race": ("race", "ethnicity")}
 FEW_PATIENTS = 10  # a subgroup of fewer patients has values but no intervals
+_FEW = f"fewer than {FEW_PATIENTS} patients"
 _SEXES = {"f": "female", "female": "female", "woman": "female", "m": "male", "male": "male", "man": "male"}
 
 
@@ -44,8 +45,9 @@ class Subgroup:
         n: rows in it.
         patients: groups that its rows come from.
         values: figure by name.
-        ci95: 95% intervals, drawn over patients; empty below `FEW_PATIENTS`.
+        ci95: 95% intervals over patients, as in `Scores`; empty below `FEW_PATIENTS`.
         behind: each value minus that of all other rows, with its interval: (difference, low, high).
+        no_interval: why each other value has no interval.
     """
 
     attribute: str
@@ -55,6 +57,7 @@ class Subgroup:
     values: dict[str, float]
     ci95: dict[str, tuple[float, float]] = field(default_factory=dict)
     behind: dict[str, tuple[float, float, float]] = field(default_factory=dict)
+    no_interval: dict[str, str] = field(default_factory=dict)
 
 
 def find_subgroups(
@@ -103,6 +106,7 @@ def score_subgroups(
         dataset: rows with true labels.
         predicted: predictions of a model (`evaluation.predict`), as `evaluation.score` takes them.
         columns: see `find_subgroups`.
+        n_bootstrap, seed: as in `evaluation.score`.
 
     Raises:
         ColumnError: a column, text or label is missing, or shapes do not fit.
@@ -119,20 +123,15 @@ def score_subgroups(
         patients, places = np.unique(codes[at], return_inverse=True)
         guess, true, known = (None if v is None else [v[i] for i in at] for v in (predicted, labels, judged))
         names = [f"{place:09d}" for place in places] if grouped else None  # numbered in the order of `patients`
-        return _Side(len(at), prepare(task, guess, true, names, judged=known), patients)
+        return _Side(len(at), prepare(task, guess, true, names, judged=known, limits=n_bootstrap > 0), patients)
 
     lines = []
     for attribute, names in find_subgroups(task, dataset, columns).items():
         for name in sorted(set(names)):
             inside = np.array(names) == name
             if (own := side(inside)) is not None:
-                lines.append((attribute, name, own, side(~inside)))
-    drawn: list[tuple[list[Values], list[Values]]] = [([], []) for _ in lines]
-    for counts in draws(int(codes.max()) + 1, n_bootstrap, seed):
-        for (*_, own, rest), (ours, theirs) in zip(lines, drawn, strict=True):
-            ours.append(own.values(counts))
-            theirs.append(rest.values(counts) if rest is not None else {})
-    return [_scored_subgroup(*line, _joined(o), _joined(t)) for line, (o, t) in zip(lines, drawn, strict=True)]
+                lines.append(_scored_subgroup(attribute, name, own, side(~inside)))
+    return lines
 
 
 def flips_by_subgroup(
@@ -147,6 +146,7 @@ def flips_by_subgroup(
 
     Args:
         corrected: rows of `correct`; gold rows and rejected rows are left out.
+        n_bootstrap, seed: as in `evaluation.score`.
 
     Raises:
         ColumnError: the rows were not corrected, or none is left.
@@ -162,7 +162,7 @@ def flips_by_subgroup(
     return [
         subgroup
         for attribute, names in find_subgroups(task, dataset, columns).items()
-        for subgroup in _shares(attribute, names, facts, groups_of(dataset), n_bootstrap, seed)
+        for subgroup in _shares(attribute, names, facts, groups_of(dataset), limits=n_bootstrap > 0)
     ]
 
 
@@ -184,6 +184,7 @@ def swap_counterfactual(
         model: folder or repo id of a trained classifier, or a function of rows to probabilities or labels.
         dataset: rows with texts; labels are not needed.
         attribute: "sex", "age" or "race".
+        n_bootstrap, seed: as in `evaluation.score`.
 
     Returns:
         One line for each subgroup whose notes could be swapped, and one named "all": `flipped` is the share of
@@ -213,7 +214,8 @@ def swap_counterfactual(
     flipped = (_labels(task, first) != _labels(task, second)).reshape(len(rows), -1).any(1)
     facts = {"flipped": flipped} | ({"moved": np.abs(first - second).max(1)} if first.ndim == 2 else {})
     by_name = (["all"] * len(rows), [names[i] for i in rows])
-    return [s for by in by_name for s in _shares(attribute, by, facts, groups_of(before), n_bootstrap, seed)]
+    groups, limits = groups_of(before), n_bootstrap > 0
+    return [s for by in by_name for s in _shares(attribute, by, facts, groups, limits=limits)]
 
 
 def subgroup_table(subgroups: Sequence[Subgroup], metrics: Sequence[str] | None = None) -> str:
@@ -252,63 +254,69 @@ class _Side:
     prepared: Prepared
     patients: Array
 
-    def values(self, counts: Array) -> Values:
-        """Compute the metrics of sums (ranks would cost seconds a subgroup) under counts of all patients, (B, G)."""
-        with np.errstate(invalid="ignore", divide="ignore"):  # a draw may hold no patient of a small subgroup
-            return self.prepared.of_sums(counts[:, self.patients] @ self.prepared.sums)
 
-    def figures(self) -> dict[str, float]:
-        """Compute every metric of the rows."""
-        once = np.ones((1, len(self.patients)))
-        return {metric: float(value[0]) for metric, value in values_of(self.prepared, once).items()}
-
-
-def _scored_subgroup(
-    attribute: str, name: str, own: _Side, rest: _Side | None, ours: Values, theirs: Values
-) -> Subgroup:
-    values, patients = own.figures(), len(own.patients)
-    subgroup = Subgroup(attribute, name, own.n, patients, values)
+def _scored_subgroup(attribute: str, name: str, own: _Side, rest: _Side | None) -> Subgroup:
+    scores, patients = own.prepared, len(own.patients)
+    subgroup = Subgroup(attribute, name, own.n, patients, scores.values)
     if patients < FEW_PATIENTS:
+        subgroup.no_interval.update(dict.fromkeys(scores.values, _FEW))
         return subgroup
-    subgroup.ci95.update({m: interval(ours[m], patients) for m in values if m in ours})
-    if rest is not None and len(rest.patients) >= FEW_PATIENTS:
-        others, fewer = rest.figures(), min(patients, len(rest.patients))
-        for m in values.keys() & ours.keys() & theirs.keys() & others.keys():
-            subgroup.behind[m] = (values[m] - others[m], *interval(ours[m] - theirs[m], fewer))
+    subgroup.ci95.update(scores.ci95)
+    subgroup.no_interval.update(scores.no_interval)
+    if rest is None or len(rest.patients) < FEW_PATIENTS:
+        return subgroup
+    others = rest.prepared
+    _, here, there = np.intersect1d(own.patients, rest.patients, return_indices=True)
+    for m in scores.ci95.keys() & others.ci95.keys():
+        correlation = 0.0
+        if len(here):  # patients with rows on both sides, e.g. of two ages
+            effects = scores.effects(m), others.effects(m)
+            if effects[0] is None or effects[1] is None:
+                continue
+            correlation = _correlation(effects[0], effects[1], here, there)
+        pair = (scores.values[m], scores.ci95[m]), (others.values[m], others.ci95[m])
+        subgroup.behind[m] = _behind(*pair, correlation)
     return subgroup
 
 
-def _joined(parts: list[Values]) -> Values:
-    return {name: np.concatenate([part[name] for part in parts]) for name in (parts[0] if parts else ())}
+def _behind(own: tuple[float, Limits], rest: tuple[float, Limits], correlation: float) -> tuple[float, float, float]:
+    """Return the difference of two values, and its interval."""
+    value = own[0] - rest[0]
+    a, b = ((low - score, high - score) for score, (low, high) in (own, rest))
+    return (value, *apart_limits(value, a, b, correlation))
+
+
+def _correlation(a: Array, b: Array, here: Array, there: Array) -> float:
+    """Return the correlation of two scores from the effects of their groups, of which some are on both sides."""
+    spread = float(np.sqrt((a @ a) * (b @ b)))
+    return float(a[here] @ b[there]) / spread if spread else 0.0
 
 
 def _shares(
-    attribute: str, names: list[str], facts: dict[str, Array], groups: Any, n_bootstrap: int, seed: int
+    attribute: str, names: Sequence[str], facts: Mapping[str, Array], groups: Any, *, limits: bool
 ) -> list[Subgroup]:
     """Compute the mean of each fact (N,) in each subgroup, and its difference from that of all other rows."""
-    codes, table = group_codes(groups, len(names)), np.column_stack([*facts.values(), np.ones(len(names))])
-    places = {name: i for i, name in enumerate(sorted(set(names)))}
-    width, one_hot = table.shape[1], np.eye(len(places))[[places[name] for name in names]]
-    # (G, subgroups x facts): all are drawn at once
-    sums = group_sums((one_hot[:, :, None] * table[:, None, :]).reshape(len(names), -1), codes)
-    drawn = [counts @ sums for counts in draws(len(sums), n_bootstrap, seed)]
-    lines = np.vstack([sums.sum(0), *drawn]).reshape(-1, len(places), width)
-    with np.errstate(invalid="ignore", divide="ignore"):
-        shares = lines / lines[:, :, -1:]
-        rest = lines.sum(1, keepdims=True) - lines
-        gaps = shares - rest / rest[:, :, -1:]
-    subgroups = []
-    counts = sums.reshape(len(sums), -1, width)[:, :, -1]
-    for name, i in places.items():
-        patients, others = (int((n > 0).sum()) for n in (counts[:, i], counts.sum(1) - counts[:, i]))
-        values = {fact: float(shares[0, i, j]) for j, fact in enumerate(facts)}
-        subgroup = Subgroup(attribute, name, int(lines[0, i, -1]), patients, values)
-        if patients >= FEW_PATIENTS and drawn:
-            for j, fact in enumerate(facts):
-                subgroup.ci95[fact] = interval(shares[1:, i, j], patients)
-                if others >= FEW_PATIENTS:
-                    subgroup.behind[fact] = (float(gaps[0, i, j]), *interval(gaps[1:, i, j], min(patients, others)))
+    codes, named, subgroups = group_codes(groups, len(names)), np.array(names), []
+    for name in sorted(set(names)):
+        sides = [np.flatnonzero(rows) for rows in (named == name, named != name)]
+        patients = [np.unique(codes[rows], return_inverse=True) for rows in sides]
+        n_patients, n_others = (len(found) for found, _ in patients)
+        values = {fact: float(every[sides[0]].mean()) for fact, every in facts.items()}
+        subgroup = Subgroup(attribute, name, len(sides[0]), n_patients, values)
         subgroups.append(subgroup)
+        if n_patients < FEW_PATIENTS:
+            subgroup.no_interval.update(dict.fromkeys(values, _FEW))
+        elif limits:
+            _, here, there = np.intersect1d(patients[0][0], patients[1][0], return_indices=True)
+            for fact, every in facts.items():
+                subgroup.ci95[fact] = mean_limits(every[sides[0]], patients[0][1])
+                if n_others < FEW_PATIENTS:
+                    continue
+                own, rest = (every[rows].astype(float) for rows in sides)
+                mine, theirs = (at for _, at in patients)
+                ours, others = (np.bincount(at, part - part.mean()) for part, at in ((own, mine), (rest, theirs)))
+                a, b = ((float(part.mean()), mean_limits(part, at)) for part, at in ((own, mine), (rest, theirs)))
+                subgroup.behind[fact] = _behind(a, b, _correlation(ours, others, here, there))
     return subgroups
 
 

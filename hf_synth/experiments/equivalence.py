@@ -17,6 +17,7 @@ from hf_synth.errors import HfSynthError
 from hf_synth.task.labels import Floats
 
 Metric = Callable[[Floats], Floats]  # sums (B, C) -> scores (B,)
+MIN_RUNS = 5  # fewer runs of a point show too little of how runs vary for an interval
 _CHUNK = 500  # draws of patients at a time
 
 
@@ -42,8 +43,8 @@ class Equivalence:
 
     Args:
         rows: the estimate; the largest size measured if `beyond`, the smallest if `below`.
-        low: lower end of the 95% interval, clipped to the sizes measured.
-        high: upper end.
+        low: lower end of the 95% interval, clipped to the sizes measured; None with fewer than MIN_RUNS runs.
+        high: upper end; None likewise.
         beyond: the score is above that of the largest size: the answer is "at least".
         below: the score is below that of the smallest size: the answer is "at most".
         sizes: smallest and largest size measured.
@@ -54,8 +55,8 @@ class Equivalence:
     """
 
     rows: float
-    low: float
-    high: float
+    low: float | None
+    high: float | None
     beyond: bool
     below: bool
     sizes: tuple[int, int]
@@ -65,17 +66,24 @@ class Equivalence:
 
     def __str__(self) -> str:
         if self.beyond:
-            least = f"; 95% CI from {self.low:,.0f}" if self.low < self.sizes[1] else ""
-            return f"at least {self.sizes[1]:,} gold rows, the most that were measured{least}"
+            return f"at least {self.sizes[1]:,} gold rows, the most that were measured{self._from('; 95% CI from {}')}"
         if self.below:
             return f"at most {self.sizes[0]:,} gold rows, the fewest that were measured"
-        return f"{self.rows:,.0f} gold rows (95% CI {self.interval()})"
+        return f"{self.rows:,.0f} gold rows ({self.interval()})"
 
     def interval(self) -> str:
         """Write the interval; an end at the smallest or largest size measured is "at most" or "at least"."""
+        if self.low is None or self.high is None:
+            return f"{self.runs} runs: no interval"
         low = f"at most {self.low:,.0f}" if self.low <= self.sizes[0] else f"{self.low:,.0f}"
         high = f"at least {self.high:,.0f}" if self.high >= self.sizes[1] else f"{self.high:,.0f}"
-        return f"{low} to {high}" if " " in low + high else f"{low}-{high}"
+        return f"95% CI {low} to {high}" if " " in low + high else f"95% CI {low}-{high}"
+
+    def _from(self, sentence: str) -> str:
+        """Write the lower end of an estimate beyond the sizes measured; "" where it is at the largest size."""
+        if self.low is None:
+            return sentence.split("95%")[0] + f"{self.runs} runs: no interval" + sentence.split("{}")[1]
+        return sentence.format(f"{self.low:,.0f}") if self.low < self.sizes[1] else ""
 
     def sentence(self, gold: int, synthetic: int, base_model: str, *, simulated: bool = False) -> str:
         """Write the equivalence in one sentence, with the base model, since each has its own curve.
@@ -86,11 +94,11 @@ class Equivalence:
         """
         about = f"{'simulated: ' if simulated else ''}{gold:,} gold + {synthetic:,} synthetic"
         if self.beyond:
-            low = f" (95% CI from {self.low:,.0f})" if self.low < self.sizes[1] else ""
+            low = self._from(" (95% CI from {})")
             return f"{about} is worth >= {self.sizes[1]:,} gold notes{low} for {base_model}; no more were measured"
         if self.below:
             return f"{about} is worth <= {self.sizes[0]:,} gold notes for {base_model}; no fewer were measured"
-        return f"{about} is worth {self.rows:,.0f} gold notes (95% CI {self.interval()}) for {base_model}"
+        return f"{about} is worth {self.rows:,.0f} gold notes ({self.interval()}) for {base_model}"
 
 
 def gold_equivalence(
@@ -105,11 +113,11 @@ def gold_equivalence(
 
     The curve is the isotonic fit of the mean score over the logarithm of the number of rows. Each draw of the
     hierarchical bootstrap resamples groups of test rows, the same for every run, and seeds: one fewer than there are,
-    since n of n would make the spread of a mean of few runs too small. Points that share seeds share their draw. Chance
-    on the test rows is in both draws: where it is most of the spread, the interval is too long; where runs differ much
-    more than patients, and are few, it is too short. tests/experiments/test_equivalence.py measures the coverage: with
-    five runs 99% of 300 studies whose runs differed little, 92% of those whose runs differed far more than patients
-    make them; with three runs 99% and 84%.
+    since n of n would make the spread of a mean of few runs too small. Points that share seeds share their draw. The
+    chance of the test rows that differs from run to run is in both draws, so it is taken out of the second. The
+    percentiles are widened by Student's t for the few runs, as far as runs make the spread. There is an interval from
+    MIN_RUNS runs of every point on; it is for gold drawn from the same pool.
+    tests/experiments/test_equivalence.py measures the coverage.
 
     Args:
         curve: number of gold rows -> its runs, or their scores; two sizes and two runs at least.
@@ -119,7 +127,7 @@ def gold_equivalence(
         seed: of the draws.
 
     Raises:
-        HfSynthError: there are too few sizes or runs for an interval, or runs have different test rows.
+        HfSynthError: there are fewer than two sizes or two runs of a point, or runs have different test rows.
     """
     sizes = sorted(curve)
     if len(sizes) < 2 or min(map(len, curve.values())) < 2 or len(scores) < 2:
@@ -128,21 +136,40 @@ def gold_equivalence(
     log_sizes, weights = np.log(sizes), np.array([len(p) for p in points[:-1]], float)
     means = np.array([np.mean([r.score for r in p]) for p in points])
     estimate = float(read_off(log_sizes, means[None, :-1], weights, means[-1:])[0])
-    drawn = drawn_means(points, metric, n_bootstrap=n_bootstrap, seed=seed)
-    draws = read_off(log_sizes, drawn[:, :-1], weights, drawn[:, -1])
-    ends = np.exp(np.percentile(np.clip(draws, log_sizes[0], log_sizes[-1]), [2.5, 97.5]))
-    low, high = (float(np.clip(end, sizes[0], sizes[-1])) for end in ends)
+    low: float | None = None
+    high: float | None = None
+    runs = min(map(len, points))
+    if runs >= MIN_RUNS:
+        by_patients, by_seeds = _drawn_parts(points, metric, n_bootstrap, seed)
+        drawn = by_patients + by_seeds
+        draws = read_off(log_sizes, drawn[:, :-1], weights, drawn[:, -1])
+        below = 100 * _below(by_seeds, drawn, runs)
+        ends = np.exp(np.percentile(np.clip(draws, log_sizes[0], log_sizes[-1]), [below, 100 - below]))
+        low, high = (_exact_end(float(np.clip(end, sizes[0], sizes[-1])), sizes) for end in ends)
     return Equivalence(
         rows=math.exp(float(np.clip(estimate, log_sizes[0], log_sizes[-1]))),
-        low=_exact_end(low, sizes),
-        high=_exact_end(high, sizes),
+        low=low,
+        high=high,
         beyond=estimate == math.inf,
         below=estimate == -math.inf,
         sizes=(sizes[0], sizes[-1]),
         power_law=_power_law(np.array(sizes, float), means[:-1], float(means[-1])),
-        runs=min(map(len, points)),
+        runs=runs,
         patients=metric is not None and all(r.sums is not None for p in points for r in p),
     )
+
+
+def _below(by_seeds: Floats, drawn: Floats, runs: int) -> float:
+    """Return the lower percentile, as a share: that of Student's t with the degrees of freedom of the whole spread.
+
+    Satterthwaite's degrees of freedom, at the point where runs make most of the spread; patients count as many.
+    """
+    from scipy.special import ndtr, stdtrit
+
+    spread = drawn.var(0)
+    share = float(np.max(by_seeds.var(0) / np.where(spread > 0, spread, np.inf)))
+    free = (runs - 1) / max(1e-3, min(1.0, share)) ** 2
+    return float(ndtr(stdtrit(free, 0.025)))
 
 
 def _exact_end(end: float, sizes: Sequence[int]) -> float:
@@ -166,6 +193,14 @@ def drawn_means(
     Raises:
         HfSynthError: runs have different test rows.
     """
+    by_patients, by_seeds = _drawn_parts(points, metric, n_bootstrap, seed)
+    return by_patients + by_seeds
+
+
+def _drawn_parts(
+    points: Sequence[Sequence[Run]], metric: Metric | None, n_bootstrap: int, seed: int
+) -> tuple[Floats, Floats]:
+    """Return the mean score of each point when patients are drawn, and what drawing seeds adds to it; (B, P) each."""
     groups = {len(r.sums) for p in points for r in p if r.sums is not None}
     if len(groups) > 1:
         raise HfSynthError("the runs were scored on different test rows; score all on the same test rows")
@@ -181,14 +216,19 @@ def drawn_means(
                     if run.sums is not None:
                         column[part, k] = metric(times @ run.sums)
     shared: dict[tuple[int, ...], Floats] = {}
-    means = np.empty((n_bootstrap, len(points)))
+    by_patients, by_seeds = np.empty((2, n_bootstrap, len(points)))
     for i, (column, runs) in enumerate(zip(scores, points, strict=True)):
         n, key = len(runs), tuple(r.seed for r in runs)
         if len(set(key)) < n or key not in shared:
             # (draws, n): how often each run counts; n - 1 of n runs
             shared[key] = rng.multinomial(max(1, n - 1), np.full(n, 1 / n), n_bootstrap) / max(1, n - 1)
-        means[:, i] = (column * shared[key]).sum(1)
-    return means
+        by_patients[:, i] = column.mean(1)
+        gaps = np.array([r.score for r in runs]) - np.mean([r.score for r in runs])
+        spread = float(gaps @ gaps) / max(1, n - 1)
+        by_rows = float((column - column.mean(1, keepdims=True)).var(0).sum()) / max(1, n - 1)
+        left = math.sqrt(max(0.0, 1 - by_rows / spread)) if spread > 0 else 0.0  # without the chance of test rows
+        by_seeds[:, i] = left * (shared[key] @ gaps)
+    return by_patients, by_seeds
 
 
 def read_off(log_sizes: Floats, means: Floats, weights: Floats, scores: Floats) -> Floats:
@@ -303,7 +343,7 @@ class CostBenefit:
 
     Args:
         notes: gold notes that need no labelling: the equivalence minus the gold used; below 0 a loss.
-        notes_ci95: its interval.
+        notes_ci95: its interval; None where the equivalence has none.
         at_least: the equivalence is beyond the sizes measured: `notes` is a lower bound.
         at_most: it is below the sizes measured: `notes` is an upper bound.
         minutes: minutes of labelling saved.
@@ -314,7 +354,7 @@ class CostBenefit:
     """
 
     notes: float
-    notes_ci95: tuple[float, float]
+    notes_ci95: tuple[float, float] | None
     at_least: bool
     at_most: bool
     minutes: float
@@ -335,9 +375,10 @@ def cost_benefit(equivalence: Equivalence, gold_size: int, spent: Spent, rates: 
     notes = equivalence.rows - gold_size
     minutes = notes * rates.minutes_per_note
     computing = spent.cpu_hours * rates.compute_usd + spent.gpu_hours * rates.gpu_usd
+    low, high = equivalence.low, equivalence.high
     return CostBenefit(
         notes=notes,
-        notes_ci95=(equivalence.low - gold_size, equivalence.high - gold_size),
+        notes_ci95=None if low is None or high is None else (low - gold_size, high - gold_size),
         at_least=equivalence.beyond,
         at_most=equivalence.below,
         minutes=minutes,

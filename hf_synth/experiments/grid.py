@@ -124,7 +124,7 @@ class ScoringProtocol:
             that copy test rows, instead of an error.
         swaps: also predict test notes that name the patient's sex, age or race with only these words swapped: up to
             three more predictions a note.
-        n_bootstrap: bootstrap draws for the interval of each score.
+        n_bootstrap: 0 leaves the intervals of scores out; they are formulas, any other number gives the same.
     """
 
     splits: tuple[str, ...] = ("test",)

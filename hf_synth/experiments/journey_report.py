@@ -149,8 +149,11 @@ def score_plot(journey: Journey) -> str:
     main = shown_metrics(journey.task, journey.scores)[0]
     n = next(iter(journey.scores.values())).n
     return interval_plot(
-        [Interval(name, s.values[main], *s.ci95[main], "corrected" in name) for name, s in journey.scores.items()],
-        axis=f"{main}, 95% bootstrap interval over groups",
+        [
+            Interval(name, s.values[main], *s.ci95.get(main, (s.values[main],) * 2), "corrected" in name)
+            for name, s in journey.scores.items()
+        ],
+        axis=f"{main}, 95% interval over groups",
         **journey.plot_labels(f"{journey.task.full_name}: {main} on {n} test rows"),
     )
 
@@ -161,9 +164,11 @@ def _score_section(journey: Journey) -> Section:
     rows_with_counts = [[name, n, *cells] for (name, *cells), n in zip(rows, counts, strict=True)]
     table = Table(["trained on", "rows", *metrics], rows_with_counts, "Scores with their 95% intervals")
     text = (
-        "Every model is scored on the same test rows. Intervals are a bootstrap over groups of these rows. They do not "
-        "cover the variation by seed, by draw of the gold or by generation."
+        "Every model is scored on the same test rows. Intervals are over groups of these rows. They do not cover the "
+        "variation by seed, by draw of the gold or by generation."
     )
+    without = {m: s.no_interval[m] for s in journey.scores.values() for m in metrics if m in s.no_interval}
+    text += "".join(f" No interval of {m}: {why}." for m, why in without.items())
     seen = max((int(s.dataset.get("seen", 0)) for s in journey.scores.values()), default=0)
     note = f"Up to {seen} test rows are in the training rows too; scores.json has the scores without them."
     return Section("Scores", text, [score_plot(journey)], [table], note if seen else "")
@@ -182,12 +187,12 @@ def _gain_section(journey: Journey) -> Section:
     gains = {name: compare(scores[name], scores[alone], main) for name in scores if name != alone}
     p_values = holm([d.p_mcnemar for d in gains.values()])
     rows = [
-        [name, f"{d.value:+.3f} ({d.ci95[0]:+.3f} to {d.ci95[1]:+.3f})", float(p)]
+        [name, f"{d.value:+.3f} ({f'{d.ci95[0]:+.3f} to {d.ci95[1]:+.3f}' if d.ci95 else d.no_interval})", float(p)]
         for (name, d), p in zip(gains.items(), p_values, strict=True)
     ]
     plot = interval_plot(
-        [Interval(name, d.value, *d.ci95, "corrected" in name) for name, d in gains.items()],
-        axis=f"difference of {main}, 95% paired bootstrap interval over groups",
+        [Interval(name, d.value, *(d.ci95 or (d.value, d.value)), "corrected" in name) for name, d in gains.items()],
+        axis=f"difference of {main}, 95% paired interval over groups",
         **journey.plot_labels(f"{main} of each model minus that of {alone}"),
     )
     header = ["model", f"{main} minus that of {alone} (95% CI)", "p (McNemar, Holm)"]
@@ -201,13 +206,13 @@ def _curve_section(journey: Journey) -> Section:
     pure = [name for name, s in scores.items() if set(_rows_by_source(s)) == {"gold"}]
     if len(pure) < 3:
         return Section("")
-    points = {name: (sizes[name], s.values[main], *s.ci95[main]) for name, s in scores.items()}
+    points = {name: (sizes[name], s.values[main], *s.ci95.get(main, ())) for name, s in scores.items()}
     series = [Series("gold alone", [points[name] for name in pure], emphasis=True)]
     series += [Series(name, [points[name]]) for name in scores if name not in pure and sizes[name]]
     lines = [Reference(name, s.values[main]) for name, s in scores.items() if not sizes[name]]
     labels = journey.plot_labels("Learning curve")
     plot = curve_plot(series, x_axis="gold rows", y_axis=main, log_x=True, lines=lines, **labels)
-    rows = [points[name] for name in sorted(pure, key=lambda name: sizes[name])]
+    rows = [(*points[name], "", "")[:4] for name in sorted(pure, key=lambda name: sizes[name])]
     return Section("Learning curve", "", [plot], [Table(["gold rows", main, "low", "high"], rows, "Gold alone")])
 
 

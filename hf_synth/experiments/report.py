@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from hf_synth.experiments import diagnostics
-from hf_synth.experiments.equivalence import CostBenefit
+from hf_synth.experiments.equivalence import MIN_RUNS, CostBenefit
 from hf_synth.experiments.grid import MIXTURES
 from hf_synth.experiments.results import (
     Group,
@@ -20,17 +20,17 @@ from hf_synth.experiments.results import (
     interval_text,
     mean_of,
     naming,
+    over_seeds,
     short_name,
-    with_interval,
 )
 from hf_synth.reports.page import Section, Table, write_report
 from hf_synth.reports.plots import Interval, Reference, Series, bar_plot, curve_plot, interval_plot
 from hf_synth.task.task import Task
 
 SIMULATED = "artificial notes or a simulated LLM: no clinical benefit is shown"
+_CORRECTED = "corrected for the gold that seeds share, with the chance of the test rows"
 _MAX_CURVES = 8  # curves in one picture
 _MAX_INTERVALS = 30  # intervals in one picture
-_FEW_RUNS = 5
 
 
 def write_study_report(task: Task, results: Results) -> Path:
@@ -60,9 +60,9 @@ def report_sections(task: Task, results: Results) -> list[Section]:
     single = task.kind == "single_label"
     sections = (
         worth_section(results.worths),
-        arm_section(rows, metric, mark),
-        curve_section(rows, metric, mark),
-        ratio_section(rows, metric, mark),
+        arm_section(rows, metric, mark, results.gold_pool),
+        curve_section(rows, metric, mark, results.gold_pool),
+        ratio_section(rows, metric, mark, results.gold_pool),
         difference_section(results),
         cost_section(results.worths, mark),
         diagnostics.class_section(task, rows, mark) if single else None,
@@ -84,10 +84,10 @@ def worth_section(worths: Sequence[Worth]) -> Section | None:
         return None
     first = worths[0].equivalence
     drawn = "patients of the test rows and runs (gold subset, generation, training)" if first.patients else "runs alone"
-    few = f" With {first.runs} runs the intervals are too short." if first.runs < _FEW_RUNS else ""
+    few = f" There is an interval from {MIN_RUNS} runs on." if first.runs < MIN_RUNS else ""
     text = (
         "The number of gold rows alone with the same score, read off the isotonic curve of gold alone of the same base "
-        f"model. Intervals: a hierarchical bootstrap over {drawn}.{few}"
+        f"model. Intervals: a hierarchical bootstrap over {drawn}, for gold drawn from the same pool.{few}"
     )
     lines = []
     for w in worths:
@@ -97,14 +97,14 @@ def worth_section(worths: Sequence[Worth]) -> Section | None:
     return Section("Gold equivalence", text, tables=[Table(["mixture", "worth", "by a power law", "runs"], lines)])
 
 
-def arm_section(rows: Sequence[Row], metric: str, mark: str) -> Section:
-    """Show the score of every kind of cell, the best first within a base model and size."""
+def arm_section(rows: Sequence[Row], metric: str, mark: str, pool: int | None = None) -> Section:
+    """Show the score of every kind of cell, the best first within a base model and size; `pool` as in `Results`."""
     groups, name = grouped(rows), naming(rows)
     lines, intervals = [], []
     many = len({g.base_model for g in groups}) > 1
     for group in sorted(groups, key=lambda g: (g.base_model, g.gold_size, -mean_of(groups[g], metric))):
         cells, size, base = groups[group], f"{group.gold_size:,}", short_name(group.base_model)
-        mean, low, high = with_interval([r[metric] for r in cells])
+        mean, low, high = over_seeds(cells, metric, pool)
         ece = [r["ece"] for r in cells if r.get("ece") is not None]
         scores = [len(cells), mean, interval_text(low, high), f"{np.mean(ece):.3f}" if ece else ""]
         counts = [f"{mean_of(cells, column):,.0f}" for column in ("gold_budget", "n_train")]
@@ -112,21 +112,24 @@ def arm_section(rows: Sequence[Row], metric: str, mark: str) -> Section:
         label = f"{size} gold: {name(cells[0])}" + (f" ({base})" if many else "")
         ends = (mean, mean) if low is None or high is None else (low, high)
         intervals.append(Interval(label, mean, *ends, group.strategy == "gold"))
-    axis = f"{metric}, mean over seeds (95% CI, Student's t)"
+    axis = f"{metric}, mean over seeds (95% CI)"
     plot = interval_plot(intervals[:_MAX_INTERVALS], title="Score by training data", axis=axis, simulated=mark)
     head = ["trained on", "gold", *(["base model"] if many else []), "seeds", metric, "95% CI over seeds", "ECE"]
     head += ["gold budget", "rows trained on"]
-    text = "The gold budget counts every human label that a cell used, in whatever stage."
+    text = (
+        "The gold budget counts every human label that a cell used, in whatever stage. Intervals by Student's t, "
+        f"{_CORRECTED}; none where every seed has all the gold there is."
+    )
     return Section("Order of the arms", text, plots=[plot], tables=[Table(head, lines)])
 
 
-def curve_section(rows: Sequence[Row], metric: str, mark: str) -> Section | None:
-    """Show the learning curve of gold alone, and the score of the best mixture."""
+def curve_section(rows: Sequence[Row], metric: str, mark: str, pool: int | None = None) -> Section | None:
+    """Show the learning curve of gold alone, and the score of the best mixture; `pool` as in `Results`."""
     groups, name = grouped(rows), naming(rows)
     curves: dict[str, list[tuple[float, ...]]] = defaultdict(list)
     for group, cells in sorted(groups.items()):
         if group.strategy == "gold":
-            curves[group.base_model].append(_point(group.gold_size, [r[metric] for r in cells]))
+            curves[group.base_model].append(_point(group.gold_size, cells, metric, pool))
     if max(map(len, curves.values()), default=0) < 2:
         return None
     mixtures = {g: cells for g, cells in groups.items() if g.strategy in MIXTURES}
@@ -147,8 +150,8 @@ def curve_section(rows: Sequence[Row], metric: str, mark: str) -> Section | None
     return Section("Learning curve", plots=[plot], note=_one_gold(groups), tables=[table])
 
 
-def _point(x: float, scores: Sequence[float]) -> tuple[float, ...]:
-    mean, low, high = with_interval(scores)
+def _point(x: float, cells: Sequence[Row], metric: str, pool: int | None) -> tuple[float, ...]:
+    mean, low, high = over_seeds(cells, metric, pool)
     return (x, mean) if low is None or high is None else (x, mean, low, high)
 
 
@@ -165,22 +168,21 @@ def _one_gold(groups: Mapping[Group, Sequence[Row]]) -> str:
         return ""
     return (
         f"At {' and '.join(f'{n:,}' for n in same)} gold rows, which is all there is, every run has one and the same "
-        "gold: its interval shows how trainings vary, not how the score varies with other samples of patients. Draws "
-        "of large sizes overlap, too."
+        "gold: their spread shows how trainings vary, not how the score varies with other samples of patients."
     )
 
 
-def ratio_section(rows: Sequence[Row], metric: str, mark: str) -> Section | None:
-    """Show mean scores by ratio; ratio 0 is gold alone."""
+def ratio_section(rows: Sequence[Row], metric: str, mark: str, pool: int | None = None) -> Section | None:
+    """Show mean scores by ratio; ratio 0 is gold alone; `pool` as in `Results`."""
     name = naming(rows, ratio=False)
-    values: dict[tuple[str, int, str], dict[float, list[float]]] = defaultdict(lambda: defaultdict(list))
-    gold: dict[tuple[str, int], list[float]] = defaultdict(list)
+    values: dict[tuple[str, int, str], dict[float, list[Row]]] = defaultdict(lambda: defaultdict(list))
+    gold: dict[tuple[str, int], list[Row]] = defaultdict(list)
     for row in rows:
         place = short_name(row["base_model"]), row["gold_size"]
         if row["strategy"] in MIXTURES:
-            values[*place, name(row)][row["ratio"]].append(row[metric])
+            values[*place, name(row)][row["ratio"]].append(row)
         elif row["strategy"] == "gold":
-            gold[place].append(row[metric])
+            gold[place].append(row)
     ratios = sorted({r for by_ratio in values.values() for r in by_ratio})
     if len(ratios) < 2:
         return None
@@ -188,14 +190,19 @@ def ratio_section(rows: Sequence[Row], metric: str, mark: str) -> Section | None
         if gold[base, size] and not mixture.startswith("synthetic"):
             by_ratio[0.0] = gold[base, size]
     series = [
-        Series(f"{size:,} gold: {mixture}", [_point(r, scores) for r, scores in sorted(by_ratio.items())])
+        Series(f"{size:,} gold: {mixture}", [_point(r, cells, metric, pool) for r, cells in sorted(by_ratio.items())])
         for (_, size, mixture), by_ratio in list(values.items())[:_MAX_CURVES]
     ]
     title, x_axis = "Score by number of synthetic rows", "synthetic rows for each gold row"
     plot = curve_plot(series, title=title, x_axis=x_axis, y_axis=metric, simulated=mark)
     ratios = [0.0, *ratios]
     lines = [
-        [base, f"{size:,}", mixture, *(f"{np.mean(by_ratio[r]):.3f}" if by_ratio.get(r) else "" for r in ratios)]
+        [
+            base,
+            f"{size:,}",
+            mixture,
+            *(f"{mean_of(by_ratio[r], metric):.3f}" if by_ratio.get(r) else "" for r in ratios),
+        ]
         for (base, size, mixture), by_ratio in values.items()
     ]
     head = ["base model", "gold", "trained on", *(f"{r:g}" for r in ratios)]
@@ -209,13 +216,13 @@ def difference_section(results: Results) -> Section | None:
         return None
     lines = []
     for c in results.comparisons:
-        interval = f"{c.ci95[0]:+.3f} to {c.ci95[1]:+.3f}" if c.ci95 else "one seed" if c.seeds == 1 else "no spread"
+        interval = f"{c.ci95[0]:+.3f} to {c.ci95[1]:+.3f}" if c.ci95 else c.no_interval
         p = "" if c.p_holm is None else f"{c.p_holm:.3f}"
         lines.append([c.kind, c.what, c.where, c.seeds, f"{c.difference:+.3f}", interval, p])
     head = ["question", "what", "where", "seeds", "difference", "95% CI", "p (Holm)"]
     text = (
-        f"Paired over seeds, on the same test rows; intervals by Student's t; p by Holm over {len(lines)} comparisons. "
-        "They show how runs vary, not how the scores vary with other patients. "
+        f"Paired over seeds, on the same test rows; intervals by Student's t, {_CORRECTED}; p by Holm over "
+        f"{len(lines)} comparisons. "
         "Baseline degradation: raw rows minus gold alone of the same size. Correction gain: corrected minus raw rows."
     )
     return Section("Differences", text, tables=[Table(head, lines)])
@@ -237,11 +244,12 @@ def cost_section(worths: Sequence[Worth], mark: str) -> Section | None:
     lines, intervals, on_gpus = [], [], any(w.costs.spent.gpu_hours for w in worths)
     for w in worths:
         c = w.costs
+        ends = c.notes_ci95
         sign, bound = (">= ", ", at least") if c.at_least else ("<= ", ", at most") if c.at_most else ("", "")
         lines.append(
             [
                 w.arm,
-                f"{sign}{c.notes:,.0f} ({c.notes_ci95[0]:,.0f} to {c.notes_ci95[1]:,.0f})",
+                f"{sign}{c.notes:,.0f} ({f'{ends[0]:,.0f} to {ends[1]:,.0f}' if ends else 'no interval'})",
                 f"{c.minutes / 60:,.1f}",
                 f"{c.saved_usd:,.0f}",
                 f"{c.spent.calls:,}",
@@ -251,7 +259,7 @@ def cost_section(worths: Sequence[Worth], mark: str) -> Section | None:
                 "not known" if c.spent_usd is None else f"{c.spent_usd:,.2f}",
             ]
         )
-        intervals.append(Interval(w.arm + bound, c.notes, *c.notes_ci95))
+        intervals.append(Interval(w.arm + bound, c.notes, *(ends or (c.notes, c.notes))))
     head = ["mixture", "notes saved (95% CI)", "hours saved", "$ saved", "calls", "tokens of prompts + answers"]
     head += ["CPU hours", *(["GPU hours"] if on_gpus else []), "$ spent"]
     names, spent = [w.arm for w in worths], [w.costs.spent for w in worths]

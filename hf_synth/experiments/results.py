@@ -1,14 +1,15 @@
 """Results of an experiment: a results Dataset, comparisons paired over seeds, and the gold equivalence of mixtures.
 
 One row for each cell and test split, with all figures and their provenance. Comparisons are paired over seeds, since
-cells of one seed share their gold, their synthetic rows and the test rows.
+cells of one seed share their gold, their synthetic rows and the test rows. Seeds draw their gold from one pool and are
+scored on the same test rows, so they are not independent: intervals correct for both.
 """
 
 from __future__ import annotations
 
 import json
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -16,11 +17,12 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from hf_synth.errors import HfSynthError, MissingGoldError
-from hf_synth.evaluation.statistics import holm
+from hf_synth.evaluation.intervals import half_width_error, linearised
+from hf_synth.evaluation.statistics import error_over_seeds, holm, interval_over_seeds
 from hf_synth.experiments.equivalence import CostBenefit, Equivalence, Rates, Run, Spent, cost_benefit, gold_equivalence
 from hf_synth.experiments.grid import ALONE, Cell
 from hf_synth.gold.adoption import read_dataset
-from hf_synth.task.folders import write_stage
+from hf_synth.task.folders import read_export, write_stage
 from hf_synth.task.labels import Floats
 from hf_synth.task.task import Task
 
@@ -42,8 +44,10 @@ class Comparison:
         where: base model, gold size, ratio.
         seeds: number of pairs.
         difference: mean of the first minus the second.
-        ci95: by Student's t over the pairs; None for one pair, and for pairs without any spread.
+        ci95: by Student's t over the pairs, corrected for the gold that seeds share (`error_over_seeds`) and with the
+            chance of the test rows; None where `no_interval` says why.
         p_holm: of the two-sided t test, adjusted for all comparisons of the experiment; None without `ci95`.
+        no_interval: "one seed", "no spread", or "the same gold" where each seed has all the gold there is.
     """
 
     kind: str
@@ -53,6 +57,7 @@ class Comparison:
     difference: float
     ci95: tuple[float, float] | None
     p_holm: float | None
+    no_interval: str = ""
 
 
 @dataclass(frozen=True)
@@ -93,6 +98,7 @@ class Results:
         metric: the score that cells are compared by.
         comparisons: differences over seeds.
         worths: gold equivalence of each mixture.
+        gold_pool: gold rows that the seeds draw from; None if that is not known.
     """
 
     out: Path
@@ -101,6 +107,7 @@ class Results:
     metric: str
     comparisons: list[Comparison]
     worths: list[Worth]
+    gold_pool: int | None = None
 
     @property
     def main(self) -> list[Row]:
@@ -153,7 +160,9 @@ def write_results(
             row["gold_distinct"] = len(golds)  # 1 for several seeds of all the gold there is
     metric = main_metric(task, rows)
     first = [r for r in rows if r["split"] == rows[0]["split"]]
-    results = Results(out, rows, failed, metric, comparisons(first, metric), equivalences(out, first, metric, rates))
+    pool = len(read_export(out / "gold")["train"]) if (out / "gold").is_dir() else None
+    compared = comparisons(first, metric, pool=pool, out=out)
+    results = Results(out, rows, failed, metric, compared, equivalences(out, first, metric, rates), pool)
     tables = {"comparisons": [vars(c) for c in results.comparisons], "equivalence": [str(w) for w in results.worths]}
     facts = {"metric": metric, "failed": len(failed), **tables, **facts}
     write_stage(task, _dataset(rows), out / "results", stage="experiment", **facts)
@@ -222,15 +231,35 @@ def mean_of(rows: Sequence[Row], column: str) -> float:
     return float(np.mean([row[column] for row in rows]))
 
 
-def with_interval(values: Sequence[float]) -> tuple[float, float | None, float | None]:
-    """Return the mean of scores and its 95% interval by Student's t; no interval for a single value."""
-    from scipy.stats import t
+def overlap(gold_size: int, pool: int | None) -> float:
+    """Return the share of the pool of gold that each seed has; 0 where the pool is not known."""
+    return min(1.0, gold_size / pool) if pool else 0.0
 
-    n, mean = len(values), float(np.mean(values))
-    if n < 2:
+
+def with_interval(
+    values: Sequence[float], shared: float = 0.0, test_variance: float = 0.0
+) -> tuple[float, float | None, float | None]:
+    """Return the mean of scores over seeds and its 95% interval; no interval for a single value.
+
+    Args:
+        shared: share of the pool of gold that each seed has (`overlap`).
+        test_variance: variance of the mean by the choice of test rows.
+    """
+    mean, limits = float(np.mean(values)), interval_over_seeds(values, overlap=shared, test_variance=test_variance)
+    if limits is None:
         return mean, None, None
-    half = float(t.ppf(0.975, n - 1)) * float(np.std(values, ddof=1)) / float(np.sqrt(n))
-    return mean, max(0.0, mean - half), min(1.0, mean + half)  # the scores compared lie between 0 and 1
+    return mean, max(0.0, limits[0]), min(1.0, limits[1])  # the scores compared lie between 0 and 1
+
+
+def over_seeds(cells: Sequence[Row], metric: str, pool: int | None) -> tuple[float, float | None, float | None]:
+    """Return the mean score of cells that differ in their seed alone, and its 95% interval.
+
+    The chance of the test rows, the same for all seeds, is read from the intervals of the cells' scores.
+    """
+    ends = [(row.get(f"{metric}_low"), row.get(f"{metric}_high")) for row in cells]
+    by_test = [half_width_error(low, high) ** 2 for low, high in ends if low is not None and high is not None]
+    shared = overlap(cells[0]["gold_size"], pool)
+    return with_interval([row[metric] for row in cells], shared, float(np.mean(by_test)) if by_test else 0.0)
 
 
 def interval_text(low: float | None, high: float | None) -> str:
@@ -239,14 +268,21 @@ def interval_text(low: float | None, high: float | None) -> str:
 
 
 # --- differences over seeds -------------------------------------------------------------------------------------------
-def comparisons(rows: Sequence[Row], metric: str) -> list[Comparison]:
+def comparisons(
+    rows: Sequence[Row], metric: str, *, pool: int | None = None, out: Path | None = None
+) -> list[Comparison]:
     """Compare kinds of cells over the seeds they share, with Holm's correction over all comparisons.
 
     Baseline degradation: raw rows minus gold alone of the same size. Correction gain: corrected minus raw rows of the
     same strategy. Generators are compared with each other, and so are correctors.
+
+    Args:
+        pool: gold rows that the seeds draw from; None: their gold counts as independent.
+        out: folder of the experiment, with the predictions of each cell; without it the chance of the test rows is not
+            in the intervals.
     """
-    runs = {group: {row["seed"]: float(row[metric]) for row in cells} for group, cells in grouped(rows).items()}
-    pairs: list[tuple[Comparison, Floats]] = []
+    runs = {group: {row["seed"]: row for row in cells} for group, cells in grouped(rows).items()}
+    pairs: list[tuple[Comparison, _Gaps]] = []
     for group, mine in runs.items():
         if group.strategy in ALONE:
             continue
@@ -259,43 +295,67 @@ def comparisons(rows: Sequence[Row], metric: str) -> list[Comparison]:
             kind, what, theirs = "baseline degradation", f"{arm} - gold", runs.get(gold, {})
         else:
             kind, what, theirs = "correction gain", f"{arm} - {group.strategy} raw", runs.get(raw, {})
-        pairs += _paired(kind, what, f"{where}, {group.generator}", mine, theirs)
+        found = [(kind, what, f"{where}, {group.generator}", theirs)]
         for other, theirs in runs.items():
             if other > group and other[:5] == group[:5]:
                 if other.corrector == group.corrector and other.generator != group.generator:
                     names = f"{group.generator} - {other.generator}"
-                    pairs += _paired("generator", f"{arm}: {names}", where, mine, theirs)
+                    found.append(("generator", f"{arm}: {names}", where, theirs))
                 if other.generator == group.generator and other.corrector != group.corrector:
                     names = f"{short_name(group.corrector)} - {short_name(other.corrector)}"
-                    pairs += _paired("corrector", f"{arm}: {names}", where, mine, theirs)
+                    found.append(("corrector", f"{arm}: {names}", where, theirs))
+        for kind, what, where, theirs in found:
+            seeds = sorted(set(mine) & set(theirs))
+            if seeds:
+                gaps = _gaps(metric, [mine[s] for s in seeds], [theirs[s] for s in seeds], pool, out)
+                pairs.append((Comparison(kind, what, where, len(seeds), float(gaps.values.mean()), None, None), gaps))
     return _tested(pairs)
 
 
-def _paired(
-    kind: str, what: str, where: str, mine: Mapping[int, float], theirs: Mapping[int, float]
-) -> list[tuple[Comparison, Floats]]:
-    """Return the mean difference and the differences of each seed; nothing without a shared seed."""
-    seeds = sorted(set(mine) & set(theirs))
-    if not seeds:
-        return []
-    gaps = np.array([mine[s] - theirs[s] for s in seeds])
-    return [(Comparison(kind, what, where, len(seeds), float(gaps.mean()), None, None), gaps)]
+class _Gaps(NamedTuple):
+    """Differences of paired cells, (seeds,), the share of the pool each has, and the variance by test rows."""
+
+    values: Floats
+    shared: float
+    test_variance: float
 
 
-def _tested(pairs: Sequence[tuple[Comparison, Floats]]) -> list[Comparison]:
+def _gaps(metric: str, mine: Sequence[Row], theirs: Sequence[Row], pool: int | None, out: Path | None) -> _Gaps:
+    values = np.array([float(a[metric]) - float(b[metric]) for a, b in zip(mine, theirs, strict=True)])
+    effects = [_test_effects(out, row, metric) for row in (*mine, *theirs)] if out is not None else [None]
+    variance = 0.0
+    known = [e for e in effects if e is not None]
+    if len(known) == len(effects) and len({len(e) for e in known}) == 1 and len(known[0]) > 1:
+        first, second = np.split(np.array(known), 2)
+        difference, groups = (first - second).mean(0), len(known[0])
+        variance = groups / (groups - 1) * float(difference @ difference)
+    return _Gaps(values, overlap(mine[0]["gold_size"], pool), variance)
+
+
+def _test_effects(out: Path, row: Row, metric: str) -> Floats | None:
+    """Return what each group of test rows adds to a cell's score, (G,); None where that is not known."""
+    score = metric_of_counts(metric)
+    counts = group_counts(out, row["cell_key"], row["split"]) if score is not None and "cell_key" in row else None
+    if score is None or counts is None:
+        return None
+    _, gradient = linearised(counts.sum(0), lambda sums: {metric: score(sums)}, [metric])
+    return np.asarray(counts @ gradient[:, 0])
+
+
+def _tested(pairs: Sequence[tuple[Comparison, _Gaps]]) -> list[Comparison]:
     """Add intervals and adjusted p-values."""
-    from scipy.stats import t
+    from scipy.special import stdtr
 
     p_values, tested = [], []
-    for comparison, gaps in pairs:
-        n = len(gaps)
-        error = float(gaps.std(ddof=1)) / np.sqrt(n) if n > 1 else 0.0
-        if error > _NO_SPREAD:  # equal differences are one run made again, and show nothing of chance
-            half = float(t.ppf(0.975, n - 1)) * error
-            ends = (comparison.difference - half, comparison.difference + half)
-            p_values.append(float(2 * t.sf(abs(comparison.difference) / error, n - 1)))
-            comparison = replace(comparison, ci95=ends)
-        tested.append(comparison)
+    for comparison, (values, shared, test_variance) in pairs:
+        why = "one seed" if len(values) < 2 else "the same gold" if shared >= 1 else ""
+        if not why and float(values.std(ddof=1)) <= _NO_SPREAD:
+            why = "no spread"  # equal differences are one run made again, and show nothing of chance
+        ends = None if why else interval_over_seeds(values, overlap=shared, test_variance=test_variance)
+        if ends is not None:
+            error, free = error_over_seeds(values, overlap=shared, test_variance=test_variance)
+            p_values.append(2 * float(stdtr(free, -abs(comparison.difference) / error)))
+        tested.append(replace(comparison, ci95=ends, no_interval=why))
     adjusted = iter(holm(p_values))
     return [c if c.ci95 is None else replace(c, p_holm=float(next(adjusted))) for c in tested]
 
@@ -304,7 +364,8 @@ def _tested(pairs: Sequence[tuple[Comparison, Floats]]) -> list[Comparison]:
 def equivalences(out: Path, rows: Sequence[Row], metric: str, rates: Rates | None = None) -> list[Worth]:
     """Read the gold equivalence of every mixture off the curve of gold alone of the same base model.
 
-    Needs two gold sizes and two seeds of everything; returns nothing for mixtures with fewer.
+    Needs two gold sizes and two seeds of everything; returns nothing for mixtures with fewer. There is an interval from
+    `equivalence.MIN_RUNS` seeds on.
     """
     groups, score = grouped(rows), metric_of_counts(metric)
     curves: dict[str, dict[int, list[Run]]] = defaultdict(dict)

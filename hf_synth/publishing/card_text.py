@@ -102,7 +102,7 @@ def model_card(facts: Mapping[str, Any]) -> str:
             metric_type=s["hub_metric"],
             metric_name=s["label"],
             metric_value=s["number"],
-            metric_args={"ci95": s["ci95"]},
+            metric_args={"ci95": s["ci95"]} if s["ci95"] else None,
         )
         for s in facts["scores"]
     ]

@@ -308,7 +308,7 @@ def _model_scores(scores: Scores | None) -> dict[str, Any]:
     return {
         "n": scores.n,
         "scored": f"On {scores.n:,} gold test rows{f' of {groups:,} groups' if groups else ''}, with 95% intervals "
-                  "(bootstrap over groups).",
+                  "over groups.",
         "scores": [_score_row(scores, m) for m in metrics],
         "per_class": [{"name": name, "rows": int(c.get("support", 0)),
                        **{k: f"{c.get(k, 0.0):.3f}" for k in ("precision", "recall", "f1")}}
@@ -322,7 +322,7 @@ def _score_row(scores: Scores, metric: str) -> dict[str, Any]:
     value, label = scores.values[metric], METRICS[metric]
     return {
         "metric": metric, "label": label[0], "hub_metric": label[1], "value": f"{value:.3f}",
-        "number": round(value, 4), "ci95": [round(v, 4) for v in scores.ci95[metric]],
+        "number": round(value, 4), "ci95": [round(v, 4) for v in scores.ci95.get(metric, ())],
         "interval": _interval(scores, metric).strip("()"),
     }  # fmt: skip
 
@@ -392,6 +392,9 @@ def _meanings(task: Task) -> list[tuple[str, str]]:
 
 
 def _interval(scores: Scores, metric: str) -> str:
+    """Return the interval of a score in brackets, or why it has none."""
+    if metric not in scores.ci95:
+        return f"(no interval: {scores.no_interval.get(metric, 'none was computed')})"
     low, high = scores.ci95[metric]
     return f"({low:.3f}-{high:.3f})"
 

@@ -16,9 +16,11 @@ from hf_synth.evaluation.calibration import (
     conformal_levels,
     conformal_sets,
     reliability,
+    reliability_bins,
     temper,
     temperature,
 )
+from hf_synth.evaluation.statistics import wilson
 
 SHARES = np.array([0.7, 0.2, 0.1])
 
@@ -38,6 +40,21 @@ def test_bins_by_hand() -> None:
     assert high == pytest.approx({"low": 0.75, "high": 1, "confidence": 0.935, "accuracy": 0.5, "rows": 2})
     assert calibration_error([0, 1, 1, -1], probs, bins=4) == pytest.approx((0.4 + 2 * 0.435) / 3)
     assert reliability([-1], [[0.5, 0.5]]) == []
+
+
+def test_bins_have_intervals_over_patients() -> None:
+    """Twenty rows right in 15: of twenty patients, and of five with four rows each, all right or all wrong but one."""
+    labels, probs = [0] * 15 + [1] * 5, np.tile([0.9, 0.1], (20, 1))
+    (alone,) = reliability(labels, probs, 1, np.arange(20))
+    (together,) = reliability(labels, probs, 1, np.arange(20) // 4)
+    (unknown,) = reliability(labels, probs, 1, np.zeros(20))
+    assert 0.51 < alone["accuracy_low"] < 0.53  # Wilson's at 1.96: .531
+    assert 0.88 < alone["accuracy_high"] < 0.9
+    assert together["accuracy_low"] < 0.3
+    assert "accuracy_low" not in unknown  # one patient
+    plot = reliability_bins([alone, unknown])
+    assert plot[0][3:] == (alone["accuracy_low"], alone["accuracy_high"])
+    assert plot[1][3:] == wilson(15, 20)
 
 
 @settings(max_examples=50, deadline=None)

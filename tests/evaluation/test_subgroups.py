@@ -61,8 +61,10 @@ def test_each_subgroup_has_the_scores_of_its_own_rows() -> None:
     assert (women.n, women.patients, women.values["macro_f1"]) == (80, 40, 1)
     rows = ~female & (np.arange(240) // 2 % 3 == 1)
     assert men.values["macro_f1"] == pytest.approx(sk.f1_score(truth[rows], said[rows], average="macro"))
-    low, high = men.ci95["macro_f1"]
-    assert low < men.values["macro_f1"] < high
+    low, high = men.ci95["accuracy"]
+    assert low < men.values["accuracy"] < high
+    assert 0.9 < women.ci95["accuracy"][0] < women.ci95["accuracy"][1] == 1  # 80 of 80 are right
+    assert women.no_interval["macro_f1"] == f"too few rows of {LABELS[2]!r}: 0, and 5 are needed"
     gap, low, high = women.behind["accuracy"]
     assert gap == pytest.approx(1 - (said == truth)[~female].mean())
     assert 0 < low < gap < high
@@ -79,6 +81,7 @@ def test_a_subgroup_of_few_patients_has_no_interval() -> None:
     found = score_subgroups(TASK, dataset, np.zeros(60, dtype=int), columns=["site"], n_bootstrap=50)
     few = next(s for s in found if s.name == "few")
     assert (few.patients, few.ci95, few.behind) == (FEW_PATIENTS - 1, {}, {})
+    assert set(few.no_interval.values()) == {"fewer than 10 patients"}
     assert few.values["accuracy"] == pytest.approx(1 / 3)
     assert next(s for s in found if s.name == "many").ci95
 
@@ -95,7 +98,11 @@ def test_flips_are_counted_by_subgroup() -> None:
     women, men = found["sex", "female"], found["sex", "male"]
     assert women.values == {"relabelled": 0.5, "dropped": 0}
     assert men.values == {"relabelled": 0, "dropped": pytest.approx(1 / 58)}  # one was rejected, one is gold
-    assert women.ci95["relabelled"] == (0.5, 0.5)  # half of each patient's notes
+    low, high = women.ci95["relabelled"]  # half of each patient's notes: no patient differs, yet 60 notes are few
+    assert 0.37 < low < 0.39
+    assert high == pytest.approx(1 - low)
+    assert men.ci95["relabelled"][0] == 0
+    assert men.ci95["relabelled"][1] > 0.05  # none of 58 notes
     assert women.behind["relabelled"][1] > 0
     with pytest.raises(ColumnError, match="no row was corrected"):
         flips_by_subgroup(TASK, notes(3, label_status=["rejected"] * 3))

@@ -622,6 +622,12 @@ def test_runs_that_are_all_alike_are_not_tested() -> None:
     (other,) = comparisons(rows, "macro_f1")
     assert other.ci95 is not None
     assert 0 < (other.p_holm or 0) < 0.01
+    assert (same.no_interval, other.no_interval) == ("no spread", "")
+    (half,) = comparisons(rows, "macro_f1", pool=120)
+    width, of_independent = half.ci95[1] - half.ci95[0], other.ci95[1] - other.ci95[0]
+    assert width == pytest.approx(of_independent * (1 + 5) ** 0.5)  # 60 of 120: as much variance again as one seed has
+    (every,) = comparisons(rows, "macro_f1", pool=60)
+    assert (every.ci95, every.p_holm, every.no_interval) == (None, None, "the same gold")
 
 
 def test_the_same_gold_in_other_groups_is_another_experiment(tmp_path: Path) -> None:
