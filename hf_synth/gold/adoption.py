@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from hf_synth.errors import ColumnError, MissingGoldError, RowError
 from hf_synth.gold.readers import read_table
 from hf_synth.task.columns import USAGE_COLUMNS, access_of, strictest
-from hf_synth.task.folders import map_parquet, read_export
+from hf_synth.task.folders import as_recorded, map_parquet, read_export, recorded_access
 from hf_synth.task.labels import label_names
 from hf_synth.task.task import Task
 
@@ -93,6 +93,8 @@ def _label_index(task: Task, names: list[str] | None, value: Any, row: int) -> i
 def read_dataset(path: Path, *, split: str | None = None) -> Dataset:
     """Read one Dataset from an exported folder, a `save_to_disk` folder, or a .parquet / .jsonl / .csv file.
 
+    Its rows are at least as strict as what the files record of themselves (`recorded_access`).
+
     Args:
         split: which split of a folder with several; "train", or else the first, when None.
 
@@ -101,20 +103,21 @@ def read_dataset(path: Path, *, split: str | None = None) -> Dataset:
         RowError: the file is malformed.
         ColumnError: the folder has no such split.
     """
-    from datasets import Dataset, DatasetDict, load_from_disk
+    from datasets import Dataset, load_from_disk
 
     path = Path(path)
     if path.is_file():
         if path.suffix.lower() == ".parquet":
-            return map_parquet(path, path)
-        return Dataset.from_list([row for _, row in read_table(path)])
+            return as_recorded(map_parquet(path, path), recorded_access(path))
+        return as_recorded(Dataset.from_list([row for _, row in read_table(path)]), recorded_access(path))
     if not path.is_dir():
         raise MissingGoldError(f"{path} is no file or folder")
     on_disk = (path / "dataset_dict.json").is_file() or (path / "dataset_info.json").is_file()
-    splits = load_from_disk(str(path)) if on_disk else read_export(path)
-    if not isinstance(splits, DatasetDict):
-        return splits
+    if not on_disk:
+        splits = read_export(path)
+    elif isinstance(splits := load_from_disk(str(path)), Dataset):
+        return as_recorded(splits, recorded_access(path))
     split = split or ("train" if "train" in splits else next(iter(splits)))
     if split not in splits:
         raise ColumnError(f"{path} has no split {split!r}; it has {', '.join(splits)}")
-    return splits[split]
+    return as_recorded(splits[split], recorded_access(path)) if on_disk else splits[split]

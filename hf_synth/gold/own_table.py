@@ -18,8 +18,9 @@ from typing import Any
 from hf_synth.errors import RowError, TaskError
 from hf_synth.gold.builder import GoldBuilder, Parts
 from hf_synth.gold.readers import File, label_field, pick_column, read_table, text_field
-from hf_synth.gold.sources import ROWS, all_files, find_files
+from hf_synth.gold.sources import ROWS, all_files, as_source, find_files
 from hf_synth.task.columns import JUDGED, Access, Kind, strictest
+from hf_synth.task.folders import recorded_access
 from hf_synth.task.task import TABLES, Task
 
 _MOST_LABELS = 100  # different values of a label column
@@ -56,6 +57,7 @@ def table_rows(task: Task, split: str, file: File) -> Iterator[dict[str, Any]]:
         RowError: a column, a text or a label is missing.
     """
     names = {n: n for n in task.labels}
+    access = strictest(task.access, *filter(None, [recorded_access(as_source(file).path)]))
     for number, row in read_table(file):
         for column in (*task.text_columns, task.label_column):
             pick_column(file, row, column)
@@ -71,7 +73,7 @@ def table_rows(task: Task, split: str, file: File) -> Iterator[dict[str, Any]]:
         gold = task.gold_row(id, None if group in (None, "") else str(group), label, *texts)
         if task.partly_judged:
             gold[JUDGED] = _judged(file, number, row, label, names)
-        yield gold | {"access": strictest(task.access, row["access"]) if "access" in row else task.access}
+        yield gold | {"access": strictest(access, row["access"]) if "access" in row else access}
 
 
 def _label_fields(file: File, number: int, row: Mapping[str, Any], column: str, names: Mapping[str, str]) -> list[str]:

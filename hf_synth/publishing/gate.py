@@ -9,9 +9,10 @@
 
 "With gold": the gold was given, no record contradicts it, and the export was compared with it. "With recorded gold":
 records confirm that it is the gold. A dataset is refused if the audit fails or finds more than 1% of the planted
-canaries; a model that memorised canaries, or whose memorisation was not measured, stays private. PhysioNet and n2c2
-count data derived from credentialed data as credentialed (PhysioNet, guidelines for creating datasets and models from
-MIMIC, 2024).
+canaries; a model that memorised canaries, or whose memorisation was not measured, stays private. A private repository
+becomes public only if all that it can reach is a release of ours that may be public, and if it was not withdrawn
+(`history`). PhysioNet and n2c2 count data derived from credentialed data as credentialed (PhysioNet, guidelines for
+creating datasets and models from MIMIC, 2024).
 """
 
 from __future__ import annotations
@@ -61,6 +62,7 @@ class Verdict:
         reasons: sentences: why it was refused, or else remarks.
         private, gated: of the repository, as it is or will be.
         counts: numbers of rows or files by what happened to them.
+        hub: address of the repository that it is, or would be, pushed to; None where nothing is to be pushed.
         export: the export folder; None until it is written.
         url, commit, tag: of the repository, once pushed and read back.
     """
@@ -73,6 +75,7 @@ class Verdict:
     private: bool = True
     gated: Gated = False
     counts: Mapping[str, int] = field(default_factory=lambda: MappingProxyType({}))
+    hub: str | None = None
     export: Path | None = None
     url: str | None = None
     commit: str | None = None
@@ -96,6 +99,8 @@ class Verdict:
         visibility = "private" if self.private else "public"
         gated = f", gated ({self.gated})" if self.gated else ""
         lines = [f"{'allowed' if self.allowed else 'refused'}: {self.kind} {self.repo_id}, access {self.access}"]
+        if self.hub and not self.pushed:
+            lines.append(f"  to: {self.hub} ({visibility}{gated})")
         lines += [f"  - {reason}" for reason in self.reasons]
         if self.counts:
             lines.append("  " + ", ".join(f"{n:,} {what}" for what, n in self.counts.items()))
@@ -121,6 +126,7 @@ class Request:
         dry_run: only decide.
         confirm: called with the verdict before anything is sent; nothing is sent if it returns False.
         export_dir: the export folder; None is "export/NAME".
+        squash: whether what the repository holds besides this release is deleted, its history too.
     """
 
     repo_id: str
@@ -132,6 +138,7 @@ class Request:
     dry_run: bool = False
     confirm: Confirm | None = None
     export_dir: str | Path | None = None
+    squash: bool = False
 
 
 @dataclass(frozen=True)
@@ -148,6 +155,9 @@ class Evidence:
         counts: for the verdict.
         institution: whether the Hub is the institution's own (`is_institution`).
         visible: how the repository can be seen now; None if it does not exist.
+        shown: what else would become public with a private repository, in words (`history.strangers`).
+        withdrawn: whether the repository was withdrawn earlier.
+        hub: address of the repository.
     """
 
     access: str | None
@@ -159,6 +169,9 @@ class Evidence:
     counts: Mapping[str, int] = field(default_factory=dict)
     institution: bool = False
     visible: Visible | None = None
+    shown: tuple[str, ...] = ()
+    withdrawn: bool = False
+    hub: str | None = None
 
 
 @dataclass(frozen=True)
@@ -185,8 +198,8 @@ def gate(task: Task, kind: Kind, evidence: Evidence, request: Request) -> Verdic
         gated = "manual" if gated or (gated is None and access != "open") else False
     problems = _problems(kind, access, private, evidence, request)
     reasons = tuple(problems or _remarks(access, private, evidence, request))
-    counts = MappingProxyType(dict(evidence.counts))
-    return Verdict(kind, request.repo_id, access, not problems, reasons, private, gated, counts)
+    counts, hub = MappingProxyType(dict(evidence.counts)), evidence.hub if request.push else None
+    return Verdict(kind, request.repo_id, access, not problems, reasons, private, gated, counts, hub)
 
 
 def is_institution(endpoint: str) -> bool:
@@ -323,7 +336,25 @@ def _problems(kind: Kind, access: Access, private: bool, evidence: Evidence, req
             )
     if push and private and evidence.visible == "public":
         problems.append(f"repository {request.repo_id} is public already: make it private, or choose another name")
+    if public and evidence.visible is not None:
+        problems += _problems_of_history(evidence, request)
     return problems
+
+
+def _problems_of_history(evidence: Evidence, request: Request) -> list[str]:
+    """Return why a private repository may not become public: everything that it can reach would become public too."""
+    another = f"choose another name, e.g. {request.repo_id}-2"
+    if evidence.withdrawn:
+        return [
+            f"repository {request.repo_id} was withdrawn, and its Hub may still serve what was: {another}, or delete "
+            "the repository first"
+        ]
+    if evidence.shown and not request.squash:
+        return [
+            f"repository {request.repo_id} is private and would also show {', '.join(evidence.shown)}: {another}, or "
+            "let this release replace all of it (squash=True, --squash)"
+        ]
+    return []
 
 
 def _remarks(access: Access, private: bool, evidence: Evidence, request: Request) -> list[str]:

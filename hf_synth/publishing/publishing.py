@@ -1,7 +1,10 @@
-"""Publish a dataset or a model to a Hugging Face Hub: audit, gate, card, export folder, push.
+"""Publish a dataset or a model to a Hugging Face Hub: look -> decide -> write -> push.
 
-    export folder, loaded back and compared here -> private repository -> one commit on top of the known head -> gated
-    -> read back byte for byte -> public, where that was requested and allowed -> tag
+    look    build what would leave, audit it, compare the gold with the records of where it came from
+    decide  ask the gate, with what the repository holds already
+    write   export folder with a card; its files are listed and checked, loaded back and compared
+    push    the listed files and no others: private repository -> one commit on top of the known head -> gated -> read
+            back byte for byte -> public, where that was requested and allowed, and nothing else would be shown -> tag
 
 A refusal is a `Verdict` with `allowed=False`: only an entry of the publishing log was written, and nothing was sent. A
 `PublishError` means that the export failed its own check, or that the Hub did not accept what was allowed.
@@ -10,8 +13,9 @@ A refusal is a `Verdict` with `allowed=False`: only an entry of the publishing l
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import astuple, dataclass, field, replace
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -19,13 +23,22 @@ from hf_synth.correction.policy import Policy
 from hf_synth.errors import PublishError
 from hf_synth.evaluation.evaluation import Scores
 from hf_synth.models.loading import model_folder
-from hf_synth.models.record import FACTS, model_facts, weights_sha256
+from hf_synth.models.record import FACTS, access_of_model, model_facts, weights_sha256
 from hf_synth.privacy.audit import FindIdentifiers, audit
 from hf_synth.privacy.canaries import Canaries
 from hf_synth.privacy.findings import Findings, refusals
 from hf_synth.privacy.membership import Membership
 from hf_synth.publishing import card_text, cards, export, release
-from hf_synth.publishing.checks import architecture, content_check, gold_in_files, widget_texts
+from hf_synth.publishing.checks import (
+    Watched,
+    architecture,
+    content_check,
+    gold_in_files,
+    names_in,
+    row_keys,
+    watched,
+    widget_texts,
+)
 from hf_synth.publishing.gate import (
     Confirm,
     Evidence,
@@ -38,7 +51,9 @@ from hf_synth.publishing.gate import (
     origin_of_rows,
     overall_access,
 )
+from hf_synth.publishing.history import Releases, releases_of, strangers
 from hf_synth.publishing.model_checks import exposure_of, load_check, membership_of
+from hf_synth.publishing.model_files import model_files, weights_check
 from hf_synth.publishing.remote import Repository, endpoint_of
 from hf_synth.task.columns import Access
 from hf_synth.task.folders import WORK, write_private
@@ -49,6 +64,25 @@ if TYPE_CHECKING:
     from datasets import Dataset, DatasetDict
 
 AnyPolicy = Policy | Mapping[str, Any] | str | None
+
+
+@dataclass(frozen=True)
+class _Look:
+    """What looking at rows or a model found, and how they are written if the gate allows it.
+
+    Args:
+        evidence: for the gate.
+        problems: why it is refused, whatever the gate decides.
+        log: what the publishing log records of it, also of a refusal.
+        write: writes the export folder, given the folder and the salt; returns it with more facts for the log.
+        remarks: for the verdict, once it is written.
+    """
+
+    evidence: Evidence
+    problems: Sequence[str]
+    log: Mapping[str, Any]
+    write: Callable[[Path, bytes], tuple[export.Written, dict[str, Any]]]
+    remarks: list[str] = field(default_factory=list)
 
 
 def publish_dataset(
@@ -73,6 +107,7 @@ def publish_dataset(
     tag: str | None = None,
     dry_run: bool = False,
     confirm: Confirm | None = None,
+    squash: bool = False,
 ) -> Verdict:
     """Publish synthetic rows: audit them, write an export folder with a card, push it in one commit, and tag it.
 
@@ -97,7 +132,10 @@ def publish_dataset(
         find_identifiers: a finder of your own beside the patterns, as for `audit`; rows with a match are withheld.
         tag: of the release; the next of v1, v2, ... when None.
         dry_run: only decide; nothing is written.
-        confirm: called with the verdict before anything is sent; nothing is sent if it returns False.
+        confirm: called with the verdict before anything is sent; nothing is sent if it returns False. Without it,
+            `push=True` is the consent.
+        squash: let this release replace everything that the repository holds: files, earlier commits, other branches
+            and tags. Where a private repository holds something else than releases, it cannot become public otherwise.
 
     Raises:
         ColumnError: a dataset lacks columns.
@@ -105,53 +143,12 @@ def publish_dataset(
         OutputError: the folder cannot be written.
     """
     hub = Repository("dataset", repo_id, endpoint_of(endpoint), token)
-    request = Request(repo_id, push, private, gated, attestation, tag, dry_run, confirm, export_dir)
-    seen, held_out = gold_parts(gold)
-    parts = [p for p in (seen, held_out) if p is not None]
-    rows = export.plain_columns(dataset, parts)
-    access = overall_access(task, rows, *parts, also=[manifest.get("access")] if manifest else [])
-    findings = audit(
-        task, rows, gold=seen, held_out=held_out, access=access, canaries=canaries, find_identifiers=find_identifiers
-    )
-    origin = origin_of_rows(task, rows, parts, manifest)
-    exported = export.view_rows(task, rows, findings.refused)
-    problems = [] if next(iter(exported.values())) else ["no row is left to publish"]
-    if augmented and (access != "open" or seen is None):
-        problems.append("an augmented config holds gold: it needs gold, and everything must be open")
-    elif augmented and canaries is not None:
-        problems.append("an augmented config would publish the canaries planted in gold: leave out one of the two")
-    counts = {f"rows of {name}": len(at) for name, at in exported.items()} | _audit_counts(rows, findings)
-    evidence = Evidence(access, findings, bool(parts), origin, counts=counts)
-    verdict = _decide(task, hub, request, evidence, problems)
-    log: dict[str, Any] = {"audit": {"verdict": findings.verdict, "figures": dict(findings.figures)}}
-    if dry_run or not verdict.allowed:
-        return _refused(task, hub, request, verdict, log)
-    path = _export_folder(task, request, access)
-    salt = release.salt_of(path.parent)
-    ids = release.public_ids(task, rows, salt)
-    policy = policy if policy is not None else (manifest or {}).get("policy")
-    facts = cards.dataset_facts(
-        task, rows, scores=scores, findings=findings, repo_id=repo_id, policy=policy, access=access,
-        attestation=attestation, origin=origin.summary, gold_rows=len(seen) if augmented and seen is not None else None,
+    request = Request(repo_id, push, private, gated, attestation, tag, dry_run, confirm, export_dir, squash)
+    found = _look_at_rows(
+        task, dataset, hub, request, gold=gold, manifest=manifest or {}, augmented=augmented, canaries=canaries,
+        find_identifiers=find_identifiers, described={"scores": scores, "policy": policy},
     )  # fmt: skip
-    corrector = (manifest or {}).get("corrector")
-    provenance = release.release_facts(
-        task, kind="dataset", repo_id=repo_id, access=access, gold=release.gold_fingerprint(task, parts, salt),
-        policy=_policy_fingerprint(policy),
-        corrector=release.salted(salt, "corrector", corrector) if isinstance(corrector, str) else None,
-    )  # fmt: skip
-    views = export.dataset_views(task, rows, exported, access, ids)
-    if augmented and seen is not None:
-        first = next(iter(views.values()))
-        views["augmented"] = export.augmented_view(task, seen, first, access, release.public_ids(task, seen, salt))
-    content = export.write_dataset(
-        task, views, path, card=card_text.dataset_card(facts),
-        access=access, physionet_name=_physionet_name(task, repo_id), release=provenance,
-        checks=[content_check(task, parts, access, token)],
-    )  # fmt: skip
-    id_map = release.write_map(task, rows, ids, path, content, salt)
-    log = provenance | log | {"content": content, "map": id_map.name}
-    return _finish(task, hub, request, replace(verdict, export=path), log)
+    return _publish(task, hub, request, found)
 
 
 def publish_model(
@@ -175,6 +172,7 @@ def publish_model(
     tag: str | None = None,
     dry_run: bool = False,
     confirm: Confirm | None = None,
+    squash: bool = False,
 ) -> Verdict:
     """Publish a trained model: weights, tokenizer, config, card and scores; no other file of its folder.
 
@@ -197,63 +195,143 @@ def publish_model(
         OutputError: the folder cannot be written.
     """
     hub = Repository("model", repo_id, endpoint_of(endpoint), token)
-    request = Request(repo_id, push, private, gated, attestation, tag, dry_run, confirm, export_dir)
+    request = Request(repo_id, push, private, gated, attestation, tag, dry_run, confirm, export_dir, squash)
+    found = _look_at_model(
+        task, model, hub, request, gold=gold, canaries=canaries, find_identifiers=find_identifiers,
+        described={"scores": scores, "examples": examples, "membership": membership},
+    )  # fmt: skip
+    return _publish(task, hub, request, found)
+
+
+# --- look ------------------------------------------------------------------------------------------------------------
+def _look_at_rows(
+    task: Task,
+    dataset: Dataset,
+    hub: Repository,
+    request: Request,
+    *,
+    gold: Dataset | DatasetDict | None,
+    manifest: Mapping[str, Any],
+    augmented: bool,
+    canaries: Canaries | None,
+    find_identifiers: FindIdentifiers | None,
+    described: Mapping[str, Any],
+) -> _Look:
+    """Audit the rows as they would leave.
+
+    Args:
+        described: `scores` and `policy`, for the card.
+    """
+    seen, held_out = gold_parts(gold)
+    parts = [p for p in (seen, held_out) if p is not None]
+    rows = export.as_exported(task, export.plain_columns(dataset, parts))
+    access = overall_access(task, rows, *parts, also=[manifest.get("access")] if manifest else [])
+    detectors: dict[str, Any] = {"canaries": canaries, "find_identifiers": find_identifiers}
+    findings = audit(task, rows, gold=seen, held_out=held_out, access=access, **detectors)
+    exported = export.view_rows(task, rows, findings.refused)
+    problems = [] if next(iter(exported.values())) else ["no row is left to publish"]
+    problems += _problems_of_names(task, access, find_identifiers)
+    if augmented and (access != "open" or seen is None):
+        problems.append("an augmented config holds gold: it needs gold, and everything must be open")
+    elif augmented and canaries is not None:
+        problems.append("an augmented config would publish the canaries planted in gold: leave out one of the two")
+    counts = {f"rows of {name}": len(at) for name, at in exported.items()} | _audit_counts(rows, findings)
+    origin = origin_of_rows(task, rows, parts, manifest)
+    policy = described["policy"] if described["policy"] is not None else manifest.get("policy")
+    corrector = manifest.get("corrector")
+    more = seen if augmented else None
+
+    def write(path: Path, salt: bytes) -> tuple[export.Written, dict[str, Any]]:
+        ids = release.public_ids(task, rows, salt)
+        facts = cards.dataset_facts(
+            task, rows, scores=described["scores"], findings=findings, repo_id=hub.repo_id, policy=policy,
+            access=access, attestation=request.attestation, origin=origin.summary,
+            gold_rows=None if more is None else len(more),
+        )  # fmt: skip
+        provenance = release.release_facts(
+            task, kind="dataset", repo_id=hub.repo_id, access=access,
+            gold=release.gold_fingerprint(task, parts, salt), policy=_policy_fingerprint(policy),
+            corrector=release.salted(salt, "corrector", corrector) if isinstance(corrector, str) else None,
+        )  # fmt: skip
+        views = export.dataset_views(task, rows, exported, access, ids)
+        passed = row_keys(task, rows, sorted({i for at in exported.values() for i in at}))
+        if more is not None:
+            first = next(iter(views.values()))
+            views["augmented"] = export.augmented_view(task, more, first, access, release.public_ids(task, more, salt))
+            passed = chain(passed, row_keys(task, more))
+        checked = content_check(lambda: watched(task, parts, access, hub.token, rows=passed, **detectors))
+        written = export.write_dataset(
+            task, views, path, card=card_text.dataset_card(facts), access=access,
+            physionet_name=_physionet_name(task, hub.repo_id), release=provenance, checks=[checked],
+        )  # fmt: skip
+        id_map = release.write_map(task, rows, ids, path, written.content, salt)
+        return written, provenance | {"map": id_map.name}
+
+    log = {"audit": {"verdict": findings.verdict, "figures": dict(findings.figures)}}
+    return _Look(Evidence(access, findings, bool(parts), origin, counts=counts), problems, log, write)
+
+
+def _look_at_model(
+    task: Task,
+    model: str | Path,
+    hub: Repository,
+    request: Request,
+    *,
+    gold: Dataset | DatasetDict | None,
+    canaries: Canaries | None,
+    find_identifiers: FindIdentifiers | None,
+    described: Mapping[str, Any],
+) -> _Look:
+    """Search the files of a model, and measure what it knows of the canaries.
+
+    Args:
+        described: `scores`, `examples` and `membership`, for the card.
+    """
     parts = [p for p in gold_parts(gold) if p is not None]
     folder, trained = model_folder(model), model_facts(model)
-    access = overall_access(task, *parts, also=[trained["access"]])
-    origin = origin_of_model(task, trained, parts)
-    names = export.model_files(folder)
+    access = overall_access(task, *parts, also=[trained["access"], access_of_model(model, folder=folder)])
+    detectors: dict[str, Any] = {"canaries": canaries, "find_identifiers": find_identifiers}
+    names, seen = model_files(folder), watched(task, parts, access, hub.token, **detectors)
     n_left = sum(f.name not in (*names, FACTS) for f in folder.iterdir())
     measured, why = exposure_of(task, folder, trained, canaries, parts)
     unmeasured = f"exposure was not measured: {why}" if why else ""
-    counts = {"files": len(names), "files left behind": n_left}
+    origin, counts = origin_of_model(task, trained, parts), {"files": len(names), "files left behind": n_left}
     evidence = Evidence(access, None, bool(parts), origin, measured, unmeasured, counts)
-    verdict = _decide(task, hub, request, evidence, gold_in_files(task, folder, names, parts, canaries))
-    log: dict[str, Any] = {}
-    if canaries is not None:
-        log["exposure"] = measured.to_json() if measured else why
-    if dry_run or not verdict.allowed:
-        return _refused(task, hub, request, verdict, log)
-    path = _export_folder(task, request, access)
-    salt = release.salt_of(path.parent)
-    tested, untested = _membership_test(task, folder, trained, parts, membership)
-    parents = release.parents_of(trained, release.entries(path.parent), path.parent, salt)
-    facts = cards.model_card_facts(
-        task, trained, scores, repo_id=repo_id, access=access, attestation=attestation,
-        architecture=architecture(folder), parents=parents,
-        membership=tested.note if tested else "", untested=untested, exposure=str(measured or unmeasured),
-        widget=widget_texts(task, examples, parts, access, canaries=canaries, find_identifiers=find_identifiers),
-    )  # fmt: skip
-    provenance = release.release_facts(
-        task, kind="model", repo_id=repo_id, access=access, gold=release.gold_fingerprint(task, parts, salt),
-        derives_from=parents,
-    )  # fmt: skip
-    content = export.write_model(
-        task, folder, path, card=card_text.model_card(facts),
-        eval_results=card_text.eval_results(facts) if scores else "",
-        facts=trained, access=access, physionet_name=_physionet_name(task, repo_id), release=provenance,
-        checks=[content_check(task, parts, access, token), load_check(task, folder)],
-    )  # fmt: skip
-    log["membership"] = tested.to_json() if tested else untested
-    log = provenance | log | {"content": content, "weights": weights_sha256(path)}
-    remark = str(tested) if tested else f"no membership test was made: {untested}"
-    return _finish(task, hub, request, replace(verdict, export=path, reasons=(*verdict.reasons, remark)), log)
+    problems = [*gold_in_files(folder, names, seen, parts, task), *_problems_of_names(task, access, find_identifiers)]
+    scores, remarks = described["scores"], []
+
+    def write(path: Path, salt: bytes) -> tuple[export.Written, dict[str, Any]]:
+        tested, untested = _membership_test(task, folder, trained, parts, described["membership"])
+        parents = release.parents_of(trained, release.entries(path.parent), path.parent, salt)
+        facts = cards.model_card_facts(
+            task, trained, scores, repo_id=hub.repo_id, access=access, attestation=request.attestation,
+            architecture=architecture(folder), parents=parents,
+            membership=tested.note if tested else "", untested=untested, exposure=str(measured or unmeasured),
+            widget=widget_texts(task, described["examples"], parts, access, **detectors),
+        )  # fmt: skip
+        provenance = release.release_facts(
+            task, kind="model", repo_id=hub.repo_id, access=access,
+            gold=release.gold_fingerprint(task, parts, salt), derives_from=parents,
+        )  # fmt: skip
+        written = export.write_model(
+            task, folder, path, card=card_text.model_card(facts),
+            eval_results=card_text.eval_results(facts) if scores else "", facts=trained, access=access,
+            physionet_name=_physionet_name(task, hub.repo_id), release=provenance,
+            checks=[content_check(lambda: seen), load_check(task, folder), weights_check(task)],
+        )  # fmt: skip
+        remarks.append(str(tested) if tested else f"no membership test was made: {untested}")
+        tests = {"membership": tested.to_json() if tested else untested, "weights": weights_sha256(path)}
+        return written, provenance | tests
+
+    log = {} if canaries is None else {"exposure": measured.to_json() if measured else why}
+    return _Look(evidence, problems, log, write, remarks)
 
 
-def _decide(task: Task, hub: Repository, request: Request, evidence: Evidence, problems: Sequence[str]) -> Verdict:
-    """Ask the gate; look the repository up on the Hub only if nothing else is against it.
-
-    Args:
-        problems: why it is refused, whatever the gate decides.
-    """
-    evidence = replace(evidence, institution=is_institution(hub.endpoint))
-    verdict = gate(task, hub.kind, evidence, request)
-    if problems:
-        reasons = (*problems, *(() if verdict.allowed else verdict.reasons))
-        verdict = replace(verdict, allowed=False, reasons=reasons)
-    if verdict.allowed and request.push:
-        verdict = gate(task, hub.kind, replace(evidence, visible=hub.visible()), request)
-    return verdict
+def _problems_of_names(task: Task, access: Access, find_identifiers: FindIdentifiers | None) -> list[str]:
+    """Return whether labels of a task look like identifiers of a person: their names stand in every file."""
+    seen = Watched(find_identifiers=find_identifiers, strict=access != "open")
+    kinds = sorted({kind for name in (*task.labels, *task.label_meanings) for kind in names_in(name, seen)})
+    return [f"a label of the task looks like an identifier of a person ({', '.join(kinds)})"] if kinds else []
 
 
 def _audit_counts(rows: Dataset, findings: Findings) -> dict[str, int]:
@@ -274,6 +352,36 @@ def _membership_test(
     if not requested.members:
         return None, requested.note.removeprefix("not tested: ")
     return requested, ""
+
+
+# --- decide ----------------------------------------------------------------------------------------------------------
+def _publish(task: Task, hub: Repository, request: Request, found: _Look) -> Verdict:
+    """Decide, write and push what was looked at."""
+    verdict, known = _decide(task, hub, request, found)
+    if request.dry_run or not verdict.allowed:
+        return _refused(task, hub, request, verdict, found.log)
+    path = _export_folder(task, request, verdict.access)
+    written, facts = found.write(path, release.salt_of(path.parent))
+    verdict = replace(verdict, export=path, reasons=(*verdict.reasons, *found.remarks))
+    log = {**facts, **found.log, "content": written.content}
+    return _push(task, hub, request, verdict, written, known, log)
+
+
+def _decide(task: Task, hub: Repository, request: Request, found: _Look) -> tuple[Verdict, Releases]:
+    """Ask the gate; look at the repository on the Hub only if nothing else is against it."""
+    evidence = replace(found.evidence, institution=is_institution(hub.endpoint), hub=hub.url)
+    verdict, known = gate(task, hub.kind, evidence, request), Releases()
+    if found.problems:
+        reasons = (*found.problems, *(() if verdict.allowed else verdict.reasons))
+        verdict = replace(verdict, allowed=False, reasons=reasons)
+    if verdict.allowed and request.push:
+        log = release.entries(_export_folder(task, request, verdict.access).parent)
+        known, visible = releases_of(log, hub.kind, hub.repo_id, hub.endpoint), hub.visible()
+        evidence = replace(evidence, visible=visible, withdrawn=known.withdrawn)
+        if visible == "private" and request.private is False and not known.withdrawn:
+            evidence = replace(evidence, shown=tuple(strangers(hub.reach(known), known)))
+        verdict = gate(task, hub.kind, evidence, request)
+    return verdict, known
 
 
 def _export_folder(task: Task, request: Request, access: Access) -> Path:
@@ -316,12 +424,21 @@ def _refused(task: Task, hub: Repository, request: Request, verdict: Verdict, lo
     return verdict
 
 
-def _finish(task: Task, hub: Repository, request: Request, verdict: Verdict, log: Mapping[str, Any]) -> Verdict:
-    """Record an export; if requested and confirmed, push it and record that."""
-    path = verdict.export
-    assert path is not None
+# --- push ------------------------------------------------------------------------------------------------------------
+def _push(
+    task: Task,
+    hub: Repository,
+    request: Request,
+    verdict: Verdict,
+    written: export.Written,
+    known: Releases,
+    log: Mapping[str, Any],
+) -> Verdict:
+    """Record an export; if requested and confirmed, push the files that its checks saw, and record that."""
+    path = written.path
     facts = _log_facts(task, hub, request, verdict) | dict(log)
-    release.record(path.parent, "export", **facts)
+    files = {name: list(astuple(file)) for name, file in written.seal.items()}
+    release.record(path.parent, "export", **facts, files=files)
     if not request.push and verdict.access == "credentialed":
         hint = f"for PhysioNet: submit it as a derived project, e.g. {_physionet_name(task, hub.repo_id)!r}"
         verdict = replace(verdict, reasons=(*verdict.reasons, hint))
@@ -329,8 +446,9 @@ def _finish(task: Task, hub: Repository, request: Request, verdict: Verdict, log
         note, keep_gate = f"Access: {verdict.access}", request.gated is None
         try:
             pushed = hub.push(
-                path, private=verdict.private, gated=verdict.gated, keep_gate=keep_gate, tag=request.tag, note=note
-            )
+                path, written.seal, private=verdict.private, gated=verdict.gated, keep_gate=keep_gate, tag=request.tag,
+                note=note, known=known, content=written.content, squash=request.squash,
+            )  # fmt: skip
         except PublishError as error:
             release.record(path.parent, "push failed", **facts, error=str(error))
             raise
