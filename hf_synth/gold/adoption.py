@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 from hf_synth.errors import ColumnError, MissingGoldError, RowError
 from hf_synth.gold.readers import read_table
+from hf_synth.task.access import known_accesses
 from hf_synth.task.columns import USAGE_COLUMNS, access_of, strictest
 from hf_synth.task.folders import as_recorded, map_parquet, read_export, recorded_access
-from hf_synth.task.labels import label_names
+from hf_synth.task.labels import column_of, label_names
 from hf_synth.task.task import Task
 
 if TYPE_CHECKING:
@@ -31,7 +32,8 @@ def adopt(
     Args:
         text_columns: their names for the task's text columns, in order; the task's own when None.
         llm_label_column: their name for the label that the generator was to write; names or indices of labels.
-        access: the access of the gold behind them, when the rows carry none; absent counts as credentialed.
+        access: the access of the gold behind them, when the rows carry none; absent counts as credentialed. It cannot
+            loosen the access of a task that they name.
         generator: the name of the model or tool that made them.
 
     Raises:
@@ -47,7 +49,8 @@ def adopt(
             f"synthetic rows need text columns {list(columns)} and {llm_label_column!r}; "
             f"they have {dataset.column_names}"
         )
-    access = strictest(task.access, access_of(dataset) if "access" in dataset.column_names else access)
+    known = known_accesses(task, column_of(dataset, "task"))
+    access = strictest(task.access, access_of(dataset) if "access" in dataset.column_names else access, *known)
     names = label_names(dataset.features[llm_label_column])
     texts = zip(*(dataset[c] for c in columns), strict=True)
     count = len(dataset)

@@ -19,6 +19,7 @@ from hf_synth.errors import RowError, TaskError
 from hf_synth.gold.builder import GoldBuilder, Parts
 from hf_synth.gold.readers import File, label_field, pick_column, read_table, text_field
 from hf_synth.gold.sources import ROWS, all_files, as_source, find_files
+from hf_synth.task.access import MOST_TASKS, known_accesses
 from hf_synth.task.columns import JUDGED, Access, Kind, strictest
 from hf_synth.task.folders import recorded_access
 from hf_synth.task.task import TABLES, Task
@@ -58,6 +59,7 @@ def table_rows(task: Task, split: str, file: File) -> Iterator[dict[str, Any]]:
     """
     names = {n: n for n in task.labels}
     access = strictest(task.access, *filter(None, [recorded_access(as_source(file).path)]))
+    tasks: dict[str, list[Access]] = {}
     for number, row in read_table(file):
         for column in (*task.text_columns, task.label_column):
             pick_column(file, row, column)
@@ -73,7 +75,10 @@ def table_rows(task: Task, split: str, file: File) -> Iterator[dict[str, Any]]:
         gold = task.gold_row(id, None if group in (None, "") else str(group), label, *texts)
         if task.partly_judged:
             gold[JUDGED] = _judged(file, number, row, label, names)
-        yield gold | {"access": strictest(access, row["access"]) if "access" in row else access}
+        named = str(row.get("task"))
+        if named not in tasks and len(tasks) < MOST_TASKS:
+            tasks[named] = known_accesses(task, [named])
+        yield gold | {"access": strictest(access, *tasks.get(named, []), *([row["access"]] if "access" in row else []))}
 
 
 def _label_fields(file: File, number: int, row: Mapping[str, Any], column: str, names: Mapping[str, str]) -> list[str]:

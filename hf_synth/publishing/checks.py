@@ -24,9 +24,9 @@ from hf_synth.privacy.overlap import MAX_RUN, WINDOW, Index
 from hf_synth.publishing.card_text import CATEGORIES, LARGEST, LICENSES, SIZES, TAGS
 from hf_synth.publishing.contents import added_tokens, spoken, strings_in
 from hf_synth.publishing.export import EXPORTED, view_rows
-from hf_synth.publishing.gate import overall_access
 from hf_synth.publishing.model_files import TOKENIZER_FILES
 from hf_synth.publishing.sealed import exported_files
+from hf_synth.task.access import overall_access
 from hf_synth.task.columns import Access, strictest
 from hf_synth.task.labels import column_of
 from hf_synth.task.task import Task
@@ -43,6 +43,7 @@ _TOKENS = {
 _LOCAL_PATH = re.compile(
     r"(?<![\w/.:])(?:/(?:home|Users|root|mnt|scratch|tmp|var|secure|work|data)/[\w.-]+|[A-Z]:\\\\?[\w.-]+\\)"
 )
+_WORD = re.compile(r"[^\W_]+")
 _FEW_WORDS = 4  # a string of fewer words is no note
 _PHRASE_GROUPS = 3  # a phrase of so many patients or notes of gold is nobody's own
 # Identifiers whose form no piece of a common vocabulary has.
@@ -71,6 +72,7 @@ class Watched:
         canaries: planted in gold, if any.
         find_identifiers: a finder of the user's own, for tokens.
         strict: whether dates and ages count as identifiers, as they do where the access is not open.
+        names: that leave beside the files: of the repository and the tag.
         columns: of a dataset: the columns of its texts, and its label column.
         rows: digests (`row_keys`) of the rows that the audit let pass; None for an export without rows.
     """
@@ -81,6 +83,7 @@ class Watched:
     canaries: Canaries | None = None
     find_identifiers: FindIdentifiers | None = None
     strict: bool = True
+    names: tuple[str, ...] = ()
     columns: tuple[str, ...] = ()
     rows: frozenset[bytes] | None = None
 
@@ -93,6 +96,7 @@ def watched(
     *,
     canaries: Canaries | None = None,
     find_identifiers: FindIdentifiers | None = None,
+    names: Sequence[str | None] = (),
     rows: Iterable[bytes] | None = None,
 ) -> Watched:
     """Return what the check of an export looks for.
@@ -100,6 +104,7 @@ def watched(
     Only cards of open data show rows, which may share phrases with gold; others may not share eight words in a row.
 
     Args:
+        names: that leave beside the files, if any.
         rows: digests of the rows that the audit let pass; None for a model.
     """
     from huggingface_hub import get_token  # of the environment, or as `hf auth login` stored it
@@ -111,6 +116,7 @@ def watched(
         canaries=canaries,
         find_identifiers=find_identifiers,
         strict=access != "open",
+        names=tuple(filter(None, names)),
         columns=tuple(dict.fromkeys((*note_columns(task), task.label_column))),
         rows=None if rows is None else frozenset(rows),
     )
@@ -150,6 +156,7 @@ def check_folder(folder: Path, seen: Watched) -> list[str]:
     """
     card = (folder / "README.md").read_text(encoding="utf-8")
     problems = [f"README.md: {p}" for p in (*check_card(card), *_check_files(card, folder))]
+    problems += [f"the name of repository or tag: {p}" for p in _gold_in(seen.names, seen, seen.run, near=True)]
     hidden = [s.encode() for s in seen.secrets if s and len(s) >= 8]
     for name in exported_files(folder):
         file, shown = folder / name, name
@@ -226,7 +233,7 @@ def _gold_in(strings: Sequence[str], seen: Watched, run: int, *, near: bool) -> 
     reach = seen.gold.reach([(text,) for text in whole])
     found = bool(((reach.runs >= run) | reach.spans()).any())
     cells = [cell for text in dict.fromkeys([*strings, *plain]) for cell in {text, *text.split("|")}]
-    notes = [cell for cell in cells if len(cell.split()) >= _FEW_WORDS]
+    notes = [cell for cell in cells if len(_WORD.findall(cell)) >= _FEW_WORDS]
     if not found and notes:
         reach = seen.gold.reach([(note,) for note in notes])
         found = bool((reach.same | reach.spans() | (reach.near() & near)).any())

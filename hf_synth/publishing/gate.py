@@ -17,9 +17,7 @@ creating datasets and models from MIMIC, 2024).
 
 from __future__ import annotations
 
-import contextlib
 import os
-import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -27,13 +25,11 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Literal
 from urllib.parse import urlsplit
 
-from hf_synth.errors import TaskError
 from hf_synth.llm.endpoints import is_local
 from hf_synth.privacy.findings import MAX_COPIED_SHARE, Findings
 from hf_synth.privacy.membership import Exposure
-from hf_synth.task.columns import Access, access_of, strictest
+from hf_synth.task.columns import Access, strictest
 from hf_synth.task.labels import MARKS, column_of, gold_marks, row_digests
-from hf_synth.task.scripts import load_task
 from hf_synth.task.task import Task
 
 if TYPE_CHECKING:
@@ -47,7 +43,6 @@ Confirm = Callable[["Verdict"], bool]
 # The user vouches that these hosts, separated by commas, are the institution's own.
 INSTITUTION_HUBS = "HF_SYNTH_INSTITUTION_HUBS"
 _PUBLIC_HUBS = ("huggingface.co", "hf.co")
-_TASK_NAME = re.compile(r"[a-z][a-z0-9_]*(?::[a-z0-9_]+)?")
 
 
 @dataclass(frozen=True)
@@ -232,19 +227,6 @@ def gold_parts(gold: Dataset | DatasetDict | None) -> tuple[Dataset | None, Data
     return concatenate_datasets(seen), held_out
 
 
-def overall_access(task: Task, *datasets: Dataset, also: Sequence[str | None] = ()) -> Access:
-    """Return the strictest access of a task, of rows, and of the tasks that the rows name.
-
-    A task's name cannot loosen the access: a name that is not known counts as credentialed.
-
-    Args:
-        also: further accesses to join, e.g. that of the folder's manifest.
-    """
-    names = {name for rows in datasets for name in column_of(rows, "task")} - {None}
-    accesses = (*(access_of(rows) for rows in datasets), *(_access_of_task(task, name) for name in names))
-    return strictest(task.access, *also, *accesses)
-
-
 def origin_of_rows(
     task: Task, rows: Dataset, gold: Sequence[Dataset], manifest: Mapping[str, Any] | None = None
 ) -> Origin:
@@ -396,15 +378,7 @@ def _audit_problems(findings: Findings | None, access: Access) -> list[str]:
     return problems
 
 
-# --- access and origin ----------------------------------------------------------------------------------------------
-def _access_of_task(task: Task, name: Any) -> str | None:
-    """Return the access of the task that rows name; a path is never run."""
-    if isinstance(name, str) and _TASK_NAME.fullmatch(name):
-        with contextlib.suppress(TaskError):
-            return load_task(name).access
-    return task.access if name == task.full_name else None
-
-
+# --- origin -------------------------------------------------------------------------------------------------------
 def _unmarked(gold: Sequence[Dataset]) -> list[str]:
     n = sum(source != "gold" for part in gold for source in column_of(part, "source", "gold"))
     return [f"{n:,} rows of the gold given are not marked as gold"] if n else []

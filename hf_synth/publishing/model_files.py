@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from hf_synth.errors import PublishError
+from hf_synth.errors import ModelError, PublishError
 from hf_synth.models.loading import tensor_shapes
 from hf_synth.publishing.contents import safetensors_header
 from hf_synth.task.task import Task
@@ -43,10 +43,19 @@ def model_files(model: Path) -> list[str]:
 
 
 def weights_check(task: Task) -> Callable[[Path], None]:
-    """Return the check of an export folder: its weights have the tensors of the architecture, and no others."""
+    """Return the check of an export folder: its weights have the tensors of the architecture, and no others.
+
+    Raises:
+        PublishError: (by the check) they have others, or its config describes no model.
+    """
 
     def check(folder: Path) -> None:
-        shapes = tensor_shapes(folder, text2text=task.kind == "text2text")
+        try:
+            shapes = tensor_shapes(folder, text2text=task.kind == "text2text")
+        except ModelError as error:
+            raise PublishError(
+                f"the export cannot be loaded alone ({type(error).__name__}); nothing was exported"
+            ) from None
         check_weights(folder, [f.name for f in folder.glob("*.safetensors")], shapes)
 
     return check

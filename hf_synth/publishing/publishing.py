@@ -49,12 +49,12 @@ from hf_synth.publishing.gate import (
     is_institution,
     origin_of_model,
     origin_of_rows,
-    overall_access,
 )
 from hf_synth.publishing.history import Releases, releases_of, strangers
 from hf_synth.publishing.model_checks import exposure_of, load_check, membership_of
 from hf_synth.publishing.model_files import model_files, weights_check
 from hf_synth.publishing.remote import Repository, endpoint_of
+from hf_synth.task.access import overall_access
 from hf_synth.task.columns import Access
 from hf_synth.task.folders import WORK, write_private
 from hf_synth.task.labels import column_of
@@ -259,7 +259,8 @@ def _look_at_rows(
             first = next(iter(views.values()))
             views["augmented"] = export.augmented_view(task, more, first, access, release.public_ids(task, more, salt))
             passed = chain(passed, row_keys(task, more))
-        checked = content_check(lambda: watched(task, parts, access, hub.token, rows=passed, **detectors))
+        names = (hub.repo_id, request.tag)
+        checked = content_check(lambda: watched(task, parts, access, hub.token, names=names, rows=passed, **detectors))
         written = export.write_dataset(
             task, views, path, card=card_text.dataset_card(facts), access=access,
             physionet_name=_physionet_name(task, hub.repo_id), release=provenance, checks=[checked],
@@ -291,7 +292,8 @@ def _look_at_model(
     folder, trained = model_folder(model), model_facts(model)
     access = overall_access(task, *parts, also=[trained["access"], access_of_model(model, folder=folder)])
     detectors: dict[str, Any] = {"canaries": canaries, "find_identifiers": find_identifiers}
-    names, seen = model_files(folder), watched(task, parts, access, hub.token, **detectors)
+    leaving = (hub.repo_id, request.tag)
+    names, seen = model_files(folder), watched(task, parts, access, hub.token, names=leaving, **detectors)
     n_left = sum(f.name not in (*names, FACTS) for f in folder.iterdir())
     measured, why = exposure_of(task, folder, trained, canaries, parts)
     unmeasured = f"exposure was not measured: {why}" if why else ""
@@ -317,7 +319,7 @@ def _look_at_model(
             task, folder, path, card=card_text.model_card(facts),
             eval_results=card_text.eval_results(facts) if scores else "", facts=trained, access=access,
             physionet_name=_physionet_name(task, hub.repo_id), release=provenance,
-            checks=[content_check(lambda: seen), load_check(task, folder), weights_check(task)],
+            checks=[content_check(lambda: seen), weights_check(task), load_check(task, folder)],
         )  # fmt: skip
         remarks.append(str(tested) if tested else f"no membership test was made: {untested}")
         tests = {"membership": tested.to_json() if tested else untested, "weights": weights_sha256(path)}
