@@ -55,9 +55,10 @@ def audit(args: Namespace) -> tuple[Result, int]:
     """
     from hf_synth.gold.adoption import read_dataset
     from hf_synth.privacy.membership import membership
+    from hf_synth.publishing.export import as_exported
 
     task = hf_synth.load_task(args.task)
-    rows = read_dataset(args.synthetic)
+    rows = as_exported(task, read_dataset(args.synthetic))
     gold, held_out = _seen_and_held_out(task, args)
     findings = hf_synth.audit(task, rows, gold=gold, held_out=held_out, seed=args.seed, **_detectors(args))
     facts: Result = {"task": task.full_name, "synthetic": str(args.synthetic), **findings.to_json()}

@@ -100,16 +100,13 @@ def access_of_model(model: str | Path, stated: str | None = None, *, folder: Pat
     parent = folder or model_folder(model)
     facts, name = model_facts(parent), _name(model, parent)
     listed = known_model(name)
-    floor: Access = "open"  # the loosest access that may be stated
+    floor: Access = "open" if listed is None else listed.access  # the loosest access that may be stated
     found: Access = "credentialed"
     if facts["known"]:
-        floor = facts["access"]
-        described = facts.get("weights")
+        floor, described = strictest(floor, facts["access"]), facts.get("weights")
         found = floor if described in (None, _weights(parent)) else found  # earlier releases did not record it
-    elif listed is not None:
-        floor = listed.access
-        is_repository = not Path(model).is_dir() and name.lower() == listed.repo_id.lower() and "/" in name
-        found = floor if is_repository else found
+    elif listed is not None and not Path(model).is_dir() and "/" in name and name.lower() == listed.repo_id.lower():
+        found = floor
     if stated is None:
         return found
     if stated not in ACCESSES:

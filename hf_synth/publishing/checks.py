@@ -44,6 +44,7 @@ _LOCAL_PATH = re.compile(
     r"(?<![\w/.:])(?:/(?:home|Users|root|mnt|scratch|tmp|var|secure|work|data)/[\w.-]+|[A-Z]:\\\\?[\w.-]+\\)"
 )
 _WORD = re.compile(r"[^\W_]+")
+_BATCH = 10_000  # rows in memory as text at once
 _FEW_WORDS = 4  # a string of fewer words is no note
 _PHRASE_GROUPS = 3  # a phrase of so many patients or notes of gold is nobody's own
 # Identifiers whose form no piece of a common vocabulary has.
@@ -129,8 +130,8 @@ def row_keys(task: Task, rows: Dataset, at: Iterable[int] | None = None) -> Iter
         at: numbers of the rows; all when None.
     """
     table = rows.select_columns(note_columns(task))
-    picked = table if at is None else table.select(list(at))
-    return (_row_key(list(row.values())) for row in picked)
+    for batch in (table if at is None else table.select(list(at))).with_format("arrow").iter(batch_size=_BATCH):
+        yield from map(_row_key, zip(*(batch[c].to_pylist() for c in note_columns(task)), strict=True))
 
 
 def _row_key(texts: Sequence[str | None]) -> bytes:
@@ -279,7 +280,7 @@ def _check_rows(file: Path, seen: Watched) -> Iterator[str]:
         fields = [f for f in table.schema_arrow if f.name not in texts]
         if other := sum(f.name not in {*_ROW_COLUMNS, *seen.columns} or not _is_plain(f.type) for f in fields):
             yield f"it has {other:,} columns that no export has"
-        for batch in table.iter_batches(10_000):
+        for batch in table.iter_batches(_BATCH):
             values = [batch.column(c).to_pylist() for c in texts]
             if any(_row_key(row) not in seen.rows for row in zip(*values, strict=True)):
                 yield "it holds rows that the audit did not let pass"

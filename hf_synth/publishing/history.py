@@ -15,11 +15,10 @@ from hf_synth.publishing.sealed import Seal, Sealed
 
 ATTRIBUTES = ".gitattributes"  # a Hub makes it with the repository
 _BORN = "initial commit"  # how a Hub calls the first commit of a repository
-_ATTRIBUTE_LINES = frozenset(
-    {"", "# Audio files - uncompressed", "# Audio files - compressed", "# Image files - uncompressed"}
-    | {"# Image files - compressed", "# Video files - compressed"}
+_ATTRIBUTE = re.compile(  # "*.zip filter=lfs diff=lfs merge=lfs -text", "# Audio files - compressed"
+    r"|[\w*./-]{1,40}(?: -?(?:text|binary|filter=lfs|diff=lfs|merge=lfs|eol=lf))+"
+    r"|# [A-Z][a-z]+ files(?: - [a-z]{1,12})?"
 )
-_ATTRIBUTE = re.compile(r"[\w*./-]{1,40} filter=lfs diff=lfs merge=lfs -text")
 TITLES = frozenset(f"Publish {kind} with hf_synth" for kind in ("dataset", "model"))
 
 
@@ -145,8 +144,7 @@ def _is_birth(commit: Commit) -> bool:
 
 def is_plain(attributes: str) -> bool:
     """Return whether a .gitattributes file is as a Hub makes it: patterns of large files, and known remarks."""
-    lines = {line.strip() for line in attributes.splitlines()}
-    return all(line in _ATTRIBUTE_LINES or _ATTRIBUTE.fullmatch(line) for line in lines)
+    return all(_ATTRIBUTE.fullmatch(line.strip()) for line in attributes.splitlines())
 
 
 def differing(files: Mapping[str, tuple[int, str]], seal: Seal) -> Iterator[str]:
