@@ -57,7 +57,8 @@ class Verdict:
         reasons: sentences: why it was refused, or else remarks.
         private, gated: of the repository, as it is or will be.
         counts: numbers of rows or files by what happened to them.
-        hub: address of the repository that it is, or would be, pushed to; None where nothing is to be pushed.
+        hub: address of the repository on its Hub.
+        push: whether it is to be pushed there.
         export: the export folder; None until it is written.
         url, commit, tag: of the repository, once pushed and read back.
     """
@@ -71,6 +72,7 @@ class Verdict:
     gated: Gated = False
     counts: Mapping[str, int] = field(default_factory=lambda: MappingProxyType({}))
     hub: str | None = None
+    push: bool = True
     export: Path | None = None
     url: str | None = None
     commit: str | None = None
@@ -95,7 +97,9 @@ class Verdict:
         gated = f", gated ({self.gated})" if self.gated else ""
         lines = [f"{'allowed' if self.allowed else 'refused'}: {self.kind} {self.repo_id}, access {self.access}"]
         if self.hub and not self.pushed:
-            lines.append(f"  to: {self.hub} ({visibility}{gated})")
+            lines.append(
+                f"  to: {self.hub} ({visibility}{gated})" if self.push else f"  not to be pushed to {self.hub}"
+            )
         lines += [f"  - {reason}" for reason in self.reasons]
         if self.counts:
             lines.append("  " + ", ".join(f"{n:,} {what}" for what, n in self.counts.items()))
@@ -193,8 +197,10 @@ def gate(task: Task, kind: Kind, evidence: Evidence, request: Request) -> Verdic
         gated = "manual" if gated or (gated is None and access != "open") else False
     problems = _problems(kind, access, private, evidence, request)
     reasons = tuple(problems or _remarks(access, private, evidence, request))
-    counts, hub = MappingProxyType(dict(evidence.counts)), evidence.hub if request.push else None
-    return Verdict(kind, request.repo_id, access, not problems, reasons, private, gated, counts, hub)
+    counts = MappingProxyType(dict(evidence.counts))
+    return Verdict(
+        kind, request.repo_id, access, not problems, reasons, private, gated, counts, evidence.hub, request.push
+    )
 
 
 def is_institution(endpoint: str) -> bool:

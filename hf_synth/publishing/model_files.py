@@ -29,7 +29,8 @@ _SHARDS = re.compile(r"model-\d{5}-of-\d{5}\.safetensors|model\.safetensors\.ind
 TOKENIZER_FILES = re.compile(
     r"tokenizer\.json|tokenizer_config\.json|special_tokens_map\.json|added_tokens\.json|vocab\..*|merges\.txt|.*\.model"
 )
-_LOCAL_NAMES = ("_name_or_path", "name_or_path", "vocab_file", "tokenizer_file", "hub_token", "token")
+# of the machine that it was saved on, or of code beside it, which is never exported
+_LOCAL_NAMES = ("_name_or_path", "name_or_path", "vocab_file", "tokenizer_file", "hub_token", "token", "auto_map")
 _BYTES = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2, "I64": 8, "I32": 4, "BOOL": 1}
 _FORMATS = ("pt", "tf", "flax", "np", "mlx")
 

@@ -431,3 +431,10 @@ def test_pieces_stand_for_words() -> None:
     assert spoken("##ing") == "ing"
     assert spoken("Ã¤rzte") == "ärzte"  # the bytes of an umlaut in byte-level BPE
     assert spoken("naïve") in ("naïve", "na\ufffdve")
+
+
+@pytest.mark.parametrize("joint", ["-", ".", "/", "_"])
+def test_a_generators_name_made_of_gold_stays_here(joint: str) -> None:
+    leak = joint.join(NOTE.split()[:14])
+    rows = put(rows_of(ONE), "generator", leak)
+    assert stays_here(lambda: publish_dataset(ONE, rows, "o/x", gold=gold_of(ONE), push=False, export_dir="e/x"), leak)
