@@ -93,8 +93,8 @@ def watched(
     task: Task,
     gold: Sequence[Dataset],
     access: Access,
-    token: str | None,
     *,
+    token: str | None = None,
     canaries: Canaries | None = None,
     find_identifiers: FindIdentifiers | None = None,
     names: Sequence[str | None] = (),
@@ -138,11 +138,11 @@ def _row_key(texts: Sequence[str | None]) -> bytes:
     return hashlib.sha256(json.dumps(texts, ensure_ascii=True).encode()).digest()
 
 
-def content_check(seen: Callable[[], Watched]) -> Callable[[Path], None]:
+def content_check(seen: Watched) -> Callable[[Path], None]:
     """Return the check of an export folder, which raises PublishError if a file must not leave."""
 
     def check(folder: Path) -> None:
-        problems = check_folder(folder, seen())
+        problems = check_folder(folder, seen)
         if problems:
             raise PublishError(f"the export failed its check: {'; '.join(problems[:5])}; nothing was exported")
 

@@ -13,8 +13,8 @@ A refusal is a `Verdict` with `allowed=False`: only an entry of the publishing l
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import astuple, dataclass, field, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import astuple, dataclass, replace
 from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -68,21 +68,28 @@ AnyPolicy = Policy | Mapping[str, Any] | str | None
 
 @dataclass(frozen=True)
 class _Look:
-    """What looking at rows or a model found, and how they are written if the gate allows it.
+    """What looking at rows or a model found.
 
     Args:
         evidence: for the gate.
         problems: why it is refused, whatever the gate decides.
         log: what the publishing log records of it, also of a refusal.
-        write: writes the export folder, given the folder and the salt; returns it with more facts for the log.
-        remarks: for the verdict, once it is written.
+        release: what is written if the gate allows it.
     """
 
     evidence: Evidence
     problems: Sequence[str]
     log: Mapping[str, Any]
-    write: Callable[[Path, bytes], tuple[export.Written, dict[str, Any]]]
-    remarks: list[str] = field(default_factory=list)
+    release: _Rows | _Model
+
+
+@dataclass(frozen=True)
+class _Written:
+    """An export folder, with facts for the publishing log and remarks for the verdict."""
+
+    export: export.Written
+    facts: Mapping[str, Any]
+    remarks: tuple[str, ...] = ()
 
 
 def publish_dataset(
@@ -145,8 +152,8 @@ def publish_dataset(
     hub = Repository("dataset", repo_id, endpoint_of(endpoint), token)
     request = Request(repo_id, push, private, gated, attestation, tag, dry_run, confirm, export_dir, squash)
     found = _look_at_rows(
-        task, dataset, hub, request, gold=gold, manifest=manifest or {}, augmented=augmented, canaries=canaries,
-        find_identifiers=find_identifiers, described={"scores": scores, "policy": policy},
+        task, dataset, gold=gold, manifest=manifest or {}, augmented=augmented, scores=scores, policy=policy,
+        detectors={"canaries": canaries, "find_identifiers": find_identifiers},
     )  # fmt: skip
     return _publish(task, hub, request, found)
 
@@ -197,8 +204,8 @@ def publish_model(
     hub = Repository("model", repo_id, endpoint_of(endpoint), token)
     request = Request(repo_id, push, private, gated, attestation, tag, dry_run, confirm, export_dir, squash)
     found = _look_at_model(
-        task, model, hub, request, gold=gold, canaries=canaries, find_identifiers=find_identifiers,
-        described={"scores": scores, "examples": examples, "membership": membership},
+        task, model, (repo_id, tag), gold=gold, scores=scores, examples=examples, membership=membership,
+        detectors={"canaries": canaries, "find_identifiers": find_identifiers},
     )  # fmt: skip
     return _publish(task, hub, request, found)
 
@@ -207,126 +214,73 @@ def publish_model(
 def _look_at_rows(
     task: Task,
     dataset: Dataset,
-    hub: Repository,
-    request: Request,
     *,
     gold: Dataset | DatasetDict | None,
     manifest: Mapping[str, Any],
     augmented: bool,
-    canaries: Canaries | None,
-    find_identifiers: FindIdentifiers | None,
-    described: Mapping[str, Any],
+    detectors: Mapping[str, Any],
+    scores: Scores | Mapping[str, Scores] | None,
+    policy: AnyPolicy,
 ) -> _Look:
     """Audit the rows as they would leave.
 
     Args:
-        described: `scores` and `policy`, for the card.
+        detectors: `canaries` and `find_identifiers`.
     """
     seen, held_out = gold_parts(gold)
     parts = [p for p in (seen, held_out) if p is not None]
     rows = export.as_exported(task, export.plain_columns(dataset, parts))
     access = overall_access(task, rows, *parts, also=[manifest.get("access")] if manifest else [])
-    detectors: dict[str, Any] = {"canaries": canaries, "find_identifiers": find_identifiers}
     findings = audit(task, rows, gold=seen, held_out=held_out, access=access, **detectors)
     exported = export.view_rows(task, rows, findings.refused)
     problems = [] if next(iter(exported.values())) else ["no row is left to publish"]
-    problems += _problems_of_names(task, access, find_identifiers)
+    problems += _problems_of_names(task, access, detectors["find_identifiers"])
     if augmented and (access != "open" or seen is None):
         problems.append("an augmented config holds gold: it needs gold, and everything must be open")
-    elif augmented and canaries is not None:
+    elif augmented and detectors["canaries"] is not None:
         problems.append("an augmented config would publish the canaries planted in gold: leave out one of the two")
     counts = {f"rows of {name}": len(at) for name, at in exported.items()} | _audit_counts(rows, findings)
     origin = origin_of_rows(task, rows, parts, manifest)
-    policy = described["policy"] if described["policy"] is not None else manifest.get("policy")
-    corrector = manifest.get("corrector")
-    more = seen if augmented else None
-
-    def write(path: Path, salt: bytes) -> tuple[export.Written, dict[str, Any]]:
-        ids = release.public_ids(task, rows, salt)
-        facts = cards.dataset_facts(
-            task, rows, scores=described["scores"], findings=findings, repo_id=hub.repo_id, policy=policy,
-            access=access, attestation=request.attestation, origin=origin.summary,
-            gold_rows=None if more is None else len(more),
-        )  # fmt: skip
-        provenance = release.release_facts(
-            task, kind="dataset", repo_id=hub.repo_id, access=access,
-            gold=release.gold_fingerprint(task, parts, salt), policy=_policy_fingerprint(policy),
-            corrector=release.salted(salt, "corrector", corrector) if isinstance(corrector, str) else None,
-        )  # fmt: skip
-        views = export.dataset_views(task, rows, exported, access, ids)
-        passed = row_keys(task, rows, sorted({i for at in exported.values() for i in at}))
-        if more is not None:
-            first = next(iter(views.values()))
-            views["augmented"] = export.augmented_view(task, more, first, access, release.public_ids(task, more, salt))
-            passed = chain(passed, row_keys(task, more))
-        names = (hub.repo_id, request.tag)
-        checked = content_check(lambda: watched(task, parts, access, hub.token, names=names, rows=passed, **detectors))
-        written = export.write_dataset(
-            task, views, path, card=card_text.dataset_card(facts), access=access,
-            physionet_name=_physionet_name(task, hub.repo_id), release=provenance, checks=[checked],
-        )  # fmt: skip
-        id_map = release.write_map(task, rows, ids, path, written.content, salt)
-        return written, provenance | {"map": id_map.name}
-
+    leaving = _Rows(
+        task, rows, exported, findings, access, parts, seen if augmented else None, detectors, origin.summary, scores,
+        policy if policy is not None else manifest.get("policy"), manifest.get("corrector"),
+    )  # fmt: skip
     log = {"audit": {"verdict": findings.verdict, "figures": dict(findings.figures)}}
-    return _Look(Evidence(access, findings, bool(parts), origin, counts=counts), problems, log, write)
+    return _Look(Evidence(access, findings, bool(parts), origin, counts=counts), problems, log, leaving)
 
 
 def _look_at_model(
     task: Task,
     model: str | Path,
-    hub: Repository,
-    request: Request,
+    names: Sequence[str | None],
     *,
     gold: Dataset | DatasetDict | None,
-    canaries: Canaries | None,
-    find_identifiers: FindIdentifiers | None,
-    described: Mapping[str, Any],
+    detectors: Mapping[str, Any],
+    scores: Scores | None,
+    examples: Dataset | None,
+    membership: Membership | bool,
 ) -> _Look:
     """Search the files of a model, and measure what it knows of the canaries.
 
     Args:
-        described: `scores`, `examples` and `membership`, for the card.
+        names: of the repository and the tag.
+        detectors: `canaries` and `find_identifiers`.
     """
     parts = [p for p in gold_parts(gold) if p is not None]
     folder, trained = model_folder(model), model_facts(model)
     access = overall_access(task, *parts, also=[trained["access"], access_of_model(model, folder=folder)])
-    detectors: dict[str, Any] = {"canaries": canaries, "find_identifiers": find_identifiers}
-    leaving = (hub.repo_id, request.tag)
-    names, seen = model_files(folder), watched(task, parts, access, hub.token, names=leaving, **detectors)
-    n_left = sum(f.name not in (*names, FACTS) for f in folder.iterdir())
-    measured, why = exposure_of(task, folder, trained, canaries, parts)
+    files, seen = model_files(folder), watched(task, parts, access, names=names, **detectors)
+    n_left = sum(f.name not in (*files, FACTS) for f in folder.iterdir())
+    measured, why = exposure_of(task, folder, trained, detectors["canaries"], parts)
     unmeasured = f"exposure was not measured: {why}" if why else ""
-    origin, counts = origin_of_model(task, trained, parts), {"files": len(names), "files left behind": n_left}
+    origin, counts = origin_of_model(task, trained, parts), {"files": len(files), "files left behind": n_left}
     evidence = Evidence(access, None, bool(parts), origin, measured, unmeasured, counts)
-    problems = [*gold_in_files(folder, names, seen, parts, task), *_problems_of_names(task, access, find_identifiers)]
-    scores, remarks = described["scores"], []
-
-    def write(path: Path, salt: bytes) -> tuple[export.Written, dict[str, Any]]:
-        tested, untested = _membership_test(task, folder, trained, parts, described["membership"])
-        parents = release.parents_of(trained, release.entries(path.parent), path.parent, salt)
-        facts = cards.model_card_facts(
-            task, trained, scores, repo_id=hub.repo_id, access=access, attestation=request.attestation,
-            architecture=architecture(folder), parents=parents,
-            membership=tested.note if tested else "", untested=untested, exposure=str(measured or unmeasured),
-            widget=widget_texts(task, described["examples"], parts, access, **detectors),
-        )  # fmt: skip
-        provenance = release.release_facts(
-            task, kind="model", repo_id=hub.repo_id, access=access,
-            gold=release.gold_fingerprint(task, parts, salt), derives_from=parents,
-        )  # fmt: skip
-        written = export.write_model(
-            task, folder, path, card=card_text.model_card(facts),
-            eval_results=card_text.eval_results(facts) if scores else "", facts=trained, access=access,
-            physionet_name=_physionet_name(task, hub.repo_id), release=provenance,
-            checks=[content_check(lambda: seen), weights_check(task), load_check(task, folder)],
-        )  # fmt: skip
-        remarks.append(str(tested) if tested else f"no membership test was made: {untested}")
-        tests = {"membership": tested.to_json() if tested else untested, "weights": weights_sha256(path)}
-        return written, provenance | tests
-
-    log = {} if canaries is None else {"exposure": measured.to_json() if measured else why}
-    return _Look(evidence, problems, log, write, remarks)
+    problems = gold_in_files(folder, files, seen, parts, task)
+    problems += _problems_of_names(task, access, detectors["find_identifiers"])
+    exposure = str(measured or unmeasured)
+    leaving = _Model(task, folder, trained, access, parts, seen, detectors, exposure, scores, examples, membership)
+    log = {} if detectors["canaries"] is None else {"exposure": measured.to_json() if measured else why}
+    return _Look(evidence, problems, log, leaving)
 
 
 def _problems_of_names(task: Task, access: Access, find_identifiers: FindIdentifiers | None) -> list[str]:
@@ -363,10 +317,10 @@ def _publish(task: Task, hub: Repository, request: Request, found: _Look) -> Ver
     if request.dry_run or not verdict.allowed:
         return _refused(task, hub, request, verdict, found.log)
     path = _export_folder(task, request, verdict.access)
-    written, facts = found.write(path, release.salt_of(path.parent))
-    verdict = replace(verdict, export=path, reasons=(*verdict.reasons, *found.remarks))
-    log = {**facts, **found.log, "content": written.content}
-    return _push(task, hub, request, verdict, written, known, log)
+    written = found.release.write(hub, request, path, release.salt_of(path.parent))
+    verdict = replace(verdict, export=path, reasons=(*verdict.reasons, *written.remarks))
+    log = {**written.facts, **found.log, "content": written.export.content}
+    return _push(task, hub, request, verdict, written.export, known, log)
 
 
 def _decide(task: Task, hub: Repository, request: Request, found: _Look) -> tuple[Verdict, Releases]:
@@ -384,6 +338,112 @@ def _decide(task: Task, hub: Repository, request: Request, found: _Look) -> tupl
             evidence = replace(evidence, shown=tuple(strangers(hub.reach(known), known)))
         verdict = gate(task, hub.kind, evidence, request)
     return verdict, known
+
+
+# --- write -----------------------------------------------------------------------------------------------------------
+@dataclass(frozen=True)
+class _Rows:
+    """Rows that were looked at, as they are written.
+
+    Args:
+        rows: in the form in which they leave.
+        exported: numbers of the rows of each config.
+        parts: of the gold.
+        augmented: gold of a config of its own; None without.
+        origin: whether the gold is the gold they came from, for the card.
+    """
+
+    task: Task
+    rows: Dataset
+    exported: dict[str, list[int]]
+    findings: Findings
+    access: Access
+    parts: list[Dataset]
+    augmented: Dataset | None
+    detectors: Mapping[str, Any]
+    origin: str
+    scores: Scores | Mapping[str, Scores] | None
+    policy: AnyPolicy
+    corrector: Any
+
+    def write(self, hub: Repository, request: Request, path: Path, salt: bytes) -> _Written:
+        """Write the export folder and the map of its ids."""
+        task, rows, more, access = self.task, self.rows, self.augmented, self.access
+        ids = release.public_ids(task, rows, salt)
+        facts = cards.dataset_facts(
+            task, rows, scores=self.scores, findings=self.findings, repo_id=hub.repo_id, policy=self.policy,
+            access=access, attestation=request.attestation, origin=self.origin,
+            gold_rows=None if more is None else len(more),
+        )  # fmt: skip
+        provenance = release.release_facts(
+            task, kind="dataset", repo_id=hub.repo_id, access=access, policy=_policy_fingerprint(self.policy),
+            gold=release.gold_fingerprint(task, self.parts, salt),
+            corrector=release.salted(salt, "corrector", self.corrector) if isinstance(self.corrector, str) else None,
+        )  # fmt: skip
+        views = export.dataset_views(task, rows, self.exported, access, ids)
+        passed = row_keys(task, rows, sorted({i for at in self.exported.values() for i in at}))
+        if more is not None:
+            first, gold_ids = next(iter(views.values())), release.public_ids(task, more, salt)
+            views["augmented"] = export.augmented_view(task, more, first, access, gold_ids)
+            passed = chain(passed, row_keys(task, more))
+        names = (hub.repo_id, request.tag)
+        seen = watched(task, self.parts, access, token=hub.token, names=names, rows=passed, **self.detectors)
+        written = export.write_dataset(
+            task, views, path, card=card_text.dataset_card(facts), access=access,
+            physionet_name=_physionet_name(task, hub.repo_id), release=provenance, checks=[content_check(seen)],
+        )  # fmt: skip
+        id_map = release.write_map(task, rows, ids, path, written.content, salt)
+        return _Written(written, provenance | {"map": id_map.name})
+
+
+@dataclass(frozen=True)
+class _Model:
+    """A model that was looked at, as it is written.
+
+    Args:
+        trained: its facts.
+        parts: of the gold.
+        seen: what its files may not hold.
+        exposure: of canaries, or why it was not measured, for the card.
+    """
+
+    task: Task
+    folder: Path
+    trained: Mapping[str, Any]
+    access: Access
+    parts: list[Dataset]
+    seen: Watched
+    detectors: Mapping[str, Any]
+    exposure: str
+    scores: Scores | None
+    examples: Dataset | None
+    membership: Membership | bool
+
+    def write(self, hub: Repository, request: Request, path: Path, salt: bytes) -> _Written:
+        """Write the export folder, after a membership test."""
+        task, folder, trained, access = self.task, self.folder, self.trained, self.access
+        tested, untested = _membership_test(task, folder, trained, self.parts, self.membership)
+        parents = release.parents_of(trained, release.entries(path.parent), path.parent, salt)
+        facts = cards.model_card_facts(
+            task, trained, self.scores, repo_id=hub.repo_id, access=access, attestation=request.attestation,
+            architecture=architecture(folder), parents=parents, membership=tested.note if tested else "",
+            untested=untested, exposure=self.exposure,
+            widget=widget_texts(task, self.examples, self.parts, access, **self.detectors),
+        )  # fmt: skip
+        provenance = release.release_facts(
+            task, kind="model", repo_id=hub.repo_id, access=access,
+            gold=release.gold_fingerprint(task, self.parts, salt), derives_from=parents,
+        )  # fmt: skip
+        seen = replace(self.seen, secrets=(*self.seen.secrets, hub.token))
+        written = export.write_model(
+            task, folder, path, card=card_text.model_card(facts), facts=trained, access=access,
+            eval_results=card_text.eval_results(facts) if self.scores else "",
+            physionet_name=_physionet_name(task, hub.repo_id), release=provenance,
+            checks=[content_check(seen), weights_check(task), load_check(task, folder)],
+        )  # fmt: skip
+        tests = {"membership": tested.to_json() if tested else untested, "weights": weights_sha256(path)}
+        remark = str(tested) if tested else f"no membership test was made: {untested}"
+        return _Written(written, provenance | tests, (remark,))
 
 
 def _export_folder(task: Task, request: Request, access: Access) -> Path:
