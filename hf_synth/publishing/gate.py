@@ -340,7 +340,7 @@ def _problems_of_history(evidence: Evidence, request: Request) -> list[str]:
     if evidence.shown and not request.squash:
         return [
             f"repository {request.repo_id} is private and would also show {', '.join(evidence.shown)}, by the "
-            f"publishing log beside the export: {another}, or let this release replace all of it (squash=True, --squash)"
+            f"publishing log beside the export: {another}, or let this release replace it all (squash=True, --squash)"
         ]
     return []
 
