@@ -14,7 +14,7 @@ import shutil
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any
 
 from hf_synth.errors import MissingGoldError, OutputError, RowError
 from hf_synth.task.columns import MANIFEST, Access, access_of, strictest
@@ -200,27 +200,34 @@ def recorded_access(path: Path) -> Access | None:
     manifests = [facts for folder in folders if (facts := read_manifest(folder)) is not None]
     accesses = [facts["access"] for facts in manifests if "access" in facts]
     files = [path] if path.is_file() else [*path.glob("*.parquet"), *path.glob("*/*.parquet")]
-    notes = [note for file in files if file.suffix.lower() == ".parquet" if (note := _note_in(file)) is not None]
-    accesses += [note.get("access") for note in notes]
+    tables = [file for file in files if file.suffix.lower() == ".parquet"]
+    accesses += [found for file in tables if (found := parquet_access(file, file.name)) is not None]
     return strictest(*(a if isinstance(a, str) else None for a in accesses)) if accesses else None
 
 
-def _note_in(file: Path) -> dict[str, Any] | None:
-    """Read what a parquet file records of its rows; an empty record, which counts as the strictest, if it is broken."""
+def parquet_access(file: Path | IO[bytes], name: str) -> Access | None:
+    """Return the access that a parquet file records of its rows; None if it records nothing.
+
+    Args:
+        name: of the file, for the error.
+
+    Raises:
+        RowError: it is not parquet.
+    """
     import pyarrow as pa
     import pyarrow.parquet as pq
 
     try:
         note = (pq.read_schema(file).metadata or {}).get(_RECORD)
     except (pa.ArrowException, OSError):
-        raise RowError(file.name, None, "cannot be read as parquet") from None
+        raise RowError(name, None, "cannot be read as parquet") from None
     if note is None:
         return None
     try:
-        facts = json.loads(note)
-    except ValueError:
-        facts = None
-    return facts if isinstance(facts, dict) else {}
+        access = json.loads(note).get("access")
+    except (ValueError, AttributeError):
+        access = None
+    return strictest(access if isinstance(access, str) else None)
 
 
 def as_recorded(rows: Dataset, recorded: Access | None) -> Dataset:

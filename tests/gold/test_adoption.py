@@ -99,7 +99,9 @@ def test_gold_of_a_table_is_as_strict_as_its_files(tmp_path: Path) -> None:
         pq.write_table(plain.set_column(plain.column_names.index("task"), "task", [["mednli:pair"] * len(plain)]),
                        tmp_path / "train.parquet")  # fmt: skip
         packed.write(tmp_path / "train.parquet", "train.parquet")
-    for path in (tmp_path / "own.zip", tmp_path / "train.parquet"):
+    with zipfile.ZipFile(tmp_path / "recorded.zip", "w") as packed:
+        packed.write(tmp_path / "own.parquet", "train.parquet")
+    for path in (tmp_path / "own.zip", tmp_path / "train.parquet", tmp_path / "recorded.zip"):
         gold = load_gold(task_from_table(path, **columns), path)
         assert access_of(gold["train"]) == "credentialed"
 
