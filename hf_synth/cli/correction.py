@@ -365,6 +365,7 @@ def label(args: Namespace) -> Result:
 
     task = hf_synth.load_task(args.task)
     notes = read_dataset(args.notes)
+    options.check_access(args.access, notes, args.notes)
     columns = tuple(args.text_column or task.text_columns)
     if len(columns) != len(task.text_columns) or not set(columns) <= set(notes.column_names):
         raise ColumnError(

@@ -5,11 +5,12 @@ from __future__ import annotations
 import contextlib
 import re
 from argparse import ArgumentParser, Namespace
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import hf_synth
-from hf_synth.cli.options import ACCESSES, Result, add_task, count_text, name_value
+from hf_synth.cli.options import ACCESSES, Result, add_task, check_access, count_text, name_value
 from hf_synth.errors import ColumnError, GoldError, MissingGoldError, OutputError, TaskError
 
 if TYPE_CHECKING:
@@ -91,16 +92,20 @@ def add_gold_options(parser: ArgumentParser) -> None:
     add("--kind", choices=KINDS, default="single_label")
     add("--labels", default="", metavar="A,B,...", help="labels in order (default: those of the table)")
     add("--group-column", metavar="NAME", help="what must not straddle a split, e.g. patient_id")
-    add("--access", choices=ACCESSES, default="restricted")
+    add("--access", choices=ACCESSES, help="(default: restricted, or what the files say)")
 
 
 def gold(args: Namespace) -> Result:
     """Read gold and write it as an exported folder."""
+    from hf_synth.task.columns import access_of, strictest
     from hf_synth.task.folders import write_stage
 
     task, path = _own_task(args) if args.label_column else (hf_synth.load_task(args.task), args.path)
     fields = dict(map(name_value, args.option))
     splits = hf_synth.load_gold(task, path, seed=args.seed, mask_leaks=args.mask_leaks, **fields)
+    for part in splits.values():
+        check_access(args.access, part, path or Path(args.task))
+    task = replace(task, access=strictest(task.access, *map(access_of, splits.values()))) if args.label_column else task
     write_stage(task, splits, args.out, stage="gold", seed=args.seed)
     rows = {split: len(part) for split, part in splits.items()}
     print(f"{task.full_name}: {count_text(rows)} -> {args.out} (access: {task.access})")
@@ -114,7 +119,8 @@ def _own_task(args: Namespace) -> tuple[Task, Path]:
     path = args.path or Path(args.task)
     if not args.text_column:
         raise ColumnError("name the column of the text too: --text-column NAME (twice for a pair)")
-    fields: Result = {name: getattr(args, name) for name in ("label_column", "group_column", "kind", "access")}
+    fields: Result = {name: getattr(args, name) for name in ("label_column", "group_column", "kind")}
+    fields["access"] = args.access or "restricted"
     fields |= {"labels": [label.strip() for label in args.labels.split(",") if label.strip()]}
     name = args.task if args.path else None
     return task_from_table(path, name=name, text_columns=args.text_column, **fields), path

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import hf_synth
-from hf_synth.errors import ColumnError, GoldError, LLMError, OutputError
+from hf_synth.errors import AccessError, ColumnError, GoldError, LLMError, OutputError
 
 if TYPE_CHECKING:
     from datasets import Dataset, DatasetDict
@@ -124,6 +124,7 @@ def add_model(parser: ArgumentParser) -> None:
     add(
         "--set", action="append", default=[], metavar="NAME=VALUE", help="a field of TrainingArguments; may be repeated"
     )
+    add("--base-access", choices=ACCESSES, help="what you state of a base model of which nothing is known (recorded)")
     add("--base-revision", metavar="REV", help="branch, tag or commit of the base model's repository")
     add("--long-notes", choices=LONG_NOTES, default="auto", help="beyond the model's length (default: by their share)")
     add("--class-weights", action="store_true", help="weigh each class by the inverse of its share")
@@ -177,10 +178,23 @@ def synthetic_rows(task: Task, args: Namespace) -> Dataset:
 
     path = args.synthetic
     rows = read_dataset(path)
+    check_access(args.access, rows, path)
     if path.is_dir() and read_manifest(path) is not None and "label_status" in rows.column_names:
         return rows
     columns = {"text_columns": args.text_column, "llm_label_column": args.llm_label_column}
     return hf_synth.adopt(task, rows, **columns, access=args.access, generator=path.stem)
+
+
+def check_access(stated: str | None, rows: Dataset, path: Path) -> None:
+    """Check that --access does not loosen what rows say of themselves.
+
+    Raises:
+        AccessError: it does.
+    """
+    from hf_synth.task.columns import access_of, strictest
+
+    if stated is not None and "access" in rows.column_names and strictest(found := access_of(rows), stated) != stated:
+        raise AccessError(f"{path.name} says of itself that it is {found}: --access {stated} cannot loosen that")
 
 
 # --- generation and LLMs ---------------------------------------------------------------------------------------------
@@ -298,7 +312,8 @@ def training_options(args: Namespace) -> Result:
     """Return the keywords of `train` beside the rows, the base model and the seed."""
     how = {"long_notes": args.long_notes, "lora": args.lora, "class_weights": args.class_weights}
     fields = training_fields(args, args.base_model)
-    return {"args": fields, "revision": args.base_revision, "cache_dir": args.cache, **how}
+    base = {"revision": args.base_revision, "base_access": args.base_access}
+    return {"args": fields, "cache_dir": args.cache, **base, **how}
 
 
 def base_model(task: Task, args: Namespace, *parts: Dataset) -> str | Path:

@@ -55,9 +55,10 @@ def audit(args: Namespace) -> tuple[Result, int]:
     """
     from hf_synth.gold.adoption import read_dataset
     from hf_synth.privacy.membership import membership
+    from hf_synth.publishing.export import as_exported
 
     task = hf_synth.load_task(args.task)
-    rows = read_dataset(args.synthetic)
+    rows = as_exported(task, read_dataset(args.synthetic))
     gold, held_out = _seen_and_held_out(task, args)
     findings = hf_synth.audit(task, rows, gold=gold, held_out=held_out, seed=args.seed, **_detectors(args))
     facts: Result = {"task": task.full_name, "synthetic": str(args.synthetic), **findings.to_json()}
@@ -181,7 +182,8 @@ def add_publish_options(parser: ArgumentParser) -> None:
     add("--no-membership", dest="membership", action="store_false", help="do not test whether a model tells its rows")
     add("--attestation", metavar="TEXT", help="who allows a public repository of restricted data, and when")
     add("--tag", metavar="NAME", help="name of the release (default: the next of v1, v2, ...)")
-    add("--yes", action="store_true", help="do not ask before pushing")
+    add("--squash", action="store_true", help="replace all that the repository holds, its history too")
+    add("--yes", action="store_true", help="do not ask before pushing; needed where nobody can be asked")
     add("--dry-run", action="store_true", help="only say the verdict; write and send nothing")
     add("--out", type=Path, metavar="DIR", help="where the export folder goes (default: export/NAME)")
     _add_hub(parser)
@@ -199,7 +201,7 @@ def publish(args: Namespace) -> tuple[Result, int]:
     from hf_synth.task.folders import read_manifest
 
     task = hf_synth.load_task(args.task)
-    names = ("push", "token", "endpoint", "attestation", "tag", "dry_run")
+    names = ("push", "token", "endpoint", "attestation", "tag", "dry_run", "squash")
     shared = {**{name: getattr(args, name) for name in names}, **_detectors(args), "export_dir": args.out}
     shared |= {"gold": options.gold_of(task, args, optional=True) or None, "gated": args.gated or None}
     shared |= {"private": True if args.private else False if args.public else None}
@@ -233,16 +235,16 @@ def _scores(path: Path | None) -> Scores | None:
 
 
 def _confirmed(verdict: Verdict, args: Namespace) -> bool:
-    """Ask before anything is sent: on a terminal always, elsewhere a public repository needs --yes."""
+    """Ask before anything is sent; where nobody can be asked, --yes is needed."""
     if args.yes:
         return True
     if not sys.stdin.isatty():
-        if not verdict.private:
-            print("hf-synth: a public repository needs --yes where nobody can be asked", file=sys.stderr)
-        return verdict.private
+        print(f"hf-synth: to push to {verdict.hub} where nobody can be asked, say --yes", file=sys.stderr)
+        return False
     print(verdict)
     visible = "private" if verdict.private else "PUBLIC"
-    return _yes(f"Push {verdict.repo_id} ({visible}) to {args.endpoint or 'the Hub'}? [y/N] ")
+    instead = ", in place of all that it holds" if args.squash else ""
+    return _yes(f"Push {verdict.kind} {verdict.repo_id} ({visible}) to {verdict.hub}{instead}? [y/N] ")
 
 
 def _yes(question: str) -> bool:
@@ -268,12 +270,13 @@ def withdraw(args: Namespace) -> tuple[Result | None, int]:
     """Take a release back, and list what derives from it; not confirmed is exit code 1."""
     release = {name: getattr(args, name) for name in ("kind", "tag", "records", "endpoint", "token")}
     if not args.yes:
-        print(hf_synth.withdraw(args.repo_id, dry_run=True, **release))
+        planned = hf_synth.withdraw(args.repo_id, dry_run=True, **release)
+        print(planned)
         if args.dry_run:
             return None, 0
         if not sys.stdin.isatty():
             raise PublishError("nothing was withdrawn: say --yes")
-        if not _yes("Withdraw it? [y/N] "):
+        if not _yes(f"Withdraw {planned.kind} {args.repo_id} from {planned.endpoint}? [y/N] "):
             print("nothing was withdrawn")
             return None, 1
     withdrawal = hf_synth.withdraw(args.repo_id, dry_run=args.dry_run, **release)

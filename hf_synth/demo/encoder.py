@@ -21,7 +21,7 @@ import numpy.typing as npt
 
 from hf_synth.errors import ColumnError
 from hf_synth.models.loading import cpu_threads, quiet
-from hf_synth.models.record import write_facts
+from hf_synth.models.record import weights_sha256, write_facts
 from hf_synth.models.tokens import pad
 from hf_synth.task.columns import MANIFEST
 from hf_synth.task.folders import new_folder
@@ -71,7 +71,8 @@ def make_encoder(texts: Sequence[str], output_dir: str | Path, *, seed: int) -> 
             setattr(network.config, name, share)
         network.model.save_pretrained(draft)
         tokenizer.save_pretrained(draft)
-        write_facts(draft, {"kind": "encoder", "access": "open", "row_digests": [], "seed": seed, "texts": len(texts)})
+        facts = {"kind": "encoder", "access": "open", "row_digests": [], "seed": seed, "texts": len(texts)}
+        write_facts(draft, {**facts, "weights": weights_sha256(draft)})
         manifest = {"stage": "encoder", "access": "open"}
         (draft / MANIFEST).write_text(json.dumps(manifest, indent=1) + "\n", encoding="utf-8")
     return Path(output_dir)

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 from hf_synth.errors import ColumnError, MissingGoldError, RowError
 from hf_synth.gold.readers import read_table
+from hf_synth.task.access import known_accesses
 from hf_synth.task.columns import LLM_CONFIDENCE, USAGE_COLUMNS, access_of, strictest
-from hf_synth.task.folders import map_parquet, read_export
+from hf_synth.task.folders import as_recorded, map_parquet, read_export, recorded_access
 from hf_synth.task.labels import column_of, label_names
 from hf_synth.task.task import Task
 
@@ -34,7 +35,8 @@ def adopt(
     Args:
         text_columns: their names for the task's text columns, in order; the task's own when None.
         llm_label_column: their name for the label that the generator was to write; names or indices of labels.
-        access: the access of the gold behind them, when the rows carry none; absent counts as credentialed.
+        access: the access of the gold behind them, when the rows carry none; absent counts as credentialed. It cannot
+            loosen the access of a task that they name.
         generator: the name of the model or tool that made them.
 
     Returns:
@@ -53,7 +55,8 @@ def adopt(
             f"synthetic rows need text columns {list(columns)} and {llm_label_column!r}; "
             f"they have {dataset.column_names}"
         )
-    access = strictest(task.access, access_of(dataset) if "access" in dataset.column_names else access)
+    known = known_accesses(task, column_of(dataset, "task"))
+    access = strictest(task.access, access_of(dataset) if "access" in dataset.column_names else access, *known)
     names = label_names(dataset.features[llm_label_column])
     texts = zip(*(dataset[c] for c in columns), strict=True)
     count = len(dataset)
@@ -108,6 +111,8 @@ def _label_index(task: Task, names: list[str] | None, value: Any, row: int) -> i
 def read_dataset(path: Path, *, split: str | None = None) -> Dataset:
     """Read one Dataset from an exported folder, a `save_to_disk` folder, or a .parquet / .jsonl / .csv file.
 
+    Its rows are at least as strict as what the files record of themselves (`recorded_access`).
+
     Args:
         split: which split of a folder with several; "train", or else the first, when None.
 
@@ -116,20 +121,21 @@ def read_dataset(path: Path, *, split: str | None = None) -> Dataset:
         RowError: the file is malformed.
         ColumnError: the folder has no such split.
     """
-    from datasets import Dataset, DatasetDict, load_from_disk
+    from datasets import Dataset, load_from_disk
 
     path = Path(path)
     if path.is_file():
         if path.suffix.lower() == ".parquet":
-            return map_parquet(path, path)
-        return Dataset.from_list([row for _, row in read_table(path)])
+            return as_recorded(map_parquet(path, path), recorded_access(path))
+        return as_recorded(Dataset.from_list([row for _, row in read_table(path)]), recorded_access(path))
     if not path.is_dir():
         raise MissingGoldError(f"{path} is no file or folder")
     on_disk = (path / "dataset_dict.json").is_file() or (path / "dataset_info.json").is_file()
-    splits = load_from_disk(str(path)) if on_disk else read_export(path)
-    if not isinstance(splits, DatasetDict):
-        return splits
+    if not on_disk:
+        splits = read_export(path)
+    elif isinstance(splits := load_from_disk(str(path)), Dataset):
+        return as_recorded(splits, recorded_access(path))
     split = split or ("train" if "train" in splits else next(iter(splits)))
     if split not in splits:
         raise ColumnError(f"{path} has no split {split!r}; it has {', '.join(splits)}")
-    return splits[split]
+    return as_recorded(splits[split], recorded_access(path)) if on_disk else splits[split]

@@ -9,6 +9,7 @@ column `judged` with the labels that were judged in a row, where not all were.
 
 from __future__ import annotations
 
+import io
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -18,8 +19,10 @@ from typing import Any
 from hf_synth.errors import RowError, TaskError
 from hf_synth.gold.builder import GoldBuilder, Parts
 from hf_synth.gold.readers import File, label_field, pick_column, read_table, text_field
-from hf_synth.gold.sources import ROWS, all_files, find_files
+from hf_synth.gold.sources import ROWS, SourceFile, all_files, as_source, find_files
+from hf_synth.task.access import MOST_TASKS, known_accesses
 from hf_synth.task.columns import JUDGED, Access, Kind, strictest
+from hf_synth.task.folders import parquet_access, recorded_access
 from hf_synth.task.task import TABLES, Task
 
 _MOST_LABELS = 100  # different values of a label column
@@ -56,6 +59,8 @@ def table_rows(task: Task, split: str, file: File) -> Iterator[dict[str, Any]]:
         RowError: a column, a text or a label is missing.
     """
     names = {n: n for n in task.labels}
+    access = strictest(task.access, *filter(None, _recorded(as_source(file))))
+    tasks: dict[str, list[Access]] = {}
     for number, row in read_table(file):
         for column in (*task.text_columns, task.label_column):
             pick_column(file, row, column)
@@ -71,7 +76,19 @@ def table_rows(task: Task, split: str, file: File) -> Iterator[dict[str, Any]]:
         gold = task.gold_row(id, None if group in (None, "") else str(group), label, *texts)
         if task.partly_judged:
             gold[JUDGED] = _judged(file, number, row, label, names)
-        yield gold | {"access": strictest(task.access, row["access"]) if "access" in row else task.access}
+        named = str(row.get("task"))
+        if named not in tasks and len(tasks) < MOST_TASKS:
+            tasks[named] = known_accesses(task, [named])
+        yield gold | {"access": strictest(access, *tasks.get(named, []), *([row["access"]] if "access" in row else []))}
+
+
+def _recorded(file: SourceFile) -> list[Access | None]:
+    """Return what a table, and the folder that it or its archive lies in, record of its access."""
+    found = [recorded_access(file.path)]
+    if file.member is not None and file.suffix == ".parquet":
+        with file.open() as stream:
+            found.append(parquet_access(io.BytesIO(stream.read()), file.name))
+    return found
 
 
 def _label_fields(file: File, number: int, row: Mapping[str, Any], column: str, names: Mapping[str, str]) -> list[str]:

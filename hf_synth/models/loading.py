@@ -146,6 +146,28 @@ def load_network(kind: Any, model: str | Path, **options: Any) -> tuple[Any, lis
     return network.eval(), sorted(info["missing_keys"])
 
 
+def tensor_shapes(model: str | Path, *, text2text: bool) -> dict[str, tuple[int, ...]]:
+    """Return name and shape of each tensor of the architecture that a model's config describes, without its weights.
+
+    Args:
+        text2text: whether it is a sequence-to-sequence model; otherwise it is a classifier.
+
+    Raises:
+        ModelError: the config describes no such model.
+    """
+    import torch
+    from transformers import AutoConfig, AutoModelForSeq2SeqLM, AutoModelForSequenceClassification
+
+    kind: Any = AutoModelForSeq2SeqLM if text2text else AutoModelForSequenceClassification
+    folder = model_folder(model)
+    try:
+        with quiet(), torch.device("meta"):
+            network = kind.from_config(AutoConfig.from_pretrained(folder, trust_remote_code=False))
+    except Exception as error:
+        raise ModelError(f"config.json of {folder.name} describes no such model ({type(error).__name__})") from None
+    return {name: tuple(tensor.shape) for name, tensor in network.state_dict().items()}
+
+
 @contextlib.contextmanager
 def quiet(active: bool = True) -> Iterator[None]:
     """Silence progress bars and messages below errors of transformers and huggingface_hub within the context."""

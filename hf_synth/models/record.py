@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
+import logging
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -17,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 from hf_synth.errors import ModelError, OutputError
 from hf_synth.models.base_models import known_model, packaged_model
 from hf_synth.models.loading import has_weights, model_folder, model_revision
-from hf_synth.task.columns import MANIFEST, UNLABELLED, Access, access_of, strictest
+from hf_synth.task.columns import ACCESSES, MANIFEST, UNLABELLED, Access, access_of, strictest
 from hf_synth.task.folders import new_folder
 from hf_synth.task.labels import column_of, row_digests
 from hf_synth.task.task import Task
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from datasets import Dataset
 
 FACTS = "hf_synth_facts.json"
+_LOG = logging.getLogger(__name__)
 
 
 def model_facts(model: str | Path) -> dict[str, Any]:
@@ -80,11 +82,61 @@ def trained_on(facts: Mapping[str, Any]) -> set[str] | None:
     return set(facts.get("row_digests") or ()) - set(held_out) if isinstance(held_out, list) else None
 
 
-def joined_access(task: Task, base_model: str | Path, parent: Path, *datasets: Dataset | None) -> Access:
-    """Return the strictest access of the task, of every row, and of the base model where it is known."""
-    facts, listed = model_facts(parent), known_model(_name(base_model, parent))
-    known = [facts["access"]] if facts["known"] else [listed.access] if listed else []
-    return strictest(task.access, *known, *(access_of(d) for d in datasets if d is not None))
+def access_of_model(model: str | Path, stated: str | None = None, *, folder: Path | None = None) -> Access:
+    """Return the access of a model: that of its facts, of the table of base models, or the one that the user states.
+
+    A folder without facts may hold weights that learnt from any notes: it counts as credentialed, whatever its name.
+    So does a folder whose facts describe other weights, as after a training elsewhere that saved over them. A
+    repository of the Hub is open where `base_models` lists its full id as open; any other one is credentialed.
+
+    Args:
+        model: folder or repo id.
+        stated: the access as the user states it, for a model of which nothing stricter is known.
+        folder: of the repository's snapshot, if it was fetched already.
+
+    Raises:
+        ModelError: there is no such model, its facts are broken, or the statement is looser than what is known.
+    """
+    parent = folder or model_folder(model)
+    facts, name = model_facts(parent), _name(model, parent)
+    listed = known_model(name)
+    floor: Access = "open" if listed is None else listed.access  # the loosest access that may be stated
+    found: Access = "credentialed"
+    if facts["known"]:
+        floor, described = strictest(floor, facts["access"]), facts.get("weights")
+        found = floor if described in (None, _weights(parent)) else found  # earlier releases did not record it
+    elif listed is not None and not Path(model).is_dir() and "/" in name and name.lower() == listed.repo_id.lower():
+        found = floor
+    if stated is None:
+        return found
+    if stated not in ACCESSES:
+        raise ModelError(f"base_access is one of {', '.join(ACCESSES)}; got {stated!r}")
+    if strictest(floor, stated) != stated:
+        raise ModelError(f"base model {name!r} is known to be {floor}: base_access={stated!r} cannot loosen that")
+    return strictest(stated)
+
+
+def joined_access(
+    task: Task, base_model: str | Path, parent: Path, *datasets: Dataset | None, base_access: str | None = None
+) -> Access:
+    """Return the strictest access of the task, of every row, and of the base model (`access_of_model`).
+
+    Raises:
+        ModelError: `base_access` is looser than what is known of the base model.
+    """
+    of_model = access_of_model(base_model, base_access, folder=parent)
+    joined = strictest(task.access, *(access_of(d) for d in datasets if d is not None))
+    if base_access is None and strictest(joined, of_model) != joined and not model_facts(parent)["known"]:
+        _LOG.warning(
+            "nothing is known of base model %s: the trained model counts as %s; state what it may be used for with "
+            "base_access (--base-access) if you know that it saw no such notes",
+            *(_name(base_model, parent), of_model),
+        )
+    return strictest(joined, of_model)
+
+
+def _weights(folder: Path) -> str | None:
+    return weights_sha256(folder) if has_weights(folder) else None
 
 
 def training_facts(
@@ -108,7 +160,7 @@ def training_facts(
     )
     parent_facts, name = model_facts(parent), _name(base_model, parent)
     listed = known_model(name)
-    weights = weights_sha256(parent) if has_weights(parent) else None
+    weights = _weights(parent)
     columns = [column_of(rows, c) for c in ("source", "label_status")]
     counts = Counter(
         source if source in ("gold", UNLABELLED) else status or "unmarked"
@@ -174,11 +226,11 @@ def model_output(path: Path) -> Iterator[Path]:
 
 
 def write_model(network: Any, tokenizer: Any, draft: Path, facts: Mapping[str, Any]) -> None:
-    """Write a plain transformers model, its tokenizer and its facts."""
+    """Write a plain transformers model, its tokenizer and its facts, with the digest of the weights they describe."""
     network.config.name_or_path = ""
     network.save_pretrained(draft)
     tokenizer.save_pretrained(draft)
-    write_facts(draft, facts)
+    write_facts(draft, {**facts, "weights": weights_sha256(draft)})
     manifest = {"stage": "train", **{key: facts[key] for key in ("task", "task_version", "access")}}
     (draft / MANIFEST).write_text(json.dumps(manifest, indent=1) + "\n", encoding="utf-8")
 

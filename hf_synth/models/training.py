@@ -55,6 +55,7 @@ def train(
     long_notes: str = "auto",
     lora: bool | Mapping[str, Any] = False,
     revision: str | None = None,
+    base_access: str | None = None,
     resume: bool | int = False,
     cache_dir: str | Path | None = None,
     progress: bool = False,
@@ -75,6 +76,8 @@ def train(
             ("windows_mean"); "auto": windows where more than 5% of the rows would be cut. Text2text tasks cut.
         lora: train LoRA matrices beside the frozen weights, merged at the end: True, or fields of peft's `LoraConfig`.
         revision: branch, tag or commit of a repo id; the facts hold the commit.
+        base_access: what may be done with the base model, as you state it; the facts record it. A base model counts as
+            credentialed unless its facts or the table of `base_models` say otherwise, and the new model with it.
         resume: keep checkpoints every 500 steps, or every so many; after a kill the same call continues from the last
             one and ends with the same weights, on a CPU bit by bit.
         cache_dir: a private folder of the user's that caches the tokens of texts for other trainings.
@@ -86,7 +89,7 @@ def train(
         HfSynthError: a field of `args` is unknown, wrong or without effect.
         TaskError: class weights for a task that is not single_label, or an unknown value of `long_notes`.
         ColumnError: a column is missing, a text or label is not usable, or no row is left to train on.
-        ModelError: the base model cannot be loaded.
+        ModelError: the base model cannot be loaded, or `base_access` is looser than what is known of it.
         OutputError: the folder cannot be written, or holds something that `train` did not write.
     """
     if class_weights and task.kind != "single_label":
@@ -94,7 +97,7 @@ def train(
     if resume and args is not None and not isinstance(args, Mapping):
         raise HfSynthError("a training that can be resumed takes its arguments as a dict, since it sets output_dir")
     rows, output, parent = usable_rows(train), Path(output_dir), model_folder(base_model, revision)
-    access = joined_access(task, base_model, parent, train, validation)
+    access = joined_access(task, base_model, parent, train, validation, base_access=base_access)
     chief = int(os.environ.get("RANK", "0")) == 0
     options = {"class_weights": class_weights, "long_notes": long_notes, "lora": lora}
     inputs = {"task": task.fingerprint(), "args": args, "seed": seed, "processes": _processes(), **options}
@@ -117,6 +120,7 @@ def train(
                 network.config.long_notes = data.long_notes
             facts = training_facts(task, rows, validation, base_model, parent) | _run_facts(settings, data)
             facts |= {"access": access, "seed": seed, "class_weights": class_weights, "threads": threads}
+            facts |= {"base_access": base_access} if base_access else {}
             facts |= {"lora": dict(lora) if isinstance(lora, Mapping) else lora, "epochs": epochs}
             facts |= {"best_validation": best, "seconds": round(time.perf_counter() - started, 2)}
             write_model(network, tokenizer, draft, facts)

@@ -1,26 +1,29 @@
 """Export folders of datasets and models, laid out as a Hub repository.
 
 A dataset is exported as parquet with new ids; exemplar ids, prompt hashes and journal keys stay in a local map beside
-the folder (`release`). Of a model's folder only files on an allow-list are copied. A folder is written whole or not at
-all; a dataset is loaded back with plain `datasets` and compared first.
+the folder (`release`). Of a model's folder only files on an allow-list are copied (`model_files`). A folder is written
+whole or not at all. The list of its files and their digests is taken before they are checked, and it is compared
+afterwards; a dataset is also loaded back with plain `datasets` and compared.
 """
 
 from __future__ import annotations
 
-import hashlib
 import json
 import re
 import shutil
 import tempfile
 from collections.abc import Callable, Container, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hf_synth.errors import ColumnError, PublishError
 from hf_synth.models.record import FACTS
+from hf_synth.publishing.model_files import MODEL_FILES, check_weights, clean_files, model_files
 from hf_synth.publishing.release import RELEASE, content_digest
+from hf_synth.publishing.sealed import Seal, sealed
 from hf_synth.task.columns import MANIFEST, REASONS, STATUSES, Access
-from hf_synth.task.folders import WORK, new_folder
+from hf_synth.task.folders import new_folder, write_parquet
 from hf_synth.task.labels import column_of
 from hf_synth.task.task import Task
 
@@ -31,23 +34,50 @@ if TYPE_CHECKING:
 PUBLIC_FACTS = (
     *("kind", "hf_synth", "task", "task_version", "labels", "access", "base_model", "base_revision", "parents", "rows"),
     *("validation_rows", "hyperparameters", "versions", "seed", "class_weights", "seconds"),
-    *("pretrained_on", "long_notes", "lora"),
+    *("pretrained_on", "long_notes", "lora", "base_access", "weights"),
 )
-# Files of a model that are exported. Pickles, optimizer state, training arguments and unknown files are not.
-MODEL_FILES = re.compile(
-    r"config\.json|generation_config\.json|model(?:-\d{5}-of-\d{5})?\.safetensors|model\.safetensors\.index\.json|"
-    r"tokenizer\.json|tokenizer_config\.json|special_tokens_map\.json|added_tokens\.json|vocab\.(?:txt|json)|merges\.txt|"
-    r"tokenizer\.model|spiece\.model|sentencepiece\.bpe\.model|spm\.model"
+# The files that an export may have.
+EXPORTED = re.compile(
+    rf"README\.md|LICENSE\.md|SHA256SUMS|hf_synth\.json|release\.json|hf_synth_facts\.json|{MODEL_FILES.pattern}|"
+    r"(?:corrected|raw|augmented)/train-00000-of-00001\.parquet|\.eval_results/[a-z][a-z0-9_]*\.yaml"
 )
 # A generator's name as servers report it: "gpt-5", "org/model", "llama3.1:8b"; never a sentence.
 _GENERATOR = re.compile(r"[A-Za-z0-9][\w.:@+/-]{0,99}")
 _MOST_GENERATORS = 20
 _LONG_NAME = 6  # characters; a name this long is not in gold by coincidence
-_LOCAL_NAMES = ("_name_or_path", "name_or_path", "vocab_file", "tokenizer_file", "hub_token", "token")
 _LICENSE_NOTE = """This folder derives from credentialed data. It is under the data use agreement of its source
 ({source}) and may be shared only as that agreement allows: on PhysioNet as a derived project
 ("{name}"), or with people who signed the same agreement. Never on a public Hub.
 """
+
+
+@dataclass(frozen=True)
+class Written:
+    """An export folder that passed its checks.
+
+    Args:
+        path: the folder.
+        content: digest of its rows, or of weights and tokenizer.
+        seal: the closed list of its files as the checks saw them.
+    """
+
+    path: Path
+    content: str
+    seal: Seal
+
+
+def as_exported(task: Task, dataset: Dataset) -> Dataset:
+    """Return rows with the target that is exported in the label column; only for text2text it may be another one.
+
+    The only config of a text2text dataset holds what the generator wrote (`llm_label`), also where a corrector replaced
+    it. The audit reads the label column, so that it must read what leaves.
+    """
+    if task.kind != "text2text" or "llm_label" not in dataset.column_names:
+        return dataset
+    from datasets import Value
+
+    kept = dataset.remove_columns(task.label_column) if task.label_column in dataset.column_names else dataset
+    return kept.add_column(task.label_column, list(dataset["llm_label"]), feature=Value("string"))
 
 
 def view_rows(task: Task, dataset: Dataset, withheld: Container[int]) -> dict[str, list[int]]:
@@ -165,15 +195,12 @@ def write_dataset(
     physionet_name: str,
     release: Mapping[str, Any],
     checks: Sequence[Callable[[Path], None]],
-) -> str:
+) -> Written:
     """Write an export folder of a dataset, check it, load it back with plain `datasets` and compare.
 
     Args:
         release: `release_facts`, for release.json.
         checks: each raises PublishError if the folder must not leave.
-
-    Returns:
-        The digest of the content.
 
     Raises:
         OutputError: the folder cannot be written, or holds something else.
@@ -182,22 +209,22 @@ def write_dataset(
     with new_folder(path) as draft:
         for name, rows in views.items():
             (draft / name).mkdir()
-            _write_parquet(task, rows, draft / name / "train-00000-of-00001.parquet", access)
+            write_parquet(task, rows, draft / name / "train-00000-of-00001.parquet", access)
         (draft / "README.md").write_text(card, encoding="utf-8")
         counts = {name: len(rows) for name, rows in views.items()}
         content = _write_manifests(task, draft, access, physionet_name, counts, release)
-        for check in checks:
-            check(draft)
-        _check_loads(draft, views)
-    return content
+        seal = _checked(draft, [*checks, lambda folder: _check_loads(folder, views)])
+    return Written(path, content, seal)
 
 
-def _write_parquet(task: Task, rows: Dataset, file: Path, access: Access) -> None:
-    import pyarrow.parquet as pq
-
-    note = json.dumps({"access": access, "task": task.full_name}).encode()
-    metadata = dict(rows.features.arrow_schema.metadata) | {b"hf_synth": note}
-    pq.write_table(rows.data.table.replace_schema_metadata(metadata), file)
+def _checked(draft: Path, checks: Sequence[Callable[[Path], None]]) -> Seal:
+    """Run the checks of an export, and return the list of the files that they saw."""
+    seal = sealed(draft)
+    for check in checks:
+        check(draft)
+    if sealed(draft) != seal:
+        raise PublishError("the export changed while it was checked; nothing was exported")
+    return seal
 
 
 def _check_loads(folder: Path, views: Mapping[str, Dataset]) -> None:
@@ -230,27 +257,24 @@ def write_model(
     physionet_name: str,
     release: Mapping[str, Any],
     checks: Sequence[Callable[[Path], None]],
-) -> str:
+) -> Written:
     """Write an export folder of a model: files on the allow-list, card, scores and public facts.
 
     Args:
         release, checks: as for `write_dataset`.
 
-    Returns:
-        The digest of the content.
-
     Raises:
         OutputError: the folder cannot be written, or holds something else.
-        PublishError: the model has no safetensors weights, or has metadata in them, or other labels; a check fails.
+        PublishError: the model has no safetensors weights, or something else in them, or other labels; a check fails.
     """
     names = model_files(model)
     if not any(n.endswith(".safetensors") for n in names) or "config.json" not in names:
         raise PublishError(f"{model} holds no config.json with .safetensors weights: only such models are published")
     with new_folder(path) as draft:
         for name in names:
-            _check_weights(model / name)
-            shutil.copyfile(model / name, draft / name)
-        _clean_config(task, draft)
+            shutil.copyfile(model / name, draft / name, follow_symlinks=False)
+        check_weights(draft, names)
+        clean_files(task, draft)
         (draft / "README.md").write_text(card, encoding="utf-8")
         if eval_results:  # only if gold is a dataset of the Hub
             (draft / ".eval_results").mkdir()
@@ -258,49 +282,8 @@ def write_model(
         public = {k: facts[k] for k in PUBLIC_FACTS if k in facts} | {"access": access}
         (draft / FACTS).write_text(json.dumps(public, indent=1, sort_keys=True) + "\n", encoding="utf-8")
         content = _write_manifests(task, draft, access, physionet_name, {}, release)
-        for check in checks:
-            check(draft)
-    return content
-
-
-def model_files(model: Path) -> list[str]:
-    """Return the sorted names of the model's files on the allow-list; links are left out."""
-    files = [f for f in sorted(model.iterdir()) if f.is_file() and not f.is_symlink()]
-    return [f.name for f in files if MODEL_FILES.fullmatch(f.name)]
-
-
-def _check_weights(file: Path) -> None:
-    """Check that a file is a safetensors file without metadata of its own."""
-    if file.suffix != ".safetensors":
-        return
-    with file.open("rb") as stream:
-        size = int.from_bytes(stream.read(8), "little")
-        try:
-            header = json.loads(stream.read(size)) if size <= 100_000_000 else None
-        except ValueError:
-            header = None
-    if not isinstance(header, dict):
-        raise PublishError(f"{file.name} is no safetensors file; save the model again")
-    metadata = header.get("__metadata__") or {}  # some programs write null
-    if not isinstance(metadata, dict) or set(metadata) - {"format"}:
-        raise PublishError(f"{file.name} has metadata of its own; save the model again without it")
-
-
-def _clean_config(task: Task, draft: Path) -> None:
-    """Remove local paths from the configs, and check that the labels are the task's."""
-    for file in (draft / "config.json", draft / "tokenizer_config.json"):
-        if not file.is_file():
-            continue
-        try:
-            config = json.loads(file.read_text(encoding="utf-8"))
-            names = sorted(map(str, config.get("id2label", {}).values()))
-        except (ValueError, AttributeError, TypeError):
-            raise PublishError(f"{file.name} of the model is broken; save the model again") from None
-        if task.labels and file.name == "config.json" and names != sorted(task.labels):
-            raise PublishError(f"the model's labels are not those of task {task.full_name!r}: {', '.join(task.labels)}")
-        clean = {k: v for k, v in config.items() if k not in _LOCAL_NAMES}
-        if clean != config:
-            file.write_text(json.dumps(clean, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+        seal = _checked(draft, checks)
+    return Written(path, content, seal)
 
 
 def _write_manifests(
@@ -312,31 +295,11 @@ def _write_manifests(
     if access == "credentialed":
         note = _LICENSE_NOTE.format(source=task.source_url or task.license, name=name)
         (draft / "LICENSE.md").write_text(note, encoding="utf-8")
-    files = {name: sha256 for name, (_, (_, sha256)) in file_oids(draft).items()}
+    files = {name: file.sha256 for name, file in sealed(draft).items()}
     content = content_digest(files)
     text = json.dumps({**release, "content": content, "files": files}, indent=1, sort_keys=True)
     (draft / RELEASE).write_text(text + "\n", encoding="utf-8")
     if access == "credentialed":
-        lines = [f"{sha256}  {name}" for name, (_, (_, sha256)) in file_oids(draft).items()]
+        lines = [f"{file.sha256}  {name}" for name, file in sealed(draft).items()]
         (draft / "SHA256SUMS").write_text("\n".join(lines) + "\n", encoding="utf-8")
     return content
-
-
-def exported_files(folder: Path) -> list[str]:
-    """Return the sorted relative paths of an export's files, without our work folder."""
-    files = (f.relative_to(folder) for f in folder.rglob("*") if f.is_file())
-    return sorted(f.as_posix() for f in files if f.parts[0] != WORK)
-
-
-def file_oids(folder: Path) -> dict[str, tuple[int, tuple[str, str]]]:
-    """Return size and both possible ids on the Hub, git's blob id and sha256, of each file of an export."""
-    oids = {}
-    for name in exported_files(folder):
-        size = (folder / name).stat().st_size
-        blob, content = hashlib.sha1(b"blob %d\x00" % size, usedforsecurity=False), hashlib.sha256()
-        with (folder / name).open("rb") as stream:
-            while chunk := stream.read(1 << 22):
-                blob.update(chunk)
-                content.update(chunk)
-        oids[name] = (size, (blob.hexdigest(), content.hexdigest()))
-    return oids

@@ -9,16 +9,15 @@
 
 "With gold": the gold was given, no record contradicts it, and the export was compared with it. "With recorded gold":
 records confirm that it is the gold. A dataset is refused if the audit fails or finds more than 1% of the planted
-canaries; a model that memorised canaries, or whose memorisation was not measured, stays private. PhysioNet and n2c2
-count data derived from credentialed data as credentialed (PhysioNet, guidelines for creating datasets and models from
-MIMIC, 2024).
+canaries; a model that memorised canaries, or whose memorisation was not measured, stays private. A private repository
+becomes public only if all that it can reach is a release of ours that may be public, and if it was not withdrawn
+(`history`). PhysioNet and n2c2 count data derived from credentialed data as credentialed (PhysioNet, guidelines for
+creating datasets and models from MIMIC, 2024).
 """
 
 from __future__ import annotations
 
-import contextlib
 import os
-import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -26,13 +25,11 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Literal
 from urllib.parse import urlsplit
 
-from hf_synth.errors import TaskError
 from hf_synth.llm.endpoints import is_local
 from hf_synth.privacy.findings import MAX_COPIED_SHARE, Findings
 from hf_synth.privacy.membership import Exposure
-from hf_synth.task.columns import Access, access_of, strictest
+from hf_synth.task.columns import Access, strictest
 from hf_synth.task.labels import MARKS, column_of, gold_marks, row_digests
-from hf_synth.task.scripts import load_task
 from hf_synth.task.task import Task
 
 if TYPE_CHECKING:
@@ -46,7 +43,6 @@ Confirm = Callable[["Verdict"], bool]
 # The user vouches that these hosts, separated by commas, are the institution's own.
 INSTITUTION_HUBS = "HF_SYNTH_INSTITUTION_HUBS"
 _PUBLIC_HUBS = ("huggingface.co", "hf.co")
-_TASK_NAME = re.compile(r"[a-z][a-z0-9_]*(?::[a-z0-9_]+)?")
 
 
 @dataclass(frozen=True)
@@ -61,6 +57,8 @@ class Verdict:
         reasons: sentences: why it was refused, or else remarks.
         private, gated: of the repository, as it is or will be.
         counts: numbers of rows or files by what happened to them.
+        hub: address of the repository on its Hub.
+        push: whether it is to be pushed there.
         export: the export folder; None until it is written.
         url, commit, tag: of the repository, once pushed and read back.
     """
@@ -73,6 +71,8 @@ class Verdict:
     private: bool = True
     gated: Gated = False
     counts: Mapping[str, int] = field(default_factory=lambda: MappingProxyType({}))
+    hub: str | None = None
+    push: bool = True
     export: Path | None = None
     url: str | None = None
     commit: str | None = None
@@ -96,6 +96,10 @@ class Verdict:
         visibility = "private" if self.private else "public"
         gated = f", gated ({self.gated})" if self.gated else ""
         lines = [f"{'allowed' if self.allowed else 'refused'}: {self.kind} {self.repo_id}, access {self.access}"]
+        if self.hub and not self.pushed:
+            lines.append(
+                f"  to: {self.hub} ({visibility}{gated})" if self.push else f"  not to be pushed to {self.hub}"
+            )
         lines += [f"  - {reason}" for reason in self.reasons]
         if self.counts:
             lines.append("  " + ", ".join(f"{n:,} {what}" for what, n in self.counts.items()))
@@ -121,6 +125,7 @@ class Request:
         dry_run: only decide.
         confirm: called with the verdict before anything is sent; nothing is sent if it returns False.
         export_dir: the export folder; None is "export/NAME".
+        squash: whether what the repository holds besides this release is deleted, its history too.
     """
 
     repo_id: str
@@ -132,6 +137,7 @@ class Request:
     dry_run: bool = False
     confirm: Confirm | None = None
     export_dir: str | Path | None = None
+    squash: bool = False
 
 
 @dataclass(frozen=True)
@@ -148,6 +154,9 @@ class Evidence:
         counts: for the verdict.
         institution: whether the Hub is the institution's own (`is_institution`).
         visible: how the repository can be seen now; None if it does not exist.
+        shown: what else would become public with a private repository, in words (`history.strangers`).
+        withdrawn: whether the repository was withdrawn earlier.
+        hub: address of the repository.
     """
 
     access: str | None
@@ -159,6 +168,9 @@ class Evidence:
     counts: Mapping[str, int] = field(default_factory=dict)
     institution: bool = False
     visible: Visible | None = None
+    shown: tuple[str, ...] = ()
+    withdrawn: bool = False
+    hub: str | None = None
 
 
 @dataclass(frozen=True)
@@ -186,7 +198,9 @@ def gate(task: Task, kind: Kind, evidence: Evidence, request: Request) -> Verdic
     problems = _problems(kind, access, private, evidence, request)
     reasons = tuple(problems or _remarks(access, private, evidence, request))
     counts = MappingProxyType(dict(evidence.counts))
-    return Verdict(kind, request.repo_id, access, not problems, reasons, private, gated, counts)
+    return Verdict(
+        kind, request.repo_id, access, not problems, reasons, private, gated, counts, evidence.hub, request.push
+    )
 
 
 def is_institution(endpoint: str) -> bool:
@@ -217,19 +231,6 @@ def gold_parts(gold: Dataset | DatasetDict | None) -> tuple[Dataset | None, Data
     if not seen:
         return held_out, None
     return concatenate_datasets(seen), held_out
-
-
-def overall_access(task: Task, *datasets: Dataset, also: Sequence[str | None] = ()) -> Access:
-    """Return the strictest access of a task, of rows, and of the tasks that the rows name.
-
-    A task's name cannot loosen the access: a name that is not known counts as credentialed.
-
-    Args:
-        also: further accesses to join, e.g. that of the folder's manifest.
-    """
-    names = {name for rows in datasets for name in column_of(rows, "task")} - {None}
-    accesses = (*(access_of(rows) for rows in datasets), *(_access_of_task(task, name) for name in names))
-    return strictest(task.access, *also, *accesses)
 
 
 def origin_of_rows(
@@ -323,7 +324,25 @@ def _problems(kind: Kind, access: Access, private: bool, evidence: Evidence, req
             )
     if push and private and evidence.visible == "public":
         problems.append(f"repository {request.repo_id} is public already: make it private, or choose another name")
+    if public and evidence.visible is not None:
+        problems += _problems_of_history(evidence, request)
     return problems
+
+
+def _problems_of_history(evidence: Evidence, request: Request) -> list[str]:
+    """Return why a private repository may not become public: everything that it can reach would become public too."""
+    another = f"choose another name, e.g. {request.repo_id}-2"
+    if evidence.withdrawn:
+        return [
+            f"repository {request.repo_id} was withdrawn, and its Hub may still serve what was: {another}, or delete "
+            "the repository first"
+        ]
+    if evidence.shown and not request.squash:
+        return [
+            f"repository {request.repo_id} is private and would also show {', '.join(evidence.shown)}, by the "
+            f"publishing log beside the export: {another}, or let this release replace it all (squash=True, --squash)"
+        ]
+    return []
 
 
 def _remarks(access: Access, private: bool, evidence: Evidence, request: Request) -> list[str]:
@@ -365,15 +384,7 @@ def _audit_problems(findings: Findings | None, access: Access) -> list[str]:
     return problems
 
 
-# --- access and origin ----------------------------------------------------------------------------------------------
-def _access_of_task(task: Task, name: Any) -> str | None:
-    """Return the access of the task that rows name; a path is never run."""
-    if isinstance(name, str) and _TASK_NAME.fullmatch(name):
-        with contextlib.suppress(TaskError):
-            return load_task(name).access
-    return task.access if name == task.full_name else None
-
-
+# --- origin -------------------------------------------------------------------------------------------------------
 def _unmarked(gold: Sequence[Dataset]) -> list[str]:
     n = sum(source != "gold" for part in gold for source in column_of(part, "source", "gold"))
     return [f"{n:,} rows of the gold given are not marked as gold"] if n else []

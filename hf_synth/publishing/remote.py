@@ -1,8 +1,9 @@
 """Push to and withdraw from a repository on a Hub, with huggingface_hub: the only module that writes to a Hub.
 
-An export is pushed to a private repository as one commit on top of the known head, read back byte for byte, and only
-then made public and tagged. A commit is applied as a whole, so a repository is never half new; every failure is one
-`PublishError`, and leaves the repository as it was, or private.
+An export is pushed to a private repository as one commit on top of the known head: a private copy of the files that its
+checks saw, and no others. It is read back byte for byte, and only then made public, if nothing else can be reached in
+the repository (`history`), and tagged. A commit is applied as a whole, so a repository is never half new; every failure
+is one `PublishError`, and leaves the repository as it was, or private.
 """
 
 from __future__ import annotations
@@ -12,15 +13,16 @@ import re
 import tempfile
 import threading
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
 from hf_synth.errors import PublishError
-from hf_synth.publishing.export import file_oids
 from hf_synth.publishing.gate import Gated, Kind, Visible, is_institution
+from hf_synth.publishing.history import ATTRIBUTES, Commit, Reach, Releases, differing, is_plain, strangers
+from hf_synth.publishing.sealed import Seal, copy_sealed, sealed_file
 from hf_synth.task.folders import work_folder
 
 _OURS = {"dataset": (".parquet",), "model": (".safetensors",)}
@@ -30,6 +32,9 @@ _FOREIGN = re.compile(
 )
 _NUMBERED = re.compile(r"v(\d+)")
 _CLIENT_LOCK = threading.RLock()
+_SQUASH = "squash its history"
+_WITHDRAWN = "Withdraw this release"
+_BRANCH = "hf-synth-squash"  # exists while the history of a tag is squashed
 
 _STATUS = {
     401: "the token is missing or wrong",
@@ -98,29 +103,96 @@ class Repository:
                 return None
         return "private" if info.private else "public"
 
+    def reach(self, known: Releases) -> Reach:
+        """Return what the repository can reach: the commits of every ref, and what else would be shown.
+
+        Args:
+            known: releases of the repository; the files of commits that were pushed by us are not listed again.
+
+        Raises:
+            PublishError: the Hub cannot be reached.
+        """
+        with clear_errors(self.repo_id, "looking at its history"), client(self.endpoint):
+            return self._reach(self._api(), known)
+
+    def _reach(self, api: Any, known: Releases) -> Reach:
+        refs = api.list_repo_refs(**self._where, include_pull_requests=True)
+        pulls = refs.pull_requests or []
+        heads = dict.fromkeys(ref.target_commit for ref in (*refs.branches, *refs.tags))
+        places = [*heads, *(ref.ref for ref in (*refs.converts, *pulls))]
+        titles: dict[str, str] = {}
+        for place in places:
+            titles |= {c.commit_id: c.title for c in api.list_repo_commits(**self._where, revision=place)}
+        commits, plain = [], {}
+        for oid, title in titles.items():
+            files = {} if oid in known.pushed else self._files(api, oid)
+            if ATTRIBUTES in files and files[ATTRIBUTES][1] not in plain:
+                plain[files[ATTRIBUTES][1]] = self._has_plain_attributes(api, oid)
+            commits.append(Commit(oid, title, files, plain.get(files.get(ATTRIBUTES, (0, ""))[1], True)))
+        counts = {"pull requests": len(pulls), "discussions": self._discussions(api)}
+        return Reach(tuple(commits), tuple(f"{n:,} {what}" for what, n in counts.items() if n))
+
+    def _has_plain_attributes(self, api: Any, oid: str) -> bool:
+        with tempfile.TemporaryDirectory(prefix="hf-synth-attributes-") as back:
+            fetched = api.hf_hub_download(
+                **self._where, filename=ATTRIBUTES, revision=oid, local_dir=back, force_download=True
+            )
+            return is_plain(Path(fetched).read_text(encoding="utf-8", errors="replace"))
+
+    def _discussions(self, api: Any) -> int:
+        """Return the number of discussions, whose comments become public with a repository; a Hub may have none."""
+        from huggingface_hub.errors import HfHubHTTPError
+
+        try:
+            return sum(not d.is_pull_request for d in api.get_repo_discussions(**self._where))
+        except HfHubHTTPError as error:
+            if getattr(error.response, "status_code", None) in (403, 404, 410):  # not known, or switched off
+                return 0
+            raise
+
     def push(
-        self, folder: Path, *, private: bool, gated: Gated, keep_gate: bool, tag: str | None, note: str
+        self,
+        folder: Path,
+        seal: Seal,
+        *,
+        private: bool,
+        gated: Gated,
+        keep_gate: bool,
+        tag: str | None,
+        note: str,
+        known: Releases | None = None,
+        content: str = "",
+        squash: bool = False,
     ) -> Published:
         """Push an export folder in one commit, read it back, and only then set who may see it.
 
         Args:
+            seal: the files of the folder as its checks saw them; any difference stops the push.
             keep_gate: whether an existing gate stays.
             tag: None is the next of v1, v2, ...; an unchanged release keeps its tag.
             note: description of the commit.
+            known: releases of the repository, by the publishing log.
+            content: digest of the export's content.
+            squash: whether everything else that the repository holds is deleted: files, earlier commits, branches and
+                tags.
 
         Raises:
-            PublishError: the Hub does not accept it, or holds something else than was sent.
+            PublishError: the export changed after it was checked; the Hub does not accept it, or holds something else
+                than was sent, or would show something else with it.
         """
-        api, local = self._api(), file_oids(folder)
-        with client(self.endpoint):
+        api, known = self._api(), known or Releases()
+        work = tempfile.TemporaryDirectory(prefix="push-", dir=work_folder(folder.parent))
+        with work as copy, client(self.endpoint):
+            copy_sealed(folder, seal, Path(copy))
+            folder = Path(copy)
             with clear_errors(self.repo_id, "pushing"):
                 api.create_repo(**self._where, private=True, exist_ok=True)
                 info = api.repo_info(**self._where)
                 if private and not info.private:
                     raise PublishError(f"{self.repo_id} is public although it should be private; nothing was sent")
                 remote, tags = self._files(api, info.sha), self._tags(api)
-                stale, changed = self._difference(local, remote)
-                if tag in tags and (stale or changed or tags[tag] != info.sha):
+                stale, changed = self._difference(seal, remote, everything=squash)
+                if not squash and tag in tags and (stale or changed or tags[tag] != info.sha):
                     raise PublishError(f"{self.repo_id} has a tag {tag!r} already: choose another; nothing was sent")
             wanted = gated or (info.gated if keep_gate else False) or False
             if wanted and not info.private and info.gated != wanted:  # a public repository is gated first
@@ -132,14 +204,57 @@ class Repository:
                 if (info.gated or False) != wanted:
                     api.update_repo_settings(**self._where, gated=wanted)
             with clear_errors(self.repo_id, "reading it back"):
-                self._compare(api, folder, local, commit)
+                self._compare(api, folder, seal, commit)
+            if squash:
+                with clear_errors(self.repo_id, "it was pushed, but what it held before could not be deleted"):
+                    commit = self._squash(api)
             with clear_errors(self.repo_id, "it was pushed, but who may see it could not be set"):
                 if bool(info.private) != private:
+                    if not private:
+                        self._check_reach(api, known, seal, content)
                     api.update_repo_settings(**self._where, private=private)
                 self._check_settings(api, private, wanted)
             with clear_errors(self.repo_id, "it was pushed, but could not be tagged"):
                 name = self._tag(api, tag, tags, commit)
         return Published(self.url, commit, name, wanted, bool(stale or changed))
+
+    def _check_reach(self, api: Any, known: Releases, seal: Seal, content: str) -> None:
+        """Check, at the last moment, that nothing but releases becomes public with the repository."""
+        if shown := strangers(self._reach(api, known), known, seal=seal, content=content):
+            raise PublishError(
+                f"{self.repo_id} was pushed and stays private, since it would also show {', '.join(shown)}: choose "
+                "another name, or squash its history (squash=True, --squash)"
+            )
+
+    def _squash(self, api: Any) -> str:
+        """Leave one commit with the files of the main branch, and no other branch or tag; return its id."""
+        refs = api.list_repo_refs(**self._where)
+        before = {c.commit_id for ref in refs.branches for c in api.list_repo_commits(**self._where, revision=ref.ref)}
+        before |= {ref.target_commit for ref in refs.tags}
+        for ref in refs.tags:
+            api.delete_tag(**self._where, tag=ref.name)
+        for ref in refs.branches:
+            if ref.name != "main":
+                api.delete_branch(**self._where, branch=ref.name)
+        api.super_squash_history(**self._where, commit_message=_title(self.kind))
+        oid = str(api.repo_info(**self._where).sha)
+        if served := self._served(api, before - {oid}):
+            raise PublishError(
+                f"{self.repo_id} was squashed, but its Hub still serves {len(served):,} earlier commits by their ids: "
+                "choose another name, or have the Hub remove them"
+            )
+        return oid
+
+    def _served(self, api: Any, oids: Iterable[str]) -> list[str]:
+        """Return the commits that the Hub still serves by their ids."""
+        from huggingface_hub.errors import RevisionNotFoundError
+
+        served = []
+        for oid in sorted(oids):
+            with contextlib.suppress(RevisionNotFoundError):
+                api.repo_info(**self._where, revision=oid)
+                served.append(oid)
+        return served
 
     def _check_settings(self, api: Any, private: bool, gated: Gated) -> None:
         info = api.repo_info(**self._where)
@@ -159,17 +274,19 @@ class Repository:
         return {t.name: t.target_commit for t in api.list_repo_refs(**self._where).tags}
 
     def _difference(
-        self, local: Mapping[str, tuple[int, tuple[str, str]]], remote: Mapping[str, tuple[int, str]]
+        self, seal: Seal, remote: Mapping[str, tuple[int, str]], *, everything: bool
     ) -> tuple[list[str], list[str]]:
-        """Return the remote files of earlier exports that are not in this one, and the local files that differ."""
-        foreign = [p for p in remote if p not in local and _FOREIGN.fullmatch(p)]
+        """Return the remote files that are deleted, those of earlier exports or everything, and the files to send."""
+        foreign = [p for p in remote if p not in seal and _FOREIGN.fullmatch(p)]
+        if everything:
+            return [p for p in remote if p not in seal and p != ATTRIBUTES], list(differing(remote, seal))
         if foreign:
             raise PublishError(
                 f"{self.repo_id} holds files that are never published ({', '.join(foreign[:3])}): remove them, or "
                 "choose another name; nothing was sent"
             )
-        stale = [p for p in remote if p not in local and p.endswith(_OURS[self.kind])]
-        return stale, [p for p, file in local.items() if not _same(file, remote.get(p))]
+        stale = [p for p in remote if p not in seal and p.endswith(_OURS[self.kind])]
+        return stale, list(differing(remote, seal))
 
     def _commit(
         self, api: Any, folder: Path, head: str | None, stale: Sequence[str], changed: Sequence[str], note: str
@@ -185,24 +302,24 @@ class Repository:
                 *(CommitOperationDelete(path_in_repo=p) for p in stale),
                 *(CommitOperationAdd(path_in_repo=p, path_or_fileobj=str(folder / p)) for p in changed),
             ],
-            commit_message=f"Publish {self.kind} with hf_synth",
+            commit_message=_title(self.kind),
             commit_description=note,
             parent_commit=head,
         )
         return str(commit.oid)
 
-    def _compare(self, api: Any, folder: Path, local: Mapping[str, tuple[int, tuple[str, str]]], commit: str) -> None:
-        """Download each file of the commit, and compare its bytes with those that were sent."""
+    def _compare(self, api: Any, folder: Path, seal: Seal, commit: str) -> None:
+        """Download each file of the commit, and compare its bytes with those that the checks saw."""
         remote = self._files(api, commit)
-        wrong = [p for p, file in local.items() if not _same(file, remote.get(p))]
-        for name in local if not wrong else ():
-            with tempfile.TemporaryDirectory(prefix="back-", dir=work_folder(folder.parent)) as back:
+        wrong = list(differing(remote, seal))
+        for name in seal if not wrong else ():
+            with tempfile.TemporaryDirectory(prefix="back-", dir=folder.parent) as back:
                 # no cache may answer in place of the Hub
                 fetched = api.hf_hub_download(
                     **self._where, filename=name, revision=commit, local_dir=back, cache_dir=Path(back) / ".cache",
                     force_download=True,
                 )  # fmt: skip
-                if not _equal(Path(fetched), folder / name):
+                if sealed_file(Path(fetched)) != seal[name]:
                     wrong.append(name)
         if wrong:
             raise PublishError(f"{self.repo_id} does not hold what was sent ({', '.join(wrong[:3])}): publish again")
@@ -219,34 +336,38 @@ class Repository:
         return name
 
     def withdraw(self, card: str, tag: str | None, done: dict[str, Any], left: list[str]) -> None:
-        """Withdraw a release: the whole repository, or one tag of it.
+        """Withdraw a release with its history: the whole repository, or one tag of it.
 
-        Without a tag the repository first becomes private; then one commit leaves only a card, and all tags are
-        deleted. With a tag, that tag is deleted, and the content only if the branch is still at it.
+        Without a tag the repository first becomes private; then one commit leaves only a card, all tags and other
+        branches are deleted, and the history is squashed. With a tag, that tag is deleted, the content too if the
+        branch is still at it, and no other branch or tag reaches its commit any more.
 
         Args:
             card: text of the new card.
             tag: of the release; None is the whole repository.
-            done: is filled with the results of the steps: private, tags, files, commit.
+            done: is filled with the results of the steps: private, tags, files, commit, branches, squashed, and the
+                number of earlier commits that the Hub still serves by their ids.
             left: is filled with the steps; each is removed once it is done.
 
         Raises:
             PublishError: there is no such repository or tag, or the Hub failed.
         """
-        from huggingface_hub import CommitOperationAdd, CommitOperationDelete
-
         api = self._api()
-        deleted_tags: list[str] = []
-        done |= {"private": False, "tags": deleted_tags, "files": 0, "commit": None}
+        done |= {"private": False, "tags": [], "files": 0, "commit": None, "branches": [], "squashed": False}
         with client(self.endpoint):
             with clear_errors(self.repo_id, "looking it up"):
                 info, tags = api.repo_info(**self._where), self._tags(api)
                 if tag is not None and tag not in tags:
                     raise PublishError(f"{self.repo_id} has no tag {tag!r}; it has {', '.join(sorted(tags)) or 'none'}")
-            empty = tag is None or tags[tag] == info.sha
+                refs = api.list_repo_refs(**self._where)
+                branches = [ref.name for ref in refs.branches if ref.name != "main"] if tag is None else []
+                before = self._commits(api, *(ref.target_commit for ref in refs.branches), *tags.values())
+            withdrawn = None if tag is None else tags[tag]
+            empty = withdrawn in (None, info.sha)
             deleted = sorted(tags) if tag is None else [tag]
             left += [*(["make it private"] if tag is None else []), *(["empty it"] if empty else [])]
-            left += [f"delete tag {name}" for name in deleted]
+            left += [*(f"delete tag {name}" for name in deleted), *(f"delete branch {name}" for name in branches)]
+            left.append(_SQUASH)
             if tag is None:
                 with clear_errors(self.repo_id, "making it private"):
                     if not info.private:
@@ -257,36 +378,67 @@ class Repository:
                     left.remove("make it private")
             if empty:
                 with clear_errors(self.repo_id, "emptying it"):
-                    paths = [p for p in self._files(api, info.sha) if p not in ("README.md", ".gitattributes")]
-                    edits: list[Any] = [CommitOperationDelete(path_in_repo=p) for p in paths]
-                    edits.append(CommitOperationAdd(path_in_repo="README.md", path_or_fileobj=card.encode()))
-                    commit = api.create_commit(
-                        **self._where,
-                        operations=edits,
-                        commit_message="Withdraw this release",
-                        parent_commit=info.sha,
-                    )
-                    done |= {"files": len(paths), "commit": commit.oid}
+                    done |= self._empty(api, info.sha, card)
                     left.remove("empty it")
-            with clear_errors(self.repo_id, "deleting its tags"):
-                for name in deleted:
-                    api.delete_tag(**self._where, tag=name)
-                    deleted_tags.append(name)
-                    left.remove(f"delete tag {name}")
+            for what, names, delete in (("tag", deleted, api.delete_tag), ("branch", branches, api.delete_branch)):
+                kept = done["tags" if what == "tag" else "branches"]
+                with clear_errors(self.repo_id, f"deleting its {'tags' if what == 'tag' else 'branches'}"):
+                    for name in names:
+                        delete(**self._where, **{what: name})
+                        kept.append(name)
+                        left.remove(f"delete {what} {name}")
+            with clear_errors(self.repo_id, "squashing its history"):
+                self._forget(api, withdrawn, _WITHDRAWN if empty else _title(self.kind))
+                done["squashed"] = True
+                left.remove(_SQUASH)
+                gone = before if withdrawn is None else {withdrawn}
+                done["served"] = len(self._served(api, gone - self._commits(api, api.repo_info(**self._where).sha)))
+
+    def _empty(self, api: Any, head: str | None, card: str) -> dict[str, Any]:
+        """Leave only a card at the head of the main branch; return the number of files deleted and the commit."""
+        from huggingface_hub import CommitOperationAdd, CommitOperationDelete
+
+        paths = [p for p in self._files(api, head) if p not in ("README.md", ATTRIBUTES)]
+        edits: list[Any] = [CommitOperationDelete(path_in_repo=p) for p in paths]
+        edits.append(CommitOperationAdd(path_in_repo="README.md", path_or_fileobj=card.encode()))
+        how = {"commit_message": _WITHDRAWN, "parent_commit": head}
+        commit = api.create_commit(**self._where, operations=edits, **how)
+        return {"files": len(paths), "commit": commit.oid}
+
+    def _commits(self, api: Any, *revisions: str | None) -> set[str]:
+        """Return the ids of the commits that revisions lead to."""
+        named = dict.fromkeys(r for r in revisions if r is not None)
+        return {c.commit_id for r in named for c in api.list_repo_commits(**self._where, revision=r)}
+
+    def _forget(self, api: Any, withdrawn: str | None, title: str) -> None:
+        """Squash the main branch, and each tag that still leads to a withdrawn commit.
+
+        Args:
+            withdrawn: the commit; None squashes the main branch whatever it leads to.
+            title: of the squashed commit of the main branch.
+        """
+        head = api.repo_info(**self._where).sha
+        tags: dict[str, list[str]] = {}
+        for name, target in self._tags(api).items():
+            if withdrawn is not None and target != withdrawn and withdrawn in self._commits(api, target):
+                tags.setdefault(target, []).append(name)
+        if withdrawn is None or withdrawn in self._commits(api, head):
+            api.super_squash_history(**self._where, commit_message=title)
+        for target, names in tags.items():
+            squashed = api.repo_info(**self._where).sha
+            if target != head:
+                api.create_branch(**self._where, branch=_BRANCH, revision=target)
+                api.super_squash_history(**self._where, branch=_BRANCH, commit_message=_title(self.kind))
+                squashed = api.repo_info(**self._where, revision=_BRANCH).sha
+            for name in names:
+                api.delete_tag(**self._where, tag=name)
+                api.create_tag(**self._where, tag=name, revision=squashed)
+            if target != head:
+                api.delete_branch(**self._where, branch=_BRANCH)
 
 
-def _same(local: tuple[int, tuple[str, str]], remote: tuple[int, str] | None) -> bool:
-    return remote is not None and remote[0] == local[0] and remote[1] in local[1]
-
-
-def _equal(one: Path, other: Path) -> bool:
-    with one.open("rb") as a, other.open("rb") as b:
-        while True:
-            first, second = a.read(1 << 20), b.read(1 << 20)
-            if first != second:
-                return False
-            if not first:
-                return True
+def _title(kind: Kind) -> str:
+    return f"Publish {kind} with hf_synth"
 
 
 def _number(tag: str) -> int:

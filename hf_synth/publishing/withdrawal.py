@@ -1,8 +1,9 @@
 """Withdraw a release from a Hub, and list the releases that derive from it.
 
-This cannot undo copies that were pulled or exports that were handed on. Earlier commits stay in the history for those
-who may read it (only its members once it is private) until the repository is deleted. Withdrawing a tag leaves the
-visibility as it is: whoever knows the commit can still read it.
+The history is withdrawn with it: no branch or tag leads to an earlier commit any more. A Hub may go on serving a commit
+to whoever knows its id, until it removes what nothing leads to; a withdrawal says so where it does. The publishing log
+remembers the name: a repository that was withdrawn does not become public again. Copies that were pulled and exports
+that were handed on cannot be undone.
 """
 
 from __future__ import annotations
@@ -38,6 +39,7 @@ class Withdrawal:
         tag: of the release; None is the whole repository.
         derives: releases of this site that derive from it, by the publishing log.
         done: results of the steps on the Hub; empty if only planned.
+        endpoint: URL of the Hub.
     """
 
     kind: Kind
@@ -45,24 +47,25 @@ class Withdrawal:
     tag: str | None
     derives: tuple[dict[str, Any], ...]
     done: dict[str, Any]
+    endpoint: str = ""
 
     def to_json(self) -> dict[str, Any]:
         """Return plain values."""
         return asdict(self)
 
     def __str__(self) -> str:
-        what = f"{self.kind} {self.repo_id}" + (f", tag {self.tag}" if self.tag else "")
+        what = f"{self.kind} {self.repo_id}" + (f", tag {self.tag}" if self.tag else "") + f" on {self.endpoint}"
         lines = [f"{'withdrawn' if self.done else 'to be withdrawn'}: {what}"]
         if self.done:
             lines += ["  it is private now"] if self.done["private"] else []
             lines += [f"  {self.done['files']:,} files removed, the card says so"] if self.done["commit"] else []
-            lines += [f"  tags deleted: {', '.join(self.done['tags']) or 'none'}"]
+            lines += [f"  tags deleted: {', '.join(self.done['tags']) or 'none'}; its history is squashed"]
+            if served := self.done.get("served"):
+                lines.append(f"  the Hub still serves {served:,} earlier commits to whoever knows their ids")
         lines.append("  derives from it: " + ("nothing that was published from here" if not self.derives else ""))
         lines = [line.rstrip() for line in lines]
         lines += [f"    {d['kind']} {d['repo_id']} ({d['tag'] or 'not pushed'})" for d in self.derives]
-        lines.append(
-            "  not undone: copies that were pulled or handed on; earlier commits, until the repository is deleted"
-        )
+        lines.append("  not undone: copies that were pulled or handed on")
         return "\n".join(lines)
 
 
@@ -78,9 +81,12 @@ def withdraw(
 ) -> Withdrawal:
     """Withdraw a release; without a tag a whole repository, which becomes private and keeps only a card that says so.
 
+    Its history is squashed: no branch or tag leads to the release any more.
+
     Args:
         kind: "dataset" or "model"; None looks it up in the publishing log, or else on the Hub.
-        tag: of one release: the tag is deleted, and the content if it is the newest. Other releases stay.
+        tag: of one release: the tag is deleted, and the content if it is the newest. Other releases stay, on new
+            commits where the old ones led to it.
         records: the folder of exports that it was published from, with the publishing log.
         dry_run: only return the plan, with the releases that derive from it.
 
@@ -92,7 +98,7 @@ def withdraw(
     log = release.entries(Path(records))
     endpoint = endpoint_of(endpoint)
     kind = kind or _kind(repo_id, log, endpoint, token)
-    planned = Withdrawal(kind, repo_id, tag, tuple(derived(log, repo_id, kind)), {})
+    planned = Withdrawal(kind, repo_id, tag, tuple(derived(log, repo_id, kind)), {}, endpoint)
     if dry_run:
         return planned
     note = _CARD.format(kind=kind, what=f" (release {tag})" if tag else "")
@@ -109,7 +115,7 @@ def withdraw(
             raise PublishError(f"{error}; not done: {', '.join(left)}: withdraw it again") from None
         raise
     release.record(Path(records), "withdraw", **facts, derives=list(planned.derives))
-    return Withdrawal(kind, repo_id, tag, planned.derives, done)
+    return Withdrawal(kind, repo_id, tag, planned.derives, done, endpoint)
 
 
 def _kind(repo_id: str, log: Sequence[dict[str, Any]], endpoint: str, token: str | None) -> Kind:

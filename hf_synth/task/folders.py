@@ -14,16 +14,18 @@ import shutil
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any
 
 from hf_synth.errors import MissingGoldError, OutputError, RowError
-from hf_synth.task.columns import MANIFEST, access_of, strictest
+from hf_synth.task.columns import MANIFEST, Access, access_of, strictest
 from hf_synth.task.scripts import task_to_json
 from hf_synth.task.task import Task
 
 if TYPE_CHECKING:
     from datasets import Dataset, DatasetDict
 
+_RECORD = b"hf_synth"  # in the metadata of parquet files
+_BATCH = 10_000  # rows of a group of parquet
 WORK = ".hf_synth"  # subfolder of a user's folder for caches and the journal
 _DISK = {
     errno.ENOSPC: "the disk is full; free some space and run again",
@@ -148,7 +150,7 @@ def write_stage(
     manifest["rows"] = {split: len(rows) for split, rows in splits.items()}
     with new_folder(path) as draft:
         for split, rows in splits.items():
-            rows.to_parquet(draft / f"{split}.parquet")
+            write_parquet(task, rows, draft / f"{split}.parquet", access)
         files = "".join(f"  - split: {split}\n    path: {split}.parquet\n" for split in splits)
         (draft / "README.md").write_text(
             f"---\nconfigs:\n- config_name: default\n  data_files:\n{files}---\n"
@@ -173,8 +175,78 @@ def read_manifest(path: Path) -> dict[str, Any] | None:
     return facts if isinstance(facts, dict) else None
 
 
+def write_parquet(task: Task, rows: Dataset, file: Path, access: Access) -> None:
+    """Write rows as parquet that records access and task in its metadata, so that it stays with the file."""
+    import pyarrow.parquet as pq
+
+    note = json.dumps({"access": access, "task": task.full_name}).encode()
+    schema = rows.features.arrow_schema
+    with pq.ParquetWriter(file, schema.with_metadata({**schema.metadata, _RECORD: note})) as out:
+        for batch in rows.with_format("arrow").iter(_BATCH):
+            out.write_table(batch.cast(schema))
+
+
+def recorded_access(path: Path) -> Access | None:
+    """Return the strictest access that a file or folder records; None where nothing is recorded.
+
+    It is recorded in the manifest of a folder and in the metadata of parquet files. Of a file also the manifests of the
+    two folders above it count, of a folder the one above: an export has a folder for each of its configs.
+
+    Raises:
+        RowError: a manifest or a parquet file is broken.
+    """
+    above = path.absolute().parents
+    folders = [path, above[0]] if path.is_dir() else list(above[:2])
+    manifests = [facts for folder in folders if (facts := read_manifest(folder)) is not None]
+    accesses = [facts["access"] for facts in manifests if "access" in facts]
+    files = [path] if path.is_file() else [*path.glob("*.parquet"), *path.glob("*/*.parquet")]
+    tables = [file for file in files if file.suffix.lower() == ".parquet"]
+    accesses += [found for file in tables if (found := parquet_access(file, file.name)) is not None]
+    return strictest(*(a if isinstance(a, str) else None for a in accesses)) if accesses else None
+
+
+def parquet_access(file: Path | IO[bytes], name: str) -> Access | None:
+    """Return the access that a parquet file records of its rows; None if it records nothing.
+
+    Args:
+        name: of the file, for the error.
+
+    Raises:
+        RowError: it is not parquet.
+    """
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        note = (pq.read_schema(file).metadata or {}).get(_RECORD)
+    except (pa.ArrowException, OSError):
+        raise RowError(name, None, "cannot be read as parquet") from None
+    if note is None:
+        return None
+    try:
+        access = json.loads(note).get("access")
+    except (ValueError, AttributeError):
+        access = None
+    return strictest(access if isinstance(access, str) else None)
+
+
+def as_recorded(rows: Dataset, recorded: Access | None) -> Dataset:
+    """Return rows that are at least as strict as what their files record.
+
+    Rows without a column `access` count as credentialed. Where the files record that they are not open, the column is
+    added, so that nothing can state another access for them.
+    """
+    if recorded in (None, "open"):
+        return rows
+    present = "access" in rows.column_names
+    if present and strictest(found := access_of(rows), recorded) == found:
+        return rows
+    column = [recorded if present else strictest()] * len(rows)
+    return (rows.remove_columns("access") if present else rows).add_column("access", column)
+
+
 def read_export(path: Path) -> DatasetDict:
-    """Read an exported folder, memory-mapped from a cache inside it.
+    """Read an exported folder, memory-mapped from a cache inside it; rows are as strict as what its files record.
 
     Raises:
         MissingGoldError: it holds no parquet file.
@@ -184,7 +256,8 @@ def read_export(path: Path) -> DatasetDict:
     files = {f.stem: f for f in sorted(path.glob("*.parquet"))}
     if not files:
         raise MissingGoldError(f"{path} holds no .parquet file; run the stage that writes it again")
-    return DatasetDict({split: map_parquet(file, path) for split, file in files.items()})
+    recorded = recorded_access(path)
+    return DatasetDict({split: as_recorded(map_parquet(file, path), recorded) for split, file in files.items()})
 
 
 def map_parquet(file: Path, beside: Path) -> Dataset:

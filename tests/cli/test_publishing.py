@@ -84,11 +84,15 @@ def test_a_public_repository_wants_a_yes(
     api = HfApi(endpoint=hub.url, token=hub.token)
     monkeypatch.setenv("HF_TOKEN", hub.token)
     words = ("publish", "gold", "rows", "--endpoint", hub.url, "--token", hub.token, "--push")
-    assert run(*words, "--repo-id", "org/asked", "--public") == 1  # nobody can be asked
-    captured = capsys.readouterr()
-    assert "needs --yes" in captured.err
-    assert "not confirmed" in captured.out
-    assert not api.repo_exists("org/asked", repo_type="dataset")
+    where = f"{hub.url}/datasets/org/asked"
+    for visible in ("--public", "--private"):
+        assert run(*words, "--repo-id", "org/asked", visible) == 1  # nobody can be asked
+        captured = capsys.readouterr()
+        assert f"to push to {where} where nobody can be asked, say --yes" in captured.err
+        assert "not confirmed" in captured.out
+        assert not api.repo_exists("org/asked", repo_type="dataset")
+    assert run(*words, "--repo-id", "org/asked", "--public", "--dry-run") == 0
+    assert f"  to: {where} (public)\n" in capsys.readouterr().out
 
     class Terminal(io.StringIO):
         def isatty(self) -> bool:
@@ -96,12 +100,13 @@ def test_a_public_repository_wants_a_yes(
 
     monkeypatch.setattr("sys.stdin", Terminal("n\n"))
     assert run(*words, "--repo-id", "org/asked", "--private") == 1
+    assert f"Push dataset org/asked (private) to {where}? [y/N]" in capsys.readouterr().out
     assert not api.repo_exists("org/asked", repo_type="dataset")
     monkeypatch.setattr("sys.stdin", Terminal("y\n"))
     assert run(*words, "--repo-id", "org/asked", "--public", "--tag", "first") == 0
     assert not api.dataset_info("org/asked", revision="first").private
     monkeypatch.setattr("sys.stdin", io.StringIO())
-    assert run(*words, "--repo-id", "org/asked2", "--private") == 0
+    assert run(*words, "--repo-id", "org/asked2", "--private", "--yes") == 0
     assert api.dataset_info("org/asked2").private
     capsys.readouterr()
 
@@ -110,11 +115,17 @@ def test_a_public_repository_wants_a_yes(
     captured = capsys.readouterr()
     assert "say --yes" in captured.err
     assert "derives from it: nothing" in captured.out
+    assert f"to be withdrawn: dataset org/asked on {hub.url}" in captured.out
     assert not api.dataset_info("org/asked").private
     assert run(*back, "--dry-run") == 0
+    monkeypatch.setattr("sys.stdin", Terminal("n\n"))
+    assert run(*back) == 1
+    assert f"Withdraw dataset org/asked from {hub.url}? [y/N]" in capsys.readouterr().out
     assert run(*back, "--yes", "--json") == 0
     assert json.loads(capsys.readouterr().out.strip().splitlines()[-1])["done"]["tags"] == ["first"]
     assert api.dataset_info("org/asked").private
+    assert run(*words, "--repo-id", "org/asked", "--public", "--yes") == 1
+    assert "was withdrawn" in capsys.readouterr().out
     assert hub.token not in Path("export/.hf_synth/publishing.jsonl").read_text()
 
 

@@ -10,8 +10,7 @@ import pytest
 from support.publishing_rows import OPEN, gold_rows, synthetic_rows
 
 from hf_synth.privacy.audit import index_gold
-from hf_synth.privacy.overlap import MAX_RUN
-from hf_synth.publishing.checks import check_card, check_folder
+from hf_synth.publishing.checks import Watched, check_card, check_folder
 from hf_synth.publishing.publishing import publish_dataset
 
 SECRET = "not-for-others-1234"
@@ -25,7 +24,7 @@ def export(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def check(folder: Path) -> list[str]:
-    return check_folder(folder, gold=index_gold(OPEN, gold_rows(OPEN)), run=MAX_RUN, secrets=(SECRET, None))
+    return check_folder(folder, Watched(gold=index_gold(OPEN, gold_rows(OPEN)), secrets=(SECRET, None)))
 
 
 def edited(export: Path, folder: Path, name: str, old: str, new: str) -> list[str]:

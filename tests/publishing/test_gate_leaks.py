@@ -199,8 +199,9 @@ def test_a_secret_in_the_weights_is_found(model: Path, tmp_path: Path) -> None:
 
     folder = tmp_path / "m"
     shutil.copytree(model, folder, symlinks=True)
-    with (folder / "model.safetensors").open("ab") as weights:
-        weights.write(b"my-own-secret-token")
+    weights = bytearray((folder / "model.safetensors").read_bytes())
+    weights[-19:] = b"my-own-secret-token"  # the bytes of a tensor
+    (folder / "model.safetensors").write_bytes(weights)
     with pytest.raises(PublishError, match="holds the token in use"):
         publish_model(OPEN, folder, None, "org/m", push=False, token="my-own-secret-token")
 
@@ -238,7 +239,7 @@ def test_the_canary_is_nowhere_outside_the_users_folder(tmp_path: Path) -> None:
     asked = (("rows", []), ("rows", ["--json"]), ("copies", ["--dry-run"]), ("nothing", []))
     code = "import json, sys; from hf_synth.cli.cli import main\nsys.exit(str([*map(main, json.loads(sys.argv[1]))]))"
     with served(tmp_path / "hub") as (server, url, token):
-        there = ["--repo-id", "org/canary", "--endpoint", url, "--push"]
+        there = ["--repo-id", "org/canary", "--endpoint", url, "--push", "--yes"]
         lines = json.dumps([["publish", "gold", name, *there, *more] for name, more in asked])
         done = subprocess.run(
             [sys.executable, "-c", code, lines], cwd=mine, capture_output=True, text=True, check=False,

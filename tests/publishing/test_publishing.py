@@ -21,11 +21,12 @@ from support.publishing_rows import CANARY, CREDENTIALED, LABELS, OPEN, RESTRICT
 from hf_synth.errors import HfSynthError, PublishError
 from hf_synth.privacy.audit import audit
 from hf_synth.privacy.findings import Findings
-from hf_synth.publishing.export import _check_weights
-from hf_synth.publishing.gate import Evidence, Request, Verdict, gate, gold_parts, is_institution, overall_access
+from hf_synth.publishing.gate import Evidence, Request, Verdict, gate, gold_parts, is_institution
+from hf_synth.publishing.model_files import check_weights
 from hf_synth.publishing.publishing import publish_dataset, publish_model
 from hf_synth.publishing.release import LOG, public_ids, salt_of
 from hf_synth.publishing.remote import Published, Repository
+from hf_synth.task.access import overall_access
 from hf_synth.task.columns import ACCESSES
 from hf_synth.task.labels import row_digests
 
@@ -137,7 +138,9 @@ def _published(hub: Repository) -> Published:
 def test_no_call_makes_credentialed_rows_public(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     sent: list[tuple[str, bool]] = []
     monkeypatch.setattr(
-        Repository, "push", lambda hub, folder, *, private, **_: sent.append((hub.endpoint, private)) or _published(hub)
+        Repository,
+        "push",
+        lambda hub, folder, seal, *, private, **_: sent.append((hub.endpoint, private)) or _published(hub),
     )
     rows, gold = synthetic_rows(CREDENTIALED), gold_rows(CREDENTIALED)
     findings = audit(OPEN, rows, gold=gold)  # of the same rows in every call
@@ -195,7 +198,7 @@ def test_laundered_rows_are_not_published_in_public(how: str, tmp_path: Path, mo
 
 
 def test_the_name_of_a_stricter_task_in_the_rows_counts(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("hf_synth.publishing.gate.load_task", lambda name: CREDENTIALED)
+    monkeypatch.setattr("hf_synth.task.access.load_task", lambda name: CREDENTIALED)
     rows = synthetic_rows(OPEN)
     assert overall_access(OPEN, rows) == "credentialed"
     paths = rows.remove_columns("task").add_column("task", ["/tmp/evil.py"] * len(rows))
@@ -356,11 +359,11 @@ def test_weights_whose_metadata_is_null_leave(model: Path, tmp_path: Path) -> No
     header = json.loads(weights[8 : 8 + size]) | {"__metadata__": None}
     told = json.dumps(header).encode()
     (tmp_path / "w.safetensors").write_bytes(len(told).to_bytes(8, "little") + told + weights[8 + size :])
-    _check_weights(tmp_path / "w.safetensors")
+    check_weights(tmp_path, ["w.safetensors"])
     told = json.dumps(header | {"__metadata__": ["a note"]}).encode()
     (tmp_path / "w.safetensors").write_bytes(len(told).to_bytes(8, "little") + told + weights[8 + size :])
     with pytest.raises(PublishError, match="metadata of its own"):
-        _check_weights(tmp_path / "w.safetensors")
+        check_weights(tmp_path, ["w.safetensors"])
 
 
 def test_only_what_is_allowed_leaves_a_models_folder(model: Path, tmp_path: Path) -> None:
@@ -408,15 +411,18 @@ def test_gold_under_the_name_of_a_model_file_is_found(model: Path, tmp_path: Pat
     folder = tmp_path / "m"
     shutil.copytree(model, folder, symlinks=True)
     (folder / "vocab.txt").write_text("\n".join(gold_rows(OPEN)["text"]))
-    verdict = publish_model(OPEN, folder, None, "org/m", gold=gold_rows(OPEN), push=False, export_dir=tmp_path / "out")
+    told: dict[str, Any] = {"gold": gold_rows(OPEN), "push": False, "export_dir": tmp_path / "out"}
+    assert publish_model(OPEN, folder, None, "org/m", **told).allowed  # tokenizer.json makes it unnecessary
+    assert not (tmp_path / "out" / "vocab.txt").exists()
+    (folder / "tokenizer.json").unlink()
+    verdict = publish_model(OPEN, folder, None, "org/m", **told)
     assert not verdict.allowed
-    assert verdict.reasons == ("vocab.txt holds text of gold",)
+    assert "vocab.txt holds text of gold" in verdict.reasons
 
 
 @pytest.mark.parametrize(("name", "content", "said"), [
     ("model.safetensors", b"\x80\x04pickle", "no safetensors file"),
     ("model.safetensors", (s := b'{"__metadata__":{"note":"x"}}') and len(s).to_bytes(8, "little") + s, "metadata"),
-    ("config.json", b"{", "broken|cannot be read"),
     ("config.json", b'{"id2label": {"0": "a", "1": "b"}}', "labels are not those"),
 ])  # fmt: skip
 def test_a_model_that_is_not_what_it_should_be(
@@ -430,6 +436,9 @@ def test_a_model_that_is_not_what_it_should_be(
     with pytest.raises(PublishError, match=said):
         publish_model(OPEN, folder, None, "org/m", push=False, export_dir=tmp_path / "out")
     assert not (tmp_path / "out").exists()
+    (folder / "config.json").write_bytes(b"{")
+    broken = publish_model(OPEN, folder, None, "org/m", push=False, export_dir=tmp_path / "out")
+    assert broken.reasons[0] == "config.json is not what its name says: save it again"
 
 
 def test_an_unreachable_hub_is_one_sentence(tmp_path: Path) -> None:

@@ -320,10 +320,12 @@ def test_a_withdrawal_that_stops_halfway_says_what_was_done(
         delete(self, *args, tag=tag, **more)
 
     monkeypatch.setattr(HfApi, "delete_tag", once)
-    with pytest.raises(PublishError, match="deleting its tags: .*; not done: delete tag v2: withdraw it again"):
+    with pytest.raises(
+        PublishError, match="deleting its tags: .*; not done: delete tag v2, squash its history: withdraw it"
+    ):
         withdraw("ann/halfway", **told)
     entry = release.entries(tmp_path / "export")[-1]
-    assert (entry["action"], entry["left"]) == ("withdraw failed", ["delete tag v2"])
+    assert (entry["action"], entry["left"]) == ("withdraw failed", ["delete tag v2", "squash its history"])
     assert (entry["done"]["private"], entry["done"]["tags"]) == (True, ["v1"])
     assert entry["done"]["commit"] == api.dataset_info("ann/halfway").sha
     assert "patient" not in str(entry)
@@ -335,7 +337,7 @@ def test_a_withdrawal_that_stops_halfway_says_what_was_done(
     with pytest.raises(KeyboardInterrupt):
         withdraw("ann/halfway", **told)
     entry = release.entries(tmp_path / "export")[-1]
-    assert (entry["error"], entry["left"]) == ("KeyboardInterrupt", ["empty it", "delete tag v2"])
+    assert (entry["error"], entry["left"]) == ("KeyboardInterrupt", ["empty it", "delete tag v2", "squash its history"])
     monkeypatch.undo()
     assert withdraw("ann/halfway", **told).done["tags"] == ["v2"]
     before = len(release.entries(tmp_path / "export"))
@@ -351,10 +353,29 @@ def test_one_release_is_withdrawn_and_the_others_stay(
     publish_dataset(OPEN, rows, "ann/many", private=False, **where)
     publish_dataset(OPEN, rows.select(range(20)), "ann/many", private=False, **where)
     told = {"records": tmp_path / "export", "endpoint": hub.url, "token": hub.token}
-    assert withdraw("ann/many", tag="v1", **told).done == {"private": False, "tags": ["v1"], "files": 0, "commit": None}
+    withdrawn = api.dataset_info("ann/many", revision="v1").sha
+    third = publish_dataset(OPEN, rows.select(range(10)), "ann/many", private=False, **where)
+    done = withdraw("ann/many", tag="v1", **told)
+    assert {k: done.done[k] for k in ("private", "tags", "files", "commit")} == {
+        "private": False, "tags": ["v1"], "files": 0, "commit": None,
+    }  # fmt: skip
+    reached = {
+        c.commit_id
+        for tag in ("v2", "v3", "main")
+        for c in api.list_repo_commits("ann/many", repo_type="dataset", revision=tag)
+    }
+    assert len(reached) == 2
+    assert withdrawn not in reached
+    assert {b.name for b in api.list_repo_refs("ann/many", repo_type="dataset").branches} == {"main"}
+    assert "still serves 1 earlier commits to whoever knows their ids" in str(done)  # until its garbage is collected
+    assert len(load_dataset("ann/many", "raw", revision="v3", split="train", cache_dir=str(tmp_path / "c"))) == 9
+    assert third.commit not in reached
+    assert withdraw("ann/many", tag="v3", **told).done["commit"]
+    assert "raw/train-00000-of-00001.parquet" in api.list_repo_files("ann/many", repo_type="dataset", revision="v2")
+    publish_dataset(OPEN, rows.select(range(20)), "ann/many", private=False, tag="again", **where)
     assert not api.dataset_info("ann/many").private
     assert len(load_dataset("ann/many", "raw", revision="v2", split="train", cache_dir=str(tmp_path / "c"))) == 18
-    newest = withdraw("ann/many", tag="v2", **told)
+    newest = withdraw("ann/many", tag="again", **told)
     assert newest.done["commit"]
     assert not [f for f in api.list_repo_files("ann/many", repo_type="dataset") if f.endswith(".parquet")]
     with pytest.raises(PublishError, match="has no tag 'v7'"):

@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from datasets import Dataset
-from support.tiny import FILLER
+from support.tiny import FILLER, OPEN_FACTS
 
+from hf_synth.models.record import write_facts
 from hf_synth.task.task import Task
 
 SIGNS = {
@@ -70,6 +71,7 @@ def tiny_t5(folder: Path) -> Path:
         vocab_size=len(vocabulary), d_model=32, d_kv=16, d_ff=64, num_layers=1, num_decoder_layers=1, num_heads=2,
         dropout_rate=0.0, decoder_start_token_id=0, pad_token_id=0, eos_token_id=1, initializer_factor=1.0,
     ).save_pretrained(folder)  # fmt: skip
+    write_facts(folder, OPEN_FACTS)
     return folder
 
 

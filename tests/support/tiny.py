@@ -8,12 +8,14 @@ from typing import Any
 
 from datasets import Dataset
 
+from hf_synth.models.record import write_facts
 from hf_synth.task.task import Task
 
 WORDS = "the a of in week today note patient seen clinic reports doing with and no new cough fine lungs clear plan"
 FILLER = WORDS.split()
 SIGNS = {"none": ["comfortable", "regular"], "mild": ["sore", "soft"], "severe": ["tube", "admitted"]}
 LABELS = tuple(SIGNS)
+OPEN_FACTS: dict[str, Any] = {"kind": "encoder", "access": "open", "row_digests": []}
 _SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
 
 
@@ -35,7 +37,10 @@ def toy_rows(n: int, seed: int = 0, task: Task | None = None) -> Dataset:
 
 
 def tiny_base(folder: Path) -> Path:
-    """Write config and tokenizer of a BERT with one layer, without weights: `train` starts it from its seed."""
+    """Write config and tokenizer of a BERT with one layer, without weights: `train` starts it from its seed.
+
+    Its facts record that it is open: a folder of which nothing is known counts as credentialed.
+    """
     from tokenizers import Tokenizer, models, pre_tokenizers, processors
     from transformers import BertConfig, PreTrainedTokenizerFast
 
@@ -53,6 +58,7 @@ def tiny_base(folder: Path) -> Path:
         vocab_size=len(words), hidden_size=32, num_hidden_layers=1, num_attention_heads=2, intermediate_size=64,
         max_position_embeddings=64, hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0, initializer_range=0.2,
     ).save_pretrained(folder)  # fmt: skip
+    write_facts(folder, OPEN_FACTS)
     return folder
 
 
