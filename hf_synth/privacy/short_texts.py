@@ -5,7 +5,7 @@ chance. Short texts are therefore compared as a whole. Pairs of adjacent words l
 most with a text, and the edit distance in words decides. A near-copy counts only when it is nearer to one text of gold
 than to those of any other group, and more so when its words are rare in gold.
 
-The words are canonical: numbers in words become digits, and the sign "&" becomes "and".
+The words are canonical: numbers in words become digits, the sign "&" becomes "and", and an apostrophe parts no word.
 """
 
 from __future__ import annotations
@@ -38,6 +38,8 @@ _RARITY = 0.25
 _ENOUGH = 12
 # Words that differ: one in 8, at least one; and around a copy with other words before or after it, one in 12.
 _CHANGED, _CHANGED_INSIDE = 8, 12
+# Two more where the evidence is overwhelming: what a person calls one word may be three, "tobacco/alcohol/drugs".
+_MUCH = 6
 # Words before and after a copy: up to three of a copy of under 8 words, and up to six, or half of its length.
 _AROUND, _AROUND_SHARE = (3, 6), 0.5
 # Word pairs that more texts of gold contain do not lead to candidates, so that the time is linear.
@@ -58,6 +60,7 @@ _SPOKEN = re.compile(
     rf"\b(?:(?P<hundreds>a|{'|'.join(_ONES)})[ -]+hundred(?:(?: +and)? +(?P<rest>{_BELOW_100}))?"
     rf"|(?P<small>{_BELOW_100}))\b"
 )
+_APOSTROPHE = re.compile(r"(?<=[a-z])'(?=[a-z])")
 _NO_WORD = re.compile(r"[\W_]+")
 
 
@@ -132,7 +135,8 @@ class Words(NamedTuple):
 
 def _canonical(text: str) -> str:
     """Return a text in plain lower case, with its numbers in digits."""
-    return _SPOKEN.sub(_digits, fold(text).lower().replace("&", " and "))
+    plain = fold(text.replace("\u2019", "'")).lower().replace("&", " and ")
+    return _SPOKEN.sub(_digits, _APOSTROPHE.sub("", plain))
 
 
 def _digits(match: re.Match[str]) -> str:
@@ -225,17 +229,19 @@ class ShortTexts:
         length, size = words.lengths()[text], self.words.lengths()[gold]
         limit = np.array(_EVIDENCE)[np.searchsorted(_SIZES, size)]
         # a changed word takes two pairs with it
-        likely = (lost <= 2 * np.maximum(1, size // _CHANGED)) & (evidence + _RARITY * size >= limit)
+        likely = (lost <= 2 * np.maximum(1, size // _CHANGED) + 2) & (evidence + _RARITY * size >= limit)
         likely &= (length >= FEWEST) & (length - size <= np.maximum(np.where(size < 8, *_AROUND), _AROUND_SHARE * size))
-        likely &= size - length <= np.maximum(1, size // _CHANGED)
+        likely &= size - length <= np.maximum(1, size // _CHANGED) + 2
         text, gold, size, limit, evidence = (part[likely] for part in (text, gold, size, limit, evidence))
         mine, theirs = words.padded(text, LONGEST), self.words.padded(gold, LONGEST_GOLD)
         has = (theirs[:, :, None] == mine[:, None, :]).any(2) if len(text) else np.zeros((0, LONGEST_GOLD), bool)
         rarity = self.words.padded(gold, LONGEST_GOLD, self.rarity)
         enough = evidence + _RARITY * (has * rarity).sum(1) >= limit
-        text, size, mine, theirs = (part[enough] for part in (text, size, mine, theirs))
+        text, size, evidence, mine, theirs = (part[enough] for part in (text, size, evidence, mine, theirs))
         whole, inside = _edits(mine, theirs, words.lengths()[text], size)
-        near[text[(whole <= np.maximum(1, size // _CHANGED)) | (inside <= size // _CHANGED_INSIDE)]] = True
+        more = np.where((size >= _ENOUGH) & (evidence >= _MUCH), 2, 0)
+        changed = np.maximum(1, size // _CHANGED) + more
+        near[text[(whole <= changed) | (inside <= size // _CHANGED_INSIDE + more)]] = True
         return near
 
     def _candidates(self, words: Words) -> tuple[Ints, Ints, Ints, Ints]:
