@@ -141,7 +141,7 @@ def _unchecked(findings: Findings, *, model: bool) -> Iterator[tuple[int | None,
     if not findings.compared:
         yield None, "copies of gold: no gold was given"
     elif short := int(figures.get("too_short", 0)):
-        yield short, f"near-copies, in rows of under {FEWEST} words: only whole texts of gold were looked for"
+        yield short, f"near-copies, in rows of fewer than {FEWEST} words: only whole texts of gold were looked for"
     if findings.compared and "closeness_auc" not in figures:
         yield None, "whether the rows lie too near to gold: there was no held-out gold"
     if "canaries_planted" not in figures:
