@@ -184,7 +184,7 @@ def open_texts(folder: Path) -> tuple[list[str], list[str]]:
 
 
 # --- short texts ------------------------------------------------------------------------------------------------------
-SIZES = {4: 4, 8: 8, 12: 12, 16: 16, 24: 27, 40: 47}  # words, at least and at most: long ones are rare
+SIZES = {4: 4, 6: 6, 8: 8, 12: 12, 16: 16, 24: 27, 40: 47}  # words, at least and at most: long ones are rare
 LENGTH_BANDS = {"4 to 7": (4, 7), "8 to 11": (8, 11), "12 to 15": (12, 15), "16 to 23": (16, 23), "24 to 39": (24, 39),
                 "40 and more": (40, 10_000)}  # fmt: skip
 GREETINGS = ("Hello.", "Good morning, doctor.", "Dear nurse,", "Hi there,", "Good afternoon to you all.", "Thank you.")
@@ -263,32 +263,33 @@ def ways(rng: random.Random, text: str, words: list[str]) -> dict[str, str]:
     }  # fmt: skip
 
 
-def short_copies(texts: list[Text], *, most: int = 300) -> list[list[object]]:
+def short_copies(golds: list[list[Text]], *, most: int = 300) -> list[list[object]]:
     """Count planted copies that are caught, by way and number of words; gold that three groups share is left out."""
     from hf_synth.privacy.folding import digest
     from hf_synth.privacy.overlap import Index
 
-    rng = random.Random(0)
-    index = Index.of((group, (text,)) for group, text in texts)
-    groups: dict[bytes, set[str]] = {}
-    for group, text in texts:
-        groups.setdefault(digest((text,)), set()).add(group)
-    words = [w for _, text in texts for w in text.split()]
-    own = {digest((t,)): t for _, t in texts if len(groups[digest((t,))]) < 3}
-    caught: dict[str, dict[int, tuple[int, int]]] = {}
-    for least, longest in SIZES.items():
-        chosen = [t for t in own.values() if least <= len(t.split()) <= longest]
-        rng.shuffle(chosen)
-        planted: dict[str, list[str]] = {}
-        for text in chosen[:most]:
-            for name, copy in ways(rng, text, words).items():
-                planted.setdefault(name, []).append(copy)
-        for name, rows in planted.items():
-            reach = index.reach([(row,) for row in rows])
-            hits = int((reach.same | reach.spans() | reach.near()).sum())
-            caught.setdefault(name, {})[least] = hits, len(rows)
+    caught: dict[str, dict[int, list[bool]]] = {}
+    for seed, texts in enumerate(golds):
+        rng = random.Random(seed)
+        index = Index.of((group, (text,)) for group, text in texts)
+        groups: dict[bytes, set[str]] = {}
+        for group, text in texts:
+            groups.setdefault(digest((text,)), set()).add(group)
+        words = [w for _, text in texts for w in text.split()]
+        own = {digest((t,)): t for _, t in texts if len(groups[digest((t,))]) < 3}
+        for least, longest in SIZES.items():
+            chosen = [t for t in own.values() if least <= len(t.split()) <= longest]
+            rng.shuffle(chosen)
+            planted: dict[str, list[str]] = {}
+            for text in chosen[:most]:
+                for name, copy in ways(rng, text, words).items():
+                    planted.setdefault(name, []).append(copy)
+            for name, rows in planted.items():
+                reach = index.reach([(row,) for row in rows])
+                hits = (reach.same | reach.spans() | reach.near()).tolist()
+                caught.setdefault(name, {}).setdefault(least, []).extend(hits)
     return [
-        [name, *(f"{by[size][0]} / {by[size][1]}" if size in by else "–" for size in SIZES)]
+        [name, *(f"{sum(by[size])} / {len(by[size])}" if size in by else "–" for size in SIZES)]
         for name, by in caught.items()
     ]
 
@@ -344,7 +345,7 @@ def short_texts(args: argparse.Namespace) -> str:
     """Measure short texts: copies of invented ones, and of the real ones of the folders, which are clean rows too."""
     header = ["copy", *(f"{size} words" for size in SIZES)]
     invented = invented_texts(300, tuple(SIZES), 1)
-    parts = [INVENTED.format(copies=markdown_table(header, short_copies(invented)))]
+    parts = [INVENTED.format(copies=markdown_table(header, short_copies([invented])))]
     sources = {}
     if args.open:
         sources["turns of MTS-Dialog, by dialogue"] = turns_of(args.open), 2
@@ -352,7 +353,7 @@ def short_texts(args: argparse.Namespace) -> str:
         sources["premises of SDOH-NLI"] = premises_of(args.premises), 16
     for name, (texts, splits) in sources.items():
         clean = markdown_table(["words", "clean rows", "withheld", "share"], short_clean(texts, splits))
-        copies = markdown_table(header, short_copies(halves(texts, 0)[0]))
+        copies = markdown_table(header, short_copies([halves(texts, seed)[0] for seed in range(splits)]))
         parts.append(REAL.format(name=name, clean=clean, splits=splits, copies=copies))
     long = [(f"{i}", text) for i, (_, text) in enumerate(invented_texts(300, (70,), 2))]
     cut = [["invented, 70 words", *row] for row in pieces_caught(long, [text for _, text in invented])]
@@ -447,8 +448,8 @@ more than 2% of any length.
 
 {clean}
 
-Caught / planted, of up to 300 texts of gold of each length (24 to 27 words, and 40 to 47) that fewer than three groups
-share:
+Caught / planted, of up to 300 texts of each length (24 to 27 words, and 40 to 47) in the gold of each half, without
+those that three groups share:
 
 {copies}
 """
@@ -465,8 +466,9 @@ PIECES = """
   which differ in one word by chance. From 8 words on, texts that resemble those of another group of gold remain.
 - More than one changed word in 8, and a changed word together with a greeting in texts of under 12 words.
 - Texts that three groups of gold share, and pieces of them: they are set phrases.
-- Pieces of a text of gold in rows that consist of other words for the most part, each below 24 words in a row and below
-  the limits of windows; pieces of which all rows contain less than 60% together; pieces of under 4 words.
+- Pieces of a text of gold in rows that consist of other words for the most part, also where these are pieces of other
+  texts, each below 24 words in a row and below the limits of windows; pieces of which all short rows contain less than
+  60% together, or that stand in rows of more than 60 words; pieces of under 4 words.
 - A short text of gold in a longer row: it has to be at least half of it, or leave six words.
 - Gold in other words.
 """

@@ -20,7 +20,7 @@ _LEAST = 24  # words of the shortest text of gold that can be in pieces
 # Limits (`benchmarks/audit.py` measures them): windows of a row that occur in the text, words of the text in such rows.
 _PIECE, _COVERED = 0.5, 0.6
 _MOST_ROWS = 8  # a window that more texts of rows contain is a phrase of the generator
-_SLICE = 500_000  # matches in memory at once
+_SLICE = 200_000  # matches in memory at once
 _BATCH = 1_000  # texts of gold read at once
 
 
