@@ -1,10 +1,12 @@
 """Benchmark of the privacy audit: time and memory by number of rows, and detection rates of disguised copies.
 
-    python benchmarks/audit.py [--notes 100000] [--gold 10000] [--open FOLDER] [--out docs/results/audit.md]
+    python benchmarks/audit.py [--notes 100000] [--gold 10000] [--open FOLDER] [--premises FOLDER]
+                               [--out docs/results/audit.md]
 
 All notes are artificial: texts of about 1,000 characters, each joined from several notes of the artificial clinic,
 whose sentences are mostly set phrases, with its own vital signs. Every size runs in its own process, to measure its
-peak memory. `--open` takes the folder of MTS-Dialog and measures clean and copied rows of it too.
+peak memory. `--open` takes the folder of MTS-Dialog and measures clean and copied rows of it too, and its turns as
+short texts; `--premises` takes the folder of SDOH-NLI, whose premises are short texts too.
 """
 
 from __future__ import annotations
@@ -181,11 +183,198 @@ def open_texts(folder: Path) -> tuple[list[str], list[str]]:
     return train, [text for text in others if digest((text,)) not in known]
 
 
+# --- short texts ------------------------------------------------------------------------------------------------------
+SIZES = {4: 4, 6: 6, 8: 8, 12: 12, 16: 16, 24: 27, 40: 47}  # words, at least and at most: long ones are rare
+LENGTH_BANDS = {"4 to 7": (4, 7), "8 to 11": (8, 11), "12 to 15": (12, 15), "16 to 23": (16, 23), "24 to 39": (24, 39),
+                "40 and more": (40, 10_000)}  # fmt: skip
+GREETINGS = ("Hello.", "Good morning, doctor.", "Dear nurse,", "Hi there,", "Good afternoon to you all.", "Thank you.")
+ONES = ["one", "two", "three", "four", "five", "six", "seven", "eight", "nine"]
+TEENS = ["ten", "eleven", "twelve", "thirteen", "fourteen", "fifteen", "sixteen", "seventeen", "eighteen", "nineteen"]
+TENS = ["twenty", "thirty", "forty", "fifty", "sixty", "seventy", "eighty", "ninety"]
+IN_WORDS = dict(enumerate([*ONES, *TEENS, *(f"{ten} {one}".strip() for ten in TENS for one in ("", *ONES))], 1))
+IN_DIGITS = {word: str(number) for number, word in IN_WORDS.items() if number > 1}  # "one" is often no number
+Text = tuple[str, str]  # group, text
+
+
+def turns_of(folder: Path) -> list[Text]:
+    """Read the turns of MTS-Dialog, without the speaker's name, by dialogue."""
+    turns = []
+    for name in ("TrainingSet", "ValidationSet", "TestSet-1-MEDIQA-Chat-2023"):
+        with (folder / f"MTS-Dialog-{name}.csv").open(encoding="utf-8", newline="") as file:
+            for i, row in enumerate(csv.DictReader(file)):
+                lines = (re.sub(r"^\s*[A-Z]\w*(?: \w+)?\s*:\s*", "", line) for line in row["dialogue"].splitlines())
+                turns += [(f"{name} {i}", line.strip()) for line in lines if line.strip()]
+    return turns
+
+
+def premises_of(folder: Path) -> list[Text]:
+    """Read the distinct premises of SDOH-NLI."""
+    premises: dict[str, None] = {}
+    for name in ("train", "validation", "test"):
+        with (folder / f"sdoh_nli_{name}.csv").open(encoding="utf-8", newline="") as file:
+            premises |= {row["premise"]: None for row in csv.DictReader(file)}
+    return [(text, text) for text in premises]
+
+
+def halves(texts: list[Text], seed: int) -> tuple[list[Text], list[str]]:
+    """Divide texts by group: a half is gold; the texts of the other half that equal no text of gold are rows."""
+    from hf_synth.privacy.folding import digest
+
+    groups = sorted({group for group, _ in texts})
+    random.Random(seed).shuffle(groups)
+    chosen = set(groups[: len(groups) // 2])
+    gold = [item for item in texts if item[0] in chosen]
+    known = {digest((text,)) for _, text in gold}
+    return gold, [text for group, text in texts if group not in chosen and digest((text,)) not in known]
+
+
+def invented_texts(n: int, sizes: tuple[int, ...], seed: int) -> list[Text]:
+    """Write texts of nonsense words, each of its own group: no two of them resemble each other."""
+    rng = random.Random(f"invented-{seed}")
+    syllables = [a + b for a in "bdklmnprstv" for b in "aeiou"]
+    words = ["".join(rng.choices(syllables, k=rng.randint(1, 3))) for _ in range(2_000)]
+    return [(f"{size} {i}", " ".join(rng.choices(words, k=size))) for size in sizes for i in range(n)]
+
+
+def ways(rng: random.Random, text: str, words: list[str]) -> dict[str, str]:
+    """Return short copies of a text, one for each way; signs and numbers only where the text has them."""
+    own, first = text.split(), rng.random() < 0.5
+    changed, anywhere = list(own), list(own)
+    changed[0 if first else -1] = rng.choice(words)
+    anywhere[rng.randrange(len(own))] = rng.choice(words)
+    greeting = rng.choice(GREETINGS)
+    signs = re.sub(r"&|\band\b", lambda m: "and" if m[0] == "&" else "&", text)
+    numbers = re.sub(r"\b[1-9]\d?\b", lambda m: IN_WORDS[int(m[0])], text)
+    if numbers == text:
+        longest_first = sorted(IN_DIGITS, key=len, reverse=True)
+        numbers = re.sub(rf"\b(?:{'|'.join(longest_first)})\b", lambda m: IN_DIGITS[m[0]], text)
+    copies = {
+        "verbatim": text,
+        "first or last word changed": " ".join(changed),
+        "first or last word dropped": " ".join(own[1:] if first else own[:-1]),
+        "a greeting before": f"{greeting} {text}",
+        "a word after": f"{text} {rng.choice(words)}",
+        "any one word changed": " ".join(anywhere),
+        "a greeting, and any one word changed": " ".join([greeting, *anywhere]),
+    }
+    return copies | {
+        name: copy for name, copy in {"and as &, & as and": signs, "numbers in words or digits": numbers}.items()
+        if copy != text
+    }  # fmt: skip
+
+
+def short_copies(golds: list[list[Text]], *, most: int = 300) -> list[list[object]]:
+    """Count planted copies that are caught, by way and number of words; gold that three groups share is left out."""
+    from hf_synth.privacy.folding import digest
+    from hf_synth.privacy.overlap import Index
+
+    caught: dict[str, dict[int, list[bool]]] = {}
+    for seed, texts in enumerate(golds):
+        rng = random.Random(seed)
+        index = Index.of((group, (text,)) for group, text in texts)
+        groups: dict[bytes, set[str]] = {}
+        for group, text in texts:
+            groups.setdefault(digest((text,)), set()).add(group)
+        words = [w for _, text in texts for w in text.split()]
+        own = {digest((t,)): t for _, t in texts if len(groups[digest((t,))]) < 3}
+        for least, longest in SIZES.items():
+            chosen = [t for t in own.values() if least <= len(t.split()) <= longest]
+            rng.shuffle(chosen)
+            planted: dict[str, list[str]] = {}
+            for text in chosen[:most]:
+                for name, copy in ways(rng, text, words).items():
+                    planted.setdefault(name, []).append(copy)
+            for name, rows in planted.items():
+                reach = index.reach([(row,) for row in rows])
+                hits = (reach.same | reach.spans() | reach.near()).tolist()
+                caught.setdefault(name, {}).setdefault(least, []).extend(hits)
+    return [
+        [name, *(f"{sum(by[size])} / {len(by[size])}" if size in by else "–" for size in SIZES)]
+        for name, by in caught.items()
+    ]
+
+
+def short_clean(texts: list[Text], splits: int) -> list[list[object]]:
+    """Count clean rows of 4 words or more that an audit withholds as copies, over several halves."""
+    from datasets import Dataset
+
+    from hf_synth.privacy.audit import audit
+    from hf_synth.privacy.findings import COPIED
+
+    def rows_of(items: list[Text], source: str) -> Dataset:
+        rows = [TASK.gold_row(f"{source}{i}", g, 0, t) | {"source": source} for i, (g, t) in enumerate(items)]
+        return Dataset.from_list(rows, features=TASK.gold_features())
+
+    withheld: list[tuple[int, bool]] = []
+    for seed in range(splits):
+        gold, clean = halves(texts, seed)
+        rows = rows_of([(str(i), text) for i, text in enumerate(clean)], "synthetic")
+        findings = audit(TASK, rows, gold=rows_of(gold, "gold"))
+        hits = [bool(set(flags) & set(COPIED)) for flags in findings.row_flags]
+        withheld += zip((len(text.split()) for text in clean), hits, strict=True)
+    bands = {**LENGTH_BANDS, "all of 4 and more": (4, 10_000)}
+    found = {name: [hit for n, hit in withheld if low <= n <= high] for name, (low, high) in bands.items()}
+    return [[name, len(hits), sum(hits), f"{sum(hits) / max(1, len(hits)):.2%}"] for name, hits in found.items()]
+
+
+def pieces_caught(texts: list[Text], others: list[str], *, copies: int = 20) -> list[list[object]]:
+    """Count pieces of texts of gold that are caught when their rows stand among clean ones."""
+    from datasets import Dataset
+
+    from hf_synth.privacy.audit import audit
+    from hf_synth.privacy.findings import COPIED
+
+    def rows_of(items: list[str], source: str) -> Dataset:
+        rows = [TASK.gold_row(f"{source}{i}", None, 0, t) | {"source": source} for i, t in enumerate(items)]
+        return Dataset.from_list(rows, features=TASK.gold_features())
+
+    rng, counts = random.Random(0), []
+    gold = rows_of([text for _, text in texts], "gold")
+    chosen = rng.sample([text for _, text in texts if len(text.split()) >= 60], copies)
+    for size in (4, 5, 7, 9, 11, 13):
+        planted = [" ".join(t.split()[i : i + size]) for t in chosen for i in range(0, len(t.split()), size)]
+        planted = [piece for piece in planted if len(piece.split()) >= 4]
+        findings = audit(TASK, rows_of([*planted, *others], "synthetic"), gold=gold)
+        hits = [bool(set(flags) & set(COPIED)) for flags in findings.row_flags]
+        n = len(planted)
+        counts.append([size, f"{sum(hits[:n])} / {n}", f"{sum(hits[n:])} / {len(others)}"])
+    return counts
+
+
+def short_texts(args: argparse.Namespace) -> str:
+    """Measure short texts: copies of invented ones, and of the real ones of the folders, which are clean rows too."""
+    header = ["copy", *(f"{size} words" for size in SIZES)]
+    invented = invented_texts(300, tuple(SIZES), 1)
+    parts = [INVENTED.format(copies=markdown_table(header, short_copies([invented])))]
+    sources = {}
+    if args.open:
+        sources["turns of MTS-Dialog, by dialogue"] = turns_of(args.open), 2
+    if args.premises:
+        sources["premises of SDOH-NLI"] = premises_of(args.premises), 16
+    for name, (texts, splits) in sources.items():
+        clean = markdown_table(["words", "clean rows", "withheld", "share"], short_clean(texts, splits))
+        copies = markdown_table(header, short_copies([halves(texts, seed)[0] for seed in range(splits)]))
+        parts.append(REAL.format(name=name, clean=clean, splits=splits, copies=copies))
+    long = [(f"{i}", text) for i, (_, text) in enumerate(invented_texts(300, (70,), 2))]
+    cut = [["invented, 70 words", *row] for row in pieces_caught(long, [text for _, text in invented])]
+    if args.open:
+        gold, clean_turns = halves(turns_of(args.open), 0)
+        dialogues: dict[str, list[str]] = {}
+        for group, text in gold:
+            dialogues.setdefault(group, []).append(text)
+        whole = [(group, " ".join(turns)) for group, turns in dialogues.items()]
+        cut += [["dialogues of MTS-Dialog", *row] for row in pieces_caught(whole, clean_turns)]
+    return "".join(parts) + PIECES.format(
+        rows=markdown_table(["gold", "words of a piece", "caught / planted", "clean rows withheld"], cut)
+    )
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--notes", type=int, default=100_000)
     parser.add_argument("--gold", type=int, default=10_000)
     parser.add_argument("--open", type=Path, help="folder of MTS-Dialog")
+    parser.add_argument("--premises", type=Path, help="folder of SDOH-NLI")
     parser.add_argument("--out", type=Path)
     parser.add_argument("--measure", nargs=3, metavar=("FOLDER", "SYNTHETIC", "GOLD"), help=argparse.SUPPRESS)
     args = parser.parse_args()
@@ -228,7 +417,8 @@ def report(runs: list[dict[str, Any]], args: argparse.Namespace) -> str:
         dialogues = DIALOGUES.format(rows=rows)
     figures = ", ".join(f"{k} {v:g}" for k, v in whole["figures"].items())
     return TEXT.format(
-        timing=timing, parts=parts, through=through, short=short, dialogues=dialogues, figures=figures,
+        timing=timing, parts=parts, through=through, short=short, dialogues=dialogues + short_texts(args),
+        figures=figures,
         cores=len(os.sched_getaffinity(0)), load=os.getloadavg()[0], length=LENGTH,
     )  # fmt: skip
 
@@ -240,6 +430,47 @@ Real, open text: train as gold. "Clean" are validation and test, without exact c
 others do share wording with it.
 
 {rows}
+"""
+INVENTED = """
+## Short texts: caught / planted, invented words
+
+300 texts of gold of each length, of nonsense words: no two of them resemble each other. Texts of fewer than 4 words are
+counted as too short, and only equal texts of gold are found in them.
+
+{copies}
+"""
+REAL = """
+## Short texts: {name}
+
+Real, open text. Clean rows: half of the groups are gold, the others are rows; rows that equal a text of gold, apart
+from case and signs, are left out. The rows of {splits} such halves are counted. No more than 1% may be withheld, and no
+more than 2% of any length.
+
+{clean}
+
+Caught / planted, of up to 300 texts of each length (24 to 27 words, and 40 to 47) in the gold of each half, without
+those that three groups share:
+
+{copies}
+"""
+PIECES = """
+## Notes cut into pieces over many rows
+
+20 texts of gold, each cut into rows of so many words, among clean rows.
+
+{rows}
+
+## What is not caught
+
+- Changed words in texts of 4 to 7 words: only some of those with rare words are told from other texts of their length,
+  which differ in one word by chance. From 8 words on, texts that resemble those of another group of gold remain.
+- More than one changed word in 8, and a changed word together with a greeting in texts of under 12 words.
+- Texts that three groups of gold share, and pieces of them: they are set phrases.
+- Pieces of a text of gold in rows that consist of other words for the most part, also where these are pieces of other
+  texts, each below 24 words in a row and below the limits of windows; pieces of which all short rows contain less than
+  60% together, or that stand in rows of more than 60 words; pieces of under 4 words.
+- A short text of gold in a longer row: it has to be at least half of it, or leave six words.
+- Gold in other words.
 """
 TEXT = """# Privacy audit: time, memory, and detection of copies
 

@@ -1,12 +1,14 @@
 """The verbs `audit`, `publish` and `withdraw`: check what leaves, publish it, take it back.
 
 Nothing that is printed or written holds text of a note: counts, row numbers, and in findings.parquet the ids of rows.
+The one exception is `audit --show`, which prints words of refused rows in a terminal.
 """
 
 from __future__ import annotations
 
 import importlib
 import json
+import re
 import runpy
 import sys
 from argparse import ArgumentParser, Namespace
@@ -37,6 +39,7 @@ def add_audit_options(parser: ArgumentParser) -> None:
     add("--split-held-out", metavar="SPLIT", help="gold that nothing saw, as the control (default: test)")
     add("--model", metavar="MODEL", help="a model trained on the gold: does it tell who was in it?")
     _add_detectors(parser)
+    add("--show", action="store_true", help="show the words of refused rows; in a terminal only, and in no file")
     add("--out", type=Path, metavar="DIR", help="where audit.json, .md, .html and findings.parquet go")
 
 
@@ -52,11 +55,16 @@ def audit(args: Namespace) -> tuple[Result, int]:
 
     Raises:
         GoldError: the gold has no such split, or there is no control for a model.
+        HfSynthError: words of rows are to be shown where stdout is no terminal.
     """
     from hf_synth.gold.adoption import read_dataset
     from hf_synth.privacy.membership import membership
     from hf_synth.publishing.export import as_exported
 
+    if args.show and not sys.stdout.isatty():
+        raise HfSynthError(
+            "--show prints words of notes and works in a terminal only; without it, counts and row numbers are printed"
+        )
     task = hf_synth.load_task(args.task)
     rows = as_exported(task, read_dataset(args.synthetic))
     gold, held_out = _seen_and_held_out(task, args)
@@ -71,6 +79,8 @@ def audit(args: Namespace) -> tuple[Result, int]:
         tested = membership(task, args.model, gold=gold, held_out=held_out, seed=args.seed)
         facts["membership"] = tested.to_json()
     _print_findings(findings, tested)
+    if args.show:
+        _show_rows(task, rows, findings)
     if args.out:
         _write_audit(task, rows, findings, tested, facts, args.out)
         print(f"-> {args.out}")
@@ -129,6 +139,8 @@ def _print_findings(findings: Findings, tested: Any) -> None:
     )
     if not findings.compared:
         print("  no gold was given: copies were not looked for")
+    if short := figures.get("too_short"):
+        print(f"  {int(short):>7,}  rows have too few words for near-copies to be found in them")
     for flag, count in refusals(findings, findings.refused).items():
         print(f"  {count:>7,}  {FLAGS[flag]}")
     if "closeness_auc" in figures:
@@ -137,6 +149,30 @@ def _print_findings(findings: Findings, tested: Any) -> None:
     if tested is not None:
         print(f"  {tested}")
     print("  patterns do not find names: this is not de-identification")
+
+
+_SHOWN, _SHOWN_LETTERS = 20, 300  # rows, and characters of each of their texts
+
+
+def _show_rows(task: Task, rows: Dataset, findings: Findings) -> None:
+    """Print the words of the first refused rows: lines with an identifier where that is all, else the beginning."""
+    from hf_synth.privacy.canaries import note_columns
+    from hf_synth.privacy.findings import COPIED
+    from hf_synth.privacy.identifiers import identifiers_in
+
+    for i in list(findings.refused)[:_SHOWN]:
+        flags = findings.refused[i]
+        print(f"  row {i}: {', '.join(flags)}")
+        row = rows[i]
+        for column in note_columns(task):
+            text = str(row[column] or "")
+            lines = [line for line in re.split(r"(?<=[.!?;])\s+|\n+", text) if identifiers_in(line)]
+            shown = text if set(flags) & {*COPIED, "exemplar_echo"} or not lines else " ... ".join(lines)
+            plain = " ".join("".join(c if c.isprintable() else " " for c in shown).split())
+            if plain:
+                print(f"    {plain[:_SHOWN_LETTERS]}{'...' if len(plain) > _SHOWN_LETTERS else ''}")
+    if len(findings.refused) > _SHOWN:
+        print(f"  and {len(findings.refused) - _SHOWN:,} rows more; their numbers are in findings.parquet of --out")
 
 
 def _write_audit(task: Task, rows: Dataset, findings: Findings, tested: Any, facts: Result, out: Path) -> None:

@@ -3,7 +3,8 @@
 Four questions, each answered in time linear in the text, some thousand rows at a time:
 
 - *Does it contain gold?* Synthetic rows are compared with an index of the windows of words and letters of gold
-  (`overlap`). Windows shared by three or more groups of gold (patients, notes) are boilerplate and do not count.
+  (`overlap`), short ones as a whole (`short_texts`) and all together (`pieces`). What three or more groups of gold
+  (patients, notes) share is boilerplate and does not count.
 - *Is it nearer to gold than it should be?* On a sample, compared with gold that the generator never saw (`closeness`).
 - *Does it name a person?* Patterns (`identifiers`) find what has a form; a finder of the user's own may find more.
   Patterns do not find names or places: a clean audit is not de-identification.
@@ -30,7 +31,9 @@ from hf_synth.privacy.findings import COPIED, FLAGS, Findings, refusing
 from hf_synth.privacy.folding import Row, Units
 from hf_synth.privacy.identifiers import DATES_AND_AGES, IDENTIFIERS, identifiers_in
 from hf_synth.privacy.overlap import Index, Reach
+from hf_synth.privacy.pieces import Pieces
 from hf_synth.privacy.repetition import Repeats
+from hf_synth.privacy.short_texts import FEWEST, LONGEST, Words
 from hf_synth.task.columns import UNLABELLED, access_of, strictest
 from hf_synth.task.labels import check_columns, column_of
 from hf_synth.task.task import Task
@@ -101,7 +104,7 @@ def audit(
     figures: dict[str, int | float] = {"rows": scan.rows, "gold_rows": sum(map(len, parts))}
     if "source" in synthetic.column_names:
         scan.raise_on("gold_row", (i for i, s in enumerate(synthetic["source"]) if s in ("gold", UNLABELLED)))
-    figures |= scan.overlap_figures()
+    figures |= scan.overlap_figures((g, row) for p, part in enumerate(parts) for g, row in _by_group(task, part, p))
     if scan.index is not None and "seed_ids" in synthetic.column_names:
         figures["exemplar_echoes"] = scan.raise_on("exemplar_echo", _echoes(scan, synthetic, parts))
     distances: Mapping[str, Sequence[float]] = {}
@@ -133,9 +136,7 @@ def audit(
 
 def index_gold(task: Task, *gold: Dataset) -> Index:
     """Index the texts of gold by group (column `group`; a row without a group is a group of its own)."""
-    return Index.of(
-        item for p, part in enumerate(gold) for item in zip(_groups(part, p), _rows(task, part), strict=True)
-    )
+    return Index.of(item for p, part in enumerate(gold) for item in _by_group(task, part, p))
 
 
 def _batches(task: Task, dataset: Dataset) -> Iterator[list[Row]]:
@@ -148,6 +149,11 @@ def _batches(task: Task, dataset: Dataset) -> Iterator[list[Row]]:
 
 def _rows(task: Task, dataset: Dataset) -> Iterator[Row]:
     return (row for rows in _batches(task, dataset) for row in rows)
+
+
+def _by_group(task: Task, part: Dataset, p: int) -> Iterator[tuple[str, Row]]:
+    """Yield the group and the texts of each row of part p of the gold."""
+    return zip(_groups(part, p), _rows(task, part), strict=True)
 
 
 def _groups(part: Dataset, p: int) -> Iterator[str]:
@@ -166,6 +172,9 @@ class _Scan:
         self._task, self._finder, self._canaries = task, finder, canaries
         self._leaks = [re.compile(p) for p in task.leaks]
         self._repeats = Repeats()
+        self._pieces = Pieces()
+        self._too_short = 0  # rows
+        self._measured = 0
         self._reaches: list[Reach] = []
         self._kinds: Counter[str] = Counter()
         self._more_kinds: Counter[str] = Counter()
@@ -198,7 +207,16 @@ class _Scan:
     def _measure(self, rows: list[Row]) -> None:
         if self.index is not None:
             self._reaches.append(self.index.reach(rows))
-        self._repeats.add(Units.of([" ".join(row) for row in rows]))
+        units = Units.of([" ".join(row) for row in rows])
+        self._repeats.add(units)
+        words = units.lengths()
+        self._too_short += sum(any(rows[i]) for i in np.flatnonzero(words < FEWEST).tolist())
+        short = np.flatnonzero(words <= LONGEST * len(rows[0])).tolist()
+        if short and self.index is not None:
+            texts = [(i, text) for i in short for text in rows[i] if text]
+            owner = np.array([i for i, _ in texts], np.int64) + self._measured
+            self._pieces.add(Words.of([text for _, text in texts]), owner)
+        self._measured += len(rows)
 
     def _search(self, rows: list[Row]) -> None:
         for i, row in enumerate(rows, self._next_row):
@@ -248,8 +266,8 @@ class _Scan:
         n = len(self.flags) if self.index is None else 0
         return Index.of([]).reach([("",)] * n)
 
-    def overlap_figures(self) -> dict[str, int | float]:
-        """Raise the flags of copies and count each."""
+    def overlap_figures(self, gold: Iterable[tuple[str, Row]]) -> dict[str, int | float]:
+        """Raise the flags of copies and count each; gold is read again only for pieces in short rows."""
         if self.index is None:
             return {}
         reach = self.reach()
@@ -258,6 +276,7 @@ class _Scan:
             "copies_of_gold": self.raise_on("copy_of_gold", np.flatnonzero(reach.same).tolist()),
             "copied_spans": self.raise_on("copied_span", np.flatnonzero(reach.spans()).tolist()),
             "near_copies": self.raise_on("near_copy", np.flatnonzero(reach.near()).tolist()),
+            "pieces_of_gold": self.raise_on("piece_of_gold", sorted(self._pieces.find(gold))),
             **_spread("", reach),
         }
 
@@ -274,6 +293,7 @@ class _Scan:
         exact, near = self._repeats.find()
         figures["duplicates"] = self.raise_on("duplicate", np.flatnonzero(exact).tolist())
         figures["near_duplicates"] = self.raise_on("near_duplicate", np.flatnonzero(near).tolist())
+        figures["too_short"] = self._too_short
         return figures
 
 

@@ -21,13 +21,14 @@ if TYPE_CHECKING:
 # trusted either.
 MAX_COPIED_SHARE = 0.01
 
-COPIED = ("gold_row", "copy_of_gold", "copied_span", "near_copy", "canary")
+COPIED = ("gold_row", "copy_of_gold", "copied_span", "near_copy", "piece_of_gold", "canary")
 FLAGS: dict[str, str] = {
     "gold_row": "the row is marked as gold",
-    "copy_of_gold": "it has the words of a text of gold, in any order",
+    "copy_of_gold": "one of its texts has the words of a text of gold; of long texts in any order",
     "copied_span": f"{MAX_RUN} words or {MAX_LETTER_RUN} letters in a row occur in gold of one patient or note",
     "near_copy": f"more than {MAX_CONTAINMENT:.0%} of its {WINDOW}-word windows, or much of its letters, occur in gold "
-    "of one patient or note",
+    "of one patient or note; or a short text in it is nearly one of gold",
+    "piece_of_gold": "it is a piece of a text of gold, of which short rows together contain most",
     "canary": "it contains a canary that was planted in gold",
     "exemplar_echo": "it copies an exemplar of its own prompt",
     "identifier": "it contains what looks like an identifier of a person",

@@ -3,6 +3,7 @@
 Windows of WINDOW words give figures that a person can check: the longest run of gold's words, and the share of a text's
 windows that occur in gold (containment). Windows of LETTERS letters, without the spaces, signs and digits between them,
 match despite hyphens, other numbers, and words that were joined or split. Overlap is exact, in linear time.
+Texts with too few windows are compared as a whole (`short_texts`).
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from typing import Any, NamedTuple, TypeVar
 import numpy as np
 
 from hf_synth.privacy.folding import Bools, Hashes, Numbers, Row, Units, mix
+from hf_synth.privacy.short_texts import LONGEST, SHARED_GROUPS, ShortTexts, Words, changes
 from hf_synth.task.labels import Floats, Ints
 
 # Eight words in a row seldom recur by chance outside set phrases; shorter windows flag plain wording.
@@ -21,7 +23,7 @@ WINDOW = 8
 # About five words, so that short sentences in another order still match.
 LETTERS = 24
 # A window that three patients share is boilerplate.
-BOILERPLATE_GROUPS = 3
+BOILERPLATE_GROUPS = SHARED_GROUPS
 
 # Limits for copies. They were measured on clean texts and copies of the artificial clinic, of nonsense words between
 # set phrases, and of MTS-Dialog (`benchmarks/audit.py` measures them again).
@@ -32,12 +34,16 @@ MAX_RUN, MAX_LETTER_RUN = 24, 110
 MAX_CONTAINMENT = 0.30
 # Least matches of a near-copy: two adjacent set phrases share 7 windows, and a short note may have no others.
 MIN_MATCHES, MIN_LETTERS = 8, 40
+# A text of 12 words and more that lies in gold, but for a word at an end.
+MIN_INSIDE, MIN_INSIDE_SHARE = 5, 0.75
 # Pieces of one note in many places of a row; clean rows share up to 75 windows of letters with one note.
 MAX_LETTERS, MAX_LETTER_SHARE = 100, 0.10
 # Pieces count only from so many groups of gold on: with fewer it is not known which phrases are boilerplate.
 FEW_GROUPS = 50
-# A shorter text with the same words in another order is not a copy.
-FEW_WORDS = 24
+# A shorter text with the same words in another order is not a copy, nor is a whole row of still fewer words. With so
+# few letters, texts that share a form overlap by chance more than other texts do.
+FEW_WORDS, FEW_WORDS_OF_ROW = 24, 12
+MAX_CONTAINMENT_OF_FEW = 0.70
 
 _CHUNK, _CHUNK_CHARACTERS = 2_000, 2_000_000  # rows in memory at once
 _Item = TypeVar("_Item")
@@ -58,7 +64,10 @@ class Reach(NamedTuple):
         letters: (N,) like `matches`, of windows of letters.
         pieces: (N,) whether the row contains many pieces of one group, though they are not most of it.
         group: (N,) number (`Index.groups`) of the group that `letters` counts; -1 for none.
-        same: (N,) whether the row, or a longer text in it, has the words of a text of gold, in any order.
+        same: (N,) whether the row, or a text in it, has the words of a text of gold. Short texts that three groups
+            share do not count; in longer ones the order of the words does not.
+        alike: (N,) whether a text of the row is nearly a short text of gold, or lies in one of gold.
+        words: (N,) number of words.
     """
 
     runs: Ints
@@ -70,6 +79,8 @@ class Reach(NamedTuple):
     pieces: Bools
     group: Ints
     same: Bools
+    alike: Bools
+    words: Ints
 
     def spans(self) -> Bools:
         """Return a mask of the rows with a long run of one group's words or letters, (N,)."""
@@ -79,8 +90,9 @@ class Reach(NamedTuple):
     def near(self) -> Bools:
         """Return a mask of the rows that consist of one group's wording or contain much of it in pieces, (N,)."""
         words = (self.share > MAX_CONTAINMENT) & (self.matches >= MIN_MATCHES)
-        letters = (self.letter_share > MAX_CONTAINMENT) & (self.letters >= MIN_LETTERS)
-        near: Bools = words | letters | self.pieces
+        limit = np.where(self.words < FEW_WORDS, MAX_CONTAINMENT_OF_FEW, MAX_CONTAINMENT)
+        letters = (self.letter_share > limit) & (self.letters >= MIN_LETTERS)
+        near: Bools = words | letters | self.pieces | self.alike
         return near
 
 
@@ -132,21 +144,28 @@ class Index:
     Args:
         groups: number of each group.
         copies: (C,) hashes of whole texts, ascending.
+        shared: (S,) those that three groups share, ascending.
         words: windows of words.
         letters: windows of letters.
+        short: short texts.
     """
 
     groups: dict[str, int] = field(repr=False)
     copies: Hashes = field(repr=False)
+    shared: Hashes = field(repr=False)
     words: _Table = field(repr=False)
     letters: _Table = field(repr=False)
+    short: ShortTexts = field(repr=False)
 
     @classmethod
     def of(cls, rows: Iterable[tuple[str, Row]]) -> Index:
         """Index rows as (group, texts); equal texts count once, so that copies of one note are not boilerplate."""
         groups: dict[str, int] = {}
         seen: set[int] = set()
-        copies: list[Hashes] = []
+        copies: list[Hashes] = [np.zeros(0, np.uint64)]
+        owners: list[Ints] = [np.zeros(0, np.int64)]
+        short: list[Words] = []
+        short_groups: list[Ints] = [np.zeros(0, np.int64)]
         none = np.zeros(0, np.uint64), np.zeros(0, np.int32)
         windows: tuple[list[Any], ...] = tuple([n] for n in (*none, *none))
         for chunk in _chunks(rows, lambda item: item[1]):
@@ -155,6 +174,10 @@ class Index:
             units = Units.of(texts)
             keys = _copy_keys(units)
             copies += keys
+            owners += [numbers, numbers]
+            few = np.flatnonzero(units.lengths() <= LONGEST)
+            short.append(Words.of([texts[i] for i in few.tolist()]))
+            short_groups.append(numbers[few])
             fresh = np.zeros(len(texts), bool)
             for i, key in enumerate(keys[0].tolist()):
                 if key not in seen:
@@ -163,8 +186,10 @@ class Index:
             for parts, part in zip(windows, _gold_windows(units, numbers, fresh), strict=True):
                 parts.append(part)
         words, word_groups, letters, letter_groups = map(np.concatenate, windows)
-        known = np.unique(np.concatenate([np.zeros(0, np.uint64), *copies]))
-        return cls(groups, known[known > 0], _Table(words, word_groups), _Table(letters, letter_groups))
+        return cls(
+            groups, *_known(np.concatenate(copies), np.concatenate(owners)), _Table(words, word_groups),
+            _Table(letters, letter_groups), ShortTexts.of(Words.joined(short), np.concatenate(short_groups)),
+        )  # fmt: skip
 
     @property
     def boilerplate(self) -> int:
@@ -184,12 +209,21 @@ class Index:
         units = Units.of(texts)
         words = self._measure(self.words, *units.windows(WINDOW), units.word_unit, units.n, WINDOW)
         letters = self._measure(self.letters, *units.letter_windows(LETTERS), units.letter_unit, units.n, LETTERS)
-        whole, longer = np.zeros(len(texts), bool), units.lengths() >= FEW_WORDS
+        lengths = units.lengths()
+        whole, longer = np.zeros(len(texts), bool), lengths >= FEW_WORDS
         whole[np.flatnonzero(np.diff(owner, append=n))] = True  # the last text of a row is all of it
+        whole &= lengths >= FEW_WORDS_OF_ROW
         exact, unnumbered = _copy_keys(units)
+        whole[whole] = ~_contains(self.shared, exact[whole])
         same = (_contains(self.copies, exact) & (whole | longer)) | (_contains(self.copies, unnumbered) & longer)
+        alike = (words[1] >= MIN_INSIDE_SHARE) & (words[2] >= MIN_INSIDE)
+        few = np.flatnonzero(lengths <= LONGEST)
+        if len(few):
+            short = Words.of([texts[i] for i in few.tolist()])
+            same[few] |= self.short.same(short)
+            alike[few] |= self.short.near(short)
         pieces = (letters[2] >= MAX_LETTERS) & (letters[1] > MAX_LETTER_SHARE) & (len(self.groups) >= FEW_GROUPS)
-        of_texts = [*words[:3], *letters[:3], pieces, np.full(len(texts), -1), same]
+        of_texts = [*words[:3], *letters[:3], pieces, np.full(len(texts), -1), same, alike, lengths]
         of_rows = Reach(*(np.zeros(n, values.dtype) for values in of_texts))._replace(group=np.full(n, -1))
         for out, values in zip(of_rows, of_texts, strict=True):
             np.maximum.at(out, owner, values)
@@ -253,6 +287,15 @@ def _copy_keys(units: Units) -> tuple[Hashes, Hashes]:
     unnumbered = units.in_any_order(numbers=False)
     unnumbered[np.bincount(units.word_unit[~units.numbers], minlength=units.n) < FEW_WORDS] = 0
     return units.in_any_order(numbers=True), np.where(unnumbered > 0, mix(unnumbered), unnumbered)
+
+
+def _known(keys: Hashes, groups: Ints) -> tuple[Hashes, Hashes]:
+    """Return the distinct keys, and those that BOILERPLATE_GROUPS groups share, both ascending."""
+    order = np.lexsort((groups, keys))
+    keys, groups = keys[order], groups[order]
+    new = changes(keys) | changes(groups)
+    known, counts = np.unique(keys[new & (keys > 0)], return_counts=True)
+    return known, known[counts >= BOILERPLATE_GROUPS]
 
 
 def _gold_windows(units: Units, numbers: Ints, fresh: Bools) -> tuple[Any, ...]:

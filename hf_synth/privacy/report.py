@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
-from hf_synth.privacy.findings import FLAGS, MAX_COPIED_SHARE, Findings, refusing
+from hf_synth.privacy.findings import FLAGS, MAX_COPIED_SHARE, Findings, refusals, refusing
+from hf_synth.privacy.short_texts import FEWEST
 from hf_synth.reports.page import Section, Table, markdown, page
 from hf_synth.reports.plots import Interval, histogram_plot, interval_plot
 
@@ -17,7 +18,8 @@ _TITLE = "Audit of synthetic rows"
 _LIMITS = (
     "Patterns find what has a form: numbers, dates, e-mail and web addresses. They do not find names, nor places "
     "without a form. This audit is not de-identification, and it does not prove that nothing of gold is left: it "
-    "misses paraphrases, and notes that consist of phrases which three or more notes of gold share."
+    "misses paraphrases, texts of a few words of which one was changed, and notes that consist of phrases which three "
+    "or more notes of gold share."
 )
 _SHARED = {
     "longest_run_words": "longest run shared with one patient or note of gold, in words (set phrases left out)",
@@ -36,7 +38,7 @@ def audit_sections(
         membership: test of a model that was trained on the gold.
         exposure: of canaries in that model.
     """
-    sections = [_verdict_section(findings)]
+    sections = [_verdict_section(findings, model=membership is not None)]
     if findings.compared:
         sections.append(_overlap_section(findings))
     sections.append(_flags_section(findings))
@@ -75,20 +77,78 @@ def audit_markdown(findings: Findings, **options: Any) -> str:
     return markdown(_TITLE, audit_sections(findings, **options), facts=facts, simulated=simulated)
 
 
-def _verdict_section(findings: Findings) -> Section:
+def _verdict_section(findings: Findings, *, model: bool) -> Section:
+    """Say what may leave, what must not and what was not checked.
+
+    Args:
+        model: whether a model was tested too.
+    """
     figures = findings.figures
     rows, copied, refused = (int(figures[k]) for k in ("rows", "copied_rows", "refused_rows"))
-    verdict, note = "Passed.", ""
-    if findings.verdict != "ok":
-        verdict = "Refused: the generator copies, and rows without a finding cannot be trusted either."
-    scope = f"{rows:,} rows were compared with {int(figures['gold_rows']):,} rows of gold."
-    if not findings.compared:
-        scope, note = f"{rows:,} rows were searched.", "There was no gold to compare with, so copies cannot be found."
+    left = 0 if findings.verdict != "ok" else rows - refused
+    nearer = float(figures.get("closeness_auc_low", 0.0)) > 0.5
     text = (
-        f"{verdict} {scope} {copied:,} of them contain gold ({figures['copied_share']:.2%}; the dataset is refused "
-        f"above {MAX_COPIED_SHARE:.0%}), and {refused:,} must not leave."
+        f"{rows:,} rows were compared with {int(figures['gold_rows']):,} rows of gold. {copied:,} of them contain gold "
+        f"({figures['copied_share']:.2%}), and {refused:,} must not leave."
     )
-    return Section("Verdict", text, note=note)
+    if not findings.compared:
+        text = (
+            f"{rows:,} rows were searched. There was no gold to compare with, so copies cannot be found. {refused:,} "
+            "must not leave."
+        )
+    if findings.verdict != "ok":
+        text += (
+            f" Above {MAX_COPIED_SHARE:.0%} the generator copies, and rows without a finding cannot be trusted either: "
+            "nothing may leave. Generate again, e.g. with fewer or shorter exemplars."
+        )
+    note = ""
+    if nearer:
+        note = (
+            "The rows lie nearer to gold than held-out gold does "
+            f"({float(figures['closeness_auc']):.3f}; 0.5 is neither). A generator that tells single notes in other "
+            "words looks like this: read rows beside the gold before any of them leave."
+        )
+    glance = [
+        ["may leave", left, _share(left, rows), "nothing was found in them" if left else None],
+        ["must not leave", rows - left, _share(rows - left, rows), _reasons(findings)],
+    ]
+    if not findings.compared and left:
+        glance[0] = ["not known", left, _share(left, rows), "nothing was found in them, but copies were not looked for"]
+    glance += [["was not checked", count, "", what] for count, what in _unchecked(findings, model=model)]
+    title = f"Verdict: {left:,} of {rows:,} rows may leave" if left else "Verdict: no row may leave"
+    if not findings.compared and left:
+        title = "Verdict: not known, the rows were not compared with gold"
+    elif nearer and left:
+        title += ", once a person has looked at them"
+    return Section(title, text, tables=[Table(["", "rows", "share", "why"], glance, align="lrrl")], note=note)
+
+
+def _share(part: int, rows: int) -> str:
+    return f"{part / max(1, rows):.1%}"
+
+
+def _reasons(findings: Findings) -> str:
+    """Name the flags that refuse most rows."""
+    counts = refusals(findings, findings.refused)
+    most = sorted(counts, key=lambda flag: -counts[flag])[:3]
+    reasons = [f"{counts[flag]:,} `{flag}`" for flag in most]
+    return ("all rows, since too many copy gold: " if findings.verdict != "ok" else "") + (", ".join(reasons) or "–")
+
+
+def _unchecked(findings: Findings, *, model: bool) -> Iterator[tuple[int | None, str]]:
+    """Yield what the audit did not check, each with a number of rows where it is of some rows."""
+    figures = findings.figures
+    if not findings.compared:
+        yield None, "copies of gold: no gold was given"
+    elif short := int(figures.get("too_short", 0)):
+        yield short, f"near-copies, in rows of fewer than {FEWEST} words: only whole texts of gold were looked for"
+    if findings.compared and "closeness_auc" not in figures:
+        yield None, "whether the rows lie too near to gold: there was no held-out gold"
+    if "canaries_planted" not in figures:
+        yield None, "canaries: none was named"
+    if not model:
+        yield None, "whether a model tells who was in its training rows: no model was named"
+    yield None, "names, and places without a form; gold in other words"
 
 
 def _overlap_section(findings: Findings) -> Section:

@@ -6,6 +6,7 @@ import json
 import logging
 import random
 import re
+import sys
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -358,6 +359,31 @@ def test_the_verb_on_clean_rows_and_with_a_control(tmp_path: Path, capsys: pytes
     assert figures["closeness_auc_low"] < 0.5 < figures["closeness_auc_high"]
     assert main(["audit", *where, "--split-held-out", "nothing"]) == 1
     assert "no split 'nothing'" in capsys.readouterr().err
+
+
+def test_show_prints_words_of_refused_rows_in_a_terminal_alone(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    escape = f"{CANARY} \x1b]0;title\x07 \x9b31m red. Call (617) 555-0199 tonight.\nNothing else."
+    write_stage(TASK, rows_of(TASK, GOLD), tmp_path / "gold", stage="gold")
+    write_stage(TASK, rows_of(TASK, [*CLEAN, escape, GOLD[0]], "synthetic"), tmp_path / "synthetic", stage="generate")
+    out = tmp_path / "audit"
+    command = ["audit", str(tmp_path / "gold"), str(tmp_path / "synthetic"), "--show", "--json", "--out", str(out)]
+    assert main(command) == 1
+    told = capsys.readouterr()
+    assert "works in a terminal only" in told.err
+    assert not told.out
+    assert not out.exists()
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
+    assert main(command) == 0
+    told = capsys.readouterr()
+    assert "row 200: identifier" in told.out
+    assert "Call (617) 555-0199 tonight." in told.out
+    assert "Nothing else" not in told.out  # the line with the identifier is enough
+    assert GOLD[0][:60] in told.out
+    assert not set("\x1b\x07\x9b") & set(told.out + told.err)
+    kept = [told.out.splitlines()[-1], *(p.read_bytes().decode("latin-1") for p in out.iterdir())]
+    assert not any("555-0199" in text or GOLD[0][:60] in text for text in kept)
 
 
 def test_the_page_says_what_was_found(gold: Dataset) -> None:

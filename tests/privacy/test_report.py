@@ -1,0 +1,106 @@
+"""The page of an audit says at a glance what may leave, what may not, and what was not checked."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+from datasets import Dataset
+from support.audit_texts import TASK, notes, rows_of
+
+from hf_synth.privacy.audit import audit
+from hf_synth.privacy.canaries import make_canaries
+from hf_synth.privacy.findings import Findings
+from hf_synth.privacy.report import audit_markdown, audit_page
+
+GOLD, CLEAN = notes(120, 1), notes(100, 2)
+PHONE = " call (617) 555-0199"
+
+
+@pytest.fixture(scope="module")
+def gold() -> Dataset:
+    return rows_of(TASK, GOLD)
+
+
+@pytest.fixture(scope="module")
+def held_out() -> Dataset:
+    return rows_of(TASK, notes(40, 3))
+
+
+def glance(found: Findings) -> dict[str, list[list[str]]]:
+    """Return the rows of the first table by their first cell."""
+    rows: dict[str, list[list[str]]] = {}
+    for line in audit_markdown(found).split("## ")[1].splitlines():
+        if line.startswith("|") and not line.startswith("|-"):
+            first, *cells = (cell.strip() for cell in line.strip("|").split("|"))
+            rows.setdefault(first, []).append(cells)
+    return rows
+
+
+def verdict(found: Findings) -> str:
+    return audit_markdown(found).split("## ")[1].splitlines()[0]
+
+
+def test_rows_that_are_withheld_stand_in_the_verdict(gold: Dataset, held_out: Dataset) -> None:
+    texts = [text + PHONE if i < 71 else text for i, text in enumerate(CLEAN)]
+    found = audit(TASK, rows_of(TASK, [*texts, "too short"], "synthetic"), gold=gold, held_out=held_out)
+    assert found.verdict == "ok"
+    assert verdict(found) == "Verdict: 30 of 101 rows may leave"
+    rows = glance(found)
+    assert rows["may leave"] == [["30", "29.7%", "nothing was found in them"]]
+    assert rows["must not leave"] == [["71", "70.3%", "71 `identifier`"]]
+    assert rows["was not checked"][0][0] == "1"
+    assert "fewer than 4 words" in rows["was not checked"][0][2]
+    assert "Passed" not in audit_page(found)
+
+
+def test_rows_nearer_to_gold_than_other_notes_are_not_just_let_go(gold: Dataset, held_out: Dataset) -> None:
+    begins = [" ".join(text.split()[:14]) for text in GOLD]  # too few words of one note to be a copy
+    pieces = [" ".join(begins[i::40]) for i in range(40)]
+    found = audit(TASK, rows_of(TASK, pieces, "synthetic"), gold=gold, held_out=held_out)
+    assert found.verdict == "ok"
+    assert found.figures["closeness_auc_low"] > 0.5
+    assert verdict(found) == "Verdict: 40 of 40 rows may leave, once a person has looked at them"
+    assert "> The rows lie nearer to gold than held-out gold does" in audit_markdown(found)
+    same = audit(TASK, rows_of(TASK, CLEAN, "synthetic"), gold=gold, held_out=held_out)
+    assert verdict(same) == "Verdict: 100 of 100 rows may leave"
+    assert "The rows lie nearer" not in audit_markdown(same)
+
+
+def test_a_generator_that_copies_leaves_nothing(gold: Dataset) -> None:
+    found = audit(TASK, rows_of(TASK, [*CLEAN[:90], *GOLD[:10]], "synthetic"), gold=gold)
+    assert found.verdict == "refuse"
+    assert verdict(found) == "Verdict: no row may leave"
+    rows = glance(found)
+    assert rows["may leave"] == [["0", "0.0%", "–"]]
+    assert rows["must not leave"][0][0] == "100"
+    assert rows["must not leave"][0][2].startswith("all rows, since too many copy gold: 10 ")
+    assert "10 of them contain gold (10.00%)" in audit_markdown(found)
+
+
+def test_without_gold_it_is_not_known_what_may_leave() -> None:
+    found = audit(TASK, rows_of(TASK, [*CLEAN[:9], CLEAN[9] + PHONE], "synthetic"), gold=None)
+    assert verdict(found) == "Verdict: not known, the rows were not compared with gold"
+    rows = glance(found)
+    assert "may leave" not in rows
+    assert rows["not known"][0][0] == "9"
+    assert rows["must not leave"] == [["1", "10.0%", "1 `identifier`"]]
+    assert any("no gold was given" in cells[2] for cells in rows["was not checked"])
+
+
+def test_what_was_checked_is_not_among_what_was_not(gold: Dataset, held_out: Dataset) -> None:
+    rows = rows_of(TASK, CLEAN[:20], "synthetic")
+    canaries = make_canaries(2, references=3, seed=1)
+    plain = [cells[2] for cells in glance(audit(TASK, rows, gold=gold))["was not checked"]]
+    found = audit(TASK, rows, gold=gold, held_out=held_out, canaries=canaries)
+    more = [cells[2] for cells in glance(found)["was not checked"]]
+    for word in ("held-out", "canaries"):
+        assert any(word in line for line in plain)
+        assert not any(word in line for line in more)
+    assert any("names" in line for line in more)
+
+
+def test_an_audit_of_no_rows_has_a_page(gold: Dataset) -> None:
+    found = audit(TASK, rows_of(TASK, [""], "synthetic"), gold=gold)
+    assert verdict(found) == "Verdict: no row may leave"
+    assert re.search(r"<h2[^>]*>\s*Verdict: no row may leave", audit_page(found))
