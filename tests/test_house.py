@@ -197,6 +197,20 @@ def test_import_is_light() -> None:
     subprocess.run([sys.executable, "-c", code], check=True)
 
 
+def test_column_names_in_messages_go_through_one_function() -> None:
+    """The first note of a table without a header line is the name of a column."""
+    told = 0
+    for name, tree in trees().items():
+        for text in (n for n in ast.walk(tree) if isinstance(n, ast.JoinedStr)):
+            calls = [n for n in ast.walk(text) if isinstance(n, ast.Call) and ast.unparse(n.func) == "names_shown"]
+            safe = {id(n) for call in calls for n in ast.walk(call)}
+            for node in ast.walk(text):
+                if isinstance(node, ast.Attribute) and node.attr in ("column_names", "fieldnames"):
+                    told += 1
+                    assert id(node) in safe, f"{name}, line {node.lineno}: names of columns in a message"
+    assert told >= 3, "the test finds the messages"
+
+
 def test_names_say_what_they_are() -> None:
     kinds = ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef
     for name, tree in trees().items():

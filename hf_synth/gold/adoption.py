@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from hf_synth.errors import ColumnError, MissingGoldError, RowError
 from hf_synth.gold.readers import read_table
-from hf_synth.task.columns import USAGE_COLUMNS, access_of, strictest
+from hf_synth.task.columns import USAGE_COLUMNS, access_of, names_shown, strictest
 from hf_synth.task.folders import map_parquet, read_export
 from hf_synth.task.labels import label_names
 from hf_synth.task.task import Task
@@ -45,7 +45,7 @@ def adopt(
     if missing or len(columns) != len(task.text_columns):
         raise ColumnError(
             f"synthetic rows need text columns {list(columns)} and {llm_label_column!r}; "
-            f"they have {dataset.column_names}"
+            f"they have {names_shown(dataset.column_names, *columns, llm_label_column)}"
         )
     access = strictest(task.access, access_of(dataset) if "access" in dataset.column_names else access)
     names = label_names(dataset.features[llm_label_column])
