@@ -179,10 +179,7 @@ def add_sample_options(parser: ArgumentParser) -> None:
 
 def sample(args: Namespace) -> Result:
     """Draw synthetic notes for a person to label."""
-    import csv
-    import io
-
-    from hf_synth.correction.audited import audit_sample
+    from hf_synth.correction.audited import audit_sample, sample_csv
     from hf_synth.task.folders import work_folder, write_private
 
     task = hf_synth.load_task(args.task)
@@ -191,11 +188,7 @@ def sample(args: Namespace) -> Result:
     path = args.out or work_folder(beside) / "audit_sample.csv"
     if path.exists():
         raise OutputError(f"{path} is there already, and may hold labels that a person gave; name another with --out")
-    table = io.StringIO(newline="")
-    writer = csv.writer(table)
-    writer.writerow(rows.column_names)
-    writer.writerows(row.values() for row in rows)
-    write_private(path, table.getvalue())
+    write_private(path, sample_csv(rows))
     strata = Counter(rows["stratum"])
     print(f"{len(rows):,} notes of {len(strata)} strata -> {path}")
     print(f"fill in its column label, one of: {', '.join(task.labels)}")
