@@ -102,9 +102,7 @@ def _parser(verb: str) -> argparse.ArgumentParser:
 
 
 def _quiet_libraries(quiet: bool, verb: str) -> None:
-    """Turn off telemetry, progress bars and messages of libraries; log our own messages to stderr."""
-    os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
-    os.environ.setdefault("HF_UPDATE_DOWNLOAD_COUNTS", "0")
+    """Turn off progress bars and messages of libraries; log our own messages to stderr."""
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     os.environ.setdefault("HF_DATASETS_DISABLE_PROGRESS_BARS", "1")
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
