@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from hf_synth.errors import ColumnError, MissingGoldError, RowError
 from hf_synth.gold.readers import read_table
 from hf_synth.task.columns import USAGE_COLUMNS, access_of, names_shown, strictest
-from hf_synth.task.folders import map_parquet, read_export
+from hf_synth.task.folders import map_parquet, plain_features, read_export
 from hf_synth.task.labels import label_names
 from hf_synth.task.task import Task
 
@@ -113,8 +113,19 @@ def read_dataset(path: Path, *, split: str | None = None) -> Dataset:
     on_disk = (path / "dataset_dict.json").is_file() or (path / "dataset_info.json").is_file()
     splits = load_from_disk(str(path)) if on_disk else read_export(path)
     if not isinstance(splits, DatasetDict):
-        return splits
+        return _plain(splits)
     split = split or ("train" if "train" in splits else next(iter(splits)))
     if split not in splits:
         raise ColumnError(f"{path} has no split {split!r}; it has {', '.join(splits)}")
-    return splits[split]
+    return _plain(splits[split])
+
+
+def _plain(dataset: Dataset) -> Dataset:
+    """Return a dataset without features that would be fetched or decoded, such as images; in memory if it has any."""
+    from datasets import Dataset
+
+    plain = plain_features(dataset.data.schema, dataset.features.to_dict())
+    if dataset.features == plain:
+        return dataset
+    table = dataset.with_format("arrow")[:]  # the values as they are stored, in the order of the rows
+    return Dataset(table.replace_schema_metadata(plain.arrow_schema.metadata))

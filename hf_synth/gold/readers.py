@@ -22,8 +22,10 @@ from typing import IO, Any
 from hf_synth.errors import RowError
 from hf_synth.gold.sources import SourceFile, as_source
 from hf_synth.task.columns import names_shown
+from hf_synth.task.folders import unpacked_size
 
 TABLE_SUFFIXES = (".csv", ".tsv", ".jsonl", ".parquet")
+_RATIO, _SMALL = 200, 100 << 20  # a parquet that unpacks beyond this ratio is refused
 _BATCH_BYTES = 256 << 20  # of one column of a batch of parquet, at worst
 _LONGEST_FIELD = 50_000_000  # characters; the default of csv, 131,072, is too short for long notes
 _LONGEST_TEXT = 50 << 20  # bytes of one note in a file of its own
@@ -199,7 +201,14 @@ def read_parquet(file: File) -> Iterator[tuple[int, Row]]:
             longest = max(
                 (g.column(c).total_uncompressed_size for g in groups for c in range(g.num_columns)), default=0
             )
+            packed = sum(g.column(c).total_compressed_size for g in groups for c in range(g.num_columns))
+            unpacked = 0
             for batch in table.iter_batches(batch_size=max(1, min(1_000, _BATCH_BYTES // max(1, longest)))):
+                unpacked += sum(map(unpacked_size, batch.columns))
+                if unpacked > max(_SMALL, _RATIO * packed):
+                    raise RowError(
+                        source.name, number, f"unpacks to more than {_RATIO} times its size by texts that it repeats"
+                    )
                 for row in batch.to_pylist():
                     number += 1
                     yield number, row
