@@ -317,7 +317,7 @@ def test_a_hub_of_which_only_part_was_sent_answers(tmp_path: Path) -> None:
     with running_hub(tmp_path, limits=Limits(idle=0.3)) as hub:
         host, port = hub.url.removeprefix("http://").split(":")
         with socket.create_connection((host, int(port)), timeout=10) as wire:
-            head = f"POST /api/repos/create HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {hub.token}\r\n"
+            head = f"POST /api/repos/create HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {hub.token}\r\n"
             wire.sendall(f"{head}Content-Length: 100\r\n\r\n{{".encode())
             assert wire.recv(100).split()[1] == b"408"
         assert not list((tmp_path / "tmp").iterdir())
