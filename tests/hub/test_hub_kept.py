@@ -393,10 +393,13 @@ def test_the_head_of_a_card_is_parsed_once(tmp_path: Path, monkeypatch: pytest.M
         write("demo/r1", "second")  # another card is another head
         assert tags()["demo/r1"] == ["second"]
         assert len(parsed) == 1
-        write("demo/r2", "long" * 60)  # too long to be kept
-        assert tags()["demo/r2"] == ["long" * 60]
-        tags()
-        assert len(parsed) == 1
+        write("demo/r2", "third]\nx: [" + "long" * 60)  # too long to be kept: a list has its tags alone
+        assert tags()["demo/r2"] == ["third"]
+        assert len(parsed) == 2  # with the first one, which was dropped
+        assert tags()["demo/r2"] == ["third"]
+        assert parsed == []
+        assert api.model_info("demo/r2").card_data.to_dict()["x"] == ["long" * 60]  # a repository has all of it
+        assert tags()["demo/r2"] == ["third"]
         assert len(repositories._HEADS._cache) == 3
 
 
