@@ -71,6 +71,7 @@ TABLE: list[_Route] = [
     *(("GET", place, pages.page) for place in _PLACES),
     *(("GET", place + "/tree/{revision}", pages.page) for place in _PLACES),
     *(("GET", place + "/commit/{revision}", pages.page) for place in _PLACES),
+    ("GET", "/datasets/{org}/{name}/viewer/{revision}", pages.rows),
 ]
 # clients check a card's metadata without their token
 _FOR_ALL = (pushing.validate,)
