@@ -9,12 +9,28 @@ are loaded on first use: importing hf_synth loads no torch, no openai and no dat
 from __future__ import annotations
 
 import importlib
+import os
+import sys
 import warnings
 from typing import Any
 
 import lazy_loader
 
 __version__ = "0.1.0"
+
+# The libraries send no telemetry, unless the environment sets these variables otherwise. They read them when they are
+# imported; what was imported before hf_synth is changed here.
+_SILENT = {
+    "HF_HUB_DISABLE_TELEMETRY": ("1", ("huggingface_hub.constants",), True),
+    "HF_UPDATE_DOWNLOAD_COUNTS": ("0", ("datasets.config", "evaluate.config"), False),
+    "DO_NOT_TRACK": ("1", (), True),
+}
+for _name, (_value, _modules, _setting) in _SILENT.items():
+    if _name not in os.environ:
+        os.environ[_name] = _value
+        for _module in _modules:
+            if _module in sys.modules:
+                setattr(sys.modules[_module], _name, _setting)
 
 _load, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)
 __all__ += ["__version__"]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import importlib
 import inspect
+import os
 import re
 import subprocess
 import sys
@@ -195,6 +196,40 @@ def test_import_is_light() -> None:
         "assert not heavy & set(sys.modules), heavy & set(sys.modules)"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+@pytest.mark.parametrize("first", ["hf_synth", "huggingface_hub.constants, datasets.config, evaluate.config, hf_synth"])
+def test_libraries_send_no_telemetry(first: str) -> None:
+    code = (
+        f"import {first}\n"
+        "import datasets.config, evaluate.config, huggingface_hub.constants as hub\n"
+        "print(hub.HF_HUB_DISABLE_TELEMETRY, datasets.config.HF_UPDATE_DOWNLOAD_COUNTS, "
+        "evaluate.config.HF_UPDATE_DOWNLOAD_COUNTS)"
+    )
+    names = ("HF_HUB_DISABLE_TELEMETRY", "DISABLE_TELEMETRY", "HF_UPDATE_DOWNLOAD_COUNTS", "DO_NOT_TRACK")
+    bare = {name: value for name, value in os.environ.items() if name not in names}
+
+    def told(**more: str) -> list[str]:
+        line = [sys.executable, "-c", code]
+        return subprocess.run(line, check=True, env=bare | more, capture_output=True, text=True).stdout.split()
+
+    assert told() == ["True", "False", "False"]
+    asked_for = told(HF_HUB_DISABLE_TELEMETRY="0", HF_UPDATE_DOWNLOAD_COUNTS="1", DO_NOT_TRACK="0")
+    assert asked_for == ["False", "True", "True"], "what the user's environment says stands"
+
+
+def test_column_names_in_messages_go_through_one_function() -> None:
+    """The first note of a table without a header line is the name of a column."""
+    told = 0
+    for name, tree in trees().items():
+        for text in (n for n in ast.walk(tree) if isinstance(n, ast.JoinedStr)):
+            calls = [n for n in ast.walk(text) if isinstance(n, ast.Call) and ast.unparse(n.func) == "names_shown"]
+            safe = {id(n) for call in calls for n in ast.walk(call)}
+            for node in ast.walk(text):
+                if isinstance(node, ast.Attribute) and node.attr in ("column_names", "fieldnames"):
+                    told += 1
+                    assert id(node) in safe, f"{name}, line {node.lineno}: names of columns in a message"
+    assert told >= 3, "the test finds the messages"
 
 
 def test_names_say_what_they_are() -> None:

@@ -1,7 +1,8 @@
 """`hf-synth`: the verbs of the command line. Each verb reads the folder that the verb before it wrote.
 
 Results go to stdout in short lines, progress to stderr; with --json the last line of stdout is one JSON object.
-An error is one sentence on stderr and exit code 1, without a traceback: it could show text of a note.
+An error is one sentence on stderr and exit code 1, without a traceback: it could show text of a note. Control
+characters of foreign text are printed as escapes (`terminal.py`).
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from collections.abc import Sequence
 
 from hf_synth import __version__
 from hf_synth.cli.options import TINY, add_verb
+from hf_synth.cli.terminal import plain_streams
 from hf_synth.errors import HfSynthError
 
 VERBS = {  # name: (module that holds the verb and its options, line of --help), in the order of the journey
@@ -45,7 +47,11 @@ VERBS = {  # name: (module that holds the verb and its options, line of --help),
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one verb and return the exit code."""
-    argv = sys.argv[1:] if argv is None else argv
+    with plain_streams():
+        return _run(sys.argv[1:] if argv is None else argv)
+
+
+def _run(argv: Sequence[str]) -> int:
     args = _parser(next((word for word in argv if not word.startswith("-")), "")).parse_args(argv)
     _quiet_libraries(args.quiet, args.verb)
     if args.verb == "demo" or getattr(args, "base_model", None) == TINY:
@@ -96,9 +102,7 @@ def _parser(verb: str) -> argparse.ArgumentParser:
 
 
 def _quiet_libraries(quiet: bool, verb: str) -> None:
-    """Turn off telemetry, progress bars and messages of libraries; log our own messages to stderr."""
-    os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
-    os.environ.setdefault("HF_UPDATE_DOWNLOAD_COUNTS", "0")
+    """Turn off progress bars and messages of libraries; log our own messages to stderr."""
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     os.environ.setdefault("HF_DATASETS_DISABLE_PROGRESS_BARS", "1")
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")

@@ -13,6 +13,7 @@ import hf_synth
 from hf_synth.cli import options
 from hf_synth.cli.options import ACCESSES, METHODS, Result, count_text
 from hf_synth.errors import ColumnError, OutputError
+from hf_synth.task.columns import names_shown
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -331,17 +332,11 @@ def sample(args: Namespace) -> Result:
 
 
 def _write_table(rows: Dataset, path: Path) -> Path:
-    """Write rows as a .csv that only its owner can read."""
-    import csv
-    import io
-
+    """Write rows as a .csv that only its owner can read, for a person's spreadsheet."""
+    from hf_synth.correction.audited import sample_csv
     from hf_synth.task.folders import write_private
 
-    table = io.StringIO(newline="")
-    writer = csv.writer(table)
-    writer.writerow(rows.column_names)
-    writer.writerows(row.values() for row in rows)
-    return write_private(path, table.getvalue())
+    return write_private(path, sample_csv(rows))
 
 
 def add_label_options(parser: ArgumentParser) -> None:
@@ -369,8 +364,8 @@ def label(args: Namespace) -> Result:
     columns = tuple(args.text_column or task.text_columns)
     if len(columns) != len(task.text_columns) or not set(columns) <= set(notes.column_names):
         raise ColumnError(
-            f"task {task.full_name!r} has text columns {list(task.text_columns)}, the notes {notes.column_names}: name "
-            "them in that order with --text-column"
+            f"task {task.full_name!r} has text columns {list(task.text_columns)}, the notes have "
+            f"{names_shown(notes.column_names, *task.text_columns)}: name them in that order with --text-column"
         )
     renamed = {old: new for old, new in zip(columns, task.text_columns, strict=True) if old != new}
     notes = notes.remove_columns([n for n in renamed.values() if n in notes.column_names]).rename_columns(renamed)

@@ -32,7 +32,7 @@ def add_hub_options(parser: ArgumentParser) -> None:
     add = _add_verb(verbs, "serve", "serve the Hub until interrupted", serve)
     add("--port", type=int, default=8090)
     add("--host", default="127.0.0.1", help="address to listen on (default: this machine only)")
-    add("--url", metavar="URL", help="address under which clients reach it, behind a proxy")
+    add("--url", metavar="URL", help="address under which clients reach it, by a name or a proxy")
     add("--members-only", action="store_true", help="show nothing to who is not signed in")
     add = _add_verb(verbs, "create-user", "add a user, with a first token that is shown once", create_user)
     add("name", metavar="NAME")

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 import hf_synth
 from hf_synth.cli import options
 from hf_synth.cli.options import Result
+from hf_synth.cli.terminal import plain
 from hf_synth.errors import GoldError, HfSynthError, MissingGoldError, PublishError, RowError, TaskError
 
 if TYPE_CHECKING:
@@ -285,7 +286,7 @@ def _confirmed(verdict: Verdict, args: Namespace) -> bool:
 
 def _yes(question: str) -> bool:
     try:
-        return input(question).strip().lower() in ("y", "yes")
+        return input(plain(question)).strip().lower() in ("y", "yes")
     except EOFError:
         return False
 

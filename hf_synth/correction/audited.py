@@ -8,6 +8,9 @@ Without a design the rows count as a simple random sample. `powered_accuracy` ad
 
 from __future__ import annotations
 
+import csv
+import io
+import re
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -32,6 +35,8 @@ BY = ("label", "confidence")  # columns that strata are made of
 UNSURE = 0.25  # share of the least confident rows
 LEAST = 2  # rows drawn of each stratum at least: one has no variance
 PROBABILITY, STRATUM = "inclusion_probability", "stratum"  # columns of a sample
+# What a spreadsheet takes for a formula, also behind line ends and in full width; a quote before it makes it a text.
+_FORMULA = re.compile("'*[=+\\-@\t\r\n\uff1d\uff0b\uff0d\uff20]")
 
 
 @dataclass(frozen=True)
@@ -115,10 +120,31 @@ def audit_sample(task: Task, dataset: Dataset, n: int, *, by: Sequence[str] = ("
     return Dataset.from_dict(columns, features=Features(kinds))
 
 
+def sample_csv(rows: Dataset) -> str:
+    """Return a sample as CSV for a person's spreadsheet, in which no cell is a formula.
+
+    A text that a spreadsheet would take for a formula gets a quote before it, which `read_audited` takes away.
+    """
+    table = io.StringIO(newline="")
+    writer = csv.writer(table, quoting=csv.QUOTE_NONNUMERIC)
+    writer.writerow([_as_text(name) for name in rows.column_names])
+    writer.writerows([_as_text(value) for value in row.values()] for row in rows)
+    return table.getvalue()
+
+
+def _as_text(value: Any) -> Any:
+    return f"'{value}" if isinstance(value, str) and _FORMULA.match(value) else value
+
+
+def _without_quote(value: Any) -> Any:
+    return value[1:] if isinstance(value, str) and value[:1] == "'" and _FORMULA.match(value) else value
+
+
 def read_audited(file: File) -> Audited:
     """Read audited rows from a table with the columns id and label; rows without a label are left out.
 
-    With the inclusion probabilities of `audit_sample`, labelled rows also stand for the blank rows of their stratum.
+    A quote that `sample_csv` set before a formula is taken away. With the inclusion probabilities of `audit_sample`,
+    labelled rows also stand for the blank rows of their stratum.
 
     Raises:
         RowError: a column or an id is missing, an id comes twice, an inclusion probability is not one, or no row of the
@@ -243,7 +269,8 @@ def _read(file: File, name: str) -> tuple[dict[str, str], dict[str, float], dict
     labels: dict[str, str] = {}
     probabilities: dict[str, float] = {}
     strata: dict[str, str] = {}
-    for number, row in read_table(file):
+    for number, cells in read_table(file):
+        row = {column: _without_quote(value) for column, value in cells.items()}
         if "label" not in row or row.get("id") in (None, ""):
             raise RowError(name, number, "needs an id and a label: a table of audited rows has these two columns")
         id, label = str(row["id"]), row["label"]

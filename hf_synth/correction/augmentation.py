@@ -13,7 +13,15 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from hf_synth.errors import ColumnError, OverlapError, TaskError
-from hf_synth.task.columns import CORRECTION_COLUMNS, GOLD_COLUMNS, JUDGED, SYNTHETIC_COLUMNS, access_of, strictest
+from hf_synth.task.columns import (
+    CORRECTION_COLUMNS,
+    GOLD_COLUMNS,
+    JUDGED,
+    SYNTHETIC_COLUMNS,
+    access_of,
+    names_shown,
+    strictest,
+)
 from hf_synth.task.labels import check_columns, column_of, label_names
 
 if TYPE_CHECKING:
@@ -111,7 +119,9 @@ def _task_columns(task: Task, gold: Dataset, synthetic: Dataset) -> list[str]:
     for column in shared:
         names = label_names(gold.features[column]), label_names(synthetic.features[column])
         if names[0] != names[1]:
-            raise ColumnError(f"column {column!r} has labels {names[0]} in gold and {names[1]} in the synthetic rows")
+            in_gold, in_synthetic = (names_shown(n or (), *task.labels, what="label") for n in names)
+            where = names_shown([column], *task.text_columns, task.label_column)
+            raise ColumnError(f"column {where} has labels {in_gold} in gold and {in_synthetic} in the synthetic rows")
     return shared
 
 

@@ -15,6 +15,7 @@ from typing import Any
 from hf_synth.generation.plan import Call, Pool
 from hf_synth.privacy.folding import digest, words_of
 from hf_synth.privacy.overlap import Index
+from hf_synth.task.patterns import BoundedPattern, bounded
 from hf_synth.task.task import Task
 
 _SAMPLE = 500  # gold rows on which a gate is calibrated
@@ -92,8 +93,8 @@ class Gates:
     # --- calibrated on the gold ---------------------------------------------------------------------------------
 
     @cached_property
-    def _leaks(self) -> list[re.Pattern[str]]:
-        return [re.compile(pattern) for pattern in self._task.leaks]
+    def _leaks(self) -> list[BoundedPattern]:
+        return [bounded(pattern) for pattern in self._task.leaks]
 
     @cached_property
     def _index(self) -> Index:

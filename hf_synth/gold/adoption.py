@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 from hf_synth.errors import ColumnError, MissingGoldError, RowError
 from hf_synth.gold.readers import read_table
 from hf_synth.task.access import known_accesses
-from hf_synth.task.columns import LLM_CONFIDENCE, USAGE_COLUMNS, access_of, strictest
-from hf_synth.task.folders import as_recorded, map_parquet, read_export, recorded_access
+from hf_synth.task.columns import LLM_CONFIDENCE, USAGE_COLUMNS, access_of, names_shown, strictest
+from hf_synth.task.folders import as_recorded, map_parquet, plain_features, read_export, recorded_access
 from hf_synth.task.labels import column_of, label_names
 from hf_synth.task.task import Task
 
@@ -53,7 +53,7 @@ def adopt(
     if missing or len(columns) != len(task.text_columns):
         raise ColumnError(
             f"synthetic rows need text columns {list(columns)} and {llm_label_column!r}; "
-            f"they have {dataset.column_names}"
+            f"they have {names_shown(dataset.column_names, *columns, llm_label_column)}"
         )
     known = known_accesses(task, column_of(dataset, "task"))
     access = strictest(task.access, access_of(dataset) if "access" in dataset.column_names else access, *known)
@@ -134,8 +134,20 @@ def read_dataset(path: Path, *, split: str | None = None) -> Dataset:
     if not on_disk:
         splits = read_export(path)
     elif isinstance(splits := load_from_disk(str(path)), Dataset):
-        return as_recorded(splits, recorded_access(path))
+        return as_recorded(_plain(splits), recorded_access(path))
     split = split or ("train" if "train" in splits else next(iter(splits)))
     if split not in splits:
         raise ColumnError(f"{path} has no split {split!r}; it has {', '.join(splits)}")
-    return as_recorded(splits[split], recorded_access(path)) if on_disk else splits[split]
+    rows = _plain(splits[split])
+    return as_recorded(rows, recorded_access(path)) if on_disk else rows
+
+
+def _plain(dataset: Dataset) -> Dataset:
+    """Return a dataset without features that would be fetched or decoded, such as images; in memory if it has any."""
+    from datasets import Dataset
+
+    plain = plain_features(dataset.data.schema, dataset.features.to_dict())
+    if dataset.features == plain:
+        return dataset
+    table = dataset.with_format("arrow")[:]  # the values as they are stored, in the order of the rows
+    return Dataset(table.replace_schema_metadata(plain.arrow_schema.metadata))

@@ -10,7 +10,6 @@ from __future__ import annotations
 import hashlib
 import inspect
 import logging
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,6 +21,7 @@ from hf_synth.gold.sources import WHOLE
 from hf_synth.task.columns import MANIFEST
 from hf_synth.task.folders import cache_folder, read_export, read_manifest
 from hf_synth.task.labels import check_columns
+from hf_synth.task.patterns import bounded
 from hf_synth.task.scripts import list_tasks, task_script
 from hf_synth.task.task import Task
 
@@ -262,5 +262,5 @@ def _mask_texts(row: dict[str, Any], columns: Sequence[str], leaks: Sequence[str
 def mask(text: str, leaks: Sequence[str]) -> str:
     """Replace every match of a task's `leaks` in a text by a space."""
     for pattern in leaks:
-        text = re.sub(pattern, " ", text)
+        text = bounded(pattern).sub(" ", text)
     return text

@@ -13,6 +13,7 @@ import io
 import json
 import logging
 import re
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,8 +21,11 @@ from typing import IO, Any
 
 from hf_synth.errors import RowError
 from hf_synth.gold.sources import SourceFile, as_source
+from hf_synth.task.columns import names_shown
+from hf_synth.task.folders import unpacked_size
 
 TABLE_SUFFIXES = (".csv", ".tsv", ".jsonl", ".parquet")
+_RATIO, _SMALL = 200, 100 << 20  # a parquet that unpacks beyond this ratio is refused
 _BATCH_BYTES = 256 << 20  # of one column of a batch of parquet, at worst
 _LONGEST_FIELD = 50_000_000  # characters; the default of csv, 131,072, is too short for long notes
 _LONGEST_TEXT = 50 << 20  # bytes of one note in a file of its own
@@ -150,9 +154,9 @@ def _delimiter(source: SourceFile) -> str:
 
 
 def _check_header(source: SourceFile, header: Sequence[str]) -> None:
-    repeated = {c for c in header if header.count(c) > 1}
+    repeated = sum(count > 1 for count in Counter(header).values())
     if repeated:
-        raise RowError(source.name, None, f"the header names {len(repeated)} columns more than once; rename them")
+        raise RowError(source.name, None, f"the header names {repeated} columns more than once; rename them")
 
 
 def read_jsonl(file: File) -> Iterator[tuple[int, Row]]:
@@ -197,7 +201,14 @@ def read_parquet(file: File) -> Iterator[tuple[int, Row]]:
             longest = max(
                 (g.column(c).total_uncompressed_size for g in groups for c in range(g.num_columns)), default=0
             )
+            packed = sum(g.column(c).total_compressed_size for g in groups for c in range(g.num_columns))
+            unpacked = 0
             for batch in table.iter_batches(batch_size=max(1, min(1_000, _BATCH_BYTES // max(1, longest)))):
+                unpacked += sum(map(unpacked_size, batch.columns))
+                if unpacked > max(_SMALL, _RATIO * packed):
+                    raise RowError(
+                        source.name, number, f"unpacks to more than {_RATIO} times its size by texts that it repeats"
+                    )
                 for row in batch.to_pylist():
                     number += 1
                     yield number, row
@@ -370,19 +381,13 @@ def pick_column(file: File, row: Mapping[str, Any], *names: str, required: bool 
     """
     column = next((n for n in names if n in row), None)
     if column is None and required:
-        raise RowError(file.name, None, f"has no column {' or '.join(map(repr, names))}; {_header_of(row, names)}")
+        folded = {str(name).strip().casefold() for name in row}
+        near = next((name for name in names if name.casefold() in folded), None)
+        hint = f"; {near!r} differs from one of them in capitals or spaces only" if near else ""
+        raise RowError(
+            file.name, None, f"has no column {' or '.join(map(repr, names))}; it has {names_shown(row, *names)}{hint}"
+        )
     return column
-
-
-def _header_of(row: Mapping[str, Any], wanted: Sequence[str]) -> str:
-    """Return a message with the columns, if all look like names: without a header they are a row of the data."""
-    names = [str(name) for name in row]
-    known = {name.casefold() for name in wanted}
-    if all(re.fullmatch(r"[A-Za-z_][\w.-]{0,29}", name) or name.casefold() in known for name in names):
-        return f"it has {', '.join(map(repr, names[:12]))}"
-    near = next((name for name in wanted if name.casefold() in {other.strip().casefold() for other in names}), None)
-    hint = f" ({near!r} differs from one of them in capitals or spaces only)" if near else ""
-    return f"does its first line name its columns?{hint}"
 
 
 def text_field(file: File, number: int, row: Mapping[str, Any], column: str) -> str:

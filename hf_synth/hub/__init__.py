@@ -24,10 +24,11 @@ import socket
 import sys
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 
 import lazy_loader
 
@@ -58,18 +59,27 @@ class RunningHub:
     token: str = field(repr=False)
 
 
-def create_app(root: str | Path, *, tokens: Mapping[str, str] | None = None, limits: Limits | None = None) -> Starlette:
+def create_app(
+    root: str | Path,
+    *,
+    tokens: Mapping[str, str] | None = None,
+    limits: Limits | None = None,
+    url: str = "",
+    hosts: Collection[str] = (),
+) -> Starlette:
     """Create the ASGI app of a Hub that keeps its repositories in a folder, locked while the app exists.
 
     Args:
         tokens: users, {name: token}; a token replaces the one of an earlier start. A Hub without users gets one called
             "local", whose token is in ROOT/token. Users of earlier starts stay.
         limits: on the size of a request.
+        url: the address at which clients reach it, where it is another than the one in their requests.
+        hosts: more names and addresses under which clients reach it; loopback is always one, "*" is any IP address.
 
     Raises:
         OutputError: the folder cannot be written, or another server has it; a user's name or a token is not valid.
     """
-    return _create(Path(root), tokens, limits)[0]
+    return _create(Path(root), tokens, limits, url=url, hosts=hosts)[0]
 
 
 def _create(
@@ -79,6 +89,7 @@ def _create(
     *,
     url: str = "",
     members_only: bool = False,
+    hosts: Collection[str] = (),
 ) -> tuple[Starlette, Store, str]:
     """Return the app, the store to close after it, and the token of the first user ("" if unknown)."""
     from hf_synth.hub.app import make_app
@@ -94,7 +105,8 @@ def _create(
         for name, token in (tokens or {}).items():
             users.admit(name, token)
         first = next(iter(tokens.values())) if tokens else users.default_token()
-        hub = Hub(store, users, limits or Limits(), url.rstrip("/"), members_only, read_secret(root))
+        names = {urlsplit(url).hostname or "", *map(str.lower, hosts)} - {""}
+        hub = Hub(store, users, limits or Limits(), url.rstrip("/"), members_only, frozenset(names), read_secret(root))
         return make_app(hub), store, first or ""
     except BlockingIOError:
         raise OutputError(f"{root}: another Hub serves this folder; stop it or choose another folder") from None
@@ -120,7 +132,8 @@ def serve(
     Args:
         host: address to listen on; a warning is printed for any but loopback, since traffic is not encrypted.
         port: 0 is any free port.
-        url: the address at which clients reach it through a proxy.
+        url: the address at which clients reach it through a proxy, or by a name. Without it, requests to another
+            name than the host's are refused: a page of another site may have pointed its own name here.
         members_only: show nothing, not even public repositories, without a token.
 
     Raises:
@@ -131,7 +144,8 @@ def serve(
     root = Path(root)
     listener = _listen(host, port)
     try:
-        app, store, first = _create(root, tokens, limits, url=url, members_only=members_only)
+        hosts = _names_of(host)
+        app, store, first = _create(root, tokens, limits, url=url, members_only=members_only, hosts=hosts)
     except BaseException:
         listener.close()
         raise
@@ -204,6 +218,15 @@ def _listen(host: str, port: int) -> socket.socket:
 
 def _url(host: str, listener: socket.socket) -> str:
     return f"http://{f'[{host}]' if ':' in host else host}:{listener.getsockname()[1]}"
+
+
+def _names_of(host: str) -> tuple[str, ...]:
+    """Return the names that clients may use for an address that is listened on."""
+    with contextlib.suppress(ValueError):
+        if ipaddress.ip_address(host).is_unspecified:  # every address of this machine, and its own name
+            return "*", socket.gethostname(), socket.getfqdn()
+        return (str(ipaddress.ip_address(host)),)
+    return (host,)
 
 
 def _is_loopback(host: str) -> bool:

@@ -23,7 +23,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from hf_synth.hub import gating, pages, pushing, reading, repositories
 from hf_synth.hub.names import HubError
-from hf_synth.hub.request import Hub, HubRequest, chunks, find_repo
+from hf_synth.hub.request import Hub, HubRequest, chunks, find_repo, is_own_host
 
 _LOG = logging.getLogger("hf_synth.hub")
 _SPOOL = 2**20  # bytes of a body in memory; larger ones go to an unnamed file under ROOT/tmp
@@ -71,6 +71,7 @@ TABLE: list[_Route] = [
     *(("GET", place, pages.page) for place in _PLACES),
     *(("GET", place + "/tree/{revision}", pages.page) for place in _PLACES),
     *(("GET", place + "/commit/{revision}", pages.page) for place in _PLACES),
+    ("GET", "/datasets/{org}/{name}/viewer/{revision}", pages.rows),
 ]
 # clients check a card's metadata without their token
 _FOR_ALL = (pushing.validate,)
@@ -84,7 +85,7 @@ def make_app(hub: Hub) -> Starlette:
 
     routes = [Route(path, _guarded(_authenticated(hub, run)), methods=[method]) for method, path, run in TABLE]
     routes.insert(0, Route("/lfs/{type}/{org}/{name}/{sha}/{size}", _guarded(put), methods=["PUT"]))
-    app = Starlette(routes=routes, middleware=[Middleware(_keep_quoted)])
+    app = Starlette(routes=routes, middleware=[Middleware(_own_hosts, hosts=hub.hosts), Middleware(_keep_quoted)])
     app.router.redirect_slashes = False
     app.add_exception_handler(HTTPException, _unknown)
     return app
@@ -216,6 +217,20 @@ def _refuse(error: HubError, *, page: bool) -> Response:
 async def _unknown(request: Request, error: Exception) -> Response:
     api = request.scope["path"].startswith("/api/")  # clients try newer routes, and expect 404
     return JSONResponse({"error": "Not found"}, 404 if api else getattr(error, "status_code", 404))
+
+
+def _own_hosts(app: ASGIApp, hosts: frozenset[str]) -> ASGIApp:
+    """Wrap the app: refuse a request that calls the Hub by another name than its own."""
+
+    async def own(scope: Scope, receive: Receive, send: Send) -> None:
+        sent = [value.decode("latin-1") for name, value in scope.get("headers", ()) if name == b"host"]
+        if scope["type"] == "http" and not (len(sent) == 1 and is_own_host(sent[0], hosts)):
+            problem = "This Hub does not go by that name: start it with --url and the address that clients use"
+            await JSONResponse({"error": problem}, 421, headers={"X-Error-Message": problem})(scope, receive, send)
+            return
+        await app(scope, receive, send)
+
+    return own
 
 
 def _keep_quoted(app: ASGIApp) -> ASGIApp:

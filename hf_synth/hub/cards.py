@@ -15,8 +15,10 @@ _HEAD = re.compile(r"\A\s*---[ \t]*\r?\n(.*?\r?\n)??---[ \t]*(?:\r?\n|\Z)", re.D
 _TAGS = {"tags": "", "pipeline_tag": "", "library_name": "", "datasets": "dataset:"} | {
     key: f"{key}:" for key in ("task_categories", "language", "license", "size_categories", "base_model")
 }
-_LIMIT = 256 * 1024  # characters of a header
+_LIMIT = 64 * 1024  # characters of a header
 _DEPTH = 50  # levels of nesting; the time of YAML's scanner grows with their square
+_LONGEST = 4_000  # characters of a number or a date: to read one takes time that grows with their square
+_LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # libyaml's, where PyYAML has it, takes a tenth of the time
 
 
 def split_card(card: str) -> tuple[str, str]:
@@ -30,27 +32,36 @@ def parse_head(head: str) -> dict[str, Any]:
 
     Raises:
         ValueError: it is too long, not YAML, not a mapping, nested too deep, uses aliases (a few lines of which can
-            expand to gigabytes), or holds values that JSON cannot represent.
+            expand to gigabytes), or holds values that JSON cannot represent. No other error leaves this function,
+            whatever a stranger's card holds: lists of repositories read all cards.
     """
     if len(head) > _LIMIT:
-        raise ValueError("The metadata is too long")
+        raise ValueError(f"The metadata is longer than {_LIMIT // 1024} KB")
     try:
-        depth = 0
-        for event in yaml.parse(head):
-            if isinstance(event, yaml.AliasEvent):
-                raise ValueError("YAML aliases are not allowed in the metadata")
-            depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
-            if depth > _DEPTH:
-                raise ValueError("The metadata is nested too deep")
-        data = yaml.safe_load(head)
+        problem = _problem(head)
+        data = {} if problem else yaml.load(head, _LOADER)  # a safe loader
         # dates become text; only JSON values are left
         data = json.loads(json.dumps({} if data is None else data, default=str, allow_nan=False, skipkeys=True))
         json.dumps(data, ensure_ascii=False).encode()
-    except (yaml.YAMLError, RecursionError, LookupError, AttributeError):  # the last two: `!!bool x`, `!!timestamp x`
+    except Exception:  # not only YAMLError: PyYAML raises many others, e.g. OverflowError for the number 1:00:...:00.0
         raise ValueError("The metadata is not valid YAML") from None
-    if not isinstance(data, dict):
-        raise ValueError("The metadata is not a mapping")
+    if problem or not isinstance(data, dict):
+        raise ValueError(problem or "The metadata is not a mapping")
     return data
+
+
+def _problem(head: str) -> str:
+    """Return what is wrong with YAML that would take long to load; "" if nothing is."""
+    depth = 0
+    for event in yaml.parse(head, _LOADER):
+        if isinstance(event, yaml.AliasEvent):
+            return "YAML aliases are not allowed in the metadata"
+        depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
+        if depth > _DEPTH:
+            return "The metadata is nested too deep"
+        if isinstance(event, yaml.ScalarEvent) and len(event.value) > _LONGEST and not re.search("[g-z ]", event.value):
+            return "The metadata holds a number that is too long"
+    return ""
 
 
 class Heads:
@@ -58,21 +69,33 @@ class Heads:
 
     def __init__(self, most: int = 2_000, longest: int = 8_192) -> None:
         self._most, self._longest = most, longest
-        self._cache: dict[str, dict[str, Any]] = {}  # the oldest is dropped first
+        self._cache: dict[str, tuple[dict[str, Any], bool]] = {}  # the oldest is dropped first
         self._lock = threading.Lock()
 
-    def of(self, sha256: str, file: Path) -> dict[str, Any]:
-        """Return a stored card's metadata; {} if it cannot be parsed."""
+    def of(self, sha256: str, file: Path, *, whole: bool) -> dict[str, Any]:
+        """Return a stored card's metadata; {} if it cannot be parsed.
+
+        Args:
+            whole: whether metadata that is too long for the cache is read again; else only what tags are made of is
+                returned of it, so that a list takes no longer for the cards of a stranger.
+        """
         with self._lock:
-            data = self._cache.get(sha256)
-        if data is None:
+            data, complete = self._cache.get(sha256, (None, False))
+        if data is None or (whole and not complete):
             data = card_data(file)
-            if len(json.dumps(data)) <= self._longest:
-                with self._lock:
-                    while len(self._cache) >= self._most:
-                        del self._cache[next(iter(self._cache))]
-                    self._cache[sha256] = data
+            kept = data if len(json.dumps(data)) <= self._longest else _of_tags(data, self._longest)
+            with self._lock:
+                while len(self._cache) >= self._most:
+                    del self._cache[next(iter(self._cache))]
+                self._cache[sha256] = kept, kept is data
+            data = data if whole else kept
         return copy.deepcopy(data)
+
+
+def _of_tags(data: dict[str, Any], longest: int) -> dict[str, Any]:
+    """Return the metadata that tags are made of, as far as it is short."""
+    short = {key: data[key] for key in _TAGS if key in data and len(json.dumps(data[key])) <= longest // len(_TAGS)}
+    return copy.deepcopy(short)
 
 
 def card_data(file: Path) -> dict[str, Any]:

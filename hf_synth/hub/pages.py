@@ -1,4 +1,4 @@
-"""HTML pages: list of repositories, one repository with its card and files, login, errors.
+"""HTML pages: list of repositories, one repository with its card and files, first rows, login, errors.
 
 No script runs and nothing is loaded from elsewhere: there is a content security policy, Jinja escapes every value, and
 Markdown is rendered without HTML.
@@ -10,6 +10,10 @@ import base64
 import functools
 import hashlib
 import json
+import subprocess
+import sys
+import threading
+from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
@@ -23,12 +27,29 @@ from hf_synth.hub.request import HubRequest, address, find_repo, number
 from hf_synth.hub.tree import Commit, Repo
 
 CARD_LIMIT = 2**20  # bytes of a card on a page
-REPOS, FILES = 200, 1000  # on one page
+REPOS, FILES, ROWS_FILES = 200, 1000, 50  # on one page
+FACT = 60  # characters: a column of longer cells is shown as text
+_READERS = threading.BoundedSemaphore(2)  # processes that read rows at once
 _STYLE = (
-    "body{font:16px/1.5 system-ui,sans-serif;max-width:60rem;margin:2rem auto;padding:0 1rem;color-scheme:light dark}"
-    "small{opacity:.7}pre{overflow:auto;padding:.7rem;border:1px solid #8886}table{border-collapse:collapse}"
-    "td,th{border:1px solid #8886;padding:.2rem .5rem;text-align:left;vertical-align:top}nav{margin-bottom:2rem}"
-    "article{border-top:1px solid #8886;border-bottom:1px solid #8886;overflow-wrap:break-word}"
+    ":root{color-scheme:light dark;--ink:#1c2126;--paper:#fff;--quiet:#5b646d;--line:#d4d9de;--soft:#f4f6f8;"
+    "--link:#0b5cad}"
+    "@media(prefers-color-scheme:dark){:root{--ink:#e4e7ea;--paper:#15191d;--quiet:#9aa4ad;--line:#363d44;--soft:#1e2429;"
+    "--link:#7db7f5}}"
+    "*{box-sizing:border-box}body{font:16px/1.5 system-ui,sans-serif;max-width:60rem;margin:1.5rem auto;padding:0 1rem;"
+    "color:var(--ink);background:var(--paper);overflow-wrap:anywhere}"
+    "a{color:var(--link)}small{color:var(--quiet);font-size:.875rem}h1,h2,h3{line-height:1.25}h1{font-size:1.6rem}"
+    "h2{font-size:1.25rem}h3{font-size:1rem}code,pre{background:var(--soft);border-radius:4px;overflow-wrap:normal}"
+    "pre{overflow:auto;padding:.7rem;border:1px solid var(--line)}"
+    "table{display:block;max-width:100%;overflow:auto;border-collapse:collapse;overflow-wrap:normal}"
+    "td,th{border:1px solid var(--line);padding:.25rem .5rem;text-align:left;vertical-align:top}"
+    "details td{overflow-wrap:anywhere;min-width:8rem}"
+    "blockquote{margin:1rem 0;padding-left:1rem;border-left:3px solid var(--line)}"
+    "nav{margin-bottom:1.5rem}article{border-top:1px solid var(--line);border-bottom:1px solid var(--line)}"
+    "section{border-top:1px solid var(--line);padding:.5rem 0}section p{margin:.3rem 0}"
+    "section blockquote{white-space:pre-wrap;margin:.3rem 0}"
+    "ul{padding-left:1.2rem}li{margin:.25rem 0}input:not([type=checkbox]){max-width:100%}"
+    "input,button{font:inherit;color:inherit;background:var(--soft);border:1px solid var(--line);border-radius:4px;"
+    "padding:.3rem .6rem}"
 )
 _HASH = base64.b64encode(hashlib.sha256(_STYLE.encode()).digest()).decode()
 _HEADERS = {
@@ -39,7 +60,7 @@ _HEADERS = {
     "Cache-Control": "no-store",
 }
 _LAYOUT = """<!doctype html>
-<html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width">
+<html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">
 <title>{{ title }}</title><style>{{ style|safe }}</style></head><body>
 <nav><a href="/">Repositories</a> · {% if user %}{{ user }}{% else %}<a href="/login">Sign in</a>{% endif %}</nav>
 <h1>{{ title }}</h1>
@@ -54,6 +75,24 @@ _HOME = """{% extends "layout" %}{% block body %}
 {% else %}<li>None that you may see.</li>{% endfor %}</ul>{% endfor %}
 {% if more %}<p><a href="/?search={{ search|urlencode }}&amp;cursor={{ more }}">More</a></p>{% endif %}
 {% endblock %}"""
+_ROWS = """{% extends "layout" %}{% block body %}
+<p><a href="{{ address(repo) }}/tree/{{ revision|quote }}">{{ repo.id }}</a> at {{ revision }}:
+{% for path in files %}{% if path == file %}<strong>{{ path }}</strong>{% else %}
+<a href="?file={{ path|quote }}">{{ path }}</a>{% endif %} {% endfor %}</p>
+{% for column, values in labels.items() %}<p>{{ column }}:
+<a href="?file={{ file|quote }}">all</a>{% for value in values %} ·
+{% if column == chosen[0] and value == chosen[1] %}<strong>{{ value }}</strong>{% else %}
+<a href="?file={{ file|quote }}&amp;column={{ column|quote }}&amp;value={{ value|quote }}">{{ value }}</a>{% endif %}
+{% endfor %}</p>{% endfor %}
+{% if problem %}<p>{{ problem }}</p>{% else %}
+<p><small>{{ rows|length }} rows{% if chosen[0] %} with {{ chosen[0] }} {{ chosen[1] }} of the first
+{{ "{:,}".format(looked_at) }} that were looked at{% endif %}; the file has {{ "{:,}".format(total) }}.</small></p>
+{% for number, facts, texts in rows %}<section><h3>{{ number }}</h3>
+{% if facts %}<p><small>{% for name, cell in facts %}{{ name }} <strong>{{ cell }}</strong>
+{%- if not loop.last %} · {% endif %}{% endfor %}</small></p>{% endif %}
+{% for name, cell in texts %}<p><small>{{ name }}</small></p><blockquote>{{ cell }}</blockquote>{% endfor %}
+</section>{% endfor %}
+{% endif %}{% endblock %}"""
 _REPO = """{% extends "layout" %}{% block body %}
 <p>{{ repo.type[:-1] }}, {{ "private" if repo.private else "public" }}{% if repo.gated %}, gated{% endif %}.
 <small>Commit {{ commit.oid[:10] }} of {{ when }}: {{ commit.message.split("\\n")[0] }}</small></p>
@@ -69,7 +108,9 @@ _REPO = """{% extends "layout" %}{% block body %}
 {% if facts %}<details><summary>Metadata</summary><table>
 {% for key, value in facts %}<tr><th>{{ key }}</th><td>{{ value }}</td></tr>{% endfor %}</table></details>{% endif %}
 <article>{{ card|safe }}</article>
-<h2>Files</h2><ul>
+<h2>Files</h2>
+{% if rows %}<p><a href="{{ address(repo) }}/viewer/{{ commit.oid }}">First rows</a></p>{% endif %}
+<ul>
 {% for path, file in files %}<li><a href="{{ address(repo) }}/resolve/{{ commit.oid }}/{{ path|quote }}">{{ path }}</a>
 <small>{{ "{:,}".format(file.size) }} bytes</small></li>{% endfor %}</ul>
 {% if left_out %}<p>And {{ "{:,}".format(left_out) }} more.</p>{% endif %}
@@ -105,8 +146,57 @@ def page(request: HubRequest) -> Response:
         facts=[(key, _short(value)) for key, value in head.items()], files=files[:FILES],
         left_out=max(0, len(files) - FILES), gate=_gate(request, repo),
         prompt=_short(head.get("extra_gated_prompt") or "The files are gated: ask for access to them."),
-        fields=list(fields.items())[:20] if isinstance(fields, dict) else [],
+        fields=list(fields.items())[:20] if isinstance(fields, dict) else [], rows=_parquet(repo, commit),
     )  # fmt: skip
+
+
+def rows(request: HubRequest) -> Response:
+    """Show the first rows of a file of a dataset, or the first ones with a label."""
+    repo = find_repo(request, content=True)
+    revision = request.path["revision"]
+    commit = request.store.commit(repo, revision)
+    files = _parquet(repo, commit)
+    if not files:
+        raise HubError(404, "This revision has no rows to show: rows are shown of parquet files", "EntryNotFound")
+    file = request.query.get("file") or next((path for path in files if "train" in path), files[0])
+    if file not in files:
+        raise HubError(404, "Entry not found", "EntryNotFound")
+    chosen = request.query.get("column", ""), request.query.get("value", "")
+    shown, problem = _first_rows(request.store.blob(repo, commit.files[file].sha256), *chosen), ""
+    if shown is None:
+        shown, problem = {"columns": [], "rows": [], "numbers": []}, "The rows of this file cannot be shown."
+    long = [any(len(row[i]) > FACT or "\n" in row[i] for row in shown["rows"]) for i, _ in enumerate(shown["columns"])]
+    cells = [list(zip(shown["columns"], row, long, strict=True)) for row in shown["rows"]]
+    parts = [
+        [[(name, cell) for name, cell, is_text in row if is_text is text and cell] for text in (False, True)]
+        for row in cells
+    ]
+    listed = [(number, *part) for number, part in zip(shown["numbers"], parts, strict=True)]
+    return _page(
+        "rows", request.user, title="First rows", repo=repo, revision=revision, file=file, files=files[:ROWS_FILES],
+        chosen=chosen, labels=shown.get("labels", {}), looked_at=shown.get("looked_at", 0), total=shown.get("total", 0),
+        rows=listed, problem=problem,
+    )  # fmt: skip
+
+
+def _parquet(repo: Repo, commit: Commit) -> list[str]:
+    """Return the files of a dataset that rows are shown of."""
+    return [path for path in commit.files if path.endswith(".parquet")] if repo.type == "datasets" else []
+
+
+def _first_rows(file: Path, column: str, value: str) -> dict[str, Any] | None:
+    """Read rows by a process of its own; None where they cannot be read within its limits."""
+    question = json.dumps({"file": str(file), "column": column, "value": value})
+    with _READERS:
+        try:
+            done = subprocess.run(
+                [sys.executable, "-P", str(Path(__file__).with_name("preview.py"))],
+                input=question, capture_output=True, text=True, timeout=30, check=True,
+            )  # fmt: skip
+            shown: dict[str, Any] = json.loads(done.stdout)
+            return shown
+        except (subprocess.SubprocessError, ValueError):
+            return None
 
 
 def _card(request: HubRequest, repo: Repo, commit: Commit) -> tuple[dict[str, Any], str]:
@@ -160,9 +250,8 @@ def _markdown() -> Any:
 def _templates() -> Any:
     from jinja2 import DictLoader, Environment
 
-    environment = Environment(
-        autoescape=True, loader=DictLoader({"layout": _LAYOUT, "home": _HOME, "repo": _REPO}), trim_blocks=True
-    )
+    pages = {"layout": _LAYOUT, "home": _HOME, "repo": _REPO, "rows": _ROWS}
+    environment = Environment(autoescape=True, loader=DictLoader(pages), trim_blocks=True)
     environment.filters["quote"] = lambda text: quote(text, safe="")
     environment.globals.update(address=lambda repo: quote(address(repo)), style=_STYLE)
     return environment

@@ -139,16 +139,16 @@ def info(request: HubRequest) -> Response:
     """Return the facts and files of a repository at a revision."""
     repo, store = find_repo(request), request.store
     commit = store.commit(repo, request.path.get("revision", "main"))
-    facts = _facts(store, repo, commit)
+    facts = _facts(store, repo, commit, whole=True)
     blobs = "blobs" in request.query
     facts["siblings"] = [sibling(path, file, blobs=blobs) for path, file in commit.files.items()]
     facts["usedStorage"] = sum(file.size for file in commit.files.values())
     return JSONResponse(facts)
 
 
-def _facts(store: Store, repo: Repo, commit: Commit) -> dict[str, Any]:
+def _facts(store: Store, repo: Repo, commit: Commit, *, whole: bool = False) -> dict[str, Any]:
     card = commit.files.get("README.md")
-    data = {} if card is None else _HEADS.of(card.sha256, store.blob(repo, card.sha256))
+    data = {} if card is None else _HEADS.of(card.sha256, store.blob(repo, card.sha256), whole=whole)
     facts: dict[str, Any] = {
         "_id": hashlib.sha256(f"{repo.type}/{repo.id}".encode()).hexdigest()[:24], "id": repo.id,
         "author": repo.namespace, "sha": commit.oid, "lastModified": show_time(commit.created),

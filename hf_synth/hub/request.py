@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import ipaddress
 import json
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass, field
 from typing import IO, Any
-from urllib.parse import parse_qs, quote, urlencode
+from urllib.parse import parse_qs, quote, urlencode, urlsplit
 
 from starlette.datastructures import QueryParams
 from starlette.requests import Request
@@ -45,6 +46,7 @@ class Hub:
     Args:
         url: the address at which clients reach it through a proxy; "" is the address in their requests.
         members_only: whether nothing is shown without a token.
+        hosts: names and addresses under which clients may reach it, beside loopback; "*" is any address, not any name.
         secret: signs the upload URLs of large files.
     """
 
@@ -53,6 +55,7 @@ class Hub:
     limits: Limits
     url: str
     members_only: bool
+    hosts: frozenset[str]
     secret: bytes = field(repr=False)
 
 
@@ -146,6 +149,25 @@ class HubRequest:
         if any(len(items) > 100_000 for items in texts.values()):
             raise HubError(400, "The list is too long")
         return texts
+
+
+def is_own_host(sent: str, hosts: frozenset[str]) -> bool:
+    """Return whether the Host header of a request names this Hub: loopback, or one of its hosts; with any port.
+
+    A page of another site whose name was pointed to this machine (DNS rebinding) sends its own name. An address cannot
+    be pointed elsewhere.
+    """
+    try:
+        host = urlsplit(f"//{sent}").hostname or ""
+        if sent.strip() != sent or "@" in sent or "/" in sent:
+            return False
+    except ValueError:
+        return False
+    try:
+        address = ipaddress.ip_address(host)
+    except ValueError:
+        return host in hosts or host == "localhost"
+    return address.is_loopback or str(address) in hosts or "*" in hosts
 
 
 async def chunks(request: Request, idle: float) -> AsyncIterator[bytes]:

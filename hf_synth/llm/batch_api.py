@@ -167,7 +167,7 @@ class Provider:
             return f"http_{status}"
         gone = f"has no such batch, or it is another key's (404); delete {note and note.path} to send it again"
         problem = {
-            401: "refuses the key (401); check api_key or OPENAI_API_KEY",
+            401: "refuses the key (401); check api_key, or OPENAI_API_KEY with OPENAI_BASE_URL beside it",
             403: "does not allow batches (403); check the key's rights",
             404: gone if note else "has no Batch API at base_url's path (404); use LLM without it",
             429: "says that the account's quota is spent (429); raise it or use another key",

@@ -1,9 +1,11 @@
 """Access control of endpoints: which host may receive a note, and an HTTP transport that reaches no other.
 
-Restricted and credentialed notes go to loopback and private addresses only, unless a person attests that the host
-retains nothing, trains on nothing and lets no human read the notes. The check sits where bytes leave: `Line` reaches
-one origin, whose addresses are resolved and checked once and then used as they are, without redirects and without
-proxies from the environment.
+Restricted and credentialed notes go to loopback and private addresses only, unless a person attests that an endpoint
+retains nothing, trains on nothing and lets no human read the notes. The key and the headers that the environment holds
+for OpenAI go to OpenAI's hosts and to OPENAI_BASE_URL only.
+
+The check sits where bytes leave: `Line` reaches one origin, whose addresses are resolved and checked once and then used
+as they are, without redirects and without proxies from the environment.
 
 openai's client makes the headers and the address of a request; the bytes of chat requests go through `Line` directly,
 which costs a quarter of the client's CPU time. The Batch API uses openai's client over the same line
@@ -14,6 +16,7 @@ from __future__ import annotations
 
 import datetime
 import ipaddress
+import os
 import socket
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -31,6 +34,7 @@ if TYPE_CHECKING:
 _NETWORKS = "127.0.0.0/8 10.0.0.0/8 172.16.0.0/12 192.168.0.0/16 0.0.0.0/32 ::1/128 ::/128 fc00::/7"
 _LOCAL = tuple(map(ipaddress.ip_network, _NETWORKS.split()))
 MAX_BODY = 16 * 1024 * 1024  # bytes of one response; no answer to one prompt is larger
+_FIRST_DAY = datetime.date(2020, 6, 1)  # about when the first endpoint of this protocol opened
 
 
 @dataclass(frozen=True)
@@ -43,9 +47,12 @@ class Attestation:
         no_training: the host trains on neither.
         no_human_review: nobody there reads either.
         date: date of the verification, ISO 8601.
+        endpoint: the address that was verified, e.g. "https://notes.openai.azure.com"; it holds for that scheme, host
+            and port, whatever the path.
 
     Raises:
-        EndpointError: one of the three is not verified, or the name or the date is missing.
+        EndpointError: one of the three is not verified, the name, the date or the endpoint is missing, or the date
+            cannot be true.
     """
 
     verified_by: str
@@ -53,16 +60,32 @@ class Attestation:
     no_training: bool
     no_human_review: bool
     date: str
+    endpoint: str = ""
 
     def __post_init__(self) -> None:
         if not (self.zero_retention is True and self.no_training is True and self.no_human_review is True):
             raise EndpointError("an attestation requires zero retention, no training and no human review")
         try:
-            datetime.date.fromisoformat(self.date)
+            date = datetime.date.fromisoformat(self.date)
         except (TypeError, ValueError):
             raise EndpointError("an attestation needs the date of the verification, e.g. 2026-03-01") from None
+        if not _FIRST_DAY <= date <= datetime.date.today():
+            raise EndpointError(
+                f"the date of an attestation is the day of the verification: {date} is in the future or before "
+                f"{_FIRST_DAY}"
+            )
         if not str(self.verified_by or "").strip():
             raise EndpointError("an attestation needs the name of the person who verified it")
+        try:
+            parse_origin(self.endpoint)
+        except (LLMError, TypeError, AttributeError):
+            raise EndpointError(
+                "an attestation needs the endpoint that was verified: Attestation(..., endpoint='https://host/v1')"
+            ) from None
+
+    def covers(self, origin: Origin) -> bool:
+        """Return whether it was made for an endpoint: the same scheme, host and port."""
+        return parse_origin(self.endpoint) == origin
 
 
 @dataclass(frozen=True)
@@ -102,6 +125,22 @@ def parse_origin(url: str) -> Origin:
     return Origin(parts.scheme, parts.hostname.lower(), port, parts.path.rstrip("/"))
 
 
+def is_openai(origin: Origin) -> bool:
+    """Check whether an endpoint is OpenAI's own: a host of openai.com, encrypted."""
+    return origin.scheme == "https" and f".{origin.host}".endswith(".openai.com")
+
+
+def may_see_settings(origin: Origin) -> bool:
+    """Check whether OPENAI_API_KEY and other settings of the environment for OpenAI's client may go to an endpoint.
+
+    They may go to OpenAI, and to the endpoint that OPENAI_BASE_URL names beside them.
+    """
+    try:
+        return is_openai(origin) or parse_origin(os.environ.get("OPENAI_BASE_URL") or "") == origin
+    except LLMError:
+        return False
+
+
 def is_local(address: str) -> bool:
     """Check whether an IP address is loopback or private; an IPv4-mapped IPv6 address counts as the IPv4 address."""
     ip = ipaddress.ip_address(address.partition("%")[0])
@@ -119,15 +158,31 @@ def check_endpoint(
         The addresses that may be connected to; None for any address of the host.
 
     Raises:
-        EndpointError: the notes may not be sent there.
-        LLMError: the host has no address.
+        EndpointError: the notes may not be sent there; also where a name without an address might be local.
+        LLMError: the host of an attested endpoint has no address.
     """
     if access == "open":
         return None
     known = access if access in ("restricted", "credentialed") else "credentialed"
-    addresses = _resolve(origin)
-    if all(map(is_local, addresses)):
+    attested = attestation is not None and attestation.covers(origin)
+    addresses: tuple[str, ...] = ()
+    if attested or not is_openai(origin):  # no name is looked up for what cannot be allowed
+        try:
+            addresses = _resolve(origin)
+        except LLMError:
+            if attested:
+                raise
+            raise EndpointError(
+                f"{origin} is not known to be on a private network, since there is no host of that name, and {known} "
+                "notes may not be sent elsewhere; check base_url"
+            ) from None
+    if addresses and all(map(is_local, addresses)):
         return addresses
+    if attestation is not None and not attested:
+        raise EndpointError(
+            f"the attestation is for {parse_origin(attestation.endpoint)}, and {known} notes may not be sent to "
+            f"{origin} by it; verify that endpoint too, or use the one that was verified"
+        )
     if attestation is None:
         raise EndpointError(
             f"{origin} is not on this machine or a private network, and {known} notes may not be sent there; use a "

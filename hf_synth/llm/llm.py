@@ -51,7 +51,7 @@ class LLM:
     Args:
         model: the model's name at the endpoint.
         base_url: e.g. "http://127.0.0.1:8000/v1"; OPENAI_BASE_URL, or else OpenAI's own, when None.
-        api_key: OPENAI_API_KEY when None; local servers often need none.
+        api_key: when None, OPENAI_API_KEY for OpenAI's hosts and for OPENAI_BASE_URL, and no key for other endpoints.
         concurrency: most requests in flight of one `chat`.
         journal: file that keeps the answers; `.hf_synth/journal.sqlite` in the working folder when None.
         budget_usd: the most that this LLM may spend in this process. It holds to the cent when `max_tokens` is given,
@@ -59,7 +59,7 @@ class LLM:
         price: US dollars for 1 million tokens (read, written); from `PRICES` when None.
         timeout: seconds for one attempt.
         max_retries: retries of one question after failures; four times as many after rate limits (429).
-        attestation: allows notes that are not open at an endpoint outside the own network.
+        attestation: allows notes that are not open at the endpoint that it names, outside the own network.
         rpm: requests a minute that the endpoint allows; learnt from its headers and refusals when None.
         tpm: tokens a minute that it allows, read and written.
         hedge: ask a question again when its answer takes three times as long as usual, and use the first answer. It
@@ -216,8 +216,8 @@ class LLM:
             journal = Journal(self.journal if self.journal is not None else default_journal())
             weakref.finalize(self, journal.close)
             object.__setattr__(self, "_opened", journal)
-            if self.attestation is not None:
-                statement = json.dumps({"endpoint": self.origin.url, **vars(self.attestation)}, sort_keys=True)
+            if self.attestation is not None and self.attestation.covers(self.origin):
+                statement = json.dumps(vars(self.attestation), sort_keys=True)
                 journal.record(f"attestation {sha256(statement.encode()).hexdigest()[:12]}", statement)
         return journal
 
@@ -297,8 +297,9 @@ class Wire:
     def __init__(self, llm: LLM, access: str | None, sampling: dict[str, Any]) -> None:
         origin = llm.origin
         addresses = endpoints.check_endpoint(origin, access, llm.attestation)
-        key = llm.api_key or os.environ.get("OPENAI_API_KEY")
-        if key is None and origin.host.endswith("openai.com"):
+        ours = endpoints.may_see_settings(origin)
+        key = llm.api_key or (os.environ.get("OPENAI_API_KEY") if ours else None)
+        if key is None and endpoints.is_openai(origin):
             raise LLMError("there is no API key; set OPENAI_API_KEY or pass LLM(api_key=...)")
         import httpx2
         import openai
@@ -310,6 +311,9 @@ class Wire:
         self.client = openai.AsyncOpenAI(
             api_key=key or "none", base_url=origin.url, max_retries=0, timeout=llm.timeout, http_client=http
         )
+        if not ours:  # OPENAI_ORG_ID, OPENAI_PROJECT_ID, OPENAI_ADMIN_KEY and OPENAI_CUSTOM_HEADERS
+            self.client.organization = self.client.project = self.client.admin_api_key = None
+            self.client._custom_headers = {}
         self._llm, self._origin, self._line = llm, origin, line
         self._url = f"{origin.url}/chat/completions"
         headers = {**self.client.default_headers, **self.client.auth_headers, "Accept-Encoding": "identity"}
@@ -343,7 +347,7 @@ class Wire:
         """Classify an HTTP status; the message is not read, since it may repeat the prompt."""
         where = self._origin
         messages = {
-            401: f"{where} refuses the key (401); check api_key or OPENAI_API_KEY",
+            401: f"{where} refuses the key (401); check api_key, or OPENAI_API_KEY with OPENAI_BASE_URL beside it",
             403: f"{where} does not allow this (403); check the key's rights and the model",
             404: f"{where} does not know model {self._llm.model!r} or base_url's path (404)",
         }

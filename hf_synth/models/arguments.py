@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import json
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -45,6 +47,7 @@ _CANNOT_ACT = {  # fields that change nothing, or break the training: why
 }
 _OF_A_RESUMABLE = ("output_dir", "save_only_model", "restore_callback_states_from_checkpoint")  # fields that it sets
 _MEASURED = ("main", "eval_main", "loss", "eval_loss")  # what a validation measures
+_KUBEFLOW = "kubeflow"  # `TrainingArguments` add it by themselves where KUBEFLOW_TRAINER_SERVER_URL is set
 _LEFT_OUT = ("output_dir", "run_name", "disable_tqdm", "report_to")  # of the changed arguments, with logs and the Hub
 
 
@@ -100,12 +103,10 @@ def training_arguments(
             args = TrainingArguments(**(defaults | fields))
         except (TypeError, ValueError) as error:
             raise HfSynthError(f"training arguments: {error}") from None
-    foreign = [] if access == "open" else sorted(set(args.report_to) - _LOCAL_REPORTS)
-    if foreign:
-        raise AccessError(
-            f"training on {access} data does not report to {', '.join(foreign)}: metrics, arguments and weights would "
-            "leave the site; give report_to none or tensorboard"
-        )
+        if access != "open" and _KUBEFLOW not in fields.get("report_to", ()):
+            args.report_to = [name for name in args.report_to if name != _KUBEFLOW]
+    if access != "open":
+        _check_reports(args, access)
     if args.push_to_hub:
         raise HfSynthError(
             "training does not push to a Hub: publish the model with publish_model, which checks it first"
@@ -139,6 +140,38 @@ def _without_effect(args: Any, validated: bool) -> str:
     if args.data_seed is not None and args.train_sampling_strategy != "random":
         return f"data_seed has no effect with train_sampling_strategy {args.train_sampling_strategy}: give random"
     return ""
+
+
+def _check_reports(args: Any, access: Access) -> None:
+    """Check that a training reports to nothing outside, by its arguments, by DeepSpeed or by the environment."""
+    asked = [args.report_to] if isinstance(args.report_to, str) else args.report_to or ()  # it may be set afterwards
+    foreign = sorted(set(asked) - _LOCAL_REPORTS)
+    if foreign:
+        hint = "; set DISABLE_KUBEFLOW_INTEGRATION=TRUE, too" if _KUBEFLOW in foreign else ""
+        raise AccessError(
+            f"training on {access} data does not report to {', '.join(foreign)}: metrics, arguments and weights would "
+            f"leave the site; give report_to none or tensorboard{hint}"
+        )
+    if "tensorboard" in asked and "://" in os.environ.get("TENSORBOARD_LOGGING_DIR", ""):
+        raise AccessError(
+            f"training on {access} data writes tensorboard's logs to a folder of this machine: "
+            "TENSORBOARD_LOGGING_DIR names an address"
+        )
+    if getattr(args, "deepspeed", None):
+        monitors = args.deepspeed if isinstance(args.deepspeed, dict) else _json_of(args.deepspeed)
+        if services := sorted({"wandb", "comet"} & set(monitors)):
+            raise AccessError(
+                f"training on {access} data does not report to {', '.join(services)}: take it out of the arguments' "
+                "deepspeed"
+            )
+
+
+def _json_of(path: str) -> dict[str, Any]:
+    try:
+        plain = json.loads(Path(path).read_text(encoding="utf-8"))
+        return plain if isinstance(plain, dict) else {}
+    except (OSError, ValueError):
+        raise HfSynthError("training arguments: deepspeed names no file of JSON") from None
 
 
 def _defaults(own: Mapping[str, Any], n_rows: int, validated: bool, windows: float, processes: int) -> dict[str, Any]:

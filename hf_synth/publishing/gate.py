@@ -206,10 +206,11 @@ def gate(task: Task, kind: Kind, evidence: Evidence, request: Request) -> Verdic
 def is_institution(endpoint: str) -> bool:
     """Return whether a Hub is the institution's own: on this machine, in a private network, or listed by the user.
 
-    Names are not resolved, since what a name points to can change: list a host name in HF_SYNTH_INSTITUTION_HUBS. The
-    public Hub never counts.
+    Names are not resolved, since what a name points to can change: list a host name in HF_SYNTH_INSTITUTION_HUBS. A
+    listed Hub needs https, since it may lie outside the own network. The public Hub never counts.
     """
-    host = (urlsplit(endpoint).hostname or "").lower().rstrip(".")
+    address = urlsplit(endpoint)
+    host = (address.hostname or "").lower().rstrip(".")
     if not host or any(host == h or host.endswith("." + h) for h in _PUBLIC_HUBS):
         return False
     if host == "localhost":
@@ -217,7 +218,8 @@ def is_institution(endpoint: str) -> bool:
     try:
         return is_local(host)
     except ValueError:
-        return host in {h.strip().lower() for h in os.environ.get(INSTITUTION_HUBS, "").split(",") if h.strip()}
+        listed = {h.strip().lower() for h in os.environ.get(INSTITUTION_HUBS, "").split(",") if h.strip()}
+        return address.scheme == "https" and host in listed
 
 
 def gold_parts(gold: Dataset | DatasetDict | None) -> tuple[Dataset | None, Dataset | None]:
@@ -309,7 +311,7 @@ def _problems(kind: Kind, access: Access, private: bool, evidence: Evidence, req
     if access == "credentialed" and push and not evidence.institution:
         problems.append(
             "data derived from credentialed data goes to no outside Hub: write the export folder (push=False), or use "
-            f"your institution's own Hub (a loopback or private address, or a host listed in {INSTITUTION_HUBS})"
+            f"your institution's own Hub (a loopback or private address, or https and a host of {INSTITUTION_HUBS})"
         )
     if access == "restricted" and public:
         needs = "a public repository of restricted data needs"

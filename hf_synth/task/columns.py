@@ -37,6 +37,8 @@ Nothing here loads torch, openai or transformers; `datasets` is loaded when feat
 
 from __future__ import annotations
 
+import re
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Literal
 
 if TYPE_CHECKING:
@@ -95,6 +97,8 @@ JUDGED = "judged"
 LLM_CONFIDENCE = "llm_confidence"  # stated by the LLM beside its `llm_label`, optional
 UNLABELLED = "unlabelled"  # `source` of real notes that an LLM labelled
 MANIFEST = "hf_synth.json"  # in every folder that a stage writes: the stage, the task, counts
+_NAME = re.compile(r"[^\W\d][\w.-]{0,29}")  # one word, at most 30 characters
+_MOST_SHOWN = 12  # names in one message
 
 
 def strictest(*accesses: str | None) -> Access:
@@ -121,3 +125,28 @@ def access_of(dataset: Dataset) -> Access:
     for batch in table.select_columns(["access"]).iter(batch_size=100_000):
         accesses.update(pc.unique(batch["access"]).to_pylist())
     return strictest(*accesses)
+
+
+def names_shown(names: Iterable[object], *known: str, what: str = "column") -> str:
+    """Return names of columns or labels for a message, without text of a note among them.
+
+    A table without a header line has its first row in the place of names. Unless all names look like names, those that
+    are neither of the contract nor in `known` are replaced by their position: 'id', column 2, column 3.
+
+    Args:
+        names: of a dataset's columns, or of its labels.
+        known: names that may be shown as they are, such as the task's own.
+        what: the noun before a position.
+    """
+    plain = [name if isinstance(name, str) else repr(name) for name in names]
+    safe = {*SYNTHETIC_COLUMNS, *CORRECTION_COLUMNS, JUDGED, *known}
+    others = [name for name in plain if name not in safe]
+    hidden = not all(map(_NAME.fullmatch, others))
+    shown = [
+        f"{what} {place}" if hidden and name not in safe else repr(name)
+        for place, name in enumerate(plain[:_MOST_SHOWN], 1)
+    ]
+    if len(plain) > _MOST_SHOWN:
+        shown.append(f"{len(plain) - _MOST_SHOWN:,} more")
+    hint = " (does its first line name its columns?)" if hidden and what == "column" else ""
+    return (", ".join(shown) or f"no {what}") + hint

@@ -12,7 +12,7 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
@@ -22,10 +22,14 @@ from hf_synth.task.scripts import task_to_json
 from hf_synth.task.task import Task
 
 if TYPE_CHECKING:
-    from datasets import Dataset, DatasetDict
+    import pyarrow as pa
+    from datasets import Dataset, DatasetDict, Features
 
 _RECORD = b"hf_synth"  # in the metadata of parquet files
 _BATCH = 10_000  # rows of a group of parquet
+_MOST_NAMES = 100_000  # of a label's classes
+_BATCH_BYTES = 64 << 20
+_RATIO, _SMALL = 200, 100 << 20  # text packs 3 to 30 times: a parquet that unpacks beyond this ratio is refused
 WORK = ".hf_synth"  # subfolder of a user's folder for caches and the journal
 _DISK = {
     errno.ENOSPC: "the disk is full; free some space and run again",
@@ -170,7 +174,7 @@ def read_manifest(path: Path) -> dict[str, Any] | None:
         return None
     try:
         facts = json.loads(file.read_text(encoding="utf-8"))
-    except ValueError:
+    except (ValueError, RecursionError):
         raise RowError(str(file), None, "is broken; write the folder again") from None
     return facts if isinstance(facts, dict) else None
 
@@ -261,7 +265,13 @@ def read_export(path: Path) -> DatasetDict:
 
 
 def map_parquet(file: Path, beside: Path) -> Dataset:
-    """Read a parquet file, memory-mapped from a cache in a folder; in memory where that folder cannot be written."""
+    """Read a parquet file, memory-mapped from a cache in a folder; in memory where that folder cannot be written.
+
+    Columns are plain values and labels, whatever features the file names: an image of a foreign file would be fetched.
+
+    Raises:
+        RowError: it is no parquet, or repeats its texts so often that it unpacks to far more than text does.
+    """
     import pyarrow as pa
     import pyarrow.parquet as pq
     from datasets import Dataset
@@ -269,11 +279,81 @@ def map_parquet(file: Path, beside: Path) -> Dataset:
 
     cache = cache_folder(beside)
     try:
-        if cache is None:
-            return Dataset(pq.read_table(file))
-        return Dataset.from_parquet(str(file), cache_dir=str(cache))
-    except (pa.ArrowException, DatasetGenerationError):
+        _check_unpacked(file)
+        with pq.ParquetFile(file) as opened:
+            features = plain_features(opened.schema_arrow)
+            if cache is None:
+                return Dataset(opened.read().replace_schema_metadata(features.arrow_schema.metadata))
+        return Dataset.from_parquet(str(file), features=features, cache_dir=str(cache))
+    except (pa.ArrowException, DatasetGenerationError, OSError, ValueError, TypeError):
         raise RowError(file.name, None, "cannot be read as parquet") from None
+
+
+def plain_features(schema: pa.Schema, told: Mapping[str, Any] | None = None) -> Features:
+    """Return features for the columns of an Arrow schema: labels with the names that are told, and plain values.
+
+    No other feature is used. An image or a sound would be fetched from the address that a row holds, and a label may
+    name a file of this machine in the place of its names.
+
+    Args:
+        told: features as JSON, by column; those in the metadata of the schema when None.
+    """
+    from datasets import ClassLabel, Features, List
+
+    features = Features.from_arrow_schema(schema.remove_metadata())
+    try:
+        told = told or json.loads((schema.metadata or {})[b"huggingface"])["info"]["features"]
+        label_names = {name: names for name, feature in dict(told or {}).items() if (names := _label_names(feature))}
+    except (KeyError, ValueError, TypeError, AttributeError, RecursionError):
+        return features
+    for name, feature in features.items():
+        inner = feature.feature if isinstance(feature, List) else feature
+        if name in label_names and getattr(inner, "dtype", None) == "int64":
+            label = ClassLabel(names=label_names[name])
+            features[name] = List(label) if isinstance(feature, List) else label
+    return features
+
+
+def _label_names(told: Any) -> list[str] | None:
+    """Return the names of a label, or of a list of labels, as metadata tells its feature; None for another one."""
+    inner = told["feature"] if told.get("_type") in ("List", "Sequence") else told
+    names = inner.get("names") if inner.get("_type") == "ClassLabel" else None
+    if not isinstance(names, list) or not 0 < len(names) <= _MOST_NAMES or not all(isinstance(n, str) for n in names):
+        return None
+    return names if len(set(names)) == len(names) else None
+
+
+def _check_unpacked(file: Path) -> None:
+    """Check that texts of a parquet file are not repeated by a dictionary beyond all memory."""
+    import pyarrow.parquet as pq
+
+    most = max(_SMALL, _RATIO * file.stat().st_size)
+    with pq.ParquetFile(file) as opened:
+        columns = map(opened.schema.column, range(len(opened.schema)))
+        texts = [column.path for column in columns if column.physical_type == "BYTE_ARRAY"]
+        groups = map(opened.metadata.row_group, range(opened.num_row_groups))
+        mean = sum(group.total_byte_size for group in groups) // max(1, opened.metadata.num_rows)
+    size, rows = 0, max(1, min(10_000, _BATCH_BYTES // max(1, mean)))
+    with pq.ParquetFile(file, read_dictionary=texts) as opened:  # a text stays once in memory, as in the file
+        for batch in opened.iter_batches(batch_size=rows, columns=texts) if texts else ():
+            size += sum(map(unpacked_size, batch.columns))
+            if size > most:
+                raise RowError(
+                    file.name, None, f"unpacks to more than {most >> 20:,} MB by texts that it repeats: not read"
+                )
+
+
+def unpacked_size(column: Any) -> int:
+    """Return the bytes of an Arrow column with its dictionaries written out."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    if pa.types.is_dictionary(column.type):
+        return pc.sum(pc.binary_length(column.dictionary).take(column.indices)).as_py() or 0
+    if pa.types.is_struct(column.type) or pa.types.is_list(column.type) or pa.types.is_large_list(column.type):
+        parts = column.flatten()
+        return sum(map(unpacked_size, parts)) if isinstance(parts, list) else unpacked_size(parts)
+    return int(column.nbytes)
 
 
 def cache_folder(beside: Path) -> Path | None:

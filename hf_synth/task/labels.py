@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from hf_synth.errors import ColumnError
-from hf_synth.task.columns import JUDGED
+from hf_synth.task.columns import JUDGED, names_shown
 from hf_synth.task.task import Task
 
 if TYPE_CHECKING:
@@ -205,7 +205,8 @@ def checked_texts(task: Task, dataset: Dataset) -> list[list[str]]:
     """
     missing = [c for c in task.text_columns if c not in dataset.column_names]
     if missing:
-        raise ColumnError(f"the dataset has no column {', '.join(map(repr, missing))}; it has {dataset.column_names}")
+        own = names_shown(dataset.column_names, *task.text_columns, task.label_column)
+        raise ColumnError(f"the dataset has no column {', '.join(map(repr, missing))}; it has {own}")
     columns = [list(dataset[c][:]) for c in task.text_columns]
     for name, texts in zip(task.text_columns, columns, strict=True):
         for number, text in enumerate(texts):
@@ -239,13 +240,13 @@ def check_columns(task: Task, dataset: Dataset, *more: str, what: str = "the dat
     if missing:
         raise ColumnError(
             f"{what} has no column {', '.join(map(repr, missing))} for task {task.full_name!r}; "
-            f"it has {', '.join(map(repr, dataset.column_names))}"
+            f"it has {names_shown(dataset.column_names, *task.text_columns, task.label_column, *more)}"
         )
     names = label_names(dataset.features[task.label_column])
     if task.kind != "text2text" and names is not None and tuple(names) != task.labels:
         raise ColumnError(
-            f"{what} has labels {list(names)} in column {task.label_column!r}, "
-            f"task {task.full_name!r} has {list(task.labels)}"
+            f"{what} has labels {names_shown(names, *task.labels, what='label')} in column {task.label_column!r}, "
+            f"task {task.full_name!r} has {', '.join(map(repr, task.labels))}"
         )
 
 

@@ -17,6 +17,7 @@ from typing import Any
 
 from hf_synth.errors import TaskError
 from hf_synth.task.columns import MANIFEST
+from hf_synth.task.patterns import check_patterns
 from hf_synth.task.task import Prompt, Task
 
 _SCRIPTS = "hf_synth.dataset_scripts"
@@ -96,8 +97,8 @@ def task_to_json(task: Task) -> dict[str, Any]:
 def _from_manifest(folder: Path) -> Task:
     """Load the task of a folder from its manifest, which names a built-in task or holds a definition.
 
-    It never names a path: a folder of data must not run code. An edited access cannot loosen that of the rows, which
-    carry their own: the strictest wins.
+    It never names a path or a script: a folder of data must not run code. Its regular expressions are limited. An
+    edited access cannot loosen that of the rows, which carry their own: the strictest wins.
     """
     try:
         facts = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
@@ -112,9 +113,18 @@ def _from_manifest(folder: Path) -> Task:
             | {"attributes": tuple((k, tuple(v)) for k, v in p.get("attributes", ()))}
             for p in plain.pop("prompts")
         ]
+        if not all(name in _FIELDS and _is_plain(value) for name, value in plain.items()):
+            raise ValueError
+        check_patterns(plain.get("leaks", ()))
         return Task(**plain, prompts=tuple(Prompt(**p) for p in prompts))
-    except (ValueError, TypeError, KeyError, AttributeError):
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
         raise TaskError(f"{folder / MANIFEST} names no task; write the folder again with `hf-synth gold`") from None
+
+
+def _is_plain(value: Any) -> bool:
+    """Return whether a value is a text, a list of texts, true, false or null."""
+    texts = value if isinstance(value, tuple) else (value,)
+    return value is None or isinstance(value, bool) or all(isinstance(text, str) for text in texts)
 
 
 def _origin(module: ModuleType) -> str:

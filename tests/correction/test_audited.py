@@ -24,6 +24,7 @@ from hf_synth.correction.audited import (
     read_ids,
     read_labels,
     relative_weights,
+    sample_csv,
 )
 from hf_synth.correction.choice import choose
 from hf_synth.correction.correction import correct_with_policy
@@ -219,6 +220,33 @@ def test_a_sample_is_labelled_and_read_back(tmp_path: Path, capsys: pytest.Captu
     assert list(done["reason"]).count("audited") == 30
     right = assess(TASK, rows, gold=gold, audited=audited, repeats=1, n_bootstrap=50).generator_right
     assert right == (1.0, *policy.figures["generator_accuracy_audited_ci95"])
+
+
+EVIL = ['=HYPERLINK("http://x.example","open")', "+cmd|' /C calc'!A0", "@SUM(1+1)", "-2+3", "\t=1+1", "\r=1", "\n=1",
+        "\uff1d1+1", "'=1", "''@x"]  # fmt: skip
+
+
+def test_no_cell_of_a_sample_is_a_formula_and_labels_come_back(tmp_path: Path) -> None:
+    """A text of an LLM, an id or a name of a label may begin as a formula does."""
+    plain = ["a note; =1+1", "'quoted' words", "- ", "", "x=1"]
+    texts = [*EVIL, *plain]
+    rows = Dataset.from_dict(
+        {"id": [f"{t}{i}" for i, t in enumerate(texts)], "text": texts, "label": texts, "p": [0.5] * len(texts)}
+    )
+    table = sample_csv(rows)
+    cells = [cell for row in csv.reader(table.splitlines(keepends=True)) for cell in row]
+    assert not [cell for cell in cells if cell[:1] in tuple("=+-@\t\r\n\uff1d")]
+    file = tmp_path / "sample.csv"
+    file.write_text(table, encoding="utf-8", newline="")
+    labels = read_audited(file).labels
+    assert labels == {id: label for id, label in zip(rows["id"], rows["label"], strict=True) if label}
+    assert 'a note; =1+1"' in table, "a list that is split at semicolons has no cell =1+1 either"
+
+
+def test_a_sample_of_an_earlier_version_is_read_as_it_is(tmp_path: Path) -> None:
+    file = tmp_path / "sample.csv"
+    file.write_text("id,text,label\n-1,=x,-2+3\n", encoding="utf-8")
+    assert read_audited(file).labels == {"-1": "-2+3"}
 
 
 @pytest.mark.parametrize(

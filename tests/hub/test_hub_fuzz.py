@@ -105,7 +105,7 @@ HEADERS = {
     "Accept-Encoding": ("gzip", "identity;q=x"),
     "Content-Encoding": ("gzip", "br", "x"),
     "Origin": ("null", "http://[", "http://[::1", "https://x:99999", "\xe9"),
-    "Host": ("x", "[", "a:b", "[::1", "\xe9", "x:99999999", ""),
+    "Host": ("x", "[", "a:b", "[::1", "\xe9", "x:99999999", "", "localhost", "127.0.0.1:9", "localhost:99999999"),
     "X-Forwarded-Proto": ("https", "\xe9", "gopher"),
     "X-Forwarded-For": ("\xe9", "1.2.3.4, [", "x"),
     "Cookie": ("\xe9=1",),

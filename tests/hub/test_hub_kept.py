@@ -317,7 +317,7 @@ def test_a_hub_of_which_only_part_was_sent_answers(tmp_path: Path) -> None:
     with running_hub(tmp_path, limits=Limits(idle=0.3)) as hub:
         host, port = hub.url.removeprefix("http://").split(":")
         with socket.create_connection((host, int(port)), timeout=10) as wire:
-            head = f"POST /api/repos/create HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {hub.token}\r\n"
+            head = f"POST /api/repos/create HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {hub.token}\r\n"
             wire.sendall(f"{head}Content-Length: 100\r\n\r\n{{".encode())
             assert wire.recv(100).split()[1] == b"408"
         assert not list((tmp_path / "tmp").iterdir())
@@ -393,10 +393,13 @@ def test_the_head_of_a_card_is_parsed_once(tmp_path: Path, monkeypatch: pytest.M
         write("demo/r1", "second")  # another card is another head
         assert tags()["demo/r1"] == ["second"]
         assert len(parsed) == 1
-        write("demo/r2", "long" * 60)  # too long to be kept
-        assert tags()["demo/r2"] == ["long" * 60]
-        tags()
-        assert len(parsed) == 1
+        write("demo/r2", "third]\nx: [" + "long" * 60)  # too long to be kept: a list has its tags alone
+        assert tags()["demo/r2"] == ["third"]
+        assert len(parsed) == 2  # with the first one, which was dropped
+        assert tags()["demo/r2"] == ["third"]
+        assert parsed == []
+        assert api.model_info("demo/r2").card_data.to_dict()["x"] == ["long" * 60]  # a repository has all of it
+        assert tags()["demo/r2"] == ["third"]
         assert len(repositories._HEADS._cache) == 3
 
 

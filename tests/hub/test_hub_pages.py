@@ -2,19 +2,28 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
+import json
+import re
+import subprocess
+import sys
 from collections.abc import Iterator
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
+from datasets import ClassLabel, Dataset, Features, List, Value
 from huggingface_hub import HfApi
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
+from support.chromium import CHROMIUM, tab
 from support.hub_clients import call, commit_body
 
-from hf_synth.hub import RunningHub, connected, running_hub
+from hf_synth.hub import RunningHub, connected, preview, running_hub
 
 ANN, OUT = "hf_the_token_of_ann", "hf_the_token_of_an_outsider"
 PAGE = {"Accept": "text/html"}
@@ -23,7 +32,7 @@ FORM = {"Content-Type": "application/x-www-form-urlencoded"}
 TAGS = {
     "html", "head", "meta", "title", "style", "body", "nav", "a", "h1", "h2", "h3", "h4", "h5", "h6", "p", "ul", "ol",
     "li", "small", "form", "input", "button", "label", "details", "summary", "table", "thead", "tbody", "tr", "th",
-    "td", "article", "pre", "code", "blockquote", "em", "strong", "hr", "br",
+    "td", "article", "section", "pre", "code", "blockquote", "em", "strong", "hr", "br",
 }  # fmt: skip
 ATTRIBUTES = {"a": {"href", "title"}, "ol": {"start"}, "code": {"class"}, "meta": {"charset", "name", "content"}}
 ATTRIBUTES |= {"form": {"action", "method"}, "input": {"name", "value", "type", "required", "aria-label"}}
@@ -197,3 +206,135 @@ def test_lists_come_in_pages(hub: RunningHub, api: HfApi, tmp_path: Path, monkey
     assert [m.id for m in api.list_models(author="pages")] == [f"pages/r{k}" for k in range(5)]
     assert len(api.list_repo_commits("pages/r0")) == 6
     assert [f.last_commit is not None for f in api.list_repo_tree("pages/r0", expand=True)] == [True] * 5
+
+
+# --- first rows -----------------------------------------------------------------------------------------------------
+LABELS = ["none", "mild", "<b>severe"]
+
+
+def push_rows(hub: RunningHub, name: str, count: int = 120, **more: Any) -> str:
+    """Push labelled notes, and return the address of their rows."""
+    features = Features(
+        {"id": Value("string"), "note": Value("string"), "grade": ClassLabel(names=LABELS), "p": List(Value("float32")),
+         "also": List(ClassLabel(names=LABELS))}
+    )  # fmt: skip
+    rows = [
+        {"id": f"s{i}", "note": f"Note {i}: <script>alert(1)</script>\n{'a long story ' * 9}", "grade": i % 3,
+         "p": [0.25, 0.123456], "also": [0, 1]}
+        for i in range(count)
+    ]  # fmt: skip
+    Dataset.from_list(rows, features=features).push_to_hub(name, token=hub.token, **more)
+    return f"{hub.url}/datasets/{name}/viewer/main"
+
+
+def test_the_first_rows_are_shown_and_filtered_by_label(hub: RunningHub, api: HfApi) -> None:
+    url = push_rows(hub, "demo/rows")
+    code, page, _ = call("GET", url, None, **PAGE)
+    assert code == 200
+    strict = read(page)
+    assert [f"Note {i}:" in strict.text for i in (0, 49, 50)] == [True, True, False]
+    assert "50 rows; the file has 120." in strict.text.replace("\n", " ")
+    assert "grade none" in strict.text
+    assert "p 0.25, 0.1235" in strict.text
+    assert "also none, mild" in strict.text
+    assert b"<script" not in page
+    chosen = [link for link in strict.links if "column=grade" in link]
+    assert len(chosen) == 3, "one link for each label"
+    code, page, _ = call("GET", url + chosen[2], None, **PAGE)
+    strict = read(page)
+    assert code == 200
+    assert [f"Note {i}:" in strict.text for i in (0, 1, 2, 119)] == [False, False, True, True]
+    assert "40 rows with grade <b>severe of the first" in strict.text.replace("\n", " ")
+    mild = read(call("GET", f"{url}?column=also&value=mild", None, **PAGE)[1]).text
+    assert "Note 0:" in mild, "a row with several labels counts for each"
+    assert "Note" not in read(call("GET", f"{url}?column=grade&value=nothing", None, **PAGE)[1]).text
+    assert call("GET", f"{url}?file=../../users.json", None, **PAGE)[0] == 404
+    assert call("GET", f"{url}?file=README.md", None, **PAGE)[0] == 404
+    repo = read(call("GET", f"{hub.url}/datasets/demo/rows", None, **PAGE)[1])
+    rows = next(link for link in repo.links if "/viewer/" in link)
+    assert call("GET", hub.url + rows, None, **PAGE)[0] == 200
+    api.create_repo("demo/no-rows", repo_type="dataset")
+    assert call("GET", f"{hub.url}/datasets/demo/no-rows/viewer/main", None, **PAGE)[0] == 404
+
+
+def test_rows_are_shown_to_whom_the_files_are(hub: RunningHub, api: HfApi) -> None:
+    private, gated = push_rows(hub, "demo/private-rows", 3, private=True), push_rows(hub, "demo/gated-rows", 3)
+    api.update_repo_settings("demo/gated-rows", repo_type="dataset", gated="manual")
+    for url, codes in ((private, (401, 404)), (gated, (401, 403))):
+        for who, code in zip((None, basic(OUT)), codes, strict=True):
+            headers = PAGE | ({"Authorization": who} if who else {})
+            answer, page, _ = call("GET", url, None, **headers)
+            assert answer == code
+            assert b"Note 1" not in page
+        assert b"Note 1" in call("GET", url, None, Authorization=basic(ANN), **PAGE)[1]
+    assert "/viewer/" not in str(read(call("GET", f"{hub.url}/datasets/demo/gated-rows", None, **PAGE)[1]).links)
+
+
+def _broken(kind: str, file: Path) -> None:
+    if kind == "no parquet":
+        file.write_bytes(b"PAR1" + b"x" * 100 + b"PAR1")
+    elif kind == "cut off":
+        pq.write_table(pa.table({"a": ["x"] * 1_000}), file)
+        file.write_bytes(file.read_bytes()[:-9])
+    elif kind == "no columns":
+        pq.write_table(pa.table({}), file)
+    else:
+        column = pa.array(["x" * 1_000_000]).dictionary_encode().take(pa.array([0] * 20_000))
+        pq.write_table(pa.table({"note": column, "label": ["a"] * 20_000}), file)
+
+
+@pytest.mark.parametrize("kind", ["no parquet", "cut off", "no columns", "unpacks to 20 GB"])
+def test_a_broken_file_is_a_page(kind: str, hub: RunningHub, api: HfApi, tmp_path: Path) -> None:
+    """The process of the server reads none of it."""
+    file = tmp_path / "train.parquet"
+    _broken(kind, file)
+    api.create_repo("demo/broken", repo_type="dataset", exist_ok=True)
+    api.upload_file(path_or_fileobj=file, path_in_repo="train.parquet", repo_id="demo/broken", repo_type="dataset")
+    for query in ("", "?column=label&value=b", "?column=note&value=b"):
+        code, page, _ = call("GET", f"{hub.url}/datasets/demo/broken/viewer/main{query}", None, **PAGE)
+        assert code == 200
+        assert len(page) < 500_000
+        assert kind in ("no columns", "unpacks to 20 GB") or b"cannot be shown" in page
+
+
+@pytest.mark.parametrize("kind", ["no parquet", "unpacks to 20 GB"])
+def test_rows_are_read_within_limits(kind: str, tmp_path: Path) -> None:
+    file = tmp_path / "train.parquet"
+    _broken(kind, file)
+    question = json.dumps({"file": str(file), "column": "note", "value": "nothing"})
+    script = Path(preview.__file__)
+    done = subprocess.run([sys.executable, "-P", script], input=question, capture_output=True, text=True, timeout=60)
+    if kind == "no parquet":
+        assert done.returncode != 0
+    else:
+        assert done.returncode in (0, 1, -9)
+        assert not done.stdout or json.loads(done.stdout)["rows"] == []
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="no Chromium")
+@pytest.mark.browser
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_pages_fit_a_telephone_in_light_and_dark(scheme: str, hub: RunningHub, api: HfApi) -> None:
+    push_rows(hub, "demo/on-a-telephone", 5)
+    wide = "| " + " | ".join(f"column {i}" for i in range(12)) + " |\n|" + "---|" * 12
+    card = f"---\nlong: {'x' * 300}\n---\n# Card\n\n{wide}\n\n```\n{'code ' * 60}\n```\n\n{'w' * 300}"
+    api.upload_file(
+        path_or_fileobj=card.encode(), path_in_repo="README.md", repo_id="demo/on-a-telephone", repo_type="dataset"
+    )
+    places = ("/", "/datasets/demo/on-a-telephone", "/datasets/demo/on-a-telephone/viewer/main", "/demo/nothing")
+
+    async def look() -> None:
+        async with tab() as page:
+            for place in places:
+                page.events.clear()
+                await page.open(hub.url + place)
+                await page.look(scheme, 390, 900)
+                assert await page.value("document.documentElement.scrollWidth") <= 390, place
+                paper = await page.value("getComputedStyle(document.body).backgroundColor")
+                ink = await page.value("getComputedStyle(document.body).color")
+                light = [sum(map(int, re.findall(r"\d+", colour)[:3])) for colour in (paper, ink)]
+                assert (light[0] > 600 > 300 > light[1]) == (scheme == "light"), place
+                assert abs(light[0] - light[1]) > 400, place
+                assert not [e for e in page.of("Log.entryAdded") if "Content Security" in str(e)], place
+
+    asyncio.run(look())

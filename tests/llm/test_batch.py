@@ -31,7 +31,10 @@ from hf_synth.llm.questions import Answer, Chat, Question
 
 CANARY = "CANARY-4f1c"
 KEY = "sk-" + "secret"  # in two parts, since tracebacks show lines of this file
-ATTESTED = Attestation("Data office", zero_retention=True, no_training=True, no_human_review=True, date="2026-03-01")
+ATTESTED = Attestation(
+    "Data office", zero_retention=True, no_training=True, no_human_review=True, date="2026-03-01",
+    endpoint="https://8.8.8.8/v1",
+)  # fmt: skip
 
 
 @pytest.fixture(autouse=True)

@@ -15,7 +15,7 @@ import time
 import traceback
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from email.utils import format_datetime
 from pathlib import Path
 from typing import Any
@@ -32,6 +32,7 @@ from hf_synth.llm.endpoints import (
     check_endpoint,
     guarded_transport,
     is_local,
+    may_see_settings,
     parse_origin,
 )
 from hf_synth.llm.journal import Journal
@@ -40,7 +41,10 @@ from hf_synth.llm.questions import Answer
 from hf_synth.llm.replies import retry_after
 
 CANARY = "CANARY-4f1c"
-ATTESTED = Attestation("Data office", zero_retention=True, no_training=True, no_human_review=True, date="2026-03-01")
+ATTESTED = Attestation(
+    "Data office", zero_retention=True, no_training=True, no_human_review=True, date="2026-03-01",
+    endpoint="https://8.8.8.8/v1",
+)  # fmt: skip
 
 
 @pytest.fixture(autouse=True)
@@ -433,8 +437,23 @@ def test_a_name_without_address_is_named(tmp_path: Path, monkeypatch: pytest.Mon
 
     monkeypatch.setattr(socket, "getaddrinfo", unknown)
     llm = LLM("m", base_url="http://gpu-box:8000/v1", journal=tmp_path / "j.sqlite")
-    with pytest.raises(LLMError, match="cannot reach gpu-box:8000: there is no host"):
+    with pytest.raises(EndpointError, match="gpu-box:8000 is not known to be on a private network, since there is no"):
         llm.chat(questions(1))
+    attested = dataclasses.replace(ATTESTED, endpoint="http://gpu-box:8000")
+    with pytest.raises(LLMError, match="cannot reach gpu-box:8000: there is no host"):
+        check_endpoint(llm.origin, "restricted", attested)
+
+
+@pytest.mark.parametrize("access", ["restricted", "credentialed", None])
+def test_access_is_checked_before_a_name_is_looked_up(
+    access: str | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`LLM` without an address is OpenAI's; where there is no network, the message is still about the access."""
+    asked = names(monkeypatch)
+    monkeypatch.delenv("OPENAI_BASE_URL", raising=False)
+    with pytest.raises(EndpointError, match=r"api\.openai\.com:443 is not on this machine"):
+        LLM("simulator", journal=tmp_path / "j.sqlite").chat(questions(1), access=access)
+    assert asked == []
 
 
 def test_a_name_is_looked_up_once_and_that_address_is_used(
@@ -456,15 +475,49 @@ def test_an_attested_endpoint_is_allowed_and_recorded(echo: LLMServer, tmp_path:
     origin = parse_origin("https://8.8.8.8/v1")
     assert check_endpoint(origin, "credentialed", ATTESTED) == ("8.8.8.8",)
     with pytest.raises(EndpointError, match="unencrypted"):
-        check_endpoint(parse_origin("http://8.8.8.8/v1"), "restricted", ATTESTED)
-    llm = make(echo, tmp_path, attestation=ATTESTED)
+        plain = dataclasses.replace(ATTESTED, endpoint="http://8.8.8.8/v1")
+        check_endpoint(parse_origin("http://8.8.8.8/v1"), "restricted", plain)
+    llm = make(echo, tmp_path, attestation=dataclasses.replace(ATTESTED, endpoint=echo.url))
     llm.chat(questions(1))
     (said,) = Journal(tmp_path / "journal.sqlite").recorded().values()
     assert json.loads(said)["verified_by"] == "Data office"
     assert json.loads(said)["endpoint"] == echo.url
-    for wrong in ({"no_training": False}, {"date": "soon"}, {"verified_by": " "}):
-        with pytest.raises(EndpointError):
-            dataclasses.replace(ATTESTED, **wrong)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("wrong", "problem"),
+    [
+        ({"no_training": False}, "requires zero retention"),
+        ({"no_training": "yes"}, "requires zero retention"),
+        ({"verified_by": " "}, "the name of the person"),
+        ({"date": "soon"}, "the date of the verification"),
+        ({"date": "2026-02-30"}, "the date of the verification"),
+        ({"date": None}, "the date of the verification"),
+        ({"date": "1700-01-01"}, "1700-01-01 is in the future or before"),
+        ({"date": str(date.today() + timedelta(1))}, "is in the future or before"),
+        ({"endpoint": ""}, "needs the endpoint that was verified"),
+        ({"endpoint": "contoso"}, "needs the endpoint that was verified"),
+        ({"endpoint": None}, "needs the endpoint that was verified"),
+    ],
+)
+def test_an_attestation_that_cannot_be_true_is_refused(wrong: dict[str, Any], problem: str) -> None:
+    assert dataclasses.replace(ATTESTED, date=str(date.today())) is not None
+    with pytest.raises(EndpointError, match=problem):
+        dataclasses.replace(ATTESTED, **wrong)
+
+
+@pytest.mark.parametrize(
+    "url", ["https://8.8.4.4/v1", "https://8.8.8.8:8443/v1", "https://[::ffff:8.8.8.8]/v1", "https://api.openai.com/v1"]
+)
+def test_an_attestation_is_for_one_endpoint(url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The address may come from OPENAI_BASE_URL, of which the person who verified another one knew nothing."""
+    names(monkeypatch)
+    monkeypatch.setenv("OPENAI_BASE_URL", url)
+    llm = LLM("m", api_key="k", attestation=ATTESTED, journal=tmp_path / "j.sqlite")
+    with pytest.raises(EndpointError, match=r"the attestation is for 8\.8\.8\.8:443, and restricted notes may not"):
+        llm.chat(questions(1), access="restricted")
+    assert Journal(tmp_path / "j.sqlite").recorded() == {}
+    assert check_endpoint(parse_origin("https://8.8.8.8/openai/deployments/x"), "restricted", ATTESTED) == ("8.8.8.8",)
 
 
 def test_open_notes_may_go_anywhere() -> None:
@@ -519,11 +572,52 @@ def test_the_key_is_sent_but_not_shown(echo: LLMServer, tmp_path: Path, monkeypa
     assert "secret" not in repr(llm)
     assert pickle.loads(pickle.dumps(llm)).model == "m"
     monkeypatch.setenv("OPENAI_API_KEY", "sk-environment")
+    monkeypatch.setenv("OPENAI_BASE_URL", echo.url)
     make(echo, tmp_path).chat(ask("another"))
     assert b"Bearer sk-environment" in echo.headers[1]
     monkeypatch.delenv("OPENAI_API_KEY")
     make(echo, tmp_path).chat(ask("a third"))
     assert b"Bearer none" in echo.headers[2]
+
+
+@pytest.mark.parametrize("beside", ["", "https://api.openai.com/v1", "http://127.0.0.1:1/v1", "no address"])
+@pytest.mark.parametrize("own_key", [None, "sk-own"])
+def test_settings_for_openai_go_to_no_other_endpoint(
+    own_key: str | None, beside: str, echo: LLMServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    secrets = {
+        "OPENAI_API_KEY": "sk-of-openai", "OPENAI_ORG_ID": "org-secret", "OPENAI_PROJECT_ID": "project-secret",
+        "OPENAI_ADMIN_KEY": "sk-admin", "OPENAI_CUSTOM_HEADERS": "X-Gateway: gateway-secret",
+    }  # fmt: skip
+    for name, value in secrets.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setenv("OPENAI_BASE_URL", beside)
+    make(echo, tmp_path, api_key=own_key).chat(questions(1))
+    (sent,) = echo.headers
+    assert (f"Bearer {own_key}" if own_key else "Bearer none").encode() in sent
+    assert not [name for name in ("sk-of-openai", "secret", "sk-admin") if name.encode() in sent]
+    monkeypatch.setenv("OPENAI_BASE_URL", echo.url)  # the control: there they go
+    make(echo, tmp_path, api_key=own_key).chat(ask("another"))
+    assert all(word in echo.headers[1] for word in (b"org-secret", b"project-secret", b"gateway-secret"))
+
+
+@pytest.mark.parametrize(
+    ("url", "meant"),
+    [
+        ("https://api.openai.com/v1", True),
+        ("https://eu.api.openai.com/v1", True),
+        ("http://api.openai.com/v1", False),
+        ("https://evilopenai.com/v1", False),
+        ("https://api.openai.com.evil.example/v1", False),
+        ("https://notes.openai.azure.com/v1", False),
+        ("https://gateway.example/other/path", True),
+        ("https://gateway.example:8443/v1", False),
+        ("http://gateway.example/v1", False),
+    ],
+)
+def test_settings_for_openai_are_meant_for(url: str, meant: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OPENAI_BASE_URL", "https://gateway.example/v1")
+    assert may_see_settings(parse_origin(url)) is meant
 
 
 @pytest.mark.parametrize("status", [200, 307, 400, 401, 404, 422, 429, 500])

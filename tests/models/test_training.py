@@ -335,6 +335,38 @@ def test_no_tracking_service_hears_of_data_that_is_not_open(access: Any, tmp_pat
     assert here.report_to == ["tensorboard"]
 
 
+@pytest.mark.parametrize("door", ["all", "set afterwards", "kubeflow asked", "kubeflow own", "logs", "deepspeed"])
+def test_no_door_to_a_tracking_service_stays_open(door: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The environment, a list of every service that is installed, arguments changed after they were made."""
+    own = TrainingArguments(output_dir=str(tmp_path), report_to="none")
+    args: Any = {"report_to": "tensorboard"} if door == "logs" else own
+    if door == "all":
+        monkeypatch.setattr("transformers.integrations.get_available_reporting_integrations", lambda: ["trackio"])
+        args = {"report_to": "all"}
+    elif door == "set afterwards":
+        own.report_to = "wandb"
+    elif door.startswith("kubeflow"):
+        monkeypatch.setenv("KUBEFLOW_TRAINER_SERVER_URL", "http://127.0.0.1:9")
+        named = {"report_to": ["kubeflow"]}
+        args = named if door.endswith("asked") else TrainingArguments(output_dir=str(tmp_path), report_to="none")
+    elif door == "logs":
+        monkeypatch.setenv("TENSORBOARD_LOGGING_DIR", "s3://bucket/logs")
+    else:
+        (tmp_path / "ds.json").write_text('{"wandb": {"enabled": true}}')
+        own.deepspeed = str(tmp_path / "ds.json")
+    with pytest.raises(AccessError, match="restricted data"):
+        training_arguments(args, tmp_path, 50, False, 0, access="restricted")
+    assert training_arguments(args, tmp_path, 50, False, 0, access="open") is not None
+
+
+def test_a_cluster_that_wants_reports_gets_none_of_what_is_not_open(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("KUBEFLOW_TRAINER_SERVER_URL", "http://127.0.0.1:9")
+    assert training_arguments(None, tmp_path, 50, False, 0, access="open").report_to == ["kubeflow"]
+    assert training_arguments(None, tmp_path, 50, False, 0, access="restricted").report_to == []
+
+
 @pytest.mark.parametrize(("n", "epochs"), [(50, 20), (1_243, 8), (100_000, 3)])
 def test_small_sets_get_more_epochs(tmp_path: Path, n: int, epochs: int) -> None:
     assert training_arguments(None, tmp_path, n, False, 0).num_train_epochs == epochs

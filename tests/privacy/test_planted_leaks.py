@@ -198,10 +198,15 @@ def test_a_file_that_holds_no_canaries_is_refused(tmp_path: Path, told: Any) -> 
 
 FORMS = {
     "email": ["j.doe＠example.org", "j.d\u043ee@example.org"],
+    "titled_name": ["seen by Dr. Patel", "Dr Patel will call", "DR. PATEL", "Mrs. O'Brien agrees",
+                    "told Mr Smith", "with Ms. J. A. de la Cruz", "Doctor Nguyen came", "Prof. M\u00fcller",
+                    "Nurse Jackie",
+                    "Miss Lee?", "and\nDr.\nPatel", "Dr.Patel", "Drs. Smith and Jones", "\uff24r. Patel"],
     "mac_address": ["pump a4:5e:60:d1:22:0f online", "A4-5E-60-D1-22-0F"],
     "ip_address": ["from fe80::1ff:fe23:4567:890a", "2001:db8::8a2e:370:7334 logged"],
     "ssn": ["１２３-45-6789"],
-    "phone": ["617–555–0199", "call (617)\u00a0555-0199", "beeper 55012", "ext. 40917"],
+    "phone": ["617–555–0199", "call (617)\u00a0555-0199", "her number is 555-0141.",
+              "call 555 0141", "(555-0141)", "call me back at 5550141", "555\u20130141", "beeper 55012", "ext. 40917"],
     "health_plan": ["card 1EG4-TE5-MK73 shown", "1EG4TE5MK73"],
     "account_number": ["medicare number 1EG4TE5MK73", "paid by 4111 1111 1111 1111", "beneficiary ID XK-77310"],
     "vehicle": ["VIN 1HGCM82633A004352", "the car 1HGCM82633A004352", "license plate no. 7ABC123"],
@@ -225,6 +230,9 @@ def test_more_forms_of_identifiers(kind: str) -> None:
     "lot of pain in 2 days, 12:30 to 14:45, at 10:20:30 am", "a hundred percent; Medicare covers it; age 54, aged 60",
     "registration desk 5; 3 plates and 12 screws; mobile 10 m", "pH 7.35, 1:2:3 ratio",
     "grade 1A2B; 5 March",
+    "Dr. X and Mr. XYZ; Dr. A. B.; Doctor: Hello; the doctor said; MR Angiography; MS Contin 15 mg; DR. XYZ",
+    "the Nurse Practitioner asked; seen by the dr. She was well; symptoms Improve; arms Were fine; Doctor Patient talk",
+    "200-1000 mg, 250-1500 units, 300-1200 kcal, 500-2000 ml; platelets 150-4000; call in 3 days; 555-01; 123-4567",
 ])  # fmt: skip
 def test_ordinary_words_and_figures_are_none_of_the_new_kinds(text: str) -> None:
     assert identifiers_in(text) <= {"date_in_words"}

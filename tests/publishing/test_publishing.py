@@ -128,6 +128,7 @@ def test_what_counts_as_the_institutions_own_hub(endpoint: str, own: bool, monke
     assert is_institution(endpoint) is own
     monkeypatch.setenv("HF_SYNTH_INSTITUTION_HUBS", "huggingface.co, hub.hospital.example")
     assert is_institution("https://hub.hospital.example/") is True
+    assert is_institution("http://hub.hospital.example/") is False, "it would travel unencrypted"
     assert is_institution("https://huggingface.co") is False
 
 
