@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
-from hf_synth.correction.policy import GENERATOR, Annotations
+from hf_synth.correction.policy import GENERATOR, MEASURED, Annotations
 from hf_synth.errors import ColumnError, TaskError
 from hf_synth.task.columns import LLM_CONFIDENCE, UNLABELLED, access_of, strictest
 from hf_synth.task.labels import Floats, Ints, column_of, label_names
@@ -100,6 +100,19 @@ def annotations_of(task: Task, gold: Dataset, rows: Dataset) -> tuple[Annotation
     stated = all(np.isfinite(sure).any() for _, sure in parts)
     of_gold, of_rows = (Annotations(tuple(names), labels, sure if stated else None) for labels, sure in parts)
     return of_gold, of_rows
+
+
+def check_labelled(method: str, gold: Dataset) -> None:
+    """Check that gold holds labels of an LLM where a method counts an LLM's errors on gold.
+
+    Raises:
+        TaskError: it holds none.
+    """
+    if method in MEASURED and not any(c == GENERATOR or c.startswith(f"{GENERATOR}_") for c in gold.column_names):
+        raise TaskError(
+            f"method {method!r} counts an LLM's errors on gold, and gold holds no labels of an LLM: "
+            "let the LLM label it too (`hf-synth label TASK GOLD --gold`)"
+        )
 
 
 def is_written(rows: Dataset) -> npt.NDArray[np.bool_]:
