@@ -37,7 +37,7 @@ def annotate(judge: LLMJudge, rows: Dataset, *, name: str = "", access: str | No
         access: of rows without a column `access`; credentialed when None.
 
     Returns:
-        The rows with both columns; null where the LLM gave no usable answer.
+        The rows with both columns; null in rejected rows, and where the LLM gave no usable answer.
 
     Raises:
         TaskError: the task is not single_label, or the name is not one.
@@ -62,9 +62,13 @@ def annotate(judge: LLMJudge, rows: Dataset, *, name: str = "", access: str | No
     if taken := [column for column in (label, confidence) if column in rows.column_names]:
         raise ColumnError(f"the rows have a column {taken[0]!r} already: name the annotator otherwise (--as NAME)")
     carried = strictest(task.access, access_of(rows) if "access" in rows.column_names else access)
-    probs, cast = judge.votes_of(judged_texts(task, rows), carried)
-    labels = [int(p.argmax()) if votes else None for p, votes in zip(probs, cast, strict=True)]
-    sure = [float(p.max()) if votes else None for p, votes in zip(probs, cast, strict=True)]
+    asked = [i for i, status in enumerate(column_of(rows, "label_status")) if status != "rejected"]
+    probs, cast = judge.votes_of(judged_texts(task, rows.select(asked)), carried)
+    labels: list[int | None] = [None] * len(rows)
+    sure: list[float | None] = [None] * len(rows)
+    for i, p, votes in zip(asked, probs, cast, strict=True):
+        if votes:
+            labels[i], sure[i] = int(p.argmax()), float(p.max())
     features = {label: task.label_feature(), confidence: Value("float32")}
     values = {label: pa.array(labels, pa.int64()), confidence: pa.array(sure, pa.float32())}
     for column, feature in features.items():

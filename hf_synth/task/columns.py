@@ -37,6 +37,7 @@ Nothing here loads torch, openai or transformers; `datasets` is loaded when feat
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Literal
 
 if TYPE_CHECKING:
@@ -93,8 +94,16 @@ SYNTHETIC_COLUMNS = (*GOLD_COLUMNS, *PROVENANCE_COLUMNS, "llm_label", "label_sta
 CORRECTION_COLUMNS = ("label_probs", "label_confidence", "weight")
 JUDGED = "judged"
 LLM_CONFIDENCE = "llm_confidence"  # stated by the LLM beside its `llm_label`, optional
+LLM_LABEL = "llm_label"
 UNLABELLED = "unlabelled"  # `source` of real notes that an LLM labelled
 MANIFEST = "hf_synth.json"  # in every folder that a stage writes: the stage, the task, counts
+
+
+def annotation_columns(names: Iterable[str]) -> list[str]:
+    """Return the names of columns that hold labels of LLMs, or the confidences stated beside them."""
+    return [
+        c for c in names if c in (LLM_LABEL, LLM_CONFIDENCE) or c.startswith((f"{LLM_LABEL}_", f"{LLM_CONFIDENCE}_"))
+    ]
 
 
 def strictest(*accesses: str | None) -> Access:

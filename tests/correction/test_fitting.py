@@ -31,7 +31,9 @@ def test_posterior_never_makes_labels_worse_and_argmax_does(corrector: float, ri
     assert labels["posterior"] >= labels["none"] - 0.01
     if corrector < right - 0.05:
         assert labels["argmax"] < labels["none"] - 0.03
-        assert not any("weaker" in w for w in fit("argmax", **given).warnings), "a generator not measured proves nothing"
+        assert not any("weaker" in w for w in fit("argmax", **given).warnings), (
+            "a generator not measured proves nothing"
+        )
         audited = {i: int(truth[i]) for i in range(400)}
         assert any("weaker" in w for w in fit("argmax", **given, audited=audited).warnings)
     if corrector > right + 0.05:
@@ -207,7 +209,11 @@ def test_labels_of_gold_measure_the_generator() -> None:
     [
         (0.5, {"generator_accuracy_audited": 0.8, "generator_accuracy_audited_ci95": [0.7, 0.9]}, True),
         (0.5, {"generator_accuracy_on_gold": 0.8, "generator_accuracy_on_gold_ci95": [0.7, 0.9]}, True),
-        (0.5, {"generator_accuracy_audited": 0.6, "generator_accuracy_audited_ci95": [0.5, 0.7]}, False),  # .402 to .598
+        (
+            0.5,
+            {"generator_accuracy_audited": 0.6, "generator_accuracy_audited_ci95": [0.5, 0.7]},
+            False,
+        ),  # .402 to .598
         (0.5, {"generator_accuracy_estimated": 0.99}, False),
         (0.5, {}, False),
     ],
@@ -323,7 +329,9 @@ def test_llms_that_repeat_each_other_count_less_than_llms_that_do_not() -> None:
     powers = [fit("measured", **given, annotations=(a, a)).power for a in (repeated, apart, single)]
     assert powers[0] <= 0.35
     assert powers[1:] == [1.0, 1.0]
-    done = apply(fit("measured", **given, annotations=(repeated, repeated)), gold, given["pred_probs"], annotations=repeated)
+    done = apply(
+        fit("measured", **given, annotations=(repeated, repeated)), gold, given["pred_probs"], annotations=repeated
+    )
     share = done.probs[np.arange(150), gold].mean()
     assert share == pytest.approx(np.mean(done.label == gold), abs=0.12), "beliefs are about as sure as they are right"
 

@@ -365,9 +365,13 @@ def test_a_judge_weaker_than_the_prompt_is_not_believed(tmp_path: Path) -> None:
             kept = np.array(done["weight"]) > 0
             right[method] = float(np.mean((np.array(done["label"]) == truth)[kept]))
             if method == "argmax":
-                assert any("weaker" in line for line in policy.warnings)
+                assert not any("weaker" in line for line in policy.warnings), "the generator was not measured"
+                audited = dict(zip(rows["id"][:80], truth[:80], strict=True))
+                told = correct_with_policy(TASK, rows, judging, gold=gold, method=method, audited=audited)[1]
+                assert any("weaker" in line for line in told.warnings)
             if method == "auto":
                 assert policy.method != "argmax"
+                assert kept.any()
     given = float(np.mean(np.array(rows["llm_label"]) == truth))
     assert right["argmax"] < given - 0.2
     assert right["llm_judge"] >= given - 0.02

@@ -242,7 +242,9 @@ def test_argmax_trains_on_the_label_not_on_the_doubt() -> None:
 def test_a_row_whose_set_holds_not_just_one_label_is_left_as_generated(method: str, by_class: bool) -> None:
     _, given = blurred()
     told = annotated(given, 0.5)
-    without = apply(fit(method, **given, annotations=told), given["llm_label"], given["pred_probs"], annotations=told[1])
+    without = apply(
+        fit(method, **given, annotations=told), given["llm_label"], given["pred_probs"], annotations=told[1]
+    )
     policy = fit(method, **given, annotations=told, coverage=0.8, coverage_by_class=by_class)
     policy = Policy.from_json(json.loads(json.dumps(policy.to_json())))
     assert isinstance(policy.level, tuple) == by_class

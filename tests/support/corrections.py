@@ -33,7 +33,9 @@ def blurred(seed: int = 0, m: int = 400):  # type: ignore[no-untyped-def]
     return truth, given
 
 
-def annotated(given: dict[str, Any], *others: float, right: float = 0.7, seed: int = 0) -> tuple[Annotations, Annotations]:
+def annotated(
+    given: dict[str, Any], *others: float, right: float = 0.7, seed: int = 0
+) -> tuple[Annotations, Annotations]:
     """Label gold as the generator labelled the rows, right at a rate; further annotators are right at theirs.
 
     Args:
