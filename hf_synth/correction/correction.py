@@ -23,11 +23,10 @@ from hf_synth.correction.augmentation import augment
 from hf_synth.correction.choice import LEAST_SHARE, choose_method
 from hf_synth.correction.crossfit import Learn, Predict, Rows, check_parts, decide
 from hf_synth.correction.fitting import fit
-from hf_synth.correction.label_sets import METHODS as SET_METHODS
 from hf_synth.correction.label_sets import correct_sets
 from hf_synth.correction.lineage import lineage_of
-from hf_synth.correction.policy import GENERATOR, MEASURED, METHODS, Corrected, Policy, apply, settle
-from hf_synth.correction.target_texts import METHODS as TEXT_METHODS
+from hf_synth.correction.methods import DESCRIBED, methods_of
+from hf_synth.correction.policy import GENERATOR, MEASURED, Corrected, Policy, apply, settle
 from hf_synth.correction.target_texts import correct_targets
 from hf_synth.errors import ColumnError, OverlapError, TaskError
 from hf_synth.evaluation.baselines import Judge
@@ -52,7 +51,6 @@ from hf_synth.task.task import Task
 if TYPE_CHECKING:
     from datasets import Dataset
 
-_METHODS = {"single_label": METHODS, "multi_label": SET_METHODS, "text2text": TEXT_METHODS}
 _LOG = logging.getLogger(__name__)
 CROSS_FITTED = "cross-fitted"  # the identity of models that were trained in folds for one correction
 
@@ -170,8 +168,8 @@ def correct_with_policy(
     )
     if method in MEASURED and known.annotations is None:
         raise TaskError(
-            f"method {method!r} joins labels that one LLM gave to gold and to the rows, and they share none: let an LLM "
-            "label both (`hf-synth label --as NAME`)"
+            f"method {method!r} joins labels that one LLM gave to gold and to the rows, and they share none: let an "
+            "LLM label both (`hf-synth label --as NAME`)"
         )
     opinions = None if callable(corrector) else _opinions(task, usable, corrector, gold)
     head, figures = _head(task, usable, gold, known, seed)
@@ -269,9 +267,9 @@ def _known_method(task: Task, corrector: Corrector, method: str) -> str:
         if not hasattr(corrector, "predict"):
             raise TaskError("method 'llm_judge' needs a judge: give LLMJudge(task, llm) as the corrector, or --judge")
         return "posterior"
-    known = _METHODS[task.kind]
+    known = methods_of(task.kind)
     if method not in (*known, "auto"):
-        if any(method in names for names in _METHODS.values()):
+        if method in DESCRIBED:
             raise TaskError(f"method {method!r} does not serve {task.kind} tasks: give auto, {' or '.join(known)}")
         raise TaskError(f"unknown method of correction {method!r}; give auto or one of {', '.join(known)}")
     return method

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from hf_synth.correction.methods import methods_of
 from hf_synth.correction.noise import above_margins, issue_margins
 from hf_synth.errors import ColumnError, TaskError
 from hf_synth.evaluation import calibration
@@ -23,10 +24,7 @@ from hf_synth.task.labels import Floats, Ints
 
 Matrix = tuple[tuple[float, ...], ...]
 
-METHODS = (
-    "none", "gold_only", "argmax", "threshold", "agree", "clean_drop", "loss_rank", "posterior", "blend", "weight",
-    "ensemble", "measured", "stack",
-)  # fmt: skip
+METHODS = methods_of("single_label")
 OF_TEXTS = ("drop", "replace")  # for target texts (target_texts.py)
 RELABELS = ("argmax", "threshold")  # by the corrector alone
 ABSTAIN = (*RELABELS, "agree", "clean_drop", "loss_rank", "posterior", "blend", "ensemble", "measured", "stack")
@@ -61,8 +59,8 @@ class Policy:
         corrector: identity of the corrector that the policy was fitted for; "" where it is not recorded.
         margins: of "clean_drop" (`noise.issue_margins`), K x K.
         floors: of "loss_rank": the least probability of its own label with which a row of each label stays, (K,).
-        stays: of the methods in OF_BOTH: for each label of `unseen`, the least belief in the generator's label with which
-            a row stays as generated, so that a fifth of the rows of the label stays.
+        stays: of the methods in OF_BOTH: for each label of `unseen`, the least belief in the generator's label with
+            which a row stays as generated, so that a fifth of the rows of the label stays.
         annotators: names of the LLM labels that "measured" and "stack" use.
         confusions: of "measured": counted P(label | truth) of each annotator, K x K each.
         power: of "measured": exponent of the annotators' joint likelihood, 1 for one annotator. Below 1 where several

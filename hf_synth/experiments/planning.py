@@ -12,9 +12,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias, cast
 
 from hf_synth.correction.annotations import check_labelled
 from hf_synth.correction.audited import Audited
-from hf_synth.correction.label_sets import METHODS as SET_METHODS
-from hf_synth.correction.policy import METHODS
-from hf_synth.correction.target_texts import METHODS as TEXT_METHODS
+from hf_synth.correction.methods import methods_of
 from hf_synth.errors import ColumnError, OutputError, TaskError
 from hf_synth.experiments import grid as grids
 from hf_synth.experiments.cells import Maker, gold_digest, gold_of, held_out, judged_of, model_identity
@@ -35,11 +33,6 @@ if TYPE_CHECKING:
     Source: TypeAlias = Chat | Dataset | Maker
 DEFAULT_PROTOCOL = grids.ScoringProtocol()
 _RULES = 3  # version of the keys; raised when the same plan would give other figures, except for paid answers
-_METHODS = {
-    "single_label": (grids.RAW, "auto", *METHODS[1:], grids.LLM_JUDGE),
-    "multi_label": (grids.RAW, "auto", *SET_METHODS[1:], grids.LLM_JUDGE),
-    "text2text": (grids.RAW, "auto", *TEXT_METHODS[1:]),
-}
 
 
 def prepare(
@@ -92,7 +85,9 @@ def check_kind(task: Task, cells: Sequence[grids.Cell]) -> None:
     Raises:
         TaskError: one does not.
     """
-    about, methods = f"task {task.full_name!r} is {task.kind}", _METHODS[task.kind]
+    about = f"task {task.full_name!r} is {task.kind}"
+    methods = (grids.RAW, "auto", *(name for name in methods_of(task.kind) if name != "none"))
+    methods += () if task.kind == "text2text" else (grids.LLM_JUDGE,)
     for cell in cells:
         if cell.strategy in grids.MIXTURES and cell.labels not in methods:
             raise TaskError(

@@ -141,7 +141,7 @@ def test_where_nothing_could_be_held_out_priors_decide_and_say_so() -> None:
 
 
 def test_candidates_need_what_they_rest_on() -> None:
-    truth, rows, learn = problem(n=90, m=30)
+    _, rows, learn = problem(n=90, m=30)
     assert set(choose_method(rows, learn).scores) == {NOTHING, "blend", "posterior"}
     given = {"llm_label": rows.meant, "pred_probs": np.full((90, 3), 1 / 3), "gold_label": rows.truth}
     told = annotated(given, 0.6)

@@ -1,4 +1,4 @@
-"""`correct` on Datasets: groups, audited rows, coverage, LLM labels of gold, and gold that is held out with its rows."""
+"""`correct` on Datasets: groups, audited rows, coverage, LLM labels of gold, gold held out with its rows."""
 
 from __future__ import annotations
 

@@ -76,7 +76,7 @@ def test_gold_only_trains_no_slow_model_and_uses_no_row() -> None:
 
 
 def test_some_rows_are_the_rows_that_their_positions_name() -> None:
-    truth, rows, learn = problem(n=30, m=12)
+    truth, rows, _ = problem(n=30, m=12)
     told = annotated({"llm_label": rows.meant, "pred_probs": np.ones((30, 3)) / 3, "gold_label": rows.truth})
     marked = replace(rows, annotations=told, audited={3: int(truth[3]), 20: int(truth[20])}, row_groups=list(range(30)))
     keep = np.array([1, 3, 8, 20])

@@ -43,7 +43,8 @@ BY_HAND: list[tuple[str, dict[str, Any], list[tuple[str, str, float, float]]]] =
     ("threshold", {"threshold": 0.55}, [(CHANGED, "argmax", 0.0, 1.0), (KEPT, "agrees", 1.0, 1.0)]),
     ("threshold", {"threshold": 0.7}, [(KEPT, "abstained", 1.0, 1.0), (KEPT, "agrees", 1.0, 1.0)]),
     ("agree", {}, [(DROPPED, "disagrees", 1.0, 0.0), (KEPT, "agrees", 1.0, 1.0)]),
-    ("clean_drop", {"margins": ((2.0, 0.1), (2.0, 2.0))}, [(DROPPED, "label_issue", 1.0, 0.0), (KEPT, "abstained", 1.0, 1.0)]),
+    ("clean_drop", {"margins": ((2.0, 0.1), (2.0, 2.0))}, [
+        (DROPPED, "label_issue", 1.0, 0.0), (KEPT, "abstained", 1.0, 1.0)]),
     ("clean_drop", {"margins": ((2.0, 0.3), (2.0, 2.0))}, [(KEPT, "abstained", 1.0, 1.0)] * 2),
     ("loss_rank", {"floors": (0.5, 0.0)}, [(DROPPED, "label_issue", 1.0, 0.0), (KEPT, "agrees", 1.0, 1.0)]),
     ("loss_rank", {"floors": (0.4, 0.9)}, [(KEPT, "agrees", 1.0, 1.0)] * 2),
