@@ -69,7 +69,10 @@ def test_nothing_is_chosen_where_no_gain_is_expected() -> None:
     labels = np.zeros(100, int)
     assert choose({NOTHING: first(100, 70), "a": first(100, 70)}, labels, priors={"a": FLAT}).method == NOTHING
     likely = {"a": Prior(0.02, 0.03, 0, 0, 0.03)}
-    assert choose({NOTHING: first(100, 70), "a": first(100, 70)}, labels, priors=likely).method == "a"
+    assert choose({NOTHING: first(100, 70), "a": first(100, 70)}, labels, priors=likely).method == NOTHING
+    assert choose({NOTHING: first(10, 7), "a": first(10, 7)}, labels[:10], priors=likely).method == "a", (
+        "the prior's word"
+    )
 
 
 def test_where_the_llm_was_measured_its_lead_moves_the_expectation() -> None:
@@ -123,7 +126,7 @@ def test_the_guarantee_holds(loss: float) -> None:
             widths.append(choice.guarantee)
         broken.append(choice.method == "a" and true_gain < -choice.guarantee)  # type: ignore[operator]
     assert np.mean(broken) <= 0.1 + 3 * np.sqrt(0.1 * 0.9 / 400)
-    assert len(widths) > 100
+    assert len(widths) > 50
     assert 0.03 < np.mean(widths) < 0.12
 
 
