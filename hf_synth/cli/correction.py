@@ -343,7 +343,11 @@ def add_label_options(parser: ArgumentParser) -> None:
     """Add the options of `label`."""
     options.add_task(parser)
     add = parser.add_argument
-    add("notes", type=Path, metavar="NOTES", help="folder of Datasets, or a .parquet, .jsonl or .csv file")
+    text = "folder of Datasets, or a .parquet, .jsonl or .csv file; with --gold the gold, raw or exported"
+    add("notes", type=Path, nargs="?", metavar="NOTES", help=text)
+    add("--gold", action="store_true", help="NOTES are gold: keep its labels and put the LLM's beside them")
+    text = "put the labels of a further LLM beside those that the rows have, in columns llm_label_NAME"
+    add("--as", dest="annotator", default="", metavar="NAME", help=text)
     add("--llm", required=True, metavar="MODEL", help="model of the endpoint")
     add("--text-column", action="append", metavar="NAME", help="text column of the notes, if named other")
     add("--access", choices=ACCESSES, help="of notes that carry none (default: credentialed)")
@@ -353,12 +357,18 @@ def add_label_options(parser: ArgumentParser) -> None:
 
 
 def label(args: Namespace) -> Result:
-    """Label real notes that nobody labelled, by an LLM."""
+    """Label real notes that nobody labelled, by an LLM; or put an LLM's labels beside those of gold and other rows."""
     from hf_synth.correction.judging import labelled
     from hf_synth.gold.adoption import read_dataset
     from hf_synth.task.folders import write_stage
 
     task = hf_synth.load_task(args.task)
+    if args.gold:
+        return _label_gold(task, args)
+    if args.notes is None:
+        raise ColumnError("name the notes to label: a folder of Datasets, or a .parquet, .jsonl or .csv file")
+    if args.annotator:
+        return _label_beside(task, args)
     notes = read_dataset(args.notes)
     options.check_access(args.access, notes, args.notes)
     columns = tuple(args.text_column or task.text_columns)
@@ -378,3 +388,61 @@ def label(args: Namespace) -> Result:
     print(f"{statuses['kept']:,} notes labelled, {statuses['dropped']:,} without a vote -> {args.out}")
     print("real notes with an LLM's labels: they never leave, and nothing can be measured on them")
     return {"out": str(args.out), "rows": statuses["kept"], "without_vote": statuses["dropped"], **figures}
+
+
+def _label_gold(task: Task, args: Namespace) -> Result:
+    """Put an LLM's labels beside those of gold, in every split, and write the gold with them."""
+    from datasets import DatasetDict
+
+    from hf_synth.correction.annotations import annotate
+    from hf_synth.task.folders import read_manifest, write_stage
+
+    exported = (read_manifest(Path(args.task)) or {}).get("stage") == "gold"
+    path = Path(args.task) if args.notes is None and exported else args.notes
+    splits = hf_synth.load_gold(task, path, seed=args.seed)
+    with options.judge_of(task, args, args.llm, path or args.out.parent) as judge:
+        done = {s: annotate(judge, rows, name=args.annotator, access=args.access) for s, rows in splits.items()}
+        figures = judge.figures
+    facts = {"seed": args.seed} if path is None else _facts_of(path) or {"seed": args.seed}
+    write_stage(task, DatasetDict(done), args.out, stage="gold", **facts)
+    right, known = map(sum, zip(*(_right(task, rows, args.annotator) for rows in done.values()), strict=True))
+    print(f"{args.llm} labelled {known:,} gold rows, {right:,} of them as gold does -> {args.out}")
+    return {"out": str(args.out), "rows": known, "right": right, **figures}
+
+
+def _label_beside(task: Task, args: Namespace) -> Result:
+    """Put the labels of a further LLM beside those of rows, which keep their stage and columns."""
+    from hf_synth.correction.annotations import annotate, columns_of
+    from hf_synth.gold.adoption import read_dataset
+    from hf_synth.task.folders import read_manifest, write_stage
+
+    folder = args.notes.is_dir()
+    stage = ((read_manifest(args.notes) if folder else None) or {}).get("stage", "label")
+    if stage == "gold":
+        raise ColumnError(f"{args.notes} holds gold: add --gold, so that every split is labelled")
+    rows = read_dataset(args.notes)
+    with options.judge_of(task, args, args.llm, args.notes if folder else args.notes.parent) as judge:
+        rows = annotate(judge, rows, name=args.annotator, access=args.access)
+        figures = judge.figures
+    write_stage(task, rows, args.out, stage=stage, **(_facts_of(args.notes) if folder else {}))
+    column = columns_of(args.annotator)[0]
+    known = sum(value is not None for value in rows[column][:])
+    print(f"{args.llm} labelled {known:,} of {len(rows):,} rows in column {column} -> {args.out}")
+    return {"out": str(args.out), "rows": known, **figures}
+
+
+def _facts_of(folder: Path) -> Result:
+    """Return what a folder's manifest says beside the facts that `write_stage` writes anew."""
+    from hf_synth.task.folders import read_manifest
+
+    anew = ("stage", "task", "task_version", "access", "definition", "rows")
+    return {name: fact for name, fact in (read_manifest(folder) or {}).items() if name not in anew}
+
+
+def _right(task: Task, rows: Dataset, annotator: str) -> tuple[int, int]:
+    """Count the gold rows that an LLM labelled as gold does, and those that it labelled."""
+    from hf_synth.correction.annotations import columns_of
+
+    pairs = zip(rows[columns_of(annotator)[0]][:], rows[task.label_column][:], strict=True)
+    known = [theirs == own for theirs, own in pairs if theirs is not None]
+    return sum(known), len(known)

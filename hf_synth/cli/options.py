@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import hf_synth
+from hf_synth.correction.methods import DESCRIBED
 from hf_synth.errors import AccessError, ColumnError, GoldError, LLMError, OutputError
 
 if TYPE_CHECKING:
@@ -27,8 +28,7 @@ ACCESSES = ("open", "restricted", "credentialed")
 BALANCES = ("equal", "gold", "fill")
 CHOICES = ("random", "balanced", "diverse", "first")
 LONG_NOTES = ("auto", "cut", "windows", "windows_mean")
-METHODS = ("auto", "none", "argmax", "threshold", "agree", "clean_drop", "posterior", "weight", "ensemble",
-           "drop", "replace")  # fmt: skip
+METHODS = ("auto", *DESCRIBED)
 TINY = "tiny"  # the base model that is made on the spot
 
 

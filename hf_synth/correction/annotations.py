@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
-from hf_synth.correction.policy import GENERATOR, Annotations
+from hf_synth.correction.policy import GENERATOR, MEASURED, Annotations
 from hf_synth.errors import ColumnError, TaskError
 from hf_synth.task.columns import LLM_CONFIDENCE, UNLABELLED, access_of, strictest
 from hf_synth.task.labels import Floats, Ints, column_of, label_names
@@ -37,7 +37,7 @@ def annotate(judge: LLMJudge, rows: Dataset, *, name: str = "", access: str | No
         access: of rows without a column `access`; credentialed when None.
 
     Returns:
-        The rows with both columns; null where the LLM gave no usable answer.
+        The rows with both columns; null in rejected rows, and where the LLM gave no usable answer.
 
     Raises:
         TaskError: the task is not single_label, or the name is not one.
@@ -62,9 +62,13 @@ def annotate(judge: LLMJudge, rows: Dataset, *, name: str = "", access: str | No
     if taken := [column for column in (label, confidence) if column in rows.column_names]:
         raise ColumnError(f"the rows have a column {taken[0]!r} already: name the annotator otherwise (--as NAME)")
     carried = strictest(task.access, access_of(rows) if "access" in rows.column_names else access)
-    probs, cast = judge.votes_of(judged_texts(task, rows), carried)
-    labels = [int(p.argmax()) if votes else None for p, votes in zip(probs, cast, strict=True)]
-    sure = [float(p.max()) if votes else None for p, votes in zip(probs, cast, strict=True)]
+    asked = [i for i, status in enumerate(column_of(rows, "label_status")) if status != "rejected"]
+    probs, cast = judge.votes_of(judged_texts(task, rows.select(asked)), carried)
+    labels: list[int | None] = [None] * len(rows)
+    sure: list[float | None] = [None] * len(rows)
+    for i, p, votes in zip(asked, probs, cast, strict=True):
+        if votes:
+            labels[i], sure[i] = int(p.argmax()), float(p.max())
     features = {label: task.label_feature(), confidence: Value("float32")}
     values = {label: pa.array(labels, pa.int64()), confidence: pa.array(sure, pa.float32())}
     for column, feature in features.items():
@@ -100,6 +104,19 @@ def annotations_of(task: Task, gold: Dataset, rows: Dataset) -> tuple[Annotation
     stated = all(np.isfinite(sure).any() for _, sure in parts)
     of_gold, of_rows = (Annotations(tuple(names), labels, sure if stated else None) for labels, sure in parts)
     return of_gold, of_rows
+
+
+def check_labelled(method: str, gold: Dataset) -> None:
+    """Check that gold holds labels of an LLM where a method counts an LLM's errors on gold.
+
+    Raises:
+        TaskError: it holds none.
+    """
+    if method in MEASURED and not any(c == GENERATOR or c.startswith(f"{GENERATOR}_") for c in gold.column_names):
+        raise TaskError(
+            f"method {method!r} counts an LLM's errors on gold, and gold holds no labels of an LLM: "
+            "let the LLM label it too (`hf-synth label TASK GOLD --gold`)"
+        )
 
 
 def is_written(rows: Dataset) -> npt.NDArray[np.bool_]:

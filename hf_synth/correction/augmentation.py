@@ -19,6 +19,7 @@ from hf_synth.task.columns import (
     JUDGED,
     SYNTHETIC_COLUMNS,
     access_of,
+    annotation_columns,
     names_shown,
     strictest,
 )
@@ -57,7 +58,8 @@ def augment(
 
     Returns:
         Rows with the columns of `synthetic` and `label_probs`, `label_confidence`, `weight`. Gold rows have weight 1
-        and no probabilities. The access of every row is the strictest of all.
+        and no probabilities. The access of every row is the strictest of all. Labels that LLMs gave to gold, and those
+        of further LLMs, are left out.
 
     Raises:
         ColumnError: columns do not match, or nothing is left to train on.
@@ -67,6 +69,7 @@ def augment(
 
     if strategy not in STRATEGIES:
         raise TaskError(f"unknown strategy {strategy!r}; give one of {', '.join(STRATEGIES)}")
+    gold = gold.remove_columns(annotation_columns(gold.column_names))
     shared = _task_columns(task, gold, synthetic)
     used = synthetic.select(trainable(synthetic) if strategy != "gold" else [])
     if ratio is not None:

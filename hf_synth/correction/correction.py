@@ -17,17 +17,16 @@ from typing import TYPE_CHECKING, Any, TypedDict, Unpack
 import numpy as np
 import numpy.typing as npt
 
-from hf_synth.correction.annotations import annotations_of
+from hf_synth.correction.annotations import annotations_of, check_labelled
 from hf_synth.correction.audited import rekey
 from hf_synth.correction.augmentation import augment
 from hf_synth.correction.choice import LEAST_SHARE, choose_method
 from hf_synth.correction.crossfit import Learn, Predict, Rows, check_parts, decide
 from hf_synth.correction.fitting import fit
-from hf_synth.correction.label_sets import METHODS as SET_METHODS
 from hf_synth.correction.label_sets import correct_sets
 from hf_synth.correction.lineage import lineage_of
-from hf_synth.correction.policy import GENERATOR, METHODS, RELABELS, Corrected, Policy, apply, settle
-from hf_synth.correction.target_texts import METHODS as TEXT_METHODS
+from hf_synth.correction.methods import DESCRIBED, methods_of
+from hf_synth.correction.policy import GENERATOR, MEASURED, Corrected, Policy, apply, settle
 from hf_synth.correction.target_texts import correct_targets
 from hf_synth.errors import ColumnError, OverlapError, TaskError
 from hf_synth.evaluation.baselines import Judge
@@ -52,7 +51,6 @@ from hf_synth.task.task import Task
 if TYPE_CHECKING:
     from datasets import Dataset
 
-_METHODS = {"single_label": METHODS, "multi_label": SET_METHODS, "text2text": TEXT_METHODS}
 _LOG = logging.getLogger(__name__)
 CROSS_FITTED = "cross-fitted"  # the identity of models that were trained in folds for one correction
 
@@ -168,6 +166,11 @@ def correct_with_policy(
         annotations_of(task, gold, usable),
         lineage_of(task, gold, usable, seed=seed),
     )
+    if method in MEASURED and known.annotations is None:
+        raise TaskError(
+            f"method {method!r} joins labels that one LLM gave to gold and to the rows, and they share none: let an "
+            "LLM label both (`hf-synth label --as NAME`)"
+        )
     opinions = None if callable(corrector) else _opinions(task, usable, corrector, gold)
     head, figures = _head(task, usable, gold, known, seed)
     also: Mapping[str, Sequence[Floats]] = {}
@@ -189,10 +192,10 @@ def correct_with_policy(
         corrected = settle(apply(policy, known.meant, of_rows, annotations=given), known.meant, known.audited)
     figures |= {**policy.figures, **figures, **getattr(corrector, "figures", {})}
     policy = replace(policy, figures=figures, corrector=corrector_identity(corrector))
-    policy = _with_warnings(policy, corrector, gold, _lineage_warnings(known, usable, gold))
-    if policy.method in (*RELABELS, "posterior", "ensemble"):
-        for line in policy.warnings:
-            _LOG.warning("correction: %s", line)
+    measures = policy.method != "none" or "auto_why" in figures
+    policy = _with_warnings(policy, corrector, gold, _lineage_warnings(known, usable, gold) if measures else ())
+    for line in policy.warnings if policy.method != "none" else ():
+        _LOG.warning("correction: %s", line)
     return _with_columns(task, rows, corrected.columns(task.label_column), access), policy
 
 
@@ -223,6 +226,7 @@ def check_correction(
         if option and not single:
             raise TaskError(f"task {task.full_name!r} is {task.kind}: {name} single_label tasks only")
     check_columns(task, gold, what="gold")
+    check_labelled(method, gold)
     if "source" in gold.column_names and UNLABELLED in set(gold["source"][:]):
         raise ColumnError("gold holds notes that an LLM labelled, which measure nothing: give them as synthetic rows")
     if method != "none" and (callable(corrector) or (method == "auto" and task.kind != "text2text")):
@@ -263,9 +267,9 @@ def _known_method(task: Task, corrector: Corrector, method: str) -> str:
         if not hasattr(corrector, "predict"):
             raise TaskError("method 'llm_judge' needs a judge: give LLMJudge(task, llm) as the corrector, or --judge")
         return "posterior"
-    known = _METHODS[task.kind]
+    known = methods_of(task.kind)
     if method not in (*known, "auto"):
-        if any(method in names for names in _METHODS.values()):
+        if method in DESCRIBED:
             raise TaskError(f"method {method!r} does not serve {task.kind} tasks: give auto, {' or '.join(known)}")
         raise TaskError(f"unknown method of correction {method!r}; give auto or one of {', '.join(known)}")
     return method

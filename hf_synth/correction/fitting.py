@@ -21,6 +21,7 @@ from hf_synth.correction.policy import (
     ABSTAIN,
     GENERATOR,
     MEASURED,
+    OF_BOTH,
     Annotations,
     Matrix,
     Policy,
@@ -89,7 +90,7 @@ def fit(
     if method in MEASURED and annotations is None:
         raise TaskError(
             f"method {method!r} counts an LLM's errors on gold, and gold holds no labels of an LLM: "
-            "let the LLM label it too, `hf-synth label GOLD --gold`"
+            "let the LLM label it too (`hf-synth label TASK GOLD --gold`)"
         )
     counts = np.bincount(truth[truth >= 0], minlength=k)
     unseen = tuple(int(i) for i in np.flatnonzero(counts == 0))
@@ -106,6 +107,9 @@ def fit(
     if method == "clean_drop":
         margins = issue_margins(np.where(meant >= 0, meant, joint_belief(calm_rows, noise, meant).argmax(1)), probs)
         policy = dataclasses.replace(policy, margins=tuple(map(tuple, margins.tolist())))
+    if method in OF_BOTH and unseen:
+        belief = joint_belief(calm_rows, np.array(policy.noise), meant)
+        policy = dataclasses.replace(policy, stays=tuple(_stays(belief[meant == label, label]) for label in unseen))
     figures = _figures(meant, truth, held_out, joint_belief(calm_rows, noise, meant), audited)
     if own is not None:
         figures |= _measured_figures(own, truth)
@@ -115,7 +119,7 @@ def fit(
     if bounds:
         figures |= _bounds(meant, probs.argmax(1), truth, held_out.argmax(1), k)
     level: float | tuple[float, ...] = 0.0
-    warnings = _warnings(figures, unseen)
+    warnings = _warnings(figures, () if method == "gold_only" else unseen)
     if coverage is not None:
         level, about_sets, more = _level(method, truth, calm, calm_rows, coverage, coverage_by_class)
         figures, warnings = figures | about_sets, warnings + more
@@ -230,6 +234,11 @@ def _floors(meant: Ints, calm_rows: Floats, precision: Floats) -> tuple[float, .
         own = np.sort(calm_rows[meant == c, c])[::-1]
         floors[c] = float(own[max(1, min(len(own), int(np.ceil(precision[c] * len(own))))) - 1])
     return tuple(floors)
+
+
+def _stays(belief: Floats) -> float:
+    """Return the belief that the fifth of the rows with the highest one reach; 0 without rows."""
+    return float(np.sort(belief)[::-1][-(-len(belief) // 5) - 1]) if len(belief) else 0.0
 
 
 def _threshold(truth: Ints, calm: Floats, own: Ints | None, generator: float) -> float:

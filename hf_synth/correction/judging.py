@@ -28,7 +28,7 @@ from hf_synth.generation.prompts import Messages, json_line
 from hf_synth.llm.decoding import ending_tokens, log_likelihoods
 from hf_synth.llm.local import LocalLLM
 from hf_synth.llm.questions import Answer, Chat, Question
-from hf_synth.task.columns import UNLABELLED, USAGE_COLUMNS, access_of, strictest
+from hf_synth.task.columns import LLM_CONFIDENCE, UNLABELLED, USAGE_COLUMNS, access_of, strictest
 from hf_synth.task.labels import Floats, checked_texts, column_of, groups_of
 from hf_synth.task.task import Task
 
@@ -304,14 +304,14 @@ def label_notes(
 
     Returns:
         Rows with `task.corrected_features()`: label and `llm_label` are the likeliest one, `label_probs` the judge's. A
-        note without a vote is "dropped".
+        note without a vote is "dropped". Rows of a single_label task also have `llm_confidence`.
     """
     return labelled(LLMJudge(task, llm, votes, logprobs, seed=seed, sampling=sampling), notes, access=access)
 
 
 def labelled(judge: LLMJudge, notes: Dataset, *, access: str | None = None) -> Dataset:
     """Label notes as `label_notes` does, by a given judge."""
-    from datasets import Dataset
+    from datasets import Dataset, Features, Value
 
     task = judge.task
     carried = strictest(task.access, access_of(notes) if "access" in notes.column_names else access)
@@ -332,5 +332,10 @@ def labelled(judge: LLMJudge, notes: Dataset, *, access: str | None = None) -> D
         row["label_confidence"] = float(np.maximum(p, 1 - p).min() if several else p.max())
         if not votes_cast:
             row |= {"label_status": "dropped", "reason": "unparsable", "weight": 0.0}
+        if task.kind == "single_label":
+            row[LLM_CONFIDENCE] = row["label_confidence"] if votes_cast else None
         rows.append(row)
-    return Dataset.from_list(rows, features=task.corrected_features())
+    features = dict(task.corrected_features())
+    if task.kind == "single_label":
+        features[LLM_CONFIDENCE] = Value("float32")
+    return Dataset.from_list(rows, features=Features(features))

@@ -19,6 +19,7 @@ from hf_synth.correction.choice import LEAST_SHARE, NOTHING, Choice, Prior, choo
 from hf_synth.correction.crossfit import FOLDS, Learn, Predict, Rows, folds, learner_of_part, of_both, of_gold
 from hf_synth.correction.fitting import fit
 from hf_synth.correction.lineage import Lineage, lineage_of
+from hf_synth.correction.methods import methods_of
 from hf_synth.correction.noise import confident_noise, denoise
 from hf_synth.correction.policy import RELABELS, Policy, apply
 from hf_synth.errors import ColumnError
@@ -31,7 +32,7 @@ if TYPE_CHECKING:
 
 Fit = Callable[["Dataset"], Callable[["Dataset"], npt.ArrayLike]]
 
-METHODS = ("none", "gold_only", "argmax", "threshold", "agree", "posterior")
+METHODS = methods_of("multi_label")
 PRIORS = {  # of gains over gold only; the LLM is not measured label by label
     "posterior": Prior(0.015, 0.06, 0.0, 0.0, 0.06),
     "threshold": Prior(0.01, 0.05, 0.0, 0.0, 0.05),

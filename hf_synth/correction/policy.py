@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from hf_synth.correction.methods import methods_of
 from hf_synth.correction.noise import above_margins, issue_margins
 from hf_synth.errors import ColumnError, TaskError
 from hf_synth.evaluation import calibration
@@ -23,10 +24,7 @@ from hf_synth.task.labels import Floats, Ints
 
 Matrix = tuple[tuple[float, ...], ...]
 
-METHODS = (
-    "none", "gold_only", "argmax", "threshold", "agree", "clean_drop", "loss_rank", "posterior", "blend", "weight",
-    "ensemble", "measured", "stack",
-)  # fmt: skip
+METHODS = methods_of("single_label")
 OF_TEXTS = ("drop", "replace")  # for target texts (target_texts.py)
 RELABELS = ("argmax", "threshold")  # by the corrector alone
 ABSTAIN = (*RELABELS, "agree", "clean_drop", "loss_rank", "posterior", "blend", "ensemble", "measured", "stack")
@@ -36,7 +34,9 @@ MEASURED = ("measured", "stack")  # need labels that an LLM gave to gold rows to
 GENERATOR = "llm_label"  # the name of the generator's own labels among annotations
 _SHARPER = 2.0  # exponent of beliefs: models trained on half of the rows and soft targets are underconfident
 _LEAST = 0.01  # least weight of a row
-_ADDED = ("corrector", "margins", "floors", "annotators", "confusions", "power", "stack")  # since policies had prints
+_ADDED = (
+    "corrector", "margins", "floors", "stays", "annotators", "confusions", "power", "stack",
+)  # since policies have fingerprints  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -59,6 +59,8 @@ class Policy:
         corrector: identity of the corrector that the policy was fitted for; "" where it is not recorded.
         margins: of "clean_drop" (`noise.issue_margins`), K x K.
         floors: of "loss_rank": the least probability of its own label with which a row of each label stays, (K,).
+        stays: of the methods in OF_BOTH: for each label of `unseen`, the least belief in the generator's label with
+            which a row stays as generated, so that a fifth of the rows of the label stays.
         annotators: names of the LLM labels that "measured" and "stack" use.
         confusions: of "measured": counted P(label | truth) of each annotator, K x K each.
         power: of "measured": exponent of the annotators' joint likelihood, 1 for one annotator. Below 1 where several
@@ -80,6 +82,7 @@ class Policy:
     corrector: str = ""
     margins: Matrix = ()
     floors: tuple[float, ...] = ()
+    stays: tuple[float, ...] = ()
     annotators: tuple[str, ...] = ()
     confusions: tuple[Matrix, ...] = ()
     power: float = 1.0
@@ -333,11 +336,14 @@ def _decisions(
 
 def _stack_logits(policy: Policy, probs: Floats, named: Annotations) -> Floats:
     """Return the probabilities of "stack", (N, K)."""
-    table = np.array(policy.stack)
+    table, k = np.array(policy.stack), policy.n_labels
+    if len(table) - 1 == k + k * len(policy.annotators):  # fitted without stated confidences
+        named = Annotations(named.names, named.labels)
     features = stack_features(calibration.temper(probs, policy.temperature), named)
     if features.shape[1] != len(table) - 1:
         raise ColumnError(
-            "the policy was fitted with stated confidences of the LLM, and the rows lack them or add some"
+            "the policy was fitted with stated confidences of the LLM, and the rows have none: give rows with a column "
+            "llm_confidence, or fit a policy without it"
         )
     logits = features @ table[:-1] + table[-1]
     raised = np.exp(logits - logits.max(1, keepdims=True))
@@ -348,14 +354,16 @@ def _protected(policy: Policy, meant: Ints, belief: Floats, leaving: npt.NDArray
     """Find rows that stay as generated so that no label that gold lacks dies out, (N,).
 
     A corrector trained on gold alone has no opinion on such a label: all its rows stay. Models that saw the synthetic
-    rows have one, which was not measured: at least the fifth of its rows with the highest belief stays.
+    rows have one, which was not measured: the fifth of its rows with the highest belief stays.
     """
     alone = np.zeros(len(meant), bool)
-    if policy.method == "none":
+    if policy.method in ("none", "gold_only"):
         return alone
-    for label in policy.unseen:
+    for place, label in enumerate(policy.unseen):
         rows = np.flatnonzero(meant == label)
-        if policy.method in OF_BOTH:
+        if policy.method in OF_BOTH and policy.stays:
+            rows = rows[leaving[rows] & (belief[rows, label] >= policy.stays[place])]
+        elif policy.method in OF_BOTH:  # earlier versions kept no cut: the fifth is one of these rows
             needed = -(-len(rows) // 5) - int((~leaving[rows]).sum())
             rows = rows[leaving[rows]]
             rows = rows[np.argsort(-belief[rows, label], kind="stable")[: max(0, needed)]]

@@ -19,7 +19,8 @@ from hf_synth.correction.augmentation import augment, training_rows
 from hf_synth.correction.choice import LEAST_SHARE, NOTHING, Choice, Prior, choose, unmeasured
 from hf_synth.correction.crossfit import folds
 from hf_synth.correction.lineage import lineage_of
-from hf_synth.correction.policy import OF_TEXTS, Policy
+from hf_synth.correction.methods import methods_of
+from hf_synth.correction.policy import Policy
 from hf_synth.errors import ColumnError
 from hf_synth.models.text2text import generate_text, input_texts, text_scores
 from hf_synth.task.labels import Ints, groups_of, target_texts
@@ -31,7 +32,7 @@ if TYPE_CHECKING:
 Write = Callable[["Dataset"], Sequence[str]]
 Fit = Callable[["Dataset"], Write]
 
-METHODS = ("none", NOTHING, *OF_TEXTS)
+METHODS = methods_of("text2text")
 PRIORS = {  # of gains of ROUGE-L over gold only
     "drop": Prior(0.015, 0.04, 0.0, 0.0, 0.04),
     "replace": Prior(0.01, 0.05, 0.0, 0.0, 0.05),

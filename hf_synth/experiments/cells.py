@@ -46,7 +46,7 @@ from hf_synth.models.linear import linear_fit
 from hf_synth.models.loading import model_folder, model_revision
 from hf_synth.models.record import model_facts, weights_sha256
 from hf_synth.models.training import train, trainer_fit
-from hf_synth.task.columns import JUDGED, access_of, strictest
+from hf_synth.task.columns import JUDGED, access_of, annotation_columns, strictest
 from hf_synth.task.folders import read_export, write_stage
 from hf_synth.task.labels import groups_of, judged_mask
 from hf_synth.task.task import Task
@@ -120,15 +120,16 @@ def hold_back(task: Task, gold: Dataset, share: float, *, seed: int = 0) -> list
 
 
 def gold_digest(study: Study, cell: Cell) -> str:
-    """Return a digest of a cell's gold: texts, labels, and the mask of judged labels."""
+    """Return a digest of a cell's gold: texts, labels, the mask of judged labels, and labels that LLMs gave."""
     rows = own_gold(study, cell)
     pairs = zip(leakage.text_digests(study.task, rows), rows[study.task.label_column], strict=True)
     return key_of([list(pair) for pair in pairs], *judged_of(rows))
 
 
 def judged_of(rows: Dataset) -> list[Any]:
-    """Return the column of judged labels in a list, empty without the column: it is part of the gold's digest."""
-    return [list(rows[JUDGED])] if JUDGED in rows.column_names else []
+    """Return the column of judged labels and those of LLMs' labels, if there are any: they are in the gold's digest."""
+    names = [JUDGED, *annotation_columns(rows.column_names)]
+    return [list(rows[name]) for name in names if name in rows.column_names]
 
 
 def make_pool(study: Study, cell: Cell, n: int, key: str, maker: Maker) -> None:

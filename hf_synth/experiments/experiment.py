@@ -18,6 +18,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from hf_synth.correction.choice import NOTHING
 from hf_synth.correction.crossfit import FOLDS
 from hf_synth.correction.policy import OF_BOTH
 from hf_synth.experiments import planning
@@ -262,4 +263,4 @@ def outline(task: Task, synthetic: Source | Mapping[str, Source] | None, **optio
 
 def _trainings(labels: str) -> int:
     """Count the models that a correction trains; for "auto" those of its costliest method."""
-    return 0 if labels in (RAW, LLM_JUDGE, "") else 2 if labels in OF_BOTH else FOLDS
+    return 0 if labels in (RAW, LLM_JUDGE, NOTHING, "") else 2 if labels in OF_BOTH else FOLDS

@@ -18,7 +18,8 @@ from pathlib import Path
 from typing import Any
 
 from hf_synth.correction.augmentation import STRATEGIES
-from hf_synth.correction.policy import METHODS, OF_TEXTS
+from hf_synth.correction.methods import DESCRIBED
+from hf_synth.correction.policy import MEASURED, METHODS
 from hf_synth.errors import TaskError
 from hf_synth.task.task import Task
 
@@ -29,8 +30,8 @@ MIXTURES = STRATEGIES[1:]  # of gold and synthetic rows
 FREQUENCY, ZERO_SHOT = BASELINES = ("frequency", "zero-shot")  # arms without training (baselines.py)
 ALONE = (STRATEGIES[0], *BASELINES)  # arms without synthetic rows
 LLM_JUDGE = "llm_judge"  # labels by an LLM judge, combined with the generator's
-_OF_LABELS = (RAW, "auto", *METHODS[1:])  # "none" is "raw"
-_LABELS = (*_OF_LABELS, *OF_TEXTS, LLM_JUDGE)
+_LABELS = (RAW, "auto", *(name for name in DESCRIBED if name != "none"), LLM_JUDGE)  # "none" is "raw"
+_OF_ANY_GOLD = (RAW, "auto", *(m for m in METHODS if m not in ("none", "gold_only", *MEASURED)))
 
 _LOG = logging.getLogger(__name__)
 
@@ -144,7 +145,7 @@ GRIDS: Mapping[str, Grid] = {
     # 60 cells: the order of the arms, and gold equivalence
     "clinic": Grid(sizes=(200,), curve=(100, 400, 800, ALL), arms=(*_EVERY, "augment argmax")),
     "ablations": Grid(sizes=(100, 400), arms=("gold", *(f"{s} {m}" for s in STRATEGIES[1:] for m in (RAW, "argmax", "auto")))),  # noqa: E501
-    "policies": Grid(sizes=(50, 200), arms=("gold", *(f"augment {m}" for m in _OF_LABELS))),
+    "policies": Grid(sizes=(50, 200), arms=("gold", *(f"augment {m}" for m in _OF_ANY_GOLD))),
     "generators": Grid(sizes=(200,), arms=("gold", "synthetic raw", "augment raw", "augment auto")),
     "correctors": Grid(sizes=(200,), arms=("gold", "augment raw", "augment argmax", "augment auto")),
 }  # fmt: skip

@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hf_synth.correction.augmentation import augment
+from hf_synth.correction.augmentation import augment, trainable
 from hf_synth.correction.correction import correct_with_policy
 from hf_synth.errors import ColumnError, TaskError
 from hf_synth.evaluation.evaluation import Scores, evaluate
@@ -99,6 +99,9 @@ def run(
 
     if task.kind != "single_label" and policy.method == "none":  # rows without correction are not named corrected
         mixed = list(dict.fromkeys(arm.replace("corrected", "raw") for arm in mixed))
+    if not trainable(corrected) and "synthetic_corrected" in mixed:
+        say(f"no corrected row is left by {policy.method}: there is no model of these rows alone")
+        mixed.remove("synthetic_corrected")
     mixtures = {f"gold_{size}": subset(task, gold["train"], size, seed=seed) for size in sizes if size != n}
     mixtures |= {arm.replace("gold", f"gold_{n}"): _mixture(task, arm, shown, rows, corrected) for arm in mixed}
     scores: dict[str, Scores] = {}

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypedDict
 
 from hf_synth.correction.description import Description, describe
-from hf_synth.correction.policy import Policy
+from hf_synth.correction.policy import GENERATOR, Policy
 from hf_synth.evaluation.calibration import reliability_bins
 from hf_synth.evaluation.comparison import compare
 from hf_synth.evaluation.evaluation import Scores
@@ -239,12 +239,14 @@ def _label_section(journey: Journey, description: Description) -> Section:
 
 
 def _noise_section(journey: Journey, description: Description) -> Section:
-    """Show the estimated noise of the generator, the measured confusion of the corrector, and the policy's figures."""
+    """Show the noise of the generator, the measured confusion of the corrector, and the policy's figures."""
     policy, names = journey.policy, list(journey.task.labels)
+    counted = policy.method == "measured" and GENERATOR in policy.annotators
+    how, true = ("as counted on gold", "true label") if counted else ("as estimated", "true label (estimated)")
     plots: list[str] = []
     tables: list[Table] = []
     for caption, row_axis, column_axis, matrix in (
-        ("Noise of the generator, as estimated", "true label (estimated)", "generator's label", policy.noise),
+        (f"Noise of the generator, {how}", true, "generator's label", policy.noise),
         ("Confusion of the corrector on held-out gold", "true label", "corrector's label", policy.confusion),
     ):
         if matrix:
@@ -257,7 +259,7 @@ def _noise_section(journey: Journey, description: Description) -> Section:
     if not figures and not plots:
         return Section("")
     tables += [Table(["figure", "value"], figures, "Figures of the policy"), *_choice_tables(policy)]
-    return Section("Generator and corrector", _ASSUMPTIONS if policy.noise else "", plots, tables)
+    return Section("Generator and corrector", _ASSUMPTIONS if policy.noise and not counted else "", plots, tables)
 
 
 def _choice_tables(policy: Policy) -> list[Table]:

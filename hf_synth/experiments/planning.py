@@ -10,10 +10,9 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias, cast
 
+from hf_synth.correction.annotations import check_labelled
 from hf_synth.correction.audited import Audited
-from hf_synth.correction.label_sets import METHODS as SET_METHODS
-from hf_synth.correction.policy import METHODS
-from hf_synth.correction.target_texts import METHODS as TEXT_METHODS
+from hf_synth.correction.methods import methods_of
 from hf_synth.errors import ColumnError, OutputError, TaskError
 from hf_synth.experiments import grid as grids
 from hf_synth.experiments.cells import Maker, gold_digest, gold_of, held_out, judged_of, model_identity
@@ -21,7 +20,7 @@ from hf_synth.experiments.leakage import check_groups, text_digests
 from hf_synth.experiments.opinions import AnyJudge, judge_identity
 from hf_synth.generation.generation import generate
 from hf_synth.gold.adoption import adopt
-from hf_synth.task.columns import JUDGED
+from hf_synth.task.columns import JUDGED, annotation_columns
 from hf_synth.task.folders import private_folder, read_manifest, write_stage
 from hf_synth.task.labels import audited_labels, groups_of
 from hf_synth.task.task import Task
@@ -34,11 +33,6 @@ if TYPE_CHECKING:
     Source: TypeAlias = Chat | Dataset | Maker
 DEFAULT_PROTOCOL = grids.ScoringProtocol()
 _RULES = 3  # version of the keys; raised when the same plan would give other figures, except for paid answers
-_METHODS = {
-    "single_label": (grids.RAW, "auto", *METHODS[1:], grids.LLM_JUDGE),
-    "multi_label": (grids.RAW, "auto", *SET_METHODS[1:], grids.LLM_JUDGE),
-    "text2text": (grids.RAW, "auto", *TEXT_METHODS[1:]),
-}
 
 
 def prepare(
@@ -60,6 +54,8 @@ def prepare(
     sources, by_name = sources_by_name(synthetic), judges_by_name(judges)
     cells = grids.plan(grids.read_grid(grid) if isinstance(grid, str) else grid, len(gold["train"]), sources, by_name)
     check_kind(task, cells)
+    for labels in dict.fromkeys(cell.labels for cell in cells):
+        check_labelled(labels, gold["train"])
     audited = audited or {}
     check_audited(task, audited, sources)
     if not protocol.drop_seen:
@@ -89,7 +85,9 @@ def check_kind(task: Task, cells: Sequence[grids.Cell]) -> None:
     Raises:
         TaskError: one does not.
     """
-    about, methods = f"task {task.full_name!r} is {task.kind}", _METHODS[task.kind]
+    about = f"task {task.full_name!r} is {task.kind}"
+    methods = (grids.RAW, "auto", *(name for name in methods_of(task.kind) if name != "none"))
+    methods += () if task.kind == "text2text" else (grids.LLM_JUDGE,)
     for cell in cells:
         if cell.strategy in grids.MIXTURES and cell.labels not in methods:
             raise TaskError(
@@ -146,7 +144,7 @@ def _generator_identity(name: str, source: Source) -> str:
     """Return what distinguishes a generator: the rows of a Dataset, else name and model."""
     if hasattr(source, "column_names"):
         rows = cast("Dataset", source)
-        known = ("id", "llm_label", "label_status", JUDGED)
+        known = ("id", "llm_label", "label_status", JUDGED, *annotation_columns(rows.column_names))
         columns = [c for c, kind in rows.features.items() if c in known or str(getattr(kind, "dtype", "")) == "string"]
         return grids.key_of([rows[c] for c in columns])
     return grids.key_of(name, str(getattr(source, "model", "")))

@@ -95,10 +95,18 @@ SYNTHETIC_COLUMNS = (*GOLD_COLUMNS, *PROVENANCE_COLUMNS, "llm_label", "label_sta
 CORRECTION_COLUMNS = ("label_probs", "label_confidence", "weight")
 JUDGED = "judged"
 LLM_CONFIDENCE = "llm_confidence"  # stated by the LLM beside its `llm_label`, optional
+LLM_LABEL = "llm_label"
 UNLABELLED = "unlabelled"  # `source` of real notes that an LLM labelled
 MANIFEST = "hf_synth.json"  # in every folder that a stage writes: the stage, the task, counts
 _NAME = re.compile(r"[^\W\d][\w.-]{0,29}")  # one word, at most 30 characters
 _MOST_SHOWN = 12  # names in one message
+
+
+def annotation_columns(names: Iterable[str]) -> list[str]:
+    """Return the names of columns that hold labels of LLMs, or the confidences stated beside them."""
+    return [
+        c for c in names if c in (LLM_LABEL, LLM_CONFIDENCE) or c.startswith((f"{LLM_LABEL}_", f"{LLM_CONFIDENCE}_"))
+    ]
 
 
 def strictest(*accesses: str | None) -> Access:

@@ -120,10 +120,10 @@ def test_the_noise_moves_by_what_a_row_stands_for() -> None:
 
 def test_a_choice_counts_audited_rows_for_what_they_stand_for() -> None:
     labels = np.zeros(200, dtype=int)
-    hits = {"posterior": np.arange(200) < 100, "none": np.arange(200) >= 80}  # 100 and 120 right
-    assert choose(hits, labels, prefer=("posterior", "none")).scores == {"posterior": 0.5, "none": 0.6}
+    hits = {"posterior": np.arange(200) < 100, "gold_only": np.arange(200) >= 80}  # 100 and 120 right
+    assert choose(hits, labels).scores == {"posterior": 0.5, "gold_only": 0.6}
     drawn_oftener = np.where(np.arange(200) < 100, 3.0, 1.0)
-    assert choose(hits, labels, prefer=("posterior", "none"), weights=drawn_oftener).scores["posterior"] == 0.75
+    assert choose(hits, labels, weights=drawn_oftener).scores["posterior"] == 0.75
 
 
 def test_each_stratum_is_looked_at(tmp_path: Path) -> None:

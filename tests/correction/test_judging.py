@@ -363,11 +363,15 @@ def test_a_judge_weaker_than_the_prompt_is_not_believed(tmp_path: Path) -> None:
         for method in ("argmax", "llm_judge", "auto"):
             done, policy = correct_with_policy(TASK, rows, judging, gold=gold, method=method)
             kept = np.array(done["weight"]) > 0
-            right[method] = float(np.mean((np.array(done["label"]) == truth)[kept]))
+            right[method] = float(np.mean((np.array(done["label"]) == truth)[kept])) if kept.any() else 1.0
             if method == "argmax":
-                assert any("weaker" in line for line in policy.warnings)
+                assert not any("weaker" in line for line in policy.warnings), "the generator was not measured"
+                audited = dict(zip(rows["id"][:80], truth[:80], strict=True))
+                told = correct_with_policy(TASK, rows, judging, gold=gold, method=method, audited=audited)[1]
+                assert any("weaker" in line for line in told.warnings)
             if method == "auto":
                 assert policy.method != "argmax"
+                assert kept.any() == (policy.method != "gold_only")
     given = float(np.mean(np.array(rows["llm_label"]) == truth))
     assert right["argmax"] < given - 0.2
     assert right["llm_judge"] >= given - 0.02

@@ -79,7 +79,7 @@ def test_a_weak_corrector_replaces_nothing_and_drops_nothing_for_disagreeing() -
 
 
 def test_auto_leaves_targets_alone_unless_it_measured_better() -> None:
-    gold, (rows, _) = asked_gold(40), wrong_rows(40, 30)
+    rows, _ = wrong_rows(40, 30)
 
     def believing(data: Dataset) -> Callable[[Dataset], Sequence[str]]:
         """Write for each drug in a text what the rows most often answer to it."""
@@ -89,13 +89,17 @@ def test_auto_leaves_targets_alone_unless_it_measured_better() -> None:
         best = {drug: max(sorted(set(said)), key=said.count) for drug, said in answers.items()}
         return lambda asked: [best.get(next(d for d in DRUGS if d in text), "") for text in asked["context"]]
 
-    done, policy = correct_with_policy(ASKED, rows, believing, gold=gold)
-    assert policy.method in ("drop", "replace")
-    assert policy.figures["auto_scores"][policy.method] > policy.figures["auto_scores"]["none"]
-    assert policy.figures["auto_why"].startswith(policy.method)
-    clean, _ = wrong_rows(40, 0)
-    done, policy = correct_with_policy(ASKED, clean, believing, gold=gold)
+    done, policy = correct_with_policy(ASKED, rows, believing, gold=asked_gold(40))
+    assert policy.method == "gold_only", "gold alone answers all that is asked, and most rows are wrong"
+    assert policy.figures["auto_scores"]["gold_only"] == 1
+    assert policy.figures["auto_why"].startswith("gold_only")
+    assert set(done["label_status"]) == {"dropped"}
+    assert set(done["reason"]) == {"unused"}
+    clean, _ = wrong_rows(40, 8)
+    done, policy = correct_with_policy(ASKED, clean, believing, gold=asked_gold(6))  # which lack most drugs
     assert policy.method == "none"
+    assert policy.figures["auto_scores"]["none"] == 1
+    assert policy.figures["auto_scores"]["gold_only"] < 0.5
     assert set(done["label_status"]) == {"kept"}
     assert set(done["reason"]) == {"abstained"}
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
+import hashlib
 import json
 import shutil
 import subprocess
@@ -20,11 +21,14 @@ from support.llm_server import Said, content, serving
 from support.tiny import TINY_ARGS, tiny_base
 
 from hf_synth import LLM, GenerateAndCorrect, Task, fit_policy, generate, load_gold, load_task
+from hf_synth.correction.correction import corrector_identity
+from hf_synth.correction.fitting import fit
 from hf_synth.correction.judging import LLMJudge
 from hf_synth.correction.lineage import lineage_of
-from hf_synth.correction.policy import apply
+from hf_synth.correction.policy import GENERATOR, Policy, apply
 from hf_synth.demo.simulator import Faults, running_simulator, true_label
 from hf_synth.errors import ColumnError, TaskError
+from hf_synth.models.linear import linear_fit
 from hf_synth.models.record import FACTS
 from hf_synth.models.training import train
 from hf_synth.task.columns import access_of
@@ -164,7 +168,7 @@ def test_the_fingerprint_is_equal_elsewhere_and_follows_what_decides(
     changed = {
         here,
         corrected,
-        fingerprint(corrector=other, policy=policy),
+        fingerprint(corrector=other, policy=dataclasses.replace(policy, corrector=corrector_identity(other))),
         fingerprint(corrector=corrector, policy=dataclasses.replace(policy, temperature=policy.temperature * 2)),
         fingerprint(exemplars=gold.select(range(20))),
         fingerprint(llm=LLM("other", base_url="http://127.0.0.1:1/v1")),
@@ -249,9 +253,11 @@ def test_a_judge_corrects_what_the_simulator_writes(gold: Dataset, llm: LLM, tmp
 
 
 def test_what_decides_a_judges_opinion_is_in_the_fingerprint(gold: Dataset, llm: LLM, corrector: Path, policy) -> None:  # type: ignore[no-untyped-def]
+    free = dataclasses.replace(policy, corrector="")  # bound to no judge
+
     def by(**how: Any) -> str:
         return GenerateAndCorrect(
-            CLINIC, llm, exemplars=gold, policy=policy, judge=LLMJudge(CLINIC, how.pop("llm", llm), **how)
+            CLINIC, llm, exemplars=gold, policy=free, judge=LLMJudge(CLINIC, how.pop("llm", llm), **how)
         ).fingerprint
 
     other = LLM("another", base_url="http://127.0.0.1:9/v1")
@@ -266,3 +272,54 @@ def test_what_decides_a_judges_opinion_is_in_the_fingerprint(gold: Dataset, llm:
     strange = dataclasses.replace(CLINIC, version="9.0.0")
     with pytest.raises(TaskError, match="the judge is one of task"):
         GenerateAndCorrect(CLINIC, llm, exemplars=gold, policy=policy, judge=LLMJudge(strange, llm))
+
+
+def test_a_policy_of_another_corrector_is_refused(
+    gold: Dataset, llm: LLM, corrector: Path, policy, tmp_path: Path
+) -> None:  # type: ignore[no-untyped-def]
+    assert policy.corrector == corrector_identity(corrector)
+    GenerateAndCorrect(CLINIC, llm, corrector, exemplars=gold, policy=policy)
+    GenerateAndCorrect(
+        CLINIC, llm, corrector, exemplars=gold, policy=dataclasses.replace(policy, corrector="")
+    )  # earlier
+    other = tiny_classifier(tmp_path / "other", gold, seed=1)
+    with pytest.raises(TaskError, match="fitted for another corrector: fit one for this corrector"):
+        GenerateAndCorrect(CLINIC, llm, other, exemplars=gold, policy=policy)
+    rows = generate(CLINIC, gold, llm, 20)
+    folded = fit_policy(CLINIC, rows, linear_fit(CLINIC, gold, rows), gold=gold, method="posterior")
+    with pytest.raises(TaskError, match="fitted for models that were trained in folds"):
+        GenerateAndCorrect(CLINIC, llm, corrector, exemplars=gold, policy=folded)
+    with pytest.raises(TaskError, match="fitted for another corrector"):
+        GenerateAndCorrect(CLINIC, llm, exemplars=gold, policy=policy, judge=LLMJudge(CLINIC, llm))
+    counted = Policy("measured", 4, annotators=(GENERATOR,))
+    with pytest.raises(TaskError, match="labels of LLMs that new rows do not have"):
+        GenerateAndCorrect(CLINIC, llm, corrector, exemplars=gold, policy=counted)
+    unasked = fit_policy(CLINIC, rows, linear_fit(CLINIC, gold, rows), gold=gold, method="none")
+    GenerateAndCorrect(CLINIC, llm, corrector, exemplars=gold, policy=unasked)
+
+
+class Hunch:
+    """Hold a fixed opinion of each text, whatever it says."""
+
+    def __init__(self, llm: LLM) -> None:
+        self.task, self.llm, self.identity = CLINIC, llm, "hunch"
+
+    def predict(self, rows: Dataset) -> np.ndarray:
+        seeds = [int(hashlib.sha256(text.encode()).hexdigest()[:8], 16) for text in rows["text"]]
+        return np.array([np.random.default_rng(seed).dirichlet(np.ones(4)) for seed in seeds])
+
+
+@pytest.mark.parametrize("method", ["clean_drop", "posterior"])
+def test_a_row_is_corrected_alike_row_by_row_and_in_any_batch(method: str, gold: Dataset, llm: LLM) -> None:
+    rng = np.random.default_rng(0)
+    meant, held = np.arange(200) % 4, np.arange(80) % 4
+    probs = [0.25 * np.eye(4)[labels] + 0.75 * rng.dirichlet(np.ones(4), len(labels)) for labels in (meant, held)]
+    policy = fit(method, llm_label=meant, pred_probs=probs[0], gold_label=held, gold_probs=probs[1])
+    transform = GenerateAndCorrect(CLINIC, llm, exemplars=gold, policy=policy, judge=Hunch(llm))  # type: ignore[arg-type]
+    alone = gold.map(transform)
+    statuses = [
+        gold.map(transform, **transform.map_kwargs | {"batch_size": size})["label_status"][:] for size in (1, 5, 256)
+    ]
+    assert statuses == [alone["label_status"][:]] * 3
+    if method == "clean_drop":
+        assert 0 < statuses[0].count("dropped") < len(gold)

@@ -130,3 +130,13 @@ def test_breakdown_by_name() -> None:
     assert found["a"]["ece"] == pytest.approx(calibration_error(truth[of_a], probs[of_a]))
     with pytest.raises(ColumnError, match="names"):
         calibration_by(truth, probs, ["a"])
+
+
+def test_temperature_is_found() -> None:
+    rng = np.random.default_rng(0)
+    logits = rng.normal(size=(3_000, 3)) * 2
+    probs = np.exp(logits) / np.exp(logits).sum(1, keepdims=True)
+    labels = np.array([rng.choice(3, p=p) for p in probs])
+    sharp = probs**3 / (probs**3).sum(1, keepdims=True)
+    assert temperature(labels, sharp) == pytest.approx(3, rel=0.15)
+    assert temperature(labels, probs) == pytest.approx(1, rel=0.15)

@@ -1,0 +1,50 @@
+"""The methods of correction: which kinds of task each serves, and what it does, in one line each."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from hf_synth.task.columns import Kind
+
+_ONE: tuple[Kind, ...] = ("single_label",)
+_LABELS: tuple[Kind, ...] = ("single_label", "multi_label")
+_ALL: tuple[Kind, ...] = ("single_label", "multi_label", "text2text")
+_TEXTS: tuple[Kind, ...] = ("text2text",)
+
+
+@dataclass(frozen=True)
+class Described:
+    """What a method does.
+
+    Args:
+        kinds: kinds of task that it serves.
+        meaning: one line.
+    """
+
+    kinds: tuple[Kind, ...]
+    meaning: str
+
+
+DESCRIBED: Mapping[str, Described] = {
+    "none": Described(_ALL, "every label stays as generated"),
+    "gold_only": Described(_ALL, "no synthetic row is used"),
+    "argmax": Described(_LABELS, "every label becomes the corrector's"),
+    "threshold": Described(_LABELS, "the corrector's label is taken where it is sure enough; else the label stays"),
+    "agree": Described(_LABELS, "rows are dropped where corrector and generator disagree"),
+    "clean_drop": Described(_ONE, "rows are dropped whose label confident learning holds for wrong"),
+    "loss_rank": Described(_ONE, "of each label the rows that fit it worst are dropped, as many as are wrong"),
+    "posterior": Described(_LABELS, "the opinions of corrector and generator are joined"),
+    "blend": Described(_ONE, "the mean of posterior and of models that learnt from gold alone"),
+    "weight": Described(_ONE, "every label stays, and counts as much as it is believed"),
+    "ensemble": Described(_ONE, "the mean of posterior and weight"),
+    "measured": Described(_ONE, "the errors of LLMs, counted on gold, are taken out of their labels"),
+    "stack": Described(_ONE, "a regression on gold decides by text model, labels of LLMs and their confidence"),
+    "drop": Described(_TEXTS, "targets that the corrector contradicts are dropped"),
+    "replace": Described(_TEXTS, "targets that the corrector contradicts are replaced by its own"),
+}
+
+
+def methods_of(kind: Kind) -> tuple[str, ...]:
+    """Return the methods that serve a kind of task."""
+    return tuple(name for name, described in DESCRIBED.items() if kind in described.kinds)
