@@ -420,7 +420,7 @@ def test_unlabelled_notes_are_labelled_and_never_leave(tmp_path: Path) -> None:
 
     with serving(answer) as server:
         rows = label_notes(held, notes, llm_of(server, tmp_path), access="restricted", votes=2)
-    assert rows.features == held.corrected_features()
+    assert rows.features == {**held.corrected_features(), "llm_confidence": Value("float32")}
     assert rows["id"] == notes["id"]
     assert [*rows["label"][:3], *rows["label"][4:]] == [*known["label"][:3], *known["label"][4:]]
     assert set(rows["source"]) == {"unlabelled"}
