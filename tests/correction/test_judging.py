@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from datasets import Dataset, DatasetDict
+from datasets import Dataset, DatasetDict, Value
 from support.causal_models import WORDS, causal, make
 from support.judges import by_signs, shown, voting
 from support.kinds import SETS, generated, sets_gold
