@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from datasets import Dataset, DatasetDict
+from datasets import Dataset, DatasetDict, Value
 from support.causal_models import WORDS, causal, make
 from support.judges import by_signs, shown, voting
 from support.kinds import SETS, generated, sets_gold
@@ -420,7 +420,7 @@ def test_unlabelled_notes_are_labelled_and_never_leave(tmp_path: Path) -> None:
 
     with serving(answer) as server:
         rows = label_notes(held, notes, llm_of(server, tmp_path), access="restricted", votes=2)
-    assert rows.features == held.corrected_features()
+    assert rows.features == {**held.corrected_features(), "llm_confidence": Value("float32")}
     assert rows["id"] == notes["id"]
     assert [*rows["label"][:3], *rows["label"][4:]] == [*known["label"][:3], *known["label"][4:]]
     assert set(rows["source"]) == {"unlabelled"}
