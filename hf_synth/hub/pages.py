@@ -109,7 +109,7 @@ _REPO = """{% extends "layout" %}{% block body %}
 {% for key, value in facts %}<tr><th>{{ key }}</th><td>{{ value }}</td></tr>{% endfor %}</table></details>{% endif %}
 <article>{{ card|safe }}</article>
 <h2>Files</h2>
-{% if rows %}<p><a href="{{ address(repo) }}/viewer/{{ commit.oid }}">First rows</a></p>{% endif %}
+{% if rows and gate == "open" %}<p><a href="{{ address(repo) }}/viewer/{{ commit.oid }}">First rows</a></p>{% endif %}
 <ul>
 {% for path, file in files %}<li><a href="{{ address(repo) }}/resolve/{{ commit.oid }}/{{ path|quote }}">{{ path }}</a>
 <small>{{ "{:,}".format(file.size) }} bytes</small></li>{% endfor %}</ul>
@@ -165,6 +165,8 @@ def rows(request: HubRequest) -> Response:
     shown, problem = _first_rows(request.store.blob(repo, commit.files[file].sha256), *chosen), ""
     if shown is None:
         shown, problem = {"columns": [], "rows": [], "numbers": []}, "The rows of this file cannot be shown."
+    if chosen[0] not in shown.get("labels", {}):
+        chosen = "", ""
     long = [any(len(row[i]) > FACT or "\n" in row[i] for row in shown["rows"]) for i, _ in enumerate(shown["columns"])]
     cells = [list(zip(shown["columns"], row, long, strict=True)) for row in shown["rows"]]
     parts = [

@@ -23,7 +23,11 @@ _VALUES, _VALUE = 50, 60  # of a column of labels, and characters of each
 
 
 def first_rows(file: str, column: str = "", value: str = "") -> dict[str, Any]:
-    """Read the first rows, or the first ones whose column has a value.
+    """Read the first rows, or the first ones that have a label.
+
+    Args:
+        column: a column of labels; another one is not searched.
+        value: the label's name.
 
     Returns:
         `columns`; `rows`, lists of texts; `numbers` of the rows, from 1; `labels`, the values of each column of labels;
@@ -44,7 +48,7 @@ def first_rows(file: str, column: str = "", value: str = "") -> dict[str, Any]:
     with pq.ParquetFile(file, read_dictionary=texts) as opened:
         for batch in opened.iter_batches(batch_size=_BATCH, columns=names):
             wanted = list(range(batch.num_rows))
-            if column in names:
+            if column in labels:
                 cells = batch.column(names.index(column)).to_pylist()
                 wanted = [i for i, cell in enumerate(cells) if value in _values(cell, labels.get(column))]
             for i in wanted[: ROWS - len(rows)]:

@@ -290,7 +290,7 @@ def test_a_broken_file_is_a_page(kind: str, hub: RunningHub, api: HfApi, tmp_pat
     _broken(kind, file)
     api.create_repo("demo/broken", repo_type="dataset", exist_ok=True)
     api.upload_file(path_or_fileobj=file, path_in_repo="train.parquet", repo_id="demo/broken", repo_type="dataset")
-    for query in ("", "?column=label&value=b", "?column=note&value=b"):
+    for query in ("", "?column=note&value=b"):
         code, page, _ = call("GET", f"{hub.url}/datasets/demo/broken/viewer/main{query}", None, **PAGE)
         assert code == 200
         assert len(page) < 500_000
@@ -301,14 +301,14 @@ def test_a_broken_file_is_a_page(kind: str, hub: RunningHub, api: HfApi, tmp_pat
 def test_rows_are_read_within_limits(kind: str, tmp_path: Path) -> None:
     file = tmp_path / "train.parquet"
     _broken(kind, file)
-    question = json.dumps({"file": str(file), "column": "note", "value": "nothing"})
+    question = json.dumps({"file": str(file), "column": "note", "value": "nothing"})  # no column of labels
     script = Path(preview.__file__)
     done = subprocess.run([sys.executable, "-P", script], input=question, capture_output=True, text=True, timeout=60)
     if kind == "no parquet":
         assert done.returncode != 0
     else:
-        assert done.returncode in (0, 1, -9)
-        assert not done.stdout or json.loads(done.stdout)["rows"] == []
+        assert len(json.loads(done.stdout)["rows"]) == 50
+        assert len(done.stdout) < 200_000
 
 
 @pytest.mark.skipif(CHROMIUM is None, reason="no Chromium")

@@ -29,6 +29,7 @@ from hf_synth.task.task import Task
 
 # One of each kind that has a form, written by hand.
 IDENTIFYING = {
+    "titled_name": "seen by Dr. Patel",
     "email": "write to jan.doe@example.org", "url": "see https://example.org/p/7", "ip_address": "host 192.0.2.17",
     "ssn": "SSN 078-05-1120", "phone": "call (617) 555-0199", "record_number": "MRN 00483921",
     "account_number": "account no. A4471123", "licence_or_device": "serial number SN44-8812Q",
