@@ -61,6 +61,7 @@ PRIORS: Mapping[str, Prior] = {
     "loss_rank": Prior(0.03, 0.03, 0.03, 0.15, 0.03),
     "measured": Prior(0.025, 0.025, 0.025, 0.2, 0.02),
 }
+UNKNOWN = Prior(0.0, 0.06, 0.0, 0.3, 0.06)  # of a method whose prior was not fitted
 CANDIDATES = (NOTHING, "blend", "posterior")
 MEASURED_CANDIDATES = ("measured", "loss_rank")  # where an LLM labelled the gold, too
 
@@ -149,7 +150,7 @@ def choose(
         groups: patients of those rows, (M,); each row by itself when None.
         weights: of those rows, (M,), if they were drawn with unequal probabilities.
         edge: the LLM's measured score on its labels less the score of gold only; None where it was not measured.
-        priors: of all methods but NOTHING.
+        priors: of methods other than NOTHING; UNKNOWN for those that lack one.
     """
     from scipy.special import stdtrit
 
@@ -166,7 +167,7 @@ def choose(
         if method == NOTHING:
             continue
         gain = worth[method] - worth[NOTHING]
-        mean, sd = priors[method].expected(edge)
+        mean, sd = priors.get(method, UNKNOWN).expected(edge)
         error = _error(gain, codes)
         precision = 1 / sd**2 + (1 / error**2 if np.isfinite(error) else 0.0)
         measured = gain.mean() / error**2 if np.isfinite(error) else 0.0
@@ -261,7 +262,7 @@ def choose_method(
     methods = tuple(dict.fromkeys((NOTHING, *methods)))
     lineage = rows.lineage if rows.lineage is not None and rows.lineage.shows.any() else None
     if lineage is not None and lineage.least_share() < LEAST_SHARE:
-        able = {m: PRIORS[m] for m in methods if m in CANDIDATES and m != NOTHING}
+        able = {m: PRIORS[m] for m in methods if m in CANDIDATES and m in PRIORS}
         return unmeasured(able, lineage.least_share())
     fold = folds(rows.truth, rows.groups, FOLDS, seed) if lineage is None else lineage.fold
     audited = np.array(sorted(rows.audited), dtype=np.int64)
