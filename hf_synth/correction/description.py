@@ -64,8 +64,11 @@ class Description:
         parts.append(markdown_table(["status and reason", "rows"], list(self.reasons.items())))
         if self.policy:
             figures = {k: _printable(v) for k, v in self.policy["figures"].items() if _printable(v) is not None}
+            why = figures.pop("auto_why", None)
             lines = [["method", self.policy["method"]], *([k.replace("_", " "), v] for k, v in figures.items())]
             parts.append(markdown_table(["policy", ""], lines))
+            if why is not None:
+                parts.append(f"Chosen by auto: {why}.")
         parts += [f"Note: {line}." for line in self.warnings]
         return "\n\n".join(parts)
 
