@@ -65,10 +65,18 @@ def main() -> None:
     parser.add_argument("--before", type=Path, metavar="TREE")
     parser.add_argument("--before-seeds", type=int, default=20)
     parser.add_argument("--fit", action="store_true")
+    parser.add_argument(
+        "--page", type=Path, metavar="FILE", help="write the page of the runs kept in --out; run nothing"
+    )
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--as-before", action="store_true", help=argparse.SUPPRESS)
     args = parser.parse_args()
     args.out.mkdir(parents=True, exist_ok=True)
+    if args.page:
+        kept = read_runs(args.out / "runs.jsonl")
+        text = summary([kept[run] for run in sorted(kept, key=str)], read_runs(args.out / "before.jsonl"))
+        args.page.write_text(text + "\n")
+        return
     name = "before.jsonl" if args.as_before else "runs.jsonl"
     if not args.as_before:
         prepare(args)
