@@ -34,7 +34,7 @@ from hf_synth.gold.adoption import adopt
 from hf_synth.models.inference import predict_proba
 from hf_synth.models.linear import linear_learner, shift, text_features
 from hf_synth.models.loading import model_folder
-from hf_synth.models.record import model_facts, weights_sha256
+from hf_synth.models.record import access_of_model, model_facts, weights_sha256
 from hf_synth.task.columns import UNLABELLED, access_of, strictest
 from hf_synth.task.labels import (
     Floats,
@@ -152,7 +152,8 @@ def correct_with_policy(
     method, audited = check_correction(task, corrector, gold=gold, **options), options.get("audited")
     rows = _contract(task, synthetic)
     usable = _usable(task, rows)
-    access = strictest(task.access, access_of(rows), access_of(gold))
+    of_model = [access_of_model(corrector)] if isinstance(corrector, str | Path) else []
+    access = strictest(task.access, access_of(rows), access_of(gold), *of_model)  # what a model learnt is in its labels
     if task.kind != "single_label":
         decisions, policy = _correct_kind(task, usable, corrector, gold, method, seed)
         return _with_columns(task, rows, decisions, access), policy

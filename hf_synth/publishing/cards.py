@@ -12,6 +12,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from hf_synth.correction.methods import DESCRIBED
 from hf_synth.evaluation.evaluation import Scores
 from hf_synth.generation.generation import simulated
 from hf_synth.models.base_models import known_model, pretraining_note
@@ -44,20 +45,20 @@ _FIGURES = {  # figure of a policy: its meaning
     "corrector_ece_after_temperature": "corrector: expected calibration error after that",
     "generator_accuracy_audited": "generator: share of right labels among rows that a person checked",
     "audited_rows": "rows that a person checked",
+    "generator_accuracy_on_gold": "generator: share of right labels on gold that it labelled too",
+    "generator_labelled_gold_rows": "gold rows that it labelled",
+    "auto_accuracy_on_held_out_gold": "linear head trained on the chosen policy's rows: accuracy on held-out gold",
+    "auto_loss_at_most": "the most that its accuracy lies below gold only, at the confidence below",
+    "auto_loss_confidence": "confidence of that bound",
+    "promise_error": "wrong labels that were allowed, as a share of all labels",
+    "promise_confidence": "probability with which no more labels are wrong",
+    "promise_looked_at": "rows that people looked at for it",
+    "promise_wrong_at_most": "share of wrong labels among all, at most",
+    "promise_unseen_wrong_at_most": "share of wrong labels among rows that nobody looked at, at most",
     "generator_accuracy_estimated": "generator: share of right labels, estimated, not measured",
     "gold_against_synthetic_auc": "how well gold and synthetic texts can be told apart (AUC; .5 = not at all)",
     "gold_rows": "gold rows that the policy was fitted on",
     "synthetic_rows": "synthetic rows that the policy was fitted on",
-}
-_METHODS = {
-    "none": "labels stay as the generator meant them",
-    "argmax": "the corrector's most probable label replaces the generator's",
-    "threshold": "the corrector's label replaces the generator's where it is sure enough",
-    "agree": "rows are kept where corrector and generator agree",
-    "clean_drop": "rows are dropped whose label confident learning holds for wrong",
-    "weight": "labels stay, and rows weigh as much as they are believed",
-    "posterior": "the opinions of corrector and generator are joined",
-    "ensemble": "joined opinions and weighted labels are averaged",
 }
 
 
@@ -344,7 +345,7 @@ def policy_facts(policy: Any, labels: Sequence[str]) -> dict[str, Any]:
     method = str(plain.get("method") or "")
     return {
         "policy": method,
-        "policy_meaning": _METHODS.get(method, ""),
+        "policy_meaning": DESCRIBED[method].meaning if method in DESCRIBED else "",
         "policy_rows": [
             {"meaning": meaning, "value": _number(figures[k])}
             for k, meaning in _FIGURES.items()
