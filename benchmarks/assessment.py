@@ -5,8 +5,8 @@
 Gold is of the artificial clinic, notes are written by the simulator through `generate` with default options: all of it
 is simulated, but for the texts of "large gain". "coin flips": labels of gold are drawn at random and the simulator
 copies from its exemplars, so that nothing can be learnt and a leak shows. "no gain": the pilot's labels are drawn at
-random. "small gain": notes as the simulator writes them. "large gain": other sections of MTS-Dialog (its eight
-commonest), 10% of their labels wrong, as rows made elsewhere. The true gain and the true accuracy are those of the same
+random. "large gain": other sections of MTS-Dialog (its eight commonest), 10% of their labels wrong, as rows made
+elsewhere. The true gain and the true accuracy are those of the same
 head on 5,000 fresh notes of the clinic, and on all other sections.
 """
 
@@ -26,10 +26,7 @@ for variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
 
 import numpy as np  # noqa: E402
 
-CASES = (
-    ("coin flips", 120, 240), ("no gain", 100, 300), ("small gain", 100, 300), ("small gain", 200, 300),
-    ("large gain", 100, 500), ("large gain", 200, 500),
-)  # fmt: skip
+CASES = (("coin flips", 120, 240), ("no gain", 100, 300), ("large gain", 100, 500), ("large gain", 200, 500))
 FRESH, TRAIN, WRONG = 5_000, 1_200, 0.1
 
 
