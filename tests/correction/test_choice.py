@@ -37,10 +37,12 @@ def test_a_gain_is_shrunk_by_hand() -> None:
     assert choice.guarantee == 0, "1.29 standard errors are less than the gain"
     share, low, high = choice.accuracy  # type: ignore[misc]
     assert share == 0.7
-    assert (low, high) == pytest.approx((0.6042, 0.7811), abs=1e-4)  # Wilson's of 70 in 100
+    z = 2.241403  # of 97.5%, since two candidates share the 5%
+    middle, half = 0.7 + z**2 / 200, z * np.sqrt(0.7 * 0.3 / 100 + z**2 / 200**2)  # Wilson's of 70 in 100
+    assert (low, high) == pytest.approx(((middle - half) / (1 + z**2 / 100), (middle + half) / (1 + z**2 / 100)))
     figures = choice.figures()
     assert figures["auto_gains"]["a"] == [0.1, round(error, 4), round(gain.expected, 4), round(gain.sd, 4)]
-    assert figures["auto_accuracy_on_held_out_gold_ci95"] == [0.6042, 0.7811]
+    assert figures["auto_accuracy_on_held_out_gold_ci95"] == [0.5898, 0.7911]
     assert (figures["auto_loss_at_most"], figures["auto_loss_confidence"], figures["auto_measured"]) == (0, 0.9, True)
 
 
@@ -52,7 +54,11 @@ def test_the_guarantee_by_hand() -> None:
     assert choice.method == "a"
     assert choice.guarantee == pytest.approx(1.2991 * error - 0.02, abs=1e-5)
     assert f"by more than {100 * choice.guarantee:.1f} points with probability 90%" in choice.why
-    assert "gold is too small to prove the gain" in choice.why
+    assert "gold is too small to prove a gain: this is the choice with the least to lose" in choice.why
+    more = {NOTHING: first(50, 30), "a": first(50, 31), "b": first(50, 29)}
+    three = choose(more, np.zeros(50, int), priors=prior | {"b": Prior(0, 0.02, 0, 0, 0.02)})
+    assert three.method == "a"
+    assert three.guarantee == pytest.approx(1.6766 * error - 0.02, abs=1e-5), "two candidates share the 10%: t(49) of .95"
 
 
 def test_a_method_that_loses_by_more_than_its_error_is_no_choice_whatever_its_prior() -> None:

@@ -103,7 +103,7 @@ def test_target_texts_go_through(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("more", "said"),
     [
-        ({"arms": ("augment argmax",)}, "augment argmax.*raw, auto, drop, replace"),
+        ({"arms": ("augment argmax",)}, "augment argmax.*raw, auto, gold_only, drop, replace"),
         ({"arms": ("augment raw",), "base_models": ("linear",)}, "writes no texts"),
         ({"arms": ("augment drop",), "correctors": ("linear",)}, "writes no texts"),
         ({"arms": ("augment llm_judge",), "judges": {"j": never}}, "does not fit"),
@@ -146,7 +146,7 @@ def test_sets_of_labels_go_through_with_what_nobody_judged(tmp_path: Path) -> No
     assert results["macro_f1"] == [r["macro_f1"] for r in made.rows]
     assert "## What correction did" in (made.out / "report.md").read_text(encoding="utf-8")
     with pytest.raises(
-        TaskError, match="augment clean_drop.*raw, auto, argmax, threshold, agree, posterior, llm_judge"
+        TaskError, match="augment clean_drop.*raw, auto, gold_only, argmax, threshold, agree, posterior, llm_judge"
     ):
         run(MASKED, gold, {"llm": never}, tmp_path / "b", arms=("augment clean_drop",))
 

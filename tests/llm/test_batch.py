@@ -14,6 +14,7 @@ import time
 import traceback
 from collections import Counter
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -381,14 +382,24 @@ def test_waiting_ends_and_goes_on_later(tmp_path: Path) -> None:
     assert len(server.batches) == 1
 
 
+@contextmanager
+def started(command: list[str], **options: Any) -> Iterator[subprocess.Popen[Any]]:
+    """Start a process that does not outlive the block, whatever fails in it."""
+    with subprocess.Popen(command, **options) as child:
+        try:
+            yield child
+        finally:
+            child.kill()
+
+
 def test_an_interrupt_ends_the_waiting(tmp_path: Path) -> None:
     with serving() as server:
         server.hold = "look"
         command = [sys.executable, "-c", CHILD, server.url, str(tmp_path / "journal.sqlite")]
-        child = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
-        assert server.held.wait(30)
-        child.send_signal(signal.SIGINT)
-        _, said = child.communicate(timeout=10)
+        with started(command, stderr=subprocess.PIPE, text=True) as child:
+            assert server.held.wait(60)
+            child.send_signal(signal.SIGINT)
+            _, said = child.communicate(timeout=60)
     assert said.rstrip().endswith("KeyboardInterrupt")
     assert len(notes(tmp_path)) == 1
     with Journal(tmp_path / "journal.sqlite") as journal, journal.reading() as database:
@@ -429,14 +440,12 @@ llm.chat([[{"role": "user", "content": f"question {i}"}] for i in range(20)], ac
 def test_kill_minus_9_pays_for_nothing_twice(hold: str, tmp_path: Path) -> None:
     with serving() as server:
         server.hold = hold
-        child = subprocess.Popen([sys.executable, "-c", CHILD, server.url, str(tmp_path / "journal.sqlite")])
-        assert server.held.wait(30)
-        journal = Journal(tmp_path / "journal.sqlite")
-        until = time.monotonic() + 10
-        while hold == "content" and len(journal) < 8 and time.monotonic() < until:
-            time.sleep(0.02)
-        child.kill()
-        child.wait()
+        with started([sys.executable, "-c", CHILD, server.url, str(tmp_path / "journal.sqlite")]):
+            assert server.held.wait(60)
+            journal = Journal(tmp_path / "journal.sqlite")
+            until = time.monotonic() + 10
+            while hold == "content" and len(journal) < 8 and time.monotonic() < until:
+                time.sleep(0.02)
         half = len(journal)
         assert (8 <= half < 20) if hold == "content" else half == 0
         (note,) = notes(tmp_path)
