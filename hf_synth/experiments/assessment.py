@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from datasets import Dataset
 
 Decision = Literal["generate", "label", "cannot_tell"]
-SURE = 0.95  # share of draws that a decision needs
+SURE = 0.9  # share of draws that a decision needs
 WORTH = 0.01  # least gain that is worth generating for; smaller ones cannot be told from chance on few rows
 METHOD = "blend"  # corrects the pilot rows: the method with the least to lose
 MIN_GOLD, MIN_PILOT = 20, 30  # fewest rows for an assessment
