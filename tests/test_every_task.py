@@ -88,8 +88,8 @@ def test_the_journey_of_a_task(name: str, hub: Any, bases: dict[str, Path], tmp_
     # the local Hub is the institution's own: what is credentialed may go there, private, and nowhere else
     where: dict[str, Any] = {"endpoint": hub.url, "token": hub.token, "gold": gold, "gated": False}
     repo = name.replace(":", "-")
-    # made-up notes are much alike, and the simulator repeats most of a short premise: rows too near to gold are refused,
-    # and the others go on without them
+    # made-up notes are much alike, and the simulator repeats most of a short premise: what is too near to gold is
+    # refused, and the other rows go on without it
     near = set(audit(task, made, gold=concatenate_datasets(list(gold.values()))).refused)
     if near:
         refused = publish_dataset(task, made, f"org/{repo}-Ext-raw", export_dir=tmp_path / "near", **where)
