@@ -58,7 +58,7 @@ def test_the_guarantee_by_hand() -> None:
     more = {NOTHING: first(50, 30), "a": first(50, 31), "b": first(50, 29)}
     three = choose(more, np.zeros(50, int), priors=prior | {"b": Prior(0, 0.02, 0, 0, 0.02)})
     assert three.method == "a"
-    assert three.guarantee == pytest.approx(1.6766 * error - 0.02, abs=1e-5), "two candidates share the 10%: t(49) of .95"
+    assert three.guarantee == pytest.approx(1.6766 * error - 0.02, abs=1e-5)  # two share the 10%: t(49) of .95
 
 
 def test_a_method_that_loses_by_more_than_its_error_is_no_choice_whatever_its_prior() -> None:

@@ -162,13 +162,13 @@ def emrqa(folder: Path) -> Path:
     """Write data.json with all subsets; the title stands behind the notes in one of them."""
 
     def paragraph(subset: str, n: int) -> dict[str, Any]:
-        lines = [f"{note(n, sentences=1)}\n", f"It was {FINDS[n % 7]} of {subset} {n}.\n", "\n", f"{note(n + 1)}\n"]
-        found = f"{FINDS[n % 7]} of {subset} {n}"
+        lines = [f"{note(n, sentences=1)}\n", f"It was {FINDS[n % 7]} of {subset}.\n", "\n", f"{note(n + 1)}\n"]
+        found, where = f"{FINDS[n % 7]} of {subset}", PLACES[n % 6]  # several notes have the same, as from a template
         evidence = {"evidence": lines[1], "evidence_start": 2}
         qas = [
-            {"question": [f"What was found in {n}?", f"Which finding has {n}?"], "id": [["a", "b"], "c"],
+            {"question": [f"What was found in {where}?", f"Which finding has {where}?"], "id": [["a", "b"], "c"],
              "answers": [{"answer_start": [2, 3], "text": found, **evidence}, {"text": "another"}]},
-            {"question": [f"Was there anything in {n}?"], "id": ["x"],
+            {"question": [f"Was there anything in {where}?"], "id": ["x"],
              "answers": [{"answer_start": "", "text": "", **evidence}]},
             {"question": ["Nobody knows?"], "id": ["y"], "answers": []},
         ]  # fmt: skip
@@ -286,7 +286,7 @@ def medication(folder: Path) -> Path:
 def medication_2009(folder: Path) -> Path:
     for k in range(30):
         n = 1000 + k
-        drug, dose = f"madeupine {n}", f"{k} mg"
+        drug, dose = f"madeupine {k % 5}", f"{k % 5} mg"  # several patients take the same, as they do
         text = f"Admission\n{note(n)}\nShe took {drug} {dose} by mouth daily.\n"
         here = folder / "training.sets.released" / str(1 + k % 3) / str(n)
         here.parent.mkdir(parents=True, exist_ok=True)
