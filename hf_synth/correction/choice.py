@@ -18,13 +18,13 @@ import numpy.typing as npt
 from hf_synth.correction.audited import part_of, relative_weights
 from hf_synth.correction.crossfit import FOLDS, Learn, Rows, decide, folds, part_of_rows
 from hf_synth.correction.fitting import fit
+from hf_synth.correction.lineage import Lineage
 from hf_synth.correction.policy import GENERATOR, apply, settle
 from hf_synth.evaluation.metrics import group_codes
 from hf_synth.task.labels import Floats, Ints
 
 NOTHING = "gold_only"  # the candidate that uses none of the rows
 CONFIDENCE = 0.9  # of the guarantee
-LEAST_SHARE = 0.5  # of the synthetic rows that must remain when a fold of gold is held out
 CAUTION = 0.3  # standard deviations of the expected gain that are taken off it
 _MOST_EDGE = 0.1  # measured lead of the LLM over gold only beyond which it promises no more
 _FEWEST_AUDITED = 20  # audited rows that measure the LLM's lead
@@ -136,6 +136,8 @@ def choose(
     weights: npt.ArrayLike | None = None,
     edge: float | None = None,
     priors: Mapping[str, Prior] = PRIORS,
+    n_gold: int | None = None,
+    measure: str = "accuracy",
 ) -> Choice:
     """Choose a method by the score on held-out rows of a linear head trained on its rows.
 
@@ -151,6 +153,8 @@ def choose(
         weights: of those rows, (M,), if they were drawn with unequal probabilities.
         edge: the LLM's measured score on its labels less the score of gold only; None where it was not measured.
         priors: of methods other than NOTHING; UNKNOWN for those that lack one.
+        n_gold: how many rows, the first ones, are gold; all when None. The guarantee and the accuracy are of these.
+        measure: what a hit is, in words; the accuracy is only given where it is one.
     """
     from scipy.special import stdtrit
 
@@ -176,16 +180,18 @@ def choose(
     chosen = max(able, key=lambda m: gains[m].expected - CAUTION * gains[m].sd)
     distances = {m: worth[chosen] - w for m, w in worth.items()}
     behind = {m: (round(float(g.mean()), 4), round(_error(g, codes), 4)) for m, g in distances.items()}
+    own_codes = group_codes(None if groups is None else groups[:n_gold], len(truth[:n_gold]))
     guarantee = 0.0
     if chosen != NOTHING:
-        quantile = float(stdtrit(max(1, n_groups - 1), 1 - (1 - CONFIDENCE) / (len(worth) - 1)))
-        lead = (np.asarray(hits[chosen], float) - np.asarray(hits[NOTHING], float)) * drawn
-        guarantee = max(0.0, quantile * _error(lead, codes) - float(lead.mean()))
-    share, low, high = _share_interval(np.asarray(hits[chosen], float) * drawn, codes, 0.05 / len(worth))
-    why = _why(chosen, gains[chosen], guarantee, len(truth), n_groups)
-    return Choice(
-        chosen, {m: round(s, 4) for m, s in scores.items()}, gains, behind, guarantee, (share, low, high), why
-    )
+        own_groups = int(own_codes.max()) + 1
+        quantile = float(stdtrit(max(1, own_groups - 1), 1 - (1 - CONFIDENCE) / (len(worth) - 1)))
+        lead = np.asarray(hits[chosen], float)[:n_gold] - np.asarray(hits[NOTHING], float)[:n_gold]
+        guarantee = max(0.0, quantile * _error(lead, own_codes) - float(lead.mean()))
+    accuracy = None
+    if measure == "accuracy":
+        accuracy = _share_interval(np.asarray(hits[chosen], float)[:n_gold], own_codes, 0.05 / len(worth))
+    why = _why(chosen, gains[chosen], guarantee, len(truth), n_groups, measure)
+    return Choice(chosen, {m: round(s, 4) for m, s in scores.items()}, gains, behind, guarantee, accuracy, why)
 
 
 def _error(values: Floats, codes: Ints) -> float:
@@ -217,7 +223,7 @@ def _share_interval(values: Floats, codes: Ints, alpha: float) -> tuple[float, f
     return share, float(interval.low), float(interval.high)
 
 
-def _why(chosen: str, gain: Gain, guarantee: float, n: int, n_groups: int) -> str:
+def _why(chosen: str, gain: Gain, guarantee: float, n: int, n_groups: int, measure: str) -> str:
     """Return the sentence that states the choice and its guarantee."""
     rows = f"{n} held-out rows" + ("" if n_groups == n else f" of {n_groups} groups")
     if chosen == NOTHING:
@@ -229,7 +235,7 @@ def _why(chosen: str, gain: Gain, guarantee: float, n: int, n_groups: int) -> st
     )
     return (
         f"{chosen}: {100 * gain.held_out:+.1f} points over gold only on {rows} (standard error "
-        f"{100 * gain.error:.1f}), {100 * gain.expected:+.1f} expected{proof}; accuracy not below gold only by more "
+        f"{100 * gain.error:.1f}), {100 * gain.expected:+.1f} expected{proof}; {measure} not below gold only by more "
         f"than {100 * guarantee:.1f} points with probability {CONFIDENCE:.0%}"
     )
 
@@ -261,14 +267,17 @@ def choose_method(
         methods += () if rows.annotations is None else MEASURED_CANDIDATES if rows.measured else ("measured",)
     methods = tuple(dict.fromkeys((NOTHING, *methods)))
     lineage = rows.lineage if rows.lineage is not None and rows.lineage.shows.any() else None
-    if lineage is not None and lineage.least_share() < LEAST_SHARE:
+    if lineage is not None and not lineage.measurable:
         able = {m: PRIORS[m] for m in methods if m in CANDIDATES and m in PRIORS}
         return unmeasured(able, lineage.least_share())
     fold = folds(rows.truth, rows.groups, FOLDS, seed) if lineage is None else lineage.fold
-    audited = np.array(sorted(rows.audited), dtype=np.int64)
+    audited = _scored(rows, lineage)
     theirs = [None if rows.row_groups is None else rows.row_groups[i] for i in audited]
     groups = [*(rows.groups or [None] * len(fold)), *theirs]
     audited_fold = _audited_folds(fold, groups, seed)
+    if lineage is not None:  # an audited row is held out with the gold that it was written from
+        shown = lineage.shows[audited]
+        audited_fold = np.where(shown.any(1), shown.argmax(1), audited_fold)
     truth = np.concatenate([rows.truth, np.array([rows.audited[i] for i in audited.tolist()], dtype=np.int64)])
     hits = {m: np.zeros(len(truth)) for m in methods}
     options: Any = {"coverage": coverage, "coverage_by_class": coverage_by_class, "bounds": False}
@@ -300,7 +309,14 @@ def choose_method(
     relative = relative_weights(rows.audited)
     weights = [*np.ones(len(fold)), *(relative[i] for i in audited.tolist())]
     edge = _edge(rows, hits[NOTHING][: len(fold)])
-    return replace(choose(hits, truth, groups=groups, weights=weights, edge=edge), opinions=by_source)
+    choice = choose(hits, truth, groups=groups, weights=weights, edge=edge, n_gold=len(fold))
+    return replace(choice, opinions=by_source)
+
+
+def _scored(rows: Rows, lineage: Lineage | None) -> Ints:
+    """Return the audited rows that can be held out, ascending: those that showed at most one fold of gold."""
+    audited = np.array(sorted(rows.audited), dtype=np.int64)
+    return audited if lineage is None else audited[lineage.shows[audited].sum(1) <= 1]
 
 
 def _by_opinions(rows: Rows, method: str, inside: Ints, opinions: tuple[Floats, Floats], options: Any) -> Any:
@@ -321,7 +337,9 @@ def _edge(rows: Rows, gold_hits: Floats) -> float | None:
         of_gold = rows.annotations[0]
         own = of_gold.labels[:, of_gold.names.index(GENERATOR)]
         known = own >= 0
-        return _score((own == truth)[known], truth[known]) - _score(gold_hits, truth) if known.any() else None
+        if not known.any():
+            return None
+        return _score((own == truth)[known], truth[known]) - _score(gold_hits[known], truth[known])
     if len(rows.audited) >= _FEWEST_AUDITED:
         weight = relative_weights(rows.audited)
         right = [(rows.meant[i] == label) * weight[i] for i, label in rows.audited.items()]
@@ -347,7 +365,8 @@ def unmeasured(priors: Mapping[str, Prior], share: float) -> Choice:
     chosen = max(gains, key=lambda m: gains[m].expected - CAUTION * gains[m].sd)
     why = (
         f"{chosen}: cannot be measured, since only {share:.0%} of the rows were written without a given fifth of the "
-        "gold; run `hf-synth generate` again (its rows are each of one fold) or hold gold back with --choose"
+        "gold, so nothing is promised; run `hf-synth generate` again (its rows are each of one fold) or hold gold back "
+        "with --choose"
     )
     return Choice(chosen, {}, gains, {}, None, None, why)
 

@@ -20,8 +20,8 @@ import numpy.typing as npt
 from hf_synth.correction.annotations import annotations_of, check_labelled
 from hf_synth.correction.audited import rekey
 from hf_synth.correction.augmentation import augment
-from hf_synth.correction.choice import LEAST_SHARE, choose_method
-from hf_synth.correction.crossfit import Learn, Predict, Rows, check_parts, decide
+from hf_synth.correction.choice import choose_method
+from hf_synth.correction.crossfit import Learn, Predict, Rows, check_parts, decide, halved_by_lineage
 from hf_synth.correction.fitting import fit
 from hf_synth.correction.label_sets import correct_sets
 from hf_synth.correction.lineage import lineage_of
@@ -35,12 +35,13 @@ from hf_synth.models.inference import predict_proba
 from hf_synth.models.linear import linear_learner, shift, text_features
 from hf_synth.models.loading import model_folder
 from hf_synth.models.record import access_of_model, model_facts, weights_sha256
-from hf_synth.task.columns import UNLABELLED, access_of, strictest
+from hf_synth.task.columns import UNLABELLED, access_of, annotation_columns, strictest
 from hf_synth.task.labels import (
     Floats,
     Ints,
     audited_labels,
     check_columns,
+    column_of,
     groups_of,
     label_indices,
     row_digests,
@@ -99,6 +100,8 @@ def fit_policy(
     """
     if task.kind != "single_label":
         raise TaskError(f"task {task.full_name!r} is {task.kind}: policies are fitted for single_label tasks only")
+    asked = annotation_columns(gold.column_names)  # new rows have no labels of other LLMs: no policy may need them
+    gold = gold.remove_columns(asked) if asked else gold
     options = CorrectionOptions(method=method, audited=audited, coverage=coverage, coverage_by_class=coverage_by_class)
     return correct_with_policy(task, pilot, corrector, gold=gold, seed=seed, **options)[1]
 
@@ -194,7 +197,12 @@ def correct_with_policy(
     figures |= {**policy.figures, **figures, **getattr(corrector, "figures", {})}
     policy = replace(policy, figures=figures, corrector=corrector_identity(corrector))
     measures = policy.method != "none" or "auto_why" in figures
-    policy = _with_warnings(policy, corrector, gold, _lineage_warnings(known, usable, gold) if measures else ())
+    policy = _with_warnings(
+        policy,
+        corrector,
+        gold,
+        _lineage_warnings(known, usable, gold, fitted=opinions is None, seed=seed) if measures else (),
+    )
     for line in policy.warnings if policy.method != "none" else ():
         _LOG.warning("correction: %s", line)
     return _with_columns(task, rows, corrected.columns(task.label_column), access), policy
@@ -331,15 +339,30 @@ def _with_warnings(policy: Policy, corrector: Corrector, gold: Dataset, more: Se
     return replace(policy, warnings=(*policy.warnings, *lines))
 
 
-def _lineage_warnings(known: Rows, rows: Dataset, gold: Dataset) -> list[str]:
-    """Return what makes figures on held-out gold too good, or LLM labels of gold useless."""
+def _lineage_warnings(known: Rows, rows: Dataset, gold: Dataset, *, fitted: bool, seed: int) -> list[str]:
+    """Return what makes figures on held-out gold too good, or LLM labels of gold useless.
+
+    Args:
+        fitted: whether models are trained in folds of this gold; a given model is measured on gold held back from it.
+    """
     lines, lineage = [], known.lineage
     assert lineage is not None
-    if lineage.shows.any() and lineage.least_share() < LEAST_SHARE:
+    if lineage.shows.any() and not lineage.measurable:
         lines.append(
             f"only {lineage.least_share():.0%} of the rows were written without a given fifth of the gold, so held-out "
             "gold measures nothing here: generate the rows again (each is then of one fold), or hold gold back with "
             "--choose"
+        )
+    elif fitted and not halved_by_lineage(known, seed):
+        lines.append(
+            "rows cannot be halved together with the gold in their prompts, so figures of the corrector on held-out "
+            "gold are too good: generate the rows again (each is then of one fold)"
+        )
+    named = sum(bool(ids) for ids in column_of(rows, "seed_ids"))
+    if fitted and named and not lineage.shows.any():
+        lines.append(
+            f"{named} rows name exemplars that are not among this gold: if it is the same gold under other ids, "
+            "figures on held-out gold are too good"
         )
     if unknown := int((~lineage.known).sum()):
         lines.append(
@@ -350,6 +373,11 @@ def _lineage_warnings(known: Rows, rows: Dataset, gold: Dataset) -> list[str]:
         lines.append(
             "the LLM's labels of gold say how it labels notes, not how it writes them: they are not used for notes "
             "that it wrote; let it judge both (--judge, or `hf-synth label --as NAME` on gold and notes)"
+        )
+    elif known.measured and not lineage.known.all():
+        lines.append(
+            "rows made elsewhere count as notes that the LLM labelled, as it labelled the gold: if it wrote them for a "
+            "label, its errors on gold say nothing of them; leave column llm_label of gold out"
         )
     return lines
 

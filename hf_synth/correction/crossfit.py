@@ -34,6 +34,7 @@ Learn = Callable[[Ints, Ints, Floats], Predict]
 FOLDS = 5  # of gold
 ROUNDS = 3  # of refits on gold and corrected rows
 SPLITS = 2  # random halvings of gold and rows, whose opinions are averaged
+FEW = 5  # rows of a label from which on both halves must hold it
 SMALLEST_HALF = 0.2  # least share of a half that is made of whole units
 FIGURES_WITHOUT_CORRECTOR = (
     "gold_rows", "synthetic_rows", "audited_rows", "audited_strata", "generator_accuracy_audited",
@@ -174,7 +175,7 @@ def of_both(rows: Rows, learn: Learn, gold: Ints, targets: Floats, seed: int, sp
     """
     out, opinions = np.zeros((len(gold), rows.n_labels)), np.zeros((len(rows.meant), rows.n_labels))
     for split in range(splits):
-        side_gold, side_rows = _sides(rows, gold, seed + 7919 * split)
+        side_gold, side_rows, _ = _sides(rows, gold, seed + 7919 * split)
         for side in (0, 1):
             inside, mine = gold[side_gold != side], np.flatnonzero(side_rows == side)
             other = np.flatnonzero(side_rows != side)
@@ -185,13 +186,14 @@ def of_both(rows: Rows, learn: Learn, gold: Ints, targets: Floats, seed: int, sp
     return out, opinions
 
 
-def _sides(rows: Rows, gold: Ints, seed: int) -> tuple[Ints, Ints]:
-    """Halve gold rows and synthetic rows, (M,) and (N,): 0 or 1. Units of the lineage stay whole where they are small.
+def _sides(rows: Rows, gold: Ints, seed: int) -> tuple[Ints, Ints, bool]:
+    """Halve gold rows and synthetic rows, (M,) and (N,): 0 or 1; return also whether units of the lineage stay whole.
 
-    Where one unit holds most rows, as where each prompt showed most of gold, rows are halved at random.
+    Where one unit holds most rows, as where each prompt showed most of gold, or where a half would lack a label, rows
+    are halved at random.
     """
     rng = np.random.default_rng(seed)
-    random = folds(rows.truth[gold], _groups(rows, gold), 2, seed), rng.permutation(len(rows.meant)) % 2
+    random = folds(rows.truth[gold], _groups(rows, gold), 2, seed), rng.permutation(len(rows.meant)) % 2, False
     if rows.lineage is None or not rows.lineage.shows.any():
         return random
     units = rows.lineage.gold_unit[gold]
@@ -200,7 +202,19 @@ def _sides(rows: Rows, gold: Ints, seed: int) -> tuple[Ints, Ints]:
     sides[units] = side_gold
     side_rows = sides[rows.lineage.row_unit]
     least = min(float(np.minimum(s.mean(), 1 - s.mean())) for s in (side_gold, side_rows) if len(s))
-    return (side_gold, side_rows) if least >= SMALLEST_HALF else random
+    mixed = _on_both_sides(rows.truth[gold], side_gold) and _on_both_sides(rows.meant, side_rows)
+    return (side_gold, side_rows, True) if least >= SMALLEST_HALF and mixed else random
+
+
+def _on_both_sides(labels: Ints, sides: Ints) -> bool:
+    """Return whether each label of FEW rows or more stands on both sides: a half without it could not learn it."""
+    often = np.flatnonzero(np.bincount(labels[labels >= 0]) >= FEW)
+    return all(len(np.unique(sides[labels == label])) == 2 for label in often)
+
+
+def halved_by_lineage(rows: Rows, seed: int) -> bool:
+    """Return whether synthetic rows are halved with the gold that they were written from; True where none was."""
+    return rows.lineage is None or not rows.lineage.shows.any() or _sides(rows, np.arange(len(rows.truth)), seed)[2]
 
 
 def folds(labels: Ints, groups: Sequence[Any] | None, k: int, seed: int) -> Ints:

@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from hf_synth.correction.augmentation import augment, training_rows
-from hf_synth.correction.choice import LEAST_SHARE, NOTHING, Choice, Prior, choose, unmeasured
+from hf_synth.correction.choice import NOTHING, Choice, Prior, choose, unmeasured
 from hf_synth.correction.crossfit import FOLDS, Learn, Predict, Rows, folds, learner_of_part, of_both, of_gold
 from hf_synth.correction.fitting import fit
 from hf_synth.correction.lineage import Lineage, lineage_of
@@ -246,7 +246,7 @@ def choose_for_sets(
     """
     crossed = sets.crossed()
     lineage = sets.lineage if sets.lineage is not None and sets.lineage.shows.any() else None
-    if lineage is not None and lineage.least_share() < LEAST_SHARE:
+    if lineage is not None and not lineage.measurable:
         return unmeasured(PRIORS, lineage.least_share())
     fold = folds(crossed.truth, sets.groups, FOLDS, seed) if lineage is None else lineage.fold
     cell_weight = _cell_weights(sets.truth)
@@ -266,7 +266,7 @@ def choose_for_sets(
             probs, _ = learn_part(inside, used, corrected.probs[used])(held, np.arange(0))
             hits = (probs > 0.5) == (sets.truth[held] == 1)
             worth[method][held] = (hits * cell_weight[held]).sum(1)
-    return choose(worth, np.zeros(len(sets.truth), dtype=np.int64), groups=sets.groups, priors=PRIORS)
+    return choose(worth, np.zeros(len(sets.truth), dtype=np.int64), groups=sets.groups, priors=PRIORS, measure="score")
 
 
 def _cell_weights(truth: Ints) -> Floats:

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from datasets import Dataset
 
 Mask = npt.NDArray[np.bool_]
+LEAST_SHARE = 0.5  # of the synthetic rows that must remain when a fold of gold is held out
 
 _FEWEST_PARTS = 5  # unconnected parts of gold from which folds are made of whole parts
 _LARGEST = 2.0  # size of a fold that is made of whole parts, as a multiple of an even share
@@ -63,6 +64,12 @@ class Lineage:
     def of_rows(self, keep: Ints) -> Lineage:
         """Return the lineage of some synthetic rows, by their positions."""
         return replace(self, shows=self.shows[keep], row_unit=self.row_unit[keep], known=self.known[keep])
+
+    @property
+    def measurable(self) -> bool:
+        """Whether a fold can be held out: half of the rows, and of the gold, remain."""
+        sizes = np.bincount(self.fold)
+        return len(sizes) > 1 and int(sizes.max()) <= len(self.fold) / 2 and self.least_share() >= LEAST_SHARE
 
     def least_share(self) -> float:
         """Return the smallest share of synthetic rows that remains when a fold is held out; 1 without rows."""

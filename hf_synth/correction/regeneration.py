@@ -97,6 +97,9 @@ def regenerate_with_policy(
         missing = wanted - _counts(task, rows, _GOOD)
         if not missing:
             break
+        if "unused" in set(rows["reason"]):
+            _LOG.warning("correction uses none of the rows (gold_only): more of them are not asked for")
+            break
         n = _plan(task, _counts(task, rows, _COUNTED) + missing)
         generated = generate(task, exemplars, llm, n, prompt=prompt, seed=seed, progress=progress)
         fresh = generated.select(_new_rows(task, rows, generated, missing))

@@ -16,9 +16,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from hf_synth.correction.augmentation import augment, training_rows
-from hf_synth.correction.choice import LEAST_SHARE, NOTHING, Choice, Prior, choose, unmeasured
+from hf_synth.correction.choice import NOTHING, Choice, Prior, choose, unmeasured
 from hf_synth.correction.crossfit import folds
-from hf_synth.correction.lineage import lineage_of
+from hf_synth.correction.lineage import LEAST_SHARE, lineage_of
 from hf_synth.correction.methods import methods_of
 from hf_synth.correction.policy import Policy
 from hf_synth.errors import ColumnError
@@ -240,7 +240,7 @@ def _choose(task: Task, rows: Dataset, gold: Dataset, meant: Sequence[str], fit_
                 columns = {c: [d[c] for d in decisions] for c in (task.label_column, "label_status", "weight")}
                 mixture = augment(task, training_rows(task, some, columns), gold=inside, seed=seed)
             worth[method][held] = text_scores(_written(task, fit_rows(mixture), outside), truth)["rougeL"]
-    return choose(worth, np.zeros(len(gold), dtype=np.int64), groups=groups_of(gold), priors=PRIORS)
+    return choose(worth, np.zeros(len(gold), dtype=np.int64), groups=groups_of(gold), priors=PRIORS, measure="ROUGE-L")
 
 
 def _folds(gold: Dataset, k: int, seed: int) -> Ints:

@@ -230,6 +230,8 @@ def _check_bound(policy: Policy, corrector: Any) -> None:
     """
     if policy.method in ("none", "gold_only"):
         return
+    if policy.method == "gold_only":
+        raise TaskError("policy 'gold_only' drops every row: nothing is generated for it; train on the gold alone")
     if policy.annotators:
         raise TaskError(
             f"policy {policy.method!r} joins labels of LLMs that new rows do not have: fit one by another method"

@@ -17,7 +17,6 @@ import numpy.typing as npt
 
 from hf_synth.correction.annotations import annotations_of
 from hf_synth.correction.audited import rekey
-from hf_synth.correction.choice import LEAST_SHARE
 from hf_synth.correction.crossfit import FOLDS, Learn, Rows, check_parts, decide, folds, part_of_rows
 from hf_synth.correction.fitting import audited_figures
 from hf_synth.correction.lineage import lineage_of
@@ -143,8 +142,8 @@ def assess(
     rows = None if synthetic is None else _pilot_rows(task, synthetic)
     known = _label_rows(task, gold, rows, audited, seed)
     check_parts(known.groups)
-    left = 1.0 if known.lineage is None else known.lineage.least_share()
-    hits, sizes, pilots = _hits(task, gold, rows if left >= LEAST_SHARE else None, known, repeats, seed)
+    measurable = known.lineage is None or known.lineage.measurable
+    hits, sizes, pilots = _hits(task, gold, rows if measurable else None, known, repeats, seed)
     draws = _draws(hits, known, n_bootstrap, seed)
     means = np.mean([[_row_weights(known) @ h / len(known.truth) for h in one] for one in hits], axis=0)
     of_labels = _gain_of_labels(sizes, draws[:, : len(sizes)], more)
@@ -154,8 +153,8 @@ def assess(
         n: (float(means[len(sizes) + i] - means[len(sizes) - 1]), *_interval(gains[:, i])) for i, n in enumerate(pilots)
     }
     decision, certainty, why = _decide(gains, of_labels, labelling, pilot, len(rows or ()), sizes[-1], more)
-    if left < LEAST_SHARE:
-        decision, certainty, why = "cannot_tell", 0.0, _UNTRACEABLE.format(left)
+    if not measurable and known.lineage is not None:
+        decision, certainty, why = "cannot_tell", 0.0, _UNTRACEABLE.format(known.lineage.least_share())
     best = max((g[0] for g in pilot.values()), default=0.0)
     enough = next((n for n in sorted(pilot) if pilot[n][0] >= _ENOUGH * best), None)
     rising = len(pilots) > 1 and enough == max(pilots) and float((gains[:, -1] > gains[:, -2]).mean()) >= SURE
