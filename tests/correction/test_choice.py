@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 from support.corrections import annotated, problem
 
-from hf_synth.correction.choice import NOTHING, Prior, choose, choose_method, unmeasured
+from hf_synth.correction.choice import NOTHING, Prior, _edge, choose, choose_method, unmeasured
 from hf_synth.correction.crossfit import Rows, decide
+from hf_synth.correction.lineage import lineage
 from hf_synth.correction.policy import Annotations
 from hf_synth.models.linear import linear_learner, text_features
 
@@ -239,3 +240,46 @@ def test_audited_rows_are_all_held_out_where_gold_has_few_groups() -> None:
     few = replace(rows, groups=[str(i // 3 % 3) for i in range(len(rows.truth))])
     choice = choose_method(replace(few, audited={i: int(truth[i]) for i in range(240)}), learn, methods=("posterior",))
     assert choice.scores["posterior"] > 0.75  # rows that no fold holds out would count as missed: two in five
+
+
+def written_from(gold: np.ndarray, seed: int, each: int, k: int) -> tuple[np.ndarray, np.ndarray, list[list[str]]]:
+    """Return features of gold that tell nothing of its label, features of rows like it, and their exemplars."""
+    rng = np.random.default_rng(seed)
+    x_gold = rng.normal(size=(len(gold), 40))
+    source = np.repeat(np.arange(len(gold)), each)
+    return x_gold, x_gold[source] + 0.3 * rng.normal(size=(len(source), 40)), [[f"g{i}"] for i in source]
+
+
+def test_audited_rows_are_held_out_with_the_gold_that_they_were_written_from() -> None:
+    """Labels are coin flips; an audited row says what its exemplar and siblings say: these must not train with it."""
+    shares = []
+    for seed in range(4):
+        rng = np.random.default_rng(seed)
+        truth = rng.integers(0, 3, 60)
+        x_gold, x_rows, seeds = written_from(truth, seed, 5, 3)
+        meant = np.repeat(truth, 5)
+        ids = [f"g{i}" for i in range(60)]
+        traced = lineage(ids, None, truth, seeds)
+        audited = {int(i): int(meant[i]) for i in rng.permutation(300)[:120]}
+        rows = Rows(meant, truth, None, 3, audited, lineage=traced)
+        choice = choose_method(rows, linear_learner(x_gold, x_rows, truth, 3), methods=("none",), seed=seed)
+        assert choice.accuracy is not None
+        shares += [choice.accuracy[0], choice.scores["none"]]
+    assert np.mean(shares) < 0.43  # .67 with siblings in training
+
+
+def test_a_recorded_fold_that_holds_all_gold_measures_nothing() -> None:
+    _, rows, learn = problem(0, n=40, m=20)
+    one = lineage([f"g{i}" for i in range(20)], None, rows.truth, [[f"g{i % 20}"] for i in range(40)], [2] * 40)
+    assert one.folds == 1
+    choice = choose_method(replace(rows, lineage=one), learn)
+    assert choice.guarantee is None
+    assert "cannot be measured" in choice.why
+
+
+def test_llm_and_gold_only_are_compared_on_the_rows_that_the_llm_answered() -> None:
+    rows = problem(0, n=90, m=60)[1]
+    own = np.where(np.arange(60) < 20, rows.truth, -1)  # always right, on a third of gold
+    both = Annotations(("llm_label",), own[:, None]), Annotations(("llm_label",), rows.meant[:, None])
+    hits = np.where(np.arange(60) < 20, 1.0, 0.0)
+    assert _edge(replace(rows, annotations=both), hits) == pytest.approx(0.0)

@@ -9,8 +9,10 @@ import pytest
 from support.corrections import annotated, problem
 
 from hf_synth.correction import crossfit
-from hf_synth.correction.crossfit import decide, folds, part_of_rows
+from hf_synth.correction.crossfit import Rows, decide, folds, halved_by_lineage, part_of_rows
+from hf_synth.correction.lineage import lineage
 from hf_synth.evaluation.calibration import conformal_sets
+from hf_synth.models.linear import linear_learner
 
 
 def test_folds_keep_groups_whole_and_spread_rare_labels() -> None:
@@ -94,3 +96,19 @@ def test_some_rows_are_the_rows_that_their_positions_name() -> None:
     assert part.annotations[1].labels[:, 0].tolist() == rows.meant[keep].tolist()
     learn_part(np.arange(12), np.array([0, 3]), np.ones((2, 3)))(np.arange(0), np.array([1]))
     assert seen == [[1, 20], [3]]
+
+
+def test_halves_by_lineage_hold_every_label() -> None:
+    """Prompts of one label each link all notes of a label: a half made of whole units would lack the other labels."""
+    rng = np.random.default_rng(0)
+    truth = np.arange(60) % 2
+    meant = np.where(rng.random(200) < 0.8, np.arange(200) % 2, 1 - np.arange(200) % 2)
+    seeds = [[f"g{(2 * rng.integers(0, 30)) + i % 2}" for _ in range(3)] for i in range(200)]
+    traced = lineage([f"g{i}" for i in range(60)], None, truth, seeds)
+    assert len(np.unique(traced.gold_unit)) <= 4
+    centres = rng.normal(size=(2, 8))
+    x_gold, x_rows = centres[truth] + rng.normal(size=(60, 8)), centres[np.arange(200) % 2] + rng.normal(size=(200, 8))
+    rows = Rows(meant, truth, None, 2, {}, lineage=traced)
+    assert not halved_by_lineage(rows, 0)
+    corrected = decide(rows, linear_learner(x_gold, x_rows, truth, 2), "posterior")[1]
+    assert np.mean(corrected.label == np.arange(200) % 2) > 0.85  # .2 with halves of one label
