@@ -91,7 +91,7 @@ class Promise:
         return f"{self._now()}For the promise that {goal}, label the {k:,} least sure rows. {self._unseen()}"
 
     def _now(self) -> str:
-        """Say what holds if nobody looks at more rows than the sample."""
+        """Describe what holds if nobody looks at more rows than the sample."""
         sample, plan = self.sample, self.plan
         if plan.now is None:
             return ""
@@ -101,7 +101,7 @@ class Promise:
         )
 
     def _unseen(self) -> str:
-        """Say what holds of the rows that nobody looks at."""
+        """Describe what holds of the rows that nobody looks at."""
         plan = self.plan
         if not plan.unseen or plan.bound is None:
             return "No row stays without a person's look."
@@ -159,7 +159,7 @@ def draw_sample(
 
 
 def promise(task: Task, corrected: Dataset, sample: Sample, audited: Mapping[str, int | str] | None = None) -> Promise:
-    """Say which rows people must look at next, and what holds then.
+    """Determine which rows people must look at next, and what holds then.
 
     Args:
         corrected: the rows that the sample was drawn of, with the labels that they had then.

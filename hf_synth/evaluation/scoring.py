@@ -133,7 +133,7 @@ def _prepare_labels(
 
 
 def label_refusals(labels: Sequence[str], sample: Sample) -> dict[str, str]:
-    """Say why some of LABEL_METRICS have no interval.
+    """Return why some of LABEL_METRICS have no interval.
 
     Macro scores have one where each label has MIN_CLASS rows, of several groups, and for macro precision also as many
     predictions; MCC where two labels have as many rows and predictions.
@@ -178,19 +178,19 @@ def class_intervals(labels: Sequence[str], sample: Sample) -> dict[str, dict[str
 
 
 def _too_few(labels: Sequence[str], counts: Array, what: str = "rows") -> str:
-    """Say which label has the fewest rows, where that is fewer than MIN_CLASS; "" where each label has as many."""
+    """Return which label has the fewest rows, where that is fewer than MIN_CLASS; "" where each label has as many."""
     i, least = int(np.argmin(counts)), intervals.MIN_CLASS
     return f"too few {what} of {labels[i]!r}: {int(counts[i])}, and {least} are needed" if counts[i] < least else ""
 
 
 def _missing(labels: Sequence[str], sample: Sample, kind: str, among: Array) -> str:
-    """Say which of the labels in `among` (k,) has rows of one group alone; "" where none has."""
+    """Return which of the labels in `among` (k,) has rows of one group alone; "" where none has."""
     alone = among & np.isnan(sample.label_limits[kind][0])
     return f"all rows of {labels[int(np.argmax(alone))]!r} are of one group" if alone.any() else ""
 
 
 def rank_refusal(labels: Sequence[str], has: Array, judged: Array, metric: str) -> str:
-    """Say why the mean AUROC or AUPRC over labels has no interval; "" where it has one.
+    """Return why the mean AUROC or AUPRC over labels has no interval; "" where it has one.
 
     Args:
         labels: names of the K labels.
@@ -270,7 +270,7 @@ def _prepare_sets(
 
 
 def set_refusals(labels: Sequence[str], sample: Sample, some: Array) -> dict[str, str]:
-    """Say why some metrics of sets of labels have no interval.
+    """Return why some metrics of sets of labels have no interval.
 
     Args:
         labels: all labels of the task.

@@ -78,7 +78,7 @@ def audit_markdown(findings: Findings, **options: Any) -> str:
 
 
 def _verdict_section(findings: Findings, *, model: bool) -> Section:
-    """Say what may leave, what must not and what was not checked.
+    """Write what may leave, what must not and what was not checked.
 
     Args:
         model: whether a model was tested too.
