@@ -98,7 +98,7 @@ def describe(dataset: Dataset, policy: Policy | Mapping[str, Any] | None = None)
     lost = tuple(name for name, counts in labels.items() if counts["meant"] and not counts["now"])
     warnings = [*plain.get("warnings", ())]
     if lost:
-        warnings.append(f"no row is left of {len(lost)} labels that the generator wrote: {', '.join(lost)}")
+        warnings.append(f"no row is left of these labels that the generator wrote: {', '.join(lost)}")
     return Description(
         rows=len(status),
         statuses={s: n for s in STATUSES if (n := status.count(s))},

@@ -302,9 +302,10 @@ def _measured_figures(own: Ints, truth: Ints) -> dict[str, Any]:
 
 
 def _without_wide_estimate(figures: dict[str, Any]) -> dict[str, Any]:
-    """Leave out the estimate of the generator's accuracy where its range is wide: then the range alone is printed."""
+    """Leave out the estimate of the generator's accuracy where its range is wide, or where it was counted on gold."""
     low, high = figures.get("generator_accuracy_bounds", (0.0, 1.0))
-    if "corrector_agrees_with_generator" not in figures or high - low <= WIDE:
+    narrow = "corrector_agrees_with_generator" not in figures or high - low <= WIDE
+    if narrow and "generator_accuracy_on_gold" not in figures:
         return figures
     return {k: v for k, v in figures.items() if k not in ("generator_accuracy_estimated", "generator_accuracy_assumes")}
 

@@ -42,7 +42,7 @@ def test_counts_follow_from_the_columns() -> None:
     assert told.lost == ("high",)
     assert told.weight == 3.5
     assert told.confidence == 0.75
-    assert "no row is left of 1 labels" in str(told)
+    assert "no row is left of these labels that the generator wrote: high" in str(told)
     assert "CANARY" not in str(told) + json.dumps(told.to_json())
 
 
