@@ -183,11 +183,18 @@ def test_the_prompt_asks_and_tells_no_other_row(name: str, gold_of: Any) -> None
         for column in task.text_columns:
             assert json.dumps(row[column], ensure_ascii=False)[1:-1] in text
     groups = {row["group"] for row in shown.values()}
+    told = {row[column] for row in shown.values() for column in task.text_columns}
+    n_hidden = 0
     for split in gold:
         for row in gold[split]:
-            hidden = json.dumps(row[task.text_columns[0]], ensure_ascii=False)[1:-1]
-            # a pair may share its first text with one that is shown; "NA" stands in many a word
-            assert row["group"] in groups or len(hidden) < 20 or hidden not in text
+            for column in task.text_columns:
+                if row["group"] in groups or row[column] in told:  # rows may share a premise or a question
+                    continue
+                hidden = json.dumps(row[column], ensure_ascii=False)[1:-1]
+                long = len(hidden) >= 25  # "NA" stands in many a word, and instructions name a disease
+                n_hidden += long
+                assert not long or hidden not in text
+    assert n_hidden
 
 
 @every_task
