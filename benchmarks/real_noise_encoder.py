@@ -95,7 +95,8 @@ def one(folder: Path, encoder: str, work: Path, name: str, column: str, seed: in
 
     def fit(rows: Any) -> Any:
         """Train once for equal rows: methods share the models of the folds of gold."""
-        key = (*rows["id"], *rows["label"], *rows["weight"]) if "weight" in rows.column_names else (*rows["id"],)
+        known = [name for name in ("id", "label", "weight", "label_probs") if name in rows.column_names]
+        key = tuple(json.dumps(list(rows[name])) for name in known)
         if key not in models:
             models[key] = trainer(rows)
         return models[key]
