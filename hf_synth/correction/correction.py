@@ -155,7 +155,8 @@ def correct_with_policy(
     method, audited = check_correction(task, corrector, gold=gold, **options), options.get("audited")
     rows = _contract(task, synthetic)
     usable = _usable(task, rows)
-    of_model = [access_of_model(corrector)] if isinstance(corrector, str | Path) else []
+    asked = isinstance(corrector, str | Path) and method != "none"
+    of_model = [access_of_model(corrector)] if asked else []  # type: ignore[arg-type]
     access = strictest(task.access, access_of(rows), access_of(gold), *of_model)  # what a model learnt is in its labels
     if task.kind != "single_label":
         decisions, policy = _correct_kind(task, usable, corrector, gold, method, seed)
