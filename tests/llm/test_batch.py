@@ -427,7 +427,9 @@ def test_a_broken_note_is_named(tmp_path: Path) -> None:
 
 # --- kill -9 --------------------------------------------------------------------------------------------------------
 CHILD = """
+import signal
 import sys
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell in the background has its children ignore it
 from hf_synth.llm import batch
 from hf_synth.llm.llm import LLM
 batch._GROUP = 4
