@@ -231,7 +231,7 @@ def _why(chosen: str, gain: Gain, guarantee: float, n: int, n_groups: int, measu
     proof = (
         ""
         if gain.held_out > 2 * gain.error
-        else "; gold is too small to prove a gain: this is the choice with the least to lose"
+        else "; gold is too small to prove a gain: this choice has the best lower bound"
     )
     return (
         f"{chosen}: {100 * gain.held_out:+.1f} points over gold only on {rows} (standard error "

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 Decision = Literal["generate", "label", "cannot_tell"]
 SURE = 0.9  # share of draws that a decision needs
 WORTH = 0.01  # least gain that is worth generating for; smaller ones cannot be told from chance on few rows
-METHOD = "blend"  # corrects the pilot rows: the method with the least to lose
+METHOD = "blend"  # corrects the pilot rows: it loses least where the LLM is often wrong
 MIN_GOLD, MIN_PILOT = 20, 30  # fewest rows for an assessment
 _PARTS = (0.25, 0.5, 1.0)  # shares of the gold inside the folds: the learning curve
 _PILOTS = (0.5, 1.0)  # shares of the pilot rows

@@ -55,7 +55,7 @@ def test_the_guarantee_by_hand() -> None:
     assert choice.method == "a"
     assert choice.guarantee == pytest.approx(1.2991 * error - 0.02, abs=1e-5)
     assert f"by more than {100 * choice.guarantee:.1f} points with probability 90%" in choice.why
-    assert "gold is too small to prove a gain: this is the choice with the least to lose" in choice.why
+    assert "gold is too small to prove a gain: this choice has the best lower bound" in choice.why
     more = {NOTHING: first(50, 30), "a": first(50, 31), "b": first(50, 29)}
     three = choose(more, np.zeros(50, int), priors=prior | {"b": Prior(0, 0.02, 0, 0, 0.02)})
     assert three.method == "a"
