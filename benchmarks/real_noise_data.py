@@ -97,11 +97,12 @@ def read_set(file: Path) -> Set:
     )
 
 
-def read_mts_dialog(folder: Path) -> Set:
-    """Read MTS-Dialog's SECTIONS commonest sections (counted over all rows), each text once; no LLM labelled them.
+def read_mts_dialog(folder: Path, sections: int = SECTIONS) -> Set:
+    """Read MTS-Dialog's commonest sections (counted over all rows), each text once; no LLM labelled them.
 
     Args:
         folder: its `Main-Dataset`.
+        sections: how many.
     """
     from hf_synth.gold.gold import load_gold
     from hf_synth.task.scripts import load_task
@@ -110,7 +111,7 @@ def read_mts_dialog(folder: Path) -> Set:
     gold = load_gold(task, folder).values()
     texts = [text for rows in gold for text in rows["text"]]
     labels = [task.labels[y] for rows in gold for y in rows["label"]]
-    names = tuple(sorted(name for name, _ in Counter(labels).most_common(SECTIONS)))
+    names = tuple(sorted(name for name, _ in Counter(labels).most_common(sections)))
     kept = [i for i in first_of_equal(texts) if labels[i] in names]
     indices = np.array([names.index(labels[i]) for i in kept], dtype=np.int64)
     return Set("mts_dialog", tuple(texts[i] for i in kept), indices, names)

@@ -17,6 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from hf_synth.errors import HfSynthError
+from hf_synth.evaluation.intervals import wilson_at
 from hf_synth.task.labels import Floats
 
 _PRIOR = 2.0  # rows by which the variance is drawn towards that of a sample without predictions
@@ -150,9 +151,8 @@ def _wilson(share: float, rows: float, free: float) -> tuple[float, float]:
     """Return Wilson's interval of a share with Student's quantile."""
     if math.isinf(rows):
         return share, share
-    z2 = _student(free) ** 2
-    middle, half = share + z2 / rows / 2, math.sqrt(z2 * (share * (1 - share) / rows + z2 / rows**2 / 4))
-    return max(0.0, (middle - half) / (1 + z2 / rows)), min(1.0, (middle + half) / (1 + z2 / rows))
+    low, high = wilson_at(np.array(share), np.array(rows), _student(free))
+    return float(low), float(high)
 
 
 def _student(free: float) -> float:

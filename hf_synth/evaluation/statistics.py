@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from hf_synth.errors import HfSynthError
+from hf_synth.evaluation.intervals import wilson_at
 from hf_synth.task.labels import Floats
 
 Counts = npt.NDArray[np.int64]
@@ -94,9 +95,7 @@ def wilson(hits: int, n: int) -> tuple[float, float]:
 def wilson_bounds(hits: npt.ArrayLike, n: npt.ArrayLike) -> tuple[Floats, Floats]:
     """Compute the `wilson` intervals of many shares at once: their lower and upper bounds, (K,) each."""
     rows = np.maximum(n, 1)
-    share, part = np.asarray(hits) / rows, _Z * _Z / rows
-    middle, half = share + part / 2, _Z * np.sqrt(share * (1 - share) / rows + part / (4 * rows))
-    low, high = np.maximum(0.0, (middle - half) / (1 + part)), np.minimum(1.0, (middle + half) / (1 + part))
+    low, high = wilson_at(np.asarray(hits) / rows, rows, _Z)
     return np.where(n, low, 0.0), np.where(n, high, 1.0)
 
 
