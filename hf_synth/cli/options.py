@@ -29,6 +29,7 @@ BALANCES = ("equal", "gold", "fill")
 CHOICES = ("random", "balanced", "diverse", "first")
 LONG_NOTES = ("auto", "cut", "windows", "windows_mean")
 METHODS = ("auto", *DESCRIBED)
+LLM_HELP = 'model of the endpoint; a GGUF file or "smollm2": run on this machine; "simulator": offline'
 TINY = "tiny"  # the base model that is made on the spot
 
 
@@ -71,7 +72,7 @@ def add_columns(parser: ArgumentParser) -> None:
 
 def add_llm(parser: ArgumentParser, *, required: bool) -> None:
     """Add the LLM that writes notes, the options of its prompts, and its endpoint."""
-    parser.add_argument("--llm", required=required, metavar="MODEL", help='model of the endpoint; "simulator": offline')
+    parser.add_argument("--llm", required=required, metavar="MODEL", help=LLM_HELP)
     group = parser.add_argument_group("what is asked")
     add = group.add_argument
     add("--n", type=int, default=600, help="how many synthetic notes (default: 600)")
@@ -103,6 +104,8 @@ def add_endpoint(parser: ArgumentParser) -> None:
     add("--local", action="store_true", help="MODEL is a folder or repo id, run in this process by transformers")
     add("--revision", metavar="REV", help="with --local: branch, tag or commit of a repo id")
     add("--batch", action="store_true", help="through the Batch API: half the price, within a day; open data only")
+    add("--slots", type=int, metavar="N", help="of a GGUF file: answers written at once (default: 4 for each core)")
+    add("--context", type=int, metavar="N", help="of a GGUF file: tokens of a question and its answer (default: 4096)")
     add("--concurrency", type=int, default=64, metavar="C", help="requests under way at once (default: 64)")
     add("--rpm", type=float, metavar="N", help="requests a minute that the endpoint allows")
     add("--tpm", type=float, metavar="N", help="tokens a minute that the endpoint allows")
@@ -231,15 +234,16 @@ def print_estimate(guess: Estimate, args: Namespace) -> Result:
 
 @contextlib.contextmanager
 def llm_of(args: Namespace, beside: Path, model: str | None = None) -> Iterator[Chat]:
-    """Open an LLM; "simulator" starts the offline simulator for as long as it is needed.
+    """Open an LLM; "simulator" and a GGUF file start a server on this machine for as long as it is needed.
 
     Args:
         beside: the data that the journal lies beside, unless --journal names another place.
         model: in the place of --llm.
 
     Raises:
-        LLMError: the options contradict each other, or name no endpoint.
+        LLMError: the options contradict each other, or name no endpoint; a local model cannot be started.
     """
+    from hf_synth.llm.gguf_files import is_gguf
     from hf_synth.task.folders import work_folder
 
     model = model or args.llm
@@ -253,6 +257,14 @@ def llm_of(args: Namespace, beside: Path, model: str | None = None) -> Iterator[
         return
     keywords: Result = {name: getattr(args, name) for name in ("concurrency", "budget_usd", "rpm", "tpm", "hedge")}
     keywords |= {"journal": journal, "price": tuple(args.price) if args.price else None}
+    if is_gguf(model) and not args.base_url:
+        if args.batch or args.rpm or args.tpm or args.hedge:
+            raise LLMError(f"{model} is run by a server on this machine; leave out --batch, --rpm, --tpm and --hedge")
+        with hf_synth.LLM.local_gguf(
+            model, slots=args.slots, context=args.context, journal=journal, budget_usd=args.budget_usd
+        ) as served:
+            yield served
+        return
     if model == "simulator" and not args.base_url:
         from hf_synth.demo.simulator import running_simulator
 

@@ -25,7 +25,9 @@ from typing import Any
 from hf_synth.errors import LLMError
 from hf_synth.llm import endpoints
 from hf_synth.llm.calls import Ledger, Outcome, Run
+from hf_synth.llm.gguf_files import Weights
 from hf_synth.llm.journal import Journal, Shared, default_journal
+from hf_synth.llm.local_server import LlamaServer, connections, local_server
 from hf_synth.llm.pacing import Pace
 from hf_synth.llm.questions import Answer, Messages, Question, answer_of, check_sampling, chunks, seed_of, with_keys
 from hf_synth.llm.replies import Failure, Reply, error_code, read_limits, read_reply, retry_after
@@ -84,6 +86,7 @@ class LLM:
     hedge: bool = False
     _ledger: Ledger = field(init=False, repr=False)
     _opened: Journal | None = field(init=False, repr=False, default=None)
+    _server: LlamaServer | None = field(init=False, repr=False, default=None)
 
     def __post_init__(self) -> None:
         if not self.model or self.concurrency < 1 or self.timeout <= 0 or self.max_retries < 0:
@@ -101,6 +104,53 @@ class LLM:
         if self.hedge and self.budget_usd is not None:
             raise LLMError("hedge cannot be combined with a budget, since it pays twice; use one of them")
         object.__setattr__(self, "_ledger", Ledger(self.budget_usd, self._price))
+
+    @classmethod
+    def local_gguf(
+        cls, model: str | Path, *, slots: int | None = None, context: int | None = None, **options: Any
+    ) -> LLM:
+        """Start llama.cpp's server with a GGUF file on this machine, and return an LLM that asks it.
+
+        The server listens on the loopback address and asks for a key of its own. It ends with `close` (or at the end
+        of a `with` block), with the LLM, and with this process. Notes of any access may be sent to it. The journal
+        knows the answers by the digest of the file, not by its path or the port. A question that states no sampling is
+        answered at temperature 0.8 with top_k 40, top_p 0.95 and min_p 0.05.
+
+        Args:
+            model: path of the file, or the short name of one that comes with a package: "smollm2".
+            slots: answers written at the same time; 4 for each core, as far as memory allows, when None.
+            context: tokens of one question and its answer; 4,096, or what the model can read if that is less, when
+                None.
+            options: journal, timeout (600 seconds unless given), max_retries and other arguments of an LLM.
+
+        Raises:
+            LLMError: there is no such file, a package is missing, or the server does not start.
+        """
+        server = local_server(model, slots=slots, context=context)
+        how = {"concurrency": connections(server.slots), "timeout": 600.0, "price": (0.0, 0.0), **options}
+        try:
+            llm = cls(server.weights.name, server.url, server.key, **how)
+        except BaseException:
+            server.close()
+            raise
+        object.__setattr__(llm, "_server", server)
+        return llm
+
+    def __enter__(self) -> LLM:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Stop the server that `local_gguf` started; an LLM of another endpoint has nothing to close."""
+        if self._server is not None:
+            self._server.close()
+
+    @property
+    def weights(self) -> Weights | None:
+        """The file that answers, where `local_gguf` made this LLM."""
+        return None if self._server is None else self._server.weights
 
     def __reduce__(self) -> tuple[Any, ...]:
         return LLM, tuple(getattr(self, f.name) for f in fields(self) if f.init)
@@ -128,6 +178,7 @@ class LLM:
         """Return a copy with another journal; it continues the same budget."""
         other = replace(self, journal=path)
         object.__setattr__(other, "_ledger", self._ledger)
+        object.__setattr__(other, "_server", self._server)
         return other
 
     # --- questions ----------------------------------------------------------------------------------------------
