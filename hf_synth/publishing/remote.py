@@ -229,8 +229,7 @@ class Repository:
     def _squash(self, api: Any) -> str:
         """Leave one commit with the files of the main branch, and no other branch or tag; return its id."""
         refs = api.list_repo_refs(**self._where)
-        before = {c.commit_id for ref in refs.branches for c in api.list_repo_commits(**self._where, revision=ref.ref)}
-        before |= {ref.target_commit for ref in refs.tags}
+        before = self._commits(api, *(ref.target_commit for ref in (*refs.branches, *refs.tags)))
         for ref in refs.tags:
             api.delete_tag(**self._where, tag=ref.name)
         for ref in refs.branches:
