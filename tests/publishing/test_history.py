@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -197,9 +198,11 @@ def log(*more: Mapping[str, Any], **told: Any) -> Releases:
     Commit("c1", OURS.title, OURS.files, plain=False),
     Commit("c0", BORN.title, BORN.files, plain=False),
     Commit("c0", "a note of a patient", BORN.files),
+    Commit("c0", BORN.title, BORN.files, message="a note of a patient"),
+    Commit("c1", OURS.title, OURS.files, message="Access: open. Seen today with a cough."),
 ])  # fmt: skip
 def test_a_commit_is_ours_by_all_that_it_holds(commit: Commit) -> None:
-    assert strangers(Reach((BORN, OURS)), log()) == []
+    assert strangers(Reach((BORN, replace(OURS, message="Access: restricted"))), log()) == []
     assert strangers(Reach((BORN, commit)), log()) == ["1 commits that are no releases of ours"]
 
 
