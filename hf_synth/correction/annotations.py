@@ -16,6 +16,7 @@ import numpy.typing as npt
 from hf_synth.correction.policy import GENERATOR, MEASURED, Annotations
 from hf_synth.errors import ColumnError, TaskError
 from hf_synth.task.columns import LLM_CONFIDENCE, UNLABELLED, access_of, strictest
+from hf_synth.task.folders import as_recorded
 from hf_synth.task.labels import Floats, Ints, column_of, label_names
 from hf_synth.task.task import Task
 
@@ -37,7 +38,8 @@ def annotate(judge: LLMJudge, rows: Dataset, *, name: str = "", access: str | No
         access: of rows without a column `access`; credentialed when None.
 
     Returns:
-        The rows with both columns; null in rejected rows, and where the LLM gave no usable answer.
+        The rows with both columns; null in rejected rows, and where the LLM gave no usable answer. Their access is at
+        least that of the LLM (`LocalLLM.access`).
 
     Raises:
         TaskError: the task is not single_label, or the name is not one.
@@ -73,7 +75,7 @@ def annotate(judge: LLMJudge, rows: Dataset, *, name: str = "", access: str | No
     values = {label: pa.array(labels, pa.int64()), confidence: pa.array(sure, pa.float32())}
     for column, feature in features.items():
         rows = rows.add_column(column, values[column], feature=feature)
-    return rows
+    return as_recorded(rows, judge.access)
 
 
 def columns_of(name: str) -> tuple[str, str]:

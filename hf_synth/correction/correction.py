@@ -34,8 +34,9 @@ from hf_synth.gold.adoption import adopt
 from hf_synth.models.inference import predict_proba
 from hf_synth.models.linear import linear_learner, shift, text_features
 from hf_synth.models.loading import model_folder
-from hf_synth.models.record import access_of_model, model_facts, weights_sha256
-from hf_synth.task.columns import UNLABELLED, access_of, annotation_columns, strictest
+from hf_synth.models.record import ModelAt, model_facts, weights_sha256
+from hf_synth.task.access import overall_access
+from hf_synth.task.columns import UNLABELLED, annotation_columns, strictest
 from hf_synth.task.labels import (
     Floats,
     Ints,
@@ -155,9 +156,9 @@ def correct_with_policy(
     method, audited = check_correction(task, corrector, gold=gold, **options), options.get("audited")
     rows = _contract(task, synthetic)
     usable = _usable(task, rows)
-    asked = isinstance(corrector, str | Path) and method != "none"
-    of_model = [access_of_model(corrector)] if asked else []  # type: ignore[arg-type]
-    access = strictest(task.access, access_of(rows), access_of(gold), *of_model)  # what a model learnt is in its labels
+    asked: list[Any] = [ModelAt(corrector)] if isinstance(corrector, str | Path) else [corrector]
+    asked = [model for model in asked if method != "none" and hasattr(model, "access")]
+    access = overall_access(task, rows, gold, *asked, named=False)  # what a model learnt is in its labels
     if task.kind != "single_label":
         decisions, policy = _correct_kind(task, usable, corrector, gold, method, seed)
         return _with_columns(task, rows, decisions, access), policy

@@ -27,8 +27,8 @@ from hf_synth.generation.answers import parse_label
 from hf_synth.generation.prompts import Messages, json_line
 from hf_synth.llm.decoding import ending_tokens, log_likelihoods
 from hf_synth.llm.local import LocalLLM
-from hf_synth.llm.questions import Answer, Chat, Question
-from hf_synth.task.columns import LLM_CONFIDENCE, UNLABELLED, USAGE_COLUMNS, access_of, strictest
+from hf_synth.llm.questions import Answer, Chat, Question, access_of_llm
+from hf_synth.task.columns import LLM_CONFIDENCE, UNLABELLED, USAGE_COLUMNS, Access, access_of, strictest
 from hf_synth.task.labels import Floats, checked_texts, column_of, groups_of
 from hf_synth.task.task import Task
 
@@ -85,6 +85,11 @@ class LLMJudge:
             raise TaskError("sets of labels are judged by votes: leave out logprobs")
         if self.logprobs and not isinstance(self.llm, LocalLLM) and len(self.task.labels) > len(_LETTERS):
             raise TaskError(f"an endpoint gives probabilities of at most {len(_LETTERS)} labels: use votes")
+
+    @property
+    def access(self) -> Access:
+        """The access that the LLM hands on to its opinions (`LocalLLM.access`)."""
+        return access_of_llm(self.llm)
 
     @property
     def identity(self) -> str:
@@ -319,7 +324,12 @@ def labelled(judge: LLMJudge, notes: Dataset, *, access: str | None = None) -> D
     probs, cast = judge.votes_of(texts, carried)
     ids = list(notes["id"]) if "id" in notes.column_names else [f"{task.name}-note-{i}" for i in range(len(texts))]
     groups = groups_of(notes) or ids
-    source = {"source": UNLABELLED, "access": carried, "generator": judge.llm.model, "seed_ids": []}
+    source = {
+        "source": UNLABELLED,
+        "access": strictest(carried, judge.access),
+        "generator": judge.llm.model,
+        "seed_ids": [],
+    }
     unused = dict.fromkeys(("prompt_sha256", "journal_key", "answer_code", "sampling", "created"), "")
     columns: dict[str, Any] = source | dict.fromkeys(("fold", *USAGE_COLUMNS)) | unused
     several = task.kind == "multi_label"

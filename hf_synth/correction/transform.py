@@ -29,9 +29,11 @@ from hf_synth.generation.gates import Gates
 from hf_synth.generation.generation import rows_from_answer, usage_of
 from hf_synth.generation.plan import Pool, plan_for_row
 from hf_synth.generation.prompts import answer_schema
+from hf_synth.llm.questions import access_of_llm
 from hf_synth.models.inference import predict_proba
-from hf_synth.models.record import weights_sha256
+from hf_synth.models.record import ModelAt, weights_sha256
 from hf_synth.privacy.repetition import Seen
+from hf_synth.task.access import overall_access
 from hf_synth.task.columns import strictest
 from hf_synth.task.labels import check_columns
 from hf_synth.task.task import Prompt, Task
@@ -105,9 +107,13 @@ class GenerateAndCorrect:
         }
         if judge is not None:
             self._state["judge"] = judge.identity
+        used: list[Any] = [judge] if judge is not None else [ModelAt(corrector)] if corrector and policy else []
+        self._handed_on = overall_access(*used, also=[access_of_llm(llm)])
+        if self._handed_on != "open":
+            self._state["handed_on"] = self._handed_on
         self._llm, self._corrector, self._judge, self._exemplars = llm, corrector, judge, exemplars
         self._pool = Pool(task, exemplars, seed=seed)
-        self._access, self._gates = self._pool.access, Gates(task, self._pool)
+        self._gates = Gates(task, self._pool)
         _LIVE[self.fingerprint] = self
 
     @property
@@ -160,7 +166,8 @@ class GenerateAndCorrect:
             return []
         task, pool = self._task, self._pool
         calls = [plan_for_row(task, self._prompt, row, pool, self._n, self._seed) for row in gold]
-        access = strictest(self._access, *(row.get("access") for row in gold))
+        access = strictest(pool.access, *(row.get("access") for row in gold))
+        written = strictest(access, self._handed_on)  # what models learnt is in their texts and labels
         sampling: dict[str, Any] = dict(self._prompt.sampling)
         answers = self._llm.chat(
             [call.messages for call in calls],
@@ -174,7 +181,9 @@ class GenerateAndCorrect:
         for row, call, answer in zip(gold, calls, answers, strict=True):
             seen = Seen()  # one for each row: its answer must not depend on those of other rows
             seen.repeat(tuple(row[c] for c in task.text_columns))
-            rows = rows_from_answer(task, call, answer, access, self._gates, seen, json.dumps(sampling, sort_keys=True))
+            rows = rows_from_answer(
+                task, call, answer, written, self._gates, seen, json.dumps(sampling, sort_keys=True)
+            )
             kept = [r for r in rows if r["label_status"] == "kept"][: self._n]
             rejected = [r for r in rows if r["label_status"] == "rejected"]
             chosen = (kept or rejected)[:1] if self._n == 1 else kept + rejected

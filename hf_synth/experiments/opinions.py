@@ -20,6 +20,7 @@ from hf_synth.experiments.leakage import text_digests
 from hf_synth.gold.adoption import read_dataset
 from hf_synth.llm.local import LocalLLM
 from hf_synth.llm.questions import Answer, Chat
+from hf_synth.task.access import overall_access
 from hf_synth.task.columns import access_of, strictest
 from hf_synth.task.folders import read_manifest, write_stage
 from hf_synth.task.labels import Floats
@@ -55,6 +56,7 @@ class Opinions:
         place: index of a text in `probs`, by the digest of the row.
         figures: counts of questions and answers.
         shown: digests of the gold in the judge's prompts.
+        access: of the rows and the judge.
     """
 
     task: Task
@@ -62,6 +64,7 @@ class Opinions:
     place: Mapping[str, int]
     figures: Mapping[str, Any] = field(default_factory=dict)
     shown: frozenset[str] = frozenset()
+    access: str = "open"
 
     def predict(self, rows: Dataset) -> Floats:
         """Return the stored probabilities of rows, (N, K).
@@ -122,6 +125,7 @@ def ask(task: Task, judge: AnyJudge, gold: Dataset, *rows: Dataset, seed: int, f
             "function (own gold, seed) -> judge that takes them from there"
         )
     usage: dict[str, Any] = {}
+    handed_on = strictest(getattr(labeller, "access", "open"))
     local = isinstance(labeller, LLMJudge) and labeller.logprobs and isinstance(labeller.llm, LocalLLM)  # no tokens out
     if isinstance(labeller, LLMJudge):  # a copy, whose figures are of these rows alone
         llm: Any = labeller.llm if local else _CountingChat(labeller.llm)
@@ -133,7 +137,7 @@ def ask(task: Task, judge: AnyJudge, gold: Dataset, *rows: Dataset, seed: int, f
             probs |= dict(zip(text_digests(task, part), values, strict=True))
     figures = dict(getattr(labeller, "figures", {}))
     _check_answered(name, figures.get("judge", {}), "; their prompts are too long for its model" if local else "")
-    access = strictest(task.access, access_of(gold), *(access_of(part) for part in rows))
+    access = overall_access(task, gold, *rows, also=[handed_on], named=False)
     table = Dataset.from_dict({"name": list(probs), "probs": list(probs.values()), "access": [access] * len(probs)})
     facts: dict[str, Any] = {"judge": name, "figures": figures, "usage": usage, "shown": sorted(shown)}
     write_stage(task, table, folder, stage="judge", **facts, seconds=round(time.perf_counter() - started, 2))
@@ -154,7 +158,8 @@ def read_opinions(task: Task, folder: Path) -> Opinions:
     place = {name: i for i, name in enumerate(rows["name"])}
     facts = read_manifest(folder) or {}
     probs = np.asarray(rows["probs"], np.float64)
-    return Opinions(task, probs, place, facts.get("figures", {}), frozenset(facts.get("shown", ())))
+    shown = frozenset(facts.get("shown", ()))
+    return Opinions(task, probs, place, facts.get("figures", {}), shown, access_of(rows))
 
 
 def usage_of(folder: Path | None, used: int) -> dict[str, Any]:

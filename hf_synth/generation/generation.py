@@ -25,10 +25,10 @@ from hf_synth.generation.gates import Gates
 from hf_synth.generation.plan import Balance, Call, Plan, Pool, Schedule, check_balance, share_rows
 from hf_synth.generation.prompts import Row, answer_schema, prompt_for
 from hf_synth.llm.journal import default_journal
-from hf_synth.llm.questions import Answer, Chat
+from hf_synth.llm.questions import Answer, Chat, access_of_llm
 from hf_synth.privacy.repetition import Seen
 from hf_synth.reports.page import markdown_table
-from hf_synth.task.columns import REASONS, USAGE_COLUMNS, Access
+from hf_synth.task.columns import REASONS, USAGE_COLUMNS, Access, strictest
 from hf_synth.task.folders import WORK
 from hf_synth.task.task import Prompt, Task
 
@@ -89,6 +89,7 @@ def generate(
     left, failed, reasons = Counter(quotas), 0, Counter[str]()
     sampling = json.dumps(dict(prompt.sampling), sort_keys=True)
     schema = None if task.parse else answer_schema(task)
+    access = strictest(pool.access, access_of_llm(llm))
     settings = {"access": pool.access, "schema": schema, "scope": task.fingerprint(), "progress": progress}
     for answer in llm.stream(schedule.questions(), **settings, **dict(prompt.sampling)):
         call = schedule.open_calls.popleft()
@@ -97,7 +98,7 @@ def generate(
         kept: Counter[str] = Counter()
         usage = usage_of(answer)
         if any(left.values()):
-            for row in rows_from_answer(task, call, answer, pool.access, gates, seen, sampling):
+            for row in rows_from_answer(task, call, answer, access, gates, seen, sampling):
                 label = _label_of(task, row, quotas)
                 if row["label_status"] == "rejected":
                     reasons[row["reason"]] += 1
@@ -259,7 +260,7 @@ def rows_from_answer(
     """Make the synthetic rows of one answer, rejects included, with the columns of `Task.synthetic_features`.
 
     Args:
-        access: of the task and the exemplars.
+        access: of the task, the exemplars and the LLM.
         seen: earlier rows; the good rows of this answer are added.
         sampling: the sampling parameters, as JSON.
 

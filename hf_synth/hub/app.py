@@ -107,7 +107,8 @@ def _authenticated(hub: Hub, run: Callable[[HubRequest], Response]) -> Callable[
                 user=request.state.user, writes=record is not None and record.role == "write",
                 token_name="" if record is None else record.name,
                 origin=hub.url or _origin(request), place=request.scope["path"],
-                content_type=headers.get("content-type", ""), if_none_match=headers.get("if-none-match", ""),
+                accept=headers.get("accept", ""), content_type=headers.get("content-type", ""),
+                if_none_match=headers.get("if-none-match", ""),
                 wants_page=_wants_page(request), body=body,
             )  # fmt: skip
             limit = hub.limits.json

@@ -26,14 +26,18 @@ _UPLOAD_SECONDS = 86_400  # for which the upload URL of a large file is valid
 
 
 def validate(request: HubRequest) -> Response:
-    """Validate the metadata of a card.
+    """Validate the metadata of a card, for a user: YAML takes time, and strangers cannot make the Hub work.
 
-    Clients ask without their token, too. They get an answer that has checked nothing, since YAML takes time: who may
-    not push a card cannot make the Hub work.
+    `RepoCard.push_to_hub` asks without the token that it pushes with, and for plain text. So that it goes on, it gets
+    an answer which says that nothing was checked.
+
+    Raises:
+        HubError: 401, there is no token.
     """
-    if request.user is None:
+    if request.user is None and request.accept == "text/plain":
         unchecked = {"message": "The metadata was not checked: send a token"}
         return JSONResponse({"errors": [], "warnings": [unchecked]})
+    request.signed_in()
     head, _ = split_card(text(request.json(), "content"))
     try:
         parse_head(head)

@@ -48,7 +48,7 @@ def _add_last_commits(store: Store, repo: Repo, commit: Commit, page: list[dict[
     now: Commit = commit
     while pending and n_commits < BACK and n_files < LOOKED_AT:
         n_commits, n_files = n_commits + 1, n_files + len(now.files)
-        before = store.commit(repo, now.parent) if now.parent else None
+        before = store.parent(repo, now)
         old = {} if before is None else before.files
         touched = {p for p in now.files.keys() | old.keys() if now.files.get(p) != old.get(p)}
         touched |= {folder for path in touched for folder in parents(path)}

@@ -249,7 +249,7 @@ def commits(request: HubRequest) -> Response:
     while commit is not None and len(page) < PAGE:
         body = commit.message.partition("\n\n")[2]
         page.append(show_commit(commit) | {"message": body, "authors": [{"user": commit.author}]})
-        commit = store.commit(repo, commit.parent) if commit.parent else None
+        commit = store.parent(repo, commit)
     return JSONResponse(page, headers={} if commit is None else request.next_page(commit.oid))
 
 

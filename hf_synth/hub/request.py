@@ -66,6 +66,7 @@ class HubRequest:
     Args:
         user: None without a token.
         writes: whether the token allows writing.
+        accept: what the client accepts as an answer.
         origin: the endpoint as the client knows it.
         body: a file at its start.
     """
@@ -79,6 +80,7 @@ class HubRequest:
     token_name: str
     origin: str
     place: str
+    accept: str
     content_type: str
     if_none_match: str
     wants_page: bool

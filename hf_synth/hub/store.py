@@ -8,7 +8,8 @@
         refs/heads/BRANCH  refs/tags/TAG    the OID of a commit
 
 Blobs are written first, then the commit, then the branch, each synced and renamed into place: a kill leaves the old
-commit or the new one, and at most unreferenced files (`sweeping` removes them). Repositories share no content, so
+commit or the new one, and at most unreferenced files (`sweeping` removes them). A commit that no branch or tag leads to
+is not served, whoever knows its id: history that was squashed is gone at once. Repositories share no content, so
 deleting one deletes its content, and knowing the hash of another's file is of no use.
 """
 
@@ -21,9 +22,10 @@ import os
 import secrets
 import shutil
 import tempfile
+import threading
 import time
 import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Container, Iterable, Iterator
 from contextlib import AbstractContextManager
 from dataclasses import astuple, replace
 from pathlib import Path
@@ -50,6 +52,7 @@ class Store:
         self.root, self.tmp = root, root / "tmp"
         make_root(root)
         lock = lock_root(root) if serve else None
+        self._reached = _Reached()
         # unlocks the folder; at the latest when the store is garbage-collected
         self.close: Callable[[], object] = (lambda: None) if lock is None else weakref.finalize(self, unlock_root, lock)
 
@@ -159,15 +162,13 @@ class Store:
 
     def refs(self, repo: Repo, kind: str) -> dict[str, str]:
         """Return branches (kind heads) or tags with the ids of their commits."""
-        folder = self.folder(repo.type, repo.id) / "refs" / kind
-        files = sorted(f for f in folder.rglob("*") if f.is_file())
-        return {f.relative_to(folder).as_posix(): f.read_text(encoding="ascii") for f in files}
+        return _refs(self.folder(repo.type, repo.id) / "refs" / kind)
 
     def commit(self, repo: Repo, revision: str) -> Commit:
         """Return the commit of a branch, a tag or a commit id, looked up in this order.
 
         Raises:
-            HubError: 404, there is none.
+            HubError: 404, there is none, or no branch and no tag leads to it.
         """
         folder = self.folder(repo.type, repo.id)
         oid = None
@@ -176,13 +177,18 @@ class Store:
             if revision.startswith(("refs/heads/", "refs/tags/")):
                 names = [revision.removeprefix("refs/")]
             oid = next((target for ref in names if (target := _read_ref(folder / "refs" / ref))), None)
-        oid = oid or (revision if is_oid(revision) else None)
-        if oid is not None:
-            try:
+        try:
+            if oid is None and is_oid(revision) and self._reached.has(folder, revision):
+                oid = revision
+            if oid is not None:
                 return read_commit(folder, oid)
-            except FileNotFoundError:
-                pass
+        except FileNotFoundError:
+            pass
         raise HubError(404, "Invalid rev id", "RevisionNotFound")
+
+    def parent(self, repo: Repo, commit: Commit) -> Commit | None:
+        """Return the commit before one; None for the first."""
+        return read_commit(self.folder(repo.type, repo.id), commit.parent) if commit.parent else None
 
     def push(self, repo: Repo, branch: str, parent: str | None, author: str, message: str, change: Change) -> Commit:
         """Add a commit to a branch atomically.
@@ -308,6 +314,67 @@ class Store:
             raise HubError(400, "A large file that the commit names was never uploaded to this repository")
         pointer = f"version https://git-lfs.github.com/spec/v1\noid sha256:{sha256}\nsize {stored}\n"
         return File(sha256, git_oid(pointer.encode()), stored, lfs=True)
+
+
+class _Reached:
+    """The ids of the commits that branches and tags lead to, remembered for the repositories that were asked for last.
+
+    Branches and tags are read anew each time, and only commits that they did not lead to before are read.
+    """
+
+    _MOST = 256  # repositories
+
+    def __init__(self) -> None:
+        self._known: dict[Path, tuple[frozenset[str], set[str]]] = {}
+        self._lock = threading.Lock()
+
+    def has(self, folder: Path, oid: str) -> bool:
+        """Return whether a branch or a tag of a repository leads to a commit.
+
+        Raises:
+            FileNotFoundError: the repository, or a commit of it, was removed meanwhile.
+        """
+        heads = frozenset(_refs(folder / "refs").values())
+        if oid in heads:
+            return True
+        with self._lock:
+            before, known = self._known.get(folder, (frozenset[str](), set[str]()))
+        if before != heads:
+            # what led to a commit may be gone, unless the earlier heads are all reached still
+            new = reached(folder, heads, stop=known)
+            known = new | known if before <= new else reached(folder, heads)
+            with self._lock:
+                self._known.pop(folder, None)
+                self._known[folder] = heads, known
+                if len(self._known) > self._MOST:
+                    del self._known[next(iter(self._known))]
+        return oid in known
+
+
+def reached(folder: Path, heads: Iterable[str], stop: Container[str] = ()) -> set[str]:
+    """Return the ids of the commits that some commits lead to, they among them.
+
+    Args:
+        stop: commits whose parents are not looked up.
+
+    Raises:
+        FileNotFoundError: a commit is missing.
+    """
+    waiting, found = list(heads), set[str]()
+    while waiting:
+        oid = waiting.pop()
+        if oid not in found:
+            found.add(oid)
+            parent = None if oid in stop else read_commit(folder, oid).parent
+            waiting += [parent] if parent else []
+    return found
+
+
+def _refs(folder: Path) -> dict[str, str]:
+    """Return the refs below a folder with the ids of their commits, by name."""
+    files = sorted(f for f in folder.rglob("*") if f.is_file())
+    found = ((f.relative_to(folder).as_posix(), _read_ref(f)) for f in files)
+    return {name: oid for name, oid in found if oid is not None}  # None: deleted meanwhile
 
 
 def _head(folder: Path, branch: str) -> tuple[Path, str]:

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from hf_synth.hub.disk import clear_drafts
-from hf_synth.hub.store import Store, read_commit
+from hf_synth.hub.store import Store, reached, read_commit
 from hf_synth.hub.tree import Repo
 
 KINDS = ("models", "datasets")
@@ -81,15 +81,7 @@ def _remove(file: Path, dry_run: bool, swept: Swept) -> None:
 
 def _reached(folder: Path) -> set[str]:
     """Return the ids of the commits that branches and tags lead to."""
-    waiting = [ref.read_text(encoding="ascii") for ref in (folder / "refs").rglob("*") if ref.is_file()]
-    reached: set[str] = set()
-    while waiting:
-        oid = waiting.pop()
-        if oid not in reached:
-            reached.add(oid)
-            parent = read_commit(folder, oid).parent
-            waiting += [parent] if parent else []
-    return reached
+    return reached(folder, (ref.read_text(encoding="ascii") for ref in (folder / "refs").rglob("*") if ref.is_file()))
 
 
 def check(store: Store) -> Iterator[Checked]:

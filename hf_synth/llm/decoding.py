@@ -21,8 +21,9 @@ import numpy as np
 
 from hf_synth.errors import LLMError, ModelError
 from hf_synth.models.loading import cpu_threads, model_folder, quiet
-from hf_synth.models.record import weights_sha256
+from hf_synth.models.record import access_on_record, weights_sha256
 from hf_synth.models.tokens import batches
+from hf_synth.task.columns import Access
 from hf_synth.task.labels import Floats
 
 _LOG = logging.getLogger(__name__)
@@ -97,6 +98,11 @@ class Checkpoint:
         """The identity of the model: the commit of a repository, or a hash of a folder's files."""
         folder, commit = self._files
         return commit or _digest(folder)
+
+    @cached_property
+    def access(self) -> Access:
+        """The access of the notes that the model is known to have learnt from; open where nothing is recorded."""
+        return access_on_record(self._model, self._files[0]) or "open"
 
     @cached_property
     def loaded(self) -> Loaded:

@@ -25,6 +25,7 @@ from hf_synth.llm.decoding import Checkpoint, Loaded, Row, Sampling, free_memory
 from hf_synth.llm.journal import Entry, Journal, default_journal
 from hf_synth.llm.questions import Answer, Messages, Question, answer_of, check_sampling, chunks, seed_of, with_keys
 from hf_synth.models.tokens import batches
+from hf_synth.task.columns import Access
 
 _LOOK_AHEAD = 256  # questions looked up in the journal and sorted by length at once
 
@@ -69,6 +70,17 @@ class LocalLLM:
 
     def __reduce__(self) -> tuple[Any, ...]:
         return LocalLLM, tuple(getattr(self, f.name) for f in fields(self) if f.init)
+
+    @property
+    def access(self) -> Access:
+        """The access that the model's folder records: what it writes may repeat the notes that it learnt from.
+
+        It is open where nothing is recorded.
+
+        Raises:
+            ModelError: the model cannot be found, or its facts are broken.
+        """
+        return self._checkpoint.access
 
     @property
     def ahead(self) -> int:

@@ -15,6 +15,7 @@ from typing import Any, Literal, Protocol, Self
 
 from hf_synth.errors import LLMError
 from hf_synth.llm.journal import Entry
+from hf_synth.task.columns import Access, strictest
 
 Status = Literal["ok", "refusal", "truncated", "error"]
 Messages = Sequence[Mapping[str, str]]
@@ -104,6 +105,11 @@ class Chat(Protocol):
                 question is yielded before the next question is read.
             options: `access`, `schema`, `samples`, `scope`, `progress`, `ahead` and sampling, as in `LLM.stream`.
         """
+
+
+def access_of_llm(llm: Chat) -> Access:
+    """Return the access that an LLM hands on to what it writes; open for one that says nothing of it."""
+    return strictest(getattr(llm, "access", "open"))
 
 
 def answer_of(entry: Entry, *, cached: bool) -> Answer:

@@ -12,14 +12,16 @@ import json
 import logging
 from collections import Counter
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hf_synth.errors import ModelError, OutputError
 from hf_synth.models.base_models import known_model, packaged_model
 from hf_synth.models.loading import has_weights, model_folder, model_revision
-from hf_synth.task.columns import ACCESSES, MANIFEST, UNLABELLED, Access, access_of, strictest
-from hf_synth.task.folders import new_folder
+from hf_synth.task.access import overall_access
+from hf_synth.task.columns import ACCESSES, MANIFEST, UNLABELLED, Access, strictest
+from hf_synth.task.folders import new_folder, recorded_access
 from hf_synth.task.labels import column_of, row_digests
 from hf_synth.task.task import Task
 
@@ -82,6 +84,26 @@ def trained_on(facts: Mapping[str, Any]) -> set[str] | None:
     return set(facts.get("row_digests") or ()) - set(held_out) if isinstance(held_out, list) else None
 
 
+@dataclass(frozen=True)
+class ModelAt:
+    """A model whose access is asked for (`task.access.overall_access`), by its folder or repo id.
+
+    Args:
+        model: folder or repo id.
+        stated: its access as the user states it, where nothing stricter is known.
+        folder: of the repository's snapshot, if it was fetched already.
+    """
+
+    model: str | Path
+    stated: str | None = None
+    folder: Path | None = None
+
+    @property
+    def access(self) -> Access:
+        """Its access (`access_of_model`)."""
+        return access_of_model(self.model, self.stated, folder=self.folder)
+
+
 def access_of_model(model: str | Path, stated: str | None = None, *, folder: Path | None = None) -> Access:
     """Return the access of a model: that of its facts, of the table of base models, or the one that the user states.
 
@@ -116,6 +138,26 @@ def access_of_model(model: str | Path, stated: str | None = None, *, folder: Pat
     return strictest(stated)
 
 
+def access_on_record(model: str | Path, folder: Path) -> Access | None:
+    """Return the access of the notes that a model is known to have learnt from; None where nothing is recorded.
+
+    It is recorded in its facts, in a folder's manifest, and in the table of base models.
+
+    Args:
+        model: folder or repo id.
+        folder: where its files are.
+
+    Raises:
+        ModelError: its facts are broken.
+        RowError: a manifest is broken.
+    """
+    if (folder / FACTS).is_file():
+        return access_of_model(model, folder=folder)
+    listed, recorded = known_model(_name(model, folder)), recorded_access(folder)
+    found = [*([listed.access] if listed else []), *([recorded] if recorded else [])]
+    return strictest(*found) if found else None
+
+
 def joined_access(
     task: Task, base_model: str | Path, parent: Path, *datasets: Dataset | None, base_access: str | None = None
 ) -> Access:
@@ -124,8 +166,8 @@ def joined_access(
     Raises:
         ModelError: `base_access` is looser than what is known of the base model.
     """
-    of_model = access_of_model(base_model, base_access, folder=parent)
-    joined = strictest(task.access, *(access_of(d) for d in datasets if d is not None))
+    of_model = ModelAt(base_model, base_access, parent).access
+    joined = overall_access(task, *(rows for rows in datasets if rows is not None), named=False)
     if base_access is None and strictest(joined, of_model) != joined and not model_facts(parent)["known"]:
         _LOG.warning(
             "nothing is known of base model %s: the trained model counts as %s; state what it may be used for with "

@@ -108,6 +108,7 @@ def audit(
     figures |= scan.overlap_figures((g, row) for p, part in enumerate(parts) for g, row in _by_group(task, part, p))
     if scan.index is not None and "seed_ids" in synthetic.column_names:
         figures["exemplar_echoes"] = scan.raise_on("exemplar_echo", _echoes(scan, synthetic, parts))
+    scan.index = None  # the largest part of the memory; closeness makes an index of its own
     distances: Mapping[str, Sequence[float]] = {}
     if gold is not None:
         closeness, distances = _compare_closeness(task, synthetic, gold, held_out, seed)

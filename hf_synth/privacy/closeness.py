@@ -128,10 +128,11 @@ def _counts(texts: Iterable[str], csr_matrix: Any) -> Any:
         units = Units.of(batch)
         for size in (1, 2):
             hashes, valid = units.windows(size)
-            parts.append((hashes[valid] % np.uint64(_COLUMNS), units.word_unit[: len(valid)][valid] + n))
+            columns = (hashes[valid] % np.uint64(_COLUMNS)).astype(np.int32)
+            parts.append((columns, units.word_unit[: len(valid)][valid] + np.int32(n)))
         n += len(batch)
-    columns = np.concatenate([np.zeros(0, np.int64), *(c.astype(np.int64) for c, _ in parts)])
-    rows = np.concatenate([np.zeros(0, np.int64), *(r.astype(np.int64) for _, r in parts)])
+    none = np.zeros(0, np.int32)
+    columns, rows = (np.concatenate([none, *found]) for found in zip((none, none), *parts, strict=True))
     counts = csr_matrix((np.ones(len(rows), np.float32), (rows, columns)), shape=(n, _COLUMNS))
     counts.sum_duplicates()
     return counts

@@ -1,19 +1,22 @@
 """Text normalisation (Unicode folding, look-alikes) and rolling hashes of words and n-grams in numpy.
 
-Folding removes what a reader does not see or does not mind: case, accents, punctuation, invisible characters, and
-letters of other alphabets that look like Latin ones. The texts of a batch are concatenated as bytes. Words and windows
-get 64-bit hashes from running sums, so the time is linear in the bytes and does not depend on the window. The hashes
-are the same in every process.
+Folding removes what a reader does not see or does not mind: case, accents, punctuation, invisible characters, escapes,
+and letters of other alphabets that look like Latin ones. The texts of a batch are concatenated as bytes. Words and
+windows get 64-bit hashes from running sums, so the time is linear in the bytes and does not depend on the window. The
+hashes are the same in every process.
 """
 
 from __future__ import annotations
 
 import functools
+import html
 import re
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
+from html.entities import html5
+from urllib.parse import unquote
 
 import numpy as np
 import numpy.typing as npt
@@ -35,12 +38,68 @@ _LOOK_ALIKE = str.maketrans(
     "abekmhopctyxijsgqwh" + "abekmhopctyxijsgqwhlvee"
     + "abezhikmnoptyxc" + "abeikuvoptuxwcjy" + "ilodhfgayinrbhlacdejkmoptuvwzs" + "ounhgq",
 )  # fmt: skip
+_FORMS = "a|b|i|u|p|br|hr|em|strong|span|div|font|small|sup|sub|code|pre|h[1-6]|li|ul|ol|table|tr|td|th"  # HTML's
+_ATTRIBUTE = r"\s+[\w-]+=(?:\"[^\"<>]*\"|'[^'<>]*'|[^\s<>\"']+)"
+# What a program resolves or leaves out before anybody reads the text: tags and escapes of HTML, escapes of addresses,
+# of JSON and Python; each with the sign that it begins with. A sign may be escaped itself, any number of times.
+_ESCAPES: tuple[tuple[str, re.Pattern[str], Callable[[re.Match[str]], str]], ...] = (
+    (
+        "<",
+        re.compile(rf"<(?:!--.{{0,200}}?--|/?(?:{_FORMS})(?:{_ATTRIBUTE}){{0,20}}\s?/?)>", re.IGNORECASE),
+        lambda _: " ",
+    ),
+    (
+        "&",
+        re.compile(r"&(?:(?:amp|#38|#[xX]26);)*(#\d{1,7}|#[xX][0-9A-Fa-f]{1,6}|[A-Za-z][A-Za-z0-9]{1,31});"),
+        lambda match: _of_html(match),
+    ),
+    (
+        "%",
+        re.compile(r"%(?:25)*[0-9A-Fa-f]{2}(?:%(?:25)*[0-9A-Fa-f]{2})*"),
+        lambda match: unquote(re.sub("%(?:25)*(?=[0-9A-Fa-f]{2})", "%", match[0]), errors="replace"),
+    ),
+    ("\\", re.compile(r"(?<!\\)\\+(?:u([0-9A-Fa-f]{4})|x([0-9A-Fa-f]{2})|[nrt])"), lambda match: _of_json(match)),
+)
+_TIMES = 3  # escapes of one kind may be escaped as another
+_TAGS = {0xE0000 + c: c for c in range(0x20, 0x7F)}  # invisible letters, which stand for ASCII
 _BLANK = frozenset("\u115f\u1160\u3164\uffa0\u17b4\u17b5")  # letters by name that are invisible
 
 
 def fold(text: str) -> str:
-    """Replace look-alikes, accents, wide and invisible characters by plain ones; the case of ASCII stays."""
-    return text if text.isascii() else _NOT_ASCII.sub(lambda match: _plain(match[0]), text)
+    """Replace look-alikes, accents, wide and invisible characters by plain ones, and resolve escapes.
+
+    The case of ASCII stays.
+    """
+    for _ in range(2):  # a wide "&" may begin an escape
+        text = resolved(text)
+        if text.isascii() or text == (plain := _NOT_ASCII.sub(lambda match: _plain(match[0]), text)):
+            break
+        text = plain
+    return text
+
+
+def resolved(text: str) -> str:
+    """Leave out tags of HTML, and resolve escapes (`&nbsp;`, `\\u00e4`, `%20`) and invisible letters."""
+    for _ in range(_TIMES):
+        before = text
+        for sign, pattern, plain in _ESCAPES:
+            if sign in text:
+                text = pattern.sub(plain, text)
+        if text == before:
+            break
+    return text if text.isascii() else text.translate(_TAGS)
+
+
+def _of_html(match: re.Match[str]) -> str:
+    """Return what an entity of HTML stands for; an unknown one stays."""
+    name = match[1]
+    return html.unescape(f"&{name};") if name[0] == "#" else html5.get(f"{name};", match[0])
+
+
+def _of_json(match: re.Match[str]) -> str:
+    """Return what an escape of JSON or Python stands for."""
+    code = match[1] or match[2]
+    return chr(int(code, 16)) if code else " "
 
 
 @functools.lru_cache(maxsize=1 << 16)

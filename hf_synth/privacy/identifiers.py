@@ -124,11 +124,13 @@ _NO_DIGIT_NEEDED = ("@", "://", "www.", "ninety", "hundred", *_NEEDLES["titled_n
 def identifiers_in(text: str) -> set[str]:
     """Return the kinds of structured identifiers in a text (IDENTIFIERS); of names only those after a title are found.
 
-    A text that is not ASCII is searched as it looks too: wide digits, dashes, letters of other alphabets.
+    A text that is not ASCII, or has escapes, is searched as it looks too: wide digits, dashes, letters of other
+    alphabets.
     """
-    if text.isascii():
+    plain = fold(text)
+    if plain == text:
         return _kinds(text)
-    return _kinds(text.translate(_DASHES)) | _kinds(fold(text))
+    return _kinds(text.translate(_DASHES)) | _kinds(plain)
 
 
 def presidio_finder(analyzer: Any = None, *, language: str = "en", score: float = 0.5) -> Callable[[str], set[str]]:

@@ -10,7 +10,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple, TypeVar
+from itertools import pairwise
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 
@@ -45,7 +46,7 @@ FEW_GROUPS = 50
 FEW_WORDS, FEW_WORDS_OF_ROW = 24, 12
 MAX_CONTAINMENT_OF_FEW = 0.70
 
-_CHUNK, _CHUNK_CHARACTERS = 2_000, 2_000_000  # rows in memory at once
+_CHUNK, _CHUNK_CHARACTERS = 2_000, 1_000_000  # rows in memory at once
 _Item = TypeVar("_Item")
 
 
@@ -99,25 +100,44 @@ class Reach(NamedTuple):
 class _Table:
     """Windows of gold by hash, with the groups of the rare ones; windows of many groups are boilerplate.
 
-    The sorted hashes are spread evenly: their first bits lead to a bucket, so that a search takes a step or two.
+    The sorted hashes are spread evenly: their first bits lead to a bucket, so that a search takes a step or two. The
+    table is built in SLICES of the hashes, of which one at a time is sorted: sorting all at once would take three times
+    the memory of the table.
     """
 
-    def __init__(self, hashes: Hashes, groups: Numbers) -> None:
-        order = np.lexsort((groups, hashes))
-        hashes, groups = hashes[order], groups[order]
-        new = np.ones(len(hashes), bool)
-        new[1:] = (hashes[1:] != hashes[:-1]) | (groups[1:] != groups[:-1])  # each group counts once
-        self._hashes, first, counts = np.unique(hashes[new], return_index=True, return_counts=True)
-        groups = groups[new]
-        self._owners = np.full((len(first) + 1, BOILERPLATE_GROUPS - 1), -1, np.int32)  # -1: none, as of boilerplate
-        for k in range(BOILERPLATE_GROUPS - 1):
-            has = (counts > k) & (counts < BOILERPLATE_GROUPS)
-            self._owners[:-1][has, k] = groups[first[has] + k]
-        self.boilerplate = int((counts >= BOILERPLATE_GROUPS).sum())
-        bits = max(4, (2 * len(first)).bit_length())
+    SLICES = 16  # a power of 2
+
+    def __init__(self, windows: list[tuple[Hashes, Numbers]]) -> None:
+        """Build the table from hashes and groups of windows in any order; the list is emptied meanwhile."""
+        place = np.uint64(64 - (self.SLICES - 1).bit_length())
+        slices = [(hashes >> place).astype(np.uint8) for hashes, _ in windows]
+        hashes, owners, self.boilerplate = [], [], 0
+        for k in range(self.SLICES):
+            parts = [(h[at == k], g[at == k]) for (h, g), at in zip(windows, slices, strict=True)]
+            found, owner, shared = _owned(*(np.concatenate(part) for part in zip(*parts, strict=True)))
+            hashes.append(found)
+            owners.append(owner)
+            self.boilerplate += shared
+        windows.clear()
+        self._hashes = np.concatenate(hashes)
+        hashes.clear()
+        self._owners = np.concatenate([*owners, np.full((1, BOILERPLATE_GROUPS - 1), -1, np.int32)])
+        owners.clear()
+        bits = max(4, (2 * len(self._hashes)).bit_length())
         self._shift = np.uint64(64 - bits)
-        buckets = np.bincount((self._hashes >> self._shift).astype(np.int64), minlength=1 << bits)
-        self._starts = np.concatenate(([0], np.cumsum(buckets))).astype(np.int32)
+        self._starts = self._bucket_starts(1 << bits)
+
+    def _bucket_starts(self, n: int) -> Numbers:
+        """Return where each of n buckets begins among the sorted hashes, (n + 1,)."""
+        starts = np.zeros(n + 1, np.int32)
+        size = n // self.SLICES
+        firsts = np.arange(self.SLICES, dtype=np.uint64) * np.uint64(size) << self._shift
+        begins = [*np.searchsorted(self._hashes, firsts).tolist(), len(self._hashes)]
+        for k, (begin, end) in enumerate(pairwise(begins)):
+            bucket = (self._hashes[begin:end] >> self._shift).astype(np.int64) - k * size
+            counts = np.bincount(bucket, minlength=size)
+            starts[1 + k * size : 1 + (k + 1) * size] = begin + np.cumsum(counts)
+        return starts
 
     def find(self, hashes: Hashes, valid: Bools) -> tuple[Bools, Bools, Ints]:
         """Return masks of the rare windows and of boilerplate, (W,), and the groups of the rare ones, (R, 2)."""
@@ -167,7 +187,7 @@ class Index:
         short: list[Words] = []
         short_groups: list[Ints] = [np.zeros(0, np.int64)]
         none = np.zeros(0, np.uint64), np.zeros(0, np.int32)
-        windows: tuple[list[Any], ...] = tuple([n] for n in (*none, *none))
+        words, letters = [none], [none]
         for chunk in _chunks(rows, lambda item: item[1]):
             texts, owner = _texts([row for _, row in chunk])
             numbers = np.array([groups.setdefault(group, len(groups)) for group, _ in chunk], np.int64)[owner]
@@ -183,13 +203,11 @@ class Index:
                 if key not in seen:
                     seen.add(key)
                     fresh[i] = True
-            for parts, part in zip(windows, _gold_windows(units, numbers, fresh), strict=True):
-                parts.append(part)
-        words, word_groups, letters, letter_groups = map(np.concatenate, windows)
-        return cls(
-            groups, *_known(np.concatenate(copies), np.concatenate(owners)), _Table(words, word_groups),
-            _Table(letters, letter_groups), ShortTexts.of(Words.joined(short), np.concatenate(short_groups)),
-        )  # fmt: skip
+            words.append(_gold_windows(*units.windows(WINDOW), units.word_unit, numbers, fresh))
+            letters.append(_gold_windows(*units.letter_windows(LETTERS), units.letter_unit, numbers, fresh))
+        known = _known(np.concatenate(copies), np.concatenate(owners))
+        short_texts = ShortTexts.of(Words.joined(short), np.concatenate(short_groups))
+        return cls(groups, *known, _Table(words), _Table(letters), short_texts)
 
     @property
     def boilerplate(self) -> int:
@@ -298,16 +316,29 @@ def _known(keys: Hashes, groups: Ints) -> tuple[Hashes, Hashes]:
     return known, known[counts >= BOILERPLATE_GROUPS]
 
 
-def _gold_windows(units: Units, numbers: Ints, fresh: Bools) -> tuple[Any, ...]:
-    """Return hashes and groups of the windows of words, then of letters, of the fresh texts."""
-    arrays: list[Any] = []
-    for (hashes, valid), unit in (
-        (units.windows(WINDOW), units.word_unit),
-        (units.letter_windows(LETTERS), units.letter_unit),
-    ):
-        kept = valid & fresh[unit[: len(hashes)]]
-        arrays += [hashes[kept], numbers[unit[: len(hashes)][kept]].astype(np.int32)]
-    return tuple(arrays)
+def _gold_windows(hashes: Hashes, valid: Bools, unit: Numbers, numbers: Ints, fresh: Bools) -> tuple[Hashes, Numbers]:
+    """Return hashes and groups of the windows of the fresh texts."""
+    unit = unit[: len(hashes)]
+    kept = valid & fresh[unit]
+    return hashes[kept], numbers[unit[kept]].astype(np.int32)
+
+
+def _owned(hashes: Hashes, groups: Numbers) -> tuple[Hashes, Numbers, int]:
+    """Return the N distinct hashes, ascending; their groups, (N, 2); and the number of those that many groups share.
+
+    The groups are -1 where there are none, as of boilerplate.
+    """
+    order = np.lexsort((groups, hashes))
+    hashes, groups = hashes[order], groups[order]
+    once = changes(hashes) | changes(groups)  # each group counts once
+    hashes, groups = hashes[once], groups[once]
+    first = np.flatnonzero(changes(hashes))
+    counts = np.diff(first, append=len(hashes))
+    owners = np.full((len(first), BOILERPLATE_GROUPS - 1), -1, np.int32)
+    for k in range(BOILERPLATE_GROUPS - 1):
+        has = (counts > k) & (counts < BOILERPLATE_GROUPS)
+        owners[has, k] = groups[first[has] + k]
+    return hashes[first], owners, int((counts >= BOILERPLATE_GROUPS).sum())
 
 
 def _contains(known: Hashes, hashes: Hashes) -> Bools:

@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from hf_synth.privacy.folding import Bools, Hashes, Units, fold, mix
+from hf_synth.privacy.folding import Bools, Hashes, Units, fold, mix, resolved
 from hf_synth.task.labels import Floats, Ints
 
 # Words of the longest text that is compared as a whole, and of the longest text of gold: longer ones have windows.
@@ -135,7 +135,7 @@ class Words(NamedTuple):
 
 def _canonical(text: str) -> str:
     """Return a text in plain lower case, with its numbers in digits."""
-    plain = fold(text.replace("\u2019", "'")).lower().replace("&", " and ")
+    plain = fold(resolved(text).replace("\u2019", "'")).lower().replace("&", " and ")
     return _SPOKEN.sub(_digits, _APOSTROPHE.sub("", plain))
 
 

@@ -19,6 +19,9 @@ _HEADER = re.compile(r"---\n(.*?)\n---\n(.*)", re.DOTALL)
 _MARKS = str.maketrans({"\u2581": " ", "\u0120": " ", "\u010a": " "})  # how tokenizers write a space or a new line
 _SPIECES, _SPIECE_TEXT = 1, 1  # fields of sentencepiece's ModelProto, and of a piece in it
 _SPECIAL = ("added_tokens", "added_tokens_decoder", "additional_special_tokens", "extra_special_tokens")
+_CHUNK = 1 << 22  # bytes of a file in memory at once
+_TEXT = re.compile(rb"[\t\n\r -~]{24,}")  # among the bytes of tensors; shorter ones occur by chance
+_PRINTABLE = bytes([9, 10, 13, *range(32, 127)])
 _RECORDED = (b"hf_synth", b"huggingface")  # metadata of a parquet file that an export has
 
 
@@ -30,7 +33,8 @@ def strings_in(file: Path) -> list[str]:
     """Return every string of a file of an export, in order; the rows of a parquet file are not among them.
 
     JSON and YAML: keys and values. Markdown: the strings of its header, and each line. Sentencepiece models: their
-    pieces and settings. Parquet: column names and metadata. Safetensors: names of tensors. Any other file: its lines.
+    pieces and settings. Parquet: column names and metadata. Safetensors: names of tensors, and what stands in them as
+    text. Any other file: its lines.
 
     Raises:
         PublishError: the file is not what its name says.
@@ -46,7 +50,9 @@ def _strings(file: Path) -> Iterator[str]:
     if suffix == ".parquet":
         yield from _parquet_strings(file)
     elif suffix == ".safetensors":
-        yield from _walk(safetensors_header(file)[0])
+        header, begin = safetensors_header(file)
+        yield from _walk(header)
+        yield from _texts_of_tensors(file, begin)
     elif suffix == ".model":
         yield from _sentencepiece(file.read_bytes())
     else:
@@ -56,10 +62,10 @@ def _strings(file: Path) -> Iterator[str]:
         elif suffix in (".yaml", ".yml"):
             yield from _walk(_yaml(text))
         else:
-            header = _HEADER.match(text) if suffix == ".md" else None
-            if header is not None:
-                yield from _walk(_yaml(header[1]))
-            yield from (text if header is None else header[2]).splitlines()
+            card = _HEADER.match(text) if suffix == ".md" else None
+            if card is not None:
+                yield from _walk(_yaml(card[1]))
+            yield from (text if card is None else card[2]).splitlines()
 
 
 def _parsed(text: str) -> Any:
@@ -117,6 +123,22 @@ def safetensors_header(file: Path) -> tuple[dict[str, Any], int]:
         raise ValueError("no safetensors")
     plain = {name: dict(v) if isinstance(v, _Pairs) else v for name, v in header}
     return plain, 8 + size
+
+
+def _texts_of_tensors(file: Path, begin: int) -> Iterator[str]:
+    """Yield the stretches of printable bytes among the numbers of a safetensors file; weights have next to none.
+
+    Args:
+        begin: where the numbers begin.
+    """
+    rest = b""
+    with file.open("rb") as stream:
+        stream.seek(begin)
+        while chunk := stream.read(_CHUNK):
+            chunk = rest + chunk
+            rest = chunk[len(chunk.rstrip(_PRINTABLE)) :][-_CHUNK:]  # text may go on in the next chunk
+            yield from (found.decode() for found in _TEXT.findall(chunk, 0, len(chunk) - len(rest)))
+    yield from (found.decode() for found in _TEXT.findall(rest))
 
 
 # --- tokenizers -----------------------------------------------------------------------------------------------------

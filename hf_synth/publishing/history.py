@@ -19,6 +19,7 @@ _ATTRIBUTE = re.compile(  # "*.zip filter=lfs diff=lfs merge=lfs -text", "# Audi
     r"|[\w*./-]{1,40}(?: -?(?:text|binary|filter=lfs|diff=lfs|merge=lfs|eol=lf))+"
     r"|# [A-Z][a-z]+ files(?: - [a-z]{1,12})?"
 )
+_NOTE = re.compile(r"(?:Access: [a-z]{1,20})?")  # what a release of ours says below its title
 TITLES = frozenset(f"Publish {kind} with hf_synth" for kind in ("dataset", "model"))
 
 
@@ -31,12 +32,14 @@ class Commit:
         title: the first line of its message.
         files: size and id of each file by its path; the id is the sha256 of a large file, git's blob id of a small one.
         plain: whether its .gitattributes, if any, is as a Hub makes it.
+        message: the rest of its message.
     """
 
     oid: str
     title: str
     files: Mapping[str, tuple[int, str]]
     plain: bool = True
+    message: str = ""
 
 
 @dataclass(frozen=True)
@@ -134,12 +137,13 @@ def _release(commit: Commit, known: Releases, seal: Seal | None, content: str | 
 def _holds(commit: Commit, seal: Seal) -> bool:
     """Return whether a commit by us holds exactly the files of an export."""
     files = {name: file for name, file in commit.files.items() if name != ATTRIBUTES}
-    ours = commit.title in TITLES and commit.plain and set(files) == set(seal)
-    return ours and all(seal[name].is_at(*file) for name, file in files.items())
+    ours = commit.title in TITLES and commit.plain and _NOTE.fullmatch(commit.message.strip()) is not None
+    return ours and set(files) == set(seal) and all(seal[name].is_at(*file) for name, file in files.items())
 
 
 def _is_birth(commit: Commit) -> bool:
-    return set(commit.files) <= {ATTRIBUTES} and commit.title.strip().lower() in ("", _BORN) and commit.plain
+    silent = commit.title.strip().lower() in ("", _BORN) and not commit.message.strip()
+    return set(commit.files) <= {ATTRIBUTES} and silent and commit.plain
 
 
 def is_plain(attributes: str) -> bool:

@@ -23,7 +23,7 @@ from hf_synth.correction.policy import Policy
 from hf_synth.errors import PublishError
 from hf_synth.evaluation.evaluation import Scores
 from hf_synth.models.loading import model_folder
-from hf_synth.models.record import FACTS, access_of_model, model_facts, weights_sha256
+from hf_synth.models.record import FACTS, ModelAt, model_facts, weights_sha256
 from hf_synth.privacy.audit import FindIdentifiers, audit
 from hf_synth.privacy.canaries import Canaries
 from hf_synth.privacy.findings import Findings, refusals
@@ -268,7 +268,7 @@ def _look_at_model(
     """
     parts = [p for p in gold_parts(gold) if p is not None]
     folder, trained = model_folder(model), model_facts(model)
-    access = overall_access(task, *parts, also=[trained["access"], access_of_model(model, folder=folder)])
+    access = overall_access(task, *parts, ModelAt(model, folder=folder), also=[trained["access"]])
     files, seen = model_files(folder), watched(task, parts, access, names=names, **detectors)
     n_left = sum(f.name not in (*files, FACTS) for f in folder.iterdir())
     measured, why = exposure_of(task, folder, trained, detectors["canaries"], parts)

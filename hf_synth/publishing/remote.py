@@ -9,6 +9,7 @@ is one `PublishError`, and leaves the repository as it was, or private.
 from __future__ import annotations
 
 import contextlib
+import os
 import re
 import tempfile
 import threading
@@ -80,9 +81,11 @@ class Repository:
         return f"{self.endpoint}/{'datasets/' if self.kind == 'dataset' else ''}{self.repo_id}"
 
     def _api(self) -> Any:
+        """Return the client; a token that was stored for one Hub is not sent to another."""
         from huggingface_hub import HfApi
 
-        return HfApi(endpoint=self.endpoint, token=self.token)
+        stored = self.endpoint == endpoint_of(None) or "HF_TOKEN" in os.environ
+        return HfApi(endpoint=self.endpoint, token=self.token if self.token or stored else False)
 
     @property
     def _where(self) -> dict[str, str]:
@@ -120,15 +123,17 @@ class Repository:
         pulls = refs.pull_requests or []
         heads = dict.fromkeys(ref.target_commit for ref in (*refs.branches, *refs.tags))
         places = [*heads, *(ref.ref for ref in (*refs.converts, *pulls))]
-        titles: dict[str, str] = {}
+        said: dict[str, tuple[str, str]] = {}
         for place in places:
-            titles |= {c.commit_id: c.title for c in api.list_repo_commits(**self._where, revision=place)}
+            listed = api.list_repo_commits(**self._where, revision=place)
+            said |= {c.commit_id: (c.title, c.message or "") for c in listed}
         commits, plain = [], {}
-        for oid, title in titles.items():
+        for oid, (title, message) in said.items():
             files = {} if oid in known.pushed else self._files(api, oid)
             if ATTRIBUTES in files and files[ATTRIBUTES][1] not in plain:
                 plain[files[ATTRIBUTES][1]] = self._has_plain_attributes(api, oid)
-            commits.append(Commit(oid, title, files, plain.get(files.get(ATTRIBUTES, (0, ""))[1], True)))
+            is_usual = plain.get(files.get(ATTRIBUTES, (0, ""))[1], True)
+            commits.append(Commit(oid, title, files, is_usual, message))
         counts = {"pull requests": len(pulls), "discussions": self._discussions(api)}
         return Reach(tuple(commits), tuple(f"{n:,} {what}" for what, n in counts.items() if n))
 
@@ -229,8 +234,7 @@ class Repository:
     def _squash(self, api: Any) -> str:
         """Leave one commit with the files of the main branch, and no other branch or tag; return its id."""
         refs = api.list_repo_refs(**self._where)
-        before = {c.commit_id for ref in refs.branches for c in api.list_repo_commits(**self._where, revision=ref.ref)}
-        before |= {ref.target_commit for ref in refs.tags}
+        before = self._commits(api, *(ref.target_commit for ref in (*refs.branches, *refs.tags)))
         for ref in refs.tags:
             api.delete_tag(**self._where, tag=ref.name)
         for ref in refs.branches:

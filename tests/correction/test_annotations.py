@@ -22,16 +22,46 @@ from hf_synth.correction.correction import correct
 from hf_synth.correction.judging import LLMJudge, label_notes
 from hf_synth.errors import ColumnError, TaskError
 from hf_synth.experiments.grid import Grid
+from hf_synth.experiments.opinions import ask, read_opinions
 from hf_synth.experiments.planning import prepare
 from hf_synth.gold.adoption import adopt, read_dataset
 from hf_synth.gold.gold import load_gold, split_by_group, subset
 from hf_synth.llm.llm import LLM
 from hf_synth.models.linear import linear_fit
+from hf_synth.task.columns import access_of
 from hf_synth.task.folders import read_manifest, write_stage
 
 
 def judge_at(url: str, folder: Path, **how: Any) -> LLMJudge:
     return LLMJudge(TASK, LLM("m", base_url=url, api_key="none", journal=folder / "j.sqlite"), votes=1, **how)
+
+
+class Learnt(LLM):
+    """An LLM that hands on the access of the notes that it learnt, as a `LocalLLM` does."""
+
+    access = "credentialed"
+
+
+def test_labels_of_a_model_that_learnt_notes_are_as_strict_as_these(tmp_path: Path) -> None:
+    gold = toy_rows(12, 1)
+    with serving(voting(0.8)) as server:
+        learnt = Learnt("m", base_url=server.url, api_key="none", journal=tmp_path / "j.sqlite")
+        judge = LLMJudge(TASK, learnt, votes=1)
+        plain = judge_at(server.url, tmp_path)
+        assert (judge.access, plain.access) == ("credentialed", "open")
+        assert access_of(annotate(plain, gold)) == "open"
+        done = annotate(judge, gold)
+        assert access_of(done) == "credentialed"
+        assert done["llm_label"][:] == annotate(plain, gold)["llm_label"][:]
+        assert access_of(label_notes(TASK, gold, learnt, votes=1)) == "credentialed"
+        assert access_of(label_notes(TASK, gold, plain.llm, votes=1)) == "open"
+        rows = as_synthetic([{**row, "llm_label": row["label"]} for row in toy_rows(8, 2).to_list()])
+        assert access_of(correct(TASK, rows, plain, gold=gold, method="argmax")) == "open"
+        assert access_of(correct(TASK, rows, judge, gold=gold, method="argmax")) == "credentialed"
+        assert access_of(correct(TASK, rows, judge, gold=gold, method="none")) == "open"  # it was not asked
+        ask(TASK, judge, gold, rows, seed=0, folder=tmp_path / "o", name="judge")
+    stored = read_opinions(TASK, tmp_path / "o")
+    assert access_of(correct(TASK, rows, stored, gold=gold, method="argmax")) == "credentialed"
 
 
 def with_labels(rows: Dataset, **columns: list[Any]) -> Dataset:

@@ -20,6 +20,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from support.llm_server import LLMServer, Said, content, entries, serving
 
+from hf_synth.correction.transform import GenerateAndCorrect
 from hf_synth.errors import ColumnError, EndpointError, LLMError
 from hf_synth.generation.answers import normalize_label, parse
 from hf_synth.generation.gates import Gates
@@ -389,6 +390,18 @@ def test_generate_gives_balanced_rows_of_the_contract(writer: LLMServer, tmp_pat
         assert request["temperature"] == 0.9
         assert request["response_format"]["type"] == "json_schema"
     assert len({r["seed"] for r in writer.requests}) == 4
+
+
+def test_rows_are_as_strict_as_the_notes_that_the_llm_learnt(writer: LLMServer, tmp_path: Path) -> None:
+    class Learnt(LLM):
+        access = "restricted"
+
+    told = make(writer, tmp_path)
+    learnt = Learnt(told.model, base_url=told.base_url, api_key="none", journal=tmp_path / "j.sqlite")
+    made = generate(CLINIC, gold_of(CLINIC), learnt, 20)
+    assert set(made["access"]) == {"restricted"}
+    paired = gold_of(CLINIC, 2).map(GenerateAndCorrect(CLINIC, learnt, exemplars=gold_of(CLINIC)))
+    assert set(paired["access"]) == {"restricted"}
 
 
 @pytest.mark.parametrize("task", KINDS, ids=lambda t: t.kind + t.name)

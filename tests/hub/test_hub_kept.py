@@ -22,9 +22,11 @@ from support.hub_clients import call, check_disk, commit_body, hub_verb, served_
 from hf_synth.errors import OutputError
 from hf_synth.hub import RunningHub, cards, client_environment, connected, reading, repositories, running_hub
 from hf_synth.hub.disk import locked
+from hf_synth.hub.names import HubError
 from hf_synth.hub.request import Limits
-from hf_synth.hub.store import Store
+from hf_synth.hub.store import Store, read_commit
 from hf_synth.hub.sweeping import check, sweep
+from hf_synth.hub.tree import Change
 from hf_synth.hub.users import Users
 
 
@@ -154,6 +156,65 @@ def test_gc_removes_what_nothing_names_and_nothing_else(tmp_path: Path) -> None:
         assert "demo/x" in said.stdout
         next(blobs.glob("*/*")).unlink()
         assert "missing" in verb("ls", "--root", root, "--check").stdout
+
+
+def test_what_no_branch_or_tag_leads_to_is_not_served(tmp_path: Path) -> None:
+    """Who knows the id of a commit that was squashed away, or withdrawn, gets nothing, whether gc ran or not."""
+    store = Store(tmp_path, serve=False)
+    repo = store.create("models", "demo/x", "ann", private=False)
+
+    def pushed(text: bytes, branch: str = "main") -> str:
+        change = Change(added={"a.txt": store.add_small(repo, text)})
+        return store.push(repo, branch, None, "ann", "m", change).oid
+
+    def served(*oids: str) -> list[str]:
+        found = []
+        for oid in oids:
+            with contextlib.suppress(HubError):
+                assert store.commit(repo, oid).oid == oid
+                found.append(oid)
+        return found
+
+    first, second = pushed(b"1"), pushed(b"2")
+    store.add_ref(repo, "tags", "v/1", second)
+    third = pushed(b"3")
+    store.add_ref(repo, "heads", "work", second)
+    side = pushed(b"4", "work")
+    oids = [first, second, third, side]
+    assert served(*oids) == oids
+    new = store.squash(repo, "main", "ann", "squashed").oid
+    assert served(*oids, new) == [first, second, side, new]
+    store.delete_ref(repo, "heads", "work")
+    assert served(*oids, new) == [first, second, new]
+    with pytest.raises(HubError) as refused:
+        store.commit(repo, third)
+    assert refused.value.status == 404
+    store.delete_ref(repo, "tags", "v/1")
+    assert served(*oids, new) == [new]
+    last = pushed(b"5")
+    assert served(*oids, new, last) == [new, last]
+    other = store.create("models", "demo/y", "ann", private=False)
+    with pytest.raises(HubError):
+        store.commit(other, last)
+    store.delete(repo)
+    again = store.create("models", "demo/x", "ann", private=False)
+    assert again.id == repo.id
+    assert served(new, last) == []
+    assert store.parent(again, store.commit(again, "main")) is None
+
+
+def test_commits_that_refs_lead_to_are_read_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Clients ask for every file by the id of its commit: a push must not make the Hub read the history again."""
+    store = Store(tmp_path, serve=False)
+    repo = store.create("models", "demo/x", "ann", private=False)
+    first = store.commit(repo, "main").oid
+    read: list[str] = []
+    inner = read_commit
+    monkeypatch.setattr("hf_synth.hub.store.read_commit", lambda folder, oid: read.append(oid) or inner(folder, oid))
+    for n in range(40):
+        store.push(repo, "main", None, "ann", "m", Change(added={"a.txt": store.add_small(repo, b"%d" % n)}))
+        assert store.commit(repo, first).oid == first
+    assert len(read) < 5 * 40
 
 
 def test_gc_amid_pushes_takes_nothing_that_is_named(tmp_path: Path) -> None:

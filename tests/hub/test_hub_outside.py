@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from huggingface_hub import HfApi
+from huggingface_hub import HfApi, RepoCard
 from starlette.testclient import TestClient
 from support.hub_clients import call, commit_body
 
@@ -73,15 +73,26 @@ def test_no_card_makes_a_list_fail_or_slow(what: str, hub: RunningHub, api: HfAp
 
 
 def test_without_a_token_no_card_is_parsed(hub: RunningHub, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Clients that validate a card without a token go on; a stranger costs the Hub no time."""
+    """A stranger costs the Hub no time; a client that validates without its token, and pushes with it, goes on."""
 
     def parse(head: str) -> None:
         raise AssertionError("YAML of a stranger was parsed")
 
     monkeypatch.setattr("hf_synth.hub.pushing.parse_head", parse)
-    code, body, _ = call("POST", f"{hub.url}/api/validate-yaml", None, b'{"content": "---\\nx: [\\n---\\n"}')
+    url, card = f"{hub.url}/api/validate-yaml", b'{"content": "---\\nx: [\\n---\\n"}'
+    assert call("POST", url, None, card)[0] == 401
+    assert call("POST", url, "hf_no_such_token", card)[0] == 401
+    code, body, _ = call("POST", url, None, card, Accept="text/plain")
     assert (code, json.loads(body)["errors"]) == (200, [])
     assert "not checked" in json.loads(body)["warnings"][0]["message"]
+
+
+def test_a_card_is_pushed_by_the_client_that_validates_without_a_token(hub: RunningHub, api: HfApi) -> None:
+    api.create_repo("demo/carded")
+    RepoCard("---\ntags: [eso]\n---\n# Hi").push_to_hub("demo/carded", token=hub.token)
+    assert RepoCard.load("demo/carded", token=hub.token).data.tags == ["eso"]
+    bad = json.dumps({"content": "---\nx: [\n---\n"}).encode()
+    assert call("POST", f"{hub.url}/api/validate-yaml", hub.token, bad)[0] == 400
 
 
 # --- whom a request is for ------------------------------------------------------------------------------------------

@@ -13,8 +13,11 @@ from support.tiny import tiny_base, toy_rows, toy_task
 
 from hf_synth.cli.cli import main
 from hf_synth.errors import ModelError
-from hf_synth.models.record import FACTS, access_of_model, model_facts, weights_sha256, write_facts
+from hf_synth.llm.local import LocalLLM
+from hf_synth.models.base_models import BASE_MODELS
+from hf_synth.models.record import FACTS, access_of_model, access_on_record, model_facts, weights_sha256, write_facts
 from hf_synth.models.training import train
+from hf_synth.task.columns import MANIFEST
 from hf_synth.task.folders import write_stage
 
 SHORT: dict[str, Any] = {"args": {"max_steps": 1}}
@@ -111,3 +114,25 @@ def test_the_verb_states_it_too(trained: Path, tmp_path: Path, monkeypatch: pyte
     assert main([*words, "--out", "a"]) == 0
     assert main([*words, "--out", "b", "--base-access", "open"]) == 0
     assert (model_facts("a")["access"], model_facts("b")["access"]) == ("credentialed", "open")
+
+
+def test_what_is_on_record_of_a_model_and_what_is_not(tmp_path: Path) -> None:
+    """A language model of which nothing is recorded hands nothing on; one that learnt notes does."""
+    folder = tmp_path / "runs" / "writer"
+    folder.mkdir(parents=True)
+    (folder / "config.json").write_text("{}")
+    llm = LocalLLM(str(folder), journal=tmp_path / "j.sqlite")
+    assert access_on_record(folder, folder) is None
+    assert llm.access == "open"
+    (folder.parent / MANIFEST).write_text('{"stage": "train", "access": "restricted"}')
+    assert access_on_record(folder, folder) == "restricted"
+    assert LocalLLM(folder, journal=tmp_path / "j.sqlite").access == "restricted"
+    (folder / FACTS).write_text('{"access": "credentialed", "row_digests": []}')
+    again = LocalLLM(str(folder), journal=tmp_path / "j.sqlite")
+    assert again.access == again.with_journal(tmp_path / "k.sqlite").access == "credentialed"
+    (folder / FACTS).write_text('{"access": "public", "row_digests": []}')
+    assert access_on_record(folder, folder) == "credentialed"
+    (folder / FACTS).write_text('{"access": "open", "row_digests": [], "weights": "of others"}')
+    assert access_on_record(folder, folder) == "credentialed"
+    listed = next(m for m in BASE_MODELS if m.access == "credentialed")
+    assert access_on_record(listed.repo_id, tmp_path) == "credentialed"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import time
 import unicodedata
 
 import numpy as np
@@ -144,3 +145,49 @@ def test_distances_to_the_closest_row() -> None:
     assert near[2:].tolist() == [1, 1]
     assert closest(["a"], []).tolist() == [1]
     assert closest([], gold).tolist() == []
+
+
+@pytest.mark.parametrize(("written", "read"), [
+    ("seen&nbsp;today", "seen today"),
+    ("seen&#32;to&#x64;ay", "seen today"),
+    ("seen&amp;amp;nbsp;today", "seen today"),
+    ("s\\u0065en\\ntod\\x61y", "seen today"),
+    ("s\\\\\\u0065en today", "seen today"),
+    ("seen%20tod%61y", "seen today"),
+    ("seen%2520today", "seen today"),
+    ("caf%C3%A9", "cafe"),
+    ("<b>seen</b> <br/><span class='x y'>today</span><!-- now -->", " seen    today  "),
+    ("".join(chr(0xE0000 + ord(c)) for c in "seen today"), "seen today"),
+    ("\uff06nbsp;seen", " seen"),
+    ("BP <120 and HR >60, 98% on 2L & R&D; p<.05 for <a value of 3 and >2", None),
+    ("5%ZZ, s\\p, &notaname;", None),
+])  # fmt: skip
+def test_escapes_are_read_as_what_they_stand_for(written: str, read: str | None) -> None:
+    assert fold(written) == (written if read is None else read)
+
+
+@pytest.mark.parametrize("bad", ["&amp;", "%25", "\\", "<!--", "<b a=b ", "<b a='", "&#", "\\u", "<b a= "])
+def test_escapes_take_linear_time(bad: str) -> None:
+    begin = time.process_time()
+    fold(bad * 20_000)
+    fold(bad[0] + bad[1:] * 20_000)
+    assert time.process_time() - begin < 2
+
+
+def test_copies_and_identifiers_in_escapes_are_found() -> None:
+    """A generator may answer in HTML, or escape what it wrote once more: whoever shows the rows reads the note."""
+    notes = [" ".join(f"w{chr(97 + (i * 7 + k) % 26)}{chr(97 + k)}q" for k in range(20)) for i in range(12)]
+    index = Index.of((f"p{i}", (note,)) for i, note in enumerate(notes))
+    for change in (
+        lambda t: t.replace(" ", "&nbsp;"),
+        lambda t: "".join(f"&#{ord(c)};" for c in t),
+        lambda t: "".join(f"\\u{ord(c):04x}" for c in t),
+        lambda t: "".join(f"%{ord(c):02x}" for c in t),
+        lambda t: " ".join(f"<b>{w}</b>" for w in t.split()),
+        lambda t: "".join(chr(0xE0000 + ord(c)) for c in t),
+    ):
+        reach = index.reach([(change(note),) for note in notes])
+        assert reach.same.all()
+    assert identifiers_in("write to jan&#46;doe&#64;example&#46;org") == {"email"}
+    assert identifiers_in("MRN \\u0030\\u0030417723") == {"record_number"}
+    assert not identifiers_in("98% on room air & R&D")

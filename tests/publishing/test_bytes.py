@@ -296,6 +296,19 @@ def _larger(folder: Path) -> None:
     _tensors(folder, **{"classifier.bias": torch.zeros(400)})
 
 
+def _as_numbers(folder: Path) -> None:
+    """Write a note over the numbers of a tensor of the architecture."""
+    import torch
+    from safetensors.torch import load_file
+
+    weights = load_file(folder / "model.safetensors")
+    name = max(weights, key=lambda name: weights[name].numel())
+    numbers = weights[name].flatten()
+    note = torch.frombuffer(bytearray(NOTE.encode() + b" " * (-len(NOTE) % 4)), dtype=torch.float32)
+    numbers[: len(note)] = note
+    _tensors(folder, **{name: numbers.reshape(weights[name].shape)})
+
+
 def _behind(folder: Path) -> None:
     with (folder / "model.safetensors").open("ab") as out:
         out.write(NOTE.encode())
@@ -355,6 +368,7 @@ FILES: dict[str, Callable[[Path], object]] = {
     "names of tensors": _named,
     "bytes of tensors": _buried,
     "a tensor of another shape": _larger,
+    "numbers of a tensor": _as_numbers,
     "behind the tensors": _behind,
     "facts": lambda m: edited(m, "hf_synth_facts.json", lambda f: f | {"base_model": NOTE}),
     "hyperparameters": lambda m: edited(m, "hf_synth_facts.json", lambda f: f | {"hyperparameters": {"note": NOTE}}),
@@ -369,7 +383,7 @@ def test_a_note_in_any_file_of_a_model_stays_here(grader: Path, tmp_path: Path, 
     FILES[place](folder)
     told: dict[str, Any] = {"gold": gold, "push": False, "export_dir": "e/m", "membership": False}
     assert stays_here(lambda: publish_model(task, folder, None, "o/m", **told), NOTE)
-    if place in ("bytes of tensors", "behind the tensors", "a tensor of another shape"):
+    if place in ("numbers of a tensor", "bytes of tensors", "behind the tensors", "a tensor of another shape"):
         with pytest.raises(PublishError, match="model.safetensors"):
             publish_model(task, folder, None, "o/m", **told)
 

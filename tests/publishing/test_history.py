@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -122,25 +123,35 @@ def test_what_comes_while_it_is_pushed_does_not_become_public(
     assert api.dataset_info("org/meanwhile").private
 
 
-def test_a_squash_that_is_asked_for_replaces_everything(
-    hub: Any, where: dict[str, Any], api: HfApi, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_squash_that_is_asked_for_replaces_everything(hub: Any, where: dict[str, Any], api: HfApi) -> None:
     api.create_repo("org/squashed", private=True, repo_type="dataset")
     old = pushed(api, "org/squashed", "gold.csv", b"a note")
     api.create_tag("org/squashed", tag="v4", repo_type="dataset")
     api.create_branch("org/squashed", branch="work", repo_type="dataset")
-    with pytest.raises(PublishError, match="its Hub still serves 3 earlier commits by their ids: choose another name"):
-        public("org/squashed", where, squash=True)
-    assert api.dataset_info("org/squashed").private
-    assert anyone(hub, "org/squashed", old, "gold.csv") == 401
-    monkeypatch.setattr(Repository, "_served", lambda *args: [])  # a Hub that forgets what nothing leads to
     verdict = public("org/squashed", where, squash=True)
     assert verdict.pushed
     assert not api.dataset_info("org/squashed").private
+    assert anyone(hub, "org/squashed", old, "gold.csv") == 404
+    assert anyone(hub, "org/squashed", str(verdict.commit), "README.md") == 200
     assert "gold.csv" not in api.list_repo_files("org/squashed", repo_type="dataset")
     assert len(api.list_repo_commits("org/squashed", repo_type="dataset")) == 1
     refs = api.list_repo_refs("org/squashed", repo_type="dataset")
     assert {ref.name for ref in (*refs.branches, *refs.tags)} == {"main", verdict.tag}
+
+
+def test_a_hub_that_still_serves_what_was_squashed_keeps_it_private(
+    where: dict[str, Any], api: HfApi, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    api.create_repo("org/served", private=True, repo_type="dataset")
+    pushed(api, "org/served", "gold.csv", b"a note")
+    api.create_tag("org/served", tag="tagged", repo_type="dataset")
+    api.super_squash_history("org/served", repo_type="dataset")  # now the tag alone leads to two commits
+    asked: list[str] = []
+    monkeypatch.setattr(Repository, "_served", lambda self, api, oids: asked.extend(oids) or sorted(oids))
+    with pytest.raises(PublishError, match="its Hub still serves 4 earlier commits by their ids: choose another name"):
+        public("org/served", where, squash=True)
+    assert len(set(asked)) == 4
+    assert api.dataset_info("org/served").private
 
 
 # --- withdrawn --------------------------------------------------------------------------------------------------------
@@ -187,9 +198,11 @@ def log(*more: Mapping[str, Any], **told: Any) -> Releases:
     Commit("c1", OURS.title, OURS.files, plain=False),
     Commit("c0", BORN.title, BORN.files, plain=False),
     Commit("c0", "a note of a patient", BORN.files),
+    Commit("c0", BORN.title, BORN.files, message="a note of a patient"),
+    Commit("c1", OURS.title, OURS.files, message="Access: open. Seen today with a cough."),
 ])  # fmt: skip
 def test_a_commit_is_ours_by_all_that_it_holds(commit: Commit) -> None:
-    assert strangers(Reach((BORN, OURS)), log()) == []
+    assert strangers(Reach((BORN, replace(OURS, message="Access: restricted"))), log()) == []
     assert strangers(Reach((BORN, commit)), log()) == ["1 commits that are no releases of ours"]
 
 

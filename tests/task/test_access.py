@@ -1,0 +1,50 @@
+"""One function says what the access of something is."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+from datasets import Dataset, DatasetDict
+from support.publishing_rows import CREDENTIALED, OPEN, RESTRICTED, gold_rows
+
+from hf_synth.errors import RowError
+from hf_synth.models.record import FACTS, ModelAt
+from hf_synth.task.access import overall_access
+from hf_synth.task.columns import MANIFEST
+from hf_synth.task.folders import write_stage
+
+
+def test_rows_files_folders_models_and_all_of_them(tmp_path: Path) -> None:
+    rows, strict = gold_rows(OPEN, 4), gold_rows(RESTRICTED, 4)
+    write_stage(RESTRICTED, strict, tmp_path / "r", stage="gold")
+    write_stage(OPEN, rows, tmp_path / "o", stage="gold")
+    (tmp_path / "m").mkdir()
+    (tmp_path / "m" / "config.json").write_text("{}")
+    (tmp_path / "m" / FACTS).write_text(json.dumps({"access": "restricted", "row_digests": []}))
+    assert overall_access(OPEN) == "open"
+    assert overall_access(OPEN, rows) == "open"
+    assert overall_access(OPEN, rows, strict) == "restricted"
+    assert overall_access(OPEN, DatasetDict({"train": rows, "test": strict})) == "restricted"
+    assert overall_access(OPEN, rows.remove_columns("access")) == "credentialed"
+    assert overall_access(tmp_path / "o") == "open"
+    assert overall_access(tmp_path / "r") == overall_access(tmp_path / "r" / "train.parquet") == "restricted"
+    assert overall_access(OPEN, tmp_path / "nothing") == "credentialed"
+    assert overall_access(ModelAt(tmp_path / "m")) == "restricted"
+    assert overall_access(OPEN, ModelAt(tmp_path / "m"), rows) == "restricted"
+    assert overall_access(SimpleNamespace(access="unheard of")) == "credentialed"
+    assert overall_access(OPEN, also=["restricted"]) == overall_access(RESTRICTED, rows) == "restricted"
+    assert overall_access() == "credentialed"
+    (tmp_path / "o" / MANIFEST).write_text("{")
+    with pytest.raises(RowError, match="is broken"):
+        overall_access(tmp_path / "o")
+
+
+def test_names_of_tasks_tighten_and_never_loosen() -> None:
+    rows = gold_rows(OPEN, 4)
+    other = Dataset.from_dict(rows.to_dict() | {"task": ["nobody_knows"] * 4})
+    assert overall_access(OPEN, other) == "credentialed"
+    assert overall_access(OPEN, other, named=False) == "open"
+    assert overall_access(CREDENTIALED, rows) == "credentialed"  # the rows' own task
