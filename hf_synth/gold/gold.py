@@ -141,7 +141,7 @@ def task_builder(task: Task) -> type[Any]:
     Raises:
         TaskError: the script defines none.
     """
-    from datasets import GeneratorBasedBuilder
+    from datasets import DatasetBuilder
 
     if task.script is None:
         from hf_synth.gold.own_table import columns_builder
@@ -150,7 +150,7 @@ def task_builder(task: Task) -> type[Any]:
     module = task_script(task.script)
     for value in vars(module).values():
         own = inspect.isclass(value) and value.__module__ == module.__name__
-        if own and issubclass(value, GeneratorBasedBuilder):
+        if own and issubclass(value, DatasetBuilder):
             return value  # type: ignore[no-any-return]
     raise TaskError(f"{module.__name__} defines no builder: add a subclass of hf_synth.gold.GoldBuilder")
 
@@ -172,7 +172,10 @@ def _from_builder(task: Task, folder: Path | None, options: Mapping[str, Any]) -
     try:
         if folder is None or cache_folder(folder) is None:  # no cache can be written: hold the rows in memory
             stream, features = builder.as_streaming_dataset(), task.gold_features()
-            return DatasetDict({s: Dataset.from_list(list(rows), features=features) for s, rows in stream.items()})
+            gold = DatasetDict({s: Dataset.from_list(list(rows), features=features) for s, rows in stream.items()})
+            for rows in gold.values():
+                rows.info.description = builder.info.description
+            return gold
         builder.download_and_prepare()
         _check_not_empty(task, {s: info.num_examples for s, info in builder.info.splits.items()})
         return builder.as_dataset()

@@ -13,6 +13,7 @@ import io
 import json
 import logging
 import re
+import threading
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -37,6 +38,8 @@ _EVENT = re.compile(r"(E\w+)\t(\S+?):(T\w+)(?: .*)?")
 _ATTRIBUTE = re.compile(r"[AM]\w+\t(\S+) ([TE]\w+)(?: (\S+))?")
 _OTHER = ("R", "*", "#", "N")  # lines of brat that are skipped: relations, equivalences, notes, normalisations
 _LOG = logging.getLogger(__name__)
+_PLACE = threading.local()  # file and number of the row whose fields were read last
+ENCODING_NOTES: dict[SourceFile, str] = {}  # what was said of the encoding of a file
 File = SourceFile | Path
 Row = dict[str, Any]
 
@@ -59,10 +62,12 @@ def _encoding(source: SourceFile) -> str:
     with source.open() as stream:
         if stream.read(2) in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE):
             return "utf-16"
+    ENCODING_NOTES.pop(source, None)
     if _decodes(source, "utf-8-sig"):
         return "utf-8-sig"
     if _decodes(source, "cp1252"):
-        _LOG.warning("%s is not UTF-8: read as Windows-1252 (latin-1); check its accents", source.name)
+        ENCODING_NOTES[source] = f"{source.name} is not UTF-8: read as Windows-1252 (latin-1); check its accents"
+        _LOG.warning("%s", ENCODING_NOTES[source])
         return "cp1252"
     raise RowError(source.name, None, "is no text in UTF-8, UTF-16 or Windows-1252; is it the right file?")
 
@@ -373,6 +378,16 @@ def read_brat(file: File) -> Brat:
 
 
 # --- fields of a row ------------------------------------------------------------------------------------------------
+def place() -> tuple[str, int] | None:
+    """Return name of file and number of the row whose fields were read last in this thread; None where none was."""
+    return getattr(_PLACE, "row", None)
+
+
+def forget_place() -> None:
+    """Forget the row whose fields were read last."""
+    _PLACE.row = None
+
+
 def pick_column(file: File, row: Mapping[str, Any], *names: str, required: bool = True) -> str | None:
     """Return the name that the file uses for a column, out of several; None where it has none of them.
 
@@ -396,6 +411,7 @@ def text_field(file: File, number: int, row: Mapping[str, Any], column: str) -> 
     Raises:
         RowError: the value is missing, empty or no string.
     """
+    _PLACE.row = file.name, number
     value = row.get(column)
     if not isinstance(value, str) or not value.strip():
         raise RowError(file.name, number, f"column {column!r} is empty or no text; remove the row or fill it")
@@ -410,6 +426,8 @@ def label_field(file: File, number: int | None, row: Mapping[str, Any], column: 
     Raises:
         RowError: the value is none of the names. The message leaves it out: in a shifted column it would be text.
     """
+    if number is not None:
+        _PLACE.row = file.name, number
     value = row.get(column)
     if isinstance(value, float) and value.is_integer():
         value = int(value)
