@@ -9,13 +9,13 @@ from .gold import register as register
 from .gold import split_by_group as split_by_group
 from .gold import subset as subset
 from .gold import task_builder as task_builder
+from .json_values import JsonValues as JsonValues
+from .json_values import json_items as json_items
 from .readers import TABLE_SUFFIXES as TABLE_SUFFIXES
 from .readers import Brat as Brat
 from .readers import File as File
 from .readers import Row as Row
 from .readers import Span as Span
-from .readers import json_events as json_events
-from .readers import json_items as json_items
 from .readers import label_field as label_field
 from .readers import open_text as open_text
 from .readers import pick_column as pick_column

@@ -1,8 +1,8 @@
-"""Strict readers of text, CSV, TSV, JSONL, parquet, JSON, XML and brat files; fields of a row.
+"""Strict readers of text, CSV, TSV, JSONL, parquet, XML and brat files; fields of a row.
 
 A note that reads "NA" stays "NA"; a row with too many or too few fields is an error, not a shifted column; rows are
 numbered from 1 after the header. No error holds text of a row. Every reader takes a file on disk or a member of an
-archive, and holds one row (of XML and JSON, one element) in memory.
+archive, and holds one row (of XML, one element) in memory.
 """
 
 from __future__ import annotations
@@ -31,7 +31,6 @@ _BATCH_BYTES = 256 << 20  # of one column of a batch of parquet, at worst
 _LONGEST_FIELD = 50_000_000  # characters; the default of csv, 131,072, is too short for long notes
 _LONGEST_TEXT = 50 << 20  # bytes of one note in a file of its own
 _CHUNK = 1 << 20
-_DEEPEST = 64  # levels of JSON
 _CONTROL = re.compile(rb"[\x00-\x08\x0e-\x1a\x1c-\x1f\x7f]")  # bytes that no text in an 8-bit encoding has
 _SPAN = re.compile(r"(T\w+)\t(\S+) (\d+ \d+(?:;\d+ \d+)*)(?:\t(.*))?")
 _EVENT = re.compile(r"(E\w+)\t(\S+?):(T\w+)(?: .*)?")
@@ -225,68 +224,7 @@ def _seekable(source: SourceFile, stream: IO[bytes]) -> Any:
     return str(source.path) if source.member is None else io.BytesIO(stream.read())
 
 
-# --- JSON, XML, brat ------------------------------------------------------------------------------------------------
-def json_items(file: File, path: str) -> Iterator[Any]:
-    """Yield the elements at a path of a JSON file of any size ("data.item.paragraphs.item"), one at a time.
-
-    Raises:
-        RowError: it is not JSON in UTF-8; elements before the fault are yielded first.
-    """
-    import ijson
-
-    yield from _json_stream(as_source(file), lambda stream: ijson.items(stream, path, use_float=True))
-
-
-def json_events(file: File) -> Iterator[tuple[int, str, Any]]:
-    """Yield (depth, event, value) for everything in a JSON file of any size, with the events of `ijson.basic_parse`.
-
-    Depth 0 is the outermost value. Read the events of an untrusted file before its elements: this checks that all of it
-    is JSON, and not too deep, before a row is made.
-
-    Raises:
-        RowError: it is not JSON in UTF-8, or nested too deep.
-    """
-    import ijson
-
-    source, depth = as_source(file), 0
-    for event, value in _json_stream(source, lambda stream: ijson.basic_parse(stream, use_float=True)):
-        if event in ("end_map", "end_array"):
-            depth -= 1
-        yield depth, event, value
-        if event in ("start_map", "start_array"):
-            depth += 1
-            if depth > _DEEPEST:  # paths grow with the depth: the time for the elements grows with its square
-                raise RowError(source.name, None, f"is nested deeper than {_DEEPEST} levels; is it the right file?")
-
-
-def _json_stream(source: SourceFile, read: Any) -> Iterator[Any]:
-    import ijson
-
-    number = 0
-    with source.open() as stream:
-        try:
-            for number, element in enumerate(read(_WithoutMark(stream)), 1):  # noqa: B007
-                yield element
-        except (ijson.JSONError, UnicodeDecodeError, RecursionError, ValueError):
-            raise RowError(
-                source.name, None, f"is not JSON in UTF-8 after its element {number:,}; download it again"
-            ) from None
-
-
-class _WithoutMark:
-    """A stream without its byte-order mark."""
-
-    def __init__(self, stream: IO[bytes]) -> None:
-        self._first: bytes | None = stream.read(3)
-        self._stream = stream
-
-    def read(self, size: int = -1) -> bytes:
-        if self._first is not None and size != 0:
-            first, self._first = self._first.removeprefix(codecs.BOM_UTF8), None
-            return first or self._stream.read(size)
-        return self._stream.read(size)
-
-
+# --- XML, brat ------------------------------------------------------------------------------------------------------
 def xml_elements(file: File, *tags: str) -> Iterator[tuple[str, Any]]:
     """Yield ("start" or "end", element) of the elements with some tags, in document order, in constant memory.
 

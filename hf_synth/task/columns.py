@@ -94,6 +94,7 @@ PROVENANCE_COLUMNS = (
 SYNTHETIC_COLUMNS = (*GOLD_COLUMNS, *PROVENANCE_COLUMNS, "llm_label", "label_status", "reason")
 CORRECTION_COLUMNS = ("label_probs", "label_confidence", "weight")
 JUDGED = "judged"
+OTHER_TARGETS = "other_targets"
 LLM_CONFIDENCE = "llm_confidence"  # stated by the LLM beside its `llm_label`, optional
 LLM_LABEL = "llm_label"
 UNLABELLED = "unlabelled"  # `source` of real notes that an LLM labelled
@@ -147,7 +148,7 @@ def names_shown(names: Iterable[object], *known: str, what: str = "column") -> s
         what: the noun before a position.
     """
     plain = [name if isinstance(name, str) else repr(name) for name in names]
-    safe = {*SYNTHETIC_COLUMNS, *CORRECTION_COLUMNS, JUDGED, *known}
+    safe = {*SYNTHETIC_COLUMNS, *CORRECTION_COLUMNS, JUDGED, OTHER_TARGETS, *known}
     others = [name for name in plain if name not in safe]
     hidden = not all(map(_NAME.fullmatch, others))
     shown = [

@@ -21,8 +21,8 @@ from support.gold_files import obesity as write_obesity
 
 from hf_synth.errors import GoldError, HfSynthError, MissingGoldError, RowError, TaskError
 from hf_synth.gold.gold import as_streaming_dataset, load_gold
+from hf_synth.gold.json_values import json_items
 from hf_synth.gold.readers import (
-    json_items,
     open_text,
     read_brat,
     read_csv,
