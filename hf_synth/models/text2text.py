@@ -22,7 +22,7 @@ from hf_synth.errors import ModelError, TaskError
 from hf_synth.models.inference import TOKENS_PER_BATCH, usual_device
 from hf_synth.models.loading import cpu_threads, has_weights, load_network, load_tokenizer, model_folder, quiet
 from hf_synth.models.tokens import batches, pad
-from hf_synth.task.labels import Floats, checked_texts, row_weights, target_texts
+from hf_synth.task.labels import Floats, checked_texts, right_texts, row_weights, target_texts
 from hf_synth.task.task import Task
 
 if TYPE_CHECKING:
@@ -127,7 +127,7 @@ def trainer_parts(
     """Return Trainer's arguments for a text2text task, by name.
 
     Also sets the network's generation config: greedy, up to twice the longest target. `main`, the score of an epoch, is
-    the task's main metric of the texts written for the validation rows (rougeL where it is no text metric).
+    the task's first metric of texts, of those written for the validation rows (rougeL where it names none).
 
     Raises:
         ColumnError: a text or target is missing, or a weight is no positive number.
@@ -149,8 +149,8 @@ def trainer_parts(
     def score(_output: Any) -> dict[str, float]:
         assert validation is not None
         predicted = predict_texts(network, tokenizer, task, validation, device=str(network.device))
-        name = task.metrics[0] if task.metrics and task.metrics[0] in TEXT_METRICS else "rougeL"
-        return {"main": float(text_scores(predicted, target_texts(task, validation))[name].mean())}
+        name = next((metric for metric in task.metrics if metric in TEXT_METRICS), "rougeL")
+        return {"main": float(text_scores(predicted, right_texts(task, validation))[name].mean())}
 
     return {
         "data_collator": lambda batch: _collate(network, tokenizer, batch),

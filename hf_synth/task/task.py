@@ -80,6 +80,8 @@ class Task:
         labels: names of the labels in index order; empty for text2text.
         label_meanings: a definition of each label, in the same order, or empty.
         targets: the closed set of targets of a text2text task ("A", "B", ...); empty where any text may be one.
+        target_fields: the fields of each line of a target that is a table ("m | do | mo"), by short names; the first
+            names the line's entry. Empty for any other target.
         version: bumped when prompt, parser or features change; part of every fingerprint.
         config: the variant of the task, e.g. "presence"; part of the name in cards.
         prompts: prompts for the generator; the first is the default.
@@ -111,6 +113,7 @@ class Task:
     labels: tuple[str, ...]
     label_meanings: tuple[str, ...] = ()
     targets: tuple[str, ...] = ()
+    target_fields: tuple[str, ...] = ()
     version: str = "1.0.0"
     config: str = "default"
     prompts: tuple[Prompt, ...] = ()
@@ -148,7 +151,7 @@ class Task:
         if self.kind == "text2text":
             must(not self.labels, "a text2text task has no labels")
         else:
-            must(not self.targets, "only a text2text task has targets")
+            must(not self.targets and not self.target_fields, "only a text2text task has targets")
             must(len(self.labels) >= 2, "needs at least two labels")
             must(len(set(self.labels)) == len(self.labels), "labels must differ from each other")
         must(
