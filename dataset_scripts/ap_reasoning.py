@@ -110,6 +110,12 @@ class ApReasoning(GoldBuilder):
 
     TASKS = TASKS
 
+    def unusable(self, split: str, files: Parts) -> str:
+        """Return why a test file cannot be used: the blind one has no relations."""
+        file = files[ROWS][0]
+        row = next((row for _, row in read_csv(file)), {"Relation": ""})
+        return "" if "Relation" in row else f"{file.name} has no column 'Relation': it is the blind test set"
+
     def rows(self, split: str, files: Parts) -> Iterator[dict[str, Any]]:
         """Read the pairs of one split."""
         task, file = self.task, files[ROWS][0]

@@ -34,7 +34,7 @@ import datasets
 import pyarrow as pa
 
 from hf_synth.errors import GoldError, RowError
-from hf_synth.gold import ROWS, WHOLE, GoldBuilder, JsonValues, Parts, SourceFile
+from hf_synth.gold import ROWS, WHOLE, GoldBuilder, JsonValues, Parts, SourceFile, note_place
 from hf_synth.task import Prompt, Task
 
 PROMPT = Prompt(
@@ -126,20 +126,23 @@ class Emrqa(GoldBuilder):
 
         A subset may name itself behind its notes. Then the titles of the file are read first.
         """
-        whole, found = file.stem.removesuffix(".json").endswith("-qa"), []
+        alone = file.stem.endswith("-qa")  # one subset, which the file's name tells
+        found: list[str] = []
         titles: list[str] | None = None
         number = 0
-        for at, (title, notes) in enumerate(_subsets(JsonValues(file))):
-            if title is None and not whole:
-                titles = titles if titles is not None else _titles(file)
-                title = titles[at]
-            found.append(title or "")
-            wanted = self._is_mine(title or "") or (whole and not title)
-            for value in notes:
-                if wanted:
-                    yield number, value
-                number += 1
-        if not any(map(self._is_mine, found)) and not whole:
+        with JsonValues(file) as values:
+            for at, (title, notes) in enumerate(_subsets(values)):
+                if title is None:
+                    titles = _titles(file) if titles is None else titles
+                    title = titles[at]
+                found.append(title)
+                wanted = self._is_mine(title) or (alone and not self._known(title))
+                for value in notes:
+                    if wanted:
+                        yield number, value
+                    number += 1
+            values.finish()
+        if not any(self._is_mine(title) or (alone and not self._known(title)) for title in found):
             named = sorted({self._known(t) for t in found} - {""})
             others = sum(not self._known(t) for t in found)
             shown = [*named, *([f"{others} of another title"] if others else [])]
@@ -155,6 +158,7 @@ class Emrqa(GoldBuilder):
 
     def _questions(self, file: SourceFile, number: int, note: Any) -> Iterator[tuple[Any, ...]]:
         """Yield (id, group, question, context, answer, other answers) of each row of a note."""
+        note_place(file, number + 1)
         lines, qas = _fields(file, number, note)
         whole = "".join(lines) if any(line.endswith("\n") for line in lines) else "\n".join(lines)
         blank, group, size = not whole.strip(), self._group(note), self.config.context_lines
@@ -203,21 +207,21 @@ def _subsets(values: JsonValues) -> Iterator[tuple[str | None, Iterator[Any]]]:
 def _titles(file: SourceFile) -> list[str]:
     """Return the title of each subset, in a pass over the whole file."""
     titles: list[str] = []
-    values = JsonValues(file)
 
-    def read() -> None:
+    def read(values: JsonValues) -> None:
         title, lists = "", 0
         for key in values.keys():  # noqa: SIM118  # not a dict
             if key == "data" and values.starts() == "[":
                 for _ in values.items():
-                    read() if values.starts() == "{" else values.value()
+                    read(values) if values.starts() == "{" else values.value()
             else:
                 value = values.value() if key != "paragraphs" else sum(1 for _ in values.items() if values.value() or 1)
                 title = str(value).strip().lower() if key == "title" else title
                 lists += key == "paragraphs"
         titles.extend([title] * lists)
 
-    read()
+    with JsonValues(file) as values:
+        read(values)
     return titles
 
 

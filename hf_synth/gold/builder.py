@@ -26,7 +26,7 @@ from datasets.exceptions import DatasetGenerationError
 from datasets.iterable_dataset import ExamplesIterable
 
 from hf_synth.errors import GoldError, HfSynthError, MissingGoldError, OutputError, RowError
-from hf_synth.gold import json_values, readers, sources
+from hf_synth.gold import json_values, markup, readers, sources
 from hf_synth.gold.sources import Files, SourceFile, all_files, digest_files, find_files
 from hf_synth.task.folders import cache_folder
 from hf_synth.task.task import Task
@@ -87,7 +87,7 @@ class GoldBuilder(datasets.ArrowBasedBuilder):  # type: ignore[misc]  # datasets
     def _digest(self, task: Task) -> str:
         """Return the name of the cache, from all that decides its rows: the task, the reading code, the files."""
         fields = [task.fingerprint(), task.access, task.group_column, {k: list(v) for k, v in task.files.items()}]
-        code = [inspect.getsourcefile(m) for m in (type(self), json_values, readers, sources, GoldBuilder)]
+        code = [inspect.getsourcefile(m) for m in (type(self), json_values, markup, readers, sources, GoldBuilder)]
         return digest_files(json.dumps(fields), *(Path(c) for c in code if c), *all_files(self.files))[:32]
 
     def download_and_prepare(self, output_dir: str | None = None, *args: Any, **more: Any) -> None:
@@ -142,8 +142,23 @@ class GoldBuilder(datasets.ArrowBasedBuilder):  # type: ignore[misc]  # datasets
         terms = {"license": task.license, "citation": task.citation, "homepage": task.source_url}
         return datasets.DatasetInfo(description=task.description, features=task.gold_features(), **terms)
 
+    def unusable(self, split: str, files: Parts) -> str:
+        """Return why an optional split cannot be used, such as a test file without labels; "" where it can.
+
+        Args:
+            files: as for `rows`.
+        """
+        return ""
+
     def _split_generators(self, dl_manager: Any) -> list[datasets.SplitGenerator]:
-        return [datasets.SplitGenerator(s, gen_kwargs={"split": s, "files": dict(p)}) for s, p in self.files.items()]
+        generators = []
+        for split, files in self.files.items():
+            why = self.unusable(split, files) if split in self.task.optional_files else ""
+            if why:
+                self._keep_notes([f"split {split} left out: {why}"], say=True)
+            else:
+                generators.append(datasets.SplitGenerator(split, gen_kwargs={"split": split, "files": dict(files)}))
+        return generators
 
     def tables(self, split: str, files: Parts) -> Iterator[pa.Table]:
         """Yield the rows of one split as tables with the columns and types of `task.gold_features()`.
@@ -202,6 +217,10 @@ class GoldBuilder(datasets.ArrowBasedBuilder):  # type: ignore[misc]  # datasets
                 yield table
         except HfSynthError:
             raise
+        except UnicodeEncodeError:
+            raise GoldError(
+                f"split {split!r}: a text {_where()} holds half of a character (a lone surrogate); remove it"
+            ) from None
         except Exception as error:
             raise GoldError(
                 f"split {split!r}: the task's script failed {_where()} ({type(error).__name__}); check that the files "
@@ -238,9 +257,15 @@ class GoldBuilder(datasets.ArrowBasedBuilder):  # type: ignore[misc]  # datasets
                 f"{where}: split {split!r} of task {self.task.full_name!r} holds no row"
                 f"{f' ({why})' if why else '; is it the right file?'}"
             )
+        self._keep_notes(found)
+
+    def _keep_notes(self, notes: Sequence[str], *, say: bool = False) -> None:
+        """Keep notes with the rows of every split; log those that were not logged yet."""
         self._noted = True
-        lines = self.info.description.splitlines()
-        self.info.description = "\n".join(dict.fromkeys([*lines, *(_NOTE + note for note in found)]))
+        for note in notes if say else ():
+            _LOG.warning("%s", note)
+        lines = self.info.description.split("\n")
+        self.info.description = "\n".join(dict.fromkeys([*lines, *(_NOTE + note for note in notes)]))
 
 
 class _TypedRows(ExamplesIterable):  # type: ignore[misc]
@@ -262,7 +287,7 @@ class _TypedRows(ExamplesIterable):  # type: ignore[misc]
 def notes_of(rows: datasets.Dataset | Mapping[str, datasets.Dataset]) -> list[str]:
     """Return what was left out when rows were read, and what else was said of their files, a sentence each."""
     parts = rows.values() if isinstance(rows, Mapping) else [rows]
-    lines = dict.fromkeys(line for part in parts for line in (part.info.description or "").splitlines())
+    lines = dict.fromkeys(line for part in parts for line in (part.info.description or "").split("\n"))
     return [line.removeprefix(_NOTE) for line in lines if line.startswith(_NOTE)]
 
 

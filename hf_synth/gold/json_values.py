@@ -2,9 +2,9 @@
 
 `JsonValues` walks through objects and arrays; what it stands at is decoded in C (`json.JSONDecoder`), or passed over:
 
-    values = JsonValues(file)
-    for key in values.keys():
-        notes = values.items() if key == "paragraphs" else [values.value()]
+    with JsonValues(file) as values:
+        for key in values.keys():
+            number = values.value() if key == "number" else sum(1 for _ in values.items() if values.value())
 
 After each key or item its value must be consumed, by `value`, `keys` or `items`, before the loop goes on.
 """
@@ -102,9 +102,14 @@ class JsonValues:
             self._fill()
 
     def finish(self) -> None:
-        """Check that nothing comes after the outermost value, and close the file."""
+        """Check that nothing comes after the outermost value."""
         if self._next():
             self._fail()
+
+    def __enter__(self) -> JsonValues:
+        return self
+
+    def __exit__(self, *_error: object) -> None:
         self._stream.close()
 
     def _cut(self, error: ValueError) -> bool:
@@ -192,9 +197,9 @@ def json_items(file: File, path: str) -> Iterator[Any]:
     Raises:
         RowError: it is not JSON in UTF-8; elements before the fault are yielded first.
     """
-    values = JsonValues(file)
-    yield from _at_path(values, path.split("."))
-    values.finish()
+    with JsonValues(file) as values:
+        yield from _at_path(values, path.split("."))
+        values.finish()
 
 
 def _at_path(values: JsonValues, path: list[str]) -> Iterator[Any]:

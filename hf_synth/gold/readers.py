@@ -1,8 +1,8 @@
-"""Strict readers of text, CSV, TSV, JSONL, parquet, XML and brat files; fields of a row.
+"""Strict readers of text, CSV, TSV, JSONL and parquet files; fields of a row.
 
 A note that reads "NA" stays "NA"; a row with too many or too few fields is an error, not a shifted column; rows are
 numbered from 1 after the header. No error holds text of a row. Every reader takes a file on disk or a member of an
-archive, and holds one row (of XML, one element) in memory.
+archive, and holds one row in memory.
 """
 
 from __future__ import annotations
@@ -16,7 +16,6 @@ import re
 import threading
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any
 
@@ -32,10 +31,6 @@ _LONGEST_FIELD = 50_000_000  # characters; the default of csv, 131,072, is too s
 _LONGEST_TEXT = 50 << 20  # bytes of one note in a file of its own
 _CHUNK = 1 << 20
 _CONTROL = re.compile(rb"[\x00-\x08\x0e-\x1a\x1c-\x1f\x7f]")  # bytes that no text in an 8-bit encoding has
-_SPAN = re.compile(r"(T\w+)\t(\S+) (\d+ \d+(?:;\d+ \d+)*)(?:\t(.*))?")
-_EVENT = re.compile(r"(E\w+)\t(\S+?):(T\w+)(?: .*)?")
-_ATTRIBUTE = re.compile(r"[AM]\w+\t(\S+) ([TE]\w+)(?: (\S+))?")
-_OTHER = ("R", "*", "#", "N")  # lines of brat that are skipped: relations, equivalences, notes, normalisations
 _LOG = logging.getLogger(__name__)
 _PLACE = threading.local()  # file and number of the row whose fields were read last
 ENCODING_NOTES: dict[SourceFile, str] = {}  # what was said of the encoding of a file
@@ -221,104 +216,18 @@ def read_parquet(file: File) -> Iterator[tuple[int, Row]]:
 
 
 def _seekable(source: SourceFile, stream: IO[bytes]) -> Any:
-    return str(source.path) if source.member is None else io.BytesIO(stream.read())
-
-
-# --- XML, brat ------------------------------------------------------------------------------------------------------
-def xml_elements(file: File, *tags: str) -> Iterator[tuple[str, Any]]:
-    """Yield ("start" or "end", element) of the elements with some tags, in document order, in constant memory.
-
-    An element has its text and children only at its "end", and is emptied when the loop continues.
-
-    Raises:
-        RowError: it is not well-formed XML, or holds a DTD or entities.
-    """
-    from xml.etree.ElementTree import ParseError
-
-    from defusedxml.common import DefusedXmlException
-    from defusedxml.ElementTree import iterparse
-
-    source = as_source(file)
-    with source.open() as stream:
-        try:
-            for event, element in iterparse(stream, events=("start", "end"), forbid_dtd=True):
-                if element.tag in tags:
-                    yield event, element
-                if event == "end" and element.tag in tags:
-                    element.clear()
-        except ParseError as error:
-            line = error.position[0]
-            raise RowError(source.name, None, f"is not well-formed XML (line {line}); download it again") from None
-        except DefusedXmlException:
-            raise RowError(source.name, None, "holds a DTD or entities, which are not read; remove them") from None
-        except (LookupError, ValueError):
-            raise RowError(source.name, None, "names an unknown encoding; convert it to UTF-8") from None
-
-
-@dataclass(frozen=True)
-class Span:
-    """One text-bound annotation of a brat file.
-
-    Args:
-        id: its name in the file, e.g. "T3".
-        kind: its type.
-        start, end: its offsets in the text, in characters; of several pieces, the outermost ones.
-        text: the text that it covers, as the file has it.
-        pieces: how many pieces of the text it covers.
-    """
-
-    id: str
-    kind: str
-    start: int
-    end: int
-    text: str
-    pieces: int = 1
-
-
-@dataclass(frozen=True)
-class Brat:
-    """The annotations of one note.
-
-    Args:
-        spans: by id.
-        events: (id, type, id of the trigger's span), in order of the file.
-        attributes: (name, value) of each annotation, by its id.
-    """
-
-    spans: Mapping[str, Span] = field(default_factory=dict)
-    events: tuple[tuple[str, str, str], ...] = ()
-    attributes: Mapping[str, tuple[tuple[str, str], ...]] = field(default_factory=dict)
-
-
-def read_brat(file: File) -> Brat:
-    """Read a brat standoff file (.ann): spans, events, attributes.
-
-    Raises:
-        RowError: a line has not the format of brat; names its number.
-    """
-    source = as_source(file)
-    spans: dict[str, Span] = {}
-    events: list[tuple[str, str, str]] = []
-    attributes: dict[str, list[tuple[str, str]]] = {}
-    for number, line in enumerate(read_text(source).splitlines(), 1):
-        if not line.strip() or line.startswith(_OTHER):
-            continue
-        if match := _SPAN.fullmatch(line):
-            ends = [int(n) for n in re.findall(r"\d+", match[3])]
-            spans[match[1]] = Span(match[1], match[2], min(ends), max(ends), match[4] or "", len(ends) // 2)
-        elif match := _EVENT.fullmatch(line.rstrip()):
-            events.append((match[1], match[2], match[3]))
-        elif match := _ATTRIBUTE.fullmatch(line.rstrip()):
-            attributes.setdefault(match[2], []).append((match[1], match[3] or ""))
-        else:
-            raise RowError(source.name, number, "is no line of a brat annotation file; is it the right file?")
-    return Brat(spans, tuple(events), {k: tuple(v) for k, v in attributes.items()})
+    return str(source.path) if source.member is None and not source.packed else io.BytesIO(stream.read())
 
 
 # --- fields of a row ------------------------------------------------------------------------------------------------
 def place() -> tuple[str, int] | None:
     """Return name of file and number of the row whose fields were read last in this thread; None where none was."""
     return getattr(_PLACE, "row", None)
+
+
+def note_place(file: File, number: int) -> None:
+    """Note which row of which file is read now, for the messages of errors that are found later."""
+    _PLACE.row = file.name, number
 
 
 def forget_place() -> None:
@@ -349,7 +258,7 @@ def text_field(file: File, number: int, row: Mapping[str, Any], column: str) -> 
     Raises:
         RowError: the value is missing, empty or no string.
     """
-    _PLACE.row = file.name, number
+    note_place(file, number)
     value = row.get(column)
     if not isinstance(value, str) or not value.strip():
         raise RowError(file.name, number, f"column {column!r} is empty or no text; remove the row or fill it")
@@ -365,7 +274,7 @@ def label_field(file: File, number: int | None, row: Mapping[str, Any], column: 
         RowError: the value is none of the names. The message leaves it out: in a shifted column it would be text.
     """
     if number is not None:
-        _PLACE.row = file.name, number
+        note_place(file, number)
     value = row.get(column)
     if isinstance(value, float) and value.is_integer():
         value = int(value)

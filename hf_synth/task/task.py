@@ -98,7 +98,9 @@ class Task:
         several_targets: of a text2text task: whether gold rows have the column `other_targets`, more right texts.
         files: the source's files for each split. A key is a split, or "split/part" where a split is read from several
             kinds of files; its value lists alternative names, of which the first that exists is read. A name may hold
-            folders ("train/notes.csv") and stars ("train/*.txt": all in the folder; "**/*.txt": in any folder).
+            folders ("train/notes.csv") and stars ("train/*.txt": all in the folder; "**/*.txt": in any folder). A name
+            "!old*" leaves out what lies in a folder or archive of such a name. A key "rows" beside splits stands for a
+            source without splits.
         optional_files: keys of `files`, or whole splits, that may be missing.
         suites: where the task comes from: "paper" (arXiv 2403.19511), "DR.BENCH" (arXiv 2209.14901), "extra".
         unverified: the part of the source's layout that was not checked against the data; empty when all was.

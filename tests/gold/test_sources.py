@@ -22,15 +22,8 @@ from support.gold_files import obesity as write_obesity
 from hf_synth.errors import GoldError, HfSynthError, MissingGoldError, RowError, TaskError
 from hf_synth.gold.gold import as_streaming_dataset, load_gold
 from hf_synth.gold.json_values import json_items
-from hf_synth.gold.readers import (
-    open_text,
-    read_brat,
-    read_csv,
-    read_jsonl,
-    read_table,
-    read_text,
-    xml_elements,
-)
+from hf_synth.gold.markup import read_brat, xml_elements
+from hf_synth.gold.readers import open_text, read_csv, read_jsonl, read_table, read_text
 from hf_synth.gold.sources import SourceFile, all_files, find_files, list_source
 from hf_synth.task.scripts import list_tasks, load_task
 
