@@ -125,17 +125,17 @@ class ProblemSummary(GoldBuilder):
         for number, row in read_csv(file):
             for column in ("File ID", "Summary"):
                 pick_column(file, row, column)
-            texts = {section: row[pick_column(file, row, *names) or ""].strip() for section, names in sections.items()}
+            texts = {section: row[pick_column(file, row, *names) or ""] for section, names in sections.items()}
             if not row["Summary"].strip() or not row["Assessment"].strip():
                 self.leave_out(file, "have no assessment or no summary")
                 continue
             note, summary = text_field(file, number, row, "File ID"), row["Summary"]
             if tagged:
-                document = " ".join(f"{tag} {text}" for (_, tag), text in texts.items())
+                document = " ".join(f"{tag} {text.strip()}" for (_, tag), text in texts.items())
                 summary = re.sub(r"\W+", " ", summary).strip()
             else:
                 document = "\n\n".join(
-                    f"{title}:\n{text}" if title else text for (title, _), text in texts.items() if text
+                    f"{title}:\n{text}" if title else text for (title, _), text in texts.items() if text.strip()
                 )
             if not summary:
                 self.leave_out(file, "have no assessment or no summary")

@@ -5,7 +5,7 @@ the files in a folder or archive, features, a cache beside the files that is nev
 the rows left out. One class for all scripts is the one place where we inherit from a class of Hugging Face.
 
 The notes are lines of `DatasetInfo.description`, so that they stay with the cache and with each Dataset that is made
-from it; `notes_of` returns them.
+from it (`task.folders.notes_of`).
 """
 
 from __future__ import annotations
@@ -28,12 +28,11 @@ from datasets.iterable_dataset import ExamplesIterable
 from hf_synth.errors import GoldError, HfSynthError, MissingGoldError, OutputError, RowError
 from hf_synth.gold import json_values, markup, readers, sources
 from hf_synth.gold.sources import Files, SourceFile, all_files, digest_files, find_files
-from hf_synth.task.folders import cache_folder
+from hf_synth.task.folders import cache_folder, notes_of, with_notes
 from hf_synth.task.task import Task
 
 Parts = Mapping[str, tuple[SourceFile, ...]]  # the files of one split, by part
 
-_NOTE = "When read: "  # begins a line of the description
 _ROWS, _CHARACTERS = 1_000, 4_000_000  # of one table, whichever is reached first
 _LOG = logging.getLogger(__name__)
 _NO_TASKS: Mapping[str, Task] = MappingProxyType({})
@@ -264,8 +263,7 @@ class GoldBuilder(datasets.ArrowBasedBuilder):  # type: ignore[misc]  # datasets
         self._noted = True
         for note in notes if say else ():
             _LOG.warning("%s", note)
-        lines = self.info.description.split("\n")
-        self.info.description = "\n".join(dict.fromkeys([*lines, *(_NOTE + note for note in notes)]))
+        self.info.description = with_notes(self.info.description, notes)
 
 
 class _TypedRows(ExamplesIterable):  # type: ignore[misc]
@@ -282,13 +280,6 @@ class _TypedRows(ExamplesIterable):  # type: ignore[misc]
     @property
     def features(self) -> datasets.Features:
         return self._features
-
-
-def notes_of(rows: datasets.Dataset | Mapping[str, datasets.Dataset]) -> list[str]:
-    """Return what was left out when rows were read, and what else was said of their files, a sentence each."""
-    parts = rows.values() if isinstance(rows, Mapping) else [rows]
-    lines = dict.fromkeys(line for part in parts for line in (part.info.description or "").split("\n"))
-    return [line.removeprefix(_NOTE) for line in lines if line.startswith(_NOTE)]
 
 
 def _where() -> str:

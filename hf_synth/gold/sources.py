@@ -338,8 +338,10 @@ class _Tar:
     def _stream(self) -> IO[bytes]:
         if self._data is not None:
             return io.BytesIO(self._data)
-        plain = io.BytesIO(self._source) if isinstance(self._source, bytes) else self._source.open("rb")
-        return cast("IO[bytes]", gzip.GzipFile(fileobj=plain)) if self._packed else plain
+        source = io.BytesIO(self._source) if isinstance(self._source, bytes) else self._source
+        if self._packed:
+            return cast("IO[bytes]", gzip.open(source, "rb"))  # closes a file that it opened itself
+        return source.open("rb") if isinstance(source, Path) else source
 
     def names(self) -> list[str]:
         return list(self._at)
