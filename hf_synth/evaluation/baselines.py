@@ -47,7 +47,7 @@ def frequency_baseline(
     """
     if strategy not in STRATEGIES:
         raise HfSynthError(f"there is no frequency baseline {strategy!r}: give {' or '.join(STRATEGIES)}")
-    labels = target_texts(task, train) if task.kind == "text2text" else truth(task, train)
+    labels: Any = target_texts(task, train) if task.kind == "text2text" else truth(task, train)
     true = truth(task, test)
     if not len(labels):
         raise ColumnError("the frequency baseline has no training row: give gold rows to count labels in")

@@ -157,10 +157,9 @@ def names_shown(names: Iterable[object], *known: str, what: str = "column") -> s
     safe = {*SYNTHETIC_COLUMNS, *CORRECTION_COLUMNS, JUDGED, OTHER_TARGETS, *known}
     others = [name for name in plain if name not in safe]
     header = any(re.sub(r"[\W_]+", "", name).casefold() in _HEADER for name in plain)
-    hidden = not header and not all(map(_NAME.fullmatch, others))
-    unlike = {name for name in others if header and not _WORDS.fullmatch(name)}
+    hidden = not all(map((_WORDS if header else _NAME).fullmatch, others))
     shown = [
-        f"{what} {place}" if (hidden and name not in safe) or name in unlike else repr(name)
+        f"{what} {place}" if hidden and name not in safe else repr(name)
         for place, name in enumerate(plain[:_MOST_SHOWN], 1)
     ]
     if len(plain) > _MOST_SHOWN:
