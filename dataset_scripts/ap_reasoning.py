@@ -32,6 +32,12 @@ RELATIONS = {
 SPELLED = {"Direct": "direct", "Indirect": "indirect", "Neither": "neither", "Not Relevant": "not_relevant"}
 INPUT = "assessment: {assessment}\nplan: {plan}\nrelation?"
 
+
+def _as_text(relation: str) -> str:
+    """Return a relation as it is written in a text."""
+    return relation.replace("_", " ")
+
+
 # The paper's shape: 3 gold rows of one label, 1 new row of that label.
 PROMPT = Prompt(
     system="You are an intensivist who writes realistic, wholly invented parts of progress notes for teaching a model "
@@ -80,19 +86,20 @@ TASKS = {
         label_column="target",
         labels=(),
         label_meanings=(),
-        targets=tuple(RELATIONS),
+        targets=tuple(map(_as_text, RELATIONS)),
+        version="1.1.0",  # "not relevant" was "not_relevant"
         prompts=(
             replace(
                 PROMPT,
                 instruction="Write a new assessment of a patient and one section of the plan as they stand in a daily "
                 "progress note, in the form of the examples. The target is one of: "
-                + "; ".join(f"{name} ({meaning})" for name, meaning in RELATIONS.items())
+                + "; ".join(f"{_as_text(name)} ({meaning})" for name, meaning in RELATIONS.items())
                 + ".",
                 exemplars="mixed",
                 rows=4,
             ),
         ),
-        metrics=("exact_match",),
+        metrics=("macro_f1", "exact_match"),
         description="A/P Reasoning as text to text: assessment and plan in, the name of the relation out.",
     ),
 }
@@ -102,6 +109,12 @@ class ApReasoning(GoldBuilder):
     """Read the CSV files of n2c2 2022 Track 3."""
 
     TASKS = TASKS
+
+    def unusable(self, split: str, files: Parts) -> str:
+        """Return why a test file cannot be used: the blind one has no relations."""
+        file = files[ROWS][0]
+        row = next((row for _, row in read_csv(file)), {"Relation": ""})
+        return "" if "Relation" in row else f"{file.name} has no column 'Relation': it is the blind test set"
 
     def rows(self, split: str, files: Parts) -> Iterator[dict[str, Any]]:
         """Read the pairs of one split."""
@@ -118,6 +131,6 @@ class ApReasoning(GoldBuilder):
             group = text_field(file, number, row, "HADM ID")
             id = f"{split}-{number}"
             if task.kind == "text2text":
-                yield task.gold_row(id, group, label, INPUT.format(assessment=assessment, plan=plan))
+                yield task.gold_row(id, group, _as_text(label), INPUT.format(assessment=assessment, plan=plan))
             else:
                 yield task.gold_row(id, group, label, assessment, plan)

@@ -4,8 +4,8 @@ The notes are the user's own (`restricted`), or the open Portuguese data set
 https://github.com/nlp-pucrs/fall-detection (1,078 notes, 355 with falls; AGPL-3.0: read from the user's path, never
 published again). Expected, as .csv, .tsv, .jsonl or .parquet:
 
-    folder/                              or a single file, which is then split by patient
-      train.csv
+    folder/                              or a single file, or the cloned repository with its training_data.csv, which
+      train.csv                          are then split by patient
       validation.csv (or dev.csv)        optional
       test.csv                           optional
 
@@ -21,7 +21,8 @@ Columns, with other accepted names:
 
 The bands of the Morse Fall Scale (Morse 1989) differ by site; by default the middle one starts at 25 (`moderate_from`)
 and the upper one at 45 (`high_from`). Notes that repeat an earlier one with the same label are left out, and a warning
-counts them (the Portuguese data has 42); one with another label stays, in the same split.
+counts them (in the Portuguese data 42 notes repeat an earlier one, 26 of them with its label); one with another label
+stays, in the same split.
 """
 
 from __future__ import annotations
@@ -34,7 +35,7 @@ from typing import Any
 import datasets
 
 from hf_synth.errors import RowError
-from hf_synth.gold import ROWS, File, GoldBuilder, Parts, label_field, pick_column, read_table, text_field
+from hf_synth.gold import ROWS, WHOLE, File, GoldBuilder, Parts, label_field, pick_column, read_table, text_field
 from hf_synth.task import TABLES, Fact, Facts, Prompt, Task
 
 MORSE = {  # item -> the points it can have
@@ -127,8 +128,8 @@ FALL = Task(
     license="the owner's",
     citation="Morse. Preventing Patient Falls. Sage 1989 (the scale).",
     group_column="group",
-    files=TABLES,
-    optional_files=("validation", "test"),
+    files={**TABLES, WHOLE: ("training_data.csv",)},
+    optional_files=("validation", "test", WHOLE),
     suites=("extra",),
     description="Whether a note of a hospital stay tells of a fall.",
 )

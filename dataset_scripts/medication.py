@@ -5,15 +5,17 @@ Where to get it: https://portal.dbmi.hms.harvard.edu/projects/n2c2-nlp/ (n2c2 20
 
     train/*.txt, train/*.ann             notes and their brat annotations, under the same name
     dev/*.txt, dev/*.ann
-    test/*.txt, test/*.ann               optional
+    test/*.txt, test/*.ann               optional; the organisers' test data are release1 (notes), release2 and
+                                         release3 (notes and their annotations), of which release3 is read
 
     T1<TAB>Disposition 120 127<TAB>aspirin        the mention, its type is the event
     E1<TAB>Disposition:T1                         the event; one without a change has no attributes
     A1<TAB>Action E1 Start                        likewise Temporality, Certainity (so spelled), Actor, Negation
 
 The text of a row is the note around the mention, about 300 characters to each side, cut between words; the mention
-stands in [[ ]]. Mentions without an event, and changes without the attribute, are left out; a warning counts them. Rows
-of one note are one group.
+stands in [[ ]]. Each mention's text must stand in the note at its offsets, piece by piece; offsets may count the line
+ends of Windows as one character, as brat does. Mentions without an event, and changes without the attribute, are left
+out; a warning counts them. Rows of one note are one group.
 
 Configs: `event`, and of mentions whose disposition changes `action`, `temporality`, `certainty`, `actor`, `negation`.
 """
@@ -27,7 +29,7 @@ from typing import Any
 import datasets
 
 from hf_synth.errors import RowError
-from hf_synth.gold import Brat, GoldBuilder, Parts, SourceFile, Span, label_field, read_brat, read_text
+from hf_synth.gold import Brat, GoldBuilder, Parts, SourceFile, Span, annotated_text, note_place, read_brat, read_text
 from hf_synth.task import Prompt, Task
 
 LABELS = {
@@ -107,7 +109,7 @@ def _task(config: str) -> Task:
         group_column="group",
         files={
             f"{split}/{part}": tuple(f"{folder}/*.{suffix}" for folder in folders)
-            for split, folders in (("train", ("train",)), ("validation", ("dev", "validation")), ("test", ("test",)))
+            for split, folders in _FOLDERS.items()
             for part, suffix in (("notes", "txt"), ("annotations", "ann"))
         },
         optional_files=("test",),
@@ -116,6 +118,7 @@ def _task(config: str) -> Task:
     )
 
 
+_FOLDERS = {"train": ("train",), "validation": ("dev", "validation"), "test": ("test", "release3")}
 _OF_CHANGES = " The passage tells of a change to that medication."
 
 TASKS = {config: _task(config) for config in LABELS}
@@ -144,11 +147,12 @@ class Medication(GoldBuilder):
             file = annotations.get(note.stem)
             if file is None:
                 raise RowError(note.name, None, f"has no annotations beside it ({note.stem}.ann)")
-            text, brat = read_text(note), read_brat(file)
+            brat = read_brat(file)
+            text = annotated_text(file, read_text(note), brat)
             for name, span, value in self._once(file, self._labelled(file, brat)):
-                label = label_field(file, None, {"": value}, "", {x: x for x in self.task.labels})
-                window = _window(text, *_place(file, text, span), self.config.around)
-                yield self.task.gold_row(f"{split}-{note.stem}-{name}", note.stem, label, window)
+                note_place(file, brat.lines[name])
+                window = _window(text, span.start, span.end, self.config.around)
+                yield self.task.gold_row(f"{split}-{note.stem}-{name}", note.stem, value, window)
 
     def _once(self, file: SourceFile, labelled: Iterator[tuple[str, Span, str]]) -> Iterator[tuple[str, Span, str]]:
         """Yield one row for each mention; a mention with several labels is left out."""
@@ -164,16 +168,28 @@ class Medication(GoldBuilder):
     def _labelled(self, file: SourceFile, brat: Brat) -> Iterator[tuple[str, Span, str]]:
         """Yield (id, mention, label) of each event that this config is about."""
         for name, kind, trigger in _events(file, brat):
+            if kind not in LABELS["event"]:
+                known = ", ".join(LABELS["event"])
+                raise RowError(file.name, brat.lines[name], f"is an event of an unknown type; expected one of {known}")
             if self.config.name == "event":
                 yield name, brat.spans[trigger], kind
             elif kind == "Disposition":
                 wanted = SPELLED.get(self.config.name, (self.config.name.capitalize(),))
-                attributes = [*brat.attributes.get(name, ()), *brat.attributes.get(trigger, ())]
-                label = next((value for attribute, value in attributes if attribute in wanted and value), None)
-                if label is None:
+                found = [
+                    (id, attribute, value)
+                    for id in (name, trigger)
+                    for attribute, value in brat.attributes.get(id, ())
+                    if attribute in wanted and value
+                ]
+                if not found:
                     self.leave_out(file, f"are changes without {wanted[0]}")
-                else:
-                    yield name, brat.spans[trigger], label
+                    continue
+                id, attribute, label = found[0]
+                if label not in self.task.labels:
+                    known = ", ".join(self.task.labels)
+                    line = brat.lines[id, attribute]
+                    raise RowError(file.name, line, f"is an unknown value of {attribute}; expected one of {known}")
+                yield name, brat.spans[trigger], label
 
 
 def _events(file: SourceFile, brat: Brat) -> Iterator[tuple[str, str, str]]:
@@ -181,26 +197,12 @@ def _events(file: SourceFile, brat: Brat) -> Iterator[tuple[str, str, str]]:
     triggers = set()
     for name, kind, trigger in brat.events:
         if trigger not in brat.spans:
-            raise RowError(file.name, None, f"event {name} refers to {trigger}, which is missing")
+            raise RowError(file.name, brat.lines[name], f"event {name} refers to {trigger}, which is missing")
         triggers.add(trigger)
         yield name, kind, trigger
     for span in brat.spans.values():
         if span.id not in triggers and span.kind in LABELS["event"]:
             yield span.id, span.kind, span.id
-
-
-def _place(file: SourceFile, text: str, span: Span) -> tuple[int, int]:
-    """Return the offsets of a mention; check that they cover its text, or some text for one in several pieces.
-
-    Raises:
-        RowError: the note has another text there: note and annotations do not belong together.
-    """
-    covered = " ".join(text[span.start : span.end].split())
-    if covered and (covered == " ".join(span.text.split()) or span.pieces > 1):
-        return span.start, span.end
-    raise RowError(
-        file.name, None, f"{span.id} does not stand in the note where its offsets say; are both of one release?"
-    )
 
 
 def _window(text: str, start: int, end: int, around: int) -> str:

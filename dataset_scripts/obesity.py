@@ -26,7 +26,7 @@ from dataclasses import replace
 from typing import Any
 
 from hf_synth.errors import RowError
-from hf_synth.gold import GoldBuilder, Parts, SourceFile, xml_elements
+from hf_synth.gold import GoldBuilder, Parts, SourceFile, note_place, xml_elements
 from hf_synth.task import Prompt, Task
 
 # the challenge's names -> full names, which an encoder knows
@@ -115,8 +115,14 @@ class Obesity(GoldBuilder):
     def rows(self, split: str, files: Parts) -> Iterator[dict[str, Any]]:
         """Read notes and judgments of one split."""
         judgments = _judgments(self.task, files["annotations"])
+        seen: set[str] = set()
         for file in (*files["records"], *files.get("more_records", ())):
-            for note, text in _records(file):
+            for number, (note, text) in enumerate(_records(file), 1):
+                note_place(file, number)
+                if note in seen:
+                    self.leave_out(file, "are notes with the id of an earlier note")
+                    continue
+                seen.add(note)
                 own = judgments.pop(note, {})
                 if not text.strip():
                     self.leave_out(file, "are empty notes")

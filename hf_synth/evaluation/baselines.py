@@ -13,7 +13,7 @@ import numpy as np
 
 from hf_synth.errors import ColumnError, HfSynthError
 from hf_synth.evaluation.evaluation import Scores, score, truth
-from hf_synth.task.labels import groups_of, judged_mask
+from hf_synth.task.labels import groups_of, judged_mask, target_texts
 from hf_synth.task.task import Task
 
 if TYPE_CHECKING:
@@ -47,7 +47,8 @@ def frequency_baseline(
     """
     if strategy not in STRATEGIES:
         raise HfSynthError(f"there is no frequency baseline {strategy!r}: give {' or '.join(STRATEGIES)}")
-    labels, true = truth(task, train), truth(task, test)
+    labels: Any = target_texts(task, train) if task.kind == "text2text" else truth(task, train)
+    true = truth(task, test)
     if not len(labels):
         raise ColumnError("the frequency baseline has no training row: give gold rows to count labels in")
     rng, n, prior = np.random.default_rng(seed), len(true), strategy == "prior"

@@ -49,7 +49,7 @@ def compare(a: Scores, b: Scores, metric: str = "macro_f1", *, n_bootstrap: int 
     Raises:
         HfSynthError: the scores are of texts, of different rows, or lack their rows or the metric.
     """
-    if any(s.values and set(s.values) <= set(TEXT_METRICS) for s in (a, b)):
+    if any(set(s.values) & set(TEXT_METRICS) for s in (a, b)):
         raise HfSynthError(
             f"scores of task {a.task!r} are of texts: only single_label and multi_label tasks can be compared"
         )

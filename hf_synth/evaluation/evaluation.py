@@ -22,7 +22,7 @@ from hf_synth.models.inference import predict_proba
 from hf_synth.models.record import model_facts, weights_sha256
 from hf_synth.models.text2text import generate_text
 from hf_synth.task.columns import access_of
-from hf_synth.task.labels import groups_of, judged_mask, label_indices, label_matrix, row_digests, target_texts
+from hf_synth.task.labels import groups_of, judged_mask, label_indices, label_matrix, right_texts, row_digests
 from hf_synth.task.task import Task
 
 if TYPE_CHECKING:
@@ -198,11 +198,13 @@ def predict(
 def truth(task: Task, dataset: Dataset) -> Any:
     """Read the true labels: indices (N,), 0 and 1 for each label of a multi_label task (N, K), or target texts.
 
+    Target texts are N texts, or N lists of right ones where the rows have the column `other_targets`.
+
     Raises:
         ColumnError: a label is missing or not the task's.
     """
     if task.kind == "text2text":
-        return target_texts(task, dataset)
+        return right_texts(task, dataset)
     return label_matrix(task, dataset) if task.kind == "multi_label" else label_indices(task, dataset)
 
 
@@ -221,7 +223,8 @@ def score(
     Args:
         predicted: probabilities (N, K) or label indices (N,); multi_label: probabilities, of which those above 0.5 are
             labels, or 0 and 1 (N, K); text2text: N texts.
-        labels: true label indices, (N,); multi_label: 0 and 1 (N, K); text2text: N texts.
+        labels: true label indices, (N,); multi_label: 0 and 1 (N, K); text2text: N texts, or N lists of right ones,
+            of which the best one counts.
         groups: names of the groups that are drawn whole, (N,); each row by itself when None.
         judged: of a multi_label task, 1 for each judged label, else 0, (N, K); all are judged when None.
         n_bootstrap: 0 leaves the intervals out. Any other number gives the same intervals, which are formulas; earlier

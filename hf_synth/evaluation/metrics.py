@@ -6,6 +6,7 @@ AUPRC are not: they come with the influence of each row. numpy only; no task is 
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -22,6 +23,7 @@ LABEL_METRICS = (
 )  # fmt: skip
 PATIENT_METRICS = ("patient_accuracy", "patient_macro_f1")
 PROBABILITY_METRICS = ("ece", "auroc", "auprc")
+NOT_MENTIONED = "nm"  # a field of an entry that the text does not state
 
 
 def group_codes(groups: Sequence[Any] | None, n: int) -> Array:
@@ -133,6 +135,46 @@ def set_values(sums: Array, known: Array) -> Values:
         "micro_f1": 2 * hit.sum(1) / np.maximum((true + guess).sum(1), 1),
         "weighted_f1": (f1 * true).sum(1) / np.maximum(true.sum(1), 1),
     }
+
+
+def field_sums(truth: Sequence[str], guess: Sequence[str], fields: Sequence[str]) -> Array:
+    """Count the phrases of targets that are tables: right, true and written ones, (N, 3 (k + 1)).
+
+    A target has a line for each entry, with k fields between bars. The first k columns of each third count a field by
+    itself (the i2b2 2009 challenge: "vertical"); the last one counts all fields of an entry together ("horizontal"): a
+    phrase is right there only in an entry of the right name. Phrases are equal but for case and blanks. The challenge
+    compares their places in the note too, which a target does not hold.
+    """
+    rows = np.zeros((len(truth), 3, len(fields) + 1))
+    for i, texts in enumerate(zip(truth, guess, strict=True)):
+        true, said = (_phrases(text, len(fields)) for text in texts)
+        for j, (a, b) in enumerate(zip(true, said, strict=True)):
+            rows[i, :, j] = (a & b).total(), a.total(), b.total()
+    return rows.reshape(len(truth), -1)
+
+
+def _phrases(text: str, k: int) -> list[Counter[tuple[str, ...]]]:
+    """Return the phrases of each of k fields of a target, then those of all its entries."""
+    found: list[Counter[tuple[str, ...]]] = [Counter() for _ in range(k + 1)]
+    for line in text.splitlines():
+        entry = [" ".join(field.casefold().split()) for field in line.split("|")][:k]
+        for place, phrase in enumerate(entry):
+            if phrase and phrase != NOT_MENTIONED:
+                found[place][phrase,] += 1
+                found[k][entry[0], str(place), phrase] += 1
+    return found
+
+
+def field_values(sums: Array, fields: Sequence[str]) -> Values:
+    """Compute the F-measures of fields for each of B rows of `field_sums`, (B,) each.
+
+    They are of all rows together (the challenge: "system-level"): `horizontal_phrase_f1`, and `vertical_phrase_f1_m`
+    and the like for each field.
+    """
+    hit, true, guess = np.split(sums, 3, axis=1)
+    f1 = 2 * hit / np.maximum(true + guess, 1)
+    names = ["horizontal_phrase_f1", *(f"vertical_phrase_f1_{field}" for field in fields)]
+    return dict(zip(names, [f1[:, -1], *f1[:, :-1].T], strict=True))
 
 
 @dataclass(frozen=True)

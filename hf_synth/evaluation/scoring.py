@@ -16,6 +16,7 @@ from hf_synth.errors import ColumnError
 from hf_synth.evaluation import intervals, metrics
 from hf_synth.evaluation.intervals import Limits, Sample
 from hf_synth.models.text2text import text_scores
+from hf_synth.task.labels import known_target
 from hf_synth.task.task import Task
 
 Array = npt.NDArray[Any]
@@ -73,7 +74,7 @@ def prepare(
         raise ColumnError("scores need a prediction, and a group where there are groups, for each label; at least one")
     codes = metrics.group_codes(groups, n)
     if task.kind == "text2text":
-        return _prepare_texts(predicted, labels, codes, limits)
+        return _prepare_texts(task, predicted, labels, codes, limits)
     if task.kind == "multi_label":
         return _prepare_sets(task, predicted, labels, judged, codes, limits=limits, ranks=ranks)
     graded = groups is not None and any(g is not None for g in groups)
@@ -296,7 +297,10 @@ def set_intervals(sample: Sample, some: Array, refused: Mapping[str, str]) -> di
     return ci95 | intervals.smooth_limits(sample, lambda sums: metrics.set_values(sums, some), smooth)
 
 
-def _prepare_texts(predicted: Any, labels: Any, codes: Array, limits: bool) -> Prepared:
+def _prepare_texts(task: Task, predicted: Any, labels: Any, codes: Array, limits: bool) -> Prepared:
+    if task.targets:  # one spelling of each
+        predicted = [known_target(task, text) or text for text in predicted]
+        labels = [known_target(task, text) or text if isinstance(text, str) else text for text in labels]
     found = text_scores(predicted, labels)
     rows = np.column_stack([*found.values(), np.ones(len(codes))])
     none = np.zeros((0, rows.shape[1]))
@@ -309,7 +313,36 @@ def _prepare_texts(predicted: Any, labels: Any, codes: Array, limits: bool) -> P
     values = _first(of_sums(sums.sum(0)[None]))
     more: dict[str, Any] = {"per_class": {}, "confusion": []}
     ci95 = {name: intervals.mean_limits(each, codes) for name, each in found.items()} if limits else {}
-    return Prepared(sample, of_sums, values, *(_kept(values, ci95, {}, codes) if limits else ({}, {})), more)
+    no_interval: dict[str, str] = {}
+    if task.targets and all(text in task.targets for text in labels if isinstance(text, str)):
+        values["macro_f1"], ci95, no_interval = _macro_of_targets(task, predicted, labels, codes, ci95)
+    if task.target_fields:
+        firsts = [text if isinstance(text, str) else text[0] for text in labels]
+        of_fields = metrics.field_sums(firsts, predicted, task.target_fields).sum(0)[None]
+        of_fields = _first(metrics.field_values(of_fields, task.target_fields))
+        values |= of_fields
+        no_interval |= dict.fromkeys(of_fields, "how often an interval of it holds the truth was not measured")
+    return Prepared(sample, of_sums, values, *(_kept(values, ci95, no_interval, codes) if limits else ({}, {})), more)
+
+
+def _macro_of_targets(
+    task: Task, predicted: Sequence[str], labels: Sequence[str], codes: Array, ci95: dict[str, Limits]
+) -> tuple[float, dict[str, Limits], dict[str, str]]:
+    """Compute macro-F1 over the targets that occur in truth or predictions, as labels; any other text is none of them.
+
+    Returns:
+        The score, `ci95` with its interval, and why it has none.
+    """
+    place, k = {target: i for i, target in enumerate(task.targets)}, len(task.targets)
+    true, guess = (np.array([place.get(text, k) for text in texts]) for texts in (labels, predicted))
+    sample = intervals.label_sample(true, guess, k + 1, codes)
+    _, of_true, of_guess = np.split(sample.sums.sum(0), 3)
+    among = (of_true + of_guess > 0) & (np.arange(k + 1) < k)
+    f1 = 2 * sample.sums.sum(0)[: k + 1] / np.maximum(of_true + of_guess, 1)
+    names = [*task.targets, "another text"]
+    why = _too_few(task.targets, of_true[:k]) or _missing(names, sample, "f1", among)
+    found = ci95 if why or not ci95 else ci95 | {"macro_f1": intervals.macro_limits(sample, "f1", among)}
+    return float(f1[among].mean()), found, {"macro_f1": why} if why else {}
 
 
 def _per_class(task: Task, sums: Array, probs: Array | None, has: Array, judged: Array) -> dict[str, dict[str, float]]:

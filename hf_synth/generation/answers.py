@@ -12,6 +12,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from hf_synth.task.labels import known_target
 from hf_synth.task.task import Task
 
 _LONGEST = 200_000  # characters that the slower parsers read
@@ -112,7 +113,9 @@ def _check(task: Task, entry: Mapping[str, Any], labels: Sequence[str]) -> Parse
         target = value if isinstance(value, str) else ""
         if not target.strip():
             return Parsed(reason="empty")
-        if task.targets and target.strip() not in task.targets:
+        if task.targets:
+            target = known_target(task, target) or ""
+        if not target:
             return Parsed(reason="unknown_label")
         return Parsed({**row, task.label_column: _clean(target)})
     if value is None and len(labels) == 1:

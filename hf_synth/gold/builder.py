@@ -1,8 +1,11 @@
-"""`GoldBuilder`, the base class of every task's dataset builder (`datasets.GeneratorBasedBuilder`).
+"""`GoldBuilder`, the base class of every task's dataset builder (`datasets.ArrowBasedBuilder`).
 
-A task's script turns the files of one split into rows; everything else is here: finding the files in a folder or
-archive, features, a cache beside the files that is never stale, a check of ids, and a log of the rows left out. One
-class for all scripts is the one place where we inherit from a class of Hugging Face.
+A task's script turns the files of one split into rows, or into tables of many rows; everything else is here: finding
+the files in a folder or archive, features, a cache beside the files that is never stale, a check of ids, and notes on
+the rows left out. One class for all scripts is the one place where we inherit from a class of Hugging Face.
+
+The notes are lines of `DatasetInfo.description`, so that they stay with the cache and with each Dataset that is made
+from it (`task.folders.notes_of`).
 """
 
 from __future__ import annotations
@@ -11,32 +14,36 @@ import inspect
 import json
 import logging
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from hashlib import blake2b
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, ClassVar
 
 import datasets
+import pyarrow as pa
+from datasets.exceptions import DatasetGenerationError
+from datasets.iterable_dataset import ExamplesIterable
 
-from hf_synth.errors import GoldError, HfSynthError, MissingGoldError, OutputError
-from hf_synth.gold import readers, sources
+from hf_synth.errors import GoldError, HfSynthError, MissingGoldError, OutputError, RowError
+from hf_synth.gold import json_values, markup, readers, sources
 from hf_synth.gold.sources import Files, SourceFile, all_files, digest_files, find_files
-from hf_synth.task.folders import cache_folder
+from hf_synth.task.folders import cache_folder, notes_of, with_notes
 from hf_synth.task.task import Task
 
 Parts = Mapping[str, tuple[SourceFile, ...]]  # the files of one split, by part
 
+_ROWS, _CHARACTERS = 1_000, 4_000_000  # of one table, whichever is reached first
 _LOG = logging.getLogger(__name__)
 _NO_TASKS: Mapping[str, Task] = MappingProxyType({})
 
 
-class GoldBuilder(datasets.GeneratorBasedBuilder):  # type: ignore[misc]  # datasets is untyped
+class GoldBuilder(datasets.ArrowBasedBuilder):  # type: ignore[misc]  # datasets is untyped
     """Read the files of a task from the user's folder, file or archive.
 
-    A subclass sets `TASKS` and implements `rows`. It is used by `load_gold`, and as any builder of `datasets`:
-    `Mednli(data_dir="/secure/mednli").as_streaming_dataset()`. The cache lies in `<data_dir>/.hf_synth`, or in
-    `cache_dir`.
+    A subclass sets `TASKS` and implements `rows`, or `tables` where it has columns of many rows at hand. It is used by
+    `load_gold`, and as any builder of `datasets`: `Mednli(data_dir="/secure/mednli").as_streaming_dataset()`. The cache
+    lies in `<data_dir>/.hf_synth`, or in `cache_dir`.
 
     Attributes:
         TASKS: the tasks of the script by config.
@@ -74,11 +81,12 @@ class GoldBuilder(datasets.GeneratorBasedBuilder):  # type: ignore[misc]  # data
         super().__init__(cache_dir=cache_dir, hash=self._digest(task), **more)
         self.left_out: Counter[str] = Counter()
         self.left_out_of: dict[str, dict[str, None]] = {}
+        self._noted = False
 
     def _digest(self, task: Task) -> str:
         """Return the name of the cache, from all that decides its rows: the task, the reading code, the files."""
         fields = [task.fingerprint(), task.access, task.group_column, {k: list(v) for k, v in task.files.items()}]
-        code = [inspect.getsourcefile(m) for m in (type(self), readers, sources, GoldBuilder)]
+        code = [inspect.getsourcefile(m) for m in (type(self), json_values, markup, readers, sources, GoldBuilder)]
         return digest_files(json.dumps(fields), *(Path(c) for c in code if c), *all_files(self.files))[:32]
 
     def download_and_prepare(self, output_dir: str | None = None, *args: Any, **more: Any) -> None:
@@ -86,13 +94,22 @@ class GoldBuilder(datasets.GeneratorBasedBuilder):  # type: ignore[misc]  # data
 
         Raises:
             OutputError: the data folder cannot be written, and no `cache_dir` was given.
+            GoldError: a file or a row is wrong; names it.
         """
         if self._uncacheable and output_dir is None:
             raise OutputError(
                 "the data folder cannot be written, and notes are cached nowhere else: pass cache_dir=..., or use "
                 "load_gold, which then holds the rows in memory"
             )
-        super().download_and_prepare(output_dir, *args, **more)
+        self._noted = False
+        try:
+            super().download_and_prepare(output_dir, *args, **more)
+        except DatasetGenerationError as error:
+            if isinstance(error.__cause__, HfSynthError):
+                raise error.__cause__ from None
+            raise
+        for note in () if self._noted else notes_of(self):  # the cache was used: what was said then is said again
+            _LOG.warning("%s", note)
 
     @property
     def task(self) -> Task:
@@ -124,41 +141,181 @@ class GoldBuilder(datasets.GeneratorBasedBuilder):  # type: ignore[misc]  # data
         terms = {"license": task.license, "citation": task.citation, "homepage": task.source_url}
         return datasets.DatasetInfo(description=task.description, features=task.gold_features(), **terms)
 
-    def _split_generators(self, dl_manager: Any) -> list[datasets.SplitGenerator]:
-        return [datasets.SplitGenerator(s, gen_kwargs={"split": s, "files": dict(p)}) for s, p in self.files.items()]
+    def unusable(self, split: str, files: Parts) -> str:
+        """Return why an optional split cannot be used, such as a test file without labels; "" where it can.
 
-    def _generate_examples(self, split: str, files: Parts) -> Iterator[tuple[str, dict[str, Any]]]:
-        marks: set[int] = set()
+        Args:
+            files: as for `rows`.
+        """
+        return ""
+
+    def _split_generators(self, dl_manager: Any) -> list[datasets.SplitGenerator]:
+        generators = []
+        for split, files in self.files.items():
+            why = self.unusable(split, files) if split in self.task.optional_files else ""
+            if why:
+                self._keep_notes([f"split {split} left out: {why}"], say=True)
+            else:
+                generators.append(datasets.SplitGenerator(split, gen_kwargs={"split": split, "files": dict(files)}))
+        return generators
+
+    def tables(self, split: str, files: Parts) -> Iterator[pa.Table]:
+        """Yield the rows of one split as tables with the columns and types of `task.gold_features()`.
+
+        This makes them from `rows`. A subclass that has columns at hand yields them itself, which is faster.
+
+        Args:
+            files: as for `rows`.
+
+        Raises:
+            RowError: a row or a file is malformed.
+        """
+        features = self.task.gold_features()
+        rows: list[dict[str, Any]] = []
+        characters = 0
+        for row in self.rows(split, files):
+            try:
+                self._check_id(split, row["id"])
+                characters += sum(len(v.encode()) for v in row.values() if isinstance(v, str))
+            except UnicodeEncodeError:
+                raise _row_error(split, "holds half of a character (a lone surrogate); remove it, or the row") from None
+            rows.append(row)
+            if len(rows) == _ROWS or characters > _CHARACTERS:
+                yield rows_table(features, rows)
+                rows, characters = [], 0
+        if rows:
+            yield rows_table(features, rows)
+
+    def _generate_tables(self, split: str, files: Parts) -> Iterator[tuple[int, pa.Table]]:
+        yield from enumerate(self._checked(split, files))
+
+    def _get_examples_iterable_for_split(self, split_generator: Any) -> Any:
+        """Return what a stream reads: rows with the features' types, so that `datasets` does not cast them again."""
+        return _TypedRows(self._stream, split_generator.gen_kwargs, self.task.gold_features())
+
+    def _stream(self, split: str, files: Parts) -> Iterator[tuple[str, dict[str, Any]]]:
+        for table in self._checked(split, files):
+            columns = table.to_pydict()
+            for values in zip(*columns.values(), strict=True):
+                row = dict(zip(columns, values, strict=True))
+                yield row["id"], row
+
+    def _checked(self, split: str, files: Parts) -> Iterator[pa.Table]:
+        """Yield the tables; any failure of a script becomes an error of one sentence, without text of a row."""
+        self._ids: set[int] = set()
         self.left_out.clear()
         self.left_out_of.clear()
-        for number, row in enumerate(self._checked(split, files), 1):
-            if not self.IDS_BY_PLACE:
-                mark = int.from_bytes(blake2b(row["id"].encode(), digest_size=8).digest(), "big")
-                if mark in marks:
-                    raise GoldError(f"split {split!r}: row {number:,} has the id of an earlier row; ids must differ")
-                marks.add(mark)
-            yield row["id"], row
-        for why, count in self.left_out.items():
-            names = list(self.left_out_of[why])
-            where = names[0] if len(names) == 1 else f"{len(names):,} files"
-            _LOG.warning("%s, split %s: rows left out, since they %s: %s", where, split, why, f"{count:,}")
-
-    def _checked(self, split: str, files: Parts) -> Iterator[dict[str, Any]]:
-        """Yield the rows; any failure of a script becomes an error of one sentence, without text of a row."""
-        number = 0
+        readers.forget_place()
+        count = 0
         try:
-            for row in self.rows(split, files):
-                number += 1
-                "".join(v for v in row.values() if isinstance(v, str)).encode()
-                yield row
-        except UnicodeEncodeError:
-            raise GoldError(
-                f"split {split!r}: row {number:,} holds half of a character (a lone surrogate); remove it, or the row"
-            ) from None
+            for table in self.tables(split, files):
+                if type(self).tables is not GoldBuilder.tables and not self.IDS_BY_PLACE:
+                    for id in table["id"].to_pylist():
+                        self._check_id(split, id)
+                count += len(table)
+                yield table
         except HfSynthError:
             raise
+        except UnicodeEncodeError:
+            raise GoldError(
+                f"split {split!r}: a text {_where()} holds half of a character (a lone surrogate); remove it"
+            ) from None
         except Exception as error:
             raise GoldError(
-                f"split {split!r}: the task's script failed after row {number:,} ({type(error).__name__}); check that "
-                "the files have the layout that it expects"
+                f"split {split!r}: the task's script failed {_where()} ({type(error).__name__}); check that the files "
+                "have the layout that it expects"
             ) from None
+        self._note(split, files, count)
+
+    def _check_id(self, split: str, id: str) -> None:
+        """Raise where an earlier row of the split has this id."""
+        if self.IDS_BY_PLACE:
+            return
+        mark = int.from_bytes(blake2b(id.encode(), digest_size=8).digest(), "big")
+        if mark in self._ids:
+            raise _row_error(split, "has the id of an earlier row; ids must differ")
+        self._ids.add(mark)
+
+    def _note(self, split: str, files: Parts, count: int) -> None:
+        """Log what was left out of a split, and keep it with the rows.
+
+        Raises:
+            GoldError: no row is left.
+        """
+        read = [file for part in files.values() for file in part]
+        found = [note for file in read if (note := readers.ENCODING_NOTES.get(file))]  # logged when they were read
+        for why, left_out in self.left_out.items():
+            names = list(self.left_out_of[why])
+            where = names[0] if len(names) == 1 else f"{len(names):,} files"
+            found.append(f"{where}, split {split}: rows left out, since they {why}: {left_out:,}")
+            _LOG.warning("%s", found[-1])
+        if not count and self.NEEDS_FILES:
+            where = read[0].name if len(read) == 1 else f"{read[0].name} and {len(read) - 1:,} more files"
+            why = "; ".join(f"{n:,} left out, since they {why}" for why, n in self.left_out.items())
+            raise GoldError(
+                f"{where}: split {split!r} of task {self.task.full_name!r} holds no row"
+                f"{f' ({why})' if why else '; is it the right file?'}"
+            )
+        self._keep_notes(found)
+
+    def _keep_notes(self, notes: Sequence[str], *, say: bool = False) -> None:
+        """Keep notes with the rows of every split; log those that were not logged yet."""
+        self._noted = True
+        for note in notes if say else ():
+            _LOG.warning("%s", note)
+        self.info.description = with_notes(self.info.description, notes)
+
+
+class _TypedRows(ExamplesIterable):  # type: ignore[misc]
+    """Rows of a stream that have the types of their features already."""
+
+    def __init__(self, generate: Any, kwargs: dict[str, Any], features: datasets.Features) -> None:
+        super().__init__(generate, kwargs)
+        self._features = features
+
+    @property
+    def is_typed(self) -> bool:
+        return True
+
+    @property
+    def features(self) -> datasets.Features:
+        return self._features
+
+
+def _where() -> str:
+    """Return where the reader of a table stands, for a message."""
+    place = readers.place()
+    return "before the first row" if place is None else f"at or after {place[0]}, row {place[1]:,}"
+
+
+def _row_error(split: str, problem: str) -> GoldError:
+    """Return the error of the row that was read last, with the name of its file where a reader knows it."""
+    place = readers.place()
+    return GoldError(f"split {split!r}: a row {problem}") if place is None else RowError(*place, problem)
+
+
+def rows_table(features: datasets.Features, rows: Sequence[Mapping[str, Any]]) -> pa.Table:
+    """Return rows as a table with these features; a label may be its name or its number.
+
+    Raises:
+        KeyError: a row lacks a column, or has one more.
+        ValueError: a label is none of the features'.
+    """
+    schema, names = features.arrow_schema, set(features)
+    if any(row.keys() != names for row in rows):
+        raise KeyError("a row has other columns than the task")
+    columns = [
+        pa.array(_encoded(feature, [row[name] for row in rows]), schema.field(name).type)
+        for name, feature in features.items()
+    ]
+    return pa.table(columns, schema=schema)
+
+
+def _encoded(feature: Any, values: Sequence[Any]) -> list[Any]:
+    """Return values as they are stored: texts, numbers of labels, lists of these."""
+    if isinstance(feature, datasets.ClassLabel):
+        number = {value: feature.encode_example(value) for value in {*values} - {None}}
+        return [None if value is None else number[value] for value in values]
+    if isinstance(feature, datasets.List):
+        return [None if value is None else _encoded(feature.feature, value) for value in values]
+    return [value if value is None or isinstance(value, str) else str(value) for value in values]

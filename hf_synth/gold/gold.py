@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from hf_synth.errors import ColumnError, GoldError, HfSynthError, TaskError
-from hf_synth.gold.sources import WHOLE
+from hf_synth.gold.sources import WHOLE, check_readable
 from hf_synth.task.columns import MANIFEST
 from hf_synth.task.folders import cache_folder, read_export, read_manifest
 from hf_synth.task.labels import check_columns
@@ -54,6 +54,8 @@ def load_gold(
         TaskError: the task has no such option.
     """
     folder = None if path is None else Path(path)
+    if folder is not None:
+        check_readable(folder)
     if folder is not None and (folder / MANIFEST).is_file():
         gold = _from_export(task, folder)
     else:
@@ -85,8 +87,9 @@ def as_streaming_dataset(
 def register() -> list[str]:
     """Register every built-in task in this process, so that `load_dataset("hf_synth/mednli", data_dir=...)` works.
 
-    The cache lies in the data folder. A source without splits has one split "rows"; only `load_gold` splits by group.
-    This adds to a private table of `datasets`, which has no entry points for builders.
+    `data_dir` is what `load_gold` takes: a folder, an archive or a single file. The cache lies in the data folder. A
+    source without splits has one split "rows"; only `load_gold` splits by group. This adds to a private table of
+    `datasets`, which has no entry points for builders, and to the function that looks a builder up there.
 
     Returns:
         The names.
@@ -94,13 +97,27 @@ def register() -> list[str]:
     Raises:
         HfSynthError: this version of `datasets` has no such table.
     """
-    from datasets import packaged_modules
+    from datasets import load, packaged_modules
 
     table = getattr(packaged_modules, "_PACKAGED_DATASETS_MODULES", None)
-    if not isinstance(table, dict):
+    module_of = getattr(getattr(load, "PackagedDatasetModuleFactory", None), "get_module", None)
+    if not isinstance(table, dict) or module_of is None:
         raise HfSynthError("this version of datasets has no table of builders; use load_gold")
     builders = {f"hf_synth/{t.name}": (task_script(t.name).__name__, "0") for t in list_tasks()}
     table.update(builders)
+
+    def get_module(wanted: Any) -> Any:
+        """Return the builder without a list of data files: it finds its files itself, also in an archive."""
+        if wanted.name not in builders:
+            return module_of(wanted)
+        path = wanted.data_dir or wanted.data_files
+        return load.DatasetModule(
+            *builders[wanted.name], {"data_files": {}, "data_dir": path, "dataset_name": wanted.name}
+        )
+
+    if not hasattr(module_of, "of_hf_synth"):
+        get_module.of_hf_synth = True  # type: ignore[attr-defined]
+        load.PackagedDatasetModuleFactory.get_module = get_module
     return list(builders)
 
 
@@ -141,7 +158,7 @@ def task_builder(task: Task) -> type[Any]:
     Raises:
         TaskError: the script defines none.
     """
-    from datasets import GeneratorBasedBuilder
+    from datasets import DatasetBuilder
 
     if task.script is None:
         from hf_synth.gold.own_table import columns_builder
@@ -150,7 +167,7 @@ def task_builder(task: Task) -> type[Any]:
     module = task_script(task.script)
     for value in vars(module).values():
         own = inspect.isclass(value) and value.__module__ == module.__name__
-        if own and issubclass(value, GeneratorBasedBuilder):
+        if own and issubclass(value, DatasetBuilder):
             return value  # type: ignore[no-any-return]
     raise TaskError(f"{module.__name__} defines no builder: add a subclass of hf_synth.gold.GoldBuilder")
 
@@ -172,7 +189,10 @@ def _from_builder(task: Task, folder: Path | None, options: Mapping[str, Any]) -
     try:
         if folder is None or cache_folder(folder) is None:  # no cache can be written: hold the rows in memory
             stream, features = builder.as_streaming_dataset(), task.gold_features()
-            return DatasetDict({s: Dataset.from_list(list(rows), features=features) for s, rows in stream.items()})
+            gold = DatasetDict({s: Dataset.from_list(list(rows), features=features) for s, rows in stream.items()})
+            for rows in gold.values():
+                rows.info.description = builder.info.description
+            return gold
         builder.download_and_prepare()
         _check_not_empty(task, {s: info.num_examples for s, info in builder.info.splits.items()})
         return builder.as_dataset()

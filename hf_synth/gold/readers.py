@@ -1,8 +1,8 @@
-"""Strict readers of text, CSV, TSV, JSONL, parquet, JSON, XML and brat files; fields of a row.
+"""Strict readers of text, CSV, TSV, JSONL and parquet files; fields of a row.
 
 A note that reads "NA" stays "NA"; a row with too many or too few fields is an error, not a shifted column; rows are
 numbered from 1 after the header. No error holds text of a row. Every reader takes a file on disk or a member of an
-archive, and holds one row (of XML and JSON, one element) in memory.
+archive, and holds one row in memory.
 """
 
 from __future__ import annotations
@@ -13,9 +13,9 @@ import io
 import json
 import logging
 import re
+import threading
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any
 
@@ -30,13 +30,10 @@ _BATCH_BYTES = 256 << 20  # of one column of a batch of parquet, at worst
 _LONGEST_FIELD = 50_000_000  # characters; the default of csv, 131,072, is too short for long notes
 _LONGEST_TEXT = 50 << 20  # bytes of one note in a file of its own
 _CHUNK = 1 << 20
-_DEEPEST = 64  # levels of JSON
 _CONTROL = re.compile(rb"[\x00-\x08\x0e-\x1a\x1c-\x1f\x7f]")  # bytes that no text in an 8-bit encoding has
-_SPAN = re.compile(r"(T\w+)\t(\S+) (\d+ \d+(?:;\d+ \d+)*)(?:\t(.*))?")
-_EVENT = re.compile(r"(E\w+)\t(\S+?):(T\w+)(?: .*)?")
-_ATTRIBUTE = re.compile(r"[AM]\w+\t(\S+) ([TE]\w+)(?: (\S+))?")
-_OTHER = ("R", "*", "#", "N")  # lines of brat that are skipped: relations, equivalences, notes, normalisations
 _LOG = logging.getLogger(__name__)
+_PLACE = threading.local()  # file and number of the row whose fields were read last
+ENCODING_NOTES: dict[SourceFile, str] = {}  # what was said of the encoding of a file
 File = SourceFile | Path
 Row = dict[str, Any]
 
@@ -59,10 +56,12 @@ def _encoding(source: SourceFile) -> str:
     with source.open() as stream:
         if stream.read(2) in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE):
             return "utf-16"
+    ENCODING_NOTES.pop(source, None)
     if _decodes(source, "utf-8-sig"):
         return "utf-8-sig"
     if _decodes(source, "cp1252"):
-        _LOG.warning("%s is not UTF-8: read as Windows-1252 (latin-1); check its accents", source.name)
+        ENCODING_NOTES[source] = f"{source.name} is not UTF-8: read as Windows-1252 (latin-1); check its accents"
+        _LOG.warning("%s", ENCODING_NOTES[source])
         return "cp1252"
     raise RowError(source.name, None, "is no text in UTF-8, UTF-16 or Windows-1252; is it the right file?")
 
@@ -217,162 +216,25 @@ def read_parquet(file: File) -> Iterator[tuple[int, Row]]:
 
 
 def _seekable(source: SourceFile, stream: IO[bytes]) -> Any:
-    return str(source.path) if source.member is None else io.BytesIO(stream.read())
-
-
-# --- JSON, XML, brat ------------------------------------------------------------------------------------------------
-def json_items(file: File, path: str) -> Iterator[Any]:
-    """Yield the elements at a path of a JSON file of any size ("data.item.paragraphs.item"), one at a time.
-
-    Raises:
-        RowError: it is not JSON in UTF-8; elements before the fault are yielded first.
-    """
-    import ijson
-
-    yield from _json_stream(as_source(file), lambda stream: ijson.items(stream, path, use_float=True))
-
-
-def json_events(file: File) -> Iterator[tuple[int, str, Any]]:
-    """Yield (depth, event, value) for everything in a JSON file of any size, with the events of `ijson.basic_parse`.
-
-    Depth 0 is the outermost value. Read the events of an untrusted file before its elements: this checks that all of it
-    is JSON, and not too deep, before a row is made.
-
-    Raises:
-        RowError: it is not JSON in UTF-8, or nested too deep.
-    """
-    import ijson
-
-    source, depth = as_source(file), 0
-    for event, value in _json_stream(source, lambda stream: ijson.basic_parse(stream, use_float=True)):
-        if event in ("end_map", "end_array"):
-            depth -= 1
-        yield depth, event, value
-        if event in ("start_map", "start_array"):
-            depth += 1
-            if depth > _DEEPEST:  # paths grow with the depth: the time for the elements grows with its square
-                raise RowError(source.name, None, f"is nested deeper than {_DEEPEST} levels; is it the right file?")
-
-
-def _json_stream(source: SourceFile, read: Any) -> Iterator[Any]:
-    import ijson
-
-    number = 0
-    with source.open() as stream:
-        try:
-            for number, element in enumerate(read(_WithoutMark(stream)), 1):  # noqa: B007
-                yield element
-        except (ijson.JSONError, UnicodeDecodeError, RecursionError, ValueError):
-            raise RowError(
-                source.name, None, f"is not JSON in UTF-8 after its element {number:,}; download it again"
-            ) from None
-
-
-class _WithoutMark:
-    """A stream without its byte-order mark."""
-
-    def __init__(self, stream: IO[bytes]) -> None:
-        self._first: bytes | None = stream.read(3)
-        self._stream = stream
-
-    def read(self, size: int = -1) -> bytes:
-        if self._first is not None and size != 0:
-            first, self._first = self._first.removeprefix(codecs.BOM_UTF8), None
-            return first or self._stream.read(size)
-        return self._stream.read(size)
-
-
-def xml_elements(file: File, *tags: str) -> Iterator[tuple[str, Any]]:
-    """Yield ("start" or "end", element) of the elements with some tags, in document order, in constant memory.
-
-    An element has its text and children only at its "end", and is emptied when the loop continues.
-
-    Raises:
-        RowError: it is not well-formed XML, or holds a DTD or entities.
-    """
-    from xml.etree.ElementTree import ParseError
-
-    from defusedxml.common import DefusedXmlException
-    from defusedxml.ElementTree import iterparse
-
-    source = as_source(file)
-    with source.open() as stream:
-        try:
-            for event, element in iterparse(stream, events=("start", "end"), forbid_dtd=True):
-                if element.tag in tags:
-                    yield event, element
-                if event == "end" and element.tag in tags:
-                    element.clear()
-        except ParseError as error:
-            line = error.position[0]
-            raise RowError(source.name, None, f"is not well-formed XML (line {line}); download it again") from None
-        except DefusedXmlException:
-            raise RowError(source.name, None, "holds a DTD or entities, which are not read; remove them") from None
-        except (LookupError, ValueError):
-            raise RowError(source.name, None, "names an unknown encoding; convert it to UTF-8") from None
-
-
-@dataclass(frozen=True)
-class Span:
-    """One text-bound annotation of a brat file.
-
-    Args:
-        id: its name in the file, e.g. "T3".
-        kind: its type.
-        start, end: its offsets in the text, in characters; of several pieces, the outermost ones.
-        text: the text that it covers, as the file has it.
-        pieces: how many pieces of the text it covers.
-    """
-
-    id: str
-    kind: str
-    start: int
-    end: int
-    text: str
-    pieces: int = 1
-
-
-@dataclass(frozen=True)
-class Brat:
-    """The annotations of one note.
-
-    Args:
-        spans: by id.
-        events: (id, type, id of the trigger's span), in order of the file.
-        attributes: (name, value) of each annotation, by its id.
-    """
-
-    spans: Mapping[str, Span] = field(default_factory=dict)
-    events: tuple[tuple[str, str, str], ...] = ()
-    attributes: Mapping[str, tuple[tuple[str, str], ...]] = field(default_factory=dict)
-
-
-def read_brat(file: File) -> Brat:
-    """Read a brat standoff file (.ann): spans, events, attributes.
-
-    Raises:
-        RowError: a line has not the format of brat; names its number.
-    """
-    source = as_source(file)
-    spans: dict[str, Span] = {}
-    events: list[tuple[str, str, str]] = []
-    attributes: dict[str, list[tuple[str, str]]] = {}
-    for number, line in enumerate(read_text(source).splitlines(), 1):
-        if not line.strip() or line.startswith(_OTHER):
-            continue
-        if match := _SPAN.fullmatch(line):
-            ends = [int(n) for n in re.findall(r"\d+", match[3])]
-            spans[match[1]] = Span(match[1], match[2], min(ends), max(ends), match[4] or "", len(ends) // 2)
-        elif match := _EVENT.fullmatch(line.rstrip()):
-            events.append((match[1], match[2], match[3]))
-        elif match := _ATTRIBUTE.fullmatch(line.rstrip()):
-            attributes.setdefault(match[2], []).append((match[1], match[3] or ""))
-        else:
-            raise RowError(source.name, number, "is no line of a brat annotation file; is it the right file?")
-    return Brat(spans, tuple(events), {k: tuple(v) for k, v in attributes.items()})
+    return str(source.path) if source.member is None and not source.packed else io.BytesIO(stream.read())
 
 
 # --- fields of a row ------------------------------------------------------------------------------------------------
+def place() -> tuple[str, int] | None:
+    """Return name of file and number of the row whose fields were read last in this thread; None where none was."""
+    return getattr(_PLACE, "row", None)
+
+
+def note_place(file: File, number: int) -> None:
+    """Note which row of which file is read now, for the messages of errors that are found later."""
+    _PLACE.row = file.name, number
+
+
+def forget_place() -> None:
+    """Forget the row whose fields were read last."""
+    _PLACE.row = None
+
+
 def pick_column(file: File, row: Mapping[str, Any], *names: str, required: bool = True) -> str | None:
     """Return the name that the file uses for a column, out of several; None where it has none of them.
 
@@ -396,6 +258,7 @@ def text_field(file: File, number: int, row: Mapping[str, Any], column: str) -> 
     Raises:
         RowError: the value is missing, empty or no string.
     """
+    note_place(file, number)
     value = row.get(column)
     if not isinstance(value, str) or not value.strip():
         raise RowError(file.name, number, f"column {column!r} is empty or no text; remove the row or fill it")
@@ -410,6 +273,8 @@ def label_field(file: File, number: int | None, row: Mapping[str, Any], column: 
     Raises:
         RowError: the value is none of the names. The message leaves it out: in a shifted column it would be text.
     """
+    if number is not None:
+        note_place(file, number)
     value = row.get(column)
     if isinstance(value, float) and value.is_integer():
         value = int(value)

@@ -22,14 +22,16 @@ from hf_synth.errors import ModelError, TaskError
 from hf_synth.models.inference import TOKENS_PER_BATCH, usual_device
 from hf_synth.models.loading import cpu_threads, has_weights, load_network, load_tokenizer, model_folder, quiet
 from hf_synth.models.tokens import batches, pad
-from hf_synth.task.labels import Floats, checked_texts, row_weights, target_texts
+from hf_synth.task.labels import Floats, checked_texts, right_texts, row_weights, target_texts
 from hf_synth.task.task import Task
 
 if TYPE_CHECKING:
     from datasets import Dataset
 
 NEW_TOKENS = 128  # of a text, where the model's generation config sets no limit
-TEXT_METRICS = ("exact_match", "token_f1", "rouge1", "rouge2", "rougeL")
+ROUGE = ("rouge1", "rouge2", "rougeL")
+STEMMED = "_stemmed"  # ends the name of a ROUGE score between stems of words
+TEXT_METRICS = ("exact_match", "token_f1", *ROUGE, *(f"{name}{STEMMED}" for name in ROUGE))
 _LONGEST_INPUT = 1024  # tokens, where neither tokenizer nor config sets a limit
 _IGNORED = -100  # a label that Trainer does not count
 
@@ -125,7 +127,7 @@ def trainer_parts(
     """Return Trainer's arguments for a text2text task, by name.
 
     Also sets the network's generation config: greedy, up to twice the longest target. `main`, the score of an epoch, is
-    the task's main metric of the texts written for the validation rows (rougeL where it is no text metric).
+    the task's first metric of texts, of those written for the validation rows (rougeL where it names none).
 
     Raises:
         ColumnError: a text or target is missing, or a weight is no positive number.
@@ -147,8 +149,8 @@ def trainer_parts(
     def score(_output: Any) -> dict[str, float]:
         assert validation is not None
         predicted = predict_texts(network, tokenizer, task, validation, device=str(network.device))
-        name = task.metrics[0] if task.metrics and task.metrics[0] in TEXT_METRICS else "rougeL"
-        return {"main": float(text_scores(predicted, target_texts(task, validation))[name].mean())}
+        name = next((metric for metric in task.metrics if metric in TEXT_METRICS), "rougeL")
+        return {"main": float(text_scores(predicted, right_texts(task, validation))[name].mean())}
 
     return {
         "data_collator": lambda batch: _collate(network, tokenizer, batch),
@@ -262,24 +264,28 @@ def _greedy(network: Any, max_new_tokens: int) -> Any:
 
 
 # --- scoring --------------------------------------------------------------------------------------------------------
-def text_scores(predicted: Sequence[str], truth: Sequence[str]) -> dict[str, Floats]:
-    """Score each text against its target: TEXT_METRICS by name, each (N,), between 0 and 1.
+def text_scores(predicted: Sequence[str], truth: Sequence[str | Sequence[str]]) -> dict[str, Floats]:
+    """Score each text against its target, or against the best of several: TEXT_METRICS by name, (N,) each, 0 to 1.
 
-    `exact_match` and `token_f1` compare words without case, punctuation and articles, as SQuAD does; ROUGE is the
-    F-measure of the rouge-score package, with stemming.
+    `exact_match` and `token_f1` compare words without case, punctuation and articles, as SQuAD does. ROUGE is the
+    F-measure of the rouge-score package as it is called without options, between words as they stand, which is how
+    DR.BENCH's ProbSumm is scored; `rougeL_stemmed` and the like compare stems, and are higher.
+
+    Args:
+        predicted: N texts.
+        truth: for each the target, or several right ones; the best one counts in each metric.
     """
     from rouge_score.rouge_scorer import RougeScorer
 
-    scorer = RougeScorer(["rouge1", "rouge2", "rougeL"], use_stemmer=True)
+    plain, stemmed = (RougeScorer(list(ROUGE), use_stemmer=stems) for stems in (False, True))
     scores = np.zeros((len(predicted), len(TEXT_METRICS)))
-    for i, (text, target) in enumerate(zip(predicted, truth, strict=True)):
-        words, target_words = _words(text), _words(target)
-        rouge = scorer.score(target, text)
-        scores[i] = [
-            words == target_words,
-            _word_f1(words, target_words),
-            *(rouge[m].fmeasure for m in TEXT_METRICS[2:]),
-        ]
+    for i, (text, targets) in enumerate(zip(predicted, truth, strict=True)):
+        words = _words(text)
+        for target in [targets] if isinstance(targets, str) else targets:
+            target_words = _words(target)
+            rouge = [scorer.score(target, text)[name].fmeasure for scorer in (plain, stemmed) for name in ROUGE]
+            found = [words == target_words, _word_f1(words, target_words), *rouge]
+            scores[i] = np.maximum(scores[i], found)
     return {name: scores[:, i] for i, name in enumerate(TEXT_METRICS)}
 
 

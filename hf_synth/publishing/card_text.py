@@ -49,6 +49,9 @@ METRICS = {  # name: (label in tables, metric type on the Hub)
     "rouge1": ("ROUGE-1", "rouge"),
     "rouge2": ("ROUGE-2", "rouge"),
     "rougeL": ("ROUGE-L", "rouge"),
+    "rouge1_stemmed": ("ROUGE-1 of stems", "rouge"),
+    "rouge2_stemmed": ("ROUGE-2 of stems", "rouge"),
+    "rougeL_stemmed": ("ROUGE-L of stems", "rouge"),
 }
 
 FIGURES = {

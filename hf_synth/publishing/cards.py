@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from datasets import Dataset
 
 _SAMPLE = 280  # characters of an example
+_LEFT_OUT = re.compile(r"split (\w{1,30}): rows left out, since they ([\w ,'-]{1,150}): ([\d,]{1,20})$")
 _WHAT = {
     "corrected": "labels after correction; rows that were dropped are left out",
     "raw": "labels as the generator meant them, every row with a text",
@@ -75,6 +76,7 @@ def dataset_facts(
     access: str | None = None,
     origin: str = "",
     gold_rows: int | None = None,
+    gold_notes: Sequence[str] = (),
 ) -> dict[str, Any]:
     """Compute the facts of a dataset's card from its columns.
 
@@ -85,6 +87,7 @@ def dataset_facts(
         access: an access to join with that of task and rows.
         origin: whether the gold is the gold they came from (`Origin.summary`).
         gold_rows: number of rows of open gold published with them; None without such a config.
+        gold_notes: what was left out when the gold was read (`task.folders.notes_of`); names of files are not shown.
     """
     names = ("source", "label_status", "reason", "generator", "prompt_sha256", "seed_ids", *USAGE_COLUMNS)
     columns = {c: column_of(dataset, c) for c in names}
@@ -124,6 +127,8 @@ def dataset_facts(
         "audited": _audited(findings, origin), "audit_rows": _audit_rows(findings) if findings else [],
         "examples": _examples(task, dataset, kept, final, columns["source"]) if joined == "open" else [],
     }  # fmt: skip
+    left_out = [match for note in gold_notes if (match := _LEFT_OUT.search(note))]
+    facts["gold_left_out"] = "; ".join(f"{m[3]} of split `{m[1]}`, since they {m[2]}" for m in left_out)
     facts |= _status_table(task, meant, status) if corrected and task.labels else {"statuses": [], "status_columns": []}
     facts |= _score_table(scores)
     facts["simulated"] = simulated(task, list(generators))

@@ -56,7 +56,7 @@ from hf_synth.publishing.model_files import model_files, weights_check
 from hf_synth.publishing.remote import Repository, endpoint_of
 from hf_synth.task.access import overall_access
 from hf_synth.task.columns import Access
-from hf_synth.task.folders import WORK, write_private
+from hf_synth.task.folders import WORK, notes_of, write_private
 from hf_synth.task.labels import column_of
 from hf_synth.task.task import Task
 
@@ -374,6 +374,7 @@ class _Rows:
             task, rows, scores=self.scores, findings=self.findings, repo_id=hub.repo_id, policy=self.policy,
             access=access, attestation=request.attestation, origin=self.origin,
             gold_rows=None if more is None else len(more),
+            gold_notes=list(dict.fromkeys(note for part in self.parts for note in notes_of(part))),
         )  # fmt: skip
         provenance = release.release_facts(
             task, kind="dataset", repo_id=hub.repo_id, access=access, policy=_policy_fingerprint(self.policy),

@@ -94,11 +94,17 @@ PROVENANCE_COLUMNS = (
 SYNTHETIC_COLUMNS = (*GOLD_COLUMNS, *PROVENANCE_COLUMNS, "llm_label", "label_status", "reason")
 CORRECTION_COLUMNS = ("label_probs", "label_confidence", "weight")
 JUDGED = "judged"
+OTHER_TARGETS = "other_targets"
 LLM_CONFIDENCE = "llm_confidence"  # stated by the LLM beside its `llm_label`, optional
 LLM_LABEL = "llm_label"
 UNLABELLED = "unlabelled"  # `source` of real notes that an LLM labelled
 MANIFEST = "hf_synth.json"  # in every folder that a stage writes: the stage, the task, counts
 _NAME = re.compile(r"[^\W\d][\w.-]{0,29}")  # one word, at most 30 characters
+_WORDS = re.compile(r"(?=.{1,30}$)[^\W\d][\w.-]*(?: [\w.()-]+){0,3}")  # up to four words, where it is surely a header
+_HEADER = {  # names that only a header has; lower case, without blanks and underscores
+    "id", "text", "label", "rowid", "fileid", "noteid", "hadmid", "subjectid", "patientid", "docid", "fulltext",
+    "notetext",
+}  # fmt: skip
 _MOST_SHOWN = 12  # names in one message
 
 
@@ -139,7 +145,8 @@ def names_shown(names: Iterable[object], *known: str, what: str = "column") -> s
     """Return names of columns or labels for a message, without text of a note among them.
 
     A table without a header line has its first row in the place of names. Unless all names look like names, those that
-    are neither of the contract nor in `known` are replaced by their position: 'id', column 2, column 3.
+    are neither of the contract nor in `known` are replaced by their position: column 2, column 3. Names of several
+    words are shown beside one that only a header has ("File ID").
 
     Args:
         names: of a dataset's columns, or of its labels.
@@ -147,9 +154,10 @@ def names_shown(names: Iterable[object], *known: str, what: str = "column") -> s
         what: the noun before a position.
     """
     plain = [name if isinstance(name, str) else repr(name) for name in names]
-    safe = {*SYNTHETIC_COLUMNS, *CORRECTION_COLUMNS, JUDGED, *known}
+    safe = {*SYNTHETIC_COLUMNS, *CORRECTION_COLUMNS, JUDGED, OTHER_TARGETS, *known}
     others = [name for name in plain if name not in safe]
-    hidden = not all(map(_NAME.fullmatch, others))
+    header = any(re.sub(r"[\W_]+", "", name).casefold() in _HEADER for name in plain)
+    hidden = not all(map((_WORDS if header else _NAME).fullmatch, others))
     shown = [
         f"{what} {place}" if hidden and name not in safe else repr(name)
         for place, name in enumerate(plain[:_MOST_SHOWN], 1)

@@ -12,7 +12,7 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
@@ -30,6 +30,8 @@ _BATCH = 10_000  # rows of a group of parquet
 _MOST_NAMES = 100_000  # of a label's classes
 _BATCH_BYTES = 64 << 20
 _RATIO, _SMALL = 200, 100 << 20  # text packs 3 to 30 times: a parquet that unpacks beyond this ratio is refused
+_NOTE = "When read: "  # begins a line of a dataset's description
+_MOST_NOTES, _LONGEST_NOTE = 100, 1_000
 WORK = ".hf_synth"  # subfolder of a user's folder for caches and the journal
 _DISK = {
     errno.ENOSPC: "the disk is full; free some space and run again",
@@ -152,19 +154,39 @@ def write_stage(
         manifest["definition"] = task_to_json(task)
     manifest |= facts
     manifest["rows"] = {split: len(rows) for split, rows in splits.items()}
+    notes = notes_of(splits)
+    if notes:
+        manifest["notes"] = notes
     with new_folder(path) as draft:
         for split, rows in splits.items():
             write_parquet(task, rows, draft / f"{split}.parquet", access)
         files = "".join(f"  - split: {split}\n    path: {split}.parquet\n" for split in splits)
         (draft / "README.md").write_text(
             f"---\nconfigs:\n- config_name: default\n  data_files:\n{files}---\n"
-            f"Task {task.full_name}, stage {stage!r}, written by hf_synth. Access: {access}.\n",
+            f"Task {task.full_name}, stage {stage!r}, written by hf_synth. Access: {access}.\n"
+            + (f"\nWhen the source was read:\n\n{''.join(f'- {note}{chr(10)}' for note in notes)}" if notes else ""),
             encoding="utf-8",
         )
         if report:
             (draft / "report.md").write_text(report + "\n", encoding="utf-8")
         (draft / MANIFEST).write_text(json.dumps(manifest, indent=1) + "\n", encoding="utf-8")
     return path
+
+
+def notes_of(rows: Dataset | Mapping[str, Dataset]) -> list[str]:
+    """Return what was left out when gold was read, and what else was said of its files, a sentence each.
+
+    These are lines of `DatasetInfo.description`, so that they stay with the cache of a Dataset and with what is made of
+    it, and of the manifest of a folder.
+    """
+    parts = list(rows.values()) if isinstance(rows, Mapping) else [rows]
+    lines = dict.fromkeys(line for part in parts for line in (part.info.description or "").split("\n"))
+    return [line.removeprefix(_NOTE) for line in lines if line.startswith(_NOTE)]
+
+
+def with_notes(description: str, notes: Sequence[str]) -> str:
+    """Return the description of a dataset with notes, each once."""
+    return "\n".join(dict.fromkeys([*description.split("\n"), *(_NOTE + note for note in notes)]))
 
 
 def read_manifest(path: Path) -> dict[str, Any] | None:
@@ -261,7 +283,13 @@ def read_export(path: Path) -> DatasetDict:
     if not files:
         raise MissingGoldError(f"{path} holds no .parquet file; run the stage that writes it again")
     recorded = recorded_access(path)
-    return DatasetDict({split: as_recorded(map_parquet(file, path), recorded) for split, file in files.items()})
+    splits = DatasetDict({split: as_recorded(map_parquet(file, path), recorded) for split, file in files.items()})
+    notes = (read_manifest(path) or {}).get("notes")
+    notes = [note for note in notes if isinstance(note, str)] if isinstance(notes, list) else []
+    for rows in splits.values() if notes else ():
+        plain = [" ".join(note[:_LONGEST_NOTE].split()) for note in notes[:_MOST_NOTES]]
+        rows.info.description = with_notes(rows.info.description or "", plain)
+    return splits
 
 
 def map_parquet(file: Path, beside: Path) -> Dataset:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -10,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from hf_synth.errors import ColumnError
-from hf_synth.task.columns import JUDGED, names_shown
+from hf_synth.task.columns import JUDGED, OTHER_TARGETS, names_shown
 from hf_synth.task.task import Task
 
 if TYPE_CHECKING:
@@ -195,6 +196,31 @@ def target_texts(task: Task, dataset: Dataset) -> list[str]:
         if not isinstance(text, str):
             raise ColumnError(f"row {row}: column {task.label_column!r} holds no text; leave out rejected rows first")
     return texts
+
+
+def right_texts(task: Task, dataset: Dataset) -> list[str] | list[list[str]]:
+    """Return the target texts of a text2text dataset; where it has the column `other_targets`, all right ones of a row.
+
+    Raises:
+        ColumnError: a target is missing or no text.
+    """
+    targets = target_texts(task, dataset)
+    if OTHER_TARGETS not in dataset.column_names:
+        return targets
+    others = dataset[OTHER_TARGETS][:]
+    return [[target, *(more or ())] for target, more in zip(targets, others, strict=True)]
+
+
+def known_target(task: Task, text: str) -> str | None:
+    """Return the one of a task's targets that a text is, whatever its case and punctuation; None where it is none."""
+    known = {_folded(target): target for target in task.targets}
+    if len(known) == len(task.targets) and "" not in known:
+        return known.get(_folded(text))
+    return text.strip() if text.strip() in task.targets else None
+
+
+def _folded(text: str) -> str:
+    return " ".join(re.sub(r"[\W_]+", " ", text.casefold()).split())
 
 
 def checked_texts(task: Task, dataset: Dataset) -> list[list[str]]:

@@ -18,6 +18,7 @@ from hf_synth.task.columns import (
     CORRECTION_COLUMNS,
     JUDGED,
     KINDS,
+    OTHER_TARGETS,
     PROVENANCE_COLUMNS,
     SYNTHETIC_COLUMNS,
     USAGE_COLUMNS,
@@ -79,6 +80,8 @@ class Task:
         labels: names of the labels in index order; empty for text2text.
         label_meanings: a definition of each label, in the same order, or empty.
         targets: the closed set of targets of a text2text task ("A", "B", ...); empty where any text may be one.
+        target_fields: the fields of each line of a target that is a table ("m | do | mo"), by short names; the first
+            names the line's entry. Empty for any other target.
         version: bumped when prompt, parser or features change; part of every fingerprint.
         config: the variant of the task, e.g. "presence"; part of the name in cards.
         prompts: prompts for the generator; the first is the default.
@@ -92,9 +95,12 @@ class Task:
         group_column: "group" when rows share patients or admissions, else None.
         leaks: regular expressions whose match in a text gives its label away.
         partly_judged: of a multi_label task: whether gold rows have the column `judged`.
+        several_targets: of a text2text task: whether gold rows have the column `other_targets`, more right texts.
         files: the source's files for each split. A key is a split, or "split/part" where a split is read from several
             kinds of files; its value lists alternative names, of which the first that exists is read. A name may hold
-            folders ("train/notes.csv") and stars ("train/*.txt": all in the folder; "**/*.txt": in any folder).
+            folders ("train/notes.csv") and stars ("train/*.txt": all in the folder; "**/*.txt": in any folder). A name
+            "!old*" leaves out what lies in a folder or archive of such a name. A key "rows" beside splits stands for a
+            source without splits.
         optional_files: keys of `files`, or whole splits, that may be missing.
         suites: where the task comes from: "paper" (arXiv 2403.19511), "DR.BENCH" (arXiv 2209.14901), "extra".
         unverified: the part of the source's layout that was not checked against the data; empty when all was.
@@ -109,6 +115,7 @@ class Task:
     labels: tuple[str, ...]
     label_meanings: tuple[str, ...] = ()
     targets: tuple[str, ...] = ()
+    target_fields: tuple[str, ...] = ()
     version: str = "1.0.0"
     config: str = "default"
     prompts: tuple[Prompt, ...] = ()
@@ -122,6 +129,7 @@ class Task:
     group_column: str | None = None
     leaks: tuple[str, ...] = ()
     partly_judged: bool = False
+    several_targets: bool = False
     files: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     optional_files: tuple[str, ...] = ()
     suites: tuple[str, ...] = ()
@@ -140,12 +148,12 @@ class Task:
         must(bool(self.text_columns), "needs at least one text column")
         own = (*self.text_columns, self.label_column)
         must(len(set(own)) == len(own), "text and label columns must differ from each other")
-        reserved = {*SYNTHETIC_COLUMNS, *CORRECTION_COLUMNS, JUDGED} & set(own)
+        reserved = {*SYNTHETIC_COLUMNS, *CORRECTION_COLUMNS, JUDGED, OTHER_TARGETS} & set(own)
         must(not reserved, f"columns {sorted(reserved)} are reserved; rename them")
         if self.kind == "text2text":
             must(not self.labels, "a text2text task has no labels")
         else:
-            must(not self.targets, "only a text2text task has targets")
+            must(not self.targets and not self.target_fields, "only a text2text task has targets")
             must(len(self.labels) >= 2, "needs at least two labels")
             must(len(set(self.labels)) == len(self.labels), "labels must differ from each other")
         must(
@@ -153,6 +161,7 @@ class Task:
             "facts need a single_label task and one bound fewer than labels",
         )
         must(self.kind == "multi_label" or not self.partly_judged, "only multi_label tasks can be partly judged")
+        must(self.kind == "text2text" or not self.several_targets, "only text2text tasks can have several targets")
         must(len(self.label_meanings) in (0, len(self.labels)), "needs a meaning for each label, or for none")
 
     @classmethod
@@ -217,13 +226,15 @@ class Task:
 
     def gold_features(self) -> Features:
         """Return the features of gold rows."""
-        from datasets import Features, Value
+        from datasets import Features, List, Value
 
         features = {"id": Value("string"), "group": Value("string")}
         features |= {c: Value("string") for c in self.text_columns}
         features[self.label_column] = self.label_feature()
         if self.partly_judged:
             features[JUDGED] = self.label_feature()
+        if self.several_targets:
+            features[OTHER_TARGETS] = List(Value("string"))
         return Features(features | {c: Value("string") for c in ("source", "task", "task_version", "access")})
 
     def synthetic_features(self) -> Features:
@@ -231,7 +242,7 @@ class Task:
         from datasets import Features, List, Value
 
         return Features(
-            {name: feature for name, feature in self.gold_features().items() if name != JUDGED}
+            {name: feature for name, feature in self.gold_features().items() if name not in (JUDGED, OTHER_TARGETS)}
             | {"seed_ids": List(Value("string")), "fold": Value("int64")}
             | {c: Value("string") for c in PROVENANCE_COLUMNS[2 : -len(USAGE_COLUMNS)]}
             | {"prompt_tokens": Value("int64"), "completion_tokens": Value("int64"), "cost_usd": Value("float64")}

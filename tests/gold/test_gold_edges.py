@@ -254,7 +254,7 @@ def test_an_option_that_is_a_list_is_one_sentence(tmp_path: Path) -> None:
 def test_half_a_character_is_named(tmp_path: Path) -> None:
     (tmp_path / "train.jsonl").write_text('{"text": "half \\ud800 of it", "grade": 1}\n')
     (tmp_path / "test.jsonl").write_text('{"text": "whole", "grade": 1}\n')
-    with pytest.raises(GoldError, match="row 1 holds half of a character"):
+    with pytest.raises(GoldError, match=r"train.jsonl, row 1: holds half of a character"):
         list(as_streaming_dataset(ESO, tmp_path)["train"])
     with pytest.raises(HfSynthError, match="half of a character"):
         load_gold(ESO, tmp_path)
