@@ -279,10 +279,10 @@ def llm_of(args: Namespace, beside: Path, model: str | None = None) -> Iterator[
     yield hf_synth.BatchLLM(llm) if args.batch else llm
 
 
-def weights_facts(llm: Any) -> Result:
+def weights_facts(llm: Any, name: str = "weights") -> Result:
     """Return digest and licence of the file that answered, for the manifest; nothing for an endpoint elsewhere."""
     weights = getattr(llm, "weights", None)
-    return {} if weights is None else {"weights": weights.facts}
+    return {} if weights is None else {name: weights.facts}
 
 
 @contextlib.contextmanager
