@@ -90,16 +90,20 @@ def correct(args: Namespace) -> Result:
         more = powered_accuracy(task, corrected, how["audited"], gold)
         policy = dataclasses.replace(policy, figures={**policy.figures, **more})
     if args.error is not None:
-        return _begin_promise(task, args, corrected, policy, gold)
+        return _begin_promise(task, args, corrected, policy, gold, _corrector_facts(args, corrector))
     facts = {"policy": policy.to_json(), "seed": args.seed, "gold_rows": len(gold), MARKS: gold_marks(task, gold)}
     report = describe(corrected, policy)
-    write_stage(task, corrected, args.out, stage="correct", report=str(report), **facts, **_corrector_facts(args))
+    write_stage(
+        task, corrected, args.out, stage="correct", report=str(report), **facts, **_corrector_facts(args, corrector)
+    )
     statuses = dict(report.statuses)
     print(f"{report}\n\nby {policy.method}: {count_text(statuses)} -> {args.out}")
     return {"out": str(args.out), "statuses": statuses, "policy": policy.method, "figures": dict(policy.figures)}
 
 
-def _begin_promise(task: Task, args: Namespace, corrected: Dataset, policy: Policy, gold: Dataset) -> Result:
+def _begin_promise(
+    task: Task, args: Namespace, corrected: Dataset, policy: Policy, gold: Dataset, corrector_facts: Result
+) -> Result:
     """Write the corrected rows, the sample of the promise and the file of rows to look at, in this order."""
     import dataclasses
 
@@ -117,7 +121,7 @@ def _begin_promise(task: Task, args: Namespace, corrected: Dataset, policy: Poli
     facts = {"policy": policy.to_json(), "seed": args.seed, "gold_rows": len(gold), MARKS: gold_marks(task, gold)}
     report = describe(corrected, policy)
     (args.out / WORK / _PROMISE).unlink(missing_ok=True)  # of an earlier promise about other labels
-    write_stage(task, corrected, args.out, stage="correct", report=str(report), **facts, **_corrector_facts(args))
+    write_stage(task, corrected, args.out, stage="correct", report=str(report), **facts, **corrector_facts)
     plain = promises.sample_to_json(task, corrected, sample)
     write_private(work_folder(args.out) / _PROMISE, json.dumps(plain) + "\n")
     print(report)
@@ -235,11 +239,12 @@ def _corrector(task: Task, rows: Dataset, args: Namespace, stack: contextlib.Exi
     return gold, trainer_fit(task, base_model=base, work_dir=folds, seed=args.seed, **keywords)
 
 
-def _corrector_facts(args: Namespace) -> Result:
-    """Return the hash of a trained corrector, for the manifest."""
+def _corrector_facts(args: Namespace, corrector: Any) -> Result:
+    """Return the hash of a trained corrector or of the file that judges, for the manifest."""
     from hf_synth.models.record import weights_sha256
 
-    return {"corrector": weights_sha256(args.corrector)} if args.corrector else {}
+    facts = options.weights_facts(getattr(corrector, "llm", None), "judge_weights")
+    return facts | ({"corrector": weights_sha256(args.corrector)} if args.corrector else {})
 
 
 def add_regenerate_options(parser: ArgumentParser) -> None:
@@ -287,7 +292,8 @@ def regenerate(args: Namespace) -> Result:
         )
     marks = sorted({*(manifest.get(MARKS) or ()), *gold_marks(task, gold, measured)})
     facts = {"policy": policy.to_json() if policy else manifest.get("policy"), "seed": args.seed, MARKS: marks}
-    facts |= {"generator": args.llm, "gold_rows": len(measured), **_corrector_facts(args)}
+    facts |= {"generator": args.llm, "gold_rows": len(measured), **_corrector_facts(args, corrector)}
+    facts |= options.weights_facts(llm)
     report = str(describe(all_rows, policy)) if policy else ""
     write_stage(task, all_rows, args.out, stage="correct", report=report, **facts)
     before, after = Counter(rows["label_status"]), Counter(all_rows["label_status"])
@@ -383,7 +389,8 @@ def label(args: Namespace) -> Result:
     with options.judge_of(task, args, args.llm, beside) as judge:
         rows = labelled(judge, notes, access=args.access)
         figures = judge.figures
-    write_stage(task, rows, args.out, stage="label", seed=args.seed, **figures)
+    weights = options.weights_facts(judge.llm)
+    write_stage(task, rows, args.out, stage="label", seed=args.seed, **figures, **weights)
     statuses = Counter(rows["label_status"])
     print(f"{statuses['kept']:,} notes labelled, {statuses['dropped']:,} without a vote -> {args.out}")
     print("real notes with an LLM's labels: they never leave, and nothing can be measured on them")

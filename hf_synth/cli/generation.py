@@ -44,7 +44,7 @@ def generate(args: Namespace) -> Result:
     figures: Result = {"rejected": dict(rejects), **usage}
     facts: Result = {"generator": args.llm, "seed": args.seed, "gold_rows": len(exemplars), "prompt": args.prompt}
     facts |= {"exemplars": args.choose, "share": args.share, "balance": args.balance}
-    facts |= {MARKS: gold_marks(task, exemplars), **figures}
+    facts |= {MARKS: gold_marks(task, exemplars), **figures, **options.weights_facts(llm)}
     write_stage(task, rows, args.out, stage="generate", report=generation_table(rows), **facts)
     print(f"{counts['kept']:,} notes, {counts['rejected']:,} rejected answers {dict(rejects) or ''} -> {args.out}")
     dollars = f", ${usage['cost_usd']:,.2f}" if usage["cost_usd"] else ""

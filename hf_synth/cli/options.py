@@ -106,6 +106,7 @@ def add_endpoint(parser: ArgumentParser) -> None:
     add("--batch", action="store_true", help="through the Batch API: half the price, within a day; open data only")
     add("--slots", type=int, metavar="N", help="of a GGUF file: answers written at once (default: 4 for each core)")
     add("--context", type=int, metavar="N", help="of a GGUF file: tokens of a question and its answer (default: 4096)")
+    add("--threads", type=int, metavar="N", help="of a GGUF file's server (default: one for each core)")
     add("--concurrency", type=int, default=64, metavar="C", help="requests under way at once (default: 64)")
     add("--rpm", type=float, metavar="N", help="requests a minute that the endpoint allows")
     add("--tpm", type=float, metavar="N", help="tokens a minute that the endpoint allows")
@@ -261,7 +262,7 @@ def llm_of(args: Namespace, beside: Path, model: str | None = None) -> Iterator[
         if args.batch or args.rpm or args.tpm or args.hedge:
             raise LLMError(f"{model} is run by a server on this machine; leave out --batch, --rpm, --tpm and --hedge")
         with hf_synth.LLM.local_gguf(
-            model, slots=args.slots, context=args.context, journal=journal, budget_usd=args.budget_usd
+            model, slots=args.slots, context=args.context, threads=args.threads, journal=journal
         ) as served:
             yield served
         return
@@ -276,6 +277,12 @@ def llm_of(args: Namespace, beside: Path, model: str | None = None) -> Iterator[
         raise LLMError("give the endpoint with --base-url, e.g. http://127.0.0.1:8000/v1 (or set OPENAI_BASE_URL)")
     llm = hf_synth.LLM(model, base_url=endpoint, **keywords)
     yield hf_synth.BatchLLM(llm) if args.batch else llm
+
+
+def weights_facts(llm: Any, name: str = "weights") -> Result:
+    """Return digest and licence of the file that answered, for the manifest; nothing for an endpoint elsewhere."""
+    weights = getattr(llm, "weights", None)
+    return {} if weights is None else {name: weights.facts}
 
 
 @contextlib.contextmanager

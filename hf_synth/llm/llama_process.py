@@ -16,13 +16,19 @@ import threading
 from typing import Any
 
 _LOOK = 2.0  # seconds between two looks for the parent
+_LONGEST_ANSWER = (
+    1_024  # tokens of an answer without max_tokens, as in a LocalLLM: small models may never end by themselves
+)
 # Sampling of a question that states no other; llama.cpp's own defaults, written down so that no update changes them.
 _SAMPLING = {"temp": 0.8, "top_k": 40, "top_p": 0.95, "min_p": 0.05}
 
 
 def main() -> None:
     """Start the server and stay until the parent is gone."""
-    request = json.loads(sys.stdin.buffer.readline())
+    line = sys.stdin.buffer.readline()
+    if not line:  # the parent was gone before it could ask
+        return
+    request = json.loads(line)
     sys.path[:] = request["path"]  # the package is found where the parent finds it
     threading.Thread(target=_end_with_parent, args=(request["parent"],), daemon=True).start()
     reply = os.fdopen(os.dup(1), "w")
@@ -46,6 +52,7 @@ def _serve(request: dict[str, Any]) -> Any:
     params.model.path, params.model_alias = request["model"], {request["name"]}
     params.hostnames, params.port, params.api_keys = ["127.0.0.1"], 0, [request["key"]]
     params.n_parallel, params.n_ctx = request["slots"], request["slots"] * request["context"]
+    params.n_predict = min(_LONGEST_ANSWER, request["context"])
     params.cpuparams.n_threads = params.cpuparams_batch.n_threads = request["threads"]
     params.n_threads_http = request["connections"] + 4  # a connection keeps its thread between two requests
     params.cont_batching, params.ctx_shift, params.fit_params, params.warmup = True, False, False, False

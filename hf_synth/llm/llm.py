@@ -107,26 +107,33 @@ class LLM:
 
     @classmethod
     def local_gguf(
-        cls, model: str | Path, *, slots: int | None = None, context: int | None = None, **options: Any
+        cls,
+        model: str | Path,
+        *,
+        slots: int | None = None,
+        context: int | None = None,
+        threads: int | None = None,
+        **options: Any,
     ) -> LLM:
         """Start llama.cpp's server with a GGUF file on this machine, and return an LLM that asks it.
 
         The server listens on the loopback address and asks for a key of its own. It ends with `close` (or at the end
         of a `with` block), with the LLM, and with this process. Notes of any access may be sent to it. The journal
         knows the answers by the digest of the file, not by its path or the port. A question that states no sampling is
-        answered at temperature 0.8 with top_k 40, top_p 0.95 and min_p 0.05.
+        answered at temperature 0.8 with top_k 40, top_p 0.95 and min_p 0.05; one without max_tokens gets at most 1,024.
 
         Args:
             model: path of the file, or the short name of one that comes with a package: "smollm2".
             slots: answers written at the same time; 4 for each core, as far as memory allows, when None.
             context: tokens of one question and its answer; 4,096, or what the model can read if that is less, when
                 None.
+            threads: of the server; one for each core when None. Fewer are faster where other programs use the cores.
             options: journal, timeout (600 seconds unless given), max_retries and other arguments of an LLM.
 
         Raises:
             LLMError: there is no such file, a package is missing, or the server does not start.
         """
-        server = local_server(model, slots=slots, context=context)
+        server = local_server(model, slots=slots, context=context, threads=threads)
         how = {"concurrency": connections(server.slots), "timeout": 600.0, "price": (0.0, 0.0), **options}
         try:
             llm = cls(server.weights.name, server.url, server.key, **how)

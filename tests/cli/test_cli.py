@@ -5,9 +5,11 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from hashlib import sha256
 from pathlib import Path
 
 import pytest
+from support.gguf_model import write_gguf
 from support.gold_files import CANARY, mts_folder
 from support.tiny import tiny_base
 
@@ -15,6 +17,7 @@ import hf_synth.publishing.model_checks  # noqa: F401  # conftest then loads mod
 from hf_synth.cli import main
 from hf_synth.cli.cli import VERBS
 from hf_synth.gold.adoption import read_dataset
+from hf_synth.task.folders import read_manifest
 
 SMALL = ["--set", "max_steps=3", "--set", "per_device_train_batch_size=8"]
 
@@ -44,6 +47,8 @@ def run(capsys: pytest.CaptureFixture[str], *words: str | Path) -> tuple[int, st
         (["generate", "clinic", "--llm", "m", "--out", "o"], "give the endpoint with --base-url"),
         (["generate", "clinic", "--llm", "m", "--base-url", "http://127.0.0.1:9/v1", "--out", "o", "--n", "1"],
          "127.0.0.1:9"),
+        (["generate", "clinic", "--llm", "no.gguf", "--out", "o"], "there is no file no.gguf"),
+        (["generate", "clinic", "--llm", "no.gguf", "--batch", "--out", "o"], "leave out --batch"),
         (["generate", "esophagitis", "--gold", "/nowhere", "--llm", "m", "--base-url",
           "https://api.openai.com/v1", "--out", "o"], "/nowhere"),
         (["correct", "clinic", "/nowhere", "--out", "o"], "/nowhere"),
@@ -121,6 +126,17 @@ def test_each_verb_reads_the_folder_of_the_one_before(
     again = run(capsys, *steps[0])  # nothing is asked again, and the same rows come out
     assert again[0] == 0
     assert len(read_dataset(tmp_path / "syn")) >= 40
+
+
+def test_a_gguf_file_writes_notes(capsys: pytest.CaptureFixture[str], gold: Path, tmp_path: Path) -> None:
+    pytest.importorskip("xllamacpp", reason="needs xllamacpp (PyPI): llama.cpp's server")
+    model, out = write_gguf(tmp_path / "tiny.gguf"), tmp_path / "out"
+    words = ["generate", gold, "--llm", model, "--slots", "2", "--context", "4096", "--n", "4", "--max-calls", "2"]
+    code, _, error = run(capsys, *words, "--out", out, "--journal", tmp_path / "journal.sqlite", "-q")
+    assert code == 0, error
+    weights = read_manifest(out)["weights"]  # type: ignore[index]
+    assert weights["sha256"] == sha256(model.read_bytes()).hexdigest()
+    assert set(read_dataset(out)["generator"]) == {weights["name"]}
 
 
 def test_run_takes_rows_made_elsewhere(capsys: pytest.CaptureFixture[str], gold: Path, tmp_path: Path) -> None:

