@@ -8,7 +8,7 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
-from typing import Any
+from typing import Any, Literal
 
 from hf_synth.llm.endpoints import MAX_BODY
 from hf_synth.llm.journal import Entry
@@ -18,6 +18,8 @@ _LOGPROBS = 16  # tokens whose alternatives are kept
 OUTAGES = ("unreachable", "connection", "timeout", "malformed", "http_429")  # and every http_5xx
 _AMOUNT = re.compile(r"\d{1,12}(\.\d{1,6})?")
 _SPAN = re.compile(r"(?:(\d+)d)?(?:(\d+)h)?(?:(\d+)m(?!s))?(?:(\d+(?:\.\d+)?)s)?(?:(\d+(?:\.\d+)?)ms)?")
+
+FailureKind = Literal["", "refusal", "loading", "page"]
 
 
 @dataclass(frozen=True)
@@ -49,6 +51,7 @@ class Reply:
     model: str
     limits: tuple[Limit, ...] = ()
     logprobs: str = ""
+    fingerprint: str = ""  # what the server says of its build or weights
 
     def entry(self, key: str, cost: float | None) -> Entry:
         """Return the reply to a question as a journal entry of this moment."""
@@ -68,6 +71,9 @@ class Failure:
         after: seconds to wait before the next request (Retry-After).
         fatal: an error message, when no other question can be answered either.
         limits: the state of its quotas.
+        kind: what the code alone does not say. "refusal": the endpoint declined this prompt (moderation, a content
+            filter), which is kept as a refusal. "loading": the server is loading its model, which is waited for.
+            "page": it answered with a web page. "" for all else.
     """
 
     code: str
@@ -75,6 +81,7 @@ class Failure:
     after: float | None = None
     fatal: str | None = None
     limits: tuple[Limit, ...] = ()
+    kind: FailureKind = ""
 
     @property
     def overload(self) -> bool:
@@ -152,7 +159,8 @@ def read_reply(body: bytes, model: str) -> Reply | Failure:
         served_by = str(data.get("model") or model)
         logprobs = read_logprobs(choice.get("logprobs"))
     except (ValueError, KeyError, IndexError, TypeError, AttributeError, RecursionError):
-        return Failure("malformed", again=True)
+        page = body.lstrip()[:1] == b"<"
+        return Failure("malformed", again=True, kind="page" if page else "")
     if len(text) > _LONGEST_TEXT:
         return Failure("too_large")
     # lone surrogates are not valid text
