@@ -6,7 +6,7 @@ import json
 import re
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from email.utils import parsedate_to_datetime
 from typing import Any, Literal
 
@@ -16,6 +16,14 @@ from hf_synth.llm.journal import Entry
 _LONGEST_TEXT = 1_000_000  # characters of one answer
 _LOGPROBS = 16  # tokens whose alternatives are kept
 OUTAGES = ("unreachable", "connection", "timeout", "malformed", "http_429")  # and every http_5xx
+# what servers say of a model that is not there yet, and of a prompt that a filter stopped
+_LOADING = re.compile(
+    rb"(?i)loading|estimated_time|warming up|starting up|not ready|is being loaded|unavailable_error|model_loading"
+)
+_MODERATED = re.compile(
+    rb"(?i)content_filter|content_policy|content management policy|moderation|flagged|responsibleai|safety_|"
+    rb"data_inspection_failed|prohibited_content"
+)
 _AMOUNT = re.compile(r"\d{1,12}(\.\d{1,6})?")
 _SPAN = re.compile(r"(?:(\d+)d)?(?:(\d+)h)?(?:(\d+)m(?!s))?(?:(\d+(?:\.\d+)?)s)?(?:(\d+(?:\.\d+)?)ms)?")
 
@@ -143,6 +151,15 @@ def error_code(body: bytes) -> str | None:
     return code if isinstance(code, str) else None
 
 
+def failure_kind(status: int, body: bytes) -> FailureKind:
+    """Classify a refused request by the words of its body, none of which is kept."""
+    if body.lstrip()[:1] == b"<" and status < 500:
+        return "page"
+    if status in (500, 502, 503) and _LOADING.search(body):
+        return "loading"
+    return "refusal" if status in (400, 403, 422, 451) and _MODERATED.search(body) else ""
+
+
 def read_reply(body: bytes, model: str) -> Reply | Failure:
     """Read the body of a successful response; a malformed or too large one is a failure."""
     if len(body) > MAX_BODY:
@@ -158,16 +175,20 @@ def read_reply(body: bytes, model: str) -> Reply | Failure:
             text = "".join(part.get("text") or "" for part in text)
         served_by = str(data.get("model") or model)
         logprobs = read_logprobs(choice.get("logprobs"))
+        fingerprint = str(data.get("system_fingerprint") or "")
     except (ValueError, KeyError, IndexError, TypeError, AttributeError, RecursionError):
         page = body.lstrip()[:1] == b"<"
         return Failure("malformed", again=True, kind="page" if page else "")
     if len(text) > _LONGEST_TEXT:
         return Failure("too_large")
     # lone surrogates are not valid text
-    text, served_by, finish = (s.encode("utf-8", "replace").decode() for s in (text, served_by, finish))
+    text, served_by, finish, fingerprint = (
+        s.encode("utf-8", "replace").decode() for s in (text, served_by, finish, fingerprint)
+    )
     status = "refusal" if refused or finish == "content_filter" else "truncated" if finish == "length" else "ok"
     tokens = [int(c) if isinstance(c, int | float) and 0 <= c < 1e9 else None for c in counts]
-    return Reply(text, status, finish[:40], tokens[0], tokens[1], served_by[:200], logprobs=logprobs)
+    reply = Reply(text, status, finish[:40], tokens[0], tokens[1], served_by[:200])
+    return replace(reply, logprobs=logprobs, fingerprint=fingerprint[:200])
 
 
 def read_logprobs(logprobs: Any) -> str:
