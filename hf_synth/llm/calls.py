@@ -23,6 +23,7 @@ from typing import Any
 
 from hf_synth.errors import HfSynthError, LLMError
 from hf_synth.llm import pacing
+from hf_synth.llm.identity import Server
 from hf_synth.llm.journal import Entry, Journal, marked
 from hf_synth.llm.leases import Leases
 from hf_synth.llm.pacing import Pace
@@ -33,6 +34,7 @@ _LOG = logging.getLogger(__name__)
 _BACKOFF, _LONGEST_BACKOFF = 0.25, 8.0  # seconds before the second attempt, doubled up to the longest
 _SLOW = 3.0  # times the usual duration after which a hedged question is asked again
 _TRIES_AT_FIRST = 3  # retries before the first connection: most likely nothing listens there
+_INTRODUCTION_SECONDS = 0.5  # for what a server says of itself, after its last answer
 _GIVE_UP = 16  # questions in a row that fail for good
 _LOADING_MINUTES = 10.0  # how long a server may take to load its model
 _LOADING_PAUSE = 1.0, 10.0  # seconds between two questions to a server that is loading: at first, and at most
@@ -145,6 +147,10 @@ class Run:
         self._failed = 0  # questions in a row that failed for good
         self._pace, self._hedge = pace, hedge
         self._failures: Counter[str] = Counter()  # of questions, by kind or code
+        self._server = Server()
+        self._introduction: Callable[[], Awaitable[tuple[dict[str, str], int | None]]] | None = None
+        self._introduced = threading.Event()
+        self._introduced.set()
         self._loading, self._loading_since = False, 0.0
         self.timeouts = 0  # attempts that got no answer in time
         self._written = float(max_tokens or _USUAL_WRITTEN)  # tokens of an answer, smoothed
@@ -192,6 +198,36 @@ class Run:
         if name not in CAUSES and not Failure(name).outage:
             return None
         return f"{self._where} answered no question ({name}){_because(name)}"
+
+    def introduce(self, ask: Callable[[], Awaitable[tuple[dict[str, str], int | None]]]) -> None:
+        """Let `ask` ask the server about itself (`identity.introduce`), once it has answered a question."""
+        self._introduction, self._introduced = ask, threading.Event()
+
+    def _meet(self, reply: Reply) -> None:
+        """Note what an answer says of its server; the first one starts the introduction."""
+        self._server.served[reply.model] = self._server.fingerprints[reply.fingerprint] = None
+        if self._introduction is None:
+            return
+        ask, self._introduction = self._introduction, None
+
+        async def introduced() -> None:
+            try:
+                self._server.says, self._server.slots = await ask()
+            except Exception:  # what a server does not say of itself is no fault
+                _LOG.debug("%s says nothing of itself", self._where)
+            finally:
+                self._introduced.set()
+
+        task = self._loop.create_task(introduced())
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    @property
+    def about(self) -> Server:
+        """What is known of the server."""
+        if self._answered:
+            self._introduced.wait(_INTRODUCTION_SECONDS)
+        return self._server
 
     def close(self) -> None:
         """Stop: answers that have arrived are written to the journal, requests in flight are cancelled."""
@@ -282,6 +318,7 @@ class Run:
             if isinstance(outcome, Reply):
                 self._reached = self._answered = True
                 self._failed = 0
+                self._meet(outcome)
                 if self._schema is not None and not self._ledger.plain:
                     self._judge_schema(schema)
                 return outcome

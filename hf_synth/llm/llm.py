@@ -24,6 +24,7 @@ from typing import Any
 from hf_synth.errors import LLMError
 from hf_synth.llm import endpoints
 from hf_synth.llm.calls import Ledger, Outcome, Run
+from hf_synth.llm.identity import Server, introduce, note_server
 from hf_synth.llm.journal import Entry, Journal, default_journal
 from hf_synth.llm.pacing import Pace
 from hf_synth.llm.questions import Answer, Messages, Question, check_sampling, seed_of, with_keys
@@ -40,6 +41,7 @@ def _known_prices() -> dict[str, Price]:
 
 PRICES = _known_prices()  # US dollars for 1 million tokens read and written
 _AHEAD = 1_024
+_PATIENCE = 5.0  # seconds for what a server says of itself
 
 
 @dataclass(frozen=True, eq=False)
@@ -236,7 +238,9 @@ class _Asking:
         return Answer("", "error", outcome.code, model=self._llm.model, journal_key=outcome.key)
 
     def finish(self, tally: Tally) -> None:
-        """Raise when the endpoint answered no question."""
+        """Note what the server says of itself; raise when it answered no question."""
+        url, about = self._llm.origin.url, self._run.about if self._run else Server()
+        note_server(self.journal, self._llm.model, url, about, cached=tally.cached)
         codes = set(tally.failures or ())
         if self._run is None or not codes or tally.failures.total() < tally.answers:  # type: ignore[union-attr]
             return
@@ -264,6 +268,8 @@ class _Asking:
                 hedge=llm.hedge,
             )
             self._stack.callback(self._run.close)
+            if wire.is_local:
+                self._run.introduce(lambda: introduce(wire.get, llm.model))
         return self._run
 
 
@@ -291,11 +297,21 @@ class Wire:
             self.client.organization = self.client.project = self.client.admin_api_key = None
             self.client._custom_headers = {}
         self._llm, self._origin, self._line = llm, origin, line
+        self.is_local = endpoints.is_local_host(origin.host)
         self._url = f"{origin.url}/chat/completions"
         headers = {**self.client.default_headers, **self.client.auth_headers, "Accept-Encoding": "identity"}
         self._headers = {name: value for name, value in headers.items() if isinstance(value, str)}
         self._seeded = "seed" not in sampling
         self._sampling = {name: value for name, value in sampling.items() if value is not None}
+
+    async def get(self, path: str) -> Any:
+        """Return the JSON at a path beside base_url, or beside its "/v1" when it begins with a slash; else None."""
+        url = f"{self._origin.url.removesuffix('/v1')}{path}" if path[0] == "/" else f"{self._origin.url}/{path}"
+        try:
+            status, _, content = await self._line.send("GET", url, self._headers, None, _PATIENCE)
+            return json.loads(content) if status == 200 else None
+        except (endpoints.LineError, ValueError, RecursionError):
+            return None
 
     async def ask(self, key: str, messages: Any, schema: Mapping[str, Any] | None) -> Reply | Failure:
         """Send one question once."""
