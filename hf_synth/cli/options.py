@@ -103,7 +103,8 @@ def add_endpoint(parser: ArgumentParser) -> None:
     add("--local", action="store_true", help="MODEL is a folder or repo id, run in this process by transformers")
     add("--revision", metavar="REV", help="with --local: branch, tag or commit of a repo id")
     add("--batch", action="store_true", help="through the Batch API: half the price, within a day; open data only")
-    add("--concurrency", type=int, default=64, metavar="C", help="requests under way at once (default: 64)")
+    add("--concurrency", type=int, metavar="C", help="requests under way at once (default: learnt from the server)")
+    add("--timeout", type=float, default=120, metavar="S", help="seconds to wait for an answer (default: 120)")
     add("--rpm", type=float, metavar="N", help="requests a minute that the endpoint allows")
     add("--tpm", type=float, metavar="N", help="tokens a minute that the endpoint allows")
     add("--hedge", action="store_true", help="ask again when an answer is slow; only where answers cost nothing")
@@ -251,7 +252,8 @@ def llm_of(args: Namespace, beside: Path, model: str | None = None) -> Iterator[
             )
         yield hf_synth.LocalLLM(model, journal=journal, revision=args.revision)
         return
-    keywords: Result = {name: getattr(args, name) for name in ("concurrency", "budget_usd", "rpm", "tpm", "hedge")}
+    names = ("concurrency", "timeout", "budget_usd", "rpm", "tpm", "hedge")
+    keywords: Result = {name: getattr(args, name) for name in names}
     keywords |= {"journal": journal, "price": tuple(args.price) if args.price else None}
     if model == "simulator" and not args.base_url:
         from hf_synth.demo.simulator import running_simulator

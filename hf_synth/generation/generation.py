@@ -18,11 +18,12 @@ from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hf_synth.errors import ColumnError
+from hf_synth.errors import ColumnError, LLMError
 from hf_synth.generation.gates import Gates
 from hf_synth.generation.plan import Balance, Call, Plan, Pool, Schedule, check_balance, share_rows
 from hf_synth.generation.prompts import Row, answer_schema, prompt_for
 from hf_synth.generation.rows import rows_from_answers, usage_of
+from hf_synth.llm.calls import CAUSES
 from hf_synth.llm.journal import default_journal
 from hf_synth.llm.questions import Answer, Chat
 from hf_synth.privacy.repetition import Seen
@@ -38,6 +39,15 @@ _LOG = logging.getLogger(__name__)
 _MOST_CALLS = 3  # most calls, as a multiple of those needed if every answer were good
 _HOPELESS = 50  # calls in a row without an answer
 _TOGETHER = 32  # answers that the gates look at together
+_LOOK = "look at an answer with `hf-synth journal show PATH KEY --text`"
+_ADVICE = {  # what to do where all rows were rejected for a reason
+    "empty": "a model that thinks may need a higher limit of tokens: raise max_tokens, then run the same command again",
+    "truncated": "raise max_tokens, or ask for fewer notes a call",
+    "unparsable": f"the model does not keep to the form: {_LOOK}, or take another model",
+    "unknown_label": f"the model gives other labels: {_LOOK}, or take another model",
+    "refusal": "the endpoint declines these prompts: take another model, or a local one",
+    "budget": "not one call fits into the budget: raise it",
+}
 _GROUP = 1_000  # rows converted to Arrow at once
 _CHARACTERS = 4  # characters of a token in English, roughly
 
@@ -106,12 +116,10 @@ def generate_with_figures(
         label that was asked for ("" for a call for several labels or none).
     """
     prompt = prompt_for(task, prompt) if isinstance(prompt, str) else prompt or task.prompt
-    pool, quotas, schedule = _prepare(task, exemplars, n, prompt, balance, max_calls, seed, llm.ahead)
-    llm = _with_journal(llm, exemplars)
+    pool, quotas, schedule = prepare(task, exemplars, n, prompt, balance, max_calls, seed, llm.ahead)
+    llm, settings = settings_of(task, exemplars, llm, prompt, pool)
     making = _Making(task, pool, quotas, schedule, prompt)
-    schema = None if task.parse else answer_schema(task)
-    settings = {"access": pool.access, "schema": schema, "scope": task.fingerprint(), "progress": progress}
-    for answer in llm.stream(schedule.questions(), **settings, **dict(prompt.sampling)):
+    for answer in llm.stream(schedule.questions(), progress=progress, **settings):
         making.take(answer)
     making.check()
     return making.table.dataset(), making.figures()
@@ -190,7 +198,7 @@ class _Making:
         return {"calls": calls, "from_journal": self._cached, **counts}
 
 
-def _prepare(
+def prepare(
     task: Task,
     exemplars: Dataset,
     n: int | Mapping[str, int],
@@ -217,6 +225,12 @@ def _prepare(
     calls = math.ceil(each / rows) if together else sum(math.ceil(count / rows) for count in quotas.values())
     most = _MOST_CALLS * calls if max_calls is None else max_calls
     return pool, quotas, Schedule(Plan(task, prompt, pool, rows, seed=seed), quotas, task.labels, together, most, ahead)
+
+
+def settings_of(task: Task, exemplars: Dataset, llm: Chat, prompt: Prompt, pool: Pool) -> tuple[Chat, dict[str, Any]]:
+    """Return the LLM with its journal, and the keywords of `stream` that are a part of every key."""
+    settings = {"access": pool.access, "schema": None if task.parse else answer_schema(task)}
+    return _with_journal(llm, exemplars), settings | {"scope": task.fingerprint(), **dict(prompt.sampling)}
 
 
 def _label_of(task: Task, row: Row, quotas: Mapping[str, int]) -> str:
@@ -268,6 +282,25 @@ def _with_journal(llm: Chat, exemplars: Dataset) -> Chat:
     return llm.with_journal(default_journal())
 
 
+def check_some(rows: Dataset, figures: Mapping[str, Any] | None = None) -> None:
+    """Check that `generate` made a note.
+
+    Args:
+        figures: of `generate_with_figures`, for the cause.
+
+    Raises:
+        LLMError: it made none; the message says why, and what to do.
+    """
+    if not len(rows) or any(status != "rejected" for status in rows["label_status"][:]):
+        return
+    reason, count = Counter(rows["reason"][:]).most_common(1)[0]
+    failures = Counter((figures or {}).get("failures", {}))
+    code = failures.most_common(1)[0][0] if failures else ""
+    cause = f"no answer came ({code})" if reason == "llm_error" and code else REASONS[reason]
+    advice = CAUSES.get(code, "") if reason == "llm_error" else _ADVICE.get(reason, "")
+    raise LLMError(f"no note was made: {cause}, {count:,} of {len(rows):,} times" + (f"; {advice}" if advice else ""))
+
+
 # --- cost estimate --------------------------------------------------------------------------------------------------
 @dataclass(frozen=True)
 class Estimate:
@@ -310,7 +343,7 @@ def estimate(
         ColumnError, TaskError: as in `generate`.
     """
     prompt = prompt_for(task, prompt) if isinstance(prompt, str) else prompt or task.prompt
-    pool, quotas, schedule = _prepare(task, exemplars, n, prompt, balance, max_calls, seed)
+    pool, quotas, schedule = prepare(task, exemplars, n, prompt, balance, max_calls, seed)
     lengths = [sum(map(len, row)) for _, row in pool.texts()]
     row_length = sum(lengths) / len(lengths) + 40  # with its label and the JSON around it
     read = written = 0.0

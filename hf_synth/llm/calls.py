@@ -213,6 +213,8 @@ class Run:
         async def introduced() -> None:
             try:
                 self._server.says, self._server.slots = await ask()
+                if self._server.slots:
+                    self._pace.fits(self._server.slots)
             except Exception:  # what a server does not say of itself is no fault
                 _LOG.debug("%s says nothing of itself", self._where)
             finally:

@@ -26,6 +26,7 @@ from hf_synth.llm import endpoints
 from hf_synth.llm.calls import Ledger, Outcome, Run
 from hf_synth.llm.identity import Server, introduce, note_server
 from hf_synth.llm.journal import Entry, Journal, default_journal
+from hf_synth.llm.learning import MOST
 from hf_synth.llm.pacing import Pace
 from hf_synth.llm.questions import Answer, Messages, Question, check_sampling, seed_of, with_keys
 from hf_synth.llm.replies import Failure, Reply, error_code, failure_kind, read_limits, read_reply, retry_after
@@ -52,7 +53,8 @@ class LLM:
         model: the model's name at the endpoint.
         base_url: e.g. "http://127.0.0.1:8000/v1"; OPENAI_BASE_URL, or else OpenAI's own, when None.
         api_key: when None, OPENAI_API_KEY for OpenAI's hosts and for OPENAI_BASE_URL, and no key for other endpoints.
-        concurrency: most requests in flight of one `chat`.
+        concurrency: most requests in flight of one `chat`; None to learn how many the server works on at once, from
+            what it says or from how long its answers take.
         journal: file that keeps the answers; `.hf_synth/journal.sqlite` in the working folder when None.
         budget_usd: the most that this LLM may spend in this process. It holds to the cent when `max_tokens` is given,
             which bounds the cost of an answer in flight.
@@ -72,7 +74,7 @@ class LLM:
     model: str
     base_url: str | None = None
     api_key: str | None = field(default=None, repr=False)
-    concurrency: int = 64
+    concurrency: int | None = None
     journal: str | Path | None = None
     budget_usd: float | None = None
     price: Price | None = None
@@ -86,7 +88,12 @@ class LLM:
     _opened: Journal | None = field(init=False, repr=False, default=None)
 
     def __post_init__(self) -> None:
-        if not self.model or self.concurrency < 1 or self.timeout <= 0 or self.max_retries < 0:
+        if (
+            not self.model
+            or (self.concurrency is not None and self.concurrency < 1)
+            or self.timeout <= 0
+            or self.max_retries < 0
+        ):
             raise LLMError("an LLM needs a model, concurrency of at least 1, a positive timeout and max_retries >= 0")
         if self.budget_usd is not None and self._price is None:
             raise LLMError(
@@ -264,7 +271,7 @@ class _Asking:
                 schema=self._schema,
                 ledger=llm._ledger,
                 journal=self.journal,
-                pace=Pace(llm.concurrency, rpm=llm.rpm, tpm=llm.tpm),
+                pace=Pace(llm.concurrency, rpm=llm.rpm, tpm=llm.tpm, timeout=llm.timeout),
                 hedge=llm.hedge,
             )
             self._stack.callback(self._run.close)
@@ -287,7 +294,7 @@ class Wire:
         import openai
 
         patience = min(10.0, llm.timeout)
-        line = endpoints.Line(origin, addresses, connections=llm.concurrency, connect_timeout=patience)
+        line = endpoints.Line(origin, addresses, connections=llm.concurrency or MOST, connect_timeout=patience)
         transport = endpoints.guarded_transport(line)
         http = httpx2.AsyncClient(transport=transport, trust_env=False, follow_redirects=False, timeout=llm.timeout)
         self.client = openai.AsyncOpenAI(
