@@ -107,7 +107,8 @@ def add_endpoint(parser: ArgumentParser) -> None:
     add("--slots", type=int, metavar="N", help="of a GGUF file: answers written at once (default: 4 for each core)")
     add("--context", type=int, metavar="N", help="of a GGUF file: tokens of a question and its answer (default: 4096)")
     add("--threads", type=int, metavar="N", help="of a GGUF file's server (default: one for each core)")
-    add("--concurrency", type=int, default=64, metavar="C", help="requests under way at once (default: 64)")
+    add("--concurrency", type=int, metavar="C", help="requests under way at once (default: learnt from the server)")
+    add("--timeout", type=float, default=120, metavar="S", help="seconds to wait for an answer (default: 120)")
     add("--rpm", type=float, metavar="N", help="requests a minute that the endpoint allows")
     add("--tpm", type=float, metavar="N", help="tokens a minute that the endpoint allows")
     add("--hedge", action="store_true", help="ask again when an answer is slow; only where answers cost nothing")
@@ -256,7 +257,8 @@ def llm_of(args: Namespace, beside: Path, model: str | None = None) -> Iterator[
             )
         yield hf_synth.LocalLLM(model, journal=journal, revision=args.revision)
         return
-    keywords: Result = {name: getattr(args, name) for name in ("concurrency", "budget_usd", "rpm", "tpm", "hedge")}
+    names = ("concurrency", "timeout", "budget_usd", "rpm", "tpm", "hedge")
+    keywords: Result = {name: getattr(args, name) for name in names}
     keywords |= {"journal": journal, "price": tuple(args.price) if args.price else None}
     if is_gguf(model) and not args.base_url:
         if args.batch or args.rpm or args.tpm or args.hedge:

@@ -18,7 +18,7 @@ from hf_synth.correction.correction import correct_with_policy
 from hf_synth.errors import ColumnError, TaskError
 from hf_synth.evaluation.evaluation import Scores, evaluate
 from hf_synth.experiments.journey_report import Journey, score_plot, score_rows, write_journey_report
-from hf_synth.generation.generation import generation_table
+from hf_synth.generation.generation import check_some, generation_table
 from hf_synth.gold.gold import subset
 from hf_synth.models.training import train, trainer_fit
 from hf_synth.reports.page import markdown_table
@@ -86,6 +86,7 @@ def run(
     shown = gold["train"] if gold_size is None else subset(task, gold["train"], gold_size, seed=seed)
     n = len(shown)
     rows = synthetic(shown) if callable(synthetic) else synthetic
+    check_some(rows)
     write_stage(task, rows, out / "synthetic", stage="generate", report=generation_table(rows))
     lap("generate")
 

@@ -149,6 +149,14 @@ def is_local(address: str) -> bool:
     return any(ip.version == network.version and ip in network for network in _LOCAL)
 
 
+def is_local_host(host: str) -> bool:
+    """Check whether a host is this machine, or an address of a private network; no name is looked up."""
+    try:
+        return host == "localhost" or is_local(host)
+    except ValueError:
+        return False
+
+
 def check_endpoint(
     origin: Origin, access: str | None, attestation: Attestation | None = None
 ) -> tuple[str, ...] | None:

@@ -13,7 +13,6 @@ from __future__ import annotations
 import json
 import os
 import weakref
-from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import ExitStack
@@ -26,14 +25,16 @@ from hf_synth.errors import LLMError
 from hf_synth.llm import endpoints
 from hf_synth.llm.calls import Ledger, Outcome, Run
 from hf_synth.llm.gguf_files import Weights
-from hf_synth.llm.journal import Journal, Shared, default_journal
+from hf_synth.llm.identity import Server, introduce, note_server
+from hf_synth.llm.journal import Entry, Journal, default_journal
+from hf_synth.llm.learning import MOST
 from hf_synth.llm.local_server import LlamaServer, connections, local_server
 from hf_synth.llm.pacing import Pace
-from hf_synth.llm.questions import Answer, Messages, Question, answer_of, check_sampling, chunks, seed_of, with_keys
-from hf_synth.llm.replies import Failure, Reply, error_code, read_limits, read_reply, retry_after
+from hf_synth.llm.questions import Answer, Messages, Question, check_sampling, seed_of, with_keys
+from hf_synth.llm.replies import Failure, Reply, error_code, failure_kind, read_limits, read_reply, retry_after
+from hf_synth.llm.stream import Stream, Tally
 
 Price = tuple[float, float]
-Ticket = Answer | Future[Outcome]
 
 
 def _known_prices() -> dict[str, Price]:
@@ -43,7 +44,7 @@ def _known_prices() -> dict[str, Price]:
 
 PRICES = _known_prices()  # US dollars for 1 million tokens read and written
 _AHEAD = 1_024
-_LOOK_UP_FIRST, _LOOK_UP = 8, 256  # questions looked up in the journal at once: at first, and at most
+_PATIENCE = 5.0  # seconds for what a server says of itself
 
 
 @dataclass(frozen=True, eq=False)
@@ -54,7 +55,8 @@ class LLM:
         model: the model's name at the endpoint.
         base_url: e.g. "http://127.0.0.1:8000/v1"; OPENAI_BASE_URL, or else OpenAI's own, when None.
         api_key: when None, OPENAI_API_KEY for OpenAI's hosts and for OPENAI_BASE_URL, and no key for other endpoints.
-        concurrency: most requests in flight of one `chat`.
+        concurrency: most requests in flight of one `chat`; None to learn how many the server works on at once, from
+            what it says or from how long its answers take.
         journal: file that keeps the answers; `.hf_synth/journal.sqlite` in the working folder when None.
         budget_usd: the most that this LLM may spend in this process. It holds to the cent when `max_tokens` is given,
             which bounds the cost of an answer in flight.
@@ -74,7 +76,7 @@ class LLM:
     model: str
     base_url: str | None = None
     api_key: str | None = field(default=None, repr=False)
-    concurrency: int = 64
+    concurrency: int | None = None
     journal: str | Path | None = None
     budget_usd: float | None = None
     price: Price | None = None
@@ -89,7 +91,12 @@ class LLM:
     _server: LlamaServer | None = field(init=False, repr=False, default=None)
 
     def __post_init__(self) -> None:
-        if not self.model or self.concurrency < 1 or self.timeout <= 0 or self.max_retries < 0:
+        if (
+            not self.model
+            or (self.concurrency is not None and self.concurrency < 1)
+            or self.timeout <= 0
+            or self.max_retries < 0
+        ):
             raise LLMError("an LLM needs a model, concurrency of at least 1, a positive timeout and max_retries >= 0")
         if self.budget_usd is not None and self._price is None:
             raise LLMError(
@@ -245,27 +252,14 @@ class LLM:
             ahead: how many questions may follow the oldest open one; None for no bound.
         """
         check_sampling(sampling)
-        from tqdm import tqdm
-
-        waiting: deque[tuple[str, Ticket]] = deque()
         total = len(list_of_messages) if isinstance(list_of_messages, Sequence) else None
+        bar = {"total": total, "disable": not progress, "desc": self.model}
         with ExitStack() as stack:
-            bar = stack.enter_context(tqdm(total=total, disable=not progress, unit="answer", desc=self.model))
-            call = _ChatCall(self, access, schema, sampling, stack)
+            asking = _Asking(self, access, schema, sampling, stack)
             questions = with_keys(list_of_messages, samples, [self.model, sampling, schema, scope])
-            for chunk, pause in chunks(questions, _LOOK_UP_FIRST, _LOOK_UP):
-                for ticket in call.tickets(chunk):
-                    waiting.append(ticket)
-                    while waiting and (_is_ready(waiting[0][1]) or (ahead is not None and len(waiting) >= ahead)):
-                        yield call.answer(*waiting.popleft())
-                        bar.update()
-                if pause and waiting:
-                    yield call.answer(*waiting.popleft())
-                    bar.update()
-            while waiting:
-                yield call.answer(*waiting.popleft())
-                bar.update()
-            call.check_all_failed()
+            stream = Stream(asking, asking.journal, ahead=ahead, bar=bar)
+            yield from stream.answers(questions)
+            asking.finish(stream.tally)
 
     def open_journal(self) -> Journal:
         """Open the journal once for this LLM, and record the attestation in it; it is closed with the LLM."""
@@ -280,52 +274,45 @@ class LLM:
         return journal
 
 
-def _is_ready(ticket: Ticket) -> bool:
-    return isinstance(ticket, Answer) or ticket.done()
+class _Asking:
+    """Asks what the journal lacks in one call of `stream`; the first question starts the requests."""
 
-
-class _ChatCall:
-    """One call of `chat`: answers come from the journal; the first question that it lacks starts the requests."""
+    eager = True
 
     def __init__(
         self, llm: LLM, access: str | None, schema: Mapping[str, Any] | None, sampling: dict[str, Any], stack: ExitStack
     ) -> None:
         self._llm, self._access, self._schema, self._sampling, self._stack = llm, access, schema, sampling, stack
-        self._journal = llm.open_journal()
+        self.journal = llm.open_journal()
         self._run: Run | None = None
-        self._futures: dict[str, Future[Outcome]] = {}
-        self._codes: set[str] = set()
 
-    def tickets(self, chunk: Sequence[tuple[str, Messages]]) -> Iterator[tuple[str, Ticket]]:
-        """Yield the key of each question with its answer, or with the future of one."""
-        futures = {key: self._futures[key] for key, _ in chunk if key in self._futures}
-        entries = self._journal.get_many(key for key, _ in chunk if key not in futures)
-        for key, messages in chunk:
-            if key in entries:
-                yield key, answer_of(entries[key], cached=True)
-                continue
-            if key not in futures:
-                futures[key] = self._futures[key] = self._start().submit(key, messages)
-                futures[key].add_done_callback(lambda _, key=key: self._futures.pop(key, None))  # type: ignore[misc]
-            yield key, futures[key]
+    def submit(self, key: str, messages: Messages) -> Future[Outcome]:
+        return self._start().submit(key, messages)
 
-    def answer(self, key: str, ticket: Ticket) -> Answer:
-        """Wait for an answer."""
-        if isinstance(ticket, Answer):
-            self._codes.add("")
-            return ticket
+    def is_full(self) -> bool:
+        return False  # `submit` waits
+
+    def is_done(self, ticket: Future[Outcome]) -> bool:
+        return ticket.done()
+
+    def outcome(self, ticket: Future[Outcome]) -> Entry | Answer:
         assert self._run is not None
         outcome = self._run.result(ticket)
-        if isinstance(outcome, Failure):
-            self._codes.add(outcome.code)
-            return Answer("", "error", outcome.code, model=self._llm.model, journal_key=key)
-        self._codes.add("")
-        return answer_of(outcome, cached=isinstance(outcome, Shared))
+        if isinstance(outcome, Entry):
+            return outcome
+        return Answer("", "error", outcome.code, model=self._llm.model, journal_key=outcome.key)
 
-    def check_all_failed(self) -> None:
-        """Raise when no question reached the endpoint."""
-        if self._codes and self._codes <= {"unreachable", "connection"}:
+    def finish(self, tally: Tally) -> None:
+        """Note what the server says of itself; raise when it answered no question."""
+        url, about = self._llm.origin.url, self._run.about if self._run else Server()
+        note_server(self.journal, self._llm.model, url, about, cached=tally.cached)
+        codes = set(tally.failures or ())
+        if self._run is None or not codes or tally.failures.total() < tally.answers:  # type: ignore[union-attr]
+            return
+        if codes <= {"unreachable", "connection"}:
             raise LLMError(f"cannot reach {self._llm.origin}: connections break off; check that the server is running")
+        if cause := self._run.cause_of_all:
+            raise LLMError(cause)
 
     def _start(self) -> Run:
         if self._run is None:
@@ -335,17 +322,19 @@ class _ChatCall:
                 wire.ask,
                 wire.client.close,
                 where=str(llm.origin),
-                concurrency=llm.concurrency,
+                model=llm.model,
                 timeout=llm.timeout,
                 max_retries=llm.max_retries,
                 max_tokens=int(bound) if bound else None,
                 schema=self._schema,
                 ledger=llm._ledger,
-                journal=self._journal,
-                pace=Pace(llm.concurrency, rpm=llm.rpm, tpm=llm.tpm),
+                journal=self.journal,
+                pace=Pace(llm.concurrency, rpm=llm.rpm, tpm=llm.tpm, timeout=llm.timeout),
                 hedge=llm.hedge,
             )
             self._stack.callback(self._run.close)
+            if wire.is_local:
+                self._run.introduce(lambda: introduce(wire.get, llm.model))
         return self._run
 
 
@@ -363,7 +352,7 @@ class Wire:
         import openai
 
         patience = min(10.0, llm.timeout)
-        line = endpoints.Line(origin, addresses, connections=llm.concurrency, connect_timeout=patience)
+        line = endpoints.Line(origin, addresses, connections=llm.concurrency or MOST, connect_timeout=patience)
         transport = endpoints.guarded_transport(line)
         http = httpx2.AsyncClient(transport=transport, trust_env=False, follow_redirects=False, timeout=llm.timeout)
         self.client = openai.AsyncOpenAI(
@@ -373,11 +362,21 @@ class Wire:
             self.client.organization = self.client.project = self.client.admin_api_key = None
             self.client._custom_headers = {}
         self._llm, self._origin, self._line = llm, origin, line
+        self.is_local = endpoints.is_local_host(origin.host)
         self._url = f"{origin.url}/chat/completions"
         headers = {**self.client.default_headers, **self.client.auth_headers, "Accept-Encoding": "identity"}
         self._headers = {name: value for name, value in headers.items() if isinstance(value, str)}
         self._seeded = "seed" not in sampling
         self._sampling = {name: value for name, value in sampling.items() if value is not None}
+
+    async def get(self, path: str) -> Any:
+        """Return the JSON at a path beside base_url, or beside its "/v1" when it begins with a slash; else None."""
+        url = f"{self._origin.url.removesuffix('/v1')}{path}" if path[0] == "/" else f"{self._origin.url}/{path}"
+        try:
+            status, _, content = await self._line.send("GET", url, self._headers, None, _PATIENCE)
+            return json.loads(content) if status == 200 else None
+        except (endpoints.LineError, ValueError, RecursionError):
+            return None
 
     async def ask(self, key: str, messages: Any, schema: Mapping[str, Any] | None) -> Reply | Failure:
         """Send one question once."""
@@ -405,14 +404,16 @@ class Wire:
         """Classify an HTTP status; the message is not read, since it may repeat the prompt."""
         where = self._origin
         messages = {
+            402: f"the credits at {where} are spent (402); top them up, then run again to go on: every answer is kept",
             401: f"{where} refuses the key (401); check api_key, or OPENAI_API_KEY with OPENAI_BASE_URL beside it",
             403: f"{where} does not allow this (403); check the key's rights and the model",
             404: f"{where} does not know model {self._llm.model!r} or base_url's path (404)",
         }
-        fatal = messages.get(status)
+        kind = failure_kind(status, body)
+        fatal = messages.get(status) if not kind else None
         if 300 <= status < 400:
             fatal = f"{where} redirects elsewhere ({status}), which is not followed; check base_url"
         if status == 429 and error_code(body) == "insufficient_quota":
             fatal = f"{where} says that the account's quota is spent (429); raise it or use another key"
         again = status in (408, 409, 429) or status >= 500
-        return Failure(f"http_{status}", again, retry_after(headers), fatal, read_limits(headers))
+        return Failure(f"http_{status}", again, retry_after(headers), fatal, read_limits(headers), kind)

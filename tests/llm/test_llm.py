@@ -131,8 +131,11 @@ def test_refusals_and_truncations_are_kept(tmp_path: Path) -> None:
 
     with serving(answer) as server:
         llm = make(server, tmp_path)
-        assert [a.status for a in llm.chat(questions(2))] == ["truncated", "refusal"]
-        assert [(a.status, a.cached) for a in llm.chat(questions(2))] == [("truncated", True), ("refusal", True)]
+        assert [a.status for a in llm.chat(questions(2), max_tokens=9)] == ["truncated", "refusal"]
+        assert [(a.status, a.cached) for a in llm.chat(questions(2), max_tokens=9)] == [
+            ("truncated", True),
+            ("refusal", True),
+        ]
         assert len(server.requests) == 2
 
 
@@ -166,7 +169,7 @@ def test_a_schema_is_sent_and_given_up_where_it_is_not_understood(
         llm = make(server, tmp_path, concurrency=2)
         assert {a.status for a in llm.chat(questions(20), schema={"type": "object"})} == {"ok"}
         refused = sum("response_format" in r for r in server.requests)
-        assert 1 <= refused <= 2
+        assert 2 <= refused <= 4  # two questions before it is believed, and those beside them
     assert len([r for r in caplog.records if "schema" in r.message]) == 1
 
 
@@ -251,7 +254,7 @@ def test_kill_minus_9_loses_nothing_that_was_handed_on(tmp_path: Path) -> None:
         again = set(server.asked())
     assert [a.status for a in answers] == ["ok"] * 60
     assert not again & {f"question {i}" for i in handed_on}
-    assert len(again & before) <= 4
+    assert len(again & before) <= 8  # in flight, or on their way to the disk
 
 
 # --- faults ---------------------------------------------------------------------------------------------------------
@@ -479,7 +482,8 @@ def test_an_attested_endpoint_is_allowed_and_recorded(echo: LLMServer, tmp_path:
         check_endpoint(parse_origin("http://8.8.8.8/v1"), "restricted", plain)
     llm = make(echo, tmp_path, attestation=dataclasses.replace(ATTESTED, endpoint=echo.url))
     llm.chat(questions(1))
-    (said,) = Journal(tmp_path / "journal.sqlite").recorded().values()
+    facts = Journal(tmp_path / "journal.sqlite").recorded()
+    (said,) = (value for name, value in facts.items() if name.startswith("attestation"))
     assert json.loads(said)["verified_by"] == "Data office"
     assert json.loads(said)["endpoint"] == echo.url
 
