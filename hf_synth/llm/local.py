@@ -71,6 +71,15 @@ class LocalLLM:
         return LocalLLM, tuple(getattr(self, f.name) for f in fields(self) if f.init)
 
     @property
+    def identity(self) -> str:
+        """What answers follow from beside the question: the digest of the model's files, and the length of an answer.
+
+        Raises:
+            ModelError: the model cannot be found.
+        """
+        return f"{self._checkpoint.digest} {self.max_new_tokens}"
+
+    @property
     def ahead(self) -> int:
         """How far a plan may run ahead of the oldest open question."""
         return _LOOK_AHEAD * 4
