@@ -83,6 +83,15 @@ class LocalLLM:
         return self._checkpoint.access
 
     @property
+    def identity(self) -> str:
+        """What answers follow from beside the question: the digest of the model's files, and the length of an answer.
+
+        Raises:
+            ModelError: the model cannot be found.
+        """
+        return f"{self._checkpoint.digest} {self.max_new_tokens}"
+
+    @property
     def ahead(self) -> int:
         """How far a plan may run ahead of the oldest open question."""
         return _LOOK_AHEAD * 4

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from hf_synth.errors import ModelError, TaskError
-from hf_synth.models.loading import cpu_threads, load_network, load_tokenizer, model_folder
+from hf_synth.models.loading import cpu_threads, forked, load_network, load_tokenizer, model_folder
 from hf_synth.models.tokens import batches, token_limit
 from hf_synth.models.windows import long_notes_of, windows_of
 from hf_synth.task.labels import Floats32
@@ -99,10 +99,24 @@ def predict_proba(
 
 
 def usual_device() -> str:
-    """Return the default device: "cuda" when there is one, else "cpu"."""
+    """Return the default device: "cuda" when there is one, else "cpu".
+
+    Raises:
+        ModelError: the parent of this forked process has used the GPU, which CUDA allows to one of them only.
+    """
     import torch
 
-    return "cuda" if torch.cuda.is_available() else "cpu"
+    if not torch.cuda.is_available():
+        return "cpu"
+    if forked():
+        try:
+            torch.cuda.init()
+        except RuntimeError:
+            raise ModelError(
+                "a forked process cannot use the GPU that its parent has used: leave num_proc out, or start processes "
+                'anew with multiprocess.set_start_method("spawn")'
+            ) from None
+    return "cuda"
 
 
 @functools.lru_cache(maxsize=2)

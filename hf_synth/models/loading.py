@@ -19,6 +19,7 @@ from hf_synth.errors import ModelError
 from hf_synth.models.base_models import Pretrained, packaged_model
 
 _SMALL_FILES = ["*.json", "*.txt", "*.model"]
+_PID = os.getpid()  # of the process that imported this module
 _REPO_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[\w.-]+)?")
 
 
@@ -197,9 +198,16 @@ def cpu_threads() -> Iterator[int]:
 
     More threads than cores make torch several times slower, as in a container with a quota. The number depends on the
     machine only, not on its load, so that a run can be repeated bit by bit. `OMP_NUM_THREADS` is respected.
+
+    A forked process has one thread, and keeps it: the threads of its parent's pool do not exist there, and torch would
+    wait for them for ever.
     """
     import torch
 
+    if forked():
+        torch.set_num_threads(1)
+        yield 1
+        return
     before = torch.get_num_threads()
     threads = before if os.environ.get("OMP_NUM_THREADS") else max(1, min(before, _cores()))
     torch.set_num_threads(threads)
@@ -207,6 +215,11 @@ def cpu_threads() -> Iterator[int]:
         yield threads
     finally:
         torch.set_num_threads(before)
+
+
+def forked() -> bool:
+    """Return whether this process was forked from one that had imported this module, as workers of `map` are."""
+    return os.getpid() != _PID
 
 
 def _cores() -> int:
