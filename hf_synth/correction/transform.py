@@ -113,9 +113,8 @@ class GenerateAndCorrect:
         columns = [c for c in (*GOLD, *task.text_columns, task.label_column) if c in exemplars.column_names]
         self._exemplars = exemplars.with_format(None).select_columns(columns)
         self._access = strictest(self._pool.access)
-        used: list[Any] = [judge] if judge is not None else []
-        used += [ModelAt(self._corrector)] if self._corrector is not None else []
-        self._of_model = overall_access(*used, also=[access_of_llm(llm)])
+        used = [ModelAt(self._corrector)] if self._corrector is not None else []
+        self._of_model = overall_access(*used, also=[access_of_llm(llm), getattr(judge, "access", "open")])
         self._stamp: Stamp = model_stamp(self._corrector) if self._corrector is not None else ()
         self._digest = model_digest(self._corrector) if self._corrector is not None else None
         self._state = _state_of(self)
