@@ -26,9 +26,9 @@ from hf_synth.correction.correction import CROSS_FITTED, corrector_identity
 from hf_synth.correction.policy import Policy, apply
 from hf_synth.errors import ColumnError, TaskError
 from hf_synth.generation.gates import Gates
-from hf_synth.generation.generation import rows_from_answer, usage_of
 from hf_synth.generation.plan import Pool, plan_for_row
 from hf_synth.generation.prompts import answer_schema
+from hf_synth.generation.rows import rows_from_answer, usage_of
 from hf_synth.models.inference import predict_proba
 from hf_synth.models.record import weights_sha256
 from hf_synth.privacy.repetition import Seen

@@ -58,18 +58,24 @@ class Gates:
     def __init__(self, task: Task, pool: Pool) -> None:
         self._task, self._pool = task, pool
 
-    def faults(self, rows: Sequence[Mapping[str, Any]], call: Call) -> list[str | None]:
-        """Return the reason (a key of `task.REASONS`) to reject each row of one answer; None for a good row.
+    def faults(self, rows: Sequence[Mapping[str, Any]], calls: Sequence[Call]) -> list[str | None]:
+        """Return the reason (a key of `task.REASONS`) to reject each row; None for a good row.
+
+        Each row is judged by itself, so that the answer does not depend on the rows beside it. Many rows at once cost
+        less than one by one.
 
         Args:
             rows: by column, labels as names.
-            call: the call that they answer.
+            calls: the call that each row answers.
         """
+        if not rows:
+            return []
         texts = [tuple(str(row[c]) for c in self._task.text_columns) for row in rows]
         reach = self._index.reach(texts)
         copied = reach.spans() | reach.near()
         return [
-            self._fault(row, own, call, copy=bool(copy)) for row, own, copy in zip(rows, texts, copied, strict=True)
+            self._fault(row, own, call, copy=bool(copy))
+            for row, own, call, copy in zip(rows, texts, calls, copied, strict=True)
         ]
 
     def _fault(self, row: Mapping[str, Any], texts: tuple[str, ...], call: Call, *, copy: bool) -> str | None:

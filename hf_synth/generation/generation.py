@@ -14,21 +14,20 @@ import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hf_synth.errors import ColumnError
-from hf_synth.generation.answers import Parsed, parse
 from hf_synth.generation.gates import Gates
 from hf_synth.generation.plan import Balance, Call, Plan, Pool, Schedule, check_balance, share_rows
 from hf_synth.generation.prompts import Row, answer_schema, prompt_for
+from hf_synth.generation.rows import rows_from_answers, usage_of
 from hf_synth.llm.journal import default_journal
 from hf_synth.llm.questions import Answer, Chat
 from hf_synth.privacy.repetition import Seen
 from hf_synth.reports.page import markdown_table
-from hf_synth.task.columns import REASONS, USAGE_COLUMNS, Access
+from hf_synth.task.columns import REASONS, USAGE_COLUMNS
 from hf_synth.task.folders import WORK
 from hf_synth.task.task import Prompt, Task
 
@@ -38,6 +37,7 @@ if TYPE_CHECKING:
 _LOG = logging.getLogger(__name__)
 _MOST_CALLS = 3  # most calls, as a multiple of those needed if every answer were good
 _HOPELESS = 50  # calls in a row without an answer
+_TOGETHER = 32  # answers that the gates look at together
 _GROUP = 1_000  # rows converted to Arrow at once
 _CHARACTERS = 4  # characters of a token in English, roughly
 
@@ -82,37 +82,112 @@ def generate(
         TaskError: the task has no such prompt.
         HfSynthError: an error of `LLM.chat`.
     """
+    return generate_with_figures(
+        task, exemplars, llm, n, prompt=prompt, balance=balance, max_calls=max_calls, seed=seed, progress=progress
+    )[0]
+
+
+def generate_with_figures(
+    task: Task,
+    exemplars: Dataset,
+    llm: Chat,
+    n: int | Mapping[str, int],
+    *,
+    prompt: Prompt | str | None = None,
+    balance: Balance = "equal",
+    max_calls: int | None = None,
+    seed: int = 0,
+    progress: bool = False,
+) -> tuple[Dataset, dict[str, Any]]:
+    """Generate as `generate` does, and return the rows with the figures of the run.
+
+    Returns:
+        The rows, and the numbers of `calls`, of answers `from_journal`, of `failures` by code, and of `refusals` by the
+        label that was asked for ("" for a call for several labels or none).
+    """
     prompt = prompt_for(task, prompt) if isinstance(prompt, str) else prompt or task.prompt
     pool, quotas, schedule = _prepare(task, exemplars, n, prompt, balance, max_calls, seed, llm.ahead)
     llm = _with_journal(llm, exemplars)
-    gates, seen, table = Gates(task, pool), Seen(), _Table(task)
-    left, failed, reasons = Counter(quotas), 0, Counter[str]()
-    sampling = json.dumps(dict(prompt.sampling), sort_keys=True)
+    making = _Making(task, pool, quotas, schedule, prompt)
     schema = None if task.parse else answer_schema(task)
     settings = {"access": pool.access, "schema": schema, "scope": task.fingerprint(), "progress": progress}
     for answer in llm.stream(schedule.questions(), **settings, **dict(prompt.sampling)):
-        call = schedule.open_calls.popleft()
-        failed = failed + 1 if answer.status == "error" else 0
-        schedule.stopped |= failed >= _HOPELESS or answer.code == "budget"
-        kept: Counter[str] = Counter()
-        usage = usage_of(answer)
-        if any(left.values()):
-            for row in rows_from_answer(task, call, answer, pool.access, gates, seen, sampling):
-                label = _label_of(task, row, quotas)
-                if row["label_status"] == "rejected":
-                    reasons[row["reason"]] += 1
-                elif left[label] > 0:
-                    left[label] -= 1
-                    kept[label] += 1
-                else:
-                    continue  # more of a label than wanted
-                table.add(row | usage)
-                usage = {}
-        schedule.record(call, kept)
-    if lacking := sum(left.values()):
-        total, good = sum(quotas.values()), sum(quotas.values()) - lacking
-        _LOG.warning("%d of %d rows came of %d calls; rejected: %s", good, total, schedule.calls, dict(reasons))
-    return table.dataset()
+        making.take(answer)
+    making.check()
+    return making.table.dataset(), making.figures()
+
+
+class _Making:
+    """The rows of one run of `generate`, in the order of the plan.
+
+    Answers are checked up to `_TOGETHER` at once, and at the latest when the plan waits for them.
+    """
+
+    def __init__(self, task: Task, pool: Pool, quotas: Mapping[str, int], schedule: Schedule, prompt: Prompt) -> None:
+        self._task, self._quotas, self._schedule, self._access = task, quotas, schedule, pool.access
+        self._gates, self._seen, self.table = Gates(task, pool), Seen(), _Table(task)
+        self._sampling = json.dumps(dict(prompt.sampling), sort_keys=True)
+        self._left, self._reasons = Counter(quotas), Counter[str]()
+        self._unchecked: list[tuple[Call, Answer]] = []
+        self._in_vain = self._cached = self._none = 0  # answers in a row that are none; from the journal; none in all
+        self._failures, self._refusals = Counter[str](), Counter[str]()
+        schedule.settle = self.check
+
+    def take(self, answer: Answer) -> None:
+        """Take the answer to the oldest open call."""
+        call = self._schedule.open_calls.popleft()
+        self._cached += answer.cached
+        self._none += answer.again
+        if answer.status == "error":
+            self._failures[answer.code] += 1
+        elif answer.status == "refusal":
+            self._refusals[call.labels[0] if len(call.labels) == 1 else ""] += 1
+        self._in_vain = self._in_vain + 1 if answer.status == "error" or answer.again else 0
+        self._schedule.stopped |= self._in_vain >= _HOPELESS or answer.code == "budget"
+        self._unchecked.append((call, answer))
+        if len(self._unchecked) >= _TOGETHER:
+            self.check()
+
+    def check(self) -> bool:
+        """Check the answers that wait for it; return False where there are none."""
+        group, self._unchecked = self._unchecked, []
+        made = rows_from_answers(self._task, group, self._access, self._gates, self._seen, self._sampling)
+        for call, answer in group:
+            kept = Counter[str]()
+            if any(self._left.values()):
+                self._keep(next(made), usage_of(answer), kept)
+            self._schedule.record(call, kept, none=answer.again)
+        return bool(group)
+
+    def _keep(self, rows: Sequence[Row], usage: Row, kept: Counter[str]) -> None:
+        """Keep the rows that are wanted, and the rejects."""
+        for row in rows:
+            label = _label_of(self._task, row, self._quotas)
+            if row["label_status"] == "rejected":
+                self._reasons[row["reason"]] += 1
+            elif self._left[label] > 0:
+                self._left[label] -= 1
+                kept[label] += 1
+            else:
+                continue  # more of a label than wanted
+            self.table.add(row | usage)
+            usage = {}
+
+    def figures(self) -> dict[str, Any]:
+        """Return the figures of the run, and log a warning where rows are missing."""
+        calls, total, lacking = self._schedule.calls, sum(self._quotas.values()), sum(self._left.values())
+        if lacking:
+            words = f"rejected: {dict(self._reasons)}"
+            if late := self._failures["timeout"]:
+                words += f"; {late} calls timed out"
+            if self._none:
+                words += f"; {self._none} answers were empty, or cut by the server: run again to ask for them again"
+            _LOG.warning("%d of %d rows came of %d calls; %s", total - lacking, total, calls, words)
+        if self._refusals:
+            by_label = ", ".join(f"{name or 'several'} {count}" for name, count in self._refusals.most_common())
+            _LOG.warning("%d calls were refused, by label: %s", self._refusals.total(), by_label)
+        counts = {"failures": dict(self._failures), "refusals": dict(self._refusals), "no_answer": self._none}
+        return {"calls": calls, "from_journal": self._cached, **counts}
 
 
 def _prepare(
@@ -250,78 +325,6 @@ def estimate(
     tokens = int(read / _CHARACTERS), int(written / _CHARACTERS)
     cost = None if price is None else (tokens[0] * price[0] + tokens[1] * price[1]) / 1e6
     return Estimate(quotas, schedule.calls, *tokens, max(schedule.most, schedule.calls), cost)
-
-
-# --- the rows of one answer -----------------------------------------------------------------------------------------
-def rows_from_answer(
-    task: Task, call: Call, answer: Answer, access: Access, gates: Gates, seen: Seen, sampling: str = ""
-) -> list[Row]:
-    """Make the synthetic rows of one answer, rejects included, with the columns of `Task.synthetic_features`.
-
-    Args:
-        access: of the task and the exemplars.
-        seen: earlier rows; the good rows of this answer are added.
-        sampling: the sampling parameters, as JSON.
-
-    Returns:
-        Rows in the answer's order, labels as indices (text2text: text); at least one, which may be a reject. Good
-        rows of a label beyond the number asked for are left out.
-    """
-    if answer.status == "error":
-        entries = [Parsed(reason="budget" if answer.code == "budget" else "llm_error")]
-    elif answer.status == "refusal":
-        entries = [Parsed(reason="refusal")]
-    else:
-        entries = parse(task, answer.text, call.labels, whole=answer.status != "truncated")
-    faults = iter(gates.faults([entry.row for entry in entries if entry.row], call))
-    created = datetime.fromtimestamp(answer.created, UTC).isoformat(timespec="seconds") if answer.created else ""
-    counts: Counter[str] = Counter()
-    shared = {
-        "source": "synthetic",
-        "task": task.full_name,
-        "task_version": task.version,
-        "access": access,
-        "seed_ids": list(call.seed_ids),
-        "fold": call.fold,
-        "prompt_sha256": call.prompt_sha256,
-        "generator": answer.model,
-        "journal_key": answer.journal_key,
-        "answer_code": answer.code,
-        "sampling": sampling,
-        "created": created,
-        **dict.fromkeys(USAGE_COLUMNS),
-    }
-    rows = []
-    for position, entry in enumerate(entries):
-        reason = entry.reason
-        if entry.row:
-            reason = next(faults) or seen.repeat(tuple(entry.row[c] for c in task.text_columns))
-        if not reason and entry.row:
-            label = str(entry.row[task.label_column]) if task.labels else ""
-            counts[label] += 1
-            if counts[label] > call.rows:
-                continue
-        id = f"{task.name}-syn-" + sha256(f"{answer.journal_key}:{position}".encode()).hexdigest()[:16]
-        rows.append({**_content(task, entry.row, reason), "id": id, "group": id, **shared})
-    return rows
-
-
-def usage_of(answer: Answer) -> Row:
-    """Return the tokens and the cost of an answer, as columns of the first of its rows."""
-    if answer.status == "error":
-        return {}
-    return dict(zip(USAGE_COLUMNS, (answer.prompt_tokens, answer.completion_tokens, answer.cost), strict=True))
-
-
-def _content(task: Task, row: Mapping[str, Any] | None, reason: str | None) -> Row:
-    """Return texts, labels, status and reason of a row; a reject has null texts and labels."""
-    kept = {} if reason or row is None else row
-    label = kept.get(task.label_column)
-    if label is not None and task.labels:
-        label = [task.labels.index(x) for x in label] if isinstance(label, list) else task.labels.index(label)
-    texts = {c: kept.get(c) for c in task.text_columns}
-    status = {"label_status": "rejected" if reason else "kept", "reason": reason or "as_generated"}
-    return {**texts, task.label_column: label, "llm_label": label, **status}
 
 
 # --- reports --------------------------------------------------------------------------------------------------------

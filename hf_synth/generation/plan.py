@@ -13,7 +13,7 @@ from __future__ import annotations
 import json
 import random
 from collections import Counter, deque
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from hashlib import sha256
@@ -379,8 +379,10 @@ class Schedule:
         self._kept: Counter[str] = Counter()  # good rows of the calls that were counted
         self._expected: Counter[str] = Counter()  # rows that the other calls ask for
         self._next_index: Counter[tuple[str, ...]] = Counter()
-        self._answered: deque[tuple[Call, Counter[str]]] = deque()  # answered calls that were not yet counted
+        self._answered: deque[tuple[Call, Counter[str], bool]] = deque()  # answered calls that were not yet counted
         self._turn = 0
+        self._extra = most  # further calls, for those whose answer was none
+        self.settle: Callable[[], bool] = lambda: False  # checks answers that wait for it; False: there are none
         self.open_calls: deque[Call] = deque()
         self.calls = self.counted = 0
         self.stopped = False
@@ -396,16 +398,21 @@ class Schedule:
                 self._expected.update(self.rows_of(call))
                 self.open_calls.append(call)
                 yield Question(call.messages, call.index)
-            elif self._answered:
+            elif self._answered or self.settle():
                 self._count()
             elif self.open_calls:
                 yield None
             else:
                 return
 
-    def record(self, call: Call, kept: Counter[str]) -> None:
-        """Record the number of good rows of each label of a call, in the order of the calls."""
-        self._answered.append((call, kept))
+    def record(self, call: Call, kept: Counter[str], *, none: bool = False) -> None:
+        """Record the number of good rows of each label of a call, in the order of the calls.
+
+        Args:
+            none: whether the answer was none (empty, or cut by the server): it does not use up the calls. At most as
+                many such calls are made again as the plan had at first.
+        """
+        self._answered.append((call, kept, none))
 
     def rows_of(self, call: Call) -> Counter[str]:
         """Return the rows that a call asks for, by label."""
@@ -414,8 +421,10 @@ class Schedule:
         return Counter(dict.fromkeys(call.labels, call.rows))
 
     def _count(self) -> None:
-        call, kept = self._answered.popleft()
+        call, kept, none = self._answered.popleft()
         self.counted += 1
+        if none and self._extra:
+            self._extra, self.most = self._extra - 1, self.most + 1
         self._kept.update(kept)
         self._expected.subtract(self.rows_of(call))
 

@@ -22,17 +22,19 @@ import uuid
 from collections.abc import Coroutine, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import aclosing, suppress
-from dataclasses import KW_ONLY, dataclass, replace
+from dataclasses import KW_ONLY, astuple, dataclass, replace
 from hashlib import sha256
 from pathlib import Path
 from typing import Any, TypeVar
 
 from hf_synth.errors import EndpointError, JournalError, LLMError
 from hf_synth.llm.batch_api import AGAIN, Note, Provider, notes_in
+from hf_synth.llm.journal import NO_ANSWER, Entry, Shared, marked
 from hf_synth.llm.leases import claim, keep_renewing, new_owner, release
 from hf_synth.llm.llm import LLM
-from hf_synth.llm.questions import Answer, Keyed, Messages, Question, answer_of, check_sampling, seed_of, with_keys
+from hf_synth.llm.questions import Answer, Messages, Question, check_sampling, seed_of, with_keys
 from hf_synth.llm.replies import Failure, Reply, read_reply
+from hf_synth.llm.stream import Stream
 
 BATCH_PRICE = 0.5  # of the list price
 MAX_REQUESTS = 50_000  # questions in one file
@@ -142,45 +144,45 @@ class BatchLLM:
         check_sampling(sampling)
         total = len(list_of_messages) if isinstance(list_of_messages, Sequence) else None
         questions = with_keys(list_of_messages, samples, [self.model, sampling, schema, scope])
-        options = {"total": total, "disable": not progress, "unit": "answer", "desc": self.model}
-        return self._answers(_groups(questions, ahead), schema, sampling, options)
-
-    def _answers(
-        self, groups: Iterator[list[Keyed]], schema: Mapping[str, Any] | None, sampling: dict[str, Any], options: Any
-    ) -> Iterator[Answer]:
-        from tqdm import tqdm
-
-        journal = self.llm.open_journal()
-        with tqdm(**options) as bar:
-            for group in groups:
-                entries = journal.get_many(key for key, _ in group)
-                shared = set(entries)
-                failures: dict[str, Failure] = {}
-                if lacking := {key: messages for key, messages in group if key not in entries}:
-                    submission = _Submission(self, schema, sampling, lacking)
-                    _run_in_thread(submission.run())
-                    entries |= journal.get_many(lacking)
-                    shared |= submission.shared
-                    failures = submission.failures
-                for key, _ in group:
-                    if key in entries:
-                        yield answer_of(entries[key], cached=key in shared)
-                    else:
-                        yield Answer("", "error", failures[key].code, model=self.model, journal_key=key)
-                    bar.update()
+        asking = _Asking(self, schema, sampling)
+        bar = {"total": total, "disable": not progress, "desc": self.model}
+        return Stream(asking, self.llm.open_journal(), ahead=ahead, bar=bar).answers(questions)
 
 
-def _groups(questions: Iterator[Keyed | None], ahead: int | None) -> Iterator[list[Keyed]]:
-    """Group the questions that are sent together: up to a pause, or as many as may be ahead."""
-    group: list[Keyed] = []
-    for question in questions:
-        if question is not None:
-            group.append(question)
-        if group and (question is None or len(group) == ahead):
-            yield group
-            group = []
-    if group:
-        yield group
+class _Asking:
+    """Collects what the journal lacks in one call of `stream`; the first answer that is needed sends all of it."""
+
+    eager = False  # a pause takes one answer, so that later questions join the next batch
+
+    def __init__(self, batch: BatchLLM, schema: Mapping[str, Any] | None, sampling: dict[str, Any]) -> None:
+        self._batch, self._schema, self._sampling = batch, schema, sampling
+        self._lacking: dict[str, Messages] = {}
+        self._outcomes: dict[str, Entry | Answer] = {}
+
+    def submit(self, key: str, messages: Messages) -> str:
+        self._lacking[key] = messages
+        return key
+
+    def is_full(self) -> bool:
+        return False
+
+    def is_done(self, ticket: str) -> bool:
+        return ticket in self._outcomes
+
+    def outcome(self, ticket: str) -> Entry | Answer:
+        if ticket not in self._outcomes:
+            lacking, self._lacking = self._lacking, {}
+            submission = _Submission(self._batch, self._schema, self._sampling, lacking)
+            _run_in_thread(submission.run())
+            entries = submission.none | self._batch.llm.open_journal().get_many(lacking)
+            for key in lacking:
+                if key in entries:
+                    entry = entries[key]
+                    self._outcomes[key] = Shared(*astuple(entry)) if key in submission.shared else entry
+                else:
+                    code = submission.failures[key].code
+                    self._outcomes[key] = Answer("", "error", code, model=self._batch.model, journal_key=key)
+        return self._outcomes.pop(ticket)
 
 
 def _run_in_thread(work: Coroutine[Any, Any, T]) -> T:
@@ -214,6 +216,7 @@ class _Submission:
     ) -> None:
         self.shared: set[str] = set()  # answers that another process or call has paid for
         self.failures: dict[str, Failure] = {}
+        self.none: dict[str, Entry] = {}  # answers that are none, which the journal does not hand on
         self._batch, self._llm, self._schema, self._sampling = batch, batch.llm, schema, sampling
         self._questions, self._journal, self._ledger = questions, batch.llm.open_journal(), batch.llm._ledger
         self._folder = batch.folder or self._journal.path.parent / "batches"
@@ -272,7 +275,9 @@ class _Submission:
     def _reserve(self, key: str) -> bool:
         """Reserve the most that a question may cost; return False where the budget is too small."""
         bound = self._sampling.get("max_completion_tokens") or self._sampling.get("max_tokens")
-        amount = BATCH_PRICE * self._ledger.worst_case(self._questions[key], int(bound) if bound else None)
+        amount = BATCH_PRICE * self._ledger.worst_case(
+            self._questions[key], int(bound) if bound else None, None if key in self._plain else self._schema
+        )
         if not self._ledger.reserve(amount):
             self.failures[key] = Failure("budget")
             return False
@@ -401,7 +406,10 @@ class _Submission:
             costs[key] = cost if cost is None else BATCH_PRICE * cost
             if None in (read, written) and self._ledger.budget is not None:
                 costs[key] = self._reserved.get(key, costs[key])
-        self._journal.put_many(reply.entry(key, costs[key]) for key, reply in group.items() if key not in known)
+        bounded = bool(self._sampling.get("max_completion_tokens") or self._sampling.get("max_tokens"))
+        entries = [marked(r.entry(key, costs[key]), bounded=bounded) for key, r in group.items() if key not in known]
+        self._journal.put_many(entries)
+        self.none |= {entry.key: entry for entry in entries if entry.status in NO_ANSWER}
         for key, reply in group.items():
             self._ledger.settle(self._reserved.pop(key, 0.0), None if key in known else costs[key])
             self._ledger.longest = max(self._ledger.longest, reply.completion_tokens or 0)

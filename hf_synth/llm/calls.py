@@ -13,13 +13,17 @@ import concurrent.futures
 import json
 import logging
 import random
+import re
 import threading
+import time
+from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from hf_synth.errors import HfSynthError, LLMError
 from hf_synth.llm import pacing
-from hf_synth.llm.journal import Entry, Journal
+from hf_synth.llm.journal import Entry, Journal, marked
 from hf_synth.llm.leases import Leases
 from hf_synth.llm.pacing import Pace
 from hf_synth.llm.questions import Messages
@@ -30,12 +34,37 @@ _BACKOFF, _LONGEST_BACKOFF = 0.25, 8.0  # seconds before the second attempt, dou
 _SLOW = 3.0  # times the usual duration after which a hedged question is asked again
 _TRIES_AT_FIRST = 3  # retries before the first connection: most likely nothing listens there
 _GIVE_UP = 16  # questions in a row that fail for good
+_LOADING_MINUTES = 10.0  # how long a server may take to load its model
+_LOADING_PAUSE = 1.0, 10.0  # seconds between two questions to a server that is loading: at first, and at most
+_PAGES = 4  # questions answered by a web page, before any answer: there is no LLM
+_DOUBTS = 2  # questions that fail with a schema and not without it: the endpoint takes no schema
 _ROUNDING = 1e-9  # dollars: sums of reserved and settled amounts return to zero only approximately
 _USUAL_WRITTEN = 512  # tokens of an answer, before the first one
+_TWO_LETTERS = re.compile(rb"[A-Za-z ]{2}")
 _USUAL_ANSWER = 2_048  # tokens reserved for an answer of unbounded length
 
 Ask = Callable[[str, Messages, Mapping[str, Any] | None], Awaitable[Reply | Failure]]
-Outcome = Entry | Failure
+
+
+@dataclass(frozen=True)
+class Unanswered:
+    """A question that failed for good, with its code."""
+
+    key: str
+    code: str
+
+
+Outcome = Entry | Unanswered
+# What failures of an endpoint mean, by kind and by code, and what to do.
+CAUSES = {
+    "page": "it answers with a web page: a login or a proxy stands before it, or base_url is wrong",
+    "loading": "it is still loading its model: wait, then run again",
+    "malformed": "what it sends is no chat completion: check base_url, which usually ends in /v1",
+    "timeout": "raise --timeout (timeout=...), or lower --concurrency so that each answer comes sooner",
+    "http_429": "it refuses for load: lower --concurrency, or give --rpm",
+    "http_503": "it is overloaded, or still loading its model: wait, then run again",
+    "http_405": "base_url's path takes no chat requests: it usually ends in /v1",
+}
 
 
 class Ledger:
@@ -46,6 +75,7 @@ class Ledger:
         self.spent = self.reserved = 0.0
         self.longest = _USUAL_ANSWER
         self.plain = False  # whether the endpoint has refused a schema
+        self.doubts = 0  # questions in a row that it answered only without the schema
         self._lock = threading.Lock()
 
     def cost(self, prompt_tokens: int, completion_tokens: int) -> float | None:
@@ -62,11 +92,15 @@ class Ledger:
             self.reserved += amount
             return True
 
-    def worst_case(self, messages: Messages, max_tokens: int | None) -> float:
-        """Estimate the most that a question may cost: two bytes for each token read, the longest answer written."""
+    def worst_case(self, messages: Messages, max_tokens: int | None, schema: Mapping[str, Any] | None = None) -> float:
+        """Estimate the most that a question may cost: what it and its schema hold, and the longest answer.
+
+        Two letters count as a token, and every byte of all else (digits are tokens of their own in some vocabularies).
+        """
         if self.budget is None:
             return 0.0
-        read = len(json.dumps(messages, ensure_ascii=False).encode("utf-8", "replace")) // 2
+        text = json.dumps([messages, schema] if schema else messages, ensure_ascii=False).encode("utf-8", "replace")
+        read = len(text) - len(_TWO_LETTERS.findall(text))
         return self.cost(read, max_tokens or self.longest) or 0.0
 
     def settle(self, reserved: float, spent: float | None) -> None:
@@ -83,6 +117,7 @@ class Run:
         ask: sends one question (key, messages, schema) and never raises for a fault of the endpoint.
         shut: closes the connections of `ask`; awaited at the end, in the loop.
         where: name of the endpoint in errors.
+        model: name of the model, for what is kept of a refusal.
         max_tokens: the limit of an answer's tokens, if there is one.
     """
 
@@ -92,7 +127,7 @@ class Run:
         shut: Callable[[], Awaitable[None]],
         *,
         where: str,
-        concurrency: int,
+        model: str,
         timeout: float,
         max_retries: int,
         max_tokens: int | None,
@@ -102,18 +137,21 @@ class Run:
         pace: Pace,
         hedge: bool = False,
     ) -> None:
-        self._ask, self._shut, self._where = ask, shut, where
+        self._ask, self._shut, self._where, self._model = ask, shut, where, model
         self._timeout, self._max_retries = timeout, max_retries
         self._max_tokens, self._schema, self._ledger, self._journal = max_tokens, schema, ledger, journal
         self._fatal: HfSynthError | None = None
         self._reached = self._answered = False  # whether there was any connection, any answer
         self._failed = 0  # questions in a row that failed for good
         self._pace, self._hedge = pace, hedge
+        self._failures: Counter[str] = Counter()  # of questions, by kind or code
+        self._loading, self._loading_since = False, 0.0
+        self.timeouts = 0  # attempts that got no answer in time
         self._written = float(max_tokens or _USUAL_WRITTEN)  # tokens of an answer, smoothed
         self._uncommitted: list[tuple[Entry, asyncio.Future[None]]] = []
         self._writer: asyncio.Task[None] | None = None
         self._tasks: set[asyncio.Task[Any]] = set()
-        self._slots = threading.Semaphore(2 * concurrency)  # in flight, and as many ready behind them
+        self._slots = threading.Semaphore(2 * pace.most)  # in flight, and as many ready behind them
         self._ready = threading.Event()
         self._thread = threading.Thread(target=lambda: asyncio.run(self._serve()), daemon=True, name="hf_synth-llm")
         self._thread.start()
@@ -145,6 +183,16 @@ class Run:
         except (concurrent.futures.CancelledError, HfSynthError):
             raise self._fatal or LLMError("the run was stopped; run again to go on") from None
 
+    @property
+    def cause_of_all(self) -> str | None:
+        """A sentence on the endpoint's failures, when it answered nothing; None where questions alone were at fault."""
+        if self._answered or not self._failures:
+            return None
+        name, _ = self._failures.most_common(1)[0]
+        if name not in CAUSES and not Failure(name).outage:
+            return None
+        return f"{self._where} answered no question ({name}){_because(name)}"
+
     def close(self) -> None:
         """Stop: answers that have arrived are written to the journal, requests in flight are cancelled."""
         self._loop.call_soon_threadsafe(self._closing.set)
@@ -153,7 +201,7 @@ class Run:
     # --- in the loop --------------------------------------------------------------------------------------------
 
     async def _serve(self) -> None:
-        self._loop, self._closing = asyncio.get_running_loop(), asyncio.Event()
+        self._loop, self._closing, self._door = asyncio.get_running_loop(), asyncio.Event(), asyncio.Lock()
         self._leases = Leases(self._journal)
         self._ready.set()
         await self._closing.wait()
@@ -180,16 +228,16 @@ class Run:
                 raise self._fatal
             if (shared := await self._leases.take(key)) is not None:
                 return shared
-            await self._pace.enter()
+            await self._pace.enter()  # the place is held through retries
             try:
                 outcome = await self._ask_within_budget(key, messages)
             finally:
                 self._pace.leave()
             if isinstance(outcome, Entry):
                 await self._write(outcome)  # which ends the lease, too
-            else:
-                self._leases.give_back(key)
-            return outcome
+                return outcome
+            self._leases.give_back(key)
+            return Unanswered(key, outcome.code)
         except HfSynthError as error:
             self._stop(error)
             raise
@@ -200,10 +248,10 @@ class Run:
         finally:
             self._tasks.discard(task)
 
-    async def _ask_within_budget(self, key: str, messages: Messages) -> Outcome:
+    async def _ask_within_budget(self, key: str, messages: Messages) -> Entry | Failure:
         """Ask within the budget."""
         ledger = self._ledger
-        amount = ledger.worst_case(messages, self._max_tokens)
+        amount = ledger.worst_case(messages, self._max_tokens, None if ledger.plain else self._schema)
         while not ledger.reserve(amount):
             if ledger.reserved < _ROUNDING:
                 return Failure("budget")
@@ -212,12 +260,14 @@ class Run:
         try:
             reply = await self._ask_with_retries(key, messages)
             if isinstance(reply, Failure):
+                if reply.kind == "refusal":  # an answer like any other: it is not asked for again
+                    return Entry(key, "", "refusal", reply.code, 0, 0, None, self._model, time.time())
                 return reply
             counted = None not in (reply.prompt_tokens, reply.completion_tokens)
             counts = reply.prompt_tokens or 0, reply.completion_tokens or 0
             ledger.longest = max(ledger.longest, counts[1])
             cost = ledger.cost(*counts) if counted or ledger.budget is None else amount
-            return reply.entry(key, cost)
+            return marked(reply.entry(key, cost), bounded=self._max_tokens is not None)
         finally:
             ledger.settle(amount, cost)
 
@@ -227,14 +277,18 @@ class Run:
         tried = limited = 0
         while True:
             outcome = await self._attempt(key, messages, schema)
+            while isinstance(outcome, Failure) and outcome.kind == "loading":
+                outcome = await self._until_loaded(key, messages, schema)
             if isinstance(outcome, Reply):
                 self._reached = self._answered = True
                 self._failed = 0
-                if schema is None and self._schema is not None and not self._ledger.plain:
-                    self._ledger.plain = True
-                    _LOG.info("%s does not accept a JSON schema; its answers are parsed without one", self._where)
+                if self._schema is not None and not self._ledger.plain:
+                    self._judge_schema(schema)
                 return outcome
             self._reached |= outcome.code != "unreachable"
+            if outcome.kind == "refusal":
+                self._answered = True  # the endpoint works
+                return outcome
             if outcome.fatal:
                 raise LLMError(outcome.fatal)
             if schema is not None and outcome.code in ("http_400", "http_422"):
@@ -242,7 +296,7 @@ class Run:
                 continue
             limited += outcome.code == "http_429"
             tried += outcome.code != "http_429"
-            if not outcome.again or tried > self._tries() or limited > 4 * self._max_retries:
+            if not outcome.again or tried > self._tries(outcome) or limited > 4 * self._max_retries:
                 return self._give_up(outcome)
             if outcome.after is not None and outcome.after >= _BACKOFF:
                 if not outcome.overload:  # after an overload the pace pauses all requests
@@ -251,8 +305,42 @@ class Run:
                 backoff = min(_LONGEST_BACKOFF, _BACKOFF * 2.0 ** min(tried + limited - 1, 10))
                 await asyncio.sleep(backoff * random.uniform(0.5, 1.0))
 
-    def _tries(self) -> int:
-        return self._max_retries if self._reached else min(_TRIES_AT_FIRST, self._max_retries)
+    def _tries(self, outcome: Failure) -> int:
+        hopeful = self._reached and (self._answered or outcome.kind != "page")
+        return self._max_retries if hopeful else min(_TRIES_AT_FIRST, self._max_retries)
+
+    def _judge_schema(self, schema: Mapping[str, Any] | None) -> None:
+        """Count a question that got its answer with the schema, or only without it: one may be an accident."""
+        self._ledger.doubts = self._ledger.doubts + 1 if schema is None else 0
+        if self._ledger.doubts >= _DOUBTS:
+            self._ledger.plain = True
+            _LOG.info("%s does not accept a JSON schema; its answers are parsed without one", self._where)
+
+    async def _until_loaded(self, key: str, messages: Messages, schema: Mapping[str, Any] | None) -> Reply | Failure:
+        """Wait while the server loads its model: one question asks from time to time, the others wait for it.
+
+        Raises:
+            LLMError: it takes too long.
+        """
+        if not self._loading_since:
+            _LOG.warning("%s is loading its model: waiting for up to %g minutes", self._where, _LOADING_MINUTES)
+            self._loading_since = self._loop.time()
+        self._loading = True
+        async with self._door:
+            pause, longest = _LOADING_PAUSE
+            while self._loading:
+                await asyncio.sleep(pause)
+                pause = min(longest, 1.5 * pause)
+                outcome = await self._attempt(key, messages, schema)
+                self._loading = isinstance(outcome, Failure) and outcome.kind == "loading"
+                if not self._loading:
+                    self._loading_since = 0.0
+                    return outcome
+                if self._loop.time() - self._loading_since > 60 * _LOADING_MINUTES:
+                    raise LLMError(
+                        f"{self._where} gave no answer for {_LOADING_MINUTES:g} minutes{_because('loading')}"
+                    )
+        return await self._attempt(key, messages, schema)
 
     async def _attempt(self, key: str, messages: Messages, schema: Mapping[str, Any] | None) -> Reply | Failure:
         """Ask once at the pace; with `hedge` a second time when the answer is slow."""
@@ -287,12 +375,16 @@ class Run:
                 outcome = await self._ask(key, messages, schema)
         except TimeoutError:
             outcome = Failure("timeout", again=True)
+        if isinstance(outcome, Failure) and outcome.code == "timeout":
+            self.timeouts += 1
+            if self.timeouts == 1:
+                _LOG.warning("%s gave no answer within %g s; %s", self._where, self._timeout, CAUSES["timeout"])
         if isinstance(outcome, Reply):
             used = (outcome.prompt_tokens or 0) + (outcome.completion_tokens or 0)
             self._written += (float(outcome.completion_tokens or self._written) - self._written) / 32
             pace.correct(expected, used or expected)
             pace.accepted(self._loop.time() - began, outcome.limits)
-        elif outcome.overload:
+        elif outcome.overload and outcome.kind != "loading":
             pace.refused(outcome.after, outcome.limits)
         return outcome
 
@@ -308,12 +400,16 @@ class Run:
         """
         if failure.code == "unreachable" and not self._reached:
             raise LLMError(f"cannot reach {self._where}: nothing answers there; start the server or check base_url")
+        name = failure.kind or failure.code
+        self._failures[name] += 1
+        if self._failures["page"] >= _PAGES and not self._answered:
+            raise LLMError(f"{self._where} is no LLM endpoint ({failure.code}){_because(name)}")
         if failure.outage or not self._answered:
             self._failed += 1
         if self._failed >= _GIVE_UP:
             raise LLMError(
-                f"{self._where} left {self._failed} questions in a row without an answer ({failure.code}); "
-                "the answers so far are in the journal: run again to go on"
+                f"{self._where} left {self._failed} questions in a row without an answer ({failure.code})"
+                f"{_because(name)}; the answers so far are in the journal: run again to go on"
             )
         return failure
 
@@ -338,3 +434,7 @@ class Run:
             for _, written in group:
                 if not written.done():
                     written.set_exception(failure) if failure else written.set_result(None)
+
+
+def _because(name: str) -> str:
+    return f": {CAUSES[name]}" if name in CAUSES else ""

@@ -19,7 +19,7 @@ import sqlite3
 import threading
 import time
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import astuple, dataclass, fields
+from dataclasses import astuple, dataclass, fields, replace
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -80,7 +80,8 @@ class Entry:
     Args:
         key: hex sha256 of everything that decides the answer.
         text: the answer.
-        status: "ok", "refusal" or "truncated".
+        status: "ok", "refusal" or "truncated"; "empty" (nothing was written) and "cut" (at a limit that the server
+            set itself) are no answers: they are kept for what they cost, and the next run asks again.
         code: the reason of that status, e.g. the endpoint's finish reason.
         prompt_tokens: tokens read.
         completion_tokens: tokens written.
@@ -107,9 +108,28 @@ class Shared(Entry):
     """An answer that another process or call paid for while this one waited."""
 
 
+NO_ANSWER = ("empty", "cut")  # statuses of what was paid for and is no answer
+# Earlier versions kept an empty answer as "ok".
+_NONE = f"(answers.status IN {NO_ANSWER} OR (answers.status = 'ok' AND answers.text = ''))"
+
+
+def marked(entry: Entry, *, bounded: bool) -> Entry:
+    """Mark an answer that is none as "empty" or "cut".
+
+    Args:
+        bounded: whether the question had a limit of its own, so that the same question is cut again.
+    """
+    if entry.status == "ok" and not entry.text.strip() and not entry.logprobs:
+        return replace(entry, status="empty")
+    return replace(entry, status="cut") if entry.status == "truncated" and not bounded else entry
+
+
 _COLUMNS = ", ".join(f.name for f in fields(Entry))
 _PLACEHOLDERS = ", ".join("?" * len(fields(Entry)))
-_INSERT = f"INSERT INTO answers ({_COLUMNS}) VALUES ({_PLACEHOLDERS}) ON CONFLICT (key) DO NOTHING"
+_NEW = ", ".join(f"{f.name} = excluded.{f.name}" for f in fields(Entry))
+_INSERT = (
+    f"INSERT INTO answers ({_COLUMNS}) VALUES ({_PLACEHOLDERS}) ON CONFLICT (key) DO UPDATE SET {_NEW} WHERE {_NONE}"
+)
 
 
 def select_by_key(database: sqlite3.Connection, statement: str, keys: Sequence[str]) -> Iterator[tuple[Any, ...]]:
@@ -165,14 +185,17 @@ class Journal:
     # --- answers ------------------------------------------------------------------------------------------------
 
     def get_many(self, keys: Iterable[str]) -> dict[str, Entry]:
-        """Look up answers; unknown keys are left out."""
+        """Look up answers; unknown keys, and those whose answer is none, are left out."""
         distinct = list(dict.fromkeys(keys))
         with self._database() as database:
             rows = select_by_key(database, f"SELECT {_COLUMNS} FROM answers", distinct)
-            return {row[0]: Entry(*row) for row in rows}
+            return {row[0]: Entry(*row) for row in rows if not (row[2] in NO_ANSWER or row[1:3] == ("", "ok"))}
 
     def put_many(self, entries: Iterable[Entry]) -> None:
-        """Write answers and end their leases in one commit, on disk on return; the first answer of a key stays."""
+        """Write answers and end their leases in one commit, on disk on return; the first answer of a key stays.
+
+        What is no answer is replaced.
+        """
         rows = [astuple(entry) for entry in entries]
         with self.transaction() as database:
             database.executemany(_INSERT, rows)
@@ -189,6 +212,14 @@ class Journal:
         with self.transaction() as database:
             database.execute(
                 "INSERT INTO meta (name, value) VALUES (?, ?) ON CONFLICT (name) DO NOTHING", (name, value)
+            )
+
+    def note(self, name: str, value: str) -> None:
+        """Write a fact that may change; the last value of a name stays."""
+        with self.transaction(durable=False) as database:
+            database.execute(
+                "INSERT INTO meta (name, value) VALUES (?, ?) ON CONFLICT (name) DO UPDATE SET value = excluded.value",
+                (name, value),
             )
 
     def recorded(self) -> dict[str, str]:

@@ -13,7 +13,6 @@ from __future__ import annotations
 import json
 import os
 import weakref
-from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import ExitStack
@@ -25,13 +24,13 @@ from typing import Any
 from hf_synth.errors import LLMError
 from hf_synth.llm import endpoints
 from hf_synth.llm.calls import Ledger, Outcome, Run
-from hf_synth.llm.journal import Journal, Shared, default_journal
+from hf_synth.llm.journal import Entry, Journal, default_journal
 from hf_synth.llm.pacing import Pace
-from hf_synth.llm.questions import Answer, Messages, Question, answer_of, check_sampling, chunks, seed_of, with_keys
-from hf_synth.llm.replies import Failure, Reply, error_code, read_limits, read_reply, retry_after
+from hf_synth.llm.questions import Answer, Messages, Question, check_sampling, seed_of, with_keys
+from hf_synth.llm.replies import Failure, Reply, error_code, failure_kind, read_limits, read_reply, retry_after
+from hf_synth.llm.stream import Stream, Tally
 
 Price = tuple[float, float]
-Ticket = Answer | Future[Outcome]
 
 
 def _known_prices() -> dict[str, Price]:
@@ -41,7 +40,6 @@ def _known_prices() -> dict[str, Price]:
 
 PRICES = _known_prices()  # US dollars for 1 million tokens read and written
 _AHEAD = 1_024
-_LOOK_UP_FIRST, _LOOK_UP = 8, 256  # questions looked up in the journal at once: at first, and at most
 
 
 @dataclass(frozen=True, eq=False)
@@ -187,27 +185,14 @@ class LLM:
             ahead: how many questions may follow the oldest open one; None for no bound.
         """
         check_sampling(sampling)
-        from tqdm import tqdm
-
-        waiting: deque[tuple[str, Ticket]] = deque()
         total = len(list_of_messages) if isinstance(list_of_messages, Sequence) else None
+        bar = {"total": total, "disable": not progress, "desc": self.model}
         with ExitStack() as stack:
-            bar = stack.enter_context(tqdm(total=total, disable=not progress, unit="answer", desc=self.model))
-            call = _ChatCall(self, access, schema, sampling, stack)
+            asking = _Asking(self, access, schema, sampling, stack)
             questions = with_keys(list_of_messages, samples, [self.model, sampling, schema, scope])
-            for chunk, pause in chunks(questions, _LOOK_UP_FIRST, _LOOK_UP):
-                for ticket in call.tickets(chunk):
-                    waiting.append(ticket)
-                    while waiting and (_is_ready(waiting[0][1]) or (ahead is not None and len(waiting) >= ahead)):
-                        yield call.answer(*waiting.popleft())
-                        bar.update()
-                if pause and waiting:
-                    yield call.answer(*waiting.popleft())
-                    bar.update()
-            while waiting:
-                yield call.answer(*waiting.popleft())
-                bar.update()
-            call.check_all_failed()
+            stream = Stream(asking, asking.journal, ahead=ahead, bar=bar)
+            yield from stream.answers(questions)
+            asking.finish(stream.tally)
 
     def open_journal(self) -> Journal:
         """Open the journal once for this LLM, and record the attestation in it; it is closed with the LLM."""
@@ -222,52 +207,43 @@ class LLM:
         return journal
 
 
-def _is_ready(ticket: Ticket) -> bool:
-    return isinstance(ticket, Answer) or ticket.done()
+class _Asking:
+    """Asks what the journal lacks in one call of `stream`; the first question starts the requests."""
 
-
-class _ChatCall:
-    """One call of `chat`: answers come from the journal; the first question that it lacks starts the requests."""
+    eager = True
 
     def __init__(
         self, llm: LLM, access: str | None, schema: Mapping[str, Any] | None, sampling: dict[str, Any], stack: ExitStack
     ) -> None:
         self._llm, self._access, self._schema, self._sampling, self._stack = llm, access, schema, sampling, stack
-        self._journal = llm.open_journal()
+        self.journal = llm.open_journal()
         self._run: Run | None = None
-        self._futures: dict[str, Future[Outcome]] = {}
-        self._codes: set[str] = set()
 
-    def tickets(self, chunk: Sequence[tuple[str, Messages]]) -> Iterator[tuple[str, Ticket]]:
-        """Yield the key of each question with its answer, or with the future of one."""
-        futures = {key: self._futures[key] for key, _ in chunk if key in self._futures}
-        entries = self._journal.get_many(key for key, _ in chunk if key not in futures)
-        for key, messages in chunk:
-            if key in entries:
-                yield key, answer_of(entries[key], cached=True)
-                continue
-            if key not in futures:
-                futures[key] = self._futures[key] = self._start().submit(key, messages)
-                futures[key].add_done_callback(lambda _, key=key: self._futures.pop(key, None))  # type: ignore[misc]
-            yield key, futures[key]
+    def submit(self, key: str, messages: Messages) -> Future[Outcome]:
+        return self._start().submit(key, messages)
 
-    def answer(self, key: str, ticket: Ticket) -> Answer:
-        """Wait for an answer."""
-        if isinstance(ticket, Answer):
-            self._codes.add("")
-            return ticket
+    def is_full(self) -> bool:
+        return False  # `submit` waits
+
+    def is_done(self, ticket: Future[Outcome]) -> bool:
+        return ticket.done()
+
+    def outcome(self, ticket: Future[Outcome]) -> Entry | Answer:
         assert self._run is not None
         outcome = self._run.result(ticket)
-        if isinstance(outcome, Failure):
-            self._codes.add(outcome.code)
-            return Answer("", "error", outcome.code, model=self._llm.model, journal_key=key)
-        self._codes.add("")
-        return answer_of(outcome, cached=isinstance(outcome, Shared))
+        if isinstance(outcome, Entry):
+            return outcome
+        return Answer("", "error", outcome.code, model=self._llm.model, journal_key=outcome.key)
 
-    def check_all_failed(self) -> None:
-        """Raise when no question reached the endpoint."""
-        if self._codes and self._codes <= {"unreachable", "connection"}:
+    def finish(self, tally: Tally) -> None:
+        """Raise when the endpoint answered no question."""
+        codes = set(tally.failures or ())
+        if self._run is None or not codes or tally.failures.total() < tally.answers:  # type: ignore[union-attr]
+            return
+        if codes <= {"unreachable", "connection"}:
             raise LLMError(f"cannot reach {self._llm.origin}: connections break off; check that the server is running")
+        if cause := self._run.cause_of_all:
+            raise LLMError(cause)
 
     def _start(self) -> Run:
         if self._run is None:
@@ -277,13 +253,13 @@ class _ChatCall:
                 wire.ask,
                 wire.client.close,
                 where=str(llm.origin),
-                concurrency=llm.concurrency,
+                model=llm.model,
                 timeout=llm.timeout,
                 max_retries=llm.max_retries,
                 max_tokens=int(bound) if bound else None,
                 schema=self._schema,
                 ledger=llm._ledger,
-                journal=self._journal,
+                journal=self.journal,
                 pace=Pace(llm.concurrency, rpm=llm.rpm, tpm=llm.tpm),
                 hedge=llm.hedge,
             )
@@ -347,14 +323,16 @@ class Wire:
         """Classify an HTTP status; the message is not read, since it may repeat the prompt."""
         where = self._origin
         messages = {
+            402: f"the credits at {where} are spent (402); top them up, then run again to go on: every answer is kept",
             401: f"{where} refuses the key (401); check api_key, or OPENAI_API_KEY with OPENAI_BASE_URL beside it",
             403: f"{where} does not allow this (403); check the key's rights and the model",
             404: f"{where} does not know model {self._llm.model!r} or base_url's path (404)",
         }
-        fatal = messages.get(status)
+        kind = failure_kind(status, body)
+        fatal = messages.get(status) if not kind else None
         if 300 <= status < 400:
             fatal = f"{where} redirects elsewhere ({status}), which is not followed; check base_url"
         if status == 429 and error_code(body) == "insufficient_quota":
             fatal = f"{where} says that the account's quota is spent (429); raise it or use another key"
         again = status in (408, 409, 429) or status >= 500
-        return Failure(f"http_{status}", again, retry_after(headers), fatal, read_limits(headers))
+        return Failure(f"http_{status}", again, retry_after(headers), fatal, read_limits(headers), kind)

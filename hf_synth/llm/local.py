@@ -10,23 +10,23 @@ Messages of the libraries are never logged or put into an error, since they may 
 
 from __future__ import annotations
 
-import math
 import os
 import time
 import weakref
-from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, fields, replace
+from dataclasses import asdict, astuple, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
 from hf_synth.errors import LLMError
 from hf_synth.llm.decoding import Checkpoint, Loaded, Row, Sampling, free_memory, is_out_of_memory, read_sampling
-from hf_synth.llm.journal import Entry, Journal, default_journal
-from hf_synth.llm.questions import Answer, Messages, Question, answer_of, check_sampling, chunks, seed_of, with_keys
+from hf_synth.llm.journal import Entry, Journal, Shared, default_journal, marked
+from hf_synth.llm.questions import Answer, Messages, Question, check_sampling, seed_of, with_keys
+from hf_synth.llm.stream import Stream, leased
 from hf_synth.models.tokens import batches
 
 _LOOK_AHEAD = 256  # questions looked up in the journal and sorted by length at once
+_SHARED_PAUSE = 0.2  # seconds between two looks at questions that another process answers
 
 
 @dataclass(frozen=True, eq=False)
@@ -134,30 +134,11 @@ class LocalLLM:
         """
         check_sampling(sampling)
         how = read_sampling(sampling, self.max_new_tokens)
-        from tqdm import tqdm
-
-        waiting: deque[_Ticket] = deque()
-        most_waiting = math.inf if ahead is None else ahead
         total = len(list_of_messages) if isinstance(list_of_messages, Sequence) else None
-        with tqdm(total=total, disable=not progress, unit="answer", desc=self.model) as bar:
-            call = _ChatCall(self, how)
-            questions = with_keys(list_of_messages, samples, [self._checkpoint.digest, asdict(how), None, scope])
-            for chunk, pause in chunks(questions, _LOOK_AHEAD, _LOOK_AHEAD):
-                waiting.extend(call.tickets(chunk))
-                while waiting and (
-                    # a pause takes one ready answer only, so that later questions can join the batch of the others
-                    (waiting[0].answer and not pause)
-                    or len(call.unanswered) >= _LOOK_AHEAD
-                    or len(waiting) >= most_waiting
-                ):
-                    yield call.answer(waiting.popleft())
-                    bar.update()
-                if pause and waiting:
-                    yield call.answer(waiting.popleft())
-                    bar.update()
-            while waiting:
-                yield call.answer(waiting.popleft())
-                bar.update()
+        bar = {"total": total, "disable": not progress, "desc": self.model}
+        asking = _Asking(self, how)
+        questions = with_keys(list_of_messages, samples, [self._checkpoint.digest, asdict(how), None, scope])
+        yield from Stream(asking, asking.journal, ahead=ahead, bar=bar, first=_LOOK_AHEAD).answers(questions)
 
     def open_journal(self) -> Journal:
         """Open the journal once for this LocalLLM; it is closed with it."""
@@ -171,57 +152,68 @@ class LocalLLM:
 
 @dataclass(eq=False)
 class _Ticket:
-    """One question: the tokens of its prompt, and its answer once there is one."""
+    """One question: the tokens of its prompt, and its outcome once there is one."""
 
     key: str
     prompt: Sequence[int] = ()
-    answer: Answer | None = None
+    outcome: Entry | Answer | None = None
 
 
-class _ChatCall:
-    """One call of `chat`: answers come from the journal; the first question that it lacks loads the model."""
+class _Asking:
+    """Answers what the journal lacks in one call of `stream`; the first question loads the model."""
+
+    eager = False  # a pause takes one answer, so that later questions join the batch of the others
 
     def __init__(self, llm: LocalLLM, how: Sampling) -> None:
         self._model = llm._checkpoint
         self.unanswered: dict[str, _Ticket] = {}
-        self._how, self._journal = how, llm.open_journal()
+        self._how, self.journal = how, llm.open_journal()
         self._batch_tokens = llm.batch_tokens
         self._name = f"{llm.model}@{self._model.digest[:12]}"
 
-    def tickets(self, chunk: list[tuple[str, list[dict[str, str]]]]) -> Iterator[_Ticket]:
-        """Yield the ticket of each question, with the answer where the journal has it."""
-        entries = self._journal.get_many(key for key, _ in chunk)
-        for key, messages in chunk:
-            if key in entries:
-                yield _Ticket(key, answer=answer_of(entries[key], cached=True))
-            elif key in self.unanswered:
-                yield self.unanswered[key]
-            else:
-                ticket = _Ticket(key, self._model.loaded.prompt(messages))
-                if self._room(ticket) < 1:
-                    self._fail(ticket, "too_long")
-                else:
-                    self.unanswered[key] = ticket
-                yield ticket
+    def submit(self, key: str, messages: Messages) -> _Ticket:
+        ticket = _Ticket(key, self._model.loaded.prompt([dict(m) for m in messages]))
+        if self._room(ticket) < 1:
+            self._fail(ticket, "too_long")
+        else:
+            self.unanswered[key] = ticket
+        return ticket
 
-    def answer(self, ticket: _Ticket) -> Answer:
+    def is_full(self) -> bool:
+        return len(self.unanswered) >= _LOOK_AHEAD
+
+    def is_done(self, ticket: _Ticket) -> bool:
+        return ticket.outcome is not None
+
+    def outcome(self, ticket: _Ticket) -> Entry | Answer:
         """Write batches until this question has its answer."""
-        while ticket.answer is None:
+        while ticket.outcome is None:
             # grouped anew each time, so that questions read in the meantime fill the batch
             tickets = list(self.unanswered.values())
             lengths = [len(one.prompt) + self._room(one) for one in tickets]
             most = self._batch_tokens or self._model.loaded.batch_tokens
             groups = ([tickets[i] for i in group] for group in batches(lengths, most))
-            self._write(next(group for group in groups if ticket in group))
-        return ticket.answer
+            group = next(group for group in groups if ticket in group)
+            with leased(self.journal, [one.key for one in group]) as (granted, answers):
+                for one in group:
+                    if one.key in answers:  # another process has answered it
+                        self._settle(one, Shared(*astuple(answers[one.key])))
+                if granted:
+                    self._write([one for one in group if one.key in granted])
+            if not granted and not answers:
+                time.sleep(_SHARED_PAUSE)  # another process is writing all of them
+        return ticket.outcome
+
+    def _settle(self, ticket: _Ticket, outcome: Entry | Answer) -> None:
+        ticket.outcome = outcome
+        self.unanswered.pop(ticket.key, None)
 
     def _room(self, ticket: _Ticket) -> int:
         return min(self._how.max_tokens, self._model.loaded.limit - len(ticket.prompt))
 
     def _fail(self, ticket: _Ticket, code: str) -> None:
         read = len(ticket.prompt)
-        ticket.answer = Answer("", "error", code, prompt_tokens=read, model=self._name, journal_key=ticket.key)
-        self.unanswered.pop(ticket.key, None)
+        self._settle(ticket, Answer("", "error", code, prompt_tokens=read, model=self._name, journal_key=ticket.key))
 
     def _write(self, group: list[_Ticket]) -> None:
         """Answer a batch; where memory is too small, halve the size of this batch and all later ones instead."""
@@ -247,9 +239,8 @@ class _ChatCall:
         entries = []
         for ticket, row in zip(group, rows, strict=True):
             status, counts = "ok" if row.code == "stop" else "truncated", (len(row.prompt), len(row.written))
-            entries.append(Entry(ticket.key, row.text, status, row.code, *counts, 0.0, self._name, now))
-        self._journal.put_many(entries)
-        kept = self._journal.get_many(ticket.key for ticket in group)  # another process may have answered first
-        for ticket in group:
-            ticket.answer = answer_of(kept[ticket.key], cached=False)
-            del self.unanswered[ticket.key]
+            entry = Entry(ticket.key, row.text, status, row.code, *counts, 0.0, self._name, now)
+            entries.append(marked(entry, bounded=True))
+        self.journal.put_many(entries)
+        for ticket, entry in zip(group, entries, strict=True):
+            self._settle(ticket, entry)

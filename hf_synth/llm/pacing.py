@@ -37,7 +37,7 @@ class Pace:
     """
 
     def __init__(self, concurrency: int, *, rpm: float | None = None, tpm: float | None = None) -> None:
-        self._most, self._limit = concurrency, float(concurrency)
+        self.most, self._limit = concurrency, float(concurrency)
         self._in_flight = 0
         self._waiting: deque[asyncio.Future[None]] = deque()
         self._queue = asyncio.Lock()
@@ -112,8 +112,8 @@ class Pace:
         self._durations.append(seconds)
         self._accepted += 1
         self._refused += (0.0 - self._refused) / _MEMORY
-        if self._limit < self._most:
-            self._limit = min(self._most, self._limit + max(1.0, self._most / _STEPS) / self._limit)
+        if self._limit < self.most:
+            self._limit = min(self.most, self._limit + max(1.0, self.most / _STEPS) / self._limit)
             self._admit()
         if self._rate is not None and self._configured is None:
             self._rate *= 1 + (_GROWTH if self._confirmed else _SEARCH) / self._rate
@@ -153,7 +153,7 @@ class Pace:
             back = limit.most - limit.remaining if limit.most is not None else limit.remaining
             if limit.remaining <= 0:
                 self._paused_until = max(self._paused_until, now + (reset / back if back > 0 else reset))
-            elif limit.requests and limit.remaining < self._most and back > 0:
+            elif limit.requests and limit.remaining < self.most and back > 0:
                 self._spacing, self._spaced_until = reset / back, now + reset
 
     @property

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, Literal, Protocol, Self
 
 from hf_synth.errors import LLMError
-from hf_synth.llm.journal import Entry
+from hf_synth.llm.journal import NO_ANSWER, Entry
 
 Status = Literal["ok", "refusal", "truncated", "error"]
 Messages = Sequence[Mapping[str, str]]
@@ -55,6 +55,7 @@ class Answer:
         created: time of the answer in seconds since 1970; 0 for an error.
         logprobs: the likeliest alternatives of each of its first tokens as (token, log-probability), as far as
             `logprobs` and `top_logprobs` requested them and the endpoint serves them.
+        again: whether it is no answer (empty, or cut at a limit of the server's own): the next run asks again.
     """
 
     text: str
@@ -68,6 +69,7 @@ class Answer:
     cached: bool = False
     created: float = 0.0
     logprobs: Logprobs = ()
+    again: bool = False
 
     @property
     def tokens(self) -> int:
@@ -108,7 +110,8 @@ class Chat(Protocol):
 
 def answer_of(entry: Entry, *, cached: bool) -> Answer:
     """Return a journal entry as an answer."""
-    facts = vars(entry) | {"logprobs": _logprobs(entry.logprobs)}
+    facts = vars(entry) | {"logprobs": _logprobs(entry.logprobs), "again": entry.status in NO_ANSWER}
+    facts["status"] = {"empty": "ok", "cut": "truncated"}.get(entry.status, entry.status)
     return Answer(journal_key=facts.pop("key"), cached=cached, **facts)
 
 

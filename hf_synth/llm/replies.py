@@ -6,9 +6,9 @@ import json
 import re
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from email.utils import parsedate_to_datetime
-from typing import Any
+from typing import Any, Literal
 
 from hf_synth.llm.endpoints import MAX_BODY
 from hf_synth.llm.journal import Entry
@@ -16,8 +16,18 @@ from hf_synth.llm.journal import Entry
 _LONGEST_TEXT = 1_000_000  # characters of one answer
 _LOGPROBS = 16  # tokens whose alternatives are kept
 OUTAGES = ("unreachable", "connection", "timeout", "malformed", "http_429")  # and every http_5xx
+# what servers say of a model that is not there yet, and of a prompt that a filter stopped
+_LOADING = re.compile(
+    rb"(?i)loading|estimated_time|warming up|starting up|not ready|is being loaded|unavailable_error|model_loading"
+)
+_MODERATED = re.compile(
+    rb"(?i)content_filter|content_policy|content management policy|moderation|flagged|responsibleai|safety_|"
+    rb"data_inspection_failed|prohibited_content"
+)
 _AMOUNT = re.compile(r"\d{1,12}(\.\d{1,6})?")
 _SPAN = re.compile(r"(?:(\d+)d)?(?:(\d+)h)?(?:(\d+)m(?!s))?(?:(\d+(?:\.\d+)?)s)?(?:(\d+(?:\.\d+)?)ms)?")
+
+FailureKind = Literal["", "refusal", "loading", "page"]
 
 
 @dataclass(frozen=True)
@@ -49,6 +59,7 @@ class Reply:
     model: str
     limits: tuple[Limit, ...] = ()
     logprobs: str = ""
+    fingerprint: str = ""  # what the server says of its build or weights
 
     def entry(self, key: str, cost: float | None) -> Entry:
         """Return the reply to a question as a journal entry of this moment."""
@@ -68,6 +79,9 @@ class Failure:
         after: seconds to wait before the next request (Retry-After).
         fatal: an error message, when no other question can be answered either.
         limits: the state of its quotas.
+        kind: what the code alone does not say. "refusal": the endpoint declined this prompt (moderation, a content
+            filter), which is kept as a refusal. "loading": the server is loading its model, which is waited for.
+            "page": it answered with a web page. "" for all else.
     """
 
     code: str
@@ -75,6 +89,7 @@ class Failure:
     after: float | None = None
     fatal: str | None = None
     limits: tuple[Limit, ...] = ()
+    kind: FailureKind = ""
 
     @property
     def overload(self) -> bool:
@@ -136,6 +151,15 @@ def error_code(body: bytes) -> str | None:
     return code if isinstance(code, str) else None
 
 
+def failure_kind(status: int, body: bytes) -> FailureKind:
+    """Classify a refused request by the words of its body, none of which is kept."""
+    if body.lstrip()[:1] == b"<" and status < 500:
+        return "page"
+    if status in (500, 502, 503) and _LOADING.search(body):
+        return "loading"
+    return "refusal" if status in (400, 403, 422, 451) and _MODERATED.search(body) else ""
+
+
 def read_reply(body: bytes, model: str) -> Reply | Failure:
     """Read the body of a successful response; a malformed or too large one is a failure."""
     if len(body) > MAX_BODY:
@@ -151,15 +175,20 @@ def read_reply(body: bytes, model: str) -> Reply | Failure:
             text = "".join(part.get("text") or "" for part in text)
         served_by = str(data.get("model") or model)
         logprobs = read_logprobs(choice.get("logprobs"))
+        fingerprint = str(data.get("system_fingerprint") or "")
     except (ValueError, KeyError, IndexError, TypeError, AttributeError, RecursionError):
-        return Failure("malformed", again=True)
+        page = body.lstrip()[:1] == b"<"
+        return Failure("malformed", again=True, kind="page" if page else "")
     if len(text) > _LONGEST_TEXT:
         return Failure("too_large")
     # lone surrogates are not valid text
-    text, served_by, finish = (s.encode("utf-8", "replace").decode() for s in (text, served_by, finish))
+    text, served_by, finish, fingerprint = (
+        s.encode("utf-8", "replace").decode() for s in (text, served_by, finish, fingerprint)
+    )
     status = "refusal" if refused or finish == "content_filter" else "truncated" if finish == "length" else "ok"
     tokens = [int(c) if isinstance(c, int | float) and 0 <= c < 1e9 else None for c in counts]
-    return Reply(text, status, finish[:40], tokens[0], tokens[1], served_by[:200], logprobs=logprobs)
+    reply = Reply(text, status, finish[:40], tokens[0], tokens[1], served_by[:200])
+    return replace(reply, logprobs=logprobs, fingerprint=fingerprint[:200])
 
 
 def read_logprobs(logprobs: Any) -> str:

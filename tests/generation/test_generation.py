@@ -23,9 +23,10 @@ from support.llm_server import LLMServer, Said, content, entries, serving
 from hf_synth.errors import ColumnError, EndpointError, LLMError
 from hf_synth.generation.answers import normalize_label, parse
 from hf_synth.generation.gates import Gates
-from hf_synth.generation.generation import generate, rows_from_answer
+from hf_synth.generation.generation import generate
 from hf_synth.generation.plan import Call, Pool, plan_for_row
 from hf_synth.generation.prompts import answer_schema, render
+from hf_synth.generation.rows import rows_from_answer
 from hf_synth.llm import calls
 from hf_synth.llm.journal import Journal
 from hf_synth.llm.llm import LLM

@@ -482,7 +482,7 @@ def gates_of(texts: list[str]) -> Gates:
 
 
 def fault(gates: Gates, text: str) -> str | None:
-    return gates.faults([{"text": text, "label": "grade_1"}], Call(0, [], GRADES, 1, ()))[0]
+    return gates.faults([{"text": text, "label": "grade_1"}], [Call(0, [], GRADES, 1, ())])[0]
 
 
 @pytest.mark.parametrize(

@@ -131,8 +131,11 @@ def test_refusals_and_truncations_are_kept(tmp_path: Path) -> None:
 
     with serving(answer) as server:
         llm = make(server, tmp_path)
-        assert [a.status for a in llm.chat(questions(2))] == ["truncated", "refusal"]
-        assert [(a.status, a.cached) for a in llm.chat(questions(2))] == [("truncated", True), ("refusal", True)]
+        assert [a.status for a in llm.chat(questions(2), max_tokens=9)] == ["truncated", "refusal"]
+        assert [(a.status, a.cached) for a in llm.chat(questions(2), max_tokens=9)] == [
+            ("truncated", True),
+            ("refusal", True),
+        ]
         assert len(server.requests) == 2
 
 
@@ -166,7 +169,7 @@ def test_a_schema_is_sent_and_given_up_where_it_is_not_understood(
         llm = make(server, tmp_path, concurrency=2)
         assert {a.status for a in llm.chat(questions(20), schema={"type": "object"})} == {"ok"}
         refused = sum("response_format" in r for r in server.requests)
-        assert 1 <= refused <= 2
+        assert 2 <= refused <= 4  # two questions before it is believed, and those beside them
     assert len([r for r in caplog.records if "schema" in r.message]) == 1
 
 

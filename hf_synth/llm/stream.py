@@ -1,0 +1,183 @@
+"""The one path of a question, for every LLM: key -> journal -> ask for what it lacks -> commit -> answers in order.
+
+An LLM brings an `Asking`: it leases the key, asks and commits. What an LLM says to the user about its answers is said
+here, so that it is the same for all of them.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections import Counter, deque
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from typing import Any, Generic, Protocol, TypeVar
+
+from hf_synth.errors import JournalError
+from hf_synth.llm.journal import Entry, Journal, Shared
+from hf_synth.llm.leases import claim, new_owner, release, renew
+from hf_synth.llm.questions import Answer, Keyed, Messages, answer_of, chunks
+
+_LOG = logging.getLogger(__name__)
+_LEASE_SECONDS = 60.0
+_LOOK_UP_FIRST, _LOOK_UP = 8, 256  # questions looked up in the journal at once: at first, and at most
+
+T = TypeVar("T")
+
+
+class Asking(Protocol[T]):
+    """What asks the questions that the journal lacks, in one call of `stream`.
+
+    `submit` takes a question and returns a ticket for it; `is_done` tells without waiting whether the outcome is there;
+    `outcome` waits for it. An outcome is an entry that is in the journal, or an answer with status "error". With
+    `eager` answers are taken as soon as they are there; without it a pause takes one answer only, so that the questions
+    that follow from it join the batch of the others.
+    """
+
+    eager: bool
+
+    def submit(self, key: str, messages: Messages) -> T:
+        """Take a question that the journal lacks."""
+
+    def is_full(self) -> bool:
+        """Check whether an answer must be taken before more questions are read."""
+
+    def is_done(self, ticket: T) -> bool:
+        """Check whether the outcome of a question is there."""
+
+    def outcome(self, ticket: T) -> Entry | Answer:
+        """Wait for the outcome of a question."""
+
+
+@dataclass
+class Tally:
+    """Counts of the answers of one call: all, those from the journal, and the failures by code."""
+
+    answers: int = 0
+    cached: int = 0
+    failures: Counter[str] | None = None
+
+    def add(self, answer: Answer) -> None:
+        """Count an answer."""
+        self.answers += 1
+        self.cached += answer.cached
+        if answer.status == "error":
+            self.failures = self.failures or Counter()
+            self.failures[answer.code] += 1
+
+    @property
+    def failed(self) -> str:
+        """The failures as words: "3 failed, 2 timed out"; "" where there are none."""
+        counts = self.failures or Counter()
+        late = counts["timeout"]
+        words = {"failed": counts.total() - late, "timed out": late}
+        return ", ".join(f"{count:,} {word}" for word, count in words.items() if count)
+
+
+class Stream(Generic[T]):
+    """One call of `stream`.
+
+    Args:
+        asking: asks what the journal lacks.
+        journal: looked up before anything is asked.
+        ahead: how many questions may follow the oldest open one; None for no bound.
+        first: questions in the first look-up, which grow up to `_LOOK_UP`.
+        bar: keywords of tqdm.
+    """
+
+    def __init__(
+        self,
+        asking: Asking[T],
+        journal: Journal,
+        *,
+        ahead: int | None,
+        bar: dict[str, Any],
+        first: int = _LOOK_UP_FIRST,
+    ) -> None:
+        self.tally = Tally()
+        self._asking, self._journal, self._ahead, self._bar, self._first = asking, journal, ahead, bar, first
+        self._waiting: deque[tuple[str, Answer | None, T | None]] = deque()
+        self._open: dict[str, T] = {}  # tickets whose outcome was not yet taken
+
+    def answers(self, questions: Iterator[Keyed | None]) -> Iterator[Answer]:
+        """Yield the answers in order; a None among the questions is a pause, which takes the oldest answer."""
+        from tqdm import tqdm
+
+        waiting, asking = self._waiting, self._asking
+        with tqdm(**{"unit": "answer", **self._bar}) as bar:
+
+            def take() -> Answer:
+                answer = self._take()
+                self.tally.add(answer)
+                if answer.status == "error":
+                    bar.set_postfix_str(self.tally.failed, refresh=False)
+                bar.update()
+                return answer
+
+            for chunk, pause in chunks(questions, self._first, _LOOK_UP):
+                for position in self._look_up(chunk):
+                    waiting.append(position)
+                    while waiting and (
+                        (self._is_done() and (asking.eager or not pause))
+                        or asking.is_full()
+                        or (self._ahead is not None and len(waiting) >= self._ahead)
+                    ):
+                        yield take()
+                if pause and waiting:
+                    yield take()
+                while asking.eager and waiting and self._is_done():  # what is there is handed on together
+                    yield take()
+            while waiting:
+                yield take()
+        if self.tally.cached:
+            _LOG.info("%d of %d answers came from the journal", self.tally.cached, self.tally.answers)
+
+    def _look_up(self, chunk: list[Keyed]) -> Iterator[tuple[str, Answer | None, T | None]]:
+        entries = self._journal.get_many(key for key, _ in chunk if key not in self._open)
+        for key, messages in chunk:
+            if key in entries:
+                yield key, answer_of(entries[key], cached=True), None
+                continue
+            if key not in self._open:
+                self._open[key] = self._asking.submit(key, messages)
+            yield key, None, self._open[key]
+
+    def _is_done(self) -> bool:
+        _, answer, ticket = self._waiting[0]
+        return answer is not None or (ticket is not None and self._asking.is_done(ticket))
+
+    def _take(self) -> Answer:
+        key, answer, ticket = self._waiting.popleft()
+        if answer is not None or ticket is None:
+            assert answer is not None
+            return answer
+        outcome = self._asking.outcome(ticket)
+        self._open.pop(key, None)
+        return outcome if isinstance(outcome, Answer) else answer_of(outcome, cached=isinstance(outcome, Shared))
+
+
+@contextmanager
+def leased(journal: Journal, keys: Sequence[str]) -> Iterator[tuple[set[str], dict[str, Entry]]]:
+    """Lease questions within a block, for an LLM that answers in the caller's thread.
+
+    Yields:
+        The keys that are leased, and the answers that the journal has by now. Another owner answers all others.
+    """
+    owner, over = new_owner(), threading.Event()
+
+    def beat() -> None:
+        while not over.wait(_LEASE_SECONDS / 4):
+            with suppress(JournalError):
+                renew(journal, owner, _LEASE_SECONDS)
+
+    granted, answers = claim(journal, keys, owner, _LEASE_SECONDS)
+    thread = threading.Thread(target=beat, daemon=True, name="hf_synth-leases")
+    thread.start()
+    try:
+        yield granted, answers
+    finally:
+        over.set()
+        thread.join()
+        with suppress(JournalError):  # if the journal cannot be written, the end of this process ends them
+            release(journal, owner)
