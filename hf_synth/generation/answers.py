@@ -8,14 +8,17 @@ from __future__ import annotations
 
 import json
 import re
+import unicodedata
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from hf_synth.llm.thoughts import THINKING, Said, without_tags, without_thoughts
 from hf_synth.task.labels import known_target
 from hf_synth.task.task import Task
 
 _LONGEST = 200_000  # characters that the slower parsers read
+_LONGEST_RAW = 5 * _LONGEST  # characters that are read at all, thoughts among them
 _TRIES = 300  # positions tried as the start of an object
 _MOST = 500  # entries of one answer
 _FEWEST = 3  # letters or digits of a text
@@ -27,9 +30,26 @@ _REFUSAL = re.compile(
     r"must decline to) (?:assist|help|provide|generate|create|write|comply|fulfil|produce|continue|share|answer))",
     re.IGNORECASE,
 )
+_JSON_TEXT = re.compile(r"\s*(?:```(?:json)?\s*)?[\[{]", re.IGNORECASE)
+_ESCAPED = re.compile(r"\s*[\[{\s]{1,20}\\\"")
 _FENCE = re.compile(r"\A```(?:json)?\s*(.*?)\s*```\Z", re.DOTALL | re.IGNORECASE)
-_THOUGHT = re.compile(r"\A\s*<think>.*?</think>", re.DOTALL)
 _TOKEN = re.compile(r"[^\W\d_]+|\d+")
+_LABEL = re.compile(r"\A\W{0,3}label\W{0,3}[:=]\s*", re.IGNORECASE)
+_CONFIDENCE = re.compile(
+    r"\s?\(\s?(?:confidence|probability)?\s?[:=]?\s?(?:[01]?\.\d+|\d{1,3}\s?%)\s?\)\W*\Z", re.IGNORECASE
+)
+_SIGN = re.compile(r"[<>≤≥≈~±]=?\s?(?=\d)|(?<![\w\s])[-+](?=\d)|(?:\A|(?<=[:=(\s]))[-+](?=\d)")  # before a number
+_DOUBT = re.compile(r"\w[^\w\n]*\?|\?\?|n['’]t\b", re.IGNORECASE)
+_NEGATED = re.compile(  # words that deny or doubt the label before them
+    r"\b(?:no|not|none|never|n?either|nor|without|absent|excluded?|unlikely|negative|den(?:y|ies|ied)|ruled?|cannot|cant|"
+    r"unclear|uncertain|unsure|questionable|doubtful|possibl[ey]|maybe|perhaps|probabl[ey]|suspected|suspicion|or|vs|"
+    r"versus|if|incorrect|false|wrong|unknown|nicht|keine?|ohne|ausgeschlossen|pas|sans|sin)\b",
+    re.IGNORECASE,
+)
+_THOUGHT_FIELDS = re.compile(
+    "think(ing)?|thoughts?|thoughtprocess|(reasoning|thinking)(content|process|steps?)?|analysis|scratchpad|rationale|"
+    "reflection|cot|chainofthought|drafts?"
+)
 
 
 @dataclass(frozen=True)
@@ -55,7 +75,10 @@ def parse(task: Task, text: str, labels: Sequence[str] = (), *, whole: bool = Tr
     Returns:
         At least one element: an answer without any entry is one reject.
     """
-    text = _THOUGHT.sub("", text[: 5 * _LONGEST])
+    said = without_thoughts(text[:_LONGEST_RAW], whole=whole)
+    text = said.text
+    if said.unfinished or (said.thoughts and not whole and not text.strip()):
+        return [Parsed(reason=THINKING)]
     if not text.strip():
         return [Parsed(reason="empty" if whole else "truncated")]
     entries = _parse_by_task(task, text) if task.parse else _entries(task, text, whole)
@@ -74,7 +97,7 @@ def parse_label(task: Task, text: str) -> str | list[str] | None:
         The label's name; a list of names for a multi_label task, whose answer must be a JSON object or list; None for
         any other answer.
     """
-    plain = _FENCE.sub(r"\1", _THOUGHT.sub("", text[:_LONGEST]).strip())
+    plain = _FENCE.sub(r"\1", without_thoughts(text[:_LONGEST_RAW]).text[:_LONGEST].strip())
     try:
         value = json.loads(plain)
     except (ValueError, RecursionError):
@@ -103,16 +126,20 @@ def _check(task: Task, entry: Mapping[str, Any], labels: Sequence[str]) -> Parse
     row: dict[str, Any] = {}
     for column in task.text_columns:
         value = fields.get(_squeeze(column))
-        if not isinstance(value, str) or len(re.findall(r"\w", value[:1000])) < _FEWEST:
+        said = without_tags(value) if isinstance(value, str) else Said("")
+        if said.unfinished:
+            return Parsed(reason=THINKING)
+        if len(re.findall(r"\w", said.text[:1000])) < _FEWEST:
             return Parsed(reason="empty")
-        row[column] = _clean(value)
+        row[column] = _clean(said.text)
     if any(_REFUSAL.match(row[column]) for column in task.text_columns):
         return Parsed(reason="refusal")
     value = fields.get(_squeeze(task.label_column))
     if task.kind == "text2text":
-        target = value if isinstance(value, str) else ""
+        said = without_tags(value) if isinstance(value, str) else Said("")
+        target = said.text
         if not target.strip():
-            return Parsed(reason="empty")
+            return Parsed(reason=THINKING if said.unfinished else "empty")
         if task.targets:
             target = known_target(task, target) or ""
         if not target:
@@ -146,6 +173,9 @@ def _labels(task: Task, value: object) -> list[str] | None:
 def normalize_label(task: Task, value: object) -> str | None:
     """Match a value to one of the task's labels: "Grade 2", " grade-2. ", "2" and 2 all match "grade_2".
 
+    A label with a remark after it matches ("mild (as the note says)"). A label in other words does not: "fracture not
+    seen", "pneumonia ruled out" and "severe?" deny or doubt what they name, and "no information" is not "no".
+
     Returns:
         The label's name; None when no label matches, or more than one.
     """
@@ -158,26 +188,33 @@ def normalize_label(task: Task, value: object) -> str | None:
     name = str(value).strip()
     if name in task.labels:
         return name
+    name = _CONFIDENCE.sub("", _LABEL.sub("", unicodedata.normalize("NFC", name)))
+    signs = _signs(name)
+    known = {label: _words(label) for label in task.labels if _signs(label) == signs}
     words = _words(name)
-    if words[:1] == ["label"] and len(words) > 1:
-        words = words[1:]
-    known = {label: _words(label) for label in task.labels}
     for matches in (
+        [label for label in task.labels if unicodedata.normalize("NFC", label) == name],
         [label for label, w in known.items() if w == words],
         [label for label, w in known.items() if words and "".join(w) == "".join(words)],
         [label for label, w in known.items() if words and [t for t in w if t.isdigit()] == words],
     ):
         if matches:
-            return matches[0] if len(matches) == 1 else None
-    return _match_prefix(known, words)
+            return matches[0] if len(matches) == 1 and not _DOUBT.search(name) else None
+    return None if _DOUBT.search(name) else _match_prefix(known, name)
 
 
 def _words(text: str) -> list[str]:
-    return _TOKEN.findall(text.casefold())
+    return _TOKEN.findall(unicodedata.normalize("NFC", text).casefold())
 
 
-def _match_prefix(known: Mapping[str, list[str]], words: list[str]) -> str | None:
-    """Find the label at the beginning of a longer phrase ("grade 2 (symptomatic)") that names no other label."""
+def _signs(text: str) -> list[str]:
+    """Return the signs before numbers: -1 is not 1, and > 1 is not 1."""
+    return [sign.strip() for sign in _SIGN.findall(text)]
+
+
+def _match_prefix(known: Mapping[str, list[str]], name: str) -> str | None:
+    """Find the label at the beginning of a phrase that names no other label: "grade 2 (symptomatic)"."""
+    words = _words(name)
     matches = [label for label, w in known.items() if w and words[: len(w)] == w]
     best = max(matches, key=lambda label: len(known[label]), default=None)
     if best is None:
@@ -185,6 +222,12 @@ def _match_prefix(known: Mapping[str, list[str]], words: list[str]) -> str | Non
     rest = words[len(known[best]) :]
     numbered = any(t.isdigit() for t in known[best])
     if numbered and any(t.isdigit() for t in rest):
+        return None
+    tokens = list(_TOKEN.finditer(name.casefold()))
+    between = name.casefold()[tokens[len(known[best]) - 1].end() : tokens[len(known[best])].start()] if rest else ""
+    if not numbered and not between.strip(" \t_\"'`*"):  # no remark, but a longer name of something else
+        return None
+    if rest and _NEGATED.search(name[tokens[len(known[best])].start() :]):
         return None
     others = [w for label, w in known.items() if w and label not in matches]
     ambiguous = any(rest[i : i + len(w)] == w for w in others for i in range(len(rest)))
@@ -194,6 +237,8 @@ def _match_prefix(known: Mapping[str, list[str]], words: list[str]) -> str | Non
 
 def _entries(task: Task, text: str, whole: bool) -> list[Mapping[str, Any]]:
     """Find the entries of an answer in JSON, in broken JSON, in blocks of lines, or in lines."""
+    if _ESCAPED.match(text):  # a JSON string without its quotes
+        text = text.strip().replace('\\"', '"').replace("\\\\", "\\")
     try:
         entries = list(_unwrap(task, json.loads(text, strict=False)))
     except (ValueError, RecursionError):
@@ -206,10 +251,16 @@ def _entries(task: Task, text: str, whole: bool) -> list[Mapping[str, Any]]:
 
 
 def _unwrap(task: Task, value: object, depth: int = 0) -> Iterator[Mapping[str, Any]]:
-    """Yield the entries in a JSON value: the value itself, those of a list, or those of its lists."""
+    """Yield the entries in a JSON value: the value itself, those of a list, of its lists, or of JSON in a string."""
     if depth > 4:
         return
-    if isinstance(value, list):
+    if isinstance(value, str):
+        if _JSON_TEXT.match(value):
+            try:
+                yield from _unwrap(task, json.loads(_FENCE.sub(r"\1", value.strip()), strict=False), depth + 1)
+            except (ValueError, RecursionError):
+                return
+    elif isinstance(value, list):
         for item in value:
             yield from _unwrap(task, item, depth + 1)
     elif isinstance(value, Mapping):
@@ -218,12 +269,14 @@ def _unwrap(task: Task, value: object, depth: int = 0) -> Iterator[Mapping[str, 
             yield value
             return
         for key, item in value.items():
+            if _THOUGHT_FIELDS.fullmatch(_squeeze(key)):
+                continue
             label = normalize_label(task, key) if task.labels else None
             if label and isinstance(item, list) and len(task.text_columns) == 1:  # {"grade_0": ["...", "..."]}
                 for text in item:
                     entry = text if isinstance(text, Mapping) else {task.text_columns[0]: text}
                     yield {**entry, task.label_column: label}
-            elif isinstance(item, list | Mapping):
+            elif isinstance(item, list | Mapping | str):
                 yield from _unwrap(task, item, depth + 1)
 
 

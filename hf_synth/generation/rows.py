@@ -13,6 +13,7 @@ from hf_synth.generation.gates import Gates
 from hf_synth.generation.plan import Call
 from hf_synth.generation.prompts import Row
 from hf_synth.llm.questions import Answer
+from hf_synth.llm.thoughts import THINKING
 from hf_synth.privacy.repetition import Seen
 from hf_synth.task.columns import USAGE_COLUMNS, Access
 from hf_synth.task.task import Task
@@ -60,6 +61,8 @@ def entries_of(task: Task, call: Call, answer: Answer) -> list[Parsed]:
         return [Parsed(reason="budget" if answer.code == "budget" else "llm_error")]
     if answer.status == "refusal":
         return [Parsed(reason="refusal")]
+    if answer.code == THINKING and not answer.text.strip():
+        return [Parsed(reason=THINKING)]
     return parse(task, answer.text, call.labels, whole=answer.status != "truncated")
 
 

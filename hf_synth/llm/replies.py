@@ -12,6 +12,7 @@ from typing import Any, Literal
 
 from hf_synth.llm.endpoints import MAX_BODY
 from hf_synth.llm.journal import Entry
+from hf_synth.llm.thoughts import THINKING
 
 _LONGEST_TEXT = 1_000_000  # characters of one answer
 _LOGPROBS = 16  # tokens whose alternatives are kept
@@ -23,6 +24,21 @@ _LOADING = re.compile(
 _MODERATED = re.compile(
     rb"(?i)content_filter|content_policy|content management policy|moderation|flagged|responsibleai|safety_|"
     rb"data_inspection_failed|prohibited_content"
+)
+_STREAM = (b"data:", b"event:", b":")  # how a body begins that is a stream of events
+# Reasons of an end: what a filter stopped, and what was cut at the token limit, by any provider's name.
+_REFUSALS = (
+    "content_filter", "refusal", "safety", "prohibited_content", "blocklist", "recitation", "spii", "image_safety",
+    "language", "sensitive", "guardrail_intervened", "content_filtered",
+)  # fmt: skip
+_CUTS = (
+    "length",
+    "max_tokens",
+    "model_length",
+    "max_length",
+    "max_new_tokens",
+    "limit",
+    "model_context_window_exceeded",
 )
 _AMOUNT = re.compile(r"\d{1,12}(\.\d{1,6})?")
 _SPAN = re.compile(r"(?:(\d+)d)?(?:(\d+)h)?(?:(\d+)m(?!s))?(?:(\d+(?:\.\d+)?)s)?(?:(\d+(?:\.\d+)?)ms)?")
@@ -165,14 +181,20 @@ def read_reply(body: bytes, model: str) -> Reply | Failure:
     if len(body) > MAX_BODY:
         return Failure("too_large")
     try:
-        data = json.loads(body)
+        data = _assembled(body) if body.lstrip().startswith(_STREAM) else json.loads(body)
+        if not data.get("choices") and (data.get("promptFeedback") or data.get("prompt_feedback") or {}).get(
+            "blockReason"
+        ):
+            return Failure("blocked", kind="refusal")  # Gemini: the prompt was blocked
         choice = data["choices"][0]
         message, finish = choice["message"], str(choice.get("finish_reason") or "stop")
-        usage = data.get("usage") or {}
-        text, refused = message.get("content") or "", message.get("refusal")
+        if choice.get("error") and finish == "error":  # the answer broke off at a gateway
+            return Failure("malformed", again=True)
+        usage = data.get("usage")
+        usage = usage if isinstance(usage, Mapping) else {}
+        refused = message.get("refusal")
         counts = [usage.get(n) for n in ("prompt_tokens", "completion_tokens")]
-        if not isinstance(text, str):  # a list of parts
-            text = "".join(part.get("text") or "" for part in text)
+        text, thoughts = _text_of(message)
         served_by = str(data.get("model") or model)
         logprobs = read_logprobs(choice.get("logprobs"))
         fingerprint = str(data.get("system_fingerprint") or "")
@@ -185,10 +207,57 @@ def read_reply(body: bytes, model: str) -> Reply | Failure:
     text, served_by, finish, fingerprint = (
         s.encode("utf-8", "replace").decode() for s in (text, served_by, finish, fingerprint)
     )
-    status = "refusal" if refused or finish == "content_filter" else "truncated" if finish == "length" else "ok"
+    status = "refusal" if refused or finish.lower() in _REFUSALS else "truncated" if finish.lower() in _CUTS else "ok"
+    code = THINKING if thoughts and not text.strip() and status != "refusal" else finish[:40]
     tokens = [int(c) if isinstance(c, int | float) and 0 <= c < 1e9 else None for c in counts]
-    reply = Reply(text, status, finish[:40], tokens[0], tokens[1], served_by[:200])
+    reply = Reply(text, status, code, tokens[0], tokens[1], served_by[:200])
     return replace(reply, logprobs=logprobs, fingerprint=fingerprint[:200])
+
+
+def _text_of(message: Mapping[str, Any]) -> tuple[str, bool]:
+    """Return what a message says, without parts that are thoughts, and whether it has thoughts in fields of their own.
+
+    Raises:
+        TypeError: it is of no known form.
+    """
+    content = message.get("content")
+    thoughts = any(message.get(name) for name in ("reasoning_content", "reasoning", "thinking", "reasoning_details"))
+    if isinstance(content, list):
+        parts = [{"type": "text", "text": part} if isinstance(part, str) else part for part in content]
+        texts = [part.get("text") or "" for part in parts if _is_text(part)]
+        return "".join(texts), thoughts or len(texts) < len(parts)
+    if isinstance(content, Mapping):  # JSON that a gateway has read already
+        return str(content["text"]) if isinstance(content.get("text"), str) else json.dumps(content), thoughts
+    if not content and (calls := message.get("tool_calls")):  # the answer as the arguments of a function
+        arguments = calls[0]["function"]["arguments"]
+        content = arguments if isinstance(arguments, str) else json.dumps(arguments)
+    if not isinstance(content or "", str):
+        raise TypeError
+    return content or "", thoughts
+
+
+def _is_text(part: Mapping[str, Any]) -> bool:
+    """Check that a part of a message is text for the reader: no thought, picture or call."""
+    return str(part.get("type") or "text") in ("text", "output_text") and not part.get("thought")
+
+
+def _assembled(body: bytes) -> dict[str, Any]:
+    """Assemble a reply that was streamed although no stream was asked for."""
+    text, thoughts, finish = "", "", None
+    whole: dict[str, Any] = {}
+    for line in body.decode("utf-8", "replace").splitlines():
+        said = line.removeprefix("data:").strip() if line.startswith("data:") else ""
+        if not said or said == "[DONE]":
+            continue
+        whole |= (chunk := json.loads(said))
+        for choice in (chunk.get("choices") or [])[:1]:
+            delta = choice.get("delta") or choice.get("message") or {}
+            text += delta.get("content") or ""
+            thoughts += delta.get("reasoning_content") or delta.get("reasoning") or ""
+            finish = choice.get("finish_reason") or finish
+    message = {"content": text, "reasoning_content": thoughts}
+    # without a reason at the end the stream was cut
+    return whole | {"choices": [{"message": message, "finish_reason": finish or "length"}]}
 
 
 def read_logprobs(logprobs: Any) -> str:

@@ -74,6 +74,7 @@ REASONS: dict[str, str] = {
     "unknown_label": "the answer carries a label outside the task's set",
     "empty": "the text is empty or far too short",
     "truncated": "the answer was cut off at the token limit",
+    "thinking": "truncated while thinking: raise --max-tokens",
     "duplicate": "the same text came before, in gold or in an earlier row",
     "near_duplicate": "almost the same text came before in an earlier row",
     "copied": "the text repeats a gold text, or a long run of its words",

@@ -566,3 +566,56 @@ def test_no_text_in_logs_or_errors(tmp_path: Path, caplog: pytest.LogCaptureFixt
                 said += str(error)
     assert "401" in said
     assert canary not in caplog.text + said
+
+
+# --- labels in other words, and JSON in strings ----------------------------------------------------------------------
+FINDINGS = dataclasses.replace(PAIRS, labels=("fracture", "pneumonia", "severe", "no", "œdème aigu"))
+
+
+@pytest.mark.parametrize(
+    ("said", "meant"),
+    [
+        ("fracture not seen", None), ("pneumonia ruled out", None), ("severe? not really", None), ("severe?", None),
+        ("no information", None), ("no fracture", None), ("fracture, if at all", None), ("fracture (excluded)", None),
+        ("Fracture: unlikely", None), ("fracture risk", None), ("pneumonia isn't there", None), ("severe, maybe", None),
+        ("fracture or pneumonia", None), ("pneumonia - suspected", None), ("fracture vs contusion", None),
+        ("Fracture (of the left wrist)", "fracture"), ("severe, since the patient was admitted", "severe"),
+        ("No.", "no"), ("no - nothing of the kind is stated", "no"), ("severe (0.9)", "severe"),
+        ("'Severe'.", "severe"),
+        ("label: severe", "severe"), ("**Label:** severe", "severe"), ("severe (95%)", "severe"),
+        ("œde\u0300me aigu", "œdème aigu"),
+    ],
+)  # fmt: skip
+def test_a_label_in_other_words_is_no_label(said: str, meant: str | None) -> None:
+    assert normalize_label(FINDINGS, said) == meant
+
+
+def test_signs_before_numbers_decide() -> None:
+    grades = dataclasses.replace(PAIRS, labels=("-1", "0", "1", "> 1"))
+    said = {
+        "label: -1": "-1",
+        "-1": "-1",
+        -1: "-1",
+        "1": "1",
+        "> 1": "> 1",
+        ">1": "> 1",
+        "label: > 1": "> 1",
+        "<1": None,
+    }
+    assert {x: normalize_label(grades, x) for x in said} == said
+    assert normalize_label(CLINIC, "> 2") is None
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        json.dumps(json.dumps({"entries": [GOOD]})),
+        json.dumps({"entries": json.dumps([GOOD])}),
+        json.dumps({"entries": [json.dumps(GOOD)]}),
+        json.dumps({"answer": f"```json\n{ONE}\n```"}),
+        json.dumps({"entries": [GOOD]}).replace('"', '\\"'),
+        f"{ONE}\n\nNote: all patients are invented.",
+    ],
+)
+def test_json_in_a_string_is_read(text: str) -> None:
+    assert [p.row for p in parse(CLINIC, text) if p.row] == [GOOD]

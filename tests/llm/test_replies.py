@@ -1,0 +1,101 @@
+"""Bodies of replies in the forms that servers write them: text, thoughts, refusals and cuts are told apart."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from hf_synth.llm.replies import Failure, Reply, read_reply
+
+
+def read(message: dict[str, Any], finish: str | None = "stop", **more: Any) -> Reply:
+    reply = read_reply(json.dumps({"choices": [{"message": message, "finish_reason": finish}], **more}).encode(), "m")
+    assert isinstance(reply, Reply)
+    return reply
+
+
+THOUGHT = [{"type": "text", "text": "DRAFT"}]
+
+
+@pytest.mark.parametrize(
+    ("message", "text"),
+    [
+        ({"content": [{"type": "reasoning", "text": "DRAFT"}, {"type": "text", "text": "fine"}]}, "fine"),
+        ({"content": [{"type": "thinking", "thinking": THOUGHT}, {"type": "text", "text": "fine"}]}, "fine"),
+        ({"content": [{"type": "thinking", "text": "DRAFT"}, {"type": "output_text", "text": "fine"}]}, "fine"),
+        ({"content": [{"type": "text", "text": "DRAFT", "thought": True}, {"text": "fi"}, "ne"]}, "fine"),
+        ({"content": "fine", "reasoning_content": "DRAFT", "reasoning": "DRAFT"}, "fine"),
+        ({"content": {"text": "fine"}}, "fine"),
+        ({"content": {"entries": []}}, '{"entries": []}'),
+        ({"content": None, "tool_calls": [{"function": {"name": "answer", "arguments": "fine"}}]}, "fine"),
+        ({"content": "", "tool_calls": [{"function": {"arguments": {"label": "mild"}}}]}, '{"label": "mild"}'),
+    ],
+)
+def test_only_what_is_said_is_read(message: dict[str, Any], text: str) -> None:
+    reply = read(message)
+    assert (reply.text, reply.status, reply.code) == (text, "ok", "stop")
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        {"content": None, "reasoning_content": "DRAFT"},
+        {"content": "", "reasoning": "DRAFT"},
+        {"content": "\n", "thinking": "DRAFT"},
+        {"content": [{"type": "reasoning", "text": "DRAFT"}]},
+        {"content": None, "reasoning_details": [{"type": "reasoning.text", "text": "DRAFT"}]},
+    ],
+)
+@pytest.mark.parametrize(("finish", "status"), [("stop", "ok"), ("length", "truncated"), ("MAX_TOKENS", "truncated")])
+def test_an_answer_of_thoughts_alone_says_so(message: dict[str, Any], finish: str, status: str) -> None:
+    reply = read(message, finish)
+    assert (reply.text.strip(), reply.status, reply.code) == ("", status, "thinking")
+
+
+@pytest.mark.parametrize(
+    ("finish", "status"),
+    [
+        ("max_tokens", "truncated"), ("MAX_TOKENS", "truncated"), ("model_length", "truncated"),
+        ("length", "truncated"),
+        ("content_filter", "refusal"), ("SAFETY", "refusal"), ("PROHIBITED_CONTENT", "refusal"), ("refusal", "refusal"),
+        ("stop", "ok"), ("end_turn", "ok"), ("eos", "ok"), ("STOP", "ok"), (None, "ok"), ("eos_token", "ok"),
+    ],
+)  # fmt: skip
+def test_every_name_of_an_end_is_known(finish: str | None, status: str) -> None:
+    assert read({"content": "half"}, finish).status == status
+
+
+@pytest.mark.parametrize("usage", [[1], "9", 7, None, {"prompt_tokens": None, "completion_tokens": "7"}])
+def test_a_strange_usage_loses_no_answer(usage: Any) -> None:
+    reply = read({"content": "fine"}, usage=usage)
+    assert (reply.text, reply.prompt_tokens, reply.completion_tokens) == ("fine", None, None)
+
+
+def test_a_blocked_prompt_is_a_refusal_and_a_broken_answer_is_asked_for_again() -> None:
+    blocked = read_reply(b'{"choices": [], "promptFeedback": {"blockReason": "SAFETY"}}', "m")
+    assert isinstance(blocked, Failure)
+    assert (blocked.kind, blocked.again) == ("refusal", False)
+    choice = {"message": {"content": "half of it"}, "finish_reason": "error", "error": {"code": 502}}
+    broken = read_reply(json.dumps({"choices": [choice]}).encode(), "m")
+    assert broken == Failure("malformed", again=True)
+
+
+def test_a_stream_that_nobody_asked_for_is_put_together() -> None:
+    deltas: list[dict[str, Any]] = [
+        {"role": "assistant"},
+        {"reasoning_content": "DRAFT"},
+        {"content": "fi"},
+        {"content": "ne"},
+    ]
+    chunks = [{"model": "s", "choices": [{"delta": delta, "finish_reason": None}]} for delta in deltas]
+    chunks += [{"choices": [{"delta": {}, "finish_reason": "stop"}]}, {"choices": [], "usage": {"prompt_tokens": 3}}]
+    body = ": comment\n\n" + "".join(f"data: {json.dumps(chunk)}\n\n" for chunk in chunks) + "data: [DONE]\n\n"
+    for whole in (body, body.replace("\n", "\r\n")):
+        reply = read_reply(whole.encode(), "m")
+        assert isinstance(reply, Reply)
+        assert (reply.text, reply.status, reply.model, reply.prompt_tokens) == ("fine", "ok", "s", 3)
+    cut = read_reply(body.removeprefix(": comment\n\n").split('"stop"')[0].rsplit("data:", 1)[0].encode(), "m")
+    assert isinstance(cut, Reply)
+    assert cut.status == "truncated"
