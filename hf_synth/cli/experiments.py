@@ -55,6 +55,7 @@ def add_run_options(parser: ArgumentParser) -> None:
 
 def run(args: Namespace) -> Result:
     """Correct, train on each mixture and score, all in one call."""
+    from hf_synth.evaluation.recall import never_found_text
     from hf_synth.experiments.journey import run as journey
     from hf_synth.experiments.journey import score_table
 
@@ -79,9 +80,12 @@ def run(args: Namespace) -> Result:
         result = journey(task, rows, gold=splits, out=args.out, method=args.method, seed=args.seed, **keywords)
     statuses, policy = Counter(result.corrected["label_status"]), result.policy.method
     print(f"correction by {policy}: {count_text(statuses)}\n\n{score_table(task, result.scores)}\n\n-> {args.out}")
+    for name, scores in result.scores.items():
+        if scores.never_found:
+            print(f"{name} never finds some labels: {never_found_text(scores)}")
     facts = {"task": task.full_name, "policy": policy, "statuses": dict(statuses), "out": str(args.out)}
-    scores = {name: scores.to_json() for name, scores in result.scores.items()}
-    return {**facts, "scores": scores, "seconds": result.seconds}
+    plain = {name: scores.to_json() for name, scores in result.scores.items()}
+    return {**facts, "scores": plain, "seconds": result.seconds}
 
 
 # --- experiment -----------------------------------------------------------------------------------------------------

@@ -133,6 +133,7 @@ def evaluate(args: Namespace) -> Result:
     """Score a model on gold."""
     from hf_synth.evaluation.baselines import frequency_baseline
     from hf_synth.evaluation.evaluation import predict
+    from hf_synth.evaluation.recall import never_found_text, recall_table
     from hf_synth.experiments.journey import score_table
     from hf_synth.task.folders import clear_disk_errors
 
@@ -148,6 +149,10 @@ def evaluate(args: Namespace) -> Result:
     if gold is not None and len(gold):
         lines["most frequent in train"] = frequency_baseline(task, gold, rows, seed=args.seed)
     print(score_table(task, lines))
+    if scores.per_class:
+        print(f"\n{recall_table(scores)}")
+    if scores.never_found:
+        print(f"\nnever found: {never_found_text(scores)}")
     facts: Result = json.loads(json.dumps(scores.to_json()))
     if args.subgroups:
         facts["subgroups"] = _subgroups(task, args, rows, predicted, scores.values)

@@ -81,6 +81,11 @@ class Scores:
     no_interval: dict[str, str] = field(default_factory=dict)
     class_ci95: dict[str, dict[str, tuple[float, float]]] = field(default_factory=dict)
 
+    @property
+    def never_found(self) -> dict[str, int]:
+        """The labels that the model never finds, with the number of rows that have them."""
+        return {label: int(of["support"]) for label, of in self.per_class.items() if of["support"] and not of["recall"]}
+
     def to_json(self, *, rows: bool = False) -> dict[str, Any]:
         """Return plain values for `json.dump`.
 
@@ -92,6 +97,7 @@ class Scores:
         plain["class_ci95"] = {
             label: {kind: list(pair) for kind, pair in pairs.items()} for label, pairs in self.class_ci95.items()
         }
+        plain["never_found"] = self.never_found
         plain["excluded"] = self.excluded.to_json(rows=rows) if self.excluded else None
         for name in ("labels", "predictions", "groups"):
             plain[name] = list(plain[name]) if rows else []

@@ -18,6 +18,7 @@ from hf_synth.correction.policy import GENERATOR, Policy
 from hf_synth.evaluation.calibration import reliability_bins
 from hf_synth.evaluation.comparison import compare
 from hf_synth.evaluation.evaluation import Scores
+from hf_synth.evaluation.recall import never_found_text
 from hf_synth.evaluation.statistics import holm
 from hf_synth.generation.generation import simulated
 from hf_synth.reports.page import Section, Table, matrix_table, write_report
@@ -290,7 +291,9 @@ def _confusion_section(journey: Journey) -> Section:
             columns = zip(names, support, *(row[1:] for row in rows), strict=True)
             rows, header = [list(row) for row in columns], ["label", "test rows", *by_class]
         tables.insert(0, Table(header, rows, "F1 of each label"))
-    return Section("Each label", "", plots, tables)
+    missed = [f"{name}: {never_found_text(s)}" for name, s in journey.scores.items() if s.never_found]
+    note = f"Some labels are never found. {'. '.join(missed)}." if missed else ""
+    return Section("Each label", "", plots, tables, note)
 
 
 def _calibration_section(journey: Journey) -> Section:

@@ -58,7 +58,7 @@ def classifier_inputs(
         ColumnError: a text or label is missing or wrong.
         TaskError: `long_notes` is none of LONG_NOTES, or the task has more than two text columns.
     """
-    limit = token_limit(tokenizer, network.config)
+    limit = token_limit(tokenizer, network)
     windows = windows_of(tokenizer, task, rows, limit, long_notes="cut", cache_dir=cache_dir)
     way = choose_long_notes(long_notes, windows.longer, len(rows))
     if way != "cut":
@@ -72,11 +72,17 @@ def classifier_inputs(
         "train_dataset": _examples(windows, training_targets(task, rows, class_weights=class_weights)),
         "eval_dataset": eval_dataset,
         "compute_loss_func": yes_no_cross_entropy if task.kind == "multi_label" else soft_cross_entropy,
+        "preprocess_logits_for_metrics": lambda output, _labels: _first(output),
         "compute_metrics": lambda output: {"main": main_score(task, output.predictions, output.label_ids)},
     }
     count = len(windows.tokens)
     facts = {"how": way, "tokens": limit, "longer": windows.longer, "rows": len(rows), "windows": count}
     return TrainerInputs(parts, way, facts, count / len(rows))
+
+
+def _first(output: Any) -> Any:
+    """Return the logits of a model that returns more beside them, as the hidden states of a BART or T5 encoder."""
+    return output[0] if isinstance(output, tuple | list) else output
 
 
 def training_targets(task: Task, rows: Dataset, *, class_weights: bool = False) -> Floats32:

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
     from datasets import Dataset, DatasetDict, Features
 
+REJECTED = "rejected"  # a status of rows, and the split of a folder that holds them
 _RECORD = b"hf_synth"  # in the metadata of parquet files
 _BATCH = 10_000  # rows of a group of parquet
 _MOST_NAMES = 100_000  # of a label's classes
@@ -135,7 +136,8 @@ def write_stage(
     """Write the rows of a stage to a folder that `load_dataset(path)` accepts, with a README and a manifest.
 
     Args:
-        dataset: a Dataset becomes split "train".
+        dataset: a Dataset becomes split "train"; its rejected rows a split of their own, so that code which trains on
+            the folder's split "train" never sees them. `gold.adoption.read_dataset` returns both together.
         stage: the verb that made the rows.
         report: Markdown for report.md.
         facts: more entries of the manifest.
@@ -145,7 +147,7 @@ def write_stage(
     """
     from datasets import Dataset
 
-    splits = {"train": dataset} if isinstance(dataset, Dataset) else dict(dataset)
+    splits = _splits(dataset) if isinstance(dataset, Dataset) else dict(dataset)
     access = strictest(task.access, *(access_of(rows) for rows in splits.values()))
     manifest: dict[str, Any] = {"stage": stage, "task": task.full_name, "task_version": task.version, "access": access}
     if task.script is None:
@@ -165,6 +167,16 @@ def write_stage(
             (draft / "report.md").write_text(report + "\n", encoding="utf-8")
         (draft / MANIFEST).write_text(json.dumps(manifest, indent=1) + "\n", encoding="utf-8")
     return path
+
+
+def _splits(rows: Dataset) -> dict[str, Dataset]:
+    """Return the rows as split "train", and the rejected ones among them as a split of their own."""
+    status = rows["label_status"][:] if "label_status" in rows.column_names else []
+    rejected = [i for i, value in enumerate(status) if value == REJECTED]
+    if not rejected:
+        return {"train": rows}
+    good = [i for i, value in enumerate(status) if value != REJECTED]
+    return {"train": rows.select(good), REJECTED: rows.select(rejected)}
 
 
 def read_manifest(path: Path) -> dict[str, Any] | None:
