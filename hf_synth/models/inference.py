@@ -17,7 +17,7 @@ import numpy as np
 from hf_synth.errors import ModelError, TaskError
 from hf_synth.models.loading import cpu_threads, load_network, load_tokenizer, model_folder
 from hf_synth.models.tokens import batches, check_known, token_limit
-from hf_synth.models.windows import long_notes_of, windows_of
+from hf_synth.models.windows import long_notes_of, padded_left, windows_of
 from hf_synth.task.labels import Floats32
 from hf_synth.task.task import Task
 
@@ -151,6 +151,9 @@ def embed(task: Task, model: str | Path, dataset: Dataset, **options: Any) -> Fl
     network, missing = load_network(AutoModel, model)
     if network.config.is_encoder_decoder:
         network = network.get_encoder()
+    width = getattr(network.config, "hidden_size", None)
+    if width is None:
+        raise ModelError(f"model {str(model)!r} has no vector for each token: give an encoder, such as a BERT")
     if [name for name in missing if "pooler" not in name]:
         raise ModelError(f"model {str(model)!r} lacks some of the encoder's weights; use a complete model folder")
 
@@ -159,7 +162,7 @@ def embed(task: Task, model: str | Path, dataset: Dataset, **options: Any) -> Fl
         return (output.last_hidden_state.float() * weight).sum(1) / weight.sum(1)
 
     way = "cut" if long_notes_of(network.config) == "cut" else "windows_mean"
-    return _infer(network, load_tokenizer(model), task, dataset, mean, int(network.config.hidden_size), way, **options)
+    return _infer(network, load_tokenizer(model), task, dataset, mean, int(width), way, **options)
 
 
 def _infer(
@@ -184,14 +187,14 @@ def _infer(
     windows = windows_of(tokenizer, task, dataset, limit, long_notes=way, cache_dir=cache_dir)
     check_known(network, windows.tokens.flat, tokenizer.pad_token_id)
     scores = np.zeros((len(windows.tokens), width), dtype=np.float32)
-    device = device or usual_device()
+    device, left = device or usual_device(), padded_left(network.config)
     budget = tokens_per_batch or (CPU_TOKENS_PER_BATCH if device == "cpu" else TOKENS_PER_BATCH)
     network = network.to(device).eval()
     half = torch.autocast("cuda", torch.bfloat16) if device.startswith("cuda") else contextlib.nullcontext()
     bar = tqdm(total=len(scores), disable=not progress, unit="window")
     with torch.inference_mode(), half, cpu_threads(), bar:
         for group in batches(windows.tokens.lengths.tolist(), budget):
-            batch = windows.batch(group, tokenizer.pad_token_id)
+            batch = windows.batch(group, tokenizer.pad_token_id, left)
             inputs = {key: torch.from_numpy(values).to(device) for key, values in batch.items()}
             scores[group] = pick(network(**inputs), inputs["attention_mask"]).float().cpu().numpy()
             bar.update(len(group))

@@ -40,9 +40,10 @@ LORA_LEARNING_RATE = 3e-4  # ten times that of full training (Biderman et al. 20
 _PATIENCE = 3  # evaluations without a better score before training stops
 _SMALL = 5_000_000  # parameters up to which bf16 gains nothing
 _HINTS = {  # what a model that cannot read a text may lack, by its type
-    "xmod": "name its default_language in config.json",
-    "reformer": "it trains on texts of one length only",
+    "xmod": "name its default_language in config.json, or ",
+    "reformer": "it trains on texts of one length only; ",
 }
+_HINT = "give its tokenizer a model_max_length that it can read, or "
 _LOG = logging.getLogger(__name__)
 
 Predict = Callable[["Dataset"], Any]
@@ -225,6 +226,9 @@ def _start(base_model: str | Path, folder: Path, task: Task, seed: int) -> tuple
     try:
         config = AutoConfig.from_pretrained(folder, trust_remote_code=False, **labels)
         config.__dict__.pop("long_notes", None)  # of an earlier training; this one chooses anew
+        if config.pad_token_id is not None and tokenizer.pad_token_id < getattr(config, "vocab_size", 0):
+            # Trainer takes the tokenizer's: a model that counts positions from its padding has it from the start
+            config.pad_token_id = tokenizer.pad_token_id
         if has_weights(folder):
             options = {"trust_remote_code": False, "weights_only": True, "dtype": torch.float32}
             network, info = AutoModelForSequenceClassification.from_pretrained(
@@ -277,18 +281,21 @@ def _try(network: Any, data: TrainerInputs, base_model: str) -> None:
 
     rows, collate = data.parts["train_dataset"], data.parts["data_collator"]
     sizes = [len(row["input_ids"]) for row in rows]
-    for i in dict.fromkeys((max(range(len(rows)), key=sizes.__getitem__), min(range(len(rows)), key=sizes.__getitem__))):
+    longest, shortest = sizes.index(max(sizes)), sizes.index(min(sizes))
+    for i in dict.fromkeys((longest, shortest)):
         batch = {name: tensor for name, tensor in collate([rows[i]]).items() if name != "labels"}
         if batch["input_ids"].dim() == 3:  # one window of a long note is enough
             batch = {name: tensor[:, 0] for name, tensor in batch.items()}
-        size = batch["input_ids"].shape[-1]
         try:
-            with torch.inference_mode():
-                network.eval()(**batch)["logits"]
-        except Exception as error:  # models fail in many ways; their messages may show text
-            hint = _HINTS.get(network.config.model_type, "give its tokenizer a model_max_length that it can read")
-            problem = f"cannot read a text of {size:,} tokens ({type(error).__name__})"
-            raise ModelError(f"base model {base_model!r} {problem}: {hint}, or choose another model") from None
+            with torch.inference_mode(), torch.random.fork_rng(devices=[]):
+                network.train()(**batch)["logits"]
+        except Exception as error:  # models fail in many ways, and their messages may show text
+            kind, size = network.config.model_type, batch["input_ids"].shape[-1]
+            raise ModelError(
+                f"base model {base_model!r} cannot read a text of {size:,} tokens ({type(error).__name__}): "
+                f"{_HINTS.get(kind, _HINT if i == longest else '')}choose another model"
+            ) from None
+    network.eval()
 
 
 def _optimise(

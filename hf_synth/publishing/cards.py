@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from hf_synth.correction.methods import DESCRIBED
 from hf_synth.evaluation.evaluation import Scores
 from hf_synth.generation.generation import simulated
-from hf_synth.models.base_models import known_model, pretraining_note
+from hf_synth.models.base_models import TOY_NOTE, is_toy, known_model, pretraining_note
 from hf_synth.privacy.findings import Findings
 from hf_synth.publishing.card_text import ACCESS_MEANING, FIGURES, METRICS, license_data
 from hf_synth.task.columns import REASONS, STATUSES, UNLABELLED, USAGE_COLUMNS, access_of, strictest
@@ -283,7 +283,7 @@ def model_card_facts(
                 + (f", revision `{trained['base_revision']}`" if trained.get("base_revision") else ""),
         "base_model": base if on_hub else None,
         "hyperparameters": ", ".join(f"{k} {v}" for k, v in hyperparameters.items() if v not in (None, -1, False)),
-        "pretrained_on": pretraining_note(base) if on_hub or known_model(base) else "",
+        "pretrained_on": TOY_NOTE if is_toy(trained) else pretraining_note(base) if on_hub or known_model(base) else "",
         "long_notes": _POOLED.get((trained.get("long_notes") or {}).get("how", ""), ""),
         "membership": membership.rstrip("."), "untested": untested.rstrip("."),
         "exposure": exposure.rstrip("."),
