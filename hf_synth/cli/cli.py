@@ -53,6 +53,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _run(argv: Sequence[str]) -> int:
     args = _parser(next((word for word in argv if not word.startswith("-")), "")).parse_args(argv)
+    args.argv = list(argv)
     _quiet_libraries(args.quiet, args.verb)
     clinic = str(getattr(args, "task", "")).partition(":")[0] == CLINIC
     if args.verb == "demo" or getattr(args, "base_model", "") in ((TINY, None) if clinic else (TINY,)):

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import hf_synth
 from hf_synth.cli import options
+from hf_synth.cli.checks import check_verb
 from hf_synth.cli.options import Result
 from hf_synth.errors import OutputError
 
@@ -28,14 +29,15 @@ def generate(args: Namespace) -> Result:
     from hf_synth.task.folders import write_stage
     from hf_synth.task.labels import MARKS, gold_marks
 
+    if args.out is None and not args.dry_run:
+        raise OutputError("say where the notes go: --out DIR (or --dry-run to see what they would take)")
     task = hf_synth.load_task(args.task)
+    check_verb(task, args)
     gold = options.training_gold(task, args)
     exemplars, keywords = options.exemplars_of(task, gold, args), options.generation_options(gold, args)
     if args.dry_run:
         guess = estimate(task, exemplars, price=options.price_of(args), **keywords)
         return options.print_estimate(guess, args)
-    if args.out is None:
-        raise OutputError("say where the notes go: --out DIR (or --dry-run to see what they would take)")
     with options.llm_of(args, options.gold_path(args) or args.out.parent) as llm:
         rows = hf_synth.generate(task, exemplars, llm, seed=args.seed, progress=not args.quiet, **keywords)
     counts = Counter(rows["label_status"])

@@ -30,6 +30,7 @@ CHOICES = ("random", "balanced", "diverse", "first")
 LONG_NOTES = ("auto", "cut", "windows", "windows_mean")
 METHODS = ("auto", *DESCRIBED)
 TINY = "tiny"  # the base model that is made on the spot
+SIMULATOR = "simulator"  # the LLM that stands in for one, without a network
 CLINIC = "clinic"  # the artificial clinic, whose base model is a tiny one unless another is named
 
 
@@ -254,17 +255,26 @@ def llm_of(args: Namespace, beside: Path, model: str | None = None) -> Iterator[
         return
     keywords: Result = {name: getattr(args, name) for name in ("concurrency", "budget_usd", "rpm", "tpm", "hedge")}
     keywords |= {"journal": journal, "price": tuple(args.price) if args.price else None}
-    if model == "simulator" and not args.base_url:
+    if model == SIMULATOR and not args.base_url:
         from hf_synth.demo.simulator import running_simulator
 
         with running_simulator(seed=args.seed) as url:
             yield hf_synth.LLM(model, base_url=url, **keywords)
         return
+    llm = hf_synth.LLM(model, base_url=endpoint_of(args), **keywords)
+    yield hf_synth.BatchLLM(llm) if args.batch else llm
+
+
+def endpoint_of(args: Namespace) -> str:
+    """Return the address of the endpoint.
+
+    Raises:
+        LLMError: none is given.
+    """
     endpoint = args.base_url or os.environ.get("OPENAI_BASE_URL")
     if not endpoint:
         raise LLMError("give the endpoint with --base-url, e.g. http://127.0.0.1:8000/v1 (or set OPENAI_BASE_URL)")
-    llm = hf_synth.LLM(model, base_url=endpoint, **keywords)
-    yield hf_synth.BatchLLM(llm) if args.batch else llm
+    return str(endpoint)
 
 
 @contextlib.contextmanager
@@ -277,7 +287,7 @@ def judge_of(task: Task, args: Namespace, model: str, beside: Path) -> Iterator[
     Raises:
         LLMError: the options contradict each other, or name no endpoint, or nothing that can judge.
     """
-    if model == "simulator" and not args.base_url:
+    if model == SIMULATOR and not args.base_url:
         raise LLMError("the simulator cannot judge notes: name a model, and its endpoint with --base-url")
     with llm_of(args, beside, model) as llm:
         yield hf_synth.LLMJudge(task, llm, args.votes, args.logprobs, seed=args.seed)

@@ -1,14 +1,10 @@
-"""Tiny models made on the spot: an encoder, trained in seconds on unlabelled open text, and a T5 without weights.
+"""Tiny models made on the spot: a ModernBERT encoder trained in seconds on open text, and a T5 without weights.
 
-They show that the software runs, and nothing about notes. No weights are shipped.
+They show that the software runs, and say nothing about notes. No weights are shipped.
 
-The encoder is a ModernBERT.
-
-It has one layer and its own WordPiece vocabulary. Its word vectors are computed, not learnt: a factorisation of the
+The encoder has one layer and its own WordPiece vocabulary. Its word vectors are computed, not learnt: a factorisation of the
 co-occurrence of words (PPMI and SVD; Levy and Goldberg 2014). A few epochs of masked-language modelling then train the
-layers. It knows the words of its texts alone: it proves software, not clinical use.
-
-Use open text only: the vocabulary spells out the words of the texts.
+layers. It knows the words of its texts alone. Use open text only: the vocabulary spells out the words of the texts.
 """
 
 from __future__ import annotations
@@ -95,12 +91,14 @@ def make_seq2seq(texts: Sequence[str], output_dir: str | Path, *, access: Access
     from transformers import T5Config
 
     if not texts or not all(isinstance(text, str) for text in texts):
-        raise ColumnError("a tokenizer is made from texts, and there is none or one is missing; leave out rejected rows")
+        raise ColumnError(
+            "a tokenizer is made from texts, and there is none or one is missing; leave out rejected rows"
+        )
     with new_folder(Path(output_dir)) as draft, quiet():
         tokenizer = _wordpiece(texts, writes=True)
         T5Config(
-            vocab_size=len(tokenizer), d_model=WIDTH, d_kv=WIDTH // HEADS, d_ff=2 * WIDTH, num_layers=2, num_heads=HEADS,
-            dropout_rate=0.0, pad_token_id=tokenizer.pad_token_id, eos_token_id=tokenizer.eos_token_id,
+            vocab_size=len(tokenizer), d_model=WIDTH, d_kv=WIDTH // HEADS, d_ff=2 * WIDTH, num_layers=2,
+            num_heads=HEADS, dropout_rate=0.0, pad_token_id=tokenizer.pad_token_id, eos_token_id=tokenizer.eos_token_id,
             decoder_start_token_id=tokenizer.pad_token_id,
         ).save_pretrained(draft)  # fmt: skip
         tokenizer.save_pretrained(draft)

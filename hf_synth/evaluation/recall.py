@@ -1,4 +1,4 @@
-"""Recall of each label as text: how many of its rows a model finds. A mean over labels hides one that is never found."""
+"""Recall of each label as text: how many of its rows a model finds. A mean over labels hides one never found."""
 
 from __future__ import annotations
 

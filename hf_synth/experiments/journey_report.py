@@ -173,7 +173,11 @@ def _score_section(journey: Journey) -> Section:
     without = {m: s.no_interval[m] for s in journey.scores.values() for m in metrics if m in s.no_interval}
     text += "".join(f" No interval of {m}: {why}." for m, why in without.items())
     seen = max((int(s.dataset.get("seen", 0)) for s in journey.scores.values()), default=0)
-    notes = [f"Up to {seen} test rows are in the training rows too; scores.json has the scores without them."] if seen else []
+    notes = (
+        [f"Up to {seen} test rows are in the training rows too; scores.json has the scores without them."]
+        if seen
+        else []
+    )
     notes += [TOY_NOTE] if any(s.model.get("toy") for s in journey.scores.values()) else []
     return Section("Scores", text, [score_plot(journey)], [table], " ".join(notes))
 

@@ -62,6 +62,7 @@ def report_sections(task: Task, results: Results) -> list[Section]:
     rows, metric, mark = results.main, results.metric, SIMULATED if results.simulated else ""
     single = task.kind == "single_label"
     sections = (
+        failed_section(results.failed),
         worth_section(results.worths),
         arm_section(rows, metric, mark, results.gold_pool),
         curve_section(rows, metric, mark, results.gold_pool),
@@ -75,7 +76,6 @@ def report_sections(task: Task, results: Results) -> list[Section]:
         diagnostics.flip_section(rows),
         diagnostics.policy_section(rows),
         diagnostics.gate_section(rows, mark),
-        failed_section(results.failed),
         diagnostics.swap_section(rows),
     )
     return [section for section in sections if section is not None]

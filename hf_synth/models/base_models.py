@@ -16,8 +16,8 @@ from hf_synth.task.task import Task
 
 TOY = "nothing: a tiny model made on the spot"  # `pretrained_on` in the facts of the models of `demo.encoder`
 TOY_NOTE = (
-    "The base model is a tiny one, made on the spot: its scores show that the software runs, and say nothing about what "
-    "a model can learn from these notes."
+    "The base model is a tiny one, made on the spot: its scores show that the software runs, and say nothing about "
+    "what a model can learn from these notes."
 )
 LONG_SHARE = 0.05  # share of notes beyond a model's length from which on they should not be cut
 _CLASSIFICATION = ("single_label", "multi_label")

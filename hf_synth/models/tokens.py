@@ -248,7 +248,9 @@ def check_known(network: Any, *ids: npt.NDArray[Any] | int) -> None:
     """
     size = vocabulary_size(network)
     if size is not None and max((int(np.max(part, initial=0)) for part in ids), default=0) >= size:
-        raise ModelError(f"the tokenizer makes tokens beyond the {size:,} of the model's weights: they are of two models")
+        raise ModelError(
+            f"the tokenizer makes tokens beyond the {size:,} of the model's weights: they are of two models"
+        )
 
 
 def pad(tokenizer: Any, rows: Sequence[Mapping[str, Sequence[int]]]) -> dict[str, npt.NDArray[np.int64]]:

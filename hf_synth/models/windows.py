@@ -64,9 +64,7 @@ class Windows:
             batch["token_type_ids"][mask] = self.types[places]
         return batch
 
-    def batch_of_rows(
-        self, rows: Sequence[int], padding: int, left: bool = False
-    ) -> dict[str, npt.NDArray[np.int64]]:
+    def batch_of_rows(self, rows: Sequence[int], padding: int, left: bool = False) -> dict[str, npt.NDArray[np.int64]]:
         """Pad all windows of some rows; (rows, windows, tokens), or (rows, tokens) where each row has one window."""
         chosen = np.asarray(rows, dtype=np.int64)
         counts = np.diff(self.first)[chosen]

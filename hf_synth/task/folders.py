@@ -112,8 +112,7 @@ def new_folder(path: Path, *, overwrite: bool = True) -> Iterator[Path]:
         OutputError: `path` exists and is no earlier output, or its disk is full or read-only.
     """
     path = Path(path)
-    if path.is_file() or (path.is_dir() and any(path.iterdir()) and not (overwrite and (path / MANIFEST).is_file())):
-        raise OutputError(f"{path} exists and is not an earlier output; choose another folder")
+    _check_free(path, overwrite)
     with clear_disk_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         draft = Path(tempfile.mkdtemp(prefix=f".{path.name}-", dir=path.parent))  # mode 0700
@@ -128,6 +127,31 @@ def new_folder(path: Path, *, overwrite: bool = True) -> Iterator[Path]:
             os.replace(draft, path)
     finally:
         shutil.rmtree(draft, ignore_errors=True)
+
+
+def _check_free(path: Path, overwrite: bool = True) -> None:
+    if path.is_file() or (path.is_dir() and any(path.iterdir()) and not (overwrite and (path / MANIFEST).is_file())):
+        raise OutputError(f"{path} exists and is not an earlier output; choose another folder")
+
+
+def check_output(path: Path, what: str = "whole") -> None:
+    """Check that an output can be written there, before the work for it is done; nothing is left behind.
+
+    Args:
+        what: "whole" for a folder that `new_folder` writes, "within" for one that is written into, or "file".
+
+    Raises:
+        OutputError: it cannot, or something else is there.
+    """
+    if what == "whole":
+        _check_free(path)
+    elif path.is_dir() if what == "file" else path.is_file():
+        raise OutputError(f"{path} is a {'folder; name a file' if what == 'file' else 'file; name a folder'}")
+    place = path if what == "within" else path.parent
+    while not place.exists() and place != place.parent:
+        place = place.parent
+    with clear_disk_errors(path), tempfile.TemporaryDirectory(prefix=".hf_synth-", dir=place):
+        pass
 
 
 def write_stage(

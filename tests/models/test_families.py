@@ -66,7 +66,9 @@ def without_limit(base: Path, folder: Path, config: Any) -> Path:
 
 def trained(folder: Path, **more: Any) -> Path:
     args = {"num_train_epochs": 1, "per_device_train_batch_size": 4}
-    return train(TASK, gold(), toy_rows(4, seed=1), base_model=folder, output_dir=folder.parent / "m", args=args, **more)
+    return train(
+        TASK, gold(), toy_rows(4, seed=1), base_model=folder, output_dir=folder.parent / "m", args=args, **more
+    )
 
 
 ALIKE = ("luke", "data2vec", "ibert", "xmod")  # they place their tokens as longformer does
@@ -96,7 +98,9 @@ def test_a_model_of_characters_needs_no_vocabulary(base: Path, tmp_path: Path) -
 
 def test_a_token_that_was_added_to_the_tokenizer_gets_a_row_of_the_table(base: Path, tmp_path: Path) -> None:
     """The usual mend of a model without a padding token: the token lies beyond the vocabulary of its weights."""
-    folder = without_limit(base, tmp_path / "base", transformers.GPT2Config(vocab_size=32, n_embd=16, n_layer=1, n_head=2))
+    folder = without_limit(
+        base, tmp_path / "base", transformers.GPT2Config(vocab_size=32, n_embd=16, n_layer=1, n_head=2)
+    )
     tokenizer = load_tokenizer(folder)
     tokenizer.add_special_tokens({"pad_token": "<pad>"})
     tokenizer.save_pretrained(folder)
@@ -127,7 +131,9 @@ def test_what_cannot_be_trained_is_one_sentence(why: str, base: Path, tmp_path: 
 
 
 def test_a_trained_model_with_the_tokenizer_of_another_is_one_sentence(base: Path, tmp_path: Path) -> None:
-    model = trained(without_limit(base, tmp_path / "base", transformers.BertConfig(**SIZES, max_position_embeddings=64)))
+    model = trained(
+        without_limit(base, tmp_path / "base", transformers.BertConfig(**SIZES, max_position_embeddings=64))
+    )
     network = transformers.AutoModelForSequenceClassification.from_pretrained(model)
     network.resize_token_embeddings(20)
     network.save_pretrained(model)
