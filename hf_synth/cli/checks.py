@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from hf_synth.cli import options
+from hf_synth.cli.options import Result
 from hf_synth.errors import MissingGoldError, TaskError
 
 if TYPE_CHECKING:
@@ -101,7 +102,7 @@ def _check_training(task: Task, args: Namespace, access: Access) -> None:
     if name != options.TINY:
         check_base_model(task, name, revision=args.base_revision, base_access=args.base_access, lora=args.lora)
     validated = hasattr(args, "resume") and args.gold is not None  # of `train`
-    how = {"validated": validated, "resumable": getattr(args, "resume", False), "access": access}
+    how: Result = {"validated": validated, "resumable": getattr(args, "resume", False), "access": access}
     check_fields(options.training_fields(args, name), **how)
     if args.class_weights and task.kind != "single_label":
         raise TaskError(f"task {task.full_name!r} is {task.kind}: class_weights are for single_label tasks only")

@@ -87,7 +87,7 @@ def train(args: Namespace) -> Result:
     keywords = {"base_model": options.base_model(task, args, rows), **options.training_options(task, args)}
     path = hf_synth.train(task, rows, validation, output_dir=args.out, seed=args.seed, resume=args.resume, **keywords)
     best = model_facts(path).get("best_validation")
-    print(f"{len(rows):,} rows -> {path}" + (f", {best:.3f} on {len(validation):,} validation rows" if best else ""))
+    print(f"{len(rows):,} rows -> {path}" + (f", {best:.3f} on validation rows" if best else ""))
     options.say_toy(task, args)
     return {"out": str(path), "rows": len(rows)}
 

@@ -2,9 +2,9 @@
 
 They show that the software runs, and say nothing about notes. No weights are shipped.
 
-The encoder has one layer and its own WordPiece vocabulary. Its word vectors are computed, not learnt: a factorisation of the
-co-occurrence of words (PPMI and SVD; Levy and Goldberg 2014). A few epochs of masked-language modelling then train the
-layers. It knows the words of its texts alone. Use open text only: the vocabulary spells out the words of the texts.
+The encoder has one layer and its own WordPiece vocabulary. Its word vectors are computed, not learnt: a factorisation
+of the co-occurrence of words (PPMI and SVD; Levy and Goldberg 2014). A few epochs of masked-language modelling then
+train the layers. It knows the words of its texts alone. Use open text only: the vocabulary spells out their words.
 """
 
 from __future__ import annotations
