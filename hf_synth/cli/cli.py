@@ -16,7 +16,7 @@ import sys
 from collections.abc import Sequence
 
 from hf_synth import __version__
-from hf_synth.cli.options import TINY, add_verb
+from hf_synth.cli.options import CLINIC, TINY, add_verb
 from hf_synth.cli.terminal import plain_streams
 from hf_synth.errors import HfSynthError
 
@@ -53,8 +53,10 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _run(argv: Sequence[str]) -> int:
     args = _parser(next((word for word in argv if not word.startswith("-")), "")).parse_args(argv)
+    args.argv = list(argv)
     _quiet_libraries(args.quiet, args.verb)
-    if args.verb == "demo" or getattr(args, "base_model", None) == TINY:
+    clinic = str(getattr(args, "task", "")).partition(":")[0] == CLINIC
+    if args.verb == "demo" or getattr(args, "base_model", "") in ((TINY, None) if clinic else (TINY,)):
         # matrices this small are slower with several threads: on two cores training took several times as long
         os.environ.setdefault("OMP_NUM_THREADS", "1")
     try:

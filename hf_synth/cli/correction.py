@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import hf_synth
 from hf_synth.cli import options
+from hf_synth.cli.checks import check_verb, needs_base_model
 from hf_synth.cli.options import ACCESSES, METHODS, Result, count_text
 from hf_synth.errors import ColumnError, OutputError
 from hf_synth.task.columns import names_shown
@@ -77,6 +78,7 @@ def correct(args: Namespace) -> Result:
 
     _check_one_opinion(args)
     task = hf_synth.load_task(args.task)
+    _check(task, args)
     if args.error is not None:
         check_goal(task, args.error, args.confidence)
         if (state := _promise_under_way(args)) is not None:
@@ -215,6 +217,13 @@ def _method(args: Namespace) -> Result:
     return {**{name: getattr(args, name) for name in names}, "audited": audited}
 
 
+def _check(task: Task, args: Namespace) -> None:
+    """Check the options of `correct` and `regenerate`."""
+    models = [args.corrector] if args.corrector and args.method != "none" else []
+    trains = needs_base_model(args) and not getattr(args, "dry_run", False)
+    check_verb(task, args, trains=trains, models=models)
+
+
 def _check_one_opinion(args: Namespace) -> None:
     if args.judge and args.corrector:
         raise ColumnError("--judge and --corrector exclude each other: one opinion is joined with the generator's")
@@ -230,13 +239,19 @@ def _corrector(task: Task, rows: Dataset, args: Namespace, stack: contextlib.Exi
     if args.judge:
         beside = options.gold_path(args) or args.out.parent
         return gold, stack.enter_context(options.judge_of(task, args, args.judge, beside))
+    if not needs_base_model(args):
+        return gold, _untrained
     from hf_synth.models.training import trainer_fit
     from hf_synth.task.folders import work_folder
 
     base = options.base_model(task, args, gold, rows)
     folds = work_folder(args.out.parent if args.out.parent.exists() else Path()) / "folds"
-    keywords = options.training_options(args)
+    keywords = options.training_options(task, args)
     return gold, trainer_fit(task, base_model=base, work_dir=folds, seed=args.seed, **keywords)
+
+
+def _untrained(_rows: Dataset) -> Any:
+    raise AssertionError("method none trains no corrector")
 
 
 def _corrector_facts(args: Namespace, corrector: Any) -> Result:
@@ -273,6 +288,7 @@ def regenerate(args: Namespace) -> Result:
 
     _check_one_opinion(args)
     task = hf_synth.load_task(args.task)
+    _check(task, args)
     rows = read_dataset(args.synthetic)
     manifest = (read_manifest(args.synthetic) if args.synthetic.is_dir() else None) or {}
     gold = options.training_gold(task, args)
@@ -324,6 +340,7 @@ def sample(args: Namespace) -> Result:
     from hf_synth.task.folders import work_folder
 
     task = hf_synth.load_task(args.task)
+    check_verb(task, args, out="file")
     beside = args.synthetic if args.synthetic.is_dir() else args.synthetic.parent
     rows = audit_sample(task, options.synthetic_rows(task, args), args.n, by=args.by, seed=args.seed)
     path = args.out or work_folder(beside) / "audit_sample.csv"
@@ -369,6 +386,7 @@ def label(args: Namespace) -> Result:
     from hf_synth.task.folders import write_stage
 
     task = hf_synth.load_task(args.task)
+    check_verb(task, args)
     if args.gold:
         return _label_gold(task, args)
     if args.notes is None:

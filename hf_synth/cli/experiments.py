@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import shlex
 from argparse import ArgumentParser, Namespace
 from collections import Counter
 from collections.abc import Callable
@@ -12,15 +13,17 @@ from typing import TYPE_CHECKING, Any
 
 import hf_synth
 from hf_synth.cli import options
+from hf_synth.cli.checks import check_verb
 from hf_synth.cli.options import METHODS, TINY, Result, count_text
-from hf_synth.errors import ColumnError, TaskError
+from hf_synth.errors import ColumnError, MissingGoldError
 
 if TYPE_CHECKING:
-    from datasets import Dataset
+    from datasets import Dataset, DatasetDict
 
     from hf_synth.experiments.equivalence import Rates
     from hf_synth.experiments.experiment import Planned
     from hf_synth.experiments.grid import Grid
+    from hf_synth.experiments.results import Results
     from hf_synth.task.task import Task
 
 GRIDS = "paper, clinic, ablations, policies, generators, correctors"
@@ -55,18 +58,20 @@ def add_run_options(parser: ArgumentParser) -> None:
 
 def run(args: Namespace) -> Result:
     """Correct, train on each mixture and score, all in one call."""
+    from hf_synth.evaluation.recall import never_found_text
     from hf_synth.experiments.journey import run as journey
     from hf_synth.experiments.journey import score_table
 
     if not args.synthetic and not args.llm:
         raise ColumnError("give the synthetic rows (--synthetic POOL) or an LLM to write them (--llm MODEL)")
     task = hf_synth.load_task(args.task)
+    check_verb(task, args, out="within", trains=True)
+    rows: Any = options.synthetic_rows(task, args) if args.synthetic else None
     splits = options.gold_of(task, args)
-    rows: Any
+    for name in ("train", "test"):
+        options.split_of(splits, name)
     with contextlib.ExitStack() as stack:
-        if args.synthetic:
-            rows = options.synthetic_rows(task, args)
-        else:
+        if not args.synthetic:
             llm = stack.enter_context(options.llm_of(args, options.gold_path(args) or args.out))
 
             def rows(gold: Dataset) -> Dataset:
@@ -75,13 +80,17 @@ def run(args: Namespace) -> Result:
 
         parts = [options.training_gold(task, args, splits), *([rows] if args.synthetic else [])]
         keywords: Result = {"base_model": options.base_model(task, args, *parts), "gold_size": args.gold_size}
-        keywords |= {"training": options.training_options(args), "say": options.progress_of(args)}
+        keywords |= {"training": options.training_options(task, args), "say": options.progress_of(args)}
         result = journey(task, rows, gold=splits, out=args.out, method=args.method, seed=args.seed, **keywords)
     statuses, policy = Counter(result.corrected["label_status"]), result.policy.method
     print(f"correction by {policy}: {count_text(statuses)}\n\n{score_table(task, result.scores)}\n\n-> {args.out}")
+    for name, scores in result.scores.items():
+        if scores.never_found:
+            print(f"{name} never finds some labels: {never_found_text(scores)}")
+    options.say_toy(task, args)
     facts = {"task": task.full_name, "policy": policy, "statuses": dict(statuses), "out": str(args.out)}
-    scores = {name: scores.to_json() for name, scores in result.scores.items()}
-    return {**facts, "scores": scores, "seconds": result.seconds}
+    plain = {name: scores.to_json() for name, scores in result.scores.items()}
+    return {**facts, "scores": plain, "seconds": result.seconds}
 
 
 # --- experiment -----------------------------------------------------------------------------------------------------
@@ -114,13 +123,18 @@ def add_experiment_options(parser: ArgumentParser) -> None:
         add(f"--{name}", type=float, metavar="N", help=text)
 
 
-def experiment(args: Namespace) -> Result:
-    """Run the cells of a grid that are not there yet; with --dry-run list them."""
+def experiment(args: Namespace) -> tuple[Result, int]:
+    """Run the cells of a grid that are not there yet; with --dry-run list them. Failed cells are exit code 1."""
     from hf_synth.correction.audited import read_audited
     from hf_synth.experiments.experiment import outline
+    from hf_synth.experiments.foresight import reasons
     from hf_synth.experiments.grid import ScoringProtocol
+    from hf_synth.models.base_models import TOY_NOTE
 
     task = hf_synth.load_task(args.task)
+    check_verb(task, args, out="within")
+    options.training_fields(args)
+    pool = options.synthetic_rows(task, args) if args.synthetic else None
     splits = options.gold_of(task, args)
     if args.gold_size:
         splits["train"] = options.training_gold(task, args, splits)
@@ -130,18 +144,72 @@ def experiment(args: Namespace) -> Result:
     keywords["protocol"] = ScoringProtocol(tuple(args.splits), args.validation, args.drop_seen, args.swaps)
     beside = options.gold_path(args) or args.out
     with contextlib.ExitStack() as stack:
-        sources = _sources(task, args, beside, stack) or None
+        sources = {args.synthetic.stem: pool} if args.synthetic else _sources(task, args, beside, stack) or None
         judges = filter(None, (args.judge or "").split(","))
         keywords["judges"] = {n: stack.enter_context(options.judge_of(task, args, n, beside)) for n in judges}
         if args.dry_run:
-            return _print_plan(outline(task, sources, **keywords), args.processes)
+            return _print_plan(outline(task, sources, **keywords), args.processes), 0
         keywords |= {"processes": args.processes, "rates": _rates(args), "say": options.progress_of(args)}
-        results = hf_synth.experiment(task, sources, **keywords)
+        try:
+            results = hf_synth.experiment(task, sources, **keywords)
+        except MissingGoldError as error:  # no cell came to an end
+            raise MissingGoldError(f"{error}; {_repair(task, args, splits, str(error))}") from None
     print((results.out / "report.md").read_text(encoding="utf-8"))
     print(f"-> {results.out}")
+    if any(Path(row["base_model"]).name == f"{TINY}-{task.name}" for row in results.rows):
+        print(TOY_NOTE)
+    if results.failed:
+        lines = reasons(results.failed)
+        print(f"\n{len(results.failed)} of {len(results.failed) + _done(results)} cells failed", *lines, sep="\n  ")
+        print(_repair(task, args, splits, " ".join(lines)))
     facts = {"out": str(results.out), "cells": len(results.rows), "failed": results.failed, "metric": results.metric}
     comparisons = [asdict(comparison) for comparison in results.comparisons]
-    return {**facts, "comparisons": comparisons, "equivalence": [str(worth) for worth in results.worths]}
+    facts |= {"comparisons": comparisons, "equivalence": [str(worth) for worth in results.worths]}
+    return facts, int(bool(results.failed))
+
+
+def _done(results: Results) -> int:
+    return len({row["cell_key"] for row in results.rows})
+
+
+def _repair(task: Task, args: Namespace, splits: DatasetDict, why: str) -> str:
+    """Return what to run after cells failed: another source or model where those cannot work, else the same again."""
+    argv = ["hf-synth", *args.argv]
+    if args.synthetic and "outside the" in why:
+        fitting = _sizes_of_pool(task, args, splits)
+        if fitting:
+            return f"the pool fits one gold subset: {shlex.join([*_without(argv, 'sizes', 'seeds'), *fitting])}"
+        how = [*_without(argv, "synthetic"), "--llm", "MODEL", "--base-url", "URL"]
+        return f"let an LLM write rows for each gold subset: {shlex.join(how)}"
+    if "ModelError" in why:
+        how = [*_without(argv, "base-model", "correctors"), "--base-model", "MODEL"]
+        return f"name models that are here (`hf-synth models` lists some): {shlex.join(how)}"
+    return f"mend the cause and run the same command, which tries these cells again: {shlex.join(argv)}"
+
+
+def _sizes_of_pool(task: Task, args: Namespace, splits: DatasetDict) -> list[str]:
+    """Return the options of the gold subset that a folder of `generate` was written from; none where there is none."""
+    from hf_synth.task.folders import read_manifest
+    from hf_synth.task.labels import column_of
+
+    facts = (read_manifest(args.synthetic) if args.synthetic.is_dir() else None) or {}
+    size, seed = facts.get("gold_rows"), facts.get("seed", 0)
+    if not isinstance(size, int) or not 0 < size <= len(splits["train"]):
+        return []
+    own = set(hf_synth.subset(task, splits["train"], size, seed=seed)["id"])
+    shown = {id for ids in column_of(options.synthetic_rows(task, args), "seed_ids") for id in ids or ()}
+    return ["--sizes", str(size), "--seeds", str(seed)] if shown <= own else []
+
+
+def _without(argv: list[str], *names: str) -> list[str]:
+    """Return a command without some options and their values."""
+    kept, skipping = [], False
+    for word in argv:
+        if word.startswith("--"):
+            skipping = word.partition("=")[0].removeprefix("--") in names
+        if not skipping:
+            kept.append(word)
+    return kept
 
 
 def _print_plan(plan: Planned, processes: int) -> Result:
@@ -155,6 +223,8 @@ def _print_plan(plan: Planned, processes: int) -> Result:
         f"{plan.calls:,} calls, about {plan.prompt_tokens:,} tokens read and {plan.completion_tokens:,} "
         f"written; {plan.judged:,} notes for judges; at most {plan.trainings:,} trainings{guess}; nothing was asked"
     )
+    for line in plan.cannot_work:
+        print(f"cannot work, {line}")
     return {"dry_run": True, **asdict(plan)}
 
 
@@ -175,25 +245,20 @@ def _base_model(name: str, args: Namespace, task: Task) -> str:
     """Return a base model; "tiny" is made from artificial notes alone, on which nothing is scored."""
     if name != TINY:
         return name
-    if task.kind == "text2text":
-        raise TaskError(
-            f"task {task.full_name!r} is text2text: 'tiny' is an encoder; name a sequence-to-sequence model"
-        )
     from hf_synth.demo.clinic import write_notes
-    from hf_synth.demo.encoder import make_encoder
+    from hf_synth.demo.encoder import make_encoder, make_seq2seq
     from hf_synth.task.columns import MANIFEST
     from hf_synth.task.folders import private_folder, work_folder
 
-    folder = work_folder(private_folder(args.out)) / f"tiny-{task.name}"
+    folder = work_folder(private_folder(args.out)) / f"{TINY}-{task.name}"
     if (folder / MANIFEST).is_file():
         return str(folder)
-    return str(make_encoder([note.text for note in write_notes(3_000, seed=1_000_003)], folder, seed=0))
+    texts = [note.text for note in write_notes(3_000, seed=1_000_003)]
+    return str(make_seq2seq(texts, folder) if task.kind == "text2text" else make_encoder(texts, folder, seed=0))
 
 
 def _sources(task: Task, args: Namespace, beside: Path, stack: contextlib.ExitStack) -> Result:
-    """Return the writers of synthetic rows by name: the pool, or LLMs A,B; "A@SHAPE/CHOICE" has its own prompt."""
-    if args.synthetic:
-        return {args.synthetic.stem: options.synthetic_rows(task, args)}
+    """Return the writers of synthetic rows by name: LLMs A,B; "A@SHAPE/CHOICE" has its own prompt."""
     if args.ratio is not None:
         raise ColumnError("--ratio is for one generation; an experiment takes --ratios")
     sources: Result = {}
@@ -249,6 +314,7 @@ def assess(args: Namespace) -> Result:
     from hf_synth.correction.audited import read_audited
 
     task = hf_synth.load_task(args.task)
+    check_verb(task, args)
     gold = options.training_gold(task, args)
     pilot = options.synthetic_rows(task, args) if args.synthetic else None
     audited = read_audited(args.audited) if args.audited else None

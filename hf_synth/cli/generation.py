@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import hf_synth
 from hf_synth.cli import options
+from hf_synth.cli.checks import check_verb
 from hf_synth.cli.options import Result
 from hf_synth.errors import LLMError, OutputError
 
@@ -37,7 +38,10 @@ def generate(args: Namespace) -> Result:
     from hf_synth.task.folders import write_stage
     from hf_synth.task.labels import MARKS, gold_marks
 
+    if args.out is None and not args.dry_run and args.preview is None:
+        raise OutputError("say where the notes go: --out DIR (or --dry-run to see what they would take)")
     task = hf_synth.load_task(args.task)
+    check_verb(task, args)
     gold = options.training_gold(task, args)
     exemplars, keywords = options.exemplars_of(task, gold, args), options.generation_options(gold, args)
     if args.dry_run:
@@ -45,8 +49,6 @@ def generate(args: Namespace) -> Result:
         return options.print_estimate(guess, args)
     if args.preview is not None:
         return _preview(args, task, exemplars, keywords)
-    if args.out is None:
-        raise OutputError("say where the notes go: --out DIR (or --dry-run to see what they would take)")
     with options.llm_of(args, options.gold_path(args) or args.out.parent) as llm:
         progress = not args.quiet
         rows, run = generate_with_figures(task, exemplars, llm, seed=args.seed, progress=progress, **keywords)

@@ -98,8 +98,9 @@ def add_gold_options(parser: ArgumentParser) -> None:
 def gold(args: Namespace) -> Result:
     """Read gold and write it as an exported folder."""
     from hf_synth.task.columns import access_of, strictest
-    from hf_synth.task.folders import write_stage
+    from hf_synth.task.folders import check_output, write_stage
 
+    check_output(args.out)
     task, path = _own_task(args) if args.label_column else (hf_synth.load_task(args.task), args.path)
     fields = dict(map(name_value, args.option))
     splits = hf_synth.load_gold(task, path, seed=args.seed, mask_leaks=args.mask_leaks, **fields)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 import hf_synth
 from hf_synth.correction.methods import DESCRIBED
-from hf_synth.errors import AccessError, ColumnError, GoldError, LLMError, OutputError
+from hf_synth.errors import AccessError, ColumnError, GoldError, LLMError, ModelError
 
 if TYPE_CHECKING:
     from datasets import Dataset, DatasetDict
@@ -31,6 +31,8 @@ LONG_NOTES = ("auto", "cut", "windows", "windows_mean")
 METHODS = ("auto", *DESCRIBED)
 LLM_HELP = 'model of the endpoint; a GGUF file or "smollm2": run on this machine; "simulator": offline'
 TINY = "tiny"  # the base model that is made on the spot
+SIMULATOR = "simulator"  # the LLM that stands in for one, without a network
+CLINIC = "clinic"  # the artificial clinic, whose base model is a tiny one unless another is named
 
 
 # --- options --------------------------------------------------------------------------------------------------------
@@ -122,9 +124,9 @@ def add_model(parser: ArgumentParser) -> None:
     text = (
         "folder or repo id of an encoder, e.g. emilyalsentzer/Bio_ClinicalBERT (`hf-synth models` lists more); "
         '"minilm": one that comes with a Python package, without a Hub; '
-        '"tiny": one made on the spot'
+        '"tiny": one made on the spot, which shows that the software runs (the default of `clinic` alone)'
     )
-    parser.add_argument("--base-model", default=TINY, metavar="MODEL", help=text)
+    parser.add_argument("--base-model", metavar="MODEL", help=text)
     add = parser.add_argument_group("how it is trained").add_argument
     add(
         "--set", action="append", default=[], metavar="NAME=VALUE", help="a field of TrainingArguments; may be repeated"
@@ -268,17 +270,26 @@ def llm_of(args: Namespace, beside: Path, model: str | None = None) -> Iterator[
         ) as served:
             yield served
         return
-    if model == "simulator" and not args.base_url:
+    if model == SIMULATOR and not args.base_url:
         from hf_synth.demo.simulator import running_simulator
 
         with running_simulator(seed=args.seed) as url:
             yield hf_synth.LLM(model, base_url=url, **keywords)
         return
+    llm = hf_synth.LLM(model, base_url=endpoint_of(args), **keywords)
+    yield hf_synth.BatchLLM(llm) if args.batch else llm
+
+
+def endpoint_of(args: Namespace) -> str:
+    """Return the address of the endpoint.
+
+    Raises:
+        LLMError: none is given.
+    """
     endpoint = args.base_url or os.environ.get("OPENAI_BASE_URL")
     if not endpoint:
         raise LLMError("give the endpoint with --base-url, e.g. http://127.0.0.1:8000/v1 (or set OPENAI_BASE_URL)")
-    llm = hf_synth.LLM(model, base_url=endpoint, **keywords)
-    yield hf_synth.BatchLLM(llm) if args.batch else llm
+    return str(endpoint)
 
 
 def weights_facts(llm: Any, name: str = "weights") -> Result:
@@ -297,7 +308,7 @@ def judge_of(task: Task, args: Namespace, model: str, beside: Path) -> Iterator[
     Raises:
         LLMError: the options contradict each other, or name no endpoint, or nothing that can judge.
     """
-    if model == "simulator" and not args.base_url:
+    if model == SIMULATOR and not args.base_url:
         raise LLMError("the simulator cannot judge notes: name a model, and its endpoint with --base-url")
     with llm_of(args, beside, model) as llm:
         yield hf_synth.LLMJudge(task, llm, args.votes, args.logprobs, seed=args.seed)
@@ -319,8 +330,8 @@ def name_value(text: str) -> tuple[str, Any]:
         return name, value
 
 
-def training_fields(args: Namespace, *models: str) -> Result | None:
-    """Return the fields of --set; the tiny encoder has defaults of its own."""
+def training_fields(args: Namespace, *models: str | None) -> Result | None:
+    """Return the fields of --set; the tiny models have defaults of their own."""
     fields = dict(map(name_value, args.set))
     if TINY in models:
         from hf_synth.demo.encoder import DEMO_ARGS
@@ -329,33 +340,65 @@ def training_fields(args: Namespace, *models: str) -> Result | None:
     return fields or None
 
 
-def training_options(args: Namespace) -> Result:
+def training_options(task: Task, args: Namespace) -> Result:
     """Return the keywords of `train` beside the rows, the base model and the seed."""
     how = {"long_notes": args.long_notes, "lora": args.lora, "class_weights": args.class_weights}
-    fields = training_fields(args, args.base_model)
+    fields = training_fields(args, base_model_name(task, args))
     base = {"revision": args.base_revision, "base_access": args.base_access}
     return {"args": fields, "cache_dir": args.cache, **base, **how}
 
 
-def base_model(task: Task, args: Namespace, *parts: Dataset) -> str | Path:
-    """Return the base model; "tiny" is made from the texts of `parts` where all are open: a vocabulary holds names."""
-    if args.base_model != TINY:
+def base_model_name(task: Task, args: Namespace) -> str:
+    """Return --base-model; without it "tiny" for the artificial clinic, and an error for any other notes.
+
+    Raises:
+        ModelError: no base model is named for real notes.
+    """
+    if args.base_model is not None:
         return str(args.base_model)
+    if task.name == CLINIC:
+        return TINY
+    from hf_synth.models.readiness import models_at_hand
+
+    here = models_at_hand(task.kind)
+    raise ModelError(
+        f"name the base model with --base-model, here without a network: {', '.join(here) or 'none yet'}; "
+        f"`hf-synth models` lists more, and {TINY!r} is made on the spot, which only shows that the software runs"
+    )
+
+
+def base_model(task: Task, args: Namespace, *parts: Dataset) -> str | Path:
+    """Return the base model; "tiny" is made from the texts of `parts`.
+
+    An encoder is made of them where all are open, else of artificial notes: a vocabulary holds names. A text2text task
+    gets a T5 with a tokenizer of its own texts, as strict as they are.
+    """
+    name = base_model_name(task, args)
+    if name != TINY:
+        return name
     from hf_synth.demo.clinic import write_notes
-    from hf_synth.demo.encoder import make_encoder
+    from hf_synth.demo.encoder import make_encoder, make_seq2seq
     from hf_synth.task.columns import access_of, strictest
     from hf_synth.task.folders import work_folder
 
-    if strictest(task.access, *map(access_of, parts)) == "open":
-        texts = [text for part in parts for column in task.text_columns for text in part[column] if text]
-    else:
-        texts = [note.text for note in write_notes(3_000, seed=args.seed)]
+    access = strictest(task.access, *map(access_of, parts))
+    columns = (*task.text_columns, task.label_column) if task.kind == "text2text" else task.text_columns
+    own = access == "open" or task.kind == "text2text"
+    texts = [text for part in parts for column in columns for text in part[column][:] if text] if own else []
+    texts = texts or [note.text for note in write_notes(3_000, seed=args.seed)]
     out = args.out if args.out.suffix == "" else args.out.parent
     folder = work_folder(out.parent if not out.exists() else out) / f"tiny-{task.name}-{args.seed}"
-    try:
-        return make_encoder(texts, folder, seed=args.seed)
-    except OSError:
-        raise OutputError(f"{folder}: cannot be written; choose another --out") from None
+    if task.kind == "text2text":
+        return make_seq2seq(texts, folder, access=access)
+    return make_encoder(texts, folder, seed=args.seed)
+
+
+def say_toy(task: Task, args: Namespace) -> None:
+    """Print at the end of a verb that its model is a tiny one, where its notes are not the artificial clinic's."""
+    if args.base_model == TINY and task.name != CLINIC:
+        from hf_synth.models.base_models import TOY_NOTE
+
+        print(f"\n{TOY_NOTE}")
 
 
 # --- printing -------------------------------------------------------------------------------------------------------

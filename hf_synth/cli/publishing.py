@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 import hf_synth
 from hf_synth.cli import options
+from hf_synth.cli.checks import check_verb
 from hf_synth.cli.options import Result
 from hf_synth.cli.terminal import plain
 from hf_synth.errors import GoldError, HfSynthError, MissingGoldError, PublishError, RowError, TaskError
@@ -67,6 +68,7 @@ def audit(args: Namespace) -> tuple[Result, int]:
             "--show prints words of notes and works in a terminal only; without it, counts and row numbers are printed"
         )
     task = hf_synth.load_task(args.task)
+    check_verb(task, args, models=[args.model] if args.model else [])
     rows = as_exported(task, read_dataset(args.synthetic))
     gold, held_out = _seen_and_held_out(task, args)
     findings = hf_synth.audit(task, rows, gold=gold, held_out=held_out, seed=args.seed, **_detectors(args))
@@ -238,6 +240,7 @@ def publish(args: Namespace) -> tuple[Result, int]:
     from hf_synth.task.folders import read_manifest
 
     task = hf_synth.load_task(args.task)
+    check_verb(task, args, out="within")
     names = ("push", "token", "endpoint", "attestation", "tag", "dry_run", "squash")
     shared = {**{name: getattr(args, name) for name in names}, **_detectors(args), "export_dir": args.out}
     shared |= {"gold": options.gold_of(task, args, optional=True) or None, "gated": args.gated or None}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from argparse import ArgumentParser, Namespace
 from collections import Counter
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import hf_synth
 from hf_synth.cli import options
+from hf_synth.cli.checks import check_verb
 from hf_synth.cli.options import Result, count_text
 from hf_synth.errors import TaskError
 
@@ -37,9 +39,13 @@ def augment(args: Namespace) -> Result:
     """Join gold and corrected notes."""
     from hf_synth.gold.adoption import read_dataset
     from hf_synth.task.folders import write_stage
+    from hf_synth.task.labels import check_columns
 
     task = hf_synth.load_task(args.task)
-    gold, rows = options.training_gold(task, args), read_dataset(args.synthetic)
+    check_verb(task, args)
+    rows = read_dataset(args.synthetic)
+    check_columns(task, rows, what=str(args.synthetic))
+    gold = options.training_gold(task, args)
     keywords = {"strategy": args.strategy, "ratio": args.ratio, "seed": args.seed}
     joined = hf_synth.augment(task, rows, gold=gold, **keywords)
     write_stage(task, joined, args.out, stage="augment", **keywords)
@@ -62,13 +68,27 @@ def add_train_options(parser: ArgumentParser) -> None:
 def train(args: Namespace) -> Result:
     """Fine-tune an encoder."""
     from hf_synth.gold.adoption import read_dataset
+    from hf_synth.models.record import model_facts
+    from hf_synth.task.labels import check_columns
 
     task = hf_synth.load_task(args.task)
+    check_verb(task, args, trains=True)
     rows = read_dataset(args.data)
-    validation = options.split_of(options.gold_of(task, args), "validation") if args.gold else None
-    keywords = {"base_model": options.base_model(task, args, rows), **options.training_options(args)}
+    check_columns(task, rows, what=str(args.data))
+    splits = options.gold_of(task, args) if args.gold else {}
+    validation = splits.get("validation")
+    if validation is None:
+        why = (
+            f"{args.gold} has no validation split (`hf-synth gold --validation .1` cuts one off)"
+            if args.gold
+            else "no --gold"
+        )
+        print(f"{why}: nothing is held back to stop early by, and the last epoch is kept", file=sys.stderr)
+    keywords = {"base_model": options.base_model(task, args, rows), **options.training_options(task, args)}
     path = hf_synth.train(task, rows, validation, output_dir=args.out, seed=args.seed, resume=args.resume, **keywords)
-    print(f"{len(rows):,} rows -> {path}")
+    best = model_facts(path).get("best_validation")
+    print(f"{len(rows):,} rows -> {path}" + (f", {best:.3f} on validation rows" if best else ""))
+    options.say_toy(task, args)
     return {"out": str(path), "rows": len(rows)}
 
 
@@ -133,10 +153,13 @@ def evaluate(args: Namespace) -> Result:
     """Score a model on gold."""
     from hf_synth.evaluation.baselines import frequency_baseline
     from hf_synth.evaluation.evaluation import predict
+    from hf_synth.evaluation.recall import never_found_text, recall_table
     from hf_synth.experiments.journey import score_table
+    from hf_synth.models.base_models import TOY_NOTE
     from hf_synth.task.folders import clear_disk_errors
 
     task = hf_synth.load_task(args.task)
+    check_verb(task, args, out="file", models=[args.model])
     splits = options.gold_of(task, args)
     rows = options.split_of(splits, args.split)
     gold = splits.get("train") if args.split != "train" else None
@@ -148,6 +171,12 @@ def evaluate(args: Namespace) -> Result:
     if gold is not None and len(gold):
         lines["most frequent in train"] = frequency_baseline(task, gold, rows, seed=args.seed)
     print(score_table(task, lines))
+    if scores.per_class:
+        print(f"\n{recall_table(scores)}")
+    if scores.never_found:
+        print(f"\nnever found: {never_found_text(scores)}")
+    if scores.model.get("toy") and task.name != options.CLINIC:
+        print(f"\n{TOY_NOTE}")
     facts: Result = json.loads(json.dumps(scores.to_json()))
     if args.subgroups:
         facts["subgroups"] = _subgroups(task, args, rows, predicted, scores.values)

@@ -1,10 +1,10 @@
-"""Tiny ModernBERT encoder for the demo, trained in seconds on unlabelled open text. No weights are shipped.
+"""Tiny models made on the spot: a ModernBERT encoder trained in seconds on open text, and a T5 without weights.
 
-It has one layer and its own WordPiece vocabulary. Its word vectors are computed, not learnt: a factorisation of the
-co-occurrence of words (PPMI and SVD; Levy and Goldberg 2014). A few epochs of masked-language modelling then train the
-layers. It knows the words of its texts alone: it proves software, not clinical use.
+They show that the software runs, and say nothing about notes. No weights are shipped.
 
-Use open text only: the vocabulary spells out the words of the texts.
+The encoder has one layer and its own WordPiece vocabulary. Its word vectors are computed, not learnt: a factorisation
+of the co-occurrence of words (PPMI and SVD; Levy and Goldberg 2014). A few epochs of masked-language modelling then
+train the layers. It knows the words of its texts alone. Use open text only: the vocabulary spells out their words.
 """
 
 from __future__ import annotations
@@ -20,10 +20,11 @@ import numpy as np
 import numpy.typing as npt
 
 from hf_synth.errors import ColumnError
+from hf_synth.models.base_models import TOY
 from hf_synth.models.loading import cpu_threads, quiet
 from hf_synth.models.record import weights_sha256, write_facts
 from hf_synth.models.tokens import pad
-from hf_synth.task.columns import MANIFEST
+from hf_synth.task.columns import MANIFEST, Access
 from hf_synth.task.folders import new_folder
 
 VOCABULARY = 4_000  # tokens at most
@@ -71,22 +72,59 @@ def make_encoder(texts: Sequence[str], output_dir: str | Path, *, seed: int) -> 
             setattr(network.config, name, share)
         network.model.save_pretrained(draft)
         tokenizer.save_pretrained(draft)
-        facts = {"kind": "encoder", "access": "open", "row_digests": [], "seed": seed, "texts": len(texts)}
-        write_facts(draft, {**facts, "weights": weights_sha256(draft)})
-        manifest = {"stage": "encoder", "access": "open"}
-        (draft / MANIFEST).write_text(json.dumps(manifest, indent=1) + "\n", encoding="utf-8")
+        facts = {"kind": "encoder", "seed": seed, "texts": len(texts), "weights": weights_sha256(draft)}
+        _write_records(draft, "open", facts)
     return Path(output_dir)
 
 
-def _wordpiece(texts: Sequence[str]) -> Any:
+def make_seq2seq(texts: Sequence[str], output_dir: str | Path, *, access: Access = "open") -> Path:
+    """Write a tiny T5 without weights, which `train` starts from its seed, and a tokenizer of the words of texts.
+
+    Args:
+        texts: inputs and targets of a text2text task. The vocabulary spells out words that occur three times.
+        access: of the texts; the model counts as at least as strict.
+
+    Raises:
+        ColumnError: there is no text.
+        OutputError: the folder cannot be written.
+    """
+    from transformers import T5Config
+
+    if not texts or not all(isinstance(text, str) for text in texts):
+        raise ColumnError(
+            "a tokenizer is made from texts, and there is none or one is missing; leave out rejected rows"
+        )
+    with new_folder(Path(output_dir)) as draft, quiet():
+        tokenizer = _wordpiece(texts, writes=True)
+        T5Config(
+            vocab_size=len(tokenizer), d_model=WIDTH, d_kv=WIDTH // HEADS, d_ff=2 * WIDTH, num_layers=2,
+            num_heads=HEADS, dropout_rate=0.0, pad_token_id=tokenizer.pad_token_id, eos_token_id=tokenizer.eos_token_id,
+            decoder_start_token_id=tokenizer.pad_token_id,
+        ).save_pretrained(draft)  # fmt: skip
+        tokenizer.save_pretrained(draft)
+        _write_records(draft, access, {"kind": "seq2seq", "texts": len(texts)})
+    return Path(output_dir)
+
+
+def _write_records(draft: Path, access: Access, facts: dict[str, Any]) -> None:
+    """Write the facts and the manifest of a tiny model."""
+    write_facts(draft, {**facts, "access": access, "row_digests": [], "pretrained_on": TOY})
+    manifest = {"stage": "encoder", "access": access}
+    (draft / MANIFEST).write_text(json.dumps(manifest, indent=1) + "\n", encoding="utf-8")
+
+
+def _wordpiece(texts: Sequence[str], *, writes: bool = False) -> Any:
     """Make a WordPiece tokenizer of the words seen three times or more, and of characters.
 
     Words are ranked by frequency, ties in alphabetical order: the trainers of `tokenizers` break ties at random.
+
+    Args:
+        writes: whether its model writes texts: case is kept, tokens are joined again, and a text ends with [SEP] alone.
     """
-    from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
+    from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
     from transformers import PreTrainedTokenizerFast
 
-    normalizer, splitter = normalizers.BertNormalizer(lowercase=True), pre_tokenizers.BertPreTokenizer()
+    normalizer, splitter = normalizers.BertNormalizer(lowercase=not writes), pre_tokenizers.BertPreTokenizer()
     words = Counter(word for text in texts for word, _ in splitter.pre_tokenize_str(normalizer.normalize_str(text)))
     characters = sorted({character for word in words for character in word})
     frequent = [word for word, n in sorted(words.items(), key=lambda item: (-item[1], item[0])) if n >= 3]
@@ -94,13 +132,17 @@ def _wordpiece(texts: Sequence[str]) -> Any:
     vocabulary = list(dict.fromkeys(pieces))[:VOCABULARY]
     tokenizer = Tokenizer(models.WordPiece({piece: i for i, piece in enumerate(vocabulary)}, unk_token="[UNK]"))
     tokenizer.normalizer, tokenizer.pre_tokenizer = normalizer, splitter
+    if writes:
+        tokenizer.decoder = decoders.WordPiece()
     first, second = (tokenizer.token_to_id(token) for token in ("[CLS]", "[SEP]"))
+    begin, more = ("", {"eos_token": "[SEP]"}) if writes else ("[CLS] ", {})
     tokenizer.post_processor = processors.TemplateProcessing(
-        single="[CLS] $A [SEP]", pair="[CLS] $A [SEP] $B [SEP]", special_tokens=[("[CLS]", first), ("[SEP]", second)]
-    )
+        single=f"{begin}$A [SEP]", pair=f"{begin}$A [SEP] $B [SEP]",
+        special_tokens=[("[CLS]", first), ("[SEP]", second)],
+    )  # fmt: skip
     return PreTrainedTokenizerFast(
         tokenizer_object=tokenizer, pad_token="[PAD]", unk_token="[UNK]", cls_token="[CLS]", sep_token="[SEP]",
-        mask_token="[MASK]", model_max_length=MAX_TOKENS, model_input_names=["input_ids", "attention_mask"],
+        mask_token="[MASK]", model_max_length=MAX_TOKENS, model_input_names=["input_ids", "attention_mask"], **more,
     )  # fmt: skip
 
 

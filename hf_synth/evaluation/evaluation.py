@@ -18,6 +18,7 @@ from hf_synth.errors import ColumnError, HfSynthError
 from hf_synth.evaluation.calibration import calibration_by, calibration_facts
 from hf_synth.evaluation.metrics import group_codes
 from hf_synth.evaluation.scoring import prepare
+from hf_synth.models.base_models import is_toy
 from hf_synth.models.inference import predict_proba
 from hf_synth.models.record import model_facts, weights_sha256
 from hf_synth.models.text2text import generate_text
@@ -49,7 +50,8 @@ class Scores:
             are defined; empty for text2text.
         class_ci95: the 95% intervals of precision, recall and f1 of each label with 5 rows.
         confusion: rows by true label (first index) and predicted label, K x K; of single_label tasks only.
-        model: the model's name, base model, access, rows it was trained on, sha256 of its weights.
+        model: the model's name, base model, access, rows it was trained on, sha256 of its weights; `toy` where the base
+            model is a tiny one made on the spot, whose scores mean nothing.
         dataset: the dataset's rows, groups, access, a digest of texts and labels, and how many rows were `seen` (the
             model was trained on them, or they stand in `exclude`).
         bootstrap: resamples and seed, of scores that an earlier version wrote.
@@ -81,6 +83,11 @@ class Scores:
     no_interval: dict[str, str] = field(default_factory=dict)
     class_ci95: dict[str, dict[str, tuple[float, float]]] = field(default_factory=dict)
 
+    @property
+    def never_found(self) -> dict[str, int]:
+        """The labels that the model never finds, with the number of rows that have them."""
+        return {label: int(of["support"]) for label, of in self.per_class.items() if of["support"] and not of["recall"]}
+
     def to_json(self, *, rows: bool = False) -> dict[str, Any]:
         """Return plain values for `json.dump`.
 
@@ -92,6 +99,7 @@ class Scores:
         plain["class_ci95"] = {
             label: {kind: list(pair) for kind, pair in pairs.items()} for label, pairs in self.class_ci95.items()
         }
+        plain["never_found"] = self.never_found
         plain["excluded"] = self.excluded.to_json(rows=rows) if self.excluded else None
         for name in ("labels", "predictions", "groups"):
             plain[name] = list(plain[name]) if rows else []
@@ -159,6 +167,8 @@ def evaluate(
         **{key: facts.get(key) for key in ("access", "task", "base_model", "base_revision", "rows")},
         "weights_sha256": weights_sha256(model),
     }
+    if is_toy(facts):
+        about_model["toy"] = True
     about_rows = {
         "n": len(labels),
         "groups": int(group_codes(groups, len(labels)).max()) + 1,

@@ -165,15 +165,23 @@ def pool_rows(study: Study, job: Job) -> Dataset:
 
 
 def _share(study: Study, job: Job, n: int) -> Dataset:
-    rows = read_dataset(study.out / "synthetic" / job.pool)
+    rows = share_of(study, job, read_dataset(study.out / "synthetic" / job.pool), n)
+    if job.cell.generator in study.pools:
+        leakage.check_exemplars(rows, own_gold(study, job.cell), held_out(study))
+    return rows
+
+
+def share_of(study: Study, job: Job, rows: Dataset, n: int) -> Dataset:
+    """Return n of the good rows of a pool, drawn by the cell's seed with labels in proportion.
+
+    Raises:
+        ColumnError: all rows were rejected.
+    """
     good = rows.select([i for i, status in enumerate(rows["label_status"]) if status != "rejected"])
     wanted = min(len(good), n)
     if not wanted:
         raise ColumnError("no synthetic row can be trained on: all were rejected; see the Gates of the report")
-    rows = subset(study.task, good, wanted, seed=job.cell.seed)
-    if job.cell.generator in study.pools:
-        leakage.check_exemplars(rows, own_gold(study, job.cell), held_out(study))
-    return rows
+    return subset(study.task, good, wanted, seed=job.cell.seed)
 
 
 def make_opinions(study: Study, job: Job, judge: AnyJudge) -> None:

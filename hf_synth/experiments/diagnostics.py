@@ -29,11 +29,14 @@ def class_section(task: Task, rows: Sequence[Row], mark: str) -> Section:
     support = {label: scores["support"] for label, scores in json.loads(rows[0]["per_class"]).items()}
     order = sorted(support, key=lambda label: support[label])
     name, groups = naming(rows), grouped(rows)
-    lines = []
+    lines, never = [], []
     for group, cells in sorted(groups.items()):
         runs = [json.loads(r["per_class"]) for r in cells]
         f1 = (f"{np.mean([run[label]['f1'] for run in runs]):.3f}" for label in order)
         lines.append([name(cells[0]), f"{group.gold_size:,}", *f1])
+        missed = [label for label in order if support[label] and not any(run[label]["recall"] for run in runs)]
+        about = f"{name(cells[0])} of {group.gold_size:,} gold"
+        never += [f"{about}: {label}, 0 of {support[label] * len(runs):,} found" for label in missed]
     plots, tables = [], []
     sizes = {g.gold_size for g in groups if g.strategy in MIXTURES} or {g.gold_size for g in groups if g.gold_size}
     size = min(sizes or {0})
@@ -49,7 +52,8 @@ def class_section(task: Task, rows: Sequence[Row], mark: str) -> Section:
             tables.append(matrix_table(counts, task.labels, task.labels, corner=corner, caption=title))
     head = ["trained on", "gold", *(f"{label} ({support[label]} rows)" for label in order)]
     text = "Mean F1 of each label over seeds, the rarest first."
-    return Section("Rare classes", text, plots=plots, tables=[Table(head, lines), *tables])
+    note = f"Some labels are never found. {'. '.join(never)}." if never else ""
+    return Section("Rare classes", text, plots=plots, tables=[Table(head, lines), *tables], note=note)
 
 
 def noise_section(task: Task, rows: Sequence[Row], mark: str) -> Section | None:

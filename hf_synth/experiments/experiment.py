@@ -24,6 +24,7 @@ from hf_synth.correction.policy import OF_BOTH
 from hf_synth.experiments import planning
 from hf_synth.experiments.cells import Maker, failure, make_opinions, make_pool, own_gold, run_job
 from hf_synth.experiments.equivalence import Rates
+from hf_synth.experiments.foresight import foreseen, reasons
 from hf_synth.experiments.grid import BASELINES, LLM_JUDGE, RAW, ZERO_SHOT, Cell, Grid, Job, ScoringProtocol, Study
 from hf_synth.experiments.opinions import AnyJudge
 from hf_synth.experiments.processes import run_all
@@ -79,7 +80,8 @@ def experiment(
 
     Raises:
         OverlapError: test rows, or rows of their patients, are in the gold for training.
-        HfSynthError: the plan or the gold is not usable. The error of a cell is recorded, and the others go on.
+        HfSynthError: the plan or the gold is not usable. The error of a cell is recorded, and the others go on; what
+            cannot work is said before the first cell.
     """
     study, cells, makers = planning.prepare(
         task, synthetic, gold=gold, out=out, grid=grid, protocol=protocol, judges=judges, args=args, audited=audited
@@ -87,11 +89,16 @@ def experiment(
     jobs = planning.plan_jobs(study, cells)
     waiting = planning.unfinished(study, jobs)
     say(f"{len(cells)} cells, {len(cells) - len(waiting)} of them done")
-    failures = _make_pools(study, waiting, makers, say)
-    failures |= _ask_judges(study, [j for j in waiting if j.pool not in failures], planning.judges_by_name(judges), say)
+    failures = foreseen(study, waiting, makers)
+    for line in reasons(failures.values()):
+        say(f"cannot work, {line}")
+    possible = [job for job in waiting if job.key not in failures]
+    failures |= _make_pools(study, possible, makers, say)
+    asked = [job for job in possible if job.pool not in failures]
+    failures |= _ask_judges(study, asked, planning.judges_by_name(judges), say)
     corrections = {
         j.corrected: replace(j, kind="correct", key=j.corrected)
-        for j in waiting
+        for j in possible
         if j.corrected
         and not {j.pool, j.judged} & set(failures)
         and not planning.stage_exists(study, "corrected", j.corrected)
@@ -102,7 +109,9 @@ def experiment(
             failures[job.key] = error
     ready = []
     for job in waiting:
-        error = failures.get(job.pool) or failures.get(job.judged) or failures.get(job.corrected)
+        error = (
+            failures.get(job.key) or failures.get(job.pool) or failures.get(job.judged) or failures.get(job.corrected)
+        )
         if error:
             _record_failure(study, job, error)
         else:
@@ -213,6 +222,7 @@ class Planned:
         judged: notes that judges still have to label.
         trainings: models still to be trained for correction and for cells.
         seconds: mean seconds of the finished cells by arm.
+        cannot_work: why cells that are still to be run cannot work, with how many they are.
     """
 
     cells: tuple[Cell, ...]
@@ -224,6 +234,7 @@ class Planned:
     judged: int
     trainings: int
     seconds: Mapping[str, float]
+    cannot_work: tuple[str, ...] = ()
 
 
 def outline(task: Task, synthetic: Source | Mapping[str, Source] | None, **options: Any) -> Planned:
@@ -232,7 +243,7 @@ def outline(task: Task, synthetic: Source | Mapping[str, Source] | None, **optio
     Raises:
         HfSynthError: as `experiment`.
     """
-    study, cells, _ = planning.prepare(task, synthetic, **options)
+    study, cells, makers = planning.prepare(task, synthetic, **options)
     sources, jobs = planning.sources_by_name(synthetic), planning.plan_jobs(study, cells)
     waiting = planning.unfinished(study, jobs)
     pools = list(planning.missing_pools(study, waiting).values())
@@ -258,6 +269,7 @@ def outline(task: Task, synthetic: Source | Mapping[str, Source] | None, **optio
         judged=sum(j.cell.gold_size + j.rows for j in planning.missing_opinions(study, waiting).values()),
         trainings=sum(j.cell.strategy not in BASELINES for j in waiting) + trainings,
         seconds={arm: round(sum(s) / len(s), 1) for arm, s in seconds.items()},
+        cannot_work=tuple(reasons(foreseen(study, waiting, makers).values())),
     )
 
 

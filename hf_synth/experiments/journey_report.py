@@ -18,8 +18,10 @@ from hf_synth.correction.policy import GENERATOR, Policy
 from hf_synth.evaluation.calibration import reliability_bins
 from hf_synth.evaluation.comparison import compare
 from hf_synth.evaluation.evaluation import Scores
+from hf_synth.evaluation.recall import never_found_text
 from hf_synth.evaluation.statistics import holm
 from hf_synth.generation.generation import simulated
+from hf_synth.models.base_models import TOY_NOTE
 from hf_synth.reports.page import Section, Table, matrix_table, write_report
 from hf_synth.reports.plots import (
     Interval,
@@ -98,12 +100,13 @@ def write_journey_report(journey: Journey, *, more: Sequence[Section] = ()) -> P
     """
     scores = list(journey.scores.values())
     bases = sorted({Path(str(s.model["base_model"])).name for s in scores if s.model.get("base_model")})
+    toy = any(s.model.get("toy") for s in scores)
     facts: list[tuple[str, Any]] = [
         ("task", journey.task.full_name),
         ("access", access_of(journey.corrected)),
         ("synthetic rows", len(journey.corrected)),
         ("correction", journey.policy.method),
-        ("base model", ", ".join(bases) or "unknown"),
+        ("base model", (", ".join(bases) or "unknown") + (" (a tiny one, made on the spot)" if toy else "")),
         ("test rows", next((s.n for s in scores), 0)),
     ]
     sections = [*journey_sections(journey), *more]
@@ -170,8 +173,13 @@ def _score_section(journey: Journey) -> Section:
     without = {m: s.no_interval[m] for s in journey.scores.values() for m in metrics if m in s.no_interval}
     text += "".join(f" No interval of {m}: {why}." for m, why in without.items())
     seen = max((int(s.dataset.get("seen", 0)) for s in journey.scores.values()), default=0)
-    note = f"Up to {seen} test rows are in the training rows too; scores.json has the scores without them."
-    return Section("Scores", text, [score_plot(journey)], [table], note if seen else "")
+    notes = (
+        [f"Up to {seen} test rows are in the training rows too; scores.json has the scores without them."]
+        if seen
+        else []
+    )
+    notes += [TOY_NOTE] if any(s.model.get("toy") for s in journey.scores.values()) else []
+    return Section("Scores", text, [score_plot(journey)], [table], " ".join(notes))
 
 
 def _rows_by_source(s: Scores) -> dict[str, int]:
@@ -290,7 +298,9 @@ def _confusion_section(journey: Journey) -> Section:
             columns = zip(names, support, *(row[1:] for row in rows), strict=True)
             rows, header = [list(row) for row in columns], ["label", "test rows", *by_class]
         tables.insert(0, Table(header, rows, "F1 of each label"))
-    return Section("Each label", "", plots, tables)
+    missed = [f"{name}: {never_found_text(s)}" for name, s in journey.scores.items() if s.never_found]
+    note = f"Some labels are never found. {'. '.join(missed)}." if missed else ""
+    return Section("Each label", "", plots, tables, note)
 
 
 def _calibration_section(journey: Journey) -> Section:

@@ -20,6 +20,7 @@ from hf_synth.experiments.leakage import check_groups, text_digests
 from hf_synth.experiments.opinions import AnyJudge, judge_identity
 from hf_synth.generation.generation import generate
 from hf_synth.gold.adoption import adopt
+from hf_synth.models.readiness import check_fields
 from hf_synth.task.columns import JUDGED, annotation_columns
 from hf_synth.task.folders import private_folder, read_manifest, write_stage
 from hf_synth.task.labels import audited_labels, groups_of
@@ -54,6 +55,7 @@ def prepare(
     sources, by_name = sources_by_name(synthetic), judges_by_name(judges)
     cells = grids.plan(grids.read_grid(grid) if isinstance(grid, str) else grid, len(gold["train"]), sources, by_name)
     check_kind(task, cells)
+    check_fields(args, validated=protocol.validation > 0, access=task.access)
     for labels in dict.fromkeys(cell.labels for cell in cells):
         check_labelled(labels, gold["train"])
     audited = audited or {}

@@ -23,6 +23,7 @@ from hf_synth.experiments.results import (
     over_seeds,
     short_name,
 )
+from hf_synth.models.base_models import TOY_NOTE
 from hf_synth.reports.page import Section, Table, write_report
 from hf_synth.reports.plots import Interval, Reference, Series, bar_plot, curve_plot, interval_plot
 from hf_synth.task.task import Task
@@ -50,6 +51,8 @@ def write_study_report(task: Task, results: Results) -> Path:
         ("generators", ", ".join(sorted({r["generated_by"] for r in rows if r["generated_by"]})) or "none"),
         ("hf_synth", rows[0]["hf_synth"]),
     ]
+    if any(Path(r["base_model"]).name.startswith("tiny-") for r in rows):
+        facts.append(("base model tiny", TOY_NOTE))
     title, mark = f"Experiment on {task.full_name}", SIMULATED if results.simulated else ""
     return write_report(results.out, title, report_sections(task, results), simulated=mark, facts=facts)
 
@@ -59,6 +62,7 @@ def report_sections(task: Task, results: Results) -> list[Section]:
     rows, metric, mark = results.main, results.metric, SIMULATED if results.simulated else ""
     single = task.kind == "single_label"
     sections = (
+        failed_section(results.failed),
         worth_section(results.worths),
         arm_section(rows, metric, mark, results.gold_pool),
         curve_section(rows, metric, mark, results.gold_pool),
@@ -72,7 +76,6 @@ def report_sections(task: Task, results: Results) -> list[Section]:
         diagnostics.flip_section(rows),
         diagnostics.policy_section(rows),
         diagnostics.gate_section(rows, mark),
-        failed_section(results.failed),
         diagnostics.swap_section(rows),
     )
     return [section for section in sections if section is not None]

@@ -10,7 +10,15 @@ from hf_synth.errors import ColumnError, MissingGoldError, RowError
 from hf_synth.gold.readers import read_table
 from hf_synth.task.access import known_accesses
 from hf_synth.task.columns import LLM_CONFIDENCE, USAGE_COLUMNS, access_of, names_shown, strictest
-from hf_synth.task.folders import as_recorded, map_parquet, plain_features, read_export, recorded_access
+from hf_synth.task.folders import (
+    REJECTED,
+    as_recorded,
+    map_parquet,
+    plain_features,
+    read_export,
+    read_manifest,
+    recorded_access,
+)
 from hf_synth.task.labels import column_of, label_names
 from hf_synth.task.task import Task
 
@@ -114,14 +122,15 @@ def read_dataset(path: Path, *, split: str | None = None) -> Dataset:
     Its rows are at least as strict as what the files record of themselves (`recorded_access`).
 
     Args:
-        split: which split of a folder with several; "train", or else the first, when None.
+        split: which split of a folder with several. When None: "train", with the split of rejected rows after it where
+            a stage wrote one; or else the first.
 
     Raises:
         MissingGoldError: the path does not exist, or the folder holds no data.
         RowError: the file is malformed.
         ColumnError: the folder has no such split.
     """
-    from datasets import Dataset, load_from_disk
+    from datasets import Dataset, concatenate_datasets, load_from_disk
 
     path = Path(path)
     if path.is_file():
@@ -135,6 +144,8 @@ def read_dataset(path: Path, *, split: str | None = None) -> Dataset:
         splits = read_export(path)
     elif isinstance(splits := load_from_disk(str(path)), Dataset):
         return as_recorded(_plain(splits), recorded_access(path))
+    if split is None and {"train", REJECTED} <= set(splits) and read_manifest(path) is not None:
+        return concatenate_datasets([splits["train"], splits[REJECTED]])
     split = split or ("train" if "train" in splits else next(iter(splits)))
     if split not in splits:
         raise ColumnError(f"{path} has no split {split!r}; it has {', '.join(splits)}")

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import json
+import logging
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -14,6 +16,7 @@ import numpy as np
 from hf_synth.errors import AccessError, HfSynthError
 from hf_synth.task.columns import Access
 
+_LOG = logging.getLogger(__name__)
 _MAIN = (
     "learning_rate", "num_train_epochs", "max_steps", "per_device_train_batch_size", "gradient_accumulation_steps",
     "weight_decay", "warmup_steps", "lr_scheduler_type", "bf16", "fp16",
@@ -83,6 +86,7 @@ def training_arguments(
             publishing gate.
         AccessError: the arguments report to a tracking service on data that is not open.
     """
+    import torch
     from transformers import TrainingArguments
 
     if not isinstance(args, TrainingArguments):
@@ -99,6 +103,10 @@ def training_arguments(
             "disable_tqdm": not progress,
             "seed": seed,
         }
+        if fields.get("bf16") and not torch.accelerator.is_available():
+            defaults["use_cpu"] = True  # transformers asks for it where no GPU is there
+            if not cpu_has_bf16():
+                _LOG.warning("this CPU has no arithmetic in bf16 (AVX512_BF16 or AMX): training is slower with it")
         try:
             args = TrainingArguments(**(defaults | fields))
         except (TypeError, ValueError) as error:
@@ -128,6 +136,8 @@ def _without_effect(args: Any, validated: bool) -> str:
         default = field.default if factory is dataclasses.MISSING else factory()
         if field.name in _CANNOT_ACT and getattr(args, field.name) != default:
             return f"{field.name} has no effect here: {_CANNOT_ACT[field.name]}"
+    if args.fp16 and args.device.type == "cpu":
+        return "fp16 has no effect on a CPU: give bf16, or leave it out"
     scored = str(getattr(args.eval_strategy, "value", args.eval_strategy)) != "no"
     if args.do_eval and not scored:
         return "do_eval has no effect by itself: give eval_strategy, and validation rows"
@@ -164,6 +174,22 @@ def _check_reports(args: Any, access: Access) -> None:
                 f"training on {access} data does not report to {', '.join(services)}: take it out of the arguments' "
                 "deepspeed"
             )
+
+
+@functools.cache
+def cpu_has_bf16() -> bool:
+    """Return whether the CPU computes in bf16, as /proc/cpuinfo names it; False where that cannot be read."""
+    try:
+        words = set(Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").split())
+    except OSError:
+        return False
+    return bool(words & {"avx512_bf16", "amx_bf16", "bf16"})
+
+
+@functools.cache
+def mention_bf16() -> None:
+    """Log once that bf16 would be faster on this CPU."""
+    _LOG.info("this CPU computes in bf16: --set bf16=true (args={'bf16': True}) trains faster, and rounds more")
 
 
 def _json_of(path: str) -> dict[str, Any]:

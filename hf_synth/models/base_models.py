@@ -7,12 +7,18 @@ cards must mention it. `minilm` comes with an installed Python package: a real p
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from hf_synth.task.columns import Access
 from hf_synth.task.task import Task
 
+TOY = "nothing: a tiny model made on the spot"  # `pretrained_on` in the facts of the models of `demo.encoder`
+TOY_NOTE = (
+    "The base model is a tiny one, made on the spot: its scores show that the software runs, and say nothing about "
+    "what a model can learn from these notes."
+)
 LONG_SHARE = 0.05  # share of notes beyond a model's length from which on they should not be cut
 _CLASSIFICATION = ("single_label", "multi_label")
 _TEXT2TEXT = ("text2text",)
@@ -111,6 +117,11 @@ def known_model(base_model: str) -> Pretrained | None:
 def packaged_model(base_model: str) -> Pretrained | None:
     """Return the model of the table that a short name such as "minilm" stands for; None for any other name."""
     return next((model for model in BASE_MODELS if model.name and model.name == base_model), None)
+
+
+def is_toy(facts: Mapping[str, Any]) -> bool:
+    """Return whether a model was made from a tiny one of `demo.encoder`, by its facts."""
+    return facts.get("pretrained_on") == TOY
 
 
 def pretraining_note(base_model: str | None) -> str:

@@ -111,14 +111,17 @@ def load_tokenizer(model: str | Path) -> Any:
     """
     from transformers import AutoTokenizer
 
-    folder = model_folder(model)
-    if not any(any(folder.glob(name)) for name in ("tokenizer.json", "vocab.*", "*.model")):
-        raise ModelError(f"model {str(model)!r} holds no tokenizer")  # transformers would create an empty one
+    folder, missing = model_folder(model), f"model {str(model)!r} holds no tokenizer"
+    files = any(any(folder.glob(name)) for name in ("tokenizer.json", "vocab.*", "*.model"))
+    if not files and not (folder / "tokenizer_config.json").is_file():
+        raise ModelError(missing)
     try:
         with quiet():
             tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
     except Exception as error:
         raise ModelError(f"the tokenizer of {str(model)!r} cannot be loaded ({type(error).__name__})") from None
+    if not files and type(tokenizer).vocab_files_names:  # it would be an empty one; characters (CANINE) need no files
+        raise ModelError(missing)
     if getattr(tokenizer, "backend_tokenizer", None) is not None:
         tokenizer.backend_tokenizer.no_truncation()
         tokenizer.backend_tokenizer.no_padding()

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from hf_synth.models.tokens import token_limit
-from hf_synth.models.windows import Note, Windows, choose_long_notes, windows_of
+from hf_synth.models.windows import Note, Windows, choose_long_notes, padded_left, windows_of
 from hf_synth.task.labels import Floats32, judged_mask, label_indices, label_matrix, soft_labels
 from hf_synth.task.task import Task
 
@@ -58,7 +58,7 @@ def classifier_inputs(
         ColumnError: a text or label is missing or wrong.
         TaskError: `long_notes` is none of LONG_NOTES, or the task has more than two text columns.
     """
-    limit = token_limit(tokenizer, network.config)
+    limit = token_limit(tokenizer, network)
     windows = windows_of(tokenizer, task, rows, limit, long_notes="cut", cache_dir=cache_dir)
     way = choose_long_notes(long_notes, windows.longer, len(rows))
     if way != "cut":
@@ -68,15 +68,21 @@ def classifier_inputs(
         eval_windows = windows_of(tokenizer, task, validation, limit, long_notes=way, cache_dir=cache_dir)
         eval_dataset = _examples(eval_windows, _true_targets(task, validation))
     parts = {
-        "data_collator": lambda examples: _collate(tokenizer, examples),
+        "data_collator": lambda examples: _collate(tokenizer, examples, padded_left(network.config)),
         "train_dataset": _examples(windows, training_targets(task, rows, class_weights=class_weights)),
         "eval_dataset": eval_dataset,
         "compute_loss_func": yes_no_cross_entropy if task.kind == "multi_label" else soft_cross_entropy,
+        "preprocess_logits_for_metrics": lambda output, _labels: _first(output),
         "compute_metrics": lambda output: {"main": main_score(task, output.predictions, output.label_ids)},
     }
     count = len(windows.tokens)
     facts = {"how": way, "tokens": limit, "longer": windows.longer, "rows": len(rows), "windows": count}
     return TrainerInputs(parts, way, facts, count / len(rows))
+
+
+def _first(output: Any) -> Any:
+    """Return the logits of a model that returns more beside them, as the hidden states of a BART or T5 encoder."""
+    return output[0] if isinstance(output, tuple | list) else output
 
 
 def training_targets(task: Task, rows: Dataset, *, class_weights: bool = False) -> Floats32:
@@ -105,12 +111,12 @@ def _examples(windows: Windows, targets: Floats32) -> list[dict[str, Any]]:
     return [{"input_ids": Note(windows, row), "labels": target} for row, target in enumerate(targets)]
 
 
-def _collate(tokenizer: Any, examples: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+def _collate(tokenizer: Any, examples: Sequence[Mapping[str, Any]], left: bool = False) -> dict[str, Any]:
     """Pad a batch; labels are (rows, K), tokens (rows, tokens), or (rows, windows, tokens) with long notes."""
     import torch
 
     notes = [example["input_ids"] for example in examples]
-    batch = notes[0].windows.batch_of_rows([note.row for note in notes], tokenizer.pad_token_id)
+    batch = notes[0].windows.batch_of_rows([note.row for note in notes], tokenizer.pad_token_id, left)
     labels = torch.from_numpy(np.stack([example["labels"] for example in examples]))
     return {key: torch.from_numpy(values) for key, values in batch.items()} | {"labels": labels}
 

@@ -21,7 +21,7 @@ import numpy.typing as npt
 from hf_synth.errors import ModelError, TaskError
 from hf_synth.models.inference import TOKENS_PER_BATCH, usual_device
 from hf_synth.models.loading import cpu_threads, has_weights, load_network, load_tokenizer, model_folder, quiet
-from hf_synth.models.tokens import batches, pad
+from hf_synth.models.tokens import batches, check_known, check_vocabulary, pad
 from hf_synth.task.labels import Floats, checked_texts, right_texts, row_weights, target_texts
 from hf_synth.task.task import Task
 
@@ -81,6 +81,7 @@ def start_seq2seq(base_model: str | Path, seed: int, *, name: str | None = None)
         ) from None
     if network.config.decoder_start_token_id is None or tokenizer.eos_token_id is None:
         raise ModelError(f"base model {name!r} names no token that starts a text, or none that ends one")
+    check_vocabulary(tokenizer, network, f"base model {name!r}")
     return network, tokenizer
 
 
@@ -234,6 +235,7 @@ def predict_texts(
     new = min(most_written, max_new_tokens or network.generation_config.max_new_tokens or NEW_TOKENS)
     network.generation_config = _greedy(network, new)  # passed to `generate` it would be merged with the old one
     rows = _tokens(tokenizer, input_texts(task, dataset), most_read)
+    check_known(network, tokenizer.pad_token_id, *(np.array(row) for row in rows))
     texts = [""] * len(rows)
     device = device or usual_device()
     network = network.to(device).eval()

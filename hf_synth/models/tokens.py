@@ -20,11 +20,15 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from hf_synth.errors import ModelError
 from hf_synth.task.folders import clear_disk_errors, private_folder
 from hf_synth.task.labels import Ints
 
 _GROUP = 1_000  # texts in one call of the tokenizer
 _KEY = 24  # hex digits of a text's digest
+_UNLIMITED = 512  # tokens that are read where neither model nor tokenizer names a limit
+_ENDLESS = 100_000  # a longer limit of a tokenizer stands for none
+_FEWEST = 8  # tokens below which no text can be read
 
 
 @dataclass(frozen=True)
@@ -172,12 +176,81 @@ def _store(folder: Path, keys: npt.NDArray[np.bytes_], tokens: Ragged) -> None:
             raise
 
 
-def token_limit(tokenizer: Any, config: Any) -> int:
-    """Return how many tokens an encoder reads: the smaller of the limits of its tokenizer and its positions."""
-    positions = getattr(config, "max_position_embeddings", None) or 512
-    if "roberta" in config.model_type or config.model_type in ("camembert", "mpnet"):
-        positions -= (config.pad_token_id or 0) + 1  # their positions start after the padding index
-    return min(int(positions), int(min(tokenizer.model_max_length, 1 << 20)))
+def token_limit(tokenizer: Any, network: Any) -> int:
+    """Return how many tokens an encoder reads: the smaller of the limits of its tokenizer and its positions.
+
+    A table of positions with a padding index is read from the index after it (RoBERTa and its kin), whatever the
+    model's type. A model without a limit (XLNet's is -1, a T5 has none) reads _UNLIMITED tokens, unless its tokenizer
+    names a limit.
+
+    Raises:
+        ModelError: fewer than _FEWEST tokens are left.
+    """
+    named = getattr(network.config, "max_position_embeddings", None)
+    longest = int(min(tokenizer.model_max_length, 1 << 20))
+    if isinstance(named, int) and named > 0:
+        positions = named - max(map(_first_position, network.modules()), default=0)
+    else:
+        positions = _UNLIMITED if longest > _ENDLESS else longest
+    limit = min(positions, longest)
+    if limit < _FEWEST:
+        raise ModelError(
+            f"a model of type {network.config.model_type} reads {limit} tokens at most, by max_position_embeddings "
+            f"{named} of its config.json and model_max_length {tokenizer.model_max_length} of its tokenizer: mend one"
+        )
+    return limit
+
+
+def _first_position(module: Any) -> int:
+    """Return the row of a table of positions that the first token reads; 0 for any other module.
+
+    Where a padding index is set, the tokens count on from it. Tables that add the offset to their own size (BART) have
+    none.
+    """
+    table = getattr(module, "position_embeddings", None)
+    padding = getattr(table, "padding_idx", None)
+    return 0 if padding is None else int(padding) + 1
+
+
+def check_vocabulary(tokenizer: Any, network: Any, what: str) -> None:
+    """Make room in a network's table for tokens that were added to its tokenizer, such as a padding token.
+
+    Args:
+        what: the model, for the error.
+
+    Raises:
+        ModelError: the tokenizer's own vocabulary is larger than the table: they are of two models.
+    """
+    size = vocabulary_size(network)
+    if size is None or len(tokenizer) <= size:
+        return
+    if tokenizer.vocab_size > size:
+        raise ModelError(
+            f"{what} holds a tokenizer of {tokenizer.vocab_size:,} tokens and weights of {size:,}: they are of two "
+            "models; take both from one"
+        )
+    network.resize_token_embeddings(len(tokenizer), mean_resizing=False)
+
+
+def vocabulary_size(network: Any) -> int | None:
+    """Return how many tokens a network has vectors for; None of a model of characters, which hashes them (CANINE)."""
+    try:
+        return int(network.get_input_embeddings().weight.shape[0])
+    except (NotImplementedError, AttributeError):
+        return None
+
+
+def check_known(network: Any, *ids: npt.NDArray[Any] | int) -> None:
+    """Check that a network has a vector for each of some tokens.
+
+    Raises:
+        ModelError: it has none for one.
+    """
+    size = vocabulary_size(network)
+    if size is not None and max((int(np.max(part, initial=0)) for part in ids), default=0) >= size:
+        raise ModelError(
+            f"the tokenizer makes tokens beyond the {size:,} of the model's weights: they are of two models"
+        )
 
 
 def pad(tokenizer: Any, rows: Sequence[Mapping[str, Sequence[int]]]) -> dict[str, npt.NDArray[np.int64]]:

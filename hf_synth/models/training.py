@@ -20,13 +20,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hf_synth.errors import HfSynthError, ModelError, TaskError
-from hf_synth.models.arguments import changed_arguments, main_arguments, training_arguments
+from hf_synth.models.arguments import changed_arguments, cpu_has_bf16, main_arguments, mention_bf16, training_arguments
 from hf_synth.models.checkpoints import STEPS, checkpoint_callbacks, checkpoint_folder, checkpoint_name, last_checkpoint
 from hf_synth.models.inference import load_model, probabilities
 from hf_synth.models.loading import cpu_threads, has_weights, load_tokenizer, model_folder, quiet
 from hf_synth.models.objectives import TrainerInputs, classifier_inputs, pooled_notes
 from hf_synth.models.record import joined_access, model_output, training_facts, weights_sha256, write_model
 from hf_synth.models.text2text import load_seq2seq, predict_texts, start_seq2seq, trainer_parts
+from hf_synth.models.tokens import check_vocabulary
 from hf_synth.task.folders import private_folder
 from hf_synth.task.labels import row_digests, row_weights, soft_labels, target_texts, usable_rows
 from hf_synth.task.task import Task
@@ -37,6 +38,12 @@ if TYPE_CHECKING:
 LORA_DEFAULTS: dict[str, Any] = {"r": 16, "lora_alpha": 32, "lora_dropout": 0.05, "target_modules": "all-linear"}
 LORA_LEARNING_RATE = 3e-4  # ten times that of full training (Biderman et al. 2024, arXiv:2405.09673)
 _PATIENCE = 3  # evaluations without a better score before training stops
+_SMALL = 5_000_000  # parameters up to which bf16 gains nothing
+_HINTS = {  # what a model that cannot read a text may lack, by its type
+    "xmod": "name its default_language in config.json, or ",
+    "reformer": "it trains on texts of one length only; ",
+}
+_HINT = "give its tokenizer a model_max_length that it can read, or "
 _LOG = logging.getLogger(__name__)
 
 Predict = Callable[["Dataset"], Any]
@@ -109,9 +116,12 @@ def train(
         work = stack.enter_context(_work(output, draft, inputs, (task, rows, validation, parent), resume, chief))
         network, tokenizer, new = _start(base_model, parent, task, seed)
         data = _trainer_inputs(network, tokenizer, task, rows, validation, class_weights, long_notes, cache_dir)
+        _try(network, data, str(base_model))
         how: dict[str, Any] = {"windows": data.windows, "processes": _processes(), "resumable": bool(resume)}
         how |= {"learning_rate": LORA_LEARNING_RATE if lora else 3e-5, "access": access}
         settings = training_arguments(args, work, len(rows), validation is not None, seed, progress, **how)
+        if settings.device.type == "cpu" and not settings.bf16 and network.num_parameters() > _SMALL and cpu_has_bf16():
+            mention_bf16()
         trainee = with_lora(network, lora, new, task.kind) if lora else network
         epochs, best = _optimise(trainee, tokenizer, data, settings, work if resume else None, int(resume))
         if draft is not None:
@@ -212,20 +222,27 @@ def _start(base_model: str | Path, folder: Path, task: Task, seed: int) -> tuple
         "label2id": {label: i for i, label in enumerate(task.labels)},
         "problem_type": f"{task.kind}_classification",
     }
+    name = f"base model {str(base_model)!r}"
     try:
         config = AutoConfig.from_pretrained(folder, trust_remote_code=False, **labels)
         config.__dict__.pop("long_notes", None)  # of an earlier training; this one chooses anew
-        if not has_weights(folder):
+        if config.pad_token_id is not None and tokenizer.pad_token_id < getattr(config, "vocab_size", 0):
+            # Trainer takes the tokenizer's: a model that counts positions from its padding has it from the start
+            config.pad_token_id = tokenizer.pad_token_id
+        if has_weights(folder):
+            options = {"trust_remote_code": False, "weights_only": True, "dtype": torch.float32}
+            network, info = AutoModelForSequenceClassification.from_pretrained(
+                folder, config=config, ignore_mismatched_sizes=True, output_loading_info=True, **options
+            )
+            mismatched = [key if isinstance(key, str) else key[0] for key in info["mismatched_keys"]]
+            new = sorted({*info["missing_keys"], *mismatched})
+        else:
             network = AutoModelForSequenceClassification.from_config(config)
-            return network, tokenizer, [name for name, _ in network.named_parameters() if "classifier" in name]
-        options = {"trust_remote_code": False, "weights_only": True, "dtype": torch.float32}
-        network, info = AutoModelForSequenceClassification.from_pretrained(
-            folder, config=config, ignore_mismatched_sizes=True, output_loading_info=True, **options
-        )
+            new = [name for name, _ in network.named_parameters() if "classifier" in name]
     except Exception as error:
-        raise ModelError(f"base model {str(base_model)!r} cannot be loaded ({type(error).__name__})") from None
-    mismatched = [key if isinstance(key, str) else key[0] for key in info["mismatched_keys"]]
-    return network, tokenizer, sorted({*info["missing_keys"], *mismatched})
+        raise ModelError(f"{name} cannot be loaded as a classifier ({type(error).__name__})") from None
+    check_vocabulary(tokenizer, network, name)
+    return network, tokenizer, new
 
 
 def _trainer_inputs(
@@ -250,6 +267,35 @@ def _trainer_inputs(
         counts = facts["longer"], facts["rows"], facts["tokens"]
         _LOG.info("%s of %s rows are longer than the %s tokens that the model reads: %s", *counts, way)
     return inputs
+
+
+def _try(network: Any, data: TrainerInputs, base_model: str) -> None:
+    """Pass the longest and the shortest text through the network once, before all the others.
+
+    Limits that neither config nor tokenizer names are found so in a second instead of in the middle of a training.
+
+    Raises:
+        ModelError: the model cannot read one of them.
+    """
+    import torch
+
+    rows, collate = data.parts["train_dataset"], data.parts["data_collator"]
+    sizes = [len(row["input_ids"]) for row in rows]
+    longest, shortest = sizes.index(max(sizes)), sizes.index(min(sizes))
+    for i in dict.fromkeys((longest, shortest)):
+        batch = {name: tensor for name, tensor in collate([rows[i]]).items() if name != "labels"}
+        if batch["input_ids"].dim() == 3:  # one window of a long note is enough
+            batch = {name: tensor[:, 0] for name, tensor in batch.items()}
+        try:
+            with torch.inference_mode(), torch.random.fork_rng(devices=[]):
+                network.train()(**batch)["logits"]
+        except Exception as error:  # models fail in many ways, and their messages may show text
+            kind, size = network.config.model_type, batch["input_ids"].shape[-1]
+            raise ModelError(
+                f"base model {base_model!r} cannot read a text of {size:,} tokens ({type(error).__name__}): "
+                f"{_HINTS.get(kind, _HINT if i == longest else '')}choose another model"
+            ) from None
+    network.eval()
 
 
 def _optimise(

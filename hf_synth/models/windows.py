@@ -48,11 +48,14 @@ class Windows:
     def __len__(self) -> int:
         return len(self.first) - 1
 
-    def batch(self, windows: Ints | Sequence[int], padding: int) -> dict[str, npt.NDArray[np.int64]]:
-        """Pad some windows on the right to the longest of them; each array has shape (windows, tokens)."""
+    def batch(
+        self, windows: Ints | Sequence[int], padding: int, left: bool = False
+    ) -> dict[str, npt.NDArray[np.int64]]:
+        """Pad some windows to the longest of them, on the right or the left; each array has shape (windows, tokens)."""
         chosen = np.asarray(windows, dtype=np.int64)
         lengths = self.tokens.lengths[chosen]
         mask = np.arange(lengths.max(initial=0)) < lengths[:, None]
+        mask = mask[:, ::-1] if left else mask
         places = spans(self.tokens.starts[:-1][chosen], lengths)
         batch = {"attention_mask": mask.astype(np.int64), "input_ids": np.full(mask.shape, padding, dtype=np.int64)}
         batch["input_ids"][mask] = self.tokens.flat[places]
@@ -61,11 +64,11 @@ class Windows:
             batch["token_type_ids"][mask] = self.types[places]
         return batch
 
-    def batch_of_rows(self, rows: Sequence[int], padding: int) -> dict[str, npt.NDArray[np.int64]]:
+    def batch_of_rows(self, rows: Sequence[int], padding: int, left: bool = False) -> dict[str, npt.NDArray[np.int64]]:
         """Pad all windows of some rows; (rows, windows, tokens), or (rows, tokens) where each row has one window."""
         chosen = np.asarray(rows, dtype=np.int64)
         counts = np.diff(self.first)[chosen]
-        flat = self.batch(spans(self.first[:-1][chosen], counts), padding)
+        flat = self.batch(spans(self.first[:-1][chosen], counts), padding, left)
         if (counts == 1).all():
             return flat
         mask = np.arange(counts.max()) < counts[:, None]
@@ -197,6 +200,11 @@ def _slide(lengths: Ints, room: int) -> tuple[Ints, Ints, Ints]:
     begin[slid[row], np.arange(len(row))] = start
     size[slid[row], np.arange(len(row))] = np.minimum(whole, width)[row]
     return counts, begin, size
+
+
+def padded_left(config: Any) -> bool:
+    """Return whether a model must be padded on the left: XLNet judges a text by its last place, padding or not."""
+    return str(config.model_type) == "xlnet"
 
 
 def choose_long_notes(way: str, longer: int, rows: int) -> str:

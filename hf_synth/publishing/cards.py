@@ -16,7 +16,7 @@ from hf_synth.correction.methods import DESCRIBED
 from hf_synth.evaluation.evaluation import Scores
 from hf_synth.generation.generation import simulated
 from hf_synth.llm.gguf_files import licence_of
-from hf_synth.models.base_models import known_model, licence_note, pretraining_note
+from hf_synth.models.base_models import TOY_NOTE, is_toy, known_model, licence_note, pretraining_note
 from hf_synth.privacy.findings import Findings
 from hf_synth.publishing.card_text import ACCESS_MEANING, FIGURES, METRICS, license_data
 from hf_synth.task.columns import REASONS, STATUSES, UNLABELLED, USAGE_COLUMNS, access_of, strictest
@@ -293,7 +293,7 @@ def model_card_facts(
                    if licence and trained.get("base_weights") else ""),
         "base_model": base if on_hub else None,
         "hyperparameters": ", ".join(f"{k} {v}" for k, v in hyperparameters.items() if v not in (None, -1, False)),
-        "pretrained_on": pretraining_note(base) if on_hub or known_model(base) else "",
+        "pretrained_on": TOY_NOTE if is_toy(trained) else pretraining_note(base) if on_hub or known_model(base) else "",
         "long_notes": _POOLED.get((trained.get("long_notes") or {}).get("how", ""), ""),
         "membership": membership.rstrip("."), "untested": untested.rstrip("."),
         "exposure": exposure.rstrip("."),

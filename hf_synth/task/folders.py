@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
     from datasets import Dataset, DatasetDict, Features
 
+REJECTED = "rejected"  # a status of rows, and the split of a folder that holds them
 _RECORD = b"hf_synth"  # in the metadata of parquet files
 _BATCH = 10_000  # rows of a group of parquet
 _MOST_NAMES = 100_000  # of a label's classes
@@ -113,8 +114,7 @@ def new_folder(path: Path, *, overwrite: bool = True) -> Iterator[Path]:
         OutputError: `path` exists and is no earlier output, or its disk is full or read-only.
     """
     path = Path(path)
-    if path.is_file() or (path.is_dir() and any(path.iterdir()) and not (overwrite and (path / MANIFEST).is_file())):
-        raise OutputError(f"{path} exists and is not an earlier output; choose another folder")
+    _check_free(path, overwrite)
     with clear_disk_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         draft = Path(tempfile.mkdtemp(prefix=f".{path.name}-", dir=path.parent))  # mode 0700
@@ -131,13 +131,39 @@ def new_folder(path: Path, *, overwrite: bool = True) -> Iterator[Path]:
         shutil.rmtree(draft, ignore_errors=True)
 
 
+def _check_free(path: Path, overwrite: bool = True) -> None:
+    if path.is_file() or (path.is_dir() and any(path.iterdir()) and not (overwrite and (path / MANIFEST).is_file())):
+        raise OutputError(f"{path} exists and is not an earlier output; choose another folder")
+
+
+def check_output(path: Path, what: str = "whole") -> None:
+    """Check that an output can be written there, before the work for it is done; nothing is left behind.
+
+    Args:
+        what: "whole" for a folder that `new_folder` writes, "within" for one that is written into, or "file".
+
+    Raises:
+        OutputError: it cannot, or something else is there.
+    """
+    if what == "whole":
+        _check_free(path)
+    elif path.is_dir() if what == "file" else path.is_file():
+        raise OutputError(f"{path} is a {'folder; name a file' if what == 'file' else 'file; name a folder'}")
+    place = path if what == "within" else path.parent
+    while not place.exists() and place != place.parent:
+        place = place.parent
+    with clear_disk_errors(path), tempfile.TemporaryDirectory(prefix=".hf_synth-", dir=place):
+        pass
+
+
 def write_stage(
     task: Task, dataset: Dataset | DatasetDict, path: Path, *, stage: str, report: str = "", **facts: Any
 ) -> Path:
     """Write the rows of a stage to a folder that `load_dataset(path)` accepts, with a README and a manifest.
 
     Args:
-        dataset: a Dataset becomes split "train".
+        dataset: a Dataset becomes split "train"; its rejected rows a split of their own, so that code which trains on
+            the folder's split "train" never sees them. `gold.adoption.read_dataset` returns both together.
         stage: the verb that made the rows.
         report: Markdown for report.md.
         facts: more entries of the manifest.
@@ -147,7 +173,7 @@ def write_stage(
     """
     from datasets import Dataset
 
-    splits = {"train": dataset} if isinstance(dataset, Dataset) else dict(dataset)
+    splits = _splits(dataset) if isinstance(dataset, Dataset) else dict(dataset)
     access = strictest(task.access, *(access_of(rows) for rows in splits.values()))
     manifest: dict[str, Any] = {"stage": stage, "task": task.full_name, "task_version": task.version, "access": access}
     if task.script is None:
@@ -187,6 +213,16 @@ def notes_of(rows: Dataset | Mapping[str, Dataset]) -> list[str]:
 def with_notes(description: str, notes: Sequence[str]) -> str:
     """Return the description of a dataset with notes, each once."""
     return "\n".join(dict.fromkeys([*description.split("\n"), *(_NOTE + note for note in notes)]))
+
+
+def _splits(rows: Dataset) -> dict[str, Dataset]:
+    """Return the rows as split "train", and the rejected ones among them as a split of their own."""
+    status = rows["label_status"][:] if "label_status" in rows.column_names else []
+    rejected = [i for i, value in enumerate(status) if value == REJECTED]
+    if not rejected:
+        return {"train": rows}
+    good = [i for i, value in enumerate(status) if value != REJECTED]
+    return {"train": rows.select(good), REJECTED: rows.select(rejected)}
 
 
 def read_manifest(path: Path) -> dict[str, Any] | None:

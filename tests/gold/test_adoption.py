@@ -9,7 +9,7 @@ from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
-from datasets import Dataset, load_from_disk
+from datasets import Dataset, DatasetDict, load_from_disk
 from support.publishing_rows import CREDENTIALED, OPEN, RESTRICTED, gold_rows, synthetic_rows
 
 from hf_synth.cli.cli import main
@@ -128,3 +128,53 @@ def test_an_access_that_would_loosen_is_refused(
     assert main(["gold", "gold/train.parquet", *table, "--out", "own"]) == 0
     assert access_of(read_dataset(tmp_path / "own")) == task.access
     assert json.loads((tmp_path / "own" / MANIFEST).read_text())["definition"]["access"] == task.access
+
+
+# --- rejected rows ----------------------------------------------------------------------------------------------------
+def some_rejected(n: int, every: int) -> Dataset:
+    """Make n rows, of which every so many-th was rejected."""
+    rows = synthetic_rows(OPEN, n)
+    fields = {"label_status": "rejected", "reason": "llm_error", "text": None, "label": None, "llm_label": None}
+    plain = [{**row, **(fields if i % every == 0 else {})} for i, row in enumerate(rows)]
+    return Dataset.from_list(plain, features=rows.features)
+
+
+@pytest.mark.parametrize("stage", ["generate", "correct"])
+def test_rejected_rows_are_a_split_of_their_own(stage: str, tmp_path: Path) -> None:
+    """Code that trains on `load_dataset(folder)["train"]` must not train on refusals."""
+    from datasets import load_dataset
+
+    rows = some_rejected(9, 3)
+    folder = write_stage(OPEN, rows, tmp_path / "rows", stage=stage)
+    loaded = load_dataset(str(folder), cache_dir=str(tmp_path / "cache"))
+    assert {split: len(part) for split, part in loaded.items()} == {"train": 6, "rejected": 3}
+    assert set(loaded["train"]["label_status"]) == {"kept"}
+    assert set(loaded["rejected"]["label_status"]) == {"rejected"}
+    assert json.loads((folder / MANIFEST).read_text())["rows"] == {"train": 6, "rejected": 3}
+    together = read_dataset(folder)  # every verb reads both
+    assert sorted(together["id"]) == sorted(rows["id"])
+    assert list(together["label_status"]) == ["kept"] * 6 + ["rejected"] * 3
+    assert together.features == rows.features
+    assert len(read_dataset(folder, split="train")) == 6
+    again = write_stage(OPEN, together, tmp_path / "again", stage=stage)
+    assert read_dataset(again).to_list() == together.to_list()
+
+
+def test_folders_without_rejected_rows_or_with_rejected_rows_alone_are_read(tmp_path: Path) -> None:
+    from datasets import load_dataset
+
+    none = write_stage(OPEN, synthetic_rows(OPEN, 4), tmp_path / "none", stage="generate")
+    assert [p.name for p in none.glob("*.parquet")] == ["train.parquet"]
+    every = write_stage(OPEN, some_rejected(4, 1), tmp_path / "all", stage="generate")
+    assert len(read_dataset(every)) == 4
+    loaded = load_dataset(str(every), cache_dir=str(tmp_path / "cache"))
+    assert {split: len(part) for split, part in loaded.items()} == {"train": 0, "rejected": 4}
+
+
+def test_folders_of_earlier_versions_hold_rejected_rows_in_train(tmp_path: Path) -> None:
+    rows = some_rejected(9, 3)
+    folder = write_stage(OPEN, DatasetDict(train=rows), tmp_path / "old", stage="generate")
+    assert read_dataset(folder).to_list() == rows.to_list()
+    foreign = write_stage(OPEN, DatasetDict(train=rows, rejected=rows), tmp_path / "foreign", stage="generate")
+    (foreign / MANIFEST).unlink()  # a split of that name in a folder that no stage wrote is a split
+    assert len(read_dataset(foreign)) == 9

@@ -215,3 +215,16 @@ def test_threads_never_exceed_the_cores_and_come_back() -> None:
     with cpu_threads() as now:
         assert 1 <= now <= before
     assert torch.get_num_threads() == before
+
+
+def test_batches_are_small_on_a_cpu(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from hf_synth.models import inference
+
+    budgets = []
+    batches = inference.batches
+    monkeypatch.setattr(
+        inference, "batches", lambda lengths, budget: budgets.append(budget) or batches(lengths, budget)
+    )
+    predict_proba(toy_task(), model, toy_rows(4), device="cpu")
+    predict_proba(toy_task(), model, toy_rows(4), device="cpu", tokens_per_batch=77)
+    assert budgets == [1024, 77]

@@ -19,7 +19,7 @@ from transformers import AutoModelForSequenceClassification, TrainingArguments
 
 from hf_synth.errors import AccessError, ColumnError, HfSynthError, ModelError, OutputError, TaskError
 from hf_synth.evaluation.evaluation import evaluate
-from hf_synth.models.arguments import training_arguments
+from hf_synth.models.arguments import mention_bf16, training_arguments
 from hf_synth.models.inference import predict_proba
 from hf_synth.models.record import model_facts, weights_sha256
 from hf_synth.models.training import train, trainer_fit
@@ -365,6 +365,33 @@ def test_a_cluster_that_wants_reports_gets_none_of_what_is_not_open(
     monkeypatch.setenv("KUBEFLOW_TRAINER_SERVER_URL", "http://127.0.0.1:9")
     assert training_arguments(None, tmp_path, 50, False, 0, access="open").report_to == ["kubeflow"]
     assert training_arguments(None, tmp_path, 50, False, 0, access="restricted").report_to == []
+
+
+def test_bf16_on_a_cpu_needs_no_second_field(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: Any) -> None:
+    monkeypatch.setattr("torch.accelerator.is_available", lambda: False)
+    monkeypatch.setattr("hf_synth.models.arguments.cpu_has_bf16", lambda: True)
+    made = training_arguments({"bf16": True}, tmp_path, 50, False, 0)
+    assert (made.bf16, made.use_cpu) == (True, True)
+    assert caplog.text == ""
+    monkeypatch.setattr("hf_synth.models.arguments.cpu_has_bf16", lambda: False)
+    assert training_arguments({"bf16": True}, tmp_path, 50, False, 0).bf16
+    assert "slower" in caplog.text
+    with pytest.raises(HfSynthError, match="fp16 has no effect on a CPU"):
+        training_arguments({"fp16": True, "use_cpu": True}, tmp_path, 50, False, 0)
+
+
+def test_bf16_is_mentioned_once_where_the_cpu_has_it(
+    base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: Any
+) -> None:
+    monkeypatch.setattr("hf_synth.models.training._SMALL", 0)
+    monkeypatch.setattr("hf_synth.models.training.cpu_has_bf16", lambda: True)
+    mention_bf16.cache_clear()
+    caplog.set_level("INFO", logger="hf_synth")
+    for name in ("a", "b"):
+        run(base, tmp_path / name, toy_rows(8), args={"max_steps": 1, "use_cpu": True})
+    assert caplog.text.count("--set bf16=true") == 1
+    half = run(base, tmp_path / "half", toy_rows(8), toy_rows(4), args={"max_steps": 1, "bf16": True, "use_cpu": True})
+    assert model_facts(half)["hyperparameters"]["bf16"] is True
 
 
 @pytest.mark.parametrize(("n", "epochs"), [(50, 20), (1_243, 8), (100_000, 3)])

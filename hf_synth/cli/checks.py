@@ -1,0 +1,108 @@
+"""What a verb checks first: whether its options can work, before gold is read, an LLM is asked or a model is trained.
+
+Every verb that reads data calls `check_verb` right after it has its task. Only small files are read: manifests,
+configs, the metadata of tables.
+"""
+
+from __future__ import annotations
+
+from argparse import Namespace
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from hf_synth.cli import options
+from hf_synth.cli.options import Result
+from hf_synth.errors import MissingGoldError, TaskError
+
+if TYPE_CHECKING:
+    from hf_synth.task.columns import Access
+    from hf_synth.task.task import Task
+
+Out = Literal["whole", "within", "file"]
+_INPUTS = ("gold", "synthetic", "data", "folder", "examples", "audited", "notes")  # options that are paths to read
+_OF_TASK = ("gold", "synthetic", "data", "folder", "examples")  # of them, those whose folders are of the verb's task
+
+
+def check_verb(
+    task: Task, args: Namespace, *, out: Out = "whole", trains: bool = False, models: Sequence[str] = ()
+) -> None:
+    """Check the options of a verb.
+
+    Args:
+        out: what --out is: a folder that is replaced as a "whole", one that is written "within", or a "file".
+        trains: whether the verb trains models from --base-model.
+        models: trained models that it uses.
+
+    Raises:
+        HfSynthError: an option cannot work; a subclass says why.
+    """
+    paths = {name: path for name in _INPUTS if isinstance(path := getattr(args, name, None), Path)}
+    _check_out(args, out)
+    _check_inputs(task, paths)
+    access = _recorded(task, paths.values())
+    _check_endpoint(args, access)
+    if trains:
+        _check_training(task, args, access)
+    for model in models:
+        from hf_synth.models.readiness import check_model
+
+        check_model(task, model)
+
+
+def needs_base_model(args: Namespace) -> bool:
+    """Return whether `correct` and `regenerate` train correctors: not with a model, a judge or method none."""
+    return not args.corrector and not args.judge and args.method != "none"
+
+
+def _check_out(args: Namespace, out: Out) -> None:
+    from hf_synth.task.folders import check_output
+
+    path = getattr(args, "out", None)
+    if path is not None and not getattr(args, "dry_run", False):
+        check_output(path, out)
+
+
+def _check_inputs(task: Task, paths: dict[str, Path]) -> None:
+    """Check that what a verb reads is there, and that folders that stages wrote are of the verb's task."""
+    from hf_synth.task.folders import read_manifest
+
+    for name, path in paths.items():
+        if not path.exists():
+            raise MissingGoldError(f"{path} is no file or folder")
+        of = (read_manifest(path) or {}).get("task") if path.is_dir() and name in _OF_TASK else None
+        if of not in (None, task.full_name):
+            raise TaskError(f"{path} is of task {of!r}, not {task.full_name!r}: name that task, or another folder")
+
+
+def _recorded(task: Task, paths: Iterable[Path]) -> Access:
+    """Return the strictest access of the task and of what the files record."""
+    from hf_synth.task.columns import strictest
+    from hf_synth.task.folders import recorded_access
+
+    found = [recorded_access(path) for path in paths]
+    return strictest(task.access, *(access for access in found if access is not None))
+
+
+def _check_endpoint(args: Namespace, access: Access) -> None:
+    """Check that an endpoint is named where an LLM is asked, and that the notes may be sent there."""
+    from hf_synth.llm.endpoints import check_endpoint, parse_origin
+
+    names = [name for option in ("llm", "judge") for name in (getattr(args, option, None) or "").split(",") if name]
+    asked = [name for name in names if name.partition("@")[0] != options.SIMULATOR or args.base_url]
+    if asked and not args.local and not getattr(args, "dry_run", False):
+        check_endpoint(parse_origin(options.endpoint_of(args)), access)
+
+
+def _check_training(task: Task, args: Namespace, access: Access) -> None:
+    """Check the base model and the fields of --set."""
+    from hf_synth.models.readiness import check_base_model, check_fields
+
+    name = options.base_model_name(task, args)
+    if name != options.TINY:
+        check_base_model(task, name, revision=args.base_revision, base_access=args.base_access, lora=args.lora)
+    validated = hasattr(args, "resume") and args.gold is not None  # of `train`
+    how: Result = {"validated": validated, "resumable": getattr(args, "resume", False), "access": access}
+    check_fields(options.training_fields(args, name), **how)
+    if args.class_weights and task.kind != "single_label":
+        raise TaskError(f"task {task.full_name!r} is {task.kind}: class_weights are for single_label tasks only")
