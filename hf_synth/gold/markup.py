@@ -68,7 +68,7 @@ def _xml_cause(source: SourceFile, code: int, number: int) -> str:
         return "an element is closed by another's name, or a bare < stands in a text (write &lt;)"
     if code == 9:
         return "something follows the outermost element; are two files joined?"
-    if code == 30 or (code == 4 and first.lstrip()[:5] == b"<?xml" and first[:1].isspace()):
+    if code == 17:
         return "something stands before <?xml ...?>, which must come first; remove it"
     if code == 8:
         return "an attribute stands twice in one element"
@@ -83,6 +83,8 @@ def _xml_cause(source: SourceFile, code: int, number: int) -> str:
         return "the line is not in the encoding that the file names; convert it to UTF-8"
     if code == 11 or _BARE.search(line):
         return "a bare & stands in the line (write &amp;)"
+    if re.search(rb"<!--(?:(?!-->).)*?--[^>]", line):
+        return "a comment holds two hyphens (--), which XML does not allow; remove it"
     if re.search(rb"<(?![A-Za-z_/!?])", line):
         return "a bare < stands in the line (write &lt;)"
     return "the markup of the line is broken; compare it with the source's file"
