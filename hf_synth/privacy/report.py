@@ -179,13 +179,13 @@ def _overlap_section(findings: Findings) -> Section:
 def _flags_section(findings: Findings) -> Section:
     raised = Counter(flag for flags in findings.row_flags for flag in flags)
     rows = [
-        [f"`{flag}`", meaning, raised[flag], "yes" if flag in refusing(findings.access) else "no"]
+        [f"`{flag}`", raised[flag], "yes" if flag in refusing(findings.access) else "no", meaning]
         for flag, meaning in FLAGS.items()
     ]
     numbers = list(findings.refused)
     first = f" The first ones: rows {', '.join(str(i) for i in numbers[:20])}." if numbers else ""
     text = f"Rows with a flag that refuses them: {len(numbers):,}.{first} Row numbers count from 0."
-    return Section("Flags", text, tables=[Table(["flag", "meaning", "rows", "refuses"], rows, align="llrl")])
+    return Section("Flags", text, tables=[Table(["flag", "rows", "refuses", "meaning"], rows, align="lrll")])
 
 
 def _model_section(membership: Membership | None, exposure: Exposure | None) -> Section:

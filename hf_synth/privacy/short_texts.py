@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from hf_synth.privacy.folding import Bools, Hashes, Units, fold, mix, resolved
+from hf_synth.privacy.folding import Bools, Hashes, Numbers, Units, fold, mix, resolved
 from hf_synth.task.labels import Floats, Ints
 
 # Words of the longest text that is compared as a whole, and of the longest text of gold: longer ones have windows.
@@ -304,7 +304,7 @@ def _edits(mine: Hashes, theirs: Hashes, lengths: Ints, sizes: Ints) -> tuple[In
     return whole, inside
 
 
-def changes(values: Hashes | Ints) -> Bools:
+def changes(values: Hashes | Ints | Numbers) -> Bools:
     """Return a mask of the values that differ from the one before."""
     mask = np.ones(len(values), bool)
     mask[1:] = values[1:] != values[:-1]

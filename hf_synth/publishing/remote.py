@@ -12,16 +12,14 @@ import contextlib
 import os
 import re
 import tempfile
-import threading
-import warnings
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 from hf_synth.errors import PublishError
-from hf_synth.publishing.gate import Gated, Kind, Visible, is_institution
+from hf_synth.publishing.client import clear_errors, client, endpoint_of
+from hf_synth.publishing.gate import Gated, Kind, Visible
 from hf_synth.publishing.history import ATTRIBUTES, Commit, Reach, Releases, differing, is_plain, strangers
 from hf_synth.publishing.sealed import Seal, copy_sealed, sealed_file
 from hf_synth.task.folders import work_folder
@@ -32,20 +30,9 @@ _FOREIGN = re.compile(
     r"(?i).*\.(?:bin|pt|pth|ckpt|pkl|pickle|joblib|np[yz]|h5|msgpack|csv|tsv|jsonl|xlsx?|arrow|zip|t?gz|tar|7z|sqlite|db|log)"
 )
 _NUMBERED = re.compile(r"v(\d+)")
-_CLIENT_LOCK = threading.RLock()
-_SQUASH = "squash its history"
+_HIDE, _EMPTY, _SQUASH = "make it private", "empty it", "squash its history"  # steps of a withdrawal
 _WITHDRAWN = "Withdraw this release"
 _BRANCH = "hf-synth-squash"  # exists while the history of a tag is squashed
-
-_STATUS = {
-    401: "the token is missing or wrong",
-    403: "the token has no right to write there",
-    404: "there is no such repository, or the token may not see it",
-    409: "it already exists in another form",
-    412: "somebody else changed the repository meanwhile; nothing was published: publish again",
-    413: "a file is too large for the Hub",
-    429: "the Hub limits the rate of requests; publish again later",
-}
 
 
 @dataclass(frozen=True)
@@ -64,6 +51,23 @@ class Published:
     tag: str
     gated: Gated
     changed: bool
+
+
+@dataclass(frozen=True)
+class _Before:
+    """A repository before a push.
+
+    Args:
+        info: as its Hub describes it.
+        tags: the commit of each tag.
+        stale: remote files that are deleted.
+        changed: files to send.
+    """
+
+    info: Any
+    tags: Mapping[str, str]
+    stale: Sequence[str]
+    changed: Sequence[str]
 
 
 @dataclass(frozen=True)
@@ -189,39 +193,49 @@ class Repository:
         work = tempfile.TemporaryDirectory(prefix="push-", dir=work_folder(folder.parent))
         with work as copy, client(self.endpoint):
             copy_sealed(folder, seal, Path(copy))
-            folder = Path(copy)
             with clear_errors(self.repo_id, "pushing"):
-                api.create_repo(**self._where, private=True, exist_ok=True)
-                info = api.repo_info(**self._where)
-                if private and not info.private:
-                    raise PublishError(f"{self.repo_id} is public although it should be private; nothing was sent")
-                remote, tags = self._files(api, info.sha), self._tags(api)
-                stale, changed = self._difference(seal, remote, everything=squash)
-                if not squash and tag in tags and (stale or changed or tags[tag] != info.sha):
-                    raise PublishError(f"{self.repo_id} has a tag {tag!r} already: choose another; nothing was sent")
-            wanted = gated or (info.gated if keep_gate else False) or False
-            if wanted and not info.private and info.gated != wanted:  # a public repository is gated first
-                with clear_errors(self.repo_id, "access to it could not be gated; nothing was sent"):
-                    api.update_repo_settings(**self._where, gated=wanted)
-            with clear_errors(self.repo_id, "pushing"):
-                commit = self._commit(api, folder, info.sha, stale, changed, note)
-            with clear_errors(self.repo_id, "it was pushed, but access to it could not be gated"):
-                if (info.gated or False) != wanted:
-                    api.update_repo_settings(**self._where, gated=wanted)
+                before = self._begin(api, seal, private, tag, squash)
+            wanted = gated or (before.info.gated if keep_gate else False) or False
+            commit = self._send(api, Path(copy), before, wanted, note)
             with clear_errors(self.repo_id, "reading it back"):
-                self._compare(api, folder, seal, commit)
+                self._compare(api, Path(copy), seal, commit)
             if squash:
                 with clear_errors(self.repo_id, "it was pushed, but what it held before could not be deleted"):
                     commit = self._squash(api)
             with clear_errors(self.repo_id, "it was pushed, but who may see it could not be set"):
-                if bool(info.private) != private:
+                if bool(before.info.private) != private:
                     if not private:
                         self._check_reach(api, known, seal, content)
                     api.update_repo_settings(**self._where, private=private)
                 self._check_settings(api, private, wanted)
             with clear_errors(self.repo_id, "it was pushed, but could not be tagged"):
-                name = self._tag(api, tag, tags, commit)
-        return Published(self.url, commit, name, wanted, bool(stale or changed))
+                name = self._tag(api, tag, before.tags, commit)
+        return Published(self.url, commit, name, wanted, bool(before.stale or before.changed))
+
+    def _begin(self, api: Any, seal: Seal, private: bool, tag: str | None, squash: bool) -> _Before:
+        """Create the repository if there is none, privately, and look at what it holds."""
+        api.create_repo(**self._where, private=True, exist_ok=True)
+        info = api.repo_info(**self._where)
+        if private and not info.private:
+            raise PublishError(f"{self.repo_id} is public although it should be private; nothing was sent")
+        remote, tags = self._files(api, info.sha), self._tags(api)
+        stale, changed = self._difference(seal, remote, everything=squash)
+        if not squash and tag in tags and (stale or changed or tags[tag] != info.sha):
+            raise PublishError(f"{self.repo_id} has a tag {tag!r} already: choose another; nothing was sent")
+        return _Before(info, tags, stale, changed)
+
+    def _send(self, api: Any, folder: Path, before: _Before, wanted: Gated, note: str) -> str:
+        """Commit the differences, and gate the repository: a public one first."""
+        info = before.info
+        if wanted and not info.private and info.gated != wanted:
+            with clear_errors(self.repo_id, "access to it could not be gated; nothing was sent"):
+                api.update_repo_settings(**self._where, gated=wanted)
+        with clear_errors(self.repo_id, "pushing"):
+            commit = self._commit(api, folder, info.sha, before.stale, before.changed, note)
+        with clear_errors(self.repo_id, "it was pushed, but access to it could not be gated"):
+            if (info.gated or False) != wanted:
+                api.update_repo_settings(**self._where, gated=wanted)
+        return commit
 
     def _check_reach(self, api: Any, known: Releases, seal: Seal, content: str) -> None:
         """Check, at the last moment, that nothing but releases becomes public with the repository."""
@@ -369,34 +383,44 @@ class Repository:
             withdrawn = None if tag is None else tags[tag]
             empty = withdrawn in (None, info.sha)
             deleted = sorted(tags) if tag is None else [tag]
-            left += [*(["make it private"] if tag is None else []), *(["empty it"] if empty else [])]
-            left += [*(f"delete tag {name}" for name in deleted), *(f"delete branch {name}" for name in branches)]
-            left.append(_SQUASH)
+            left += [*([_HIDE] if tag is None else []), *([_EMPTY] if empty else [])]
+            left += [
+                *(f"delete tag {name}" for name in deleted),
+                *(f"delete branch {name}" for name in branches),
+                _SQUASH,
+            ]
             if tag is None:
                 with clear_errors(self.repo_id, "making it private"):
-                    if not info.private:
-                        api.update_repo_settings(**self._where, private=True)
-                    if not api.repo_info(**self._where).private:
-                        raise PublishError(f"{self.repo_id} is still public: check its settings now")
+                    self._hide(api, info)
                     done["private"] = True
-                    left.remove("make it private")
+                    left.remove(_HIDE)
             if empty:
                 with clear_errors(self.repo_id, "emptying it"):
                     done |= self._empty(api, info.sha, card)
-                    left.remove("empty it")
-            for what, names, delete in (("tag", deleted, api.delete_tag), ("branch", branches, api.delete_branch)):
-                kept = done["tags" if what == "tag" else "branches"]
-                with clear_errors(self.repo_id, f"deleting its {'tags' if what == 'tag' else 'branches'}"):
-                    for name in names:
-                        delete(**self._where, **{what: name})
-                        kept.append(name)
-                        left.remove(f"delete {what} {name}")
+                    left.remove(_EMPTY)
+            self._delete_refs(api, {"tag": deleted, "branch": branches}, done, left)
             with clear_errors(self.repo_id, "squashing its history"):
                 self._forget(api, withdrawn, _WITHDRAWN if empty else _title(self.kind))
                 done["squashed"] = True
                 left.remove(_SQUASH)
                 gone = before if withdrawn is None else {withdrawn}
                 done["served"] = len(self._served(api, gone - self._commits(api, api.repo_info(**self._where).sha)))
+
+    def _hide(self, api: Any, info: Any) -> None:
+        """Make the repository private, and check that it is."""
+        if not info.private:
+            api.update_repo_settings(**self._where, private=True)
+        if not api.repo_info(**self._where).private:
+            raise PublishError(f"{self.repo_id} is still public: check its settings now")
+
+    def _delete_refs(self, api: Any, refs: Mapping[str, Sequence[str]], done: dict[str, Any], left: list[str]) -> None:
+        """Delete tags and branches by name; each is noted in `done` and removed from `left` once it is deleted."""
+        for what, delete, several in (("tag", api.delete_tag, "tags"), ("branch", api.delete_branch, "branches")):
+            with clear_errors(self.repo_id, f"deleting its {several}"):
+                for name in refs[what]:
+                    delete(**self._where, **{what: name})
+                    done[several].append(name)
+                    left.remove(f"delete {what} {name}")
 
     def _empty(self, api: Any, head: str | None, card: str) -> dict[str, Any]:
         """Leave only a card at the head of the main branch; return the number of files deleted and the commit."""
@@ -448,77 +472,3 @@ def _title(kind: Kind) -> str:
 def _number(tag: str) -> int:
     match = _NUMBERED.fullmatch(tag)
     return int(match[1]) if match else 0
-
-
-def endpoint_of(endpoint: str | None) -> str:
-    """Return the URL of a Hub: the argument, HF_ENDPOINT, or the public one."""
-    from huggingface_hub import constants
-
-    return (endpoint or str(constants.ENDPOINT)).rstrip("/")
-
-
-@contextlib.contextmanager
-def client(endpoint: str) -> Iterator[None]:
-    """Configure huggingface_hub's client for one Hub within the block.
-
-    Only the public Hub supports Xet. Requests to the institution's own Hub bypass proxies and may go to no other host,
-    wherever a redirect or an upload address points, since credentialed data may go only there. The process has one
-    client, so threads take turns: one must not remove the guard of another.
-    """
-    import httpx2
-    from huggingface_hub.utils import _http
-
-    def check_host(request: Any) -> None:
-        if request.url.netloc.decode() != urlsplit(endpoint).netloc and not is_institution(str(request.url)):
-            raise PublishError("the Hub redirected data to another host; nothing was sent there")
-
-    def direct_client() -> Any:
-        hooks = {"request": [_http.hf_request_event_hook, check_host]}
-        return httpx2.Client(event_hooks=hooks, follow_redirects=True, timeout=None, trust_env=False)
-
-    with _CLIENT_LOCK:
-        yield from _configured(endpoint, direct_client if is_institution(endpoint) else None)
-
-
-def _configured(endpoint: str, make: Callable[[], Any] | None) -> Iterator[None]:
-    from huggingface_hub import constants, set_client_factory
-    from huggingface_hub.utils import _http
-
-    before = constants.HF_HUB_DISABLE_XET, constants.HF_HUB_DISABLE_TELEMETRY, _http._GLOBAL_CLIENT_FACTORY
-    host = urlsplit(endpoint).hostname or ""
-    constants.HF_HUB_DISABLE_XET = before[0] or not (host == "huggingface.co" or host.endswith(".huggingface.co"))
-    constants.HF_HUB_DISABLE_TELEMETRY = True
-    if make is not None:
-        set_client_factory(make)
-    try:
-        with warnings.catch_warnings():  # huggingface_hub 2.4 uploads in a way that httpx2 deprecates
-            warnings.filterwarnings("ignore", "Use 'content=", DeprecationWarning)
-            yield
-    finally:
-        constants.HF_HUB_DISABLE_XET, constants.HF_HUB_DISABLE_TELEMETRY = before[:2]
-        set_client_factory(before[2])
-
-
-@contextlib.contextmanager
-def clear_errors(repo_id: str, doing: str) -> Iterator[None]:
-    """Turn errors of a Hub or its client into one sentence; their own messages may repeat what we sent."""
-    from huggingface_hub.errors import HfHubHTTPError, HFValidationError
-
-    try:
-        yield
-    except PublishError:
-        raise
-    except HFValidationError:
-        raise PublishError(
-            "the repository's name is not valid: use ORG/NAME with letters, digits, '-', '_', '.'"
-        ) from None
-    except Exception as error:
-        cause = error if isinstance(error, HfHubHTTPError) else error.__cause__  # an upload wraps its error
-        if isinstance(cause, PublishError):
-            raise cause from None
-        if not isinstance(cause, HfHubHTTPError):
-            raise PublishError(f"{repo_id}, {doing}: the Hub cannot be reached ({type(error).__name__})") from None
-        status = getattr(cause.response, "status_code", None)
-        raise PublishError(
-            f"{repo_id}, {doing}: {_STATUS.get(status or 0, 'the Hub failed')} (status {status})"
-        ) from None

@@ -10,7 +10,8 @@ import pytest
 from support.publishing_rows import OPEN, gold_rows, synthetic_rows
 
 from hf_synth.privacy.audit import index_gold
-from hf_synth.publishing.checks import Watched, check_card, check_folder
+from hf_synth.publishing.card_checks import check_card
+from hf_synth.publishing.checks import Watched, check_folder
 from hf_synth.publishing.publishing import publish_dataset
 
 SECRET = "not-for-others-1234"

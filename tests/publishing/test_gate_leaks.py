@@ -280,7 +280,7 @@ def test_the_leaks_are_there_to_be_found(monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.setattr(Findings, "verdict", property(lambda self: "ok"))
     monkeypatch.setattr(export, "view_rows", lambda task, dataset, withheld: {"corrected": [0, 1], "raw": [0, 1, 2]})
     monkeypatch.setattr("hf_synth.publishing.checks.check_card", lambda text: [])
-    monkeypatch.setattr("hf_synth.publishing.publishing.content_check", lambda *a: lambda folder: None)
+    monkeypatch.setattr("hf_synth.publishing.writing.content_check", lambda *a: lambda folder: None)
     verdict = publish_dataset(RESTRICTED, rows, "o/x", gold=gold, push=False)
     assert CANARY in shipped(verdict)
     assert not left_out(verdict, [GOLD_TEXT[1]])

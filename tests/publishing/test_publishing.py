@@ -145,7 +145,7 @@ def test_no_call_makes_credentialed_rows_public(tmp_path: Path, monkeypatch: pyt
     )
     rows, gold = synthetic_rows(CREDENTIALED), gold_rows(CREDENTIALED)
     findings = audit(OPEN, rows, gold=gold)  # of the same rows in every call
-    monkeypatch.setattr("hf_synth.publishing.publishing.audit", lambda *given, **more: findings)
+    monkeypatch.setattr("hf_synth.publishing.looking.audit", lambda *given, **more: findings)
     choices = itertools.product(
         (None, True, False), (None, False), ("https://huggingface.co", "http://127.0.0.1:1"),
         (None, "public", "private"), (None, "the board"),

@@ -18,6 +18,7 @@ from hf_synth.errors import PublishError
 from hf_synth.evaluation.evaluation import Scores
 from hf_synth.hub import connected, running_hub
 from hf_synth.publishing import remote
+from hf_synth.publishing.client import client
 from hf_synth.publishing.publishing import publish_dataset, publish_model
 
 
@@ -187,7 +188,7 @@ def test_what_goes_to_ones_own_hub_passes_no_proxy_and_no_other_host(
     assert publish_dataset(
         CREDENTIALED, synthetic_rows(CREDENTIALED), "org/direct", gold=gold_rows(CREDENTIALED), **where
     ).pushed
-    with remote.client(where["endpoint"]), pytest.raises(PublishError, match="another host"):
+    with client(where["endpoint"]), pytest.raises(PublishError, match="another host"):
         get_session().put("http://8.8.8.8/upload", content=b"note")
 
 
@@ -210,8 +211,6 @@ def test_a_public_repository_is_gated_before_anything_is_sent(
 
 def test_two_publishings_in_threads_take_turns_with_the_guarded_client() -> None:
     from huggingface_hub.utils import _http
-
-    from hf_synth.publishing.remote import client
 
     before, inside, seen = _http._GLOBAL_CLIENT_FACTORY, threading.Event(), []
 

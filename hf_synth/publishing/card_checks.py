@@ -1,0 +1,97 @@
+"""Checks of a card as the Hub reads it, without the Hub: its YAML header, its configs, and what is left in its text."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from hf_synth.publishing.card_text import CATEGORIES, LARGEST, LICENSES, SIZES, TAGS
+
+_EMPTY_TEXT = re.compile(r"(?:[:(=]\s*|\s)(?:nan|NaN|None|Undefined)(?=\s*(?:$|[,.)]))", re.MULTILINE)
+_LANGUAGE = re.compile(r"[a-z]{2,3}")
+_SIZES = (*SIZES, LARGEST)
+
+
+def check_card(text: str) -> list[str]:
+    """Check a card without the Hub; return each problem as a sentence."""
+    header, body = split_card(text)
+    if isinstance(body, list):
+        return body
+    problems = [*_check_terms(header), *_check_configs(header.get("configs") or [])]
+    if not set(TAGS) <= set(header.get("tags") or []):
+        problems.append(f"the tags lack one of {', '.join(TAGS)}")
+    # notes among the examples may hold any word
+    plain = re.sub(r"\n## Examples\n.*?(?=\n## |\Z)", "\n", text, flags=re.DOTALL)
+    if re.search(r"\{\{|\{%|%\}|\}\}|\{#", text):
+        problems.append("a placeholder of the template is left in the text")
+    if re.search(r"\b(?:TODO|FIXME|XXX|lorem ipsum)\b", plain):
+        problems.append("a note to the author is left in the text")
+    if _is_empty(header):
+        problems.append("the header holds an empty value")
+    if _EMPTY_TEXT.search(re.sub(r"```.*?```|`[^`\n]*`", "", plain, flags=re.DOTALL)):
+        problems.append("an empty value is left in the text")
+    if "this is not de-identification" not in body:
+        problems.append("the card does not say that patterns do not find names")
+    if re.search(r"!\[[^\]]*\]\(|<img|<script|<iframe", text):
+        problems.append("the card would load something from elsewhere")
+    return problems
+
+
+def split_card(text: str) -> tuple[dict[str, Any], str | list[str]]:
+    """Split a card into header and text; in place of the text a list with the problem if it cannot be parsed."""
+    import yaml  # type: ignore[import-untyped]
+
+    parts = re.match(r"---\n(.*?)\n---\n(.*)", text, re.DOTALL)
+    if parts is None:
+        return {}, ["the card does not begin with a YAML header"]
+    try:
+        header = yaml.safe_load(parts[1])
+    except yaml.YAMLError:
+        return {}, ["the header is not valid YAML"]
+    if not isinstance(header, dict):
+        return {}, ["the header is not a mapping"]
+    return header, parts[2]
+
+
+def _check_terms(header: Mapping[str, Any]) -> list[str]:
+    """Check the fields of a header for which the Hub has a list of values."""
+    problems = []
+    license = header.get("license")
+    if license not in LICENSES:
+        problems.append(f"license {license!r} is not one of the Hub's identifiers")
+    if license == "other" and not re.fullmatch(r"[a-z0-9.-]+", str(header.get("license_name") or "")):
+        problems.append("license 'other' needs a license_name of small letters, digits, '-' and '.'")
+    sizes = header.get("size_categories") or []
+    if not isinstance(sizes, list) or any(s not in _SIZES for s in sizes):
+        problems.append(f"size_categories {sizes} are not among the Hub's")
+    tasks = [*(header.get("task_categories") or []), *filter(None, [header.get("pipeline_tag")])]
+    if not tasks or any(t not in CATEGORIES.values() for t in tasks):
+        problems.append(f"task categories {tasks} are not among {', '.join(sorted(set(CATEGORIES.values())))}")
+    languages = header.get("language")
+    named = [languages] if isinstance(languages, str) else languages or []
+    if not named or not all(isinstance(n, str) and _LANGUAGE.fullmatch(n) for n in named):
+        problems.append(f"language {languages!r} is no ISO 639 code")
+    return problems
+
+
+def _check_configs(configs: Any) -> list[str]:
+    complete = isinstance(configs, list) and all(
+        isinstance(c, dict) and c.get("config_name") and isinstance(c.get("data_files"), list) and c["data_files"]
+        for c in configs
+    )
+    if not complete:
+        return ["a config lacks its name or its files"]
+    names = [c["config_name"] for c in configs]
+    if len(set(names)) != len(names) or sum(bool(c.get("default")) for c in configs) > 1:
+        return ["two configs have one name, or are both the default"]
+    return []
+
+
+def _is_empty(value: Any) -> bool:
+    """Return whether a value, or any value inside it, is empty."""
+    if isinstance(value, Mapping):
+        return any(map(_is_empty, value.values()))
+    if isinstance(value, list):
+        return any(map(_is_empty, value))
+    return value is None or value != value or value in ("", "None", "nan", "Undefined")
