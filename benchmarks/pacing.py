@@ -29,9 +29,8 @@ SERVERS: dict[str, dict[str, Any]] = {
 
 def table(n: int, folder: Path) -> list[str]:
     """Measure all servers and return the lines of a table."""
-    lines = [
-        f"| server | {' | '.join(f'{c} fixed, s' for c in FIXED)} | none given, s | best fixed / none | 64 fixed / none |"
-    ]
+    head = [*(f"{c} fixed, s" for c in FIXED), "none given, s", "best fixed / none", "64 fixed / none"]
+    lines = [f"| server | {' | '.join(head)} |"]
     lines.append("|---" * (len(FIXED) + 4) + "|")
     print("\n".join(lines), flush=True)
     for name, options in SERVERS.items():

@@ -54,7 +54,7 @@ class Stages:
 
     def _train(self, task: Task, rows: Dataset, *, output_dir: Path, **_: Any) -> Path:
         self.made["train"] += 1
-        self.trained_on = list(rows["text"])
+        self.trained_on = sorted(rows["text"])
         return output_dir
 
     def _evaluate(self, *_: Any, **__: Any) -> Any:
