@@ -18,6 +18,7 @@ from hf_synth.llm.journal import Journal
 _LOG = logging.getLogger(__name__)
 _STABLE = ("id", "root", "parent", "owned_by", "max_model_len", "max_context_length", "quantization", "arch")
 _WEIGHTS = ("n_params", "n_ctx_train", "n_vocab", "size")  # of llama.cpp's "meta"
+_ANY_PORT = ("simulator",)  # the offline simulator has another port each time
 _LONGEST, _MOST = 200, 20  # characters of a value, names that are kept
 Get = Callable[[str], Awaitable[Any]]
 
@@ -104,7 +105,7 @@ def _compare(before: Mapping[str, Any], now: Mapping[str, Any], model: str, cach
             model,
             "; ".join(changes),
         )
-    elif cached and before["url"] != now["url"]:
+    elif cached and before["url"] != now["url"] and not now["served"] and model not in _ANY_PORT:
         _LOG.warning(
             "%d answers of model %r came from the journal: they were made at %s, and %s was not asked; if that is "
             "another model, give it a journal of its own with --journal",
