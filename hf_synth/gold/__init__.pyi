@@ -9,7 +9,6 @@ from .gold import register as register
 from .gold import split_by_group as split_by_group
 from .gold import subset as subset
 from .gold import task_builder as task_builder
-from .readers import TABLE_SUFFIXES as TABLE_SUFFIXES
 from .readers import Brat as Brat
 from .readers import File as File
 from .readers import Row as Row
@@ -20,13 +19,14 @@ from .readers import label_field as label_field
 from .readers import open_text as open_text
 from .readers import pick_column as pick_column
 from .readers import read_brat as read_brat
-from .readers import read_csv as read_csv
-from .readers import read_jsonl as read_jsonl
-from .readers import read_parquet as read_parquet
-from .readers import read_table as read_table
 from .readers import read_text as read_text
 from .readers import text_field as text_field
 from .readers import xml_elements as xml_elements
 from .sources import ROWS as ROWS
 from .sources import WHOLE as WHOLE
 from .sources import SourceFile as SourceFile
+from .tables import TABLE_SUFFIXES as TABLE_SUFFIXES
+from .tables import read_csv as read_csv
+from .tables import read_jsonl as read_jsonl
+from .tables import read_parquet as read_parquet
+from .tables import read_table as read_table

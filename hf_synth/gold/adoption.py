@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hf_synth.errors import ColumnError, MissingGoldError, RowError
-from hf_synth.gold.readers import read_table
+from hf_synth.gold.tables import read_table
 from hf_synth.task.access import known_accesses
 from hf_synth.task.columns import LLM_CONFIDENCE, USAGE_COLUMNS, access_of, names_shown, strictest
 from hf_synth.task.folders import as_recorded, map_parquet, plain_features, read_export, recorded_access

@@ -18,8 +18,9 @@ from typing import Any
 
 from hf_synth.errors import RowError, TaskError
 from hf_synth.gold.builder import GoldBuilder, Parts
-from hf_synth.gold.readers import File, label_field, pick_column, read_table, text_field
+from hf_synth.gold.readers import File, label_field, pick_column, text_field
 from hf_synth.gold.sources import ROWS, SourceFile, all_files, as_source, find_files
+from hf_synth.gold.tables import read_table
 from hf_synth.task.access import MOST_TASKS, known_accesses
 from hf_synth.task.columns import JUDGED, Access, Kind, strictest
 from hf_synth.task.folders import parquet_access, recorded_access

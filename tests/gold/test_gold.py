@@ -13,7 +13,7 @@ from support.gold_files import CANARY, mts_folder, write_csv
 from hf_synth.errors import ColumnError, GoldError, HfSynthError, MissingGoldError, OutputError, RowError
 from hf_synth.gold.adoption import adopt, read_dataset
 from hf_synth.gold.gold import load_gold, mask, split_by_group, subset
-from hf_synth.gold.readers import read_csv, read_table
+from hf_synth.gold.tables import read_csv, read_table
 from hf_synth.task.columns import access_of
 from hf_synth.task.folders import new_folder, write_stage
 from hf_synth.task.scripts import load_task

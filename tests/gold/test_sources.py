@@ -25,13 +25,11 @@ from hf_synth.gold.readers import (
     json_items,
     open_text,
     read_brat,
-    read_csv,
-    read_jsonl,
-    read_table,
     read_text,
     xml_elements,
 )
 from hf_synth.gold.sources import SourceFile, all_files, find_files, list_source
+from hf_synth.gold.tables import read_csv, read_jsonl, read_table
 from hf_synth.task.scripts import list_tasks, load_task
 
 MEDNLI = load_task("mednli")
