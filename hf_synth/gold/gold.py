@@ -141,7 +141,7 @@ def task_builder(task: Task) -> type[Any]:
     Raises:
         TaskError: the script defines none.
     """
-    from datasets import GeneratorBasedBuilder
+    from datasets import DatasetBuilder
 
     if task.script is None:
         from hf_synth.gold.own_table import columns_builder
@@ -150,7 +150,7 @@ def task_builder(task: Task) -> type[Any]:
     module = task_script(task.script)
     for value in vars(module).values():
         own = inspect.isclass(value) and value.__module__ == module.__name__
-        if own and issubclass(value, GeneratorBasedBuilder):
+        if own and issubclass(value, DatasetBuilder):
             return value  # type: ignore[no-any-return]
     raise TaskError(f"{module.__name__} defines no builder: add a subclass of hf_synth.gold.GoldBuilder")
 
