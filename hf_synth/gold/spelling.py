@@ -21,8 +21,8 @@ _INVISIBLE = dict.fromkeys(map(ord, "\u200b\ufeff\u00ad\u2060\u180e"))  # remove
 _WHOLE = re.compile(r"(-?)0*(\d+)(?:[.,]0*)?")
 _RARE, _SHARE = 2, 0.05  # a rare label has at most so many rows, and at most this share of its look-alike's
 _SHORTEST = 4  # letters of a label that may be a misspelled one
-_ALIKE = {  # letters of other scripts that look like Latin ones; dashes and quotes as word processors write them
-    **dict(zip(map(ord, "\u0430\u0435\u043e\u0440\u0441\u0443\u0445\u0456\u0458\u0455\u03bf\u03b1"), "aeopcyxijsoa", strict=True)),
+_ALIKE: dict[int, Any] = {  # letters that look like Latin ones; dashes and quotes as word processors write them
+    **str.maketrans("\u0430\u0435\u043e\u0440\u0441\u0443\u0445\u0456\u0458\u0455\u03bf\u03b1", "aeopcyxijsoa"),
     **dict.fromkeys(map(ord, "\u2010\u2011\u2012\u2013\u2014\u2212"), "-"),
     **dict.fromkeys(map(ord, "\u2018\u2019\u02bc"), "'"),
     **dict.fromkeys(map(ord, "\u201c\u201d\u201e"), '"'),
@@ -260,18 +260,18 @@ class Ids:
     """Ids of rows that differ: one that comes again, or is empty, is made from the row's number."""
 
     def __init__(self, start: str) -> None:
-        self._start = start
-        self._seen: set[str] = set()
+        self.start = start
+        self._seen: set[int] = set()  # digests: the texts of millions of ids are not held
         self.repeated = 0
 
     def new(self, value: Any, number: int) -> str:
         """Return the id of a row."""
         text = cell_text(value)
-        id = f"{self._start}-{number}" if text is None else text
-        if id in self._seen:
+        id = f"{self.start}-{number}" if text is None else text
+        if hash(id) in self._seen:
             self.repeated += text is not None
             id = f"{id}-{number}"
-            while id in self._seen:
+            while hash(id) in self._seen:
                 id += "+"
-        self._seen.add(id)
+        self._seen.add(hash(id))
         return id

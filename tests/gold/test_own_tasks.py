@@ -136,8 +136,14 @@ def test_pairs_lists_of_labels_and_texts(tmp_path: Path, capsys: pytest.CaptureF
         (["--text-column", "body", "--label-column", "nothing"], "no column 'nothing'; it has 'patient'"),
         (["--text-column", "nothing", "--label-column", "urgency"], "no column 'nothing'"),
         (["--label-column", "urgency"], "name the column of the text too"),
-        (["--text-column", "patient", "--label-column", "body"], "row 1: column 'body' is empty or holds no label"),
-        (["--text-column", "body", "--label-column", "urgency", "--labels", "now,soon"], "row 3.*no known label"),
+        (
+            ["--text-column", "patient", "--label-column", "body"],
+            "60 rows cannot be read: lines 2, 3, .* 'body' holds more than 100",
+        ),
+        (
+            ["--text-column", "body", "--label-column", "urgency", "--labels", "now,soon"],
+            "lines 4, 7, .*holds 'later', no known label; expected one of now, soon",
+        ),
     ],
 )
 def test_a_wrong_table_is_one_sentence(
