@@ -146,7 +146,8 @@ class Medication(GoldBuilder):
                 raise RowError(note.name, None, f"has no annotations beside it ({note.stem}.ann)")
             text, brat = read_text(note), read_brat(file)
             for name, span, value in self._once(file, self._labelled(file, brat)):
-                label = label_field(file, None, {"": value}, "", {x: x for x in self.task.labels})
+                what = f"{self.config.name} of {name}"
+                label = label_field(file, None, {what: value}, what, {x: x for x in self.task.labels})
                 window = _window(text, *_place(file, text, span), self.config.around)
                 yield self.task.gold_row(f"{split}-{note.stem}-{name}", note.stem, label, window)
 

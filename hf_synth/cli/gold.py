@@ -111,9 +111,13 @@ def gold(args: Namespace) -> Result | tuple[Result, int]:
     from hf_synth.task.folders import write_stage
 
     table = args.path or Path(args.task)
-    if is_own_table(table) and (args.path is None or args.text_column or args.label_column):
-        if not (args.text_column and args.label_column and args.out):
-            return _overview(args, table)
+    named = args.text_column and args.label_column
+    if (
+        is_own_table(table)
+        and not (named and args.out)
+        and (args.path is None or args.text_column or args.label_column)
+    ):
+        return _overview(args, table)
     if args.out is None:
         raise OutputError("name the folder to write: --out DIR")
     task, path = _own_task(args) if args.label_column else (_task(args), args.path)
@@ -134,10 +138,8 @@ def gold(args: Namespace) -> Result | tuple[Result, int]:
 
 def _task(args: Namespace) -> Task:
     """Load the task that is named; a path that is no task is a mistyped table."""
-    if (
-        Path(args.task).suffix.lower() in (".csv", ".tsv", ".jsonl", ".parquet", ".xlsx")
-        and not Path(args.task).exists()
-    ):
+    path = Path(args.task)
+    if path.suffix.lower() in (".csv", ".tsv", ".jsonl", ".parquet", ".xlsx") and not path.exists():
         raise MissingGoldError(f"{args.task} is no file")
     if args.name or args.meaning or args.skip_empty:
         raise ColumnError(

@@ -213,9 +213,9 @@ def split_by_group(task: Task, dataset: Dataset, *, seed: int = 0) -> DatasetDic
     if len(names) < 10:
         patients = repr(task.group_column) if task.group_column else "'group'"
         raise GoldError(
-            f"{len(names)} groups are too few to split {len(dataset):,} rows into train, validation and test: give a "
-            f"file for each split, or a column 'split'; if column {patients} is not the patient, rename it, or name the "
-            "patient with --group-column"
+            f"{len(names)} groups are too few to split {len(dataset):,} rows into train, validation and test: give "
+            f"a file for each split, or a column 'split'; if column {patients} is not the patient, rename it, or name "
+            "the patient with --group-column"
         )
     order = np.random.default_rng(seed).permutation(len(names))
     ends = np.cumsum([round(share * len(names)) for share in SPLIT_SHARES.values()][:-1])

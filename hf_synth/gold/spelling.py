@@ -124,18 +124,21 @@ class LabelNames:
         return next((name for name in self.names if _is_near(key, spelling_key(name))), None)
 
 
-def label_problem(names: LabelNames, column: str, value: Any, text: str) -> str:
+def label_problem(names: LabelNames, column: str, value: Any, text: str | None) -> str:
     """Return what is wrong with a cell that holds no label.
 
     The value is in the message only where it is a label and no note: where it resembles a label, or is one word beside
     a text that is longer.
+
+    Args:
+        text: of the row; None in a table without texts.
     """
     known = ", ".join(map(shown, names.names)) if len(names.names) <= 24 else f"{len(names.names)} known labels"
     written = cell_text(value)
     if written is None:
         return f"column {column!r} is empty"
     near = names.near(value)
-    word = " " not in written and len(written) <= 20 and len(text.split()) > 2
+    word = " " not in written and len(written) <= 20 and (text is None or len(text.split()) > 2)
     what = f" {shown(written)!r}," if near or word else ""
     hint = f"; is {shown(near)!r} meant?" if near else ""
     return f"column {column!r} holds{what} no known label; expected one of {known}{hint}"
@@ -165,8 +168,13 @@ class Spellings:
         return True
 
     def names(self) -> list[str]:
-        """Return the name of each label, sorted: its most frequent spelling, without blanks around it."""
-        return sorted(str(cell_text(_most(spelled))) for spelled in self.rows.values())
+        """Return the name of each label, sorted (numbers by value): its most frequent spelling."""
+        names = sorted(str(cell_text(_most(spelled))) for spelled in self.rows.values())
+        return (
+            sorted(names, key=lambda n: float(n.replace(",", ".")))
+            if all(_WHOLE.fullmatch(name) for name in names)
+            else names
+        )
 
     def merged(self) -> list[str]:
         """Return a sentence for each label with several spellings."""

@@ -8,6 +8,7 @@ row n stands in line n + 1 of a spreadsheet. No error holds text of a row. A bat
 from __future__ import annotations
 
 import csv
+import functools
 import io
 import itertools
 import json
@@ -252,6 +253,11 @@ def _sheet_batches(
         faults.add(sheet.number + 1, "is no text in the encoding of the file's start; convert the file to UTF-8")
 
 
+@functools.lru_cache(maxsize=256)  # a table is read several times in one command
+def _warn_of_repeats(source: SourceFile, repeats: int) -> None:
+    _LOG.warning("%s repeats its header in %d lines: these are left out (were files joined?)", source.name, repeats)
+
+
 def _quoting(error: csv.Error) -> str:
     said = str(error)
     if "end of data" in said:
@@ -328,10 +334,7 @@ class _Sheet:
         if rows:
             yield self._batch(rows, numbers)
         if self.repeats:
-            _LOG.warning(
-                "%s repeats its header %d times: these lines are left out (were files joined?)",
-                self.source.name, self.repeats,
-            )  # fmt: skip
+            _warn_of_repeats(self.source, self.repeats)
 
     def _batch(self, rows: list[Sequence[Any]], numbers: list[int]) -> Batch:
         columns = list(zip(*rows, strict=True))

@@ -98,7 +98,8 @@ LLM_CONFIDENCE = "llm_confidence"  # stated by the LLM beside its `llm_label`, o
 LLM_LABEL = "llm_label"
 UNLABELLED = "unlabelled"  # `source` of real notes that an LLM labelled
 MANIFEST = "hf_synth.json"  # in every folder that a stage writes: the stage, the task, counts
-_NAME = re.compile(r"[^\W\d][\w.-]{0,29}")  # one word, at most 30 characters
+# one word of at most 30 characters, or up to three that all begin with a capital or a digit: "File ID", "Full Text"
+_NAME = re.compile(r"[^\W\d][\w.-]{0,29}|(?=.{1,30}$)[A-Z][\w.-]*( [A-Z0-9(][\w.)-]*){1,2}")
 _MOST_SHOWN = 12  # names in one message
 
 

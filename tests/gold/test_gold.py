@@ -176,7 +176,7 @@ def test_rows_made_elsewhere_are_adopted() -> None:
     assert told["seed_ids"] == [["g1"], []]
     assert access_of(made) == "credentialed"  # absent counts as the strictest
     assert access_of(adopt(MTS, rows, text_columns=["body"], llm_label_column="asked", access="open")) == "open"
-    with pytest.raises(RowError, match="row 1: holds no label"):
+    with pytest.raises(RowError, match="row 1: column 'llm_label' holds no label"):
         adopt(MTS, Dataset.from_dict({"text": ["x"], "llm_label": [CANARY]}))
     with pytest.raises(ColumnError, match="llm_label"):
         adopt(MTS, rows, text_columns=["body"])

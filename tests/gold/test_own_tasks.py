@@ -273,7 +273,7 @@ def test_audited_labels_are_read_and_what_is_wrong_is_one_sentence(tmp_path: Pat
     assert dict(read_audited(table)) == {"a": "low", "c": "high"}
     for text, says in (
         ("id,label\na,low\na,high\n", "row 2: has an id of an earlier row"),
-        ("id,grade\na,low\n", "row 1: needs an id and a label"),
+        ("id,grade\na,low\n", "has no column 'label'; it has 'id', 'grade'"),
         ("id,label\na,\n", "holds no audited row"),
     ):
         table.write_text(text, encoding="utf-8")
