@@ -40,18 +40,36 @@ class MissingGoldError(GoldError):
     """The files of a task are missing."""
 
 
+_SHEETS = (".csv", ".tsv", ".xlsx")  # tables whose first line is a header, as spreadsheets show them
+
+
+def line_of(file: str, row: int) -> tuple[str, int]:
+    """Return the word for a row of a file and its number, as the user's program shows it: line 3 for row 2 of a sheet.
+
+    Args:
+        file: its name.
+        row: 1-based number of the row, the header not counted.
+    """
+    if file.lower().endswith(_SHEETS):
+        return "line", row + 1
+    return ("line" if file.lower().endswith(".jsonl") else "row"), row
+
+
 class RowError(GoldError):
     """One row of one file is wrong.
 
     Args:
         file: name of the file, as the user knows it.
-        row: 1-based number of the row, the header not counted; None when the whole file is wrong.
+        row: 1-based number of the row, the header not counted; None when the whole file is wrong. Of a sheet the line
+            that a spreadsheet shows is named too.
         problem: what is wrong and what to do, without any text of the row.
     """
 
     def __init__(self, file: str, row: int | None, problem: str) -> None:
         self.file, self.row, self.problem = file, row, problem
         where = file if row is None else f"{file}, row {row}"
+        if row is not None and file.lower().endswith(_SHEETS):
+            where = f"{file}, line {line_of(file, row)[1]}, row {row}"
         super().__init__(f"{where}: {problem}")
 
     def __reduce__(self) -> tuple[type[RowError], tuple[str, int | None, str]]:

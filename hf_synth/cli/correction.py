@@ -84,7 +84,7 @@ def correct(args: Namespace) -> Result:
         if (state := _promise_under_way(args)) is not None:
             return _go_on(task, args, state)
     rows = options.synthetic_rows(task, args)
-    how = _method(args)
+    how = _method(task, args)
     with contextlib.ExitStack() as stack:
         gold, corrector = _corrector(task, rows, args, stack)
         corrected, policy = correct_with_policy(task, rows, corrector, gold=gold, **how)
@@ -166,7 +166,7 @@ def _go_on(task: Task, args: Namespace, state: Result) -> Result:
     if policy["figures"]["promise"] == "holds":
         print(f"{describe(rows, policy)}\n\nthe promise of {args.out} holds already: its figures stand above")
         return {"out": str(args.out), "statuses": statuses, "policy": policy["method"], "figures": policy["figures"]}
-    labels = read_labels(args.audited) if args.audited else {}
+    labels = read_labels(args.audited, task) if args.audited else {}
     promised = promises.promise(task, rows, promises.sample_from_json(task, rows, state["sample"]), labels)
     if promised.holds:
         rows = promises.with_labels(task, rows, labels)
@@ -208,12 +208,12 @@ def _file_to_look_at(args: Namespace, look: Dataset) -> Path:
     return _write_table(look, path)
 
 
-def _method(args: Namespace) -> Result:
+def _method(task: Task, args: Namespace) -> Result:
     """Return the keywords that `correct` and `regenerate` share."""
     from hf_synth.correction.audited import read_audited
 
     names = ("method", "coverage", "coverage_by_class", "seed")
-    audited = read_audited(args.audited) if args.audited else None
+    audited = read_audited(args.audited, task) if args.audited else None
     return {**{name: getattr(args, name) for name in names}, "audited": audited}
 
 
@@ -299,7 +299,7 @@ def regenerate(args: Namespace) -> Result:
         return options.print_estimate(guess, args)
     if args.out is None:
         raise OutputError("say where the notes go: --out DIR (or --dry-run to see what they would take)")
-    keywords = {"rounds": args.rounds, "prompt": args.prompt, "progress": not args.quiet, **_method(args)}
+    keywords = {"rounds": args.rounds, "prompt": args.prompt, "progress": not args.quiet, **_method(task, args)}
     with contextlib.ExitStack() as stack:
         llm = stack.enter_context(options.llm_of(args, options.gold_path(args) or args.out.parent))
         measured, corrector = _corrector(task, rows, args, stack)

@@ -140,7 +140,7 @@ def experiment(args: Namespace) -> tuple[Result, int]:
         splits["train"] = options.training_gold(task, args, splits)
     keywords: Result = {"gold": splits, "grid": _grid(args, task), "out": args.out}
     keywords["args"] = options.training_fields(args, *(args.base_models or ()))
-    keywords["audited"] = read_audited(args.audited) if args.audited else {}
+    keywords["audited"] = read_audited(args.audited, task) if args.audited else {}
     keywords["protocol"] = ScoringProtocol(tuple(args.splits), args.validation, args.drop_seen, args.swaps)
     beside = options.gold_path(args) or args.out
     with contextlib.ExitStack() as stack:
@@ -317,7 +317,7 @@ def assess(args: Namespace) -> Result:
     check_verb(task, args)
     gold = options.training_gold(task, args)
     pilot = options.synthetic_rows(task, args) if args.synthetic else None
-    audited = read_audited(args.audited) if args.audited else None
+    audited = read_audited(args.audited, task) if args.audited else None
     assessment = hf_synth.assess(task, pilot, gold=gold, audited=audited, more=args.more, seed=args.seed)
     print(assessment)
     return asdict(assessment)

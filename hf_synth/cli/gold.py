@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import re
+import sys
 from argparse import ArgumentParser, Namespace
 from dataclasses import replace
 from pathlib import Path
@@ -83,7 +84,8 @@ def add_gold_options(parser: ArgumentParser) -> None:
     add_task(parser)
     add = parser.add_argument
     add("path", type=Path, nargs="?", metavar="PATH", help="folder, archive or file of the source (none for `clinic`)")
-    add("--out", type=Path, required=True, metavar="DIR")
+    add("--out", type=Path, metavar="DIR", help="folder to write (without it the columns of a table are shown)")
+    add("--validation", type=float, metavar="SHARE", help="cut so much of train off as validation, by group (e.g. .1)")
     add("--mask-leaks", action="store_true", help='take phrases that give the label away ("grade 2") out of the texts')
     add("--option", action="append", default=[], metavar="NAME=VALUE", help="an option of the task; may be repeated")
     add = parser.add_argument_group("a table of one's own, with TASK its path or a name").add_argument
@@ -92,25 +94,87 @@ def add_gold_options(parser: ArgumentParser) -> None:
     add("--kind", choices=KINDS, default="single_label")
     add("--labels", default="", metavar="A,B,...", help="labels in order (default: those of the table)")
     add("--group-column", metavar="NAME", help="what must not straddle a split, e.g. patient_id")
+    add("--skip-empty", action="store_true", help="leave rows without text or label out, instead of refusing the table")
+    add("--name", metavar="NAME", help="name of the task, which the LLM is told (default: the file's)")
+    add(
+        "--meaning", action="append", default=[], metavar="LABEL=TEXT",
+        help="what a label means, which the LLM is told; may be repeated",
+    )  # fmt: skip
     add("--access", choices=ACCESSES, help="(default: restricted, or what the files say)")
 
 
-def gold(args: Namespace) -> Result:
-    """Read gold and write it as an exported folder."""
+def gold(args: Namespace) -> Result | tuple[Result, int]:
+    """Read gold and write it as an exported folder; of a table whose columns are not named, show them."""
+    from hf_synth.gold.gold import label_counts
+    from hf_synth.gold.overview import is_own_table
     from hf_synth.task.columns import access_of, strictest
     from hf_synth.task.folders import check_output, write_stage
 
+    table = args.path or Path(args.task)
+    named = args.text_column and args.label_column
+    if (
+        is_own_table(table)
+        and not (named and args.out)
+        and (args.path is None or args.text_column or args.label_column)
+    ):
+        return _overview(args, table)
+    if args.out is None:
+        raise OutputError("name the folder to write: --out DIR")
     check_output(args.out)
-    task, path = _own_task(args) if args.label_column else (hf_synth.load_task(args.task), args.path)
-    fields = dict(map(name_value, args.option))
-    splits = hf_synth.load_gold(task, path, seed=args.seed, mask_leaks=args.mask_leaks, **fields)
+    task, path = _own_task(args) if args.label_column else (_task(args), args.path)
+    fields = dict(map(name_value, args.option)) | ({"skip_empty": True} if args.skip_empty else {})
+    how = {"seed": args.seed, "mask_leaks": args.mask_leaks, "validation": args.validation}
+    splits = hf_synth.load_gold(task, path, **how, **fields)
     for part in splits.values():
         check_access(args.access, part, path or Path(args.task))
     task = replace(task, access=strictest(task.access, *map(access_of, splits.values()))) if args.label_column else task
-    write_stage(task, splits, args.out, stage="gold", seed=args.seed)
+    facts = {} if args.validation is None else {"validation_share": args.validation}
+    write_stage(task, splits, args.out, stage="gold", seed=args.seed, **facts)
     rows = {split: len(part) for split, part in splits.items()}
+    counts = label_counts(task, splits)
+    _print_labels(task, counts, list(rows))
     print(f"{task.full_name}: {count_text(rows)} -> {args.out} (access: {task.access})")
-    return {"task": task.full_name, "rows": rows, "out": str(args.out), "access": task.access}
+    return {"task": task.full_name, "rows": rows, "labels": counts, "out": str(args.out), "access": task.access}
+
+
+def _task(args: Namespace) -> Task:
+    """Load the task that is named; a path that is no task is a mistyped table."""
+    path = Path(args.task)
+    if path.suffix.lower() in (".csv", ".tsv", ".jsonl", ".parquet", ".xlsx") and not path.exists():
+        raise MissingGoldError(f"{args.task} is no file")
+    if args.name or args.meaning or args.skip_empty:
+        raise ColumnError(
+            "--name, --meaning and --skip-empty are for a table of one's own: name its --label-column too"
+        )
+    return hf_synth.load_task(args.task)
+
+
+def _overview(args: Namespace, path: Path) -> tuple[Result, int]:
+    """Print the columns of a table and the command that reads it."""
+    from hf_synth.gold.overview import command, overview, overview_lines
+
+    columns, rows = overview(path)
+    lacking = [
+        f"--{name.replace('_', '-')}" for name in ("text_column", "label_column", "out") if not getattr(args, name)
+    ]
+    print(*overview_lines(path, columns, rows), sep="\n")
+    print(f"hf-synth: {path.name} is a table: name {' and '.join(lacking)}", file=sys.stderr)
+    facts = [{"name": c.name, "filled": c.filled, "values": c.values, "guess": c.guess} for c in columns]
+    return {"columns": facts, "rows": rows, "command": command(path, columns)}, 1
+
+
+def _print_labels(task: Task, counts: dict[str, dict[str, int]], splits: list[str]) -> None:
+    """Print a table label x split; a label that train lacks is reported."""
+    if not task.labels:
+        return
+    table = [("label", *splits), *((label, *(f"{n:,}" for n in row.values())) for label, row in counts.items())]
+    widths = [max(len(line[i]) for line in table) for i in range(len(splits) + 1)]
+    for label, *numbers in table:
+        cells = [label.ljust(widths[0]), *(n.rjust(w) for n, w in zip(numbers, widths[1:], strict=True))]
+        print("  " + "  ".join(cells))
+    absent = [label for label, row in counts.items() if "train" in row and not row["train"]]
+    if absent:
+        print(f"no row of train has the label {', '.join(absent)}: a model cannot learn it")
 
 
 def _own_task(args: Namespace) -> tuple[Task, Path]:
@@ -120,11 +184,21 @@ def _own_task(args: Namespace) -> tuple[Task, Path]:
     path = args.path or Path(args.task)
     if not args.text_column:
         raise ColumnError("name the column of the text too: --text-column NAME (twice for a pair)")
+    if not path.exists():
+        raise MissingGoldError(f"{path} is no folder or file")
     fields: Result = {name: getattr(args, name) for name in ("label_column", "group_column", "kind")}
     fields["access"] = args.access or "restricted"
     fields |= {"labels": [label.strip() for label in args.labels.split(",") if label.strip()]}
-    name = args.task if args.path else None
+    fields |= {"meanings": dict(map(_meaning, args.meaning)), "skip_empty": args.skip_empty}
+    name = args.name or (args.task if args.path else None)
     return task_from_table(path, name=name, text_columns=args.text_column, **fields), path
+
+
+def _meaning(text: str) -> tuple[str, str]:
+    label, equals, meaning = text.partition("=")
+    if not (label.strip() and equals and meaning.strip()):
+        raise ColumnError("--meaning takes LABEL=TEXT, for example --meaning 'urgent=a nurse must call back today'")
+    return label.strip(), meaning.strip()
 
 
 def add_new_task_options(parser: ArgumentParser) -> None:

@@ -168,7 +168,8 @@ def split_of(splits: DatasetDict, name: str) -> Dataset:
         GoldError: there is no such split.
     """
     if name not in splits:
-        raise GoldError(f"the gold has no split {name!r}; it has {', '.join(splits)}")
+        hint = "; `hf-synth gold ... --validation .1` cuts one off train, by group" if name == "validation" else ""
+        raise GoldError(f"the gold has no split {name!r}; it has {', '.join(splits)}{hint}")
     return splits[name]
 
 

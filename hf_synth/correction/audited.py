@@ -22,8 +22,10 @@ import numpy.typing as npt
 from hf_synth.errors import ColumnError, RowError, TaskError
 from hf_synth.evaluation.prediction_powered import prediction_powered
 from hf_synth.evaluation.statistics import design_share, wilson
-from hf_synth.gold.readers import File, read_table
+from hf_synth.gold.readers import File
 from hf_synth.gold.sources import as_source
+from hf_synth.gold.spelling import LabelNames, cell_text, label_problem
+from hf_synth.gold.tables import Faults, check_needed, read_batches
 from hf_synth.models.linear import linear_fit
 from hf_synth.task.labels import Floats, audited_labels, check_columns, column_of, label_indices, label_names
 from hf_synth.task.task import Task
@@ -140,18 +142,21 @@ def _without_quote(value: Any) -> Any:
     return value[1:] if isinstance(value, str) and value[:1] == "'" and _FORMULA.match(value) else value
 
 
-def read_audited(file: File) -> Audited:
+def read_audited(file: File, task: Task | None = None) -> Audited:
     """Read audited rows from a table with the columns id and label; rows without a label are left out.
 
-    A quote that `sample_csv` set before a formula is taken away. With the inclusion probabilities of `audit_sample`,
-    labelled rows also stand for the blank rows of their stratum.
+    A quote that `sample_csv` set before a formula is taken away, and decimal commas are read. With the inclusion
+    probabilities of `audit_sample`, labelled rows also stand for the blank rows of their stratum.
+
+    Args:
+        task: labels are read as gold reads them, and those of another task are wrong; without it they stay as written.
 
     Raises:
-        RowError: a column or an id is missing, an id comes twice, an inclusion probability is not one, or no row of the
-            table or of a stratum has a label.
+        RowError: a column or an id is missing, an id comes twice, a label is none of the task's, an inclusion
+            probability is not one, or no row of the table or of a stratum has a label. All wrong rows are in one error.
     """
     name = as_source(file).name
-    labels, probabilities, strata = _read(file, name)
+    labels, probabilities, strata = _read(file, name, task)
     if not labels:
         raise RowError(name, None, "holds no audited row")
     if not probabilities:
@@ -167,13 +172,17 @@ def read_audited(file: File) -> Audited:
     return Audited(labels, weights, {id: strata[id] for id in labels})
 
 
-def read_labels(file: File) -> dict[str, str]:
+def read_labels(file: File, task: Task | None = None) -> dict[str, str]:
     """Read the labels of a table with the columns id and label, by id; rows without a label are left out.
 
+    Args:
+        task: as for `read_audited`.
+
     Raises:
-        RowError: a column or an id is missing, an id comes twice, or an inclusion probability is not one.
+        RowError: a column or an id is missing, an id comes twice, a label is none of the task's, or an inclusion
+            probability is not one.
     """
-    return _read(file, as_source(file).name)[0]
+    return _read(file, as_source(file).name, task)[0]
 
 
 def read_ids(file: File) -> list[str]:
@@ -264,23 +273,35 @@ def powered_accuracy(task: Task, rows: Dataset, audited: Mapping[str, int | str]
 
 
 # --- parts of drawing and reading -----------------------------------------------------------------------------------
-def _read(file: File, name: str) -> tuple[dict[str, str], dict[str, float], dict[str, str]]:
+def _read(file: File, name: str, task: Task | None = None) -> tuple[dict[str, str], dict[str, float], dict[str, str]]:
     """Read labels, inclusion probabilities and strata by id; only rows with a label are in the first."""
     labels: dict[str, str] = {}
     probabilities: dict[str, float] = {}
     strata: dict[str, str] = {}
-    for number, cells in read_table(file):
-        row = {column: _without_quote(value) for column, value in cells.items()}
-        if "label" not in row or row.get("id") in (None, ""):
-            raise RowError(name, number, "needs an id and a label: a table of audited rows has these two columns")
-        id, label = str(row["id"]), row["label"]
-        if id in strata:
-            raise RowError(name, number, "has an id of an earlier row")
-        strata[id] = str(row.get(STRATUM) or "all")
-        if PROBABILITY in row:
-            probabilities[id] = _probability(row[PROBABILITY], name, number)
-        if label not in (None, ""):
-            labels[id] = str(label)
+    faults = Faults(name)
+    names = LabelNames(task.labels) if task is not None and task.kind == "single_label" else None
+    for batch in read_batches(file, faults, needed=("id",)):
+        check_needed(file, batch, ("id", "label"))
+        columns = {c: [_without_quote(v) for v in batch.column(c)] for c in ("id", "label", STRATUM, PROBABILITY)}
+        designed = PROBABILITY in batch.columns
+        for number, id, cell, stratum, probability in zip(batch.numbers, *columns.values(), strict=True):
+            id, label = cell_text(id), cell_text(cell)
+            if id is None:
+                faults.add(number, "needs an id")
+                continue
+            if id in strata:
+                faults.add(number, "has an id of an earlier row")
+            strata[id] = cell_text(stratum) or "all"
+            if designed:
+                probabilities[id] = _probability(probability, number, faults)
+            if label is None:
+                continue
+            found = label if names is None else names.find(cell)
+            if found is None and names is not None:
+                faults.add(number, label_problem(names, "label", cell, None))
+            else:
+                labels[id] = str(found)
+    faults.check()
     return labels, probabilities, strata
 
 
@@ -319,11 +340,13 @@ def _allocation(sizes: npt.NDArray[np.int64], n: int) -> npt.NDArray[np.int64]:
     return share
 
 
-def _probability(value: object, name: str, number: int) -> float:
+def _probability(value: object, number: int, faults: Faults) -> float:
+    """Return an inclusion probability; a comma may stand for the point ("0,25"), as in German spreadsheets."""
     try:
-        probability = float(str(value))
+        probability = float(str(value).strip().replace(",", "."))
     except ValueError:
         probability = 0.0
     if not 0 < probability <= 1:
-        raise RowError(name, number, f"{PROBABILITY} is not a number above 0 and at most 1")
+        faults.add(number, f"{PROBABILITY} is not a number above 0 and at most 1")
+        return 1.0
     return probability

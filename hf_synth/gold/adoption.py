@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import json
+import logging
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hf_synth.errors import ColumnError, MissingGoldError, RowError
-from hf_synth.gold.readers import read_table
+from hf_synth.errors import ColumnError, MissingGoldError
+from hf_synth.gold.spelling import Ids, LabelNames, cell_text, label_problem, split_labels
+from hf_synth.gold.tables import Faults, read_batches
 from hf_synth.task.access import known_accesses
-from hf_synth.task.columns import LLM_CONFIDENCE, USAGE_COLUMNS, access_of, names_shown, strictest
+from hf_synth.task.columns import ACCESSES, LLM_CONFIDENCE, USAGE_COLUMNS, access_of, names_shown, strictest
 from hf_synth.task.folders import (
     REJECTED,
     as_recorded,
@@ -24,6 +27,8 @@ from hf_synth.task.task import Task
 
 if TYPE_CHECKING:
     from datasets import Dataset
+
+_LOG = logging.getLogger(__name__)
 
 
 def adopt(
@@ -42,7 +47,8 @@ def adopt(
 
     Args:
         text_columns: their names for the task's text columns, in order; the task's own when None.
-        llm_label_column: their name for the label that the generator was to write; names or indices of labels.
+        llm_label_column: their name for the label that the generator was to write: names of labels, spelled as gold may
+            spell them. Whole numbers are names where a label of the task is a number, else indices.
         access: the access of the gold behind them, when the rows carry none; absent counts as credentialed. It cannot
             loosen the access of a task that they name.
         generator: the name of the model or tool that made them.
@@ -56,6 +62,8 @@ def adopt(
     """
     from datasets import Dataset
 
+    from hf_synth.gold.builder import as_table
+
     columns = tuple(text_columns or task.text_columns)
     missing = [c for c in (*columns, llm_label_column) if c not in dataset.column_names]
     if missing or len(columns) != len(task.text_columns):
@@ -63,61 +71,90 @@ def adopt(
             f"synthetic rows need text columns {list(columns)} and {llm_label_column!r}; "
             f"they have {names_shown(dataset.column_names, *columns, llm_label_column)}"
         )
-    known = known_accesses(task, column_of(dataset, "task"))
-    access = strictest(task.access, access_of(dataset) if "access" in dataset.column_names else access, *known)
-    names = label_names(dataset.features[llm_label_column])
-    texts = zip(*(dataset[c] for c in columns), strict=True)
     count = len(dataset)
-    ids = dataset["id"] if "id" in dataset.column_names else [f"{task.name}-adopted-{i}" for i in range(count)]
-    seeds = column_of(dataset, "seed_ids")
-    unused: dict[str, Any] = dict.fromkeys(("prompt_sha256", "journal_key", "answer_code", "sampling", "created"), "")
-    unused |= dict.fromkeys(("fold", *USAGE_COLUMNS))
-    rows = []
-    for i, (id, text, value) in enumerate(zip(ids, texts, dataset[llm_label_column], strict=True)):
-        if any(not isinstance(t, str) or not t.strip() for t in text):
-            raise RowError("synthetic rows", i + 1, "a text is empty; remove the row")
-        label = _label_value(task, names, value, i + 1)
-        rows.append(
-            task.gold_row(id, id, label, *text)
-            | {"source": "synthetic", "access": access, "seed_ids": seeds[i]}
-            | unused
-            | {"generator": generator, "llm_label": label, "label_status": "kept", "reason": "as_generated"}
-        )
-    adopted = Dataset.from_list(rows, features=task.synthetic_features())
+    known = known_accesses(task, column_of(dataset, "task"))
+    stated = access_of(dataset) if "access" in dataset.column_names else access
+    access = strictest(task.access, stated, *known)
+    _warn_of_accesses(dataset)
+    texts = {own: list(dataset[c][:]) for own, c in zip(task.text_columns, columns, strict=True)}
+    labels = _labels(task, dataset, llm_label_column, texts)
+    ids = Ids(f"{task.name}-adopted")
+    own_ids = [ids.new(value, i) for i, value in enumerate(column_of(dataset, "id"))]
+    if ids.repeated:
+        _LOG.warning("column 'id' repeats in %s synthetic rows: their row number is added", f"{ids.repeated:,}")
+    constants: dict[str, Any] = dict.fromkeys(
+        ("prompt_sha256", "journal_key", "answer_code", "sampling", "created"), ""
+    )
+    constants |= dict.fromkeys(("fold", *USAGE_COLUMNS)) | {"source": "synthetic", "access": access}
+    constants |= {"task": task.full_name, "task_version": task.version, "generator": generator}
+    constants |= {"label_status": "kept", "reason": "as_generated"}
+    made: dict[str, list[Any]] = {name: [value] * count for name, value in constants.items()}
+    made |= texts | {"id": own_ids, "group": own_ids, "seed_ids": column_of(dataset, "seed_ids")}
+    made |= {task.label_column: labels, "llm_label": labels}
+    adopted = Dataset(as_table(made, task.synthetic_features()))
     for column in dataset.column_names:  # labels of other LLMs
         if column.startswith(("llm_label_", LLM_CONFIDENCE)) and column != llm_label_column:
             adopted = adopted.add_column(column, dataset[column][:], feature=dataset.features[column])
     return adopted
 
 
-def _label_value(task: Task, names: list[str] | None, value: Any, row: int) -> Any:
-    """Return a label as the task's feature takes it: an index, a list of them, or a text."""
-    if task.kind == "text2text":
-        if not isinstance(value, str) or not value.strip():
-            raise RowError("synthetic rows", row, "holds a target that is empty or no text; remove the row")
-        return value
-    if task.kind == "multi_label":
-        if not isinstance(value, list):
-            raise RowError("synthetic rows", row, "holds no list of labels (an empty list is no label)")
-        return [_label_index(task, names, v, row) for v in value]
-    return _label_index(task, names, value, row)
+def _warn_of_accesses(dataset: Dataset) -> None:
+    """Log that a column `access` holds other things, for which the rows count as credentialed."""
+    if "access" in dataset.column_names and (unknown := set(dataset["access"][:]) - set(ACCESSES)):
+        _LOG.warning(
+            "column 'access' of the synthetic rows holds %d values that are none of %s: the rows count as "
+            "credentialed; rename the column if it is something else", len(unknown), ", ".join(ACCESSES),
+        )  # fmt: skip
 
 
-def _label_index(task: Task, names: list[str] | None, value: Any, row: int) -> int:
-    if isinstance(value, bool):  # a reader of CSV files made the labels "True" and "False" into booleans
-        value = str(value)
-    numeric = isinstance(value, int)
-    if numeric and names is not None:
-        value = names[value] if 0 <= value < len(names) else None  # -1 marks a row without a label
-    elif numeric and 0 <= value < len(task.labels):
-        return int(value)
-    if isinstance(value, str) and value in task.labels:
-        return task.labels.index(value)
-    raise RowError("synthetic rows", row, f"holds no label of task {task.full_name!r}: {', '.join(task.labels)}")
+def _labels(task: Task, dataset: Dataset, column: str, texts: Mapping[str, list[Any]]) -> list[Any]:
+    """Return the label of each row as gold reads it: an index, a list of them, or a text.
+
+    Raises:
+        RowError: texts are empty, or labels are none of the task's; all such rows are in one error.
+    """
+    faults, names = Faults("synthetic rows"), LabelNames(task.labels)
+    typed = label_names(dataset.features[column])
+    labels: list[Any] = []
+    for number, (value, *row) in enumerate(zip(dataset[column][:], *texts.values(), strict=True), 1):
+        label: Any = value
+        if any(not isinstance(t, str) or not t or t.isspace() for t in row):
+            faults.add(number, "a text is empty; remove the row")
+        elif task.kind == "text2text":
+            if not isinstance(value, str) or not value.strip():
+                faults.add(number, "holds a target that is empty or no text; remove the row")
+        elif task.kind == "multi_label":
+            label = [_index(names, typed, v) for v in split_labels(value)]
+            if None in label:
+                faults.add(number, _no_label(task, names, column, None, ""))
+        else:
+            label = _index(names, typed, value)
+            if label is None:
+                faults.add(number, _no_label(task, names, column, None if typed else value, row[0]))
+        labels.append(label)
+    faults.check()
+    return labels
+
+
+def _index(names: LabelNames, typed: list[str] | None, value: Any) -> int | None:
+    """Return the index of a label. A number is a name where a label of the task is one, else an index."""
+    number = isinstance(value, int) and not isinstance(value, bool)
+    if typed is not None:
+        value = typed[value] if number and 0 <= value < len(typed) else None  # -1 marks a row without a label
+    elif number and not names.numeric:
+        return int(value) if 0 <= value < len(names.names) else None
+    found = names.find(value)
+    return None if found is None else names.names.index(found)
+
+
+def _no_label(task: Task, names: LabelNames, column: str, value: Any, text: str) -> str:
+    problem = label_problem(names, column, value, text)
+    what = problem.split(" holds", 1)[1].split(" no known")[0] if " holds" in problem else ""
+    return f"column {column!r} holds{what} no label of task {task.full_name!r}: {', '.join(task.labels)}"
 
 
 def read_dataset(path: Path, *, split: str | None = None) -> Dataset:
-    """Read one Dataset from an exported folder, a `save_to_disk` folder, or a .parquet / .jsonl / .csv file.
+    """Read one Dataset from an exported folder, a `save_to_disk` folder, or a table (.parquet, .jsonl, .csv, .xlsx).
 
     Its rows are at least as strict as what the files record of themselves (`recorded_access`).
 
@@ -136,7 +173,7 @@ def read_dataset(path: Path, *, split: str | None = None) -> Dataset:
     if path.is_file():
         if path.suffix.lower() == ".parquet":
             return as_recorded(map_parquet(path, path), recorded_access(path))
-        return as_recorded(Dataset.from_list([row for _, row in read_table(path)]), recorded_access(path))
+        return as_recorded(_from_table(path), recorded_access(path))
     if not path.is_dir():
         raise MissingGoldError(f"{path} is no file or folder")
     on_disk = (path / "dataset_dict.json").is_file() or (path / "dataset_info.json").is_file()
@@ -151,6 +188,36 @@ def read_dataset(path: Path, *, split: str | None = None) -> Dataset:
         raise ColumnError(f"{path} has no split {split!r}; it has {', '.join(splits)}")
     rows = _plain(splits[split])
     return as_recorded(rows, recorded_access(path)) if on_disk else rows
+
+
+def _from_table(path: Path) -> Dataset:
+    """Read a table as strings, numbers and lists; a column of mixed types becomes text."""
+    import pyarrow as pa
+    from datasets import Dataset
+
+    faults = Faults(path.name)
+    columns: dict[str, list[Any]] = {}
+    count = 0
+    for batch in read_batches(path, faults, needed=()):
+        for name in batch.columns:
+            columns.setdefault(name, [None] * count)
+        count += len(batch.numbers)
+        for name, values in columns.items():
+            values.extend(batch.column(name))
+    faults.check()
+    return Dataset(pa.table({name: _as_array(values) for name, values in columns.items()}))
+
+
+def _as_array(values: list[Any]) -> Any:
+    import pyarrow as pa
+
+    try:
+        array = pa.array(values)
+        return array.cast(pa.string()) if pa.types.is_null(array.type) else array
+    except (pa.ArrowException, TypeError, OverflowError, UnicodeEncodeError):
+        texts = [json.dumps(value) if isinstance(value, list | dict) else cell_text(value) for value in values]
+        plain = [v if isinstance(v, str) else text for v, text in zip(values, texts, strict=True)]
+        return pa.array([v if v is None else v.encode("utf-8", "replace").decode() for v in plain], pa.string())
 
 
 def _plain(dataset: Dataset) -> Dataset:

@@ -26,7 +26,7 @@ from datasets.exceptions import DatasetGenerationError
 from datasets.iterable_dataset import ExamplesIterable
 
 from hf_synth.errors import GoldError, HfSynthError, MissingGoldError, OutputError, RowError
-from hf_synth.gold import json_values, markup, readers, sources
+from hf_synth.gold import json_values, markup, readers, sources, spelling, survey, tables
 from hf_synth.gold.sources import Files, SourceFile, all_files, digest_files, find_files
 from hf_synth.task.folders import cache_folder, notes_of, with_notes
 from hf_synth.task.task import Task
@@ -86,7 +86,8 @@ class GoldBuilder(datasets.ArrowBasedBuilder):  # type: ignore[misc]  # datasets
     def _digest(self, task: Task) -> str:
         """Return the name of the cache, from all that decides its rows: the task, the reading code, the files."""
         fields = [task.fingerprint(), task.access, task.group_column, {k: list(v) for k, v in task.files.items()}]
-        code = [inspect.getsourcefile(m) for m in (type(self), json_values, markup, readers, sources, GoldBuilder)]
+        modules = (type(self), json_values, markup, readers, tables, spelling, survey, sources, GoldBuilder)
+        code = [inspect.getsourcefile(module) for module in modules]
         return digest_files(json.dumps(fields), *(Path(c) for c in code if c), *all_files(self.files))[:32]
 
     def download_and_prepare(self, output_dir: str | None = None, *args: Any, **more: Any) -> None:
@@ -301,14 +302,30 @@ def rows_table(features: datasets.Features, rows: Sequence[Mapping[str, Any]]) -
         KeyError: a row lacks a column, or has one more.
         ValueError: a label is none of the features'.
     """
-    schema, names = features.arrow_schema, set(features)
+    names = set(features)
     if any(row.keys() != names for row in rows):
         raise KeyError("a row has other columns than the task")
-    columns = [
-        pa.array(_encoded(feature, [row[name] for row in rows]), schema.field(name).type)
-        for name, feature in features.items()
+    return as_table({name: [row[name] for row in rows] for name in features}, features)
+
+
+def as_table(columns: Mapping[str, Sequence[Any]], features: datasets.Features) -> pa.Table:
+    """Return columns as a table with these features; a label may be its name or its number.
+
+    Raises:
+        GoldError: a label is none of the features'.
+    """
+    schema = features.arrow_schema
+    arrays = [
+        pa.array(_encoded(feature, columns[name]), schema.field(name).type) for name, feature in features.items()
     ]
-    return pa.table(columns, schema=schema)
+    return pa.table(arrays, schema=schema)
+
+
+def file_names(files: Parts) -> str:
+    """Return the names of a split's files for a message: the first ones."""
+    names = [file.name for many in files.values() for file in many]
+    more = f" and {len(names) - 2:,} more" if len(names) > 2 else ""
+    return (", ".join(names[:2]) or "no file") + more
 
 
 def _encoded(feature: Any, values: Sequence[Any]) -> list[Any]:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import inspect
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -29,11 +29,18 @@ if TYPE_CHECKING:
     from datasets import Dataset, DatasetDict, IterableDatasetDict
 
 SPLIT_SHARES = {"train": 0.7, "validation": 0.1, "test": 0.2}  # of the groups, where the source has no splits
+_END = 6  # words
 _LOG = logging.getLogger(__name__)
 
 
 def load_gold(
-    task: Task, path: str | Path | None = None, *, seed: int = 0, mask_leaks: bool = False, **options: Any
+    task: Task,
+    path: str | Path | None = None,
+    *,
+    seed: int = 0,
+    mask_leaks: bool = False,
+    validation: float | None = None,
+    **options: Any,
 ) -> DatasetDict:
     """Load gold rows as a `DatasetDict` with the task's features.
 
@@ -45,12 +52,14 @@ def load_gold(
             tasks without files.
         seed: of the split by groups.
         mask_leaks: remove the task's label leaks ("grade 2", a "Toxicity Grading" section) from the texts.
-        options: fields of the builder's own config, e.g. `n_train=400` for the clinic.
+        validation: share of the groups of train that becomes the split "validation", of a source that has none.
+        options: fields of the builder's own config, e.g. `n_train=400` for the clinic, or `skip_empty=True` for a
+            task made from columns.
 
     Raises:
         MissingGoldError: files are missing.
         RowError: a row is malformed; names file and row.
-        GoldError: a split holds no row, or the folder was exported from another task.
+        GoldError: a split holds no row, the folder was exported from another task, or no validation split can be cut.
         TaskError: the task has no such option.
     """
     folder = None if path is None else Path(path)
@@ -60,11 +69,13 @@ def load_gold(
         gold = _from_export(task, folder)
     else:
         gold = _from_builder(task, folder, options)
-    _check_not_empty(task, {split: len(rows) for split, rows in gold.items()})
+    _check_not_empty(task, {split: len(rows) for split, rows in gold.items()}, folder)
     if set(gold) == {WHOLE}:
         gold = split_by_group(task, gold[WHOLE], seed=seed)
     else:
         _warn_of_shared_groups(gold)
+    if validation is not None:
+        gold = cut_validation(task, gold, validation, seed=seed)
     return gold.map(_mask_texts, fn_kwargs={"columns": task.text_columns, "leaks": task.leaks}) if mask_leaks else gold
 
 
@@ -121,10 +132,13 @@ def register() -> list[str]:
     return list(builders)
 
 
-def _check_not_empty(task: Task, counts: Mapping[str, int]) -> None:
+def _check_not_empty(task: Task, counts: Mapping[str, int], folder: Path | None, files: Any = None) -> None:
+    from hf_synth.gold.builder import file_names
+
     for split, count in counts.items():
         if count == 0:
-            raise GoldError(f"split {split!r} of task {task.full_name!r} holds no row; check its file")
+            where = file_names(files[split]) if files and split in files else f"its file in {folder}"
+            raise GoldError(f"split {split!r} of task {task.full_name!r} holds no row; check {where}")
 
 
 def _warn_of_shared_groups(gold: DatasetDict) -> None:
@@ -194,7 +208,7 @@ def _from_builder(task: Task, folder: Path | None, options: Mapping[str, Any]) -
                 rows.info.description = builder.info.description
             return gold
         builder.download_and_prepare()
-        _check_not_empty(task, {s: info.num_examples for s, info in builder.info.splits.items()})
+        _check_not_empty(task, {s: info.num_examples for s, info in builder.info.splits.items()}, folder, builder.files)
         return builder.as_dataset()
     except DatasetGenerationError as error:
         cause = error.__cause__
@@ -212,13 +226,16 @@ def split_by_group(task: Task, dataset: Dataset, *, seed: int = 0) -> DatasetDic
     Raises:
         GoldError: there are too few groups for three splits.
     """
-    from datasets import DatasetDict, NamedSplit
+    from datasets import DatasetDict
 
     units = _units(task, dataset)
     names = sorted(set(units))
     if len(names) < 10:
+        patients = repr(task.group_column) if task.group_column else "'group'"
         raise GoldError(
-            f"{len(names)} groups are too few to split into train, validation and test: provide a file for each split"
+            f"{len(names)} groups are too few to split {len(dataset):,} rows into train, validation and test: give "
+            f"a file for each split, or a column 'split'; if column {patients} is not the patient, rename it, or name "
+            "the patient with --group-column"
         )
     order = np.random.default_rng(seed).permutation(len(names))
     ends = np.cumsum([round(share * len(names)) for share in SPLIT_SHARES.values()][:-1])
@@ -226,10 +243,53 @@ def split_by_group(task: Task, dataset: Dataset, *, seed: int = 0) -> DatasetDic
     for split, members in zip(SPLIT_SHARES, np.split(order, ends), strict=True):
         split_of.update({names[i]: split for i in members})
     chosen = np.array([split_of[u] for u in units])
-    splits = {s: dataset.select(np.flatnonzero(chosen == s)) for s in SPLIT_SHARES}
-    for name, rows in splits.items():
-        rows._split = NamedSplit(name)  # else `push_to_hub` would use the name "rows" of the whole
-    return DatasetDict(splits)
+    return DatasetDict({s: _named_split(dataset.select(np.flatnonzero(chosen == s)), s) for s in SPLIT_SHARES})
+
+
+def cut_validation(task: Task, gold: DatasetDict, share: float, *, seed: int = 0) -> DatasetDict:
+    """Cut a validation split off train, by group; equal texts stay together.
+
+    Args:
+        share: of the groups of train, above 0 and at most 0.5.
+
+    Raises:
+        GoldError: there is a validation split already, no train split, or train has too few groups.
+    """
+    from datasets import DatasetDict
+
+    if not 0 < share <= 0.5:
+        raise GoldError(f"a validation split of {share:g} of train cannot be cut: name a share above 0, at most 0.5")
+    if "validation" in gold or "train" not in gold:
+        problem = "has a validation split already" if "validation" in gold else "has no train split to cut one from"
+        raise GoldError(f"the gold of task {task.full_name!r} {problem}: leave the share of validation out")
+    units = _units(task, gold["train"])
+    names = sorted(set(units))
+    count = round(share * len(names))
+    if not 0 < count < len(names):
+        raise GoldError(f"{share:g} of the {len(names)} groups of train are none: name a larger share")
+    cut = {names[i] for i in np.random.default_rng(seed).permutation(len(names))[:count]}
+    apart = np.array([unit in cut for unit in units])
+    parts = {"train": gold["train"].select(np.flatnonzero(~apart))}
+    parts["validation"] = gold["train"].select(np.flatnonzero(apart))
+    named = {split: _named_split(rows, split) for split, rows in parts.items()}
+    return DatasetDict(named | {split: rows for split, rows in gold.items() if split not in parts})
+
+
+def _named_split(rows: Dataset, name: str) -> Dataset:
+    from datasets import NamedSplit
+
+    rows._split = NamedSplit(name)  # else `push_to_hub` would use the name of the whole
+    return rows
+
+
+def label_counts(task: Task, splits: Mapping[str, Dataset]) -> dict[str, dict[str, int]]:
+    """Count the rows of each label in each split; a row of a multi_label task counts for each of its labels."""
+    counts: dict[str, dict[str, int]] = {label: dict.fromkeys(splits, 0) for label in task.labels}
+    for split, rows in splits.items():
+        for value in _values(rows, task.label_column) if task.labels else ():
+            for index in value if isinstance(value, list) else [value]:
+                counts[task.labels[index]][split] += 1
+    return counts
 
 
 def _units(task: Task, dataset: Dataset) -> list[str]:
@@ -242,17 +302,37 @@ def _units(task: Task, dataset: Dataset) -> list[str]:
             group = parent[group]
         return group
 
+    # only rows that begin and end alike can have one text: to bring all texts into one form takes longer than to read
+    groups = [str(group) for group in _values(dataset, "group")]
+    ends = np.fromiter((hash(e) for e in _texts(task, dataset, _ends)), dtype=np.int64, count=len(dataset))
+    _, code, count = np.unique(ends, return_inverse=True, return_counts=True)
+    at = np.flatnonzero(count[code] > 1)
     first_group: dict[bytes, str] = {}
-    groups: list[str] = []
-    columns = ["group", *task.text_columns]
-    for batch in dataset.select_columns(columns).with_format("arrow").iter(batch_size=1_000):
-        for group, *texts in zip(*(batch[c].to_pylist() for c in columns), strict=True):
-            words = " ".join(" ".join(str(t).lower().split()) for t in texts)
-            first = first_group.setdefault(hashlib.sha256(words.encode("utf-8", "replace")).digest(), str(group))
-            a, b = sorted((root(first), root(str(group))))
-            parent[b] = a
-            groups.append(str(group))
+    for place, words in zip(at, _texts(task, dataset.select(at), _words), strict=True):
+        group = groups[place]
+        first = first_group.setdefault(hashlib.sha256(words.encode("utf-8", "replace")).digest(), group)
+        a, b = sorted((root(first), root(group)))
+        parent[b] = a
     return [root(g) for g in groups]
+
+
+def _texts(task: Task, dataset: Dataset, form: Callable[[Sequence[str]], Any]) -> Iterator[Any]:
+    """Yield the texts of each row in another form."""
+    columns = list(task.text_columns)
+    for batch in dataset.select_columns(columns).with_format("arrow").iter(batch_size=1_000):
+        yield from map(form, zip(*(batch[c].to_pylist() for c in columns), strict=True))
+
+
+def _words(texts: Sequence[str]) -> str:
+    return " ".join(" ".join(str(t).lower().split()) for t in texts)
+
+
+def _ends(texts: Sequence[str]) -> tuple[tuple[str, ...], ...]:
+    """Return the first and last words of texts: equal where the texts are, but for capitals and blanks."""
+    return tuple(
+        tuple(word.lower() for word in [*str(t).split(None, _END)[:_END], *str(t).rsplit(None, _END)[-_END:]])
+        for t in texts
+    )
 
 
 def subset(task: Task, dataset: Dataset, n: int, *, seed: int = 0) -> Dataset:

@@ -2,36 +2,63 @@
 
     hf-synth gold notes.csv --text-column note --label-column urgency --out work/gold
 
-The labels are the values of the label column; the rows go through the same builder as those of any other task. The
-exported folder carries the task, so that later verbs take the folder in place of a name. A multi_label table may have a
-column `judged` with the labels that were judged in a row, where not all were.
+The labels are the values of the label column, whatever their spelling (`spelling.py`); the rows go through the same
+builder as those of any other task. The exported folder carries the task, so that later verbs take the folder in place
+of a name. A table's own columns `id`, `split`, `group` and `access` are used as what they are named, or reported. A
+multi_label table may have a column `judged` with the labels that were judged in a row, where not all were.
 """
 
 from __future__ import annotations
 
 import io
+import logging
 import re
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from hf_synth.errors import RowError, TaskError
-from hf_synth.gold.builder import GoldBuilder, Parts
-from hf_synth.gold.readers import File, label_field, pick_column, read_table, text_field
-from hf_synth.gold.sources import ROWS, SourceFile, all_files, as_source, find_files
+import datasets
+
+from hf_synth.errors import GoldError, TaskError
+from hf_synth.gold.builder import GoldBuilder, Parts, as_table, file_names
+from hf_synth.gold.readers import File
+from hf_synth.gold.sources import ROWS, WHOLE, SourceFile, all_files, as_source, find_files
+from hf_synth.gold.spelling import Ids, LabelNames, Patients, cell_text, label_problem, split_labels
+from hf_synth.gold.survey import Survey, needed_columns, usable_rows
+from hf_synth.gold.tables import Batch, Faults, check_needed, read_batches
 from hf_synth.task.access import MOST_TASKS, known_accesses
 from hf_synth.task.columns import JUDGED, Access, Kind, strictest
 from hf_synth.task.folders import parquet_access, recorded_access
 from hf_synth.task.task import TABLES, Task
 
-_MOST_LABELS = 100  # different values of a label column
-_LONGEST_LABEL = 100  # characters
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+_FEW_ROWS, _TEXT_SHARE = 10, 0.5  # a column with more different values than this share of its rows holds texts
 _NO_LABELS: Mapping[str, tuple[str, ...]] = {  # placeholders until the table is read
     "single_label": ("?", "??"),
     "multi_label": ("?", "??"),
     "text2text": (),
 }
+SPLIT_WORDS = {  # how a column `split` names the splits
+    "train": "train", "training": "train", "validation": "validation", "valid": "validation", "val": "validation",
+    "dev": "validation", "development": "validation", "test": "test", "testing": "test",
+}  # fmt: skip
+_LOG = logging.getLogger(__name__)
+
+
+# --- the builder ----------------------------------------------------------------------------------------------------
+@dataclass
+class ColumnsConfig(datasets.BuilderConfig):  # type: ignore[misc]  # datasets is untyped
+    """Options of a task made from columns.
+
+    Args:
+        skip_empty: leave out rows whose text or label is empty, instead of refusing the table.
+    """
+
+    skip_empty: bool = False
 
 
 def columns_builder(task: Task) -> type[GoldBuilder]:
@@ -41,9 +68,32 @@ def columns_builder(task: Task) -> type[GoldBuilder]:
         """Read a user's own tables."""
 
         TASKS = {task.config: _with_files(task)}  # noqa: RUF012
+        BUILDER_CONFIG_CLASS = ColumnsConfig
 
-        def rows(self, split: str, files: Parts) -> Iterator[dict[str, Any]]:
-            return table_rows(task, split, files[ROWS][0])
+        def _split_generators(self, dl_manager: Any) -> list[datasets.SplitGenerator]:
+            self.patients = Patients()  # of all splits
+            splits = None
+            if set(self.files) == {WHOLE}:
+                splits = own_splits(task, self.files[WHOLE][ROWS][0])
+            if splits is None:
+                return super()._split_generators(dl_manager)
+            files = dict(self.files[WHOLE])
+            return [datasets.SplitGenerator(s, gen_kwargs={"split": s, "files": files}) for s in splits]
+
+        def tables(self, split: str, files: Parts) -> Iterator[pa.Table]:
+            """Yield the rows of a table."""
+            file = files[ROWS][0]
+            only = split if set(self.files) == {WHOLE} and split != WHOLE else None
+            rows = _Rows(task, split, self.patients)
+            try:
+                yield from rows.tables(file, only=only, skip_empty=self.config.skip_empty)
+            except UnicodeEncodeError:
+                raise GoldError(
+                    f"split {split!r} ({file_names(files)}) holds half of a character (a lone surrogate); remove it"
+                ) from None
+            for why, count in rows.left_out.items():
+                self.left_out[why] += count
+                self.left_out_of.setdefault(why, {})[file.name] = None
 
     return Columns
 
@@ -52,34 +102,94 @@ def _with_files(task: Task) -> Task:
     return task if task.files else replace(task, files=TABLES, optional_files=("validation", "test"))
 
 
-def table_rows(task: Task, split: str, file: File) -> Iterator[dict[str, Any]]:
-    """Yield the rows of a table whose columns have the task's own names.
+class _Rows:
+    """Rows of a user's table in the task's columns."""
 
-    Raises:
-        RowError: a column, a text or a label is missing.
-    """
-    names = {n: n for n in task.labels}
-    access = strictest(task.access, *filter(None, _recorded(as_source(file))))
-    tasks: dict[str, list[Access]] = {}
-    for number, row in read_table(file):
-        for column in (*task.text_columns, task.label_column):
-            pick_column(file, row, column)
-        texts = [text_field(file, number, row, c) for c in task.text_columns]
-        if task.kind == "text2text":
-            label: Any = text_field(file, number, row, task.label_column)
-        elif task.kind == "multi_label":
-            label = _label_fields(file, number, row, task.label_column, names)
-        else:
-            label = label_field(file, number, row, task.label_column, names)
-        id = str(row["id"]) if row.get("id") not in (None, "") else f"{split}-{number}"
-        group = row.get(task.group_column) if task.group_column else row.get("group")
-        gold = task.gold_row(id, None if group in (None, "") else str(group), label, *texts)
-        if task.partly_judged:
-            gold[JUDGED] = _judged(file, number, row, label, names)
-        named = str(row.get("task"))
-        if named not in tasks and len(tasks) < MOST_TASKS:
-            tasks[named] = known_accesses(task, [named])
-        yield gold | {"access": strictest(access, *tasks.get(named, []), *([row["access"]] if "access" in row else []))}
+    def __init__(self, task: Task, split: str, patients: Patients) -> None:
+        self._task, self._patients = task, patients
+        self._names = LabelNames(task.labels)
+        self._ids = Ids(split)
+        self._tasks: dict[str, list[Access]] = {}
+        self.left_out: Counter[str] = Counter()
+
+    def tables(self, file: File, *, only: str | None, skip_empty: bool) -> Iterator[pa.Table]:
+        """Yield the rows as Arrow tables; the wrong rows are reported together at the end.
+
+        Args:
+            only: the split whose rows are read, of a table with a column `split`.
+        """
+        task, faults = self._task, Faults(as_source(file).name)
+        features = task.gold_features()
+        access = strictest(task.access, *filter(None, _recorded(as_source(file))))
+        has_ids = None
+        for batch in read_batches(file, faults, needed=needed_columns(task)):
+            check_needed(file, batch, needed_columns(task))
+            if only is not None:
+                batch = _of_split(batch, only)
+            if has_ids is None:
+                has_ids = "id" in batch.columns and task.group_column != "id"
+            places, labels = usable_rows(task, batch, faults, self._find, self.left_out if skip_empty else None)
+            if not places:
+                continue
+            numbers = [batch.numbers[i] for i in places]
+            ids = [f"{self._ids.start}-{n}" for n in numbers]
+            if has_ids:
+                ids = [self._ids.new(v, n) for v, n in zip(_at(batch.column("id"), places), numbers, strict=True)]
+            named = _at(batch.column(task.group_column or "group"), places)
+            groups = [self._patients.name(value) for value in named]
+            columns: dict[str, list[Any]] = {"id": ids}
+            columns["group"] = [id if group is None else group for id, group in zip(ids, groups, strict=True)]
+            columns |= {c: _at(batch.column(c), places) for c in task.text_columns}
+            columns[task.label_column] = labels
+            if task.partly_judged:
+                columns[JUDGED] = self._judged(batch, places, labels, faults)
+            for name, value in (("source", "gold"), ("task", task.full_name), ("task_version", task.version)):
+                columns[name] = [value] * len(places)
+            columns["access"] = self._accesses(batch, places, access)
+            yield as_table(columns, features)
+        faults.check()
+
+    def _find(self, value: Any, number: int, text: str) -> tuple[str | None, str]:
+        found = self._names.find(value)
+        return found, "" if found is not None else label_problem(self._names, self._task.label_column, value, text)
+
+    def _judged(self, batch: Batch, places: list[int], labels: list[Any], faults: Faults) -> list[list[str] | None]:
+        """Return the judged labels of rows; None, for all of them, where the cell is null or missing.
+
+        An empty cell means that none was judged.
+        """
+        judged: list[list[str] | None] = []
+        for place, cell, present in zip(places, _at(batch.column(JUDGED), places), labels, strict=True):
+            if cell is None:
+                judged.append(None)
+                continue
+            found = [self._names.find(value) for value in split_labels(cell)]
+            if None in found:
+                faults.add(batch.numbers[place], label_problem(self._names, JUDGED, "?", ""))
+            elif missing := set(present) - set(found):
+                faults.add(
+                    batch.numbers[place], f"has {len(missing)} labels that column {JUDGED!r} does not name; add them"
+                )
+            judged.append([name for name in dict.fromkeys(found) if name is not None])
+        return judged
+
+    def _accesses(self, batch: Batch, places: list[int], access: Access) -> list[Access]:
+        own = _at(batch.column("access"), places) if "access" in batch.columns else None
+        known: dict[tuple[str, Any], Access] = {}
+        accesses = []
+        for i, name in enumerate(_at(batch.column("task"), places)):
+            key = (str(name), own[i] if own and isinstance(own[i], str) else None)
+            if key not in known:
+                if key[0] not in self._tasks and len(self._tasks) < MOST_TASKS:
+                    self._tasks[key[0]] = known_accesses(self._task, [key[0]])
+                stated = [] if own is None else [key[1]]
+                known[key] = strictest(access, *self._tasks.get(key[0], []), *stated)
+            accesses.append(known[key])
+        return accesses
+
+
+def _at(values: Sequence[Any], places: list[int]) -> list[Any]:
+    return list(values) if len(places) == len(values) else [values[i] for i in places]
 
 
 def _recorded(file: SourceFile) -> list[Access | None]:
@@ -91,34 +201,47 @@ def _recorded(file: SourceFile) -> list[Access | None]:
     return found
 
 
-def _label_fields(file: File, number: int, row: Mapping[str, Any], column: str, names: Mapping[str, str]) -> list[str]:
-    return [label_field(file, number, {column: value}, column, names) for value in split_labels(row[column])]
+# --- columns of the user's own --------------------------------------------------------------------------------------
+def own_splits(task: Task, file: File) -> list[str] | None:
+    """Return the splits that a column `split` names; None where the table has none, or it names other things.
 
-
-def _judged(
-    file: File, number: int, row: Mapping[str, Any], present: Sequence[str], names: Mapping[str, str]
-) -> list[str] | None:
-    """Return the judged labels of a row; None, for all of them, where the cell is null or missing.
-
-    An empty cell means that none was judged.
+    Raises:
+        RowError: some rows name a split and others do not.
     """
-    if row.get(JUDGED) is None:
+    if "split" in needed_columns(task):
         return None
-    judged = _label_fields(file, number, row, JUDGED, names)
-    if missing := set(present) - set(judged):
-        raise RowError(file.name, number, f"has {len(missing)} labels that column {JUDGED!r} does not name; add them")
-    return judged
+    faults, named = Faults(as_source(file).name), Counter[str]()
+    empty: list[int] = []
+    for batch in read_batches(file, Faults(as_source(file).name), needed=()):
+        if "split" not in batch.columns and not named:
+            return None  # a column of the first rows
+        for number, value in zip(batch.numbers, batch.column("split"), strict=True):
+            text = cell_text(value)
+            named[str(text).casefold()] += text is not None
+            if text is None:
+                empty.append(number)
+    words = {word for word, count in named.items() if count}
+    splits: list[str] = [s for s in ("train", "validation", "test") if s in {SPLIT_WORDS.get(word) for word in words}]
+    if not words <= set(SPLIT_WORDS) or len(splits) < 2 or "train" not in splits:
+        if words:
+            why = "is the same in all rows" if len(words) == 1 else "names other things than train, validation and test"
+            _LOG.warning("%s: column 'split' %s: it is not used, the rows are split by group", faults.file, why)
+        return None
+    for number in empty:
+        faults.add(number, "column 'split' is empty; name train, validation or test")
+    faults.check()
+    _LOG.warning("%s: the splits are those of its column 'split'; rename it to have the rows split anew", faults.file)
+    return splits
 
 
-def split_labels(value: Any) -> list[Any]:
-    """Return the labels of a cell: a list as it is, a text split at semicolons, bars or commas; none if it is empty."""
-    if isinstance(value, list):
-        return value
-    if not isinstance(value, str):
-        return [] if value is None else [value]
-    return [part.strip() for part in re.split(r"[;|,]", value) if part.strip()]
+def _of_split(batch: Batch, split: str) -> Batch:
+    named = batch.column("split")
+    places = [i for i, value in enumerate(named) if SPLIT_WORDS.get(str(cell_text(value)).casefold()) == split]
+    columns = {name: _at(values, places) for name, values in batch.columns.items()}
+    return Batch([batch.numbers[i] for i in places], columns)
 
 
+# --- the task -------------------------------------------------------------------------------------------------------
 def task_from_table(
     path: Path,
     *,
@@ -127,60 +250,62 @@ def task_from_table(
     name: str | None = None,
     kind: Kind = "single_label",
     labels: Sequence[str] = (),
+    meanings: Mapping[str, str] | None = None,
     access: Access = "restricted",
     group_column: str | None = None,
+    skip_empty: bool = False,
 ) -> Task:
     """Define a task by a table: its labels are the values of the label column, sorted.
+
+    All rows are read, and all that is wrong with them is in one error. Spellings that are taken for one label, rare
+    labels that look like another, and columns `id`, `split`, `group` and `access` are reported as warnings.
 
     Args:
         path: a table, or a folder or archive with train, validation and test tables.
         name: of the task; the file's name when None.
         labels: the labels in order; read from the table when empty.
+        meanings: what labels mean, by label; the LLM is told.
         group_column: what must not straddle a split, e.g. "patient_id".
+        skip_empty: rows without text or label are left out (`load_gold(..., skip_empty=True)`), not wrong.
 
     Raises:
         MissingGoldError: there is no table.
-        RowError: a column is missing.
-        TaskError: the column has too many values to be labels.
+        RowError: a column is missing, or rows are wrong.
+        TaskError: the column has too many values to be labels, or a meaning is of another label.
     """
     name = name or re.sub(r"\W+", "_", path.name.split(".")[0].lower()).strip("_")
     name = name if re.match(r"[a-z]", name) else f"task_{name}".rstrip("_")
     columns: dict[str, Any] = {"text_columns": text_columns, "label_column": label_column, "group_column": group_column}
     task = Task.from_columns(name, labels=labels or _NO_LABELS[kind], kind=kind, access=access, **columns)
-    values: set[str] = set()
-    judged = False
-    for file in all_files(find_files(_with_files(task), path)):
-        for number, row in read_table(file):
-            for column in (*task.text_columns, label_column, *([group_column] if group_column else [])):
-                pick_column(file, row, column)
-            judged |= kind == "multi_label" and JUDGED in row
-            if kind == "text2text" or labels:
-                break  # only the columns are needed
-            values.update(_labels_of(file, number, row, label_column, kind))
-            if judged and row.get(JUDGED) is not None:  # a judged label may be present in no row
-                values.update(_labels_of(file, number, row, JUDGED, kind))
-            if len(values) > _MOST_LABELS:
-                raise TaskError(
-                    f"column {label_column!r} of {file.name} has more than {_MOST_LABELS} different values: list the "
-                    "labels with --labels, or use --kind text2text if it holds texts"
-                )
-    task = replace(task, partly_judged=judged)
-    return task if kind == "text2text" or labels else replace(task, labels=tuple(sorted(values)))
+    survey = Survey(task, LabelNames(labels) if labels else None)
+    files = find_files(_with_files(task), path)
+    for file in all_files(files):
+        survey.read(file, skip_empty, WHOLE in files)
+    survey.report_labels(kind)
+    task = replace(task, partly_judged=survey.judged)
+    if kind != "text2text" and not labels:
+        task = replace(task, labels=_labels_found(survey, path, label_column))
+    return replace(task, label_meanings=_meanings(task, meanings or {}))
 
 
-def _labels_of(file: File, number: int, row: Mapping[str, Any], column: str, kind: Kind) -> list[str]:
-    """Return the labels of a row as text; a whole number loses its ".0".
+def _labels_found(survey: Survey, path: Path, column: str) -> tuple[str, ...]:
+    names = survey.spelled.names()
+    if len(names) > max(_FEW_ROWS, _TEXT_SHARE * survey.rows):
+        raise TaskError(
+            f"column {column!r} of {path.name} has {len(names)} different values in {survey.rows} rows: is it "
+            "the text? List the labels with --labels, or use --kind text2text if it holds texts"
+        )
+    if len(names) < 2:
+        found = f"has one label in all of its {survey.rows:,} rows" if names else "has no row with a label"
+        raise TaskError(f"column {column!r} of {path.name} {found}; a task needs at least two labels")
+    return tuple(names)
 
-    Raises:
-        RowError: one is empty, too long, or no text or whole number.
-    """
-    labels = []
-    for value in split_labels(row[column]) if kind == "multi_label" else [row[column]]:
-        plain = int(value) if isinstance(value, float) and value.is_integer() else value
-        text = str(plain).strip() if isinstance(plain, str | int) and not isinstance(plain, bool) else ""
-        if not text or len(text) > _LONGEST_LABEL:
-            raise RowError(
-                file.name, number, f"column {column!r} is empty or holds no label; fill it or remove the row"
-            )
-        labels.append(text)
-    return labels
+
+def _meanings(task: Task, meanings: Mapping[str, str]) -> tuple[str, ...]:
+    """Return the meanings in the order of the labels; empty where none was named."""
+    names = LabelNames(task.labels)
+    found = {names.find(label): meaning for label, meaning in meanings.items()}
+    if None in found:
+        known = ", ".join(task.labels) or "no labels"
+        raise TaskError(f"task {task.name!r}: a meaning is named for none of its labels; it has {known}")
+    return tuple(found.get(label, "") for label in task.labels) if found else ()

@@ -30,6 +30,8 @@ _USABLE = ("kept", "relabelled")
 def label_indices(task: Task, dataset: Dataset, column: str | None = None) -> npt.NDArray[np.int64]:
     """Return the labels of a dataset as indices into `task.labels`, (N,); names and numbers are understood.
 
+    A number of an untyped column is an index, or a name where labels have numbers as names.
+
     Raises:
         ColumnError: a label is missing or not the task's; the message names the row, not its text.
     """
@@ -88,12 +90,20 @@ def _label_index(task: Task, feature: Any) -> Callable[[Any], int]:
     """Return a function from a label, by name or number, to its index; -1 for none of the task's."""
     places = {name: i for i, name in enumerate(task.labels)}
     typed = label_names(feature) is not None
+    numbered = named_by_numbers(task)
 
     def index_of(value: Any) -> int:
+        if numbered and not typed and isinstance(value, int) and not isinstance(value, bool):
+            value = str(value)  # a name
         index = places.get(value, -1) if isinstance(value, str) and not typed else value
         return index if isinstance(index, int) and 0 <= index < len(places) else -1
 
     return index_of
+
+
+def named_by_numbers(task: Task) -> bool:
+    """Return whether labels have whole numbers as names: then a number is a name, not an index."""
+    return any(name.lstrip("-").isdigit() for name in task.labels)
 
 
 def _indices(task: Task, values: Iterable[Any], index_of: Callable[[Any], int], row: int, column: str) -> list[int]:
@@ -110,7 +120,9 @@ def audited_labels(task: Task, labels: Mapping[int, int | str]) -> dict[int, int
         ColumnError: one is none of the task's.
     """
     names = {name: i for i, name in enumerate(task.labels)}
-    indices = {at: names.get(label, -1) if isinstance(label, str) else int(label) for at, label in labels.items()}
+    numbered = named_by_numbers(task)
+    plain = {at: str(label) if numbered and not isinstance(label, str) else label for at, label in labels.items()}
+    indices = {at: names.get(label, -1) if isinstance(label, str) else int(label) for at, label in plain.items()}
     if not all(0 <= index < len(names) for index in indices.values()):
         raise ColumnError(f"an audited label is none of the task's: {', '.join(task.labels)}")
     return indices

@@ -30,7 +30,7 @@ from hf_synth.task.facts import Facts
 if TYPE_CHECKING:
     from datasets import Features
 
-_TABLE_SUFFIXES = ("csv", "tsv", "jsonl", "parquet")
+_TABLE_SUFFIXES = ("csv", "tsv", "jsonl", "parquet", "xlsx")
 TABLES: dict[str, tuple[str, ...]] = {  # `Task.files` of a task that is read from a user's own tables
     split: tuple(f"{stem}.{suffix}" for stem in stems for suffix in _TABLE_SUFFIXES)
     for split, stems in {"train": ("train",), "validation": ("validation", "valid", "dev"), "test": ("test",)}.items()

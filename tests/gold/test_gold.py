@@ -13,7 +13,7 @@ from support.gold_files import CANARY, mts_folder, write_csv
 from hf_synth.errors import ColumnError, GoldError, HfSynthError, MissingGoldError, OutputError, RowError
 from hf_synth.gold.adoption import adopt, read_dataset
 from hf_synth.gold.gold import load_gold, mask, split_by_group, subset
-from hf_synth.gold.readers import read_csv, read_table
+from hf_synth.gold.tables import read_csv, read_table
 from hf_synth.task.columns import access_of
 from hf_synth.task.folders import new_folder, write_stage
 from hf_synth.task.scripts import load_task
@@ -176,7 +176,7 @@ def test_rows_made_elsewhere_are_adopted() -> None:
     assert told["seed_ids"] == [["g1"], []]
     assert access_of(made) == "credentialed"  # absent counts as the strictest
     assert access_of(adopt(MTS, rows, text_columns=["body"], llm_label_column="asked", access="open")) == "open"
-    with pytest.raises(RowError, match="row 1: holds no label"):
+    with pytest.raises(RowError, match="row 1: column 'llm_label' holds no label"):
         adopt(MTS, Dataset.from_dict({"text": ["x"], "llm_label": [CANARY]}))
     with pytest.raises(ColumnError, match="llm_label"):
         adopt(MTS, rows, text_columns=["body"])

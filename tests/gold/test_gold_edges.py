@@ -22,8 +22,8 @@ from hf_synth.errors import GoldError, HfSynthError, OutputError, RowError
 from hf_synth.gold.adoption import adopt
 from hf_synth.gold.gold import as_streaming_dataset, load_gold, mask
 from hf_synth.gold.own_table import task_from_table
-from hf_synth.gold.readers import read_parquet
 from hf_synth.gold.sources import list_source
+from hf_synth.gold.tables import read_parquet
 from hf_synth.task.scripts import load_task
 from hf_synth.task.task import Task
 
@@ -301,7 +301,7 @@ def test_a_text_that_stands_in_every_row_is_read_in_small_batches(
 ) -> None:
     import tracemalloc
 
-    monkeypatch.setattr("hf_synth.gold.readers._BATCH_BYTES", 4 << 20)
+    monkeypatch.setattr("hf_synth.gold.tables._BATCH_BYTES", 4 << 20)
     text = "word " * 50_000  # 250 kB
     rows = pa.table({"text": pa.array([text] * 400).dictionary_encode(), "grade": pa.array([1] * 400)})
     pq.write_table(rows, tmp_path / "train.parquet")

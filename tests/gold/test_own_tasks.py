@@ -136,8 +136,14 @@ def test_pairs_lists_of_labels_and_texts(tmp_path: Path, capsys: pytest.CaptureF
         (["--text-column", "body", "--label-column", "nothing"], "no column 'nothing'; it has 'patient'"),
         (["--text-column", "nothing", "--label-column", "urgency"], "no column 'nothing'"),
         (["--label-column", "urgency"], "name the column of the text too"),
-        (["--text-column", "patient", "--label-column", "body"], "row 1: column 'body' is empty or holds no label"),
-        (["--text-column", "body", "--label-column", "urgency", "--labels", "now,soon"], "row 3.*no known label"),
+        (
+            ["--text-column", "patient", "--label-column", "body"],
+            "60 rows cannot be read: lines 2, 3, .* 'body' holds more than 100",
+        ),
+        (
+            ["--text-column", "body", "--label-column", "urgency", "--labels", "now,soon"],
+            "lines 4, 7, .*holds 'later', no known label; expected one of now, soon",
+        ),
     ],
 )
 def test_a_wrong_table_is_one_sentence(
@@ -267,7 +273,7 @@ def test_audited_labels_are_read_and_what_is_wrong_is_one_sentence(tmp_path: Pat
     assert dict(read_audited(table)) == {"a": "low", "c": "high"}
     for text, says in (
         ("id,label\na,low\na,high\n", "row 2: has an id of an earlier row"),
-        ("id,grade\na,low\n", "row 1: needs an id and a label"),
+        ("id,grade\na,low\n", "has no column 'label'; it has 'id', 'grade'"),
         ("id,label\na,\n", "holds no audited row"),
     ):
         table.write_text(text, encoding="utf-8")

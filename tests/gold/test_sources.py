@@ -23,8 +23,9 @@ from hf_synth.errors import GoldError, HfSynthError, MissingGoldError, RowError,
 from hf_synth.gold.gold import as_streaming_dataset, load_gold
 from hf_synth.gold.json_values import json_items
 from hf_synth.gold.markup import read_brat, xml_elements
-from hf_synth.gold.readers import open_text, read_csv, read_jsonl, read_table, read_text
+from hf_synth.gold.readers import open_text, read_text
 from hf_synth.gold.sources import SourceFile, all_files, find_files, list_source
+from hf_synth.gold.tables import read_csv, read_jsonl, read_table
 from hf_synth.task.scripts import list_tasks, load_task
 
 MEDNLI = load_task("mednli")

@@ -17,7 +17,7 @@ from datasets import ClassLabel, Dataset, Features, Image, Value
 
 from hf_synth.errors import OutputError, RowError
 from hf_synth.gold.adoption import read_dataset
-from hf_synth.gold.readers import read_table
+from hf_synth.gold.tables import read_table
 from hf_synth.task import Task
 from hf_synth.task.folders import atomic_file, map_parquet
 
