@@ -27,6 +27,7 @@ _CHUNK = 4 << 20  # bytes read at a time, at least
 _LONGEST = 256 << 20  # characters of one value
 _DEEPEST = 64  # levels of objects and arrays around a value
 _BLANK = re.compile(r"[ \t\n\r]*")
+_NUMBER_SIGNS = re.compile(r"[-+.0-9eE]*")
 
 
 class JsonValues:
@@ -95,8 +96,10 @@ class JsonValues:
                 if not self._cut(error):
                     self._fail()
             else:
-                # a number at the end of the text may go on
-                if end < len(self._text) or self._ended or isinstance(value, str | list | dict):
+                # a number whose signs reach the end of the text may go on: "0." of "0.5" is read as 0 before a dot
+                rest = _NUMBER_SIGNS.match(self._text, end)
+                whole = rest is not None and rest.end() < len(self._text)
+                if whole or self._ended or isinstance(value, str | list | dict):
                     self._at = end
                     return value
             self._fill()

@@ -361,7 +361,7 @@ def test_registered_tasks_take_what_load_gold_takes(tmp_path: Path) -> None:
     assert len(load_dataset("csv", data_files=str(table), cache_dir=str(tmp_path / "cache"))["train"]) == 2
     text = falls.read_bytes().replace(b";1\r\n", f";{CANARY}\r\n".encode(), 1)
     falls.write_bytes(text)
-    with pytest.raises(RowError, match=r"falls.csv, row 2: column 'Target' holds no known label") as caught:
+    with pytest.raises(RowError, match=r"falls.csv, line 3, row 2: column 'Target' holds no known label") as caught:
         load_dataset("hf_synth/fall_risk", data_dir=str(falls))
     assert CANARY not in str(caught.value)
     with pytest.raises(MissingGoldError, match="is no folder or file"):
