@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from hf_synth.errors import RowError
@@ -26,6 +26,8 @@ VALUES = st.recursive(
 
 @settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
 @given(st.lists(VALUES, max_size=5), st.integers(1, 9), st.sampled_from([None, 1]))
+@example([0.5], 1, None)
+@example([-1e-05, 12], 2, None)
 def test_equal_to_json_whatever_is_read_at_a_time(tmp_path: Path, items: list[Any], chunk: int, indent: Any) -> None:
     (tmp_path / "a.json").write_text(json.dumps({"x": [1], "data": items, "y": 2}, indent=indent), encoding="utf-8-sig")
     with pytest.MonkeyPatch.context() as patch:
