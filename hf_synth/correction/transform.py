@@ -107,8 +107,9 @@ class GenerateAndCorrect:
         }
         if judge is not None:
             self._state["judge"] = judge.identity
-        used: list[Any] = [judge] if judge is not None else [ModelAt(corrector)] if corrector and policy else []
-        self._handed_on = overall_access(*used, also=[access_of_llm(llm)])
+        used = [ModelAt(corrector)] if corrector and policy else []
+        writers = [access_of_llm(one) for one in (llm, judge) if one is not None]
+        self._handed_on = overall_access(*used, also=writers)
         if self._handed_on != "open":
             self._state["handed_on"] = self._handed_on
         self._llm, self._corrector, self._judge, self._exemplars = llm, corrector, judge, exemplars

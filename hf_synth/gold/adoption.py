@@ -133,8 +133,13 @@ def read_dataset(path: Path, *, split: str | None = None) -> Dataset:
     on_disk = (path / "dataset_dict.json").is_file() or (path / "dataset_info.json").is_file()
     if not on_disk:
         splits = read_export(path)
-    elif isinstance(splits := load_from_disk(str(path)), Dataset):
-        return as_recorded(_plain(splits), recorded_access(path))
+    else:
+        try:
+            splits = load_from_disk(str(path))
+        except (ValueError, TypeError, KeyError, OSError):  # their messages may quote rows
+            raise RowError(path.name, None, "is no dataset that `save_to_disk` wrote; save it again") from None
+        if isinstance(splits, Dataset):
+            return as_recorded(_plain(splits), recorded_access(path))
     split = split or ("train" if "train" in splits else next(iter(splits)))
     if split not in splits:
         raise ColumnError(f"{path} has no split {split!r}; it has {', '.join(splits)}")
