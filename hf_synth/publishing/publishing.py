@@ -24,6 +24,7 @@ from hf_synth.privacy.audit import FindIdentifiers
 from hf_synth.privacy.canaries import Canaries
 from hf_synth.privacy.membership import Membership
 from hf_synth.publishing import export, release
+from hf_synth.publishing.client import endpoint_of
 from hf_synth.publishing.gate import (
     Confirm,
     Request,
@@ -33,7 +34,7 @@ from hf_synth.publishing.gate import (
 )
 from hf_synth.publishing.history import Releases, releases_of, strangers
 from hf_synth.publishing.looking import Look, look_at_model, look_at_rows
-from hf_synth.publishing.remote import Repository, endpoint_of
+from hf_synth.publishing.remote import Repository
 from hf_synth.publishing.writing import AnyPolicy, physionet_name
 from hf_synth.task.columns import Access
 from hf_synth.task.folders import WORK, write_private

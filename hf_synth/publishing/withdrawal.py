@@ -15,9 +15,10 @@ from typing import Any
 
 from hf_synth.errors import PublishError
 from hf_synth.publishing import release
+from hf_synth.publishing.client import endpoint_of
 from hf_synth.publishing.gate import Kind
 from hf_synth.publishing.release import DONE, derived
-from hf_synth.publishing.remote import Repository, endpoint_of
+from hf_synth.publishing.remote import Repository
 
 _CARD = """---
 tags:
