@@ -144,7 +144,7 @@ def test_a_saved_dataset_is_read_as_plain_values_or_not_at_all(tmp_path: Path) -
     assert read_dataset(tmp_path / "d")[0]["img"] == seen
     facts["features"] = {"note": {"_type": "Image"}}
     info.write_text(json.dumps(facts))
-    with pytest.raises(RowError, match="d is no dataset that `save_to_disk` wrote"):
+    with pytest.raises(RowError, match="d: is no dataset that `save_to_disk` wrote"):
         read_dataset(tmp_path / "d")
 
 
