@@ -114,7 +114,8 @@ class GenerateAndCorrect:
         self._exemplars = exemplars.with_format(None).select_columns(columns)
         self._access = strictest(self._pool.access)
         used = [ModelAt(self._corrector)] if self._corrector is not None else []
-        self._of_model = overall_access(*used, also=[access_of_llm(llm), getattr(judge, "access", "open")])
+        writers = [access_of_llm(one) for one in (llm, judge) if one is not None]
+        self._of_model = overall_access(*used, also=writers)
         self._stamp: Stamp = model_stamp(self._corrector) if self._corrector is not None else ()
         self._digest = model_digest(self._corrector) if self._corrector is not None else None
         self._state = _state_of(self)

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hf_synth.errors import ColumnError, MissingGoldError
+from hf_synth.errors import ColumnError, MissingGoldError, RowError
 from hf_synth.gold.spelling import Ids, LabelNames, cell_text, label_problem, split_labels
 from hf_synth.gold.tables import Faults, read_batches
 from hf_synth.task.access import known_accesses
@@ -179,8 +179,13 @@ def read_dataset(path: Path, *, split: str | None = None) -> Dataset:
     on_disk = (path / "dataset_dict.json").is_file() or (path / "dataset_info.json").is_file()
     if not on_disk:
         splits = read_export(path)
-    elif isinstance(splits := load_from_disk(str(path)), Dataset):
-        return as_recorded(_plain(splits), recorded_access(path))
+    else:
+        try:
+            splits = load_from_disk(str(path))
+        except (ValueError, TypeError, KeyError, OSError):  # their messages may quote rows
+            raise RowError(path.name, None, "is no dataset that `save_to_disk` wrote; save it again") from None
+        if isinstance(splits, Dataset):
+            return as_recorded(_plain(splits), recorded_access(path))
     if split is None and {"train", REJECTED} <= set(splits) and read_manifest(path) is not None:
         return concatenate_datasets([splits["train"], splits[REJECTED]])
     split = split or ("train" if "train" in splits else next(iter(splits)))

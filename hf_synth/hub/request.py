@@ -161,7 +161,7 @@ def is_own_host(sent: str, hosts: frozenset[str]) -> bool:
     """
     try:
         host = urlsplit(f"//{sent}").hostname or ""
-        if sent.strip() != sent or "@" in sent or "/" in sent:
+        if set(sent) & set("@/?#\\ \t"):
             return False
     except ValueError:
         return False

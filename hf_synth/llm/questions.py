@@ -109,8 +109,8 @@ class Chat(Protocol):
         """
 
 
-def access_of_llm(llm: Chat) -> Access:
-    """Return the access that an LLM hands on to what it writes; open for one that says nothing of it."""
+def access_of_llm(llm: object) -> Access:
+    """Return the access that an LLM, or a judge, hands on to what it writes; open for one that says nothing of it."""
     return strictest(getattr(llm, "access", "open"))
 
 

@@ -111,7 +111,7 @@ def training_arguments(
             args = TrainingArguments(**(defaults | fields))
         except (TypeError, ValueError) as error:
             raise HfSynthError(f"training arguments: {error}") from None
-        if access != "open" and _KUBEFLOW not in fields.get("report_to", ()):
+        if access != "open" and _KUBEFLOW not in (fields.get("report_to") or ()):
             args.report_to = [name for name in args.report_to if name != _KUBEFLOW]
     if access != "open":
         _check_reports(args, access)

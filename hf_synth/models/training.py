@@ -16,6 +16,7 @@ import tempfile
 import time
 import warnings
 from collections.abc import Callable, Collection, Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -25,9 +26,10 @@ from hf_synth.models.checkpoints import STEPS, checkpoint_callbacks, checkpoint_
 from hf_synth.models.inference import load_model, probabilities
 from hf_synth.models.loading import cpu_threads, has_weights, load_tokenizer, model_folder, quiet
 from hf_synth.models.objectives import TrainerInputs, classifier_inputs, pooled_notes
-from hf_synth.models.record import joined_access, model_output, training_facts, weights_sha256, write_model
+from hf_synth.models.record import ModelAt, joined_access, model_output, training_facts, weights_sha256, write_model
 from hf_synth.models.text2text import load_seq2seq, predict_texts, start_seq2seq, trainer_parts
 from hf_synth.models.tokens import check_vocabulary
+from hf_synth.task.columns import Access
 from hf_synth.task.folders import private_folder
 from hf_synth.task.labels import row_digests, row_weights, soft_labels, target_texts, usable_rows
 from hf_synth.task.task import Task
@@ -183,7 +185,23 @@ def trainer_fit(
             return lambda rows: predict_texts(network, tokenizer, task, rows, progress=progress)
         return lambda rows: probabilities(network, tokenizer, task, rows, progress=progress, cache_dir=cache_dir)
 
-    return fit
+    return _Writer(fit, ModelAt(base_model, options.get("base_access"))) if text else fit
+
+
+@dataclass(frozen=True)
+class _Writer:
+    """A `fit` of models that write texts: these may repeat what the base model learnt, so that its access counts."""
+
+    fit: Callable[[Dataset], Predict]
+    base: ModelAt
+
+    def __call__(self, rows: Dataset) -> Predict:
+        return self.fit(rows)
+
+    @property
+    def access(self) -> Access:
+        """The access of the base model."""
+        return self.base.access
 
 
 def _digest(task: Task, rows: Dataset, seed: int) -> str:

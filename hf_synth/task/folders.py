@@ -280,13 +280,14 @@ def recorded_access(path: Path) -> Access | None:
     """Return the strictest access that a file or folder records; None where nothing is recorded.
 
     It is recorded in the manifest of a folder and in the metadata of parquet files. Of a file also the manifests of the
-    two folders above it count, of a folder the one above: an export has a folder for each of its configs.
+    two folders above it count, of a folder the one above: an export has a folder for each of its configs. Of a link the
+    folders count in which it lies, and those to which it leads.
 
     Raises:
         RowError: a manifest or a parquet file is broken.
     """
-    above = path.absolute().parents
-    folders = [path, above[0]] if path.is_dir() else list(above[:2])
+    places = dict.fromkeys([path.absolute(), path.resolve()])
+    folders = [f for p in places for f in ([p, *p.parents[:1]] if path.is_dir() else p.parents[:2])]
     manifests = [facts for folder in folders if (facts := read_manifest(folder)) is not None]
     accesses = [facts["access"] for facts in manifests if "access" in facts]
     files = [path] if path.is_file() else [*path.glob("*.parquet"), *path.glob("*/*.parquet")]

@@ -17,6 +17,7 @@ from hf_synth.correction.correction import correct, correct_with_policy
 from hf_synth.correction.policy import Policy
 from hf_synth.correction.target_texts import Rules, decide_targets, found_in, measure
 from hf_synth.errors import ColumnError, OverlapError, TaskError
+from hf_synth.models.record import ModelAt
 from hf_synth.models.text2text import generate_text
 from hf_synth.models.training import train, trainer_fit
 from hf_synth.task.columns import REASONS, STATUSES
@@ -191,6 +192,9 @@ def test_a_trained_model_corrects_and_must_not_know_the_gold(tmp_path: Path) -> 
     assert done["label_status"][:8] == ["dropped"] * 8
     fit = trainer_fit(ASKED, base_model=base, work_dir=tmp_path / "folds", args=T5_ARGS | {"num_train_epochs": 2})
     write = fit(asked_gold(40))
+    fit_of_strict = trainer_fit(ASKED, base_model=base, work_dir=tmp_path / "folds", base_access="credentialed")
+    assert getattr(fit_of_strict, "access", "") == "credentialed"  # what it writes may repeat what the base learnt
+    assert getattr(fit, "access", "") == ModelAt(base).access
     said = write(rows)
     assert [len(said), type(said[0])] == [30, str]
     kept = trainer_fit(ASKED, base_model=base, work_dir=tmp_path / "folds", args={"max_steps": 2}, keep=True)

@@ -9,10 +9,11 @@ from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
-from datasets import Dataset, DatasetDict, load_from_disk
+from datasets import Dataset, DatasetDict, Features, Value, load_from_disk
 from support.publishing_rows import CREDENTIALED, OPEN, RESTRICTED, gold_rows, synthetic_rows
 
 from hf_synth.cli.cli import main
+from hf_synth.errors import RowError
 from hf_synth.gold.adoption import adopt, read_dataset
 from hf_synth.gold.gold import load_gold
 from hf_synth.gold.own_table import task_from_table
@@ -178,3 +179,32 @@ def test_folders_of_earlier_versions_hold_rejected_rows_in_train(tmp_path: Path)
     foreign = write_stage(OPEN, DatasetDict(train=rows, rejected=rows), tmp_path / "foreign", stage="generate")
     (foreign / MANIFEST).unlink()  # a split of that name in a folder that no stage wrote is a split
     assert len(read_dataset(foreign)) == 9
+
+
+def test_a_saved_dataset_is_read_as_plain_values_or_not_at_all(tmp_path: Path) -> None:
+    """Its features may be changed by hand: an image would be fetched from the address in its row."""
+    features = Features({"note": Value("string"), "img": {"bytes": Value("binary"), "path": Value("string")}})
+    seen = {"bytes": None, "path": "http://127.0.0.1:9/x.png"}
+    rows = Dataset.from_dict({"note": ["x"], "img": [seen]}, features=features)
+    rows.save_to_disk(str(tmp_path / "d"))
+    info = tmp_path / "d" / "dataset_info.json"
+    facts = json.loads(info.read_text())
+    facts["features"]["img"] = {"_type": "Image"}
+    info.write_text(json.dumps(facts))
+    assert read_dataset(tmp_path / "d")[0]["img"] == seen
+    facts["features"] = {"note": {"_type": "Image"}}
+    info.write_text(json.dumps(facts))
+    with pytest.raises(RowError, match="d: is no dataset that `save_to_disk` wrote"):
+        read_dataset(tmp_path / "d")
+
+
+def test_a_link_is_as_strict_as_what_it_leads_to(tmp_path: Path) -> None:
+    folder = tmp_path / "kept" / "strict"
+    folder.mkdir(parents=True)
+    gold_rows(OPEN, 4).to_parquet(str(folder / "train.parquet"))
+    (folder / MANIFEST).write_text('{"access": "credentialed"}')
+    (tmp_path / "link.parquet").symlink_to(folder / "train.parquet")
+    (tmp_path / "link").symlink_to(folder, target_is_directory=True)
+    for place in (tmp_path / "link.parquet", tmp_path / "link"):
+        assert recorded_access(place) == "credentialed"
+        assert access_of(read_dataset(place)) == "credentialed"
