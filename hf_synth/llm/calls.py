@@ -35,6 +35,7 @@ _BACKOFF, _LONGEST_BACKOFF = 0.25, 8.0  # seconds before the second attempt, dou
 _SLOW = 3.0  # times the usual duration after which a hedged question is asked again
 _TRIES_AT_FIRST = 3  # retries before the first connection: most likely nothing listens there
 _INTRODUCTION_SECONDS = 0.5  # for what a server says of itself, after its last answer
+_NAMES = 20  # names of the model, and fingerprints, that are noted of a server
 _GIVE_UP = 16  # questions in a row that fail for good
 _LOADING_MINUTES = 10.0  # how long a server may take to load its model
 _LOADING_PAUSE = 1.0, 10.0  # seconds between two questions to a server that is loading: at first, and at most
@@ -157,7 +158,7 @@ class Run:
         self._uncommitted: list[tuple[Entry, asyncio.Future[None]]] = []
         self._writer: asyncio.Task[None] | None = None
         self._tasks: set[asyncio.Task[Any]] = set()
-        self._slots = threading.Semaphore(2 * pace.most)  # in flight, and as many ready behind them
+        self._room, self._open = threading.Condition(), 0  # questions in flight, and as many ready behind them
         self._ready = threading.Event()
         self._thread = threading.Thread(target=lambda: asyncio.run(self._serve()), daemon=True, name="hf_synth-llm")
         self._thread.start()
@@ -171,12 +172,19 @@ class Run:
         Raises:
             HfSynthError: the run has failed.
         """
-        self._slots.acquire()
+        with self._room:
+            self._room.wait_for(lambda: self._open < 2 * self._pace.wanted)
+            self._open += 1
         if self._fatal is not None:
             raise self._fatal from None
         future = asyncio.run_coroutine_threadsafe(self._answer(key, messages), self._loop)
-        future.add_done_callback(lambda _: self._slots.release())
+        future.add_done_callback(self._leave)
         return future
+
+    def _leave(self, _: object) -> None:
+        with self._room:
+            self._open -= 1
+            self._room.notify_all()
 
     def result(self, future: concurrent.futures.Future[Outcome]) -> Outcome:
         """Wait for the outcome of a question.
@@ -205,7 +213,9 @@ class Run:
 
     def _meet(self, reply: Reply) -> None:
         """Note what an answer says of its server; the first one starts the introduction."""
-        self._server.served[reply.model] = self._server.fingerprints[reply.fingerprint] = None
+        for names, name in ((self._server.served, reply.model), (self._server.fingerprints, reply.fingerprint)):
+            if len(names) < _NAMES:
+                names[name] = None
         if self._introduction is None:
             return
         ask, self._introduction = self._introduction, None

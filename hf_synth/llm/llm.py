@@ -304,7 +304,9 @@ class Wire:
             self.client.organization = self.client.project = self.client.admin_api_key = None
             self.client._custom_headers = {}
         self._llm, self._origin, self._line = llm, origin, line
-        self.is_local = endpoints.is_local_host(origin.host)
+        self.is_local = endpoints.is_local_host(origin.host) or (
+            bool(addresses) and all(map(endpoints.is_local, addresses or ()))
+        )
         self._url = f"{origin.url}/chat/completions"
         headers = {**self.client.default_headers, **self.client.auth_headers, "Accept-Encoding": "identity"}
         self._headers = {name: value for name, value in headers.items() if isinstance(value, str)}
