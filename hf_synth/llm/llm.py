@@ -17,10 +17,12 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import ExitStack
 from dataclasses import dataclass, field, fields, replace
+from functools import cached_property
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
+from hf_synth import __version__
 from hf_synth.errors import LLMError
 from hf_synth.llm import endpoints
 from hf_synth.llm.calls import Ledger, Outcome, Run
@@ -41,6 +43,7 @@ def _known_prices() -> dict[str, Price]:
 
 
 PRICES = _known_prices()  # US dollars for 1 million tokens read and written
+_AGENT = f"hf_synth/{__version__}"
 _AHEAD = 1_024
 _PATIENCE = 5.0  # seconds for what a server says of itself
 
@@ -262,7 +265,7 @@ class _Asking:
             bound = self._sampling.get("max_completion_tokens") or self._sampling.get("max_tokens")
             self._run = Run(
                 wire.ask,
-                wire.client.close,
+                wire.close,
                 where=str(llm.origin),
                 model=llm.model,
                 timeout=llm.timeout,
@@ -281,7 +284,7 @@ class _Asking:
 
 
 class Wire:
-    """openai's client over the guarded transport."""
+    """Chat requests over the guarded line, and openai's client over the same line."""
 
     def __init__(self, llm: LLM, access: str | None, sampling: dict[str, Any]) -> None:
         origin = llm.origin
@@ -290,28 +293,40 @@ class Wire:
         key = llm.api_key or (os.environ.get("OPENAI_API_KEY") if ours else None)
         if key is None and endpoints.is_openai(origin):
             raise LLMError("there is no API key; set OPENAI_API_KEY or pass LLM(api_key=...)")
-        import httpx2
-        import openai
-
         patience = min(10.0, llm.timeout)
         line = endpoints.Line(origin, addresses, connections=llm.concurrency or MOST, connect_timeout=patience)
-        transport = endpoints.guarded_transport(line)
-        http = httpx2.AsyncClient(transport=transport, trust_env=False, follow_redirects=False, timeout=llm.timeout)
-        self.client = openai.AsyncOpenAI(
-            api_key=key or "none", base_url=origin.url, max_retries=0, timeout=llm.timeout, http_client=http
-        )
-        if not ours:  # OPENAI_ORG_ID, OPENAI_PROJECT_ID, OPENAI_ADMIN_KEY and OPENAI_CUSTOM_HEADERS
-            self.client.organization = self.client.project = self.client.admin_api_key = None
-            self.client._custom_headers = {}
+        self._key, self._ours = key or "none", ours
         self._llm, self._origin, self._line = llm, origin, line
         self.is_local = endpoints.is_local_host(origin.host) or (
             bool(addresses) and all(map(endpoints.is_local, addresses or ()))
         )
         self._url = f"{origin.url}/chat/completions"
-        headers = {**self.client.default_headers, **self.client.auth_headers, "Accept-Encoding": "identity"}
-        self._headers = {name: value for name, value in headers.items() if isinstance(value, str)}
+        own = {"Authorization": f"Bearer {self._key}", "Accept-Encoding": "identity"}
+        self._headers = {**own, **endpoints.settings_headers()} if ours else own
+        self._headers |= {"Accept": "application/json", "Content-Type": "application/json", "User-Agent": _AGENT}
         self._seeded = "seed" not in sampling
         self._sampling = {name: value for name, value in sampling.items() if value is not None}
+
+    @cached_property
+    def client(self) -> Any:
+        """openai's client over the same line, for the Batch API; importing it takes longer than all the rest."""
+        import httpx2
+        import openai
+
+        transport = endpoints.guarded_transport(self._line)
+        timeout = self._llm.timeout
+        http = httpx2.AsyncClient(transport=transport, trust_env=False, follow_redirects=False, timeout=timeout)
+        client = openai.AsyncOpenAI(
+            api_key=self._key, base_url=self._origin.url, max_retries=0, timeout=timeout, http_client=http
+        )
+        if not self._ours:  # OPENAI_ORG_ID, OPENAI_PROJECT_ID, OPENAI_ADMIN_KEY and OPENAI_CUSTOM_HEADERS
+            client.organization = client.project = client.admin_api_key = None
+            client._custom_headers = {}
+        return client
+
+    async def close(self) -> None:
+        """Close every connection."""
+        await self._line.close()
 
     async def get(self, path: str) -> Any:
         """Return the JSON at a path beside base_url, or beside its "/v1" when it begins with a slash; else None."""
