@@ -122,6 +122,8 @@ def generate_with_figures(
     for answer in llm.stream(schedule.questions(), progress=progress, **settings):
         making.take(answer)
     making.check()
+    if making.cut:
+        llm.keep(making.cut)
     return making.table.dataset(), making.figures()
 
 
@@ -136,6 +138,7 @@ class _Making:
         self._gates, self._seen, self.table = Gates(task, pool), Seen(), _Table(task)
         self._sampling = json.dumps(dict(prompt.sampling), sort_keys=True)
         self._left, self._reasons = Counter(quotas), Counter[str]()
+        self.cut: list[str] = []  # keys of answers that the server cut, and of which rows came
         self._unchecked: list[tuple[Call, Answer]] = []
         self._in_vain = self._cached = self._none = 0  # answers in a row that are none; from the journal; none in all
         self._failures, self._refusals = Counter[str](), Counter[str]()
@@ -145,7 +148,6 @@ class _Making:
         """Take the answer to the oldest open call."""
         call = self._schedule.open_calls.popleft()
         self._cached += answer.cached
-        self._none += answer.again
         if answer.status == "error":
             self._failures[answer.code] += 1
         elif answer.status == "refusal":
@@ -164,7 +166,10 @@ class _Making:
             kept = Counter[str]()
             if any(self._left.values()):
                 self._keep(next(made), usage_of(answer), kept)
-            self._schedule.record(call, kept, none=answer.again)
+            if answer.again and kept:
+                self.cut.append(answer.journal_key)
+            self._none += answer.again and not kept
+            self._schedule.record(call, kept, none=answer.again and not kept)
         return bool(group)
 
     def _keep(self, rows: Sequence[Row], usage: Row, kept: Counter[str]) -> None:

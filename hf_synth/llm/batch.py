@@ -98,6 +98,10 @@ class BatchLLM:
         """Return a copy with another journal; it continues the same budget."""
         return replace(self, llm=self.llm.with_journal(path))
 
+    def keep(self, keys: Sequence[str]) -> None:
+        """Keep answers that were cut by the server after all, since something came of them."""
+        self.llm.keep(keys)
+
     def chat(self, list_of_messages: Iterable[Messages | Question], **options: Any) -> list[Answer]:
         """Ask all questions and return their answers in order; the options are those of `stream`."""
         return list(self.stream(list_of_messages, **options))

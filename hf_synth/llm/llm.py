@@ -140,6 +140,10 @@ class LLM:
         object.__setattr__(other, "_ledger", self._ledger)
         return other
 
+    def keep(self, keys: Sequence[str]) -> None:
+        """Keep answers that were cut by the server after all, since something came of them."""
+        self.open_journal().accept(keys)
+
     # --- questions ----------------------------------------------------------------------------------------------
 
     def chat(

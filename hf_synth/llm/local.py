@@ -90,6 +90,10 @@ class LocalLLM:
         object.__setattr__(other, "_checkpoint", self._checkpoint)
         return other
 
+    def keep(self, keys: Sequence[str]) -> None:
+        """Keep answers that were cut by the server after all, since something came of them."""
+        self.open_journal().accept(keys)
+
     def chat(self, list_of_messages: Iterable[Messages | Question], **options: Any) -> list[Answer]:
         """Ask all questions and return their answers in order.
 

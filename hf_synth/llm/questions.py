@@ -95,6 +95,9 @@ class Chat(Protocol):
     def with_journal(self, path: str | Path) -> Self:
         """Return a copy with another journal."""
 
+    def keep(self, keys: Sequence[str]) -> None:
+        """Keep answers that were cut by the server after all, since something came of them."""
+
     def chat(self, list_of_messages: Iterable[Messages | Question], **options: Any) -> list[Answer]:
         """Ask all questions and return their answers in order."""
 
