@@ -119,7 +119,7 @@ def generate_with_figures(
     pool, quotas, schedule = prepare(task, exemplars, n, prompt, balance, max_calls, seed, llm.ahead)
     llm, settings = settings_of(task, exemplars, llm, prompt, pool)
     making = _Making(task, pool, quotas, schedule, prompt)
-    for answer in llm.stream(schedule.questions(), progress=progress, **settings):
+    for answer in llm.stream(schedule.questions(), progress=progress and making.words, **settings):
         making.take(answer)
     making.check()
     if making.cut:
@@ -185,6 +185,13 @@ class _Making:
                 continue  # more of a label than wanted
             self.table.add(row | usage)
             usage = {}
+
+    def words(self) -> str:
+        """Return the counts of notes, failures and time-outs so far, for the progress bar."""
+        late = self._failures["timeout"]
+        counts = {"failed": self._failures.total() - late, "timed out": late, "refused": self._refusals.total()}
+        notes = f"{sum(self._quotas.values()) - sum(self._left.values()):,} notes"
+        return ", ".join([notes, *(f"{count:,} {word}" for word, count in counts.items() if count)])
 
     def figures(self) -> dict[str, Any]:
         """Return the figures of the run, and log a warning where rows are missing."""

@@ -30,7 +30,7 @@ from hf_synth.llm.identity import Server, introduce, note_server
 from hf_synth.llm.journal import Entry, Journal, default_journal
 from hf_synth.llm.learning import MOST
 from hf_synth.llm.pacing import Pace
-from hf_synth.llm.questions import Answer, Messages, Question, check_sampling, seed_of, with_keys
+from hf_synth.llm.questions import Answer, Messages, Progress, Question, check_sampling, seed_of, with_keys
 from hf_synth.llm.replies import Failure, Reply, error_code, failure_kind, read_limits, read_reply, retry_after
 from hf_synth.llm.stream import Stream, Tally
 
@@ -154,7 +154,7 @@ class LLM:
         schema: Mapping[str, Any] | None = None,
         samples: Iterable[int] | None = None,
         scope: str = "",
-        progress: bool = False,
+        progress: Progress = False,
         **sampling: Any,
     ) -> list[Answer]:
         """Ask all questions and return their answers in order.
@@ -166,7 +166,7 @@ class LLM:
             samples: a number for each question; equal messages with different numbers are different questions. When
                 None, how often the same messages occurred before in this call.
             scope: another part of the journal's key, e.g. the fingerprint of a task.
-            progress: show a progress bar.
+            progress: show a progress bar, with failures and time-outs; a function gives other words beside it.
             sampling: sampling parameters of the endpoint. Each question has its own `seed` (from its key) unless one
                 is given here; `seed=None` sends none.
 
@@ -189,7 +189,7 @@ class LLM:
         schema: Mapping[str, Any] | None = None,
         samples: Iterable[int] | None = None,
         scope: str = "",
-        progress: bool = False,
+        progress: Progress = False,
         ahead: int | None = 4096,
         **sampling: Any,
     ) -> Iterator[Answer]:
@@ -202,11 +202,11 @@ class LLM:
         """
         check_sampling(sampling)
         total = len(list_of_messages) if isinstance(list_of_messages, Sequence) else None
-        bar = {"total": total, "disable": not progress, "desc": self.model}
+        bar = {"total": total, "desc": self.model}
         with ExitStack() as stack:
             asking = _Asking(self, access, schema, sampling, stack)
             questions = with_keys(list_of_messages, samples, [self.model, sampling, schema, scope])
-            stream = Stream(asking, asking.journal, ahead=ahead, bar=bar)
+            stream = Stream(asking, asking.journal, ahead=ahead, bar=bar, progress=progress)
             yield from stream.answers(questions)
             asking.finish(stream.tally)
 
