@@ -25,10 +25,11 @@ from typing import Any
 from hf_synth import __version__
 from hf_synth.errors import LLMError
 from hf_synth.llm import endpoints
-from hf_synth.llm.calls import Ledger, Outcome, Run
+from hf_synth.llm.calls import Outcome, Run
 from hf_synth.llm.identity import Server, introduce, note_server
 from hf_synth.llm.journal import Entry, Journal, default_journal
 from hf_synth.llm.learning import MOST
+from hf_synth.llm.ledger import Ledger
 from hf_synth.llm.pacing import Pace
 from hf_synth.llm.questions import Answer, Messages, Progress, Question, check_sampling, seed_of, with_keys
 from hf_synth.llm.replies import Failure, Reply, error_code, failure_kind, read_limits, read_reply, retry_after

@@ -17,9 +17,9 @@ from support.llm_server import LLMServer, Said, content, serving
 from hf_synth.errors import LLMError
 from hf_synth.llm import calls
 from hf_synth.llm.batch import BatchLLM
-from hf_synth.llm.calls import Ledger
 from hf_synth.llm.journal import Entry, Journal
 from hf_synth.llm.leases import claim, new_owner
+from hf_synth.llm.ledger import Ledger
 from hf_synth.llm.llm import LLM
 from hf_synth.llm.replies import failure_kind
 from hf_synth.llm.stream import leased
