@@ -303,7 +303,9 @@ def check_some(rows: Dataset, figures: Mapping[str, Any] | None = None) -> None:
     Raises:
         LLMError: it made none; the message says why, and what to do.
     """
-    if not len(rows) or any(status != "rejected" for status in rows["label_status"][:]):
+    if not len(rows) or "label_status" not in rows.column_names:
+        return
+    if any(status != "rejected" for status in rows["label_status"][:]):
         return
     reason, count = Counter(rows["reason"][:]).most_common(1)[0]
     failures = Counter((figures or {}).get("failures", {}))

@@ -136,6 +136,7 @@ def test_kinds_are_told_by_status_and_words() -> None:
     assert failure_kind(404, b'{"error": {"message": "Loading model"}}') == ""
     assert failure_kind(500, b'{"error": {"message": "failed to load model vocabulary"}}') == ""
     assert failure_kind(500, b'{"error": {"message": "error downloading the picture"}}') == ""
+    assert failure_kind(503, b'{"error": {"message": "no slot available", "type": "unavailable_error"}}') == ""
     assert failure_kind(400, b'{"error": {"code": "content_filter"}}') == "refusal"
     assert failure_kind(401, b'{"error": {"message": "flagged"}}') == ""
     assert failure_kind(403, b"  <html>") == "page"
