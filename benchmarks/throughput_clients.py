@@ -56,7 +56,6 @@ def generate(args: argparse.Namespace) -> int:
     from dataclasses import replace
 
     import aiohttp  # noqa: F401  imports of the first call count as start-up here
-    import openai  # noqa: F401
 
     from hf_synth.generation.generation import generate as make
     from hf_synth.gold.gold import load_gold

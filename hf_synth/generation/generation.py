@@ -119,9 +119,11 @@ def generate_with_figures(
     pool, quotas, schedule = prepare(task, exemplars, n, prompt, balance, max_calls, seed, llm.ahead)
     llm, settings = settings_of(task, exemplars, llm, prompt, pool)
     making = _Making(task, pool, quotas, schedule, prompt, strictest(pool.access, access_of_llm(llm)))
-    for answer in llm.stream(schedule.questions(), progress=progress, **settings):
+    for answer in llm.stream(schedule.questions(), progress=progress and making.words, **settings):
         making.take(answer)
     making.check()
+    if making.cut:
+        llm.keep(making.cut)
     return making.table.dataset(), making.figures()
 
 
@@ -138,6 +140,7 @@ class _Making:
         self._gates, self._seen, self.table = Gates(task, pool), Seen(), _Table(task)
         self._sampling = json.dumps(dict(prompt.sampling), sort_keys=True)
         self._left, self._reasons = Counter(quotas), Counter[str]()
+        self.cut: list[str] = []  # keys of answers that the server cut, and of which rows came
         self._unchecked: list[tuple[Call, Answer]] = []
         self._in_vain = self._cached = self._none = 0  # answers in a row that are none; from the journal; none in all
         self._failures, self._refusals = Counter[str](), Counter[str]()
@@ -147,7 +150,6 @@ class _Making:
         """Take the answer to the oldest open call."""
         call = self._schedule.open_calls.popleft()
         self._cached += answer.cached
-        self._none += answer.again
         if answer.status == "error":
             self._failures[answer.code] += 1
         elif answer.status == "refusal":
@@ -166,7 +168,10 @@ class _Making:
             kept = Counter[str]()
             if any(self._left.values()):
                 self._keep(next(made), usage_of(answer), kept)
-            self._schedule.record(call, kept, none=answer.again)
+            if answer.again and kept:
+                self.cut.append(answer.journal_key)
+            self._none += answer.again and not kept
+            self._schedule.record(call, kept, none=answer.again and not kept)
         return bool(group)
 
     def _keep(self, rows: Sequence[Row], usage: Row, kept: Counter[str]) -> None:
@@ -182,6 +187,13 @@ class _Making:
                 continue  # more of a label than wanted
             self.table.add(row | usage)
             usage = {}
+
+    def words(self) -> str:
+        """Return the counts of notes, failures and time-outs so far, for the progress bar."""
+        late = self._failures["timeout"]
+        counts = {"failed": self._failures.total() - late, "timed out": late, "refused": self._refusals.total()}
+        notes = f"{sum(self._quotas.values()) - sum(self._left.values()):,} notes"
+        return ", ".join([notes, *(f"{count:,} {word}" for word, count in counts.items() if count)])
 
     def figures(self) -> dict[str, Any]:
         """Return the figures of the run, and log a warning where rows are missing."""
@@ -293,7 +305,9 @@ def check_some(rows: Dataset, figures: Mapping[str, Any] | None = None) -> None:
     Raises:
         LLMError: it made none; the message says why, and what to do.
     """
-    if not len(rows) or any(status != "rejected" for status in rows["label_status"][:]):
+    if not len(rows) or "label_status" not in rows.column_names:
+        return
+    if any(status != "rejected" for status in rows["label_status"][:]):
         return
     reason, count = Counter(rows["reason"][:]).most_common(1)[0]
     failures = Counter((figures or {}).get("failures", {}))

@@ -59,7 +59,7 @@ class Learning:
 
     def refused(self) -> None:
         """Count a refusal for load: the server says itself what is too much, so that no more are tried."""
-        self._most = max(FIRST, min(self._most, USUAL))
+        self._most = min(self._most, USUAL)
         self.limit = min(self.limit, self._most)
 
     def fits(self, slots: int) -> None:

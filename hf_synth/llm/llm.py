@@ -17,20 +17,23 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import ExitStack
 from dataclasses import dataclass, field, fields, replace
+from functools import cached_property
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
+from hf_synth import __version__
 from hf_synth.errors import LLMError
 from hf_synth.llm import endpoints
-from hf_synth.llm.calls import Ledger, Outcome, Run
+from hf_synth.llm.calls import Outcome, Run
 from hf_synth.llm.gguf_files import Weights
 from hf_synth.llm.identity import Server, introduce, note_server
 from hf_synth.llm.journal import Entry, Journal, default_journal
 from hf_synth.llm.learning import MOST
+from hf_synth.llm.ledger import Ledger
 from hf_synth.llm.local_server import LlamaServer, connections, local_server
 from hf_synth.llm.pacing import Pace
-from hf_synth.llm.questions import Answer, Messages, Question, check_sampling, seed_of, with_keys
+from hf_synth.llm.questions import Answer, Messages, Progress, Question, check_sampling, seed_of, with_keys
 from hf_synth.llm.replies import Failure, Reply, error_code, failure_kind, read_limits, read_reply, retry_after
 from hf_synth.llm.stream import Stream, Tally
 
@@ -43,6 +46,7 @@ def _known_prices() -> dict[str, Price]:
 
 
 PRICES = _known_prices()  # US dollars for 1 million tokens read and written
+_AGENT = f"hf_synth/{__version__}"
 _AHEAD = 1_024
 _PATIENCE = 5.0  # seconds for what a server says of itself
 
@@ -195,6 +199,10 @@ class LLM:
         object.__setattr__(other, "_server", self._server)
         return other
 
+    def keep(self, keys: Sequence[str]) -> None:
+        """Keep answers that were cut by the server after all, since something came of them."""
+        self.open_journal().accept(keys)
+
     # --- questions ----------------------------------------------------------------------------------------------
 
     def chat(
@@ -205,7 +213,7 @@ class LLM:
         schema: Mapping[str, Any] | None = None,
         samples: Iterable[int] | None = None,
         scope: str = "",
-        progress: bool = False,
+        progress: Progress = False,
         **sampling: Any,
     ) -> list[Answer]:
         """Ask all questions and return their answers in order.
@@ -217,7 +225,7 @@ class LLM:
             samples: a number for each question; equal messages with different numbers are different questions. When
                 None, how often the same messages occurred before in this call.
             scope: another part of the journal's key, e.g. the fingerprint of a task.
-            progress: show a progress bar.
+            progress: show a progress bar, with failures and time-outs; a function gives other words beside it.
             sampling: sampling parameters of the endpoint. Each question has its own `seed` (from its key) unless one
                 is given here; `seed=None` sends none.
 
@@ -240,7 +248,7 @@ class LLM:
         schema: Mapping[str, Any] | None = None,
         samples: Iterable[int] | None = None,
         scope: str = "",
-        progress: bool = False,
+        progress: Progress = False,
         ahead: int | None = 4096,
         **sampling: Any,
     ) -> Iterator[Answer]:
@@ -253,11 +261,11 @@ class LLM:
         """
         check_sampling(sampling)
         total = len(list_of_messages) if isinstance(list_of_messages, Sequence) else None
-        bar = {"total": total, "disable": not progress, "desc": self.model}
+        bar = {"total": total, "desc": self.model}
         with ExitStack() as stack:
             asking = _Asking(self, access, schema, sampling, stack)
             questions = with_keys(list_of_messages, samples, [self.model, sampling, schema, scope])
-            stream = Stream(asking, asking.journal, ahead=ahead, bar=bar)
+            stream = Stream(asking, asking.journal, ahead=ahead, bar=bar, progress=progress)
             yield from stream.answers(questions)
             asking.finish(stream.tally)
 
@@ -320,7 +328,7 @@ class _Asking:
             bound = self._sampling.get("max_completion_tokens") or self._sampling.get("max_tokens")
             self._run = Run(
                 wire.ask,
-                wire.client.close,
+                wire.close,
                 where=str(llm.origin),
                 model=llm.model,
                 timeout=llm.timeout,
@@ -339,7 +347,7 @@ class _Asking:
 
 
 class Wire:
-    """openai's client over the guarded transport."""
+    """Chat requests over the guarded line, and openai's client over the same line."""
 
     def __init__(self, llm: LLM, access: str | None, sampling: dict[str, Any]) -> None:
         origin = llm.origin
@@ -348,26 +356,40 @@ class Wire:
         key = llm.api_key or (os.environ.get("OPENAI_API_KEY") if ours else None)
         if key is None and endpoints.is_openai(origin):
             raise LLMError("there is no API key; set OPENAI_API_KEY or pass LLM(api_key=...)")
+        patience = min(10.0, llm.timeout)
+        line = endpoints.Line(origin, addresses, connections=llm.concurrency or MOST, connect_timeout=patience)
+        self._key, self._ours = key or "none", ours
+        self._llm, self._origin, self._line = llm, origin, line
+        self.is_local = endpoints.is_local_host(origin.host) or (
+            bool(addresses) and all(map(endpoints.is_local, addresses or ()))
+        )
+        self._url = f"{origin.url}/chat/completions"
+        own = {"Authorization": f"Bearer {self._key}", "Accept-Encoding": "identity"}
+        self._headers = {**own, **endpoints.settings_headers()} if ours else own
+        self._headers |= {"Accept": "application/json", "Content-Type": "application/json", "User-Agent": _AGENT}
+        self._seeded = "seed" not in sampling
+        self._sampling = {name: value for name, value in sampling.items() if value is not None}
+
+    @cached_property
+    def client(self) -> Any:
+        """openai's client over the same line, for the Batch API; importing it takes longer than all the rest."""
         import httpx2
         import openai
 
-        patience = min(10.0, llm.timeout)
-        line = endpoints.Line(origin, addresses, connections=llm.concurrency or MOST, connect_timeout=patience)
-        transport = endpoints.guarded_transport(line)
-        http = httpx2.AsyncClient(transport=transport, trust_env=False, follow_redirects=False, timeout=llm.timeout)
-        self.client = openai.AsyncOpenAI(
-            api_key=key or "none", base_url=origin.url, max_retries=0, timeout=llm.timeout, http_client=http
+        transport = endpoints.guarded_transport(self._line)
+        timeout = self._llm.timeout
+        http = httpx2.AsyncClient(transport=transport, trust_env=False, follow_redirects=False, timeout=timeout)
+        client = openai.AsyncOpenAI(
+            api_key=self._key, base_url=self._origin.url, max_retries=0, timeout=timeout, http_client=http
         )
-        if not ours:  # OPENAI_ORG_ID, OPENAI_PROJECT_ID, OPENAI_ADMIN_KEY and OPENAI_CUSTOM_HEADERS
-            self.client.organization = self.client.project = self.client.admin_api_key = None
-            self.client._custom_headers = {}
-        self._llm, self._origin, self._line = llm, origin, line
-        self.is_local = endpoints.is_local_host(origin.host)
-        self._url = f"{origin.url}/chat/completions"
-        headers = {**self.client.default_headers, **self.client.auth_headers, "Accept-Encoding": "identity"}
-        self._headers = {name: value for name, value in headers.items() if isinstance(value, str)}
-        self._seeded = "seed" not in sampling
-        self._sampling = {name: value for name, value in sampling.items() if value is not None}
+        if not self._ours:  # OPENAI_ORG_ID, OPENAI_PROJECT_ID, OPENAI_ADMIN_KEY and OPENAI_CUSTOM_HEADERS
+            client.organization = client.project = client.admin_api_key = None
+            client._custom_headers = {}
+        return client
+
+    async def close(self) -> None:
+        """Close every connection."""
+        await self._line.close()
 
     async def get(self, path: str) -> Any:
         """Return the JSON at a path beside base_url, or beside its "/v1" when it begins with a slash; else None."""

@@ -70,6 +70,11 @@ class Pace:
         """The number of requests that may be in flight now."""
         return max(1, int(self._limit))
 
+    @property
+    def wanted(self) -> int:
+        """The number of requests in flight without overload."""
+        return int(self._target)
+
     # --- in flight ----------------------------------------------------------------------------------------------
 
     async def enter(self) -> None:

@@ -640,6 +640,24 @@ def test_a_server_that_said_nothing_for_an_hour_does_no_harm_for_good(tmp_path: 
         assert len(server.requests) == again
 
 
+def test_rows_of_a_cut_answer_stay_what_they_are(tmp_path: Path) -> None:
+    """A cut answer of which rows came is not asked for again: its rows have their ids from its key."""
+    texts: list[str] = []
+
+    def cut(request: dict[str, Any], number: int) -> Said:
+        texts.append(entries({**request, "seed": number}))  # a server that heeds no seed
+        return Said(texts[-1][: len(texts[-1]) // 2], finish="length")
+
+    with serving(cut) as server:
+        rows = generate(CLINIC, gold_of(CLINIC), make(server, tmp_path), 20, max_calls=12)
+        kept = {row["id"]: row["text"] for row in rows if row["label_status"] == "kept"}
+        assert len(kept) == 20
+        asked = len(server.requests)
+        again = generate(CLINIC, gold_of(CLINIC), make(server, tmp_path), 20, max_calls=12)
+        assert {row["id"]: row["text"] for row in again if row["label_status"] == "kept"} == kept
+        assert len(server.requests) == asked
+
+
 def test_empty_answers_use_up_no_calls_and_come_to_an_end(tmp_path: Path) -> None:
     prompt = dataclasses.replace(CLINIC.prompt, asks_for="one_label", rows=1)
     with serving(lambda request, n: Said("" if n % 2 else entries(request))) as server:

@@ -109,3 +109,29 @@ def test_a_server_that_never_introduces_itself_is_not_waited_for(tmp_path: Path)
     with serving(served_as("m")) as server:
         server.gets["/v1/models"] = 7
         assert ask(server, tmp_path, 2) == ["m q 0", "m q 1"]
+
+
+def test_slots_of_llama_cpp_are_the_number_in_flight(tmp_path: Path) -> None:
+    flying: list[int] = []
+
+    def answer(request: dict[str, Any], number: int) -> Said:
+        flying.append(server.in_flight)
+        return Said("fine", delay=0.02)
+
+    with serving(answer) as server:
+        server.gets["/v1/models"] = {"data": [LLAMA]}
+        server.gets["/props"] = {"total_slots": 3}
+        llm = LLM("default", base_url=server.url, journal=tmp_path / "j.sqlite")
+        llm.chat([[{"role": "user", "content": f"q {i}"}] for i in range(80)])
+    assert max(flying[40:]) <= 4
+    assert max(flying) <= 16
+
+
+@pytest.mark.parametrize("concurrency", [2, None])
+def test_a_given_number_is_kept(concurrency: int | None, tmp_path: Path) -> None:
+    with serving(lambda *_: Said("fine", delay=0.01)) as server:
+        server.gets["/v1/models"] = {"data": [LLAMA]}
+        server.gets["/props"] = {"total_slots": 500}
+        llm = LLM("default", base_url=server.url, journal=tmp_path / "j.sqlite", concurrency=concurrency)
+        llm.chat([[{"role": "user", "content": f"q {i}"}] for i in range(200)])
+        assert (server.peak <= 2) == (concurrency == 2)

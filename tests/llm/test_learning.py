@@ -77,6 +77,9 @@ def test_what_a_server_says_or_refuses_is_a_bound() -> None:
     learning.fits(4)
     served(learning, 500, 4)
     assert learning.limit == 5
+    learning.refused()
+    served(learning, 500, 4)
+    assert learning.limit == 5
     refusing = Learning()
     refusing.refused()
     served(refusing, 5_000, 10_000)

@@ -17,9 +17,9 @@ from support.llm_server import LLMServer, Said, content, serving
 from hf_synth.errors import LLMError
 from hf_synth.llm import calls
 from hf_synth.llm.batch import BatchLLM
-from hf_synth.llm.calls import Ledger
 from hf_synth.llm.journal import Entry, Journal
 from hf_synth.llm.leases import claim, new_owner
+from hf_synth.llm.ledger import Ledger
 from hf_synth.llm.llm import LLM
 from hf_synth.llm.replies import failure_kind
 from hf_synth.llm.stream import leased
@@ -134,6 +134,9 @@ def test_the_first_time_out_says_what_to_do(tmp_path: Path, caplog: pytest.LogCa
 def test_kinds_are_told_by_status_and_words() -> None:
     assert failure_kind(503, b'{"error": {"message": "Loading model"}}') == "loading"
     assert failure_kind(404, b'{"error": {"message": "Loading model"}}') == ""
+    assert failure_kind(500, b'{"error": {"message": "failed to load model vocabulary"}}') == ""
+    assert failure_kind(500, b'{"error": {"message": "error downloading the picture"}}') == ""
+    assert failure_kind(503, b'{"error": {"message": "no slot available", "type": "unavailable_error"}}') == ""
     assert failure_kind(400, b'{"error": {"code": "content_filter"}}') == "refusal"
     assert failure_kind(401, b'{"error": {"message": "flagged"}}') == ""
     assert failure_kind(403, b"  <html>") == "page"
@@ -205,6 +208,19 @@ def test_one_line_tells_how_many_answers_came_from_the_journal(
         assert "came from the journal" not in caplog.text
         make(server, tmp_path).chat(questions(5))
     assert [r.message for r in caplog.records if "journal" in r.message] == ["3 of 5 answers came from the journal"]
+
+
+def test_the_bar_counts_failures_and_time_outs_apart(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    def answer(request: dict[str, Any], _: int) -> Said:
+        number = int(content(request).split()[1])
+        return Said("fine", hang=number in (3, 5), status=400 if number == 7 else 200)
+
+    with serving(answer) as server:
+        llm = make(server, tmp_path, timeout=0.2, max_retries=0)
+        llm.chat(questions(9), progress=True)
+        assert "1 failed, 2 timed out" in capsys.readouterr().err
+        list(llm.stream(questions(9), progress=lambda: "4 notes"))
+        assert "4 notes" in capsys.readouterr().err
 
 
 def test_one_accident_does_not_turn_the_schema_off(tmp_path: Path) -> None:
