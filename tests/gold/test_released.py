@@ -268,13 +268,13 @@ def test_files_in_other_wrappings_are_found(tmp_path: Path) -> None:
 
 
 def test_a_packed_bomb_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("hf_synth.gold.sources._SMALL", 1 << 20)
+    monkeypatch.setattr("hf_synth.gold.archives._SMALL", 1 << 20)
     for name in bodies(tmp_path / "source"):
         (tmp_path / f"{name}.gz").write_bytes(gzip.compress(b" " * (4 << 20)))
     with pytest.raises(RowError, match=r"unpacks to more than 1 MB: not read"):
         load_gold(MEDNLI, tmp_path)
     inner = zipped(tmp_path / "in.zip", {"x": b"1"}).read_bytes()
-    monkeypatch.setattr("hf_synth.gold.sources._LONGEST_INNER", 10)
+    monkeypatch.setattr("hf_synth.gold.archives._LONGEST_INNER", 10)
     with pytest.raises(MissingGoldError, match=r"an archive of more than 0 MB in an archive; unpack it"):
         load_gold(MEDNLI, zipped(tmp_path / "out.zip", {"in.zip": inner}))
 

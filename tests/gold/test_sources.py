@@ -274,14 +274,14 @@ class _Zeros(io.RawIOBase):
 
 
 def test_a_large_tar_is_read_without_holding_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from hf_synth.gold import sources
+    from hf_synth.gold import archives
 
     folder = WRITERS["mednli"](tmp_path / "a")
     with tarfile.open(tmp_path / "a.tar.gz", "w:gz") as tar:
         tar.add(folder, "mednli")
     small = {s: r.to_list() for s, r in load_gold(MEDNLI, tmp_path / "a.tar.gz").items()}
-    monkeypatch.setattr(sources, "_IN_MEMORY", 1_000)
-    sources._archive.cache_clear()
+    monkeypatch.setattr(archives, "_IN_MEMORY", 1_000)
+    archives._archive.cache_clear()
     os.rename(tmp_path / "a.tar.gz", tmp_path / "b.tgz")
     assert {s: r.to_list() for s, r in load_gold(MEDNLI, tmp_path / "b.tgz").items()} == small
 
