@@ -216,6 +216,9 @@ def find_files(task: Task, path: Path) -> Files:
         files, missing = _match(task, path, listed)
     if missing:
         source = f"; get them at {task.source_url}" if task.source_url else ""
+        deeper = sum(f.member is not None and INNER in f.member and is_archive(f.member) for f in listed)
+        if deeper:
+            hints.append(f"{deeper} archives in an archive's archive are not searched: unpack them")
         near = _near(task, listed)
         if near:
             hints.append(f"near them lie {', '.join(near)}, which have another name or form")

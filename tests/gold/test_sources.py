@@ -295,6 +295,10 @@ def test_nested_and_broken_archives_are_one_sentence(tmp_path: Path) -> None:
     with zipfile.ZipFile(tmp_path / "outer.zip", "w") as packed:
         packed.write(tmp_path / "inner.zip", "inner.zip")
     assert len(load_gold(MEDNLI, tmp_path / "outer.zip")["train"]) == 120
+    with zipfile.ZipFile(tmp_path / "outermost.zip", "w") as packed:
+        packed.write(tmp_path / "outer.zip", "outer.zip")
+    with pytest.raises(MissingGoldError, match="1 archives in an archive's archive are not searched: unpack them"):
+        load_gold(MEDNLI, tmp_path / "outermost.zip")
     whole = (tmp_path / "inner.zip").read_bytes()
     for name, body in {"cut.zip": whole[: len(whole) // 2], "no.zip": b"no zip", "no.tar.gz": b"no gzip", "e.tar": b"",
                        "cut.tar.gz": gzip.compress(b"x" * 5000)[:40]}.items():  # fmt: skip
