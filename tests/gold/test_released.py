@@ -8,11 +8,12 @@ import json
 import logging
 import tarfile
 import zipfile
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
-from datasets import load_dataset
+from datasets import Dataset, load_dataset
 from support.gold_files import CANARY, WRITERS, note, write_csv, write_jsonl
 
 import hf_synth
@@ -267,6 +268,21 @@ def test_files_in_other_wrappings_are_found(tmp_path: Path) -> None:
         load_gold(MEDNLI, tmp_path / "gz")
 
 
+def test_a_packed_parquet_keeps_its_access(tmp_path: Path) -> None:
+    from hf_synth.task.task import Task
+
+    open_task = Task.from_columns("t", text_columns="text", label_column="label", labels=["a", "b"], access="open")
+    rows = Dataset.from_dict({"text": [f"made up {n}" for n in range(12)], "label": ["a", "b"] * 6})
+    strict = (
+        write_stage(replace(open_task, access="credentialed"), rows, tmp_path / "x", stage="gold") / "train.parquet"
+    )
+    (tmp_path / "y").mkdir()
+    packed = tmp_path / "y" / "t.parquet.gz"
+    packed.write_bytes(gzip.compress(strict.read_bytes()))
+    gold = load_gold(open_task, packed)
+    assert {access for part in gold.values() for access in part["access"]} == {"credentialed"}
+
+
 def test_a_packed_bomb_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("hf_synth.gold.archives._SMALL", 1 << 20)
     for name in bodies(tmp_path / "source"):
@@ -349,6 +365,24 @@ def test_a_wrong_row_is_named_with_file_and_number(tmp_path: Path) -> None:
             read()
 
 
+def test_streams_go_through_what_datasets_does_to_them(tmp_path: Path) -> None:
+    folder = WRITERS["mednli"](tmp_path / "m")
+    stream = as_streaming_dataset(MEDNLI, folder)["train"]
+    assert stream.features == MEDNLI.gold_features()
+    first = load_gold(MEDNLI, folder)["train"][0]
+    assert next(iter(stream)) == first
+    assert next(iter(stream.map(lambda row: {"n": len(row["premise"])}))) == first | {"n": len(first["premise"])}
+    assert next(iter(stream.filter(lambda row: row["label"] == 1)))["label"] == 1
+    assert sum(1 for _ in stream.shuffle(seed=1, buffer_size=10)) == 120
+    rows = iter(stream)
+    ids = [next(rows)["id"] for _ in range(5)]
+    stream.load_state_dict(stream.state_dict())
+    assert next(iter(stream))["id"] not in ids  # it goes on where it was
+    morse = load_task("fall_risk:morse")
+    table = write_csv(tmp_path / "morse.csv", ["text", "total"], [["Morse score 45, walks.", "45"]])
+    assert [row["text"] for row in as_streaming_dataset(morse, table, mask_leaks=True)["rows"]] == [" , walks."]
+
+
 def test_registered_tasks_take_what_load_gold_takes(tmp_path: Path) -> None:
     assert "hf_synth/mednli" in hf_synth.register()
     assert hf_synth.register() == hf_synth.register()
@@ -357,6 +391,8 @@ def test_registered_tasks_take_what_load_gold_takes(tmp_path: Path) -> None:
     for keyword in ("data_dir", "data_files"):
         assert len(load_dataset("hf_synth/mednli", **{keyword: str(archive)})["train"]) == 120
     assert len(load_dataset("hf_synth/fall_risk", data_dir=str(falls))["rows"]) == 60
+    stream = load_dataset("hf_synth/mednli", "text2text", data_dir=str(archive), streaming=True)
+    assert next(iter(stream["test"]))["target"] == "entailment"
     table = write_csv(tmp_path / "plain.csv", ["a"], [["1"], ["2"]])
     assert len(load_dataset("csv", data_files=str(table), cache_dir=str(tmp_path / "cache"))["train"]) == 2
     text = falls.read_bytes().replace(b";1\r\n", f";{CANARY}\r\n".encode(), 1)
