@@ -85,7 +85,7 @@ def table_rows(task: Task, split: str, file: File) -> Iterator[dict[str, Any]]:
 def _recorded(file: SourceFile) -> list[Access | None]:
     """Return what a table, and the folder that it or its archive lies in, record of its access."""
     found = [recorded_access(file.path)]
-    if (file.member is not None or file.packed) and file.suffix == ".parquet":
+    if file.member is not None and file.suffix == ".parquet":
         with file.open() as stream:
             found.append(parquet_access(io.BytesIO(stream.read()), file.name))
     return found

@@ -192,6 +192,8 @@ def read_parquet(file: File) -> Iterator[tuple[int, Row]]:
     import pyarrow.parquet as pq
 
     source = as_source(file)
+    if source.packed:  # what its metadata record of its access is read from the file itself
+        raise RowError(source.name, None, "is a parquet file packed by gzip; unpack it")
     number = 0
     try:
         with source.open() as stream, pq.ParquetFile(_seekable(source, stream)) as table:
@@ -216,7 +218,7 @@ def read_parquet(file: File) -> Iterator[tuple[int, Row]]:
 
 
 def _seekable(source: SourceFile, stream: IO[bytes]) -> Any:
-    return str(source.path) if source.member is None and not source.packed else io.BytesIO(stream.read())
+    return str(source.path) if source.member is None else io.BytesIO(stream.read())
 
 
 # --- fields of a row ------------------------------------------------------------------------------------------------

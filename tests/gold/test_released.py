@@ -8,7 +8,6 @@ import json
 import logging
 import tarfile
 import zipfile
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +18,9 @@ from support.gold_files import CANARY, WRITERS, note, write_csv, write_jsonl
 import hf_synth
 from hf_synth.errors import GoldError, MissingGoldError, RowError
 from hf_synth.evaluation.evaluation import score, truth
+from hf_synth.gold.adoption import read_dataset
 from hf_synth.gold.gold import as_streaming_dataset, load_gold
+from hf_synth.gold.own_table import task_from_table
 from hf_synth.gold.sources import find_files
 from hf_synth.publishing.cards import dataset_facts
 from hf_synth.task.folders import notes_of, read_export, read_manifest, write_stage
@@ -268,19 +269,14 @@ def test_files_in_other_wrappings_are_found(tmp_path: Path) -> None:
         load_gold(MEDNLI, tmp_path / "gz")
 
 
-def test_a_packed_parquet_keeps_its_access(tmp_path: Path) -> None:
-    from hf_synth.task.task import Task
-
-    open_task = Task.from_columns("t", text_columns="text", label_column="label", labels=["a", "b"], access="open")
-    rows = Dataset.from_dict({"text": [f"made up {n}" for n in range(12)], "label": ["a", "b"] * 6})
-    strict = (
-        write_stage(replace(open_task, access="credentialed"), rows, tmp_path / "x", stage="gold") / "train.parquet"
-    )
-    (tmp_path / "y").mkdir()
-    packed = tmp_path / "y" / "t.parquet.gz"
-    packed.write_bytes(gzip.compress(strict.read_bytes()))
-    gold = load_gold(open_task, packed)
-    assert {access for part in gold.values() for access in part["access"]} == {"credentialed"}
+def test_a_packed_parquet_is_refused_since_it_hides_its_access(tmp_path: Path) -> None:
+    rows = Dataset.from_dict({"text": ["made up"], "label": ["a"]})
+    rows.to_parquet(tmp_path / "t.parquet")
+    packed = tmp_path / "t.parquet.gz"
+    packed.write_bytes(gzip.compress((tmp_path / "t.parquet").read_bytes()))
+    for read in (read_dataset, lambda path: task_from_table(path, text_columns=["text"], label_column="label")):
+        with pytest.raises(RowError, match="t.parquet.gz: is a parquet file packed by gzip; unpack it"):
+            read(packed)
 
 
 def test_a_packed_bomb_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
