@@ -174,8 +174,6 @@ def read(name: str, folder: Path, cached: bool) -> None:
 
     task = load_task(name)
     task_builder(task)
-    import ijson  # noqa: F401
-
     if not cached:  # datasets imports torch when a stream is first read
         list(IterableDataset.from_generator(lambda: iter([{"x": 1}])))
     before = peak = own_memory()

@@ -314,7 +314,7 @@ def _prepare_texts(task: Task, predicted: Any, labels: Any, codes: Array, limits
     more: dict[str, Any] = {"per_class": {}, "confusion": []}
     ci95 = {name: intervals.mean_limits(each, codes) for name, each in found.items()} if limits else {}
     no_interval: dict[str, str] = {}
-    if task.targets and all(text in task.targets for text in labels if isinstance(text, str)):
+    if "macro_f1" in task.metrics and task.targets and all(text in task.targets for text in labels):
         values["macro_f1"], ci95, no_interval = _macro_of_targets(task, predicted, labels, codes, ci95)
     if task.target_fields:
         firsts = [text if isinstance(text, str) else text[0] for text in labels]

@@ -90,9 +90,13 @@ def as_streaming_dataset(
     Raises:
         HfSynthError: as `load_gold`; for a wrong row, when the stream reaches it.
     """
+    from datasets import IterableDatasetDict
+
     stream = _builder(task, None if path is None else Path(path), options).as_streaming_dataset()
-    leaks = {"columns": task.text_columns, "leaks": task.leaks}
-    return stream.map(_mask_texts, fn_kwargs=leaks, features=task.gold_features()) if mask_leaks else stream
+    if not mask_leaks:
+        return stream
+    how = {"fn_kwargs": {"columns": task.text_columns, "leaks": task.leaks}, "features": task.gold_features()}
+    return IterableDatasetDict({split: rows.map(_mask_texts, **how) for split, rows in stream.items()})
 
 
 def register() -> list[str]:

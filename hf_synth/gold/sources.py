@@ -1,55 +1,30 @@
 """Find and open a task's files in a folder, a .zip, a .tar or a .tar.gz, without extracting archives.
 
-A member of an archive is read as a stream: nothing is written to disk, so that no member can write anywhere and no copy
-of notes is made. Links, absolute names and names with ".." are skipped; a member that unpacks to far more than text can
-is refused (zip bombs). Names are matched from the end of a path, nearest to the top, in a folder and in an archive.
-Where files are missing, archives in the folder are searched too, then those in its subfolders and in other archives.
-Two equally near matches are an error. A file "x.jsonl.gz" counts as "x.jsonl".
+Links in archives, absolute names and names with ".." are skipped. Names are matched from the end of a path, nearest to
+the top, in a folder and in an archive. Where files are missing, archives in the folder are searched too, then those in
+its subfolders and in other archives. Two equally near matches are an error. A file "x.jsonl.gz" counts as "x.jsonl".
 """
 
 from __future__ import annotations
 
-import functools
-import gzip
 import hashlib
-import io
-import lzma
 import os
 import re
-import stat
-import tarfile
-import zipfile
-import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path, PurePosixPath
-from typing import IO, TYPE_CHECKING, Any, cast
+from typing import IO
 
 from hf_synth.errors import GoldError, MissingGoldError, RowError, TaskError
+from hf_synth.gold.archives import INNER, MOST_FILES, is_archive, is_gzip, member_names, open_stream, why_broken
 from hf_synth.task.task import Task
-
-if TYPE_CHECKING:
-    from _typeshed import WriteableBuffer
 
 WHOLE = "rows"  # the split of a source that has none ("all" is a reserved word of datasets)
 ROWS = "rows"  # the part of a split that is read from one kind of file
-ARCHIVES = (".zip", ".tar", ".tar.gz", ".tgz")
-
-_MOST_FILES = 200_000  # in one source
-_LONGEST_HEADER = 1 << 20  # bytes of an extended header of a tar
 _DEEPEST = 8  # levels of folders
-_LONGEST = 20 << 30  # bytes of one member
-_RATIO, _SMALL = 200, 100 << 20  # text packs 3 to 30 times: a larger member beyond this ratio is refused
-_IN_MEMORY = 128 << 20  # a packed tar up to this size is unpacked once, into memory
-_LONGEST_INNER = 512 << 20  # bytes of an archive in an archive, which is held in memory
 _MOST_ARCHIVES = 200  # that are searched in one folder
-_INNER = "//"  # in the name of a member: between an archive in the archive and its member
 _NEAR = re.compile(r"[\w.-]{1,60}")  # a file's name that a message may show
-_BROKEN = (
-    OSError, EOFError, zipfile.BadZipFile, tarfile.TarError, zlib.error, lzma.LZMAError, NotImplementedError,
-    RuntimeError, ValueError, OverflowError,
-)  # fmt: skip
 
 Files = Mapping[str, Mapping[str, tuple["SourceFile", ...]]]  # split -> part -> its files
 
@@ -87,7 +62,7 @@ class SourceFile:
     @property
     def packed(self) -> bool:
         """Whether it is a single file that is packed by gzip."""
-        return _gzipped(self.member or self.path.name)
+        return is_gzip(self.member or self.path.name)
 
     @property
     def _unpacked(self) -> PurePosixPath:
@@ -99,13 +74,7 @@ class SourceFile:
         Raises:
             RowError: it is missing, may not be read, or its archive is broken; also while it is read.
         """
-        try:
-            stream, size = _open_sized(self.path, self.member)
-            if self.packed:
-                stream = cast("IO[bytes]", io.BufferedReader(_Gunzipped(self.name, stream, size)))
-        except _BROKEN as error:
-            raise RowError(self.name, None, _why(error)) from None
-        return io.BufferedReader(_Guarded(self.name, stream), 1 << 18)
+        return open_stream(self.name, self.path, self.member)
 
 
 def as_source(file: SourceFile | Path) -> SourceFile:
@@ -113,83 +82,11 @@ def as_source(file: SourceFile | Path) -> SourceFile:
     return SourceFile(file, None, _without_gz(file.name)) if isinstance(file, Path) else file
 
 
-def _gzipped(name: str) -> bool:
-    return name.lower().endswith(".gz") and not name.lower().endswith(ARCHIVES)
-
-
 def _without_gz(name: str) -> str:
-    return name[:-3] if _gzipped(name) else name
-
-
-def _why(error: BaseException) -> str:
-    """Return a message on why a file cannot be read."""
-    if isinstance(error, FileNotFoundError):
-        return "is not there any more; was it moved while it was read?"
-    if isinstance(error, PermissionError):
-        return "may not be read by you; ask for the rights, or copy it to a folder of yours"
-    if isinstance(error, RuntimeError) and not isinstance(error, NotImplementedError):
-        return "is protected by a password; unpack it first"
-    if isinstance(error, NotImplementedError):
-        return "is packed in an unknown way; pack it again as a plain .zip or .tar.gz"
-    if isinstance(error, gzip.BadGzipFile):
-        return "is no gzip file although its name ends with .gz; is it the right file?"
-    return "is cut off or broken; download it again"
-
-
-class _Guarded(io.RawIOBase):
-    """A stream whose errors name the file, and nothing of its content."""
-
-    def __init__(self, name: str, stream: IO[bytes]) -> None:
-        self._name, self._stream = name, stream
-
-    def readable(self) -> bool:
-        return True
-
-    def readinto(self, buffer: WriteableBuffer) -> int:
-        with memoryview(buffer) as view:
-            try:
-                data = self._stream.read(len(view))
-            except _BROKEN as error:
-                raise RowError(self._name, None, _why(error)) from None
-            view[: len(data)] = data
-            return len(data)
-
-    def close(self) -> None:
-        self._stream.close()
-        super().close()
-
-
-class _Gunzipped(io.RawIOBase):
-    """The content of a file that is packed by gzip; refused where it is far more than text can be."""
-
-    def __init__(self, name: str, stream: IO[bytes], packed_size: int) -> None:
-        self._name, self._packed, self._most = name, stream, max(_SMALL, _RATIO * packed_size)
-        self._stream, self._read = gzip.GzipFile(fileobj=stream), 0
-
-    def readable(self) -> bool:
-        return True
-
-    def readinto(self, buffer: WriteableBuffer) -> int:
-        with memoryview(buffer) as view:
-            data = self._stream.read(len(view))
-            self._read += len(data)
-            if self._read > self._most:
-                raise RowError(self._name, None, f"unpacks to more than {self._most >> 20:,} MB: not read")
-            view[: len(data)] = data
-            return len(data)
-
-    def close(self) -> None:
-        self._stream.close()
-        self._packed.close()
-        super().close()
+    return name[:-3] if is_gzip(name) else name
 
 
 # --- listing --------------------------------------------------------------------------------------------------------
-def is_archive(path: Path) -> bool:
-    """Return whether a file is an archive, by its name."""
-    return path.name.lower().endswith(ARCHIVES)
-
-
 def check_readable(path: Path) -> None:
     """Check that a path may be looked at.
 
@@ -201,7 +98,7 @@ def check_readable(path: Path) -> None:
             with os.scandir(path):
                 pass
     except PermissionError:
-        raise GoldError(f"{path} {_why(PermissionError())}") from None
+        raise GoldError(f"{path} {why_broken(PermissionError())}") from None
     except OSError:
         raise GoldError(f"{path} cannot be read; is its disk connected?") from None
 
@@ -219,7 +116,7 @@ def list_source(path: Path, unreadable: list[str] | None = None) -> list[SourceF
     """
     check_readable(path)
     if path.is_file():
-        return _members(path) if is_archive(path) else [as_source(path)]
+        return _members(path) if is_archive(path.name) else [as_source(path)]
     if not path.is_dir():
         raise MissingGoldError(f"{path} is no folder or file")
     files: list[SourceFile] = []
@@ -240,8 +137,8 @@ def list_source(path: Path, unreadable: list[str] | None = None) -> list[SourceF
         for name in sorted(names):
             if name[0] != "." and os.path.isfile(os.path.join(here, name)):  # no pipe, no device
                 files.append(SourceFile(Path(here, name), None, _without_gz((below / name).as_posix())))
-        if len(files) > _MOST_FILES:
-            raise GoldError(f"{path} holds more than {_MOST_FILES:,} files; give the folder of the task's files alone")
+        if len(files) > MOST_FILES:
+            raise GoldError(f"{path} holds more than {MOST_FILES:,} files; give the folder of the task's files alone")
     return _once(files)
 
 
@@ -253,15 +150,10 @@ def _once(files: list[SourceFile]) -> list[SourceFile]:
 
 def _members(path: Path, inner: str | None = None) -> list[SourceFile]:
     """List the members of an archive, or of an archive in it."""
-    name = path.name if inner is None else f"{path.name}/{PurePosixPath(inner).name}"
-    try:
-        names = _names(path, _stamp(path), inner)
-    except _BROKEN as error:
-        raise RowError(name, None, _why(error)) from None
-    plain = [n for n in names if _is_plain(n)]
-    if len(plain) > _MOST_FILES:
-        raise RowError(name, None, f"holds more than {_MOST_FILES:,} files; pack the task's files alone")
-    before = "" if inner is None else f"{inner}{_INNER}"
+    plain = [n for n in member_names(path, inner) if _is_plain(n)]
+    if len(plain) > MOST_FILES:
+        raise RowError(path.name, None, f"holds more than {MOST_FILES:,} files; pack the task's files alone")
+    before = "" if inner is None else f"{inner}{INNER}"
     return _once([SourceFile(path, f"{before}{n}", _without_gz(n)) for n in sorted(plain)])
 
 
@@ -271,154 +163,11 @@ def _is_plain(name: str) -> bool:
     odd = (
         name.startswith(("/", "\\"))
         or name.endswith("/")
-        or _INNER in name
+        or INNER in name
         or re.match(r"[A-Za-z]:", name)
         or "\x00" in name
     )
     return bool(parts) and not odd and not any(p == ".." or p == "__MACOSX" or p.startswith(".") for p in parts)
-
-
-# --- archives -------------------------------------------------------------------------------------------------------
-class _Zip:
-    def __init__(self, name: str, source: Path | bytes) -> None:
-        self._name = name
-        self._zip = zipfile.ZipFile(io.BytesIO(source) if isinstance(source, bytes) else source)
-        self._infos = {
-            i.filename: i for i in self._zip.infolist() if not i.is_dir() and not stat.S_ISLNK(i.external_attr >> 16)
-        }
-
-    def names(self) -> list[str]:
-        return list(self._infos)
-
-    def size(self, member: str) -> int:
-        return self._infos[member].file_size
-
-    def open(self, member: str) -> IO[bytes]:
-        info = self._infos[member]
-        _check_size(self._name, info.file_size, info.compress_size)
-        return self._zip.open(info)  # reads no more than `file_size`
-
-
-class _Header(tarfile.TarInfo):
-    """A header of a tar; bounds extended headers (long names, PAX), which `tarfile` reads into memory."""
-
-    def _proc_member(self, tarfile_: tarfile.TarFile) -> Any:
-        pax = (tarfile.XHDTYPE, tarfile.XGLTYPE, tarfile.SOLARIS_XHDTYPE)
-        if self.type in (*pax, tarfile.GNUTYPE_LONGNAME, tarfile.GNUTYPE_LONGLINK) and self.size > _LONGEST_HEADER:
-            raise tarfile.ReadError("header too long")
-        return super()._proc_member(tarfile_)  # type: ignore[misc]
-
-
-class _Tar:
-    """The offsets of a tar's members; a small packed tar is held in memory.
-
-    gzip has no random access: to read a thousand members one by one would unpack the tar a thousand times. A large one
-    is unpacked anew up to each member that is opened; a large source has few.
-    """
-
-    def __init__(self, name: str, source: Path | bytes) -> None:
-        self._source, self._packed = source, name.lower().endswith("gz")
-        self._data: bytes | None = None
-        with self._stream() as stream:
-            data = stream.read(_IN_MEMORY + 1) if self._packed else b""
-        self._data = data if self._packed and len(data) <= _IN_MEMORY else None
-        packed_size = len(source) if isinstance(source, bytes) else source.stat().st_size
-        self._at: dict[str, tuple[int, int]] = {}
-        with (
-            self._stream() as stream,
-            tarfile.open(fileobj=stream, mode="r|" if self._data is None else "r:", tarinfo=_Header) as tar,
-        ):
-            for info in tar:
-                _check_size(name, info.offset_data + info.size, packed_size)
-                if info.type in (tarfile.REGTYPE, tarfile.AREGTYPE):  # no links, devices or sparse files
-                    self._at[info.name] = info.offset_data, info.size
-                if len(self._at) > _MOST_FILES:
-                    raise RowError(name, None, f"holds more than {_MOST_FILES:,} files; pack the task's files alone")
-
-    def _stream(self) -> IO[bytes]:
-        if self._data is not None:
-            return io.BytesIO(self._data)
-        source = io.BytesIO(self._source) if isinstance(self._source, bytes) else self._source
-        if self._packed:
-            return cast("IO[bytes]", gzip.open(source, "rb"))  # closes a file that it opened itself
-        return source.open("rb") if isinstance(source, Path) else source
-
-    def names(self) -> list[str]:
-        return list(self._at)
-
-    def size(self, member: str) -> int:
-        return self._at[member][1]
-
-    def open(self, member: str) -> IO[bytes]:
-        at, size = self._at[member]
-        stream = self._stream()
-        stream.seek(at)
-        return io.BufferedReader(_Part(stream, size))
-
-
-class _Part(io.RawIOBase):
-    """The next `size` bytes of a stream; an end before that is an error."""
-
-    def __init__(self, stream: IO[bytes], size: int) -> None:
-        self._stream, self._left = stream, size
-
-    def readable(self) -> bool:
-        return True
-
-    def readinto(self, buffer: WriteableBuffer) -> int:
-        with memoryview(buffer) as view:
-            data = self._stream.read(min(len(view), self._left))
-            if self._left and not data and len(view):
-                raise EOFError
-            self._left -= len(data)
-            view[: len(data)] = data
-            return len(data)
-
-    def close(self) -> None:
-        self._stream.close()
-        super().close()
-
-
-def _check_size(name: str, size: int, packed: int) -> None:
-    if size > _LONGEST or (size > _SMALL and size > _RATIO * max(packed, 1)):
-        raise RowError(name, None, f"unpacks to {size >> 20:,} MB, {size // max(packed, 1)} times its size: not read")
-
-
-def _stamp(path: Path) -> tuple[int, int]:
-    """Return time and size of an archive; a changed archive is opened anew."""
-    stats = path.stat()
-    return stats.st_mtime_ns, stats.st_size
-
-
-@functools.lru_cache(maxsize=2)
-def _archive(path: Path, stamp: tuple[int, int], inner: str | None = None) -> _Zip | _Tar:
-    """Open an archive, or an archive in it, which is read into memory."""
-    source: Path | bytes = path
-    name = path.name
-    if inner is not None:
-        outer, name = _archive(path, stamp), PurePosixPath(inner).name
-        if outer.size(inner) > _LONGEST_INNER:
-            most = f"{_LONGEST_INNER >> 20:,} MB"
-            raise RowError(f"{path.name}/{name}", None, f"is an archive of more than {most} in an archive; unpack it")
-        source = outer.open(inner).read()
-    return _Zip(name, source) if name.lower().endswith(".zip") else _Tar(name, source)
-
-
-@functools.lru_cache(maxsize=256)
-def _names(path: Path, stamp: tuple[int, int], inner: str | None) -> tuple[str, ...]:
-    return tuple(_archive(path, stamp, inner).names())
-
-
-def _open_sized(path: Path, member: str | None) -> tuple[IO[bytes], int]:
-    """Open a file or a member; return the stream and the number of its bytes."""
-    if member is None:
-        return path.open("rb"), path.stat().st_size
-    inner, _, name = member.rpartition(_INNER)
-    archive = _archive(path, _stamp(path), inner or None)
-    try:
-        return archive.open(name), archive.size(name)
-    except KeyError:
-        raise FileNotFoundError from None
 
 
 # --- finding the files of a task ------------------------------------------------------------------------------------
@@ -440,7 +189,7 @@ def find_files(task: Task, path: Path) -> Files:
     if not task.files:
         raise TaskError(f"task {task.full_name!r} names no files (`Task.files`), so none can be found in a folder")
     check_readable(path)
-    if path.is_file() and not is_archive(path):
+    if path.is_file() and not is_archive(path.name):
         if any("/" in key for key in task.files):
             raise MissingGoldError(
                 f"task {task.full_name!r} is read from several files, {path.name} is one; give their folder"
@@ -467,6 +216,9 @@ def find_files(task: Task, path: Path) -> Files:
         files, missing = _match(task, path, listed)
     if missing:
         source = f"; get them at {task.source_url}" if task.source_url else ""
+        deeper = sum(f.member is not None and INNER in f.member and is_archive(f.member) for f in listed)
+        if deeper:
+            hints.append(f"{deeper} archives in an archive's archive are not searched: unpack them")
         near = _near(task, listed)
         if near:
             hints.append(f"near them lie {', '.join(near)}, which have another name or form")
@@ -480,25 +232,26 @@ def _archives_by_depth(listed: list[SourceFile]) -> Iterator[list[SourceFile]]:
 
     What is added to the listing in the meantime is looked at too; archives in archives in archives are not.
     """
-    on_disk = [f for f in listed if f.member is None and is_archive(f.path)]
+    on_disk = [f for f in listed if f.member is None and is_archive(f.path.name)]
     for depth in sorted({f.inside.count("/") for f in on_disk}):
         yield [f for f in on_disk if f.inside.count("/") == depth]
-    yield [f for f in listed if f.member is not None and _INNER not in f.member and is_archive(Path(f.member))]
+    yield [f for f in listed if f.member is not None and INNER not in f.member and is_archive(f.member)]
 
 
 def _near(task: Task, listed: list[SourceFile]) -> list[str]:
-    """Return names of files that may hold the task's data in another form: those named alike, then any tables."""
-    wanted = {
-        re.sub(r"[\W_]+|v\d+$", "", PurePosixPath(name).name.lower().split(".")[0])
-        for names in task.files.values()
-        for name in names
-        if "*" not in name
-    } - {""}
+    """Return names of at most three files that may hold the task's data in another form, since they are named alike."""
+
+    def plain(name: str) -> str:
+        return re.sub(r"[\W_]+|v\d+$", "", PurePosixPath(name).name.lower().split(".")[0])
+
+    wanted = {plain(name) for names in task.files.values() for name in names if "*" not in name} - {""}
+    tables = (".csv", ".tsv", ".json", ".jsonl", ".parquet", ".xml")
     alike: dict[str, None] = {}
     for file in listed:
         name = PurePosixPath(file.inside).name
-        stem = re.sub(r"[\W_]+|v\d+$", "", name.lower().split(".")[0])
-        close = any(stem in w or w in stem for w in wanted) if len(stem) > 2 else False
+        stem, table = plain(name), file.suffix in tables
+        close = len(stem) > 2 and any(stem in w or w in stem for w in wanted)
+        close |= table and (task.name.replace("_", "") in stem or bool(re.search("train|dev|valid|test", stem)))
         if close and _NEAR.fullmatch(name):
             alike[name] = None
     return list(alike)[:3]
@@ -648,5 +401,5 @@ def digest_files(*parts: SourceFile | Path | str) -> str:
                 with path.open("rb") as file:
                     total.update(hashlib.file_digest(file, "sha256").digest())
             except OSError as error:
-                raise RowError(path.name, None, _why(error)) from None
+                raise RowError(path.name, None, why_broken(error)) from None
     return total.hexdigest()

@@ -488,6 +488,8 @@ def _parquet_batches(source: SourceFile) -> Iterator[Batch]:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
+    if source.packed:  # what its metadata record of its access is read from the file itself
+        raise RowError(source.name, None, "is a parquet file packed by gzip; unpack it")
     number = 0
     try:
         with source.open() as stream, pq.ParquetFile(_seekable(source, stream)) as table:
@@ -521,7 +523,7 @@ def _named(value: Any, names: Sequence[str]) -> Any:
 
 
 def _seekable(source: SourceFile, stream: IO[bytes]) -> Any:
-    return str(source.path) if source.member is None and not source.packed else io.BytesIO(stream.read())
+    return str(source.path) if source.member is None else io.BytesIO(stream.read())
 
 
 # --- what a table has -----------------------------------------------------------------------------------------------

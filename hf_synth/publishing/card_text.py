@@ -45,13 +45,14 @@ METRICS = {  # name: (label in tables, metric type on the Hub)
     "mcc": ("Matthews correlation", "matthews_correlation"),
     "ece": ("expected calibration error", "ece"),
     "exact_match": ("exact match", "exact_match"),
+    "horizontal_phrase_f1": ("F of phrases in their entries", "f1"),
     "token_f1": ("token F1", "f1"),
-    "rouge1": ("ROUGE-1", "rouge"),
-    "rouge2": ("ROUGE-2", "rouge"),
-    "rougeL": ("ROUGE-L", "rouge"),
-    "rouge1_stemmed": ("ROUGE-1 of stems", "rouge"),
-    "rouge2_stemmed": ("ROUGE-2 of stems", "rouge"),
-    "rougeL_stemmed": ("ROUGE-L of stems", "rouge"),
+    "rouge1": ("ROUGE-1, without stemming", "rouge"),
+    "rouge2": ("ROUGE-2, without stemming", "rouge"),
+    "rougeL": ("ROUGE-L, without stemming", "rouge"),
+    "rouge1_stemmed": ("ROUGE-1, with stemming", "rouge"),
+    "rouge2_stemmed": ("ROUGE-2, with stemming", "rouge"),
+    "rougeL_stemmed": ("ROUGE-L, with stemming", "rouge"),
 }
 
 FIGURES = {

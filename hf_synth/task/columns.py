@@ -9,6 +9,7 @@ stages share nothing else. `Task` returns the exact features: `gold_features`, `
     <text columns>, <label>       the task's own columns; all null in a rejected row
     judged                        only where `Task.partly_judged`: the labels that were judged, present or absent; null
                                   or no column means all. A label that was not judged counts neither way
+    other_targets                 only where `Task.several_targets`: more right targets; the best one counts in scores
     source                        "gold", "synthetic" or "unlabelled"; the publishing gate never trusts it alone.
                                   Unlabelled: a real note labelled by an LLM, as private as gold, its label as
                                   uncertain as a synthetic row's

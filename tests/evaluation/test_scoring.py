@@ -24,6 +24,7 @@ def test_targets_of_a_closed_set_have_one_spelling_and_a_macro_f1() -> None:
     assert scores.values["exact_match"] == 3 / 4
     assert scores.values["macro_f1"] == pytest.approx((1 + 2 / 3) / 2)  # "neither" neither occurs nor is said
     many = score(RELATION, said * 10, true * 10, [f"p{i}" for i in range(40)])
+    assert "macro_f1" not in score(replace(RELATION, metrics=("exact_match",)), said, true).values
     assert many.no_interval["macro_f1"] == "too few rows of 'neither': 0, and 5 are needed"
     true, said = [*true, "neither"] * 10, [*said, "neither"] * 10
     whole = score(RELATION, said, true, [f"p{i}" for i in range(50)])

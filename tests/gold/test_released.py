@@ -12,13 +12,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from datasets import load_dataset
+from datasets import Dataset, load_dataset
 from support.gold_files import CANARY, WRITERS, note, write_csv, write_jsonl
 
 import hf_synth
 from hf_synth.errors import GoldError, MissingGoldError, RowError
 from hf_synth.evaluation.evaluation import score, truth
+from hf_synth.gold.adoption import read_dataset
 from hf_synth.gold.gold import as_streaming_dataset, load_gold
+from hf_synth.gold.own_table import task_from_table
 from hf_synth.gold.sources import find_files
 from hf_synth.publishing.cards import dataset_facts
 from hf_synth.task.folders import notes_of, read_export, read_manifest, write_stage
@@ -267,14 +269,24 @@ def test_files_in_other_wrappings_are_found(tmp_path: Path) -> None:
         load_gold(MEDNLI, tmp_path / "gz")
 
 
+def test_a_packed_parquet_is_refused_since_it_hides_its_access(tmp_path: Path) -> None:
+    rows = Dataset.from_dict({"text": ["made up"], "label": ["a"]})
+    rows.to_parquet(tmp_path / "t.parquet")
+    packed = tmp_path / "t.parquet.gz"
+    packed.write_bytes(gzip.compress((tmp_path / "t.parquet").read_bytes()))
+    for read in (read_dataset, lambda path: task_from_table(path, text_columns=["text"], label_column="label")):
+        with pytest.raises(RowError, match="t.parquet.gz: is a parquet file packed by gzip; unpack it"):
+            read(packed)
+
+
 def test_a_packed_bomb_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("hf_synth.gold.sources._SMALL", 1 << 20)
+    monkeypatch.setattr("hf_synth.gold.archives._SMALL", 1 << 20)
     for name in bodies(tmp_path / "source"):
         (tmp_path / f"{name}.gz").write_bytes(gzip.compress(b" " * (4 << 20)))
     with pytest.raises(RowError, match=r"unpacks to more than 1 MB: not read"):
         load_gold(MEDNLI, tmp_path)
     inner = zipped(tmp_path / "in.zip", {"x": b"1"}).read_bytes()
-    monkeypatch.setattr("hf_synth.gold.sources._LONGEST_INNER", 10)
+    monkeypatch.setattr("hf_synth.gold.archives._LONGEST_INNER", 10)
     with pytest.raises(MissingGoldError, match=r"an archive of more than 0 MB in an archive; unpack it"):
         load_gold(MEDNLI, zipped(tmp_path / "out.zip", {"in.zip": inner}))
 
@@ -349,6 +361,24 @@ def test_a_wrong_row_is_named_with_file_and_number(tmp_path: Path) -> None:
             read()
 
 
+def test_streams_go_through_what_datasets_does_to_them(tmp_path: Path) -> None:
+    folder = WRITERS["mednli"](tmp_path / "m")
+    stream = as_streaming_dataset(MEDNLI, folder)["train"]
+    assert stream.features == MEDNLI.gold_features()
+    first = load_gold(MEDNLI, folder)["train"][0]
+    assert next(iter(stream)) == first
+    assert next(iter(stream.map(lambda row: {"n": len(row["premise"])}))) == first | {"n": len(first["premise"])}
+    assert next(iter(stream.filter(lambda row: row["label"] == 1)))["label"] == 1
+    assert sum(1 for _ in stream.shuffle(seed=1, buffer_size=10)) == 120
+    rows = iter(stream)
+    ids = [next(rows)["id"] for _ in range(5)]
+    stream.load_state_dict(stream.state_dict())
+    assert next(iter(stream))["id"] not in ids  # it goes on where it was
+    morse = load_task("fall_risk:morse")
+    table = write_csv(tmp_path / "morse.csv", ["text", "total"], [["Morse score 45, walks.", "45"]])
+    assert [row["text"] for row in as_streaming_dataset(morse, table, mask_leaks=True)["rows"]] == [" , walks."]
+
+
 def test_registered_tasks_take_what_load_gold_takes(tmp_path: Path) -> None:
     assert "hf_synth/mednli" in hf_synth.register()
     assert hf_synth.register() == hf_synth.register()
@@ -357,6 +387,8 @@ def test_registered_tasks_take_what_load_gold_takes(tmp_path: Path) -> None:
     for keyword in ("data_dir", "data_files"):
         assert len(load_dataset("hf_synth/mednli", **{keyword: str(archive)})["train"]) == 120
     assert len(load_dataset("hf_synth/fall_risk", data_dir=str(falls))["rows"]) == 60
+    stream = load_dataset("hf_synth/mednli", "text2text", data_dir=str(archive), streaming=True)
+    assert next(iter(stream["test"]))["target"] == "entailment"
     table = write_csv(tmp_path / "plain.csv", ["a"], [["1"], ["2"]])
     assert len(load_dataset("csv", data_files=str(table), cache_dir=str(tmp_path / "cache"))["train"]) == 2
     text = falls.read_bytes().replace(b";1\r\n", f";{CANARY}\r\n".encode(), 1)

@@ -275,14 +275,14 @@ class _Zeros(io.RawIOBase):
 
 
 def test_a_large_tar_is_read_without_holding_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from hf_synth.gold import sources
+    from hf_synth.gold import archives
 
     folder = WRITERS["mednli"](tmp_path / "a")
     with tarfile.open(tmp_path / "a.tar.gz", "w:gz") as tar:
         tar.add(folder, "mednli")
     small = {s: r.to_list() for s, r in load_gold(MEDNLI, tmp_path / "a.tar.gz").items()}
-    monkeypatch.setattr(sources, "_IN_MEMORY", 1_000)
-    sources._archive.cache_clear()
+    monkeypatch.setattr(archives, "_IN_MEMORY", 1_000)
+    archives._archive.cache_clear()
     os.rename(tmp_path / "a.tar.gz", tmp_path / "b.tgz")
     assert {s: r.to_list() for s, r in load_gold(MEDNLI, tmp_path / "b.tgz").items()} == small
 
@@ -296,6 +296,10 @@ def test_nested_and_broken_archives_are_one_sentence(tmp_path: Path) -> None:
     with zipfile.ZipFile(tmp_path / "outer.zip", "w") as packed:
         packed.write(tmp_path / "inner.zip", "inner.zip")
     assert len(load_gold(MEDNLI, tmp_path / "outer.zip")["train"]) == 120
+    with zipfile.ZipFile(tmp_path / "outermost.zip", "w") as packed:
+        packed.write(tmp_path / "outer.zip", "outer.zip")
+    with pytest.raises(MissingGoldError, match="1 archives in an archive's archive are not searched: unpack them"):
+        load_gold(MEDNLI, tmp_path / "outermost.zip")
     whole = (tmp_path / "inner.zip").read_bytes()
     for name, body in {"cut.zip": whole[: len(whole) // 2], "no.zip": b"no zip", "no.tar.gz": b"no gzip", "e.tar": b"",
                        "cut.tar.gz": gzip.compress(b"x" * 5000)[:40]}.items():  # fmt: skip
