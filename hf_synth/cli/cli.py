@@ -54,7 +54,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _run(argv: Sequence[str]) -> int:
     args = _parser(next((word for word in argv if not word.startswith("-")), "")).parse_args(argv)
     _quiet_libraries(args.quiet, args.verb)
-    if args.verb == "demo" or getattr(args, "base_model", None) == TINY:
+    tiny_demo = args.verb == "demo" and not args.real
+    if tiny_demo or getattr(args, "base_model", None) == TINY:
         # matrices this small are slower with several threads: on two cores training took several times as long
         os.environ.setdefault("OMP_NUM_THREADS", "1")
     try:
