@@ -172,6 +172,11 @@ class LLM:
         return endpoints.parse_origin(self.base_url or os.environ.get("OPENAI_BASE_URL") or "https://api.openai.com/v1")
 
     @property
+    def _where(self) -> str:
+        """The endpoint, as messages name it."""
+        return str(self.origin) if self._server is None else f"the server of {self.model} that this process started"
+
+    @property
     def spent_usd(self) -> float:
         """What this LLM has spent in this process, in US dollars, as far as prices are known."""
         return self._ledger.spent
@@ -325,7 +330,7 @@ class _ChatCall:
     def check_all_failed(self) -> None:
         """Raise when no question reached the endpoint."""
         if self._codes and self._codes <= {"unreachable", "connection"}:
-            raise LLMError(f"cannot reach {self._llm.origin}: connections break off; check that the server is running")
+            raise LLMError(f"cannot reach {self._llm._where}: connections break off; check that the server is running")
 
     def _start(self) -> Run:
         if self._run is None:
@@ -334,7 +339,7 @@ class _ChatCall:
             self._run = Run(
                 wire.ask,
                 wire.client.close,
-                where=str(llm.origin),
+                where=llm._where,
                 concurrency=llm.concurrency,
                 timeout=llm.timeout,
                 max_retries=llm.max_retries,
