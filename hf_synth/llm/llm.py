@@ -128,13 +128,15 @@ class LLM:
             context: tokens of one question and its answer; 4,096, or what the model can read if that is less, when
                 None.
             threads: of the server; one for each core when None. Fewer are faster where other programs use the cores.
-            options: journal, timeout (600 seconds unless given), max_retries and other arguments of an LLM.
+            options: journal, timeout (600 seconds unless given), concurrency (2 for each slot unless given, at most 4),
+                max_retries and other arguments of an LLM.
 
         Raises:
             LLMError: there is no such file, a package is missing, or the server does not start.
         """
         server = local_server(model, slots=slots, context=context, threads=threads)
-        how = {"concurrency": connections(server.slots), "timeout": 600.0, "price": (0.0, 0.0), **options}
+        how = {"timeout": 600.0, "price": (0.0, 0.0), **options}
+        how["concurrency"] = connections(server.slots, options.get("concurrency"))
         try:
             llm = cls(server.weights.name, server.url, server.key, **how)
         except BaseException:
