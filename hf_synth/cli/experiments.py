@@ -325,14 +325,29 @@ def assess(args: Namespace) -> Result:
 
 def add_demo_options(parser: ArgumentParser) -> None:
     """Add the options of `demo`."""
-    parser.add_argument("--out", type=Path, default=Path("demo-out"), metavar="DIR")
+    parser.add_argument("--out", type=Path, metavar="DIR", help="(default: demo-out; with --real demo-real-out)")
     parser.add_argument("--full", action="store_true", help="the larger grid: more gold sizes and synthetic notes")
+    add = parser.add_argument_group("a real LLM").add_argument
+    add("--real", action="store_true", help="SmolLM2 writes, MiniLM learns, on this machine: about 20 minutes")
+    add("--task", default="clinic", metavar="TASK", help="with --real: a task of real text, e.g. sdoh_nli:pair")
+    add("--gold", type=Path, metavar="PATH", help="with --real: the files of TASK")
+    add("--threads", type=int, metavar="N", help="with --real: of the LLM's server (default: one for each core)")
 
 
 def demo(args: Namespace) -> Result:
-    """Show the whole journey on artificial notes."""
-    from hf_synth.demo.journey import demo as journey
+    """Show the whole journey on artificial notes, or with --real by a real LLM and a pretrained encoder."""
+    say = options.progress_of(args)
+    if args.real:
+        from hf_synth.demo.real import FULL, Sizes, demo_real
 
-    facts = journey(args.out, seed=args.seed, full=args.full, say=options.progress_of(args))
+        out, sizes = args.out or Path("demo-real-out"), FULL if args.full else Sizes()
+        how: Result = {"task": args.task, "gold": args.gold, "threads": args.threads, "sizes": sizes}
+        facts = demo_real(out, seed=args.seed, say=say, **how)
+    else:
+        from hf_synth.demo.journey import demo as journey
+
+        if args.gold or args.task != "clinic" or args.threads:
+            raise ColumnError("--task, --gold and --threads go with --real; without it the demo has its own notes")
+        facts = journey(args.out or Path("demo-out"), seed=args.seed, full=args.full, say=say)
     args.json = True  # the demo always ends with its one JSON object
     return facts

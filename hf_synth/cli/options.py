@@ -221,9 +221,11 @@ def generation_options(gold: Dataset, args: Namespace) -> Result:
 
 def price_of(args: Namespace) -> tuple[float, float] | None:
     """Return dollars per million tokens read and written; None where no price is known."""
+    from hf_synth.llm.gguf_files import is_gguf
     from hf_synth.llm.llm import PRICES
 
-    return tuple(args.price) if args.price else PRICES.get(args.llm)
+    free = (0.0, 0.0) if is_gguf(args.llm) and not args.base_url else None
+    return tuple(args.price) if args.price else free or PRICES.get(args.llm)
 
 
 def print_estimate(guess: Estimate, args: Namespace) -> Result:

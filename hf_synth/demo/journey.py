@@ -205,12 +205,17 @@ def _publish_and_pull(journey: Journey, gold: DatasetDict, say: Callable[[str], 
         for verdict in verdicts:
             if not verdict.allowed:
                 raise HfSynthError(f"the gate refused: {'; '.join(verdict.reasons)}")
-        return {"dataset": DATASET, "model": MODEL, "pulled": _pull(hub, journey.out)}, hub.url
+        return {"dataset": DATASET, "model": MODEL, "pulled": pull(hub, journey.out, DATASET, MODEL)}, hub.url
 
 
-def _pull(hub: Any, out: Path) -> dict[str, Any]:
+def pull(hub: Any, out: Path, dataset: str, model: str) -> dict[str, Any]:
+    """Load what was published in a process without hf_synth; return the number of rows and a prediction.
+
+    Raises:
+        HfSynthError: the process could not load it.
+    """
     environment = client_environment(hub) | {"HF_HOME": str(work_folder(out) / "pulled"), "PATH": "/usr/bin:/bin"}
-    command = [sys.executable, "-I", "-c", PULL, DATASET, MODEL]
+    command = [sys.executable, "-I", "-c", PULL, dataset, model]
     process = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     if process.returncode:
         raise HfSynthError(

@@ -10,16 +10,20 @@ import logging
 import math
 import re
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext, redirect_stderr
 from dataclasses import dataclass, field
 from functools import cached_property
 from hashlib import sha256
+from importlib.util import find_spec
 from inspect import signature
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from hf_synth.errors import LLMError, ModelError
+from hf_synth.llm.gguf_files import Weights, find_weights, is_gguf
 from hf_synth.models.loading import cpu_threads, model_folder, quiet
 from hf_synth.models.record import access_on_record, weights_sha256
 from hf_synth.models.tokens import batches
@@ -94,10 +98,26 @@ class Checkpoint:
         return _find(self._model, self._revision)
 
     @cached_property
+    def weights(self) -> Weights | None:
+        """The GGUF file that the model is; None for a folder or a repository."""
+        if not is_gguf(self._model) or Path(self._model).is_dir():
+            return None
+        if self._revision is not None:
+            raise ModelError(f"model {self._model!r} is a file, and files have no revisions; leave revision out")
+        return find_weights(self._model)
+
+    @cached_property
     def digest(self) -> str:
-        """The identity of the model: the commit of a repository, or a hash of a folder's files."""
+        """The identity of the model: the digest of a file, the commit of a repository, or a hash of a folder."""
+        if self.weights is not None:
+            return self.weights.sha256
         folder, commit = self._files
         return commit or _digest(folder)
+
+    @property
+    def name(self) -> str:
+        """The name under which answers are kept."""
+        return f"{self._model}@{self.digest[:12]}" if self.weights is None else self.weights.name
 
     @cached_property
     def access(self) -> Access:
@@ -107,7 +127,7 @@ class Checkpoint:
     @cached_property
     def loaded(self) -> Loaded:
         """The model in memory."""
-        return Loaded(self._model, self._files[0], *self._how)
+        return Loaded(self._model, self._files[0] if self.weights is None else self.weights.path, *self._how)
 
 
 def _find(model: str, revision: str | None) -> tuple[Path, str | None]:
@@ -152,7 +172,7 @@ class Row:
 class Loaded:
     """A model in memory: messages -> tokens -> answers."""
 
-    def __init__(self, model: str, folder: Path, device: str | None, dtype: str | None) -> None:
+    def __init__(self, model: str, path: Path, device: str | None, dtype: str | None) -> None:
         import torch
         from transformers import AutoModelForCausalLM, AutoTokenizer, DynamicCache
 
@@ -160,12 +180,20 @@ class Loaded:
         precision = getattr(torch, dtype or ("float32" if where == "cpu" else "bfloat16"), None)
         if not isinstance(precision, torch.dtype):
             raise LLMError(f"{dtype!r} is no dtype of weights; pass float32, bfloat16 or float16")
-        if not any(any(folder.glob(name)) for name in ("tokenizer.json", "vocab.*", "*.model")):
-            raise ModelError(f"model {model!r} has no tokenizer")  # transformers would make an empty one
         safe: dict[str, Any] = {"trust_remote_code": False, "local_files_only": True}
+        folder = path
+        if path.is_file():
+            if find_spec("gguf") is None:
+                raise ModelError(
+                    f"{path.name} is a GGUF file, which the package gguf reads: pip install 'hf_synth[local]'"
+                )
+            folder, safe["gguf_file"] = path.parent, path.name  # its weights are expanded to `dtype`
+        elif not any(any(folder.glob(name)) for name in ("tokenizer.json", "vocab.*", "*.model")):
+            raise ModelError(f"model {model!r} has no tokenizer")  # transformers would make an empty one
         load: dict[str, Any] = {"dtype": precision, "device_map": "auto" if where == "auto" else {"": where}, **safe}
         try:
-            with quiet():
+            # the reader of GGUF files draws a progress bar of its own
+            with quiet(), redirect_stderr(StringIO()) if path.is_file() else nullcontext():
                 self.tokenizer = AutoTokenizer.from_pretrained(folder, **safe)
                 self.network, info = AutoModelForCausalLM.from_pretrained(
                     folder, weights_only=True, output_loading_info=True, **load

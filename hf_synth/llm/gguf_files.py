@@ -54,7 +54,7 @@ class Weights:
 
     Args:
         path: where it lies.
-        sha256: of its bytes.
+        sha256: of its bytes, those of all parts in order where it is split.
         name: what it calls itself, with the start of its digest; the same wherever the file lies.
         licence: as the model's card or the file itself names it; "unknown" where neither does.
         context: tokens that the model can read and write together.
@@ -88,13 +88,13 @@ def find_weights(model: str | Path) -> Weights:
     packaged = next((one for one in PACKAGED if one.name == model), None)
     path = Path(model).expanduser() if packaged is None else _in_package(packaged)
     try:
-        with path.open("rb") as file:
-            sha256 = hashlib.file_digest(file, "sha256").hexdigest()
         header = read_header(path)
-    except FileNotFoundError:
+        sha256 = _sha256(_parts(path, header))
+    except FileNotFoundError as error:
         known = ", ".join(one.name for one in PACKAGED)
         raise LLMError(
-            f"there is no file {path}; give the path of a GGUF file, or the name of a packaged one ({known})"
+            f"there is no file {error.filename}; give the path of a GGUF file (of all its parts where it is split), or "
+            f"the name of a packaged one ({known})"
         ) from None
     except OSError as error:
         raise LLMError(f"{path} cannot be read ({error.strerror or type(error).__name__})") from None
@@ -119,6 +119,26 @@ def licence_of(generator: str) -> str:
         if named and one.sha256.startswith(named["digest"]):
             return f"`{generator}` is {one.repo_id} ({one.licence}), a GGUF file with sha256 {one.sha256}."
     return ""
+
+
+def _parts(path: Path, header: dict[str, Any]) -> list[Path]:
+    """Return the files of a model: large ones are split into parts, of which llama.cpp is given the first."""
+    count = header.get("split.count", 0)
+    if not isinstance(count, int) or count < 2:
+        return [path]
+    stem, found = path.name.rsplit("-00001-of-", 1)[0], path.name.endswith(f"-00001-of-{count:05d}.gguf")
+    if not found:
+        raise LLMError(f"{path} is one part of {count}; give the first one, ...-00001-of-{count:05d}.gguf")
+    return [path.with_name(f"{stem}-{number:05d}-of-{count:05d}.gguf") for number in range(1, count + 1)]
+
+
+def _sha256(paths: list[Path]) -> str:
+    digest = hashlib.sha256()
+    for path in paths:
+        with path.open("rb") as file:
+            while block := file.read(1 << 20):
+                digest.update(block)
+    return digest.hexdigest()
 
 
 def _in_package(packaged: Packaged) -> Path:

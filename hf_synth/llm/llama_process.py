@@ -54,7 +54,7 @@ def _serve(request: dict[str, Any]) -> Any:
     params.n_parallel, params.n_ctx = request["slots"], request["slots"] * request["context"]
     params.n_predict = min(_LONGEST_ANSWER, request["context"])
     params.cpuparams.n_threads = params.cpuparams_batch.n_threads = request["threads"]
-    params.n_threads_http = request["connections"] + 4  # a connection keeps its thread between two requests
+    params.n_threads_http = request["connections"] + 4  # a connection keeps its thread
     params.cont_batching, params.ctx_shift, params.fit_params, params.warmup = True, False, False, False
     params.cache_ram_mib = 0  # no prompts in memory beyond those of the slots
     params.ui = params.endpoint_slots = params.endpoint_props = params.endpoint_metrics = False

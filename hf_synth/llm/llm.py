@@ -139,13 +139,15 @@ class LLM:
             context: tokens of one question and its answer; 4,096, or what the model can read if that is less, when
                 None.
             threads: of the server; one for each core when None. Fewer are faster where other programs use the cores.
-            options: journal, timeout (600 seconds unless given), max_retries and other arguments of an LLM.
+            options: journal, timeout (600 seconds unless given), concurrency (2 for each slot unless given, at most 4),
+                max_retries and other arguments of an LLM.
 
         Raises:
             LLMError: there is no such file, a package is missing, or the server does not start.
         """
         server = local_server(model, slots=slots, context=context, threads=threads)
-        how = {"concurrency": connections(server.slots), "timeout": 600.0, "price": (0.0, 0.0), **options}
+        how = {"timeout": 600.0, "price": (0.0, 0.0), **options}
+        how["concurrency"] = connections(server.slots, options.get("concurrency"))
         try:
             llm = cls(server.weights.name, server.url, server.key, **how)
         except BaseException:
@@ -181,6 +183,11 @@ class LLM:
     def origin(self) -> endpoints.Origin:
         """Scheme, host, port and path of the endpoint."""
         return endpoints.parse_origin(self.base_url or os.environ.get("OPENAI_BASE_URL") or "https://api.openai.com/v1")
+
+    @property
+    def _where(self) -> str:
+        """The endpoint, as messages name it."""
+        return str(self.origin) if self._server is None else f"the server of {self.model} that this process started"
 
     @property
     def spent_usd(self) -> float:
@@ -318,7 +325,7 @@ class _Asking:
         if self._run is None or not codes or tally.failures.total() < tally.answers:  # type: ignore[union-attr]
             return
         if codes <= {"unreachable", "connection"}:
-            raise LLMError(f"cannot reach {self._llm.origin}: connections break off; check that the server is running")
+            raise LLMError(f"cannot reach {self._llm._where}: connections break off; check that the server is running")
         if cause := self._run.cause_of_all:
             raise LLMError(cause)
 
@@ -329,7 +336,7 @@ class _Asking:
             self._run = Run(
                 wire.ask,
                 wire.close,
-                where=str(llm.origin),
+                where=llm._where,
                 model=llm.model,
                 timeout=llm.timeout,
                 max_retries=llm.max_retries,

@@ -20,6 +20,7 @@ from typing import Any
 
 from hf_synth.errors import LLMError
 from hf_synth.llm.decoding import Checkpoint, Loaded, Row, Sampling, free_memory, is_out_of_memory, read_sampling
+from hf_synth.llm.gguf_files import Weights
 from hf_synth.llm.journal import Entry, Journal, Shared, default_journal, marked
 from hf_synth.llm.questions import Answer, Messages, Progress, Question, check_sampling, seed_of, with_keys
 from hf_synth.llm.stream import Stream, leased
@@ -38,7 +39,8 @@ class LocalLLM:
     sampling defaults of a model's generation config are not used: temperature 1 and no bounds, unless given.
 
     Args:
-        model: a folder, or the id of a Hub repository (found in the cache alone where HF_HUB_OFFLINE is set).
+        model: a folder, or the id of a Hub repository (found in the cache alone where HF_HUB_OFFLINE is set); or a GGUF
+            file (by its path, or "smollm2"), whose weights are expanded to `dtype` (needs hf_synth[local]).
         journal: file that keeps the answers; `.hf_synth/journal.sqlite` in the working folder when None.
         revision: branch, tag or commit of a repository.
         device: "cpu", "cuda", "cuda:1", ..., or "auto" for all devices; CUDA where available when None.
@@ -95,6 +97,11 @@ class LocalLLM:
     def ahead(self) -> int:
         """How far a plan may run ahead of the oldest open question."""
         return _LOOK_AHEAD * 4
+
+    @property
+    def weights(self) -> Weights | None:
+        """The GGUF file that answers; None for a folder or a repository."""
+        return self._checkpoint.weights
 
     @property
     def loaded(self) -> Loaded:
@@ -196,7 +203,7 @@ class _Asking:
         self.unanswered: dict[str, _Ticket] = {}
         self._how, self.journal = how, llm.open_journal()
         self._batch_tokens = llm.batch_tokens
-        self._name = f"{llm.model}@{self._model.digest[:12]}"
+        self._name = self._model.name
 
     def submit(self, key: str, messages: Messages) -> _Ticket:
         ticket = _Ticket(key, self._model.loaded.prompt([dict(m) for m in messages]))

@@ -26,8 +26,10 @@ from pathlib import Path
 from hf_synth.errors import LLMError
 from hf_synth.llm import llama_process
 from hf_synth.llm.gguf_files import Weights, find_weights
+from hf_synth.models.loading import cores
 
 CONTEXT = 4_096  # tokens of one question and its answer, unless stated
+_CONNECTIONS = 4  # at most for each slot
 _SLOTS_PER_CORE, _FEWEST_SLOTS, _MOST_SLOTS = 4, 4, 32
 _SHARE_OF_MEMORY = 0.25  # of the free memory, for what the slots keep of their conversations
 _STARTING = 600.0  # seconds until a server is taken for dead; large weights on a slow disk take minutes
@@ -122,11 +124,6 @@ def local_server(
         return LlamaServer(weights, process.url, process.key, process.slots, process.context, process)
 
 
-def cores() -> int:
-    """Return the number of cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
 def fitting_slots(weights: Weights, context: int) -> int:
     """Return how many answers to write at the same time: enough for the cores, and what the memory holds."""
     wanted = min(max(_SLOTS_PER_CORE * cores(), _FEWEST_SLOTS), _MOST_SLOTS)
@@ -136,9 +133,13 @@ def fitting_slots(weights: Weights, context: int) -> int:
     return max(1, min(wanted, int(_SHARE_OF_MEMORY * free / (weights.bytes_per_token * context))))
 
 
-def connections(slots: int) -> int:
-    """Return how many questions to send at once: as many again as are answered, so that a free slot never waits."""
-    return 2 * slots
+def connections(slots: int, wanted: int | None = None) -> int:
+    """Return how many questions to send at once: as many again as are answered, so that a free slot never waits.
+
+    Args:
+        wanted: by the user. More than 4 for each slot would wait for a connection and bring nothing.
+    """
+    return min(wanted or 2 * slots, _CONNECTIONS * slots)
 
 
 def _free_memory() -> int | None:
@@ -156,7 +157,7 @@ def _start(weights: Weights, slots: int | None, context: int | None, threads: in
     key = secrets.token_urlsafe(24)
     request = {
         "path": sys.path, "parent": os.getpid(), "model": str(weights.path.resolve()), "name": weights.name, "key": key,
-        "slots": places, "context": room, "threads": threads, "connections": connections(places),
+        "slots": places, "context": room, "threads": threads, "connections": _CONNECTIONS * places,
     }  # fmt: skip
     with tempfile.TemporaryFile() as log:
         process = subprocess.Popen(
@@ -167,21 +168,19 @@ def _start(weights: Weights, slots: int | None, context: int | None, threads: in
             start_new_session=True,  # Ctrl-C is for this process, which then stops the server
         )
         try:
-            url = _address(process, json.dumps(request).encode() + b"\n")
-            if url is None:
-                code = process.wait(_STOPPING) if process.poll() is not None else None
+            said = _ask(process, json.dumps(request).encode() + b"\n")
+            if "url" not in said:
                 log.seek(0)
-                raise LLMError(
-                    f"llama.cpp's server does not start with {weights.path}: {_cause(log.read(1 << 20), code)}"
-                )
+                cause = _cause(log.read(1 << 20), process.poll(), said.get("error", ""))
+                raise LLMError(f"llama.cpp's server does not start with {weights.path}: {cause}")
         except BaseException:
             _stop(process)
             raise
-    return _Process(process, f"{url}/v1", key, places, room)
+    return _Process(process, f"{said['url']}/v1", key, places, room)
 
 
-def _address(process: subprocess.Popen[bytes], request: bytes) -> str | None:
-    """Send the request to the process; return the address at which the server listens, or None."""
+def _ask(process: subprocess.Popen[bytes], request: bytes) -> dict[str, str]:
+    """Send the request to the process; return its "url" or "error", or nothing where it ends or says nothing."""
     assert process.stdin is not None
     assert process.stdout is not None
     try:
@@ -190,17 +189,21 @@ def _address(process: subprocess.Popen[bytes], request: bytes) -> str | None:
         deadline = time.monotonic() + _STARTING
         while time.monotonic() < deadline:
             if select.select([process.stdout], [], [], 0.5)[0]:
-                said = json.loads(process.stdout.readline() or b"{}")
-                return str(said["url"]) if "url" in said else None
-    except (OSError, ValueError):
-        return None
-    return None
+                line = process.stdout.readline()
+                if not line:  # it has ended, and its exit code says how
+                    process.wait(_STOPPING)
+                return dict(json.loads(line or b"{}"))
+    except (OSError, ValueError, subprocess.TimeoutExpired):
+        return {}
+    return {}
 
 
-def _cause(log: bytes, code: int | None) -> str:
+def _cause(log: bytes, code: int | None, error: str) -> str:
+    """Return why a server did not start, and what to do."""
     if code is not None and code < 0:
-        signal = -code
-        return f"it was ended by signal {signal}" + (", as when the memory is too small" if signal == 9 else "")
+        return f"signal {-code} ended it" + (", as when the memory is too small" if code == -9 else "")
+    if error in ("ImportError", "ModuleNotFoundError", "OSError"):
+        return f"xllamacpp cannot be loaded ({error}): pip install --force-reinstall xllamacpp"
     text = log.decode("utf-8", errors="replace")
     return next((advice for pattern, advice in _CAUSES if re.search(pattern, text, re.IGNORECASE)), _OTHER_CAUSE)
 

@@ -212,7 +212,7 @@ def cpu_threads() -> Iterator[int]:
         yield 1
         return
     before = torch.get_num_threads()
-    threads = before if os.environ.get("OMP_NUM_THREADS") else max(1, min(before, _cores()))
+    threads = before if os.environ.get("OMP_NUM_THREADS") else max(1, min(before, cores()))
     torch.set_num_threads(threads)
     try:
         yield threads
@@ -225,9 +225,10 @@ def forked() -> bool:
     return os.getpid() != _PID
 
 
-def _cores() -> int:
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+def cores() -> int:
+    """Return the number of cores that this process may use, by its affinity and its container's quota."""
+    count = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     with contextlib.suppress(OSError, ValueError):
         quota, period = Path("/sys/fs/cgroup/cpu.max").read_text(encoding="ascii").split()
-        cores = min(cores, int(quota) // int(period))  # "max" is no number: no quota
-    return max(1, cores)
+        count = min(count, int(quota) // int(period))  # "max" is no number: no quota
+    return max(1, count)

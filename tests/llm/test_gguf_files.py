@@ -108,6 +108,17 @@ def test_a_missing_file_or_package_says_what_to_do(tmp_path: Path, monkeypatch: 
         find_weights("smollm2")
 
 
+def test_a_file_in_parts_is_known_by_all_of_them(tmp_path: Path) -> None:
+    data = header([*WORDS, ("split.count", 2)])
+    first = write(tmp_path / "toy-00001-of-00002.gguf", data)
+    with pytest.raises(LLMError, match="there is no file .*toy-00002-of-00002.gguf"):
+        find_weights(first)
+    write(tmp_path / "toy-00002-of-00002.gguf", b"GGUF more")
+    assert find_weights(first).sha256 == sha256(data + b"GGUF more").hexdigest()
+    with pytest.raises(LLMError, match="is one part of 2; give the first one"):
+        find_weights(write(tmp_path / "renamed.gguf", data))
+
+
 def test_a_packaged_file_has_the_name_and_licence_of_its_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     data = header(WORDS)
     (tmp_path / "toy_package").mkdir()

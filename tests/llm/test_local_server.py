@@ -98,7 +98,7 @@ def test_it_answers_by_the_schema_and_its_answers_are_found_again(model: Path, t
         assert (other.base_url, other.api_key) != (llm.base_url, llm.api_key)
         again = other.chat(ask(5), **how)
     assert [(a.text, a.cached) for a in again] == [(a.text, True) for a in answers]
-    with pytest.raises(LLMError, match="nothing answers there"):
+    with pytest.raises(LLMError, match=f"cannot reach the server of {llm.model} that this process started"):
         llm.chat(ask(6), max_tokens=3)
 
 
@@ -152,6 +152,17 @@ def test_what_cannot_start_is_one_sentence(model: Path, tmp_path: Path, monkeypa
     with pytest.raises(LLMError, match="positive timeout"):
         LLM.local_gguf(model, slots=1, context=256, timeout=0)
     assert not module._RUNNING
+    broken = tmp_path / "xllamacpp.py"
+    broken.write_text("raise ImportError")
+    with monkeypatch.context() as context, pytest.raises(LLMError, match="xllamacpp cannot be loaded"):
+        context.syspath_prepend(tmp_path)
+        local_server(model, slots=1, context=256)
+    monkeypatch.setattr(module, "_cause", lambda log, code, error: str(code))
+    monkeypatch.setattr(module, "_STOPPING", 1.0)
+    monkeypatch.setattr(module.llama_process, "__file__", str(tmp_path / "killed.py"))
+    (tmp_path / "killed.py").write_text("import os; os.kill(os.getpid(), 9)")
+    with pytest.raises(LLMError, match="-9"):
+        local_server(model, slots=1, context=256)
     monkeypatch.setattr(module, "find_spec", lambda name: None)
     with pytest.raises(LLMError, match=r"pip install 'hf_synth\[local\]'"):
         local_server(model)
@@ -170,4 +181,5 @@ def test_slots_fit_cores_and_memory(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(module, "cores", lambda cores=cores: cores)
         monkeypatch.setattr(module, "_free_memory", lambda free=free: free)
         assert fitting_slots(weights, 1_000) == slots
-        assert connections(slots) > slots
+        assert slots < connections(slots) == connections(slots, None) < connections(slots, 10**6)
+        assert connections(slots, 1) == 1
