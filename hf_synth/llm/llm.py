@@ -240,7 +240,8 @@ class _ChatCall:
 
     def tickets(self, chunk: Sequence[tuple[str, Messages]]) -> Iterator[tuple[str, Ticket]]:
         """Yield the key of each question with its answer, or with the future of one."""
-        futures = {key: self._futures[key] for key, _ in chunk if key in self._futures}
+        known = ((key, self._futures.get(key)) for key, _ in chunk)  # the run's thread removes what is answered
+        futures = {key: future for key, future in known if future is not None}
         entries = self._journal.get_many(key for key, _ in chunk if key not in futures)
         for key, messages in chunk:
             if key in entries:
