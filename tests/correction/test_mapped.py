@@ -164,7 +164,7 @@ def test_streams() -> None:
     assert list(other.map(t, **t.map_kwargs_for(other))) == plain
     with pytest.raises(ColumnError, match="map_kwargs_for"):
         list(other.map(t, **t.map_kwargs))
-    for by in ("torch", "arrow", "pandas"):
+    for by in ("numpy", "arrow", "pandas"):
         shown = GOLD.with_format(by).to_iterable_dataset()
         assert [r["note"] for r in shown.map(t, **t.map_kwargs_for(shown)).with_format(None)] == [
             r["note"] for r in plain
