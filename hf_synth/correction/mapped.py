@@ -114,7 +114,7 @@ def misread(mapped: Mapped, column: str, feature: Any) -> bool:
     whatever feature the column gets.
     """
     if column not in mapped.columns:
-        return False
+        return mapped.merged and mapped.formatted  # a dict of a Dataset carries no features
     if mapped.features is not None:
         from datasets import Features
 

@@ -155,7 +155,7 @@ class GenerateAndCorrect:
             missing = [c for c in (*self._task.text_columns, self._task.label_column) if c not in columns]
             if missing:
                 raise ColumnError(f"the rows to map lack columns {missing} of task {self._task.full_name!r}")
-            kwargs["remove_columns"] = list(columns)
+            kwargs |= {"remove_columns": list(columns), "fn_kwargs": kwargs["fn_kwargs"] | {"removed": True}}
         names = names_in(features, self._task.label_column) if self._task.labels else None
         label_by_name(self._task, names, names, typed=True)  # checks them
         if features is not None:
@@ -173,6 +173,7 @@ class GenerateAndCorrect:
         typed: bool = False,
         label_names: list[str] | None = None,
         known: bool = False,
+        removed: bool = False,
     ) -> Any:
         """Generate and correct synthetic rows from one gold row, or from a batch, in any format of `datasets`.
 
@@ -181,6 +182,7 @@ class GenerateAndCorrect:
             typed: whether `map` was given `features`; set by `map_kwargs`.
             label_names: what numbers in the label column mean; set by `map_kwargs_for`.
             known: whether the feature of the label is known, with or without names; set by `map_kwargs_for`.
+            removed: whether `map` removes all columns of the rows; set by `map_kwargs_for`.
 
         Returns:
             A table for rows of a Dataset, which replaces the gold rows. A dict for rows of an IterableDataset and for
@@ -199,9 +201,9 @@ class GenerateAndCorrect:
             self._check_numbers(mapped)
         label = self._task.label_column
         gold = [r | {label: label_by_name(self._task, r[label], names, typed=typed_label)} for r in mapped.rows]
-        return self._returned(mapped, self._generate(gold), typed=typed)
+        return self._returned(mapped, self._generate(gold), typed=typed, removed=removed)
 
-    def _returned(self, mapped: Mapped, synthetic: list[dict[str, Any]], *, typed: bool) -> Any:
+    def _returned(self, mapped: Mapped, synthetic: list[dict[str, Any]], *, typed: bool, removed: bool) -> Any:
         """Return rows in the form that `map` takes."""
         from datasets import Features, List, Value
 
@@ -212,7 +214,7 @@ class GenerateAndCorrect:
                 if misread(mapped, name, features[name]):
                     columns[name] = [self._name_of(value) for value in columns[name]]
                     features[name] = List(Value("string")) if self._task.kind == "multi_label" else Value("string")
-        foreign = [c for c in mapped.columns if c not in columns]
+        foreign = [c for c in mapped.columns if c not in columns and not removed]
         if not mapped.merged or (typed and mapped.formatted and foreign):
             import pyarrow as pa
 

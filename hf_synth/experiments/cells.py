@@ -65,6 +65,15 @@ def gold_of(study_out: Path) -> DatasetDict:
     return read_export(study_out / "gold")
 
 
+_HELD_OUT: dict[tuple[Path, str, str], Dataset] = {}  # by experiment, split and task: an index of all gold is dear
+
+
+def forget_gold() -> None:
+    """Forget the gold that was read, before an experiment whose folder may hold other gold than it did."""
+    gold_of.cache_clear()
+    _HELD_OUT.clear()
+
+
 def own_gold(study: Study, cell: Cell) -> Dataset:
     """Return the gold rows that a cell may use: its subset of the training split."""
     if cell.strategy == ZERO_SHOT:
@@ -77,17 +86,23 @@ def held_out(study: Study) -> dict[str, Dataset]:
     gold = gold_of(study.out)
     held = {split: gold[split] for split in study.splits}
     if study.drop_seen:
-        train = gold["train"]
         for split, rows in held.items():
-            held[split] = leakage.without(
-                rows, [*leakage.copies(study.task, rows, train), *leakage.shared_groups(rows, train)]
-            )
-            if not len(held[split]):
-                raise ColumnError(
-                    f"every row of split {split!r}, or its group, is in the gold for training: nothing can be scored; "
-                    "choose another split"
-                )
+            place = (study.out, split, study.task.fingerprint())
+            if place not in _HELD_OUT:
+                _HELD_OUT[place] = _without_seen(study.task, rows, gold["train"], split)
+            held[split] = _HELD_OUT[place]
     return held
+
+
+def _without_seen(task: Task, rows: Dataset, train: Dataset, split: str) -> Dataset:
+    seen = [*leakage.copies(task, rows, train), *leakage.shared_groups(rows, train)]
+    unseen = leakage.without(rows, seen)
+    if not len(unseen):
+        raise ColumnError(
+            f"every row of split {split!r}, or its group, is in the gold for training: nothing can be scored; "
+            "choose another split"
+        )
+    return unseen
 
 
 def hold_back(task: Task, gold: Dataset, share: float, *, seed: int = 0) -> list[int]:

@@ -15,7 +15,7 @@ from hf_synth.correction.audited import Audited
 from hf_synth.correction.methods import methods_of
 from hf_synth.errors import ColumnError, OutputError, TaskError
 from hf_synth.experiments import grid as grids
-from hf_synth.experiments.cells import Maker, gold_digest, gold_of, held_out, judged_of, model_identity
+from hf_synth.experiments.cells import Maker, forget_gold, gold_digest, gold_of, held_out, judged_of, model_identity
 from hf_synth.experiments.leakage import check_groups, text_digests
 from hf_synth.experiments.opinions import AnyJudge, judge_identity
 from hf_synth.generation.generation import generate
@@ -171,7 +171,7 @@ def _store_gold(study: grids.Study, gold: DatasetDict) -> None:
         raise OutputError(f"{study.out} holds an experiment on other gold; choose another folder")
     if stored is None:
         write_stage(task, used, study.out / "gold", stage="gold", gold_sha256=digest)
-    gold_of.cache_clear()
+    forget_gold()
     before = gold_of(study.out)
     if any(groups_of(before[split]) != groups_of(rows) for split, rows in used.items()):  # intervals depend on them
         raise OutputError(f"{study.out} holds an experiment on the same gold in other groups; choose another folder")

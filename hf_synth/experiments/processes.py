@@ -4,15 +4,22 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import pickle
 import threading
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager
-from typing import TypeVar
+from contextlib import contextmanager, suppress
+from multiprocessing.connection import Connection, wait
+from typing import Any, TypeVar
 
 Job = TypeVar("Job")
 Result = TypeVar("Result")
+
+_READY = "ready"  # what a process sends before it takes its first job
+_MOST_FAILED_STARTS = 3  # processes in a row that end before they are ready
+_MOST_REPEATED = 3  # jobs in a row that end their process again: the others are not tried a second time
+_PATIENCE = 5.0  # seconds for an idle process to end
 
 
 def run_all(
@@ -20,8 +27,9 @@ def run_all(
 ) -> Iterator[tuple[Job, Result | BaseException]]:
     """Call a function for each job; yield each job with its result or error, as they end.
 
-    A process that dies breaks the pool, and its job is unknown: unfinished jobs then run again one at a time, and the
-    job that breaks its pool has failed.
+    A process that dies, killed for its memory perhaps, is replaced, and the other jobs go on as they were. Its own job
+    is tried once more, alone after all others; where that process dies too, the job has failed with a
+    BrokenProcessPool.
 
     Args:
         call: is pickled, as are jobs and results.
@@ -35,33 +43,166 @@ def run_all(
                 result = error
             yield job, result
         return
-    waiting, alone = list(jobs), False
-    while waiting:
-        batch, rest = (waiting[:1], waiting[1:]) if alone else (waiting, [])
-        broken: list[Job] = []
-        with (
-            _one_thread(),
-            ProcessPoolExecutor(
-                min(processes, len(batch)), multiprocessing.get_context("spawn"), initializer=_watch_parent
-            ) as pool,
-        ):
-            futures = {pool.submit(call, job): job for job in batch}
+    workers = _Workers(call)
+    try:
+        crashed: deque[Job] = deque()
+        for job, result in workers.run(deque(jobs), processes):
+            if isinstance(result, BrokenProcessPool) and not workers.broken:
+                crashed.append(job)
+            else:
+                yield job, result
+        repeated = 0
+        while crashed:
+            job = crashed.popleft()
+            if workers.broken or repeated >= _MOST_REPEATED:
+                yield job, BrokenProcessPool("the process of this job died")
+                continue
+            workers.stop()  # nothing else may hold memory
+            for _, result in workers.run(deque([job]), 1):
+                repeated = repeated + 1 if isinstance(result, BrokenProcessPool) else 0
+                yield job, result
+    except BaseException:  # Ctrl-C: do not wait for what runs
+        workers.kill()
+        raise
+    workers.stop()
+
+
+class _Worker:
+    """A process, the pipe to it, and the job that it works on."""
+
+    def __init__(self, call: Callable[[Any], Any]) -> None:
+        context = multiprocessing.get_context("spawn")
+        self.pipe, theirs = context.Pipe()
+        self.process = context.Process(target=_work, args=(call, theirs))
+        with _one_thread():
+            self.process.start()
+        theirs.close()  # so that the end of the process is the end of the pipe
+        self.job: list[Any] = []  # none or one
+        self.ready = False
+
+
+class _Workers:
+    """Processes that take jobs one by one.
+
+    Args:
+        call: what they call.
+    """
+
+    def __init__(self, call: Callable[[Any], Any]) -> None:
+        self._call = call
+        self._workers: list[_Worker] = []
+        self._failed_starts = 0
+
+    @property
+    def broken(self) -> bool:
+        """Whether no process can be started."""
+        return self._failed_starts >= _MOST_FAILED_STARTS
+
+    def run(self, waiting: deque[Any], processes: int) -> Iterator[tuple[Any, Any]]:
+        """Yield each job with its result, its error, or a BrokenProcessPool where its process died."""
+        while True:
+            yield from self._hand_out(waiting, processes)
+            busy = {worker.pipe: worker for worker in self._workers if worker.job}
+            if not busy:
+                break
+            for pipe in wait(list(busy)):
+                yield from self._hear(busy[pipe], waiting)  # type: ignore[index]
+        while waiting:
+            yield waiting.popleft(), BrokenProcessPool("no process can be started")
+
+    def _hand_out(self, waiting: deque[Any], processes: int) -> Iterator[tuple[Any, Any]]:
+        """Give waiting jobs to idle processes; start processes as far as needed."""
+        while waiting and not self.broken:
+            worker = next((w for w in self._workers if not w.job), None)
+            if worker is None:
+                if len(self._workers) >= processes:
+                    return
+                worker = _Worker(self._call)
+                self._workers.append(worker)
+            job = waiting.popleft()
             try:
-                for future in as_completed(futures):
-                    try:
-                        yield futures[future], future.result()
-                    except BrokenProcessPool as error:
-                        if alone:
-                            yield futures[future], error
-                        else:
-                            broken.append(futures[future])
-                    except Exception as error:
-                        yield futures[future], error
-            except BaseException:  # Ctrl-C: do not wait for jobs that have not begun
-                pool.shutdown(wait=False, cancel_futures=True)
+                worker.job = [job]
+                worker.pipe.send(job)
+            except OSError:  # it has ended: seen when it is heard
+                continue
+            except Exception as error:  # the job cannot be pickled
+                worker.job = []
+                yield job, error
+
+    def _hear(self, worker: _Worker, waiting: deque[Any]) -> Iterator[tuple[Any, Any]]:
+        """Read what a process says, or note that it has ended."""
+        try:
+            said = worker.pipe.recv()
+        except (EOFError, OSError):
+            [job], worker.job = worker.job, []
+            self._remove(worker)
+            if worker.ready:
+                yield job, BrokenProcessPool("the process of this job died")
+            else:  # the job is not to blame
+                self._failed_starts += 1
+                waiting.appendleft(job)
+            return
+        except Exception as error:  # the result cannot be read here
+            said = error
+        if said == _READY and not worker.ready:
+            worker.ready, self._failed_starts = True, 0
+            return
+        [job], worker.job = worker.job, []
+        yield job, said
+
+    def _remove(self, worker: _Worker) -> None:
+        self._workers.remove(worker)
+        worker.pipe.close()
+        worker.process.join(_PATIENCE)
+        if worker.process.is_alive():
+            worker.process.terminate()
+
+    def stop(self) -> None:
+        """End the processes, which are idle."""
+        for worker in self._workers:
+            with suppress(OSError):
+                worker.pipe.send(_READY)
+        while self._workers:
+            self._remove(self._workers[-1])
+
+    def kill(self) -> None:
+        """End the processes at once."""
+        for worker in self._workers:
+            worker.process.terminate()
+        while self._workers:
+            self._remove(self._workers[-1])
+
+
+def _work(call: Callable[[Any], Any], pipe: Connection) -> None:
+    """Answer jobs until the parent says or does no more."""
+    _watch_parent()
+    with suppress(KeyboardInterrupt, EOFError, BrokenPipeError):
+        pipe.send(_READY)
+        while True:
+            try:
+                job = pipe.recv()
+                if isinstance(job, str) and job == _READY:
+                    return
+                result = call(job)
+            except (EOFError, BrokenPipeError):
                 raise
-        alone = alone or bool(broken)
-        waiting = broken + rest
+            except Exception as error:
+                result = _sendable(error)
+            try:
+                pipe.send(result)
+            except BrokenPipeError:
+                raise
+            except Exception as error:  # the result cannot be pickled
+                pipe.send(_sendable(error))
+
+
+def _sendable(error: Exception) -> Exception:
+    """Return an error, or in its place a plain one where it would not survive pickling."""
+    try:
+        pickle.loads(pickle.dumps(error))
+    except Exception:
+        return RuntimeError(f"{type(error).__name__}, which cannot be sent to another process")
+    return error
 
 
 @contextmanager
@@ -81,7 +222,7 @@ def _one_thread() -> Iterator[None]:
 
 
 def _watch_parent() -> None:
-    """End this process when its parent is killed: a pool's processes would wait for ever."""
+    """End this process when its parent is killed: it would wait for ever."""
     parent = multiprocessing.parent_process()
 
     def watch() -> None:

@@ -6,14 +6,15 @@ The command line may read or change a Hub while it is served.
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import os
 import secrets
 import shutil
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+
+from hf_synth.hub.locks import take
 
 FORMAT = "hf_synth hub 2\n"  # changes with the layout on disk
 _OURS = ("lock", "locks", "tmp", "repos", "lost+found")  # may exist before the format file
@@ -41,22 +42,21 @@ def _holds_repos(folder: Path) -> bool:
     return folder.name == "repos" and any(folder.iterdir())
 
 
-def lock_root(root: Path) -> int:
-    """Lock a Hub's folder for one server, remove unfinished files, and return the lock.
+def lock_root(root: Path) -> Callable[[], None]:
+    """Lock a Hub's folder for one server, remove unfinished files, and return what unlocks it.
 
     Raises:
         BlockingIOError: another server has it.
         OSError: it cannot be written.
     """
-    lock = os.open(root / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    unlock = take(root / "lock", wait=False)
     try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         with locked(root, "users"):  # users are written through tmp, too
             clear_drafts(root / "tmp", age=0)
     except OSError:
-        os.close(lock)
+        unlock()
         raise
-    return lock
+    return unlock
 
 
 def read_secret(root: Path) -> bytes:
@@ -65,12 +65,6 @@ def read_secret(root: Path) -> bytes:
     if not file.is_file():
         write_atomic(root / "tmp", file, secrets.token_hex(32).encode())
     return bytes.fromhex(file.read_text(encoding="ascii"))
-
-
-def unlock_root(lock: int) -> None:
-    """Unlock a folder explicitly, since a forked child may still hold the same lock."""
-    fcntl.flock(lock, fcntl.LOCK_UN)
-    os.close(lock)
 
 
 def clear_drafts(tmp: Path, age: float, *, dry_run: bool = False) -> tuple[int, int]:
@@ -100,10 +94,7 @@ def locked(root: Path, *names: str) -> Iterator[None]:
     """
     with contextlib.ExitStack() as held:
         for name in sorted(set(names)):
-            handle = os.open(root / "locks" / name, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-            held.callback(os.close, handle)
-            fcntl.flock(handle, fcntl.LOCK_EX)
-            held.callback(fcntl.flock, handle, fcntl.LOCK_UN)  # before closing: a forked child may hold it, too
+            held.callback(take(root / "locks" / name))
         yield
 
 
@@ -128,7 +119,9 @@ def write_atomic(tmp: Path, path: Path, data: bytes) -> None:
 
 
 def sync_folder(folder: Path) -> None:
-    """Sync the names in a folder to disk."""
+    """Sync the names in a folder to disk, as far as the system can."""
+    if os.name == "nt":  # Windows opens no folder
+        return
     handle = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(handle)

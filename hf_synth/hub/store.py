@@ -31,7 +31,7 @@ from dataclasses import astuple, replace
 from pathlib import Path
 from typing import Any
 
-from hf_synth.hub.disk import lock_root, locked, make_folder, make_root, sync_folder, unlock_root, write_atomic
+from hf_synth.hub.disk import lock_root, locked, make_folder, make_root, sync_folder, write_atomic
 from hf_synth.hub.names import HubError, check_name, check_ref, check_sha256, is_oid, is_revision
 from hf_synth.hub.tree import Change, Commit, File, Repo, changed, git_oid
 
@@ -51,10 +51,10 @@ class Store:
     def __init__(self, root: Path, *, serve: bool) -> None:
         self.root, self.tmp = root, root / "tmp"
         make_root(root)
-        lock = lock_root(root) if serve else None
         self._reached = _Reached()
+        unlock = lock_root(root) if serve else None
         # unlocks the folder; at the latest when the store is garbage-collected
-        self.close: Callable[[], object] = (lambda: None) if lock is None else weakref.finalize(self, unlock_root, lock)
+        self.close: Callable[[], object] = (lambda: None) if unlock is None else weakref.finalize(self, unlock)
 
     # --- repositories -------------------------------------------------------------------------------------------
 

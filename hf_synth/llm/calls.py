@@ -276,7 +276,7 @@ class Run:
     async def _ask_with_retries(self, key: str, messages: Messages) -> Reply | Failure:
         """Ask until there is an answer, or until a retry is useless."""
         schema = None if self._ledger.plain else self._schema
-        tried = limited = 0
+        tried = limited = refused = 0
         while True:
             outcome = await self._attempt(key, messages, schema)
             while isinstance(outcome, Failure) and outcome.kind == "loading":
@@ -295,7 +295,9 @@ class Run:
             if outcome.fatal:
                 raise LLMError(outcome.fatal)
             if schema is not None and outcome.code in ("http_400", "http_422"):
-                schema = None  # the endpoint may not support the schema
+                refused += 1
+                if refused > 1:  # the first refusal may have been of the moment
+                    schema = None  # the endpoint may not support the schema
                 continue
             limited += outcome.code == "http_429"
             tried += outcome.code != "http_429"

@@ -5,8 +5,10 @@ Of several processes (or calls) that need one answer, one leases the key and ask
 is taken just before its question enters the queue to the endpoint. Waiting for a lease is therefore always waiting for
 an answer on its way: there is no deadlock.
 
-A process is named by the boot of the machine, the namespace of its id, the id, and its start time, so that leases of a
-dead process end at once. Where /proc is missing they end by time.
+A process is named by the boot of the machine, the namespace of its id, the id, and its start time. On its own machine
+its being alive decides, and not the clock, which jumps when a laptop wakes up or the time is set: leases of a dead
+process end at once, those of a live one once it has not renewed them for their whole length, by a clock that only runs
+forward. On another machine, and where /proc is missing, they end by the time of day.
 """
 
 from __future__ import annotations
@@ -21,14 +23,18 @@ from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import astuple
 from pathlib import Path
+from time import monotonic
 
 from hf_synth.errors import JournalError
 from hf_synth.llm.journal import Entry, Journal, Shared, select_by_key
 
 _LOG = logging.getLogger(__name__)
-_SECONDS = 60.0  # how long a lease lasts without renewal when the end of its process cannot be detected
+_SECONDS = 60.0  # how long a lease lasts without renewal unless its process is known to have ended
 _GATHER = 0.004  # seconds in which keys are collected for one transaction
 _SOON, _LATE = 0.05, 0.5  # seconds between two checks of the leases of other processes
+_MOST_WATCHED = 200_000
+# Leases of live processes of this machine by (journal, key): owner, end, and since when they were not renewed.
+_WATCHED: dict[tuple[Path, str], tuple[str, float, float]] = {}
 _LEASE = (
     "INSERT INTO leases (key, owner, until) VALUES (?, ?, ?) "
     "ON CONFLICT (key) DO UPDATE SET owner = excluded.owner, until = excluded.until"
@@ -51,19 +57,34 @@ def claim(journal: Journal, keys: Iterable[str], owner: str, seconds: float) -> 
     distinct, now = list(dict.fromkeys(keys)), time.time()
     with journal.transaction(durable=False) as database:
         answers = journal.get_many(distinct)
-        gone: dict[str, bool] = {}
+        living: dict[str, bool | None] = {}
         busy = set()
         for key, other, until in select_by_key(database, "SELECT key, owner, until FROM leases", distinct):
-            # a lease that ends later than any can was written before the clock was set back
-            if other == owner or not now < until <= now + 2 * seconds:
+            if other == owner:
                 continue
-            if other not in gone:
-                gone[other] = is_gone(other.partition("#")[0])
-            if not gone[other]:
+            if other not in living:
+                living[other] = is_alive(other.partition("#")[0])
+            if living[other]:
+                if not _is_silent((journal.path, key), other, until, seconds):
+                    busy.add(key)
+            # a lease that ends later than any can was written before the clock was set back
+            elif living[other] is None and now < until <= now + 2 * seconds:
                 busy.add(key)
         granted = [key for key in distinct if key not in answers and key not in busy]
         database.executemany(_LEASE, [(key, owner, now + seconds) for key in granted])
+    for key in (*granted, *answers):
+        _WATCHED.pop((journal.path, key), None)
     return set(granted), answers
+
+
+def _is_silent(place: tuple[Path, str], owner: str, until: float, seconds: float) -> bool:
+    """Check whether a live owner has not renewed a lease for so many seconds, as a stopped process does not."""
+    now = monotonic()
+    if _WATCHED.get(place, ("", 0.0, 0.0))[:2] != (owner, until):
+        if len(_WATCHED) >= _MOST_WATCHED:  # forgetting makes a lease last longer, no more
+            _WATCHED.clear()
+        _WATCHED[place] = (owner, until, now)
+    return now - _WATCHED[place][2] > seconds
 
 
 def renew(journal: Journal, owner: str, seconds: float) -> None:
@@ -73,10 +94,16 @@ def renew(journal: Journal, owner: str, seconds: float) -> None:
 
 
 def release(journal: Journal, owner: str, keys: Iterable[str] | None = None) -> None:
-    """End leases of an owner: those of some keys, or all of them together with all expired leases."""
+    """End leases of an owner: those of some keys, or all of them together with all expired leases.
+
+    Leases of a live process of this machine have not expired, whatever the time is.
+    """
     with journal.transaction(durable=False) as database:
         if keys is None:
-            database.execute("DELETE FROM leases WHERE owner = ? OR until <= ?", (owner, time.time()))
+            database.execute("DELETE FROM leases WHERE owner = ?", (owner,))
+            late = database.execute("SELECT DISTINCT owner FROM leases WHERE until <= ?", (time.time(),)).fetchall()
+            ended = [(other, time.time()) for (other,) in late if not is_alive(other.partition("#")[0])]
+            database.executemany("DELETE FROM leases WHERE owner = ? AND until <= ?", ended)
         else:
             database.executemany("DELETE FROM leases WHERE key = ? AND owner = ?", [(key, owner) for key in keys])
 
@@ -212,13 +239,18 @@ def process_name() -> str:
     return f"{_system() or '-'}/{pid}/{_started(pid) or '-'}"
 
 
-def is_gone(name: str) -> bool:
-    """Check whether a process that `process_name` named has certainly ended; False when that is unknown."""
+def is_alive(name: str) -> bool | None:
+    """Check whether a process that `process_name` named is alive; None when that is unknown, as on another machine."""
     system, _, rest = name.partition("/")
     pid, _, started = rest.partition("/")
     if not pid.isdecimal() or "-" in (system, started) or system != _system():
-        return False
-    return _started(int(pid)) != started
+        return None
+    return _started(int(pid)) == started
+
+
+def is_gone(name: str) -> bool:
+    """Check whether a process that `process_name` named has certainly ended; False when that is unknown."""
+    return is_alive(name) is False
 
 
 def _system() -> str | None:

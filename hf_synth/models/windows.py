@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
 LONG_NOTES = ("auto", "cut", "windows", "windows_mean")
 OVERLAP = 8  # windows overlap by 1 / OVERLAP
+_AT_ONCE = 1_000  # windows that are joined together
 
 
 @dataclass(frozen=True)
@@ -144,10 +145,26 @@ def windows_of(
             starts.append(offset + columns[i].starts[:-1][row] + begin[i])
             sizes.append(size[i])
             offset += len(columns[i].flat)
-    span_lengths = np.stack(sizes, axis=1)
-    places = spans(np.stack(starts, axis=1).ravel(), span_lengths.ravel())
+    span_starts, span_lengths = np.stack(starts, axis=1), np.stack(sizes, axis=1)
     kinds = np.repeat(np.tile(np.array(types, np.int8), len(row)), span_lengths.ravel()) if typed else None
-    return Windows(Ragged(flat[places], ends(span_lengths.sum(1))), kinds, ends(counts), longer)
+    del columns, starts, sizes  # what is not needed any more is as large as the corpus
+    return Windows(_joined(flat, span_starts, span_lengths), kinds, ends(counts), longer)
+
+
+def _joined(flat: npt.NDArray[np.int32], starts: Ints, lengths: Ints) -> Ragged:
+    """Return windows whose spans of tokens are joined, a part of the windows at a time: places take twice the tokens.
+
+    Args:
+        flat: all tokens.
+        starts, lengths: of the spans of each window, (W, spans).
+    """
+    borders = ends(lengths.sum(1))
+    tokens = np.empty(int(borders[-1]), dtype=flat.dtype)
+    for first in range(0, len(lengths), _AT_ONCE):
+        last = min(first + _AT_ONCE, len(lengths))
+        places = spans(starts[first:last].ravel(), lengths[first:last].ravel())
+        tokens[borders[first] : borders[last]] = flat[places]
+    return Ragged(tokens, borders)
 
 
 def _special_tokens(tokenizer: Any, texts: int) -> tuple[list[list[int]], list[int], bool]:

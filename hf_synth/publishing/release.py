@@ -9,7 +9,6 @@ without text; each entry has a digest of the one before, so that changes are not
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import hashlib
 import hmac
 import json
@@ -22,7 +21,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hf_synth.errors import OutputError
-from hf_synth.task.folders import WORK, clear_disk_errors, private_folder, write_private
+from hf_synth.task.folders import WORK, clear_disk_errors, locked_file, private_folder, write_private
 from hf_synth.task.labels import column_of, row_digests
 from hf_synth.task.task import Task
 
@@ -208,9 +207,8 @@ def record(beside: Path, action: str, **facts: Any) -> dict[str, Any]:
     path = private_folder(beside / WORK) / LOG
     entry = {"time": datetime.now(UTC).isoformat(timespec="seconds"), "action": action, **facts}
     with clear_disk_errors(path):
-        handle = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o600)
-        with os.fdopen(handle, "r+b") as log:
-            fcntl.flock(log, fcntl.LOCK_EX)
+        handle = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT | getattr(os, "O_BINARY", 0), 0o600)
+        with os.fdopen(handle, "r+b") as log, locked_file(path, log):
             entry["before"] = _digest(_last_line(log))
             log.write(json.dumps(entry).encode() + b"\n")
             log.flush()

@@ -114,7 +114,9 @@ def sealed_file(file: Path, copy: IO[bytes] | None = None) -> Sealed:
 @contextlib.contextmanager
 def _opened(file: Path) -> Iterator[IO[bytes]]:
     try:
-        handle = os.open(file, os.O_RDONLY | os.O_NOFOLLOW)
+        if not hasattr(os, "O_NOFOLLOW") and file.is_symlink():  # Windows
+            raise OSError
+        handle = os.open(file, os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_BINARY", 0))
     except OSError:
         raise PublishError("a file of the export became a link, or cannot be read; nothing was sent") from None
     with os.fdopen(handle, "rb") as stream:

@@ -17,6 +17,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None  # type: ignore[assignment]
+
 from hf_synth.errors import MissingGoldError, OutputError, RowError
 from hf_synth.task.columns import MANIFEST, Access, access_of, strictest
 from hf_synth.task.scripts import task_to_json
@@ -90,6 +95,20 @@ def write_private(path: Path, text: str) -> Path:
         if draft is not None:
             Path(draft).unlink(missing_ok=True)
     return path
+
+
+@contextlib.contextmanager
+def locked_file(path: Path, file: IO[Any]) -> Iterator[None]:
+    """Hold an open file against other threads and processes; it is unlocked when it is closed, at the latest."""
+    if fcntl is not None:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+        return
+    import filelock
+
+    # a file of its own: on Windows a lock forbids others to read
+    with filelock.FileLock(path.with_name(f"{path.name}.taken"), mode=0o600):
+        yield
 
 
 @contextlib.contextmanager

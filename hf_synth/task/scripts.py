@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copyreg
+import dataclasses
 import hashlib
 import importlib
 import importlib.util
@@ -137,8 +139,8 @@ def _origin(module: ModuleType) -> str:
 def _import_file(path: Path) -> ModuleType:
     if not path.is_file():
         raise TaskError(f"there is no task script {path.name!r} in {path.parent}")
-    name = f"hf_synth_task_{path.stem}_{hashlib.sha256(str(path.resolve()).encode()).hexdigest()[:8]}"
-    spec = importlib.util.spec_from_file_location(name, path)
+    name = _module_name(path)
+    spec = importlib.util.spec_from_file_location(name, path.absolute())
     if spec is None or spec.loader is None:
         raise TaskError(f"{path.name} cannot be imported as a Python file")
     module = importlib.util.module_from_spec(spec)
@@ -149,3 +151,36 @@ def _import_file(path: Path) -> ModuleType:
         del sys.modules[name]
         raise TaskError(f"{path.name} cannot be imported: {type(error).__name__}: {error}") from error
     return module
+
+
+def _module_name(path: Path) -> str:
+    return f"hf_synth_task_{path.stem}_{hashlib.sha256(str(path.resolve()).encode()).hexdigest()[:8]}"
+
+
+class _Script:
+    """Stands in a pickle for the script that a task was read from: it is imported before the task's functions are."""
+
+    def __init__(self, path: str) -> None:
+        self._path = path
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _imported, (self._path,)
+
+
+def _imported(path: str) -> None:
+    """Import a script unless this process has it."""
+    if _module_name(Path(path)) not in sys.modules:
+        _import_file(Path(path))
+
+
+def _reduced(task: Task) -> tuple[Any, ...]:
+    """Return what a pickle holds of a task: a process that never read its script can load it."""
+    script = _Script(task.script) if task.script and task.script.endswith(".py") else None
+    return _restored, (script, {f.name: getattr(task, f.name) for f in dataclasses.fields(task)})
+
+
+def _restored(_script: object, fields: dict[str, Any]) -> Task:
+    return Task(**fields)
+
+
+copyreg.pickle(Task, _reduced)  # type: ignore[arg-type]

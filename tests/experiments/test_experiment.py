@@ -21,6 +21,7 @@ from hf_synth.cli import experiments as experiment_verbs
 from hf_synth.cli.cli import main
 from hf_synth.correction.audited import Audited
 from hf_synth.errors import ColumnError, OutputError, OverlapError, TaskError
+from hf_synth.experiments import leakage
 from hf_synth.experiments.cells import hold_back
 from hf_synth.experiments.diagnostics import calibration_section
 from hf_synth.experiments.experiment import outline
@@ -391,7 +392,7 @@ def test_exemplars_beyond_the_own_gold_are_refused(tmp_path: Path) -> None:
     assert "outside the 20 of this cell" in said
 
 
-def test_test_rows_in_train_are_refused_or_left_out(tmp_path: Path) -> None:
+def test_test_rows_in_train_are_refused_or_left_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     gold = apart_gold()
     copied = gold["test"].select(range(5)).map(lambda row: {"id": "t" + row["id"], "group": "t" + row["group"]})
     both = DatasetDict(train=concatenate_datasets([gold["train"], copied]), test=gold["test"])
@@ -399,8 +400,12 @@ def test_test_rows_in_train_are_refused_or_left_out(tmp_path: Path) -> None:
     refused = pytest.raises(Exception, match="in the gold for training")
     with refused:
         run(tmp_path / "a", grid, None, gold=both, drop_seen=False)
-    left = run(tmp_path / "b", grid, None, gold=both, drop_seen=True)
-    assert left.rows[0]["n_test"] == len(gold["test"]) - 5
+    looked: list[int] = []
+    monkeypatch.setattr(leakage, "copies", lambda *given: looked.append(1) or copies(*given))
+    two = Grid(sizes=(0, 20), arms=("gold",), seeds=(0, 1))
+    left = run(tmp_path / "b", two, None, gold=both, drop_seen=True)
+    assert {row["n_test"] for row in left.rows} == {len(gold["test"]) - 5}
+    assert len(looked) == 1, "the index of all gold is made once, not for each stage of each cell"
 
 
 def test_a_corrector_that_saw_test_rows_is_refused(tmp_path: Path) -> None:

@@ -71,9 +71,41 @@ def test_a_lease_runs_out_unless_renewed(journal: Journal, monkeypatch: pytest.M
     now += 59
     assert claim(journal, KEYS[:1], mine("b"), 60)[0] == set()
     now += 2
-    assert claim(journal, KEYS[:1], mine("b"), 60)[0] == {KEYS[0]}
-    now -= 86_400  # a clock set back: no lease may bind for a day
-    assert claim(journal, KEYS[:1], "somewhere/1/2#c", 60)[0] == {KEYS[0]}
+    assert claim(journal, KEYS[:1], "elsewhere/1/2#b", 60)[0] == {KEYS[0]}
+    now -= 86_400  # a clock set back: no lease of another machine may bind for a day
+    assert claim(journal, KEYS[:1], mine("c"), 60)[0] == {KEYS[0]}
+
+
+@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="needs /proc")
+@pytest.mark.parametrize("jump", [90, 86_400, -90, -86_400])
+def test_a_lease_of_a_live_process_survives_a_jump_of_the_clock(
+    journal: Journal, monkeypatch: pytest.MonkeyPatch, jump: int
+) -> None:
+    claim(journal, KEYS[:2], mine("a"), 60)
+    now = time.time() + jump
+    monkeypatch.setattr(leases.time, "time", lambda: now)
+    assert claim(journal, KEYS[:2], mine("b"), 60) == (set(), {})
+    release(journal, mine("b"))  # sweeps what has run out
+    with journal.reading() as database:
+        assert database.execute("SELECT count(*) FROM leases").fetchone() == (2,)
+    renew(journal, mine("a"), 60)
+    assert claim(journal, KEYS[:2], mine("b"), 60) == (set(), {})
+
+
+@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="needs /proc")
+def test_a_live_process_that_renews_nothing_is_relieved(journal: Journal, monkeypatch: pytest.MonkeyPatch) -> None:
+    now = 1_000.0
+    monkeypatch.setattr(leases, "monotonic", lambda: now)
+    claim(journal, KEYS[:2], mine("a"), 60)
+    assert claim(journal, KEYS[:2], mine("b"), 60)[0] == set()
+    now += 59
+    assert claim(journal, KEYS[:2], mine("b"), 60)[0] == set()
+    renew(journal, mine("a"), 60)
+    now += 2  # more than its length since it was first seen, and less since it was renewed
+    assert claim(journal, KEYS[:2], mine("b"), 60)[0] == set()
+    now += 61
+    assert claim(journal, KEYS[:2], mine("b"), 60)[0] == set(KEYS[:2])
+    assert not leases._WATCHED.keys() & {(journal.path, key) for key in KEYS[:2]}
 
 
 def test_what_has_run_out_is_swept(journal: Journal) -> None:

@@ -173,6 +173,13 @@ def test_a_schema_is_sent_and_given_up_where_it_is_not_understood(
     assert len([r for r in caplog.records if "schema" in r.message]) == 1
 
 
+def test_a_refusal_of_the_moment_does_not_end_the_schema(tmp_path: Path) -> None:
+    with serving(lambda _, number: Said(status=400) if number == 0 else Said("fine")) as server:
+        llm = make(server, tmp_path, concurrency=1)
+        assert {a.status for a in llm.chat(questions(4), schema={"type": "object"})} == {"ok"}
+        assert ["response_format" in r for r in server.requests] == [True] * 5
+
+
 # --- the journal ----------------------------------------------------------------------------------------------------
 def test_a_second_run_makes_no_call(echo: LLMServer, tmp_path: Path) -> None:
     first = make(echo, tmp_path).chat(questions(40), temperature=0.1)

@@ -1,0 +1,86 @@
+"""Jobs in processes: one that kills its process stops no other, is tried again alone, and then has failed."""
+
+from __future__ import annotations
+
+import operator
+import os
+import time
+from concurrent.futures.process import BrokenProcessPool
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from hf_synth.errors import RowError
+from hf_synth.experiments import processes
+from hf_synth.experiments.processes import run_all
+
+
+def die() -> Any:
+    """Make a job that kills its own process; a partial of `os.abort` is pickled by name."""
+    return partial(os._exit, 3)
+
+
+def outcomes(jobs: list[Any], n: int) -> list[tuple[Any, Any]]:
+    return list(run_all(operator.call, jobs, n))
+
+
+def test_a_job_that_kills_its_process_stops_no_other() -> None:
+    jobs = [partial(os.getpid) for _ in range(12)]
+    done = outcomes([*jobs[:3], die(), *jobs[3:]], 2)
+    pids = [result for _, result in done if isinstance(result, int)]
+    assert len(pids) == 12
+    assert len(set(pids)) <= 3, "two processes, and the one that replaces a dead one"
+    [(job, error)] = [(j, r) for j, r in done if not isinstance(r, int)]
+    assert job.func is os._exit
+    assert isinstance(error, BrokenProcessPool)
+    assert done[-1] == (job, error), "tried again after all others"
+
+
+def test_a_victim_is_tried_again_alone(tmp_path: Path) -> None:
+    mark = tmp_path / "was here"
+    once = partial(
+        exec, f"import os, pathlib; p = pathlib.Path({str(mark)!r}); p.exists() or p.touch() or os._exit(9)", {}
+    )
+    done = outcomes([partial(abs, -1), once, partial(abs, -2)], 2)
+    assert sorted(r for _, r in done if r is not None) == [1, 2]
+    assert done[-1] == (once, None)
+
+
+def test_errors_and_what_cannot_be_sent_are_results() -> None:
+    jobs = [
+        partial(operator.truediv, 1, 0),
+        partial(RowError, "f", 1, "is broken"),  # an error of ours, as a value
+        partial(eval, "lambda: 0"),
+        partial(abs, -7),
+    ]
+    done = [result for _, result in run_all(operator.call, jobs, 1)]
+    assert isinstance(done[0], ZeroDivisionError)
+    assert "is broken" in str(done[1])
+    assert isinstance(done[2], Exception)
+    assert done[3] == 7
+    [(_, error)] = run_all(operator.call, [lambda: 0], 1)
+    assert isinstance(error, Exception)
+
+
+@pytest.mark.slow
+def test_many_crashes_are_bounded() -> None:
+    began = time.monotonic()
+    done = outcomes([die() for _ in range(8)], 2)
+    assert [type(r) for _, r in done] == [BrokenProcessPool] * 8
+    assert time.monotonic() - began < 120
+
+
+def test_processes_that_cannot_start_are_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(processes, "_work", os._exit)
+    done = outcomes([partial(abs, -1) for _ in range(5)], 2)
+    assert [type(r) for _, r in done] == [BrokenProcessPool] * 5
+
+
+def test_what_is_left_early_ends_its_processes() -> None:
+    results = run_all(operator.call, [partial(os.getpid), partial(time.sleep, 60)], 2)
+    _, pid = next(results)
+    results.close()  # type: ignore[attr-defined]
+    assert isinstance(pid, int)
+    assert not Path(f"/proc/{pid}").exists()
