@@ -52,7 +52,7 @@ def check_verb(
 
 def needs_base_model(args: Namespace) -> bool:
     """Return whether `correct` and `regenerate` train correctors: not with a model, a judge or method none."""
-    return not args.corrector and not args.judge and args.method != "none"
+    return not args.corrector and not args.judge and args.method not in ("none", "llm_judge")
 
 
 def _check_out(args: Namespace, out: Out) -> None:

@@ -102,6 +102,7 @@ def add_models_options(parser: ArgumentParser) -> None:
 def models(args: Namespace) -> Result:
     """List the table of base models; with a task, suggest one of them."""
     from hf_synth.models.base_models import BASE_MODELS, pretraining_note, suggest_base_model
+    from hf_synth.models.readiness import models_at_hand
 
     task = hf_synth.load_task(args.task) if args.task else None
     if args.gold is not None and task is None:
@@ -125,7 +126,8 @@ def models(args: Namespace) -> Result:
         why = f" ({longer:,} of {len(lengths):,} notes may be longer than it reads)" if lengths else ""
         print(f"\nfor {task.full_name}: {model.repo_id}{why}")
         print(pretraining_note(model.repo_id))
-        facts["suggested"] = model.repo_id
+        facts |= {"suggested": model.repo_id, "here": models_at_hand(task.kind)}
+        print(f"here without a network: {', '.join(facts['here']) or 'none'}")
     return facts
 
 

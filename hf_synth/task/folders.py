@@ -148,10 +148,10 @@ def check_output(path: Path, what: str = "whole") -> None:
     elif path.is_dir() if what == "file" else path.is_file():
         raise OutputError(f"{path} is a {'folder; name a file' if what == 'file' else 'file; name a folder'}")
     place = path if what == "within" else path.parent
-    while not place.exists() and place != place.parent:
-        place = place.parent
-    with clear_disk_errors(path), tempfile.TemporaryDirectory(prefix=".hf_synth-", dir=place):
-        pass
+    with clear_disk_errors(path):
+        while not place.exists() and place != place.parent:
+            place = place.parent
+        tempfile.TemporaryDirectory(prefix=".hf_synth-", dir=place).cleanup()
 
 
 def write_stage(

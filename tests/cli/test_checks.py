@@ -25,7 +25,7 @@ FEW = ["--set", "max_steps=2"]
 
 @pytest.fixture(scope="module")
 def work(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Write gold and synthetic rows of a credentialed task, rows of another one, an encoder and a T5."""
+    """Write gold and synthetic rows of a credentialed task, rows of another one, an encoder and a model of pictures."""
     place = tmp_path_factory.mktemp("work")
     gold = toy_rows(60, 1, TASK)
     splits = DatasetDict(train=gold, test=toy_rows(20, 2, TASK))
@@ -34,8 +34,7 @@ def work(tmp_path_factory: pytest.TempPathFactory) -> Path:
     write_stage(TASK, rows, place / "synthetic", stage="generate", seed=0, gold_rows=60)
     write_stage(ASKED, asked_gold(8), place / "other", stage="generate")
     tiny_base(place / "encoder")
-    (place / "t5").mkdir()
-    transformers.T5Config(vocab_size=40, d_model=16).save_pretrained(place / "t5")
+    transformers.CLIPVisionConfig().save_pretrained(place / "vision")
     (place / "thesis").mkdir()
     (place / "thesis" / "chapter.txt").write_text("mine")
     return place
@@ -95,7 +94,7 @@ def test_training_options_are_checked_first(verb: str, work: Path, capsys: pytes
         "training arguments": [*model, "--set", "warmup_steps=true", "--set", "eval_strategy=sometimes"],
         "NAME=VALUE": [*model, "--set", "3e-5"],
         "no model folder": ["--base-model", work / "nowhere"],
-        "needs an encoder": ["--base-model", work / "t5"],
+        "needs an encoder": ["--base-model", work / "vision"],
         "holds no config.json": ["--base-model", work / "gold"],
         "name the base model": [],
         "fp16 has no effect": [*model, "--set", "fp16=true"],
@@ -103,6 +102,8 @@ def test_training_options_are_checked_first(verb: str, work: Path, capsys: pytes
     for problem, options in faults.items():
         assert problem in said(capsys, *words, *options)
     assert not (work / "new").exists()
+    text = ["train", work / "other", work / "other", "--out", work / "new", *model]
+    assert "needs a sequence-to-sequence model" in said(capsys, *text)
 
 
 @pytest.mark.usefixtures("dear")
