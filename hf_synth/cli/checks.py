@@ -97,6 +97,7 @@ def _check_endpoint(args: Namespace, access: Access) -> None:
 def _check_training(task: Task, args: Namespace, access: Access) -> None:
     """Check the base model and the fields of --set."""
     from hf_synth.models.readiness import check_base_model, check_fields
+    from hf_synth.task.folders import check_output
 
     name = options.base_model_name(task, args)
     if name != options.TINY:
@@ -104,5 +105,7 @@ def _check_training(task: Task, args: Namespace, access: Access) -> None:
     validated = hasattr(args, "resume") and args.gold is not None  # of `train`
     how: Result = {"validated": validated, "resumable": getattr(args, "resume", False), "access": access}
     check_fields(options.training_fields(args, name), **how)
+    if args.cache is not None:
+        check_output(args.cache, "within")
     if args.class_weights and task.kind != "single_label":
         raise TaskError(f"task {task.full_name!r} is {task.kind}: class_weights are for single_label tasks only")

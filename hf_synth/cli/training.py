@@ -13,7 +13,8 @@ import hf_synth
 from hf_synth.cli import options
 from hf_synth.cli.checks import check_verb
 from hf_synth.cli.options import Result, count_text
-from hf_synth.errors import TaskError
+from hf_synth.errors import ColumnError, TaskError
+from hf_synth.task.columns import names_shown
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -164,6 +165,9 @@ def evaluate(args: Namespace) -> Result:
     check_verb(task, args, out="file", models=[args.model])
     splits = options.gold_of(task, args)
     rows = options.split_of(splits, args.split)
+    missing = [name for name in args.subgroup_column or () if name not in rows.column_names]
+    if missing:
+        raise ColumnError(f"the gold has no column {missing[0]!r}; it has {names_shown(rows.column_names, *missing)}")
     gold = splits.get("train") if args.split != "train" else None
     predicted = predict(task, args.model, rows)
     scores = hf_synth.evaluate(task, args.model, rows, predicted=predicted, exclude=gold, seed=args.seed)

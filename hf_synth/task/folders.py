@@ -200,7 +200,8 @@ def _splits(rows: Dataset) -> dict[str, Dataset]:
     if not rejected:
         return {"train": rows}
     good = [i for i, value in enumerate(status) if value != REJECTED]
-    return {"train": rows.select(good), REJECTED: rows.select(rejected)}
+    split = {REJECTED: rows.select(rejected)}
+    return {"train": rows.select(good), **split} if good else split  # `load_dataset` reads no file without rows
 
 
 def read_manifest(path: Path) -> dict[str, Any] | None:
@@ -318,7 +319,7 @@ def map_parquet(file: Path, beside: Path) -> Dataset:
         _check_unpacked(file)
         with pq.ParquetFile(file) as opened:
             features = plain_features(opened.schema_arrow)
-            if cache is None:
+            if cache is None or not opened.metadata.num_rows:
                 return Dataset(opened.read().replace_schema_metadata(features.arrow_schema.metadata))
         return Dataset.from_parquet(str(file), features=features, cache_dir=str(cache))
     except (pa.ArrowException, DatasetGenerationError, OSError, ValueError, TypeError):

@@ -98,6 +98,7 @@ def test_training_options_are_checked_first(verb: str, work: Path, capsys: pytes
         "holds no config.json": ["--base-model", work / "gold"],
         "name the base model": [],
         "fp16 has no effect": [*model, "--set", "fp16=true"],
+        "chapter.txt is a file": [*model, "--cache", work / "thesis" / "chapter.txt"],
     }
     for problem, options in faults.items():
         assert problem in said(capsys, *words, *options)
@@ -157,6 +158,10 @@ def test_columns_are_checked_before_a_model_is_made(
     table.write_text("message,label\nsore,mild\n")
     words = ["train", work / "gold", table, "--base-model", "tiny", "--out", tmp_path / "m"]
     assert "has no column 'text'" in said(capsys, *words)
+    monkeypatch.setattr("hf_synth.cli.training.check_verb", lambda *_, **__: None)
+    monkeypatch.setattr("hf_synth.evaluation.evaluation.predict", forbidden("predict"))
+    words = ["evaluate", work / "gold", "m", "--gold", work / "gold", "--subgroups", "--subgroup-column", "ward"]
+    assert "has no column 'ward'" in said(capsys, *words)
 
 
 # --- base models ------------------------------------------------------------------------------------------------------
@@ -231,7 +236,7 @@ def test_experiments_say_what_cannot_work_and_how_to_repair_it(
     out, error = capsys.readouterr()
     assert "cannot work, 1 cell: OverlapError: synthetic rows were written from" in error
     assert error.index("cannot work") < error.index("scored")
-    assert "1 of 2 cells failed" in out
+    assert "1 of 4 cells failed" in out
     repair = out.rstrip().splitlines()[-1].partition(": hf-synth ")[2].split()
     assert repair[-4:] == ["--sizes", "60", "--seeds", "0"]
     assert main(repair) == 0
@@ -268,12 +273,18 @@ def test_recall_of_each_label_is_printed(work: Path, tmp_path: Path) -> None:
     assert never_found_text(scores) == "severe: 0 of 3 found"
     assert scores.to_json()["never_found"] == {"severe": 3}
     assert Scores.from_json(scores.to_json()).never_found == {"severe": 3}
-    lines = recall_table(scores).splitlines()
-    assert "| 6 of 8 | 0.750 (" in next(line for line in lines if "mild" in line)
-    assert "| 0 of 3 | 0.000 (fewer than 5 rows) |" in next(line for line in lines if "severe" in line)
+
+    def cells(scores: Scores) -> dict[str, list[str]]:
+        lines = [[cell.strip() for cell in line.strip("|").split("|")] for line in recall_table(scores).splitlines()]
+        return {line[0]: line[1:] for line in lines}
+
+    found = cells(scores)
+    assert found["mild"][0] == "6 of 8"
+    assert found["mild"][1].startswith("0.750 (0.")
+    assert found["severe"] == ["0 of 3", "0.000 (fewer than 5 rows)", "0.000"]
     one = score(toy_task(), [0, 1], [0, 1])  # a label without a row is not missed
     assert one.never_found == {}
-    assert "| 0 of 0 | - |" in recall_table(one)
+    assert cells(one)["severe"][:2] == ["0 of 0", "-"]
 
 
 def test_a_label_that_is_never_found_is_printed(
