@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Literal
 
 from hf_synth.cli import options
 from hf_synth.cli.options import Result
-from hf_synth.errors import MissingGoldError, TaskError
+from hf_synth.errors import HfSynthError, MissingGoldError, TaskError
 
 if TYPE_CHECKING:
     from hf_synth.task.columns import Access
@@ -48,6 +48,26 @@ def check_verb(
         from hf_synth.models.readiness import check_model
 
         check_model(task, model)
+
+
+def check_some_model(task: Task, names: Sequence[str]) -> None:
+    """Check that one at least of the models of an experiment can be used; cells of the others are recorded as failed.
+
+    Raises:
+        HfSynthError: none can.
+    """
+    from hf_synth.experiments.grid import LINEAR
+    from hf_synth.models.readiness import check_base_model
+
+    faults = []
+    for name in names:
+        try:
+            if name not in (LINEAR, options.TINY):
+                check_base_model(task, name)
+        except HfSynthError as error:
+            faults.append(error)
+    if faults and len(faults) == len(names):
+        raise faults[0]
 
 
 def needs_base_model(args: Namespace) -> bool:

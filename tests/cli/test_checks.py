@@ -243,24 +243,18 @@ def test_experiments_say_what_cannot_work_and_how_to_repair_it(
     assert "failed" not in capsys.readouterr().out.partition("->")[2]
 
 
-def test_an_experiment_without_its_model_names_another_way(
+def test_an_experiment_without_one_of_its_models_names_another_way(
     work: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    words = [
-        "experiment",
-        work / "gold",
-        "--strategies",
-        "gold",
-        "--sizes",
-        "20",
-        "--seeds",
-        "0",
-        "--out",
-        tmp_path / "s",
-    ]
-    sentence = said(capsys, *words, "--base-model", work / "nowhere")
-    assert "no model folder" in sentence
-    assert "--base-model MODEL" in sentence
+    words = ["experiment", work / "gold", "--strategies", "gold", "--sizes", "20", "--curve", "20", "--seeds", "0"]
+    words += ["--processes", "0", "--out", tmp_path / "study", "--base-model"]
+    assert "no model folder" in said(capsys, *words, work / "nowhere")
+    assert not (tmp_path / "study").exists()
+    assert main(list(map(str, [*words, "linear", work / "nowhere"]))) == 1
+    out, error = capsys.readouterr()
+    assert "cannot work, 1 cell: ModelError" in error
+    assert "1 of 2 cells failed" in out
+    assert out.rstrip().endswith("--base-model MODEL")
 
 
 def test_recall_of_each_label_is_printed(work: Path, tmp_path: Path) -> None:
