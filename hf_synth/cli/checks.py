@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Literal
 
 from hf_synth.cli import options
 from hf_synth.cli.options import Result
-from hf_synth.errors import MissingGoldError, TaskError
+from hf_synth.errors import HfSynthError, MissingGoldError, TaskError
 
 if TYPE_CHECKING:
     from hf_synth.task.columns import Access
@@ -50,9 +50,29 @@ def check_verb(
         check_model(task, model)
 
 
+def check_some_model(task: Task, names: Sequence[str]) -> None:
+    """Check that one at least of the models of an experiment can be used; cells of the others are recorded as failed.
+
+    Raises:
+        HfSynthError: none can.
+    """
+    from hf_synth.experiments.grid import LINEAR
+    from hf_synth.models.readiness import check_base_model
+
+    faults = []
+    for name in names:
+        try:
+            if name not in (LINEAR, options.TINY):
+                check_base_model(task, name)
+        except HfSynthError as error:
+            faults.append(error)
+    if faults and len(faults) == len(names):
+        raise faults[0]
+
+
 def needs_base_model(args: Namespace) -> bool:
     """Return whether `correct` and `regenerate` train correctors: not with a model, a judge or method none."""
-    return not args.corrector and not args.judge and args.method != "none"
+    return not args.corrector and not args.judge and args.method not in ("none", "llm_judge")
 
 
 def _check_out(args: Namespace, out: Out) -> None:
@@ -97,6 +117,7 @@ def _check_endpoint(args: Namespace, access: Access) -> None:
 def _check_training(task: Task, args: Namespace, access: Access) -> None:
     """Check the base model and the fields of --set."""
     from hf_synth.models.readiness import check_base_model, check_fields
+    from hf_synth.task.folders import check_output
 
     name = options.base_model_name(task, args)
     if name != options.TINY:
@@ -104,5 +125,7 @@ def _check_training(task: Task, args: Namespace, access: Access) -> None:
     validated = hasattr(args, "resume") and args.gold is not None  # of `train`
     how: Result = {"validated": validated, "resumable": getattr(args, "resume", False), "access": access}
     check_fields(options.training_fields(args, name), **how)
+    if args.cache is not None:
+        check_output(args.cache, "within")
     if args.class_weights and task.kind != "single_label":
         raise TaskError(f"task {task.full_name!r} is {task.kind}: class_weights are for single_label tasks only")

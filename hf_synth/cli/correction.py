@@ -251,7 +251,7 @@ def _corrector(task: Task, rows: Dataset, args: Namespace, stack: contextlib.Exi
 
 
 def _untrained(_rows: Dataset) -> Any:
-    raise AssertionError("method none trains no corrector")
+    raise AssertionError("no corrector is trained")
 
 
 def _corrector_facts(args: Namespace, corrector: Any) -> Result:

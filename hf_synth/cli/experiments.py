@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import hf_synth
 from hf_synth.cli import options
-from hf_synth.cli.checks import check_verb
+from hf_synth.cli.checks import check_some_model, check_verb
 from hf_synth.cli.options import METHODS, TINY, Result, count_text
 from hf_synth.errors import ColumnError, MissingGoldError
 
@@ -130,10 +130,12 @@ def experiment(args: Namespace) -> tuple[Result, int]:
     from hf_synth.experiments.foresight import reasons
     from hf_synth.experiments.grid import ScoringProtocol
     from hf_synth.models.base_models import TOY_NOTE
+    from hf_synth.models.readiness import check_fields
 
     task = hf_synth.load_task(args.task)
     check_verb(task, args, out="within")
-    options.training_fields(args)
+    check_fields(options.training_fields(args), validated=args.validation > 0, access=task.access)
+    check_some_model(task, [*(args.base_models or ()), *(args.correctors or ())])
     pool = options.synthetic_rows(task, args) if args.synthetic else None
     splits = options.gold_of(task, args)
     if args.gold_size:

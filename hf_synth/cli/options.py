@@ -183,11 +183,13 @@ def synthetic_rows(task: Task, args: Namespace) -> Dataset:
     """Read synthetic rows; those made elsewhere are brought into the column contract."""
     from hf_synth.gold.adoption import read_dataset
     from hf_synth.task.folders import read_manifest
+    from hf_synth.task.labels import check_columns
 
     path = args.synthetic
     rows = read_dataset(path)
     check_access(args.access, rows, path)
     if path.is_dir() and read_manifest(path) is not None and "label_status" in rows.column_names:
+        check_columns(task, rows, "llm_label", what=str(path))
         return rows
     columns = {"text_columns": args.text_column, "llm_label_column": args.llm_label_column}
     return hf_synth.adopt(task, rows, **columns, access=args.access, generator=path.stem)

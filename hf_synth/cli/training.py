@@ -13,7 +13,8 @@ import hf_synth
 from hf_synth.cli import options
 from hf_synth.cli.checks import check_verb
 from hf_synth.cli.options import Result, count_text
-from hf_synth.errors import TaskError
+from hf_synth.errors import ColumnError, TaskError
+from hf_synth.task.columns import names_shown
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -102,6 +103,7 @@ def add_models_options(parser: ArgumentParser) -> None:
 def models(args: Namespace) -> Result:
     """List the table of base models; with a task, suggest one of them."""
     from hf_synth.models.base_models import BASE_MODELS, pretraining_note, suggest_base_model
+    from hf_synth.models.readiness import models_at_hand
 
     task = hf_synth.load_task(args.task) if args.task else None
     if args.gold is not None and task is None:
@@ -125,7 +127,8 @@ def models(args: Namespace) -> Result:
         why = f" ({longer:,} of {len(lengths):,} notes may be longer than it reads)" if lengths else ""
         print(f"\nfor {task.full_name}: {model.repo_id}{why}")
         print(pretraining_note(model.repo_id))
-        facts["suggested"] = model.repo_id
+        facts |= {"suggested": model.repo_id, "here": models_at_hand(task.kind)}
+        print(f"here without a network: {', '.join(facts['here']) or 'none'}")
     return facts
 
 
@@ -162,6 +165,9 @@ def evaluate(args: Namespace) -> Result:
     check_verb(task, args, out="file", models=[args.model])
     splits = options.gold_of(task, args)
     rows = options.split_of(splits, args.split)
+    missing = [name for name in args.subgroup_column or () if name not in rows.column_names]
+    if missing:
+        raise ColumnError(f"the gold has no column {missing[0]!r}; it has {names_shown(rows.column_names, *missing)}")
     gold = splits.get("train") if args.split != "train" else None
     predicted = predict(task, args.model, rows)
     scores = hf_synth.evaluate(task, args.model, rows, predicted=predicted, exclude=gold, seed=args.seed)

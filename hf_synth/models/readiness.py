@@ -98,7 +98,8 @@ def models_at_hand(kind: Kind) -> list[str]:
     """
     packaged = [m.name for m in BASE_MODELS if m.name and kind in m.kinds]
     installed = [name for name in packaged if _is_here(name)]
-    return [*installed, *_cached(_model_types(kind))[:_MOST]]
+    types = _model_types(kind) - (set() if kind == "text2text" else _model_types("text2text"))
+    return [*installed, *_cached(types)[:_MOST]]
 
 
 def _is_here(name: str) -> bool:

@@ -305,7 +305,7 @@ def _try(network: Any, data: TrainerInputs, base_model: str) -> None:
         if batch["input_ids"].dim() == 3:  # one window of a long note is enough
             batch = {name: tensor[:, 0] for name, tensor in batch.items()}
         try:
-            with torch.inference_mode(), torch.random.fork_rng(devices=[]):
+            with torch.no_grad(), torch.random.fork_rng(devices=[]):  # what a model caches here is used in training
                 network.train()(**batch)["logits"]
         except Exception as error:  # models fail in many ways, and their messages may show text
             kind, size = network.config.model_type, batch["input_ids"].shape[-1]

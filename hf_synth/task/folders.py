@@ -171,10 +171,10 @@ def check_output(path: Path, what: str = "whole") -> None:
     elif path.is_dir() if what == "file" else path.is_file():
         raise OutputError(f"{path} is a {'folder; name a file' if what == 'file' else 'file; name a folder'}")
     place = path if what == "within" else path.parent
-    while not place.exists() and place != place.parent:
-        place = place.parent
-    with clear_disk_errors(path), tempfile.TemporaryDirectory(prefix=".hf_synth-", dir=place):
-        pass
+    with clear_disk_errors(path):
+        while not place.exists() and place != place.parent:
+            place = place.parent
+        tempfile.TemporaryDirectory(prefix=".hf_synth-", dir=place).cleanup()
 
 
 def write_stage(
@@ -244,7 +244,8 @@ def _splits(rows: Dataset) -> dict[str, Dataset]:
     if not rejected:
         return {"train": rows}
     good = [i for i, value in enumerate(status) if value != REJECTED]
-    return {"train": rows.select(good), REJECTED: rows.select(rejected)}
+    split = {REJECTED: rows.select(rejected)}
+    return {"train": rows.select(good), **split} if good else split  # `load_dataset` reads no file without rows
 
 
 def file_digest(file: Path) -> str:
@@ -394,7 +395,7 @@ def map_parquet(file: Path, beside: Path) -> Dataset:
         _check_unpacked(file)
         with pq.ParquetFile(file) as opened:
             features = plain_features(opened.schema_arrow)
-            if cache is None:
+            if cache is None or not opened.metadata.num_rows:
                 return Dataset(opened.read().replace_schema_metadata(features.arrow_schema.metadata))
         return Dataset.from_parquet(str(file), features=features, cache_dir=str(cache))
     except (pa.ArrowException, DatasetGenerationError, OSError, ValueError, TypeError):

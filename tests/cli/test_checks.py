@@ -25,7 +25,7 @@ FEW = ["--set", "max_steps=2"]
 
 @pytest.fixture(scope="module")
 def work(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Write gold and synthetic rows of a credentialed task, rows of another one, an encoder and a T5."""
+    """Write gold and synthetic rows of a credentialed task, rows of another one, an encoder and a model of pictures."""
     place = tmp_path_factory.mktemp("work")
     gold = toy_rows(60, 1, TASK)
     splits = DatasetDict(train=gold, test=toy_rows(20, 2, TASK))
@@ -34,8 +34,7 @@ def work(tmp_path_factory: pytest.TempPathFactory) -> Path:
     write_stage(TASK, rows, place / "synthetic", stage="generate", seed=0, gold_rows=60)
     write_stage(ASKED, asked_gold(8), place / "other", stage="generate")
     tiny_base(place / "encoder")
-    (place / "t5").mkdir()
-    transformers.T5Config(vocab_size=40, d_model=16).save_pretrained(place / "t5")
+    transformers.CLIPVisionConfig().save_pretrained(place / "vision")
     (place / "thesis").mkdir()
     (place / "thesis" / "chapter.txt").write_text("mine")
     return place
@@ -95,14 +94,17 @@ def test_training_options_are_checked_first(verb: str, work: Path, capsys: pytes
         "training arguments": [*model, "--set", "warmup_steps=true", "--set", "eval_strategy=sometimes"],
         "NAME=VALUE": [*model, "--set", "3e-5"],
         "no model folder": ["--base-model", work / "nowhere"],
-        "needs an encoder": ["--base-model", work / "t5"],
+        "needs an encoder": ["--base-model", work / "vision"],
         "holds no config.json": ["--base-model", work / "gold"],
         "name the base model": [],
         "fp16 has no effect": [*model, "--set", "fp16=true"],
+        "chapter.txt is a file": [*model, "--cache", work / "thesis" / "chapter.txt"],
     }
     for problem, options in faults.items():
         assert problem in said(capsys, *words, *options)
     assert not (work / "new").exists()
+    text = ["train", work / "other", work / "other", "--out", work / "new", *model]
+    assert "needs a sequence-to-sequence model" in said(capsys, *text)
 
 
 @pytest.mark.usefixtures("dear")
@@ -156,6 +158,10 @@ def test_columns_are_checked_before_a_model_is_made(
     table.write_text("message,label\nsore,mild\n")
     words = ["train", work / "gold", table, "--base-model", "tiny", "--out", tmp_path / "m"]
     assert "has no column 'text'" in said(capsys, *words)
+    monkeypatch.setattr("hf_synth.cli.training.check_verb", lambda *_, **__: None)
+    monkeypatch.setattr("hf_synth.evaluation.evaluation.predict", forbidden("predict"))
+    words = ["evaluate", work / "gold", "m", "--gold", work / "gold", "--subgroups", "--subgroup-column", "ward"]
+    assert "has no column 'ward'" in said(capsys, *words)
 
 
 # --- base models ------------------------------------------------------------------------------------------------------
@@ -230,31 +236,25 @@ def test_experiments_say_what_cannot_work_and_how_to_repair_it(
     out, error = capsys.readouterr()
     assert "cannot work, 1 cell: OverlapError: synthetic rows were written from" in error
     assert error.index("cannot work") < error.index("scored")
-    assert "1 of 2 cells failed" in out
+    assert "1 of 4 cells failed" in out
     repair = out.rstrip().splitlines()[-1].partition(": hf-synth ")[2].split()
     assert repair[-4:] == ["--sizes", "60", "--seeds", "0"]
     assert main(repair) == 0
     assert "failed" not in capsys.readouterr().out.partition("->")[2]
 
 
-def test_an_experiment_without_its_model_names_another_way(
+def test_an_experiment_without_one_of_its_models_names_another_way(
     work: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    words = [
-        "experiment",
-        work / "gold",
-        "--strategies",
-        "gold",
-        "--sizes",
-        "20",
-        "--seeds",
-        "0",
-        "--out",
-        tmp_path / "s",
-    ]
-    sentence = said(capsys, *words, "--base-model", work / "nowhere")
-    assert "no model folder" in sentence
-    assert "--base-model MODEL" in sentence
+    words = ["experiment", work / "gold", "--strategies", "gold", "--sizes", "20", "--curve", "20", "--seeds", "0"]
+    words += ["--processes", "0", "--out", tmp_path / "study", "--base-model"]
+    assert "no model folder" in said(capsys, *words, work / "nowhere")
+    assert not (tmp_path / "study").exists()
+    assert main(list(map(str, [*words, "linear", work / "nowhere"]))) == 1
+    out, error = capsys.readouterr()
+    assert "cannot work, 1 cell: ModelError" in error
+    assert "1 of 2 cells failed" in out
+    assert out.rstrip().endswith("--base-model MODEL")
 
 
 def test_recall_of_each_label_is_printed(work: Path, tmp_path: Path) -> None:
@@ -267,12 +267,18 @@ def test_recall_of_each_label_is_printed(work: Path, tmp_path: Path) -> None:
     assert never_found_text(scores) == "severe: 0 of 3 found"
     assert scores.to_json()["never_found"] == {"severe": 3}
     assert Scores.from_json(scores.to_json()).never_found == {"severe": 3}
-    lines = recall_table(scores).splitlines()
-    assert "| 6 of 8 | 0.750 (" in next(line for line in lines if "mild" in line)
-    assert "| 0 of 3 | 0.000 (fewer than 5 rows) |" in next(line for line in lines if "severe" in line)
+
+    def cells(scores: Scores) -> dict[str, list[str]]:
+        lines = [[cell.strip() for cell in line.strip("|").split("|")] for line in recall_table(scores).splitlines()]
+        return {line[0]: line[1:] for line in lines}
+
+    found = cells(scores)
+    assert found["mild"][0] == "6 of 8"
+    assert found["mild"][1].startswith("0.750 (0.")
+    assert found["severe"] == ["0 of 3", "0.000 (fewer than 5 rows)", "0.000"]
     one = score(toy_task(), [0, 1], [0, 1])  # a label without a row is not missed
     assert one.never_found == {}
-    assert "| 0 of 0 | - |" in recall_table(one)
+    assert cells(one)["severe"][:2] == ["0 of 0", "-"]
 
 
 def test_a_label_that_is_never_found_is_printed(

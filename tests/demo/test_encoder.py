@@ -66,7 +66,7 @@ def test_its_vocabulary_is_of_its_texts_only(encoder: Path) -> None:
 def test_a_tiny_t5_learns_to_write_the_words_of_its_texts(tmp_path: Path) -> None:
     """It begins without weights; its tokenizer keeps case and joins tokens to words again."""
     rows = asked_gold(24)
-    words = [t for c in (*ASKED.text_columns, "answer") for t in rows[c]]
+    words = [*(t for c in (*ASKED.text_columns, "answer") for t in rows[c]), *["Aspirin"] * 3]
     base = make_seq2seq(words, tmp_path / "t5", access="restricted")
     assert not list(base.glob("*.safetensors"))
     tokenizer = load_tokenizer(base)

@@ -149,12 +149,13 @@ def test_rejected_rows_are_a_split_of_their_own(stage: str, tmp_path: Path) -> N
     folder = write_stage(OPEN, rows, tmp_path / "rows", stage=stage)
     loaded = load_dataset(str(folder), cache_dir=str(tmp_path / "cache"))
     assert {split: len(part) for split, part in loaded.items()} == {"train": 6, "rejected": 3}
-    assert set(loaded["train"]["label_status"]) == {"kept"}
+    good = [s for i, s in enumerate(rows["label_status"]) if i % 3]
+    assert list(loaded["train"]["label_status"]) == good
     assert set(loaded["rejected"]["label_status"]) == {"rejected"}
     assert json.loads((folder / MANIFEST).read_text())["rows"] == {"train": 6, "rejected": 3}
     together = read_dataset(folder)  # every verb reads both
     assert sorted(together["id"]) == sorted(rows["id"])
-    assert list(together["label_status"]) == ["kept"] * 6 + ["rejected"] * 3
+    assert list(together["label_status"]) == good + ["rejected"] * 3
     assert together.features == rows.features
     assert len(read_dataset(folder, split="train")) == 6
     again = write_stage(OPEN, together, tmp_path / "again", stage=stage)
@@ -169,7 +170,9 @@ def test_folders_without_rejected_rows_or_with_rejected_rows_alone_are_read(tmp_
     every = write_stage(OPEN, some_rejected(4, 1), tmp_path / "all", stage="generate")
     assert len(read_dataset(every)) == 4
     loaded = load_dataset(str(every), cache_dir=str(tmp_path / "cache"))
-    assert {split: len(part) for split, part in loaded.items()} == {"train": 0, "rejected": 4}
+    assert {split: len(part) for split, part in loaded.items()} == {"rejected": 4}
+    empty = write_stage(OPEN, some_rejected(4, 1).select([]), tmp_path / "empty", stage="generate")
+    assert len(read_dataset(empty)) == 0
 
 
 def test_folders_of_earlier_versions_hold_rejected_rows_in_train(tmp_path: Path) -> None:

@@ -87,9 +87,10 @@ def test_a_family_is_trained_and_its_predictions_depend_on_no_batch(family: str,
     assert embed(TASK, model, gold()).shape == (10, 16)
 
 
+@pytest.mark.slow  # its tokenizer names a million characters
 def test_a_model_of_characters_needs_no_vocabulary(base: Path, tmp_path: Path) -> None:
     fields = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 32}
-    sizes = {"max_position_embeddings": 64, "num_hash_buckets": 32, "local_transformer_stride": 16}
+    sizes = {"max_position_embeddings": 64, "num_hash_buckets": 64, "local_transformer_stride": 16}
     folder = without_limit(base, tmp_path / "base", transformers.CanineConfig(**fields, **sizes))
     (folder / "tokenizer.json").unlink()
     transformers.CanineTokenizer(model_max_length=64).save_pretrained(folder)
