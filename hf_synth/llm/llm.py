@@ -25,8 +25,11 @@ from hf_synth.errors import LLMError
 from hf_synth.llm import endpoints
 from hf_synth.llm.calls import Ledger, Outcome, Run
 from hf_synth.llm.journal import Entry, Journal, default_journal
+from hf_synth.llm.manners import MOST_RULES, First, Manners, Refusal, changes, provided_limit, request
 from hf_synth.llm.pacing import Pace
+from hf_synth.llm.providers import Provider, chat_url, key_headers, key_of, next_step, provider_of
 from hf_synth.llm.questions import Answer, Messages, Question, check_sampling, seed_of, with_keys
+from hf_synth.llm.refused import Rules
 from hf_synth.llm.replies import Failure, Reply, error_code, failure_kind, read_limits, read_reply, retry_after
 from hf_synth.llm.stream import Stream, Tally
 
@@ -49,7 +52,8 @@ class LLM:
     Args:
         model: the model's name at the endpoint.
         base_url: e.g. "http://127.0.0.1:8000/v1"; OPENAI_BASE_URL, or else OpenAI's own, when None.
-        api_key: when None, OPENAI_API_KEY for OpenAI's hosts and for OPENAI_BASE_URL, and no key for other endpoints.
+        api_key: when None, OPENAI_API_KEY for OpenAI's hosts and for OPENAI_BASE_URL, a known provider's own variable
+            for its hosts (`providers.py`, e.g. HF_TOKEN), and no key for other endpoints.
         concurrency: most requests in flight of one `chat`.
         journal: file that keeps the answers; `.hf_synth/journal.sqlite` in the working folder when None.
         budget_usd: the most that this LLM may spend in this process. It holds to the cent when `max_tokens` is given,
@@ -62,6 +66,8 @@ class LLM:
         tpm: tokens a minute that it allows, read and written.
         hedge: ask a question again when its answer takes three times as long as usual, and use the first answer. It
             pays twice, so it is allowed only for an endpoint on this machine or with price=(0, 0).
+        sampling: sampling parameters of every question, in the place of those that the question asks for; None leaves
+            one out. What the endpoint refuses of the sampling is left out anyway (`manners.py`).
 
     Raises:
         LLMError: an argument makes no sense.
@@ -80,6 +86,8 @@ class LLM:
     rpm: float | None = None
     tpm: float | None = None
     hedge: bool = False
+    sampling: Mapping[str, Any] = field(default_factory=dict)
+    _manners: Manners | None = field(init=False, repr=False, default=None)
     _ledger: Ledger = field(init=False, repr=False)
     _opened: Journal | None = field(init=False, repr=False, default=None)
 
@@ -98,6 +106,7 @@ class LLM:
             raise LLMError("hedge pays twice; use it for an endpoint on this machine, or with price=(0, 0)")
         if self.hedge and self.budget_usd is not None:
             raise LLMError("hedge cannot be combined with a budget, since it pays twice; use one of them")
+        check_sampling(self.sampling)
         object.__setattr__(self, "_ledger", Ledger(self.budget_usd, self._price))
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -111,6 +120,23 @@ class LLM:
     def origin(self) -> endpoints.Origin:
         """Scheme, host, port and path of the endpoint."""
         return endpoints.parse_origin(self.base_url or os.environ.get("OPENAI_BASE_URL") or "https://api.openai.com/v1")
+
+    @property
+    def provider(self) -> Provider:
+        """What is known of the endpoint beforehand (`providers.PROVIDERS`)."""
+        return provider_of(self.origin, self.model)
+
+    @property
+    def manners(self) -> Manners:
+        """What the endpoint takes of a request, known or learnt."""
+        if self._manners is None:
+            folder = self.open_journal().path.parent / "endpoints"
+            stated = {name for name, value in self.sampling.items() if value is not None}
+            known = {name: rule for name, rule in self.provider.rules.items() if name not in stated}
+            manners = Manners(str(self.origin), self.origin.url, self.model, known, folder)
+            object.__setattr__(self, "_manners", manners)
+        assert self._manners is not None
+        return self._manners
 
     @property
     def spent_usd(self) -> float:
@@ -184,6 +210,7 @@ class LLM:
                 open question is answered before the next one is read.
             ahead: how many questions may follow the oldest open one; None for no bound.
         """
+        sampling = {**sampling, **self.sampling}
         check_sampling(sampling)
         total = len(list_of_messages) if isinstance(list_of_messages, Sequence) else None
         bar = {"total": total, "disable": not progress, "desc": self.model}
@@ -248,7 +275,6 @@ class _Asking:
     def _start(self) -> Run:
         if self._run is None:
             llm, wire = self._llm, Wire(self._llm, self._access, self._sampling)
-            bound = self._sampling.get("max_completion_tokens") or self._sampling.get("max_tokens")
             self._run = Run(
                 wire.ask,
                 wire.client.close,
@@ -256,7 +282,7 @@ class _Asking:
                 model=llm.model,
                 timeout=llm.timeout,
                 max_retries=llm.max_retries,
-                max_tokens=int(bound) if bound else None,
+                max_tokens=provided_limit(self._sampling),
                 schema=self._schema,
                 ledger=llm._ledger,
                 journal=self.journal,
@@ -274,9 +300,11 @@ class Wire:
         origin = llm.origin
         addresses = endpoints.check_endpoint(origin, access, llm.attestation)
         ours = endpoints.may_see_settings(origin)
-        key = llm.api_key or (os.environ.get("OPENAI_API_KEY") if ours else None)
-        if key is None and endpoints.is_openai(origin):
-            raise LLMError("there is no API key; set OPENAI_API_KEY or pass LLM(api_key=...)")
+        provider = llm.provider
+        key = llm.api_key or (os.environ.get("OPENAI_API_KEY") if ours else None) or key_of(provider, origin)
+        if key is None and provider.key_variables:
+            variables = " or ".join(provider.key_variables)
+            raise LLMError(f"there is no API key for {provider.name}; set {variables}, or pass LLM(api_key=...)")
         import httpx2
         import openai
 
@@ -291,19 +319,48 @@ class Wire:
             self.client.organization = self.client.project = self.client.admin_api_key = None
             self.client._custom_headers = {}
         self._llm, self._origin, self._line = llm, origin, line
-        self._url = f"{origin.url}/chat/completions"
-        headers = {**self.client.default_headers, **self.client.auth_headers, "Accept-Encoding": "identity"}
+        self._url = chat_url(provider, origin, llm.model)
+        auth = self.client.auth_headers if key is None else key_headers(provider, key)
+        headers = {**self.client.default_headers, **auth, "Accept-Encoding": "identity"}
         self._headers = {name: value for name, value in headers.items() if isinstance(value, str)}
         self._seeded = "seed" not in sampling
         self._sampling = {name: value for name, value in sampling.items() if value is not None}
+        self._provider, self._first = (
+            provider,
+            First(0.2 if origin.host in ("localhost", "127.0.0.1", "::1") else llm.timeout / 4),
+        )
+        self._noted: set[str] = set()
 
     async def ask(self, key: str, messages: Any, schema: Mapping[str, Any] | None) -> Reply | Failure:
-        """Send one question once."""
-        body: dict[str, Any] = {"model": self._llm.model, "messages": messages, **self._sampling}
-        if self._seeded:
-            body["seed"] = seed_of(key)
-        if schema is not None:
-            body["response_format"] = {"type": "json_schema", "json_schema": {"name": "answer", "schema": schema}}
+        """Send one question once; what the endpoint refuses of its fields is learnt, and the question sent again."""
+        manners = self._llm.manners
+        sampling = {**self._sampling, "seed": seed_of(key)} if self._seeded else self._sampling
+        alone: Rules = {}
+        first = await self._first.enter(manners)
+        try:
+            failure = Failure("http_400")
+            for _ in range(MOST_RULES):
+                rules = {**manners.rules, **alone}
+                body = {"model": self._llm.model, **request(rules, messages, sampling, schema)}
+                outcome = await self._send(body)
+                if isinstance(outcome, Reply):
+                    manners.accept(body)
+                    self._note(rules, schema)
+                if not isinstance(outcome, Refusal):
+                    return outcome
+                failure = outcome.failure
+                if (learnt := manners.learn(outcome.rules, body, alone, sure=outcome.sure)) is None:
+                    break
+                alone = learnt
+                if first:
+                    self._first.sent()
+            return failure
+        finally:
+            if first:
+                self._first.leave()
+
+    async def _send(self, body: Mapping[str, Any]) -> Reply | Failure | Refusal:
+        """Send one request."""
         try:
             # not through openai's client, which has made the headers: its CPU time would be four times the rest
             data = json.dumps(body, ensure_ascii=False).encode()
@@ -315,16 +372,28 @@ class Wire:
         headers = {name.decode("latin-1").lower(): value.decode("latin-1") for name, value in raw}
         plain = endpoints.decompress(content, headers.get("content-encoding", "").strip().lower())
         if not 200 <= status < 300:
-            return self._failure(status, headers, plain or b"")
+            failure = self._failure(status, headers, plain or b"")
+            return failure if failure.kind else self._llm.manners.suspect(failure, status, plain or b"", body)
         reply = Failure("malformed", again=True) if plain is None else read_reply(plain, self._llm.model)
         return replace(reply, limits=limits) if (limits := read_limits(headers)) else reply
+
+    def _note(self, rules: Rules, schema: Mapping[str, Any] | None) -> None:
+        """Record once what is sent otherwise than the journal's keys say."""
+        asked = {**self._sampling, **({"seed": "from the key"} if self._seeded else {})}
+        if changed := changes(rules, asked, schema):
+            facts = {"endpoint": self._origin.url, "model": self._llm.model, "asked": asked, "sent": changed}
+            statement = json.dumps(facts, sort_keys=True)
+            if statement not in self._noted:
+                self._noted.add(statement)
+                name = f"sent otherwise {sha256(statement.encode()).hexdigest()[:12]}"
+                self._llm.open_journal().record(name, statement)
 
     def _failure(self, status: int, headers: Mapping[str, str], body: bytes) -> Failure:
         """Classify an HTTP status; the message is not read, since it may repeat the prompt."""
         where = self._origin
         messages = {
             402: f"the credits at {where} are spent (402); top them up, then run again to go on: every answer is kept",
-            401: f"{where} refuses the key (401); check api_key, or OPENAI_API_KEY with OPENAI_BASE_URL beside it",
+            401: f"{where} refuses the key (401); {next_step(self._provider)}",
             403: f"{where} does not allow this (403); check the key's rights and the model",
             404: f"{where} does not know model {self._llm.model!r} or base_url's path (404)",
         }
