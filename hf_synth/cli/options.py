@@ -103,6 +103,9 @@ def add_endpoint(parser: ArgumentParser) -> None:
     add("--local", action="store_true", help="MODEL is a folder or repo id, run in this process by transformers")
     add("--revision", metavar="REV", help="with --local: branch, tag or commit of a repo id")
     add("--batch", action="store_true", help="through the Batch API: half the price, within a day; open data only")
+    add("--max-tokens", type=int, metavar="N", help="most tokens of an answer, thoughts among them")
+    text = "a sampling parameter, e.g. temperature=0.7 or reasoning_effort=low; none leaves it out; may be repeated"
+    add("--sampling", action="append", default=[], metavar="NAME=VALUE", help=text)
     add("--concurrency", type=int, default=64, metavar="C", help="requests under way at once (default: 64)")
     add("--rpm", type=float, metavar="N", help="requests a minute that the endpoint allows")
     add("--tpm", type=float, metavar="N", help="tokens a minute that the endpoint allows")
@@ -249,10 +252,11 @@ def llm_of(args: Namespace, beside: Path, model: str | None = None) -> Iterator[
             raise LLMError(
                 "--local runs the model in this process; leave out --base-url, --batch, --rpm, --tpm and --hedge"
             )
-        yield hf_synth.LocalLLM(model, journal=journal, revision=args.revision)
+        yield hf_synth.LocalLLM(model, journal=journal, revision=args.revision, sampling=sampling_of(args))
         return
     keywords: Result = {name: getattr(args, name) for name in ("concurrency", "budget_usd", "rpm", "tpm", "hedge")}
     keywords |= {"journal": journal, "price": tuple(args.price) if args.price else None}
+    keywords["sampling"] = sampling_of(args)
     if model == "simulator" and not args.base_url:
         from hf_synth.demo.simulator import running_simulator
 
@@ -264,6 +268,27 @@ def llm_of(args: Namespace, beside: Path, model: str | None = None) -> Iterator[
         raise LLMError("give the endpoint with --base-url, e.g. http://127.0.0.1:8000/v1 (or set OPENAI_BASE_URL)")
     llm = hf_synth.LLM(model, base_url=endpoint, **keywords)
     yield hf_synth.BatchLLM(llm) if args.batch else llm
+
+
+def sampling_of(args: Namespace) -> Result:
+    """Return the fields of --sampling and --max-tokens; None leaves a field out of every question.
+
+    Raises:
+        LLMError: one is not NAME=VALUE, or not a parameter that may be set.
+    """
+    from hf_synth.llm.questions import check_sampling
+
+    fields: Result = {} if args.max_tokens is None else {"max_tokens": args.max_tokens}
+    for text in args.sampling:
+        name, mark, value = text.partition("=")
+        if not mark or not name.isidentifier() or not value:
+            raise LLMError(f"--sampling takes NAME=VALUE, e.g. temperature=0.7 or seed=none, not {text!r}")
+        try:
+            fields[name] = None if value.lower() == "none" else json.loads(value)
+        except ValueError:
+            fields[name] = value
+    check_sampling(fields)
+    return fields
 
 
 @contextlib.contextmanager

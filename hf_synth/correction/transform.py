@@ -29,6 +29,7 @@ from hf_synth.generation.gates import Gates
 from hf_synth.generation.plan import Pool, plan_for_row
 from hf_synth.generation.prompts import answer_schema
 from hf_synth.generation.rows import rows_from_answer, usage_of
+from hf_synth.llm.questions import asked_of
 from hf_synth.models.inference import predict_proba
 from hf_synth.models.record import weights_sha256
 from hf_synth.privacy.repetition import Seen
@@ -103,6 +104,8 @@ class GenerateAndCorrect:
             "n": n,
             "seed": seed,
         }
+        if own := asked_of(llm, {}):
+            self._state["sampling"] = sorted(own.items())
         if judge is not None:
             self._state["judge"] = judge.identity
         self._llm, self._corrector, self._judge, self._exemplars = llm, corrector, judge, exemplars
@@ -162,6 +165,7 @@ class GenerateAndCorrect:
         calls = [plan_for_row(task, self._prompt, row, pool, self._n, self._seed) for row in gold]
         access = strictest(self._access, *(row.get("access") for row in gold))
         sampling: dict[str, Any] = dict(self._prompt.sampling)
+        asked = json.dumps(asked_of(self._llm, sampling), sort_keys=True)
         answers = self._llm.chat(
             [call.messages for call in calls],
             access=access,
@@ -174,7 +178,7 @@ class GenerateAndCorrect:
         for row, call, answer in zip(gold, calls, answers, strict=True):
             seen = Seen()  # one for each row: its answer must not depend on those of other rows
             seen.repeat(tuple(row[c] for c in task.text_columns))
-            rows = rows_from_answer(task, call, answer, access, self._gates, seen, json.dumps(sampling, sort_keys=True))
+            rows = rows_from_answer(task, call, answer, access, self._gates, seen, asked)
             kept = [r for r in rows if r["label_status"] == "kept"][: self._n]
             rejected = [r for r in rows if r["label_status"] == "rejected"]
             chosen = (kept or rejected)[:1] if self._n == 1 else kept + rejected

@@ -24,7 +24,7 @@ from hf_synth.generation.plan import Balance, Call, Plan, Pool, Schedule, check_
 from hf_synth.generation.prompts import Row, answer_schema, prompt_for
 from hf_synth.generation.rows import rows_from_answers, usage_of
 from hf_synth.llm.journal import default_journal
-from hf_synth.llm.questions import Answer, Chat
+from hf_synth.llm.questions import Answer, Chat, asked_of
 from hf_synth.privacy.repetition import Seen
 from hf_synth.reports.page import markdown_table
 from hf_synth.task.columns import REASONS, USAGE_COLUMNS
@@ -108,7 +108,7 @@ def generate_with_figures(
     prompt = prompt_for(task, prompt) if isinstance(prompt, str) else prompt or task.prompt
     pool, quotas, schedule = _prepare(task, exemplars, n, prompt, balance, max_calls, seed, llm.ahead)
     llm = _with_journal(llm, exemplars)
-    making = _Making(task, pool, quotas, schedule, prompt)
+    making = _Making(task, pool, quotas, schedule, asked_of(llm, dict(prompt.sampling)))
     schema = None if task.parse else answer_schema(task)
     settings = {"access": pool.access, "schema": schema, "scope": task.fingerprint(), "progress": progress}
     for answer in llm.stream(schedule.questions(), **settings, **dict(prompt.sampling)):
@@ -123,10 +123,12 @@ class _Making:
     Answers are checked up to `_TOGETHER` at once, and at the latest when the plan waits for them.
     """
 
-    def __init__(self, task: Task, pool: Pool, quotas: Mapping[str, int], schedule: Schedule, prompt: Prompt) -> None:
+    def __init__(
+        self, task: Task, pool: Pool, quotas: Mapping[str, int], schedule: Schedule, sampling: Mapping[str, Any]
+    ) -> None:
         self._task, self._quotas, self._schedule, self._access = task, quotas, schedule, pool.access
         self._gates, self._seen, self.table = Gates(task, pool), Seen(), _Table(task)
-        self._sampling = json.dumps(dict(prompt.sampling), sort_keys=True)
+        self._sampling = json.dumps(sampling, sort_keys=True)
         self._left, self._reasons = Counter(quotas), Counter[str]()
         self._unchecked: list[tuple[Call, Answer]] = []
         self._in_vain = self._cached = self._none = 0  # answers in a row that are none; from the journal; none in all

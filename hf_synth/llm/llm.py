@@ -28,7 +28,7 @@ from hf_synth.llm.journal import Entry, Journal, default_journal
 from hf_synth.llm.manners import MOST_RULES, First, Manners, Refusal, changes, provided_limit, request
 from hf_synth.llm.pacing import Pace
 from hf_synth.llm.providers import Provider, chat_url, key_headers, key_of, next_step, provider_of
-from hf_synth.llm.questions import Answer, Messages, Question, check_sampling, seed_of, with_keys
+from hf_synth.llm.questions import Answer, Messages, Question, asked_of, check_sampling, seed_of, with_keys
 from hf_synth.llm.refused import Rules
 from hf_synth.llm.replies import Failure, Reply, error_code, failure_kind, read_limits, read_reply, retry_after
 from hf_synth.llm.stream import Stream, Tally
@@ -210,7 +210,7 @@ class LLM:
                 open question is answered before the next one is read.
             ahead: how many questions may follow the oldest open one; None for no bound.
         """
-        sampling = {**sampling, **self.sampling}
+        sampling = asked_of(self, sampling)
         check_sampling(sampling)
         total = len(list_of_messages) if isinstance(list_of_messages, Sequence) else None
         bar = {"total": total, "disable": not progress, "desc": self.model}
