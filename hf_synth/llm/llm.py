@@ -29,7 +29,7 @@ from hf_synth.llm.manners import MOST_RULES, First, Manners, Refusal, changes, p
 from hf_synth.llm.pacing import Pace
 from hf_synth.llm.providers import Provider, chat_url, key_headers, key_of, next_step, provider_of
 from hf_synth.llm.questions import Answer, Messages, Question, asked_of, check_sampling, seed_of, with_keys
-from hf_synth.llm.refused import Rules
+from hf_synth.llm.refused import Rules, names_model
 from hf_synth.llm.replies import Failure, Reply, error_code, failure_kind, read_limits, read_reply, retry_after
 from hf_synth.llm.stream import Stream, Tally
 
@@ -395,10 +395,10 @@ class Wire:
             402: f"the credits at {where} are spent (402); top them up, then run again to go on: every answer is kept",
             401: f"{where} refuses the key (401); {next_step(self._provider)}",
             403: f"{where} does not allow this (403); check the key's rights and the model",
-            404: f"{where} does not know model {self._llm.model!r} or base_url's path (404)",
+            404: f"{where} does not know model {self._llm.model!r} or base_url's path ({status})",
         }
         kind = failure_kind(status, body)
-        fatal = messages.get(status) if not kind else None
+        fatal = messages.get(404 if names_model(status, body) else status) if not kind else None
         if 300 <= status < 400:
             fatal = f"{where} redirects elsewhere ({status}), which is not followed; check base_url"
         if status == 429 and error_code(body) == "insufficient_quota":

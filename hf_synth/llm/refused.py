@@ -49,7 +49,7 @@ _REFUSES = (
     r"too (?:large|small|high|low)|exceeds?|greater than|less than|request logprobs|cannot find field)"
 )
 _CHOICES = re.compile(
-    r"(?i)expected one of|supported (?:parameters|fields|values)|valid (?:parameters|fields)|allowed:"
+    r"(?i)expected one of|(?<![a-z])supported (?:parameters|fields|values)|valid (?:parameters|fields)|allowed:"
 )
 _BOTH = re.compile(
     r"\bboth\b|only one|one of (?:them|the two)|not .{0,20}together|mutually exclusive|either .{0,40}\bor\b",
@@ -118,6 +118,17 @@ def read_refused(status: int, body: bytes, sent: Mapping[str, Any]) -> dict[str,
     if not rules and unnamed and STRUCTURE in sent and status != 403:
         return {STRUCTURE: None}
     return rules
+
+
+def names_model(status: int, body: bytes) -> bool:
+    """Check whether an error is about the name of the model: some servers say so with 400 in the place of 404."""
+    if status not in (400, 422):
+        return False
+    try:
+        error = json.loads(body)["error"]
+        return error.get("param") == "model" or error.get("code") in ("model_not_found", "invalid_model")
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        return False
 
 
 def _parts(value: Any, depth: int) -> Iterator[tuple[tuple[str, ...], str]]:
