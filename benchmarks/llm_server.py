@@ -13,7 +13,8 @@ import json
 import random
 import re
 import time
-from collections import Counter
+from collections import Counter, deque
+from collections.abc import Callable
 from hashlib import blake2b
 from typing import Any
 
@@ -30,7 +31,8 @@ class Counts:
         self.rng = random.Random(options.seed)
         self.n: Counter[str] = Counter()
         self.good: Counter[bytes] = Counter()
-        self.in_flight = 0
+        self.in_flight = self.working = 0
+        self.queue: deque[Callable[[], None]] = deque()  # requests that wait for one of the slots
         self.first = self.last = 0.0
         self.bucket, self.filled = options.rpm / 60, time.monotonic()
 
@@ -107,6 +109,8 @@ class Connection(asyncio.Protocol):
         body, self.buffer = self.buffer[end + 4 : size], self.buffer[size:]
         if head.startswith(b"GET /stats"):
             self.transport.write(response(200, json.dumps(self.counts.stats()).encode()))
+        elif head.startswith(b"GET "):
+            self.transport.write(response(404, b"{}"))
         else:
             self._chat(json.loads(body))
 
@@ -129,7 +133,27 @@ class Connection(asyncio.Protocol):
             "usage": {"prompt_tokens": 120, "completion_tokens": 150, "total_tokens": 270},
         }  # fmt: skip
         seconds = c.options.latency * (10 if fate == "slow" else 1)
-        self._later(seconds, response(200, json.dumps(reply).encode()), fate, key)
+        data = response(200, json.dumps(reply).encode())
+        if not c.options.slots:
+            self._later(seconds, data, fate, key)
+            return
+        c.queue.append(lambda: self._work(seconds, data, fate, key))
+        if c.working < c.options.slots:
+            c.queue.popleft()()
+
+    def _work(self, seconds: float, data: bytes, fate: str, key: bytes) -> None:
+        """Work on a request in one of the slots; the next one that waits gets it."""
+        c = self.counts
+        c.working += 1
+        longer = 1 + c.options.batching * c.working / c.options.slots
+
+        def done() -> None:
+            c.working -= 1
+            if c.queue:
+                c.queue.popleft()()
+
+        asyncio.get_running_loop().call_later(seconds * longer, done)
+        self._later(seconds * longer, data, fate, key)
 
     def _later(self, seconds: float, data: bytes, fate: str, key: bytes | None) -> None:
         c = self.counts
@@ -162,6 +186,8 @@ def options(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--latency", type=float, default=0.2, help="seconds before a good answer")
     for name, what in (("p429", "of 429"), ("p500", "of 500"), ("bad", "of broken JSON"), ("slow", "ten times slower")):
         parser.add_argument(f"--{name}", type=float, default=0.0, help=f"share {what}")
+    parser.add_argument("--slots", type=int, default=0, help="requests worked on at once; the others wait (0: all)")
+    parser.add_argument("--batching", type=float, default=0.0, help="how much longer an answer takes in full slots")
     parser.add_argument("--rpm", type=float, default=0.0, help="requests a minute, over which it answers 429")
     parser.add_argument("--retry-after", type=float, default=-1.0, help="seconds; none when negative")
     parser.add_argument("--seed", type=int, default=0)

@@ -144,12 +144,19 @@ def memory(folder: Path) -> list[str]:
 
 def generate(folder: Path) -> list[str]:
     """Measure `generate` from the loaded gold to the Dataset."""
-    row = measure("generate", folder)
-    lines = show("generate, 2,000 calls, 64 at once, 200 ms", 6.25, [row])
-    seconds = row["after_start_s"]
-    sentence = f"From the loaded gold to the Dataset: {seconds} s, {seconds / 6.25:.2f} x the limit."
-    print(sentence)
-    return [*lines, "", sentence]
+    lines = []
+    for n, at_once in ((2_000, 64), (6_000, 512)):
+        rows = [measure(client, folder, n=n, concurrency=at_once) for client in ("generate", "chat")]
+        limit = n * 0.2 / at_once
+        lines += show(f"generate and chat, {n:,} calls, {at_once} at once, 200 ms", limit, rows)
+        seconds, ratio = rows[0]["after_start_s"], rows[1]["asking_s"] / rows[0]["asking_s"]
+        lines += [
+            "",
+            f"From the loaded gold to the Dataset: {seconds} s, {seconds / limit:.2f} x the limit; while asking "
+            f"{n / rows[0]['asking_s']:,.0f} rows a second, {ratio:.2f} of those of chat.",
+        ]
+        print(lines[-1])
+    return lines
 
 
 def kill(folder: Path, rounds: int = 10) -> list[str]:

@@ -44,7 +44,9 @@ def chat(args: argparse.Namespace) -> int:
     """Ask with `LLM.chat` and its journal."""
     from hf_synth.llm.llm import LLM
 
-    llm = LLM("m", base_url=args.url, journal=args.folder / "journal.sqlite", concurrency=args.concurrency, **args.llm)
+    llm = LLM(
+        "m", base_url=args.url, journal=args.folder / "journal.sqlite", concurrency=args.concurrency or None, **args.llm
+    )
     answers = llm.chat([messages(i) for i in range(args.n)], access="open", max_tokens=512)
     return sum(a.status == "ok" for a in answers)
 
@@ -54,7 +56,6 @@ def generate(args: argparse.Namespace) -> int:
     from dataclasses import replace
 
     import aiohttp  # noqa: F401  imports of the first call count as start-up here
-    import openai  # noqa: F401
 
     from hf_synth.generation.generation import generate as make
     from hf_synth.gold.gold import load_gold
@@ -65,7 +66,9 @@ def generate(args: argparse.Namespace) -> int:
     prompt = replace(task.prompt, asks_for="one_label", exemplars="same_label", rows=1)
     gold = load_gold(task, args.folder.parent / "gold")["train"].select(range(200))
     (args.folder / "ready").write_text(str(time.time()))
-    llm = LLM("m", base_url=args.url, journal=args.folder / "journal.sqlite", concurrency=args.concurrency, **args.llm)
+    llm = LLM(
+        "m", base_url=args.url, journal=args.folder / "journal.sqlite", concurrency=args.concurrency or None, **args.llm
+    )
     rows = make(task, gold, llm, args.n, prompt=prompt)
     (args.folder / "made").write_text(str(time.time()))
     return sum(status == "kept" for status in rows["label_status"])
@@ -77,7 +80,7 @@ def main() -> None:
     parser.add_argument("client", choices=("chat", "generate", "bare-httpx", "bare-aiohttp"))
     parser.add_argument("--url", required=True)
     parser.add_argument("--n", type=int, default=2_000)
-    parser.add_argument("--concurrency", type=int, default=64)
+    parser.add_argument("--concurrency", type=int, default=64, help="0: none is given")
     parser.add_argument("--retries", type=int, default=2)
     parser.add_argument("--folder", type=Path, required=True)
     parser.add_argument("--llm", type=json.loads, default={}, help="more arguments of LLM, as JSON")

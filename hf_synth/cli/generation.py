@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+import sys
 from argparse import ArgumentParser, Namespace
 from collections import Counter
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import hf_synth
 from hf_synth.cli import options
 from hf_synth.cli.options import Result
-from hf_synth.errors import OutputError
+from hf_synth.errors import LLMError, OutputError
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+
+    from hf_synth.task.task import Task
 
 
 def add_generate_options(parser: ArgumentParser) -> None:
@@ -18,12 +25,14 @@ def add_generate_options(parser: ArgumentParser) -> None:
     options.add_gold(parser)
     options.add_llm(parser, required=True)
     parser.add_argument("--out", type=Path, metavar="DIR")
+    text = "make the calls for N notes (default: 5), show all of them, stop; without it the command goes on from there"
+    parser.add_argument("--preview", type=int, nargs="?", const=5, metavar="N", help=text)
     parser.add_argument("--dry-run", action="store_true", help="say how many calls, tokens and dollars; ask nothing")
 
 
 def generate(args: Namespace) -> Result:
     """Ask the LLM for synthetic notes; with --dry-run estimate what it would take."""
-    from hf_synth.generation.generation import estimate, generation_table
+    from hf_synth.generation.generation import check_some, estimate, generate_with_figures, generation_table
     from hf_synth.task.columns import USAGE_COLUMNS
     from hf_synth.task.folders import write_stage
     from hf_synth.task.labels import MARKS, gold_marks
@@ -34,19 +43,48 @@ def generate(args: Namespace) -> Result:
     if args.dry_run:
         guess = estimate(task, exemplars, price=options.price_of(args), **keywords)
         return options.print_estimate(guess, args)
+    if args.preview is not None:
+        return _preview(args, task, exemplars, keywords)
     if args.out is None:
         raise OutputError("say where the notes go: --out DIR (or --dry-run to see what they would take)")
     with options.llm_of(args, options.gold_path(args) or args.out.parent) as llm:
-        rows = hf_synth.generate(task, exemplars, llm, seed=args.seed, progress=not args.quiet, **keywords)
+        progress = not args.quiet
+        rows, run = generate_with_figures(task, exemplars, llm, seed=args.seed, progress=progress, **keywords)
+    check_some(rows, run)
     counts = Counter(rows["label_status"])
     rejects = Counter(r for s, r in zip(rows["label_status"], rows["reason"], strict=True) if s == "rejected")
     usage = {name: sum(value for value in rows[name] if value is not None) for name in USAGE_COLUMNS}
-    figures: Result = {"rejected": dict(rejects), **usage}
+    figures: Result = {"rejected": dict(rejects), **usage, **run}
     facts: Result = {"generator": args.llm, "seed": args.seed, "gold_rows": len(exemplars), "prompt": args.prompt}
     facts |= {"exemplars": args.choose, "share": args.share, "balance": args.balance}
     facts |= {MARKS: gold_marks(task, exemplars), **figures}
     write_stage(task, rows, args.out, stage="generate", report=generation_table(rows), **facts)
     print(f"{counts['kept']:,} notes, {counts['rejected']:,} rejected answers {dict(rejects) or ''} -> {args.out}")
+    late, failed = run["failures"].get("timeout", 0), sum(run["failures"].values())
+    lost = {"failed": failed - late, "timed out": late, "were refused": sum(run["refusals"].values())}
+    if any(lost.values()):
+        words = ", ".join(f"{count:,} {word}" for word, count in lost.items() if count)
+        print(f"of {run['calls']:,} calls {words}")
     dollars = f", ${usage['cost_usd']:,.2f}" if usage["cost_usd"] else ""
     print(f"{usage['prompt_tokens']:,} tokens read, {usage['completion_tokens']:,} written{dollars}")
     return {"out": str(args.out), "rows": counts["kept"], **figures}
+
+
+def _preview(args: Namespace, task: Task, exemplars: Dataset, keywords: Result) -> Result:
+    """Make the first calls, and show them in the terminal and as a page."""
+    from hf_synth.generation.preview import preview
+    from hf_synth.task.folders import work_folder
+
+    if args.preview < 1:
+        raise LLMError("--preview N: give the number of notes to look at, 1 or more")
+    beside = options.gold_path(args) or (args.out.parent if args.out else Path())
+    args.batch = False  # the answers have the same keys, and a preview does not wait for a day
+    with options.llm_of(args, beside) as llm:
+        made = preview(task, exemplars, llm, rows=args.preview, seed=args.seed, **keywords)
+    page = made.write(work_folder(beside if beside.exists() else Path()) / "preview")
+    if made.access == "open" or sys.stdout.isatty():
+        print(made.text())
+    else:
+        print(f"{made.summary()} The notes are {made.access}: they are shown in a terminal, and on the page.")
+    print(f"-> {page}; the same command without --preview goes on from here")
+    return {"preview": str(page), **made.figures()}

@@ -24,7 +24,7 @@ from hf_synth.errors import ColumnError, JournalError
 if TYPE_CHECKING:
     import sqlite3
 
-STATUSES = ("ok", "refusal", "truncated")
+STATUSES = ("ok", "refusal", "truncated", "empty", "cut")  # the last two are no answers: the next run asks again
 _COUNTS = ", ".join(f"sum(status = '{status}')" for status in STATUSES)
 _GROUP = 1_000  # answers held in memory at once
 
@@ -61,6 +61,7 @@ def add_journal_options(parser: ArgumentParser) -> None:
     add = verb("gc", "drop answers that fit all criteria given, and make the file smaller", gc)
     add("--days", type=float, metavar="N", help="those older than N days")
     add("--model", metavar="NAME", help="those of a model, as `ls` names it")
+    add("--status", choices=STATUSES, help="those of a status, e.g. empty: nothing was written")
     add("--dry-run", action="store_true", help="only say what would be dropped")
 
 
@@ -164,19 +165,23 @@ def export(args: Namespace) -> Result:
 
 
 def gc(args: Namespace) -> Result:
-    """Delete answers that are older than --days, or of --model; with both, those that are both.
+    """Delete answers that are older than --days, of --model or of --status; with several, those that are all of it.
 
     Raises:
         JournalError: neither is given, or the journal cannot be written.
     """
     from hf_synth.llm.journal import Journal
 
-    if args.days is None and args.model is None:
-        raise JournalError("say which answers to drop: --days N (older than that), --model NAME, or both")
+    if args.days is None and args.model is None and args.status is None:
+        raise JournalError(
+            "say which answers to drop: --days N (older than that), --model NAME, --status empty, or several"
+        )
     if args.days is not None and not 0 <= args.days < 1e6:
         raise JournalError("--days is a number of days, 0 or more")
     oldest = None if args.days is None else time.time() - 86_400 * args.days
-    clauses = (("created < ?", oldest), ("model = ?", args.model))
+    # earlier versions kept an empty answer as "ok"
+    status = "CASE WHEN status = 'ok' AND text = '' THEN 'empty' ELSE status END = ?"
+    clauses = (("created < ?", oldest), ("model = ?", args.model), (status, args.status))
     values = {clause: value for clause, value in clauses if value is not None}
     path, where = find_journal(args.path), " AND ".join(values)
     before, shrunk = path.stat().st_size, True

@@ -106,7 +106,8 @@ def add_endpoint(parser: ArgumentParser) -> None:
     add("--max-tokens", type=int, metavar="N", help="most tokens of an answer, thoughts among them")
     text = "a sampling parameter, e.g. temperature=0.7 or reasoning_effort=low; none leaves it out; may be repeated"
     add("--sampling", action="append", default=[], metavar="NAME=VALUE", help=text)
-    add("--concurrency", type=int, default=64, metavar="C", help="requests under way at once (default: 64)")
+    add("--concurrency", type=int, metavar="C", help="requests under way at once (default: learnt from the server)")
+    add("--timeout", type=float, default=120, metavar="S", help="seconds to wait for an answer (default: 120)")
     add("--rpm", type=float, metavar="N", help="requests a minute that the endpoint allows")
     add("--tpm", type=float, metavar="N", help="tokens a minute that the endpoint allows")
     add("--hedge", action="store_true", help="ask again when an answer is slow; only where answers cost nothing")
@@ -254,7 +255,8 @@ def llm_of(args: Namespace, beside: Path, model: str | None = None) -> Iterator[
             )
         yield hf_synth.LocalLLM(model, journal=journal, revision=args.revision, sampling=sampling_of(args))
         return
-    keywords: Result = {name: getattr(args, name) for name in ("concurrency", "budget_usd", "rpm", "tpm", "hedge")}
+    names = ("concurrency", "timeout", "budget_usd", "rpm", "tpm", "hedge")
+    keywords: Result = {name: getattr(args, name) for name in names}
     keywords |= {"journal": journal, "price": tuple(args.price) if args.price else None}
     keywords["sampling"] = sampling_of(args)
     if model == "simulator" and not args.base_url:

@@ -40,6 +40,7 @@ from hf_synth.experiments.cell_figures import (
 )
 from hf_synth.experiments.grid import BASELINES, FREQUENCY, LINEAR, ZERO_SHOT, Cell, Job, Study, key_of
 from hf_synth.experiments.opinions import AnyJudge, ask, read_opinions, usage_of
+from hf_synth.generation.generation import check_some
 from hf_synth.gold.adoption import adopt, read_dataset
 from hf_synth.gold.gold import subset
 from hf_synth.models.linear import linear_fit
@@ -142,6 +143,7 @@ def make_pool(study: Study, cell: Cell, n: int, key: str, maker: Maker) -> None:
     rows = maker(own, n, cell.seed)
     if not {"label_status", "llm_label", "seed_ids", "id"} <= set(rows.column_names):
         rows = adopt(study.task, rows, generator=cell.generator)
+    check_some(rows)  # a stage without a note would stand for good
     left_out = (
         [i for split in held.values() for i in leakage.copies(study.task, rows, split)] if study.drop_seen else []
     )

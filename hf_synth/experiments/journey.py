@@ -15,14 +15,25 @@ from typing import TYPE_CHECKING, Any
 
 from hf_synth.correction.augmentation import augment, trainable
 from hf_synth.correction.correction import correct_with_policy
-from hf_synth.errors import ColumnError, TaskError
+from hf_synth.correction.policy import Policy
+from hf_synth.errors import ColumnError, OutputError, TaskError
 from hf_synth.evaluation.evaluation import Scores, evaluate
 from hf_synth.experiments.journey_report import Journey, score_plot, score_rows, write_journey_report
-from hf_synth.generation.generation import generation_table
+from hf_synth.generation.generation import check_some, generation_table
+from hf_synth.gold.adoption import read_dataset
 from hf_synth.gold.gold import subset
 from hf_synth.models.training import train, trainer_fit
 from hf_synth.reports.page import markdown_table
-from hf_synth.task.folders import clear_disk_errors, private_folder, write_stage
+from hf_synth.task.columns import MANIFEST
+from hf_synth.task.folders import (
+    approve,
+    clear_disk_errors,
+    edited_files,
+    file_digest,
+    private_folder,
+    read_manifest,
+    write_stage,
+)
 from hf_synth.task.labels import gold_marks
 from hf_synth.task.task import Task
 
@@ -30,6 +41,7 @@ if TYPE_CHECKING:
     from datasets import Dataset, DatasetDict
 
 _LOG = logging.getLogger(__name__)
+FOLLOWS = "follows_from_edited"  # in a manifest: digests of the edited files that the rows were made from
 ARMS = ("gold", "synthetic_raw", "synthetic_corrected", "gold_plus_raw", "gold_plus_corrected")
 
 
@@ -52,6 +64,10 @@ def run(
 
     Without correction (a text2text task, or a multi_label one with method "auto") an arm of corrected rows is the arm
     of raw rows.
+
+    A run can be paused, looked at and resumed. When the rows in `synthetic/` or `corrected/` of an earlier run in `out`
+    were edited, they are taken as approved: that stage and those before it are not made again, those after it are. The
+    manifests and the report name them ("approved_by_hand", "follows_from_edited").
 
     Args:
         synthetic: synthetic rows, or a function that generates them from the gold rows that may be shown.
@@ -85,16 +101,26 @@ def run(
     out = private_folder(Path(out))
     shown = gold["train"] if gold_size is None else subset(task, gold["train"], gold_size, seed=seed)
     n = len(shown)
-    rows = synthetic(shown) if callable(synthetic) else synthetic
-    write_stage(task, rows, out / "synthetic", stage="generate", report=generation_table(rows))
+    approved = _approved(out, say)
+    if "synthetic" in approved or ("corrected" in approved and (out / "synthetic" / MANIFEST).is_file()):
+        rows = read_dataset(out / "synthetic")
+    else:
+        rows = synthetic(shown) if callable(synthetic) else synthetic
+        check_some(rows)
+        write_stage(task, rows, out / "synthetic", stage="generate", report=generation_table(rows))
     lap("generate")
 
-    say(f"correcting {len(rows):,} synthetic rows with {n:,} gold rows ({method})")
     how: dict[str, Any] = {"base_model": base_model, "seed": seed, **(training or {})}
-    fit = trainer_fit(task, work_dir=out / "folds", **how)
-    corrected, policy = correct_with_policy(task, rows, fit, gold=shown, method=method, seed=seed)
-    facts: dict[str, Any] = {"policy": policy.to_json(), "gold_rows": n, "gold_marks": gold_marks(task, shown)}
-    write_stage(task, corrected, out / "corrected", stage="correct", **facts)
+    if "corrected" in approved:
+        corrected = read_dataset(out / "corrected")
+        policy = Policy.from_json((read_manifest(out / "corrected") or {})["policy"])
+    else:
+        say(f"correcting {len(rows):,} synthetic rows with {n:,} gold rows ({method})")
+        fit = trainer_fit(task, work_dir=out / "folds", **how)
+        corrected, policy = correct_with_policy(task, rows, fit, gold=shown, method=method, seed=seed)
+        facts: dict[str, Any] = {"policy": policy.to_json(), "gold_rows": n, "gold_marks": gold_marks(task, shown)}
+        facts |= {FOLLOWS: approved} if approved else {}
+        write_stage(task, corrected, out / "corrected", stage="correct", **facts)
     lap("correct")
 
     if task.kind != "single_label" and policy.method == "none":  # rows without correction are not named corrected
@@ -111,9 +137,30 @@ def run(
         models[name] = train(task, mixtures[name], output_dir=out / "models" / name, **how)
         scores[name] = evaluate(task, models[name], gold["test"], exclude=gold["train"], seed=seed)
         lap(name)
-    journey = Journey(task, out, corrected, policy, scores, models, seconds, caption)
+    journey = Journey(task, out, corrected, policy, scores, models, seconds, caption, tuple(approved))
     write_scores(journey)
     return journey
+
+
+def _approved(out: Path, say: Callable[[str], None]) -> dict[str, dict[str, str]]:
+    """Return the digests of the edited files of each stage of an earlier run that a person edited, which are approved.
+
+    Raises:
+        OutputError: corrected rows were edited that no longer follow from the edited synthetic rows, or files lack.
+    """
+    edited = {stage: names for stage in ("synthetic", "corrected") if (names := edited_files(out / stage))}
+    for stage, names in edited.items():
+        if missing := [name for name in names if not (out / stage / name).is_file()]:
+            raise OutputError(f"{out / stage} lacks {', '.join(missing)}: put it back, or remove the folder")
+    follows = ((read_manifest(out / "corrected") or {}).get(FOLLOWS) or {}).get("synthetic")
+    if len(edited) == 2 and follows != {name: file_digest(out / "synthetic" / name) for name in edited["synthetic"]}:
+        raise OutputError(
+            f"{out}: both synthetic/ and corrected/ were edited, and the corrected rows do not follow from the edited "
+            "synthetic ones; remove the folder of the one that is not to be used"
+        )
+    for stage, names in edited.items():
+        say(f"{stage}/ was edited by hand ({', '.join(names)}): it is taken as approved, and not made again")
+    return {stage: approve(out / stage) for stage in edited}
 
 
 def _mixture(task: Task, arm: str, gold: Dataset, raw: Dataset, corrected: Dataset) -> Dataset:

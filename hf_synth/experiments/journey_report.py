@@ -66,6 +66,7 @@ class Journey:
         models: folders of the models by arm.
         seconds: wall time by stage.
         caption: text under each picture.
+        approved: stages whose rows a person edited.
     """
 
     task: Task
@@ -76,6 +77,7 @@ class Journey:
     models: Mapping[str, Path]
     seconds: Mapping[str, float]
     caption: str = ""
+    approved: Sequence[str] = ()
 
     @cached_property
     def simulated(self) -> str:
@@ -106,6 +108,8 @@ def write_journey_report(journey: Journey, *, more: Sequence[Section] = ()) -> P
         ("base model", ", ".join(bases) or "unknown"),
         ("test rows", next((s.n for s in scores), 0)),
     ]
+    if journey.approved:
+        facts.append(("edited and approved by hand", ", ".join(journey.approved)))
     sections = [*journey_sections(journey), *more]
     title = f"{journey.task.full_name}: results of a run"
     return write_report(journey.out, title, sections, simulated=journey.simulated, facts=facts)

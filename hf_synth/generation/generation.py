@@ -18,11 +18,12 @@ from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hf_synth.errors import ColumnError
+from hf_synth.errors import ColumnError, LLMError
 from hf_synth.generation.gates import Gates
 from hf_synth.generation.plan import Balance, Call, Plan, Pool, Schedule, check_balance, share_rows
 from hf_synth.generation.prompts import Row, answer_schema, prompt_for
 from hf_synth.generation.rows import rows_from_answers, usage_of
+from hf_synth.llm.calls import CAUSES
 from hf_synth.llm.journal import default_journal
 from hf_synth.llm.questions import Answer, Chat, asked_of
 from hf_synth.privacy.repetition import Seen
@@ -38,6 +39,15 @@ _LOG = logging.getLogger(__name__)
 _MOST_CALLS = 3  # most calls, as a multiple of those needed if every answer were good
 _HOPELESS = 50  # calls in a row without an answer
 _TOGETHER = 32  # answers that the gates look at together
+_LOOK = "look at an answer with `hf-synth journal show PATH KEY --text`"
+_ADVICE = {  # what to do where all rows were rejected for a reason
+    "empty": "a model that thinks may need a higher limit of tokens: raise max_tokens, then run the same command again",
+    "truncated": "raise max_tokens, or ask for fewer notes a call",
+    "unparsable": f"the model does not keep to the form: {_LOOK}, or take another model",
+    "unknown_label": f"the model gives other labels: {_LOOK}, or take another model",
+    "refusal": "the endpoint declines these prompts: take another model, or a local one",
+    "budget": "not one call fits into the budget: raise it",
+}
 _GROUP = 1_000  # rows converted to Arrow at once
 _CHARACTERS = 4  # characters of a token in English, roughly
 
@@ -106,14 +116,14 @@ def generate_with_figures(
         label that was asked for ("" for a call for several labels or none).
     """
     prompt = prompt_for(task, prompt) if isinstance(prompt, str) else prompt or task.prompt
-    pool, quotas, schedule = _prepare(task, exemplars, n, prompt, balance, max_calls, seed, llm.ahead)
-    llm = _with_journal(llm, exemplars)
+    pool, quotas, schedule = prepare(task, exemplars, n, prompt, balance, max_calls, seed, llm.ahead)
+    llm, settings = settings_of(task, exemplars, llm, prompt, pool)
     making = _Making(task, pool, quotas, schedule, asked_of(llm, dict(prompt.sampling)))
-    schema = None if task.parse else answer_schema(task)
-    settings = {"access": pool.access, "schema": schema, "scope": task.fingerprint(), "progress": progress}
-    for answer in llm.stream(schedule.questions(), **settings, **dict(prompt.sampling)):
+    for answer in llm.stream(schedule.questions(), progress=progress and making.words, **settings):
         making.take(answer)
     making.check()
+    if making.cut:
+        llm.keep(making.cut)
     return making.table.dataset(), making.figures()
 
 
@@ -130,6 +140,7 @@ class _Making:
         self._gates, self._seen, self.table = Gates(task, pool), Seen(), _Table(task)
         self._sampling = json.dumps(sampling, sort_keys=True)
         self._left, self._reasons = Counter(quotas), Counter[str]()
+        self.cut: list[str] = []  # keys of answers that the server cut, and of which rows came
         self._unchecked: list[tuple[Call, Answer]] = []
         self._in_vain = self._cached = self._none = 0  # answers in a row that are none; from the journal; none in all
         self._failures, self._refusals = Counter[str](), Counter[str]()
@@ -139,7 +150,6 @@ class _Making:
         """Take the answer to the oldest open call."""
         call = self._schedule.open_calls.popleft()
         self._cached += answer.cached
-        self._none += answer.again
         if answer.status == "error":
             self._failures[answer.code] += 1
         elif answer.status == "refusal":
@@ -158,7 +168,10 @@ class _Making:
             kept = Counter[str]()
             if any(self._left.values()):
                 self._keep(next(made), usage_of(answer), kept)
-            self._schedule.record(call, kept, none=answer.again)
+            if answer.again and kept:
+                self.cut.append(answer.journal_key)
+            self._none += answer.again and not kept
+            self._schedule.record(call, kept, none=answer.again and not kept)
         return bool(group)
 
     def _keep(self, rows: Sequence[Row], usage: Row, kept: Counter[str]) -> None:
@@ -174,6 +187,13 @@ class _Making:
                 continue  # more of a label than wanted
             self.table.add(row | usage)
             usage = {}
+
+    def words(self) -> str:
+        """Return the counts of notes, failures and time-outs so far, for the progress bar."""
+        late = self._failures["timeout"]
+        counts = {"failed": self._failures.total() - late, "timed out": late, "refused": self._refusals.total()}
+        notes = f"{sum(self._quotas.values()) - sum(self._left.values()):,} notes"
+        return ", ".join([notes, *(f"{count:,} {word}" for word, count in counts.items() if count)])
 
     def figures(self) -> dict[str, Any]:
         """Return the figures of the run, and log a warning where rows are missing."""
@@ -192,7 +212,7 @@ class _Making:
         return {"calls": calls, "from_journal": self._cached, **counts}
 
 
-def _prepare(
+def prepare(
     task: Task,
     exemplars: Dataset,
     n: int | Mapping[str, int],
@@ -219,6 +239,12 @@ def _prepare(
     calls = math.ceil(each / rows) if together else sum(math.ceil(count / rows) for count in quotas.values())
     most = _MOST_CALLS * calls if max_calls is None else max_calls
     return pool, quotas, Schedule(Plan(task, prompt, pool, rows, seed=seed), quotas, task.labels, together, most, ahead)
+
+
+def settings_of(task: Task, exemplars: Dataset, llm: Chat, prompt: Prompt, pool: Pool) -> tuple[Chat, dict[str, Any]]:
+    """Return the LLM with its journal, and the keywords of `stream` that are a part of every key."""
+    settings = {"access": pool.access, "schema": None if task.parse else answer_schema(task)}
+    return _with_journal(llm, exemplars), settings | {"scope": task.fingerprint(), **dict(prompt.sampling)}
 
 
 def _label_of(task: Task, row: Row, quotas: Mapping[str, int]) -> str:
@@ -270,6 +296,27 @@ def _with_journal(llm: Chat, exemplars: Dataset) -> Chat:
     return llm.with_journal(default_journal())
 
 
+def check_some(rows: Dataset, figures: Mapping[str, Any] | None = None) -> None:
+    """Check that `generate` made a note.
+
+    Args:
+        figures: of `generate_with_figures`, for the cause.
+
+    Raises:
+        LLMError: it made none; the message says why, and what to do.
+    """
+    if not len(rows) or "label_status" not in rows.column_names:
+        return
+    if any(status != "rejected" for status in rows["label_status"][:]):
+        return
+    reason, count = Counter(rows["reason"][:]).most_common(1)[0]
+    failures = Counter((figures or {}).get("failures", {}))
+    code = failures.most_common(1)[0][0] if failures else ""
+    cause = f"no answer came ({code})" if reason == "llm_error" and code else REASONS[reason]
+    advice = CAUSES.get(code, "") if reason == "llm_error" else _ADVICE.get(reason, "")
+    raise LLMError(f"no note was made: {cause}, {count:,} of {len(rows):,} times" + (f"; {advice}" if advice else ""))
+
+
 # --- cost estimate --------------------------------------------------------------------------------------------------
 @dataclass(frozen=True)
 class Estimate:
@@ -312,7 +359,7 @@ def estimate(
         ColumnError, TaskError: as in `generate`.
     """
     prompt = prompt_for(task, prompt) if isinstance(prompt, str) else prompt or task.prompt
-    pool, quotas, schedule = _prepare(task, exemplars, n, prompt, balance, max_calls, seed)
+    pool, quotas, schedule = prepare(task, exemplars, n, prompt, balance, max_calls, seed)
     lengths = [sum(map(len, row)) for _, row in pool.texts()]
     row_length = sum(lengths) / len(lengths) + 40  # with its label and the JSON around it
     read = written = 0.0

@@ -395,7 +395,7 @@ class Schedule:
                 call = self._plan.call(labels, self._next_index[labels])
                 self._next_index[labels] += 1
                 self.calls += 1
-                self._expected.update(self.rows_of(call))
+                self._expect(call, 1)
                 self.open_calls.append(call)
                 yield Question(call.messages, call.index)
             elif self._answered or self.settle():
@@ -425,8 +425,17 @@ class Schedule:
         self.counted += 1
         if none and self._extra:
             self._extra, self.most = self._extra - 1, self.most + 1
-        self._kept.update(kept)
-        self._expected.subtract(self.rows_of(call))
+        for label, count in kept.items():
+            self._kept[label] += count
+        self._expect(call, -1)
+
+    def _expect(self, call: Call, sign: int) -> None:
+        """Add the rows that a call asks for to the expected ones, or take them away."""
+        if "" in self._quotas:
+            self._expected[""] += sign * call.rows * max(1, len(call.labels))
+            return
+        for label in call.labels:
+            self._expected[label] += sign * call.rows
 
     def _next_labels(self) -> tuple[str, ...] | None:
         """Return the labels to ask for next; None when the expected rows may be enough."""

@@ -33,7 +33,7 @@ from hf_synth.llm.journal import NO_ANSWER, Entry, Shared, marked
 from hf_synth.llm.leases import claim, keep_renewing, new_owner, release
 from hf_synth.llm.llm import LLM
 from hf_synth.llm.manners import provided_limit, request
-from hf_synth.llm.questions import Answer, Messages, Question, asked_of, check_sampling, seed_of, with_keys
+from hf_synth.llm.questions import Answer, Messages, Progress, Question, asked_of, check_sampling, seed_of, with_keys
 from hf_synth.llm.replies import Failure, Reply, read_reply
 from hf_synth.llm.stream import Stream
 
@@ -99,6 +99,10 @@ class BatchLLM:
         """Return a copy with another journal; it continues the same budget."""
         return replace(self, llm=self.llm.with_journal(path))
 
+    def keep(self, keys: Sequence[str]) -> None:
+        """Keep answers that were cut by the server after all, since something came of them."""
+        self.llm.keep(keys)
+
     def chat(self, list_of_messages: Iterable[Messages | Question], **options: Any) -> list[Answer]:
         """Ask all questions and return their answers in order; the options are those of `stream`."""
         return list(self.stream(list_of_messages, **options))
@@ -111,7 +115,7 @@ class BatchLLM:
         schema: Mapping[str, Any] | None = None,
         samples: Iterable[int] | None = None,
         scope: str = "",
-        progress: bool = False,
+        progress: Progress = False,
         ahead: int | None = None,
         **sampling: Any,
     ) -> Iterator[Answer]:
@@ -147,8 +151,8 @@ class BatchLLM:
         total = len(list_of_messages) if isinstance(list_of_messages, Sequence) else None
         questions = with_keys(list_of_messages, samples, [self.model, sampling, schema, scope])
         asking = _Asking(self, schema, sampling)
-        bar = {"total": total, "disable": not progress, "desc": self.model}
-        return Stream(asking, self.llm.open_journal(), ahead=ahead, bar=bar).answers(questions)
+        bar = {"total": total, "desc": self.model}
+        return Stream(asking, self.llm.open_journal(), ahead=ahead, bar=bar, progress=progress).answers(questions)
 
 
 class _Asking:

@@ -91,7 +91,7 @@ class Provider:
     async def _search(self, mark: str) -> str | None:
         after: dict[str, str] = {}
         while True:
-            page = _facts(await self._client.batches.with_raw_response.list(limit=100, **after))  # type: ignore[arg-type]
+            page = _facts(await self._client.batches.with_raw_response.list(limit=100, **after))
             batches = [one for one in page.get("data") or [] if isinstance(one, dict)]
             for one in batches:
                 metadata = one.get("metadata")

@@ -10,10 +10,8 @@ from __future__ import annotations
 
 import asyncio
 import concurrent.futures
-import json
 import logging
 import random
-import re
 import threading
 import time
 from collections import Counter
@@ -23,8 +21,10 @@ from typing import Any
 
 from hf_synth.errors import HfSynthError, LLMError
 from hf_synth.llm import pacing
+from hf_synth.llm.identity import Server
 from hf_synth.llm.journal import Entry, Journal, marked
 from hf_synth.llm.leases import Leases
+from hf_synth.llm.ledger import Ledger
 from hf_synth.llm.pacing import Pace
 from hf_synth.llm.questions import Messages
 from hf_synth.llm.replies import Failure, Reply
@@ -33,6 +33,8 @@ _LOG = logging.getLogger(__name__)
 _BACKOFF, _LONGEST_BACKOFF = 0.25, 8.0  # seconds before the second attempt, doubled up to the longest
 _SLOW = 3.0  # times the usual duration after which a hedged question is asked again
 _TRIES_AT_FIRST = 3  # retries before the first connection: most likely nothing listens there
+_INTRODUCTION_SECONDS = 0.5  # for what a server says of itself, after its last answer
+_NAMES = 20  # names of the model, and fingerprints, that are noted of a server
 _GIVE_UP = 16  # questions in a row that fail for good
 _LOADING_MINUTES = 10.0  # how long a server may take to load its model
 _LOADING_PAUSE = 1.0, 10.0  # seconds between two questions to a server that is loading: at first, and at most
@@ -40,8 +42,6 @@ _PAGES = 4  # questions answered by a web page, before any answer: there is no L
 _DOUBTS = 2  # questions that fail with a schema and not without it: the endpoint takes no schema
 _ROUNDING = 1e-9  # dollars: sums of reserved and settled amounts return to zero only approximately
 _USUAL_WRITTEN = 512  # tokens of an answer, before the first one
-_TWO_LETTERS = re.compile(rb"[A-Za-z ]{2}")
-_USUAL_ANSWER = 2_048  # tokens reserved for an answer of unbounded length
 
 Ask = Callable[[str, Messages, Mapping[str, Any] | None], Awaitable[Reply | Failure]]
 
@@ -65,49 +65,6 @@ CAUSES = {
     "http_503": "it is overloaded, or still loading its model: wait, then run again",
     "http_405": "base_url's path takes no chat requests: it usually ends in /v1",
 }
-
-
-class Ledger:
-    """Money spent, and reserved for questions in flight, in US dollars; shared by threads."""
-
-    def __init__(self, budget: float | None, price: tuple[float, float] | None) -> None:
-        self.budget, self.price = budget, price
-        self.spent = self.reserved = 0.0
-        self.longest = _USUAL_ANSWER
-        self.plain = False  # whether the endpoint has refused a schema
-        self.doubts = 0  # questions in a row that it answered only without the schema
-        self._lock = threading.Lock()
-
-    def cost(self, prompt_tokens: int, completion_tokens: int) -> float | None:
-        """Compute the price of so many tokens; None where it is unknown."""
-        if self.price is None:
-            return None
-        return (prompt_tokens * self.price[0] + completion_tokens * self.price[1]) / 1e6
-
-    def reserve(self, amount: float) -> bool:
-        """Reserve an amount; return False where the budget is too small."""
-        with self._lock:
-            if self.budget is not None and self.spent + self.reserved + amount > self.budget:
-                return False
-            self.reserved += amount
-            return True
-
-    def worst_case(self, messages: Messages, max_tokens: int | None, schema: Mapping[str, Any] | None = None) -> float:
-        """Estimate the most that a question may cost: what it and its schema hold, and the longest answer.
-
-        Two letters count as a token, and every byte of all else (digits are tokens of their own in some vocabularies).
-        """
-        if self.budget is None:
-            return 0.0
-        text = json.dumps([messages, schema] if schema else messages, ensure_ascii=False).encode("utf-8", "replace")
-        read = len(text) - len(_TWO_LETTERS.findall(text))
-        return self.cost(read, max_tokens or self.longest) or 0.0
-
-    def settle(self, reserved: float, spent: float | None) -> None:
-        """Replace a reserved amount by the amount spent."""
-        with self._lock:
-            self.reserved = max(0.0, self.reserved - reserved)
-            self.spent += spent or 0.0
 
 
 class Run:
@@ -145,13 +102,17 @@ class Run:
         self._failed = 0  # questions in a row that failed for good
         self._pace, self._hedge = pace, hedge
         self._failures: Counter[str] = Counter()  # of questions, by kind or code
+        self._server = Server()
+        self._introduction: Callable[[], Awaitable[tuple[dict[str, str], int | None]]] | None = None
+        self._introduced = threading.Event()
+        self._introduced.set()
         self._loading, self._loading_since = False, 0.0
         self.timeouts = 0  # attempts that got no answer in time
         self._written = float(max_tokens or _USUAL_WRITTEN)  # tokens of an answer, smoothed
         self._uncommitted: list[tuple[Entry, asyncio.Future[None]]] = []
         self._writer: asyncio.Task[None] | None = None
         self._tasks: set[asyncio.Task[Any]] = set()
-        self._slots = threading.Semaphore(2 * pace.most)  # in flight, and as many ready behind them
+        self._room, self._open = threading.Condition(), 0  # questions in flight, and as many ready behind them
         self._ready = threading.Event()
         self._thread = threading.Thread(target=lambda: asyncio.run(self._serve()), daemon=True, name="hf_synth-llm")
         self._thread.start()
@@ -165,12 +126,19 @@ class Run:
         Raises:
             HfSynthError: the run has failed.
         """
-        self._slots.acquire()
+        with self._room:
+            self._room.wait_for(lambda: self._open < 2 * self._pace.wanted)
+            self._open += 1
         if self._fatal is not None:
             raise self._fatal from None
         future = asyncio.run_coroutine_threadsafe(self._answer(key, messages), self._loop)
-        future.add_done_callback(lambda _: self._slots.release())
+        future.add_done_callback(self._leave)
         return future
+
+    def _leave(self, _: object) -> None:
+        with self._room:
+            self._open -= 1
+            self._room.notify_all()
 
     def result(self, future: concurrent.futures.Future[Outcome]) -> Outcome:
         """Wait for the outcome of a question.
@@ -192,6 +160,40 @@ class Run:
         if name not in CAUSES and not Failure(name).outage:
             return None
         return f"{self._where} answered no question ({name}){_because(name)}"
+
+    def introduce(self, ask: Callable[[], Awaitable[tuple[dict[str, str], int | None]]]) -> None:
+        """Let `ask` ask the server about itself (`identity.introduce`), once it has answered a question."""
+        self._introduction, self._introduced = ask, threading.Event()
+
+    def _meet(self, reply: Reply) -> None:
+        """Note what an answer says of its server; the first one starts the introduction."""
+        for names, name in ((self._server.served, reply.model), (self._server.fingerprints, reply.fingerprint)):
+            if len(names) < _NAMES:
+                names[name] = None
+        if self._introduction is None:
+            return
+        ask, self._introduction = self._introduction, None
+
+        async def introduced() -> None:
+            try:
+                self._server.says, self._server.slots = await ask()
+                if self._server.slots:
+                    self._pace.fits(self._server.slots)
+            except Exception:  # what a server does not say of itself is no fault
+                _LOG.debug("%s says nothing of itself", self._where)
+            finally:
+                self._introduced.set()
+
+        task = self._loop.create_task(introduced())
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    @property
+    def about(self) -> Server:
+        """What is known of the server."""
+        if self._answered:
+            self._introduced.wait(_INTRODUCTION_SECONDS)
+        return self._server
 
     def close(self) -> None:
         """Stop: answers that have arrived are written to the journal, requests in flight are cancelled."""
@@ -282,6 +284,7 @@ class Run:
             if isinstance(outcome, Reply):
                 self._reached = self._answered = True
                 self._failed = 0
+                self._meet(outcome)
                 if self._schema is not None and not self._ledger.plain:
                     self._judge_schema(schema)
                 return outcome

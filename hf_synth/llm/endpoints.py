@@ -145,12 +145,31 @@ def may_see_settings(origin: Origin) -> bool:
         return False
 
 
+def settings_headers() -> dict[str, str]:
+    """Return the headers that the environment asks for, as for openai's client: organization, project, own ones."""
+    names = {"OpenAI-Organization": "OPENAI_ORG_ID", "OpenAI-Project": "OPENAI_PROJECT_ID"}
+    headers = {header: value for header, name in names.items() if (value := os.environ.get(name))}
+    for line in os.environ.get("OPENAI_CUSTOM_HEADERS", "").splitlines():
+        name, colon, value = line.partition(":")
+        if colon and name.strip():
+            headers[name.strip()] = value.strip()
+    return headers
+
+
 def is_local(address: str) -> bool:
     """Check whether an IP address is loopback or private; an IPv4-mapped IPv6 address counts as the IPv4 address."""
     ip = ipaddress.ip_address(address.partition("%")[0])
     if isinstance(ip, ipaddress.IPv6Address) and ip.ipv4_mapped:
         ip = ip.ipv4_mapped
     return any(ip.version == network.version and ip in network for network in _LOCAL)
+
+
+def is_local_host(host: str) -> bool:
+    """Check whether a host is this machine, or an address of a private network; no name is looked up."""
+    try:
+        return host == "localhost" or is_local(host)
+    except ValueError:
+        return False
 
 
 def check_endpoint(

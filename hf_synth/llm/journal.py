@@ -201,6 +201,13 @@ class Journal:
             database.executemany(_INSERT, rows)
             database.executemany("DELETE FROM leases WHERE key = ?", [row[:1] for row in rows])
 
+    def accept(self, keys: Iterable[str]) -> None:
+        """Keep "cut" answers as answers, since rows came of them: they are not asked for again."""
+        with self.transaction() as database:
+            database.executemany(
+                "UPDATE answers SET status = 'truncated' WHERE key = ? AND status = 'cut'", [(key,) for key in keys]
+            )
+
     def __len__(self) -> int:
         with self._database() as database:
             return int(database.execute("SELECT count(*) FROM answers").fetchone()[0])

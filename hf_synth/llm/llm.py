@@ -17,18 +17,23 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import ExitStack
 from dataclasses import dataclass, field, fields, replace
+from functools import cached_property
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
+from hf_synth import __version__
 from hf_synth.errors import LLMError
 from hf_synth.llm import endpoints
-from hf_synth.llm.calls import Ledger, Outcome, Run
+from hf_synth.llm.calls import Outcome, Run
+from hf_synth.llm.identity import Server, introduce, note_server
 from hf_synth.llm.journal import Entry, Journal, default_journal
+from hf_synth.llm.learning import MOST
+from hf_synth.llm.ledger import Ledger
 from hf_synth.llm.manners import MOST_RULES, First, Manners, Refusal, changes, provided_limit, request
 from hf_synth.llm.pacing import Pace
 from hf_synth.llm.providers import Provider, chat_url, key_headers, key_of, next_step, provider_of
-from hf_synth.llm.questions import Answer, Messages, Question, asked_of, check_sampling, seed_of, with_keys
+from hf_synth.llm.questions import Answer, Messages, Progress, Question, asked_of, check_sampling, seed_of, with_keys
 from hf_synth.llm.refused import Rules, names_model
 from hf_synth.llm.replies import Failure, Reply, error_code, failure_kind, read_limits, read_reply, retry_after
 from hf_synth.llm.stream import Stream, Tally
@@ -42,7 +47,9 @@ def _known_prices() -> dict[str, Price]:
 
 
 PRICES = _known_prices()  # US dollars for 1 million tokens read and written
+_AGENT = f"hf_synth/{__version__}"
 _AHEAD = 1_024
+_PATIENCE = 5.0  # seconds for what a server says of itself
 
 
 @dataclass(frozen=True, eq=False)
@@ -54,7 +61,8 @@ class LLM:
         base_url: e.g. "http://127.0.0.1:8000/v1"; OPENAI_BASE_URL, or else OpenAI's own, when None.
         api_key: when None, OPENAI_API_KEY for OpenAI's hosts and for OPENAI_BASE_URL, a known provider's own variable
             for its hosts (`providers.py`, e.g. HF_TOKEN), and no key for other endpoints.
-        concurrency: most requests in flight of one `chat`.
+        concurrency: most requests in flight of one `chat`; None to learn how many the server works on at once, from
+            what it says or from how long its answers take.
         journal: file that keeps the answers; `.hf_synth/journal.sqlite` in the working folder when None.
         budget_usd: the most that this LLM may spend in this process. It holds to the cent when `max_tokens` is given,
             which bounds the cost of an answer in flight.
@@ -76,7 +84,7 @@ class LLM:
     model: str
     base_url: str | None = None
     api_key: str | None = field(default=None, repr=False)
-    concurrency: int = 64
+    concurrency: int | None = None
     journal: str | Path | None = None
     budget_usd: float | None = None
     price: Price | None = None
@@ -92,7 +100,12 @@ class LLM:
     _opened: Journal | None = field(init=False, repr=False, default=None)
 
     def __post_init__(self) -> None:
-        if not self.model or self.concurrency < 1 or self.timeout <= 0 or self.max_retries < 0:
+        if (
+            not self.model
+            or (self.concurrency is not None and self.concurrency < 1)
+            or self.timeout <= 0
+            or self.max_retries < 0
+        ):
             raise LLMError("an LLM needs a model, concurrency of at least 1, a positive timeout and max_retries >= 0")
         if self.budget_usd is not None and self._price is None:
             raise LLMError(
@@ -154,6 +167,10 @@ class LLM:
         object.__setattr__(other, "_ledger", self._ledger)
         return other
 
+    def keep(self, keys: Sequence[str]) -> None:
+        """Keep answers that were cut by the server after all, since something came of them."""
+        self.open_journal().accept(keys)
+
     # --- questions ----------------------------------------------------------------------------------------------
 
     def chat(
@@ -164,7 +181,7 @@ class LLM:
         schema: Mapping[str, Any] | None = None,
         samples: Iterable[int] | None = None,
         scope: str = "",
-        progress: bool = False,
+        progress: Progress = False,
         **sampling: Any,
     ) -> list[Answer]:
         """Ask all questions and return their answers in order.
@@ -176,7 +193,7 @@ class LLM:
             samples: a number for each question; equal messages with different numbers are different questions. When
                 None, how often the same messages occurred before in this call.
             scope: another part of the journal's key, e.g. the fingerprint of a task.
-            progress: show a progress bar.
+            progress: show a progress bar, with failures and time-outs; a function gives other words beside it.
             sampling: sampling parameters of the endpoint. Each question has its own `seed` (from its key) unless one
                 is given here; `seed=None` sends none.
 
@@ -199,7 +216,7 @@ class LLM:
         schema: Mapping[str, Any] | None = None,
         samples: Iterable[int] | None = None,
         scope: str = "",
-        progress: bool = False,
+        progress: Progress = False,
         ahead: int | None = 4096,
         **sampling: Any,
     ) -> Iterator[Answer]:
@@ -213,11 +230,11 @@ class LLM:
         sampling = asked_of(self, sampling)
         check_sampling(sampling)
         total = len(list_of_messages) if isinstance(list_of_messages, Sequence) else None
-        bar = {"total": total, "disable": not progress, "desc": self.model}
+        bar = {"total": total, "desc": self.model}
         with ExitStack() as stack:
             asking = _Asking(self, access, schema, sampling, stack)
             questions = with_keys(list_of_messages, samples, [self.model, sampling, schema, scope])
-            stream = Stream(asking, asking.journal, ahead=ahead, bar=bar)
+            stream = Stream(asking, asking.journal, ahead=ahead, bar=bar, progress=progress)
             yield from stream.answers(questions)
             asking.finish(stream.tally)
 
@@ -263,7 +280,9 @@ class _Asking:
         return Answer("", "error", outcome.code, model=self._llm.model, journal_key=outcome.key)
 
     def finish(self, tally: Tally) -> None:
-        """Raise when the endpoint answered no question."""
+        """Note what the server says of itself; raise when it answered no question."""
+        url, about = self._llm.origin.url, self._run.about if self._run else Server()
+        note_server(self.journal, self._llm.model, url, about, cached=tally.cached)
         codes = set(tally.failures or ())
         if self._run is None or not codes or tally.failures.total() < tally.answers:  # type: ignore[union-attr]
             return
@@ -277,7 +296,7 @@ class _Asking:
             llm, wire = self._llm, Wire(self._llm, self._access, self._sampling)
             self._run = Run(
                 wire.ask,
-                wire.client.close,
+                wire.close,
                 where=str(llm.origin),
                 model=llm.model,
                 timeout=llm.timeout,
@@ -286,15 +305,17 @@ class _Asking:
                 schema=self._schema,
                 ledger=llm._ledger,
                 journal=self.journal,
-                pace=Pace(llm.concurrency, rpm=llm.rpm, tpm=llm.tpm),
+                pace=Pace(llm.concurrency, rpm=llm.rpm, tpm=llm.tpm, timeout=llm.timeout),
                 hedge=llm.hedge,
             )
             self._stack.callback(self._run.close)
+            if wire.is_local:
+                self._run.introduce(lambda: introduce(wire.get, llm.model))
         return self._run
 
 
 class Wire:
-    """openai's client over the guarded transport."""
+    """Chat requests over the guarded line, and openai's client over the same line."""
 
     def __init__(self, llm: LLM, access: str | None, sampling: dict[str, Any]) -> None:
         origin = llm.origin
@@ -305,31 +326,51 @@ class Wire:
         if key is None and provider.key_variables:
             variables = " or ".join(provider.key_variables)
             raise LLMError(f"there is no API key for {provider.name}; set {variables}, or pass LLM(api_key=...)")
+        patience = min(10.0, llm.timeout)
+        line = endpoints.Line(origin, addresses, connections=llm.concurrency or MOST, connect_timeout=patience)
+        self._key, self._ours = key or "none", ours
+        self._llm, self._origin, self._line = llm, origin, line
+        self.is_local = endpoints.is_local_host(origin.host) or (
+            bool(addresses) and all(map(endpoints.is_local, addresses or ()))
+        )
+        self._url = chat_url(provider, origin, llm.model)
+        own = {**key_headers(provider, self._key), "Accept-Encoding": "identity"}
+        self._headers = {**own, **endpoints.settings_headers()} if ours else own
+        self._headers |= {"Accept": "application/json", "Content-Type": "application/json", "User-Agent": _AGENT}
+        self._seeded = "seed" not in sampling
+        self._sampling = {name: value for name, value in sampling.items() if value is not None}
+        self._provider, self._noted = provider, set[str]()
+        self._first = First(0.2 if origin.host in ("localhost", "127.0.0.1", "::1") else llm.timeout / 4)
+
+    @cached_property
+    def client(self) -> Any:
+        """openai's client over the same line, for the Batch API; importing it takes longer than all the rest."""
         import httpx2
         import openai
 
-        patience = min(10.0, llm.timeout)
-        line = endpoints.Line(origin, addresses, connections=llm.concurrency, connect_timeout=patience)
-        transport = endpoints.guarded_transport(line)
-        http = httpx2.AsyncClient(transport=transport, trust_env=False, follow_redirects=False, timeout=llm.timeout)
-        self.client = openai.AsyncOpenAI(
-            api_key=key or "none", base_url=origin.url, max_retries=0, timeout=llm.timeout, http_client=http
+        transport = endpoints.guarded_transport(self._line)
+        timeout = self._llm.timeout
+        http = httpx2.AsyncClient(transport=transport, trust_env=False, follow_redirects=False, timeout=timeout)
+        client = openai.AsyncOpenAI(
+            api_key=self._key, base_url=self._origin.url, max_retries=0, timeout=timeout, http_client=http
         )
-        if not ours:  # OPENAI_ORG_ID, OPENAI_PROJECT_ID, OPENAI_ADMIN_KEY and OPENAI_CUSTOM_HEADERS
-            self.client.organization = self.client.project = self.client.admin_api_key = None
-            self.client._custom_headers = {}
-        self._llm, self._origin, self._line = llm, origin, line
-        self._url = chat_url(provider, origin, llm.model)
-        auth = self.client.auth_headers if key is None else key_headers(provider, key)
-        headers = {**self.client.default_headers, **auth, "Accept-Encoding": "identity"}
-        self._headers = {name: value for name, value in headers.items() if isinstance(value, str)}
-        self._seeded = "seed" not in sampling
-        self._sampling = {name: value for name, value in sampling.items() if value is not None}
-        self._provider, self._first = (
-            provider,
-            First(0.2 if origin.host in ("localhost", "127.0.0.1", "::1") else llm.timeout / 4),
-        )
-        self._noted: set[str] = set()
+        if not self._ours:  # OPENAI_ORG_ID, OPENAI_PROJECT_ID, OPENAI_ADMIN_KEY and OPENAI_CUSTOM_HEADERS
+            client.organization = client.project = client.admin_api_key = None
+            client._custom_headers = {}
+        return client
+
+    async def close(self) -> None:
+        """Close every connection."""
+        await self._line.close()
+
+    async def get(self, path: str) -> Any:
+        """Return the JSON at a path beside base_url, or beside its "/v1" when it begins with a slash; else None."""
+        url = f"{self._origin.url.removesuffix('/v1')}{path}" if path[0] == "/" else f"{self._origin.url}/{path}"
+        try:
+            status, _, content = await self._line.send("GET", url, self._headers, None, _PATIENCE)
+            return json.loads(content) if status == 200 else None
+        except (endpoints.LineError, ValueError, RecursionError):
+            return None
 
     async def ask(self, key: str, messages: Any, schema: Mapping[str, Any] | None) -> Reply | Failure:
         """Send one question once; what the endpoint refuses of its fields is learnt, and the question sent again."""

@@ -21,7 +21,7 @@ from typing import Any
 from hf_synth.errors import LLMError
 from hf_synth.llm.decoding import Checkpoint, Loaded, Row, Sampling, free_memory, is_out_of_memory, read_sampling
 from hf_synth.llm.journal import Entry, Journal, Shared, default_journal, marked
-from hf_synth.llm.questions import Answer, Messages, Question, asked_of, check_sampling, seed_of, with_keys
+from hf_synth.llm.questions import Answer, Messages, Progress, Question, asked_of, check_sampling, seed_of, with_keys
 from hf_synth.llm.stream import Stream, leased
 from hf_synth.models.tokens import batches
 
@@ -93,6 +93,10 @@ class LocalLLM:
         object.__setattr__(other, "_checkpoint", self._checkpoint)
         return other
 
+    def keep(self, keys: Sequence[str]) -> None:
+        """Keep answers that were cut by the server after all, since something came of them."""
+        self.open_journal().accept(keys)
+
     def chat(self, list_of_messages: Iterable[Messages | Question], **options: Any) -> list[Answer]:
         """Ask all questions and return their answers in order.
 
@@ -110,7 +114,7 @@ class LocalLLM:
         schema: Mapping[str, Any] | None = None,
         samples: Iterable[int] | None = None,
         scope: str = "",
-        progress: bool = False,
+        progress: Progress = False,
         ahead: int | None = 4096,
         **sampling: Any,
     ) -> Iterator[Answer]:
@@ -139,10 +143,12 @@ class LocalLLM:
         check_sampling(sampling)
         how = read_sampling(sampling, self.max_new_tokens)
         total = len(list_of_messages) if isinstance(list_of_messages, Sequence) else None
-        bar = {"total": total, "disable": not progress, "desc": self.model}
+        bar = {"total": total, "desc": self.model}
         asking = _Asking(self, how)
         questions = with_keys(list_of_messages, samples, [self._checkpoint.digest, asdict(how), None, scope])
-        yield from Stream(asking, asking.journal, ahead=ahead, bar=bar, first=_LOOK_AHEAD).answers(questions)
+        yield from Stream(asking, asking.journal, ahead=ahead, bar=bar, progress=progress, first=_LOOK_AHEAD).answers(
+            questions
+        )
 
     def open_journal(self) -> Journal:
         """Open the journal once for this LocalLLM; it is closed with it."""

@@ -13,6 +13,7 @@ import asyncio
 from collections import deque
 from collections.abc import Sequence
 
+from hf_synth.llm.learning import MOST, Learning
 from hf_synth.llm.replies import Limit
 
 LONGEST_PAUSE = 60.0  # seconds of a Retry-After that are obeyed
@@ -31,13 +32,24 @@ class Pace:
     """The pace of one run.
 
     Args:
-        concurrency: most requests in flight.
+        concurrency: most requests in flight; None to learn how many the server works on (`learning`).
+        timeout: seconds after which an answer comes too late; for what is learnt.
         rpm: most requests a minute; None for no known limit.
         tpm: most tokens a minute, read and written.
     """
 
-    def __init__(self, concurrency: int, *, rpm: float | None = None, tpm: float | None = None) -> None:
-        self.most, self._limit = concurrency, float(concurrency)
+    def __init__(
+        self,
+        concurrency: int | None,
+        *,
+        rpm: float | None = None,
+        tpm: float | None = None,
+        timeout: float = 120.0,
+    ) -> None:
+        self._learning = Learning(timeout) if concurrency is None else None
+        self.most = concurrency or MOST
+        self._target = float(self.most if self._learning is None else self._learning.limit)  # without overload
+        self._limit = self._target
         self._in_flight = 0
         self._waiting: deque[asyncio.Future[None]] = deque()
         self._queue = asyncio.Lock()
@@ -57,6 +69,11 @@ class Pace:
     def in_flight_at_most(self) -> int:
         """The number of requests that may be in flight now."""
         return max(1, int(self._limit))
+
+    @property
+    def wanted(self) -> int:
+        """The number of requests in flight without overload."""
+        return int(self._target)
 
     # --- in flight ----------------------------------------------------------------------------------------------
 
@@ -112,8 +129,12 @@ class Pace:
         self._durations.append(seconds)
         self._accepted += 1
         self._refused += (0.0 - self._refused) / _MEMORY
-        if self._limit < self.most:
-            self._limit = min(self.most, self._limit + max(1.0, self.most / _STEPS) / self._limit)
+        if self._learning is not None:
+            busy = bool(self._waiting) or self._in_flight >= self.in_flight_at_most
+            self._learning.answered(asyncio.get_running_loop().time(), seconds, busy=busy)
+            self._follow(self._learning)
+        if self._limit < self._target:
+            self._limit = min(self._target, self._limit + max(1.0, self._target / _STEPS) / self._limit)
             self._admit()
         if self._rate is not None and self._configured is None:
             self._rate *= 1 + (_GROWTH if self._confirmed else _SEARCH) / self._rate
@@ -122,6 +143,9 @@ class Pace:
     def refused(self, after: float | None, limits: Sequence[Limit] = ()) -> None:
         """Count a refusal for load (429, 503, a timeout), and pause for the seconds of its Retry-After."""
         now = asyncio.get_running_loop().time()
+        if self._learning is not None:
+            self._learning.refused()
+            self._follow(self._learning)
         self._refused += (1.0 - self._refused) / _MEMORY
         if after is not None:
             self._learn(now)
@@ -130,6 +154,21 @@ class Pace:
             self._limit = max(1.0, self._limit * _CUT)
             self._no_cut_before = now + max(0.1, self.usual or 0.5)  # one cut for all requests in flight
         self.heed(limits)
+
+    def fits(self, slots: int) -> None:
+        """Take the number of requests that the server says it works on at once, where none was given."""
+        if self._learning is not None:
+            self._learning.fits(slots)
+            self._follow(self._learning)
+
+    def _follow(self, learning: Learning) -> None:
+        """Take over the learnt number; after an overload the number in flight grows back to it step by step."""
+        if learning.limit == self._target:
+            return
+        whole = self._limit >= self._target
+        self._target = float(learning.limit)
+        self._limit = self._target if whole else min(self._limit, self._target)
+        self._admit()
 
     def _learn(self, now: float) -> None:
         """Learn the rate from the requests accepted between two refusals: the quota was empty at both."""

@@ -7,7 +7,7 @@ schema, sample and scope.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
@@ -18,6 +18,7 @@ from hf_synth.llm.journal import NO_ANSWER, Entry
 
 Status = Literal["ok", "refusal", "truncated", "error"]
 Messages = Sequence[Mapping[str, str]]
+Progress = bool | Callable[[], str]  # whether to show a bar, or the words beside it
 Logprobs = tuple[tuple[str, tuple[tuple[str, float], ...]], ...]  # (token, its alternatives)
 Keyed = tuple[str, list[dict[str, str]]]  # (key, messages) of a question
 
@@ -94,6 +95,9 @@ class Chat(Protocol):
 
     def with_journal(self, path: str | Path) -> Self:
         """Return a copy with another journal."""
+
+    def keep(self, keys: Sequence[str]) -> None:
+        """Keep answers that were cut by the server after all, since something came of them."""
 
     def chat(self, list_of_messages: Iterable[Messages | Question], **options: Any) -> list[Answer]:
         """Ask all questions and return their answers in order."""

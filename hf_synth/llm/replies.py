@@ -19,7 +19,8 @@ _LOGPROBS = 16  # tokens whose alternatives are kept
 OUTAGES = ("unreachable", "connection", "timeout", "malformed", "http_429")  # and every http_5xx
 # what servers say of a model that is not there yet, and of a prompt that a filter stopped
 _LOADING = re.compile(
-    rb"(?i)loading|estimated_time|warming up|starting up|not ready|is being loaded|unavailable_error|model_loading"
+    rb"(?i)\bloading (the )?model|\bis (currently |still )?(being )?load(ing|ed)\b|estimated_time|warming up|"
+    rb"starting up|model.{0,40}not (yet )?ready|model_loading"
 )
 _MODERATED = re.compile(
     rb"(?i)content_filter|content_policy|content management policy|moderation|flagged|responsibleai|safety_|"

@@ -17,7 +17,7 @@ from typing import Any, Generic, Protocol, TypeVar
 from hf_synth.errors import JournalError
 from hf_synth.llm.journal import Entry, Journal, Shared
 from hf_synth.llm.leases import claim, new_owner, release, renew
-from hf_synth.llm.questions import Answer, Keyed, Messages, answer_of, chunks
+from hf_synth.llm.questions import Answer, Keyed, Messages, Progress, answer_of, chunks
 
 _LOG = logging.getLogger(__name__)
 _LEASE_SECONDS = 60.0
@@ -84,6 +84,7 @@ class Stream(Generic[T]):
         ahead: how many questions may follow the oldest open one; None for no bound.
         first: questions in the first look-up, which grow up to `_LOOK_UP`.
         bar: keywords of tqdm.
+        progress: whether the bar is shown; or a function that returns the words beside it, by default the failures.
     """
 
     def __init__(
@@ -93,10 +94,13 @@ class Stream(Generic[T]):
         *,
         ahead: int | None,
         bar: dict[str, Any],
+        progress: Progress = False,
         first: int = _LOOK_UP_FIRST,
     ) -> None:
         self.tally = Tally()
-        self._asking, self._journal, self._ahead, self._bar, self._first = asking, journal, ahead, bar, first
+        self._words = progress if callable(progress) else lambda: self.tally.failed
+        self._asking, self._journal, self._ahead, self._first = asking, journal, ahead, first
+        self._bar = {"unit": "answer", "disable": not progress, **bar}
         self._waiting: deque[tuple[str, Answer | None, T | None]] = deque()
         self._open: dict[str, T] = {}  # tickets whose outcome was not yet taken
 
@@ -105,13 +109,13 @@ class Stream(Generic[T]):
         from tqdm import tqdm
 
         waiting, asking = self._waiting, self._asking
-        with tqdm(**{"unit": "answer", **self._bar}) as bar:
+        with tqdm(**self._bar) as bar:
 
             def take() -> Answer:
                 answer = self._take()
                 self.tally.add(answer)
-                if answer.status == "error":
-                    bar.set_postfix_str(self.tally.failed, refresh=False)
+                if not bar.disable and (words := self._words()):
+                    bar.set_postfix_str(words, refresh=False)
                 bar.update()
                 return answer
 

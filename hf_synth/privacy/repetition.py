@@ -137,7 +137,7 @@ def _sketch(row: Row) -> array[int] | None:
     if len(words) < SHINGLE:
         return None
     sketch = RMinHash(num_perm=BANDS * BAND_ROWS, seed=0)
-    sketch.update([" ".join(words[i : i + SHINGLE]) for i in range(len(words) - SHINGLE + 1)])
+    sketch.update(list(map(" ".join, zip(*(words[i:] for i in range(SHINGLE)), strict=False))))
     return array("I", sketch.digest())
 
 

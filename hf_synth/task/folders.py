@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import hashlib
 import json
 import os
 import shutil
@@ -30,6 +31,7 @@ _BATCH = 10_000  # rows of a group of parquet
 _MOST_NAMES = 100_000  # of a label's classes
 _BATCH_BYTES = 64 << 20
 _RATIO, _SMALL = 200, 100 << 20  # text packs 3 to 30 times: a parquet that unpacks beyond this ratio is refused
+FILES, APPROVED = "files", "approved_by_hand"  # digests in a manifest: of files as written, of those a person edited
 WORK = ".hf_synth"  # subfolder of a user's folder for caches and the journal
 _DISK = {
     errno.ENOSPC: "the disk is full; free some space and run again",
@@ -161,10 +163,36 @@ def write_stage(
             f"Task {task.full_name}, stage {stage!r}, written by hf_synth. Access: {access}.\n",
             encoding="utf-8",
         )
+        manifest[FILES] = {f"{split}.parquet": file_digest(draft / f"{split}.parquet") for split in splits}
         if report:
             (draft / "report.md").write_text(report + "\n", encoding="utf-8")
         (draft / MANIFEST).write_text(json.dumps(manifest, indent=1) + "\n", encoding="utf-8")
     return path
+
+
+def file_digest(file: Path) -> str:
+    """Return the sha256 of a file, in hex."""
+    with file.open("rb") as data:
+        return hashlib.file_digest(data, "sha256").hexdigest()
+
+
+def edited_files(path: Path) -> list[str]:
+    """Return the files of a stage that are not as they were written: a person changed, replaced or removed them.
+
+    A folder of a version that kept no digests has none.
+    """
+    digests = (read_manifest(path) or {}).get(FILES) or {}
+    return [
+        name for name, digest in digests.items() if not (path / name).is_file() or file_digest(path / name) != digest
+    ]
+
+
+def approve(path: Path) -> dict[str, str]:
+    """Record in the manifest of an edited stage that its rows were taken as approved; return the files' digests."""
+    digests = {name: file_digest(path / name) for name in edited_files(path) if (path / name).is_file()}
+    manifest = {**(read_manifest(path) or {}), APPROVED: digests}
+    write_private(path / MANIFEST, json.dumps(manifest, indent=1) + "\n")
+    return digests
 
 
 def read_manifest(path: Path) -> dict[str, Any] | None:

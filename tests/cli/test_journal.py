@@ -273,6 +273,21 @@ def test_what_is_dropped_is_gone_from_the_disk(tmp_path: Path, capsys: pytest.Ca
         journal.put_many([entry(3)])
 
 
+def test_gc_drops_what_is_no_answer(path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with Journal(path) as journal:
+        journal.put_many([Entry(KEYS[11], "", "empty"), Entry(KEYS[12], "ha", "cut"), Entry(KEYS[13], "", "refusal")])
+        with journal.transaction() as database:  # as earlier versions kept an empty answer
+            database.execute("INSERT INTO answers SELECT ?, '', 'ok', '', 0, 0, 0, '', 0, ''", (KEYS[14],))
+    assert run(capsys, "verify", path)[0] == 0
+    assert as_json(capsys, "gc", path, "--status", "empty", "--dry-run")["dropped"] == 2
+    assert as_json(capsys, "gc", path, "--status", "empty", "--model", "m-large")["dropped"] == 0
+    assert as_json(capsys, "gc", path, "--status", "empty")["dropped"] == 2
+    assert as_json(capsys, "gc", path, "--status", "refusal")["dropped"] == 2
+    assert as_json(capsys, "gc", path, "--status", "cut")["dropped"] == 1
+    with Journal(path) as journal:
+        assert len(journal) == len(ENTRIES) - 1
+
+
 def test_gc_of_a_journal_in_use_drops_and_says_that_it_did_not_shrink(
     path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -20,10 +20,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from support.llm_server import LLMServer, Said, content, entries, serving
 
+from hf_synth.cli.cli import main
 from hf_synth.errors import ColumnError, EndpointError, LLMError
 from hf_synth.generation.answers import normalize_label, parse
 from hf_synth.generation.gates import Gates
-from hf_synth.generation.generation import generate
+from hf_synth.generation.generation import generate, generate_with_figures
 from hf_synth.generation.plan import Call, Pool, plan_for_row
 from hf_synth.generation.prompts import answer_schema, render
 from hf_synth.generation.rows import rows_from_answer
@@ -606,3 +607,90 @@ def test_signs_before_numbers_decide() -> None:
 )
 def test_json_in_a_string_is_read(text: str) -> None:
     assert [p.row for p in parse(CLINIC, text) if p.row] == [GOOD]
+
+
+# --- failure is failure ---------------------------------------------------------------------------------------------
+def test_a_server_that_said_nothing_for_an_hour_does_no_harm_for_good(tmp_path: Path) -> None:
+    """Empty answers use up no call: the same command against the mended server brings all rows."""
+    mended: list[int] = []
+    with serving(lambda request, _: Said(entries(request) if mended else "")) as server:
+        task, gold = CLINIC, gold_of(CLINIC)
+        first = generate(task, gold, make(server, tmp_path), 20, max_calls=4)
+        assert {row["reason"] for row in first} == {"empty"}
+        asked = len(server.requests)
+        mended.append(1)
+        rows = generate(task, gold, make(server, tmp_path), 20, max_calls=4)
+        assert Counter(rows["label_status"])["kept"] == 20
+        assert len(server.requests) > asked
+        again = len(server.requests)
+        assert generate(task, gold, make(server, tmp_path), 20, max_calls=4)["text"] == rows["text"]
+        assert len(server.requests) == again
+
+
+def test_rows_of_a_cut_answer_stay_what_they_are(tmp_path: Path) -> None:
+    """A cut answer of which rows came is not asked for again: its rows have their ids from its key."""
+    texts: list[str] = []
+
+    def cut(request: dict[str, Any], number: int) -> Said:
+        texts.append(entries({**request, "seed": number}))  # a server that heeds no seed
+        return Said(texts[-1][: len(texts[-1]) // 2], finish="length")
+
+    with serving(cut) as server:
+        rows = generate(CLINIC, gold_of(CLINIC), make(server, tmp_path), 20, max_calls=12)
+        kept = {row["id"]: row["text"] for row in rows if row["label_status"] == "kept"}
+        assert len(kept) == 20
+        asked = len(server.requests)
+        again = generate(CLINIC, gold_of(CLINIC), make(server, tmp_path), 20, max_calls=12)
+        assert {row["id"]: row["text"] for row in again if row["label_status"] == "kept"} == kept
+        assert len(server.requests) == asked
+
+
+def test_empty_answers_use_up_no_calls_and_come_to_an_end(tmp_path: Path) -> None:
+    prompt = dataclasses.replace(CLINIC.prompt, asks_for="one_label", rows=1)
+    with serving(lambda request, n: Said("" if n % 2 else entries(request))) as server:
+        llm = make(server, tmp_path, concurrency=1)
+        rows = generate(CLINIC, gold_of(CLINIC), llm, 12, prompt=prompt, max_calls=12)
+        assert Counter(rows["label_status"])["kept"] == 12
+    with serving(lambda *_: Said("")) as server:
+        llm = make(server, tmp_path / "other", concurrency=1)
+        rows = generate(CLINIC, gold_of(CLINIC), llm, 12, prompt=prompt, max_calls=12)
+        assert len(server.requests) == 24  # as many again at most
+        assert set(rows["reason"]) == {"empty"}
+
+
+def test_refusals_are_counted_by_label(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    prompt = dataclasses.replace(CLINIC.prompt, asks_for="one_label", rows=1)
+    flagged = json.dumps({"error": {"code": 403, "message": "flagged by moderation"}}).encode()
+
+    def moderated(request: dict[str, Any], _: int) -> Said:
+        return Said(status=403, body=flagged) if "labels: grade_3" in content(request) else Said(entries(request))
+
+    with serving(moderated) as server:
+        how: dict[str, Any] = {"prompt": prompt, "max_calls": 16}
+        rows, figures = generate_with_figures(CLINIC, gold_of(CLINIC), make(server, tmp_path), 8, **how)
+    assert Counter(rows["label_status"])["kept"] == 6
+    assert set(figures["refusals"]) == {"grade_3"}
+    assert figures["refusals"]["grade_3"] == Counter(rows["reason"])["refusal"] > 0
+    assert f"by label: grade_3 {figures['refusals']['grade_3']}" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("said", "words"),
+    [
+        (Said("no notes for you"), "no note was made: .*does not keep to the form"),
+        (Said(""), "no note was made: .*max_tokens"),
+        (Said(status=402), r"credits .* are spent \(402\)"),
+        (Said(body=b"<html>log in</html>"), "web page"),
+        (Said(status=403, body=b'{"error": {"message": "flagged"}}'), "no note was made: .*declines"),
+    ],
+)
+def test_no_note_is_exit_1_with_the_cause(
+    said: Said, words: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with serving(lambda *_: said) as server:
+        argv = ["generate", "clinic", "--llm", "m", "--base-url", server.url, "--n", "8", "--max-calls", "3", "-q"]
+        assert main([*argv, "--out", str(tmp_path / "syn")]) == 1
+    error = capsys.readouterr().err.strip().splitlines()[-1]
+    assert re.search(words, error)
+    assert not (tmp_path / "syn").exists()

@@ -254,7 +254,7 @@ def test_kill_minus_9_loses_nothing_that_was_handed_on(tmp_path: Path) -> None:
         again = set(server.asked())
     assert [a.status for a in answers] == ["ok"] * 60
     assert not again & {f"question {i}" for i in handed_on}
-    assert len(again & before) <= 4
+    assert len(again & before) <= 8  # in flight, or on their way to the disk
 
 
 # --- faults ---------------------------------------------------------------------------------------------------------
@@ -482,7 +482,8 @@ def test_an_attested_endpoint_is_allowed_and_recorded(echo: LLMServer, tmp_path:
         check_endpoint(parse_origin("http://8.8.8.8/v1"), "restricted", plain)
     llm = make(echo, tmp_path, attestation=dataclasses.replace(ATTESTED, endpoint=echo.url))
     llm.chat(questions(1))
-    (said,) = Journal(tmp_path / "journal.sqlite").recorded().values()
+    facts = Journal(tmp_path / "journal.sqlite").recorded()
+    (said,) = (value for name, value in facts.items() if name.startswith("attestation"))
     assert json.loads(said)["verified_by"] == "Data office"
     assert json.loads(said)["endpoint"] == echo.url
 

@@ -265,7 +265,8 @@ def test_a_rate_limit_is_obeyed(broken: Any, tmp_path: Path) -> None:
 def test_passing_errors_are_asked_again_with_growing_pauses(broken: Any, status: int, tmp_path: Path) -> None:
     broken.fail(status, times=2)
     assert fine(chat(broken, tmp_path, 1))
-    assert [r.status for r in broken.requests] == [status, status, 200]
+    asked = [r for r in broken.requests if r.method == "POST"]  # the server is asked about itself, too
+    assert [r.status for r in asked] == [status, status, 200]
     broken.assert_resilient()
 
 
@@ -326,7 +327,7 @@ def test_a_quota_of_tokens_is_kept_to_and_used(broken: Any, tmp_path: Path) -> N
 def test_a_slow_answer_is_given_up_and_asked_again(broken: Any, tmp_path: Path) -> None:
     broken.delay(3.0)
     assert fine(chat(broken, tmp_path, 3, timeout=0.8))
-    assert max(r.seq for r in broken.requests) == 4  # the fourth asks again
+    assert max(r.seq for r in broken.requests) in (4, 5)  # the fourth asks again; the server is asked about itself
 
 
 def test_nothing_is_streamed(broken: Any, tmp_path: Path) -> None:

@@ -61,6 +61,7 @@ class LLMServer:
         self.answer = answer
         self.requests: list[dict[str, Any]] = []
         self.headers: list[bytes] = []
+        self.gets: dict[str, Any] = {}  # JSON by path of GET, which is not counted among the requests
         self.connections = self.in_flight = self.peak = self.port = 0
 
     @property
@@ -79,6 +80,11 @@ class LLMServer:
 
     async def _exchange(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bool:
         head = await reader.readuntil(b"\r\n\r\n")
+        if head.startswith(b"GET "):
+            body = json.dumps(self.gets.get(head.split()[1].decode(), {})).encode()
+            writer.write(f"HTTP/1.1 200 X\r\nContent-Length: {len(body)}\r\n\r\n".encode() + body)
+            await writer.drain()
+            return True
         size = re.search(rb"(?i)content-length: *(\d+)", head)
         request = json.loads(await reader.readexactly(int(size[1]))) if size else {}
         self.headers.append(head)
