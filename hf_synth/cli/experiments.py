@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import shlex
 from argparse import ArgumentParser, Namespace
 from collections import Counter
@@ -269,13 +270,15 @@ def _sources(task: Task, args: Namespace, beside: Path, stack: contextlib.ExitSt
         shape, _, choice = how.partition("/")
         prompt, choose = shape or args.prompt, choice or args.choose or ""
         llm = stack.enter_context(options.llm_of(args, beside, model))
-        if (prompt, choose, args.balance) == ("examples", "", "equal"):
+        sampling = options.sampling_of(args)
+        if (prompt, choose, args.balance) == ("examples", "", "equal") and not sampling:
             sources[name] = llm
             continue
         # options that change the rows make another generator: its name tells it apart
         full_name = name if how else f"{name}@{args.prompt}/{args.choose or ''}"
         own = Namespace(**{**vars(args), "prompt": prompt, "choose": choose})
-        sources[name] = _writer(task, own, llm, f"{full_name}, {args.balance}, {args.share:g}")
+        asked = f", {json.dumps(sampling, sort_keys=True)}" if sampling else ""
+        sources[name] = _writer(task, own, llm, f"{full_name}, {args.balance}, {args.share:g}{asked}")
     return sources
 
 

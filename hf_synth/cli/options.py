@@ -109,6 +109,9 @@ def add_endpoint(parser: ArgumentParser) -> None:
     add("--slots", type=int, metavar="N", help="of a GGUF file: answers written at once (default: 4 for each core)")
     add("--context", type=int, metavar="N", help="of a GGUF file: tokens of a question and its answer (default: 4096)")
     add("--threads", type=int, metavar="N", help="of a GGUF file's server (default: one for each core)")
+    add("--max-tokens", type=int, metavar="N", help="most tokens of an answer, thoughts among them")
+    text = "a sampling parameter, e.g. temperature=0.7 or reasoning_effort=low; none leaves it out; may be repeated"
+    add("--sampling", action="append", default=[], metavar="NAME=VALUE", help=text)
     add("--concurrency", type=int, metavar="C", help="requests under way at once (default: learnt from the server)")
     add("--timeout", type=float, default=120, metavar="S", help="seconds to wait for an answer (default: 120)")
     add("--rpm", type=float, metavar="N", help="requests a minute that the endpoint allows")
@@ -262,16 +265,22 @@ def llm_of(args: Namespace, beside: Path, model: str | None = None) -> Iterator[
             raise LLMError(
                 "--local runs the model in this process; leave out --base-url, --batch, --rpm, --tpm and --hedge"
             )
-        yield hf_synth.LocalLLM(model, journal=journal, revision=args.revision)
+        yield hf_synth.LocalLLM(model, journal=journal, revision=args.revision, sampling=sampling_of(args))
         return
     names = ("concurrency", "timeout", "budget_usd", "rpm", "tpm", "hedge")
     keywords: Result = {name: getattr(args, name) for name in names}
     keywords |= {"journal": journal, "price": tuple(args.price) if args.price else None}
+    keywords["sampling"] = sampling_of(args)
     if is_gguf(model) and not args.base_url:
         if args.batch or args.rpm or args.tpm or args.hedge:
             raise LLMError(f"{model} is run by a server on this machine; leave out --batch, --rpm, --tpm and --hedge")
         with hf_synth.LLM.local_gguf(
-            model, slots=args.slots, context=args.context, threads=args.threads, journal=journal
+            model,
+            slots=args.slots,
+            context=args.context,
+            threads=args.threads,
+            journal=journal,
+            sampling=keywords["sampling"],
         ) as served:
             yield served
         return
@@ -301,6 +310,27 @@ def weights_facts(llm: Any, name: str = "weights") -> Result:
     """Return digest and licence of the file that answered, for the manifest; nothing for an endpoint elsewhere."""
     weights = getattr(llm, "weights", None)
     return {} if weights is None else {name: weights.facts}
+
+
+def sampling_of(args: Namespace) -> Result:
+    """Return the fields of --sampling and --max-tokens; None leaves a field out of every question.
+
+    Raises:
+        LLMError: one is not NAME=VALUE, or not a parameter that may be set.
+    """
+    from hf_synth.llm.questions import check_sampling
+
+    fields: Result = {} if args.max_tokens is None else {"max_tokens": args.max_tokens}
+    for text in args.sampling:
+        name, mark, value = text.partition("=")
+        if not mark or not name.isidentifier() or not value:
+            raise LLMError(f"--sampling takes NAME=VALUE, e.g. temperature=0.7 or seed=none, not {text!r}")
+        try:
+            fields[name] = None if value.lower() == "none" else json.loads(value)
+        except ValueError:
+            fields[name] = value
+    check_sampling(fields)
+    return fields
 
 
 @contextlib.contextmanager

@@ -27,7 +27,7 @@ from hf_synth.generation.answers import parse_label
 from hf_synth.generation.prompts import Messages, json_line
 from hf_synth.llm.decoding import ending_tokens, log_likelihoods
 from hf_synth.llm.local import LocalLLM
-from hf_synth.llm.questions import Answer, Chat, Question, access_of_llm
+from hf_synth.llm.questions import Answer, Chat, Question, access_of_llm, asked_of
 from hf_synth.task.columns import LLM_CONFIDENCE, UNLABELLED, USAGE_COLUMNS, Access, access_of, strictest
 from hf_synth.task.labels import Floats, checked_texts, column_of, groups_of
 from hf_synth.task.task import Task
@@ -97,7 +97,8 @@ class LLMJudge:
         """Hash of all that decides the judge's opinion (hex sha256); its endpoint is not among it."""
         state = {name: getattr(self, name) for name in ("votes", "logprobs", "prior_free", "seed")}
         state |= {"task": self.task.fingerprint(), "model": self.llm.model, "kind": type(self.llm).__name__}
-        return sha256(json.dumps(state | {"sampling": sorted(self.sampling.items())}).encode()).hexdigest()
+        sampling = sorted(asked_of(self.llm, self.sampling).items())
+        return sha256(json.dumps(state | {"sampling": sampling}).encode()).hexdigest()
 
     def predict(self, rows: Dataset) -> Floats:
         """Return the probability of each label for each row, (N, K); of a multi_label task each label's by itself.

@@ -43,7 +43,7 @@ from hf_synth.generation.gates import Gates
 from hf_synth.generation.plan import Pool, plan_for_row
 from hf_synth.generation.prompts import answer_schema
 from hf_synth.generation.rows import rows_from_answer, usage_of
-from hf_synth.llm.questions import access_of_llm
+from hf_synth.llm.questions import access_of_llm, asked_of
 from hf_synth.models.inference import predict_proba
 from hf_synth.models.record import ModelAt
 from hf_synth.privacy.repetition import Seen
@@ -286,6 +286,7 @@ class GenerateAndCorrect:
         access = strictest(self._access, *(row.get("access") for row in gold))
         marked = strictest(access, self._of_model)  # what models learnt is in their texts and labels
         sampling: dict[str, Any] = dict(self._prompt.sampling)
+        asked = json.dumps(asked_of(self._llm, sampling), sort_keys=True)
         answers = self._llm.chat(
             [call.messages for call in calls],
             access=access,
@@ -298,7 +299,7 @@ class GenerateAndCorrect:
         for row, call, answer in zip(gold, calls, answers, strict=True):
             seen = Seen()  # one for each row: its answer must not depend on those of other rows
             seen.repeat(tuple(row[c] for c in task.text_columns))
-            rows = rows_from_answer(task, call, answer, marked, self._gates, seen, json.dumps(sampling, sort_keys=True))
+            rows = rows_from_answer(task, call, answer, marked, self._gates, seen, asked)
             kept = [r for r in rows if r["label_status"] == "kept"][: self._n]
             rejected = [r for r in rows if r["label_status"] == "rejected"]
             chosen = (kept or rejected)[:1] if self._n == 1 else kept + rejected
@@ -385,6 +386,7 @@ def _state_of(transform: GenerateAndCorrect) -> dict[str, Any]:
         "policy": policy.fingerprint() if policy else None,
         "corrector": [transform._digest, transform._of_model],
         "judge": judge_identity(judge) if judge is not None else None,
+        "sampling": sorted(asked_of(transform._llm, {}).items()),
         "n": transform._n,
         "seed": transform._seed,
     }

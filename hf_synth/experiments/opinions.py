@@ -19,7 +19,7 @@ from hf_synth.errors import ColumnError, LLMError, OverlapError
 from hf_synth.experiments.leakage import text_digests
 from hf_synth.gold.adoption import read_dataset
 from hf_synth.llm.local import LocalLLM
-from hf_synth.llm.questions import Answer, Chat
+from hf_synth.llm.questions import Answer, Chat, asked_of
 from hf_synth.task.access import overall_access
 from hf_synth.task.columns import access_of, strictest
 from hf_synth.task.folders import read_manifest, write_stage
@@ -94,7 +94,7 @@ def judge_identity(task: Task, name: str, judge: AnyJudge) -> list[Any]:
         f"{module}.{kind.__qualname__}",
         *(str(getattr(llm, field, "")) for field in ("model", "revision")),
         *(getattr(judge, field, None) for field in ("votes", "logprobs", "prior_free", "seed")),
-        sorted(dict(getattr(judge, "sampling", {})).items()),
+        sorted(asked_of(llm, dict(getattr(judge, "sampling", {}))).items()),
         [] if exemplars is None else text_digests(task, exemplars),
     ]
 

@@ -25,7 +25,7 @@ from hf_synth.generation.prompts import Row, answer_schema, prompt_for
 from hf_synth.generation.rows import rows_from_answers, usage_of
 from hf_synth.llm.calls import CAUSES
 from hf_synth.llm.journal import default_journal
-from hf_synth.llm.questions import Answer, Chat, access_of_llm
+from hf_synth.llm.questions import Answer, Chat, access_of_llm, asked_of
 from hf_synth.privacy.repetition import Seen
 from hf_synth.reports.page import markdown_table
 from hf_synth.task.columns import REASONS, USAGE_COLUMNS, Access, strictest
@@ -118,7 +118,8 @@ def generate_with_figures(
     prompt = prompt_for(task, prompt) if isinstance(prompt, str) else prompt or task.prompt
     pool, quotas, schedule = prepare(task, exemplars, n, prompt, balance, max_calls, seed, llm.ahead)
     llm, settings = settings_of(task, exemplars, llm, prompt, pool)
-    making = _Making(task, pool, quotas, schedule, prompt, strictest(pool.access, access_of_llm(llm)))
+    access = strictest(pool.access, access_of_llm(llm))
+    making = _Making(task, access, quotas, schedule, asked_of(llm, dict(prompt.sampling)), Gates(task, pool))
     for answer in llm.stream(schedule.questions(), progress=progress and making.words, **settings):
         making.take(answer)
     making.check()
@@ -134,11 +135,17 @@ class _Making:
     """
 
     def __init__(
-        self, task: Task, pool: Pool, quotas: Mapping[str, int], schedule: Schedule, prompt: Prompt, access: Access
+        self,
+        task: Task,
+        access: Access,
+        quotas: Mapping[str, int],
+        schedule: Schedule,
+        sampling: Mapping[str, Any],
+        gates: Gates,
     ) -> None:
         self._task, self._quotas, self._schedule, self._access = task, quotas, schedule, access
-        self._gates, self._seen, self.table = Gates(task, pool), Seen(), _Table(task)
-        self._sampling = json.dumps(dict(prompt.sampling), sort_keys=True)
+        self._gates, self._seen, self.table = gates, Seen(), _Table(task)
+        self._sampling = json.dumps(sampling, sort_keys=True)
         self._left, self._reasons = Counter(quotas), Counter[str]()
         self.cut: list[str] = []  # keys of answers that the server cut, and of which rows came
         self._unchecked: list[tuple[Call, Answer]] = []

@@ -32,7 +32,8 @@ from hf_synth.llm.batch_api import AGAIN, Note, Provider, notes_in
 from hf_synth.llm.journal import NO_ANSWER, Entry, Shared, marked
 from hf_synth.llm.leases import claim, keep_renewing, new_owner, release
 from hf_synth.llm.llm import LLM
-from hf_synth.llm.questions import Answer, Messages, Progress, Question, check_sampling, seed_of, with_keys
+from hf_synth.llm.manners import provided_limit, request
+from hf_synth.llm.questions import Answer, Messages, Progress, Question, asked_of, check_sampling, seed_of, with_keys
 from hf_synth.llm.replies import Failure, Reply, read_reply
 from hf_synth.llm.stream import Stream
 
@@ -145,6 +146,7 @@ class BatchLLM:
                 "the Batch API keeps the questions at the provider, so only open data may be sent through it, with or "
                 "without an attestation; use LLM or LocalLLM for restricted and credentialed data"
             )
+        sampling = asked_of(self.llm, sampling)
         check_sampling(sampling)
         total = len(list_of_messages) if isinstance(list_of_messages, Sequence) else None
         questions = with_keys(list_of_messages, samples, [self.model, sampling, schema, scope])
@@ -278,9 +280,9 @@ class _Submission:
 
     def _reserve(self, key: str) -> bool:
         """Reserve the most that a question may cost; return False where the budget is too small."""
-        bound = self._sampling.get("max_completion_tokens") or self._sampling.get("max_tokens")
+        bound = provided_limit(self._sampling)
         amount = BATCH_PRICE * self._ledger.worst_case(
-            self._questions[key], int(bound) if bound else None, None if key in self._plain else self._schema
+            self._questions[key], bound, None if key in self._plain else self._schema
         )
         if not self._ledger.reserve(amount):
             self.failures[key] = Failure("budget")
@@ -312,13 +314,13 @@ class _Submission:
     def _request(self, key: str) -> dict[str, Any]:
         """Return the line of a question in a file: the request that `LLM` would send."""
         sampling = {name: value for name, value in self._sampling.items() if value is not None}
-        body: dict[str, Any] = {"model": self._llm.model, "messages": self._questions[key], **sampling}
         if "seed" not in self._sampling:
-            body["seed"] = seed_of(key)
+            sampling["seed"] = seed_of(key)
         if self._schema is not None and self._ledger.plain:
             self._plain.add(key)
-        if self._schema is not None and key not in self._plain:
-            body["response_format"] = {"type": "json_schema", "json_schema": {"name": "answer", "schema": self._schema}}
+        schema = None if key in self._plain else self._schema
+        rules = self._llm.manners.rules  # what the provider is known to take, or was learnt by an LLM
+        body = {"model": self._llm.model, **request(rules, self._questions[key], sampling, schema)}
         return {"custom_id": key, "method": "POST", "url": "/v1/chat/completions", "body": body}
 
     async def _send(self, keys: list[str], data: bytes) -> Note:
@@ -410,7 +412,7 @@ class _Submission:
             costs[key] = cost if cost is None else BATCH_PRICE * cost
             if None in (read, written) and self._ledger.budget is not None:
                 costs[key] = self._reserved.get(key, costs[key])
-        bounded = bool(self._sampling.get("max_completion_tokens") or self._sampling.get("max_tokens"))
+        bounded = provided_limit(self._sampling) is not None
         entries = [marked(r.entry(key, costs[key]), bounded=bounded) for key, r in group.items() if key not in known]
         self._journal.put_many(entries)
         self.none |= {entry.key: entry for entry in entries if entry.status in NO_ANSWER}

@@ -17,6 +17,7 @@ from __future__ import annotations
 import datetime
 import ipaddress
 import os
+import re
 import socket
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
 # Python 3.11 counts every IPv4-mapped IPv6 address as private.
 _NETWORKS = "127.0.0.0/8 10.0.0.0/8 172.16.0.0/12 192.168.0.0/16 0.0.0.0/32 ::1/128 ::/128 fc00::/7"
 _LOCAL = tuple(map(ipaddress.ip_network, _NETWORKS.split()))
+_VERSION = re.compile(r"(?:api-version=[\w.-]{1,40})?")
 MAX_BODY = 16 * 1024 * 1024  # bytes of one response; no answer to one prompt is larger
 _FIRST_DAY = datetime.date(2020, 6, 1)  # about when the first endpoint of this protocol opened
 
@@ -90,12 +92,13 @@ class Attestation:
 
 @dataclass(frozen=True)
 class Origin:
-    """Scheme, host and port of an endpoint, and its path without user name, password and query."""
+    """Scheme, host and port of an endpoint, its path, and an api-version; without user name and password."""
 
     scheme: str
     host: str
     port: int
     path: str = field(default="", compare=False)
+    query: str = field(default="", compare=False)
 
     def __str__(self) -> str:
         host = f"[{self.host}]" if ":" in self.host else self.host
@@ -111,7 +114,8 @@ def parse_origin(url: str) -> Origin:
     """Parse the address of an endpoint.
 
     Raises:
-        LLMError: it is not an http or https address, or contains a user name, a password or a query.
+        LLMError: it is not an http or https address, or contains a user name, a password or a query other than Azure's
+            api-version.
     """
     try:
         parts = urlsplit(url)
@@ -120,9 +124,9 @@ def parse_origin(url: str) -> Origin:
             raise ValueError
     except (ValueError, KeyError):
         raise LLMError("base_url must be an http or https address, e.g. http://127.0.0.1:8000/v1") from None
-    if parts.username or parts.password or parts.query:
+    if parts.username or parts.password or not _VERSION.fullmatch(parts.query):
         raise LLMError("base_url must not contain a user name, a password or a query; pass the key as api_key")
-    return Origin(parts.scheme, parts.hostname.lower(), port, parts.path.rstrip("/"))
+    return Origin(parts.scheme, parts.hostname.lower(), port, parts.path.rstrip("/"), parts.query)
 
 
 def is_openai(origin: Origin) -> bool:

@@ -32,8 +32,11 @@ from hf_synth.llm.journal import Entry, Journal, default_journal
 from hf_synth.llm.learning import MOST
 from hf_synth.llm.ledger import Ledger
 from hf_synth.llm.local_server import LlamaServer, connections, local_server
+from hf_synth.llm.manners import MOST_RULES, First, Manners, Refusal, changes, provided_limit, request
 from hf_synth.llm.pacing import Pace
-from hf_synth.llm.questions import Answer, Messages, Progress, Question, check_sampling, seed_of, with_keys
+from hf_synth.llm.providers import Provider, chat_url, key_headers, key_of, next_step, provider_of
+from hf_synth.llm.questions import Answer, Messages, Progress, Question, asked_of, check_sampling, seed_of, with_keys
+from hf_synth.llm.refused import Rules, names_model
 from hf_synth.llm.replies import Failure, Reply, error_code, failure_kind, read_limits, read_reply, retry_after
 from hf_synth.llm.stream import Stream, Tally
 
@@ -58,7 +61,8 @@ class LLM:
     Args:
         model: the model's name at the endpoint.
         base_url: e.g. "http://127.0.0.1:8000/v1"; OPENAI_BASE_URL, or else OpenAI's own, when None.
-        api_key: when None, OPENAI_API_KEY for OpenAI's hosts and for OPENAI_BASE_URL, and no key for other endpoints.
+        api_key: when None, OPENAI_API_KEY for OpenAI's hosts and for OPENAI_BASE_URL, a known provider's own variable
+            for its hosts (`providers.py`, e.g. HF_TOKEN), and no key for other endpoints.
         concurrency: most requests in flight of one `chat`; None to learn how many the server works on at once, from
             what it says or from how long its answers take.
         journal: file that keeps the answers; `.hf_synth/journal.sqlite` in the working folder when None.
@@ -72,6 +76,8 @@ class LLM:
         tpm: tokens a minute that it allows, read and written.
         hedge: ask a question again when its answer takes three times as long as usual, and use the first answer. It
             pays twice, so it is allowed only for an endpoint on this machine or with price=(0, 0).
+        sampling: sampling parameters of every question, in the place of those that the question asks for; None leaves
+            one out. What the endpoint refuses of the sampling is left out anyway (`manners.py`).
 
     Raises:
         LLMError: an argument makes no sense.
@@ -90,6 +96,8 @@ class LLM:
     rpm: float | None = None
     tpm: float | None = None
     hedge: bool = False
+    sampling: Mapping[str, Any] = field(default_factory=dict)
+    _manners: Manners | None = field(init=False, repr=False, default=None)
     _ledger: Ledger = field(init=False, repr=False)
     _opened: Journal | None = field(init=False, repr=False, default=None)
     _server: LlamaServer | None = field(init=False, repr=False, default=None)
@@ -114,6 +122,7 @@ class LLM:
             raise LLMError("hedge pays twice; use it for an endpoint on this machine, or with price=(0, 0)")
         if self.hedge and self.budget_usd is not None:
             raise LLMError("hedge cannot be combined with a budget, since it pays twice; use one of them")
+        check_sampling(self.sampling)
         object.__setattr__(self, "_ledger", Ledger(self.budget_usd, self._price))
 
     @classmethod
@@ -188,6 +197,24 @@ class LLM:
     def _where(self) -> str:
         """The endpoint, as messages name it."""
         return str(self.origin) if self._server is None else f"the server of {self.model} that this process started"
+
+    @property
+    def provider(self) -> Provider:
+        """What is known of the endpoint beforehand (`providers.PROVIDERS`)."""
+        return provider_of(self.origin, self.model)
+
+    @property
+    def manners(self) -> Manners:
+        """What the endpoint takes of a request, known or learnt."""
+        if self._manners is None:
+            folder = self.open_journal().path.parent / "endpoints"
+            stated = {name for name, value in self.sampling.items() if value is not None}
+            known = {name: rule for name, rule in self.provider.rules.items() if name not in stated}
+            url = self.origin.url if self._server is None else "llama.cpp on this machine"  # its port changes
+            manners = Manners(self._where, url, self.model, known, folder)
+            object.__setattr__(self, "_manners", manners)
+        assert self._manners is not None
+        return self._manners
 
     @property
     def spent_usd(self) -> float:
@@ -266,6 +293,7 @@ class LLM:
                 open question is answered before the next one is read.
             ahead: how many questions may follow the oldest open one; None for no bound.
         """
+        sampling = asked_of(self, sampling)
         check_sampling(sampling)
         total = len(list_of_messages) if isinstance(list_of_messages, Sequence) else None
         bar = {"total": total, "desc": self.model}
@@ -332,7 +360,6 @@ class _Asking:
     def _start(self) -> Run:
         if self._run is None:
             llm, wire = self._llm, Wire(self._llm, self._access, self._sampling)
-            bound = self._sampling.get("max_completion_tokens") or self._sampling.get("max_tokens")
             self._run = Run(
                 wire.ask,
                 wire.close,
@@ -340,7 +367,7 @@ class _Asking:
                 model=llm.model,
                 timeout=llm.timeout,
                 max_retries=llm.max_retries,
-                max_tokens=int(bound) if bound else None,
+                max_tokens=provided_limit(self._sampling),
                 schema=self._schema,
                 ledger=llm._ledger,
                 journal=self.journal,
@@ -360,9 +387,11 @@ class Wire:
         origin = llm.origin
         addresses = endpoints.check_endpoint(origin, access, llm.attestation)
         ours = endpoints.may_see_settings(origin)
-        key = llm.api_key or (os.environ.get("OPENAI_API_KEY") if ours else None)
-        if key is None and endpoints.is_openai(origin):
-            raise LLMError("there is no API key; set OPENAI_API_KEY or pass LLM(api_key=...)")
+        provider = llm.provider
+        key = llm.api_key or (os.environ.get("OPENAI_API_KEY") if ours else None) or key_of(provider, origin)
+        if key is None and provider.key_variables:
+            variables = " or ".join(provider.key_variables)
+            raise LLMError(f"there is no API key for {provider.name}; set {variables}, or pass LLM(api_key=...)")
         patience = min(10.0, llm.timeout)
         line = endpoints.Line(origin, addresses, connections=llm.concurrency or MOST, connect_timeout=patience)
         self._key, self._ours = key or "none", ours
@@ -370,12 +399,14 @@ class Wire:
         self.is_local = endpoints.is_local_host(origin.host) or (
             bool(addresses) and all(map(endpoints.is_local, addresses or ()))
         )
-        self._url = f"{origin.url}/chat/completions"
-        own = {"Authorization": f"Bearer {self._key}", "Accept-Encoding": "identity"}
+        self._url = chat_url(provider, origin, llm.model)
+        own = {**key_headers(provider, self._key), "Accept-Encoding": "identity"}
         self._headers = {**own, **endpoints.settings_headers()} if ours else own
         self._headers |= {"Accept": "application/json", "Content-Type": "application/json", "User-Agent": _AGENT}
         self._seeded = "seed" not in sampling
         self._sampling = {name: value for name, value in sampling.items() if value is not None}
+        self._provider, self._noted = provider, set[str]()
+        self._first = First(0.2 if origin.host in ("localhost", "127.0.0.1", "::1") else llm.timeout / 4)
 
     @cached_property
     def client(self) -> Any:
@@ -408,12 +439,35 @@ class Wire:
             return None
 
     async def ask(self, key: str, messages: Any, schema: Mapping[str, Any] | None) -> Reply | Failure:
-        """Send one question once."""
-        body: dict[str, Any] = {"model": self._llm.model, "messages": messages, **self._sampling}
-        if self._seeded:
-            body["seed"] = seed_of(key)
-        if schema is not None:
-            body["response_format"] = {"type": "json_schema", "json_schema": {"name": "answer", "schema": schema}}
+        """Send one question once; what the endpoint refuses of its fields is learnt, and the question sent again."""
+        manners = self._llm.manners
+        sampling = {**self._sampling, "seed": seed_of(key)} if self._seeded else self._sampling
+        alone: Rules = {}
+        first = await self._first.enter(manners)
+        try:
+            failure = Failure("http_400")
+            for _ in range(MOST_RULES):
+                rules = {**manners.rules, **alone}
+                body = {"model": self._llm.model, **request(rules, messages, sampling, schema)}
+                outcome = await self._send(body)
+                if isinstance(outcome, Reply):
+                    manners.accept(body)
+                    self._note(rules, schema)
+                if not isinstance(outcome, Refusal):
+                    return outcome
+                failure = outcome.failure
+                if (learnt := manners.learn(outcome.rules, body, alone, sure=outcome.sure)) is None:
+                    break
+                alone = learnt
+                if first:
+                    self._first.sent()
+            return failure
+        finally:
+            if first:
+                self._first.leave()
+
+    async def _send(self, body: Mapping[str, Any]) -> Reply | Failure | Refusal:
+        """Send one request."""
         try:
             # not through openai's client, which has made the headers: its CPU time would be four times the rest
             data = json.dumps(body, ensure_ascii=False).encode()
@@ -425,21 +479,33 @@ class Wire:
         headers = {name.decode("latin-1").lower(): value.decode("latin-1") for name, value in raw}
         plain = endpoints.decompress(content, headers.get("content-encoding", "").strip().lower())
         if not 200 <= status < 300:
-            return self._failure(status, headers, plain or b"")
+            failure = self._failure(status, headers, plain or b"")
+            return failure if failure.kind else self._llm.manners.suspect(failure, status, plain or b"", body)
         reply = Failure("malformed", again=True) if plain is None else read_reply(plain, self._llm.model)
         return replace(reply, limits=limits) if (limits := read_limits(headers)) else reply
+
+    def _note(self, rules: Rules, schema: Mapping[str, Any] | None) -> None:
+        """Record once what is sent otherwise than the journal's keys say."""
+        asked = {**self._sampling, **({"seed": "from the key"} if self._seeded else {})}
+        if changed := changes(rules, asked, schema):
+            facts = {"endpoint": self._origin.url, "model": self._llm.model, "asked": asked, "sent": changed}
+            statement = json.dumps(facts, sort_keys=True)
+            if statement not in self._noted:
+                self._noted.add(statement)
+                name = f"sent otherwise {sha256(statement.encode()).hexdigest()[:12]}"
+                self._llm.open_journal().record(name, statement)
 
     def _failure(self, status: int, headers: Mapping[str, str], body: bytes) -> Failure:
         """Classify an HTTP status; the message is not read, since it may repeat the prompt."""
         where = self._origin
         messages = {
             402: f"the credits at {where} are spent (402); top them up, then run again to go on: every answer is kept",
-            401: f"{where} refuses the key (401); check api_key, or OPENAI_API_KEY with OPENAI_BASE_URL beside it",
+            401: f"{where} refuses the key (401); {next_step(self._provider)}",
             403: f"{where} does not allow this (403); check the key's rights and the model",
-            404: f"{where} does not know model {self._llm.model!r} or base_url's path (404)",
+            404: f"{where} does not know model {self._llm.model!r} or base_url's path ({status})",
         }
         kind = failure_kind(status, body)
-        fatal = messages.get(status) if not kind else None
+        fatal = messages.get(404 if names_model(status, body) else status) if not kind else None
         if 300 <= status < 400:
             fatal = f"{where} redirects elsewhere ({status}), which is not followed; check base_url"
         if status == 429 and error_code(body) == "insufficient_quota":

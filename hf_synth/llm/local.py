@@ -22,7 +22,7 @@ from hf_synth.errors import LLMError
 from hf_synth.llm.decoding import Checkpoint, Loaded, Row, Sampling, free_memory, is_out_of_memory, read_sampling
 from hf_synth.llm.gguf_files import Weights
 from hf_synth.llm.journal import Entry, Journal, Shared, default_journal, marked
-from hf_synth.llm.questions import Answer, Messages, Progress, Question, check_sampling, seed_of, with_keys
+from hf_synth.llm.questions import Answer, Messages, Progress, Question, asked_of, check_sampling, seed_of, with_keys
 from hf_synth.llm.stream import Stream, leased
 from hf_synth.models.tokens import batches
 from hf_synth.task.columns import Access
@@ -48,6 +48,8 @@ class LocalLLM:
         batch_tokens: tokens of one batch, read and written; 65,536 on CUDA and 8,192 on a CPU when None. A batch that
             does not fit into a GPU's memory is halved.
         max_new_tokens: the most tokens of an answer without `max_tokens`.
+        sampling: sampling parameters of every question, in the place of those that the question asks for; None leaves
+            one out.
 
     Raises:
         LLMError: an argument makes no sense.
@@ -60,6 +62,7 @@ class LocalLLM:
     dtype: str | None = None
     batch_tokens: int | None = None
     max_new_tokens: int = 1024
+    sampling: Mapping[str, Any] = field(default_factory=dict)
     _opened: Journal | None = field(init=False, repr=False, default=None)
     _checkpoint: Checkpoint = field(init=False, repr=False)
 
@@ -164,6 +167,7 @@ class LocalLLM:
             ModelError: the model cannot be found or loaded.
             JournalError: the journal cannot be read or written.
         """
+        sampling = {name: value for name, value in asked_of(self, sampling).items() if value is not None}
         check_sampling(sampling)
         how = read_sampling(sampling, self.max_new_tokens)
         total = len(list_of_messages) if isinstance(list_of_messages, Sequence) else None

@@ -143,6 +143,11 @@ def check_sampling(sampling: Mapping[str, Any]) -> None:
         raise LLMError("sampling parameters must be plain numbers, texts and lists") from None
 
 
+def asked_of(llm: object, sampling: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the sampling that an LLM asks for: its own parameters replace those of a question."""
+    return {**sampling, **getattr(llm, "sampling", {})}
+
+
 def with_keys(
     questions: Iterable[Messages | Question | None], samples: Iterable[int] | None, settings: Sequence[Any]
 ) -> Iterator[Keyed | None]:
