@@ -285,7 +285,7 @@ def _read(file: File, name: str, task: Task | None = None) -> tuple[dict[str, st
         columns = {c: [_without_quote(v) for v in batch.column(c)] for c in ("id", "label", STRATUM, PROBABILITY)}
         designed = PROBABILITY in batch.columns
         for number, id, cell, stratum, probability in zip(batch.numbers, *columns.values(), strict=True):
-            id, label = cell_text(id), cell_text(cell)
+            id, label = _as_written(id), _as_written(cell)
             if id is None:
                 faults.add(number, "needs an id")
                 continue
@@ -338,6 +338,11 @@ def _allocation(sizes: npt.NDArray[np.int64], n: int) -> npt.NDArray[np.int64]:
         more[np.argsort(-sizes[room], kind="stable")[: left % len(room)]] += 1  # the remainder to the largest
         share[room] += np.minimum(more, (sizes - share)[room])
     return share
+
+
+def _as_written(cell: Any) -> str | None:
+    """Return a text as it is, and a number as text; None for an empty cell."""
+    return cell if isinstance(cell, str) and cell.strip(" ") else cell_text(cell)
 
 
 def _probability(value: object, number: int, faults: Faults) -> float:

@@ -218,7 +218,10 @@ def _delimiter(source: SourceFile) -> tuple[str, bool]:
 
 
 def _fit(sample: str, delimiter: str) -> tuple[bool, float, int]:
-    """Return how well a delimiter fits: whether the header has fields, the share of rows with as many, their number."""
+    """Return how well a delimiter fits: whether the header has fields, the share of rows with as many, their number.
+
+    Where the header has one field, as below a title, the share is that of rows with several.
+    """
     widths = []
     try:
         for row in itertools.islice(csv.reader(io.StringIO(sample, newline=""), delimiter=delimiter), _SAMPLED_ROWS):
@@ -230,8 +233,8 @@ def _fit(sample: str, delimiter: str) -> tuple[bool, float, int]:
         widths.pop()  # it may be cut
     if not widths:
         return False, 0.0, 0
-    rows = widths[1:] or widths
-    return widths[0] > 1, sum(width == widths[0] for width in rows) / len(rows), widths[0]
+    rows, several = widths[1:] or widths, widths[0] > 1
+    return several, sum(width == widths[0] if several else width > 1 for width in rows) / len(rows), widths[0]
 
 
 def _sheet_batches(
@@ -385,7 +388,7 @@ class _Sheet:
                 self.source.name,
                 None,
                 f"has one name in its first line and {filled} cells below it; if that line is a title, remove it, so "
-                "that the first line names the columns",
+                "that the first line names the columns; a text with a separator needs quotes",
             )
 
 
