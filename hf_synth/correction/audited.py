@@ -22,10 +22,11 @@ import numpy.typing as npt
 from hf_synth.errors import ColumnError, RowError, TaskError
 from hf_synth.evaluation.prediction_powered import prediction_powered
 from hf_synth.evaluation.statistics import design_share, wilson
+from hf_synth.gold.faults import Faults
 from hf_synth.gold.readers import File
 from hf_synth.gold.sources import as_source
 from hf_synth.gold.spelling import LabelNames, cell_text, label_problem
-from hf_synth.gold.tables import Faults, check_needed, read_batches
+from hf_synth.gold.tables import check_needed, read_batches
 from hf_synth.models.linear import linear_fit
 from hf_synth.task.labels import Floats, audited_labels, check_columns, column_of, label_indices, label_names
 from hf_synth.task.task import Task

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import datasets
 
 from hf_synth.errors import GoldError, HfSynthError, MissingGoldError, OutputError
-from hf_synth.gold import readers, sources, spelling, survey, tables
+from hf_synth.gold import readers, sheets, sources, spelling, survey, tables
 from hf_synth.gold.sources import Files, SourceFile, all_files, digest_files, find_files
 from hf_synth.task.folders import cache_folder
 from hf_synth.task.labels import label_names
@@ -84,7 +84,10 @@ class GoldBuilder(datasets.ArrowBasedBuilder):  # type: ignore[misc]  # datasets
     def _digest(self, task: Task) -> str:
         """Return the name of the cache, from all that decides its rows: the task, the reading code, the files."""
         fields = [task.fingerprint(), task.access, task.group_column, {k: list(v) for k, v in task.files.items()}]
-        code = [inspect.getsourcefile(m) for m in (type(self), readers, tables, spelling, survey, sources, GoldBuilder)]
+        code = [
+            inspect.getsourcefile(m)
+            for m in (type(self), readers, tables, sheets, spelling, survey, sources, GoldBuilder)
+        ]
         return digest_files(json.dumps(fields), *(Path(c) for c in code if c), *all_files(self.files))[:32]
 
     def download_and_prepare(self, output_dir: str | None = None, *args: Any, **more: Any) -> None:

@@ -178,7 +178,7 @@ def test_a_row_without_a_split_is_a_fault(tmp_path: Path) -> None:
 
 # --- validation -----------------------------------------------------------------------------------------------------
 def test_a_validation_split_is_cut_by_group() -> None:
-    rows = [LOW_HIGH.gold_row(f"n{i}", f"p{i // 3}", i % 2, note(i % 50)) for i in range(90)]
+    rows = [LOW_HIGH.gold_row(f"n{i}", f"p{i // 3}", i % 2, note(i % 88)) for i in range(90)]
     whole = Dataset.from_list(rows, features=LOW_HIGH.gold_features())
     gold = split_by_group(LOW_HIGH, whole)
     with pytest.raises(GoldError, match="has a validation split already"):
@@ -236,7 +236,7 @@ def test_a_pool_is_read_as_gold_is(tmp_path: Path) -> None:
     sets = Task.from_columns("s", **COLUMNS, labels=["a", "b"], kind="multi_label")
     found = table(tmp_path / "sets.csv", ["note", "llm_label"], [note(0), "a; B"], [note(1), ""], [note(2), "['b']"])
     assert adopt(sets, read_dataset(found))["llm_label"] == [[0, 1], [], [1]]
-    with pytest.raises(RowError, match="2 rows cannot be read: row 1: a text is empty; row 2: .* 'hihg', no label of"):
+    with pytest.raises(RowError, match="2 rows cannot be read: row 1: a text is empty; .* 'hihg', no label of"):
         adopt(LOW_HIGH, Dataset.from_dict({"note": [" ", note(1)], "llm_label": ["low", "hihg"]}))
 
 
@@ -277,7 +277,7 @@ def test_a_table_alone_shows_its_columns_and_the_command(tmp_path: Path, capsys:
 
 
 def test_the_verb_prints_labels_by_split_and_keeps_name_and_meanings(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
 ) -> None:
     rows = [[f"p{i // 2}", note(i), ("now", "later")[i % 2]] for i in range(60)] + [["p99", note(99), ""]]
     train = table(tmp_path / "in" / "train.csv", ["patient", "text", "y"], *rows)
@@ -293,7 +293,7 @@ def test_the_verb_prints_labels_by_split_and_keeps_name_and_meanings(
     assert [line.split() for line in out.splitlines()[:3]] == [
         ["label", "train", "validation", "test"], ["later", "24", "6", "0"], ["now", "24", "6", "9"],
     ]  # fmt: skip
-    assert "rows left out, since they have no label: 1" in error
+    assert "rows left out, since they have no label: 1" in caplog.text
     task = load_task(tmp_path / "o")
     assert (task.name, task.label_meanings) == ("triage", ("", "a nurse calls back today"))
     manifest = json.loads((tmp_path / "o" / MANIFEST).read_text())

@@ -15,8 +15,9 @@ from datasets import ClassLabel, Dataset, Features, List, Value
 from support.gold_files import CANARY
 
 from hf_synth.errors import MissingExtraError, RowError
+from hf_synth.gold.faults import Faults
 from hf_synth.gold.readers import encoding_of
-from hf_synth.gold.tables import Faults, read_batches, read_table
+from hf_synth.gold.tables import read_batches, read_table
 
 
 def read(path: Path, needed: tuple[str, ...] = ("note", "label")) -> list[tuple[int, dict[str, Any]]]:
