@@ -22,10 +22,11 @@ import numpy.typing as npt
 from hf_synth.errors import ColumnError, RowError, TaskError
 from hf_synth.evaluation.prediction_powered import prediction_powered
 from hf_synth.evaluation.statistics import design_share, wilson
+from hf_synth.gold.faults import Faults
 from hf_synth.gold.readers import File
 from hf_synth.gold.sources import as_source
 from hf_synth.gold.spelling import LabelNames, cell_text, label_problem
-from hf_synth.gold.tables import Faults, check_needed, read_batches
+from hf_synth.gold.tables import check_needed, read_batches
 from hf_synth.models.linear import linear_fit
 from hf_synth.task.labels import Floats, audited_labels, check_columns, column_of, label_indices, label_names
 from hf_synth.task.task import Task
@@ -285,7 +286,7 @@ def _read(file: File, name: str, task: Task | None = None) -> tuple[dict[str, st
         columns = {c: [_without_quote(v) for v in batch.column(c)] for c in ("id", "label", STRATUM, PROBABILITY)}
         designed = PROBABILITY in batch.columns
         for number, id, cell, stratum, probability in zip(batch.numbers, *columns.values(), strict=True):
-            id, label = cell_text(id), cell_text(cell)
+            id, label = _as_written(id), _as_written(cell)
             if id is None:
                 faults.add(number, "needs an id")
                 continue
@@ -338,6 +339,11 @@ def _allocation(sizes: npt.NDArray[np.int64], n: int) -> npt.NDArray[np.int64]:
         more[np.argsort(-sizes[room], kind="stable")[: left % len(room)]] += 1  # the remainder to the largest
         share[room] += np.minimum(more, (sizes - share)[room])
     return share
+
+
+def _as_written(cell: Any) -> str | None:
+    """Return a text as it is, and a number as text; None for an empty cell."""
+    return cell if isinstance(cell, str) and cell.strip(" ") else cell_text(cell)
 
 
 def _probability(value: object, number: int, faults: Faults) -> float:

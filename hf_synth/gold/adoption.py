@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hf_synth.errors import ColumnError, MissingGoldError, RowError
+from hf_synth.gold.faults import Faults
 from hf_synth.gold.spelling import Ids, LabelNames, cell_text, label_problem, split_labels
-from hf_synth.gold.tables import Faults, read_batches
+from hf_synth.gold.tables import read_batches
 from hf_synth.task.access import known_accesses
 from hf_synth.task.columns import ACCESSES, LLM_CONFIDENCE, USAGE_COLUMNS, access_of, names_shown, strictest
 from hf_synth.task.folders import (

@@ -26,7 +26,7 @@ from datasets.exceptions import DatasetGenerationError
 from datasets.iterable_dataset import ExamplesIterable
 
 from hf_synth.errors import GoldError, HfSynthError, MissingGoldError, OutputError, RowError
-from hf_synth.gold import archives, json_values, markup, readers, sources, spelling, survey, tables
+from hf_synth.gold import archives, json_values, markup, readers, sheets, sources, spelling, survey, tables
 from hf_synth.gold.sources import Files, SourceFile, all_files, digest_files, find_files
 from hf_synth.task.folders import cache_folder, notes_of, with_notes
 from hf_synth.task.task import Task
@@ -86,8 +86,8 @@ class GoldBuilder(datasets.ArrowBasedBuilder):  # type: ignore[misc]  # datasets
     def _digest(self, task: Task) -> str:
         """Return the name of the cache, from all that decides its rows: the task, the reading code, the files."""
         fields = [task.fingerprint(), task.access, task.group_column, {k: list(v) for k, v in task.files.items()}]
-        modules = (type(self), archives, json_values, markup, readers, tables, spelling, survey, sources, GoldBuilder)
-        code = [inspect.getsourcefile(module) for module in modules]
+        reading = (archives, json_values, markup, readers, sheets, sources, spelling, survey, tables)
+        code = [inspect.getsourcefile(part) for part in (type(self), *reading, GoldBuilder)]
         return digest_files(json.dumps(fields), *(Path(c) for c in code if c), *all_files(self.files))[:32]
 
     def download_and_prepare(self, output_dir: str | None = None, *args: Any, **more: Any) -> None:

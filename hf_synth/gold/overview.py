@@ -10,10 +10,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from hf_synth.gold.faults import Faults
 from hf_synth.gold.readers import File
 from hf_synth.gold.sources import all_files, as_source, find_files
 from hf_synth.gold.spelling import cell_text, shown, spelling_key
-from hf_synth.gold.tables import TABLE_SUFFIXES, Faults, read_batches
+from hf_synth.gold.tables import TABLE_SUFFIXES, read_batches
 from hf_synth.task.columns import names_shown
 from hf_synth.task.task import TABLES, Task
 

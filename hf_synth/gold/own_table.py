@@ -23,11 +23,12 @@ import datasets
 
 from hf_synth.errors import GoldError, TaskError
 from hf_synth.gold.builder import GoldBuilder, Parts, as_table, file_names
+from hf_synth.gold.faults import Batch, Faults
 from hf_synth.gold.readers import File
 from hf_synth.gold.sources import ROWS, WHOLE, SourceFile, all_files, as_source, find_files
 from hf_synth.gold.spelling import Ids, LabelNames, Patients, cell_text, label_problem, split_labels
 from hf_synth.gold.survey import Survey, needed_columns, usable_rows
-from hf_synth.gold.tables import Batch, Faults, check_needed, read_batches
+from hf_synth.gold.tables import check_needed, read_batches
 from hf_synth.task.access import MOST_TASKS, known_accesses
 from hf_synth.task.columns import JUDGED, Access, Kind, strictest
 from hf_synth.task.folders import parquet_access, recorded_access

@@ -275,7 +275,7 @@ class Ids:
     def new(self, value: Any, number: int) -> str:
         """Return the id of a row."""
         text = cell_text(value)
-        id = f"{self.start}-{number}" if text is None else text
+        id = f"{self.start}-{number}" if text is None else value if isinstance(value, str) else text
         if hash(id) in self._seen:
             self.repeated += text is not None
             id = f"{id}-{number}"

@@ -8,10 +8,11 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from hf_synth.errors import TaskError
+from hf_synth.gold.faults import Batch, Faults
 from hf_synth.gold.readers import File
 from hf_synth.gold.sources import as_source
 from hf_synth.gold.spelling import LONGEST_LABEL, Ids, LabelNames, Patients, Spellings, label_problem, split_labels
-from hf_synth.gold.tables import Batch, Faults, check_needed, is_missing, read_batches
+from hf_synth.gold.tables import check_needed, is_missing, read_batches
 from hf_synth.task.columns import ACCESSES, JUDGED, Kind
 from hf_synth.task.task import Task
 

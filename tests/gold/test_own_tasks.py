@@ -135,7 +135,7 @@ def test_pairs_lists_of_labels_and_texts(tmp_path: Path, capsys: pytest.CaptureF
     [
         (["--text-column", "body", "--label-column", "nothing"], "no column 'nothing'; it has 'patient'"),
         (["--text-column", "nothing", "--label-column", "urgency"], "no column 'nothing'"),
-        (["--label-column", "urgency"], "triage.csv is a table: name --text-column"),
+        (["--label-column", "urgency"], "is a table: name --text-column$"),
         (
             ["--text-column", "patient", "--label-column", "body"],
             "60 rows cannot be read: lines 2, 3, .* 'body' holds more than 100",

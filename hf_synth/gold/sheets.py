@@ -1,0 +1,296 @@
+"""Read .csv, .tsv and .xlsx: sheets with a header, as spreadsheets write them and people change them.
+
+Columns without a name, rows without content and repeated header lines hold no data and are left out. A row with too
+many or too few fields is a fault, not a shifted column. Rows are numbered so that row n stands in line n + 1 of a
+spreadsheet, which counts blank lines and takes a cell with line breaks for one line.
+"""
+
+from __future__ import annotations
+
+import csv
+import functools
+import io
+import itertools
+import logging
+import re
+import zipfile
+from collections import Counter
+from collections.abc import Collection, Iterator, Sequence
+from datetime import date, time
+from typing import Any
+
+from hf_synth.errors import MissingExtraError, RowError
+from hf_synth.gold.faults import Batch, Faults
+from hf_synth.gold.readers import open_text
+from hf_synth.gold.sources import SourceFile
+
+BATCH_ROWS, BATCH_CHARACTERS = 1_000, 4 << 20
+LONGEST_FIELD = 50_000_000  # characters; the default of csv, 131,072, is too short for long notes
+_RATIO, _SMALL = 200, 100 << 20  # a spreadsheet that unpacks beyond this ratio is refused
+_SAMPLE, _SAMPLED_ROWS = 1 << 18, 50  # what the delimiter is found from
+_DELIMITERS = (",", ";", "\t", "|")
+_MARK = re.compile(r"sep=(.)\r?\n?", re.IGNORECASE)  # the first line of some files for Excel
+_LONGEST_NAME = 64  # characters of a column's name
+_LOG = logging.getLogger(__name__)
+
+
+# --- CSV ------------------------------------------------------------------------------------------------------------
+def csv_batches(source: SourceFile, faults: Faults, needed: Collection[str] | None) -> Iterator[Batch]:
+    """Yield the rows of a .csv or .tsv file, all strings; the delimiter is found from the first rows.
+
+    Args:
+        needed: columns that each row must have; None means all.
+
+    Raises:
+        RowError: the file is no text, or its header is wrong.
+    """
+    csv.field_size_limit(LONGEST_FIELD)
+    delimiter, marked = _delimiter(source)
+    with open_text(source) as stream:
+        if marked:
+            stream.readline()
+        yield from _sheet_batches(source, csv.reader(stream, delimiter=delimiter, strict=True), faults, needed)
+
+
+def _delimiter(source: SourceFile) -> tuple[str, bool]:
+    """Return the delimiter of a file, and whether its first line names it ("sep=;")."""
+    try:
+        with open_text(source) as stream:
+            sample = stream.read(_SAMPLE)
+    except UnicodeError:
+        sample = ""
+    if mark := _MARK.match(sample):
+        return mark[1], True
+    if source.suffix == ".tsv":
+        return "\t", False
+    return max(_DELIMITERS, key=lambda d: (*_fit(sample, d), -_DELIMITERS.index(d))), False
+
+
+def _fit(sample: str, delimiter: str) -> tuple[bool, float, int]:
+    """Return how well a delimiter fits: whether the header has fields, the share of rows with as many, their number.
+
+    Where the header has one field, as below a title, the share is that of rows with several.
+    """
+    widths = []
+    try:
+        for row in itertools.islice(csv.reader(io.StringIO(sample, newline=""), delimiter=delimiter), _SAMPLED_ROWS):
+            if row:
+                widths.append(len(row))
+    except csv.Error:
+        pass
+    if len(sample) == _SAMPLE and len(widths) > 2:
+        widths.pop()  # it may be cut
+    if not widths:
+        return False, 0.0, 0
+    rows, several = widths[1:] or widths, widths[0] > 1
+    return several, sum(width == widths[0] if several else width > 1 for width in rows) / len(rows), widths[0]
+
+
+def _sheet_batches(
+    source: SourceFile, records: Iterator[Sequence[Any]], faults: Faults, needed: Collection[str] | None
+) -> Iterator[Batch]:
+    """Yield the rows below the header of a sheet; `records` are the rows of the sheet, the header among them."""
+    sheet = _Sheet(source, needed)
+    try:
+        for sheet.number, first in enumerate(records):
+            if not _is_blank(first):
+                break
+        else:
+            raise RowError(source.name, None, "is empty; it needs a header row")
+        sheet.name_columns([_name(cell) for cell in first])
+        yield from sheet.batches(records, faults)
+    except csv.Error as error:
+        faults.add(sheet.number + 1, _quoting(error))
+    except UnicodeError:
+        faults.add(sheet.number + 1, "is no text in the encoding of the file's start; convert the file to UTF-8")
+
+
+@functools.lru_cache(maxsize=256)  # a table is read several times in one command
+def _warn_of_repeats(source: SourceFile, repeats: int) -> None:
+    _LOG.warning("%s repeats its header in %d lines: these are left out (were files joined?)", source.name, repeats)
+
+
+def _quoting(error: csv.Error) -> str:
+    said = str(error)
+    if "end of data" in said:
+        cause = "a quote opens a field of this row and nothing closes it; the rows below went into that field"
+    elif "expected after" in said:
+        cause = 'a field in quotes holds a quote that is not doubled; write "" for a quote inside'
+    elif "limit" in said:
+        cause = f"a field is longer than {LONGEST_FIELD:,} characters; a quote is not closed?"
+    else:
+        cause = "check the quotes of this row"
+    return f"the quoting is broken: {cause}"
+
+
+def _name(cell: Any) -> str:
+    return "" if cell is None else str(cell).strip("\ufeff\u200b \t\r\n\xa0")
+
+
+def _is_blank(cells: Sequence[Any]) -> bool:
+    return all(cell is None or (isinstance(cell, str) and (not cell or cell.isspace())) for cell in cells)
+
+
+class _Sheet:
+    """The rows of a CSV file or a spreadsheet, below its header."""
+
+    def __init__(self, source: SourceFile, needed: Collection[str] | None) -> None:
+        self.source, self.needed = source, needed
+        self.number = 0  # of the row that was read last: its line in a spreadsheet minus 1
+        self.repeats = 0  # lines that repeat the header
+
+    def name_columns(self, header: list[str]) -> None:
+        """Take the names of the header; columns without a name are left out.
+
+        Raises:
+            RowError: two columns have one name.
+        """
+        named = list(filter(None, header))
+        repeated = {name for name, count in Counter(named).items() if count > 1}
+        if repeated and (self.needed is None or repeated & set(self.needed)):
+            raise RowError(
+                self.source.name, None, f"the header names {len(repeated)} columns more than once; rename them"
+            )
+        self.header, self.width = header, len(header)
+        self.places = {name: header.index(name) for name in dict.fromkeys(named)}
+        must = [i for name, i in self.places.items() if self.needed is None or name in self.needed]
+        self.least = max(must, default=-1) + 1  # cells of a row that has every needed column
+        self.longest = max(map(len, header), default=0) + 4
+        # the first row of a table without a header may come again as well: it is no header if it holds a text
+        self.folded = [name.casefold() for name in header] if self.longest <= _LONGEST_NAME else []
+        self.names = set(filter(None, self.folded))
+
+    def batches(self, records: Iterator[Sequence[Any]], faults: Faults) -> Iterator[Batch]:
+        """Yield the rows below the header in batches."""
+        rows: list[Sequence[Any]] = []
+        numbers: list[int] = []
+        size, first = 0, True
+        for row in records:
+            self.number += 1
+            if first and not _is_blank(row):
+                self._check_title(row)
+                first = False
+            cells: Sequence[Any] | None = row
+            if len(row) != self.width:
+                cells = self._mended(row, faults)
+            elif len(start := row[0] if isinstance(row[0], str) else "") <= self.longest or start.isspace():
+                cells = self._with_content(row, start.strip().casefold(), faults)
+            if cells is None:
+                continue
+            rows.append(cells)
+            numbers.append(self.number)
+            size += sum([len(cell) for cell in cells if isinstance(cell, str)])
+            if len(rows) >= BATCH_ROWS or size >= BATCH_CHARACTERS:
+                yield self._batch(rows, numbers)
+                rows, numbers, size = [], [], 0
+        if rows:
+            yield self._batch(rows, numbers)
+        if self.repeats:
+            _warn_of_repeats(self.source, self.repeats)
+
+    def _batch(self, rows: list[Sequence[Any]], numbers: list[int]) -> Batch:
+        columns = list(zip(*rows, strict=True))
+        return Batch(numbers, {name: columns[i] for name, i in self.places.items()})
+
+    def _with_content(self, row: Sequence[Any], start: str, faults: Faults) -> Sequence[Any] | None:
+        """Return a row, or None if it is blank or a header; the names in another order are a fault."""
+        if start in self.names:
+            cells = ["" if cell is None else str(cell).strip().casefold() for cell in row]
+            if cells == self.folded:
+                self.repeats += 1
+                return None
+            if len(self.names) > 1 and self.names <= set(cells):
+                faults.add(
+                    self.number, "names the columns again in another order; the rows below it are of another table"
+                )
+                return None
+        return None if not start and _is_blank(row) else row
+
+    def _mended(self, row: Sequence[Any], faults: Faults) -> Sequence[Any] | None:
+        """Return a row with as many cells as the header; None, and a fault, if it has other cells than the header."""
+        cells = list(row)
+        if _is_blank(cells):
+            return None
+        if len(cells) > 1 and [str(c).strip().casefold() for c in cells] == self.folded[: len(cells)]:
+            self.repeats += 1
+            return None
+        if len(cells) > self.width and _is_blank(cells[self.width :]):
+            return cells[: self.width]
+        if self.least <= len(cells) < self.width:
+            return cells + [None] * (self.width - len(cells))
+        hint = "a separator" if len(cells) > self.width else "a line break"
+        cause = f"is there {hint} in a text without quotes around it?"
+        if any(isinstance(c, str) and c[:1] == " " and c.lstrip()[:1] == '"' for c in cells):
+            cause = "a blank stands before a quote, so the quote does not count: remove the blank"
+        faults.add(self.number, f"has {len(cells)} fields where the header has {self.width}; {cause}")
+        return None
+
+    def _check_title(self, row: Sequence[Any]) -> None:
+        """Check that the header is not the title of the sheet: one cell above rows of several.
+
+        Raises:
+            RowError: it is.
+        """
+        filled = sum(not _is_blank([cell]) for cell in row)
+        if self.header[0] and not any(self.header[1:]) and filled > 1:
+            raise RowError(
+                self.source.name,
+                None,
+                f"has one name in its first line and {filled} cells below it; if that line is a title, remove it, so "
+                "that the first line names the columns; a text with a separator needs quotes",
+            )
+
+
+# --- Excel ----------------------------------------------------------------------------------------------------------
+def excel_batches(source: SourceFile, faults: Faults, needed: Collection[str] | None) -> Iterator[Batch]:
+    """Yield the rows of the first visible sheet of an .xlsx file; dates are text, whole numbers are integers.
+
+    Args:
+        needed: columns that each row must have; None means all.
+
+    Raises:
+        MissingExtraError: openpyxl is not installed.
+        RowError: the file is no Excel file, or its header is wrong.
+    """
+    try:
+        import openpyxl
+    except ImportError:
+        raise MissingExtraError("openpyxl", "excel") from None
+    with source.open() as packed:
+        content = io.BytesIO(packed.read())
+    try:
+        with zipfile.ZipFile(content) as parts:
+            unpacked, size = sum(i.file_size for i in parts.infolist()), len(content.getbuffer())
+        if unpacked > max(_SMALL, _RATIO * size):
+            raise RowError(source.name, None, f"unpacks to {unpacked >> 20:,} MB: not read")
+        book = openpyxl.load_workbook(content, read_only=True, data_only=True)
+        sheets = [sheet for sheet in book.worksheets if sheet.sheet_state == "visible"] or book.worksheets
+        sheet = sheets[0]
+        if len(sheets) > 1:
+            _LOG.warning("%s has %d sheets: its first one is read", source.name, len(sheets))
+        sheet.reset_dimensions()  # some tools record a wrong size
+        records = ([_excel_value(cell) for cell in row] for row in sheet.iter_rows(values_only=True))
+        yield from _sheet_batches(source, _same_width(records), faults, needed)
+    except RowError:
+        raise
+    except Exception as error:  # openpyxl raises what its parsers raise: KeyError, ParseError, BadZipFile, ValueError
+        raise RowError(
+            source.name, None, f"cannot be read as an Excel sheet ({type(error).__name__}); save it as .csv"
+        ) from None
+
+
+def _same_width(records: Iterator[list[Any]]) -> Iterator[list[Any]]:
+    """Cut the empty cells at the end of rows; the header decides how many there are."""
+    width = 0
+    for row in records:
+        while len(row) > max(width, 1) and row[-1] is None:
+            row.pop()
+        if not width and not _is_blank(row):
+            width = len(row)
+        yield row + [None] * (width - len(row))
+
+
+def _excel_value(value: Any) -> Any:
+    if isinstance(value, float) and value.is_integer():
+        return int(value)
+    return value.isoformat() if isinstance(value, date | time) else value
