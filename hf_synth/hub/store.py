@@ -334,6 +334,8 @@ class _Reached:
         Raises:
             FileNotFoundError: the repository, or a commit of it, was removed meanwhile.
         """
+        if _read_ref(folder / "refs" / "heads" / "main") == oid:  # what most clients ask for
+            return True
         heads = frozenset(_refs(folder / "refs").values())
         if oid in heads:
             return True

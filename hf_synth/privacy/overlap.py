@@ -46,7 +46,7 @@ FEW_GROUPS = 50
 FEW_WORDS, FEW_WORDS_OF_ROW = 24, 12
 MAX_CONTAINMENT_OF_FEW = 0.70
 
-_CHUNK, _CHUNK_CHARACTERS = 2_000, 1_000_000  # rows in memory at once
+_CHUNK, _CHUNK_CHARACTERS = 2_000, 2_000_000  # rows in memory at once
 _Item = TypeVar("_Item")
 
 

@@ -8,6 +8,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -367,7 +368,12 @@ def test_one_release_is_withdrawn_and_the_others_stay(
     assert len(reached) == 2
     assert withdrawn not in reached
     assert {b.name for b in api.list_repo_refs("ann/many", repo_type="dataset").branches} == {"main"}
-    assert "still serves 1 earlier commits to whoever knows their ids" in str(done)  # until its garbage is collected
+    assert done.done["served"] == 0
+    assert "still serves" not in str(done)
+    elsewhere = replace(done, done=done.done | {"served": 1})  # on a Hub that forgets nothing
+    assert "still serves 1 earlier commits to whoever knows their ids" in str(elsewhere)
+    with pytest.raises(RevisionNotFoundError):
+        api.dataset_info("ann/many", revision=withdrawn)
     assert len(load_dataset("ann/many", "raw", revision="v3", split="train", cache_dir=str(tmp_path / "c"))) == 9
     assert third.commit not in reached
     assert withdraw("ann/many", tag="v3", **told).done["commit"]
