@@ -350,7 +350,7 @@ class Wire:
         if schema is not None:
             body["response_format"] = {"type": "json_schema", "json_schema": {"name": "answer", "schema": schema}}
         try:
-            # not through openai's client, which has made the headers: its CPU time would be four times the rest
+            # not through openai's client: its CPU time would be four times the rest
             data = json.dumps(body, ensure_ascii=False).encode()
             status, raw, content = await self._line.send("POST", self._url, self._headers, data, self._llm.timeout)
         except endpoints.LineError as error:

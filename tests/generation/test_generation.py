@@ -616,9 +616,9 @@ def test_refusals_are_counted_by_label(tmp_path: Path, caplog: pytest.LogCapture
         how: dict[str, Any] = {"prompt": prompt, "max_calls": 16}
         rows, figures = generate_with_figures(CLINIC, gold_of(CLINIC), make(server, tmp_path), 8, **how)
     assert Counter(rows["label_status"])["kept"] == 6
-    assert set(figures["refusals"]) == {"grade_3"}
-    assert figures["refusals"]["grade_3"] == Counter(rows["reason"])["refusal"] > 0
-    assert f"by label: grade_3 {figures['refusals']['grade_3']}" in caplog.text
+    assert figures["refused_by_label"] == {"grade_3": figures["refused"]}
+    assert figures["refused"] == Counter(rows["reason"])["refusal"] > 0
+    assert f"by label: grade_3 {figures['refused']}" in caplog.text
 
 
 @pytest.mark.parametrize(
