@@ -112,8 +112,8 @@ def generate_with_figures(
     """Generate as `generate` does, and return the rows with the figures of the run.
 
     Returns:
-        The rows, and the numbers of `calls`, of answers `from_journal`, of `failures` by code, of answers that were none
-        (`no_answer`), and of `refused` calls, also by the labels that they asked for.
+        The rows, and the numbers of `calls`, of answers `from_journal`, of `failures` by code, of answers that were
+        none (`no_answer`), and of `refused` calls, also by the labels that they asked for.
     """
     prompt = prompt_for(task, prompt) if isinstance(prompt, str) else prompt or task.prompt
     pool, quotas, schedule = prepare(task, exemplars, n, prompt, balance, max_calls, seed, llm.ahead)
