@@ -198,6 +198,15 @@ def test_a_batch_asks_again_for_an_empty_answer(tmp_path: Path) -> None:
     assert not any(a.cached for a in again)
 
 
+@pytest.mark.parametrize("batched", [False, True])
+def test_a_question_that_stands_twice_is_answered_twice(batched: bool, tmp_path: Path) -> None:
+    with batch_serving() if batched else serving() as server:
+        llm = LLM("m", base_url=server.url, api_key="k", journal=tmp_path / "j.sqlite")
+        chat = BatchLLM(llm, poll_seconds=0.02) if batched else llm
+        answers = chat.chat(questions(2) * 3, access="open", samples=[0] * 6, max_tokens=20)
+    assert [a.text for a in answers] == ["echo question 0", "echo question 1"] * 3
+
+
 # --- what is said ---------------------------------------------------------------------------------------------------
 def test_one_line_tells_how_many_answers_came_from_the_journal(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
