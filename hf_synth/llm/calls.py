@@ -165,6 +165,12 @@ class Run:
         """Let `ask` ask the server about itself (`identity.introduce`), once it has answered a question."""
         self._introduction, self._introduced = ask, threading.Event()
 
+    def know(self, server: Server) -> None:
+        """Take what the server said of itself in an earlier run."""
+        self._server.says, self._server.slots = server.says, server.slots
+        if server.slots:
+            self._loop.call_soon_threadsafe(self._pace.fits, server.slots)
+
     def _meet(self, reply: Reply) -> None:
         """Note what an answer says of its server; the first one starts the introduction."""
         for names, name in ((self._server.served, reply.model), (self._server.fingerprints, reply.fingerprint)):

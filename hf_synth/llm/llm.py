@@ -90,6 +90,7 @@ class LLM:
     hedge: bool = False
     _ledger: Ledger = field(init=False, repr=False)
     _opened: Journal | None = field(init=False, repr=False, default=None)
+    _server: Server | None = field(init=False, repr=False, default=None)  # what it says of itself, asked once
 
     def __post_init__(self) -> None:
         if (
@@ -255,6 +256,8 @@ class _Asking:
     def finish(self, tally: Tally) -> None:
         """Note what the server says of itself; raise when it answered no question."""
         url, about = self._llm.origin.url, self._run.about if self._run else Server()
+        if self._run is not None and about.served:
+            object.__setattr__(self._llm, "_server", Server(about.says, about.slots))
         note_server(self.journal, self._llm.model, url, about, cached=tally.cached)
         codes = set(tally.failures or ())
         if self._run is None or not codes or tally.failures.total() < tally.answers:  # type: ignore[union-attr]
@@ -283,7 +286,9 @@ class _Asking:
                 hedge=llm.hedge,
             )
             self._stack.callback(self._run.close)
-            if wire.is_local:
+            if llm._server is not None:
+                self._run.know(llm._server)
+            elif wire.is_local:
                 self._run.introduce(lambda: introduce(wire.get, llm.model))
         return self._run
 
