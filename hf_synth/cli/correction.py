@@ -236,10 +236,15 @@ def _corrector(task: Task, rows: Dataset, args: Namespace, stack: contextlib.Exi
 
 
 def _corrector_facts(args: Namespace) -> Result:
-    """Return the hash of a trained corrector, for the manifest."""
+    """Return what a manifest says of the input: the hash of a trained corrector, and rows that a person edited."""
     from hf_synth.models.record import weights_sha256
+    from hf_synth.task.folders import FOLLOWS, edited_digests
 
-    return {"corrector": weights_sha256(args.corrector)} if args.corrector else {}
+    facts: Result = {"corrector": weights_sha256(args.corrector)} if args.corrector else {}
+    if edited := edited_digests(args.synthetic):
+        options.progress_of(args)(f"{args.synthetic} was edited by hand ({', '.join(edited)}): taken as approved")
+        facts[FOLLOWS] = edited
+    return facts
 
 
 def add_regenerate_options(parser: ArgumentParser) -> None:
