@@ -24,7 +24,7 @@ from hf_synth.cli.cli import main
 from hf_synth.errors import ColumnError, EndpointError, LLMError
 from hf_synth.generation.answers import normalize_label, parse
 from hf_synth.generation.gates import Gates
-from hf_synth.generation.generation import generate, generate_with_figures
+from hf_synth.generation.generation import check_some, generate, generate_with_figures
 from hf_synth.generation.plan import Call, Pool, plan_for_row
 from hf_synth.generation.prompts import answer_schema, render
 from hf_synth.generation.rows import rows_from_answer
@@ -641,3 +641,23 @@ def test_no_note_is_exit_1_with_the_cause(
     error = capsys.readouterr().err.strip().splitlines()[-1]
     assert re.search(words, error)
     assert not (tmp_path / "syn").exists()
+
+
+@pytest.mark.parametrize(
+    ("reason", "code", "words"),
+    [
+        ("llm_error", "timeout", r"no answer came \(timeout\), 3 of 3 times; raise --timeout"),
+        ("llm_error", "http_400", r"no answer came \(http_400\), 3 of 3 times$"),
+        ("truncated", "", "raise max_tokens, or ask for fewer"),
+        ("unknown_label", "", "the model gives other labels"),
+        ("budget", "", "raise it$"),
+        ("copied", "", "3 of 3 times$"),
+    ],
+)
+def test_the_cause_of_no_note_says_what_to_do(reason: str, code: str, words: str) -> None:
+    rows = Dataset.from_dict({"label_status": ["rejected"] * 3, "reason": [reason] * 3})
+    with pytest.raises(LLMError, match=words) as caught:
+        check_some(rows, {"failures": {code: 3} if code else {}})
+    assert str(caught.value).startswith("no note was made: ")
+    check_some(Dataset.from_dict({"label_status": ["kept", "rejected"], "reason": ["", reason]}))
+    check_some(Dataset.from_dict({"label_status": [], "reason": []}))
