@@ -76,6 +76,15 @@ def test_spent_credits_end_the_run_at_once_and_keep_what_was_answered(tmp_path: 
     assert len(Journal(tmp_path / "journal.sqlite")) == 10
 
 
+def test_what_was_sent_when_the_credits_ended_is_kept(tmp_path: Path) -> None:
+    spent = refusal(402, {"error": {"message": "Insufficient credits"}})
+    with serving(lambda r, n: spent if n == 3 else Said("fine", delay=0.3)) as server:
+        with pytest.raises(LLMError, match="402"):
+            make(server, tmp_path).chat(questions(50))
+        assert len(server.requests) == 4
+    assert len(Journal(tmp_path / "journal.sqlite")) == 3
+
+
 LOADING = [
     refusal(503, {"error": {"message": "Loading model", "code": 503, "type": "unavailable_error"}}),
     refusal(503, {"error": "Model x is currently loading", "estimated_time": 20.0}),
