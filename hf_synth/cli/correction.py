@@ -255,11 +255,16 @@ def _untrained(_rows: Dataset) -> Any:
 
 
 def _corrector_facts(args: Namespace, corrector: Any) -> Result:
-    """Return the hash of a trained corrector or of the file that judges, for the manifest."""
+    """Return what a manifest says of the input: the digest of the corrector or judge, and rows that a person edited."""
     from hf_synth.models.record import weights_sha256
+    from hf_synth.task.folders import FOLLOWS, edited_digests
 
     facts = options.weights_facts(getattr(corrector, "llm", None), "judge_weights")
-    return facts | ({"corrector": weights_sha256(args.corrector)} if args.corrector else {})
+    facts |= {"corrector": weights_sha256(args.corrector)} if args.corrector else {}
+    if edited := edited_digests(args.synthetic):
+        options.progress_of(args)(f"{args.synthetic} was edited by hand ({', '.join(edited)}): taken as approved")
+        facts[FOLLOWS] = edited
+    return facts
 
 
 def add_regenerate_options(parser: ArgumentParser) -> None:

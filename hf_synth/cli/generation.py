@@ -63,7 +63,7 @@ def generate(args: Namespace) -> Result:
     write_stage(task, rows, args.out, stage="generate", report=generation_table(rows), **facts)
     print(f"{counts['kept']:,} notes, {counts['rejected']:,} rejected answers {dict(rejects) or ''} -> {args.out}")
     late, failed = run["failures"].get("timeout", 0), sum(run["failures"].values())
-    lost = {"failed": failed - late, "timed out": late, "were refused": sum(run["refusals"].values())}
+    lost = {"failed": failed - late, "timed out": late, "were refused": run["refused"]}
     if any(lost.values()):
         words = ", ".join(f"{count:,} {word}" for word, count in lost.items() if count)
         print(f"of {run['calls']:,} calls {words}")

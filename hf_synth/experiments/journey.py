@@ -26,10 +26,11 @@ from hf_synth.models.training import train, trainer_fit
 from hf_synth.reports.page import markdown_table
 from hf_synth.task.columns import MANIFEST
 from hf_synth.task.folders import (
+    FOLLOWS,
     approve,
     clear_disk_errors,
+    edited_digests,
     edited_files,
-    file_digest,
     private_folder,
     read_manifest,
     write_stage,
@@ -41,7 +42,6 @@ if TYPE_CHECKING:
     from datasets import Dataset, DatasetDict
 
 _LOG = logging.getLogger(__name__)
-FOLLOWS = "follows_from_edited"  # in a manifest: digests of the edited files that the rows were made from
 ARMS = ("gold", "synthetic_raw", "synthetic_corrected", "gold_plus_raw", "gold_plus_corrected")
 
 
@@ -153,7 +153,7 @@ def _approved(out: Path, say: Callable[[str], None]) -> dict[str, dict[str, str]
         if missing := [name for name in names if not (out / stage / name).is_file()]:
             raise OutputError(f"{out / stage} lacks {', '.join(missing)}: put it back, or remove the folder")
     follows = ((read_manifest(out / "corrected") or {}).get(FOLLOWS) or {}).get("synthetic")
-    if len(edited) == 2 and follows != {name: file_digest(out / "synthetic" / name) for name in edited["synthetic"]}:
+    if len(edited) == 2 and follows != edited_digests(out / "synthetic"):
         raise OutputError(
             f"{out}: both synthetic/ and corrected/ were edited, and the corrected rows do not follow from the edited "
             "synthetic ones; remove the folder of the one that is not to be used"

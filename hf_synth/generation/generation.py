@@ -112,8 +112,8 @@ def generate_with_figures(
     """Generate as `generate` does, and return the rows with the figures of the run.
 
     Returns:
-        The rows, and the numbers of `calls`, of answers `from_journal`, of `failures` by code, and of `refusals` by the
-        label that was asked for ("" for a call for several labels or none).
+        The rows, and the numbers of `calls`, of answers `from_journal`, of `failures` by code, of answers that were
+        none (`no_answer`), and of `refused` calls, also by the labels that they asked for.
     """
     prompt = prompt_for(task, prompt) if isinstance(prompt, str) else prompt or task.prompt
     pool, quotas, schedule = prepare(task, exemplars, n, prompt, balance, max_calls, seed, llm.ahead)
@@ -150,6 +150,7 @@ class _Making:
         self.cut: list[str] = []  # keys of answers that the server cut, and of which rows came
         self._unchecked: list[tuple[Call, Answer]] = []
         self._in_vain = self._cached = self._none = 0  # answers in a row that are none; from the journal; none in all
+        self._refused = 0
         self._failures, self._refusals = Counter[str](), Counter[str]()
         schedule.settle = self.check
 
@@ -160,7 +161,8 @@ class _Making:
         if answer.status == "error":
             self._failures[answer.code] += 1
         elif answer.status == "refusal":
-            self._refusals[call.labels[0] if len(call.labels) == 1 else ""] += 1
+            self._refused += 1
+            self._refusals.update(call.labels or ("",))
         self._in_vain = self._in_vain + 1 if answer.status == "error" or answer.again else 0
         self._schedule.stopped |= self._in_vain >= _HOPELESS or answer.code == "budget"
         self._unchecked.append((call, answer))
@@ -198,7 +200,7 @@ class _Making:
     def words(self) -> str:
         """Return the counts of notes, failures and time-outs so far, for the progress bar."""
         late = self._failures["timeout"]
-        counts = {"failed": self._failures.total() - late, "timed out": late, "refused": self._refusals.total()}
+        counts = {"failed": self._failures.total() - late, "timed out": late, "refused": self._refused}
         notes = f"{sum(self._quotas.values()) - sum(self._left.values()):,} notes"
         return ", ".join([notes, *(f"{count:,} {word}" for word, count in counts.items() if count)])
 
@@ -213,9 +215,10 @@ class _Making:
                 words += f"; {self._none} answers were empty, or cut by the server: run again to ask for them again"
             _LOG.warning("%d of %d rows came of %d calls; %s", total - lacking, total, calls, words)
         if self._refusals:
-            by_label = ", ".join(f"{name or 'several'} {count}" for name, count in self._refusals.most_common())
-            _LOG.warning("%d calls were refused, by label: %s", self._refusals.total(), by_label)
-        counts = {"failures": dict(self._failures), "refusals": dict(self._refusals), "no_answer": self._none}
+            by_label = ", ".join(f"{name or 'no label'} {count}" for name, count in self._refusals.most_common())
+            _LOG.warning("%d calls were refused, by label: %s", self._refused, by_label)
+        counts: dict[str, Any] = {"failures": dict(self._failures), "no_answer": self._none}
+        counts |= {"refused": self._refused, "refused_by_label": dict(self._refusals)}
         return {"calls": calls, "from_journal": self._cached, **counts}
 
 

@@ -34,6 +34,7 @@ _BACKOFF, _LONGEST_BACKOFF = 0.25, 8.0  # seconds before the second attempt, dou
 _SLOW = 3.0  # times the usual duration after which a hedged question is asked again
 _TRIES_AT_FIRST = 3  # retries before the first connection: most likely nothing listens there
 _INTRODUCTION_SECONDS = 0.5  # for what a server says of itself, after its last answer
+_GRACE = 5.0  # seconds for requests at the endpoint when a run ends by what it says (credits are spent)
 _NAMES = 20  # names of the model, and fingerprints, that are noted of a server
 _GIVE_UP = 16  # questions in a row that fail for good
 _LOADING_MINUTES = 10.0  # how long a server may take to load its model
@@ -112,6 +113,8 @@ class Run:
         self._uncommitted: list[tuple[Entry, asyncio.Future[None]]] = []
         self._writer: asyncio.Task[None] | None = None
         self._tasks: set[asyncio.Task[Any]] = set()
+        self._sent: set[asyncio.Task[Any] | None] = set()  # those whose request is at the endpoint
+        self._spare = False  # whether these are waited for when the run ends
         self._room, self._open = threading.Condition(), 0  # questions in flight, and as many ready behind them
         self._ready = threading.Event()
         self._thread = threading.Thread(target=lambda: asyncio.run(self._serve()), daemon=True, name="hf_synth-llm")
@@ -165,6 +168,12 @@ class Run:
         """Let `ask` ask the server about itself (`identity.introduce`), once it has answered a question."""
         self._introduction, self._introduced = ask, threading.Event()
 
+    def know(self, server: Server) -> None:
+        """Take what the server said of itself in an earlier run."""
+        self._server.says, self._server.slots = server.says, server.slots
+        if server.slots:
+            self._loop.call_soon_threadsafe(self._pace.fits, server.slots)
+
     def _meet(self, reply: Reply) -> None:
         """Note what an answer says of its server; the first one starts the introduction."""
         for names, name in ((self._server.served, reply.model), (self._server.fingerprints, reply.fingerprint)):
@@ -208,6 +217,10 @@ class Run:
         self._ready.set()
         await self._closing.wait()
         self._stop(LLMError("the run was stopped; run again to go on"))
+        if self._spare and self._tasks:
+            await asyncio.wait(self._tasks, timeout=_GRACE)
+            for task in list(self._tasks):
+                task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         if self._writer is not None:
             await self._writer
@@ -218,7 +231,7 @@ class Run:
         """End the run; the first reason counts."""
         if self._fatal is None:
             self._fatal = error
-            for task in self._tasks - {asyncio.current_task()}:
+            for task in self._tasks - {asyncio.current_task()} - (self._sent if self._spare else set()):
                 task.cancel()
 
     async def _answer(self, key: str, messages: Messages) -> Outcome:
@@ -292,7 +305,10 @@ class Run:
             if outcome.kind == "refusal":
                 self._answered = True  # the endpoint works
                 return outcome
+            if self._fatal is not None:
+                raise self._fatal
             if outcome.fatal:
+                self._spare = True  # what was sent may have been paid for: its answers are kept
                 raise LLMError(outcome.fatal)
             if schema is not None and outcome.code in ("http_400", "http_422"):
                 refused += 1
@@ -375,11 +391,15 @@ class Run:
         await pace.start(expected)
         began = self._loop.time()
         outcome: Reply | Failure
+        task = asyncio.current_task()
+        self._sent.add(task)
         try:
             async with asyncio.timeout(self._timeout):
                 outcome = await self._ask(key, messages, schema)
         except TimeoutError:
             outcome = Failure("timeout", again=True)
+        finally:
+            self._sent.discard(task)
         if isinstance(outcome, Failure) and outcome.code == "timeout":
             self.timeouts += 1
             if self.timeouts == 1:

@@ -7,8 +7,8 @@ for OpenAI go to OpenAI's hosts and to OPENAI_BASE_URL only.
 The check sits where bytes leave: `Line` reaches one origin, whose addresses are resolved and checked once and then used
 as they are, without redirects and without proxies from the environment.
 
-openai's client makes the headers and the address of a request; the bytes of chat requests go through `Line` directly,
-which costs a quarter of the client's CPU time. The Batch API uses openai's client over the same line
+Chat requests go through `Line` directly, which costs a quarter of the CPU time of openai's client. The Batch API uses
+openai's client over the same line
 (`guarded_transport`).
 """
 

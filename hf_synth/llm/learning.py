@@ -4,7 +4,7 @@ A server that has work for more requests than it can serve either refuses them (
 answer takes longer, and no more of them come. The number in flight is therefore changed in rounds. A round is as many
 answers as may be in flight, to requests that were sent in it; the number in flight over their mean time is the answers
 a second (Little's law). As long as more in flight bring more answers, the next round has twice as many. Where they do
-not, the number goes back to the least that brings as many.
+not, the number goes back to the least that brings as many, and some more.
 
 Too many in flight cost time-outs alone, too few cost answers: in doubt the greater number stays. Where answers wait so
 long that they may come too late, the number falls.
@@ -17,6 +17,7 @@ from statistics import fmean
 FIRST, USUAL, MOST = 16, 64, 512  # in flight in the first round, after it if no answer waited for another, and ever
 _GROWTH, _BETTER = 2.0, 1.1  # of the number in flight from round to round, as long as answers a second grow so much
 _AS_MANY = 0.97  # share of the most answers a second that the chosen number must bring
+_ROOM = 1.25  # of the chosen number: some wait at the server's door, so that no place stays free
 _AGAIN = 12  # rounds after which more in flight are tried again
 _FEWEST = 8  # answers of a round
 _LATE, _WAITING = 0.25, 1.5  # share of the time-out, and times the quickest round, above which answers wait too long
@@ -84,7 +85,7 @@ class Learning:
         else:
             self._rounds_left = _AGAIN
             enough = _AS_MANY * max(self._rates.values())
-            self.limit = min(self._most, min(n for n, r in self._rates.items() if r >= enough))
+            self.limit = min(self._most, round(_ROOM * min(n for n, r in self._rates.items() if r >= enough)))
 
     def _even(self) -> bool:
         """Check that no answer of the first round waited for another: the slow ones took about as long as the quick."""

@@ -101,6 +101,7 @@ class LLM:
     _ledger: Ledger = field(init=False, repr=False)
     _opened: Journal | None = field(init=False, repr=False, default=None)
     _server: LlamaServer | None = field(init=False, repr=False, default=None)
+    _about: Server | None = field(init=False, repr=False, default=None)  # what it says of itself, asked once
 
     def __post_init__(self) -> None:
         if (
@@ -348,6 +349,8 @@ class _Asking:
     def finish(self, tally: Tally) -> None:
         """Note what the server says of itself; raise when it answered no question."""
         url, about = self._llm.origin.url, self._run.about if self._run else Server()
+        if self._run is not None and about.served:
+            object.__setattr__(self._llm, "_about", Server(about.says, about.slots))
         note_server(self.journal, self._llm.model, url, about, cached=tally.cached)
         codes = set(tally.failures or ())
         if self._run is None or not codes or tally.failures.total() < tally.answers:  # type: ignore[union-attr]
@@ -375,7 +378,9 @@ class _Asking:
                 hedge=llm.hedge,
             )
             self._stack.callback(self._run.close)
-            if wire.is_local:
+            if llm._about is not None:
+                self._run.know(llm._about)
+            elif wire.is_local:
                 self._run.introduce(lambda: introduce(wire.get, llm.model))
         return self._run
 
@@ -469,7 +474,7 @@ class Wire:
     async def _send(self, body: Mapping[str, Any]) -> Reply | Failure | Refusal:
         """Send one request."""
         try:
-            # not through openai's client, which has made the headers: its CPU time would be four times the rest
+            # not through openai's client: its CPU time would be four times the rest
             data = json.dumps(body, ensure_ascii=False).encode()
             status, raw, content = await self._line.send("POST", self._url, self._headers, data, self._llm.timeout)
         except endpoints.LineError as error:

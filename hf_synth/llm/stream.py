@@ -51,6 +51,16 @@ class Asking(Protocol[T]):
 
 
 @dataclass
+class _Asked(Generic[T]):
+    """A question that is asked, once for all of its places in the stream."""
+
+    key: str
+    ticket: T
+    times: int = 0
+    answer: Answer | None = None
+
+
+@dataclass
 class Tally:
     """Counts of the answers of one call: all, those from the journal, and the failures by code."""
 
@@ -101,8 +111,8 @@ class Stream(Generic[T]):
         self._words = progress if callable(progress) else lambda: self.tally.failed
         self._asking, self._journal, self._ahead, self._first = asking, journal, ahead, first
         self._bar = {"unit": "answer", "disable": not progress, **bar}
-        self._waiting: deque[tuple[str, Answer | None, T | None]] = deque()
-        self._open: dict[str, T] = {}  # tickets whose outcome was not yet taken
+        self._waiting: deque[Answer | _Asked[T]] = deque()
+        self._open: dict[str, _Asked[T]] = {}  # questions whose outcome was not yet taken
 
     def answers(self, questions: Iterator[Keyed | None]) -> Iterator[Answer]:
         """Yield the answers in order; a None among the questions is a pause, which takes the oldest answer."""
@@ -137,28 +147,35 @@ class Stream(Generic[T]):
         if self.tally.cached:
             _LOG.info("%d of %d answers came from the journal", self.tally.cached, self.tally.answers)
 
-    def _look_up(self, chunk: list[Keyed]) -> Iterator[tuple[str, Answer | None, T | None]]:
+    def _look_up(self, chunk: list[Keyed]) -> Iterator[Answer | _Asked[T]]:
         entries = self._journal.get_many(key for key, _ in chunk if key not in self._open)
         for key, messages in chunk:
             if key in entries:
-                yield key, answer_of(entries[key], cached=True), None
+                yield answer_of(entries[key], cached=True)
                 continue
             if key not in self._open:
-                self._open[key] = self._asking.submit(key, messages)
-            yield key, None, self._open[key]
+                self._open[key] = _Asked(key, self._asking.submit(key, messages))
+            self._open[key].times += 1
+            yield self._open[key]
 
     def _is_done(self) -> bool:
-        _, answer, ticket = self._waiting[0]
-        return answer is not None or (ticket is not None and self._asking.is_done(ticket))
+        first = self._waiting[0]
+        return isinstance(first, Answer) or first.answer is not None or self._asking.is_done(first.ticket)
 
     def _take(self) -> Answer:
-        key, answer, ticket = self._waiting.popleft()
-        if answer is not None or ticket is None:
-            assert answer is not None
-            return answer
-        outcome = self._asking.outcome(ticket)
-        self._open.pop(key, None)
-        return outcome if isinstance(outcome, Answer) else answer_of(outcome, cached=isinstance(outcome, Shared))
+        first = self._waiting.popleft()
+        if isinstance(first, Answer):
+            return first
+        answer = first.answer
+        if answer is None:
+            outcome = self._asking.outcome(first.ticket)
+            shared = isinstance(outcome, Shared)
+            answer = outcome if isinstance(outcome, Answer) else answer_of(outcome, cached=shared)
+            first.answer = answer
+        first.times -= 1
+        if not first.times:
+            del self._open[first.key]
+        return answer
 
 
 @contextmanager

@@ -39,7 +39,8 @@ _BATCH_BYTES = 64 << 20
 _RATIO, _SMALL = 200, 100 << 20  # text packs 3 to 30 times: a parquet that unpacks beyond this ratio is refused
 _NOTE = "When read: "  # begins a line of a dataset's description
 _MOST_NOTES, _LONGEST_NOTE = 100, 1_000
-FILES, APPROVED = "files", "approved_by_hand"  # digests in a manifest: of files as written, of those a person edited
+# digests in a manifest: of files as written, of those a person edited, and of those that the rows were made from
+FILES, APPROVED, FOLLOWS = "files", "approved_by_hand", "follows_from_edited"
 WORK = ".hf_synth"  # subfolder of a user's folder for caches and the journal
 _DISK = {
     errno.ENOSPC: "the disk is full; free some space and run again",
@@ -265,9 +266,15 @@ def edited_files(path: Path) -> list[str]:
     ]
 
 
+def edited_digests(path: Path) -> dict[str, str]:
+    """Return the digests of the edited files of a stage as they are now; none for what is no stage's folder."""
+    names = edited_files(path) if path.is_dir() else []
+    return {name: file_digest(path / name) for name in names if (path / name).is_file()}
+
+
 def approve(path: Path) -> dict[str, str]:
     """Record in the manifest of an edited stage that its rows were taken as approved; return the files' digests."""
-    digests = {name: file_digest(path / name) for name in edited_files(path) if (path / name).is_file()}
+    digests = edited_digests(path)
     manifest = {**(read_manifest(path) or {}), APPROVED: digests}
     write_private(path / MANIFEST, json.dumps(manifest, indent=1) + "\n")
     return digests

@@ -135,6 +135,14 @@ def test_a_note_that_gives_orders_stays_a_line_of_json(tmp_path: Path) -> None:
         assert judging.figures["judge"]["unparsable"] == 5
 
 
+def test_a_judge_that_never_votes_is_not_asked_to_the_end(tmp_path: Path) -> None:
+    rows = toy_rows(100, task=TASK)
+    with serving(lambda *_: Said("I would rather not say.")) as server:
+        with pytest.raises(LLMError, match="no vote on 100 notes"):
+            judge(TASK, rows, llm_of(server, tmp_path, concurrency=4))
+        assert len(server.requests) < 200  # of 500
+
+
 def test_what_is_no_vote_is_counted(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     said = [
         Said('{"label": "mild"}'),

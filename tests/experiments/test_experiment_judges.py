@@ -115,7 +115,7 @@ def test_a_judge_that_talks_of_something_else_is_no_judge(tmp_path: Path) -> Non
     grid = Grid(sizes=(20,), arms=("gold", "augment llm_judge"), ratios=(2.0,), seeds=(0,))
     with serving(lambda request, _: Said("I would rather not say.")) as server:
         made = run(tmp_path / "out", grid, judges=judge_at(server, tmp_path))
-    assert "names a label" in made.failed[0]["message"]
+    assert "gave no vote on 20 notes" in made.failed[0]["message"]
 
 
 @dataclass

@@ -25,7 +25,7 @@ from hf_synth.correction.transform import GenerateAndCorrect
 from hf_synth.errors import ColumnError, EndpointError, LLMError
 from hf_synth.generation.answers import normalize_label, parse
 from hf_synth.generation.gates import Gates
-from hf_synth.generation.generation import generate, generate_with_figures
+from hf_synth.generation.generation import check_some, generate, generate_with_figures
 from hf_synth.generation.plan import Call, Pool, plan_for_row
 from hf_synth.generation.prompts import answer_schema, render
 from hf_synth.generation.rows import rows_from_answer
@@ -682,9 +682,9 @@ def test_refusals_are_counted_by_label(tmp_path: Path, caplog: pytest.LogCapture
         how: dict[str, Any] = {"prompt": prompt, "max_calls": 16}
         rows, figures = generate_with_figures(CLINIC, gold_of(CLINIC), make(server, tmp_path), 8, **how)
     assert Counter(rows["label_status"])["kept"] == 6
-    assert set(figures["refusals"]) == {"grade_3"}
-    assert figures["refusals"]["grade_3"] == Counter(rows["reason"])["refusal"] > 0
-    assert f"by label: grade_3 {figures['refusals']['grade_3']}" in caplog.text
+    assert figures["refused_by_label"] == {"grade_3": figures["refused"]}
+    assert figures["refused"] == Counter(rows["reason"])["refusal"] > 0
+    assert f"by label: grade_3 {figures['refused']}" in caplog.text
 
 
 @pytest.mark.parametrize(
@@ -707,3 +707,23 @@ def test_no_note_is_exit_1_with_the_cause(
     error = capsys.readouterr().err.strip().splitlines()[-1]
     assert re.search(words, error)
     assert not (tmp_path / "syn").exists()
+
+
+@pytest.mark.parametrize(
+    ("reason", "code", "words"),
+    [
+        ("llm_error", "timeout", r"no answer came \(timeout\), 3 of 3 times; raise --timeout"),
+        ("llm_error", "http_400", r"no answer came \(http_400\), 3 of 3 times$"),
+        ("truncated", "", "raise max_tokens, or ask for fewer"),
+        ("unknown_label", "", "the model gives other labels"),
+        ("budget", "", "raise it$"),
+        ("copied", "", "3 of 3 times$"),
+    ],
+)
+def test_the_cause_of_no_note_says_what_to_do(reason: str, code: str, words: str) -> None:
+    rows = Dataset.from_dict({"label_status": ["rejected"] * 3, "reason": [reason] * 3})
+    with pytest.raises(LLMError, match=words) as caught:
+        check_some(rows, {"failures": {code: 3} if code else {}})
+    assert str(caught.value).startswith("no note was made: ")
+    check_some(Dataset.from_dict({"label_status": ["kept", "rejected"], "reason": ["", reason]}))
+    check_some(Dataset.from_dict({"label_status": [], "reason": []}))

@@ -127,6 +127,19 @@ def test_slots_of_llama_cpp_are_the_number_in_flight(tmp_path: Path) -> None:
     assert max(flying) <= 16
 
 
+def test_a_server_is_asked_about_itself_once(tmp_path: Path) -> None:
+    with serving(lambda *_: Said("fine", delay=0.01)) as server:
+        server.gets["/v1/models"] = {"data": [LLAMA]}
+        server.gets["/props"] = {"total_slots": 3}
+        llm = LLM("default", base_url=server.url, journal=tmp_path / "j.sqlite")
+        for i in range(4):
+            llm.chat([[{"role": "user", "content": f"q {i}"}]])
+        server.peak = 0
+        llm.chat([[{"role": "user", "content": f"more {i}"}] for i in range(40)])
+        assert server.asked_gets == ["/v1/models", "/props"]
+        assert server.peak <= 4  # known from the start
+
+
 @pytest.mark.parametrize("concurrency", [2, None])
 def test_a_given_number_is_kept(concurrency: int | None, tmp_path: Path) -> None:
     with serving(lambda *_: Said("fine", delay=0.01)) as server:

@@ -76,6 +76,15 @@ def test_spent_credits_end_the_run_at_once_and_keep_what_was_answered(tmp_path: 
     assert len(Journal(tmp_path / "journal.sqlite")) == 10
 
 
+def test_what_was_sent_when_the_credits_ended_is_kept(tmp_path: Path) -> None:
+    spent = refusal(402, {"error": {"message": "Insufficient credits"}})
+    with serving(lambda r, n: spent if n == 3 else Said("fine", delay=0.3)) as server:
+        with pytest.raises(LLMError, match="402"):
+            make(server, tmp_path).chat(questions(50))
+        assert len(server.requests) == 4
+    assert len(Journal(tmp_path / "journal.sqlite")) == 3
+
+
 LOADING = [
     refusal(503, {"error": {"message": "Loading model", "code": 503, "type": "unavailable_error"}}),
     refusal(503, {"error": "Model x is currently loading", "estimated_time": 20.0}),
@@ -108,7 +117,7 @@ def test_loading_has_an_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
         (Said(body=b"<!doctype html><title>Sign in</title>"), "web page: a login or a proxy"),
         (refusal(403, b"<html>blocked</html>"), "web page: a login or a proxy"),
         (Said(body=json.dumps({"message": {"content": "fine"}, "done": True}).encode()), "no chat completion.*/v1"),
-        (Said(body=b'data: {"choices": [{"delta": {}}]}\n\ndata: [DONE]\n\n'), "no chat completion.*/v1"),
+        (Said(body=b'{"object": "text_completion", "choices": [{"text": "fine"}]}'), "no chat completion.*/v1"),
         (refusal(405, {"detail": "Method Not Allowed"}), "no chat requests.*/v1"),
         (refusal(503, b""), "overloaded, or still loading its model"),
         (Said(hang=True), "raise --timeout"),
@@ -196,6 +205,15 @@ def test_a_batch_asks_again_for_an_empty_answer(tmp_path: Path) -> None:
         again = batch.chat(questions(2), access="open", max_tokens=20)
     assert [a.text for a in again] == [a.text for a in answers]
     assert not any(a.cached for a in again)
+
+
+@pytest.mark.parametrize("batched", [False, True])
+def test_a_question_that_stands_twice_is_answered_twice(batched: bool, tmp_path: Path) -> None:
+    with batch_serving() if batched else serving() as server:
+        llm = LLM("m", base_url=server.url, api_key="k", journal=tmp_path / "j.sqlite")
+        chat = BatchLLM(llm, poll_seconds=0.02) if batched else llm
+        answers = chat.chat(questions(2) * 3, access="open", samples=[0] * 6, max_tokens=20)
+    assert [a.text for a in answers] == ["echo question 0", "echo question 1"] * 3
 
 
 # --- what is said ---------------------------------------------------------------------------------------------------

@@ -61,6 +61,7 @@ class LLMServer:
         self.answer = answer
         self.requests: list[dict[str, Any]] = []
         self.headers: list[bytes] = []
+        self.asked_gets: list[str] = []
         self.gets: dict[str, Any] = {}  # JSON by path of GET, which is not counted among the requests
         self.connections = self.in_flight = self.peak = self.port = 0
 
@@ -81,7 +82,8 @@ class LLMServer:
     async def _exchange(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bool:
         head = await reader.readuntil(b"\r\n\r\n")
         if head.startswith(b"GET "):
-            body = json.dumps(self.gets.get(head.split()[1].decode(), {})).encode()
+            self.asked_gets.append(head.split()[1].decode())
+            body = json.dumps(self.gets.get(self.asked_gets[-1], {})).encode()
             writer.write(f"HTTP/1.1 200 X\r\nContent-Length: {len(body)}\r\n\r\n".encode() + body)
             await writer.drain()
             return True

@@ -19,7 +19,18 @@ from hf_synth.errors import OutputError, RowError
 from hf_synth.gold.adoption import read_dataset
 from hf_synth.gold.tables import read_table
 from hf_synth.task import Task
-from hf_synth.task.folders import atomic_file, map_parquet
+from hf_synth.task.folders import (
+    APPROVED,
+    MANIFEST,
+    approve,
+    atomic_file,
+    edited_digests,
+    edited_files,
+    file_digest,
+    map_parquet,
+    read_manifest,
+    write_stage,
+)
 
 
 def test_a_file_is_written_whole_and_for_its_owner_alone(tmp_path: Path) -> None:
@@ -59,6 +70,29 @@ def test_a_link_that_waits_under_a_name_that_can_be_guessed_is_not_followed(tmp_
 def test_a_folder_that_is_not_there_is_one_sentence(tmp_path: Path) -> None:
     with pytest.raises(OutputError), atomic_file(tmp_path / "nowhere" / "answers.jsonl"):
         pass
+
+
+# --- stages that a person edited ------------------------------------------------------------------------------------
+def test_an_edited_stage_is_told_from_one_as_written(tmp_path: Path) -> None:
+    task = Task.from_columns("t", text_columns="text", label_column="label", labels=["a", "b"], access="open")
+    rows = Dataset.from_list([task.gold_row(f"g{i}", None, i % 2, f"Note {i}.") for i in range(4)])
+    rows = rows.cast(task.gold_features())
+    folder = write_stage(task, rows, tmp_path / "stage", stage="gold")
+    assert edited_files(folder) == []
+    assert edited_digests(folder) == {}
+    file = folder / "train.parquet"
+    rows.select([0, 1]).to_parquet(file)
+    assert edited_files(folder) == ["train.parquet"]
+    assert approve(folder) == edited_digests(folder) == {"train.parquet": file_digest(file)}
+    manifest = read_manifest(folder) or {}
+    assert (manifest["stage"], manifest[APPROVED]) == ("gold", edited_digests(folder))
+    assert edited_files(folder) == ["train.parquet"]  # approved is not "as written"
+    file.unlink()
+    assert (edited_files(folder), edited_digests(folder)) == (["train.parquet"], {})
+    old = {name: fact for name, fact in manifest.items() if name != "files"}
+    (folder / MANIFEST).write_text(json.dumps(old))  # of a version that kept no digests
+    assert edited_files(folder) == []
+    assert edited_digests(tmp_path / "nowhere") == {}
 
 
 # --- foreign parquet ------------------------------------------------------------------------------------------------
