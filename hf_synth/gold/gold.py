@@ -249,20 +249,14 @@ def _units(task: Task, dataset: Dataset) -> list[str]:
     first_group: dict[bytes, str] = {}
     groups: list[str] = []
     columns = ["group", *task.text_columns]
-    last: list[tuple[Any, bytes]] = [("", b"")] * len(task.text_columns)  # rows of one note have one text
     for batch in dataset.select_columns(columns).with_format("arrow").iter(batch_size=1_000):
         for group, *texts in zip(*(batch[c].to_pylist() for c in columns), strict=True):
-            last = [(t, d) if t == text else (text, _digest(text)) for text, (t, d) in zip(texts, last, strict=True)]
-            first = first_group.setdefault(b"".join(digest for _, digest in last), str(group))
+            words = " ".join(" ".join(str(t).lower().split()) for t in texts)
+            first = first_group.setdefault(hashlib.sha256(words.encode("utf-8", "replace")).digest(), str(group))
             a, b = sorted((root(first), root(str(group))))
             parent[b] = a
             groups.append(str(group))
     return [root(g) for g in groups]
-
-
-def _digest(text: Any) -> bytes:
-    """Digest a text without its case and blanks."""
-    return hashlib.sha256(" ".join(str(text).lower().split()).encode("utf-8", "replace")).digest()
 
 
 def subset(task: Task, dataset: Dataset, n: int, *, seed: int = 0) -> Dataset:
