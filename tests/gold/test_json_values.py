@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from hf_synth.errors import RowError
@@ -24,6 +24,7 @@ VALUES = st.recursive(
 )  # fmt: skip
 
 
+@example([0.0, -1.5e-7, 12, True, None, "a\\u00e9"], 1, None)
 @settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
 @given(st.lists(VALUES, max_size=5), st.integers(1, 9), st.sampled_from([None, 1]))
 def test_equal_to_json_whatever_is_read_at_a_time(tmp_path: Path, items: list[Any], chunk: int, indent: Any) -> None:
