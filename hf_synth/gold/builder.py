@@ -264,7 +264,8 @@ class GoldBuilder(datasets.ArrowBasedBuilder):  # type: ignore[misc]  # datasets
         self._noted = True
         for note in notes if say else ():
             _LOG.warning("%s", note)
-        self.info.description = with_notes(self.info.description, notes)
+        plain = [" ".join(note.split()) for note in notes]  # one line each, whatever the name of a file holds
+        self.info.description = with_notes(self.info.description, plain)
 
 
 class _TypedRows(ExamplesIterable):  # type: ignore[misc]
