@@ -5,13 +5,13 @@ MIMIC-III). Expected folder or archive:
 
     train.csv                            4,633 pairs (numbers from general knowledge)
     dev.csv                                597 pairs
-    n2c2_track3_test.csv                   667 pairs, optional
+    n2c2_track3_test.csv                   667 pairs, optional; one without relations (the blind one) is left out
 
 Columns: "HADM ID" (the admission, which is the group), Assessment, "Plan Subsection", Relation. Rows whose assessment,
 plan or relation is empty are left out; a warning counts them.
 
-Configs: `pair` - `text2text`, DR.BENCH's form (arXiv 2209.14901): both in one input, the relation as text. The wording
-of its input template is ours.
+Configs: `pair` - `text2text`, DR.BENCH's form (arXiv 2209.14901): both in one input, the relation as text, scored by
+macro-F1 as in the challenge; case and punctuation of an answer do not count. The wording of its input template is ours.
 """
 
 from __future__ import annotations

@@ -64,13 +64,14 @@ def _short_name(facts: Result, key: str) -> str:
 
 
 def _task_facts(task: Task, path: Path | None) -> Result:
-    from hf_synth.gold.sources import all_files, find_files
+    from hf_synth.gold.sources import all_files, check_readable, find_files
 
     names = "name config version kind access license suites source_url unverified description"
     facts: Result = {"task": task.full_name, **{name: getattr(task, name) for name in names.split()}}
     facts |= {"labels": list(task.labels), "suites": list(task.suites), "optional": list(task.optional_files)}
     facts["files"] = {key: list(files) for key, files in task.files.items()}
     if path is not None:
+        check_readable(path)
         if not path.exists():
             raise MissingGoldError(f"{path} is no folder or file")
         facts["found"] = not task.files

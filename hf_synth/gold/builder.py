@@ -173,19 +173,20 @@ class GoldBuilder(datasets.ArrowBasedBuilder):  # type: ignore[misc]  # datasets
         """
         features = self.task.gold_features()
         rows: list[dict[str, Any]] = []
+        ids: set[int] = set()
         characters = 0
         for row in self.rows(split, files):
             try:
-                self._check_id(split, row["id"])
+                self._check_id(split, row["id"], ids)
                 characters += sum(len(v.encode()) for v in row.values() if isinstance(v, str))
             except UnicodeEncodeError:
                 raise _row_error(split, "holds half of a character (a lone surrogate); remove it, or the row") from None
             rows.append(row)
             if len(rows) == _ROWS or characters > _CHARACTERS:
-                yield rows_table(features, rows)
+                yield as_table(_columns(features, rows), features)
                 rows, characters = [], 0
         if rows:
-            yield rows_table(features, rows)
+            yield as_table(_columns(features, rows), features)
 
     def _generate_tables(self, split: str, files: Parts) -> Iterator[tuple[int, pa.Table]]:
         yield from enumerate(self._checked(split, files))
@@ -203,7 +204,7 @@ class GoldBuilder(datasets.ArrowBasedBuilder):  # type: ignore[misc]  # datasets
 
     def _checked(self, split: str, files: Parts) -> Iterator[pa.Table]:
         """Yield the tables; any failure of a script becomes an error of one sentence, without text of a row."""
-        self._ids: set[int] = set()
+        ids: set[int] = set()
         self.left_out.clear()
         self.left_out_of.clear()
         readers.forget_place()
@@ -212,7 +213,7 @@ class GoldBuilder(datasets.ArrowBasedBuilder):  # type: ignore[misc]  # datasets
             for table in self.tables(split, files):
                 if type(self).tables is not GoldBuilder.tables and not self.IDS_BY_PLACE:
                     for id in table["id"].to_pylist():
-                        self._check_id(split, id)
+                        self._check_id(split, id, ids)
                 count += len(table)
                 yield table
         except HfSynthError:
@@ -228,14 +229,14 @@ class GoldBuilder(datasets.ArrowBasedBuilder):  # type: ignore[misc]  # datasets
             ) from None
         self._note(split, files, count)
 
-    def _check_id(self, split: str, id: str) -> None:
-        """Raise where an earlier row of the split has this id."""
+    def _check_id(self, split: str, id: str, ids: set[int]) -> None:
+        """Raise where an earlier row of the split has this id; add it to those seen."""
         if self.IDS_BY_PLACE:
             return
         mark = int.from_bytes(blake2b(id.encode(), digest_size=8).digest(), "big")
-        if mark in self._ids:
+        if mark in ids:
             raise _row_error(split, "has the id of an earlier row; ids must differ")
-        self._ids.add(mark)
+        ids.add(mark)
 
     def _note(self, split: str, files: Parts, count: int) -> None:
         """Log what was left out of a split, and keep it with the rows.
@@ -251,10 +252,9 @@ class GoldBuilder(datasets.ArrowBasedBuilder):  # type: ignore[misc]  # datasets
             found.append(f"{where}, split {split}: rows left out, since they {why}: {left_out:,}")
             _LOG.warning("%s", found[-1])
         if not count and self.NEEDS_FILES:
-            where = read[0].name if len(read) == 1 else f"{read[0].name} and {len(read) - 1:,} more files"
             why = "; ".join(f"{n:,} left out, since they {why}" for why, n in self.left_out.items())
             raise GoldError(
-                f"{where}: split {split!r} of task {self.task.full_name!r} holds no row"
+                f"{file_names(files)}: split {split!r} of task {self.task.full_name!r} holds no row"
                 f"{f' ({why})' if why else '; is it the right file?'}"
             )
         self._keep_notes(found)
@@ -264,7 +264,8 @@ class GoldBuilder(datasets.ArrowBasedBuilder):  # type: ignore[misc]  # datasets
         self._noted = True
         for note in notes if say else ():
             _LOG.warning("%s", note)
-        self.info.description = with_notes(self.info.description, notes)
+        plain = [" ".join(note.split()) for note in notes]  # one line each, whatever the name of a file holds
+        self.info.description = with_notes(self.info.description, plain)
 
 
 class _TypedRows(ExamplesIterable):  # type: ignore[misc]
@@ -295,42 +296,46 @@ def _row_error(split: str, problem: str) -> GoldError:
     return GoldError(f"split {split!r}: a row {problem}") if place is None else RowError(*place, problem)
 
 
-def rows_table(features: datasets.Features, rows: Sequence[Mapping[str, Any]]) -> pa.Table:
-    """Return rows as a table with these features; a label may be its name or its number.
+def file_names(files: Parts) -> str:
+    """Return the names of a split's files for a message: the first one, and how many more there are."""
+    names = [file.name for part in files.values() for file in part]
+    return names[0] if len(names) == 1 else f"{names[0]} and {len(names) - 1:,} more files" if names else "no file"
+
+
+def _columns(features: datasets.Features, rows: Sequence[Mapping[str, Any]]) -> dict[str, list[Any]]:
+    """Return rows by column.
 
     Raises:
         KeyError: a row lacks a column, or has one more.
-        ValueError: a label is none of the features'.
     """
     names = set(features)
     if any(row.keys() != names for row in rows):
         raise KeyError("a row has other columns than the task")
-    return as_table({name: [row[name] for row in rows] for name in features}, features)
+    return {name: [row[name] for row in rows] for name in features}
 
 
-def as_table(columns: Mapping[str, Sequence[Any]], features: datasets.Features) -> pa.Table:
-    """Return columns as a table with these features; a label may be its name or its number.
+def as_table(columns: Mapping[str, list[Any]], features: datasets.Features) -> pa.Table:
+    """Return columns as an Arrow table with these features; a label may be its name or its number.
 
     Raises:
         GoldError: a label is none of the features'.
     """
     schema = features.arrow_schema
-    arrays = [pa.array(_encoded(feature, columns[name]), schema.field(name).type) for name, feature in features.items()]
+    try:
+        encoded = {name: _encoded(feature, columns[name]) for name, feature in features.items()}
+    except (ValueError, TypeError):
+        raise GoldError(f"a label is none of the task's {_where()}") from None
+    arrays = [pa.array(encoded[field.name], field.type) for field in schema]
     return pa.table(arrays, schema=schema)
 
 
-def file_names(files: Parts) -> str:
-    """Return the names of a split's files for a message: the first ones."""
-    names = [file.name for many in files.values() for file in many]
-    more = f" and {len(names) - 2:,} more" if len(names) > 2 else ""
-    return (", ".join(names[:2]) or "no file") + more
-
-
-def _encoded(feature: Any, values: Sequence[Any]) -> list[Any]:
+def _encoded(feature: Any, values: Sequence[Any]) -> Sequence[Any]:
     """Return values as they are stored: texts, numbers of labels, lists of these."""
     if isinstance(feature, datasets.ClassLabel):
         number = {value: feature.encode_example(value) for value in {*values} - {None}}
         return [None if value is None else number[value] for value in values]
     if isinstance(feature, datasets.List):
         return [None if value is None else _encoded(feature.feature, value) for value in values]
-    return [value if value is None or isinstance(value, str) else str(value) for value in values]
+    if getattr(feature, "dtype", "") == "string":
+        return [value if value is None or isinstance(value, str) else str(value) for value in values]
+    return values

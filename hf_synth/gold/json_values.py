@@ -26,8 +26,8 @@ from hf_synth.gold.sources import as_source
 _CHUNK = 4 << 20  # bytes read at a time, at least
 _LONGEST = 256 << 20  # characters of one value
 _DEEPEST = 64  # levels of objects and arrays around a value
+_GOES_ON = ("", *"0123456789.eE+-")  # what may follow a number that was read in part
 _BLANK = re.compile(r"[ \t\n\r]*")
-_NUMBER_SIGNS = re.compile(r"[-+.0-9eE]*")
 
 
 class JsonValues:
@@ -96,10 +96,8 @@ class JsonValues:
                 if not self._cut(error):
                     self._fail()
             else:
-                # a number whose signs reach the end of the text may go on: "0." of "0.5" is read as 0 before a dot
-                rest = _NUMBER_SIGNS.match(self._text, end)
-                whole = rest is not None and rest.end() < len(self._text)
-                if whole or self._ended or isinstance(value, str | list | dict):
+                # a number that the end of the text cuts off may go on: "0" and "0." of "0.5"
+                if self._ended or self._text[end : end + 1] not in _GOES_ON or isinstance(value, str | list | dict):
                     self._at = end
                     return value
             self._fill()

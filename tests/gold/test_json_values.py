@@ -24,6 +24,7 @@ VALUES = st.recursive(
 )  # fmt: skip
 
 
+@example([0.0, -1.5e-7, 12, True, None, "a\\u00e9"], 1, None)
 @settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
 @given(st.lists(VALUES, max_size=5), st.integers(1, 9), st.sampled_from([None, 1]))
 @example([0.5], 1, None)
