@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -25,6 +25,7 @@ from hf_synth.generation.prompts import prompt_for
 from hf_synth.gold.gold import load_gold, subset
 from hf_synth.hub import connected, running_hub
 from hf_synth.llm.llm import LLM
+from hf_synth.llm.questions import Answer, Messages, Question
 from hf_synth.models.base_models import licence_note
 from hf_synth.models.loading import model_folder
 from hf_synth.models.record import weights_sha256
@@ -45,9 +46,10 @@ ENCODER_REPO = "sentence-transformers/all-MiniLM-L6-v2"
 ARTIFICIAL = "The LLM and the encoder are real and small; the notes of the gold are artificial."
 REAL = "The LLM and the encoder are real and small; the gold is real text."
 _CONTEXT = 2_048  # tokens; the short prompt needs no more
+_SHORTEST_TEXT, _LONGEST_TEXT = 15, 500  # characters of a note; the name of a label alone is none
 _MOST_WORDS = 160  # of an exemplar; longer gold is not shown to a model this small
 # `TrainingArguments` of every model: MiniLM learns little at the learning rates of larger encoders.
-TRAINING: dict[str, Any] = {"learning_rate": 2e-4, "max_steps": 120, "per_device_train_batch_size": 16}
+TRAINING: dict[str, Any] = {"learning_rate": 2e-4, "max_steps": 100, "per_device_train_batch_size": 16}
 
 
 @dataclass(frozen=True)
@@ -65,7 +67,7 @@ class Sizes:
     gold: int = 400
     shown: int = 100
     test: int = 400
-    notes: int = 160
+    notes: int = 150
     calls: int = 260
 
 
@@ -174,9 +176,57 @@ def _short(task: Task, gold: Dataset) -> Dataset:
 
 def short_prompt(task: Task) -> Prompt:
     """Return the task's prompt for a small model: two exemplars of one label, one note an answer, a low limit."""
-    sampling = (("temperature", 0.8), ("top_p", 0.95), ("max_tokens", 160))
+    sampling = (("temperature", 0.8), ("top_p", 0.95), ("max_tokens", 220))
     how: dict[str, Any] = {"exemplars": "same_label", "n_exemplars": 2, "asks_for": "one_label", "rows": 1}
     return replace(prompt_for(task), name="short", sampling=sampling, attributes=(), facts=False, **how)
+
+
+@dataclass(frozen=True)
+class OneEntry:
+    """An LLM whose answers end after one short entry: a model this small goes on with entries that nobody asked for."""
+
+    llm: LLM
+
+    @property
+    def model(self) -> str:
+        """The name of the model."""
+        return self.llm.model
+
+    @property
+    def journal(self) -> str | Path | None:
+        """The file that keeps the answers."""
+        return self.llm.journal
+
+    @property
+    def ahead(self) -> int:
+        """How far a plan may run ahead of the oldest open question."""
+        return self.llm.ahead
+
+    def with_journal(self, path: str | Path) -> OneEntry:
+        """Return a copy with another journal."""
+        return OneEntry(self.llm.with_journal(path))
+
+    def chat(self, list_of_messages: Iterable[Messages | Question], **options: Any) -> list[Answer]:
+        """Ask all questions and return their answers in order."""
+        return list(self.stream(list_of_messages, **{"ahead": None, **options}))
+
+    def stream(self, list_of_messages: Iterable[Messages | Question | None], **options: Any) -> Iterator[Answer]:
+        """Yield the answers in order as they arrive."""
+        return self.llm.stream(list_of_messages, **{**options, "schema": one_entry(options.get("schema"))})
+
+
+def one_entry(schema: Any) -> Any:
+    """Return the schema of an answer (`answer_schema`) with one entry, whose texts have a bounded length."""
+    if isinstance(schema, list):
+        return [one_entry(value) for value in schema]
+    if not isinstance(schema, Mapping):
+        return schema
+    inner = {name: one_entry(value) for name, value in schema.items()}
+    if inner.get("type") == "array" and isinstance(inner.get("items"), dict) and inner["items"].get("type") == "object":
+        inner |= {"minItems": 1, "maxItems": 1}
+    if "maxLength" in inner:
+        inner |= {"minLength": _SHORTEST_TEXT, "maxLength": _LONGEST_TEXT}
+    return inner
 
 
 def _write_notes(
@@ -187,7 +237,14 @@ def _write_notes(
     journal = work_folder(out) / "journal.sqlite"
     with LLM.local_gguf(GENERATOR, context=_CONTEXT, threads=threads, journal=journal) as llm:
         rows = generate(
-            task, shown, llm, sizes.notes, prompt=short_prompt(task), max_calls=sizes.calls, seed=seed, progress=True
+            task,
+            shown,
+            OneEntry(llm),
+            sizes.notes,
+            prompt=short_prompt(task),
+            max_calls=sizes.calls,
+            seed=seed,
+            progress=True,
         )
         weights = llm.weights.facts if llm.weights else {}
     read, written = (sum(n for n in rows[c] if n) for c in USAGE_COLUMNS[:2])

@@ -14,10 +14,11 @@ from support.tiny import tiny_base
 
 from hf_synth.cli import main
 from hf_synth.demo import real
-from hf_synth.demo.real import FULL, Sizes, outcomes, short_prompt
+from hf_synth.demo.real import FULL, Sizes, one_entry, outcomes, short_prompt
 from hf_synth.errors import ModelError, TaskError
 from hf_synth.evaluation.comparison import Difference
 from hf_synth.generation.generation import estimate
+from hf_synth.generation.prompts import answer_schema
 from hf_synth.gold.gold import load_gold
 from hf_synth.models import loading
 from hf_synth.task.scripts import load_task
@@ -26,10 +27,21 @@ from hf_synth.task.scripts import load_task
 def test_the_prompt_is_short() -> None:
     task = load_task("clinic")
     prompt, gold = short_prompt(task), load_gold(task, n_train=60, n_validation=5, n_test=5)["train"]
-    assert dict(prompt.sampling)["max_tokens"] <= 200
+    assert dict(prompt.sampling)["max_tokens"] <= 250
     guess = estimate(task, gold, 40, prompt=prompt)
     assert guess.calls == 40  # one note an answer
     assert guess.prompt_tokens / guess.calls < 600
+
+
+def test_the_schema_holds_an_answer_to_one_short_entry() -> None:
+    task = load_task("clinic")
+    before = json.dumps(answer_schema(task))
+    entries = one_entry(answer_schema(task))["properties"]["entries"]
+    assert (entries["minItems"], entries["maxItems"]) == (1, 1)
+    assert entries["items"]["properties"]["text"]["maxLength"] <= 1_000
+    assert entries["items"]["properties"]["label"] == {"type": "string", "enum": list(task.labels)}
+    assert json.dumps(answer_schema(task)) == before
+    assert one_entry(None) is None
 
 
 @pytest.mark.parametrize(
