@@ -263,6 +263,10 @@ def llm_of(args: Namespace, beside: Path, model: str | None = None) -> Iterator[
     if is_gguf(model) and not args.base_url:
         if args.batch or args.rpm or args.tpm or args.hedge:
             raise LLMError(f"{model} is run by a server on this machine; leave out --batch, --rpm, --tpm and --hedge")
+        if os.environ.get("OPENAI_BASE_URL") and not args.quiet:
+            print(
+                f"{model} runs on this machine; --base-url asks an endpoint for a model of that name", file=sys.stderr
+            )
         with hf_synth.LLM.local_gguf(
             model, slots=args.slots, context=args.context, threads=args.threads, journal=journal
         ) as served:

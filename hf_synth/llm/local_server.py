@@ -204,6 +204,8 @@ def _cause(log: bytes, code: int | None, error: str) -> str:
         return f"signal {-code} ended it" + (", as when the memory is too small" if code == -9 else "")
     if error in ("ImportError", "ModuleNotFoundError", "OSError"):
         return f"xllamacpp cannot be loaded ({error}): pip install --force-reinstall xllamacpp"
+    if error == "UnicodeEncodeError":
+        return "its path is not text in UTF-8: rename it"
     text = log.decode("utf-8", errors="replace")
     return next((advice for pattern, advice in _CAUSES if re.search(pattern, text, re.IGNORECASE)), _OTHER_CAUSE)
 

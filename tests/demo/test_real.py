@@ -89,6 +89,8 @@ def test_only_a_single_label_can_be_shown(tmp_path: Path) -> None:
 def test_options_of_the_real_demo_need_it(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["demo", "--task", "mts_dialog:section", "--out", str(tmp_path / "out")]) == 1
     assert "go with --real" in capsys.readouterr().err
+    assert main(["demo", "--real", "--gold", str(tmp_path), "--out", str(tmp_path / "out")]) == 1
+    assert "--gold needs --task" in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
 
 
