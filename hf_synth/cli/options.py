@@ -101,7 +101,11 @@ def add_endpoint(parser: ArgumentParser) -> None:
     """Add the endpoint of an LLM, its limits and the journal."""
     add = parser.add_argument_group("who is asked").add_argument
     add("--base-url", metavar="URL", help="OpenAI-compatible endpoint, e.g. http://127.0.0.1:8000/v1")
-    add("--local", action="store_true", help="MODEL is a folder or repo id, run in this process by transformers")
+    add(
+        "--local",
+        action="store_true",
+        help="MODEL is a folder, repo id or GGUF file, run in this process by transformers",
+    )
     add("--revision", metavar="REV", help="with --local: branch, tag or commit of a repo id")
     add("--batch", action="store_true", help="through the Batch API: half the price, within a day; open data only")
     add("--slots", type=int, metavar="N", help="of a GGUF file: answers written at once (default: 4 for each core)")
