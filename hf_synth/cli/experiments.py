@@ -278,6 +278,7 @@ def demo(args: Namespace) -> Result:
 
         out, sizes = args.out or Path("demo-real-out"), FULL if args.full else Sizes()
         how: Result = {"task": args.task, "gold": args.gold, "threads": args.threads, "sizes": sizes}
+        how["progress"] = not args.quiet
         facts = demo_real(out, seed=args.seed, say=say, **how)
     else:
         from hf_synth.demo.journey import demo as journey

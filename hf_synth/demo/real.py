@@ -82,6 +82,7 @@ def demo_real(
     seed: int = 0,
     sizes: Sizes | None = None,
     threads: int | None = None,
+    progress: bool = True,
     say: Callable[[str], None],
 ) -> dict[str, Any]:
     """Run the demo into a folder; return its figures.
@@ -92,6 +93,7 @@ def demo_real(
         gold: the files of the task; needed for every task but `clinic`.
         sizes: numbers of rows and calls; `Sizes()` when None.
         threads: of the LLM's server; one for each core when None.
+        progress: show a progress bar while the LLM writes.
         say: called with each line of progress.
 
     Raises:
@@ -111,7 +113,9 @@ def demo_real(
     shown = subset(definition, splits["train"], min(sizes.shown, len(splits["train"])), seed=seed)
     kind = "artificial notes" if artificial else "real text"
     say(f"gold ({kind}): {len(shown):,} rows to learn from, {len(splits['test']):,} test rows")
-    rows, weights, speed = _write_notes(definition, _short(definition, shown), out, sizes, seed, threads)
+    rows, weights, speed = _write_notes(
+        definition, _short(definition, shown), out, sizes, seed=seed, threads=threads, progress=progress
+    )
     say(f"{weights['name']}: {_yield(rows)}; {speed['written']:,} tokens in {speed['seconds']:,} s")
     journey = run(
         definition,
@@ -230,7 +234,7 @@ def one_entry(schema: Any) -> Any:
 
 
 def _write_notes(
-    task: Task, shown: Dataset, out: Path, sizes: Sizes, seed: int, threads: int | None
+    task: Task, shown: Dataset, out: Path, sizes: Sizes, *, seed: int, threads: int | None, progress: bool
 ) -> tuple[Dataset, dict[str, str], dict[str, Any]]:
     """Let the LLM write notes; return the rows, the facts of its weights, and its speed."""
     started = time.perf_counter()
@@ -244,7 +248,7 @@ def _write_notes(
             prompt=short_prompt(task),
             max_calls=sizes.calls,
             seed=seed,
-            progress=True,
+            progress=progress,
         )
         weights = llm.weights.facts if llm.weights else {}
     read, written = (sum(n for n in rows[c] if n) for c in USAGE_COLUMNS[:2])
