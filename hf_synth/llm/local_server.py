@@ -111,9 +111,7 @@ def local_server(
     """
     if any(n is not None and n < 1 for n in (slots, context, threads)):
         raise LLMError("slots, context and threads of a local model must be at least 1")
-    if find_spec("xllamacpp") is None:
-        raise LLMError("a GGUF file is run by llama.cpp's server: pip install 'hf_synth[local]'")
-    weights = find_weights(model)
+    weights = servable(model)
     if context is not None and context > weights.context:
         raise LLMError(f"{weights.name} reads and writes at most {weights.context:,} tokens; use a smaller context")
     known = (weights.sha256, slots, context, threads)
@@ -122,6 +120,17 @@ def local_server(
         if process is None or process.child.poll() is not None:
             process = _RUNNING[known] = _start(weights, slots, context, threads or cores())
         return LlamaServer(weights, process.url, process.key, process.slots, process.context, process)
+
+
+def servable(model: str | Path) -> Weights:
+    """Find a GGUF file, as `find_weights` does, and check that there is a program to serve it.
+
+    Raises:
+        LLMError: there is no such file, or a package is missing.
+    """
+    if find_spec("xllamacpp") is None:
+        raise LLMError("a GGUF file is run by llama.cpp's server: pip install 'hf_synth[local]'")
+    return find_weights(model)
 
 
 def fitting_slots(weights: Weights, context: int) -> int:

