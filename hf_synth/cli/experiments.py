@@ -343,10 +343,13 @@ def demo(args: Namespace) -> Result:
     """Show the whole journey on artificial notes, or with --real by a real LLM and a pretrained encoder."""
     say = options.progress_of(args)
     if args.real:
+        if args.gold and args.task == "clinic":
+            raise ColumnError("--gold needs --task, the task that its files are of, e.g. --task sdoh_nli:pair")
         from hf_synth.demo.real import FULL, Sizes, demo_real
 
         out, sizes = args.out or Path("demo-real-out"), FULL if args.full else Sizes()
         how: Result = {"task": args.task, "gold": args.gold, "threads": args.threads, "sizes": sizes}
+        how["progress"] = not args.quiet
         facts = demo_real(out, seed=args.seed, say=say, **how)
     else:
         from hf_synth.demo.journey import demo as journey

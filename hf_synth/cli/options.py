@@ -103,7 +103,11 @@ def add_endpoint(parser: ArgumentParser) -> None:
     """Add the endpoint of an LLM, its limits and the journal."""
     add = parser.add_argument_group("who is asked").add_argument
     add("--base-url", metavar="URL", help="OpenAI-compatible endpoint, e.g. http://127.0.0.1:8000/v1")
-    add("--local", action="store_true", help="MODEL is a folder or repo id, run in this process by transformers")
+    add(
+        "--local",
+        action="store_true",
+        help="MODEL is a folder, repo id or GGUF file, run in this process by transformers",
+    )
     add("--revision", metavar="REV", help="with --local: branch, tag or commit of a repo id")
     add("--batch", action="store_true", help="through the Batch API: half the price, within a day; open data only")
     add("--slots", type=int, metavar="N", help="of a GGUF file: answers written at once (default: 4 for each core)")
@@ -274,6 +278,10 @@ def llm_of(args: Namespace, beside: Path, model: str | None = None) -> Iterator[
     if is_gguf(model) and not args.base_url:
         if args.batch or args.rpm or args.tpm or args.hedge:
             raise LLMError(f"{model} is run by a server on this machine; leave out --batch, --rpm, --tpm and --hedge")
+        if os.environ.get("OPENAI_BASE_URL") and not args.quiet:
+            print(
+                f"{model} runs on this machine; --base-url asks an endpoint for a model of that name", file=sys.stderr
+            )
         with hf_synth.LLM.local_gguf(
             model,
             slots=args.slots,

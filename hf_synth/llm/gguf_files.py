@@ -87,6 +87,8 @@ def find_weights(model: str | Path) -> Weights:
     """
     packaged = next((one for one in PACKAGED if one.name == model), None)
     path = Path(model).expanduser() if packaged is None else _in_package(packaged)
+    if path.exists() and not path.is_file():  # a folder, or a pipe that never ends
+        raise LLMError(f"{path} is not a file; give the path of a GGUF file")
     try:
         header = read_header(path)
         sha256 = _sha256(_parts(path, header))

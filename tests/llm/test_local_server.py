@@ -152,6 +152,10 @@ def test_what_cannot_start_is_one_sentence(model: Path, tmp_path: Path, monkeypa
     with pytest.raises(LLMError, match="positive timeout"):
         LLM.local_gguf(model, slots=1, context=256, timeout=0)
     assert not module._RUNNING
+    odd = tmp_path / os.fsdecode(b"\xff.gguf")
+    odd.write_bytes(data)
+    with pytest.raises(LLMError, match="rename it"):
+        local_server(odd, slots=1, context=256)
     broken = tmp_path / "xllamacpp.py"
     broken.write_text("raise ImportError")
     with monkeypatch.context() as context, pytest.raises(LLMError, match="xllamacpp cannot be loaded"):
