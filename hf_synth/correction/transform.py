@@ -151,7 +151,8 @@ class GenerateAndCorrect:
             missing = [c for c in (*self._task.text_columns, self._task.label_column) if c not in columns]
             if missing:
                 raise ColumnError(f"the rows to map lack columns {missing} of task {self._task.full_name!r}")
-            kwargs |= {"remove_columns": list(columns), "fn_kwargs": kwargs["fn_kwargs"] | {"removed": True}}
+            foreign = [c for c in columns if c not in kwargs["features"]]  # the others are overwritten
+            kwargs |= {"remove_columns": foreign, "fn_kwargs": kwargs["fn_kwargs"] | {"removed": True}}
         names = names_in(features, self._task.label_column) if self._task.labels else None
         label_by_name(self._task, names, names, typed=True)  # checks them
         if features is not None:
@@ -178,7 +179,7 @@ class GenerateAndCorrect:
             typed: whether `map` was given `features`; set by `map_kwargs`.
             label_names: what numbers in the label column mean; set by `map_kwargs_for`.
             known: whether the feature of the label is known, with or without names; set by `map_kwargs_for`.
-            removed: whether `map` removes all columns of the rows; set by `map_kwargs_for`.
+            removed: whether `map` removes the columns that the output does not have; set by `map_kwargs_for`.
 
         Returns:
             A table for rows of a Dataset, which replaces the gold rows. A dict for rows of an IterableDataset and for

@@ -183,4 +183,4 @@ def _restored(_script: object, fields: dict[str, Any]) -> Task:
     return Task(**fields)
 
 
-copyreg.pickle(Task, _reduced)  # type: ignore[arg-type]
+copyreg.pickle(Task, _reduced)
