@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from hf_synth.correction.correction import corrector_identity
 from hf_synth.correction.judging import LLMJudge
+from hf_synth.correction.mapped import GOLD
 from hf_synth.errors import HfSynthError
 from hf_synth.llm.batch import BatchLLM
 from hf_synth.llm.llm import LLM
@@ -23,7 +24,6 @@ from hf_synth.task.task import Task
 if TYPE_CHECKING:
     from datasets import Dataset
 
-GOLD = ("id", "group", "access")  # columns of gold that decide, beside the task's own
 _WEIGHTS = (".safetensors", ".bin", ".pt", ".pth", ".ckpt", ".h5", ".msgpack", ".onnx", ".gguf")
 _IDLE = (FACTS, MANIFEST, "trainer_state.json", ".gitattributes", ".gitignore", "LICENSE", "LICENSE.txt")
 

@@ -27,7 +27,6 @@ import numpy.typing as npt
 
 from hf_synth.correction.correction import CROSS_FITTED, corrector_identity
 from hf_synth.correction.identity import (
-    GOLD,
     Stamp,
     gold_digest,
     judge_identity,
@@ -36,7 +35,7 @@ from hf_synth.correction.identity import (
     model_stamp,
     parser_digest,
 )
-from hf_synth.correction.mapped import USE, Mapped, label_by_name, misread, names_in, read_mapped
+from hf_synth.correction.mapped import GOLD, USE, Mapped, label_by_name, misread, names_in, read_mapped
 from hf_synth.correction.policy import Policy, apply
 from hf_synth.errors import ColumnError, ModelError, TaskError
 from hf_synth.generation.gates import Gates
@@ -134,16 +133,18 @@ class GenerateAndCorrect:
         A row with a format ("torch", "pandas", ...) and one of an IterableDataset do not carry the names of their
         labels: prefer `map_kwargs_for` there.
         """
-        return {"batched": True, "batch_size": _BATCH, "features": self.features(), "fn_kwargs": {"typed": True}}
+        return {"batched": True, "batch_size": _BATCH, "features": self.features()}
 
     def map_kwargs_for(self, rows: Dataset | IterableDataset | DatasetDict) -> dict[str, Any]:
         """Return the keywords of `map` for 1 -> n rows of a dataset: also its columns to remove and its label names.
+
+        They are for the transform itself, not for a function around it, which would have to pass `fn_kwargs` on.
 
         Raises:
             ColumnError: it lacks columns or has labels that are not the task's, or its splits differ from each other.
         """
         parts: list[Any] = list(rows.values()) if isinstance(rows, Mapping) else [rows]
-        kwargs = self.map_kwargs
+        kwargs: dict[str, Any] = self.map_kwargs | {"fn_kwargs": {"typed": True}}
         columns, features = parts[0].column_names, parts[0].features
         if any(part.column_names != columns or part.features != features for part in parts):
             raise ColumnError("the splits have different columns: map each split by itself")
@@ -176,7 +177,7 @@ class GenerateAndCorrect:
 
         Args:
             rows: what `map` hands over; indices and ranks after it are ignored.
-            typed: whether `map` was given `features`; set by `map_kwargs`.
+            typed: whether `map` was given `features`; set by `map_kwargs_for`.
             label_names: what numbers in the label column mean; set by `map_kwargs_for`.
             known: whether the feature of the label is known, with or without names; set by `map_kwargs_for`.
             removed: whether `map` removes the columns that the output does not have; set by `map_kwargs_for`.
@@ -212,7 +213,7 @@ class GenerateAndCorrect:
                     columns[name] = [self._name_of(value) for value in columns[name]]
                     features[name] = List(Value("string")) if self._task.kind == "multi_label" else Value("string")
         foreign = [c for c in mapped.columns if c not in columns and not removed]
-        if not mapped.merged or (typed and mapped.formatted and foreign):
+        if not mapped.merged or (mapped.formatted and foreign and not mapped.single):
             import pyarrow as pa
 
             return pa.Table.from_pydict(columns, schema=Features(features).arrow_schema)
