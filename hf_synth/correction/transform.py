@@ -25,9 +25,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from hf_synth.correction.correction import CROSS_FITTED, corrector_identity
 from hf_synth.correction.identity import (
     Stamp,
+    check_bound,
+    check_judge,
     gold_digest,
     judge_identity,
     llm_identity,
@@ -98,9 +99,9 @@ class GenerateAndCorrect:
         if policy is not None and corrector is None and judge is None and policy.method != "none":
             raise TaskError(f"policy {policy.method!r} needs the corrector or judge that it was fitted with")
         if judge is not None:
-            _check_judge(task, judge, corrector, policy)
+            check_judge(task, judge, corrector, policy)
         if policy is not None and (corrector is not None or judge is not None):
-            _check_bound(policy, judge if corrector is None else corrector)
+            check_bound(policy, judge if corrector is None else corrector)
         self._task, self._policy, self._n, self._seed = task, policy, n, seed
         self._prompt = prompt or task.prompt
         self._llm, self._judge = llm, judge
@@ -162,7 +163,7 @@ class GenerateAndCorrect:
 
     def __reduce__(self) -> tuple[Any, ...]:
         derived = ("_pool", "_gates", "_names_by_text")
-        return _revived, ({k: v for k, v in self.__dict__.items() if k not in derived},)
+        return _revived, (type(self), {k: v for k, v in self.__dict__.items() if k not in derived})
 
     def __call__(
         self,
@@ -336,40 +337,6 @@ class GenerateAndCorrect:
         return predict_proba(self._task, self._corrector, rows)
 
 
-def _check_judge(task: Task, judge: LLMJudge, corrector: str | Path | None, policy: Policy | None) -> None:
-    if corrector is not None:
-        raise TaskError("a judge and a corrector exclude each other: give one of them")
-    if policy is None:
-        raise TaskError(
-            "a judge needs a policy: give the policy that was fitted with it, "
-            'fit_policy(task, pilot, judge, gold=gold, method="llm_judge")'
-        )
-    if judge.task.fingerprint() != task.fingerprint():
-        raise TaskError(f"the judge is one of task {judge.task.full_name!r}, the rows are of {task.full_name!r}")
-
-
-def _check_bound(policy: Policy, corrector: Any) -> None:
-    """Check that a policy was fitted for a corrector: its matrices and cuts are of that one's probabilities.
-
-    Raises:
-        TaskError: it was fitted for another one, or needs labels of LLMs that new rows do not have.
-    """
-    if policy.method in ("none", "gold_only"):
-        return
-    if policy.method == "gold_only":
-        raise TaskError("policy 'gold_only' drops every row: nothing is generated for it; train on the gold alone")
-    if policy.annotators:
-        raise TaskError(
-            f"policy {policy.method!r} joins labels of LLMs that new rows do not have: fit one by another method"
-        )
-    if policy.corrector and policy.corrector != corrector_identity(corrector):
-        made = "models that were trained in folds" if policy.corrector == CROSS_FITTED else "another corrector"
-        raise TaskError(
-            f"the policy was fitted for {made}: fit one for this corrector, "
-            "fit_policy(task, pilot, corrector, gold=gold)"
-        )
-
-
 def _state_of(transform: GenerateAndCorrect) -> dict[str, Any]:
     """Return what decides the output, but for the LLM: its files may be found only when it is first asked."""
     from hf_synth import __version__
@@ -392,9 +359,9 @@ def _text_key(texts: list[Any]) -> bytes:
     return hashlib.sha256("\x1f".join(map(str, texts)).encode("utf-8", "surrogatepass")).digest()
 
 
-def _revived(state: dict[str, Any]) -> GenerateAndCorrect:
+def _revived(kind: type[GenerateAndCorrect], state: dict[str, Any]) -> GenerateAndCorrect:
     """Make a transform of the state in a pickle; what is derived from it is computed when it is first needed."""
-    transform = GenerateAndCorrect.__new__(GenerateAndCorrect)
+    transform = kind.__new__(kind)
     transform.__dict__.update(state)
     _hash_by_fingerprint()
     return transform
@@ -407,7 +374,8 @@ def _by_fingerprint(fingerprint: str) -> None:
 def _hash_by_fingerprint() -> None:
     """Let `datasets` hash a transform by its fingerprint: its pickle holds an endpoint and paths, which decide nothing.
 
-    Without this the hash would still cover all that decides, but change from run to run.
+    Without this the hash would still cover all that decides, but change from run to run. A subclass is hashed so, since
+    its own code decides too.
     """
     try:
         from datasets.utils._dill import pklregister
