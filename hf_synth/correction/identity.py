@@ -1,4 +1,4 @@
-"""The identity of what decides synthetic rows: LLMs, judges, models, parsers and gold, by content and not by place."""
+"""The identity of what decides synthetic rows, by content and not by place; whether a policy is of its corrector."""
 
 from __future__ import annotations
 
@@ -10,9 +10,11 @@ from pathlib import Path
 from types import CodeType
 from typing import TYPE_CHECKING, Any
 
-from hf_synth.correction.correction import corrector_identity
+from hf_synth.correction.correction import CROSS_FITTED, corrector_identity
 from hf_synth.correction.judging import LLMJudge
-from hf_synth.errors import HfSynthError
+from hf_synth.correction.mapped import GOLD
+from hf_synth.correction.policy import Policy
+from hf_synth.errors import HfSynthError, TaskError
 from hf_synth.llm.batch import BatchLLM
 from hf_synth.llm.llm import LLM
 from hf_synth.models.loading import model_folder
@@ -23,7 +25,6 @@ from hf_synth.task.task import Task
 if TYPE_CHECKING:
     from datasets import Dataset
 
-GOLD = ("id", "group", "access")  # columns of gold that decide, beside the task's own
 _WEIGHTS = (".safetensors", ".bin", ".pt", ".pth", ".ckpt", ".h5", ".msgpack", ".onnx", ".gguf")
 _IDLE = (FACTS, MANIFEST, "trainer_state.json", ".gitattributes", ".gitignore", "LICENSE", "LICENSE.txt")
 
@@ -100,6 +101,45 @@ def gold_digest(task: Task, rows: Dataset) -> str:
     for row in zip(*(rows[c] for c in names), strict=True):
         total.update(json.dumps(row).encode())
     return total.hexdigest()
+
+
+def check_judge(task: Task, judge: LLMJudge, corrector: str | Path | None, policy: Policy | None) -> None:
+    """Check that a judge stands alone, with a policy, and is of the task.
+
+    Raises:
+        TaskError: it does not.
+    """
+    if corrector is not None:
+        raise TaskError("a judge and a corrector exclude each other: give one of them")
+    if policy is None:
+        raise TaskError(
+            "a judge needs a policy: give the policy that was fitted with it, "
+            'fit_policy(task, pilot, judge, gold=gold, method="llm_judge")'
+        )
+    if judge.task.fingerprint() != task.fingerprint():
+        raise TaskError(f"the judge is one of task {judge.task.full_name!r}, the rows are of {task.full_name!r}")
+
+
+def check_bound(policy: Policy, corrector: Any) -> None:
+    """Check that a policy was fitted for a corrector: its matrices and cuts are of that one's probabilities.
+
+    Raises:
+        TaskError: it was fitted for another one, or needs labels of LLMs that new rows do not have.
+    """
+    if policy.method in ("none", "gold_only"):
+        return
+    if policy.method == "gold_only":
+        raise TaskError("policy 'gold_only' drops every row: nothing is generated for it; train on the gold alone")
+    if policy.annotators:
+        raise TaskError(
+            f"policy {policy.method!r} joins labels of LLMs that new rows do not have: fit one by another method"
+        )
+    if policy.corrector and policy.corrector != corrector_identity(corrector):
+        made = "models that were trained in folds" if policy.corrector == CROSS_FITTED else "another corrector"
+        raise TaskError(
+            f"the policy was fitted for {made}: fit one for this corrector, "
+            "fit_policy(task, pilot, corrector, gold=gold)"
+        )
 
 
 def _code(code: CodeType) -> tuple[Any, ...]:

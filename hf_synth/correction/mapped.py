@@ -17,6 +17,7 @@ from hf_synth.task.task import Task
 if TYPE_CHECKING:
     from datasets import Features
 
+GOLD = ("id", "group", "access")  # columns of gold that decide, beside the task's own
 _PLAIN = (str, int, float, bool, type(None))
 USE = "map(transform, **transform.map_kwargs_for(rows))"
 
@@ -26,7 +27,7 @@ class Mapped:
     """The rows of one call of a mapped function.
 
     Args:
-        rows: plain values by column; a missing value is None.
+        rows: plain values of the columns that are read; a missing value is None.
         columns: the columns that they came with.
         single: whether they are one row outside a batch; always False for a table, which may be either.
         features: of the dataset; None where the rows do not carry them.
@@ -54,7 +55,8 @@ def read_mapped(task: Task, given: Any) -> Mapped:
     if missing:
         raise ColumnError(f"the rows to map lack columns {missing} of task {task.full_name!r}")
     mapping = isinstance(given, Mapping)
-    raw = {c: given[c] for c in columns}
+    read = (*GOLD, *task.text_columns, task.label_column)  # others may be pictures: they are not decoded
+    raw = {c: given[c] for c in columns if c in read}
     values = {c: _plain(value) for c, value in raw.items()}
     single = not isinstance(values[task.text_columns[0]], list)
     count = 1 if single else len(values[task.text_columns[0]])
@@ -121,7 +123,7 @@ def misread(mapped: Mapped, column: str, feature: Any) -> bool:
         before = mapped.features[column]
         types = (Features({column: f}).arrow_schema.field(column).type for f in (before, feature))
         return bool(before != feature and len(set(types)) == 1)
-    return mapped.formatted or isinstance(mapped.rows[0][column] if mapped.rows else None, str)
+    return mapped.formatted or isinstance(mapped.rows[0].get(column) if mapped.rows else None, str)
 
 
 def names_in(features: Features | None, column: str) -> list[str] | None:

@@ -25,10 +25,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from hf_synth.correction.correction import CROSS_FITTED, corrector_identity
 from hf_synth.correction.identity import (
-    GOLD,
     Stamp,
+    check_bound,
+    check_judge,
     gold_digest,
     judge_identity,
     llm_identity,
@@ -36,7 +36,7 @@ from hf_synth.correction.identity import (
     model_stamp,
     parser_digest,
 )
-from hf_synth.correction.mapped import USE, Mapped, label_by_name, misread, names_in, read_mapped
+from hf_synth.correction.mapped import GOLD, USE, Mapped, label_by_name, misread, names_in, read_mapped
 from hf_synth.correction.policy import Policy, apply
 from hf_synth.errors import ColumnError, ModelError, TaskError
 from hf_synth.generation.gates import Gates
@@ -101,9 +101,9 @@ class GenerateAndCorrect:
         if policy is not None and corrector is None and judge is None and policy.method != "none":
             raise TaskError(f"policy {policy.method!r} needs the corrector or judge that it was fitted with")
         if judge is not None:
-            _check_judge(task, judge, corrector, policy)
+            check_judge(task, judge, corrector, policy)
         if policy is not None and (corrector is not None or judge is not None):
-            _check_bound(policy, judge if corrector is None else corrector)
+            check_bound(policy, judge if corrector is None else corrector)
         self._task, self._policy, self._n, self._seed = task, policy, n, seed
         self._prompt = prompt or task.prompt
         self._llm, self._judge = llm, judge
@@ -138,16 +138,18 @@ class GenerateAndCorrect:
         A row with a format ("torch", "pandas", ...) and one of an IterableDataset do not carry the names of their
         labels: prefer `map_kwargs_for` there.
         """
-        return {"batched": True, "batch_size": _BATCH, "features": self.features(), "fn_kwargs": {"typed": True}}
+        return {"batched": True, "batch_size": _BATCH, "features": self.features()}
 
     def map_kwargs_for(self, rows: Dataset | IterableDataset | DatasetDict) -> dict[str, Any]:
         """Return the keywords of `map` for 1 -> n rows of a dataset: also its columns to remove and its label names.
+
+        They are for the transform itself, not for a function around it, which would have to pass `fn_kwargs` on.
 
         Raises:
             ColumnError: it lacks columns or has labels that are not the task's, or its splits differ from each other.
         """
         parts: list[Any] = list(rows.values()) if isinstance(rows, Mapping) else [rows]
-        kwargs = self.map_kwargs
+        kwargs: dict[str, Any] = self.map_kwargs | {"fn_kwargs": {"typed": True}}
         columns, features = parts[0].column_names, parts[0].features
         if any(part.column_names != columns or part.features != features for part in parts):
             raise ColumnError("the splits have different columns: map each split by itself")
@@ -155,7 +157,8 @@ class GenerateAndCorrect:
             missing = [c for c in (*self._task.text_columns, self._task.label_column) if c not in columns]
             if missing:
                 raise ColumnError(f"the rows to map lack columns {missing} of task {self._task.full_name!r}")
-            kwargs |= {"remove_columns": list(columns), "fn_kwargs": kwargs["fn_kwargs"] | {"removed": True}}
+            foreign = [c for c in columns if c not in kwargs["features"]]  # the others are overwritten
+            kwargs |= {"remove_columns": foreign, "fn_kwargs": kwargs["fn_kwargs"] | {"removed": True}}
         names = names_in(features, self._task.label_column) if self._task.labels else None
         label_by_name(self._task, names, names, typed=True)  # checks them
         if features is not None:
@@ -164,7 +167,7 @@ class GenerateAndCorrect:
 
     def __reduce__(self) -> tuple[Any, ...]:
         derived = ("_pool", "_gates", "_names_by_text")
-        return _revived, ({k: v for k, v in self.__dict__.items() if k not in derived},)
+        return _revived, (type(self), {k: v for k, v in self.__dict__.items() if k not in derived})
 
     def __call__(
         self,
@@ -179,10 +182,10 @@ class GenerateAndCorrect:
 
         Args:
             rows: what `map` hands over; indices and ranks after it are ignored.
-            typed: whether `map` was given `features`; set by `map_kwargs`.
+            typed: whether `map` was given `features`; set by `map_kwargs_for`.
             label_names: what numbers in the label column mean; set by `map_kwargs_for`.
             known: whether the feature of the label is known, with or without names; set by `map_kwargs_for`.
-            removed: whether `map` removes all columns of the rows; set by `map_kwargs_for`.
+            removed: whether `map` removes the columns that the output does not have; set by `map_kwargs_for`.
 
         Returns:
             A table for rows of a Dataset, which replaces the gold rows. A dict for rows of an IterableDataset and for
@@ -215,7 +218,7 @@ class GenerateAndCorrect:
                     columns[name] = [self._name_of(value) for value in columns[name]]
                     features[name] = List(Value("string")) if self._task.kind == "multi_label" else Value("string")
         foreign = [c for c in mapped.columns if c not in columns and not removed]
-        if not mapped.merged or (typed and mapped.formatted and foreign):
+        if not mapped.merged or (mapped.formatted and foreign and not mapped.single):
             import pyarrow as pa
 
             return pa.Table.from_pydict(columns, schema=Features(features).arrow_schema)
@@ -339,40 +342,6 @@ class GenerateAndCorrect:
         return predict_proba(self._task, self._corrector, rows)
 
 
-def _check_judge(task: Task, judge: LLMJudge, corrector: str | Path | None, policy: Policy | None) -> None:
-    if corrector is not None:
-        raise TaskError("a judge and a corrector exclude each other: give one of them")
-    if policy is None:
-        raise TaskError(
-            "a judge needs a policy: give the policy that was fitted with it, "
-            'fit_policy(task, pilot, judge, gold=gold, method="llm_judge")'
-        )
-    if judge.task.fingerprint() != task.fingerprint():
-        raise TaskError(f"the judge is one of task {judge.task.full_name!r}, the rows are of {task.full_name!r}")
-
-
-def _check_bound(policy: Policy, corrector: Any) -> None:
-    """Check that a policy was fitted for a corrector: its matrices and cuts are of that one's probabilities.
-
-    Raises:
-        TaskError: it was fitted for another one, or needs labels of LLMs that new rows do not have.
-    """
-    if policy.method in ("none", "gold_only"):
-        return
-    if policy.method == "gold_only":
-        raise TaskError("policy 'gold_only' drops every row: nothing is generated for it; train on the gold alone")
-    if policy.annotators:
-        raise TaskError(
-            f"policy {policy.method!r} joins labels of LLMs that new rows do not have: fit one by another method"
-        )
-    if policy.corrector and policy.corrector != corrector_identity(corrector):
-        made = "models that were trained in folds" if policy.corrector == CROSS_FITTED else "another corrector"
-        raise TaskError(
-            f"the policy was fitted for {made}: fit one for this corrector, "
-            "fit_policy(task, pilot, corrector, gold=gold)"
-        )
-
-
 def _state_of(transform: GenerateAndCorrect) -> dict[str, Any]:
     """Return what decides the output, but for the LLM: its files may be found only when it is first asked."""
     from hf_synth import __version__
@@ -396,9 +365,9 @@ def _text_key(texts: list[Any]) -> bytes:
     return hashlib.sha256("\x1f".join(map(str, texts)).encode("utf-8", "surrogatepass")).digest()
 
 
-def _revived(state: dict[str, Any]) -> GenerateAndCorrect:
+def _revived(kind: type[GenerateAndCorrect], state: dict[str, Any]) -> GenerateAndCorrect:
     """Make a transform of the state in a pickle; what is derived from it is computed when it is first needed."""
-    transform = GenerateAndCorrect.__new__(GenerateAndCorrect)
+    transform = kind.__new__(kind)
     transform.__dict__.update(state)
     _hash_by_fingerprint()
     return transform
@@ -411,7 +380,8 @@ def _by_fingerprint(fingerprint: str) -> None:
 def _hash_by_fingerprint() -> None:
     """Let `datasets` hash a transform by its fingerprint: its pickle holds an endpoint and paths, which decide nothing.
 
-    Without this the hash would still cover all that decides, but change from run to run.
+    Without this the hash would still cover all that decides, but change from run to run. A subclass is hashed so, since
+    its own code decides too.
     """
     try:
         from datasets.utils._dill import pklregister

@@ -122,7 +122,7 @@ class _Workers:
             job = waiting.popleft()
             try:
                 worker.job = [job]
-                worker.pipe.send(job)
+                worker.pipe.send((job,))
             except OSError:  # it has ended: seen when it is heard
                 continue
             except Exception as error:  # the job cannot be pickled
@@ -144,7 +144,7 @@ class _Workers:
             return
         except Exception as error:  # the result cannot be read here
             said = error
-        if said == _READY and not worker.ready:
+        if not worker.ready:  # its first word
             worker.ready, self._failed_starts = True, 0
             return
         [job], worker.job = worker.job, []
@@ -161,7 +161,7 @@ class _Workers:
         """End the processes, which are idle."""
         for worker in self._workers:
             with suppress(OSError):
-                worker.pipe.send(_READY)
+                worker.pipe.send(None)
         while self._workers:
             self._remove(self._workers[-1])
 
@@ -180,10 +180,10 @@ def _work(call: Callable[[Any], Any], pipe: Connection) -> None:
         pipe.send(_READY)
         while True:
             try:
-                job = pipe.recv()
-                if isinstance(job, str) and job == _READY:
+                said = pipe.recv()
+                if said is None:
                     return
-                result = call(job)
+                result = call(*said)
             except (EOFError, BrokenPipeError):
                 raise
             except Exception as error:

@@ -57,7 +57,7 @@ FORMATS = ["numpy", "torch", "pandas", "arrow"]
 @pytest.mark.parametrize("form", FORMS)
 def test_labels_mean_what_the_mapped_rows_say(form: str) -> None:
     t, rows = transform(), FORMS[form]
-    for kwargs in ({}, t.map_kwargs, t.map_kwargs_for(rows), {"features": t.features(), "fn_kwargs": {"typed": True}}):
+    for kwargs in ({}, t.map_kwargs, t.map_kwargs_for(rows), {"features": t.features()}):
         made = rows.map(t, **kwargs)
         assert names(made) == names(made, "llm_label") == ASKED
         if kwargs:
@@ -131,6 +131,7 @@ def test_columns_may_be_more_or_fewer() -> None:
 def test_indices_and_ranks_are_let_by() -> None:
     t = transform()
     plain = GOLD.map(t, **t.map_kwargs)
+    assert GOLD.map(lambda rows: t(rows), **t.map_kwargs).to_list() == plain.to_list()
     for more in ({"with_indices": True}, {"with_rank": True}, {"with_indices": True, "with_rank": True}):
         assert GOLD.map(t, **more, **t.map_kwargs).to_list() == plain.to_list()
         assert GOLD.map(t, **more)["note"][:] == plain["note"][:]

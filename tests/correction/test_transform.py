@@ -27,7 +27,7 @@ from hf_synth.correction.judging import LLMJudge
 from hf_synth.correction.lineage import lineage_of
 from hf_synth.correction.policy import GENERATOR, Policy, apply
 from hf_synth.demo.simulator import Faults, running_simulator, true_label
-from hf_synth.errors import ColumnError, TaskError
+from hf_synth.errors import ColumnError, ModelError, TaskError
 from hf_synth.models.linear import linear_fit
 from hf_synth.models.record import FACTS
 from hf_synth.models.training import train
@@ -213,6 +213,32 @@ def test_a_corrector_of_unknown_origin_is_told(corrector: Path, url: str, gold: 
     assert not [w for w in known.warnings if "training rows are unknown" in w]
     assert [w for w in unknown.warnings if "training rows are unknown" in w]
     assert known.figures == unknown.figures
+
+
+def test_the_files_and_the_access_of_a_corrector_decide(
+    gold: Dataset, llm: LLM, corrector: Path, policy, tmp_path: Path
+) -> None:  # type: ignore[no-untyped-def]
+    def by(folder: Path) -> GenerateAndCorrect:
+        return GenerateAndCorrect(CLINIC, llm, folder, exemplars=gold, policy=policy)
+
+    moved, cut, closed = (shutil.copytree(corrector, tmp_path / name) for name in ("moved", "cut", "closed"))
+    config = json.loads((cut / "config.json").read_text())
+    (cut / "config.json").write_text(json.dumps(config | {"long_notes": "windows"}))
+    facts = json.loads((closed / FACTS).read_text())
+    (closed / FACTS).write_text(json.dumps(facts | {"access": "credentialed"}))
+    (moved / "README.md").write_text("decides nothing")
+    assert by(moved).fingerprint == by(corrector).fingerprint
+    assert len({by(folder).fingerprint for folder in (corrector, cut, closed)}) == 3
+    few, learnt = gold.select(range(2)), by(closed)
+    assert set(few.map(by(corrector))["access"]) == {"open"}
+    assert set(few.map(learnt)["access"]) == {"credentialed"}, "what a model learnt is in its labels"
+    changed = by(cut)
+    (cut / "config.json").write_text(json.dumps(config))
+    with pytest.raises(ModelError, match="has changed: make the GenerateAndCorrect again"):
+        few.map(changed)
+    touched = by(moved)
+    (moved / "config.json").write_text((moved / "config.json").read_text())  # other times, same files
+    assert len(few.map(touched)) == 2
 
 
 # --- a judge in the place of a corrector ----------------------------------------------------------------------------

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -228,3 +231,31 @@ def test_batches_are_small_on_a_cpu(model: Path, monkeypatch: pytest.MonkeyPatch
     predict_proba(toy_task(), model, toy_rows(4), device="cpu")
     predict_proba(toy_task(), model, toy_rows(4), device="cpu", tokens_per_batch=77)
     assert budgets == [1024, 77]
+
+
+FORKED = """
+import os, signal, torch
+from hf_synth.models.loading import cpu_threads, forked
+torch.set_num_threads(2)
+x = torch.rand(600, 600)
+with cpu_threads():
+    torch.softmax(x @ x, -1)  # the pool of threads starts
+assert not forked()
+child = os.fork()
+if child == 0:
+    signal.alarm(30)  # it hung for ever
+    with cpu_threads() as threads:
+        torch.softmax(x @ x, -1)
+    torch.softmax(x, -1)  # and after it
+    assert forked() and threads == torch.get_num_threads() == 1
+    os._exit(0)
+assert os.waitpid(child, 0)[1] == 0
+print("done")
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+def test_a_forked_process_has_one_thread(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    done = subprocess.run([sys.executable, "-c", FORKED], capture_output=True, text=True, timeout=240)
+    assert done.stdout.strip() == "done", done.stderr[-2_000:]

@@ -6,6 +6,7 @@ import os
 import stat
 import subprocess
 import sys
+import tracemalloc
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +17,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from support.tiny import FILLER, toy_rows, toy_task
 
+from hf_synth.models import windows
 from hf_synth.models.loading import load_tokenizer
-from hf_synth.models.tokens import Ragged, text_tokens, tokenizer_digest
+from hf_synth.models.tokens import Ragged, ends, text_tokens, tokenizer_digest
 from hf_synth.models.windows import choose_long_notes, windows_of
 
 CANARY = "Wxyzzy Canaryname"
@@ -204,3 +206,18 @@ def test_several_processes_share_it(tokenizer: Any, tmp_path: Path) -> None:
             found = text_tokens(tokenizer, rows, cache_dir=tmp_path / "cache")
             assert (found.flat == text_tokens(tokenizer, rows).flat).all()
     assert running.returncode == 0
+
+
+def test_a_corpus_is_joined_in_little_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    rows, task = 10_000, toy_task()
+    tokens = Ragged(np.arange(rows * 300, dtype=np.int32) % 1_000 + 10, ends(np.full(rows, 300)))
+    monkeypatch.setattr(windows, "text_tokens", lambda *_, **__: tokens)
+    monkeypatch.setattr(windows, "checked_texts", lambda *_: [None])
+    monkeypatch.setattr(windows, "_special_tokens", lambda *_: ([[2], [3]], [0, 0, 0], True))
+    tracemalloc.start()
+    made = windows.windows_of(None, task, range(rows), 128, long_notes="windows")  # type: ignore[arg-type]
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 16 * len(tokens.flat), "bytes: 26 a token when places are made for the whole corpus"
+    first = made.tokens.flat[: made.tokens.starts[1]]
+    assert first.tolist() == [2, *tokens.flat[:126].tolist(), 3]
