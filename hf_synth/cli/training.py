@@ -160,6 +160,7 @@ def evaluate(args: Namespace) -> Result:
     from hf_synth.experiments.journey import score_table
     from hf_synth.models.base_models import TOY_NOTE
     from hf_synth.task.folders import clear_disk_errors
+    from hf_synth.task.scripts import is_artificial
 
     task = hf_synth.load_task(args.task)
     check_verb(task, args, out="file", models=[args.model])
@@ -181,7 +182,7 @@ def evaluate(args: Namespace) -> Result:
         print(f"\n{recall_table(scores)}")
     if scores.never_found:
         print(f"\nnever found: {never_found_text(scores)}")
-    if scores.model.get("toy") and task.name != options.CLINIC:
+    if scores.model.get("toy") and not is_artificial(task):
         print(f"\n{TOY_NOTE}")
     facts: Result = json.loads(json.dumps(scores.to_json()))
     if args.subgroups:
