@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 from argparse import ArgumentParser, Namespace
 from collections import Counter
 from pathlib import Path
@@ -84,7 +83,7 @@ def train(args: Namespace) -> Result:
             if args.gold
             else "no --gold"
         )
-        print(f"{why}: nothing is held back to stop early by, and the last epoch is kept", file=sys.stderr)
+        options.progress_of(args)(f"{why}: nothing is held back to stop early by, and the last epoch is kept")
     keywords = {"base_model": options.base_model(task, args, rows), **options.training_options(task, args)}
     path = hf_synth.train(task, rows, validation, output_dir=args.out, seed=args.seed, resume=args.resume, **keywords)
     best = model_facts(path).get("best_validation")
