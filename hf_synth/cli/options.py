@@ -399,7 +399,9 @@ def base_model_name(task: Task, args: Namespace) -> str:
     """
     if args.base_model is not None:
         return str(args.base_model)
-    if task.name == CLINIC:
+    from hf_synth.task.scripts import is_artificial
+
+    if is_artificial(task):
         return TINY
     from hf_synth.models.readiness import models_at_hand
 
@@ -438,7 +440,9 @@ def base_model(task: Task, args: Namespace, *parts: Dataset) -> str | Path:
 
 def say_toy(task: Task, args: Namespace) -> None:
     """Print at the end of a verb that its model is a tiny one, where its notes are not the artificial clinic's."""
-    if args.base_model == TINY and task.name != CLINIC:
+    from hf_synth.task.scripts import is_artificial
+
+    if args.base_model == TINY and not is_artificial(task):
         from hf_synth.models.base_models import TOY_NOTE
 
         print(f"\n{TOY_NOTE}")

@@ -188,10 +188,11 @@ def _write_audit(task: Task, rows: Dataset, findings: Findings, tested: Any, fac
     from hf_synth.privacy.report import audit_markdown, audit_page
     from hf_synth.task.columns import MANIFEST
     from hf_synth.task.folders import new_folder, write_private
+    from hf_synth.task.scripts import is_artificial
 
     listed = [("task", task.full_name), ("access", findings.access), ("synthetic rows", len(rows))]
     listed.append(("gold rows", int(findings.figures["gold_rows"])))
-    simulated = "the gold is an artificial clinic's, written by a program." if task.name == "clinic" else ""
+    simulated = "the gold is an artificial clinic's, written by a program." if is_artificial(task) else ""
     about: Result = {"membership": tested, "facts": listed, "simulated": simulated}
     ids = rows.select_columns(["id"] if "id" in rows.column_names else [])
     with new_folder(out) as draft:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 from argparse import ArgumentParser, Namespace
 from collections import Counter
 from pathlib import Path
@@ -84,7 +83,7 @@ def train(args: Namespace) -> Result:
             if args.gold
             else "no --gold"
         )
-        print(f"{why}: nothing is held back to stop early by, and the last epoch is kept", file=sys.stderr)
+        options.progress_of(args)(f"{why}: nothing is held back to stop early by, and the last epoch is kept")
     keywords = {"base_model": options.base_model(task, args, rows), **options.training_options(task, args)}
     path = hf_synth.train(task, rows, validation, output_dir=args.out, seed=args.seed, resume=args.resume, **keywords)
     best = model_facts(path).get("best_validation")
@@ -160,6 +159,7 @@ def evaluate(args: Namespace) -> Result:
     from hf_synth.experiments.journey import score_table
     from hf_synth.models.base_models import TOY_NOTE
     from hf_synth.task.folders import clear_disk_errors
+    from hf_synth.task.scripts import is_artificial
 
     task = hf_synth.load_task(args.task)
     check_verb(task, args, out="file", models=[args.model])
@@ -181,7 +181,7 @@ def evaluate(args: Namespace) -> Result:
         print(f"\n{recall_table(scores)}")
     if scores.never_found:
         print(f"\nnever found: {never_found_text(scores)}")
-    if scores.model.get("toy") and task.name != options.CLINIC:
+    if scores.model.get("toy") and not is_artificial(task):
         print(f"\n{TOY_NOTE}")
     facts: Result = json.loads(json.dumps(scores.to_json()))
     if args.subgroups:

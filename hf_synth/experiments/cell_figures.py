@@ -21,6 +21,7 @@ from hf_synth.models.inference import usual_device
 from hf_synth.task.columns import USAGE_COLUMNS
 from hf_synth.task.folders import atomic_file, read_manifest
 from hf_synth.task.labels import label_indices
+from hf_synth.task.scripts import is_artificial
 from hf_synth.task.task import Task
 
 if TYPE_CHECKING:
@@ -41,7 +42,7 @@ def sources_of(data: Dataset, rows: Dataset | None) -> dict[str, Any]:
 def making_of(study: Study, job: Job, raw: Dataset | None) -> dict[str, Any]:
     """Return the cost of a cell's share of its synthetic rows, their generators and gates."""
     none = {"calls": 0, "prompt_tokens": 0, "completion_tokens": 0, "cost_usd": None, "seconds_generate": 0.0,
-            "simulated": study.task.name == "clinic", "generated_by": "", "gates": "{}"}  # fmt: skip
+            "simulated": is_artificial(study.task), "generated_by": "", "gates": "{}"}  # fmt: skip
     if raw is None:
         return none
     folder = study.out / "synthetic" / job.pool

@@ -30,6 +30,7 @@ from hf_synth.privacy.repetition import Seen
 from hf_synth.reports.page import markdown_table
 from hf_synth.task.columns import REASONS, USAGE_COLUMNS, Access, strictest
 from hf_synth.task.folders import WORK
+from hf_synth.task.scripts import is_artificial
 from hf_synth.task.task import Prompt, Task
 
 if TYPE_CHECKING:
@@ -404,7 +405,7 @@ def generation_table(rows: Dataset) -> str:
 def simulated(task: Task, generators: Sequence[str]) -> str:
     """Describe what of a task and its generators is artificial; "" where nothing is."""
     notes = []
-    if task.name == "clinic":
+    if is_artificial(task):
         notes.append("The gold is an artificial clinic: notes of no patient, written by a program.")
     if any("simulator" in name for name in generators):
         notes.append("The generator is a simulator that stands in for an LLM.")

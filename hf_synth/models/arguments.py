@@ -106,7 +106,7 @@ def training_arguments(
         if fields.get("bf16") and not torch.accelerator.is_available():
             defaults["use_cpu"] = True  # transformers asks for it where no GPU is there
             if not cpu_has_bf16():
-                _LOG.warning("this CPU has no arithmetic in bf16 (AVX512_BF16 or AMX): training is slower with it")
+                _warn_of_bf16()
         try:
             args = TrainingArguments(**(defaults | fields))
         except (TypeError, ValueError) as error:
@@ -184,6 +184,11 @@ def cpu_has_bf16() -> bool:
     except OSError:
         return False
     return bool(words & {"avx512_bf16", "amx_bf16", "bf16"})
+
+
+@functools.cache
+def _warn_of_bf16() -> None:
+    _LOG.warning("this CPU has no arithmetic in bf16 (AVX512_BF16 or AMX): training is slower with it")
 
 
 @functools.cache

@@ -235,7 +235,7 @@ def predict_texts(
     new = min(most_written, max_new_tokens or network.generation_config.max_new_tokens or NEW_TOKENS)
     network.generation_config = _greedy(network, new)  # passed to `generate` it would be merged with the old one
     rows = _tokens(tokenizer, input_texts(task, dataset), most_read)
-    check_known(network, tokenizer.pad_token_id, *(np.array(row) for row in rows))
+    check_known(network, tokenizer.pad_token_id, max((max(row) for row in rows if row), default=0))
     texts = [""] * len(rows)
     device = device or usual_device()
     network = network.to(device).eval()

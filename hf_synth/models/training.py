@@ -107,6 +107,9 @@ def train(
         raise HfSynthError("a training that can be resumed takes its arguments as a dict, since it sets output_dir")
     rows, output, parent = usable_rows(train), Path(output_dir), model_folder(base_model, revision)
     access = joined_access(task, base_model, parent, train, validation, base_access=base_access)
+    if isinstance(args, Mapping):  # checked before a model is loaded and texts are tokenized
+        own: dict[str, Any] = {"processes": _processes(), "resumable": bool(resume), "access": access}
+        training_arguments(args, output, len(rows), validation is not None, seed, **own)
     chief = int(os.environ.get("RANK", "0")) == 0
     options = {"class_weights": class_weights, "long_notes": long_notes, "lora": lora}
     inputs = {"task": task.fingerprint(), "args": args, "seed": seed, "processes": _processes(), **options}

@@ -136,6 +136,11 @@ def _origin(module: ModuleType) -> str:
     return str(module.__file__)
 
 
+def is_artificial(task: Task) -> bool:
+    """Return whether the notes of a task are of no patient: the built-in `clinic`, not a task of one's own so named."""
+    return task.script == "clinic"
+
+
 def _import_file(path: Path) -> ModuleType:
     if not path.is_file():
         raise TaskError(f"there is no task script {path.name!r} in {path.parent}")

@@ -187,6 +187,21 @@ def test_models_at_hand_are_named(
     assert "'tiny' is made on the spot" in sentence
 
 
+def test_a_table_of_ones_own_named_clinic_is_not_artificial(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from hf_synth.generation.generation import simulated
+    from hf_synth.task.scripts import load_task
+    from hf_synth.task.task import Task
+
+    own = Task.from_columns("clinic", text_columns="text", label_column="label", labels=("a", "b"))
+    write_stage(own, DatasetDict(train=toy_rows(4)), tmp_path / "gold", stage="gold")
+    sentence = said(capsys, "train", tmp_path / "gold", tmp_path / "gold", "--out", tmp_path / "m")
+    assert "name the base model" in sentence
+    assert simulated(own, []) == ""
+    assert "artificial clinic" in simulated(load_task("clinic"), [])
+
+
 @pytest.mark.usefixtures("work")
 def test_no_model_is_needed_where_nothing_is_trained(
     work: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch

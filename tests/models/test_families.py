@@ -71,7 +71,7 @@ def trained(folder: Path, **more: Any) -> Path:
     )
 
 
-ALIKE = ("luke", "data2vec", "ibert", "xmod")  # they place their tokens as longformer does
+ALIKE = ("luke", "data2vec", "ibert", "xmod", "esm")  # they place their tokens as longformer does
 
 
 @pytest.mark.parametrize("family", [pytest.param(f, marks=[pytest.mark.slow] * (f in ALIKE)) for f in FAMILIES])
