@@ -265,6 +265,10 @@ class Line:
             )
         return self._session
 
+    def open(self) -> None:
+        """Make ready, which takes time once: the first request is then sent at once."""
+        self._open()
+
     async def send(
         self, method: str, url: str, headers: Mapping[str, str], body: bytes | None, read_timeout: float | None = None
     ) -> tuple[int, Sequence[tuple[bytes, bytes]], bytes]:

@@ -340,7 +340,7 @@ class Wire:
         self._seeded = "seed" not in sampling
         self._sampling = {name: value for name, value in sampling.items() if value is not None}
         self._provider, self._noted = provider, set[str]()
-        self._first = First(0.2 if origin.host in ("localhost", "127.0.0.1", "::1") else llm.timeout / 4)
+        self._first = First(llm.timeout, near=origin.host in ("localhost", "127.0.0.1", "::1"))
 
     @cached_property
     def client(self) -> Any:
@@ -377,6 +377,7 @@ class Wire:
         manners = self._llm.manners
         sampling = {**self._sampling, "seed": seed_of(key)} if self._seeded else self._sampling
         alone: Rules = {}
+        self._line.open()
         first = await self._first.enter(manners)
         try:
             failure = Failure("http_400")

@@ -31,7 +31,7 @@ from hf_synth.llm.replies import Failure
 
 _LOG = logging.getLogger(__name__)
 _DAYS = 30.0  # until a rule is tried anew
-_GRACE = 0.5  # seconds that questions wait for the first one
+_GRACE, _NEAR = 0.5, 0.2  # seconds that questions wait for the first one; on this machine
 MOST_RULES = 12  # rules learnt for one question
 _DOUBTS = 3  # questions that fail with what was taken before, until it is taken for refused
 
@@ -155,8 +155,8 @@ class Manners:
 class First:
     """Has one question go first while it is not known what an endpoint takes; belongs to one event loop."""
 
-    def __init__(self, grace: float) -> None:
-        self._grace = min(_GRACE, grace)
+    def __init__(self, timeout: float, *, near: bool = False) -> None:
+        self._grace = min(_NEAR if near else _GRACE, timeout / 4)
         self._changed = asyncio.Event()
         self._busy = False
         self._since = 0.0

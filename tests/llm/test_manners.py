@@ -26,6 +26,7 @@ Answer = Callable[[dict[str, Any], int], Said]
 @pytest.fixture(autouse=True)
 def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(calls, "_BACKOFF", 0.01)
+    monkeypatch.setattr("hf_synth.llm.manners._NEAR", 20.0)  # a busy machine is slow
 
 
 def questions(n: int) -> list[list[dict[str, str]]]:
