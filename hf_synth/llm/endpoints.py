@@ -247,6 +247,8 @@ class Line:
     def __init__(
         self, origin: Origin, addresses: Sequence[str] | None, *, connections: int, connect_timeout: float
     ) -> None:
+        import aiohttp  # noqa: F401 - it takes long once, before the clock of the first request runs
+
         self._origin, self._addresses = origin, addresses
         self._connections, self._connect_timeout = connections, connect_timeout
         self._session: aiohttp.ClientSession | None = None
