@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -218,6 +218,10 @@ class OneEntry:
     def stream(self, list_of_messages: Iterable[Messages | Question | None], **options: Any) -> Iterator[Answer]:
         """Yield the answers in order as they arrive."""
         return self.llm.stream(list_of_messages, **{**options, "schema": one_entry(options.get("schema"))})
+
+    def keep(self, keys: Sequence[str]) -> None:
+        """Keep answers that were cut by the server after all."""
+        self.llm.keep(keys)
 
 
 def one_entry(schema: Any) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
@@ -66,6 +67,13 @@ def entries_of(task: Task, call: Call, answer: Answer) -> list[Parsed]:
     return parse(task, answer.text, call.labels, whole=answer.status != "truncated")
 
 
+def _sampling(asked: str, answer: Answer) -> str:
+    """Return the sampling that was asked for, with what was sent otherwise."""
+    if not answer.sent:
+        return asked
+    return json.dumps({**json.loads(asked or "{}"), "sent_otherwise": json.loads(answer.sent)}, sort_keys=True)
+
+
 def _rows(
     task: Task,
     call: Call,
@@ -89,7 +97,7 @@ def _rows(
         "generator": answer.model,
         "journal_key": answer.journal_key,
         "answer_code": answer.code,
-        "sampling": sampling,
+        "sampling": _sampling(sampling, answer),
         "created": created,
         **dict.fromkeys(USAGE_COLUMNS),
     }

@@ -32,7 +32,7 @@ from hf_synth.llm.batch_api import AGAIN, Note, Provider, notes_in
 from hf_synth.llm.journal import NO_ANSWER, Entry, Shared, marked
 from hf_synth.llm.leases import claim, keep_renewing, new_owner, release
 from hf_synth.llm.llm import LLM
-from hf_synth.llm.manners import provided_limit, request
+from hf_synth.llm.manners import provided_limit, request, sent_otherwise
 from hf_synth.llm.questions import Answer, Messages, Progress, Question, asked_of, check_sampling, seed_of, with_keys
 from hf_synth.llm.replies import Failure, Reply, read_reply
 from hf_synth.llm.stream import Stream
@@ -313,15 +313,21 @@ class _Submission:
 
     def _request(self, key: str) -> dict[str, Any]:
         """Return the line of a question in a file: the request that `LLM` would send."""
-        sampling = {name: value for name, value in self._sampling.items() if value is not None}
-        if "seed" not in self._sampling:
-            sampling["seed"] = seed_of(key)
         if self._schema is not None and self._ledger.plain:
             self._plain.add(key)
-        schema = None if key in self._plain else self._schema
         rules = self._llm.manners.rules  # what the provider is known to take, or was learnt by an LLM
-        body = {"model": self._llm.model, **request(rules, self._questions[key], sampling, schema)}
+        schema = None if key in self._plain else self._schema
+        body = {"model": self._llm.model, **request(rules, self._questions[key], self._asked(key), schema)}
         return {"custom_id": key, "method": "POST", "url": "/v1/chat/completions", "body": body}
+
+    def _asked(self, key: str) -> dict[str, Any]:
+        """Return the sampling of a question."""
+        sampling = {name: value for name, value in self._sampling.items() if value is not None}
+        return sampling if "seed" in self._sampling else {**sampling, "seed": seed_of(key)}
+
+    def _sent(self, key: str) -> str:
+        """Return what was sent otherwise than the key of a question says."""
+        return sent_otherwise(self._llm.manners.rules, self._asked(key), self._schema)
 
     async def _send(self, keys: list[str], data: bytes) -> Note:
         """Upload a file and start its batch; each step is noted on disk before the next one."""
@@ -413,7 +419,8 @@ class _Submission:
             if None in (read, written) and self._ledger.budget is not None:
                 costs[key] = self._reserved.get(key, costs[key])
         bounded = provided_limit(self._sampling) is not None
-        entries = [marked(r.entry(key, costs[key]), bounded=bounded) for key, r in group.items() if key not in known]
+        new = {key: replace(r, sent=self._sent(key)) for key, r in group.items() if key not in known}
+        entries = [marked(reply.entry(key, costs[key]), bounded=bounded) for key, reply in new.items()]
         self._journal.put_many(entries)
         self.none |= {entry.key: entry for entry in entries if entry.status in NO_ANSWER}
         for key, reply in group.items():

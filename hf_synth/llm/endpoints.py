@@ -247,6 +247,8 @@ class Line:
     def __init__(
         self, origin: Origin, addresses: Sequence[str] | None, *, connections: int, connect_timeout: float
     ) -> None:
+        import aiohttp  # noqa: F401 - it takes long once, before the clock of the first request runs
+
         self._origin, self._addresses = origin, addresses
         self._connections, self._connect_timeout = connections, connect_timeout
         self._session: aiohttp.ClientSession | None = None
@@ -264,6 +266,10 @@ class Line:
                 connector=connector, cookie_jar=aiohttp.DummyCookieJar(), trust_env=False, auto_decompress=False
             )
         return self._session
+
+    def open(self) -> None:
+        """Make ready, which takes time once: the first request is then sent at once."""
+        self._open()
 
     async def send(
         self, method: str, url: str, headers: Mapping[str, str], body: bytes | None, read_timeout: float | None = None

@@ -27,7 +27,7 @@ from typing import Any
 from hf_synth.errors import JournalError, OutputError
 from hf_synth.task.folders import private_folder, work_folder
 
-SCHEMA_VERSION = 3
+SCHEMA_VERSION = 4
 _CHUNK = 500  # keys looked up by one statement
 _PATIENCE = 2.0  # seconds to wait for other processes before the file is left as large as it is
 _KEPT = "what it holds is kept"
@@ -45,9 +45,11 @@ CREATE TABLE meta (name TEXT NOT NULL PRIMARY KEY, value TEXT NOT NULL);
 _UPGRADES = {
     1: "CREATE TABLE leases (key TEXT NOT NULL PRIMARY KEY, owner TEXT NOT NULL, until REAL NOT NULL) WITHOUT ROWID;",
     2: "ALTER TABLE answers ADD COLUMN logprobs TEXT NOT NULL DEFAULT '';",
+    3: "ALTER TABLE answers ADD COLUMN sent TEXT NOT NULL DEFAULT '';",
 }
-# A view through which a read-only file of an older version is read.
-_CURRENT_VIEW = "CREATE TEMP VIEW answers AS SELECT rowid, *, '' AS logprobs FROM main.answers"
+# Views through which a read-only file of an older version is read, by the columns that it lacks.
+_CURRENT_VIEW = "CREATE TEMP VIEW answers AS SELECT rowid, *, {} FROM main.answers"
+_LACKING = {1: "'' AS logprobs, '' AS sent", 2: "'' AS logprobs, '' AS sent", 3: "'' AS sent"}
 
 # The start of SQLite's error name, and what the user can do.
 _PROBLEMS = (
@@ -89,6 +91,7 @@ class Entry:
         model: the model as the endpoint names it.
         created: seconds since 1970.
         logprobs: alternatives of its first tokens as JSON (`replies.read_logprobs`); "" when not requested.
+        sent: what was sent otherwise than the key says, as JSON (`manners.changes`); "" for nothing.
     """
 
     key: str
@@ -101,6 +104,7 @@ class Entry:
     model: str = ""
     created: float = 0.0
     logprobs: str = ""
+    sent: str = ""
 
 
 @dataclass(frozen=True)
@@ -411,8 +415,8 @@ class Journal:
             if not self._version(connection):
                 raise JournalError(f"journal {self.path}: it is empty, not a journal of hf_synth")
             connection.execute("PRAGMA temp_store=MEMORY")
-            if self._version(connection) < SCHEMA_VERSION:
-                connection.execute(_CURRENT_VIEW)
+            if (version := self._version(connection)) < SCHEMA_VERSION:
+                connection.execute(_CURRENT_VIEW.format(_LACKING[version]))
         except BaseException:
             connection.close()
             raise

@@ -32,7 +32,7 @@ from hf_synth.llm.journal import Entry, Journal, default_journal
 from hf_synth.llm.learning import MOST
 from hf_synth.llm.ledger import Ledger
 from hf_synth.llm.local_server import LlamaServer, connections, local_server
-from hf_synth.llm.manners import MOST_RULES, First, Manners, Refusal, changes, provided_limit, request
+from hf_synth.llm.manners import MOST_RULES, First, Manners, Refusal, provided_limit, request, sent_otherwise
 from hf_synth.llm.pacing import Pace
 from hf_synth.llm.providers import Provider, chat_url, key_headers, key_of, next_step, provider_of
 from hf_synth.llm.questions import Answer, Messages, Progress, Question, asked_of, check_sampling, seed_of, with_keys
@@ -410,8 +410,8 @@ class Wire:
         self._headers |= {"Accept": "application/json", "Content-Type": "application/json", "User-Agent": _AGENT}
         self._seeded = "seed" not in sampling
         self._sampling = {name: value for name, value in sampling.items() if value is not None}
-        self._provider, self._noted = provider, set[str]()
-        self._first = First(0.2 if origin.host in ("localhost", "127.0.0.1", "::1") else llm.timeout / 4)
+        self._provider = provider
+        self._first = First(llm.timeout, near=origin.host in ("localhost", "127.0.0.1", "::1"))
 
     @cached_property
     def client(self) -> Any:
@@ -448,6 +448,7 @@ class Wire:
         manners = self._llm.manners
         sampling = {**self._sampling, "seed": seed_of(key)} if self._seeded else self._sampling
         alone: Rules = {}
+        self._line.open()
         first = await self._first.enter(manners)
         try:
             failure = Failure("http_400")
@@ -457,7 +458,7 @@ class Wire:
                 outcome = await self._send(body)
                 if isinstance(outcome, Reply):
                     manners.accept(body)
-                    self._note(rules, schema)
+                    return replace(outcome, sent=sent_otherwise(rules, sampling, schema))
                 if not isinstance(outcome, Refusal):
                     return outcome
                 failure = outcome.failure
@@ -488,17 +489,6 @@ class Wire:
             return failure if failure.kind else self._llm.manners.suspect(failure, status, plain or b"", body)
         reply = Failure("malformed", again=True) if plain is None else read_reply(plain, self._llm.model)
         return replace(reply, limits=limits) if (limits := read_limits(headers)) else reply
-
-    def _note(self, rules: Rules, schema: Mapping[str, Any] | None) -> None:
-        """Record once what is sent otherwise than the journal's keys say."""
-        asked = {**self._sampling, **({"seed": "from the key"} if self._seeded else {})}
-        if changed := changes(rules, asked, schema):
-            facts = {"endpoint": self._origin.url, "model": self._llm.model, "asked": asked, "sent": changed}
-            statement = json.dumps(facts, sort_keys=True)
-            if statement not in self._noted:
-                self._noted.add(statement)
-                name = f"sent otherwise {sha256(statement.encode()).hexdigest()[:12]}"
-                self._llm.open_journal().record(name, statement)
 
     def _failure(self, status: int, headers: Mapping[str, str], body: bytes) -> Failure:
         """Classify an HTTP status; the message is not read, since it may repeat the prompt."""

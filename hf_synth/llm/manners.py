@@ -1,8 +1,8 @@
 """What an endpoint takes of a request: known of its provider, learnt from its refusals, and remembered.
 
 The sampling that a question asks for is a part of its key in the journal. What an endpoint refuses of it is left out,
-renamed or bounded by rules (`refused.py`), which change no key: answers are found again whatever the rules are. The
-journal records the rules by which answers were asked for, with the time from which they held.
+renamed or bounded by rules (`refused.py`), which change no key: answers are found again whatever the rules are. Each
+answer in the journal says what was sent otherwise than its key says, and so does column `sampling` of its rows.
 
 A rule that is learnt costs one refused request. It is kept beside the journal, in `endpoints/`, one small file for an
 endpoint and a model. It holds no text of notes, and is forgotten after 30 days, since servers change; delete the file
@@ -31,7 +31,7 @@ from hf_synth.llm.replies import Failure
 
 _LOG = logging.getLogger(__name__)
 _DAYS = 30.0  # until a rule is tried anew
-_GRACE = 0.5  # seconds that questions wait for the first one
+_GRACE, _NEAR = 0.5, 0.2  # seconds that questions wait for the first one; on this machine
 MOST_RULES = 12  # rules learnt for one question
 _DOUBTS = 3  # questions that fail with what was taken before, until it is taken for refused
 
@@ -155,8 +155,8 @@ class Manners:
 class First:
     """Has one question go first while it is not known what an endpoint takes; belongs to one event loop."""
 
-    def __init__(self, grace: float) -> None:
-        self._grace = min(_GRACE, grace)
+    def __init__(self, timeout: float, *, near: bool = False) -> None:
+        self._grace = min(_NEAR if near else _GRACE, timeout / 4)
         self._changed = asyncio.Event()
         self._busy = False
         self._since = 0.0
@@ -215,6 +215,12 @@ def changes(rules: Rules, sampling: Mapping[str, Any], schema: Mapping[str, Any]
     if schema is not None and rules.get(STRUCTURE, "json_schema") not in ("json_schema", "strict"):
         changed[STRUCTURE] = rules[STRUCTURE]
     return changed | ({SYSTEM: "user"} if rules.get(SYSTEM) == "user" else {})
+
+
+def sent_otherwise(rules: Rules, sampling: Mapping[str, Any], schema: Mapping[str, Any] | None) -> str:
+    """Return `changes` as JSON, for the journal; "" for none."""
+    changed = changes(rules, sampling, schema) if rules else {}
+    return json.dumps(changed, sort_keys=True) if changed else ""
 
 
 def _sent_as(rules: Rules, name: str, value: Any) -> tuple[str, Any] | None:

@@ -57,6 +57,7 @@ class Answer:
         created: time of the answer in seconds since 1970; 0 for an error.
         logprobs: the likeliest alternatives of each of its first tokens as (token, log-probability), as far as
             `logprobs` and `top_logprobs` requested them and the endpoint serves them.
+        sent: what was sent otherwise than was asked for, as JSON; "" for nothing. None stands for a field left out.
         again: whether it is no answer (empty, or cut at a limit of the server's own): the next run asks again.
     """
 
@@ -71,6 +72,7 @@ class Answer:
     cached: bool = False
     created: float = 0.0
     logprobs: Logprobs = ()
+    sent: str = ""
     again: bool = False
 
     @property

@@ -106,7 +106,8 @@ def read_refused(status: int, body: bytes, sent: Mapping[str, Any]) -> dict[str,
         return {}
     if status == 404 and not _NO_ROUTE.search(said):
         return {}
-    if any(message.get("role") == "system" for message in sent.get("messages", ())) and _SYSTEM_REFUSED.search(said):
+    system = any(message.get("role") == "system" for message in sent.get("messages", ()))
+    if system and (found := _SYSTEM_REFUSED.search(said)) and not _is_quoted(found[0], sent):
         return {SYSTEM: "user"}
     rules: dict[str, Any] = {}
     for names, text in pairs:
@@ -169,6 +170,11 @@ def _unquoted(text: str, sent: Mapping[str, Any]) -> str:
     return _CAMEL.sub(lambda name: _field(name[0], sent) or name[0], text)
 
 
+def _is_quoted(said: str, sent: Mapping[str, Any]) -> bool:
+    """Check whether words of a message are words of the prompt."""
+    return any(said.lower() in str(message.get("content", "")).lower() for message in sent.get("messages", ()))
+
+
 def _field(name: str, sent: Mapping[str, Any]) -> str | None:
     """Return the field of a request that a name in an error means."""
     for part in re.split(r"[.\[\]/]", name):
@@ -201,7 +207,7 @@ def _read_sentence(said: str, sent: Mapping[str, Any]) -> dict[str, Any]:
             rf"{_REFUSES}\b[^.\n]{{0,60}}?(?<![\w.]){word}",
             rf"(?<![\w]){word}[^.\n]{{0,100}}?{_REFUSES}",
         ):
-            if match := re.search(pattern, said, re.IGNORECASE):
+            if (match := re.search(pattern, said, re.IGNORECASE)) and not _is_quoted(match[0], sent):
                 places.append((match.start(), name, said[match.start() :]))
                 break
     listed = re.search(

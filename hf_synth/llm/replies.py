@@ -76,14 +76,17 @@ class Reply:
     model: str
     limits: tuple[Limit, ...] = ()
     logprobs: str = ""
+    sent: str = ""  # what was sent otherwise than was asked for, as JSON
     fingerprint: str = ""  # what the server says of its build or weights
 
     def entry(self, key: str, cost: float | None) -> Entry:
         """Return the reply to a question as a journal entry of this moment."""
-        read, written = self.prompt_tokens or 0, self.completion_tokens or 0
-        return Entry(
-            key, self.text, self.status, self.code, read, written, cost, self.model, time.time(), self.logprobs
-        )
+        facts: dict[str, Any] = {
+            "prompt_tokens": self.prompt_tokens or 0,
+            "completion_tokens": self.completion_tokens or 0,
+        }
+        facts |= {"cost": cost, "model": self.model, "created": time.time()}
+        return Entry(key, self.text, self.status, self.code, **facts, logprobs=self.logprobs, sent=self.sent)
 
 
 @dataclass(frozen=True)

@@ -21,25 +21,28 @@ _NAMES = (
     r"(?:think(?:ing)?|thoughts?|thought[_ -]?process|reasoning|reflection|scratch_?pad|rationale|monologue|cot|"
     r"(?:inner|internal)_?(?:thoughts?|monologue)|chain_of_thought|deliberation|antthinking)"
 )
-_LESS, _MORE = "(?:<|&lt;)", "(?:>|&gt;)"
+# Names that a note may hold as a tag: they count where an answer does not begin with its JSON.
+_WIDE = r"(?:analysis|plan(?:ning)?|drafts?|brainstorm(?:ing)?|chain-of-thought|reflect|reason|notes_to_self)"
+_LESS, _MORE, _GAP = "(?:<|&lt;|＜)", "(?:>|&gt;|＞)", r"[\s\u200b\u2060\ufeff]?"
 _PREFIX = r"(?:[a-z]\w{0,20}:)?"
 _FINAL = ("final", "answer", "response")
 # An opening or closing tag; the groups are (closing mark, name) of each style. Attributes must look like attributes: a
 # note may say "Na < thought to be low".
 _TAG = re.compile(
-    rf"{_LESS}\s?(?P<xml_end>/?)\s?(?P<xml>{_PREFIX}{_NAMES})(?:\s+[\w:.-]+\s*=[^<>&]{{0,200}}?)?\s?(?P<empty>/?){_MORE}"
+    rf"{_LESS}{_GAP}(?P<xml_end>/?){_GAP}(?P<xml>{_PREFIX}{_NAMES}|(?P<wide>{_WIDE}))"
+    rf"(?:\s+[\w:.-]+\s*=[^<>&]{{0,200}}?)?{_GAP}(?P<empty>/?){_MORE}"
     rf"|\[\s?(?P<square_end>/?)\s?(?P<square>{_NAMES})\s?\]"
     r"|[◁◀⟨]\s?(?P<kimi_end>/?)\s?(?P<kimi>think(?:ing)?)\s?[▷▶⟩]"
     rf"|<\|\s?(?P<pipe_end>/|end_?(?:of_?)?)?(?:begin_?(?:of_?)?|start_?(?:of_?)?)?(?P<pipe>{_NAMES})\s?\|?>"
     r"|<\|channel>[ \t]?(?P<gemma>[a-z_]{0,20})|(?P<gemma_end><channel\|>)"
     r"|<unused(?P<medgemma>9[45])>(?:thought\b)?"
     r"|<\|inner_(?P<inner>prefix|suffix)\|>"
-    r"|<details[^<>]{0,80}type=.?reasoning\b[^<>]{0,200}(?P<details>>)|(?P<details_end></details>)",
+    r"|<details(?P<details>[^<>]{0,300})>|(?P<details_end></details>)",
     re.IGNORECASE,
 )
 _SQUARE = re.compile(rf"\[\s?(/?)\s?({_NAMES})\s?\]", re.IGNORECASE)
 _HINT = re.compile(  # a quick look: most texts have none
-    rf"<\||<channel\||<unused9|<details|[◁◀⟨]|{_LESS}\s?/?\s?{_PREFIX}{_NAMES}\b|\[\s?/?\s?{_NAMES}\s?\]",
+    rf"<\||<channel\||<unused9|<details|[◁◀⟨]|{_LESS}{_GAP}/?{_GAP}{_PREFIX}(?:{_NAMES}|{_WIDE})\b|\[\s?/?\s?{_NAMES}\s?\]",
     re.IGNORECASE,
 )
 # Harmony: the header of a message, with some or all of its markers; the last final message is the answer.
@@ -56,6 +59,17 @@ _STRIPPED_START = re.compile(
 )
 _GRANITE = re.compile(r"[\s#*]*here(?: is|['’]s) my thought process\b.{0,3}:", re.IGNORECASE)
 _GRANITE_END = re.compile(r"here(?: is|['’]s) my response\b.{0,3}:(?:\*\*)?", re.IGNORECASE)
+_SPACED, _SPACED_FINAL = re.compile(r"\s*(?:assistant\s)?analysis\s"), re.compile(r"\bassistant\s?final\b")
+# Thoughts under a heading, in lines marked as quoted, and in comments.
+_HEADED = re.compile(
+    r"[\s*#_]*(?:thinking|thoughts?|thought process|reasoning|chain of thought|scratchpad|analysis|drafts?)[\s*_]*:",
+    re.IGNORECASE,
+)
+_ANSWER_HEAD = re.compile(
+    r"^[ \t*#_]*(?:final )?(?:answer|output|response|result|json)[ \t*_]*:[ \t*_]*", re.IGNORECASE | re.MULTILINE
+)
+_QUOTED = re.compile(r"\s*(?:>[^\n]*(?:\n|\Z))+")
+_COMMENT = re.compile(r"<!--.*?(?:-->|\Z)", re.DOTALL)
 _FENCED = re.compile(rf"^[ \t]*```[ \t]*{_NAMES}[ \t]*$", re.IGNORECASE | re.MULTILINE)
 _FENCE_LINE = re.compile(r"^[ \t]*```[ \t]*(\w*)[ \t]*$", re.MULTILINE)
 _OPEN_FENCE, _CLOSE_FENCE = re.compile(r"```[ \t]*\w*\s*\Z"), re.compile(r"\s*```[ \t]*(?=\n|\Z)")
@@ -119,7 +133,12 @@ def without_thoughts(text: str, *, whole: bool = True) -> Said:
 
 def without_tags(text: str) -> Said:
     """Cut tagged thoughts out of one text of an answer; unlike a whole answer, a note may hold any words."""
-    return _cut_tags(text) if _HINT.search(text) else Said(text)
+    return _cut_tags(text, 0) if _HINT.search(text) else Said(text)
+
+
+def _json_start(text: str) -> int:
+    """Return where the first JSON begins."""
+    return min((place for place in (text.find("{"), text.find('["'), text.find("[{")) if place >= 0), default=len(text))
 
 
 def _cut(text: str) -> Said:
@@ -137,8 +156,16 @@ def _cut(text: str) -> Said:
         if place < 0:
             return _UNFINISHED
         text, thoughts = text[place:], True
+    elif (spaced := _SPACED.match(text)) and (finals := _SPACED_FINAL.split(text[spaced.end() :]))[1:]:
+        text, thoughts = finals[-1], True
     elif _STRIPPED_START.match(text):
         return _UNFINISHED
+    elif _HEADED.match(text) and (answers := _ANSWER_HEAD.split(text))[1:]:
+        text, thoughts = answers[-1], True
+    elif (quoted := _QUOTED.match(text)) and text[quoted.end() :].strip():
+        text, thoughts = text[quoted.end() :], True
+    if 0 <= text.find("<!--") < _json_start(text):
+        text = _COMMENT.sub("", text, count=1)
     for cut in (_cut_tags if marked else None, _cut_fenced if "```" in text else None):
         if cut is not None:
             if (said := cut(text)).unfinished:
@@ -159,14 +186,22 @@ def _cut_harmony(text: str) -> Said:
     return Said(answer[: end.start()] if end else answer, thoughts=True)
 
 
-def _cut_tags(text: str) -> Said:
-    """Cut what stands between tags, nested ones with it; a closing tag alone makes all before it a thought."""
+def _cut_tags(text: str, start: int | None = None) -> Said:
+    """Cut what stands between tags, nested ones with it; a closing tag alone makes all before it a thought.
+
+    Args:
+        start: where tags that a note may hold no longer count; the first JSON when None.
+    """
+    start = _json_start(text) if start is None else start
     kept: list[str] = []
     open_tags: list[str] = []
     place, thoughts = 0, False
     paired = {f"{mark}{word}".lower() for mark, word in _SQUARE.findall(text)}
     for tag in _TAG.finditer(text):
         name, ends = _read_tag(tag, paired)
+        doubtful = tag["wide"] or (tag["details"] is not None and "reasoning" not in tag["details"])
+        if doubtful and name not in open_tags and (ends or tag.start() >= start):
+            continue
         if not name or (name == "details" and ends and "details" not in open_tags):
             continue
         if tag["empty"] and not ends:
@@ -199,7 +234,7 @@ def _read_tag(tag: re.Match[str], paired: set[str]) -> tuple[str, bool]:
         return "unused", tag["medgemma"] == "95"
     if tag["inner"]:
         return "inner", tag["inner"].lower() == "suffix"
-    if tag["details"] or tag["details_end"]:
+    if tag["details"] is not None or tag["details_end"]:
         return "details", bool(tag["details_end"])
     if word := tag["square"]:  # notes have square brackets too: capitals, or a pair
         pair = {word.lower(), f"/{word.lower()}"} <= paired

@@ -21,7 +21,8 @@ stages share nothing else. `Task` returns the exact features: `gold_features`, `
                                   none, and in rows made elsewhere. Folders of earlier versions have no such column
     generator                     the model's name, as the server reports it
     journal_key, answer_code      key of the answer in the journal; its finish reason, or "http_500", "timeout", ...
-    sampling, created             sampling parameters as JSON; time of the answer (UTC)
+    sampling, created             sampling parameters as JSON, "sent_otherwise" among them what the endpoint does not
+                                  take; time of the answer (UTC)
     prompt_tokens, completion_tokens, cost_usd   of the answer, on its first row only, so that a sum is right
     llm_label                     the label that the generator was to write; <label> starts as its copy
     llm_label_<name>              the label that another LLM gave to the row, optional; each `llm_label` may have an

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import multiprocessing
 import os
 import pickle
@@ -274,6 +275,19 @@ def test_a_version_is_read_without_an_upgrade(tmp_path: Path) -> None:
     with pytest.raises(JournalError, match="cannot be opened"):
         len(Journal(tmp_path / "absent.sqlite", read_only=True))
     assert not (tmp_path / "absent.sqlite").exists()
+
+
+def test_version_3_is_read_without_an_upgrade_and_upgraded(tmp_path: Path) -> None:
+    path = version_1(tmp_path / "j.sqlite")
+    with contextlib.closing(sqlite3.connect(path)) as database:
+        for step in (1, 2):
+            database.execute(room._UPGRADES[step])
+        database.execute("PRAGMA user_version=3")
+        database.commit()
+    for read_only in (True, False):
+        with Journal(path, read_only=read_only) as journal:
+            assert journal.get_many([entry(3).key]) == {entry(3).key: entry(3)}
+    assert facts(path)[0] == room.SCHEMA_VERSION
 
 
 def test_processes_upgrade_at_once(tmp_path: Path) -> None:

@@ -94,7 +94,7 @@ def test_one_slow_answer_holds_nobody_up(tmp_path: Path) -> None:
     done_before = []
 
     def answer(request: dict[str, Any], number: int) -> Said:
-        return Said(delay=1.0 if number == 0 else 0.01)
+        return Said(delay=3.0 if number == 0 else 0.01)
 
     with serving(answer) as server:
         stream = make(server, tmp_path, concurrency=4).stream(questions(80))

@@ -26,6 +26,7 @@ Answer = Callable[[dict[str, Any], int], Said]
 @pytest.fixture(autouse=True)
 def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(calls, "_BACKOFF", 0.01)
+    monkeypatch.setattr("hf_synth.llm.manners._NEAR", 20.0)  # a busy machine is slow
 
 
 def questions(n: int) -> list[list[dict[str, str]]]:
@@ -109,20 +110,18 @@ def test_a_refusal_costs_one_request_and_is_remembered(
         more = again.chat(questions(40), schema=SCHEMA, **SAMPLING)
         assert [a.cached for a in more] == [True] * 30 + [False] * 10  # rules change no key
         assert len(server.requests) == 40 + cost
-        recorded = [v for k, v in again.open_journal().recorded().items() if k.startswith("sent otherwise")]
-    assert len(recorded) == 1
-    facts = json.loads(recorded[0])
-    assert facts["asked"]["temperature"] == 0.7  # what was asked for, and what was sent otherwise
-    assert facts["sent"]
-    assert CANARY not in caplog.text + file.read_text() + recorded[0]
+    changed = {a.sent for a in more}
+    assert len(changed) == 1  # each answer says what was sent otherwise than its key says
+    facts = json.loads(*changed)
+    assert set(facts) == {"system"} if case == "system" else set(facts) >= set(gone)
+    assert CANARY not in caplog.text + file.read_text() + str(changed)
 
 
 def test_what_is_sent_as_it_was_asked_leaves_no_trace(tmp_path: Path) -> None:
     with serving() as server:
-        llm = make(server, tmp_path)
-        llm.chat(questions(3), schema=SCHEMA, **SAMPLING)
+        answers = make(server, tmp_path).chat(questions(3), schema=SCHEMA, **SAMPLING)
+        assert {a.sent for a in answers} == {""}
         assert not (tmp_path / "endpoints").exists()
-        assert not [name for name in llm.open_journal().recorded() if name.startswith("sent")]
 
 
 def test_one_accident_turns_nothing_off(tmp_path: Path) -> None:

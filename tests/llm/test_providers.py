@@ -26,6 +26,7 @@ Reply = Callable[[str], dict[str, Any]]
 @pytest.fixture(autouse=True)
 def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(calls, "_BACKOFF", 0.01)
+    monkeypatch.setattr("hf_synth.llm.manners._NEAR", 20.0)  # a busy machine is slow
     for provider in PROVIDERS:
         for name in provider.key_variables:
             monkeypatch.delenv(name, raising=False)

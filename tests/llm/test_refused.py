@@ -349,3 +349,21 @@ def test_a_field_that_was_not_sent_is_not_refused() -> None:
 )
 def test_any_body_is_read_in_a_moment(body: bytes) -> None:
     assert read_refused(400, body, SENT) in ({}, {"seed": None})
+
+
+@pytest.mark.parametrize(
+    "note",
+    [
+        "Pat. febrile, temperature 38.9 is not supported by the chart, seed of doubt unknown.",
+        "A long line first, then: the system role is not supported in this ward, and unknown temperature.",
+    ],
+)
+def test_words_of_a_note_are_no_refusal(note: str) -> None:
+    """An error that quotes a part of the prompt, from the middle of a line, refuses nothing."""
+    messages = [
+        {"role": "system", "content": "You write."},
+        {"role": "user", "content": f"Rewrite this: {note} Thanks."},
+    ]
+    sent = {"model": "m", "messages": messages, "temperature": 1, "seed": 3}
+    for quoted in (note, note[10:], note.upper()[14:]):
+        assert read_refused(400, json.dumps(openai(f"bad request: ...{quoted}")).encode(), sent) == {}

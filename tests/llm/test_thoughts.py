@@ -103,6 +103,15 @@ def test_a_thought_in_a_fence_of_its_own_goes_with_the_fence(style: str) -> None
         f"<think>{DRAFT}</think>{GOOD}<|im_end|>",
         f"<think>\n\n</think>\n\n{GOOD}",
         f"<think/>{GOOD}",
+        f"<analysis>{DRAFT}</analysis>\n{GOOD}",
+        f"Sure:\n<plan>{DRAFT}</plan>{GOOD}",
+        f"<think\u200b>{DRAFT}</think\u200b>{GOOD}",
+        f"＜think＞{DRAFT}＜/think＞{GOOD}",
+        f"**Thinking:** {DRAFT}\n\n**Final answer:** {GOOD}",
+        f"> {DRAFT}\n> so\n\n{GOOD}",
+        f"<!-- {DRAFT} -->{GOOD}",
+        f"<details><summary>Thoughts</summary>{DRAFT}</details>{GOOD}",
+        f"analysis {DRAFT} assistant final {GOOD}",
         f"<|channel>thought\n{DRAFT}<channel|><|channel>final\n{GOOD}",
         f"<|channel|>analysis<|message|>{DRAFT}<|end|><|start|>assistant<|channel|>final<|message|>{GOOD}<|return|>",
         f"assistantanalysisWe try {DRAFT}assistantcommentaryMore {DRAFT}assistantfinal{GOOD}",
@@ -140,6 +149,7 @@ NOTES = [
     "Final diagnosis: none. <b>Bold</b> <script>alert(1)</script> and </s> stay. Thought process: linear.",
     "COT: cot side up. BP &lt; 90 & >60. Here is my plan: rest. The answer: no. ```none``` `x`",
     "analysis pending; assistant finally agreed. Response: good. Solution: saline. {braces} [brackets]",
+    "<plan>rest</plan> <!-- seen --> <details>x</details> Plan: rest.\\n> quoted\\nAnswer: none. Analysis: clear.",
     "channel block | 3 <|> 4 and final read by assistant. reasoning intact, [reasoning] and [think] absent",
 ]
 
@@ -156,7 +166,6 @@ def test_an_ordinary_note_is_not_damaged(note: str) -> None:
         assert texts(said) == [note]
         assert without_thoughts(said).thoughts is False
     assert without_tags(note).text == note
-    assert without_thoughts(note).text in (note, "\n".join([note]))
 
 
 def test_the_usual_answer_costs_little_and_a_hostile_one_ends() -> None:

@@ -1,0 +1,66 @@
+"""Options that several verbs share: the sampling of every verb that asks an LLM."""
+
+from __future__ import annotations
+
+import json
+from argparse import Namespace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from support.llm_server import Said, entries, serving
+
+from hf_synth.cli.cli import main
+from hf_synth.cli.options import sampling_of
+from hf_synth.errors import LLMError
+
+
+def args(*sampling: str, max_tokens: int | None = None) -> Namespace:
+    return Namespace(sampling=list(sampling), max_tokens=max_tokens)
+
+
+def test_fields_are_set_and_left_out() -> None:
+    said = ("temperature=0.3", "seed=none", "reasoning_effort=low", 'stop=["###"]', "top_k=20", "min_p=None")
+    assert sampling_of(args(*said, max_tokens=900)) == {
+        "temperature": 0.3, "seed": None, "reasoning_effort": "low", "stop": ["###"], "top_k": 20, "min_p": None,
+        "max_tokens": 900,
+    }  # fmt: skip
+    assert sampling_of(args()) == {}
+
+
+@pytest.mark.parametrize(
+    "said", ["temperature", "=1", "top p=1", "seed=", "model=x", "messages=[]", "response_format=1"]
+)
+def test_what_is_no_field_is_one_sentence(said: str) -> None:
+    with pytest.raises(LLMError) as caught:
+        sampling_of(args(said))
+    assert "\n" not in str(caught.value)
+
+
+def test_every_verb_that_asks_has_them(capsys: pytest.CaptureFixture[str]) -> None:
+    for verb in ("generate", "label", "correct", "run", "experiment", "regenerate"):
+        with pytest.raises(SystemExit):
+            main([verb, "--help"])
+        said = capsys.readouterr().out
+        assert "--sampling NAME=VALUE" in said, verb
+        assert "--max-tokens N" in said, verb
+
+
+def test_generate_sends_what_the_hand_set_and_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+
+    def answer(sent: dict[str, Any], number: int) -> Said:
+        return Said(entries({**sent, "seed": number}))
+
+    with serving(answer) as server:
+        how = ["--sampling", "seed=none", "--sampling", "temperature=0.3", "--max-tokens", "900", "-q", "--n", "4"]
+        argv = ["generate", "clinic", "--llm", "m", "--base-url", server.url, "--gold-size", "20"]
+        assert main([*argv, *how, "--out", str(tmp_path / "syn")]) == 0
+        sent = {
+            name: value for name, value in server.requests[0].items() if name not in ("messages", "response_format")
+        }
+    assert sent == {"model": "m", "temperature": 0.3, "top_p": 0.95, "max_tokens": 900}
+    from hf_synth.gold.adoption import read_dataset
+
+    (asked,) = {json.dumps(json.loads(x), sort_keys=True) for x in read_dataset(tmp_path / "syn")["sampling"]}
+    assert json.loads(asked) == {"temperature": 0.3, "top_p": 0.95, "max_tokens": 900, "seed": None}
