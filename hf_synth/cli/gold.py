@@ -111,12 +111,9 @@ def gold(args: Namespace) -> Result | tuple[Result, int]:
     from hf_synth.task.folders import write_stage
 
     table = args.path or Path(args.task)
-    named = args.text_column and args.label_column
-    if (
-        is_own_table(table)
-        and not (named and args.out)
-        and (args.path is None or args.text_column or args.label_column)
-    ):
+    named = args.text_column or args.label_column
+    meant = named or (args.path is None and (table.is_file() or len(table.parts) > 1))  # a name is that of a task
+    if meant and is_own_table(table) and not (args.text_column and args.label_column and args.out):
         return _overview(args, table)
     if args.out is None:
         raise OutputError("name the folder to write: --out DIR")

@@ -183,7 +183,7 @@ def synthetic_rows(task: Task, args: Namespace) -> Dataset:
     if path.is_dir() and read_manifest(path) is not None and "label_status" in rows.column_names:
         return rows
     columns = {"text_columns": args.text_column, "llm_label_column": args.llm_label_column}
-    return hf_synth.adopt(task, rows, **columns, access=args.access, generator=path.stem)
+    return hf_synth.adopt(task, rows, **columns, access=args.access, generator=path.stem, file=path)
 
 
 def check_access(stated: str | None, rows: Dataset, path: Path) -> None:
