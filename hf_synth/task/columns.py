@@ -167,7 +167,7 @@ def names_shown(names: Iterable[object], *known: str, what: str = "column") -> s
 
 
 def _is_name(text: str) -> bool:
-    """Return whether a text is the name of a column or label: one word, or some with capitals, one of which is a word for columns.
+    """Return whether a text names a column or label: one word, or some with capitals and a word for columns among them.
 
     "File ID" is one; "Jane Doe" may be a person, and "no date set" a note.
     """
