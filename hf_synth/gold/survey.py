@@ -160,7 +160,7 @@ class Survey:
         task = self._task
         if ids.repeated:
             _LOG.warning(
-                "%s: column 'id' repeats in %s rows: rows with one id stay in one split, and their row number is added; "
+                "%s: column 'id' repeats in %s rows: rows with one id stay in one split, their row number is added; "
                 "if it names the patient, say --group-column id", name, f"{ids.repeated:,}",
             )  # fmt: skip
         if task.group_column is None and "group" in columns and len(groups):

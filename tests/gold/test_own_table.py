@@ -132,7 +132,7 @@ def test_nobody_is_no_patient(tmp_path: Path) -> None:
 def test_an_id_that_repeats_is_said(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     path = table(tmp_path / "x.csv", ["id", "note", "label"], *([i // 2, note(i), i % 2] for i in range(8)))
     task = task_from_table(path, **COLUMNS)
-    assert "column 'id' repeats in 4 rows: rows with one id stay in one split, and" in caplog.text
+    assert "column 'id' repeats in 4 rows: rows with one id stay in one split, their" in caplog.text
     rows = streamed(task, path)
     assert [(row["id"], row["group"]) for row in rows[:3]] == [("0", "0"), ("0-2", "0"), ("1", "1")]
     rows = streamed(task_from_table(path, **COLUMNS, group_column="id"), path)
