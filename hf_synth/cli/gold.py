@@ -17,6 +17,7 @@ from hf_synth.errors import ColumnError, GoldError, MissingGoldError, OutputErro
 if TYPE_CHECKING:
     from hf_synth.task.task import Task
 
+_TABLES = (".csv", ".tsv", ".jsonl", ".parquet", ".xlsx")
 KINDS = ("single_label", "multi_label", "text2text")
 
 
@@ -112,13 +113,12 @@ def gold(args: Namespace) -> Result | tuple[Result, int]:
     from hf_synth.task.folders import check_output, write_stage
 
     table = args.path or Path(args.task)
-    named = args.text_column and args.label_column
-    if (
-        is_own_table(table)
-        and not (named and args.out)
-        and (args.path is None or args.text_column or args.label_column)
-    ):
+    named = args.text_column or args.label_column
+    meant = named or (args.path is None and (table.is_file() or len(table.parts) > 1))  # a name is that of a task
+    if meant and is_own_table(table) and not (args.text_column and args.label_column and args.out):
         return _overview(args, table)
+    if table.suffix.lower() in _TABLES and not table.exists():
+        raise MissingGoldError(f"{table} is no file")
     if args.out is None:
         raise OutputError("name the folder to write: --out DIR")
     check_output(args.out)
@@ -139,10 +139,7 @@ def gold(args: Namespace) -> Result | tuple[Result, int]:
 
 
 def _task(args: Namespace) -> Task:
-    """Load the task that is named; a path that is no task is a mistyped table."""
-    path = Path(args.task)
-    if path.suffix.lower() in (".csv", ".tsv", ".jsonl", ".parquet", ".xlsx") and not path.exists():
-        raise MissingGoldError(f"{args.task} is no file")
+    """Load the task that is named."""
     if args.name or args.meaning or args.skip_empty:
         raise ColumnError(
             "--name, --meaning and --skip-empty are for a table of one's own: name its --label-column too"

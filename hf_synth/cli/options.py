@@ -199,7 +199,7 @@ def synthetic_rows(task: Task, args: Namespace) -> Dataset:
         check_columns(task, rows, "llm_label", what=str(path))
         return rows
     columns = {"text_columns": args.text_column, "llm_label_column": args.llm_label_column}
-    return hf_synth.adopt(task, rows, **columns, access=args.access, generator=path.stem)
+    return hf_synth.adopt(task, rows, **columns, access=args.access, generator=path.stem, file=path)
 
 
 def check_access(stated: str | None, rows: Dataset, path: Path) -> None:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from hf_synth.errors import ColumnError, MissingGoldError, RowError
 from hf_synth.gold.faults import Faults
 from hf_synth.gold.spelling import Ids, LabelNames, cell_text, label_problem, split_labels
-from hf_synth.gold.tables import read_batches
+from hf_synth.gold.tables import TABLE_SUFFIXES, read_batches
 from hf_synth.task.access import known_accesses
 from hf_synth.task.columns import ACCESSES, LLM_CONFIDENCE, USAGE_COLUMNS, access_of, names_shown, strictest
 from hf_synth.task.folders import (
@@ -40,6 +40,7 @@ def adopt(
     llm_label_column: str = "llm_label",
     access: str | None = None,
     generator: str = "unknown",
+    file: Path | None = None,
 ) -> Dataset:
     """Convert synthetic rows made elsewhere to the task's columns and features.
 
@@ -53,6 +54,7 @@ def adopt(
         access: the access of the gold behind them, when the rows carry none; absent counts as credentialed. It cannot
             loosen the access of a task that they name.
         generator: the name of the model or tool that made them.
+        file: the table that they were read from: errors name its lines.
 
     Returns:
         Rows with `task.synthetic_features()`, and the columns `llm_label_<name>` and `llm_confidence...` of other LLMs.
@@ -78,7 +80,7 @@ def adopt(
     access = strictest(task.access, stated, *known)
     _warn_of_accesses(dataset)
     texts = {own: list(dataset[c][:]) for own, c in zip(task.text_columns, columns, strict=True)}
-    labels = _labels(task, dataset, llm_label_column, texts)
+    labels = _labels(task, dataset, llm_label_column, texts, file)
     ids = Ids(f"{task.name}-adopted")
     own_ids = [ids.new(value, i) for i, value in enumerate(column_of(dataset, "id"))]
     if ids.repeated:
@@ -108,32 +110,38 @@ def _warn_of_accesses(dataset: Dataset) -> None:
         )  # fmt: skip
 
 
-def _labels(task: Task, dataset: Dataset, column: str, texts: Mapping[str, list[Any]]) -> list[Any]:
+def _labels(task: Task, dataset: Dataset, column: str, texts: Mapping[str, list[Any]], file: Path | None) -> list[Any]:
     """Return the label of each row as gold reads it: an index, a list of them, or a text.
 
     Raises:
         RowError: texts are empty, or labels are none of the task's; all such rows are in one error.
     """
-    faults, names = Faults("synthetic rows"), LabelNames(task.labels)
-    typed = label_names(dataset.features[column])
+    names, typed = LabelNames(task.labels), label_names(dataset.features[column])
     labels: list[Any] = []
-    for number, (value, *row) in enumerate(zip(dataset[column][:], *texts.values(), strict=True), 1):
+    wrong: dict[int, str] = {}
+    for place, (value, *row) in enumerate(zip(dataset[column][:], *texts.values(), strict=True)):
         label: Any = value
         if any(not isinstance(t, str) or not t or t.isspace() for t in row):
-            faults.add(number, "a text is empty; remove the row")
+            wrong[place] = "a text is empty; remove the row"
         elif task.kind == "text2text":
             if not isinstance(value, str) or not value.strip():
-                faults.add(number, "holds a target that is empty or no text; remove the row")
+                wrong[place] = "holds a target that is empty or no text; remove the row"
         elif task.kind == "multi_label":
             label = [_index(names, typed, v) for v in split_labels(value)]
             if None in label:
-                faults.add(number, _no_label(task, names, column, None, ""))
+                wrong[place] = _no_label(task, names, column, None, "")
         else:
             label = _index(names, typed, value)
             if label is None:
-                faults.add(number, _no_label(task, names, column, None if typed else value, row[0]))
+                wrong[place] = _no_label(task, names, column, None if typed else value, row[0])
         labels.append(label)
-    faults.check()
+    if wrong:
+        table = file is not None and file.suffix.lower() in TABLE_SUFFIXES
+        numbers = [n for batch in read_batches(file, needed=()) for n in batch.numbers] if file and table else []
+        faults = Faults(file.name if file and len(numbers) == len(labels) else "synthetic rows")
+        for place, problem in wrong.items():
+            faults.add(numbers[place] if len(numbers) == len(labels) else place + 1, problem)
+        faults.check()
     return labels
 
 

@@ -15,7 +15,7 @@ from hf_synth.gold.readers import File
 from hf_synth.gold.sources import all_files, as_source, find_files
 from hf_synth.gold.spelling import cell_text, shown, spelling_key
 from hf_synth.gold.tables import TABLE_SUFFIXES, read_batches
-from hf_synth.task.columns import names_shown
+from hf_synth.task.columns import MANIFEST, names_shown
 from hf_synth.task.task import TABLES, Task
 
 _ROWS = 5_000  # of a table that are looked at
@@ -46,8 +46,10 @@ class Column:
 
 
 def is_own_table(path: Path) -> bool:
-    """Return whether a path is a table of the user's own, or a folder or archive of tables; no script, no task."""
-    return path.is_file() and path.suffix.lower() in (*TABLE_SUFFIXES, ".xls", ".ods", ".txt")
+    """Return whether a path is a table, or a folder with a table of a split ("train.csv") that carries no task."""
+    if path.is_dir():
+        return not (path / MANIFEST).is_file() and any((path / name).is_file() for name in TABLES["train"])
+    return path.is_file() and path.suffix.lower() in (*TABLE_SUFFIXES, ".xls", ".ods")
 
 
 def overview(path: Path) -> tuple[list[Column], int]:
@@ -57,11 +59,11 @@ def overview(path: Path) -> tuple[list[Column], int]:
         MissingGoldError: there is no table.
         RowError: it cannot be read.
     """
-    task = Task.from_columns("table", text_columns="?text", label_column="?label", labels=("?", "??"), files=TABLES)
+    columns: dict[str, Any] = {"text_columns": "?text", "label_column": "?label", "labels": ("?", "??")}
+    task = Task.from_columns("table", **columns, files=TABLES, optional_files=("validation", "test"))
     file = next(all_files(find_files(task, path)))
     cells, rows = _cells(file)
-    columns = [_column(name, values) for name, values in cells.items()]
-    return _guessed(columns, rows), rows
+    return _guessed([_column(name, values) for name, values in cells.items()], rows), rows
 
 
 def _cells(file: File) -> tuple[dict[str, list[str]], int]:

@@ -122,22 +122,25 @@ class _Rows:
         task, faults = self._task, Faults(as_source(file).name)
         features = task.gold_features()
         access = strictest(task.access, *filter(None, _recorded(as_source(file))))
-        has_ids = None
+        has_ids, first = False, True
         for batch in read_batches(file, faults, needed=needed_columns(task)):
-            check_needed(file, batch, needed_columns(task))
+            if first:  # later rows of JSONL may lack what is empty in them
+                check_needed(file, batch, needed_columns(task))
+                first = False
             if only is not None:
                 batch = _of_split(batch, only)
-            if has_ids is None:
-                has_ids = "id" in batch.columns and task.group_column != "id"
+            has_ids |= "id" in batch.columns and task.group_column != "id"
             places, labels = usable_rows(task, batch, faults, self._find, self.left_out if skip_empty else None)
             if not places:
                 continue
             numbers = [batch.numbers[i] for i in places]
             ids = [f"{self._ids.start}-{n}" for n in numbers]
+            own_ids = _at(batch.column("id"), places)
             if has_ids:
-                ids = [self._ids.new(v, n) for v, n in zip(_at(batch.column("id"), places), numbers, strict=True)]
-            named = _at(batch.column(task.group_column or "group"), places)
-            groups = [self._patients.name(value) for value in named]
+                ids = [self._ids.new(v, n) for v, n in zip(own_ids, numbers, strict=True)]
+            groups = [self._patients.name(value) for value in _at(batch.column(task.group_column or "group"), places)]
+            if has_ids and task.group_column is None and "group" not in batch.columns:
+                groups = [cell_text(value) for value in own_ids]  # rows of one id stay in one split
             columns: dict[str, list[Any]] = {"id": ids}
             columns["group"] = [id if group is None else group for id, group in zip(ids, groups, strict=True)]
             columns |= {c: _at(batch.column(c), places) for c in task.text_columns}

@@ -29,7 +29,7 @@ LONGEST_FIELD = 50_000_000  # characters; the default of csv, 131,072, is too sh
 _RATIO, _SMALL = 200, 100 << 20  # a spreadsheet that unpacks beyond this ratio is refused
 _SAMPLE, _SAMPLED_ROWS = 1 << 18, 50  # what the delimiter is found from
 _DELIMITERS = (",", ";", "\t", "|")
-_MARK = re.compile(r"sep=(.)\r?\n?", re.IGNORECASE)  # the first line of some files for Excel
+_MARK = re.compile(r'"?sep=(.)"?[ \t,;]*\r?\n?', re.IGNORECASE)  # the first line of some files for Excel
 _LONGEST_NAME = 64  # characters of a column's name
 _LOG = logging.getLogger(__name__)
 
@@ -280,14 +280,12 @@ def excel_batches(source: SourceFile, faults: Faults, needed: Collection[str] | 
 
 
 def _same_width(records: Iterator[list[Any]]) -> Iterator[list[Any]]:
-    """Cut the empty cells at the end of rows; the header decides how many there are."""
+    """Bring all rows to the width of the header: cells to its right are in no column, as remarks beside a table are."""
     width = 0
     for row in records:
-        while len(row) > max(width, 1) and row[-1] is None:
-            row.pop()
         if not width and not _is_blank(row):
-            width = len(row)
-        yield row + [None] * (width - len(row))
+            width = max(i for i, cell in enumerate(row) if not _is_blank([cell])) + 1
+        yield (row + [None] * (width - len(row)))[:width] if width else row
 
 
 def _excel_value(value: Any) -> Any:

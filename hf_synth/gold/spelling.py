@@ -207,8 +207,8 @@ class Spellings:
 
 
 def _most(spelled: Mapping[str, int]) -> str:
-    """Return the most frequent spelling; of equally frequent ones the plainest, in small letters."""
-    return max(spelled, key=lambda s: (spelled[s], s.isascii(), s))
+    """Return the most frequent spelling; of equally frequent ones the plainest and shortest, in small letters."""
+    return max(spelled, key=lambda s: (spelled[s], s.isascii(), -len(s), s))
 
 
 def _spelled(text: str) -> str:

@@ -109,7 +109,8 @@ class Survey:
         columns: dict[str, None] = {}
         others = 0
         for batch in read_batches(file, faults, needed=needed_columns(task)):
-            check_needed(file, batch, needed_columns(task))
+            if not columns:  # later rows of JSONL may lack what is empty in them
+                check_needed(file, batch, needed_columns(task))
             columns |= dict.fromkeys(batch.columns)
             places, _ = usable_rows(task, batch, faults, self._count, self.left_out if skip_empty else None)
             self.rows += len(places)
@@ -159,8 +160,8 @@ class Survey:
         task = self._task
         if ids.repeated:
             _LOG.warning(
-                "%s: column 'id' repeats in %s rows: their row number is added; if it names the patient, say "
-                "--group-column id", name, f"{ids.repeated:,}",
+                "%s: column 'id' repeats in %s rows: rows with one id stay in one split, their row number is added; "
+                "if it names the patient, say --group-column id", name, f"{ids.repeated:,}",
             )  # fmt: skip
         if task.group_column is None and "group" in columns and len(groups):
             _LOG.warning(

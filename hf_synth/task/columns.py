@@ -103,11 +103,12 @@ LLM_LABEL = "llm_label"
 UNLABELLED = "unlabelled"  # `source` of real notes that an LLM labelled
 MANIFEST = "hf_synth.json"  # in every folder that a stage writes: the stage, the task, counts
 _NAME = re.compile(r"[^\W\d][\w.-]{0,29}")  # one word, at most 30 characters
-_WORDS = re.compile(r"(?=.{1,30}$)[^\W\d][\w.-]*(?: [\w.()-]+){0,3}")  # up to four words, where it is surely a header
-_HEADER = {  # names that only a header has; lower case, without blanks and underscores
-    "id", "text", "label", "rowid", "fileid", "noteid", "hadmid", "subjectid", "patientid", "docid", "fulltext",
-    "notetext",
-}  # fmt: skip
+_WORDS = re.compile(r"(?=.{1,30}$)[A-Z][\w.-]*( [A-Z0-9(][\w.()/-]*){1,3}")  # several, each with a capital
+_COLUMN_WORDS = frozenset((
+    "id", "ids", "row", "file", "note", "notes", "text", "label", "labels", "grade", "code", "type", "number", "date",
+    "begin", "end", "section", "sections", "subsection", "subsections", "summary", "assessment", "subjective",
+    "objective", "relation", "class", "category", "score", "column", "remark", "source", "split", "group",
+))  # fmt: skip
 _MOST_SHOWN = 12  # names in one message
 
 
@@ -159,8 +160,7 @@ def names_shown(names: Iterable[object], *known: str, what: str = "column") -> s
     plain = [name if isinstance(name, str) else repr(name) for name in names]
     safe = {*SYNTHETIC_COLUMNS, *CORRECTION_COLUMNS, JUDGED, OTHER_TARGETS, *known}
     others = [name for name in plain if name not in safe]
-    header = any(re.sub(r"[\W_]+", "", name).casefold() in _HEADER for name in plain)
-    hidden = not all(map((_WORDS if header else _NAME).fullmatch, others))
+    hidden = not all(map(_is_name, others))
     shown = [
         f"{what} {place}" if hidden and name not in safe else repr(name)
         for place, name in enumerate(plain[:_MOST_SHOWN], 1)
@@ -169,3 +169,13 @@ def names_shown(names: Iterable[object], *known: str, what: str = "column") -> s
         shown.append(f"{len(plain) - _MOST_SHOWN:,} more")
     hint = " (does its first line name its columns?)" if hidden and what == "column" else ""
     return (", ".join(shown) or f"no {what}") + hint
+
+
+def _is_name(text: str) -> bool:
+    """Return whether a text names a column or label: one word, or some with capitals and a word for columns among them.
+
+    "File ID" is one; "Jane Doe" may be a person, and "no date set" a note.
+    """
+    if _NAME.fullmatch(text):
+        return True
+    return bool(_WORDS.fullmatch(text)) and not _COLUMN_WORDS.isdisjoint(text.casefold().split())

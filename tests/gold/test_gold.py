@@ -239,4 +239,7 @@ def test_random_bytes_never_give_a_traceback(tmp_path: Path, content: bytes, suf
 )
 def test_csv_gives_back_what_was_written(tmp_path: Path, rows: list[list[str]]) -> None:
     file = write_csv(tmp_path / "round.csv", ["a", "b"], rows)
-    assert [[row["a"], row["b"]] for _, row in read_csv(file)] == rows
+    with_content = [
+        row for row in rows if any(map(str.strip, row)) and {c.strip().casefold() for c in row} != {"a", "b"}
+    ]
+    assert [[row["a"], row["b"]] for _, row in read_csv(file)] == with_content

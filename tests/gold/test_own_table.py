@@ -132,8 +132,9 @@ def test_nobody_is_no_patient(tmp_path: Path) -> None:
 def test_an_id_that_repeats_is_said(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     path = table(tmp_path / "x.csv", ["id", "note", "label"], *([i // 2, note(i), i % 2] for i in range(8)))
     task = task_from_table(path, **COLUMNS)
-    assert "column 'id' repeats in 4 rows: their row number is added; if it names the patient, say" in caplog.text
-    assert [row["id"] for row in streamed(task, path)[:3]] == ["0", "0-2", "1"]
+    assert "column 'id' repeats in 4 rows: rows with one id stay in one split, their" in caplog.text
+    rows = streamed(task, path)
+    assert [(row["id"], row["group"]) for row in rows[:3]] == [("0", "0"), ("0-2", "0"), ("1", "1")]
     rows = streamed(task_from_table(path, **COLUMNS, group_column="id"), path)
     assert [(row["id"], row["group"]) for row in rows[:3]] == [("rows-1", "0"), ("rows-2", "0"), ("rows-3", "1")]
 
@@ -306,3 +307,34 @@ def test_the_verb_prints_labels_by_split_and_keeps_name_and_meanings(
     assert code == 1
     assert "a meaning is named for none of its labels; it has later, now" in error
     assert access_of(load_gold(task, tmp_path / "o")["train"]) == "restricted"
+
+
+def test_a_missing_table_and_a_missing_folder_are_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for words, says in (
+        (["gold", tmp_path / "no.csv"], "no.csv is no file"),
+        (["gold", "clinic"], "name the folder to write: --out DIR"),
+        (["gold", "clinic", "--out", tmp_path / "o", "--skip-empty"], "are for a table of one's own"),
+    ):  # fmt: skip
+        code, _, error = run(capsys, *words)
+        assert code == 1
+        assert says in error
+
+
+def test_errors_of_a_split_name_its_files(tmp_path: Path) -> None:
+    task = load_task("mednli")
+    row = {"gold_label": "neutral", "sentence1": "a", "sentence2": "b", "pairID": "1"}
+    for name in ("train", "dev", "test"):
+        write_jsonl(tmp_path / f"mli_{name}_v1.jsonl", [row, row] if name == "train" else [row])
+    with pytest.raises(GoldError, match=r"split 'train' \(mli_train_v1.jsonl\): row 2 has the id of an earlier row"):
+        list(as_streaming_dataset(task, tmp_path)["train"])
+    write_jsonl(tmp_path / "mli_train_v1.jsonl", [row | {"gold_label": "-"}])
+    with pytest.raises(GoldError, match=r"split 'train' .* holds no row; check mli_train_v1.jsonl"):
+        load_gold(task, tmp_path)
+
+
+def test_a_pools_faults_have_the_lines_of_its_table(tmp_path: Path) -> None:
+    path = table(tmp_path / "pool.csv", ["note", "llm_label"], [note(0), "low"], ["", ""], [note(1), "hihg"])
+    with pytest.raises(RowError, match=r"pool.csv, line 4, row 3: column 'llm_label' holds 'hihg', no label of task"):
+        adopt(LOW_HIGH, read_dataset(path), file=path)
+    with pytest.raises(RowError, match=r"synthetic rows, row 2: "):
+        adopt(LOW_HIGH, read_dataset(path))

@@ -48,6 +48,7 @@ def test_other_labels_stay_apart(values: list[Any]) -> None:
 
 def test_the_name_is_the_most_frequent_spelling() -> None:
     assert counted("HIGH", "high", "Low", "Low", "low ").names() == ["Low", "high"]
+    assert counted("1.0", "1", "2.0", "2").names() == ["1", "2"]
     assert counted(*range(11)).names() == [str(n) for n in range(11)]
     said = counted("low\u200b", "low", "low").merged()
     assert said == ["'low' (2), 'low\\u200b' (1) are one label: 'low'"]

@@ -40,6 +40,7 @@ AS_WRITTEN = [
     "note,label,,\na,low,,\nb,high,,\n",  # Excel's empty columns
     ",note,label\n0,a,low\n1,b,high\n",  # the index of pandas
     "sep=;\r\nnote;label\r\na;low\r\nb;high\r\n",
+    '"sep=|"\nnote|label\na|low\nb|high\n',
     "note;label\na;low\nb;high\n",
     "note\tlabel\na\tlow\nb\thigh\n",
     "note|label\na|low\nb|high\n",
@@ -142,7 +143,13 @@ def test_labels_of_a_dataset_are_their_names(tmp_path: Path) -> None:
 def test_a_sheet_of_excel_is_a_table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     openpyxl = pytest.importorskip("openpyxl")
     book = openpyxl.Workbook()
-    for row in (["note", "label", "n", None], ["a", "low", 3.0, None], [None] * 4, ["b", True, 2.5, " "], ["c"]):
+    for row in (
+        ["note", "label", "n", None],
+        ["a", "low", 3.0, None],
+        [None] * 4,
+        ["b", True, 2.5, " "],
+        ["c", None, None, "x"],
+    ):
         book.active.append(row)
     book.create_sheet("more")
     book.save(tmp_path / "x.xlsx")
