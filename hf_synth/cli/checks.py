@@ -107,9 +107,11 @@ def _recorded(task: Task, paths: Iterable[Path]) -> Access:
 def _check_endpoint(args: Namespace, access: Access) -> None:
     """Check that an endpoint is named where an LLM is asked, and that the notes may be sent there."""
     from hf_synth.llm.endpoints import check_endpoint, parse_origin
+    from hf_synth.llm.gguf_files import is_gguf
 
     names = [name for option in ("llm", "judge") for name in (getattr(args, option, None) or "").split(",") if name]
-    asked = [name for name in names if name.partition("@")[0] != options.SIMULATOR or args.base_url]
+    # a simulator and a model file are asked through a server that this process starts
+    asked = [n for n in names if args.base_url or not (n.partition("@")[0] == options.SIMULATOR or is_gguf(n))]
     if asked and not args.local and not getattr(args, "dry_run", False):
         check_endpoint(parse_origin(options.endpoint_of(args)), access)
 

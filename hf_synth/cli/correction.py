@@ -219,6 +219,10 @@ def _method(task: Task, args: Namespace) -> Result:
 
 def _check(task: Task, args: Namespace) -> None:
     """Check the options of `correct` and `regenerate`."""
+    from hf_synth.correction.methods import check_method
+
+    if args.method != "llm_judge":
+        check_method(task.kind, args.method)
     models = [args.corrector] if args.corrector and args.method != "none" else []
     trains = needs_base_model(args) and not getattr(args, "dry_run", False)
     check_verb(task, args, trains=trains, models=models)

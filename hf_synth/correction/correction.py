@@ -25,7 +25,7 @@ from hf_synth.correction.crossfit import Learn, Predict, Rows, check_parts, deci
 from hf_synth.correction.fitting import fit
 from hf_synth.correction.label_sets import correct_sets
 from hf_synth.correction.lineage import lineage_of
-from hf_synth.correction.methods import DESCRIBED, methods_of
+from hf_synth.correction.methods import check_method
 from hf_synth.correction.policy import GENERATOR, MEASURED, Corrected, Policy, apply, settle
 from hf_synth.correction.target_texts import correct_targets
 from hf_synth.errors import ColumnError, OverlapError, TaskError
@@ -278,11 +278,7 @@ def _known_method(task: Task, corrector: Corrector, method: str) -> str:
         if not hasattr(corrector, "predict"):
             raise TaskError("method 'llm_judge' needs a judge: give LLMJudge(task, llm) as the corrector, or --judge")
         return "posterior"
-    known = methods_of(task.kind)
-    if method not in (*known, "auto"):
-        if method in DESCRIBED:
-            raise TaskError(f"method {method!r} does not serve {task.kind} tasks: give auto, {' or '.join(known)}")
-        raise TaskError(f"unknown method of correction {method!r}; give auto or one of {', '.join(known)}")
+    check_method(task.kind, method)
     return method
 
 

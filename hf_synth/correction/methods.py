@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from hf_synth.errors import TaskError
 from hf_synth.task.columns import Kind
 
 _ONE: tuple[Kind, ...] = ("single_label",)
@@ -48,3 +49,17 @@ DESCRIBED: Mapping[str, Described] = {
 def methods_of(kind: Kind) -> tuple[str, ...]:
     """Return the methods that serve a kind of task."""
     return tuple(name for name, described in DESCRIBED.items() if kind in described.kinds)
+
+
+def check_method(kind: Kind, method: str) -> None:
+    """Check that a method serves a kind of task; "auto" serves all.
+
+    Raises:
+        TaskError: it does not, or is unknown.
+    """
+    known = methods_of(kind)
+    if method in (*known, "auto"):
+        return
+    if method in DESCRIBED:
+        raise TaskError(f"method {method!r} does not serve {kind} tasks: give auto, {' or '.join(known)}")
+    raise TaskError(f"unknown method of correction {method!r}; give auto or one of {', '.join(known)}")

@@ -114,8 +114,7 @@ class GenerateAndCorrect:
         self._exemplars = exemplars.with_format(None).select_columns(columns)
         self._access = strictest(self._pool.access)
         used = [ModelAt(self._corrector)] if self._corrector is not None else []
-        writers = [access_of_llm(one) for one in (llm, judge) if one is not None]
-        self._of_model = overall_access(*used, also=writers)
+        self._of_model = overall_access(*used, also=["open"])
         self._stamp: Stamp = model_stamp(self._corrector) if self._corrector is not None else ()
         self._digest = model_digest(self._corrector) if self._corrector is not None else None
         self._state = _state_of(self)
@@ -287,7 +286,8 @@ class GenerateAndCorrect:
         task, pool = self._task, self._pool
         calls = [plan_for_row(task, self._prompt, row, pool, self._n, self._seed) for row in gold]
         access = strictest(self._access, *(row.get("access") for row in gold))
-        marked = strictest(access, self._of_model)  # what models learnt is in their texts and labels
+        writers = [access_of_llm(one) for one in (self._llm, self._judge) if one is not None]  # found when first asked
+        marked = strictest(access, self._of_model, *writers)  # what models learnt is in their texts and labels
         sampling: dict[str, Any] = dict(self._prompt.sampling)
         asked = json.dumps(asked_of(self._llm, sampling), sort_keys=True)
         answers = self._llm.chat(

@@ -411,6 +411,7 @@ class Clinic:
 
     def correct(self, *more: Any, error: float = 0.05) -> tuple[int, Any, str]:
         line = ["correct", self.tmp / "gold", self.tmp / "rows", "--gold", self.tmp / "gold", "-q", "--json"]
+        line += ["--base-model", "tiny"]
         code = main([str(w) for w in (*line, "--out", self.out, "--method", "posterior", "--error", error, *more)])
         said = self.capsys.readouterr()
         return code, json.loads(said.out.splitlines()[-1]) if code == 0 else None, said.out + said.err

@@ -570,7 +570,7 @@ def test_no_text_in_logs_or_errors(tmp_path: Path, caplog: pytest.LogCaptureFixt
 
 
 # --- labels in other words, and JSON in strings ----------------------------------------------------------------------
-FINDINGS = dataclasses.replace(PAIRS, labels=("fracture", "pneumonia", "severe", "no", "œdème aigu"))
+NEGATED = dataclasses.replace(PAIRS, labels=("fracture", "pneumonia", "severe", "no", "œdème aigu"))
 
 
 @pytest.mark.parametrize(
@@ -588,7 +588,7 @@ FINDINGS = dataclasses.replace(PAIRS, labels=("fracture", "pneumonia", "severe",
     ],
 )  # fmt: skip
 def test_a_label_in_other_words_is_no_label(said: str, meant: str | None) -> None:
-    assert normalize_label(FINDINGS, said) == meant
+    assert normalize_label(NEGATED, said) == meant
 
 
 def test_signs_before_numbers_decide() -> None:

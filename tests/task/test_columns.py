@@ -28,7 +28,7 @@ TASK = Task.from_columns("triage", text_columns="note", label_column="urgency", 
         # a name and a number of a patient are hidden with the note beside them, and without one
         (["Quatermass", NOTE, "urgency"], "column 1, column 2, 'urgency' (does its first line name its columns?)"),
         (["File ID", "Subjectives", "Plan Subsection"], "'File ID', 'Subjectives', 'Plan Subsection'"),
-        (["Subjectives", "Plan Subsection"], "column 1, column 2 (does its first line name its columns?)"),
+        (["Subjectives", "Plan Subsection"], "'Subjectives', 'Plan Subsection'"),
         (["00417723"], "column 1 (does its first line name its columns?)"),
         (["x\x1b[2J"], "column 1 (does its first line name its columns?)"),
         ([""], "column 1 (does its first line name its columns?)"),

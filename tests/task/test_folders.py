@@ -211,7 +211,7 @@ def test_texts_that_repeat_as_texts_do_are_read(tmp_path: Path) -> None:
 def test_a_header_of_many_columns_is_read_in_linear_time(tmp_path: Path) -> None:
     names = [f"c{i}" for i in range(300_000)]
     file = tmp_path / "wide.csv"
-    file.write_text(",".join(names) + "\n" + "," * (len(names) - 1) + "\n")
+    file.write_text(",".join(names) + "\n" + "x" + "," * (len(names) - 1) + "\n")
     begun = time.process_time()
     ((_, row),) = read_table(file)
     assert len(row) == len(names)
