@@ -43,7 +43,8 @@ _TOGETHER = 32  # answers that the gates look at together
 _LOOK = "look at an answer with `hf-synth journal show PATH KEY --text`"
 _ADVICE = {  # what to do where all rows were rejected for a reason
     "empty": "a model that thinks may need a higher limit of tokens: raise max_tokens, then run the same command again",
-    "truncated": "raise max_tokens, or ask for fewer notes a call",
+    "thinking": "or have the model think less, where it can (e.g. --sampling reasoning_effort=low)",
+    "truncated": "raise --max-tokens (max_tokens), or ask for fewer notes a call",
     "unparsable": f"the model does not keep to the form: {_LOOK}, or take another model",
     "unknown_label": f"the model gives other labels: {_LOOK}, or take another model",
     "refusal": "the endpoint declines these prompts: take another model, or a local one",

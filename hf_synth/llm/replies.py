@@ -247,10 +247,11 @@ def _is_text(part: Mapping[str, Any]) -> bool:
 
 def _assembled(body: bytes) -> dict[str, Any]:
     """Assemble a reply that was streamed although no stream was asked for."""
-    text, thoughts, finish = "", "", None
+    text, thoughts, finish, ended = "", "", None, False
     whole: dict[str, Any] = {}
     for line in body.decode("utf-8", "replace").splitlines():
         said = line.removeprefix("data:").strip() if line.startswith("data:") else ""
+        ended = ended or said == "[DONE]"
         if not said or said == "[DONE]":
             continue
         whole |= (chunk := json.loads(said))
@@ -260,8 +261,8 @@ def _assembled(body: bytes) -> dict[str, Any]:
             thoughts += delta.get("reasoning_content") or delta.get("reasoning") or ""
             finish = choice.get("finish_reason") or finish
     message = {"content": text, "reasoning_content": thoughts}
-    # without a reason at the end the stream was cut
-    return whole | {"choices": [{"message": message, "finish_reason": finish or "length"}]}
+    finish = finish or ("stop" if ended else "length")  # without an end the stream was cut
+    return whole | {"choices": [{"message": message, "finish_reason": finish}]}
 
 
 def read_logprobs(logprobs: Any) -> str:

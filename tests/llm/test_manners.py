@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from support.llm_server import LLMServer, Said, serving
 
+from hf_synth.cli.cli import main
 from hf_synth.llm import calls
 from hf_synth.llm.endpoints import parse_origin
 from hf_synth.llm.llm import LLM
@@ -197,3 +198,15 @@ def test_rules_that_lead_in_a_circle_leave_the_field_out() -> None:
 def test_an_endpoint_that_nobody_knows_is_asked_as_it_stands() -> None:
     origin = parse_origin("http://127.0.0.1:9999/v1")
     assert (OTHER.rules, OTHER.matches(origin, "m")) == ({}, True)
+
+
+def test_thoughts_that_use_up_the_limit_are_one_sentence_with_the_next_step(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    draft = '<think>I try {"entries": [{"text": "A draft of a note.", "label": "grade_1"}]} or'
+    with serving(lambda *_: Said(draft, finish="length")) as server:
+        argv = ["generate", "clinic", "--llm", "m", "--base-url", server.url, "--n", "4", "--max-calls", "2", "-q"]
+        assert main([*argv, "--max-tokens", "50", "--out", str(tmp_path / "syn")]) == 1
+    error = capsys.readouterr().err.strip().splitlines()[-1]
+    assert "truncated while thinking: raise --max-tokens" in error
