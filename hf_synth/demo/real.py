@@ -160,7 +160,8 @@ def demo_real(
 def _encoder_facts() -> dict[str, str]:
     """Return name, licences and digest of the encoder."""
     folder = model_folder(ENCODER)
-    return {"name": ENCODER_REPO, "licence": licence_note(ENCODER_REPO), "sha256": weights_sha256(folder)}
+    licence = licence_note(ENCODER_REPO).removeprefix("licence ")
+    return {"name": ENCODER_REPO, "licence": licence, "sha256": weights_sha256(folder)}
 
 
 def _small_gold(task: Task, gold: DatasetDict, sizes: Sizes, seed: int) -> DatasetDict:
@@ -325,10 +326,7 @@ def _verdict_lines(published: Mapping[str, Any]) -> list[str]:
 
 def _section(facts: Mapping[str, Any]) -> Section:
     """Show what was used, what came of it, and how long it took."""
-    models = [
-        [one["name"], one["licence"].removeprefix("licence "), one["sha256"]]
-        for one in (facts["generator"], facts["encoder"])
-    ]
+    models = [[one[name] for name in ("name", "licence", "sha256")] for one in (facts["generator"], facts["encoder"])]
     lines = [*facts["outcome"].values(), *_verdict_lines(facts["published"])]
     refused, rows = facts["audit"]["refused"], facts["audit"]["rows"]
     lines.append(f"privacy audit: {refused:,} of {rows:,} rows may not leave")
