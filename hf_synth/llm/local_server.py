@@ -165,8 +165,8 @@ def _start(weights: Weights, slots: int | None, context: int | None, threads: in
     places = slots or fitting_slots(weights, room)
     key = secrets.token_urlsafe(24)
     request = {
-        "path": sys.path, "parent": os.getpid(), "model": str(weights.path.absolute()), "name": weights.name, "key": key,
-        "slots": places, "context": room, "threads": threads, "connections": _CONNECTIONS * places,
+        "path": sys.path, "parent": os.getpid(), "model": str(weights.path.absolute()), "name": weights.name,
+        "key": key, "slots": places, "context": room, "threads": threads, "connections": _CONNECTIONS * places,
     }  # fmt: skip
     with tempfile.TemporaryFile() as log:
         process = subprocess.Popen(
