@@ -110,7 +110,7 @@ def add_endpoint(parser: ArgumentParser) -> None:
     add("--batch", action="store_true", help="through the Batch API: half the price, within a day; open data only")
     add("--slots", type=int, metavar="N", help="of a GGUF file: answers written at once (default: 4 for each core)")
     add("--context", type=int, metavar="N", help="of a GGUF file: tokens of a question and its answer (default: 4096)")
-    add("--threads", type=int, metavar="N", help="of a GGUF file's server (default: one for each core)")
+    add("--threads", type=int, metavar="N", help="of a GGUF file's server (default: one for each free core)")
     add("--concurrency", type=int, default=64, metavar="C", help="requests under way at once (default: 64)")
     add("--rpm", type=float, metavar="N", help="requests a minute that the endpoint allows")
     add("--tpm", type=float, metavar="N", help="tokens a minute that the endpoint allows")

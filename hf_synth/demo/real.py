@@ -93,7 +93,7 @@ def demo_real(
         task: name of a task, such as "sdoh_nli:pair" or "mts_dialog:section".
         gold: the files of the task; needed for every task but `clinic`.
         sizes: numbers of rows and calls; `Sizes()` when None.
-        threads: of the LLM's server; one for each core when None.
+        threads: of the LLM's server; one for each free core when None.
         progress: show a progress bar while the LLM writes.
         say: called with each line of progress.
 
