@@ -336,7 +336,7 @@ def add_demo_options(parser: ArgumentParser) -> None:
     add("--real", action="store_true", help="SmolLM2 writes, MiniLM learns, on this machine: about 20 minutes")
     add("--task", default="clinic", metavar="TASK", help="with --real: a task of real text, e.g. sdoh_nli:pair")
     add("--gold", type=Path, metavar="PATH", help="with --real: the files of TASK")
-    add("--threads", type=int, metavar="N", help="with --real: of the LLM's server (default: one for each core)")
+    add("--threads", type=int, metavar="N", help="with --real: of the LLM's server (default: one for each free core)")
 
 
 def demo(args: Namespace) -> Result:

@@ -112,7 +112,7 @@ def add_endpoint(parser: ArgumentParser) -> None:
     add("--batch", action="store_true", help="through the Batch API: half the price, within a day; open data only")
     add("--slots", type=int, metavar="N", help="of a GGUF file: answers written at once (default: 4 for each core)")
     add("--context", type=int, metavar="N", help="of a GGUF file: tokens of a question and its answer (default: 4096)")
-    add("--threads", type=int, metavar="N", help="of a GGUF file's server (default: one for each core)")
+    add("--threads", type=int, metavar="N", help="of a GGUF file's server (default: one for each free core)")
     add("--max-tokens", type=int, metavar="N", help="most tokens of an answer, thoughts among them")
     text = "a sampling parameter, e.g. temperature=0.7 or reasoning_effort=low; none leaves it out; may be repeated"
     add("--sampling", action="append", default=[], metavar="NAME=VALUE", help=text)

@@ -93,7 +93,7 @@ def demo_real(
         task: name of a task, such as "sdoh_nli:pair" or "mts_dialog:section".
         gold: the files of the task; needed for every task but `clinic`.
         sizes: numbers of rows and calls; `Sizes()` when None.
-        threads: of the LLM's server; one for each core when None.
+        threads: of the LLM's server; one for each free core when None.
         progress: show a progress bar while the LLM writes.
         say: called with each line of progress.
 
@@ -115,13 +115,18 @@ def demo_real(
     shown = subset(definition, splits["train"], min(sizes.shown, len(splits["train"])), seed=seed)
     kind = "artificial notes" if artificial else "real text"
     say(f"gold ({kind}): {len(shown):,} rows to learn from, {len(splits['test']):,} test rows")
-    rows, weights, speed = _write_notes(
-        definition, _short(definition, shown), out, sizes, seed=seed, threads=threads, progress=progress
-    )
-    say(f"{weights['name']}: {_yield(rows)}; {speed['written']:,} tokens in {speed['seconds']:,} s")
+    noted: dict[str, Any] = {}
+
+    def write(shown: Dataset) -> Dataset:
+        how: dict[str, Any] = {"seed": seed, "threads": threads, "progress": progress}
+        rows, weights, speed = _write_notes(definition, _short(definition, shown), out, sizes, **how)
+        say(f"{weights['name']}: {_yield(rows)}; {speed['written']:,} tokens in {speed['seconds']:,} s")
+        noted.update(rows=rows, weights=weights, speed=speed)
+        return rows
+
     journey = run(
         definition,
-        rows,
+        write,
         gold=splits,
         base_model=ENCODER,
         out=out,
@@ -137,21 +142,21 @@ def demo_real(
     facts: dict[str, Any] = {
         "task": definition.full_name,
         "gold": kind,
-        "generator": weights,
+        "generator": noted["weights"],
         "encoder": encoder,
-        "answers": speed,
-        "rows": dict(Counter(rows["label_status"])),
+        "answers": noted["speed"],
+        "rows": dict(Counter(noted["rows"]["label_status"])),
         "policy": journey.policy.method,
         "outcome": outcome,
         "audit": _audited(definition, journey.corrected, shown, splits),
         "published": published,
-        "seconds": {"generate": speed["seconds"], **{k: v for k, v in journey.seconds.items() if k != "generate"}},
+        "seconds": dict(journey.seconds),
     }
     report = write_journey_report(journey, more=[_section(facts)])
     facts["seconds"]["all"] = round(time.perf_counter() - started, 1)
     with clear_disk_errors(out):
         (out / "demo.json").write_text(json.dumps(facts, indent=1) + "\n", encoding="utf-8")
-    print(f"\n{generation_table(rows)}\n\n{score_table(definition, journey.scores)}\n")
+    print(f"\n{generation_table(noted['rows'])}\n\n{score_table(definition, journey.scores)}\n")
     print("\n".join([*outcome.values(), *_verdict_lines(published), journey.caption]))
     print(f"\nreport: {report}   seconds: {facts['seconds']['all']}")
     return facts
@@ -160,7 +165,8 @@ def demo_real(
 def _encoder_facts() -> dict[str, str]:
     """Return name, licences and digest of the encoder."""
     folder = model_folder(ENCODER)
-    return {"name": ENCODER_REPO, "licence": licence_note(ENCODER_REPO), "sha256": weights_sha256(folder)}
+    licence = licence_note(ENCODER_REPO).removeprefix("licence ")
+    return {"name": ENCODER_REPO, "licence": licence, "sha256": weights_sha256(folder)}
 
 
 def _small_gold(task: Task, gold: DatasetDict, sizes: Sizes, seed: int) -> DatasetDict:
@@ -328,16 +334,10 @@ def _verdict_lines(published: Mapping[str, Any]) -> list[str]:
 
 
 def _section(facts: Mapping[str, Any]) -> Section:
-    """Show what was used, what came of it, and how long it took."""
-    models = [
-        [one["name"], one["licence"].removeprefix("licence "), one["sha256"]]
-        for one in (facts["generator"], facts["encoder"])
-    ]
+    """Show what was used, and what came of it."""
+    models = [[one[name] for name in ("name", "licence", "sha256")] for one in (facts["generator"], facts["encoder"])]
     lines = [*facts["outcome"].values(), *_verdict_lines(facts["published"])]
     refused, rows = facts["audit"]["refused"], facts["audit"]["rows"]
     lines.append(f"privacy audit: {refused:,} of {rows:,} rows may not leave")
-    tables = [
-        Table(["model", "licence", "sha256"], models, "The models", "lll"),
-        Table(["stage", "seconds"], [[name, value] for name, value in facts["seconds"].items()], "Time", digits=1),
-    ]
-    return Section("What came of it", "\n".join(f"- {line}" for line in lines), tables=tables)
+    table = Table(["model", "licence", "sha256"], models, "The models", "lll")
+    return Section("What came of it", "\n".join(f"- {line}" for line in lines), tables=[table])

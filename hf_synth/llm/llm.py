@@ -148,7 +148,7 @@ class LLM:
             slots: answers written at the same time; 4 for each core, as far as memory allows, when None.
             context: tokens of one question and its answer; 4,096, or what the model can read if that is less, when
                 None.
-            threads: of the server; one for each core when None. Fewer are faster where other programs use the cores.
+            threads: of the server; one for each core that other programs leave free when None.
             options: journal, timeout (600 seconds unless given), concurrency (2 for each slot unless given, at most 4),
                 max_retries and other arguments of an LLM.
 

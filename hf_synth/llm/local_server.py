@@ -103,7 +103,7 @@ def local_server(
         slots: answers written at the same time; 4 for each core, as far as a quarter of the free memory holds what
             they keep, when None.
         context: tokens of one question and its answer; 4,096, or what the model can read where that is less, when None.
-        threads: of the server; one for each core when None. Fewer are faster where other programs use the cores.
+        threads: of the server; one for each free core when None (`free_cores`).
 
     Raises:
         LLMError: a number makes no sense; there is no such file; the package xllamacpp is missing; the server does not
@@ -118,7 +118,7 @@ def local_server(
     with _LOCK:
         process = _RUNNING.get(known)
         if process is None or process.child.poll() is not None:
-            process = _RUNNING[known] = _start(weights, slots, context, threads or cores())
+            process = _RUNNING[known] = _start(weights, slots, context, threads or free_cores())
         return LlamaServer(weights, process.url, process.key, process.slots, process.context, process)
 
 
@@ -131,6 +131,16 @@ def servable(model: str | Path) -> Weights:
     if find_spec("xllamacpp") is None:
         raise LLMError("a GGUF file is run by llama.cpp's server: pip install 'hf_synth[local]'")
     return find_weights(model)
+
+
+def free_cores() -> int:
+    """Return how many cores other programs left free in the last minute, at least 1.
+
+    llama.cpp's threads wait for each other by spinning: where two of them share a core with other work, they take many
+    times as long as one alone.
+    """
+    load = os.getloadavg()[0] if hasattr(os, "getloadavg") else 0.0
+    return max(1, min(cores(), (os.cpu_count() or 1) - int(load)))
 
 
 def fitting_slots(weights: Weights, context: int) -> int:
@@ -166,8 +176,7 @@ def _start(weights: Weights, slots: int | None, context: int | None, threads: in
     key = secrets.token_urlsafe(24)
     request = {
         "path": sys.path, "parent": os.getpid(), "model": str(weights.path.absolute()), "name": weights.name,
-        "key": key,
-        "slots": places, "context": room, "threads": threads, "connections": _CONNECTIONS * places,
+        "key": key, "slots": places, "context": room, "threads": threads, "connections": _CONNECTIONS * places,
     }  # fmt: skip
     with tempfile.TemporaryFile() as log:
         process = subprocess.Popen(

@@ -20,7 +20,7 @@ from hf_synth.errors import LLMError
 from hf_synth.llm import local_server as module
 from hf_synth.llm.gguf_files import Weights, find_weights
 from hf_synth.llm.llm import LLM
-from hf_synth.llm.local_server import connections, fitting_slots, local_server
+from hf_synth.llm.local_server import connections, fitting_slots, free_cores, local_server
 
 SCHEMA = {
     "type": "object",
@@ -187,3 +187,16 @@ def test_slots_fit_cores_and_memory(monkeypatch: pytest.MonkeyPatch) -> None:
         assert fitting_slots(weights, 1_000) == slots
         assert slots < connections(slots) == connections(slots, None) < connections(slots, 10**6)
         assert connections(slots, 1) == 1
+
+
+@pytest.mark.parametrize(
+    ("load", "ours", "machine", "threads"),
+    [(0.0, 2, 2, 2), (0.9, 2, 2, 2), (1.2, 2, 2, 1), (20.0, 2, 2, 1), (30.0, 4, 64, 4), (62.5, 4, 64, 2)],
+)
+def test_threads_are_for_free_cores(
+    load: float, ours: int, machine: int, threads: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "cores", lambda: ours)
+    monkeypatch.setattr(module.os, "cpu_count", lambda: machine)
+    monkeypatch.setattr(module.os, "getloadavg", lambda: (load, 0.0, 0.0))
+    assert free_cores() == threads

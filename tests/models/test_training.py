@@ -483,7 +483,8 @@ def test_evaluate_tells_apart_rows_that_the_model_saw(base: Path, tmp_path: Path
     mixed = evaluate(toy_task(), folder, concatenate_datasets([seen.select(range(8)), new]), n_bootstrap=50)
     assert mixed.n == 48
     assert mixed.excluded is not None
-    assert (mixed.excluded.n, mixed.excluded.values) == (40, clean.values)
+    assert mixed.excluded.n == 40
+    assert mixed.excluded.values == pytest.approx(clean.values, nan_ok=True)  # other batches, other rounding
     held = evaluate(toy_task(), folder, new, exclude=new.select(range(10)), n_bootstrap=50)
     assert held.excluded is not None
     assert held.excluded.n == 30
