@@ -223,13 +223,13 @@ def test_the_files_and_the_access_of_a_corrector_decide(
 
     moved, cut, closed = (shutil.copytree(corrector, tmp_path / name) for name in ("moved", "cut", "closed"))
     config = json.loads((cut / "config.json").read_text())
-    (cut / "config.json").write_text(json.dumps(config | {"long_notes": "windows"}))
+    (cut / "config.json").write_text(json.dumps(config | {"long_notes": "windows_mean"}))
     facts = json.loads((closed / FACTS).read_text())
     (closed / FACTS).write_text(json.dumps(facts | {"access": "credentialed"}))
     (moved / "README.md").write_text("decides nothing")
     assert by(moved).fingerprint == by(corrector).fingerprint
     assert len({by(folder).fingerprint for folder in (corrector, cut, closed)}) == 3
-    few, learnt = gold.select(range(2)), by(closed)
+    few, learnt = gold.select(range(12)), by(closed)
     assert set(few.map(by(corrector))["access"]) == {"open"}
     assert set(few.map(learnt)["access"]) == {"credentialed"}, "what a model learnt is in its labels"
     changed = by(cut)
@@ -238,7 +238,7 @@ def test_the_files_and_the_access_of_a_corrector_decide(
         few.map(changed)
     touched = by(moved)
     (moved / "config.json").write_text((moved / "config.json").read_text())  # other times, same files
-    assert len(few.map(touched)) == 2
+    assert "kept" in few.map(touched)["label_status"] or "relabelled" in few.map(touched)["label_status"]
 
 
 # --- a judge in the place of a corrector ----------------------------------------------------------------------------
