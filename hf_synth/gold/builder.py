@@ -200,7 +200,7 @@ class GoldBuilder(datasets.ArrowBasedBuilder):  # type: ignore[misc]  # datasets
             ) from None
 
 
-def as_table(columns: Mapping[str, list[Any]], features: datasets.Features) -> pa.Table:
+def as_table(columns: Mapping[str, Any], features: datasets.Features) -> pa.Table:
     """Return columns as an Arrow table with some features; labels are names or indices.
 
     Raises:
@@ -212,7 +212,7 @@ def as_table(columns: Mapping[str, list[Any]], features: datasets.Features) -> p
     return pa.Table.from_pydict(encoded, schema=features.arrow_schema)
 
 
-def _encoded(values: list[Any], feature: Any) -> list[Any]:
+def _encoded(values: Any, feature: Any) -> Any:
     """Return the values of a column with indices in the place of labels' names."""
     names = label_names(feature)
     if names is None:
