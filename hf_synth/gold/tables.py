@@ -151,47 +151,35 @@ def _parquet_batches(source: SourceFile) -> Iterator[Batch]:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    number = 0
+    number = size = unpacked = 0
+    columns: dict[str, list[Any]] = {}
     try:
-        with source.open() as stream:
-            content = _seekable(source, stream)
-            with pq.ParquetFile(content) as opened:
-                metadata, schema = opened.metadata, opened.schema_arrow
-                leaves = map(opened.schema.column, range(len(opened.schema)))
-                texts = [leaf.path for leaf in leaves if leaf.physical_type == "BYTE_ARRAY"]
-            groups = [metadata.row_group(i) for i in range(metadata.num_row_groups)]
+        with source.open() as stream, pq.ParquetFile(_seekable(source, stream)) as table:
+            # a dictionary page may repeat one long text in every row: limit the rows of a piece by the worst case
+            groups = [table.metadata.row_group(i) for i in range(table.metadata.num_row_groups)]
             longest = max(
                 (g.column(c).total_uncompressed_size for g in groups for c in range(g.num_columns)), default=0
             )
             packed = sum(g.column(c).total_compressed_size for g in groups for c in range(g.num_columns))
-            typed = {name: names for name, f in plain_features(schema).items() if (names := label_names(f))}
-            # a dictionary page may repeat one long text in every row: texts stay dictionaries until they are counted,
-            # and where they lie in lists, the rows of a batch are limited by the worst case
-            most = _BATCH_BYTES // max(1, longest) if any("." in path for path in texts) else BATCH_ROWS
-            unpacked = 0
-            with pq.ParquetFile(content, read_dictionary=[path for path in texts if "." not in path]) as table:
-                for whole in table.iter_batches(batch_size=max(1, min(BATCH_ROWS, most))):
-                    for batch in _parts(whole):
-                        unpacked += sum(map(unpacked_size, batch.columns))
-                        if unpacked > max(_SMALL, _RATIO * packed):
-                            what = f"unpacks to more than {_RATIO} times its size by texts that it repeats"
-                            raise RowError(source.name, number, what)
-                        columns = batch.to_pydict()
-                        for name, names in typed.items():  # a label of a Dataset is an index into its names
-                            columns[name] = [_named(value, names) for value in columns[name]]
-                        yield Batch(range(number + 1, number + 1 + len(batch)), columns)
-                        number += len(batch)
+            typed = {name: names for name, f in plain_features(table.schema_arrow).items() if (names := label_names(f))}
+            for piece in table.iter_batches(batch_size=max(1, min(BATCH_ROWS, _BATCH_BYTES // max(1, longest)))):
+                bytes_ = sum(map(unpacked_size, piece.columns))
+                size, unpacked = size + bytes_, unpacked + bytes_
+                if unpacked > max(_SMALL, _RATIO * packed):
+                    what = f"unpacks to more than {_RATIO} times its size by texts that it repeats"
+                    raise RowError(source.name, number, what)
+                for name, values in piece.to_pydict().items():
+                    if name in typed:  # a label of a Dataset is an index into its names
+                        values = [_named(value, typed[name]) for value in values]
+                    columns.setdefault(name, []).extend(values)
+                count = len(next(iter(columns.values()), ()))
+                if count >= BATCH_ROWS or size >= BATCH_CHARACTERS:  # pieces of a few rows are joined
+                    yield Batch(range(number + 1, number + 1 + count), columns)
+                    number, size, columns = number + count, 0, {}
+            if columns:
+                yield Batch(range(number + 1, number + 1 + len(next(iter(columns.values())))), columns)
     except (pa.ArrowException, OSError, ValueError):
         raise RowError(source.name, number or None, "cannot be read as parquet") from None
-
-
-def _parts(batch: Any) -> Iterator[Any]:
-    """Halve a batch until each part is small with its texts written out."""
-    if len(batch) < 2 or sum(map(unpacked_size, batch.columns)) <= min(_BATCH_BYTES, 4 * BATCH_CHARACTERS):
-        yield batch
-    else:
-        yield from _parts(batch.slice(0, len(batch) // 2))
-        yield from _parts(batch.slice(len(batch) // 2))
 
 
 def _named(value: Any, names: Sequence[str]) -> Any:
