@@ -101,6 +101,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--mb", type=float, default=100, help="megabytes of the CSV file")
     parser.add_argument("--runs", type=int, default=3, help="runs of each; the fastest counts")
+    parser.add_argument("--acts", nargs="+", choices=list(ACTS), default=list(ACTS), help="what is measured")
     parser.add_argument("--read", nargs=2, metavar=("ACT", "FILE"), help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.read:
@@ -113,8 +114,8 @@ def main() -> None:
         write(folder, args.mb)
         lines = []
         plain = 0.0
-        for name, suffixes in ACTS.items():
-            for suffix in suffixes:
+        for name in dict.fromkeys(["csv.reader", *args.acts]):
+            for suffix in ACTS[name]:
                 path = folder / f"notes.{suffix}"
                 runs = []
                 for _ in range(args.runs):

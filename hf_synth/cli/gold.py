@@ -114,8 +114,12 @@ def gold(args: Namespace) -> Result | tuple[Result, int]:
 
     table = args.path or Path(args.task)
     named = args.text_column or args.label_column
-    meant = named or (args.path is None and (table.is_file() or len(table.parts) > 1))  # a name is that of a task
-    if meant and is_own_table(table) and not (args.text_column and args.label_column and args.out):
+    if (
+        (named or args.path is None)
+        and not (table.is_dir() and _is_task(args.task))
+        and is_own_table(table)
+        and not (args.text_column and args.label_column and args.out)
+    ):
         return _overview(args, table)
     if table.suffix.lower() in _TABLES and not table.exists():
         raise MissingGoldError(f"{table} is no file")
@@ -136,6 +140,13 @@ def gold(args: Namespace) -> Result | tuple[Result, int]:
     _print_labels(task, counts, list(rows))
     print(f"{task.full_name}: {count_text(rows)} -> {args.out} (access: {task.access})")
     return {"task": task.full_name, "rows": rows, "labels": counts, "out": str(args.out), "access": task.access}
+
+
+def _is_task(name: str) -> bool:
+    try:
+        return bool(hf_synth.load_task(name))
+    except TaskError:
+        return False
 
 
 def _task(args: Namespace) -> Task:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -79,7 +79,7 @@ def adopt(
     stated = access_of(dataset) if "access" in dataset.column_names else access
     access = strictest(task.access, stated, *known)
     _warn_of_accesses(dataset)
-    texts = {own: list(dataset[c][:]) for own, c in zip(task.text_columns, columns, strict=True)}
+    texts = {own: _texts(dataset, c) for own, c in zip(task.text_columns, columns, strict=True)}
     labels = _labels(task, dataset, llm_label_column, texts, file)
     ids = Ids(f"{task.name}-adopted")
     own_ids = [ids.new(value, i) for i, value in enumerate(column_of(dataset, "id"))]
@@ -101,6 +101,19 @@ def adopt(
     return adopted
 
 
+def _texts(dataset: Dataset, name: str) -> Any:
+    """Return a column as an Arrow array, of strings if it holds texts: they are not copied row by row."""
+    import pyarrow as pa
+
+    column = dataset.select_columns([name]).with_format("arrow")[:][name]
+    return column.cast(pa.string()) if pa.types.is_large_string(column.type) else column
+
+
+def _values(column: Any) -> Iterator[Any]:
+    for start in range(0, len(column), 1_000):
+        yield from column.slice(start, 1_000).to_pylist()
+
+
 def _warn_of_accesses(dataset: Dataset) -> None:
     """Log that a column `access` holds other things, for which the rows count as credentialed."""
     if "access" in dataset.column_names and (unknown := set(dataset["access"][:]) - set(ACCESSES)):
@@ -110,7 +123,7 @@ def _warn_of_accesses(dataset: Dataset) -> None:
         )  # fmt: skip
 
 
-def _labels(task: Task, dataset: Dataset, column: str, texts: Mapping[str, list[Any]], file: Path | None) -> list[Any]:
+def _labels(task: Task, dataset: Dataset, column: str, texts: Mapping[str, Any], file: Path | None) -> list[Any]:
     """Return the label of each row as gold reads it: an index, a list of them, or a text.
 
     Raises:
@@ -119,7 +132,7 @@ def _labels(task: Task, dataset: Dataset, column: str, texts: Mapping[str, list[
     names, typed = LabelNames(task.labels), label_names(dataset.features[column])
     labels: list[Any] = []
     wrong: dict[int, str] = {}
-    for place, (value, *row) in enumerate(zip(dataset[column][:], *texts.values(), strict=True)):
+    for place, (value, *row) in enumerate(zip(dataset[column][:], *map(_values, texts.values()), strict=True)):
         label: Any = value
         if any(not isinstance(t, str) or not t or t.isspace() for t in row):
             wrong[place] = "a text is empty; remove the row"
@@ -210,24 +223,31 @@ def _from_table(path: Path) -> Dataset:
     from datasets import Dataset
 
     faults = Faults(path.name)
-    columns: dict[str, list[Any]] = {}
-    count = 0
+    tables = []
     for batch in read_batches(path, faults, needed=()):
-        for name in batch.columns:
-            columns.setdefault(name, [None] * count)
-        count += len(batch.numbers)
-        for name, values in columns.items():
-            values.extend(batch.column(name))
+        tables.append(pa.table({name: _as_array(list(values)) for name, values in batch.columns.items()}))
     faults.check()
-    return Dataset(pa.table({name: _as_array(values) for name, values in columns.items()}))
+    try:
+        table = pa.concat_tables(tables, promote_options="permissive") if tables else pa.table({})
+    except pa.ArrowException:  # a column has other types in other batches
+        names = dict.fromkeys(name for table in tables for name in table.column_names)
+        table = pa.table({name: _joined(tables, name) for name in names})
+    nulls = [field.with_type(pa.string()) if pa.types.is_null(field.type) else field for field in table.schema]
+    return Dataset(table.cast(pa.schema(nulls)))
+
+
+def _joined(tables: list[Any], name: str) -> Any:
+    """Return a column of several tables; as text where their types differ."""
+    values = [v for t in tables for v in (t[name].to_pylist() if name in t.column_names else [None] * len(t))]
+    return _as_array(values)
 
 
 def _as_array(values: list[Any]) -> Any:
+    """Return values as an Arrow array; as text where their types differ."""
     import pyarrow as pa
 
     try:
-        array = pa.array(values)
-        return array.cast(pa.string()) if pa.types.is_null(array.type) else array
+        return pa.array(values)
     except (pa.ArrowException, TypeError, OverflowError, UnicodeEncodeError):
         texts = [json.dumps(value) if isinstance(value, list | dict) else cell_text(value) for value in values]
         plain = [v if isinstance(v, str) else text for v, text in zip(values, texts, strict=True)]

@@ -314,8 +314,11 @@ def _columns(features: datasets.Features, rows: Sequence[Mapping[str, Any]]) -> 
     return {name: [row[name] for row in rows] for name in features}
 
 
-def as_table(columns: Mapping[str, list[Any]], features: datasets.Features) -> pa.Table:
+def as_table(columns: Mapping[str, Any], features: datasets.Features) -> pa.Table:
     """Return columns as an Arrow table with these features; a label may be its name or its number.
+
+    Args:
+        columns: lists, or Arrow columns of texts.
 
     Raises:
         GoldError: a label is none of the features'.
@@ -325,12 +328,13 @@ def as_table(columns: Mapping[str, list[Any]], features: datasets.Features) -> p
         encoded = {name: _encoded(feature, columns[name]) for name, feature in features.items()}
     except (ValueError, TypeError):
         raise GoldError(f"a label is none of the task's {_where()}") from None
-    arrays = [pa.array(encoded[field.name], field.type) for field in schema]
-    return pa.table(arrays, schema=schema)
+    return pa.Table.from_pydict(encoded, schema=schema)
 
 
-def _encoded(feature: Any, values: Sequence[Any]) -> Sequence[Any]:
+def _encoded(feature: Any, values: Any) -> Any:
     """Return values as they are stored: texts, numbers of labels, lists of these."""
+    if isinstance(values, pa.Array | pa.ChunkedArray):
+        return values
     if isinstance(feature, datasets.ClassLabel):
         number = {value: feature.encode_example(value) for value in {*values} - {None}}
         return [None if value is None else number[value] for value in values]

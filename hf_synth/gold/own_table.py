@@ -266,7 +266,7 @@ def task_from_table(
 
     Args:
         path: a table, or a folder or archive with train, validation and test tables.
-        name: of the task; the file's name when None.
+        name: of the task, in small letters, with "_" for what is no letter or digit; the file's name when None.
         labels: the labels in order; read from the table when empty.
         meanings: what labels mean, by label; the LLM is told.
         group_column: what must not straddle a split, e.g. "patient_id".
@@ -277,7 +277,7 @@ def task_from_table(
         RowError: a column is missing, or rows are wrong.
         TaskError: the column has too many values to be labels, or a meaning is of another label.
     """
-    name = name or re.sub(r"\W+", "_", path.name.split(".")[0].lower()).strip("_")
+    name = re.sub(r"[^a-z0-9_]+", "_", (name or path.name.split(".")[0]).lower()).strip("_")
     name = name if re.match(r"[a-z]", name) else f"task_{name}".rstrip("_")
     columns: dict[str, Any] = {"text_columns": text_columns, "label_column": label_column, "group_column": group_column}
     task = Task.from_columns(name, labels=labels or _NO_LABELS[kind], kind=kind, access=access, **columns)

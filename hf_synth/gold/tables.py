@@ -153,28 +153,33 @@ def _parquet_batches(source: SourceFile) -> Iterator[Batch]:
 
     if source.packed:  # what its metadata record of its access is read from the file itself
         raise RowError(source.name, None, "is a parquet file packed by gzip; unpack it")
-    number = 0
+    number = size = unpacked = 0
+    columns: dict[str, list[Any]] = {}
     try:
         with source.open() as stream, pq.ParquetFile(_seekable(source, stream)) as table:
-            # a dictionary page may repeat one long text in every row: limit the rows of a batch by the worst case
+            # a dictionary page may repeat one long text in every row: limit the rows of a piece by the worst case
             groups = [table.metadata.row_group(i) for i in range(table.metadata.num_row_groups)]
             longest = max(
                 (g.column(c).total_uncompressed_size for g in groups for c in range(g.num_columns)), default=0
             )
             packed = sum(g.column(c).total_compressed_size for g in groups for c in range(g.num_columns))
             typed = {name: names for name, f in plain_features(table.schema_arrow).items() if (names := label_names(f))}
-            unpacked = 0
-            for batch in table.iter_batches(batch_size=max(1, min(BATCH_ROWS, _BATCH_BYTES // max(1, longest)))):
-                unpacked += sum(map(unpacked_size, batch.columns))
+            for piece in table.iter_batches(batch_size=max(1, min(BATCH_ROWS, _BATCH_BYTES // max(1, longest)))):
+                bytes_ = sum(map(unpacked_size, piece.columns))
+                size, unpacked = size + bytes_, unpacked + bytes_
                 if unpacked > max(_SMALL, _RATIO * packed):
-                    raise RowError(
-                        source.name, number, f"unpacks to more than {_RATIO} times its size by texts that it repeats"
-                    )
-                columns = batch.to_pydict()
-                for name, names in typed.items():  # a label of a Dataset is an index into its names
-                    columns[name] = [_named(value, names) for value in columns[name]]
-                yield Batch(range(number + 1, number + 1 + len(batch)), columns)
-                number += len(batch)
+                    what = f"unpacks to more than {_RATIO} times its size by texts that it repeats"
+                    raise RowError(source.name, number, what)
+                for name, values in piece.to_pydict().items():
+                    if name in typed:  # a label of a Dataset is an index into its names
+                        values = [_named(value, typed[name]) for value in values]
+                    columns.setdefault(name, []).extend(values)
+                count = len(next(iter(columns.values()), ()))
+                if count >= BATCH_ROWS or size >= BATCH_CHARACTERS:  # pieces of a few rows are joined
+                    yield Batch(range(number + 1, number + 1 + count), columns)
+                    number, size, columns = number + count, 0, {}
+            if columns:
+                yield Batch(range(number + 1, number + 1 + len(next(iter(columns.values())))), columns)
     except (pa.ArrowException, OSError, ValueError):
         raise RowError(source.name, number or None, "cannot be read as parquet") from None
 

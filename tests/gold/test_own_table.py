@@ -258,7 +258,9 @@ def test_rows_that_were_checked_in_a_german_excel(tmp_path: Path) -> None:
 
 
 # --- the verb -------------------------------------------------------------------------------------------------------
-def test_a_table_alone_shows_its_columns_and_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_table_alone_shows_its_columns_and_the_command(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     rows = [[f"p{i // 2}", note(i), ("now", "later")[i % 2], f"2020-01-{i % 28 + 1:02}"] for i in range(60)]
     path = table(tmp_path / "my notes.csv", ["Patient ID", "Message", "Urgency", "Day"], *rows)
     for words in ([], ["--out", tmp_path / "o"], ["--text-column", "Message"]):
@@ -273,6 +275,11 @@ def test_a_table_alone_shows_its_columns_and_the_command(tmp_path: Path, capsys:
     assert code == 1
     assert "does its first line name its columns?" in out
     assert "Person" not in out + error
+    table(tmp_path / "deep" / "train.csv", ["Message", "Urgency"], *([row[1], row[2]] for row in rows))
+    monkeypatch.chdir(tmp_path)
+    for folder in ("deep", "./deep"):
+        code, out, _ = run(capsys, "gold", folder)
+        assert (code, f"hf-synth gold {Path(folder)} --text-column Message --label-column Urgency" in out) == (1, True)
     code, _, error = run(capsys, "gold", tmp_path / "nothing.csv")
     assert (code, "nothing.csv is no file" in error or "--out" in error) == (1, True)
 
@@ -284,7 +291,7 @@ def test_the_verb_prints_labels_by_split_and_keeps_name_and_meanings(
     train = table(tmp_path / "in" / "train.csv", ["patient", "text", "y"], *rows)
     table(tmp_path / "in" / "test.csv", ["patient", "text", "y"], *([f"q{i}", note(200 + i), "now"] for i in range(9)))
     words = ["--text-column", "text", "--label-column", "y", "--group-column", "patient", "--skip-empty", "--name",
-             "triage", "--meaning", "Now=a nurse calls back today", "--validation", ".2",
+             "Triage", "--meaning", "Now=a nurse calls back today", "--validation", ".2",
              "--out", tmp_path / "o"]  # fmt: skip
     code, out, error = run(capsys, "gold", train.parent, *words, "--json")
     assert code == 0, error
