@@ -152,7 +152,10 @@ class _Sheet:
                 self.source.name, None, f"the header names {len(repeated)} columns more than once; rename them"
             )
         self.header, self.width = header, len(header)
-        self.places = {name: i for i, name in reversed(list(enumerate(header))) if name}  # the first of a name
+        self.places: dict[str, int] = {}
+        for i, name in enumerate(header):
+            if name:
+                self.places.setdefault(name, i)
         must = [i for name, i in self.places.items() if self.needed is None or name in self.needed]
         self.least = max(must, default=-1) + 1  # cells of a row that has every needed column
         self.longest = max(map(len, header), default=0) + 4

@@ -277,7 +277,7 @@ def test_gc_drops_what_is_no_answer(path: Path, capsys: pytest.CaptureFixture[st
     with Journal(path) as journal:
         journal.put_many([Entry(KEYS[11], "", "empty"), Entry(KEYS[12], "ha", "cut"), Entry(KEYS[13], "", "refusal")])
         with journal.transaction() as database:  # as earlier versions kept an empty answer
-            database.execute("INSERT INTO answers SELECT ?, '', 'ok', '', 0, 0, 0, '', 0, ''", (KEYS[14],))
+            database.execute("INSERT INTO answers SELECT ?, '', 'ok', '', 0, 0, 0, '', 0, '', ''", (KEYS[14],))
     assert run(capsys, "verify", path)[0] == 0
     assert as_json(capsys, "gc", path, "--status", "empty", "--dry-run")["dropped"] == 2
     assert as_json(capsys, "gc", path, "--status", "empty", "--model", "m-large")["dropped"] == 0

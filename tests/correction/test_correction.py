@@ -80,6 +80,7 @@ def test_the_verb_asks_for_coverage(
     monkeypatch.setattr("hf_synth.models.training.trainer_fit", lambda task, **_: linear_fit(task, gold))
     line = ["correct", str(tmp_path / "gold"), str(tmp_path / "rows"), "--gold", str(tmp_path / "gold"), "-q", "--json"]
     line += ["--out", str(tmp_path / "out"), "--method", "argmax", "--coverage-by-class"]
+    line += ["--base-model", "tiny"]
     assert main([*line, "--coverage", "0.9"]) == 0
     figures = json.loads(capsys.readouterr().out.splitlines()[-1])["figures"]
     assert figures["conformal_coverage_by_class"] is True

@@ -547,7 +547,8 @@ def test_the_verb_refuses_what_would_break_the_promise(clinic: Clinic) -> None:
         assert says in said
     id = _column(file, "id")[0]
     clinic.fill(file, wrong={id: "moderate"})
-    assert "an audited label is none of the task's" in clinic.correct("--audited", file)[2]
+    assert "column 'label' holds 'moderate', no known label" in clinic.correct("--audited", file)[2]
+    clinic.fill(file, wrong={id: TASK.labels[clinic.truth[id]]})
     text = file.read_text(encoding="utf-8").replace(f"{id},", "nobody,", 1)
     file.write_text(text, encoding="utf-8")
     assert "1 audited ids are not among the used rows" in clinic.correct("--audited", file)[2]

@@ -139,4 +139,4 @@ def test_the_verb(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert set(facts) == set(Assessment.__dataclass_fields__)
     checked.write_text("row,label\na,b\n")
     assert main(line) == 1
-    assert "needs an id and a label" in capsys.readouterr().err
+    assert "has no column 'id'; it has 'row', 'label'" in capsys.readouterr().err

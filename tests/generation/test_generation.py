@@ -714,7 +714,7 @@ def test_no_note_is_exit_1_with_the_cause(
     [
         ("llm_error", "timeout", r"no answer came \(timeout\), 3 of 3 times; raise --timeout"),
         ("llm_error", "http_400", r"no answer came \(http_400\), 3 of 3 times$"),
-        ("truncated", "", "raise max_tokens, or ask for fewer"),
+        ("truncated", "", "raise --max-tokens .*, or ask for fewer"),
         ("unknown_label", "", "the model gives other labels"),
         ("budget", "", "raise it$"),
         ("copied", "", "3 of 3 times$"),

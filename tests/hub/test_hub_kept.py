@@ -480,13 +480,13 @@ def test_a_tree_with_last_commits_goes_back_a_bounded_part_of_a_history(
             return [f.last_commit and f.last_commit.title for f in tree]
 
         read: list[str] = []
-        commit = Store.commit
-        monkeypatch.setattr(Store, "commit", lambda self, repo, rev: read.append(rev) or commit(self, repo, rev))
+        parent = Store.parent
+        monkeypatch.setattr(Store, "parent", lambda self, repo, now: read.append(now.oid) or parent(self, repo, now))
         assert last() == [f"commit {k}" for k in range(5)]
         monkeypatch.setattr(reading, "BACK", 3)
         read.clear()
         assert last() == [None, None, "commit 2", "commit 3", "commit 4"]
-        assert len(read) == 4  # the one asked for, and three before
+        assert len(read) == 3  # commits before the one asked for
         assert api.get_paths_info("demo/long", "4.txt", expand=True)[0].last_commit is not None
         monkeypatch.setattr(reading, "LOOKED_AT", 9)  # five files, then four
         assert last() == [None, None, None, "commit 3", "commit 4"]
