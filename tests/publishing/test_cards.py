@@ -202,7 +202,9 @@ def test_simulated_and_artificial_are_said_aloud() -> None:
     card = dataset_card(full_facts())
     assert "artificial clinic" in card
     assert "not a clinical benefit" in card
-    real = dataset_card(dataset_facts(replace(CLINIC, name="notes", script=None), rows_of(CLINIC).remove_columns("generator")))
+    real = dataset_card(
+        dataset_facts(replace(CLINIC, name="notes", script=None), rows_of(CLINIC).remove_columns("generator"))
+    )
     assert "simulat" not in real
 
 
