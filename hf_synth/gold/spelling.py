@@ -155,10 +155,10 @@ class Spellings:
 
     def __init__(self) -> None:
         self.rows: dict[str, Counter[str]] = {}  # by key: rows of each spelling
-        self.first: dict[str, int] = {}  # number of the first row of each key
+        self.first: dict[str, tuple[str, int]] = {}  # file and number of the first row of each key
         self._key: dict[str, str] = {}
 
-    def add(self, value: Any, number: int) -> bool:
+    def add(self, value: Any, number: int, file: str = "") -> bool:
         """Count a cell; return False if it holds no label."""
         written = value if isinstance(value, str) else cell_text(value)
         key = self._key.get(written) if written is not None else None
@@ -169,7 +169,8 @@ class Spellings:
             key = spelling_key(text)
             if len(self._key) < 10_000:
                 self._key[str(written)] = key
-        self.first.setdefault(key, number)
+        if key not in self.first:
+            self.first[key] = (file, number)
         self.rows.setdefault(key, Counter())[str(written)] += 1
         return True
 
@@ -191,8 +192,8 @@ class Spellings:
             if len(spelled) > 1
         ]
 
-    def doubtful(self) -> list[tuple[str, int, str]]:
-        """Return (label, number of its first row, what is doubtful) of rare look-alikes and names of nothing."""
+    def doubtful(self) -> list[tuple[str, tuple[str, int], str]]:
+        """Return (label, file and number of its first row, what is doubtful) of look-alikes and names of nothing."""
         count = {key: spelled.total() for key, spelled in self.rows.items()}
         name = {key: shown(cell_text(_most(spelled))) for key, spelled in self.rows.items()}
         found = []

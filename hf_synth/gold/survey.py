@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from hf_synth.errors import TaskError
+from hf_synth.errors import TaskError, line_of
 from hf_synth.gold.faults import Batch, Faults
 from hf_synth.gold.readers import File
 from hf_synth.gold.sources import as_source
@@ -95,6 +95,7 @@ class Survey:
         self._task, self._names = task, names
         self.spelled, self.patients = Spellings(), Patients()
         self.rows, self.judged = 0, False
+        self._file, self._files = "", 0
         self.left_out: Counter[str] = Counter()
 
     def read(self, file: File, skip_empty: bool, whole: bool) -> None:
@@ -105,6 +106,7 @@ class Survey:
             TaskError: the label column has too many values to be labels.
         """
         task, name = self._task, as_source(file).name
+        self._file, self._files = name, self._files + 1
         faults, ids, groups, accesses = Faults(name), Ids("row"), Patients(), Counter[str]()
         columns: dict[str, None] = {}
         others = 0
@@ -137,7 +139,7 @@ class Survey:
         if self._names is not None:
             found = self._names.find(value)
             return found, "" if found else label_problem(self._names, column, value, text)
-        if self.spelled.add(value, number):
+        if self.spelled.add(value, number, self._file):
             return value, ""
         if not isinstance(value, str):
             return None, f"column {column!r} holds no label"
@@ -180,8 +182,10 @@ class Survey:
         """Log which spellings are one label or patient, and which labels are doubtful."""
         for line in self.spelled.merged() if kind != "text2text" else ():
             _LOG.warning("labels: %s", line)
-        for label, number, why in self.spelled.doubtful():
-            _LOG.warning("label %r (first in line %s) %s: correct the table if it is wrong", label, number + 1, why)
+        for label, (file, number), why in self.spelled.doubtful():
+            word, line = line_of(file, number)
+            where = f"{word} {line}{f' of {file}' if self._files > 1 else ''}"
+            _LOG.warning("label %r (first in %s) %s: correct the table if it is wrong", label, where, why)
         column = self._task.group_column or "group"
         if count := len(self.patients.respelled):
             _LOG.warning(

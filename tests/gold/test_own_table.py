@@ -53,6 +53,22 @@ def test_look_alike_labels_are_one_and_that_is_said(tmp_path: Path, caplog: pyte
     assert [task.labels[row["label"]] for row in rows[:5]] == ["low", "low", "low", "high", "high"]
 
 
+def test_a_doubtful_label_has_the_line_of_its_file(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    rows = [{"note": note(i), "label": ("low", "high")[i % 2]} for i in range(40)]
+    lines = write_jsonl(tmp_path / "t.jsonl", [*rows, {"note": "one more", "label": "hihg"}])
+    task_from_table(lines, text_columns=["note"], label_column="label")
+    assert "label 'hihg' (first in line 41) occurs once" in caplog.text
+    folder = tmp_path / "splits"
+    folder.mkdir()
+    table(folder / "train.csv", ["note", "label"], *([note(i), ("low", "high")[i % 2]] for i in range(40)))
+    table(folder / "test.csv", ["note", "label"], [note(50), "low"], [note(51), "lwo"])
+    task_from_table(folder, text_columns=["note"], label_column="label")
+    assert "label 'lwo'" not in caplog.text, "three letters are too few to be a misspelling"
+    table(folder / "test.csv", ["note", "label"], [note(50), "low"], [note(51), "hgih"])
+    task_from_table(folder, text_columns=["note"], label_column="label")
+    assert "label 'hgih' (first in line 3 of test.csv) occurs once" in caplog.text
+
+
 def test_json_values_are_labels_as_they_print(tmp_path: Path) -> None:
     for values, labels in (
         ([True, False, "TRUE", "false"], ("TRUE", "false")), ([1, 1.0, "1", 2], ("1", "2")),

@@ -56,7 +56,7 @@ def test_the_name_is_the_most_frequent_spelling() -> None:
 
 def test_rare_look_alikes_are_named_with_their_row() -> None:
     spelled = counted(*["urgent"] * 30, *["routine"] * 9, "urgnet", "nan", *["grade 1"] * 30, "grade 2", "u-rgent")
-    found = {label: (row, why) for label, row, why in spelled.doubtful()}
+    found = {label: (row, why) for label, (_, row), why in spelled.doubtful()}
     assert found["urgnet"] == (40, "occurs once and looks like 'urgent'")
     assert found["nan"][0] == 41
     assert found["u-rgent"][1] == "differs from 'urgent' in signs only"
@@ -66,7 +66,7 @@ def test_rare_look_alikes_are_named_with_their_row() -> None:
 def test_one_number_with_more_zeros_is_doubtful() -> None:
     spelled = counted("0.5", "0.5", "0.50", "250.1", "250.10", "0.05")
     assert len(spelled.names()) == 5, "250.1 and 250.10 are two codes of ICD-9"
-    found = {label: (row, why) for label, row, why in spelled.doubtful()}
+    found = {label: (row, why) for label, (_, row), why in spelled.doubtful()}
     assert found.pop("0.50") == (3, "is the same number as '0.5'")
     assert [why for _, why in found.values()] == ["is the same number as '250.10'"]
 
