@@ -247,7 +247,7 @@ class Patients:
         self._name: dict[str, str] = {}  # by key
         self._known: dict[str, str | None] = {}  # by spelling
         self.respelled: set[str] = set()  # patients with several spellings
-        self.nobody: Counter[str] = Counter()  # words that name nobody
+        self.nobody: Counter[str] = Counter()  # words that name nobody; "" for empty cells
 
     def __len__(self) -> int:
         return len(self._name)
@@ -256,14 +256,13 @@ class Patients:
         """Return the patient that a cell names; None for nobody."""
         if isinstance(value, str) and value in self._known:
             found = self._known[value]
-            if found is None and value:
+            if found is None:
                 self.nobody[value.strip()] += 1
             return found
         text = cell_text(value)
         key = None if text is None else spelling_key(text)
         if text is None or key in _NOBODY:
-            if text is not None:
-                self.nobody[text] += 1
+            self.nobody[text or ("a list" if isinstance(value, list | dict) else "")] += 1
             found = None
         else:
             found = self._name.setdefault(str(key), text)

@@ -11,7 +11,16 @@ from hf_synth.errors import TaskError, line_of
 from hf_synth.gold.faults import Batch, Faults
 from hf_synth.gold.readers import File
 from hf_synth.gold.sources import as_source
-from hf_synth.gold.spelling import LONGEST_LABEL, Ids, LabelNames, Patients, Spellings, label_problem, split_labels
+from hf_synth.gold.spelling import (
+    LONGEST_LABEL,
+    Ids,
+    LabelNames,
+    Patients,
+    Spellings,
+    cell_text,
+    label_problem,
+    split_labels,
+)
 from hf_synth.gold.tables import check_needed, is_missing, read_batches
 from hf_synth.task.columns import ACCESSES, JUDGED, Kind
 from hf_synth.task.task import Task
@@ -80,11 +89,16 @@ def _label_of(task: Task, value: Any, number: int, find: Find, text: str) -> tup
         found = [find(v, number, text) for v in split_labels(value)]
         problem = next((problem for _, problem in found if problem), "")
         return list(dict.fromkeys(label for label, _ in found)), problem, False
-    if is_missing(value):
+    if is_missing(value) or _is_invisible(value):
         return None, f"column {column!r} is empty", True
     if task.kind == "text2text":
         return value, "" if isinstance(value, str) else f"column {column!r} is no text", False
     return *find(value, number, text), False
+
+
+def _is_invisible(value: Any) -> bool:
+    """Return whether a cell holds invisible characters alone."""
+    return isinstance(value, str) and not value.isascii() and len(value) <= LONGEST_LABEL and cell_text(value) is None
 
 
 # --- a table as a whole ---------------------------------------------------------------------------------------------
@@ -124,7 +138,7 @@ class Survey:
                             self._count(value, batch.numbers[i], "")
             for i in places if "id" in batch.columns and task.group_column != "id" else ():
                 ids.new(batch.columns["id"][i], batch.numbers[i])
-            for value in batch.column(task.group_column or "group"):
+            for value in batch.columns.get(task.group_column or "group", ()):
                 self.patients.name(value)
                 groups.name(value)
             if "access" in batch.columns:
@@ -192,5 +206,7 @@ class Survey:
                 "column %r: %s patients are spelled in several ways; each is one patient", column, f"{count:,}"
             )
         if self.patients.nobody:
-            words = ", ".join(f"{word!r} ({n:,})" for word, n in self.patients.nobody.most_common(4))
+            words = ", ".join(
+                f"{repr(w) if w else 'empty cells'} ({n:,})" for w, n in self.patients.nobody.most_common(4)
+            )
             _LOG.warning("column %r: %s name no patient; these rows stand alone", column, words)

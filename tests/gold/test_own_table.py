@@ -145,6 +145,25 @@ def test_nobody_is_no_patient(tmp_path: Path) -> None:
     assert len({row["group"] for row in streamed(task, path)}) == 12
 
 
+def test_rows_without_a_patient_are_counted(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    rows = [{"note": note(i), "label": ("low", "high")[i % 2], "pid": [i // 2] if i % 4 else ""} for i in range(40)]
+    path = write_jsonl(tmp_path / "t.jsonl", rows)
+    task_from_table(path, text_columns=["note"], label_column="label", group_column="pid")
+    assert "column 'pid': 'a list' (30), empty cells (10) name no patient; these rows stand alone" in caplog.text
+    caplog.clear()
+    task_from_table(path, text_columns=["note"], label_column="label")
+    assert "name no patient" not in caplog.text, "the table names no column of patients"
+
+
+def test_a_label_of_invisible_characters_is_an_empty_one(tmp_path: Path) -> None:
+    rows = [[note(i), ("low", "high")[i % 2]] for i in range(40)]
+    path = table(tmp_path / "t.csv", ["note", "label"], *rows, [note(50), "\u200b"], [note(51), "\ufeff "])
+    columns: dict[str, Any] = {"text_columns": ["note"], "label_column": "label"}
+    with pytest.raises(RowError, match="lines 42, 43: column 'label' is empty; --skip-empty"):
+        task_from_table(path, **columns)
+    assert task_from_table(path, **columns, skip_empty=True).labels == ("high", "low")
+
+
 def test_an_id_that_repeats_is_said(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     path = table(tmp_path / "x.csv", ["id", "note", "label"], *([i // 2, note(i), i % 2] for i in range(8)))
     task = task_from_table(path, **COLUMNS)
