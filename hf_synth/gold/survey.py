@@ -197,8 +197,8 @@ class Survey:
         for line in self.spelled.merged() if kind != "text2text" else ():
             _LOG.warning("labels: %s", line)
         for label, (file, number), why in self.spelled.doubtful():
-            word, line = line_of(file, number)
-            where = f"{word} {line}{f' of {file}' if self._files > 1 else ''}"
+            word, at = line_of(file, number)
+            where = f"{word} {at}{f' of {file}' if self._files > 1 else ''}"
             _LOG.warning("label %r (first in %s) %s: correct the table if it is wrong", label, where, why)
         column = self._task.group_column or "group"
         if count := len(self.patients.respelled):
