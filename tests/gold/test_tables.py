@@ -186,6 +186,12 @@ def test_the_first_of_several_sheets_is_named_once(tmp_path: Path, caplog: pytes
     assert caplog.text.count("has 2 sheets: its first one is read") == 1
 
 
+def test_a_json_list_in_one_line_is_refused_with_what_a_line_must_hold(tmp_path: Path) -> None:
+    path = written(tmp_path / "x.jsonl", json.dumps([{"note": "a", "label": "low"}]))
+    with pytest.raises(RowError, match="is not a JSON object .* the file must have one object .* in each line"):
+        read(path)
+
+
 def test_columns_stay_in_the_order_of_the_file(tmp_path: Path) -> None:
     path = written(tmp_path / "x.csv", "id,note,label,id\n1,a,low,2\n")
     [batch] = read_batches(path, needed=("note",))
