@@ -44,8 +44,9 @@ def adopt(
 ) -> Dataset:
     """Convert synthetic rows made elsewhere to the task's columns and features.
 
-    A column `seed_ids`, with the ids of the gold rows that a row was written from, is kept. Without it nothing is known
-    of these gold rows, and held-out gold cannot be held out together with what was written from it.
+    A column `seed_ids`, with the ids of the gold rows that a row was written from (a list, or a text such as "a; b" in
+    a table), is kept. Without it nothing is known of these gold rows, and held-out gold cannot be held out together
+    with what was written from it.
 
     Args:
         text_columns: their names for the task's text columns, in order; the task's own when None.
@@ -92,7 +93,7 @@ def adopt(
     constants |= {"task": task.full_name, "task_version": task.version, "generator": generator}
     constants |= {"label_status": "kept", "reason": "as_generated"}
     made: dict[str, list[Any]] = {name: [value] * count for name, value in constants.items()}
-    made |= texts | {"id": own_ids, "group": own_ids, "seed_ids": column_of(dataset, "seed_ids")}
+    made |= texts | {"id": own_ids, "group": own_ids, "seed_ids": _seed_ids(dataset)}
     made |= {task.label_column: labels, "llm_label": labels}
     adopted = Dataset(as_table(made, task.synthetic_features()))
     for column in dataset.column_names:  # labels of other LLMs
@@ -156,6 +157,15 @@ def _labels(task: Task, dataset: Dataset, column: str, texts: Mapping[str, Any],
             faults.add(numbers[place] if len(numbers) == len(labels) else place + 1, problem)
         faults.check()
     return labels
+
+
+def _seed_ids(dataset: Dataset) -> list[list[str] | None]:
+    """Return the ids of the gold rows behind each row, of a list or a text "a; b"; None where none is known."""
+    made: list[list[str] | None] = []
+    for value in column_of(dataset, "seed_ids"):
+        ids = [part if isinstance(part, str) else cell_text(part) for part in split_labels(value)]
+        made.append([i for i in ids if i] if ids or isinstance(value, list) else None)
+    return made
 
 
 def _index(names: LabelNames, typed: list[str] | None, value: Any) -> int | None:

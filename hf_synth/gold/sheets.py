@@ -110,6 +110,11 @@ def _warn_of_repeats(source: SourceFile, repeats: int) -> None:
     _LOG.warning("%s repeats its header in %d lines: these are left out (were files joined?)", source.name, repeats)
 
 
+@functools.lru_cache(maxsize=256)
+def _warn_of_sheets(source: SourceFile, count: int) -> None:
+    _LOG.warning("%s has %d sheets: its first one is read", source.name, count)
+
+
 def _quoting(error: csv.Error) -> str:
     said = str(error)
     if "end of data" in said:
@@ -155,7 +160,7 @@ class _Sheet:
         self.places: dict[str, int] = {}
         for i, name in enumerate(header):
             if name:
-                self.places.setdefault(name, i)
+                self.places.setdefault(name, i)  # the first of a name
         must = [i for name, i in self.places.items() if self.needed is None or name in self.needed]
         self.least = max(must, default=-1) + 1  # cells of a row that has every needed column
         self.longest = max(map(len, header), default=0) + 4
@@ -270,7 +275,7 @@ def excel_batches(source: SourceFile, faults: Faults, needed: Collection[str] | 
         sheets = [sheet for sheet in book.worksheets if sheet.sheet_state == "visible"] or book.worksheets
         sheet = sheets[0]
         if len(sheets) > 1:
-            _LOG.warning("%s has %d sheets: its first one is read", source.name, len(sheets))
+            _warn_of_sheets(source, len(sheets))
         sheet.reset_dimensions()  # some tools record a wrong size
         records = ([_excel_value(cell) for cell in row] for row in sheet.iter_rows(values_only=True))
         yield from _sheet_batches(source, _same_width(records), faults, needed)
@@ -288,7 +293,9 @@ def _same_width(records: Iterator[list[Any]]) -> Iterator[list[Any]]:
     for row in records:
         if not width and not _is_blank(row):
             width = max(i for i, cell in enumerate(row) if not _is_blank([cell])) + 1
-        yield (row + [None] * (width - len(row)))[:width] if width else row
+            row = row[:width]
+        # beside a single name, which may be a title, nothing is cut off: `_check_title` asks for the rows below it
+        yield row if width < 2 else (row + [None] * (width - len(row)))[:width]
 
 
 def _excel_value(value: Any) -> Any:

@@ -1,8 +1,9 @@
 """Spellings of labels, patients and ids: which cells of a table mean the same.
 
-Cells that differ only in capitals, blanks, invisible characters, Unicode form or the form of a number (1, 1.0, "01")
-mean one label and one patient. A label's name is its most frequent spelling. Two patients who are taken for one cost a
-coarser split; two spellings that are taken for two patients would put one patient on both sides of a split.
+Cells that differ only in capitals, blanks, invisible characters, Unicode form or the form of a number (1, 1.0, "01";
+0,5 and 0.5) mean one label and one patient. 0.50 beside 0.5 is reported and stays apart, since it may be another code.
+A label's name is its most frequent spelling. Two patients who are taken for one cost a coarser split; two spellings
+that are taken for two patients would put one patient on both sides of a split.
 """
 
 from __future__ import annotations
@@ -15,10 +16,13 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 LONGEST_LABEL = 100  # characters
-MISSING_WORDS = frozenset({"nan", "none", "null", "<na>", "n/a", "na", "#n/a", "nat"})
+MISSING_WORDS = frozenset({"nan", "none", "null", "<na>", "n/a", "na", "#n/a", "nat"}) | {
+    "#ref!", "#value!", "#div/0!", "#name?", "#num!", "#null!",  # what Excel writes for a formula that fails
+}  # fmt: skip
 _NOBODY = MISSING_WORDS | {"", "-", "--", "?"}  # in a column of patients
 _INVISIBLE = dict.fromkeys(map(ord, "\u200b\ufeff\u00ad\u2060\u180e"))  # removed also within a name
 _WHOLE = re.compile(r"(-?)0*(\d+)(?:[.,]0*)?")
+_DECIMAL = re.compile(r"-?\d*[.,]\d+")
 _RARE, _SHARE = 2, 0.05  # a rare label has at most so many rows, and at most this share of its look-alike's
 _SHORTEST = 4  # letters of a label that may be a misspelled one
 _ALIKE: dict[int, Any] = {  # letters that look like Latin ones; dashes and quotes as word processors write them
@@ -56,6 +60,8 @@ def spelling_key(text: str) -> str:
         text = "".join(c for c in text if unicodedata.category(c) != "Cf")
         text = unicodedata.normalize("NFKC", text.casefold()).translate(_ALIKE)
     text = " ".join(text.casefold().split())
+    if _DECIMAL.fullmatch(text):
+        text = text.replace(",", ".")
     number = _WHOLE.fullmatch(text)
     return (number[1] if number[2] != "0" else "") + number[2] if number else text
 
@@ -149,10 +155,10 @@ class Spellings:
 
     def __init__(self) -> None:
         self.rows: dict[str, Counter[str]] = {}  # by key: rows of each spelling
-        self.first: dict[str, int] = {}  # number of the first row of each key
+        self.first: dict[str, tuple[str, int]] = {}  # file and number of the first row of each key
         self._key: dict[str, str] = {}
 
-    def add(self, value: Any, number: int) -> bool:
+    def add(self, value: Any, number: int, file: str = "") -> bool:
         """Count a cell; return False if it holds no label."""
         written = value if isinstance(value, str) else cell_text(value)
         key = self._key.get(written) if written is not None else None
@@ -163,7 +169,8 @@ class Spellings:
             key = spelling_key(text)
             if len(self._key) < 10_000:
                 self._key[str(written)] = key
-        self.first.setdefault(key, number)
+        if key not in self.first:
+            self.first[key] = (file, number)
         self.rows.setdefault(key, Counter())[str(written)] += 1
         return True
 
@@ -185,8 +192,8 @@ class Spellings:
             if len(spelled) > 1
         ]
 
-    def doubtful(self) -> list[tuple[str, int, str]]:
-        """Return (label, number of its first row, what is doubtful) of rare look-alikes and names of nothing."""
+    def doubtful(self) -> list[tuple[str, tuple[str, int], str]]:
+        """Return (label, file and number of its first row, what is doubtful) of look-alikes and names of nothing."""
         count = {key: spelled.total() for key, spelled in self.rows.items()}
         name = {key: shown(cell_text(_most(spelled))) for key, spelled in self.rows.items()}
         found = []
@@ -195,6 +202,9 @@ class Spellings:
                 found.append((name[key], self.first[key], "reads like a missing value and is kept as a label"))
             for other in self.rows:
                 if other == key or (count[key], key) > (count[other], other):
+                    continue
+                if _DECIMAL.fullmatch(key) and _DECIMAL.fullmatch(other) and float(key) == float(other):
+                    found.append((name[key], self.first[key], f"is the same number as {name[other]!r}"))
                     continue
                 rare = count[key] <= max(1, min(_RARE, _SHARE * count[other]))
                 letters, others = (re.sub(r"[\W_]", "", k) for k in (key, other))
@@ -237,7 +247,7 @@ class Patients:
         self._name: dict[str, str] = {}  # by key
         self._known: dict[str, str | None] = {}  # by spelling
         self.respelled: set[str] = set()  # patients with several spellings
-        self.nobody: Counter[str] = Counter()  # words that name nobody
+        self.nobody: Counter[str] = Counter()  # words that name nobody; "" for empty cells
 
     def __len__(self) -> int:
         return len(self._name)
@@ -246,14 +256,13 @@ class Patients:
         """Return the patient that a cell names; None for nobody."""
         if isinstance(value, str) and value in self._known:
             found = self._known[value]
-            if found is None and value:
+            if found is None:
                 self.nobody[value.strip()] += 1
             return found
         text = cell_text(value)
         key = None if text is None else spelling_key(text)
         if text is None or key in _NOBODY:
-            if text is not None:
-                self.nobody[text] += 1
+            self.nobody[text or ("a list" if isinstance(value, list | dict) else "")] += 1
             found = None
         else:
             found = self._name.setdefault(str(key), text)

@@ -7,11 +7,20 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from hf_synth.errors import TaskError
+from hf_synth.errors import TaskError, line_of
 from hf_synth.gold.faults import Batch, Faults
 from hf_synth.gold.readers import File
 from hf_synth.gold.sources import as_source
-from hf_synth.gold.spelling import LONGEST_LABEL, Ids, LabelNames, Patients, Spellings, label_problem, split_labels
+from hf_synth.gold.spelling import (
+    LONGEST_LABEL,
+    Ids,
+    LabelNames,
+    Patients,
+    Spellings,
+    cell_text,
+    label_problem,
+    split_labels,
+)
 from hf_synth.gold.tables import check_needed, is_missing, read_batches
 from hf_synth.task.columns import ACCESSES, JUDGED, Kind
 from hf_synth.task.task import Task
@@ -80,11 +89,16 @@ def _label_of(task: Task, value: Any, number: int, find: Find, text: str) -> tup
         found = [find(v, number, text) for v in split_labels(value)]
         problem = next((problem for _, problem in found if problem), "")
         return list(dict.fromkeys(label for label, _ in found)), problem, False
-    if is_missing(value):
+    if is_missing(value) or _is_invisible(value):
         return None, f"column {column!r} is empty", True
     if task.kind == "text2text":
         return value, "" if isinstance(value, str) else f"column {column!r} is no text", False
     return *find(value, number, text), False
+
+
+def _is_invisible(value: Any) -> bool:
+    """Return whether a cell holds invisible characters alone."""
+    return isinstance(value, str) and not value.isascii() and len(value) <= LONGEST_LABEL and cell_text(value) is None
 
 
 # --- a table as a whole ---------------------------------------------------------------------------------------------
@@ -95,6 +109,7 @@ class Survey:
         self._task, self._names = task, names
         self.spelled, self.patients = Spellings(), Patients()
         self.rows, self.judged = 0, False
+        self._file, self._files = "", 0
         self.left_out: Counter[str] = Counter()
 
     def read(self, file: File, skip_empty: bool, whole: bool) -> None:
@@ -105,6 +120,7 @@ class Survey:
             TaskError: the label column has too many values to be labels.
         """
         task, name = self._task, as_source(file).name
+        self._file, self._files = name, self._files + 1
         faults, ids, groups, accesses = Faults(name), Ids("row"), Patients(), Counter[str]()
         columns: dict[str, None] = {}
         others = 0
@@ -122,7 +138,7 @@ class Survey:
                             self._count(value, batch.numbers[i], "")
             for i in places if "id" in batch.columns and task.group_column != "id" else ():
                 ids.new(batch.columns["id"][i], batch.numbers[i])
-            for value in batch.column(task.group_column or "group"):
+            for value in batch.columns.get(task.group_column or "group", ()):
                 self.patients.name(value)
                 groups.name(value)
             if "access" in batch.columns:
@@ -137,7 +153,7 @@ class Survey:
         if self._names is not None:
             found = self._names.find(value)
             return found, "" if found else label_problem(self._names, column, value, text)
-        if self.spelled.add(value, number):
+        if self.spelled.add(value, number, self._file):
             return value, ""
         if not isinstance(value, str):
             return None, f"column {column!r} holds no label"
@@ -180,13 +196,17 @@ class Survey:
         """Log which spellings are one label or patient, and which labels are doubtful."""
         for line in self.spelled.merged() if kind != "text2text" else ():
             _LOG.warning("labels: %s", line)
-        for label, number, why in self.spelled.doubtful():
-            _LOG.warning("label %r (first in line %s) %s: correct the table if it is wrong", label, number + 1, why)
+        for label, (file, number), why in self.spelled.doubtful():
+            word, at = line_of(file, number)
+            where = f"{word} {at}{f' of {file}' if self._files > 1 else ''}"
+            _LOG.warning("label %r (first in %s) %s: correct the table if it is wrong", label, where, why)
         column = self._task.group_column or "group"
         if count := len(self.patients.respelled):
             _LOG.warning(
                 "column %r: %s patients are spelled in several ways; each is one patient", column, f"{count:,}"
             )
         if self.patients.nobody:
-            words = ", ".join(f"{word!r} ({n:,})" for word, n in self.patients.nobody.most_common(4))
+            words = ", ".join(
+                f"{repr(w) if w else 'empty cells'} ({n:,})" for w, n in self.patients.nobody.most_common(4)
+            )
             _LOG.warning("column %r: %s name no patient; these rows stand alone", column, words)

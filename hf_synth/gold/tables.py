@@ -139,7 +139,8 @@ def _json_rows(source: SourceFile, faults: Faults) -> Iterator[tuple[int, Row]]:
                 if isinstance(row, dict):
                     yield number, row
                 else:
-                    faults.add(number, "is not a JSON object ({...})")
+                    hint = "; the file must have one object {...} in each line" if isinstance(row, list) else ""
+                    faults.add(number, f"is not a JSON object ({{...}}){hint}")
         except UnicodeError:
             faults.add(number + 1, "is no text in the encoding of the file's start; convert the file to UTF-8")
     if number == 0:

@@ -19,6 +19,7 @@ from hf_synth.gold.gold import load_gold
 from hf_synth.gold.own_table import task_from_table
 from hf_synth.task.columns import MANIFEST, access_of
 from hf_synth.task.folders import recorded_access, write_stage
+from hf_synth.task.task import Task
 
 
 def called_open(rows: Dataset) -> Dataset:
@@ -211,3 +212,17 @@ def test_a_link_is_as_strict_as_what_it_leads_to(tmp_path: Path) -> None:
     for place in (tmp_path / "link.parquet", tmp_path / "link"):
         assert recorded_access(place) == "credentialed"
         assert access_of(read_dataset(place)) == "credentialed"
+
+
+def test_seed_ids_of_a_table_are_ids_and_no_letters(tmp_path: Path) -> None:
+    """A text was read as a list of its letters: held-out gold was not held out with what was written from it."""
+    path = tmp_path / "pool.csv"
+    path.write_text(
+        "note,llm_label,seed_ids\nA first note.,low,rows-1\nA second note.,high,rows-1; rows-2\nA third.,low,\n"
+    )
+    task = Task.from_columns("t", text_columns=["note"], label_column="label", labels=["high", "low"])
+    assert adopt(task, read_dataset(path))["seed_ids"][:] == [["rows-1"], ["rows-1", "rows-2"], None]
+    columns: dict[str, Any] = {"note": ["a b c", "d e f"], "llm_label": ["low", "high"]}
+    assert adopt(task, Dataset.from_dict(columns | {"seed_ids": [7, None]}))["seed_ids"][:] == [["7"], None]
+    lists = Dataset.from_dict(columns | {"seed_ids": [["a,b", "c"], []]})
+    assert adopt(task, lists)["seed_ids"][:] == [["a,b", "c"], []]

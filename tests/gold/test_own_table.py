@@ -53,6 +53,22 @@ def test_look_alike_labels_are_one_and_that_is_said(tmp_path: Path, caplog: pyte
     assert [task.labels[row["label"]] for row in rows[:5]] == ["low", "low", "low", "high", "high"]
 
 
+def test_a_doubtful_label_has_the_line_of_its_file(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    rows = [{"note": note(i), "label": ("low", "high")[i % 2]} for i in range(40)]
+    lines = write_jsonl(tmp_path / "t.jsonl", [*rows, {"note": "one more", "label": "hihg"}])
+    task_from_table(lines, text_columns=["note"], label_column="label")
+    assert "label 'hihg' (first in line 41) occurs once" in caplog.text
+    folder = tmp_path / "splits"
+    folder.mkdir()
+    table(folder / "train.csv", ["note", "label"], *([note(i), ("low", "high")[i % 2]] for i in range(40)))
+    table(folder / "test.csv", ["note", "label"], [note(50), "low"], [note(51), "lwo"])
+    task_from_table(folder, text_columns=["note"], label_column="label")
+    assert "label 'lwo'" not in caplog.text, "three letters are too few to be a misspelling"
+    table(folder / "test.csv", ["note", "label"], [note(50), "low"], [note(51), "hgih"])
+    task_from_table(folder, text_columns=["note"], label_column="label")
+    assert "label 'hgih' (first in line 3 of test.csv) occurs once" in caplog.text
+
+
 def test_json_values_are_labels_as_they_print(tmp_path: Path) -> None:
     for values, labels in (
         ([True, False, "TRUE", "false"], ("TRUE", "false")), ([1, 1.0, "1", 2], ("1", "2")),
@@ -127,6 +143,25 @@ def test_nobody_is_no_patient(tmp_path: Path) -> None:
     path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
     task = task_from_table(path, **COLUMNS, group_column="pid")
     assert len({row["group"] for row in streamed(task, path)}) == 12
+
+
+def test_rows_without_a_patient_are_counted(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    rows = [{"note": note(i), "label": ("low", "high")[i % 2], "pid": [i // 2] if i % 4 else ""} for i in range(40)]
+    path = write_jsonl(tmp_path / "t.jsonl", rows)
+    task_from_table(path, text_columns=["note"], label_column="label", group_column="pid")
+    assert "column 'pid': 'a list' (30), empty cells (10) name no patient; these rows stand alone" in caplog.text
+    caplog.clear()
+    task_from_table(path, text_columns=["note"], label_column="label")
+    assert "name no patient" not in caplog.text, "the table names no column of patients"
+
+
+def test_a_label_of_invisible_characters_is_an_empty_one(tmp_path: Path) -> None:
+    rows = [[note(i), ("low", "high")[i % 2]] for i in range(40)]
+    path = table(tmp_path / "t.csv", ["note", "label"], *rows, [note(50), "\u200b"], [note(51), "\ufeff "])
+    columns: dict[str, Any] = {"text_columns": ["note"], "label_column": "label"}
+    with pytest.raises(RowError, match="lines 42, 43: column 'label' is empty; --skip-empty"):
+        task_from_table(path, **columns)
+    assert task_from_table(path, **columns, skip_empty=True).labels == ("high", "low")
 
 
 def test_an_id_that_repeats_is_said(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

@@ -23,7 +23,7 @@ def counted(*values: Any) -> Spellings:
         ["caf\u00e9", "cafe\u0301"], ["\uff4c\uff4f\uff57", "low"], ["1", "1.0", 1, 1.0, "01", "1,0"],
         [True, "TRUE", "True", "true"], ["not  seen", "not seen", "not\tseen"], ["non\u2013urgent", "non-urgent"],
         ["can\u2019t", "can't"], ["hi\u0261h", "hi\u0261h "], ["l\u043ew", "low"],
-        ["stra\u00dfe", "STRASSE"], [0, "-0", "0.0"],
+        ["stra\u00dfe", "STRASSE"], [0, "-0", "0.0"], ["0,5", "0.5", 0.5], ["-2,25", "-2.25"],
     ],
 )  # fmt: skip
 def test_look_alikes_are_one_label(values: list[Any]) -> None:
@@ -56,11 +56,24 @@ def test_the_name_is_the_most_frequent_spelling() -> None:
 
 def test_rare_look_alikes_are_named_with_their_row() -> None:
     spelled = counted(*["urgent"] * 30, *["routine"] * 9, "urgnet", "nan", *["grade 1"] * 30, "grade 2", "u-rgent")
-    found = {label: (row, why) for label, row, why in spelled.doubtful()}
+    found = {label: (row, why) for label, (_, row), why in spelled.doubtful()}
     assert found["urgnet"] == (40, "occurs once and looks like 'urgent'")
     assert found["nan"][0] == 41
     assert found["u-rgent"][1] == "differs from 'urgent' in signs only"
     assert set(found) == {"urgnet", "nan", "u-rgent"}
+
+
+def test_one_number_with_more_zeros_is_doubtful() -> None:
+    spelled = counted("0.5", "0.5", "0.50", "250.1", "250.10", "0.05")
+    assert len(spelled.names()) == 5, "250.1 and 250.10 are two codes of ICD-9"
+    found = {label: (row, why) for label, (_, row), why in spelled.doubtful()}
+    assert found.pop("0.50") == (3, "is the same number as '0.5'")
+    assert [why for _, why in found.values()] == ["is the same number as '250.10'"]
+
+
+def test_what_excel_writes_for_a_failed_formula_is_nobody_and_a_doubtful_label() -> None:
+    assert Patients().name("#REF!") is None
+    assert [label for label, _, _ in counted("low", "#VALUE!", "high").doubtful()] == ["#VALUE!"]
 
 
 def test_a_list_of_labels_decides() -> None:

@@ -165,6 +165,39 @@ def test_a_sheet_of_excel_is_a_table(tmp_path: Path, monkeypatch: pytest.MonkeyP
         read(tmp_path / "x.xlsx")
 
 
+def test_a_title_above_an_excel_table_is_named(tmp_path: Path) -> None:
+    openpyxl = pytest.importorskip("openpyxl")
+    book = openpyxl.Workbook()
+    for row in (["Visits of May"], [], ["note", "label"], ["a", "low"]):
+        book.active.append(row)
+    book.save(tmp_path / "x.xlsx")
+    with pytest.raises(RowError, match="has one name in its first line and 2 cells below it; if that line is a title"):
+        read(tmp_path / "x.xlsx")
+
+
+def test_the_first_of_several_sheets_is_named_once(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    openpyxl = pytest.importorskip("openpyxl")
+    book = openpyxl.Workbook()
+    for row in (["note", "label"], ["a", "low"]):
+        book.active.append(row)
+    book.create_sheet("more")
+    book.save(tmp_path / "sheets.xlsx")
+    assert read(tmp_path / "sheets.xlsx") == read(tmp_path / "sheets.xlsx")
+    assert caplog.text.count("has 2 sheets: its first one is read") == 1
+
+
+def test_a_json_list_in_one_line_is_refused_with_what_a_line_must_hold(tmp_path: Path) -> None:
+    path = written(tmp_path / "x.jsonl", json.dumps([{"note": "a", "label": "low"}]))
+    with pytest.raises(RowError, match="is not a JSON object .* the file must have one object .* in each line"):
+        read(path)
+
+
+def test_columns_stay_in_the_order_of_the_file(tmp_path: Path) -> None:
+    path = written(tmp_path / "x.csv", "id,note,label,id\n1,a,low,2\n")
+    [batch] = read_batches(path, needed=("note",))
+    assert list(batch.columns.items()) == [("id", ("1",)), ("note", ("a",)), ("label", ("low",))]
+
+
 def test_without_openpyxl_the_command_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "openpyxl", None)
     with pytest.raises(MissingExtraError, match=r"pip install 'hf_synth\[excel\]'"):
