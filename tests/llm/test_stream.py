@@ -54,6 +54,27 @@ MODERATED = [
 ]
 
 
+def test_a_prompt_that_speaks_of_moderation_is_no_refusal(tmp_path: Path) -> None:
+    said = "He drinks alcohol in moderation and was flagged for review."
+
+    def answer(request: dict[str, Any], _: int) -> Said:
+        if "seed" not in request:
+            return Said("a")
+        places = [{"type": "extra_forbidden", "loc": ("body", "seed"), "input": request["messages"]}]
+        error = {"message": f"{places}", "param": "seed", "type": "unsupported parameter"}
+        return Said(status=422, body=json.dumps({"error": error}).encode())
+
+    with serving(answer) as server:
+        (got,) = LLM("m", base_url=server.url, journal=tmp_path / "j.sqlite").chat(
+            [[{"role": "user", "content": said}]]
+        )
+        assert (got.status, got.text) == ("ok", "a")
+        refused = {"error": {"message": f"{said} was stopped", "code": "content_filter"}}
+        server.answer = lambda request, _: Said(status=400, body=json.dumps(refused).encode())
+        llm = LLM("m", base_url=server.url, journal=tmp_path / "k.sqlite")
+        assert llm.chat([[{"role": "user", "content": said}]])[0].status == "refusal"
+
+
 @pytest.mark.parametrize("said", MODERATED)
 def test_a_moderated_prompt_is_one_refusal_and_is_kept(said: Said, tmp_path: Path) -> None:
     with serving(lambda r, n: said if content(r) == "question 2" else Said("fine")) as server:
