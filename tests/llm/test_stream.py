@@ -152,6 +152,13 @@ def test_no_answer_at_all_is_an_error_with_its_cause(said: Said, words: str, n: 
     assert "question" not in str(caught.value).replace("no question", "").replace("questions in a row", "")
 
 
+def test_a_hung_server_is_not_asked_for_hours(tmp_path: Path) -> None:
+    with serving(lambda *_: Said(hang=True)) as server:
+        with pytest.raises(LLMError, match=r"answered no question within 0\.1 s: raise --timeout"):
+            make(server, tmp_path, timeout=0.1, max_retries=6).chat(questions(300))
+        assert len(server.requests) <= (8 + 4) * 4  # the last four are under way when the eighth is given up
+
+
 def test_the_first_time_out_says_what_to_do(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     with serving(lambda r, n: Said(hang=content(r) in ("question 1", "question 3"))) as server:
         answers = make(server, tmp_path, max_retries=1, timeout=0.2).chat(questions(6))
