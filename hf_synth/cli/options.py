@@ -117,7 +117,7 @@ def add_endpoint(parser: ArgumentParser) -> None:
     text = "a sampling parameter, e.g. temperature=0.7 or reasoning_effort=low; none leaves it out; may be repeated"
     add("--sampling", action="append", default=[], metavar="NAME=VALUE", help=text)
     add("--concurrency", type=int, metavar="C", help="requests under way at once (default: learnt from the server)")
-    add("--timeout", type=float, default=120, metavar="S", help="seconds to wait for an answer (default: 120)")
+    add("--timeout", type=float, metavar="S", help="seconds to wait for an answer (default: 120; of a GGUF file 600)")
     add("--rpm", type=float, metavar="N", help="requests a minute that the endpoint allows")
     add("--tpm", type=float, metavar="N", help="tokens a minute that the endpoint allows")
     add("--hedge", action="store_true", help="ask again when an answer is slow; only where answers cost nothing")
@@ -271,8 +271,9 @@ def llm_of(args: Namespace, beside: Path, model: str | None = None) -> Iterator[
             )
         yield hf_synth.LocalLLM(model, journal=journal, revision=args.revision, sampling=sampling_of(args))
         return
-    names = ("concurrency", "timeout", "budget_usd", "rpm", "tpm", "hedge")
+    names = ("concurrency", "budget_usd", "rpm", "tpm", "hedge")
     keywords: Result = {name: getattr(args, name) for name in names}
+    keywords |= {} if args.timeout is None else {"timeout": args.timeout}
     keywords |= {"journal": journal, "price": tuple(args.price) if args.price else None}
     keywords["sampling"] = sampling_of(args)
     if is_gguf(model) and not args.base_url:
@@ -282,13 +283,9 @@ def llm_of(args: Namespace, beside: Path, model: str | None = None) -> Iterator[
             print(
                 f"{model} runs on this machine; --base-url asks an endpoint for a model of that name", file=sys.stderr
             )
+        own = {"slots": args.slots, "context": args.context, "threads": args.threads}
         with hf_synth.LLM.local_gguf(
-            model,
-            slots=args.slots,
-            context=args.context,
-            threads=args.threads,
-            journal=journal,
-            sampling=keywords["sampling"],
+            model, **own, **{name: value for name, value in keywords.items() if value is not None}
         ) as served:
             yield served
         return

@@ -194,6 +194,9 @@ class LLMJudge:
         if answer.status == "error":
             tally["errors"] += 1
             return None
+        if not answer.logprobs and (answer.status == "refusal" or answer.again):
+            tally["refused" if answer.status == "refusal" else "unparsable"] += 1
+            return None
         if not answer.logprobs:
             raise LLMError(f"{self.llm.model} serves no log-probabilities: use votes (logprobs=False)")
         probs = np.zeros(len(order))

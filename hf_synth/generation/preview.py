@@ -16,10 +16,10 @@ from hf_synth.generation.generation import estimate, prepare, settings_of
 from hf_synth.generation.plan import Balance, Call
 from hf_synth.generation.prompts import prompt_for
 from hf_synth.generation.rows import entries_of
-from hf_synth.llm.questions import Answer, Chat, Question
+from hf_synth.llm.questions import Answer, Chat, Question, access_of_llm
 from hf_synth.privacy.repetition import Seen
 from hf_synth.reports.page import Section, Table, write_report
-from hf_synth.task.columns import REASONS, Access
+from hf_synth.task.columns import REASONS, Access, strictest
 from hf_synth.task.task import Prompt, Task
 
 if TYPE_CHECKING:
@@ -140,7 +140,8 @@ def preview(
     for answer in llm.stream(first(), **settings):
         call = schedule.open_calls.popleft()
         calls.append(PreviewedCall(call, answer, tuple(_judged(task, call, answer, gates, seen))))
-    made = Preview(task, pool.access, tuple(calls), sum(quotas.values()), None, None)
+    access = strictest(pool.access, access_of_llm(llm))
+    made = Preview(task, access, tuple(calls), sum(quotas.values()), None, None)
     if not made.kept:
         return made
     guess = estimate(task, exemplars, n, prompt=prompt, balance=balance, max_calls=max_calls, seed=seed)
@@ -148,7 +149,7 @@ def preview(
     in_all = min(guess.most_calls, -(-guess.calls * wanted // made.kept)) if made.kept < wanted else guess.calls
     costs = [one.answer.cost for one in calls if one.answer.cost is not None]
     cost = in_all * sum(costs) / len(costs) if costs else None
-    return Preview(task, pool.access, made.calls, made.rows, in_all, cost)
+    return Preview(task, access, made.calls, made.rows, in_all, cost)
 
 
 def _judged(

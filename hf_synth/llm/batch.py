@@ -34,7 +34,7 @@ from hf_synth.llm.leases import claim, keep_renewing, new_owner, release
 from hf_synth.llm.llm import LLM
 from hf_synth.llm.manners import provided_limit, request, sent_otherwise
 from hf_synth.llm.questions import Answer, Messages, Progress, Question, asked_of, check_sampling, seed_of, with_keys
-from hf_synth.llm.replies import Failure, Reply, read_reply
+from hf_synth.llm.replies import Failure, Reply, error_code, failure_kind, read_reply
 from hf_synth.llm.stream import Stream
 
 BATCH_PRICE = 0.5  # of the list price
@@ -442,9 +442,16 @@ def _read_line(line: bytes, model: str) -> tuple[str, Reply | Failure] | None:
         if response is None:
             return key, Failure(_UNANSWERED.get(str(facts["error"]["code"]), "malformed"), again=True)
         status = int(response["status_code"])
+        body = json.dumps(response.get("body")).encode()
         if status == 200:
-            return key, read_reply(json.dumps(response["body"]).encode(), model)
-        return (key, Failure(f"http_{status}", status in AGAIN or status >= 500)) if 100 <= status < 600 else None
+            reply = read_reply(body, model)
+        elif 100 <= status < 600:  # of the error its code alone is read, since the message may repeat the prompt
+            kind = failure_kind(status, (error_code(body) or "").encode())
+            reply = Failure(f"http_{status}", status in AGAIN or status >= 500, kind=kind)
+        else:
+            return None
+        declined = isinstance(reply, Failure) and reply.kind == "refusal"  # an answer like any other: it is kept
+        return key, Reply("", "refusal", reply.code, 0, 0, model) if declined else reply
     except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError):
         return None
 

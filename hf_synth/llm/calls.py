@@ -39,6 +39,7 @@ _NAMES = 20  # names of the model, and fingerprints, that are noted of a server
 _GIVE_UP = 16  # questions in a row that fail for good
 _LOADING_MINUTES = 10.0  # how long a server may take to load its model
 _LOADING_PAUSE = 1.0, 10.0  # seconds between two questions to a server that is loading: at first, and at most
+_HUNG = 8  # questions that timed out to the last try, before any answer: the others would, too
 _PAGES = 4  # questions answered by a web page, before any answer: there is no LLM
 _DOUBTS = 2  # questions that fail with a schema and not without it: the endpoint takes no schema
 _ROUNDING = 1e-9  # dollars: sums of reserved and settled amounts return to zero only approximately
@@ -327,7 +328,7 @@ class Run:
                 await asyncio.sleep(backoff * random.uniform(0.5, 1.0))
 
     def _tries(self, outcome: Failure) -> int:
-        hopeful = self._reached and (self._answered or outcome.kind != "page")
+        hopeful = self._reached and (self._answered or (outcome.kind or outcome.code) not in ("page", "timeout"))
         return self._max_retries if hopeful else min(_TRIES_AT_FIRST, self._max_retries)
 
     def _judge_schema(self, schema: Mapping[str, Any] | None) -> None:
@@ -427,6 +428,8 @@ class Run:
             raise LLMError(f"cannot reach {self._where}: nothing answers there; start the server or check base_url")
         name = failure.kind or failure.code
         self._failures[name] += 1
+        if self._failures["timeout"] >= _HUNG and not self._answered:
+            raise LLMError(f"{self._where} answered no question within {self._timeout:g} s{_because(name)}")
         if self._failures["page"] >= _PAGES and not self._answered:
             raise LLMError(f"{self._where} is no LLM endpoint ({failure.code}){_because(name)}")
         if failure.outage or not self._answered:

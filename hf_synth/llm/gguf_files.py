@@ -114,6 +114,11 @@ def find_weights(model: str | Path) -> Weights:
     )
 
 
+def names_file(model: str) -> bool:
+    """Return whether the name of a model holds the digest of a file: it stands for the same weights at any address."""
+    return _NAMED.fullmatch(model) is not None
+
+
 def licence_of(generator: str) -> str:
     """Return the sentence on digest and licence for the name of a packaged file's answers; "" for any other name."""
     named = _NAMED.fullmatch(generator)

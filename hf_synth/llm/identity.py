@@ -13,6 +13,7 @@ from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from hf_synth.llm.gguf_files import names_file
 from hf_synth.llm.journal import Journal
 
 _LOG = logging.getLogger(__name__)
@@ -105,7 +106,7 @@ def _compare(before: Mapping[str, Any], now: Mapping[str, Any], model: str, cach
             model,
             "; ".join(changes),
         )
-    elif cached and before["url"] != now["url"] and not now["served"] and model not in _ANY_PORT:
+    elif cached and before["url"] != now["url"] and not now["served"] and not (model in _ANY_PORT or names_file(model)):
         _LOG.warning(
             "%d answers of model %r came from the journal: they were made at %s, and %s was not asked; if that is "
             "another model, give it a journal of its own with --journal",

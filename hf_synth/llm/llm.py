@@ -36,7 +36,7 @@ from hf_synth.llm.manners import MOST_RULES, First, Manners, Refusal, provided_l
 from hf_synth.llm.pacing import Pace
 from hf_synth.llm.providers import Provider, chat_url, key_headers, key_of, next_step, provider_of
 from hf_synth.llm.questions import Answer, Messages, Progress, Question, asked_of, check_sampling, seed_of, with_keys
-from hf_synth.llm.refused import Rules, names_model
+from hf_synth.llm.refused import Rules, names_model, own_words
 from hf_synth.llm.replies import Failure, Reply, error_code, failure_kind, read_limits, read_reply, retry_after
 from hf_synth.llm.stream import Stream, Tally
 
@@ -485,13 +485,13 @@ class Wire:
         headers = {name.decode("latin-1").lower(): value.decode("latin-1") for name, value in raw}
         plain = endpoints.decompress(content, headers.get("content-encoding", "").strip().lower())
         if not 200 <= status < 300:
-            failure = self._failure(status, headers, plain or b"")
+            failure = self._failure(status, headers, plain or b"", body)
             return failure if failure.kind else self._llm.manners.suspect(failure, status, plain or b"", body)
         reply = Failure("malformed", again=True) if plain is None else read_reply(plain, self._llm.model)
         return replace(reply, limits=limits) if (limits := read_limits(headers)) else reply
 
-    def _failure(self, status: int, headers: Mapping[str, str], body: bytes) -> Failure:
-        """Classify an HTTP status; the message is not read, since it may repeat the prompt."""
+    def _failure(self, status: int, headers: Mapping[str, str], body: bytes, sent: Mapping[str, Any]) -> Failure:
+        """Classify an HTTP status; what of the message repeats the prompt is not read."""
         where = self._origin
         messages = {
             402: f"the credits at {where} are spent (402); top them up, then run again to go on: every answer is kept",
@@ -499,7 +499,7 @@ class Wire:
             403: f"{where} does not allow this (403); check the key's rights and the model",
             404: f"{where} does not know model {self._llm.model!r} or base_url's path ({status})",
         }
-        kind = failure_kind(status, body)
+        kind = failure_kind(status, own_words(body, sent))
         fatal = messages.get(404 if names_model(status, body) else status) if not kind else None
         if 300 <= status < 400:
             fatal = f"{where} redirects elsewhere ({status}), which is not followed; check base_url"

@@ -160,14 +160,37 @@ def _parts(value: Any, depth: int) -> Iterator[tuple[tuple[str, ...], str]]:
                 yield from _parts(item, depth + 1)
 
 
+def own_words(body: bytes, sent: Mapping[str, Any]) -> bytes:
+    """Return what the body of an error says by itself: its names and texts, each cut where it repeats the prompt."""
+    try:
+        data = json.loads(body)
+    except (ValueError, RecursionError):
+        data = body.decode("utf-8", "replace")
+    return "\n".join(_cut(text, sent) for text in _texts(data, 0)).encode("utf-8", "replace")
+
+
+def _texts(value: Any, depth: int) -> Iterator[str]:
+    """Yield every name and text of a body."""
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, Mapping | list) and depth < 12:
+        for item in value.items() if isinstance(value, Mapping) else enumerate(value):
+            yield str(item[0])
+            yield from _texts(item[1], depth + 1)
+
+
 def _unquoted(text: str, sent: Mapping[str, Any]) -> str:
     """Cut a message where it begins to repeat the prompt, and write names of fields as they were sent."""
+    return _CAMEL.sub(lambda name: _field(name[0], sent) or name[0], _cut(text, sent))
+
+
+def _cut(text: str, sent: Mapping[str, Any]) -> str:
     for message in sent.get("messages", ()):
         for line in str(message.get("content", "")).splitlines():
             line = line.strip()
             if len(line) >= 12 and (place := text.find(line[:40])) >= 0:
                 text = text[:place]
-    return _CAMEL.sub(lambda name: _field(name[0], sent) or name[0], text)
+    return text
 
 
 def _is_quoted(said: str, sent: Mapping[str, Any]) -> bool:

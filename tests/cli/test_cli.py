@@ -131,7 +131,7 @@ def test_each_verb_reads_the_folder_of_the_one_before(
 def test_a_gguf_file_writes_notes(capsys: pytest.CaptureFixture[str], gold: Path, tmp_path: Path) -> None:
     pytest.importorskip("xllamacpp", reason="needs xllamacpp (PyPI): llama.cpp's server")
     model, out = write_gguf(tmp_path / "tiny.gguf"), tmp_path / "out"
-    words = ["generate", gold, "--llm", model, "--slots", "2", "--context", "4096", "--n", "4", "--max-calls", "2"]
+    words = ["generate", gold, "--llm", model, "--slots", "2", "--context", "4096", "--n", "4", "--max-calls", "8"]
     code, _, error = run(capsys, *words, "--out", out, "--journal", tmp_path / "journal.sqlite", "-q")
     if code:  # random weights may write no text at all, which is an error with its cause
         assert "no note was made: the text is empty" in error

@@ -13,6 +13,7 @@ from support.llm_server import Said, entries, serving
 from hf_synth.cli.cli import main
 from hf_synth.cli.options import sampling_of
 from hf_synth.errors import LLMError
+from hf_synth.llm.llm import LLM
 
 
 def args(*sampling: str, max_tokens: int | None = None) -> Namespace:
@@ -64,3 +65,27 @@ def test_generate_sends_what_the_hand_set_and_says_so(tmp_path: Path, monkeypatc
 
     (asked,) = {json.dumps(json.loads(x), sort_keys=True) for x in read_dataset(tmp_path / "syn")["sampling"]}
     assert json.loads(asked) == {"temperature": 0.3, "top_p": 0.95, "max_tokens": 900, "seed": None}
+
+
+@pytest.mark.parametrize(
+    ("words", "passed"),
+    [
+        ([], {}),
+        (["--timeout", "30", "--concurrency", "2", "--slots", "3"], {"timeout": 30.0, "concurrency": 2, "slots": 3}),
+    ],
+)
+def test_a_gguf_file_is_asked_as_the_hand_says(
+    words: list[str], passed: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    asked: dict[str, Any] = {}
+
+    def start(model: str, **how: Any) -> LLM:
+        asked.update(how)
+        raise LLMError("no server in this test")
+
+    monkeypatch.setattr(LLM, "local_gguf", start)
+    argv = ["generate", "clinic", "--llm", "x.gguf", "--n", "4", "--gold-size", "20", "--out", str(tmp_path / "o")]
+    assert main([*argv, *words, "-q"]) == 1
+    given = {name: asked.get(name) for name in ("timeout", "concurrency", "slots")}
+    assert {name: value for name, value in given.items() if value is not None} == passed

@@ -254,6 +254,16 @@ def test_probabilities_of_letters_are_read_and_kept(tmp_path: Path) -> None:
         assert judging.figures["judge"]["unparsable"] == 5
 
 
+def test_one_moderated_or_empty_answer_without_probabilities_costs_itself_only(tmp_path: Path) -> None:
+    flagged = Said(status=403, body=json.dumps({"error": {"code": 403, "message": "Input was flagged"}}).encode())
+    odd = {1: flagged, 3: Said("")}
+    with serving(lambda request, n: odd.get(n) or lettered(request, n)) as server:
+        judging = LLMJudge(TASK, llm_of(server, tmp_path, concurrency=1), votes=1, logprobs=True)
+        judging.predict(toy_rows(5, task=TASK))
+    figures = judging.figures["judge"]
+    assert [figures[name] for name in ("votes", "refused", "unparsable", "errors")] == [3, 1, 1, 0]
+
+
 @pytest.mark.parametrize("told", [None, {}, [], {"content": None}, {"content": [{"token": "a"}]}, {"content": [7]}])
 def test_strange_log_probabilities_are_none(told: Any) -> None:
     assert read_logprobs(told) == ""

@@ -56,6 +56,14 @@ def test_a_preview_shows_all_and_the_run_goes_on_from_it(writer: LLMServer, tmp_
     assert rows["text"][:8] == shown
 
 
+def test_a_preview_is_as_strict_as_the_model_that_wrote_it(writer: LLMServer, tmp_path: Path) -> None:
+    class Learnt(LLM):
+        access = "credentialed"  # as of a LocalLLM that was trained on such notes
+
+    llm = Learnt("m", base_url=writer.url, journal=tmp_path / "j.sqlite")
+    assert preview(TASK, gold(), llm, 4, rows=2).access == "credentialed"
+
+
 def test_a_preview_says_what_the_gates_say(tmp_path: Path) -> None:
     said = [{"text": "Gold note 3 <b>with</b> marks.", "label": "calm"}, {"text": "Fine now, all quiet.", "label": "x"}]
     with serving(lambda *_: Said(json.dumps({"entries": said}))) as server:

@@ -249,6 +249,19 @@ def test_error_lines_are_retried_if_that_may_help(tmp_path: Path) -> None:
     assert [len(asked) for asked in server.asked] == [8, 5, 1]
 
 
+def test_a_moderated_question_of_a_batch_is_a_refusal_and_is_kept(tmp_path: Path) -> None:
+    def line(request: Any) -> Line:
+        return status(request, 400, "content_filter") if "2" in content(request) else echo(request)
+
+    with serving(Plan(line)) as server:
+        llm = make(server, tmp_path)
+        for cached in (False, True):  # the second time nothing is asked, and the schema was not at fault
+            answers = llm.chat(questions(4), access="open", schema={"type": "object"})
+            assert [a.status for a in answers] == ["ok", "ok", "refusal", "ok"]
+            assert [a.cached for a in answers] == [cached] * 4
+        assert [len(asked) for asked in server.asked] == [4]
+
+
 def test_lines_that_are_broken_are_counted_and_asked_again(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     strange = [
         b"<html>gateway</html>", b'{"custom_id": ', b"[]", b"null", b"7", b"\xff\xfe", b"[" * 50_000,

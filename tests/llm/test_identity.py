@@ -72,6 +72,16 @@ def test_a_new_fingerprint_is_said_once(tmp_path: Path, caplog: pytest.LogCaptur
     assert said == ["http://x/v1: model 'm' has a new system_fingerprint: fp2"]
 
 
+@pytest.mark.parametrize(("model", "said"), [("smol@0123456789ab", False), ("smol", True)])
+def test_a_file_on_another_port_is_no_other_model(
+    model: str, said: bool, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    journal = Journal(tmp_path / "j.sqlite")
+    note_server(journal, model, "http://127.0.0.1:1/v1", Server(served={model: None}))
+    note_server(journal, model, "http://127.0.0.1:2/v1", Server(), cached=3)
+    assert ("journal of its own" in caplog.text) is said
+
+
 @pytest.mark.parametrize(
     ("models", "props", "says", "slots"),
     [

@@ -54,6 +54,27 @@ MODERATED = [
 ]
 
 
+def test_a_prompt_that_speaks_of_moderation_is_no_refusal(tmp_path: Path) -> None:
+    said = "He drinks alcohol in moderation and was flagged for review."
+
+    def answer(request: dict[str, Any], _: int) -> Said:
+        if "seed" not in request:
+            return Said("a")
+        places = [{"type": "extra_forbidden", "loc": ("body", "seed"), "input": request["messages"]}]
+        error = {"message": f"{places}", "param": "seed", "type": "unsupported parameter"}
+        return Said(status=422, body=json.dumps({"error": error}).encode())
+
+    with serving(answer) as server:
+        (got,) = LLM("m", base_url=server.url, journal=tmp_path / "j.sqlite").chat(
+            [[{"role": "user", "content": said}]]
+        )
+        assert (got.status, got.text) == ("ok", "a")
+        refused = {"error": {"message": f"{said} was stopped", "code": "content_filter"}}
+        server.answer = lambda request, _: Said(status=400, body=json.dumps(refused).encode())
+        llm = LLM("m", base_url=server.url, journal=tmp_path / "k.sqlite")
+        assert llm.chat([[{"role": "user", "content": said}]])[0].status == "refusal"
+
+
 @pytest.mark.parametrize("said", MODERATED)
 def test_a_moderated_prompt_is_one_refusal_and_is_kept(said: Said, tmp_path: Path) -> None:
     with serving(lambda r, n: said if content(r) == "question 2" else Said("fine")) as server:
@@ -129,6 +150,13 @@ def test_no_answer_at_all_is_an_error_with_its_cause(said: Said, words: str, n: 
         make(server, tmp_path, max_retries=1, timeout=0.2).chat(questions(n))
     assert f"127.0.0.1:{server.port}" in str(caught.value)
     assert "question" not in str(caught.value).replace("no question", "").replace("questions in a row", "")
+
+
+def test_a_hung_server_is_not_asked_for_hours(tmp_path: Path) -> None:
+    with serving(lambda *_: Said(hang=True)) as server:
+        with pytest.raises(LLMError, match=r"answered no question within 0\.1 s: raise --timeout"):
+            make(server, tmp_path, timeout=0.1, max_retries=6).chat(questions(300))
+        assert len(server.requests) <= (8 + 4) * 4  # the last four are under way when the eighth is given up
 
 
 def test_the_first_time_out_says_what_to_do(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

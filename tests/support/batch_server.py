@@ -43,9 +43,9 @@ def echo(request: Request, usage: bool = True, **more: Any) -> Line:
     return Line(json.dumps(said).encode())
 
 
-def status(request: Request, code: int) -> Line:
-    """Refuse with a status, and repeat the prompt."""
-    response = {"status_code": code, "request_id": "r", "body": {"error": {"message": content(request), "code": None}}}
+def status(request: Request, code: int, error: str | None = None) -> Line:
+    """Refuse with a status and the code of an error, and repeat the prompt."""
+    response = {"status_code": code, "request_id": "r", "body": {"error": {"message": content(request), "code": error}}}
     said = {"id": "line", "custom_id": request["custom_id"], "response": response, "error": None}
     return Line(json.dumps(said).encode(), error=True)
 
