@@ -13,6 +13,7 @@ from datasets import DatasetDict
 from support.kinds import ASKED, asked_gold, generated
 from support.tiny import tiny_base, toy_rows, toy_task
 
+import hf_synth.experiments.experiment  # noqa: F401  # its names are bound before `dear` replaces them
 from hf_synth.cli import main
 from hf_synth.evaluation.evaluation import Scores
 from hf_synth.models.base_models import TOY_NOTE
