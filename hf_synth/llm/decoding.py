@@ -122,6 +122,8 @@ class Checkpoint:
     @cached_property
     def access(self) -> Access:
         """The access of the notes that the model is known to have learnt from; open where nothing is recorded."""
+        if self.weights is not None:
+            return self.weights.access
         return access_on_record(self._model, self._files[0]) or "open"
 
     @cached_property
