@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -283,3 +284,25 @@ def test_the_check_finds(old: str, new: str, problem: str) -> None:
     problems = check_card(card.replace(old, new))
     assert len(problems) == 1
     assert problem in problems[0]
+
+
+@pytest.mark.parametrize("words", ["name Ann Example of ward 7", "have no label Ann", "have no text " * 8])
+def test_a_reason_from_a_foreign_folder_is_not_shown(words: str) -> None:
+    def said(note: str) -> Any:
+        return dataset_facts(CLINIC, rows_of(CLINIC), gold_notes=[note])["gold_left_out"]
+
+    assert said(f"x.csv, split train: rows left out, since they {words.strip()}: 3") == "3 of split `train`"
+    assert said("x.csv, split Ann: rows left out, since they have no label: 3") == ""
+    assert said("x.csv, split test: rows left out, since they have no label: 3") == (
+        "3 of split `test`, since they have no label"
+    )
+
+
+def test_the_reasons_of_our_scripts_are_shown() -> None:
+    scripts = Path(__file__).parents[2] / "dataset_scripts"
+    reasons = [r for file in scripts.glob("*.py") for r in re.findall(r'leave_out\([^"]*"([^"{]+)"', file.read_text())]
+    assert len(reasons) > 10
+    for reason in [*reasons, "are changes without Action", "have only answers of several pieces", "have no text"]:
+        note = f"split train: rows left out, since they {reason}: 3"
+        facts = dataset_facts(CLINIC, rows_of(CLINIC), gold_notes=[note])
+        assert facts["gold_left_out"] == f"3 of split `train`, since they {reason}"
