@@ -29,11 +29,11 @@ from hf_synth.task.task import Task
 CANARY = "zebrafinch-7741-quokka"
 GOLDEN = Path(__file__).parent / "golden"
 GRADES = ("grade_0", "grade_1", "grade_2", "grade_3")
-CLINIC = Task.from_columns(
+CLINIC = replace(Task.from_columns(
     "clinic", text_columns="text", label_column="label", labels=GRADES, access="open", license="Apache-2.0",
     label_meanings=("none", "seen only", "eating altered", "tube | admission"),
     description="Artificial notes graded 0-3.", citation="The artificial clinic.", source_url="https://example.org/clinic",
-)  # fmt: skip
+), script="clinic")  # fmt: skip
 SCORES = Scores(
     "clinic", 200, {"macro_f1": 0.7123, "accuracy": 0.8, "ece": 0.02},
     {"macro_f1": (0.65, 0.78), "accuracy": (0.74, 0.86), "ece": (0.01, 0.04)},
@@ -202,7 +202,8 @@ def test_simulated_and_artificial_are_said_aloud() -> None:
     card = dataset_card(full_facts())
     assert "artificial clinic" in card
     assert "not a clinical benefit" in card
-    real = dataset_card(dataset_facts(replace(CLINIC, name="notes"), rows_of(CLINIC).remove_columns("generator")))
+    own = replace(CLINIC, script=None)  # a task of one's own of that name
+    real = dataset_card(dataset_facts(own, rows_of(CLINIC).remove_columns("generator")))
     assert "simulat" not in real
 
 
