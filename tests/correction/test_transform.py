@@ -320,6 +320,8 @@ def test_a_policy_of_another_corrector_is_refused(
     counted = Policy("measured", 4, annotators=(GENERATOR,))
     with pytest.raises(TaskError, match="labels of LLMs that new rows do not have"):
         GenerateAndCorrect(CLINIC, llm, corrector, exemplars=gold, policy=counted)
+    with pytest.raises(TaskError, match="'gold_only' drops every row"):
+        GenerateAndCorrect(CLINIC, llm, corrector, exemplars=gold, policy=Policy("gold_only", 4))
     unasked = fit_policy(CLINIC, rows, linear_fit(CLINIC, gold, rows), gold=gold, method="none")
     GenerateAndCorrect(CLINIC, llm, corrector, exemplars=gold, policy=unasked)
 
