@@ -17,6 +17,7 @@ from hf_synth.correction.policy import Policy
 from hf_synth.errors import HfSynthError, TaskError
 from hf_synth.llm.batch import BatchLLM
 from hf_synth.llm.llm import LLM
+from hf_synth.llm.questions import access_of_llm
 from hf_synth.models.loading import model_folder
 from hf_synth.models.record import FACTS, weights_sha256
 from hf_synth.task.columns import MANIFEST
@@ -47,7 +48,11 @@ def llm_identity(llm: Any) -> dict[str, Any]:
         state["limits"] = str(getattr(llm, "max_new_tokens", None))
     if isinstance(own, str):
         state = {"identity": own} | ({"type": state["type"]} if "type" in state else {"model": state["model"]})
-    return state
+    try:
+        access = access_of_llm(llm)
+    except HfSynthError:
+        return state
+    return state if access == "open" else state | {"access": access}  # rows of a cached map have it
 
 
 def judge_identity(judge: Any) -> dict[str, Any]:
@@ -126,7 +131,7 @@ def check_bound(policy: Policy, corrector: Any) -> None:
     Raises:
         TaskError: it was fitted for another one, or needs labels of LLMs that new rows do not have.
     """
-    if policy.method in ("none", "gold_only"):
+    if policy.method == "none":
         return
     if policy.method == "gold_only":
         raise TaskError("policy 'gold_only' drops every row: nothing is generated for it; train on the gold alone")

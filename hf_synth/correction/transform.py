@@ -48,7 +48,7 @@ from hf_synth.models.inference import predict_proba
 from hf_synth.models.record import ModelAt
 from hf_synth.privacy.repetition import Seen
 from hf_synth.task.access import overall_access
-from hf_synth.task.columns import LLM_LABEL, strictest
+from hf_synth.task.columns import LLM_LABEL, Access, strictest
 from hf_synth.task.labels import check_columns
 from hf_synth.task.task import Prompt, Task
 
@@ -113,8 +113,7 @@ class GenerateAndCorrect:
         columns = [c for c in (*GOLD, *task.text_columns, task.label_column) if c in exemplars.column_names]
         self._exemplars = exemplars.with_format(None).select_columns(columns)
         self._access = strictest(self._pool.access)
-        used = [ModelAt(self._corrector)] if self._corrector is not None else []
-        self._of_model = overall_access(*used, also=["open"])
+        self._of_model = self._access_of_corrector()
         self._stamp: Stamp = model_stamp(self._corrector) if self._corrector is not None else ()
         self._digest = model_digest(self._corrector) if self._corrector is not None else None
         self._state = _state_of(self)
@@ -331,12 +330,16 @@ class GenerateAndCorrect:
             row |= columns
         return rows
 
+    def _access_of_corrector(self) -> Access:
+        used = [ModelAt(self._corrector)] if self._corrector is not None else []
+        return overall_access(*used, also=["open"])
+
     def _probs(self, rows: Dataset) -> npt.NDArray[np.floating[Any]]:
         if self._judge is not None:
             return self._judge.predict(rows)
         assert self._corrector is not None
         if (stamp := model_stamp(self._corrector)) != self._stamp:
-            if model_digest(self._corrector) != self._digest:
+            if model_digest(self._corrector) != self._digest or self._access_of_corrector() != self._of_model:
                 raise ModelError(f"corrector {str(self._corrector)!r} has changed: make the GenerateAndCorrect again")
             self._stamp = stamp
         return predict_proba(self._task, self._corrector, rows)

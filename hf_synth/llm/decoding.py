@@ -27,7 +27,7 @@ from hf_synth.llm.gguf_files import Weights, find_weights, is_gguf
 from hf_synth.models.loading import cpu_threads, model_folder, quiet
 from hf_synth.models.record import access_on_record, weights_sha256
 from hf_synth.models.tokens import batches
-from hf_synth.task.columns import Access
+from hf_synth.task.columns import Access, strictest
 from hf_synth.task.labels import Floats
 
 _LOG = logging.getLogger(__name__)
@@ -122,7 +122,13 @@ class Checkpoint:
     @cached_property
     def access(self) -> Access:
         """The access of the notes that the model is known to have learnt from; open where nothing is recorded."""
-        return access_on_record(self._model, self._files[0]) or "open"
+        if self.weights is not None:
+            return self.weights.access
+        folder = self._files[0]
+        # a link of one file leads to what is recorded where that file lies
+        folders = dict.fromkeys([folder, *(file.resolve().parent for file in folder.iterdir() if file.is_symlink())])
+        found = [access for one in folders if (access := access_on_record(self._model, one)) is not None]
+        return strictest(*found) if found else "open"
 
     @cached_property
     def loaded(self) -> Loaded:

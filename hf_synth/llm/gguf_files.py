@@ -16,6 +16,9 @@ from pathlib import Path
 from typing import Any
 
 from hf_synth.errors import LLMError
+from hf_synth.models.record import FACTS, access_of_model
+from hf_synth.task.columns import Access, strictest
+from hf_synth.task.folders import recorded_access
 
 
 @dataclass(frozen=True)
@@ -72,6 +75,28 @@ class Weights:
     def facts(self) -> dict[str, str]:
         """Name, licence and digest, as a folder's manifest has them."""
         return {"name": self.name, "licence": self.licence, "sha256": self.sha256}
+
+    @property
+    def access(self) -> Access:
+        """The access of the notes that the weights are known to have learnt from; open where nothing is recorded.
+
+        It is recorded in facts or a manifest beside the file; for a link, also beside the file to which it leads. The
+        files of the table are open wherever they lie.
+
+        Raises:
+            ModelError: facts are broken.
+            RowError: a manifest is broken.
+        """
+        if any(one.sha256 == self.sha256 for one in PACKAGED):
+            return "open"
+        folders = dict.fromkeys([self.path.absolute().parent, self.path.resolve().parent])
+        found: list[Access] = [
+            access_of_model(self.path, folder=folder) if (folder / "config.json").is_file() else "credentialed"
+            for folder in folders
+            if (folder / FACTS).is_file()  # without a model beside them they describe other weights
+        ]
+        recorded = recorded_access(self.path)
+        return strictest(*found, *([recorded] if recorded else [])) if found or recorded else "open"
 
 
 def is_gguf(model: str | Path) -> bool:

@@ -39,6 +39,7 @@ from hf_synth.llm.questions import Answer, Messages, Progress, Question, asked_o
 from hf_synth.llm.refused import Rules, names_model, own_words
 from hf_synth.llm.replies import Failure, Reply, error_code, failure_kind, read_limits, read_reply, retry_after
 from hf_synth.llm.stream import Stream, Tally
+from hf_synth.task.columns import Access
 
 Price = tuple[float, float]
 
@@ -101,6 +102,7 @@ class LLM:
     _ledger: Ledger = field(init=False, repr=False)
     _opened: Journal | None = field(init=False, repr=False, default=None)
     _server: LlamaServer | None = field(init=False, repr=False, default=None)
+    _access: Access = field(init=False, repr=False, default="open")  # of a server of this process, also in a pickle
     _about: Server | None = field(init=False, repr=False, default=None)  # what it says of itself, asked once
 
     def __post_init__(self) -> None:
@@ -159,11 +161,13 @@ class LLM:
         how = {"timeout": 600.0, "price": (0.0, 0.0), **options}
         how["concurrency"] = connections(server.slots, options.get("concurrency"))
         try:
+            access = server.weights.access
             llm = cls(server.weights.name, server.url, server.key, **how)
         except BaseException:
             server.close()
             raise
         object.__setattr__(llm, "_server", server)
+        object.__setattr__(llm, "_access", access)
         return llm
 
     def __enter__(self) -> LLM:
@@ -178,12 +182,17 @@ class LLM:
             self._server.close()
 
     @property
+    def access(self) -> Access:
+        """The access that is recorded of the file that `local_gguf` serves (`LocalLLM.access`); open for any other."""
+        return self._access
+
+    @property
     def weights(self) -> Weights | None:
         """The file that answers, where `local_gguf` made this LLM."""
         return None if self._server is None else self._server.weights
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return LLM, tuple(getattr(self, f.name) for f in fields(self) if f.init)
+        return LLM, tuple(getattr(self, f.name) for f in fields(self) if f.init), {"_access": self._access}
 
     @property
     def _price(self) -> Price | None:
@@ -232,6 +241,7 @@ class LLM:
         other = replace(self, journal=path)
         object.__setattr__(other, "_ledger", self._ledger)
         object.__setattr__(other, "_server", self._server)
+        object.__setattr__(other, "_access", self._access)
         return other
 
     def keep(self, keys: Sequence[str]) -> None:

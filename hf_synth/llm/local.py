@@ -78,9 +78,9 @@ class LocalLLM:
 
     @property
     def access(self) -> Access:
-        """The access that the model's folder records: what it writes may repeat the notes that it learnt from.
+        """The access that the model's folder records, for a GGUF file the folder in which it lies.
 
-        It is open where nothing is recorded.
+        What it writes may repeat the notes that it learnt from. It is open where nothing is recorded.
 
         Raises:
             ModelError: the model cannot be found, or its facts are broken.

@@ -27,7 +27,19 @@ if TYPE_CHECKING:
     from datasets import Dataset
 
 _SAMPLE = 280  # characters of an example
-_LEFT_OUT = re.compile(r"split (\w{1,30}): rows left out, since they ([\w ,'-]{1,150}): ([\d,]{1,20})$")
+_LEFT_OUT = re.compile(
+    r"split (train|validation|test|rows): rows left out, since they ([\w ,'-]{1,150}): ([\d,]{1,20})$"
+)
+# The words of the reasons that our readers state. A note with any other word may come from a foreign folder.
+_REASON_WORDS = frozenset((
+    "a", "action", "actor", "agreed", "also", "an", "and", "annotations", "another", "answer", "answers", "are",
+    "assessment", "certainity", "changes", "contradict", "earlier", "empty", "event", "file", "have", "holds", "id",
+    "in", "is", "its", "judged", "label", "labelled", "labels", "later", "medication", "mention", "no", "note",
+    "notes", "of", "on", "one", "only", "or", "pair", "pieces", "plan", "premise", "question", "records", "relation",
+    "repeat", "row", "same", "several", "split", "stands", "summary", "tag", "tell", "temporality", "text", "that",
+    "the", "true", "which", "with", "without",
+))  # fmt: skip
+_LONGEST_REASON = 16  # words
 _WHAT = {
     "corrected": "labels after correction; rows that were dropped are left out",
     "raw": "labels as the generator meant them, every row with a text",
@@ -130,7 +142,9 @@ def dataset_facts(
         "examples": _examples(task, dataset, kept, final, columns["source"]) if joined == "open" else [],
     }  # fmt: skip
     left_out = [match for note in gold_notes if (match := _LEFT_OUT.search(note))]
-    facts["gold_left_out"] = "; ".join(f"{m[3]} of split `{m[1]}`, since they {m[2]}" for m in left_out)
+    facts["gold_left_out"] = "; ".join(
+        f"{m[3]} of split `{m[1]}`" + (f", since they {m[2]}" if _is_reason(m[2]) else "") for m in left_out
+    )
     facts |= _status_table(task, meant, status) if corrected and task.labels else {"statuses": [], "status_columns": []}
     facts |= _score_table(scores)
     facts["simulated"] = simulated(task, list(generators))
@@ -241,6 +255,12 @@ def _examples(
 
 
 # --- models ---------------------------------------------------------------------------------------------------------
+def _is_reason(text: str) -> bool:
+    """Return whether a reason for leaving rows out consists of words that our readers use."""
+    words = re.findall(r"\w+", text.lower())
+    return len(words) <= _LONGEST_REASON and _REASON_WORDS.issuperset(words)
+
+
 def model_card_facts(
     task: Task,
     trained: Mapping[str, Any],

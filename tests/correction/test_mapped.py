@@ -16,7 +16,8 @@ from datasets import ClassLabel, Dataset, DatasetDict, Features, IterableDataset
 from support.chats import TASK, InstantLLM, short_gold
 
 from hf_synth import GenerateAndCorrect, Task, load_task
-from hf_synth.correction.identity import parser_digest
+from hf_synth.correction.identity import judge_identity, parser_digest
+from hf_synth.correction.judging import LLMJudge
 from hf_synth.correction.mapped import label_by_name
 from hf_synth.errors import ColumnError, TaskError
 from hf_synth.llm.local import LocalLLM
@@ -248,6 +249,18 @@ def test_a_cached_map_hands_out_no_credentialed_text_as_open(tmp_path: Path) -> 
     ):
         t = transform(task=task, exemplars=exemplars)
         assert set(rows.map(t, **t.map_kwargs)["access"]) == {expected}
+
+
+def test_the_access_of_an_llm_decides_what_is_cached(tmp_path: Path) -> None:
+    GOLD.select(range(6)).save_to_disk(tmp_path / "gold")
+    rows = Dataset.load_from_disk(tmp_path / "gold")
+    for access in ("open", "credentialed", "open"):
+        llm = InstantLLM()
+        llm.access = access  # type: ignore[attr-defined]
+        t = transform(llm=llm)
+        assert set(rows.map(t, **t.map_kwargs)["access"]) == {access}
+        opinions = judge_identity(LLMJudge(TASK, llm))  # type: ignore[arg-type]
+        assert (opinions == judge_identity(LLMJudge(TASK, InstantLLM()))) == (access == "open")  # type: ignore[arg-type]
 
 
 # --- other processes ------------------------------------------------------------------------------------------------

@@ -6,6 +6,7 @@ import asyncio
 import dataclasses
 import hashlib
 import json
+import pickle
 import shutil
 import subprocess
 import sys
@@ -236,6 +237,10 @@ def test_the_files_and_the_access_of_a_corrector_decide(
     (cut / "config.json").write_text(json.dumps(config))
     with pytest.raises(ModelError, match="has changed: make the GenerateAndCorrect again"):
         few.map(changed)
+    loosened = pickle.dumps(by(cut))
+    (cut / FACTS).write_text((closed / FACTS).read_text())  # the same weights are found to have learnt from other notes
+    with pytest.raises(ModelError, match="has changed: make the GenerateAndCorrect again"):
+        few.map(pickle.loads(loosened), load_from_cache_file=False)
     touched = by(moved)
     (moved / "config.json").write_text((moved / "config.json").read_text())  # other times, same files
     assert "kept" in few.map(touched)["label_status"] or "relabelled" in few.map(touched)["label_status"]
@@ -320,6 +325,8 @@ def test_a_policy_of_another_corrector_is_refused(
     counted = Policy("measured", 4, annotators=(GENERATOR,))
     with pytest.raises(TaskError, match="labels of LLMs that new rows do not have"):
         GenerateAndCorrect(CLINIC, llm, corrector, exemplars=gold, policy=counted)
+    with pytest.raises(TaskError, match="'gold_only' drops every row"):
+        GenerateAndCorrect(CLINIC, llm, corrector, exemplars=gold, policy=Policy("gold_only", 4))
     unasked = fit_policy(CLINIC, rows, linear_fit(CLINIC, gold, rows), gold=gold, method="none")
     GenerateAndCorrect(CLINIC, llm, corrector, exemplars=gold, policy=unasked)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import struct
 from hashlib import sha256
@@ -14,6 +15,10 @@ import pytest
 from hf_synth.errors import LLMError
 from hf_synth.llm import gguf_files
 from hf_synth.llm.gguf_files import PACKAGED, Packaged, find_weights, is_gguf, licence_of, read_header
+from hf_synth.llm.local import LocalLLM
+from hf_synth.llm.questions import access_of_llm
+from hf_synth.models.record import FACTS
+from hf_synth.task.columns import MANIFEST
 
 WORDS = [
     ("general.architecture", "toy"), ("general.name", "A  Toy/Model"), ("general.license", "mit"),
@@ -68,6 +73,29 @@ def test_a_file_is_known_by_its_bytes(tmp_path: Path) -> None:
     assert (one.context, one.bytes_per_token) == (512, 2 * 2 * 2 * (16 + 16))
     changed = find_weights(write(tmp_path / "changed.gguf", data + b"!"))
     assert changed.name != one.name
+
+
+@pytest.mark.parametrize(("name", "facts"), [
+    (MANIFEST, {"stage": "train", "access": "credentialed"}),
+    (FACTS, {"access": "credentialed"}),
+    (FACTS, {"access": "open", "weights": "0" * 64}),  # of other weights
+])  # fmt: skip
+def test_what_stands_beside_a_file_is_its_access(
+    name: str, facts: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "model").mkdir()
+    file = write(tmp_path / "model" / "x.gguf", header(WORDS))
+    assert access_of_llm(LocalLLM(str(file), journal=tmp_path / "journal.sqlite")) == "open"
+    (tmp_path / "model" / name).write_text(json.dumps(facts))
+    (tmp_path / "elsewhere").mkdir()
+    link = tmp_path / "elsewhere" / "y.gguf"
+    link.symlink_to(file)
+    for path in (file, link):
+        assert find_weights(path).access == "credentialed"
+        assert access_of_llm(LocalLLM(str(path), journal=tmp_path / "journal.sqlite")) == "credentialed"
+    known = Packaged("toy", "org/toy", "mit", "toy==1", "toy/x.gguf", find_weights(file).sha256)
+    monkeypatch.setattr(gguf_files, "PACKAGED", (known,))
+    assert find_weights(file).access == "open", "the bytes are those of a public file"
 
 
 def test_a_file_that_says_nothing_of_itself_has_a_name(tmp_path: Path) -> None:

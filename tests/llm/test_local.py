@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import pickle
+import shutil
 import signal
 import socket
 import struct
@@ -27,6 +28,7 @@ from hf_synth.llm.gguf_files import find_weights
 from hf_synth.llm.journal import Journal
 from hf_synth.llm.local import LocalLLM
 from hf_synth.llm.questions import Answer, Chat, Question
+from hf_synth.task.columns import MANIFEST
 
 CANARY = "CANARY-7d20"
 NO_SYSTEM = "{% if messages[0]['role'] == 'system' %}{{ raise_exception('no system role') }}{% endif %}" + TEMPLATE
@@ -569,3 +571,13 @@ def test_a_gguf_file_is_known_by_its_bytes_and_needs_its_package(
         LocalLLM(str(file), revision="main", journal=tmp_path / "journal.sqlite").chat(ask("a note"))
     with pytest.raises(LLMError, match="there is no file"):
         LocalLLM(str(tmp_path / "none.gguf"), journal=tmp_path / "journal.sqlite").chat(ask("a note"))
+
+
+def test_a_folder_of_links_has_the_access_of_the_folder_that_they_lead_to(model: Path, tmp_path: Path) -> None:
+    closed, links = Path(shutil.copytree(model, tmp_path / "closed")), tmp_path / "links"
+    links.mkdir()
+    for file in closed.iterdir():
+        (links / file.name).symlink_to(file)
+    assert make(links, tmp_path).access == "open"
+    (closed / MANIFEST).write_text('{"access": "credentialed"}')
+    assert make(links, tmp_path).access == make(closed, tmp_path).access == "credentialed"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import pickle
+import shutil
 import signal
 import subprocess
 import sys
@@ -21,6 +22,8 @@ from hf_synth.llm import local_server as module
 from hf_synth.llm.gguf_files import Weights, find_weights
 from hf_synth.llm.llm import LLM
 from hf_synth.llm.local_server import connections, fitting_slots, free_cores, local_server
+from hf_synth.llm.questions import access_of_llm
+from hf_synth.task.columns import MANIFEST
 
 SCHEMA = {
     "type": "object",
@@ -200,3 +203,14 @@ def test_threads_are_for_free_cores(
     monkeypatch.setattr(module.os, "cpu_count", lambda: machine)
     monkeypatch.setattr(module.os, "getloadavg", lambda: (load, 0.0, 0.0))
     assert free_cores() == threads
+
+
+def test_what_a_file_learnt_is_the_access_of_its_answers_also_in_a_pickle(model: Path, tmp_path: Path) -> None:
+    with LLM.local_gguf(model, slots=1, context=256, journal=tmp_path / "journal.sqlite") as llm:
+        assert access_of_llm(llm) == "open"
+    (tmp_path / "closed").mkdir()
+    file = Path(shutil.copy(model, tmp_path / "closed"))
+    (tmp_path / "closed" / MANIFEST).write_text('{"access": "credentialed"}')
+    with LLM.local_gguf(file, slots=1, context=256, journal=tmp_path / "journal.sqlite") as llm:
+        for one in (llm, llm.with_journal(tmp_path / "other.sqlite"), pickle.loads(pickle.dumps(llm))):
+            assert access_of_llm(one) == "credentialed"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -28,12 +29,11 @@ from hf_synth.task.task import Task
 CANARY = "zebrafinch-7741-quokka"
 GOLDEN = Path(__file__).parent / "golden"
 GRADES = ("grade_0", "grade_1", "grade_2", "grade_3")
-CLINIC = Task.from_columns(
+CLINIC = replace(Task.from_columns(
     "clinic", text_columns="text", label_column="label", labels=GRADES, access="open", license="Apache-2.0",
     label_meanings=("none", "seen only", "eating altered", "tube | admission"),
     description="Artificial notes graded 0-3.", citation="The artificial clinic.", source_url="https://example.org/clinic",
-)  # fmt: skip
-CLINIC = replace(CLINIC, script="clinic")  # the built-in one: its notes are artificial
+), script="clinic")  # fmt: skip
 SCORES = Scores(
     "clinic", 200, {"macro_f1": 0.7123, "accuracy": 0.8, "ece": 0.02},
     {"macro_f1": (0.65, 0.78), "accuracy": (0.74, 0.86), "ece": (0.01, 0.04)},
@@ -202,9 +202,8 @@ def test_simulated_and_artificial_are_said_aloud() -> None:
     card = dataset_card(full_facts())
     assert "artificial clinic" in card
     assert "not a clinical benefit" in card
-    real = dataset_card(
-        dataset_facts(replace(CLINIC, name="notes", script=None), rows_of(CLINIC).remove_columns("generator"))
-    )
+    own = replace(CLINIC, script=None)  # a task of one's own of that name
+    real = dataset_card(dataset_facts(own, rows_of(CLINIC).remove_columns("generator")))
     assert "simulat" not in real
 
 
@@ -286,3 +285,25 @@ def test_the_check_finds(old: str, new: str, problem: str) -> None:
     problems = check_card(card.replace(old, new))
     assert len(problems) == 1
     assert problem in problems[0]
+
+
+@pytest.mark.parametrize("words", ["name Ann Example of ward 7", "have no label Ann", "have no text " * 8])
+def test_a_reason_from_a_foreign_folder_is_not_shown(words: str) -> None:
+    def said(note: str) -> Any:
+        return dataset_facts(CLINIC, rows_of(CLINIC), gold_notes=[note])["gold_left_out"]
+
+    assert said(f"x.csv, split train: rows left out, since they {words.strip()}: 3") == "3 of split `train`"
+    assert said("x.csv, split Ann: rows left out, since they have no label: 3") == ""
+    assert said("x.csv, split test: rows left out, since they have no label: 3") == (
+        "3 of split `test`, since they have no label"
+    )
+
+
+def test_the_reasons_of_our_scripts_are_shown() -> None:
+    scripts = Path(__file__).parents[2] / "dataset_scripts"
+    reasons = [r for file in scripts.glob("*.py") for r in re.findall(r'leave_out\([^"]*"([^"{]+)"', file.read_text())]
+    assert len(reasons) > 10
+    for reason in [*reasons, "are changes without Action", "have only answers of several pieces", "have no text"]:
+        note = f"split train: rows left out, since they {reason}: 3"
+        facts = dataset_facts(CLINIC, rows_of(CLINIC), gold_notes=[note])
+        assert facts["gold_left_out"] == f"3 of split `train`, since they {reason}"
