@@ -114,9 +114,7 @@ def page_of(name: str, folder: Path, args: argparse.Namespace) -> str:
         grid = Grid(
             sizes=(GOLD,), arms=arms, ratios=(max(args.ratios),), seeds=tuple(args.seeds), base_models=(args.encoder,)
         )
-        results["Fine-tuned MiniLM"] = experiment(
-            task, makers, grid=grid, out=out / "encoder", args=TRAINING, **shared
-        )
+        results["Fine-tuned MiniLM"] = experiment(task, makers, grid=grid, out=out / "encoder", args=TRAINING, **shared)
     return "\n\n".join([f"## {task.full_name}", *tables(task, results, notes, seconds)])
 
 
