@@ -55,7 +55,7 @@ def generate(args: Namespace) -> Result:
     check_some(rows, run)
     counts = Counter(rows["label_status"])
     rejects = Counter(r for s, r in zip(rows["label_status"], rows["reason"], strict=True) if s == "rejected")
-    usage = {name: sum(value for value in rows[name] if value is not None) for name in USAGE_COLUMNS}
+    usage = {name: run[name] for name in USAGE_COLUMNS}  # of every answer: one may leave no row
     figures: Result = {"rejected": dict(rejects), **usage, **run}
     facts: Result = {"generator": args.llm, "seed": args.seed, "gold_rows": len(exemplars), "prompt": args.prompt}
     facts |= {"exemplars": args.choose, "share": args.share, "balance": args.balance}

@@ -115,7 +115,8 @@ def generate_with_figures(
 
     Returns:
         The rows, and the numbers of `calls`, of answers `from_journal`, of `failures` by code, of answers that were
-        none (`no_answer`), and of `refused` calls, also by the labels that they asked for.
+        none (`no_answer`), and of `refused` calls, also by the labels that they asked for; tokens and dollars of all
+        answers, those among them of which no row was kept.
     """
     prompt = prompt_for(task, prompt) if isinstance(prompt, str) else prompt or task.prompt
     pool, quotas, schedule = prepare(task, exemplars, n, prompt, balance, max_calls, seed, llm.ahead)
@@ -152,7 +153,7 @@ class _Making:
         self.cut: list[str] = []  # keys of answers that the server cut, and of which rows came
         self._unchecked: list[tuple[Call, Answer]] = []
         self._in_vain = self._cached = self._none = 0  # answers in a row that are none; from the journal; none in all
-        self._refused = 0
+        self._refused, self._usage = 0, dict.fromkeys(USAGE_COLUMNS, 0.0)  # of every answer, with rows or without
         self._failures, self._refusals = Counter[str](), Counter[str]()
         schedule.settle = self.check
 
@@ -160,6 +161,8 @@ class _Making:
         """Take the answer to the oldest open call."""
         call = self._schedule.open_calls.popleft()
         self._cached += answer.cached
+        for name, value in usage_of(answer).items():
+            self._usage[name] += value or 0
         if answer.status == "error":
             self._failures[answer.code] += 1
         elif answer.status == "refusal":
@@ -221,7 +224,8 @@ class _Making:
             _LOG.warning("%d calls were refused, by label: %s", self._refused, by_label)
         counts: dict[str, Any] = {"failures": dict(self._failures), "no_answer": self._none}
         counts |= {"refused": self._refused, "refused_by_label": dict(self._refusals)}
-        return {"calls": calls, "from_journal": self._cached, **counts}
+        whole = {name: total if name == "cost_usd" else int(total) for name, total in self._usage.items()}
+        return {"calls": calls, "from_journal": self._cached, **counts, **whole}
 
 
 def prepare(

@@ -37,7 +37,7 @@ from hf_synth.llm.pacing import Pace
 from hf_synth.llm.providers import Provider, chat_url, key_headers, key_of, next_step, provider_of
 from hf_synth.llm.questions import Answer, Messages, Progress, Question, asked_of, check_sampling, seed_of, with_keys
 from hf_synth.llm.refused import Rules, names_model, own_words
-from hf_synth.llm.replies import Failure, Reply, error_code, failure_kind, read_limits, read_reply, retry_after
+from hf_synth.llm.replies import Failure, Reply, failure_kind, read_limits, read_reply, retry_after
 from hf_synth.llm.stream import Stream, Tally
 from hf_synth.task.columns import Access
 
@@ -52,6 +52,7 @@ def _known_prices() -> dict[str, Price]:
 PRICES = _known_prices()  # US dollars for 1 million tokens read and written
 _AGENT = f"hf_synth/{__version__}"
 _AHEAD = 1_024
+_SPENT = {b"insufficient_quota", b"insufficient_user_quota", b"billing_hard_limit_reached"}  # codes or types of a 429
 _PATIENCE = 5.0  # seconds for what a server says of itself
 
 
@@ -509,11 +510,12 @@ class Wire:
             403: f"{where} does not allow this (403); check the key's rights and the model",
             404: f"{where} does not know model {self._llm.model!r} or base_url's path ({status})",
         }
-        kind = failure_kind(status, own_words(body, sent))
+        said = own_words(body, sent)
+        kind = failure_kind(status, said)
         fatal = messages.get(404 if names_model(status, body) else status) if not kind else None
         if 300 <= status < 400:
             fatal = f"{where} redirects elsewhere ({status}), which is not followed; check base_url"
-        if status == 429 and error_code(body) == "insufficient_quota":
+        if status == 429 and _SPENT & set(said.split(b"\n")):
             fatal = f"{where} says that the account's quota is spent (429); raise it or use another key"
         again = status in (408, 409, 429) or status >= 500
         return Failure(f"http_{status}", again, retry_after(headers), fatal, read_limits(headers), kind)

@@ -12,7 +12,7 @@ from datasets import Dataset
 from support.llm_server import LLMServer, Said, entries, serving
 
 from hf_synth.cli.cli import main
-from hf_synth.generation.generation import generate
+from hf_synth.generation.generation import generate, generate_with_figures
 from hf_synth.generation.preview import preview
 from hf_synth.llm.llm import LLM
 from hf_synth.task.task import Prompt, Task
@@ -98,3 +98,15 @@ def test_the_command_previews_then_goes_on(
     assert facts["from_journal"] == 1
     assert len(writer.requests) == facts["calls"]
     assert main([*argv, "--preview", "0"]) == 1
+
+
+def test_answers_of_which_no_row_is_wanted_are_paid_for_too(tmp_path: Path) -> None:
+    def calm(request: dict[str, Any], number: int) -> Said:
+        rows = [{"text": f"Quiet ward, note {number} {i} of the night.", "label": "calm"} for i in range(2)]
+        return Said(json.dumps({"entries": rows}))
+
+    with serving(calm) as server:
+        _, figures = generate_with_figures(TASK, gold(), llm_of(server, tmp_path), 4, max_calls=6)
+        asked = len(server.requests)
+    assert (figures["prompt_tokens"], figures["completion_tokens"]) == (10 * asked, 20 * asked)
+    assert figures["cost_usd"] == pytest.approx(asked * 0.05)

@@ -97,6 +97,14 @@ def test_spent_credits_end_the_run_at_once_and_keep_what_was_answered(tmp_path: 
     assert len(Journal(tmp_path / "journal.sqlite")) == 10
 
 
+@pytest.mark.parametrize("place", ["code", "type"])
+def test_a_spent_quota_is_said_at_once_wherever_its_code_stands(place: str, tmp_path: Path) -> None:
+    spent = refusal(429, {"error": {"message": "You exceeded your quota", place: "insufficient_quota"}})
+    with serving(lambda *_: spent) as server, pytest.raises(LLMError, match="quota is spent"):
+        make(server, tmp_path).chat(questions(20))
+    assert len(server.requests) <= 4
+
+
 def test_what_was_sent_when_the_credits_ended_is_kept(tmp_path: Path) -> None:
     spent = refusal(402, {"error": {"message": "Insufficient credits"}})
     with serving(lambda r, n: spent if n == 3 else Said("fine", delay=0.3)) as server:
