@@ -60,7 +60,7 @@ def generate(args: Namespace) -> Result:
     facts: Result = {"generator": args.llm, "seed": args.seed, "gold_rows": len(exemplars), "prompt": args.prompt}
     facts |= {"exemplars": args.choose, "share": args.share, "balance": args.balance}
     facts |= {MARKS: gold_marks(task, exemplars), **figures, **options.weights_facts(llm)}
-    write_stage(task, rows, args.out, stage="generate", report=generation_table(rows), **facts)
+    write_stage(task, rows, args.out, stage="generate", report=generation_table(rows, usage), **facts)
     print(f"{counts['kept']:,} notes, {counts['rejected']:,} rejected answers {dict(rejects) or ''} -> {args.out}")
     late, failed = run["failures"].get("timeout", 0), sum(run["failures"].values())
     lost = {"failed": failed - late, "timed out": late, "were refused": run["refused"]}

@@ -69,7 +69,7 @@ def train(args: Namespace) -> Result:
     """Fine-tune an encoder."""
     from hf_synth.gold.adoption import read_dataset
     from hf_synth.models.record import model_facts
-    from hf_synth.task.labels import check_columns
+    from hf_synth.task.labels import check_columns, usable_rows
 
     task = hf_synth.load_task(args.task)
     check_verb(task, args, trains=True)
@@ -87,9 +87,10 @@ def train(args: Namespace) -> Result:
     keywords = {"base_model": options.base_model(task, args, rows), **options.training_options(task, args)}
     path = hf_synth.train(task, rows, validation, output_dir=args.out, seed=args.seed, resume=args.resume, **keywords)
     best = model_facts(path).get("best_validation")
-    print(f"{len(rows):,} rows -> {path}" + (f", {best:.3f} on validation rows" if best else ""))
+    learnt = len(usable_rows(rows))  # rejected and dropped rows teach nothing
+    print(f"{learnt:,} rows -> {path}" + (f", {best:.3f} on validation rows" if best else ""))
     options.say_toy(task, args)
-    return {"out": str(path), "rows": len(rows)}
+    return {"out": str(path), "rows": learnt}
 
 
 def add_models_options(parser: ArgumentParser) -> None:

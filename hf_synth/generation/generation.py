@@ -393,16 +393,18 @@ def estimate(
 
 
 # --- reports --------------------------------------------------------------------------------------------------------
-def generation_table(rows: Dataset) -> str:
+def generation_table(rows: Dataset, usage: Mapping[str, Any] | None = None) -> str:
     """Write a Markdown table of good and rejected rows, with tokens and cost.
 
     Args:
         rows: rows of `generate`, or corrected ones.
+        usage: tokens and cost of the whole run, in which answers without a wanted row count too; of the rows when None.
     """
     rejected = Counter(r for s, r in zip(rows["label_status"], rows["reason"], strict=True) if s == "rejected")
     lines = [["good rows", len(rows) - rejected.total()]]
     lines += [[f"rejected: {REASONS[reason]}", n] for reason, n in rejected.most_common()]
-    read, written, dollars = (sum(v for v in rows[c] if v) if c in rows.column_names else 0 for c in USAGE_COLUMNS)
+    of_rows = {c: sum(v for v in rows[c] if v) if c in rows.column_names else 0 for c in USAGE_COLUMNS}
+    read, written, dollars = ((of_rows if usage is None else usage)[c] for c in USAGE_COLUMNS)
     cost = f", ${dollars:,.2f}" if dollars else ""
     return f"{markdown_table(['of the answers', 'rows'], lines)}\n\n{read:,} tokens read, {written:,} written{cost}."
 

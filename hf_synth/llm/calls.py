@@ -34,7 +34,6 @@ _BACKOFF, _LONGEST_BACKOFF = 0.25, 8.0  # seconds before the second attempt, dou
 _SLOW = 3.0  # times the usual duration after which a hedged question is asked again
 _TRIES_AT_FIRST = 3  # retries before the first connection: most likely nothing listens there
 _INTRODUCTION_SECONDS = 0.5  # for what a server says of itself, after its last answer
-_GRACE = 5.0  # seconds for requests at the endpoint when a run ends by what it says (credits are spent)
 _NAMES = 20  # names of the model, and fingerprints, that are noted of a server
 _GIVE_UP = 16  # questions in a row that fail for good
 _LOADING_MINUTES = 10.0  # how long a server may take to load its model
@@ -218,8 +217,8 @@ class Run:
         self._ready.set()
         await self._closing.wait()
         self._stop(LLMError("the run was stopped; run again to go on"))
-        if self._spare and self._tasks:
-            await asyncio.wait(self._tasks, timeout=_GRACE)
+        if self._spare and self._tasks:  # their answers may be paid for: each has the time that it had anyway
+            await asyncio.wait(self._tasks, timeout=self._timeout)
             for task in list(self._tasks):
                 task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)

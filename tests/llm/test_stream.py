@@ -318,3 +318,18 @@ def test_a_question_asked_twice_at_once_is_sent_once(tmp_path: Path) -> None:
         answers = list(make(server, tmp_path).stream(same(), samples=[0] * 50))
         assert [a.text for a in answers] == ["fine"] * 50
         assert len(server.requests) == 1
+
+
+def test_answers_under_way_are_kept_when_credits_are_spent(tmp_path: Path) -> None:
+    """A slow answer that is paid for arrives after another question was refused for want of credits."""
+
+    def answer(request: dict[str, Any], _: int) -> Said:
+        if content(request) == "spent":
+            return Said(status=402)
+        return Said("paid for", delay=6.0)  # longer than any short grace
+
+    with serving(answer) as server:
+        llm = make(server, tmp_path, concurrency=2, max_retries=0)
+        with pytest.raises(LLMError, match="402"):
+            llm.chat([[{"role": "user", "content": text}] for text in ("slow", "spent")])
+        assert [a.cached for a in llm.chat([[{"role": "user", "content": "slow"}]])] == [True]
