@@ -25,7 +25,7 @@ import hashlib
 import json
 import time
 from collections import Counter
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +34,7 @@ PARTS = ("linear", "encoder", "judge")
 CURVE = (50, 100, 400, 800)
 LABELS = ("raw", "argmax", "auto")
 TRAINING = {"num_train_epochs": 3, "learning_rate": 1e-4, "per_device_train_batch_size": 16, "bf16": True}
-GEMMA_SAMPLING = (("temperature", 0.9), ("top_p", 0.95), ("max_tokens", 160))
+SAMPLING = (("temperature", 0.9), ("top_p", 0.95), ("max_tokens", 160))
 
 
 def main() -> None:
@@ -45,6 +45,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, nargs="+", default=SEEDS)
     parser.add_argument("--ratios", type=float, nargs="+", default=RATIOS)
     parser.add_argument("--parts", nargs="+", choices=PARTS, default=PARTS)
+    parser.add_argument("--calls", type=int, default=3, help="most calls for each row that is wanted")
     parser.add_argument("--encoder", default="minilm")
     parser.add_argument("--out", type=Path, required=True)
     args = parser.parse_args()
@@ -64,67 +65,74 @@ synthetic row's label is what the generator was asked for; nobody knows whether 
 the weakest that exist: what a large one would bring is another question."""
 
 
-def prompt_of(task: Any, name: str) -> Any:
+def prompt_of(task: Any) -> Any:
     """Return a short prompt for a small model: two exemplars of one label, one row an answer."""
-    own = task.prompt
-    base = {"name": "short", "exemplars": "same_label", "n_exemplars": 2, "asks_for": "one_label", "rows": 1}
-    sampling = GEMMA_SAMPLING if "gemma" in name else (("temperature", 0.9), ("top_p", 0.95), ("max_tokens", 160))
-    return replace(own, **base, sampling=sampling)
+    short = {"name": "short", "exemplars": "same_label", "n_exemplars": 2, "asks_for": "one_label", "rows": 1}
+    return replace(task.prompt, **short, sampling=SAMPLING)
 
 
 def page_of(name: str, folder: Path, args: argparse.Namespace) -> str:
     """Run the parts of one task; return its part of the page."""
+    from hf_synth.correction.judging import LLMJudge
     from hf_synth.experiments.experiment import experiment
-    from hf_synth.experiments.grid import Grid
+    from hf_synth.experiments.grid import Grid, ScoringProtocol
     from hf_synth.generation.generation import generate
     from hf_synth.gold.gold import load_gold
     from hf_synth.llm.llm import LLM
     from hf_synth.task.scripts import load_task
 
     task = load_task(name)
-    gold = load_gold(task, folder)
-    out = args.out / task.name
-    notes = round(GOLD * max(args.ratios))
+    gold, prompt = load_gold(task, folder), prompt_of(task)
+    out, largest = args.out / task.name, max(args.ratios)
     seconds: Counter[str] = Counter()
+    file = args.out / "prompts.json"
+    known = json.loads(file.read_text()) if file.exists() else {}
+    file.write_text(json.dumps(known | {name: asdict(prompt)}, indent=1) + "\n")
 
     def source(generator: str) -> Any:
-        label, _, file = generator.partition("=")
-        prompt = prompt_of(task, label)
+        label, _, path = generator.partition("=")
 
         def make(own: Any, n: int, seed: int) -> Any:
             started = time.perf_counter()
-            with LLM.local_gguf(file or label, journal=args.out / "journal.sqlite") as llm:
-                rows = generate(task, own, llm, n, prompt=prompt, seed=seed)
+            with LLM.local_gguf(path or label, journal=args.out / "journal.sqlite") as llm:
+                rows = generate(task, own, llm, n, prompt=prompt, max_calls=args.calls * n, seed=seed)
             seconds[label] += time.perf_counter() - started
             return rows
 
-        make.__name__ = label
-        (args.out / "prompts.json").write_text(json.dumps({name: repr(prompt)}, indent=1))
         return label, make
 
     makers = dict(source(generator) for generator in args.generators)
-    shared: dict[str, Any] = {"gold": gold, "say": lambda line: print(line, flush=True), "processes": 0}
+
+    def study(part: str, arms: tuple[str, ...], **more: Any) -> Any:
+        fields = {"sizes": (GOLD,), "ratios": (largest,), "seeds": tuple(args.seeds), **more.pop("grid", {})}
+        return experiment(
+            task, makers, gold=gold, out=out / part, grid=Grid(arms=arms, **fields), processes=0,
+            protocol=ScoringProtocol(drop_seen=True),  # texts of MTS-Dialog that stand in train and test
+            say=lambda line: print(line, flush=True), **more,
+        )  # fmt: skip
+
     results = {}
     if "linear" in args.parts:
         arms = ("gold", *(f"{s} {m}" for s in ("synthetic", "replace", "augment") for m in LABELS))
-        grid = Grid(sizes=(GOLD,), arms=arms, ratios=tuple(args.ratios), seeds=tuple(args.seeds), curve=CURVE)
-        results["Linear head on frozen features"] = experiment(task, makers, grid=grid, out=out / "linear", **shared)
+        grid = {"ratios": tuple(args.ratios), "curve": CURVE}
+        results["Linear head on frozen features"] = study("linear", arms, grid=grid)
     if "encoder" in args.parts:
         arms = ("gold", *(f"augment {m}" for m in LABELS))
-        grid = Grid(
-            sizes=(GOLD,), arms=arms, ratios=(max(args.ratios),), seeds=tuple(args.seeds), base_models=(args.encoder,)
-        )
-        results["Fine-tuned MiniLM"] = experiment(task, makers, grid=grid, out=out / "encoder", args=TRAINING, **shared)
-    return "\n\n".join([f"## {task.full_name}", *tables(task, results, notes, seconds)])
+        results["Fine-tuned MiniLM"] = study("encoder", arms, grid={"base_models": (args.encoder,)}, args=TRAINING)
+    if "judge" in args.parts:
+        with LLM.local_gguf("smollm2", journal=args.out / "journal.sqlite") as llm:
+            judges = {"smollm2": LLMJudge(task, llm, votes=1)}
+            results["SmolLM2 as a judge, linear head"] = study("judge", ("gold", "augment llm_judge"), judges=judges)
+    return "\n\n".join([f"## {task.full_name}", *tables(task, results, seconds)])
 
 
-def tables(task: Any, results: dict[str, Any], notes: int, seconds: Counter[str]) -> list[str]:
+def tables(task: Any, results: dict[str, Any], seconds: Counter[str]) -> list[str]:
     from hf_synth.experiments.report import report_sections
     from hf_synth.reports.page import markdown
 
     titles = {"Gold equivalence", "Order of the arms", "Ratio curve", "Differences", "Rare classes"}
     titles |= {"What correction did", "Gates", "Cost"}
-    parts = [f"At most {notes} rows a seed; seconds of generation in this run: {dict(seconds) or 'none'}."]
+    parts = [f"Seconds of generation in this run: {dict(seconds) or 'none'}."]
     for name, result in results.items():
         sections = [s for s in report_sections(task, result) if s.title in titles]
         body = markdown(name, sections).split("\n", 1)[1].replace("\n## ", "\n#### ")
