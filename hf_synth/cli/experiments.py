@@ -333,7 +333,7 @@ def add_demo_options(parser: ArgumentParser) -> None:
     parser.add_argument("--out", type=Path, metavar="DIR", help="(default: demo-out; with --real demo-real-out)")
     parser.add_argument("--full", action="store_true", help="the larger grid: more gold sizes and synthetic notes")
     add = parser.add_argument_group("a real LLM").add_argument
-    add("--real", action="store_true", help="SmolLM2 writes, MiniLM learns, on this machine: about 20 minutes")
+    add("--real", action="store_true", help="SmolLM2 writes, MiniLM learns, on this machine: 15 to 25 minutes")
     add("--task", default="clinic", metavar="TASK", help="with --real: a task of real text, e.g. sdoh_nli:pair")
     add("--gold", type=Path, metavar="PATH", help="with --real: the files of TASK")
     add("--threads", type=int, metavar="N", help="with --real: of the LLM's server (default: one for each free core)")

@@ -55,7 +55,7 @@ TRAINING: dict[str, Any] = {"learning_rate": 2e-4, "max_steps": 100, "per_device
 
 @dataclass(frozen=True)
 class Sizes:
-    """How much the demo does: at most 20 minutes on two free cores.
+    """How much the demo does: 23 minutes were measured on two busy cores.
 
     Args:
         gold: gold rows that the demo may use.
