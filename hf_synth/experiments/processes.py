@@ -111,7 +111,7 @@ class _Workers:
             yield waiting.popleft(), BrokenProcessPool("no process can be started")
 
     def _hand_out(self, waiting: deque[Any], processes: int) -> Iterator[tuple[Any, Any]]:
-        """Give waiting jobs to idle processes; start processes as far as needed."""
+        """Assign waiting jobs to idle processes; start processes as far as needed."""
         while waiting and not self.broken:
             worker = next((w for w in self._workers if not w.job), None)
             if worker is None:
