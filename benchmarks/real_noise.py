@@ -445,8 +445,7 @@ then over sets.
 
 The priors of `auto` were fitted on media_bias and stance of group i and mts_dialog of group ii, with seeds 100 to 102;
 the tables show for each set whether it is one of these. The constant CAUTION was chosen with all sets in view, on other
-seeds and three of these. Of notes written from gold (group iii) `auto` expects little of any method, whatever it
-measured elsewhere; its candidates there were chosen with both sets in view."""
+seeds and three of these."""
 
 
 def section(runs: list[dict], mode: str, before: dict[tuple, dict], markdown_table: Any) -> list[str]:

@@ -64,15 +64,6 @@ PRIORS: Mapping[str, Prior] = {
 }
 UNKNOWN = Prior(0.0, 0.06, 0.0, 0.3, 0.06)  # of a method whose prior was not fitted
 CANDIDATES = (NOTHING, "blend", "posterior")
-# Of rows that the LLM wrote from gold and that record it. What such texts are worth depends on the writer, so little is
-# expected of any method. "agree" and "weight" lose least on the notes of a simulator that copies (mts_dialog of group
-# iii of `benchmarks/real_noise.py`, seeds 100 to 102; the clinic was used to choose between candidates).
-WRITTEN_PRIORS: Mapping[str, Prior] = {
-    "blend": Prior(0.0, 0.03, 0.0, 0.3, 0.03),
-    "agree": Prior(0.01, 0.03, 0.01, 0.3, 0.03),
-    "weight": Prior(0.0, 0.03, 0.0, 0.3, 0.03),
-}
-WRITTEN_CANDIDATES = (NOTHING, *WRITTEN_PRIORS)
 MEASURED_CANDIDATES = ("measured", "loss_rank")  # where an LLM labelled the gold, too
 
 
@@ -268,18 +259,16 @@ def choose_method(
         learn: a fast learner: it is called some hundred times.
         opinions: of one trained model on gold that it never saw, (M, K), and on the rows, (N, K); it then decides on
             labels in place of models trained by `learn`.
-        methods: the candidates; when None CANDIDATES, or WRITTEN_CANDIDATES where rows record the gold that they were
-            written from, and MEASURED_CANDIDATES where the generator labelled gold.
+        methods: the candidates; when None CANDIDATES, and MEASURED_CANDIDATES where the generator labelled gold.
         coverage, coverage_by_class: of conformal sets, as for `fitting.fit`.
     """
-    lineage = rows.lineage if rows.lineage is not None and rows.lineage.shows.any() else None
     if methods is None:
-        methods = CANDIDATES if lineage is None else WRITTEN_CANDIDATES
+        methods = CANDIDATES
         methods += () if rows.annotations is None else MEASURED_CANDIDATES if rows.measured else ("measured",)
     methods = tuple(dict.fromkeys((NOTHING, *methods)))
-    priors = PRIORS if lineage is None else {**PRIORS, **WRITTEN_PRIORS}
+    lineage = rows.lineage if rows.lineage is not None and rows.lineage.shows.any() else None
     if lineage is not None and not lineage.measurable:
-        able = {m: prior for m, prior in WRITTEN_PRIORS.items() if m in methods}
+        able = {m: PRIORS[m] for m in methods if m in CANDIDATES and m in PRIORS}
         return unmeasured(able, lineage.least_share())
     fold = folds(rows.truth, rows.groups, FOLDS, seed) if lineage is None else lineage.fold
     audited = _scored(rows, lineage)
@@ -320,7 +309,7 @@ def choose_method(
     relative = relative_weights(rows.audited)
     weights = [*np.ones(len(fold)), *(relative[i] for i in audited.tolist())]
     edge = _edge(rows, hits[NOTHING][: len(fold)])
-    choice = choose(hits, truth, groups=groups, weights=weights, edge=edge, priors=priors, n_gold=len(fold))
+    choice = choose(hits, truth, groups=groups, weights=weights, edge=edge, n_gold=len(fold))
     return replace(choice, opinions=by_source)
 
 

@@ -275,16 +275,6 @@ def test_a_recorded_fold_that_holds_all_gold_measures_nothing() -> None:
     choice = choose_method(replace(rows, lineage=one), learn)
     assert choice.guarantee is None
     assert "cannot be measured" in choice.why
-    assert choice.method == "agree", "the one method whose expected gain, less caution, is above 0 for written rows"
-
-
-def test_rows_that_record_their_gold_have_candidates_of_their_own() -> None:
-    _, rows, learn = problem(0, n=40, m=20)
-    seeds = [[f"g{i % 20}"] for i in range(40)]
-    traced = lineage([f"g{i}" for i in range(20)], None, rows.truth, seeds)
-    choice = choose_method(replace(rows, lineage=traced), learn)
-    assert set(choice.scores) == {NOTHING, "blend", "agree", "weight"}
-    assert choice.gains["weight"].sd <= 0.03, "the prior of written rows"
 
 
 def test_llm_and_gold_only_are_compared_on_the_rows_that_the_llm_answered() -> None:

