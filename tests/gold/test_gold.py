@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 from datasets import ClassLabel, Dataset, load_dataset
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 from support.gold_files import CANARY, mts_folder, write_csv
 
@@ -238,6 +238,9 @@ def test_random_bytes_never_give_a_traceback(tmp_path: Path, content: bytes, suf
     )
 )
 def test_csv_gives_back_what_was_written(tmp_path: Path, rows: list[list[str]]) -> None:
+    assume(
+        ["b", "a"] not in [[c.strip().casefold() for c in row] for row in rows]
+    )  # a header in another order: refused
     file = write_csv(tmp_path / "round.csv", ["a", "b"], rows)
     with_content = [
         row for row in rows if any(map(str.strip, row)) and {c.strip().casefold() for c in row} != {"a", "b"}
