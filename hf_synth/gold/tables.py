@@ -94,7 +94,8 @@ def read_batches(file: File, faults: Faults | None = None, *, needed: Collection
 def _rows(batches: Iterator[Batch]) -> Iterator[tuple[int, Row]]:
     for batch in batches:
         names = list(batch.columns)
-        for number, values in zip(batch.numbers, zip(*batch.columns.values(), strict=True), strict=True):
+        rows = zip(*batch.columns.values(), strict=True) if names else ((),) * len(batch.numbers)  # "{}" has no column
+        for number, values in zip(batch.numbers, rows, strict=True):
             yield number, dict(zip(names, values, strict=True))
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 from datasets import ClassLabel, Dataset, load_dataset
-from hypothesis import HealthCheck, assume, given, settings
+from hypothesis import HealthCheck, assume, example, given, settings
 from hypothesis import strategies as st
 from support.gold_files import CANARY, mts_folder, write_csv
 
@@ -220,6 +220,7 @@ def test_a_read_only_folder_is_one_sentence(tmp_path: Path) -> None:
 
 @settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(content=st.binary(max_size=400), suffix=st.sampled_from([".csv", ".tsv", ".jsonl", ".parquet"]))
+@example(b"{}", ".jsonl")
 def test_random_bytes_never_give_a_traceback(tmp_path: Path, content: bytes, suffix: str) -> None:
     file = tmp_path / f"fuzz{suffix}"
     file.write_bytes(content)
