@@ -17,6 +17,7 @@ from hf_synth.correction.policy import Policy
 from hf_synth.errors import ColumnError, TaskError
 from hf_synth.generation.generation import Estimate, estimate, generate
 from hf_synth.llm.questions import Chat
+from hf_synth.task.columns import annotation_columns
 from hf_synth.task.task import Prompt, Task
 
 if TYPE_CHECKING:
@@ -106,10 +107,9 @@ def regenerate_with_policy(
         if "kept" not in set(fresh["label_status"]):
             _LOG.warning("%d rows are missing, and the generator gave no new one for them", missing.total())
             break
-        known = _with_features(rows, generated.features)
-        rows, policy = correct_with_policy(
-            task, concatenate_datasets([known, fresh]), corrector, gold=gold, seed=seed, **correction
-        )
+        features = _features_of_all(rows, generated.features)
+        both = concatenate_datasets([_with_features(rows, features), _with_features(fresh, features)])
+        rows, policy = correct_with_policy(task, both, corrector, gold=gold, seed=seed, **correction)
         _LOG.info("round %d: %d rows were missing, %d came", number, missing.total(), len(fresh))
     return rows, policy
 
@@ -135,8 +135,19 @@ def estimate_again(task: Task, corrected: Dataset, exemplars: Dataset, **how: An
     return Estimate(rows, total.calls - paid.calls, *tokens, total.most_calls - paid.calls, cost)
 
 
+def _features_of_all(rows: Dataset, generated: Features) -> Features:
+    """Return the features of generated rows and the labels that other LLMs gave to the rows so far."""
+    from datasets import Features
+
+    others = [c for c in annotation_columns(rows.column_names) if c not in generated]
+    return Features({**generated, **{c: rows.features[c] for c in others}})
+
+
 def _with_features(rows: Dataset, features: Features) -> Dataset:
-    """Return rows with these columns alone; those that folders of earlier versions lack are null."""
+    """Return rows with these columns alone; those that they lack are null.
+
+    Folders of earlier versions lack columns, and no other LLM labelled the new rows yet.
+    """
     import pyarrow as pa
     from datasets import Dataset
 

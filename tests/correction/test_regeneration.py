@@ -75,6 +75,20 @@ def test_dropped_rows_are_asked_for_again(tmp_path: Path) -> None:
         assert max(map(meant.count, LABELS)) <= 10  # no label gets more than it had
 
 
+def test_labels_of_other_llms_stay_beside_the_rows_that_have_them(tmp_path: Path) -> None:
+    gold = toy_rows(30, task=TASK)
+    with serving(lambda request, _: Said(entries(request))) as server:
+        llm, judging = asking(server, tmp_path), Doubting(0.5)
+        rows = generate(TASK, gold, llm, 30)
+        rows = rows.add_column("llm_label_other", rows["llm_label"], feature=TASK.label_feature())
+        first = correct(TASK, rows, judging, gold=gold, method="agree")
+        done = regenerate(TASK, first, judging, llm, exemplars=gold, gold=gold, method="agree", rounds=1)
+    assert len(done) > 30
+    assert done["llm_label_other"][:30] == rows["llm_label"]
+    assert set(done["llm_label_other"][30:]) == {None}  # nobody asked that LLM about the new rows
+    assert done.features["llm_label_other"] == TASK.label_feature()
+
+
 def test_rows_of_an_earlier_version_are_corrected_and_asked_for_again(tmp_path: Path) -> None:
     """Their folder has no column `fold`: it is null in them, and the new rows have theirs."""
     gold, judging = toy_rows(30, task=TASK), Doubting(0.5)
