@@ -25,6 +25,7 @@ from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 from hf_synth.llm.refused import LIMITS, STRUCTURE, SYSTEM, Rules, read_refused
 from hf_synth.llm.replies import Failure
@@ -57,9 +58,12 @@ class Manners:
 
     def __init__(self, where: str, url: str, model: str, known: Rules, folder: Path | None) -> None:
         self._where, self._lock = where, threading.Lock()
-        self._facts = {"endpoint": url, "model": model}
-        digest = sha256(f"{url}\n{model}".encode()).hexdigest()[:16]
-        self._path = None if folder is None else folder / f"{digest}.json"
+        self._url, digest = url, sha256(f"{url}\n{model}".encode()).hexdigest()
+        # a path or query can hold a secret of the endpoint: the file says which host it is of, and the rest as a digest
+        parts = urlsplit(url)
+        host = f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}" if parts.netloc else url
+        self._facts = {"endpoint": host, "model": model, "of": digest}
+        self._path = None if folder is None else folder / f"{digest[:16]}.json"
         self._learnt = self._read()
         self.rules: dict[str, Any] = {**known, **self._learnt}
         self.settled = bool(self._learnt)  # whether a question was answered by these rules
@@ -72,7 +76,8 @@ class Manners:
         """Read the rules that are remembered; a file that cannot be read is none."""
         try:
             facts = json.loads(self._path.read_text(encoding="utf-8")) if self._path else {}
-            if facts.get("endpoint") != self._facts["endpoint"] or facts.get("model") != self._facts["model"]:
+            earlier = facts.get("endpoint") == self._url and facts.get("model") == self._facts["model"]
+            if facts.get("of") != self._facts["of"] and not earlier:
                 return {}
             fresh = 0 <= time.time() - float(facts["learnt"]) < 86_400 * _DAYS
             return {str(name): rule for name, rule in facts["rules"].items() if _is_rule(rule)} if fresh else {}

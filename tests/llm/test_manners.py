@@ -180,6 +180,22 @@ def test_a_file_that_cannot_be_read_is_none(text: str, tmp_path: Path) -> None:
     assert Manners("h", "http://h/v1", "m", {}, tmp_path / "endpoints").rules == {}
 
 
+def test_the_file_holds_no_secret_of_an_url(tmp_path: Path) -> None:
+    folder, url = tmp_path / "endpoints", "https://me:hunter2@h/key-4711/v1?code=4712"
+    one = Manners("h", url, "m", {}, folder)
+    one.learn({"seed": None}, {"seed": 1, "messages": []}, {})
+    one.accept({"messages": []})
+    (file,) = folder.glob("*.json")
+    assert json.loads(file.read_text())["endpoint"] == "https://h"
+    assert not any(secret in file.read_text() for secret in ("hunter2", "4711", "4712"))
+    assert Manners("h", url, "m", {}, folder).rules == {"seed": None}
+    assert Manners("h", url.replace("4711", "4713"), "m", {}, folder).rules == {}
+    facts = json.loads(file.read_text())
+    del facts["of"]  # as an earlier version wrote it
+    file.write_text(json.dumps({**facts, "endpoint": url}))
+    assert Manners("h", url, "m", {}, folder).rules == {"seed": None}
+
+
 def test_a_folder_that_cannot_be_written_costs_no_answer(tmp_path: Path) -> None:
     (tmp_path / "endpoints").write_text("in the way")
     with serving(without("seed")) as server:
