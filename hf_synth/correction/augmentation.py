@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from hf_synth.errors import ColumnError, OverlapError, TaskError
+from hf_synth.task.arrow import rewritten
 from hf_synth.task.columns import (
     CORRECTION_COLUMNS,
     GOLD_COLUMNS,
@@ -160,18 +161,9 @@ def _digests(rows: Dataset, columns: list[str]) -> list[bytes]:
 def _aligned(rows: Dataset, features: Features, access: str) -> Dataset:
     """Return rows with exactly these columns: missing ones null, the weight of gold 1, access joined."""
     import pyarrow as pa
-    from datasets import Dataset
 
-    table = rows.with_format("arrow")[:]
-    n = len(rows)
-    columns = []
-    for field in features.arrow_schema:
-        if field.name == "access":
-            columns.append(pa.array([access] * n, field.type))
-        elif field.name in table.column_names:
-            columns.append(table[field.name].cast(field.type))
-        elif field.name == "weight":
-            columns.append(pa.array([1.0] * n, field.type))
-        else:
-            columns.append(pa.nulls(n, field.type))
-    return Dataset(pa.table(columns, schema=features.arrow_schema))
+    n, kinds = len(rows), {field.name: field.type for field in features.arrow_schema}
+    columns = {"access": pa.repeat(pa.scalar(access, kinds["access"]), n)}
+    if "weight" not in rows.column_names:
+        columns["weight"] = pa.repeat(pa.scalar(1.0, kinds["weight"]), n)
+    return rewritten(rows, columns, features)

@@ -9,7 +9,7 @@ or carry out-of-fold `label_probs`, unless it is cross-fitted: a model looks per
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypedDict, Unpack
@@ -20,8 +20,8 @@ import numpy.typing as npt
 from hf_synth.correction.annotations import annotations_of, check_labelled
 from hf_synth.correction.audited import rekey
 from hf_synth.correction.augmentation import augment
-from hf_synth.correction.choice import choose_method
-from hf_synth.correction.crossfit import Learn, Predict, Rows, check_parts, decide, halved_by_lineage
+from hf_synth.correction.choice import Choice, choose_method
+from hf_synth.correction.crossfit import Learn, Predict, Rows, check_parts, decide, halved_by_lineage, part_of_rows
 from hf_synth.correction.fitting import fit
 from hf_synth.correction.label_sets import correct_sets
 from hf_synth.correction.lineage import lineage_of
@@ -36,6 +36,7 @@ from hf_synth.models.linear import linear_learner, shift, text_features
 from hf_synth.models.loading import model_folder
 from hf_synth.models.record import ModelAt, model_facts, weights_sha256
 from hf_synth.task.access import overall_access
+from hf_synth.task.arrow import arrow_table, placed, repeated, rewritten
 from hf_synth.task.columns import UNLABELLED, annotation_columns, strictest
 from hf_synth.task.labels import (
     Floats,
@@ -54,6 +55,8 @@ if TYPE_CHECKING:
     from datasets import Dataset
 
 _LOG = logging.getLogger(__name__)
+_CHOSEN_ON = 5_000  # rows on which `auto` compares methods where a given model decides
+_COMPARED = 1_000  # gold rows and synthetic rows whose texts are compared where nothing else needs features
 CROSS_FITTED = "cross-fitted"  # the identity of models that were trained in folds for one correction
 
 Fit = Callable[["Dataset"], Callable[["Dataset"], npt.ArrayLike]]
@@ -161,7 +164,8 @@ def correct_with_policy(
     access = overall_access(task, rows, gold, *asked, named=False)  # what a model learnt is in its labels
     if task.kind != "single_label":
         decisions, policy = _correct_kind(task, usable, corrector, gold, method, seed)
-        return _with_columns(task, rows, decisions, access), policy
+        columns = {name: [decision[name] for decision in decisions] for name in decisions[0]}
+        return _with_columns(task, rows, columns, access), policy
     known = Rows(
         label_indices(task, usable, "llm_label"),
         label_indices(task, gold),
@@ -178,13 +182,20 @@ def correct_with_policy(
             "LLM label both (`hf-synth label --as NAME`)"
         )
     opinions = None if callable(corrector) else _opinions(task, usable, corrector, gold)
-    head, figures = _head(task, usable, gold, known, seed)
     also: Mapping[str, Sequence[Floats]] = {}
     sets: Any = {"coverage": options.get("coverage"), "coverage_by_class": options.get("coverage_by_class", False)}
+    features, figures, head = None, dict[str, Any](), None
+    if opinions is None:
+        head, features = _head(task, usable, gold, known)
     if method == "auto":
-        choice = choose_method(known, head, opinions=opinions, seed=seed, **sets)
+        if opinions is None:
+            assert head is not None
+            choice = choose_method(known, head, seed=seed, **sets)
+        else:
+            choice, features = _choose_on_some(task, usable, gold, known, opinions, seed, sets)
         method, also = choice.method, choice.opinions
         figures |= choice.figures()
+    figures["gold_against_synthetic_auc"] = _difference(task, usable, gold, features, seed)
     if opinions is None:
         assert callable(corrector)
         learn = _encoder_learner(task, gold, usable, corrector, seed)
@@ -389,11 +400,42 @@ def corrector_identity(corrector: Corrector) -> str:
     return CROSS_FITTED
 
 
-def _head(task: Task, rows: Dataset, gold: Dataset, known: Rows, seed: int) -> tuple[Learn, dict[str, Any]]:
-    """Return a linear head on frozen features of the texts, and the AUC of gold against synthetic texts as a figure."""
+def _head(task: Task, rows: Dataset, gold: Dataset, known: Rows) -> tuple[Learn, tuple[Floats, Floats]]:
+    """Return a linear head on frozen features of the texts, and the features of gold and of the rows."""
     x_gold, x_rows = text_features(texts_of(task, gold), texts_of(task, rows))
-    learn = linear_learner(x_gold, x_rows, known.truth, known.n_labels)
-    return learn, {"gold_against_synthetic_auc": shift(x_gold, x_rows, seed)}
+    return linear_learner(x_gold, x_rows, known.truth, known.n_labels), (x_gold, x_rows)
+
+
+def _choose_on_some(
+    task: Task, rows: Dataset, gold: Dataset, known: Rows, opinions: tuple[Floats, Floats], seed: int, sets: Any
+) -> tuple[Choice, tuple[Floats, Floats]]:
+    """Choose a method on at most _CHOSEN_ON of the rows and every audited one; return their features, too.
+
+    The choice rests on the gold, which more rows do not make larger.
+    """
+    keep = _sample(len(rows), _CHOSEN_ON, seed, known.audited)
+    some = rows if len(keep) == len(rows) else rows.select(keep)
+    head, features = _head(task, some, gold, known)
+    part, _ = part_of_rows(known, head, keep)
+    choice = choose_method(part, head, opinions=(opinions[0], opinions[1][keep]), seed=seed, **sets)
+    return choice, features
+
+
+def _difference(task: Task, rows: Dataset, gold: Dataset, features: tuple[Floats, Floats] | None, seed: int) -> float:
+    """Return the AUC of gold against synthetic texts, with the features of all of them or of a sample of each."""
+    if features is None:
+        some = [part.select(_sample(len(part), _COMPARED, seed)) for part in (gold, rows)]
+        x_gold, x_rows = text_features(*(texts_of(task, part) for part in some))
+        features = x_gold, x_rows
+    return shift(*features, seed)
+
+
+def _sample(count: int, most: int, seed: int, always: Iterable[int] = ()) -> Ints:
+    """Return up to `most` of `count` positions, ascending, drawn by seed; `always` among them."""
+    if count <= most:
+        return np.arange(count)
+    drawn = np.random.default_rng(seed).permutation(count)[:most]
+    return np.union1d(drawn, np.fromiter(always, dtype=np.int64))
 
 
 def _encoder_learner(task: Task, gold: Dataset, rows: Dataset, fit_rows: Fit, seed: int) -> Learn:
@@ -433,29 +475,25 @@ def _usable(task: Task, rows: Dataset) -> Dataset:
     return rows if len(used) == len(rows) else rows.select(used)
 
 
-def _with_columns(task: Task, rows: Dataset, decisions: Sequence[Mapping[str, Any]], access: str) -> Dataset:
-    """Write decisions into the rows that were not rejected, in place and order; other columns stay as they are."""
-    import pyarrow as pa
-    from datasets import Dataset, Features
+def _with_columns(task: Task, rows: Dataset, decisions: Mapping[str, Any], access: str) -> Dataset:
+    """Write decisions into the rows that were not rejected, in place and order; other columns stay as they are.
 
-    statuses = list(rows["label_status"][:])
-    at = [i for i, status in enumerate(statuses) if status != "rejected"]
-    columns: dict[str, list[Any]] = {name: list(rows[name][:]) for name in (task.label_column, "reason")}
-    columns |= {"label_status": statuses, "access": [strictest(access, a) for a in rows["access"][:]]}
-    columns |= {"label_probs": [None] * len(rows), "label_confidence": [None] * len(rows), "weight": [0.0] * len(rows)}
-    for i, decision in zip(at, decisions, strict=True):
-        for name, value in decision.items():
-            columns[name][i] = value
+    Args:
+        decisions: the new columns of those rows, as for `arrow.arrow_array`.
+    """
+    import pyarrow as pa
+    import pyarrow.compute as pc
+    from datasets import Features
+
     wanted = dict(task.corrected_features())
-    extra = {c: f for c, f in rows.features.items() if c not in wanted}
-    features = Features(wanted | extra)
-    table = rows.with_format("arrow")[:]
-    arrays = [
-        pa.array(columns[f.name], f.type)
-        if f.name in columns
-        else table[f.name].cast(f.type)
-        if f.name in table.column_names
-        else pa.nulls(len(rows), f.type)  # a column that folders of earlier versions lack
-        for f in features.arrow_schema
-    ]
-    return Dataset(pa.table(arrays, schema=features.arrow_schema))
+    features = Features(wanted | {c: f for c, f in rows.features.items() if c not in wanted})
+    table, kinds = arrow_table(rows), {field.name: field.type for field in features.arrow_schema}
+    at = np.flatnonzero(np.asarray(pc.not_equal(table["label_status"], "rejected")))
+    before: dict[str, Any] = {c: table[c].cast(kinds[c]) for c in (task.label_column, "reason", "label_status")}
+    nothing = {"label_probs": None, "label_confidence": None, "weight": 0.0}  # of a rejected row
+    before |= {c: pa.chunked_array([pa.repeat(pa.scalar(v, kinds[c]), len(rows))]) for c, v in nothing.items()}
+    columns = {name: placed(values, at, before.pop(name)) for name, values in decisions.items()}
+    accesses = pc.unique(table["access"])
+    stricter = [strictest(access, value) for value in accesses.to_pylist()]
+    columns["access"] = repeated(stricter, pc.index_in(table["access"], accesses), kinds["access"])
+    return rewritten(rows, before | columns, features)

@@ -170,12 +170,11 @@ class Corrected:
         """Return the share of rows with a status."""
         return float(np.mean(self.status == status)) if len(self.status) else 0.0
 
-    def columns(self, label_column: str) -> list[dict[str, Any]]:
-        """Return the corrected columns of each row as plain values, N dicts."""
+    def columns(self, label_column: str) -> dict[str, npt.NDArray[Any]]:
+        """Return the corrected columns by name, (N,), and `label_probs`, (N, K)."""
         names = (label_column, "label_probs", "label_confidence", "weight", "label_status", "reason")
         values = (self.label, self.probs, self.confidence, self.weight, self.status, self.reason)
-        rows = zip(*(column.tolist() for column in values), strict=True)
-        return [dict(zip(names, row, strict=True)) for row in rows]
+        return dict(zip(names, values, strict=True))
 
 
 # --- applying -------------------------------------------------------------------------------------------------------

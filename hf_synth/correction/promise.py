@@ -18,6 +18,7 @@ from hf_synth.correction.audited import PROBABILITY, STRATUM
 from hf_synth.correction.label_error import Plan, Sample
 from hf_synth.errors import ColumnError, TaskError
 from hf_synth.models.linear import linear_fit
+from hf_synth.task.arrow import rewritten
 from hf_synth.task.labels import Floats, Ints, audited_labels, check_columns, column_of, label_indices, label_names
 from hf_synth.task.task import Task
 
@@ -211,9 +212,6 @@ def with_labels(task: Task, corrected: Dataset, audited: Mapping[str, int | str]
     Raises:
         ColumnError: an id is not among the used rows, or a label is none of the task's.
     """
-    import pyarrow as pa
-    from datasets import Dataset
-
     used = _used(task, corrected)
     ids = list(corrected["id"][:])
     place = {ids[i]: i for i in used}
@@ -228,10 +226,7 @@ def with_labels(task: Task, corrected: Dataset, audited: Mapping[str, int | str]
         columns["label_status"][at], columns["reason"][at] = "kept" if llm_label == label else "relabelled", "audited"
         columns["label_probs"][at] = [float(i == label) for i in range(len(task.labels))]
         columns["label_confidence"][at] = columns["weight"][at] = 1.0
-    table = corrected.with_format("arrow")[:]
-    schema = corrected.features.arrow_schema
-    arrays = [pa.array(columns[f.name], f.type) if f.name in columns else table[f.name].cast(f.type) for f in schema]
-    return Dataset(pa.table(arrays, schema=schema))
+    return rewritten(corrected, columns, corrected.features)
 
 
 def sample_to_json(task: Task, corrected: Dataset, sample: Sample) -> dict[str, Any]:

@@ -17,6 +17,7 @@ from hf_synth.correction.policy import Policy
 from hf_synth.errors import ColumnError, TaskError
 from hf_synth.generation.generation import Estimate, estimate, generate
 from hf_synth.llm.questions import Chat
+from hf_synth.task.arrow import rewritten
 from hf_synth.task.columns import annotation_columns
 from hf_synth.task.task import Prompt, Task
 
@@ -108,7 +109,7 @@ def regenerate_with_policy(
             _LOG.warning("%d rows are missing, and the generator gave no new one for them", missing.total())
             break
         features = _features_of_all(rows, generated.features)
-        both = concatenate_datasets([_with_features(rows, features), _with_features(fresh, features)])
+        both = concatenate_datasets([rewritten(part, {}, features) for part in (rows, fresh)])
         rows, policy = correct_with_policy(task, both, corrector, gold=gold, seed=seed, **correction)
         _LOG.info("round %d: %d rows were missing, %d came", number, missing.total(), len(fresh))
     return rows, policy
@@ -141,22 +142,6 @@ def _features_of_all(rows: Dataset, generated: Features) -> Features:
 
     others = [c for c in annotation_columns(rows.column_names) if c not in generated]
     return Features({**generated, **{c: rows.features[c] for c in others}})
-
-
-def _with_features(rows: Dataset, features: Features) -> Dataset:
-    """Return rows with these columns alone; those that they lack are null.
-
-    Folders of earlier versions lack columns, and no other LLM labelled the new rows yet.
-    """
-    import pyarrow as pa
-    from datasets import Dataset
-
-    table = rows.with_format("arrow")[:]
-    arrays = [
-        table[f.name].cast(f.type) if f.name in table.column_names else pa.nulls(len(rows), f.type)
-        for f in features.arrow_schema
-    ]
-    return Dataset(pa.table(arrays, schema=features.arrow_schema))
 
 
 def _check_generated(rows: Dataset) -> None:

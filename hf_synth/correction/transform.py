@@ -326,8 +326,9 @@ class GenerateAndCorrect:
             return rows
         probs = self._probs(Dataset.from_list(kept, features=self.features()))
         corrected = apply(self._policy, np.array([row["llm_label"] for row in kept]), probs)
-        for row, columns in zip(kept, corrected.columns(self._task.label_column), strict=True):
-            row |= columns
+        for name, values in corrected.columns(self._task.label_column).items():
+            for row, value in zip(kept, values.tolist(), strict=True):
+                row[name] = value
         return rows
 
     def _access_of_corrector(self) -> Access:

@@ -1,0 +1,98 @@
+"""Rows as Arrow tables: other columns beside those that stay where they are stored.
+
+The texts of a folder are mapped into memory, not read. They stay so through a stage that writes new labels: only the
+new columns are made.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+    from datasets import Dataset, Features
+
+    from hf_synth.task.labels import Ints
+
+
+def arrow_table(rows: Dataset) -> pa.Table:
+    """Return the rows of a Dataset as an Arrow table, in their order; they are copied only if stored in another one."""
+    return rows.data.table if rows._indices is None else rows.with_format("arrow")[:]
+
+
+def arrow_array(values: Any, kind: pa.DataType) -> pa.Array:
+    """Return values as an Arrow array of a type: a sequence, or a numpy array of one or two dimensions."""
+    import pyarrow as pa
+
+    if isinstance(values, np.ndarray) and values.ndim == 2:
+        n, width = values.shape
+        if n * width < 2**31:
+            flat = pa.array(values.reshape(-1)).cast(kind.value_type)
+            return pa.ListArray.from_arrays(np.arange(0, n * width + 1, width, dtype=np.int32), flat).cast(kind)
+        values = list(values)
+    return pa.array(values).cast(kind) if isinstance(values, np.ndarray) else pa.array(values, kind)
+
+
+def placed(values: Any, at: Ints, before: pa.ChunkedArray) -> pa.ChunkedArray:
+    """Return a column with new values at some positions.
+
+    Args:
+        values: as for `arrow_array`, (n,) or (n, K).
+        at: their positions, ascending, (n,).
+        before: the column so far, (N,); it keeps its values elsewhere.
+    """
+    import pyarrow as pa
+
+    new = arrow_array(values, before.type)
+    if len(at) == len(before):
+        return pa.chunked_array([new])
+    order = len(new) + np.arange(len(before))
+    order[at] = np.arange(len(new))
+    return pa.chunked_array([new, *before.chunks], before.type).take(pa.array(order))
+
+
+def rewritten(rows: Dataset, columns: Mapping[str, Any], features: Features) -> Dataset:
+    """Return rows with exactly these features: some columns new, the others as they are, null where rows lack them.
+
+    The result's fingerprint follows from that of the rows and the new columns.
+
+    Args:
+        columns: new columns by name, as for `arrow_array`, or Arrow arrays of the right type.
+    """
+    import pyarrow as pa
+    from datasets import Dataset
+
+    table, schema = arrow_table(rows), features.arrow_schema
+    digest = hashlib.sha256(f"{rows._fingerprint}\n{sorted(features.to_dict().items())}".encode())
+    arrays: list[Any] = []
+    for field in schema:
+        if field.name in columns:
+            values = columns[field.name]
+            ready = isinstance(values, pa.Array | pa.ChunkedArray)
+            array = values if ready else arrow_array(values, field.type)
+            for chunk in array.chunks if isinstance(array, pa.ChunkedArray) else [array]:
+                _update(digest, chunk)
+            arrays.append(array)
+        elif field.name in table.column_names:
+            arrays.append(table[field.name].cast(field.type))
+        else:
+            arrays.append(pa.nulls(len(rows), field.type))
+    return Dataset(pa.table(arrays, schema=schema), fingerprint=digest.hexdigest()[:16])
+
+
+def _update(digest: Any, array: pa.Array) -> None:
+    """Add an array's values to a digest."""
+    digest.update(f"{array.type} {len(array)} {array.offset}".encode())
+    for buffer in array.buffers():
+        digest.update(b"-" if buffer is None else memoryview(buffer))
+
+
+def repeated(values: Sequence[str], codes: Any, kind: pa.DataType) -> pa.Array:
+    """Return a text column of few different values by their codes, (N,)."""
+    import pyarrow as pa
+
+    return pa.array(values, kind).take(pa.array(codes))
