@@ -120,7 +120,7 @@ def generate_with_figures(
     """
     prompt = prompt_for(task, prompt) if isinstance(prompt, str) else prompt or task.prompt
     pool, quotas, schedule = prepare(task, exemplars, n, prompt, balance, max_calls, seed, llm.ahead)
-    llm, settings = settings_of(task, exemplars, llm, prompt, pool)
+    llm, settings = settings_of(task, exemplars, llm, prompt, pool, schedule)
     access = strictest(pool.access, access_of_llm(llm))
     making = _Making(task, access, quotas, schedule, asked_of(llm, dict(prompt.sampling)), Gates(task, pool))
     for answer in llm.stream(schedule.questions(), progress=progress and making.words, **settings):
@@ -257,9 +257,16 @@ def prepare(
     return pool, quotas, Schedule(Plan(task, prompt, pool, rows, seed=seed), quotas, task.labels, together, most, ahead)
 
 
-def settings_of(task: Task, exemplars: Dataset, llm: Chat, prompt: Prompt, pool: Pool) -> tuple[Chat, dict[str, Any]]:
-    """Return the LLM with its journal, and the keywords of `stream` that are a part of every key."""
-    settings = {"access": pool.access, "schema": None if task.parse else answer_schema(task)}
+def settings_of(
+    task: Task, exemplars: Dataset, llm: Chat, prompt: Prompt, pool: Pool, schedule: Schedule
+) -> tuple[Chat, dict[str, Any]]:
+    """Return the LLM with its journal, and the keywords of `stream` that are a part of every key.
+
+    A small model goes on with entries that nobody asked for, at the cost of half its time. The llama.cpp server of this
+    process takes a limit of entries.
+    """
+    most = schedule.rows_of_call if getattr(llm, "weights", None) is not None else None
+    settings = {"access": pool.access, "schema": None if task.parse else answer_schema(task, most)}
     return _with_journal(llm, exemplars), settings | {"scope": task.fingerprint(), **dict(prompt.sampling)}
 
 

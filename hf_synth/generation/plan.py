@@ -85,16 +85,16 @@ class Pool:
         self.task, self.access = task, strictest(task.access, access_of(exemplars))
         self._seed = f"{task.fingerprint()}:{seed}"
         columns = [c for c in ("id", "group", *task.text_columns, task.label_column) if c in exemplars.column_names]
-        self._rows = exemplars.select_columns(columns).with_format(None)
+        self.rows = exemplars.select_columns(columns).with_format(None)
         self._names = label_names(exemplars.features[task.label_column])
         self._orders: dict[tuple[str, int, int], list[int]] = {}
-        self._row = lru_cache(_CACHED_ROWS)(lambda position: self.named(self._rows[position]))
+        self._row = lru_cache(_CACHED_ROWS)(lambda position: self.named(self.rows[position]))
         self.by_label: dict[str, list[int]] = {}
         labels_of: dict[int, list[str]] = {}
         units: dict[int, str] = {}
         columns = [c for c in columns if c != task.label_column]
-        values = zip(*(self._rows[c] for c in columns), strict=True)
-        for i, (value, label) in enumerate(zip(values, self._rows[task.label_column], strict=True)):
+        values = zip(*(self.rows[c] for c in columns), strict=True)
+        for i, (value, label) in enumerate(zip(values, self.rows[task.label_column], strict=True)):
             row = dict(zip(columns, value, strict=True))
             if label is None or not all(isinstance(row[c], str) and row[c].strip() for c in task.text_columns):
                 continue
@@ -170,8 +170,8 @@ class Pool:
 
     def texts(self) -> Iterator[tuple[str, tuple[str, ...]]]:
         """Yield the group and the texts of every gold row with text."""
-        columns = (self._rows[c] for c in self.task.text_columns)
-        groups = self._rows["group"] if "group" in self._rows.column_names else range(len(self._rows))
+        columns = (self.rows[c] for c in self.task.text_columns)
+        groups = self.rows["group"] if "group" in self.rows.column_names else range(len(self.rows))
         for i, (group, *row) in enumerate(zip(groups, *columns, strict=True)):
             if all(isinstance(t, str) for t in row):
                 yield str(group if group is not None else i), tuple(row)
@@ -191,7 +191,7 @@ class Plan:
     """
 
     def __init__(self, task: Task, prompt: Prompt, pool: Pool, rows: int, *, seed: int = 0) -> None:
-        self._task, self._prompt, self._pool, self._rows, self._seed = task, prompt, pool, rows, seed
+        self._task, self._prompt, self._pool, self.rows, self._seed = task, prompt, pool, rows, seed
         self._fact_sets: dict[str, list[tuple[str, ...]]] = {}
 
     def call(self, labels: Sequence[str], j: int) -> Call:
@@ -199,9 +199,9 @@ class Plan:
         task, prompt = self._task, self._prompt
         fold, turn = self._fold(labels, j)
         exemplars = [self._pool.row(p) for p in dict.fromkeys(self._positions(labels, fold, turn))]
-        messages = render(task, prompt, exemplars, labels, self._rows, self.draw(labels, f"{','.join(labels)}:{j}"))
+        messages = render(task, prompt, exemplars, labels, self.rows, self.draw(labels, f"{','.join(labels)}:{j}"))
         shown = tuple(row["id"] for row in exemplars)
-        return Call(j, messages, tuple(labels), self._rows, shown, prompt.facts, fold if shown else None)
+        return Call(j, messages, tuple(labels), self.rows, shown, prompt.facts, fold if shown else None)
 
     def draw(self, labels: Sequence[str], place: str) -> list[str]:
         """Draw attributes and facts for a place in the plan, as the conditions of a call."""
@@ -386,6 +386,11 @@ class Schedule:
         self.open_calls: deque[Call] = deque()
         self.calls = self.counted = 0
         self.stopped = False
+
+    @property
+    def rows_of_call(self) -> int:
+        """How many rows a call asks for, at most."""
+        return self._plan.rows * (len(self._labels) if self._together else 1)
 
     def questions(self) -> Iterator[Question | None]:
         """Yield the questions to ask; None where the plan has to wait for an answer."""

@@ -123,7 +123,7 @@ def preview(
     """
     prompt = prompt_for(task, prompt) if isinstance(prompt, str) else prompt or task.prompt
     pool, quotas, schedule = prepare(task, exemplars, n, prompt, balance, max_calls, seed, llm.ahead)
-    llm, settings = settings_of(task, exemplars, llm, prompt, pool)
+    llm, settings = settings_of(task, exemplars, llm, prompt, pool, schedule)
 
     def first() -> Iterator[Question]:
         asked = 0

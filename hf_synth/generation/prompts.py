@@ -142,8 +142,13 @@ def json_line(value: Mapping[str, Any]) -> str:
     return re.sub("[\u2028\u2029\x85]", lambda m: _BREAKS[m[0]], line)
 
 
-def answer_schema(task: Task) -> dict[str, Any]:
-    """Return the JSON schema of an answer."""
+def answer_schema(task: Task, most: int | None = None) -> dict[str, Any]:
+    """Return the JSON schema of an answer.
+
+    Args:
+        most: number of entries, at most; at least one is then asked for. Any number when None: some endpoints refuse a
+            schema that limits it.
+    """
     text = {"type": "string", "maxLength": _LONGEST_TEXT}
     known = task.labels or task.targets
     label: dict[str, Any] = {"type": "string", "enum": list(known)} if known else text
@@ -151,5 +156,6 @@ def answer_schema(task: Task) -> dict[str, Any]:
         label = {"type": "array", "items": label}
     columns = dict.fromkeys(task.text_columns, text) | {task.label_column: label}
     entry = {"type": "object", "properties": columns, "required": list(columns), "additionalProperties": False}
-    entries = {"entries": {"type": "array", "items": entry}}
+    limits = {} if most is None else {"minItems": 1, "maxItems": most}
+    entries = {"entries": {"type": "array", "items": entry} | limits}
     return {"type": "object", "properties": entries, "required": ["entries"], "additionalProperties": False}

@@ -128,6 +128,9 @@ def test_the_schema_describes_what_is_parsed(task: Task) -> None:
     entry = answer_schema(task)["properties"]["entries"]["items"]
     assert set(entry["required"]) == {*task.text_columns, task.label_column}
     assert all(p.get("maxLength") or p.get("enum") or p.get("items") for p in entry["properties"].values())
+    limited = answer_schema(task, 2)["properties"]["entries"]
+    assert (limited.pop("minItems"), limited.pop("maxItems")) == (1, 2)
+    assert limited == answer_schema(task)["properties"]["entries"]
 
 
 # --- labels ---------------------------------------------------------------------------------------------------------
@@ -727,3 +730,21 @@ def test_the_cause_of_no_note_says_what_to_do(reason: str, code: str, words: str
     assert str(caught.value).startswith("no note was made: ")
     check_some(Dataset.from_dict({"label_status": ["kept", "rejected"], "reason": ["", reason]}))
     check_some(Dataset.from_dict({"label_status": [], "reason": []}))
+
+
+@pytest.mark.parametrize(("asks_for", "most"), [("one_label", 3), ("every_label", 3 * len(CLINIC.labels))])
+def test_a_server_of_this_process_is_held_to_the_entries_that_are_asked_for(
+    writer: LLMServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, asks_for: Any, most: int
+) -> None:
+    """A small model goes on with entries; other endpoints may refuse a schema that limits them."""
+    prompt = dataclasses.replace(CLINIC.prompt, asks_for=asks_for, rows=3)
+
+    def limits(folder: str) -> set[tuple[Any, Any]]:
+        before = len(writer.requests)
+        generate(CLINIC, gold_of(CLINIC), make(writer, tmp_path / folder), 12, prompt=prompt)
+        schemas = [r["response_format"]["json_schema"]["schema"] for r in writer.requests[before:]]
+        return {(e.get("minItems"), e.get("maxItems")) for e in (s["properties"]["entries"] for s in schemas)}
+
+    assert limits("other") == {(None, None)}
+    monkeypatch.setattr(LLM, "weights", object())
+    assert limits("own") == {(1, most)}
