@@ -82,8 +82,8 @@ def training_arguments(
         access: of all that is trained on. Unless it is open, no tracking service is reported to.
 
     Raises:
-        HfSynthError: a field is unknown, wrong or without effect, or the arguments would push to a Hub past the
-            publishing gate.
+        HfSynthError: a field is unknown, wrong or without effect, the arguments would push to a Hub past the publishing
+            gate, or other processes than those that were started would train together.
         AccessError: the arguments report to a tracking service on data that is not open.
     """
     import torch
@@ -103,6 +103,10 @@ def training_arguments(
             "disable_tqdm": not progress,
             "seed": seed,
         }
+        if processes > 1:
+            defaults["ddp_find_unused_parameters"] = False  # there are none, and looking for them costs a pass a step
+            if not torch.accelerator.is_available():  # accelerate joins CPUs only where it is told that they train
+                os.environ.setdefault("ACCELERATE_USE_CPU", "1")
         if fields.get("bf16") and not torch.accelerator.is_available():
             defaults["use_cpu"] = True  # transformers asks for it where no GPU is there
             if not cpu_has_bf16():
@@ -118,6 +122,11 @@ def training_arguments(
     if args.push_to_hub:
         raise HfSynthError(
             "training does not push to a Hub: publish the model with publish_model, which checks it first"
+        )
+    if args.world_size != processes:
+        raise HfSynthError(
+            f"{processes} processes were started, and {args.world_size} of them would train together: each would learn "
+            "from all rows by itself; start them with torchrun, before anything else uses torch.distributed"
         )
     problem = _without_effect(args, validated)
     if problem:

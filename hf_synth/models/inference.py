@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from datasets import Dataset
 
 TOKENS_PER_BATCH = 8192
+_DTYPES = ("float32", "bfloat16")
 CPU_TOKENS_PER_BATCH = 1024  # on a CPU larger batches are slower: their activations do not fit its caches
 
 
@@ -74,29 +75,36 @@ def predict_proba(
     *,
     tokens_per_batch: int | None = None,
     device: str | None = None,
+    dtype: str | None = None,
     progress: bool = False,
     cache_dir: str | Path | None = None,
 ) -> Floats32:
     """Return the probability of each label for each row, (N, K), in the order of `task.labels`.
 
     The probabilities of a row sum to 1 for a single_label task; those of a multi_label task are independent. Rows are
-    computed in length-sorted batches of `tokens_per_batch` tokens, in bfloat16 on CUDA, and returned in their own
-    order; the same call returns the same numbers. Notes longer than the model's input are read as in its training.
+    computed in length-sorted batches of `tokens_per_batch` tokens and returned in their own order. The same call
+    returns the same numbers. Notes longer than the model's input are read as in its training.
 
     Args:
         model: folder or repo id of a trained classifier; the last two stay in memory.
         tokens_per_batch: tokens of a batch, padding included; 1,024 on a CPU and 8,192 elsewhere when None.
         device: "cpu", "cuda", ...; a CUDA device when there is one.
+        dtype: "float32"; or "bfloat16" for the weights, too, which is 2 to 3 times as fast on a CPU with AMX and moves
+            probabilities by some thousandths. When None, float32 on a CPU, and on CUDA float32 weights with arithmetic
+            in bfloat16.
         cache_dir: a private folder of the user's that caches the tokens of texts.
 
     Raises:
-        ModelError: the model cannot be loaded or is not one of this task.
+        ModelError: the model cannot be loaded or is not one of this task, or there is no such dtype.
         ColumnError: a text is missing.
     """
     folder = model_folder(model)
-    network, tokenizer = _loaded(str(folder), _stamp(folder))
+    if dtype not in (None, *_DTYPES):
+        raise ModelError(f"unknown dtype {dtype!r}: give one of {', '.join(_DTYPES)}, or None")
+    network, tokenizer = _loaded(str(folder), _stamp(folder), dtype == "bfloat16")
     label_order(network.config, task, what=f"model {str(model)!r}")
-    options = {"tokens_per_batch": tokens_per_batch, "device": device, "progress": progress, "cache_dir": cache_dir}
+    options: dict[str, Any] = {"tokens_per_batch": tokens_per_batch, "device": device, "mixed": dtype is None}
+    options |= {"progress": progress, "cache_dir": cache_dir}
     return probabilities(network, tokenizer, task, dataset, **options)
 
 
@@ -122,8 +130,9 @@ def usual_device() -> str:
 
 
 @functools.lru_cache(maxsize=2)
-def _loaded(folder: str, stamp: tuple[tuple[str, int, int], ...]) -> tuple[Any, Any]:
-    return load_model(folder), load_tokenizer(folder)
+def _loaded(folder: str, stamp: tuple[tuple[str, int, int], ...], half: bool) -> tuple[Any, Any]:
+    network = load_model(folder)
+    return network.bfloat16() if half else network, load_tokenizer(folder)
 
 
 def _stamp(folder: Path) -> tuple[tuple[str, int, int], ...]:
@@ -190,6 +199,7 @@ def _infer(
     *,
     tokens_per_batch: int | None = None,
     device: str | None = None,
+    mixed: bool = True,
     progress: bool = False,
     cache_dir: str | Path | None = None,
 ) -> Floats32:
@@ -204,7 +214,8 @@ def _infer(
     device, left = device or usual_device(), padded_left(network.config)
     budget = tokens_per_batch or (CPU_TOKENS_PER_BATCH if device == "cpu" else TOKENS_PER_BATCH)
     network = network.to(device).eval()
-    half = torch.autocast("cuda", torch.bfloat16) if device.startswith("cuda") else contextlib.nullcontext()
+    cuda = mixed and device.startswith("cuda")
+    half = torch.autocast("cuda", torch.bfloat16) if cuda else contextlib.nullcontext()
     bar = tqdm(total=len(scores), disable=not progress, unit="window")
     with torch.inference_mode(), half, cpu_threads(), bar:
         for group in batches(windows.tokens.lengths.tolist(), budget):

@@ -110,7 +110,7 @@ def train(
     if isinstance(args, Mapping):  # checked before a model is loaded and texts are tokenized
         own: dict[str, Any] = {"processes": _processes(), "resumable": bool(resume), "access": access}
         training_arguments(args, output, len(rows), validation is not None, seed, **own)
-    chief = int(os.environ.get("RANK", "0")) == 0
+    chief = _is_chief()
     options = {"class_weights": class_weights, "long_notes": long_notes, "lora": lora}
     inputs = {"task": task.fingerprint(), "args": args, "seed": seed, "processes": _processes(), **options}
     with contextlib.ExitStack() as stack:
@@ -183,7 +183,9 @@ def trainer_fit(
         train(task, rows, base_model=base_model, output_dir=folder, args=args, seed=seed, progress=progress, **options)
         network, tokenizer = load_seq2seq(folder) if text else load_model(folder, task), load_tokenizer(folder)
         if not keep:
-            shutil.rmtree(folder)
+            _wait_for_all()
+            if _is_chief():
+                shutil.rmtree(folder)
         if text:
             return lambda rows: predict_texts(network, tokenizer, task, rows, progress=progress)
         return lambda rows: probabilities(network, tokenizer, task, rows, progress=progress, cache_dir=cache_dir)
@@ -384,6 +386,11 @@ def _work(
 def _processes() -> int:
     """Return how many processes train together, as torchrun sets it."""
     return int(os.environ.get("WORLD_SIZE", "1"))
+
+
+def _is_chief() -> bool:
+    """Return whether this is the process that writes and removes files, of those that train together."""
+    return int(os.environ.get("RANK", "0")) == 0
 
 
 def _wait_for_all() -> None:

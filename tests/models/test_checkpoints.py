@@ -154,7 +154,8 @@ def test_two_processes_learn_what_one_learns(base: Path, tmp_path: Path) -> None
     told = json.dumps({"rows": 64, "validated": False, "args": args})
     command = [sys.executable, "-W", "ignore", "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
     command += [str(script), str(Path(__file__).parent.parent), str(base), str(tmp_path / "two"), told]
-    environment = {**os.environ, "ACCELERATE_USE_CPU": "1", "OMP_NUM_THREADS": "1"}
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}  # nothing but what torchrun sets is needed
+    environment.pop("ACCELERATE_USE_CPU", None)
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=180)
     assert done.returncode == 0, done.stderr[-2000:]
     assert model_facts(tmp_path / "two")["processes"] == 2
@@ -163,3 +164,44 @@ def test_two_processes_learn_what_one_learns(base: Path, tmp_path: Path) -> None
     assert one == pytest.approx(two, abs=2e-3)
     assert not np.allclose(one, one[0])
     assert sorted(p.name for p in tmp_path.iterdir()) == ["one", "two", "two.py"]
+
+
+IN_FOLDS = """
+import sys; sys.path.insert(0, sys.argv[1])
+import json, os
+from pathlib import Path
+from support.kinds import ASKED, T5_ARGS, asked_gold, tiny_t5
+from support.tiny import TINY_ARGS, tiny_base, toy_rows, toy_task
+from hf_synth.models.training import trainer_fit
+folder, rank = Path(sys.argv[2]), os.environ.get("RANK", "0")
+bert, t5 = tiny_base(folder / f"bert{rank}"), tiny_t5(folder / f"t5{rank}")
+said = []
+fit = trainer_fit(toy_task(), base_model=bert, args=TINY_ARGS, work_dir=folder / "folds")
+said.append(fit(toy_rows(32))(toy_rows(8, seed=3)).tolist())
+writer = trainer_fit(ASKED, base_model=t5, args=T5_ARGS | {"num_train_epochs": 1}, work_dir=folder / "folds")
+said.append(list(writer(asked_gold(24))(asked_gold(4, seed=2))))
+(folder / f"said{rank}.json").write_text(json.dumps(said))
+"""
+
+
+@pytest.mark.slow
+def test_two_processes_train_folds_and_answer_alike(tmp_path: Path) -> None:
+    script = tmp_path / "folds.py"
+    script.write_text(IN_FOLDS)
+    command = [sys.executable, "-W", "ignore", "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
+    command += [str(script), str(Path(__file__).parent.parent), str(tmp_path)]
+    done = subprocess.run(command, env={**os.environ, "OMP_NUM_THREADS": "1"}, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-2000:]
+    of_first, of_second = (json.loads((tmp_path / f"said{rank}.json").read_text()) for rank in range(2))
+    assert of_first == of_second
+    assert len(of_first[0]) == 8
+    assert not list((tmp_path / "folds").glob("fold-*"))
+
+
+def test_processes_that_would_train_apart_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each of them would learn from all rows by itself, and the last one's model would stay."""
+    monkeypatch.setattr("hf_synth.models.training._processes", lambda: 2)
+    monkeypatch.setenv("ACCELERATE_USE_CPU", "1")  # set by `train`, here for this test alone
+    with pytest.raises(HfSynthError, match="2 processes were started, and 1 of them"):
+        train(toy_task(), toy_rows(16), base_model=tiny_base(tmp_path / "b"), output_dir=tmp_path / "m", args={})
+    assert not (tmp_path / "m").exists()

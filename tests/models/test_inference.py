@@ -73,6 +73,18 @@ def test_batches_hold_every_row_once_within_the_budget(lengths: list[int], budge
         assert len(group) == 1 or len(group) * max(lengths[i] for i in group) <= budget
 
 
+def test_half_precision_is_asked_for(model: Path) -> None:
+    rows = toy_rows(12)
+    exact = predict_proba(toy_task(), model, rows, device="cpu")
+    half = predict_proba(toy_task(), model, rows, device="cpu", dtype="bfloat16")
+    assert half.dtype == np.float32
+    assert 0 < np.abs(half - exact).max() < 0.03
+    assert half.sum(1) == pytest.approx(np.ones(12), abs=1e-5)
+    assert np.array_equal(predict_proba(toy_task(), model, rows, device="cpu", dtype="float32"), exact)
+    with pytest.raises(ModelError, match="unknown dtype 'int8': give one of float32, bfloat16"):
+        predict_proba(toy_task(), model, rows, dtype="int8")
+
+
 def test_labels_in_another_order_are_remapped(model: Path, tmp_path: Path) -> None:
     rows, other = toy_rows(20, seed=3), toy_task(labels=LABELS[::-1])
     assert np.array_equal(predict_proba(other, model, rows)[:, ::-1], predict_proba(toy_task(), model, rows))
