@@ -25,6 +25,7 @@ from hf_synth.evaluation.metrics import group_codes
 from hf_synth.task.labels import Floats, Ints
 
 NOTHING = "gold_only"  # the candidate that uses none of the rows
+CHOSEN_ON = 5_000  # rows on which methods are compared where a given model decides: the gold limits what can be told
 CONFIDENCE = 0.9  # of the guarantee
 CAUTION = 0.3  # standard deviations of the expected gain that are taken off it
 _MOST_EDGE = 0.1  # measured lead of the LLM over gold only beyond which it promises no more

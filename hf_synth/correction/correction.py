@@ -9,7 +9,7 @@ or carry out-of-fold `label_probs`, unless it is cross-fitted: a model looks per
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypedDict, Unpack
@@ -20,7 +20,7 @@ import numpy.typing as npt
 from hf_synth.correction.annotations import annotations_of, check_labelled
 from hf_synth.correction.audited import rekey
 from hf_synth.correction.augmentation import augment
-from hf_synth.correction.choice import Choice, choose_method
+from hf_synth.correction.choice import CHOSEN_ON, Choice, choose_method
 from hf_synth.correction.crossfit import Learn, Predict, Rows, check_parts, decide, halved_by_lineage, part_of_rows
 from hf_synth.correction.fitting import fit
 from hf_synth.correction.label_sets import correct_sets
@@ -32,7 +32,7 @@ from hf_synth.errors import ColumnError, OverlapError, TaskError
 from hf_synth.evaluation.baselines import Judge
 from hf_synth.gold.adoption import adopt
 from hf_synth.models.inference import predict_proba
-from hf_synth.models.linear import linear_learner, shift, text_features
+from hf_synth.models.linear import drawn, linear_learner, shift, text_features, text_shift
 from hf_synth.models.loading import model_folder
 from hf_synth.models.record import ModelAt, model_facts, weights_sha256
 from hf_synth.task.access import overall_access
@@ -55,8 +55,6 @@ if TYPE_CHECKING:
     from datasets import Dataset
 
 _LOG = logging.getLogger(__name__)
-_CHOSEN_ON = 5_000  # rows on which `auto` compares methods where a given model decides
-_COMPARED = 1_000  # gold rows and synthetic rows whose texts are compared where nothing else needs features
 CROSS_FITTED = "cross-fitted"  # the identity of models that were trained in folds for one correction
 
 Fit = Callable[["Dataset"], Callable[["Dataset"], npt.ArrayLike]]
@@ -195,7 +193,8 @@ def correct_with_policy(
             choice, features = _choose_on_some(task, usable, gold, known, opinions, seed, sets)
         method, also = choice.method, choice.opinions
         figures |= choice.figures()
-    figures["gold_against_synthetic_auc"] = _difference(task, usable, gold, features, seed)
+    difference = text_shift(task, gold, usable, seed=seed) if features is None else shift(*features, seed)
+    figures["gold_against_synthetic_auc"] = difference
     if opinions is None:
         assert callable(corrector)
         learn = _encoder_learner(task, gold, usable, corrector, seed)
@@ -409,33 +408,16 @@ def _head(task: Task, rows: Dataset, gold: Dataset, known: Rows) -> tuple[Learn,
 def _choose_on_some(
     task: Task, rows: Dataset, gold: Dataset, known: Rows, opinions: tuple[Floats, Floats], seed: int, sets: Any
 ) -> tuple[Choice, tuple[Floats, Floats]]:
-    """Choose a method on at most _CHOSEN_ON of the rows and every audited one; return their features, too.
+    """Choose a method on at most CHOSEN_ON of the rows and every audited one; return their features, too.
 
     The choice rests on the gold, which more rows do not make larger.
     """
-    keep = _sample(len(rows), _CHOSEN_ON, seed, known.audited)
+    keep = drawn(len(rows), CHOSEN_ON, seed, known.audited)
     some = rows if len(keep) == len(rows) else rows.select(keep)
     head, features = _head(task, some, gold, known)
     part, _ = part_of_rows(known, head, keep)
     choice = choose_method(part, head, opinions=(opinions[0], opinions[1][keep]), seed=seed, **sets)
     return choice, features
-
-
-def _difference(task: Task, rows: Dataset, gold: Dataset, features: tuple[Floats, Floats] | None, seed: int) -> float:
-    """Return the AUC of gold against synthetic texts, with the features of all of them or of a sample of each."""
-    if features is None:
-        some = [part.select(_sample(len(part), _COMPARED, seed)) for part in (gold, rows)]
-        x_gold, x_rows = text_features(*(texts_of(task, part) for part in some))
-        features = x_gold, x_rows
-    return shift(*features, seed)
-
-
-def _sample(count: int, most: int, seed: int, always: Iterable[int] = ()) -> Ints:
-    """Return up to `most` of `count` positions, ascending, drawn by seed; `always` among them."""
-    if count <= most:
-        return np.arange(count)
-    drawn = np.random.default_rng(seed).permutation(count)[:most]
-    return np.union1d(drawn, np.fromiter(always, dtype=np.int64))
 
 
 def _encoder_learner(task: Task, gold: Dataset, rows: Dataset, fit_rows: Fit, seed: int) -> Learn:

@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from hf_synth.correction.augmentation import augment, training_rows
-from hf_synth.correction.choice import NOTHING, Choice, Prior, choose, unmeasured
+from hf_synth.correction.choice import CHOSEN_ON, NOTHING, Choice, Prior, choose, unmeasured
 from hf_synth.correction.crossfit import FOLDS, Learn, Predict, Rows, folds, learner_of_part, of_both, of_gold
 from hf_synth.correction.fitting import fit
 from hf_synth.correction.lineage import Lineage, lineage_of
@@ -23,7 +23,7 @@ from hf_synth.correction.methods import methods_of
 from hf_synth.correction.noise import confident_noise, denoise
 from hf_synth.correction.policy import RELABELS, Policy, apply
 from hf_synth.errors import ColumnError
-from hf_synth.models.linear import linear_learner, shift, text_features
+from hf_synth.models.linear import drawn, linear_learner, shift, text_features, text_shift
 from hf_synth.task.labels import Floats, Ints, groups_of, judged_mask, label_matrix, texts_of
 from hf_synth.task.task import Task
 
@@ -71,6 +71,11 @@ class Sets:
         rarest = np.where(present.any(1), order[present[:, order].argmax(1)] + 1, 0)
         meant = np.zeros(len(self.meant), dtype=np.int64)
         return Rows(meant, rarest, self.groups, self.truth.shape[1], {}, lineage=self.lineage)
+
+    def of_rows(self, keep: Ints) -> Sets:
+        """Return the sets of all gold and of some synthetic rows, by their positions."""
+        lineage = None if self.lineage is None else self.lineage.of_rows(keep)
+        return Sets(self.meant[keep], self.truth, self.groups, lineage)
 
     def judged_both_ways(self, gold: Ints) -> list[int]:
         """Return the labels that are present in some of these gold rows and absent in others."""
@@ -131,12 +136,19 @@ def correct_sets(
     known = None
     if opinions is not None:
         known = _checked(task, opinions[0], len(gold)), _checked(task, opinions[1], len(rows))
-    x_gold, x_rows = text_features(texts_of(task, gold), texts_of(task, rows))
-    heads = linear_heads(x_gold, x_rows, sets)
-    figures: dict[str, Any] = {"gold_against_synthetic_auc": shift(x_gold, x_rows, seed)}
-    if method == "auto":
-        choice = choose_for_sets(sets, heads, opinions=known, seed=seed)
-        method, figures = choice.method, figures | choice.figures()
+    heads, figures = None, dict[str, Any]()
+    if method == "auto" or (known is None and fit_rows is not None):
+        keep = np.arange(len(rows)) if known is None else drawn(len(rows), CHOSEN_ON, seed)
+        some = sets if len(keep) == len(rows) else sets.of_rows(keep)
+        x_gold, x_rows = text_features(texts_of(task, gold), texts_of(task, rows.select(keep)))
+        heads, difference = linear_heads(x_gold, x_rows, some), shift(x_gold, x_rows, seed)
+        if method == "auto":
+            given = None if known is None else (known[0], known[1][keep])
+            choice = choose_for_sets(some, heads, opinions=given, seed=seed)
+            method, figures = choice.method, choice.figures()
+    else:
+        difference = text_shift(task, gold, rows, seed=seed)
+    figures["gold_against_synthetic_auc"] = difference
     learn = None if fit_rows is None or known is not None else _fit_learner(task, gold, rows, fit_rows, seed)
     corrected = decide_sets(sets, method, learn=learn, head=heads, opinions=known, seed=seed)
     decisions = [

@@ -6,7 +6,7 @@ experiment can use it as a downstream model.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
@@ -23,6 +23,7 @@ Predict = Callable[[Ints, Ints], tuple[Floats, Floats]]
 PredictRows = Callable[["Dataset"], Floats]
 
 WIDTH = 300  # of features
+COMPARED = 1_000  # gold rows and synthetic rows whose texts are compared, where nothing else needs features of all
 _SAMPLE = 20_000  # texts that the vocabulary and the SVD are fitted to, at most
 _FEW = 20  # up to so many texts a word needs to occur in one only
 _LIKELY = 0.03  # smaller probabilities of a soft target are left out
@@ -88,6 +89,21 @@ def shift(features_gold: Floats, features_rows: Floats, seed: int = 0) -> float:
         return float("nan")
     model = LogisticRegression(C=1.0, class_weight="balanced", max_iter=100).fit(x[half], y[half])
     return round(float(roc_auc_score(y[~half], model.decision_function(x[~half]))), 4)
+
+
+def text_shift(task: Task, gold: Dataset, rows: Dataset, *, most: int = COMPARED, seed: int = 0) -> float:
+    """Compute `shift` of gold and synthetic rows from features of at most `most` rows of each, drawn by seed."""
+    some = (part.select(drawn(len(part), most, seed)) for part in (gold, rows))
+    of_gold, of_rows = text_features(*(texts_of(task, part) for part in some))
+    return shift(of_gold, of_rows, seed)
+
+
+def drawn(count: int, most: int, seed: int, always: Iterable[int] = ()) -> Ints:
+    """Return at most `most` of `count` positions, ascending, drawn by seed, and those of `always` among them."""
+    if count <= most:
+        return np.arange(count)
+    some = np.random.default_rng(seed).permutation(count)[:most]
+    return np.union1d(some, np.fromiter(always, dtype=np.int64))
 
 
 def linear_fit(task: Task, *read: Dataset, seed: int = 0) -> Callable[[Dataset], PredictRows]:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pytest
 from datasets import Dataset
 from support.kinds import SETS, generated, sets_gold
@@ -15,6 +16,7 @@ from support.tiny import toy_rows
 from support.toy_experiment import TASK, as_synthetic
 
 from hf_synth.cli.cli import main
+from hf_synth.correction import correction, label_sets
 from hf_synth.correction.correction import correct_with_policy
 from hf_synth.correction.crossfit import folds
 from hf_synth.demo.simulator import Faults, running_simulator
@@ -22,6 +24,7 @@ from hf_synth.errors import ColumnError, TaskError
 from hf_synth.generation.generation import generate
 from hf_synth.gold.gold import load_gold
 from hf_synth.llm.llm import LLM
+from hf_synth.models import linear
 from hf_synth.models.linear import linear_fit
 from hf_synth.task.folders import write_stage
 from hf_synth.task.scripts import load_task
@@ -189,3 +192,60 @@ def test_how_an_llm_labels_gold_does_not_say_how_it_writes() -> None:
     assert any("not how it writes them" in line for line in policy.warnings)
     with pytest.raises(TaskError, match="they share none"):
         correct_with_policy(TASK, rows, fit, gold=gold, method="measured")
+
+
+class Sure:
+    """A judge that believes the rows' labels."""
+
+    def predict(self, rows: Dataset) -> Any:
+        column = next(c for c in ("llm_label", "label", "findings") if c in rows.column_names)
+        names = rows[column][:]
+        if isinstance(names[0], list):
+            return np.array([[0.8 if k in names_of else 0.2 for k in range(3)] for names_of in names])
+        return np.eye(3)[names] * 0.9 + 0.1 / 3
+
+
+@pytest.mark.parametrize("kind", ["single_label", "multi_label"])
+@pytest.mark.parametrize(("method", "most"), [("none", 20), ("argmax", 20), ("auto", 30)])
+def test_features_are_made_of_the_rows_that_need_them(
+    kind: str, method: str, most: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With opinions at hand, `auto` compares methods on some rows, and the others need features for a figure alone."""
+    task, gold = (TASK, toy_rows(40, 1)) if kind == "single_label" else (SETS, sets_gold(40, seed=1))
+    if kind == "single_label":
+        made = [{**row, "llm_label": row["label"], "id": f"s{i}"} for i, row in enumerate(toy_rows(60, 2))]
+        rows = as_synthetic(made)
+    else:
+        rows = generated(SETS, sets_gold(60, seed=2))
+    read: list[int] = []
+    seen = linear.text_features
+
+    def counted(*texts: Any, **more: Any) -> Any:
+        read.append(len(texts[1]))
+        return seen(*texts, **more)
+
+    for module in (linear, correction, label_sets):
+        monkeypatch.setattr(module, "text_features", counted)
+        if module is not linear:
+            monkeypatch.setattr(module, "CHOSEN_ON", 30)
+    monkeypatch.setattr(linear.text_shift, "__kwdefaults__", {"most": 20, "seed": 0})
+    done, policy = correct_with_policy(task, rows, Sure(), gold=gold, method=method)
+    assert read == [most]
+    assert len(done) == 60
+    assert 0 <= policy.figures["gold_against_synthetic_auc"] <= 1
+    audited = {} if kind == "multi_label" else {"s59": 0, "s58": 1}
+    if method == "auto" and audited:  # rows that a person labelled are always among them
+        known = correct_with_policy(task, rows, Sure(), gold=gold, method=method, audited=audited)[0]
+        assert known["reason"][58:] == ["audited", "audited"]
+        assert read[-1] in (30, 31, 32)
+
+
+def test_texts_of_a_folder_stay_mapped(tmp_path: Path) -> None:
+    made = [{**row, "llm_label": row["label"], "id": f"s{i}"} for i, row in enumerate(toy_rows(60, 2))]
+    rows = as_synthetic([{**row, "text": row["text"] + " and so on" * 2_000} for row in made])
+    rows.save_to_disk(str(tmp_path / "rows"))
+    rows = Dataset.load_from_disk(str(tmp_path / "rows"))
+    before = pa.total_allocated_bytes()
+    done = correct_with_policy(TASK, rows, Sure(), gold=toy_rows(40, 1), method="argmax")[0]
+    assert pa.total_allocated_bytes() - before < 100_000  # the texts are 1.2 MB
+    assert done["text"][:2] == rows["text"][:2]
