@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import logging
 from collections.abc import Iterator, Mapping, Sequence
@@ -13,6 +14,7 @@ from hf_synth.gold.faults import Faults
 from hf_synth.gold.spelling import Ids, LabelNames, cell_text, label_problem, split_labels
 from hf_synth.gold.tables import TABLE_SUFFIXES, read_batches
 from hf_synth.task.access import known_accesses
+from hf_synth.task.arrow import arrow_table
 from hf_synth.task.columns import ACCESSES, LLM_CONFIDENCE, USAGE_COLUMNS, access_of, names_shown, strictest
 from hf_synth.task.folders import (
     REJECTED,
@@ -64,6 +66,7 @@ def adopt(
         ColumnError: a column is missing.
         RowError: a text is empty or a label is none of the task's.
     """
+    import pyarrow as pa
     from datasets import Dataset
 
     from hf_synth.gold.builder import as_table
@@ -92,10 +95,15 @@ def adopt(
     constants |= dict.fromkeys(("fold", *USAGE_COLUMNS)) | {"source": "synthetic", "access": access}
     constants |= {"task": task.full_name, "task_version": task.version, "generator": generator}
     constants |= {"label_status": "kept", "reason": "as_generated"}
-    made: dict[str, list[Any]] = {name: [value] * count for name, value in constants.items()}
+    features = task.synthetic_features()
+    types = {field.name: field.type for field in features.arrow_schema}
+    made: dict[str, Any] = {c: pa.repeat(pa.scalar(value, types[c]), count) for c, value in constants.items()}
     made |= texts | {"id": own_ids, "group": own_ids, "seed_ids": _seed_ids(dataset)}
     made |= {task.label_column: labels, "llm_label": labels}
-    adopted = Dataset(as_table(made, task.synthetic_features()))
+    # hashed from the rows' own fingerprint: `datasets` would read every text for it
+    way = [dataset._fingerprint, task.fingerprint(), task.access, columns, llm_label_column, access, generator]
+    name = hashlib.sha256(json.dumps(way).encode()).hexdigest()[:16]
+    adopted = Dataset(as_table(made, features), fingerprint=name)
     for column in dataset.column_names:  # labels of other LLMs
         if column.startswith(("llm_label_", LLM_CONFIDENCE)) and column != llm_label_column:
             adopted = adopted.add_column(column, dataset[column][:], feature=dataset.features[column])
@@ -106,7 +114,7 @@ def _texts(dataset: Dataset, name: str) -> Any:
     """Return a column as an Arrow array, of strings if it holds texts: they are not copied row by row."""
     import pyarrow as pa
 
-    column = dataset.select_columns([name]).with_format("arrow")[:][name]
+    column = arrow_table(dataset.select_columns([name]))[name]
     return column.cast(pa.string()) if pa.types.is_large_string(column.type) else column
 
 
@@ -271,5 +279,5 @@ def _plain(dataset: Dataset) -> Dataset:
     plain = plain_features(dataset.data.schema, dataset.features.to_dict())
     if dataset.features == plain:
         return dataset
-    table = dataset.with_format("arrow")[:]  # the values as they are stored, in the order of the rows
+    table = arrow_table(dataset)  # the values as they are stored, in the order of the rows
     return Dataset(table.replace_schema_metadata(plain.arrow_schema.metadata))
