@@ -72,22 +72,20 @@ def augment(
         raise TaskError(f"unknown strategy {strategy!r}; give one of {', '.join(STRATEGIES)}")
     gold = gold.remove_columns(annotation_columns(gold.column_names))
     shared = _task_columns(task, gold, synthetic)
-    used = synthetic.select(trainable(synthetic) if strategy != "gold" else [])
+    at = np.array(trainable(synthetic) if strategy != "gold" else [], dtype=np.int64)
     if ratio is not None:
-        n = min(len(used), round(ratio * len(gold)))
-        used = used.select(np.sort(np.random.default_rng(seed).permutation(len(used))[:n]))
-    if strategy == "synthetic":
-        gold_used = gold.select([])
-    elif strategy == "replace":
-        exemplars = {id for ids in column_of(used, "seed_ids") for id in ids or ()}
-        gold_used = gold.select([i for i, id in enumerate(gold["id"][:]) if id not in exemplars])
-    else:
-        gold_used = gold
+        n = min(len(at), round(ratio * len(gold)))
+        at = at[np.sort(np.random.default_rng(seed).permutation(len(at))[:n])]
+    of_gold = np.arange(0 if strategy == "synthetic" else len(gold))
+    if strategy == "replace":
+        exemplars = {id for ids in column_of(synthetic.select(at), "seed_ids") for id in ids or ()}
+        of_gold = np.array([i for i, id in enumerate(gold["id"][:]) if id not in exemplars], dtype=np.int64)
     if evaluation is not None:
-        _check_apart(shared, gold_used, used, evaluation)
+        _check_apart(shared, gold.select(of_gold), synthetic.select(at), evaluation)
     access = strictest(access_of(gold), access_of(synthetic))
     features = _features(shared, gold, synthetic)
-    parts = [_aligned(part, features, access) for part in (gold_used, used) if len(part)]
+    used = ((gold, of_gold), (synthetic, at))  # texts are not gathered: the selection is of positions
+    parts = [_aligned(part, features, access).select(places) for part, places in used if len(places)]
     if not parts:
         raise ColumnError("nothing is left to train on: the strategy takes no gold, no synthetic row is usable")
     return concatenate_datasets(parts).shuffle(seed=seed)
@@ -154,8 +152,11 @@ def _check_apart(columns: list[str], gold: Dataset, synthetic: Dataset, evaluati
 
 
 def _digests(rows: Dataset, columns: list[str]) -> list[bytes]:
-    texts = zip(*(rows[c][:] for c in columns), strict=True)
-    return [hashlib.sha256("\x1f".join(map(str, text)).encode()).digest() for text in texts]
+    digests: list[bytes] = []
+    for batch in rows.select_columns(columns).iter(1_000):
+        texts = zip(*(batch[c] for c in columns), strict=True)
+        digests += [hashlib.sha256("\x1f".join(map(str, text)).encode()).digest() for text in texts]
+    return digests
 
 
 def _aligned(rows: Dataset, features: Features, access: str) -> Dataset:
