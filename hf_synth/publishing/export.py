@@ -17,11 +17,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from hf_synth.errors import ColumnError, PublishError
 from hf_synth.models.record import FACTS
 from hf_synth.publishing.model_files import MODEL_FILES, check_weights, clean_files, model_files
 from hf_synth.publishing.release import RELEASE, content_digest
 from hf_synth.publishing.sealed import Seal, sealed
+from hf_synth.task.arrow import arrow_table, rewritten
 from hf_synth.task.columns import MANIFEST, REASONS, STATUSES, Access
 from hf_synth.task.folders import new_folder, write_parquet
 from hf_synth.task.labels import column_of
@@ -44,6 +47,7 @@ EXPORTED = re.compile(
 # A generator's name as servers report it: "gpt-5", "org/model", "llama3.1:8b"; never a sentence.
 _GENERATOR = re.compile(r"[A-Za-z0-9][\w.:@+/-]{0,99}")
 _MOST_GENERATORS = 20
+_COMPARED = 1_000  # rows of an export that are compared at once
 _LONG_NAME = 6  # characters; a name this long is not in gold by coincidence
 _LICENSE_NOTE = """This folder derives from credentialed data. It is under the data use agreement of its source
 ({source}) and may be shared only as that agreement allows: on PhysioNet as a derived project
@@ -90,7 +94,11 @@ def view_rows(task: Task, dataset: Dataset, withheld: Container[int]) -> dict[st
         withheld: numbers of rows that must not be exported.
     """
     status = column_of(dataset, "label_status", "kept")
-    has_text = [all(row) for row in zip(*(dataset[c] for c in task.text_columns), strict=True)]
+    import pyarrow.compute as pc
+
+    table, has_text = arrow_table(dataset), np.ones(len(dataset), bool)
+    for column in task.text_columns:
+        has_text &= np.asarray(pc.fill_null(pc.greater(pc.utf8_length(table[column]), 0), False))
     raw = [i for i, s in enumerate(status) if s != "rejected" and has_text[i] and i not in withheld]
     if "label_probs" not in dataset.column_names or task.kind == "text2text":
         return {"raw": raw}
@@ -168,21 +176,27 @@ def generator_names(names: set[str], gold: Sequence[Dataset]) -> set[str]:
 def _view(
     task: Task, dataset: Dataset, rows: list[int], access: Access, label: str, more: Sequence[str], ids: Sequence[str]
 ) -> Dataset:
+    import pyarrow as pa
     from datasets import Dataset, Features, Value
 
-    picked = dataset.select(rows)
-    known = task.corrected_features()
-    constant = {"source": "synthetic", "task": task.full_name, "task_version": task.version, "access": access}
-    columns: dict[str, Any] = {"id": [ids[i] for i in rows]}
-    columns |= {c: list(picked[c]) for c in task.text_columns}
-    columns[task.label_column] = list(picked[label])
-    columns |= {name: [value] * len(rows) for name, value in constant.items()}
-    columns |= {c: list(picked[c]) for c in ("generator", *more) if c in picked.column_names}
-    features = Features({c: known.get(c, Value("string")) for c in columns})
+    known, constant = task.corrected_features(), _constant(task, access)
+    more = [c for c in ("generator", *more) if c in dataset.column_names]
+    names = dict.fromkeys(("id", *task.text_columns, task.label_column, *constant, *more))
+    features = Features({c: known.get(c, Value("string")) for c in names})
+    types = {field.name: field.type for field in features.arrow_schema}
+    columns: dict[str, Any] = {c: pa.repeat(pa.scalar(v, types[c]), len(dataset)) for c, v in constant.items()}
+    target = {task.label_column: list(dataset[label][:])}
     try:
-        return Dataset.from_dict(columns, features=features)
+        made = Dataset.from_dict(target, features=Features({c: features[c] for c in target}))
+        columns |= {"id": list(ids), task.label_column: made.data.table[task.label_column]}
+        return rewritten(dataset, columns, features).select(rows)
     except Exception as error:  # the library's message may hold text
         raise ColumnError(f"the rows do not fit task {task.full_name!r} ({type(error).__name__})") from None
+
+
+def _constant(task: Task, access: Access) -> dict[str, str]:
+    """Return the columns of an export that have one value."""
+    return {"source": "synthetic", "task": task.full_name, "task_version": task.version, "access": access}
 
 
 def write_dataset(
@@ -235,9 +249,9 @@ def _check_loads(folder: Path, views: Mapping[str, Dataset]) -> None:
             try:
                 config = None if number == 0 else name  # the first is the default
                 back = load_dataset(str(folder), config, split="train", cache_dir=cache)
-                same = back.features == rows.features and back.with_format("arrow")[:].equals(
-                    rows.with_format("arrow")[:], check_metadata=False
-                )
+                same = back.features == rows.features and len(back) == len(rows)
+                parts = zip(*(part.with_format("arrow").iter(_COMPARED) for part in (back, rows)), strict=True)
+                same = same and all(one.equals(other, check_metadata=False) for one, other in parts)
             except Exception as error:  # the library's message may hold text
                 reason = type(error).__name__
                 raise PublishError(f"the export cannot be read back ({reason}); nothing was exported") from None
