@@ -15,13 +15,25 @@
     ├── JournalError         the journal cannot be opened or written
     ├── ModelError           a model cannot be loaded, or does not fit the task
     ├── OutputError          an output folder is read-only, full, or holds something else
+    ├── UsageError           a command line or its configuration file is wrong (exit code 2)
     └── MissingExtraError    an optional package is not installed; the message names the command that installs it
 
-The command line prints the message of any of them as one sentence and exits with 1. No message holds note text, a key
+The command line prints the message of any of them as one sentence and exits with 1 (2: UsageError). No message holds note text, a key
 or a token.
 """
 
 from __future__ import annotations
+
+from collections.abc import Iterable
+
+
+def did_you_mean(word: str, known: Iterable[str]) -> str:
+    """Return "; did you mean 'simulator'?" for a word that is almost a known one; "" for any other."""
+    import difflib
+
+    names = {name.lower(): name for name in known}
+    near = difflib.get_close_matches(word.lower(), names, n=1, cutoff=0.7)
+    return f"; did you mean {names[near[0]]!r}?" if near else ""
 
 
 class HfSynthError(Exception):
@@ -114,6 +126,10 @@ class ModelError(HfSynthError):
 
 class OutputError(HfSynthError):
     """An output folder is read-only, full, or holds something else."""
+
+
+class UsageError(HfSynthError):
+    """A command line, or the configuration file that adds to it, is wrong."""
 
 
 class MissingExtraError(HfSynthError):
