@@ -18,8 +18,8 @@
     ├── UsageError           a command line or its configuration file is wrong (exit code 2)
     └── MissingExtraError    an optional package is not installed; the message names the command that installs it
 
-The command line prints the message of any of them as one sentence and exits with 1 (2: UsageError). No message holds note text, a key
-or a token.
+The command line prints the message of any of them as one sentence and exits with 1, or 2 for a
+UsageError. No message holds note text, a key or a token.
 """
 
 from __future__ import annotations
@@ -28,12 +28,15 @@ from collections.abc import Iterable
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:
-    """Return "; did you mean 'simulator'?" for a word that is almost a known one; "" for any other."""
+    """Return "; did you mean 'simulator'?" for a word that is almost a known one, or its start; "" for any other."""
     import difflib
 
-    names = {name.lower(): name for name in known}
+    known = [*known]
+    names = {name.lower().rpartition("/")[2]: name for name in known} | {name.lower(): name for name in known}
     near = difflib.get_close_matches(word.lower(), names, n=1, cutoff=0.7)
-    return f"; did you mean {names[near[0]]!r}?" if near else ""
+    starts = [name for name in names if name.startswith(word.lower())] if len(word.strip("-")) > 1 else []
+    best = near or (starts if len(starts) == 1 else [])
+    return f"; did you mean {names[best[0]]!r}?" if best else ""
 
 
 class HfSynthError(Exception):

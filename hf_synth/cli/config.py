@@ -25,7 +25,6 @@ from typing import Any
 from hf_synth.errors import UsageError
 
 CONFIG = "hf_synth.toml"  # taken from the current folder when --config names no other
-RUN_CONFIG = "hf_synth_run.toml"  # in an output folder: the configuration it was made with
 
 Values = dict[str, Any]
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import hf_synth
+from hf_synth.cli import options
 from hf_synth.cli.options import ACCESSES, Result, add_task, check_access, count_text, name_value
 from hf_synth.errors import ColumnError, GoldError, MissingGoldError, OutputError, TaskError
 
@@ -23,7 +24,9 @@ KINDS = ("single_label", "multi_label", "text2text")
 
 def add_tasks_options(parser: ArgumentParser) -> None:
     """Add the options of `tasks`."""
-    parser.add_argument("--gold", type=Path, metavar="PATH", help="say which tasks find their files there")
+    parser.add_argument(
+        "--gold", type=Path, metavar="PATH", help="folder or archive: show which tasks find their files in it"
+    )
 
 
 def tasks(args: Namespace) -> Result | None:
@@ -85,24 +88,33 @@ def add_gold_options(parser: ArgumentParser) -> None:
     """Add the options of `gold`."""
     add_task(parser)
     add = parser.add_argument
-    add("path", type=Path, nargs="?", metavar="PATH", help="folder, archive or file of the source (none for `clinic`)")
-    add("--out", type=Path, metavar="DIR", help="folder to write (without it the columns of a table are shown)")
-    add("--validation", type=float, metavar="SHARE", help="cut so much of train off as validation, by group (e.g. .1)")
-    add("--mask-leaks", action="store_true", help='take phrases that give the label away ("grade 2") out of the texts')
-    add("--option", action="append", default=[], metavar="NAME=VALUE", help="an option of the task; may be repeated")
-    add = parser.add_argument_group("a table of one's own, with TASK its path or a name").add_argument
-    add("--text-column", action="append", metavar="NAME", help="column of the text; twice for a pair")
+    add("path", type=Path, nargs="?", metavar="PATH", help="folder, archive or file of the source (`clinic` has none)")
+    options.add_out(parser, "folder to write; without it the columns of a table are shown", required=False)
+    text = "share of train, e.g. 0.1, that becomes the validation split; a group is never divided"
+    add("--validation", type=float, metavar="SHARE", help=text)
+    text = 'remove phrases from the texts that give the label away, e.g. "grade 2"'
+    add("--mask-leaks", action="store_true", help=text)
+    add(
+        "--option",
+        action="append",
+        default=[],
+        metavar="NAME=VALUE",
+        help="an option of the task, e.g. n_train=100; may be repeated",
+    )
+    options.add_seed(parser)
+    add = parser.add_argument_group("your own table: TASK is its path, or a name").add_argument
+    add("--text-column", action="append", metavar="NAME", help="column of the text; give it twice for a pair of texts")
     add("--label-column", metavar="NAME", help="column of the label, or of the target text")
-    add("--kind", choices=KINDS, default="single_label")
-    add("--labels", default="", metavar="A,B,...", help="labels in order (default: those of the table)")
-    add("--group-column", metavar="NAME", help="what must not straddle a split, e.g. patient_id")
-    add("--skip-empty", action="store_true", help="leave rows without text or label out, instead of refusing the table")
-    add("--name", metavar="NAME", help="name of the task, which the LLM is told (default: the file's)")
+    add("--kind", choices=KINDS, default="single_label", help="what a label is: one, several, or a text")
+    add("--labels", default="", metavar="A,B,...", help="the labels in their order (default: those of the table)")
+    add("--group-column", metavar="NAME", help="column whose rows stay in one split, e.g. patient_id")
+    add("--skip-empty", action="store_true", help="leave out rows without text or label, instead of refusing the table")
+    add("--name", metavar="NAME", help="name of the task, which the LLM is told (default: that of the file)")
     add(
         "--meaning", action="append", default=[], metavar="LABEL=TEXT",
         help="what a label means, which the LLM is told; may be repeated",
     )  # fmt: skip
-    add("--access", choices=ACCESSES, help="(default: restricted, or what the files say)")
+    add("--access", choices=ACCESSES, help="access of the notes (default: restricted, or what the files state)")
 
 
 def gold(args: Namespace) -> Result | tuple[Result, int]:
@@ -213,7 +225,9 @@ def _meaning(text: str) -> tuple[str, str]:
 def add_new_task_options(parser: ArgumentParser) -> None:
     """Add the options of `new-task`."""
     parser.add_argument("name", metavar="NAME", help="name of the task: lower case letters, digits and _")
-    parser.add_argument("--out", type=Path, default=Path(), metavar="DIR", help="where the files go (default: here)")
+    parser.add_argument(
+        "--out", type=Path, default=Path(), metavar="DIR", help="folder for the two files (default: the current one)"
+    )
 
 
 def new_task(args: Namespace) -> Result:

@@ -15,7 +15,6 @@ from support.tiny import tiny_base
 
 import hf_synth.publishing.model_checks  # noqa: F401  # conftest then loads models back in this process
 from hf_synth.cli import main
-from hf_synth.cli.cli import VERBS
 from hf_synth.gold.adoption import read_dataset
 from hf_synth.task.folders import read_manifest
 
@@ -188,16 +187,6 @@ def test_train_takes_what_training_can(capsys: pytest.CaptureFixture[str], gold:
     assert (facts["class_weights"], facts["long_notes"]["how"], facts["lora"]) == (True, "windows_mean", False)
     assert list((tmp_path / "cache").glob("tokens-*/*.arrow"))
     assert not list(tmp_path.glob(".hf_synth/training"))
-
-
-def test_every_verb_has_help_and_an_unknown_one_lists_them(capsys: pytest.CaptureFixture[str]) -> None:
-    for words in (["--help"], *([verb, "--help"] for verb in VERBS)):
-        with pytest.raises(SystemExit, match="0"):
-            main(words)
-        assert capsys.readouterr().out.startswith(" ".join(["usage: hf-synth", *words[:-1]]))
-    with pytest.raises(SystemExit, match="2"):
-        main(["nothing", "--out", "o"])
-    assert ", ".join(map(repr, VERBS)) in capsys.readouterr().err
 
 
 def test_help_imports_nothing_heavy() -> None:

@@ -11,7 +11,7 @@ import pytest
 from support.llm_server import Said, entries, serving
 
 from hf_synth.cli.cli import main
-from hf_synth.cli.options import sampling_of
+from hf_synth.cli.llms import sampling_of
 from hf_synth.errors import LLMError
 from hf_synth.llm.llm import LLM
 
