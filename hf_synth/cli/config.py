@@ -22,6 +22,7 @@ from datetime import date, datetime, time
 from pathlib import Path
 from typing import Any
 
+from hf_synth.cli.terminal import plain
 from hf_synth.errors import UsageError
 
 CONFIG = "hf_synth.toml"  # taken from the current folder when --config names no other
@@ -84,7 +85,7 @@ def write_config(path: Path, values: Mapping[str, Any], *, comment: str = "") ->
     """
     from hf_synth.task.folders import write_private
 
-    text = "".join(f"# {line}".rstrip() + "\n" for line in comment.splitlines())
+    text = "".join(f"# {plain(line)}".rstrip() + "\n" for line in comment.splitlines())
     return write_private(path, text + "".join(_lines(_normal(values), ())))
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import shlex
 import sys
 from argparse import Action, Namespace
 from collections.abc import Callable, Iterable, Mapping
@@ -230,13 +231,21 @@ def write_run(verb: str, values: Values, secret: Iterable[str], out: Path) -> No
     """Write the options of a run into its output folder; a failure is printed, since the run itself is done."""
     lines = [
         f"The options of `hf-synth {verb}` (hf_synth {__version__}) that made this folder.",
-        f"Run it again: hf-synth {verb} --config {out / RUN_CONFIG}",
+        f"Run it again: hf-synth {verb} --config {shlex.quote(str(out / RUN_CONFIG))}",
+        *_environment(values),
         *(f"--{key} held a secret and is left out." for key in secret),
     ]
     try:
         write_config(out / RUN_CONFIG, {verb: values}, comment="\n".join(lines))
     except HfSynthError as error:
         print(f"hf-synth: the options of this run are not written down: {error}", file=sys.stderr)
+
+
+def _environment(values: Values) -> list[str]:
+    """Return the address of an LLM that the environment gave, for the comment of a run."""
+    url = os.environ.get("OPENAI_BASE_URL", "")
+    asked = {"llm", "judge"} & set(values) and "base-url" not in values
+    return [f"OPENAI_BASE_URL was {url}"] if url and asked and not is_secret("base-url", url) else []
 
 
 def _plain(value: Any) -> Any:

@@ -16,6 +16,7 @@ from support.tiny import tiny_base
 import hf_synth.publishing.model_checks  # noqa: F401  # conftest then loads models back in this process
 from hf_synth.cli import main
 from hf_synth.gold.adoption import read_dataset
+from hf_synth.task.columns import RUN_CONFIG
 from hf_synth.task.folders import read_manifest
 
 SMALL = ["--set", "max_steps=3", "--set", "per_device_train_batch_size=8"]
@@ -122,6 +123,9 @@ def test_each_verb_reads_the_folder_of_the_one_before(
     assert (export / "README.md").is_file()
     assert (tmp_path / "export-model" / "model.safetensors").is_file()
     assert not (tmp_path / "export-model" / "training_args.bin").exists()
+    for folder in ("syn", "corrected", "training", "model"):
+        assert (tmp_path / folder / RUN_CONFIG).stat().st_mode & 0o777 == 0o600
+    assert not [file for folder in ("export", "export-model") for file in (tmp_path / folder).rglob(RUN_CONFIG)]
     again = run(capsys, *steps[0])  # nothing is asked again, and the same rows come out
     assert again[0] == 0
     assert len(read_dataset(tmp_path / "syn")) >= 40
@@ -196,7 +200,7 @@ def test_help_imports_nothing_heavy() -> None:
         "try:\n    runpy.run_module('hf_synth.cli', run_name='__main__')\nexcept SystemExit:\n    print(*sys.modules)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert "--max-calls" in done.stdout
+    assert "--preview" in done.stdout
     modules = set(done.stdout.splitlines()[-1].split())
     assert "hf_synth.cli.generation" in modules
     assert not modules & {"numpy", "datasets", "torch", "openai", "hf_synth.task.folders", "hf_synth.cli.training"}
