@@ -92,6 +92,7 @@ _BASH = """\
 # Completion of hf-synth, made by `hf-synth completion {shell}`; make it anew after an update.
 {zsh}_hf_synth() {{
     local cur="${{COMP_WORDS[COMP_CWORD]}}" prev="${{COMP_WORDS[COMP_CWORD-1]}}"
+    if [[ "$prev" == "=" ]]; then prev="${{COMP_WORDS[COMP_CWORD-2]}}"; elif [[ "$cur" == "=" ]]; then cur=""; fi
     local verb="" word options="" verbs="" values="" places="" i
     for ((i = 1; i < COMP_CWORD; i++)); do
         word="${{COMP_WORDS[i]}}"
@@ -105,15 +106,19 @@ _BASH = """\
     COMPREPLY=()
     if [[ -n "$values" ]]; then
         [[ "$values" == "-" ]] || COMPREPLY=($(compgen -W "$values" -- "$cur"))
-        case "$values $prev" in "- "*|*" --llm"|*" --base-model") COMPREPLY+=($(compgen -f -- "$cur")) ;; esac
+        case "$values $prev" in "- "*|*" --llm"|*" --base-model") _hf_synth_files ;; esac
     elif [[ "$cur" == -* ]]; then
         COMPREPLY=($(compgen -W "$options" -- "$cur"))
     elif [[ -n "$verbs" ]]; then
         COMPREPLY=($(compgen -W "$verbs" -- "$cur"))
     else
         [[ -n "$places" ]] && COMPREPLY=($(compgen -W "$places" -- "$cur"))
-        COMPREPLY+=($(compgen -f -- "$cur"))
+        _hf_synth_files
     fi
+}}
+_hf_synth_files() {{
+    local file
+    while IFS= read -r file; do COMPREPLY+=("$file"); done < <(compgen -f -- "$cur")
 }}
 complete -o filenames -o bashdefault -F _hf_synth hf-synth
 """

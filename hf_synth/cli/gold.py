@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import hf_synth
 from hf_synth.cli import options
 from hf_synth.cli.options import ACCESSES, Result, add_task, check_access, count_text, name_value
+from hf_synth.cli.task_table import task_facts, task_table
 from hf_synth.errors import ColumnError, GoldError, MissingGoldError, OutputError, TaskError
 
 if TYPE_CHECKING:
@@ -31,7 +32,7 @@ def add_tasks_options(parser: ArgumentParser) -> None:
 
 def tasks(args: Namespace) -> Result | None:
     """List the tasks."""
-    rows = [_task_facts(task, args.gold) for task in hf_synth.list_tasks()]
+    rows = task_table() if args.gold is None else _found(args.gold)
     if args.json:
         return {"tasks": rows}
     for name in dict.fromkeys(row["name"] for row in rows):
@@ -67,21 +68,20 @@ def _short_name(facts: Result, key: str) -> str:
     return f"[{first}]" if {key, key.split("/")[0]} & set(facts["optional"]) else first
 
 
-def _task_facts(task: Task, path: Path | None) -> Result:
+def _found(path: Path) -> list[Result]:
+    """Return the facts of every task, with "found": whether its files are there."""
     from hf_synth.gold.sources import all_files, check_readable, find_files
 
-    names = "name config version kind access license suites source_url unverified description"
-    facts: Result = {"task": task.full_name, **{name: getattr(task, name) for name in names.split()}}
-    facts |= {"labels": list(task.labels), "suites": list(task.suites), "optional": list(task.optional_files)}
-    facts["files"] = {key: list(files) for key, files in task.files.items()}
-    if path is not None:
-        check_readable(path)
-        if not path.exists():
-            raise MissingGoldError(f"{path} is no folder or file")
-        facts["found"] = not task.files
+    check_readable(path)
+    if not path.exists():
+        raise MissingGoldError(f"{path} is no folder or file")
+    rows = []
+    for task in hf_synth.list_tasks():
+        found = not task.files
         with contextlib.suppress(GoldError):
-            facts["found"] = not task.files or any(True for _ in all_files(find_files(task, path)))
-    return facts
+            found = found or any(True for _ in all_files(find_files(task, path)))
+        rows.append({**task_facts(task), "found": found})
+    return rows
 
 
 def add_gold_options(parser: ArgumentParser) -> None:

@@ -142,7 +142,7 @@ def test_what_is_wrong_is_one_sentence_and_exit_2(capsys: pytest.CaptureFixture[
     ("words", "text", "says"),
     [
         (["hub", "ls"], "[hub.serv]\nport = 1", "there is no verb 'hub serv'; did you mean 'serve'?"),
-        (["hub", "ls"], "[hub]\nprot = 1", "line 2: `hf-synth hub` has no option --prot; did you mean 'port'?"),
+        (["hub", "ls"], "[hub]\npor = 1", "line 2: `hf-synth hub` has no option --por; did you mean 'port'?"),
         (["publish", "clinic", "f"], "[publish]\npush = true", "line 2: --push is taken from the command line alone"),
         (["publish", "clinic", "f"], 'attestation = "x"', "line 1: --attestation is taken from the command line"),
     ],
