@@ -15,13 +15,28 @@
     ├── JournalError         the journal cannot be opened or written
     ├── ModelError           a model cannot be loaded, or does not fit the task
     ├── OutputError          an output folder is read-only, full, or holds something else
+    ├── UsageError           a command line or its configuration file is wrong (exit code 2)
     └── MissingExtraError    an optional package is not installed; the message names the command that installs it
 
-The command line prints the message of any of them as one sentence and exits with 1. No message holds note text, a key
-or a token.
+The command line prints the message of any of them as one sentence and exits with 1, or 2 for a
+UsageError. No message holds note text, a key or a token.
 """
 
 from __future__ import annotations
+
+from collections.abc import Iterable
+
+
+def did_you_mean(word: str, known: Iterable[str]) -> str:
+    """Return "; did you mean 'simulator'?" for a word that is almost a known one, or its start; "" for any other."""
+    import difflib
+
+    known = [*known]
+    names = {name.lower().rpartition("/")[2]: name for name in known} | {name.lower(): name for name in known}
+    near = difflib.get_close_matches(word.lower(), names, n=1, cutoff=0.7)
+    starts = [name for name in names if name.startswith(word.lower())] if len(word.strip("-")) > 1 else []
+    best = near or (starts if len(starts) == 1 else [])
+    return f"; did you mean {names[best[0]]!r}?" if best else ""
 
 
 class HfSynthError(Exception):
@@ -114,6 +129,10 @@ class ModelError(HfSynthError):
 
 class OutputError(HfSynthError):
     """An output folder is read-only, full, or holds something else."""
+
+
+class UsageError(HfSynthError):
+    """A command line, or the configuration file that adds to it, is wrong."""
 
 
 class MissingExtraError(HfSynthError):

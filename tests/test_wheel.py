@@ -59,6 +59,7 @@ def test_the_wheel_holds_scripts_and_cards(built: Path) -> None:
         "hf_synth/__init__.pyi",
         "hf_synth/gold/__init__.pyi",
         "hf_synth/hub/__init__.py",
+        "hf_synth/cli/tasks.json",
         "hf_synth/llm/prices.json",
         "hf_synth/reports/page.html",
         "hf_synth/task/__init__.pyi",

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from hf_synth.cli import options
+from hf_synth.cli import llms, options
 from hf_synth.cli.options import Result
 from hf_synth.errors import HfSynthError, MissingGoldError, TaskError
 
@@ -113,7 +113,7 @@ def _check_endpoint(args: Namespace, access: Access) -> None:
     # a simulator and a model file are asked through a server that this process starts
     asked = [n for n in names if args.base_url or not (n.partition("@")[0] == options.SIMULATOR or is_gguf(n))]
     if asked and not args.local and not getattr(args, "dry_run", False):
-        check_endpoint(parse_origin(options.endpoint_of(args)), access)
+        check_endpoint(parse_origin(llms.endpoint_of(args, *asked)), access)
 
 
 def _check_training(task: Task, args: Namespace, access: Access) -> None:

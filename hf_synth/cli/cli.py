@@ -1,70 +1,125 @@
 """`hf-synth`: the verbs of the command line. Each verb reads the folder that the verb before it wrote.
 
 Results go to stdout in short lines, progress to stderr; with --json the last line of stdout is one JSON object.
-An error is one sentence on stderr and exit code 1, without a traceback: it could show text of a note. Control
-characters of foreign text are printed as escapes (`terminal.py`).
+An error is one sentence on stderr, without a traceback: it could show text of a note. Exit codes: 0 done, 1 failed or
+refused, 2 a wrong command line or configuration, 130 interrupted (docs/command_line.md). Control characters of foreign
+text are printed as escapes (`terminal.py`).
 """
 
 from __future__ import annotations
 
-import argparse
 import importlib
 import json
 import logging
 import os
 import sys
+from argparse import Namespace
 from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
 
 from hf_synth import __version__
-from hf_synth.cli.options import CLINIC, TINY, add_verb
+from hf_synth.cli.defaults import RECORDED, config_for, values_of, write_run
+from hf_synth.cli.help import COMMON, EXAMPLES, overview, start_page
+from hf_synth.cli.options import CLINIC, TINY
+from hf_synth.cli.parsing import Parser, complete, read_options, verb_below, verbs_of
 from hf_synth.cli.terminal import plain_streams
-from hf_synth.errors import HfSynthError
+from hf_synth.errors import HfSynthError, UsageError, did_you_mean
 
 VERBS = {  # name: (module that holds the verb and its options, line of --help), in the order of the journey
-    "tasks": ("gold", "list the tasks and the files they need"),
-    "gold": ("gold", "read gold as its source hands it over and write it as an exported folder"),
+    "tasks": ("gold", "list the tasks and the files that they need"),
+    "gold": ("gold", "read gold from its files, and write it as a folder for the verbs below"),
     "new-task": ("gold", "write a commented task script to fill in, and its test"),
     "generate": ("generation", "ask an LLM for synthetic labelled notes"),
     "correct": ("correction", "correct the labels of synthetic notes with a corrector"),
-    "regenerate": ("correction", "ask again for notes that correction dropped, and correct all of them together"),
-    "sample": ("correction", "draw synthetic notes for a person to label; `correct --audited` reads the labels back"),
-    "label": ("correction", "let an LLM label real notes that have no label: the zero-shot baseline"),
-    "augment": ("training", "join gold and corrected notes to a training set"),
-    "train": ("training", "fine-tune an encoder on a training set"),
-    "models": ("training", "list known good base models, and say which suits a task and its notes"),
-    "evaluate": ("training", "score a model on gold"),
-    "audit": ("publishing", "hold synthetic notes against gold and look for what must not leave; refused: exit 1"),
-    "publish": ("publishing", "check, describe and publish synthetic notes or a model; refused: exit 1"),
+    "regenerate": ("correction", "ask again for notes that were dropped, and correct all notes together"),
+    "sample": ("correction", "draw synthetic notes for a person to label, for `correct --audited`"),
+    "label": ("correction", "label notes with an LLM: real notes without a label, or beside the labels that there are"),
+    "augment": ("training", "join gold and corrected notes into a training set"),
+    "train": ("training", "fine-tune a model on a training set"),
+    "models": ("training", "list base models, and suggest one for a task"),
+    "evaluate": ("training", "score a model on gold, label by label"),
+    "audit": ("publishing", "compare synthetic notes with gold, and count the rows that must not leave"),
+    "publish": ("publishing", "check, describe and publish synthetic notes or a model"),
     "withdraw": ("publishing", "take a release back, and list what derives from it"),
-    "run": ("experiments", "the whole journey: correct, train on each mixture, score"),
-    "experiment": ("experiments", "train and score every mixture of a grid; goes on where it ended"),
-    "assess": ("experiments", "say whether synthetic notes are worth making, or labels are the better buy"),
+    "run": ("experiments", "run the whole journey: generate, correct, train on each mixture, evaluate"),
+    "experiment": (
+        "experiments",
+        "train and evaluate every mixture of a grid; a second call goes on where the first ended",
+    ),
+    "assess": ("experiments", "estimate whether synthetic notes help more than labelling more notes"),
     "demo": ("experiments", "show the whole journey on artificial notes: no network, no key"),
-    "journal": ("journal", "look into the journal of answers, check it, clean it up"),
-    "hub": ("hub", "a local Hub that Hugging Face clients can use"),
+    "journal": ("journal", "list, check, export and delete the kept answers of LLMs"),
+    "hub": ("hub", "run a local Hub that Hugging Face clients can use"),
+    "completion": ("completion", "print a script that completes this command line in bash, zsh or fish"),
 }
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one verb and return the exit code."""
     with plain_streams():
-        return _run(sys.argv[1:] if argv is None else argv)
+        return _run(sys.argv[1:] if argv is None else list(argv))
 
 
-def _run(argv: Sequence[str]) -> int:
-    args = _parser(next((word for word in argv if not word.startswith("-")), "")).parse_args(argv)
-    args.argv = list(argv)
+def verb_parser(name: str) -> Parser:
+    """Return the parser of a verb; no other verb's module is imported."""
+    file, line = VERBS[name]
+    module = importlib.import_module(f"hf_synth.cli.{file}")
+    parser = Parser(prog=f"hf-synth {name}", description=line[0].upper() + line[1:] + ".", common=COMMON.get(name, ()))
+    function = name.replace("-", "_")
+    getattr(module, f"add_{function}_options")(parser)
+    parser.set_defaults(run=getattr(module, function, None), verb=name)  # journal and hub have verbs of their own
+    if not verbs_of(parser):
+        parser.add_shared()
+    parser.finish()
+    _add_examples(parser)
+    return parser
+
+
+def _add_examples(parser: Parser) -> None:
+    parser.examples = EXAMPLES.get(parser.prog.removeprefix("hf-synth "), ())
+    for below in verbs_of(parser).values():
+        _add_examples(below)
+
+
+def parse_command(argv: Sequence[str]) -> tuple[Parser, Namespace]:
+    """Return the parser of the verb that a command line names, and its options.
+
+    Raises:
+        UsageError: the configuration is wrong.
+        SystemExit: help was asked for (0), or the command line is wrong (2).
+    """
+    parser, words = verb_below(verb_parser(argv[0]), argv[1:])
+    named, loose = read_options(parser, words)
+    args = complete(parser, named, loose, config_for(parser, named, VERBS, verb_parser))
+    args.verb, args.argv = argv[0], list(argv)
+    return parser, args
+
+
+def _run(argv: list[str]) -> int:
+    if (code := _of_no_verb(argv)) is not None:
+        return code
+    try:
+        parser, args = parse_command(argv)
+    except UsageError as error:
+        print(f"hf-synth: {error}", file=sys.stderr)
+        return 2
     _quiet_libraries(args.quiet, args.verb)
     clinic = str(getattr(args, "task", "")).partition(":")[0] == CLINIC
     tiny_demo = args.verb == "demo" and not args.real
     if tiny_demo or getattr(args, "base_model", "") in ((TINY, None) if clinic else (TINY,)):
         # matrices this small are slower with several threads: on two cores training took several times as long
         os.environ.setdefault("OMP_NUM_THREADS", "1")
+    options = values_of(parser, args)
     try:
         result = args.run(args)
         facts, code = result if isinstance(result, tuple) else (result, 0)
+        _write_run(args, options, facts)
         if args.json and facts is not None:
             print(json.dumps(facts))
+    except UsageError as error:
+        print(f"hf-synth: {error}", file=sys.stderr)
+        return 2
     except HfSynthError as error:
         print(f"hf-synth: {error}", file=sys.stderr)
         return 1
@@ -85,23 +140,39 @@ def _run(argv: Sequence[str]) -> int:
     return int(code)
 
 
-def _parser(verb: str) -> argparse.ArgumentParser:
-    """Return the parser of all verbs; only `verb` gets its options, so that no other module is imported."""
-    parser = argparse.ArgumentParser(
-        prog="hf-synth",
-        description="Gold clinical notes in; label-corrected synthetic notes and a better fine-tuned encoder out.",
-        epilog="gold -> generate -> correct -> augment -> train -> evaluate -> publish; `run` does it all at once.",
-    )
-    parser.add_argument("--version", action="version", version=f"hf-synth {__version__}")
-    verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
-    for name, (file, line) in VERBS.items():
-        added = add_verb(verbs, name, line)
-        if name == verb:
-            module = importlib.import_module(f"hf_synth.cli.{file}")
-            function = name.replace("-", "_")
-            added.set_defaults(run=getattr(module, function, None))  # journal and hub have verbs of their own
-            getattr(module, f"add_{function}_options")(added)
-    return parser
+def _of_no_verb(argv: list[str]) -> int | None:
+    """Answer a command line that names no verb, and return its exit code; None where it names one."""
+    if not argv:
+        print(start_page(VERBS))
+        return 0
+    if argv[0] == "help":
+        argv[:] = [*argv[1:], "--help"]
+    if argv[0] in ("-h", "--help", "--help-all"):
+        print(overview(VERBS))
+        return 0
+    if argv[0] == "--version":
+        print(f"hf-synth {__version__}")
+        return 0
+    if argv[0] in VERBS:
+        return None
+    if argv[0].startswith("-"):
+        problem = f"name the verb before its options ({argv[0]})"
+    else:
+        problem = f"there is no verb {argv[0]!r}{did_you_mean(argv[0], VERBS) or '; there are ' + ', '.join(VERBS)}"
+    print(f"usage: hf-synth VERB [options]\nhf-synth: {problem} (`hf-synth --help` lists the verbs)", file=sys.stderr)
+    return 2
+
+
+def _write_run(args: Namespace, options: tuple[dict[str, Any], list[str]], facts: Any) -> None:
+    """Write the options of a run into the folder that it wrote."""
+    out = getattr(args, "out", None) or (facts.get("out") if isinstance(facts, dict) else None)
+    if (
+        args.verb in RECORDED
+        and out is not None
+        and Path(out).is_dir()
+        and not {"dry_run", "preview"} & set(facts or ())
+    ):
+        write_run(args.verb, *options, Path(out))
 
 
 def _quiet_libraries(quiet: bool, verb: str) -> None:

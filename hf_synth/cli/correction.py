@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import hf_synth
-from hf_synth.cli import options
+from hf_synth.cli import llms, options
 from hf_synth.cli.checks import check_verb, needs_base_model
 from hf_synth.cli.options import ACCESSES, METHODS, Result, count_text
 from hf_synth.errors import ColumnError, OutputError
@@ -30,12 +30,13 @@ _REWRITTEN = ("stage", "task", "task_version", "access", "definition", "rows", "
 def add_correct_options(parser: ArgumentParser) -> None:
     """Add the options of `correct`."""
     options.add_task(parser)
-    parser.add_argument("synthetic", type=Path, metavar="SYNTHETIC", help="folder of `generate`, or any Dataset file")
+    parser.add_argument("synthetic", type=Path, metavar="SYNTHETIC", help="folder of `generate`, or a table of rows")
     options.add_gold(parser)
     options.add_columns(parser)
     options.add_model(parser)
     _add_method(parser)
-    parser.add_argument("--out", type=Path, required=True, metavar="DIR")
+    options.add_out(parser, "folder for the corrected notes")
+    options.add_seed(parser)
     _add_promise(parser)
     options.add_endpoint(parser)
 
@@ -43,14 +44,25 @@ def add_correct_options(parser: ArgumentParser) -> None:
 def _add_method(parser: ArgumentParser) -> None:
     """Add the corrector or judge, the method and the audited rows."""
     add = parser.add_argument
-    add("--corrector", metavar="MODEL", help="folder of a model trained on rows outside --gold")
-    add("--method", choices=(*METHODS, "llm_judge"), default="auto")
-    add("--split", default=None, help="with --corrector: the gold split it never saw (validation)")
-    text = "labels a person gave to some rows: file of `sample`, or id, label"
+    add(
+        "--corrector",
+        metavar="MODEL",
+        help="a trained model that corrects, instead of training one; it must not have seen the gold split of --split",
+    )
+    text = "how labels are corrected; auto chooses by the gold (default: auto)"
+    add("--method", choices=(*METHODS, "llm_judge"), default="auto", help=text)
+    text = "with --corrector: gold split that it never saw (default: validation, else test)"
+    add("--split", default=None, metavar="SPLIT", help=text)
+    text = "labels that a person gave: the file that `sample` wrote, or a table with columns id and label"
     add("--audited", type=Path, metavar="FILE", help=text)
-    add("--coverage", type=float, metavar="C", help="abstain where a conformal set at C is not one label")
-    add("--coverage-by-class", action="store_true", help="cover each class at C, not only all together")
-    add("--judge", metavar="MODEL", help="instead of a corrector: an LLM that labels gold and notes anew")
+    add(
+        "--coverage",
+        type=float,
+        metavar="C",
+        help="keep the LLM's label where the conformal set at coverage C has not exactly one label",
+    )
+    add("--coverage-by-class", action="store_true", help="with --coverage: reach C in each class, not only overall")
+    add("--judge", metavar="MODEL", help="an LLM that labels gold and notes anew, instead of a corrector")
     options.add_votes(parser)
 
 
@@ -58,11 +70,13 @@ def _add_promise(parser: ArgumentParser) -> None:
     """Add the promise about wrong labels."""
     group = parser.add_argument_group("how many labels may be wrong")
     text = (
-        "promise that at most this share of all labels is wrong, e.g. 0.05: DIR then also holds a file of notes for a "
-        "person to label; run the same command again with --audited FILE to go on"
+        "promise that at most this share of all labels is wrong, e.g. 0.05; DIR then also holds a file of notes for a "
+        "person to label, and the same command with --audited FILE goes on"
     )
     group.add_argument("--error", type=float, metavar="E", help=text)
-    group.add_argument("--confidence", type=float, default=0.95, metavar="P", help="of the promise (default: 0.95)")
+    group.add_argument(
+        "--confidence", type=float, default=0.95, metavar="P", help="confidence of that promise (default: 0.95)"
+    )
 
 
 def correct(args: Namespace) -> Result:
@@ -242,7 +256,7 @@ def _corrector(task: Task, rows: Dataset, args: Namespace, stack: contextlib.Exi
     gold = options.training_gold(task, args)
     if args.judge:
         beside = options.gold_path(args) or args.out.parent
-        return gold, stack.enter_context(options.judge_of(task, args, args.judge, beside))
+        return gold, stack.enter_context(llms.judge_of(task, args, args.judge, beside))
     if not needs_base_model(args):
         return gold, _untrained
     from hf_synth.models.training import trainer_fit
@@ -263,7 +277,7 @@ def _corrector_facts(args: Namespace, corrector: Any) -> Result:
     from hf_synth.models.record import weights_sha256
     from hf_synth.task.folders import FOLLOWS, edited_digests
 
-    facts = options.weights_facts(getattr(corrector, "llm", None), "judge_weights")
+    facts = llms.weights_facts(getattr(corrector, "llm", None), "judge_weights")
     facts |= {"corrector": weights_sha256(args.corrector)} if args.corrector else {}
     if edited := edited_digests(args.synthetic):
         options.progress_of(args)(f"{args.synthetic} was edited by hand ({', '.join(edited)}): taken as approved")
@@ -275,16 +289,17 @@ def add_regenerate_options(parser: ArgumentParser) -> None:
     """Add the options of `regenerate`."""
     options.add_task(parser)
     add = parser.add_argument
-    add("synthetic", type=Path, metavar="CORRECTED", help="folder of `correct`, dropped notes in it")
+    add("synthetic", type=Path, metavar="CORRECTED", help="folder of `correct`, with its dropped notes")
     options.add_gold(parser)
     options.add_model(parser)
     _add_method(parser)
-    add("--rounds", type=int, default=2, metavar="N", help="at most so often (default: 2)")
-    add("--llm", required=True, metavar="MODEL", help="as for `generate`, whose answers cost nothing again")
-    options.add_exemplars(parser.add_argument_group("what is asked, as for `generate`"))
+    add("--rounds", type=int, default=2, metavar="N", help="ask again at most N times (default: 2)")
+    add("--llm", required=True, metavar="MODEL", help="as for `generate`; its answers are reused at no cost")
+    options.add_exemplars(parser.add_argument_group("notes and prompt, as for `generate`"))
     options.add_endpoint(parser)
-    add("--out", type=Path, metavar="DIR")
-    add("--dry-run", action="store_true", help="say what the first round would take; ask nothing")
+    options.add_out(parser, "folder for all notes, old and new; --dry-run needs none", required=False)
+    add("--dry-run", action="store_true", help="estimate the first round; ask nothing")
+    options.add_seed(parser)
 
 
 def regenerate(args: Namespace) -> Result:
@@ -301,16 +316,16 @@ def regenerate(args: Namespace) -> Result:
     rows = read_dataset(args.synthetic)
     manifest = (read_manifest(args.synthetic) if args.synthetic.is_dir() else None) or {}
     gold = options.training_gold(task, args)
-    exemplars = options.exemplars_of(task, gold, args)
+    exemplars = llms.exemplars_of(task, gold, args)
     if args.dry_run:
-        price = options.price_of(args)
+        price = llms.price_of(args)
         guess = estimate_again(task, rows, exemplars, price=price, prompt=args.prompt, seed=args.seed)
-        return options.print_estimate(guess, args)
+        return llms.print_estimate(guess, args)
     if args.out is None:
         raise OutputError("say where the notes go: --out DIR (or --dry-run to see what they would take)")
     keywords = {"rounds": args.rounds, "prompt": args.prompt, "progress": not args.quiet, **_method(task, args)}
     with contextlib.ExitStack() as stack:
-        llm = stack.enter_context(options.llm_of(args, options.gold_path(args) or args.out.parent))
+        llm = stack.enter_context(llms.llm_of(args, options.gold_path(args) or args.out.parent))
         measured, corrector = _corrector(task, rows, args, stack)
         all_rows, policy = regenerate_with_policy(
             task, rows, corrector, llm, exemplars=exemplars, gold=measured, **keywords
@@ -318,7 +333,7 @@ def regenerate(args: Namespace) -> Result:
     marks = sorted({*(manifest.get(MARKS) or ()), *gold_marks(task, gold, measured)})
     facts = {"policy": policy.to_json() if policy else manifest.get("policy"), "seed": args.seed, MARKS: marks}
     facts |= {"generator": args.llm, "gold_rows": len(measured), **_corrector_facts(args, corrector)}
-    facts |= options.weights_facts(llm)
+    facts |= llms.weights_facts(llm)
     report = str(describe(all_rows, policy)) if policy else ""
     write_stage(task, all_rows, args.out, stage="correct", report=report, **facts)
     before, after = Counter(rows["label_status"]), Counter(all_rows["label_status"])
@@ -334,13 +349,14 @@ def add_sample_options(parser: ArgumentParser) -> None:
     add = parser.add_argument
     add("synthetic", type=Path, metavar="SYNTHETIC", help="folder of `generate` or `correct`, or a file")
     options.add_columns(parser)
-    add("--n", type=int, default=100, help="how many (default: 100)")
+    add("--n", type=int, default=100, metavar="N", help="how many notes to draw (default: 100)")
     strata, text = (
         ("label", "confidence"),
-        "strata, equally many of each: label, confidence, both, none (default: label)",
+        "draw equally many of each label, of each range of confidence, or of both; without a word: of all together",
     )
     add("--by", nargs="*", choices=strata, default=["label"], metavar="WHAT", help=text)
-    add("--out", type=Path, metavar="FILE", help="a .csv (default: in .hf_synth/ of the folder)")
+    add("--out", type=Path, metavar="FILE", help="the .csv to write (default: in .hf_synth/ of the folder)")
+    options.add_seed(parser)
 
 
 def sample(args: Namespace) -> Result:
@@ -375,15 +391,21 @@ def add_label_options(parser: ArgumentParser) -> None:
     """Add the options of `label`."""
     options.add_task(parser)
     add = parser.add_argument
-    text = "folder of Datasets, or a .parquet, .jsonl or .csv file; with --gold the gold, raw or exported"
+    text = "notes to label: a folder of Datasets or a .parquet, .jsonl or .csv file; with --gold the gold"
     add("notes", type=Path, nargs="?", metavar="NOTES", help=text)
     add("--gold", action="store_true", help="NOTES are gold: keep its labels and put the LLM's beside them")
-    text = "put the labels of a further LLM beside those that the rows have, in columns llm_label_NAME"
+    text = "keep the labels that the rows have, and write this LLM's into the column llm_label_NAME"
     add("--as", dest="annotator", default="", metavar="NAME", help=text)
-    add("--llm", required=True, metavar="MODEL", help="model of the endpoint")
-    add("--text-column", action="append", metavar="NAME", help="text column of the notes, if named other")
-    add("--access", choices=ACCESSES, help="of notes that carry none (default: credentialed)")
-    add("--out", type=Path, required=True, metavar="DIR")
+    add("--llm", required=True, metavar="MODEL", help=f"{options.LLM_HELP} (which cannot judge)")
+    add(
+        "--text-column",
+        action="append",
+        metavar="NAME",
+        help="column of the text, where it has another name than in the task; twice for a pair",
+    )
+    add("--access", choices=ACCESSES, help="access of notes that do not state one (default: credentialed)")
+    options.add_out(parser, "folder for the labelled notes")
+    options.add_seed(parser)
     options.add_votes(parser)
     options.add_endpoint(parser)
 
@@ -413,10 +435,10 @@ def label(args: Namespace) -> Result:
     renamed = {old: new for old, new in zip(columns, task.text_columns, strict=True) if old != new}
     notes = notes.remove_columns([n for n in renamed.values() if n in notes.column_names]).rename_columns(renamed)
     beside = args.notes if args.notes.is_dir() else args.notes.parent
-    with options.judge_of(task, args, args.llm, beside) as judge:
+    with llms.judge_of(task, args, args.llm, beside) as judge:
         rows = labelled(judge, notes, access=args.access)
         figures = judge.figures
-    weights = options.weights_facts(judge.llm)
+    weights = llms.weights_facts(judge.llm)
     write_stage(task, rows, args.out, stage="label", seed=args.seed, **figures, **weights)
     statuses = Counter(rows["label_status"])
     print(f"{statuses['kept']:,} notes labelled, {statuses['dropped']:,} without a vote -> {args.out}")
@@ -434,7 +456,7 @@ def _label_gold(task: Task, args: Namespace) -> Result:
     exported = (read_manifest(Path(args.task)) or {}).get("stage") == "gold"
     path = Path(args.task) if args.notes is None and exported else args.notes
     splits = hf_synth.load_gold(task, path, seed=args.seed)
-    with options.judge_of(task, args, args.llm, path or args.out.parent) as judge:
+    with llms.judge_of(task, args, args.llm, path or args.out.parent) as judge:
         done = {s: annotate(judge, rows, name=args.annotator, access=args.access) for s, rows in splits.items()}
         figures = judge.figures
     facts = {"seed": args.seed} if path is None else _facts_of(path) or {"seed": args.seed}
@@ -455,7 +477,7 @@ def _label_beside(task: Task, args: Namespace) -> Result:
     if stage == "gold":
         raise ColumnError(f"{args.notes} holds gold: add --gold, so that every split is labelled")
     rows = read_dataset(args.notes)
-    with options.judge_of(task, args, args.llm, args.notes if folder else args.notes.parent) as judge:
+    with llms.judge_of(task, args, args.llm, args.notes if folder else args.notes.parent) as judge:
         rows = annotate(judge, rows, name=args.annotator, access=args.access)
         figures = judge.figures
     write_stage(task, rows, args.out, stage=stage, **(_facts_of(args.notes) if folder else {}))

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import hf_synth
-from hf_synth.cli import options
+from hf_synth.cli import llms, options
 from hf_synth.cli.checks import check_some_model, check_verb
 from hf_synth.cli.options import METHODS, TINY, Result, count_text
 from hf_synth.errors import ColumnError, MissingGoldError
@@ -29,19 +29,19 @@ if TYPE_CHECKING:
 
 GRIDS = "paper, clinic, ablations, policies, generators, correctors"
 _CELL_OPTIONS = (
-    ("sizes", int, "gold sizes (0: all)"),
-    ("curve", int, "further sizes of gold alone"),
-    ("ratios", float, "synthetic rows a gold row"),
-    ("seeds", int, "seeds"),
-    ("strategies", str, "gold, synthetic, replace, augment, frequency, zero-shot"),
-    ("labels", str, "raw, auto, llm_judge, or methods"),
-    ("correctors", str, "base models that correct (default: the cell's own)"),
+    ("sizes", int, "numbers of gold rows (0: all)"),
+    ("curve", int, "more numbers of gold rows, for training on gold alone"),
+    ("ratios", float, "numbers of synthetic rows for each gold row"),
+    ("seeds", int, "seeds; each is a repetition"),
+    ("strategies", str, "training sets: gold, synthetic, replace, augment; also frequency, zero-shot"),
+    ("labels", str, "labels of synthetic rows: raw, auto, llm_judge, or methods of `correct`"),
+    ("correctors", str, "base models of correctors (default: the one that is trained)"),
 )
 _RATE_OPTIONS = (
-    ("minutes-per-note", "that labelling takes (assumed: 3)"),
-    ("hourly-usd", "of who labels (assumed: 60)"),
-    ("compute-usd", "of an hour of one core (assumed: 0.05)"),
-    ("gpu-usd", "of an hour of one GPU (assumed: 2)"),
+    ("minutes-per-note", "minutes that a person takes to label a note (default: 3, an assumption)"),
+    ("hourly-usd", "dollars an hour of that person (default: 60, an assumption)"),
+    ("compute-usd", "dollars an hour of one core (default: 0.05, an assumption)"),
+    ("gpu-usd", "dollars an hour of one GPU (default: 2, an assumption)"),
 )
 
 
@@ -53,8 +53,10 @@ def add_run_options(parser: ArgumentParser) -> None:
     options.add_pool(parser)
     options.add_llm(parser, required=False)
     options.add_model(parser)
-    parser.add_argument("--method", choices=METHODS, default="auto")
-    parser.add_argument("--out", type=Path, required=True, metavar="DIR")
+    text = "how labels are corrected; auto chooses by the gold (default: auto)"
+    parser.add_argument("--method", choices=METHODS, default="auto", help=text)
+    options.add_out(parser, "folder for the notes, the models, the scores and the report")
+    options.add_seed(parser)
 
 
 def run(args: Namespace) -> Result:
@@ -73,10 +75,10 @@ def run(args: Namespace) -> Result:
         options.split_of(splits, name)
     with contextlib.ExitStack() as stack:
         if not args.synthetic:
-            llm = stack.enter_context(options.llm_of(args, options.gold_path(args) or args.out))
+            llm = stack.enter_context(llms.llm_of(args, options.gold_path(args) or args.out))
 
             def rows(gold: Dataset) -> Dataset:
-                exemplars, how = options.exemplars_of(task, gold, args), options.generation_options(gold, args)
+                exemplars, how = llms.exemplars_of(task, gold, args), llms.generation_options(gold, args)
                 return hf_synth.generate(task, exemplars, llm, seed=args.seed, progress=not args.quiet, **how)
 
         parts = [options.training_gold(task, args, splits), *([rows] if args.synthetic else [])]
@@ -102,24 +104,50 @@ def add_experiment_options(parser: ArgumentParser) -> None:
     options.add_pool(parser)
     options.add_llm(parser, required=False)
     add = parser.add_argument
-    add("--judge", metavar="A,B", help="LLMs that judge, for --labels llm_judge and --strategies zero-shot")
+    add("--judge", metavar="A,B", help="LLMs that judge, for `--labels llm_judge` and `--strategies zero-shot`")
     options.add_votes(parser)
-    add("--out", type=Path, required=True, metavar="DIR", help="folder of the experiment")
-    add("--grid", default="paper", metavar="NAME", help=f"{GRIDS}, or a .json or .toml file")
-    add("--processes", type=int, default=1, metavar="N", help="trainings at the same time (default: 1)")
-    add("--dry-run", action="store_true", help="list the cells and what they would take; ask nothing")
-    add = parser.add_argument_group("in the place of what the grid says").add_argument
+    options.add_out(parser, "folder of the experiment; a later run adds the cells that it lacks")
+    options.add_seed(parser)
+    add("--grid", default="paper", metavar="NAME", help=f"{GRIDS}, or a .json or .toml file (default: paper)")
+    add("--processes", type=int, default=1, metavar="N", help="number of trainings at a time (default: 1)")
+    add("--dry-run", action="store_true", help="list the cells and estimate what they take; ask nothing")
+    add = parser.add_argument_group("the grid: these replace what --grid names").add_argument
     for name, kind, text in _CELL_OPTIONS:
         add(f"--{name}", type=kind, nargs="+", metavar=name[0].upper(), help=text)
-    text = 'encoders; "linear": a linear head on frozen features; "tiny": one made on the spot (default: linear)'
+    text = (
+        'models to train; "linear": a linear head on frozen features; "tiny": a toy made on the spot (default: linear)'
+    )
     add("--base-model", nargs="+", metavar="MODEL", dest="base_models", help=text)
-    add = parser.add_argument_group("how").add_argument
-    add("--set", action="append", default=[], metavar="NAME=VALUE", help="a field of TrainingArguments")
-    add("--splits", nargs="+", default=["test"], metavar="S", help="splits of gold that are scored (default: test)")
-    add("--validation", type=float, default=0.0, metavar="S", help="share of own gold to stop training early by")
-    add("--audited", type=Path, metavar="FILE", help="labels that a person gave to synthetic rows: id, label")
-    add("--swaps", action="store_true", help="also score test notes whose patient's sex, age or race words are swapped")
-    add("--drop-seen", action="store_true", help="leave test rows out that stand in train, too, instead of refusing")
+    add = parser.add_argument_group("training, scoring and costs").add_argument
+    add(
+        "--set",
+        action="append",
+        default=[],
+        metavar="NAME=VALUE",
+        help="a field of transformers' TrainingArguments, e.g. learning_rate=3e-5; may be repeated",
+    )
+    add(
+        "--splits",
+        nargs="+",
+        default=["test"],
+        metavar="SPLIT",
+        help="splits of the gold that are scored (default: test)",
+    )
+    add(
+        "--validation",
+        type=float,
+        default=0.0,
+        metavar="SHARE",
+        help="share of a cell's gold that stops its training early (default: 0, none)",
+    )
+    add(
+        "--audited",
+        type=Path,
+        metavar="FILE",
+        help="labels that a person gave to synthetic rows: a table with columns id and label",
+    )
+    add("--swaps", action="store_true", help="also score test notes with the patient's sex, age or race words swapped")
+    add("--drop-seen", action="store_true", help="leave out test rows that are in train too, instead of refusing")
     for name, text in _RATE_OPTIONS:
         add(f"--{name}", type=float, metavar="N", help=text)
 
@@ -149,7 +177,7 @@ def experiment(args: Namespace) -> tuple[Result, int]:
     with contextlib.ExitStack() as stack:
         sources = {args.synthetic.stem: pool} if args.synthetic else _sources(task, args, beside, stack) or None
         judges = filter(None, (args.judge or "").split(","))
-        keywords["judges"] = {n: stack.enter_context(options.judge_of(task, args, n, beside)) for n in judges}
+        keywords["judges"] = {n: stack.enter_context(llms.judge_of(task, args, n, beside)) for n in judges}
         if args.dry_run:
             return _print_plan(outline(task, sources, **keywords), args.processes), 0
         keywords |= {"processes": args.processes, "rates": _rates(args), "say": options.progress_of(args)}
@@ -269,8 +297,8 @@ def _sources(task: Task, args: Namespace, beside: Path, stack: contextlib.ExitSt
         model, _, how = name.partition("@")
         shape, _, choice = how.partition("/")
         prompt, choose = shape or args.prompt, choice or args.choose or ""
-        llm = stack.enter_context(options.llm_of(args, beside, model))
-        sampling = options.sampling_of(args)
+        llm = stack.enter_context(llms.llm_of(args, beside, model))
+        sampling = llms.sampling_of(args)
         if (prompt, choose, args.balance) == ("examples", "", "equal") and not sampling:
             sources[name] = llm
             continue
@@ -287,8 +315,8 @@ def _writer(task: Task, args: Namespace, llm: Any, name: str) -> Callable[[Datas
 
     def write(gold: Dataset, n: int, seed: int) -> Dataset:
         own = Namespace(**{**vars(args), "n": n, "ratio": None, "seed": seed})
-        keywords = options.generation_options(gold, own)
-        return hf_synth.generate(task, options.exemplars_of(task, gold, own), llm, seed=seed, **keywords)
+        keywords = llms.generation_options(gold, own)
+        return hf_synth.generate(task, llms.exemplars_of(task, gold, own), llm, seed=seed, **keywords)
 
     write.model = name  # type: ignore[attr-defined]
     return write
@@ -308,10 +336,23 @@ def add_assess_options(parser: ArgumentParser) -> None:
     options.add_task(parser)
     options.add_gold(parser)
     add = parser.add_argument
-    add("--synthetic", type=Path, metavar="PILOT", help="some hundred synthetic rows as generated")
+    add("--synthetic", type=Path, metavar="PILOT", help="a pilot: some hundred synthetic rows as `generate` wrote them")
     options.add_columns(parser)
-    add("--audited", type=Path, metavar="FILE", help="labels that a person gave to some: id, label")
-    add("--label", type=int, default=50, metavar="N", dest="more", help="notes that could be labelled")
+    add(
+        "--audited",
+        type=Path,
+        metavar="FILE",
+        help="labels that a person gave to some of them: a table with columns id and label",
+    )
+    add(
+        "--label",
+        type=int,
+        default=50,
+        metavar="N",
+        dest="more",
+        help="number of notes that could be labelled instead (default: 50)",
+    )
+    options.add_seed(parser)
 
 
 def assess(args: Namespace) -> Result:
@@ -330,13 +371,26 @@ def assess(args: Namespace) -> Result:
 
 def add_demo_options(parser: ArgumentParser) -> None:
     """Add the options of `demo`."""
-    parser.add_argument("--out", type=Path, metavar="DIR", help="(default: demo-out; with --real demo-real-out)")
-    parser.add_argument("--full", action="store_true", help="the larger grid: more gold sizes and synthetic notes")
+    parser.add_argument(
+        "--out", type=Path, metavar="DIR", help="folder to write (default: demo-out; with --real demo-real-out)"
+    )
+    parser.add_argument("--full", action="store_true", help="run the larger grid: more gold sizes and synthetic notes")
+    options.add_seed(parser)
     add = parser.add_argument_group("a real LLM").add_argument
-    add("--real", action="store_true", help="SmolLM2 writes, MiniLM learns, on this machine: 15 to 25 minutes")
-    add("--task", default="clinic", metavar="TASK", help="with --real: a task of real text, e.g. sdoh_nli:pair")
+    add("--real", action="store_true", help="SmolLM2 writes and MiniLM learns, on this machine: 15 to 25 minutes")
+    add(
+        "--task",
+        default="clinic",
+        metavar="TASK",
+        help="with --real: a task of real text, e.g. sdoh_nli:pair (default: clinic)",
+    )
     add("--gold", type=Path, metavar="PATH", help="with --real: the files of TASK")
-    add("--threads", type=int, metavar="N", help="with --real: of the LLM's server (default: one for each free core)")
+    add(
+        "--threads",
+        type=int,
+        metavar="N",
+        help="with --real: threads of the LLM's server (default: one for each free core)",
+    )
 
 
 def demo(args: Namespace) -> Result:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import hf_synth
-from hf_synth.cli import options
+from hf_synth.cli import llms, options
 from hf_synth.cli.checks import check_verb
 from hf_synth.cli.options import Result
 from hf_synth.errors import LLMError, OutputError
@@ -25,10 +25,11 @@ def add_generate_options(parser: ArgumentParser) -> None:
     options.add_task(parser)
     options.add_gold(parser)
     options.add_llm(parser, required=True)
-    parser.add_argument("--out", type=Path, metavar="DIR")
-    text = "make the calls for N notes (default: 5), show all of them, stop; without it the command goes on from there"
+    options.add_out(parser, "folder for the notes; --dry-run and --preview need none", required=False)
+    text = "write N notes (default: 5), show them and stop; the same command without --preview goes on from there"
     parser.add_argument("--preview", type=int, nargs="?", const=5, metavar="N", help=text)
-    parser.add_argument("--dry-run", action="store_true", help="say how many calls, tokens and dollars; ask nothing")
+    parser.add_argument("--dry-run", action="store_true", help="estimate calls, tokens and dollars; ask nothing")
+    options.add_seed(parser)
 
 
 def generate(args: Namespace) -> Result:
@@ -43,13 +44,13 @@ def generate(args: Namespace) -> Result:
     task = hf_synth.load_task(args.task)
     check_verb(task, args)
     gold = options.training_gold(task, args)
-    exemplars, keywords = options.exemplars_of(task, gold, args), options.generation_options(gold, args)
+    exemplars, keywords = llms.exemplars_of(task, gold, args), llms.generation_options(gold, args)
     if args.dry_run:
-        guess = estimate(task, exemplars, price=options.price_of(args), **keywords)
-        return options.print_estimate(guess, args)
+        guess = estimate(task, exemplars, price=llms.price_of(args), **keywords)
+        return llms.print_estimate(guess, args)
     if args.preview is not None:
         return _preview(args, task, exemplars, keywords)
-    with options.llm_of(args, options.gold_path(args) or args.out.parent) as llm:
+    with llms.llm_of(args, options.gold_path(args) or args.out.parent) as llm:
         progress = not args.quiet
         rows, run = generate_with_figures(task, exemplars, llm, seed=args.seed, progress=progress, **keywords)
     check_some(rows, run)
@@ -59,7 +60,7 @@ def generate(args: Namespace) -> Result:
     figures: Result = {"rejected": dict(rejects), **usage, **run}
     facts: Result = {"generator": args.llm, "seed": args.seed, "gold_rows": len(exemplars), "prompt": args.prompt}
     facts |= {"exemplars": args.choose, "share": args.share, "balance": args.balance}
-    facts |= {MARKS: gold_marks(task, exemplars), **figures, **options.weights_facts(llm)}
+    facts |= {MARKS: gold_marks(task, exemplars), **figures, **llms.weights_facts(llm)}
     write_stage(task, rows, args.out, stage="generate", report=generation_table(rows, usage), **facts)
     print(f"{counts['kept']:,} notes, {counts['rejected']:,} rejected answers {dict(rejects) or ''} -> {args.out}")
     late, failed = run["failures"].get("timeout", 0), sum(run["failures"].values())
@@ -81,7 +82,7 @@ def _preview(args: Namespace, task: Task, exemplars: Dataset, keywords: Result) 
         raise LLMError("--preview N: give the number of notes to look at, 1 or more")
     beside = options.gold_path(args) or (args.out.parent if args.out else Path())
     args.batch = False  # the answers have the same keys, and a preview does not wait for a day
-    with options.llm_of(args, beside) as llm:
+    with llms.llm_of(args, beside) as llm:
         made = preview(task, exemplars, llm, rows=args.preview, seed=args.seed, **keywords)
     page = made.write(work_folder(beside if beside.exists() else Path()) / "preview")
     if made.access == "open" or sys.stdout.isatty():

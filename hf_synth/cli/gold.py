@@ -11,7 +11,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import hf_synth
+from hf_synth.cli import options
 from hf_synth.cli.options import ACCESSES, Result, add_task, check_access, count_text, name_value
+from hf_synth.cli.task_table import task_facts, task_table
 from hf_synth.errors import ColumnError, GoldError, MissingGoldError, OutputError, TaskError
 
 if TYPE_CHECKING:
@@ -23,12 +25,14 @@ KINDS = ("single_label", "multi_label", "text2text")
 
 def add_tasks_options(parser: ArgumentParser) -> None:
     """Add the options of `tasks`."""
-    parser.add_argument("--gold", type=Path, metavar="PATH", help="say which tasks find their files there")
+    parser.add_argument(
+        "--gold", type=Path, metavar="PATH", help="folder or archive: show which tasks find their files in it"
+    )
 
 
 def tasks(args: Namespace) -> Result | None:
     """List the tasks."""
-    rows = [_task_facts(task, args.gold) for task in hf_synth.list_tasks()]
+    rows = task_table() if args.gold is None else _found(args.gold)
     if args.json:
         return {"tasks": rows}
     for name in dict.fromkeys(row["name"] for row in rows):
@@ -64,45 +68,53 @@ def _short_name(facts: Result, key: str) -> str:
     return f"[{first}]" if {key, key.split("/")[0]} & set(facts["optional"]) else first
 
 
-def _task_facts(task: Task, path: Path | None) -> Result:
+def _found(path: Path) -> list[Result]:
+    """Return the facts of every task, with "found": whether its files are there."""
     from hf_synth.gold.sources import all_files, check_readable, find_files
 
-    names = "name config version kind access license suites source_url unverified description"
-    facts: Result = {"task": task.full_name, **{name: getattr(task, name) for name in names.split()}}
-    facts |= {"labels": list(task.labels), "suites": list(task.suites), "optional": list(task.optional_files)}
-    facts["files"] = {key: list(files) for key, files in task.files.items()}
-    if path is not None:
-        check_readable(path)
-        if not path.exists():
-            raise MissingGoldError(f"{path} is no folder or file")
-        facts["found"] = not task.files
+    check_readable(path)
+    if not path.exists():
+        raise MissingGoldError(f"{path} is no folder or file")
+    rows = []
+    for task in hf_synth.list_tasks():
+        found = not task.files
         with contextlib.suppress(GoldError):
-            facts["found"] = not task.files or any(True for _ in all_files(find_files(task, path)))
-    return facts
+            found = found or any(True for _ in all_files(find_files(task, path)))
+        rows.append({**task_facts(task), "found": found})
+    return rows
 
 
 def add_gold_options(parser: ArgumentParser) -> None:
     """Add the options of `gold`."""
     add_task(parser)
     add = parser.add_argument
-    add("path", type=Path, nargs="?", metavar="PATH", help="folder, archive or file of the source (none for `clinic`)")
-    add("--out", type=Path, metavar="DIR", help="folder to write (without it the columns of a table are shown)")
-    add("--validation", type=float, metavar="SHARE", help="cut so much of train off as validation, by group (e.g. .1)")
-    add("--mask-leaks", action="store_true", help='take phrases that give the label away ("grade 2") out of the texts')
-    add("--option", action="append", default=[], metavar="NAME=VALUE", help="an option of the task; may be repeated")
-    add = parser.add_argument_group("a table of one's own, with TASK its path or a name").add_argument
-    add("--text-column", action="append", metavar="NAME", help="column of the text; twice for a pair")
+    add("path", type=Path, nargs="?", metavar="PATH", help="folder, archive or file of the source (`clinic` has none)")
+    options.add_out(parser, "folder to write; without it the columns of a table are shown", required=False)
+    text = "share of train, e.g. 0.1, that becomes the validation split; a group is never divided"
+    add("--validation", type=float, metavar="SHARE", help=text)
+    text = 'remove phrases from the texts that give the label away, e.g. "grade 2"'
+    add("--mask-leaks", action="store_true", help=text)
+    add(
+        "--option",
+        action="append",
+        default=[],
+        metavar="NAME=VALUE",
+        help="an option of the task, e.g. n_train=100; may be repeated",
+    )
+    options.add_seed(parser)
+    add = parser.add_argument_group("your own table: TASK is its path, or a name").add_argument
+    add("--text-column", action="append", metavar="NAME", help="column of the text; give it twice for a pair of texts")
     add("--label-column", metavar="NAME", help="column of the label, or of the target text")
-    add("--kind", choices=KINDS, default="single_label")
-    add("--labels", default="", metavar="A,B,...", help="labels in order (default: those of the table)")
-    add("--group-column", metavar="NAME", help="what must not straddle a split, e.g. patient_id")
-    add("--skip-empty", action="store_true", help="leave rows without text or label out, instead of refusing the table")
-    add("--name", metavar="NAME", help="name of the task, which the LLM is told (default: the file's)")
+    add("--kind", choices=KINDS, default="single_label", help="what a label is: one, several, or a text")
+    add("--labels", default="", metavar="A,B,...", help="the labels in their order (default: those of the table)")
+    add("--group-column", metavar="NAME", help="column whose rows stay in one split, e.g. patient_id")
+    add("--skip-empty", action="store_true", help="leave out rows without text or label, instead of refusing the table")
+    add("--name", metavar="NAME", help="name of the task, which the LLM is told (default: that of the file)")
     add(
         "--meaning", action="append", default=[], metavar="LABEL=TEXT",
         help="what a label means, which the LLM is told; may be repeated",
     )  # fmt: skip
-    add("--access", choices=ACCESSES, help="(default: restricted, or what the files say)")
+    add("--access", choices=ACCESSES, help="access of the notes (default: restricted, or what the files state)")
 
 
 def gold(args: Namespace) -> Result | tuple[Result, int]:
@@ -213,7 +225,9 @@ def _meaning(text: str) -> tuple[str, str]:
 def add_new_task_options(parser: ArgumentParser) -> None:
     """Add the options of `new-task`."""
     parser.add_argument("name", metavar="NAME", help="name of the task: lower case letters, digits and _")
-    parser.add_argument("--out", type=Path, default=Path(), metavar="DIR", help="where the files go (default: here)")
+    parser.add_argument(
+        "--out", type=Path, default=Path(), metavar="DIR", help="folder for the two files (default: the current one)"
+    )
 
 
 def new_task(args: Namespace) -> Result:

@@ -9,13 +9,14 @@ from __future__ import annotations
 import contextlib
 import os
 import time
-from argparse import ArgumentParser, Namespace
+from argparse import Namespace
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hf_synth.cli.options import Result, Verbs, add_verb
+from hf_synth.cli.parsing import Parser
 from hf_synth.errors import OutputError
 
 if TYPE_CHECKING:
@@ -26,61 +27,73 @@ if TYPE_CHECKING:
 ROLES = ("read", "write")
 
 
-def add_hub_options(parser: ArgumentParser) -> None:
+def add_hub_options(parser: Parser) -> None:
     """Add the verbs of `hub`."""
-    verbs = parser.add_subparsers(dest="hub_verb", required=True, metavar="VERB")
-    add = _add_verb(verbs, "serve", "serve the Hub until interrupted", serve)
-    add("--port", type=int, default=8090)
-    add("--host", default="127.0.0.1", help="address to listen on (default: this machine only)")
-    add("--url", metavar="URL", help="address under which clients reach it, by a name or a proxy")
-    add("--members-only", action="store_true", help="show nothing to who is not signed in")
+    verbs = parser.add_subparsers(metavar="VERB")
+    add = _add_verb(verbs, "serve", "serve the Hub until interrupted", serve, json=False)
+    add("--port", type=int, default=8090, metavar="N", help="port to listen on; 0 takes a free one (default: 8090)")
+    add(
+        "--host",
+        default="127.0.0.1",
+        metavar="HOST",
+        help="address to listen on (default: 127.0.0.1, this machine only)",
+    )
+    add(
+        "--url",
+        metavar="URL",
+        help="address that clients use, where a name or a proxy stands before it (default: that of --host and --port)",
+    )
+    add("--members-only", action="store_true", help="show nothing to clients without a token")
     add = _add_verb(verbs, "create-user", "add a user, with a first token that is shown once", create_user)
-    add("name", metavar="NAME")
-    add("--org", action="append", default=[], metavar="ORG", help="an organisation; may be repeated")
-    add("--role", choices=ROLES, default="write", help="in the organisations")
-    add("--founder", action="store_true", help="may make organisations, by pushing to a free name")
+    add("name", metavar="NAME", help="name of the new user")
+    add("--org", action="append", default=[], metavar="ORG", help="an organisation of the user; may be repeated")
+    add("--role", choices=ROLES, default="write", help="role in these organisations (default: write)")
+    add("--founder", action="store_true", help="the user may make organisations, by pushing to a free name")
     _add_new_token(add)
-    line = "let a user in no more: revoke all tokens, leave all organisations"
+    line = "remove a user: revoke all tokens, leave all organisations"
     add = _add_verb(verbs, "remove-user", line, remove_user)
-    add("name", metavar="NAME")
-    add("--repos-to", metavar="NAMESPACE", help="who gets their repositories (default: they stay)")
+    add("name", metavar="NAME", help="name of the user")
+    add("--repos-to", metavar="NAMESPACE", help="user or organisation that gets the repositories (default: they stay)")
     line = "make an organisation, let users into it or out of it, list its members"
     add = _add_verb(verbs, "org", line, org)
-    add("name", metavar="ORG")
-    add("--add", action="append", default=[], metavar="USER", help="may be repeated")
-    add("--role", choices=ROLES, default="write", help="of those added (default: write)")
-    add("--remove", action="append", default=[], metavar="USER", help="may be repeated")
-    _add_token_verbs(add_verb(verbs, "token", "make, list and revoke tokens"))
+    add("name", metavar="ORG", help="name of the organisation")
+    add("--add", action="append", default=[], metavar="USER", help="add this user; may be repeated")
+    add("--role", choices=ROLES, default="write", help="role of those added (default: write)")
+    add("--remove", action="append", default=[], metavar="USER", help="remove this user; may be repeated")
+    line = "make, list and revoke tokens"
+    _add_token_verbs(verbs.add_parser("token", help=line, description=f"{line.capitalize()}."))
     add = _add_verb(verbs, "ls", "list repositories, users and organisations", ls)
     add("--check", action="store_true", help="read all content and compare it with its hashes")
-    add = _add_verb(verbs, "gc", "remove what no branch or tag leads to, and what a kill left", gc)
-    add("--hours", type=float, default=24, metavar="N", help="only what is older (default: 24)")
-    add("--dry-run", action="store_true", help="only say what would be removed")
+    add = _add_verb(verbs, "gc", "remove files that no branch or tag uses, and unfinished uploads", gc)
+    add("--hours", type=float, default=24, metavar="N", help="only what is older than N hours (default: 24)")
+    add("--dry-run", action="store_true", help="list what would be removed; change nothing")
 
 
-def _add_token_verbs(parser: ArgumentParser) -> None:
-    verbs = parser.add_subparsers(dest="token_verb", required=True, metavar="VERB")
+def _add_token_verbs(parser: Parser) -> None:
+    verbs = parser.add_subparsers(metavar="VERB")
     add = _add_verb(verbs, "create", "make a token that is shown once", create_token)
-    add("user", metavar="USER")
-    add("--name", default="", help="what it is for")
+    add("user", metavar="USER", help="user that the token stands for")
+    add("--name", default="", metavar="NAME", help="what the token is for")
     _add_new_token(add)
-    add = _add_verb(verbs, "list", "list what is known of tokens, never a token", list_tokens)
-    add("user", nargs="?", metavar="USER", help="those of one user")
-    add = _add_verb(verbs, "revoke", "let a token in no more", revoke_token)
-    add("id", metavar="ID", help="as `list` shows it")
+    add = _add_verb(verbs, "list", "list the tokens by id, never the tokens themselves", list_tokens)
+    add("user", nargs="?", metavar="USER", help="list those of one user (default: all)")
+    add = _add_verb(verbs, "revoke", "revoke a token", revoke_token)
+    add("id", metavar="ID", help="id of the token, as `list` shows it")
 
 
-def _add_verb(verbs: Verbs, name: str, line: str, run: Callable[[Namespace], Result | None]) -> Callable[..., Any]:
+def _add_verb(
+    verbs: Verbs, name: str, line: str, run: Callable[[Namespace], Result | None], *, json: bool = True
+) -> Callable[..., Any]:
     """Add a verb with --root, and return what adds its other options."""
-    add = add_verb(verbs, name, line, run).add_argument
+    add = add_verb(verbs, name, line, run, json=json).add_argument
     add("--root", type=Path, required=True, metavar="DIR", help="folder that holds the Hub")
     return add
 
 
 def _add_new_token(add: Callable[..., Any]) -> None:
-    add("--token-role", choices=ROLES, default="write", help="(default: write)")
+    add("--token-role", choices=ROLES, default="write", help="what the token may do (default: write)")
     add("--days", type=float, metavar="N", help="how long the token works (default: until revoked)")
-    add("--token-file", type=Path, metavar="FILE", help="write it to a new file, do not print it")
+    add("--token-file", type=Path, metavar="FILE", help="write the token to this new file instead of printing it")
 
 
 # --- serving --------------------------------------------------------------------------------------------------------

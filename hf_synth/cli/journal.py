@@ -10,7 +10,7 @@ import json
 import os
 import re
 import time
-from argparse import ArgumentParser, Namespace
+from argparse import Namespace
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager, nullcontext
 from datetime import UTC, datetime
@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
 from hf_synth.cli.options import Result, add_verb
+from hf_synth.cli.parsing import Parser
 from hf_synth.errors import ColumnError, JournalError
 
 if TYPE_CHECKING:
@@ -42,27 +43,27 @@ _BROKEN = {
 }
 
 
-def add_journal_options(parser: ArgumentParser) -> None:
+def add_journal_options(parser: Parser) -> None:
     """Add the verbs of `journal`."""
-    verbs = parser.add_subparsers(dest="journal_verb", required=True, metavar="VERB")
+    verbs = parser.add_subparsers(metavar="VERB")
 
     def verb(name: str, line: str, run: Callable[[Namespace], Result]) -> Callable[..., Any]:
         add = add_verb(verbs, name, line, run).add_argument
         add("path", type=Path, metavar="PATH", help="a journal, or a folder with .hf_synth/ in it")
         return add
 
-    verb("ls", "list what it holds, by model", ls)
+    verb("ls", "list the answers by model", ls)
     add = verb("show", "show the facts of one answer", show)
-    add("key", metavar="KEY", help="its journal_key, or the start of it")
-    add("--text", action="store_true", help="show its text, too")
-    verb("verify", "check that it is whole; broken: exit 1", verify)
+    add("key", metavar="KEY", help="journal_key of the answer, or the start of it")
+    add("--text", action="store_true", help="also show the text of the answer")
+    verb("verify", "check that the journal is whole; exit 1 where it is not", verify)
     add = verb("export", "write all answers, with their texts, to a file", export)
-    add("--out", type=Path, required=True, metavar="FILE", help="a .jsonl or .parquet file")
-    add = verb("gc", "drop answers that fit all criteria given, and make the file smaller", gc)
-    add("--days", type=float, metavar="N", help="those older than N days")
-    add("--model", metavar="NAME", help="those of a model, as `ls` names it")
-    add("--status", choices=STATUSES, help="those of a status, e.g. empty: nothing was written")
-    add("--dry-run", action="store_true", help="only say what would be dropped")
+    add("--out", type=Path, required=True, metavar="FILE", help="the .jsonl or .parquet file to write")
+    add = verb("gc", "delete the answers that meet all criteria given, and make the file smaller", gc)
+    add("--days", type=float, metavar="N", help="answers older than N days")
+    add("--model", metavar="NAME", help="answers of this model, as `ls` names it")
+    add("--status", choices=STATUSES, help="answers of this status, e.g. empty")
+    add("--dry-run", action="store_true", help="count what would be deleted; delete nothing")
 
 
 def find_journal(path: Path) -> Path:

@@ -1,50 +1,63 @@
-"""Options that several verbs share, and what they stand for: gold, synthetic rows, base models, LLMs and judges."""
+"""Options that several verbs share, and what they stand for: gold, synthetic rows, base models."""
 
 from __future__ import annotations
 
-import contextlib
 import json
-import os
 import sys
 from argparse import ArgumentParser, Namespace, _ArgumentGroup, _SubParsersAction
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import hf_synth
+from hf_synth.cli.parsing import Parser
 from hf_synth.correction.methods import DESCRIBED
-from hf_synth.errors import AccessError, ColumnError, GoldError, LLMError, ModelError
+from hf_synth.errors import AccessError, ColumnError, GoldError, ModelError
 
 if TYPE_CHECKING:
     from datasets import Dataset, DatasetDict
 
-    from hf_synth.generation.generation import Estimate
-    from hf_synth.llm.questions import Chat
     from hf_synth.task.task import Task
 
 Result = dict[str, Any]  # what a verb returns for --json
-Verbs: TypeAlias = "_SubParsersAction[ArgumentParser]"
+Verbs: TypeAlias = "_SubParsersAction[Parser]"
 ACCESSES = ("open", "restricted", "credentialed")
 BALANCES = ("equal", "gold", "fill")
 CHOICES = ("random", "balanced", "diverse", "first")
 LONG_NOTES = ("auto", "cut", "windows", "windows_mean")
 METHODS = ("auto", *DESCRIBED)
-LLM_HELP = 'model of the endpoint; a GGUF file or "smollm2": run on this machine; "simulator": offline'
+LLM_HELP = (
+    'the LLM: a model of the server (--base-url); a GGUF file or "smollm2", run on this machine; or "simulator", '
+    "a program that stands in for one, offline"
+)
 TINY = "tiny"  # the base model that is made on the spot
 SIMULATOR = "simulator"  # the LLM that stands in for one, without a network
 CLINIC = "clinic"  # the artificial clinic, whose base model is a tiny one unless another is named
 
 
 # --- options --------------------------------------------------------------------------------------------------------
-def add_verb(verbs: Verbs, name: str, line: str, run: Callable[[Namespace], Any] | None = None) -> ArgumentParser:
-    """Add the parser of a verb, with the options that every verb has, and the function that runs it."""
+def add_verb(verbs: Verbs, name: str, line: str, run: Callable[[Namespace], Any], *, json: bool = True) -> Parser:
+    """Add a verb below another one (`hub serve`), with the options that every verb has.
+
+    Args:
+        line: what it does, for the help.
+        run: the function that runs it.
+        json: whether it has a result for --json.
+    """
     parser = verbs.add_parser(name, help=line, description=line[0].upper() + line[1:] + ".")
     parser.set_defaults(run=run)
-    add = parser.add_argument
-    add("--json", action="store_true", help="end with one JSON object on the last line of stdout")
-    add("-q", "--quiet", action="store_true", help="no progress, errors only")
-    add("--seed", type=int, default=0, help="seed of every random choice (default: 0)")
+    parser.add_shared(json=json)
     return parser
+
+
+def add_seed(parser: ArgumentParser) -> None:
+    """Add the seed, for verbs that draw something at random."""
+    parser.add_argument("--seed", type=int, default=0, metavar="N", help="seed of every random choice (default: 0)")
+
+
+def add_out(parser: ArgumentParser, text: str, *, required: bool = True) -> None:
+    """Add the output folder."""
+    parser.add_argument("--out", type=Path, required=required, metavar="DIR", help=text)
 
 
 def add_task(parser: ArgumentParser, nargs: str | None = None) -> None:
@@ -55,95 +68,111 @@ def add_task(parser: ArgumentParser, nargs: str | None = None) -> None:
 
 def add_gold(parser: ArgumentParser) -> None:
     """Add the gold for training and how much of it is used."""
-    parser.add_argument("--gold", type=Path, metavar="PATH", help="raw or exported gold (none for `clinic`)")
-    parser.add_argument("--gold-size", type=int, metavar="N", help="use N rows of gold, labels in proportion")
+    text = "the gold: a folder that `gold` wrote, or the files of the task (default: TASK, where that is such a folder)"
+    parser.add_argument("--gold", type=Path, metavar="PATH", help=text)
+    text = "use only N rows of the gold's train split, labels in proportion (default: all)"
+    parser.add_argument("--gold-size", type=int, metavar="N", help=text)
 
 
 def add_pool(parser: ArgumentParser) -> None:
     """Add synthetic rows in place of an LLM."""
-    parser.add_argument("--synthetic", type=Path, metavar="POOL", help="rows made elsewhere, in place of an LLM")
+    text = "synthetic rows that are there already: a folder of `generate`, or a file; no LLM is asked"
+    parser.add_argument("--synthetic", type=Path, metavar="POOL", help=text)
     add_columns(parser)
 
 
 def add_columns(parser: ArgumentParser) -> None:
     """Add the columns and the access of synthetic rows made elsewhere."""
-    parser.add_argument("--text-column", action="append", metavar="NAME", help="text column of rows made elsewhere")
-    parser.add_argument("--llm-label-column", default="llm_label", metavar="NAME")
-    parser.add_argument("--access", choices=ACCESSES, help="of rows that carry none")
+    add = parser.add_argument_group("synthetic rows made by another program").add_argument
+    add("--text-column", action="append", metavar="NAME", help="column of the text; give it twice for a pair of texts")
+    text = "column of the label that the LLM was asked to write (default: llm_label)"
+    add("--llm-label-column", default="llm_label", metavar="NAME", help=text)
+    add("--access", choices=ACCESSES, help="access of rows that do not state one")
 
 
 def add_llm(parser: ArgumentParser, *, required: bool) -> None:
-    """Add the LLM that writes notes, the options of its prompts, and its endpoint."""
+    """Add the LLM that writes notes, the options of its prompts, and its server."""
     parser.add_argument("--llm", required=required, metavar="MODEL", help=LLM_HELP)
-    group = parser.add_argument_group("what is asked")
+    group = parser.add_argument_group("notes and prompt")
     add = group.add_argument
-    add("--n", type=int, default=600, help="how many synthetic notes (default: 600)")
-    add("--ratio", type=float, metavar="R", help="instead of --n: R notes for each gold note")
-    add("--balance", choices=BALANCES, default="equal", help="labels of the new notes (fill: even out the gold's)")
+    add("--n", type=int, default=600, metavar="N", help="how many synthetic notes to write (default: 600)")
+    add("--ratio", type=float, metavar="R", help="write R notes for each gold row, instead of --n")
+    text = "labels of the new notes: equally many, as in the gold, or what evens out the gold (fill)"
+    add("--balance", choices=BALANCES, default="equal", help=text)
     add_exemplars(group)
-    add("--max-calls", type=int, metavar="N", help="stop after N calls (default: three times what is needed at best)")
+    add("--max-calls", type=int, metavar="N", help="stop after N calls (default: three times the fewest possible)")
     add_endpoint(parser)
 
 
 def add_exemplars(group: _ArgumentGroup) -> None:
     """Add the shape of the prompt and the choice of the gold in it."""
     add = group.add_argument
-    add("--prompt", default="examples", metavar="SHAPE", help="examples, attributes, facts, rewrite, or the task's own")
-    add("--choose", choices=CHOICES, help="which gold may be shown (default: all; the paper: first)")
-    add("--share", type=float, default=0.2, metavar="S", help="with --choose: share of the gold (default: 0.2)")
+    text = "form of the prompt: examples, attributes, facts, rewrite, or the name of a prompt of the task"
+    add("--prompt", default="examples", metavar="FORM", help=text)
+    text = "how the gold rows that prompts may show are chosen (default: all of them; the paper: first)"
+    add("--choose", choices=CHOICES, help=text)
+    add("--share", type=float, default=0.2, metavar="S", help="share of the gold that --choose takes (default: 0.2)")
 
 
 def add_votes(parser: ArgumentParser) -> None:
     """Add the votes of a judge."""
-    parser.add_argument("--votes", type=int, default=5, metavar="N", help="how often each note is judged (default: 5)")
-    parser.add_argument("--logprobs", action="store_true", help="probabilities of labels in the place of votes")
+    add = parser.add_argument
+    add("--votes", type=int, default=5, metavar="N", help="number of times that the LLM judges each note (default: 5)")
+    add("--logprobs", action="store_true", help="use the LLM's probabilities of the labels instead of votes")
 
 
 def add_endpoint(parser: ArgumentParser) -> None:
-    """Add the endpoint of an LLM, its limits and the journal."""
-    add = parser.add_argument_group("who is asked").add_argument
-    add("--base-url", metavar="URL", help="OpenAI-compatible endpoint, e.g. http://127.0.0.1:8000/v1")
-    add(
-        "--local",
-        action="store_true",
-        help="MODEL is a folder, repo id or GGUF file, run in this process by transformers",
-    )
+    """Add the server of an LLM, its limits and the journal."""
+    add = parser.add_argument_group("the LLM's server").add_argument
+    text = "address of an OpenAI-compatible server, e.g. http://127.0.0.1:8000/v1 (default: OPENAI_BASE_URL)"
+    add("--base-url", metavar="URL", help=text)
+    text = "run MODEL in this process by transformers: a folder, a repo id or a GGUF file"
+    add("--local", action="store_true", help=text)
     add("--revision", metavar="REV", help="with --local: branch, tag or commit of a repo id")
-    add("--batch", action="store_true", help="through the Batch API: half the price, within a day; open data only")
-    add("--slots", type=int, metavar="N", help="of a GGUF file: answers written at once (default: 4 for each core)")
-    add("--context", type=int, metavar="N", help="of a GGUF file: tokens of a question and its answer (default: 4096)")
-    add("--threads", type=int, metavar="N", help="of a GGUF file's server (default: one for each free core)")
-    add("--max-tokens", type=int, metavar="N", help="most tokens of an answer, thoughts among them")
-    text = "a sampling parameter, e.g. temperature=0.7 or reasoning_effort=low; none leaves it out; may be repeated"
+    text = "use the Batch API: half the price, answers within a day; for open data only"
+    add("--batch", action="store_true", help=text)
+    add("--slots", type=int, metavar="N", help="GGUF file: number of answers at a time (default: 4 for each core)")
+    text = "GGUF file: number of tokens of a question and its answer together (default: 4096)"
+    add("--context", type=int, metavar="N", help=text)
+    add("--threads", type=int, metavar="N", help="GGUF file: number of threads (default: one for each free core)")
+    add("--max-tokens", type=int, metavar="N", help="most tokens of an answer, reasoning included")
+    text = "a sampling parameter, e.g. temperature=0.7 or reasoning_effort=low; =none removes it; may be repeated"
     add("--sampling", action="append", default=[], metavar="NAME=VALUE", help=text)
-    add("--concurrency", type=int, metavar="C", help="requests under way at once (default: learnt from the server)")
-    add("--timeout", type=float, metavar="S", help="seconds to wait for an answer (default: 120; of a GGUF file 600)")
-    add("--rpm", type=float, metavar="N", help="requests a minute that the endpoint allows")
-    add("--tpm", type=float, metavar="N", help="tokens a minute that the endpoint allows")
-    add("--hedge", action="store_true", help="ask again when an answer is slow; only where answers cost nothing")
-    add("--budget-usd", type=float, metavar="USD", help="stop before more than this is spent")
-    add("--price", type=float, nargs=2, metavar=("IN", "OUT"), help="dollars per million tokens")
-    add("--journal", type=Path, metavar="FILE", help="where answers are kept (default: beside the gold)")
+    add("--concurrency", type=int, metavar="N", help="number of requests at a time (default: found while running)")
+    text = "seconds to wait for an answer (default: 120; for a GGUF file 600)"
+    add("--timeout", type=float, metavar="SECONDS", help=text)
+    add("--rpm", type=float, metavar="N", help="most requests a minute that the server allows")
+    add("--tpm", type=float, metavar="N", help="most tokens a minute that the server allows")
+    text = "repeat a request whose answer is slow and take the first answer; only where answers are free"
+    add("--hedge", action="store_true", help=text)
+    add("--budget-usd", type=float, metavar="USD", help="stop before more than USD dollars are spent")
+    text = "price in dollars per million tokens read and written, where it is not known"
+    add("--price", type=float, nargs=2, metavar=("IN", "OUT"), help=text)
+    text = "file that keeps the answers, so that none is paid for twice (default: in .hf_synth/ beside the gold)"
+    add("--journal", type=Path, metavar="FILE", help=text)
 
 
 def add_model(parser: ArgumentParser) -> None:
     """Add the base model and how it is trained."""
     text = (
-        "folder or repo id of an encoder, e.g. emilyalsentzer/Bio_ClinicalBERT (`hf-synth models` lists more); "
-        '"minilm": one that comes with a Python package, without a Hub; '
-        '"tiny": one made on the spot, which shows that the software runs (the default of `clinic` alone)'
+        "the model to train: a folder or repo id, e.g. emilyalsentzer/Bio_ClinicalBERT (`hf-synth models` lists some); "
+        '"minilm": one that comes as a Python package, without a Hub; '
+        '"tiny": a toy made on the spot, which only shows that the software runs (the default of `clinic`)'
     )
     parser.add_argument("--base-model", metavar="MODEL", help=text)
-    add = parser.add_argument_group("how it is trained").add_argument
-    add(
-        "--set", action="append", default=[], metavar="NAME=VALUE", help="a field of TrainingArguments; may be repeated"
-    )
-    add("--base-access", choices=ACCESSES, help="what you state of a base model of which nothing is known (recorded)")
+    add = parser.add_argument_group("training").add_argument
+    text = "a field of transformers' TrainingArguments, e.g. learning_rate=3e-5; may be repeated"
+    add("--set", action="append", default=[], metavar="NAME=VALUE", help=text)
+    text = "access of a base model of which nothing is known; what you state is recorded"
+    add("--base-access", choices=ACCESSES, help=text)
     add("--base-revision", metavar="REV", help="branch, tag or commit of the base model's repository")
-    add("--long-notes", choices=LONG_NOTES, default="auto", help="beyond the model's length (default: by their share)")
-    add("--class-weights", action="store_true", help="weigh each class by the inverse of its share")
-    add("--lora", action="store_true", help="train small matrices beside the frozen weights (needs hf_synth[lora])")
-    add("--cache", type=Path, metavar="DIR", help="keep the tokens of texts there, for other trainings on them")
+    text = "how notes longer than the model's input are read (default: by how many there are)"
+    add("--long-notes", choices=LONG_NOTES, default="auto", help=text)
+    add("--class-weights", action="store_true", help="weight each class by the inverse of its share")
+    text = "train small matrices beside the frozen weights (LoRA; needs hf_synth[lora])"
+    add("--lora", action="store_true", help=text)
+    text = "folder that keeps tokenised texts, so that later trainings on them start faster"
+    add("--cache", type=Path, metavar="DIR", help=text)
 
 
 # --- rows -----------------------------------------------------------------------------------------------------------
@@ -165,7 +194,11 @@ def gold_of(task: Task, args: Namespace, *, optional: bool = False) -> DatasetDi
     from datasets import DatasetDict
 
     path = gold_path(args)
-    return DatasetDict() if optional and path is None and task.files else hf_synth.load_gold(task, path, seed=args.seed)
+    return (
+        DatasetDict()
+        if optional and path is None and task.files
+        else hf_synth.load_gold(task, path, seed=getattr(args, "seed", 0))
+    )
 
 
 def split_of(splits: DatasetDict, name: str) -> Dataset:
@@ -212,146 +245,6 @@ def check_access(stated: str | None, rows: Dataset, path: Path) -> None:
 
     if stated is not None and "access" in rows.column_names and strictest(found := access_of(rows), stated) != stated:
         raise AccessError(f"{path.name} says of itself that it is {found}: --access {stated} cannot loosen that")
-
-
-# --- generation and LLMs ---------------------------------------------------------------------------------------------
-def exemplars_of(task: Task, gold: Dataset, args: Namespace) -> Dataset:
-    """Return the gold rows that a prompt may show."""
-    from hf_synth.generation.exemplars import choose_exemplars
-
-    return choose_exemplars(task, gold, args.choose, share=args.share, seed=args.seed) if args.choose else gold
-
-
-def generation_options(gold: Dataset, args: Namespace) -> Result:
-    """Return the keywords that `generate` and `estimate` share."""
-    n = args.n if args.ratio is None else round(args.ratio * len(gold))
-    return {"n": n, "prompt": args.prompt, "balance": args.balance, "max_calls": args.max_calls}
-
-
-def price_of(args: Namespace) -> tuple[float, float] | None:
-    """Return dollars per million tokens read and written; None where no price is known."""
-    from hf_synth.llm.gguf_files import is_gguf
-    from hf_synth.llm.llm import PRICES
-
-    free = (0.0, 0.0) if is_gguf(args.llm) and not args.base_url else None
-    return tuple(args.price) if args.price else free or PRICES.get(args.llm)
-
-
-def print_estimate(guess: Estimate, args: Namespace) -> Result:
-    """Print and return the estimate of a generation."""
-    half = guess.cost_usd / 2 if guess.cost_usd is not None and args.batch else guess.cost_usd
-    cost = "its price is not known: give --price" if half is None else f"about ${half:,.2f}"
-    print(
-        f"{sum(guess.rows.values()):,} notes in {guess.calls:,} calls (at most {guess.most_calls:,}), about "
-        f"{guess.prompt_tokens:,} tokens read and {guess.completion_tokens:,} written; {cost}; nothing was asked"
-    )
-    return {"dry_run": True, **vars(guess), "cost_usd": half}
-
-
-@contextlib.contextmanager
-def llm_of(args: Namespace, beside: Path, model: str | None = None) -> Iterator[Chat]:
-    """Open an LLM; "simulator" and a GGUF file start a server on this machine for as long as it is needed.
-
-    Args:
-        beside: the data that the journal lies beside, unless --journal names another place.
-        model: in the place of --llm.
-
-    Raises:
-        LLMError: the options contradict each other, or name no endpoint; a local model cannot be started.
-    """
-    from hf_synth.llm.gguf_files import is_gguf
-    from hf_synth.task.folders import work_folder
-
-    model = model or args.llm
-    journal = args.journal or work_folder(beside if beside.exists() else Path()) / "journal.sqlite"
-    if args.local:
-        if args.base_url or args.batch or args.rpm or args.tpm or args.hedge:
-            raise LLMError(
-                "--local runs the model in this process; leave out --base-url, --batch, --rpm, --tpm and --hedge"
-            )
-        yield hf_synth.LocalLLM(model, journal=journal, revision=args.revision, sampling=sampling_of(args))
-        return
-    names = ("concurrency", "budget_usd", "rpm", "tpm", "hedge")
-    keywords: Result = {name: getattr(args, name) for name in names}
-    keywords |= {} if args.timeout is None else {"timeout": args.timeout}
-    keywords |= {"journal": journal, "price": tuple(args.price) if args.price else None}
-    keywords["sampling"] = sampling_of(args)
-    if is_gguf(model) and not args.base_url:
-        if args.batch or args.rpm or args.tpm or args.hedge:
-            raise LLMError(f"{model} is run by a server on this machine; leave out --batch, --rpm, --tpm and --hedge")
-        if os.environ.get("OPENAI_BASE_URL") and not args.quiet:
-            print(
-                f"{model} runs on this machine; --base-url asks an endpoint for a model of that name", file=sys.stderr
-            )
-        own = {"slots": args.slots, "context": args.context, "threads": args.threads}
-        with hf_synth.LLM.local_gguf(
-            model, **own, **{name: value for name, value in keywords.items() if value is not None}
-        ) as served:
-            yield served
-        return
-    if model == SIMULATOR and not args.base_url:
-        from hf_synth.demo.simulator import running_simulator
-
-        with running_simulator(seed=args.seed) as url:
-            yield hf_synth.LLM(model, base_url=url, **keywords)
-        return
-    llm = hf_synth.LLM(model, base_url=endpoint_of(args), **keywords)
-    yield hf_synth.BatchLLM(llm) if args.batch else llm
-
-
-def endpoint_of(args: Namespace) -> str:
-    """Return the address of the endpoint.
-
-    Raises:
-        LLMError: none is given.
-    """
-    endpoint = args.base_url or os.environ.get("OPENAI_BASE_URL")
-    if not endpoint:
-        raise LLMError("give the endpoint with --base-url, e.g. http://127.0.0.1:8000/v1 (or set OPENAI_BASE_URL)")
-    return str(endpoint)
-
-
-def weights_facts(llm: Any, name: str = "weights") -> Result:
-    """Return digest and licence of the file that answered, for the manifest; nothing for an endpoint elsewhere."""
-    weights = getattr(llm, "weights", None)
-    return {} if weights is None else {name: weights.facts}
-
-
-def sampling_of(args: Namespace) -> Result:
-    """Return the fields of --sampling and --max-tokens; None leaves a field out of every question.
-
-    Raises:
-        LLMError: one is not NAME=VALUE, or not a parameter that may be set.
-    """
-    from hf_synth.llm.questions import check_sampling
-
-    fields: Result = {} if args.max_tokens is None else {"max_tokens": args.max_tokens}
-    for text in args.sampling:
-        name, mark, value = text.partition("=")
-        if not mark or not name.isidentifier() or not value:
-            raise LLMError(f"--sampling takes NAME=VALUE, e.g. temperature=0.7 or seed=none, not {text!r}")
-        try:
-            fields[name] = None if value.lower() == "none" else json.loads(value)
-        except ValueError:
-            fields[name] = value
-    check_sampling(fields)
-    return fields
-
-
-@contextlib.contextmanager
-def judge_of(task: Task, args: Namespace, model: str, beside: Path) -> Iterator[hf_synth.LLMJudge]:
-    """Open a judge.
-
-    Args:
-        beside: the data that the journal lies beside.
-
-    Raises:
-        LLMError: the options contradict each other, or name no endpoint, or nothing that can judge.
-    """
-    if model == SIMULATOR and not args.base_url:
-        raise LLMError("the simulator cannot judge notes: name a model, and its endpoint with --base-url")
-    with llm_of(args, beside, model) as llm:
-        yield hf_synth.LLMJudge(task, llm, args.votes, args.logprobs, seed=args.seed)
 
 
 # --- training -------------------------------------------------------------------------------------------------------

@@ -37,18 +37,39 @@ def add_audit_options(parser: ArgumentParser) -> None:
     options.add_task(parser)
     add = parser.add_argument
     add("synthetic", type=Path, metavar="SYNTHETIC", help="folder of `generate` or `correct`, or a file")
-    add("--gold", type=Path, metavar="PATH", help="raw or exported gold; without it no copy is found")
-    add("--split-held-out", metavar="SPLIT", help="gold that nothing saw, as the control (default: test)")
-    add("--model", metavar="MODEL", help="a model trained on the gold: does it tell who was in it?")
+    add(
+        "--gold",
+        type=Path,
+        metavar="PATH",
+        help="the gold to compare with; without it no copy is found (default: TASK, where it holds gold)",
+    )
+    add(
+        "--split-held-out",
+        metavar="SPLIT",
+        help="gold split that neither LLM nor model saw, as the control (default: test)",
+    )
+    add("--model", metavar="MODEL", help="also test whether this model reveals the gold rows that it was trained on")
     _add_detectors(parser)
-    add("--show", action="store_true", help="show the words of refused rows; in a terminal only, and in no file")
-    add("--out", type=Path, metavar="DIR", help="where audit.json, .md, .html and findings.parquet go")
+    options.add_seed(parser)
+    add(
+        "--show",
+        action="store_true",
+        help="show the words of refused rows; works in a terminal only, and writes them to no file",
+    )
+    add(
+        "--out",
+        type=Path,
+        metavar="DIR",
+        help="folder for audit.json, .md, .html and findings.parquet (default: nothing is written)",
+    )
 
 
 def _add_detectors(parser: ArgumentParser) -> None:
     """Add planted phrases and a finder of identifiers of the user's own."""
-    parser.add_argument("--canaries", type=Path, metavar="FILE", help="phrases that were planted in the gold")
-    text = "a finder of your own: from a text to kinds found in it"
+    parser.add_argument(
+        "--canaries", type=Path, metavar="FILE", help="phrases that were planted in the gold before it was used"
+    )
+    text = "a function of yours that finds identifiers: it takes a text and returns the kinds found in it"
     parser.add_argument("--find-identifiers", metavar="FILE.py:FUNCTION", help=text)
 
 
@@ -207,32 +228,49 @@ def add_publish_options(parser: ArgumentParser) -> None:
     """Add the options of `publish`."""
     options.add_task(parser)
     add = parser.add_argument
-    add("folder", type=Path, metavar="FOLDER", help="folder of `correct` or `generate`, or of `train`")
-    add("--repo-id", required=True, metavar="ORG/NAME")
-    add("--gold", type=Path, metavar="PATH", help="all gold, to check against; needed unless access is open")
-    add("--scores", type=Path, metavar="FILE", help="JSON of `evaluate --out`, for the card")
-    add("--examples", type=Path, metavar="FOLDER", help="synthetic notes for the page of a model; open ones only")
-    add("--augmented", action="store_true", help="a config of gold and notes together; only where all is open")
-    add("--push", action="store_true", help="push; without it the folder, card and verdict are written")
+    add("folder", type=Path, metavar="FOLDER", help="what to publish: a folder of `correct`, `generate` or `train`")
+    add("--repo-id", required=True, metavar="ORG/NAME", help="repository on the Hub")
+    text = "the gold that the notes or the model came from, to check against; needed unless access is open"
+    add("--gold", type=Path, metavar="PATH", help=text)
+    add("--scores", type=Path, metavar="FILE", help="scores that `evaluate --out` wrote, for the card")
+    add(
+        "--examples", type=Path, metavar="FOLDER", help="synthetic notes to show on the page of a model; open ones only"
+    )
+    add("--augmented", action="store_true", help="add a config of gold and notes together; only where all is open")
+    add(
+        "--push",
+        action="store_true",
+        help="push to the Hub; without it the folder, the card and the verdict are written",
+    )
     visible = parser.add_mutually_exclusive_group()
-    visible.add_argument("--public", action="store_true")
-    visible.add_argument("--private", action="store_true")
-    add("--gated", action="store_true", help="let the owner decide who may read it")
+    visible.add_argument("--public", action="store_true", help="make the repository public (default: private)")
+    visible.add_argument("--private", action="store_true", help="make the repository private")
+    add("--gated", action="store_true", help="readers ask the owner for access")
     _add_detectors(parser)
-    add("--no-membership", dest="membership", action="store_false", help="do not test whether a model tells its rows")
-    add("--attestation", metavar="TEXT", help="who allows a public repository of restricted data, and when")
+    add(
+        "--no-membership",
+        dest="membership",
+        action="store_false",
+        help="do not test whether a model reveals the rows that it was trained on",
+    )
+    add("--attestation", metavar="TEXT", help="with --public and restricted data: who allows it, and when")
     add("--tag", metavar="NAME", help="name of the release (default: the next of v1, v2, ...)")
-    add("--squash", action="store_true", help="replace all that the repository holds, its history too")
-    add("--yes", action="store_true", help="do not ask before pushing; needed where nobody can be asked")
-    add("--dry-run", action="store_true", help="only say the verdict; write and send nothing")
-    add("--out", type=Path, metavar="DIR", help="where the export folder goes (default: export/NAME)")
+    add("--squash", action="store_true", help="replace everything in the repository, its history included")
+    add("--yes", action="store_true", help="push without asking; needed where stdin is no terminal")
+    add("--dry-run", action="store_true", help="print the verdict; write and send nothing")
+    options.add_out(parser, "the export folder (default: export/NAME)", required=False)
+    options.add_seed(parser)
     _add_hub(parser)
 
 
 def _add_hub(parser: ArgumentParser) -> None:
     """Add the Hub and its token."""
-    parser.add_argument("--endpoint", metavar="URL", help="of a Hub (default: HF_ENDPOINT)")
-    parser.add_argument("--token", help="of the Hub; HF_TOKEN is better, since others may see what is typed here")
+    parser.add_argument(
+        "--endpoint", metavar="URL", help="address of the Hub (default: HF_ENDPOINT, else huggingface.co)"
+    )
+    parser.add_argument(
+        "--token", metavar="TOKEN", help="token of the Hub; HF_TOKEN is safer, since others may see a command line"
+    )
 
 
 def publish(args: Namespace) -> tuple[Result, int]:
@@ -298,12 +336,14 @@ def _yes(question: str) -> bool:
 def add_withdraw_options(parser: ArgumentParser) -> None:
     """Add the options of `withdraw`."""
     add = parser.add_argument
-    add("repo_id", metavar="ORG/NAME")
-    add("--tag", metavar="NAME", help="one release (default: all of the repository, which becomes private)")
-    add("--kind", choices=("dataset", "model"), help="what it is (default: as the records or the Hub know it)")
-    add("--records", type=Path, default=Path("export"), metavar="DIR", help="folder of the exports it came from")
-    add("--yes", action="store_true", help="do not ask")
-    add("--dry-run", action="store_true", help="only say what would be done, and what derives from it")
+    add("repo_id", metavar="ORG/NAME", help="repository on the Hub")
+    add("--tag", metavar="NAME", help="withdraw one release (default: the whole repository, which becomes private)")
+    text = "whether it is a dataset or a model (default: as the records or the Hub know it)"
+    add("--kind", choices=("dataset", "model"), help=text)
+    text = "folder of the exports that it came from (default: export)"
+    add("--records", type=Path, default=Path("export"), metavar="DIR", help=text)
+    add("--yes", action="store_true", help="withdraw without asking; needed where stdin is no terminal")
+    add("--dry-run", action="store_true", help="list what would be done, and what derives from it; change nothing")
     _add_hub(parser)
 
 

@@ -30,9 +30,11 @@ def add_augment_options(parser: ArgumentParser) -> None:
     add = parser.add_argument
     add("synthetic", type=Path, metavar="CORRECTED", help="folder of `correct` (or of `generate`)")
     options.add_gold(parser)
-    add("--strategy", choices=STRATEGIES, default="augment")
-    add("--ratio", type=float, help="at most this many synthetic rows a gold row")
-    add("--out", type=Path, required=True, metavar="DIR")
+    text = "rows to join: gold and synthetic, synthetic in place of as much gold, synthetic alone, gold alone"
+    add("--strategy", choices=STRATEGIES, default="augment", help=text)
+    add("--ratio", type=float, metavar="R", help="take at most R synthetic rows for each gold row (default: all)")
+    options.add_out(parser, "folder for the training set")
+    options.add_seed(parser)
 
 
 def augment(args: Namespace) -> Result:
@@ -59,10 +61,18 @@ def add_train_options(parser: ArgumentParser) -> None:
     options.add_task(parser)
     add = parser.add_argument
     add("data", type=Path, metavar="DATA", help="folder of `augment`, or of `gold` (its train split)")
-    add("--gold", type=Path, metavar="PATH", help="stop early by the validation split of this gold")
+    add(
+        "--gold",
+        type=Path,
+        metavar="PATH",
+        help="gold whose validation split stops the training early (default: no early stopping)",
+    )
     options.add_model(parser)
-    add("--resume", action="store_true", help="keep checkpoints; the same command goes on after a kill")
-    add("--out", type=Path, required=True, metavar="DIR")
+    add(
+        "--resume", action="store_true", help="keep checkpoints, so that the same command goes on after an interruption"
+    )
+    options.add_out(parser, "folder for the model")
+    options.add_seed(parser)
 
 
 def train(args: Namespace) -> Result:
@@ -96,8 +106,10 @@ def train(args: Namespace) -> Result:
 def add_models_options(parser: ArgumentParser) -> None:
     """Add the options of `models`."""
     options.add_task(parser, nargs="?")
-    parser.add_argument("--gold", type=Path, metavar="PATH", help="raw or exported gold, whose lengths decide")
-    parser.add_argument("--no-mimic", action="store_true", help="suggest none that was pretrained on notes of MIMIC")
+    parser.add_argument("--gold", type=Path, metavar="PATH", help="gold whose note lengths count in the suggestion")
+    parser.add_argument(
+        "--no-mimic", action="store_true", help="suggest no model that was pretrained on notes of MIMIC"
+    )
 
 
 def models(args: Namespace) -> Result:
@@ -144,12 +156,16 @@ def add_evaluate_options(parser: ArgumentParser) -> None:
     """Add the options of `evaluate`."""
     options.add_task(parser)
     add = parser.add_argument
-    add("model", metavar="MODEL", help="folder or repo id of a model")
-    add("--gold", type=Path, metavar="PATH", help="raw or exported gold")
-    add("--split", default="test")
-    add("--subgroups", action="store_true", help="also by sex, age and race words, and these swapped")
-    add("--subgroup-column", action="append", metavar="NAME", help="a column that names subgroups")
-    add("--out", type=Path, metavar="FILE", help="write the scores as JSON")
+    add("model", metavar="MODEL", help="a trained model: its folder or repo id")
+    text = "the gold: a folder that `gold` wrote, or the files of the task (default: TASK, where that is such a folder)"
+    add("--gold", type=Path, metavar="PATH", help=text)
+    add("--split", default="test", metavar="SPLIT", help="split of the gold that is scored (default: test)")
+    text = "also score notes by the patient's sex, age and race words, and with these words swapped"
+    add("--subgroups", action="store_true", help=text)
+    text = "with --subgroups: a column that names subgroups; may be repeated"
+    add("--subgroup-column", action="append", metavar="NAME", help=text)
+    add("--out", type=Path, metavar="FILE", help="file for the scores, as JSON")
+    options.add_seed(parser)
 
 
 def evaluate(args: Namespace) -> Result:

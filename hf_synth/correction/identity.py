@@ -20,14 +20,14 @@ from hf_synth.llm.llm import LLM
 from hf_synth.llm.questions import access_of_llm
 from hf_synth.models.loading import model_folder
 from hf_synth.models.record import FACTS, weights_sha256
-from hf_synth.task.columns import MANIFEST
+from hf_synth.task.columns import MANIFEST, RUN_CONFIG
 from hf_synth.task.task import Task
 
 if TYPE_CHECKING:
     from datasets import Dataset
 
 _WEIGHTS = (".safetensors", ".bin", ".pt", ".pth", ".ckpt", ".h5", ".msgpack", ".onnx", ".gguf")
-_IDLE = (FACTS, MANIFEST, "trainer_state.json", ".gitattributes", ".gitignore", "LICENSE", "LICENSE.txt")
+_IDLE = (FACTS, MANIFEST, RUN_CONFIG, "trainer_state.json", ".gitattributes", ".gitignore", "LICENSE", "LICENSE.txt")
 
 Stamp = tuple[tuple[str, int, int], ...]
 

@@ -15,8 +15,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from hf_synth.errors import ModelError
-from hf_synth.models.base_models import Pretrained, packaged_model
+from hf_synth.errors import ModelError, did_you_mean
+from hf_synth.models.base_models import BASE_MODELS, Pretrained, packaged_model
 
 _SMALL_FILES = ["*.json", "*.txt", "*.model"]
 _PID = os.getpid()  # of the process that imported this module
@@ -45,7 +45,7 @@ def model_folder(model: str | Path, revision: str | None = None) -> Path:
     if packaged is not None:
         return _package_folder(packaged, revision)
     if isinstance(model, Path) or folder.exists() or not _REPO_ID.fullmatch(str(model)):
-        raise ModelError(f"{model} is no model folder, nor the id of a Hub repository")
+        raise ModelError(f"{model} is no model folder, nor the id of a Hub repository{_hint(str(model))}")
     return _snapshot(str(model), revision)
 
 
@@ -89,7 +89,13 @@ def _snapshot(repo_id: str, revision: str | None) -> Path:
         if (folder / "config.json").is_file():
             return folder
         problem = "holds no config.json: it is not a model repository"
-    raise ModelError(f"model {repo_id!r} {problem}") from None
+    raise ModelError(f"model {repo_id!r} {problem}{_hint(repo_id)}") from None
+
+
+def _hint(model: str) -> str:
+    """Return which known base model was perhaps meant."""
+    names = {name for m in BASE_MODELS for name in (m.repo_id, m.name) if name and name != model}
+    return did_you_mean(model, names | {"tiny"})
 
 
 def model_revision(folder: Path) -> str | None:

@@ -102,6 +102,7 @@ LLM_CONFIDENCE = "llm_confidence"  # stated by the LLM beside its `llm_label`, o
 LLM_LABEL = "llm_label"
 UNLABELLED = "unlabelled"  # `source` of real notes that an LLM labelled
 MANIFEST = "hf_synth.json"  # in every folder that a stage writes: the stage, the task, counts
+RUN_CONFIG = "hf_synth_run.toml"  # beside it: the options that the folder was made with
 _NAME = re.compile(r"[^\W\d][\w.-]{0,29}")  # one word, at most 30 characters
 _WORDS = re.compile(r"(?=.{1,30}$)[A-Z][\w.-]*( [A-Z0-9(][\w.()/-]*){1,3}")  # several, each with a capital
 _COLUMN_WORDS = frozenset((

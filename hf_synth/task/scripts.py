@@ -17,7 +17,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from hf_synth.errors import TaskError
+from hf_synth.errors import TaskError, did_you_mean
 from hf_synth.task.columns import MANIFEST
 from hf_synth.task.patterns import check_patterns
 from hf_synth.task.task import Prompt, Task
@@ -52,15 +52,20 @@ def _task_of_script(name: str, config: str | None = None) -> Task:
     if config is None:
         return next(iter(tasks.values()))
     if config not in tasks:
-        raise TaskError(f"task {name!r} has no config {config!r}; it has {', '.join(tasks)}")
+        hint = did_you_mean(config, tasks)
+        raise TaskError(f"task {name!r} has no config {config!r}; it has {', '.join(tasks)}{hint}")
     return tasks[config]
 
 
 def list_tasks() -> list[Task]:
     """Return every task that comes with hf_synth, all configs, in order of name."""
+    return [task for name in task_names() for task in script_tasks(task_script(name)).values()]
+
+
+def task_names() -> list[str]:
+    """Return the names of the tasks that come with hf_synth, in order; their scripts are not imported."""
     package = importlib.import_module(_SCRIPTS)
-    names = sorted(m.name for m in pkgutil.iter_modules(package.__path__) if not m.name.startswith("_"))
-    return [task for name in names for task in script_tasks(task_script(name)).values()]
+    return sorted(m.name for m in pkgutil.iter_modules(package.__path__) if not m.name.startswith("_"))
 
 
 def task_script(name_or_path: str) -> ModuleType:
@@ -75,8 +80,9 @@ def task_script(name_or_path: str) -> ModuleType:
         module = f"{_SCRIPTS}.{name_or_path}"
         if importlib.util.find_spec(module) is not None:
             return importlib.import_module(module)
-    known = ", ".join(dict.fromkeys(t.name for t in list_tasks()))
-    raise TaskError(f"there is no task {name_or_path!r}; there are {known}, or give the path of a .py file")
+    known = task_names()
+    hint = did_you_mean(name_or_path, known) or f"; there are {', '.join(known)}, or give the path of a .py file"
+    raise TaskError(f"there is no task {name_or_path!r}{hint}")
 
 
 def script_tasks(module: ModuleType) -> dict[str, Task]:

@@ -15,9 +15,11 @@ from support.tiny import tiny_base
 
 import hf_synth.publishing.model_checks  # noqa: F401  # conftest then loads models back in this process
 from hf_synth.cli import main
-from hf_synth.cli.cli import VERBS
+from hf_synth.cli.task_table import task_facts, task_table
 from hf_synth.gold.adoption import read_dataset
+from hf_synth.task.columns import RUN_CONFIG
 from hf_synth.task.folders import read_manifest
+from hf_synth.task.scripts import list_tasks
 
 SMALL = ["--set", "max_steps=3", "--set", "per_device_train_batch_size=8"]
 
@@ -123,6 +125,9 @@ def test_each_verb_reads_the_folder_of_the_one_before(
     assert (export / "README.md").is_file()
     assert (tmp_path / "export-model" / "model.safetensors").is_file()
     assert not (tmp_path / "export-model" / "training_args.bin").exists()
+    for folder in ("syn", "corrected", "training", "model"):
+        assert (tmp_path / folder / RUN_CONFIG).stat().st_mode & 0o777 == 0o600
+    assert not [file for folder in ("export", "export-model") for file in (tmp_path / folder).rglob(RUN_CONFIG)]
     again = run(capsys, *steps[0])  # nothing is asked again, and the same rows come out
     assert again[0] == 0
     assert len(read_dataset(tmp_path / "syn")) >= 40
@@ -190,24 +195,29 @@ def test_train_takes_what_training_can(capsys: pytest.CaptureFixture[str], gold:
     assert not list(tmp_path.glob(".hf_synth/training"))
 
 
-def test_every_verb_has_help_and_an_unknown_one_lists_them(capsys: pytest.CaptureFixture[str]) -> None:
-    for words in (["--help"], *([verb, "--help"] for verb in VERBS)):
-        with pytest.raises(SystemExit, match="0"):
-            main(words)
-        assert capsys.readouterr().out.startswith(" ".join(["usage: hf-synth", *words[:-1]]))
-    with pytest.raises(SystemExit, match="2"):
-        main(["nothing", "--out", "o"])
-    assert ", ".join(map(repr, VERBS)) in capsys.readouterr().err
-
-
-def test_help_imports_nothing_heavy() -> None:
+@pytest.mark.parametrize(
+    ("words", "says", "module"),
+    [
+        (["generate", "--help"], "--preview", "hf_synth.cli.generation"),
+        (["tasks"], "mts_dialog", "hf_synth.cli.gold"),
+        (["tasks", "--json"], '"labels": ["entailment"', "hf_synth.cli.gold"),
+        ([], "hf-synth --help", "hf_synth.cli.cli"),
+    ],
+)
+def test_help_and_tasks_import_nothing_heavy(words: list[str], says: str, module: str) -> None:
     """In a process of its own, as `python -m` runs it: only the module of the verb that was asked for is imported."""
     code = (
-        "import runpy, sys\nsys.argv[1:] = ['generate', '--help']\n"
+        f"import runpy, sys\nsys.argv[1:] = {words}\n"
         "try:\n    runpy.run_module('hf_synth.cli', run_name='__main__')\nexcept SystemExit:\n    print(*sys.modules)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert "--max-calls" in done.stdout
+    assert says in done.stdout
     modules = set(done.stdout.splitlines()[-1].split())
-    assert "hf_synth.cli.generation" in modules
-    assert not modules & {"numpy", "datasets", "torch", "openai", "hf_synth.task.folders", "hf_synth.cli.training"}
+    assert module in modules
+    heavy = {"numpy", "pyarrow", "pandas", "datasets", "torch", "openai", "huggingface_hub", "hf_synth.dataset_scripts"}
+    assert not modules & (heavy | {"hf_synth.task.folders", "hf_synth.cli.training"})
+
+
+def test_the_table_of_tasks_is_that_of_the_scripts() -> None:
+    found = [json.loads(json.dumps(task_facts(task))) for task in list_tasks()]
+    assert task_table() == found, "write it anew: python -m hf_synth.cli.task_table"

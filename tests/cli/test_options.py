@@ -11,7 +11,7 @@ import pytest
 from support.llm_server import Said, entries, serving
 
 from hf_synth.cli.cli import main
-from hf_synth.cli.options import sampling_of
+from hf_synth.cli.llms import sampling_of
 from hf_synth.errors import LLMError
 from hf_synth.llm.llm import LLM
 
@@ -41,7 +41,7 @@ def test_what_is_no_field_is_one_sentence(said: str) -> None:
 def test_every_verb_that_asks_has_them(capsys: pytest.CaptureFixture[str]) -> None:
     for verb in ("generate", "label", "correct", "run", "experiment", "regenerate"):
         with pytest.raises(SystemExit):
-            main([verb, "--help"])
+            main([verb, "--help-all"])
         said = capsys.readouterr().out
         assert "--sampling NAME=VALUE" in said, verb
         assert "--max-tokens N" in said, verb

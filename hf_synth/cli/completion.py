@@ -1,0 +1,170 @@
+"""The verb `completion`: a script that completes the command line in bash, zsh or fish.
+
+The script is made from the parsers and holds every verb, option and choice, so that pressing Tab starts no Python.
+Where a path may be given, files are completed; TASK is completed with the names of tasks too.
+"""
+
+from __future__ import annotations
+
+import argparse
+from argparse import Action, Namespace
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from hf_synth.cli.options import SIMULATOR, TINY, Result
+from hf_synth.cli.parsing import Parser, options_of, verbs_of
+
+SHELLS = ("bash", "zsh", "fish")
+
+
+@dataclass(frozen=True)
+class Line:
+    """What may follow a verb.
+
+    Args:
+        words: the verb, e.g. ("hub", "serve").
+        about: its line of help.
+        verbs: names of verbs below it.
+        options: its options: names, help, whether a value follows, the values that are known, whether it is a path.
+        places: the known words of each argument without a name.
+    """
+
+    words: tuple[str, ...]
+    about: str
+    verbs: tuple[str, ...]
+    options: tuple[tuple[tuple[str, ...], str, bool, tuple[str, ...], bool], ...]
+    places: tuple[tuple[str, ...], ...]
+
+
+def add_completion_options(parser: Parser) -> None:
+    """Add the options of `completion`."""
+    text = "the shell: bash, zsh or fish"
+    parser.add_argument("shell", choices=SHELLS, metavar="SHELL", help=text)
+
+
+def completion(args: Namespace) -> Result:
+    """Print the script of a shell."""
+    from hf_synth.cli.cli import VERBS, verb_parser
+
+    lines = [line for name in VERBS for line in lines_of(verb_parser(name))]
+    about = {name: text for name, (_, text) in VERBS.items()}
+    script = _fish(lines, about) if args.shell == "fish" else _bash(lines, zsh=args.shell == "zsh")
+    print(script, end="")
+    return {"shell": args.shell}
+
+
+def lines_of(parser: Parser) -> Iterator[Line]:
+    """Yield what may follow a verb and each verb below it."""
+    below = verbs_of(parser)
+    options = tuple(
+        (tuple(a.option_strings), a.help or "", a.nargs != 0, _known(a), a.type is Path) for a in options_of(parser)
+    )
+    words = tuple(parser.prog.split()[1:])
+    yield Line(words, parser.description or "", tuple(below), options, tuple(map(_known, parser.places)))
+    for verb in below.values():
+        yield from lines_of(verb)
+
+
+def _known(action: Action) -> tuple[str, ...]:
+    """Return the values of an option or argument that are known beforehand."""
+    if action.choices is not None:
+        return tuple(map(str, action.choices))
+    if isinstance(action, argparse._AppendAction):
+        return ()
+    if action.dest in ("llm", "judge"):
+        from hf_synth.llm.gguf_files import PACKAGED
+
+        return (SIMULATOR, *(packaged.name for packaged in PACKAGED))
+    if action.dest in ("base_model", "base_models"):
+        from hf_synth.models.base_models import BASE_MODELS
+
+        return (TINY, *(model.name for model in BASE_MODELS if model.name))
+    if action.dest == "task":
+        from hf_synth.task.scripts import task_names
+
+        return tuple(task_names())
+    return ()
+
+
+# --- bash and zsh ---------------------------------------------------------------------------------------------------
+_BASH = """\
+# Completion of hf-synth, made by `hf-synth completion {shell}`; make it anew after an update.
+{zsh}_hf_synth() {{
+    local cur="${{COMP_WORDS[COMP_CWORD]}}" prev="${{COMP_WORDS[COMP_CWORD-1]}}"
+    if [[ "$prev" == "=" ]]; then prev="${{COMP_WORDS[COMP_CWORD-2]}}"; elif [[ "$cur" == "=" ]]; then cur=""; fi
+    local verb="" word options="" verbs="" values="" places="" i
+    for ((i = 1; i < COMP_CWORD; i++)); do
+        word="${{COMP_WORDS[i]}}"
+        case "$verb $word" in
+{verbs}        esac
+    done
+    case "$verb" in
+{lines}    esac
+    case "$verb $prev" in
+{values}    esac
+    COMPREPLY=()
+    if [[ -n "$values" ]]; then
+        [[ "$values" == "-" ]] || COMPREPLY=($(compgen -W "$values" -- "$cur"))
+        case "$values $prev" in "- "*|*" --llm"|*" --base-model") _hf_synth_files ;; esac
+    elif [[ "$cur" == -* ]]; then
+        COMPREPLY=($(compgen -W "$options" -- "$cur"))
+    elif [[ -n "$verbs" ]]; then
+        COMPREPLY=($(compgen -W "$verbs" -- "$cur"))
+    else
+        [[ -n "$places" ]] && COMPREPLY=($(compgen -W "$places" -- "$cur"))
+        _hf_synth_files
+    fi
+}}
+_hf_synth_files() {{
+    local file
+    while IFS= read -r file; do COMPREPLY+=("$file"); done < <(compgen -f -- "$cur")
+}}
+complete -o filenames -o bashdefault -F _hf_synth hf-synth
+"""
+_ZSH = """\
+autoload -Uz compinit bashcompinit
+(( $+functions[compdef] )) || compinit
+bashcompinit
+"""
+
+
+def _bash(lines: list[Line], *, zsh: bool) -> str:
+    top = " ".join(line.words[0] for line in lines if len(line.words) == 1)
+    verbs, cases, values = [], [f'        "") verbs="{top}"; options="--help --version" ;;\n'], []
+    for line in lines:
+        verb, above = " ".join(line.words), " ".join(line.words[:-1])
+        verbs.append(f'            "{above} {line.words[-1]}") verb="{verb}" ;;\n')
+        names = " ".join(name for option in line.options for name in option[0])
+        places = " ".join(dict.fromkeys(word for place in line.places for word in place))
+        cases.append(f'        "{verb}") options="{names}"; verbs="{" ".join(line.verbs)}"; places="{places}" ;;\n')
+        for option, _, valued, known, _ in line.options:
+            if valued:
+                patterns = "|".join(f'"{verb} {name}"' for name in option)
+                values.append(f'        {patterns}) values="{" ".join(known) or "-"}" ;;\n')
+    parts = {"verbs": "".join(verbs), "lines": "".join(cases), "values": "".join(values)}
+    return _BASH.format(shell="zsh" if zsh else "bash", zsh=_ZSH if zsh else "", **parts)
+
+
+# --- fish -----------------------------------------------------------------------------------------------------------
+def _fish(lines: list[Line], about: dict[str, str]) -> str:
+    out = ["# Completion of hf-synth, made by `hf-synth completion fish`; make it anew after an update.\n"]
+    for name, text in about.items():
+        out.append(f"complete -c hf-synth -n __fish_use_subcommand -f -a {name} -d {_quoted(text)}\n")
+    for line in lines:
+        seen = "; and ".join(f"__fish_seen_subcommand_from {word}" for word in line.words)
+        if line.verbs:
+            none = f"{seen}; and not __fish_seen_subcommand_from {' '.join(line.verbs)}"
+            out.append(f"complete -c hf-synth -n {_quoted(none)} -f -a {_quoted(' '.join(line.verbs))}\n")
+        for place in line.places:
+            if place:
+                out.append(f"complete -c hf-synth -n {_quoted(seen)} -a {_quoted(' '.join(place))}\n")
+        for option, text, valued, known, _ in line.options:
+            names = " ".join(f"-l {n[2:]}" if n.startswith("--") else f"-s {n[1:]}" for n in option)
+            value = (" -r" if valued else "") + (f" -a {_quoted(' '.join(known))}" if known else "")
+            out.append(f"complete -c hf-synth -n {_quoted(seen)} {names}{value} -d {_quoted(text)}\n")
+    return "".join(out)
+
+
+def _quoted(text: str) -> str:
+    return "'" + text.replace("\\", "\\\\").replace("'", "\\'").replace("\n", " ") + "'"

@@ -1,0 +1,252 @@
+"""Options from a configuration file, and the options of a run written down.
+
+The command line goes before the table of the verb, the table before the keys at the top, these before the defaults.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shlex
+import sys
+from argparse import Action, Namespace
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from hf_synth import __version__
+from hf_synth.cli.config import CONFIG, Values, is_secret, place, read_config, write_config
+from hf_synth.cli.parsing import Parser, options_of, verbs_of
+from hf_synth.errors import HfSynthError, UsageError, did_you_mean
+from hf_synth.task.columns import RUN_CONFIG
+
+# What sends data, or agrees to it, is said anew on each command line.
+_BY_HAND = ("push", "public", "yes", "squash", "attestation")
+_NEVER = (*_BY_HAND, "config", "no-config", "help", "help-all", "token", "show")
+_OF_THE_SCREEN = ("json", "quiet")  # not written down
+# Verbs that take only their own table: a key at the top is meant for a journey, which they are no part of.
+_OWN_TABLE_ONLY = ("completion", "demo", "doctor", "hub", "init", "journal", "new-task", "status", "tasks", "withdraw")
+# Verbs whose --out is a folder that another verb may read. `publish` is none of them: its folder leaves.
+RECORDED = (
+    "gold",
+    "generate",
+    "correct",
+    "regenerate",
+    "label",
+    "augment",
+    "train",
+    "run",
+    "experiment",
+    "audit",
+    "demo",
+)
+
+Parsers = Callable[[str], Parser]  # from the name of a verb to its parser
+
+
+def config_for(parser: Parser, named: Mapping[str, Any], verbs: Iterable[str], parsers: Parsers) -> dict[str, Any]:
+    """Return what a configuration gives the options of a verb, by destination, and print which file that is.
+
+    Args:
+        named: what the command line names.
+        verbs: the names of all verbs.
+
+    Raises:
+        UsageError: the file cannot be used, or a key or value in it is wrong.
+    """
+    if named.get("no_config") and named.get("config"):
+        raise UsageError("--config and --no-config exclude each other")
+    path = Path(named.get("config") or CONFIG)
+    if named.get("no_config") or (not named.get("config") and not path.is_file()):
+        return {}
+    if not named.get("config"):
+        _check_owner(path)
+    given, used = _given(path, read_config(path), parser, list(verbs), parsers)
+    told = [key for key, dest in used.items() if dest not in named]
+    if told and not named.get("quiet"):
+        print(f"hf-synth: {path} gives {', '.join(told)}", file=sys.stderr)
+    return given
+
+
+def _check_owner(path: Path) -> None:
+    """Check that a configuration that nobody named is the user's own: in a shared folder it could be anyone's."""
+    if hasattr(os, "getuid") and path.stat().st_uid not in (os.getuid(), 0):
+        raise UsageError(f"{path} belongs to another user: name it with --config, or leave it out with --no-config")
+
+
+def _given(
+    path: Path, values: Values, parser: Parser, verbs: list[str], parsers: Parsers
+) -> tuple[dict[str, Any], dict[str, str]]:
+    """Return the values by destination, and the destination of each key that gave one."""
+    words = parser.prog.split()[1:]
+    given: dict[str, Any] = {}
+    used: dict[str, str] = {}
+    own = keys_of(parser)
+    layers: list[tuple[tuple[str, ...], Values]] = [((), values)]
+    table: Any = values
+    for depth, word in enumerate(words, 1):
+        table = table.get(word) if isinstance(table, Mapping) else None
+        if isinstance(table, Mapping):
+            layers.append((tuple(words[:depth]), dict(table)))
+    for above, layer in layers:
+        top = not above
+        for key, value in layer.items():
+            if isinstance(value, Mapping):
+                _check_table(path, (*above, key), verbs, parsers)
+                continue
+            action = own.get(key)
+            here = action is not None and not (top and words[0] in _OWN_TABLE_ONLY)
+            if key in _BY_HAND:
+                raise UsageError(f"{place(path, (*above, key))}: --{key} is taken from the command line alone")
+            if here and action is not None:
+                try:
+                    converted = _converted(action, key, value)
+                except UsageError as error:
+                    if top and _fits_another(key, value, words[0], verbs, parsers):
+                        continue
+                    raise UsageError(f"{place(path, (*above, key))}: {error}") from None
+                given.pop(action.dest, None) if converted is None else given.update({action.dest: converted})
+                used[key] = action.dest
+            elif not _known(key, above, verbs, parsers):
+                raise UsageError(f"{place(path, (*above, key))}: {_unknown(key, above, verbs, parsers)}")
+    return given, {key: dest for key, dest in used.items() if dest in given}
+
+
+def keys_of(parser: Parser) -> dict[str, Action]:
+    """Return the options and arguments of a verb by their key in a configuration."""
+    keys = {action.dest.replace("_", "-"): action for action in parser.places}
+    for action in options_of(parser):
+        long = next((name for name in action.option_strings if name.startswith("--")), None)
+        if long is not None and long[2:] not in _NEVER:
+            keys[long[2:]] = action
+    return keys
+
+
+def _leaves(parser: Parser) -> list[Parser]:
+    below = verbs_of(parser)
+    return [leaf for verb in below.values() for leaf in _leaves(verb)] if below else [parser]
+
+
+def _known(key: str, above: tuple[str, ...], verbs: list[str], parsers: Parsers) -> bool:
+    return any(key in keys for keys in _all_keys(above, verbs, parsers))
+
+
+def _all_keys(above: tuple[str, ...], verbs: list[str], parsers: Parsers) -> list[dict[str, Action]]:
+    """Return the keys of all verbs that a table is for; of every verb where there is no table."""
+    names = verbs if not above else [above[0]]
+    found = [leaf for name in names for leaf in _leaves(parsers(name))]
+    prog = " ".join(["hf-synth", *above])
+    return [keys_of(leaf) for leaf in found if not above or f"{leaf.prog} ".startswith(f"{prog} ")]
+
+
+def _unknown(key: str, above: tuple[str, ...], verbs: list[str], parsers: Parsers) -> str:
+    names = {name for keys in _all_keys(above, verbs, parsers) for name in keys}
+    whose = f"`hf-synth {' '.join(above)}` has" if above else "no verb has"
+    return f"{whose} {'no' if above else 'an'} option --{key}{did_you_mean(key, names)}"
+
+
+def _check_table(path: Path, keys: tuple[str, ...], verbs: list[str], parsers: Parsers) -> None:
+    below: Iterable[str] = verbs
+    if len(keys) > 1:
+        parser = parsers(keys[0])
+        for word in keys[1:-1]:
+            parser = verbs_of(parser)[word]
+        below = list(verbs_of(parser))
+    if keys[-1] not in below:
+        raise UsageError(f"{place(path, keys)}: there is no verb {' '.join(keys)!r}{did_you_mean(keys[-1], below)}")
+
+
+def _fits_another(key: str, value: Any, verb: str, verbs: list[str], parsers: Parsers) -> bool:
+    """Return whether a value is right for an option of that name of another verb, e.g. `gold` of `train`."""
+    for keys in _all_keys((), [name for name in verbs if name != verb], parsers):
+        if key in keys:
+            try:
+                _converted(keys[key], key, value)
+            except UsageError:
+                continue
+            return True
+    return False
+
+
+def _converted(action: Action, key: str, value: Any) -> Any:
+    """Return the value of an option as argparse would read it from a command line; None where it stays as it is.
+
+    Raises:
+        UsageError: it does not fit the option.
+    """
+    if action.nargs == 0:  # a flag
+        if not isinstance(value, bool):
+            raise UsageError(f"{key} is true or false")
+        return action.const if value else None
+    if isinstance(value, bool):
+        if action.nargs == "?" and action.const is not None:
+            return action.const if value else None
+        raise UsageError(f"{key} takes a value, not true or false")
+    many = isinstance(action, argparse._AppendAction) or action.nargs in ("+", "*") or isinstance(action.nargs, int)
+    if isinstance(value, list) and not many:
+        raise UsageError(f"{key} takes one value, not a list")
+    parts = [_part(action, key, part) for part in (value if isinstance(value, list) else [value])]
+    if isinstance(action.nargs, int) and len(parts) != action.nargs:
+        raise UsageError(f"{key} takes a list of {action.nargs} values")
+    if action.nargs == "+" and not parts:
+        raise UsageError(f"{key} takes at least one value")
+    return parts if many else parts[0]
+
+
+def _part(action: Action, key: str, value: Any) -> Any:
+    if not isinstance(value, (str, int, float)) or isinstance(value, bool):
+        raise UsageError(f"{key} takes text or numbers")
+    kind = action.type
+    try:
+        part = kind(str(value)) if callable(kind) else str(value)
+    except (ValueError, TypeError):
+        raise UsageError(f"{key}: {str(value)!r} is no {'whole number' if kind is int else 'number'}") from None
+    if action.choices is not None and part not in action.choices:
+        names = [str(choice) for choice in action.choices]
+        raise UsageError(f"{key}: {part!r} is not one of {', '.join(names)}{did_you_mean(str(part), names)}")
+    return part
+
+
+# --- writing down ---------------------------------------------------------------------------------------------------
+def values_of(parser: Parser, args: Namespace) -> tuple[Values, list[str]]:
+    """Return the options of a run by key, and the keys that are left out since they hold a secret."""
+    values: Values = {}
+    secret = []
+    for key, action in keys_of(parser).items():
+        value = getattr(args, action.dest, None)
+        if key in _OF_THE_SCREEN or value is None or value == []:
+            continue
+        if action.nargs == 0:
+            if value == action.const and value != action.default:
+                values[key] = True
+            continue
+        if is_secret(key, value):
+            secret.append(key)
+            continue
+        values[key] = [_plain(part) for part in value] if isinstance(value, (list, tuple)) else _plain(value)
+    return values, secret
+
+
+def write_run(verb: str, values: Values, secret: Iterable[str], out: Path) -> None:
+    """Write the options of a run into its output folder; a failure is printed, since the run itself is done."""
+    lines = [
+        f"The options of `hf-synth {verb}` (hf_synth {__version__}) that made this folder.",
+        f"Run it again: hf-synth {verb} --config {shlex.quote(str(out / RUN_CONFIG))}",
+        *_environment(values),
+        *(f"--{key} held a secret and is left out." for key in secret),
+    ]
+    try:
+        write_config(out / RUN_CONFIG, {verb: values}, comment="\n".join(lines))
+    except HfSynthError as error:
+        print(f"hf-synth: the options of this run are not written down: {error}", file=sys.stderr)
+
+
+def _environment(values: Values) -> list[str]:
+    """Return the address of an LLM that the environment gave, for the comment of a run."""
+    url = os.environ.get("OPENAI_BASE_URL", "")
+    asked = {"llm", "judge"} & set(values) and "base-url" not in values
+    return [f"OPENAI_BASE_URL was {url}"] if url and asked and not is_secret("base-url", url) else []
+
+
+def _plain(value: Any) -> Any:
+    return value if isinstance(value, (bool, int, float, str)) else str(value)

@@ -1,0 +1,171 @@
+"""The LLM of a verb: what its options open, and what an answer costs."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import sys
+from argparse import Namespace
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import hf_synth
+from hf_synth.cli.options import SIMULATOR, Result
+from hf_synth.errors import LLMError, did_you_mean
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+
+    from hf_synth.generation.generation import Estimate
+    from hf_synth.llm.questions import Chat
+    from hf_synth.task.task import Task
+
+
+def exemplars_of(task: Task, gold: Dataset, args: Namespace) -> Dataset:
+    """Return the gold rows that a prompt may show."""
+    from hf_synth.generation.exemplars import choose_exemplars
+
+    return choose_exemplars(task, gold, args.choose, share=args.share, seed=args.seed) if args.choose else gold
+
+
+def generation_options(gold: Dataset, args: Namespace) -> Result:
+    """Return the keywords that `generate` and `estimate` share."""
+    n = args.n if args.ratio is None else round(args.ratio * len(gold))
+    return {"n": n, "prompt": args.prompt, "balance": args.balance, "max_calls": args.max_calls}
+
+
+def price_of(args: Namespace) -> tuple[float, float] | None:
+    """Return dollars per million tokens read and written; None where no price is known."""
+    from hf_synth.llm.gguf_files import is_gguf
+    from hf_synth.llm.llm import PRICES
+
+    free = (0.0, 0.0) if is_gguf(args.llm) and not args.base_url else None
+    return tuple(args.price) if args.price else free or PRICES.get(args.llm)
+
+
+def print_estimate(guess: Estimate, args: Namespace) -> Result:
+    """Print and return the estimate of a generation."""
+    half = guess.cost_usd / 2 if guess.cost_usd is not None and args.batch else guess.cost_usd
+    cost = "its price is not known: give --price" if half is None else f"about ${half:,.2f}"
+    print(
+        f"{sum(guess.rows.values()):,} notes in {guess.calls:,} calls (at most {guess.most_calls:,}), about "
+        f"{guess.prompt_tokens:,} tokens read and {guess.completion_tokens:,} written; {cost}; nothing was asked"
+    )
+    return {"dry_run": True, **vars(guess), "cost_usd": half}
+
+
+@contextlib.contextmanager
+def llm_of(args: Namespace, beside: Path, model: str | None = None) -> Iterator[Chat]:
+    """Open an LLM; "simulator" and a GGUF file start a server on this machine for as long as it is needed.
+
+    Args:
+        beside: the data that the journal lies beside, unless --journal names another place.
+        model: in the place of --llm.
+
+    Raises:
+        LLMError: the options contradict each other, or name no endpoint; a local model cannot be started.
+    """
+    from hf_synth.llm.gguf_files import is_gguf
+    from hf_synth.task.folders import work_folder
+
+    model = model or args.llm
+    journal = args.journal or work_folder(beside if beside.exists() else Path()) / "journal.sqlite"
+    if args.local:
+        if args.base_url or args.batch or args.rpm or args.tpm or args.hedge:
+            raise LLMError(
+                "--local runs the model in this process; leave out --base-url, --batch, --rpm, --tpm and --hedge"
+            )
+        yield hf_synth.LocalLLM(model, journal=journal, revision=args.revision, sampling=sampling_of(args))
+        return
+    names = ("concurrency", "budget_usd", "rpm", "tpm", "hedge")
+    keywords: Result = {name: getattr(args, name) for name in names}
+    keywords |= {} if args.timeout is None else {"timeout": args.timeout}
+    keywords |= {"journal": journal, "price": tuple(args.price) if args.price else None}
+    keywords["sampling"] = sampling_of(args)
+    if is_gguf(model) and not args.base_url:
+        if args.batch or args.rpm or args.tpm or args.hedge:
+            raise LLMError(f"{model} is run by a server on this machine; leave out --batch, --rpm, --tpm and --hedge")
+        if os.environ.get("OPENAI_BASE_URL") and not args.quiet:
+            print(
+                f"{model} runs on this machine; --base-url asks an endpoint for a model of that name", file=sys.stderr
+            )
+        own = {"slots": args.slots, "context": args.context, "threads": args.threads}
+        with hf_synth.LLM.local_gguf(
+            model, **own, **{name: value for name, value in keywords.items() if value is not None}
+        ) as served:
+            yield served
+        return
+    if model == SIMULATOR and not args.base_url:
+        from hf_synth.demo.simulator import running_simulator
+
+        with running_simulator(seed=args.seed) as url:
+            yield hf_synth.LLM(model, base_url=url, **keywords)
+        return
+    llm = hf_synth.LLM(model, base_url=endpoint_of(args, model), **keywords)
+    yield hf_synth.BatchLLM(llm) if args.batch else llm
+
+
+def endpoint_of(args: Namespace, *models: str) -> str:
+    """Return the address of the server.
+
+    Args:
+        models: that it is to be asked for; a name that is almost that of a local one is pointed out.
+
+    Raises:
+        LLMError: none is given.
+    """
+    from hf_synth.llm.gguf_files import PACKAGED
+
+    endpoint = args.base_url or os.environ.get("OPENAI_BASE_URL")
+    if not endpoint:
+        local = (SIMULATOR, *(packaged.name for packaged in PACKAGED))
+        hint = next(filter(None, (did_you_mean(model, local) for model in models)), "")
+        raise LLMError(
+            f"give the endpoint with --base-url, e.g. http://127.0.0.1:8000/v1 (or set OPENAI_BASE_URL){hint}"
+        )
+    return str(endpoint)
+
+
+def weights_facts(llm: Any, name: str = "weights") -> Result:
+    """Return digest and licence of the file that answered, for the manifest; nothing for an endpoint elsewhere."""
+    weights = getattr(llm, "weights", None)
+    return {} if weights is None else {name: weights.facts}
+
+
+def sampling_of(args: Namespace) -> Result:
+    """Return the fields of --sampling and --max-tokens; None leaves a field out of every question.
+
+    Raises:
+        LLMError: one is not NAME=VALUE, or not a parameter that may be set.
+    """
+    from hf_synth.llm.questions import check_sampling
+
+    fields: Result = {} if args.max_tokens is None else {"max_tokens": args.max_tokens}
+    for text in args.sampling:
+        name, mark, value = text.partition("=")
+        if not mark or not name.isidentifier() or not value:
+            raise LLMError(f"--sampling takes NAME=VALUE, e.g. temperature=0.7 or seed=none, not {text!r}")
+        try:
+            fields[name] = None if value.lower() == "none" else json.loads(value)
+        except ValueError:
+            fields[name] = value
+    check_sampling(fields)
+    return fields
+
+
+@contextlib.contextmanager
+def judge_of(task: Task, args: Namespace, model: str, beside: Path) -> Iterator[hf_synth.LLMJudge]:
+    """Open a judge.
+
+    Args:
+        beside: the data that the journal lies beside.
+
+    Raises:
+        LLMError: the options contradict each other, or name no endpoint, or nothing that can judge.
+    """
+    if model == SIMULATOR and not args.base_url:
+        raise LLMError("the simulator cannot judge notes: name a model, and its endpoint with --base-url")
+    with llm_of(args, beside, model) as llm:
+        yield hf_synth.LLMJudge(task, llm, args.votes, args.logprobs, seed=args.seed)

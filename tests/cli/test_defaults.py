@@ -1,0 +1,209 @@
+"""Options from a configuration file: what goes before what, what is refused, what a run writes down."""
+
+from __future__ import annotations
+
+import os
+import tomllib
+from argparse import Namespace
+from pathlib import Path
+
+import pytest
+
+from hf_synth.cli.cli import main, parse_command, verb_parser
+from hf_synth.cli.defaults import RECORDED, values_of
+from hf_synth.publishing.export import EXPORTED
+from hf_synth.task.columns import RUN_CONFIG
+
+
+@pytest.fixture(autouse=True)
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def options(*words: str) -> Namespace:
+    return parse_command(words)[1]
+
+
+def write(text: str, name: str = "hf_synth.toml") -> Path:
+    Path(name).write_text(text, encoding="utf-8")
+    return Path(name)
+
+
+def test_command_line_table_top_default(capsys: pytest.CaptureFixture[str]) -> None:
+    write('task = "clinic"\nllm = "simulator"\nn = 7\nseed = 3\nout = "o"\n[generate]\nn = 8\nshare = 0.5\n')
+    args = options("generate", "--seed", "4")
+    assert (args.task, args.llm, args.n, args.seed, args.share) == ("clinic", "simulator", 8, 4, 0.5)
+    assert (args.out, args.balance) == (Path("o"), "equal")
+    assert capsys.readouterr().err == "hf-synth: hf_synth.toml gives task, llm, n, out, share\n"
+    assert options("sample", "-q", "mednli", "rows").n == 7
+    assert capsys.readouterr().err == ""
+
+
+def test_another_file_is_named_and_none_can_be_taken(capsys: pytest.CaptureFixture[str]) -> None:
+    write("n = 7")
+    other = str(write("n = 9", "other.toml"))
+    words = ["sample", "clinic", "rows"]
+    assert options(*words, "--config", other).n == options(*words, f"--config={other}").n == 9
+    assert "other.toml gives n" in capsys.readouterr().err
+    assert options(*words, "--no-config").n == 100
+    assert options(*words, "--n", "1").n == 1
+    assert capsys.readouterr().err == "", "nothing is said of a file that gives nothing"
+    for wrong, says in ((["--config", "no.toml"], "there is no configuration file"),
+                        (["--config", other, "--no-config"], "exclude each other")):  # fmt: skip
+        assert main([*words, *wrong]) == 2
+        assert says in capsys.readouterr().err
+
+
+def test_values_are_read_as_on_the_command_line() -> None:
+    write(
+        'price = [1, 2.5]\nsampling = ["seed=none", "top_k=20"]\nby = "confidence"\nbase-model = "minilm"\n'
+        'hedge = false\npreview = true\nresume = true\nsizes = [60, 0]\nno-membership = true\ntext_column = "note"\n'
+    )
+    made = options("generate", "clinic", "--llm", "m")
+    assert (made.price, made.sampling, made.hedge, made.preview) == ([1.0, 2.5], ["seed=none", "top_k=20"], False, 5)
+    assert options("generate", "clinic", "--llm", "m", "--sampling", "x=1").sampling == ["x=1"]
+    sampled = options("sample", "clinic", "rows")
+    assert (sampled.by, sampled.text_column) == (["confidence"], ["note"])
+    assert options("train", "clinic", "d", "--out", "o").resume is True
+    tried = options("experiment", "clinic", "--out", "o")
+    assert (tried.base_models, tried.sizes) == (["minilm"], [60, 0])
+    assert options("publish", "clinic", "f", "--repo-id", "a/b").membership is False
+
+
+def test_words_fill_the_places_that_a_configuration_leaves(capsys: pytest.CaptureFixture[str]) -> None:
+    write('task = "clinic"\nout = "o"\n[train]\ndata = "d"\n')
+    assert options("correct", "--base-model", "tiny", "rows").synthetic == Path("rows")
+    assert (options("train").task, options("train").data) == ("clinic", Path("d"))
+    assert (options("train", "other").task, options("train", "other").data) == ("clinic", Path("other"))
+    assert (options("train", "t", "other").task, options("train", "t", "other").data) == ("t", Path("other"))
+    assert options("gold", "notes.csv").path == Path("notes.csv")
+    with pytest.raises(SystemExit, match="2"):
+        options("correct")
+    assert "SYNTHETIC is missing" in capsys.readouterr().err
+
+
+def test_one_file_serves_verbs_whose_options_differ() -> None:
+    """`gold` is a path, but a flag of `label`; `labels` a text of `gold`, a list of `experiment`."""
+    write('gold = "g"\nlabels = ["raw", "auto"]\nrepo-id = "a/b"\nmodel = "m"\n')
+    assert options("label", "clinic", "notes", "--llm", "m", "--out", "o").gold is False
+    assert options("train", "clinic", "d", "--out", "o").gold == Path("g")
+    assert options("experiment", "clinic", "--out", "o").labels == ["raw", "auto"]
+    assert options("gold", "x").labels == ""
+
+
+def test_verbs_outside_a_journey_take_their_own_table_alone() -> None:
+    write('task = "mednli"\ngold = "g"\nroot = "h"\n[hub]\nroot = "hub"\n[hub.serve]\nport = 9\n[demo]\nfull = true\n')
+    assert options("tasks").gold is None
+    assert (options("demo").task, options("demo").full) == ("clinic", True)
+    served = options("hub", "serve")
+    assert (served.root, served.port) == (Path("hub"), 9)
+    assert options("hub", "ls").root == Path("hub")
+
+
+def test_the_command_line_undoes_what_excludes_it() -> None:
+    write("private = true")
+    args = options("publish", "clinic", "f", "--repo-id", "a/b", "--public")
+    assert (args.public, args.private) == (True, False)
+    assert options("publish", "clinic", "f", "--repo-id", "a/b").private is True
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ('tsak = "clinic"', "line 1: no verb has an option --tsak; did you mean 'task'?"),
+        ("\n\n[generate]\nm = 3", "line 4: `hf-synth generate` has no option --m"),
+        ("[generate]\nresume = true", "`hf-synth generate` has no option --resume"),
+        ("[generat]\nn = 3", "line 1: there is no verb 'generat'; did you mean 'generate'?"),
+        ("n = 3.5", "line 1: n: '3.5' is no whole number"),
+        ('n = "many"', "n: 'many' is no whole number"),
+        ("n = true", "n takes a value, not true or false"),
+        ("n = [1]", "n takes one value, not a list"),
+        ("price = [1]", "price takes a list of 2 values"),
+        ('balance = "eqal"', "balance: 'eqal' is not one of equal, gold, fill; did you mean 'equal'?"),
+        ("hedge = 1", "hedge is true or false"),
+        ("llm = 2020-01-01", "llm takes text or numbers"),
+        ("[generate.deep]\nn = 1", "there is no verb 'generate deep'"),
+        ("yes = true", "line 1: --yes is taken from the command line alone"),
+        ('token = "x"', "would put a secret into a file"),
+        ('config = "a"', "no verb has an option --config"),
+    ],
+)
+def test_what_is_wrong_is_one_sentence_and_exit_2(capsys: pytest.CaptureFixture[str], text: str, says: str) -> None:
+    write(text)
+    assert main(["generate", "clinic", "--llm", "m", "--out", "o"]) == 2
+    error = capsys.readouterr().err
+    assert says in error
+    assert error.startswith("hf-synth: hf_synth.toml")
+    assert len(error.splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    ("words", "text", "says"),
+    [
+        (["hub", "ls"], "[hub.serv]\nport = 1", "there is no verb 'hub serv'; did you mean 'serve'?"),
+        (["hub", "ls"], "[hub]\npor = 1", "line 2: `hf-synth hub` has no option --por; did you mean 'port'?"),
+        (["publish", "clinic", "f"], "[publish]\npush = true", "line 2: --push is taken from the command line alone"),
+        (["publish", "clinic", "f"], 'attestation = "x"', "line 1: --attestation is taken from the command line"),
+    ],
+)
+def test_other_tables_are_checked_by_their_verbs(
+    capsys: pytest.CaptureFixture[str], words: list[str], text: str, says: str
+) -> None:
+    write(text)
+    assert main(words) == 2
+    assert says in capsys.readouterr().err
+
+
+def test_a_file_of_another_user_is_not_taken_unasked(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write("n = 9")
+    monkeypatch.setattr(os, "getuid", lambda: 12345)
+    os.chown("hf_synth.toml", 54321, -1) if os.geteuid() == 0 else pytest.skip("only root gives a file away")
+    assert main(["sample", "clinic", "rows"]) == 2
+    assert "belongs to another user" in capsys.readouterr().err
+    assert options("sample", "clinic", "rows", "--config", "hf_synth.toml").n == 9
+
+
+def test_a_run_is_written_down_and_repeated(capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["generate", "clinic", "--llm", "simulator", "--n", "4", "--gold-size", "20", "--out", "syn", "-q"]
+    assert main([*words, "--sampling", "seed=1", "--timeout", "60"]) == 0
+    assert main([*words[:-3], "--out", "syn", "--preview", "2", "-q"]) == 0
+    file = Path("syn", RUN_CONFIG)
+    assert file.stat().st_mode & 0o777 == 0o600
+    facts = tomllib.loads(file.read_text(encoding="utf-8"))["generate"]
+    assert facts == {
+        "task": "clinic", "llm": "simulator", "n": 4, "gold-size": 20, "out": "syn", "sampling": ["seed=1"],
+        "timeout": 60.0, "balance": "equal", "prompt": "examples", "share": 0.2, "seed": 0,
+    }  # fmt: skip
+    first = options(*words, "--sampling", "seed=1", "--timeout", "60")
+    again = options("generate", "--config", str(file), "-q")
+    ignored = ("argv", "config")
+    assert {k: v for k, v in vars(again).items() if k not in ignored} == {
+        k: v for k, v in vars(first).items() if k not in ignored
+    }
+    assert "generate --config syn/hf_synth_run.toml" in file.read_text(encoding="utf-8")
+    other = options("correct", "clinic", "rows", "--out", "c", "--config", str(file))
+    assert (other.out, other.seed) == (Path("c"), 0), "the options of one verb are not those of another"
+
+
+def test_a_secret_is_not_written_down(here: Path) -> None:
+    parser, args = parse_command(
+        ["publish", "clinic", "f", "--repo-id", "a/b", "--token", "hf_" + "a" * 30, "--push", "--yes", "--public"]
+    )
+    values, _ = values_of(parser, args)
+    assert not {"token", "push", "yes", "public"} & set(values)
+    parser, args = parse_command(["generate", "clinic", "--llm", "m", "--base-url", "https://a:b@host/v1"])
+    values, secret = values_of(parser, args)
+    assert (secret, "base-url" in values) == (["base-url"], False)
+
+
+def test_the_options_of_a_run_never_leave() -> None:
+    assert EXPORTED.fullmatch(RUN_CONFIG) is None
+    assert "publish" not in RECORDED
+
+
+def test_every_verb_that_is_written_down_is_one() -> None:
+    for verb in RECORDED:
+        assert any(action.dest == "out" for action in verb_parser(verb)._actions), verb
