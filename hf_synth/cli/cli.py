@@ -16,11 +16,15 @@ import sys
 from collections.abc import Sequence
 
 from hf_synth import __version__
+from hf_synth.cli.after import run_verb
 from hf_synth.cli.options import CLINIC, TINY, add_verb
 from hf_synth.cli.terminal import plain_streams
 from hf_synth.errors import HfSynthError
 
 VERBS = {  # name: (module that holds the verb and its options, line of --help), in the order of the journey
+    "init": ("init", "look at a table, ask what is needed, and write hf_synth.toml: later verbs need no options"),
+    "doctor": ("doctor", "check this machine, the LLM and the Hub, and say what would stop a journey"),
+    "status": ("status", "show which stages a folder holds, what is out of date, and the next command"),
     "tasks": ("gold", "list the tasks and the files they need"),
     "gold": ("gold", "read gold as its source hands it over and write it as an exported folder"),
     "new-task": ("gold", "write a commented task script to fill in, and its test"),
@@ -61,7 +65,7 @@ def _run(argv: Sequence[str]) -> int:
         # matrices this small are slower with several threads: on two cores training took several times as long
         os.environ.setdefault("OMP_NUM_THREADS", "1")
     try:
-        result = args.run(args)
+        result = run_verb(args)
         facts, code = result if isinstance(result, tuple) else (result, 0)
         if args.json and facts is not None:
             print(json.dumps(facts))
