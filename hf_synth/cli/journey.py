@@ -15,7 +15,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hf_synth.cli import options
 from hf_synth.cli.options import SIMULATOR, Result
 from hf_synth.cli.stages import Stage, newest, stage_at, stages_in
 from hf_synth.errors import HfSynthError
@@ -304,4 +303,3 @@ def known_in(folder: Path, task: str | None = None, stages: Sequence[Stage] | No
     kinds = {kind: stage.path for kind, stage in mine.items()}
     given = _given([stage for stage in found if stage.task in ("", name)])
     return Known(task, folder, kinds, path, given, _definition(task))
-
