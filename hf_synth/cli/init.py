@@ -167,14 +167,14 @@ def _own_table(args: Namespace, ask: Ask) -> _Looked:
     Raises:
         ColumnError: which column is the text or the label cannot be guessed, or there is no such column.
     """
-    from hf_synth.gold.first_look import check_header, find_table, first_look, warnings_collected
+    from hf_synth.gold.first_look import check_columns_named, find_table, first_look, warnings_collected
     from hf_synth.gold.overview import overview, overview_lines
 
     path = find_table(Path(args.path))
     with warnings_collected() as odd:
         columns, rows = overview(path)
     print(*overview_lines(path, columns, rows)[:-1], sep="\n")
-    check_header(path, [column.name for column in columns])
+    check_columns_named(path, columns)
     chosen = _columns(args, ask, path, columns)
     name = args.name or (None if ask is _taken else ask("name of the task", path.stem))
     access = {} if args.access is None else {"access": args.access}
@@ -249,9 +249,8 @@ def _print_look(look: FirstLook, odd: Sequence[str]) -> None:
     if not look.patients:
         print("  no column names the patient: notes of one patient may come to both sides of a split (--group-column)")
     for why, count in look.left_out.items():
-        print(
-            f"  {count:,} {'row' if count == 1 else 'rows'} {why.replace('have no', 'without a')}: left out (--skip-empty)"
-        )
+        rows, lack = "row" if count == 1 else "rows", why.replace("have no", "without a")
+        print(f"  {count:,} {rows} {lack}: left out (--skip-empty)")
     for line in dict.fromkeys(odd):
         print(f"  odd: {line}")
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -12,15 +13,16 @@ from typing import Any
 
 from hf_synth.errors import MissingGoldError
 from hf_synth.gold.faults import Faults
-from hf_synth.gold.overview import is_own_table
+from hf_synth.gold.overview import Column, is_own_table
 from hf_synth.gold.own_table import task_from_table
 from hf_synth.gold.sources import WHOLE, all_files, as_source, find_files
-from hf_synth.gold.spelling import Patients
+from hf_synth.gold.spelling import Patients, spelling_key
 from hf_synth.gold.survey import Survey
 from hf_synth.gold.tables import TABLE_SUFFIXES, read_batches
 from hf_synth.task.columns import Kind, names_shown
 from hf_synth.task.task import TABLES, Task
 
+_MOST_WORDS = 4  # of the name of a column
 _LOG = logging.getLogger("hf_synth.gold")
 _NO_LABELS: dict[str, tuple[str, ...]] = {"text2text": ()}  # of other kinds: placeholders until the table is read
 
@@ -114,13 +116,21 @@ def first_look(
     )  # fmt: skip
 
 
-def check_header(path: Path, names: Sequence[str]) -> None:
-    """Check that the first line of a table names its columns.
+def check_columns_named(path: Path, columns: Sequence[Column]) -> None:
+    """Check that a table has rows, and that its first line names the columns and is no row.
+
+    Where `names_shown` is in doubt, the names must be short beside the texts, and none may be a value of its column.
 
     Raises:
-        MissingGoldError: it does not seem to.
+        MissingGoldError: it has no rows, or its first line seems to be one.
     """
-    if "does its first line name" in names_shown(names):
+    if not any(column.filled for column in columns):
+        raise MissingGoldError(f"{path.name} has no rows below its first line")
+    if "does its first line name" not in names_shown([c.name for c in columns]):
+        return
+    longest = max(column.length for column in columns)
+    long = any(len(c.name.split()) > _MOST_WORDS or len(c.name) > longest / 2 for c in columns)
+    if long or any(spelling_key(c.name) in c.labels or not re.search(r"[^\W\d_]{2}", c.name) for c in columns):
         raise MissingGoldError(
             f"the first line of {path.name} does not seem to name the columns: add a line with their names above it"
         )

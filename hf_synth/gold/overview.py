@@ -153,7 +153,10 @@ def guess_columns(columns: Sequence[Column]) -> Guess:
         doubts["text"] = f"several columns may be the text ({names_shown([c.name for c in texts])})"
     ranked = [(_label_rank(c.name), c) for c in labels]
     best = [c for rank, c in ranked if rank == ranked[0][0]]
-    if not labels or ranked[0][0] == 0:
+    alone = next((c.name for c in columns if c.filled and c.values == 1 and _label_rank(c.name) == 3), None)
+    if alone is not None and not any(rank == 3 for rank, _ in ranked):
+        doubts["label"] = f"column {alone!r} has one value in all rows, and a task needs at least two labels"
+    elif not labels or ranked[0][0] == 0:
         doubts["label"] = "no column looks like the label: it would have few values, each in several rows"
     elif len(best) > 1:
         doubts["label"] = f"several columns may be the label ({names_shown([c.name for c in best])})"
