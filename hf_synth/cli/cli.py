@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from hf_synth import __version__
+from hf_synth.cli.after import run_verb
 from hf_synth.cli.defaults import RECORDED, config_for, values_of, write_run
 from hf_synth.cli.help import COMMON, EXAMPLES, overview, start_page
 from hf_synth.cli.options import CLINIC, TINY
@@ -27,6 +28,9 @@ from hf_synth.cli.terminal import plain_streams
 from hf_synth.errors import HfSynthError, UsageError, did_you_mean
 
 VERBS = {  # name: (module that holds the verb and its options, line of --help), in the order of the journey
+    "init": ("init", "look at a table, ask what is needed, and write hf_synth.toml: later verbs need no options"),
+    "doctor": ("doctor", "check this machine, the LLM and the Hub, and say what would stop a journey"),
+    "status": ("status", "show which stages a folder holds, what is out of date, and the next command"),
     "tasks": ("gold", "list the tasks and the files that they need"),
     "gold": ("gold", "read gold from its files, and write it as a folder for the verbs below"),
     "new-task": ("gold", "write a commented task script to fill in, and its test"),
@@ -112,7 +116,7 @@ def _run(argv: list[str]) -> int:
         os.environ.setdefault("OMP_NUM_THREADS", "1")
     options = values_of(parser, args)
     try:
-        result = args.run(args)
+        result = run_verb(args)
         facts, code = result if isinstance(result, tuple) else (result, 0)
         _write_run(args, options, facts)
         if args.json and facts is not None:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import re
 import shlex
 from collections import Counter
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +20,18 @@ from hf_synth.task.task import TABLES, Task
 
 _ROWS = 5_000  # of a table that are looked at
 _MOST_LABELS, _LONGEST_LABEL = 20, 40  # of a column that may be the label
-_LABEL = re.compile(r"label|class|categor|target|outcome|grade|urgen|triage|severity|diagnos|status|gold|score", re.I)
-_PATIENT = re.compile(r"patient|subject|person|\bpid\b|mrn|hadm|admission|case|fall_?nr|encounter", re.I)
+_LABEL = re.compile(
+    r"label|class|categor|target|outcome|grade|urgen|triage|severity|diagnos|status|gold|score|klasse|kategorie|dringl",
+    re.IGNORECASE,
+)
+_PATIENT = re.compile(r"patient|subject|person|\bpid\b|mrn|hadm|admission|case|fall_?nr|encounter", re.IGNORECASE)
+_TEXT = re.compile(r"text|note|message|report|body|narrative|summary|befund|bericht|nachricht|content", re.IGNORECASE)
+_LESS = re.compile(r"status|score|outcome|gold|diagnos|target", re.IGNORECASE)  # of _LABEL: may well be something else
+_ABOUT = re.compile(  # columns that describe a row or its patient
+    r"sex|gender|\bage\b|race|ethnic|site|ward|clinic|author|depart|provider|language|date|time|year|geschlecht|alter|datum",
+    re.IGNORECASE,
+)
+_DATE = re.compile(r"\d{4}-\d\d?-\d\d?([t ].*)?|\d\d?[./-]\d\d?[./-]\d{2,4}", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -35,6 +45,7 @@ class Column:
         length: characters of a value, on average.
         guess: "text", "label", "patient" or "".
         labels: the values of a column that may be the label; else empty.
+        prose: whether its values are several words, or of a script without blanks between words.
     """
 
     name: str
@@ -43,6 +54,22 @@ class Column:
     length: float
     guess: str = ""
     labels: tuple[str, ...] = ()
+    prose: bool = False
+
+
+@dataclass(frozen=True)
+class Guess:
+    """Which columns of a table are the text, the label and the patient.
+
+    Args:
+        text, label, patient: names of columns; "" where none is a good guess.
+        doubts: why a person must name a column, by "text" and "label"; empty where the guess is safe.
+    """
+
+    text: str
+    label: str
+    patient: str
+    doubts: Mapping[str, str]
 
 
 def is_own_table(path: Path) -> bool:
@@ -63,7 +90,7 @@ def overview(path: Path) -> tuple[list[Column], int]:
     task = Task.from_columns("table", **columns, files=TABLES, optional_files=("validation", "test"))
     file = next(all_files(find_files(task, path)))
     cells, rows = _cells(file)
-    return _guessed([_column(name, values) for name, values in cells.items()], rows), rows
+    return _guessed([_column(name, values) for name, values in cells.items()]), rows
 
 
 def _cells(file: File) -> tuple[dict[str, list[str]], int]:
@@ -89,18 +116,69 @@ def _column(name: str, values: Sequence[str]) -> Column:
     short = bool(values) and max(map(len, values)) <= _LONGEST_LABEL
     repeats = 2 <= len(counts) <= min(_MOST_LABELS, max(2, len(values) // 3))
     labels = tuple(sorted(counts)) if short and repeats else ()
-    return Column(name, len(values), len(counts), length, labels=labels)
+    words = sum(len(value.split()) for value in values) / len(values) if values else 0.0
+    letters = "".join(values[:50])
+    prose = words >= 2.5 or sum(not c.isascii() for c in letters) > len(letters) // 2
+    return Column(name, len(values), len(counts), length, labels=labels, prose=prose)
 
 
-def _guessed(columns: list[Column], rows: int) -> list[Column]:
-    texts = [c for c in columns if c.length >= 15 and c.values > max(1, c.filled // 2) and not c.labels]
-    text = max(texts, key=lambda c: c.length, default=None)
-    labels = [c for c in columns if c.labels and c is not text]
-    label = max(labels, key=lambda c: (bool(_LABEL.search(c.name)), not _PATIENT.search(c.name)), default=None)
+def _texts(columns: Sequence[Column]) -> list[Column]:
+    """Return the columns that may be the text, the best guess first."""
+    texts = [c for c in columns if c.prose and c.length >= 15 and c.values > max(1, c.filled // 2) and not c.labels]
+    return sorted(texts, key=lambda c: -c.length)
+
+
+def _labels(columns: Sequence[Column]) -> list[Column]:
+    """Return the columns that may be the label, the best guess first: its name decides."""
+    labels = [
+        c for c in columns if c.labels and not sum(bool(_DATE.fullmatch(v)) for v in c.labels) > len(c.labels) / 2
+    ]
+    return sorted(labels, key=lambda c: -_label_rank(c.name))
+
+
+def _label_rank(name: str) -> int:
+    """Return how well a name suits the column of the label: 3 well, 2 perhaps, 1 not at all, 0 something else."""
+    if _PATIENT.search(name) or (_ABOUT.search(name) and not _LABEL.search(name)):
+        return 0
+    return 1 if not _LABEL.search(name) else 2 if _LESS.search(name) else 3
+
+
+def guess_columns(columns: Sequence[Column]) -> Guess:
+    """Return which columns are the text, the label and the patient, and where that is doubtful."""
+    texts, labels = _texts(columns), _labels(columns)
+    doubts: dict[str, str] = {}
+    if not texts:
+        doubts["text"] = "no column looks like the text: its cells would be several words, and differ from row to row"
+    elif len(texts) > 1 and texts[0].length < 2 * texts[1].length and not _only(_TEXT, texts):
+        doubts["text"] = f"several columns may be the text ({names_shown([c.name for c in texts])})"
+    ranked = [(_label_rank(c.name), c) for c in labels]
+    best = [c for rank, c in ranked if rank == ranked[0][0]]
+    alone = next((c.name for c in columns if c.filled and c.values == 1 and _label_rank(c.name) == 3), None)
+    if alone is not None and not any(rank == 3 for rank, _ in ranked):
+        doubts["label"] = f"column {alone!r} has one value in all rows, and a task needs at least two labels"
+    elif not labels or ranked[0][0] == 0:
+        doubts["label"] = "no column looks like the label: it would have few values, each in several rows"
+    elif len(best) > 1:
+        doubts["label"] = f"several columns may be the label ({names_shown([c.name for c in best])})"
+    named = {c.guess: c.name for c in columns if c.guess}
+    if "text" in doubts or not texts:
+        text = named.get("text", "")
+    else:
+        text = next((c.name for c in texts if _only(_TEXT, texts) and _TEXT.search(c.name)), texts[0].name)
+    return Guess(text, named.get("label", ""), named.get("patient", ""), doubts)
+
+
+def _only(words: re.Pattern[str], columns: Sequence[Column]) -> bool:
+    return sum(bool(words.search(c.name)) for c in columns) == 1
+
+
+def _guessed(columns: list[Column]) -> list[Column]:
+    text = next(iter(_texts(columns)), None)
+    label = next((c for c in _labels(columns) if c is not text), None)
     others = [c for c in columns if c not in (text, label)]
     patient = next((c for c in others if _PATIENT.search(c.name) and c.values > 1), None)
     guesses = {id(text): "text", id(label): "label", id(patient): "patient"}
-    return [Column(c.name, c.filled, c.values, c.length, guesses.get(id(c), ""), c.labels) for c in columns]
+    return [replace(c, guess=guesses.get(id(c), "")) for c in columns]
 
 
 def overview_lines(path: Path, columns: Sequence[Column], rows: int) -> list[str]:

@@ -183,6 +183,11 @@ class Spellings:
             else names
         )
 
+    def counts(self) -> dict[str, int]:
+        """Return the rows of each label, by its name, in the order of `names`."""
+        rows = {str(cell_text(_most(spelled))): spelled.total() for spelled in self.rows.values()}
+        return {name: rows[name] for name in self.names()}
+
     def merged(self) -> list[str]:
         """Return a sentence for each label with several spellings."""
         return [

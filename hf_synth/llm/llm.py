@@ -447,12 +447,21 @@ class Wire:
 
     async def get(self, path: str) -> Any:
         """Return the JSON at a path beside base_url, or beside its "/v1" when it begins with a slash; else None."""
-        url = f"{self._origin.url.removesuffix('/v1')}{path}" if path[0] == "/" else f"{self._origin.url}/{path}"
         try:
-            status, _, content = await self._line.send("GET", url, self._headers, None, _PATIENCE)
+            status, content = await self.fetch(path)
             return json.loads(content) if status == 200 else None
         except (endpoints.LineError, ValueError, RecursionError):
             return None
+
+    async def fetch(self, path: str) -> tuple[int, bytes]:
+        """Return status and body of a path, as for `get`.
+
+        Raises:
+            LineError: there is no response.
+        """
+        url = f"{self._origin.url.removesuffix('/v1')}{path}" if path[0] == "/" else f"{self._origin.url}/{path}"
+        status, _, content = await self._line.send("GET", url, self._headers, None, _PATIENCE)
+        return status, content
 
     async def ask(self, key: str, messages: Any, schema: Mapping[str, Any] | None) -> Reply | Failure:
         """Send one question once; what the endpoint refuses of its fields is learnt, and the question sent again."""

@@ -1,0 +1,34 @@
+"""What happens around a verb of the journey: what it reads is noted with what it writes, and the next command is shown.
+
+This module is light, since every verb goes through it; what knows the journey is imported for the verbs that need it.
+"""
+
+from __future__ import annotations
+
+from argparse import Namespace
+from typing import Any
+
+_NOTED = ("generate", "correct", "regenerate", "augment", "train", "evaluate")  # what they read is noted
+_FOLLOWED = ("gold", *_NOTED, "sample", "audit", "publish")  # a command follows
+
+
+def run_verb(args: Namespace) -> Any:
+    """Run a verb, note which stages it read, and print the command that comes next; return what the verb returned.
+
+    Nothing is printed with --quiet or --json, after a refusal, or where the verb wrote nothing.
+    """
+    if args.verb not in _FOLLOWED:
+        return args.run(args)
+    from hf_synth.cli.journey import after_verb
+    from hf_synth.cli.stages import inputs_of, note_inputs
+
+    inputs = inputs_of(args) if args.verb in _NOTED else {}
+    returned = args.run(args)
+    result, code = returned if isinstance(returned, tuple) else (returned, 0)
+    if code:
+        return returned
+    if args.verb in _NOTED and not getattr(args, "dry_run", False) and getattr(args, "preview", None) is None:
+        note_inputs(args, inputs)
+    if not args.quiet and not args.json and (command := after_verb(args, result)) is not None:
+        print(f"next: {command}")
+    return returned

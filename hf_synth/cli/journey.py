@@ -1,0 +1,305 @@
+"""The way on: the command that comes after a stage, as `status` and every verb that writes something show it.
+
+`next_command` is the only place that knows the journey: gold, generate, correct, augment, train, evaluate, publish. A
+command names the paths that are there, and repeats the options that earlier commands were given, so that it works when
+it is pasted.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import shlex
+from argparse import Namespace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from hf_synth.cli.options import SIMULATOR, Result
+from hf_synth.cli.stages import Stage, newest, stage_at, stages_in
+from hf_synth.errors import HfSynthError
+
+if TYPE_CHECKING:
+    from hf_synth.task.task import Task
+
+# What the stages of a journey are called beside each other, unless they lie elsewhere.
+PLACES = {
+    "gold": "gold", "generate": "synthetic", "correct": "corrected", "augment": "training", "train": "model",
+    "evaluate": "scores.json",
+}  # fmt: skip
+_CARRIED = ("set", "base_access", "base_revision")  # options of `correct` that `train` takes as well
+STAND_IN = "it only stands in for an LLM: name yours with --llm MODEL --base-url URL"
+
+
+@dataclass(frozen=True)
+class Known:
+    """What is known of a journey when the next command is made.
+
+    Args:
+        task: TASK as a command takes it: a name, a script, or a folder of gold.
+        folder: where the stages lie.
+        stages: the newest stage of each kind.
+        gold: path of the gold; None where TASK is enough.
+        given: options that earlier commands were given.
+        definition: the task itself, where it can be loaded.
+    """
+
+    task: str
+    folder: Path
+    stages: Mapping[str, Path]
+    gold: Path | None = None
+    given: Mapping[str, Any] = field(default_factory=dict)
+    definition: Task | None = None
+
+    @property
+    def artificial(self) -> bool:
+        """Whether the notes are of no patient: a base model and an LLM need not be named."""
+        from hf_synth.task.scripts import is_artificial
+
+        return self.definition is not None and is_artificial(self.definition)
+
+    def place(self, kind: str) -> Path:
+        """Return where a stage lies, or where it should be written: nothing but a stage of its kind is replaced."""
+        if kind in self.stages:
+            return self.stages[kind]
+        path = self.folder / PLACES[kind]
+        number = 2
+        while path.exists() and ((stage := stage_at(path)) is None or stage.kind != kind):
+            path = self.folder / f"{Path(PLACES[kind]).stem}_{number}{Path(PLACES[kind]).suffix}"
+            number += 1
+        return path
+
+
+# --- the journey ----------------------------------------------------------------------------------------------------
+def next_command(after: str, known: Known) -> list[str] | None:
+    """Return the words of the command that comes after a stage; None at the end of the journey.
+
+    Args:
+        after: kind of the stage: "gold", "generate", "correct", "regenerate", "augment", "train", "evaluate", "audit".
+    """
+    verb = {
+        "gold": "generate", "generate": "correct", "correct": "augment", "regenerate": "augment", "augment": "train",
+        "train": "evaluate", "evaluate": "publish", "audit": "publish notes",
+    }.get(after)  # fmt: skip
+    return None if verb is None else command_of(verb, known)
+
+
+def command_of(verb: str, known: Known) -> list[str]:
+    """Return the words of a command of the journey.
+
+    Args:
+        verb: "generate", "correct", "augment", "train", "evaluate", "publish" (the model) or "publish notes".
+    """
+    place, given = known.place, known.given
+    gold = [] if known.gold is None else ["--gold", _word(known.gold)]
+    size = ["--gold-size", str(given["gold_size"])] if given.get("gold_size") else []
+    seed = ["--seed", str(given["seed"])] if given.get("seed") else []
+    words = ["hf-synth", verb.split()[0], _word(known.task)]
+    if verb == "generate":
+        return [*words, *gold, *size, *_llm(known), *seed, "--out", _word(place("generate"))]
+    if verb == "correct":
+        of = [_word(place("generate"))]
+        return [*words, *of, *gold, *size, *_trained(known), *seed, "--out", _word(place("correct"))]
+    if verb == "augment":
+        corrected = known.stages.get("correct") or known.stages.get("generate") or place("correct")
+        return [*words, _word(corrected), *gold, *size, *seed, "--out", _word(place("augment"))]
+    if verb == "train":
+        held = ["--gold", _word(path)] if (path := known.gold or _own_gold(known)) is not None else []
+        return [*words, _word(place("augment")), *held, *_trained(known), *seed, "--out", _word(place("train"))]
+    if verb == "evaluate":
+        return [*words, _word(place("train")), *gold, *seed, "--out", _word(place("evaluate"))]
+    name = known.task if known.definition is None else known.definition.name
+    name = "".join(c if c.isalnum() or c in "-_" else "-" for c in Path(name).name.partition(":")[0]).strip("-") or "a"
+    if verb == "publish notes":
+        notes = known.stages.get("correct") or place("generate")
+        name += "-notes"
+        words += [_word(notes), *gold]
+    else:
+        scores = ["--scores", _word(known.stages["evaluate"])] if "evaluate" in known.stages else []
+        words += [_word(place("train")), *gold, *scores]
+        name += "-model"
+    return [*words, *seed, "--repo-id", f"my-org/{name}", "--out", _word(known.folder / "export" / name)]
+
+
+def _word(path: str | Path) -> str:
+    """Return a path as a word of a command line: one that begins with "-" would be an option."""
+    text = str(path)
+    return f"./{text}" if text.startswith("-") else text
+
+
+def _own_gold(known: Known) -> Path | None:
+    """Return the folder of gold that TASK is."""
+    stage = stage_at(Path(known.task))
+    return stage.path if stage is not None and stage.kind == "gold" else None
+
+
+def _llm(known: Known) -> list[str]:
+    """Return the options that name the LLM: that of an earlier command, one that is here, or the simulator."""
+    given = known.given
+    if given.get("llm"):
+        return ["--llm", str(given["llm"]), *(["--base-url", str(given["base_url"])] if given.get("base_url") else [])]
+    return ["--llm", SIMULATOR if known.artificial else llm_at_hand() or SIMULATOR]
+
+
+def _trained(known: Known) -> list[str]:
+    """Return the options that name the base model: that of an earlier command, or one that is here."""
+    given = known.given
+    words = [w for text in given.get("set") or () for w in ("--set", str(text))]
+    for name in ("base_access", "base_revision"):
+        words += [f"--{name.replace('_', '-')}", str(given[name])] if given.get(name) else []
+    if given.get("base_model"):
+        return ["--base-model", str(given["base_model"]), *words]
+    if known.artificial:
+        return words
+    return ["--base-model", base_model_at_hand(known.definition), *words]
+
+
+# --- what is here ---------------------------------------------------------------------------------------------------
+def llm_at_hand() -> str | None:
+    """Return the short name of an LLM whose package is installed, with what runs it; None without one."""
+    from importlib.util import find_spec
+
+    from hf_synth.llm.gguf_files import PACKAGED
+
+    if find_spec("xllamacpp") is None:
+        return None
+    return next((one.name for one in PACKAGED if find_spec(one.inside.partition("/")[0]) is not None), None)
+
+
+def base_model_at_hand(task: Task | None) -> str:
+    """Return a base model for a task: one that is here without a network, or the first that suits it."""
+    from hf_synth.models.base_models import BASE_MODELS, suggest_base_model
+    from hf_synth.models.readiness import models_at_hand, packaged_here
+
+    kind = "single_label" if task is None else task.kind
+    here = packaged_here(kind) or models_at_hand(kind)
+    if here:
+        return here[0]
+    return BASE_MODELS[0].repo_id if task is None else suggest_base_model(task).repo_id
+
+
+# --- after a verb ---------------------------------------------------------------------------------------------------
+def after_verb(args: Namespace, result: Any) -> str | None:
+    """Return the command that comes after a verb that has written something; None where there is none.
+
+    Args:
+        result: what the verb returned for --json.
+    """
+    with contextlib.suppress(HfSynthError, OSError):
+        words = _after_verb(args, result if isinstance(result, dict) else {})
+        return None if words is None else shlex.join(words)
+    return None
+
+
+def _after_verb(args: Namespace, result: Result) -> list[str] | None:
+    verb, out = str(args.verb), getattr(args, "out", None)
+    if getattr(args, "dry_run", False) or getattr(args, "preview", None) is not None:
+        return None
+    if verb == "publish":
+        pushed = result.get("url") or args.push
+        return None if pushed else ["hf-synth", *map(str, args.argv), "--push"]
+    if verb == "correct" and result.get("file"):  # a promise that waits for labels
+        return _with_audited(args, str(result["file"]))
+    if verb == "sample":
+        return _audited_correction(args, Path(result["out"]))
+    if not isinstance(out, Path) or verb not in ("gold", "generate", "correct", "regenerate", "augment", "train",
+                                                 "evaluate"):  # fmt: skip
+        return _after_audit(args) if verb == "audit" else None
+    stage = stage_at(out)
+    if stage is None:
+        return None
+    return next_command("correct" if verb == "regenerate" else verb, known_after(args, stage))
+
+
+def known_after(args: Namespace, stage: Stage) -> Known:
+    """Return what is known of a journey after a verb wrote a stage."""
+    folder = stage.path.parent
+    beside = newest([s for s in stages_in(folder) if s.when <= stage.when or s.kind == "gold"], stage.task)
+    stages = {kind: one.path for kind, one in beside.items()}
+    for name in ("synthetic", "data", "model"):
+        path = getattr(args, name, None)
+        read = stage_at(Path(path)) if isinstance(path, str | Path) else None
+        stages |= {read.kind: read.path} if read is not None else {}
+    stages[stage.kind] = stage.path
+    given = _given([*beside.values(), stage]) | {
+        name: value for name in (*_CARRIED, "llm", "base_url", "base_model", "gold_size", "seed")
+        if (value := getattr(args, name, None))
+    }  # fmt: skip
+    if args.verb == "gold":
+        carried = {"seed": given["seed"]} if given.get("seed") else {}
+        return Known(str(stage.path), folder, stages, None, carried, _definition(str(stage.path)))
+    gold = getattr(args, "gold", None)
+    return Known(args.task, folder, stages, gold, given, _definition(args.task))
+
+
+def _given(stages: Sequence[Stage]) -> Result:
+    """Return the options that the commands of some stages were given; the last one decides."""
+    given: Result = {}
+    for stage in stages:
+        given |= stage.options
+        if stage.kind == "generate" and "llm" not in given and stage.facts.get("generator"):
+            given["llm"] = stage.facts["generator"]
+    return given
+
+
+def _definition(task: str) -> Task | None:
+    from hf_synth.task.scripts import load_task
+
+    with contextlib.suppress(HfSynthError, OSError):
+        return load_task(task)
+    return None
+
+
+def _with_audited(args: Namespace, file: str) -> list[str]:
+    """Return the command of a verb again, with another --audited."""
+    words: list[str] = []
+    skip = False
+    for word in map(str, args.argv):
+        if skip or word.startswith("--audited="):
+            skip = False
+            continue
+        skip = word == "--audited"
+        words += [] if skip else [word]
+    return ["hf-synth", *words, "--audited", _word(file)]
+
+
+def _audited_correction(args: Namespace, file: Path) -> list[str] | None:
+    """Return the command that reads the labels of a sample: the correction of the notes that it was drawn from."""
+    read = stage_at(args.synthetic)
+    if read is None:
+        return None
+    known = known_in(read.path.parent, args.task)
+    stages = {**known.stages, "generate": read.path}
+    if read.kind == "correct" or "correct" not in stages:
+        stages.pop("correct", None)
+    words = command_of("correct", Known(known.task, known.folder, stages, known.gold, known.given, known.definition))
+    return [*words, "--audited", _word(file)]
+
+
+def _after_audit(args: Namespace) -> list[str] | None:
+    """Return the command that publishes the notes that were audited."""
+    read = stage_at(args.synthetic)
+    if read is None or not read.path.is_dir():
+        return None
+    definition, gold = _definition(args.task), args.gold
+    return next_command("audit", Known(args.task, read.path.parent, {"correct": read.path}, gold, {}, definition))
+
+
+# --- of a folder ----------------------------------------------------------------------------------------------------
+def known_in(folder: Path, task: str | None = None, stages: Sequence[Stage] | None = None) -> Known:
+    """Return what is known of the journey whose stages lie in a folder.
+
+    Args:
+        task: TASK as the user named it; found from the stages when None.
+        stages: of the folder, if they were read already.
+    """
+    found = stages_in(folder) if stages is None else stages
+    gold = next((s for s in found if s.kind == "gold"), None)
+    name = gold.task if gold is not None else next((s.task for s in found if s.task), "")
+    if task is None:
+        task = str(gold.path) if gold is not None else name
+    path = gold.path if gold is not None and stage_at(Path(task)) is None else None
+    mine = newest(found, name)
+    kinds = {kind: stage.path for kind, stage in mine.items()}
+    given = _given([stage for stage in found if stage.task in ("", name)])
+    return Known(task, folder, kinds, path, given, _definition(task))

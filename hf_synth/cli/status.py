@@ -1,0 +1,121 @@
+"""The verb `status`: the stages in a folder, what is out of date or edited, and the command that comes next."""
+
+from __future__ import annotations
+
+import datetime
+import shlex
+from argparse import ArgumentParser, Namespace
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from hf_synth.cli.options import Result
+from hf_synth.errors import MissingGoldError
+
+if TYPE_CHECKING:
+    from hf_synth.cli.stages import Stage
+
+_WORDS = {  # how stages are called
+    "gold": "gold", "generate": "synthetic notes", "correct": "corrected notes", "augment": "training set",
+    "train": "model", "evaluate": "scores", "publish": "release", "run": "run", "experiment": "experiment",
+    "audit": "audit", "label": "labelled notes",
+}  # fmt: skip
+
+
+def add_status_options(parser: ArgumentParser) -> None:
+    """Add the options of `status`."""
+    text = "folder in which the stages lie, such as work (default: the current folder)"
+    parser.add_argument("folder", type=Path, nargs="?", default=Path(), metavar="DIR", help=text)
+
+
+def status(args: Namespace) -> Result:
+    """Print the stages of a folder and the next command."""
+    from hf_synth.cli.stages import looked_at, stages_in
+
+    folder = _folder_of_stages(args.folder)
+    stages = looked_at(stages_in(folder))
+    if not stages:
+        raise MissingGoldError(
+            f"{args.folder} holds no stage of a journey: begin with `hf-synth init TABLE`, or name the folder that "
+            "holds the folders of gold, generate and the other verbs"
+        )
+    if folder != args.folder:
+        print(f"{args.folder} holds no stages itself; these lie in {folder}")
+    table = [_line(stage, folder) for stage in stages]
+    widths = [max(len(line[i]) for line in table) for i in range(4)]
+    for stage, line in zip(stages, table, strict=True):
+        print("  ".join([*(cell.ljust(width) for cell, width in zip(line, widths, strict=False)), line[4]]).rstrip())
+        if stage.edited:
+            print(f"    edited by hand: {', '.join(stage.edited)}")
+        for reason in stage.outdated:
+            print(f"    out of date: it {reason}")
+    command = _next(folder, stages)
+    print(f"next: {command}" if command else "nothing is left to do")
+    return {"folder": str(folder), "stages": [_facts(stage) for stage in stages], "next": command}
+
+
+def _folder_of_stages(folder: Path) -> Path:
+    """Return the folder that holds stages: the one named, the one above a stage, or the only one below with stages.
+
+    Raises:
+        MissingGoldError: there is no such folder, or several below it hold stages.
+    """
+    from hf_synth.cli.stages import stage_at, stages_in
+
+    if not folder.is_dir():
+        raise MissingGoldError(f"{folder} is no folder")
+    if stages_in(folder):
+        return folder
+    if stage_at(folder) is not None:
+        return folder.parent
+    below = [path for path in sorted(folder.iterdir()) if path.is_dir() and stages_in(path)]
+    if len(below) > 1:
+        raise MissingGoldError(f"several folders of {folder} hold stages: name one of {', '.join(map(str, below))}")
+    return below[0] if below else folder
+
+
+def _line(stage: Stage, folder: Path) -> tuple[str, str, str, str, str]:
+    when = datetime.datetime.fromtimestamp(stage.when).strftime("%Y-%m-%d %H:%M")
+    task = f"{stage.task} {stage.version}".strip()
+    what = "; ".join(filter(None, (stage.rows, stage.made_by and f"by {stage.made_by}", _pushed(stage))))
+    return _WORDS.get(stage.kind, stage.kind), str(stage.path.relative_to(folder)), task, when, what
+
+
+def _pushed(stage: Stage) -> str:
+    """Return where a release was pushed to, by the publishing log."""
+    from hf_synth.errors import HfSynthError
+    from hf_synth.publishing.release import entries
+
+    if stage.kind != "publish":
+        return ""
+    try:
+        log = entries(stage.path.parent)
+    except HfSynthError:
+        return "its publishing log was changed by hand"
+    repo = stage.facts.get("kind"), stage.facts.get("repo_id")
+    pushed = [e for e in log if e["action"] == "push" and (e.get("kind"), e.get("repo_id")) == repo]
+    return f"pushed to {pushed[-1].get('url')} as {pushed[-1].get('tag')}" if pushed else "not pushed"
+
+
+def _facts(stage: Stage) -> Result:
+    names = ("kind", "task", "version", "rows", "made_by")
+    lists: Result = {"edited": list(stage.edited), "outdated": list(stage.outdated)}
+    when = datetime.datetime.fromtimestamp(stage.when, datetime.UTC).isoformat(timespec="seconds")
+    return {"path": str(stage.path), **{name: getattr(stage, name) for name in names}, "when": when, **lists}
+
+
+def _next(folder: Path, stages: Sequence[Stage]) -> str | None:
+    """Return the command that makes the first stage that is out of date, or else the one that is missing."""
+    from hf_synth.cli.journey import command_of, known_in, next_command
+    from hf_synth.cli.stages import ORDER, newest
+
+    known = known_in(folder, stages=stages)
+    latest = newest(stages, next((s.task for s in stages if s.kind == "gold"), ""))
+    if not latest:
+        latest = newest(stages)
+    for kind in ORDER[1:-1]:
+        if kind in latest and latest[kind].outdated:
+            return shlex.join(command_of(kind, known))
+    reached = [kind for kind in ORDER if kind in latest]
+    words = next_command(reached[-1], known) if reached else None
+    return None if words is None else shlex.join(words)
