@@ -19,6 +19,7 @@ from hf_synth import __version__
 from hf_synth.cli.options import CLINIC, TINY, add_verb
 from hf_synth.cli.terminal import plain_streams
 from hf_synth.errors import HfSynthError
+from hf_synth.reports.progress import shown
 
 VERBS = {  # name: (module that holds the verb and its options, line of --help), in the order of the journey
     "tasks": ("gold", "list the tasks and the files they need"),
@@ -44,6 +45,8 @@ VERBS = {  # name: (module that holds the verb and its options, line of --help),
     "hub": ("hub", "a local Hub that Hugging Face clients can use"),
 }
 
+_LONG = frozenset(VERBS) - {"tasks", "new-task", "journal", "hub"}  # verbs whose name is shown while they prepare
+
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one verb and return the exit code."""
@@ -61,7 +64,8 @@ def _run(argv: Sequence[str]) -> int:
         # matrices this small are slower with several threads: on two cores training took several times as long
         os.environ.setdefault("OMP_NUM_THREADS", "1")
     try:
-        result = args.run(args)
+        with shown(not args.quiet, args.verb if args.verb in _LONG else ""):
+            result = args.run(args)
         facts, code = result if isinstance(result, tuple) else (result, 0)
         if args.json and facts is not None:
             print(json.dumps(facts))
@@ -108,6 +112,7 @@ def _quiet_libraries(quiet: bool, verb: str) -> None:
     """Turn off progress bars and messages of libraries; log our own messages to stderr."""
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     os.environ.setdefault("HF_DATASETS_DISABLE_PROGRESS_BARS", "1")
+    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     os.umask(0o077)
     logging.basicConfig(level=logging.WARNING if quiet else logging.INFO, format="%(message)s", stream=sys.stderr)
@@ -115,5 +120,4 @@ def _quiet_libraries(quiet: bool, verb: str) -> None:
     for name in (*noisy, "matplotlib"):
         logging.getLogger(name).setLevel(logging.ERROR)
     if verb == "demo":  # its local Hub is no concern of the user
-        os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
         logging.getLogger("hf_synth.hub").setLevel(logging.WARNING)

@@ -22,6 +22,7 @@ from hf_synth.cli.checks import check_verb
 from hf_synth.cli.options import Result
 from hf_synth.cli.terminal import plain
 from hf_synth.errors import GoldError, HfSynthError, MissingGoldError, PublishError, RowError, TaskError
+from hf_synth.reports.progress import paused
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -290,7 +291,8 @@ def _confirmed(verdict: Verdict, args: Namespace) -> bool:
 
 def _yes(question: str) -> bool:
     try:
-        return input(plain(question)).strip().lower() in ("y", "yes")
+        with paused():
+            return input(plain(question)).strip().lower() in ("y", "yes")
     except EOFError:
         return False
 
