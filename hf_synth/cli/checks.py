@@ -111,6 +111,8 @@ def _check_endpoint(args: Namespace, access: Access) -> None:
 
     names = [name for option in ("llm", "judge") for name in (getattr(args, option, None) or "").split(",") if name]
     # a simulator and a model file are asked through a server that this process starts
+    for name in names:
+        options.check_llm_options(args, name.partition("@")[0])
     asked = [n for n in names if args.base_url or not (n.partition("@")[0] == options.SIMULATOR or is_gguf(n))]
     if asked and not args.local and not getattr(args, "dry_run", False):
         check_endpoint(parse_origin(options.endpoint_of(args)), access)

@@ -17,6 +17,8 @@ from collections.abc import Sequence
 
 from hf_synth import __version__
 from hf_synth.cli.options import CLINIC, TINY, add_verb
+from hf_synth.cli.replacing import earlier_output
+from hf_synth.cli.stopping import NOTHING
 from hf_synth.cli.terminal import plain_streams
 from hf_synth.errors import HfSynthError
 from hf_synth.reports.progress import shown
@@ -27,9 +29,9 @@ VERBS = {  # name: (module that holds the verb and its options, line of --help),
     "new-task": ("gold", "write a commented task script to fill in, and its test"),
     "generate": ("generation", "ask an LLM for synthetic labelled notes"),
     "correct": ("correction", "correct the labels of synthetic notes with a corrector"),
-    "regenerate": ("correction", "ask again for notes that correction dropped, and correct all of them together"),
-    "sample": ("correction", "draw synthetic notes for a person to label; `correct --audited` reads the labels back"),
-    "label": ("correction", "let an LLM label real notes that have no label: the zero-shot baseline"),
+    "regenerate": ("regeneration", "ask again for notes that correction dropped, and correct all of them together"),
+    "sample": ("labelling", "draw synthetic notes for a person to label; `correct --audited` reads the labels back"),
+    "label": ("labelling", "let an LLM label real notes that have no label: the zero-shot baseline"),
     "augment": ("training", "join gold and corrected notes to a training set"),
     "train": ("training", "fine-tune an encoder on a training set"),
     "models": ("training", "list known good base models, and say which suits a task and its notes"),
@@ -64,16 +66,20 @@ def _run(argv: Sequence[str]) -> int:
         # matrices this small are slower with several threads: on two cores training took several times as long
         os.environ.setdefault("OMP_NUM_THREADS", "1")
     try:
+        earlier = earlier_output(args)
         with shown(not args.quiet, args.verb if args.verb in _LONG else ""):
             result = args.run(args)
+        if earlier is not None and not args.quiet and (line := earlier.replaced()):
+            print(line, file=sys.stderr)
         facts, code = result if isinstance(result, tuple) else (result, 0)
         if args.json and facts is not None:
             print(json.dumps(facts))
     except HfSynthError as error:
         print(f"hf-synth: {error}", file=sys.stderr)
         return 1
-    except KeyboardInterrupt:
-        print("hf-synth: stopped; what was answered is in the journal", file=sys.stderr)
+    except KeyboardInterrupt as stop:
+        kept = stop.args[0] if stop.args else NOTHING if args.verb in _LONG else ""
+        print(f"hf-synth: stopped{kept and '; '}{kept}", file=sys.stderr)
         return 130
     except BrokenPipeError:
         return 1

@@ -248,6 +248,46 @@ def print_estimate(guess: Estimate, args: Namespace) -> Result:
     return {"dry_run": True, **vars(guess), "cost_usd": half}
 
 
+def journal_path(args: Namespace, beside: Path) -> Path:
+    """Return the path of the journal: --journal, or beside some data, or in the working folder."""
+    from hf_synth.task.folders import work_folder
+
+    return args.journal or work_folder(beside if beside.exists() else Path()) / "journal.sqlite"
+
+
+_OF_A_FILE = ("slots", "context", "threads")  # options of a server that is started with a GGUF file
+_OF_AN_ENDPOINT = ("rpm", "tpm", "hedge", "batch")
+_CANNOT_ACT = {  # kind of LLM: (what it is, options that have no effect with it)
+    "local": (
+        "--local runs the model in this process",
+        (*_OF_AN_ENDPOINT, "base_url", "concurrency", "timeout", "budget_usd", "price", *_OF_A_FILE),
+    ),
+    "file": ("{} is run by a server on this machine", (*_OF_AN_ENDPOINT, "budget_usd", "revision")),
+    "simulator": ("the simulator is no model file", (*_OF_A_FILE, "revision")),
+    "batch": ("--batch sends files of questions", ("rpm", "tpm", "hedge", "concurrency", *_OF_A_FILE, "revision")),
+    "endpoint": ("the endpoint runs {} in its own way", (*_OF_A_FILE, "revision")),
+}
+
+
+def check_llm_options(args: Namespace, model: str) -> None:
+    """Check that every option of an LLM acts with the one that is named.
+
+    Raises:
+        LLMError: some would have no effect; it names them.
+    """
+    from hf_synth.llm.gguf_files import is_gguf
+
+    kind = "local" if args.local else "batch" if args.batch else "endpoint"
+    if kind != "local" and not args.base_url and (model == SIMULATOR or is_gguf(model)):
+        kind = "simulator" if model == SIMULATOR else "file"
+    what, without_effect = _CANNOT_ACT[kind]
+    given = [f"--{name.replace('_', '-')}" for name in without_effect if getattr(args, name, None)]
+    if given:
+        raise LLMError(
+            f"{what.format(model)}: leave out {' and '.join([', '.join(given[:-1]), given[-1]][not given[:-1] :])}"
+        )
+
+
 @contextlib.contextmanager
 def llm_of(args: Namespace, beside: Path, model: str | None = None) -> Iterator[Chat]:
     """Open an LLM; "simulator" and a GGUF file start a server on this machine for as long as it is needed.
@@ -260,15 +300,11 @@ def llm_of(args: Namespace, beside: Path, model: str | None = None) -> Iterator[
         LLMError: the options contradict each other, or name no endpoint; a local model cannot be started.
     """
     from hf_synth.llm.gguf_files import is_gguf
-    from hf_synth.task.folders import work_folder
 
     model = model or args.llm
-    journal = args.journal or work_folder(beside if beside.exists() else Path()) / "journal.sqlite"
+    check_llm_options(args, model)
+    journal = journal_path(args, beside)
     if args.local:
-        if args.base_url or args.batch or args.rpm or args.tpm or args.hedge:
-            raise LLMError(
-                "--local runs the model in this process; leave out --base-url, --batch, --rpm, --tpm and --hedge"
-            )
         yield hf_synth.LocalLLM(model, journal=journal, revision=args.revision, sampling=sampling_of(args))
         return
     names = ("concurrency", "budget_usd", "rpm", "tpm", "hedge")
@@ -277,8 +313,6 @@ def llm_of(args: Namespace, beside: Path, model: str | None = None) -> Iterator[
     keywords |= {"journal": journal, "price": tuple(args.price) if args.price else None}
     keywords["sampling"] = sampling_of(args)
     if is_gguf(model) and not args.base_url:
-        if args.batch or args.rpm or args.tpm or args.hedge:
-            raise LLMError(f"{model} is run by a server on this machine; leave out --batch, --rpm, --tpm and --hedge")
         if os.environ.get("OPENAI_BASE_URL") and not args.quiet:
             print(
                 f"{model} runs on this machine; --base-url asks an endpoint for a model of that name", file=sys.stderr
