@@ -221,6 +221,7 @@ def method_options(task: Task, args: Namespace) -> Result:
 
 def check_options(task: Task, args: Namespace) -> None:
     """Check the options of `correct` and `regenerate`."""
+    from hf_synth.correction.methods import check_method
 
     if args.method != "llm_judge":
         check_method(task.kind, args.method)

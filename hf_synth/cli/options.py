@@ -283,9 +283,7 @@ def check_llm_options(args: Namespace, model: str) -> None:
     what, without_effect = _CANNOT_ACT[kind]
     given = [f"--{name.replace('_', '-')}" for name in without_effect if getattr(args, name, None)]
     if given:
-        raise LLMError(
-            f"{what.format(model)}: leave out {' and '.join([', '.join(given[:-1]), given[-1]][not given[:-1] :])}"
-        )
+        raise LLMError(f"{what.format(model)}: leave out {', '.join(given)}")
 
 
 @contextlib.contextmanager

@@ -10,6 +10,7 @@ from pathlib import Path
 import hf_synth
 from hf_synth.cli import options
 from hf_synth.cli.correction import (
+    add_method,
     check_one_opinion,
     check_options,
     corrector_facts,

@@ -63,6 +63,6 @@ def _rows(manifest: Path) -> int | None:
         rows = json.loads(manifest.read_text(encoding="utf-8")).get("rows")
     except (OSError, ValueError, AttributeError, RecursionError):
         return None
-    if not isinstance(rows, dict) or not all(isinstance(count, int) for count in rows.values()):
+    if not isinstance(rows, dict):
         return None
-    return sum(count for split, count in rows.items() if split != "rejected")
+    return sum(int(count) for split, count in rows.items() if split != "rejected" and isinstance(count, int))
