@@ -255,37 +255,6 @@ def journal_path(args: Namespace, beside: Path) -> Path:
     return args.journal or work_folder(beside if beside.exists() else Path()) / "journal.sqlite"
 
 
-_OF_A_FILE = ("slots", "context", "threads")  # options of a server that is started with a GGUF file
-_OF_AN_ENDPOINT = ("rpm", "tpm", "hedge", "batch")
-_CANNOT_ACT = {  # kind of LLM: (what it is, options that have no effect with it)
-    "local": (
-        "--local runs the model in this process",
-        (*_OF_AN_ENDPOINT, "base_url", "concurrency", "timeout", "budget_usd", "price", *_OF_A_FILE),
-    ),
-    "file": ("{} is run by a server on this machine", (*_OF_AN_ENDPOINT, "budget_usd", "revision")),
-    "simulator": ("the simulator is no model file", (*_OF_A_FILE, "revision")),
-    "batch": ("--batch sends files of questions", ("rpm", "tpm", "hedge", "concurrency", *_OF_A_FILE, "revision")),
-    "endpoint": ("the endpoint runs {} in its own way", (*_OF_A_FILE, "revision")),
-}
-
-
-def check_llm_options(args: Namespace, model: str) -> None:
-    """Check that every option of an LLM acts with the one that is named.
-
-    Raises:
-        LLMError: some would have no effect; it names them.
-    """
-    from hf_synth.llm.gguf_files import is_gguf
-
-    kind = "local" if args.local else "batch" if args.batch else "endpoint"
-    if kind != "local" and not args.base_url and (model == SIMULATOR or is_gguf(model)):
-        kind = "simulator" if model == SIMULATOR else "file"
-    what, without_effect = _CANNOT_ACT[kind]
-    given = [f"--{name.replace('_', '-')}" for name in without_effect if getattr(args, name, None)]
-    if given:
-        raise LLMError(f"{what.format(model)}: leave out {', '.join(given)}")
-
-
 @contextlib.contextmanager
 def llm_of(args: Namespace, beside: Path, model: str | None = None) -> Iterator[Chat]:
     """Open an LLM; "simulator" and a GGUF file start a server on this machine for as long as it is needed.
@@ -300,7 +269,6 @@ def llm_of(args: Namespace, beside: Path, model: str | None = None) -> Iterator[
     from hf_synth.llm.gguf_files import is_gguf
 
     model = model or args.llm
-    check_llm_options(args, model)
     journal = journal_path(args, beside)
     if args.local:
         yield hf_synth.LocalLLM(model, journal=journal, revision=args.revision, sampling=sampling_of(args))
