@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Literal
 
 from hf_synth.cli import llms, options
 from hf_synth.cli.options import Result
-from hf_synth.errors import HfSynthError, MissingGoldError, TaskError
+from hf_synth.errors import HfSynthError, LLMError, MissingGoldError, TaskError
 
 if TYPE_CHECKING:
     from hf_synth.task.columns import Access
@@ -22,6 +22,19 @@ if TYPE_CHECKING:
 Out = Literal["whole", "within", "file"]
 _INPUTS = ("gold", "synthetic", "data", "folder", "examples", "audited", "notes")  # options that are paths to read
 _OF_TASK = ("gold", "synthetic", "data", "folder", "examples")  # of them, those whose folders are of the verb's task
+
+_OF_A_FILE = ("slots", "context", "threads")  # options of a server that is started with a GGUF file
+_OF_AN_ENDPOINT = ("rpm", "tpm", "hedge", "batch")
+_CANNOT_ACT = {  # kind of LLM: (what it is, options that have no effect with it)
+    "local": (
+        "--local runs the model in this process",
+        (*_OF_AN_ENDPOINT, "base_url", "concurrency", "timeout", "budget_usd", "price", *_OF_A_FILE),
+    ),
+    "file": ("{} is run by a server on this machine", (*_OF_AN_ENDPOINT, "budget_usd", "revision")),
+    "simulator": ("the simulator is no model file", (*_OF_A_FILE, "revision")),
+    "batch": ("--batch sends files of questions", ("rpm", "tpm", "hedge", "concurrency", *_OF_A_FILE, "revision")),
+    "endpoint": ("the endpoint runs {} in its own way", (*_OF_A_FILE, "revision")),
+}
 
 
 def check_verb(
@@ -110,10 +123,40 @@ def _check_endpoint(args: Namespace, access: Access) -> None:
     from hf_synth.llm.gguf_files import is_gguf
 
     names = [name for option in ("llm", "judge") for name in (getattr(args, option, None) or "").split(",") if name]
+    _check_llm_options(args, [name.partition("@")[0] for name in names])
     # a simulator and a model file are asked through a server that this process starts
     asked = [n for n in names if args.base_url or not (n.partition("@")[0] == options.SIMULATOR or is_gguf(n))]
     if asked and not args.local and not getattr(args, "dry_run", False):
         check_endpoint(parse_origin(llms.endpoint_of(args, *asked)), access)
+
+
+def _check_llm_options(args: Namespace, models: Sequence[str]) -> None:
+    """Check that every option of an LLM acts with one at least of those that are named.
+
+    Raises:
+        LLMError: some would have no effect; it names them.
+    """
+    kinds = [_CANNOT_ACT[_kind_of_llm(args, model)] for model in models]
+    given = [
+        f"--{name.replace('_', '-')}"
+        for name in dict.fromkeys(name for _, names in kinds for name in names)
+        if all(name in names for _, names in kinds) and getattr(args, name, None)
+    ]
+    if given:
+        raise LLMError(f"{kinds[0][0].format(models[0])}: leave out {', '.join(given)}")
+
+
+def _kind_of_llm(args: Namespace, model: str) -> str:
+    """Return how a model is asked, as a key of `_CANNOT_ACT`."""
+    from hf_synth.llm.gguf_files import is_gguf
+
+    if args.local:
+        return "local"
+    if not args.base_url and model == options.SIMULATOR:
+        return "simulator"
+    if not args.base_url and is_gguf(model):
+        return "file"
+    return "batch" if args.batch else "endpoint"
 
 
 def _check_training(task: Task, args: Namespace, access: Access) -> None:

@@ -24,8 +24,11 @@ from hf_synth.cli.defaults import RECORDED, config_for, values_of, write_run
 from hf_synth.cli.help import COMMON, EXAMPLES, overview, start_page
 from hf_synth.cli.options import CLINIC, TINY
 from hf_synth.cli.parsing import Parser, complete, read_options, verb_below, verbs_of
+from hf_synth.cli.replacing import earlier_output
+from hf_synth.cli.stopping import NOTHING
 from hf_synth.cli.terminal import plain_streams
 from hf_synth.errors import HfSynthError, UsageError, did_you_mean
+from hf_synth.reports.progress import shown
 
 VERBS = {  # name: (module that holds the verb and its options, line of --help), in the order of the journey
     "init": ("init", "look at a table, ask what is needed, and write hf_synth.toml: later verbs need no options"),
@@ -36,9 +39,9 @@ VERBS = {  # name: (module that holds the verb and its options, line of --help),
     "new-task": ("gold", "write a commented task script to fill in, and its test"),
     "generate": ("generation", "ask an LLM for synthetic labelled notes"),
     "correct": ("correction", "correct the labels of synthetic notes with a corrector"),
-    "regenerate": ("correction", "ask again for notes that were dropped, and correct all notes together"),
-    "sample": ("correction", "draw synthetic notes for a person to label, for `correct --audited`"),
-    "label": ("correction", "label notes with an LLM: real notes without a label, or beside the labels that there are"),
+    "regenerate": ("regeneration", "ask again for notes that were dropped, and correct all notes together"),
+    "sample": ("labelling", "draw synthetic notes for a person to label, for `correct --audited`"),
+    "label": ("labelling", "label notes with an LLM: real notes without a label, or beside the labels that there are"),
     "augment": ("training", "join gold and corrected notes into a training set"),
     "train": ("training", "fine-tune a model on a training set"),
     "models": ("training", "list base models, and suggest one for a task"),
@@ -57,6 +60,8 @@ VERBS = {  # name: (module that holds the verb and its options, line of --help),
     "hub": ("hub", "run a local Hub that Hugging Face clients can use"),
     "completion": ("completion", "print a script that completes this command line in bash, zsh or fish"),
 }
+
+_LONG = frozenset(VERBS) - {"tasks", "new-task", "journal", "hub"}  # verbs whose name is shown while they prepare
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -116,7 +121,11 @@ def _run(argv: list[str]) -> int:
         os.environ.setdefault("OMP_NUM_THREADS", "1")
     options = values_of(parser, args)
     try:
-        result = run_verb(args)
+        earlier = earlier_output(args)
+        with shown(not args.quiet, args.verb if args.verb in _LONG else ""):
+            result = run_verb(args)
+        if earlier is not None and not args.quiet and (line := earlier.replaced()):
+            print(line, file=sys.stderr)
         facts, code = result if isinstance(result, tuple) else (result, 0)
         _write_run(args, options, facts)
         if args.json and facts is not None:
@@ -127,8 +136,9 @@ def _run(argv: list[str]) -> int:
     except HfSynthError as error:
         print(f"hf-synth: {error}", file=sys.stderr)
         return 1
-    except KeyboardInterrupt:
-        print("hf-synth: stopped; what was answered is in the journal", file=sys.stderr)
+    except KeyboardInterrupt as stop:
+        kept = stop.args[0] if stop.args else NOTHING if args.verb in _LONG else ""
+        print(f"hf-synth: stopped{kept and '; '}{kept}", file=sys.stderr)
         return 130
     except BrokenPipeError:
         return 1
@@ -183,6 +193,7 @@ def _quiet_libraries(quiet: bool, verb: str) -> None:
     """Turn off progress bars and messages of libraries; log our own messages to stderr."""
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     os.environ.setdefault("HF_DATASETS_DISABLE_PROGRESS_BARS", "1")
+    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     os.umask(0o077)
     logging.basicConfig(level=logging.WARNING if quiet else logging.INFO, format="%(message)s", stream=sys.stderr)
@@ -190,5 +201,4 @@ def _quiet_libraries(quiet: bool, verb: str) -> None:
     for name in (*noisy, "matplotlib"):
         logging.getLogger(name).setLevel(logging.ERROR)
     if verb == "demo":  # its local Hub is no concern of the user
-        os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
         logging.getLogger("hf_synth.hub").setLevel(logging.WARNING)

@@ -1,20 +1,19 @@
-"""The verbs `correct`, `regenerate`, `sample` and `label`: correct labels, replace what was dropped."""
+"""The verb `correct`: correct labels, and promise how many of them are wrong; what it shares with `regenerate`."""
 
 from __future__ import annotations
 
 import contextlib
 import json
 from argparse import ArgumentParser, Namespace
-from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import hf_synth
 from hf_synth.cli import llms, options
 from hf_synth.cli.checks import check_verb, needs_base_model
-from hf_synth.cli.options import ACCESSES, METHODS, Result, count_text
+from hf_synth.cli.options import METHODS, Result, count_text
+from hf_synth.cli.stopping import keeping_answers
 from hf_synth.errors import ColumnError, OutputError
-from hf_synth.task.columns import names_shown
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -34,14 +33,14 @@ def add_correct_options(parser: ArgumentParser) -> None:
     options.add_gold(parser)
     options.add_columns(parser)
     options.add_model(parser)
-    _add_method(parser)
+    add_method(parser)
     options.add_out(parser, "folder for the corrected notes")
     options.add_seed(parser)
     _add_promise(parser)
     options.add_endpoint(parser)
 
 
-def _add_method(parser: ArgumentParser) -> None:
+def add_method(parser: ArgumentParser) -> None:
     """Add the corrector or judge, the method and the audited rows."""
     add = parser.add_argument
     add(
@@ -90,27 +89,30 @@ def correct(args: Namespace) -> Result:
     from hf_synth.task.folders import write_stage
     from hf_synth.task.labels import MARKS, gold_marks
 
-    _check_one_opinion(args)
+    check_one_opinion(args)
     task = hf_synth.load_task(args.task)
-    _check(task, args)
+    check_options(task, args)
     if args.error is not None:
         check_goal(task, args.error, args.confidence)
         if (state := _promise_under_way(args)) is not None:
             return _go_on(task, args, state)
     rows = options.synthetic_rows(task, args)
-    how = _method(task, args)
+    how = method_options(task, args)
     with contextlib.ExitStack() as stack:
-        gold, corrector = _corrector(task, rows, args, stack)
+        if args.judge:
+            beside = options.gold_path(args) or args.out.parent
+            stack.enter_context(keeping_answers(args, beside, "; labels are corrected anew"))
+        gold, corrector = corrector_of(task, rows, args, stack)
         corrected, policy = correct_with_policy(task, rows, corrector, gold=gold, **how)
     if how["audited"]:
         more = powered_accuracy(task, corrected, how["audited"], gold)
         policy = dataclasses.replace(policy, figures={**policy.figures, **more})
     if args.error is not None:
-        return _begin_promise(task, args, corrected, policy, gold, _corrector_facts(args, corrector))
+        return _begin_promise(task, args, corrected, policy, gold, corrector_facts(args, corrector))
     facts = {"policy": policy.to_json(), "seed": args.seed, "gold_rows": len(gold), MARKS: gold_marks(task, gold)}
     report = describe(corrected, policy)
     write_stage(
-        task, corrected, args.out, stage="correct", report=str(report), **facts, **_corrector_facts(args, corrector)
+        task, corrected, args.out, stage="correct", report=str(report), **facts, **corrector_facts(args, corrector)
     )
     statuses = dict(report.statuses)
     print(f"{report}\n\nby {policy.method}: {count_text(statuses)} -> {args.out}")
@@ -219,10 +221,10 @@ def _file_to_look_at(args: Namespace, look: Dataset) -> Path:
         if set(read_ids(path)) == ids:
             return path
         number += 1
-    return _write_table(look, path)
+    return write_table(look, path)
 
 
-def _method(task: Task, args: Namespace) -> Result:
+def method_options(task: Task, args: Namespace) -> Result:
     """Return the keywords that `correct` and `regenerate` share."""
     from hf_synth.correction.audited import read_audited
 
@@ -231,7 +233,7 @@ def _method(task: Task, args: Namespace) -> Result:
     return {**{name: getattr(args, name) for name in names}, "audited": audited}
 
 
-def _check(task: Task, args: Namespace) -> None:
+def check_options(task: Task, args: Namespace) -> None:
     """Check the options of `correct` and `regenerate`."""
     from hf_synth.correction.methods import check_method
 
@@ -242,18 +244,25 @@ def _check(task: Task, args: Namespace) -> None:
     check_verb(task, args, trains=trains, models=models)
 
 
-def _check_one_opinion(args: Namespace) -> None:
+def check_one_opinion(args: Namespace) -> None:
+    """Check that not both --judge and --corrector are given."""
     if args.judge and args.corrector:
         raise ColumnError("--judge and --corrector exclude each other: one opinion is joined with the generator's")
 
 
-def _corrector(task: Task, rows: Dataset, args: Namespace, stack: contextlib.ExitStack) -> tuple[Dataset, Any]:
+def measured_gold(task: Task, args: Namespace) -> Dataset:
+    """Return the gold that a corrector is measured on: rows that a trained one never saw, else those to train on."""
+    if not args.corrector:
+        return options.training_gold(task, args)
+    splits = options.gold_of(task, args)
+    return options.split_of(splits, args.split or ("validation" if "validation" in splits else "test"))
+
+
+def corrector_of(task: Task, rows: Dataset, args: Namespace, stack: contextlib.ExitStack) -> tuple[Dataset, Any]:
     """Return the gold that a corrector is measured on, and the corrector: a judge, a model, or a trainer."""
+    gold = measured_gold(task, args)
     if args.corrector:
-        splits = options.gold_of(task, args)
-        unseen = args.split or ("validation" if "validation" in splits else "test")
-        return options.split_of(splits, unseen), args.corrector
-    gold = options.training_gold(task, args)
+        return gold, args.corrector
     if args.judge:
         beside = options.gold_path(args) or args.out.parent
         return gold, stack.enter_context(llms.judge_of(task, args, args.judge, beside))
@@ -272,7 +281,7 @@ def _untrained(_rows: Dataset) -> Any:
     raise AssertionError("no corrector is trained")
 
 
-def _corrector_facts(args: Namespace, corrector: Any) -> Result:
+def corrector_facts(args: Namespace, corrector: Any) -> Result:
     """Return what a manifest says of the input: the digest of the corrector or judge, and rows that a person edited."""
     from hf_synth.models.record import weights_sha256
     from hf_synth.task.folders import FOLLOWS, edited_digests
@@ -285,220 +294,9 @@ def _corrector_facts(args: Namespace, corrector: Any) -> Result:
     return facts
 
 
-def add_regenerate_options(parser: ArgumentParser) -> None:
-    """Add the options of `regenerate`."""
-    options.add_task(parser)
-    add = parser.add_argument
-    add("synthetic", type=Path, metavar="CORRECTED", help="folder of `correct`, with its dropped notes")
-    options.add_gold(parser)
-    options.add_model(parser)
-    _add_method(parser)
-    add("--rounds", type=int, default=2, metavar="N", help="ask again at most N times (default: 2)")
-    add("--llm", required=True, metavar="MODEL", help="as for `generate`; its answers are reused at no cost")
-    options.add_exemplars(parser.add_argument_group("notes and prompt, as for `generate`"))
-    options.add_endpoint(parser)
-    options.add_out(parser, "folder for all notes, old and new; --dry-run needs none", required=False)
-    add("--dry-run", action="store_true", help="estimate the first round; ask nothing")
-    options.add_seed(parser)
-
-
-def regenerate(args: Namespace) -> Result:
-    """Ask again for notes that correction dropped, and correct all of them; with --dry-run estimate what it takes."""
-    from hf_synth.correction.description import describe
-    from hf_synth.correction.regeneration import estimate_again, regenerate_with_policy
-    from hf_synth.gold.adoption import read_dataset
-    from hf_synth.task.folders import read_manifest, write_stage
-    from hf_synth.task.labels import MARKS, gold_marks
-
-    _check_one_opinion(args)
-    task = hf_synth.load_task(args.task)
-    _check(task, args)
-    rows = read_dataset(args.synthetic)
-    manifest = (read_manifest(args.synthetic) if args.synthetic.is_dir() else None) or {}
-    gold = options.training_gold(task, args)
-    exemplars = llms.exemplars_of(task, gold, args)
-    if args.dry_run:
-        price = llms.price_of(args)
-        guess = estimate_again(task, rows, exemplars, price=price, prompt=args.prompt, seed=args.seed)
-        return llms.print_estimate(guess, args)
-    if args.out is None:
-        raise OutputError("say where the notes go: --out DIR (or --dry-run to see what they would take)")
-    keywords = {"rounds": args.rounds, "prompt": args.prompt, "progress": not args.quiet, **_method(task, args)}
-    with contextlib.ExitStack() as stack:
-        llm = stack.enter_context(llms.llm_of(args, options.gold_path(args) or args.out.parent))
-        measured, corrector = _corrector(task, rows, args, stack)
-        all_rows, policy = regenerate_with_policy(
-            task, rows, corrector, llm, exemplars=exemplars, gold=measured, **keywords
-        )
-    marks = sorted({*(manifest.get(MARKS) or ()), *gold_marks(task, gold, measured)})
-    facts = {"policy": policy.to_json() if policy else manifest.get("policy"), "seed": args.seed, MARKS: marks}
-    facts |= {"generator": args.llm, "gold_rows": len(measured), **_corrector_facts(args, corrector)}
-    facts |= llms.weights_facts(llm)
-    report = str(describe(all_rows, policy)) if policy else ""
-    write_stage(task, all_rows, args.out, stage="correct", report=report, **facts)
-    before, after = Counter(rows["label_status"]), Counter(all_rows["label_status"])
-    new = len(all_rows) - len(rows)
-    print(f"{report}\n" if policy else "no new note came")
-    print(f"before: {count_text(before)}\nnow: {count_text(after)}; {new:,} rows came -> {args.out}")
-    return {"out": str(args.out), "statuses": dict(after), "new_rows": new}
-
-
-def add_sample_options(parser: ArgumentParser) -> None:
-    """Add the options of `sample`."""
-    options.add_task(parser)
-    add = parser.add_argument
-    add("synthetic", type=Path, metavar="SYNTHETIC", help="folder of `generate` or `correct`, or a file")
-    options.add_columns(parser)
-    add("--n", type=int, default=100, metavar="N", help="how many notes to draw (default: 100)")
-    strata, text = (
-        ("label", "confidence"),
-        "draw equally many of each label, of each range of confidence, or of both; without a word: of all together",
-    )
-    add("--by", nargs="*", choices=strata, default=["label"], metavar="WHAT", help=text)
-    add("--out", type=Path, metavar="FILE", help="the .csv to write (default: in .hf_synth/ of the folder)")
-    options.add_seed(parser)
-
-
-def sample(args: Namespace) -> Result:
-    """Draw synthetic notes for a person to label."""
-    from hf_synth.correction.audited import audit_sample
-    from hf_synth.task.folders import work_folder
-
-    task = hf_synth.load_task(args.task)
-    check_verb(task, args, out="file")
-    beside = args.synthetic if args.synthetic.is_dir() else args.synthetic.parent
-    rows = audit_sample(task, options.synthetic_rows(task, args), args.n, by=args.by, seed=args.seed)
-    path = args.out or work_folder(beside) / "audit_sample.csv"
-    if path.exists():
-        raise OutputError(f"{path} is there already, and may hold labels that a person gave; name another with --out")
-    _write_table(rows, path)
-    strata = Counter(rows["stratum"])
-    print(f"{len(rows):,} notes of {len(strata)} strata -> {path}")
-    print(f"fill in its column label, one of: {', '.join(task.labels)}")
-    print(f"then: hf-synth correct {args.task} {args.synthetic} --audited {path} ...")
-    return {"out": str(path), "rows": len(rows), "strata": dict(strata)}
-
-
-def _write_table(rows: Dataset, path: Path) -> Path:
+def write_table(rows: Dataset, path: Path) -> Path:
     """Write rows as a .csv that only its owner can read, for a person's spreadsheet."""
     from hf_synth.correction.audited import sample_csv
     from hf_synth.task.folders import write_private
 
     return write_private(path, sample_csv(rows))
-
-
-def add_label_options(parser: ArgumentParser) -> None:
-    """Add the options of `label`."""
-    options.add_task(parser)
-    add = parser.add_argument
-    text = "notes to label: a folder of Datasets or a .parquet, .jsonl or .csv file; with --gold the gold"
-    add("notes", type=Path, nargs="?", metavar="NOTES", help=text)
-    add("--gold", action="store_true", help="NOTES are gold: keep its labels and put the LLM's beside them")
-    text = "keep the labels that the rows have, and write this LLM's into the column llm_label_NAME"
-    add("--as", dest="annotator", default="", metavar="NAME", help=text)
-    add("--llm", required=True, metavar="MODEL", help=f"{options.LLM_HELP} (which cannot judge)")
-    add(
-        "--text-column",
-        action="append",
-        metavar="NAME",
-        help="column of the text, where it has another name than in the task; twice for a pair",
-    )
-    add("--access", choices=ACCESSES, help="access of notes that do not state one (default: credentialed)")
-    options.add_out(parser, "folder for the labelled notes")
-    options.add_seed(parser)
-    options.add_votes(parser)
-    options.add_endpoint(parser)
-
-
-def label(args: Namespace) -> Result:
-    """Label real notes that nobody labelled, by an LLM; or put an LLM's labels beside those of gold and other rows."""
-    from hf_synth.correction.judging import labelled
-    from hf_synth.gold.adoption import read_dataset
-    from hf_synth.task.folders import write_stage
-
-    task = hf_synth.load_task(args.task)
-    check_verb(task, args)
-    if args.gold:
-        return _label_gold(task, args)
-    if args.notes is None:
-        raise ColumnError("name the notes to label: a folder of Datasets, or a .parquet, .jsonl or .csv file")
-    if args.annotator:
-        return _label_beside(task, args)
-    notes = read_dataset(args.notes)
-    options.check_access(args.access, notes, args.notes)
-    columns = tuple(args.text_column or task.text_columns)
-    if len(columns) != len(task.text_columns) or not set(columns) <= set(notes.column_names):
-        raise ColumnError(
-            f"task {task.full_name!r} has text columns {list(task.text_columns)}, the notes have "
-            f"{names_shown(notes.column_names, *task.text_columns)}: name them in that order with --text-column"
-        )
-    renamed = {old: new for old, new in zip(columns, task.text_columns, strict=True) if old != new}
-    notes = notes.remove_columns([n for n in renamed.values() if n in notes.column_names]).rename_columns(renamed)
-    beside = args.notes if args.notes.is_dir() else args.notes.parent
-    with llms.judge_of(task, args, args.llm, beside) as judge:
-        rows = labelled(judge, notes, access=args.access)
-        figures = judge.figures
-    weights = llms.weights_facts(judge.llm)
-    write_stage(task, rows, args.out, stage="label", seed=args.seed, **figures, **weights)
-    statuses = Counter(rows["label_status"])
-    print(f"{statuses['kept']:,} notes labelled, {statuses['dropped']:,} without a vote -> {args.out}")
-    print("real notes with an LLM's labels: they never leave, and nothing can be measured on them")
-    return {"out": str(args.out), "rows": statuses["kept"], "without_vote": statuses["dropped"], **figures}
-
-
-def _label_gold(task: Task, args: Namespace) -> Result:
-    """Put an LLM's labels beside those of gold, in every split, and write the gold with them."""
-    from datasets import DatasetDict
-
-    from hf_synth.correction.annotations import annotate
-    from hf_synth.task.folders import read_manifest, write_stage
-
-    exported = (read_manifest(Path(args.task)) or {}).get("stage") == "gold"
-    path = Path(args.task) if args.notes is None and exported else args.notes
-    splits = hf_synth.load_gold(task, path, seed=args.seed)
-    with llms.judge_of(task, args, args.llm, path or args.out.parent) as judge:
-        done = {s: annotate(judge, rows, name=args.annotator, access=args.access) for s, rows in splits.items()}
-        figures = judge.figures
-    facts = {"seed": args.seed} if path is None else _facts_of(path) or {"seed": args.seed}
-    write_stage(task, DatasetDict(done), args.out, stage="gold", **facts)
-    right, known = map(sum, zip(*(_right(task, rows, args.annotator) for rows in done.values()), strict=True))
-    print(f"{args.llm} labelled {known:,} gold rows, {right:,} of them as gold does -> {args.out}")
-    return {"out": str(args.out), "rows": known, "right": right, **figures}
-
-
-def _label_beside(task: Task, args: Namespace) -> Result:
-    """Put the labels of a further LLM beside those of rows, which keep their stage and columns."""
-    from hf_synth.correction.annotations import annotate, columns_of
-    from hf_synth.gold.adoption import read_dataset
-    from hf_synth.task.folders import read_manifest, write_stage
-
-    folder = args.notes.is_dir()
-    stage = ((read_manifest(args.notes) if folder else None) or {}).get("stage", "label")
-    if stage == "gold":
-        raise ColumnError(f"{args.notes} holds gold: add --gold, so that every split is labelled")
-    rows = read_dataset(args.notes)
-    with llms.judge_of(task, args, args.llm, args.notes if folder else args.notes.parent) as judge:
-        rows = annotate(judge, rows, name=args.annotator, access=args.access)
-        figures = judge.figures
-    write_stage(task, rows, args.out, stage=stage, **(_facts_of(args.notes) if folder else {}))
-    column = columns_of(args.annotator)[0]
-    known = sum(value is not None for value in rows[column][:])
-    print(f"{args.llm} labelled {known:,} of {len(rows):,} rows in column {column} -> {args.out}")
-    return {"out": str(args.out), "rows": known, **figures}
-
-
-def _facts_of(folder: Path) -> Result:
-    """Return what a folder's manifest says beside the facts that `write_stage` writes anew."""
-    from hf_synth.task.folders import read_manifest
-
-    anew = ("stage", "task", "task_version", "access", "definition", "rows")
-    return {name: fact for name, fact in (read_manifest(folder) or {}).items() if name not in anew}
-
-
-def _right(task: Task, rows: Dataset, annotator: str) -> tuple[int, int]:
-    """Count the gold rows that an LLM labelled as gold does, and those that it labelled."""
-    from hf_synth.correction.annotations import columns_of
-
-    pairs = zip(rows[columns_of(annotator)[0]][:], rows[task.label_column][:], strict=True)
-    known = [theirs == own for theirs, own in pairs if theirs is not None]
-    return sum(known), len(known)

@@ -16,6 +16,7 @@ import hf_synth
 from hf_synth.cli import llms, options
 from hf_synth.cli.checks import check_some_model, check_verb
 from hf_synth.cli.options import METHODS, TINY, Result, count_text
+from hf_synth.cli.stopping import keeping_answers, on_stop
 from hf_synth.errors import ColumnError, MissingGoldError
 
 if TYPE_CHECKING:
@@ -75,11 +76,13 @@ def run(args: Namespace) -> Result:
         options.split_of(splits, name)
     with contextlib.ExitStack() as stack:
         if not args.synthetic:
-            llm = stack.enter_context(llms.llm_of(args, options.gold_path(args) or args.out))
+            beside = options.gold_path(args) or args.out
+            stack.enter_context(keeping_answers(args, beside, "; corrections and models are made again"))
+            llm = stack.enter_context(llms.llm_of(args, beside))
 
             def rows(gold: Dataset) -> Dataset:
                 exemplars, how = llms.exemplars_of(task, gold, args), llms.generation_options(gold, args)
-                return hf_synth.generate(task, exemplars, llm, seed=args.seed, progress=not args.quiet, **how)
+                return hf_synth.generate(task, exemplars, llm, seed=args.seed, **how)
 
         parts = [options.training_gold(task, args, splits), *([rows] if args.synthetic else [])]
         keywords: Result = {"base_model": options.base_model(task, args, *parts), "gold_size": args.gold_size}
@@ -180,9 +183,10 @@ def experiment(args: Namespace) -> tuple[Result, int]:
         keywords["judges"] = {n: stack.enter_context(llms.judge_of(task, args, n, beside)) for n in judges}
         if args.dry_run:
             return _print_plan(outline(task, sources, **keywords), args.processes), 0
-        keywords |= {"processes": args.processes, "rates": _rates(args), "say": options.progress_of(args)}
+        how: Result = {"processes": args.processes, "rates": _rates(args), "say": options.progress_of(args)}
         try:
-            results = hf_synth.experiment(task, sources, **keywords)
+            with on_stop(lambda: _kept_cells(task, sources, keywords)):
+                results = hf_synth.experiment(task, sources, **keywords, **how)
         except MissingGoldError as error:  # no cell came to an end
             raise MissingGoldError(f"{error}; {_repair(task, args, splits, str(error))}") from None
     print((results.out / "report.md").read_text(encoding="utf-8"))
@@ -197,6 +201,16 @@ def experiment(args: Namespace) -> tuple[Result, int]:
     comparisons = [asdict(comparison) for comparison in results.comparisons]
     facts |= {"comparisons": comparisons, "equivalence": [str(worth) for worth in results.worths]}
     return facts, int(bool(results.failed))
+
+
+def _kept_cells(task: Task, sources: Any, keywords: Result) -> str:
+    """Say how many cells of an experiment that was stopped are there."""
+    from hf_synth.experiments import planning
+
+    study, cells, _ = planning.prepare(task, sources, **keywords)
+    done = len(cells) - len(planning.unfinished(study, planning.plan_jobs(study, cells)))
+    kept = f"{done:,} of {len(cells):,} cells kept, and every generation, correction and answer that had come"
+    return f"{kept}; run the same command again to go on"
 
 
 def _done(results: Results) -> int:

@@ -12,6 +12,7 @@ import hf_synth
 from hf_synth.cli import llms, options
 from hf_synth.cli.checks import check_verb
 from hf_synth.cli.options import Result
+from hf_synth.cli.stopping import keeping_answers
 from hf_synth.errors import LLMError, OutputError
 
 if TYPE_CHECKING:
@@ -32,7 +33,7 @@ def add_generate_options(parser: ArgumentParser) -> None:
     options.add_seed(parser)
 
 
-def generate(args: Namespace) -> Result:
+def generate(args: Namespace) -> Result | tuple[Result, int]:
     """Ask the LLM for synthetic notes; with --dry-run estimate what it would take."""
     from hf_synth.generation.generation import check_some, estimate, generate_with_figures, generation_table
     from hf_synth.task.columns import USAGE_COLUMNS
@@ -50,9 +51,9 @@ def generate(args: Namespace) -> Result:
         return llms.print_estimate(guess, args)
     if args.preview is not None:
         return _preview(args, task, exemplars, keywords)
-    with llms.llm_of(args, options.gold_path(args) or args.out.parent) as llm:
-        progress = not args.quiet
-        rows, run = generate_with_figures(task, exemplars, llm, seed=args.seed, progress=progress, **keywords)
+    beside = options.gold_path(args) or args.out.parent
+    with keeping_answers(args, beside), llms.llm_of(args, beside) as llm:
+        rows, run = generate_with_figures(task, exemplars, llm, seed=args.seed, **keywords)
     check_some(rows, run)
     counts = Counter(rows["label_status"])
     rejects = Counter(r for s, r in zip(rows["label_status"], rows["reason"], strict=True) if s == "rejected")
@@ -73,8 +74,8 @@ def generate(args: Namespace) -> Result:
     return {"out": str(args.out), "rows": counts["kept"], **figures}
 
 
-def _preview(args: Namespace, task: Task, exemplars: Dataset, keywords: Result) -> Result:
-    """Make the first calls, and show them in the terminal and as a page."""
+def _preview(args: Namespace, task: Task, exemplars: Dataset, keywords: Result) -> tuple[Result, int]:
+    """Make the first calls, and show them in the terminal and as a page; no good row is exit code 1."""
     from hf_synth.generation.preview import preview
     from hf_synth.task.folders import work_folder
 
@@ -82,7 +83,7 @@ def _preview(args: Namespace, task: Task, exemplars: Dataset, keywords: Result) 
         raise LLMError("--preview N: give the number of notes to look at, 1 or more")
     beside = options.gold_path(args) or (args.out.parent if args.out else Path())
     args.batch = False  # the answers have the same keys, and a preview does not wait for a day
-    with llms.llm_of(args, beside) as llm:
+    with keeping_answers(args, beside), llms.llm_of(args, beside) as llm:
         made = preview(task, exemplars, llm, rows=args.preview, seed=args.seed, **keywords)
     page = made.write(work_folder(beside if beside.exists() else Path()) / "preview")
     if made.access == "open" or sys.stdout.isatty():
@@ -90,4 +91,4 @@ def _preview(args: Namespace, task: Task, exemplars: Dataset, keywords: Result) 
     else:
         print(f"{made.summary()} The notes are {made.access}: they are shown in a terminal, and on the page.")
     print(f"-> {page}; the same command without --preview goes on from here")
-    return {"preview": str(page), **made.figures()}
+    return {"preview": str(page), **made.figures()}, int(not made.kept)

@@ -56,6 +56,13 @@ def print_estimate(guess: Estimate, args: Namespace) -> Result:
     return {"dry_run": True, **vars(guess), "cost_usd": half}
 
 
+def journal_path(args: Namespace, beside: Path) -> Path:
+    """Return the path of the journal: --journal, or beside some data, or in the working folder."""
+    from hf_synth.task.folders import work_folder
+
+    return args.journal or work_folder(beside if beside.exists() else Path()) / "journal.sqlite"
+
+
 @contextlib.contextmanager
 def llm_of(args: Namespace, beside: Path, model: str | None = None) -> Iterator[Chat]:
     """Open an LLM; "simulator" and a GGUF file start a server on this machine for as long as it is needed.
@@ -68,15 +75,10 @@ def llm_of(args: Namespace, beside: Path, model: str | None = None) -> Iterator[
         LLMError: the options contradict each other, or name no endpoint; a local model cannot be started.
     """
     from hf_synth.llm.gguf_files import is_gguf
-    from hf_synth.task.folders import work_folder
 
     model = model or args.llm
-    journal = args.journal or work_folder(beside if beside.exists() else Path()) / "journal.sqlite"
+    journal = journal_path(args, beside)
     if args.local:
-        if args.base_url or args.batch or args.rpm or args.tpm or args.hedge:
-            raise LLMError(
-                "--local runs the model in this process; leave out --base-url, --batch, --rpm, --tpm and --hedge"
-            )
         yield hf_synth.LocalLLM(model, journal=journal, revision=args.revision, sampling=sampling_of(args))
         return
     names = ("concurrency", "budget_usd", "rpm", "tpm", "hedge")
@@ -85,8 +87,6 @@ def llm_of(args: Namespace, beside: Path, model: str | None = None) -> Iterator[
     keywords |= {"journal": journal, "price": tuple(args.price) if args.price else None}
     keywords["sampling"] = sampling_of(args)
     if is_gguf(model) and not args.base_url:
-        if args.batch or args.rpm or args.tpm or args.hedge:
-            raise LLMError(f"{model} is run by a server on this machine; leave out --batch, --rpm, --tpm and --hedge")
         if os.environ.get("OPENAI_BASE_URL") and not args.quiet:
             print(
                 f"{model} runs on this machine; --base-url asks an endpoint for a model of that name", file=sys.stderr

@@ -20,8 +20,10 @@ import hf_synth
 from hf_synth.cli import options
 from hf_synth.cli.checks import check_verb
 from hf_synth.cli.options import Result
+from hf_synth.cli.stopping import on_stop
 from hf_synth.cli.terminal import plain
 from hf_synth.errors import GoldError, HfSynthError, MissingGoldError, PublishError, RowError, TaskError
+from hf_synth.reports.progress import paused
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -275,29 +277,50 @@ def _add_hub(parser: ArgumentParser) -> None:
 
 def publish(args: Namespace) -> tuple[Result, int]:
     """Check, describe and publish; refused or not confirmed is exit code 1."""
-    from hf_synth.gold.adoption import read_dataset
-    from hf_synth.task.folders import read_manifest
-
     task = hf_synth.load_task(args.task)
     check_verb(task, args, out="within")
     names = ("push", "token", "endpoint", "attestation", "tag", "dry_run", "squash")
     shared = {**{name: getattr(args, name) for name in names}, **_detectors(args), "export_dir": args.out}
     shared |= {"gold": options.gold_of(task, args, optional=True) or None, "gated": args.gated or None}
     shared |= {"private": True if args.private else False if args.public else None}
-    shared["confirm"] = lambda verdict: _confirmed(verdict, args)
-    scores = _scores(args.scores)
-    if (args.folder / "config.json").is_file():
-        examples = read_dataset(args.examples) if args.examples else None
-        shared |= {"examples": examples, "membership": args.membership}
-        verdict = hf_synth.publish_model(task, args.folder, scores, args.repo_id, **shared)
-    else:
-        shared |= {"manifest": read_manifest(args.folder) if args.folder.is_dir() else None, "scores": scores}
-        rows = read_dataset(args.folder)
-        verdict = hf_synth.publish_dataset(task, rows, args.repo_id, augmented=args.augmented, **shared)
+    pushing: list[bool] = []
+
+    def confirm(verdict: Verdict) -> bool:
+        pushing.append(_confirmed(verdict, args))
+        return pushing[-1]
+
+    shared["confirm"] = confirm
+    with on_stop(lambda: _sent(args, any(pushing))):
+        verdict = _publish(task, args, shared)
     print(verdict)
     if args.dry_run:
         print("  nothing was written and nothing sent (--dry-run)")
     return verdict.to_json(), 0 if verdict.allowed and (args.dry_run or verdict.pushed or not args.push) else 1
+
+
+def _publish(task: Task, args: Namespace, shared: Result) -> Verdict:
+    """Publish a folder of rows or of a model."""
+    from hf_synth.gold.adoption import read_dataset
+    from hf_synth.task.folders import read_manifest
+
+    scores = _scores(args.scores)
+    if (args.folder / "config.json").is_file():
+        examples = read_dataset(args.examples) if args.examples else None
+        shared |= {"examples": examples, "membership": args.membership}
+        return hf_synth.publish_model(task, args.folder, scores, args.repo_id, **shared)
+    shared |= {"manifest": read_manifest(args.folder) if args.folder.is_dir() else None, "scores": scores}
+    rows = read_dataset(args.folder)
+    return hf_synth.publish_dataset(task, rows, args.repo_id, augmented=args.augmented, **shared)
+
+
+def _sent(args: Namespace, pushing: bool) -> str:
+    """Say what a publication that was stopped leaves."""
+    if not pushing:
+        return "nothing was sent; run the same command again"
+    return (
+        f"{args.repo_id} may hold the files already, without a tag and as private as it was before; run the same "
+        "command again, which sends what is missing"
+    )
 
 
 def _scores(path: Path | None) -> Scores | None:
@@ -328,7 +351,8 @@ def _confirmed(verdict: Verdict, args: Namespace) -> bool:
 
 def _yes(question: str) -> bool:
     try:
-        return input(plain(question)).strip().lower() in ("y", "yes")
+        with paused():
+            return input(plain(question)).strip().lower() in ("y", "yes")
     except EOFError:
         return False
 
@@ -360,6 +384,7 @@ def withdraw(args: Namespace) -> tuple[Result | None, int]:
         if not _yes(f"Withdraw {planned.kind} {args.repo_id} from {planned.endpoint}? [y/N] "):
             print("nothing was withdrawn")
             return None, 1
-    withdrawal = hf_synth.withdraw(args.repo_id, dry_run=args.dry_run, **release)
+    with on_stop(lambda: "the release may be withdrawn in part; run the same command again, which withdraws the rest"):
+        withdrawal = hf_synth.withdraw(args.repo_id, dry_run=args.dry_run, **release)
     print(withdrawal)
     return withdrawal.to_json(), 0

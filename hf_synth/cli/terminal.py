@@ -12,6 +12,8 @@ import sys
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, cast
 
+from hf_synth.reports.progress import make_room
+
 if TYPE_CHECKING:
     from typing import TextIO
 
@@ -38,6 +40,7 @@ class PlainStream:
 
     def write(self, text: str) -> int:
         """Write a text; return its length, as the caller knows it."""
+        make_room(text, result=not self._progress)
         start = cast("re.Match[str]", _PROGRESS.match(text))[0] if self._progress else ""
         self._stream.write(start + plain(text[len(start) :]))
         return len(text)

@@ -12,6 +12,7 @@ import hf_synth
 from hf_synth.cli import options
 from hf_synth.cli.checks import check_verb
 from hf_synth.cli.options import Result, count_text
+from hf_synth.cli.stopping import command, on_stop
 from hf_synth.errors import ColumnError, TaskError
 from hf_synth.task.columns import names_shown
 
@@ -95,12 +96,27 @@ def train(args: Namespace) -> Result:
         )
         options.progress_of(args)(f"{why}: nothing is held back to stop early by, and the last epoch is kept")
     keywords = {"base_model": options.base_model(task, args, rows), **options.training_options(task, args)}
-    path = hf_synth.train(task, rows, validation, output_dir=args.out, seed=args.seed, resume=args.resume, **keywords)
+    with on_stop(lambda: _kept(args)):
+        path = hf_synth.train(
+            task, rows, validation, output_dir=args.out, seed=args.seed, resume=args.resume, **keywords
+        )
     best = model_facts(path).get("best_validation")
     learnt = len(usable_rows(rows))  # rejected and dropped rows teach nothing
     print(f"{learnt:,} rows -> {path}" + (f", {best:.3f} on validation rows" if best else ""))
     options.say_toy(task, args)
     return {"out": str(path), "rows": learnt}
+
+
+def _kept(args: Namespace) -> str:
+    """Say what a training that was stopped leaves."""
+    from hf_synth.models.checkpoints import STEPS, kept_step
+
+    if not args.resume:
+        return f"nothing was kept; with --resume a training keeps checkpoints: {command(args, '--resume')}"
+    step = kept_step(args.out)
+    if step is None:
+        return f"nothing was kept, since the first checkpoint comes after {STEPS} steps; run the same command again"
+    return f"the checkpoint of step {step:,} is kept; run the same command again to go on"
 
 
 def add_models_options(parser: ArgumentParser) -> None:

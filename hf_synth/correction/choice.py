@@ -22,6 +22,7 @@ from hf_synth.correction.lineage import Lineage
 from hf_synth.correction.policy import GENERATOR, apply, settle
 from hf_synth.evaluation.intervals import wilson_at
 from hf_synth.evaluation.metrics import group_codes
+from hf_synth.reports.progress import counted
 from hf_synth.task.labels import Floats, Ints
 
 NOTHING = "gold_only"  # the candidate that uses none of the rows
@@ -283,7 +284,7 @@ def choose_method(
     hits = {m: np.zeros(len(truth)) for m in methods}
     options: Any = {"coverage": coverage, "coverage_by_class": coverage_by_class, "bounds": False}
     by_source: dict[str, list[Floats]] = {}
-    for k in range(int(fold.max()) + 1):
+    for k in counted("trial of all methods on held-out gold", range(int(fold.max()) + 1)):
         inside, held, aside = np.flatnonzero(fold != k), np.flatnonzero(fold == k), audited[audited_fold == k]
         at = np.concatenate([held, len(fold) + np.flatnonzero(audited_fold == k)])
         keep = np.arange(len(rows.meant)) if lineage is None else lineage.without(k)

@@ -35,6 +35,7 @@ from hf_synth.models.inference import predict_proba
 from hf_synth.models.linear import drawn, linear_learner, shift, text_features, text_shift
 from hf_synth.models.loading import model_folder
 from hf_synth.models.record import ModelAt, model_facts, weights_sha256
+from hf_synth.reports.progress import stage
 from hf_synth.task.access import overall_access
 from hf_synth.task.arrow import arrow_table, placed, repeated, rewritten
 from hf_synth.task.columns import UNLABELLED, annotation_columns, strictest
@@ -154,6 +155,13 @@ def correct_with_policy(
     **options: Unpack[CorrectionOptions],
 ) -> tuple[Dataset, Policy]:
     """Correct the labels of synthetic rows as `correct` does; return the rows and the policy."""
+    with stage("correcting labels"):
+        return _correct(task, synthetic, corrector, gold, seed, options)
+
+
+def _correct(
+    task: Task, synthetic: Dataset, corrector: Corrector, gold: Dataset, seed: int, options: CorrectionOptions
+) -> tuple[Dataset, Policy]:
     method, audited = check_correction(task, corrector, gold=gold, **options), options.get("audited")
     rows = _contract(task, synthetic)
     usable = _usable(task, rows)

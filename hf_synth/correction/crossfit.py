@@ -24,6 +24,7 @@ from hf_synth.correction.policy import GENERATOR, OF_BOTH, Annotations, Correcte
 from hf_synth.errors import ColumnError
 from hf_synth.evaluation.calibration import temper, temperature
 from hf_synth.evaluation.metrics import group_codes
+from hf_synth.reports.progress import counted
 from hf_synth.task.labels import Floats, Ints
 
 # predict(gold positions, synthetic positions) -> probabilities of each
@@ -160,7 +161,7 @@ def of_gold(rows: Rows, learn: Learn, gold: Ints, seed: int) -> tuple[Floats, Fl
     every, none = np.arange(len(rows.meant)), np.arange(0)
     out = np.zeros((len(gold), rows.n_labels))
     opinions = []
-    for k in range(int(fold.max()) + 1):
+    for k in counted("fold", range(int(fold.max()) + 1)):
         predict = learn(gold[fold != k], none, np.zeros((0, rows.n_labels)))
         out[fold == k], probs = predict(gold[fold == k], every)
         opinions.append(probs)
@@ -174,15 +175,14 @@ def of_both(rows: Rows, learn: Learn, gold: Ints, targets: Floats, seed: int, sp
     A synthetic row is judged with the gold that it was written from, so that neither speaks for the other.
     """
     out, opinions = np.zeros((len(gold), rows.n_labels)), np.zeros((len(rows.meant), rows.n_labels))
-    for split in range(splits):
+    for split, side in counted("fold", [(split, side) for split in range(splits) for side in (0, 1)]):
         side_gold, side_rows, _ = _sides(rows, gold, seed + 7919 * split)
-        for side in (0, 1):
-            inside, mine = gold[side_gold != side], np.flatnonzero(side_rows == side)
-            other = np.flatnonzero(side_rows != side)
-            predict = learn(inside, other, targets[other])
-            of_held, of_mine = predict(gold[side_gold == side], mine)
-            out[side_gold == side] += of_held / splits
-            opinions[mine] += of_mine / splits
+        inside, mine = gold[side_gold != side], np.flatnonzero(side_rows == side)
+        other = np.flatnonzero(side_rows != side)
+        predict = learn(inside, other, targets[other])
+        of_held, of_mine = predict(gold[side_gold == side], mine)
+        out[side_gold == side] += of_held / splits
+        opinions[mine] += of_mine / splits
     return out, opinions
 
 

@@ -28,6 +28,7 @@ from hf_synth.generation.prompts import Messages, json_line
 from hf_synth.llm.decoding import ending_tokens, log_likelihoods
 from hf_synth.llm.local import LocalLLM
 from hf_synth.llm.questions import Answer, Chat, Question, access_of_llm, asked_of
+from hf_synth.reports.progress import counted, stage
 from hf_synth.task.columns import LLM_CONFIDENCE, UNLABELLED, USAGE_COLUMNS, Access, access_of, strictest
 from hf_synth.task.labels import Floats, checked_texts, column_of, groups_of
 from hf_synth.task.task import Task
@@ -165,16 +166,21 @@ class LLMJudge:
         sampling = {**(_ONE_TOKEN if self.logprobs else _SAMPLING), **self.sampling}
         schema = None if self.logprobs else label_schema(task)
         answers = self.llm.stream(questions(), access=access, schema=schema, scope=task.fingerprint(), **sampling)
-        for number, answer in enumerate(answers):
-            row, vote = divmod(number, self.votes)
-            self._models.add(answer.model)
-            probs = self._letter_probs(answer, orders[vote], tally) if self.logprobs else self._vote(answer, tally)
-            if probs is not None:
-                tally["votes"] += 1
-                score[row] += probs
-                cast[row] += 1
-            elif not tally["votes"] and number + 1 >= _IN_VAIN:
-                break  # the others would be paid for in vain
+        with stage(total=len(texts), unit="notes judged") as bar:
+            for number, answer in enumerate(answers):
+                row, vote = divmod(number, self.votes)
+                self._models.add(answer.model)
+                probs = self._letter_probs(answer, orders[vote], tally) if self.logprobs else self._vote(answer, tally)
+                if probs is not None:
+                    tally["votes"] += 1
+                    score[row] += probs
+                    cast[row] += 1
+                elif not tally["votes"] and number + 1 >= _IN_VAIN:
+                    break  # the others would be paid for in vain
+                bar.done = (number + 1) / self.votes
+                bar.words = f"{number + 1 - tally['votes']:,} votes missing" if tally["votes"] <= number else ""
+                if answer.cached:
+                    bar.restart()
         if task.kind == "multi_label":
             return (score + _PRIOR / 2) / (cast + _PRIOR)[:, None], cast
         return (score + _PRIOR / k) / (cast + _PRIOR)[:, None], cast
@@ -218,7 +224,7 @@ class LLMJudge:
         start, endings = ending_tokens(model, [json_line({task.label_column: name}) for name in task.labels])
         lengths = np.array([len(e) for e in endings])
         probs, cast = np.zeros((len(texts), len(task.labels))), np.zeros(len(texts), dtype=np.int64)
-        for order in label_orders(len(task.labels), self.votes, self.seed):
+        for order in counted("order of the labels", label_orders(len(task.labels), self.votes, self.seed)):
 
             def scored(some: Sequence[Mapping[str, str]], order: Sequence[int] = order) -> Floats:
                 prompts = [model.prompt(judge_messages(task, text, order)) + start for text in some]
@@ -228,7 +234,7 @@ class LLMJudge:
                 return scores
 
             prior = scored([dict.fromkeys(task.text_columns, _NOTHING)])[0] if self.prior_free else 0.0
-            for begin in range(0, len(texts), _AT_ONCE):
+            for begin in counted("batch", range(0, len(texts), _AT_ONCE)):
                 scores: Floats = scored(texts[begin : begin + _AT_ONCE]) - prior
                 fits = np.isfinite(scores).all(1)
                 raised = np.exp(scores[fits] - scores[fits].max(1, keepdims=True))

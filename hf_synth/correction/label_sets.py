@@ -24,6 +24,7 @@ from hf_synth.correction.noise import confident_noise, denoise
 from hf_synth.correction.policy import RELABELS, Policy, apply
 from hf_synth.errors import ColumnError
 from hf_synth.models.linear import drawn, linear_learner, shift, text_features, text_shift
+from hf_synth.reports.progress import counted
 from hf_synth.task.labels import Floats, Ints, groups_of, judged_mask, label_matrix, texts_of
 from hf_synth.task.task import Task
 
@@ -263,7 +264,7 @@ def choose_for_sets(
     fold = folds(crossed.truth, sets.groups, FOLDS, seed) if lineage is None else lineage.fold
     cell_weight = _cell_weights(sets.truth)
     worth = {m: np.zeros(len(sets.truth)) for m in METHODS}
-    for k in range(int(fold.max()) + 1):
+    for k in counted("trial of all methods on held-out gold", range(int(fold.max()) + 1)):
         inside, held = np.flatnonzero(fold != k), np.flatnonzero(fold == k)
         keep = np.arange(len(sets.meant)) if lineage is None else lineage.without(k)
         part = Sets(sets.meant[keep], sets.truth, sets.groups, None if lineage is None else lineage.of_rows(keep))

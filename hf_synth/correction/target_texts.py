@@ -23,6 +23,7 @@ from hf_synth.correction.methods import methods_of
 from hf_synth.correction.policy import Policy
 from hf_synth.errors import ColumnError
 from hf_synth.models.text2text import generate_text, input_texts, text_scores
+from hf_synth.reports.progress import counted
 from hf_synth.task.labels import Ints, groups_of, target_texts
 from hf_synth.task.task import Task
 
@@ -206,7 +207,7 @@ def _cross_written(task: Task, rows: Dataset, gold: Dataset, fit_rows: Fit, seed
     """Write targets for gold by models that did not see it, and for the synthetic rows by one of all gold."""
     of_gold = [""] * len(gold)
     fold = _folds(gold, FOLDS, seed)
-    for k in range(int(fold.max()) + 1):
+    for k in counted("fold", range(int(fold.max()) + 1)):
         held = np.flatnonzero(fold == k)
         targets = _written(task, fit_rows(gold.select(np.flatnonzero(fold != k))), gold.select(held))
         for i, target in zip(held.tolist(), targets, strict=True):
@@ -221,7 +222,7 @@ def _choose(task: Task, rows: Dataset, gold: Dataset, meant: Sequence[str], fit_
         return unmeasured(PRIORS, lineage.least_share())
     half = lineage.fold if lineage.shows.any() else _folds(gold, FOLDS, seed)
     worth = {m: np.zeros(len(gold)) for m in METHODS}
-    for k in range(int(half.max()) + 1):
+    for k in counted("trial of all methods on held-out gold", range(int(half.max()) + 1)):
         held, keep = np.flatnonzero(half == k), lineage.without(k) if lineage.shows.any() else np.arange(len(rows))
         inside, outside = gold.select(np.flatnonzero(half != k)), gold.select(held)
         some, theirs = rows.select(keep), [meant[i] for i in keep]

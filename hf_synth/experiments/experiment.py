@@ -32,6 +32,7 @@ from hf_synth.experiments.report import write_study_report
 from hf_synth.experiments.results import Results, read_cells, write_results
 from hf_synth.generation.generation import estimate
 from hf_synth.gold.adoption import read_dataset
+from hf_synth.reports.progress import stage
 from hf_synth.task.folders import atomic_file
 from hf_synth.task.task import Task
 
@@ -103,10 +104,12 @@ def experiment(
         and not {j.pool, j.judged} & set(failures)
         and not planning.stage_exists(study, "corrected", j.corrected)
     }
-    for job, error in _run_jobs(study, list(corrections.values()), processes):
-        say(_progress(job, error, "corrected"))
-        if error:
-            failures[job.key] = error
+    with stage(total=len(corrections), unit="corrections") as bar:
+        for job, error in _run_jobs(study, list(corrections.values()), processes):
+            bar.advance()
+            say(_progress(job, error, "corrected"))
+            if error:
+                failures[job.key] = error
     ready = []
     for job in waiting:
         error = (
@@ -116,9 +119,11 @@ def experiment(
             _record_failure(study, job, error)
         else:
             ready.append(job)
-    for number, (job, error) in enumerate(_run_jobs(study, ready, processes), 1):
-        _record_failure(study, job, error)
-        say(f"{number}/{len(ready)} {_progress(job, error, 'scored')}")
+    with stage(total=len(ready), unit="cells") as bar:
+        for number, (job, error) in enumerate(_run_jobs(study, ready, processes), 1):
+            _record_failure(study, job, error)
+            bar.advance()
+            say(f"{number}/{len(ready)} {_progress(job, error, 'scored')}")
     unmatched = _unmatched_audits(study, jobs)
     if unmatched:
         say(f"{unmatched} of {len(study.audited)} audited ids are of no synthetic row of the experiment: not used")

@@ -24,6 +24,7 @@ from hf_synth.gold.adoption import read_dataset
 from hf_synth.gold.gold import subset
 from hf_synth.models.training import train, trainer_fit
 from hf_synth.reports.page import markdown_table
+from hf_synth.reports.progress import counted
 from hf_synth.task.columns import MANIFEST
 from hf_synth.task.folders import (
     FOLLOWS,
@@ -132,7 +133,8 @@ def run(
     mixtures |= {arm.replace("gold", f"gold_{n}"): _mixture(task, arm, shown, rows, corrected) for arm in mixed}
     scores: dict[str, Scores] = {}
     models: dict[str, Path] = {}
-    for name in sorted(mixtures, key=lambda a: (not a.startswith("gold") or "plus" in a, a.count("plus"))):
+    order = sorted(mixtures, key=lambda a: (not a.startswith("gold") or "plus" in a, a.count("plus")))
+    for name in counted("model", order):
         say(f"training on {name}: {len(mixtures[name]):,} rows")
         models[name] = train(task, mixtures[name], output_dir=out / "models" / name, **how)
         scores[name] = evaluate(task, models[name], gold["test"], exclude=gold["train"], seed=seed)

@@ -28,6 +28,7 @@ from hf_synth.llm.journal import default_journal
 from hf_synth.llm.questions import Answer, Chat, access_of_llm, asked_of
 from hf_synth.privacy.repetition import Seen
 from hf_synth.reports.page import markdown_table
+from hf_synth.reports.progress import Stage, shown, stage
 from hf_synth.task.columns import REASONS, USAGE_COLUMNS, Access, strictest
 from hf_synth.task.folders import WORK
 from hf_synth.task.scripts import is_artificial
@@ -83,7 +84,7 @@ def generate(
         balance: how n rows are shared among the labels (see `label_plan`).
         max_calls: the most calls; three times the number needed if every answer were good when None.
         seed: of the plan; the same seed asks the same questions.
-        progress: show a progress bar.
+        progress: show the progress: notes, rejected answers, failures, dollars and the time that is left.
 
     Returns:
         n good rows (`label_status` "kept"; fewer, with a warning, when the calls do not suffice) and the rejects of
@@ -123,9 +124,12 @@ def generate_with_figures(
     llm, settings = settings_of(task, exemplars, llm, prompt, pool, schedule)
     access = strictest(pool.access, access_of_llm(llm))
     making = _Making(task, access, quotas, schedule, asked_of(llm, dict(prompt.sampling)), Gates(task, pool))
-    for answer in llm.stream(schedule.questions(), progress=progress and making.words, **settings):
-        making.take(answer)
-    making.check()
+    with shown(progress), stage(total=sum(quotas.values()), unit="notes") as bar:
+        for answer in llm.stream(schedule.questions(), **settings):
+            making.take(answer)
+            making.show(bar, cached=answer.cached)
+        making.check()
+        making.show(bar)
     if making.cut:
         llm.keep(making.cut)
     return making.table.dataset(), making.figures()
@@ -202,12 +206,15 @@ class _Making:
             self.table.add(row | usage)
             usage = {}
 
-    def words(self) -> str:
-        """Return the counts of notes, failures and time-outs so far, for the progress bar."""
-        late = self._failures["timeout"]
-        counts = {"failed": self._failures.total() - late, "timed out": late, "refused": self._refused}
-        notes = f"{sum(self._quotas.values()) - sum(self._left.values()):,} notes"
-        return ", ".join([notes, *(f"{count:,} {word}" for word, count in counts.items() if count)])
+    def show(self, bar: Stage, *, cached: bool = False) -> None:
+        """Show the notes, the rejected answers, the refusals and the dollars so far."""
+        bar.done = sum(self._quotas.values()) - sum(self._left.values())
+        if cached:
+            bar.restart()
+        counts = {"rejected": self._reasons.total(), "refused": self._refused}
+        words = [f"{count:,} {word}" for word, count in counts.items() if count]
+        words += [f"${self._usage['cost_usd']:,.2f}"] if self._usage["cost_usd"] else []
+        bar.words = " | ".join(words)
 
     def figures(self) -> dict[str, Any]:
         """Return the figures of the run, and log a warning where rows are missing."""

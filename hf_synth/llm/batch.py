@@ -33,7 +33,7 @@ from hf_synth.llm.journal import NO_ANSWER, Entry, Shared, marked
 from hf_synth.llm.leases import claim, keep_renewing, new_owner, release
 from hf_synth.llm.llm import LLM
 from hf_synth.llm.manners import provided_limit, request, sent_otherwise
-from hf_synth.llm.questions import Answer, Messages, Progress, Question, asked_of, check_sampling, seed_of, with_keys
+from hf_synth.llm.questions import Answer, Messages, Question, asked_of, check_sampling, seed_of, with_keys
 from hf_synth.llm.replies import Failure, Reply, error_code, failure_kind, read_reply
 from hf_synth.llm.stream import Stream
 
@@ -115,7 +115,7 @@ class BatchLLM:
         schema: Mapping[str, Any] | None = None,
         samples: Iterable[int] | None = None,
         scope: str = "",
-        progress: Progress = False,
+        progress: bool = False,
         ahead: int | None = None,
         **sampling: Any,
     ) -> Iterator[Answer]:
@@ -151,8 +151,7 @@ class BatchLLM:
         total = len(list_of_messages) if isinstance(list_of_messages, Sequence) else None
         questions = with_keys(list_of_messages, samples, [self.model, sampling, schema, scope])
         asking = _Asking(self, schema, sampling)
-        bar = {"total": total, "desc": self.model}
-        return Stream(asking, self.llm.open_journal(), ahead=ahead, bar=bar, progress=progress).answers(questions)
+        return Stream(asking, self.llm.open_journal(), ahead=ahead, total=total, progress=progress).answers(questions)
 
 
 class _Asking:

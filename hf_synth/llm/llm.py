@@ -35,7 +35,7 @@ from hf_synth.llm.local_server import LlamaServer, connections, local_server
 from hf_synth.llm.manners import MOST_RULES, First, Manners, Refusal, provided_limit, request, sent_otherwise
 from hf_synth.llm.pacing import Pace
 from hf_synth.llm.providers import Provider, chat_url, key_headers, key_of, next_step, provider_of
-from hf_synth.llm.questions import Answer, Messages, Progress, Question, asked_of, check_sampling, seed_of, with_keys
+from hf_synth.llm.questions import Answer, Messages, Question, asked_of, check_sampling, seed_of, with_keys
 from hf_synth.llm.refused import Rules, names_model, own_words
 from hf_synth.llm.replies import Failure, Reply, failure_kind, read_limits, read_reply, retry_after
 from hf_synth.llm.stream import Stream, Tally
@@ -259,7 +259,7 @@ class LLM:
         schema: Mapping[str, Any] | None = None,
         samples: Iterable[int] | None = None,
         scope: str = "",
-        progress: Progress = False,
+        progress: bool = False,
         **sampling: Any,
     ) -> list[Answer]:
         """Ask all questions and return their answers in order.
@@ -271,7 +271,7 @@ class LLM:
             samples: a number for each question; equal messages with different numbers are different questions. When
                 None, how often the same messages occurred before in this call.
             scope: another part of the journal's key, e.g. the fingerprint of a task.
-            progress: show a progress bar, with failures and time-outs; a function gives other words beside it.
+            progress: show the progress, with failures and time-outs.
             sampling: sampling parameters of the endpoint. Each question has its own `seed` (from its key) unless one
                 is given here; `seed=None` sends none.
 
@@ -294,7 +294,7 @@ class LLM:
         schema: Mapping[str, Any] | None = None,
         samples: Iterable[int] | None = None,
         scope: str = "",
-        progress: Progress = False,
+        progress: bool = False,
         ahead: int | None = 4096,
         **sampling: Any,
     ) -> Iterator[Answer]:
@@ -308,11 +308,12 @@ class LLM:
         sampling = asked_of(self, sampling)
         check_sampling(sampling)
         total = len(list_of_messages) if isinstance(list_of_messages, Sequence) else None
-        bar = {"total": total, "desc": self.model}
         with ExitStack() as stack:
             asking = _Asking(self, access, schema, sampling, stack)
             questions = with_keys(list_of_messages, samples, [self.model, sampling, schema, scope])
-            stream = Stream(asking, asking.journal, ahead=ahead, bar=bar, progress=progress)
+            stream = Stream(
+                asking, asking.journal, ahead=ahead, total=total, progress=progress, local=self._server is not None
+            )
             yield from stream.answers(questions)
             asking.finish(stream.tally)
 

@@ -22,7 +22,7 @@ from hf_synth.errors import LLMError
 from hf_synth.llm.decoding import Checkpoint, Loaded, Row, Sampling, free_memory, is_out_of_memory, read_sampling
 from hf_synth.llm.gguf_files import Weights
 from hf_synth.llm.journal import Entry, Journal, Shared, default_journal, marked
-from hf_synth.llm.questions import Answer, Messages, Progress, Question, asked_of, check_sampling, seed_of, with_keys
+from hf_synth.llm.questions import Answer, Messages, Question, asked_of, check_sampling, seed_of, with_keys
 from hf_synth.llm.stream import Stream, leased
 from hf_synth.models.tokens import batches
 from hf_synth.task.columns import Access
@@ -142,7 +142,7 @@ class LocalLLM:
         schema: Mapping[str, Any] | None = None,
         samples: Iterable[int] | None = None,
         scope: str = "",
-        progress: Progress = False,
+        progress: bool = False,
         ahead: int | None = 4096,
         **sampling: Any,
     ) -> Iterator[Answer]:
@@ -171,12 +171,11 @@ class LocalLLM:
         check_sampling(sampling)
         how = read_sampling(sampling, self.max_new_tokens)
         total = len(list_of_messages) if isinstance(list_of_messages, Sequence) else None
-        bar = {"total": total, "desc": self.model}
         asking = _Asking(self, how)
         questions = with_keys(list_of_messages, samples, [self._checkpoint.digest, asdict(how), None, scope])
-        yield from Stream(asking, asking.journal, ahead=ahead, bar=bar, progress=progress, first=_LOOK_AHEAD).answers(
-            questions
-        )
+        yield from Stream(
+            asking, asking.journal, ahead=ahead, total=total, progress=progress, local=True, first=_LOOK_AHEAD
+        ).answers(questions)
 
     def open_journal(self) -> Journal:
         """Open the journal once for this LocalLLM; it is closed with it."""

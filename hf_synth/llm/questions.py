@@ -7,7 +7,7 @@ schema, sample and scope.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
@@ -19,7 +19,6 @@ from hf_synth.task.columns import Access, strictest
 
 Status = Literal["ok", "refusal", "truncated", "error"]
 Messages = Sequence[Mapping[str, str]]
-Progress = bool | Callable[[], str]  # whether to show a bar, or the words beside it
 Logprobs = tuple[tuple[str, tuple[tuple[str, float], ...]], ...]  # (token, its alternatives)
 Keyed = tuple[str, list[dict[str, str]]]  # (key, messages) of a question
 

@@ -8,16 +8,18 @@ from __future__ import annotations
 
 import logging
 import threading
+import time
 from collections import Counter, deque
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from typing import Any, Generic, Protocol, TypeVar
+from typing import Generic, Protocol, TypeVar
 
 from hf_synth.errors import JournalError
 from hf_synth.llm.journal import Entry, Journal, Shared
 from hf_synth.llm.leases import claim, new_owner, release, renew
-from hf_synth.llm.questions import Answer, Keyed, Messages, Progress, answer_of, chunks
+from hf_synth.llm.questions import Answer, Keyed, Messages, answer_of, chunks
+from hf_synth.reports.progress import Stage, shown, stage
 
 _LOG = logging.getLogger(__name__)
 _LEASE_SECONDS = 60.0
@@ -93,8 +95,9 @@ class Stream(Generic[T]):
         journal: looked up before anything is asked.
         ahead: how many questions may follow the oldest open one; None for no bound.
         first: questions in the first look-up, which grow up to `_LOOK_UP`.
-        bar: keywords of tqdm.
-        progress: whether the bar is shown; or a function that returns the words beside it, by default the failures.
+        total: how many questions there are; None where that is not known.
+        progress: show the progress; it is shown anyway within `progress.shown`.
+        local: whether this machine answers; the progress then says how many tokens a second come.
     """
 
     def __init__(
@@ -103,30 +106,30 @@ class Stream(Generic[T]):
         journal: Journal,
         *,
         ahead: int | None,
-        bar: dict[str, Any],
-        progress: Progress = False,
+        total: int | None = None,
+        progress: bool = False,
+        local: bool = False,
         first: int = _LOOK_UP_FIRST,
     ) -> None:
         self.tally = Tally()
-        self._words = progress if callable(progress) else lambda: self.tally.failed
         self._asking, self._journal, self._ahead, self._first = asking, journal, ahead, first
-        self._bar = {"unit": "answer", "disable": not progress, **bar}
+        self._total, self._progress, self._local = total, progress, local
+        self._written, self._begun = 0, 0.0  # tokens that were written since the first question was asked
+        self._bar = Stage()
         self._waiting: deque[Answer | _Asked[T]] = deque()
         self._open: dict[str, _Asked[T]] = {}  # questions whose outcome was not yet taken
 
     def answers(self, questions: Iterator[Keyed | None]) -> Iterator[Answer]:
         """Yield the answers in order; a None among the questions is a pause, which takes the oldest answer."""
-        from tqdm import tqdm
-
         waiting, asking = self._waiting, self._asking
-        with tqdm(**self._bar) as bar:
+        counted = self._total is not None
+        with shown(self._progress), stage(total=self._total, unit="answers" if counted else "") as bar:
+            self._bar = bar
 
             def take() -> Answer:
                 answer = self._take()
                 self.tally.add(answer)
-                if not bar.disable and (words := self._words()):
-                    bar.set_postfix_str(words, refresh=False)
-                bar.update()
+                self._count(answer)
                 return answer
 
             for chunk, pause in chunks(questions, self._first, _LOOK_UP):
@@ -147,6 +150,24 @@ class Stream(Generic[T]):
         if self.tally.cached:
             _LOG.info("%d of %d answers came from the journal", self.tally.cached, self.tally.answers)
 
+    def _count(self, answer: Answer) -> None:
+        """Count an answer in the progress."""
+        self._bar.advance()
+        if answer.cached:
+            self._bar.restart()
+        else:
+            self._written += answer.completion_tokens or 0
+        self._say()
+
+    def _say(self) -> None:
+        """Say in the progress what is under way and what failed."""
+        words = [f"{len(self._open):,} calls under way"] if self._open else []
+        words += [self.tally.failed] if self.tally.failed else []
+        passed = time.monotonic() - self._begun
+        if self._local and self._begun and passed > 1 and self._written:
+            words.append(f"{self._written / passed:,.0f} tokens/s")
+        self._bar.words = " | ".join(words)
+
     def _look_up(self, chunk: list[Keyed]) -> Iterator[Answer | _Asked[T]]:
         entries = self._journal.get_many(key for key, _ in chunk if key not in self._open)
         for key, messages in chunk:
@@ -154,7 +175,9 @@ class Stream(Generic[T]):
                 yield answer_of(entries[key], cached=True)
                 continue
             if key not in self._open:
+                self._begun = self._begun or time.monotonic()
                 self._open[key] = _Asked(key, self._asking.submit(key, messages))
+                self._say()
             self._open[key].times += 1
             yield self._open[key]
 

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from hf_synth.errors import AccessError, HfSynthError
+from hf_synth.models.watching import LOGGED
 from hf_synth.task.columns import Access
 
 _LOG = logging.getLogger(__name__)
@@ -76,6 +77,7 @@ def training_arguments(
     with warm-up and enough epochs, here about 600 steps between 3 and 20 epochs.
 
     Args:
+        progress: whether the loss is taken now and then, for the line of progress.
         windows: mean number of windows of a row; with several, batches are smaller and gradients are accumulated.
         processes: that train together; with several, rows are not sorted by length, since each would sort its own way.
         resumable: whether checkpoints hold the optimizer's state and the callbacks'.
@@ -100,13 +102,15 @@ def training_arguments(
             "save_only_model": not resumable,
             "restore_callback_states_from_checkpoint": resumable,
             "logging_strategy": "steps" if progress or {"logging_steps", "logging_first_step"} & set(fields) else "no",
-            "disable_tqdm": not progress,
+            "disable_tqdm": True,
             "seed": seed,
         }
         if processes > 1:
             defaults["ddp_find_unused_parameters"] = False  # there are none, and looking for them costs a pass a step
             if not torch.accelerator.is_available():  # accelerate joins CPUs only where it is told that they train
                 os.environ.setdefault("ACCELERATE_USE_CPU", "1")
+        if progress:
+            defaults["logging_steps"] = LOGGED
         if fields.get("bf16") and not torch.accelerator.is_available():
             defaults["use_cpu"] = True  # transformers asks for it where no GPU is there
             if not cpu_has_bf16():

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from hf_synth.errors import OutputError
-from hf_synth.task.folders import private_folder, work_folder
+from hf_synth.task.folders import WORK, private_folder, work_folder
 
 STEPS = 500  # between checkpoints, by default
 
@@ -87,6 +87,18 @@ def last_checkpoint(folder: Path) -> Path | None:
         else:
             return path
     return None
+
+
+def kept_step(output: Path) -> int | None:
+    """Return the step of the latest checkpoint that is kept of trainings of a model; None where there is none.
+
+    Args:
+        output: the folder of the model.
+    """
+    home = output.parent / WORK / "training"
+    files = home.glob(f"{output.name}-{'[0-9a-f]' * 16}/checkpoint-*/trainer_state.json")
+    newest = max(files, key=lambda file: file.stat().st_mtime, default=None)
+    return None if newest is None else int(newest.parent.name.rpartition("-")[2])
 
 
 def checkpoint_callbacks(folder: Path, steps: int, patience: int | None) -> list[Any]:

@@ -17,7 +17,9 @@ import numpy as np
 from hf_synth.errors import ModelError, TaskError
 from hf_synth.models.loading import cpu_threads, forked, load_network, load_tokenizer, model_folder
 from hf_synth.models.tokens import batches, check_known, token_limit
+from hf_synth.models.watching import mention_device
 from hf_synth.models.windows import long_notes_of, padded_left, windows_of
+from hf_synth.reports.progress import shown, stage
 from hf_synth.task.labels import Floats32
 from hf_synth.task.task import Task
 
@@ -205,7 +207,6 @@ def _infer(
 ) -> Floats32:
     """Return what `pick` takes from the model's output for each window, pooled to rows, (N, width)."""
     import torch
-    from tqdm import tqdm
 
     limit = token_limit(tokenizer, network)
     windows = windows_of(tokenizer, task, dataset, limit, long_notes=way, cache_dir=cache_dir)
@@ -216,11 +217,12 @@ def _infer(
     network = network.to(device).eval()
     cuda = mixed and device.startswith("cuda")
     half = torch.autocast("cuda", torch.bfloat16) if cuda else contextlib.nullcontext()
-    bar = tqdm(total=len(scores), disable=not progress, unit="window")
-    with torch.inference_mode(), half, cpu_threads(), bar:
+    mention_device(device)
+    counted = stage(total=len(scores), unit="windows read")
+    with shown(progress), counted as bar, torch.inference_mode(), half, cpu_threads():
         for group in batches(windows.tokens.lengths.tolist(), budget):
             batch = windows.batch(group, tokenizer.pad_token_id, left)
             inputs = {key: torch.from_numpy(values).to(device) for key, values in batch.items()}
             scores[group] = pick(network(**inputs), inputs["attention_mask"]).float().cpu().numpy()
-            bar.update(len(group))
+            bar.advance(len(group))
     return windows.pool(scores, way)

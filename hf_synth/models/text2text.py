@@ -22,6 +22,8 @@ from hf_synth.errors import ModelError, TaskError
 from hf_synth.models.inference import TOKENS_PER_BATCH, usual_device
 from hf_synth.models.loading import cpu_threads, has_weights, load_network, load_tokenizer, model_folder, quiet
 from hf_synth.models.tokens import batches, check_known, check_vocabulary, pad
+from hf_synth.models.watching import mention_device
+from hf_synth.reports.progress import shown, stage
 from hf_synth.task.labels import Floats, checked_texts, right_texts, row_weights, target_texts
 from hf_synth.task.task import Task
 
@@ -229,7 +231,6 @@ def predict_texts(
         device: "cpu", "cuda", ...; a CUDA device when there is one.
     """
     import torch
-    from tqdm import tqdm
 
     most_read, most_written = token_limits(tokenizer, network.config)
     new = min(most_written, max_new_tokens or network.generation_config.max_new_tokens or NEW_TOKENS)
@@ -240,15 +241,16 @@ def predict_texts(
     device = device or usual_device()
     network = network.to(device).eval()
     half = torch.autocast("cuda", torch.bfloat16) if device.startswith("cuda") else contextlib.nullcontext()
-    bar = tqdm(total=len(rows), disable=not progress, unit="row")
-    with torch.inference_mode(), half, cpu_threads(), quiet(), bar:
+    mention_device(device)
+    counted = stage(total=len(rows), unit="texts written")
+    with shown(progress), counted as bar, torch.inference_mode(), half, cpu_threads(), quiet():
         for group in batches([len(row) + new for row in rows], tokens_per_batch):
             padded = pad(tokenizer, [{"input_ids": rows[i]} for i in group])
             inputs = {key: torch.from_numpy(values).to(device) for key, values in padded.items()}
             ids = network.generate(**inputs)
             for i, text in zip(group, tokenizer.batch_decode(ids, skip_special_tokens=True), strict=True):
                 texts[i] = text.strip()
-            bar.update(len(group))
+            bar.advance(len(group))
     return texts
 
 

@@ -29,6 +29,8 @@ from hf_synth.models.objectives import TrainerInputs, classifier_inputs, pooled_
 from hf_synth.models.record import ModelAt, joined_access, model_output, training_facts, weights_sha256, write_model
 from hf_synth.models.text2text import load_seq2seq, predict_texts, start_seq2seq, trainer_parts
 from hf_synth.models.tokens import check_vocabulary
+from hf_synth.models.watching import mention_device, watch
+from hf_synth.reports.progress import is_shown, shown, stage
 from hf_synth.task.columns import Access
 from hf_synth.task.folders import private_folder
 from hf_synth.task.labels import row_digests, row_weights, soft_labels, target_texts, usable_rows
@@ -90,6 +92,7 @@ def train(
         resume: keep checkpoints every 500 steps, or every so many; after a kill the same call continues from the last
             one and ends with the same weights, on a CPU bit by bit.
         cache_dir: a private folder of the user's that caches the tokens of texts for other trainings.
+        progress: show the progress: epoch, loss, validation score and the time that is left.
 
     Returns:
         The folder; its `hf_synth_facts.json` holds access, digests of every row seen, and parents.
@@ -115,20 +118,29 @@ def train(
     inputs = {"task": task.fingerprint(), "args": args, "seed": seed, "processes": _processes(), **options}
     with contextlib.ExitStack() as stack:
         draft = stack.enter_context(model_output(output)) if chief else None
-        stack.enter_context(quiet(not progress))
+        stack.enter_context(shown(progress))
+        stack.enter_context(quiet())
         threads = stack.enter_context(cpu_threads())
         started = time.perf_counter()
         work = stack.enter_context(_work(output, draft, inputs, (task, rows, validation, parent), resume, chief))
-        network, tokenizer, new = _start(base_model, parent, task, seed)
-        data = _trainer_inputs(network, tokenizer, task, rows, validation, class_weights, long_notes, cache_dir)
-        _try(network, data, str(base_model))
+        with stage(f"loading {Path(base_model).name}"):
+            network, tokenizer, new = _start(base_model, parent, task, seed)
+        with stage(f"reading the words of {len(rows):,} rows"):
+            data = _trainer_inputs(network, tokenizer, task, rows, validation, class_weights, long_notes, cache_dir)
+            _try(network, data, str(base_model))
         how: dict[str, Any] = {"windows": data.windows, "processes": _processes(), "resumable": bool(resume)}
         how |= {"learning_rate": LORA_LEARNING_RATE if lora else 3e-5, "access": access}
-        settings = training_arguments(args, work, len(rows), validation is not None, seed, progress, **how)
+        settings = training_arguments(args, work, len(rows), validation is not None, seed, is_shown(), **how)
         if settings.device.type == "cpu" and not settings.bf16 and network.num_parameters() > _SMALL and cpu_has_bf16():
             mention_bf16()
         trainee = with_lora(network, lora, new, task.kind) if lora else network
-        epochs, best = _optimise(trainee, tokenizer, data, settings, work if resume else None, int(resume))
+        mention_device(str(settings.device))
+        with stage("training") as bar:
+            bar.leaves = True
+            watching = watch(bar, task)
+            epochs, best = _optimise(
+                trainee, tokenizer, data, settings, watching, work if resume else None, int(resume)
+            )
         if draft is not None:
             network = merge_lora(trainee) if lora else network
             if data.long_notes != "cut":
@@ -322,11 +334,18 @@ def _try(network: Any, data: TrainerInputs, base_model: str) -> None:
 
 
 def _optimise(
-    network: Any, tokenizer: Any, inputs: TrainerInputs, settings: Any, checkpoints: Path | None, steps: int
+    network: Any,
+    tokenizer: Any,
+    inputs: TrainerInputs,
+    settings: Any,
+    watching: Any,
+    checkpoints: Path | None,
+    steps: int,
 ) -> tuple[float, float | None]:
     """Train a network in place; return the epochs run, and the best main score on validation rows.
 
     Args:
+        watching: a callback of Trainer.
         checkpoints: the folder of checkpoints to resume from; None where none are kept.
         steps: between checkpoints; 1 for the default number.
     """
@@ -340,6 +359,7 @@ def _optimise(
         last = last_checkpoint(checkpoints)
         if last is not None:
             _LOG.info("resuming the training from step %s", last.name.rpartition("-")[2])
+    callbacks.append(watching)
     trainer = Trainer(network, settings, processing_class=tokenizer, callbacks=callbacks, **inputs.parts)
     if settings.disable_tqdm:
         trainer.remove_callback(PrinterCallback)

@@ -34,6 +34,7 @@ from hf_synth.privacy.overlap import Index, Reach
 from hf_synth.privacy.pieces import Pieces
 from hf_synth.privacy.repetition import Repeats
 from hf_synth.privacy.short_texts import FEWEST, LONGEST, Words
+from hf_synth.reports.progress import stage
 from hf_synth.task.columns import UNLABELLED, access_of, strictest
 from hf_synth.task.labels import check_columns, column_of
 from hf_synth.task.patterns import bounded
@@ -100,7 +101,9 @@ def audit(
     for part in parts:
         check_columns(task, part, what="the gold")
     worst = strictest(access, task.access, access_of(synthetic), *(access_of(p) for p in parts))
-    scan = _Scan(task, len(synthetic), index_gold(task, *parts) if parts else None, find_identifiers, canaries)
+    with stage(f"reading {sum(map(len, parts)):,} rows of gold"):
+        index = index_gold(task, *parts) if parts else None
+    scan = _Scan(task, len(synthetic), index, find_identifiers, canaries)
     scan.read(_batches(task, synthetic))
     figures: dict[str, int | float] = {"rows": scan.rows, "gold_rows": sum(map(len, parts))}
     if "source" in synthetic.column_names:
@@ -111,7 +114,8 @@ def audit(
     scan.index = None  # the largest part of the memory; closeness makes an index of its own
     distances: Mapping[str, Sequence[float]] = {}
     if gold is not None:
-        closeness, distances = _compare_closeness(task, synthetic, gold, held_out, seed)
+        with stage("measuring how near the rows are to gold"):
+            closeness, distances = _compare_closeness(task, synthetic, gold, held_out, seed)
         figures |= closeness
     figures |= scan.other_figures()
 
@@ -196,13 +200,15 @@ class _Scan:
 
     def read(self, batches: Iterable[list[Row]]) -> None:
         """Scan all rows: patterns in this thread, hashes in a second one, since numpy releases the interpreter lock."""
-        with ThreadPoolExecutor(1) as pool:
+        rows_compared = stage(total=len(self.flags), unit="rows compared with gold" if self.index else "rows read")
+        with ThreadPoolExecutor(1) as pool, rows_compared as bar:
             future: Future[None] | None = None
             for rows in batches:
                 if future is not None:
                     future.result()
                 future = pool.submit(self._measure, rows)
                 self._search(rows)
+                bar.advance(len(rows))
             if future is not None:
                 future.result()
 

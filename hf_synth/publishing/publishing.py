@@ -247,6 +247,9 @@ def _push(
             release.record(path.parent, "push failed", **facts, error=str(error))
             raise
         result = {"url": pushed.url, "commit": pushed.commit, "tag": pushed.tag, "gated": pushed.gated}
+        if not pushed.changed:
+            same = "the repository held the same files already: nothing was uploaded"
+            verdict = replace(verdict, reasons=(*verdict.reasons, same))
         verdict = replace(verdict, url=pushed.url, commit=pushed.commit, tag=pushed.tag, gated=pushed.gated)
         release.record(path.parent, "push", **(facts | result | {"uploaded": pushed.changed}))
     elif request.push:

@@ -22,6 +22,7 @@ from hf_synth.publishing.client import clear_errors, client, endpoint_of
 from hf_synth.publishing.gate import Gated, Kind, Visible
 from hf_synth.publishing.history import ATTRIBUTES, Commit, Reach, Releases, differing, is_plain, strangers
 from hf_synth.publishing.sealed import Seal, copy_sealed, sealed_file
+from hf_synth.reports.progress import stage
 from hf_synth.task.folders import work_folder
 
 _OURS = {"dataset": (".parquet",), "model": (".safetensors",)}
@@ -197,7 +198,7 @@ class Repository:
                 before = self._begin(api, seal, private, tag, squash)
             wanted = gated or (before.info.gated if keep_gate else False) or False
             commit = self._send(api, Path(copy), before, wanted, note)
-            with clear_errors(self.repo_id, "reading it back"):
+            with clear_errors(self.repo_id, "reading it back"), stage(f"reading {self.repo_id} back"):
                 self._compare(api, Path(copy), seal, commit)
             if squash:
                 with clear_errors(self.repo_id, "it was pushed, but what it held before could not be deleted"):
@@ -314,16 +315,18 @@ class Repository:
 
         if head is not None and not stale and not changed:
             return head
-        commit = api.create_commit(
-            **self._where,
-            operations=[
-                *(CommitOperationDelete(path_in_repo=p) for p in stale),
-                *(CommitOperationAdd(path_in_repo=p, path_or_fileobj=str(folder / p)) for p in changed),
-            ],
-            commit_message=_title(self.kind),
-            commit_description=note,
-            parent_commit=head,
-        )
+        size = sum((folder / p).stat().st_size for p in changed)
+        with stage(f"pushing {len(changed):,} files, {size / 1e6:,.1f} MB, to {self.repo_id}"):
+            commit = api.create_commit(
+                **self._where,
+                operations=[
+                    *(CommitOperationDelete(path_in_repo=p) for p in stale),
+                    *(CommitOperationAdd(path_in_repo=p, path_or_fileobj=str(folder / p)) for p in changed),
+                ],
+                commit_message=_title(self.kind),
+                commit_description=note,
+                parent_commit=head,
+            )
         return str(commit.oid)
 
     def _compare(self, api: Any, folder: Path, seal: Seal, commit: str) -> None:

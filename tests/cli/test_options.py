@@ -89,3 +89,30 @@ def test_a_gguf_file_is_asked_as_the_hand_says(
     assert main([*argv, *words, "-q"]) == 1
     given = {name: asked.get(name) for name in ("timeout", "concurrency", "slots")}
     assert {name: value for name, value in given.items() if value is not None} == passed
+
+
+@pytest.mark.parametrize(
+    ("words", "why"),
+    [
+        (["m", "--base-url", URL, "--slots", "4"], "the endpoint runs m in its own way: leave out --slots"),
+        (["m", "--base-url", URL, "--context", "9", "--threads", "2"], "leave out --context, --threads"),
+        (["m", "--base-url", URL, "--revision", "v2"], "leave out --revision"),
+        (["x.gguf", "--base-url", URL, "--threads", "2"], "leave out --threads"),
+        (["m", "--local", "--timeout", "9"], "--local runs the model in this process: leave out --timeout"),
+        (["m", "--local", "--rpm", "9", "--tpm", "9", "--concurrency", "2", "--budget-usd", "1"],
+         "leave out --rpm, --tpm, --concurrency, --budget-usd"),
+        (["m", "--local", "--base-url", URL, "--price", "1", "2"], "leave out --base-url, --price"),
+        (["x.gguf", "--rpm", "9"], "x.gguf is run by a server on this machine: leave out --rpm"),
+        (["simulator", "--slots", "4"], "the simulator is no model file: leave out --slots"),
+        (["m", "--base-url", URL, "--batch", "--hedge"], "leave out --hedge"),
+    ],
+)  # fmt: skip
+def test_an_option_that_does_not_act_with_the_llm_is_refused(
+    words: list[str], why: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(LLM, "__init__", None)  # nothing is opened
+    assert main(["generate", "clinic", "--llm", *words, "--n", "4", "--out", "o"]) == 1
+    assert capsys.readouterr().err.strip().endswith(why)
+    assert main(["label", "clinic", "--gold", "--llm", *words, "--out", "o"]) == 1
+    assert capsys.readouterr().err.strip().endswith(why)

@@ -1,0 +1,173 @@
+"""The verbs `sample` and `label`: notes for a person to label, and notes that an LLM labels."""
+
+from __future__ import annotations
+
+from argparse import ArgumentParser, Namespace
+from collections import Counter
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import hf_synth
+from hf_synth.cli import llms, options
+from hf_synth.cli.checks import check_verb
+from hf_synth.cli.correction import write_table
+from hf_synth.cli.options import ACCESSES, Result
+from hf_synth.cli.stopping import keeping_answers
+from hf_synth.errors import ColumnError, OutputError
+from hf_synth.task.columns import names_shown
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+
+    from hf_synth.task.task import Task
+
+
+def add_sample_options(parser: ArgumentParser) -> None:
+    """Add the options of `sample`."""
+    options.add_task(parser)
+    add = parser.add_argument
+    add("synthetic", type=Path, metavar="SYNTHETIC", help="folder of `generate` or `correct`, or a file")
+    options.add_columns(parser)
+    add("--n", type=int, default=100, metavar="N", help="how many notes to draw (default: 100)")
+    strata, text = (
+        ("label", "confidence"),
+        "draw equally many of each label, of each range of confidence, or of both; without a word: of all together",
+    )
+    add("--by", nargs="*", choices=strata, default=["label"], metavar="WHAT", help=text)
+    add("--out", type=Path, metavar="FILE", help="the .csv to write (default: in .hf_synth/ of the folder)")
+    options.add_seed(parser)
+
+
+def sample(args: Namespace) -> Result:
+    """Draw synthetic notes for a person to label."""
+    from hf_synth.correction.audited import audit_sample
+    from hf_synth.task.folders import work_folder
+
+    task = hf_synth.load_task(args.task)
+    check_verb(task, args, out="file")
+    beside = args.synthetic if args.synthetic.is_dir() else args.synthetic.parent
+    rows = audit_sample(task, options.synthetic_rows(task, args), args.n, by=args.by, seed=args.seed)
+    path = args.out or work_folder(beside) / "audit_sample.csv"
+    if path.exists():
+        raise OutputError(f"{path} is there already, and may hold labels that a person gave; name another with --out")
+    write_table(rows, path)
+    strata = Counter(rows["stratum"])
+    print(f"{len(rows):,} notes of {len(strata)} strata -> {path}")
+    print(f"fill in its column label, one of: {', '.join(task.labels)}")
+    print(f"then: hf-synth correct {args.task} {args.synthetic} --audited {path} ...")
+    return {"out": str(path), "rows": len(rows), "strata": dict(strata)}
+
+
+def add_label_options(parser: ArgumentParser) -> None:
+    """Add the options of `label`."""
+    options.add_task(parser)
+    add = parser.add_argument
+    text = "notes to label: a folder of Datasets or a .parquet, .jsonl or .csv file; with --gold the gold"
+    add("notes", type=Path, nargs="?", metavar="NOTES", help=text)
+    add("--gold", action="store_true", help="NOTES are gold: keep its labels and put the LLM's beside them")
+    text = "keep the labels that the rows have, and write this LLM's into the column llm_label_NAME"
+    add("--as", dest="annotator", default="", metavar="NAME", help=text)
+    add("--llm", required=True, metavar="MODEL", help=f"{options.LLM_HELP} (which cannot judge)")
+    text = "column of the text, where it has another name than in the task; twice for a pair"
+    add("--text-column", action="append", metavar="NAME", help=text)
+    add("--access", choices=ACCESSES, help="access of notes that do not state one (default: credentialed)")
+    options.add_out(parser, "folder for the labelled notes")
+    options.add_seed(parser)
+    options.add_votes(parser)
+    options.add_endpoint(parser)
+
+
+def label(args: Namespace) -> Result:
+    """Label real notes that nobody labelled, by an LLM; or put an LLM's labels beside those of gold and other rows."""
+    from hf_synth.correction.judging import labelled
+    from hf_synth.gold.adoption import read_dataset
+    from hf_synth.task.folders import write_stage
+
+    task = hf_synth.load_task(args.task)
+    check_verb(task, args)
+    if args.gold:
+        return _label_gold(task, args)
+    if args.notes is None:
+        raise ColumnError("name the notes to label: a folder of Datasets, or a .parquet, .jsonl or .csv file")
+    if args.annotator:
+        return _label_beside(task, args)
+    notes = read_dataset(args.notes)
+    options.check_access(args.access, notes, args.notes)
+    columns = tuple(args.text_column or task.text_columns)
+    if len(columns) != len(task.text_columns) or not set(columns) <= set(notes.column_names):
+        raise ColumnError(
+            f"task {task.full_name!r} has text columns {list(task.text_columns)}, the notes have "
+            f"{names_shown(notes.column_names, *task.text_columns)}: name them in that order with --text-column"
+        )
+    renamed = {old: new for old, new in zip(columns, task.text_columns, strict=True) if old != new}
+    notes = notes.remove_columns([n for n in renamed.values() if n in notes.column_names]).rename_columns(renamed)
+    beside = args.notes if args.notes.is_dir() else args.notes.parent
+    with keeping_answers(args, beside), llms.judge_of(task, args, args.llm, beside) as judge:
+        rows = labelled(judge, notes, access=args.access)
+        figures = judge.figures
+    weights = llms.weights_facts(judge.llm)
+    write_stage(task, rows, args.out, stage="label", seed=args.seed, **figures, **weights)
+    statuses = Counter(rows["label_status"])
+    print(f"{statuses['kept']:,} notes labelled, {statuses['dropped']:,} without a vote -> {args.out}")
+    print("real notes with an LLM's labels: they never leave, and nothing can be measured on them")
+    return {"out": str(args.out), "rows": statuses["kept"], "without_vote": statuses["dropped"], **figures}
+
+
+def _label_gold(task: Task, args: Namespace) -> Result:
+    """Put an LLM's labels beside those of gold, in every split, and write the gold with them."""
+    from datasets import DatasetDict
+
+    from hf_synth.correction.annotations import annotate
+    from hf_synth.task.folders import read_manifest, write_stage
+
+    exported = (read_manifest(Path(args.task)) or {}).get("stage") == "gold"
+    path = Path(args.task) if args.notes is None and exported else args.notes
+    splits = hf_synth.load_gold(task, path, seed=args.seed)
+    beside = path or args.out.parent
+    with keeping_answers(args, beside), llms.judge_of(task, args, args.llm, beside) as judge:
+        done = {s: annotate(judge, rows, name=args.annotator, access=args.access) for s, rows in splits.items()}
+        figures = judge.figures
+    facts = {"seed": args.seed} if path is None else _facts_of(path) or {"seed": args.seed}
+    write_stage(task, DatasetDict(done), args.out, stage="gold", **facts)
+    right, known = map(sum, zip(*(_right(task, rows, args.annotator) for rows in done.values()), strict=True))
+    print(f"{args.llm} labelled {known:,} gold rows, {right:,} of them as gold does -> {args.out}")
+    return {"out": str(args.out), "rows": known, "right": right, **figures}
+
+
+def _label_beside(task: Task, args: Namespace) -> Result:
+    """Put the labels of a further LLM beside those of rows, which keep their stage and columns."""
+    from hf_synth.correction.annotations import annotate, columns_of
+    from hf_synth.gold.adoption import read_dataset
+    from hf_synth.task.folders import read_manifest, write_stage
+
+    folder = args.notes.is_dir()
+    stage = ((read_manifest(args.notes) if folder else None) or {}).get("stage", "label")
+    if stage == "gold":
+        raise ColumnError(f"{args.notes} holds gold: add --gold, so that every split is labelled")
+    rows = read_dataset(args.notes)
+    beside = args.notes if folder else args.notes.parent
+    with keeping_answers(args, beside), llms.judge_of(task, args, args.llm, beside) as judge:
+        rows = annotate(judge, rows, name=args.annotator, access=args.access)
+        figures = judge.figures
+    write_stage(task, rows, args.out, stage=stage, **(_facts_of(args.notes) if folder else {}))
+    column = columns_of(args.annotator)[0]
+    known = sum(value is not None for value in rows[column][:])
+    print(f"{args.llm} labelled {known:,} of {len(rows):,} rows in column {column} -> {args.out}")
+    return {"out": str(args.out), "rows": known, **figures}
+
+
+def _facts_of(folder: Path) -> Result:
+    """Return what a folder's manifest says beside the facts that `write_stage` writes anew."""
+    from hf_synth.task.folders import read_manifest
+
+    anew = ("stage", "task", "task_version", "access", "definition", "rows")
+    return {name: fact for name, fact in (read_manifest(folder) or {}).items() if name not in anew}
+
+
+def _right(task: Task, rows: Dataset, annotator: str) -> tuple[int, int]:
+    """Count the gold rows that an LLM labelled as gold does, and those that it labelled."""
+    from hf_synth.correction.annotations import columns_of
+
+    pairs = zip(rows[columns_of(annotator)[0]][:], rows[task.label_column][:], strict=True)
+    known = [theirs == own for theirs, own in pairs if theirs is not None]
+    return sum(known), len(known)

@@ -1,0 +1,72 @@
+"""What Ctrl-C leaves: each verb says what is kept, and which command goes on."""
+
+from __future__ import annotations
+
+import contextlib
+import shlex
+from argparse import Namespace
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from hf_synth.cli import llms
+
+NOTHING = "nothing was kept; run the same command again"
+_SECRET = "--token"
+
+
+@contextlib.contextmanager
+def on_stop(kept: Callable[[], str]) -> Iterator[None]:
+    """Say on Ctrl-C within the context what is kept, and how to go on.
+
+    Args:
+        kept: returns the sentence. It is called after everything inside the context has ended.
+    """
+    try:
+        yield
+    except KeyboardInterrupt as stop:
+        raise KeyboardInterrupt(stop.args[0] if stop.args else kept()) from None
+
+
+@contextlib.contextmanager
+def keeping_answers(args: Namespace, beside: Path, also: str = "") -> Iterator[None]:
+    """Say on Ctrl-C within the context how many new answers the journal keeps.
+
+    Args:
+        beside: the data that the journal lies beside, as for `llms.llm_of`, which is to be opened inside.
+        also: what else is to be said.
+    """
+    path = llms.journal_path(args, beside)
+    before = _answers_in(path)
+
+    def kept() -> str:
+        new = _answers_in(path) - before
+        answers = f"{new:,} {'answer' if new == 1 else 'answers'} kept in {path}" if new else "no answer had come"
+        batch = "; the batch goes on at its provider, and is found again" if getattr(args, "batch", False) else ""
+        return f"{answers}{batch}{also}; run the same command again to go on"
+
+    with on_stop(kept):
+        yield
+
+
+def _answers_in(path: Path) -> int:
+    """Count the answers of a journal; none where it cannot be read."""
+    from hf_synth.errors import JournalError
+    from hf_synth.llm.journal import Journal
+
+    if not path.is_file():
+        return 0
+    try:
+        with Journal(path, read_only=True) as journal:
+            return len(journal)
+    except JournalError:
+        return 0
+
+
+def command(args: Namespace, *more: str) -> str:
+    """Return the command that is running, with more words; a token is left out."""
+    words, secret = [], False
+    for word in args.argv:
+        if not secret and not word.startswith(f"{_SECRET}="):
+            words += [word] if word != _SECRET else []
+        secret = word == _SECRET
+    return shlex.join(["hf-synth", *words, *more])
