@@ -6,6 +6,7 @@ they are. Its settings are ours while a picture is drawn, in other threads too.
 
 from __future__ import annotations
 
+import io
 import math
 import re
 from bisect import bisect_right
@@ -184,7 +185,9 @@ class Canvas:
         self.axes.set(ylim=(n - 1 + 0.28, -0.72) if above else (n - 0.5, -0.5), yticks=[])
         for i, name in enumerate(names):
             if above:
-                self.write(16, self.top + tall * i, name, width=self.width - 32, most=2, bold=i in bold, down=True)
+                lines = len(wrapped(clean(name), self.width - 32, most=2, bold=i in bold))
+                y = self.top + tall * (i + 0.5) - 16.25 * lines
+                self.write(16, y, name, width=self.width - 32, most=2, bold=i in bold, down=True)
                 yield i, self.top + tall * (i + 0.72)
             else:
                 y = self.top + tall * (i + 0.5)
@@ -254,7 +257,11 @@ class Canvas:
         self.figure.set_size_inches(self.width / 72, height / 72)
         self.axes.set_position((x / self.width, y / height, wide / self.width, tall / height))
         desc = ". ".join(filter(None, [self.simulated and "Simulated", clean(about), self.caption]))
-        return flat_svg(self.figure, self.texts, self.width, height, self.title, desc)
+        for artist in self.figure.findobj():
+            artist.set_clip_on(False)
+        file = io.StringIO()
+        self.figure.savefig(file, format="svg", metadata=dict.fromkeys(("Creator", "Date", "Format", "Type")))
+        return flat_svg(file.getvalue(), self.texts, self.width, height, self.title, desc)
 
 
 class Picture(str):

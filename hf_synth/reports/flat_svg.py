@@ -3,16 +3,11 @@
 from __future__ import annotations
 
 import hashlib
-import io
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from html import escape
-from typing import TYPE_CHECKING
 from xml.etree import ElementTree
 from xml.etree.ElementTree import Element
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
 
 _SPACE, _LINK = "{http://www.w3.org/2000/svg}", "{http://www.w3.org/1999/xlink}href"
 
@@ -42,13 +37,9 @@ def fill_of(name: str) -> dict[str, str]:
     return {"fill": LIGHT[name], "class": f"fill-{name}"}
 
 
-def flat_svg(figure: Figure, texts: Sequence[Element], width: int, height: int, title: str, desc: str) -> str:
-    """Return a figure and texts as one SVG; its ids come from its content."""
-    for artist in figure.findobj():
-        artist.set_clip_on(False)
-    file = io.StringIO()
-    figure.savefig(file, format="svg", metadata=dict.fromkeys(("Creator", "Date", "Format", "Type")))
-    root = ElementTree.fromstring(file.getvalue())
+def flat_svg(drawn: str, texts: Sequence[Element], width: int, height: int, title: str, desc: str) -> str:
+    """Return a figure that matplotlib wrote as SVG, and texts, as one flat SVG; its ids come from its content."""
+    root = ElementTree.fromstring(drawn)
     markers = {f"#{e.get('id')}": e for e in root.iter(f"{_SPACE}path") if e.get("id")}
     shapes = [*_shapes(root, markers), *texts]
     used = sorted({name for shape in shapes for name in shape.get("class", "").split()})

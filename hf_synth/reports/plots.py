@@ -226,14 +226,15 @@ def matrix_plot(
     k, words = len(column_names), (title, caption, simulated)
     if not (len(values) and k):
         return nothing(words, width)
-    if width < WIDE and k > _MOST_NARROW:
-        return _written_matrix(values, row_names, column_names, words, (row_axis, column_axis, digits), width)
     narrow = width < WIDE
     cell, size = next((c, s) for most, c, s in ((6, 64, 13.0), (12, 46, 11.5), (10**9, 36, 10.0)) if k <= most)
     left = round(min(max(text_width(clean(n)[:400]) for n in (*row_names, row_axis)) + 28, 120 if narrow else 230))
     cell = min(cell, (width - left - 16) // k) if narrow else cell
     tall = max(34 if narrow else 26, round(cell * 0.62))
     rotate = any("…" in line for n in column_names for line in wrapped(clean(n), cell - 4, 12, most=2))
+    long = any("…" in line for n in row_names for line in wrapped(clean(n), left - 24, most=2))
+    if narrow and (rotate or long or k > _MOST_NARROW):
+        return _written_matrix(values, row_names, column_names, words, (row_axis, column_axis, digits), width)
     longest = min(max(text_width(clean(n)[:400], 12) for n in column_names), 150)
     above = (28 if column_axis else 6) + (round(longest * 0.7) + 16 if rotate else 38)
     if not narrow:
@@ -246,7 +247,7 @@ def matrix_plot(
     for j, name in enumerate(column_names):
         middle = left + cell * (j + 0.5)
         if rotate:
-            canvas.write(middle, canvas.top - 8, name, size=12, width=150, turn=-75 if narrow else -40)
+            canvas.write(middle, canvas.top - 8, name, size=12, width=150, turn=-40)
         else:
             canvas.write(middle, canvas.top - 18, name, size=12, width=cell - 4, anchor="middle", most=2)
     shades: dict[int, list[tuple[int, int]]] = {}
