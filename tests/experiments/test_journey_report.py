@@ -224,13 +224,16 @@ def test_the_verdict_is_computed_from_the_scores() -> None:
     assert gap.ci95 is not None
     assert found.verdict == (
         f"40 gold + 70 corrected notes: macro-F1 {value:.2f} ({low:.2f}-{high:.2f}), better than the 40 gold alone "
-        f"({gap.value:+.2f}, 95% CI {gap.ci95[0]:+.2f} to {gap.ci95[1]:+.2f}); grade_1 got worse; grade_1 is never found."
+        f"({gap.value:+.2f}, 95% CI {gap.ci95[0]:+.2f} to {gap.ci95[1]:+.2f}); grade_1 got worse; grade_1 "
+        "is never found."
     )
     assert found.state == "unsure", "a label that got worse is no clear success"
     assert [t.value for t in found.tiles] == [f"{value:.3f}", f"{gap.value:+.3f}", "1 of 5"]
     assert found.tiles[1].state == "good"
     assert any(p.startswith("The worst label is grade_1: F1 0.00, 0 of 50 found") for p in found.points)
-    assert any(p.startswith("grade_1 is worse than with gold alone: F1 0.50") for p in found.points)
+    old = scores["gold_40"].per_class["grade_1"]
+    assert f"grade_1 is worse than with gold alone: F1 {old['f1']:.2f} before and 0.00 now; " in found.points[1]
+    assert found.points[1].endswith(f"{round(old['recall'] * 50)} of 50 found before and 0 now.")
     section = label_section(scores)
     assert section is not None
     assert section.tables[0].cells()[0][0::6] == ["grade_1", "▼ worse"], "the worst change first"
