@@ -104,13 +104,13 @@ def _with_limits(scores: Scores, metric: str) -> str:
 
 
 def score_plot(journey: Journey, *, caption: str = "") -> str:
-    """Draw the main score of each model with its interval; the mixture that the run is about stands out."""
+    """Draw the main score of each model with its interval; the mixture that the run is about stands out where it is better."""
     main = shown_metrics(journey.task, journey.scores)[0]
     n = next(iter(journey.scores.values())).n
     (shown, alone), gap = headline(journey.scores), None
     if alone is not None:
         gap = gain(journey.scores, shown, alone, main)
-    better = gap is not None and gap.value > 0  # what is worse does not stand out
+    better = gap is not None and gap.ci95 is not None and gap.ci95[0] > 0  # what may be worse does not stand out
     return interval_plot(
         [
             Interval(arm_name(name), s.values[main], *s.ci95.get(main, (_NAN, _NAN)), name == shown and better)

@@ -205,8 +205,8 @@ def _score_tile(now: Scores, metric: str) -> Tile:
     low, high = now.ci95.get(metric, (None, None))
     of = f"{now.n:,} test rows"
     why = now.no_interval.get(metric, "")
-    note = f"95% CI {low:.3f}-{high:.3f}, {of}" if low is not None else f"no interval{f': {why}' if why else ''}, {of}"
-    return Tile(f"{now.values[metric]:.3f}", metric_name(metric), note)
+    note = f"95% CI {low:.2f}-{high:.2f}, {of}" if low is not None else f"no interval{f': {why}' if why else ''}, {of}"
+    return Tile(f"{now.values[metric]:.2f}", metric_name(metric), note)
 
 
 def _gain_tile(scores: Mapping[str, Scores], alone: str, gap: Difference | None, metric: str, name: str) -> Tile:
@@ -214,11 +214,11 @@ def _gain_tile(scores: Mapping[str, Scores], alone: str, gap: Difference | None,
     about = f"over the {arm_name(alone)} alone"
     if gap is None or gap.ci95 is None:
         why = gap.no_interval if gap is not None else "it is not computed for this kind of score"
-        return Tile(f"{value:+.3f}", about, f"no interval: {why}")
+        return Tile(f"{value:+.2f}", about, f"no interval: {why}")
     low, high = gap.ci95
     state: State = "good" if low > 0 else "bad" if high < 0 else ""
-    note = f"95% CI {low:+.3f} to {high:+.3f}"
-    return Tile(f"{value:+.3f}", about, note if state else f"{note}: not clear", state)
+    note = f"95% CI {low:+.2f} to {high:+.2f}"
+    return Tile(f"{value:+.2f}", about, note if state else f"{note}: not clear", state)
 
 
 def _changed_tile(corrected: Dataset) -> Tile:
@@ -304,7 +304,7 @@ def notes_section(task: Task, corrected: Dataset, out: Path, *, seed: int = 0) -
         f"These notes are {access}. They are on this page alone, which lies in the folder of the notes: do not send it "
         "to anybody who may not read them."
     )  # fmt: skip
-    table = Table(["note", "the LLM was asked for", "label now", "why"], rows, align="llll")
+    table = Table(["note", "LLM said", "now", "why"], rows, align="llll")
     return Section(f"{len(rows)} notes side by side", text, tables=[table], note=note, private=True)
 
 

@@ -264,9 +264,11 @@ def _lead_blocks(lead: Lead) -> list[str]:
         title, text, command = lead.alarm
         lines = [f"**{md_escaped(title)}**", md_escaped(text), f"`{clean(command)}`" if command else ""]
         blocks.append("\n>\n".join(f"> {line}" for line in lines if line))
-    tiles = [f"- {_md_block(t.name)}: {md_escaped(t.value)}{md_escaped(t.note and f' ({t.note})')}" for t in lead.tiles]
+    tiles = [f"- {_md_block(t.name)}: {md_escaped(f'{t.value} ({t.note})' if t.note else t.value)}" for t in lead.tiles]
     points = [f"- {_md_block(point)}" for point in lead.points]
     steps = [f"- {_md_block(text)}: `{clean(command)}`" for text, command in lead.steps]
+    if steps:
+        steps = ["What to do next:", "", *steps]
     return blocks + ["\n".join(lines) for lines in (tiles, points, steps) if lines]
 
 

@@ -228,7 +228,7 @@ def test_the_verdict_is_computed_from_the_scores() -> None:
         "is never found."
     )
     assert found.state == "unsure", "a label that got worse is no clear success"
-    assert [t.value for t in found.tiles] == [f"{value:.3f}", f"{gap.value:+.3f}", "1 of 5"]
+    assert [t.value for t in found.tiles] == [f"{value:.2f}", f"{gap.value:+.2f}", "1 of 5"]
     assert found.tiles[1].state == "good"
     assert any(p.startswith("The worst label is grade_1: F1 0.00, 0 of 50 found") for p in found.points)
     old = scores["gold_40"].per_class["grade_1"]
