@@ -32,7 +32,7 @@ WORLDS = {
     "torch": {"models", "llm.decoding", "demo.encoder", "publishing.loaded_alone"},
     "transformers": {"models", "llm.decoding", "demo.encoder", "publishing.loaded_alone"},
     "peft": {"models.training"},
-    "matplotlib": {"reports.plots"},
+    "matplotlib": {"reports.canvas"},
 }
 SCRIPTS_MAY = {"task", "gold", "errors", "demo.clinic"}  # what a task script imports
 

@@ -18,7 +18,8 @@ from hf_synth.demo.encoder import DEMO_ARGS, make_encoder
 from hf_synth.demo.simulator import running_simulator, true_label
 from hf_synth.errors import HfSynthError
 from hf_synth.experiments.journey import ARMS, run, score_table
-from hf_synth.experiments.journey_report import Journey, write_journey_report
+from hf_synth.experiments.journey_report import write_journey_report
+from hf_synth.experiments.journey_sections import Journey
 from hf_synth.generation.generation import generate
 from hf_synth.gold.gold import load_gold, subset
 from hf_synth.hub import client_environment, connected, running_hub

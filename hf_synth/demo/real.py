@@ -19,7 +19,8 @@ from hf_synth.demo.journey import pull
 from hf_synth.errors import GoldError, TaskError
 from hf_synth.evaluation.comparison import compare
 from hf_synth.experiments.journey import run, score_table
-from hf_synth.experiments.journey_report import Journey, write_journey_report
+from hf_synth.experiments.journey_report import write_journey_report
+from hf_synth.experiments.journey_sections import Journey
 from hf_synth.generation.generation import generate, generation_table
 from hf_synth.generation.prompts import prompt_for
 from hf_synth.gold.gold import load_gold, subset

@@ -18,7 +18,8 @@ from hf_synth.correction.correction import correct_with_policy
 from hf_synth.correction.policy import Policy
 from hf_synth.errors import ColumnError, OutputError, TaskError
 from hf_synth.evaluation.evaluation import Scores, evaluate
-from hf_synth.experiments.journey_report import Journey, score_plot, score_rows, write_journey_report
+from hf_synth.experiments.journey_report import write_journey_report
+from hf_synth.experiments.journey_sections import Journey, score_plot, score_rows
 from hf_synth.generation.generation import check_some, generation_table
 from hf_synth.gold.adoption import read_dataset
 from hf_synth.gold.gold import subset
@@ -78,7 +79,7 @@ def run(
         arms: mixtures to train on (ARMS); a number trains on so many gold rows alone, for comparison.
         training: keywords of `train` for every model, such as args, long_notes, lora or cache_dir.
         say: called with each line of progress; no line has text of rows.
-        caption: text under each picture.
+        caption: a sentence about the whole run, at the top of the report and under scores.svg.
 
     Raises:
         HfSynthError: the error of a stage.
@@ -179,7 +180,7 @@ def write_scores(journey: Journey) -> None:
     files = {
         "scores.json": json.dumps({name: scores.to_json() for name, scores in journey.scores.items()}, indent=1) + "\n",
         "scores.md": "\n\n".join(filter(None, parts)) + "\n",
-        "scores.svg": score_plot(journey),
+        "scores.svg": score_plot(journey, caption=journey.caption),
     }
     with clear_disk_errors(journey.out):
         for name, text in files.items():

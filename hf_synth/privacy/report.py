@@ -1,4 +1,7 @@
-"""Report of a privacy audit in HTML and Markdown: figures, flags and closeness; counts and row numbers, never text."""
+"""Report of a privacy audit in HTML and Markdown: what may leave, what not, and what was not checked, then figures.
+
+It holds counts and row numbers, never text.
+"""
 
 from __future__ import annotations
 
@@ -6,9 +9,9 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
-from hf_synth.privacy.findings import FLAGS, MAX_COPIED_SHARE, Findings, refusals, refusing
+from hf_synth.privacy.findings import COPIED, FLAGS, MAX_COPIED_SHARE, Findings, refusals, refusing
 from hf_synth.privacy.short_texts import FEWEST
-from hf_synth.reports.page import Section, Table, markdown, page
+from hf_synth.reports.page import Lead, Section, Table, Tile, markdown, page
 from hf_synth.reports.plots import Interval, histogram_plot, interval_plot
 
 if TYPE_CHECKING:
@@ -27,28 +30,92 @@ _SHARED = {
     "containment_p95": "95th percentile of that share",
     "closest_median": "median distance to the closest row of gold (1 = nothing in common)",
 }
+_FLAG_HEADER = ("flag", "rows", "refuses", "meaning")
+
+
+_SHOWN = 20  # row numbers that are listed
+
+
+def audit_lead(findings: Findings) -> Lead:
+    """Return what the report of an audit says first: what may leave, what not, and that names were not checked."""
+    figures = findings.figures
+    rows, refused = int(figures["rows"]), int(figures["refused_rows"])
+    left = _left(findings)
+    names = "" if any("name" in kind for kind in figures if kind.startswith("with_")) else " Names were not checked."
+    withheld = f"{refused:,} {'is' if refused == 1 else 'are'} withheld."
+    points = []
+    if findings.verdict != "ok":
+        verdict = f"No row may leave: {int(figures['copied_rows']):,} of {rows:,} rows contain gold."
+        points.append(
+            f"Above {MAX_COPIED_SHARE:.0%} of copies the generator copies, and rows without a finding cannot be "
+            "trusted either. Generate again, e.g. with fewer or shorter exemplars."
+        )
+    elif not left:
+        verdict = f"No row may leave: all {rows:,} are withheld." if rows else "No row may leave: there is none."
+    elif not findings.compared:
+        verdict = f"It is not known what may leave: {rows:,} rows were not compared with gold. {withheld}{names}"
+    elif _nearer(findings):
+        verdict = f"{left:,} of {rows:,} rows may leave once a person has looked at them; {withheld}{names}"
+        points.append(
+            f"{_nearness(findings)} A generator that writes single notes in other words looks like this: read rows "
+            "beside the gold before any of them leave."
+        )
+    else:
+        verdict = f"{left:,} of {rows:,} rows may leave; {withheld}{names}"
+    sure = left and findings.compared and not _nearer(findings)
+    tiles = [
+        Tile(f"{left:,}", "rows may leave" if findings.compared else "rows without a finding",
+             f"of {rows:,}; nothing was found in them", "good" if sure else ""),
+        Tile(f"{rows - left:,}", "rows must not leave", _reasons(findings), "bad" if rows > left else ""),
+        Tile("Names" if names else "Paraphrases", "were not checked", "nor was what is listed below", "unsure"),
+    ]  # fmt: skip
+    return Lead(verdict, "bad" if not left else "good" if sure and 2 * left >= rows else "unsure", (), tiles, points)
+
+
+def _left(findings: Findings) -> int:
+    """Return the number of rows that are not withheld."""
+    return 0 if findings.verdict != "ok" else int(findings.figures["rows"]) - int(findings.figures["refused_rows"])
+
+
+def _nearer(findings: Findings) -> bool:
+    return float(findings.figures.get("closeness_auc_low", 0.0)) > 0.5
+
+
+def _nearness(findings: Findings) -> str:
+    """Write how often a synthetic row lies nearer to gold than held-out gold does."""
+    value, low, high = (float(findings.figures[f"closeness_auc{end}"]) for end in ("", "_low", "_high"))
+    how = "nearer to gold than" if low > 0.5 else "farther from gold than" if high < 0.5 else "about as near to gold as"
+    share = "all" if value == 1 else f"{value:.1%} of the"
+    return (
+        f"The synthetic rows lie {how} held-out gold: in {share} pairs of both the synthetic row is the nearer one "
+        f"({value:.3f}, 95% CI {low:.3f}-{high:.3f}; 0.5 would be no difference)."
+    )
 
 
 def audit_sections(
-    findings: Findings, *, membership: Membership | None = None, exposure: Exposure | None = None
+    findings: Findings,
+    *,
+    membership: Membership | None = None,
+    exposure: Exposure | None = None,
+    simulated: str = "",
 ) -> list[Section]:
     """Return the sections of a report on an audit.
 
     Args:
         membership: test of a model that was trained on the gold.
         exposure: of canaries in that model.
+        simulated: why its figures are not clinical; a stamp in each picture.
     """
-    sections = [_verdict_section(findings, model=membership is not None)]
+    sections = [_glance_section(findings, model=membership is not None), _flags_section(findings)]
     if findings.compared:
-        sections.append(_overlap_section(findings))
-    sections.append(_flags_section(findings))
-    if kinds := {k[5:]: v for k, v in findings.figures.items() if k.startswith("with_")}:
-        rows = [[kind.replace("_", " "), count] for kind, count in kinds.items()]
-        sections.append(
-            Section("Identifiers", tables=[Table(["kind", "rows"], rows, "Rows with what looks like an identifier")])
-        )
+        sections.append(_overlap_section(findings, simulated))
+    if kinds := {k[5:]: int(v) for k, v in findings.figures.items() if k.startswith("with_")}:
+        rows = [[kind.replace("_", " "), count] for kind, count in sorted(kinds.items(), key=lambda pair: -pair[1])]
+        table = Table(["kind", "rows"], rows, "Rows with what looks like an identifier")
+        sections.append(Section("Identifiers", tables=[table], folded=True))
     if membership is not None or exposure is not None:
-        sections.append(_model_section(membership, exposure))
+        sections.append(_model_section(membership, exposure, simulated))
+    sections.append(_silent_section(findings))
     sections.append(Section("What this cannot show", _LIMITS))
     return sections
 
@@ -67,17 +134,18 @@ def audit_page(
         facts: names and values that describe the audited data.
         simulated: why its figures are not clinical.
     """
-    sections = audit_sections(findings, membership=membership, exposure=exposure)
-    return page(_TITLE, sections, facts=facts, simulated=simulated)
+    sections = audit_sections(findings, membership=membership, exposure=exposure, simulated=simulated)
+    return page(_TITLE, sections, facts=facts, simulated=simulated, lead=audit_lead(findings))
 
 
 def audit_markdown(findings: Findings, **options: Any) -> str:
     """Return the report of an audit as Markdown; the arguments are those of `audit_page`."""
     facts, simulated = options.pop("facts", ()), options.pop("simulated", "")
-    return markdown(_TITLE, audit_sections(findings, **options), facts=facts, simulated=simulated)
+    sections = audit_sections(findings, **options)
+    return markdown(_TITLE, sections, facts=facts, simulated=simulated, lead=audit_lead(findings))
 
 
-def _verdict_section(findings: Findings, *, model: bool) -> Section:
+def _glance_section(findings: Findings, *, model: bool) -> Section:
     """Write what may leave, what must not and what was not checked.
 
     Args:
@@ -85,8 +153,7 @@ def _verdict_section(findings: Findings, *, model: bool) -> Section:
     """
     figures = findings.figures
     rows, copied, refused = (int(figures[k]) for k in ("rows", "copied_rows", "refused_rows"))
-    left = 0 if findings.verdict != "ok" else rows - refused
-    nearer = float(figures.get("closeness_auc_low", 0.0)) > 0.5
+    left = _left(findings)
     text = (
         f"{rows:,} rows were compared with {int(figures['gold_rows']):,} rows of gold. {copied:,} of them contain gold "
         f"({figures['copied_share']:.2%}), and {refused:,} must not leave."
@@ -96,31 +163,16 @@ def _verdict_section(findings: Findings, *, model: bool) -> Section:
             f"{rows:,} rows were searched. There was no gold to compare with, so copies cannot be found. {refused:,} "
             "must not leave."
         )
-    if findings.verdict != "ok":
-        text += (
-            f" Above {MAX_COPIED_SHARE:.0%} the generator copies, and rows without a finding cannot be trusted either: "
-            "nothing may leave. Generate again, e.g. with fewer or shorter exemplars."
-        )
-    note = ""
-    if nearer:
-        note = (
-            "The rows lie nearer to gold than held-out gold does "
-            f"({float(figures['closeness_auc']):.3f}; 0.5 is neither). A generator that tells single notes in other "
-            "words looks like this: read rows beside the gold before any of them leave."
-        )
-    glance = [
-        ["may leave", left, _share(left, rows), "nothing was found in them" if left else None],
-        ["must not leave", rows - left, _share(rows - left, rows), _reasons(findings)],
+    glance: list[list[object]] = [
+        ["✓ may leave", left, _share(left, rows), "nothing was found in them" if left else None],
+        ["✗ must not leave", rows - left, _share(rows - left, rows), _reasons(findings)],
     ]
     if not findings.compared and left:
-        glance[0] = ["not known", left, _share(left, rows), "nothing was found in them, but copies were not looked for"]
-    glance += [["was not checked", count, "", what] for count, what in _unchecked(findings, model=model)]
-    title = f"Verdict: {left:,} of {rows:,} rows may leave" if left else "Verdict: no row may leave"
-    if not findings.compared and left:
-        title = "Verdict: not known, the rows were not compared with gold"
-    elif nearer and left:
-        title += ", once a person has looked at them"
-    return Section(title, text, tables=[Table(["", "rows", "share", "why"], glance, align="lrrl")], note=note)
+        why = "nothing was found in them, but copies were not looked for"
+        glance[0] = ["? not known", left, _share(left, rows), why]
+    glance += [["! was not checked", count, "", what] for count, what in _unchecked(findings, model=model)]
+    table = Table(["", "rows", "share", "why"], glance, align="lrrl")
+    return Section("What may leave, and what not", text, tables=[table])
 
 
 def _share(part: int, rows: int) -> str:
@@ -151,44 +203,58 @@ def _unchecked(findings: Findings, *, model: bool) -> Iterator[tuple[int | None,
     yield None, "names, and places without a form; gold in other words"
 
 
-def _overlap_section(findings: Findings) -> Section:
+def _overlap_section(findings: Findings, simulated: str) -> Section:
     figures = findings.figures
     rows = [[meaning, figures[k], figures.get(f"held_out_{k}")] for k, meaning in _SHARED.items() if k in figures]
     tables = [Table(["", "synthetic", "held-out gold"], rows, "Overlap with gold of synthetic rows and held-out gold")]
     plots, text = [], "Without held-out gold, the overlap that comes of a shared subject is unknown."
     if "closeness_auc" in figures:
-        value, low, high = (float(figures[f"closeness_auc{end}"]) for end in ("", "_low", "_high"))
-        nearer = "nearer to gold than" if low > 0.5 else "farther from gold than" if high < 0.5 else "about as near as"
-        text = (
-            f"The chance that a synthetic row lies nearer to gold than held-out gold does is {value:.3f} (95% CI "
-            f"{low:.3f}-{high:.3f}): synthetic rows lie {nearer} held-out gold."
-        )
+        text = _nearness(findings)
         if figures["held_out_over_limit"]:
             text += (
                 f"\n\n{int(figures['held_out_over_limit']):,} of the sampled rows of held-out gold count as copies "
                 "too: gold repeats itself, or its set phrases are not recognised as such."
             )
     if findings.closeness:
-        plots.append(
-            histogram_plot(dict(findings.closeness), title="Distance to the closest row of gold",
-                           axis="distance (0 = same words, 1 = none in common)", limits=(0.0, 1.0))
-        )  # fmt: skip
-    return Section("Shared with gold", text, plots, tables)
+        groups = {name.replace("held_out", "held-out gold"): values for name, values in findings.closeness.items()}
+        axis = "distance (0 = same words, 1 = none in common)"
+        title = "Distance to the closest row of gold"
+        plots.append(histogram_plot(groups, title=title, axis=axis, limits=(0.0, 1.0), simulated=simulated))
+    return Section("Shared with gold", text, plots, tables, folded=not _nearer(findings))
 
 
 def _flags_section(findings: Findings) -> Section:
-    raised = Counter(flag for flags in findings.row_flags for flag in flags)
-    rows = [
-        [f"`{flag}`", raised[flag], "yes" if flag in refusing(findings.access) else "no", meaning]
-        for flag, meaning in FLAGS.items()
-    ]
+    """List the flags that were raised, those of most rows first, and the numbers of the rows that are refused."""
+    rows = [line for line in _flag_lines(findings) if line[1]]
     numbers = list(findings.refused)
-    first = f" The first ones: rows {', '.join(str(i) for i in numbers[:20])}." if numbers else ""
-    text = f"Rows with a flag that refuses them: {len(numbers):,}.{first} Row numbers count from 0."
-    return Section("Flags", text, tables=[Table(["flag", "rows", "refuses", "meaning"], rows, align="lrll")])
+    text = "No row has a flag that refuses it." if not numbers else (
+        f"{len(numbers):,} {'row has' if len(numbers) == 1 else 'rows have'} a flag that refuses it. Rows, counted "
+        f"from 0: {', '.join(str(i) for i in numbers[:_SHOWN])}{' and more' if len(numbers) > _SHOWN else ''}. Every "
+        "row's flags are in `findings.parquet` beside this page; `hf-synth audit ... --show` prints the words in "
+        "question in a terminal."
+    )  # fmt: skip
+    tables = [Table(_FLAG_HEADER, rows, "Flags that were raised", align="lrll")] if rows else []
+    return Section("Flags", text, tables=tables)
 
 
-def _model_section(membership: Membership | None, exposure: Exposure | None) -> Section:
+def _silent_section(findings: Findings) -> Section:
+    """List the flags that no row has, without those that were not looked for."""
+    unseen = {f"`{flag}`" for flag in (*COPIED, "exemplar_echo")} - {"`gold_row`"} if not findings.compared else set()
+    unseen |= set() if "canaries_planted" in findings.figures else {"`canary`"}
+    rows = [line for line in _flag_lines(findings) if not line[1] and line[0] not in unseen]
+    text = "" if findings.compared else "Copies of gold were not looked for."
+    table = Table(_FLAG_HEADER, rows, "Flags that no row has", align="lrll")
+    return Section("Looked for and not found", text, tables=[table], folded=True)
+
+
+def _flag_lines(findings: Findings) -> list[tuple[str, int, str, str]]:
+    raised = Counter(flag for flags in findings.row_flags for flag in flags)
+    order = sorted(FLAGS, key=lambda flag: -raised[flag])
+    refuse = refusing(findings.access)
+    return [(f"`{flag}`", raised[flag], "yes" if flag in refuse else "no", FLAGS[flag]) for flag in order]
+
+
+def _model_section(membership: Membership | None, exposure: Exposure | None, simulated: str) -> Section:
     text, plots, rows = [], [], []
     if membership is not None:
         text.append(membership.note[0].upper() + membership.note[1:] + ".")
@@ -196,7 +262,8 @@ def _model_section(membership: Membership | None, exposure: Exposure | None) -> 
             intervals = [Interval("AUC", membership.auc, membership.auc_low, membership.auc_high, emphasis=True)]
             if membership.tpr is not None and membership.tpr_low is not None and membership.tpr_high is not None:
                 intervals.append(Interval("TPR at 1% FPR", membership.tpr, membership.tpr_low, membership.tpr_high))
-            plots.append(interval_plot(intervals, title="Membership inference", axis="share", reference=0.5))
+            title = "Membership inference"
+            plots.append(interval_plot(intervals, title=title, axis="share", reference=0.5, simulated=simulated))
         rows = [
             ["training rows", membership.members, membership.member_loss],
             ["held-out rows", membership.held_out, membership.held_out_loss],

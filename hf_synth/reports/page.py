@@ -1,7 +1,8 @@
-"""Reports as HTML and Markdown: sections of text, pictures and tables; no JavaScript, no network.
+"""Reports as HTML and Markdown: a verdict, then sections of text, pictures and tables; no JavaScript, no network.
 
 The HTML file (template: `page.html`) holds everything: its style, its pictures (`plots.py`), the tables beneath them.
 Its content security policy lets nothing in or out. All text is escaped; `code` between backticks is the only mark.
+On a phone pictures are drawn anew and wide tables become lists, so that nothing scrolls sideways.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from functools import cache
 from importlib import resources
 from numbers import Integral, Real
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from hf_synth.task.folders import write_private
 
@@ -25,6 +26,9 @@ _NUMERIC = re.compile(
 _HIDDEN = re.compile("[\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069\ufeff]")  # marks that turn the order of text
 _NOT_XML = re.compile("[^\t\n\r\u0020-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 _CODE = re.compile("`([^`\n]+)`")
+_PHONE, _LETTER, _ROOM = 350, 7.8, 18  # pixels of a table on a phone, of a letter, and between columns
+
+State = Literal["good", "bad", "unsure", ""]
 
 
 @dataclass(frozen=True)
@@ -58,6 +62,18 @@ class Table:
         numeric = [bool(cells) and all(_NUMERIC.fullmatch(row[i]) for row in cells) for i in columns]
         return "".join("r" if i and yes else "l" for i, yes in enumerate(numeric))
 
+    def is_wide(self) -> bool:
+        """Return whether the table does not fit on a phone; its rows become lists there."""
+
+        def words(column: int, right: bool) -> float:
+            texts = [str(self.header[column]), *(row[column] for row in cells)]
+            pieces = texts[1:] if right else []
+            return max((len(piece) for piece in [*pieces, *" ".join(texts).split()]), default=0)
+
+        cells, align = self.cells(), self.alignment()
+        widths = [_ROOM + _LETTER * words(i, align[i] == "r") for i in range(len(self.header))]
+        return sum(widths) > _PHONE or any(len(cell) > 60 for row in cells for cell in row[1:])
+
 
 def matrix_table(
     values: Sequence[Sequence[object]], row_names: Sequence[str], column_names: Sequence[str], *, corner: str = "",
@@ -82,6 +98,8 @@ class Section:
         plots: pictures as SVG, of `plots.py`.
         tables: the figures, beneath the pictures.
         note: a caveat, set apart.
+        folded: whether the page shows the heading alone until a reader opens it.
+        private: whether the section holds texts of notes, which are on the page alone and not in Markdown.
     """
 
     title: str
@@ -89,6 +107,46 @@ class Section:
     plots: Sequence[str] = ()
     tables: Sequence[Table] = ()
     note: str = ""
+    folded: bool = False
+    private: bool = False
+
+
+@dataclass(frozen=True)
+class Tile:
+    """One number that a report is about.
+
+    Args:
+        value: the number, as text.
+        name: what it is.
+        note: its interval, or what it was counted from.
+        state: whether it is good or bad; "" where it is neither.
+    """
+
+    value: str
+    name: str
+    note: str = ""
+    state: State = ""
+
+
+@dataclass(frozen=True)
+class Lead:
+    """What a report says first.
+
+    Args:
+        verdict: the result in one or two sentences; the first text after the title.
+        state: whether the result is good, bad or not clear; "" where it is none of these.
+        alarm: what failed, and how to repair it: a title, a text and a command; empty for nothing.
+        tiles: the numbers that matter most.
+        points: what else a reader must know, a sentence each.
+        steps: what to do next: a sentence and a command each.
+    """
+
+    verdict: str
+    state: State = ""
+    alarm: tuple[str, str, str] | tuple[()] = ()
+    tiles: Sequence[Tile] = ()
+    points: Sequence[str] = ()
+    steps: Sequence[tuple[str, str]] = ()
 
 
 def cell_text(value: object, digits: int = 3) -> str:
@@ -160,20 +218,28 @@ def _md_block(text: str) -> str:
 
 
 def markdown(
-    title: str, sections: Sequence[Section], *, simulated: str = "", facts: Sequence[tuple[str, object]] = ()
+    title: str,
+    sections: Sequence[Section],
+    *,
+    simulated: str = "",
+    facts: Sequence[tuple[str, object]] = (),
+    lead: Lead | None = None,
 ) -> str:
-    """Return a report as Markdown: the text and the tables of its sections.
+    """Return a report as Markdown: the text and the tables of its sections, without those that are private.
 
     Args:
         simulated: why its figures are no clinical ones.
         facts: names and values that say what was measured, and how.
+        lead: what it says first.
     """
-    blocks = [f"# {_md_block(title)}"]
+    blocks = [f"# {_md_block(title)}", *(_lead_blocks(lead) if lead else [])]
     if simulated:
         blocks.append(f"> **Simulated:** {md_escaped(simulated)}")
     if facts:
         blocks.append("\n".join(f"- {_md_block(str(name))}: {md_escaped(cell_text(value))}" for name, value in facts))
     for section in sections:
+        if section.private:
+            continue
         blocks.append(f"## {_md_block(section.title)}")
         for paragraph in _paragraphs(section.text):
             items = _items(paragraph)
@@ -185,6 +251,25 @@ def markdown(
                 blocks.append(_md_block(table.caption))
             blocks.append(markdown_table(table.header, table.cells(), align=table.alignment()))
     return "\n\n".join(blocks) + "\n"
+
+
+def lead_markdown(lead: Lead) -> str:
+    """Return what a report says first as Markdown, for a terminal."""
+    return "\n\n".join(_lead_blocks(lead))
+
+
+def _lead_blocks(lead: Lead) -> list[str]:
+    blocks = [_md_block(lead.verdict)]
+    if lead.alarm:
+        title, text, command = lead.alarm
+        lines = [f"**{md_escaped(title)}**", md_escaped(text), f"`{clean(command)}`" if command else ""]
+        blocks.append("\n>\n".join(f"> {line}" for line in lines if line))
+    tiles = [f"- {_md_block(t.name)}: {md_escaped(f'{t.value} ({t.note})' if t.note else t.value)}" for t in lead.tiles]
+    points = [f"- {_md_block(point)}" for point in lead.points]
+    steps = [f"- {_md_block(text)}: `{clean(command)}`" for text, command in lead.steps]
+    if steps:
+        steps = ["What to do next:", "", *steps]
+    return blocks + ["\n".join(lines) for lines in (tiles, points, steps) if lines]
 
 
 def _paragraphs(text: str) -> list[str]:
@@ -199,15 +284,21 @@ def _items(paragraph: str) -> list[str]:
 
 # --- HTML -----------------------------------------------------------------------------------------------------------
 def page(
-    title: str, sections: Sequence[Section], *, simulated: str = "", facts: Sequence[tuple[str, object]] = ()
+    title: str,
+    sections: Sequence[Section],
+    *,
+    simulated: str = "",
+    facts: Sequence[tuple[str, object]] = (),
+    lead: Lead | None = None,
 ) -> str:
     """Return a report as one HTML page that needs nothing else.
 
     Args:
         simulated: why its figures are no clinical ones; a banner says so. Plots have their own argument for it.
-        facts: names and values that say what was measured, and how.
+        facts: names and values that say what was measured, and how; folded at the end where there is a lead.
+        lead: what it says first. With it there is no list of contents: the headings of folded sections are one.
     """
-    return str(_template().render(title=title, sections=sections, simulated=simulated, facts=facts))
+    return str(_template().render(title=title, sections=sections, simulated=simulated, facts=facts, lead=lead))
 
 
 @cache
@@ -222,6 +313,7 @@ def _template() -> Any:
 
     env = Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=StrictUndefined)
     env.filters |= {"clean": clean, "inline": inline, "cell": cell_text, "paragraphs": _paragraphs, "items": _items}
+    env.filters["narrow"] = lambda plot: getattr(plot, "narrow", "")  # a plain SVG has one form alone
     return env.from_string(resources.files("hf_synth.reports").joinpath("page.html").read_text(encoding="utf-8"))
 
 
@@ -235,6 +327,7 @@ def write_report(
     *,
     simulated: str = "",
     facts: Sequence[tuple[str, object]] = (),
+    lead: Lead | None = None,
 ) -> Path:
     """Write report.html and report.md, readable by their owner alone; return the path of the page.
 
@@ -242,6 +335,7 @@ def write_report(
         OutputError: the folder cannot be written.
     """
     page_file = Path(folder) / "report.html"
-    write_private(page_file, page(title, sections, simulated=simulated, facts=facts))
-    write_private(page_file.with_suffix(".md"), markdown(title, sections, simulated=simulated, facts=facts))
+    write_private(page_file, page(title, sections, simulated=simulated, facts=facts, lead=lead))
+    text = markdown(title, sections, simulated=simulated, facts=facts, lead=lead)
+    write_private(page_file.with_suffix(".md"), text)
     return page_file

@@ -30,22 +30,23 @@ def held_out() -> Dataset:
 def glance(found: Findings) -> dict[str, list[list[str]]]:
     """Return the rows of the first table by their first cell."""
     rows: dict[str, list[list[str]]] = {}
-    for line in audit_markdown(found).split("## ")[1].splitlines():
+    for line in audit_markdown(found).split("## What may leave, and what not")[1].split("## ")[0].splitlines():
         if line.startswith("|") and not line.startswith("|-"):
             first, *cells = (cell.strip() for cell in line.strip("|").split("|"))
-            rows.setdefault(first, []).append(cells)
+            rows.setdefault(first.lstrip("✓✗?! "), []).append(cells)
     return rows
 
 
 def verdict(found: Findings) -> str:
-    return audit_markdown(found).split("## ")[1].splitlines()[0]
+    """Return the first text after the title."""
+    return audit_markdown(found).split("\n\n")[1]
 
 
 def test_rows_that_are_withheld_stand_in_the_verdict(gold: Dataset, held_out: Dataset) -> None:
     texts = [text + PHONE if i < 71 else text for i, text in enumerate(CLEAN)]
     found = audit(TASK, rows_of(TASK, [*texts, "too short"], "synthetic"), gold=gold, held_out=held_out)
     assert found.verdict == "ok"
-    assert verdict(found) == "Verdict: 30 of 101 rows may leave"
+    assert verdict(found) == "30 of 101 rows may leave; 71 are withheld. Names were not checked."
     rows = glance(found)
     assert rows["may leave"] == [["30", "29.7%", "nothing was found in them"]]
     assert rows["must not leave"] == [["71", "70.3%", "71 `identifier`"]]
@@ -60,17 +61,19 @@ def test_rows_nearer_to_gold_than_other_notes_are_not_just_let_go(gold: Dataset,
     found = audit(TASK, rows_of(TASK, pieces, "synthetic"), gold=gold, held_out=held_out)
     assert found.verdict == "ok"
     assert found.figures["closeness_auc_low"] > 0.5
-    assert verdict(found) == "Verdict: 40 of 40 rows may leave, once a person has looked at them"
-    assert "> The rows lie nearer to gold than held-out gold does" in audit_markdown(found)
+    assert verdict(found) == (
+        "40 of 40 rows may leave once a person has looked at them; 0 are withheld. Names were not checked."
+    )
+    assert "- The synthetic rows lie nearer to gold than held-out gold: in all pairs of both" in audit_markdown(found)
     same = audit(TASK, rows_of(TASK, CLEAN, "synthetic"), gold=gold, held_out=held_out)
-    assert verdict(same) == "Verdict: 100 of 100 rows may leave"
-    assert "The rows lie nearer" not in audit_markdown(same)
+    assert verdict(same) == "100 of 100 rows may leave; 0 are withheld. Names were not checked."
+    assert "rows lie nearer" not in audit_markdown(same)
 
 
 def test_a_generator_that_copies_leaves_nothing(gold: Dataset) -> None:
     found = audit(TASK, rows_of(TASK, [*CLEAN[:90], *GOLD[:10]], "synthetic"), gold=gold)
     assert found.verdict == "refuse"
-    assert verdict(found) == "Verdict: no row may leave"
+    assert verdict(found) == "No row may leave: 10 of 100 rows contain gold."
     rows = glance(found)
     assert rows["may leave"] == [["0", "0.0%", "–"]]
     assert rows["must not leave"][0][0] == "100"
@@ -80,7 +83,9 @@ def test_a_generator_that_copies_leaves_nothing(gold: Dataset) -> None:
 
 def test_without_gold_it_is_not_known_what_may_leave() -> None:
     found = audit(TASK, rows_of(TASK, [*CLEAN[:9], CLEAN[9] + PHONE], "synthetic"), gold=None)
-    assert verdict(found) == "Verdict: not known, the rows were not compared with gold"
+    assert verdict(found) == (
+        "It is not known what may leave: 10 rows were not compared with gold. 1 is withheld. Names were not checked."
+    )
     rows = glance(found)
     assert "may leave" not in rows
     assert rows["not known"][0][0] == "9"
@@ -102,5 +107,26 @@ def test_what_was_checked_is_not_among_what_was_not(gold: Dataset, held_out: Dat
 
 def test_an_audit_of_no_rows_has_a_page(gold: Dataset) -> None:
     found = audit(TASK, rows_of(TASK, [""], "synthetic"), gold=gold)
-    assert verdict(found) == "Verdict: no row may leave"
-    assert re.search(r"<h2[^>]*>\s*Verdict: no row may leave", audit_page(found))
+    assert verdict(found) == "No row may leave: there is none."
+    assert re.search(r'<p class="verdict bad">.*No row may leave: there is none.', audit_page(found))
+
+
+def test_flags_are_in_the_order_of_their_rows(gold: Dataset) -> None:
+    texts = [*CLEAN[:9], CLEAN[9] + PHONE, CLEAN[10] + PHONE, CLEAN[0]]
+    text = audit_markdown(audit(TASK, rows_of(TASK, texts, "synthetic"), gold=gold))
+    raised, silent = text.split("## Flags")[1].split("## Looked for and not found")
+    assert re.findall(r"\| `(\w+)` +\| +(\d+)", raised) == [("identifier", "2"), ("duplicate", "1")]
+    assert "Rows, counted from 0: 9, 10. " in raised
+    flags = re.findall(r"\| `(\w+)` +\| +(\d+)", silent)
+    assert {n for _, n in flags} == {"0"}
+    assert {"copied_span", "near_copy"} <= {flag for flag, _ in flags}
+    assert "canary" not in {flag for flag, _ in flags}, "none was named"
+    alone = audit_markdown(audit(TASK, rows_of(TASK, texts, "synthetic"), gold=None))
+    assert "`copied_span`" not in alone.split("## Looked for and not found")[1].split("## ")[0], "not looked for"
+
+
+def test_states_have_a_sign_and_not_colour_alone(gold: Dataset, held_out: Dataset) -> None:
+    page = audit_page(audit(TASK, rows_of(TASK, CLEAN, "synthetic"), gold=gold, held_out=held_out))
+    assert re.search(r'<p class="verdict good"><span class="icon" aria-hidden="true">✓</span>', page)
+    for sign in ("✓ may leave", "✗ must not leave", "! was not checked"):
+        assert sign in page

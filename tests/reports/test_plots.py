@@ -18,6 +18,8 @@ from support.svg_checks import HOSTILE, SVG, assert_harmless_svg, assert_no_text
 from hf_synth.evaluation.calibration import reliability, reliability_bins
 from hf_synth.evaluation.statistics import wilson
 from hf_synth.reports import plots
+from hf_synth.reports.canvas import NARROW, text_width, wrapped
+from hf_synth.reports.flat_svg import ON_PARTS, PALETTE
 from hf_synth.reports.page import clean
 
 SOME = 10  # examples of each property
@@ -39,7 +41,7 @@ def test_texts_stand_as_they_are() -> None:
         joined = " ".join(shown(svg))
         assert r"$\frac{1}{2}$" in joined
         assert "<b>$x_1$</b>" in joined
-        assert "Simulated: 患者 – Grüße" in joined
+        assert "患者 – Grüße" in ET.tostring(parsed(svg), encoding="unicode")
 
 
 def test_what_is_cut_can_be_read_whole() -> None:
@@ -52,17 +54,18 @@ def test_what_is_cut_can_be_read_whole() -> None:
 @given(st.text(max_size=60), st.floats(20, 400), st.integers(1, 4))
 @settings(max_examples=100, deadline=None)
 def test_text_fits(text: str, width: float, most: int) -> None:
-    lines = plots.wrapped(clean(text), width, 13, most=most)
+    lines = wrapped(clean(text), width, 13, most=most)
     assert len(lines) <= most
-    assert all(plots.text_width(line) <= width + 1e-6 or line == "…" for line in lines)
+    assert all(text_width(line) <= width + 1e-6 or line == "…" for line in lines)
     if not any("…" in line for line in lines):
         assert "".join("".join(lines).split()) == "".join(clean(text).split())
 
 
 def test_every_picture_says_simulated() -> None:
     for svg in every_plot("a title", "a caption", "a toy"):
-        assert "Simulated: a toy" in shown(svg)
-        assert "Simulated: a toy" in (parsed(svg).find(f"{SVG}desc").text or "")
+        (stamp,) = (t for t in parsed(svg).iter(f"{SVG}text") if t.text == "SIMULATED")
+        assert [t.text for t in stamp.iter(f"{SVG}title")] == ["a toy"]
+        assert (parsed(svg).find(f"{SVG}desc").text or "").startswith("Simulated. ")
         assert "a caption" in shown(svg)
 
 
@@ -87,7 +90,9 @@ def test_a_picture_without_values_says_so() -> None:
 def test_no_text_touches_another_in_the_sample() -> None:
     for plot in (plot for section in sample_report.sections() for plot in section.plots):
         assert_no_text_touches(plot)
-        assert any(t.startswith("Simulated: ") for t in shown(plot))
+        assert_no_text_touches(plot.narrow)
+        assert parsed(plot.narrow).get("width") == str(NARROW)
+        assert "SIMULATED" in shown(plot)
         assert len(plot) < 60_000
 
 
@@ -270,7 +275,7 @@ def test_ids_are_a_pictures_own() -> None:
 
 
 # --- colours --------------------------------------------------------------------------------------------------------
-MODES = [{name: pair[i] for name, pair in plots.PALETTE.items()} for i in (0, 1)]
+MODES = [{name: pair[i] for name, pair in PALETTE.items()} for i in (0, 1)]
 
 
 def rgb(colour: str) -> np.ndarray:
@@ -294,7 +299,7 @@ def test_contrast(mode: dict[str, str]) -> None:
         assert contrast(colour[text], colour[ground]) >= 4.5
     for name in ("mark", "edge", "muted", *(f"s{i}" for i in range(6))):
         assert contrast(colour[name], colour["paper"]) >= 3
-    for i, text in enumerate(plots.ON_PARTS):
+    for i, text in enumerate(ON_PARTS):
         assert contrast(colour[text], colour[f"p{i}"]) >= 4.5
     shares = np.linspace(0.06, 1, plots.LEVELS)[:, None]
     shades = shares * colour["cell"] + (1 - shares) * colour["paper"]

@@ -8,6 +8,7 @@ from html.parser import HTMLParser
 from defusedxml import ElementTree
 
 from hf_synth.reports import plots
+from hf_synth.reports.canvas import text_width
 
 SVG = "{http://www.w3.org/2000/svg}"
 HOSTILE = (
@@ -104,7 +105,7 @@ def assert_no_text_touches(svg: str) -> None:
         if t.get("transform") or not (text := t.text or "").strip():
             continue
         size = float(t.get("font-size", 13))
-        wide = plots.text_width(text, size, bold="font-weight" in t.attrib)
+        wide = text_width(text, size, bold="font-weight" in t.attrib)
         left = float(t.get("x", 0)) - {"middle": wide / 2, "end": wide}.get(t.get("text-anchor", ""), 0)
         top, end = float(t.get("y", 0)) - size * 0.8, float(t.get("y", 0)) + size * 0.2
         assert left >= -1, text

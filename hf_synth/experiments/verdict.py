@@ -1,0 +1,341 @@
+"""What the report of a run says first: a verdict from its scores, the labels that got worse, and notes side by side."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+
+from hf_synth.evaluation.comparison import Difference, compare
+from hf_synth.evaluation.evaluation import Scores
+from hf_synth.experiments.equivalence import read_off
+from hf_synth.reports.page import Lead, Section, State, Table, Tile
+from hf_synth.task.columns import MANIFEST, REASONS, access_of
+from hf_synth.task.labels import label_names
+from hf_synth.task.task import Task
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+
+_USUAL = ("macro_f1", "accuracy", "rougeL", "token_f1", "exact_match")
+_METRICS = {
+    "macro_f1": "macro-F1", "micro_f1": "micro-F1", "weighted_f1": "weighted F1", "token_f1": "token F1",
+    "patient_macro_f1": "macro-F1 of patients", "rougeL": "ROUGE-L", "auroc": "AUROC", "auprc": "AUPRC",
+    "ece": "calibration error", "exact_match": "exact match",
+}  # fmt: skip
+_ARM = re.compile(r"gold_(\d+)(?:_plus_(raw|corrected))?|synthetic_(raw|corrected)")
+_SAME = 0.01  # F1 of a label that changed by less counts as unchanged
+_SHOWN = {"kept": 4, "relabelled": 3, "dropped": 3}  # notes side by side
+_MOST_LETTERS = 700  # of a note that is shown
+
+
+def arm_name(arm: str) -> str:
+    """Return the name of a mixture as people say it: "200 gold + corrected" for "gold_200_plus_corrected"."""
+    match = _ARM.fullmatch(arm)
+    if not match:
+        return arm
+    gold, added, alone = match.groups()
+    made = {"raw": "uncorrected", "corrected": "corrected", None: ""}[added or alone]
+    return f"{int(gold):,} gold" + (f" + {made}" if made else "") if gold else f"{made} notes alone"
+
+
+def metric_name(metric: str) -> str:
+    """Return the name of a score as people write it."""
+    return _METRICS.get(metric, metric.replace("_", " "))
+
+
+def shown_metrics(task: Task, scores: Mapping[str, Scores]) -> list[str]:
+    """Return the metrics to show: the computed ones of the task, its main one first, then the usual ones."""
+    values = next(iter(scores.values())).values
+    return [m for m in dict.fromkeys((*task.metrics, *_USUAL)) if m in values] or list(values)
+
+
+def headline(scores: Mapping[str, Scores]) -> tuple[str, str | None]:
+    """Return the mixture that a run is about, and gold alone of the same size or None.
+
+    It is gold with corrected notes where there is such a mixture, whatever its score.
+    """
+    ends = ("_plus_corrected", "_plus_raw", "synthetic_corrected", "synthetic_raw")
+    name = next((n for end in ends for n in scores if n.endswith(end)), list(scores)[-1])
+    pure = [n for n in scores if re.fullmatch(r"gold_\d+", n) and n != name]
+    own = name.partition("_plus_")[0]
+    paired = next((a for a in pure if any(b.startswith(f"{a}_plus_") for b in scores)), None)
+    return name, own if own in pure else paired if len(pure) != 1 else pure[0]
+
+
+def gain(scores: Mapping[str, Scores], name: str, alone: str, metric: str) -> Difference | None:
+    """Compare a mixture with gold alone on the same rows; None where scores cannot be compared in pairs."""
+    pair = scores[name], scores[alone]
+    if not all((s.labels or "sets" in s.row_values) and metric in s.values for s in pair):
+        return None
+    return compare(*pair, metric)
+
+
+class LabelChange(NamedTuple):
+    """One label in a mixture and in gold alone: F1 and rows found of each, and its test rows."""
+
+    label: str
+    rows: int
+    before: float
+    now: float
+    found_before: int
+    found: int
+
+    @property
+    def change(self) -> str:
+        """What became of the label's F1: "better", "worse" or "same"."""
+        gap = self.now - self.before
+        return "same" if abs(gap) < _SAME else "better" if gap > 0 else "worse"
+
+
+def label_changes(now: Scores, before: Scores) -> list[LabelChange]:
+    """Return each label of the test rows, in two models."""
+    changes = []
+    for label, of in now.per_class.items():
+        old, rows = before.per_class.get(label), int(of["support"])
+        if old and rows:
+            found = [round(one["recall"] * rows) for one in (old, of)]
+            changes.append(LabelChange(label, rows, old["f1"], of["f1"], *found))
+    return changes
+
+
+def rows_by_source(scores: Scores) -> dict[str, int]:
+    """Return the number of training rows of a model by source."""
+    return {str(source): int(n) for source, n in dict(scores.model.get("rows") or {}).items() if n}
+
+
+def like_gold(scores: Mapping[str, Scores], name: str, metric: str) -> str:
+    """Return "about as good as 300 gold notes", read off three sizes of gold alone or more; else ""."""
+    pure = {
+        rows["gold"]: s.values[metric]
+        for s in scores.values()
+        if set(rows := rows_by_source(s)) == {"gold"} and metric in s.values
+    }
+    if len(pure) < 3:
+        return ""
+    sizes = sorted(pure)
+    means = np.array([[pure[n] for n in sizes]])
+    score = np.array([scores[name].values[metric]])
+    at = float(np.exp(read_off(np.log(sizes), means, np.ones(len(sizes)), score)[0]))
+    if at == np.inf:
+        return f"at least as good as {sizes[-1]:,} gold notes"
+    return f"about as good as {round(at):,} gold notes" if at > 0 else f"worse than {sizes[0]:,} gold notes"
+
+
+# --- the lead ---------------------------------------------------------------------------------------------------------
+def run_lead(task: Task, scores: Mapping[str, Scores], corrected: Dataset, out: Path, caption: str = "") -> Lead:
+    """Return what the report of a run says first, computed from its scores and the columns of its rows.
+
+    Args:
+        corrected: the synthetic rows after correction.
+        out: folder of the run, for the commands.
+        caption: a sentence about the whole run.
+    """
+    (name, alone), metric = headline(scores), shown_metrics(task, scores)[0]
+    now, gap = scores[name], None
+    if alone is not None:
+        gap = gain(scores, name, alone, metric)
+    changes = label_changes(now, scores[alone]) if alone is not None else []
+    worse = [c for c in changes if c.change == "worse"]
+    state = _state(gap, bool(worse or now.never_found))
+    tiles = [_score_tile(now, metric), *([_gain_tile(scores, alone, gap, metric, name)] if alone else [])]
+    tiles.append(_changed_tile(corrected))
+    points = [*_label_points(now, changes), *([caption] if caption else [])]
+    return Lead(_verdict(scores, name, alone, gap, metric, worse), state, (), tiles, points, _steps(task, out, state))
+
+
+def _verdict(
+    scores: Mapping[str, Scores], name: str, alone: str | None, gap: Difference | None, metric: str,
+    worse: Sequence[LabelChange],
+) -> str:  # fmt: skip
+    now = scores[name]
+    low, high = now.ci95.get(metric, (None, None))
+    interval = "" if low is None or high is None else f" ({low:.2f}-{high:.2f})"
+    parts = [f"{_about(now, name)}: {metric_name(metric)} {now.values[metric]:.2f}{interval}"]
+    if equal := like_gold(scores, name, metric):
+        parts.append(equal)
+    if alone is not None:
+        parts.append(_against(now, scores[alone], alone, gap, metric))
+    text = ", ".join(parts)
+    if worse:
+        text += f"; {_listed([c.label for c in worse])} got worse"
+    if now.never_found:
+        text += f"; {_listed(list(now.never_found))} {'is' if len(now.never_found) == 1 else 'are'} never found"
+    return f"{text}."
+
+
+def _about(scores: Scores, name: str) -> str:
+    rows = rows_by_source(scores)
+    added = sum(n for source, n in rows.items() if source != "gold")
+    kind = "corrected" if name.endswith("corrected") else "uncorrected"
+    if not added:
+        return f"{rows.get('gold', 0):,} gold notes alone"
+    return f"{rows['gold']:,} gold + {added:,} {kind} notes" if rows.get("gold") else f"{added:,} {kind} notes alone"
+
+
+def _against(now: Scores, before: Scores, alone: str, gap: Difference | None, metric: str) -> str:
+    value = now.values[metric] - before.values[metric]
+    than = f"the {arm_name(alone)} alone"
+    if gap is None or gap.ci95 is None:
+        return f"{value:+.2f} against {than}, with no interval"
+    low, high = gap.ci95
+    limits = f"({value:+.2f}, 95% CI {low:+.2f} to {high:+.2f})"
+    how = "better than" if low > 0 else "worse than" if high < 0 else "not clearly different from"
+    return f"{how} {than} {limits}"
+
+
+def _listed(names: Sequence[str]) -> str:
+    shown = list(names[:3]) + ([f"{len(names) - 3} more"] if len(names) > 3 else [])
+    return shown[0] if len(shown) == 1 else f"{', '.join(shown[:-1])} and {shown[-1]}"
+
+
+def _state(gap: Difference | None, doubt: bool) -> State:
+    if gap is not None and gap.ci95 is not None and gap.ci95[1] < 0:
+        return "bad"
+    clear = gap is not None and gap.ci95 is not None and gap.ci95[0] > 0
+    return "good" if clear and not doubt else "unsure"
+
+
+def _score_tile(now: Scores, metric: str) -> Tile:
+    low, high = now.ci95.get(metric, (None, None))
+    of = f"{now.n:,} test rows"
+    why = now.no_interval.get(metric, "")
+    note = f"95% CI {low:.2f}-{high:.2f}, {of}" if low is not None else f"no interval{f': {why}' if why else ''}, {of}"
+    return Tile(f"{now.values[metric]:.2f}", metric_name(metric), note)
+
+
+def _gain_tile(scores: Mapping[str, Scores], alone: str, gap: Difference | None, metric: str, name: str) -> Tile:
+    value = scores[name].values[metric] - scores[alone].values[metric]
+    about = f"over the {arm_name(alone)} alone"
+    if gap is None or gap.ci95 is None:
+        why = gap.no_interval if gap is not None else "it is not computed for this kind of score"
+        return Tile(f"{value:+.2f}", about, f"no interval: {why}")
+    low, high = gap.ci95
+    state: State = "good" if low > 0 else "bad" if high < 0 else ""
+    note = f"95% CI {low:+.2f} to {high:+.2f}"
+    return Tile(f"{value:+.2f}", about, note if state else f"{note}: not clear", state)
+
+
+def _changed_tile(corrected: Dataset) -> Tile:
+    counts = Counter(corrected["label_status"])
+    judged = sum(counts[s] for s in _SHOWN)
+    note = f"{counts['dropped']:,} more were dropped and {counts['rejected']:,} answers rejected"
+    return Tile(f"{counts['relabelled']:,} of {judged:,}", "labels of the LLM changed", note)
+
+
+def _label_points(now: Scores, changes: Sequence[LabelChange]) -> list[str]:
+    points = []
+    of = {label: figures for label, figures in now.per_class.items() if figures["support"]}
+    if len(of) > 1:
+        worst = min(of, key=lambda label: of[label]["f1"])
+        rows = int(of[worst]["support"])
+        found = round(of[worst]["recall"] * rows)
+        points.append(f"The worst label is {worst}: F1 {of[worst]['f1']:.2f}, {found:,} of {rows:,} found.")
+    for c in changes:
+        if c.change == "worse":
+            points.append(
+                f"{c.label} is worse than with gold alone: F1 {c.before:.2f} before and {c.now:.2f} now; "
+                f"{c.found_before:,} of {c.rows:,} found before and {c.found:,} now."
+            )
+    return points
+
+
+def _steps(task: Task, out: Path, state: State) -> list[tuple[str, str]]:
+    """Return what to do next, with commands for a shell; words in capitals are the reader's own."""
+    name = task.full_name if task.script and not str(task.script).endswith(".py") else "TASK"
+    gold = str(out / "gold") if (out / "gold" / MANIFEST).is_file() else "GOLD"
+    corrected, raw = str(out / "corrected"), str(out / "synthetic")
+    label = ("Let a person label 100 of the notes: this measures how many labels are right",
+             shlex.join(["hf-synth", "sample", name, corrected]))  # fmt: skip
+    buy = ("Ask whether labelling more gold is the better buy",
+           shlex.join(["hf-synth", "assess", name, "--gold", gold, "--synthetic", raw]))  # fmt: skip
+    leave = ("Find out which notes may leave this machine",
+             shlex.join(["hf-synth", "audit", name, corrected, "--gold", gold]))  # fmt: skip
+    return [buy, label] if state == "bad" else [label, leave]
+
+
+# --- sections ---------------------------------------------------------------------------------------------------------
+def label_section(scores: Mapping[str, Scores]) -> Section | None:
+    """Show what became of each label, against gold alone; None without labels."""
+    name, alone = headline(scores)
+    changes = label_changes(scores[name], scores[alone]) if alone is not None else []
+    if alone is None or not changes:
+        return None
+    signs = {"better": "▲ better", "worse": "▼ worse", "same": "= same"}
+    rows = [
+        [c.label, c.rows, c.found_before, c.found, f"{c.before:.3f}", f"{c.now:.3f}", signs[c.change]]
+        for c in sorted(changes, key=lambda c: c.now - c.before)
+    ]
+    header = ["label", "test rows", "found by gold alone", "found now", "F1 of gold alone", "F1 now", "change"]
+    text = (
+        f"{arm_name(name)} against {arm_name(alone)} alone, on the same test rows. An F1 that changed by less than "
+        f"{_SAME:g} is called the same. With few test rows of a label a change can be chance."
+    )
+    return Section("Each label against gold alone", text, tables=[Table(header, rows)])
+
+
+def notes_section(task: Task, corrected: Dataset, out: Path, *, seed: int = 0) -> Section | None:
+    """Show ten synthetic notes side by side, drawn at random among kept, relabelled and dropped ones.
+
+    Notes that are not open are shown only where the report lies in the folder of the notes, since whoever can read the
+    report can read them there. The section is private: it is on the page, and not in Markdown.
+    """
+    statuses = list(corrected["label_status"][:])
+    by_status = {s: [i for i, status in enumerate(statuses) if status == s] for s in _SHOWN}
+    total = sum(map(len, by_status.values()))
+    if not total:
+        return None
+    access = access_of(corrected)
+    is_open = access == "open" and task.access == "open"
+    if not is_open and not (out / "corrected" / MANIFEST).is_file():
+        text = f"The notes are {access}, and this report does not lie in the folder of the notes: none is shown."
+        return Section("Ten notes side by side", text, private=True)
+    drawn = _drawn(by_status, seed)
+    rows = [_side_by_side(task, corrected, i) for i in drawn]
+    counts = Counter(statuses[i] for i in drawn)
+    parts = [f"{counts[s]} of {len(by_status[s]):,} {s}" for s in _SHOWN if by_status[s]]
+    text = f"Drawn at random (seed {seed}), not chosen: {', '.join(parts)}."
+    note = "" if is_open else (
+        f"These notes are {access}. They are on this page alone, which lies in the folder of the notes: do not send it "
+        "to anybody who may not read them."
+    )  # fmt: skip
+    table = Table(["note", "LLM said", "now", "why"], rows, align="llll")
+    return Section(f"{len(rows)} notes side by side", text, tables=[table], note=note, private=True)
+
+
+def _drawn(by_status: Mapping[str, Sequence[int]], seed: int) -> list[int]:
+    """Draw rows of each status; what one status lacks is drawn from the others."""
+    rng = np.random.default_rng(seed)
+    shuffled = {s: rng.permutation(rows).tolist() for s, rows in by_status.items()}
+    taken = {s: min(n, len(shuffled[s])) for s, n in _SHOWN.items()}
+    while sum(taken.values()) < min(sum(_SHOWN.values()), sum(map(len, shuffled.values()))):
+        most = max(taken, key=lambda s: len(shuffled[s]) - taken[s])
+        taken[most] += 1
+    return [int(i) for s, n in taken.items() for i in shuffled[s][:n]]
+
+
+def _side_by_side(task: Task, rows: Dataset, i: int) -> list[str]:
+    row = rows[i]
+    text = " / ".join(str(row[c] or "") for c in task.text_columns)
+    text = " ".join(text.split())
+    text = text if len(text) <= _MOST_LETTERS else text[:_MOST_LETTERS].rstrip() + "…"
+    before = _label_text(rows, "llm_label", row["llm_label"])
+    label = _label_text(rows, task.label_column, row[task.label_column])
+    dropped = row["label_status"] == "dropped"
+    now = "dropped" if dropped else label if label != before else f"{label} (kept)"
+    why = REASONS.get(str(row["reason"]), str(row["reason"]))
+    sure = row.get("label_confidence")
+    return [text, before, now, why + (f" (certainty {sure:.2f})" if isinstance(sure, float) and not dropped else "")]
+
+
+def _label_text(rows: Dataset, column: str, value: Any) -> str:
+    names = label_names(rows.features[column])
+    values = value if isinstance(value, list) else [value]
+    known = [str(v) if names is None or isinstance(v, str) else names[v] for v in values if v is not None]
+    text = ", ".join(known) or "no label"
+    return text if len(text) <= _MOST_LETTERS else text[:_MOST_LETTERS].rstrip() + "…"
