@@ -47,10 +47,10 @@ STAGES = {  # room: heading of the page, in the order of the journey
 CURES = {  # what to do where a message does not say it
     "AccessError": "Ask a server on this machine or in your private network, or read [the data's rules](rules.md).",
     "BudgetError": "Raise `--budget-usd`, or take what is there: every answer is kept.",
-    "ColumnError": "Compare the columns of your table or Dataset with those that the message names. The folder that the "
-    "verb before wrote has them.",
-    "EndpointError": "Check `--base-url`. Notes that are not open may go to this machine and private networks only; see "
-    "[the data's rules](rules.md).",
+    "ColumnError": "Compare the columns of your table or Dataset with those that the message names. The folder "
+    "that the verb before wrote has them.",
+    "EndpointError": "Check `--base-url`. Notes that are not open may go to this machine and private networks only; "
+    "see [the data's rules](rules.md).",
     "GoldError": "Check that the path is the one of this task's files, and that they are as downloaded: "
     "`hf-synth tasks --gold PATH` lists them.",
     "HfSynthError": "Correct the option or argument that the message names; `hf-synth VERB --help` shows its values.",
@@ -58,12 +58,13 @@ CURES = {  # what to do where a message does not say it
     "[a Hub of your own](air_gapped.md) explains them.",
     "JournalError": "Check the path and free space; `hf-synth journal verify PATH` checks the file. Every other file "
     "stays usable.",
-    "LLMError": "Check model, address and key with one small run: `hf-synth generate ... --preview 1`. Answers that came "
-    "are kept, and the same command goes on.",
+    "LLMError": "Check model, address and key with one small run: `hf-synth generate ... --preview 1`. Answers "
+    "that came are kept, and the same command goes on.",
     "MissingExtraError": "Install the package that the message names.",
     "MissingGoldError": "Give the folder or archive as it was downloaded: `hf-synth tasks --gold PATH` shows what is "
     "found there.",
-    "ModelError": "Check that the folder holds a whole model of the right kind, or choose one of `hf-synth models TASK`.",
+    "ModelError": "Check that the folder holds a whole model of the right kind, or choose one that "
+    "`hf-synth models TASK` lists.",
     "OutputError": "Choose another `--out`, or free the folder. Nothing that was there was changed.",
     "OverlapError": "Use gold that the model or the notes were not made from, or make them anew from the part that "
     "training may see.",
@@ -82,9 +83,10 @@ def messages_page() -> str:
     found = sorted(messages())
     lines = [NOTE, "", "# Messages", ""]
     lines += [
-        "The command line prints each error as one sentence after `hf-synth:` and exits with 1; in Python it is an exception of",
-        "`hf_synth.errors`. This page lists the sentences as they stand in the code: a word in `<angle brackets>` is filled in, `…` is a part",
-        "that varies. Most sentences say what to do. Where one does not, the line above its list does. No message holds text of a note.",
+        "The command line prints each error as one sentence after `hf-synth:` and exits with 1. In Python it is an",
+        "exception of `hf_synth.errors`. This page lists the sentences as they stand in the code: a word in",
+        "`<angle brackets>` is filled in, and `…` is a part that varies. Most sentences say what to do. Where one does",
+        "not, the line above its list does. No message holds text of a note.",
         "",
     ]
     for room, heading in STAGES.items():
@@ -296,9 +298,7 @@ def recipes_page() -> str:
 # --- the command line ------------------------------------------------------------------------------------------------
 SKILL_HEAD = """---
 name: hf-synth
-description: Make synthetic labelled clinical notes from a few gold ones with an LLM, correct their labels, train and score a classifier, \
-audit and publish notes or model to a Hugging Face Hub. Use it when a user has a table of labelled notes or messages and wants more \
-training data, wants to know whether synthetic notes are worth making, or wants to publish such notes safely.
+description: {about}
 ---
 
 # hf-synth
@@ -308,26 +308,36 @@ training data, wants to know whether synthetic notes are worth making, or wants 
 ## Rules
 
 - Never print, copy or send text of the user's notes. Messages of hf-synth hold none; keep it so.
-- Data of the user are `restricted`: ask LLMs on this machine or in a private network only. Do not pass `--access open` or `--attestation`
-  unless the user states it.
-- `--push`, `--public`, `--yes` and `withdraw` change what others see: ask the user first. `--dry-run` shows the verdict.
+- Data of the user are `restricted`: ask LLMs on this machine or in a private network only. Do not pass
+  `--access open` or `--attestation` unless the user states it.
+- `--push`, `--public`, `--yes` and `withdraw` change what others see: ask the user first. `--dry-run` shows the
+  verdict.
 - `--llm simulator` and `--base-model tiny` show that the software runs. Never report their scores as results.
 - Report a score with its interval, and the labels that the model never finds.
 
 ## How to work
 
 1. `hf-synth gold TABLE` shows the columns of a table and the command to type. `hf-synth tasks` lists known tasks.
-2. The folder that `gold` wrote is the TASK of all later verbs; each verb reads the folder of the verb before:
-   gold -> generate -> correct -> augment -> train -> evaluate -> publish. `run` does generate to evaluate at once and writes `report.html`.
-3. Add `--json` and read the last line of stdout; `-q` silences progress. A stopped command goes on when it is run again.
+2. The folder that `gold` wrote is the TASK of all later verbs. Each verb reads the folder of the verb before:
+   gold -> generate -> correct -> augment -> train -> evaluate -> publish. `run` does generate to evaluate at once
+   and writes `report.html`.
+3. Add `--json` and read the last line of stdout; `-q` silences progress. A stopped command goes on when it is run
+   again.
 4. An error is one sentence on stderr. [docs/messages.md](docs/messages.md) lists all of them.
 
 Exit codes: 0 done; 1 refused or failed, with one sentence; 2 wrong command line; 130 interrupted.
 
-More: [start](docs/start.md), [recipes for LLM servers](docs/recipes.md), [the data's rules](docs/rules.md), [all pages](llms.txt).
+More: [start](docs/start.md), [recipes for LLM servers](docs/recipes.md), [the data's rules](docs/rules.md),
+[all pages](llms.txt).
 
 ## Verbs
 """
+ABOUT = (
+    "Make synthetic labelled clinical notes from a few gold ones with an LLM, correct their labels, train and score a "
+    "classifier, audit and publish notes or model to a Hugging Face Hub. Use it when a user has a table of labelled "
+    "notes or messages and wants more training data, wants to know whether synthetic notes are worth making, or wants "
+    "to publish such notes safely."
+)
 
 
 def skill_page() -> str:
@@ -335,9 +345,9 @@ def skill_page() -> str:
     verbs = [*_verbs()]
     counts = Counter((_names(a), a.help) for _, _, p in verbs for a in _options(p))
     shared = {key for key, n in counts.items() if n > 3}
-    lines = [SKILL_HEAD.format(note=NOTE)]
+    lines = [SKILL_HEAD.format(note=NOTE, about=ABOUT)]
     for name, line, parser in verbs:
-        places = [a for a in _positionals(parser)]
+        places = _positionals(parser)
         lines += [
             f"### hf-synth {' '.join([name, *(_metavar(a) for a in places)])}",
             "",
@@ -418,24 +428,8 @@ def _help(action: argparse.Action) -> str:
 # --- the index -------------------------------------------------------------------------------------------------------
 def llms_page() -> str:
     """Return llms.txt: every page with its first sentence."""
-    lines = [
-        "# hf_synth",
-        "",
-        "> Synthetic labelled clinical notes from a few gold ones, with corrected labels: generate with an LLM, correct,",
-    ]
-    lines += [
-        "> train, evaluate, audit, publish to a Hugging Face Hub. Python and the command `hf-synth`.",
-        "",
-        "## Pages",
-        "",
-    ]
-    lines += [
-        _entry(page)
-        for page in sorted(DOCS.glob("*.md"))
-        if page.name not in ("index.md", "review.md", "command_line.md")
-    ]
-    for late in ("review.md", "command_line.md"):  # pages that come with other parts of the software
-        lines += [_entry(DOCS / late)] if (DOCS / late).exists() else []
+    lines = ["# hf_synth", "", f"> {ABOUT}", "", "## Pages", ""]
+    lines += [_entry(page) for page in sorted(DOCS.glob("*.md")) if page.name != "index.md"]
     lines += ["", "## Measured results", ""]
     lines += [_entry(page) for page in sorted((DOCS / "results").glob("*.md"))]
     return "\n".join(lines) + "\n"

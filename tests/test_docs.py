@@ -1,4 +1,4 @@
-"""The documents: links lead somewhere, commands parse and run, figures are those that were measured, the site builds."""
+"""The documents: links lead somewhere, commands parse and run, figures are those measured, the site builds."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
 
@@ -147,13 +146,13 @@ def test_every_block_runs_in_order(page: Path, tmp_path: Path, monkeypatch: pyte
 
 # --- pages from the code ---------------------------------------------------------------------------------------------
 @pytest.fixture(scope="module")
-def pages() -> Iterator[ModuleType]:
+def pages() -> ModuleType:
     spec = importlib.util.spec_from_file_location("docs_pages", DOCS / "pages.py")
     assert spec
     assert spec.loader
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
-    yield module
+    return module
 
 
 @pytest.mark.parametrize("name", ["docs/messages.md", "docs/api.md", "docs/recipes.md", "SKILL.md", "llms.txt"])
