@@ -91,6 +91,10 @@ def test_every_block_parses(page: Path) -> None:
             wrong += [f"{' '.join(words)}: {why}" for words in block.commands if (why := wrong_with(words))]
             foreign = {words[0] for words in block.commands} & {"ollama", "llama-server", "vllm", "hf", "curl"}
             assert block.needs or not foreign, f"{page.name}: say what the block with {foreign} needs"
+            ours = any(words[0] == "hf-synth" for words in block.commands)
+            assert block.is_run or block.needs or not ours, (
+                f"{page.name}: a block of hf-synth that is not run: {block.code}"
+            )
         elif not block.language:
             assert "hf-synth " not in block.code or page.name == "air_gapped.md", (
                 f"{page.name}: name the block's language"
