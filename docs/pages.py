@@ -74,6 +74,59 @@ CURES = {  # what to do where a message does not say it
     "for rows without text or label).",
     "TaskError": "Check the task's name and its script; `hf-synth tasks` lists those that are known.",
 }
+_OPTION = "Correct the option or path that the message names; `hf-synth VERB --help` shows its values."
+CURES_OF = {  # the same for a room whose errors of this class have a cure of their own
+    **{
+        ("cli", kind): _OPTION
+        for kind in ("ColumnError", "HfSynthError", "MissingGoldError", "OutputError", "TaskError")
+    },
+    (
+        "correction",
+        "ColumnError",
+    ): "Pass the rows and the gold that the policy, the sample or the audited table was made "
+    "from: they belong together.",
+    (
+        "correction",
+        "RowError",
+    ): "Correct the table of labels: a column `id` with each id once, and a column `label`, as "
+    "`hf-synth sample` writes them.",
+    (
+        "correction",
+        "TaskError",
+    ): "Fit the policy again for this task, corrector and judge, or choose another `--method`.",
+    (
+        "dataset_scripts",
+        "RowError",
+    ): "Check that all files are of one release and whole: download them again. In a table of yours, correct the line.",
+    ("evaluation", "ColumnError"): "Pass predictions and rows of one dataset, in one order.",
+    ("evaluation", "HfSynthError"): "Score both models on the same rows, and keep their probabilities: "
+    "`scores.to_json(rows=True)`.",
+    (
+        "experiments",
+        "MissingGoldError",
+    ): "Look at the failed cells of the report: each names its error. The same command runs them again.",
+    ("experiments", "ColumnError"): "Look at the gates of the report: they say why answers were rejected.",
+    ("generation", "LLMError"): "Look at the reasons of the split `rejected`, or at the prompt: `--preview 1`.",
+    (
+        "llm",
+        "JournalError",
+    ): "Name another file by `--journal`, or move the broken one away: a new one is made, and its "
+    "answers are asked for again. `hf-synth journal verify` says what is wrong.",
+    ("models", "HfSynthError"): "Correct the `--set` field: it takes the names and values of transformers' "
+    "`TrainingArguments`.",
+    (
+        "models",
+        "TaskError",
+    ): "Choose a base model of the task's kind: an encoder for labels, a sequence-to-sequence model "
+    "for texts. `hf-synth models TASK` lists some.",
+    ("privacy", "ColumnError"): "Run the audit on the dataset that you pass on.",
+    (
+        "task",
+        "ColumnError",
+    ): "The table was not written for this task, or was edited: run the verb before again, or convert "
+    "the table with `adopt`.",
+    ("task", "TaskError"): "Correct the task's script, or the manifest of its folder (`hf-synth gold` writes it anew).",
+}
 BUILT = {"why_broken"}  # functions that return the second half of a message
 NAMED = {"fatal", "messages", "CAUSES"}  # variables that hold messages
 
@@ -95,7 +148,7 @@ def messages_page() -> str:
             continue
         lines += [f"## {heading}", ""]
         for kind in sorted({kind for kind, _ in here}):
-            lines += [f"### {heading}: {kind}", "", CURES[kind], ""]
+            lines += [f"### {heading}: {kind}", "", CURES_OF.get((room, kind), CURES[kind]), ""]
             for text in (text for one, text in here if one == kind):
                 tick, pad = ("``", " ") if "`" in text else ("`", "")
                 lines += [f"- {tick}{pad}{text}{pad}{tick}"]

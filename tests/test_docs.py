@@ -170,6 +170,7 @@ def test_every_kind_of_error_has_a_cure_and_every_room_a_heading(pages: ModuleTy
     assert pages.error_classes() == set(pages.CURES)
     rooms = {room for room, _, _ in pages.messages()}
     assert rooms <= set(pages.STAGES)
+    assert set(pages.CURES_OF) <= {(room, kind) for room, kind, _ in pages.messages()}
 
 
 def test_messages_of_every_form_are_found(pages: ModuleType) -> None:
