@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 REAL := $(VENV)/.real
 
-.PHONY: demo demo-real test check fix slow browser clean
+.PHONY: demo demo-real test check fix slow browser site clean
 
 demo: $(READY)  ## the main job on embedded defaults: no network, no key
 	$(BIN)/hf-synth demo --out demo-out
@@ -27,6 +27,11 @@ slow: $(READY)  ## the heavier tests as well
 browser: $(READY)  ## reports in a headless Chromium, where one is installed
 	$(BIN)/pytest -m browser
 
+site: $(READY)  ## the pages of docs/ as a site, in site/; nothing in it is loaded from elsewhere
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[docs]'
+	$(BIN)/python docs/pages.py
+	$(BIN)/mkdocs build --strict
+
 fix: $(READY)  ## format, and mend what can be mended by rule
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
@@ -45,4 +50,4 @@ $(REAL): $(READY)
 	touch $(REAL)
 
 clean:
-	rm -rf $(VENV) build dist demo-out demo-real-out *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) build dist site demo-out demo-real-out *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -1,4 +1,4 @@
-"""The Python blocks of the README run as they stand, on artificial notes, a simulator, a tiny model and a local Hub."""
+"""The first page, and the Python of the pages on artificial notes, a simulator, a tiny model and a local Hub."""
 
 from __future__ import annotations
 
@@ -6,16 +6,20 @@ import re
 from pathlib import Path
 
 import pytest
+from support.blocks import ROOT, blocks
 from support.gold_files import WRITERS, write_csv
 from support.tiny import tiny_base
 
-from hf_synth import list_tasks, load_gold, load_task
+from hf_synth import list_tasks
 from hf_synth.demo.clinic import write_notes
 from hf_synth.demo.simulator import running_simulator
 from hf_synth.hub import connected, running_hub
 
-README = (Path(__file__).resolve().parent.parent / "README.md").read_text(encoding="utf-8")
-BLOCKS = dict(re.findall(r"<!-- run: (\w+) -->\n```python\n(.*?)```", README, re.DOTALL))
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+
+
+def python_of(name: str) -> list[str]:
+    return [block.code for block in blocks(ROOT / name) if block.language == "python"]
 
 
 def eso_folder(folder: Path) -> Path:
@@ -26,28 +30,55 @@ def eso_folder(folder: Path) -> Path:
     return folder
 
 
-def test_every_block_is_run() -> None:
-    assert set(BLOCKS) == {"journey", "publish", "pull", "columns", "register"}
-    assert README.count("```python") == len(BLOCKS)
+# --- the first page --------------------------------------------------------------------------------------------------
+def test_the_first_screen_says_what_it_is_and_the_two_commands() -> None:
+    lines = README.splitlines()
+    assert len(lines) <= 150
+    first = "\n".join(lines[:35])
+    assert "make demo" in first
+    assert "make test" in first
+    assert first.count("![") == README.count("![") == 1
+    for need in ("Python", "An LLM", "A GPU", "Memory", "Time"):
+        assert f"| {need} |" in first
 
 
+def test_results_on_real_labels_come_first_and_are_those_that_were_measured() -> None:
+    results = README.split("## Results")[1].split("\n## ")[0]
+    assert results.index("real_noise.md") < results.index("imulated")
+    pages = re.findall(r"\]\((docs/results/\w+\.md)\)", results)
+    measured = "".join((ROOT / page).read_text(encoding="utf-8") for page in pages)
+    figures = re.findall(r"(?<![\w.])\d*\.\d+(?!\d)", re.sub(r"\(arXiv[^)]*\)", "", results))
+    assert len(figures) > 15
+    bare = [figure.removeprefix("0") if figure.startswith("0.") else figure for figure in figures]  # .70 and 0.70
+    assert [one for one in bare if not re.search(rf"(?<!\d)0?{re.escape(one)}(?!\d)", measured)] == []
+
+
+def test_the_quickstart_runs_as_it_stands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    names: dict[str, object] = {}
+    exec(compile(python_of("README.md")[0], "README.md", "exec"), names)
+    assert names["corrected"].num_rows >= 30  # type: ignore[attr-defined]
+
+
+# --- the Python of the pages -----------------------------------------------------------------------------------------
 def test_the_journey_publish_and_pull(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     base = tiny_base(tmp_path / "base")
     eso = eso_folder(tmp_path / "eso")
     names: dict[str, object] = {}
+    journey, publish, pull = python_of("docs/python.md")
     with running_simulator(seed=0) as url, running_hub(tmp_path / "hub") as hub, connected(hub):
         here = {"/secure/eso": str(eso), "emilyalsentzer/Bio_ClinicalBERT": str(base), "http://127.0.0.1:8000/v1": url}
         with_token = {
             f'"org/{name}"': f'"org/{name}", token={hub.token!r}'
             for name in ("synth-esophagitis", "esophagitis-grader")
         }
-        for block in ("journey", "publish", "pull"):
-            code = BLOCKS[block]
-            for old, new in (here | ({} if block == "journey" else with_token)).items():
+        for block in (journey, publish, pull):
+            code = block
+            for old, new in (here | ({} if block == journey else with_token)).items():
                 code = code.replace(old, new)
-            exec(compile(code, f"README.md ({block})", "exec"), names)
-            if block == "publish":
+            exec(compile(code, "docs/python.md", "exec"), names)
+            if block == publish:
                 verdict = names["verdict"]
                 assert verdict.pushed, str(verdict)  # type: ignore[attr-defined]
                 assert verdict.private  # type: ignore[attr-defined]
@@ -58,26 +89,24 @@ def test_own_columns(tmp_path: Path) -> None:
     rows = [[f"Made-up note {i}.", "low" if i % 2 else "high"] for i in range(40)]
     write_csv(tmp_path / "triage.csv", ["note", "urgency"], rows)
     names: dict[str, object] = {}
-    exec(BLOCKS["columns"].replace("/secure/triage.csv", str(tmp_path / "triage.csv")), names)
+    exec(python_of("docs/add_a_task.md")[0].replace("/secure/triage.csv", str(tmp_path / "triage.csv")), names)
     assert len(names["gold"]) == 3  # type: ignore[arg-type]
 
 
 def test_registered_builders(tmp_path: Path) -> None:
     names: dict[str, object] = {}
-    exec(BLOCKS["register"].replace("/secure/mednli", str(WRITERS["mednli"](tmp_path / "mednli"))), names)
+    code = python_of("docs/tasks.md")[0].replace("/secure/mednli", str(WRITERS["mednli"](tmp_path / "mednli")))
+    exec(code, names)
     assert set(names["mednli"]) == {"train", "validation", "test"}  # type: ignore[call-overload]
 
 
 def test_every_task_stands_in_the_table() -> None:
-    table = README.split("## Tasks")[1].split("```")[0]
+    table = (ROOT / "docs" / "tasks.md").read_text(encoding="utf-8").split("```")[0]
     for task in list_tasks():
         assert f"| `{task.name}` |" in table
         row = next(line for line in table.splitlines() if line.startswith(f"| `{task.name}` |"))
         assert task.config == "default" or f"`{task.config}`" in row
         assert task.access in row
         assert all(suite in row for suite in task.suites if suite != "extra")
-
-
-def test_numbers_named_in_the_readme_are_the_codes() -> None:
-    task = load_task("clinic")
-    assert len(load_gold(task, n_train=10, n_validation=2, n_test=2)["train"]) == 10
+    assert "fourteen tasks" in README
+    assert len({task.name for task in list_tasks()}) == 14
