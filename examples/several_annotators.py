@@ -1,8 +1,9 @@
 """Several LLMs labelled your notes: count each one's errors on gold that it labelled too, and join their labels.
 
 The labels stand in columns `llm_label` and `llm_label_NAME`, on the gold and on the notes. `hf-synth label` writes
-them, as does `hf_synth.correction.annotations.annotate` in Python. Here two annotators are drawn by chance, one right in 80% of
-the notes and one in 60%, so that the truth is known: all of it is simulated.
+them, in Python `hf_synth.correction.annotations.annotate`. Here two annotators are drawn by chance, one right in 80% of
+the notes and one in 60%, so that the truth is known: all of it is simulated. The two warnings are in order: these
+notes were written by no LLM, and `correct` cannot know that.
 
     python examples/several_annotators.py [WORK_FOLDER]
 """
@@ -11,7 +12,7 @@ import random
 import sys
 from pathlib import Path
 
-from datasets import Dataset
+import datasets
 
 from hf_synth import Task, adopt, correct, load_gold, load_task
 from hf_synth.models.linear import linear_fit
@@ -34,7 +35,7 @@ def main(work: Path) -> None:
         gold = gold.add_column(column, labels_of(task, gold["label"], right, seed), feature=None)
     table = {"text": list(others["text"])}
     table |= {c: labels_of(task, others["label"], right, 10 + i) for i, (c, right) in enumerate(RIGHT.items())}
-    rows = adopt(task, Dataset.from_dict(table), access="open", generator="two annotators")
+    rows = adopt(task, datasets.Dataset.from_dict(table), access="open", generator="two annotators")
 
     corrected = correct(task, rows, linear_fit(task, gold, rows), gold=gold, method="measured")
     truth = [task.labels[y] for y in others["label"]]
@@ -47,4 +48,5 @@ def main(work: Path) -> None:
 
 
 if __name__ == "__main__":
+    datasets.disable_progress_bars()
     main(Path(sys.argv[1] if len(sys.argv) > 1 else "examples-out/annotators"))
