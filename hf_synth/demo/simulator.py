@@ -4,7 +4,9 @@ For the grades of esophagitis it plans facts and writes notes in its own style. 
 planned fact is left out, only considered, or contradicted, most often in borderline cases, while the label returned is
 the one of the prompt, as with a real LLM. A share of the sentences can be copied from the exemplars of the prompt
 (`Faults.copying`), so that a note tells what it was written from. For any other task all of them are: the simulator
-recombines the exemplars. The answer depends on the messages and a seed alone.
+recombines the exemplars. Where such a task has one text and one label, their sentences are said in other words
+(`rewording.reword`), and about 20% of the labels are wrong: the text is made from exemplars of another label. The
+answer depends on the messages and a seed alone.
 """
 
 from __future__ import annotations
@@ -22,11 +24,14 @@ from typing import TYPE_CHECKING, Any
 
 from hf_synth.demo import simulator_language as say
 from hf_synth.demo.clinic import Facts, grade_of
+from hf_synth.demo.rewording import reword, sentences_of, with_fillers
 
 if TYPE_CHECKING:
     from starlette.applications import Starlette
 
 MODEL = "simulator"
+_WRONG = 0.2  # share of wrong labels of a task without grades
+_CHANGED = 0.2  # share of words that another wording must replace
 _STATED = {"admitted": say.ADMITTED, "tube": say.TUBE, "fluids": say.FLUIDS, "changed": say.SOFT,
            "supplements": say.SUPPLEMENT, "felt": say.MILD, "finding": say.FINDING}  # fmt: skip
 
@@ -36,7 +41,8 @@ class Faults:
     """Error rates of the simulator.
 
     Args:
-        slips: factor on the probability of a wrong fact; 1 makes about 30% of the labels wrong, 0 none.
+        slips: factor on the probability of a wrong fact; 1 makes about 30% of the labels of graded notes wrong, and
+            about 20% of those of any other task with one text and one label; 0 none.
         refusal: share of refusals.
         broken: share of answers with truncated JSON.
         chatter: share of answers with words or a fence around the JSON.
@@ -122,6 +128,8 @@ def _entry(rng: random.Random, question: _Question, label: str, faults: Faults) 
         if faults.copying:  # without it no number is drawn, so that the answers stay the same
             text = _with_copies(rng, text, question, label, faults.copying)
         return {question.columns[0]: text, question.columns[1]: label}
+    if label and len(question.columns) == 2 and not question.sets and question.exemplars:
+        return _reworded(rng, question, label, faults.slips)
     return _recombined(rng, question, label)
 
 
@@ -225,6 +233,27 @@ def true_label(text: str) -> int:
 # --- any other task -------------------------------------------------------------------------------------------------
 
 
+def _reworded(rng: random.Random, question: _Question, label: str, slips: float) -> dict[str, Any]:
+    """Write a text in other words from the sentences of one or two exemplars of a label, or by error of another one."""
+    column, target = question.columns
+    own = [e for e in question.exemplars if e.get(target) == label]
+    others = [e for e in question.exemplars if e.get(target) not in (label, None, "")]
+    wrong = rng.random() < _WRONG * slips
+    sources = (others if others and (wrong or not own) else own) or question.exemplars
+    main = rng.choice(sources)
+    second = rng.choice([e for e in sources if e.get(target) == main.get(target)])
+    pieces = sentences_of(main.get(column, ""))
+    more = [s for s in sentences_of(second.get(column, "")) if s not in pieces]
+    if len(pieces) > 2 and rng.random() < 0.5:
+        pieces.pop(rng.randrange(len(pieces)))
+    if more and rng.random() < 0.6:
+        pieces.insert(rng.choice((0, len(pieces))), rng.choice(more))
+    text, share = reword(rng, " ".join(pieces))
+    if share < _CHANGED:  # nearly a copy
+        text = with_fillers(rng, text)
+    return {column: text, target: label}
+
+
 def _recombined(rng: random.Random, question: _Question, label: str) -> dict[str, Any]:
     """Mix the sentences of exemplars of a label; sometimes with those of another label.
 
@@ -245,8 +274,8 @@ def _recombined(rng: random.Random, question: _Question, label: str) -> dict[str
     choice = bool(wanted) and not extract and wanted[-1] not in ".!?"  # "B", "entailment": depends on the whole text
     free = [c for c in columns if not (choice and c == "context")] or columns  # options of a choice keep their order
     mixed = "context" if "context" in free else max(free, key=lambda c: len(main.get(c, "")))
-    first = _sentences(main.get(mixed, ""))
-    pieces = list(dict.fromkeys(s for source in (main, other, *stray) for s in _sentences(source.get(mixed, ""))))
+    first = sentences_of(main.get(mixed, ""))
+    pieces = list(dict.fromkeys(s for source in (main, other, *stray) for s in sentences_of(source.get(mixed, ""))))
     rng.shuffle(pieces)
     needed = [s for s in first if wanted and (choice or wanted in s)]
     cut = max(1, rng.randint(len(pieces) // 2, len(pieces))) if pieces else 0
@@ -259,14 +288,14 @@ def _recombined(rng: random.Random, question: _Question, label: str) -> dict[str
     elif label or choice:
         entry[target] = label or wanted
     else:
-        joined = any(s in kept for s in _sentences(other.get(mixed, "")))
+        joined = any(s in kept for s in sentences_of(other.get(mixed, "")))
         entry[target] = _target_text(rng, wanted, str(other.get(target, "")) * joined, kept, extract)
     span = str(entry[target]) if extract else ""  # must stay a span of the text
     for column in columns:
-        entry[column] = _with_fillers(rng, entry[column], span)
+        entry[column] = with_fillers(rng, entry[column], span)
     entry[mixed] = f"{rng.choice(_LEADS)} {entry[mixed]}".strip()
     if not label and not question.sets and not extract and not choice:
-        entry[target] = _with_fillers(rng, entry[target])
+        entry[target] = with_fillers(rng, entry[target])
     return entry
 
 
@@ -274,47 +303,26 @@ def _with_copies(rng: random.Random, text: str, question: _Question, label: str,
     """Replace a share of the sentences of a text by sentences of one or two exemplars of the label, with fillers."""
     column, target = question.columns
     own = [e for e in question.exemplars if label in _listed(e.get(target))]
-    pieces = list(dict.fromkeys(s for e in rng.sample(own, min(2, len(own))) for s in _sentences(e.get(column, ""))))
+    pieces = list(dict.fromkeys(s for e in rng.sample(own, min(2, len(own))) for s in sentences_of(e.get(column, ""))))
     rng.shuffle(pieces)
     sentences = [
-        _with_fillers(rng, pieces.pop()) if pieces and rng.random() < share else sentence
-        for sentence in _sentences(text)
+        with_fillers(rng, pieces.pop()) if pieces and rng.random() < share else sentence
+        for sentence in sentences_of(text)
     ]
     return " ".join(sentences)
-
-
-def _with_fillers(rng: random.Random, text: str, span: str = "") -> str:
-    """Insert a filler between every few words of a longer text, outside `span`, so that no long copy stays."""
-    before, match, after = text.partition(span) if span else (text, "", "")
-    if match:
-        return f"{_with_fillers(rng, before)}{match}{_with_fillers(rng, after)}"
-    words = re.findall(r"\S+\s*", text)
-    if len(words) <= 6:
-        return text
-    filled, left = "", rng.randint(2, 5)
-    for word in words:
-        if not left:
-            filled, left = f"{filled}{rng.choice(_FILLERS)} ", rng.randint(3, 5)
-        filled, left = filled + word, left - 1
-    return re.match(r"\s*", text)[0] + filled  # type: ignore[index]
 
 
 def _target_text(rng: random.Random, wanted: str, also: str, kept: list[str], extract: bool) -> str:
     """Return the target of a mixed text: an extract must be in the new text; other sentences are joined."""
     if extract and kept:
         return wanted if wanted and any(wanted in s for s in kept) else rng.choice(kept).rstrip(".!?;")
-    return " ".join(dict.fromkeys([*_sentences(wanted), *_sentences(also)]))
+    return " ".join(dict.fromkeys([*sentences_of(wanted), *sentences_of(also)]))
 
 
 def _listed(value: Any) -> list[Any]:
     return value if isinstance(value, list) else [value]
 
 
-def _sentences(text: str) -> list[str]:
-    return [s for s in re.split(r"(?<=[.!?;])\s+|\n+", text) if s.strip()]
-
-
-_FILLERS = ("again", "so", "then", "now", "also", "still", "here", "mostly", "perhaps", "today", "overall", "indeed")
 _LEADS = (
     "Today:",
     "As reported,",

@@ -208,14 +208,17 @@ def write_stage(
     with new_folder(path) as draft:
         for split, rows in splits.items():
             write_parquet(task, rows, draft / f"{split}.parquet", access)
+        manifest[FILES] = {f"{split}.parquet": file_digest(draft / f"{split}.parquet") for split in splits}
         files = "".join(f"  - split: {split}\n    path: {split}.parquet\n" for split in splits)
+        # `load_dataset` knows a folder with configs by its path and this text, not by its files: without the digest it
+        # would return earlier rows of the folder from its cache
+        content = hashlib.sha256(json.dumps(manifest[FILES], sort_keys=True).encode()).hexdigest()[:16]
         (draft / "README.md").write_text(
-            f"---\nconfigs:\n- config_name: default\n  data_files:\n{files}---\n"
+            f"---\nconfigs:\n- config_name: default\n  description: content {content}\n  data_files:\n{files}---\n"
             f"Task {task.full_name}, stage {stage!r}, written by hf_synth. Access: {access}.\n"
             + (f"\nWhen the source was read:\n\n{''.join(f'- {note}{chr(10)}' for note in notes)}" if notes else ""),
             encoding="utf-8",
         )
-        manifest[FILES] = {f"{split}.parquet": file_digest(draft / f"{split}.parquet") for split in splits}
         if report:
             (draft / "report.md").write_text(report + "\n", encoding="utf-8")
         (draft / MANIFEST).write_text(json.dumps(manifest, indent=1) + "\n", encoding="utf-8")

@@ -68,6 +68,40 @@ def test_any_other_task_is_recombined_from_its_exemplars() -> None:
     assert all(e.row and e.row["summary"] for e in entries)
 
 
+TRIAGE = Task.from_columns(
+    "triage", text_columns="message", label_column="label", labels=["now", "later", "office"], access="open"
+)
+SUBJECTS = {"now": "chest", "later": "knee", "office": "parking"}
+
+
+def messages(slips: float, seeds: int = 30) -> list[dict[str, str]]:
+    shown = [{"message": f"It is about my {SUBJECTS[y]} please. Can I come today?", "label": y} for y in TRIAGE.labels]
+    prompt = render(TRIAGE, TRIAGE.prompt, shown, TRIAGE.labels, 4)
+    calm = Faults(refusal=0, broken=0, chatter=0, duplicate=0, slips=slips)
+    answers = [parse(TRIAGE, answer(prompt, seed=seed, faults=calm), TRIAGE.labels) for seed in range(seeds)]
+    return [dict(entry.row) for entries in answers for entry in entries if entry.row]
+
+
+def test_a_text_with_one_label_is_said_in_other_words_and_some_labels_are_wrong() -> None:
+    made = messages(slips=1.0)
+    assert [row["label"] for row in made] == list(TRIAGE.labels) * 120
+    wrong = [SUBJECTS[row["label"]] not in row["message"] for row in made]
+    assert 0.15 < sum(wrong) / len(wrong) < 0.25
+    assert all(sum(word in row["message"] for word in SUBJECTS.values()) == 1 for row in made), "one label's sentences"
+    assert all(
+        row["message"] != "It is about my knee please. Can I come today?" for row in made if row["label"] == "later"
+    )
+    assert not any(SUBJECTS[row["label"]] not in row["message"] for row in messages(slips=0.0, seeds=5))
+    assert messages(slips=1.0, seeds=3) == made[:36], "by messages and seed alone"
+
+
+def test_a_label_without_exemplar_is_made_of_the_others() -> None:
+    prompt = render(TRIAGE, TRIAGE.prompt, [{"message": "My knee clicks.", "label": "later"}], ["now"], 2)
+    rows = [entry.row for entry in parse(TRIAGE, answer(prompt, faults=CALM), ["now"])]
+    assert [row and row["label"] for row in rows] == ["now", "now"]
+    assert all(row and "knee" in row["message"] for row in rows)
+
+
 def test_it_misbehaves_on_demand() -> None:
     messages = ask(CLINIC, list(CLINIC.labels))
     assert "entries" not in answer(messages, faults=Faults(refusal=1))

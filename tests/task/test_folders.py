@@ -13,7 +13,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from datasets import ClassLabel, Dataset, Features, Image, Value
+from datasets import ClassLabel, Dataset, Features, Image, Value, load_dataset
 
 from hf_synth.errors import OutputError, RowError
 from hf_synth.gold.adoption import read_dataset
@@ -93,6 +93,19 @@ def test_an_edited_stage_is_told_from_one_as_written(tmp_path: Path) -> None:
     (folder / MANIFEST).write_text(json.dumps(old))  # of a version that kept no digests
     assert edited_files(folder) == []
     assert edited_digests(tmp_path / "nowhere") == {}
+
+
+def test_a_folder_that_is_written_again_loads_its_new_rows(tmp_path: Path) -> None:
+    task = Task.from_columns("t", text_columns="text", label_column="label", labels=["a", "b"], access="open")
+
+    def loaded(*texts: str) -> list[str]:
+        rows = Dataset.from_list([task.gold_row(f"g{i}", None, i % 2, text) for i, text in enumerate(texts)])
+        folder = write_stage(task, rows.cast(task.gold_features()), tmp_path / "stage", stage="gold")
+        return list(load_dataset(str(folder), split="train", cache_dir=str(tmp_path / "cache"))["text"])
+
+    assert loaded("First.", "Second.") == ["First.", "Second."]
+    assert loaded("Third.", "Fourth.") == ["Third.", "Fourth."]
+    assert loaded("First.", "Second.") == ["First.", "Second."]
 
 
 # --- foreign parquet ------------------------------------------------------------------------------------------------
