@@ -323,7 +323,7 @@ def test_a_promise_of_a_dataset_counts_the_rows_that_are_used() -> None:
 
 
 def test_a_rejected_row_counts_as_a_wrong_label_and_is_dropped_in_the_end() -> None:
-    rows, truth = corrected()
+    rows, _ = corrected()
     sample = draw_sample(TASK, rows, error=0.1, seed=2)
     asked = list(promise(TASK, rows, sample).look["id"])
     as_found = {id: TASK.labels[label] for id, label in zip(rows["id"], rows["label"], strict=True)}
