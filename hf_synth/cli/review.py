@@ -104,8 +104,8 @@ def _label_sheet(task: Task, rows: Dataset, args: Namespace) -> SampleSheet | Pr
             promise = read_promise(args.folder) or {}
         elif (promise["error"], promise["confidence"]) != wanted:
             raise OutputError(
-                f"{args.folder} holds a promise of --error {promise['error']} --confidence {promise['confidence']}, which "
-                "cannot change after its sample was drawn: give the same"
+                f"{args.folder} holds a promise of --error {promise['error']} --confidence {promise['confidence']}, "
+                "which cannot change after its sample was drawn: give the same"
             )
     asked = args.n is not None or args.per_label is not None
     if promise is not None and not asked:
@@ -163,6 +163,8 @@ def _serve(session: Session, args: Namespace) -> Result:
         say(f"the last line of {session.reviewer}'s decisions was cut off while it was written, and never answered for")
     before = session.view()
     say(f"{args.folder} as {session.reviewer}: {before.answered:,} of {before.asked:,} notes answered")
+    import scipy.stats  # noqa: F401 - the first estimate would wait seconds for it
+
     hint = "this machine only; Ctrl-C ends the review, the same command goes on"
     serve(Review(session, _command(session, args)), port=args.port, say=lambda url: print(f"open ({hint}): {url}"))
     return _export(session, args)

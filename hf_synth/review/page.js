@@ -9,7 +9,7 @@
   function show(html) {
     place.innerHTML = html; // written by our server, which escapes every value
     const alert = place.querySelector("#alert").textContent;
-    const last = place.querySelector(".last p");
+    const last = document.getElementById("last");
     said.textContent = alert ? "" : last ? last.textContent : "";
     scrollTo(0, 0);
     const title = document.getElementById("title");

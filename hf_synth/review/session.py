@@ -198,7 +198,7 @@ class Session:
         Raises:
             OutputError: a file is damaged.
         """
-        found = {} if self._log is None else {self.reviewer: self.own}
+        found = {self.reviewer: self.own} if self.own.answers or self.own.finals else {}
         for file in sorted(self.streams.glob("*.jsonl")):
             if self._log is not None and file == self._log.path:
                 continue
