@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from hf_synth.evaluation.statistics import wilson
+from hf_synth.evaluation.statistics import wilson_bounds
 from hf_synth.review.decisions import LABEL, REJECT, Decisions
 
 
@@ -77,4 +77,6 @@ def cohen_kappa(
     if chance >= 1:
         return None, None, None
     agreed = int(np.trace(table))
-    return tuple(max(-1.0, (share - chance) / (1 - chance)) for share in (agreed / n, *wilson(agreed, n)))  # type: ignore[return-value]
+    low, high = wilson_bounds(agreed, n)
+    value, lower, upper = ((float(share) - chance) / (1 - chance) for share in (agreed / n, low, high))
+    return max(-1.0, value), max(-1.0, lower), min(1.0, max(value, upper))

@@ -212,11 +212,12 @@ def serve(review: Review, *, port: int = 0, say: Callable[[str], object] = print
     """
     import uvicorn
 
+    if not 0 <= port < 2**16:
+        raise OutputError(f"127.0.0.1:{port} cannot be listened on (not a port); choose another --port")
     try:
         listener = socket.create_server(("127.0.0.1", port), backlog=64)
-    except (OSError, OverflowError) as error:
-        reason = getattr(error, "strerror", None) or "not a port"
-        raise OutputError(f"127.0.0.1:{port} cannot be listened on ({reason}); choose another --port") from None
+    except OSError as error:
+        raise OutputError(f"127.0.0.1:{port} cannot be listened on ({error.strerror}); choose another --port") from None
     config = uvicorn.Config(
         make_app(review), log_config=None, log_level="warning", access_log=False, lifespan="off",
         server_header=False, timeout_graceful_shutdown=2,

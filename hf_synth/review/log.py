@@ -12,6 +12,7 @@ import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote
 
 import filelock
 
@@ -40,13 +41,14 @@ class Log:
         self.path = path
         private_folder(path.parent)
         self._lock = filelock.FileLock(f"{path}.lock", mode=0o600, thread_local=False)
-        try:
-            with clear_disk_errors(path):
+        with clear_disk_errors(path):
+            try:
                 self._lock.acquire(blocking=False)
-        except filelock.Timeout:
-            raise OutputError(
-                f"{path.stem}: a review with this name is open in another process; stop it, or give another --reviewer"
-            ) from None
+            except filelock.Timeout:  # an OSError, too
+                raise OutputError(
+                    f"{unquote(path.stem)}: a review with this name is open in another process; stop it, or give "
+                    "another --reviewer"
+                ) from None
         try:
             with clear_disk_errors(path):
                 self._handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | getattr(os, "O_CLOEXEC", 0), 0o600)

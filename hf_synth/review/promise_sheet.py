@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +15,7 @@ from hf_synth.correction.promise import check_goal, draw_sample, promise, sample
 from hf_synth.errors import OutputError
 from hf_synth.evaluation.statistics import wilson
 from hf_synth.review.decisions import LABEL, REJECT, Decisions
-from hf_synth.review.sheets import USED, Item, Noise, items_of, shuffled
+from hf_synth.review.sheets import USED, Item, Noise, Progress, items_of, shuffled
 from hf_synth.task.columns import MANIFEST
 from hf_synth.task.folders import read_manifest, work_folder, write_private
 from hf_synth.task.labels import Ints, label_indices
@@ -46,45 +47,53 @@ class PromiseSheet:
     names: Sequence[str]
     seed: int
 
-    def plan(self, own: Decisions) -> Plan:
-        """Return the state of the promise after the answers of one reviewer."""
-        index = {name: i for i, name in enumerate(self.names)}
-        given = {}
-        for at in self._asked_at:
+    def progress(self, own: Decisions) -> Progress:
+        """Return which notes are shown, and what is promised after the answers of one reviewer."""
+        sample, plan = self.sample, self._plan(own)
+        so_far = may_stop = ""
+        if plan.stage == "done":
+            may_stop = (
+                f"You may stop here: at most {_percent(sample.error)} of all {sample.rows:,} labels are wrong with "
+                f"probability {_percent(sample.confidence)}, labels that you gave counting as right."
+            )
+        elif plan.now is not None:
+            share = _percent(math.ceil(1_000 * plan.now / sample.rows) / 1_000)
+            so_far = f"Without a further answer at most {share} of all labels are wrong."
+        return Progress(self._order(plan), self._noise(own), so_far, may_stop)
+
+    def design(self, own: Decisions) -> dict[str, tuple[Item, float, str]]:
+        """Return the rows of the table of labels with inclusion probability and stratum, as `promise` names them."""
+        plan = self._plan(own)
+        drawn = {self.ids[at] for at in self.sample.drawn}
+        beyond = set() if plan.keep is None else {self.ids[at] for at in self.sample.order[plan.keep :]}
+        share = len(drawn) / max(1, len(self.sample.order))
+        first = "all" if plan.stage == "sample" else "surer"
+        return {
+            id: (self.items[id], 1.0 if id in beyond else share, "least sure" if id in beyond else first)
+            for id in self._order(plan)
+        }
+
+    def _plan(self, own: Decisions) -> Plan:
+        """Return the state of the promise; a rejected row has a label that differs from every other one."""
+        index, given = {name: i for i, name in enumerate(self.names)}, {}
+        for at in self.sample.order.tolist():
             answer = own.answers.get(self.ids[at])
             if answer is not None and (answer.do == REJECT or (answer.do == LABEL and answer.label in index)):
                 given[at] = index[answer.label] if answer.do == LABEL else _NO_LABEL
         return label_error.plan(self.sample, self.labels, given)
 
-    @property
-    def _asked_at(self) -> list[int]:
-        return [int(at) for at in self.sample.order]
-
-    def order(self, own: Decisions) -> Sequence[str]:
-        """Return the ids of the notes to show, in their order."""
+    def _order(self, plan: Plan) -> list[str]:
+        """Return the sample, and the rows beyond the threshold once it is known; each part shuffled."""
         drawn = [self.ids[at] for at in self.sample.drawn]
-        first = shuffled(drawn, self.seed)
-        plan = self.plan(own)
         if plan.keep is None:
-            return first
+            return shuffled(drawn, self.seed)
         inside = set(drawn)
         rest = [id for at in self.sample.order[plan.keep :] if (id := self.ids[at]) not in inside]
-        return [*first, *shuffled(rest, self.seed)]
+        return [*shuffled(drawn, self.seed), *shuffled(rest, self.seed)]
 
-    def may_stop(self, own: Decisions) -> str:
-        """Return a sentence that says why no more answers are needed; empty where they are."""
-        if self.plan(own).stage != "done":
-            return ""
-        sample = self.sample
-        return (
-            f"You may stop here: at most {100 * sample.error:.4g}% of all {sample.rows:,} labels are wrong with "
-            f"probability {100 * sample.confidence:.4g}%, labels that you gave counting as right."
-        )
-
-    def noise(self, own: Decisions) -> Noise | None:
+    def _noise(self, own: Decisions) -> Noise | None:
         """Estimate the share of labels that were wrong before anybody looked, from the random sample."""
-        drawn = [self.ids[at] for at in self.sample.drawn]
-        answers = [(id, own.answers[id]) for id in drawn if id in own.answers]
+        answers = [(id, own.answers[id]) for at in self.sample.drawn if (id := self.ids[at]) in own.answers]
         wrong = [a.do == REJECT or self.items[id].label != a.label for id, a in answers if a.do in (LABEL, REJECT)]
         if len(wrong) < 2:
             return None
@@ -92,17 +101,9 @@ class PromiseSheet:
         of = "all labels that nobody had looked at"
         return Noise(sum(wrong) / len(wrong), low, high, len(wrong), sum(wrong), of)
 
-    def design(self, own: Decisions) -> dict[str, tuple[Item, float, str]]:
-        """Return the rows of the table of labels with inclusion probability and stratum, as `promise` names them."""
-        plan, asked = self.plan(own), self.order(own)
-        drawn = {self.ids[at] for at in self.sample.drawn}
-        beyond = set() if plan.keep is None else {self.ids[at] for at in self.sample.order[plan.keep :]}
-        share = len(drawn) / max(1, len(self.sample.order))
-        first = "all" if plan.stage == "sample" else "surer"
-        return {
-            id: (self.items[id], 1.0 if id in beyond else share, "least sure" if id in beyond else first)
-            for id in asked
-        }
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.4g}%"
 
 
 def begin_promise(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,7 +13,7 @@ import numpy as np
 from hf_synth.errors import AccessError, ColumnError
 from hf_synth.evaluation.intervals import wilson_at
 from hf_synth.review.decisions import RATE, REAL, SYNTHETIC, Decisions
-from hf_synth.review.sheets import FORMAT, USED, Item, Noise, broken_sheet, read_sheet, shuffled
+from hf_synth.review.sheets import FORMAT, USED, Item, Progress, broken_sheet, read_sheet, shuffled
 from hf_synth.task.access import overall_access
 from hf_synth.task.columns import names_shown
 from hf_synth.task.folders import write_private
@@ -37,17 +37,9 @@ class RealismSheet:
 
     items: Mapping[str, Item]
 
-    def order(self, own: Decisions) -> Sequence[str]:
-        """Return the ids of the notes to show, in their order."""
-        return list(self.items)
-
-    def may_stop(self, own: Decisions) -> str:
-        """Return a sentence that says why no more answers are needed; never one here."""
-        return ""
-
-    def noise(self, own: Decisions) -> Noise | None:
-        """Return nothing: a realism sheet asks for no labels."""
-        return None
+    def progress(self, own: Decisions) -> Progress:
+        """Return which notes are shown."""
+        return Progress(list(self.items))
 
 
 def draw_realism(task: Task, rows: Dataset, gold: Dataset, n: int, *, seed: int = 0) -> RealismSheet:

@@ -74,6 +74,7 @@ class View:
         comment: this reviewer's comment on the note.
         last: the last decision, as a sentence; empty without one.
         noise: the share of wrong labels; None while it cannot be estimated, or must not be shown.
+        so_far: what would hold without a further answer; empty without a promise.
         may_stop: why no more answers are needed; empty where they are.
         shown: the label that the note has, where it may be shown before the answer; else empty.
         agreements: of each pair of reviewers, once the queue is empty.
@@ -92,6 +93,7 @@ class View:
     comment: str = ""
     last: str = ""
     noise: Noise | None = None
+    so_far: str = ""
     may_stop: str = ""
     shown: str = ""
     agreements: tuple[Agreement, ...] = ()
@@ -158,7 +160,8 @@ class Session:
     # --- what is shown ------------------------------------------------------------------------------------------
     def view(self, queue: str = OPEN) -> View:
         """Return what the page of a queue shows: its next note, and the figures so far."""
-        order, answers = self.sheet.order(self.own), self.own.answers
+        progress, answers = self.sheet.progress(self.own), self.own.answers
+        order = progress.order
         unsure = [id for id in order if id in answers and answers[id].do == UNSURE]
         reviewers = self.reviewers()
         differ = self._differing(reviewers)
@@ -186,8 +189,9 @@ class Session:
             else (),
             comment="" if id is None else self.own.comments.get(id, ""),
             last=self._last(),
-            noise=None if hidden else self.sheet.noise(self.own),
-            may_stop=self.sheet.may_stop(self.own),
+            noise=None if hidden else progress.noise,
+            so_far="" if hidden else progress.so_far,
+            may_stop=progress.may_stop,
             shown=item.label if item is not None and self.shows == "before" and queue != DIFFERENT else "",
             agreements=tuple(agreements(reviewers)) if done and self.kind == "labels" else (),
         )
@@ -348,7 +352,8 @@ class Session:
                 self.sheet, reviewers
             )
         joined = self.joined()
-        asked, differ, noise = self.sheet.order(joined), self._differing(reviewers), self.sheet.noise(joined)
+        progress, differ = self.sheet.progress(joined), self._differing(reviewers)
+        asked, noise = progress.order, progress.noise
         counts = Counter(joined.answers[id].do for id in asked if id in joined.answers)
         names = ("share", "low", "high", "looked_at", "wrong")
         return {
@@ -358,18 +363,18 @@ class Session:
             "rejected": counts[REJECT],
             "unsure": counts[UNSURE],
             "disagreements": len(differ),
-            "may_stop": bool(self.sheet.may_stop(joined)),
+            "may_stop": bool(progress.may_stop),
             "wrong_labels": None if noise is None else {name: getattr(noise, name) for name in names},
             "agreement": [vars(pair) for pair in agreements(reviewers)],
         }
 
     def findings(self) -> list[str]:
         """Return what is known after the decisions of all reviewers, a sentence each."""
-        reviewers, joined = self.reviewers(), self.joined()
-        lines = [str(found) for found in (self.sheet.noise(joined), *agreements(reviewers)) if found is not None]
+        reviewers, progress = self.reviewers(), self.sheet.progress(self.joined())
+        lines = [str(found) for found in (progress.noise, *agreements(reviewers)) if found is not None]
         if differ := self._differing(reviewers):
             lines.append(f"{len(differ):,} disagreements have no label until somebody settles them on the page")
-        return [*lines, *filter(None, [self.sheet.may_stop(joined).rstrip(".")])]
+        return [*lines, *filter(None, (progress.so_far.rstrip("."), progress.may_stop.rstrip(".")))]
 
 
 def checked_name(name: str) -> str:

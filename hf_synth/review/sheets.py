@@ -78,6 +78,23 @@ class Noise:
 
 
 @dataclass(frozen=True)
+class Progress:
+    """How far a review has come.
+
+    Args:
+        order: ids of the notes to show, in their order.
+        noise: how many labels are wrong; None while it cannot be estimated.
+        so_far: a sentence on what would hold without a further answer; empty without one.
+        may_stop: a sentence that says why no more answers are needed; empty where they are.
+    """
+
+    order: Sequence[str]
+    noise: Noise | None = None
+    so_far: str = ""
+    may_stop: str = ""
+
+
+@dataclass(frozen=True)
 class SampleSheet:
     """A stratified sample of the rows of a folder.
 
@@ -91,15 +108,11 @@ class SampleSheet:
     of: int
     settings: Mapping[str, Any] = field(default_factory=dict)
 
-    def order(self, own: Decisions) -> Sequence[str]:
-        """Return the ids of the notes to show, in their order."""
-        return list(self.items)
+    def progress(self, own: Decisions) -> Progress:
+        """Return which notes are shown, and what is known after the answers of one reviewer."""
+        return Progress(list(self.items), self._noise(own))
 
-    def may_stop(self, own: Decisions) -> str:
-        """Return a sentence that says why no more answers are needed; empty where they are."""
-        return ""
-
-    def noise(self, own: Decisions) -> Noise | None:
+    def _noise(self, own: Decisions) -> Noise | None:
         """Estimate the share of wrong labels in the folder; None while a stratum has no answer."""
         answers = {id: own.answers[id] for id, item in self.items.items() if item.used and id in own.answers}
         labels = {id: answer.label for id, answer in answers.items() if answer.do == LABEL}
