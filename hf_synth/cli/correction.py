@@ -170,7 +170,7 @@ def _promise_under_way(args: Namespace) -> Result | None:
 def _go_on(task: Task, args: Namespace, state: Result) -> Result:
     """Take the labels that people gave, and say which rows come next; write them into the folder in the end."""
     from hf_synth.correction import promise as promises
-    from hf_synth.correction.audited import read_labels
+    from hf_synth.correction.audited import read_labels, read_rejected
     from hf_synth.correction.description import describe
     from hf_synth.gold.adoption import read_dataset
     from hf_synth.task.folders import write_stage
@@ -183,9 +183,10 @@ def _go_on(task: Task, args: Namespace, state: Result) -> Result:
         print(f"{describe(rows, policy)}\n\nthe promise of {args.out} holds already: its figures stand above")
         return {"out": str(args.out), "statuses": statuses, "policy": policy["method"], "figures": policy["figures"]}
     labels = read_labels(args.audited, task) if args.audited else {}
-    promised = promises.promise(task, rows, promises.sample_from_json(task, rows, state["sample"]), labels)
+    rejected = read_rejected(args.audited) if args.audited else frozenset()
+    promised = promises.promise(task, rows, promises.sample_from_json(task, rows, state["sample"]), labels, rejected)
     if promised.holds:
-        rows = promises.with_labels(task, rows, labels)
+        rows = promises.with_labels(task, rows, labels, rejected)
         policy["figures"] = {**policy["figures"], **promised.figures}
         report = describe(rows, policy)
         statuses = dict(report.statuses)

@@ -38,6 +38,7 @@ BY = ("label", "confidence")  # columns that strata are made of
 UNSURE = 0.25  # share of the least confident rows
 LEAST = 2  # rows drawn of each stratum at least: one has no variance
 PROBABILITY, STRATUM = "inclusion_probability", "stratum"  # columns of a sample
+DECISION, UNUSABLE = "decision", "reject"  # column of a reviewed sample, and its value for a note of no use
 # What a spreadsheet takes for a formula, also behind line ends and in full width; a quote before it makes it a text.
 _FORMULA = re.compile("'*[=+\\-@\t\r\n\uff1d\uff0b\uff0d\uff20]")
 
@@ -50,6 +51,7 @@ class Audited(Mapping[Any, Any]):
         labels: true labels by row id (or position).
         weights: 1 / inclusion probability of each row: how many rows it stands for; equal when empty.
         strata: stratum of each row, of a stratified sample.
+        rejected: ids of rows that a person found unusable. They have no true label, and are no part of the mapping.
 
     Raises:
         ColumnError: a row has no weight or stratum while others do, or a weight is below 1.
@@ -58,6 +60,7 @@ class Audited(Mapping[Any, Any]):
     labels: Mapping[Any, Any]
     weights: Mapping[Any, float] = field(default_factory=dict)
     strata: Mapping[Any, str] = field(default_factory=dict)
+    rejected: frozenset[Any] = frozenset()
 
     def __post_init__(self) -> None:
         for name, values in (("weight", self.weights), ("stratum", self.strata)):
@@ -147,7 +150,8 @@ def read_audited(file: File, task: Task | None = None) -> Audited:
     """Read audited rows from a table with the columns id and label; rows without a label are left out.
 
     A quote that `sample_csv` set before a formula is taken away, and decimal commas are read. With the inclusion
-    probabilities of `audit_sample`, labelled rows also stand for the blank rows of their stratum.
+    probabilities of `audit_sample`, labelled rows also stand for the blank rows of their stratum. A row whose column
+    `decision` says "reject" is unusable: it has no label, and labelled rows do not stand for it.
 
     Args:
         task: labels are read as gold reads them, and those of another task are wrong; without it they stay as written.
@@ -157,20 +161,44 @@ def read_audited(file: File, task: Task | None = None) -> Audited:
             probability is not one, or no row of the table or of a stratum has a label. All wrong rows are in one error.
     """
     name = as_source(file).name
-    labels, probabilities, strata = _read(file, name, task)
+    labels, probabilities, strata, rejected = _read(file, name, task)
     if not labels:
         raise RowError(name, None, "holds no audited row")
     if not probabilities:
-        return Audited(labels)
+        return Audited(labels, rejected=rejected)
+    audited, blank = with_design(labels, probabilities, strata, rejected)
+    if blank:
+        strata_count = len(set(strata.values()))
+        raise RowError(
+            name, None, f"has no label in {len(blank)} of its {strata_count} strata: label some rows of each"
+        )
+    return audited
+
+
+def with_design(
+    labels: Mapping[Any, Any],
+    probabilities: Mapping[Any, float],
+    strata: Mapping[Any, str],
+    rejected: frozenset[Any] = frozenset(),
+) -> tuple[Audited, list[str]]:
+    """Return the labelled rows of a sample with their weights, and the strata in which no row was looked at.
+
+    Rows that were looked at, labelled or rejected, stand for the blank rows of their stratum.
+
+    Args:
+        labels: true labels by row id.
+        probabilities: the inclusion probability of each drawn row, by id.
+        strata: the stratum of each drawn row, by id.
+        rejected: ids of unusable rows.
+    """
     drawn: dict[str, float] = defaultdict(float)  # rows that the drawn rows of a stratum stand for
-    labelled: dict[str, float] = defaultdict(float)  # rows that its labelled rows stand for
+    looked_at: dict[str, float] = defaultdict(float)  # rows that its rows with a decision stand for
     for id, probability in probabilities.items():
         drawn[strata[id]] += 1 / probability
-        labelled[strata[id]] += (id in labels) / probability
-    if blank := [stratum for stratum in drawn if not labelled[stratum]]:
-        raise RowError(name, None, f"has no label in {len(blank)} of its {len(drawn)} strata: label some rows of each")
-    weights = {id: drawn[strata[id]] / labelled[strata[id]] / probabilities[id] for id in labels}
-    return Audited(labels, weights, {id: strata[id] for id in labels})
+        looked_at[strata[id]] += (id in labels or id in rejected) / probability
+    blank = [stratum for stratum in drawn if not looked_at[stratum]]
+    weights = {id: drawn[strata[id]] / looked_at[strata[id]] / probabilities[id] for id in labels}
+    return Audited(labels, weights, {id: strata[id] for id in labels}, rejected), blank
 
 
 def read_labels(file: File, task: Task | None = None) -> dict[str, str]:
@@ -184,6 +212,15 @@ def read_labels(file: File, task: Task | None = None) -> dict[str, str]:
             probability is not one.
     """
     return _read(file, as_source(file).name, task)[0]
+
+
+def read_rejected(file: File) -> frozenset[str]:
+    """Read the ids of the rows that a person found unusable: their column `decision` says "reject".
+
+    Raises:
+        RowError: as for `read_labels`.
+    """
+    return _read(file, as_source(file).name)[3]
 
 
 def read_ids(file: File) -> list[str]:
@@ -223,13 +260,15 @@ def rekey(audited: Mapping[Any, Any], labels: Mapping[Any, Any], place: Mapping[
     if not isinstance(audited, Audited):
         return labels
     weights = {place[key]: weight for key, weight in audited.weights.items() if key in place}
-    return Audited(labels, weights, {place[key]: name for key, name in audited.strata.items() if key in place})
+    strata = {place[key]: name for key, name in audited.strata.items() if key in place}
+    return Audited(labels, weights, strata, frozenset(place[key] for key in audited.rejected if key in place))
 
 
 def part_of(audited: Mapping[Any, Any], keys: Iterable[Any]) -> Mapping[Any, Any]:
     """Return some of the audited rows, with their design."""
-    kept = [key for key in keys if key in audited]
-    return rekey(audited, {key: audited[key] for key in kept}, {key: key for key in kept})
+    rejected = audited.rejected if isinstance(audited, Audited) else frozenset()
+    kept = [key for key in keys if key in audited or key in rejected]
+    return rekey(audited, {key: audited[key] for key in kept if key in audited}, {key: key for key in kept})
 
 
 def powered_accuracy(task: Task, rows: Dataset, audited: Mapping[str, int | str], gold: Dataset) -> dict[str, Any]:
@@ -274,18 +313,25 @@ def powered_accuracy(task: Task, rows: Dataset, audited: Mapping[str, int | str]
 
 
 # --- parts of drawing and reading -----------------------------------------------------------------------------------
-def _read(file: File, name: str, task: Task | None = None) -> tuple[dict[str, str], dict[str, float], dict[str, str]]:
-    """Read labels, inclusion probabilities and strata by id; only rows with a label are in the first."""
+def _read(
+    file: File, name: str, task: Task | None = None
+) -> tuple[dict[str, str], dict[str, float], dict[str, str], frozenset[str]]:
+    """Read labels, inclusion probabilities and strata by id, and the ids of unusable rows.
+
+    Only rows with a label are in the first.
+    """
     labels: dict[str, str] = {}
     probabilities: dict[str, float] = {}
     strata: dict[str, str] = {}
+    rejected: set[str] = set()
     faults = Faults(name)
     names = LabelNames(task.labels) if task is not None and task.kind == "single_label" else None
     for batch in read_batches(file, faults, needed=("id",)):
         check_needed(file, batch, ("id", "label"))
-        columns = {c: [_without_quote(v) for v in batch.column(c)] for c in ("id", "label", STRATUM, PROBABILITY)}
+        names_read = ("id", "label", STRATUM, PROBABILITY, DECISION)
+        columns = {c: [_without_quote(v) for v in batch.column(c)] for c in names_read}
         designed = PROBABILITY in batch.columns
-        for number, id, cell, stratum, probability in zip(batch.numbers, *columns.values(), strict=True):
+        for number, id, cell, stratum, probability, decision in zip(batch.numbers, *columns.values(), strict=True):
             id, label = _as_written(id), _as_written(cell)
             if id is None:
                 faults.add(number, "needs an id")
@@ -295,6 +341,11 @@ def _read(file: File, name: str, task: Task | None = None) -> tuple[dict[str, st
             strata[id] = cell_text(stratum) or "all"
             if designed:
                 probabilities[id] = _probability(probability, number, faults)
+            if str(decision or "").strip().lower() == UNUSABLE:
+                if label is not None:
+                    faults.add(number, f"has a label, and its {DECISION} is {UNUSABLE!r}: leave one of the two empty")
+                rejected.add(id)
+                continue
             if label is None:
                 continue
             found = label if names is None else names.find(cell)
@@ -303,7 +354,7 @@ def _read(file: File, name: str, task: Task | None = None) -> tuple[dict[str, st
             else:
                 labels[id] = str(found)
     faults.check()
-    return labels, probabilities, strata
+    return labels, probabilities, strata, frozenset(rejected)
 
 
 def _strata(task: Task, dataset: Dataset, at: npt.NDArray[np.int64], by: Sequence[str]) -> list[str]:

@@ -18,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from hf_synth.correction.annotations import annotations_of, check_labelled
-from hf_synth.correction.audited import rekey
+from hf_synth.correction.audited import Audited, rekey
 from hf_synth.correction.augmentation import augment
 from hf_synth.correction.choice import CHOSEN_ON, Choice, choose_method
 from hf_synth.correction.crossfit import Learn, Predict, Rows, check_parts, decide, halved_by_lineage, part_of_rows
@@ -26,7 +26,7 @@ from hf_synth.correction.fitting import fit
 from hf_synth.correction.label_sets import correct_sets
 from hf_synth.correction.lineage import lineage_of
 from hf_synth.correction.methods import check_method
-from hf_synth.correction.policy import GENERATOR, MEASURED, Corrected, Policy, apply, settle
+from hf_synth.correction.policy import GENERATOR, MEASURED, Corrected, Policy, apply, set_aside, settle
 from hf_synth.correction.target_texts import correct_targets
 from hf_synth.errors import ColumnError, OverlapError, TaskError
 from hf_synth.evaluation.baselines import Judge
@@ -225,6 +225,7 @@ def _correct(
     )
     for line in policy.warnings if policy.method != "none" else ():
         _LOG.warning("correction: %s", line)
+    corrected = set_aside(corrected, _rejected_places(usable, audited))
     return _with_columns(task, rows, corrected.columns(task.label_column), access), policy
 
 
@@ -284,6 +285,12 @@ def audited_places(task: Task, rows: Dataset, audited: Mapping[str, int | str] |
     if missing:
         raise ColumnError(f"{len(missing)} audited ids are not among the synthetic rows")
     return rekey(audited, audited_labels(task, {place[id]: label for id, label in audited.items()}), place)
+
+
+def _rejected_places(rows: Dataset, audited: Mapping[str, int | str] | None) -> list[int]:
+    """Return the positions of the rows that a person found unusable."""
+    rejected = audited.rejected if isinstance(audited, Audited) else frozenset()
+    return [i for i, id in enumerate(rows["id"][:]) if id in rejected] if rejected else []
 
 
 def _known_method(task: Task, corrector: Corrector, method: str) -> str:

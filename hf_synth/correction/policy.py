@@ -10,7 +10,7 @@ import dataclasses
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -241,6 +241,20 @@ def settle(corrected: Corrected, llm_label: npt.ArrayLike, audited: Mapping[int,
     label[at], probs[at], confidence[at], weight[at] = truth, np.eye(probs.shape[1])[truth], 1.0, 1.0
     status[at], reason[at] = np.where(np.asarray(llm_label)[at] == truth, "kept", "relabelled"), "audited"
     return Corrected(label, probs, confidence, weight, status.astype(str), reason.astype(str))
+
+
+def set_aside(corrected: Corrected, rows: Sequence[int]) -> Corrected:
+    """Drop rows that a person found unusable.
+
+    Args:
+        rows: their positions.
+    """
+    if not rows:
+        return corrected
+    status, reason, weight = corrected.status.astype(object), corrected.reason.astype(object), corrected.weight.copy()
+    at = np.array(rows, dtype=np.int64)
+    status[at], reason[at], weight[at] = "dropped", "unusable", 0.0
+    return replace(corrected, weight=weight, status=status.astype(str), reason=reason.astype(str))
 
 
 def joint_belief(

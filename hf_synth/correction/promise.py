@@ -7,14 +7,14 @@ The corrected rows stay as they are until the promise holds: `with_labels` then 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from hf_synth.correction import label_error
-from hf_synth.correction.audited import PROBABILITY, STRATUM
+from hf_synth.correction.audited import DECISION, PROBABILITY, STRATUM, UNUSABLE
 from hf_synth.correction.label_error import Plan, Sample
 from hf_synth.errors import ColumnError, TaskError
 from hf_synth.models.linear import linear_fit
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from datasets import Dataset
 
 _USED = ("kept", "relabelled")
+_NO_LABEL = -1  # of a row that a person found unusable: it differs from every label
 _CERTAIN = 1 - 1e-9  # a confidence above it is that of a hard decision, not a measure of how sure the label is
 _STATES = {"sample": "not yet: a sample needs labels", "rest": "not yet: more rows need labels", "done": "holds"}
 _RULE = ("rows", "allowed", "stop", "error", "confidence")
@@ -41,11 +42,14 @@ class Promise:
         plan: the state of the promise; its positions count the used rows of the dataset.
         look: rows to look at, as `audit_sample` returns them: those that were asked for before, with the labels that
             came, and the next ones with an empty `label`.
+        rejected: rows that people found unusable. Their labels count as wrong ones that were found, and they are
+            dropped when the promise holds.
     """
 
     sample: Sample
     plan: Plan
     look: Dataset
+    rejected: int = 0
 
     @property
     def holds(self) -> bool:
@@ -64,12 +68,12 @@ class Promise:
             "promise_looked_at": plan.looked + sample.rows - len(sample.order),
         }
         if self.holds and plan.unseen is not None and plan.bound is not None:
-            figures["promise_wrong_at_most"] = _up(plan.bound, sample.rows)
+            figures["promise_wrong_at_most"] = _up(plan.bound, sample.rows - self.rejected)
             figures["promise_unseen"] = plan.unseen
             figures["promise_unseen_wrong_at_most"] = _up(plan.bound, plan.unseen)
             if plan.sure:
                 figures["promise_unseen_wrong_estimated"] = round((plan.sure_found or 0) / plan.sure, 4)
-        return figures
+        return figures | ({"promise_rejected": self.rejected} if self.rejected else {})
 
     def __str__(self) -> str:
         sample, plan, k = self.sample, self.plan, len(self.plan.look)
@@ -78,7 +82,8 @@ class Promise:
             f"{_percent(sample.confidence)}, labels that people gave counting as right"
         )
         if self.holds:
-            return f"The promise holds: {goal}. {self._unseen()}"
+            dropped = f" {self.rejected:,} rejected rows were dropped; they count as wrong labels that were found."
+            return f"The promise holds: {goal}. {self._unseen()}{dropped if self.rejected else ''}"
         if plan.stage == "sample":
             n = len(sample.drawn)
             return (
@@ -159,13 +164,20 @@ def draw_sample(
     return label_error.draw([values[i] for i in used], error=error, confidence=confidence, known=known, seed=seed)
 
 
-def promise(task: Task, corrected: Dataset, sample: Sample, audited: Mapping[str, int | str] | None = None) -> Promise:
+def promise(
+    task: Task,
+    corrected: Dataset,
+    sample: Sample,
+    audited: Mapping[str, int | str] | None = None,
+    rejected: Collection[str] = (),
+) -> Promise:
     """Determine which rows people must look at next, and what holds then.
 
     Args:
         corrected: the rows that the sample was drawn of, with the labels that they had then.
         sample: of `draw_sample`.
         audited: labels that people gave since, by row id.
+        rejected: ids of the rows that people found unusable since.
 
     Raises:
         ColumnError: an id is not among the used rows, or a label is none of the task's.
@@ -175,12 +187,13 @@ def promise(task: Task, corrected: Dataset, sample: Sample, audited: Mapping[str
         raise ColumnError(f"the sample was drawn of {sample.rows} used rows, the dataset has {len(used)}")
     ids = list(corrected["id"][:])
     place = {ids[i]: at for at, i in enumerate(used)}
-    if missing := sum(id not in place for id in audited or ()):
+    if missing := sum(id not in place for id in (*(audited or ()), *rejected)):
         raise ColumnError(f"{missing} audited ids are not among the used rows of the corrected dataset")
     given = audited_labels(task, {place[id]: label for id, label in (audited or {}).items()})
+    given |= {place[id]: _NO_LABEL for id in rejected}
     labels = label_indices(task, corrected.select(used))
     plan = label_error.plan(sample, labels, given)
-    return Promise(sample, plan, _to_look_at(task, corrected, used, sample, plan, given))
+    return Promise(sample, plan, _to_look_at(task, corrected, used, sample, plan, given), len(rejected))
 
 
 def sureness(task: Task, corrected: Dataset, gold: Dataset) -> Floats:
@@ -203,11 +216,14 @@ def sureness(task: Task, corrected: Dataset, gold: Dataset) -> Floats:
     return sure
 
 
-def with_labels(task: Task, corrected: Dataset, audited: Mapping[str, int | str]) -> Dataset:
+def with_labels(
+    task: Task, corrected: Dataset, audited: Mapping[str, int | str], rejected: Collection[str] = ()
+) -> Dataset:
     """Return the rows with the labels that people gave, as audited rows: certain, with weight 1.
 
     Args:
         audited: labels by row id.
+        rejected: ids of unusable rows, which are dropped.
 
     Raises:
         ColumnError: an id is not among the used rows, or a label is none of the task's.
@@ -215,7 +231,7 @@ def with_labels(task: Task, corrected: Dataset, audited: Mapping[str, int | str]
     used = _used(task, corrected)
     ids = list(corrected["id"][:])
     place = {ids[i]: i for i in used}
-    if missing := sum(id not in place for id in audited):
+    if missing := sum(id not in place for id in (*audited, *rejected)):
         raise ColumnError(f"{missing} audited ids are not among the used rows of the corrected dataset")
     given = audited_labels(task, {place[id]: label for id, label in audited.items()})
     meant = label_indices(task, corrected.select(list(given)), "llm_label") if given else np.zeros(0, dtype=np.int64)
@@ -226,6 +242,8 @@ def with_labels(task: Task, corrected: Dataset, audited: Mapping[str, int | str]
         columns["label_status"][at], columns["reason"][at] = "kept" if llm_label == label else "relabelled", "audited"
         columns["label_probs"][at] = [float(i == label) for i in range(len(task.labels))]
         columns["label_confidence"][at] = columns["weight"][at] = 1.0
+    for at in map(place.__getitem__, rejected):
+        columns["label_status"][at], columns["reason"][at], columns["weight"][at] = "dropped", "unusable", 0.0
     return rewritten(corrected, columns, corrected.features)
 
 
@@ -295,7 +313,9 @@ def _to_look_at(
     columns: dict[str, Any] = {"id": list(rows["id"][:])}
     columns["llm_label"] = [v if isinstance(v, str) else names[v] for v in rows["llm_label"][:]]
     columns |= {c: list(rows[c][:]) for c in task.text_columns}
-    columns["label"] = [task.labels[given[i]] if i in given else "" for i in at.tolist()]
+    columns["label"] = ["" if given.get(i, _NO_LABEL) == _NO_LABEL else task.labels[given[i]] for i in at.tolist()]
+    if any(label == _NO_LABEL for label in given.values()):
+        columns[DECISION] = [UNUSABLE if given.get(i) == _NO_LABEL else "" for i in at.tolist()]
     columns[PROBABILITY] = [1.0 if beyond[i] or not drawn[i] else share for i in at]
     columns[STRATUM] = ["all" if plan.stage == "sample" else "least sure" if beyond[i] else "surer" for i in at]
     return Dataset.from_dict(

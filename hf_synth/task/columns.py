@@ -66,6 +66,7 @@ REASONS: dict[str, str] = {
     "rewritten": "the corrector's text replaces the generator's",
     # dropped
     "disagrees": "corrector and generator disagree",
+    "unusable": "a person found the note unusable",
     "label_issue": "confident learning holds the label for wrong",
     "unused": "held-out gold shows no gain from the synthetic rows: gold alone trains the model",
     "not_in_text": "the target is not found in the text, where gold's targets are",

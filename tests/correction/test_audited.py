@@ -23,6 +23,7 @@ from hf_synth.correction.audited import (
     read_audited,
     read_ids,
     read_labels,
+    read_rejected,
     relative_weights,
     sample_csv,
 )
@@ -301,3 +302,46 @@ def test_labels_and_ids_are_read_where_rows_are_blank(tmp_path: Path) -> None:
     table.write_text("id,label\na,mild\na,none\n", encoding="utf-8")
     with pytest.raises(RowError, match="row 2: has an id of an earlier row"):
         read_labels(table)
+
+
+def test_a_row_that_a_person_rejected_is_dropped_and_stands_for_none(tmp_path: Path) -> None:
+    """Of stratum a 8 rows stand for 16: 5 labelled, 2 rejected, 1 blank; labelled rows stand for 16 / 7 each."""
+    file = tmp_path / "reviewed.csv"
+    decisions = ["label"] * 5 + ["reject", " Reject "] + [""] + ["label"] * 2
+    rows = ["id,label,inclusion_probability,stratum,decision"]
+    for i, decision in enumerate(decisions):
+        stratum, share = ("a", 0.5) if i < 8 else ("b", 1.0)
+        rows.append(f"s{i},{'mild' if decision == 'label' else ''},{share},{stratum},{decision}")
+    file.write_text("\ufeff" + "\n".join(rows), encoding="utf-8")
+    audited = read_audited(file, TASK)
+    assert audited.rejected == read_rejected(file) == {"s5", "s6"}
+    assert set(audited) == {"s0", "s1", "s2", "s3", "s4", "s8", "s9"}
+    assert audited.weights["s0"] == pytest.approx(16 / 7)
+    assert audited.weights["s8"] == 1
+    assert part_of(audited, ["s0", "s5"]).rejected == {"s5"}  # type: ignore[attr-defined]
+
+    synthetic = as_synthetic([{**row, "llm_label": row["label"], "id": f"s{i}"} for i, row in enumerate(toy_rows(12))])
+    corrected, _ = correct_with_policy(
+        TASK, synthetic, lambda _: None, gold=toy_rows(40, 1), method="none", audited=audited
+    )
+    for row in corrected:
+        if row["id"] in ("s5", "s6"):
+            assert (row["label_status"], row["reason"], row["weight"]) == ("dropped", "unusable", 0)
+        else:
+            assert row["label_status"] in ("kept", "relabelled")
+            assert (row["reason"] == "audited") == (row["id"] in audited)
+
+
+@pytest.mark.parametrize(
+    ("lines", "says"),
+    [
+        (["s0,mild,reject"], "line 2, row 1: has a label, and its decision is 'reject': leave one of the two empty"),
+        (["s0,,reject"], "holds no audited row"),
+    ],
+)
+def test_a_rejected_row_with_a_label_is_one_sentence(tmp_path: Path, lines: list[str], says: str) -> None:
+    file = tmp_path / "reviewed.csv"
+    file.write_text("\n".join(["id,label,decision", *lines]), encoding="utf-8")
+    with pytest.raises(RowError) as error:
+        read_audited(file, TASK)
+    assert str(error.value) == f"reviewed.csv{', ' if 'line' in says else ': '}{says}"

@@ -322,6 +322,38 @@ def test_a_promise_of_a_dataset_counts_the_rows_that_are_used() -> None:
     assert json.loads(json.dumps(figures)) == figures
 
 
+def test_a_rejected_row_counts_as_a_wrong_label_and_is_dropped_in_the_end() -> None:
+    rows, _ = corrected()
+    sample = draw_sample(TASK, rows, error=0.1, seed=2)
+    asked = list(promise(TASK, rows, sample).look["id"])
+    as_found = {id: TASK.labels[label] for id, label in zip(rows["id"], rows["label"], strict=True)}
+    rejected = asked[:1]
+    given = {id: as_found[id] for id in asked[1:]}  # every other label is right
+    state = promise(TASK, rows, sample, given, rejected)
+    assert (state.rejected, state.plan.found) == (1, 1)
+    as_wrong = promise(TASK, rows, sample, given | {asked[0]: _other(as_found[asked[0]])})
+    assert state.plan.look.tolist() == as_wrong.plan.look.tolist(), "it counts as a wrong label"
+    assert (state.plan.keep, state.plan.bound) == (as_wrong.plan.keep, as_wrong.plan.bound)
+    look = {row["id"]: row for row in state.look}
+    assert (look[asked[0]]["label"], look[asked[0]]["decision"]) == ("", "reject")
+    assert {row["decision"] for id, row in look.items() if id not in rejected} == {""}
+    done = promise(TASK, rows, sample, {id: as_found[id] for id in look if id not in rejected} | given, rejected)
+    assert done.holds
+    assert done.figures["promise_rejected"] == 1
+    assert done.plan.bound is not None
+    assert 0 <= done.figures["promise_wrong_at_most"] - done.plan.bound / 95 < 1e-4, "of the rows that are left"
+    assert "1 rejected rows were dropped" in str(done)
+    after = with_labels(TASK, rows, given, rejected)
+    row = next(row for row in after if row["id"] == asked[0])
+    assert (row["label_status"], row["reason"], row["weight"]) == ("dropped", "unusable", 0)
+    with pytest.raises(ColumnError, match="1 audited ids are not among the used rows"):
+        promise(TASK, rows, sample, given, ["nobody"])
+
+
+def _other(label: str) -> str:
+    return next(other for other in TASK.labels if other != label)
+
+
 def test_labels_that_people_gave_are_written_as_audited_rows() -> None:
     rows, truth = corrected()
     given = {id: TASK.labels[truth[id]] for id in ("s0", "s119"[:3], "s97")}

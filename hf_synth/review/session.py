@@ -1,0 +1,414 @@
+"""One reviewer's session: which note is next, a decision, the figures so far, and the table that `correct` reads.
+
+Everything lies in FOLDER/.hf_synth/review: the sheet, the decisions of each reviewer, the table. A decision is on disk
+when `Session.decide` returns.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+import unicodedata
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Literal
+from urllib.parse import quote
+
+from hf_synth.correction.audited import DECISION, PROBABILITY, STRATUM, sample_csv
+from hf_synth.errors import OutputError
+from hf_synth.review.agreement import Agreement, agreements
+from hf_synth.review.decisions import (
+    COMMENT,
+    DIFFER,
+    LABEL,
+    RATE,
+    REAL,
+    REJECT,
+    SYNTHETIC,
+    UNDO,
+    UNSURE,
+    Answer,
+    Decisions,
+    choices,
+    disagreements,
+    outcomes,
+)
+from hf_synth.review.log import Log, read_log
+from hf_synth.review.promise_sheet import PromiseSheet
+from hf_synth.review.realism import RealismSheet, realism_summary
+from hf_synth.review.sheets import FORMAT, Item, Noise, SampleSheet
+from hf_synth.task.folders import WORK, private_folder, work_folder, write_private
+from hf_synth.task.task import Task
+
+Shown = Literal["after", "before", "never"]  # when a reviewer sees the label that a note has
+OPEN, AGAIN, DIFFERENT = "open", "unsure", "differ"  # queues of notes
+QUEUES = (OPEN, AGAIN, DIFFERENT)
+REALISM = "realism.json"
+LONGEST_COMMENT = 2_000  # characters
+_NAME = re.compile(r"[^\W_][\w .'-]{0,39}")
+_KEEP = "keep"  # the label that is shown; it is recorded as that label
+
+
+class WrongDecision(ValueError):
+    """A request that no page of ours sends: an unknown note, label or decision. Nothing was written."""
+
+
+@dataclass(frozen=True)
+class View:
+    """What a page shows.
+
+    Args:
+        queue: the queue that the note is from.
+        item: the note; None where the queue is empty.
+        key: stands for the note in a form; it says nothing of the row.
+        count: events of this reviewer: a form sends it back, so that a stale page changes nothing.
+        answered, asked: notes of the sheet with an answer, and all.
+        unsure: notes to look at again.
+        differ: notes on which reviewers differ.
+        reviewers: reviewers with decisions on disk.
+        choices: the different answers to a note on which reviewers differ.
+        comment: this reviewer's comment on the note.
+        last: the last decision, as a sentence; empty without one.
+        noise: the share of wrong labels; None while it cannot be estimated, or must not be shown.
+        so_far: what would hold without a further answer; empty without a promise.
+        may_stop: why no more answers are needed; empty where they are.
+        shown: the label that the note has, where it may be shown before the answer; else empty.
+        agreements: of each pair of reviewers, once the queue is empty.
+    """
+
+    queue: str
+    item: Item | None
+    key: str
+    count: int
+    answered: int
+    asked: int
+    unsure: int
+    differ: int
+    reviewers: int
+    choices: tuple[str, ...] = ()
+    comment: str = ""
+    last: str = ""
+    noise: Noise | None = None
+    so_far: str = ""
+    may_stop: str = ""
+    shown: str = ""
+    agreements: tuple[Agreement, ...] = ()
+
+
+@dataclass
+class Session:
+    """One reviewer's session.
+
+    Args:
+        task: of the notes.
+        folder: that holds the notes.
+        sheet: the notes that are asked for.
+        reviewer: the reviewer's name.
+        shows: when the reviewer sees the label that a note has: after the answer, before it, or never.
+        writes: whether the reviewer decides; False only reads what is on disk.
+
+    Raises:
+        OutputError: the folder cannot be written, or another process has the reviewer's file open.
+    """
+
+    task: Task
+    folder: Path
+    sheet: SampleSheet | PromiseSheet | RealismSheet
+    reviewer: str
+    shows: Shown = "after"
+    writes: bool = True
+    own: Decisions = field(init=False, default_factory=Decisions)
+    repaired: int = field(init=False, default=0)
+    _log: Log | None = field(init=False, default=None)
+    _keys: dict[str, str] = field(init=False)
+    _others: dict[Path, tuple[tuple[int, int], str, Decisions]] = field(init=False, default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.reviewer = checked_name(self.reviewer)
+        self._keys = {_key(id): id for id in self.sheet.items}
+        if not self.writes:
+            return
+        head = {"review": FORMAT, "kind": self.kind, "task": self.task.full_name, "reviewer": self.reviewer}
+        self._log = Log(self.streams / f"{quote(self.reviewer, safe='')}.jsonl", head)
+        self.repaired = self._log.repaired
+        self.own = Decisions(self._log.events)
+
+    @property
+    def kind(self) -> str:
+        """What is asked: "labels" or "realism"."""
+        return "realism" if isinstance(self.sheet, RealismSheet) else "labels"
+
+    @property
+    def streams(self) -> Path:
+        """The folder of all reviewers' decisions."""
+        return review_folder(self.folder) / self.kind
+
+    @property
+    def table(self) -> Path:
+        """The file that `export` writes."""
+        return self.folder / REALISM if self.kind == "realism" else review_folder(self.folder) / "labels.csv"
+
+    def close(self) -> None:
+        """Let another process go on."""
+        if self._log is not None:
+            self._log.close()
+
+    # --- what is shown ------------------------------------------------------------------------------------------
+    def view(self, queue: str = OPEN) -> View:
+        """Return what the page of a queue shows: its next note, and the figures so far."""
+        progress, answers = self.sheet.progress(self.own), self.own.answers
+        order = progress.order
+        unsure = [id for id in order if id in answers and answers[id].do == UNSURE]
+        reviewers = self.reviewers()
+        differ = self._differing(reviewers)
+        if queue == AGAIN:
+            id = min(unsure, key=lambda id: answers[id].number, default=None)
+        elif queue == DIFFERENT:
+            id = differ[0] if differ else None
+        else:
+            id = next((id for id in order if id not in answers), None)
+        item = None if id is None else self.sheet.items[id]
+        hidden = self.shows == "never" and id is not None
+        done = id is None
+        return View(
+            queue=queue,
+            item=item,
+            key="" if id is None else _key(id),
+            count=self.own.count,
+            answered=sum(id in answers for id in order),
+            asked=len(order),
+            unsure=len(unsure),
+            differ=len(differ),
+            reviewers=len(reviewers),
+            choices=tuple(_words(do, label) for do, label in choices(id, reviewers))
+            if queue == DIFFERENT and id
+            else (),
+            comment="" if id is None else self.own.comments.get(id, ""),
+            last=self._last(),
+            noise=None if hidden else progress.noise,
+            so_far="" if hidden else progress.so_far,
+            may_stop=progress.may_stop,
+            shown=item.label if item is not None and self.shows == "before" and queue != DIFFERENT else "",
+            agreements=tuple(agreements(reviewers)) if done and self.kind == "labels" else (),
+        )
+
+    def reviewers(self) -> dict[str, Decisions]:
+        """Return the decisions of all reviewers by name, those of other processes as far as they are on disk.
+
+        Raises:
+            OutputError: a file is damaged.
+        """
+        found = {self.reviewer: self.own} if self.own.answers or self.own.finals else {}
+        for file in sorted(self.streams.glob("*.jsonl")):
+            if self._log is not None and file == self._log.path:
+                continue
+            stat = file.stat()
+            state = (stat.st_size, stat.st_mtime_ns)
+            if file not in self._others or self._others[file][0] != state:
+                events = read_log(file)
+                name = str(events[0].get("reviewer", "")) if events else ""
+                self._others[file] = (state, name, Decisions(events[1:]))
+            _, name, decisions = self._others[file]
+            if name and name not in found and (decisions.answers or decisions.finals):
+                found[name] = decisions
+        return found
+
+    def _differing(self, reviewers: Mapping[str, Decisions]) -> list[str]:
+        if len(reviewers) < 2 or self.kind == "realism":
+            return []
+        return [id for id in disagreements(reviewers) if id in self.sheet.items]
+
+    def _last(self) -> str:
+        """Describe the last decision that stands, with the label that the note has where it may be shown now."""
+        if self.own.last is None:
+            return ""
+        id, final = self.own.last
+        answer, item = (self.own.finals if final else self.own.answers)[id], self.sheet.items.get(id)
+        if answer.do == RATE:
+            return f"Your last answer: plausibility {answer.plausibility}, {answer.taken_for}"
+        said = f"Your last answer: {_words(answer.do, answer.label)}"
+        if item is None or self.shows == "never" or final or not item.label:
+            return said
+        if answer.do == LABEL and item.label == answer.label:
+            return f"{said}. The note had the same label"
+        return f"{said}. The note had the label {item.label}"
+
+    # --- what is decided ----------------------------------------------------------------------------------------
+    def decide(self, form: Mapping[str, str]) -> str:
+        """Record what a form says; it is on disk when this returns.
+
+        Args:
+            form: `do`, `count`, and for a decision `key`, `queue`, `label`, `comment`, `plausibility`, `taken_for`.
+
+        Returns:
+            Why nothing was recorded, as a sentence for the page; empty where it was.
+
+        Raises:
+            WrongDecision: the form is none of ours.
+            OutputError: the disk cannot be written; nothing was recorded.
+        """
+        if self._log is None:
+            raise WrongDecision
+        do = form.get("do", "")
+        event: dict[str, Any] = {"at": datetime.now(UTC).isoformat(timespec="milliseconds")}
+        event |= {"do": UNDO} if do == UNDO else self._event(do, form)
+        if form.get("count") != str(self.own.count):
+            sent_again = self._log.events and form.get("count") == str(self.own.count - 1)
+            if sent_again and _same(self._log.events[-1], event):
+                return ""  # the answer to the first request was lost
+            return "Nothing was saved: this review went on in another window. Here is where it stands."
+        if do == UNDO and self.own.last is None:
+            return "There is nothing to undo."
+        self._log.append(event)
+        self.own.take(event)
+        return ""
+
+    def _event(self, do: str, form: Mapping[str, str]) -> dict[str, Any]:
+        """Return the event of a decision or comment about a note."""
+        id = self._keys.get(form.get("key", ""))
+        comment = form.get("comment", "").strip()
+        if id is None or len(comment) > LONGEST_COMMENT or form.get("queue", OPEN) not in QUEUES:
+            raise WrongDecision
+        event: dict[str, Any] = {"row": id, "do": do}
+        if comment != self.own.comments.get(id, ""):
+            event["comment"] = comment
+        if form.get("queue") == DIFFERENT and do != COMMENT:
+            event["final"] = True
+        if do == COMMENT:
+            return event | {"comment": comment}
+        if self.kind == "realism":
+            plausible, taken_for = form.get("plausibility", ""), form.get("taken_for", "")
+            if do != RATE or plausible not in ("1", "2", "3", "4", "5") or taken_for not in (REAL, SYNTHETIC):
+                raise WrongDecision
+            return event | {"plausibility": int(plausible), "taken_for": taken_for}
+        if do == _KEEP and self.shows == "before":
+            return event | {"do": LABEL, "label": self.sheet.items[id].label}
+        if do == LABEL and form.get("label") in self.task.labels:
+            return event | {"label": form["label"]}
+        if do not in (REJECT, UNSURE):
+            raise WrongDecision
+        return event
+
+    # --- what comes of it ---------------------------------------------------------------------------------------
+    def export(self) -> Path:
+        """Write what all reviewers decided, and return the file (0600).
+
+        For labels it is the table that `correct --audited` reads: CSV with a byte order mark, so that a spreadsheet
+        reads it as UTF-8, without the texts of the notes. Notes without an agreed answer have no label. For a realism
+        sheet it is `realism.json` with the figures.
+
+        Raises:
+            OutputError: the folder cannot be written.
+        """
+        reviewers = self.reviewers()
+        if isinstance(self.sheet, RealismSheet):
+            return write_private(self.table, json.dumps(realism_summary(self.sheet, reviewers), indent=1) + "\n")
+        from datasets import Dataset, Features, Value
+
+        found = outcomes(reviewers)
+        columns: dict[str, list[Any]] = {}
+        for id, (item, probability, stratum) in self._design().items():
+            outcome = found.get(id)
+            row = {
+                "id": id,
+                "llm_label": item.llm_label,
+                "label": outcome.label if outcome else "",
+                DECISION: outcome.do if outcome else "",
+                "reviewer": ", ".join(outcome.reviewers) if outcome else "",
+                "comment": outcome.comment if outcome else "",
+                PROBABILITY: probability,
+                STRATUM: stratum,
+            }
+            for name, value in row.items():
+                columns.setdefault(name, []).append(value)
+        features = Features({c: Value("float64" if c == PROBABILITY else "string") for c in columns})
+        return write_private(self.table, "\ufeff" + sample_csv(Dataset.from_dict(columns, features=features)))
+
+    def _design(self) -> dict[str, tuple[Item, float, str]]:
+        """Return the rows of the table with inclusion probability and stratum, in the order of the sheet."""
+        if isinstance(self.sheet, PromiseSheet):
+            return self.sheet.design(self.joined())
+        return {id: (item, item.probability, item.stratum) for id, item in self.sheet.items.items()}
+
+    def joined(self) -> Decisions:
+        """Return what all reviewers together decided, as the answers of one; notes on which they differ have none."""
+        joined = Decisions()
+        for id, outcome in outcomes(self.reviewers()).items():
+            if id in self.sheet.items and outcome.do != DIFFER:
+                joined.answers[id] = Answer(outcome.do, outcome.label)
+        return joined
+
+    @property
+    def summary(self) -> dict[str, Any]:
+        """The figures of all reviewers together, plain values."""
+        reviewers = self.reviewers()
+        if isinstance(self.sheet, RealismSheet):
+            rated = {id for d in reviewers.values() for id in d.answers}
+            return {"reviewed": len(rated & set(self.sheet.items)), "asked": len(self.sheet.items)} | realism_summary(
+                self.sheet, reviewers
+            )
+        joined = self.joined()
+        progress, differ = self.sheet.progress(joined), self._differing(reviewers)
+        asked, noise = progress.order, progress.noise
+        counts = Counter(joined.answers[id].do for id in asked if id in joined.answers)
+        names = ("share", "low", "high", "looked_at", "wrong")
+        return {
+            "reviewed": counts.total() + len(differ),
+            "asked": len(asked),
+            "labelled": counts[LABEL],
+            "rejected": counts[REJECT],
+            "unsure": counts[UNSURE],
+            "disagreements": len(differ),
+            "may_stop": bool(progress.may_stop),
+            "wrong_labels": None if noise is None else {name: getattr(noise, name) for name in names},
+            "agreement": [vars(pair) for pair in agreements(reviewers)],
+        }
+
+    def findings(self) -> list[str]:
+        """Return what is known after the decisions of all reviewers, a sentence each."""
+        reviewers, progress = self.reviewers(), self.sheet.progress(self.joined())
+        lines = [str(found) for found in (progress.noise, *agreements(reviewers)) if found is not None]
+        if differ := self._differing(reviewers):
+            lines.append(f"{len(differ):,} disagreements have no label until somebody settles them on the page")
+        return [*lines, *filter(None, (progress.so_far.rstrip("."), progress.may_stop.rstrip(".")))]
+
+
+def checked_name(name: str) -> str:
+    """Return a reviewer's name without white space around it.
+
+    Raises:
+        OutputError: it is no name of letters, digits, spaces and . ' - _ that begins with a letter or digit.
+    """
+    name = " ".join(unicodedata.normalize("NFC", name).split())
+    if not _NAME.fullmatch(name):
+        raise OutputError("--reviewer takes a name of at most 40 letters, digits, spaces and . ' - _")
+    return name
+
+
+def review_folder(folder: Path) -> Path:
+    """Return the folder of a review (0700); create it if it is missing."""
+    return private_folder(work_folder(folder) / "review")
+
+
+def is_begun(folder: Path, kind: str) -> bool:
+    """Return whether somebody has decided on a note of this folder; nothing is created."""
+    return any((folder / WORK / "review" / kind).glob("*.jsonl"))
+
+
+def _key(id: str) -> str:
+    """Return what stands for a row in a form."""
+    return hashlib.sha256(id.encode()).hexdigest()[:16]
+
+
+def _same(event: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
+    """Return whether two events say the same, whenever they were recorded."""
+    names = event.keys() | other.keys()
+    return all(event.get(name) == other.get(name) for name in names - {"at", "comment"})
+
+
+def _words(do: str, label: str) -> str:
+    return label if do == LABEL else {REJECT: "rejected", UNSURE: "unsure"}[do]
