@@ -13,7 +13,7 @@ from hf_synth.evaluation.evaluation import Scores
 from hf_synth.models.record import weights_sha256
 from hf_synth.privacy.findings import Findings
 from hf_synth.privacy.membership import Membership
-from hf_synth.publishing import card_text, cards, export, release
+from hf_synth.publishing import card_models, card_text, cards, export, release
 from hf_synth.publishing.checks import (
     Watched,
     architecture,
@@ -131,7 +131,7 @@ class ModelRelease:
         task, folder, trained, access = self.task, self.folder, self.trained, self.access
         tested, untested = _membership_test(task, folder, trained, self.parts, self.membership)
         parents = release.parents_of(trained, release.entries(path.parent), path.parent, salt)
-        facts = cards.model_card_facts(
+        facts = card_models.model_card_facts(
             task, trained, self.scores, repo_id=hub.repo_id, access=access, attestation=request.attestation,
             architecture=architecture(folder), parents=parents, membership=tested.note if tested else "",
             untested=untested, exposure=self.exposure,

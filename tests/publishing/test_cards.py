@@ -21,8 +21,9 @@ from hf_synth.llm.gguf_files import PACKAGED
 from hf_synth.privacy.audit import audit
 from hf_synth.privacy.membership import Exposure, compare_losses
 from hf_synth.publishing.card_checks import check_card
+from hf_synth.publishing.card_models import model_card_facts
 from hf_synth.publishing.card_text import dataset_card, eval_results, model_card
-from hf_synth.publishing.cards import dataset_facts, model_card_facts
+from hf_synth.publishing.cards import dataset_facts
 from hf_synth.task.scripts import list_tasks
 from hf_synth.task.task import Task
 
