@@ -238,7 +238,7 @@ def _add_hub(parser: ArgumentParser) -> None:
 def publish(args: Namespace) -> tuple[Result, int]:
     """Check, describe and publish; refused or not confirmed is exit code 1."""
     from hf_synth.gold.adoption import read_dataset
-    from hf_synth.task.folders import read_manifest
+    from hf_synth.task.folders import APPROVED, edited_digests, read_manifest
 
     task = hf_synth.load_task(args.task)
     check_verb(task, args, out="within")
@@ -253,7 +253,11 @@ def publish(args: Namespace) -> tuple[Result, int]:
         shared |= {"examples": examples, "membership": args.membership}
         verdict = hf_synth.publish_model(task, args.folder, scores, args.repo_id, **shared)
     else:
-        shared |= {"manifest": read_manifest(args.folder) if args.folder.is_dir() else None, "scores": scores}
+        manifest = read_manifest(args.folder) if args.folder.is_dir() else None
+        if edited := edited_digests(args.folder):
+            print(f"{args.folder} was edited by hand ({', '.join(edited)}): its rows are published as edited")
+            manifest = {**(manifest or {}), APPROVED: edited}
+        shared |= {"manifest": manifest, "scores": scores}
         rows = read_dataset(args.folder)
         verdict = hf_synth.publish_dataset(task, rows, args.repo_id, augmented=args.augmented, **shared)
     print(verdict)

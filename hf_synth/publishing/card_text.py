@@ -94,7 +94,7 @@ def dataset_card(facts: Mapping[str, Any]) -> str:
 
 
 def model_card(facts: Mapping[str, Any]) -> str:
-    """Render the card of a model from `card_models.model_card_facts`; the header repeats its scores as a model-index."""
+    """Render a model's card from `card_models.model_card_facts`; the header repeats its scores as a model-index."""
     from huggingface_hub import EvalResult, ModelCardData
 
     results = [

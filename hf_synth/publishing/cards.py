@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from hf_synth.evaluation.evaluation import Scores
@@ -18,6 +19,7 @@ from hf_synth.privacy.findings import Findings
 from hf_synth.publishing.card_text import FIGURES, METRICS
 from hf_synth.publishing.card_values import interval_of, label_meanings, number, policy_facts, task_facts
 from hf_synth.task.columns import REASONS, STATUSES, USAGE_COLUMNS, access_of, strictest
+from hf_synth.task.folders import APPROVED, FOLLOWS
 from hf_synth.task.labels import column_of, label_names
 from hf_synth.task.task import Task
 
@@ -44,6 +46,22 @@ _WHAT = {
     "targets": "targets as the generator wrote them, every row with a text",
 }
 _AS_ASKED = "labels are those asked of the generator"
+_EXAMPLES = 8  # at most, one of each label
+_STAGE_FILE = re.compile(r"[a-z]{1,20}\.parquet")
+
+
+@dataclass(frozen=True)
+class Recorded:
+    """What is known of rows besides their columns.
+
+    Args:
+        manifest: of the folder that they were read from (`hf_synth.json`): the file that wrote them, and what a person
+            edited.
+    """
+
+    manifest: Mapping[str, Any] = field(default_factory=dict)
+
+
 # --- datasets -------------------------------------------------------------------------------------------------------
 def dataset_facts(
     task: Task,
@@ -58,6 +76,7 @@ def dataset_facts(
     origin: str = "",
     gold_rows: int | None = None,
     gold_notes: Sequence[str] = (),
+    recorded: Recorded | None = None,
 ) -> dict[str, Any]:
     """Compute the facts of a dataset's card from its columns.
 
@@ -69,7 +88,9 @@ def dataset_facts(
         origin: whether the gold is the gold they came from (`Origin.summary`).
         gold_rows: number of rows of open gold published with them; None without such a config.
         gold_notes: what was left out when the gold was read (`task.folders.notes_of`); names of files are not shown.
+        recorded: what is known besides the columns.
     """
+    recorded = recorded or Recorded()
     names = ("source", "label_status", "reason", "generator", "prompt_sha256", "seed_ids", *USAGE_COLUMNS)
     columns = {c: column_of(dataset, c) for c in names}
     status = [s or "kept" for s in columns["label_status"]]
@@ -96,7 +117,8 @@ def dataset_facts(
                     for n, (name, rows, _) in enumerate(views)],
         "labels": _label_table(task, views),
         "generators": ", ".join(f"`{name}` ({n:,} rows)" for name, n in generators.items()),
-        "generator_files": [text for text in map(licence_of, generators) if text],
+        "generator_files": [text for name in generators if (text := licence_of(name, _weights(recorded)))],
+        "edited": edited_by_hand(recorded.manifest),
         "config_columns": [[name, name] for name, _, _ in views],
         "costs": _costs(columns),
         "prompts": len({p for p in columns["prompt_sha256"] if p}),
@@ -107,7 +129,7 @@ def dataset_facts(
         "reasons": [{"status": s, "meaning": REASONS.get(r, r), "rows": n} for (s, r), n in
                     sorted(reasons.items(), key=lambda item: (STATUSES.index(item[0][0]), item[0][1]))],
         "audited": _audited(findings, origin), "audit_rows": _audit_rows(findings) if findings else [],
-        "examples": _examples(task, dataset, kept, final, columns["source"]) if joined == "open" else [],
+        "examples": _examples(task, dataset, kept, final) if joined == "open" else [],
     }  # fmt: skip
     left_out = [match for note in gold_notes if (match := _LEFT_OUT.search(note))]
     facts["gold_left_out"] = "; ".join(
@@ -203,23 +225,85 @@ def _score_table(scores: Scores | Mapping[str, Scores] | None) -> dict[str, Any]
     return {"scores": rows, "metric_columns": [[METRICS.get(m, (m, m))[0], m] for m in metrics]}
 
 
-def _examples(
-    task: Task, dataset: Dataset, kept: list[int], labels: list[tuple[str, ...]], source: list[Any]
-) -> list[dict[str, str]]:
-    """Return the first kept synthetic row of each label, at most four; for text2text the first with its target."""
+def _weights(recorded: Recorded) -> Mapping[str, Any] | None:
+    weights = recorded.manifest.get("weights")
+    return weights if isinstance(weights, Mapping) else None
+
+
+def edited_by_hand(manifest: Mapping[str, Any]) -> list[str]:
+    """Return a sentence for each kind of edit by a person that the manifest of a stage's folder records."""
+    sentences = []
+    if names := _edited_files(manifest.get(APPROVED)):
+        sentences.append(f"A person edited these rows after they were written ({names}); they are as edited.")
+    if names := _edited_files(manifest.get(FOLLOWS)):
+        sentences.append(f"They were made from rows that a person had edited ({names}).")
+    return sentences
+
+
+def _edited_files(recorded: Any) -> str:
+    """Return the names of edited files, with their stage where it is recorded; a name that is none of ours is hidden.
+
+    `correct` records the digests of files by name, a run records them by stage.
+    """
+    names = []
+    for key, inner in recorded.items() if isinstance(recorded, Mapping) else ():
+        files = [f"{key}/{file}" for file in inner] if isinstance(inner, Mapping) else [str(key)]
+        names += [f if all(map(_is_stage_name, f.split("/"))) else "a file" for f in files]
+    return ", ".join(dict.fromkeys(names))
+
+
+def _is_stage_name(part: str) -> bool:
+    return part in ("synthetic", "corrected") or _STAGE_FILE.fullmatch(part) is not None
+
+
+# --- examples -------------------------------------------------------------------------------------------------------
+def _examples(task: Task, dataset: Dataset, kept: list[int], labels: list[tuple[str, ...]]) -> list[dict[str, str]]:
+    """Return a kept synthetic row of each label: the surest one where there are probabilities, else the first.
+
+    Surer is, in this order: a label that a person gave; one on which corrector and generator agree; the probability of
+    the label. A label without a row in which it is the most probable one has no example.
+    """
     text2text = task.kind == "text2text"
     columns = (*task.text_columns, *((task.label_column,) if text2text else ()))
-    examples: dict[tuple[str, ...], dict[str, str]] = {}
+    meant = _labels(task, dataset, "llm_label") if "llm_label" in dataset.column_names else labels
+    names = ("source", "reason", "label_probs")
+    source, reason, probs = (column_of(dataset, c) for c in names)
+    common = [key for key, _ in Counter(labels[i] for i in kept if source[i] == "synthetic").most_common(_EXAMPLES)]
+    best: dict[tuple[str, ...], tuple[tuple[bool, bool, float], int]] = {}
     for i in kept:
-        if source[i] == "synthetic" and labels[i] not in examples and len(examples) < 4:
-            text = " / ".join(" ".join(str(dataset[i][c]).split()) for c in columns)
-            if len(text) > _SAMPLE:
-                text = text[:_SAMPLE].rsplit(" ", 1)[0] + " ..."
-            examples[labels[i]] = {
-                "label": ", ".join(labels[i]) or (" / ".join(columns) if text2text else "no label"),
-                "text": text.replace("{{", "{ {").replace("}}", "} }"),
-            }
-    return [examples[key] for key in sorted(examples)]
+        sure, audited = _sureness(task, labels[i], probs[i]), reason[i] == "audited"
+        if source[i] != "synthetic" or labels[i] not in common or not (sure is None or sure[1] or audited):
+            continue
+        rank = (audited, sure is not None and meant[i] == labels[i], sure[0] if sure else 0.0)
+        if labels[i] not in best or rank > best[labels[i]][0]:
+            best[labels[i]] = (rank, i)
+    examples = []
+    for key, (rank, i) in sorted(best.items()):
+        text = " / ".join(" ".join(str(dataset[i][c]).split()) for c in columns)
+        if len(text) > _SAMPLE:
+            text = text[:_SAMPLE].rsplit(" ", 1)[0] + " ..."
+        label = ", ".join(key) or (" / ".join(columns) if text2text else "no label")
+        known = _sureness(task, key, probs[i]) is not None
+        stated = "by a person" if rank[0] else f"probability {rank[2]:.2f}" if known else ""
+        examples.append({"label": label, "sure": stated, "text": text.replace("{{", "{ {").replace("}}", "} }")})
+    return examples
+
+
+def _sureness(task: Task, labels: tuple[str, ...], probs: Any) -> tuple[float, bool] | None:
+    """Return the probability of a row's labels, and whether no other label is as probable; None without probabilities.
+
+    For a set of labels it is the least probability with which one of the task's labels is, or is not, in the set.
+    """
+    if task.kind == "text2text" or probs is None or len(probs) != len(task.labels):
+        return None
+    values = [float(p) if p is not None and p == p else 0.0 for p in probs]
+    if task.kind == "multi_label":
+        sides = [p if name in labels else 1 - p for name, p in zip(task.labels, values, strict=True)]
+        return min(sides), min(sides) > 0.5
+    if not labels:
+        return None
+    own = values[task.labels.index(labels[0])]
+    return own, sum(p >= own for p in values) == 1
 
 
 def _is_reason(text: str) -> bool:

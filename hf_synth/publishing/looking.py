@@ -14,6 +14,7 @@ from hf_synth.privacy.audit import FindIdentifiers, audit
 from hf_synth.privacy.findings import Findings, refusals
 from hf_synth.privacy.membership import Membership
 from hf_synth.publishing import export
+from hf_synth.publishing.cards import Recorded
 from hf_synth.publishing.checks import (
     Watched,
     gold_in_files,
@@ -88,6 +89,7 @@ def look_at_rows(
     leaving = DatasetRelease(
         task, rows, exported, findings, access, parts, seen if augmented else None, detectors, origin.summary, scores,
         policy if policy is not None else manifest.get("policy"), manifest.get("corrector"),
+        Recorded(manifest),
     )  # fmt: skip
     log = {"audit": {"verdict": findings.verdict, "figures": dict(findings.figures)}}
     return Look(Evidence(access, findings, bool(parts), origin, counts=counts), problems, log, leaving)

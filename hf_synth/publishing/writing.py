@@ -57,6 +57,7 @@ class DatasetRelease:
         parts: of the gold.
         augmented: gold of a config of its own; None without.
         origin: whether the gold is the gold they came from, for the card.
+        recorded: what is known of the rows besides their columns, for the card.
     """
 
     task: Task
@@ -71,6 +72,7 @@ class DatasetRelease:
     scores: Scores | Mapping[str, Scores] | None
     policy: AnyPolicy
     corrector: Any
+    recorded: cards.Recorded
 
     def write(self, hub: Repository, request: Request, path: Path, salt: bytes) -> WrittenRelease:
         """Write the export folder and the map of its ids."""
@@ -81,6 +83,7 @@ class DatasetRelease:
             access=access, attestation=request.attestation, origin=self.origin,
             gold_rows=None if more is None else len(more),
             gold_notes=list(dict.fromkeys(note for part in self.parts for note in notes_of(part))),
+            recorded=self.recorded,
         )  # fmt: skip
         provenance = release.release_facts(
             task, kind="dataset", repo_id=hub.repo_id, access=access, policy=_policy_fingerprint(self.policy),
