@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from hf_synth.publishing.card_text import CATEGORIES, LARGEST, LICENSES, SIZES, TAGS
+from hf_synth.publishing.languages import CODES, contradicts, recognised
 
 _EMPTY_TEXT = re.compile(r"(?:[:(=]\s*|\s)(?:nan|NaN|None|Undefined)(?=\s*(?:$|[,.)]))", re.MULTILINE)
 _LANGUAGE = re.compile(r"[a-z]{2,3}")
@@ -70,9 +71,26 @@ def _check_terms(header: Mapping[str, Any]) -> list[str]:
         problems.append(f"task categories {tasks} are not among {', '.join(sorted(set(CATEGORIES.values())))}")
     languages = header.get("language")
     named = [languages] if isinstance(languages, str) else languages or []
-    if not named or not all(isinstance(n, str) and _LANGUAGE.fullmatch(n) for n in named):
+    if not all(isinstance(n, str) and _LANGUAGE.fullmatch(n) and (len(n) > 2 or n in CODES) for n in named):
         problems.append(f"language {languages!r} is no ISO 639 code")
     return problems
+
+
+def language_problem(card: str, stated: str, texts: Iterable[str] = ()) -> str:
+    """Return why the language in a card's header is not the one that its task states, or not that of its texts.
+
+    Args:
+        stated: the task's; "" where none is stated: then the header has none.
+        texts: a sample of the rows.
+    """
+    header, _ = split_card(card)
+    named = header.get("language") or ""
+    if named != stated:
+        return f"the header's language is {named or 'missing'!r}, the task states {stated or 'none'!r}"
+    if contradicts(stated, seen := recognised(texts)):
+        looks = "letters that are not Latin" if seen == "other" else f"{seen!r}"
+        return f"the header's language is {stated!r}, the texts look like {looks}"
+    return ""
 
 
 def _check_configs(configs: Any) -> list[str]:

@@ -83,7 +83,7 @@ def dataset_card(facts: Mapping[str, Any]) -> str:
 
     rows = facts["rows"]
     header = DatasetCardData(
-        pretty_name=facts["title"], language="en", annotations_creators=["machine-generated"],
+        pretty_name=facts["title"], language=facts["language"] or None, annotations_creators=["machine-generated"],
         language_creators=["machine-generated"], task_categories=[CATEGORIES[facts["kind"]]],
         size_categories=[next((size for size, top in SIZES.items() if rows < top), LARGEST)],
         tags=[*TAGS, *(["simulated"] if facts["simulated"] else [])],
@@ -111,7 +111,8 @@ def model_card(facts: Mapping[str, Any]) -> str:
         for s in facts["scores"]
     ]
     header = ModelCardData(
-        model_name=facts["title"], language="en", library_name="transformers", pipeline_tag=CATEGORIES[facts["kind"]],
+        model_name=facts["title"], language=facts["language"] or None, library_name="transformers",
+        pipeline_tag=CATEGORIES[facts["kind"]],
         base_model=facts["base_model"], tags=[*TAGS, *(["simulated"] if facts["simulated"] else [])],
         datasets=facts["datasets"] or None, widget=[{"text": t} for t in facts["widget"]] or None,
         metrics=sorted({s["hub_metric"] for s in facts["scores"]}) or None, eval_results=results or None,

@@ -44,7 +44,7 @@ def task_facts(task: Task, access: str, attestation: str | None) -> dict[str, An
 
     return {
         "task": task.full_name, "task_version": task.version, "kind": task.kind, "description": task.description,
-        "unverified": task.unverified,
+        "unverified": task.unverified, "language": task.language,
         "access": access, "access_meaning": ACCESS_MEANING[access], "license": task.license,
         "license_data": license_data(task.license), "hub_dataset": _hub_dataset(task.source_url),
         "source_url": task.source_url, "citation": task.citation,

@@ -18,6 +18,7 @@ from hf_synth.llm.gguf_files import licence_of
 from hf_synth.privacy.findings import Findings
 from hf_synth.publishing.card_text import FIGURES, METRICS
 from hf_synth.publishing.card_values import interval_of, label_meanings, number, policy_facts, task_facts
+from hf_synth.publishing.languages import recognised
 from hf_synth.task.columns import REASONS, STATUSES, USAGE_COLUMNS, access_of, strictest
 from hf_synth.task.folders import APPROVED, FOLLOWS
 from hf_synth.task.labels import column_of, label_names
@@ -119,6 +120,7 @@ def dataset_facts(
         "generators": ", ".join(f"`{name}` ({n:,} rows)" for name, n in generators.items()),
         "generator_files": [text for name in generators if (text := licence_of(name, _weights(recorded)))],
         "edited": edited_by_hand(recorded.manifest),
+        "looks_like": "" if task.language else _looks_like(task, dataset, exported),
         "config_columns": [[name, name] for name, _, _ in views],
         "costs": _costs(columns),
         "prompts": len({p for p in columns["prompt_sha256"] if p}),
@@ -223,6 +225,12 @@ def _score_table(scores: Scores | Mapping[str, Scores] | None) -> dict[str, Any]
         for name, s in by_name.items()
     ]
     return {"scores": rows, "metric_columns": [[METRICS.get(m, (m, m))[0], m] for m in metrics]}
+
+
+def _looks_like(task: Task, dataset: Dataset, rows: Sequence[int]) -> str:
+    """Return the language that the texts of rows look like, for a task that states none; "" where it is unknown."""
+    seen = recognised(dataset[i][task.text_columns[0]] or "" for i in rows)
+    return seen if seen and seen != "other" else ""
 
 
 def _weights(recorded: Recorded) -> Mapping[str, Any] | None:

@@ -33,7 +33,7 @@ GRADES = ("grade_0", "grade_1", "grade_2", "grade_3")
 CLINIC = replace(Task.from_columns(
     "clinic", text_columns="text", label_column="label", labels=GRADES, access="open", license="Apache-2.0",
     label_meanings=("none", "seen only", "eating altered", "tube | admission"),
-    description="Artificial notes graded 0-3.", citation="The artificial clinic.", source_url="https://example.org/clinic",
+    description="Artificial notes graded 0-3.", language="en", citation="The artificial clinic.", source_url="https://example.org/clinic",
 ), script="clinic")  # fmt: skip
 SCORES = Scores(
     "clinic", 200, {"macro_f1": 0.7123, "accuracy": 0.8, "ece": 0.02},
