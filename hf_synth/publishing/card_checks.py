@@ -6,12 +6,19 @@ import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from hf_synth.publishing.card_text import CATEGORIES, LARGEST, LICENSES, SIZES, TAGS
+from hf_synth.publishing.card_text import CATEGORIES, CREATORS, LARGEST, LICENSES, SIZES, TAGS, TASK_IDS
 from hf_synth.publishing.languages import CODES, contradicts, recognised
 
 _EMPTY_TEXT = re.compile(r"(?:[:(=]\s*|\s)(?:nan|NaN|None|Undefined)(?=\s*(?:$|[,.)]))", re.MULTILINE)
 _LANGUAGE = re.compile(r"[a-z]{2,3}")
 _SIZES = (*SIZES, LARGEST)
+_FIELDS = {  # of a header: what the Hub takes in them
+    "annotations_creators": re.compile("|".join(CREATORS)),
+    "language_creators": re.compile("|".join(set(CREATORS) - {"no-annotation"})),
+    "task_ids": re.compile("|".join(TASK_IDS)),
+    "source_datasets": re.compile(r"original|extended\|(?:other|[\w.-]+(?:/[\w.-]+)?)"),
+    "multilinguality": re.compile("monolingual|multilingual|translation"),
+}
 
 
 def check_card(text: str) -> list[str]:
@@ -69,6 +76,10 @@ def _check_terms(header: Mapping[str, Any]) -> list[str]:
     tasks = [*(header.get("task_categories") or []), *filter(None, [header.get("pipeline_tag")])]
     if not tasks or any(t not in CATEGORIES.values() for t in tasks):
         problems.append(f"task categories {tasks} are not among {', '.join(sorted(set(CATEGORIES.values())))}")
+    for field, known in _FIELDS.items():
+        values = header.get(field) or []
+        if not isinstance(values, list) or not all(isinstance(v, str) and known.fullmatch(v) for v in values):
+            problems.append(f"{field} {values} are not among the Hub's")
     languages = header.get("language")
     named = [languages] if isinstance(languages, str) else languages or []
     if not all(isinstance(n, str) and _LANGUAGE.fullmatch(n) and (len(n) > 2 or n in CODES) for n in named):

@@ -21,6 +21,10 @@ CATEGORIES = {
     "text2text": "text-generation",
 }
 
+# Terms of the Hub's fields, as its documentation of dataset cards lists them.
+CREATORS = ("crowdsourced", "expert-generated", "found", "machine-generated", "no-annotation", "other")
+TASK_IDS = ("multi-class-classification", "multi-label-classification", "natural-language-inference")
+
 ACCESS_MEANING = {
     "open": "The gold behind it is openly licensed or artificial; this may be passed on under the licence below.",
     "restricted": "The gold behind it belongs to one site. Whoever was given access may use this for research, may not "
@@ -83,11 +87,12 @@ def dataset_card(facts: Mapping[str, Any]) -> str:
 
     rows = facts["rows"]
     header = DatasetCardData(
-        pretty_name=facts["title"], language=facts["language"] or None, annotations_creators=["machine-generated"],
-        language_creators=["machine-generated"], task_categories=[CATEGORIES[facts["kind"]]],
+        pretty_name=facts["title"], language=facts["language"] or None, task_categories=[CATEGORIES[facts["kind"]]],
+        multilinguality=["monolingual"] if facts["language"] else None, annotations_creators=facts["annotated_by"],
+        language_creators=facts["written_by"], task_ids=facts["task_ids"] or None, source_datasets=facts["sources"],
         size_categories=[next((size for size, top in SIZES.items() if rows < top), LARGEST)],
         tags=[*TAGS, *(["simulated"] if facts["simulated"] else [])],
-        configs=[_config(c) for c in facts["configs"]],
+        configs=[_config(c) for c in facts["configs"]], dataset_info=facts.get("dataset_info"),
         **_gate_prompt(facts), **facts["license_data"],
     )  # fmt: skip
     return _render("dataset_card.md", facts, header)

@@ -46,13 +46,13 @@ def task_facts(task: Task, access: str, attestation: str | None) -> dict[str, An
         "task": task.full_name, "task_version": task.version, "kind": task.kind, "description": task.description,
         "unverified": task.unverified, "language": task.language,
         "access": access, "access_meaning": ACCESS_MEANING[access], "license": task.license,
-        "license_data": license_data(task.license), "hub_dataset": _hub_dataset(task.source_url),
+        "license_data": license_data(task.license), "hub_dataset": hub_dataset(task.source_url),
         "source_url": task.source_url, "citation": task.citation,
         "attestation": attestation, "version": __version__,
     }  # fmt: skip
 
 
-def _hub_dataset(source_url: str) -> str | None:
+def hub_dataset(source_url: str) -> str | None:
     """Return the id of the dataset of the public Hub that is a task's source, if it is one."""
     match = re.fullmatch(r"https://(?:huggingface\.co|hf\.co)/datasets/([\w.-]+/[\w.-]+)/?", source_url)
     return match[1] if match else None

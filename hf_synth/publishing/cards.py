@@ -17,11 +17,12 @@ from hf_synth.generation.generation import simulated
 from hf_synth.llm.gguf_files import licence_of
 from hf_synth.privacy.findings import Findings
 from hf_synth.publishing.card_text import FIGURES, METRICS
-from hf_synth.publishing.card_values import interval_of, label_meanings, number, policy_facts, task_facts
+from hf_synth.publishing.card_values import hub_dataset, interval_of, label_meanings, number, policy_facts, task_facts
 from hf_synth.publishing.languages import recognised
 from hf_synth.task.columns import REASONS, STATUSES, USAGE_COLUMNS, access_of, strictest
 from hf_synth.task.folders import APPROVED, FOLLOWS
 from hf_synth.task.labels import column_of, label_names
+from hf_synth.task.scripts import is_artificial
 from hf_synth.task.task import Task
 
 if TYPE_CHECKING:
@@ -140,12 +141,35 @@ def dataset_facts(
     facts |= _status_table(task, meant, status) if corrected and task.labels else {"statuses": [], "status_columns": []}
     facts |= _score_table(scores)
     facts["simulated"] = simulated(task, list(generators))
-    if gold_rows is not None and joined == "open":
+    with_gold = gold_rows is not None and joined == "open"
+    facts |= _terms(task, audited=any(columns["reason"][i] == "audited" for i in kept), with_gold=with_gold)
+    if gold_rows is not None and with_gold:
         augmented = {"name": "augmented", "split": "train", "default": False, "rows": gold_rows + len(views[0][1])}
         facts["configs"].append(
             augmented | {"what": f"{gold_rows:,} rows of open gold and the first config, to train on"}
         )
     return facts
+
+
+def _terms(task: Task, *, audited: bool, with_gold: bool) -> dict[str, Any]:
+    """Return fields of the header by the Hub's vocabularies: who wrote and labelled the rows, and what they come from.
+
+    Args:
+        audited: whether a person gave some of the labels.
+        with_gold: whether open gold is published with the rows.
+    """
+    human = ["other"] if with_gold and not is_artificial(task) else []  # who wrote and labelled gold is not recorded
+    source = hub_dataset(task.source_url)
+    ids = {"multi_label": "multi-label-classification", "single_label": "multi-class-classification"}
+    if {"entailment", "contradiction"} <= {label.casefold() for label in task.labels}:
+        ids["single_label"] = "natural-language-inference"
+    extended = f"extended|{source}" if source else "extended|other"
+    return {
+        "annotated_by": ["machine-generated", *(["expert-generated"] if audited else []), *human],
+        "written_by": ["machine-generated", *human],
+        "task_ids": [ids[task.kind]] if task.kind in ids else [],
+        "sources": ["original"] if is_artificial(task) else [extended],
+    }
 
 
 def _costs(columns: Mapping[str, list[Any]]) -> str:

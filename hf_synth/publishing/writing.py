@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,6 +15,7 @@ from hf_synth.models.record import weights_sha256
 from hf_synth.privacy.findings import Findings
 from hf_synth.privacy.membership import Membership
 from hf_synth.publishing import card_models, card_text, cards, export, release
+from hf_synth.publishing.card_schema import dataset_info
 from hf_synth.publishing.checks import (
     Watched,
     architecture,
@@ -99,7 +101,7 @@ class DatasetRelease:
         names = (hub.repo_id, request.tag)
         seen = watched(task, self.parts, access, token=hub.token, names=names, rows=passed, **self.detectors)
         written = export.write_dataset(
-            task, views, path, card=card_text.dataset_card(facts), access=access,
+            task, views, path, describe=partial(_described, facts), access=access,
             physionet_name=physionet_name(task, hub.repo_id), release=provenance, checks=[content_check(seen)],
         )  # fmt: skip
         id_map = release.write_map(task, rows, ids, path, written.content, salt)
@@ -154,6 +156,12 @@ class ModelRelease:
         tests = {"membership": tested.to_json() if tested else untested, "weights": weights_sha256(path)}
         remark = str(tested) if tested else f"no membership test was made: {untested}"
         return WrittenRelease(written, provenance | tests, (remark,))
+
+
+def _described(facts: Mapping[str, Any], folder: Path) -> dict[str, str]:
+    """Return the card of a folder of rows, which states their schema."""
+    info = dataset_info(folder, [config["name"] for config in facts["configs"]])
+    return {"README.md": card_text.dataset_card({**facts, "dataset_info": info})}
 
 
 def physionet_name(task: Task, repo_id: str) -> str:
