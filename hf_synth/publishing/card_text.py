@@ -9,6 +9,8 @@ from importlib import resources
 from typing import Any
 
 TAGS = ("synthetic", "clinical", "hf_synth")
+LOOKS_LIKE = "rows with what looks like: "  # begins the audit's counts of identifiers
+METHOD = "Improving Clinical NLP Performance through Language Model-Generated Synthetic Clinical Data, arXiv:2403.19511"
 # Licences of likely tasks by their identifiers on the Hub; any other is `other` with a name.
 LICENSES = ("apache-2.0", "mit", "cc0-1.0", "cc-by-4.0", "cc-by-3.0", "cc-by-sa-4.0", "cc-by-sa-3.0", "cc-by-nc-4.0",
             "cc-by-nc-sa-4.0", "cc-by-nc-nd-4.0", "cc-by-nd-4.0", "odc-by", "odbl", "pddl", "bsd-3-clause", "gpl-3.0",

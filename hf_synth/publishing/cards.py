@@ -16,7 +16,7 @@ from hf_synth.evaluation.evaluation import Scores
 from hf_synth.generation.generation import simulated
 from hf_synth.llm.gguf_files import licence_of
 from hf_synth.privacy.findings import Findings
-from hf_synth.publishing.card_text import FIGURES, METRICS
+from hf_synth.publishing.card_text import FIGURES, LOOKS_LIKE, METRICS
 from hf_synth.publishing.card_values import hub_dataset, interval_of, label_meanings, number, policy_facts, task_facts
 from hf_synth.publishing.languages import recognised
 from hf_synth.task.columns import REASONS, STATUSES, USAGE_COLUMNS, access_of, strictest
@@ -234,7 +234,7 @@ def _audit_rows(findings: Findings) -> list[dict[str, str]]:
     rows = [{"meaning": meaning, "value": number(figures[k])} for k, meaning in FIGURES.items() if k in figures]
     for name, value in figures.items():
         if name.startswith("with_"):
-            rows.append({"meaning": "rows with what looks like: " + name[5:].replace("_", " "), "value": f"{value:,}"})
+            rows.append({"meaning": LOOKS_LIKE + name[5:].replace("_", " "), "value": f"{value:,}"})
     return rows
 
 

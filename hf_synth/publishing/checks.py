@@ -25,8 +25,10 @@ from hf_synth.privacy.overlap import MAX_RUN, WINDOW, Index
 from hf_synth.publishing.card_checks import check_card, language_problem, split_card
 from hf_synth.publishing.card_schema import schema_problems
 from hf_synth.publishing.contents import added_tokens, spoken, strings_in
+from hf_synth.publishing.croissant import croissant_problems
 from hf_synth.publishing.export import EXPORTED, view_rows
 from hf_synth.publishing.model_files import TOKENIZER_FILES
+from hf_synth.publishing.release import CROISSANT
 from hf_synth.publishing.sealed import exported_files
 from hf_synth.task.access import overall_access
 from hf_synth.task.columns import Access, strictest
@@ -158,6 +160,7 @@ def check_folder(folder: Path, seen: Watched) -> list[str]:
     """
     card = (folder / "README.md").read_text(encoding="utf-8")
     problems = [f"README.md: {p}" for p in (*check_card(card), *_check_files(card, folder, seen))]
+    problems += [f"{CROISSANT}: {p}" for p in croissant_problems(split_card(card)[0], folder)]
     problems += [f"the name of repository or tag: {p}" for p in _gold_in(seen.names, seen, seen.run, near=True)]
     hidden = [s.encode() for s in seen.secrets if s and len(s) >= 8]
     for name in exported_files(folder):

@@ -38,7 +38,7 @@ PUBLIC_FACTS = (
 )
 # The files that an export may have.
 EXPORTED = re.compile(
-    rf"README\.md|LICENSE\.md|SHA256SUMS|hf_synth\.json|release\.json|hf_synth_facts\.json|{MODEL_FILES.pattern}|"
+    rf"README\.md|LICENSE\.md|SHA256SUMS|hf_synth\.json|release\.json|hf_synth_facts\.json|croissant\.json|{MODEL_FILES.pattern}|"
     r"(?:corrected|raw|augmented)/train-00000-of-00001\.parquet|\.eval_results/[a-z][a-z0-9_]*\.yaml"
 )
 # A generator's name as servers report it: "gpt-5", "org/model", "llama3.1:8b"; never a sentence.

@@ -24,6 +24,7 @@ from hf_synth.publishing.checks import (
     watched,
     widget_texts,
 )
+from hf_synth.publishing.croissant import croissant
 from hf_synth.publishing.gate import (
     Request,
 )
@@ -101,7 +102,7 @@ class DatasetRelease:
         names = (hub.repo_id, request.tag)
         seen = watched(task, self.parts, access, token=hub.token, names=names, rows=passed, **self.detectors)
         written = export.write_dataset(
-            task, views, path, describe=partial(_described, facts), access=access,
+            task, views, path, describe=partial(_described, facts, hub.url if request.push else None), access=access,
             physionet_name=physionet_name(task, hub.repo_id), release=provenance, checks=[content_check(seen)],
         )  # fmt: skip
         id_map = release.write_map(task, rows, ids, path, written.content, salt)
@@ -158,10 +159,11 @@ class ModelRelease:
         return WrittenRelease(written, provenance | tests, (remark,))
 
 
-def _described(facts: Mapping[str, Any], folder: Path) -> dict[str, str]:
-    """Return the card of a folder of rows, which states their schema."""
+def _described(facts: Mapping[str, Any], url: str | None, folder: Path) -> dict[str, str]:
+    """Return the card and the metadata of a folder of rows, which state their schema."""
     info = dataset_info(folder, [config["name"] for config in facts["configs"]])
-    return {"README.md": card_text.dataset_card({**facts, "dataset_info": info})}
+    card = card_text.dataset_card({**facts, "dataset_info": info})
+    return {"README.md": card, release.CROISSANT: croissant(facts, folder, url)}
 
 
 def physionet_name(task: Task, repo_id: str) -> str:
