@@ -61,6 +61,7 @@ PAIR = Task(
     prompts=(PROMPT,),
     metrics=("macro_f1", "accuracy"),
     access="credentialed",
+    language="en",
     source_url="https://portal.dbmi.hms.harvard.edu/projects/n2c2-nlp/",
     license="n2c2 data use agreement",
     citation="Gao, Dligach, Miller et al. Progress Note Understanding: Assessment and Plan Reasoning, n2c2 2022 "

@@ -52,6 +52,7 @@ TASKS = {
         prompts=(PROMPT,),
         metrics=("macro_f1", "accuracy", "patient_macro_f1"),
         access="open",
+        language="en",
         license="Apache-2.0",
         group_column="group",
         leaks=LEAKS,

@@ -57,6 +57,7 @@ MEDICATIONS = Task(
     prompts=(PROMPT,),
     metrics=("exact_match", "token_f1"),
     access="credentialed",
+    language="en",
     source_url="https://portal.dbmi.hms.harvard.edu/projects/n2c2-nlp/",
     license="n2c2 data use agreement",
     citation="Pampari, Raghavan, Liang, Peng. emrQA: A Large Corpus for Question Answering on Electronic Medical "

@@ -102,6 +102,7 @@ def _task(config: str) -> Task:
         prompts=(PROMPT if config == "event" else replace(PROMPT, instruction=PROMPT.instruction + _OF_CHANGES),),
         metrics=("micro_f1", "macro_f1"),
         access="credentialed",
+        language="en",
         source_url="https://portal.dbmi.hms.harvard.edu/projects/n2c2-nlp/",
         license="n2c2 data use agreement",
         citation="Mahajan, Liang, Tsou, Uzuner. Overview of the 2022 n2c2 Shared Task on Contextualized Medication "

@@ -65,6 +65,7 @@ TASKS = {
         metrics=("token_f1", "horizontal_phrase_f1", "rougeL", "exact_match"),
         target_fields=FIELDS[:-1],  # the challenge does not score the last one
         access="credentialed",
+        language="en",
         source_url="https://portal.dbmi.hms.harvard.edu/projects/n2c2-nlp/",
         license="n2c2 data use agreement",
         citation="Uzuner, Solti, Cadag. Extracting medication information from clinical text. JAMIA 2010.",

@@ -57,6 +57,7 @@ PAIR = Task(
     prompts=(PROMPT,),
     metrics=("accuracy", "macro_f1"),
     access="credentialed",
+    language="en",
     source_url="https://physionet.org/content/mednli/1.0.0/",
     license="PhysioNet Credentialed Health Data License 1.5.0",
     citation="Romanov, Shivade. Lessons from Natural Language Inference in the Clinical Domain. EMNLP 2018. "

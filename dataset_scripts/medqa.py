@@ -46,6 +46,7 @@ FIVE = Task(
     prompts=(PROMPT,),
     metrics=("exact_match",),
     access="open",
+    language="en",
     source_url="https://github.com/jind11/MedQA",
     license="MIT",
     citation="Jin, Pan, Oufattole, Weng, Fang, Szolovits. What Disease does this Patient Have? A Large-scale Open "

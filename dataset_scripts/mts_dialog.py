@@ -88,6 +88,7 @@ SECTION = Task(
     prompts=(PROMPT,),
     metrics=("macro_f1", "accuracy", "macro_f1_min10"),
     access="open",
+    language="en",
     license="CC-BY-4.0",
     source_url="https://github.com/abachaa/MTS-Dialog",
     citation="Ben Abacha, Yim, Fan, Lin. An Empirical Study of Clinical Note Generation from Doctor-Patient "

@@ -79,6 +79,7 @@ TEXTUAL = Task(
     prompts=(PROMPT,),
     metrics=("macro_f1", "micro_f1"),
     access="credentialed",
+    language="en",
     source_url="https://portal.dbmi.hms.harvard.edu/projects/n2c2-nlp/",
     license="n2c2 data use agreement",
     citation="Uzuner. Recognizing Obesity and Comorbidities in Sparse Data. JAMIA 2009.",

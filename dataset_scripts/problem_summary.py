@@ -57,6 +57,7 @@ ASSESSMENT = Task(
     prompts=(PROMPT,),
     metrics=("rougeL", "rouge1", "rouge2"),
     access="credentialed",
+    language="en",
     source_url="https://physionet.org/content/bionlp-workshop-2023-task-1a/",
     license="PhysioNet Credentialed Health Data License 1.5.0",
     citation="Gao, Dligach, Miller, Churpek, Afshar. Overview of the Problem List Summarization (ProbSum) 2023 Shared "

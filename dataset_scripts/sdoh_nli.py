@@ -66,6 +66,7 @@ PAIR = Task(
     prompts=(PROMPT,),
     metrics=("macro_f1", "auprc", "accuracy"),
     access="open",
+    language="en",
     license="CC-BY-4.0",
     source_url="https://github.com/google-research-datasets/SDOH-NLI",
     citation="Lelkes, Loreaux, Schuster, Chen, Rajkomar. SDOH-NLI: a Dataset for Inferring Social Determinants of "

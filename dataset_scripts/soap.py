@@ -61,6 +61,7 @@ TASKS = {
         prompts=(PROMPT,),
         metrics=("accuracy", "macro_f1"),
         access="credentialed",
+        language="en",
         source_url="https://physionet.org/content/task-1-3-soap-note-tag/1.0.0/",
         license="PhysioNet Credentialed Health Data License 1.5.0",
         citation="Gao, Dligach, Miller et al. Hierarchical Annotation for Building A Suite of Clinical Natural "

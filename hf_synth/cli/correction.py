@@ -283,15 +283,20 @@ def _untrained(_rows: Dataset) -> Any:
 
 
 def corrector_facts(args: Namespace, corrector: Any) -> Result:
-    """Return what a manifest says of the input: the digest of the corrector or judge, and rows that a person edited."""
-    from hf_synth.models.record import weights_sha256
-    from hf_synth.task.folders import FOLLOWS, edited_digests
+    """Return what a manifest says of the input: the digest of the corrector or judge, and rows that a person edited.
 
-    facts = llms.weights_facts(getattr(corrector, "llm", None), "judge_weights")
+    What the manifest of the input says of the file that wrote it, and of earlier edits, is passed on.
+    """
+    from hf_synth.models.record import weights_sha256
+    from hf_synth.task.folders import FOLLOWS, edited_digests, read_manifest
+
+    before = (read_manifest(args.synthetic) if args.synthetic.is_dir() else None) or {}
+    facts: Result = {name: before[name] for name in ("weights", FOLLOWS) if before.get(name)}
+    facts |= llms.weights_facts(getattr(corrector, "llm", None), "judge_weights")
     facts |= {"corrector": weights_sha256(args.corrector)} if args.corrector else {}
     if edited := edited_digests(args.synthetic):
         options.progress_of(args)(f"{args.synthetic} was edited by hand ({', '.join(edited)}): taken as approved")
-        facts[FOLLOWS] = edited
+        facts[FOLLOWS] = {**facts.get(FOLLOWS, {}), **edited}
     return facts
 
 

@@ -114,6 +114,7 @@ def add_gold_options(parser: ArgumentParser) -> None:
         "--meaning", action="append", default=[], metavar="LABEL=TEXT",
         help="what a label means, which the LLM is told; may be repeated",
     )  # fmt: skip
+    add("--language", metavar="CODE", help="language of the notes, an ISO 639 code such as en: it stands on every card")
     add("--access", choices=ACCESSES, help="access of the notes (default: restricted, or what the files state)")
 
 
@@ -163,9 +164,9 @@ def _is_task(name: str) -> bool:
 
 def _task(args: Namespace) -> Task:
     """Load the task that is named."""
-    if args.name or args.meaning or args.skip_empty:
+    if args.name or args.meaning or args.skip_empty or args.language:
         raise ColumnError(
-            "--name, --meaning and --skip-empty are for a table of one's own: name its --label-column too"
+            "--name, --meaning, --language and --skip-empty are for a table of one's own: name its --label-column too"
         )
     return hf_synth.load_task(args.task)
 
@@ -201,6 +202,7 @@ def _print_labels(task: Task, counts: dict[str, dict[str, int]], splits: list[st
 def _own_task(args: Namespace) -> tuple[Task, Path]:
     """Make a task from the columns of a table: `gold TABLE --text-column ... --label-column ...`."""
     from hf_synth.gold.own_table import task_from_table
+    from hf_synth.task.task import LANGUAGE
 
     path = args.path or Path(args.task)
     if not args.text_column:
@@ -212,7 +214,12 @@ def _own_task(args: Namespace) -> tuple[Task, Path]:
     fields |= {"labels": [label.strip() for label in args.labels.split(",") if label.strip()]}
     fields |= {"meanings": dict(map(_meaning, args.meaning)), "skip_empty": args.skip_empty}
     name = args.name or (args.task if args.path else None)
-    return task_from_table(path, name=name, text_columns=args.text_column, **fields), path
+    if args.language and not LANGUAGE.fullmatch(args.language):
+        raise TaskError(
+            f"--language takes an ISO 639 code of two or three small letters, such as en; got {args.language!r}"
+        )
+    task = task_from_table(path, name=name, text_columns=args.text_column, **fields)
+    return replace(task, language=args.language or ""), path
 
 
 def _meaning(text: str) -> tuple[str, str]:

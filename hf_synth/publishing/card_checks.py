@@ -3,14 +3,22 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
-from hf_synth.publishing.card_text import CATEGORIES, LARGEST, LICENSES, SIZES, TAGS
+from hf_synth.publishing.card_text import CATEGORIES, CREATORS, LARGEST, LICENSES, SIZES, TAGS, TASK_IDS
+from hf_synth.publishing.languages import CODES, contradicts, recognised
 
 _EMPTY_TEXT = re.compile(r"(?:[:(=]\s*|\s)(?:nan|NaN|None|Undefined)(?=\s*(?:$|[,.)]))", re.MULTILINE)
 _LANGUAGE = re.compile(r"[a-z]{2,3}")
 _SIZES = (*SIZES, LARGEST)
+_FIELDS = {  # of a header: what the Hub takes in them
+    "annotations_creators": re.compile("|".join(CREATORS)),
+    "language_creators": re.compile("|".join(set(CREATORS) - {"no-annotation"})),
+    "task_ids": re.compile("|".join(TASK_IDS)),
+    "source_datasets": re.compile(r"original|extended\|(?:other|[\w.-]+(?:/[\w.-]+)?)"),
+    "multilinguality": re.compile("monolingual|multilingual|translation"),
+}
 
 
 def check_card(text: str) -> list[str]:
@@ -68,11 +76,32 @@ def _check_terms(header: Mapping[str, Any]) -> list[str]:
     tasks = [*(header.get("task_categories") or []), *filter(None, [header.get("pipeline_tag")])]
     if not tasks or any(t not in CATEGORIES.values() for t in tasks):
         problems.append(f"task categories {tasks} are not among {', '.join(sorted(set(CATEGORIES.values())))}")
+    for field, known in _FIELDS.items():
+        values = header.get(field) or []
+        if not isinstance(values, list) or not all(isinstance(v, str) and known.fullmatch(v) for v in values):
+            problems.append(f"{field} {values} are not among the Hub's")
     languages = header.get("language")
     named = [languages] if isinstance(languages, str) else languages or []
-    if not named or not all(isinstance(n, str) and _LANGUAGE.fullmatch(n) for n in named):
+    if not all(isinstance(n, str) and _LANGUAGE.fullmatch(n) and (len(n) > 2 or n in CODES) for n in named):
         problems.append(f"language {languages!r} is no ISO 639 code")
     return problems
+
+
+def language_problem(card: str, stated: str, texts: Iterable[str] = ()) -> str:
+    """Return why the language in a card's header is not the one that its task states, or not that of its texts.
+
+    Args:
+        stated: the task's; "" where none is stated: then the header has none.
+        texts: a sample of the rows.
+    """
+    header, _ = split_card(card)
+    named = header.get("language") or ""
+    if named != stated:
+        return f"the header's language is {named or 'missing'!r}, the task states {stated or 'none'!r}"
+    if contradicts(stated, seen := recognised(texts)):
+        looks = "letters that are not Latin" if seen == "other" else f"{seen!r}"
+        return f"the header's language is {stated!r}, the texts look like {looks}"
+    return ""
 
 
 def _check_configs(configs: Any) -> list[str]:

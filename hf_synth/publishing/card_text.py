@@ -9,6 +9,8 @@ from importlib import resources
 from typing import Any
 
 TAGS = ("synthetic", "clinical", "hf_synth")
+LOOKS_LIKE = "rows with what looks like: "  # begins the audit's counts of identifiers
+METHOD = "Improving Clinical NLP Performance through Language Model-Generated Synthetic Clinical Data, arXiv:2403.19511"
 # Licences of likely tasks by their identifiers on the Hub; any other is `other` with a name.
 LICENSES = ("apache-2.0", "mit", "cc0-1.0", "cc-by-4.0", "cc-by-3.0", "cc-by-sa-4.0", "cc-by-sa-3.0", "cc-by-nc-4.0",
             "cc-by-nc-sa-4.0", "cc-by-nc-nd-4.0", "cc-by-nd-4.0", "odc-by", "odbl", "pddl", "bsd-3-clause", "gpl-3.0",
@@ -20,6 +22,10 @@ CATEGORIES = {
     "multi_label": "text-classification",
     "text2text": "text-generation",
 }
+
+# Terms of the Hub's fields, as its documentation of dataset cards lists them.
+CREATORS = ("crowdsourced", "expert-generated", "found", "machine-generated", "no-annotation", "other")
+TASK_IDS = ("multi-class-classification", "multi-label-classification", "natural-language-inference")
 
 ACCESS_MEANING = {
     "open": "The gold behind it is openly licensed or artificial; this may be passed on under the licence below.",
@@ -83,18 +89,19 @@ def dataset_card(facts: Mapping[str, Any]) -> str:
 
     rows = facts["rows"]
     header = DatasetCardData(
-        pretty_name=facts["title"], language="en", annotations_creators=["machine-generated"],
-        language_creators=["machine-generated"], task_categories=[CATEGORIES[facts["kind"]]],
+        pretty_name=facts["title"], language=facts["language"] or None, task_categories=[CATEGORIES[facts["kind"]]],
+        multilinguality=["monolingual"] if facts["language"] else None, annotations_creators=facts["annotated_by"],
+        language_creators=facts["written_by"], task_ids=facts["task_ids"] or None, source_datasets=facts["sources"],
         size_categories=[next((size for size, top in SIZES.items() if rows < top), LARGEST)],
         tags=[*TAGS, *(["simulated"] if facts["simulated"] else [])],
-        configs=[_config(c) for c in facts["configs"]],
+        configs=[_config(c) for c in facts["configs"]], dataset_info=facts.get("dataset_info"),
         **_gate_prompt(facts), **facts["license_data"],
     )  # fmt: skip
     return _render("dataset_card.md", facts, header)
 
 
 def model_card(facts: Mapping[str, Any]) -> str:
-    """Render the card of a model from `cards.model_card_facts`; the header repeats its scores as a model-index."""
+    """Render a model's card from `card_models.model_card_facts`; the header repeats its scores as a model-index."""
     from huggingface_hub import EvalResult, ModelCardData
 
     results = [
@@ -111,7 +118,8 @@ def model_card(facts: Mapping[str, Any]) -> str:
         for s in facts["scores"]
     ]
     header = ModelCardData(
-        model_name=facts["title"], language="en", library_name="transformers", pipeline_tag=CATEGORIES[facts["kind"]],
+        model_name=facts["title"], language=facts["language"] or None, library_name="transformers",
+        pipeline_tag=CATEGORIES[facts["kind"]],
         base_model=facts["base_model"], tags=[*TAGS, *(["simulated"] if facts["simulated"] else [])],
         datasets=facts["datasets"] or None, widget=[{"text": t} for t in facts["widget"]] or None,
         metrics=sorted({s["hub_metric"] for s in facts["scores"]}) or None, eval_results=results or None,

@@ -13,6 +13,7 @@ import os
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,10 +22,13 @@ from hf_synth.privacy.audit import FindIdentifiers, audit, index_gold
 from hf_synth.privacy.canaries import Canaries, note_columns
 from hf_synth.privacy.identifiers import DATES_AND_AGES, identifiers_in
 from hf_synth.privacy.overlap import MAX_RUN, WINDOW, Index
-from hf_synth.publishing.card_checks import check_card, split_card
+from hf_synth.publishing.card_checks import check_card, language_problem, split_card
+from hf_synth.publishing.card_schema import schema_problems
 from hf_synth.publishing.contents import added_tokens, spoken, strings_in
+from hf_synth.publishing.croissant import croissant_problems
 from hf_synth.publishing.export import EXPORTED, view_rows
 from hf_synth.publishing.model_files import TOKENIZER_FILES
+from hf_synth.publishing.release import CROISSANT
 from hf_synth.publishing.sealed import exported_files
 from hf_synth.task.access import overall_access
 from hf_synth.task.columns import Access, strictest
@@ -72,6 +76,7 @@ class Watched:
         names: that leave beside the files: of the repository and the tag.
         columns: of a dataset: the columns of its texts, and its label column.
         rows: digests (`row_keys`) of the rows that the audit let pass; None for an export without rows.
+        language: of the texts, as the task states it; "" where it states none.
     """
 
     gold: Index | None = None
@@ -83,6 +88,7 @@ class Watched:
     names: tuple[str, ...] = ()
     columns: tuple[str, ...] = ()
     rows: frozenset[bytes] | None = None
+    language: str = ""
 
 
 def watched(
@@ -116,6 +122,7 @@ def watched(
         names=tuple(filter(None, names)),
         columns=tuple(dict.fromkeys((*note_columns(task), task.label_column))),
         rows=None if rows is None else frozenset(rows),
+        language=task.language,
     )
 
 
@@ -152,7 +159,8 @@ def check_folder(folder: Path, seen: Watched) -> list[str]:
         PublishError: the folder holds a link.
     """
     card = (folder / "README.md").read_text(encoding="utf-8")
-    problems = [f"README.md: {p}" for p in (*check_card(card), *_check_files(card, folder))]
+    problems = [f"README.md: {p}" for p in (*check_card(card), *_check_files(card, folder, seen))]
+    problems += [f"{CROISSANT}: {p}" for p in croissant_problems(split_card(card)[0], folder)]
     problems += [f"the name of repository or tag: {p}" for p in _gold_in(seen.names, seen, seen.run, near=True)]
     hidden = [s.encode() for s in seen.secrets if s and len(s) >= 8]
     for name in exported_files(folder):
@@ -188,8 +196,10 @@ def _check_file(file: Path, name: str, seen: Watched) -> Iterator[str]:
         yield from _check_rows(file, seen)
 
 
-def _check_files(card: str, folder: Path) -> list[str]:
-    """Check that the files of all configs exist, and that every parquet file belongs to a config."""
+def _check_files(card: str, folder: Path, seen: Watched) -> list[str]:
+    """Check that the files of all configs exist, that every parquet file belongs to a config, and that the card's
+    schema and language are theirs.
+    """
     header, _ = split_card(card)
     patterns = [
         str(f.get("path"))
@@ -202,7 +212,20 @@ def _check_files(card: str, folder: Path) -> list[str]:
     named = {f for p in patterns if ".." not in p for f in folder.glob(p)}
     if any(f not in named for f in folder.rglob("*.parquet")):
         problems.append("there are rows in a file that no config names")
-    return problems
+    texts = chain.from_iterable(_sample(file, seen.columns) for file in sorted(folder.glob("*/*.parquet"))[:1])
+    if language := language_problem(card, seen.language, texts):
+        problems.append(language)
+    return [*problems, *schema_problems(header, folder)]
+
+
+def _sample(file: Path, columns: Sequence[str]) -> Iterator[str]:
+    """Yield the first texts of a table."""
+    import pyarrow.parquet as pq
+
+    with pq.ParquetFile(file) as table:
+        known = [c for c in columns if c in table.schema_arrow.names][:1]
+        for batch in table.iter_batches(_BATCH, columns=known) if known else ():
+            yield from (text for text in batch.column(0).to_pylist() if isinstance(text, str))
 
 
 def _secrets_in(text: str, seen: Watched, *, paths: bool) -> Iterator[str]:

@@ -41,7 +41,7 @@ PUBLIC_FACTS = (
 )
 # The files that an export may have.
 EXPORTED = re.compile(
-    rf"README\.md|LICENSE\.md|SHA256SUMS|hf_synth\.json|release\.json|hf_synth_facts\.json|{MODEL_FILES.pattern}|"
+    rf"README\.md|LICENSE\.md|SHA256SUMS|hf_synth\.json|release\.json|hf_synth_facts\.json|croissant\.json|{MODEL_FILES.pattern}|"
     r"(?:corrected|raw|augmented)/train-00000-of-00001\.parquet|\.eval_results/[a-z][a-z0-9_]*\.yaml"
 )
 # A generator's name as servers report it: "gpt-5", "org/model", "llama3.1:8b"; never a sentence.
@@ -204,7 +204,7 @@ def write_dataset(
     views: Mapping[str, Dataset],
     path: Path,
     *,
-    card: str,
+    describe: Callable[[Path], Mapping[str, str]],
     access: Access,
     physionet_name: str,
     release: Mapping[str, Any],
@@ -213,6 +213,7 @@ def write_dataset(
     """Write an export folder of a dataset, check it, load it back with plain `datasets` and compare.
 
     Args:
+        describe: from the folder with the rows to the texts of card and metadata, by file name.
         release: `release_facts`, for release.json.
         checks: each raises PublishError if the folder must not leave.
 
@@ -224,7 +225,8 @@ def write_dataset(
         for name, rows in views.items():
             (draft / name).mkdir()
             write_parquet(task, rows, draft / name / "train-00000-of-00001.parquet", access)
-        (draft / "README.md").write_text(card, encoding="utf-8")
+        for name, text in describe(draft).items():
+            (draft / name).write_text(text, encoding="utf-8")
         counts = {name: len(rows) for name, rows in views.items()}
         content = _write_manifests(task, draft, access, physionet_name, counts, release)
         seal = _checked(draft, [*checks, lambda folder: _check_loads(folder, views)])

@@ -14,6 +14,7 @@ from hf_synth.privacy.audit import FindIdentifiers, audit
 from hf_synth.privacy.findings import Findings, refusals
 from hf_synth.privacy.membership import Membership
 from hf_synth.publishing import export
+from hf_synth.publishing.cards import Recorded
 from hf_synth.publishing.checks import (
     Watched,
     gold_in_files,
@@ -26,6 +27,7 @@ from hf_synth.publishing.gate import (
     origin_of_model,
     origin_of_rows,
 )
+from hf_synth.publishing.languages import contradicts, recognised
 from hf_synth.publishing.model_checks import exposure_of
 from hf_synth.publishing.model_files import model_files
 from hf_synth.publishing.writing import AnyPolicy, DatasetRelease, ModelRelease
@@ -79,6 +81,7 @@ def look_at_rows(
     exported = export.view_rows(task, rows, findings.refused)
     problems = [] if next(iter(exported.values())) else ["no row is left to publish"]
     problems += _problems_of_names(task, access, detectors["find_identifiers"])
+    problems += _problems_of_language(task, rows, next(iter(exported.values())))
     if augmented and (access != "open" or seen is None):
         problems.append("an augmented config holds gold: it needs gold, and everything must be open")
     elif augmented and detectors["canaries"] is not None:
@@ -88,6 +91,7 @@ def look_at_rows(
     leaving = DatasetRelease(
         task, rows, exported, findings, access, parts, seen if augmented else None, detectors, origin.summary, scores,
         policy if policy is not None else manifest.get("policy"), manifest.get("corrector"),
+        Recorded(manifest),
     )  # fmt: skip
     log = {"audit": {"verdict": findings.verdict, "figures": dict(findings.figures)}}
     return Look(Evidence(access, findings, bool(parts), origin, counts=counts), problems, log, leaving)
@@ -134,6 +138,15 @@ def _problems_of_names(task: Task, access: Access, find_identifiers: FindIdentif
     seen = Watched(find_identifiers=find_identifiers, strict=access != "open")
     kinds = sorted({kind for name in (*task.labels, *task.label_meanings) for kind in names_in(name, seen)})
     return [f"a label of the task looks like an identifier of a person ({', '.join(kinds)})"] if kinds else []
+
+
+def _problems_of_language(task: Task, rows: Dataset, exported: Sequence[int]) -> list[str]:
+    """Return whether the texts look like another language than the task states."""
+    seen = recognised(rows[i][task.text_columns[0]] for i in exported) if task.language else None
+    if not contradicts(task.language, seen):
+        return []
+    looks = "have letters that are not Latin" if seen == "other" else f"look like {seen!r}"
+    return [f"the task states language {task.language!r}, but its texts {looks}: correct the task's language"]
 
 
 def _audit_counts(rows: Dataset, findings: Findings) -> dict[str, int]:

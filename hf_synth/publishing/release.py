@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hf_synth.errors import OutputError
+from hf_synth.task.columns import MANIFEST
 from hf_synth.task.folders import WORK, clear_disk_errors, locked_file, private_folder, write_private
 from hf_synth.task.labels import column_of, row_digests
 from hf_synth.task.task import Task
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
 
 RELEASE = "release.json"
 LOG = "publishing.jsonl"
+CROISSANT = "croissant.json"  # metadata of the rows, which is described in `croissant`
 DONE = ("export", "push")  # actions of the publishing log after which others may hold what was published
 
 _LOCAL = ("id", "group", "seed_ids", "prompt_sha256", "journal_key")
@@ -115,7 +117,7 @@ def release_facts(
 def content_digest(files: Mapping[str, str]) -> str:
     """Digest the content files of an export: rows, weights and tokenizer, without cards and manifests."""
     content = {
-        n: d for n, d in files.items() if not n.endswith((".md", ".yaml")) and n not in (RELEASE, "hf_synth.json")
+        n: d for n, d in files.items() if not n.endswith((".md", ".yaml")) and n not in (RELEASE, MANIFEST, CROISSANT)
     }
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 

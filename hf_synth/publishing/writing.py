@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,7 +14,8 @@ from hf_synth.evaluation.evaluation import Scores
 from hf_synth.models.record import weights_sha256
 from hf_synth.privacy.findings import Findings
 from hf_synth.privacy.membership import Membership
-from hf_synth.publishing import card_text, cards, export, release
+from hf_synth.publishing import card_models, card_text, cards, export, release
+from hf_synth.publishing.card_schema import dataset_info
 from hf_synth.publishing.checks import (
     Watched,
     architecture,
@@ -22,6 +24,7 @@ from hf_synth.publishing.checks import (
     watched,
     widget_texts,
 )
+from hf_synth.publishing.croissant import croissant
 from hf_synth.publishing.gate import (
     Request,
 )
@@ -57,6 +60,7 @@ class DatasetRelease:
         parts: of the gold.
         augmented: gold of a config of its own; None without.
         origin: whether the gold is the gold they came from, for the card.
+        recorded: what is known of the rows besides their columns, for the card.
     """
 
     task: Task
@@ -71,6 +75,7 @@ class DatasetRelease:
     scores: Scores | Mapping[str, Scores] | None
     policy: AnyPolicy
     corrector: Any
+    recorded: cards.Recorded
 
     def write(self, hub: Repository, request: Request, path: Path, salt: bytes) -> WrittenRelease:
         """Write the export folder and the map of its ids."""
@@ -81,6 +86,7 @@ class DatasetRelease:
             access=access, attestation=request.attestation, origin=self.origin,
             gold_rows=None if more is None else len(more),
             gold_notes=list(dict.fromkeys(note for part in self.parts for note in notes_of(part))),
+            recorded=self.recorded,
         )  # fmt: skip
         provenance = release.release_facts(
             task, kind="dataset", repo_id=hub.repo_id, access=access, policy=_policy_fingerprint(self.policy),
@@ -96,7 +102,7 @@ class DatasetRelease:
         names = (hub.repo_id, request.tag)
         seen = watched(task, self.parts, access, token=hub.token, names=names, rows=passed, **self.detectors)
         written = export.write_dataset(
-            task, views, path, card=card_text.dataset_card(facts), access=access,
+            task, views, path, describe=partial(_described, facts, hub.url if request.push else None), access=access,
             physionet_name=physionet_name(task, hub.repo_id), release=provenance, checks=[content_check(seen)],
         )  # fmt: skip
         id_map = release.write_map(task, rows, ids, path, written.content, salt)
@@ -131,7 +137,7 @@ class ModelRelease:
         task, folder, trained, access = self.task, self.folder, self.trained, self.access
         tested, untested = _membership_test(task, folder, trained, self.parts, self.membership)
         parents = release.parents_of(trained, release.entries(path.parent), path.parent, salt)
-        facts = cards.model_card_facts(
+        facts = card_models.model_card_facts(
             task, trained, self.scores, repo_id=hub.repo_id, access=access, attestation=request.attestation,
             architecture=architecture(folder), parents=parents, membership=tested.note if tested else "",
             untested=untested, exposure=self.exposure,
@@ -151,6 +157,13 @@ class ModelRelease:
         tests = {"membership": tested.to_json() if tested else untested, "weights": weights_sha256(path)}
         remark = str(tested) if tested else f"no membership test was made: {untested}"
         return WrittenRelease(written, provenance | tests, (remark,))
+
+
+def _described(facts: Mapping[str, Any], url: str | None, folder: Path) -> dict[str, str]:
+    """Return the card and the metadata of a folder of rows, which state their schema."""
+    info = dataset_info(folder, [config["name"] for config in facts["configs"]])
+    card = card_text.dataset_card({**facts, "dataset_info": info})
+    return {"README.md": card, release.CROISSANT: croissant(facts, folder, url)}
 
 
 def physionet_name(task: Task, repo_id: str) -> str:

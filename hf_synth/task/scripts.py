@@ -26,6 +26,7 @@ _SCRIPTS = "hf_synth.dataset_scripts"
 _FIELDS = (  # of a task made from columns, in the manifest
     "name", "kind", "text_columns", "label_column", "labels", "label_meanings", "targets", "version", "config",
     "metrics", "access", "source_url", "license", "citation", "group_column", "leaks", "partly_judged", "description",
+    "language",
 )  # fmt: skip
 
 

@@ -30,6 +30,7 @@ from hf_synth.task.facts import Facts
 if TYPE_CHECKING:
     from datasets import Features
 
+LANGUAGE = re.compile(r"[a-z]{2,3}")
 _TABLE_SUFFIXES = ("csv", "tsv", "jsonl", "parquet", "xlsx")
 TABLES: dict[str, tuple[str, ...]] = {  # `Task.files` of a task that is read from a user's own tables
     split: tuple(f"{stem}.{suffix}" for stem in stems for suffix in _TABLE_SUFFIXES)
@@ -106,6 +107,7 @@ class Task:
         unverified: the part of the source's layout that was not checked against the data; empty when all was.
         script: the module or path the task was read from; None for a task made from columns.
         description: one sentence.
+        language: ISO 639 code of the language of the notes, such as "en" or "de"; empty where it is not stated.
     """
 
     name: str
@@ -136,6 +138,7 @@ class Task:
     unverified: str = ""
     script: str | None = None
     description: str = ""
+    language: str = ""
 
     def __post_init__(self) -> None:
         def must(valid: bool, problem: str) -> None:
@@ -145,6 +148,10 @@ class Task:
         must(bool(re.fullmatch(r"[a-z][a-z0-9_]*", self.name)), "name must be lower case letters, digits and _")
         must(self.kind in KINDS, f"kind must be one of {', '.join(KINDS)}")
         must(self.access in ACCESSES, f"access must be one of {', '.join(ACCESSES)}")
+        must(
+            self.language == "" or bool(LANGUAGE.fullmatch(self.language)),
+            'language must be an ISO 639 code of two or three small letters, such as "en"',
+        )
         must(bool(self.text_columns), "needs at least one text column")
         own = (*self.text_columns, self.label_column)
         must(len(set(own)) == len(own), "text and label columns must differ from each other")

@@ -30,8 +30,9 @@ from hf_synth.models.record import weights_sha256
 from hf_synth.models.text2text import TEXT_METRICS, generate_text, input_texts, text_scores, weighted_loss
 from hf_synth.models.training import train
 from hf_synth.publishing.card_checks import check_card
+from hf_synth.publishing.card_models import model_card_facts
 from hf_synth.publishing.card_text import dataset_card, model_card
-from hf_synth.publishing.cards import dataset_facts, model_card_facts
+from hf_synth.publishing.cards import dataset_facts
 from hf_synth.publishing.publishing import publish_dataset, publish_model
 from hf_synth.task.labels import label_matrix, row_weights, soft_labels
 from hf_synth.task.task import Task

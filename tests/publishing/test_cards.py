@@ -21,8 +21,9 @@ from hf_synth.llm.gguf_files import PACKAGED
 from hf_synth.privacy.audit import audit
 from hf_synth.privacy.membership import Exposure, compare_losses
 from hf_synth.publishing.card_checks import check_card
+from hf_synth.publishing.card_models import model_card_facts
 from hf_synth.publishing.card_text import dataset_card, eval_results, model_card
-from hf_synth.publishing.cards import dataset_facts, model_card_facts
+from hf_synth.publishing.cards import Recorded, dataset_facts
 from hf_synth.task.scripts import list_tasks
 from hf_synth.task.task import Task
 
@@ -32,7 +33,7 @@ GRADES = ("grade_0", "grade_1", "grade_2", "grade_3")
 CLINIC = replace(Task.from_columns(
     "clinic", text_columns="text", label_column="label", labels=GRADES, access="open", license="Apache-2.0",
     label_meanings=("none", "seen only", "eating altered", "tube | admission"),
-    description="Artificial notes graded 0-3.", citation="The artificial clinic.", source_url="https://example.org/clinic",
+    description="Artificial notes graded 0-3.", language="en", citation="The artificial clinic.", source_url="https://example.org/clinic",
 ), script="clinic")  # fmt: skip
 SCORES = Scores(
     "clinic", 200, {"macro_f1": 0.7123, "accuracy": 0.8, "ece": 0.02},
@@ -74,11 +75,12 @@ def rows_of(task: Task, *, corrected: bool = True) -> Dataset:
             "cost_usd": None,
         }
         made |= {"journal_key": f"k{i}", "llm_label": llm, "label_status": status, "reason": reason}
-        return made | {"label_probs": [0.7, 0.1, 0.1, 0.1], "label_confidence": 0.7, "weight": 1.0}
+        probs = [0.7 if k == (label or 0) else 0.1 for k in range(4)]
+        return made | {"label_probs": probs, "label_confidence": 0.7, "weight": 1.0}
 
     rows = [
-        row(0, "Eats a regular diet; swallowing does not hurt.", 0, 0, "kept", "agrees"),
-        row(1, "Soft foods for a week now, two shakes | a day {{ odd }}.", 1, 2, "relabelled", "posterior"),
+        row(0, "Eats a regular | diet {{ odd }}; swallowing does not hurt.", 0, 0, "kept", "agrees"),
+        row(1, "Soft foods for a week now, two shakes a day.", 1, 2, "relabelled", "posterior"),
         row(2, "Nobody could make sense\nof this one.", 3, 3, "dropped", "disagrees"),
         row(3, None, 2, None, "rejected", "refusal"),
         row(4, "Purees only, three kilograms lost.", 2, 2, "kept", "agrees"),
@@ -190,7 +192,7 @@ def test_nothing_is_shown_of_what_is_not_open(access: Any) -> None:
 
 def test_examples_are_kept_synthetic_rows_that_the_audit_let_pass() -> None:
     card = dataset_card(full_facts())
-    assert "two shakes | a day { { odd } }." in card  # no placeholder of a template
+    assert "a regular | diet { { odd } };" in card  # no placeholder of a template
     assert "617-555" not in card  # refused by the audit
     assert "Nobody could" not in card  # dropped
     assert CANARY not in card
@@ -213,6 +215,78 @@ def test_the_file_that_wrote_the_rows_has_its_digest_and_licence() -> None:
     card = dataset_card(dataset_facts(CLINIC, made))
     assert f"({known.licence}), a GGUF file with sha256 {known.sha256}" in card
     assert known.sha256 not in dataset_card(dataset_facts(CLINIC, rows_of(CLINIC)))
+
+
+def test_a_forged_name_names_no_file() -> None:
+    """The start of a digest behind any name would make the card state another model than the true one."""
+    known, rows = PACKAGED[0], rows_of(CLINIC).remove_columns("generator")
+    for name in (f"X@{known.sha256[:12]}", f"{known.answers_as}-2@{known.sha256[:12]}", known.answers_as.upper()):
+        card = dataset_card(dataset_facts(CLINIC, rows.add_column("generator", [name] * len(rows))))
+        assert f"`{name}` (" in card
+        assert known.sha256 not in card
+        assert known.repo_id not in card
+    other = {"name": "mine@" + "a" * 12, "licence": "mit", "sha256": "a" * 64}
+    made = rows.add_column("generator", [other["name"]] * len(rows))
+
+    def card_with(weights: Any) -> str:
+        return dataset_card(dataset_facts(CLINIC, made, recorded=Recorded({"weights": weights})))
+
+    assert (
+        f"`{other['name']}` is a GGUF file with sha256 {other['sha256']}; licence by its own header: mit."
+        in card_with(other)
+    )
+    for wrong in ({"sha256": known.sha256}, {"sha256": "a" * 63}, {"name": "else@" + "a" * 12}):
+        assert "is a GGUF file" not in card_with(other | wrong)
+        assert known.sha256 not in card_with(other | wrong)
+    assert "licence by its own header: unknown" in card_with(other | {"licence": "<b>mine</b>"})
+    assert "GGUF" not in card_with("no mapping")
+
+
+@pytest.mark.parametrize(
+    ("manifest", "said"),
+    [
+        (
+            {"approved_by_hand": {"train.parquet": "d" * 64}},
+            "edited these rows after they were written (train.parquet)",
+        ),
+        ({"follows_from_edited": {"train.parquet": "d" * 64}}, "rows that a person had edited (train.parquet)"),
+        ({"follows_from_edited": {"synthetic": {"train.parquet": "d"}}}, "edited (synthetic/train.parquet)"),
+        ({"approved_by_hand": {f"{CANARY}.parquet": "d"}}, "after they were written (a file)"),
+    ],
+)
+def test_what_a_person_edited_is_on_the_card(manifest: dict[str, Any], said: str) -> None:
+    card = dataset_card(dataset_facts(CLINIC, rows_of(CLINIC), recorded=Recorded(manifest)))
+    assert said in card
+    assert CANARY not in card
+    assert "d" * 64 not in card
+    assert check_card(card) == []
+    assert "edited" not in dataset_card(
+        dataset_facts(CLINIC, rows_of(CLINIC), recorded=Recorded({"files": {"a": "b"}}))
+    )
+
+
+def test_an_example_is_the_surest_row_of_its_label() -> None:
+    def shown(*rows: tuple[str, int, int, list[float], str]) -> list[dict[str, str]]:
+        made = rows_of(CLINIC).select([0] * len(rows)).to_list()
+        for row, (text, meant, label, probs, reason) in zip(made, rows, strict=True):
+            row |= {"text": text, "llm_label": meant, "label": label, "label_probs": probs, "reason": reason}
+        facts = dataset_facts(CLINIC, Dataset.from_list(made, features=CLINIC.corrected_features()))
+        return facts["examples"]
+
+    doubtful, sure = ("first", 0, 0, [0.4, 0.3, 0.2, 0.1], "agrees"), ("sure", 0, 0, [0.9, 0.1, 0.0, 0.0], "agrees")
+    split, wrong = (
+        ("moved", 1, 0, [0.97, 0.0, 0.0, 0.03], "posterior"),
+        ("against", 0, 0, [0.1, 0.9, 0.0, 0.0], "abstained"),
+    )
+    tie = ("tie", 0, 0, [0.5, 0.5, 0.0, 0.0], "agrees")
+    assert shown(doubtful, wrong, split, sure) == [{"label": "grade_0", "sure": "probability 0.90", "text": "sure"}]
+    assert [e["text"] for e in shown(tie, doubtful)] == ["first"]  # of two labels as probable neither is sure
+    assert shown(tie, wrong) == []
+    assert [e["text"] for e in shown(sure, ("by hand", 1, 0, [0.2] * 4, "audited"))] == ["by hand"]
+    assert shown(split)[0]["sure"] == "probability 0.97"
+    none = dataset_facts(CLINIC, rows_of(CLINIC, corrected=False))
+    assert {e["sure"] for e in none["examples"]} == {""}
+    assert "nobody has checked them" in dataset_card(none)
 
 
 def test_a_model_card_tells_what_is_not_known() -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import shutil
+from dataclasses import replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -10,22 +12,30 @@ import pytest
 from support.publishing_rows import OPEN, gold_rows, synthetic_rows
 
 from hf_synth.privacy.audit import index_gold
+from hf_synth.privacy.overlap import Index
 from hf_synth.publishing.card_checks import check_card
 from hf_synth.publishing.checks import Watched, check_folder
 from hf_synth.publishing.publishing import publish_dataset
 
+TASK = replace(OPEN, language="en")
 SECRET = "not-for-others-1234"
 
 
 @pytest.fixture(scope="module")
 def export(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("export") / "rows"
-    publish_dataset(OPEN, synthetic_rows(OPEN), "org/x", gold=gold_rows(OPEN), push=False, export_dir=folder)
+    publish_dataset(TASK, synthetic_rows(TASK), "org/x", gold=gold_rows(TASK), push=False, export_dir=folder)
     return folder
 
 
+@cache
+def index() -> Index:
+    return index_gold(OPEN, gold_rows(OPEN))
+
+
 def check(folder: Path) -> list[str]:
-    return check_folder(folder, Watched(gold=index_gold(OPEN, gold_rows(OPEN)), secrets=(SECRET, None)))
+    seen = Watched(gold=index(), secrets=(SECRET, None), columns=("text",), language="en")
+    return check_folder(folder, seen)
 
 
 def edited(export: Path, folder: Path, name: str, old: str, new: str) -> list[str]:
@@ -46,7 +56,23 @@ def test_an_export_as_it_is_passes(export: Path) -> None:
     ("README.md", "- n<1K", "- small", "size_categories"),
     ("README.md", "- text-classification", "- classifying", "task categories"),
     ("README.md", "language: en", "language: English", "no ISO 639 code"),
-    ("README.md", "language: en", "language: null", "no ISO 639 code"),
+    ("README.md", "language: en", "language: null", "language is 'missing', the task states 'en'"),
+    ("README.md", "language: en", "language: de", "language is 'de', the task states 'en'"),
+    ("README.md", "\nlanguage: en\n", "\n", "language is 'missing', the task states 'en'"),
+    ("README.md", "num_examples: 1", "num_examples: 2", "splits of config 'corrected' differ from its files"),
+    ("README.md", "  - name: label\n    dtype:\n", "  - name: grade\n    dtype:\n", "features of config 'corrected'"),
+    ("README.md", "'1': 'yes'\n", "'1': perhaps\n", "features of config 'corrected' differ"),
+    ("README.md", "'0': 'no'\n          '1': 'yes'\n", "'0': 'yes'\n          '1': 'no'\n", "features of config"),
+    ("README.md", "dtype: string", "dtype: int64", "features of config 'corrected' differ"),
+    ("README.md", "list: float32", "list: float64", "features of config 'corrected' differ"),
+    ("README.md", "  download_size: ", "  download_size: 1", "download_size of config 'corrected' differ"),
+    ("README.md", "- config_name: raw\n  features", "- config_name: more\n  features", "config 'raw' is not described"),
+    ("README.md", "dataset_info:", "dataset_infos:", "config 'corrected' is not described"),
+    ("README.md", "dataset_info:\n", "dataset_info: none\nothers:\n", "dataset_info is not a list of configs"),
+    ("README.md", "- multi-class-classification", "- many-classes", "task_ids"),
+    ("README.md", "source_datasets:\n- extended|other", "source_datasets:\n- mine", "source_datasets"),
+    ("README.md", "annotations_creators:\n- machine-generated", "annotations_creators:\n- me", "annotations_creators"),
+    ("README.md", "language_creators:\n- machine-generated", "language_creators:\n- me", "language_creators"),
     ("README.md", "config_name: raw", "config_name: corrected", "two configs have one name"),
     ("README.md", "path: raw/train-*.parquet", "path: raw/test-*.parquet", "'raw/test-*.parquet' does not exist"),
     ("README.md", "path: raw/train-*.parquet", "path: ../raw/train-*.parquet", "does not exist"),
@@ -64,6 +90,13 @@ def test_an_export_as_it_is_passes(export: Path) -> None:
     ("README.md", "", "\n-----BEGIN RSA PRIVATE KEY-----\n", "a private key"),
     ("README.md", "", "\nread from /home/somebody/notes\n", "a path of this machine"),
     ("README.md", "", "\nread from C:\\Users\\notes\n", "a path of this machine"),
+    ("croissant.json", '"sha256": "', '"sha256": "0', "its distribution is not that of the files"),
+    ("croissant.json", '"contentSize": "', '"contentSize": "1', "its distribution is not that of the files"),
+    ("croissant.json", '"dataType": "sc:Text"', '"dataType": "sc:Integer"', "its recordSet is not that of the files"),
+    ("croissant.json", '"name": "label_status"', '"name": "status"', "its recordSet is not that of the files"),
+    ("croissant.json", '"inLanguage": "en"', '"inLanguage": "de"', "its language is not that of the card"),
+    ("croissant.json", '"sc:Dataset"', '"sc:Thing"', "it is no Croissant description"),
+    ("croissant.json", '"rai:dataUseCases": "', f'"rai:dataUseCases": "{gold_rows(OPEN)["text"][4]} ', "text of gold"),
     ("release.json", "", "\n\"sk-ABCDEFGHIJKLMNOPQRSTUVWX\"", "a key of an LLM's endpoint"),
     ("hf_synth.json", "", f"\n{gold_rows(OPEN)['text'][5]}", "text of gold"),
     ("extra.txt", "", f"{gold_rows(OPEN)['text'][5]}", "text of gold"),
