@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from hf_synth.errors import ColumnError
 from hf_synth.reports.page import markdown_table
 from hf_synth.task.columns import STATUSES
+from hf_synth.task.display import Displayed, listed
 from hf_synth.task.labels import column_of, label_names
 
 if TYPE_CHECKING:
@@ -21,8 +22,8 @@ if TYPE_CHECKING:
 _HEADINGS = {"meant": "generated", "came": "relabelled to it", "now": "in the result"}  # of counts by label
 
 
-@dataclass(frozen=True)
-class Description:
+@dataclass(frozen=True, repr=False)
+class Description(Displayed):
     """Figures of a corrected (or merely generated) dataset, without any text.
 
     Args:
@@ -49,6 +50,15 @@ class Description:
     confidence: float | None
     policy: Mapping[str, Any] = field(default_factory=dict)
     warnings: tuple[str, ...] = ()
+
+    def summary(self) -> tuple[str, list[tuple[str, str]]]:
+        """Return the rows by status; the policy, the rows by label, and the warnings."""
+        statuses = listed(f"{n:,} {status}" for status, n in self.statuses.items())
+        labels = listed(f"{name} {of['meant']:,} -> {of['now']:,}" for name, of in self.labels.items())
+        confidence = "" if self.confidence is None else f", mean confidence {self.confidence:.2f}"
+        lines = [("policy", f"{self.policy['method']}{confidence}" if self.policy else "")]
+        lines += [("labels, generated -> now", labels), ("warnings", "; ".join(self.warnings))]
+        return f"{self.rows:,} rows: {statuses}", lines
 
     def to_json(self) -> dict[str, Any]:
         """Return plain values."""

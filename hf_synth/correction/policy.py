@@ -20,6 +20,7 @@ from hf_synth.correction.methods import methods_of
 from hf_synth.correction.noise import above_margins, issue_margins
 from hf_synth.errors import ColumnError, TaskError
 from hf_synth.evaluation import calibration
+from hf_synth.task.display import Displayed, listed
 from hf_synth.task.labels import Floats, Ints
 
 Matrix = tuple[tuple[float, ...], ...]
@@ -39,8 +40,8 @@ _ADDED = (
 )  # since policies have fingerprints  # fmt: skip
 
 
-@dataclass(frozen=True)
-class Policy:
+@dataclass(frozen=True, repr=False)
+class Policy(Displayed):
     """A fitted correction method with its figures; plain values, the same in every process.
 
     Args:
@@ -87,6 +88,16 @@ class Policy:
     confusions: tuple[Matrix, ...] = ()
     power: float = 1.0
     stack: Matrix = ()
+
+    def summary(self) -> tuple[str, list[tuple[str, str]]]:
+        """Return the method; what was measured on gold, how `auto` chose it, and the warnings."""
+        shares = {"corrector": "corrector_accuracy_on_held_out_gold", "LLM": "generator_accuracy_on_gold"}
+        said = (f"{who} right in {self.figures[f]:.1%}" for who, f in shares.items() if f in self.figures)
+        of_gold, of_rows = (self.figures.get(name, "unknown") for name in ("gold_rows", "synthetic_rows"))
+        rows = f"{of_gold} gold rows, {of_rows} synthetic rows"
+        lines = [("fitted on", rows), ("on held-out gold", listed(said))]
+        lines += [("chosen", str(self.figures.get("auto_why", ""))), ("warnings", "; ".join(self.warnings))]
+        return f"{self.method}, {self.n_labels or 'no'} labels", lines
 
     def __post_init__(self) -> None:
         if self.method not in (*METHODS, *OF_TEXTS):

@@ -49,6 +49,7 @@ from hf_synth.models.record import ModelAt
 from hf_synth.privacy.repetition import Seen
 from hf_synth.task.access import overall_access
 from hf_synth.task.columns import LLM_LABEL, Access, strictest
+from hf_synth.task.display import Displayed
 from hf_synth.task.labels import check_columns
 from hf_synth.task.task import Prompt, Task
 
@@ -63,7 +64,7 @@ _VERSION = 4  # raised when the same state would give other rows
 _BATCH = 256  # gold rows whose answers are awaited together
 
 
-class GenerateAndCorrect:
+class GenerateAndCorrect(Displayed):
     """Turn gold rows into synthetic, label-corrected rows, in `Dataset.map` or `IterableDataset.map`.
 
     Args:
@@ -118,6 +119,14 @@ class GenerateAndCorrect:
         self._digest = model_digest(self._corrector) if self._corrector is not None else None
         self._state = _state_of(self)
         _hash_by_fingerprint()
+
+    def summary(self) -> tuple[str, list[tuple[str, str]]]:
+        """Return task and rows for each row; the LLM, the corrector or judge, the policy, and the exemplars."""
+        corrector = str(self._corrector or ("a judge" if self._judge is not None else "none: labels stay"))
+        lines = [("LLM", self._llm.model), ("corrector", corrector)]
+        lines += [("policy", "none" if self._policy is None else self._policy.method)]
+        lines += [("exemplars", f"{len(self._exemplars):,} gold rows, {self._access}")]
+        return f"{self._task.full_name}, {self._n} for each row", lines
 
     @property
     def fingerprint(self) -> str:

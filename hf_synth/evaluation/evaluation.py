@@ -23,6 +23,7 @@ from hf_synth.models.inference import predict_proba
 from hf_synth.models.record import model_facts, weights_sha256
 from hf_synth.models.text2text import generate_text
 from hf_synth.task.columns import access_of
+from hf_synth.task.display import Displayed, listed
 from hf_synth.task.labels import groups_of, judged_mask, label_indices, label_matrix, right_texts, row_digests
 from hf_synth.task.task import Task
 
@@ -30,8 +31,11 @@ if TYPE_CHECKING:
     from datasets import Dataset
 
 
-@dataclass(frozen=True)
-class Scores:
+_FIRST = ("macro_f1", "accuracy", "rouge_l", "token_f1", "exact_match")  # scores that are shown before others
+
+
+@dataclass(frozen=True, repr=False)
+class Scores(Displayed):
     """Scores of one model on one set of rows.
 
     Args:
@@ -82,6 +86,24 @@ class Scores:
     row_values: Mapping[str, Any] = field(default_factory=dict, repr=False, compare=False)
     no_interval: dict[str, str] = field(default_factory=dict)
     class_ci95: dict[str, dict[str, tuple[float, float]]] = field(default_factory=dict)
+
+    def summary(self) -> tuple[str, list[tuple[str, str]]]:
+        """Return task and rows; the first scores with their intervals, the recall by label, and what was trained."""
+        patients = int(self.dataset.get("groups") or 0)
+        rows = f"{self.n:,} rows" + (f" of {patients:,} patients or notes" if 0 < patients < self.n else "")
+        scores = []
+        for name in [*(n for n in _FIRST if n in self.values), *(n for n in self.values if n not in _FIRST)][:3]:
+            limits = self.ci95.get(name)
+            scores.append(f"{name} {self.values[name]:.3f}" + (f" ({limits[0]:.3f} to {limits[1]:.3f})" if limits else ""))
+        found = (
+            f"{label} {round(of['recall'] * of['support']):,} of {int(of['support']):,}"
+            for label, of in self.per_class.items()
+        )
+        trained = self.model.get("rows")
+        model = f"{self.model.get('base_model') or 'unknown base model'}, trained on {trained or 'unknown'} rows"
+        lines = [("scores (95% CI)", " | ".join(scores)), ("found", listed(found))]
+        lines += [("never found", listed(self.never_found)), ("model", model if self.model else "")]
+        return f"{self.task}, {rows}", lines
 
     @property
     def never_found(self) -> dict[str, int]:

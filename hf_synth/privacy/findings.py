@@ -13,6 +13,7 @@ import numpy.typing as npt
 
 from hf_synth.errors import ColumnError
 from hf_synth.privacy.overlap import MAX_CONTAINMENT, MAX_LETTER_RUN, MAX_RUN, WINDOW
+from hf_synth.task.display import Displayed, listed
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -45,8 +46,8 @@ def refusing(access: str) -> frozenset[str]:
     return frozenset({*COPIED, "exemplar_echo", "identifier"} | (set() if access == "open" else {"date_or_age"}))
 
 
-@dataclass(frozen=True)
-class Findings:
+@dataclass(frozen=True, repr=False)
+class Findings(Displayed):
     """Findings of an audit, without any text.
 
     Args:
@@ -78,6 +79,22 @@ class Findings:
     def verdict(self) -> str:
         """The verdict: "ok", or "refuse" when more than `MAX_COPIED_SHARE` of the rows contain gold."""
         return "refuse" if self.figures["copied_share"] > MAX_COPIED_SHARE else "ok"
+
+    def summary(self) -> tuple[str, list[tuple[str, str]]]:
+        """Return how many rows may leave; why others may not, other flags, and what was not checked."""
+        rows, withheld = len(self.row_flags), len(self.refused)
+        may = 0 if self.verdict == "refuse" else rows - withheld
+        why = refusals(self, self.refused)
+        refusing_flags = refusing(self.access)
+        others = Counter(f for flags in self.row_flags for f in flags if f not in refusing_flags)
+        gold = f"{self.figures.get('gold_rows', 0):,} rows" if self.compared else "none was compared"
+        lines = [
+            ("withheld", listed(f"{flag} {n:,}" for flag, n in why.items())),
+            ("noted", listed(f"{flag} {n:,}" for flag, n in others.most_common())),
+            ("gold", gold),
+            ("not checked", "names and places, unless find_identifiers finds them"),
+        ]
+        return f"{self.verdict}, {may:,} of {rows:,} rows may leave", lines
 
     def columns(self) -> dict[str, Any]:
         """Return the findings as columns of the dataset."""

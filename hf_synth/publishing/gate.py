@@ -29,6 +29,7 @@ from hf_synth.llm.endpoints import is_local
 from hf_synth.privacy.findings import MAX_COPIED_SHARE, Findings
 from hf_synth.privacy.membership import Exposure
 from hf_synth.task.columns import Access, strictest
+from hf_synth.task.display import Displayed, listed
 from hf_synth.task.labels import MARKS, column_of, gold_marks, row_digests
 from hf_synth.task.task import Task
 
@@ -45,8 +46,8 @@ INSTITUTION_HUBS = "HF_SYNTH_INSTITUTION_HUBS"
 _PUBLIC_HUBS = ("huggingface.co", "hf.co")
 
 
-@dataclass(frozen=True)
-class Verdict:
+@dataclass(frozen=True, repr=False)
+class Verdict(Displayed):
     """The gate's decision, and what was done after it.
 
     Args:
@@ -82,6 +83,16 @@ class Verdict:
     def pushed(self) -> bool:
         """Whether it is on a Hub, read back and found equal."""
         return self.commit is not None
+
+    def summary(self) -> tuple[str, list[tuple[str, str]]]:
+        """Return the decision; where it goes or went, the reasons, and the counts."""
+        visibility = f"{'private' if self.private else 'public'}{f', gated ({self.gated})' if self.gated else ''}"
+        where = self.url if self.pushed else f"to be pushed to {self.hub}" if self.hub and self.push else "not pushed"
+        tag = f", tag {self.tag}" if self.tag else ""
+        lines = [("repository", f"{where} ({visibility}){tag}"), ("reasons", "; ".join(self.reasons))]
+        lines += [("counts", listed(f"{n:,} {what}" for what, n in self.counts.items()))]
+        lines += [("export folder", str(self.export or ""))]
+        return f"{'allowed' if self.allowed else 'refused'}, {self.kind} {self.repo_id}, access {self.access}", lines
 
     def __bool__(self) -> bool:
         raise TypeError("a verdict has no truth value: use .allowed or .pushed")

@@ -25,6 +25,7 @@ from hf_synth.task.columns import (
     Access,
     Kind,
 )
+from hf_synth.task.display import Displayed, listed
 from hf_synth.task.facts import Facts
 
 if TYPE_CHECKING:
@@ -68,8 +69,8 @@ class Prompt:
     facts: bool = False
 
 
-@dataclass(frozen=True)
-class Task:
+@dataclass(frozen=True, repr=False)
+class Task(Displayed):
     """The definition of one clinical task.
 
     Args:
@@ -170,6 +171,14 @@ class Task:
         must(self.kind == "multi_label" or not self.partly_judged, "only multi_label tasks can be partly judged")
         must(self.kind == "text2text" or not self.several_targets, "only text2text tasks can have several targets")
         must(len(self.label_meanings) in (0, len(self.labels)), "needs a meaning for each label, or for none")
+
+    def summary(self) -> tuple[str, list[tuple[str, str]]]:
+        """Return name, kind and access; columns, labels, scores and prompts."""
+        columns = f"{listed(self.text_columns)} -> {self.label_column}"
+        labels = listed(self.labels) or listed(self.targets) or "any text"
+        prompts = listed(p.name for p in self.prompts)
+        lines = [("columns", columns), ("labels", labels), ("scored by", listed(self.metrics)), ("prompts", prompts)]
+        return f"{self.full_name}, {self.kind}, {self.access}, version {self.version}", lines
 
     @classmethod
     def from_columns(
