@@ -40,7 +40,15 @@ def did_you_mean(word: str, known: Iterable[str]) -> str:
 
 
 class HfSynthError(Exception):
-    """The base class of all errors of hf_synth."""
+    """The base class of all errors of hf_synth.
+
+    Example:
+        >>> try:
+        ...     load_task("no_such_task")
+        ... except HfSynthError as error:
+        ...     print(type(error).__name__)
+        TaskError
+    """
 
 
 class TaskError(HfSynthError):

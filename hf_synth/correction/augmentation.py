@@ -65,6 +65,11 @@ def augment(
     Raises:
         ColumnError: columns do not match, or nothing is left to train on.
         OverlapError: an evaluation row is in the result or was an exemplar of a synthetic row.
+
+    Example:
+        >>> both = augment(task, corrected, gold=gold["train"])
+        >>> sorted(set(both["source"]))
+        ['gold', 'synthetic']
     """
     from datasets import concatenate_datasets
 

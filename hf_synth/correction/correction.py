@@ -100,6 +100,13 @@ def fit_policy(
         OverlapError: the corrector was trained on some of the gold.
         ColumnError: columns are missing.
         TaskError: unknown method, or a task that is not single_label.
+
+    Example:
+        >>> from hf_synth.models.linear import linear_fit
+        >>> corrector = linear_fit(task, gold["train"], rows)  # or the folder of a model that `train` wrote
+        >>> policy = fit_policy(task, rows, corrector, gold=gold["train"], method="posterior")
+        >>> policy.method
+        'posterior'
     """
     if task.kind != "single_label":
         raise TaskError(f"task {task.full_name!r} is {task.kind}: policies are fitted for single_label tasks only")
@@ -140,6 +147,13 @@ def correct(
         OverlapError: the corrector was trained on some of the gold.
         ColumnError: columns are missing.
         TaskError: unknown method, or a task whose labels cannot be corrected.
+
+    Example:
+        >>> from hf_synth.models.linear import linear_fit
+        >>> corrector = linear_fit(task, gold["train"], rows)  # or the folder of a model that `train` wrote
+        >>> corrected = correct(task, rows, corrector, gold=gold["train"], method="agree")
+        >>> set(corrected["label_status"]) <= {"kept", "dropped", "rejected"}
+        True
     """
     options = CorrectionOptions(method=method, audited=audited, coverage=coverage, coverage_by_class=coverage_by_class)
     return correct_with_policy(task, synthetic, corrector, gold=gold, seed=seed, **options)[0]

@@ -67,6 +67,11 @@ class LLMJudge:
             (contextual calibration, Zhao et al., 2021).
         seed: of the orders, and of the questions' samples.
         sampling: sampling parameters that replace the defaults (temperature 0.7, 256 tokens).
+
+    Example:
+        >>> judge = LLMJudge(task, llm, votes=3)
+        >>> judge.votes  # `correct(task, rows, judge, gold=gold["train"])` asks it about gold and rows
+        3
     """
 
     task: Task

@@ -63,6 +63,13 @@ def regenerate(
         TaskError: rounds is below 1.
         ColumnError: the rows were not generated and corrected.
         HfSynthError: as for `generate` and `correct`.
+
+    Example:
+        >>> more = regenerate(
+        ...     task, corrected, corrector, llm, gold=gold["train"], exemplars=gold["train"], rounds=1, method="agree"
+        ... )
+        >>> more.num_rows >= corrected.num_rows
+        True
     """
     options: Any = {"gold": gold, "exemplars": exemplars, "rounds": rounds, "prompt": prompt, "seed": seed}
     return regenerate_with_policy(task, corrected, corrector, llm, **options, **correction)[0]

@@ -83,6 +83,12 @@ class GenerateAndCorrect(Displayed):
         TaskError: a policy without a corrector or judge, or fitted for another one; a judge without a policy or of
             another task.
         ColumnError: the exemplars lack columns.
+
+    Example:
+        >>> generate_and_correct = GenerateAndCorrect(task, llm, exemplars=gold["train"])
+        >>> paired = gold["train"].select(range(4)).map(generate_and_correct)  # no gold text survives
+        >>> set(paired["source"])
+        {'synthetic'}
     """
 
     def __init__(

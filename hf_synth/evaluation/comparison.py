@@ -48,6 +48,10 @@ def compare(a: Scores, b: Scores, metric: str = "macro_f1", *, n_bootstrap: int 
 
     Raises:
         HfSynthError: the scores are of texts, of different rows, or lack their rows or the metric.
+
+    Example:
+        >>> compare(scores, scores).value
+        0.0
     """
     if any(set(s.values) & set(TEXT_METRICS) for s in (a, b)):
         raise HfSynthError(

@@ -94,7 +94,9 @@ class Scores(Displayed):
         scores = []
         for name in [*(n for n in _FIRST if n in self.values), *(n for n in self.values if n not in _FIRST)][:3]:
             limits = self.ci95.get(name)
-            scores.append(f"{name} {self.values[name]:.3f}" + (f" ({limits[0]:.3f} to {limits[1]:.3f})" if limits else ""))
+            scores.append(
+                f"{name} {self.values[name]:.3f}" + (f" ({limits[0]:.3f} to {limits[1]:.3f})" if limits else "")
+            )
         found = (
             f"{label} {round(of['recall'] * of['support']):,} of {int(of['support']):,}"
             for label, of in self.per_class.items()
@@ -174,6 +176,11 @@ def evaluate(
     Raises:
         ModelError: the model cannot be loaded or is not of this task.
         ColumnError: a text or label is missing, or there is no row.
+
+    Example:
+        >>> scores = evaluate(task, model, gold["test"])
+        >>> 0 <= scores.values["macro_f1"] <= 1
+        True
     """
     labels = truth(task, dataset)
     if not len(labels):

@@ -131,6 +131,11 @@ def assess(
     Raises:
         TaskError: the task is not single_label.
         ColumnError: there are too few rows, or audited ids are not among the pilot rows.
+
+    Example:
+        >>> assessment = assess(task, rows, gold=gold["train"], repeats=1, n_bootstrap=100)
+        >>> assessment.decision in ("generate", "label", "cannot_tell")
+        True
     """
     if task.kind != "single_label":
         raise TaskError(f"task {task.full_name!r} is {task.kind}: assess serves single_label tasks only")

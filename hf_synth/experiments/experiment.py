@@ -83,6 +83,12 @@ def experiment(
         OverlapError: test rows, or rows of their patients, are in the gold for training.
         HfSynthError: the plan or the gold is not usable. The error of a cell is recorded, and the others go on; what
             cannot work is said before the first cell.
+
+    Example:
+        >>> grid = Grid(sizes=(60,), arms=("gold", "augment raw"), ratios=(0.5,), seeds=(0, 1))
+        >>> results = experiment(task, rows, gold=gold, out="work/experiment", grid=grid, processes=0)
+        >>> len(results.rows)
+        4
     """
     study, cells, makers = planning.prepare(
         task, synthetic, gold=gold, out=out, grid=grid, protocol=protocol, judges=judges, args=args, audited=audited

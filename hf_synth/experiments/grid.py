@@ -90,6 +90,10 @@ class Grid:
         generators: names; empty for all generators of the experiment.
         correctors: base models of correctors; empty for that of the cell.
         judges: names, for arms with a judge ("augment llm_judge"); empty for all judges of the experiment.
+
+    Example:
+        >>> Grid(sizes=(100, 200), arms=("gold", "augment auto"), ratios=(2.0,), seeds=(0, 1, 2)).sizes
+        (100, 200)
     """
 
     sizes: tuple[int, ...] = (200,)

@@ -94,6 +94,11 @@ def generate(
         ColumnError: the exemplars are empty or lack columns, or n has a label that the task does not have.
         TaskError: the task has no such prompt.
         HfSynthError: an error of `LLM.chat`.
+
+    Example:
+        >>> notes = generate(task, gold["train"], llm, 20)
+        >>> notes["label_status"][:].count("kept")
+        20
     """
     return generate_with_figures(
         task, exemplars, llm, n, prompt=prompt, balance=balance, max_calls=max_calls, seed=seed, progress=progress

@@ -65,6 +65,12 @@ def adopt(
     Raises:
         ColumnError: a column is missing.
         RowError: a text is empty or a label is none of the task's.
+
+    Example:
+        >>> from datasets import Dataset
+        >>> own = Dataset.from_dict({"text": ["Eats everything."], "llm_label": ["grade_0"]})
+        >>> adopt(task, own, access="open")["label_status"][:]
+        ['kept']
     """
     import pyarrow as pa
     from datasets import Dataset

@@ -61,6 +61,11 @@ def load_gold(
         RowError: a row is malformed; names file and row.
         GoldError: a split holds no row, the folder was exported from another task, or no validation split can be cut.
         TaskError: the task has no such option.
+
+    Example:
+        >>> notes = load_gold(load_task("clinic"), n_train=30, n_validation=10, n_test=10)
+        >>> notes["train"].num_rows
+        30
     """
     folder = None if path is None else Path(path)
     if folder is not None:
@@ -111,6 +116,12 @@ def register() -> list[str]:
 
     Raises:
         HfSynthError: this version of `datasets` has no such table.
+
+    Example:
+        >>> "hf_synth/clinic" in register()
+        True
+        >>> from datasets import load_dataset
+        >>> notes = load_dataset("hf_synth/clinic", split="test", cache_dir="work/cache")
     """
     from datasets import load, packaged_modules
 
@@ -346,6 +357,10 @@ def subset(task: Task, dataset: Dataset, n: int, *, seed: int = 0) -> Dataset:
 
     Raises:
         ColumnError: n is not between 1 and the number of rows.
+
+    Example:
+        >>> subset(task, gold["train"], 12).num_rows
+        12
     """
     if not 1 <= n <= len(dataset):
         raise ColumnError(f"cannot take {n} rows of {len(dataset)}; n must be between 1 and {len(dataset)}")

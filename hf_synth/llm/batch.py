@@ -63,6 +63,11 @@ class BatchLLM:
 
     Raises:
         LLMError: an argument makes no sense.
+
+    Example:
+        >>> batch = BatchLLM(LLM("gpt-5-mini", api_key="my-key", price=(0.25, 2.0)), max_wait_hours=26)
+        >>> batch.model
+        'gpt-5-mini'
     """
 
     llm: LLM

@@ -55,6 +55,13 @@ class Attestation:
     Raises:
         EndpointError: one of the three is not verified, the name, the date or the endpoint is missing, or the date
             cannot be true.
+
+    Example:
+        >>> attestation = Attestation(
+        ...     verified_by="name of the officer", zero_retention=True, no_training=True, no_human_review=True,
+        ...     date="2026-01-31", endpoint="https://notes.openai.azure.com",
+        ... )
+        >>> llm = LLM("my-model", base_url="https://notes.openai.azure.com/openai/v1", attestation=attestation)
     """
 
     verified_by: str

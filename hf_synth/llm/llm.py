@@ -83,6 +83,11 @@ class LLM:
 
     Raises:
         LLMError: an argument makes no sense.
+
+    Example:
+        >>> llm = LLM("my-model", base_url="http://127.0.0.1:8000/v1", journal="work/journal.sqlite")
+        >>> llm.model
+        'my-model'
     """
 
     model: str

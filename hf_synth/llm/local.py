@@ -53,6 +53,11 @@ class LocalLLM:
 
     Raises:
         LLMError: an argument makes no sense.
+
+    Example:
+        >>> llm = LocalLLM("models/my-llama", journal="work/journal.sqlite")  # loaded with the first question
+        >>> llm.model
+        'models/my-llama'
     """
 
     model: str

@@ -103,6 +103,11 @@ def train(
         ColumnError: a column is missing, a text or label is not usable, or no row is left to train on.
         ModelError: the base model cannot be loaded, or `base_access` is looser than what is known of it.
         OutputError: the folder cannot be written, or holds something that `train` did not write.
+
+    Example:
+        >>> model = train(task, gold["train"], base_model=base_model, output_dir="work/model", args={"max_steps": 2})
+        >>> sorted(path.name for path in model.glob("*.safetensors"))
+        ['model.safetensors']
     """
     if class_weights and task.kind != "single_label":
         raise TaskError(f"task {task.full_name!r} is {task.kind}: class_weights are for single_label tasks only")

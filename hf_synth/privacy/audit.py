@@ -95,6 +95,11 @@ def audit(
     Raises:
         ColumnError: a dataset lacks columns of the task, or `find_identifiers` returns something other than kinds.
         HfSynthError: `find_identifiers` failed.
+
+    Example:
+        >>> findings = audit(task, rows, gold=gold["train"])
+        >>> findings.verdict
+        'ok'
     """
     check_columns(task, synthetic, what="the synthetic dataset")
     parts = [p for p in (gold, held_out) if p is not None]

@@ -100,6 +100,11 @@ def publish_dataset(
         ColumnError: a dataset lacks columns.
         PublishError: the export fails its check, or the Hub does not accept it, or holds something else afterwards.
         OutputError: the folder cannot be written.
+
+    Example:
+        >>> verdict = publish_dataset(task, rows, "org/synth-notes", gold=gold["train"], push=False)  # a folder alone
+        >>> verdict.allowed, verdict.pushed
+        (True, False)
     """
     hub = Repository("dataset", repo_id, endpoint_of(endpoint), token)
     request = Request(repo_id, push, private, gated, attestation, tag, dry_run, confirm, export_dir, squash)
@@ -152,6 +157,11 @@ def publish_model(
         ColumnError: no canary is in the gold.
         PublishError: the model or its export fails a check, or the Hub does not accept it, or holds something else.
         OutputError: the folder cannot be written.
+
+    Example:
+        >>> verdict = publish_model(task, model, scores, "org/grader", gold=gold["train"], push=False)
+        >>> verdict.pushed
+        False
     """
     hub = Repository("model", repo_id, endpoint_of(endpoint), token)
     request = Request(repo_id, push, private, gated, attestation, tag, dry_run, confirm, export_dir, squash)

@@ -95,6 +95,11 @@ def withdraw(
         PublishError: there is no such repository or tag, or the Hub failed, wholly or in part: the publishing log
             records what was done and what was not.
         OutputError: the publishing log is broken or cannot be written.
+
+    Example:
+        >>> plan = withdraw("org/synth-notes", dry_run=True)  # without dry_run the repository is emptied
+        >>> print(plan.repo_id)
+        org/synth-notes
     """
     log = release.entries(Path(records))
     endpoint = endpoint_of(endpoint)

@@ -39,6 +39,10 @@ def load_task(name_or_path: str | Path, config: str | None = None) -> Task:
 
     Raises:
         TaskError: there is no such task, config or file, or the script defines none.
+
+    Example:
+        >>> load_task("clinic").labels
+        ('grade_0', 'grade_1', 'grade_2', 'grade_3')
     """
     name = str(name_or_path)
     if (Path(name) / MANIFEST).is_file():
@@ -59,7 +63,12 @@ def _task_of_script(name: str, config: str | None = None) -> Task:
 
 
 def list_tasks() -> list[Task]:
-    """Return every task that comes with hf_synth, all configs, in order of name."""
+    """Return every task that comes with hf_synth, all configs, in order of name.
+
+    Example:
+        >>> "clinic" in [task.full_name for task in list_tasks()]
+        True
+    """
     return [task for name in task_names() for task in script_tasks(task_script(name)).values()]
 
 

@@ -109,6 +109,11 @@ class Task(Displayed):
         script: the module or path the task was read from; None for a task made from columns.
         description: one sentence.
         language: ISO 639 code of the language of the notes, such as "en" or "de"; empty where it is not stated.
+
+    Example:
+        >>> triage = Task.from_columns("triage", text_columns="note", label_column="urgency", labels=("low", "high"))
+        >>> triage.access
+        'restricted'
     """
 
     name: str
