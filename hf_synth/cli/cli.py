@@ -63,6 +63,7 @@ VERBS = {  # name: (module that holds the verb and its options, line of --help),
 }
 
 _LONG = frozenset(VERBS) - {"tasks", "new-task", "journal", "hub"}  # verbs whose name is shown while they prepare
+DONE, FAILED, WRONG, INTERRUPTED = 0, 1, 2, 130  # exit codes, as docs/command_line.md has them
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -113,7 +114,7 @@ def _run(argv: list[str]) -> int:
         parser, args = parse_command(argv)
     except UsageError as error:
         print(f"hf-synth: {error}", file=sys.stderr)
-        return 2
+        return WRONG
     _quiet_libraries(args.quiet, args.verb)
     clinic = str(getattr(args, "task", "")).partition(":")[0] == CLINIC
     tiny_demo = args.verb == "demo" and not args.real
@@ -127,22 +128,22 @@ def _run(argv: list[str]) -> int:
             result = run_verb(args)
         if earlier is not None and not args.quiet and (line := earlier.replaced()):
             print(line, file=sys.stderr)
-        facts, code = result if isinstance(result, tuple) else (result, 0)
+        facts, code = result if isinstance(result, tuple) else (result, DONE)
         _write_run(args, options, facts)
         if args.json and facts is not None:
             print(json.dumps(facts))
     except UsageError as error:
         print(f"hf-synth: {error}", file=sys.stderr)
-        return 2
+        return WRONG
     except HfSynthError as error:
         print(f"hf-synth: {error}", file=sys.stderr)
-        return 1
+        return FAILED
     except KeyboardInterrupt as stop:
         kept = stop.args[0] if stop.args else NOTHING if args.verb in _LONG else ""
         print(f"hf-synth: stopped{kept and '; '}{kept}", file=sys.stderr)
-        return 130
+        return INTERRUPTED
     except BrokenPipeError:
-        return 1
+        return FAILED
     except Exception as error:
         if os.environ.get("HF_SYNTH_DEBUG") == "1":
             raise
@@ -151,7 +152,7 @@ def _run(argv: list[str]) -> int:
             "of your data",
             file=sys.stderr,
         )
-        return 1
+        return FAILED
     return int(code)
 
 
@@ -159,15 +160,15 @@ def _of_no_verb(argv: list[str]) -> int | None:
     """Answer a command line that names no verb, and return its exit code; None where it names one."""
     if not argv:
         print(start_page(VERBS))
-        return 0
+        return DONE
     if argv[0] == "help":
         argv[:] = [*argv[1:], "--help"]
     if argv[0] in ("-h", "--help", "--help-all"):
         print(overview(VERBS))
-        return 0
+        return DONE
     if argv[0] == "--version":
         print(f"hf-synth {__version__}")
-        return 0
+        return DONE
     if argv[0] in VERBS:
         return None
     if argv[0].startswith("-"):
@@ -175,7 +176,7 @@ def _of_no_verb(argv: list[str]) -> int | None:
     else:
         problem = f"there is no verb {argv[0]!r}{did_you_mean(argv[0], VERBS) or '; there are ' + ', '.join(VERBS)}"
     print(f"usage: hf-synth VERB [options]\nhf-synth: {problem} (`hf-synth --help` lists the verbs)", file=sys.stderr)
-    return 2
+    return WRONG
 
 
 def _write_run(args: Namespace, options: tuple[dict[str, Any], list[str]], facts: Any) -> None:

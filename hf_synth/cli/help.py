@@ -197,7 +197,7 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
     "journal gc": ("hf-synth journal gc work --days 90 --dry-run",),
     "completion": (
         'eval "$(hf-synth completion bash)"',
-        "hf-synth completion zsh > ~/.zfunc/_hf-synth",
+        "hf-synth completion zsh > ~/.hf-synth.zsh",
         "hf-synth completion fish > ~/.config/fish/completions/hf-synth.fish",
     ),
 }
