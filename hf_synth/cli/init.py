@@ -53,7 +53,7 @@ def init(args: Namespace) -> Result:
     """Look at a table, ask what is needed, and write the configuration."""
     from hf_synth.task.folders import check_output, write_private
 
-    asked = not args.yes and sys.stdin.isatty() and sys.stdout.isatty()
+    asked = not args.yes and at_terminal()
     ask: Ask = _asked if asked else _taken
     if args.out.exists() and not (asked and _agreed(f"{args.out} is there already. Replace it?", default=False)):
         raise OutputError(f"{args.out} is there already: name another file with --out, or remove it")
@@ -70,6 +70,11 @@ def init(args: Namespace) -> Result:
     if not args.quiet and not args.json:
         print(f"next: {command}")
     return {"out": str(args.out), "configuration": values, "next": command}
+
+
+def at_terminal() -> bool:
+    """Return whether a person can be asked."""
+    return sys.stdin.isatty() and sys.stdout.isatty()
 
 
 # --- questions ------------------------------------------------------------------------------------------------------
@@ -300,6 +305,8 @@ def _configuration(args: Namespace, ask: Ask, look: _Looked) -> tuple[Result, li
     values["publish"] = {"folder": str(work / "model"), "scores": str(work / "scores.json")}
     values["publish"] |= {"repo-id": f"my-org/{name}-model", "out": export}
     values["run"] = {"out": str(work / "run")}
+    values["status"] = {"folder": str(work)}
+    values["doctor"] = {"llm": llm, "base-url": url, "work": str(work)}
     return values, remarks
 
 

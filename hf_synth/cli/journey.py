@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import contextlib
 import shlex
+import tomllib
 from argparse import Namespace
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -28,6 +29,7 @@ PLACES = {
     "evaluate": "scores.json",
 }  # fmt: skip
 _CARRIED = ("set", "base_access", "base_revision")  # options of `correct` that `train` takes as well
+CONFIG = "hf_synth.toml"  # which verbs read from the current folder
 STAND_IN = "it only stands in for an LLM: name yours with --llm MODEL --base-url URL"
 
 
@@ -41,6 +43,7 @@ class Known:
         stages: the newest stage of each kind.
         gold: path of the gold; None where TASK is enough.
         given: options that earlier commands were given.
+        configured: values of the configuration that commands read; a table for each verb.
         definition: the task itself, where it can be loaded.
     """
 
@@ -49,6 +52,7 @@ class Known:
     stages: Mapping[str, Path]
     gold: Path | None = None
     given: Mapping[str, Any] = field(default_factory=dict)
+    configured: Mapping[str, Any] = field(default_factory=dict)
     definition: Task | None = None
 
     @property
@@ -58,10 +62,19 @@ class Known:
 
         return self.definition is not None and is_artificial(self.definition)
 
+    def value(self, verb: str, key: str) -> Any:
+        """Return what the configuration gives an option of a verb; None for nothing."""
+        table = self.configured.get(verb)
+        own = table.get(key) if isinstance(table, Mapping) else None
+        found = self.configured.get(key) if own is None else own
+        return None if isinstance(found, Mapping) else found
+
     def place(self, kind: str) -> Path:
         """Return where a stage lies, or where it should be written: nothing but a stage of its kind is replaced."""
         if kind in self.stages:
             return self.stages[kind]
+        if out := self.value(kind, "out"):
+            return Path(str(out))
         path = self.folder / PLACES[kind]
         number = 2
         while path.exists() and ((stage := stage_at(path)) is None or stage.kind != kind):
@@ -99,13 +112,13 @@ def command_of(verb: str, known: Known) -> list[str]:
         return [*words, *gold, *size, *_llm(known), *seed, "--out", _word(place("generate"))]
     if verb == "correct":
         of = [_word(place("generate"))]
-        return [*words, *of, *gold, *size, *_trained(known), *seed, "--out", _word(place("correct"))]
+        return [*words, *of, *gold, *size, *_trained(known, verb), *seed, "--out", _word(place("correct"))]
     if verb == "augment":
         corrected = known.stages.get("correct") or known.stages.get("generate") or place("correct")
         return [*words, _word(corrected), *gold, *size, *seed, "--out", _word(place("augment"))]
     if verb == "train":
         held = ["--gold", _word(path)] if (path := known.gold or _own_gold(known)) is not None else []
-        return [*words, _word(place("augment")), *held, *_trained(known), *seed, "--out", _word(place("train"))]
+        return [*words, _word(place("augment")), *held, *_trained(known, verb), *seed, "--out", _word(place("train"))]
     if verb == "evaluate":
         return [*words, _word(place("train")), *gold, *seed, "--out", _word(place("evaluate"))]
     name = known.task if known.definition is None else known.definition.name
@@ -118,7 +131,61 @@ def command_of(verb: str, known: Known) -> list[str]:
         scores = ["--scores", _word(known.stages["evaluate"])] if "evaluate" in known.stages else []
         words += [_word(place("train")), *gold, *scores]
         name += "-model"
-    return [*words, *seed, "--repo-id", f"my-org/{name}", "--out", _word(known.folder / "export" / name)]
+    own = verb == "publish" and known.value("publish", "folder") == str(place("train"))
+    repo = (own and known.value("publish", "repo-id")) or f"my-org/{name}"
+    out = (own and known.value("publish", "out")) or known.folder / "export" / name
+    return [*words, *seed, "--repo-id", str(repo), "--out", _word(out)]
+
+
+def push_command(release: Stage, known: Known) -> list[str]:
+    """Return the words of the command that pushes a release which was written, and not pushed."""
+    facts = release.facts
+    words = command_of("publish" if facts.get("kind") == "model" else "publish notes", known)
+    at = words.index("--repo-id")
+    return [*words[:at], "--repo-id", str(facts.get("repo_id")), "--out", _word(release.path), "--push"]
+
+
+# The arguments of a command without dashes, as a configuration names them.
+_ARGUMENTS = {
+    "generate": ("task",), "correct": ("task", "synthetic"), "augment": ("task", "synthetic"),
+    "train": ("task", "data"), "evaluate": ("task", "model"), "publish": ("task", "folder"),
+}  # fmt: skip
+
+
+def configuration(args: Namespace) -> tuple[Result, list[str]]:
+    """Return the values of the configuration that a command line reads, and the words that name its file.
+
+    It is that of --config, or hf_synth.toml in the current folder. One that cannot be read counts as empty.
+    """
+    if not hasattr(args, "no_config") or args.no_config:
+        return {}, []
+    named = getattr(args, "config", None)
+    try:
+        values = tomllib.loads(Path(named or CONFIG).read_text(encoding="utf-8-sig"))
+    except (OSError, ValueError, RecursionError):
+        return {}, []
+    values = {name.replace("_", "-"): value for name, value in values.items()}
+    if named and "task" not in values:  # of one run, which other verbs cannot use
+        return {}, []
+    return values, ["--config", str(named)] if named else []
+
+
+def without_configured(words: Sequence[str], known: Known) -> list[str]:
+    """Return the words of a command without those that the configuration gives anyway.
+
+    Args:
+        words: "hf-synth", a verb, its arguments, then options with one value each.
+    """
+    verb, places = words[1], _ARGUMENTS[words[1]]
+    arguments, rest = list(words[2 : 2 + len(places)]), list(words[2 + len(places) :])
+    if all(str(known.value(verb, name)) == word for name, word in zip(places, arguments, strict=True)):
+        arguments = []
+    options: list[str] = []
+    for option, value in zip(rest[::2], rest[1::2], strict=True):
+        given = known.value(verb, option.removeprefix("--"))
+        if not (given == value or (isinstance(given, int | float) and str(given) == value)):
+            options += [option, value]
+    return [*words[:2], *arguments, *options]
 
 
 def _word(path: str | Path) -> str:
@@ -138,10 +205,13 @@ def _llm(known: Known) -> list[str]:
     given = known.given
     if given.get("llm"):
         return ["--llm", str(given["llm"]), *(["--base-url", str(given["base_url"])] if given.get("base_url") else [])]
+    if llm := known.value("generate", "llm"):
+        url = known.value("generate", "base-url")
+        return ["--llm", str(llm), *(["--base-url", str(url)] if url else [])]
     return ["--llm", SIMULATOR if known.artificial else llm_at_hand() or SIMULATOR]
 
 
-def _trained(known: Known) -> list[str]:
+def _trained(known: Known, verb: str) -> list[str]:
     """Return the options that name the base model: that of an earlier command, or one that is here."""
     given = known.given
     words = [w for text in given.get("set") or () for w in ("--set", str(text))]
@@ -149,6 +219,8 @@ def _trained(known: Known) -> list[str]:
         words += [f"--{name.replace('_', '-')}", str(given[name])] if given.get(name) else []
     if given.get("base_model"):
         return ["--base-model", str(given["base_model"]), *words]
+    if base := known.value(verb, "base-model"):
+        return ["--base-model", str(base), *words]
     if known.artificial:
         return words
     return ["--base-model", base_model_at_hand(known.definition), *words]
@@ -208,7 +280,14 @@ def _after_verb(args: Namespace, result: Result) -> list[str] | None:
     stage = stage_at(out)
     if stage is None:
         return None
-    return next_command("correct" if verb == "regenerate" else verb, known_after(args, stage))
+    return _following(next_command(verb, known := known_after(args, stage)), known, args)
+
+
+def _following(words: list[str] | None, known: Known, args: Namespace) -> list[str] | None:
+    """Return a command without what its configuration gives, and with the file where it has to be named."""
+    if words is None or not known.configured:
+        return words
+    return [*without_configured(words, known), *configuration(args)[1]]
 
 
 def known_after(args: Namespace, stage: Stage) -> Known:
@@ -227,9 +306,10 @@ def known_after(args: Namespace, stage: Stage) -> Known:
     }  # fmt: skip
     if args.verb == "gold":
         carried = {"seed": given["seed"]} if given.get("seed") else {}
-        return Known(str(stage.path), folder, stages, None, carried, _definition(str(stage.path)))
+        task = str(stage.path)
+        return Known(task, folder, stages, None, carried, configuration(args)[0], _definition(task))
     gold = getattr(args, "gold", None)
-    return Known(args.task, folder, stages, gold, given, _definition(args.task))
+    return Known(args.task, folder, stages, gold, given, configuration(args)[0], _definition(args.task))
 
 
 def _given(stages: Sequence[Stage]) -> Result:
@@ -270,10 +350,9 @@ def _audited_correction(args: Namespace, file: Path) -> list[str] | None:
         return None
     known = known_in(read.path.parent, args.task)
     stages = {**known.stages, "generate": read.path}
-    if read.kind == "correct" or "correct" not in stages:
+    if read.kind == "correct":  # its own notes are not replaced
         stages.pop("correct", None)
-    words = command_of("correct", Known(known.task, known.folder, stages, known.gold, known.given, known.definition))
-    return [*words, "--audited", _word(file)]
+    return [*command_of("correct", replace(known, stages=stages)), "--audited", _word(file)]
 
 
 def _after_audit(args: Namespace) -> list[str] | None:
@@ -281,17 +360,23 @@ def _after_audit(args: Namespace) -> list[str] | None:
     read = stage_at(args.synthetic)
     if read is None or not read.path.is_dir():
         return None
-    definition, gold = _definition(args.task), args.gold
-    return next_command("audit", Known(args.task, read.path.parent, {"correct": read.path}, gold, {}, definition))
+    stages, definition = {"correct": read.path}, _definition(args.task)
+    return next_command("audit", Known(args.task, read.path.parent, stages, args.gold, definition=definition))
 
 
 # --- of a folder ----------------------------------------------------------------------------------------------------
-def known_in(folder: Path, task: str | None = None, stages: Sequence[Stage] | None = None) -> Known:
+def known_in(
+    folder: Path,
+    task: str | None = None,
+    stages: Sequence[Stage] | None = None,
+    configured: Mapping[str, Any] | None = None,
+) -> Known:
     """Return what is known of the journey whose stages lie in a folder.
 
     Args:
         task: TASK as the user named it; found from the stages when None.
         stages: of the folder, if they were read already.
+        configured: values of the configuration.
     """
     found = stages_in(folder) if stages is None else stages
     gold = next((s for s in found if s.kind == "gold"), None)
@@ -302,4 +387,4 @@ def known_in(folder: Path, task: str | None = None, stages: Sequence[Stage] | No
     mine = newest(found, name)
     kinds = {kind: stage.path for kind, stage in mine.items()}
     given = _given([stage for stage in found if stage.task in ("", name)])
-    return Known(task, folder, kinds, path, given, _definition(task))
+    return Known(task, folder, kinds, path, given, configured or {}, _definition(task))

@@ -29,9 +29,9 @@ _INPUTS: Mapping[str, tuple[tuple[str, ...], ...]] = {
     "generate": (("gold",),),
     "correct": (("gold",), ("generate",)),
     "augment": (("gold",), ("correct", "generate")),
-    "train": (("augment", "gold"),),
+    "train": (("augment",), ("gold",)),
     "evaluate": (("gold",), ("train",)),
-    "publish": (("train", "correct", "generate"),),
+    "publish": (),  # by what it is: a model or notes
 }
 _READ = ("synthetic", "data", "model", "corrector", "notes", "folder")  # options that may name a stage's folder
 _MADE_OF, _RAN_WITH = "made_of", "ran_with"  # in a manifest
@@ -215,7 +215,12 @@ def _outdated(stage: Stage, every: Sequence[Stage], done: Sequence[Stage]) -> It
         done: those before it, for which it is known.
     """
     noted = stage.facts.get(_MADE_OF)
-    for kinds in _INPUTS.get(stage.kind, ()):
+    inputs = _INPUTS.get(stage.kind, ())
+    if stage.kind == "publish":
+        inputs = (("train",),) if stage.facts.get("kind") == "model" else (("correct", "generate"),)
+    if not isinstance(noted, dict) and stage.kind == "train" and not set(stage.facts.get("rows") or ()) - {"gold"}:
+        inputs = (("gold",),)  # of gold alone
+    for kinds in inputs:
         beside = [s for s in every if s.kind in kinds and s.path != stage.path and stage.task in ("", s.task)]
         used = None
         if isinstance(noted, dict):

@@ -21,6 +21,8 @@ _WORDS = {  # how stages are called
     "audit": "audit", "label": "labelled notes",
 }  # fmt: skip
 
+NOT_PUSHED = "not pushed"
+
 
 def add_status_options(parser: ArgumentParser) -> None:
     """Add the options of `status`."""
@@ -49,7 +51,7 @@ def status(args: Namespace) -> Result:
             print(f"    edited by hand: {', '.join(stage.edited)}")
         for reason in stage.outdated:
             print(f"    out of date: it {reason}")
-    command = _next(folder, stages)
+    command = _next(folder, stages, args)
     print(f"next: {command}" if command else "nothing is left to do")
     return {"folder": str(folder), "stages": [_facts(stage) for stage in stages], "next": command}
 
@@ -94,7 +96,7 @@ def _pushed(stage: Stage) -> str:
         return "its publishing log was changed by hand"
     repo = stage.facts.get("kind"), stage.facts.get("repo_id")
     pushed = [e for e in log if e["action"] == "push" and (e.get("kind"), e.get("repo_id")) == repo]
-    return f"pushed to {pushed[-1].get('url')} as {pushed[-1].get('tag')}" if pushed else "not pushed"
+    return f"pushed to {pushed[-1].get('url')} as {pushed[-1].get('tag')}" if pushed else NOT_PUSHED
 
 
 def _facts(stage: Stage) -> Result:
@@ -104,18 +106,25 @@ def _facts(stage: Stage) -> Result:
     return {"path": str(stage.path), **{name: getattr(stage, name) for name in names}, "when": when, **lists}
 
 
-def _next(folder: Path, stages: Sequence[Stage]) -> str | None:
+def _next(folder: Path, stages: Sequence[Stage], args: Namespace) -> str | None:
     """Return the command that makes the first stage that is out of date, or else the one that is missing."""
-    from hf_synth.cli.journey import command_of, known_in, next_command
+    from hf_synth.cli.journey import command_of, configuration, known_in, next_command, push_command, without_configured
     from hf_synth.cli.stages import ORDER, newest
 
-    known = known_in(folder, stages=stages)
+    values, named = configuration(args)
+    known = known_in(folder, stages=stages, configured=values)
     latest = newest(stages, next((s.task for s in stages if s.kind == "gold"), ""))
-    if not latest:
-        latest = newest(stages)
-    for kind in ORDER[1:-1]:
-        if kind in latest and latest[kind].outdated:
-            return shlex.join(command_of(kind, known))
+    outdated = [kind for kind in ORDER[1:-1] if kind in latest and latest[kind].outdated]
     reached = [kind for kind in ORDER if kind in latest]
-    words = next_command(reached[-1], known) if reached else None
-    return None if words is None else shlex.join(words)
+    words: list[str] | None = None
+    if outdated:
+        words = command_of(outdated[0], known)
+    elif reached and reached[-1] == "publish":
+        release = latest["publish"]
+        words = None if _pushed(release) != NOT_PUSHED else push_command(release, known)
+        return None if words is None else shlex.join(words)
+    else:
+        words = next_command(reached[-1], known) if reached else None
+    if words is None:
+        return None
+    return shlex.join([*without_configured(words, known), *named] if values else words)

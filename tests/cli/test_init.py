@@ -1,0 +1,272 @@
+"""`init`: a table is looked at, what cannot be known is asked, and the configuration says the rest."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import tomllib
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from hf_synth.cli import init as verb
+from hf_synth.cli import main
+from hf_synth.gold.first_look import first_look
+from hf_synth.gold.overview import guess_columns, overview
+
+MATTERS = ("My chest feels tight since this morning", "Please refill the tablets", "Can the appointment be moved")
+LABELS = ("urgent", "routine", "admin")
+
+
+def rows(n: int = 60) -> list[list[str]]:
+    return [
+        [f"P{i // 3:03d}", f"2026-03-{1 + i % 28:02d}", f"{MATTERS[i % 3]} ({i}), ä", LABELS[i % 3]] for i in range(n)
+    ]
+
+
+def write(
+    path: Path, header: list[str], lines: list[list[str]], *, delimiter: str = ",", encoding: str = "utf-8"
+) -> Path:
+    with path.open("w", encoding=encoding, newline="") as file:
+        writer = csv.writer(file, delimiter=delimiter)
+        writer.writerow(header)
+        writer.writerows(lines)
+    return path
+
+
+def excel(folder: Path) -> Path:
+    """Write a table as people keep it in a German Excel: semicolons, Windows-1252, other spellings, empty cells."""
+    lines = rows()
+    lines[3][3], lines[6][3], lines[9][3] = "Urgent", "URGENT ", "urgnet"
+    lines[20][2], lines[21][2], lines[22][3] = "", "  ", ""
+    lines[31][0] = " p010"
+    named = [[*line, ""] for line in lines]
+    return write(folder / "messages.csv", ["Patient_ID", "Datum", "Nachricht", "Dringlichkeit", ""], named,
+                 delimiter=";", encoding="cp1252")  # fmt: skip
+
+
+def run(capsys: pytest.CaptureFixture[str], *words: str | Path) -> tuple[int, str, str]:
+    code = main([str(w) for w in words])
+    captured = capsys.readouterr()
+    return code, captured.out, captured.err
+
+
+@pytest.fixture(autouse=True)
+def _in_its_own_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+
+
+@pytest.fixture
+def answers(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Stand in for a person at a terminal, who types these lines; each question is kept."""
+    typed: list[str] = []
+    monkeypatch.setattr("hf_synth.cli.init.at_terminal", lambda: True)
+
+    def answer(question: str) -> str:
+        print(question)
+        if not typed:
+            raise EOFError
+        return typed.pop(0)
+
+    monkeypatch.setattr("builtins.input", answer)
+    return typed
+
+
+def test_a_table_of_excel_becomes_a_configuration(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    code, out, error = run(
+        capsys, "init", excel(tmp_path), "--yes", "--meaning", "urgent=today, call 0", "--llm", "simulator"
+    )
+    assert code == 0, error
+    for said in (
+        "taken: text Nachricht, label Dringlichkeit, patient Patient_ID",
+        "57 rows with a text and a label, 20 patients",
+        "one patient has up to 3 rows",
+        "2 rows without a text: left out",
+        "1 row without a label: left out",
+        "read as Windows-1252",
+        "'urgent' (17), 'Urgent' (1), 'URGENT ' (1) are one label: 'urgent'",
+        "'urgnet' (first in line 11) occurs once and looks like 'urgent'",
+        "nothing was asked",
+        "only stands in for an LLM",
+        "next: hf-synth gold\n",
+    ):
+        assert said in out, said
+    assert "chest" not in out + error, "no text of a note is shown"
+    values = tomllib.loads(Path("hf_synth.toml").read_text(encoding="utf-8"))
+    assert values["task"] == "work/gold"
+    assert values["gold"] == {
+        "task": str(tmp_path / "messages.csv"), "text-column": ["Nachricht"], "label-column": "Dringlichkeit",
+        "group-column": "Patient_ID", "name": "messages", "skip-empty": True, "meaning": ["urgent=today, call 0"],
+        "out": "work/gold",
+    }  # fmt: skip
+    assert values["correct"] == {"synthetic": "work/synthetic", "out": "work/corrected"}
+    assert values["train"] == {"data": "work/training", "gold": "work/gold", "out": "work/model"}
+    if os.name != "nt":
+        assert Path("hf_synth.toml").stat().st_mode & 0o077 == 0
+
+
+def test_gold_reads_what_init_wrote(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    """The table [gold] holds options of `gold`, and with them it reads the table that `init` looked at."""
+    assert run(capsys, "init", excel(tmp_path), "--yes", "--name", "triage", "--meaning", "admin=forms")[0] == 0
+    table = tomllib.loads(Path("hf_synth.toml").read_text(encoding="utf-8"))["gold"]
+    words = [table.pop("task")]
+    for option, value in table.items():
+        for part in value if isinstance(value, list) else [value]:
+            words += [f"--{option}"] if part is True else [f"--{option}", str(part)]
+    code, out, error = run(capsys, "gold", *words, "--json")
+    assert code == 0, error
+    facts = json.loads(out.splitlines()[-1])
+    assert facts["task"] == "triage"
+    assert sum(facts["rows"].values()) == 57
+    manifest = json.loads(Path("work/gold/hf_synth.json").read_text(encoding="utf-8"))
+    assert (
+        dict(zip(manifest["definition"]["labels"], manifest["definition"]["label_meanings"], strict=True))["admin"]
+        == "forms"
+    )
+
+
+def test_a_person_is_asked(capsys: pytest.CaptureFixture[str], tmp_path: Path, answers: list[str]) -> None:
+    answers += [
+        "NACHRICHT", "4", "none", "triage", "y", "n", "forms and letters", "", "call back today", "", "open",
+        "my-model", "http://127.0.0.1:9/v1", "tiny",
+    ]  # fmt: skip
+    code, out, error = run(capsys, "init", excel(tmp_path))
+    assert code == 0, error
+    assert answers == []
+    assert "What does each label mean?" in out
+    values = tomllib.loads(Path("hf_synth.toml").read_text(encoding="utf-8"))
+    assert (values["llm"], values["base-url"], values["base-model"]) == ("my-model", "http://127.0.0.1:9/v1", "tiny")
+    gold = values["gold"]
+    assert gold["meaning"] == ["admin=forms and letters", "urgent=call back today"]
+    assert (gold["name"], gold["access"], gold.get("group-column")) == ("triage", "open", None)
+    assert "nothing was asked" not in out
+
+
+def test_the_end_of_input_writes_nothing(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, answers: list[str]
+) -> None:
+    answers += ["Nachricht"]
+    assert run(capsys, "init", excel(tmp_path))[0] == 130
+    assert not Path("hf_synth.toml").exists()
+
+
+def test_a_restricted_table_and_an_endpoint_elsewhere(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, answers: list[str]
+) -> None:
+    elsewhere = "https://api.openai.com/v1"
+    code, _, error = run(capsys, "init", excel(tmp_path), "--yes", "--llm", "m", "--base-url", elsewhere)
+    assert (code, "may not be sent there" in error) == (1, True)
+    answers += ["", "", "", "", "", "", "", "", "", "", "", "m", elsewhere, "http://127.0.0.1:9/v1", "tiny"]
+    code, out, error = run(capsys, "init", excel(tmp_path))
+    assert code == 0, error
+    assert "may not be sent there" in out
+    assert tomllib.loads(Path("hf_synth.toml").read_text(encoding="utf-8"))["base-url"] == "http://127.0.0.1:9/v1"
+
+
+def test_a_file_that_is_there_is_kept(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    Path("hf_synth.toml").write_text("mine = 1\n")
+    code, _, error = run(capsys, "init", excel(tmp_path), "--yes")
+    assert (code, "is there already" in error) == (1, True)
+    assert Path("hf_synth.toml").read_text() == "mine = 1\n"
+
+
+@pytest.mark.parametrize(
+    ("header", "lines", "says"),
+    [
+        (["Message", "Visit"], [[r[2], f"2026-03-0{1 + i % 3}"] for i, r in enumerate(rows())], "--label-column"),
+        (["Message", "urgency_label", "topic_label"], [[r[2], r[3], "ab"[i % 2]] for i, r in enumerate(rows())],
+         "several columns may be the label ('urgency_label', 'topic_label')"),
+        (["Message", "Reply_note", "Label"], [[r[2], f"We have read message {i}", r[3]] for i, r in enumerate(rows())],
+         "several columns may be the text ('Message', 'Reply_note'): name it with --text-column (twice for a pair)"),
+        (["Message", "Sex"], [[r[2], "FM"[i % 2]] for i, r in enumerate(rows())], "no column looks like the label"),
+        (["Message", "Label"], [[r[2], "urgent"] for r in rows()], "'Label' has one value in all rows"),
+        (["Message", "Label"], [], "has no rows below its first line"),
+        ([rows()[0][2], "urgent"], [[r[2], r[3]] for r in rows()[1:]], "does not seem to name the columns"),
+    ],
+)  # fmt: skip
+def test_where_no_guess_is_safe_one_sentence_names_the_options(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, header: list[str], lines: list[list[str]], says: str
+) -> None:
+    code, out, error = run(capsys, "init", write(tmp_path / "t.csv", header, lines))
+    assert code == 1
+    assert says in error
+    assert len(error.splitlines()) == 1
+    assert "chest" not in out + error
+    assert not Path("hf_synth.toml").exists()
+
+
+def test_the_options_decide_where_a_guess_would_not_be_safe(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    lines = [[r[2], "FM"[i % 2]] for i, r in enumerate(rows())]
+    table = write(tmp_path / "t.csv", ["Message", "Sex"], lines)
+    code, out, error = run(capsys, "init", table, "--label-column", "sex", "--group-column", "none")
+    assert code == 0, error
+    assert "taken: text Message, label Sex, no column of patients" in out
+    code, _, error = run(capsys, "init", table, "--label-column", "gender", "--out", "other.toml")
+    assert (code, "has no column 'gender'; it has 'Message', 'Sex'" in error) == (1, True)
+
+
+def test_headers_of_several_words_are_headers(tmp_path: Path) -> None:
+    lines = [[r[0], r[2], str(i % 4)] for i, r in enumerate(rows())]
+    columns, _ = overview(write(tmp_path / "t.csv", ["Patient", "Note text", "Grade"], lines))
+    from hf_synth.gold.first_look import check_columns_named
+
+    check_columns_named(tmp_path / "t.csv", columns)
+    guess = guess_columns(columns)
+    assert (guess.text, guess.label, guess.patient, guess.doubts) == ("Note text", "Grade", "Patient", {})
+
+
+def test_long_ids_are_no_text(tmp_path: Path) -> None:
+    lines = [[f"{i:064d}", r[2], r[3]] for i, r in enumerate(rows())]
+    guess = guess_columns(overview(write(tmp_path / "t.csv", ["key", "Message", "class"], lines))[0])
+    assert (guess.text, guess.label) == ("Message", "class")
+
+
+def test_folders_of_tables(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    split = tmp_path / "split"
+    split.mkdir()
+    for name, n in (("train", 90), ("validation", 30), ("test", 30)):
+        write(split / f"{name}.csv", ["Message", "Label"], [r[2:] for r in rows(n)])
+    look = first_look(split, text_columns=["Message"], label_column="Label")
+    assert (look.rows, sorted(look.splits)) == (150, ["test", "train", "validation"])
+    assert run(capsys, "init", split)[0] == 0
+    gold = tomllib.loads(Path("hf_synth.toml").read_text(encoding="utf-8"))["gold"]
+    assert "validation" not in gold, "it has a validation table of its own"
+    two = tmp_path / "two"
+    two.mkdir()
+    for name in ("a", "b"):
+        write(two / f"{name}.csv", ["Message", "Label"], [r[2:] for r in rows(9)])
+    code, _, error = run(capsys, "init", two, "--out", "two.toml")
+    assert (code, "holds several tables" in error) == (1, True)
+    (two / "b.csv").unlink()
+    assert run(capsys, "init", two, "--out", "two.toml")[0] == 0
+    assert tomllib.loads(Path("two.toml").read_text(encoding="utf-8"))["gold"]["task"] == str(two / "a.csv")
+
+
+@pytest.mark.parametrize(
+    ("path", "says"),
+    [
+        ("nothing.csv", "is no file or folder"),
+        ("mednli", "hf-synth gold mednli:pair PATH --out"),
+        (".", "holds no table"),
+    ],
+)
+def test_what_is_no_table(capsys: pytest.CaptureFixture[str], path: str, says: str) -> None:
+    code, _, error = run(capsys, "init", path)
+    assert (code, says in error) == (1, True), error
+
+
+def test_a_task_without_files(capsys: pytest.CaptureFixture[str]) -> None:
+    code, out, error = run(capsys, "init", "clinic", "--json")
+    assert code == 0, error
+    values: dict[str, Any] = json.loads(out.splitlines()[-1])["configuration"]
+    assert values["gold"] == {"task": "clinic", "out": "work/gold"}
+    assert (values["llm"], values["base-model"]) == ("simulator", None)
+    assert "next:" not in out
+
+
+def test_values_of_the_file_are_read_back_as_they_are() -> None:
+    odd = 'a "quoted" \\ word\twith\nlines, \x7f and ü'
+    text = verb._toml({"llm": odd, "gold": {"meaning": [odd], "skip-empty": True, "validation": 0.1, "name": None}})
+    assert tomllib.loads(text) == {"llm": odd, "gold": {"meaning": [odd], "skip-empty": True, "validation": 0.1}}
