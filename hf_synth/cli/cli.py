@@ -13,6 +13,7 @@ import json
 import logging
 import os
 import sys
+import time
 from collections.abc import Sequence
 
 from hf_synth import __version__
@@ -58,7 +59,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _run(argv: Sequence[str]) -> int:
     args = _parser(next((word for word in argv if not word.startswith("-")), "")).parse_args(argv)
-    args.argv = list(argv)
+    args.argv, args.started = list(argv), time.monotonic()
     _quiet_libraries(args.quiet, args.verb)
     clinic = str(getattr(args, "task", "")).partition(":")[0] == CLINIC
     tiny_demo = args.verb == "demo" and not args.real

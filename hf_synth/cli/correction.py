@@ -12,6 +12,7 @@ import hf_synth
 from hf_synth.cli import options
 from hf_synth.cli.checks import check_verb, needs_base_model
 from hf_synth.cli.options import METHODS, Result, count_text
+from hf_synth.cli.outlook import correct_outlook
 from hf_synth.cli.stopping import keeping_answers
 from hf_synth.errors import ColumnError, OutputError
 
@@ -35,6 +36,7 @@ def add_correct_options(parser: ArgumentParser) -> None:
     options.add_model(parser)
     add_method(parser)
     parser.add_argument("--out", type=Path, required=True, metavar="DIR")
+    options.add_dry_run(parser)
     _add_promise(parser)
     options.add_endpoint(parser)
 
@@ -80,9 +82,11 @@ def correct(args: Namespace) -> Result:
     check_options(task, args)
     if args.error is not None:
         check_goal(task, args.error, args.confidence)
-        if (state := _promise_under_way(args)) is not None:
+        if (state := _promise_under_way(args)) is not None and not args.dry_run:
             return _go_on(task, args, state)
     rows = options.synthetic_rows(task, args)
+    if args.dry_run:
+        return correct_outlook(task, args, rows, measured_gold(task, args))
     how = method_options(task, args)
     with contextlib.ExitStack() as stack:
         if args.judge:

@@ -16,6 +16,7 @@ import hf_synth
 from hf_synth.cli import options
 from hf_synth.cli.checks import check_some_model, check_verb
 from hf_synth.cli.options import METHODS, TINY, Result, count_text
+from hf_synth.cli.outlook import run_outlook
 from hf_synth.cli.stopping import keeping_answers, on_stop
 from hf_synth.errors import ColumnError, MissingGoldError
 
@@ -56,6 +57,7 @@ def add_run_options(parser: ArgumentParser) -> None:
     options.add_model(parser)
     parser.add_argument("--method", choices=METHODS, default="auto")
     parser.add_argument("--out", type=Path, required=True, metavar="DIR")
+    options.add_dry_run(parser)
 
 
 def run(args: Namespace) -> Result:
@@ -72,6 +74,8 @@ def run(args: Namespace) -> Result:
     splits = options.gold_of(task, args)
     for name in ("train", "test"):
         options.split_of(splits, name)
+    if args.dry_run:
+        return run_outlook(task, args, rows, splits)
     with contextlib.ExitStack() as stack:
         if not args.synthetic:
             beside = options.gold_path(args) or args.out

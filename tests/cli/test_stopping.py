@@ -8,7 +8,7 @@ import subprocess
 import sys
 import time
 from argparse import Namespace
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,14 @@ from hf_synth.cli.stopping import command
 from hf_synth.llm.journal import Journal
 
 ROWS = ["--n", "400", "--gold-size", "20", "--concurrency", "1"]
+
+
+@pytest.fixture(autouse=True)
+def heard() -> Iterator[None]:
+    """Hear SIGINT, which a shell has its background jobs ignore; children inherit that."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
 
 
 def child(folder: Path, *words: str | Path) -> subprocess.Popen[str]:
