@@ -13,6 +13,7 @@ import json
 import logging
 import os
 import sys
+import time
 from argparse import Namespace
 from collections.abc import Sequence
 from pathlib import Path
@@ -115,6 +116,7 @@ def _run(argv: list[str]) -> int:
     except UsageError as error:
         print(f"hf-synth: {error}", file=sys.stderr)
         return WRONG
+    args.started = time.monotonic()
     _quiet_libraries(args.quiet, args.verb)
     clinic = str(getattr(args, "task", "")).partition(":")[0] == CLINIC
     tiny_demo = args.verb == "demo" and not args.real

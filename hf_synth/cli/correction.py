@@ -12,6 +12,7 @@ import hf_synth
 from hf_synth.cli import llms, options
 from hf_synth.cli.checks import check_verb, needs_base_model
 from hf_synth.cli.options import METHODS, Result, count_text
+from hf_synth.cli.outlook import correct_outlook
 from hf_synth.cli.stopping import keeping_answers
 from hf_synth.errors import ColumnError, OutputError
 
@@ -35,6 +36,7 @@ def add_correct_options(parser: ArgumentParser) -> None:
     options.add_model(parser)
     add_method(parser)
     options.add_out(parser, "folder for the corrected notes")
+    options.add_dry_run(parser)
     options.add_seed(parser)
     _add_promise(parser)
     options.add_endpoint(parser)
@@ -94,9 +96,11 @@ def correct(args: Namespace) -> Result:
     check_options(task, args)
     if args.error is not None:
         check_goal(task, args.error, args.confidence)
-        if (state := _promise_under_way(args)) is not None:
+        if (state := _promise_under_way(args)) is not None and not args.dry_run:
             return _go_on(task, args, state)
     rows = options.synthetic_rows(task, args)
+    if args.dry_run:
+        return correct_outlook(task, args, rows, measured_gold(task, args))
     how = method_options(task, args)
     with contextlib.ExitStack() as stack:
         if args.judge:

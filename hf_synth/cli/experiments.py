@@ -16,6 +16,7 @@ import hf_synth
 from hf_synth.cli import llms, options
 from hf_synth.cli.checks import check_some_model, check_verb
 from hf_synth.cli.options import METHODS, TINY, Result, count_text
+from hf_synth.cli.outlook import run_outlook
 from hf_synth.cli.stopping import keeping_answers, on_stop
 from hf_synth.errors import ColumnError, MissingGoldError
 
@@ -57,6 +58,7 @@ def add_run_options(parser: ArgumentParser) -> None:
     text = "how labels are corrected; auto chooses by the gold (default: auto)"
     parser.add_argument("--method", choices=METHODS, default="auto", help=text)
     options.add_out(parser, "folder for the notes, the models, the scores and the report")
+    options.add_dry_run(parser)
     options.add_seed(parser)
 
 
@@ -74,6 +76,8 @@ def run(args: Namespace) -> Result:
     splits = options.gold_of(task, args)
     for name in ("train", "test"):
         options.split_of(splits, name)
+    if args.dry_run:
+        return run_outlook(task, args, rows, splits)
     with contextlib.ExitStack() as stack:
         if not args.synthetic:
             beside = options.gold_path(args) or args.out

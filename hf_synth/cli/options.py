@@ -175,6 +175,12 @@ def add_model(parser: ArgumentParser) -> None:
     add("--cache", type=Path, metavar="DIR", help=text)
 
 
+def add_dry_run(parser: ArgumentParser) -> None:
+    """Add the estimate of a verb that trains models."""
+    text = "say what would be read, trained, asked and written, and about how long that takes; change nothing"
+    parser.add_argument("--dry-run", action="store_true", help=text)
+
+
 # --- rows -----------------------------------------------------------------------------------------------------------
 def gold_path(args: Namespace) -> Path | None:
     """Return the path of the gold: --gold, or TASK where it is a folder of exported gold."""

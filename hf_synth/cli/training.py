@@ -12,6 +12,7 @@ import hf_synth
 from hf_synth.cli import options
 from hf_synth.cli.checks import check_verb
 from hf_synth.cli.options import Result, count_text
+from hf_synth.cli.outlook import train_outlook
 from hf_synth.cli.stopping import command, on_stop
 from hf_synth.errors import ColumnError, TaskError
 from hf_synth.task.columns import names_shown
@@ -73,6 +74,7 @@ def add_train_options(parser: ArgumentParser) -> None:
         "--resume", action="store_true", help="keep checkpoints, so that the same command goes on after an interruption"
     )
     options.add_out(parser, "folder for the model")
+    options.add_dry_run(parser)
     options.add_seed(parser)
 
 
@@ -88,6 +90,8 @@ def train(args: Namespace) -> Result:
     check_columns(task, rows, what=str(args.data))
     splits = options.gold_of(task, args) if args.gold else {}
     validation = splits.get("validation")
+    if args.dry_run:
+        return train_outlook(task, args, rows, validation)
     if validation is None:
         why = (
             f"{args.gold} has no validation split (`hf-synth gold --validation .1` cuts one off)"

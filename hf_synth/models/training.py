@@ -41,7 +41,7 @@ if TYPE_CHECKING:
 
 LORA_DEFAULTS: dict[str, Any] = {"r": 16, "lora_alpha": 32, "lora_dropout": 0.05, "target_modules": "all-linear"}
 LORA_LEARNING_RATE = 3e-4  # ten times that of full training (Biderman et al. 2024, arXiv:2405.09673)
-_PATIENCE = 3  # evaluations without a better score before training stops
+PATIENCE = 3  # evaluations without a better score before training stops
 _SMALL = 5_000_000  # parameters up to which bf16 gains nothing
 _HINTS = {  # what a model that cannot read a text may lack, by its type
     "xmod": "name its default_language in config.json, or ",
@@ -131,7 +131,7 @@ def train(
         with stage(f"loading {Path(base_model).name}"):
             network, tokenizer, new = _start(base_model, parent, task, seed)
         with stage(f"reading the words of {len(rows):,} rows"):
-            data = _trainer_inputs(network, tokenizer, task, rows, validation, class_weights, long_notes, cache_dir)
+            data = trainer_inputs(network, tokenizer, task, rows, validation, class_weights, long_notes, cache_dir)
             _try(network, data, str(base_model))
         how: dict[str, Any] = {"windows": data.windows, "processes": _processes(), "resumable": bool(resume)}
         how |= {"learning_rate": LORA_LEARNING_RATE if lora else 3e-5, "access": access}
@@ -143,9 +143,7 @@ def train(
         with stage("training") as bar:
             bar.leaves = True
             watching = watch(bar, task)
-            epochs, best = _optimise(
-                trainee, tokenizer, data, settings, watching, work if resume else None, int(resume)
-            )
+            epochs, best = optimise(trainee, tokenizer, data, settings, watching, work if resume else None, int(resume))
         if draft is not None:
             network = merge_lora(trainee) if lora else network
             if data.long_notes != "cut":
@@ -285,7 +283,7 @@ def _start(base_model: str | Path, folder: Path, task: Task, seed: int) -> tuple
     return network, tokenizer, new
 
 
-def _trainer_inputs(
+def trainer_inputs(
     network: Any,
     tokenizer: Any,
     task: Task,
@@ -338,14 +336,14 @@ def _try(network: Any, data: TrainerInputs, base_model: str) -> None:
     network.eval()
 
 
-def _optimise(
+def optimise(
     network: Any,
     tokenizer: Any,
     inputs: TrainerInputs,
     settings: Any,
     watching: Any,
-    checkpoints: Path | None,
-    steps: int,
+    checkpoints: Path | None = None,
+    steps: int = 0,
 ) -> tuple[float, float | None]:
     """Train a network in place; return the epochs run, and the best main score on validation rows.
 
@@ -357,10 +355,10 @@ def _optimise(
     from transformers import EarlyStoppingCallback, PrinterCallback, Trainer
 
     stops = inputs.parts["eval_dataset"] is not None and settings.load_best_model_at_end
-    callbacks: list[Any] = [EarlyStoppingCallback(_PATIENCE)] if stops else []
+    callbacks: list[Any] = [EarlyStoppingCallback(PATIENCE)] if stops else []
     last = None
     if checkpoints is not None:
-        callbacks = checkpoint_callbacks(checkpoints, STEPS if steps == 1 else steps, _PATIENCE if stops else None)
+        callbacks = checkpoint_callbacks(checkpoints, STEPS if steps == 1 else steps, PATIENCE if stops else None)
         last = last_checkpoint(checkpoints)
         if last is not None:
             _LOG.info("resuming the training from step %s", last.name.rpartition("-")[2])

@@ -15,6 +15,8 @@ from hf_synth.cli.llms import sampling_of
 from hf_synth.errors import LLMError
 from hf_synth.llm.llm import LLM
 
+URL = "http://127.0.0.1:9/v1"
+
 
 def args(*sampling: str, max_tokens: int | None = None) -> Namespace:
     return Namespace(sampling=list(sampling), max_tokens=max_tokens)

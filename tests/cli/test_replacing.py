@@ -1,0 +1,54 @@
+"""What a verb replaced is said in one line, and nothing is said where nothing was."""
+
+from __future__ import annotations
+
+import os
+import time
+from argparse import Namespace
+from pathlib import Path
+
+import pytest
+from support.clinic_rows import clinic_gold
+
+from hf_synth import load_task
+from hf_synth.cli import main
+from hf_synth.cli.replacing import earlier_output
+from hf_synth.task.folders import write_stage
+
+
+def test_an_earlier_output_is_named_with_its_rows_and_its_day(tmp_path: Path) -> None:
+    task, out = load_task("clinic"), tmp_path / "synthetic"
+    args = Namespace(verb="generate", out=out)
+    assert earlier_output(args) is None
+    write_stage(task, clinic_gold(task, [0, 1, 2]), out, stage="gold")
+    day = time.mktime((2026, 11, 30, 12, 0, 0, 0, 0, -1))
+    os.utime(out / "hf_synth.json", (day, day))
+    earlier = earlier_output(args)
+    assert earlier is not None
+    assert earlier.replaced() == "", "it is there as it was"
+    write_stage(task, clinic_gold(task, [0, 1]), out, stage="gold")
+    assert earlier.replaced() == f"{out}: replaced (3 rows of 2026-11-30)"
+
+
+@pytest.mark.parametrize(("name", "text"), [("hf_synth.json", "["), ("hf_synth.json", '{"rows": 3}'), ("x.json", "{}")])
+def test_a_folder_or_file_without_counts(name: str, text: str, tmp_path: Path) -> None:
+    file = tmp_path / "out" / name
+    file.parent.mkdir()
+    file.write_text(text, encoding="utf-8")
+    earlier = earlier_output(Namespace(verb="evaluate", out=file.parent if name == "hf_synth.json" else file))
+    assert earlier is not None
+    file.unlink()
+    assert earlier.replaced() == "", "it is gone"
+    file.with_suffix(".new").write_text(text + " ", encoding="utf-8")
+    file.with_suffix(".new").replace(file)
+    assert "replaced (" in earlier.replaced()
+
+
+def test_a_verb_says_it_and_a_quiet_one_does_not(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    words = ["gold", "clinic", *(f"--option=n_{split}=30" for split in ("train", "validation", "test")), "--out", "g"]
+    for more, said in (([], False), ([], True), (["-q"], False)):
+        assert main([*words, *more]) == 0
+        assert ("g: replaced (90 rows of 2" in capsys.readouterr().err) == said

@@ -1,0 +1,232 @@
+"""Ctrl-C is a real SIGINT to a child process: it ends with exit code 130, and says what is kept and what goes on."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from argparse import Namespace
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from support.llm_server import Said, entries, serving
+
+import hf_synth
+from hf_synth.cli import main
+from hf_synth.cli.stopping import command
+from hf_synth.llm.journal import Journal
+
+ROWS = ["--n", "400", "--gold-size", "20", "--concurrency", "1"]
+
+
+@pytest.fixture(autouse=True)
+def heard() -> Iterator[None]:
+    """Hear SIGINT, which a shell has its background jobs ignore; children inherit that."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+def child(folder: Path, *words: str | Path) -> subprocess.Popen[str]:
+    """Start a verb in a folder, in a session of its own as a shell would."""
+    argv = [sys.executable, "-m", "hf_synth.cli", *map(str, words)]
+    pipes: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    how: dict[str, Any] = {"cwd": folder, "env": os.environ | {"OMP_NUM_THREADS": "1"}, "start_new_session": True}
+    return subprocess.Popen(argv, **how, **pipes)
+
+
+def stop(process: subprocess.Popen[str], ready: Callable[[], bool], seconds: float = 240) -> str:
+    """Send SIGINT to all processes of a child, as a terminal does, once it is ready; return the last line it wrote."""
+    end = time.monotonic() + seconds
+    while not ready():
+        assert process.poll() is None, process.communicate()[1]
+        assert time.monotonic() < end, "it never came so far"
+        time.sleep(0.05)
+    os.killpg(process.pid, signal.SIGINT)
+    _, told = process.communicate(timeout=60)
+    assert process.returncode == 130, told
+    assert "Traceback" not in told
+    return told.strip().splitlines()[-1]
+
+
+def some_then_none(some: int) -> Callable[[dict[str, Any], int], Said]:
+    """Answer the first requests, and let the others wait."""
+    return lambda sent, number: Said(entries(sent)) if number < some else Said(hang=True)
+
+
+def answers(journal: Path) -> int:
+    with Journal(journal, read_only=True) as opened:
+        return len(opened)
+
+
+def test_generate_keeps_its_answers_and_goes_on(tmp_path: Path) -> None:
+    with serving(some_then_none(5)) as server:
+        words = ["generate", "clinic", "--llm", "m", "--base-url", server.url, *ROWS, "--out", "o"]
+        told = stop(child(tmp_path, *words), lambda: len(server.requests) > 5)
+    journal = Path(".hf_synth") / "journal.sqlite"
+    kept = answers(tmp_path / journal)
+    assert kept == 5
+    assert told == f"hf-synth: stopped; 5 answers kept in {journal}; run the same command again to go on"
+    assert not (tmp_path / "o").exists()
+
+
+# --- the same in this process: the signal is real, the verb is cheap -------------------------------------------------
+def interrupted(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    """Let a function of hf_synth be stopped by Ctrl-C."""
+
+    def press(*_: object, **__: object) -> None:
+        signal.raise_signal(signal.SIGINT)
+
+    monkeypatch.setattr(hf_synth, name, press)
+
+
+def test_label_says_how_many_new_answers_are_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "notes.csv").write_text(
+        "text\n" + "".join(f"note {i} says little\n" for i in range(9)), encoding="utf-8"
+    )
+
+    def answer(_: dict[str, Any], number: int) -> Said:
+        if number == 3 and not went_on:
+            os.kill(os.getpid(), signal.SIGINT)
+            return Said(hang=True)
+        return Said('{"label": "grade_0"}')
+
+    went_on: list[bool] = []
+    with serving(answer) as server:
+        words = ["label", "clinic", "notes.csv", "--llm", "m", "--base-url", server.url, "--votes", "1"]
+        words += ["--concurrency", "1", "--access", "open", "--out", "o"]
+        assert main(words) == 130
+        last = capsys.readouterr().err.strip().splitlines()[-1]
+        kept = answers(tmp_path / ".hf_synth" / "journal.sqlite")
+        assert kept == 3
+        assert last.startswith("hf-synth: stopped; 3 answers kept in ")
+        assert last.endswith("journal.sqlite; run the same command again to go on")
+        went_on.append(True)
+        asked = len(server.requests)
+        assert main([*words, "-q"]) == 0
+        assert len(server.requests) - asked == 9 - kept, "the same command asks only for the others"
+
+
+def test_train_says_that_nothing_was_kept_and_how_it_would_be(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], open_rows: Path
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    interrupted(monkeypatch, "train")
+    monkeypatch.setattr("hf_synth.cli.options.base_model", lambda *_: "")
+    words = ["train", "clinic", str(open_rows), "--base-model", "tiny", "--out", "my model"]
+    assert main([*words, "-q"]) == 130
+    told = capsys.readouterr().err
+    assert "nothing was kept; with --resume a training keeps checkpoints: hf-synth train clinic" in told
+    assert told.rstrip().endswith("--out 'my model' -q --resume")
+    assert main([*words, "--resume", "-q"]) == 130
+    assert "nothing was kept, since the first checkpoint comes after 500 steps" in capsys.readouterr().err
+    state = tmp_path / ".hf_synth" / "training" / f"my model-{'a' * 16}" / "checkpoint-1500" / "trainer_state.json"
+    state.parent.mkdir(parents=True)
+    state.write_text("{}", encoding="utf-8")
+    assert main([*words, "--resume", "-q"]) == 130
+    assert "the checkpoint of step 1,500 is kept; run the same command again to go on" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("verb", ["audit", "evaluate"])
+def test_a_verb_that_keeps_nothing_says_so(
+    verb: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], open_rows: Path
+) -> None:
+    monkeypatch.setattr(hf_synth, "load_task", lambda _: signal.raise_signal(signal.SIGINT))
+    assert main([verb, "clinic", str(open_rows), "-q"]) == 130
+    assert capsys.readouterr().err == "hf-synth: stopped; nothing was kept; run the same command again\n"
+
+
+def test_publish_says_whether_anything_was_sent(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], open_rows: Path
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    words = ["publish", "clinic", str(open_rows), "--repo-id", "ward/notes", "--push", "--yes", "-q"]
+    interrupted(monkeypatch, "publish_dataset")
+    assert main(words) == 130
+    assert capsys.readouterr().err == "hf-synth: stopped; nothing was sent; run the same command again\n"
+
+    def push(*_: object, **how: Any) -> None:
+        assert how["confirm"](None)
+        signal.raise_signal(signal.SIGINT)
+
+    monkeypatch.setattr(hf_synth, "publish_dataset", push)
+    assert main(words) == 130
+    assert "ward/notes may hold the files already, without a tag" in capsys.readouterr().err
+
+
+@pytest.fixture(scope="module")
+def open_rows(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Write a folder of a few rows of the artificial clinic."""
+    from support.clinic_rows import clinic_gold
+
+    from hf_synth.task.folders import write_stage
+
+    task = hf_synth.load_task("clinic")
+    return write_stage(task, clinic_gold(task, [0, 1, 2] * 4), tmp_path_factory.mktemp("rows") / "gold", stage="gold")
+
+
+def test_a_token_is_no_part_of_the_command_that_goes_on() -> None:
+    argv = ["publish", "clinic", "a b", "--token", "hf_secret", "--yes", "--token=hf_secret"]
+    assert command(Namespace(argv=argv), "--resume") == "hf-synth publish clinic 'a b' --yes --resume"
+
+
+# --- heavier verbs, in a child process -------------------------------------------------------------------------------
+@pytest.fixture(scope="module")
+def clinic(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("clinic")
+    sizes = [f"--option=n_{split}={n}" for split, n in (("train", 60), ("validation", 20), ("test", 30))]
+    assert main(["gold", "clinic", *sizes, "--out", str(folder / "gold"), "-q"]) == 0
+    words = ["generate", "clinic", "--gold", folder / "gold", "--llm", "simulator", "--n", "30", "-q"]
+    assert main([str(word) for word in [*words, "--out", folder / "synthetic"]]) == 0
+    return folder
+
+
+@pytest.mark.slow
+def test_train_correct_run_and_experiment_stop_at_once(clinic: Path) -> None:
+    long = ["--base-model", "tiny", "--set", "num_train_epochs=5000"]
+
+    def trains(folder: Path) -> Callable[[], bool]:
+        return lambda: any(folder.rglob("tiny-*/config.json")) and time.sleep(8) is None
+
+    train = child(clinic, "train", "clinic", "gold", *long, "--out", "one/model")
+    (clinic / "one").mkdir()
+    assert "nothing was kept; with --resume" in stop(train, trains(clinic / "one"))
+    correct = child(clinic, "correct", "clinic", "synthetic", "--gold", "gold", *long, "--out", "two/corrected")
+    (clinic / "two").mkdir()
+    assert "nothing was kept" in stop(correct, trains(clinic / "two"))
+    words = ["run", "clinic", "--gold", "gold", "--synthetic", "synthetic", *long, "--out", "three"]
+    assert "nothing was kept" in stop(child(clinic, *words), trains(clinic / "three"))
+
+
+@pytest.mark.slow
+def test_a_resumable_training_names_its_checkpoint_and_goes_on(clinic: Path) -> None:
+    words = ["train", "clinic", "gold", "--base-model", "tiny", "--set", "max_steps=1200", "--resume"]
+    words += ["--set", "per_device_train_batch_size=2", "--out", "four/model"]
+    (clinic / "four").mkdir()
+    home = clinic / "four" / ".hf_synth" / "training"
+    told = stop(child(clinic, *words), lambda: any(home.glob("*/checkpoint-500/trainer_state.json")))
+    assert "the checkpoint of step 500 is kept; run the same command again to go on" in told
+    process = child(clinic, *words)
+    assert "resuming the training from step 500" in process.communicate(timeout=300)[1]
+    assert process.returncode == 0
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("processes", ["0", "1", "2"])
+def test_an_experiment_counts_its_cells(processes: str, clinic: Path) -> None:
+    words = ["experiment", "clinic", "--gold", "gold", "--sizes", "20", "40", "--seeds", "0", "1", "2", "3"]
+    words += ["--strategies", "gold", "--curve", "30", "--processes", processes, "--out", f"experiment-{processes}"]
+    cells = clinic / f"experiment-{processes}" / "cells"
+
+    def scored() -> list[Path]:
+        return [file for file in cells.glob("*.json") if not file.name.endswith(".failed.json")]
+
+    told = stop(child(clinic, *words), lambda: len(scored()) >= 2)
+    assert f"stopped; {len(scored())} of 12 cells kept" in told
