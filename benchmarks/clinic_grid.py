@@ -126,7 +126,7 @@ def summary(task, results, assessments) -> str:
         "benefit. Written by `benchmarks/clinic_grid.py`; parts that were run: "
         f"{', '.join([*results, *(['assess'] if assessments else [])]).lower()}.",
     ]
-    titles = {"Gold equivalence", "Order of the arms", "Ratio curve", "Differences", "Rare classes"}
+    titles = {"Gold equivalence", "Score by training mix", "Ratio curve", "Differences", "Rare classes"}
     titles |= {"What correction did"}
     for name, result in results.items():
         sections = [s for s in report_sections(task, result) if s.title in titles]

@@ -130,8 +130,8 @@ def tables(task: Any, results: dict[str, Any], seconds: Counter[str]) -> list[st
     from hf_synth.experiments.report import report_sections
     from hf_synth.reports.page import markdown
 
-    titles = {"Gold equivalence", "Order of the arms", "Ratio curve", "Differences", "Rare classes"}
-    titles |= {"What correction did", "Gates", "Cost"}
+    titles = {"Gold equivalence", "Score by training mix", "Ratio curve", "Differences", "Rare classes"}
+    titles |= {"What correction did", "Rejected answers", "Cost"}
     parts = [f"Seconds of generation in this run: {dict(seconds) or 'none'}."]
     for name, result in results.items():
         sections = [s for s in report_sections(task, result) if s.title in titles]

@@ -8,7 +8,7 @@ import shlex
 from argparse import ArgumentParser, Namespace
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -67,6 +67,8 @@ def run(args: Namespace) -> Result:
     from hf_synth.evaluation.recall import never_found_text
     from hf_synth.experiments.journey import run as journey
     from hf_synth.experiments.journey import score_table
+    from hf_synth.experiments.journey_report import journey_lead
+    from hf_synth.reports.page import lead_markdown
 
     if not args.synthetic and not args.llm:
         raise ColumnError("give the synthetic rows (--synthetic POOL) or an LLM to write them (--llm MODEL)")
@@ -93,7 +95,9 @@ def run(args: Namespace) -> Result:
         keywords |= {"training": options.training_options(task, args), "say": options.progress_of(args)}
         result = journey(task, rows, gold=splits, out=args.out, method=args.method, seed=args.seed, **keywords)
     statuses, policy = Counter(result.corrected["label_status"]), result.policy.method
-    print(f"correction by {policy}: {count_text(statuses)}\n\n{score_table(task, result.scores)}\n\n-> {args.out}")
+    verdict = lead_markdown(replace(journey_lead(result), steps=()))
+    print(f"{verdict}\n\ncorrection by {policy}: {count_text(statuses)}\n\n{score_table(task, result.scores)}")
+    print(f"\nall of it: {result.out / 'report.html'}\n-> {args.out}")
     for name, scores in result.scores.items():
         if scores.never_found:
             print(f"{name} never finds some labels: {never_found_text(scores)}")
@@ -165,6 +169,8 @@ def experiment(args: Namespace) -> tuple[Result, int]:
     from hf_synth.experiments.experiment import outline
     from hf_synth.experiments.foresight import reasons
     from hf_synth.experiments.grid import ScoringProtocol
+    from hf_synth.experiments.report import study_summary, write_study_report
+    from hf_synth.experiments.study_verdict import REPAIR
     from hf_synth.models.base_models import TOY_NOTE
     from hf_synth.models.readiness import check_fields
 
@@ -193,14 +199,20 @@ def experiment(args: Namespace) -> tuple[Result, int]:
                 results = hf_synth.experiment(task, sources, **keywords, **how)
         except MissingGoldError as error:  # no cell came to an end
             raise MissingGoldError(f"{error}; {_repair(task, args, splits, str(error))}") from None
-    print((results.out / "report.md").read_text(encoding="utf-8"))
-    print(f"-> {results.out}")
+    repair = REPAIR
+    if results.failed:
+        mended = _repair(task, args, splits, " ".join(reasons(results.failed)))
+        how, dash, command = mended.partition(": hf-synth ")
+        repair = (how[:1].upper() + how[1:], f"hf-synth {command}" if dash else "")
+        write_study_report(task, results, repair=repair)  # again, with the command
+    print(study_summary(task, results, repair=repair))
+    print(f"\nall of it: {results.out / 'report.html'}\n-> {results.out}")
     if any(Path(row["base_model"]).name == f"{TINY}-{task.name}" for row in results.rows):
         print(TOY_NOTE)
     if results.failed:
         lines = reasons(results.failed)
         print(f"\n{len(results.failed)} of {len(results.failed) + _done(results)} cells failed", *lines, sep="\n  ")
-        print(_repair(task, args, splits, " ".join(lines)))
+        print(mended)
     facts = {"out": str(results.out), "cells": len(results.rows), "failed": results.failed, "metric": results.metric}
     comparisons = [asdict(comparison) for comparison in results.comparisons]
     facts |= {"comparisons": comparisons, "equivalence": [str(worth) for worth in results.worths]}

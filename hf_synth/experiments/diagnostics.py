@@ -12,7 +12,7 @@ import numpy as np
 from hf_synth.evaluation.calibration import reliability_bins
 from hf_synth.evaluation.demographics import UNKNOWN
 from hf_synth.experiments.grid import MIXTURES
-from hf_synth.experiments.results import Group, Row, grouped, interval_text, mean_of, naming, short_name, with_interval
+from hf_synth.experiments.groups import Group, Row, grouped, interval_text, mean_of, naming, short_name, with_interval
 from hf_synth.reports.page import Section, Table, matrix_table
 from hf_synth.reports.plots import Bin, bar_plot, matrix_plot, reliability_plot
 from hf_synth.task.columns import REASONS
@@ -213,7 +213,7 @@ def gate_section(rows: Sequence[Row], mark: str) -> Section | None:
     plot = bar_plot(list(by_name), parts, title=title, axis=axis, simulated=mark)
     lines = [[name, *(f"{counts[r]:,}" for r in reasons)] for name, counts in by_name.items()]
     text = "Rows of all generations, and the reasons for which answers were rejected."
-    return Section("Gates", text, plots=[plot], tables=[Table(["generator", *titles.values()], lines)])
+    return Section("Rejected answers", text, plots=[plot], tables=[Table(["generator", *titles.values()], lines)])
 
 
 # --- subgroups of patients --------------------------------------------------------------------------------------------
@@ -275,7 +275,8 @@ def swap_section(rows: Sequence[Row]) -> Section | None:
             moved = [run["values"]["moved"] for run in runs if "moved" in run["values"]]
             cell = [name(cells[0]), f"{group.gold_size:,}", short_name(group.base_model)]
             change = f"{np.mean(moved):.3f}" if moved else ""
-            lines.append([*cell, attribute, f"{runs[0]['n']:,}", f"{mean:.3f}", interval_text(low, high), change])
+            limits = interval_text(low, high, len(runs))
+            lines.append([*cell, attribute, f"{runs[0]['n']:,}", f"{mean:.3f}", limits, change])
     if not lines:
         return None
     head = ["trained on", "gold", "base model", "swapped", "test notes", "share of changed predictions"]

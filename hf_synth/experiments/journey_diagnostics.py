@@ -7,10 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 from hf_synth.evaluation.calibration import reliability_bins
 from hf_synth.evaluation.recall import never_found_text
-from hf_synth.experiments.verdict import (
-    arm_name,
-    headline,
-)
+from hf_synth.experiments.names import arm_name
+from hf_synth.experiments.verdict import headline
 from hf_synth.reports.page import Section, Table
 from hf_synth.reports.plots import (
     bar_plot,

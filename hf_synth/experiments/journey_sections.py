@@ -12,14 +12,8 @@ from hf_synth.correction.description import Description
 from hf_synth.correction.policy import GENERATOR, Policy
 from hf_synth.evaluation.evaluation import Scores
 from hf_synth.evaluation.statistics import holm
-from hf_synth.experiments.verdict import (
-    arm_name,
-    gain,
-    headline,
-    metric_name,
-    rows_by_source,
-    shown_metrics,
-)
+from hf_synth.experiments.names import arm_name, metric_name
+from hf_synth.experiments.verdict import gain, headline, rows_by_source, shown_metrics
 from hf_synth.generation.generation import simulated
 from hf_synth.reports.page import Section, Table, matrix_table
 from hf_synth.reports.plots import (
@@ -104,7 +98,7 @@ def _with_limits(scores: Scores, metric: str) -> str:
 
 
 def score_plot(journey: Journey, *, caption: str = "") -> str:
-    """Draw the main score of each model with its interval; the mixture that the run is about stands out where it is better."""
+    """Draw the main score of each model with its interval; the mix that the run is about stands out if it is better."""
     main = shown_metrics(journey.task, journey.scores)[0]
     n = next(iter(journey.scores.values())).n
     (shown, alone), gap = headline(journey.scores), None

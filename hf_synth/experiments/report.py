@@ -1,9 +1,10 @@
-"""Report of an experiment: report.html and report.md with gold equivalence, scores, learning curves and costs."""
+"""Report of an experiment: a verdict, scores by training mix and gold equivalence; curves and costs are folded."""
 
 from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,31 +12,38 @@ import numpy as np
 from hf_synth.experiments import diagnostics
 from hf_synth.experiments.equivalence import MIN_RUNS, CostBenefit
 from hf_synth.experiments.grid import MIXTURES
-from hf_synth.experiments.results import (
+from hf_synth.experiments.groups import (
+    MIN_SEEDS,
     Group,
-    Results,
     Row,
-    Worth,
     grouped,
     interval_text,
     mean_of,
     naming,
     over_seeds,
     short_name,
+    too_few,
 )
+from hf_synth.experiments.names import metric_name, mix_name
+from hf_synth.experiments.results import Results, Worth
+from hf_synth.experiments.study_verdict import REPAIR, spoken, study_lead
 from hf_synth.models.base_models import TOY_NOTE
-from hf_synth.reports.page import Section, Table, write_report
+from hf_synth.reports.page import Section, Table, lead_markdown, markdown_table, write_report
 from hf_synth.reports.plots import Interval, Reference, Series, bar_plot, curve_plot, interval_plot
 from hf_synth.task.task import Task
 
 SIMULATED = "artificial notes or a simulated LLM: no clinical benefit is shown"
 _CORRECTED = "corrected for the gold that seeds share, with the chance of the test rows"
+_NAN = float("nan")
 _MAX_CURVES = 8  # curves in one picture
 _MAX_INTERVALS = 30  # intervals in one picture
 
 
-def write_study_report(task: Task, results: Results) -> Path:
+def write_study_report(task: Task, results: Results, *, repair: tuple[str, str] = REPAIR) -> Path:
     """Write report.html and report.md into the folder of an experiment; return the path of the page.
+
+    Args:
+        repair: how to repair failed runs, and the command.
 
     Raises:
         OutputError: the folder cannot be written.
@@ -43,28 +51,43 @@ def write_study_report(task: Task, results: Results) -> Path:
     rows = results.main
     facts: list[tuple[str, object]] = [
         ("task", task.full_name),
-        ("cells", len(rows)),
-        ("cells failed", len(results.failed)),
+        ("runs", f"{len(rows)} done, {len(results.failed)} failed"),
         ("scored on", f"{rows[0]['n_test']:,} rows of split {rows[0]['split']}"),
-        ("compared by", results.metric),
+        ("compared by", metric_name(results.metric)),
         ("base models", ", ".join(sorted({short_name(r["base_model"]) for r in rows if r["base_model"]}))),
-        ("generators", ", ".join(sorted({r["generated_by"] for r in rows if r["generated_by"]})) or "none"),
+        ("generators", ", ".join(_generators(results)) or "none"),
         ("hf_synth", rows[0]["hf_synth"]),
     ]
     if any(Path(r["base_model"]).name.startswith("tiny-") for r in rows):
         facts.append(("base model tiny", TOY_NOTE))
     title, mark = f"Experiment on {task.full_name}", SIMULATED if results.simulated else ""
-    return write_report(results.out, title, report_sections(task, results), simulated=mark, facts=facts)
+    lead, sections = study_lead(results, repair=repair), report_sections(task, results)
+    return write_report(results.out, title, sections, simulated=mark, facts=facts, lead=lead)
+
+
+def _generators(results: Results) -> list[str]:
+    """Name the generators of the rows, and the sources of which no run came to an end."""
+    names = {r["generated_by"] or r["generator"] for r in results.main if r["generator"]}
+    used = {r["generator"] for r in results.main}
+    lost = {f["generator"] for f in results.failed if f.get("generator")} - used
+    return [*sorted(names), *(f"{name} (all of its runs failed)" for name in sorted(lost))]
+
+
+def study_summary(task: Task, results: Results, *, repair: tuple[str, str] = REPAIR) -> str:
+    """Return the verdict and the table of scores as Markdown, for a terminal."""
+    table = arm_section(results.main, results.metric, "", results.gold_pool).tables[0]
+    note = f"Simulated: {SIMULATED}." if results.simulated else ""
+    lines = markdown_table(table.header, table.cells(), align=table.alignment())
+    return "\n\n".join(filter(None, [lead_markdown(study_lead(results, repair=repair)), note, lines]))
 
 
 def report_sections(task: Task, results: Results) -> list[Section]:
-    """Return the sections of the report for which there are figures."""
+    """Return the sections of the report for which there are figures; the first ones are open on the page."""
     rows, metric, mark = results.main, results.metric, SIMULATED if results.simulated else ""
     single = task.kind == "single_label"
-    sections = (
+    first = (arm_section(rows, metric, mark, results.gold_pool), worth_section(results.worths))
+    folded = (
         failed_section(results.failed),
-        worth_section(results.worths),
-        arm_section(rows, metric, mark, results.gold_pool),
         curve_section(rows, metric, mark, results.gold_pool),
         ratio_section(rows, metric, mark, results.gold_pool),
         difference_section(results),
@@ -78,7 +101,8 @@ def report_sections(task: Task, results: Results) -> list[Section]:
         diagnostics.gate_section(rows, mark),
         diagnostics.swap_section(rows),
     )
-    return [section for section in sections if section is not None]
+    shown = [section for section in first if section is not None]
+    return shown + [replace(section, folded=True) for section in folded if section is not None]
 
 
 def worth_section(worths: Sequence[Worth]) -> Section | None:
@@ -96,12 +120,12 @@ def worth_section(worths: Sequence[Worth]) -> Section | None:
     for w in worths:
         sentence = w.equivalence.sentence(w.gold, w.synthetic, w.base_model, simulated=w.simulated)
         power_law = "" if w.equivalence.power_law is None else f"{w.equivalence.power_law:,.0f}"
-        lines.append([w.arm, sentence, power_law, w.equivalence.runs])
-    return Section("Gold equivalence", text, tables=[Table(["mixture", "worth", "by a power law", "runs"], lines)])
+        lines.append([spoken(w.arm), sentence, power_law, w.equivalence.runs])
+    return Section("Gold equivalence", text, tables=[Table(["training mix", "worth", "by a power law", "runs"], lines)])
 
 
 def arm_section(rows: Sequence[Row], metric: str, mark: str, pool: int | None = None) -> Section:
-    """Show the score of every kind of cell, the best first within a base model and size; `pool` as in `Results`."""
+    """Show the score of every training mix, the best first within a base model and size; `pool` as in `Results`."""
     groups, name = grouped(rows), naming(rows)
     lines, intervals = [], []
     many = len({g.base_model for g in groups}) > 1
@@ -109,21 +133,25 @@ def arm_section(rows: Sequence[Row], metric: str, mark: str, pool: int | None = 
         cells, size, base = groups[group], f"{group.gold_size:,}", short_name(group.base_model)
         mean, low, high = over_seeds(cells, metric, pool)
         ece = [r["ece"] for r in cells if r.get("ece") is not None]
-        scores = [len(cells), mean, interval_text(low, high), f"{np.mean(ece):.3f}" if ece else ""]
+        scores = [len(cells), mean, interval_text(low, high, len(cells)), f"{np.mean(ece):.3f}" if ece else ""]
         counts = [f"{mean_of(cells, column):,.0f}" for column in ("gold_budget", "n_train")]
         lines.append([name(cells[0]), size, *([base] if many else []), *scores, *counts])
         label = f"{size} gold: {name(cells[0])}" + (f" ({base})" if many else "")
-        ends = (mean, mean) if low is None or high is None else (low, high)
+        ends = (_NAN, _NAN) if low is None or high is None else (low, high)
         intervals.append(Interval(label, mean, *ends, group.strategy == "gold"))
-    axis = f"{metric}, mean over seeds (95% CI)"
-    plot = interval_plot(intervals[:_MAX_INTERVALS], title="Score by training data", axis=axis, simulated=mark)
-    head = ["trained on", "gold", *(["base model"] if many else []), "seeds", metric, "95% CI over seeds", "ECE"]
+    few = max(len(cells) for cells in groups.values())
+    axis = f"{metric_name(metric)}, mean over seeds ({too_few(few) or '95% CI'})"
+    plot = interval_plot(intervals[:_MAX_INTERVALS], title="Score by training mix", axis=axis, simulated=mark)
+    head = ["trained on", "gold", *(["base model"] if many else []), "seeds", metric_name(metric)]
+    head += ["95% CI over seeds", "ECE"]
     head += ["gold budget", "rows trained on"]
     text = (
-        "The gold budget counts every human label that a cell used, in whatever stage. Intervals by Student's t, "
-        f"{_CORRECTED}; none where every seed has all the gold there is."
+        "Each line is one training mix, the mean of its runs (seeds); gold alone stands out in the picture. The gold "
+        "budget counts every human label that a run used, in whatever stage; rows of the same text count once. "
+        f"Intervals by Student's t, {_CORRECTED}; none with fewer than {MIN_SEEDS} seeds, and none where every seed "
+        "has all the gold there is."
     )
-    return Section("Order of the arms", text, plots=[plot], tables=[Table(head, lines)])
+    return Section("Score by training mix", text, plots=[plot], tables=[Table(head, lines)])
 
 
 def curve_section(rows: Sequence[Row], metric: str, mark: str, pool: int | None = None) -> Section | None:
@@ -143,13 +171,14 @@ def curve_section(rows: Sequence[Row], metric: str, mark: str, pool: int | None 
         lines.append(Reference(label, mean_of(mixtures[best], metric)))
     series = [Series(f"gold alone, {short_name(base)}", points, emphasis=True) for base, points in curves.items()]
     title, x_axis = "Learning curve of gold alone, and the best mixture", "gold rows (log scale)"
-    plot = curve_plot(series, title=title, x_axis=x_axis, y_axis=metric, log_x=True, lines=lines, simulated=mark)
+    y_axis = metric_name(metric)
+    plot = curve_plot(series, title=title, x_axis=x_axis, y_axis=y_axis, log_x=True, lines=lines, simulated=mark)
     rows_of = [
-        [short_name(base), f"{size:,.0f}", mean, interval_text(*ends) if ends else ""]
+        [short_name(base), f"{size:,.0f}", mean, interval_text(ends[0], ends[1]) if ends else "no interval"]
         for base, points in curves.items()
         for size, mean, *ends in points
     ]
-    table = Table(["base model", "gold rows", metric, "95% CI over seeds"], rows_of)
+    table = Table(["base model", "gold rows", metric_name(metric), "95% CI over seeds"], rows_of)
     return Section("Learning curve", plots=[plot], note=_one_gold(groups), tables=[table])
 
 
@@ -190,14 +219,14 @@ def ratio_section(rows: Sequence[Row], metric: str, mark: str, pool: int | None 
     if len(ratios) < 2:
         return None
     for (base, size, mixture), by_ratio in values.items():
-        if gold[base, size] and not mixture.startswith("synthetic"):
+        if gold[base, size] and mixture.startswith("gold"):
             by_ratio[0.0] = gold[base, size]
     series = [
         Series(f"{size:,} gold: {mixture}", [_point(r, cells, metric, pool) for r, cells in sorted(by_ratio.items())])
         for (_, size, mixture), by_ratio in list(values.items())[:_MAX_CURVES]
     ]
     title, x_axis = "Score by number of synthetic rows", "synthetic rows for each gold row"
-    plot = curve_plot(series, title=title, x_axis=x_axis, y_axis=metric, simulated=mark)
+    plot = curve_plot(series, title=title, x_axis=x_axis, y_axis=metric_name(metric), simulated=mark)
     ratios = [0.0, *ratios]
     lines = [
         [
@@ -221,7 +250,7 @@ def difference_section(results: Results) -> Section | None:
     for c in results.comparisons:
         interval = f"{c.ci95[0]:+.3f} to {c.ci95[1]:+.3f}" if c.ci95 else c.no_interval
         p = "" if c.p_holm is None else f"{c.p_holm:.3f}"
-        lines.append([c.kind, c.what, c.where, c.seeds, f"{c.difference:+.3f}", interval, p])
+        lines.append([c.kind, _what(c.what), c.where, c.seeds, f"{c.difference:+.3f}", interval, p])
     head = ["question", "what", "where", "seeds", "difference", "95% CI", "p (Holm)"]
     text = (
         f"Paired over seeds, on the same test rows; intervals by Student's t, {_CORRECTED}; p by Holm over "
@@ -231,13 +260,21 @@ def difference_section(results: Results) -> Section | None:
     return Section("Differences", text, tables=[Table(head, lines)])
 
 
+def _what(what: str) -> str:
+    """Write the two sides of a comparison by the names of their training mixes."""
+    arm, colon, rest = what.partition(": ")
+    if colon:  # generators or correctors of one mix
+        return f"{mix_name(arm)}: {rest.replace(' - ', ' minus ')}"
+    return " minus ".join(mix_name(side) for side in what.split(" - "))
+
+
 def failed_section(failed: Sequence[Row]) -> Section | None:
-    """List the failed cells with their errors."""
+    """List the failed runs with their errors."""
     if not failed:
         return None
     head = ["strategy", "labels", "gold", "seed", "error", "message"]
     lines = [[f[c] for c in ("strategy", "labels", "gold_size", "seed", "error", "message")] for f in failed]
-    return Section("Failed", "Run the same command to try these cells again.", tables=[Table(head, lines)])
+    return Section("Runs that failed", "The same command tries these runs again.", tables=[Table(head, lines)])
 
 
 def cost_section(worths: Sequence[Worth], mark: str) -> Section | None:
@@ -251,7 +288,7 @@ def cost_section(worths: Sequence[Worth], mark: str) -> Section | None:
         sign, bound = (">= ", ", at least") if c.at_least else ("<= ", ", at most") if c.at_most else ("", "")
         lines.append(
             [
-                w.arm,
+                spoken(w.arm),
                 f"{sign}{c.notes:,.0f} ({f'{ends[0]:,.0f} to {ends[1]:,.0f}' if ends else 'no interval'})",
                 f"{c.minutes / 60:,.1f}",
                 f"{c.saved_usd:,.0f}",
@@ -262,10 +299,10 @@ def cost_section(worths: Sequence[Worth], mark: str) -> Section | None:
                 "not known" if c.spent_usd is None else f"{c.spent_usd:,.2f}",
             ]
         )
-        intervals.append(Interval(w.arm + bound, c.notes, *(ends or (c.notes, c.notes))))
-    head = ["mixture", "notes saved (95% CI)", "hours saved", "$ saved", "calls", "tokens of prompts + answers"]
+        intervals.append(Interval(spoken(w.arm) + bound, c.notes, *(ends or (_NAN, _NAN))))
+    head = ["training mix", "notes saved (95% CI)", "hours saved", "$ saved", "calls", "tokens of prompts + answers"]
     head += ["CPU hours", *(["GPU hours"] if on_gpus else []), "$ spent"]
-    names, spent = [w.arm for w in worths], [w.costs.spent for w in worths]
+    names, spent = [spoken(w.arm) for w in worths], [w.costs.spent for w in worths]
     tokens = {"prompts": [s.prompt_tokens for s in spent], "answers": [s.completion_tokens for s in spent]}
     minutes = {"of cores": [60 * s.cpu_hours for s in spent], "of GPUs": [60 * s.gpu_hours for s in spent]}
     notes, time = "gold notes, 95% CI; below 0 a loss", "Computing time of correction and training"

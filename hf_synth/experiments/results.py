@@ -17,10 +17,11 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from hf_synth.errors import HfSynthError, MissingGoldError
-from hf_synth.evaluation.intervals import half_width_error, linearised
+from hf_synth.evaluation.intervals import linearised
 from hf_synth.evaluation.statistics import error_over_seeds, holm, interval_over_seeds
 from hf_synth.experiments.equivalence import CostBenefit, Equivalence, Rates, Run, Spent, cost_benefit, gold_equivalence
 from hf_synth.experiments.grid import ALONE, Cell
+from hf_synth.experiments.groups import Group, Row, grouped, mean_of, overlap, short_name, too_few
 from hf_synth.gold.adoption import read_dataset
 from hf_synth.task.folders import read_export, write_stage
 from hf_synth.task.labels import Floats
@@ -29,7 +30,6 @@ from hf_synth.task.task import Task
 if TYPE_CHECKING:
     from datasets import Dataset
 
-Row = dict[str, Any]
 _NO_SPREAD = 1e-12  # standard error of rounding alone
 _OPTIONAL = {"cost_usd": float, "judge_cost_usd": float, "test_groups": int}  # columns that may be null in every row
 
@@ -47,7 +47,7 @@ class Comparison:
         ci95: by Student's t over the pairs, corrected for the gold that seeds share (`error_over_seeds`) and with the
             chance of the test rows; None where `no_interval` says why.
         p_holm: of the two-sided t test, adjusted for all comparisons of the experiment; None without `ci95`.
-        no_interval: "one seed", "no spread", or "the same gold" where each seed has all the gold there is.
+        no_interval: "2 seeds: no interval", "no spread", or "the same gold" where each seed has all the gold there is.
     """
 
     kind: str
@@ -188,85 +188,6 @@ def main_metric(task: Task, rows: Sequence[Row]) -> str:
     return next((m for m in ("macro_f1", *task.metrics, "rougeL", "accuracy") if m in rows[0]), "accuracy")
 
 
-# --- groups of cells: runs that differ in their seed alone ------------------------------------------------------------
-class Group(NamedTuple):
-    """What the seeds of a kind of cell share; fields as in `Cell`."""
-
-    base_model: str
-    gold_size: int
-    strategy: str
-    labels: str
-    ratio: float
-    generator: str
-    corrector: str
-
-
-def grouped(rows: Sequence[Row]) -> dict[Group, list[Row]]:
-    """Group rows of cells that differ in their seed alone."""
-    groups: dict[Group, list[Row]] = defaultdict(list)
-    for row in rows:
-        groups[Group(*(row[name] for name in Group._fields))].append(row)
-    return dict(groups)
-
-
-def naming(rows: Sequence[Row], *, ratio: bool = True) -> Callable[[Row], str]:
-    """Return a function that names a row's mixture: its arm, and the fields in which the mixtures differ."""
-    fields = ("ratio", "generator", "corrector") if ratio else ("generator", "corrector")
-    differ = [n for n in fields if len({r[n] for r in rows if r[n]}) > 1]
-
-    def name(row: Row) -> str:
-        more = [f"ratio {row[n]:g}" if n == "ratio" else f"{n} {short_name(row[n])}" for n in differ if row[n]]
-        return ", ".join([row["arm"], *more])
-
-    return name
-
-
-def short_name(name: str) -> str:
-    """Shorten the name of a model for a table: a folder to its last part."""
-    return Path(name).name if name.startswith(("/", ".")) else name
-
-
-def mean_of(rows: Sequence[Row], column: str) -> float:
-    """Return the mean of a column."""
-    return float(np.mean([row[column] for row in rows]))
-
-
-def overlap(gold_size: int, pool: int | None) -> float:
-    """Return the share of the pool of gold that each seed has; 0 where the pool is not known."""
-    return min(1.0, gold_size / pool) if pool else 0.0
-
-
-def with_interval(
-    values: Sequence[float], shared: float = 0.0, test_variance: float = 0.0
-) -> tuple[float, float | None, float | None]:
-    """Return the mean of scores over seeds and its 95% interval; no interval for a single value.
-
-    Args:
-        shared: share of the pool of gold that each seed has (`overlap`).
-        test_variance: variance of the mean by the choice of test rows.
-    """
-    mean, limits = float(np.mean(values)), interval_over_seeds(values, overlap=shared, test_variance=test_variance)
-    if limits is None:
-        return mean, None, None
-    return mean, max(0.0, limits[0]), min(1.0, limits[1])  # the scores compared lie between 0 and 1
-
-
-def over_seeds(cells: Sequence[Row], metric: str, pool: int | None) -> tuple[float, float | None, float | None]:
-    """Return the mean score of cells that differ in their seed alone, and its 95% interval.
-
-    The chance of the test rows, the same for all seeds, is read from the intervals of the cells' scores.
-    """
-    ends = [(row.get(f"{metric}_low"), row.get(f"{metric}_high")) for row in cells]
-    by_test = [half_width_error(low, high) ** 2 for low, high in ends if low is not None and high is not None]
-    shared = overlap(cells[0]["gold_size"], pool)
-    return with_interval([row[metric] for row in cells], shared, float(np.mean(by_test)) if by_test else 0.0)
-
-
-def interval_text(low: float | None, high: float | None) -> str:
-    """Write an interval of scores; "" without one."""
-    return "" if low is None or high is None else f"{low:.3f} to {high:.3f}"
-
-
 # --- differences over seeds -------------------------------------------------------------------------------------------
 def comparisons(
     rows: Sequence[Row], metric: str, *, pool: int | None = None, out: Path | None = None
@@ -348,7 +269,7 @@ def _tested(pairs: Sequence[tuple[Comparison, _Gaps]]) -> list[Comparison]:
 
     p_values, tested = [], []
     for comparison, (values, shared, test_variance) in pairs:
-        why = "one seed" if len(values) < 2 else "the same gold" if shared >= 1 else ""
+        why = too_few(len(values)) or ("the same gold" if shared >= 1 else "")
         if not why and float(values.std(ddof=1)) <= _NO_SPREAD:
             why = "no spread"  # equal differences are one run made again, and show nothing of chance
         ends = None if why else interval_over_seeds(values, overlap=shared, test_variance=test_variance)

@@ -14,6 +14,7 @@ import numpy as np
 from hf_synth.evaluation.comparison import Difference, compare
 from hf_synth.evaluation.evaluation import Scores
 from hf_synth.experiments.equivalence import read_off
+from hf_synth.experiments.names import arm_name, metric_name
 from hf_synth.reports.page import Lead, Section, State, Table, Tile
 from hf_synth.task.columns import MANIFEST, REASONS, access_of
 from hf_synth.task.labels import label_names
@@ -23,30 +24,9 @@ if TYPE_CHECKING:
     from datasets import Dataset
 
 _USUAL = ("macro_f1", "accuracy", "rougeL", "token_f1", "exact_match")
-_METRICS = {
-    "macro_f1": "macro-F1", "micro_f1": "micro-F1", "weighted_f1": "weighted F1", "token_f1": "token F1",
-    "patient_macro_f1": "macro-F1 of patients", "rougeL": "ROUGE-L", "auroc": "AUROC", "auprc": "AUPRC",
-    "ece": "calibration error", "exact_match": "exact match",
-}  # fmt: skip
-_ARM = re.compile(r"gold_(\d+)(?:_plus_(raw|corrected))?|synthetic_(raw|corrected)")
 _SAME = 0.01  # F1 of a label that changed by less counts as unchanged
 _SHOWN = {"kept": 4, "relabelled": 3, "dropped": 3}  # notes side by side
 _MOST_LETTERS = 700  # of a note that is shown
-
-
-def arm_name(arm: str) -> str:
-    """Return the name of a mixture as people say it: "200 gold + corrected" for "gold_200_plus_corrected"."""
-    match = _ARM.fullmatch(arm)
-    if not match:
-        return arm
-    gold, added, alone = match.groups()
-    made = {"raw": "uncorrected", "corrected": "corrected", None: ""}[added or alone]
-    return f"{int(gold):,} gold" + (f" + {made}" if made else "") if gold else f"{made} notes alone"
-
-
-def metric_name(metric: str) -> str:
-    """Return the name of a score as people write it."""
-    return _METRICS.get(metric, metric.replace("_", " "))
 
 
 def shown_metrics(task: Task, scores: Mapping[str, Scores]) -> list[str]:

@@ -166,7 +166,7 @@ def test_run_takes_rows_made_elsewhere(capsys: pytest.CaptureFixture[str], gold:
     }
     assert (tmp_path / "run" / "scores.svg").read_text().startswith("<svg")
     assert "Simulated: The gold is an artificial clinic" in (tmp_path / "run" / "report.html").read_text()
-    assert "gold_40_plus_corrected" in (tmp_path / "run" / "report.md").read_text()
+    assert "40 gold + corrected" in (tmp_path / "run" / "report.md").read_text()
 
 
 def test_models_are_listed_and_one_is_suggested(capsys: pytest.CaptureFixture[str]) -> None:

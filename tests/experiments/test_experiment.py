@@ -188,8 +188,8 @@ def test_an_encoder_is_asked_about_swapped_patients(base: Path, tmp_path: Path) 
 
 def test_the_report_has_every_part(study: Any) -> None:
     said = (study.out / "report.md").read_text(encoding="utf-8")
-    for title in ("Gold equivalence", "Order of the arms", "Learning curve", "Ratio curve", "Differences",
-                  "Rare classes", "Cost against labelling", "What correction did", "Calibration", "Gates"):  # fmt: skip
+    for title in ("Gold equivalence", "Score by training mix", "Learning curve", "Ratio curve", "Differences",
+                  "Rare classes", "Cost against labelling", "What correction did", "Calibration", "Rejected answers"):  # fmt: skip
         assert f"## {title}" in said, title
     page = (study.out / "report.html").read_text(encoding="utf-8")
     assert "<svg" in page
@@ -203,7 +203,7 @@ def test_the_calibration_of_runs_is_pooled(study: Any) -> None:
     assert section is not None
     beneath = section.tables[-1].rows
     drawn = {row[1] for row in beneath}
-    assert drawn == {"20 gold: gold", *(d for d in drawn if "raw" in d), *(d for d in drawn if "argmax" in d)}
+    assert drawn == {"20 gold: gold alone", *(d for d in drawn if "uncorrected" in d), *(d for d in drawn if "argmax" in d)}
     assert len(drawn) == 3
     for name in drawn:
         rows = [row for row in beneath if row[:2] == ["Calibration on the test rows", name]]

@@ -249,9 +249,9 @@ def test_baselines_are_arms_on_the_same_rows(tmp_path: Path) -> None:
     assert {w.arm.split(",")[0] for w in made.worths} == {"augment raw"}, "baselines are no mixtures"
     assert {c.kind for c in made.comparisons} == {"baseline degradation"}
     told = (made.out / "report.md").read_text(encoding="utf-8")
-    order = " ".join(told.split("## Order of the arms")[1].split("## ")[0].split())
+    order = " ".join(told.split("## Score by training mix")[1].split("## ")[0].split())
     assert "| zero-shot | 0 | m | 1 |" in order
-    assert "| frequency | 20 |" in order
+    assert "| most frequent label | 20 |" in order
     with serving(never) as server:  # more seeds ask for more rows, and for no more of zero-shot
         more = run(tmp_path / "out", with_fields(BASELINES, {"seeds": (1, 2)}), judges=judge_at(server, tmp_path))
         assert not more.failed

@@ -95,7 +95,7 @@ def test_target_texts_go_through(tmp_path: Path) -> None:
     results = load_dataset(str(made.out / "results"), split="train", cache_dir=str(tmp_path / "cache"))
     assert results["token_f1"] == [r["token_f1"] for r in made.rows]
     told = (made.out / "report.md").read_text(encoding="utf-8")
-    for title in ("Order of the arms", "Differences", "What correction did"):
+    for title in ("Score by training mix", "Differences", "What correction did"):
         assert f"## {title}" in told
     assert "Rare classes" not in told
 

@@ -20,7 +20,8 @@ from hf_synth.evaluation.comparison import compare
 from hf_synth.evaluation.evaluation import Scores, score
 from hf_synth.experiments.journey_report import journey_lead, journey_sections, write_journey_report
 from hf_synth.experiments.journey_sections import Journey, score_plot
-from hf_synth.experiments.verdict import arm_name, label_section, notes_section, run_lead
+from hf_synth.experiments.names import arm_name
+from hf_synth.experiments.verdict import label_section, notes_section, run_lead
 from hf_synth.reports.page import Section
 from hf_synth.task.columns import REASONS
 from hf_synth.task.folders import write_stage
