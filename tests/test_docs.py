@@ -140,6 +140,7 @@ def test_every_block_runs_in_order(page: Path, tmp_path: Path, monkeypatch: pyte
             r"--base-model minilm": "--base-model tiny",
             r"--n (600|100)\b": "--n 24",
             r"^(hf-synth (?:run|correct) work/gold .*)$": r"\1 --method none",  # few notes: auto would use none of them
+            r"^(hf-synth (?:run|correct|train) .*)$": r"\1 --set num_train_epochs=1",
             r"(--push)(?! --yes)": r"\1 --yes",
             r"ward/messages": "local/messages",
             r"/secure/triage.csv": str(tmp_path / "triage.csv"),
@@ -170,7 +171,7 @@ def test_pages_from_the_code_are_up_to_date(pages: ModuleType, name: str) -> Non
 
 
 def test_every_kind_of_error_has_a_cure_and_every_room_a_heading(listed: ModuleType) -> None:
-    assert listed.error_classes() == set(listed.CURES)
+    assert listed.error_classes() <= set(listed.CURES)
     rooms = {room for room, _, _ in listed.messages()}
     assert rooms <= set(listed.STAGES)
     assert set(listed.CURES_OF) <= {(room, kind) for room, kind, _ in listed.messages()}
