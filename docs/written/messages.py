@@ -21,6 +21,7 @@ STAGES = {  # room: heading of the page, in the order of the journey
     "evaluation": "Scores",
     "experiments": "Experiments",
     "privacy": "Audit",
+    "review": "Review by people",
     "publishing": "Publishing",
     "hub": "A Hub of your own",
     "reports": "Reports",
@@ -55,6 +56,7 @@ CURES = {  # what to do where a message does not say it
     "RowError": "Open the file at the line that the message names and correct it, or leave the row out (`--skip-empty` "
     "for rows without text or label).",
     "TaskError": "Check the task's name and its script; `hf-synth tasks` lists those that are known.",
+    "UsageError": "Correct the option that the message names, on the command line or in `hf_synth.toml`.",
 }
 _OPTION = "Correct the option or path that the message names; `hf-synth VERB --help` shows its values."
 CURES_OF = {  # the same for a room whose errors of this class have a cure of their own

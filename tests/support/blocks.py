@@ -55,7 +55,9 @@ def blocks(page: Path) -> list[Block]:
     """Return the blocks of a page, in order."""
     text = page.read_text(encoding="utf-8")
     found = [Block(page, m["language"], m["code"], m["needs"] or "") for m in _FENCE.finditer(text)]
-    assert 2 * len(found) == len(re.findall("^```", text, re.M)), f"{page.name}: a block is not closed"
+    assert 2 * len(found) == len(re.findall("^ *(?:```|~~~)", text, re.M)), (
+        f"{page.name}: a block is not closed, or indented"
+    )
     return found
 
 
