@@ -78,11 +78,12 @@ def correct(args: Namespace) -> Result:
 
     _check_one_opinion(args)
     task = hf_synth.load_task(args.task)
-    _check(task, args)
     if args.error is not None:
         check_goal(task, args.error, args.confidence)
-        if (state := _promise_under_way(args)) is not None:
+        if (state := _promise_under_way(args)) is not None:  # nothing is trained and nobody is asked
+            check_verb(task, args)
             return _go_on(task, args, state)
+    _check(task, args)
     rows = options.synthetic_rows(task, args)
     how = _method(task, args)
     with contextlib.ExitStack() as stack:
