@@ -93,11 +93,12 @@ def correct(args: Namespace) -> Result:
 
     check_one_opinion(args)
     task = hf_synth.load_task(args.task)
-    check_options(task, args)
     if args.error is not None:
         check_goal(task, args.error, args.confidence)
-        if (state := _promise_under_way(args)) is not None and not args.dry_run:
+        if (state := _promise_under_way(args)) is not None and not args.dry_run:  # nothing is trained or asked
+            check_verb(task, args)
             return _go_on(task, args, state)
+    check_options(task, args)
     rows = options.synthetic_rows(task, args)
     if args.dry_run:
         return correct_outlook(task, args, rows, measured_gold(task, args))

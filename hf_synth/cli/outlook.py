@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from hf_synth.cli import options
+from hf_synth.cli import llms, options
 from hf_synth.cli.checks import needs_base_model
 from hf_synth.cli.options import Result
 
@@ -102,8 +102,8 @@ def _asked(task: Task, args: Namespace, gold: Dataset) -> Estimate:
     """Print and return what a generation would take."""
     from hf_synth.generation.generation import estimate
 
-    exemplars, how = options.exemplars_of(task, gold, args), options.generation_options(gold, args)
-    guess = estimate(task, exemplars, price=options.price_of(args), **how)
+    exemplars, how = llms.exemplars_of(task, gold, args), llms.generation_options(gold, args)
+    guess = estimate(task, exemplars, price=llms.price_of(args), **how)
     cost = "" if guess.cost_usd is None else f", about ${guess.cost_usd:,.2f}"
     print(f"would ask {args.llm} for {sum(guess.rows.values()):,} notes in {guess.calls:,} calls{cost}")
     return guess

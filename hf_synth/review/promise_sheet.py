@@ -124,6 +124,11 @@ def begin_promise(
     if manifest.get("stage") != "correct" or not isinstance(manifest.get("policy"), dict):
         raise OutputError(f"{folder} holds no corrected notes: run `hf-synth correct` first, or review a sample (--n)")
     sample = draw_sample(task, rows, error=error, confidence=confidence, seed=seed)
+    if ((manifest["policy"] or {}).get("figures") or {}).get("promise") == "holds":
+        raise OutputError(
+            f"the promise of {folder} holds already: review a sample (--n), or correct the notes again into a new "
+            "folder"
+        )
     policy = dict(manifest["policy"])
     policy["figures"] = {**(policy.get("figures") or {}), **promise(task, rows, sample).figures}
     work = work_folder(folder)

@@ -36,8 +36,9 @@ class Tab:
 
     async def open(self, url: str) -> None:
         """Open an address and wait until it is loaded."""
+        before = len(self.of("Page.loadEventFired"))
         await self.ask("Page.navigate", url=url)
-        while not any(e.get("method") == "Page.loadEventFired" for e in self.events):
+        while len(self.of("Page.loadEventFired")) == before:
             self.events.append(await self._wire.receive_json(timeout=30))
 
     async def value(self, expression: str) -> Any:
