@@ -21,6 +21,7 @@ from hf_synth.evaluation.evaluation import Scores
 from hf_synth.evaluation.recall import never_found_text
 from hf_synth.evaluation.statistics import holm
 from hf_synth.generation.generation import simulated
+from hf_synth.generation.likeness import likeness_line
 from hf_synth.models.base_models import TOY_NOTE
 from hf_synth.reports.page import Section, Table, matrix_table, write_report
 from hf_synth.reports.plots import (
@@ -34,6 +35,7 @@ from hf_synth.reports.plots import (
     reliability_plot,
 )
 from hf_synth.task.columns import REASONS, USAGE_COLUMNS, access_of
+from hf_synth.task.folders import read_manifest
 from hf_synth.task.task import Task
 
 if TYPE_CHECKING:
@@ -111,6 +113,9 @@ def write_journey_report(journey: Journey, *, more: Sequence[Section] = ()) -> P
         ("base model", (", ".join(bases) or "unknown") + (" (a tiny one, made on the spot)" if toy else "")),
         ("test rows", next((s.n for s in scores), 0)),
     ]
+    manifest = read_manifest(journey.out / "synthetic") or {}
+    if line := likeness_line(manifest.get("likeness")):
+        facts.append(("like gold (1 is as gold; in brackets gold's halves)", line))
     if journey.approved:
         facts.append(("edited and approved by hand", ", ".join(journey.approved)))
     sections = [*journey_sections(journey), *more]

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from hf_synth.evaluation.evaluation import Scores
 from hf_synth.generation.generation import simulated
+from hf_synth.generation.likeness import MEANINGS, Likeness
 from hf_synth.llm.gguf_files import licence_of
 from hf_synth.privacy.findings import Findings
 from hf_synth.publishing.card_text import FIGURES, LOOKS_LIKE, METRICS
@@ -59,9 +60,11 @@ class Recorded:
     Args:
         manifest: of the folder that they were read from (`hf_synth.json`): the file that wrote them, and what a person
             edited.
+        likeness: how like gold the texts are; None without gold.
     """
 
     manifest: Mapping[str, Any] = field(default_factory=dict)
+    likeness: Likeness | None = None
 
 
 # --- datasets -------------------------------------------------------------------------------------------------------
@@ -138,6 +141,7 @@ def dataset_facts(
     facts["gold_left_out"] = "; ".join(
         f"{m[3]} of split `{m[1]}`" + (f", since they {m[2]}" if _is_reason(m[2]) else "") for m in left_out
     )
+    facts |= _likeness_table(recorded.likeness)
     facts |= _status_table(task, meant, status) if corrected and task.labels else {"statuses": [], "status_columns": []}
     facts |= _score_table(scores)
     facts["simulated"] = simulated(task, list(generators))
@@ -236,6 +240,16 @@ def _audit_rows(findings: Findings) -> list[dict[str, str]]:
         if name.startswith("with_"):
             rows.append({"meaning": LOOKS_LIKE + name[5:].replace("_", " "), "value": f"{value:,}"})
     return rows
+
+
+def _likeness_table(found: Likeness | None) -> dict[str, Any]:
+    rows = [
+        {"meaning": MEANINGS[f.name], "synthetic": f"{f.synthetic:.3g}", "ratio": f"{f.ratio:.2f}",
+         "halves": f"{f.low:.2f} to {f.high:.2f}",
+         "as": "as gold" if f.inside else "less" if f.ratio < f.low else "more"}
+        for f in (found.figures if found else ())
+    ]  # fmt: skip
+    return {"likeness": rows, "likeness_rows": found.rows if found else 0, "likeness_why": found.why if found else ""}
 
 
 def _score_table(scores: Scores | Mapping[str, Scores] | None) -> dict[str, Any]:
