@@ -221,6 +221,7 @@ def add_publish_options(parser: ArgumentParser) -> None:
     _add_detectors(parser)
     add("--no-membership", dest="membership", action="store_false", help="do not test whether a model tells its rows")
     add("--attestation", metavar="TEXT", help="who allows a public repository of restricted data, and when")
+    add("--contact", metavar="TEXT", help="whom to ask for access, for the card: an address or a page")
     add("--tag", metavar="NAME", help="name of the release (default: the next of v1, v2, ...)")
     add("--squash", action="store_true", help="replace all that the repository holds, its history too")
     add("--yes", action="store_true", help="do not ask before pushing; needed where nobody can be asked")
@@ -242,7 +243,7 @@ def publish(args: Namespace) -> tuple[Result, int]:
 
     task = hf_synth.load_task(args.task)
     check_verb(task, args, out="within")
-    names = ("push", "token", "endpoint", "attestation", "tag", "dry_run", "squash")
+    names = ("push", "token", "endpoint", "attestation", "tag", "dry_run", "squash", "contact")
     shared = {**{name: getattr(args, name) for name in names}, **_detectors(args), "export_dir": args.out}
     shared |= {"gold": options.gold_of(task, args, optional=True) or None, "gated": args.gated or None}
     shared |= {"private": True if args.private else False if args.public else None}
@@ -257,6 +258,8 @@ def publish(args: Namespace) -> tuple[Result, int]:
         if edited := edited_digests(args.folder):
             print(f"{args.folder} was edited by hand ({', '.join(edited)}): its rows are published as edited")
             manifest = {**(manifest or {}), APPROVED: edited}
+        if realism := _realism(args.folder):
+            manifest = {**(manifest or {}), "realism": realism}
         shared |= {"manifest": manifest, "scores": scores}
         rows = read_dataset(args.folder)
         verdict = hf_synth.publish_dataset(task, rows, args.repo_id, augmented=args.augmented, **shared)
@@ -264,6 +267,19 @@ def publish(args: Namespace) -> tuple[Result, int]:
     if args.dry_run:
         print("  nothing was written and nothing sent (--dry-run)")
     return verdict.to_json(), 0 if verdict.allowed and (args.dry_run or verdict.pushed or not args.push) else 1
+
+
+def _realism(folder: Path) -> Any:
+    """Return what people thought of the notes of a folder (`realism.json` in it); None where nobody was asked.
+
+    Raises:
+        RowError: the file is broken.
+    """
+    file = folder / "realism.json"
+    try:
+        return json.loads(file.read_text(encoding="utf-8")) if file.is_file() else None
+    except (ValueError, RecursionError):
+        raise RowError(str(file), None, "is broken; export the realism sheet again, or remove the file") from None
 
 
 def _scores(path: Path | None) -> Scores | None:
