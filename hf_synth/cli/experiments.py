@@ -202,8 +202,8 @@ def experiment(args: Namespace) -> tuple[Result, int]:
     repair = REPAIR
     if results.failed:
         mended = _repair(task, args, splits, " ".join(reasons(results.failed)))
-        how, dash, command = mended.partition(": hf-synth ")
-        repair = (how[:1].upper() + how[1:], f"hf-synth {command}" if dash else "")
+        words, dash, command = mended.partition(": hf-synth ")
+        repair = (words[:1].upper() + words[1:], f"hf-synth {command}" if dash else "")
         write_study_report(task, results, repair=repair)  # again, with the command
     print(study_summary(task, results, repair=repair))
     print(f"\nall of it: {results.out / 'report.html'}\n-> {results.out}")

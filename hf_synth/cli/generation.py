@@ -36,6 +36,7 @@ def add_generate_options(parser: ArgumentParser) -> None:
 def generate(args: Namespace) -> Result | tuple[Result, int]:
     """Ask the LLM for synthetic notes; with --dry-run estimate what it would take."""
     from hf_synth.generation.generation import check_some, estimate, generate_with_figures, generation_table
+    from hf_synth.generation.likeness import likeness
     from hf_synth.task.columns import USAGE_COLUMNS
     from hf_synth.task.folders import write_stage
     from hf_synth.task.labels import MARKS, gold_marks
@@ -62,6 +63,8 @@ def generate(args: Namespace) -> Result | tuple[Result, int]:
     facts: Result = {"generator": args.llm, "seed": args.seed, "gold_rows": len(exemplars), "prompt": args.prompt}
     facts |= {"exemplars": args.choose, "share": args.share, "balance": args.balance}
     facts |= {MARKS: gold_marks(task, exemplars), **figures, **llms.weights_facts(llm)}
+    alike = likeness(task, rows, gold, seed=args.seed)
+    facts["likeness"] = alike.to_json()
     write_stage(task, rows, args.out, stage="generate", report=generation_table(rows, usage), **facts)
     print(f"{counts['kept']:,} notes, {counts['rejected']:,} rejected answers {dict(rejects) or ''} -> {args.out}")
     late, failed = run["failures"].get("timeout", 0), sum(run["failures"].values())
@@ -69,6 +72,8 @@ def generate(args: Namespace) -> Result | tuple[Result, int]:
     if any(lost.values()):
         words = ", ".join(f"{count:,} {word}" for word, count in lost.items() if count)
         print(f"of {run['calls']:,} calls {words}")
+    if alike.figures:
+        print(f"like gold (1 is as gold; in brackets gold's halves): {alike}")
     dollars = f", ${usage['cost_usd']:,.2f}" if usage["cost_usd"] else ""
     print(f"{usage['prompt_tokens']:,} tokens read, {usage['completion_tokens']:,} written{dollars}")
     return {"out": str(args.out), "rows": counts["kept"], **figures}

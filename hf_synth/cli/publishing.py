@@ -256,6 +256,7 @@ def add_publish_options(parser: ArgumentParser) -> None:
         help="do not test whether a model reveals the rows that it was trained on",
     )
     add("--attestation", metavar="TEXT", help="with --public and restricted data: who allows it, and when")
+    add("--contact", metavar="TEXT", help="whom to ask for access, for the card: an address or a page")
     add("--tag", metavar="NAME", help="name of the release (default: the next of v1, v2, ...)")
     add("--squash", action="store_true", help="replace everything in the repository, its history included")
     add("--yes", action="store_true", help="push without asking; needed where stdin is no terminal")
@@ -279,7 +280,7 @@ def publish(args: Namespace) -> tuple[Result, int]:
     """Check, describe and publish; refused or not confirmed is exit code 1."""
     task = hf_synth.load_task(args.task)
     check_verb(task, args, out="within")
-    names = ("push", "token", "endpoint", "attestation", "tag", "dry_run", "squash")
+    names = ("push", "token", "endpoint", "attestation", "tag", "dry_run", "squash", "contact")
     shared = {**{name: getattr(args, name) for name in names}, **_detectors(args), "export_dir": args.out}
     shared |= {"gold": options.gold_of(task, args, optional=True) or None, "gated": args.gated or None}
     shared |= {"private": True if args.private else False if args.public else None}
@@ -312,6 +313,8 @@ def _publish(task: Task, args: Namespace, shared: Result) -> Verdict:
     if edited := edited_digests(args.folder):
         print(f"{args.folder} was edited by hand ({', '.join(edited)}): its rows are published as edited")
         manifest = {**(manifest or {}), APPROVED: edited}
+    if realism := _realism(args.folder):
+        manifest = {**(manifest or {}), "realism": realism}
     shared |= {"manifest": manifest, "scores": scores}
     rows = read_dataset(args.folder)
     return hf_synth.publish_dataset(task, rows, args.repo_id, augmented=args.augmented, **shared)
@@ -325,6 +328,19 @@ def _sent(args: Namespace, pushing: bool) -> str:
         f"{args.repo_id} may hold the files already, without a tag and as private as it was before; run the same "
         "command again, which sends what is missing"
     )
+
+
+def _realism(folder: Path) -> Any:
+    """Return what people thought of the notes of a folder (`realism.json` in it); None where nobody was asked.
+
+    Raises:
+        RowError: the file is broken.
+    """
+    file = folder / "realism.json"
+    try:
+        return json.loads(file.read_text(encoding="utf-8")) if file.is_file() else None
+    except (ValueError, RecursionError):
+        raise RowError(str(file), None, "is broken; export the realism sheet again, or remove the file") from None
 
 
 def _scores(path: Path | None) -> Scores | None:

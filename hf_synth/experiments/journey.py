@@ -21,6 +21,7 @@ from hf_synth.evaluation.evaluation import Scores, evaluate
 from hf_synth.experiments.journey_report import write_journey_report
 from hf_synth.experiments.journey_sections import Journey, score_plot, score_rows
 from hf_synth.generation.generation import check_some, generation_table
+from hf_synth.generation.likeness import likeness
 from hf_synth.gold.adoption import read_dataset
 from hf_synth.gold.gold import subset
 from hf_synth.models.training import train, trainer_fit
@@ -109,7 +110,8 @@ def run(
     else:
         rows = synthetic(shown) if callable(synthetic) else synthetic
         check_some(rows)
-        write_stage(task, rows, out / "synthetic", stage="generate", report=generation_table(rows))
+        alike = likeness(task, rows, shown, seed=seed).to_json()
+        write_stage(task, rows, out / "synthetic", stage="generate", report=generation_table(rows), likeness=alike)
     lap("generate")
 
     how: dict[str, Any] = {"base_model": base_model, "seed": seed, **(training or {})}

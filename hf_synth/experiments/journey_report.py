@@ -17,9 +17,11 @@ from hf_synth.experiments.verdict import (
     notes_section,
     run_lead,
 )
+from hf_synth.generation.likeness import likeness_line
 from hf_synth.models.base_models import TOY_NOTE
 from hf_synth.reports.page import Lead, Section, write_report
 from hf_synth.task.columns import access_of
+from hf_synth.task.folders import read_manifest
 
 if TYPE_CHECKING:
     pass
@@ -56,6 +58,9 @@ def write_journey_report(journey: Journey, *, more: Sequence[Section] = ()) -> P
         ("base model", (", ".join(bases) or "unknown") + (" (a tiny one, made on the spot)" if toy else "")),
         ("test rows", next((s.n for s in scores), 0)),
     ]
+    manifest = read_manifest(journey.out / "synthetic") or {}
+    if line := likeness_line(manifest.get("likeness")):
+        facts.append(("like gold (1 is as gold; in brackets gold's halves)", line))
     if journey.approved:
         facts.append(("edited and approved by hand", ", ".join(journey.approved)))
     sections = [*journey_sections(journey), *(replace(section, folded=True) for section in more)]

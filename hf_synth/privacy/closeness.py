@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from hf_synth.privacy.folding import Units
-from hf_synth.task.labels import Floats, column_of
+from hf_synth.task.labels import Floats, Ints, column_of
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -84,11 +84,15 @@ def _edge(outside: Callable[[float], bool], far: float, near: float) -> float:
     return near
 
 
-def closest(rows: Iterable[str], gold: Iterable[str]) -> Floats:
+def closest(rows: Iterable[str], gold: Iterable[str], *, groups: tuple[Ints, Ints] | None = None) -> Floats:
     """Return the distance of each text to the closest of gold, (N,): 1 minus the cosine of word and bigram weights.
 
     Features are weighted by their rarity in gold (TF-IDF); a text that shares none is at distance 1. The time grows
     with the number of rows times the texts that contain a feature: pass a sample of rows.
+
+    Args:
+        groups: of the rows, (N,), and of gold, (M,), where the rows are gold themselves: a text is not compared with
+            those of its own group.
     """
     from scipy.sparse import csr_matrix
 
@@ -100,10 +104,12 @@ def closest(rows: Iterable[str], gold: Iterable[str]) -> Floats:
     weight[spread > max(50, _COMMON * known.shape[0])] = 0
     known, queries = (_unit_length(m, weight) for m in (known, queries))
     transposed = known.T.tocsr()
-    cosines = [
-        np.asarray((queries[i : i + _BLOCK] @ transposed).max(1).todense()).ravel()
-        for i in range(0, queries.shape[0], _BLOCK)
-    ]
+    cosines = []
+    for i in range(0, queries.shape[0], _BLOCK):
+        block = (queries[i : i + _BLOCK] @ transposed).tocoo()
+        if groups is not None:
+            block.data[groups[0][i + block.row] == groups[1][block.col]] = 0
+        cosines.append(np.asarray(block.tocsr().max(1).todense()).ravel())
     distances: Floats = np.clip(1 - np.concatenate([np.zeros(0), *cosines]), 0, 1)
     return distances
 

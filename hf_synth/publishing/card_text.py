@@ -167,8 +167,9 @@ def _gate_prompt(facts: Mapping[str, Any]) -> dict[str, Any]:
     """Return the header's fields for users who request access to a gated repository."""
     if facts["access"] == "open":
         return {}
+    asked = f" Questions: {facts['contact']}." if facts["contact"] else ""
     return {
-        "extra_gated_prompt": facts["access_meaning"],
+        "extra_gated_prompt": facts["access_meaning"] + asked,
         "extra_gated_fields": {"I will not try to identify people or institutions": "checkbox"},
     }
 

@@ -14,10 +14,19 @@ from typing import TYPE_CHECKING, Any
 
 from hf_synth.evaluation.evaluation import Scores
 from hf_synth.generation.generation import simulated
+from hf_synth.generation.likeness import MEANINGS, Likeness
 from hf_synth.llm.gguf_files import licence_of
 from hf_synth.privacy.findings import Findings
 from hf_synth.publishing.card_text import FIGURES, LOOKS_LIKE, METRICS
-from hf_synth.publishing.card_values import hub_dataset, interval_of, label_meanings, number, policy_facts, task_facts
+from hf_synth.publishing.card_values import (
+    hub_dataset,
+    interval_of,
+    label_meanings,
+    number,
+    policy_facts,
+    realism_facts,
+    task_facts,
+)
 from hf_synth.publishing.languages import recognised
 from hf_synth.task.columns import REASONS, STATUSES, USAGE_COLUMNS, access_of, strictest
 from hf_synth.task.folders import APPROVED, FOLLOWS
@@ -57,11 +66,15 @@ class Recorded:
     """What is known of rows besides their columns.
 
     Args:
-        manifest: of the folder that they were read from (`hf_synth.json`): the file that wrote them, and what a person
-            edited.
+        manifest: of the folder that they were read from (`hf_synth.json`): the file that wrote them, what a person
+            edited, and what people thought of them (`realism`).
+        likeness: how like gold the texts are; None without gold.
+        contact: whom to ask for access, as the publisher states it.
     """
 
     manifest: Mapping[str, Any] = field(default_factory=dict)
+    likeness: Likeness | None = None
+    contact: str | None = None
 
 
 # --- datasets -------------------------------------------------------------------------------------------------------
@@ -109,7 +122,7 @@ def dataset_facts(
     views.append(("raw", exported, meant))
     text2text = task.kind == "text2text"
     correction = policy_facts(policy if corrected else None, task.labels)
-    facts = task_facts(task, joined, attestation) | {
+    facts = task_facts(task, joined, attestation, recorded.contact) | {
         "repo_id": repo_id, "title": repo_id.split("/")[-1] or task.name, "rows": len(views[0][1]),
         "unit": "entries" if text2text else "pairs" if len(task.text_columns) > 1 else "notes",
         "text_columns": " and ".join(f"`{c}`" for c in task.text_columns), "label_column": task.label_column,
@@ -138,6 +151,7 @@ def dataset_facts(
     facts["gold_left_out"] = "; ".join(
         f"{m[3]} of split `{m[1]}`" + (f", since they {m[2]}" if _is_reason(m[2]) else "") for m in left_out
     )
+    facts |= _likeness_table(recorded.likeness) | realism_facts(recorded.manifest.get("realism"))
     facts |= _status_table(task, meant, status) if corrected and task.labels else {"statuses": [], "status_columns": []}
     facts |= _score_table(scores)
     facts["simulated"] = simulated(task, list(generators))
@@ -236,6 +250,16 @@ def _audit_rows(findings: Findings) -> list[dict[str, str]]:
         if name.startswith("with_"):
             rows.append({"meaning": LOOKS_LIKE + name[5:].replace("_", " "), "value": f"{value:,}"})
     return rows
+
+
+def _likeness_table(found: Likeness | None) -> dict[str, Any]:
+    rows = [
+        {"meaning": MEANINGS[f.name], "synthetic": f"{f.synthetic:.3g}", "ratio": f"{f.ratio:.2f}",
+         "halves": f"{f.low:.2f} to {f.high:.2f}",
+         "as": "as gold" if f.inside else "less" if f.ratio < f.low else "more"}
+        for f in (found.figures if found else ())
+    ]  # fmt: skip
+    return {"likeness": rows, "likeness_rows": found.rows if found else 0, "likeness_why": found.why if found else ""}
 
 
 def _score_table(scores: Scores | Mapping[str, Scores] | None) -> dict[str, Any]:

@@ -137,6 +137,7 @@ class Request:
         confirm: called with the verdict before anything is sent; nothing is sent if it returns False.
         export_dir: the export folder; None is "export/NAME".
         squash: whether what the repository holds besides this release is deleted, its history too.
+        contact: whom to ask for access, for the card.
     """
 
     repo_id: str
@@ -149,6 +150,7 @@ class Request:
     confirm: Confirm | None = None
     export_dir: str | Path | None = None
     squash: bool = False
+    contact: str | None = None
 
 
 @dataclass(frozen=True)

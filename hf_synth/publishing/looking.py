@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hf_synth.evaluation.evaluation import Scores
+from hf_synth.generation.likeness import likeness
 from hf_synth.models.loading import model_folder
 from hf_synth.models.record import FACTS, ModelAt, model_facts
 from hf_synth.privacy.audit import FindIdentifiers, audit
@@ -88,10 +89,12 @@ def look_at_rows(
         problems.append("an augmented config would publish the canaries planted in gold: leave out one of the two")
     counts = {f"rows of {name}": len(at) for name, at in exported.items()} | _audit_counts(rows, findings)
     origin = origin_of_rows(task, rows, parts, manifest)
+    first = next(iter(exported.values()))
+    alike = likeness(task, rows.select(first), seen) if seen is not None and first else None
     leaving = DatasetRelease(
         task, rows, exported, findings, access, parts, seen if augmented else None, detectors, origin.summary, scores,
         policy if policy is not None else manifest.get("policy"), manifest.get("corrector"),
-        Recorded(manifest),
+        Recorded(manifest, alike),
     )  # fmt: skip
     log = {"audit": {"verdict": findings.verdict, "figures": dict(findings.figures)}}
     return Look(Evidence(access, findings, bool(parts), origin, counts=counts), problems, log, leaving)

@@ -67,6 +67,7 @@ def publish_dataset(
     dry_run: bool = False,
     confirm: Confirm | None = None,
     squash: bool = False,
+    contact: str | None = None,
 ) -> Verdict:
     """Publish synthetic rows: audit them, write an export folder with a card, push it in one commit, and tag it.
 
@@ -95,6 +96,7 @@ def publish_dataset(
             `push=True` is the consent.
         squash: let this release replace everything that the repository holds: files, earlier commits, other branches
             and tags. Where a private repository holds something else than releases, it cannot become public otherwise.
+        contact: whom to ask for access, for the card: an address or a page. None names the owners of the repository.
 
     Raises:
         ColumnError: a dataset lacks columns.
@@ -107,7 +109,7 @@ def publish_dataset(
         (True, False)
     """
     hub = Repository("dataset", repo_id, endpoint_of(endpoint), token)
-    request = Request(repo_id, push, private, gated, attestation, tag, dry_run, confirm, export_dir, squash)
+    request = Request(repo_id, push, private, gated, attestation, tag, dry_run, confirm, export_dir, squash, contact)
     found = look_at_rows(
         task, dataset, gold=gold, manifest=manifest or {}, augmented=augmented, scores=scores, policy=policy,
         detectors={"canaries": canaries, "find_identifiers": find_identifiers},
@@ -137,6 +139,7 @@ def publish_model(
     dry_run: bool = False,
     confirm: Confirm | None = None,
     squash: bool = False,
+    contact: str | None = None,
 ) -> Verdict:
     """Publish a trained model: weights, tokenizer, config, card and scores; no other file of its folder.
 
@@ -151,6 +154,7 @@ def publish_model(
             training rows. A model that memorised them, or whose exposure cannot be measured, stays private; verdict,
             card and publishing log say why it was not measured.
         find_identifiers: a finder of your own, for the examples.
+        contact: whom to ask for access, for the card.
 
     Raises:
         ModelError: there is no such model.
@@ -164,7 +168,7 @@ def publish_model(
         False
     """
     hub = Repository("model", repo_id, endpoint_of(endpoint), token)
-    request = Request(repo_id, push, private, gated, attestation, tag, dry_run, confirm, export_dir, squash)
+    request = Request(repo_id, push, private, gated, attestation, tag, dry_run, confirm, export_dir, squash, contact)
     found = look_at_model(
         task, model, (repo_id, tag), gold=gold, scores=scores, examples=examples, membership=membership,
         detectors={"canaries": canaries, "find_identifiers": find_identifiers},

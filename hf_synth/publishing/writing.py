@@ -86,7 +86,7 @@ class DatasetRelease:
             access=access, attestation=request.attestation, origin=self.origin,
             gold_rows=None if more is None else len(more),
             gold_notes=list(dict.fromkeys(note for part in self.parts for note in notes_of(part))),
-            recorded=self.recorded,
+            recorded=replace(self.recorded, contact=request.contact),
         )  # fmt: skip
         provenance = release.release_facts(
             task, kind="dataset", repo_id=hub.repo_id, access=access, policy=_policy_fingerprint(self.policy),
@@ -141,7 +141,7 @@ class ModelRelease:
             task, trained, self.scores, repo_id=hub.repo_id, access=access, attestation=request.attestation,
             architecture=architecture(folder), parents=parents, membership=tested.note if tested else "",
             untested=untested, exposure=self.exposure,
-            widget=widget_texts(task, self.examples, self.parts, access, **self.detectors),
+            widget=widget_texts(task, self.examples, self.parts, access, **self.detectors), contact=request.contact,
         )  # fmt: skip
         provenance = release.release_facts(
             task, kind="model", repo_id=hub.repo_id, access=access,

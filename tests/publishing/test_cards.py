@@ -265,6 +265,54 @@ def test_what_a_person_edited_is_on_the_card(manifest: dict[str, Any], said: str
     )
 
 
+REALISM = {
+    "n": 40, "plausibility_mean": 3.75, "plausibility_ci95": [3.4, 4.1], "taken_for_real": 0.4,
+    "taken_for_real_ci95": [0.25, 0.56], "real_taken_for_real": 0.9, "reviewers": 2,
+}  # fmt: skip
+
+
+def test_what_people_thought_of_the_notes_is_on_the_card() -> None:
+    def card_of(realism: Any) -> str:
+        card = dataset_card(dataset_facts(CLINIC, rows_of(CLINIC), recorded=Recorded({"realism": realism})))
+        assert check_card(card) == []
+        return card
+
+    card = card_of(REALISM)
+    assert "40 notes, looked at by 2 reviewers." in card
+    assert "| plausibility of synthetic notes, 1 to 5, with its 95% interval | 3.8 (3.4-4.1) |" in card
+    assert "taken for real ones, with its 95% interval | 0.40 (0.25-0.56) |" in card
+    assert "| share of real notes among them taken for real ones | 0.90 |" in card
+    without = card_of({k: v for k, v in REALISM.items() if k not in ("real_taken_for_real", "taken_for_real_ci95")})
+    assert "share of real notes" not in without
+    assert "| 0.40 |" in without
+    for broken in (None, [], {"n": 40}, REALISM | {"n": 0}, REALISM | {"n": "many"}, "text"):
+        assert "Realism" not in card_of(broken)
+    assert CANARY not in card_of(REALISM | {"plausibility_mean": CANARY, CANARY: 1})
+    assert "| 7" not in card_of(REALISM | {"plausibility_mean": 7.0})
+
+
+@pytest.mark.parametrize("access", ["open", "restricted", "credentialed"])
+def test_a_card_says_whom_to_ask_and_invents_nobody(access: Any) -> None:
+    task = replace(CLINIC, access=access)
+
+    def cards(contact: str | None) -> list[str]:
+        facts = dataset_facts(task, rows_of(task), repo_id="ward/x", recorded=Recorded(contact=contact))
+        model = model_card_facts(task, {"access": access}, None, repo_id="ward/m", contact=contact)
+        return [dataset_card(facts), model_card(model)]
+
+    for card in cards("data office, data@ward.example"):
+        assert "write to\ndata office, data@ward.example. Say who you are" in card
+        assert ("Questions: data office" in card) == (access != "open")
+        assert check_card(card) == []
+    for card in cards(None):
+        assert "@" not in card
+        assert ("the owners of ward on this Hub (no other contact was given)" in card) == (access != "open")
+        assert ("First sign the data use agreement of the source: https://example.org/clinic." in card) == (
+            access == "credentialed"
+        )
+        assert check_card(card) == []
+
+
 def test_an_example_is_the_surest_row_of_its_label() -> None:
     def shown(*rows: tuple[str, int, int, list[float], str]) -> list[dict[str, str]]:
         made = rows_of(CLINIC).select([0] * len(rows)).to_list()
