@@ -44,6 +44,9 @@ RECORDED = (
 Parsers = Callable[[str], Parser]  # from the name of a verb to its parser
 
 
+_WITHOUT = ("hf-synth init", "hf-synth completion")  # verbs that read no configuration: one of them writes it
+
+
 def config_for(parser: Parser, named: Mapping[str, Any], verbs: Iterable[str], parsers: Parsers) -> dict[str, Any]:
     """Return what a configuration gives the options of a verb, by destination, and print which file that is.
 
@@ -54,6 +57,8 @@ def config_for(parser: Parser, named: Mapping[str, Any], verbs: Iterable[str], p
     Raises:
         UsageError: the file cannot be used, or a key or value in it is wrong.
     """
+    if parser.prog in _WITHOUT:
+        return {}
     if named.get("no_config") and named.get("config"):
         raise UsageError("--config and --no-config exclude each other")
     path = Path(named.get("config") or CONFIG)

@@ -43,7 +43,7 @@ def add_init_options(parser: ArgumentParser) -> None:
     add("--name", metavar="NAME", help="name of the task, which the LLM is told (default: the file's)")
     text = "what a label means, which the LLM is told; may be repeated"
     add("--meaning", action="append", default=[], metavar="LABEL=TEXT", help=text)
-    add("--access", choices=ACCESSES, help="(default: restricted, or what the files say)")
+    add("--access", choices=ACCESSES, help="access of the notes (default: restricted, or what the files state)")
     add("--llm", metavar="MODEL", help=LLM_HELP)
     add("--base-url", metavar="URL", help="endpoint of the LLM, e.g. http://127.0.0.1:8000/v1")
     add("--base-model", metavar="MODEL", help="encoder that is fine-tuned (default: one that is here)")

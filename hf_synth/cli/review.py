@@ -36,7 +36,7 @@ def add_review_options(parser: ArgumentParser) -> None:
     add("--blind", action="store_true", help="never show the label that a note has")
     add("--port", type=int, default=0, metavar="N", help="port on 127.0.0.1 (default: any free one)")
     add("--export", action="store_true", help="only write the table of all decisions so far")
-    add("--task", metavar="TASK", help="of the notes, where the folder does not name it")
+    add("--task", metavar="TASK", help="task of the notes, where the folder does not name it")
     add = parser.add_argument_group("which notes (default: 25 of each label)").add_argument
     add("--per-label", type=int, metavar="N", help="N of each label")
     add("--n", type=int, metavar="N", help="N of all strata together, as `sample` draws them")
@@ -44,10 +44,11 @@ def add_review_options(parser: ArgumentParser) -> None:
     add("--by", nargs="*", choices=("label", "confidence"), metavar="WHAT", help=text)
     text = "what a promise asks for that at most this share of all labels is wrong, as `correct --error` does"
     add("--error", type=float, metavar="E", help=text)
-    add("--confidence", type=float, metavar="P", help="of the promise (default: 0.95)")
+    add("--confidence", type=float, metavar="P", help="with --error: confidence of that promise (default: 0.95)")
     add = parser.add_argument_group("how real notes look").add_argument
     add("--realism", action="store_true", help="rate synthetic notes mixed with open gold, instead of labelling them")
     add("--gold", type=Path, metavar="PATH", help="raw or exported open gold for --realism (none for `clinic`)")
+    options.add_seed(parser)
 
 
 def review(args: Namespace) -> Result:
