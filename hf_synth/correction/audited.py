@@ -118,8 +118,8 @@ def audit_sample(task: Task, dataset: Dataset, n: int, *, by: Sequence[str] = ("
     drawn = np.concatenate([rng.permutation(np.flatnonzero(codes == h))[: share[h]] for h in range(len(names))])
     drawn = rng.permutation(drawn)
     rows = dataset.select(at[drawn])
-    columns: dict[str, Any] = {"id": list(rows["id"]), "llm_label": _names(task, rows)}
-    columns |= {c: list(rows[c]) for c in task.text_columns}
+    columns: dict[str, Any] = {"id": list(rows["id"][:]), "llm_label": _names(task, rows)}
+    columns |= {c: list(rows[c][:]) for c in task.text_columns}
     columns |= {"label": [""] * n, PROBABILITY: (share / sizes)[codes[drawn]].tolist()}
     columns[STRATUM] = [str(names[c]) for c in codes[drawn]]
     kinds = {c: Value("float64" if c == PROBABILITY else "string") for c in columns}

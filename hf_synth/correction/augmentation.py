@@ -110,11 +110,11 @@ def trainable(synthetic: Dataset) -> list[int]:
 
 def training_rows(task: Task, rows: Dataset, decisions: Mapping[str, list[Any]]) -> Dataset:
     """Return synthetic rows for `augment` with other values of some corrected columns, such as labels and weights."""
-    from datasets import Dataset, Features
+    from datasets import Features
 
     wanted = task.corrected_features()
-    columns = {c: list(rows[c]) for c in ("id", *task.text_columns, "source", "seed_ids", "access")} | dict(decisions)
-    return Dataset.from_dict(columns, features=Features({c: wanted[c] for c in columns}))
+    names = dict.fromkeys(("id", *task.text_columns, "source", "seed_ids", "access", *decisions))
+    return rewritten(rows, decisions, Features({name: wanted[name] for name in names}))
 
 
 def _task_columns(task: Task, gold: Dataset, synthetic: Dataset) -> list[str]:

@@ -198,7 +198,7 @@ def swap_counterfactual(
     if attribute not in ATTRIBUTES:
         raise TaskError(f"cannot swap {attribute!r}; choose one of {', '.join(ATTRIBUTES)}")
     names = find_subgroups(task, dataset, {})[attribute]
-    texts = {c: list(dataset[c]) for c in task.text_columns}
+    texts = {c: list(dataset[c][:]) for c in task.text_columns}
     other = {c: [swap_attribute(t, attribute, n) for t, n in zip(texts[c], names, strict=True)] for c in texts}
     rows = [i for i in range(len(dataset)) if any(other[c][i] != texts[c][i] for c in texts)]
     if not rows:

@@ -145,7 +145,7 @@ def gold_digest(study: Study, cell: Cell) -> str:
 def judged_of(rows: Dataset) -> list[Any]:
     """Return the column of judged labels and those of LLMs' labels, if there are any: they are in the gold's digest."""
     names = [JUDGED, *annotation_columns(rows.column_names)]
-    return [list(rows[name]) for name in names if name in rows.column_names]
+    return [list(rows[name][:]) for name in names if name in rows.column_names]
 
 
 def make_pool(study: Study, cell: Cell, n: int, key: str, maker: Maker) -> None:

@@ -115,7 +115,7 @@ def losses(task: Task, model: str | Path, rows: Dataset) -> Floats:
     if not len(rows):
         return np.zeros(0)
     probs = np.clip(predict_proba(task, model, rows).astype(float), 1e-12, 1 - 1e-12)
-    labels = list(rows[task.label_column])
+    labels = list(rows[task.label_column][:])
     if any(label is None for label in labels):
         raise ColumnError(f"column {task.label_column!r} has rows without a label; leave them out")
     values: Floats

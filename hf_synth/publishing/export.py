@@ -81,7 +81,7 @@ def as_exported(task: Task, dataset: Dataset) -> Dataset:
     from datasets import Value
 
     kept = dataset.remove_columns(task.label_column) if task.label_column in dataset.column_names else dataset
-    return kept.add_column(task.label_column, list(dataset["llm_label"]), feature=Value("string"))
+    return kept.add_column(task.label_column, list(dataset["llm_label"][:]), feature=Value("string"))
 
 
 def view_rows(task: Task, dataset: Dataset, withheld: Container[int]) -> dict[str, list[int]]:
