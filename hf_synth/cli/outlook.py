@@ -28,10 +28,10 @@ def train_outlook(task: Task, args: Namespace, rows: Dataset, validation: Datase
     """Print and return what `train` would take."""
     from hf_synth.task.labels import usable_rows
 
-    n, scored, before = len(usable_rows(rows)), 0 if validation is None else len(validation), _passed(args)
+    n, scored = len(usable_rows(rows)), 0 if validation is None else len(validation)
     with _measured(task, args, rows, [rows]) as pace:
         steps, epochs = pace.plan(n, validated=scored > 0)
-        seconds = _sum((before, before), pace.training(n, scored))
+        seconds = pace.training(n, scored)
     early = ", or fewer if it stops early" if scored else ""
     print(f"would train 1 model of {_base(task, args)} on {n:,} rows: {steps:,} steps in {epochs:,} epochs{early}")
     if scored:
@@ -47,13 +47,13 @@ def correct_outlook(task: Task, args: Namespace, rows: Dataset, gold: Dataset) -
     usable = _not_rejected(rows)
     facts: Result = {"rows": len(usable), "gold_rows": len(gold), "method": args.method}
     print(f"would correct {len(usable):,} rows by {args.method}, measured on {len(gold):,} gold rows")
-    before = _passed(args)
     if args.judge:
         votes = args.votes * (len(usable) + len(gold))
         print(f"would ask {args.judge} {votes:,} times at most; answers in the journal are not asked for again")
         return _close(args, None, None, facts | {"calls": votes, "trainings": [0, 0]})
-    heads = head_seconds(task, gold, usable, args.method)
-    seconds = _sum((before, before), (heads / 2, heads * 2))
+    heads, spent = head_seconds(task, gold, usable, args.method)
+    args.started += spent
+    seconds = heads / 2, heads * 2
     if args.corrector or not needs_base_model(args):
         print("would train no model" + (f"; {args.corrector} reads all rows" if args.corrector else ""))
         return _close(args, None, None if args.corrector else seconds, facts | {"trainings": [0, 0]})
@@ -71,7 +71,7 @@ def run_outlook(task: Task, args: Namespace, rows: Dataset | None, splits: Datas
     from hf_synth.correction.outlook import head_seconds, trainings_of
     from hf_synth.experiments.journey import ARMS
 
-    gold, before = options.training_gold(task, args, splits), _passed(args)
+    gold = options.training_gold(task, args, splits)
     facts: Result = {"gold_rows": len(gold), "method": args.method, "test_rows": len(splits["test"])}
     if rows is None:
         guess = _asked(task, args, gold)
@@ -81,11 +81,13 @@ def run_outlook(task: Task, args: Namespace, rows: Dataset | None, splits: Datas
         n, like = len(like := _not_rejected(rows)), like
     planned = trainings_of(task, args.method, gold=len(gold), rows=n)
     print(f"would correct {n:,} rows by {args.method} with {len(gold):,} gold rows")
-    heads = 0.0 if rows is None else head_seconds(task, gold, like, args.method)
+    heads, spent = (0.0, 0.0) if rows is None else head_seconds(task, gold, like, args.method)
+    args.started += spent
     with _measured(task, args, gold, [gold, *([] if rows is None else [rows])]) as pace:
         one, read = pace.training(planned.rows), planned.read * pace.read
-        seconds = _sum((before, before), (heads / 2, heads * 2))
-        seconds = _sum(seconds, (planned.least * (one[0] + read / 2), planned.most * (one[1] + 2 * read)))
+        seconds = _sum(
+            (heads / 2, heads * 2), (planned.least * (one[0] + read / 2), planned.most * (one[1] + 2 * read))
+        )
         for arm in ARMS:
             size = len(gold) * ("gold" in arm) + n * ("synthetic" in arm or "plus" in arm)
             scoring = len(splits["test"]) * pace.read
@@ -125,8 +127,10 @@ def _measured(task: Task, args: Namespace, rows: Dataset, parts: Sequence[Datase
 def _close(args: Namespace, pace: Pace | None, seconds: Seconds | None, facts: Result) -> Result:
     """Print the time, its basis and where the output would go; return all of it."""
     if seconds is not None:
+        before = time.monotonic() - float(args.started) - (0.0 if pace is None else pace.spent)
+        seconds = _sum(seconds, (before, before))  # what came so far, without what was measured, comes again
         basis = "" if pace is None else (
-            f" on {pace.device}: {pace.steps} training steps measured just now took {pace.step:.2g} s each, and "
+            f" on {pace.device}: {pace.steps} training steps, measured just now, took {pace.step:.2g} s each; "
             "a busy machine takes longer"
         )  # fmt: skip
         print(f"about {_duration(seconds)}{basis}")
@@ -134,11 +138,6 @@ def _close(args: Namespace, pace: Pace | None, seconds: Seconds | None, facts: R
     there = " (in place of what is there)" if args.out.exists() and args.verb != "run" else ""
     print(f"would write {args.out}{there}; nothing was written, and no LLM was asked")
     return {"dry_run": True, **facts}
-
-
-def _passed(args: Namespace) -> float:
-    """Return the seconds since the verb began, which it needs again."""
-    return time.monotonic() - float(args.started)
 
 
 def _base(task: Task, args: Namespace) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from argparse import ArgumentParser, Namespace
 from collections import Counter
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +21,7 @@ from hf_synth.task.columns import names_shown
 if TYPE_CHECKING:
     from datasets import Dataset
 
+    from hf_synth.evaluation.evaluation import Scores
     from hf_synth.task.task import Task
 
 STRATEGIES = ("augment", "replace", "synthetic", "gold")
@@ -107,8 +109,14 @@ def train(args: Namespace) -> Result:
     best = model_facts(path).get("best_validation")
     learnt = len(usable_rows(rows))  # rejected and dropped rows teach nothing
     print(f"{learnt:,} rows -> {path}" + (f", {best:.3f} on validation rows" if best else ""))
+    facts: Result = {"out": str(path), "rows": learnt}
+    if validation is not None:
+        scores = hf_synth.evaluate(task, path, validation, seed=args.seed)
+        print("\non the validation rows, by which the epoch was chosen: on new rows the scores are rather lower\n")
+        _print_scores(task, scores, {path.name: scores})
+        facts["validation"] = json.loads(json.dumps(scores.to_json()))
     options.say_toy(task, args)
-    return {"out": str(path), "rows": learnt}
+    return facts
 
 
 def _kept(args: Namespace) -> str:
@@ -192,8 +200,6 @@ def evaluate(args: Namespace) -> Result:
     """Score a model on gold."""
     from hf_synth.evaluation.baselines import frequency_baseline
     from hf_synth.evaluation.evaluation import predict
-    from hf_synth.evaluation.recall import never_found_text, recall_table
-    from hf_synth.experiments.journey import score_table
     from hf_synth.models.base_models import TOY_NOTE
     from hf_synth.task.folders import clear_disk_errors
     from hf_synth.task.scripts import is_artificial
@@ -213,11 +219,7 @@ def evaluate(args: Namespace) -> Result:
         lines[f"without {scores.n - scores.excluded.n:,} rows that stand in train too"] = scores.excluded
     if gold is not None and len(gold):
         lines["most frequent in train"] = frequency_baseline(task, gold, rows, seed=args.seed)
-    print(score_table(task, lines))
-    if scores.per_class:
-        print(f"\n{recall_table(scores)}")
-    if scores.never_found:
-        print(f"\nnever found: {never_found_text(scores)}")
+    _print_scores(task, scores, lines)
     if scores.model.get("toy") and not is_artificial(task):
         print(f"\n{TOY_NOTE}")
     facts: Result = json.loads(json.dumps(scores.to_json()))
@@ -228,6 +230,20 @@ def evaluate(args: Namespace) -> Result:
             args.out.parent.mkdir(parents=True, exist_ok=True)
             args.out.write_text(json.dumps(facts, indent=1) + "\n", encoding="utf-8")
     return facts
+
+
+def _print_scores(task: Task, scores: Scores, lines: Mapping[str, Scores]) -> None:
+    """Print a table of scores; of the first ones the recall of each label, with what is to be doubted."""
+    from hf_synth.evaluation.recall import few_rows_text, never_found_text, recall_table
+    from hf_synth.experiments.journey import score_table
+
+    print(score_table(task, lines, "model"))
+    if scores.per_class:
+        print(f"\n{recall_table(scores)}")
+    if scores.never_found:
+        print(f"\nnever found: {never_found_text(scores)}")
+    if few := few_rows_text(scores):
+        print(f"\n{few}")
 
 
 def _subgroups(task: Task, args: Namespace, rows: Dataset, predicted: Any, values: Result) -> list[Result]:

@@ -65,13 +65,16 @@ def trainings_of(task: Task, method: str, *, gold: int, rows: int, measured: boo
     return Trainings(0, FOLDS, max(on_both.rows, on_gold.rows), max(on_both.read, on_gold.read))
 
 
-def head_seconds(task: Task, gold: Dataset, rows: Dataset, method: str) -> float:
+def head_seconds(task: Task, gold: Dataset, rows: Dataset, method: str) -> tuple[float, float]:
     """Estimate the seconds of the linear heads that take the noise out of labels and choose a method.
+
+    Returns:
+        The seconds, and those that the measurement took.
 
     The features of all texts are made, and one head is fitted on gold: the other ones are as large or smaller.
     """
     if task.kind != "single_label" or method == "none":
-        return 0.0
+        return 0.0, 0.0
     with stage("measuring a linear head"):
         began = time.perf_counter()
         x_gold, x_rows = text_features(texts_of(task, gold), texts_of(task, rows))
@@ -83,4 +86,4 @@ def head_seconds(task: Task, gold: Dataset, rows: Dataset, method: str) -> float
         fitted = time.perf_counter()
     refits = 2 * SPLITS * (1 + ROUNDS)
     fits = refits + (FOLDS * (refits + FOLDS + 3) if method == "auto" else 0)
-    return featured - began + fits * (fitted - featured)
+    return featured - began + fits * (fitted - featured), fitted - began

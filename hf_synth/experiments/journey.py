@@ -190,7 +190,11 @@ def write_scores(journey: Journey) -> None:
     write_journey_report(journey)
 
 
-def score_table(task: Task, scores: Mapping[str, Scores]) -> str:
-    """Return a Markdown table of scores with 95% intervals, a row for each model."""
+def score_table(task: Task, scores: Mapping[str, Scores], first: str = "trained on") -> str:
+    """Return a Markdown table of scores with 95% intervals, a row for each model.
+
+    Args:
+        first: heading of the column of names.
+    """
     metrics, rows = score_rows(task, scores)
-    return markdown_table(["trained on", *(f"{m} (95% CI)" for m in metrics)], rows)
+    return markdown_table([first, *(f"{m} (95% CI)" for m in metrics)], rows)

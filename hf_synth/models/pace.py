@@ -48,6 +48,7 @@ class Pace:
         steps: how many steps were measured.
         device: the device, in words.
         size: rows of a step.
+        spent: seconds that the measurement took.
     """
 
     load: float
@@ -57,6 +58,7 @@ class Pace:
     steps: int
     device: str
     size: int
+    spent: float
     _fields: Mapping[str, Any]
     _windows: float
 
@@ -138,7 +140,7 @@ def measure_pace(
         read = (time.perf_counter() - reading) / len(few)
     return Pace(
         loaded - began, (tokenized - loaded) / len(some), watching.step, read, watching.steps,
-        device_text(str(settings.device)), size, dict(args or {}), data.windows,
+        device_text(str(settings.device)), size, time.perf_counter() - began, dict(args or {}), data.windows,
     )  # fmt: skip
 
 

@@ -15,13 +15,14 @@ LOGGED = 0.02  # share of a training's steps after which its loss is taken, wher
 def mention_device(device: str) -> None:
     """Say once, where progress is shown, on which device models run: "cpu", "cuda", "cuda:0", ..."""
     if progress.is_shown():
-        progress.mention(f"models run on {device_text(device)}")
+        alone = "; no GPU is used" if device.startswith("cpu") else ""
+        progress.mention(f"models run on {device_text(device)}{alone}")
 
 
 def device_text(device: str) -> str:
-    """Return a device as words: "the CPU (2 cores), no GPU is used", or the name of the GPU."""
+    """Return a device as words: "the CPU (2 cores)", or the name of the GPU."""
     if device.startswith("cpu"):
-        return f"the CPU ({cores()} cores); no GPU is used"
+        return f"the CPU ({cores()} cores)"
     if device.startswith("cuda"):
         import torch
 

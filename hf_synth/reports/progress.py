@@ -46,6 +46,7 @@ class Stage:
         self.leaves = bool(unit)  # whether its last state stays on the screen, where it is an outermost stage
         self.outermost = False
         self._since, self._before = time.monotonic(), 0.0
+        self._inner = (0.0, 0.0)  # the count, and the largest share that an inner stage has done of the next one
 
     def advance(self, count: float = 1) -> None:
         """Count what is done."""
@@ -82,13 +83,19 @@ class Stage:
         """
         if not self.total:
             return None
-        done, passed = self.done + inner, now - self._since
+        done, passed = self.done + self._most(inner), now - self._since
         made = done - self._before
         return passed / made * max(0.0, self.total - done) if made > 0 and passed >= _EARLY else None
 
     def share(self, inner: float) -> float:
         """Return the share that is done, 0 to 1, with that of an inner stage."""
-        return min(1.0, (self.done + inner) / self.total) if self.total else 0.0
+        return min(1.0, (self.done + self._most(inner)) / self.total) if self.total else 0.0
+
+    def _most(self, inner: float) -> float:
+        """Return the largest share so far, since several stages may follow each other inside one unit."""
+        at, most = self._inner
+        self._inner = self.done, max(inner, most) if at == self.done else inner
+        return self._inner[1]
 
     def passed(self, now: float) -> float:
         """Return the seconds since the stage began, or since `restart`."""

@@ -119,7 +119,8 @@ def test_train_says_that_nothing_was_kept_and_how_it_would_be(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     interrupted(monkeypatch, "train")
-    monkeypatch.setattr("hf_synth.cli.options.base_model", lambda *_: "")
+    for name in ("options.base_model", "training.check_verb"):
+        monkeypatch.setattr(f"hf_synth.cli.{name}", lambda *_, **__: "")
     words = ["train", "clinic", str(open_rows), "--base-model", "tiny", "--out", "my model"]
     assert main([*words, "-q"]) == 130
     told = capsys.readouterr().err

@@ -168,3 +168,12 @@ def test_the_time_left_counts_what_an_inner_stage_has_done() -> None:
     assert one.left(0.0, now) is None, "what came before took no time"
     one.done = 3
     assert one.left(0.0, now) == pytest.approx(30, rel=0.01)
+
+
+def test_a_second_stage_inside_does_not_undo_the_first() -> None:
+    one = Stage("fold", 2)
+    now = time.monotonic() + 30
+    assert one.left(0.9, now) == pytest.approx(30 / 0.9 * 1.1, rel=0.01), "of a training"
+    assert one.left(0.0, now) == pytest.approx(30 / 0.9 * 1.1, rel=0.01), "rows are read by the trained model"
+    one.advance()
+    assert one.left(0.0, now) == pytest.approx(30, rel=0.01)
