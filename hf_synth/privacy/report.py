@@ -228,7 +228,7 @@ def _flags_section(findings: Findings) -> Section:
     rows = [line for line in _flag_lines(findings) if line[1]]
     numbers = list(findings.refused)
     text = "No row has a flag that refuses it." if not numbers else (
-        f"{len(numbers):,} {'row has' if len(numbers) == 1 else 'rows have'} a flag that refuses {"it" if len(numbers) == 1 else "them"}. Rows, counted "
+        f"{len(numbers):,} {'row is' if len(numbers) == 1 else 'rows are'} refused because of a flag. Rows, counted "
         f"from 0: {', '.join(str(i) for i in numbers[:_SHOWN])}{' and more' if len(numbers) > _SHOWN else ''}. Every "
         "row's flags are in `findings.parquet` beside this page; `hf-synth audit ... --show` prints the words in "
         "question in a terminal."
