@@ -13,6 +13,7 @@ from hf_synth.evaluation.calibration import reliability_bins
 from hf_synth.evaluation.demographics import UNKNOWN
 from hf_synth.experiments.grid import MIXTURES
 from hf_synth.experiments.groups import Group, Row, grouped, interval_text, mean_of, naming, short_name, with_interval
+from hf_synth.experiments.names import sized_name
 from hf_synth.reports.page import Section, Table, matrix_table
 from hf_synth.reports.plots import Bin, bar_plot, matrix_plot, reliability_plot
 from hf_synth.task.columns import REASONS
@@ -35,7 +36,7 @@ def class_section(task: Task, rows: Sequence[Row], mark: str) -> Section:
         f1 = (f"{np.mean([run[label]['f1'] for run in runs]):.3f}" for label in order)
         lines.append([name(cells[0]), f"{group.gold_size:,}", *f1])
         missed = [label for label in order if support[label] and not any(run[label]["recall"] for run in runs)]
-        about = f"{name(cells[0])} of {group.gold_size:,} gold"
+        about = sized_name(group.gold_size, name(cells[0]))
         never += [f"{about}: {label}, 0 of {support[label] * len(runs):,} found" for label in missed]
     plots, tables = [], []
     sizes = {g.gold_size for g in groups if g.strategy in MIXTURES} or {g.gold_size for g in groups if g.gold_size}
@@ -45,7 +46,7 @@ def class_section(task: Task, rows: Sequence[Row], mark: str) -> Section:
         if some and len(task.labels) <= _MAX_LABELS:
             best = groups[max(some, key=lambda g: mean_of(groups[g], "accuracy"))]
             counts = np.sum([json.loads(r["confusion"]) for r in best], axis=0).tolist()
-            title = f"Confusion: {size:,} gold, {name(best[0])}"
+            title = f"Confusion of {sized_name(size, name(best[0]))}"
             axes: dict[str, Any] = {"row_axis": "true label", "column_axis": "predicted, all seeds"}
             plots.append(matrix_plot(counts, task.labels, task.labels, title=title, simulated=mark, **axes))
             corner = "true label / predicted"
@@ -94,7 +95,7 @@ def calibration_section(rows: Sequence[Row], metric: str, mark: str) -> Section 
     names = {}
     for group, cells in sorted(grouped(rows).items()):
         if runs := [run for run in (json.loads(r.get("calibration") or "{}") for r in cells) if run]:
-            figures[group], names[group] = runs, f"{group.gold_size:,} gold: {name(cells[0])}"
+            figures[group], names[group] = runs, sized_name(group.gold_size, name(cells[0]))
             scaled = [run["ece_tempered"] for run in runs if "ece_tempered" in run]
             means = [f"{np.mean([run['temperature'] for run in runs]):.2f}"]
             means += [f"{np.mean(values):.3f}" if values else "" for values in ([run["ece"] for run in runs], scaled)]

@@ -99,5 +99,5 @@ def too_few(seeds: int) -> str:
 def interval_text(low: float | None, high: float | None, seeds: int = 0) -> str:
     """Write an interval of scores; why there is none where the number of seeds is given, else ""."""
     if low is None or high is None:
-        return too_few(seeds) or "no spread: no interval" if seeds else ""
+        return too_few(seeds) or "no interval" if seeds else ""
     return f"{low:.3f} to {high:.3f}"

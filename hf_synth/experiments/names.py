@@ -38,3 +38,8 @@ def mix_name(arm: str) -> str:
         return _ALONE.get(arm, arm)
     made = "uncorrected" if labels == "raw" else f"corrected ({labels.replace('_', ' ')})"
     return _MIXES[strategy].format(made)
+
+
+def sized_name(gold: int, mix: str) -> str:
+    """Return the name of a mix with its number of gold rows: "20 gold + uncorrected"."""
+    return f"{gold:,} {mix}" if mix.startswith("gold") else f"{mix} ({gold:,} gold)" if gold else mix

@@ -24,7 +24,7 @@ from hf_synth.experiments.groups import (
     short_name,
     too_few,
 )
-from hf_synth.experiments.names import metric_name, mix_name
+from hf_synth.experiments.names import metric_name, mix_name, sized_name
 from hf_synth.experiments.results import Results, Worth
 from hf_synth.experiments.study_verdict import REPAIR, spoken, study_lead
 from hf_synth.models.base_models import TOY_NOTE
@@ -136,9 +136,9 @@ def arm_section(rows: Sequence[Row], metric: str, mark: str, pool: int | None = 
         scores = [len(cells), mean, interval_text(low, high, len(cells)), f"{np.mean(ece):.3f}" if ece else ""]
         counts = [f"{mean_of(cells, column):,.0f}" for column in ("gold_budget", "n_train")]
         lines.append([name(cells[0]), size, *([base] if many else []), *scores, *counts])
-        label = f"{size} gold: {name(cells[0])}" + (f" ({base})" if many else "")
+        label = sized_name(group.gold_size, name(cells[0])) + (f" ({base})" if many else "")
         ends = (_NAN, _NAN) if low is None or high is None else (low, high)
-        intervals.append(Interval(label, mean, *ends, group.strategy == "gold"))
+        intervals.append(Interval(label, mean, *ends))
     few = max(len(cells) for cells in groups.values())
     axis = f"{metric_name(metric)}, mean over seeds ({too_few(few) or '95% CI'})"
     plot = interval_plot(intervals[:_MAX_INTERVALS], title="Score by training mix", axis=axis, simulated=mark)
@@ -146,7 +146,7 @@ def arm_section(rows: Sequence[Row], metric: str, mark: str, pool: int | None = 
     head += ["95% CI over seeds", "ECE"]
     head += ["gold budget", "rows trained on"]
     text = (
-        "Each line is one training mix, the mean of its runs (seeds); gold alone stands out in the picture. The gold "
+        "Each line is one training mix, the mean of its runs (seeds). The gold "
         "budget counts every human label that a run used, in whatever stage; rows of the same text count once. "
         f"Intervals by Student's t, {_CORRECTED}; none with fewer than {MIN_SEEDS} seeds, and none where every seed "
         "has all the gold there is."
@@ -167,7 +167,7 @@ def curve_section(rows: Sequence[Row], metric: str, mark: str, pool: int | None 
     lines = []
     if mixtures:
         best = max(mixtures, key=lambda g: mean_of(mixtures[g], metric))
-        label = f"{best.gold_size:,} gold: {name(mixtures[best][0])}"
+        label = sized_name(best.gold_size, name(mixtures[best][0]))
         lines.append(Reference(label, mean_of(mixtures[best], metric)))
     series = [Series(f"gold alone, {short_name(base)}", points, emphasis=True) for base, points in curves.items()]
     title, x_axis = "Learning curve of gold alone, and the best mixture", "gold rows (log scale)"
@@ -222,7 +222,7 @@ def ratio_section(rows: Sequence[Row], metric: str, mark: str, pool: int | None 
         if gold[base, size] and mixture.startswith("gold"):
             by_ratio[0.0] = gold[base, size]
     series = [
-        Series(f"{size:,} gold: {mixture}", [_point(r, cells, metric, pool) for r, cells in sorted(by_ratio.items())])
+        Series(sized_name(size, mixture), [_point(r, cells, metric, pool) for r, cells in sorted(by_ratio.items())])
         for (_, size, mixture), by_ratio in list(values.items())[:_MAX_CURVES]
     ]
     title, x_axis = "Score by number of synthetic rows", "synthetic rows for each gold row"

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from hf_synth.experiments.grid import MIXTURES
 from hf_synth.experiments.groups import Group, Row, grouped, interval_text, mean_of, naming, over_seeds
-from hf_synth.experiments.names import metric_name, mix_name
+from hf_synth.experiments.names import metric_name, mix_name, sized_name
 from hf_synth.experiments.results import Results, Worth
 from hf_synth.reports.page import Lead, State, Tile
 
@@ -94,10 +94,10 @@ def _score_verdict(results: Results) -> tuple[str, State, list[str]]:
             return f"Nothing is known of synthetic notes: all {lost} runs with them failed.", "bad", []
         mean, low, high = over_seeds(groups[best := _best(groups, metric)], metric, results.gold_pool)
         limits = interval_text(low, high, len(groups[best]))
-        what = f"{metric_name(metric)} {mean:.3f} ({limits}) by {name(groups[best][0])} of {best.gold_size:,} rows"
+        what = f"{metric_name(metric)} {mean:.3f} ({limits}) by {sized_name(best.gold_size, name(groups[best][0]))}"
         return f"No mix with synthetic notes was planned; the best score is {what}.", "", []
     best = _best(mixes, metric)
-    text = f"{best.gold_size:,} gold rows, {name(mixes[best][0])}: {_written(mixes[best], results)}"
+    text = f"{sized_name(best.gold_size, name(mixes[best][0]))}: {_written(mixes[best], results)}"
     same = (rows for g, rows in groups.items() if g.strategy == "gold" and g[:2] == best[:2])  # base model and size
     gold = next(same, None)
     against = f"; gold alone: {_written(gold, results)}" if gold else ""
@@ -121,5 +121,5 @@ def _score_tile(results: Results) -> Tile:
     best = _best(groups, results.metric)
     mean, low, high = over_seeds(groups[best], results.metric, results.gold_pool)
     limits = interval_text(low, high, len(groups[best]))
-    what = f"{best.gold_size:,} gold: {name(groups[best][0])}"
+    what = sized_name(best.gold_size, name(groups[best][0]))
     return Tile(f"{mean:.3f}", f"best {metric_name(results.metric)}", f"{what}; {limits}")

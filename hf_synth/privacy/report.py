@@ -170,7 +170,7 @@ def _glance_section(findings: Findings, *, model: bool) -> Section:
     if not findings.compared and left:
         why = "nothing was found in them, but copies were not looked for"
         glance[0] = ["? not known", left, _share(left, rows), why]
-    glance += [["! was not checked", count, "", what] for count, what in _unchecked(findings, model=model)]
+    glance += [["! not checked", count, "", what] for count, what in _unchecked(findings, model=model)]
     table = Table(["", "rows", "share", "why"], glance, align="lrrl")
     return Section("What may leave, and what not", text, tables=[table])
 
@@ -184,7 +184,7 @@ def _reasons(findings: Findings) -> str:
     counts = refusals(findings, findings.refused)
     most = sorted(counts, key=lambda flag: -counts[flag])[:3]
     reasons = [f"{counts[flag]:,} `{flag}`" for flag in most]
-    return ("all rows, since too many copy gold: " if findings.verdict != "ok" else "") + (", ".join(reasons) or "–")
+    return ("all rows, since too many copy gold: " if findings.verdict != "ok" else "") + (", ".join(reasons) or "none")
 
 
 def _unchecked(findings: Findings, *, model: bool) -> Iterator[tuple[int | None, str]]:
@@ -228,7 +228,7 @@ def _flags_section(findings: Findings) -> Section:
     rows = [line for line in _flag_lines(findings) if line[1]]
     numbers = list(findings.refused)
     text = "No row has a flag that refuses it." if not numbers else (
-        f"{len(numbers):,} {'row has' if len(numbers) == 1 else 'rows have'} a flag that refuses it. Rows, counted "
+        f"{len(numbers):,} {'row is' if len(numbers) == 1 else 'rows are'} refused because of a flag. Rows, counted "
         f"from 0: {', '.join(str(i) for i in numbers[:_SHOWN])}{' and more' if len(numbers) > _SHOWN else ''}. Every "
         "row's flags are in `findings.parquet` beside this page; `hf-synth audit ... --show` prints the words in "
         "question in a terminal."

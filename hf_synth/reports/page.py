@@ -258,15 +258,22 @@ def lead_markdown(lead: Lead) -> str:
     return "\n\n".join(_lead_blocks(lead))
 
 
+def _md_code(text: str) -> str:
+    """Return a text as code on one line, whatever backticks it has."""
+    line = clean(text).replace("\n", " ")
+    fence = "`" * (1 + max(map(len, re.findall("`+", line)), default=0))
+    return f"{fence}{line}{' ' if line.endswith('`') else ''}{fence}"
+
+
 def _lead_blocks(lead: Lead) -> list[str]:
     blocks = [_md_block(lead.verdict)]
     if lead.alarm:
         title, text, command = lead.alarm
-        lines = [f"**{md_escaped(title)}**", md_escaped(text), f"`{clean(command)}`" if command else ""]
+        lines = [f"**{md_escaped(title)}**", md_escaped(text), _md_code(command) if command else ""]
         blocks.append("\n>\n".join(f"> {line}" for line in lines if line))
     tiles = [f"- {_md_block(t.name)}: {md_escaped(f'{t.value} ({t.note})' if t.note else t.value)}" for t in lead.tiles]
     points = [f"- {_md_block(point)}" for point in lead.points]
-    steps = [f"- {_md_block(text)}: `{clean(command)}`" for text, command in lead.steps]
+    steps = [f"- {_md_block(text)}: {_md_code(command)}" for text, command in lead.steps]
     if steps:
         steps = ["What to do next:", "", *steps]
     return blocks + ["\n".join(lines) for lines in (tiles, points, steps) if lines]

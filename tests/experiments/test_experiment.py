@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -26,6 +27,7 @@ from hf_synth.experiments.cells import hold_back
 from hf_synth.experiments.diagnostics import calibration_section
 from hf_synth.experiments.experiment import outline
 from hf_synth.experiments.grid import GRIDS, Cell, Grid, ScoringProtocol, plan, read_grid, with_fields
+from hf_synth.experiments.groups import grouped
 from hf_synth.experiments.leakage import check_model, check_synthetic, copies, gold_budget
 from hf_synth.experiments.results import comparisons
 from hf_synth.gold.adoption import read_dataset
@@ -189,12 +191,19 @@ def test_an_encoder_is_asked_about_swapped_patients(base: Path, tmp_path: Path) 
 def test_the_report_has_every_part(study: Any) -> None:
     said = (study.out / "report.md").read_text(encoding="utf-8")
     for title in ("Gold equivalence", "Score by training mix", "Learning curve", "Ratio curve", "Differences",
-                  "Rare classes", "Cost against labelling", "What correction did", "Calibration", "Rejected answers"):  # fmt: skip
+                  "Rare classes", "Cost against labelling", "What correction did", "Calibration",
+                  "Rejected answers"):  # fmt: skip
         assert f"## {title}" in said, title
     page = (study.out / "report.html").read_text(encoding="utf-8")
     assert "<svg" in page
     assert "<script" not in page
     assert any("is worth" in str(worth) for worth in study.worths)
+    assert said.split("\n\n")[1].startswith("It is not clear whether synthetic notes are worth it: ")
+    table = said.split("## Score by training mix")[1].split("## ")[0]
+    assert table.count("| 2 seeds: no interval |") == len(grouped(study.main))
+    assert not re.search(r"\d to \d", table), "two seeds have no interval"
+    assert "| generators |" not in said
+    assert "- generators: toy\n" in said
 
 
 def test_the_calibration_of_runs_is_pooled(study: Any) -> None:
@@ -203,11 +212,8 @@ def test_the_calibration_of_runs_is_pooled(study: Any) -> None:
     assert section is not None
     beneath = section.tables[-1].rows
     drawn = {row[1] for row in beneath}
-    assert drawn == {
-        "20 gold: gold alone",
-        *(d for d in drawn if "uncorrected" in d),
-        *(d for d in drawn if "argmax" in d),
-    }
+    mixes = [d for d in drawn if "uncorrected" in d or "argmax" in d]
+    assert drawn == {"20 gold alone", *mixes}
     assert len(drawn) == 3
     for name in drawn:
         rows = [row for row in beneath if row[:2] == ["Calibration on the test rows", name]]
@@ -255,11 +261,14 @@ def test_a_failed_cell_stops_no_other_and_is_tried_again(tmp_path: Path) -> None
     assert {(f["seed"], f["error"], f["message"]) for f in made.failed} == {(1, "ValueError", "")}
     assert len(made.rows) == 4 + 2
     assert "ValueError" in (made.out / "report.md").read_text()
+    assert "> **2 of 8 runs failed**" in (made.out / "report.md").read_text()
+    assert 'class="alarm"' in (made.out / "report.html").read_text()
     assert "some text" not in (made.out / "report.md").read_text()
     broken = False
     mended = run(tmp_path / "out", made={"writer": sometimes})
     assert not mended.failed
     assert len(mended.rows) == 8
+    assert 'class="alarm"' not in (made.out / "report.html").read_text()
 
 
 def test_differences_are_paired_and_adjusted() -> None:

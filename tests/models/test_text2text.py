@@ -20,6 +20,7 @@ from hf_synth.errors import ColumnError, HfSynthError, ModelError, OverlapError,
 from hf_synth.evaluation.comparison import compare
 from hf_synth.evaluation.evaluation import Scores, evaluate, score
 from hf_synth.experiments.journey import run
+from hf_synth.experiments.names import metric_name
 from hf_synth.generation.answers import parse
 from hf_synth.generation.generation import generate
 from hf_synth.generation.prompts import render
@@ -449,7 +450,7 @@ def test_a_whole_journey(kind: str, bases: dict[str, Path], hub: Any, tmp_path: 
     assert list(made.scores) == ["gold_60", both]
     assert made.scores[both].model["rows"]["gold"] == 60
     assert sum(made.scores[both].model["rows"].values()) == 100
-    assert main in (tmp_path / "out" / "scores.svg").read_text()
+    assert metric_name(main) in (tmp_path / "out" / "scores.svg").read_text()
 
     model, scores = made.models[both], made.scores[both]
     where = {"endpoint": hub.url, "token": hub.token, "private": False}

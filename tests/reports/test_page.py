@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import re
 import stat
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -15,9 +16,12 @@ from support.svg_checks import HOSTILE, TAGS, Reader, every_plot
 
 from hf_synth.errors import OutputError
 from hf_synth.reports.page import (
+    Lead,
     Section,
     Table,
+    Tile,
     clean,
+    lead_markdown,
     markdown,
     markdown_table,
     md_escaped,
@@ -36,7 +40,7 @@ SOME = 15  # examples of each property
 
 PAGE_TAGS = {"html", "head", "meta", "title", "style", "body", "header", "h1", "p", "dl", "dt", "dd", "nav", "ol", "li",
              "a", "main", "section", "h2", "ul", "figure", "div", "table", "caption", "thead", "tbody", "tr", "th",
-             "td", "code"}  # fmt: skip
+             "td", "code", "details", "summary", "strong", "span", "b", "pre"}  # fmt: skip
 
 
 @given(texts, texts, texts)
@@ -46,10 +50,15 @@ def test_no_text_gets_out_of_a_page(a: str, b: str, c: str) -> None:
         Section(a, b, note=c, tables=[Table([a, b], [[b, c], [c, 0.5]], c)]),
         Section(b, c, every_plot(a, b, c)),
     ]
+    lead = Lead(b, "bad", (a, b, c), [Tile(a, b, c, "good")], [c], [(a, b)])
     text = page(a, sections, simulated=b, facts=[(c, a)])
     text.encode("utf-8")
+    folded = [replace(section, folded=True) for section in sections[:1]]
+    led = page(a, folded, simulated=c, facts=[(b, c)], lead=lead)
     reader = Reader(text)
     assert not reader.open
+    assert not Reader(led).open
+    reader.tags += Reader(led).tags
     assert not reader.comments
     assert {tag for tag, _ in reader.tags} <= PAGE_TAGS | TAGS
     for _, attributes in reader.tags:
@@ -57,6 +66,46 @@ def test_no_text_gets_out_of_a_page(a: str, b: str, c: str) -> None:
         assert not {"src", "action", "srcset", "data", "xlink:href", "style"} & set(attributes)
         assert re.fullmatch(r"#s\d+", attributes.get("href") or "#s1")
     assert "".join(reader.of("h1")) == clean(a).replace("`", "") or "`" in a
+
+
+def test_a_lead_is_said_before_all_else() -> None:
+    alarm = ("1 of 2 failed", "Because.", "hf-synth 'a b' `c`")
+    tiles = [Tile("0.7", "score", "0.6 to 0.8"), Tile("3", "rows")]
+    lead = Lead("It works.", "good", alarm, tiles, ["A point."], [("Do it", "hf-synth x")])
+    hidden = Section("Notes", "a note of somebody", private=True)
+    text = markdown("T", [hidden, Section("S", "more", folded=True)], simulated="a toy", facts=[("n", 1)], lead=lead)
+    assert text == (
+        "# T\n\nIt works.\n\n> **1 of 2 failed**\n>\n> Because.\n>\n> ``hf-synth 'a b' `c` ``\n\n"
+        "- score: 0.7 (0.6 to 0.8)\n- rows: 3\n\n- A point.\n\nWhat to do next:\n\n- Do it: `hf-synth x`\n\n"
+        "> **Simulated:** a toy\n\n- n: 1\n\n## S\n\nmore\n"
+    )
+    assert text.startswith(f"# T\n\n{lead_markdown(lead)}")
+    seen = page("T", [hidden, Section("S", "more", folded=True)], simulated="a toy", facts=[("n", 1)], lead=lead)
+    order = ["It works.", "1 of 2 failed", "Simulated: a toy", "0.6 to 0.8", "A point.", "hf-synth x", "a note of"]
+    assert [seen.index(words) for words in order] == sorted(seen.index(words) for words in order)
+    assert "<nav" not in seen
+    assert '<details class="part"><summary><h2 id="s2">S</h2></summary>' in seen
+    assert seen.count("Simulated: ") == 1
+
+
+def test_a_table_that_is_too_wide_for_a_phone_is_a_list_there() -> None:
+    small = Table(["label", "rows"], [["grade_0", 12], ["grade_1", 7]])
+    assert not small.is_wide()
+    assert Table([f"column {i}" for i in range(6)], [["a", *[0.5] * 5]]).is_wide()
+    assert Table(["label", "why"], [["a", "word " * 20]]).is_wide()
+    assert Table(["name", "n"], [["x" * 60, 1]]).is_wide()
+    assert not Table(["a"], []).is_wide()
+    text = page("t", [Section("s", tables=[Table(["a", "<b>"], [["x", "word " * 20]])])])
+    assert 'class="wide stack"' in text
+    assert 'data-name="&lt;b&gt;"' in text
+    assert 'class="wide stack"' not in page("t", [Section("s", tables=[small])])
+
+
+def test_numbers_of_a_picture_are_folded_beneath_it() -> None:
+    table = Table(["a", "b"], [["x", 1]])
+    with_plot = page("t", [Section("s", plots=every_plot("a", "b", "c")[:1], tables=[table])])
+    assert with_plot.index("<svg") < with_plot.index('<details class="numbers">') < with_plot.index("<table>")
+    assert "<details" not in page("t", [Section("s", tables=[table])])
 
 
 def test_code_is_the_only_mark() -> None:
@@ -72,6 +121,10 @@ def test_markdown_reads_as_text(a: str, b: str, c: str) -> None:
     markdown_it = pytest.importorskip("markdown_it")
     rows = [[b, c], [c, 0.5]]
     text = markdown(a, [Section(b, c, note=a, tables=[Table([a, b], rows, c)])], simulated=b, facts=[(c, a)])
+    lead = Lead(a, "bad", (), [Tile(b, c, a)], [c], [])
+    led = markdown_it.MarkdownIt("commonmark").parse(markdown("t", [], lead=lead))
+    assert [t.tag for t in led if t.type == "heading_open"] == ["h1"]
+    assert not [t for t in led if t.type in ("fence", "code_block", "html_block", "hr", "table_open")]
     tokens = markdown_it.MarkdownIt("commonmark").enable("table").parse(text)
     inner = [t for token in tokens for t in (token.children or [])]
     kinds = {t.type for t in inner}
@@ -141,6 +194,7 @@ def test_a_report_that_cannot_be_written_leaves_the_old_one(tmp_path: Path, monk
 
 def test_page_is_laid_out_for_all() -> None:
     reader = Reader(page("A report", sample_report.sections(), simulated="a toy"))
+    assert sum(t.startswith("Simulated: ") for _, t in reader.texts) == 1
     assert [tag for tag, _ in reader.tags].count("h1") == 1
     assert ("html", {"lang": "en"}) in reader.tags
     assert {a.get("scope") for tag, a in reader.tags if tag == "th"} == {"col", "row"}

@@ -53,11 +53,11 @@ class Tab:
         await self.ask("Emulation.setEmulatedMedia", media=media, features=features)
         return True
 
-    async def look(self, scheme: str = "light", width: int = 900, height: int = 1200) -> bytes:
-        """Return the whole page as a PNG."""
+    async def look(self, scheme: str = "light", width: int = 900, height: int = 1200, *, mobile: bool = False) -> bytes:
+        """Return the whole page as a PNG; on a mobile device bars of scrolling take no room."""
         await self.show(scheme)
         await self.ask("Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=1,
-                       mobile=False)  # fmt: skip
+                       mobile=mobile)  # fmt: skip
         told = await self.ask("Page.captureScreenshot", format="png", captureBeyondViewport=True)
         return base64.b64decode(told["data"])
 

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from pathlib import Path
 
 from hf_synth.evaluation.statistics import wilson
-from hf_synth.reports.page import Section, Table, write_report
+from hf_synth.reports.page import Lead, Section, Table, Tile, write_report
 from hf_synth.reports.plots import (
     Bin,
     Interval,
@@ -102,6 +103,26 @@ def sections() -> list[Section]:
     ]  # fmt: skip
 
 
+LEAD = Lead(
+    "The verdict: 200 gold + 800 corrected notes of a sample, macro-F1 0.74 (0.69-0.77).", "unsure",
+    ("2 of 9 runs failed", "2 because of a made-up cause.", "hf-synth experiment sample --out " + "x" * 99),
+    [Tile("0.74", "macro-F1", "95% CI 0.69-0.77"), Tile("+0.14", "over gold alone", "95% CI 0.09 to 0.18", "good"),
+     Tile("412 of 1,600", "labels changed", "", "bad")],
+    ["The worst label is grade_1."], [("Look at it", "hf-synth sample 'a b'"), ("Then", "hf-synth audit x")],
+)  # fmt: skip
+
+
 def write(folder: Path) -> Path:
     facts = [("task", "sample"), ("rows", 1243), ("share", 0.25)]
     return write_report(folder, "A sample report: made-up numbers", sections(), simulated=MADE_UP, facts=facts)
+
+
+def write_with_lead(folder: Path) -> Path:
+    """Write a page with all that a page can have: a lead, folded parts, a wide table, a table of long texts."""
+    wide = Table([f"column number {i}" for i in range(9)], [[f"row_{i}", *[0.5] * 8] for i in range(3)], "A wide table")
+    told = ["A sample note of no patient. " * 20, "a", "b", "because " * 12]
+    notes = Table(["note", "LLM said", "now", "why"], [told] * 2, "Notes", align="llll")
+    first = [Section("Notes", tables=[notes], private=True), Section("Wide", tables=[wide])]
+    rest = [replace(section, folded=True) for section in sections()]
+    facts = [("task", "sample"), ("a_long_fact", "y" * 90)]
+    return write_report(folder, "A sample report", [*first, *rest], simulated=MADE_UP, facts=facts, lead=LEAD)
