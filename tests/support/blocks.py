@@ -93,7 +93,7 @@ def run_page(page: Path, folder: Path, here: Mapping[str, str]) -> Iterator[str]
     for block in blocks(page):
         if not block.is_run:
             continue
-        code = block.code.replace("\\\n", " ")
+        code = re.sub(r" *\\\n *", " ", block.code)  # one command, one line
         for old, new in here.items():
             code = re.sub(old, new, code, flags=re.M)
         if block.language == "bash":
