@@ -88,11 +88,12 @@ def run_page(page: Path, folder: Path, here: Mapping[str, str]) -> Iterator[str]
     Args:
         here: regular expressions and what replaces them on this machine.
     """
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "ignore"}
+    ours = os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH"))))  # this tree's hf_synth
+    environment = {**os.environ, "PYTHONPATH": ours, "OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "ignore"}
     for block in blocks(page):
         if not block.is_run:
             continue
-        code = block.code.replace("\\\n", " ")
+        code = re.sub(r" *\\\n *", " ", block.code)  # one command, one line
         for old, new in here.items():
             code = re.sub(old, new, code, flags=re.M)
         if block.language == "bash":
