@@ -166,7 +166,7 @@ def read_audited(file: File, task: Task | None = None) -> Audited:
         raise RowError(name, None, "holds no audited row")
     if not probabilities:
         return Audited(labels, rejected=rejected)
-    audited, blank = with_design(labels, probabilities, strata, rejected)
+    audited, blank = _with_design(labels, probabilities, strata, rejected)
     if blank:
         strata_count = len(set(strata.values()))
         raise RowError(
@@ -175,7 +175,7 @@ def read_audited(file: File, task: Task | None = None) -> Audited:
     return audited
 
 
-def with_design(
+def _with_design(
     labels: Mapping[Any, Any],
     probabilities: Mapping[Any, float],
     strata: Mapping[Any, str],

@@ -100,7 +100,7 @@ def wilson_bounds(hits: npt.ArrayLike, n: npt.ArrayLike) -> tuple[Floats, Floats
 
 
 def design_share(
-    right: npt.ArrayLike, weights: npt.ArrayLike, strata: Sequence[Any] | None = None
+    right: npt.ArrayLike, weights: npt.ArrayLike, strata: Sequence[Any] | npt.NDArray[Any] | None = None
 ) -> tuple[float, float, float]:
     """Estimate a share of all rows from a sample drawn with unequal probabilities, with its 95% interval.
 
@@ -130,7 +130,8 @@ def design_share(
             variance = n / max(1, n - 1) * float((weight**2 * (hit - share) ** 2).sum()) / total**2
             rows = min(rows, share * (1 - share) / variance)
     else:
-        codes = np.unique(np.asarray(strata, dtype=object), return_inverse=True)[1]
+        names = strata if isinstance(strata, np.ndarray) else np.asarray(strata, dtype=object)
+        codes = np.unique(names, return_inverse=True)[1]
         size, part, squares = (np.bincount(codes, w) for w in (weight, weight * hit, weight**2))
         drawn, free = size**2 / squares, n - int(codes.max()) - 1
         held = (part / size * drawn + 1) / (drawn + 2)

@@ -126,8 +126,15 @@ def outcomes(reviewers: Mapping[str, Decisions]) -> dict[str, Outcome]:
 
 
 def disagreements(reviewers: Mapping[str, Decisions]) -> list[str]:
-    """Return the ids of the notes on which reviewers disagree and which nobody has settled."""
-    return [row for row, outcome in outcomes(reviewers).items() if outcome.do == DIFFER]
+    """Return the ids of the notes on which reviewers differ and which nobody has settled."""
+    first: dict[str, Answer] = {}
+    differ: dict[str, None] = {}
+    for name in sorted(reviewers):
+        for row, answer in reviewers[name].answers.items():
+            other = first.setdefault(row, answer)
+            if other.do != answer.do or other.label != answer.label:
+                differ[row] = None
+    return [row for row in differ if not any(row in d.finals for d in reviewers.values())]
 
 
 def choices(row: str, reviewers: Mapping[str, Decisions]) -> list[tuple[str, str]]:

@@ -46,6 +46,8 @@
 
   document.addEventListener("click", event => {
     if (event.target.closest("#ask-help")) help.showModal();
+    const comment = event.target.closest(".comment summary")?.parentElement;
+    if (comment && !comment.open) setTimeout(() => comment.querySelector("textarea").focus()); // once it is open
   });
 
   document.addEventListener("keydown", event => {
@@ -57,12 +59,8 @@
     const found = place.querySelector(`[data-key="${wanted}"]`);
     if (!found) return;
     event.preventDefault();
-    if (found.matches("summary")) {
-      found.parentElement.open = true;
-      place.querySelector("textarea").focus();
-    } else if (!busy) {
-      found.click();
-    }
+    if (found.matches("summary") && found.parentElement.open) place.querySelector("textarea").focus();
+    else if (!busy) found.click();
   });
 
   keysOn.checked = sessionStorage.getItem("keys") !== "off";

@@ -11,15 +11,18 @@ import hashlib
 import json
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hf_synth.correction.audited import PROBABILITY, STRATUM, audit_sample, with_design
+import numpy as np
+
+from hf_synth.correction.audited import PROBABILITY, STRATUM, audit_sample
 from hf_synth.errors import ColumnError, OutputError
 from hf_synth.evaluation.statistics import design_share, wilson
-from hf_synth.review.decisions import LABEL, REJECT, Decisions
+from hf_synth.review.decisions import LABEL, REJECT, Answer, Decisions
 from hf_synth.task.folders import write_private
-from hf_synth.task.labels import label_names, row_digests
+from hf_synth.task.labels import Floats, Ints, label_names, row_digests
 from hf_synth.task.task import Task
 
 if TYPE_CHECKING:
@@ -27,6 +30,7 @@ if TYPE_CHECKING:
 
 USED = ("kept", "relabelled")
 _MARK = 16  # hex digits of a text's digest
+_BLANK, _RIGHT, _WRONG, _REJECTED = range(4)  # what an answer says of a label
 FORMAT = 1  # of the files; changes with their layout
 
 
@@ -113,22 +117,39 @@ class SampleSheet:
         return Progress(list(self.items), self._noise(own))
 
     def _noise(self, own: Decisions) -> Noise | None:
-        """Estimate the share of wrong labels in the folder; None while a stratum has no answer."""
-        answers = {id: own.answers[id] for id, item in self.items.items() if item.used and id in own.answers}
-        labels = {id: answer.label for id, answer in answers.items() if answer.do == LABEL}
-        rejected = frozenset(id for id, answer in answers.items() if answer.do == REJECT)
-        drawn = [item for item in self.items.values() if item.used]
-        probabilities = {item.id: item.probability for item in drawn}
-        audited, blank = with_design(labels, probabilities, {item.id: item.stratum for item in drawn}, rejected)
-        if blank or len(labels) < 2:
+        """Estimate the share of wrong labels in the folder; None while a stratum has no answer.
+
+        Notes with an answer stand for the others of their stratum, as `audited.read_audited` weighs them.
+        """
+        labels, codes, size = self._used
+        states = (_state(own.answers.get(id), label) for id, label in labels)
+        state = np.fromiter(states, dtype=np.int64, count=len(labels))
+        looked = np.bincount(codes, (state != _BLANK) * size)
+        labelled = (state == _RIGHT) | (state == _WRONG)
+        n = int(labelled.sum())
+        if n < 2 or (looked == 0).any():
             return None
-        wrong = [self.items[id].label != label for id, label in labels.items()]
-        weights, strata = [audited.weights[id] for id in labels], [audited.strata[id] for id in labels]
-        if max(weights) - min(weights) < 1e-9 and len(set(strata)) < 2:
-            share, (low, high) = sum(wrong) / len(wrong), wilson(sum(wrong), len(wrong))
+        weights = ((np.bincount(codes, size) / looked)[codes] * size)[labelled]
+        wrong, strata = (state == _WRONG)[labelled], codes[labelled]
+        if np.ptp(weights) < 1e-9 and np.ptp(strata) == 0:
+            share, (low, high) = float(wrong.mean()), wilson(int(wrong.sum()), n)
         else:
             share, low, high = design_share(wrong, weights, strata)
-        return Noise(share, low, high, len(wrong), sum(wrong), "all labels in the folder")
+        return Noise(share, low, high, n, int(wrong.sum()), "all labels in the folder")
+
+    @cached_property
+    def _used(self) -> tuple[list[tuple[str, str]], Ints, Floats]:
+        """The ids and labels of the notes whose label is used, their strata, and how many rows each stands for."""
+        used = [item for item in self.items.values() if item.used]
+        names = {name: code for code, name in enumerate(dict.fromkeys(item.stratum for item in used))}
+        codes = np.array([names[item.stratum] for item in used], dtype=np.int64)
+        return [(item.id, item.label) for item in used], codes, np.array([1 / item.probability for item in used])
+
+
+def _state(answer: Answer | None, label: str) -> int:
+    if answer is None or answer.do not in (LABEL, REJECT):
+        return _BLANK
+    return _REJECTED if answer.do == REJECT else _RIGHT if answer.label == label else _WRONG
 
 
 def shuffled(ids: Collection[str], seed: int) -> list[str]:

@@ -44,7 +44,12 @@ async def press(page: Tab, key: str, *, wait: bool = True) -> None:
     """Press a key, and wait until the page shows what came of it."""
     before = await page.value(COUNT)
     for kind in ("keyDown", "keyUp"):
-        await page.ask("Input.dispatchKeyEvent", type=kind, key=key, **({"text": key} if kind == "keyDown" else {}))
+        await page.ask(
+            "Input.dispatchKeyEvent",
+            type=kind,
+            key=key,
+            **({"text": key} if kind == "keyDown" and len(key) == 1 else {}),
+        )
     await changed(page, before, wait)
 
 
