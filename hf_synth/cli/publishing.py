@@ -359,6 +359,7 @@ def _scores(path: Path | None) -> Scores | None:
 def _confirmed(verdict: Verdict, args: Namespace) -> bool:
     """Ask before anything is sent; where nobody can be asked, --yes is needed."""
     if args.yes:
+        print(verdict.changes)
         return True
     if not sys.stdin.isatty():
         print(f"hf-synth: to push to {verdict.hub} where nobody can be asked, say --yes", file=sys.stderr)

@@ -28,6 +28,7 @@ from urllib.parse import urlsplit
 from hf_synth.llm.endpoints import is_local
 from hf_synth.privacy.findings import MAX_COPIED_SHARE, Findings
 from hf_synth.privacy.membership import Exposure
+from hf_synth.publishing.changes import Changes
 from hf_synth.task.columns import Access, strictest
 from hf_synth.task.display import Displayed, listed
 from hf_synth.task.labels import MARKS, column_of, gold_marks, row_digests
@@ -62,6 +63,7 @@ class Verdict(Displayed):
         push: whether it is to be pushed there.
         export: the export folder; None until it is written.
         url, commit, tag: of the repository, once pushed and read back.
+        changes: what it changes in the repository; None where it is not to be pushed, or that was not looked at.
     """
 
     kind: Kind
@@ -78,6 +80,7 @@ class Verdict(Displayed):
     url: str | None = None
     commit: str | None = None
     tag: str | None = None
+    changes: Changes | None = None
 
     @property
     def pushed(self) -> bool:
@@ -101,6 +104,7 @@ class Verdict(Displayed):
         """Return plain values."""
         plain = {name: getattr(self, name) for name in self.__dataclass_fields__}
         plain |= {"reasons": list(self.reasons), "counts": dict(self.counts), "pushed": self.pushed}
+        plain["changes"] = None if self.changes is None else self.changes.to_json()
         return plain | {"export": None if self.export is None else str(self.export)}
 
     def __str__(self) -> str:
@@ -116,6 +120,8 @@ class Verdict(Displayed):
             lines.append("  " + ", ".join(f"{n:,} {what}" for what, n in self.counts.items()))
         if self.export:
             lines.append(f"  export folder: {self.export}")
+        if self.changes is not None and not self.pushed:
+            lines += [f"  {line}" for line in str(self.changes).splitlines()]
         if self.pushed:
             tag = f", tag {self.tag}" if self.tag else ""
             lines.append(f"  published: {self.url} ({visibility}{gated}), commit {self.commit}{tag}")

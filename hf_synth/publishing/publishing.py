@@ -13,6 +13,8 @@ A refusal is a `Verdict` with `allowed=False`: only an entry of the publishing l
 from __future__ import annotations
 
 import json
+import secrets
+import tempfile
 from collections.abc import Mapping
 from dataclasses import astuple, replace
 from pathlib import Path
@@ -35,9 +37,9 @@ from hf_synth.publishing.gate import (
 from hf_synth.publishing.history import Releases, releases_of, strangers
 from hf_synth.publishing.looking import Look, look_at_model, look_at_rows
 from hf_synth.publishing.remote import Repository
-from hf_synth.publishing.writing import AnyPolicy, physionet_name
+from hf_synth.publishing.writing import AnyPolicy, DatasetRelease, physionet_name
 from hf_synth.task.columns import Access
-from hf_synth.task.folders import WORK, write_private
+from hf_synth.task.folders import WORK, clear_disk_errors, write_private
 from hf_synth.task.task import Task
 
 if TYPE_CHECKING:
@@ -180,6 +182,8 @@ def publish_model(
 def _publish(task: Task, hub: Repository, request: Request, found: Look) -> Verdict:
     """Decide, write and push what was looked at."""
     verdict, known = _decide(task, hub, request, found)
+    if request.dry_run and verdict.allowed and request.push:
+        verdict = _foreseen(task, hub, request, found, verdict)
     if request.dry_run or not verdict.allowed:
         return _refused(task, hub, request, verdict, found.log)
     path = _export_folder(task, request, verdict.access)
@@ -187,6 +191,23 @@ def _publish(task: Task, hub: Repository, request: Request, found: Look) -> Verd
     verdict = replace(verdict, export=path, reasons=(*verdict.reasons, *written.remarks))
     log = {**written.facts, **found.log, "content": written.export.content}
     return _push(task, hub, request, verdict, written.export, known, log)
+
+
+def _foreseen(task: Task, hub: Repository, request: Request, found: Look, verdict: Verdict) -> Verdict:
+    """Return the verdict of a dry run with what the rows would change: they are written to a folder that is deleted.
+
+    A model is not written twice.
+    """
+    if not isinstance(found.release, DatasetRelease):
+        return replace(verdict, reasons=(*verdict.reasons, "what changes in the repository is shown before a push"))
+    path = _export_folder(task, request, verdict.access)
+    beside = next(folder for folder in path.absolute().parents if folder.is_dir())
+    salt = path.parent / WORK / "salt"
+    with clear_disk_errors(path), tempfile.TemporaryDirectory(prefix=".dry-run-", dir=beside) as place:
+        key = release.salt_of(path.parent) if salt.is_file() else secrets.token_bytes(32)
+        written = found.release.write(hub, request, Path(place) / path.name, key)
+        changes = hub.changes(task, written.export.path, written.export.seal, verdict, request)
+    return replace(verdict, changes=changes)
 
 
 def _decide(task: Task, hub: Repository, request: Request, found: Look) -> tuple[Verdict, Releases]:
@@ -250,23 +271,25 @@ def _push(
     if not request.push and verdict.access == "credentialed":
         hint = f"for PhysioNet: submit it as a derived project, e.g. {physionet_name(task, hub.repo_id)!r}"
         verdict = replace(verdict, reasons=(*verdict.reasons, hint))
-    if request.push and (request.confirm is None or request.confirm(verdict)):
-        note, keep_gate = f"Access: {verdict.access}", request.gated is None
-        try:
+    try:
+        if request.push:
+            verdict = replace(verdict, changes=hub.changes(task, path, written.seal, verdict, request))
+        if request.push and (request.confirm is None or request.confirm(verdict)):
+            note, keep_gate = f"Access: {verdict.access}", request.gated is None
             pushed = hub.push(
                 path, written.seal, private=verdict.private, gated=verdict.gated, keep_gate=keep_gate, tag=request.tag,
                 note=note, known=known, content=written.content, squash=request.squash,
             )  # fmt: skip
-        except PublishError as error:
-            release.record(path.parent, "push failed", **facts, error=str(error))
-            raise
-        result = {"url": pushed.url, "commit": pushed.commit, "tag": pushed.tag, "gated": pushed.gated}
-        if not pushed.changed:
-            same = "the repository held the same files already: nothing was uploaded"
-            verdict = replace(verdict, reasons=(*verdict.reasons, same))
-        verdict = replace(verdict, url=pushed.url, commit=pushed.commit, tag=pushed.tag, gated=pushed.gated)
-        release.record(path.parent, "push", **(facts | result | {"uploaded": pushed.changed}))
-    elif request.push:
-        verdict = replace(verdict, reasons=(*verdict.reasons, "not confirmed: nothing was sent"))
+            result = {"url": pushed.url, "commit": pushed.commit, "tag": pushed.tag, "gated": pushed.gated}
+            if not pushed.changed:
+                same = "the repository held the same files already: nothing was uploaded"
+                verdict = replace(verdict, reasons=(*verdict.reasons, same))
+            verdict = replace(verdict, url=pushed.url, commit=pushed.commit, tag=pushed.tag, gated=pushed.gated)
+            release.record(path.parent, "push", **(facts | result | {"uploaded": pushed.changed}))
+        elif request.push:
+            verdict = replace(verdict, reasons=(*verdict.reasons, "not confirmed: nothing was sent"))
+    except PublishError as error:
+        release.record(path.parent, "push failed", **facts, error=str(error))
+        raise
     write_private(path.parent / WORK / f"{path.name}.verdict.json", json.dumps(verdict.to_json(), indent=1) + "\n")
     return verdict

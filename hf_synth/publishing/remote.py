@@ -18,12 +18,14 @@ from pathlib import Path
 from typing import Any
 
 from hf_synth.errors import PublishError
+from hf_synth.publishing.changes import Changes, Present, changes_of, is_compared
 from hf_synth.publishing.client import clear_errors, client, endpoint_of
-from hf_synth.publishing.gate import Gated, Kind, Visible
+from hf_synth.publishing.gate import Gated, Kind, Request, Verdict, Visible
 from hf_synth.publishing.history import ATTRIBUTES, Commit, Reach, Releases, differing, is_plain, strangers
 from hf_synth.publishing.sealed import Seal, copy_sealed, sealed_file
 from hf_synth.reports.progress import stage
 from hf_synth.task.folders import work_folder
+from hf_synth.task.task import Task
 
 _OURS = {"dataset": (".parquet",), "model": (".safetensors",)}
 # Files that other tools may have pushed, beside which nothing is published: pickles, tables, archives, logs.
@@ -110,6 +112,36 @@ class Repository:
             except RepositoryNotFoundError:
                 return None
         return "private" if info.private else "public"
+
+    def changes(self, task: Task, folder: Path, seal: Seal, verdict: Verdict, request: Request) -> Changes:
+        """Compare an export with what the repository holds now; nothing is sent.
+
+        Raises:
+            PublishError: the Hub cannot be reached, or the repository holds files that are never published.
+        """
+        from huggingface_hub.errors import RepositoryNotFoundError
+
+        wanted: dict[str, Any] = {"private": verdict.private, "gated": verdict.gated, "tag": request.tag or "v1"}
+        work = tempfile.TemporaryDirectory(prefix="present-", dir=work_folder(folder.parent))
+        with work as place, clear_errors(self.repo_id, "looking at what it holds"), client(self.endpoint):
+            api, to = self._api(), Path(place)
+            try:
+                info = api.repo_info(**self._where)
+            except RepositoryNotFoundError:
+                return changes_of(task, None, folder, seal, (), wanted)
+            files, tags = self._files(api, info.sha), self._tags(api)
+            for name in (n for n, (size, _) in files.items() if is_compared(n, size)):
+                api.hf_hub_download(
+                    **self._where, filename=name, revision=info.sha, local_dir=to, cache_dir=to / ".cache",
+                    force_download=True,
+                )  # fmt: skip
+            present = Present(bool(info.private), info.gated or False, files, list(tags), to)
+            stale, changed = self._difference(seal, files, everything=request.squash)
+            if request.gated is None and not verdict.gated:  # a gate stays that nobody asked to open
+                wanted["gated"] = info.gated or False
+            if request.tag is None:
+                wanted["tag"] = self._next_tag(tags, None if stale or changed else info.sha)
+            return changes_of(task, present, folder, seal, stale, wanted)
 
     def reach(self, known: Releases) -> Reach:
         """Return what the repository can reach: the commits of every ref, and what else would be shown.
@@ -347,14 +379,15 @@ class Repository:
 
     def _tag(self, api: Any, tag: str | None, tags: Mapping[str, str], commit: str) -> str:
         """Tag a commit, unless it has a tag that fits, and return the tag."""
-        mine = [
-            name for name, target in tags.items() if target == commit and (name == tag or _NUMBERED.fullmatch(name))
-        ]
-        if mine and tag in (None, *mine):
-            return tag or max(mine, key=_number)
-        name = tag or f"v{max((_number(t) for t in tags), default=0) + 1}"
-        api.create_tag(**self._where, tag=name, revision=commit)
+        name = tag or self._next_tag(tags, commit)
+        if tags.get(name) != commit:
+            api.create_tag(**self._where, tag=name, revision=commit)
         return name
+
+    def _next_tag(self, tags: Mapping[str, str], commit: str | None) -> str:
+        """Return the newest of v1, v2, ... that a commit has, or else the next one."""
+        mine = [name for name, target in tags.items() if target == commit and _NUMBERED.fullmatch(name)]
+        return max(mine, key=_number) if mine else f"v{max((_number(t) for t in tags), default=0) + 1}"
 
     def withdraw(self, card: str, tag: str | None, done: dict[str, Any], left: list[str]) -> None:
         """Withdraw a release with its history: the whole repository, or one tag of it.

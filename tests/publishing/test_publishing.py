@@ -143,6 +143,7 @@ def test_no_call_makes_credentialed_rows_public(tmp_path: Path, monkeypatch: pyt
         "push",
         lambda hub, folder, seal, *, private, **_: sent.append((hub.endpoint, private)) or _published(hub),
     )
+    monkeypatch.setattr(Repository, "changes", lambda *given: None)  # no Hub is there
     rows, gold = synthetic_rows(CREDENTIALED), gold_rows(CREDENTIALED)
     findings = audit(OPEN, rows, gold=gold)  # of the same rows in every call
     monkeypatch.setattr("hf_synth.publishing.looking.audit", lambda *given, **more: findings)

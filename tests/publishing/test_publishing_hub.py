@@ -114,16 +114,16 @@ def test_a_lost_race_is_one_sentence_and_leaves_the_other_alone(
     where: dict[str, Any], api: HfApi, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     publish_dataset(OPEN, synthetic_rows(OPEN), "org/race", **where)
-    files = remote.Repository._files
+    begin = remote.Repository._begin
 
     def meanwhile(self: Any, *args: Any) -> Any:
-        seen = files(self, *args)
+        seen = begin(self, *args)
         api.create_commit(
             "org/race", [CommitOperationAdd("notes.md", b"mine")], commit_message="another", repo_type="dataset"
         )
         return seen
 
-    monkeypatch.setattr(remote.Repository, "_files", meanwhile)
+    monkeypatch.setattr(remote.Repository, "_begin", meanwhile)
     with pytest.raises(PublishError, match="somebody else changed"):
         publish_dataset(OPEN, synthetic_rows(OPEN, 20), "org/race", **where)
     assert "notes.md" in api.list_repo_files("org/race", repo_type="dataset")
@@ -165,7 +165,13 @@ def test_a_model_loads_with_plain_transformers(model: Path, where: dict[str, Any
 
 def test_a_model_of_restricted_data_stays_private(model: Path, where: dict[str, Any], api: HfApi) -> None:
     task = replace(RESTRICTED)
-    assert publish_model(task, model, None, "org/site-model", gold=gold_rows(task), **where).pushed
+    dry = publish_model(task, model, None, "org/site-model", gold=gold_rows(task), dry_run=True, **where)
+    assert "shown before a push" in dry.reasons[-1]
+    verdict = publish_model(task, model, None, "org/site-model", gold=gold_rows(task), **where)
+    assert verdict.pushed
+    assert verdict.changes is not None
+    assert verdict.changes.files["model.safetensors"][0] == "added"
+    assert verdict.changes.rows_added == {}
     info = api.model_info("org/site-model")
     assert info.private
     assert info.gated == "manual"
