@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import argparse
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 
 from written import NOTE
+
+from hf_synth.cli.parsing import Parser, verbs_of
 
 SKILL_HEAD = """---
 name: hf-synth
@@ -29,7 +31,9 @@ description: {about}
 
 ## How to work
 
-1. `hf-synth gold TABLE` shows the columns of a table and the command to type. `hf-synth tasks` lists known tasks.
+1. `hf-synth init TABLE` looks at a table and writes `hf_synth.toml`, from which later verbs take their options.
+   `hf-synth gold TABLE` shows the columns alone. `hf-synth tasks` lists known tasks, `hf-synth status DIR` the stages
+   of a folder and the next command, `hf-synth doctor` what would stop a journey.
 2. The folder that `gold` wrote is the TASK of all later verbs. Each verb reads the folder of the verb before:
    gold -> generate -> correct -> augment -> train -> evaluate -> publish. `run` does generate to evaluate at once
    and writes `report.html`.
@@ -68,11 +72,11 @@ def skill_page() -> str:
         ]
         lines += [f"- `{_metavar(a)}`: {_help(a)}" for a in places]
         own = [a for a in _options(parser) if (_names(a), a.help) not in shared]
-        lines += [f"- `{_usage(a)}`{' (required)' if a.required else ''}: {_help(a)}" for a in own]
+        lines += [f"- `{_usage(a)}`{' (required)' if a in parser.must else ''}: {_help(a)}" for a in own]
         joint = [a for a in _options(parser) if (_names(a), a.help) in shared]
         if joint:
             lines += [
-                "- shared: " + ", ".join(f"`{_names(a)[-1]}`" + (" (required)" if a.required else "") for a in joint)
+                "- shared: " + ", ".join(f"`{_names(a)[-1]}`" + (" (required)" if a in parser.must else "") for a in joint)
             ]
         lines += [""]
     lines += ["## Shared options", ""]
@@ -85,37 +89,29 @@ def skill_page() -> str:
     return "\n".join(lines) + "\n"
 
 
-def _verbs() -> Iterator[tuple[str, str, argparse.ArgumentParser]]:
+def _verbs() -> Iterator[tuple[str, str, Parser]]:
     """Yield each verb, its line and its parser; verbs of verbs ("hub serve") as verbs of their own."""
     from hf_synth.cli import cli
 
     for name, row in cli.VERBS.items():
-        whole = cli._parser(name)
-        parser = _subparsers(whole)[name]
+        parser = cli.verb_parser(name)
         yield from _below(name, row[-1] if isinstance(row, tuple) else parser.description or "", parser)
 
 
-def _below(name: str, line: str, parser: argparse.ArgumentParser) -> Iterator[tuple[str, str, argparse.ArgumentParser]]:
-    below = _subparsers(parser)
+def _below(name: str, line: str, parser: Parser) -> Iterator[tuple[str, str, Parser]]:
+    below = verbs_of(parser)
     if not below:
         yield name, line.rstrip("."), parser
     for verb, sub in below.items():
         yield from _below(f"{name} {verb}", sub.description or verb, sub)
 
 
-def _subparsers(parser: argparse.ArgumentParser) -> Mapping[str, argparse.ArgumentParser]:
-    for action in parser._actions:
-        if isinstance(action, argparse._SubParsersAction):
-            return action.choices  # type: ignore[return-value]
-    return {}
-
-
-def _options(parser: argparse.ArgumentParser) -> list[argparse.Action]:
+def _options(parser: Parser) -> list[argparse.Action]:
     return [a for a in parser._actions if a.option_strings and not isinstance(a, argparse._HelpAction)]
 
 
-def _positionals(parser: argparse.ArgumentParser) -> list[argparse.Action]:
-    return [a for a in parser._actions if not a.option_strings and not isinstance(a, argparse._SubParsersAction)]
+def _positionals(parser: Parser) -> list[argparse.Action]:
+    return list(getattr(parser, "places", ()))
 
 
 def _names(action: argparse.Action) -> tuple[str, ...]:

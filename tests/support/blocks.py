@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from hf_synth.cli import cli
+from hf_synth.cli.parsing import read_options, verb_below
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 WRITTEN = ("messages.md", "api.md")  # from the code, by docs/pages.py
@@ -72,11 +73,15 @@ def wrong_with(words: list[str]) -> str:
         return "" if extras <= known else f"pyproject.toml has no extra {extras - known}"
     if words[0] != "hf-synth":
         return "" if words[0] in PROGRAMS else f"{words[0]} is no program that these pages name"
-    verb = next((word for word in words[1:] if not word.startswith("-")), "")
+    if len(words) < 2 or words[1] in ("--help", "--help-all", "--version"):
+        return ""
+    if words[1] not in cli.VERBS:
+        return f"there is no verb {words[1]!r}"
     said = io.StringIO()
     with contextlib.redirect_stderr(said), contextlib.redirect_stdout(io.StringIO()):
         try:
-            cli._parser(verb).parse_args(words[1:])
+            parser, rest = verb_below(cli.verb_parser(words[1]), words[2:])
+            read_options(parser, rest)
         except SystemExit as stop:
             return "" if stop.code in (0, None) else said.getvalue().strip().splitlines()[-1]
     return ""
