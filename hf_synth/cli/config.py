@@ -33,6 +33,7 @@ _MOST_BYTES = 1 << 20
 _BARE = re.compile(r"[A-Za-z0-9_-]+")
 _LINE_KEY = re.compile(r"""\s*("[^"]*"|'[^']*'|[A-Za-z0-9_-]+)\s*=""")
 _LINE_TABLE = re.compile(r"\s*\[\s*([^\[\]]+?)\s*\]")
+_NAMED_VALUES = ("sampling", "set", "option")  # options that take NAME=VALUE
 _SECRET_KEY = re.compile(r"(^|-)(token|key|secret|password|passwd|apikey|credentials?)$")
 # tokens of Hugging Face, OpenAI and its likes, GitHub; a URL with a password or a key in it
 _SECRET_VALUE = re.compile(
@@ -49,10 +50,11 @@ def read_config(path: Path) -> Values:
         UsageError: the file cannot be read, is no TOML, or holds a secret.
     """
     try:
-        if path.stat().st_size > _MOST_BYTES:
+        with path.open("rb") as file:
+            content = file.read(_MOST_BYTES + 1)
+        if len(content) > _MOST_BYTES:
             raise UsageError(f"{path} is no configuration: it is larger than 1 MB")
-        text = path.read_bytes().decode("utf-8-sig")
-        values = _normal(tomllib.loads(text))
+        values = _normal(tomllib.loads(content.decode("utf-8-sig")))
     except FileNotFoundError:
         raise UsageError(f"there is no configuration file {path}; `hf-synth init` writes one") from None
     except OSError as error:
@@ -95,9 +97,8 @@ def is_secret(key: str, value: Any) -> bool:
         return any(is_secret(key, part) for part in value)
     if isinstance(value, bool) or value is None:
         return False
-    # NAME=VALUE of --sampling and --set: what stands before the first "="
-    name = str(value).partition("=")[0] if "=" in str(value) and " " not in str(value).partition("=")[0] else ""
-    named = any(_SECRET_KEY.search(k.lower().replace("_", "-")) for k in (key, name) if k)
+    names = [key, str(value).partition("=")[0]] if key in _NAMED_VALUES else [key]
+    named = any(_SECRET_KEY.search(name.strip().lower().replace("_", "-")) for name in names)
     return named or bool(_SECRET_VALUE.search(str(value)))
 
 

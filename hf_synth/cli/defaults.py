@@ -10,7 +10,7 @@ import os
 import shlex
 import sys
 from argparse import Action, Namespace
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -74,8 +74,8 @@ def config_for(parser: Parser, named: Mapping[str, Any], verbs: Iterable[str], p
 
 
 def _check_owner(path: Path) -> None:
-    """Check that a configuration that nobody named is the user's own: in a shared folder it could be anyone's."""
-    if hasattr(os, "getuid") and path.stat().st_uid not in (os.getuid(), 0):
+    """Check that a configuration that nobody named is of the user, or of the folder's owner: /tmp is everybody's."""
+    if hasattr(os, "getuid") and path.stat().st_uid not in (os.getuid(), 0, Path().stat().st_uid):
         raise UsageError(f"{path} belongs to another user: name it with --config, or leave it out with --no-config")
 
 
@@ -136,12 +136,13 @@ def _known(key: str, above: tuple[str, ...], verbs: list[str], parsers: Parsers)
     return any(key in keys for keys in _all_keys(above, verbs, parsers))
 
 
-def _all_keys(above: tuple[str, ...], verbs: list[str], parsers: Parsers) -> list[dict[str, Action]]:
-    """Return the keys of all verbs that a table is for; of every verb where there is no table."""
-    names = verbs if not above else [above[0]]
-    found = [leaf for name in names for leaf in _leaves(parsers(name))]
+def _all_keys(above: tuple[str, ...], verbs: list[str], parsers: Parsers) -> Iterator[dict[str, Action]]:
+    """Yield the keys of each verb that a table is for; of every verb where there is no table."""
     prog = " ".join(["hf-synth", *above])
-    return [keys_of(leaf) for leaf in found if not above or f"{leaf.prog} ".startswith(f"{prog} ")]
+    for name in verbs if not above else [above[0]]:
+        for leaf in _leaves(parsers(name)):
+            if not above or f"{leaf.prog} ".startswith(f"{prog} "):
+                yield keys_of(leaf)
 
 
 def _unknown(key: str, above: tuple[str, ...], verbs: list[str], parsers: Parsers) -> str:

@@ -38,6 +38,14 @@ COMMON: dict[str, tuple[str, ...]] = {
         "--gold", "--llm", "--base-url", "--base-model", "--corrector", "--method", "--audited", "--rounds", "--out",
         "--dry-run",
     ),
+    "init": (
+        "--out", "--work", "--yes", "--text-column", "--label-column", "--group-column", "--meaning", "--llm",
+        "--base-url", "--base-model",
+    ),
+    "review": (
+        "--reviewer", "--show-llm", "--blind", "--export", "--per-label", "--n", "--error", "--realism", "--gold",
+        "--port",
+    ),
     "label": (
         "--llm", "--base-url", "--gold", "--as", "--text-column", "--access", "--votes", "--out", "--concurrency",
         "--timeout",
@@ -67,11 +75,11 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
     ),
     "init": (
         "hf-synth init notes.csv",
-        "hf-synth init work/gold",
-        "hf-synth init notes.csv --json",
+        "hf-synth init notes.csv --text-column message --label-column urgency --yes",
+        "hf-synth init clinic --work work",
     ),
-    "doctor": ("hf-synth doctor", "hf-synth doctor --json", "hf-synth doctor --quiet"),
-    "status": ("hf-synth status work", "hf-synth status work --json", "hf-synth status work --quiet"),
+    "doctor": ("hf-synth doctor", "hf-synth doctor --llm smollm2", "hf-synth doctor --json"),
+    "status": ("hf-synth status", "hf-synth status work", "hf-synth status work --json"),
     "tasks": (
         "hf-synth tasks",
         "hf-synth tasks --gold /secure/data",
@@ -119,8 +127,8 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
     ),
     "review": (
         "hf-synth review work/corrected",
-        "hf-synth review work/corrected --json",
-        "hf-synth review work/corrected --quiet",
+        "hf-synth review work/corrected --reviewer ana --per-label 10",
+        "hf-synth review work/corrected --export",
     ),
     "label": (
         "hf-synth label work/gold notes.parquet --llm mistral --base-url http://127.0.0.1:8000/v1 --out work/labels",

@@ -61,7 +61,7 @@ class Parser(argparse.ArgumentParser):
         for parser in verbs_of(self).values():
             parser.finish()
 
-    def shown_options(self) -> list[Action]:
+    def short_options(self) -> list[Action]:
         """Return the options that --help shows."""
         own = [action for action in options_of(self) if action.dest not in _SHARED]
         if self.common:
@@ -80,7 +80,7 @@ class Parser(argparse.ArgumentParser):
 
     def format_help(self) -> str:
         """Return the short help: arguments, common options, how many more there are, examples."""
-        common = self.shown_options()
+        common = self.short_options()
         more = [a for a in options_of(self) if a not in common and a.dest not in _SHARED]
         shared = [a for a in options_of(self) if a.dest in _SHARED and a.dest not in ("help", "no_config")]
         sections = [("common options" if more else "options", common)]

@@ -73,7 +73,13 @@ def test_what_is_refused_is_one_sentence(tmp_path: Path, text: str, says: str) -
 
 
 def test_what_only_looks_like_a_secret_is_taken(tmp_path: Path) -> None:
-    values = {"max-tokens": 900, "token-file": "t", "sampling": ["seed=1"], "set": ["label_smoothing_factor=0.1"]}
+    values = {
+        "max-tokens": 900,
+        "token-file": "t",
+        "sampling": ["seed=1"],
+        "set": ["label_smoothing_factor=0.1"],
+        "meaning": ["key=opens"],
+    }
     assert read_config(write_config(tmp_path / "c.toml", values)) == values
 
 
@@ -85,7 +91,11 @@ def test_what_cannot_be_written_leaves_no_file(tmp_path: Path, value: dict[str, 
 
 
 def test_a_missing_file_a_folder_and_bytes(tmp_path: Path) -> None:
-    for path, says in ((tmp_path / "no.toml", "there is no configuration file"), (tmp_path, "is a directory")):
+    for path, says in (
+        (tmp_path / "no.toml", "there is no configuration file"),
+        (tmp_path, "is a directory"),
+        (Path("/dev/zero"), "larger than 1 MB"),
+    ):
         with pytest.raises(UsageError, match=says):
             read_config(path)
     (tmp_path / "b.toml").write_bytes(b"a = '\xff'")

@@ -10,6 +10,7 @@ import time
 from argparse import Namespace
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -154,7 +155,7 @@ def test_publish_says_whether_anything_was_sent(
     assert capsys.readouterr().err == "hf-synth: stopped; nothing was sent; run the same command again\n"
 
     def push(*_: object, **how: Any) -> None:
-        assert how["confirm"](None)
+        assert how["confirm"](SimpleNamespace(changes=""))
         signal.raise_signal(signal.SIGINT)
 
     monkeypatch.setattr(hf_synth, "publish_dataset", push)
