@@ -196,7 +196,8 @@ def _own_table(args: Namespace, ask: Ask) -> _Looked:
     gold |= {"kind": args.kind if args.kind != "single_label" else None, "skip-empty": bool(look.left_out) or None}
     gold |= {"meaning": [f"{label}={text}" for label, text in meanings.items()] or None}
     gold |= {"access": access_of if args.access or access_of != "restricted" else None}
-    gold |= {"validation": 0.1 if look.rows >= _ENOUGH and "validation" not in look.splits else None}
+    cut = look.splits and "validation" not in look.splits and look.rows >= _ENOUGH  # a single table is split anyway
+    gold |= {"validation": 0.1 if cut else None}
     gold["out"] = str(args.work / "gold")
     return _Looked(look.task, gold, look.rows)
 

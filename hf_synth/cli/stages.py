@@ -20,7 +20,7 @@ from typing import Any
 from hf_synth.cli.options import Result, gold_path
 from hf_synth.errors import HfSynthError
 from hf_synth.models.record import FACTS
-from hf_synth.task.columns import MANIFEST
+from hf_synth.task.columns import MANIFEST, STATUSES
 from hf_synth.task.folders import edited_files, file_digest, read_manifest, write_private
 
 ORDER = ("gold", "generate", "correct", "augment", "train", "evaluate", "publish")  # verbs of the journey
@@ -73,10 +73,11 @@ class Stage:
         """The LLM, the method of correction, or the base model that it was made with; "" where none was used."""
         facts = self.facts
         if self.kind in ("generate", "label"):
-            return str(facts.get("generator") or facts.get(_RAN_WITH, {}).get("llm") or "")
+            return str(facts.get("generator") or self.options.get("llm") or "")
         if self.kind == "correct":
-            base = facts.get(_RAN_WITH, {}).get("base_model")
-            return str((facts.get("policy") or {}).get("method") or "") + (f" with {base}" if base else "")
+            method, ran = str((facts.get("policy") or {}).get("method") or ""), self.options
+            opinion = "" if method == "none" else ran.get("judge") or ran.get("base_model")
+            return method + (f" with {opinion}" if opinion else "")
         if self.kind == "train":
             return str(facts.get("base_model") or "")
         return ""
@@ -303,7 +304,9 @@ def _column_counts(path: Path, column: str) -> Counter[str]:
 
 
 def _counted(counts: Mapping[str, Any]) -> str:
-    return ", ".join(f"{n:,} {name}" for name, n in counts.items() if isinstance(n, int) and n)
+    order = {name: place for place, name in enumerate(("gold", *STATUSES))}
+    named = sorted(counts, key=lambda name: order.get(name, -1 if name == "train" else len(order)))
+    return ", ".join(f"{counts[name]:,} {name}" for name in named if isinstance(counts[name], int) and counts[name])
 
 
 def _score(facts: Mapping[str, Any]) -> str:

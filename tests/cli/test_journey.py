@@ -123,6 +123,9 @@ def test_notes_made_anew_put_what_follows_out_of_date(capsys: pytest.CaptureFixt
     words = next_of(out)
     assert words[:3] == ["correct", str(work / "gold"), str(work / "synthetic")]
     assert words[-4:] == ["--seed", "3", "--out", str(work / "corrected")]
+    run_config = work / "corrected" / "hf_synth_run.toml"  # its own options go before those that can be guessed
+    run_config.write_text('[correct]\nmethod = "none"\n', encoding="utf-8")
+    assert next_of(run(capsys, "status", work)[1]) == ["correct", "--config", str(run_config)]
     assert run(capsys, *words, *CHEAP["correct"], "-q")[0] == 0
     assert stages(work)["correct"] == ()
 
