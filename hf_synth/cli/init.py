@@ -278,7 +278,8 @@ def _meanings(args: Namespace, ask: Ask, task: Task) -> dict[str, str]:
         given[found] = meaning.strip()
     if ask is _asked and task.labels:
         print("\nWhat does each label mean? The LLM is told; an empty line leaves it out.")
-    asked = {label: given.get(label) or ask(f"  {label}", "") for label in task.labels}
+    # LABEL=TEXT cannot name a label with "=" in it
+    asked = {label: given.get(label) or ask(f"  {label}", "") for label in task.labels if "=" not in label}
     return {label: meaning for label, meaning in asked.items() if meaning}
 
 

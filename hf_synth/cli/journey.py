@@ -327,11 +327,19 @@ def known_after(args: Namespace, stage: Stage) -> Known:
 
 def _given(stages: Sequence[Stage]) -> Result:
     """Return the options that the commands of some stages were given; the last one decides."""
+    from hf_synth.llm.endpoints import is_local_host, parse_origin
+
     given: Result = {}
     for stage in stages:
         given |= stage.options
-        if stage.kind == "generate" and "llm" not in given and stage.facts.get("generator"):
+        if stage.kind == "generate" and "llm" not in given and isinstance(stage.facts.get("generator"), str):
             given["llm"] = stage.facts["generator"]
+    if "base_url" in given:
+        # a folder may come from somebody else: notes are led to no address elsewhere that it names
+        with contextlib.suppress(HfSynthError):
+            if is_local_host(parse_origin(given["base_url"]).host):
+                return given
+        del given["base_url"]
     return given
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
+import re
 from argparse import Namespace
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
@@ -36,6 +37,7 @@ _INPUTS: Mapping[str, tuple[tuple[str, ...], ...]] = {
 _READ = ("synthetic", "data", "model", "corrector", "notes", "folder")  # options that may name a stage's folder
 _MADE_OF, _RAN_WITH = "made_of", "ran_with"  # in a manifest
 _KEPT_OPTIONS = ("llm", "judge", "base_model", "base_url", "gold_size", "seed")
+_TASK_NAME = re.compile(r"[a-z][a-z0-9_]*(:[a-z0-9_]+)?")
 _MOST_JSON = 20 << 20  # bytes of a file that may hold scores
 
 
@@ -75,7 +77,8 @@ class Stage:
         if self.kind in ("generate", "label"):
             return str(facts.get("generator") or self.options.get("llm") or "")
         if self.kind == "correct":
-            method, ran = str((facts.get("policy") or {}).get("method") or ""), self.options
+            policy, ran = facts.get("policy"), self.options
+            method = str(policy.get("method") or "") if isinstance(policy, dict) else ""
             opinion = "" if method == "none" else ran.get("judge") or ran.get("base_model")
             return method + (f" with {opinion}" if opinion else "")
         if self.kind == "train":
@@ -86,7 +89,9 @@ class Stage:
     def options(self) -> Result:
         """Options that the verb was given, of those that later verbs need."""
         noted = self.facts.get(_RAN_WITH)
-        return dict(noted) if isinstance(noted, dict) else {}
+        kinds: dict[str, type] = {"gold_size": int, "seed": int}
+        plain = noted.items() if isinstance(noted, dict) else ()
+        return {name: v for name, v in plain if name in _KEPT_OPTIONS and isinstance(v, kinds.get(name, str))}
 
 
 # --- what lies in a folder ------------------------------------------------------------------------------------------
@@ -142,10 +147,12 @@ def _scores(path: Path) -> Stage | None:
 
 
 def _stage(kind: str, path: Path, written: Path, facts: Result) -> Stage | None:
-    task, version = facts.get("task"), facts.get("task_version")
-    if not kind:
+    if not kind or not isinstance(facts, dict):
         return None
-    return Stage(kind, path, str(task or ""), str(version or ""), written.stat().st_mtime, facts)
+    task, version = str(facts.get("task") or ""), str(facts.get("task_version") or "")
+    # a folder may come from somebody else: what is no plain name could be the path of a script, which would be run
+    task = task if _TASK_NAME.fullmatch(task) else ""
+    return Stage(kind, path, task, version[:20], written.stat().st_mtime, facts)
 
 
 def newest(stages: Iterable[Stage], task: str = "") -> dict[str, Stage]:
@@ -275,6 +282,13 @@ def _edited(stage: Stage) -> tuple[str, ...]:
 # --- rows -----------------------------------------------------------------------------------------------------------
 def _rows(stage: Stage) -> str:
     """Return how many rows a stage has, by split, status or source, in words."""
+    try:
+        return _rows_of(stage)
+    except (ValueError, TypeError, AttributeError, KeyError):  # a file that somebody else wrote
+        return "figures that cannot be read"
+
+
+def _rows_of(stage: Stage) -> str:
     facts, rows = stage.facts, stage.facts.get("rows")
     if stage.kind == "gold" and isinstance(rows, dict):
         return _counted(rows)

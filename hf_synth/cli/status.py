@@ -125,6 +125,8 @@ def _next(folder: Path, stages: Sequence[Stage], args: Namespace) -> str | None:
     outdated = next((latest[kind] for kind in ORDER[1:-1] if kind in latest and latest[kind].outdated), None)
     reached = [kind for kind in ORDER if kind in latest]
     words: list[str] | None = None
+    if not known.task:
+        return None
     if outdated is not None:
         if (again := repeating_command(outdated)) is not None:
             return shlex.join(again)

@@ -86,7 +86,7 @@ def test_a_table_of_excel_becomes_a_configuration(capsys: pytest.CaptureFixture[
         "2 rows without a text: left out",
         "1 row without a label: left out",
         "read as Windows-1252",
-        "'urgent' (37), 'Urgent' (1), 'URGENT ' (1) are one label: 'urgent'",
+        "'urgent' (36), 'Urgent' (1), 'URGENT ' (1) are one label: 'urgent'",
         "'urgnet' (first in line 11) occurs once and looks like 'urgent'",
         "nothing was asked",
         "only stands in for an LLM",
