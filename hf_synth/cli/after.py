@@ -5,7 +5,11 @@ This module is light, since every verb goes through it; what knows the journey i
 
 from __future__ import annotations
 
+import contextlib
+import logging
+import os
 from argparse import Namespace
+from collections.abc import Iterator
 from typing import Any
 
 _NOTED = ("generate", "correct", "regenerate", "augment", "train", "evaluate")  # what they read is noted
@@ -22,13 +26,29 @@ def run_verb(args: Namespace) -> Any:
     from hf_synth.cli.journey import after_verb
     from hf_synth.cli.stages import inputs_of, note_inputs
 
-    inputs = inputs_of(args) if args.verb in _NOTED else {}
+    inputs: dict[str, str] = {}
+    with _as_a_courtesy():
+        inputs = inputs_of(args) if args.verb in _NOTED else {}
     returned = args.run(args)
     result, code = returned if isinstance(returned, tuple) else (returned, 0)
     if code:
         return returned
-    if args.verb in _NOTED and not getattr(args, "dry_run", False) and getattr(args, "preview", None) is None:
-        note_inputs(args, inputs)
-    if not args.quiet and not args.json and (command := after_verb(args, result)) is not None:
-        print(f"next: {command}")
+    with _as_a_courtesy():
+        if args.verb in _NOTED and not getattr(args, "dry_run", False) and getattr(args, "preview", None) is None:
+            note_inputs(args, inputs)
+        if not args.quiet and not args.json and (command := after_verb(args, result)) is not None:
+            print(f"next: {command}")
     return returned
+
+
+@contextlib.contextmanager
+def _as_a_courtesy() -> Iterator[None]:
+    """Let nothing that is wrong here fail a verb whose work is done."""
+    try:
+        yield
+    except BrokenPipeError:
+        raise
+    except Exception as error:
+        if os.environ.get("HF_SYNTH_DEBUG") == "1":
+            raise
+        logging.getLogger(__name__).info("the next command is not known (%s)", type(error).__name__)

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hf_synth.cli.options import LLM_HELP, SIMULATOR, Result
-from hf_synth.errors import HfSynthError
+from hf_synth.errors import HfSynthError, LLMError
 
 if TYPE_CHECKING:
     from hf_synth.cli.machine import Check
@@ -43,6 +43,8 @@ def doctor(args: Namespace) -> tuple[Result, int]:
     """Check all that a journey needs; exit code 1 when something would stop it."""
     from hf_synth.cli.machine import machine_checks
 
+    if not args.wait > 0:
+        raise LLMError("--wait takes a number of seconds above 0")
     checks: list[Check] = []
     for found in (machine_checks(args.work), _llm_checks(args), _hub_checks(args)):
         for check in found:

@@ -196,7 +196,8 @@ def _own_table(args: Namespace, ask: Ask) -> _Looked:
     gold |= {"kind": args.kind if args.kind != "single_label" else None, "skip-empty": bool(look.left_out) or None}
     gold |= {"meaning": [f"{label}={text}" for label, text in meanings.items()] or None}
     gold |= {"access": access_of if args.access or access_of != "restricted" else None}
-    gold |= {"validation": 0.1 if look.rows >= _ENOUGH and "validation" not in look.splits else None}
+    cut = look.splits and "validation" not in look.splits and look.rows >= _ENOUGH  # a single table is split anyway
+    gold |= {"validation": 0.1 if cut else None}
     gold["out"] = str(args.work / "gold")
     return _Looked(look.task, gold, look.rows)
 
@@ -277,7 +278,8 @@ def _meanings(args: Namespace, ask: Ask, task: Task) -> dict[str, str]:
         given[found] = meaning.strip()
     if ask is _asked and task.labels:
         print("\nWhat does each label mean? The LLM is told; an empty line leaves it out.")
-    asked = {label: given.get(label) or ask(f"  {label}", "") for label in task.labels}
+    # LABEL=TEXT cannot name a label with "=" in it
+    asked = {label: given.get(label) or ask(f"  {label}", "") for label in task.labels if "=" not in label}
     return {label: meaning for label, meaning in asked.items() if meaning}
 
 

@@ -30,6 +30,7 @@ PLACES = {
 }  # fmt: skip
 _CARRIED = ("set", "base_access", "base_revision")  # options of `correct` that `train` takes as well
 CONFIG = "hf_synth.toml"  # which verbs read from the current folder
+RUN_CONFIG = "hf_synth_run.toml"  # in a stage's folder: the options that made it
 STAND_IN = "it only stands in for an LLM: name yours with --llm MODEL --base-url URL"
 
 
@@ -142,7 +143,18 @@ def push_command(release: Stage, known: Known) -> list[str]:
     facts = release.facts
     words = command_of("publish" if facts.get("kind") == "model" else "publish notes", known)
     at = words.index("--repo-id")
-    return [*words[:at], "--repo-id", str(facts.get("repo_id")), "--out", _word(release.path), "--push"]
+    words = [*words[:at], "--repo-id", str(facts.get("repo_id")), "--out", _word(release.path)]
+    return [*(without_configured(words, known) if known.configured else words), "--push"]
+
+
+def repeating_command(stage: Stage) -> list[str] | None:
+    """Return the command that makes a stage again with its own options; None where they were not written down."""
+    file = stage.path / RUN_CONFIG
+    try:
+        verbs = list(tomllib.loads(file.read_text(encoding="utf-8")))
+    except (OSError, ValueError, RecursionError):
+        return None
+    return ["hf-synth", verbs[0], "--config", _word(file)] if len(verbs) == 1 and verbs[0].isalpha() else None
 
 
 # The arguments of a command without dashes, as a configuration names them.
@@ -309,16 +321,25 @@ def known_after(args: Namespace, stage: Stage) -> Known:
         task = str(stage.path)
         return Known(task, folder, stages, None, carried, configuration(args)[0], _definition(task))
     gold = getattr(args, "gold", None)
+    gold = None if gold is not None and Path(args.task) == Path(gold) else gold  # TASK is enough
     return Known(args.task, folder, stages, gold, given, configuration(args)[0], _definition(args.task))
 
 
 def _given(stages: Sequence[Stage]) -> Result:
     """Return the options that the commands of some stages were given; the last one decides."""
+    from hf_synth.llm.endpoints import is_local_host, parse_origin
+
     given: Result = {}
     for stage in stages:
         given |= stage.options
-        if stage.kind == "generate" and "llm" not in given and stage.facts.get("generator"):
+        if stage.kind == "generate" and "llm" not in given and isinstance(stage.facts.get("generator"), str):
             given["llm"] = stage.facts["generator"]
+    if "base_url" in given:
+        # a folder may come from somebody else: notes are led to no address elsewhere that it names
+        with contextlib.suppress(HfSynthError):
+            if is_local_host(parse_origin(given["base_url"]).host):
+                return given
+        del given["base_url"]
     return given
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
+import re
 from argparse import Namespace
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
@@ -20,7 +21,7 @@ from typing import Any
 from hf_synth.cli.options import Result, gold_path
 from hf_synth.errors import HfSynthError
 from hf_synth.models.record import FACTS
-from hf_synth.task.columns import MANIFEST
+from hf_synth.task.columns import MANIFEST, STATUSES
 from hf_synth.task.folders import edited_files, file_digest, read_manifest, write_private
 
 ORDER = ("gold", "generate", "correct", "augment", "train", "evaluate", "publish")  # verbs of the journey
@@ -36,6 +37,7 @@ _INPUTS: Mapping[str, tuple[tuple[str, ...], ...]] = {
 _READ = ("synthetic", "data", "model", "corrector", "notes", "folder")  # options that may name a stage's folder
 _MADE_OF, _RAN_WITH = "made_of", "ran_with"  # in a manifest
 _KEPT_OPTIONS = ("llm", "judge", "base_model", "base_url", "gold_size", "seed")
+_TASK_NAME = re.compile(r"[a-z][a-z0-9_]*(:[a-z0-9_]+)?")
 _MOST_JSON = 20 << 20  # bytes of a file that may hold scores
 
 
@@ -73,10 +75,12 @@ class Stage:
         """The LLM, the method of correction, or the base model that it was made with; "" where none was used."""
         facts = self.facts
         if self.kind in ("generate", "label"):
-            return str(facts.get("generator") or facts.get(_RAN_WITH, {}).get("llm") or "")
+            return str(facts.get("generator") or self.options.get("llm") or "")
         if self.kind == "correct":
-            base = facts.get(_RAN_WITH, {}).get("base_model")
-            return str((facts.get("policy") or {}).get("method") or "") + (f" with {base}" if base else "")
+            policy, ran = facts.get("policy"), self.options
+            method = str(policy.get("method") or "") if isinstance(policy, dict) else ""
+            opinion = "" if method == "none" else ran.get("judge") or ran.get("base_model")
+            return method + (f" with {opinion}" if opinion else "")
         if self.kind == "train":
             return str(facts.get("base_model") or "")
         return ""
@@ -85,7 +89,9 @@ class Stage:
     def options(self) -> Result:
         """Options that the verb was given, of those that later verbs need."""
         noted = self.facts.get(_RAN_WITH)
-        return dict(noted) if isinstance(noted, dict) else {}
+        kinds: dict[str, type] = {"gold_size": int, "seed": int}
+        plain = noted.items() if isinstance(noted, dict) else ()
+        return {name: v for name, v in plain if name in _KEPT_OPTIONS and isinstance(v, kinds.get(name, str))}
 
 
 # --- what lies in a folder ------------------------------------------------------------------------------------------
@@ -141,10 +147,12 @@ def _scores(path: Path) -> Stage | None:
 
 
 def _stage(kind: str, path: Path, written: Path, facts: Result) -> Stage | None:
-    task, version = facts.get("task"), facts.get("task_version")
-    if not kind:
+    if not kind or not isinstance(facts, dict):
         return None
-    return Stage(kind, path, str(task or ""), str(version or ""), written.stat().st_mtime, facts)
+    task, version = str(facts.get("task") or ""), str(facts.get("task_version") or "")
+    # a folder may come from somebody else: what is no plain name could be the path of a script, which would be run
+    task = task if _TASK_NAME.fullmatch(task) else ""
+    return Stage(kind, path, task, version[:20], written.stat().st_mtime, facts)
 
 
 def newest(stages: Iterable[Stage], task: str = "") -> dict[str, Stage]:
@@ -274,6 +282,13 @@ def _edited(stage: Stage) -> tuple[str, ...]:
 # --- rows -----------------------------------------------------------------------------------------------------------
 def _rows(stage: Stage) -> str:
     """Return how many rows a stage has, by split, status or source, in words."""
+    try:
+        return _rows_of(stage)
+    except (ValueError, TypeError, AttributeError, KeyError):  # a file that somebody else wrote
+        return "figures that cannot be read"
+
+
+def _rows_of(stage: Stage) -> str:
     facts, rows = stage.facts, stage.facts.get("rows")
     if stage.kind == "gold" and isinstance(rows, dict):
         return _counted(rows)
@@ -303,7 +318,9 @@ def _column_counts(path: Path, column: str) -> Counter[str]:
 
 
 def _counted(counts: Mapping[str, Any]) -> str:
-    return ", ".join(f"{n:,} {name}" for name, n in counts.items() if isinstance(n, int) and n)
+    order = {name: place for place, name in enumerate(("gold", *STATUSES))}
+    named = sorted(counts, key=lambda name: order.get(name, -1 if name == "train" else len(order)))
+    return ", ".join(f"{counts[name]:,} {name}" for name in named if isinstance(counts[name], int) and counts[name])
 
 
 def _score(facts: Mapping[str, Any]) -> str:

@@ -108,23 +108,34 @@ def _facts(stage: Stage) -> Result:
 
 def _next(folder: Path, stages: Sequence[Stage], args: Namespace) -> str | None:
     """Return the command that makes the first stage that is out of date, or else the one that is missing."""
-    from hf_synth.cli.journey import command_of, configuration, known_in, next_command, push_command, without_configured
+    from hf_synth.cli.journey import (
+        command_of,
+        configuration,
+        known_in,
+        next_command,
+        push_command,
+        repeating_command,
+        without_configured,
+    )
     from hf_synth.cli.stages import ORDER, newest
 
     values, named = configuration(args)
     known = known_in(folder, stages=stages, configured=values)
     latest = newest(stages, next((s.task for s in stages if s.kind == "gold"), ""))
-    outdated = [kind for kind in ORDER[1:-1] if kind in latest and latest[kind].outdated]
+    outdated = next((latest[kind] for kind in ORDER[1:-1] if kind in latest and latest[kind].outdated), None)
     reached = [kind for kind in ORDER if kind in latest]
     words: list[str] | None = None
-    if outdated:
-        words = command_of(outdated[0], known)
+    if not known.task:
+        return None
+    if outdated is not None:
+        if (again := repeating_command(outdated)) is not None:
+            return shlex.join(again)
+        words = command_of(outdated.kind, known)
     elif reached and reached[-1] == "publish":
         release = latest["publish"]
-        words = None if _pushed(release) != NOT_PUSHED else push_command(release, known)
-        return None if words is None else shlex.join(words)
-    else:
-        words = next_command(reached[-1], known) if reached else None
+        return shlex.join([*push_command(release, known), *named]) if _pushed(release) == NOT_PUSHED else None
+    elif reached:
+        words = next_command(reached[-1], known)
     if words is None:
         return None
     return shlex.join([*without_configured(words, known), *named] if values else words)

@@ -38,7 +38,7 @@ def write(
 
 def excel(folder: Path) -> Path:
     """Write a table as people keep it in a German Excel: semicolons, Windows-1252, other spellings, empty cells."""
-    lines = rows()
+    lines = rows(120)
     lines[3][3], lines[6][3], lines[9][3] = "Urgent", "URGENT ", "urgnet"
     lines[20][2], lines[21][2], lines[22][3] = "", "  ", ""
     lines[31][0] = " p010"
@@ -81,12 +81,12 @@ def test_a_table_of_excel_becomes_a_configuration(capsys: pytest.CaptureFixture[
     assert code == 0, error
     for said in (
         "taken: text Nachricht, label Dringlichkeit, patient Patient_ID",
-        "57 rows with a text and a label, 20 patients",
+        "117 rows with a text and a label, 40 patients",
         "one patient has up to 3 rows",
         "2 rows without a text: left out",
         "1 row without a label: left out",
         "read as Windows-1252",
-        "'urgent' (17), 'Urgent' (1), 'URGENT ' (1) are one label: 'urgent'",
+        "'urgent' (36), 'Urgent' (1), 'URGENT ' (1) are one label: 'urgent'",
         "'urgnet' (first in line 11) occurs once and looks like 'urgent'",
         "nothing was asked",
         "only stands in for an LLM",
@@ -119,7 +119,7 @@ def test_gold_reads_what_init_wrote(capsys: pytest.CaptureFixture[str], tmp_path
     assert code == 0, error
     facts = json.loads(out.splitlines()[-1])
     assert facts["task"] == "triage"
-    assert sum(facts["rows"].values()) == 57
+    assert sum(facts["rows"].values()) == 117
     manifest = json.loads(Path("work/gold/hf_synth.json").read_text(encoding="utf-8"))
     assert (
         dict(zip(manifest["definition"]["labels"], manifest["definition"]["label_meanings"], strict=True))["admin"]
@@ -233,6 +233,9 @@ def test_folders_of_tables(capsys: pytest.CaptureFixture[str], tmp_path: Path) -
     assert run(capsys, "init", split)[0] == 0
     gold = tomllib.loads(Path("hf_synth.toml").read_text(encoding="utf-8"))["gold"]
     assert "validation" not in gold, "it has a validation table of its own"
+    (split / "validation.csv").unlink()
+    assert run(capsys, "init", split, "--out", "cut.toml")[0] == 0
+    assert tomllib.loads(Path("cut.toml").read_text(encoding="utf-8"))["gold"]["validation"] == 0.1
     two = tmp_path / "two"
     two.mkdir()
     for name in ("a", "b"):

@@ -123,6 +123,9 @@ def test_notes_made_anew_put_what_follows_out_of_date(capsys: pytest.CaptureFixt
     words = next_of(out)
     assert words[:3] == ["correct", str(work / "gold"), str(work / "synthetic")]
     assert words[-4:] == ["--seed", "3", "--out", str(work / "corrected")]
+    run_config = work / "corrected" / "hf_synth_run.toml"  # its own options go before those that can be guessed
+    run_config.write_text('[correct]\nmethod = "none"\n', encoding="utf-8")
+    assert next_of(run(capsys, "status", work)[1]) == ["correct", "--config", str(run_config)]
     assert run(capsys, *words, *CHEAP["correct"], "-q")[0] == 0
     assert stages(work)["correct"] == ()
 
@@ -189,6 +192,27 @@ def test_what_cannot_be_read_is_no_stage(capsys: pytest.CaptureFixture[str], wor
     code, out, error = run(capsys, "status", work)
     assert code == 0, error
     assert "rows that cannot be read" in out
+
+
+def test_a_folder_of_somebody_else_leads_nobody_astray(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    """A task that is a path would be run as a script, by `status` or by the command that it prints."""
+    script = tmp_path / "evil.py"
+    script.write_text(f"open({str(tmp_path / 'ran')!r}, 'w')\nTASKS = {{}}\n")
+    folder = tmp_path / "work" / "synthetic"
+    folder.mkdir(parents=True)
+    ran = {"base_url": "http://notes.example.org/v1", "llm": ["m"], "seed": "$(x)", "base_model": "b; rm -rf ."}
+    for task in (str(script), "clinic"):
+        facts = {"stage": "generate", "task": task, "task_version": "1", "policy": "x", "rows": [1], "ran_with": ran}
+        (folder / "hf_synth.json").write_text(json.dumps(facts))
+        code, out, error = run(capsys, "status", folder.parent)
+        assert code == 0, error
+        assert "evil.py" not in out
+        assert "example.org" not in out
+        assert not (tmp_path / "ran").exists()
+    assert "--base-model 'b; rm -rf .'" in out
+    scores = {"task": "clinic", "n": 1, "values": {"macro_f1": "x"}, "per_class": {}}
+    (folder.parent / "scores.json").write_text(json.dumps(scores))
+    assert "figures that cannot be read" in run(capsys, "status", folder.parent)[1]
 
 
 def test_no_next_line_where_none_is_wanted(capsys: pytest.CaptureFixture[str], work: Path) -> None:
