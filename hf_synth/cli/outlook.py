@@ -33,7 +33,9 @@ def train_outlook(task: Task, args: Namespace, rows: Dataset, validation: Datase
         steps, epochs = pace.plan(n, validated=scored > 0)
         seconds = pace.training(n, scored)
     early = ", or fewer if it stops early" if scored else ""
-    print(f"would train 1 model of {_base(task, args)} on {n:,} rows: {steps:,} steps in {epochs:,} epochs{early}")
+    print(
+        f"would train 1 model of {_model_name(task, args)} on {n:,} rows: {steps:,} steps in {epochs:,} epochs{early}"
+    )
     if scored:
         print(f"would score {scored:,} validation rows after each epoch")
     return _close(args, pace, seconds, {"rows": n, "validation_rows": scored, "steps": steps, "epochs": epochs})
@@ -62,7 +64,9 @@ def correct_outlook(task: Task, args: Namespace, rows: Dataset, gold: Dataset) -
         one = pace.training(planned.rows)
         read = planned.read * pace.read
         seconds = _sum(seconds, (planned.least * (one[0] + read / 2), planned.most * (one[1] + 2 * read)))
-    print(f"would train {_count(planned.least, planned.most)} of {_base(task, args)}, on {planned.rows:,} rows at most")
+    print(
+        f"would train {_count(planned.least, planned.most)} of {_model_name(task, args)}, on {planned.rows:,} rows at most"
+    )
     return _close(args, pace, seconds, facts | {"trainings": [planned.least, planned.most]})
 
 
@@ -93,7 +97,7 @@ def run_outlook(task: Task, args: Namespace, rows: Dataset | None, splits: Datas
             scoring = len(splits["test"]) * pace.read
             seconds = _sum(seconds, _sum(pace.training(size), (scoring / 2, scoring * 2)))
     few, many = planned.least + len(ARMS), planned.most + len(ARMS)
-    print(f"would train {_count(few, many)} of {_base(task, args)}: {_count(planned.least, planned.most)} to correct "
+    print(f"would train {_count(few, many)} of {_model_name(task, args)}: {_count(planned.least, planned.most)} to correct "
           f"labels, and one on each of {len(ARMS)} mixtures, scored on {len(splits['test']):,} test rows")  # fmt: skip
     if rows is None:
         print("  the time of the LLM is not known before it is asked, and is not among the seconds")
@@ -140,7 +144,7 @@ def _close(args: Namespace, pace: Pace | None, seconds: Seconds | None, facts: R
     return {"dry_run": True, **facts}
 
 
-def _base(task: Task, args: Namespace) -> str:
+def _model_name(task: Task, args: Namespace) -> str:
     return options.base_model_name(task, args)
 
 

@@ -324,12 +324,16 @@ def _opinions(task: Task, rows: Dataset, corrector: str | Path | Judge, gold: Da
 
 
 def _check_unseen(task: Task, corrector: str | Path, gold: Dataset) -> None:
-    seen = set(model_facts(corrector)["row_digests"])
-    both = sum(d in seen for d in row_digests(task, gold.select_columns(list(task.text_columns))))
+    facts = model_facts(corrector)
+    seen, stopped = set(facts["row_digests"]), set(facts.get("validation_digests") or ())
+    both = [d for d in row_digests(task, gold.select_columns(list(task.text_columns))) if d in seen]
     if both:
+        how = "was trained on" if not stopped & set(both) else "was trained on, or stopped early by,"
+        how = "was stopped early by" if stopped >= set(both) else how
         raise OverlapError(
-            f"the corrector was trained on {both} of the {len(gold)} gold rows: give gold that it never saw (a "
-            "validation split), or a fit function instead of a model"
+            f"the corrector {how} {len(both)} of the {len(gold)} gold rows, so they cannot measure it: give gold that "
+            "it never saw, such as the test split (--split test); or give no trained model, but let `correct` train "
+            "its own in folds (--base-model; in Python trainer_fit(task, base_model=..., work_dir=...))"
         )
 
 
