@@ -35,7 +35,7 @@ from hf_synth.models.inference import predict_proba
 from hf_synth.models.linear import linear_learner, shift, text_features
 from hf_synth.models.loading import model_folder
 from hf_synth.models.record import ModelAt, model_facts, weights_sha256
-from hf_synth.reports.progress import stage
+from hf_synth.reports.progress import shown, stage
 from hf_synth.task.access import overall_access
 from hf_synth.task.columns import UNLABELLED, annotation_columns, strictest
 from hf_synth.task.labels import (
@@ -119,6 +119,7 @@ def correct(
     coverage: float | None = None,
     coverage_by_class: bool = False,
     seed: int = 0,
+    progress: bool = False,
 ) -> Dataset:
     """Correct the labels of synthetic rows.
 
@@ -131,6 +132,7 @@ def correct(
     Args:
         synthetic: rows of `generate`, or any with the task's text columns and `llm_label`.
         corrector, gold, method, audited, coverage, coverage_by_class: as for `fit_policy`.
+        progress: show the progress: fold, epoch, loss and the time that is left.
 
     Returns:
         The same rows in the same order with `task.corrected_features()`; rejected rows as they were.
@@ -141,7 +143,8 @@ def correct(
         TaskError: unknown method, or a task whose labels cannot be corrected.
     """
     options = CorrectionOptions(method=method, audited=audited, coverage=coverage, coverage_by_class=coverage_by_class)
-    return correct_with_policy(task, synthetic, corrector, gold=gold, seed=seed, **options)[0]
+    with shown(progress):
+        return correct_with_policy(task, synthetic, corrector, gold=gold, seed=seed, **options)[0]
 
 
 def correct_with_policy(

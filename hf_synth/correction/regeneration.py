@@ -17,6 +17,7 @@ from hf_synth.correction.policy import Policy
 from hf_synth.errors import ColumnError, TaskError
 from hf_synth.generation.generation import Estimate, estimate, generate
 from hf_synth.llm.questions import Chat
+from hf_synth.reports.progress import shown
 from hf_synth.task.task import Prompt, Task
 
 if TYPE_CHECKING:
@@ -107,9 +108,10 @@ def regenerate_with_policy(
             _LOG.warning("%d rows are missing, and the generator gave no new one for them", missing.total())
             break
         known = _with_features(rows, generated.features)
-        rows, policy = correct_with_policy(
-            task, concatenate_datasets([known, fresh]), corrector, gold=gold, seed=seed, **correction
-        )
+        with shown(progress):
+            rows, policy = correct_with_policy(
+                task, concatenate_datasets([known, fresh]), corrector, gold=gold, seed=seed, **correction
+            )
         _LOG.info("round %d: %d rows were missing, %d came", number, missing.total(), len(fresh))
     return rows, policy
 
