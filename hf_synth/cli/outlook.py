@@ -95,9 +95,8 @@ def run_outlook(task: Task, args: Namespace, rows: Dataset | None, splits: Datas
             seconds = _sum(seconds, _sum(pace.training(size), (scoring / 2, scoring * 2)))
     few, many = planned.least + len(ARMS), planned.most + len(ARMS)
     models = f"{_count(few, many)} of {options.base_model_name(task, args)}"
-    print(
-        f"would train {models}, {planned.least} to {planned.most} of them correctors, and one on each of {len(ARMS)} mixtures"
-    )
+    correctors = f"{planned.least} to {planned.most} correctors"
+    print(f"would train {models}: {correctors}, and one model on each of {len(ARMS)} mixtures")
     print(f"would score each mixture's model on {len(splits['test']):,} test rows")
     if rows is None:
         print("  the time of the LLM is not known before it is asked, and is not among the seconds")
