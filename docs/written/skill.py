@@ -6,9 +6,8 @@ import argparse
 from collections import Counter
 from collections.abc import Iterator
 
-from written import NOTE
-
 from hf_synth.cli.parsing import Parser, verbs_of
+from written import NOTE
 
 SKILL_HEAD = """---
 name: hf-synth
@@ -76,7 +75,8 @@ def skill_page() -> str:
         joint = [a for a in _options(parser) if (_names(a), a.help) in shared]
         if joint:
             lines += [
-                "- shared: " + ", ".join(f"`{_names(a)[-1]}`" + (" (required)" if a in parser.must else "") for a in joint)
+                "- shared: "
+                + ", ".join(f"`{_names(a)[-1]}`" + (" (required)" if a in parser.must else "") for a in joint)
             ]
         lines += [""]
     lines += ["## Shared options", ""]

@@ -6,6 +6,7 @@ configs, the metadata of tables.
 
 from __future__ import annotations
 
+import logging
 from argparse import Namespace
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from hf_synth.task.columns import Access
     from hf_synth.task.task import Task
 
+_LOG = logging.getLogger(__name__)
 Out = Literal["whole", "within", "file"]
 _INPUTS = ("gold", "synthetic", "data", "folder", "examples", "audited", "notes")  # options that are paths to read
 _OF_TASK = ("gold", "synthetic", "data", "folder", "examples")  # of them, those whose folders are of the verb's task
@@ -103,7 +105,13 @@ def _check_inputs(task: Task, paths: dict[str, Path]) -> None:
     for name, path in paths.items():
         if not path.exists():
             raise MissingGoldError(f"{path} is no file or folder")
-        of = (read_manifest(path) or {}).get("task") if path.is_dir() and name in _OF_TASK else None
+        facts = (read_manifest(path) or {}) if path.is_dir() and name in _OF_TASK else {}
+        of, version = facts.get("task"), facts.get("task_version")
+        if of == task.full_name and version not in (None, task.version):
+            _LOG.warning(
+                "%s is of version %s of task %s, which is %s now: labels may mean something else; make it again",
+                *(path, version, of, task.version),
+            )
         if of not in (None, task.full_name):
             raise TaskError(f"{path} is of task {of!r}, not {task.full_name!r}: name that task, or another folder")
 

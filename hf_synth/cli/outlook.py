@@ -32,8 +32,8 @@ def train_outlook(task: Task, args: Namespace, rows: Dataset, validation: Datase
     with _measured(task, args, rows, [rows]) as pace:
         steps, epochs = pace.plan(n, validated=scored > 0)
         seconds = pace.training(n, scored)
-    early = ", or fewer if it stops early" if scored else ""
-    print(f"would train 1 model of {_base_model(task, args)} on {n:,} rows: {steps:,} steps in {epochs:,} epochs{early}")
+    early, model = ", or fewer if it stops early" if scored else "", options.base_model_name(task, args)
+    print(f"would train 1 model of {model} on {n:,} rows: {steps:,} steps in {epochs:,} epochs{early}")
     if scored:
         print(f"would score {scored:,} validation rows after each epoch")
     return _close(args, pace, seconds, {"rows": n, "validation_rows": scored, "steps": steps, "epochs": epochs})
@@ -62,7 +62,8 @@ def correct_outlook(task: Task, args: Namespace, rows: Dataset, gold: Dataset) -
         one = pace.training(planned.rows)
         read = planned.read * pace.read
         seconds = _sum(seconds, (planned.least * (one[0] + read / 2), planned.most * (one[1] + 2 * read)))
-    print(f"would train {_count(planned.least, planned.most)} of {_base_model(task, args)}, on {planned.rows:,} rows at most")
+    models = f"{_count(planned.least, planned.most)} of {options.base_model_name(task, args)}"
+    print(f"would train {models}, on {planned.rows:,} rows at most")
     return _close(args, pace, seconds, facts | {"trainings": [planned.least, planned.most]})
 
 
@@ -93,8 +94,10 @@ def run_outlook(task: Task, args: Namespace, rows: Dataset | None, splits: Datas
             scoring = len(splits["test"]) * pace.read
             seconds = _sum(seconds, _sum(pace.training(size), (scoring / 2, scoring * 2)))
     few, many = planned.least + len(ARMS), planned.most + len(ARMS)
-    print(f"would train {_count(few, many)} of {_base_model(task, args)}: {_count(planned.least, planned.most)} to correct "
-          f"labels, and one on each of {len(ARMS)} mixtures, scored on {len(splits['test']):,} test rows")  # fmt: skip
+    models = f"{_count(few, many)} of {options.base_model_name(task, args)}"
+    correctors = f"{planned.least} to {planned.most} correctors"
+    print(f"would train {models}: {correctors}, and one model on each of {len(ARMS)} mixtures")
+    print(f"would score each mixture's model on {len(splits['test']):,} test rows")
     if rows is None:
         print("  the time of the LLM is not known before it is asked, and is not among the seconds")
     return _close(args, pace, seconds, facts | {"rows": n, "trainings": [few, many]})
@@ -138,10 +141,6 @@ def _close(args: Namespace, pace: Pace | None, seconds: Seconds | None, facts: R
     there = " (in place of what is there)" if args.out.exists() and args.verb != "run" else ""
     print(f"would write {args.out}{there}; nothing was written, and no LLM was asked")
     return {"dry_run": True, **facts}
-
-
-def _base_model(task: Task, args: Namespace) -> str:
-    return options.base_model_name(task, args)
 
 
 def _not_rejected(rows: Dataset) -> Dataset:

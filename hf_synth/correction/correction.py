@@ -35,7 +35,7 @@ from hf_synth.models.inference import predict_proba
 from hf_synth.models.linear import drawn, linear_learner, shift, text_features, text_shift
 from hf_synth.models.loading import model_folder
 from hf_synth.models.record import ModelAt, model_facts, weights_sha256
-from hf_synth.reports.progress import stage
+from hf_synth.reports.progress import shown, stage
 from hf_synth.task.access import overall_access
 from hf_synth.task.arrow import arrow_table, placed, repeated, rewritten
 from hf_synth.task.columns import UNLABELLED, annotation_columns, strictest
@@ -127,6 +127,7 @@ def correct(
     coverage: float | None = None,
     coverage_by_class: bool = False,
     seed: int = 0,
+    progress: bool = False,
 ) -> Dataset:
     """Correct the labels of synthetic rows.
 
@@ -139,6 +140,7 @@ def correct(
     Args:
         synthetic: rows of `generate`, or any with the task's text columns and `llm_label`.
         corrector, gold, method, audited, coverage, coverage_by_class: as for `fit_policy`.
+        progress: show the progress: fold, epoch, loss and the time that is left.
 
     Returns:
         The same rows in the same order with `task.corrected_features()`; rejected rows as they were.
@@ -156,7 +158,8 @@ def correct(
         True
     """
     options = CorrectionOptions(method=method, audited=audited, coverage=coverage, coverage_by_class=coverage_by_class)
-    return correct_with_policy(task, synthetic, corrector, gold=gold, seed=seed, **options)[0]
+    with shown(progress):
+        return correct_with_policy(task, synthetic, corrector, gold=gold, seed=seed, **options)[0]
 
 
 def correct_with_policy(
@@ -355,12 +358,16 @@ def _opinions(task: Task, rows: Dataset, corrector: str | Path | Judge, gold: Da
 
 
 def _check_unseen(task: Task, corrector: str | Path, gold: Dataset) -> None:
-    seen = set(model_facts(corrector)["row_digests"])
-    both = sum(d in seen for d in row_digests(task, gold.select_columns(list(task.text_columns))))
+    facts = model_facts(corrector)
+    seen, stopped = set(facts["row_digests"]), set(facts.get("validation_digests") or ())
+    both = [d for d in row_digests(task, gold.select_columns(list(task.text_columns))) if d in seen]
     if both:
+        how = "was trained on" if not stopped & set(both) else "was trained on, or stopped early by,"
+        how = "was stopped early by" if stopped >= set(both) else how
         raise OverlapError(
-            f"the corrector was trained on {both} of the {len(gold)} gold rows: give gold that it never saw (a "
-            "validation split), or a fit function instead of a model"
+            f"the corrector {how} {len(both)} of the {len(gold)} gold rows, so they cannot measure it: give gold that "
+            "it never saw, such as the test split (--split test); or give no trained model, but let `correct` train "
+            "its own in folds (--base-model; in Python trainer_fit(task, base_model=..., work_dir=...))"
         )
 
 

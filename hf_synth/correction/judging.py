@@ -28,7 +28,7 @@ from hf_synth.generation.prompts import Messages, json_line
 from hf_synth.llm.decoding import ending_tokens, log_likelihoods
 from hf_synth.llm.local import LocalLLM
 from hf_synth.llm.questions import Answer, Chat, Question, access_of_llm, asked_of
-from hf_synth.reports.progress import counted, stage
+from hf_synth.reports.progress import counted, shown, stage
 from hf_synth.task.columns import LLM_CONFIDENCE, UNLABELLED, USAGE_COLUMNS, Access, access_of, strictest
 from hf_synth.task.labels import Floats, checked_texts, column_of, groups_of
 from hf_synth.task.task import Task
@@ -323,6 +323,7 @@ def label_notes(
     votes: int = VOTES,
     logprobs: bool = False,
     seed: int = 0,
+    progress: bool = False,
     **sampling: Any,
 ) -> Dataset:
     """Label real notes without labels by an LLM: the zero-shot baseline of training on synthetic notes.
@@ -334,12 +335,14 @@ def label_notes(
         notes: rows with the task's text columns; `id`, `group` and `access` are kept if present.
         access: of notes without a column `access`; credentialed when None: local endpoints only.
         votes, logprobs, seed, sampling: as for `LLMJudge`.
+        progress: show how many notes are judged.
 
     Returns:
         Rows with `task.corrected_features()`: label and `llm_label` are the likeliest one, `label_probs` the judge's. A
         note without a vote is "dropped". Rows of a single_label task also have `llm_confidence`.
     """
-    return labelled(LLMJudge(task, llm, votes, logprobs, seed=seed, sampling=sampling), notes, access=access)
+    with shown(progress):
+        return labelled(LLMJudge(task, llm, votes, logprobs, seed=seed, sampling=sampling), notes, access=access)
 
 
 def labelled(judge: LLMJudge, notes: Dataset, *, access: str | None = None) -> Dataset:

@@ -17,6 +17,7 @@ from hf_synth.correction.policy import Policy
 from hf_synth.errors import ColumnError, TaskError
 from hf_synth.generation.generation import Estimate, estimate, generate
 from hf_synth.llm.questions import Chat
+from hf_synth.reports.progress import shown
 from hf_synth.task.arrow import rewritten
 from hf_synth.task.columns import annotation_columns
 from hf_synth.task.task import Prompt, Task
@@ -118,6 +119,11 @@ def regenerate_with_policy(
         features = _features_of_all(rows, generated.features)
         both = concatenate_datasets([rewritten(part, {}, features) for part in (rows, fresh)])
         rows, policy = correct_with_policy(task, both, corrector, gold=gold, seed=seed, **correction)
+        known = _with_features(rows, generated.features)
+        with shown(progress):
+            rows, policy = correct_with_policy(
+                task, concatenate_datasets([known, fresh]), corrector, gold=gold, seed=seed, **correction
+            )
         _LOG.info("round %d: %d rows were missing, %d came", number, missing.total(), len(fresh))
     return rows, policy
 

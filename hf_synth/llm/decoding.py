@@ -27,6 +27,8 @@ from hf_synth.llm.gguf_files import Weights, find_weights, is_gguf
 from hf_synth.models.loading import cpu_threads, model_folder, quiet
 from hf_synth.models.record import access_on_record, weights_sha256
 from hf_synth.models.tokens import batches
+from hf_synth.models.watching import mention_device
+from hf_synth.reports.progress import stage
 from hf_synth.task.columns import Access, strictest
 from hf_synth.task.labels import Floats
 
@@ -197,9 +199,15 @@ class Loaded:
         elif not any(any(folder.glob(name)) for name in ("tokenizer.json", "vocab.*", "*.model")):
             raise ModelError(f"model {model!r} has no tokenizer")  # transformers would make an empty one
         load: dict[str, Any] = {"dtype": precision, "device_map": "auto" if where == "auto" else {"": where}, **safe}
+        if where != "auto":
+            mention_device(where)
         try:
             # the reader of GGUF files draws a progress bar of its own
-            with quiet(), redirect_stderr(StringIO()) if path.is_file() else nullcontext():
+            with (
+                stage(f"loading {path.name}"),
+                quiet(),
+                redirect_stderr(StringIO()) if path.is_file() else nullcontext(),
+            ):
                 self.tokenizer = AutoTokenizer.from_pretrained(folder, **safe)
                 self.network, info = AutoModelForCausalLM.from_pretrained(
                     folder, weights_only=True, output_loading_info=True, **load

@@ -39,6 +39,7 @@ from hf_synth.llm.questions import Answer, Messages, Question, asked_of, check_s
 from hf_synth.llm.refused import Rules, names_model, own_words
 from hf_synth.llm.replies import Failure, Reply, failure_kind, read_limits, read_reply, retry_after
 from hf_synth.llm.stream import Stream, Tally
+from hf_synth.reports.progress import mention, shown
 from hf_synth.task.columns import Access
 
 Price = tuple[float, float]
@@ -314,6 +315,8 @@ class LLM:
         check_sampling(sampling)
         total = len(list_of_messages) if isinstance(list_of_messages, Sequence) else None
         with ExitStack() as stack:
+            stack.enter_context(shown(progress))
+            mention(f"asking {self.model}" if self._server else f"asking {self.model} at {self._where}")
             asking = _Asking(self, access, schema, sampling, stack)
             questions = with_keys(list_of_messages, samples, [self.model, sampling, schema, scope])
             stream = Stream(

@@ -34,7 +34,7 @@ from hf_synth.privacy.overlap import Index, Reach
 from hf_synth.privacy.pieces import Pieces
 from hf_synth.privacy.repetition import Repeats
 from hf_synth.privacy.short_texts import FEWEST, LONGEST, Words
-from hf_synth.reports.progress import stage
+from hf_synth.reports.progress import shown, stage
 from hf_synth.task.columns import UNLABELLED, access_of, strictest
 from hf_synth.task.labels import check_columns, column_of
 from hf_synth.task.patterns import bounded
@@ -75,6 +75,7 @@ def audit(
     canaries: Canaries | None = None,
     seed: int = 0,
     access: str = "open",
+    progress: bool = False,
 ) -> Findings:
     """Compare synthetic rows with gold and search them for identifiers, leaked labels, refusals and repetition.
 
@@ -91,6 +92,7 @@ def audit(
         canaries: phrases planted in gold (`canaries.plant`).
         seed: of the samples.
         access: an access to join with that of task, rows and gold.
+        progress: show how many rows are compared.
 
     Raises:
         ColumnError: a dataset lacks columns of the task, or `find_identifiers` returns something other than kinds.
@@ -101,6 +103,20 @@ def audit(
         >>> findings.verdict
         'ok'
     """
+    with shown(progress):
+        return _audit(task, synthetic, gold, held_out, find_identifiers, canaries, seed, access)
+
+
+def _audit(
+    task: Task,
+    synthetic: Dataset,
+    gold: Dataset | None,
+    held_out: Dataset | None,
+    find_identifiers: FindIdentifiers | None,
+    canaries: Canaries | None,
+    seed: int,
+    access: str,
+) -> Findings:
     check_columns(task, synthetic, what="the synthetic dataset")
     parts = [p for p in (gold, held_out) if p is not None]
     for part in parts:

@@ -275,7 +275,7 @@ def test_an_experiment_without_one_of_its_models_names_another_way(
 
 def test_recall_of_each_label_is_printed(work: Path, tmp_path: Path) -> None:
     from hf_synth.evaluation.evaluation import score
-    from hf_synth.evaluation.recall import never_found_text, recall_table
+    from hf_synth.evaluation.recall import few_rows_text, never_found_text, recall_table
 
     truth = [0] * 9 + [1] * 8 + [2] * 3
     scores = score(toy_task(), [0] * 9 + [1] * 6 + [0] * 5, truth)
@@ -292,6 +292,8 @@ def test_recall_of_each_label_is_printed(work: Path, tmp_path: Path) -> None:
     assert found["mild"][0] == "6 of 8"
     assert found["mild"][1].startswith("0.750 (0.")
     assert found["severe"] == ["0 of 3", "0.000 (fewer than 5 rows)", "0.000"]
+    assert few_rows_text(scores).startswith("few rows: none 9, mild 8, severe 3; with fewer than 20 rows of a label")
+    assert few_rows_text(score(toy_task(), [0, 1, 2] * 20, [0, 1, 2] * 20)) == ""
     one = score(toy_task(), [0, 1], [0, 1])  # a label without a row is not missed
     assert one.never_found == {}
     assert cells(one)["severe"][:2] == ["0 of 0", "-"]
@@ -312,3 +314,18 @@ def test_a_label_that_is_never_found_is_printed(
     severe = sum(label == 2 for label in toy_rows(20, 2, TASK)["label"])
     assert f"severe: 0 of {severe} found" in capsys.readouterr().out
     assert json.loads((tmp_path / "s.json").read_text())["never_found"]["severe"] == severe
+
+
+def test_rows_of_another_version_of_the_task_are_said(
+    work: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    import shutil
+
+    shutil.copytree(work / "synthetic", tmp_path / "old")
+    manifest = tmp_path / "old" / "hf_synth.json"
+    facts = json.loads(manifest.read_text(encoding="utf-8"))
+    for version, said in ((facts["task_version"], False), ("0.9.0", True)):
+        manifest.write_text(json.dumps(facts | {"task_version": version}), encoding="utf-8")
+        words = ["sample", str(work / "gold"), str(tmp_path / "old"), "--n", "6", "--out", str(tmp_path / version)]
+        assert main(words) == 0
+        assert (f"old is of version {version} of task" in capsys.readouterr().err) == said

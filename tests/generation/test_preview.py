@@ -100,6 +100,18 @@ def test_the_command_previews_then_goes_on(
     assert main([*argv, "--preview", "0"]) == 1
 
 
+def test_a_preview_without_a_good_row_is_exit_code_1_and_obeys_no_answer(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with serving(lambda *_: Said("I cannot \x1b]0;owned\x07 \x1b[2J\x9b31m write notes.")) as server:
+        words = ["generate", "clinic", "--llm", "m", "--base-url", server.url, "--n", "9", "--gold-size", "20"]
+        assert main([*words, "--out", "o", "--preview", "1", "-q"]) == 1
+    out = capsys.readouterr().out
+    assert "\\x1b]0;owned\\x07" in out
+    assert not set("\x1b\x07\x9b") & set(out)
+
+
 def test_answers_of_which_no_row_is_wanted_are_paid_for_too(tmp_path: Path) -> None:
     def calm(request: dict[str, Any], number: int) -> Said:
         rows = [{"text": f"Quiet ward, note {number} {i} of the night.", "label": "calm"} for i in range(2)]
