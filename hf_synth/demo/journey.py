@@ -110,9 +110,8 @@ def demo(out: Path, *, seed: int = 0, full: bool = False, say: Callable[[str], N
     }
     with clear_disk_errors(out):
         (out / "demo.json").write_text(json.dumps(facts, indent=1) + "\n", encoding="utf-8")
-    print(
-        f"\n{journey_lead(journey).verdict}\n\n{score_table(task, journey.scores)}\n\n{_label_line(labels, journey.policy.method)}\n{CAPTION}\n"
-    )
+    print(f"\n{journey_lead(journey).verdict}\n\n{score_table(task, journey.scores)}\n")
+    print(f"{_label_line(labels, journey.policy.method)}\n{CAPTION}\n")
     print(f"report: {report}   cards: {out / 'published'}   seconds: {facts['seconds']}")
     return facts
 
