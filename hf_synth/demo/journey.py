@@ -18,7 +18,7 @@ from hf_synth.demo.encoder import DEMO_ARGS, make_encoder
 from hf_synth.demo.simulator import running_simulator, true_label
 from hf_synth.errors import HfSynthError
 from hf_synth.experiments.journey import ARMS, run, score_table
-from hf_synth.experiments.journey_report import write_journey_report
+from hf_synth.experiments.journey_report import journey_lead, write_journey_report
 from hf_synth.experiments.journey_sections import Journey
 from hf_synth.generation.generation import generate
 from hf_synth.gold.gold import load_gold, subset
@@ -110,7 +110,8 @@ def demo(out: Path, *, seed: int = 0, full: bool = False, say: Callable[[str], N
     }
     with clear_disk_errors(out):
         (out / "demo.json").write_text(json.dumps(facts, indent=1) + "\n", encoding="utf-8")
-    print(f"\n{score_table(task, journey.scores)}\n\n{_label_line(labels, journey.policy.method)}\n{CAPTION}\n")
+    print(f"\n{journey_lead(journey).verdict}\n\n{score_table(task, journey.scores)}\n")
+    print(f"{_label_line(labels, journey.policy.method)}\n{CAPTION}\n")
     print(f"report: {report}   cards: {out / 'published'}   seconds: {facts['seconds']}")
     return facts
 

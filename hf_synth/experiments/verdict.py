@@ -18,6 +18,7 @@ from hf_synth.experiments.names import arm_name, metric_name
 from hf_synth.reports.page import Lead, Section, State, Table, Tile
 from hf_synth.task.columns import MANIFEST, REASONS, access_of
 from hf_synth.task.labels import label_names
+from hf_synth.task.scripts import is_artificial
 from hf_synth.task.task import Task
 
 if TYPE_CHECKING:
@@ -44,6 +45,8 @@ def headline(scores: Mapping[str, Scores]) -> tuple[str, str | None]:
     name = next((n for end in ends for n in scores if n.endswith(end)), list(scores)[-1])
     pure = [n for n in scores if re.fullmatch(r"gold_\d+", n) and n != name]
     own = name.partition("_plus_")[0]
+    if own == name and re.fullmatch(r"gold_\d+", name):
+        return name, None  # a run of gold alone
     paired = next((a for a in pure if any(b.startswith(f"{a}_plus_") for b in scores)), None)
     return name, own if own in pure else paired if len(pure) != 1 else pure[0]
 
@@ -94,9 +97,9 @@ def like_gold(scores: Mapping[str, Scores], name: str, metric: str) -> str:
     pure = {
         rows["gold"]: s.values[metric]
         for s in scores.values()
-        if set(rows := rows_by_source(s)) == {"gold"} and metric in s.values
+        if set(rows := rows_by_source(s)) == {"gold"} and np.isfinite(s.values.get(metric, np.nan))
     }
-    if len(pure) < 3:
+    if len(pure) < 3 or not np.isfinite(scores[name].values[metric]):
         return ""
     sizes = sorted(pure)
     means = np.array([[pure[n] for n in sizes]])
@@ -151,6 +154,8 @@ def _verdict(
 
 def _about(scores: Scores, name: str) -> str:
     rows = rows_by_source(scores)
+    if not rows:
+        return arm_name(name)
     added = sum(n for source, n in rows.items() if source != "gold")
     kind = "corrected" if name.endswith("corrected") else "uncorrected"
     if not added:
@@ -232,8 +237,9 @@ def _steps(task: Task, out: Path, state: State) -> list[tuple[str, str]]:
     corrected, raw = str(out / "corrected"), str(out / "synthetic")
     label = ("Let a person label 100 of the notes: this measures how many labels are right",
              shlex.join(["hf-synth", "sample", name, corrected]))  # fmt: skip
+    source = [] if is_artificial(task) and gold == "GOLD" else ["--gold", gold]
     buy = ("Ask whether labelling more gold is the better buy",
-           shlex.join(["hf-synth", "assess", name, "--gold", gold, "--synthetic", raw]))  # fmt: skip
+           shlex.join(["hf-synth", "assess", name, *source, "--synthetic", raw]))  # fmt: skip
     leave = ("Find out which notes may leave this machine",
              shlex.join(["hf-synth", "audit", name, corrected, "--gold", gold]))  # fmt: skip
     return [buy, label] if state == "bad" else [label, leave]

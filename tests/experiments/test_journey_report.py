@@ -248,6 +248,19 @@ def test_the_verdict_is_computed_from_the_scores() -> None:
     assert same.tiles[1].state == ""
 
 
+def test_a_run_without_notes_or_figures_has_a_verdict() -> None:
+    made = a_run()
+    alone = {name: made.scores[name] for name in ("gold_160", "gold_40")}
+    found = run_lead(made.task, alone, made.corrected, Path("out"))
+    assert found.verdict.startswith("40 gold notes alone: macro-F1 0.")
+    assert "160" not in found.verdict
+    assert len(found.tiles) == 2, "no gain"
+    bare = dataclasses.replace(made.scores["gold_40"], model={}, values={"macro_f1": float("nan")}, ci95={})
+    text = run_lead(made.task, {**made.scores, "gold_40_plus_corrected": bare}, made.corrected, Path("out")).verdict
+    assert text.startswith("40 gold + corrected: macro-F1 nan")
+    assert label_section(alone) is None
+
+
 def test_what_is_like_gold_is_read_off_the_curve() -> None:
     made = a_run()
     text = journey_lead(made).verdict

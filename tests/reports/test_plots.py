@@ -7,6 +7,7 @@ import math
 import re
 import xml.etree.ElementTree as ET
 from concurrent.futures import ThreadPoolExecutor
+from importlib import resources
 
 import numpy as np
 import pytest
@@ -295,7 +296,7 @@ def contrast(one: np.ndarray, other: np.ndarray) -> float:
 @pytest.mark.parametrize("mode", MODES, ids=["light", "dark"])
 def test_contrast(mode: dict[str, str]) -> None:
     colour = {name: rgb(value) for name, value in mode.items()}
-    for text, ground in (("ink", "paper"), ("muted", "paper"), ("ink", "soft")):
+    for text, ground in (("ink", "paper"), ("muted", "paper"), ("ink", "soft"), ("note", "soft"), ("note", "paper")):
         assert contrast(colour[text], colour[ground]) >= 4.5
     for name in ("mark", "edge", "muted", *(f"s{i}" for i in range(6))):
         assert contrast(colour[name], colour["paper"]) >= 3
@@ -305,6 +306,17 @@ def test_contrast(mode: dict[str, str]) -> None:
     shades = shares * colour["cell"] + (1 - shares) * colour["paper"]
     assert all(contrast(colour["ink"], shade) >= 4.5 for shade in shades)
     assert contrast(shades[-1], colour["paper"]) >= 3
+
+
+@pytest.mark.parametrize("scheme", [0, 1], ids=["light", "dark"])
+def test_contrast_of_a_page(scheme: int) -> None:
+    css = resources.files("hf_synth.reports").joinpath("page.html").read_text(encoding="utf-8")
+    rules = re.findall(r":root\{([^}]*--ink[^}]*)\}", css)
+    colour = {name: rgb(value) for name, value in re.findall(r"--(\w+):(#\w{6})", rules[scheme])}
+    texts = [(text, ground) for text in ("ink", "muted", "link", "good", "bad") for ground in ("paper", "plain")]
+    texts += [("ink", "soft"), ("ink", "badsoft"), ("bad", "badsoft"), ("ink", "grid")]
+    texts += [("paper", ground) for ground in ("good", "bad", "warn", "edge")]  # the signs in their circles
+    assert [(a, b) for a, b in texts if contrast(colour[a], colour[b]) < 4.5] == []
 
 
 # what is left of linear red, green and blue without one kind of cones (Machado, Oliveira and Fernandes, 2009)
