@@ -140,7 +140,7 @@ def test_the_notebook_has_the_outputs_of_one_run() -> None:
     assert sum(bool(cell["outputs"]) for cell in cells) >= len(cells) - 2
     kinds = Counter(output["output_type"] for cell in cells for output in cell["outputs"])
     assert "error" not in kinds
-    assert "/tmp/" not in json.dumps(cells)
+    assert not re.search(r"/(tmp|home|root|work|Users)/", json.dumps(cells)), "a path of the machine"
 
 
 @pytest.mark.slow
