@@ -96,7 +96,8 @@ def main(work: Path) -> None:
     gold = load_gold(task, log)
     print(f"{task.full_name}: {', '.join(f'{len(rows)} {split}' for split, rows in gold.items())}")
     with running_simulator() as url:
-        rows = generate(task, gold["train"], LLM("simulator", base_url=url, journal=work / "journal.sqlite"), n=6)
+        llm = LLM("simulator", base_url=url, journal=work / "journal.sqlite")
+        rows = generate(task, gold["train"], llm, n=8, max_calls=30)
     good = [row for row in rows if row["label_status"] != "rejected"]
     for row in good[:4]:
         print(f"{task.labels[row['llm_label']]}: {row['text']}")

@@ -33,6 +33,7 @@ until [ -s "$work/hub/token" ] && python -c "import socket; socket.create_connec
     sleep 0.5
 done
 export HF_ENDPOINT=http://127.0.0.1:$port HF_HUB_DISABLE_XET=1 HF_TOKEN="$(cat "$work/hub/token")"
+export HF_HUB_DISABLE_PROGRESS_BARS=1 HF_DATASETS_DISABLE_PROGRESS_BARS=1
 
 echo "--- 4. and 5. what may leave is published"
 hf-synth publish "$work/gold" "$work/run/corrected" --repo-id local/triage-messages --push --yes --out "$work/export/data"

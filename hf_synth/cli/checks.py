@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Literal
 
 from hf_synth.cli import llms, options
 from hf_synth.cli.options import Result
-from hf_synth.errors import HfSynthError, LLMError, MissingGoldError, TaskError
+from hf_synth.errors import HfSynthError, LLMError, MissingGoldError, OutputError, TaskError
 
 if TYPE_CHECKING:
     from hf_synth.task.columns import Access
@@ -55,6 +55,7 @@ def check_verb(
     paths = {name: path for name in _INPUTS if isinstance(path := getattr(args, name, None), Path)}
     _check_out(args, out)
     _check_inputs(task, paths)
+    _check_apart(task, args, out, paths)
     access = _recorded(task, paths.values())
     _check_endpoint(args, access)
     if trains:
@@ -96,6 +97,24 @@ def _check_out(args: Namespace, out: Out) -> None:
     path = getattr(args, "out", None)
     if path is not None and not getattr(args, "dry_run", False):
         check_output(path, out)
+
+
+def _check_apart(task: Task, args: Namespace, out: Out, paths: dict[str, Path]) -> None:
+    """Check that --out replaces nothing that the verb reads: the gold folder that was named as the task, for example.
+
+    Raises:
+        OutputError: it would.
+    """
+    path = getattr(args, "out", None)
+    if path is None or out == "within" or getattr(args, "dry_run", False):
+        return
+    from hf_synth.task.folders import read_manifest
+
+    place, named = path.resolve(), Path(args.task)
+    is_read = task.script is None and read_manifest(named) is not None  # the folder carries the task
+    for read in (*([named] if is_read else ()), *paths.values()):
+        if place in (read.resolve(), *read.resolve().parents):
+            raise OutputError(f"--out {path} would replace {read}, which is read here: name another one")
 
 
 def _check_inputs(task: Task, paths: dict[str, Path]) -> None:

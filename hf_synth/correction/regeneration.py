@@ -118,12 +118,8 @@ def regenerate_with_policy(
             break
         features = _features_of_all(rows, generated.features)
         both = concatenate_datasets([rewritten(part, {}, features) for part in (rows, fresh)])
-        rows, policy = correct_with_policy(task, both, corrector, gold=gold, seed=seed, **correction)
-        known = _with_features(rows, generated.features)
         with shown(progress):
-            rows, policy = correct_with_policy(
-                task, concatenate_datasets([known, fresh]), corrector, gold=gold, seed=seed, **correction
-            )
+            rows, policy = correct_with_policy(task, both, corrector, gold=gold, seed=seed, **correction)
         _LOG.info("round %d: %d rows were missing, %d came", number, missing.total(), len(fresh))
     return rows, policy
 

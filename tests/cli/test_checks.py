@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -130,6 +131,38 @@ def test_folders_are_checked_first(verb: str, work: Path, capsys: pytest.Capture
 
 
 @pytest.mark.usefixtures("dear")
+@pytest.mark.parametrize(
+    ("verb", "out"),
+    [
+        (["generate", "gold", "--llm", "simulator"], "gold"),
+        (["generate", "toy", "--gold", "gold", "--llm", "simulator"], "gold"),
+        (["correct", "gold", "synthetic", "--method", "none"], "synthetic"),
+        (["augment", "gold", "synthetic"], "gold"),
+        (["augment", "gold", "synthetic"], "../work/synthetic"),
+        (["sample", "gold", "pool.csv", "--n", "4"], "pool.csv"),
+    ],
+)
+@pytest.mark.usefixtures("dear")
+def test_no_output_replaces_what_is_read(
+    verb: list[str],
+    out: str,
+    work: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    place = tmp_path / "work"
+    shutil.copytree(work, place)
+    monkeypatch.chdir(place)
+    (place / "pool.csv").write_text("text,llm_label\nA note.,mild\n")
+    if verb[1] == "toy":
+        monkeypatch.setattr("hf_synth.load_task", lambda name: TASK)
+    before = {path: path.read_bytes() for path in place.rglob("*") if path.is_file()}
+    assert main([*verb, "--out", out]) == 1
+    assert "which is read here: name another one" in capsys.readouterr().err
+    assert {path: path.read_bytes() for path in place.rglob("*") if path.is_file()} == before
+
+
 def test_notes_that_may_not_be_sent_are_refused_before_they_are_read(
     work: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
