@@ -11,8 +11,8 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import json
 import os
-import re
 import statistics
 import subprocess
 import sys
@@ -23,19 +23,23 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests"))
 
 from support.chromium import tab
-from support.review_rows import Browser, served, write_folder
+from support.review_rows import Browser, review_task, served, write_folder
+
+from hf_synth.gold.adoption import read_dataset
+from hf_synth.review.session import Session
+from hf_synth.review.sheets import load_sheet
 
 _TIMER = """
 window.waits = [];
-document.addEventListener("keydown", event => {
-  const start = event.timeStamp, before = document.querySelector("[name=count]").value;
-  const look = () => {
-    const now = document.querySelector("[name=count]");
-    if (now && now.value !== before) requestAnimationFrame(() => waits.push(performance.now() - start));
-    else requestAnimationFrame(look);
-  };
-  requestAnimationFrame(look);
-}, true);
+let start = 0;
+const channel = new MessageChannel();
+channel.port1.onmessage = () => waits.push(performance.now() - start);  // after the frame was painted
+document.addEventListener("keydown", event => { start = event.timeStamp }, true);
+new MutationObserver(changes => {
+  const shown = changes.some(c => [...c.addedNodes].some(n => n.nodeName === "MAIN"));
+  if (shown) requestAnimationFrame(() => channel.port2.postMessage(0));
+}).observe(document.getElementById("place"), {childList: true});
+0
 """
 
 
@@ -48,16 +52,31 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         syn = Path(folder) / "syn"
         write_folder(syn, args.notes)
-        print(f"a decision on disk (write and fsync): {show(disk(Path(folder), args.keys))}")
-        with served(syn, "--n", str(args.notes), "--reviewer", "Anna") as (_, url):
+        show_line("a decision on disk alone (write and fsync)", disk(Path(folder), args.keys))
+        sample = ("--n", str(args.notes), "--reviewer")
+        with served(syn, *sample, "Anna") as (server, url):
+            show_line("server alone, first notes", over_http(url, args.keys, server.pid))
             show_line("keys in Chromium, first notes", asyncio.run(keys(url, args.keys)))
-            show_line("server alone, first notes", over_http(url, args.keys))
-            fill(url, args.notes - args.keys)
-            show_line("server alone, last notes", over_http(url, args.keys - 10))
-        with served(syn, "--reviewer", "Ben") as (_, url):
-            fill(url, args.notes - args.keys)
-            show_line("keys in Chromium, last notes, a second reviewer", asyncio.run(keys(url, args.keys - 10)))
+        for name in ("Anna", "Ben"):
+            fill(syn, name, args.notes - 2 * args.keys - 5)
+        with served(syn, *sample, "Ben") as (server, url):
+            show_line("server alone, last notes, two reviewers", over_http(url, args.keys, server.pid))
+            show_line("keys in Chromium, last notes, two reviewers", asyncio.run(keys(url, args.keys)))
     print(f"load average {os.getloadavg()[0]:.1f} at the end; {version()}")
+
+
+def fill(folder: Path, name: str, until: int) -> None:
+    """Answer notes until so many have an answer, as the server would, but without waiting for the disk."""
+    task, rows = review_task(), read_dataset(folder)
+    sheet = load_sheet(task, rows, folder / ".hf_synth" / "review" / "sheet.json")
+    session = Session(task, folder, sheet, name)
+    file = session.streams / f"{name}.jsonl"
+    session.close()
+    ids = [id for id in sheet.items if id not in session.own.answers]
+    with file.open("a", encoding="utf-8") as log:
+        for i, id in enumerate(ids[: until - len(session.own.answers)]):
+            label = task.labels[(i if name == "Anna" else i // 3) % 3]
+            log.write(json.dumps({"at": "", "row": id, "do": "label", "label": label}) + "\n")
 
 
 async def keys(url: str, n: int) -> list[float]:
@@ -74,21 +93,22 @@ async def keys(url: str, n: int) -> list[float]:
         return [wait / 1000 for wait in await page.value("waits")]
 
 
-def over_http(url: str, n: int) -> list[float]:
-    browser, waits = Browser(url), []
+def over_http(url: str, n: int, pid: int) -> list[float]:
+    """Send n answers, each when the one before it was answered; print the processor time of the server for each."""
+    browser, waits, before = Browser(url), [], processor_time(pid)
     for i in range(n):
         form = browser.form() | {"answer": ("label:mild", "label:none", "reject")[i % 3]}
         start = time.perf_counter()
         browser.html = browser.post(form)
         waits.append(time.perf_counter() - start)
+    print(f"processor time of the server: {1000 * (processor_time(pid) - before) / n:.1f} ms an answer")
     return waits
 
 
-def fill(url: str, until: int) -> None:
-    """Answer notes until so many have an answer."""
-    browser = Browser(url)
-    while int(re.search(r"([\d,]+) of", browser.html)[1].replace(",", "")) < until:  # type: ignore[index]
-        browser.answer("label:mild")
+def processor_time(pid: int) -> float:
+    """Return the seconds that a process has computed (Linux)."""
+    fields = Path(f"/proc/{pid}/stat").read_text(encoding="ascii").rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 def disk(folder: Path, n: int) -> list[float]:

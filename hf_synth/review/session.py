@@ -11,7 +11,7 @@ import json
 import re
 import unicodedata
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -125,6 +125,7 @@ class Session:
     repaired: int = field(init=False, default=0)
     _log: Log | None = field(init=False, default=None)
     _keys: dict[str, str] = field(init=False)
+    _differ: tuple[tuple[tuple[int, int], ...], dict[str, None]] | None = field(init=False, default=None)
     _others: dict[Path, tuple[tuple[int, int], str, Decisions]] = field(init=False, default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -162,13 +163,14 @@ class Session:
         """Return what the page of a queue shows: its next note, and the figures so far."""
         progress, answers = self.sheet.progress(self.own), self.own.answers
         order = progress.order
-        unsure = [id for id in order if id in answers and answers[id].do == UNSURE]
+        found = [(id, answer) for id in order if (answer := answers.get(id)) is not None]
+        unsure = [id for id, answer in found if answer.do == UNSURE]
         reviewers = self.reviewers()
         differ = self._differing(reviewers)
         if queue == AGAIN:
             id = min(unsure, key=lambda id: answers[id].number, default=None)
         elif queue == DIFFERENT:
-            id = differ[0] if differ else None
+            id = next(iter(differ), None)
         else:
             id = next((id for id in order if id not in answers), None)
         item = None if id is None else self.sheet.items[id]
@@ -179,7 +181,7 @@ class Session:
             item=item,
             key="" if id is None else _key(id),
             count=self.own.count,
-            answered=sum(id in answers for id in order),
+            answered=len(found),
             asked=len(order),
             unsure=len(unsure),
             differ=len(differ),
@@ -217,10 +219,23 @@ class Session:
                 found[name] = decisions
         return found
 
-    def _differing(self, reviewers: Mapping[str, Decisions]) -> list[str]:
+    def _differing(self, reviewers: Mapping[str, Decisions]) -> Collection[str]:
+        """Return the notes on which reviewers differ and which nobody has settled; kept up to date by `decide`."""
         if len(reviewers) < 2 or self.kind == "realism":
-            return []
-        return [id for id in disagreements(reviewers) if id in self.sheet.items]
+            return ()
+        others = tuple(state for state, *_ in self._others.values())
+        if self._differ is None or self._differ[0] != others or self._log is None:
+            self._differ = others, dict.fromkeys(id for id in disagreements(reviewers) if id in self.sheet.items)
+        return self._differ[1]
+
+    def _changed(self, id: str) -> None:
+        """Look again whether reviewers differ on a note."""
+        if self._differ is not None:
+            reviewers = self.reviewers()
+            self._differ[1].pop(id, None)
+            settled = any(id in d.finals for d in reviewers.values())
+            if id in self.sheet.items and len(choices(id, reviewers)) > 1 and not settled:
+                self._differ[1][id] = None
 
     def _last(self) -> str:
         """Describe the last decision that stands, with the label that the note has where it may be shown now."""
@@ -263,8 +278,10 @@ class Session:
             return "Nothing was saved: this review went on in another window. Here is where it stands."
         if do == UNDO and self.own.last is None:
             return "There is nothing to undo."
+        touched = self.own.last[0] if do == UNDO and self.own.last else str(event.get("row", ""))
         self._log.append(event)
         self.own.take(event)
+        self._changed(touched)
         return ""
 
     def _event(self, do: str, form: Mapping[str, str]) -> dict[str, Any]:
