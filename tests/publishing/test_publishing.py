@@ -235,7 +235,7 @@ def test_an_export_loads_with_plain_datasets_and_holds_nothing_local(tmp_path: P
     assert verdict.export == tmp_path / "out"
     assert not verdict.pushed
     parquet = {f"{c}/train-00000-of-00001.parquet" for c in ("corrected", "raw")}
-    assert files(tmp_path / "out") == {"README.md", "hf_synth.json", "release.json", *parquet}
+    assert files(tmp_path / "out") == {"README.md", "croissant.json", "hf_synth.json", "release.json", *parquet}
 
     corrected = load_dataset(str(tmp_path / "out"), split="train", cache_dir=str(tmp_path / "cache"))
     raw = load_dataset(str(tmp_path / "out"), "raw", split="train", cache_dir=str(tmp_path / "cache"))
