@@ -225,7 +225,11 @@ def add_publish_options(parser: ArgumentParser) -> None:
     add("--tag", metavar="NAME", help="name of the release (default: the next of v1, v2, ...)")
     add("--squash", action="store_true", help="replace all that the repository holds, its history too")
     add("--yes", action="store_true", help="do not ask before pushing; needed where nobody can be asked")
-    add("--dry-run", action="store_true", help="only say the verdict; write and send nothing")
+    add(
+        "--dry-run",
+        action="store_true",
+        help="only say the verdict, with --push what changes there; nothing stays written",
+    )
     add("--out", type=Path, metavar="DIR", help="where the export folder goes (default: export/NAME)")
     _add_hub(parser)
 
