@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 SPLIT = "train"  # the one split of every config
 _BATCH = 10_000
+_LONGEST, _LINE = 40_000, 8  # characters of the features in a header; of a line beside its key or value
 _INFO = ("config_name", "features", "splits", "download_size", "dataset_size")
 
 
@@ -34,9 +35,25 @@ def dataset_info(folder: Path, configs: Sequence[str]) -> list[dict[str, Any]]:
     Args:
         folder: the export, its parquet files written.
         configs: names in the order of the card.
+
+    Returns:
+        An empty list where thousands of labels would make the header longer than a Hub takes (64 kB): then `datasets`
+        reads the schema from the files.
     """
     files = config_files(folder)
-    return [_info(name, files[name]) for name in configs if name in files]
+    infos = [_info(name, files[name]) for name in configs if name in files]
+    features = [feature for info in infos for feature in info["features"]]
+    return infos if sum(_LINE + len(line) for f in features for line in _lines(f)) <= _LONGEST else []
+
+
+def _lines(value: Any) -> Iterator[str]:
+    """Yield about the lines that a value takes in YAML."""
+    if isinstance(value, Mapping):
+        for key, inside in value.items():
+            yield str(key)
+            yield from _lines(inside)
+    else:
+        yield str(value)
 
 
 def _info(name: str, files: Sequence[Path]) -> dict[str, Any]:
@@ -80,6 +97,8 @@ def schema_problems(header: Mapping[str, Any], folder: Path) -> Iterator[str]:
     entries = header.get("dataset_info") or []
     if not isinstance(entries, list) or not all(isinstance(entry, Mapping) for entry in entries):
         yield "dataset_info is not a list of configs"
+        return
+    if not found and not entries:  # no rows, or too many labels
         return
     stated = {str(entry.get("config_name")): entry for entry in entries}
     if list(stated) != [str(c.get("config_name")) for c in header.get("configs") or () if isinstance(c, Mapping)]:

@@ -58,7 +58,7 @@ _WHAT = {
 }
 _AS_ASKED = "labels are those asked of the generator"
 _EXAMPLES = 8  # at most, one of each label
-_STAGE_FILE = re.compile(r"[a-z]{1,20}\.parquet")
+_STAGE_NAME = re.compile(r"synthetic|corrected|(?:train|validation|test|rows|rejected)\.parquet")
 
 
 @dataclass(frozen=True)
@@ -309,7 +309,7 @@ def _edited_files(recorded: Any) -> str:
 
 
 def _is_stage_name(part: str) -> bool:
-    return part in ("synthetic", "corrected") or _STAGE_FILE.fullmatch(part) is not None
+    return _STAGE_NAME.fullmatch(part) is not None
 
 
 # --- examples -------------------------------------------------------------------------------------------------------

@@ -3,6 +3,7 @@
     look    build what would leave, audit it, compare the gold with the records of where it came from
     decide  ask the gate, with what the repository holds already
     write   export folder with a card; its files are listed and checked, loaded back and compared
+    compare with what the repository holds now: the changes are shown, and confirmed where somebody can be asked
     push    the listed files and no others: private repository -> one commit on top of the known head -> gated -> read
             back byte for byte -> public, where that was requested and allowed, and nothing else would be shown -> tag
 
@@ -93,8 +94,10 @@ def publish_dataset(
         canaries: planted in gold (`canaries.plant`); all rows are refused if they hold more than 1% of them.
         find_identifiers: a finder of your own beside the patterns, as for `audit`; rows with a match are withheld.
         tag: of the release; the next of v1, v2, ... when None.
-        dry_run: only decide; nothing is written.
-        confirm: called with the verdict before anything is sent; nothing is sent if it returns False. Without it,
+        dry_run: only decide. With `push=True` the verdict has the changes in the repository: for them the export is
+            written to a hidden folder beside the export folder, which is deleted again. Nothing else is written.
+        confirm: called with the verdict, which has the changes in the repository (`Verdict.changes`), before anything
+            is sent; nothing is sent if it returns False. Without it,
             `push=True` is the consent.
         squash: let this release replace everything that the repository holds: files, earlier commits, other branches
             and tags. Where a private repository holds something else than releases, it cannot become public otherwise.

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import pyarrow.parquet as pq
 import pytest
 from datasets import DatasetDict, load_dataset
 from huggingface_hub import HfApi
@@ -47,7 +48,11 @@ def test_without_push_folder_card_and_verdict_are_written(
     assert run("publish", "gold", "rows", "--repo-id", "org/site-notes", "--dry-run") == 0
     assert not Path("export").exists()
     assert "nothing was written" in capsys.readouterr().out
-    assert run("publish", "gold", "rows", "--repo-id", "org/site-notes", "--json") == 0
+    file = Path("rows/train.parquet")
+    pq.write_table(pq.read_table(file), file, compression="zstd")  # as if a person had saved it
+    Path("rows/realism.json").write_text('{"n": 30, "plausibility_mean": 3.5, "reviewers": 1}')
+    more = ("--contact", "the data office, data@ward.example")
+    assert run("publish", "gold", "rows", "--repo-id", "org/site-notes", "--json", *more) == 0
     facts = json.loads(capsys.readouterr().out.strip().splitlines()[-1])
     assert facts["allowed"]
     assert not facts["pushed"]
@@ -57,6 +62,9 @@ def test_without_push_folder_card_and_verdict_are_written(
     assert "all 30 gold rows that the folder was made with" in card
     assert "extra_gated_fields" in card
     assert "control: 95th percentile" in card  # the test split was the control
+    assert "A person edited these rows after they were written (train.parquet)" in card
+    assert "30 notes, looked at by 1 reviewer." in card
+    assert "write to\nthe data office, data@ward.example." in card
     assert json.loads(Path("export/.hf_synth/site-notes.verdict.json").read_text()) == facts
     assert len(load_dataset("export/site-notes", "corrected", split="train", cache_dir=str(tmp_path / "c"))) == 18
 
@@ -100,7 +108,10 @@ def test_a_public_repository_wants_a_yes(
 
     monkeypatch.setattr("sys.stdin", Terminal("n\n"))
     assert run(*words, "--repo-id", "org/asked", "--private") == 1
-    assert f"Push dataset org/asked (private) to {where}? [y/N]" in capsys.readouterr().out
+    shown, _, asked = capsys.readouterr().out.partition(f"Push dataset org/asked (private) to {where}? [y/N]")
+    assert "what changes in the repository, which is new:" in shown
+    assert "rows added: 18 (maybe 9, no 9)" in shown
+    assert "not confirmed" in asked
     assert not api.repo_exists("org/asked", repo_type="dataset")
     monkeypatch.setattr("sys.stdin", Terminal("y\n"))
     assert run(*words, "--repo-id", "org/asked", "--public", "--tag", "first") == 0
@@ -108,7 +119,11 @@ def test_a_public_repository_wants_a_yes(
     monkeypatch.setattr("sys.stdin", io.StringIO())
     assert run(*words, "--repo-id", "org/asked2", "--private", "--yes") == 0
     assert api.dataset_info("org/asked2").private
-    capsys.readouterr()
+    assert "what changes in the repository, which is new:" in capsys.readouterr().out
+    Path("rows/realism.json").write_text("{")
+    assert run(*words, "--repo-id", "org/asked2", "--dry-run") == 1
+    assert "realism.json" in capsys.readouterr().err
+    Path("rows/realism.json").unlink()
 
     back = ("withdraw", "org/asked", "--endpoint", hub.url, "--token", hub.token)
     assert run(*back) == 1

@@ -326,7 +326,7 @@ def test_the_verb_prints_labels_by_split_and_keeps_name_and_meanings(
     train = table(tmp_path / "in" / "train.csv", ["patient", "text", "y"], *rows)
     table(tmp_path / "in" / "test.csv", ["patient", "text", "y"], *([f"q{i}", note(200 + i), "now"] for i in range(9)))
     words = ["--text-column", "text", "--label-column", "y", "--group-column", "patient", "--skip-empty", "--name",
-             "Triage", "--meaning", "Now=a nurse calls back today", "--validation", ".2",
+             "Triage", "--meaning", "Now=a nurse calls back today", "--validation", ".2", "--language", "de",
              "--out", tmp_path / "o"]  # fmt: skip
     code, out, error = run(capsys, "gold", train.parent, *words, "--json")
     assert code == 0, error
@@ -342,6 +342,9 @@ def test_the_verb_prints_labels_by_split_and_keeps_name_and_meanings(
     manifest = json.loads((tmp_path / "o" / MANIFEST).read_text())
     assert manifest["definition"]["label_meanings"] == ["", "a nurse calls back today"]
     assert manifest["validation_share"] == 0.2
+    assert task.language == "de"
+    code, _, error = run(capsys, "gold", train.parent, *words, "--language", "German")
+    assert (code, "ISO 639" in error) == (1, True)
     asked = render(task, task.prompt, [], ["now"])[1]["content"]
     assert "- now: a nurse calls back today" in asked
     assert "'triage'" in asked

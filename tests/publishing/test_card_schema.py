@@ -61,6 +61,24 @@ def test_labels_that_yaml_would_misread_stay_names(tmp_path: Path) -> None:
     assert dataset_info(tmp_path / "x", ["raw"]) == header.dataset_info
 
 
+def test_thousands_of_labels_do_not_make_a_header_that_no_hub_takes(tmp_path: Path) -> None:
+    from hf_synth.hub.cards import card_data
+
+    sizes = {}
+    for number in (100, 3_000):
+        codes = replace(OPEN, labels=tuple(f"code {i:04}" for i in range(number)))
+        row = codes.gold_row("r", None, number - 1, "some words") | {"source": "synthetic"}
+        rows = Dataset.from_list([row], features=codes.gold_features())
+        folder = tmp_path / str(number)
+        assert publish_dataset(codes, rows, "org/x", push=False, export_dir=folder).allowed
+        data = card_data(folder / "README.md")
+        assert data["license"] == "mit", "the header can be read"
+        sizes[number] = len(data.get("dataset_info") or [])
+        back = load_dataset(str(folder), split="train", cache_dir=str(tmp_path / "cache"))
+        assert back.features["label"].names == list(codes.labels)
+    assert sizes == {100: 1, 3_000: 0}
+
+
 @pytest.mark.parametrize(
     ("change", "sources", "ids"),
     [
