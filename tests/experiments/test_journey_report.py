@@ -21,7 +21,7 @@ from hf_synth.evaluation.evaluation import Scores, score
 from hf_synth.experiments.journey_report import journey_lead, journey_sections, write_journey_report
 from hf_synth.experiments.journey_sections import Journey, score_plot
 from hf_synth.experiments.names import arm_name
-from hf_synth.experiments.verdict import label_section, notes_section, run_lead
+from hf_synth.experiments.verdict import label_changes, label_section, notes_section, run_lead
 from hf_synth.reports.page import Section
 from hf_synth.task.columns import REASONS
 from hf_synth.task.folders import write_stage
@@ -208,6 +208,21 @@ def test_notes_are_drawn_and_not_chosen() -> None:
 def scores_of(task: Task, says: Sequence[int], truth: Sequence[int], rows: dict[str, int]) -> Scores:
     made = score(task, np.eye(4)[list(says)] * 0.6 + 0.1, np.array(truth), n_bootstrap=10)
     return dataclasses.replace(made, model={"rows": rows})
+
+
+def test_a_change_that_may_be_chance_is_not_called_worse() -> None:
+    task, truth = load_task("clinic"), [0, 1, 2, 3] * 50
+    before = [t if i % 4 < 3 else 0 for i, t in enumerate(truth)]
+    now = [2 if i in (1, 5) else t for i, t in enumerate(before)]  # two rows of grade_1 are lost
+    scores = {
+        "gold_40": scores_of(task, before, truth, {"gold": 40}),
+        "gold_40_plus_corrected": scores_of(task, now, truth, {"gold": 40, "kept": 60}),
+    }
+    (change,) = (c for c in label_changes(*reversed(scores.values())) if c.label == "grade_1")
+    assert (change.found_before, change.found, change.change) == (50, 48, "lower")
+    lead = run_lead(task, scores, corrected_rows(task), Path("out"))
+    assert "got worse" not in lead.verdict
+    assert any("grade_1 is lower, which may be chance" in point for point in lead.points)
 
 
 def test_the_verdict_is_computed_from_the_scores() -> None:
