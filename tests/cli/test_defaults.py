@@ -31,11 +31,11 @@ def write(text: str, name: str = "hf_synth.toml") -> Path:
 
 
 def test_command_line_table_top_default(capsys: pytest.CaptureFixture[str]) -> None:
-    write('task = "clinic"\nllm = "simulator"\nn = 7\nseed = 3\nout = "o"\n[generate]\nn = 8\nshare = 0.5\n')
+    write('task = "clinic"\nllm = "simulator"\nn = 7\nseed = 3\n[generate]\nn = 8\nshare = 0.5\nout = "o"\n')
     args = options("generate", "--seed", "4")
     assert (args.task, args.llm, args.n, args.seed, args.share) == ("clinic", "simulator", 8, 4, 0.5)
     assert (args.out, args.balance) == (Path("o"), "equal")
-    assert capsys.readouterr().err == "hf-synth: hf_synth.toml gives task, llm, n, out, share\n"
+    assert capsys.readouterr().err == "hf-synth: hf_synth.toml gives task, llm, n, share, out\n"
     assert options("sample", "-q", "mednli", "rows").n == 7
     assert capsys.readouterr().err == ""
 
@@ -72,7 +72,7 @@ def test_values_are_read_as_on_the_command_line() -> None:
 
 
 def test_words_fill_the_places_that_a_configuration_leaves(capsys: pytest.CaptureFixture[str]) -> None:
-    write('task = "clinic"\nout = "o"\n[train]\ndata = "d"\n')
+    write('task = "clinic"\n[correct]\nout = "o"\n[train]\ndata = "d"\nout = "o"\n')
     assert options("correct", "--base-model", "tiny", "rows").synthetic == Path("rows")
     assert (options("train").task, options("train").data) == ("clinic", Path("d"))
     assert (options("train", "other").task, options("train", "other").data) == ("clinic", Path("other"))
@@ -124,6 +124,7 @@ def test_the_command_line_undoes_what_excludes_it() -> None:
         ("hedge = 1", "hedge is true or false"),
         ("llm = 2020-01-01", "llm takes text or numbers"),
         ("[generate.deep]\nn = 1", "there is no verb 'generate deep'"),
+        ('\nout = "o"', "line 2: each verb would replace the folder of the one before: put it into the table"),
         ("yes = true", "line 1: --yes is taken from the command line alone"),
         ('token = "x"', "would put a secret into a file"),
         ('config = "a"', "no verb has an option --config"),
