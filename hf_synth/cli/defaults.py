@@ -101,6 +101,11 @@ def _given(
                 continue
             action = own.get(key)
             here = action is not None and not (top and words[0] in _OWN_TABLE_ONLY)
+            if top and key == "out":
+                where = "put it into the table of its verb, e.g. [generate]"
+                raise UsageError(
+                    f"{place(path, (key,))}: each verb would replace the folder of the one before: {where}"
+                )
             if key in _BY_HAND:
                 raise UsageError(f"{place(path, (*above, key))}: --{key} is taken from the command line alone")
             if here and action is not None:

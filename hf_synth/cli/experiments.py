@@ -426,20 +426,21 @@ def add_demo_options(parser: ArgumentParser) -> None:
 def demo(args: Namespace) -> Result:
     """Show the whole journey on artificial notes, or with --real by a real LLM and a pretrained encoder."""
     say = options.progress_of(args)
+    args.out = args.out or Path("demo-real-out" if args.real else "demo-out")
     if args.real:
         if args.gold and args.task == "clinic":
             raise ColumnError("--gold needs --task, the task that its files are of, e.g. --task sdoh_nli:pair")
         from hf_synth.demo.real import FULL, Sizes, demo_real
 
-        out, sizes = args.out or Path("demo-real-out"), FULL if args.full else Sizes()
+        sizes = FULL if args.full else Sizes()
         how: Result = {"task": args.task, "gold": args.gold, "threads": args.threads, "sizes": sizes}
         how["progress"] = not args.quiet
-        facts = demo_real(out, seed=args.seed, say=say, **how)
+        facts = demo_real(args.out, seed=args.seed, say=say, **how)
     else:
         from hf_synth.demo.journey import demo as journey
 
         if args.gold or args.task != "clinic" or args.threads:
             raise ColumnError("--task, --gold and --threads go with --real; without it the demo has its own notes")
-        facts = journey(args.out or Path("demo-out"), seed=args.seed, full=args.full, say=say)
+        facts = journey(args.out, seed=args.seed, full=args.full, say=say)
     args.json = True  # the demo always ends with its one JSON object
     return facts
