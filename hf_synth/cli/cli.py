@@ -68,7 +68,8 @@ def _run(argv: Sequence[str]) -> int:
         os.environ.setdefault("OMP_NUM_THREADS", "1")
     try:
         earlier = earlier_output(args)
-        with shown(not args.quiet, args.verb if args.verb in _LONG else ""):
+        first = os.environ.get("RANK", "0") == "0"  # of the processes of torchrun
+        with shown(first and not args.quiet, args.verb if args.verb in _LONG else ""):
             result = args.run(args)
         if earlier is not None and not args.quiet and (line := earlier.replaced()):
             print(line, file=sys.stderr)

@@ -112,7 +112,7 @@ class _Line:
         self._terminal = stream.isatty()
         self._lock = threading.RLock()
         self._drawn = ""  # what stands on the terminal
-        self._own = False  # whether this class is writing
+        self._own = self._broken = False  # whether this class is writing; whether nobody reads it
         self._half = False  # whether somebody else's line is not ended yet
         self._said: set[str] = set()
         self._last, self._next = "", time.monotonic() + PLAIN
@@ -122,8 +122,7 @@ class _Line:
 
     def _tick(self) -> None:
         while not self._over.wait(REDRAW):
-            with contextlib.suppress(OSError, ValueError):  # a closed terminal ends no training
-                self.draw()
+            self.draw()
 
     def text(self) -> str:
         """Return the line."""
@@ -228,10 +227,14 @@ class _Line:
         self.clear()
 
     def _write(self, text: str) -> None:
+        if self._broken:
+            return
         self._own = True
         try:
             self._stream.write(text)
             self._stream.flush()
+        except (OSError, ValueError):  # nobody reads it any more, which ends no training
+            self._broken = True
         finally:
             self._own = False
 
@@ -255,7 +258,7 @@ def shown(active: bool = True, idle: str = "") -> Iterator[None]:
         idle: what is shown while no stage is open, until something is written to stdout; "" shows nothing.
     """
     global _line
-    if not active or _line is not None:
+    if not active or _line is not None or not _is_open(sys.stderr):
         yield
         return
     line = _line = _Line(sys.stderr, idle)
@@ -264,6 +267,14 @@ def shown(active: bool = True, idle: str = "") -> Iterator[None]:
     finally:
         _line = None
         line.close()
+
+
+def _is_open(stream: TextIO | None) -> bool:
+    """Return whether a stream can be written to: a program can be started without stderr."""
+    try:
+        return stream is not None and stream.isatty() in (True, False)
+    except (AttributeError, OSError, ValueError):
+        return False
 
 
 def is_shown() -> bool:
