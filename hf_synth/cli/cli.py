@@ -126,7 +126,8 @@ def _run(argv: list[str]) -> int:
     options = values_of(parser, args)
     try:
         earlier = earlier_output(args)
-        with shown(not args.quiet, args.verb if args.verb in _LONG else ""):
+        first = os.environ.get("RANK", "0") == "0"  # of the processes of torchrun
+        with shown(first and not args.quiet, args.verb if args.verb in _LONG else ""):
             result = run_verb(args)
         if earlier is not None and not args.quiet and (line := earlier.replaced()):
             print(line, file=sys.stderr)

@@ -350,7 +350,7 @@ def test_a_label_that_is_never_found_is_printed(
 
 
 def test_rows_of_another_version_of_the_task_are_said(
-    work: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    work: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     import shutil
 
@@ -361,4 +361,4 @@ def test_rows_of_another_version_of_the_task_are_said(
         manifest.write_text(json.dumps(facts | {"task_version": version}), encoding="utf-8")
         words = ["sample", str(work / "gold"), str(tmp_path / "old"), "--n", "6", "--out", str(tmp_path / version)]
         assert main(words) == 0
-        assert (f"old is of version {version} of task" in capsys.readouterr().err) == said
+        assert (f"old is of version {version} of task" in caplog.text) == said
