@@ -6,6 +6,7 @@ import dataclasses
 import re
 import shlex
 from collections.abc import Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -61,14 +62,19 @@ def made_up_scores(task: Task, right: float, rows: dict[str, int], seed: int) ->
     return dataclasses.replace(made, model={"rows": rows, "base_model": "/somewhere/tiny"}, dataset={"seen": 0})
 
 
-def a_run(name: str = "esophagitis", generator: str = "a-model", arms: int = 6, out: Path = Path()) -> Journey:
+@cache
+def all_scores(name: str) -> dict[str, Scores]:
     task = load_task(name)
     mixtures = {
         "gold_40": (0.5, {"gold": 40}), "gold_80": (0.6, {"gold": 80}), "gold_160": (0.7, {"gold": 160}),
         "synthetic_raw": (0.4, {"kept": 90}), "gold_40_plus_raw": (0.55, {"gold": 40, "kept": 90}),
         "gold_40_plus_corrected": (0.65, {"gold": 40, "kept": 80, "relabelled": 10}),
     }  # fmt: skip
-    scores = {n: made_up_scores(task, right, rows, i) for i, (n, (right, rows)) in enumerate(mixtures.items())}
+    return {n: made_up_scores(task, right, rows, i) for i, (n, (right, rows)) in enumerate(mixtures.items())}
+
+
+def a_run(name: str = "esophagitis", generator: str = "a-model", arms: int = 6, out: Path = Path()) -> Journey:
+    task, scores = load_task(name), all_scores(name)
     policy = Policy("posterior", 4, noise=MATRIX, confusion=MATRIX, figures=FIGURES, warnings=("gold is scarce",))
     seconds = {"generate": 1.5, "correct": 20.0}
     some = dict(list(scores.items())[:arms])
@@ -140,7 +146,7 @@ def test_pictures_are_sound() -> None:
      ("esophagitis", "a-model", "")],
 )  # fmt: skip
 def test_simulated_is_found_in_the_columns(name: str, generator: str, words: str, tmp_path: Path) -> None:
-    made = a_run(name, generator, out=tmp_path)
+    made = a_run(name, generator, arms=2, out=tmp_path)
     text = write_journey_report(made).read_text(encoding="utf-8")
     plots = [plot for section in journey_sections(made) for plot in section.plots]
     assert len(plots) > 5
@@ -155,12 +161,12 @@ def test_simulated_is_found_in_the_columns(name: str, generator: str, words: str
 
 def test_notes_are_shown_beside_their_folder_alone(tmp_path: Path) -> None:
     """A restricted note is on the page only where the page lies in the folder of the notes; never in Markdown."""
-    page = write_journey_report(a_run(out=tmp_path))
+    page = write_journey_report(a_run(arms=1, out=tmp_path))
     for file in (page, page.with_suffix(".md")):
         assert CANARY not in file.read_text(encoding="utf-8")
         assert "/somewhere" not in file.read_text(encoding="utf-8")
     assert "does not lie in the folder of the notes" in page.read_text(encoding="utf-8")
-    made = a_run(out=tmp_path)
+    made = a_run(arms=1, out=tmp_path)
     write_stage(made.task, made.corrected, tmp_path / "corrected", stage="correct")
     text = write_journey_report(made).read_text(encoding="utf-8")
     assert text.count(CANARY) == sum(status != "rejected" for status, *_ in STATUSES)
@@ -168,7 +174,7 @@ def test_notes_are_shown_beside_their_folder_alone(tmp_path: Path) -> None:
     assert CANARY not in page.with_suffix(".md").read_text(encoding="utf-8")
     assert "side by side" not in page.with_suffix(".md").read_text(encoding="utf-8")
     assert not Reader(text).open
-    is_open = a_run("clinic", out=tmp_path / "elsewhere")
+    is_open = a_run("clinic", arms=1, out=tmp_path / "elsewhere")
     assert CANARY in write_journey_report(is_open).read_text(encoding="utf-8")
 
 
