@@ -258,22 +258,15 @@ def add_publish_options(parser: ArgumentParser) -> None:
     add("--attestation", metavar="TEXT", help="with --public and restricted data: who allows it, and when")
     add("--contact", metavar="TEXT", help="whom to ask for access, for the card: an address or a page")
     add("--tag", metavar="NAME", help="name of the release (default: the next of v1, v2, ...)")
-<<<<<<< HEAD
     add("--squash", action="store_true", help="replace everything in the repository, its history included")
     add("--yes", action="store_true", help="push without asking; needed where stdin is no terminal")
-    add("--dry-run", action="store_true", help="print the verdict; write and send nothing")
-    options.add_out(parser, "the export folder (default: export/NAME)", required=False)
-    options.add_seed(parser)
-=======
-    add("--squash", action="store_true", help="replace all that the repository holds, its history too")
-    add("--yes", action="store_true", help="do not ask before pushing; needed where nobody can be asked")
     add(
         "--dry-run",
         action="store_true",
-        help="only say the verdict, with --push what changes there; nothing stays written",
+        help="print the verdict, and with --push what would change there; send nothing",
     )
-    add("--out", type=Path, metavar="DIR", help="where the export folder goes (default: export/NAME)")
->>>>>>> c9c97889fc941bcb394106b1f1a7987c75f3dc8b
+    options.add_out(parser, "the export folder (default: export/NAME)", required=False)
+    options.add_seed(parser)
     _add_hub(parser)
 
 
