@@ -24,7 +24,7 @@ PAGES = [
 ]
 PROGRAMS = {  # of others: the block has to say that it needs them, but for the first line
     *("make", "pip", "export", "python3.11", ".venv/bin/pip"),
-    *("ollama", "llama-server", "vllm", "hf", "curl", "git", "cd"),
+    *("ollama", "llama-server", "vllm", "hf", "curl", "git", "cd", "eval", "python", "source"),
 }
 _FENCE = re.compile(r"(?:<!-- needs: (?P<needs>[^\n]+) -->\n)?^```(?P<language>\w*)\n(?P<code>.*?)^```$", re.M | re.S)
 
@@ -42,7 +42,11 @@ class Block:
     def commands(self) -> list[list[str]]:
         """The commands of a bash block, as words."""
         lines = self.code.replace("\\\n", " ").splitlines()
-        return [words for line in lines if (words := shlex.split(line, comments=True))]
+        split = (shlex.split(line, comments=True) for line in lines)
+        ends = (">", "&", "|")
+        return [
+            words[: min((words.index(end) for end in ends if end in words), default=None)] for words in split if words
+        ]
 
     @property
     def is_run(self) -> bool:
