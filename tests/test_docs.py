@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -17,6 +18,7 @@ from support.blocks import PAGES, ROOT, blocks, run_page, wrong_with
 from support.gold_files import write_csv
 from support.tiny import tiny_base
 
+from hf_synth.cli import main
 from hf_synth.hub import running_hub
 from hf_synth.llm.endpoints import parse_origin
 from hf_synth.llm.providers import provider_of
@@ -84,25 +86,40 @@ def test_recipes_are_those_of_the_providers_table(name: str, model: str, url: st
 
 
 # --- blocks ----------------------------------------------------------------------------------------------------------
+@pytest.fixture(scope="module")
+def config(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("init")
+    says = {"urgent": "cannot breathe", "routine": "needs a refill", "admin": "has a new address"}
+    rows = [[f"P{i}", f"Made-up person {i} {says[k]} today.", k] for i, k in enumerate([*says] * 10)]
+    write_csv(folder / "messages.csv", ["patient", "message", "urgency"], rows)
+    given = ["--llm", "simulator", "--base-model", "tiny", "--out", str(folder / "hf_synth.toml"), "--yes", "--quiet"]
+    assert main(["init", str(folder / "messages.csv"), *given]) == 0
+    return folder / "hf_synth.toml"
+
+
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
-def test_every_block_parses(page: Path) -> None:
-    wrong = []
+def test_every_block_parses(page: Path, config: Path) -> None:
+    wrong, written = [], None  # the configuration that `init` wrote, where a page has come to it
     for block in blocks(page):
         assert block.language in PLAIN | {"bash", "python"}, f"{page.name} has a block of {block.language!r}"
         if block.language == "python":
             compile(block.code, page.name, "exec")
         elif block.language == "bash":
-            wrong += [f"{' '.join(words)}: {why}" for words in block.commands if (why := wrong_with(words))]
+            written = (
+                config if any(words[1:2] == ["init"] or "--config" in words for words in block.commands) else written
+            )
+            wrong += [f"{' '.join(words)}: {why}" for words in block.commands if (why := wrong_with(words, written))]
             foreign = {words[0] for words in block.commands} & {"ollama", "llama-server", "vllm", "hf", "curl"}
             assert block.needs or not foreign, f"{page.name}: say what the block with {foreign} needs"
             ours = any(words[0] == "hf-synth" for words in block.commands)
-            assert block.is_run or block.needs or not ours, (
+            examples = ROOT / "examples" in page.parents  # their own tests run them
+            assert block.is_run or block.needs or examples or not ours, (
                 f"{page.name}: a block of hf-synth that is not run: {block.code}"
             )
-        elif not block.language:
-            assert "hf-synth " not in block.code or page.name == "air_gapped.md", (
-                f"{page.name}: name the block's language"
-            )
+        elif not block.language:  # output, perhaps with the commands that printed it
+            typed = re.findall(r"^\$ (hf-synth .*)$", block.code, re.M)
+            wrong += [f"{line}: {why}" for line in typed if (why := wrong_with(shlex.split(line), written))]
+            assert not re.search("^hf-synth [a-z]", block.code, re.M), f"{page.name}: name the block's language"
     assert not wrong
 
 
@@ -116,7 +133,9 @@ def test_a_wrong_command_is_found() -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    "page", [p for p in PAGES if any(b.is_run for b in blocks(p)) and p.name != "python.md"], ids=lambda p: p.name
+    "page",
+    [p for p in PAGES if p.parent in (ROOT, DOCS) and p.name != "python.md" and any(b.is_run for b in blocks(p))],
+    ids=lambda p: p.name,
 )
 def test_every_block_runs_in_order(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """With the simulator for an LLM, a tiny base model, few notes and a local Hub; python.md runs in test_readme.py."""
@@ -142,6 +161,8 @@ def test_every_block_runs_in_order(page: Path, tmp_path: Path, monkeypatch: pyte
         here = {
             r"--llm \S+ --base-url \S+": "--llm simulator",
             r" --base-model \S+": "",
+            r"^(hf-synth init .*)$": r"\1 --yes",
+            r"^(hf-synth run)$": r"\1 --n 24 --method none",
             r"--n (600|100)\b": "--n 24",
             r"^(hf-synth (?:run|correct) work/gold .*)$": r"\1 --method none",  # few notes: auto would use none of them
             r"^(hf-synth (?:run|correct|train|regenerate) .*)$": rf"\1 --base-model {base} --set num_train_epochs=1",

@@ -78,6 +78,7 @@ def skill_page() -> str:
                 "- shared: "
                 + ", ".join(f"`{_names(a)[-1]}`" + (" (required)" if a in parser.must else "") for a in joint)
             ]
+        lines += [f"- example: `{example}`" for example in getattr(parser, "examples", ())]
         lines += [""]
     lines += ["## Shared options", ""]
     done: set[tuple[tuple[str, ...], str | None]] = set()
@@ -90,10 +91,12 @@ def skill_page() -> str:
 
 
 def _verbs() -> Iterator[tuple[str, str, Parser]]:
-    """Yield each verb, its line and its parser; verbs of verbs ("hub serve") as verbs of their own."""
+    """Yield each verb by group, its line and its parser; verbs of verbs ("hub serve") as verbs of their own."""
     from hf_synth.cli import cli
+    from hf_synth.cli.help import GROUPS
 
-    for name, row in cli.VERBS.items():
+    for name in (name for names in GROUPS.values() for name in names):
+        row = cli.VERBS[name]
         parser = cli.verb_parser(name)
         yield from _below(name, row[-1] if isinstance(row, tuple) else parser.description or "", parser)
 

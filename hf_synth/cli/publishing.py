@@ -308,8 +308,12 @@ def _publish(task: Task, args: Namespace, shared: Result) -> Verdict:
     from hf_synth.gold.adoption import read_dataset
     from hf_synth.task.folders import APPROVED, edited_digests, read_manifest
 
-    scores = _scores(args.scores)
-    if (args.folder / "config.json").is_file():
+    is_model = (args.folder / "config.json").is_file()
+    typed = any(word.partition("=")[0] == "--scores" for word in args.argv)
+    # `init` writes the scores of the model into the configuration: notes that leave before there are any do without
+    left_out = not (is_model or typed) and args.scores is not None and not args.scores.is_file()
+    scores = None if left_out else _scores(args.scores)
+    if is_model:
         examples = read_dataset(args.examples) if args.examples else None
         shared |= {"examples": examples, "membership": args.membership}
         return hf_synth.publish_model(task, args.folder, scores, args.repo_id, **shared)

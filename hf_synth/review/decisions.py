@@ -48,6 +48,7 @@ class Decisions:
 
     Attributes:
         answers: the answer to each note, by row id.
+        unsure: the notes whose answer is "unsure".
         finals: the answers that settle a disagreement, by row id.
         comments: the comment on each note, by row id.
         count: events so far, that of the first line left out.
@@ -57,6 +58,7 @@ class Decisions:
     def __init__(self, events: Iterable[Mapping[str, Any]] = ()) -> None:
         self.answers: dict[str, Answer] = {}
         self.finals: dict[str, Answer] = {}
+        self.unsure: dict[str, None] = {}
         self.comments: dict[str, str] = {}
         self.count = 0
         self._standing: list[tuple[str, bool]] = []
@@ -82,6 +84,7 @@ class Decisions:
                 answers[key[0]] = past[-1]
             else:
                 del answers[key[0]]
+            self._note_unsure(key[0])
         elif do in _DECISIONS:
             answer = Answer(
                 str(do), str(event.get("label", "")), str(event.get("at", "")), number,
@@ -91,8 +94,15 @@ class Decisions:
             self._standing.append(key)
             self._past.setdefault(key, []).append(answer)
             (self.finals if key[1] else self.answers)[row] = answer
+            self._note_unsure(row)
         if do in (*_DECISIONS, COMMENT) and "comment" in event:
             self.comments[row] = str(event["comment"])
+
+    def _note_unsure(self, row: str) -> None:
+        if row in self.answers and self.answers[row].do == UNSURE:
+            self.unsure[row] = None
+        else:
+            self.unsure.pop(row, None)
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,7 @@ from collections import Counter
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from itertools import filterfalse
 from pathlib import Path
 from typing import Any, Literal
 from urllib.parse import quote
@@ -163,8 +164,7 @@ class Session:
         """Return what the page of a queue shows: its next note, and the figures so far."""
         progress, answers = self.sheet.progress(self.own), self.own.answers
         order = progress.order
-        found = [(id, answer) for id in order if (answer := answers.get(id)) is not None]
-        unsure = [id for id, answer in found if answer.do == UNSURE]
+        unsure = [id for id in self.own.unsure if id in self.sheet.items]
         reviewers = self.reviewers()
         differ = self._differing(reviewers)
         if queue == AGAIN:
@@ -172,7 +172,7 @@ class Session:
         elif queue == DIFFERENT:
             id = next(iter(differ), None)
         else:
-            id = next((id for id in order if id not in answers), None)
+            id = next(filterfalse(answers.__contains__, order), None)
         item = None if id is None else self.sheet.items[id]
         hidden = self.shows == "never" and id is not None
         done = id is None
@@ -181,7 +181,7 @@ class Session:
             item=item,
             key="" if id is None else _key(id),
             count=self.own.count,
-            answered=len(found),
+            answered=sum(map(answers.__contains__, order)),
             asked=len(order),
             unsure=len(unsure),
             differ=len(differ),

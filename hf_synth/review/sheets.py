@@ -20,7 +20,7 @@ import numpy as np
 from hf_synth.correction.audited import PROBABILITY, STRATUM, audit_sample
 from hf_synth.errors import ColumnError, OutputError
 from hf_synth.evaluation.statistics import design_share, wilson
-from hf_synth.review.decisions import LABEL, REJECT, Answer, Decisions
+from hf_synth.review.decisions import RATE, REJECT, UNSURE, Decisions
 from hf_synth.task.folders import write_private
 from hf_synth.task.labels import Floats, Ints, label_names, row_digests
 from hf_synth.task.task import Task
@@ -30,7 +30,8 @@ if TYPE_CHECKING:
 
 USED = ("kept", "relabelled")
 _MARK = 16  # hex digits of a text's digest
-_BLANK, _RIGHT, _WRONG, _REJECTED = range(4)  # what an answer says of a label
+_BLANK, _RIGHT, _WRONG, _REJECTED, _UNSURE = range(5)  # what an answer says of a label
+_OTHERS = {REJECT: _REJECTED, UNSURE: _UNSURE, RATE: _UNSURE}
 FORMAT = 1  # of the files; changes with their layout
 
 
@@ -122,10 +123,14 @@ class SampleSheet:
         Notes with an answer stand for the others of their stratum, as `audited.read_audited` weighs them.
         """
         labels, codes, size = self._used
-        states = (_state(own.answers.get(id), label) for id, label in labels)
-        state = np.fromiter(states, dtype=np.int64, count=len(labels))
-        looked = np.bincount(codes, (state != _BLANK) * size)
+        answer = own.answers.get
+        states = [
+            _BLANK if (a := answer(id)) is None else _OTHERS.get(a.do) or (_RIGHT if a.label == label else _WRONG)
+            for id, label in labels
+        ]
+        state = np.array(states, dtype=np.int64)
         labelled = (state == _RIGHT) | (state == _WRONG)
+        looked = np.bincount(codes, (labelled | (state == _REJECTED)) * size)
         n = int(labelled.sum())
         if n < 2 or (looked == 0).any():
             return None
@@ -144,12 +149,6 @@ class SampleSheet:
         names = {name: code for code, name in enumerate(dict.fromkeys(item.stratum for item in used))}
         codes = np.array([names[item.stratum] for item in used], dtype=np.int64)
         return [(item.id, item.label) for item in used], codes, np.array([1 / item.probability for item in used])
-
-
-def _state(answer: Answer | None, label: str) -> int:
-    if answer is None or answer.do not in (LABEL, REJECT):
-        return _BLANK
-    return _REJECTED if answer.do == REJECT else _RIGHT if answer.label == label else _WRONG
 
 
 def shuffled(ids: Collection[str], seed: int) -> list[str]:

@@ -69,6 +69,16 @@ def test_without_push_folder_card_and_verdict_are_written(
     assert len(load_dataset("export/site-notes", "corrected", split="train", cache_dir=str(tmp_path / "c"))) == 18
 
 
+def test_notes_do_without_the_scores_of_a_configuration_that_are_not_there_yet(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folders(RESTRICTED, tmp_path, monkeypatch)
+    Path("hf_synth.toml").write_text('task = "gold"\n[publish]\nscores = "scores.json"\n')
+    assert run("publish", "rows", "--repo-id", "org/site-notes", "--dry-run") == 0
+    assert run("publish", "rows", "--repo-id", "org/site-notes", "--dry-run", "--scores", "typed.json") == 1
+    assert "typed.json is no file" in capsys.readouterr().err
+
+
 def test_refused_is_exit_1(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     folders(CREDENTIALED, tmp_path, monkeypatch)
     words = ("publish", "gold", "rows", "--repo-id", "org/n", "--endpoint", "https://huggingface.co")

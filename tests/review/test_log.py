@@ -75,6 +75,7 @@ def test_the_state_is_what_one_would_say_it_is(events: list[dict[str, Any]]) -> 
     for final, answers in ((False, found.answers), (True, found.finals)):
         last = {e["row"]: (e["do"], e.get("label", "")) for e in standing if bool(e.get("final")) is final}
         assert {row: answer.choice for row, answer in answers.items()} == last
+    assert set(found.unsure) == {row for row, answer in found.answers.items() if answer.do == "unsure"}
     assert found.last == ((standing[-1]["row"], bool(standing[-1].get("final"))) if standing else None)
     assert found.comments == {e["row"]: e["comment"] for e in events if e["do"] == "comment"}
 

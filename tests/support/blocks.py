@@ -14,7 +14,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from hf_synth.cli import cli
-from hf_synth.cli.parsing import read_options, verb_below
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 WRITTEN = ("messages.md", "api.md")  # from the code, by docs/pages.py
@@ -25,7 +24,7 @@ PAGES = [
 ]
 PROGRAMS = {  # of others: the block has to say that it needs them, but for the first line
     *("make", "pip", "export", "python3.11", ".venv/bin/pip"),
-    *("ollama", "llama-server", "vllm", "hf", "curl", "git", "cd"),
+    *("ollama", "llama-server", "vllm", "hf", "curl", "git", "cd", "eval", "python", "source"),
 }
 _FENCE = re.compile(r"(?:<!-- needs: (?P<needs>[^\n]+) -->\n)?^```(?P<language>\w*)\n(?P<code>.*?)^```$", re.M | re.S)
 
@@ -43,7 +42,11 @@ class Block:
     def commands(self) -> list[list[str]]:
         """The commands of a bash block, as words."""
         lines = self.code.replace("\\\n", " ").splitlines()
-        return [words for line in lines if (words := shlex.split(line, comments=True))]
+        split = (shlex.split(line, comments=True) for line in lines)
+        ends = (">", "&", "|")
+        return [
+            words[: min((words.index(end) for end in ends if end in words), default=None)] for words in split if words
+        ]
 
     @property
     def is_run(self) -> bool:
@@ -62,8 +65,12 @@ def blocks(page: Path) -> list[Block]:
     return found
 
 
-def wrong_with(words: list[str]) -> str:
-    """Return what is wrong with a command; "" for one that its own parser takes."""
+def wrong_with(words: list[str], config: Path | None = None) -> str:
+    """Return what is wrong with a command; "" for one that its own parser takes.
+
+    Args:
+        config: a configuration in the current folder, as `hf-synth init` writes it.
+    """
     if words[0] == "make":
         made = set(re.findall(r"^([\w-]+):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.M))
         return "" if set(words[1:]) <= made else f"the Makefile has no {words[1:]}"
@@ -77,11 +84,13 @@ def wrong_with(words: list[str]) -> str:
         return ""
     if words[1] not in cli.VERBS:
         return f"there is no verb {words[1]!r}"
+    if "--config" in words:  # a file that an earlier command wrote
+        at = words.index("--config")
+        words = words[:at] + words[at + 2 :]
     said = io.StringIO()
     with contextlib.redirect_stderr(said), contextlib.redirect_stdout(io.StringIO()):
         try:
-            parser, rest = verb_below(cli.verb_parser(words[1]), words[2:])
-            read_options(parser, rest)
+            cli.parse_command([*words[1:], *(["--config", str(config)] if config and words[1] != "init" else [])])
         except SystemExit as stop:
             return "" if stop.code in (0, None) else said.getvalue().strip().splitlines()[-1]
     return ""
