@@ -25,11 +25,13 @@ hf-synth run "$work/gold" --llm "$llm" --n "$n" --method agree --base-model "$ba
 model=$(echo "$work"/run/models/gold_*_plus_corrected)
 
 echo "--- 3. a Hub of your own"
+answers() { python -c "import socket; socket.create_connection(('127.0.0.1', $port), 1)" 2> "$work/wait.log"; }
+if answers; then echo "port $port is in use: PORT=8091 $0 takes another"; exit 1; fi
 hf-synth hub serve --root "$work/hub" --port "$port" > "$work/hub.log" 2>&1 &
 hub=$!
 trap 'kill $hub' EXIT
-until [ -s "$work/hub/token" ] && python -c "import socket; socket.create_connection(('127.0.0.1', $port), 1)" 2> "$work/wait.log"; do
-    kill -0 $hub || { cat "$work/hub.log"; exit 1; }
+until answers; do
+    kill -0 $hub 2> "$work/wait.log" || { cat "$work/hub.log"; exit 1; }
     sleep 0.5
 done
 export HF_ENDPOINT=http://127.0.0.1:$port HF_HUB_DISABLE_XET=1 HF_TOKEN="$(cat "$work/hub/token")"
