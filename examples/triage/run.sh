@@ -7,6 +7,8 @@ here=$(cd "$(dirname "$0")" && pwd)
 work=${1:-examples-out/triage}
 llm=${LLM:-simulator} base=${BASE_MODEL:-minilm} steps=${STEPS:-60} n=${N:-300} port=${PORT:-8090}
 mkdir -p "$work"
+answers() { python -c "import socket; socket.create_connection(('127.0.0.1', $port), 1)" 2> "$work/wait.log"; }
+if answers; then echo "port $port is in use: PORT=8091 $0 takes another"; exit 1; fi
 
 echo "--- one misspelt label is corrected, as you would in Excel"
 LC_ALL=C sed 's/;urgnet/;urgent/' "$here/messages.csv" > "$work/messages.csv"
@@ -25,8 +27,6 @@ hf-synth run "$work/gold" --llm "$llm" --n "$n" --method agree --base-model "$ba
 model=$(echo "$work"/run/models/gold_*_plus_corrected)
 
 echo "--- 3. a Hub of your own"
-answers() { python -c "import socket; socket.create_connection(('127.0.0.1', $port), 1)" 2> "$work/wait.log"; }
-if answers; then echo "port $port is in use: PORT=8091 $0 takes another"; exit 1; fi
 hf-synth hub serve --root "$work/hub" --port "$port" > "$work/hub.log" 2>&1 &
 hub=$!
 trap 'kill $hub' EXIT
