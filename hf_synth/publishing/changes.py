@@ -35,6 +35,7 @@ class Present:
         private, gated: its settings.
         files: size and id of each file by its path.
         tags: their names.
+        head: the commit; "" before the first one.
         folder: where the card and the rows were downloaded to.
     """
 
@@ -42,6 +43,7 @@ class Present:
     gated: str | bool
     files: Mapping[str, tuple[int, str]]
     tags: Sequence[str]
+    head: str
     folder: Path
 
 
@@ -60,6 +62,7 @@ class Changes:
         gated: as it is and as it will be.
         tag: of the release.
         tags: how many there are already.
+        head: the commit that it was compared with; "" where there is none.
     """
 
     new: bool
@@ -72,6 +75,7 @@ class Changes:
     gated: tuple[str, str] = ("", "")
     tag: str = ""
     tags: int = 0
+    head: str = ""
 
     def to_json(self) -> dict[str, Any]:
         """Return plain values."""
@@ -133,7 +137,7 @@ def changes_of(
         present is None, files, added, removed, unknown, _sections(present, folder),
         ("none" if present is None else _seen(present.private), _seen(wanted["private"])),
         ("none" if present is None else _gate(present.gated), _gate(wanted["gated"])),
-        wanted["tag"], len(present.tags) if present else 0,
+        wanted["tag"], len(present.tags) if present else 0, present.head if present else "",
     )  # fmt: skip
 
 

@@ -13,9 +13,11 @@ from datasets import Dataset
 from huggingface_hub import CommitOperationAdd, HfApi
 from support.publishing_rows import CANARY, OPEN, gold_rows, synthetic_rows
 
+from hf_synth.errors import PublishError
 from hf_synth.hub import connected, running_hub
 from hf_synth.publishing.changes import Changes, size_of
 from hf_synth.publishing.publishing import publish_dataset
+from hf_synth.publishing.release import entries
 
 
 @pytest.fixture(scope="module")
@@ -81,6 +83,22 @@ def test_rows_are_counted_by_label_and_sections_are_named(where: dict[str, Any])
     assert raw.files["corrected/train-00000-of-00001.parquet"][0] == "removed"
     assert (raw.rows_added, raw.rows_removed) == ({"maybe": 9, "yes": 9}, {"maybe": 9})
     json.dumps(raw.to_json())
+
+
+def test_what_changed_after_it_was_shown_is_not_overwritten(where: dict[str, Any], api: HfApi) -> None:
+    rows = synthetic_rows(OPEN)
+    assert publish_dataset(OPEN, rows, "org/moved", **where).pushed
+
+    def meanwhile(_verdict: Any) -> bool:
+        add = CommitOperationAdd("notes.md", b"mine")
+        api.create_commit("org/moved", [add], commit_message="another", repo_type="dataset")
+        return True
+
+    with pytest.raises(PublishError, match="after its changes were shown; nothing was sent"):
+        publish_dataset(OPEN, rows.select(range(20)), "org/moved", confirm=meanwhile, **where)
+    assert api.list_repo_commits("org/moved", repo_type="dataset")[0].title == "another"
+    log = entries(where["export_dir"].parent)
+    assert log[-1]["action"] == "push failed"
 
 
 def test_a_dry_run_shows_the_same_and_leaves_nothing(where: dict[str, Any], api: HfApi, tmp_path: Path) -> None:
