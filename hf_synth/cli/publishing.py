@@ -13,6 +13,7 @@ import runpy
 import sys
 from argparse import ArgumentParser, Namespace
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -221,6 +222,7 @@ def add_publish_options(parser: ArgumentParser) -> None:
     _add_detectors(parser)
     add("--no-membership", dest="membership", action="store_false", help="do not test whether a model tells its rows")
     add("--attestation", metavar="TEXT", help="who allows a public repository of restricted data, and when")
+    add("--language", metavar="CODE", help="of the notes, where the task states none: an ISO 639 code such as en")
     add("--contact", metavar="TEXT", help="whom to ask for access, for the card: an address or a page")
     add("--tag", metavar="NAME", help="name of the release (default: the next of v1, v2, ...)")
     add("--squash", action="store_true", help="replace all that the repository holds, its history too")
@@ -245,7 +247,7 @@ def publish(args: Namespace) -> tuple[Result, int]:
     from hf_synth.gold.adoption import read_dataset
     from hf_synth.task.folders import APPROVED, edited_digests, read_manifest
 
-    task = hf_synth.load_task(args.task)
+    task = _in_language(hf_synth.load_task(args.task), args.language)
     check_verb(task, args, out="within")
     names = ("push", "token", "endpoint", "attestation", "tag", "dry_run", "squash", "contact")
     shared = {**{name: getattr(args, name) for name in names}, **_detectors(args), "export_dir": args.out}
@@ -271,6 +273,17 @@ def publish(args: Namespace) -> tuple[Result, int]:
     if args.dry_run:
         print("  nothing was written and nothing sent (--dry-run)")
     return verdict.to_json(), 0 if verdict.allowed and (args.dry_run or verdict.pushed or not args.push) else 1
+
+
+def _in_language(task: Task, language: str | None) -> Task:
+    """Return the task with the language of its notes.
+
+    Raises:
+        TaskError: it states another one, or there is no such code.
+    """
+    if language and task.language and language != task.language:
+        raise TaskError(f"task {task.full_name!r} states language {task.language!r}: leave out --language")
+    return replace(task, language=language) if language else task
 
 
 def _realism(folder: Path) -> Any:
