@@ -13,6 +13,7 @@ import runpy
 import sys
 from argparse import ArgumentParser, Namespace
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -256,6 +257,8 @@ def add_publish_options(parser: ArgumentParser) -> None:
         help="do not test whether a model reveals the rows that it was trained on",
     )
     add("--attestation", metavar="TEXT", help="with --public and restricted data: who allows it, and when")
+    text = "language of the notes, where the task states none: an ISO 639 code such as en"
+    add("--language", metavar="CODE", help=text)
     add("--contact", metavar="TEXT", help="whom to ask for access, for the card: an address or a page")
     add("--tag", metavar="NAME", help="name of the release (default: the next of v1, v2, ...)")
     add("--squash", action="store_true", help="replace everything in the repository, its history included")
@@ -282,7 +285,7 @@ def _add_hub(parser: ArgumentParser) -> None:
 
 def publish(args: Namespace) -> tuple[Result, int]:
     """Check, describe and publish; refused or not confirmed is exit code 1."""
-    task = hf_synth.load_task(args.task)
+    task = _in_language(hf_synth.load_task(args.task), args.language)
     check_verb(task, args, out="within")
     names = ("push", "token", "endpoint", "attestation", "tag", "dry_run", "squash", "contact")
     shared = {**{name: getattr(args, name) for name in names}, **_detectors(args), "export_dir": args.out}
@@ -336,6 +339,17 @@ def _sent(args: Namespace, pushing: bool) -> str:
         f"{args.repo_id} may hold the files already, without a tag and as private as it was before; run the same "
         "command again, which sends what is missing"
     )
+
+
+def _in_language(task: Task, language: str | None) -> Task:
+    """Return the task with the language of its notes.
+
+    Raises:
+        TaskError: it states another one, or there is no such code.
+    """
+    if language and task.language and language != task.language:
+        raise TaskError(f"task {task.full_name!r} states language {task.language!r}: leave out --language")
+    return replace(task, language=language) if language else task
 
 
 def _realism(folder: Path) -> Any:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import re
 import shlex
 from collections.abc import Sequence
@@ -24,8 +25,8 @@ from hf_synth.experiments.journey_sections import Journey, score_plot
 from hf_synth.experiments.names import arm_name
 from hf_synth.experiments.verdict import label_changes, label_section, notes_section, run_lead
 from hf_synth.reports.page import Section
-from hf_synth.task.columns import REASONS
-from hf_synth.task.folders import write_stage
+from hf_synth.task.columns import MANIFEST, REASONS
+from hf_synth.task.folders import write_private, write_stage
 from hf_synth.task.scripts import load_task
 from hf_synth.task.task import Task
 
@@ -85,6 +86,15 @@ def a_run(name: str = "esophagitis", generator: str = "a-model", arms: int = 6, 
 def table(sections: Sequence[Section], title: str, caption: str) -> list[list[str]]:
     section = next(s for s in sections if s.title == title)
     return next(t for t in section.tables if t.caption == caption).cells()
+
+
+def test_the_facts_say_how_like_gold_the_rows_are(tmp_path: Path) -> None:
+    recorded = {"rows": 40, "figures": {"words": {"synthetic": 61.2, "ratio": 1.31, "halves": [0.92, 1.09]}}}
+    write_private(tmp_path / "synthetic" / MANIFEST, json.dumps({"likeness": recorded}))
+    made = a_run(arms=1, out=tmp_path)
+    for approved in ((), ("synthetic",)):  # rows that a person edited are other rows
+        write_journey_report(dataclasses.replace(made, approved=approved))
+        assert ("words 1.31 (0.92-1.09)" in (tmp_path / "report.md").read_text()) == (not approved)
 
 
 def test_figures_are_those_of_columns_and_scores() -> None:
