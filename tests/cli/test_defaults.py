@@ -99,6 +99,10 @@ def test_verbs_outside_a_journey_take_their_own_table_alone() -> None:
     served = options("hub", "serve")
     assert (served.root, served.port) == (Path("hub"), 9)
     assert options("hub", "ls").root == Path("hub")
+    write('mine = 1\nout = "o"\n')
+    assert options("tasks").gold is None, "a fault at the top stops a journey, not a look at the tasks"
+    write("no TOML")
+    assert options("completion", "bash").shell == "bash"
 
 
 def test_the_command_line_undoes_what_excludes_it() -> None:
