@@ -120,7 +120,8 @@ def _run(argv: list[str]) -> int:
     _quiet_libraries(args.quiet, args.verb)
     clinic = str(getattr(args, "task", "")).partition(":")[0] == CLINIC
     tiny_demo = args.verb == "demo" and not args.real
-    if tiny_demo or getattr(args, "base_model", "") in ((TINY, None) if clinic else (TINY,)):
+    named = getattr(args, "base_models", None) or [getattr(args, "base_model", "")]
+    if tiny_demo or set(named) & ({TINY, None} if clinic else {TINY}):
         # matrices this small are slower with several threads: on two cores training took several times as long
         os.environ.setdefault("OMP_NUM_THREADS", "1")
     options = values_of(parser, args)
