@@ -134,7 +134,7 @@ cream = ointment
 shot = injection = jab
 shots = injections = jabs
 injection = shot
-blood thinner = blood-thinning drug
+blood thinner = anticoagulant
 blood pressure = pressure
 sugar = glucose
 the er = the emergency room = the emergency department
