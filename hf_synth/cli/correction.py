@@ -89,7 +89,7 @@ def correct(args: Namespace) -> Result:
     if args.error is not None:
         check_goal(task, args.error, args.confidence)
         if (state := _promise_under_way(args)) is not None and not args.dry_run:  # nothing is trained or asked
-            check_verb(task, args)
+            check_verb(task, args, out="within")
             return _go_on(task, args, state)
     check_options(task, args)
     rows = options.synthetic_rows(task, args)

@@ -31,7 +31,7 @@ def test_its_commands_parse(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     run = tmp_path / "work" / "synthetic"
     run.mkdir(parents=True)
     (run / "hf_synth_run.toml").write_text('[generate]\ntask = "clinic"\nllm = "simulator"\n')
-    lines = [line for kind, block in BLOCKS if not kind for line in block.splitlines()]
+    lines = [line for kind, block in BLOCKS if kind != "toml" for line in block.splitlines()]
     commands = [line for line in lines if re.search(r"\bhf-synth [a-z]", line)]
     assert len(commands) == 4
     for line in commands:

@@ -119,6 +119,7 @@ def test_notes_made_anew_put_what_follows_out_of_date(capsys: pytest.CaptureFixt
     assert found["augment"] == ("was made of corrected, which is out of date",)
     assert found["train"] == ("was made of training, which is out of date",)
     assert found["evaluate"] == ("was made of model, which is out of date",)
+    (work / "corrected" / "hf_synth_run.toml").unlink()  # where it is not recorded how the stage was made
     out = run(capsys, "status", work)[1]
     words = next_of(out)
     assert words[:3] == ["correct", str(work / "gold"), str(work / "synthetic")]
