@@ -94,7 +94,6 @@ GRADE = Task(
     prompts=(PROMPT,),
     metrics=("macro_f1", "accuracy", "patient_macro_f1"),
     access="restricted",
-    language="en",
     source_url="https://arxiv.org/abs/2403.19511",
     license="the owner's",
     citation="Improving Clinical NLP Performance through Language Model-Generated Synthetic Clinical Data. "

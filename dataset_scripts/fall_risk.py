@@ -124,7 +124,6 @@ FALL = Task(
     prompts=(PROMPT,),
     metrics=("macro_f1", "accuracy"),
     access="restricted",
-    language="en",
     source_url="https://github.com/nlp-pucrs/fall-detection",
     license="the owner's",
     citation="Morse. Preventing Patient Falls. Sage 1989 (the scale).",

@@ -7,6 +7,8 @@ here=$(cd "$(dirname "$0")" && pwd)
 work=${1:-examples-out/triage}
 llm=${LLM:-simulator} base=${BASE_MODEL:-minilm} steps=${STEPS:-60} n=${N:-300} port=${PORT:-8090}
 mkdir -p "$work"
+answers() { python -c "import socket; socket.create_connection(('127.0.0.1', $port), 1)" 2> "$work/wait.log"; }
+if answers; then echo "port $port is in use: PORT=8091 $0 takes another"; exit 1; fi
 
 echo "--- one misspelt label is corrected, as you would in Excel"
 LC_ALL=C sed 's/;urgnet/;urgent/' "$here/messages.csv" > "$work/messages.csv"
@@ -28,8 +30,8 @@ echo "--- 3. a Hub of your own"
 hf-synth hub serve --root "$work/hub" --port "$port" > "$work/hub.log" 2>&1 &
 hub=$!
 trap 'kill $hub' EXIT
-until [ -s "$work/hub/token" ] && python -c "import socket; socket.create_connection(('127.0.0.1', $port), 1)" 2> "$work/wait.log"; do
-    kill -0 $hub || { cat "$work/hub.log"; exit 1; }
+until answers; do
+    kill -0 $hub 2> "$work/wait.log" || { cat "$work/hub.log"; exit 1; }
     sleep 0.5
 done
 export HF_ENDPOINT=http://127.0.0.1:$port HF_HUB_DISABLE_XET=1 HF_TOKEN="$(cat "$work/hub/token")"

@@ -55,7 +55,7 @@ def check_verb(
     paths = {name: path for name in _INPUTS if isinstance(path := getattr(args, name, None), Path)}
     _check_out(args, out)
     _check_inputs(task, paths)
-    _check_apart(task, args, out, paths)
+    _check_apart(task, args, out, [*paths.values(), *map(Path, models)])
     access = _recorded(task, paths.values())
     _check_endpoint(args, access)
     if trains:
@@ -99,7 +99,7 @@ def _check_out(args: Namespace, out: Out) -> None:
         check_output(path, out)
 
 
-def _check_apart(task: Task, args: Namespace, out: Out, paths: dict[str, Path]) -> None:
+def _check_apart(task: Task, args: Namespace, out: Out, paths: list[Path]) -> None:
     """Check that --out replaces nothing that the verb reads: the gold folder that was named as the task, for example.
 
     Raises:
@@ -111,9 +111,11 @@ def _check_apart(task: Task, args: Namespace, out: Out, paths: dict[str, Path]) 
     from hf_synth.task.folders import read_manifest
 
     place, named = path.resolve(), Path(args.task)
-    is_read = task.script is None and read_manifest(named) is not None  # the folder carries the task
-    for read in (*([named] if is_read else ()), *paths.values()):
-        if place in (read.resolve(), *read.resolve().parents):
+    if task.script is None and read_manifest(named) is not None:  # the folder carries the task
+        paths = [*paths, named]
+    base = getattr(args, "base_model", None)
+    for read in [*paths, Path(base)] if isinstance(base, str) else paths:
+        if read.exists() and place in (read.resolve(), *read.resolve().parents):
             raise OutputError(f"--out {path} would replace {read}, which is read here: name another one")
 
 

@@ -120,13 +120,15 @@ def _run(argv: list[str]) -> int:
     _quiet_libraries(args.quiet, args.verb)
     clinic = str(getattr(args, "task", "")).partition(":")[0] == CLINIC
     tiny_demo = args.verb == "demo" and not args.real
-    if tiny_demo or getattr(args, "base_model", "") in ((TINY, None) if clinic else (TINY,)):
+    named = getattr(args, "base_models", None) or [getattr(args, "base_model", "")]
+    if tiny_demo or set(named) & ({TINY, None} if clinic else {TINY}):
         # matrices this small are slower with several threads: on two cores training took several times as long
         os.environ.setdefault("OMP_NUM_THREADS", "1")
     options = values_of(parser, args)
     try:
         earlier = earlier_output(args)
-        with shown(not args.quiet, args.verb if args.verb in _LONG else ""):
+        first = os.environ.get("RANK", "0") == "0"  # of the processes of torchrun
+        with shown(first and not args.quiet, args.verb if args.verb in _LONG else ""):
             result = run_verb(args)
         if earlier is not None and not args.quiet and (line := earlier.replaced()):
             print(line, file=sys.stderr)

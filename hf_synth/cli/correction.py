@@ -45,23 +45,16 @@ def add_correct_options(parser: ArgumentParser) -> None:
 def add_method(parser: ArgumentParser) -> None:
     """Add the corrector or judge, the method and the audited rows."""
     add = parser.add_argument
-    add(
-        "--corrector",
-        metavar="MODEL",
-        help="a trained model that corrects, instead of training one; it must not have seen the gold split of --split",
-    )
+    text = "a trained model that corrects, instead of training one; it must not have seen the gold split of --split"
+    add("--corrector", metavar="MODEL", help=text)
     text = "how labels are corrected; auto chooses by the gold (default: auto)"
     add("--method", choices=(*METHODS, "llm_judge"), default="auto", help=text)
     text = "with --corrector: gold split that it never saw (default: validation, else test)"
     add("--split", default=None, metavar="SPLIT", help=text)
     text = "labels that a person gave: the file that `sample` wrote, or a table with columns id and label"
     add("--audited", type=Path, metavar="FILE", help=text)
-    add(
-        "--coverage",
-        type=float,
-        metavar="C",
-        help="keep the LLM's label where the conformal set at coverage C has not exactly one label",
-    )
+    text = "keep the LLM's label where the conformal set at coverage C has not exactly one label"
+    add("--coverage", type=float, metavar="C", help=text)
     add("--coverage-by-class", action="store_true", help="with --coverage: reach C in each class, not only overall")
     add("--judge", metavar="MODEL", help="an LLM that labels gold and notes anew, instead of a corrector")
     options.add_votes(parser)

@@ -26,6 +26,7 @@ _NEVER = (*_BY_HAND, "config", "no-config", "help", "help-all", "token", "show")
 _OF_THE_SCREEN = ("json", "quiet")  # not written down
 # Verbs that take only their own table: a key at the top is meant for a journey, which they are no part of.
 _OWN_TABLE_ONLY = ("completion", "demo", "doctor", "hub", "init", "journal", "new-task", "status", "tasks", "withdraw")
+_UNASKED = ("completion", "init")  # the one runs in every shell, the other writes the file
 # Verbs whose --out is a folder that another verb may read. `publish` is none of them: its folder leaves.
 RECORDED = (
     "gold",
@@ -61,6 +62,8 @@ def config_for(parser: Parser, named: Mapping[str, Any], verbs: Iterable[str], p
         return {}
     if named.get("no_config") and named.get("config"):
         raise UsageError("--config and --no-config exclude each other")
+    if parser.prog.split()[1] in _UNASKED and not named.get("config"):
+        return {}
     path = Path(named.get("config") or CONFIG)
     if named.get("no_config") or (not named.get("config") and not path.is_file()):
         return {}
@@ -100,10 +103,16 @@ def _given(
                 _check_table(path, (*above, key), verbs, parsers)
                 continue
             action = own.get(key)
-            here = action is not None and not (top and words[0] in _OWN_TABLE_ONLY)
+            if top and words[0] in _OWN_TABLE_ONLY:
+                continue
+            if top and key == "out":
+                where = "put it into the table of its verb, e.g. [generate]"
+                raise UsageError(
+                    f"{place(path, (key,))}: each verb would replace the folder of the one before: {where}"
+                )
             if key in _BY_HAND:
                 raise UsageError(f"{place(path, (*above, key))}: --{key} is taken from the command line alone")
-            if here and action is not None:
+            if action is not None:
                 try:
                     converted = _converted(action, key, value)
                 except UsageError as error:

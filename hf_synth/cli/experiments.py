@@ -130,33 +130,14 @@ def add_experiment_options(parser: ArgumentParser) -> None:
     )
     add("--base-model", nargs="+", metavar="MODEL", dest="base_models", help=text)
     add = parser.add_argument_group("training, scoring and costs").add_argument
-    add(
-        "--set",
-        action="append",
-        default=[],
-        metavar="NAME=VALUE",
-        help="a field of transformers' TrainingArguments, e.g. learning_rate=3e-5; may be repeated",
-    )
-    add(
-        "--splits",
-        nargs="+",
-        default=["test"],
-        metavar="SPLIT",
-        help="splits of the gold that are scored (default: test)",
-    )
-    add(
-        "--validation",
-        type=float,
-        default=0.0,
-        metavar="SHARE",
-        help="share of a cell's gold that stops its training early (default: 0, none)",
-    )
-    add(
-        "--audited",
-        type=Path,
-        metavar="FILE",
-        help="labels that a person gave to synthetic rows: a table with columns id and label",
-    )
+    text = "a field of transformers' TrainingArguments, e.g. learning_rate=3e-5; may be repeated"
+    add("--set", action="append", default=[], metavar="NAME=VALUE", help=text)
+    text = "splits of the gold that are scored (default: test)"
+    add("--splits", nargs="+", default=["test"], metavar="SPLIT", help=text)
+    text = "share of a cell's gold that stops its training early (default: 0, none)"
+    add("--validation", type=float, default=0.0, metavar="SHARE", help=text)
+    text = "labels that a person gave to synthetic rows: a table with columns id and label"
+    add("--audited", type=Path, metavar="FILE", help=text)
     add("--swaps", action="store_true", help="also score test notes with the patient's sex, age or race words swapped")
     add("--drop-seen", action="store_true", help="leave out test rows that are in train too, instead of refusing")
     for name, text in _RATE_OPTIONS:
@@ -368,20 +349,10 @@ def add_assess_options(parser: ArgumentParser) -> None:
     add = parser.add_argument
     add("--synthetic", type=Path, metavar="PILOT", help="a pilot: some hundred synthetic rows as `generate` wrote them")
     options.add_columns(parser)
-    add(
-        "--audited",
-        type=Path,
-        metavar="FILE",
-        help="labels that a person gave to some of them: a table with columns id and label",
-    )
-    add(
-        "--label",
-        type=int,
-        default=50,
-        metavar="N",
-        dest="more",
-        help="number of notes that could be labelled instead (default: 50)",
-    )
+    text = "labels that a person gave to some of them: a table with columns id and label"
+    add("--audited", type=Path, metavar="FILE", help=text)
+    text = "number of notes that could be labelled instead (default: 50)"
+    add("--label", type=int, default=50, metavar="N", dest="more", help=text)
     options.add_seed(parser)
 
 
@@ -401,45 +372,37 @@ def assess(args: Namespace) -> Result:
 
 def add_demo_options(parser: ArgumentParser) -> None:
     """Add the options of `demo`."""
-    parser.add_argument(
-        "--out", type=Path, metavar="DIR", help="folder to write (default: demo-out; with --real demo-real-out)"
-    )
+    text = "folder to write (default: demo-out; with --real demo-real-out)"
+    parser.add_argument("--out", type=Path, metavar="DIR", help=text)
     parser.add_argument("--full", action="store_true", help="run the larger grid: more gold sizes and synthetic notes")
     options.add_seed(parser)
     add = parser.add_argument_group("a real LLM").add_argument
     add("--real", action="store_true", help="SmolLM2 writes and MiniLM learns, on this machine: 15 to 25 minutes")
-    add(
-        "--task",
-        default="clinic",
-        metavar="TASK",
-        help="with --real: a task of real text, e.g. sdoh_nli:pair (default: clinic)",
-    )
+    text = "with --real: a task of real text, e.g. sdoh_nli:pair (default: clinic)"
+    add("--task", default="clinic", metavar="TASK", help=text)
     add("--gold", type=Path, metavar="PATH", help="with --real: the files of TASK")
-    add(
-        "--threads",
-        type=int,
-        metavar="N",
-        help="with --real: threads of the LLM's server (default: one for each free core)",
-    )
+    text = "with --real: threads of the LLM's server (default: one for each free core)"
+    add("--threads", type=int, metavar="N", help=text)
 
 
 def demo(args: Namespace) -> Result:
     """Show the whole journey on artificial notes, or with --real by a real LLM and a pretrained encoder."""
     say = options.progress_of(args)
+    args.out = args.out or Path("demo-real-out" if args.real else "demo-out")
     if args.real:
         if args.gold and args.task == "clinic":
             raise ColumnError("--gold needs --task, the task that its files are of, e.g. --task sdoh_nli:pair")
         from hf_synth.demo.real import FULL, Sizes, demo_real
 
-        out, sizes = args.out or Path("demo-real-out"), FULL if args.full else Sizes()
+        sizes = FULL if args.full else Sizes()
         how: Result = {"task": args.task, "gold": args.gold, "threads": args.threads, "sizes": sizes}
         how["progress"] = not args.quiet
-        facts = demo_real(out, seed=args.seed, say=say, **how)
+        facts = demo_real(args.out, seed=args.seed, say=say, **how)
     else:
         from hf_synth.demo.journey import demo as journey
 
         if args.gold or args.task != "clinic" or args.threads:
             raise ColumnError("--task, --gold and --threads go with --real; without it the demo has its own notes")
-        facts = journey(args.out or Path("demo-out"), seed=args.seed, full=args.full, say=say)
+        facts = journey(args.out, seed=args.seed, full=args.full, say=say)
     args.json = True  # the demo always ends with its one JSON object
     return facts

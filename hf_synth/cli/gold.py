@@ -25,9 +25,8 @@ KINDS = ("single_label", "multi_label", "text2text")
 
 def add_tasks_options(parser: ArgumentParser) -> None:
     """Add the options of `tasks`."""
-    parser.add_argument(
-        "--gold", type=Path, metavar="PATH", help="folder or archive: show which tasks find their files in it"
-    )
+    text = "folder or archive: show which tasks find their files in it"
+    parser.add_argument("--gold", type=Path, metavar="PATH", help=text)
 
 
 def tasks(args: Namespace) -> Result | None:
@@ -94,13 +93,8 @@ def add_gold_options(parser: ArgumentParser) -> None:
     add("--validation", type=float, metavar="SHARE", help=text)
     text = 'remove phrases from the texts that give the label away, e.g. "grade 2"'
     add("--mask-leaks", action="store_true", help=text)
-    add(
-        "--option",
-        action="append",
-        default=[],
-        metavar="NAME=VALUE",
-        help="an option of the task, e.g. n_train=100; may be repeated",
-    )
+    text = "an option of the task, e.g. n_train=100; may be repeated"
+    add("--option", action="append", default=[], metavar="NAME=VALUE", help=text)
     options.add_seed(parser)
     add = parser.add_argument_group("your own table: TASK is its path, or a name").add_argument
     add("--text-column", action="append", metavar="NAME", help="column of the text; give it twice for a pair of texts")
@@ -232,9 +226,8 @@ def _meaning(text: str) -> tuple[str, str]:
 def add_new_task_options(parser: ArgumentParser) -> None:
     """Add the options of `new-task`."""
     parser.add_argument("name", metavar="NAME", help="name of the task: lower case letters, digits and _")
-    parser.add_argument(
-        "--out", type=Path, default=Path(), metavar="DIR", help="folder for the two files (default: the current one)"
-    )
+    text = "folder for the two files (default: the current one)"
+    parser.add_argument("--out", type=Path, default=Path(), metavar="DIR", help=text)
 
 
 def new_task(args: Namespace) -> Result:

@@ -32,17 +32,10 @@ def add_hub_options(parser: Parser) -> None:
     verbs = parser.add_subparsers(metavar="VERB")
     add = _add_verb(verbs, "serve", "serve the Hub until interrupted", serve, json=False)
     add("--port", type=int, default=8090, metavar="N", help="port to listen on; 0 takes a free one (default: 8090)")
-    add(
-        "--host",
-        default="127.0.0.1",
-        metavar="HOST",
-        help="address to listen on (default: 127.0.0.1, this machine only)",
-    )
-    add(
-        "--url",
-        metavar="URL",
-        help="address that clients use, where a name or a proxy stands before it (default: that of --host and --port)",
-    )
+    text = "address to listen on (default: 127.0.0.1, this machine only)"
+    add("--host", default="127.0.0.1", metavar="HOST", help=text)
+    text = "address that clients use, where a name or a proxy stands before it (default: that of --host and --port)"
+    add("--url", metavar="URL", help=text)
     add("--members-only", action="store_true", help="show nothing to clients without a token")
     add = _add_verb(verbs, "create-user", "add a user, with a first token that is shown once", create_user)
     add("name", metavar="NAME", help="name of the new user")

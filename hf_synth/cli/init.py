@@ -49,8 +49,16 @@ def add_init_options(parser: ArgumentParser) -> None:
     add("--base-model", metavar="MODEL", help="encoder that is fine-tuned (default: one that is here)")
 
 
-def init(args: Namespace) -> Result:
-    """Look at a table, ask what is needed, and write the configuration."""
+def init(args: Namespace) -> Result | tuple[None, int]:
+    """Look at a table, ask what is needed, and write the configuration; stopped with Ctrl-C or Ctrl-D is code 130."""
+    try:
+        return _init(args)
+    except KeyboardInterrupt:
+        print(f"\nhf-synth: stopped; {args.out} was not written", file=sys.stderr)
+        return None, 130
+
+
+def _init(args: Namespace) -> Result:
     from hf_synth.task.folders import check_output, write_private
 
     asked = not args.yes and at_terminal()

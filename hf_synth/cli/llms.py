@@ -41,7 +41,8 @@ def price_of(args: Namespace) -> tuple[float, float] | None:
     from hf_synth.llm.gguf_files import is_gguf
     from hf_synth.llm.llm import PRICES
 
-    free = (0.0, 0.0) if is_gguf(args.llm) and not args.base_url else None
+    local = args.llm == SIMULATOR or is_gguf(args.llm)
+    free = (0.0, 0.0) if local and not args.base_url else None
     return tuple(args.price) if args.price else free or PRICES.get(args.llm)
 
 

@@ -177,7 +177,10 @@ def add_model(parser: ArgumentParser) -> None:
 
 def add_dry_run(parser: ArgumentParser) -> None:
     """Add the estimate of a verb that trains models."""
-    text = "say what would be read, trained, asked and written, and about how long that takes; change nothing"
+    text = (
+        "say what would be read, trained, asked and written, and about how long: a few steps of the base model are "
+        "measured, which is downloaded where it is not here; nothing is written and no LLM asked"
+    )
     parser.add_argument("--dry-run", action="store_true", help=text)
 
 

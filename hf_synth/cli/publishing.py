@@ -13,6 +13,7 @@ import runpy
 import sys
 from argparse import ArgumentParser, Namespace
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -39,38 +40,23 @@ def add_audit_options(parser: ArgumentParser) -> None:
     options.add_task(parser)
     add = parser.add_argument
     add("synthetic", type=Path, metavar="SYNTHETIC", help="folder of `generate` or `correct`, or a file")
-    add(
-        "--gold",
-        type=Path,
-        metavar="PATH",
-        help="the gold to compare with; without it no copy is found (default: TASK, where it holds gold)",
-    )
-    add(
-        "--split-held-out",
-        metavar="SPLIT",
-        help="gold split that neither LLM nor model saw, as the control (default: test)",
-    )
+    text = "the gold to compare with; without it no copy is found (default: TASK, where it holds gold)"
+    add("--gold", type=Path, metavar="PATH", help=text)
+    text = "gold split that neither LLM nor model saw, as the control (default: test)"
+    add("--split-held-out", metavar="SPLIT", help=text)
     add("--model", metavar="MODEL", help="also test whether this model reveals the gold rows that it was trained on")
     _add_detectors(parser)
     options.add_seed(parser)
-    add(
-        "--show",
-        action="store_true",
-        help="show the words of refused rows; works in a terminal only, and writes them to no file",
-    )
-    add(
-        "--out",
-        type=Path,
-        metavar="DIR",
-        help="folder for audit.json, .md, .html and findings.parquet (default: nothing is written)",
-    )
+    text = "show the words of refused rows; works in a terminal only, and writes them to no file"
+    add("--show", action="store_true", help=text)
+    text = "folder for audit.json, .md, .html and findings.parquet (default: nothing is written)"
+    add("--out", type=Path, metavar="DIR", help=text)
 
 
 def _add_detectors(parser: ArgumentParser) -> None:
     """Add planted phrases and a finder of identifiers of the user's own."""
-    parser.add_argument(
-        "--canaries", type=Path, metavar="FILE", help="phrases that were planted in the gold before it was used"
-    )
+    text = "phrases that were planted in the gold before it was used"
+    parser.add_argument("--canaries", type=Path, metavar="FILE", help=text)
     text = "a function of yours that finds identifiers: it takes a text and returns the kinds found in it"
     parser.add_argument("--find-identifiers", metavar="FILE.py:FUNCTION", help=text)
 
@@ -235,27 +221,21 @@ def add_publish_options(parser: ArgumentParser) -> None:
     text = "the gold that the notes or the model came from, to check against; needed unless access is open"
     add("--gold", type=Path, metavar="PATH", help=text)
     add("--scores", type=Path, metavar="FILE", help="scores that `evaluate --out` wrote, for the card")
-    add(
-        "--examples", type=Path, metavar="FOLDER", help="synthetic notes to show on the page of a model; open ones only"
-    )
+    text = "synthetic notes to show on the page of a model; open ones only"
+    add("--examples", type=Path, metavar="FOLDER", help=text)
     add("--augmented", action="store_true", help="add a config of gold and notes together; only where all is open")
-    add(
-        "--push",
-        action="store_true",
-        help="push to the Hub; without it the folder, the card and the verdict are written",
-    )
+    text = "push to the Hub; without it the folder, the card and the verdict are written"
+    add("--push", action="store_true", help=text)
     visible = parser.add_mutually_exclusive_group()
     visible.add_argument("--public", action="store_true", help="make the repository public (default: private)")
     visible.add_argument("--private", action="store_true", help="make the repository private")
     add("--gated", action="store_true", help="readers ask the owner for access")
     _add_detectors(parser)
-    add(
-        "--no-membership",
-        dest="membership",
-        action="store_false",
-        help="do not test whether a model reveals the rows that it was trained on",
-    )
+    text = "do not test whether a model reveals the rows that it was trained on"
+    add("--no-membership", dest="membership", action="store_false", help=text)
     add("--attestation", metavar="TEXT", help="with --public and restricted data: who allows it, and when")
+    text = "language of the notes, where the task states none: an ISO 639 code such as en"
+    add("--language", metavar="CODE", help=text)
     add("--contact", metavar="TEXT", help="whom to ask for access, for the card: an address or a page")
     add("--tag", metavar="NAME", help="name of the release (default: the next of v1, v2, ...)")
     add("--squash", action="store_true", help="replace everything in the repository, its history included")
@@ -272,17 +252,15 @@ def add_publish_options(parser: ArgumentParser) -> None:
 
 def _add_hub(parser: ArgumentParser) -> None:
     """Add the Hub and its token."""
-    parser.add_argument(
-        "--endpoint", metavar="URL", help="address of the Hub (default: HF_ENDPOINT, else huggingface.co)"
-    )
-    parser.add_argument(
-        "--token", metavar="TOKEN", help="token of the Hub; HF_TOKEN is safer, since others may see a command line"
-    )
+    text = "address of the Hub (default: HF_ENDPOINT, else huggingface.co)"
+    parser.add_argument("--endpoint", metavar="URL", help=text)
+    text = "token of the Hub; HF_TOKEN is safer, since others may see a command line"
+    parser.add_argument("--token", metavar="TOKEN", help=text)
 
 
 def publish(args: Namespace) -> tuple[Result, int]:
     """Check, describe and publish; refused or not confirmed is exit code 1."""
-    task = hf_synth.load_task(args.task)
+    task = _in_language(hf_synth.load_task(args.task), args.language)
     check_verb(task, args, out="within")
     names = ("push", "token", "endpoint", "attestation", "tag", "dry_run", "squash", "contact")
     shared = {**{name: getattr(args, name) for name in names}, **_detectors(args), "export_dir": args.out}
@@ -336,6 +314,17 @@ def _sent(args: Namespace, pushing: bool) -> str:
         f"{args.repo_id} may hold the files already, without a tag and as private as it was before; run the same "
         "command again, which sends what is missing"
     )
+
+
+def _in_language(task: Task, language: str | None) -> Task:
+    """Return the task with the language of its notes.
+
+    Raises:
+        TaskError: it states another one, or there is no such code.
+    """
+    if language and task.language and language != task.language:
+        raise TaskError(f"task {task.full_name!r} states language {task.language!r}: leave out --language")
+    return replace(task, language=language) if language else task
 
 
 def _realism(folder: Path) -> Any:

@@ -11,7 +11,7 @@ import hf_synth
 from hf_synth.cli import options
 from hf_synth.cli.checks import check_verb
 from hf_synth.cli.options import Result
-from hf_synth.errors import ColumnError, MissingGoldError, OutputError
+from hf_synth.errors import ColumnError, MissingGoldError, OutputError, TaskError
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -54,14 +54,20 @@ def add_review_options(parser: ArgumentParser) -> None:
 def review(args: Namespace) -> Result:
     """Serve the review page until interrupted; or with --export write the table of what was decided."""
     from hf_synth.gold.adoption import read_dataset
-    from hf_synth.review.session import Session
+    from hf_synth.review.session import Session, is_begun
     from hf_synth.task.labels import check_columns
 
     if not args.folder.is_dir():
         raise MissingGoldError(f"{args.folder} is no folder: name one that `generate` or `correct` wrote")
     task = hf_synth.load_task(args.task or args.folder)
     _check(args)
+    if task.kind != "single_label" and not args.realism:
+        raise TaskError(f"task {task.full_name!r} is {task.kind}: audited labels serve single_label tasks only")
     check_verb(task, args)
+    kind = "realism" if args.realism else "labels"
+    if args.export and not is_begun(args.folder, kind):
+        print(f"no note of {args.folder} was reviewed")
+        return {"folder": str(args.folder), "file": None}
     rows = read_dataset(args.folder)
     check_columns(task, rows, "id", "llm_label", "label_status", what=str(args.folder))
     sheet = _realism_sheet(task, rows, args) if args.realism else _label_sheet(task, rows, args)

@@ -52,7 +52,12 @@ def status(args: Namespace) -> Result:
         for reason in stage.outdated:
             print(f"    out of date: it {reason}")
     command = _next(folder, stages, args)
-    print(f"next: {command}" if command else "nothing is left to do")
+    if command:
+        print(f"next: {command}")
+    elif not any(stage.task for stage in stages):
+        print("the task of these folders is not known, so that no command can be proposed")
+    else:
+        print("nothing is left to do")
     return {"folder": str(folder), "stages": [_facts(stage) for stage in stages], "next": command}
 
 

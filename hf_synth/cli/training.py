@@ -65,16 +65,11 @@ def add_train_options(parser: ArgumentParser) -> None:
     options.add_task(parser)
     add = parser.add_argument
     add("data", type=Path, metavar="DATA", help="folder of `augment`, or of `gold` (its train split)")
-    add(
-        "--gold",
-        type=Path,
-        metavar="PATH",
-        help="gold whose validation split stops the training early (default: no early stopping)",
-    )
+    text = "gold whose validation split stops the training early (default: no early stopping)"
+    add("--gold", type=Path, metavar="PATH", help=text)
     options.add_model(parser)
-    add(
-        "--resume", action="store_true", help="keep checkpoints, so that the same command goes on after an interruption"
-    )
+    text = "keep checkpoints, so that the same command goes on after an interruption"
+    add("--resume", action="store_true", help=text)
     options.add_out(parser, "folder for the model")
     options.add_dry_run(parser)
     options.add_seed(parser)
@@ -135,9 +130,8 @@ def add_models_options(parser: ArgumentParser) -> None:
     """Add the options of `models`."""
     options.add_task(parser, nargs="?")
     parser.add_argument("--gold", type=Path, metavar="PATH", help="gold whose note lengths count in the suggestion")
-    parser.add_argument(
-        "--no-mimic", action="store_true", help="suggest no model that was pretrained on notes of MIMIC"
-    )
+    text = "suggest no model that was pretrained on notes of MIMIC"
+    parser.add_argument("--no-mimic", action="store_true", help=text)
 
 
 def models(args: Namespace) -> Result:

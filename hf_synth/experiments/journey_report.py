@@ -59,7 +59,8 @@ def write_journey_report(journey: Journey, *, more: Sequence[Section] = ()) -> P
         ("test rows", next((s.n for s in scores), 0)),
     ]
     manifest = read_manifest(journey.out / "synthetic") or {}
-    if line := likeness_line(manifest.get("likeness")):
+    line = likeness_line(manifest.get("likeness"))
+    if line and "synthetic" not in journey.approved:  # figures of the rows before they were edited
         facts.append(("like gold (1 is as gold; in brackets gold's halves)", line))
     if journey.approved:
         facts.append(("edited and approved by hand", ", ".join(journey.approved)))

@@ -10,9 +10,13 @@ import threading
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
+from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
+from multiprocessing.reduction import ForkingPickler
 from typing import Any, TypeVar
+
+from hf_synth.reports.progress import handed_on, is_shown, tell
 
 Job = TypeVar("Job")
 Result = TypeVar("Result")
@@ -74,7 +78,7 @@ class _Worker:
     def __init__(self, call: Callable[[Any], Any]) -> None:
         context = multiprocessing.get_context("spawn")
         self.pipe, theirs = context.Pipe()
-        self.process = context.Process(target=_work, args=(call, theirs))
+        self.process = context.Process(target=_work, args=(call, theirs, is_shown()))
         with _one_thread(), _deaf_to_ctrl_c():
             self.process.start()
         theirs.close()  # so that the end of the process is the end of the pipe
@@ -145,10 +149,14 @@ class _Workers:
             return
         except Exception as error:  # the result cannot be read here
             said = error
+        if isinstance(said, _Told):
+            tell(said.line)
+            return
         if not worker.ready:  # its first word
             worker.ready, self._failed_starts = True, 0
             return
         [job], worker.job = worker.job, []
+        tell("")
         yield job, said
 
     def _remove(self, worker: _Worker) -> None:
@@ -156,7 +164,7 @@ class _Workers:
         worker.pipe.close()
         worker.process.join(_PATIENCE)
         if worker.process.is_alive():
-            worker.process.terminate()
+            worker.process.kill()
 
     def stop(self) -> None:
         """End the processes, which are idle."""
@@ -174,10 +182,36 @@ class _Workers:
             self._remove(self._workers[-1])
 
 
-def _work(call: Callable[[Any], Any], pipe: Connection) -> None:
-    """Answer jobs until the parent says or does no more."""
+@dataclass(frozen=True)
+class _Told:
+    """A line of progress of a process."""
+
+    line: str
+
+
+class _Pipe:
+    """A pipe to which several threads send: the job's, and that of the progress."""
+
+    def __init__(self, pipe: Connection) -> None:
+        self.recv, self._pipe, self._lock = pipe.recv, pipe, threading.Lock()
+
+    def send(self, said: Any) -> None:
+        data = ForkingPickler.dumps(said)  # before the lock: what cannot be pickled sends nothing
+        with self._lock:
+            self._pipe.send_bytes(data)
+
+
+def _work(call: Callable[[Any], Any], connection: Connection, shown: bool) -> None:
+    """Answer jobs until the parent says or does no more.
+
+    Args:
+        shown: whether the parent shows the progress.
+    """
     _watch_parent()
-    with suppress(KeyboardInterrupt, EOFError, BrokenPipeError):
+    signal.signal(signal.SIGTERM, _leave)
+    pipe = _Pipe(connection)
+    telling = handed_on(lambda line: pipe.send(_Told(line))) if shown else nullcontext()
+    with suppress(KeyboardInterrupt, EOFError, BrokenPipeError), telling:
         pipe.send(_READY)
         while True:
             try:
@@ -195,6 +229,11 @@ def _work(call: Callable[[Any], Any], pipe: Connection) -> None:
                 raise
             except Exception as error:  # the result cannot be pickled
                 pipe.send(_sendable(error))
+
+
+def _leave(*_: object) -> None:
+    """End this process in order where its parent terminates it: drafts and semaphores are removed."""
+    raise SystemExit(1)
 
 
 def _sendable(error: Exception) -> Exception:

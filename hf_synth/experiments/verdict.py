@@ -13,6 +13,7 @@ import numpy as np
 
 from hf_synth.evaluation.comparison import Difference, compare
 from hf_synth.evaluation.evaluation import Scores
+from hf_synth.evaluation.statistics import holm, mcnemar
 from hf_synth.experiments.equivalence import read_off
 from hf_synth.experiments.names import arm_name, metric_name
 from hf_synth.reports.page import Lead, Section, State, Table, Tile
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 
 _USUAL = ("macro_f1", "accuracy", "rougeL", "token_f1", "exact_match")
 _SAME = 0.01  # F1 of a label that changed by less counts as unchanged
+_CHANCE = 0.05  # level of the tests of all labels together
 _SHOWN = {"kept": 4, "relabelled": 3, "dropped": 3}  # notes side by side
 _MOST_LETTERS = 700  # of a note that is shown
 
@@ -60,7 +62,15 @@ def gain(scores: Mapping[str, Scores], name: str, alone: str, metric: str) -> Di
 
 
 class LabelChange(NamedTuple):
-    """One label in a mixture and in gold alone: F1 and rows found of each, and its test rows."""
+    """One label in a mixture and in gold alone.
+
+    Args:
+        rows: test rows with the label.
+        before, now: F1 of gold alone and of the mixture.
+        found_before, found: how many of the rows each finds.
+        clear: whether chance is excluded: exact McNemar tests of the rows with the label and of those without it, at 5%
+            for all labels together (Holm).
+    """
 
     label: str
     rows: int
@@ -68,23 +78,41 @@ class LabelChange(NamedTuple):
     now: float
     found_before: int
     found: int
+    clear: bool = False
 
     @property
     def change(self) -> str:
-        """What became of the label's F1: "better", "worse" or "same"."""
+        """What became of the label's F1: "better" or "worse", "higher" or "lower" where it may be chance, or "same"."""
         gap = self.now - self.before
-        return "same" if abs(gap) < _SAME else "better" if gap > 0 else "worse"
+        if abs(gap) < _SAME:
+            return "same"
+        return ("better" if gap > 0 else "worse") if self.clear else "higher" if gap > 0 else "lower"
 
 
 def label_changes(now: Scores, before: Scores) -> list[LabelChange]:
     """Return each label of the test rows, in two models."""
+    known = [label for label, of in now.per_class.items() if of["support"] and label in before.per_class]
+    clear = dict(zip(known, _clear(now, before, known), strict=True))
     changes = []
-    for label, of in now.per_class.items():
-        old, rows = before.per_class.get(label), int(of["support"])
-        if old and rows:
-            found = [round(one["recall"] * rows) for one in (old, of)]
-            changes.append(LabelChange(label, rows, old["f1"], of["f1"], *found))
+    for label in known:
+        old, of = before.per_class[label], now.per_class[label]
+        rows = int(of["support"])
+        found_before, found = (round(one["recall"] * rows) for one in (old, of))
+        changes.append(LabelChange(label, rows, old["f1"], of["f1"], found_before, found, clear[label]))
     return changes
+
+
+def _clear(now: Scores, before: Scores, known: Sequence[str]) -> list[bool]:
+    """Return for each label whether two models differ about it beyond chance; False where their rows are not known."""
+    if not now.labels or now.labels != before.labels:
+        return [False] * len(known)
+    truth, names = np.array(now.labels), list(now.per_class)
+    values = []
+    for label in known:
+        at = names.index(label)
+        said, has = [np.array(s.predictions) == at for s in (before, now)], truth == at
+        values.append(min(1.0, 2 * min(mcnemar(*(of[rows] for of in said)) for rows in (has, ~has) if rows.any())))
+    return [p < _CHANCE for p in holm(values)]
 
 
 def rows_by_source(scores: Scores) -> dict[str, int]:
@@ -222,9 +250,10 @@ def _label_points(now: Scores, changes: Sequence[LabelChange]) -> list[str]:
         found = round(of[worst]["recall"] * rows)
         points.append(f"The worst label is {worst}: F1 {of[worst]['f1']:.2f}, {found:,} of {rows:,} found.")
     for c in changes:
-        if c.change == "worse":
+        if c.change in ("worse", "lower"):
+            what = "is worse than with gold alone" if c.change == "worse" else "is lower, which may be chance"
             points.append(
-                f"{c.label} is worse than with gold alone: F1 {c.before:.2f} before and {c.now:.2f} now; "
+                f"{c.label} {what}: F1 {c.before:.2f} before and {c.now:.2f} now; "
                 f"{c.found_before:,} of {c.rows:,} found before and {c.found:,} now."
             )
     return points
@@ -253,6 +282,7 @@ def label_section(scores: Mapping[str, Scores]) -> Section | None:
     if alone is None or not changes:
         return None
     signs = {"better": "▲ better", "worse": "▼ worse", "same": "= same"}
+    signs |= {"higher": "▲ higher, may be chance", "lower": "▼ lower, may be chance"}
     rows = [
         [c.label, c.rows, c.found_before, c.found, f"{c.before:.3f}", f"{c.now:.3f}", signs[c.change]]
         for c in sorted(changes, key=lambda c: c.now - c.before)
@@ -260,7 +290,8 @@ def label_section(scores: Mapping[str, Scores]) -> Section | None:
     header = ["label", "test rows", "found by gold alone", "found now", "F1 of gold alone", "F1 now", "change"]
     text = (
         f"{arm_name(name)} against {arm_name(alone)} alone, on the same test rows. An F1 that changed by less than "
-        f"{_SAME:g} is called the same. With few test rows of a label a change can be chance."
+        f"{_SAME:g} is called the same. A change may be chance unless an exact McNemar test excludes it, at 5% for all "
+        "labels together."
     )
     return Section("Each label against gold alone", text, tables=[Table(header, rows)])
 

@@ -111,7 +111,8 @@ def likeness(task: Task, rows: Dataset, gold: Dataset, *, seed: int = 0) -> Like
     """
     source = column_of(rows, "source", "synthetic")
     texts = rows.select_columns(list(task.text_columns))
-    good = [i for i, row in enumerate(texts) if source[i] == "synthetic" and all(row.values())]
+    columns = zip(source, *(texts[c][:] for c in texts.column_names), strict=True)
+    good = [i for i, (origin, *row) in enumerate(columns) if origin == "synthetic" and all(row)]
     if len(good) < _FEWEST_ROWS:
         return Likeness(why=f"fewer than {_FEWEST_ROWS} synthetic texts")
     if count_groups(gold) < FEWEST_GROUPS:

@@ -34,7 +34,6 @@ def model_card_facts(
     untested: str = "",
     exposure: str = "",
     widget: Sequence[str] = (),
-    contact: str | None = None,
 ) -> dict[str, Any]:
     """Compute the facts of a model's card.
 
@@ -47,7 +46,6 @@ def model_card_facts(
         exposure: of canaries planted in its gold, or why it was not measured; "" without canaries.
         parents: releases it was made from (`release.parents_of`).
         widget: texts of synthetic rows for the page's widget.
-        contact: whom to ask for access, as the publisher states it.
     """
     rows = dict(trained.get("rows", {}))
     sources = {
@@ -60,7 +58,7 @@ def model_card_facts(
     on_hub = bool(re.fullmatch(r"[\w.-]+/[\w.-]+", base))
     hyperparameters = trained.get("hyperparameters", {})
     joined = strictest(task.access, trained.get("access"), access or "open")
-    return task_facts(task, joined, attestation, contact) | {
+    return task_facts(task, joined, attestation) | {
         "repo_id": repo_id, "title": repo_id.split("/")[-1] or task.name, "network": architecture,
         "call": "note" if len(task.text_columns) == 1 else '{"text": first, "text_pair": second}',
         "input": "..." if len(task.text_columns) == 1 else "\\n".join(f"{c}: ..." for c in task.text_columns),

@@ -55,8 +55,13 @@ def task_facts(task: Task, access: str, attestation: str | None, contact: str | 
         "access": access, "access_meaning": ACCESS_MEANING[access], "license": task.license,
         "license_data": license_data(task.license), "hub_dataset": hub_dataset(task.source_url),
         "source_url": task.source_url, "citation": task.citation,
-        "attestation": attestation, "version": __version__, "contact": " ".join((contact or "").split()),
+        "attestation": attestation, "version": __version__, "contact": one_line(contact),
     }  # fmt: skip
+
+
+def one_line(text: str | None) -> str:
+    """Return a text in one line; "" for none."""
+    return " ".join((text or "").split())
 
 
 def realism_facts(recorded: Any) -> dict[str, Any]:

@@ -9,15 +9,20 @@ from __future__ import annotations
 import hashlib
 import re
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from hf_synth.errors import RowError
 from hf_synth.publishing.card_checks import split_card
 from hf_synth.publishing.sealed import Seal
-from hf_synth.task.folders import plain_features
+from hf_synth.task.folders import map_parquet, plain_features
 from hf_synth.task.task import Task
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+    from datasets import Features
 
 CARD = "README.md"
 _ROWS = re.compile(r"(?:corrected|raw|augmented)/train-00000-of-00001\.parquet")
@@ -35,6 +40,7 @@ class Present:
         private, gated: its settings.
         files: size and id of each file by its path.
         tags: their names.
+        head: the commit; "" before the first one.
         folder: where the card and the rows were downloaded to.
     """
 
@@ -42,6 +48,7 @@ class Present:
     gated: str | bool
     files: Mapping[str, tuple[int, str]]
     tags: Sequence[str]
+    head: str
     folder: Path
 
 
@@ -60,6 +67,7 @@ class Changes:
         gated: as it is and as it will be.
         tag: of the release.
         tags: how many there are already.
+        head: the commit that it was compared with; "" where there is none.
     """
 
     new: bool
@@ -72,6 +80,7 @@ class Changes:
     gated: tuple[str, str] = ("", "")
     tag: str = ""
     tags: int = 0
+    head: str = ""
 
     def to_json(self) -> dict[str, Any]:
         """Return plain values."""
@@ -133,7 +142,7 @@ def changes_of(
         present is None, files, added, removed, unknown, _sections(present, folder),
         ("none" if present is None else _seen(present.private), _seen(wanted["private"])),
         ("none" if present is None else _gate(present.gated), _gate(wanted["gated"])),
-        wanted["tag"], len(present.tags) if present else 0,
+        wanted["tag"], len(present.tags) if present else 0, present.head if present else "",
     )  # fmt: skip
 
 
@@ -172,10 +181,12 @@ def _rows(
     path = new.relative_to(folder).as_posix()
     if present and old and old.relative_to(present.folder).as_posix() == path and path not in files:
         return {}, {}, ""  # the same file
-    counts = [_counted(task, file) if file else Counter() for file in (new, old)]
-    if counts[1] is None or counts[0] is None:
+    try:
+        before = _counted(task, _batches(old, foreign=True)) if old else Counter()
+    except (RowError, KeyError, ValueError, TypeError):
         return {}, {}, "not compared: the repository's rows are of another form"
-    return _by_label(counts[0] - counts[1]), _by_label(counts[1] - counts[0]), ""
+    after = _counted(task, _batches(new, foreign=False))
+    return _by_label(after - before), _by_label(before - after), ""
 
 
 def _by_label(rows: Counter[tuple[bytes, str]]) -> dict[str, int]:
@@ -188,32 +199,53 @@ def _by_label(rows: Counter[tuple[bytes, str]]) -> dict[str, int]:
 def _default_rows(folder: Path) -> Path | None:
     """Return the file of the default config by the card of a folder; None where that is not clear."""
     card = folder / CARD
-    header = split_card(card.read_text(encoding="utf-8", errors="replace"))[0] if card.is_file() else {}
-    configs = [c for c in header.get("configs") or () if isinstance(c, dict)]
-    names = [str(c.get("config_name")) for c in configs if c.get("default")]
-    file = folder / f"{names[0]}/train-00000-of-00001.parquet" if names else None
+    try:
+        header = split_card(card.read_text(encoding="utf-8", errors="replace"))[0] if card.is_file() else {}
+    except Exception:  # a stranger's header may hold anything, and PyYAML raises many errors
+        return None
+    configs = header.get("configs")
+    named = [c for c in configs if isinstance(c, dict) and c.get("default")] if isinstance(configs, list) else []
+    name = named[0].get("config_name") if named else None
+    file = folder / f"{name}/train-00000-of-00001.parquet" if isinstance(name, str) else None
     known = file is not None and _ROWS.fullmatch(file.relative_to(folder).as_posix())
     return file if known and file is not None and file.is_file() else None
 
 
-def _counted(task: Task, file: Path) -> Counter[tuple[bytes, str]] | None:
-    """Count the rows of a file by a digest of their texts, and their label; None where it lacks the columns."""
-    import pyarrow as pa
+def _counted(task: Task, batches: Iterable[tuple[pa.RecordBatch | pa.Table, Features]]) -> Counter[tuple[bytes, str]]:
+    """Count rows by a digest of their texts, and their label.
+
+    Raises:
+        KeyError: they lack a column.
+    """
+    counts: Counter[tuple[bytes, str]] = Counter()
+    for batch, features in batches:
+        feature = features[task.label_column]
+        names = getattr(getattr(feature, "feature", feature), "names", None)
+        columns = [batch.column(c).to_pylist() for c in (*task.text_columns, task.label_column)]
+        for *texts, label in zip(*columns, strict=True):
+            key = hashlib.sha256(repr(texts).encode("utf-8", "backslashreplace")).digest()[:16]
+            counts[key, _label(task, label, names)] += 1
+    return counts
+
+
+def _batches(file: Path, *, foreign: bool) -> Iterator[tuple[pa.RecordBatch | pa.Table, Features]]:
+    """Yield the rows of a parquet file with their features.
+
+    Args:
+        foreign: of the repository, where anybody may have made it: it is checked, and read with a cache beside it.
+
+    Raises:
+        RowError: it is no parquet, or unpacks to far more than text does.
+    """
     import pyarrow.parquet as pq
 
-    columns = [*task.text_columns, task.label_column]
-    counts: Counter[tuple[bytes, str]] = Counter()
-    try:
-        with pq.ParquetFile(file) as table:
-            feature = plain_features(table.schema_arrow).get(task.label_column)
-            names = getattr(getattr(feature, "feature", feature), "names", None)
-            for batch in table.iter_batches(_BATCH, columns=columns):
-                for *texts, label in zip(*(batch.column(c).to_pylist() for c in columns), strict=True):
-                    key = hashlib.sha256(repr(texts).encode()).digest()[:16]
-                    counts[key, _label(task, label, names)] += 1
-    except (pa.ArrowException, KeyError, OSError, ValueError):
-        return None
-    return counts
+    if foreign:
+        rows = map_parquet(file, file.parent)
+        yield from ((batch, rows.features) for batch in rows.with_format("arrow").iter(_BATCH))
+        return
+    with pq.ParquetFile(file) as table:
+        features = plain_features(table.schema_arrow)
+        yield from ((batch, features) for batch in table.iter_batches(_BATCH))
 
 
 def _label(task: Task, label: Any, names: Sequence[str] | None) -> str:
@@ -238,10 +270,10 @@ def _sections(present: Present | None, folder: Path) -> tuple[str, ...]:
 def _parts(card: Path) -> dict[str, str]:
     if not card.is_file():
         return {}
-    header, body = split_card(card.read_text(encoding="utf-8", errors="replace"))
-    parts = {"header": repr(sorted(header.items(), key=str))}
-    name = "beginning"
-    for line in body.splitlines() if isinstance(body, str) else ():
+    text = card.read_text(encoding="utf-8", errors="replace")
+    header = re.match(r"---\n(.*?)\n---\n", text, re.DOTALL)  # as text: aliases of YAML may expand to gigabytes
+    parts, name = {"header": header[1] if header else ""}, "beginning"
+    for line in text[header.end() if header else 0 :].splitlines():
         if line.startswith("## "):
             name = line[3:].strip()
         parts[name] = f"{parts.get(name, '')}{line}\n"

@@ -282,6 +282,7 @@ def _push(
             pushed = hub.push(
                 path, written.seal, private=verdict.private, gated=verdict.gated, keep_gate=keep_gate, tag=request.tag,
                 note=note, known=known, content=written.content, squash=request.squash,
+                head=verdict.changes.head if verdict.changes else "",
             )  # fmt: skip
             result = {"url": pushed.url, "commit": pushed.commit, "tag": pushed.tag, "gated": pushed.gated}
             if not pushed.changed:

@@ -135,7 +135,7 @@ class Repository:
                     **self._where, filename=name, revision=info.sha, local_dir=to, cache_dir=to / ".cache",
                     force_download=True,
                 )  # fmt: skip
-            present = Present(bool(info.private), info.gated or False, files, list(tags), to)
+            present = Present(bool(info.private), info.gated or False, files, list(tags), str(info.sha or ""), to)
             stale, changed = self._difference(seal, files, everything=request.squash)
             if request.gated is None and not verdict.gated:  # a gate stays that nobody asked to open
                 wanted["gated"] = info.gated or False
@@ -205,6 +205,7 @@ class Repository:
         known: Releases | None = None,
         content: str = "",
         squash: bool = False,
+        head: str = "",
     ) -> Published:
         """Push an export folder in one commit, read it back, and only then set who may see it.
 
@@ -217,6 +218,7 @@ class Repository:
             content: digest of the export's content.
             squash: whether everything else that the repository holds is deleted: files, earlier commits, branches and
                 tags.
+            head: the commit that the release was compared with (`changes`); "" is any.
 
         Raises:
             PublishError: the export changed after it was checked; the Hub does not accept it, or holds something else
@@ -228,6 +230,11 @@ class Repository:
             copy_sealed(folder, seal, Path(copy))
             with clear_errors(self.repo_id, "pushing"):
                 before = self._begin(api, seal, private, tag, squash)
+                if head and before.info.sha != head:
+                    raise PublishError(
+                        "somebody else changed the repository after its changes were shown; nothing was sent: publish "
+                        "again"
+                    )
             wanted = gated or (before.info.gated if keep_gate else False) or False
             commit = self._send(api, Path(copy), before, wanted, note)
             with clear_errors(self.repo_id, "reading it back"), stage(f"reading {self.repo_id} back"):

@@ -16,6 +16,7 @@ from hf_synth.privacy.findings import Findings
 from hf_synth.privacy.membership import Membership
 from hf_synth.publishing import card_models, card_text, cards, export, release
 from hf_synth.publishing.card_schema import dataset_info
+from hf_synth.publishing.card_values import one_line
 from hf_synth.publishing.checks import (
     Watched,
     architecture,
@@ -141,8 +142,8 @@ class ModelRelease:
             task, trained, self.scores, repo_id=hub.repo_id, access=access, attestation=request.attestation,
             architecture=architecture(folder), parents=parents, membership=tested.note if tested else "",
             untested=untested, exposure=self.exposure,
-            widget=widget_texts(task, self.examples, self.parts, access, **self.detectors), contact=request.contact,
-        )  # fmt: skip
+            widget=widget_texts(task, self.examples, self.parts, access, **self.detectors),
+        ) | {"contact": one_line(request.contact)}  # fmt: skip
         provenance = release.release_facts(
             task, kind="model", repo_id=hub.repo_id, access=access,
             gold=release.gold_fingerprint(task, self.parts, salt), derives_from=parents,

@@ -243,7 +243,8 @@ def matrix_plot(
     canvas = Canvas(words, width=width, left=left, right=right, height=height, above=above)
     canvas.axes.set(xlim=(-0.5, k - 0.5), xticks=[])
     canvas.write(left, canvas.top - above + 10, column_axis, colour="muted", width=width - left - 16)
-    canvas.write(left - 12, canvas.top - 12, row_axis, anchor="end", colour="muted", width=left - 20)
+    lines, beside = (2, canvas.top - 18) if narrow else (1, canvas.top - 12)
+    canvas.write(left - 12, beside, row_axis, anchor="end", colour="muted", width=left - 20, most=lines)
     for j, name in enumerate(column_names):
         middle = left + cell * (j + 0.5)
         if rotate:

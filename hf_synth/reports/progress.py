@@ -14,7 +14,7 @@ import shutil
 import sys
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, TypeVar
 
 if TYPE_CHECKING:
@@ -105,25 +105,25 @@ class Stage:
 class _Line:
     """The line of all open stages on one stream."""
 
-    def __init__(self, stream: TextIO, idle: str = "") -> None:
+    def __init__(self, stream: TextIO, idle: str = "", every: float | None = None) -> None:
         self.stages: list[Stage] = []
         self._idle, self._idle_since = idle, time.monotonic()
         self._stream = stream
         self._terminal = stream.isatty()
         self._lock = threading.RLock()
         self._drawn = ""  # what stands on the terminal
-        self._own = False  # whether this class is writing
+        self._own = self._broken = False  # whether this class is writing; whether nobody reads it
         self._half = False  # whether somebody else's line is not ended yet
         self._said: set[str] = set()
-        self._last, self._next = "", time.monotonic() + PLAIN
+        self._every = PLAIN if every is None else every
+        self._last, self._next = "", time.monotonic() + self._every
         self._over = threading.Event()
         self._thread = threading.Thread(target=self._tick, daemon=True, name="hf_synth-progress")
         self._thread.start()
 
     def _tick(self) -> None:
         while not self._over.wait(REDRAW):
-            with contextlib.suppress(OSError, ValueError):  # a closed terminal ends no training
-                self.draw()
+            self.draw()
 
     def text(self) -> str:
         """Return the line."""
@@ -157,7 +157,7 @@ class _Line:
                     self._drawn = text
             elif self.is_due() and (text := self.text()) != self._last:
                 self._write(text + "\n")
-                self._last, self._next = text, time.monotonic() + PLAIN
+                self._last, self._next = text, time.monotonic() + self._every
 
     def is_due(self) -> bool:
         """Return whether the last line that stays was written long enough ago."""
@@ -176,7 +176,7 @@ class _Line:
         with self._lock:
             self.clear()
             self._write("".join(c if c.isprintable() else "?" for c in text) + "\n")
-            self._last, self._next = text, time.monotonic() + PLAIN
+            self._last, self._next = text, time.monotonic() + self._every
 
     def mention(self, text: str) -> None:
         """Write a line that stays, once."""
@@ -228,10 +228,14 @@ class _Line:
         self.clear()
 
     def _write(self, text: str) -> None:
+        if self._broken:
+            return
         self._own = True
         try:
             self._stream.write(text)
             self._stream.flush()
+        except (OSError, ValueError):  # nobody reads it any more, which ends no training
+            self._broken = True
         finally:
             self._own = False
 
@@ -255,7 +259,7 @@ def shown(active: bool = True, idle: str = "") -> Iterator[None]:
         idle: what is shown while no stage is open, until something is written to stdout; "" shows nothing.
     """
     global _line
-    if not active or _line is not None:
+    if not active or _line is not None or not _is_open(sys.stderr):
         yield
         return
     line = _line = _Line(sys.stderr, idle)
@@ -266,9 +270,56 @@ def shown(active: bool = True, idle: str = "") -> Iterator[None]:
         line.close()
 
 
+def _is_open(stream: TextIO | None) -> bool:
+    """Return whether a stream can be written to: a program can be started without stderr."""
+    try:
+        return stream is not None and stream.isatty() in (True, False)
+    except (AttributeError, OSError, ValueError):
+        return False
+
+
 def is_shown() -> bool:
     """Return whether progress is shown."""
     return _line is not None
+
+
+@contextlib.contextmanager
+def handed_on(write: Callable[[str], None], every: float = 2.0) -> Iterator[None]:
+    """Hand each line of progress to a function instead, as a process does that has no terminal of its own.
+
+    Args:
+        write: takes a line.
+        every: seconds between two lines at least.
+    """
+    global _line
+    line = _line = _Line(_Lines(write), "", every)  # type: ignore[arg-type]
+    try:
+        yield
+    finally:
+        _line = None
+        line.close()
+
+
+class _Lines:
+    """A stream that hands its lines to a function."""
+
+    def __init__(self, write: Callable[[str], None]) -> None:
+        self._hand_on = write
+
+    def write(self, text: str) -> None:
+        self._hand_on(text.rstrip("\n"))
+
+    def flush(self) -> None:
+        """Do nothing: every line is handed on at once."""
+
+    def isatty(self) -> bool:
+        return False
+
+
+def tell(words: str) -> None:
+    """Show words beside the innermost stage, such as the progress of another process."""
+    if _line is not None and _line.stages:
+        _line.stages[-1].words = words
 
 
 @contextlib.contextmanager

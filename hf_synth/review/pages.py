@@ -74,12 +74,12 @@ def _closing(session: Session, view: View) -> list[str]:
     """Return what is said when no note is left."""
     lines = [f"{view.answered:,} of {view.asked:,} notes have an answer."]
     if view.unsure:
-        lines.append(f"You were unsure of {view.unsure:,}: look at them again, or leave them without a label.")
+        lines.append(f"Unsure: {view.unsure:,}. Look again, or leave them without a label.")
     lines += [f"{pair}." for pair in view.agreements]
     if view.differ:
         lines.append(
-            f"Reviewers differ on {view.differ:,} notes. These have no label until somebody settles them: a third "
-            "person, or both together."
+            f"Disagreements: {view.differ:,}. They have no label until somebody settles them: a third person, or both "
+            "together."
         )
     lines.append(f"The answers are in {session.table}.")
     return lines

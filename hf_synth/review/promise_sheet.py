@@ -6,6 +6,7 @@ import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -76,20 +77,30 @@ class PromiseSheet:
     def _plan(self, own: Decisions) -> Plan:
         """Return the state of the promise; a rejected row has a label that differs from every other one."""
         index, given = {name: i for i, name in enumerate(self.names)}, {}
-        for at in self.sample.order.tolist():
-            answer = own.answers.get(self.ids[at])
-            if answer is not None and (answer.do == REJECT or (answer.do == LABEL and answer.label in index)):
-                given[at] = index[answer.label] if answer.do == LABEL else _NO_LABEL
+        for id, answer in own.answers.items():
+            if id in self._place and (answer.do == REJECT or (answer.do == LABEL and answer.label in index)):
+                given[self._place[id]] = index[answer.label] if answer.do == LABEL else _NO_LABEL
         return label_error.plan(self.sample, self.labels, given)
 
     def _order(self, plan: Plan) -> list[str]:
         """Return the sample, and the rows beyond the threshold once it is known; each part shuffled."""
-        drawn = [self.ids[at] for at in self.sample.drawn]
-        if plan.keep is None:
-            return shuffled(drawn, self.seed)
-        inside = set(drawn)
-        rest = [id for at in self.sample.order[plan.keep :] if (id := self.ids[at]) not in inside]
-        return [*shuffled(drawn, self.seed), *shuffled(rest, self.seed)]
+        if plan.keep not in self._orders:
+            drawn = [self.ids[at] for at in self.sample.drawn]
+            beyond = [] if plan.keep is None else [self.ids[at] for at in self.sample.order[plan.keep :]]
+            rest = set(beyond) - set(drawn)
+            self._orders.clear()
+            self._orders[plan.keep] = [*shuffled(drawn, self.seed), *shuffled(rest, self.seed)]
+        return self._orders[plan.keep]
+
+    @cached_property
+    def _place(self) -> dict[str, int]:
+        """The position of each row in `sample`; rows that a person audited before are not asked for again."""
+        return {self.ids[at]: at for at in self.sample.order.tolist()}
+
+    @cached_property
+    def _orders(self) -> dict[int | None, list[str]]:
+        """The order of the last threshold: it changes seldom, and takes long where many rows lie beyond it."""
+        return {}
 
     def _noise(self, own: Decisions) -> Noise | None:
         """Estimate the share of labels that were wrong before anybody looked, from the random sample."""

@@ -390,7 +390,7 @@ class Session:
         reviewers, progress = self.reviewers(), self.sheet.progress(self.joined())
         lines = [str(found) for found in (progress.noise, *agreements(reviewers)) if found is not None]
         if differ := self._differing(reviewers):
-            lines.append(f"{len(differ):,} disagreements have no label until somebody settles them on the page")
+            lines.append(f"disagreements without a label until somebody settles them on the page: {len(differ):,}")
         return [*lines, *filter(None, (progress.so_far.rstrip("."), progress.may_stop.rstrip(".")))]
 
 

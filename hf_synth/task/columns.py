@@ -106,11 +106,13 @@ MANIFEST = "hf_synth.json"  # in every folder that a stage writes: the stage, th
 RUN_CONFIG = "hf_synth_run.toml"  # beside it: the options that the folder was made with
 _NAME = re.compile(r"[^\W\d][\w.-]{0,29}")  # one word, at most 30 characters
 _WORDS = re.compile(r"(?=.{1,30}$)[A-Z][\w.-]*( [A-Z0-9(][\w.()/-]*){1,3}")  # several, each with a capital
+_SENTENCE = re.compile(r"(?=.{1,30}$)[A-Z]\w*( [a-z]+\.?){1,3}")  # "Patient no.", "Date of visit"
 _COLUMN_WORDS = frozenset((
     "id", "ids", "row", "file", "note", "notes", "text", "label", "labels", "grade", "code", "type", "number", "date",
     "begin", "end", "section", "sections", "subsection", "subsections", "summary", "assessment", "subjective",
     "objective", "relation", "class", "category", "score", "column", "remark", "source", "split", "group",
 ))  # fmt: skip
+_PLAIN_WORDS = _COLUMN_WORDS | {"no.", "nr.", "no", "nr", "of", "name", "patient", "visit", "message", "case", "birth"}
 _MOST_SHOWN = 12  # names in one message
 
 
@@ -176,8 +178,12 @@ def names_shown(names: Iterable[object], *known: str, what: str = "column") -> s
 def _is_name(text: str) -> bool:
     """Return whether a text names a column or label: one word, or some with capitals and a word for columns among them.
 
-    "File ID" is one; "Jane Doe" may be a person, and "no date set" a note.
+    "File ID" is one; "Jane Doe" may be a person, and "no date set" a note. Where later words have no capital, all are
+    words for columns: "Patient no." is a name, "Fell today" is none.
     """
     if _NAME.fullmatch(text):
         return True
-    return bool(_WORDS.fullmatch(text)) and not _COLUMN_WORDS.isdisjoint(text.casefold().split())
+    words = text.casefold().split()
+    if _SENTENCE.fullmatch(text):
+        return _PLAIN_WORDS.issuperset(words)
+    return bool(_WORDS.fullmatch(text)) and not _COLUMN_WORDS.isdisjoint(words)

@@ -19,7 +19,7 @@ from hf_synth.cli import main
 from hf_synth.evaluation.evaluation import Scores
 from hf_synth.models.base_models import TOY_NOTE
 from hf_synth.models.readiness import models_at_hand
-from hf_synth.task.folders import write_stage
+from hf_synth.task.folders import MANIFEST, write_stage
 
 TASK = toy_task(access="credentialed")
 FEW = ["--set", "max_steps=2"]
@@ -139,6 +139,9 @@ def test_folders_are_checked_first(verb: str, work: Path, capsys: pytest.Capture
         (["correct", "gold", "synthetic", "--method", "none"], "synthetic"),
         (["augment", "gold", "synthetic"], "gold"),
         (["augment", "gold", "synthetic"], "../work/synthetic"),
+        (["audit", "gold", "synthetic"], "synthetic"),
+        (["audit", "gold", "synthetic", "--model", "encoder"], "encoder"),
+        (["train", "gold", "gold", "--base-model", "encoder"], "encoder"),
         (["sample", "gold", "pool.csv", "--n", "4"], "pool.csv"),
     ],
 )
@@ -155,6 +158,7 @@ def test_no_output_replaces_what_is_read(
     shutil.copytree(work, place)
     monkeypatch.chdir(place)
     (place / "pool.csv").write_text("text,llm_label\nA note.,mild\n")
+    (place / "encoder" / MANIFEST).write_text('{"stage": "encoder"}')
     if verb[1] == "toy":
         monkeypatch.setattr("hf_synth.load_task", lambda name: TASK)
     before = {path: path.read_bytes() for path in place.rglob("*") if path.is_file()}
@@ -350,7 +354,7 @@ def test_a_label_that_is_never_found_is_printed(
 
 
 def test_rows_of_another_version_of_the_task_are_said(
-    work: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    work: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     import shutil
 
@@ -361,4 +365,4 @@ def test_rows_of_another_version_of_the_task_are_said(
         manifest.write_text(json.dumps(facts | {"task_version": version}), encoding="utf-8")
         words = ["sample", str(work / "gold"), str(tmp_path / "old"), "--n", "6", "--out", str(tmp_path / version)]
         assert main(words) == 0
-        assert (f"old is of version {version} of task" in capsys.readouterr().err) == said
+        assert (f"old is of version {version} of task" in caplog.text) == said

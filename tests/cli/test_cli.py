@@ -122,7 +122,8 @@ def test_each_verb_reads_the_folder_of_the_one_before(
         assert out.strip()
     facts = json.loads((tmp_path / "scores.json").read_text())
     assert {s["attribute"] for s in facts["subgroups"] if s["what"] == "scores"} == {"sex", "age", "race"}
-    assert (export / "README.md").is_file()
+    assert "How like gold the texts are" in (export / "README.md").read_text()
+    assert (read_manifest(tmp_path / "syn") or {})["likeness"]
     assert (tmp_path / "export-model" / "model.safetensors").is_file()
     assert not (tmp_path / "export-model" / "training_args.bin").exists()
     for folder in ("syn", "corrected", "training", "model"):

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from hf_synth.cli.cli import main, parse_command, verb_parser
+from hf_synth.cli.cli import _write_run, main, parse_command, verb_parser
 from hf_synth.cli.defaults import RECORDED, values_of
 from hf_synth.publishing.export import EXPORTED
 from hf_synth.task.columns import RUN_CONFIG
@@ -31,11 +31,11 @@ def write(text: str, name: str = "hf_synth.toml") -> Path:
 
 
 def test_command_line_table_top_default(capsys: pytest.CaptureFixture[str]) -> None:
-    write('task = "clinic"\nllm = "simulator"\nn = 7\nseed = 3\nout = "o"\n[generate]\nn = 8\nshare = 0.5\n')
+    write('task = "clinic"\nllm = "simulator"\nn = 7\nseed = 3\n[generate]\nn = 8\nshare = 0.5\nout = "o"\n')
     args = options("generate", "--seed", "4")
     assert (args.task, args.llm, args.n, args.seed, args.share) == ("clinic", "simulator", 8, 4, 0.5)
     assert (args.out, args.balance) == (Path("o"), "equal")
-    assert capsys.readouterr().err == "hf-synth: hf_synth.toml gives task, llm, n, out, share\n"
+    assert capsys.readouterr().err == "hf-synth: hf_synth.toml gives task, llm, n, share, out\n"
     assert options("sample", "-q", "mednli", "rows").n == 7
     assert capsys.readouterr().err == ""
 
@@ -72,7 +72,7 @@ def test_values_are_read_as_on_the_command_line() -> None:
 
 
 def test_words_fill_the_places_that_a_configuration_leaves(capsys: pytest.CaptureFixture[str]) -> None:
-    write('task = "clinic"\nout = "o"\n[train]\ndata = "d"\n')
+    write('task = "clinic"\n[correct]\nout = "o"\n[train]\ndata = "d"\nout = "o"\n')
     assert options("correct", "--base-model", "tiny", "rows").synthetic == Path("rows")
     assert (options("train").task, options("train").data) == ("clinic", Path("d"))
     assert (options("train", "other").task, options("train", "other").data) == ("clinic", Path("other"))
@@ -99,6 +99,10 @@ def test_verbs_outside_a_journey_take_their_own_table_alone() -> None:
     served = options("hub", "serve")
     assert (served.root, served.port) == (Path("hub"), 9)
     assert options("hub", "ls").root == Path("hub")
+    write('mine = 1\nout = "o"\n')
+    assert options("tasks").gold is None, "a fault at the top stops a journey, not a look at the tasks"
+    write("no TOML")
+    assert options("completion", "bash").shell == "bash"
 
 
 def test_the_command_line_undoes_what_excludes_it() -> None:
@@ -124,6 +128,7 @@ def test_the_command_line_undoes_what_excludes_it() -> None:
         ("hedge = 1", "hedge is true or false"),
         ("llm = 2020-01-01", "llm takes text or numbers"),
         ("[generate.deep]\nn = 1", "there is no verb 'generate deep'"),
+        ('\nout = "o"', "line 2: each verb would replace the folder of the one before: put it into the table"),
         ("yes = true", "line 1: --yes is taken from the command line alone"),
         ('token = "x"', "would put a secret into a file"),
         ('config = "a"', "no verb has an option --config"),
@@ -169,7 +174,6 @@ def test_a_file_of_another_user_is_not_taken_unasked(
 def test_a_run_is_written_down_and_repeated(capsys: pytest.CaptureFixture[str]) -> None:
     words = ["generate", "clinic", "--llm", "simulator", "--n", "4", "--gold-size", "20", "--out", "syn", "-q"]
     assert main([*words, "--sampling", "seed=1", "--timeout", "60"]) == 0
-    assert main([*words[:-3], "--out", "syn", "--preview", "2", "-q"]) == 0
     file = Path("syn", RUN_CONFIG)
     assert file.stat().st_mode & 0o777 == 0o600
     facts = tomllib.loads(file.read_text(encoding="utf-8"))["generate"]
@@ -179,13 +183,28 @@ def test_a_run_is_written_down_and_repeated(capsys: pytest.CaptureFixture[str]) 
     }  # fmt: skip
     first = options(*words, "--sampling", "seed=1", "--timeout", "60")
     again = options("generate", "--config", str(file), "-q")
-    ignored = ("argv", "config")
+    ignored = ("argv", "config", "started")
     assert {k: v for k, v in vars(again).items() if k not in ignored} == {
         k: v for k, v in vars(first).items() if k not in ignored
     }
     assert "generate --config syn/hf_synth_run.toml" in file.read_text(encoding="utf-8")
     other = options("correct", "clinic", "rows", "--out", "c", "--config", str(file))
     assert (other.out, other.seed) == (Path("c"), 0), "the options of one verb are not those of another"
+
+
+def test_what_writes_no_folder_writes_no_options(here: Path) -> None:
+    (here / "o").mkdir()
+    for verb, facts in (
+        ("generate", {"preview": "p"}),
+        ("generate", {"dry_run": True}),
+        ("publish", {}),
+        ("tasks", None),
+    ):
+        _write_run(Namespace(verb=verb, out=Path("o")), ({"n": 1}, []), facts)
+    _write_run(Namespace(verb="evaluate", out=Path("scores.json")), ({}, []), {})
+    assert list(Path("o").iterdir()) == []
+    _write_run(Namespace(verb="demo", out=None), ({}, ["base-url"]), {"out": "o"})
+    assert "--base-url held a secret" in Path("o", RUN_CONFIG).read_text(encoding="utf-8")
 
 
 def test_a_secret_is_not_written_down(here: Path) -> None:

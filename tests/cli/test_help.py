@@ -134,7 +134,7 @@ def test_options_without_effect_are_gone() -> None:
     ("words", "says"),
     [
         (["generat"], "there is no verb 'generat'; did you mean 'generate'?"),
-        (["xyz"], "there are init, doctor"),
+        (["xyz"], "there is no verb 'xyz'; there are "),
         (["-q", "generate"], "name the verb before its options (-q)"),
         (["generate", "clinic", "--ot", "x"], "there is no option --ot; did you mean '--out'?"),
         (["generate", "clinic", "--valid"], "there is no option --valid"),

@@ -148,7 +148,8 @@ def test_the_end_of_input_writes_nothing(
     capsys: pytest.CaptureFixture[str], tmp_path: Path, answers: list[str]
 ) -> None:
     answers += ["Nachricht"]
-    assert run(capsys, "init", excel(tmp_path))[0] == 130
+    code, _, error = run(capsys, "init", excel(tmp_path))
+    assert (code, "hf_synth.toml was not written" in error) == (130, True)
     assert not Path("hf_synth.toml").exists()
 
 

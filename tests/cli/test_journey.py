@@ -16,7 +16,7 @@ from support.tiny import tiny_base
 
 import hf_synth.publishing.model_checks  # noqa: F401  # conftest then loads models back in this process
 from hf_synth.cli import main
-from hf_synth.cli.journey import Known, command_of, without_configured
+from hf_synth.cli.journey import Known, after_verb, command_of, without_configured
 from hf_synth.cli.stages import ORDER, looked_at, stages_in
 from hf_synth.task.folders import read_manifest
 
@@ -202,7 +202,14 @@ def test_a_folder_of_somebody_else_leads_nobody_astray(capsys: pytest.CaptureFix
     folder.mkdir(parents=True)
     ran = {"base_url": "http://notes.example.org/v1", "llm": ["m"], "seed": "$(x)", "base_model": "b; rm -rf ."}
     for task in (str(script), "clinic"):
-        facts = {"stage": "generate", "task": task, "task_version": "1", "policy": "x", "rows": [1], "ran_with": ran}
+        facts = {
+            "stage": "generate",
+            "task": task,
+            "task_version": "1.0.0",
+            "policy": "x",
+            "rows": [1],
+            "ran_with": ran,
+        }
         (folder / "hf_synth.json").write_text(json.dumps(facts))
         code, out, error = run(capsys, "status", folder.parent)
         assert code == 0, error
@@ -245,6 +252,18 @@ def test_a_folder_that_is_something_else_is_not_proposed(tmp_path: Path) -> None
     assert command_of("evaluate", known)[-1] == str(tmp_path / "scores_2.json")
 
 
+def test_a_promise_is_gone_on_with_by_its_file() -> None:
+    argv = ["correct", "t", "syn", "--error", "0.05", "--audited", "old.csv", "--out", "c"]
+    args = Namespace(verb="correct", argv=argv, out=Path("c"))
+    assert after_verb(args, {"file": "c/.hf_synth/look_at_2.csv"}) == (
+        "hf-synth correct t syn --error 0.05 --out c --audited c/.hf_synth/look_at_2.csv"
+    )
+    publish = Namespace(verb="publish", argv=["publish", "t", "model", "--repo-id", "a/b"], push=False, out=None)
+    assert after_verb(publish, {}) == "hf-synth publish t model --repo-id a/b --push"
+    publish.push = True
+    assert after_verb(publish, {"url": "http://x"}) is None
+
+
 def test_a_path_that_looks_like_an_option_is_none() -> None:
     known = Known("-x", Path(), {"generate": Path("-y z")}, given={"base_model": "m"})
     assert command_of("correct", known)[2:4] == ["./-x", "./-y z"]
@@ -269,8 +288,6 @@ def test_what_the_configuration_gives_is_left_out() -> None:
 def test_a_configuration_of_the_folder_makes_the_next_command_short(
     capsys: pytest.CaptureFixture[str], work: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from hf_synth.cli.journey import after_verb
-
     monkeypatch.chdir(work.parent)
     Path("hf_synth.toml").write_text(
         'task = "work/gold"\n[train]\ndata = "work/training"\ngold = "work/gold"\nout = "work/model"\n',

@@ -11,7 +11,7 @@ import pytest
 from support.llm_server import Said, entries, serving
 
 from hf_synth.cli.cli import main
-from hf_synth.cli.llms import sampling_of
+from hf_synth.cli.llms import price_of, sampling_of
 from hf_synth.errors import LLMError
 from hf_synth.llm.llm import LLM
 
@@ -118,3 +118,10 @@ def test_an_option_that_does_not_act_with_the_llm_is_refused(
     assert capsys.readouterr().err.strip().endswith(why)
     assert main(["label", "clinic", "--gold", "--llm", *words, "--out", "o"]) == 1
     assert capsys.readouterr().err.strip().endswith(why)
+
+
+def test_what_runs_here_costs_nothing() -> None:
+    own = {"price": None, "base_url": None}
+    assert price_of(Namespace(llm="simulator", **own)) == (0.0, 0.0)
+    assert price_of(Namespace(llm="simulator", price=None, base_url="http://127.0.0.1:1/v1")) is None
+    assert price_of(Namespace(llm="simulator", price=[1.0, 2.0], base_url=None)) == (1.0, 2.0)

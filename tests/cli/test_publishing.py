@@ -51,7 +51,7 @@ def test_without_push_folder_card_and_verdict_are_written(
     file = Path("rows/train.parquet")
     pq.write_table(pq.read_table(file), file, compression="zstd")  # as if a person had saved it
     Path("rows/realism.json").write_text('{"n": 30, "plausibility_mean": 3.5, "reviewers": 1}')
-    more = ("--contact", "the data office, data@ward.example")
+    more = ("--contact", "the data office, data@ward.example", "--language", "en")
     assert run("publish", "gold", "rows", "--repo-id", "org/site-notes", "--json", *more) == 0
     facts = json.loads(capsys.readouterr().out.strip().splitlines()[-1])
     assert facts["allowed"]
@@ -64,6 +64,9 @@ def test_without_push_folder_card_and_verdict_are_written(
     assert "control: 95th percentile" in card  # the test split was the control
     assert "A person edited these rows after they were written (train.parquet)" in card
     assert "30 notes, looked at by 1 reviewer." in card
+    assert "\nlanguage: en\n" in card
+    assert run("publish", "clinic", "rows", "--repo-id", "org/x", "--language", "de") == 1
+    assert "states language 'en': leave out --language" in capsys.readouterr().err
     assert "write to\nthe data office, data@ward.example." in card
     assert json.loads(Path("export/.hf_synth/site-notes.verdict.json").read_text()) == facts
     assert len(load_dataset("export/site-notes", "corrected", split="train", cache_dir=str(tmp_path / "c"))) == 18

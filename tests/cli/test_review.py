@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from datasets import Dataset
 from support.review_rows import review_task, write_folder
 from support.tiny import toy_rows
 
@@ -17,6 +18,7 @@ from hf_synth.gold.adoption import read_dataset
 from hf_synth.review.app import Review
 from hf_synth.review.session import Session
 from hf_synth.task.folders import read_manifest, write_stage
+from hf_synth.task.task import Task
 
 TASK = review_task()
 Play = Callable[[Session], None]
@@ -134,6 +136,8 @@ def test_nobody_has_decided_yet(desk: Desk) -> None:
     code, facts, said = desk.review("syn", "--export")
     assert (code, facts["file"]) == (0, None)
     assert "no note of" in said
+    assert not (desk.tmp / "syn" / ".hf_synth").exists(), "no sample was drawn either"
+    assert desk.review("syn")[1]["file"] is None, "who answered nothing leaves no table"
 
 
 def test_a_realism_sheet_writes_its_figures(desk: Desk) -> None:
@@ -176,6 +180,22 @@ def test_what_cannot_be_reviewed_is_one_sentence(desk: Desk, options: tuple[Any,
     assert says in said
     assert said.count("\n") == 1
     assert desk.served == []
+
+
+def test_other_tasks_have_a_realism_sheet_only(desk: Desk) -> None:
+    task = Task.from_columns("sums", text_columns="text", label_column="summary", kind="text2text", access="open")
+    rows = [{**task.gold_row(f"s{i}", f"p{i}", "fine", f"Made-up note {i}."), "llm_label": "fine"} for i in range(8)]
+    rows = [{**row, "label_status": "kept", "reason": "as_generated"} for row in rows]
+    features = task.synthetic_features()
+    wanted = Dataset.from_list([{name: row.get(name) for name in features} for row in rows], features=features)
+    write_stage(task, wanted, desk.tmp / "syn", stage="generate")
+    write_stage(task, wanted.select_columns(list(task.gold_features())), desk.tmp / "gold", stage="gold")
+    for more in ((), ("--error", 0.1), ("--n", 4)):
+        code, _, said = desk.review("syn", *more)
+        assert (code, said.count("\n")) == (1, 1)
+        assert "is text2text: audited labels serve single_label tasks only" in said
+    assert desk.review("syn", "--realism", "--n", 4, "--gold", desk.tmp / "gold")[0] == 0
+    assert [item.texts[0][:12] for item in desk.served[0].session.sheet.items.values()] == ["Made-up note"] * 4
 
 
 def test_a_folder_that_is_none_and_a_sample_that_is_another(desk: Desk) -> None:

@@ -43,12 +43,15 @@ def child(folder: Path, *words: str | Path) -> subprocess.Popen[str]:
 def stop(process: subprocess.Popen[str], ready: Callable[[], bool], seconds: float = 240) -> str:
     """Send SIGINT to all processes of a child, as a terminal does, once it is ready; return the last line it wrote."""
     end = time.monotonic() + seconds
-    while not ready():
-        assert process.poll() is None, process.communicate()[1]
-        assert time.monotonic() < end, "it never came so far"
-        time.sleep(0.05)
-    os.killpg(process.pid, signal.SIGINT)
-    _, told = process.communicate(timeout=60)
+    try:
+        while not ready():
+            assert process.poll() is None, process.communicate()[1]
+            assert time.monotonic() < end, "it never came so far"
+            time.sleep(0.05)
+        os.killpg(process.pid, signal.SIGINT)
+        _, told = process.communicate(timeout=60)
+    finally:
+        process.kill()
     assert process.returncode == 130, told
     assert "Traceback" not in told
     return told.strip().splitlines()[-1]
@@ -191,20 +194,20 @@ def clinic(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.slow
-def test_train_correct_run_and_experiment_stop_at_once(clinic: Path) -> None:
+def test_train_correct_and_run_stop_at_once(clinic: Path) -> None:
     long = ["--base-model", "tiny", "--set", "num_train_epochs=5000"]
 
-    def trains(folder: Path) -> Callable[[], bool]:
-        return lambda: any(folder.rglob("tiny-*/config.json")) and time.sleep(8) is None
+    def seconds_after(sign: str) -> Callable[[], bool]:
+        return lambda: any(clinic.glob(sign)) and time.sleep(8) is None
 
+    for folder in ("one", "two"):
+        (clinic / folder).mkdir()
     train = child(clinic, "train", "clinic", "gold", *long, "--out", "one/model")
-    (clinic / "one").mkdir()
-    assert "nothing was kept; with --resume" in stop(train, trains(clinic / "one"))
+    assert "nothing was kept; with --resume" in stop(train, seconds_after("one/.hf_synth/tiny-*/config.json"))
     correct = child(clinic, "correct", "clinic", "synthetic", "--gold", "gold", *long, "--out", "two/corrected")
-    (clinic / "two").mkdir()
-    assert "nothing was kept" in stop(correct, trains(clinic / "two"))
+    assert "nothing was kept" in stop(correct, seconds_after("two/.hf_synth/tiny-*/config.json"))
     words = ["run", "clinic", "--gold", "gold", "--synthetic", "synthetic", *long, "--out", "three"]
-    assert "nothing was kept" in stop(child(clinic, *words), trains(clinic / "three"))
+    assert "nothing was kept" in stop(child(clinic, *words), seconds_after("three/synthetic/hf_synth.json"))
 
 
 @pytest.mark.slow

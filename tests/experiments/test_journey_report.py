@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import re
 import shlex
 from collections.abc import Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -21,10 +23,10 @@ from hf_synth.evaluation.evaluation import Scores, score
 from hf_synth.experiments.journey_report import journey_lead, journey_sections, write_journey_report
 from hf_synth.experiments.journey_sections import Journey, score_plot
 from hf_synth.experiments.names import arm_name
-from hf_synth.experiments.verdict import label_section, notes_section, run_lead
+from hf_synth.experiments.verdict import label_changes, label_section, notes_section, run_lead
 from hf_synth.reports.page import Section
-from hf_synth.task.columns import REASONS
-from hf_synth.task.folders import write_stage
+from hf_synth.task.columns import MANIFEST, REASONS
+from hf_synth.task.folders import write_private, write_stage
 from hf_synth.task.scripts import load_task
 from hf_synth.task.task import Task
 
@@ -61,14 +63,19 @@ def made_up_scores(task: Task, right: float, rows: dict[str, int], seed: int) ->
     return dataclasses.replace(made, model={"rows": rows, "base_model": "/somewhere/tiny"}, dataset={"seen": 0})
 
 
-def a_run(name: str = "esophagitis", generator: str = "a-model", arms: int = 6, out: Path = Path()) -> Journey:
+@cache
+def all_scores(name: str) -> dict[str, Scores]:
     task = load_task(name)
     mixtures = {
         "gold_40": (0.5, {"gold": 40}), "gold_80": (0.6, {"gold": 80}), "gold_160": (0.7, {"gold": 160}),
         "synthetic_raw": (0.4, {"kept": 90}), "gold_40_plus_raw": (0.55, {"gold": 40, "kept": 90}),
         "gold_40_plus_corrected": (0.65, {"gold": 40, "kept": 80, "relabelled": 10}),
     }  # fmt: skip
-    scores = {n: made_up_scores(task, right, rows, i) for i, (n, (right, rows)) in enumerate(mixtures.items())}
+    return {n: made_up_scores(task, right, rows, i) for i, (n, (right, rows)) in enumerate(mixtures.items())}
+
+
+def a_run(name: str = "esophagitis", generator: str = "a-model", arms: int = 6, out: Path = Path()) -> Journey:
+    task, scores = load_task(name), all_scores(name)
     policy = Policy("posterior", 4, noise=MATRIX, confusion=MATRIX, figures=FIGURES, warnings=("gold is scarce",))
     seconds = {"generate": 1.5, "correct": 20.0}
     some = dict(list(scores.items())[:arms])
@@ -79,6 +86,15 @@ def a_run(name: str = "esophagitis", generator: str = "a-model", arms: int = 6, 
 def table(sections: Sequence[Section], title: str, caption: str) -> list[list[str]]:
     section = next(s for s in sections if s.title == title)
     return next(t for t in section.tables if t.caption == caption).cells()
+
+
+def test_the_facts_say_how_like_gold_the_rows_are(tmp_path: Path) -> None:
+    recorded = {"rows": 40, "figures": {"words": {"synthetic": 61.2, "ratio": 1.31, "halves": [0.92, 1.09]}}}
+    write_private(tmp_path / "synthetic" / MANIFEST, json.dumps({"likeness": recorded}))
+    made = a_run(arms=1, out=tmp_path)
+    for approved in ((), ("synthetic",)):  # rows that a person edited are other rows
+        write_journey_report(dataclasses.replace(made, approved=approved))
+        assert ("words 1.31 (0.92-1.09)" in (tmp_path / "report.md").read_text()) == (not approved)
 
 
 def test_figures_are_those_of_columns_and_scores() -> None:
@@ -140,7 +156,7 @@ def test_pictures_are_sound() -> None:
      ("esophagitis", "a-model", "")],
 )  # fmt: skip
 def test_simulated_is_found_in_the_columns(name: str, generator: str, words: str, tmp_path: Path) -> None:
-    made = a_run(name, generator, out=tmp_path)
+    made = a_run(name, generator, arms=2, out=tmp_path)
     text = write_journey_report(made).read_text(encoding="utf-8")
     plots = [plot for section in journey_sections(made) for plot in section.plots]
     assert len(plots) > 5
@@ -155,12 +171,12 @@ def test_simulated_is_found_in_the_columns(name: str, generator: str, words: str
 
 def test_notes_are_shown_beside_their_folder_alone(tmp_path: Path) -> None:
     """A restricted note is on the page only where the page lies in the folder of the notes; never in Markdown."""
-    page = write_journey_report(a_run(out=tmp_path))
+    page = write_journey_report(a_run(arms=1, out=tmp_path))
     for file in (page, page.with_suffix(".md")):
         assert CANARY not in file.read_text(encoding="utf-8")
         assert "/somewhere" not in file.read_text(encoding="utf-8")
     assert "does not lie in the folder of the notes" in page.read_text(encoding="utf-8")
-    made = a_run(out=tmp_path)
+    made = a_run(arms=1, out=tmp_path)
     write_stage(made.task, made.corrected, tmp_path / "corrected", stage="correct")
     text = write_journey_report(made).read_text(encoding="utf-8")
     assert text.count(CANARY) == sum(status != "rejected" for status, *_ in STATUSES)
@@ -168,7 +184,7 @@ def test_notes_are_shown_beside_their_folder_alone(tmp_path: Path) -> None:
     assert CANARY not in page.with_suffix(".md").read_text(encoding="utf-8")
     assert "side by side" not in page.with_suffix(".md").read_text(encoding="utf-8")
     assert not Reader(text).open
-    is_open = a_run("clinic", out=tmp_path / "elsewhere")
+    is_open = a_run("clinic", arms=1, out=tmp_path / "elsewhere")
     assert CANARY in write_journey_report(is_open).read_text(encoding="utf-8")
 
 
@@ -208,6 +224,21 @@ def test_notes_are_drawn_and_not_chosen() -> None:
 def scores_of(task: Task, says: Sequence[int], truth: Sequence[int], rows: dict[str, int]) -> Scores:
     made = score(task, np.eye(4)[list(says)] * 0.6 + 0.1, np.array(truth), n_bootstrap=10)
     return dataclasses.replace(made, model={"rows": rows})
+
+
+def test_a_change_that_may_be_chance_is_not_called_worse() -> None:
+    task, truth = load_task("clinic"), [0, 1, 2, 3] * 50
+    before = [t if i % 4 < 3 else 0 for i, t in enumerate(truth)]
+    now = [2 if i in (1, 5) else t for i, t in enumerate(before)]  # two rows of grade_1 are lost
+    scores = {
+        "gold_40": scores_of(task, before, truth, {"gold": 40}),
+        "gold_40_plus_corrected": scores_of(task, now, truth, {"gold": 40, "kept": 60}),
+    }
+    (change,) = (c for c in label_changes(*reversed(scores.values())) if c.label == "grade_1")
+    assert (change.found_before, change.found, change.change) == (50, 48, "lower")
+    lead = run_lead(task, scores, corrected_rows(task), Path("out"))
+    assert "got worse" not in lead.verdict
+    assert any("grade_1 is lower, which may be chance" in point for point in lead.points)
 
 
 def test_the_verdict_is_computed_from_the_scores() -> None:

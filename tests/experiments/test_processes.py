@@ -15,6 +15,7 @@ import pytest
 from hf_synth.errors import RowError
 from hf_synth.experiments import processes
 from hf_synth.experiments.processes import run_all
+from hf_synth.reports.progress import stage
 
 
 def die() -> Any:
@@ -84,3 +85,27 @@ def test_what_is_left_early_ends_its_processes() -> None:
     results.close()  # type: ignore[attr-defined]
     assert isinstance(pid, int)
     assert not Path(f"/proc/{pid}").exists()
+
+
+def count_slowly(n: int) -> int:
+    with stage(total=n, unit="steps") as one:
+        for _ in range(n):
+            one.advance()
+            time.sleep(0.1)
+    return n
+
+
+def test_progress_of_a_process_is_shown_by_its_parent(monkeypatch: pytest.MonkeyPatch) -> None:
+    told: list[str] = []
+    monkeypatch.setattr(processes, "is_shown", lambda: True)
+    monkeypatch.setattr(processes, "tell", told.append)
+    assert [result for _, result in run_all(count_slowly, [15, 12], 1)] == [15, 12]
+    assert any(line.startswith(("15/15 steps", "12/12 steps")) for line in told)
+    assert told[-1] == "", "nothing is left of it"
+
+
+def test_without_progress_nothing_is_handed_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    told: list[str] = []
+    monkeypatch.setattr(processes, "tell", told.append)
+    assert [result for _, result in run_all(count_slowly, [12], 1)] == [12]
+    assert set(told) == {""}

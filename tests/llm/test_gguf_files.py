@@ -174,6 +174,6 @@ def test_names_are_told_apart() -> None:
     ]
     for one in PACKAGED:
         assert one.licence in licence_of(one.answers_as)
-        assert licence_of(f"anything@{one.sha256[:12]}") == ""  # anybody can write the start of a digest
+        assert licence_of(f"anything@{one.sha256[:12]}") == "", "anybody can write the start of a digest"
     for other in ("smollm2", "gpt-5", "x@000000000000", f"x y@{PACKAGED[0].sha256[:12]}"):
         assert licence_of(other) == ""

@@ -297,7 +297,7 @@ def test_a_card_says_whom_to_ask_and_invents_nobody(access: Any) -> None:
 
     def cards(contact: str | None) -> list[str]:
         facts = dataset_facts(task, rows_of(task), repo_id="ward/x", recorded=Recorded(contact=contact))
-        model = model_card_facts(task, {"access": access}, None, repo_id="ward/m", contact=contact)
+        model = model_card_facts(task, {"access": access}, None, repo_id="ward/m") | {"contact": contact or ""}
         return [dataset_card(facts), model_card(model)]
 
     for card in cards("data office, data@ward.example"):

@@ -13,15 +13,25 @@ from datasets import Dataset
 from huggingface_hub import CommitOperationAdd, HfApi
 from support.publishing_rows import CANARY, OPEN, gold_rows, synthetic_rows
 
+from hf_synth.errors import PublishError
 from hf_synth.hub import connected, running_hub
-from hf_synth.publishing.changes import Changes, size_of
+from hf_synth.publishing.changes import Changes, Present, changes_of, size_of
 from hf_synth.publishing.publishing import publish_dataset
+from hf_synth.publishing.release import entries
+from hf_synth.publishing.sealed import sealed
 
 
 @pytest.fixture(scope="module")
 def hub(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
     with running_hub(tmp_path_factory.mktemp("hub")) as running, connected(running):
         yield running
+
+
+@pytest.fixture(scope="module")
+def export(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("export") / "x"
+    publish_dataset(OPEN, synthetic_rows(OPEN, 6), "org/x", push=False, export_dir=folder)
+    return folder
 
 
 @pytest.fixture
@@ -83,6 +93,22 @@ def test_rows_are_counted_by_label_and_sections_are_named(where: dict[str, Any])
     json.dumps(raw.to_json())
 
 
+def test_what_changed_after_it_was_shown_is_not_overwritten(where: dict[str, Any], api: HfApi) -> None:
+    rows = synthetic_rows(OPEN)
+    assert publish_dataset(OPEN, rows, "org/moved", **where).pushed
+
+    def meanwhile(_verdict: Any) -> bool:
+        add = CommitOperationAdd("notes.md", b"mine")
+        api.create_commit("org/moved", [add], commit_message="another", repo_type="dataset")
+        return True
+
+    with pytest.raises(PublishError, match="after its changes were shown; nothing was sent"):
+        publish_dataset(OPEN, rows.select(range(20)), "org/moved", confirm=meanwhile, **where)
+    assert api.list_repo_commits("org/moved", repo_type="dataset")[0].title == "another"
+    log = entries(where["export_dir"].parent)
+    assert log[-1]["action"] == "push failed"
+
+
 def test_a_dry_run_shows_the_same_and_leaves_nothing(where: dict[str, Any], api: HfApi, tmp_path: Path) -> None:
     rows = synthetic_rows(OPEN)
     dry = publish_dataset(OPEN, rows, "org/dry", dry_run=True, **where)
@@ -121,6 +147,29 @@ def test_nothing_that_a_foreign_repository_holds_is_shown(where: dict[str, Any],
     assert "a file of another kind (1)" in changes.files
     assert CANARY not in str(changes)
     assert CANARY not in json.dumps(changes.to_json())
+
+
+BOMB = "a0: &a0 [x, x]\n" + "".join(f"a{i}: &a{i} [{', '.join([f'*a{i - 1}'] * 9)}]\n" for i in range(1, 12))
+
+
+@pytest.mark.parametrize(
+    "header",
+    [
+        f"{BOMB}configs:\n- config_name: *a11\n  default: true\n", "configs: " + "[" * 3_000, "configs: 3\n",
+        "configs:\n- config_name: ../../etc\n  default: true\n", "x: " + "1:00" * 2_000, "configs: {a: b}",
+    ],
+    ids=["aliases", "nesting", "number", "path", "date", "mapping"],
+)  # fmt: skip
+def test_a_hostile_card_of_a_repository_costs_nothing(export: Path, tmp_path: Path, header: str) -> None:
+    there = tmp_path / "there"
+    there.mkdir()
+    (there / "README.md").write_text(f"---\n{header}\n---\n## Labels\nmine\n")
+    seal = sealed(export)
+    files = {"README.md": (9, "x"), "raw/train-00000-of-00001.parquet": (9, "x")}
+    present = Present(True, False, files, [], "abc", there)
+    changes = changes_of(OPEN, present, export, seal, (), {"private": True, "gated": False, "tag": "v1"})
+    assert "names none" in changes.rows_unknown
+    assert {"header", "Labels"} <= set(changes.sections)
 
 
 def test_rows_of_another_form_are_not_compared(where: dict[str, Any], api: HfApi) -> None:

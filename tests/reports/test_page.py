@@ -35,7 +35,7 @@ texts = st.one_of(
     st.text(max_size=40),
     st.lists(st.sampled_from(HOSTILE), max_size=4).map("".join),
 )
-SOME = 15  # examples of each property
+SOME = 10  # examples of each property
 
 
 PAGE_TAGS = {"html", "head", "meta", "title", "style", "body", "header", "h1", "p", "dl", "dt", "dd", "nav", "ol", "li",

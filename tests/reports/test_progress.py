@@ -177,3 +177,29 @@ def test_a_second_stage_inside_does_not_undo_the_first() -> None:
     assert one.left(0.0, now) == pytest.approx(30 / 0.9 * 1.1, rel=0.01), "rows are read by the trained model"
     one.advance()
     assert one.left(0.0, now) == pytest.approx(30, rel=0.01)
+
+
+class Broken(Terminal):
+    """A stream whose reader has gone."""
+
+    def write(self, text: str) -> int:
+        raise BrokenPipeError
+
+
+def closed() -> io.StringIO:
+    stream = io.StringIO()
+    stream.close()
+    return stream
+
+
+@pytest.mark.parametrize("stream", [Broken(), closed(), None])
+def test_a_reader_that_has_gone_ends_no_training(
+    stream: io.StringIO | None, fast: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(progress, "_BRIEF", 0)
+    monkeypatch.setattr(sys, "stderr", stream)
+    with plain_streams(), shown(), stage(total=2, unit="notes") as one:
+        mention("models run on the CPU")
+        one.advance()
+        time.sleep(0.03)
+    assert one.done == 1

@@ -342,7 +342,7 @@ def test_two_reviewers_and_a_third_who_settles(desk: Desk) -> None:
     assert undo(cem) == ""
     assert cem.view("differ").item.id == ids[7]  # type: ignore[union-attr]
     assert cem.summary["disagreements"] == 1
-    assert "1 disagreements have no label until somebody settles them on the page" in cem.findings()
+    assert "disagreements without a label until somebody settles them on the page: 1" in cem.findings()
 
 
 def test_a_session_that_only_reads_creates_no_file_of_its_own(desk: Desk) -> None:
