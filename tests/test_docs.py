@@ -15,7 +15,7 @@ from xml.etree import ElementTree
 
 import pytest
 from support.blocks import PAGES, ROOT, blocks, run_page, wrong_with
-from support.gold_files import write_csv
+from support.gold_files import WRITERS, write_csv
 from support.tiny import tiny_base
 
 from hf_synth.cli import main
@@ -152,6 +152,7 @@ def test_every_block_runs_in_order(page: Path, tmp_path: Path, monkeypatch: pyte
         ["note", "urgency"],
         [[row[1], "high" if row[2] == "urgent" else "low"] for row in rows],
     )
+    WRITERS["mednli"](tmp_path / "mednli")
     base = tiny_base(tmp_path / "base")
     with running_hub(tmp_path / "hub") as hub:
         monkeypatch.setenv("HF_ENDPOINT", hub.url)
