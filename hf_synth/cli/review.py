@@ -153,7 +153,13 @@ def _realism_sheet(task: Task, rows: Dataset, args: Namespace) -> RealismSheet:
 
     file = review_folder(args.folder) / _REALISM_SHEET
     if file.is_file():
-        return load_realism(task, file)
+        sheet = load_realism(task, file)
+        if args.n is not None and args.n != len(sheet.items):
+            raise OutputError(
+                f"{args.folder} holds a realism sheet of {len(sheet.items)} notes, not of {args.n}: leave --n out to "
+                f"go on with it, or move {file} and the folder realism beside it away to begin anew"
+            )
+        return sheet
     args.task = args.task or str(args.folder)
     gold = options.split_of(options.gold_of(task, args), "train")
     sheet = draw_realism(task, rows, gold, args.n or _REALISM, seed=args.seed)

@@ -11,7 +11,7 @@ import json
 import re
 import unicodedata
 from collections import Counter
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from itertools import filterfalse
@@ -41,7 +41,7 @@ from hf_synth.review.decisions import (
 from hf_synth.review.log import Log, read_log
 from hf_synth.review.promise_sheet import PromiseSheet
 from hf_synth.review.realism import RealismSheet, realism_summary
-from hf_synth.review.sheets import FORMAT, Item, Noise, SampleSheet
+from hf_synth.review.sheets import FORMAT, Item, Noise, SampleSheet, marks_of
 from hf_synth.task.folders import WORK, private_folder, work_folder, write_private
 from hf_synth.task.task import Task
 
@@ -137,7 +137,11 @@ class Session:
         head = {"review": FORMAT, "kind": self.kind, "task": self.task.full_name, "reviewer": self.reviewer}
         self._log = Log(self.streams / f"{quote(self.reviewer, safe='')}.jsonl", head)
         self.repaired = self._log.repaired
-        self.own = Decisions(self._log.events)
+        try:
+            self.own = Decisions(self._checked(self._log.events, self._log.path))
+        except OutputError:
+            self.close()
+            raise
 
     @property
     def kind(self) -> str:
@@ -213,11 +217,24 @@ class Session:
             if file not in self._others or self._others[file][0] != state:
                 events = read_log(file)
                 name = str(events[0].get("reviewer", "")) if events else ""
-                self._others[file] = (state, name, Decisions(events[1:]))
+                self._others[file] = (state, name, Decisions(self._checked(events[1:], file)))
             _, name, decisions = self._others[file]
             if name and name not in found and (decisions.answers or decisions.finals):
                 found[name] = decisions
         return found
+
+    def _checked(self, events: Sequence[Mapping[str, Any]], file: Path) -> Sequence[Mapping[str, Any]]:
+        """Return decisions after checking that they are about the texts that the notes have now."""
+        for event in events:
+            row = str(event.get("row", ""))
+            if row in self.sheet.items and event.get("text", "") not in ("", self._mark(row)):
+                raise OutputError(
+                    f"{file} holds decisions on other notes with the same ids: move {file.parent} away to begin anew"
+                )
+        return events
+
+    def _mark(self, id: str) -> str:
+        return marks_of(self.task, [self.sheet.items[id]])[0]
 
     def _differing(self, reviewers: Mapping[str, Decisions]) -> Collection[str]:
         """Return the notes on which reviewers differ and which nobody has settled; kept up to date by `decide`."""
@@ -290,7 +307,7 @@ class Session:
         comment = form.get("comment", "").strip()
         if id is None or len(comment) > LONGEST_COMMENT or form.get("queue", OPEN) not in QUEUES:
             raise WrongDecision
-        event: dict[str, Any] = {"row": id, "do": do}
+        event: dict[str, Any] = {"row": id, "text": self._mark(id), "do": do}
         if comment != self.own.comments.get(id, ""):
             event["comment"] = comment
         if form.get("queue") == DIFFERENT and do != COMMENT:

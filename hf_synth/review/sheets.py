@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -193,7 +193,7 @@ def save_sheet(task: Task, sheet: SampleSheet, file: Path) -> Path:
     Raises:
         OutputError: it cannot be written.
     """
-    marks = _marks(task, sheet.items.values())
+    marks = marks_of(task, sheet.items.values())
     rows = [
         [item.id, mark, item.probability, item.stratum] for item, mark in zip(sheet.items.values(), marks, strict=True)
     ]
@@ -221,7 +221,7 @@ def load_sheet(task: Task, rows: Dataset, file: Path) -> SampleSheet:
     known = set(rows["id"][:])
     same = designs.keys() <= known and of == _drawable(rows)
     items = items_of(task, rows, list(designs), designs) if same else {}
-    if not same or marks != _marks(task, items.values()):
+    if not same or marks != marks_of(task, items.values()):
         raise OutputError(
             f"the folder holds other notes than when the review began: review them in a new folder, or move "
             f"{file.parent} away to begin anew"
@@ -254,7 +254,8 @@ def _drawable(rows: Dataset) -> int:
     return sum(status != "rejected" for status in rows["label_status"][:])
 
 
-def _marks(task: Task, items: Collection[Item]) -> list[str]:
+def marks_of(task: Task, items: Iterable[Item]) -> list[str]:
+    """Return 16 hex digits of a digest of each note's texts."""
     rows = (dict(zip(task.text_columns, item.texts, strict=True)) for item in items)
     return [digest[:_MARK] for digest in row_digests(task, rows)]
 

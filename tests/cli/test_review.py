@@ -153,6 +153,8 @@ def test_a_realism_sheet_writes_its_figures(desk: Desk) -> None:
     assert code == 0
     assert (facts["n"], facts["plausibility_mean"], facts["taken_for_real"]) == (4, 4.0, 1.0)
     assert json.loads((desk.tmp / "syn" / "realism.json").read_text())["n"] == 4
+    assert "holds a realism sheet of 8 notes, not of 10" in desk.review("syn", "--realism", "--n", 10)[2]
+    assert desk.review("syn", "--realism", "--export")[1]["n"] == 4, "the gold is no longer needed"
     assert read_dataset(desk.tmp / "syn").num_rows == 30, "the folder is read as before"
 
 

@@ -121,6 +121,20 @@ def test_a_sample_outlives_the_process_and_new_labels_but_no_other_texts(desk: D
         load_sheet(TASK, rows, file)
 
 
+def test_decisions_on_other_texts_with_the_same_ids_are_not_taken(desk: Desk) -> None:
+    """As when the notes were made again and the sample was drawn anew."""
+    session = desk.sit()
+    answer(session, "label", label="mild")
+    desk.rise()
+    rows = read_dataset(desk.folder)
+    sheet = draw_sheet(TASK, rows.map(lambda row: {"text": row["text"] + " more"}), 12)
+    for name, writes in (("Anna", True), ("Anna", False)):
+        with pytest.raises(OutputError, match="holds decisions on other notes with the same ids: move .*labels away"):
+            desk.sit(name, sheet=sheet, writes=writes).reviewers()
+    desk.rise()
+    assert desk.sit().view().answered == 1
+
+
 # --- decisions ------------------------------------------------------------------------------------------------------
 def test_each_decision_is_on_disk_and_an_undo_takes_it_back(desk: Desk) -> None:
     session = desk.sit()
