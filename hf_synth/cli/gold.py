@@ -14,7 +14,7 @@ import hf_synth
 from hf_synth.cli import options
 from hf_synth.cli.options import ACCESSES, Result, add_task, check_access, count_text, name_value
 from hf_synth.cli.task_table import task_facts, task_table
-from hf_synth.errors import ColumnError, GoldError, MissingGoldError, OutputError, TaskError
+from hf_synth.errors import ColumnError, GoldError, MissingGoldError, OutputError, TaskError, did_you_mean
 
 if TYPE_CHECKING:
     from hf_synth.task.task import Task
@@ -129,7 +129,8 @@ def gold(args: Namespace) -> Result | tuple[Result, int]:
     ):
         return _overview(args, table)
     if table.suffix.lower() in _TABLES and not table.exists():
-        raise MissingGoldError(f"{table} is no file")
+        near = did_you_mean(table.name, [file.name for file in table.parent.glob("*.*")])
+        raise MissingGoldError(f"{table} is no file{near}")
     if args.out is None:
         raise OutputError("name the folder to write: --out DIR")
     check_output(args.out)

@@ -73,6 +73,15 @@ def _configured(endpoint: str, make: Callable[[], Any] | None) -> Iterator[None]
         set_client_factory(before[2])
 
 
+def _hub_of(error: BaseException) -> str:
+    """Return the Hub that a failed request went to, as scheme, host and port; "the Hub" where that is not known."""
+    try:
+        url = error.request.url  # type: ignore[attr-defined]
+        return f"the Hub at {url.scheme}://{url.netloc.decode('ascii')}"
+    except (AttributeError, RuntimeError, UnicodeDecodeError):
+        return "the Hub"
+
+
 @contextlib.contextmanager
 def clear_errors(repo_id: str, doing: str) -> Iterator[None]:
     """Turn errors of a Hub or its client into one sentence; their own messages may repeat what we sent."""
@@ -91,7 +100,8 @@ def clear_errors(repo_id: str, doing: str) -> Iterator[None]:
         if isinstance(cause, PublishError):
             raise cause from None
         if not isinstance(cause, HfHubHTTPError):
-            raise PublishError(f"{repo_id}, {doing}: the Hub cannot be reached ({type(error).__name__})") from None
+            hub = _hub_of(error)
+            raise PublishError(f"{repo_id}, {doing}: {hub} cannot be reached ({type(error).__name__})") from None
         status = getattr(cause.response, "status_code", None)
         raise PublishError(
             f"{repo_id}, {doing}: {_STATUS.get(status or 0, 'the Hub failed')} (status {status})"

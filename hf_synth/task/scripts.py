@@ -90,9 +90,27 @@ def task_script(name_or_path: str) -> ModuleType:
         module = f"{_SCRIPTS}.{name_or_path}"
         if importlib.util.find_spec(module) is not None:
             return importlib.import_module(module)
+    if (folder := Path(name_or_path)).is_dir():
+        raise TaskError(_no_gold(folder))
     known = task_names()
     hint = did_you_mean(name_or_path, known) or f"; there are {', '.join(known)}, or give the path of a .py file"
     raise TaskError(f"there is no task {name_or_path!r}{hint}")
+
+
+def _stage_of(manifest: Path) -> str | None:
+    """Return the stage that a manifest names; None of a broken one."""
+    try:
+        facts = json.loads(manifest.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
+        return None
+    return facts.get("stage") if isinstance(facts, dict) else None
+
+
+def _no_gold(folder: Path) -> str:
+    """Return the sentence on a folder that `gold` did not write, with those inside it that it wrote."""
+    gold = next((file.parent for file in sorted(folder.glob(f"*/{MANIFEST}")) if _stage_of(file) == "gold"), None)
+    hint = f"name {gold}" if gold else "name a task (`hf-synth tasks`), or a folder that `hf-synth gold` wrote"
+    return f"{folder} is a folder without gold: {hint}"
 
 
 def script_tasks(module: ModuleType) -> dict[str, Task]:

@@ -355,8 +355,10 @@ def test_the_verb_prints_labels_by_split_and_keeps_name_and_meanings(
 
 
 def test_a_missing_table_and_a_missing_folder_are_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "messages.csv").touch()
     for words, says in (
         (["gold", tmp_path / "no.csv"], "no.csv is no file"),
+        (["gold", tmp_path / "mesages.csv"], "mesages.csv is no file; did you mean 'messages.csv'?"),
         (["gold", "clinic"], "name the folder to write: --out DIR"),
         (["gold", "clinic", "--out", tmp_path / "o", "--skip-empty"], "are for a table of one's own"),
     ):  # fmt: skip

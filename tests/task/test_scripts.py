@@ -16,6 +16,7 @@ import pytest
 from datasets import ClassLabel, DatasetDict, Value, load_dataset
 from support.gold_files import options, write_gold
 
+from hf_synth.errors import TaskError
 from hf_synth.generation.answers import parse
 from hf_synth.generation.plan import Plan, Pool
 from hf_synth.gold.gold import as_streaming_dataset, load_gold, task_builder
@@ -278,3 +279,14 @@ def test_a_copied_folder_has_a_cache_of_its_own(tmp_path: Path) -> None:
     shutil.copytree(path, tmp_path / "b")
     rows = load_gold(task, tmp_path / "b")["train"]
     assert all(Path(f["filename"]).is_relative_to(tmp_path / "b") for f in rows.cache_files)
+
+
+def test_a_folder_one_level_up_names_the_gold_in_it(tmp_path: Path) -> None:
+    (tmp_path / "work" / "model").mkdir(parents=True)
+    with pytest.raises(TaskError, match=r"work is a folder without gold: name a task"):
+        load_task(tmp_path / "work")
+    for name, text in (("broken", "{"), ("gold", '{"stage": "gold"}'), ("list", "[]"), ("synthetic", '{"stage": "x"}')):
+        (tmp_path / "work" / name).mkdir()
+        (tmp_path / "work" / name / "hf_synth.json").write_text(text)
+    with pytest.raises(TaskError, match=r"work is a folder without gold: name \S+work/gold$"):
+        load_task(tmp_path / "work")
