@@ -11,11 +11,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from support.steps import count_slowly
 
 from hf_synth.errors import RowError
 from hf_synth.experiments import processes
 from hf_synth.experiments.processes import run_all
-from hf_synth.reports.progress import stage
 
 
 def die() -> Any:
@@ -85,14 +85,6 @@ def test_what_is_left_early_ends_its_processes() -> None:
     results.close()  # type: ignore[attr-defined]
     assert isinstance(pid, int)
     assert not Path(f"/proc/{pid}").exists()
-
-
-def count_slowly(n: int) -> int:
-    with stage(total=n, unit="steps") as one:
-        for _ in range(n):
-            one.advance()
-            time.sleep(0.1)
-    return n
 
 
 def test_progress_of_a_process_is_shown_by_its_parent(monkeypatch: pytest.MonkeyPatch) -> None:
