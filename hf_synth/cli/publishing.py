@@ -143,6 +143,7 @@ def _finder(name: str) -> Callable[[str], Iterable[str]]:
 
 def _print_findings(findings: Findings, tested: Any) -> None:
     from hf_synth.privacy.findings import FLAGS, refusals
+    from hf_synth.privacy.report import nearness
 
     figures = findings.figures
     print(
@@ -156,8 +157,9 @@ def _print_findings(findings: Findings, tested: Any) -> None:
     for flag, count in refusals(findings, findings.refused).items():
         print(f"  {count:>7,}  {FLAGS[flag]}")
     if "closeness_auc" in figures:
-        auc, low, high = (figures[f"closeness_auc{end}"] for end in ("", "_low", "_high"))
-        print(f"  nearer to gold than held-out gold: AUC {auc:.3f} ({low:.3f}-{high:.3f})")
+        print(f"  {nearness(findings)}")
+        if figures["closeness_auc_low"] > 0.5:
+            print("  read some of them beside the gold before they leave: the audit does not find gold in other words")
     if tested is not None:
         print(f"  {tested}")
     print("  patterns do not find names: this is not de-identification")

@@ -57,7 +57,7 @@ def audit_lead(findings: Findings) -> Lead:
     elif _nearer(findings):
         verdict = f"{left:,} of {rows:,} rows may leave once a person has looked at them; {withheld}{names}"
         points.append(
-            f"{_nearness(findings)} A generator that writes single notes in other words looks like this: read rows "
+            f"{nearness(findings)} A generator that writes single notes in other words looks like this: read rows "
             "beside the gold before any of them leave."
         )
     else:
@@ -81,7 +81,7 @@ def _nearer(findings: Findings) -> bool:
     return float(findings.figures.get("closeness_auc_low", 0.0)) > 0.5
 
 
-def _nearness(findings: Findings) -> str:
+def nearness(findings: Findings) -> str:
     """Write how often a synthetic row lies nearer to gold than held-out gold does."""
     value, low, high = (float(findings.figures[f"closeness_auc{end}"]) for end in ("", "_low", "_high"))
     how = "nearer to gold than" if low > 0.5 else "farther from gold than" if high < 0.5 else "about as near to gold as"
@@ -209,7 +209,7 @@ def _overlap_section(findings: Findings, simulated: str) -> Section:
     tables = [Table(["", "synthetic", "held-out gold"], rows, "Overlap with gold of synthetic rows and held-out gold")]
     plots, text = [], "Without held-out gold, the overlap that comes of a shared subject is unknown."
     if "closeness_auc" in figures:
-        text = _nearness(findings)
+        text = nearness(findings)
         if figures["held_out_over_limit"]:
             text += (
                 f"\n\n{int(figures['held_out_over_limit']):,} of the sampled rows of held-out gold count as copies "
