@@ -146,7 +146,7 @@ def _lines(values: Mapping[str, Any], table: tuple[str, ...]) -> Iterator[str]:
         yield f"\n[{'.'.join(map(_toml_key, table))}]\n"
     for name, value in plain.items():
         if is_secret(name, value):
-            raise UsageError(f"{name} is a secret, which no configuration file holds")
+            raise UsageError(f"{name} holds a secret: leave it out, and set it in the environment instead")
         yield f"{_toml_key(name)} = {_toml(value, name)}\n"
     for name, value in values.items():
         if isinstance(value, Mapping):

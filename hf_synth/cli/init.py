@@ -6,7 +6,6 @@ one sentence names the options to give.
 
 from __future__ import annotations
 
-import json
 import shlex
 import sys
 from argparse import ArgumentParser, Namespace
@@ -14,6 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from hf_synth.cli.config import CONFIG, write_config
 from hf_synth.cli.options import ACCESSES, LLM_HELP, SIMULATOR, Result
 from hf_synth.cli.terminal import plain
 from hf_synth.errors import ColumnError, HfSynthError, LLMError, OutputError
@@ -23,7 +23,9 @@ if TYPE_CHECKING:
     from hf_synth.gold.overview import Column
     from hf_synth.task.task import Task
 
-CONFIG = "hf_synth.toml"  # which verbs read from the current folder
+_ABOUT = """\
+Written by `hf-synth init`. Verbs read this file from the current folder. The command line replaces its values.
+Paths are relative to the current folder. The table of a verb replaces values above the tables."""
 _KINDS = ("single_label", "multi_label", "text2text")
 _ENOUGH = 100  # rows from which on a tenth is held back for validation
 _FEW = 20  # rows of a label below which little can be learnt, and less be measured
@@ -59,7 +61,7 @@ def init(args: Namespace) -> Result | tuple[None, int]:
 
 
 def _init(args: Namespace) -> Result:
-    from hf_synth.task.folders import check_output, write_private
+    from hf_synth.task.folders import check_output
 
     asked = not args.yes and at_terminal()
     ask: Ask = _asked if asked else _taken
@@ -68,7 +70,7 @@ def _init(args: Namespace) -> Result:
     check_output(args.out, "file")
     look = _existing_task(args) or _own_table(args, ask)
     values, remarks = _configuration(args, ask, look)
-    write_private(args.out, _toml(values))
+    write_config(args.out, values, comment=_ABOUT)
     print(f"\n-> {args.out}" + ("" if asked else " (nothing was asked: look through it, above all at the meanings)"))
     for remark in remarks:
         print(f"   {remark}")
@@ -377,25 +379,3 @@ def _base_model(args: Namespace, ask: Ask, task: Task) -> tuple[str | None, list
     if model in here or Path(model).is_dir():
         return model, []
     return model, [f"base-model = {model} is not on this machine: it is fetched from the Hub (hf-synth models)"]
-
-
-def _toml(values: Mapping[str, Any]) -> str:
-    """Return the configuration as TOML; None and empty lists are left out."""
-    lines = [
-        "# Written by `hf-synth init`. Verbs read this file from the current folder; what is typed goes before it.",
-        "# Paths are relative to the current folder. The table of a verb goes before the lines above the tables.",
-    ]
-    lines += [f"{name} = {_value(value)}" for name, value in values.items() if not isinstance(value, dict) and value]
-    for verb, table in values.items():
-        if isinstance(table, dict):
-            lines += ["", f"[{verb}]"]
-            lines += [f"{name} = {_value(value)}" for name, value in table.items() if value is not None]
-    return "\n".join(lines) + "\n"
-
-
-def _value(value: Any) -> str:
-    if isinstance(value, list):
-        return f"[{', '.join(map(_value, value))}]"
-    if isinstance(value, str):
-        return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
-    return json.dumps(value)

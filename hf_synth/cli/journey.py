@@ -16,9 +16,11 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from hf_synth.cli.config import CONFIG
 from hf_synth.cli.options import SIMULATOR, Result
 from hf_synth.cli.stages import Stage, newest, stage_at, stages_in
 from hf_synth.errors import HfSynthError
+from hf_synth.task.columns import RUN_CONFIG
 
 if TYPE_CHECKING:
     from hf_synth.task.task import Task
@@ -29,8 +31,6 @@ PLACES = {
     "evaluate": "scores.json",
 }  # fmt: skip
 _CARRIED = ("set", "base_access", "base_revision")  # options of `correct` that `train` takes as well
-CONFIG = "hf_synth.toml"  # which verbs read from the current folder
-RUN_CONFIG = "hf_synth_run.toml"  # in a stage's folder: the options that made it
 STAND_IN = "it only stands in for an LLM: name yours with --llm MODEL --base-url URL"
 
 

@@ -268,9 +268,3 @@ def test_a_task_without_files(capsys: pytest.CaptureFixture[str]) -> None:
     assert values["gold"] == {"task": "clinic", "out": "work/gold"}
     assert (values["llm"], values["base-model"]) == ("simulator", None)
     assert "next:" not in out
-
-
-def test_values_of_the_file_are_read_back_as_they_are() -> None:
-    odd = 'a "quoted" \\ word\twith\nlines, \x7f and ü'
-    text = verb._toml({"llm": odd, "gold": {"meaning": [odd], "skip-empty": True, "validation": 0.1, "name": None}})
-    assert tomllib.loads(text) == {"llm": odd, "gold": {"meaning": [odd], "skip-empty": True, "validation": 0.1}}
