@@ -67,7 +67,7 @@ def lines_of(parser: Parser) -> Iterator[Line]:
 
 
 def _known(action: Action) -> tuple[str, ...]:
-    """Return the values of an option or argument that are known beforehand."""
+    """Return the values of an option or argument that are known in advance."""
     if action.choices is not None:
         return tuple(map(str, action.choices))
     if isinstance(action, argparse._AppendAction):

@@ -35,7 +35,7 @@ _LINE_KEY = re.compile(r"""\s*("[^"]*"|'[^']*'|[A-Za-z0-9_-]+)\s*=""")
 _LINE_TABLE = re.compile(r"\s*\[\s*([^\[\]]+?)\s*\]")
 _NAMED_VALUES = ("sampling", "set", "option")  # options that take NAME=VALUE
 _SECRET_KEY = re.compile(r"(^|-)(token|key|secret|password|passwd|apikey|credentials?)$")
-# tokens of Hugging Face, OpenAI and its likes, GitHub; a URL with a password or a key in it
+# tokens of Hugging Face, OpenAI and similar providers, GitHub; a URL with a password or a key in it
 _SECRET_VALUE = re.compile(
     r"\bhf_[A-Za-z0-9]{20,}|\bsk-[A-Za-z0-9_-]{16,}|\bgh[pousr]_[A-Za-z0-9]{20,}|://[^/\s@]*:[^/\s@]*@"
     r"|[?&][\w-]*(?:key|token|secret|password|sig|signature)=",

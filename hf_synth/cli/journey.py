@@ -1,6 +1,6 @@
-"""The way on: the command that comes after a stage, as `status` and every verb that writes something show it.
+"""The next command after a stage: `status` prints it, and so does every verb that writes something.
 
-`next_command` is the only place that knows the journey: gold, generate, correct, augment, train, evaluate, publish. A
+`next_command` alone knows the order of the journey: gold, generate, correct, augment, train, evaluate, publish. A
 command names the paths that are there, and repeats the options that earlier commands were given, so that it works when
 it is pasted.
 """
@@ -25,7 +25,7 @@ from hf_synth.task.columns import RUN_CONFIG
 if TYPE_CHECKING:
     from hf_synth.task.task import Task
 
-# What the stages of a journey are called beside each other, unless they lie elsewhere.
+# Names of the stages in one folder, unless they are elsewhere.
 PLACES = {
     "gold": "gold", "generate": "synthetic", "correct": "corrected", "augment": "training", "train": "model",
     "evaluate": "scores.json",
@@ -139,7 +139,7 @@ def command_of(verb: str, known: Known) -> list[str]:
 
 
 def push_command(release: Stage, known: Known) -> list[str]:
-    """Return the words of the command that pushes a release which was written, and not pushed."""
+    """Return the words of the command that pushes a release that was written but not pushed."""
     facts = release.facts
     words = command_of("publish" if facts.get("kind") == "model" else "publish notes", known)
     at = words.index("--repo-id")
@@ -335,7 +335,7 @@ def _given(stages: Sequence[Stage]) -> Result:
         if stage.kind == "generate" and "llm" not in given and isinstance(stage.facts.get("generator"), str):
             given["llm"] = stage.facts["generator"]
     if "base_url" in given:
-        # a folder may come from somebody else: notes are led to no address elsewhere that it names
+        # a folder may come from somebody else: notes are not sent to a remote address that it names
         with contextlib.suppress(HfSynthError):
             if is_local_host(parse_origin(given["base_url"]).host):
                 return given

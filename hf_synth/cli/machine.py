@@ -1,6 +1,6 @@
 """What `doctor` looks at on this machine: Python, packages, disk, memory, cores, GPU, models, folders, the journal.
 
-Nothing is imported that is looked at, and nothing is downloaded. What is wrong comes with what mends it.
+Packages are checked without an import, and nothing is downloaded. Each fault comes with its cure.
 """
 
 from __future__ import annotations
@@ -30,13 +30,13 @@ _EXTRAS = {"excel": "Excel sheets", "local": "a GGUF file on this machine", "lor
 
 @dataclass(frozen=True)
 class Check:
-    """One thing that was looked at.
+    """One check and its result.
 
     Args:
         name: what it is, in a word or two.
         mark: "failed" is what would stop a journey.
         text: what was found.
-        cure: what mends it; "" where nothing has to be mended.
+        cure: how to repair it; "" where nothing is wrong.
     """
 
     name: str

@@ -1,6 +1,6 @@
 """How like gold synthetic texts are: length, wording, misspellings, spread and distance, each relative to gold itself.
 
-Each figure is a ratio, synthetic to gold. Beside it stands the same ratio of one half of gold to the other, over random
+Each figure is a ratio, synthetic to gold. It is shown with the same ratio of one half of gold to the other, over random
 halves of whole groups (patients): a ratio within that range is as like gold as gold is to itself. A ratio says nothing
 of whether a text is true, or whether its label is right.
 

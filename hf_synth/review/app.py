@@ -6,7 +6,7 @@ The page shows notes that may not leave this machine, so that every request must
   pointed here (DNS rebinding).
 - A page needs the key of the address that the command prints. The browser keeps it in a cookie that is sent to no page
   of another site. Another user of this machine does not know it.
-- A decision needs the origin of the page beside the cookie.
+- A decision needs the origin of the page in addition to the cookie.
 - The content security policy lets nothing be loaded from or sent elsewhere, and nothing is stored by the browser.
 """
 

@@ -139,13 +139,13 @@ def begin_promise(
     policy = dict(manifest["policy"])
     policy["figures"] = {**(policy.get("figures") or {}), **promise(task, rows, sample).figures}
     work = work_folder(folder)
-    (work / PROMISE).unlink(missing_ok=True)  # a sample counts only beside a manifest that names it
+    (work / PROMISE).unlink(missing_ok=True)  # a sample counts only with a manifest that names it
     write_private(folder / MANIFEST, json.dumps({**manifest, "policy": policy}, indent=1) + "\n")
     write_private(work / PROMISE, json.dumps(sample_to_json(task, rows, sample)) + "\n")
 
 
 def read_promise(folder: Path) -> dict[str, Any] | None:
-    """Read the sample of the promise that is under way in a folder; None without one, and of one that holds.
+    """Read the sample of the promise that is under way in a folder; None without one, and for one that holds.
 
     Raises:
         OutputError: its file is broken.

@@ -55,7 +55,7 @@ _KEEP = "keep"  # the label that is shown; it is recorded as that label
 
 
 class WrongDecision(ValueError):
-    """A request that no page of ours sends: an unknown note, label or decision. Nothing was written."""
+    """A request that the page never sends: an unknown note, label or decision. Nothing was written."""
 
 
 @dataclass(frozen=True)
@@ -65,7 +65,7 @@ class View:
     Args:
         queue: the queue that the note is from.
         item: the note; None where the queue is empty.
-        key: stands for the note in a form; it says nothing of the row.
+        key: of the note in a form; it reveals nothing about the row.
         count: events of this reviewer: a form sends it back, so that a stale page changes nothing.
         answered, asked: notes of the sheet with an answer, and all.
         unsure: notes to look at again.
@@ -159,7 +159,7 @@ class Session:
         return self.folder / REALISM if self.kind == "realism" else review_folder(self.folder) / "labels.csv"
 
     def close(self) -> None:
-        """Let another process go on."""
+        """Close the reviewer's file, so that another process may open it."""
         if self._log is not None:
             self._log.close()
 
@@ -255,7 +255,7 @@ class Session:
                 self._differ[1][id] = None
 
     def _last(self) -> str:
-        """Describe the last decision that stands, with the label that the note has where it may be shown now."""
+        """Describe the last decision that was not undone, with the note's label where it may be shown now."""
         if self.own.last is None:
             return ""
         id, final = self.own.last
@@ -280,7 +280,7 @@ class Session:
             Why nothing was recorded, as a sentence for the page; empty where it was.
 
         Raises:
-            WrongDecision: the form is none of ours.
+            WrongDecision: the page sends no such form.
             OutputError: the disk cannot be written; nothing was recorded.
         """
         if self._log is None:
@@ -327,7 +327,7 @@ class Session:
             raise WrongDecision
         return event
 
-    # --- what comes of it ---------------------------------------------------------------------------------------
+    # --- results ---------------------------------------------------------------------------------------
     def export(self) -> Path:
         """Write what all reviewers decided, and return the file (0600).
 
@@ -434,7 +434,7 @@ def is_begun(folder: Path, kind: str) -> bool:
 
 
 def _key(id: str) -> str:
-    """Return what stands for a row in a form."""
+    """Return the key of a row in a form."""
     return hashlib.sha256(id.encode()).hexdigest()[:16]
 
 
