@@ -56,7 +56,7 @@ def add_method(parser: ArgumentParser) -> None:
     text = "keep the LLM's label where the conformal set at coverage C has not exactly one label"
     add("--coverage", type=float, metavar="C", help=text)
     add("--coverage-by-class", action="store_true", help="with --coverage: reach C in each class, not only overall")
-    add("--judge", metavar="MODEL", help="an LLM that labels gold and notes anew, instead of a corrector")
+    add("--judge", metavar="MODEL", help="an LLM that labels gold and notes, instead of a corrector")
     options.add_votes(parser)
 
 

@@ -226,7 +226,7 @@ def _repair(task: Task, args: Namespace, splits: DatasetDict, why: str) -> str:
     if "ModelError" in why:
         how = [*_without(argv, "base-model", "correctors"), "--base-model", "MODEL"]
         return f"name models that are here (`hf-synth models` lists some): {shlex.join(how)}"
-    return f"mend the cause and run the same command, which tries these cells again: {shlex.join(argv)}"
+    return f"repair the cause and run the same command, which tries these cells again: {shlex.join(argv)}"
 
 
 def _sizes_of_pool(task: Task, args: Namespace, splits: DatasetDict) -> list[str]:

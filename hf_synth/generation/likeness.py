@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 FEWEST_GROUPS = 40  # of gold: 20 in each half
 _FEWEST_ROWS = 20  # synthetic
-_MOST_GOLD, _MOST_ROWS = 800, 400  # rows that are looked at
+_MOST_GOLD, _MOST_ROWS = 800, 400  # rows that are compared
 _MOST_NEAR = 5_000  # rows of gold among which the nearest is looked for
 _MOST_WORDS = 300  # of a text, but for its length
 _HALVES = 20  # random ways of cutting gold in two

@@ -2,7 +2,7 @@
 
 The HTML file (template: `page.html`) holds everything: its style, its pictures (`plots.py`), the tables beneath them.
 Its content security policy lets nothing in or out. All text is escaped; `code` between backticks is the only mark.
-On a phone pictures are drawn anew and wide tables become lists, so that nothing scrolls sideways.
+On a phone pictures are drawn again and wide tables become lists, so that nothing scrolls sideways.
 """
 
 from __future__ import annotations

@@ -71,7 +71,7 @@ def _title(view: View) -> str:
 
 
 def _closing(session: Session, view: View) -> list[str]:
-    """Return what is said when no note is left."""
+    """Return the sentences of the page when no note is left."""
     lines = [f"{view.answered:,} of {view.asked:,} notes have an answer."]
     if view.unsure:
         lines.append(f"Unsure: {view.unsure:,}. Look again, or leave them without a label.")

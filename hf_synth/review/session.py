@@ -229,7 +229,7 @@ class Session:
             row = str(event.get("row", ""))
             if row in self.sheet.items and event.get("text", "") not in ("", self._mark(row)):
                 raise OutputError(
-                    f"{file} holds decisions on other notes with the same ids: move {file.parent} away to begin anew"
+                    f"{file} holds decisions on other notes with the same ids: move {file.parent} away to start again"
                 )
         return events
 

@@ -224,7 +224,7 @@ def load_sheet(task: Task, rows: Dataset, file: Path) -> SampleSheet:
     if not same or marks != marks_of(task, items.values()):
         raise OutputError(
             f"the folder holds other notes than when the review began: review them in a new folder, or move "
-            f"{file.parent} away to begin anew"
+            f"{file.parent} away to start again"
         )
     return SampleSheet(items, of, settings)
 
@@ -280,4 +280,4 @@ def read_sheet(task: Task, file: Path) -> dict[str, Any]:
 
 def broken_sheet(file: Path) -> OutputError:
     """Return the error for a file of a sheet that cannot be read."""
-    return OutputError(f"{file} is broken: move it away to draw the notes anew; decisions are kept by row id")
+    return OutputError(f"{file} is broken: move it away to draw the notes again; decisions are kept by row id")
