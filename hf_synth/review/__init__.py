@@ -6,6 +6,7 @@ log        the file of one reviewer's decisions: each is on disk before the next
 decisions  the state that follows from a file of decisions; what several reviewers agree on
 agreement  Cohen's kappa with its interval
 realism    the figures of a realism sheet
+view       what a page shows
 pages      the page as HTML
 app        the ASGI app: who may ask, and what a request does
 """

@@ -25,7 +25,8 @@ from urllib.parse import parse_qsl, urlsplit
 
 from hf_synth.errors import HfSynthError, OutputError
 from hf_synth.review import pages
-from hf_synth.review.session import OPEN, QUEUES, Session, WrongDecision
+from hf_synth.review.session import Session, WrongDecision
+from hf_synth.review.view import OPEN, QUEUES
 
 if TYPE_CHECKING:
     from starlette.applications import Starlette

@@ -10,7 +10,8 @@ from importlib import resources
 from typing import Any
 
 from hf_synth.reports.page import clean
-from hf_synth.review.session import AGAIN, DIFFERENT, LONGEST_COMMENT, Session, View
+from hf_synth.review.session import LONGEST_COMMENT, Session
+from hf_synth.review.view import AGAIN, DIFFERENT, View
 
 FILES = {"/page.css": "text/css", "/page.js": "text/javascript", "/icon.svg": "image/svg+xml"}
 _ICON = (

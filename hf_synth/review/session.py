@@ -21,7 +21,7 @@ from urllib.parse import quote
 
 from hf_synth.correction.audited import DECISION, PROBABILITY, STRATUM, sample_csv
 from hf_synth.errors import OutputError
-from hf_synth.review.agreement import Agreement, agreements
+from hf_synth.review.agreement import agreements
 from hf_synth.review.decisions import (
     COMMENT,
     DIFFER,
@@ -41,13 +41,12 @@ from hf_synth.review.decisions import (
 from hf_synth.review.log import Log, read_log
 from hf_synth.review.promise_sheet import PromiseSheet
 from hf_synth.review.realism import RealismSheet, realism_summary
-from hf_synth.review.sheets import FORMAT, Item, Noise, SampleSheet, marks_of
+from hf_synth.review.sheets import FORMAT, Item, SampleSheet, marks_of
+from hf_synth.review.view import AGAIN, DIFFERENT, OPEN, QUEUES, View
 from hf_synth.task.folders import WORK, private_folder, work_folder, write_private
 from hf_synth.task.task import Task
 
 Shown = Literal["after", "before", "never"]  # when a reviewer sees the label that a note has
-OPEN, AGAIN, DIFFERENT = "open", "unsure", "differ"  # queues of notes
-QUEUES = (OPEN, AGAIN, DIFFERENT)
 REALISM = "realism.json"
 LONGEST_COMMENT = 2_000  # characters
 _NAME = re.compile(r"[^\W_][\w .'-]{0,39}")
@@ -56,48 +55,6 @@ _KEEP = "keep"  # the label that is shown; it is recorded as that label
 
 class WrongDecision(ValueError):
     """A request that the page never sends: an unknown note, label or decision. Nothing was written."""
-
-
-@dataclass(frozen=True)
-class View:
-    """What a page shows.
-
-    Args:
-        queue: the queue that the note is from.
-        item: the note; None where the queue is empty.
-        key: of the note in a form; it reveals nothing about the row.
-        count: events of this reviewer: a form sends it back, so that a stale page changes nothing.
-        answered, asked: notes of the sheet with an answer, and all.
-        unsure: notes to look at again.
-        differ: notes on which reviewers differ.
-        reviewers: reviewers with decisions on disk.
-        choices: the different answers to a note on which reviewers differ.
-        comment: this reviewer's comment on the note.
-        last: the last decision, as a sentence; empty without one.
-        noise: the share of wrong labels; None while it cannot be estimated, or must not be shown.
-        so_far: what would hold without a further answer; empty without a promise.
-        may_stop: why no more answers are needed; empty where they are.
-        shown: the label that the note has, where it may be shown before the answer; else empty.
-        agreements: of each pair of reviewers, once the queue is empty.
-    """
-
-    queue: str
-    item: Item | None
-    key: str
-    count: int
-    answered: int
-    asked: int
-    unsure: int
-    differ: int
-    reviewers: int
-    choices: tuple[str, ...] = ()
-    comment: str = ""
-    last: str = ""
-    noise: Noise | None = None
-    so_far: str = ""
-    may_stop: str = ""
-    shown: str = ""
-    agreements: tuple[Agreement, ...] = ()
 
 
 @dataclass
