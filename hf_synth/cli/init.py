@@ -329,7 +329,8 @@ def _llm(args: Namespace, ask: Ask, task: Task) -> tuple[str, str | None, list[s
         LLMError: an endpoint without a model, whose models cannot be listed.
         EndpointError: the notes may not be sent to the endpoint.
     """
-    from hf_synth.cli.journey import STAND_IN, llm_at_hand
+    from hf_synth.cli.journey import STAND_IN
+    from hf_synth.cli.machine import llm_at_hand
     from hf_synth.llm.endpoints import check_endpoint, parse_origin
     from hf_synth.llm.gguf_files import is_gguf
 
@@ -363,7 +364,7 @@ def _llm(args: Namespace, ask: Ask, task: Task) -> tuple[str, str | None, list[s
 
 def _base_model(args: Namespace, ask: Ask, task: Task) -> tuple[str | None, list[str]]:
     """Return the base model; None for the tiny one of the artificial clinic."""
-    from hf_synth.cli.journey import base_model_at_hand
+    from hf_synth.cli.machine import base_model_at_hand
     from hf_synth.models.readiness import models_at_hand
     from hf_synth.task.scripts import is_artificial
 

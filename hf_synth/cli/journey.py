@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hf_synth.cli.config import CONFIG
+from hf_synth.cli.machine import base_model_at_hand, llm_at_hand
 from hf_synth.cli.options import SIMULATOR, Result
 from hf_synth.cli.stages import Stage, newest, stage_at, stages_in
 from hf_synth.errors import HfSynthError
@@ -236,30 +237,6 @@ def _trained(known: Known, verb: str) -> list[str]:
     if known.artificial:
         return words
     return ["--base-model", base_model_at_hand(known.definition), *words]
-
-
-# --- what is here ---------------------------------------------------------------------------------------------------
-def llm_at_hand() -> str | None:
-    """Return the short name of an LLM whose package is installed, with what runs it; None without one."""
-    from importlib.util import find_spec
-
-    from hf_synth.llm.gguf_files import PACKAGED
-
-    if find_spec("xllamacpp") is None:
-        return None
-    return next((one.name for one in PACKAGED if find_spec(one.inside.partition("/")[0]) is not None), None)
-
-
-def base_model_at_hand(task: Task | None) -> str:
-    """Return a base model for a task: one that is here without a network, or the first that suits it."""
-    from hf_synth.models.base_models import BASE_MODELS, suggest_base_model
-    from hf_synth.models.readiness import models_at_hand, packaged_here
-
-    kind = "single_label" if task is None else task.kind
-    here = packaged_here(kind) or models_at_hand(kind)
-    if here:
-        return here[0]
-    return BASE_MODELS[0].repo_id if task is None else suggest_base_model(task).repo_id
 
 
 # --- after a verb ---------------------------------------------------------------------------------------------------
