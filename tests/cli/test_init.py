@@ -268,3 +268,12 @@ def test_a_task_without_files(capsys: pytest.CaptureFixture[str]) -> None:
     assert values["gold"] == {"task": "clinic", "out": "work/gold"}
     assert (values["llm"], values["base-model"]) == ("simulator", None)
     assert "next:" not in out
+
+
+def test_a_secret_is_not_written(capsys: pytest.CaptureFixture[str]) -> None:
+    typed = ("--llm", "hf_" + "a" * 30, "--base-url", "http://127.0.0.1:9/v1")
+    code, _, error = run(capsys, "init", "clinic", "--yes", *typed)
+    assert code == 2
+    assert "llm holds a secret" in error
+    assert "aaaa" not in error
+    assert not Path("hf_synth.toml").exists()
