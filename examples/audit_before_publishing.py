@@ -24,7 +24,7 @@ GRADES = [f"grade_{g}" for g in range(4)]
 
 def main(work: Path) -> None:
     work.mkdir(parents=True, exist_ok=True)
-    # The artificial clinic's notes as a table of one's own. Its access is restricted, as that of real notes.
+    # The artificial clinic's notes as a table of your own. Its access is restricted, as that of real notes.
     with (work / "notes.csv").open("w", encoding="utf-8", newline="") as table:
         writer = csv.writer(table)
         writer.writerow(["patient_id", "note", "grade"])

@@ -20,7 +20,7 @@ def main(work: Path) -> None:
     with running_simulator() as url:  # yours: "http://127.0.0.1:8000/v1", "https://api.openai.com/v1", ...
 
         def llm(budget: float) -> LLM:
-            journal = work / "journal.sqlite"  # without it: beside the gold
+            journal = work / "journal.sqlite"  # without it: next to the gold
             return LLM("simulator", base_url=url, price=PRICE, budget_usd=budget, journal=journal, concurrency=8)
 
         for run, budget in (("first", 1.0), ("same again", 1.0), ("twice as many", 1.0)):

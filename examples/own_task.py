@@ -52,7 +52,7 @@ ENTRY = re.compile(r"#(?P<patient>\w+) (?P<label>[A-Z]+)\n(?P<text>.*)", re.DOTA
 
 
 class Calls(GoldBuilder):
-    """Read a log whose entries begin with "#PATIENT LABEL" and are parted by blank lines."""
+    """Read a log whose entries begin with "#PATIENT LABEL" and are separated by blank lines."""
 
     TASKS = TASKS
 

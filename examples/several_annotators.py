@@ -1,6 +1,6 @@
 """Several LLMs labelled your notes: count each one's errors on gold that it labelled too, and join their labels.
 
-The labels stand in columns `llm_label` and `llm_label_NAME`, on the gold and on the notes. `hf-synth label` writes
+The labels are in columns `llm_label` and `llm_label_NAME`, on the gold and on the notes. `hf-synth label` writes
 them, in Python `hf_synth.correction.annotations.annotate`. Here two annotators are drawn by chance, one right in 80% of
 the notes and one in 60%, so that the truth is known: all of it is simulated. The two warnings are in order: these
 notes were written by no LLM, and `correct` cannot know that.
@@ -21,7 +21,7 @@ RIGHT = {"llm_label": 0.8, "llm_label_small": 0.6}  # the share of the notes tha
 
 
 def labels_of(task: Task, truth: list[int], right: float, seed: int) -> list[str]:
-    """Draw an annotator's labels: the truth, or a grade beside it."""
+    """Draw an annotator's labels: the truth, or a neighbouring grade."""
     rng, last = random.Random(seed), len(task.labels) - 1
     beside = [y if rng.random() < right else rng.choice([k for k in (y - 1, y + 1) if 0 <= k <= last]) for y in truth]
     return [task.labels[y] for y in beside]

@@ -42,14 +42,14 @@ CURES = {  # what to do where a message does not say it
     "JournalError": "Check the path and free space; `hf-synth journal verify PATH` checks the file. Every other file "
     "stays usable.",
     "LLMError": "Check model, address and key with one small run: `hf-synth generate ... --preview 1`. Answers "
-    "that came are kept, and the same command goes on.",
+    "that arrived are kept, and the same command goes on.",
     "MissingExtraError": "Install the package that the message names.",
     "MissingGoldError": "Give the folder or archive as it was downloaded: `hf-synth tasks --gold PATH` shows what is "
     "found there.",
     "ModelError": "Check that the folder holds a whole model of the right kind, or choose one that "
     "`hf-synth models TASK` lists.",
     "OutputError": "Choose another `--out`, or free the folder. Nothing that was there was changed.",
-    "OverlapError": "Use gold that the model or the notes were not made from, or make them anew from the part that "
+    "OverlapError": "Use gold that the model or the notes were not made from, or make them again from the part that "
     "training may see.",
     "PublishError": "Nothing was made public. Run `hf-synth publish ... --dry-run` for the whole verdict; "
     "[publishing](publishing.md) explains it.",

@@ -1,6 +1,6 @@
-"""What happens around a verb of the journey: what it reads is noted with what it writes, and the next command is shown.
+"""What happens around a verb of the journey: its inputs are recorded with its output, and the next command is shown.
 
-This module is light, since every verb goes through it; what knows the journey is imported for the verbs that need it.
+This module imports little, since every verb uses it. What knows the journey is imported for the verbs that need it.
 """
 
 from __future__ import annotations
@@ -12,12 +12,12 @@ from argparse import Namespace
 from collections.abc import Iterator
 from typing import Any
 
-_NOTED = ("generate", "correct", "regenerate", "augment", "train", "evaluate")  # what they read is noted
+_NOTED = ("generate", "correct", "regenerate", "augment", "train", "evaluate")  # what they read is recorded
 _FOLLOWED = ("gold", *_NOTED, "sample", "audit", "publish")  # a command follows
 
 
 def run_verb(args: Namespace) -> Any:
-    """Run a verb, note which stages it read, and print the command that comes next; return what the verb returned.
+    """Run a verb, record which stages it read, and print the next command; return what the verb returned.
 
     Nothing is printed with --quiet or --json, after a refusal, or where the verb wrote nothing.
     """
@@ -43,7 +43,7 @@ def run_verb(args: Namespace) -> Any:
 
 @contextlib.contextmanager
 def _as_a_courtesy() -> Iterator[None]:
-    """Let nothing that is wrong here fail a verb whose work is done."""
+    """Log an error within the context instead of raising it: it must not fail a verb whose work is done."""
     try:
         yield
     except BrokenPipeError:

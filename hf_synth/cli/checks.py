@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 _LOG = logging.getLogger(__name__)
 Out = Literal["whole", "within", "file"]
 _INPUTS = ("gold", "synthetic", "data", "folder", "examples", "audited", "notes")  # options that are paths to read
-_OF_TASK = ("gold", "synthetic", "data", "folder", "examples")  # of them, those whose folders are of the verb's task
+_OF_TASK = ("gold", "synthetic", "data", "folder", "examples")  # those of them whose folders must be of the verb's task
 
 _OF_A_FILE = ("slots", "context", "threads")  # options of a server that is started with a GGUF file
 _OF_AN_ENDPOINT = ("rpm", "tpm", "hedge", "batch")
@@ -67,7 +67,7 @@ def check_verb(
 
 
 def check_some_model(task: Task, names: Sequence[str]) -> None:
-    """Check that one at least of the models of an experiment can be used; cells of the others are recorded as failed.
+    """Check that at least one model of an experiment can be used; cells of the others are recorded as failed.
 
     Raises:
         HfSynthError: none can.
@@ -160,7 +160,7 @@ def _check_endpoint(args: Namespace, access: Access) -> None:
 
 
 def _check_llm_options(args: Namespace, models: Sequence[str]) -> None:
-    """Check that every option of an LLM acts with one at least of those that are named.
+    """Check that every option of an LLM has an effect for at least one of the LLMs that are named.
 
     Raises:
         LLMError: some would have no effect; it names them.

@@ -43,14 +43,14 @@ VERBS = {  # name: (module that holds the verb and its options, line of --help),
     "regenerate": ("regeneration", "ask again for notes that were dropped, and correct all notes together"),
     "sample": ("labelling", "draw synthetic notes for a person to label, for `correct --audited`"),
     "review": ("review", "look at synthetic notes one by one in a browser on this machine, and label them"),
-    "label": ("labelling", "label notes with an LLM: real notes without a label, or beside the labels that there are"),
+    "label": ("labelling", "label notes with an LLM: notes without a label, or notes and gold that have one"),
     "augment": ("training", "join gold and corrected notes into a training set"),
     "train": ("training", "fine-tune a model on a training set"),
     "models": ("training", "list base models, and suggest one for a task"),
     "evaluate": ("training", "score a model on gold, label by label"),
     "audit": ("publishing", "compare synthetic notes with gold, and count the rows that must not leave"),
     "publish": ("publishing", "check, describe and publish synthetic notes or a model"),
-    "withdraw": ("publishing", "take a release back, and list what derives from it"),
+    "withdraw": ("publishing", "withdraw a release, and list what derives from it"),
     "run": ("experiments", "run the whole journey: generate, correct, train on each mixture, evaluate"),
     "experiment": (
         "experiments",
@@ -206,5 +206,5 @@ def _quiet_libraries(quiet: bool, verb: str) -> None:
     noisy = ("httpx", "httpx2", "openai", "datasets", "transformers", "huggingface_hub", "filelock", "urllib3")
     for name in (*noisy, "matplotlib"):
         logging.getLogger(name).setLevel(logging.ERROR)
-    if verb == "demo":  # its local Hub is no concern of the user
+    if verb == "demo":  # the requests of its local Hub are not shown
         logging.getLogger("hf_synth.hub").setLevel(logging.WARNING)

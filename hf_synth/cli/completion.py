@@ -67,7 +67,7 @@ def lines_of(parser: Parser) -> Iterator[Line]:
 
 
 def _known(action: Action) -> tuple[str, ...]:
-    """Return the values of an option or argument that are known beforehand."""
+    """Return the values of an option or argument that are known in advance."""
     if action.choices is not None:
         return tuple(map(str, action.choices))
     if isinstance(action, argparse._AppendAction):
@@ -89,7 +89,7 @@ def _known(action: Action) -> tuple[str, ...]:
 
 # --- bash and zsh ---------------------------------------------------------------------------------------------------
 _BASH = """\
-# Completion of hf-synth, made by `hf-synth completion {shell}`; make it anew after an update.
+# Completion of hf-synth, made by `hf-synth completion {shell}`; make it again after an update.
 {zsh}_hf_synth() {{
     local cur="${{COMP_WORDS[COMP_CWORD]}}" prev="${{COMP_WORDS[COMP_CWORD-1]}}"
     if [[ "$prev" == "=" ]]; then prev="${{COMP_WORDS[COMP_CWORD-2]}}"; elif [[ "$cur" == "=" ]]; then cur=""; fi
@@ -148,7 +148,7 @@ def _bash(lines: list[Line], *, zsh: bool) -> str:
 
 # --- fish -----------------------------------------------------------------------------------------------------------
 def _fish(lines: list[Line], about: dict[str, str]) -> str:
-    out = ["# Completion of hf-synth, made by `hf-synth completion fish`; make it anew after an update.\n"]
+    out = ["# Completion of hf-synth, made by `hf-synth completion fish`; make it again after an update.\n"]
     for name, text in about.items():
         out.append(f"complete -c hf-synth -n __fish_use_subcommand -f -a {name} -d {_quoted(text)}\n")
     for line in lines:

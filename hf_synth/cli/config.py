@@ -35,7 +35,7 @@ _LINE_KEY = re.compile(r"""\s*("[^"]*"|'[^']*'|[A-Za-z0-9_-]+)\s*=""")
 _LINE_TABLE = re.compile(r"\s*\[\s*([^\[\]]+?)\s*\]")
 _NAMED_VALUES = ("sampling", "set", "option")  # options that take NAME=VALUE
 _SECRET_KEY = re.compile(r"(^|-)(token|key|secret|password|passwd|apikey|credentials?)$")
-# tokens of Hugging Face, OpenAI and its likes, GitHub; a URL with a password or a key in it
+# tokens of Hugging Face, OpenAI and similar providers, GitHub; a URL with a password or a key in it
 _SECRET_VALUE = re.compile(
     r"\bhf_[A-Za-z0-9]{20,}|\bsk-[A-Za-z0-9_-]{16,}|\bgh[pousr]_[A-Za-z0-9]{20,}|://[^/\s@]*:[^/\s@]*@"
     r"|[?&][\w-]*(?:key|token|secret|password|sig|signature)=",
@@ -146,7 +146,7 @@ def _lines(values: Mapping[str, Any], table: tuple[str, ...]) -> Iterator[str]:
         yield f"\n[{'.'.join(map(_toml_key, table))}]\n"
     for name, value in plain.items():
         if is_secret(name, value):
-            raise UsageError(f"{name} is a secret, which no configuration file holds")
+            raise UsageError(f"{name} holds a secret: leave it out, and set it in the environment instead")
         yield f"{_toml_key(name)} = {_toml(value, name)}\n"
     for name, value in values.items():
         if isinstance(value, Mapping):

@@ -1,4 +1,4 @@
-"""The verb `correct`: correct labels, and promise how many of them are wrong; what it shares with `regenerate`."""
+"""The verb `correct`: correct labels, and promise how many are wrong at most. `regenerate` shares its options."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def add_method(parser: ArgumentParser) -> None:
     text = "keep the LLM's label where the conformal set at coverage C has not exactly one label"
     add("--coverage", type=float, metavar="C", help=text)
     add("--coverage-by-class", action="store_true", help="with --coverage: reach C in each class, not only overall")
-    add("--judge", metavar="MODEL", help="an LLM that labels gold and notes anew, instead of a corrector")
+    add("--judge", metavar="MODEL", help="an LLM that labels gold and notes, instead of a corrector")
     options.add_votes(parser)
 
 
@@ -99,7 +99,7 @@ def correct(args: Namespace) -> Result:
     with contextlib.ExitStack() as stack:
         if args.judge:
             beside = options.gold_path(args) or args.out.parent
-            stack.enter_context(keeping_answers(args, beside, "; labels are corrected anew"))
+            stack.enter_context(keeping_answers(args, beside, "; labels are corrected again"))
         gold, corrector = corrector_of(task, rows, args, stack)
         corrected, policy = correct_with_policy(task, rows, corrector, gold=gold, **how)
     if how["audited"]:
@@ -145,7 +145,7 @@ def _begin_promise(
 
 
 def _promise_under_way(args: Namespace) -> Result | None:
-    """Return the manifest of a folder that holds a promise, with its sample under "sample"; None of any other."""
+    """Return the manifest of a folder that holds a promise, with its sample under "sample"; None for any other."""
     from hf_synth.task.folders import WORK, read_manifest
 
     manifest = read_manifest(args.out) if args.out.is_dir() else None
@@ -166,7 +166,7 @@ def _promise_under_way(args: Namespace) -> Result | None:
 
 
 def _go_on(task: Task, args: Namespace, state: Result) -> Result:
-    """Take the labels that people gave, and say which rows come next; write them into the folder in the end."""
+    """Read the labels that people gave, and print which rows come next; at the end write the labels into the folder."""
     from hf_synth.correction import promise as promises
     from hf_synth.correction.audited import read_labels, read_rejected
     from hf_synth.correction.description import describe
@@ -178,7 +178,7 @@ def _go_on(task: Task, args: Namespace, state: Result) -> Result:
     rows, policy = read_dataset(args.out), dict(state["policy"])
     statuses = dict(describe(rows).statuses)
     if policy["figures"]["promise"] == "holds":
-        print(f"{describe(rows, policy)}\n\nthe promise of {args.out} holds already: its figures stand above")
+        print(f"{describe(rows, policy)}\n\nthe promise of {args.out} holds already; its figures are above")
         return {"out": str(args.out), "statuses": statuses, "policy": policy["method"], "figures": policy["figures"]}
     labels = read_labels(args.audited, task) if args.audited else {}
     rejected = read_rejected(args.audited) if args.audited else frozenset()
@@ -244,7 +244,7 @@ def check_options(task: Task, args: Namespace) -> None:
 
 
 def check_one_opinion(args: Namespace) -> None:
-    """Check that not both --judge and --corrector are given."""
+    """Check that --judge and --corrector are not given together."""
     if args.judge and args.corrector:
         raise ColumnError("--judge and --corrector exclude each other: one opinion is joined with the generator's")
 
@@ -281,9 +281,9 @@ def _untrained(_rows: Dataset) -> Any:
 
 
 def corrector_facts(args: Namespace, corrector: Any) -> Result:
-    """Return what a manifest says of the input: the digest of the corrector or judge, and rows that a person edited.
+    """Return facts of the input for the manifest: the digest of the corrector or judge, and rows that a person edited.
 
-    What the manifest of the input says of the file that wrote it, and of earlier edits, is passed on.
+    The input's own facts about the model file that wrote it, and about earlier edits, are passed on.
     """
     from hf_synth.models.record import weights_sha256
     from hf_synth.task.folders import FOLLOWS, edited_digests, read_manifest

@@ -1,6 +1,6 @@
 """Options from a configuration file, and the options of a run written down.
 
-The command line goes before the table of the verb, the table before the keys at the top, these before the defaults.
+The command line has priority over the table of the verb, the table over the keys at the top, these over the defaults.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ from hf_synth.cli.parsing import Parser, options_of, verbs_of
 from hf_synth.errors import HfSynthError, UsageError, did_you_mean
 from hf_synth.task.columns import RUN_CONFIG
 
-# What sends data, or agrees to it, is said anew on each command line.
+# Options that send data, or agree to it, must be on each command line.
 _BY_HAND = ("push", "public", "yes", "squash", "attestation")
 _NEVER = (*_BY_HAND, "config", "no-config", "help", "help-all", "token", "show")
 _OF_THE_SCREEN = ("json", "quiet")  # not written down
-# Verbs that take only their own table: a key at the top is meant for a journey, which they are no part of.
+# Verbs that take only their own table: keys at the top are for the journey, and these verbs are not part of it.
 _OWN_TABLE_ONLY = ("completion", "demo", "doctor", "hub", "init", "journal", "new-task", "status", "tasks", "withdraw")
-_UNASKED = ("completion", "init")  # the one runs in every shell, the other writes the file
-# Verbs whose --out is a folder that another verb may read. `publish` is none of them: its folder leaves.
+_UNASKED = ("completion", "init")  # `completion` runs in every shell, `init` writes the file
+# Verbs whose --out is a folder that another verb may read. `publish` is not one of them: its folder is published.
 RECORDED = (
     "gold",
     "generate",
@@ -77,7 +77,7 @@ def config_for(parser: Parser, named: Mapping[str, Any], verbs: Iterable[str], p
 
 
 def _check_owner(path: Path) -> None:
-    """Check that a configuration that nobody named is of the user, or of the folder's owner: /tmp is everybody's."""
+    """Check that a configuration that was not named belongs to the user or to the folder's owner: /tmp is shared."""
     if hasattr(os, "getuid") and path.stat().st_uid not in (os.getuid(), 0, Path().stat().st_uid):
         raise UsageError(f"{path} belongs to another user: name it with --config, or leave it out with --no-config")
 

@@ -1,7 +1,7 @@
 """The verb `doctor`: check this machine, the LLM and the Hub; each thing that is wrong comes with its cure.
 
-It works offline. Every look has a short deadline, no note is read and none is sent. What would stop a journey is exit
-code 1.
+It works offline. Every check has a short deadline, and no note is read or sent. The exit code is 1 when a check finds
+what would stop a journey.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from hf_synth.cli.machine import Check
     from hf_synth.llm.llm import LLM
 
-_SECONDS = 5.0  # for each look but the question to the LLM
+_SECONDS = 5.0  # for each check but the question to the LLM
 _ANSWER = 1_000  # tokens of an answer with several notes, about
 _SIGNS = {"ok": ("\u2713", "ok"), "warning": ("!", "!"), "failed": ("\u2717", "x")}
 _MOST_NAMES = 8
@@ -88,7 +88,7 @@ def _llm_checks(args: Namespace) -> Iterator[Check]:
     if not url:
         cure = "add --base-url URL, e.g. http://127.0.0.1:8000/v1"
         if args.llm:
-            yield Check("LLM", "failed", f"{args.llm} is asked at an endpoint, and none is named", cure)
+            yield Check("LLM", "failed", f"{args.llm} needs an endpoint, and none is named", cure)
         else:
             yield Check("LLM", "warning", "none is named", "add --base-url URL --llm MODEL")
         return
@@ -232,7 +232,7 @@ def _who_check(hub: str, own: bool, endpoint: str | None) -> Check:
     if status in (401, 403):
         said = "its token is refused" if token else "without a token"
         return Check("Hub", "warning", f"{hub}, {said}; only publishing needs one", "hf auth login, or set HF_TOKEN")
-    return Check("Hub", "warning", f"{hub} answers as no Hub does (status {status})", "check HF_ENDPOINT")
+    return Check("Hub", "warning", f"{hub} does not answer like a Hub (status {status})", "check HF_ENDPOINT")
 
 
 async def _who(hub: str, token: str | None) -> tuple[int, str]:

@@ -201,12 +201,12 @@ def experiment(args: Namespace) -> tuple[Result, int]:
 
 
 def _kept_cells(task: Task, sources: Any, keywords: Result) -> str:
-    """Say how many cells of an experiment that was stopped are there."""
+    """Return how many cells of a stopped experiment are kept, as a sentence."""
     from hf_synth.experiments import planning
 
     study, cells, _ = planning.prepare(task, sources, **keywords)
     done = len(cells) - len(planning.unfinished(study, planning.plan_jobs(study, cells)))
-    kept = f"{done:,} of {len(cells):,} cells kept, and every generation, correction and answer that had come"
+    kept = f"{done:,} of {len(cells):,} cells kept, and every finished generation, correction and answer"
     return f"{kept}; run the same command again to go on"
 
 
@@ -226,7 +226,7 @@ def _repair(task: Task, args: Namespace, splits: DatasetDict, why: str) -> str:
     if "ModelError" in why:
         how = [*_without(argv, "base-model", "correctors"), "--base-model", "MODEL"]
         return f"name models that are here (`hf-synth models` lists some): {shlex.join(how)}"
-    return f"mend the cause and run the same command, which tries these cells again: {shlex.join(argv)}"
+    return f"repair the cause and run the same command, which tries these cells again: {shlex.join(argv)}"
 
 
 def _sizes_of_pool(task: Task, args: Namespace, splits: DatasetDict) -> list[str]:
@@ -313,7 +313,7 @@ def _sources(task: Task, args: Namespace, beside: Path, stack: contextlib.ExitSt
         if (prompt, choose, args.balance) == ("examples", "", "equal") and not sampling:
             sources[name] = llm
             continue
-        # options that change the rows make another generator: its name tells it apart
+        # options that change the rows make another generator, so it gets another name
         full_name = name if how else f"{name}@{args.prompt}/{args.choose or ''}"
         own = Namespace(**{**vars(args), "prompt": prompt, "choose": choose})
         asked = f", {json.dumps(sampling, sort_keys=True)}" if sampling else ""

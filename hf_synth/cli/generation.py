@@ -42,7 +42,7 @@ def generate(args: Namespace) -> Result | tuple[Result, int]:
     from hf_synth.task.labels import MARKS, gold_marks
 
     if args.out is None and not args.dry_run and args.preview is None:
-        raise OutputError("say where the notes go: --out DIR (or --dry-run to see what they would take)")
+        raise OutputError("name the folder for the notes: --out DIR (or --dry-run for an estimate)")
     task = hf_synth.load_task(args.task)
     check_verb(task, args)
     gold = options.training_gold(task, args)
@@ -73,7 +73,7 @@ def generate(args: Namespace) -> Result | tuple[Result, int]:
         words = ", ".join(f"{count:,} {word}" for word, count in lost.items() if count)
         print(f"of {run['calls']:,} calls {words}")
     if alike.figures:
-        print(f"like gold (1 is as gold; in brackets gold's halves): {alike}")
+        print(f"likeness to gold (1: like gold; in brackets: halves of gold): {alike}")
     dollars = f", ${usage['cost_usd']:,.2f}" if usage["cost_usd"] else ""
     print(f"{usage['prompt_tokens']:,} tokens read, {usage['completion_tokens']:,} written{dollars}")
     return {"out": str(args.out), "rows": counts["kept"], **figures}

@@ -1,4 +1,4 @@
-"""The verbs `tasks`, `gold` and `new-task`: list tasks, read gold rows, start a task of one's own."""
+"""The verbs `tasks`, `gold` and `new-task`: list tasks, read gold rows, start a task of your own."""
 
 from __future__ import annotations
 
@@ -103,12 +103,12 @@ def add_gold_options(parser: ArgumentParser) -> None:
     add("--labels", default="", metavar="A,B,...", help="the labels in their order (default: those of the table)")
     add("--group-column", metavar="NAME", help="column whose rows stay in one split, e.g. patient_id")
     add("--skip-empty", action="store_true", help="leave out rows without text or label, instead of refusing the table")
-    add("--name", metavar="NAME", help="name of the task, which the LLM is told (default: that of the file)")
+    add("--name", metavar="NAME", help="name of the task, as the LLM sees it (default: that of the file)")
     add(
         "--meaning", action="append", default=[], metavar="LABEL=TEXT",
-        help="what a label means, which the LLM is told; may be repeated",
+        help="what a label means, as the LLM sees it; may be repeated",
     )  # fmt: skip
-    add("--language", metavar="CODE", help="language of the notes, an ISO 639 code such as en: it stands on every card")
+    add("--language", metavar="CODE", help="language of the notes, an ISO 639 code such as en, for the cards")
     add("--access", choices=ACCESSES, help="access of the notes (default: restricted, or what the files state)")
 
 
@@ -161,7 +161,7 @@ def _task(args: Namespace) -> Task:
     """Load the task that is named."""
     if args.name or args.meaning or args.skip_empty or args.language:
         raise ColumnError(
-            "--name, --meaning, --language and --skip-empty are for a table of one's own: name its --label-column too"
+            "--name, --meaning, --language and --skip-empty are for a table of your own: name its --label-column too"
         )
     return hf_synth.load_task(args.task)
 

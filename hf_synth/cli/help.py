@@ -1,4 +1,4 @@
-"""What the command line says of itself: groups of verbs, the common options and the examples of each verb.
+"""The help of the command line: groups of verbs, and the common options and examples of each verb.
 
 A test parses every example with the parser of its verb.
 """
@@ -20,7 +20,7 @@ GROUPS: dict[str, tuple[str, ...]] = {
 }
 
 # Options that `VERB --help` shows, in this order; a verb without an entry has few and shows all. Names that a verb does
-# not have are passed over.
+# not have are left out.
 COMMON: dict[str, tuple[str, ...]] = {
     "gold": (
         "--out", "--validation", "--text-column", "--label-column", "--labels", "--group-column", "--name",
@@ -210,7 +210,7 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
     ),
 }
 
-_FIRST = (  # the start page; a verb that is not there is passed over
+_FIRST = (  # the start page; a verb that does not exist is left out
     ("demo", "hf-synth demo", "the whole journey on artificial notes: no network, no key"),
     ("init", "hf-synth init notes.csv", "your own table: looks at it, asks, writes hf_synth.toml"),
     ("gold", "hf-synth gold notes.csv", "your own table: its columns, and the command that reads it"),

@@ -34,7 +34,7 @@ def add_hub_options(parser: Parser) -> None:
     add("--port", type=int, default=8090, metavar="N", help="port to listen on; 0 takes a free one (default: 8090)")
     text = "address to listen on (default: 127.0.0.1, this machine only)"
     add("--host", default="127.0.0.1", metavar="HOST", help=text)
-    text = "address that clients use, where a name or a proxy stands before it (default: that of --host and --port)"
+    text = "address that clients use, where the Hub has a host name or a proxy (default: that of --host and --port)"
     add("--url", metavar="URL", help=text)
     add("--members-only", action="store_true", help="show nothing to clients without a token")
     add = _add_verb(verbs, "create-user", "add a user, with a first token that is shown once", create_user)

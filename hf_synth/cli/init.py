@@ -1,12 +1,11 @@
 """The verb `init`: look at a table, ask what cannot be known, and write a configuration that later verbs read.
 
-Without a terminal, and with --yes, guesses are taken and said. Where a guess would not be safe nothing is written, and
-one sentence names the options to give.
+Without a terminal, or with --yes, guesses are used and printed. Where a guess would not be safe, nothing is written,
+and one sentence names the options to give.
 """
 
 from __future__ import annotations
 
-import json
 import shlex
 import sys
 from argparse import ArgumentParser, Namespace
@@ -14,6 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from hf_synth.cli.config import CONFIG, write_config
 from hf_synth.cli.options import ACCESSES, LLM_HELP, SIMULATOR, Result
 from hf_synth.cli.terminal import plain
 from hf_synth.errors import ColumnError, HfSynthError, LLMError, OutputError
@@ -23,10 +23,12 @@ if TYPE_CHECKING:
     from hf_synth.gold.overview import Column
     from hf_synth.task.task import Task
 
-CONFIG = "hf_synth.toml"  # which verbs read from the current folder
+_ABOUT = """\
+Written by `hf-synth init`. Verbs read this file from the current folder. The command line replaces its values.
+Paths are relative to the current folder. The table of a verb replaces values above the tables."""
 _KINDS = ("single_label", "multi_label", "text2text")
-_ENOUGH = 100  # rows from which on a tenth is held back for validation
-_FEW = 20  # rows of a label below which little can be learnt, and less be measured
+_ENOUGH = 100  # from so many rows on, a tenth is held back for validation
+_FEW = 20  # with fewer rows of a label, a model learns little of it, and less can be measured
 
 
 def add_init_options(parser: ArgumentParser) -> None:
@@ -35,13 +37,13 @@ def add_init_options(parser: ArgumentParser) -> None:
     add("path", metavar="PATH", help="a table, a folder of tables, a folder that `gold` wrote, or `clinic`")
     add("--out", type=Path, default=Path(CONFIG), metavar="FILE", help=f"the file to write (default: {CONFIG})")
     add("--work", type=Path, default=Path("work"), metavar="DIR", help="where later verbs write (default: work)")
-    add("--yes", action="store_true", help="ask nothing: take what was guessed")
+    add("--yes", action="store_true", help="ask nothing, and use what was guessed")
     add("--text-column", action="append", metavar="NAME", help="column of the text; twice for a pair")
     add("--label-column", metavar="NAME", help="column of the label, or of the target text")
     add("--group-column", metavar="NAME", help="column that names the patient; none for no such column")
     add("--kind", choices=_KINDS, default="single_label", help="what the label is (default: single_label)")
-    add("--name", metavar="NAME", help="name of the task, which the LLM is told (default: the file's)")
-    text = "what a label means, which the LLM is told; may be repeated"
+    add("--name", metavar="NAME", help="name of the task, as the LLM sees it (default: the file's)")
+    text = "what a label means, as the LLM sees it; may be repeated"
     add("--meaning", action="append", default=[], metavar="LABEL=TEXT", help=text)
     add("--access", choices=ACCESSES, help="access of the notes (default: restricted, or what the files state)")
     add("--llm", metavar="MODEL", help=LLM_HELP)
@@ -59,7 +61,7 @@ def init(args: Namespace) -> Result | tuple[None, int]:
 
 
 def _init(args: Namespace) -> Result:
-    from hf_synth.task.folders import check_output, write_private
+    from hf_synth.task.folders import check_output
 
     asked = not args.yes and at_terminal()
     ask: Ask = _asked if asked else _taken
@@ -68,8 +70,8 @@ def _init(args: Namespace) -> Result:
     check_output(args.out, "file")
     look = _existing_task(args) or _own_table(args, ask)
     values, remarks = _configuration(args, ask, look)
-    write_private(args.out, _toml(values))
-    print(f"\n-> {args.out}" + ("" if asked else " (nothing was asked: look through it, above all at the meanings)"))
+    write_config(args.out, values, comment=_ABOUT)
+    print(f"\n-> {args.out}" + ("" if asked else " (nothing was asked: check the file, above all the meanings)"))
     for remark in remarks:
         print(f"   {remark}")
     verb = "generate" if look.exported else "gold"
@@ -127,7 +129,7 @@ def _choice(ask: Ask, question: str, default: str, choices: Sequence[str], *, ne
         print(f"  one of: {', '.join(choices)}")
 
 
-# --- what is looked at ----------------------------------------------------------------------------------------------
+# --- the table and the task -----------------------------------------------------------------------------------------
 class _Looked:
     """What the configuration is made of.
 
@@ -256,12 +258,12 @@ def _print_look(look: FirstLook, odd: Sequence[str]) -> None:
     print(f"\n{look.rows:,} rows with a text and a label" + (f", {look.patients:,} patients" if look.patients else ""))
     width = max((len(shown(label)) for label in look.labels), default=0)
     for label, count in look.labels.items():
-        few = "  few: little can be learnt of it, and less be measured" if count < _FEW else ""
+        few = "  few: a model learns little of it, and less can be measured" if count < _FEW else ""
         print(f"  {shown(label).ljust(width)}  {count:>7,}{few}")
     if look.most_rows > 1:
         print(f"  one patient has up to {look.most_rows:,} rows: all rows of a patient go to one split")
     if not look.patients:
-        print("  no column names the patient: notes of one patient may come to both sides of a split (--group-column)")
+        print("  no column names the patient: notes of one patient may be on both sides of a split (--group-column)")
     for why, count in look.left_out.items():
         rows, lack = "row" if count == 1 else "rows", why.replace("have no", "without a")
         print(f"  {count:,} {rows} {lack}: left out (--skip-empty)")
@@ -285,7 +287,7 @@ def _meanings(args: Namespace, ask: Ask, task: Task) -> dict[str, str]:
             raise ColumnError(f"--meaning takes LABEL=TEXT, with a label of {', '.join(task.labels) or 'the table'}")
         given[found] = meaning.strip()
     if ask is _asked and task.labels:
-        print("\nWhat does each label mean? The LLM is told; an empty line leaves it out.")
+        print("\nWhat does each label mean? The LLM sees the meaning; an empty line leaves it out.")
     # LABEL=TEXT cannot name a label with "=" in it
     asked = {label: given.get(label) or ask(f"  {label}", "") for label in task.labels if "=" not in label}
     return {label: meaning for label, meaning in asked.items() if meaning}
@@ -293,14 +295,14 @@ def _meanings(args: Namespace, ask: Ask, task: Task) -> dict[str, str]:
 
 # --- the configuration ----------------------------------------------------------------------------------------------
 def _configuration(args: Namespace, ask: Ask, look: _Looked) -> tuple[Result, list[str]]:
-    """Return the values of the configuration, and what a person should know of them."""
+    """Return the values of the configuration, and remarks about them."""
     work, remarks = args.work, []
     gold = look.exported or work / "gold"
     llm, url, remark = _llm(args, ask, look.task)
     base, base_remark = _base_model(args, ask, look.task)
     remarks += [*remark, *base_remark]
     if look.task.labels and not any(look.task.label_meanings) and not look.gold.get("meaning") and look.gold:
-        remarks.append("no label has a meaning: the LLM is told the names alone (meaning = [...] in [gold])")
+        remarks.append("no label has a meaning: the LLM sees the names only (meaning = [...] in [gold])")
     name = look.task.name
     values: Result = {"task": str(gold), "llm": llm, "base-url": url, "base-model": base}
     values |= {"gold": look.gold} if look.gold else {}
@@ -327,7 +329,8 @@ def _llm(args: Namespace, ask: Ask, task: Task) -> tuple[str, str | None, list[s
         LLMError: an endpoint without a model, whose models cannot be listed.
         EndpointError: the notes may not be sent to the endpoint.
     """
-    from hf_synth.cli.journey import STAND_IN, llm_at_hand
+    from hf_synth.cli.journey import STAND_IN
+    from hf_synth.cli.machine import llm_at_hand
     from hf_synth.llm.endpoints import check_endpoint, parse_origin
     from hf_synth.llm.gguf_files import is_gguf
 
@@ -361,7 +364,7 @@ def _llm(args: Namespace, ask: Ask, task: Task) -> tuple[str, str | None, list[s
 
 def _base_model(args: Namespace, ask: Ask, task: Task) -> tuple[str | None, list[str]]:
     """Return the base model; None for the tiny one of the artificial clinic."""
-    from hf_synth.cli.journey import base_model_at_hand
+    from hf_synth.cli.machine import base_model_at_hand
     from hf_synth.models.readiness import models_at_hand
     from hf_synth.task.scripts import is_artificial
 
@@ -377,25 +380,3 @@ def _base_model(args: Namespace, ask: Ask, task: Task) -> tuple[str | None, list
     if model in here or Path(model).is_dir():
         return model, []
     return model, [f"base-model = {model} is not on this machine: it is fetched from the Hub (hf-synth models)"]
-
-
-def _toml(values: Mapping[str, Any]) -> str:
-    """Return the configuration as TOML; None and empty lists are left out."""
-    lines = [
-        "# Written by `hf-synth init`. Verbs read this file from the current folder; what is typed goes before it.",
-        "# Paths are relative to the current folder. The table of a verb goes before the lines above the tables.",
-    ]
-    lines += [f"{name} = {_value(value)}" for name, value in values.items() if not isinstance(value, dict) and value]
-    for verb, table in values.items():
-        if isinstance(table, dict):
-            lines += ["", f"[{verb}]"]
-            lines += [f"{name} = {_value(value)}" for name, value in table.items() if value is not None]
-    return "\n".join(lines) + "\n"
-
-
-def _value(value: Any) -> str:
-    if isinstance(value, list):
-        return f"[{', '.join(map(_value, value))}]"
-    if isinstance(value, str):
-        return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
-    return json.dumps(value)

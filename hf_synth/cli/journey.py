@@ -1,6 +1,6 @@
-"""The way on: the command that comes after a stage, as `status` and every verb that writes something show it.
+"""The next command after a stage: `status` prints it, and so does every verb that writes something.
 
-`next_command` is the only place that knows the journey: gold, generate, correct, augment, train, evaluate, publish. A
+`next_command` alone knows the order of the journey: gold, generate, correct, augment, train, evaluate, publish. A
 command names the paths that are there, and repeats the options that earlier commands were given, so that it works when
 it is pasted.
 """
@@ -16,21 +16,22 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from hf_synth.cli.config import CONFIG
+from hf_synth.cli.machine import base_model_at_hand, llm_at_hand
 from hf_synth.cli.options import SIMULATOR, Result
 from hf_synth.cli.stages import Stage, newest, stage_at, stages_in
 from hf_synth.errors import HfSynthError
+from hf_synth.task.columns import RUN_CONFIG
 
 if TYPE_CHECKING:
     from hf_synth.task.task import Task
 
-# What the stages of a journey are called beside each other, unless they lie elsewhere.
+# Names of the stages in one folder, unless they are elsewhere.
 PLACES = {
     "gold": "gold", "generate": "synthetic", "correct": "corrected", "augment": "training", "train": "model",
     "evaluate": "scores.json",
 }  # fmt: skip
 _CARRIED = ("set", "base_access", "base_revision")  # options of `correct` that `train` takes as well
-CONFIG = "hf_synth.toml"  # which verbs read from the current folder
-RUN_CONFIG = "hf_synth_run.toml"  # in a stage's folder: the options that made it
 STAND_IN = "it only stands in for an LLM: name yours with --llm MODEL --base-url URL"
 
 
@@ -139,7 +140,7 @@ def command_of(verb: str, known: Known) -> list[str]:
 
 
 def push_command(release: Stage, known: Known) -> list[str]:
-    """Return the words of the command that pushes a release which was written, and not pushed."""
+    """Return the words of the command that pushes a release that was written but not pushed."""
     facts = release.facts
     words = command_of("publish" if facts.get("kind") == "model" else "publish notes", known)
     at = words.index("--repo-id")
@@ -238,30 +239,6 @@ def _trained(known: Known, verb: str) -> list[str]:
     return ["--base-model", base_model_at_hand(known.definition), *words]
 
 
-# --- what is here ---------------------------------------------------------------------------------------------------
-def llm_at_hand() -> str | None:
-    """Return the short name of an LLM whose package is installed, with what runs it; None without one."""
-    from importlib.util import find_spec
-
-    from hf_synth.llm.gguf_files import PACKAGED
-
-    if find_spec("xllamacpp") is None:
-        return None
-    return next((one.name for one in PACKAGED if find_spec(one.inside.partition("/")[0]) is not None), None)
-
-
-def base_model_at_hand(task: Task | None) -> str:
-    """Return a base model for a task: one that is here without a network, or the first that suits it."""
-    from hf_synth.models.base_models import BASE_MODELS, suggest_base_model
-    from hf_synth.models.readiness import models_at_hand, packaged_here
-
-    kind = "single_label" if task is None else task.kind
-    here = packaged_here(kind) or models_at_hand(kind)
-    if here:
-        return here[0]
-    return BASE_MODELS[0].repo_id if task is None else suggest_base_model(task).repo_id
-
-
 # --- after a verb ---------------------------------------------------------------------------------------------------
 def after_verb(args: Namespace, result: Any) -> str | None:
     """Return the command that comes after a verb that has written something; None where there is none.
@@ -335,7 +312,7 @@ def _given(stages: Sequence[Stage]) -> Result:
         if stage.kind == "generate" and "llm" not in given and isinstance(stage.facts.get("generator"), str):
             given["llm"] = stage.facts["generator"]
     if "base_url" in given:
-        # a folder may come from somebody else: notes are led to no address elsewhere that it names
+        # a folder may come from somebody else: notes are not sent to a remote address that it names
         with contextlib.suppress(HfSynthError):
             if is_local_host(parse_origin(given["base_url"]).host):
                 return given

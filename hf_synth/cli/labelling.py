@@ -64,7 +64,7 @@ def add_label_options(parser: ArgumentParser) -> None:
     add = parser.add_argument
     text = "notes to label: a folder of Datasets or a .parquet, .jsonl or .csv file; with --gold the gold"
     add("notes", type=Path, nargs="?", metavar="NOTES", help=text)
-    add("--gold", action="store_true", help="NOTES are gold: keep its labels and put the LLM's beside them")
+    add("--gold", action="store_true", help="NOTES are gold: keep its labels, and add the LLM's in another column")
     text = "keep the labels that the rows have, and write this LLM's into the column llm_label_NAME"
     add("--as", dest="annotator", default="", metavar="NAME", help=text)
     add("--llm", required=True, metavar="MODEL", help=f"{options.LLM_HELP} (which cannot judge)")
@@ -78,7 +78,7 @@ def add_label_options(parser: ArgumentParser) -> None:
 
 
 def label(args: Namespace) -> Result:
-    """Label real notes that nobody labelled, by an LLM; or put an LLM's labels beside those of gold and other rows."""
+    """Label real notes without a label by an LLM, or add an LLM's labels to gold and other rows."""
     from hf_synth.correction.judging import labelled
     from hf_synth.gold.adoption import read_dataset
     from hf_synth.task.folders import write_stage
@@ -109,12 +109,12 @@ def label(args: Namespace) -> Result:
     write_stage(task, rows, args.out, stage="label", seed=args.seed, **figures, **weights)
     statuses = Counter(rows["label_status"])
     print(f"{statuses['kept']:,} notes labelled, {statuses['dropped']:,} without a vote -> {args.out}")
-    print("real notes with an LLM's labels: they never leave, and nothing can be measured on them")
+    print("real notes with an LLM's labels: they are never published, and nothing can be measured on them")
     return {"out": str(args.out), "rows": statuses["kept"], "without_vote": statuses["dropped"], **figures}
 
 
 def _label_gold(task: Task, args: Namespace) -> Result:
-    """Put an LLM's labels beside those of gold, in every split, and write the gold with them."""
+    """Add an LLM's labels to gold, in every split, and write the gold with them."""
     from datasets import DatasetDict
 
     from hf_synth.correction.annotations import annotate
@@ -135,7 +135,7 @@ def _label_gold(task: Task, args: Namespace) -> Result:
 
 
 def _label_beside(task: Task, args: Namespace) -> Result:
-    """Put the labels of a further LLM beside those of rows, which keep their stage and columns."""
+    """Add the labels of a further LLM to rows, which keep their stage and columns."""
     from hf_synth.correction.annotations import annotate, columns_of
     from hf_synth.gold.adoption import read_dataset
     from hf_synth.task.folders import read_manifest, write_stage
@@ -157,7 +157,7 @@ def _label_beside(task: Task, args: Namespace) -> Result:
 
 
 def _facts_of(folder: Path) -> Result:
-    """Return what a folder's manifest says beside the facts that `write_stage` writes anew."""
+    """Return what a folder's manifest says, without the facts that `write_stage` writes again."""
     from hf_synth.task.folders import read_manifest
 
     anew = ("stage", "task", "task_version", "access", "definition", "rows")

@@ -69,8 +69,8 @@ def llm_of(args: Namespace, beside: Path, model: str | None = None) -> Iterator[
     """Open an LLM; "simulator" and a GGUF file start a server on this machine for as long as it is needed.
 
     Args:
-        beside: the data that the journal lies beside, unless --journal names another place.
-        model: in the place of --llm.
+        beside: the data next to which the journal lies, unless --journal names another place.
+        model: used instead of --llm.
 
     Raises:
         LLMError: the options contradict each other, or name no endpoint; a local model cannot be started.
@@ -112,7 +112,7 @@ def endpoint_of(args: Namespace, *models: str) -> str:
     """Return the address of the server.
 
     Args:
-        models: that it is to be asked for; a name that is almost that of a local one is pointed out.
+        models: names of the models to ask; one that is almost the name of a local model is pointed out.
 
     Raises:
         LLMError: none is given.
@@ -161,7 +161,7 @@ def judge_of(task: Task, args: Namespace, model: str, beside: Path) -> Iterator[
     """Open a judge.
 
     Args:
-        beside: the data that the journal lies beside.
+        beside: the data next to which the journal lies.
 
     Raises:
         LLMError: the options contradict each other, or name no endpoint, or nothing that can judge.

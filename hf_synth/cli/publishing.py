@@ -1,4 +1,4 @@
-"""The verbs `audit`, `publish` and `withdraw`: check what leaves, publish it, take it back.
+"""The verbs `audit`, `publish` and `withdraw`: check notes and models, publish them, withdraw them.
 
 Nothing that is printed or written holds text of a note: counts, row numbers, and in findings.parquet the ids of rows.
 The one exception is `audit --show`, which prints words of refused rows in a terminal.
@@ -290,7 +290,7 @@ def _publish(task: Task, args: Namespace, shared: Result) -> Verdict:
 
     is_model = (args.folder / "config.json").is_file()
     typed = any(word.partition("=")[0] == "--scores" for word in args.argv)
-    # `init` writes the scores of the model into the configuration: notes that leave before there are any do without
+    # `init` names the scores of the model in the configuration; notes may be published before there are any
     left_out = not (is_model or typed) and args.scores is not None and not args.scores.is_file()
     scores = None if left_out else _scores(args.scores)
     if is_model:
@@ -309,7 +309,7 @@ def _publish(task: Task, args: Namespace, shared: Result) -> Verdict:
 
 
 def _sent(args: Namespace, pushing: bool) -> str:
-    """Say what a publication that was stopped leaves."""
+    """Return what a stopped publication leaves, as a sentence."""
     if not pushing:
         return "nothing was sent; run the same command again"
     return (
@@ -361,7 +361,7 @@ def _confirmed(verdict: Verdict, args: Namespace) -> bool:
         print(verdict.changes)
         return True
     if not sys.stdin.isatty():
-        print(f"hf-synth: to push to {verdict.hub} where nobody can be asked, say --yes", file=sys.stderr)
+        print(f"hf-synth: to push to {verdict.hub} where nobody can be asked, add --yes", file=sys.stderr)
         return False
     print(verdict)
     visible = "private" if verdict.private else "PUBLIC"
@@ -392,7 +392,7 @@ def add_withdraw_options(parser: ArgumentParser) -> None:
 
 
 def withdraw(args: Namespace) -> tuple[Result | None, int]:
-    """Take a release back, and list what derives from it; not confirmed is exit code 1."""
+    """Withdraw a release, and list what derives from it; not confirmed is exit code 1."""
     release = {name: getattr(args, name) for name in ("kind", "tag", "records", "endpoint", "token")}
     if not args.yes:
         planned = hf_synth.withdraw(args.repo_id, dry_run=True, **release)
@@ -400,7 +400,7 @@ def withdraw(args: Namespace) -> tuple[Result | None, int]:
         if args.dry_run:
             return None, 0
         if not sys.stdin.isatty():
-            raise PublishError("nothing was withdrawn: say --yes")
+            raise PublishError("nothing was withdrawn: add --yes")
         if not _yes(f"Withdraw {planned.kind} {args.repo_id} from {planned.endpoint}? [y/N] "):
             print("nothing was withdrawn")
             return None, 1

@@ -59,7 +59,7 @@ def regenerate(args: Namespace) -> Result:
         guess = estimate_again(task, rows, exemplars, price=price, prompt=args.prompt, seed=args.seed)
         return llms.print_estimate(guess, args)
     if args.out is None:
-        raise OutputError("say where the notes go: --out DIR (or --dry-run to see what they would take)")
+        raise OutputError("name the folder for the notes: --out DIR (or --dry-run for an estimate)")
     keywords = {"rounds": args.rounds, "prompt": args.prompt, **method_options(task, args)}
     beside = options.gold_path(args) or args.out.parent
     with contextlib.ExitStack() as stack:
@@ -77,6 +77,6 @@ def regenerate(args: Namespace) -> Result:
     write_stage(task, all_rows, args.out, stage="correct", report=report, **facts)
     before, after = Counter(rows["label_status"]), Counter(all_rows["label_status"])
     new = len(all_rows) - len(rows)
-    print(f"{report}\n" if policy else "no new note came")
-    print(f"before: {count_text(before)}\nnow: {count_text(after)}; {new:,} rows came -> {args.out}")
+    print(f"{report}\n" if policy else "no new note was written")
+    print(f"before: {count_text(before)}\nnow: {count_text(after)}; {new:,} new rows -> {args.out}")
     return {"out": str(args.out), "statuses": dict(after), "new_rows": new}

@@ -18,7 +18,7 @@ class Earlier:
     Args:
         path: of the folder or file.
         written: the file that says when it was written.
-        mark: of that file; another one says that it was written anew.
+        mark: of that file; it differs when the file was written again.
         about: what it was, in words.
     """
 

@@ -157,7 +157,7 @@ def _realism_sheet(task: Task, rows: Dataset, args: Namespace) -> RealismSheet:
         if args.n is not None and args.n != len(sheet.items):
             raise OutputError(
                 f"{args.folder} holds a realism sheet of {len(sheet.items)} notes, not of {args.n}: leave --n out to "
-                f"go on with it, or move {file} and the folder realism beside it away to begin anew"
+                f"go on with it, or move {file} and the folder realism next to it away to start again"
             )
         return sheet
     args.task = args.task or str(args.folder)
@@ -173,7 +173,7 @@ def _serve(session: Session, args: Namespace) -> Result:
 
     say = options.progress_of(args)
     if session.repaired:
-        say(f"the last line of {session.reviewer}'s decisions was cut off while it was written, and never answered for")
+        say(f"the last line of {session.reviewer}'s decisions was cut off while it was written, and was removed")
     before = session.view()
     say(f"{args.folder} as {session.reviewer}: {before.answered:,} of {before.asked:,} notes answered")
     import scipy.stats  # noqa: F401 - the first estimate would wait seconds for it

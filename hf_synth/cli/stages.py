@@ -1,8 +1,8 @@
 """The stages of a journey that lie in a folder: what each holds, what it was made of, and whether it is out of date.
 
-A verb notes in the manifest of its folder a digest of each folder that it read (`note_inputs`). A stage is out of date
-when the folder no longer holds what it was made of. Where nothing was noted, as by the Python API and by earlier
-versions, the times at which the folders were written decide.
+A verb records in the manifest of its folder a digest of each folder that it read (`note_inputs`). A stage is out of
+date when the folder no longer holds what it was made of. Where nothing was recorded, as by the Python API and by
+earlier versions, the times at which the folders were written decide.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ class Stage:
 
     Args:
         kind: the verb that wrote it: "gold", "generate", "correct", "augment", "train", "evaluate", "publish", and
-            "run", "experiment", "audit" and "label" beside the journey.
+            "run", "experiment", "audit" and "label" outside the journey.
         path: its folder, or the file of scores.
         task: full name of its task; "" where nothing states it.
         version: version of the task.
@@ -183,7 +183,7 @@ def inputs_of(args: Namespace) -> dict[str, str]:
 
 
 def note_inputs(args: Namespace, inputs: Mapping[str, str]) -> None:
-    """Note in what a verb wrote which stages it read, and the options that later verbs need."""
+    """Record in what a verb wrote which stages it read, and the options that later verbs need."""
     out = getattr(args, "out", None)
     stage = stage_at(out) if isinstance(out, Path) else None
     if stage is None or stage.kind not in _INPUTS or stage.kind == "publish":
@@ -216,7 +216,7 @@ def _digest(stage: Stage) -> str:
 
 
 def _outdated(stage: Stage, every: Sequence[Stage], done: Sequence[Stage]) -> Iterable[str]:
-    """Yield why a stage does not follow from the stages beside it.
+    """Yield why a stage does not follow from the other stages of its folder.
 
     Args:
         every: all stages of the folder.
@@ -236,7 +236,7 @@ def _outdated(stage: Stage, every: Sequence[Stage], done: Sequence[Stage]) -> It
             beside = [s for s in beside if s.kind in kinds]
             used = next((s for s in beside if s.digest == noted.get(s.kind)), None)
             if beside and used is None:
-                yield f"was made of what {_names(beside)} held before"
+                yield f"was made of earlier content of {_names(beside)}"
         elif beside:
             first = next(kind for kind in kinds if any(s.kind == kind for s in beside))
             beside = [s for s in beside if s.kind == first]

@@ -1,4 +1,4 @@
-"""What Ctrl-C leaves: each verb says what is kept, and which command goes on."""
+"""What Ctrl-C leaves: each verb prints what is kept, and the command that goes on."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _SECRET = "--token"
 
 @contextlib.contextmanager
 def on_stop(kept: Callable[[], str]) -> Iterator[None]:
-    """Say on Ctrl-C within the context what is kept, and how to go on.
+    """Print on Ctrl-C within the context what is kept, and how to go on.
 
     Args:
         kept: returns the sentence. It is called after everything inside the context has ended.
@@ -29,18 +29,18 @@ def on_stop(kept: Callable[[], str]) -> Iterator[None]:
 
 @contextlib.contextmanager
 def keeping_answers(args: Namespace, beside: Path, also: str = "") -> Iterator[None]:
-    """Say on Ctrl-C within the context how many new answers the journal keeps.
+    """Print on Ctrl-C within the context how many new answers the journal keeps.
 
     Args:
-        beside: the data that the journal lies beside, as for `llms.llm_of`, which is to be opened inside.
-        also: what else is to be said.
+        beside: the data next to which the journal lies, as for `llms.llm_of`, which must be opened inside.
+        also: a further part of the sentence.
     """
     path = llms.journal_path(args, beside)
     before = _answers_in(path)
 
     def kept() -> str:
         new = _answers_in(path) - before
-        answers = f"{new:,} {'answer' if new == 1 else 'answers'} kept in {path}" if new else "no answer had come"
+        answers = f"{new:,} {'answer' if new == 1 else 'answers'} kept in {path}" if new else "no answer had arrived"
         batch = "; the batch goes on at its provider, and is found again" if getattr(args, "batch", False) else ""
         return f"{answers}{batch}{also}; run the same command again to go on"
 

@@ -1,7 +1,7 @@
 """The facts of the built-in tasks that `hf-synth tasks` prints.
 
 They are kept in tasks.json: the scripts of the tasks load `datasets`, which takes longer than all the rest.
-`python -m hf_synth.cli.task_table` writes the file anew from the scripts. A test compares the two.
+`python -m hf_synth.cli.task_table` writes the file again from the scripts. A test compares the two.
 """
 
 from __future__ import annotations

@@ -31,7 +31,7 @@ class PlainStream:
     """A text stream that writes everything through `plain`.
 
     Args:
-        stream: the terminal, or what stands in its place.
+        stream: the terminal, or a stream used instead of it.
         progress: let the first characters of a write return to the start of a line, as progress bars do.
     """
 

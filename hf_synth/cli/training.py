@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from hf_synth.task.task import Task
 
 STRATEGIES = ("augment", "replace", "synthetic", "gold")
-_TOKENS_A_WORD = 1.5  # an assumption on the long side: the tokenizer of a suggested model is not at hand
+_TOKENS_A_WORD = 1.5  # a cautious assumption: the tokenizer of a suggested model is not available
 
 
 def add_augment_options(parser: ArgumentParser) -> None:
@@ -102,12 +102,12 @@ def train(args: Namespace) -> Result:
             task, rows, validation, output_dir=args.out, seed=args.seed, resume=args.resume, **keywords
         )
     best = model_facts(path).get("best_validation")
-    learnt = len(usable_rows(rows))  # rejected and dropped rows teach nothing
+    learnt = len(usable_rows(rows))  # nothing is learnt from rejected and dropped rows
     print(f"{learnt:,} rows -> {path}" + (f", {best:.3f} on validation rows" if best else ""))
     facts: Result = {"out": str(path), "rows": learnt}
     if validation is not None:
         scores = hf_synth.evaluate(task, path, validation, seed=args.seed)
-        print("\non the validation rows, by which the epoch was chosen: on new rows the scores are rather lower\n")
+        print("\non the validation rows, by which the epoch was chosen: scores on new rows are probably lower\n")
         _print_scores(task, scores, {path.name: scores})
         facts["validation"] = json.loads(json.dumps(scores.to_json()))
     options.say_toy(task, args)
@@ -115,7 +115,7 @@ def train(args: Namespace) -> Result:
 
 
 def _kept(args: Namespace) -> str:
-    """Say what a training that was stopped leaves."""
+    """Return what a stopped training leaves, as a sentence."""
     from hf_synth.models.checkpoints import STEPS, kept_step
 
     if not args.resume:
@@ -210,7 +210,7 @@ def evaluate(args: Namespace) -> Result:
     scores = hf_synth.evaluate(task, args.model, rows, predicted=predicted, exclude=gold, seed=args.seed)
     lines = {Path(args.model).name: scores}
     if scores.excluded:
-        lines[f"without {scores.n - scores.excluded.n:,} rows that stand in train too"] = scores.excluded
+        lines[f"without {scores.n - scores.excluded.n:,} rows that are in train too"] = scores.excluded
     if gold is not None and len(gold):
         lines["most frequent in train"] = frequency_baseline(task, gold, rows, seed=args.seed)
     _print_scores(task, scores, lines)
@@ -227,7 +227,7 @@ def evaluate(args: Namespace) -> Result:
 
 
 def _print_scores(task: Task, scores: Scores, lines: Mapping[str, Scores]) -> None:
-    """Print a table of scores; of the first ones the recall of each label, with what is to be doubted."""
+    """Print a table of scores; for the first ones also the recall of each label and warnings."""
     from hf_synth.evaluation.recall import few_rows_text, never_found_text, recall_table
     from hf_synth.experiments.journey import score_table
 

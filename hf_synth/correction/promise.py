@@ -78,8 +78,8 @@ class Promise:
     def __str__(self) -> str:
         sample, plan, k = self.sample, self.plan, len(self.plan.look)
         goal = (
-            f"at most {_percent(sample.error)} of all {sample.rows:,} labels are wrong with probability "
-            f"{_percent(sample.confidence)}, labels that people gave counting as right"
+            f"at most {percent(sample.error)} of all {sample.rows:,} labels are wrong with probability "
+            f"{percent(sample.confidence)}, labels that people gave counting as right"
         )
         if self.holds:
             dropped = f" {self.rejected:,} rejected rows were dropped; they count as wrong labels that were found."
@@ -103,7 +103,7 @@ class Promise:
             return ""
         return (
             f"{plan.found:,} of the {len(sample.drawn):,} sampled rows had a wrong label. If nobody looks at more, "
-            f"at most {_percent(_up(plan.now, sample.rows))} of all labels are wrong. "
+            f"at most {percent(_up(plan.now, sample.rows))} of all labels are wrong. "
         )
 
     def _unseen(self) -> str:
@@ -111,9 +111,9 @@ class Promise:
         plan = self.plan
         if not plan.unseen or plan.bound is None:
             return "No row stays without a person's look."
-        share = f"at most {_percent(_up(plan.bound, plan.unseen))} are then wrong"
+        share = f"at most {percent(_up(plan.bound, plan.unseen))} are then wrong"
         if plan.sure:
-            share += f", about {_percent((plan.sure_found or 0) / plan.sure)} by the sample"
+            share += f", about {percent((plan.sure_found or 0) / plan.sure)} by the sample"
         return f"{plan.unseen:,} rows stay that nobody looks at; of these {share}."
 
 
@@ -328,5 +328,6 @@ def _up(part: int, whole: int) -> float:
     return math.ceil(10_000 * part / whole - 1e-9) / 10_000 if whole else 0.0
 
 
-def _percent(share: float) -> str:
+def percent(share: float) -> str:
+    """Return a share as a percentage, with up to four digits."""
     return f"{100 * share:.4g}%"

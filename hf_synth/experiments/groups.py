@@ -14,11 +14,11 @@ from hf_synth.evaluation.statistics import interval_over_seeds
 from hf_synth.experiments.names import mix_name
 
 Row = dict[str, Any]
-MIN_SEEDS = 3  # fewer runs show too little of how runs vary for an interval
+MIN_SEEDS = 3  # fewer runs do not show how much runs vary
 
 
 class Group(NamedTuple):
-    """What the seeds of a kind of cell share; fields as in `Cell`."""
+    """The fields that cells share when they differ in their seed alone; as in `Cell`."""
 
     base_model: str
     gold_size: int

@@ -1,4 +1,4 @@
-"""What the report of an experiment says first: whether synthetic notes are worth it, and which runs failed."""
+"""The first part of an experiment's report: whether synthetic notes are worth it, and which runs failed."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from hf_synth.experiments.names import metric_name, mix_name, sized_name
 from hf_synth.experiments.results import Results, Worth
 from hf_synth.reports.page import Lead, State, Tile
 
-REPAIR = ("Mend the cause and call the experiment again: finished runs are kept, these are tried anew", "")
+REPAIR = ("Repair the cause and run the experiment again: finished runs are kept, and these are tried again", "")
 _MOST_REASONS = 3
 _UNCLEAR = "It is not clear whether synthetic notes are worth it"
 
@@ -68,7 +68,7 @@ def _worth_verdict(worths: Sequence[Worth]) -> tuple[str, State, list[str]]:
         about = f"{best.synthetic:,} synthetic notes alone, made with {best.gold:,} gold, do as well as {e}"
     points = [f"This mix is {spoken(best.arm)}, for the base model {best.base_model}."]
     if len(worths) > 1:
-        points.append(f"It is the best of {len(worths)} mixes by their estimates, so its own is rather too high.")
+        points.append(f"It is the best of {len(worths)} mixes by their estimates, so its own is probably too high.")
     if e.low is None:
         points.append(f"{e.runs} runs of each mix are too few for an interval: the difference may be chance.")
     return f"{head}: {about}.", state, points
@@ -91,7 +91,7 @@ def _score_verdict(results: Results) -> tuple[str, State, list[str]]:
     mixes = {g: rows for g, rows in groups.items() if g.strategy in MIXTURES}
     if not mixes:
         if lost := sum(f["strategy"] in MIXTURES for f in results.failed):
-            return f"Nothing is known of synthetic notes: all {lost} runs with them failed.", "bad", []
+            return f"Nothing is known about synthetic notes: all {lost} runs with them failed.", "bad", []
         mean, low, high = over_seeds(groups[best := _best(groups, metric)], metric, results.gold_pool)
         limits = interval_text(low, high, len(groups[best]))
         what = f"{metric_name(metric)} {mean:.3f} ({limits}) by {sized_name(best.gold_size, name(groups[best][0]))}"
@@ -103,7 +103,7 @@ def _score_verdict(results: Results) -> tuple[str, State, list[str]]:
     against = f"; gold alone: {_written(gold, results)}" if gold else ""
     points = ["Gold equivalence needs two sizes of gold alone (`--curve`) and two seeds of everything."]
     if len(mixes) > 1:
-        points.append(f"It is the best of {len(mixes)} mixes, so its score is rather too high.")
+        points.append(f"It is the best of {len(mixes)} mixes, so its score is probably too high.")
     return f"{_UNCLEAR}. {text}{against}.", "unsure", points
 
 

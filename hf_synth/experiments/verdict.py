@@ -1,4 +1,4 @@
-"""What the report of a run says first: a verdict from its scores, the labels that got worse, and notes side by side."""
+"""The first part of a run's report: a verdict from its scores, the labels that got worse, and notes side by side."""
 
 from __future__ import annotations
 
@@ -82,7 +82,7 @@ class LabelChange(NamedTuple):
 
     @property
     def change(self) -> str:
-        """What became of the label's F1: "better" or "worse", "higher" or "lower" where it may be chance, or "same"."""
+        """How the label's F1 changed: "better" or "worse", "higher" or "lower" where it may be chance, or "same"."""
         gap = self.now - self.before
         if abs(gap) < _SAME:
             return "same"
@@ -267,7 +267,7 @@ def _steps(task: Task, out: Path, state: State) -> list[tuple[str, str]]:
     label = ("Let a person label 100 of the notes: this measures how many labels are right",
              shlex.join(["hf-synth", "sample", name, corrected]))  # fmt: skip
     source = [] if is_artificial(task) and gold == "GOLD" else ["--gold", gold]
-    buy = ("Ask whether labelling more gold is the better buy",
+    buy = ("Find out whether labelling more gold would help more",
            shlex.join(["hf-synth", "assess", name, *source, "--synthetic", raw]))  # fmt: skip
     leave = ("Find out which notes may leave this machine",
              shlex.join(["hf-synth", "audit", name, corrected, "--gold", gold]))  # fmt: skip
@@ -276,7 +276,7 @@ def _steps(task: Task, out: Path, state: State) -> list[tuple[str, str]]:
 
 # --- sections ---------------------------------------------------------------------------------------------------------
 def label_section(scores: Mapping[str, Scores]) -> Section | None:
-    """Show what became of each label, against gold alone; None without labels."""
+    """Show how each label changed, against gold alone; None without labels."""
     name, alone = headline(scores)
     changes = label_changes(scores[name], scores[alone]) if alone is not None else []
     if alone is None or not changes:

@@ -1,6 +1,6 @@
 """How like gold synthetic texts are: length, wording, misspellings, spread and distance, each relative to gold itself.
 
-Each figure is a ratio, synthetic to gold. Beside it stands the same ratio of one half of gold to the other, over random
+Each figure is a ratio, synthetic to gold. It is shown with the same ratio of one half of gold to the other, over random
 halves of whole groups (patients): a ratio within that range is as like gold as gold is to itself. A ratio says nothing
 of whether a text is true, or whether its label is right.
 
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 FEWEST_GROUPS = 40  # of gold: 20 in each half
 _FEWEST_ROWS = 20  # synthetic
-_MOST_GOLD, _MOST_ROWS = 800, 400  # rows that are looked at
+_MOST_GOLD, _MOST_ROWS = 800, 400  # rows that are compared
 _MOST_NEAR = 5_000  # rows of gold among which the nearest is looked for
 _MOST_WORDS = 300  # of a text, but for its length
 _HALVES = 20  # random ways of cutting gold in two

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 SPLIT = "train"  # the one split of every config
 _BATCH = 10_000
-_LONGEST, _LINE = 40_000, 8  # characters of the features in a header; of a line beside its key or value
+_LONGEST, _LINE = 40_000, 8  # characters of the features in a header; of a line without its key or value
 _INFO = ("config_name", "features", "splits", "download_size", "dataset_size")
 
 
@@ -92,7 +92,7 @@ def _feature(feature: Any) -> dict[str, Any]:
 
 
 def schema_problems(header: Mapping[str, Any], folder: Path) -> Iterator[str]:
-    """Yield how the header of a card differs from the parquet files beside it; nothing for an export without rows."""
+    """Yield how the header of a card differs from its parquet files; nothing for an export without rows."""
     found = {info["config_name"]: info for info in dataset_info(folder, list(config_files(folder)))}
     entries = header.get("dataset_info") or []
     if not isinstance(entries, list) or not all(isinstance(entry, Mapping) for entry in entries):

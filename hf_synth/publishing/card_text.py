@@ -64,9 +64,9 @@ METRICS = {  # name: (label in tables, metric type on the Hub)
 FIGURES = {
     "copies_of_gold": "rows whose text is a text of gold",
     "copied_spans": "rows with a long verbatim span of gold",
-    "near_copies": "rows most of whose wording stands in gold",
+    "near_copies": "rows most of whose wording is in gold",
     "longest_run_words": "longest verbatim run shared with gold, in words (set phrases left out)",
-    "containment_mean": "mean share of a text's 8-word windows that stand in gold",
+    "containment_mean": "mean share of a text's 8-word windows that are in gold",
     "containment_p95": "95th percentile of that share",
     "held_out_longest_run_words": "control: longest run that held-out gold shares with gold",
     "held_out_containment_p95": "control: 95th percentile of the share for held-out gold",

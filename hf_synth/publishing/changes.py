@@ -107,7 +107,7 @@ class Changes:
         for name, (was, will) in (("visibility", self.visibility), ("gate", self.gated)):
             if was != will:
                 lines.append(f"  {name}: {was} -> {will.upper() if will == 'public' else will}")
-        lines.append(f"  tag: {self.tag}" + (f", beside {self.tags:,} earlier ones" if self.tags else ""))
+        lines.append(f"  tag: {self.tag}" + (f" ({self.tags:,} earlier ones stay)" if self.tags else ""))
         return "\n".join(lines)
 
 
@@ -232,7 +232,7 @@ def _batches(file: Path, *, foreign: bool) -> Iterator[tuple[pa.RecordBatch | pa
     """Yield the rows of a parquet file with their features.
 
     Args:
-        foreign: of the repository, where anybody may have made it: it is checked, and read with a cache beside it.
+        foreign: of the repository, where anybody may have made it: it is checked, and read with a cache next to it.
 
     Raises:
         RowError: it is no parquet, or unpacks to far more than text does.

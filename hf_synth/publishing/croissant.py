@@ -1,6 +1,6 @@
 """`croissant.json` of an export of rows: MLCommons Croissant 1.0 with the fields of Croissant RAI 1.0.
 
-Files, digests and fields are read from the parquet files; what is said of collection, labels, limits and privacy comes
+Files, digests and fields are read from the parquet files; statements on collection, labels, limits and privacy come
 from the facts of the card. No text of a row is in it. The check compares files and fields with the folder again.
 """
 
@@ -92,7 +92,7 @@ def _responsible(facts: Mapping[str, Any]) -> dict[str, Any]:
         "rai:dataBiases": "Texts carry the biases of their generator and of the gold that was shown to it."
         + (f" Rows by label: {shares}." if shares else ""),
         "rai:dataUseCases": "Research on training clinical text models and on label correction.",
-        "rai:dataLimitations": "Not for the care of patients, and not for learning facts of medicine: texts may be "
+        "rai:dataLimitations": "Not for the care of patients, and not for learning medical facts: texts may be "
         "wrong. Labels come from models, and nobody has checked them one by one. Test what is trained on the rows on "
         "gold of your own site.",
         "rai:dataSocialImpact": "Nobody may try to identify people or institutions with the rows.",
@@ -164,7 +164,7 @@ def _label_records(names: list[str]) -> dict[str, Any]:
 
 
 def croissant_problems(header: Mapping[str, Any], folder: Path) -> Iterator[str]:
-    """Yield how `croissant.json` differs from the files and the card beside it; nothing for an export without it."""
+    """Yield how `croissant.json` differs from its files and its card; nothing for an export without it."""
     file = folder / CROISSANT
     if not file.is_file():
         return

@@ -27,9 +27,9 @@ _CODE_OF = {
     "dutch": "nl",
 }  # fmt: skip
 _OTHER = "other"  # letters that are not Latin
-_ALONE, _WORDS = 25, 120  # a text of so many words is looked at by itself; shorter ones are joined to so many
+_ALONE, _WORDS = 25, 120  # a text of so many words is recognised by itself; shorter ones are joined to so many
 _AGREE = 0.9  # share of the recognised pieces that must be of one language
-_PIECES = 200  # looked at, at most
+_PIECES = 200  # pieces that are read at most
 
 
 def recognised(texts: Iterable[str]) -> str | None:
@@ -46,7 +46,7 @@ def recognised(texts: Iterable[str]) -> str | None:
 
 
 def _pieces(texts: Iterable[str]) -> Iterator[str]:
-    """Yield texts that are long enough to be looked at by themselves, and shorter ones joined."""
+    """Yield texts that are long enough to be recognised by themselves, and shorter ones joined."""
     short: list[str] = []
     words = letters = 0
     for text in texts:

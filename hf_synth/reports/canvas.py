@@ -1,7 +1,7 @@
-"""The canvas of the plots: words that fit, colours for light and dark, axes, a legend, and one flat SVG.
+"""The canvas of the plots: text that fits, colours for light and dark, axes, a legend, and one flat SVG.
 
 This is the one file that imports matplotlib, which draws the shapes and the numbers of the axes; texts are added as
-they are. Its settings are ours while a picture is drawn, in other threads too.
+they are. Its settings are replaced while a picture is drawn, in other threads too.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ def _letter_width(letter: str, bold: bool) -> float:
 
 
 def wrapped(text: str, width: float, size: float = 13, *, most: int = 1, bold: bool = False) -> list[str]:
-    """Break a text after spaces _ - / into lines of a width, at most so many; what is longer ends in an ellipsis."""
+    """Break a text after spaces, _, - and / into at most `most` lines of a width; a longer text ends in an ellipsis."""
 
     def wide(line: str) -> float:
         return text_width(line, size, bold=bold)
@@ -179,7 +179,7 @@ class Canvas:
         In a narrow picture a row is `NARROW_ROW` tall, and its lower half is drawn on.
 
         Args:
-            beside: whether the names are at the left in a narrow picture too.
+            beside: whether the names are at the left even in a narrow picture.
         """
         n, tall, above = len(names), (self.end - self.top) / len(names), self.narrow and not beside
         self.axes.set(ylim=(n - 1 + 0.28, -0.72) if above else (n - 0.5, -0.5), yticks=[])
@@ -206,7 +206,7 @@ class Canvas:
     def curve(
         self, points: Sequence[tuple[float, ...]], look: Mapping[str, Any], apart: float, *, band: bool = False
     ) -> None:
-        """Draw a curve of (x, y, low, high) some pixels beside its place, with a band or with bars."""
+        """Draw a curve of (x, y, low, high) shifted by some pixels, with a band or with bars."""
         from matplotlib.transforms import Affine2D
 
         place = self.axes.transData + Affine2D().translate(apart, 0)

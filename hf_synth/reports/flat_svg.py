@@ -11,7 +11,7 @@ from xml.etree.ElementTree import Element
 
 _SPACE, _LINK = "{http://www.w3.org/2000/svg}", "{http://www.w3.org/1999/xlink}href"
 
-# Light and dark. Series (s) and parts of bars (p) differ without red, green or blue cones too, and by more than colour.
+# Light and dark. Series (s) and parts of bars (p) differ for colour-blind readers too, and by more than colour.
 PALETTE = {
     "ink": ("#1b1f24", "#e8eaed"), "muted": ("#515c68", "#a8b3bf"), "grid": ("#d7dbe0", "#3a4149"),
     "edge": ("#6b7682", "#8b96a2"), "paper": ("#ffffff", "#15181c"), "soft": ("#fff1cc", "#4a3a0c"),

@@ -2,7 +2,7 @@
 
 The HTML file (template: `page.html`) holds everything: its style, its pictures (`plots.py`), the tables beneath them.
 Its content security policy lets nothing in or out. All text is escaped; `code` between backticks is the only mark.
-On a phone pictures are drawn anew and wide tables become lists, so that nothing scrolls sideways.
+On a phone pictures are drawn again and wide tables become lists, so that nothing scrolls sideways.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ class Table:
         header: name of each column.
         rows: cells; floats are written with `digits` decimals. The first cell names the row.
         caption: what the table shows.
-        align: "l" or "r" for each column; columns of numbers stand to the right when it is empty.
+        align: "l" or "r" for each column; columns of numbers are right-aligned when it is empty.
         digits: decimals of floats.
     """
 
@@ -170,7 +170,7 @@ def number(value: float, digits: int = 3) -> str:
 
 
 def clean(text: object) -> str:
-    """Return text that may stand in XML and in a line: marks that turn its order and control characters become �."""
+    """Return text that is valid in XML and on one line: marks that turn its order and control characters become �."""
     return _NOT_XML.sub("\ufffd", _HIDDEN.sub("\ufffd", str(text)))
 
 
@@ -314,7 +314,7 @@ def _template() -> Any:
     from markupsafe import Markup
 
     def inline(text: object) -> Markup:
-        """Escape a text; what stands between backticks becomes code."""
+        """Escape a text; text between backticks becomes code."""
         pieces = _CODE.split(clean(text))
         return Markup("").join(Markup("<code>{}</code>").format(p) if i % 2 else p for i, p in enumerate(pieces))
 

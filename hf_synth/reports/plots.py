@@ -80,7 +80,7 @@ class Series:
     Args:
         name: what it shows.
         points: `Point`s or tuples (x, y) or (x, y, low, high), in any order.
-        dashed: whether its line is dashed, e.g. for estimates beside measurements.
+        dashed: whether its line is dashed, e.g. for estimates that are shown with measurements.
         emphasis: whether it stands out.
     """
 

@@ -1,7 +1,7 @@
 """One line of progress, in one style for every stage.
 
 Code that takes long opens a `stage` and counts in it. Nothing is shown unless a caller asked for it by `shown`, so that
-a stage never needs to be told. Stages that are open at the same time share the line, the outermost one first:
+stages take no option for it. Stages that are open at the same time share the line, the outermost one first:
 `fold 3/5 | epoch 2/3 | loss 0.41 | ETA 2:05`. On a terminal the line is rewritten; elsewhere a plain line comes every
 ten seconds at most, and one when an outermost stage ends. A line holds counts and names, no text of a note.
 """
@@ -41,7 +41,7 @@ class Stage:
     def __init__(self, name: str = "", total: float | None = None, unit: str = "") -> None:
         self.name, self.total, self.unit = name, total, unit
         self.done = 0.0
-        self.label = ""  # what stands in the place of the count
+        self.label = ""  # shown instead of the count
         self.words = ""  # what follows it
         self.leaves = bool(unit)  # whether its last state stays on the screen, where it is an outermost stage
         self.outermost = False
@@ -53,11 +53,11 @@ class Stage:
         self.done += count
 
     def restart(self) -> None:
-        """Estimate the time left from now on, since what was done so far took no time, as answers of a journal."""
+        """Estimate the time left from now on: what was done so far, such as answers of a journal, took no time."""
         self._since, self._before = time.monotonic(), self.done
 
     def keep(self, line: str) -> None:
-        """Leave a line on the screen, where no other stage is around this one and no line was left lately."""
+        """Keep a line on the screen, if this stage is the outermost one and no line was kept lately."""
         if self.outermost and _line is not None and _line.is_due():
             _line.leave(line)
 
@@ -76,7 +76,7 @@ class Stage:
         return " | ".join(part for part in (*parts, self.words) if part)
 
     def left(self, inner: float, now: float) -> float | None:
-        """Estimate the seconds that are left; None where nothing tells.
+        """Estimate the seconds that are left; None where it cannot be estimated.
 
         Args:
             inner: the share of one unit that an inner stage has done.
@@ -111,9 +111,9 @@ class _Line:
         self._stream = stream
         self._terminal = stream.isatty()
         self._lock = threading.RLock()
-        self._drawn = ""  # what stands on the terminal
+        self._drawn = ""  # the line on the terminal
         self._own = self._broken = False  # whether this class is writing; whether nobody reads it
-        self._half = False  # whether somebody else's line is not ended yet
+        self._half = False  # whether a line of other code has not ended yet
         self._said: set[str] = set()
         self._every = PLAIN if every is None else every
         self._last, self._next = "", time.monotonic() + self._every
@@ -164,7 +164,7 @@ class _Line:
         return time.monotonic() >= self._next
 
     def clear(self) -> None:
-        """Take the line off the terminal, so that others can write."""
+        """Remove the line from the terminal, so that other code can write."""
         with self._lock:
             if self._drawn:
                 self._write("\r" + " " * len(self._drawn))
@@ -185,7 +185,7 @@ class _Line:
             self.leave(text)
 
     def make_room(self, text: str, *, result: bool = False) -> None:
-        """Take the line away for a text of somebody else; after a result nothing is shown outside of stages."""
+        """Remove the line for a text of other code; after a result nothing is shown outside of stages."""
         with self._lock:
             if not self._own and text:
                 self._idle = "" if result else self._idle
@@ -234,7 +234,7 @@ class _Line:
         try:
             self._stream.write(text)
             self._stream.flush()
-        except (OSError, ValueError):  # nobody reads it any more, which ends no training
+        except (OSError, ValueError):  # nobody reads the stream any more; the work goes on
             self._broken = True
         finally:
             self._own = False
@@ -285,7 +285,7 @@ def is_shown() -> bool:
 
 @contextlib.contextmanager
 def handed_on(write: Callable[[str], None], every: float = 2.0) -> Iterator[None]:
-    """Hand each line of progress to a function instead, as a process does that has no terminal of its own.
+    """Pass each line of progress to a function instead, as a process without a terminal does.
 
     Args:
         write: takes a line.
@@ -301,7 +301,7 @@ def handed_on(write: Callable[[str], None], every: float = 2.0) -> Iterator[None
 
 
 class _Lines:
-    """A stream that hands its lines to a function."""
+    """A stream that passes its lines to a function."""
 
     def __init__(self, write: Callable[[str], None]) -> None:
         self._hand_on = write
@@ -310,14 +310,14 @@ class _Lines:
         self._hand_on(text.rstrip("\n"))
 
     def flush(self) -> None:
-        """Do nothing: every line is handed on at once."""
+        """Do nothing: every line is passed on at once."""
 
     def isatty(self) -> bool:
         return False
 
 
 def tell(words: str) -> None:
-    """Show words beside the innermost stage, such as the progress of another process."""
+    """Show words after the innermost stage, such as the progress of another process."""
     if _line is not None and _line.stages:
         _line.stages[-1].words = words
 
@@ -351,7 +351,7 @@ def mention(text: str) -> None:
 
 
 def make_room(text: str, *, result: bool = False) -> None:
-    """Take the line off the terminal before somebody else writes a text there.
+    """Remove the line from the terminal before other code writes a text there.
 
     Args:
         result: whether the text is a result, on stdout.

@@ -6,7 +6,7 @@ The page shows notes that may not leave this machine, so that every request must
   pointed here (DNS rebinding).
 - A page needs the key of the address that the command prints. The browser keeps it in a cookie that is sent to no page
   of another site. Another user of this machine does not know it.
-- A decision needs the origin of the page beside the cookie.
+- A decision needs the origin of the page in addition to the cookie.
 - The content security policy lets nothing be loaded from or sent elsewhere, and nothing is stored by the browser.
 """
 
@@ -25,7 +25,8 @@ from urllib.parse import parse_qsl, urlsplit
 
 from hf_synth.errors import HfSynthError, OutputError
 from hf_synth.review import pages
-from hf_synth.review.session import OPEN, QUEUES, Session, WrongDecision
+from hf_synth.review.session import Session, WrongDecision
+from hf_synth.review.view import OPEN, QUEUES
 
 if TYPE_CHECKING:
     from starlette.applications import Starlette

@@ -1,7 +1,7 @@
-"""What files of decisions amount to: the answers of one reviewer, and what several reviewers agree on.
+"""The state that follows from files of decisions: one reviewer's answers, and what several reviewers agree on.
 
-The state is a function of the events alone, in their order. An undo is an event, too: it takes the last decision back
-that stands, so that nothing is ever rewritten.
+The state is a function of the events alone, in their order. An undo is an event, too: it takes back the last
+decision that was not undone, so that nothing is ever rewritten.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ class Decisions:
         finals: the answers that settle a disagreement, by row id.
         comments: the comment on each note, by row id.
         count: events so far, that of the first line left out.
-        last: row of the last decision that stands, and whether it settles a disagreement; None without one.
+        last: row of the last decision that was not undone, and whether it settles a disagreement; None without one.
     """
 
     def __init__(self, events: Iterable[Mapping[str, Any]] = ()) -> None:
@@ -68,7 +68,7 @@ class Decisions:
 
     @property
     def last(self) -> tuple[str, bool] | None:
-        """The row of the last decision that stands, and whether it settles a disagreement."""
+        """The row of the last decision that was not undone, and whether it settles a disagreement."""
         return self._standing[-1] if self._standing else None
 
     def take(self, event: Mapping[str, Any]) -> None:

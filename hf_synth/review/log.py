@@ -1,6 +1,6 @@
 """The file of one reviewer's decisions: one JSON object a line, only appended to, each line on disk before it counts.
 
-A process that is killed while it writes leaves at most a torn last line, which was never answered for. `Log` cuts it
+A process that is killed while it writes leaves at most a torn last line, which was never confirmed. `Log` cuts it
 off when it opens the file. A file is open in one process at a time.
 """
 
@@ -96,7 +96,7 @@ class Log:
                 data = data[os.write(self._handle, data) :]
             os.fsync(self._handle)
         except OSError:
-            with contextlib.suppress(OSError):  # half a line must not stand before the next one
+            with contextlib.suppress(OSError):  # half a line must not come before the next one
                 os.ftruncate(self._handle, self._size)
                 os.fsync(self._handle)
             raise

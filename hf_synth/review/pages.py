@@ -10,7 +10,8 @@ from importlib import resources
 from typing import Any
 
 from hf_synth.reports.page import clean
-from hf_synth.review.session import AGAIN, DIFFERENT, LONGEST_COMMENT, Session, View
+from hf_synth.review.session import LONGEST_COMMENT, Session
+from hf_synth.review.view import AGAIN, DIFFERENT, View
 
 FILES = {"/page.css": "text/css", "/page.js": "text/javascript", "/icon.svg": "image/svg+xml"}
 _ICON = (
@@ -71,7 +72,7 @@ def _title(view: View) -> str:
 
 
 def _closing(session: Session, view: View) -> list[str]:
-    """Return what is said when no note is left."""
+    """Return the sentences of the page when no note is left."""
     lines = [f"{view.answered:,} of {view.asked:,} notes have an answer."]
     if view.unsure:
         lines.append(f"Unsure: {view.unsure:,}. Look again, or leave them without a label.")

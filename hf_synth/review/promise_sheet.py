@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from hf_synth.correction import label_error
 from hf_synth.correction.label_error import Plan, Sample
-from hf_synth.correction.promise import check_goal, draw_sample, promise, sample_from_json, sample_to_json
+from hf_synth.correction.promise import check_goal, draw_sample, percent, promise, sample_from_json, sample_to_json
 from hf_synth.errors import OutputError
 from hf_synth.evaluation.statistics import wilson
 from hf_synth.review.decisions import LABEL, REJECT, Decisions
@@ -54,11 +54,11 @@ class PromiseSheet:
         so_far = may_stop = ""
         if plan.stage == "done":
             may_stop = (
-                f"You may stop here: at most {_percent(sample.error)} of all {sample.rows:,} labels are wrong with "
-                f"probability {_percent(sample.confidence)}, labels that you gave counting as right."
+                f"You may stop here: at most {percent(sample.error)} of all {sample.rows:,} labels are wrong with "
+                f"probability {percent(sample.confidence)}, labels that you gave counting as right."
             )
         elif plan.now is not None:
-            share = _percent(math.ceil(1_000 * plan.now / sample.rows) / 1_000)
+            share = percent(math.ceil(1_000 * plan.now / sample.rows) / 1_000)
             so_far = f"Without a further answer at most {share} of all labels are wrong."
         return Progress(self._order(plan), self._noise(own), so_far, may_stop)
 
@@ -113,10 +113,6 @@ class PromiseSheet:
         return Noise(sum(wrong) / len(wrong), low, high, len(wrong), sum(wrong), of)
 
 
-def _percent(share: float) -> str:
-    return f"{100 * share:.4g}%"
-
-
 def begin_promise(
     task: Task, folder: Path, rows: Dataset, *, error: float, confidence: float = 0.95, seed: int = 0
 ) -> None:
@@ -143,13 +139,13 @@ def begin_promise(
     policy = dict(manifest["policy"])
     policy["figures"] = {**(policy.get("figures") or {}), **promise(task, rows, sample).figures}
     work = work_folder(folder)
-    (work / PROMISE).unlink(missing_ok=True)  # a sample counts only beside a manifest that names it
+    (work / PROMISE).unlink(missing_ok=True)  # a sample counts only with a manifest that names it
     write_private(folder / MANIFEST, json.dumps({**manifest, "policy": policy}, indent=1) + "\n")
     write_private(work / PROMISE, json.dumps(sample_to_json(task, rows, sample)) + "\n")
 
 
 def read_promise(folder: Path) -> dict[str, Any] | None:
-    """Read the sample of the promise that is under way in a folder; None without one, and of one that holds.
+    """Read the sample of the promise that is under way in a folder; None without one, and for one that holds.
 
     Raises:
         OutputError: its file is broken.

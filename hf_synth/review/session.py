@@ -21,7 +21,7 @@ from urllib.parse import quote
 
 from hf_synth.correction.audited import DECISION, PROBABILITY, STRATUM, sample_csv
 from hf_synth.errors import OutputError
-from hf_synth.review.agreement import Agreement, agreements
+from hf_synth.review.agreement import agreements
 from hf_synth.review.decisions import (
     COMMENT,
     DIFFER,
@@ -41,13 +41,12 @@ from hf_synth.review.decisions import (
 from hf_synth.review.log import Log, read_log
 from hf_synth.review.promise_sheet import PromiseSheet
 from hf_synth.review.realism import RealismSheet, realism_summary
-from hf_synth.review.sheets import FORMAT, Item, Noise, SampleSheet, marks_of
+from hf_synth.review.sheets import FORMAT, Item, SampleSheet, marks_of
+from hf_synth.review.view import AGAIN, DIFFERENT, OPEN, QUEUES, View
 from hf_synth.task.folders import WORK, private_folder, work_folder, write_private
 from hf_synth.task.task import Task
 
 Shown = Literal["after", "before", "never"]  # when a reviewer sees the label that a note has
-OPEN, AGAIN, DIFFERENT = "open", "unsure", "differ"  # queues of notes
-QUEUES = (OPEN, AGAIN, DIFFERENT)
 REALISM = "realism.json"
 LONGEST_COMMENT = 2_000  # characters
 _NAME = re.compile(r"[^\W_][\w .'-]{0,39}")
@@ -55,49 +54,7 @@ _KEEP = "keep"  # the label that is shown; it is recorded as that label
 
 
 class WrongDecision(ValueError):
-    """A request that no page of ours sends: an unknown note, label or decision. Nothing was written."""
-
-
-@dataclass(frozen=True)
-class View:
-    """What a page shows.
-
-    Args:
-        queue: the queue that the note is from.
-        item: the note; None where the queue is empty.
-        key: stands for the note in a form; it says nothing of the row.
-        count: events of this reviewer: a form sends it back, so that a stale page changes nothing.
-        answered, asked: notes of the sheet with an answer, and all.
-        unsure: notes to look at again.
-        differ: notes on which reviewers differ.
-        reviewers: reviewers with decisions on disk.
-        choices: the different answers to a note on which reviewers differ.
-        comment: this reviewer's comment on the note.
-        last: the last decision, as a sentence; empty without one.
-        noise: the share of wrong labels; None while it cannot be estimated, or must not be shown.
-        so_far: what would hold without a further answer; empty without a promise.
-        may_stop: why no more answers are needed; empty where they are.
-        shown: the label that the note has, where it may be shown before the answer; else empty.
-        agreements: of each pair of reviewers, once the queue is empty.
-    """
-
-    queue: str
-    item: Item | None
-    key: str
-    count: int
-    answered: int
-    asked: int
-    unsure: int
-    differ: int
-    reviewers: int
-    choices: tuple[str, ...] = ()
-    comment: str = ""
-    last: str = ""
-    noise: Noise | None = None
-    so_far: str = ""
-    may_stop: str = ""
-    shown: str = ""
-    agreements: tuple[Agreement, ...] = ()
+    """A request that the page never sends: an unknown note, label or decision. Nothing was written."""
 
 
 @dataclass
@@ -159,7 +116,7 @@ class Session:
         return self.folder / REALISM if self.kind == "realism" else review_folder(self.folder) / "labels.csv"
 
     def close(self) -> None:
-        """Let another process go on."""
+        """Close the reviewer's file, so that another process may open it."""
         if self._log is not None:
             self._log.close()
 
@@ -229,7 +186,7 @@ class Session:
             row = str(event.get("row", ""))
             if row in self.sheet.items and event.get("text", "") not in ("", self._mark(row)):
                 raise OutputError(
-                    f"{file} holds decisions on other notes with the same ids: move {file.parent} away to begin anew"
+                    f"{file} holds decisions on other notes with the same ids: move {file.parent} away to start again"
                 )
         return events
 
@@ -255,7 +212,7 @@ class Session:
                 self._differ[1][id] = None
 
     def _last(self) -> str:
-        """Describe the last decision that stands, with the label that the note has where it may be shown now."""
+        """Describe the last decision that was not undone, with the note's label where it may be shown now."""
         if self.own.last is None:
             return ""
         id, final = self.own.last
@@ -280,7 +237,7 @@ class Session:
             Why nothing was recorded, as a sentence for the page; empty where it was.
 
         Raises:
-            WrongDecision: the form is none of ours.
+            WrongDecision: the page sends no such form.
             OutputError: the disk cannot be written; nothing was recorded.
         """
         if self._log is None:
@@ -327,7 +284,7 @@ class Session:
             raise WrongDecision
         return event
 
-    # --- what comes of it ---------------------------------------------------------------------------------------
+    # --- results ---------------------------------------------------------------------------------------
     def export(self) -> Path:
         """Write what all reviewers decided, and return the file (0600).
 
@@ -434,7 +391,7 @@ def is_begun(folder: Path, kind: str) -> bool:
 
 
 def _key(id: str) -> str:
-    """Return what stands for a row in a form."""
+    """Return the key of a row in a form."""
     return hashlib.sha256(id.encode()).hexdigest()[:16]
 
 

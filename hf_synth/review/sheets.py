@@ -1,6 +1,6 @@
-"""Sheets: the notes that a review asks for, in an order that tells a reviewer nothing. Here the stratified sample.
+"""Sheets: the notes that a review asks for, in an order that reveals nothing. This module has the stratified sample.
 
-Other sheets are the rows of a promise (`promise_sheet.py`) and the realism sheet (`realism.py`). Notes stand in the
+Other sheets are the rows of a promise (`promise_sheet.py`) and the realism sheet (`realism.py`). Notes are in the
 order of a hash of their ids: neither strata, nor labels, nor the order in the file can be read from it. Decisions are
 kept by row id, so that they outlive the sheet for which they were made.
 """
@@ -120,7 +120,7 @@ class SampleSheet:
     def _noise(self, own: Decisions) -> Noise | None:
         """Estimate the share of wrong labels in the folder; None while a stratum has no answer.
 
-        Notes with an answer stand for the others of their stratum, as `audited.read_audited` weighs them.
+        Notes with an answer represent the others of their stratum, as `audited.read_audited` weighs them.
         """
         labels, codes, size = self._used
         answer = own.answers.get
@@ -144,7 +144,7 @@ class SampleSheet:
 
     @cached_property
     def _used(self) -> tuple[list[tuple[str, str]], Ints, Floats]:
-        """The ids and labels of the notes whose label is used, their strata, and how many rows each stands for."""
+        """The ids and labels of the notes whose label is used, their strata, and how many rows each represents."""
         used = [item for item in self.items.values() if item.used]
         names = {name: code for code, name in enumerate(dict.fromkeys(item.stratum for item in used))}
         codes = np.array([names[item.stratum] for item in used], dtype=np.int64)
@@ -224,7 +224,7 @@ def load_sheet(task: Task, rows: Dataset, file: Path) -> SampleSheet:
     if not same or marks != marks_of(task, items.values()):
         raise OutputError(
             f"the folder holds other notes than when the review began: review them in a new folder, or move "
-            f"{file.parent} away to begin anew"
+            f"{file.parent} away to start again"
         )
     return SampleSheet(items, of, settings)
 
@@ -280,4 +280,4 @@ def read_sheet(task: Task, file: Path) -> dict[str, Any]:
 
 def broken_sheet(file: Path) -> OutputError:
     """Return the error for a file of a sheet that cannot be read."""
-    return OutputError(f"{file} is broken: move it away to draw the notes anew; decisions are kept by row id")
+    return OutputError(f"{file} is broken: move it away to draw the notes again; decisions are kept by row id")

@@ -57,7 +57,7 @@ REASONS: dict[str, str] = {
     "agrees": "corrector and generator agree",
     "abstained": "the policy left the generator's label alone",
     "posterior_agrees": "generator and corrector together favour the generator's label",
-    "weighted": "the generator's label stays, and counts as much as it is believed",
+    "weighted": "the generator's label stays; its estimated probability is the row's weight",
     "audited": "a person looked at the row and gave the label",
     "judged": "a real note, labelled by an LLM",
     # relabelled

@@ -270,7 +270,10 @@ def test_a_task_without_files(capsys: pytest.CaptureFixture[str]) -> None:
     assert "next:" not in out
 
 
-def test_values_of_the_file_are_read_back_as_they_are() -> None:
-    odd = 'a "quoted" \\ word\twith\nlines, \x7f and ü'
-    text = verb._toml({"llm": odd, "gold": {"meaning": [odd], "skip-empty": True, "validation": 0.1, "name": None}})
-    assert tomllib.loads(text) == {"llm": odd, "gold": {"meaning": [odd], "skip-empty": True, "validation": 0.1}}
+def test_a_secret_is_not_written(capsys: pytest.CaptureFixture[str]) -> None:
+    typed = ("--llm", "hf_" + "a" * 30, "--base-url", "http://127.0.0.1:9/v1")
+    code, _, error = run(capsys, "init", "clinic", "--yes", *typed)
+    assert code == 2
+    assert "llm holds a secret" in error
+    assert "aaaa" not in error
+    assert not Path("hf_synth.toml").exists()

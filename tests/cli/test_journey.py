@@ -115,7 +115,7 @@ def test_notes_made_anew_put_what_follows_out_of_date(capsys: pytest.CaptureFixt
     assert run(capsys, *args)[0] == 0
     found = stages(work)
     assert found["gold"] == found["generate"] == ()
-    assert found["correct"] == ("was made of what synthetic held before",)
+    assert found["correct"] == ("was made of earlier content of synthetic",)
     assert found["augment"] == ("was made of corrected, which is out of date",)
     assert found["train"] == ("was made of training, which is out of date",)
     assert found["evaluate"] == ("was made of model, which is out of date",)
@@ -166,7 +166,7 @@ def test_what_a_person_edited_is_said(capsys: pytest.CaptureFixture[str], work: 
     out = run(capsys, "status", work)[1]
     assert "edited by hand: train.parquet" in out
     assert "edited by hand: its weights" in out
-    assert stages(work)["correct"] == ("was made of what synthetic held before",)
+    assert stages(work)["correct"] == ("was made of earlier content of synthetic",)
 
 
 def test_other_tasks_and_versions_are_said(work: Path) -> None:

@@ -109,7 +109,7 @@ def test_a_public_repository_wants_a_yes(
     for visible in ("--public", "--private"):
         assert run(*words, "--repo-id", "org/asked", visible) == 1  # nobody can be asked
         captured = capsys.readouterr()
-        assert f"to push to {where} where nobody can be asked, say --yes" in captured.err
+        assert f"to push to {where} where nobody can be asked, add --yes" in captured.err
         assert "not confirmed" in captured.out
         assert not api.repo_exists("org/asked", repo_type="dataset")
     assert run(*words, "--repo-id", "org/asked", "--public", "--dry-run") == 0
@@ -141,7 +141,7 @@ def test_a_public_repository_wants_a_yes(
     back = ("withdraw", "org/asked", "--endpoint", hub.url, "--token", hub.token)
     assert run(*back) == 1
     captured = capsys.readouterr()
-    assert "say --yes" in captured.err
+    assert "add --yes" in captured.err
     assert "derives from it: nothing" in captured.out
     assert f"to be withdrawn: dataset org/asked on {hub.url}" in captured.out
     assert not api.dataset_info("org/asked").private

@@ -262,7 +262,7 @@ def test_the_verb_fills_up_what_was_dropped(
     code, out, _ = run(*again, "--dry-run", "--price", "1", "2")
     assert (code, out.split(" notes in")[0]) == (0, str(dropped))
     assert "nothing was asked" in out
-    assert run(*again)[2].startswith("hf-synth: say where the notes go")
+    assert run(*again)[2].startswith("hf-synth: name the folder for the notes")
     at = first["label_status"].index("dropped")
     said = clinic.labels[first["llm_label"][at]]
     (tmp_path / "checked.csv").write_text(f"id,label\n{first['id'][at]},{said}\n")

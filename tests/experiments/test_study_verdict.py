@@ -83,7 +83,7 @@ def test_two_seeds_have_no_interval() -> None:
 def test_failures_are_a_red_box_with_the_command() -> None:
     gold = [one for one in SCORED if one["strategy"] == "gold"]
     lead = study_lead(results(gold, failed=16), repair=("Give another pool", "hf-synth experiment 'a b' --synthetic x"))
-    assert lead.verdict == "Nothing is known of synthetic notes: all 16 runs with them failed."
+    assert lead.verdict == "Nothing is known about synthetic notes: all 16 runs with them failed."
     assert lead.state == "bad"
     assert lead.alarm == (
         "16 of 18 runs failed", "16 because of OverlapError: <b>rows</b> of other gold. Give another pool.",
