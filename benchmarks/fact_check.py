@@ -44,7 +44,11 @@ _SIMULATED = {
     "supplements": simulator.SUPPLEMENT, "fluids": simulator.FLUIDS, "tube": simulator.TUBE,
     "admitted": simulator.ADMITTED,
 }  # fmt: skip
-_ONLY_SIMULATED = (*simulator.HISTORY, *simulator.ELSEWHERE, *(s for ways in simulator.CONSIDERED.values() for s in ways))
+_ONLY_SIMULATED = (
+    *simulator.HISTORY,
+    *simulator.ELSEWHERE,
+    *(s for ways in simulator.CONSIDERED.values() for s in ways),
+)
 SIMULATOR: Bank = {fact: (ways, _ONLY_SIMULATED) for fact, ways in _SIMULATED.items()} | {
     fact: DEVELOPMENT[fact] for fact in ("lost", "fever")
 }
@@ -52,11 +56,7 @@ BANKS: dict[str, Bank] = {
     "clinic": CLINIC, "development": DEVELOPMENT, "held out": HELD_OUT, "simulator": SIMULATOR, "hard": HARD,
 }  # fmt: skip
 _NOT_ASKED = ("kg", "weight", "fever", "kilo")
-ASIDE = [
-    s
-    for s in (*clinic.SIDE, *clinic.EXAM, *clinic.PLAN)
-    if not any(word in s.lower() for word in _NOT_ASKED)
-]
+ASIDE = [s for s in (*clinic.SIDE, *clinic.EXAM, *clinic.PLAN) if not any(word in s.lower() for word in _NOT_ASKED)]
 
 
 def note(rng: random.Random, bank: Bank) -> tuple[str, list[tuple[str, str, str]]]:
@@ -121,7 +121,8 @@ def main() -> None:
         kinds = ", ".join(f"{kind} {reported[kind]}/{total[kind]}" for kind in sorted(filter(None, total)))
         print(
             f"| {name} | {found} of {plants} ({found / plants:.1%}) | {hit[0]:.1%} to {hit[1]:.1%} | "
-            f"{reported['']} of {total['']} ({reported[''] / total['']:.1%}) | {alarm[0]:.1%} to {alarm[1]:.1%} | {kinds} |"
+            f"{reported['']} of {total['']} ({reported[''] / total['']:.1%}) | {alarm[0]:.1%} to {alarm[1]:.1%} | "
+            f"{kinds} |"
         )
 
 

@@ -10,8 +10,14 @@ from __future__ import annotations
 from hf_synth.task.facts import Fact, Facts, quantity
 
 _SWALLOW = r"(?:swallow\w*|odynophagia|dysphagia)"
-_ORAL = r"(?:swallow|odynophagia|dysphagia|dehydrat|drink|eat\b|intake|nutrition|by mouth|saliva|PCA|go down|hydrat|esophag)"
-_HURTS = r"(?:sore\w*|pain\w*|hurts?|sting\w*|burn\w*|uncomfortable|discomfort|smarts?|twinge|irritat\w*|raw|tight\w*|lump|scratchy|catch|tickle|warmth)"
+_ORAL = (
+    r"(?:swallow|odynophagia|dysphagia|dehydrat|drink|eat\b|intake|nutrition|by mouth|saliva|PCA|go down|hydrat|"
+    r"esophag)"
+)
+_HURTS = (
+    r"(?:sore\w*|pain\w*|hurts?|sting\w*|burn\w*|uncomfortable|discomfort|smarts?|twinge|irritat\w*|raw|tight\w*|"
+    r"lump|scratchy|catch|tickle|warmth)"
+)
 # A cause beside which a softer diet, fluids or an admission says nothing of swallowing.
 _ELSEWHERE = (
     r"(?![^.;\n]{0,60}\b(?:because of|due to|for|from|with|since|after) (?:\w+ ){0,2}(?:dentures?|teeth|tooth|dental|"
@@ -26,15 +32,17 @@ SEEN = (
     r"(?:\bCT\b|\bPET\b|scan\b|scope\b|imaging|endoscop\w*|\bEGD\b|barium|cone beam)[^.;\n]{0,60}(?:esophag\w*|mucosa)"
     r"[^.;\n]{0,60}(?:thick\w*|edema|uptake|erythema|redness|irregular\w*|friable|inflam\w*|swell\w*)|"
     r"(?:thick\w*|edema|uptake|erythema|redness|irregular\w*|friable|inflam\w*)[^.;\n]{0,60}(?:esophag\w*|mucosa\w*)|"
+    r"\bchanges? of the esophagus on (?:imaging|endoscopy|CT)|"
     r"esophag\w*[^.;\n]{0,30}(?:thick\w*|edema|uptake|erythema|redness|irregular\w*|friable|inflam\w*)"
 )
 CHANGED = (
     r"(?:(?:soft(?:er)?|puree[ds]?|mechanical soft|(?:full )?liquid|blended|mashed|mushy)\b(?: (?:soft|textured?))?"
     r"[ -](?:diets?|foods?|meals?|things|textures?)|"
     r"\bpurees?\b|\bpureed\b|\b(?:only|mostly|but|to|of|on) (?:\w+ )?(?:soups?|broth|liquids|smoothies|milkshakes|"
-    r"porridge|oatmeal|yogurt|custard)\b|\b(?:lives?|living|gets by) (?:\w+ )?(?:on|off) (?:\w+ ){0,2}(?:liquids|yogurt|"
-    r"milkshakes|porridge|soups?|custard|puree\w*)|given up (?:meat|solids?|toast|bread)|(?:cut|left) out (?:all )?solids?|"
-    r"avoids? (?:bread|meat|solids?)|through (?:a|the) blender|to be blended|(?:is|are) (?:mashed|blended)|"
+    r"porridge|oatmeal|yogurt|custard)\b|\b(?:lives?|living|gets by) (?:\w+ )?(?:on|off) (?:\w+ ){0,2}(?:liquids|"
+    r"yogurt|milkshakes|porridge|soups?|custard|puree\w*)|given up (?:meat|solids?|toast|bread)|"
+    r"(?:cut|left) out (?:all )?solids?|avoids? (?:bread|meat|solids?)|"
+    r"through (?:a|the) blender|to be blended|(?:is|are) (?:mashed|blended)|"
     r"oatmeal and smoothies|applesauce|baby food|liquids and semi-solids|solid meals|texture (?:of \w+ )?has been "
     rf"downgraded|for cream of wheat|diet (?:has been|was) changed to soft){_ELSEWHERE}"
 )
@@ -45,19 +53,19 @@ SUPPLEMENTS = (
 )
 FLUIDS = (
     r"(?:\b(?:IV|intravenous|parenteral) (?:fluids?|hydration)|\bIVF\b|(?:normal )?saline|ringer'?s|crystalloid|"
-    r"\bNS\b|hydrat(?:ed|ion) (?:in clinic|intravenously|by vein)|fluids? (?:by|through a) (?:vein|drip)|running fluids|"
-    rf"through (?:a|the) drip){_ELSEWHERE}"
+    r"\bNS\b|hydrat(?:ed|ion) (?:in clinic|intravenously|by vein)|fluids? (?:by|through a) (?:vein|drip)|"
+    rf"running fluids|through (?:a|the) drip){_ELSEWHERE}"
 )
 TUBE = (
     r"\bPEG\b(?! (?:in place )?since)|feeding tube|\bG-tube\b|gastrostomy(?! from)|naso(?:gastric|jejunal)|"
     r"\bNG (?:tube|feed\w*)|dobhoff|tube[ -]feed\w*|\bTPN\b|parenteral nutrition|enteral (?:formula|feed\w*|nutrition)|"
-    r"feeding button|bolus feeds"
+    r"feeding button|bolus feeds|\bfed (?:by|through|via) (?:an? )?(?:\w+ )?(?:tube|vein)"
 )
 ADMITTED = (
     rf"(?:(?:re)?admitted|admission|hospitali[sz]ed|in(?:to)? hospital|inpatient|stay for|to the ward|nights on the)"
     rf"[^.;\n]{{0,70}}{_ORAL}|nothing will go down"
 )
-_WEIGHT = r"(?:los[tes]+|lighter|down|below|under|less|loss)"
+_WEIGHT = r"(?:los[tes]+|fall\w*|fell|lighter|down|below|under|less|loss)"
 
 
 def _lost(kilos: int) -> str:
@@ -90,3 +98,12 @@ FACTS = Facts(
     combine="max",
     bounds=(1, 2, 3),
 )  # fmt: skip
+
+# The state of swallowing by its wording, in the words of `clinic.Facts`; "regular" for none of them.
+SWALLOWING = dict(
+    zip(
+        (value[0] for value in FACTS.items[0].values),
+        ("regular", "felt", "finding", "changed", "supplements", "fluids", "tube", "admitted"),
+        strict=True,
+    )
+)

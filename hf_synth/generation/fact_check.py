@@ -9,7 +9,7 @@ and ConText (Harkema et al. 2009). The rules are for English. A context that the
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal
 
@@ -52,15 +52,16 @@ _PAST_BEFORE = re.compile(
 )
 _PAST_AFTER = re.compile(
     r"[^,]*?\b(?:resolved|subsided|is over|are over|(?:has|have|is|are|long) (?:long )?gone|disappeared|ceased|"
-    r"discontinued|stopped|removed|taken out|pulled|no longer|years? ago|months? ago|as a child|behind (?:him|her|them)|"
-    r"in (?:19|20)\d\d|(?<!since )last (?:month|year|spring|summer|autumn|winter|season))\b|"
+    r"discontinued|stopped|removed|taken out|pulled|no longer|years? ago|months? ago|as a child|"
+    r"behind (?:him|her|them)|in (?:19|20)\d\d|(?<!since )last (?:month|year|spring|summer|autumn|winter|season))\b|"
     r"[^.]*?(?:,|\band\b) ?(?:which |has |have |is |since |now |then |all |fully |long |that is |and )*"
     r"(?:none since|not since|(?:resolved|recovered|removed|out|over|gone|behind)\b|full recovery|"
     r"back (?:on|to|at|now)\b|eats (?:everything|normally)|no longer)",
     re.IGNORECASE,
 )
 _POSSIBLE_BEFORE = re.compile(
-    _WORD_BEFORE + r"(?P<list>(?<!as )(?<!even )if|unless|should|in case(?: of)?|in the event(?: of)?|whenever)\b|"
+    _WORD_BEFORE
+    + r"(?P<list>(?<!as )(?<!even )if|unless|should|in case(?: of)?|in the event(?: of)?|whenever)\b|"
     + _WORD_BEFORE
     + r"(?:may|might|could|would|will|consider(?:s|ed|ing)?|discuss(?:ed|ing)?|offered|counsel+ed|suggest(?:s|ed)?|"
     r"plan(?:s|ned|ning)? (?:to|for|on)|candidate for|risk of|(?:watch|monitor) for|r/o|rule out|possible|possibly|"
@@ -90,7 +91,7 @@ _PATIENT = re.compile(r"\b(?:patient|pt|he|she|himself|herself)\b", re.IGNORECAS
 _MEANT: tuple[tuple[Found, re.Pattern[str]], ...] = (
     ("negated", re.compile(r"\b(?:no|not|without|never|denies|absent|free of)\b", re.IGNORECASE)),
     ("past", re.compile(r"\b(?:history|prior|previous(?:ly)?|past|last|earlier|ago|former|ever)\b", re.IGNORECASE)),
-    ("possible", re.compile(r"\b(?:considered|planned|possible|risk|discussed|offered|if|may|likely)\b", re.IGNORECASE)),
+    ("possible", re.compile(r"\b(?:considered|planned|possible|risk|discussed|offered|if|may)\b", re.IGNORECASE)),
     ("other_person", re.compile(rf"\b(?:family|relatives?|parents?|{_KIN})\b", re.IGNORECASE)),
 )  # fmt: skip
 
@@ -223,14 +224,3 @@ def _is_of_another(before: str) -> bool:
     """Return whether a mention is of another person: a relative is the subject, and the patient is not named since."""
     matches = list(_OTHER_BEFORE.finditer(before))
     return bool(matches) and not _PATIENT.search(before[matches[-1].end() :])
-
-
-def follow_up(lacks: Sequence[Lack]) -> str:
-    """Return the request that asks for a note again, with the facts that it does not state."""
-    lines = "\n".join(f"- {lack}" for lack in lacks)
-    return (
-        "The entry does not state everything that was asked for:\n"
-        f"{lines}\n\n"
-        "Write the same entry again so that it states each of these as a fact of this patient at this visit, in its own "
-        "words, and everything else that was asked for. Answer in the same form, with nothing else."
-    )

@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from functools import cached_property
 from typing import Any
 
+from hf_synth.generation.fact_check import lacking
 from hf_synth.generation.plan import Call, Pool
 from hf_synth.privacy.folding import digest, words_of
 from hf_synth.privacy.overlap import Index
@@ -42,6 +43,10 @@ _FUNCTION_WORDS = {
     "italian": "il gli di che non è una con per del della nel sono paziente si alla dei senza dopo ha",
     "dutch": "het een van met niet voor zijn op aan bij werd naar geen wordt ook deze heeft patiënt zonder dat",
 }
+_LANGUAGE_CODES = {
+    "en": "english", "es": "spanish", "fr": "french", "de": "german", "pt": "portuguese", "it": "italian",
+    "nl": "dutch",
+}  # fmt: skip
 _LANGUAGES_OF: dict[str, list[str]] = {}
 for _name, _words in _FUNCTION_WORDS.items():
     for _word in _words.split():
@@ -92,8 +97,9 @@ class Gates:
         if self._language and (language := language_of(" ".join(texts))) and language != self._language:
             return "language"
         if call.facts and self._task.facts is not None:
-            label = self._task.labels[self._task.facts.found_in(" ".join(texts))]
-            return "facts_differ" if label != row[self._task.label_column] else None
+            if lacks := lacking(self._task.facts, call.facts, "\n".join(texts)):
+                return lacks[0].reason
+            return "facts_differ" if row[self._task.label_column] not in call.labels else None
         return None
 
     # --- calibrated on the gold ---------------------------------------------------------------------------------
@@ -123,7 +129,9 @@ class Gates:
 
     @cached_property
     def _language(self) -> str | None:
-        """The language of the gold; None where it is unknown."""
+        """The language of the gold, or that of the task where there is no gold; None where it is unknown."""
+        if not self._gold:
+            return _LANGUAGE_CODES.get(self._task.language)
         return language_of(" ".join(text[:2_000] for text in self._gold[:100]))
 
 
