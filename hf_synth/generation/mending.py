@@ -19,6 +19,7 @@ from hf_synth.llm.questions import Answer, Chat, Question
 from hf_synth.task.task import Task
 
 FACT_ROUNDS = 2
+_APART = 1_000_000  # sample numbers between rounds
 
 
 class Mending:
@@ -47,12 +48,12 @@ class Mending:
         spent = [[answer] for _, answer in answers]
         self.counts["checked"] += sum(row is not None for _, row, _ in best)
         self.counts["at_first"] += sum(row is not None and not lacks for _, row, lacks in best)
-        for _ in range(self._rounds):
+        for number in range(1, self._rounds + 1):
             short = [i for i, (_, row, lacks) in enumerate(best) if row is not None and lacks]
             if not short:
                 break
             self.counts["asked_again"] += len(short)
-            questions = [self._question(answers[i][0], best[i][1] or {}, best[i][2]) for i in short]
+            questions = [self._question(answers[i][0], best[i][1] or {}, best[i][2], number) for i in short]
             for i, answer in zip(short, self._llm.stream(iter(questions), **self._settings), strict=True):
                 spent[i].append(answer)
                 row, lacks = self._read(answers[i][0], answer)
@@ -75,9 +76,9 @@ class Mending:
         lacks, row = min(read, key=lambda pair: len(pair[0]), default=([], None))
         return row, lacks
 
-    def _question(self, call: Call, row: Mapping[str, Any], lacks: Sequence[Lack]) -> Question:
-        """Return the request for a note again."""
-        return Question(ask_again(call.messages, row, lacks), call.index)
+    def _question(self, call: Call, row: Mapping[str, Any], lacks: Sequence[Lack], number: int) -> Question:
+        """Return the request for a note again; that of another round is another question."""
+        return Question(ask_again(call.messages, row, lacks), call.index + number * _APART)
 
 
 def ask_again(messages: Messages, row: Mapping[str, Any], lacks: Sequence[Lack]) -> Messages:
