@@ -16,6 +16,9 @@ REVIEWED_CLAIM = (
     "people labelled these notes, which an LLM wrote. That shows how often the LLM's labels are wrong among its own "
     "notes. It is no gold of real notes: how often a label occurs in real notes, and how they are written, is unknown."
 )
+CORRECTED_CLAIM = (
+    "the corrector was measured on notes that an LLM wrote. Its figures hold for notes of this LLM, not for real ones."
+)
 SCORES_CLAIM = (
     "this model was scored on notes that an LLM wrote and people labelled. The scores say nothing of real notes: label "
     "some real notes, and evaluate on those, before it is used on any."
