@@ -98,8 +98,10 @@ def quantity(number: float, unit: str = "") -> str:
         unit: kg, °C, mg, ml, l, cm, mm, %, mmHg, or "" for none. Any other unit matches as it is written.
 
     Example:
-        >>> bool(re.search(quantity(3, "kg"), "Lost three kilos.")), bool(re.search(quantity(3, "kg"), "Lost 13 kg."))
-        (True, False)
+        >>> weight = Fact("weight", (("unchanged", 0, ""), ("lost 3 kg", 1, quantity(3, "kg"))))
+        >>> facts = Facts((weight,), "max", (1,))
+        >>> facts.found_in("Lost three kilos."), facts.found_in("Lost 13 kg.")
+        (1, 0)
     """
     whole, _, part = f"{number:.6f}".rstrip("0").rstrip(".").partition(".")
     digits = rf"{whole}[.,]{part}0*" if part else rf"{whole}(?:[.,]0+)?"
