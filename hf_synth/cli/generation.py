@@ -110,7 +110,7 @@ def _check_no_gold(task: Task, args: Namespace) -> None:
         raise ColumnError(f"{needing[0]} needs gold, and --no-gold says that there is none: leave one of them out")
     if args.prompt == "examples":
         args.prompt = "attributes" if task.facts is None else "facts"
-        print(f"prompt: {args.prompt}", file=sys.stderr)
+        options.progress_of(args)(f"prompt: {args.prompt}")
     if prompt_for(task, args.prompt).exemplars != "none":
         raise ColumnError(f"--prompt {args.prompt} shows gold: with --no-gold take facts or attributes")
     if task.facts is None and not any(task.label_meanings) and task.labels:

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from hf_synth.task.task import Task
 
 _TABLES = (".csv", ".tsv", ".jsonl", ".parquet", ".xlsx")
+_FEW_WRONG = 0.05  # share of wrong labels up to which correction is advised against
 KINDS = ("single_label", "multi_label", "text2text")
 
 
@@ -199,8 +200,19 @@ def _from_review(args: Namespace) -> Result:
         f"{sum(rows.values()):,} labels were not those that the LLM was asked for{left and '; left out: ' + left}"
     )
     print(f"{len(found.rest):,} rows that nobody looked at -> {rest}")
+    few = found.wrong <= _FEW_WRONG * sum(rows.values())
+    if few:
+        print("few labels are wrong: a corrector trained on so few notes can do more harm than good (--method none)")
     print(f"what may be claimed: {REVIEWED_CLAIM}")
-    return {"task": task.full_name, "rows": rows, "labels": counts, "out": str(args.out), "rest": str(rest), **figures}
+    return {
+        "task": task.full_name,
+        "rows": rows,
+        "labels": counts,
+        "out": str(args.out),
+        "rest": str(rest),
+        "few_wrong": few,
+        **figures,
+    }
 
 
 def _is_task(name: str) -> bool:

@@ -298,7 +298,8 @@ def _after_verb(args: Namespace, result: Result) -> list[str] | None:
     if verb == "gold" and result.get("rest"):
         known = known_after(args, stage)
         rest = {**known.stages, "generate": Path(str(result["rest"]))}
-        return _following(command_of("correct", replace(known, stages=rest)), known, args)
+        words = command_of("correct", replace(known, stages=rest))
+        return _following([*words, "--method", "none"] if result.get("few_wrong") else words, known, args)
     return _following(next_command(verb, known := known_after(args, stage)), known, args)
 
 
