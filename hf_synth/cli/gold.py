@@ -103,8 +103,8 @@ def add_gold_options(parser: ArgumentParser) -> None:
         help="an option of the task, e.g. n_train=100; may be repeated",
     )
     text = (
-        "TASK is a folder of `generate` that was reviewed: the notes that people labelled become gold, though not of "
-        "real notes; notes that nobody looked at go to OUT_rest"
+        "TASK (or PATH) is a folder of `generate` that was reviewed: notes that people labelled become gold, though "
+        "not of real notes; notes that nobody looked at go to OUT_rest"
     )
     add("--from-review", action="store_true", help=text)
     options.add_seed(parser)
@@ -171,10 +171,10 @@ def _from_review(args: Namespace) -> Result:
     from hf_synth.review.reviewed import reviewed_gold
     from hf_synth.task.folders import check_output, read_manifest, write_stage
 
-    folder = Path(args.task)
+    folder = args.path or Path(args.task)
     if not folder.is_dir() or read_manifest(folder) is None:
         raise MissingGoldError(f"{folder} is no folder that `generate` wrote: name the one that was reviewed")
-    if others := [name for name in ("path", "label_column", "text_column", "validation") if getattr(args, name)]:
+    if others := [name for name in ("label_column", "text_column", "validation") if getattr(args, name)]:
         raise ColumnError(f"--from-review reads a folder of `generate`: leave out {others[0].replace('_', '-')}")
     if args.out is None:
         raise OutputError("name the folder to write: --out DIR")
@@ -183,7 +183,9 @@ def _from_review(args: Namespace) -> Result:
         check_output(out)
         if folder.resolve() in (out.resolve(), *out.resolve().parents) or out.resolve() in folder.resolve().parents:
             raise OutputError(f"--out {args.out} would replace {folder}, which is read here: name another one")
-    task, facts = hf_synth.load_task(folder), read_manifest(folder) or {}
+    task, facts = hf_synth.load_task(args.task), read_manifest(folder) or {}
+    if facts.get("task") != task.full_name:
+        raise TaskError(f"{folder} is of task {facts.get('task')!r}, not {task.full_name!r}: name that task")
     found = reviewed_gold(task, folder, read_dataset(folder), seed=args.seed)
     check_access(args.access, found.gold["train"], folder)
     kept = {name: facts[name] for name in ("generator", "prompt", "no_gold", "seed") if name in facts}
@@ -193,8 +195,8 @@ def _from_review(args: Namespace) -> Result:
     rows = {split: len(part) for split, part in found.gold.items()}
     counts = label_counts(task, found.gold)
     _print_labels(task, counts, list(rows))
-    others = {"rejected": found.rejected, "without an agreed label": found.open, "not in the folder": found.unknown}
-    left = ", ".join(f"{n:,} {words}" for words, n in others.items() if n)
+    outside = {"rejected": found.rejected, "without an agreed label": found.open, "not in the folder": found.unknown}
+    left = ", ".join(f"{n:,} {words}" for words, n in outside.items() if n)
     print(
         f"{task.full_name}: {count_text(rows)} of notes that people labelled -> {args.out}; {found.wrong:,} of "
         f"{sum(rows.values()):,} labels were not those that the LLM was asked for{left and '; left out: ' + left}"

@@ -23,6 +23,7 @@ _SAMPLE = 500  # gold rows on which a gate is calibrated
 _OWN_STYLE = 0.01  # share of gold above which a pattern is the style of the house
 _TIMES_LONGER, _SHORT = 4, 2_000  # limit of a text: times gold's longest text, at least so many characters
 _FEW_WORDS = 20  # the language of a text of fewer words is unknown
+_FEWEST_WORDS = 5  # of a note, where no gold says how short a note may be
 _MARGIN = 0.08  # share of words by which the first language must lead
 # Placeholders. Not "___" and "[**...**]": de-identified gold is full of them.
 _TEMPLATES = (
@@ -88,6 +89,10 @@ class Gates:
             return "too_long"
         if any(pattern.search(text) for pattern in self._leaks for text in texts):
             return "label_leak"
+        if any(name.search(text) for name in self._names for text in texts):
+            return "label_leak"
+        if not self._gold and sum(len(words_of(text)) for text in texts) < _FEWEST_WORDS:
+            return "empty"
         if digest(texts) in self._pool.digests:
             return "duplicate"
         if copy:
@@ -107,6 +112,12 @@ class Gates:
     @cached_property
     def _leaks(self) -> list[BoundedPattern]:
         return [bounded(pattern) for pattern in self._task.leaks]
+
+    @cached_property
+    def _names(self) -> list[re.Pattern[str]]:
+        """Names of labels that no note has by chance, such as grade_2, unless gold has them."""
+        names = [re.compile(rf"(?<!\w){re.escape(x)}(?!\w)", re.IGNORECASE) for x in self._task.labels if "_" in x]
+        return [name for name in names if not any(name.search(text) for text in self._gold)]
 
     @cached_property
     def _index(self) -> Index:

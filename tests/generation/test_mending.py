@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import re
 from collections import Counter
@@ -87,6 +88,22 @@ def test_a_note_of_another_label_is_rejected(tmp_path: Path) -> None:
     with serving(says) as server:
         rows = generate(TASK, no_gold(TASK), make(server, tmp_path), {"yes": 1}, prompt="facts", max_calls=2)
     assert set(rows["reason"][:]) == {"facts_differ"}
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [("grade_0", "label_leak"), ("Grade_0: seen today in clinic, well.", "label_leak"), ("Seen, well.", "empty")],
+)
+def test_a_note_that_says_nothing_states_no_fact(text: str, reason: str, tmp_path: Path) -> None:
+    """A small LLM answered with the name of the label: nothing else was stated, so that every default held."""
+    task = dataclasses.replace(TASK, labels=("grade_0", "grade_1"))
+
+    def says(request: dict[str, Any], number: int) -> Said:
+        return Said(json.dumps({"entries": [{"text": text, "label": "grade_0"}]}))
+
+    with serving(says) as server:
+        rows = generate(task, no_gold(task), make(server, tmp_path), {"grade_0": 1}, prompt="facts", max_calls=1)
+    assert rows["reason"][:] == [reason]
 
 
 def test_gold_is_needed_where_a_prompt_shows_it(tmp_path: Path) -> None:
