@@ -2,17 +2,20 @@
 
 It needs no files: `load_gold(load_task("clinic"))` writes the notes. They describe no real patient. They show that the
 software works; they are no evidence of a clinical benefit.
+
+Configs: `default`; `facts`, the same notes with the facts of `demo/clinic_facts.py`, for a start without gold.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import datasets
 
 from hf_synth.demo.clinic import write_notes
+from hf_synth.demo.clinic_facts import FACTS
 from hf_synth.gold import GoldBuilder, Parts
 from hf_synth.task import Prompt, Task
 
@@ -60,6 +63,12 @@ TASKS = {
         description="Artificial radiation-oncology notes graded 0-3 for esophagitis (CTCAE v5.0); not patients.",
     )
 }
+TASKS["facts"] = replace(
+    TASKS["default"],
+    config="facts",
+    facts=FACTS,
+    description="The same notes, with the facts that decide the grade, which a prompt of facts asks for.",
+)
 
 
 @dataclass

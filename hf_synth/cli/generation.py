@@ -13,7 +13,7 @@ from hf_synth.cli import llms, options
 from hf_synth.cli.checks import check_verb
 from hf_synth.cli.options import Result
 from hf_synth.cli.stopping import keeping_answers
-from hf_synth.errors import LLMError, OutputError
+from hf_synth.errors import ColumnError, LLMError, OutputError, TaskError
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -25,7 +25,11 @@ def add_generate_options(parser: ArgumentParser) -> None:
     """Add the options of `generate`."""
     options.add_task(parser)
     options.add_gold(parser)
+    text = "there is no gold: write from the definitions of the task alone (--prompt facts or attributes)"
+    parser.add_argument("--no-gold", action="store_true", help=text)
     options.add_llm(parser, required=True)
+    text = "with --prompt facts: ask again at most N times for a note that lacks a fact (default: 2)"
+    parser.add_argument("--fact-rounds", type=int, default=2, metavar="N", help=text)
     options.add_out(parser, "folder for the notes; --dry-run and --preview need none", required=False)
     text = "write N notes (default: 5), show them and stop; the same command without --preview goes on from there"
     parser.add_argument("--preview", type=int, nargs="?", const=5, metavar="N", help=text)
@@ -35,7 +39,8 @@ def add_generate_options(parser: ArgumentParser) -> None:
 
 def generate(args: Namespace) -> Result | tuple[Result, int]:
     """Ask the LLM for synthetic notes; with --dry-run estimate what it would take."""
-    from hf_synth.generation.generation import check_some, estimate, generate_with_figures, generation_table
+    from hf_synth.generation.claims import NOTES_CLAIM, facts_line
+    from hf_synth.generation.generation import check_some, estimate, generate_with_figures, generation_table, no_gold
     from hf_synth.generation.likeness import likeness
     from hf_synth.task.columns import USAGE_COLUMNS
     from hf_synth.task.folders import write_stage
@@ -45,8 +50,13 @@ def generate(args: Namespace) -> Result | tuple[Result, int]:
         raise OutputError("name the folder for the notes: --out DIR (or --dry-run for an estimate)")
     task = hf_synth.load_task(args.task)
     check_verb(task, args)
-    gold = options.training_gold(task, args)
-    exemplars, keywords = llms.exemplars_of(task, gold, args), llms.generation_options(gold, args)
+    if args.no_gold:
+        _check_no_gold(task, args)
+        gold = exemplars = no_gold(task)
+    else:
+        gold = options.training_gold(task, args)
+        exemplars = llms.exemplars_of(task, gold, args)
+    keywords = llms.generation_options(gold, args)
     if args.dry_run:
         guess = estimate(task, exemplars, price=llms.price_of(args), **keywords)
         return llms.print_estimate(guess, args)
@@ -54,7 +64,8 @@ def generate(args: Namespace) -> Result | tuple[Result, int]:
         return _preview(args, task, exemplars, keywords)
     beside = options.gold_path(args) or args.out.parent
     with keeping_answers(args, beside), llms.llm_of(args, beside) as llm:
-        rows, run = generate_with_figures(task, exemplars, llm, seed=args.seed, **keywords)
+        how = {"seed": args.seed, "fact_rounds": args.fact_rounds}
+        rows, run = generate_with_figures(task, exemplars, llm, **how, **keywords)
     check_some(rows, run)
     counts = Counter(rows["label_status"])
     rejects = Counter(r for s, r in zip(rows["label_status"], rows["reason"], strict=True) if s == "rejected")
@@ -65,6 +76,7 @@ def generate(args: Namespace) -> Result | tuple[Result, int]:
     facts |= {MARKS: gold_marks(task, exemplars), **figures, **llms.weights_facts(llm)}
     alike = likeness(task, rows, gold, seed=args.seed)
     facts["likeness"] = alike.to_json()
+    facts |= {"no_gold": True} if args.no_gold else {}
     write_stage(task, rows, args.out, stage="generate", report=generation_table(rows, usage), **facts)
     print(f"{counts['kept']:,} notes, {counts['rejected']:,} rejected answers {dict(rejects) or ''} -> {args.out}")
     late, failed = run["failures"].get("timeout", 0), sum(run["failures"].values())
@@ -72,11 +84,40 @@ def generate(args: Namespace) -> Result | tuple[Result, int]:
     if any(lost.values()):
         words = ", ".join(f"{count:,} {word}" for word, count in lost.items() if count)
         print(f"of {run['calls']:,} calls {words}")
+    if checked := run.get("facts_checked"):
+        print(facts_line(checked))
     if alike.figures:
         print(f"likeness to gold (1: like gold; in brackets: halves of gold): {alike}")
     dollars = f", ${usage['cost_usd']:,.2f}" if usage["cost_usd"] else ""
     print(f"{usage['prompt_tokens']:,} tokens read, {usage['completion_tokens']:,} written{dollars}")
+    if args.no_gold:
+        print(f"what may be claimed: {NOTES_CLAIM}")
     return {"out": str(args.out), "rows": counts["kept"], **figures}
+
+
+def _check_no_gold(task: Task, args: Namespace) -> None:
+    """Check that the options of a start without gold agree; the default prompt becomes facts, or attributes.
+
+    Raises:
+        ColumnError: an option needs gold.
+        TaskError: the task has no meanings of its labels, and no facts.
+    """
+    from hf_synth.generation.prompts import prompt_for
+
+    given = {"--gold": args.gold, "--gold-size": args.gold_size, "--ratio": args.ratio, "--choose": args.choose}
+    given["--balance"] = args.balance if args.balance != "equal" else None
+    if needing := [name for name, value in given.items() if value is not None]:
+        raise ColumnError(f"{needing[0]} needs gold, and --no-gold says that there is none: leave one of them out")
+    if args.prompt == "examples":
+        args.prompt = "attributes" if task.facts is None else "facts"
+        options.progress_of(args)(f"prompt: {args.prompt}")
+    if prompt_for(task, args.prompt).exemplars != "none":
+        raise ColumnError(f"--prompt {args.prompt} shows gold: with --no-gold take facts or attributes")
+    if task.facts is None and not any(task.label_meanings) and task.labels:
+        raise TaskError(
+            f"task {task.full_name!r} says nothing of what its labels mean, and there is no gold to show: define "
+            "label_meanings, or facts (docs/zero_gold.md)"
+        )
 
 
 def _preview(args: Namespace, task: Task, exemplars: Dataset, keywords: Result) -> tuple[Result, int]:

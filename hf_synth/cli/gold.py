@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from hf_synth.task.task import Task
 
 _TABLES = (".csv", ".tsv", ".jsonl", ".parquet", ".xlsx")
+_FEW_WRONG = 0.05  # share of wrong labels up to which correction is advised against
 KINDS = ("single_label", "multi_label", "text2text")
 
 
@@ -95,6 +96,11 @@ def add_gold_options(parser: ArgumentParser) -> None:
     add("--mask-leaks", action="store_true", help=text)
     text = "an option of the task, e.g. n_train=100; may be repeated"
     add("--option", action="append", default=[], metavar="NAME=VALUE", help=text)
+    text = (
+        "TASK (or PATH) is a folder of `generate` that was reviewed: notes that people labelled become gold, though "
+        "not of real notes; notes that nobody looked at go to OUT_rest"
+    )
+    add("--from-review", action="store_true", help=text)
     options.add_seed(parser)
     add = parser.add_argument_group("your own table: TASK is its path, or a name").add_argument
     add("--text-column", action="append", metavar="NAME", help="column of the text; give it twice for a pair of texts")
@@ -119,6 +125,8 @@ def gold(args: Namespace) -> Result | tuple[Result, int]:
     from hf_synth.task.columns import access_of, strictest
     from hf_synth.task.folders import check_output, write_stage
 
+    if args.from_review:
+        return _from_review(args)
     table = args.path or Path(args.task)
     named = args.text_column or args.label_column
     if (
@@ -148,6 +156,60 @@ def gold(args: Namespace) -> Result | tuple[Result, int]:
     _print_labels(task, counts, list(rows))
     print(f"{task.full_name}: {count_text(rows)} -> {args.out} (access: {task.access})")
     return {"task": task.full_name, "rows": rows, "labels": counts, "out": str(args.out), "access": task.access}
+
+
+def _from_review(args: Namespace) -> Result:
+    """Write the notes that people labelled as gold, and the others beside them."""
+    from hf_synth.generation.claims import REVIEWED_CLAIM
+    from hf_synth.gold.adoption import read_dataset
+    from hf_synth.gold.gold import label_counts
+    from hf_synth.review.reviewed import reviewed_gold
+    from hf_synth.task.folders import check_output, read_manifest, write_stage
+
+    folder = args.path or Path(args.task)
+    if not folder.is_dir() or read_manifest(folder) is None:
+        raise MissingGoldError(f"{folder} is no folder that `generate` wrote: name the one that was reviewed")
+    if others := [name for name in ("label_column", "text_column", "validation") if getattr(args, name)]:
+        raise ColumnError(f"--from-review reads a folder of `generate`: leave out {others[0].replace('_', '-')}")
+    if args.out is None:
+        raise OutputError("name the folder to write: --out DIR")
+    rest = args.out.with_name(f"{args.out.name}_rest")
+    for out in (args.out, rest):
+        check_output(out)
+        if folder.resolve() in (out.resolve(), *out.resolve().parents) or out.resolve() in folder.resolve().parents:
+            raise OutputError(f"--out {args.out} would replace {folder}, which is read here: name another one")
+    task, facts = hf_synth.load_task(args.task), read_manifest(folder) or {}
+    if facts.get("task") != task.full_name:
+        raise TaskError(f"{folder} is of task {facts.get('task')!r}, not {task.full_name!r}: name that task")
+    found = reviewed_gold(task, folder, read_dataset(folder), seed=args.seed)
+    check_access(args.access, found.gold["train"], folder)
+    kept = {name: facts[name] for name in ("generator", "prompt", "no_gold", "seed") if name in facts}
+    write_stage(task, found.rest, rest, stage="generate", without_reviewed=True, **kept)
+    figures = {"wrong": found.wrong, "rejected": found.rejected, "open": found.open}
+    write_stage(task, found.gold, args.out, stage="gold", seed=args.seed, from_review={**figures, **kept})
+    rows = {split: len(part) for split, part in found.gold.items()}
+    counts = label_counts(task, found.gold)
+    _print_labels(task, counts, list(rows))
+    outside = {"rejected": found.rejected, "without an agreed label": found.open, "not in the folder": found.unknown}
+    left = ", ".join(f"{n:,} {words}" for words, n in outside.items() if n)
+    print(
+        f"{task.full_name}: {count_text(rows)} of notes that people labelled -> {args.out}; {found.wrong:,} of "
+        f"{sum(rows.values()):,} labels were not those that the LLM was asked for{left and '; left out: ' + left}"
+    )
+    print(f"{len(found.rest):,} rows that nobody looked at -> {rest}")
+    few = found.wrong <= _FEW_WRONG * sum(rows.values())
+    if few:
+        print("few labels are wrong: a corrector trained on so few notes can do more harm than good (--method none)")
+    print(f"what may be claimed: {REVIEWED_CLAIM}")
+    return {
+        "task": task.full_name,
+        "rows": rows,
+        "labels": counts,
+        "out": str(args.out),
+        "rest": str(rest),
+        "few_wrong": few,
+        **figures,
+    }
 
 
 def _is_task(name: str) -> bool:

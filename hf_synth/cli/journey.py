@@ -32,6 +32,7 @@ PLACES = {
     "evaluate": "scores.json",
 }  # fmt: skip
 _CARRIED = ("set", "base_access", "base_revision")  # options of `correct` that `train` takes as well
+REVIEWED = 50  # notes for a person to look at, where there is no gold
 STAND_IN = "it only stands in for an LLM: name yours with --llm MODEL --base-url URL"
 
 
@@ -269,6 +270,13 @@ def _after_verb(args: Namespace, result: Result) -> list[str] | None:
     stage = stage_at(out)
     if stage is None:
         return None
+    if stage.facts.get("no_gold") is True and not stage.facts.get("without_reviewed"):  # a person looks at it first
+        return ["hf-synth", "review", _word(out), "--n", str(min(REVIEWED, max(1, result.get("rows") or REVIEWED)))]
+    if verb == "gold" and result.get("rest"):
+        known = known_after(args, stage)
+        rest = {**known.stages, "generate": Path(str(result["rest"]))}
+        words = command_of("correct", replace(known, stages=rest))
+        return _following([*words, "--method", "none"] if result.get("few_wrong") else words, known, args)
     return _following(next_command(verb, known := known_after(args, stage)), known, args)
 
 

@@ -194,8 +194,10 @@ def evaluate(args: Namespace) -> Result:
     """Score a model on gold."""
     from hf_synth.evaluation.baselines import frequency_baseline
     from hf_synth.evaluation.evaluation import predict
+    from hf_synth.generation.claims import SCORES_CLAIM, is_synthetic_gold
     from hf_synth.models.base_models import TOY_NOTE
     from hf_synth.task.folders import clear_disk_errors
+    from hf_synth.task.labels import column_of
     from hf_synth.task.scripts import is_artificial
 
     task = hf_synth.load_task(args.task)
@@ -214,9 +216,13 @@ def evaluate(args: Namespace) -> Result:
     if gold is not None and len(gold):
         lines["most frequent in train"] = frequency_baseline(task, gold, rows, seed=args.seed)
     _print_scores(task, scores, lines)
+    if is_synthetic_gold(column_of(rows, "source", "gold")):
+        print(f"\nwhat may be claimed: {SCORES_CLAIM}")
     if scores.model.get("toy") and not is_artificial(task):
         print(f"\n{TOY_NOTE}")
     facts: Result = json.loads(json.dumps(scores.to_json()))
+    if is_synthetic_gold(column_of(rows, "source", "gold")):
+        facts["synthetic_gold"] = SCORES_CLAIM
     if args.subgroups:
         facts["subgroups"] = _subgroups(task, args, rows, predicted, scores.values)
     if args.out:

@@ -24,13 +24,16 @@ from typing import TYPE_CHECKING, Any
 
 from hf_synth.demo import simulator_language as say
 from hf_synth.demo.clinic import Facts, grade_of
+from hf_synth.demo.clinic_facts import SWALLOWING
 from hf_synth.demo.rewording import reword, sentences_of, with_fillers
+from hf_synth.generation.prompts import STATES
 
 if TYPE_CHECKING:
     from starlette.applications import Starlette
 
 MODEL = "simulator"
 _WRONG = 0.2  # share of wrong labels of a task without grades
+_LEFT_OUT = 0.2  # share of the facts asked for that a note does not state
 _CHANGED = 0.2  # share of words that another wording must replace
 _STATED = {"admitted": say.ADMITTED, "tube": say.TUBE, "fluids": say.FLUIDS, "changed": say.SOFT,
            "supplements": say.SUPPLEMENT, "felt": say.MILD, "finding": say.FINDING}  # fmt: skip
@@ -74,6 +77,8 @@ class _Question:
     rows: int  # entries for each of them
     exemplars: list[dict[str, Any]]
     sets: bool = False  # whether the label is a list of labels
+    facts: tuple[tuple[str, str], ...] = ()  # (name, wording) of the facts that an entry must state
+    again: bool = False  # whether an entry is asked for again
 
 
 def answer(messages: Sequence[Mapping[str, str]], *, seed: int = 0, faults: Faults | None = None) -> str:
@@ -118,11 +123,15 @@ def _parse(prompt: str) -> _Question:
     ask = re.search(r"(?m)^Write (\d+) new entr(?:y|ies)(?: for (?:this label|each of these labels): (.+))?\.$", prompt)
     wanted = tuple(ask[2].split(", ")) if ask and ask[2] else ()
     sets = isinstance(list(shape.values())[-1], list)
-    return _Question(tuple(shape), labels, wanted, int(ask[1]) if ask else 1, exemplars, sets)
+    facts = tuple(re.findall(rf"(?m)^- {re.escape(STATES)} ([^:\n]+): (.+)$", prompt))
+    again = "\nWrite it again. " in prompt
+    return _Question(tuple(shape), labels, wanted, int(ask[1]) if ask else 1, exemplars, sets, facts, again)
 
 
 def _entry(rng: random.Random, question: _Question, label: str, faults: Faults) -> dict[str, Any]:
     grades = _grades(question.labels, label)
+    if grades and len(question.columns) == 2 and dict(question.facts).get("swallowing") in SWALLOWING:
+        return {question.columns[0]: write_facts(rng, question, faults.slips), question.columns[1]: label}
     if grades and len(question.columns) == 2:
         text, _ = write(rng, rng.choice(grades), slips=faults.slips)
         if faults.copying:  # without it no number is drawn, so that the answers stay the same
@@ -161,6 +170,31 @@ def write(rng: random.Random, grade: int, *, slips: float = 1.0) -> tuple[str, i
     parts = [opening, " ".join(story), " ".join(rest)]
     text = rng.choice((" ", "\n", "\n\n")).join(p for p in parts if p)
     return text, grade_of(stated)
+
+
+def write_facts(rng: random.Random, question: _Question, slips: float = 1.0) -> str:
+    """Write a note that states the facts of `clinic:facts`; some are left out, or only considered, by error.
+
+    Of a note that is asked for again half as many are.
+    """
+    asked = dict(question.facts)
+    key = SWALLOWING[asked["swallowing"]]
+    odds = _LEFT_OUT * slips * (0.5 if question.again else 1.0)
+    story = []
+    if rng.random() >= odds:
+        story.append(_pick(rng, _STATED.get(key, say.REGULAR)))
+    elif key in say.CONSIDERED:
+        story.append(_pick(rng, say.CONSIDERED[key]))
+    for name in ("weight", "temperature"):
+        if (ways := say.MEASURED.get(asked.get(name, ""))) and rng.random() >= odds:
+            story.append(_pick(rng, ways))
+    aside = [s for s in (*say.SIDE, *say.EXAM, *say.PLAN) if not re.search(r"(?i)fever|weigh|kg", s)]
+    story += rng.sample(aside, rng.randint(2, 6))
+    rng.shuffle(story)
+    opening = rng.choice(say.OPENING).format(
+        week=rng.randint(1, 7), after=rng.randint(1, 9), fraction=rng.randint(5, 33)
+    )
+    return " ".join([opening, *story])
 
 
 def _plan(rng: random.Random, grade: int) -> Facts:

@@ -220,3 +220,21 @@ PLAN = (
     "Return precautions were given.",
     "Steroids will be tapered.",
 )
+# By the wording of a value of `clinic:facts`.
+MEASURED = {
+    "lost 3 kg since the visit before": (
+        "Weight has fallen by 3 kg since the last visit.",
+        "The patient has lost 3 kg since the last visit.",
+        "The scales show a loss of 3 kg.",
+    ),
+    "lost 6 kg since the visit before": (
+        "Weight has fallen by 6 kg since the last visit.",
+        "The patient has lost 6 kg since the last visit.",
+        "The scales show a loss of 6 kg.",
+    ),
+    "fever of 38.4 °C": (
+        "The temperature is 38.4 °C today.",
+        "A fever of 38.4 °C was measured.",
+        "The patient is febrile at 38.4 °C.",
+    ),
+}

@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from functools import cached_property
 from typing import Any
 
+from hf_synth.generation.fact_check import lacking
 from hf_synth.generation.plan import Call, Pool
 from hf_synth.privacy.folding import digest, words_of
 from hf_synth.privacy.overlap import Index
@@ -22,6 +23,7 @@ _SAMPLE = 500  # gold rows on which a gate is calibrated
 _OWN_STYLE = 0.01  # share of gold above which a pattern is the style of the house
 _TIMES_LONGER, _SHORT = 4, 2_000  # limit of a text: times gold's longest text, at least so many characters
 _FEW_WORDS = 20  # the language of a text of fewer words is unknown
+_FEWEST_WORDS = 5  # of a note, where no gold says how short a note may be
 _MARGIN = 0.08  # share of words by which the first language must lead
 # Placeholders. Not "___" and "[**...**]": de-identified gold is full of them.
 _TEMPLATES = (
@@ -42,6 +44,10 @@ _FUNCTION_WORDS = {
     "italian": "il gli di che non è una con per del della nel sono paziente si alla dei senza dopo ha",
     "dutch": "het een van met niet voor zijn op aan bij werd naar geen wordt ook deze heeft patiënt zonder dat",
 }
+_LANGUAGE_CODES = {
+    "en": "english", "es": "spanish", "fr": "french", "de": "german", "pt": "portuguese", "it": "italian",
+    "nl": "dutch",
+}  # fmt: skip
 _LANGUAGES_OF: dict[str, list[str]] = {}
 for _name, _words in _FUNCTION_WORDS.items():
     for _word in _words.split():
@@ -83,6 +89,10 @@ class Gates:
             return "too_long"
         if any(pattern.search(text) for pattern in self._leaks for text in texts):
             return "label_leak"
+        if any(name.search(text) for name in self._names for text in texts):
+            return "label_leak"
+        if not self._gold and sum(len(words_of(text)) for text in texts) < _FEWEST_WORDS:
+            return "empty"
         if digest(texts) in self._pool.digests:
             return "duplicate"
         if copy:
@@ -92,8 +102,9 @@ class Gates:
         if self._language and (language := language_of(" ".join(texts))) and language != self._language:
             return "language"
         if call.facts and self._task.facts is not None:
-            label = self._task.labels[self._task.facts.found_in(" ".join(texts))]
-            return "facts_differ" if label != row[self._task.label_column] else None
+            if lacks := lacking(self._task.facts, call.facts, "\n".join(texts)):
+                return lacks[0].reason
+            return "facts_differ" if row[self._task.label_column] not in call.labels else None
         return None
 
     # --- calibrated on the gold ---------------------------------------------------------------------------------
@@ -101,6 +112,12 @@ class Gates:
     @cached_property
     def _leaks(self) -> list[BoundedPattern]:
         return [bounded(pattern) for pattern in self._task.leaks]
+
+    @cached_property
+    def _names(self) -> list[re.Pattern[str]]:
+        """Names of labels that no note has by chance, such as grade_2, unless gold has them."""
+        names = [re.compile(rf"(?<!\w){re.escape(x)}(?!\w)", re.IGNORECASE) for x in self._task.labels if "_" in x]
+        return [name for name in names if not any(name.search(text) for text in self._gold)]
 
     @cached_property
     def _index(self) -> Index:
@@ -123,7 +140,9 @@ class Gates:
 
     @cached_property
     def _language(self) -> str | None:
-        """The language of the gold; None where it is unknown."""
+        """The language of the gold, or that of the task where there is no gold; None where it is unknown."""
+        if not self._gold:
+            return _LANGUAGE_CODES.get(self._task.language)
         return language_of(" ".join(text[:2_000] for text in self._gold[:100]))
 
 

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 from hf_synth.errors import ColumnError, LLMError
 from hf_synth.generation.gates import Gates
+from hf_synth.generation.mending import FACT_ROUNDS, Mending
 from hf_synth.generation.plan import Balance, Call, Plan, Pool, Schedule, check_balance, share_rows
 from hf_synth.generation.prompts import Row, answer_schema, prompt_for
 from hf_synth.generation.rows import rows_from_answers, usage_of
@@ -52,6 +53,7 @@ _ADVICE = {  # what to do where all rows were rejected for a reason
     "budget": "not one call fits into the budget: raise it",
 }
 _GROUP = 1_000  # rows converted to Arrow at once
+_LENGTH = 800  # characters of a note where there is no gold
 _CHARACTERS = 4  # characters of a token in English, roughly
 
 
@@ -66,6 +68,7 @@ def generate(
     balance: Balance = "equal",
     max_calls: int | None = None,
     seed: int = 0,
+    fact_rounds: int = FACT_ROUNDS,
     progress: bool = False,
 ) -> Dataset:
     """Generate synthetic rows from gold exemplars.
@@ -77,13 +80,15 @@ def generate(
     its rows records: a fold of gold can be held out later with all rows that were written from it.
 
     Args:
-        exemplars: gold rows that prompts may show (see `exemplars.choose_exemplars`).
+        exemplars: gold rows that prompts may show (see `exemplars.choose_exemplars`); no row (`no_gold`) for a prompt
+            that shows none, such as "facts" and "attributes".
         llm: an `LLM`, a `LocalLLM` or a `BatchLLM`.
         n: number of good rows, in all or by label.
         prompt: a prompt, or the name of a shape (see `prompts.prompt_for`); the task's default when None.
         balance: how n rows are shared among the labels (see `label_plan`).
         max_calls: the most calls; three times the number needed if every answer were good when None.
         seed: of the plan; the same seed asks the same questions.
+        fact_rounds: how often a note that does not state the facts it was asked for is asked for again, at most.
         progress: show the progress: notes, rejected answers, failures, dollars and the time that is left.
 
     Returns:
@@ -101,8 +106,22 @@ def generate(
         20
     """
     return generate_with_figures(
-        task, exemplars, llm, n, prompt=prompt, balance=balance, max_calls=max_calls, seed=seed, progress=progress
-    )[0]
+        task, exemplars, llm, n, prompt=prompt, balance=balance, max_calls=max_calls, seed=seed,
+        fact_rounds=fact_rounds, progress=progress,
+    )[0]  # fmt: skip
+
+
+def no_gold(task: Task) -> Dataset:
+    """Return gold rows of a task that are none, for prompts that show no gold.
+
+    Example:
+        >>> no_gold(task).num_rows
+        0
+    """
+    from datasets import Dataset
+
+    features = task.gold_features()
+    return Dataset.from_dict({name: [] for name in features}, features=features)
 
 
 def generate_with_figures(
@@ -115,6 +134,7 @@ def generate_with_figures(
     balance: Balance = "equal",
     max_calls: int | None = None,
     seed: int = 0,
+    fact_rounds: int = FACT_ROUNDS,
     progress: bool = False,
 ) -> tuple[Dataset, dict[str, Any]]:
     """Generate as `generate` does, and return the rows with the figures of the run.
@@ -122,13 +142,15 @@ def generate_with_figures(
     Returns:
         The rows, and the numbers of `calls`, of answers `from_journal`, of `failures` by code, of answers that were
         none (`no_answer`), and of `refused` calls, also by the labels that they asked for; tokens and dollars of all
-        answers, those among them of which no row was kept.
+        answers, those among them of which no row was kept. With a prompt of facts `facts_checked`: notes that were
+        `checked`, those that stated every fact `at_first` and `in_the_end`, and how many were `asked_again`.
     """
     prompt = prompt_for(task, prompt) if isinstance(prompt, str) else prompt or task.prompt
     pool, quotas, schedule = prepare(task, exemplars, n, prompt, balance, max_calls, seed, llm.ahead)
     llm, settings = settings_of(task, exemplars, llm, prompt, pool, schedule)
     access = strictest(pool.access, access_of_llm(llm))
-    making = _Making(task, access, quotas, schedule, asked_of(llm, dict(prompt.sampling)), Gates(task, pool))
+    mending = Mending(task, llm, settings, fact_rounds) if prompt.facts else None
+    making = _Making(task, access, quotas, schedule, asked_of(llm, dict(prompt.sampling)), Gates(task, pool), mending)
     with shown(progress), stage(total=sum(quotas.values()), unit="notes") as bar:
         for answer in llm.stream(schedule.questions(), **settings):
             making.take(answer)
@@ -154,9 +176,10 @@ class _Making:
         schedule: Schedule,
         sampling: Mapping[str, Any],
         gates: Gates,
+        mending: Mending | None = None,
     ) -> None:
         self._task, self._quotas, self._schedule, self._access = task, quotas, schedule, access
-        self._gates, self._seen, self.table = gates, Seen(), _Table(task)
+        self._gates, self._seen, self.table, self._mending = gates, Seen(), _Table(task), mending
         self._sampling = json.dumps(sampling, sort_keys=True)
         self._left, self._reasons = Counter(quotas), Counter[str]()
         self.cut: list[str] = []  # keys of answers that the server cut, and of which rows came
@@ -186,6 +209,12 @@ class _Making:
     def check(self) -> bool:
         """Check the answers that wait for it; return False where there are none."""
         group, self._unchecked = self._unchecked, []
+        if self._mending is not None and group and any(self._left.values()):
+            first = group
+            group = self._mending.mend(first)
+            for (_, before), (_, after) in zip(first, group, strict=True):
+                for name in USAGE_COLUMNS:
+                    self._usage[name] += (usage_of(after).get(name) or 0) - (usage_of(before).get(name) or 0)
         made = rows_from_answers(self._task, group, self._access, self._gates, self._seen, self._sampling)
         for call, answer in group:
             kept = Counter[str]()
@@ -236,6 +265,7 @@ class _Making:
             _LOG.warning("%d calls were refused, by label: %s", self._refused, by_label)
         counts: dict[str, Any] = {"failures": dict(self._failures), "no_answer": self._none}
         counts |= {"refused": self._refused, "refused_by_label": dict(self._refusals)}
+        counts |= {"facts_checked": self._mending.counts} if self._mending is not None else {}
         whole = {name: total if name == "cost_usd" else int(total) for name, total in self._usage.items()}
         return {"calls": calls, "from_journal": self._cached, **counts, **whole}
 
@@ -251,7 +281,7 @@ def prepare(
     ahead: int = 1,
 ) -> tuple[Pool, dict[str, int], Schedule]:
     """Make the pool of exemplars, the quotas of rows by label, and the schedule of calls."""
-    pool = Pool(task, exemplars, seed=seed)
+    pool = Pool(task, exemplars, seed=seed, needed=prompt.exemplars != "none")
     check_balance(balance)
     if isinstance(n, int):
         quotas = share_rows(task, pool, n, balance) if task.kind == "single_label" else {"": n}
@@ -396,7 +426,7 @@ def estimate(
     prompt = prompt_for(task, prompt) if isinstance(prompt, str) else prompt or task.prompt
     pool, quotas, schedule = prepare(task, exemplars, n, prompt, balance, max_calls, seed)
     lengths = [sum(map(len, row)) for _, row in pool.texts()]
-    row_length = sum(lengths) / len(lengths) + 40  # with its label and the JSON around it
+    row_length = (sum(lengths) / len(lengths) if lengths else _LENGTH) + 40  # with its label and the JSON around it
     read = written = 0.0
     for question in schedule.questions():
         if question is None:  # as if every answer were good

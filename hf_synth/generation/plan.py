@@ -22,7 +22,8 @@ from math import prod
 from typing import TYPE_CHECKING, Any, Literal
 
 from hf_synth.errors import ColumnError, TaskError
-from hf_synth.generation.prompts import Messages, Row, render
+from hf_synth.generation.fact_check import Asked
+from hf_synth.generation.prompts import STATES, Messages, Row, render
 from hf_synth.llm.questions import Question
 from hf_synth.privacy.folding import digest
 from hf_synth.task.columns import access_of, strictest
@@ -50,7 +51,7 @@ class Call:
         labels: the labels that it asks for; none for text2text.
         rows: how many rows of each label.
         seed_ids: ids of the exemplars in the prompt.
-        facts: whether the answer is checked by the task's facts.
+        facts: the facts that the answer must state, as (name, wording).
         fold: the fold of gold that all exemplars are of; None without exemplars.
     """
 
@@ -59,7 +60,7 @@ class Call:
     labels: tuple[str, ...]
     rows: int
     seed_ids: tuple[str, ...]
-    facts: bool = False
+    facts: Asked = ()
     fold: int | None = None
 
     @property
@@ -75,12 +76,13 @@ class Pool:
 
     Args:
         seed: of that order.
+        needed: whether prompts show gold; without it there may be no row at all.
 
     Raises:
-        ColumnError: there is no usable row, or a column is missing.
+        ColumnError: there is no usable row where one is needed, or a column is missing.
     """
 
-    def __init__(self, task: Task, exemplars: Dataset, *, seed: int = 0) -> None:
+    def __init__(self, task: Task, exemplars: Dataset, *, seed: int = 0, needed: bool = True) -> None:
         check_columns(task, exemplars, what="the exemplars")
         self.task, self.access = task, strictest(task.access, access_of(exemplars))
         self._seed = f"{task.fingerprint()}:{seed}"
@@ -102,10 +104,10 @@ class Pool:
             labels_of[i], units[i] = names, _unit(task, row)
             for name in ("", *names):
                 self.by_label.setdefault(name, []).append(i)
-        if not self.by_label:
+        if not self.by_label and needed:
             raise ColumnError(f"there is no gold row with text and label to show for task {task.full_name!r}")
         self._fold_of = deal((units[i], names) for i, names in labels_of.items())
-        self.n_folds = 1 + max(self._fold_of.values())
+        self.n_folds = 1 + max(self._fold_of.values(), default=0)
         self._by_fold: dict[tuple[str, int], list[int]] = {}
         self._turns: dict[str, list[int]] = {}
         for i, names in labels_of.items():
@@ -192,27 +194,29 @@ class Plan:
 
     def __init__(self, task: Task, prompt: Prompt, pool: Pool, rows: int, *, seed: int = 0) -> None:
         self._task, self._prompt, self._pool, self.rows, self._seed = task, prompt, pool, rows, seed
-        self._fact_sets: dict[str, list[tuple[str, ...]]] = {}
+        self._fact_sets: dict[str, list[Asked]] = {}
 
     def call(self, labels: Sequence[str], j: int) -> Call:
         """Return call j for some labels (none for a text2text task)."""
         task, prompt = self._task, self._prompt
         fold, turn = self._fold(labels, j)
         exemplars = [self._pool.row(p) for p in dict.fromkeys(self._positions(labels, fold, turn))]
-        messages = render(task, prompt, exemplars, labels, self.rows, self.draw(labels, f"{','.join(labels)}:{j}"))
+        conditions, facts = self.draw(labels, f"{','.join(labels)}:{j}")
+        messages = render(task, prompt, exemplars, labels, self.rows, conditions)
         shown = tuple(row["id"] for row in exemplars)
-        return Call(j, messages, tuple(labels), self.rows, shown, prompt.facts, fold if shown else None)
+        return Call(j, messages, tuple(labels), self.rows, shown, facts, fold if shown else None)
 
-    def draw(self, labels: Sequence[str], place: str) -> list[str]:
-        """Draw attributes and facts for a place in the plan, as the conditions of a call."""
+    def draw(self, labels: Sequence[str], place: str) -> tuple[list[str], Asked]:
+        """Draw attributes and facts for a place in the plan; return the conditions of its call, and the facts alone."""
         rng = random.Random(f"{self._task.fingerprint()}:{self._seed}:{place}")
         conditions = [f"{name}: {rng.choice(values)}" for name, values in self._prompt.attributes]
+        facts: Asked = ()
         if self._prompt.facts:
             label = labels[0]
             if label not in self._fact_sets:
                 self._fact_sets[label] = _fact_sets(self._task, label)
-            conditions += rng.choice(self._fact_sets[label])
-        return conditions
+            facts = rng.choice(self._fact_sets[label])
+        return conditions + [f"{STATES} {name}: {wording}" for name, wording in facts], facts
 
     def _fold(self, labels: Sequence[str], j: int) -> tuple[int, int]:
         """Return the fold of call j, and how many earlier calls for these labels took it.
@@ -220,7 +224,7 @@ class Plan:
         Calls for one label take the folds that have an exemplar of it, all other calls every fold.
         """
         of_one = len(labels) == 1 and self._prompt.exemplars != "mixed"
-        folds = (self._pool.folds(labels[0]) if of_one else []) or self._pool.folds("")
+        folds = (self._pool.folds(labels[0]) if of_one else []) or self._pool.folds("") or [0]
         return folds[j % len(folds)], j // len(folds)
 
     def _positions(self, labels: Sequence[str], fold: int, turn: int) -> list[int]:
@@ -271,10 +275,10 @@ def plan_for_row(
         rows = [own, *others(label, count - 1)]
     else:
         rows = [own, *others("", count - 1)]
-    conditions = Plan(task, prompt, pool, n, seed=seed).draw(labels, own["id"])
+    conditions, facts = Plan(task, prompt, pool, n, seed=seed).draw(labels, own["id"])
     messages = render(task, prompt, rows, labels, n, conditions)
     shown = tuple(r["id"] for r in rows)
-    return Call(start, messages, labels, n, shown, prompt.facts, fold if shown else None)
+    return Call(start, messages, labels, n, shown, facts, fold if shown else None)
 
 
 def _unit(task: Task, row: Mapping[str, Any]) -> str:
@@ -284,8 +288,8 @@ def _unit(task: Task, row: Mapping[str, Any]) -> str:
     return f"row {text_id(task, row) if row.get('id') is None else row['id']}"
 
 
-def _fact_sets(task: Task, label: str) -> list[tuple[str, ...]]:
-    """List all combinations of facts that lead to a label, as statements."""
+def _fact_sets(task: Task, label: str) -> list[Asked]:
+    """List all combinations of facts that lead to a label, as (name, wording)."""
     facts = task.facts or Facts((), "sum", ())
     if prod(len(item.values) for item in facts.items) > _MOST_COMBINATIONS:
         raise TaskError(
@@ -293,10 +297,7 @@ def _fact_sets(task: Task, label: str) -> list[tuple[str, ...]]:
         )
     index = task.labels.index(label)
     statements = [
-        tuple(
-            f"it states, in its own words: {item.name}: {wording}"
-            for item, (wording, *_) in zip(facts.items, values, strict=True)
-        )
+        tuple((item.name, wording) for item, (wording, *_) in zip(facts.items, values, strict=True))
         for values in product(*(item.values for item in facts.items))
         if facts.label([worth for _, worth, _ in values]) == index
     ]

@@ -36,6 +36,7 @@ from hf_synth.task.task import Prompt, Task
 Messages = list[dict[str, str]]
 Row = dict[str, Any]
 
+STATES = "it states, in its own words:"  # begins the condition of a fact
 _LONGEST_TEXT = 8_000  # characters of one text, for endpoints that support a schema
 _BREAKS = {"\u2028": "\\u2028", "\u2029": "\\u2029", "\x85": "\\u0085"}  # line breaks that JSON does not escape
 # Attributes of notes for any task; a task's own prompt named "attributes" is better.

@@ -16,6 +16,7 @@ from .columns import access_of as access_of
 from .columns import strictest as strictest
 from .facts import Fact as Fact
 from .facts import Facts as Facts
+from .facts import quantity as quantity
 from .labels import check_columns as check_columns
 from .labels import label_names as label_names
 from .labels import row_digests as row_digests

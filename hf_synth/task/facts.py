@@ -73,3 +73,39 @@ def _is_stated(pattern: str, text: str) -> bool:
         and not _NEGATED_AFTER.match(text[match.end() : match.end() + 60])
         for match in re.finditer(pattern, text, re.IGNORECASE)
     )
+
+
+_UNITS = {
+    "kg": r"(?:kgs?|kilos?|kilograms?)",
+    "°C": r"(?:°\s*C?|degrees?(?: C(?:elsius)?)?|C)",
+    "mg": r"(?:mg|milligrams?)",
+    "ml": r"(?:ml|millilit(?:er|re)s?)",
+    "l": r"(?:l|lit(?:er|re)s?)",
+    "cm": r"(?:cm|centimet(?:er|re)s?)",
+    "mm": r"(?:mm|millimet(?:er|re)s?)",
+    "%": r"(?:%|percent|per cent)",
+    "mmHg": r"mm\s?Hg",
+    "": "",
+}
+_NUMBERS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve")
+
+
+def quantity(number: float, unit: str = "") -> str:
+    """Return a pattern of a number with its unit, for `Fact.values`: 3 kg, 3.0 kilos, three kilograms.
+
+    Args:
+        number: 0 or more; no other number matches, so that 3 is not found in 13, 3.5 or 0.3.
+        unit: kg, °C, mg, ml, l, cm, mm, %, mmHg, or "" for none. Any other unit matches as it is written.
+
+    Example:
+        >>> weight = Fact("weight", (("unchanged", 0, ""), ("lost 3 kg", 1, quantity(3, "kg"))))
+        >>> facts = Facts((weight,), "max", (1,))
+        >>> facts.found_in("Lost three kilos."), facts.found_in("Lost 13 kg.")
+        (1, 0)
+    """
+    whole, _, part = f"{number:.6f}".rstrip("0").rstrip(".").partition(".")
+    digits = rf"{whole}[.,]{part}0*" if part else rf"{whole}(?:[.,]0+)?"
+    word = rf"|{_NUMBERS[int(whole)]}" if not part and int(whole) < len(_NUMBERS) else ""
+    written = _UNITS.get(unit, re.escape(unit))
+    end = rf"[\s-]*{written}(?!\w)" if written else ""
+    return rf"(?<![\w.,])(?:{digits}(?!\d|[.,]\d){word}){end}"

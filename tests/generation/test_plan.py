@@ -242,7 +242,7 @@ def test_every_shape_has_its_form() -> None:
         assert len(call.seed_ids) == shown == said.count('{"text": "') - 0 - ('{"entries": [{"text"' in said) * 1
         assert ("Every entry fulfils this:" in said) is (shape in ("attributes", "facts"))
         assert ("it states, in its own words: support:" in said) is (shape == "facts")
-        assert call.facts is (shape == "facts")
+        assert bool(call.facts) is (shape == "facts")
     with pytest.raises(TaskError, match="no facts"):
         prompt_for(CLINIC, "facts")
     with pytest.raises(TaskError, match="no prompt 'poem'; there are examples, attributes, facts, rewrite"):
@@ -315,7 +315,7 @@ def test_facts_are_checked_in_the_answer(tmp_path: Path) -> None:
 
     def says(request: dict[str, Any], number: int) -> Said:
         label = re.findall(r"labels: (.*)\.\n", content(request))[0]
-        found = f"{words(request['seed'])} {'pain' if label == 'yes' or request['seed'] % 2 else 'well'} today"
+        found = f"{words(request['seed'])}. {'pain' if label == 'yes' or request['seed'] % 2 else 'well'} today"
         return Said(json.dumps({"entries": [{"text": found, "label": label}]}))
 
     with serving(says) as server:
