@@ -11,7 +11,6 @@ from typing import Any
 
 import pytest
 
-from hf_synth.cli import init as verb
 from hf_synth.cli import main
 from hf_synth.gold.first_look import first_look
 from hf_synth.gold.overview import guess_columns, overview
