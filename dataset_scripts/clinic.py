@@ -14,8 +14,7 @@ from typing import Any
 
 import datasets
 
-from hf_synth.demo.clinic import write_notes
-from hf_synth.demo.clinic_facts import FACTS
+from hf_synth.demo.clinic import FACTS, write_notes
 from hf_synth.gold import GoldBuilder, Parts
 from hf_synth.task import Prompt, Task
 

@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from hf_synth.demo import clinic_language as say
+from hf_synth.demo.clinic_facts import FACTS as FACTS
 
 
 @dataclass(frozen=True)
