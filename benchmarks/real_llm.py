@@ -147,7 +147,7 @@ def write_rows(out: Path) -> None:
     with (out / "rows.csv").open("w", newline="") as file:
         table = csv.writer(file)
         table.writerow(["task", "generator", "pool", "label", "status", "reason", "sha256"])
-        for folder in sorted(out.glob("*/*/pools/*")):
+        for folder in sorted(out.glob("*/*/synthetic/*")):
             rows = read_dataset(folder)
             for row in rows:
                 text = json.dumps([row.get(c) for c in ("text", "premise", "hypothesis")]).encode()
