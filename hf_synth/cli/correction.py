@@ -81,7 +81,7 @@ def correct(args: Namespace) -> Result:
     from hf_synth.correction.correction import correct_with_policy
     from hf_synth.correction.description import describe
     from hf_synth.correction.promise import check_goal
-    from hf_synth.generation.claims import CORRECTED_CLAIM, is_synthetic_gold
+    from hf_synth.generation.claims import CORRECTED_CLAIM, UNCORRECTED_CLAIM, is_synthetic_gold
     from hf_synth.task.folders import write_stage
     from hf_synth.task.labels import MARKS, column_of, gold_marks
 
@@ -116,7 +116,7 @@ def correct(args: Namespace) -> Result:
     statuses = dict(report.statuses)
     print(f"{report}\n\nby {policy.method}: {count_text(statuses)} -> {args.out}")
     if is_synthetic_gold(column_of(gold, "source", "gold")):
-        print(f"what may be claimed: {CORRECTED_CLAIM}")
+        print(f"what may be claimed: {UNCORRECTED_CLAIM if policy.method == 'none' else CORRECTED_CLAIM}")
     return {"out": str(args.out), "statuses": statuses, "policy": policy.method, "figures": dict(policy.figures)}
 
 

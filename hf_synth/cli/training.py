@@ -43,9 +43,10 @@ def add_augment_options(parser: ArgumentParser) -> None:
 
 def augment(args: Namespace) -> Result:
     """Join gold and corrected notes."""
+    from hf_synth.generation.claims import TRAINING_CLAIM, is_synthetic_gold
     from hf_synth.gold.adoption import read_dataset
     from hf_synth.task.folders import write_stage
-    from hf_synth.task.labels import check_columns
+    from hf_synth.task.labels import check_columns, column_of
 
     task = hf_synth.load_task(args.task)
     check_verb(task, args)
@@ -57,6 +58,8 @@ def augment(args: Namespace) -> Result:
     write_stage(task, joined, args.out, stage="augment", **keywords)
     counts = Counter(joined["source"])
     print(f"{count_text(counts)} -> {args.out}")
+    if "gold" not in counts and is_synthetic_gold(column_of(gold, "source", "gold")):
+        print(f"what may be claimed: {TRAINING_CLAIM}")
     return {"out": str(args.out), "rows": dict(counts)}
 
 

@@ -19,6 +19,11 @@ REVIEWED_CLAIM = (
 CORRECTED_CLAIM = (
     "the corrector was measured on notes that an LLM wrote. Its figures hold for notes of this LLM, not for real ones."
 )
+UNCORRECTED_CLAIM = (
+    "no label was corrected: each is what the LLM was asked for. How many are wrong is known from the review alone, for "
+    "notes of this LLM."
+)
+TRAINING_CLAIM = "no row of this training set is a real note."
 SCORES_CLAIM = (
     "this model was scored on notes that an LLM wrote and people labelled. The scores say nothing of real notes: label "
     "some real notes, and evaluate on those, before it is used on any."

@@ -53,7 +53,10 @@ def test_from_definitions_to_reviewed_notes(tmp_path: Path, capsys: pytest.Captu
     code, said = run(capsys, "correct", gold, f"{gold}_rest", "--method", "none", "--no-config",
                      "--out", tmp_path / "corrected")  # fmt: skip
     assert code == 0
-    assert "what may be claimed: the corrector was measured on notes that an LLM wrote." in said
+    assert "what may be claimed: no label was corrected: each is what the LLM was asked for." in said
+    code, said = run(capsys, "augment", gold, tmp_path / "corrected", "--no-config", "--out", tmp_path / "training")
+    assert code == 0
+    assert "what may be claimed: no row of this training set is a real note." in said
 
 
 @pytest.mark.parametrize(
