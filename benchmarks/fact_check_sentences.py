@@ -1,7 +1,7 @@
 """Sentences for `fact_check.py`: how a note states a fact of `clinic:facts`, and how it only mentions it.
 
 The held-out sentences were written before the patterns of the task and the rules of the check, which were not changed
-after they had been read against them. Those for development were. All are invented.
+for them. Those for development were written with the patterns. All are invented.
 """
 
 from __future__ import annotations

@@ -20,8 +20,8 @@ CORRECTED_CLAIM = (
     "the corrector was measured on notes that an LLM wrote. Its figures hold for notes of this LLM, not for real ones."
 )
 UNCORRECTED_CLAIM = (
-    "no label was corrected: each is what the LLM was asked for. How many are wrong is known from the review alone, for "
-    "notes of this LLM."
+    "no label was corrected: each is what the LLM was asked for. How many are wrong is known from the review alone, "
+    "for notes of this LLM."
 )
 TRAINING_CLAIM = "no row of this training set is a real note."
 SCORES_CLAIM = (

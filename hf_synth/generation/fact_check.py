@@ -34,7 +34,8 @@ _NEGATED_BEFORE = re.compile(
     _WORD_BEFORE + r"(?P<list>denie[sd]|denying|negative for|free (?:of|from)|absence of|lack of|declin(?:e[sd]?|ing)|"
     r"refus(?:e[sd]?|ing)|rejects|ruled out|neither)\b|"
     + _WORD_BEFORE
-    + r"(?:no(?! longer)|not(?! only)|non|never|without|nor|(?:did|does|do|has|have|had|was|were|is|are|need)n['’]t)\b",
+    + r"(?:no(?! longer)|not(?! only)|non|never|without|w/o|ø|nor|"
+    r"(?:did|does|do|has|have|had|was|were|is|are|need)n['’]t)\b",
     re.IGNORECASE,
 )
 _NEGATED_AFTER = re.compile(
@@ -63,7 +64,8 @@ _POSSIBLE_BEFORE = re.compile(
     _WORD_BEFORE
     + r"(?P<list>(?<!as )(?<!even )if|unless|should|in case(?: of)?|in the event(?: of)?|whenever)\b|"
     + _WORD_BEFORE
-    + r"(?:may|might|could|would|will|consider(?:s|ed|ing)?|discuss(?:ed|ing)?|offered|counsel+ed|suggest(?:s|ed)?|"
+    + r"(?:may|might|could|would|will(?! continue| remain)|"
+    r"consider(?:s|ed|ing)?|discuss(?:ed|ing)?|offered|counsel+ed|suggest(?:s|ed)?|"
     r"plan(?:s|ned|ning)? (?:to|for|on)|candidate for|risk of|(?:watch|monitor) for|r/o|rule out|possible|possibly|"
     r"potential|proposed|prophylactic|option of|expected)\b",
     re.IGNORECASE,
