@@ -25,7 +25,19 @@ _BY_HAND = ("push", "public", "yes", "squash", "attestation")
 _NEVER = (*_BY_HAND, "config", "no-config", "help", "help-all", "token", "show")
 _OF_THE_SCREEN = ("json", "quiet")  # not written down
 # Verbs that take only their own table: a key at the top is meant for a journey, which they are no part of.
-_OWN_TABLE_ONLY = ("completion", "demo", "doctor", "hub", "init", "journal", "new-task", "status", "tasks", "withdraw")
+_OWN_TABLE_ONLY = (
+    "completion",
+    "demo",
+    "doctor",
+    "hub",
+    "init",
+    "journal",
+    "merge",
+    "new-task",
+    "status",
+    "tasks",
+    "withdraw",
+)
 _UNASKED = ("completion", "init")  # the one runs in every shell, the other writes the file
 # Verbs whose --out is a folder that another verb may read. `publish` is none of them: its folder leaves.
 RECORDED = (

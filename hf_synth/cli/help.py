@@ -16,7 +16,7 @@ GROUPS: dict[str, tuple[str, ...]] = {
     "Judge": ("sample", "review", "label", "assess"),
     "Train": ("train", "evaluate", "run", "experiment"),
     "Share": ("audit", "publish", "withdraw", "hub"),
-    "Look after": ("journal", "completion"),
+    "Look after": ("merge", "journal", "completion"),
 }
 
 # Options that `VERB --help` shows, in this order; a verb without an entry has few and shows all. Names that a verb does

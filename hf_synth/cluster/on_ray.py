@@ -1,0 +1,160 @@
+"""Blocks on Ray: the only module that knows it.
+
+Each worker holds the model or the index of gold, and gets one block at a time as an Arrow table. What it returns is
+written by this process. A worker that dies is started again, and computes its block again. On this machine Ray listens
+on 127.0.0.1, its files lie in the work folder (0700), and usage statistics and dashboard are off.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import sys
+import tempfile
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from hf_synth.cluster.work import Part, Work
+from hf_synth.errors import HfSynthError
+from hf_synth.models.loading import cores
+from hf_synth.reports.progress import stage
+from hf_synth.task.folders import private_folder
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+_INSTALL = "the engine ray needs Ray: pip install 'hf_synth[ray]'"
+_LONGEST = 40  # characters of a folder in which Ray makes its sockets: their paths have at most 107
+_STORE = 200 << 20  # bytes of Ray's store on this machine: blocks pass through it one at a time
+# Travels to every worker: what decides where texts may go, and how many threads compute (which decides rounding).
+_PASSED_ON = (
+    "HF_HUB_OFFLINE", "HF_HUB_DISABLE_TELEMETRY", "HF_HOME", "HF_ENDPOINT", "OPENAI_BASE_URL", "OPENAI_API_KEY", "NO_PROXY",
+    "no_proxy", "OMP_NUM_THREADS", "TOKENIZERS_PARALLELISM", "HF_DATASETS_DISABLE_PROGRESS_BARS",
+    "HF_HUB_DISABLE_PROGRESS_BARS", "TRANSFORMERS_VERBOSITY", "PYTHONPATH",
+)  # fmt: skip
+
+
+def run_on_ray(
+    work: Work, numbers: Sequence[int], *, workers: int | None = None, address: str | None = None, gpus: float = 0
+) -> tuple[int, int]:
+    """Compute blocks on Ray; return how many were computed and how many stood already.
+
+    Args:
+        workers: processes at a time; one for each core (or for each GPU) when None.
+        address: of a running cluster, as for `ray.init`, e.g. "auto"; Ray is started on this machine when None.
+        gpus: of each worker.
+
+    Raises:
+        HfSynthError: Ray is not installed or cannot be started, or a block fails.
+    """
+    missing = work.missing(numbers)
+    if missing:
+        with _running(work.folder, address, workers or cores()) as ray:
+            count = workers or max(1, int(ray.cluster_resources().get("GPU" if gpus else "CPU", 1) / (gpus or 1)))
+            _compute(ray, work, missing, min(count, len(missing)), gpus)
+    return len(missing), len(numbers) - len(missing)
+
+
+class _Worker:
+    """A process of Ray with the function of one part."""
+
+    def __init__(self, block: Any) -> None:
+        os.umask(0o077)
+        self._block = block
+
+    def compute(self, table: pa.Table) -> pa.Table:
+        """Return the result of a block, or the error of ours that it raised."""
+        try:
+            return self._block(table)
+        except HfSynthError as error:
+            return error
+        except Exception as error:  # its message could show text of a note
+            return HfSynthError(f"a worker failed with {type(error).__name__}; run one shard with --shard to see where")
+
+
+def _compute(ray: Any, work: Work, numbers: Sequence[int], count: int, gpus: float) -> None:
+    """Compute blocks part by part, each part with workers of its own."""
+    places = work.places()
+    with stage(total=len(numbers), unit="blocks") as bar:
+        for part in work.parts:
+            own = [number for number in numbers if places[number][0] is part]
+            if own:
+                _compute_part(ray, work, part, own, min(count, len(own)), gpus, bar)
+
+
+def _compute_part(ray: Any, work: Work, part: Part, numbers: Sequence[int], count: int, gpus: float, bar: Any) -> None:
+    function = ray.put(part.block)  # once a machine: the index of gold is large
+    actor = ray.remote(_Worker).options(num_cpus=0 if gpus else 1, num_gpus=gpus, max_restarts=-1, max_task_retries=-1)
+    workers = [actor.remote(function) for _ in range(count)]
+    waiting, running = list(reversed(numbers)), dict[Any, tuple[int, Any, Any]]()
+
+    def give(worker: Any) -> None:
+        if waiting:
+            number = waiting.pop()
+            table = work.table(number)
+            running[worker.compute.remote(table)] = number, table, worker
+
+    for worker in workers:
+        give(worker)
+    while running:
+        (ready, *_), _ = ray.wait(list(running), num_returns=1)
+        number, table, worker = running.pop(ready)
+        try:
+            result = ray.get(ready)
+        except ray.exceptions.RayError as error:
+            raise HfSynthError(f"Ray failed with {type(error).__name__}; blocks that are done are kept") from None
+        if isinstance(result, HfSynthError):
+            raise result
+        work.write(number, table, result)
+        bar.advance(1)
+        give(worker)
+    for worker in workers:
+        ray.kill(worker)
+
+
+@contextlib.contextmanager
+def _running(folder: Path, address: str | None, cpus: int) -> Iterator[Any]:
+    """Start Ray on this machine, or connect to a running cluster; stop or leave it in the end."""
+    settings = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_DEDUP_LOGS": "1", "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0"}
+    os.environ.update({name: value for name, value in settings.items() if name not in os.environ})
+    try:
+        import ray
+    except ImportError:
+        raise HfSynthError(_INSTALL) from None
+    passed = {name: os.environ[name] for name in _PASSED_ON if name in os.environ}
+    passed["PYTHONPATH"] = os.pathsep.join(dict.fromkeys(filter(None, [*sys.path, passed.get("PYTHONPATH")])))
+    options: dict[str, Any] = {"runtime_env": {"env_vars": passed}, "log_to_driver": False, "configure_logging": False}
+    with contextlib.ExitStack() as stack:
+        if address is None:
+            place = stack.enter_context(_short_folder(folder))
+            options |= {"_temp_dir": str(place), "num_cpus": cpus, "include_dashboard": False}
+            options |= {"_node_ip_address": "127.0.0.1", "object_store_memory": _STORE}
+            options["object_spilling_directory"] = str(private_folder(folder / "ray-spilled"))
+            stack.callback(shutil.rmtree, folder / "ray-spilled", ignore_errors=True)
+        else:
+            options["address"] = address
+        try:
+            ray.init(**options)
+        except Exception as error:
+            where = f"at {address}" if address else "on this machine"
+            raise HfSynthError(f"Ray cannot be used {where} ({type(error).__name__})") from None
+        stack.callback(ray.shutdown)
+        yield ray
+
+
+@contextlib.contextmanager
+def _short_folder(beside: Path) -> Iterator[Path]:
+    """Make a private folder for Ray beside the blocks, and a short way to it where its path is too long for sockets."""
+    folder = private_folder(beside.absolute() / "ray")
+    try:
+        if len(str(folder)) <= _LONGEST:
+            yield folder
+            return
+        with tempfile.TemporaryDirectory(prefix="r") as short:  # 0700; it holds a link and nothing else
+            link = Path(short) / "r"
+            link.symlink_to(folder)
+            yield link
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
