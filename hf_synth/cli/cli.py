@@ -23,8 +23,8 @@ from hf_synth import __version__
 from hf_synth.cli.after import run_verb
 from hf_synth.cli.defaults import RECORDED, config_for, values_of, write_run
 from hf_synth.cli.help import COMMON, EXAMPLES, overview, start_page
-from hf_synth.cli.options import CLINIC, TINY
 from hf_synth.cli.many_processes import check_one_process, is_chief, one_voice
+from hf_synth.cli.options import CLINIC, TINY
 from hf_synth.cli.parsing import Parser, complete, read_options, verb_below, verbs_of
 from hf_synth.cli.replacing import earlier_output
 from hf_synth.cli.stopping import NOTHING

@@ -33,7 +33,7 @@ def add_machines(parser: ArgumentParser) -> None:
     text = "with --engine ray: processes at a time (default: one for each core, or for each GPU)"
     add("--workers", type=int, metavar="N", help=text)
     text = "with --engine ray: GPUs of each process (default: 0)"
-    add("--gpus-per-worker", type=float, default=0.0, metavar="X", help=text)
+    add("--gpus-per-worker", type=float, metavar="X", help=text)
 
 
 def check_machines(args: Namespace, **unfit: bool) -> bool:
@@ -93,7 +93,7 @@ def computed(args: Namespace, work: Work) -> Result | None:
         return None
     if args.engine:
         numbers = range(len(work.places()))
-        how: Result = {"workers": args.workers, "address": args.address, "gpus": args.gpus_per_worker}
+        how: Result = {"workers": args.workers, "address": args.address, "gpus": args.gpus_per_worker or 0}
         run_on_ray(work, numbers, **how)
         return None
     number, of = parse_shard(args.shard)

@@ -106,7 +106,7 @@ def correct(args: Namespace) -> Result:
         if spread:
             from hf_synth.cluster.stages import opinion_work
 
-            plain = {name: value for name, value in how.items() if name != "seed"}
+            plain: Any = {name: value for name, value in how.items() if name != "seed"}
             folder = cluster.blocks_of(args)
             shared = opinion_work(task, rows, corrector, gold=gold, folder=folder, options=plain)
             if (part := cluster.computed(args, shared.work)) is not None:

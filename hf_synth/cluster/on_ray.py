@@ -28,11 +28,12 @@ if TYPE_CHECKING:
 _INSTALL = "the engine ray needs Ray: pip install 'hf_synth[ray]'"
 _LONGEST = 40  # characters of a folder in which Ray makes its sockets: their paths have at most 107
 _STORE = 200 << 20  # bytes of Ray's store on this machine: blocks pass through it one at a time
-# Travels to every worker: what decides where texts may go, and how many threads compute (which decides rounding).
+# Travels to every worker: where texts and models may come from and go to, and how many threads compute, which decides
+# rounding. Keys and tokens do not: Ray writes down what travels. A worker finds them in the environment of its machine.
 _PASSED_ON = (
-    "HF_HUB_OFFLINE", "HF_HUB_DISABLE_TELEMETRY", "HF_HOME", "HF_ENDPOINT", "OPENAI_BASE_URL", "OPENAI_API_KEY", "NO_PROXY",
-    "no_proxy", "OMP_NUM_THREADS", "TOKENIZERS_PARALLELISM", "HF_DATASETS_DISABLE_PROGRESS_BARS",
-    "HF_HUB_DISABLE_PROGRESS_BARS", "TRANSFORMERS_VERBOSITY", "PYTHONPATH",
+    "HF_HUB_OFFLINE", "HF_HUB_DISABLE_TELEMETRY", "HF_ENDPOINT", "OPENAI_BASE_URL", "NO_PROXY", "no_proxy",
+    "OMP_NUM_THREADS", "TOKENIZERS_PARALLELISM", "HF_DATASETS_DISABLE_PROGRESS_BARS", "HF_HUB_DISABLE_PROGRESS_BARS",
+    "TRANSFORMERS_VERBOSITY",
 )  # fmt: skip
 
 
@@ -124,7 +125,8 @@ def _running(folder: Path, address: str | None, cpus: int) -> Iterator[Any]:
     except ImportError:
         raise HfSynthError(_INSTALL) from None
     passed = {name: os.environ[name] for name in _PASSED_ON if name in os.environ}
-    passed["PYTHONPATH"] = os.pathsep.join(dict.fromkeys(filter(None, [*sys.path, passed.get("PYTHONPATH")])))
+    if address is None:  # other machines have paths of their own
+        passed["PYTHONPATH"] = os.pathsep.join(filter(None, sys.path))
     options: dict[str, Any] = {"runtime_env": {"env_vars": passed}, "log_to_driver": False, "configure_logging": False}
     with contextlib.ExitStack() as stack:
         if address is None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -30,7 +29,6 @@ if TYPE_CHECKING:
     from datasets import Dataset
 
     from hf_synth.privacy.audit import FindIdentifiers
-    from hf_synth.privacy.findings import Findings
 
 ROWS, GOLD = "rows", "gold"
 

@@ -1,7 +1,7 @@
 """Opinions on rows in blocks: a model's probabilities and a judge's votes, each a function of an Arrow table.
 
-A block is always the same rows: BLOCK_ROWS of them from the first row on. Rounding depends on which texts share a batch,
-so that a run in one process and a run on many machines compute equal numbers only where their blocks are equal.
+A block is always the same rows: BLOCK_ROWS of them from the first row on. Rounding depends on which texts share a
+batch, so that a run in one process and a run on many machines compute equal numbers only where blocks are equal.
 """
 
 from __future__ import annotations

@@ -1,0 +1,180 @@
+"""Verbs in shards: what is merged has the bytes of a run in one process, and nothing is computed twice."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+from support.cluster_rows import CANARY, files_of, make_journey
+from support.judges import voting
+from support.llm_server import serving
+
+from hf_synth.cli.cli import main
+from hf_synth.correction import opinions
+from hf_synth.task import arrow
+
+
+@pytest.fixture(scope="module")
+def work(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_journey(tmp_path_factory.mktemp("work"))
+
+
+@pytest.fixture(autouse=True)
+def _small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(arrow, "BLOCK_ROWS", 7)
+
+
+def correct(work: Path, *more: str, method: str = "auto") -> list[str]:
+    words = ["correct", str(work / "gold"), str(work / "synthetic"), "--corrector", str(work / "model")]
+    return [*words, "--split", "validation", "--method", method, "--out", str(work / "corrected"), *more]
+
+
+def audit(work: Path, *more: str) -> list[str]:
+    return ["audit", str(work / "gold"), str(work / "synthetic"), "--out", str(work / "audited"), *more]
+
+
+def in_shards(command: list[str], n: int = 3) -> None:
+    """Run the shards from the last to the first, and merge them."""
+    for number in reversed(range(n)):
+        assert main([*command, "--shard", f"{number}/{n}"]) == 0
+    assert main(["merge", command[command.index("--out") + 1]]) in (0, 1)
+
+
+@pytest.mark.parametrize("method", ["auto", "posterior", "none"])
+def test_corrected_in_shards_and_at_once_are_the_same_bytes(work: Path, method: str) -> None:
+    assert main(correct(work, method=method)) == 0
+    whole = files_of(work / "corrected")
+    in_shards(correct(work, method=method))
+    assert files_of(work / "corrected") == whole
+    assert "train.parquet" in whole
+    assert not (work / "corrected" / ".hf_synth" / "blocks").exists()
+
+
+def test_an_audit_in_shards_and_at_once_is_the_same(work: Path) -> None:
+    code = main(audit(work))
+    whole = files_of(work / "audited")
+    in_shards(audit(work))
+    assert files_of(work / "audited") == whole
+    figures = json.loads(whole["audit.json"])["figures"]
+    assert figures["duplicates"] == 2  # across blocks
+    assert figures["copies_of_gold"] == 1
+    assert code == 1
+
+
+def test_labels_in_shards_and_at_once_are_the_same_and_no_note_is_asked_about_twice(work: Path) -> None:
+    with serving(voting(0.8)) as server:
+        more = [
+            "--llm",
+            "m",
+            "--base-url",
+            server.url,
+            "--votes",
+            "2",
+            "--access",
+            "open",
+            "--out",
+            str(work / "labelled"),
+        ]
+        command = ["label", str(work / "gold"), str(work / "synthetic"), *more]
+        assert main([*command, "--journal", str(work / "whole.sqlite")]) == 0
+        whole, asked = files_of(work / "labelled"), len(server.requests)
+        for number in (1, 0):
+            node = ["--journal", str(work / f"node{number}.sqlite")]
+            assert main([*command, *node, "--shard", f"{number}/2"]) == 0
+            assert main([*command, *node, "--shard", f"{number}/2"]) == 0  # all blocks stand
+        assert len(server.requests) - asked <= asked
+        before = len(server.requests)
+        assert main(["merge", str(work / "labelled")]) == 0
+        assert len(server.requests) == before, "a merge asks nothing"
+    merged = files_of(work / "labelled")
+    assert merged["train.parquet"] == whole["train.parquet"]
+    assert json.loads(merged["hf_synth.json"])["judge"] == json.loads(whole["hf_synth.json"])["judge"]
+
+
+def test_a_judge_corrects_in_shards_as_at_once(work: Path) -> None:
+    with serving(voting(0.8)) as server:
+        words = ["correct", str(work / "gold"), str(work / "synthetic"), "--judge", "m", "--base-url", server.url]
+        command = [*words, "--votes", "1", "--method", "llm_judge", "--out", str(work / "judged")]
+        assert main(command) == 0
+        whole = files_of(work / "judged")
+        in_shards(command, 2)
+    assert files_of(work / "judged") == whole
+
+
+def test_a_second_run_computes_what_is_missing(work: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    computed: list[int] = []
+    predict = opinions.predict_proba
+
+    def dying(task: Any, model: Any, rows: Any, **more: Any) -> Any:
+        if len(computed) == 4:
+            raise KeyboardInterrupt
+        computed.append(len(rows))
+        return predict(task, model, rows, **more)
+
+    monkeypatch.setattr(opinions, "predict_proba", dying)
+    command = [*correct(work, method="argmax"), "--shard", "0/1"]
+    assert main(command) == 130
+    blocks = list((work / "corrected" / ".hf_synth" / "blocks").glob("*/*.parquet"))
+    assert len(blocks) == 4
+    assert all(file.stat().st_mode & 0o077 == 0 for file in blocks)
+    monkeypatch.setattr(opinions, "predict_proba", lambda *a, **k: computed.append(1) or predict(*a, **k))
+    assert main(command) == 0
+    assert len(computed) == 11  # 7 blocks of 47 rows and 4 of 23 gold rows, each once
+
+
+def test_what_cannot_be_merged_is_said(work: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    def says(*words: str) -> str:
+        capsys.readouterr()
+        assert main(list(words)) in (1, 2)
+        return capsys.readouterr().err
+
+    out = str(work / "corrected")
+    blocks = work / "corrected" / ".hf_synth" / "blocks"
+    for folder in blocks.glob("*") if blocks.is_dir() else ():
+        for file in folder.iterdir():
+            file.unlink()
+        folder.rmdir()
+    assert "no blocks to merge" in says("merge", out)
+    assert main([*correct(work, method="argmax"), "--shard", "0/2"]) == 0
+    assert "5 of the 11 blocks" in says("merge", out)
+    assert main([*correct(work, method="argmax"), "--shard", "1/2"]) == 0
+    file = sorted(blocks.glob("*/*.parquet"))[2]
+    good = file.read_bytes()
+    file.write_bytes(good[:-9])
+    assert f"{file} is broken" in says("merge", out)
+    file.write_bytes(sorted(blocks.glob("*/*.parquet"))[3].read_bytes())  # a block under another's name
+    assert f"{file} is broken" in says("merge", out)
+    file.write_bytes(good)
+    assert main([*correct(work, method="agree"), "--shard", "0/2"]) == 0
+    assert "blocks of 2 different commands" in says("merge", out)
+    assert "I from 0 to N - 1" in says(*correct(work), "--shard", "3/3")
+    assert "exclude each other" in says(*correct(work), "--shard", "0/3", "--engine", "ray")
+    assert "one machine only" in says(*correct(work), "--shard", "0/3", "--error", "0.05")
+    assert "--corrector" in says(
+        "correct", str(work / "gold"), str(work / "synthetic"), "--base-model", str(work / "model"),
+        "--out", str(work / "other"), "--shard", "0/3",
+    )  # fmt: skip
+    assert "need --out" in says("audit", str(work / "gold"), str(work / "synthetic"), "--shard", "0/3")
+
+
+def test_a_shard_that_is_killed_goes_on(work: Path) -> None:
+    small = "import sys, hf_synth.task.arrow as arrow; arrow.BLOCK_ROWS = 3"
+    code = f"{small}; from hf_synth.cli.cli import main; sys.exit(main(sys.argv[1:]))"
+    command = [sys.executable, "-c", code, *audit(work, "--shard", "0/1", "--split-held-out", "validation")]
+    folder = work / "audited" / ".hf_synth" / "blocks"
+    process = subprocess.Popen(command, stderr=subprocess.DEVNULL)
+    while process.poll() is None and len(list(folder.glob("*/*.parquet"))) < 3:
+        time.sleep(0.002)
+    process.kill()
+    process.wait()
+    stood = {file: file.stat().st_mtime_ns for file in folder.glob("*/*.parquet")}
+    assert len(stood) >= 3
+    again = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert f"{16 - len(stood)} blocks computed, {len(stood)} there already" in again.stdout
+    assert {file: file.stat().st_mtime_ns for file in stood} == stood
+    assert not [file for file in folder.rglob("*") if CANARY.encode() in (file.read_bytes() if file.is_file() else b"")]
