@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import secrets
 import shutil
 import sys
 import tempfile
@@ -16,7 +17,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hf_synth.cluster.work import Part, Work
+from hf_synth.cluster.work import Work
 from hf_synth.errors import HfSynthError
 from hf_synth.models.loading import cores
 from hf_synth.reports.progress import stage
@@ -59,16 +60,19 @@ def run_on_ray(
 
 
 class _Worker:
-    """A process of Ray with the function of one part."""
+    """A process of Ray with the functions of all parts."""
 
-    def __init__(self, block: Any) -> None:
+    def __init__(self, blocks: Sequence[Any]) -> None:
         os.umask(0o077)
-        self._block = block
+        self._blocks = blocks
 
-    def compute(self, table: pa.Table) -> pa.Table:
+    def compute(self, part: int, table: pa.Table) -> pa.Table | HfSynthError:
         """Return the result of a block, or the error of ours that it raised."""
+        import ray
+
         try:
-            return self._block(table)
+            result: pa.Table = ray.get(self._blocks[part])(table)
+            return result
         except HfSynthError as error:
             return error
         except Exception as error:  # its message could show text of a note
@@ -76,41 +80,35 @@ class _Worker:
 
 
 def _compute(ray: Any, work: Work, numbers: Sequence[int], count: int, gpus: float) -> None:
-    """Compute blocks part by part, each part with workers of its own."""
-    places = work.places()
-    with stage(total=len(numbers), unit="blocks") as bar:
-        for part in work.parts:
-            own = [number for number in numbers if places[number][0] is part]
-            if own:
-                _compute_part(ray, work, part, own, min(count, len(own)), gpus, bar)
-
-
-def _compute_part(ray: Any, work: Work, part: Part, numbers: Sequence[int], count: int, gpus: float, bar: Any) -> None:
-    function = ray.put(part.block)  # once a machine: the index of gold is large
-    actor = ray.remote(_Worker).options(num_cpus=0 if gpus else 1, num_gpus=gpus, max_restarts=-1, max_task_retries=-1)
-    workers = [actor.remote(function) for _ in range(count)]
+    """Deal out blocks one at a time, and write what comes back."""
+    places, parts = work.places(), list(work.parts)
+    functions = [ray.put(part.block) for part in parts]  # once a machine: the index of gold is large
+    options = {"num_cpus": 0 if gpus else 1, "num_gpus": gpus, "max_restarts": -1, "max_task_retries": -1}
+    workers = [ray.remote(_Worker).options(**options).remote(functions) for _ in range(count)]
     waiting, running = list(reversed(numbers)), dict[Any, tuple[int, Any, Any]]()
 
     def give(worker: Any) -> None:
         if waiting:
             number = waiting.pop()
             table = work.table(number)
-            running[worker.compute.remote(table)] = number, table, worker
+            place = next(i for i, part in enumerate(parts) if part is places[number][0])
+            running[worker.compute.remote(place, table)] = number, table, worker
 
     for worker in workers:
         give(worker)
-    while running:
-        (ready, *_), _ = ray.wait(list(running), num_returns=1)
-        number, table, worker = running.pop(ready)
-        try:
-            result = ray.get(ready)
-        except ray.exceptions.RayError as error:
-            raise HfSynthError(f"Ray failed with {type(error).__name__}; blocks that are done are kept") from None
-        if isinstance(result, HfSynthError):
-            raise result
-        work.write(number, table, result)
-        bar.advance(1)
-        give(worker)
+    with stage(total=len(numbers), unit="blocks") as bar:
+        while running:
+            (ready, *_), _ = ray.wait(list(running), num_returns=1)
+            number, table, worker = running.pop(ready)
+            try:
+                result = ray.get(ready)
+            except ray.exceptions.RayError as error:
+                raise HfSynthError(f"Ray failed with {type(error).__name__}; blocks that are done are kept") from None
+            if isinstance(result, HfSynthError):
+                raise result
+            work.write(number, table, result)
+            bar.advance(1)
+            give(worker)
     for worker in workers:
         ray.kill(worker)
 
@@ -118,8 +116,10 @@ def _compute_part(ray: Any, work: Work, part: Part, numbers: Sequence[int], coun
 @contextlib.contextmanager
 def _running(folder: Path, address: str | None, cpus: int) -> Iterator[Any]:
     """Start Ray on this machine, or connect to a running cluster; stop or leave it in the end."""
-    settings = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_DEDUP_LOGS": "1", "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0"}
-    os.environ.update({name: value for name, value in settings.items() if name not in os.environ})
+    os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
+    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    if address is None:  # a token of this run alone: Ray would write one into the home folder
+        os.environ |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
     try:
         import ray
     except ImportError:
