@@ -29,7 +29,7 @@ def make_journey(work: Path, n: int = 47) -> Path:
     folder = tiny_base(work / "model")
     torch.manual_seed(0)
     config = AutoConfig.from_pretrained(
-        folder, id2label=dict(enumerate(LABELS)), label2id={l: i for i, l in enumerate(LABELS)}
+        folder, id2label=dict(enumerate(LABELS)), label2id={label: i for i, label in enumerate(LABELS)}
     )
     AutoModelForSequenceClassification.from_config(config).save_pretrained(folder)
     write_facts(folder, OPEN_FACTS)
