@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+import shlex
 import subprocess
 import sys
 import time
@@ -10,11 +12,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
+from support.blocks import blocks
 from support.cluster_rows import CANARY, files_of, make_journey
 from support.judges import voting
 from support.llm_server import serving
 
-from hf_synth.cli.cli import main
+from hf_synth.cli.cli import main, parse_command
+from hf_synth.cluster.work import parse_shard
 from hf_synth.correction import opinions
 from hf_synth.task import arrow
 
@@ -178,3 +183,22 @@ def test_a_shard_that_is_killed_goes_on(work: Path) -> None:
     assert f"{16 - len(stood)} blocks computed, {len(stood)} there already" in again.stdout
     assert {file: file.stat().st_mtime_ns for file in stood} == stood
     assert not [file for file in folder.rglob("*") if CANARY.encode() in (file.read_bytes() if file.is_file() else b"")]
+
+
+def test_the_files_for_clusters_parse_and_so_do_their_commands() -> None:
+    page = Path(__file__).resolve().parents[2] / "docs" / "scale.md"
+    found = [block.code for block in blocks(page) if block.language == "yaml"]
+    job, ray_job = map(yaml.safe_load, found)
+    (container,) = job["spec"]["template"]["spec"]["containers"]
+    assert (job["kind"], job["spec"]["completionMode"], ray_job["kind"]) == ("Job", "Indexed", "RayJob")
+    shards = container["args"][0].replace("$JOB_COMPLETION_INDEX", "7")
+    _, of_job = parse_command(shlex.split(shards)[1:])
+    assert parse_shard(of_job.shard) == (7, job["spec"]["completions"])
+    _, on_ray = parse_command(shlex.split(ray_job["spec"]["entrypoint"])[1:])
+    assert (on_ray.engine, on_ray.address, on_ray.gpus_per_worker) == ("ray", "auto", 1.0)
+    array = next(block.code for block in blocks(page) if "#SBATCH" in block.code)
+    first, last = map(int, re.findall(r"--array=(\d+)-(\d+)", array)[0])
+    command = re.search(r"^hf-synth .*$", array, re.M)
+    assert command is not None
+    _, of_array = parse_command(shlex.split(command[0].replace("$SLURM_ARRAY_TASK_ID", str(last)))[1:])
+    assert (first, parse_shard(of_array.shard)) == (0, (last, last + 1))
