@@ -192,7 +192,7 @@ def _write_run(args: Namespace, options: tuple[dict[str, Any], list[str]], facts
         args.verb in RECORDED
         and out is not None
         and Path(out).is_dir()
-        and not {"dry_run", "preview"} & set(facts or ())
+        and not {"dry_run", "preview", "shard"} & set(facts or ())
     ):
         write_run(args.verb, *options, Path(out))
 

@@ -57,6 +57,11 @@ def check_machines(args: Namespace, **unfit: bool) -> bool:
             raise UsageError("--shard and --engine exclude each other: Ray deals out the blocks itself")
     if args.workers is not None and args.workers < 1:
         raise UsageError("--workers is a number of processes, 1 or more")
+    limits = ("budget_usd", "rpm", "tpm")
+    if args.engine and (given := [f"--{n.replace('_', '-')}" for n in limits if getattr(args, n, None) is not None]):
+        raise UsageError(
+            f"{given[0]} holds for one process, and Ray starts several: use --shard I/N, each with its part of it"
+        )
     for option, given in unfit.items():
         if given:
             raise UsageError(f"--{option.replace('_', '-')} works on one machine only: leave --shard and --engine out")
@@ -92,14 +97,14 @@ def computed(args: Namespace, work: Work) -> Result | None:
     if _merging(args):
         return None
     if args.engine:
-        numbers = range(len(work.places()))
+        numbers = range(len(work.places))
         how: Result = {"workers": args.workers, "address": args.address, "gpus": args.gpus_per_worker or 0}
         run_on_ray(work, numbers, **how)
         return None
     number, of = parse_shard(args.shard)
     done, stood = run_here(work, work.shard(number, of))
     print(f"shard {number}/{of}: {done:,} blocks computed, {stood:,} there already; next: hf-synth merge {args.out}")
-    return {"shard": args.shard, "computed": done, "there_already": stood, "blocks": len(work.places())}
+    return {"shard": args.shard, "computed": done, "there_already": stood, "blocks": len(work.places)}
 
 
 def clear(args: Namespace) -> None:

@@ -81,7 +81,7 @@ class _Worker:
 
 def _compute(ray: Any, work: Work, numbers: Sequence[int], count: int, gpus: float) -> None:
     """Deal out blocks one at a time, and write what comes back."""
-    places, parts = work.places(), list(work.parts)
+    places, parts = work.places, list(work.parts)
     functions = [ray.put(part.block) for part in parts]  # once a machine: the index of gold is large
     options = {"num_cpus": 0 if gpus else 1, "num_gpus": gpus, "max_restarts": -1, "max_task_retries": -1}
     workers = [ray.remote(_Worker).options(**options).remote(functions) for _ in range(count)]

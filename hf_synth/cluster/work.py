@@ -11,6 +11,7 @@ import hashlib
 import json
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -58,8 +59,9 @@ class Work:
     folder: Path
     parts: Sequence[Part]
 
+    @cached_property
     def places(self) -> list[tuple[Part, int, int]]:
-        """Return part, first and last row (exclusive) of each block, by its number."""
+        """Part, first and last row (exclusive) of each block, by its number."""
         return [(part, *place) for part in self.parts for place in arrow.blocks(len(part.rows))]
 
     def shard(self, number: int, of: int) -> list[int]:
@@ -70,11 +72,11 @@ class Work:
         """
         if not 0 <= number < of:
             raise UsageError(f"there is no shard {number}/{of}: shards are numbered from 0/{of} to {of - 1}/{of}")
-        return list(range(number, len(self.places()), of))
+        return list(range(number, len(self.places), of))
 
     def table(self, number: int) -> pa.Table:
         """Return the rows of a block."""
-        part, begin, end = self.places()[number]
+        part, begin, end = self.places[number]
         return arrow.arrow_table(part.rows.select(range(begin, end))).slice(0, end - begin).combine_chunks()
 
     def file(self, number: int, table: pa.Table) -> Path:
@@ -105,14 +107,14 @@ class Work:
         import pyarrow as pa
         import pyarrow.parquet as pq
 
-        for number, (other, begin, end) in enumerate(self.places()):
+        for number, (other, begin, end) in enumerate(self.places):
             if other is not part:
                 continue
             table = self.table(number)
             file = self.file(number, table)
             if not file.is_file():
                 raise OutputError(
-                    f"{self._absent()} of the {len(self.places()):,} blocks of {self.folder.parent.parent.parent} are "
+                    f"{self._absent()} of the {len(self.places):,} blocks of {self.folder.parent.parent.parent} are "
                     "not there yet, or were made of other rows: run their shards (again), then merge"
                 )
             try:
@@ -125,12 +127,12 @@ class Work:
             yield result
 
     def _absent(self) -> str:
-        return f"{len(self.missing(range(len(self.places())))):,}"
+        return f"{len(self.missing(range(len(self.places)))):,}"
 
     def _digest(self, number: int, table: pa.Table) -> str:
         import pyarrow as pa
 
-        part, begin, end = self.places()[number]
+        part, begin, end = self.places[number]
         facts = [__version__, part.name, part.identity, number, begin, end, arrow.BLOCK_ROWS]
         digest = hashlib.sha256(json.dumps(facts).encode())
         sink = pa.BufferOutputStream()
@@ -152,7 +154,7 @@ def run_here(work: Work, numbers: Sequence[int]) -> tuple[int, int]:
         for number in numbers:
             table = work.table(number)
             if not work.file(number, table).is_file():
-                part = work.places()[number][0]
+                part = work.places[number][0]
                 work.write(number, table, part.block(table))
                 done += 1
             bar.advance(1)

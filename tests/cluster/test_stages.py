@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import shlex
+import shutil
 import subprocess
 import sys
 import time
@@ -99,6 +100,35 @@ def test_labels_in_shards_and_at_once_are_the_same_and_no_note_is_asked_about_tw
     merged = files_of(work / "labelled")
     assert merged["train.parquet"] == whole["train.parquet"]
     assert json.loads(merged["hf_synth.json"])["judge"] == json.loads(whole["hf_synth.json"])["judge"]
+
+
+def test_shards_write_nothing_into_the_folder_but_blocks(work: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    command = correct(work, method="argmax")
+    assert main(command) == 0
+    whole = files_of(work / "corrected")
+    fresh = [*command[:-1], str(work / "fresh")]
+    for number in range(3):
+        capsys.readouterr()
+        assert main([*fresh, "--shard", f"{number}/3"]) == 0
+        assert [file.name for file in (work / "fresh").iterdir()] == [".hf_synth"]
+        computed = [4, 4, 3][number]
+        said = capsys.readouterr().out
+        assert said.startswith(f"shard {number}/3: {computed} blocks computed, 0 there already; next: hf-synth merge")
+        assert len(said.splitlines()) == 1
+    assert main(["merge", str(work / "fresh")]) == 0
+    assert {name: data for name, data in files_of(work / "fresh").items() if name != "hf_synth_run.toml"} == {
+        name: data for name, data in whole.items() if name != "hf_synth_run.toml"
+    }
+    before = files_of(work / "corrected")
+    assert main([*command, "--shard", "0/3"]) == 0
+    assert files_of(work / "corrected") == before, "an earlier output stays as it is until the merge"
+    shutil.rmtree(work / "corrected" / ".hf_synth" / "blocks")
+
+
+def test_limits_of_one_process_are_refused_on_ray(work: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["label", str(work / "gold"), str(work / "synthetic"), "--llm", "m", "--base-url", "http://127.0.0.1:9/v1"]
+    assert main([*words, "--out", str(work / "no"), "--engine", "ray", "--budget-usd", "1"]) == 2
+    assert "--budget-usd holds for one process" in capsys.readouterr().err
 
 
 def test_a_judge_corrects_in_shards_as_at_once(work: Path) -> None:
