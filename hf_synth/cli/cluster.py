@@ -58,9 +58,10 @@ def check_machines(args: Namespace, **unfit: bool) -> bool:
     if args.workers is not None and args.workers < 1:
         raise UsageError("--workers is a number of processes, 1 or more")
     limits = ("budget_usd", "rpm", "tpm")
-    if args.engine and (given := [f"--{n.replace('_', '-')}" for n in limits if getattr(args, n, None) is not None]):
+    held = [f"--{name.replace('_', '-')}" for name in limits if getattr(args, name, None) is not None]
+    if args.engine and held:
         raise UsageError(
-            f"{given[0]} holds for one process, and Ray starts several: use --shard I/N, each with its part of it"
+            f"{held[0]} holds for one process, and Ray starts several: use --shard I/N, each with its part of it"
         )
     for option, given in unfit.items():
         if given:
