@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hf_synth.cluster.work import Work
-from hf_synth.errors import HfSynthError
+from hf_synth.errors import HfSynthError, MissingExtraError
 from hf_synth.models.loading import cores
 from hf_synth.reports.progress import stage
 from hf_synth.task.folders import private_folder
@@ -26,7 +26,6 @@ from hf_synth.task.folders import private_folder
 if TYPE_CHECKING:
     import pyarrow as pa
 
-_INSTALL = "the engine ray needs Ray: pip install 'hf_synth[ray]'"
 _LONGEST = 40  # characters of a folder in which Ray makes its sockets: their paths have at most 107
 _STORE = 200 << 20  # bytes of Ray's store on this machine: blocks pass through it one at a time
 # Travels to every worker: where texts and models may come from and go to, and how many threads compute, which decides
@@ -60,18 +59,25 @@ def run_on_ray(
 
 
 class _Worker:
-    """A process of Ray with the functions of all parts."""
+    """A process of Ray that keeps the function of each part that it was given."""
 
-    def __init__(self, blocks: Sequence[Any]) -> None:
+    def __init__(self) -> None:
         os.umask(0o077)
-        self._blocks = blocks
+        self._blocks: dict[int, Any] = {}
 
-    def compute(self, part: int, table: pa.Table) -> pa.Table | HfSynthError:
-        """Return the result of a block, or the error of ours that it raised."""
+    def compute(self, part: int, function: Sequence[Any], table: pa.Table) -> pa.Table | HfSynthError:
+        """Return the result of a block, or the error of ours that it raised.
+
+        Args:
+            part: number of the part.
+            function: its function in Ray's store, alone in a list, so that it is fetched once and not for each block.
+        """
         import ray
 
         try:
-            result: pa.Table = ray.get(self._blocks[part])(table)
+            if part not in self._blocks:
+                self._blocks[part] = ray.get(function[0])
+            result: pa.Table = self._blocks[part](table)
             return result
         except HfSynthError as error:
             return error
@@ -84,7 +90,7 @@ def _compute(ray: Any, work: Work, numbers: Sequence[int], count: int, gpus: flo
     places, parts = work.places, list(work.parts)
     functions = [ray.put(part.block) for part in parts]  # once a machine: the index of gold is large
     options = {"num_cpus": 0 if gpus else 1, "num_gpus": gpus, "max_restarts": -1, "max_task_retries": -1}
-    workers = [ray.remote(_Worker).options(**options).remote(functions) for _ in range(count)]
+    workers = [ray.remote(_Worker).options(**options).remote() for _ in range(count)]
     waiting, running = list(reversed(numbers)), dict[Any, tuple[int, Any, Any]]()
 
     def give(worker: Any) -> None:
@@ -92,7 +98,7 @@ def _compute(ray: Any, work: Work, numbers: Sequence[int], count: int, gpus: flo
             number = waiting.pop()
             table = work.table(number)
             place = next(i for i, part in enumerate(parts) if part is places[number][0])
-            running[worker.compute.remote(place, table)] = number, table, worker
+            running[worker.compute.remote(place, [functions[place]], table)] = number, table, worker
 
     for worker in workers:
         give(worker)
@@ -123,7 +129,7 @@ def _running(folder: Path, address: str | None, cpus: int) -> Iterator[Any]:
     try:
         import ray
     except ImportError:
-        raise HfSynthError(_INSTALL) from None
+        raise MissingExtraError("ray", "ray") from None
     passed = {name: os.environ[name] for name in _PASSED_ON if name in os.environ}
     if address is None:  # other machines have paths of their own
         passed["PYTHONPATH"] = os.pathsep.join(filter(None, sys.path))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import random
 import re
 import shlex
 import shutil
@@ -17,11 +18,21 @@ import yaml
 from support.blocks import blocks
 from support.cluster_rows import CANARY, files_of, make_journey
 from support.judges import voting
-from support.llm_server import serving
+from support.kinds import SETS, generated, sets_gold
+from support.llm_server import Said, content, serving
+from support.tiny import toy_rows
+from support.toy_experiment import TASK
 
 from hf_synth.cli.cli import main, parse_command
-from hf_synth.cluster.work import parse_shard
+from hf_synth.cluster.stages import audit_work, opinion_work
+from hf_synth.cluster.work import parse_shard, run_here
 from hf_synth.correction import opinions
+from hf_synth.correction.correction import correct_with_policy
+from hf_synth.correction.judging import LLMJudge
+from hf_synth.errors import ColumnError
+from hf_synth.llm.llm import LLM
+from hf_synth.privacy.audit import audit as audit_rows
+from hf_synth.privacy.audit import audit_of_blocks
 from hf_synth.task import arrow
 
 
@@ -100,6 +111,42 @@ def test_labels_in_shards_and_at_once_are_the_same_and_no_note_is_asked_about_tw
     merged = files_of(work / "labelled")
     assert merged["train.parquet"] == whole["train.parquet"]
     assert json.loads(merged["hf_synth.json"])["judge"] == json.loads(whole["hf_synth.json"])["judge"]
+
+
+def test_sets_of_labels_are_judged_in_blocks_as_at_once(tmp_path: Path) -> None:
+    def answer(request: dict[str, Any], _: int) -> Said:
+        luck = random.Random(content(request))
+        return Said(json.dumps({SETS.label_column: [label for label in SETS.labels if luck.random() < 0.5]}))
+
+    gold, rows = sets_gold(24, 1), generated(SETS, sets_gold(30, 2))
+    with serving(answer) as server:
+        judges = [
+            LLMJudge(SETS, LLM("m", base_url=server.url, journal=tmp_path / f"{n}.sqlite"), votes=2) for n in "ab"
+        ]
+        whole, policy = correct_with_policy(SETS, rows, judges[0], gold=gold, method="posterior")
+        cut = opinion_work(
+            SETS, rows, judges[1], gold=gold, folder=tmp_path / "blocks", options={"method": "posterior"}
+        )
+        assert run_here(cut.work, range(len(cut.work.places))) == (9, 0)
+        given = cut.opinions()
+        merged, same = correct_with_policy(SETS, rows, judges[1], gold=gold, method="posterior", opinions=given)
+    assert merged.to_dict() == whole.to_dict()
+    assert same == policy
+
+
+def test_pieces_of_gold_in_rows_of_many_blocks_are_found_together() -> None:
+    gold = toy_rows(3, 1).map(lambda row, i: {"text": " ".join(f"word{i}x{k}" for k in range(40))}, with_indices=True)
+    pieces = [" ".join(f"word1x{k}" for k in range(begin, begin + 6)) for begin in range(0, 40, 5)]
+    rows = toy_rows(8, 2).map(lambda row, i: {"text": pieces[i], "source": "synthetic"}, with_indices=True)
+    whole = audit_rows(TASK, rows, gold=gold)
+    cut = audit_work(TASK, rows, gold=gold, folder=Path("unused"))
+    scan = cut.parts[0].block
+    blocks_found = [scan(cut.table(number)) for number in range(len(cut.places))]
+    assert len(blocks_found) == 2
+    assert audit_of_blocks(TASK, rows, blocks_found, gold=gold) == whole
+    assert whole.figures["pieces_of_gold"] == 8
+    with pytest.raises(ColumnError, match="the blocks are of 7 rows"):
+        audit_of_blocks(TASK, rows, blocks_found[:1], gold=gold)
 
 
 def test_shards_write_nothing_into_the_folder_but_blocks(work: Path, capsys: pytest.CaptureFixture[str]) -> None:
