@@ -124,8 +124,9 @@ def _running(folder: Path, address: str | None, cpus: int) -> Iterator[Any]:
     """Start Ray on this machine, or connect to a running cluster; stop or leave it in the end."""
     os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
-    if address is None:  # a token of this run alone: Ray would write one into the home folder
-        os.environ |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
+    if address is None:  # a token of this process alone: Ray would write one into the home folder, and reads it once
+        os.environ["RAY_AUTH_MODE"] = "token"
+        os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
     try:
         import ray
     except ImportError:
