@@ -25,7 +25,7 @@ from hf_synth.llm.providers import provider_of
 
 DOCS = ROOT / "docs"
 ALL = [*PAGES, DOCS / "messages.md", DOCS / "api.md", ROOT / "SKILL.md", ROOT / "llms.txt"]
-PLAIN = {"csv", "text", "nginx", "ini", "toml", "json", ""}  # languages that nothing runs
+PLAIN = {"csv", "text", "nginx", "ini", "toml", "json", "yaml", ""}  # languages that nothing runs
 
 
 # --- links and figures -----------------------------------------------------------------------------------------------

@@ -23,7 +23,7 @@ ROOT = Path(__file__).resolve().parent.parent
 # A module imports only from rooms that stand before its own, or from its own room without a cycle.
 ROOMS = (
     "errors", "task", "reports", "gold", "models", "evaluation", "privacy", "llm", "generation", "correction",
-    "experiments", "publishing", "review", "hub", "demo", "cli",
+    "experiments", "publishing", "cluster", "review", "hub", "demo", "cli",
 )  # fmt: skip
 STRANGERS = {"publishing": {"experiments"}, "hub": set(ROOMS) - {"errors", "hub"}}  # rooms that do not know each other
 WORLDS = {
@@ -33,6 +33,7 @@ WORLDS = {
     "transformers": {"models", "llm.decoding", "demo.encoder", "publishing.loaded_alone"},
     "peft": {"models.training"},
     "matplotlib": {"reports.canvas"},
+    "ray": {"cluster.on_ray"},
 }
 SCRIPTS_MAY = {"task", "gold", "errors", "demo.clinic"}  # what a task script imports
 

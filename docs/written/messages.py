@@ -21,6 +21,7 @@ STAGES = {  # room: heading of the page, in the order of the journey
     "evaluation": "Scores",
     "experiments": "Experiments",
     "privacy": "Audit",
+    "cluster": "Many machines",
     "review": "Review by people",
     "publishing": "Publishing",
     "hub": "A Hub of your own",

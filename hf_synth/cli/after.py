@@ -31,7 +31,7 @@ def run_verb(args: Namespace) -> Any:
         inputs = inputs_of(args) if args.verb in _NOTED else {}
     returned = args.run(args)
     result, code = returned if isinstance(returned, tuple) else (returned, 0)
-    if code:
+    if code or getattr(args, "shard", None) is not None:
         return returned
     with _as_a_courtesy():
         if args.verb in _NOTED and not getattr(args, "dry_run", False) and getattr(args, "preview", None) is None:

@@ -23,6 +23,7 @@ from hf_synth import __version__
 from hf_synth.cli.after import run_verb
 from hf_synth.cli.defaults import RECORDED, config_for, values_of, write_run
 from hf_synth.cli.help import COMMON, EXAMPLES, overview, start_page
+from hf_synth.cli.many_processes import check_one_process, is_chief, one_voice
 from hf_synth.cli.options import CLINIC, TINY
 from hf_synth.cli.parsing import Parser, complete, read_options, verb_below, verbs_of
 from hf_synth.cli.replacing import earlier_output
@@ -58,7 +59,8 @@ VERBS = {  # name: (module that holds the verb and its options, line of --help),
     ),
     "assess": ("experiments", "estimate whether synthetic notes help more than labelling more notes"),
     "demo": ("experiments", "show the whole journey on artificial notes: no network, no key"),
-    "journal": ("journal", "list, check, export and delete the kept answers of LLMs"),
+    "merge": ("cluster", "write the folder of a verb whose parts were computed on many machines (--shard)"),
+    "journal": ("journal", "list, check, export, delete and join the kept answers of LLMs"),
     "hub": ("hub", "run a local Hub that Hugging Face clients can use"),
     "completion": ("completion", "print a script that completes this command line in bash, zsh or fish"),
 }
@@ -69,7 +71,7 @@ DONE, FAILED, WRONG, INTERRUPTED = 0, 1, 2, 130  # exit codes, as docs/command_l
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one verb and return the exit code."""
-    with plain_streams():
+    with plain_streams(), one_voice():
         return _run(sys.argv[1:] if argv is None else list(argv))
 
 
@@ -126,9 +128,9 @@ def _run(argv: list[str]) -> int:
         os.environ.setdefault("OMP_NUM_THREADS", "1")
     options = values_of(parser, args)
     try:
+        check_one_process(args.verb)
         earlier = earlier_output(args)
-        first = os.environ.get("RANK", "0") == "0"  # of the processes of torchrun
-        with shown(first and not args.quiet, args.verb if args.verb in _LONG else ""):
+        with shown(is_chief() and not args.quiet, args.verb if args.verb in _LONG else ""):
             result = run_verb(args)
         if earlier is not None and not args.quiet and (line := earlier.replaced()):
             print(line, file=sys.stderr)
@@ -190,7 +192,7 @@ def _write_run(args: Namespace, options: tuple[dict[str, Any], list[str]], facts
         args.verb in RECORDED
         and out is not None
         and Path(out).is_dir()
-        and not {"dry_run", "preview"} & set(facts or ())
+        and not {"dry_run", "preview", "shard"} & set(facts or ())
     ):
         write_run(args.verb, *options, Path(out))
 

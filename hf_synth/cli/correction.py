@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import hf_synth
-from hf_synth.cli import llms, options
+from hf_synth.cli import cluster, llms, options
 from hf_synth.cli.checks import check_verb, needs_base_model
 from hf_synth.cli.options import METHODS, Result, count_text
 from hf_synth.cli.outlook import correct_outlook
@@ -39,6 +39,7 @@ def add_correct_options(parser: ArgumentParser) -> None:
     options.add_dry_run(parser)
     options.add_seed(parser)
     _add_promise(parser)
+    cluster.add_machines(parser)
     options.add_endpoint(parser)
 
 
@@ -86,6 +87,7 @@ def correct(args: Namespace) -> Result:
     from hf_synth.task.labels import MARKS, column_of, gold_marks
 
     check_one_opinion(args)
+    spread = cluster.check_machines(args, error=args.error is not None, dry_run=args.dry_run)
     task = hf_synth.load_task(args.task)
     if args.error is not None:
         check_goal(task, args.error, args.confidence)
@@ -102,6 +104,15 @@ def correct(args: Namespace) -> Result:
             beside = options.gold_path(args) or args.out.parent
             stack.enter_context(keeping_answers(args, beside, "; labels are corrected again"))
         gold, corrector = corrector_of(task, rows, args, stack)
+        if spread:
+            from hf_synth.cluster.stages import opinion_work
+
+            plain: Any = {name: value for name, value in how.items() if name != "seed"}
+            folder = cluster.blocks_of(args)
+            shared = opinion_work(task, rows, corrector, gold=gold, folder=folder, options=plain)
+            if (part := cluster.computed(args, shared.work)) is not None:
+                return part
+            how["opinions"] = shared.opinions()
         corrected, policy = correct_with_policy(task, rows, corrector, gold=gold, **how)
     if how["audited"]:
         more = powered_accuracy(task, corrected, how["audited"], gold)
@@ -113,6 +124,8 @@ def correct(args: Namespace) -> Result:
     write_stage(
         task, corrected, args.out, stage="correct", report=str(report), **facts, **corrector_facts(args, corrector)
     )
+    if spread:
+        cluster.clear(args)
     statuses = dict(report.statuses)
     print(f"{report}\n\nby {policy.method}: {count_text(statuses)} -> {args.out}")
     if is_synthetic_gold(column_of(gold, "source", "gold")):

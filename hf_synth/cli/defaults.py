@@ -25,7 +25,9 @@ _BY_HAND = ("push", "public", "yes", "squash", "attestation")
 _NEVER = (*_BY_HAND, "config", "no-config", "help", "help-all", "token", "show")
 _OF_THE_SCREEN = ("json", "quiet")  # not written down
 # Verbs that take only their own table: keys at the top are for the journey, and these verbs are not part of it.
-_OWN_TABLE_ONLY = ("completion", "demo", "doctor", "hub", "init", "journal", "new-task", "status", "tasks", "withdraw")
+_OWN_TABLE_ONLY = (
+    *("completion", "demo", "doctor", "hub", "init", "journal", "merge", "new-task", "status", "tasks", "withdraw"),
+)
 _UNASKED = ("completion", "init")  # `completion` runs in every shell, `init` writes the file
 # Verbs whose --out is a folder that another verb may read. `publish` is not one of them: its folder is published.
 RECORDED = (

@@ -16,7 +16,7 @@ GROUPS: dict[str, tuple[str, ...]] = {
     "Judge": ("sample", "review", "label", "assess"),
     "Train": ("train", "evaluate", "run", "experiment"),
     "Share": ("audit", "publish", "withdraw", "hub"),
-    "Look after": ("journal", "completion"),
+    "Look after": ("merge", "journal", "completion"),
 }
 
 # Options that `VERB --help` shows, in this order; a verb without an entry has few and shows all. Names that a verb does
@@ -193,6 +193,11 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
     "hub token revoke": ("hf-synth hub token revoke 3f2a --root work/hub",),
     "hub ls": ("hf-synth hub ls --root work/hub --check",),
     "hub gc": ("hf-synth hub gc --root work/hub --dry-run",),
+    "merge": (
+        "hf-synth merge work/corrected",
+        "hf-synth merge work/audit --json",
+        "hf-synth merge work/labelled -q",
+    ),
     "journal": (
         "hf-synth journal ls work",
         "hf-synth journal export work --out answers.jsonl",
@@ -202,6 +207,7 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
     "journal show": ("hf-synth journal show work 3f2a --text",),
     "journal verify": ("hf-synth journal verify work",),
     "journal export": ("hf-synth journal export work --out answers.jsonl",),
+    "journal merge": ("hf-synth journal merge node1 node2 --out work/journal.sqlite",),
     "journal gc": ("hf-synth journal gc work --days 90 --dry-run",),
     "completion": (
         'eval "$(hf-synth completion bash)"',

@@ -1,7 +1,7 @@
-"""`hf-synth journal ls|show|verify|export|gc`: list, check, export and delete the answers of a journal.
+"""`hf-synth journal ls|show|verify|export|gc|merge`: list, check, export, delete and join the answers of a journal.
 
-Each takes a journal, or a folder that holds one. Only `gc` writes to it. Only `show --text` and `export` give the text
-of an answer: it may hold what a note holds.
+Each takes a journal, or a folder that holds one. Only `gc` writes to it; `merge` writes a new one. Only `show --text`
+and `export` give the text of an answer: it may hold what a note holds.
 """
 
 from __future__ import annotations
@@ -64,6 +64,9 @@ def add_journal_options(parser: Parser) -> None:
     add("--model", metavar="NAME", help="answers of this model, as `ls` names it")
     add("--status", choices=STATUSES, help="answers of this status, e.g. empty")
     add("--dry-run", action="store_true", help="count what would be deleted; delete nothing")
+    add = add_verb(verbs, "merge", "join journals of several machines to one", merge).add_argument
+    add("paths", type=Path, nargs="+", metavar="PATH...", help="journals, or folders with .hf_synth/ in them")
+    add("--out", type=Path, required=True, metavar="FILE", help="the journal to write, or one that is added to")
 
 
 def find_journal(path: Path) -> Path:
@@ -203,6 +206,17 @@ def gc(args: Namespace) -> Result:
     if not shrunk:
         print("the file is in use and was not made smaller; run gc again when nothing else uses it")
     return {"journal": str(path), "dropped": count, "dry_run": args.dry_run, "models": dropped, "bytes": after}
+
+
+def merge(args: Namespace) -> Result:
+    """Join journals: each answer once, no cost lost."""
+    from hf_synth.llm.journal_merge import merge_journals
+
+    merged = merge_journals([find_journal(path) for path in args.paths], args.out)
+    print(f"{merged.answers:,} answers -> {args.out}")
+    if merged.repeated:
+        print(f"{merged.repeated:,} questions were asked by several machines: ${merged.repeated_usd:,.4f} more")
+    return {"out": str(args.out), **vars(merged)}
 
 
 # --- reading --------------------------------------------------------------------------------------------------------

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import hf_synth
-from hf_synth.cli import llms, options
+from hf_synth.cli import cluster, llms, options
 from hf_synth.cli.checks import check_verb
 from hf_synth.cli.correction import write_table
 from hf_synth.cli.options import ACCESSES, Result
@@ -74,6 +74,7 @@ def add_label_options(parser: ArgumentParser) -> None:
     options.add_out(parser, "folder for the labelled notes")
     options.add_seed(parser)
     options.add_votes(parser)
+    cluster.add_machines(parser)
     options.add_endpoint(parser)
 
 
@@ -83,6 +84,7 @@ def label(args: Namespace) -> Result:
     from hf_synth.gold.adoption import read_dataset
     from hf_synth.task.folders import write_stage
 
+    spread = cluster.check_machines(args, gold=args.gold, **{"as": bool(args.annotator)})
     task = hf_synth.load_task(args.task)
     check_verb(task, args)
     if args.gold:
@@ -103,10 +105,20 @@ def label(args: Namespace) -> Result:
     notes = notes.remove_columns([n for n in renamed.values() if n in notes.column_names]).rename_columns(renamed)
     beside = args.notes if args.notes.is_dir() else args.notes.parent
     with keeping_answers(args, beside), llms.judge_of(task, args, args.llm, beside) as judge:
-        rows = labelled(judge, notes, access=args.access)
+        given = None
+        if spread:
+            from hf_synth.cluster.stages import label_work, votes
+
+            work = label_work(judge, notes, access=args.access, folder=cluster.blocks_of(args))
+            if (part := cluster.computed(args, work)) is not None:
+                return part
+            given = votes(judge, work)
+        rows = labelled(judge, notes, access=args.access, votes=given)
         figures = judge.figures
     weights = llms.weights_facts(judge.llm)
     write_stage(task, rows, args.out, stage="label", seed=args.seed, **figures, **weights)
+    if spread:
+        cluster.clear(args)
     statuses = Counter(rows["label_status"])
     print(f"{statuses['kept']:,} notes labelled, {statuses['dropped']:,} without a vote -> {args.out}")
     print("real notes with an LLM's labels: they are never published, and nothing can be measured on them")

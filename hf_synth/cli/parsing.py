@@ -229,13 +229,18 @@ def _placed(parser: Parser, words: Sequence[str], given: Mapping[str, Any]) -> d
     must = [a for a in arguments if a.nargs != "?" and a.dest not in given]
     may = [a for a in arguments if a.nargs == "?" and a.dest not in given]
     over = [a for a in reversed(arguments) if a.dest in given]
+    many: dict[str, Any] = {}
+    if must and must[-1].nargs == "+" and len(words) >= len(arguments):
+        last, first = must.pop(), len(arguments) - 1
+        many = {last.dest: [_value(parser, last, word) for word in words[first:]]}
+        words, arguments = words[:first], [a for a in arguments if a is not last]
     if len(words) > len(arguments):
         takes = " ".join(map(_metavar, arguments)) or "options only"
         parser.error(f"there is no place for {words[len(arguments)]!r}: the verb takes {takes}")
     if len(words) < len(must):
         parser.error(f"{_metavar(must[len(words)])} is missing: {must[len(words)].help}")
     taken = [*must, *may, *over][: len(words)]
-    return {
+    return many | {
         action.dest: _value(parser, action, word)
         for action, word in zip((a for a in arguments if a in taken), words, strict=True)
     }

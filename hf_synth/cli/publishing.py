@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import hf_synth
-from hf_synth.cli import options
+from hf_synth.cli import cluster, options
 from hf_synth.cli.checks import check_verb
 from hf_synth.cli.options import Result
 from hf_synth.cli.stopping import on_stop
@@ -51,6 +51,7 @@ def add_audit_options(parser: ArgumentParser) -> None:
     add("--show", action="store_true", help=text)
     text = "folder for audit.json, .md, .html and findings.parquet (default: nothing is written)"
     add("--out", type=Path, metavar="DIR", help=text)
+    cluster.add_machines(parser)
 
 
 def _add_detectors(parser: ArgumentParser) -> None:
@@ -76,11 +77,22 @@ def audit(args: Namespace) -> tuple[Result, int]:
         raise HfSynthError(
             "--show prints words of notes and works in a terminal only; without it, counts and row numbers are printed"
         )
+    spread = cluster.check_machines(args, show=args.show)
     task = hf_synth.load_task(args.task)
     check_verb(task, args, models=[args.model] if args.model else [])
     rows = as_exported(task, read_dataset(args.synthetic))
     gold, held_out = _seen_and_held_out(task, args)
-    findings = hf_synth.audit(task, rows, gold=gold, held_out=held_out, seed=args.seed, **_detectors(args))
+    sides: Result = {"gold": gold, "held_out": held_out, **_detectors(args)}
+    if spread:
+        from hf_synth.cluster.stages import audit_work
+        from hf_synth.privacy.audit import audit_of_blocks
+
+        work = audit_work(task, rows, **sides, folder=cluster.blocks_of(args))
+        if (part := cluster.computed(args, work)) is not None:
+            return part, 0
+        findings = audit_of_blocks(task, rows, work.results(work.parts[0]), **sides, seed=args.seed)
+    else:
+        findings = hf_synth.audit(task, rows, **sides, seed=args.seed)
     facts: Result = {"task": task.full_name, "synthetic": str(args.synthetic), **findings.to_json()}
     tested = None
     if args.model:
@@ -95,6 +107,8 @@ def audit(args: Namespace) -> tuple[Result, int]:
         _show_rows(task, rows, findings)
     if args.out:
         _write_audit(task, rows, findings, tested, facts, args.out)
+        if spread:
+            cluster.clear(args)
         print(f"-> {args.out}")
         facts["out"] = str(args.out)
     return facts, 0 if findings.verdict == "ok" else 1

@@ -26,12 +26,12 @@ from hf_synth.correction.fitting import fit
 from hf_synth.correction.label_sets import correct_sets
 from hf_synth.correction.lineage import lineage_of
 from hf_synth.correction.methods import check_method
+from hf_synth.correction.opinions import probabilities_of
 from hf_synth.correction.policy import GENERATOR, MEASURED, Corrected, Policy, apply, set_aside, settle
 from hf_synth.correction.target_texts import correct_targets
 from hf_synth.errors import ColumnError, OverlapError, TaskError
 from hf_synth.evaluation.baselines import Judge
 from hf_synth.gold.adoption import adopt
-from hf_synth.models.inference import predict_proba
 from hf_synth.models.linear import drawn, linear_learner, shift, text_features, text_shift
 from hf_synth.models.loading import model_folder
 from hf_synth.models.record import ModelAt, model_facts, weights_sha256
@@ -60,6 +60,7 @@ CROSS_FITTED = "cross-fitted"  # the identity of models that were trained in fol
 
 Fit = Callable[["Dataset"], Callable[["Dataset"], npt.ArrayLike]]
 Corrector = str | Path | Fit | Judge
+Opinions = tuple[Floats, Floats]  # probabilities of gold rows, (M, K), and of synthetic rows, (N, K)
 
 
 class CorrectionOptions(TypedDict, total=False):
@@ -169,15 +170,36 @@ def correct_with_policy(
     *,
     gold: Dataset,
     seed: int = 0,
+    opinions: Opinions | None = None,
     **options: Unpack[CorrectionOptions],
 ) -> tuple[Dataset, Policy]:
-    """Correct the labels of synthetic rows as `correct` does; return the rows and the policy."""
+    """Correct the labels of synthetic rows as `correct` does; return the rows and the policy.
+
+    Args:
+        opinions: probabilities that the corrector, a trained model or a judge, gave already: on gold, (M, K), and on
+            the rows that `usable_rows` returns, (N, K).
+    """
     with stage("correcting labels"):
-        return _correct(task, synthetic, corrector, gold, seed, options)
+        return _correct(task, synthetic, corrector, gold, seed, opinions, options)
+
+
+def usable_rows(task: Task, synthetic: Dataset) -> Dataset:
+    """Return the rows that a corrector judges: in the column contract, without the rejected ones.
+
+    Raises:
+        ColumnError: there are none.
+    """
+    return _usable(task, _contract(task, synthetic))
 
 
 def _correct(
-    task: Task, synthetic: Dataset, corrector: Corrector, gold: Dataset, seed: int, options: CorrectionOptions
+    task: Task,
+    synthetic: Dataset,
+    corrector: Corrector,
+    gold: Dataset,
+    seed: int,
+    opinions: Opinions | None,
+    options: CorrectionOptions,
 ) -> tuple[Dataset, Policy]:
     method, audited = check_correction(task, corrector, gold=gold, **options), options.get("audited")
     rows = _contract(task, synthetic)
@@ -186,7 +208,7 @@ def _correct(
     asked = [model for model in asked if method != "none" and hasattr(model, "access")]
     access = overall_access(task, rows, gold, *asked, named=False)  # what a model learnt is in its labels
     if task.kind != "single_label":
-        decisions, policy = _correct_kind(task, usable, corrector, gold, method, seed)
+        decisions, policy = _correct_kind(task, usable, corrector, gold, method, seed, opinions)
         columns = {name: [decision[name] for decision in decisions] for name in decisions[0]}
         return _with_columns(task, rows, columns, access), policy
     known = Rows(
@@ -204,7 +226,8 @@ def _correct(
             f"method {method!r} joins labels that one LLM gave to gold and to the rows, and they share none: let an "
             "LLM label both (`hf-synth label --as NAME`)"
         )
-    opinions = None if callable(corrector) else _opinions(task, usable, corrector, gold)
+    if opinions is None and not callable(corrector):
+        opinions = _opinions(task, usable, corrector, gold)
     also: Mapping[str, Sequence[Floats]] = {}
     sets: Any = {"coverage": options.get("coverage"), "coverage_by_class": options.get("coverage_by_class", False)}
     features, figures, head = None, dict[str, Any](), None
@@ -325,14 +348,19 @@ def _known_method(task: Task, corrector: Corrector, method: str) -> str:
 
 
 def _correct_kind(
-    task: Task, rows: Dataset, corrector: Corrector, gold: Dataset, method: str, seed: int
+    task: Task,
+    rows: Dataset,
+    corrector: Corrector,
+    gold: Dataset,
+    method: str,
+    seed: int,
+    opinions: Opinions | None,
 ) -> tuple[list[dict[str, Any]], Policy]:
     """Correct the sets of labels or target texts of rows; return the corrected columns of each row, and the policy."""
     fit_rows: Any = corrector if callable(corrector) else None
     model = str(corrector) if isinstance(corrector, str | Path) else None
     if task.kind == "multi_label":
-        opinions = None
-        if fit_rows is None and method != "none":
+        if opinions is None and fit_rows is None and method != "none":
             opinions = _opinions(task, rows, corrector, gold)  # type: ignore[arg-type]
         decisions, policy = correct_sets(task, rows, gold, method, opinions=opinions, fit_rows=fit_rows, seed=seed)
         policy = replace(policy, figures={**policy.figures, **getattr(corrector, "figures", {})})
@@ -346,15 +374,15 @@ def _correct_kind(
     return decisions, policy
 
 
-def _opinions(task: Task, rows: Dataset, corrector: str | Path | Judge, gold: Dataset) -> tuple[Floats, Floats]:
+def _opinions(task: Task, rows: Dataset, corrector: str | Path | Judge, gold: Dataset) -> Opinions:
     """Return the probabilities of a trained model or a judge: on gold that it never saw, and on the rows."""
     if not isinstance(corrector, str | Path):
         return np.asarray(corrector.predict(gold), float), np.asarray(corrector.predict(rows), float)
-    of_rows = np.asarray(predict_proba(task, corrector, rows), dtype=np.float64)
+    of_rows = probabilities_of(task, corrector, rows)
     if "label_probs" in gold.column_names:
         return np.asarray(gold["label_probs"], dtype=np.float64), of_rows
     _check_unseen(task, corrector, gold)
-    return np.asarray(predict_proba(task, corrector, gold), dtype=np.float64), of_rows
+    return probabilities_of(task, corrector, gold), of_rows
 
 
 def _check_unseen(task: Task, corrector: str | Path, gold: Dataset) -> None:

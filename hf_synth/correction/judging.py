@@ -14,8 +14,8 @@ import json
 import logging
 import random
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from hashlib import sha256
 from typing import TYPE_CHECKING, Any
 
@@ -119,10 +119,37 @@ class LLMJudge:
         access = strictest(self.task.access, access_of(rows))
         texts = judged_texts(self.task, rows)
         probs, _ = self.votes_of(texts, access)
-        if {self.llm.model, *self._models} & set(column_of(rows, "generator")):
-            self._tallies[_digest(texts)]["own_rows"] = len(texts)
-            _LOG.warning("judge %s is the generator of some rows: it will tend to agree with itself", self.llm.model)
+        self.check_own(rows, _digest(texts))
         return probs
+
+    def check_own(self, rows: Dataset, name: str) -> None:
+        """Warn, and note in `figures`, where the judge's LLM wrote some of the rows.
+
+        Args:
+            name: under which the rows are counted.
+        """
+        if {self.llm.model, *self._models} & set(column_of(rows, "generator")):
+            self._tallies[name]["own_rows"] = len(rows)
+            _LOG.warning("judge %s is the generator of some rows: it will tend to agree with itself", self.llm.model)
+
+    def afresh(self) -> LLMJudge:
+        """Return the same judge, with nothing counted."""
+        return replace(self)
+
+    @property
+    def tally(self) -> dict[str, int]:
+        """Counts of questions, votes and failures over all rows so far."""
+        return dict(sum(self._tallies.values(), Counter[str]()))
+
+    @property
+    def models(self) -> frozenset[str]:
+        """The models that answered, as the endpoint names them."""
+        return frozenset(self._models)
+
+    def take_over(self, name: str, tally: Mapping[str, int], models: Iterable[str]) -> None:
+        """Count what another process asked for some rows, which have a name."""
+        self._tallies[name] = Counter(tally)
+        self._models.update(models)
 
     def votes_of(self, texts: Sequence[Mapping[str, str]], access: str) -> tuple[Floats, npt.NDArray[np.int64]]:
         """Compute the probabilities of `predict` and the number of votes, (N,), for texts as dicts of columns."""
@@ -345,14 +372,29 @@ def label_notes(
         return labelled(LLMJudge(task, llm, votes, logprobs, seed=seed, sampling=sampling), notes, access=access)
 
 
-def labelled(judge: LLMJudge, notes: Dataset, *, access: str | None = None) -> Dataset:
-    """Label notes as `label_notes` does, by a given judge."""
+def access_of_notes(task: Task, notes: Dataset, access: str | None) -> Access:
+    """Return the access of notes that a judge is to label; of notes without a column `access` the stated one."""
+    return strictest(task.access, access_of(notes) if "access" in notes.column_names else access)
+
+
+def labelled(
+    judge: LLMJudge,
+    notes: Dataset,
+    *,
+    access: str | None = None,
+    votes: tuple[Floats, npt.NDArray[np.int64]] | None = None,
+) -> Dataset:
+    """Label notes as `label_notes` does, by a given judge.
+
+    Args:
+        votes: probabilities, (N, K), and numbers of votes, (N,), where the judge was asked already.
+    """
     from datasets import Dataset, Features, Value
 
     task = judge.task
-    carried = strictest(task.access, access_of(notes) if "access" in notes.column_names else access)
+    carried = access_of_notes(task, notes, access)
     texts = judged_texts(task, notes)
-    probs, cast = judge.votes_of(texts, carried)
+    probs, cast = judge.votes_of(texts, carried) if votes is None else votes
     ids = list(notes["id"]) if "id" in notes.column_names else [f"{task.name}-note-{i}" for i in range(len(texts))]
     groups = groups_of(notes) or ids
     source = {

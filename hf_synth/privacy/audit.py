@@ -15,10 +15,12 @@ Four questions, each answered in time linear in the text, some thousand rows at 
 
 from __future__ import annotations
 
+import json
 import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
@@ -41,6 +43,7 @@ from hf_synth.task.patterns import bounded
 from hf_synth.task.task import Task
 
 if TYPE_CHECKING:
+    import pyarrow as pa
     from datasets import Dataset
 
 # Lower limits for the exemplars of a row's own prompt: chance matches with so few notes are rare.
@@ -56,6 +59,7 @@ _REFUSAL_HINTS = (
     "as an ai", "as a ai", "as an art", "as a lang", "as a large", "an ai", "sorry", "apolog", "i cannot", "i can't",
     "i can’t", "i can not", "i am unable", "i am not able", "i won't", "i won’t", "i must decline",
 )  # fmt: skip
+_COUNTS = b"hf_synth_counts"  # in the metadata of a block
 _BATCH = 1_000  # rows of a dataset in memory as text at once
 _SAMPLE = 1_000  # rows of each side whose closest row of gold is searched
 _MOST_KINDS = 40
@@ -107,6 +111,29 @@ def audit(
         return _audit(task, synthetic, gold, held_out, find_identifiers, canaries, seed, access)
 
 
+def audit_of_blocks(
+    task: Task,
+    synthetic: Dataset,
+    scanned: Iterable[pa.Table],
+    *,
+    gold: Dataset | None,
+    held_out: Dataset | None = None,
+    find_identifiers: FindIdentifiers | None = None,
+    canaries: Canaries | None = None,
+    seed: int = 0,
+    access: str = "open",
+) -> Findings:
+    """Audit rows as `audit` does, from what a `Scanner` found in each block of them.
+
+    Args:
+        scanned: of each block, in the order of the rows.
+
+    Raises:
+        ColumnError: as for `audit`; or the blocks are not of these rows.
+    """
+    return _audit(task, synthetic, gold, held_out, find_identifiers, canaries, seed, access, scanned)
+
+
 def _audit(
     task: Task,
     synthetic: Dataset,
@@ -116,6 +143,7 @@ def _audit(
     canaries: Canaries | None,
     seed: int,
     access: str,
+    scanned: Iterable[pa.Table] | None = None,
 ) -> Findings:
     check_columns(task, synthetic, what="the synthetic dataset")
     parts = [p for p in (gold, held_out) if p is not None]
@@ -125,7 +153,10 @@ def _audit(
     with stage(f"reading {sum(map(len, parts)):,} rows of gold"):
         index = index_gold(task, *parts) if parts else None
     scan = _Scan(task, len(synthetic), index, find_identifiers, canaries)
-    scan.read(_batches(task, synthetic))
+    if scanned is None:
+        scan.read(_batches(task, synthetic))
+    else:
+        scan.absorb(scanned)
     figures: dict[str, int | float] = {"rows": scan.rows, "gold_rows": sum(map(len, parts))}
     if "source" in synthetic.column_names:
         scan.raise_on("gold_row", (i for i, s in enumerate(synthetic["source"]) if s in ("gold", UNLABELLED)))
@@ -164,6 +195,30 @@ def _audit(
 def index_gold(task: Task, *gold: Dataset) -> Index:
     """Index the texts of gold by group (column `group`; a row without a group is a group of its own)."""
     return Index.of(item for p, part in enumerate(gold) for item in _by_group(task, part, p))
+
+
+@dataclass(frozen=True)
+class Scanner:
+    """The part of an audit that looks at each row by itself, as a function of a block.
+
+    Args:
+        task: of the rows.
+        index: of all gold; None without gold.
+        find_identifiers, canaries: as for `audit`.
+    """
+
+    task: Task
+    index: Index | None = None
+    find_identifiers: FindIdentifiers | None = None
+    canaries: Canaries | None = None
+
+    def __call__(self, table: pa.Table) -> pa.Table:
+        """Return what is found in the rows of a block: flags, overlap and hashes, and no text."""
+        from datasets import Dataset
+
+        scan = _Scan(self.task, len(table), self.index, self.find_identifiers, self.canaries)
+        scan.read(_batches(self.task, Dataset(table)))
+        return scan.to_table()
 
 
 def _batches(task: Task, dataset: Dataset) -> Iterator[list[Row]]:
@@ -232,6 +287,44 @@ class _Scan:
                 bar.advance(len(rows))
             if future is not None:
                 future.result()
+
+    def to_table(self) -> pa.Table:
+        """Return what was found in all rows, a line a row; what is counted over them is in the metadata."""
+        import pyarrow as pa
+
+        counts = {
+            "rows": self.rows,
+            "too_short": self._too_short,
+            "kinds": dict(self._kinds),
+            "more_kinds": dict(self._more_kinds),
+            "canaries": sorted(self._canary_numbers),
+        }
+        flags = pa.array([sorted(raised or ()) for raised in self.flags], pa.list_(pa.string()))
+        columns = {"flags": flags, **self._repeats.columns(), **self._pieces.columns(len(self.flags))}
+        columns |= {f"reach_{name}": pa.array(values) for name, values in self.reach()._asdict().items()}
+        return pa.table(columns).replace_schema_metadata({_COUNTS: json.dumps(counts).encode()})
+
+    def absorb(self, blocks: Iterable[pa.Table]) -> None:
+        """Take over what other scans found in the rows of this one, block by block."""
+        begin = 0
+        for block in blocks:
+            counts = json.loads(block.schema.metadata[_COUNTS])
+            self.rows += counts["rows"]
+            self._too_short += counts["too_short"]
+            self._kinds.update(counts["kinds"])
+            self._more_kinds.update(counts["more_kinds"])
+            self._canary_numbers.update(counts["canaries"])
+            if begin + len(block) <= len(self.flags):
+                for i, raised in enumerate(block["flags"].to_pylist(), begin):
+                    self.flags[i] = set(raised) or None
+            self._repeats.take_over(block)
+            self._pieces.take_over(block, begin)
+            if self.index is not None:
+                self._reaches.append(Reach(*(np.asarray(block[f"reach_{name}"]) for name in Reach._fields)))
+            begin += len(block)
+        self._measured = begin
+        if begin != len(self.flags):
+            raise ColumnError(f"the blocks are of {begin:,} rows, the dataset has {len(self.flags):,}")
 
     def _measure(self, rows: list[Row]) -> None:
         if self.index is not None:

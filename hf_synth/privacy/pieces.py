@@ -7,7 +7,7 @@ contain most of it together, they are a copy in pieces. Set phrases do not count
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -44,6 +44,33 @@ class Pieces:
         """Add the words of short texts, with the number of the row of each."""
         self._words.append(words)
         self._rows.append(rows)
+
+    def columns(self, n: int) -> dict[str, Any]:
+        """Return the words of the short texts of each of n rows as Arrow columns."""
+        import pyarrow as pa
+
+        words = Words.joined(self._words)
+        rows = np.concatenate([np.zeros(0, np.int64), *self._rows])
+        begins = pa.array(np.searchsorted(rows, np.arange(n + 1)).astype(np.int32))
+        tokens = pa.LargeListArray.from_arrays(pa.array(words.starts), pa.array(words.tokens))
+        return {
+            "short_words": pa.ListArray.from_arrays(begins, tokens),
+            "short_keys": pa.ListArray.from_arrays(begins, pa.array(words.keys)),
+        }
+
+    def take_over(self, block: Any, first: int) -> None:
+        """Add short texts from the columns of another process.
+
+        Args:
+            block: an Arrow table.
+            first: the number of its first row.
+        """
+        texts, keys = block["short_words"].combine_chunks(), block["short_keys"].combine_chunks()
+        tokens = texts.flatten()
+        counts = np.asarray(tokens.value_lengths(), np.int64)
+        starts = np.concatenate([np.zeros(1, np.int64), np.cumsum(counts)])
+        words = Words(np.asarray(tokens.flatten()), starts, np.asarray(keys.flatten()))
+        self.add(words, first + np.repeat(np.arange(len(block)), np.asarray(texts.value_lengths(), np.int64)))
 
     def find(self, gold: Iterable[tuple[str, Row]]) -> set[int]:
         """Return the numbers of the rows that contain much of a text of gold together.

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from array import array
 from operator import eq
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -67,6 +67,23 @@ class Repeats:
         """Add rows, each as one text."""
         self._exact.append(rows.in_order())
         self._sketches.append(_sketches(rows))
+
+    def columns(self) -> dict[str, Any]:
+        """Return what is kept of the rows as Arrow columns."""
+        import pyarrow as pa
+
+        sketches = np.concatenate([np.zeros((0, BANDS * BAND_ROWS), np.uint32), *self._sketches])
+        flat = pa.array(sketches.reshape(-1))
+        return {
+            "exact": pa.array(np.concatenate([np.zeros(0, np.uint64), *self._exact])),
+            "sketch": pa.FixedSizeListArray.from_arrays(flat, BANDS * BAND_ROWS),
+        }
+
+    def take_over(self, block: Any) -> None:
+        """Add rows from the columns of another process, an Arrow table."""
+        self._exact.append(np.asarray(block["exact"]))
+        sketches = np.asarray(block["sketch"].combine_chunks().flatten())
+        self._sketches.append(sketches.reshape(-1, BANDS * BAND_ROWS))
 
     def find(self) -> tuple[Bools, Bools]:
         """Return masks of the exact and of the near duplicates of earlier rows, (N,); rows without text are neither."""

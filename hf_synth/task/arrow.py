@@ -19,6 +19,14 @@ if TYPE_CHECKING:
     from hf_synth.task.labels import Ints
 
 
+BLOCK_ROWS = 2_000  # of a block: what one process works on at a time, on one machine or on many
+
+
+def blocks(n: int) -> list[tuple[int, int]]:
+    """Return where each block of n rows begins and ends."""
+    return [(begin, min(begin + BLOCK_ROWS, n)) for begin in range(0, n, BLOCK_ROWS)]
+
+
 def arrow_table(rows: Dataset) -> pa.Table:
     """Return the rows of a Dataset as an Arrow table, in their order; they are copied only if stored in another one."""
     return rows.data.table if rows._indices is None else rows.with_format("arrow")[:]

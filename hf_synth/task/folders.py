@@ -154,7 +154,8 @@ def new_folder(path: Path, *, overwrite: bool = True) -> Iterator[Path]:
 
 
 def _check_free(path: Path, overwrite: bool = True) -> None:
-    if path.is_file() or (path.is_dir() and any(path.iterdir()) and not (overwrite and (path / MANIFEST).is_file())):
+    full = path.is_dir() and any(file.name != WORK for file in path.iterdir())  # blocks of a stage come before it
+    if path.is_file() or (full and not (overwrite and (path / MANIFEST).is_file())):
         raise OutputError(f"{path} exists and is not an earlier output; choose another folder")
 
 

@@ -1,0 +1,167 @@
+"""A verb on many machines: `--shard I/N` or `--engine ray` computes blocks, `hf-synth merge` writes the folder."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from argparse import ArgumentParser, Namespace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from hf_synth.cli.options import Result
+from hf_synth.errors import OutputError, UsageError
+
+if TYPE_CHECKING:
+    from hf_synth.cluster.work import Work
+
+_COMMAND = "command.toml"  # beside the blocks: what `merge` runs
+# Options that may differ between machines: no block and no merged row depends on them.
+_OF_A_MACHINE = (
+    "shard", "engine", "address", "workers", "gpus-per-worker", "base-url", "concurrency", "timeout", "rpm", "tpm",
+    "hedge", "budget-usd", "price", "journal", "slots", "threads", "batch", "cache",
+)  # fmt: skip
+
+
+def add_machines(parser: ArgumentParser) -> None:
+    """Add what spreads a verb over machines."""
+    add = parser.add_argument_group("many machines").add_argument
+    text = "compute the I-th of N parts of the work (I from 0 to N - 1); then `hf-synth merge DIR` writes the folder"
+    add("--shard", metavar="I/N", help=text)
+    add("--engine", choices=("ray",), help="compute on Ray (needs hf_synth[ray]), and write the folder")
+    text = 'with --engine ray: a running cluster, e.g. "auto" (default: Ray is started on this machine)'
+    add("--address", metavar="ADDRESS", help=text)
+    text = "with --engine ray: processes at a time (default: one for each core, or for each GPU)"
+    add("--workers", type=int, metavar="N", help=text)
+    text = "with --engine ray: GPUs of each process (default: 0)"
+    add("--gpus-per-worker", type=float, metavar="X", help=text)
+
+
+def check_machines(args: Namespace, **unfit: bool) -> bool:
+    """Check the options of many machines; return whether they are used.
+
+    Args:
+        unfit: options by name that cannot be used with them, and whether they were given.
+
+    Raises:
+        UsageError: they contradict each other, or --out is missing.
+    """
+    from hf_synth.cluster.work import parse_shard
+
+    if args.shard is None and args.engine is None and not _merging(args):
+        if args.address or args.workers or args.gpus_per_worker:
+            raise UsageError("--address, --workers and --gpus-per-worker need --engine ray")
+        return False
+    if args.shard is not None:
+        parse_shard(args.shard)
+        if args.engine:
+            raise UsageError("--shard and --engine exclude each other: Ray deals out the blocks itself")
+    if args.workers is not None and args.workers < 1:
+        raise UsageError("--workers is a number of processes, 1 or more")
+    limits = ("budget_usd", "rpm", "tpm")
+    held = [f"--{name.replace('_', '-')}" for name in limits if getattr(args, name, None) is not None]
+    if args.engine and held:
+        raise UsageError(
+            f"{held[0]} holds for one process, and Ray starts several: use --shard I/N, each with its part of it"
+        )
+    for option, given in unfit.items():
+        if given:
+            raise UsageError(f"--{option.replace('_', '-')} works on one machine only: leave --shard and --engine out")
+    if args.out is None:
+        raise UsageError("--shard and --engine need --out DIR: the blocks lie in it")
+    return True
+
+
+def blocks_of(args: Namespace) -> Path:
+    """Return the folder of the blocks of a command; the command is kept in it for `merge`."""
+    from hf_synth.cli.cli import verb_parser
+    from hf_synth.cli.config import write_config
+    from hf_synth.cli.defaults import values_of
+    from hf_synth.cluster.work import blocks_folder
+    from hf_synth.task.folders import private_folder
+
+    values, _ = values_of(verb_parser(args.verb), args)
+    same = {name: value for name, value in values.items() if name not in _OF_A_MACHINE}
+    folder = private_folder(blocks_folder(args.out, json.dumps([args.verb, same], sort_keys=True)))
+    if not _merging(args):
+        kept = {name: value for name, value in values.items() if name not in _OF_A_MACHINE[:5]}
+        write_config(
+            folder / _COMMAND, {args.verb: kept}, comment="What `hf-synth merge` runs once all blocks are there."
+        )
+    return folder
+
+
+def computed(args: Namespace, work: Work) -> Result | None:
+    """Compute what a command asks of the blocks; return the result of a shard, or None where all can be merged now."""
+    from hf_synth.cluster.on_ray import run_on_ray
+    from hf_synth.cluster.work import parse_shard, run_here
+
+    if _merging(args):
+        return None
+    if args.engine:
+        numbers = range(len(work.places))
+        how: Result = {"workers": args.workers, "address": args.address, "gpus": args.gpus_per_worker or 0}
+        run_on_ray(work, numbers, **how)
+        return None
+    number, of = parse_shard(args.shard)
+    done, stood = run_here(work, work.shard(number, of))
+    print(f"shard {number}/{of}: {done:,} blocks computed, {stood:,} there already; next: hf-synth merge {args.out}")
+    return {"shard": args.shard, "computed": done, "there_already": stood, "blocks": len(work.places)}
+
+
+def clear(args: Namespace) -> None:
+    """Delete the blocks of an output once it is written."""
+    from hf_synth.cluster.work import BLOCKS
+    from hf_synth.task.folders import WORK
+
+    shutil.rmtree(args.out / WORK / BLOCKS, ignore_errors=True)
+
+
+def _merging(args: Namespace) -> bool:
+    return getattr(args, "merging", False) is True
+
+
+# --- the verb -------------------------------------------------------------------------------------------------------
+def add_merge_options(parser: ArgumentParser) -> None:
+    """Add the options of `merge`."""
+    text = "the --out of the shards"
+    parser.add_argument("folder", type=Path, metavar="DIR", help=text)
+
+
+def merge(args: Namespace) -> Any:
+    """Write the folder of a verb whose shards have all been computed, by the command that they were given.
+
+    Raises:
+        OutputError: the folder holds no blocks, those of several commands, or not all of them.
+    """
+    from hf_synth.cli.after import run_verb
+    from hf_synth.cli.cli import parse_command
+    from hf_synth.cli.defaults import RECORDED, values_of, write_run
+    from hf_synth.cluster.work import BLOCKS
+    from hf_synth.task.folders import WORK
+
+    commands = sorted((args.folder / WORK / BLOCKS).glob(f"*/{_COMMAND}"))
+    if not commands:
+        raise OutputError(f"{args.folder} holds no blocks to merge: run the shards of a verb with --out {args.folder}")
+    if len(commands) > 1:
+        raise OutputError(
+            f"{args.folder} holds blocks of {len(commands)} different commands: delete the folders of the others in "
+            f"{args.folder / WORK / BLOCKS}; what each was is in its {_COMMAND}"
+        )
+    verb = _verb_in(commands[0])
+    parser, own = parse_command([verb, "--config", str(commands[0]), "--quiet"])
+    own.quiet, own.json, own.config, own.merging, own.out = args.quiet, args.json, None, True, own.out
+    if own.out.absolute() != args.folder.absolute():
+        raise OutputError(
+            f"the blocks of {args.folder} are to be merged into {own.out}: run `merge` where the shards ran"
+        )
+    values = values_of(parser, own)
+    returned = run_verb(own)
+    if verb in RECORDED:
+        write_run(verb, *values, own.out)
+    return returned
+
+
+def _verb_in(file: Path) -> str:
+    from hf_synth.cli.config import read_config
+
+    return next(iter(read_config(file)))

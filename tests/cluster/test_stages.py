@@ -1,0 +1,281 @@
+"""Verbs in shards: what is merged has the bytes of a run in one process, and nothing is computed twice."""
+
+from __future__ import annotations
+
+import json
+import random
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from support.blocks import blocks
+from support.cluster_rows import CANARY, files_of, make_journey
+from support.judges import voting
+from support.kinds import SETS, generated, sets_gold
+from support.llm_server import Said, content, serving
+from support.tiny import toy_rows
+from support.toy_experiment import TASK
+
+from hf_synth.cli.cli import main, parse_command
+from hf_synth.cluster.stages import audit_work, opinion_work
+from hf_synth.cluster.work import parse_shard, run_here
+from hf_synth.correction import opinions
+from hf_synth.correction.correction import correct_with_policy
+from hf_synth.correction.judging import LLMJudge
+from hf_synth.errors import ColumnError
+from hf_synth.llm.llm import LLM
+from hf_synth.privacy.audit import audit as audit_rows
+from hf_synth.privacy.audit import audit_of_blocks
+from hf_synth.task import arrow
+
+
+@pytest.fixture(scope="module")
+def work(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_journey(tmp_path_factory.mktemp("work"))
+
+
+@pytest.fixture(autouse=True)
+def _small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(arrow, "BLOCK_ROWS", 7)
+
+
+def correct(work: Path, *more: str, method: str = "auto") -> list[str]:
+    words = ["correct", str(work / "gold"), str(work / "synthetic"), "--corrector", str(work / "model")]
+    return [*words, "--split", "validation", "--method", method, "--out", str(work / "corrected"), *more]
+
+
+def audit(work: Path, *more: str) -> list[str]:
+    return ["audit", str(work / "gold"), str(work / "synthetic"), "--out", str(work / "audited"), *more]
+
+
+def in_shards(command: list[str], n: int = 3) -> None:
+    """Run the shards from the last to the first, and merge them."""
+    for number in reversed(range(n)):
+        assert main([*command, "--shard", f"{number}/{n}"]) == 0
+    assert main(["merge", command[command.index("--out") + 1]]) in (0, 1)
+
+
+@pytest.mark.parametrize("method", ["auto", "posterior", "none"])
+def test_corrected_in_shards_and_at_once_are_the_same_bytes(work: Path, method: str) -> None:
+    assert main(correct(work, method=method)) == 0
+    whole = files_of(work / "corrected")
+    in_shards(correct(work, method=method))
+    assert files_of(work / "corrected") == whole
+    assert "train.parquet" in whole
+    assert not (work / "corrected" / ".hf_synth" / "blocks").exists()
+
+
+def test_an_audit_in_shards_and_at_once_is_the_same(work: Path) -> None:
+    code = main(audit(work))
+    whole = files_of(work / "audited")
+    in_shards(audit(work))
+    assert files_of(work / "audited") == whole
+    figures = json.loads(whole["audit.json"])["figures"]
+    assert figures["duplicates"] == 2  # across blocks
+    assert figures["copies_of_gold"] == 1
+    assert code == 1
+
+
+def test_labels_in_shards_and_at_once_are_the_same_and_no_note_is_asked_about_twice(work: Path) -> None:
+    with serving(voting(0.8)) as server:
+        more = [
+            "--llm",
+            "m",
+            "--base-url",
+            server.url,
+            "--votes",
+            "2",
+            "--access",
+            "open",
+            "--out",
+            str(work / "labelled"),
+        ]
+        command = ["label", str(work / "gold"), str(work / "synthetic"), *more]
+        assert main([*command, "--journal", str(work / "whole.sqlite")]) == 0
+        whole, asked = files_of(work / "labelled"), len(server.requests)
+        for number in (1, 0):
+            node = ["--journal", str(work / f"node{number}.sqlite")]
+            assert main([*command, *node, "--shard", f"{number}/2"]) == 0
+            assert main([*command, *node, "--shard", f"{number}/2"]) == 0  # all blocks stand
+        assert len(server.requests) - asked <= asked
+        before = len(server.requests)
+        assert main(["merge", str(work / "labelled")]) == 0
+        assert len(server.requests) == before, "a merge asks nothing"
+    merged = files_of(work / "labelled")
+    assert merged["train.parquet"] == whole["train.parquet"]
+    assert json.loads(merged["hf_synth.json"])["judge"] == json.loads(whole["hf_synth.json"])["judge"]
+
+
+def test_sets_of_labels_are_judged_in_blocks_as_at_once(tmp_path: Path) -> None:
+    def answer(request: dict[str, Any], _: int) -> Said:
+        luck = random.Random(content(request))
+        return Said(json.dumps({SETS.label_column: [label for label in SETS.labels if luck.random() < 0.5]}))
+
+    gold, rows = sets_gold(24, 1), generated(SETS, sets_gold(30, 2))
+    with serving(answer) as server:
+        judges = [
+            LLMJudge(SETS, LLM("m", base_url=server.url, journal=tmp_path / f"{n}.sqlite"), votes=2) for n in "ab"
+        ]
+        whole, policy = correct_with_policy(SETS, rows, judges[0], gold=gold, method="posterior")
+        cut = opinion_work(
+            SETS, rows, judges[1], gold=gold, folder=tmp_path / "blocks", options={"method": "posterior"}
+        )
+        assert run_here(cut.work, range(len(cut.work.places))) == (9, 0)
+        given = cut.opinions()
+        merged, same = correct_with_policy(SETS, rows, judges[1], gold=gold, method="posterior", opinions=given)
+    assert merged.to_dict() == whole.to_dict()
+    assert same == policy
+
+
+def test_pieces_of_gold_in_rows_of_many_blocks_are_found_together() -> None:
+    gold = toy_rows(3, 1).map(lambda row, i: {"text": " ".join(f"word{i}x{k}" for k in range(40))}, with_indices=True)
+    pieces = [" ".join(f"word1x{k}" for k in range(begin, begin + 6)) for begin in range(0, 40, 5)]
+    rows = toy_rows(8, 2).map(lambda row, i: {"text": pieces[i], "source": "synthetic"}, with_indices=True)
+    whole = audit_rows(TASK, rows, gold=gold)
+    cut = audit_work(TASK, rows, gold=gold, folder=Path("unused"))
+    scan = cut.parts[0].block
+    blocks_found = [scan(cut.table(number)) for number in range(len(cut.places))]
+    assert len(blocks_found) == 2
+    assert audit_of_blocks(TASK, rows, blocks_found, gold=gold) == whole
+    assert whole.figures["pieces_of_gold"] == 8
+    with pytest.raises(ColumnError, match="the blocks are of 7 rows"):
+        audit_of_blocks(TASK, rows, blocks_found[:1], gold=gold)
+
+
+def test_shards_write_nothing_into_the_folder_but_blocks(work: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    command = correct(work, method="argmax")
+    assert main(command) == 0
+    whole = files_of(work / "corrected")
+    fresh = [*command[:-1], str(work / "fresh")]
+    for number in range(3):
+        capsys.readouterr()
+        assert main([*fresh, "--shard", f"{number}/3"]) == 0
+        assert [file.name for file in (work / "fresh").iterdir()] == [".hf_synth"]
+        computed = [4, 4, 3][number]
+        said = capsys.readouterr().out
+        assert said.startswith(f"shard {number}/3: {computed} blocks computed, 0 there already; next: hf-synth merge")
+        assert len(said.splitlines()) == 1
+    assert main(["merge", str(work / "fresh")]) == 0
+    assert {name: data for name, data in files_of(work / "fresh").items() if name != "hf_synth_run.toml"} == {
+        name: data for name, data in whole.items() if name != "hf_synth_run.toml"
+    }
+    before = files_of(work / "corrected")
+    assert main([*command, "--shard", "0/3"]) == 0
+    assert files_of(work / "corrected") == before, "an earlier output stays as it is until the merge"
+    shutil.rmtree(work / "corrected" / ".hf_synth" / "blocks")
+
+
+def test_limits_of_one_process_are_refused_on_ray(work: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["label", str(work / "gold"), str(work / "synthetic"), "--llm", "m", "--base-url", "http://127.0.0.1:9/v1"]
+    assert main([*words, "--out", str(work / "no"), "--engine", "ray", "--budget-usd", "1"]) == 2
+    assert "--budget-usd holds for one process" in capsys.readouterr().err
+
+
+def test_a_judge_corrects_in_shards_as_at_once(work: Path) -> None:
+    with serving(voting(0.8)) as server:
+        words = ["correct", str(work / "gold"), str(work / "synthetic"), "--judge", "m", "--base-url", server.url]
+        command = [*words, "--votes", "1", "--method", "llm_judge", "--out", str(work / "judged")]
+        assert main(command) == 0
+        whole = files_of(work / "judged")
+        in_shards(command, 2)
+    assert files_of(work / "judged") == whole
+
+
+def test_a_second_run_computes_what_is_missing(work: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    computed: list[int] = []
+    predict = opinions.predict_proba
+
+    def dying(task: Any, model: Any, rows: Any, **more: Any) -> Any:
+        if len(computed) == 4:
+            raise KeyboardInterrupt
+        computed.append(len(rows))
+        return predict(task, model, rows, **more)
+
+    monkeypatch.setattr(opinions, "predict_proba", dying)
+    command = [*correct(work, method="argmax"), "--shard", "0/1"]
+    assert main(command) == 130
+    blocks = list((work / "corrected" / ".hf_synth" / "blocks").glob("*/*.parquet"))
+    assert len(blocks) == 4
+    assert all(file.stat().st_mode & 0o077 == 0 for file in blocks)
+    monkeypatch.setattr(opinions, "predict_proba", lambda *a, **k: computed.append(1) or predict(*a, **k))
+    assert main(command) == 0
+    assert len(computed) == 11  # 7 blocks of 47 rows and 4 of 23 gold rows, each once
+
+
+def test_what_cannot_be_merged_is_said(work: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    def says(*words: str) -> str:
+        capsys.readouterr()
+        assert main(list(words)) in (1, 2)
+        return capsys.readouterr().err
+
+    out = str(work / "corrected")
+    blocks = work / "corrected" / ".hf_synth" / "blocks"
+    for folder in blocks.glob("*") if blocks.is_dir() else ():
+        for file in folder.iterdir():
+            file.unlink()
+        folder.rmdir()
+    assert "no blocks to merge" in says("merge", out)
+    assert main([*correct(work, method="argmax"), "--shard", "0/2"]) == 0
+    assert "5 of the 11 blocks" in says("merge", out)
+    assert main([*correct(work, method="argmax"), "--shard", "1/2"]) == 0
+    file = sorted(blocks.glob("*/*.parquet"))[2]
+    good = file.read_bytes()
+    file.write_bytes(good[:-9])
+    assert f"{file} is broken" in says("merge", out)
+    file.write_bytes(sorted(blocks.glob("*/*.parquet"))[3].read_bytes())  # a block under another's name
+    assert f"{file} is broken" in says("merge", out)
+    file.write_bytes(good)
+    assert main([*correct(work, method="agree"), "--shard", "0/2"]) == 0
+    assert "blocks of 2 different commands" in says("merge", out)
+    assert "I from 0 to N - 1" in says(*correct(work), "--shard", "3/3")
+    assert "exclude each other" in says(*correct(work), "--shard", "0/3", "--engine", "ray")
+    assert "one machine only" in says(*correct(work), "--shard", "0/3", "--error", "0.05")
+    assert "--corrector" in says(
+        "correct", str(work / "gold"), str(work / "synthetic"), "--base-model", str(work / "model"),
+        "--out", str(work / "other"), "--shard", "0/3",
+    )  # fmt: skip
+    assert "need --out" in says("audit", str(work / "gold"), str(work / "synthetic"), "--shard", "0/3")
+
+
+def test_a_shard_that_is_killed_goes_on(work: Path) -> None:
+    small = "import sys, hf_synth.task.arrow as arrow; arrow.BLOCK_ROWS = 3"
+    code = f"{small}; from hf_synth.cli.cli import main; sys.exit(main(sys.argv[1:]))"
+    command = [sys.executable, "-c", code, *audit(work, "--shard", "0/1", "--split-held-out", "validation")]
+    folder = work / "audited" / ".hf_synth" / "blocks"
+    process = subprocess.Popen(command, stderr=subprocess.DEVNULL)
+    while process.poll() is None and len(list(folder.glob("*/*.parquet"))) < 3:
+        time.sleep(0.002)
+    process.kill()
+    process.wait()
+    stood = {file: file.stat().st_mtime_ns for file in folder.glob("*/*.parquet")}
+    assert len(stood) >= 3
+    again = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert f"{16 - len(stood)} blocks computed, {len(stood)} there already" in again.stdout
+    assert {file: file.stat().st_mtime_ns for file in stood} == stood
+    assert not [file for file in folder.rglob("*") if CANARY.encode() in (file.read_bytes() if file.is_file() else b"")]
+
+
+def test_the_files_for_clusters_parse_and_so_do_their_commands() -> None:
+    page = Path(__file__).resolve().parents[2] / "docs" / "scale.md"
+    found = [block.code for block in blocks(page) if block.language == "yaml"]
+    job, ray_job = map(yaml.safe_load, found)
+    (container,) = job["spec"]["template"]["spec"]["containers"]
+    assert (job["kind"], job["spec"]["completionMode"], ray_job["kind"]) == ("Job", "Indexed", "RayJob")
+    shards = container["args"][0].replace("$JOB_COMPLETION_INDEX", "7")
+    _, of_job = parse_command(shlex.split(shards)[1:])
+    assert parse_shard(of_job.shard) == (7, job["spec"]["completions"])
+    _, on_ray = parse_command(shlex.split(ray_job["spec"]["entrypoint"])[1:])
+    assert (on_ray.engine, on_ray.address, on_ray.gpus_per_worker) == ("ray", "auto", 1.0)
+    array = next(block.code for block in blocks(page) if "#SBATCH" in block.code)
+    first, last = map(int, re.findall(r"--array=(\d+)-(\d+)", array)[0])
+    command = re.search(r"^hf-synth .*$", array, re.M)
+    assert command is not None
+    _, of_array = parse_command(shlex.split(command[0].replace("$SLURM_ARRAY_TASK_ID", str(last)))[1:])
+    assert (first, parse_shard(of_array.shard)) == (0, (last, last + 1))
