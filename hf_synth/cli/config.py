@@ -17,7 +17,7 @@ from __future__ import annotations
 import json
 import re
 import tomllib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import date, datetime, time
 from pathlib import Path
 from typing import Any
@@ -100,6 +100,28 @@ def is_secret(key: str, value: Any) -> bool:
     names = [key, str(value).partition("=")[0]] if key in _NAMED_VALUES else [key]
     named = any(_SECRET_KEY.search(name.strip().lower().replace("_", "-")) for name in names)
     return named or bool(_SECRET_VALUE.search(str(value)))
+
+
+def without_secrets(words: Iterable[str]) -> list[str]:
+    """Return the words of a command line without the options whose name or value is a secret, such as --token."""
+    kept: list[str] = []
+    option = ""  # the option that the next word may be the value of
+    for word in map(str, words):
+        name, mark, value = word.partition("=")
+        if not word.startswith("--"):
+            if option and is_secret(option, word):
+                if kept[-1:] == [f"--{option}"]:
+                    kept.pop()
+            elif not is_secret("", word):
+                kept.append(word)
+            option = ""
+        elif mark:
+            option = ""
+            kept += [] if is_secret(name[2:], value) else [word]
+        else:
+            option = name[2:]
+            kept.append(word)
+    return kept
 
 
 def place(path: Path, keys: Sequence[str]) -> str:

@@ -13,6 +13,7 @@ from hf_synth.cli import cluster, llms, options
 from hf_synth.cli.checks import check_verb, needs_base_model
 from hf_synth.cli.options import METHODS, Result, count_text
 from hf_synth.cli.outlook import correct_outlook
+from hf_synth.cli.parsing import exclude
 from hf_synth.cli.stopping import keeping_answers
 from hf_synth.errors import ColumnError, OutputError
 
@@ -58,6 +59,7 @@ def add_method(parser: ArgumentParser) -> None:
     add("--coverage", type=float, metavar="C", help=text)
     add("--coverage-by-class", action="store_true", help="with --coverage: reach C in each class, not only overall")
     add("--judge", metavar="MODEL", help="an LLM that labels gold and notes, instead of a corrector")
+    exclude(parser, "--corrector", "--judge")
     options.add_votes(parser)
 
 

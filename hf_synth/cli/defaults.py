@@ -16,7 +16,7 @@ from typing import Any
 
 from hf_synth import __version__
 from hf_synth.cli.config import CONFIG, Values, is_secret, place, read_config, write_config
-from hf_synth.cli.parsing import Parser, options_of, verbs_of
+from hf_synth.cli.parsing import Parser, excluded_by, options_of, verbs_of, without_excluded
 from hf_synth.errors import HfSynthError, UsageError, did_you_mean
 from hf_synth.task.columns import RUN_CONFIG
 
@@ -72,7 +72,8 @@ def config_for(parser: Parser, named: Mapping[str, Any], verbs: Iterable[str], p
     if not named.get("config"):
         _check_owner(path)
     given, used = _given(path, read_config(path), parser, list(verbs), parsers)
-    told = [key for key, dest in used.items() if dest not in named]
+    given = without_excluded(parser, given, named)
+    told = [key for key, dest in used.items() if dest in given and dest not in named]
     if told and not named.get("quiet"):
         print(f"hf-synth: {path} gives {', '.join(told)}", file=sys.stderr)
     return given
@@ -100,6 +101,7 @@ def _given(
             layers.append((tuple(words[:depth]), dict(table)))
     for above, layer in layers:
         top = not above
+        here: dict[str, Action] = {}
         for key, value in layer.items():
             if isinstance(value, Mapping):
                 _check_table(path, (*above, key), verbs, parsers)
@@ -123,9 +125,32 @@ def _given(
                     raise UsageError(f"{place(path, (*above, key))}: {error}") from None
                 given.pop(action.dest, None) if converted is None else given.update({action.dest: converted})
                 used[key] = action.dest
+                here[key] = action
             elif not _known(key, above, verbs, parsers):
                 raise UsageError(f"{place(path, (*above, key))}: {_unknown(key, above, verbs, parsers)}")
+        _drop_excluded(path, above, parser, here, given)
     return given, {key: dest for key, dest in used.items() if dest in given}
+
+
+def _drop_excluded(
+    path: Path, above: tuple[str, ...], parser: Parser, here: Mapping[str, Action], given: dict[str, Any]
+) -> None:
+    """Leave out what an upper table gives options that those of a table exclude.
+
+    Raises:
+        UsageError: two options of one table exclude each other. One with its default excludes nothing: a run that is
+            written down has the defaults too.
+    """
+    meant = {key: action for key, action in here.items() if action.dest in given}
+    weak = {key for key, action in meant.items() if given[action.dest] == action.default}
+    for key, action in meant.items():
+        others = excluded_by(parser, action)
+        beside = {name for name, other in meant.items() if other in others}
+        if key not in weak and (both := sorted(beside - weak)):
+            raise UsageError(f"{place(path, (*above, key))}: {key} and {both[0]} exclude each other")
+        leave = [action] if key in weak and beside - weak else [o for o in others if o not in meant.values()]
+        for one in leave:
+            given.pop(one.dest, None)
 
 
 def keys_of(parser: Parser) -> dict[str, Action]:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import hf_synth
 from hf_synth.cli import llms, options
 from hf_synth.cli.checks import check_some_model, check_verb
+from hf_synth.cli.config import without_secrets
 from hf_synth.cli.options import METHODS, TINY, Result, count_text
 from hf_synth.cli.outlook import run_outlook
 from hf_synth.cli.stopping import keeping_answers, on_stop
@@ -216,7 +217,7 @@ def _done(results: Results) -> int:
 
 def _repair(task: Task, args: Namespace, splits: DatasetDict, why: str) -> str:
     """Return what to run after cells failed: another source or model where those cannot work, else the same again."""
-    argv = ["hf-synth", *args.argv]
+    argv = ["hf-synth", *without_secrets(args.argv)]
     if args.synthetic and "outside the" in why:
         fitting = _sizes_of_pool(task, args, splits)
         if fitting:

@@ -16,7 +16,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hf_synth.cli.config import CONFIG
+from hf_synth.cli.config import CONFIG, without_secrets
 from hf_synth.cli.machine import base_model_at_hand, llm_at_hand
 from hf_synth.cli.options import SIMULATOR, Result
 from hf_synth.cli.stages import Stage, newest, stage_at, stages_in
@@ -249,7 +249,7 @@ def after_verb(args: Namespace, result: Any) -> str | None:
     """
     with contextlib.suppress(HfSynthError, OSError):
         words = _after_verb(args, result if isinstance(result, dict) else {})
-        return None if words is None else shlex.join(words)
+        return None if words is None else shlex.join(without_secrets(words))
     return None
 
 
@@ -259,7 +259,7 @@ def _after_verb(args: Namespace, result: Result) -> list[str] | None:
         return None
     if verb == "publish":
         pushed = result.get("url") or args.push
-        return None if pushed else ["hf-synth", *map(str, args.argv), "--push"]
+        return None if pushed else ["hf-synth", *args.argv, "--push"]
     if verb == "correct" and result.get("file"):  # a promise that waits for labels
         return _with_audited(args, str(result["file"]))
     if verb == "sample":

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import hf_synth
-from hf_synth.cli.parsing import Parser
+from hf_synth.cli.parsing import Parser, exclude
 from hf_synth.correction.methods import DESCRIBED
 from hf_synth.errors import AccessError, ColumnError, GoldError, ModelError
 
@@ -97,6 +97,7 @@ def add_llm(parser: ArgumentParser, *, required: bool) -> None:
     add = group.add_argument
     add("--n", type=int, default=600, metavar="N", help="how many synthetic notes to write (default: 600)")
     add("--ratio", type=float, metavar="R", help="write R notes for each gold row, instead of --n")
+    exclude(parser, "--n", "--ratio")
     text = "labels of the new notes: equally many, as in the gold, or what evens out the gold (fill)"
     add("--balance", choices=BALANCES, default="equal", help=text)
     add_exemplars(group)

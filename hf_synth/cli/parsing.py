@@ -159,6 +159,30 @@ def verbs_of(parser: argparse.ArgumentParser) -> Mapping[str, Parser]:
     return next((action.choices for action in parser._actions if isinstance(action, argparse._SubParsersAction)), {})
 
 
+def exclude(parser: argparse.ArgumentParser, *names: str) -> None:
+    """Declare options of a parser that exclude each other; one option may be in several such groups.
+
+    Of such options the command line decides before the table of a configuration, and the table before its top.
+    """
+    by_name = {name: action for action in options_of(parser) for name in action.option_strings}
+    parser.add_mutually_exclusive_group()._group_actions.extend(by_name[name] for name in names)
+
+
+def excluded_by(parser: argparse.ArgumentParser, action: Action) -> list[Action]:
+    """Return the options that an option excludes."""
+    groups = [group._group_actions for group in parser._mutually_exclusive_groups if action in group._group_actions]
+    return [other for group in groups for other in group if other is not action]
+
+
+def without_excluded(
+    parser: argparse.ArgumentParser, given: Mapping[str, Any], named: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Return values of a configuration without those that exclude an option that the command line names."""
+    actions = [action for action in options_of(parser) if action.dest in named]
+    others = {other.dest for action in actions for other in excluded_by(parser, action)}
+    return {name: value for name, value in given.items() if name not in others}
+
+
 def verb_below(parser: Parser, words: Sequence[str]) -> tuple[Parser, list[str]]:
     """Return the parser of the verb that the words name, e.g. `hub token list`, and the words after it."""
     rest = list(words)
@@ -207,10 +231,7 @@ def complete(parser: Parser, named: Mapping[str, Any], words: Sequence[str], giv
         named, words: from `read_options`.
         given: values of a configuration, by destination.
     """
-    for group in parser._mutually_exclusive_groups:
-        together = [action.dest for action in group._group_actions]
-        if any(name in named for name in together):  # of those that exclude each other, the command line names one
-            given = {name: value for name, value in given.items() if name not in together}
+    given = without_excluded(parser, given, named)
     named = {**given, **_placed(parser, words, given), **named}
     for action in parser.must:
         if action.dest not in named:

@@ -11,6 +11,7 @@ import hf_synth
 from hf_synth.cli import options
 from hf_synth.cli.checks import check_verb
 from hf_synth.cli.options import Result
+from hf_synth.cli.parsing import exclude
 from hf_synth.errors import ColumnError, MissingGoldError, OutputError, TaskError
 
 if TYPE_CHECKING:
@@ -49,6 +50,12 @@ def add_review_options(parser: ArgumentParser) -> None:
     add("--realism", action="store_true", help="rate synthetic notes mixed with open gold, instead of labelling them")
     add("--gold", type=Path, metavar="PATH", help="raw or exported open gold for --realism (none for `clinic`)")
     options.add_seed(parser)
+    exclude(parser, "--show-llm", "--blind")
+    for names in (("--per-label", "--n", "--error"), ("--per-label", "--error", "--realism")):
+        exclude(parser, *names)  # each says which notes are reviewed; --n may also be of a realism sheet
+    for names in (("--by", "--per-label"), ("--by", "--error"), *(("--confidence", n) for n in ("--n", "--per-label"))):
+        exclude(parser, *names)
+    exclude(parser, "--confidence", "--realism")
 
 
 def review(args: Namespace) -> Result:

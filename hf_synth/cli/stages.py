@@ -18,6 +18,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from hf_synth.cli.config import is_secret
 from hf_synth.cli.options import Result, gold_path
 from hf_synth.errors import HfSynthError
 from hf_synth.models.record import FACTS
@@ -188,7 +189,11 @@ def note_inputs(args: Namespace, inputs: Mapping[str, str]) -> None:
     stage = stage_at(out) if isinstance(out, Path) else None
     if stage is None or stage.kind not in _INPUTS or stage.kind == "publish":
         return
-    given = {name: value for name in _KEPT_OPTIONS if (value := getattr(args, name, None)) not in (None, "", 0)}
+    given = {
+        name: value
+        for name in _KEPT_OPTIONS
+        if (value := getattr(args, name, None)) not in (None, "", 0) and not is_secret(name, value)
+    }
     file = stage.path / MANIFEST if stage.path.is_dir() else stage.path
     with contextlib.suppress(HfSynthError, OSError, ValueError):
         facts = json.loads(file.read_text(encoding="utf-8"))

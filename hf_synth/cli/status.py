@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from hf_synth.cli.config import without_secrets
 from hf_synth.cli.options import Result
 from hf_synth.errors import MissingGoldError
 
@@ -134,13 +135,17 @@ def _next(folder: Path, stages: Sequence[Stage], args: Namespace) -> str | None:
         return None
     if outdated is not None:
         if (again := repeating_command(outdated)) is not None:
-            return shlex.join(again)
+            return _command(again)
         words = command_of(outdated.kind, known)
     elif reached and reached[-1] == "publish":
         release = latest["publish"]
-        return shlex.join([*push_command(release, known), *named]) if _pushed(release) == NOT_PUSHED else None
+        return _command([*push_command(release, known), *named]) if _pushed(release) == NOT_PUSHED else None
     elif reached:
         words = next_command(reached[-1], known)
     if words is None:
         return None
-    return shlex.join([*without_configured(words, known), *named] if values else words)
+    return _command([*without_configured(words, known), *named] if values else words)
+
+
+def _command(words: Sequence[str]) -> str:
+    return shlex.join(without_secrets(words))

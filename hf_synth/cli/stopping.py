@@ -9,9 +9,9 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from hf_synth.cli import llms
+from hf_synth.cli.config import without_secrets
 
 NOTHING = "nothing was kept; run the same command again"
-_SECRET = "--token"
 
 
 @contextlib.contextmanager
@@ -63,10 +63,5 @@ def _answers_in(path: Path) -> int:
 
 
 def command(args: Namespace, *more: str) -> str:
-    """Return the command that is running, with more words; a token is left out."""
-    words, secret = [], False
-    for word in args.argv:
-        if not secret and not word.startswith(f"{_SECRET}="):
-            words += [word] if word != _SECRET else []
-        secret = word == _SECRET
-    return shlex.join(["hf-synth", *words, *more])
+    """Return the command that is running, with more words; secrets are left out."""
+    return shlex.join(["hf-synth", *without_secrets(args.argv), *more])

@@ -226,3 +226,46 @@ def test_the_options_of_a_run_never_leave() -> None:
 def test_every_verb_that_is_written_down_is_one() -> None:
     for verb in RECORDED:
         assert any(action.dest == "out" for action in verb_parser(verb)._actions), verb
+
+
+EXCLUDING = (
+    ("generate", "--n", "5", "ratio", "2.0"), ("generate", "--ratio", "3", "n", "7"),
+    ("correct", "--corrector", "m", "judge", '"j"'), ("correct", "--judge", "m", "corrector", '"c"'),
+    ("review", "--n", "5", "per-label", "3"), ("review", "--per-label", "5", "error", "0.1"),
+    ("review", "--error", ".1", "by", '"label"'), ("review", "--realism", "", "error", "0.1"),
+    ("review", "--blind", "", "show-llm", "true"), ("publish", "--public", "", "private", "true"),
+)  # fmt: skip
+_PLACES = {"generate": ["clinic"], "correct": ["clinic", "rows"], "review": ["rows"], "publish": ["clinic", "rows"]}
+_MUST = {"generate": ["--llm", "m"], "correct": ["--out", "o"], "publish": ["--repo-id", "a/b"]}
+
+
+@pytest.mark.parametrize(("verb", "option", "value", "key", "given"), EXCLUDING)
+def test_of_options_that_exclude_each_other_the_command_line_decides(
+    verb: str, option: str, value: str, key: str, given: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = [verb, *_PLACES[verb], *_MUST.get(verb, [])]
+    typed = [option, *([value] if value else [])]
+    write(f"[{verb}]\n{key} = {given}\n")
+    before, after = options(*words, "--no-config"), options(*words, *typed)
+    name = key.replace("-", "_")
+    assert getattr(after, name) == getattr(before, name), "what the configuration gives is dropped"
+    assert getattr(options(*words), name) != getattr(before, name)
+    other = [f"--{key}", *([] if given == "true" else [given.strip('"')])]
+    capsys.readouterr()
+    with pytest.raises(SystemExit) as stopped:
+        main([*words, *typed, *other, "--no-config"])
+    assert stopped.value.code == 2
+    assert "not allowed with" in capsys.readouterr().err
+
+
+def test_tables_that_exclude_each_other(capsys: pytest.CaptureFixture[str]) -> None:
+    words = ("generate", "clinic", "--llm", "m")
+    write("ratio = 2\nseed = 3\n[generate]\nn = 600\nseed = 4\n")
+    assert (options(*words).n, options(*words).ratio) == (600, None), "the table goes before the top"
+    write("n = 7\n[generate]\nratio = 2\n")
+    assert (options(*words).n, options(*words).ratio) == (600, 2.0)
+    write("[generate]\nn = 600\nratio = 2\nllm = 'm'\n")
+    assert options(*words).ratio == 2.0, "as earlier versions wrote a run down, with its defaults"
+    write("[generate]\nn = 7\nratio = 2\n")
+    assert main([*words]) == 2
+    assert "n and ratio exclude each other" in capsys.readouterr().err

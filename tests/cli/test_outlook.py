@@ -11,11 +11,14 @@ import pytest
 
 from hf_synth.cli import main
 from hf_synth.correction.outlook import Trainings, trainings_of
+from hf_synth.task.folders import WORK
 from hf_synth.task.task import Task
 
 
 def files(folder: Path) -> dict[str, int]:
-    return {str(path.relative_to(folder)): path.stat().st_mtime_ns for path in folder.rglob("*")}
+    """Return the files of the user with their times; what `datasets` keeps beside the data it has read is none."""
+    found = (path for path in folder.rglob("*") if path.is_file() and WORK not in path.parts)
+    return {str(path.relative_to(folder)): path.stat().st_mtime_ns for path in found}
 
 
 @pytest.fixture(scope="module")

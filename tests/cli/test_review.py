@@ -161,10 +161,6 @@ def test_a_realism_sheet_writes_its_figures(desk: Desk) -> None:
 @pytest.mark.parametrize(
     ("options", "says"),
     [
-        (("--blind", "--show-llm"), "--blind and --show-llm exclude each other"),
-        (("--n", 10, "--per-label", 5), "--per-label and --n exclude each other"),
-        (("--n", 10, "--error", 0.1), "--n and --error exclude each other"),
-        (("--error", 0.1, "--realism"), "--error and --realism exclude each other"),
         (("--by", "label"), "--by names the strata of --n"),
         (("--confidence", 0.9), "--confidence is of the promise of --error"),
         (("--error", 0.1), "holds no corrected notes"),

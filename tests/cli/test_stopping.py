@@ -18,6 +18,10 @@ from support.llm_server import Said, entries, serving
 
 import hf_synth
 from hf_synth.cli import main
+from hf_synth.cli.cli import VERBS, verb_parser
+from hf_synth.cli.config import is_secret, without_secrets
+from hf_synth.cli.journey import after_verb
+from hf_synth.cli.parsing import Parser, options_of, verbs_of
 from hf_synth.cli.stopping import command
 from hf_synth.llm.journal import Journal
 
@@ -180,6 +184,40 @@ def open_rows(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_a_token_is_no_part_of_the_command_that_goes_on() -> None:
     argv = ["publish", "clinic", "a b", "--token", "hf_secret", "--yes", "--token=hf_secret"]
     assert command(Namespace(argv=argv), "--resume") == "hf-synth publish clinic 'a b' --yes --resume"
+
+
+def leaves(parser: Parser) -> Iterator[Parser]:
+    below = verbs_of(parser)
+    for verb in below.values():
+        yield from leaves(verb)
+    if not below:
+        yield parser
+
+
+def test_no_printed_command_repeats_a_secret_of_any_verb() -> None:
+    secrets = 0
+    for name in VERBS:
+        for parser in leaves(verb_parser(name)):
+            for action in options_of(parser):
+                if action.nargs == 0 or action.choices is not None:
+                    continue
+                option = next(o for o in action.option_strings if o.startswith("--"))
+                for value in ("http://u:geheim@h/v1", "hf_geheimgeheimgeheimgeheim", "sk-geheimgeheimgeheim", "geheim"):
+                    secret = is_secret(option[2:], value)
+                    secrets += secret and value == "geheim"
+                    for typed in ([option, value], [f"{option}={value}"]):
+                        kept = without_secrets(["verb", "a b", *typed, "--quiet", "rest"])
+                        assert kept == ["verb", "a b", *([] if secret else typed), "--quiet", "rest"], typed
+    assert secrets >= 2, "publish and withdraw have --token"
+
+
+def test_next_lines_leave_secrets_out() -> None:
+    argv = ["publish", "clinic", "notes", "--token", "hf_secret", "--repo-id", "a/b"]
+    args = Namespace(argv=argv, verb="publish", push=False)
+    assert after_verb(args, {"url": None}) == "hf-synth publish clinic notes --repo-id a/b --push"
+    argv = ["correct", "clinic", "n", "--base-url=http://u:secret@h/v1", "--audited", "old", "--error", ".1"]
+    done = after_verb(Namespace(argv=argv, verb="correct"), {"file": "f.csv"})
+    assert done == "hf-synth correct clinic n --error .1 --audited f.csv"
 
 
 # --- heavier verbs, in a child process -------------------------------------------------------------------------------
