@@ -38,6 +38,7 @@ from hf_synth.review.decisions import (
     choices,
     disagreements,
     outcomes,
+    plain_comment,
 )
 from hf_synth.review.log import Log, read_log
 from hf_synth.review.promise_sheet import PromiseSheet
@@ -193,7 +194,7 @@ class Session:
         return events
 
     def _key(self, id: str) -> str:
-        """Return the key of a row in a form; without the secret, which is never sent or stored, no id is found by it."""
+        """Return the key of a row in a form; the secret behind it is never sent or stored."""
         return hashlib.blake2b(id.encode("utf-8", "backslashreplace"), key=self._secret, digest_size=16).hexdigest()
 
     def _mark(self, id: str) -> str:
@@ -267,7 +268,7 @@ class Session:
     def _event(self, do: str, form: Mapping[str, str]) -> dict[str, Any]:
         """Return the event of a decision or comment about a note."""
         id = self._keys.get(form.get("key", ""))
-        comment = form.get("comment", "").strip()
+        comment = plain_comment(form.get("comment", ""))
         if id is None or len(comment) > LONGEST_COMMENT or form.get("queue", OPEN) not in QUEUES:
             raise WrongDecision
         event: dict[str, Any] = {"row": id, "text": self._mark(id), "do": do}
