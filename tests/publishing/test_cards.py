@@ -16,6 +16,7 @@ from huggingface_hub import parse_eval_result_entries
 from huggingface_hub.repocard import DatasetCard, ModelCard
 
 from hf_synth.correction.policy import Policy
+from hf_synth.errors import PublishError
 from hf_synth.evaluation.evaluation import Scores
 from hf_synth.llm.gguf_files import PACKAGED
 from hf_synth.privacy.audit import audit
@@ -435,3 +436,11 @@ def test_a_label_breaks_no_table() -> None:
     table = _table([{"a": "<b>", "b": 1}], [["x|y", "a"], ["<i>", "b"]])
     assert table.splitlines()[0] == "| x\\|y | &lt;i> |"
     assert table.splitlines()[2] == "| &lt;b> | 1 |"
+
+
+@pytest.mark.parametrize(
+    "contact", ["<svg onload=x>", "[x](javascript:y)", "javascript:y", "http://a.example", "{{x}}"]
+)
+def test_a_contact_is_plain_text(contact: str) -> None:
+    with pytest.raises(PublishError, match="--contact takes plain text"):
+        dataset_facts(CLINIC, rows_of(CLINIC), repo_id="ward/x", recorded=Recorded(contact=contact))
