@@ -123,7 +123,7 @@ def _label_sheet(task: Task, rows: Dataset, args: Namespace) -> SampleSheet | Pr
             )
     asked = args.n is not None or args.per_label is not None
     if promise is not None and not asked:
-        return load_promise(task, rows, promise, seed=args.seed)
+        return load_promise(task, rows, promise)
     file = review_folder(args.folder) / _SHEET
     if file.is_file():
         sheet = load_sheet(task, rows, file)

@@ -202,9 +202,13 @@ def _table(rows: Sequence[Mapping[str, Any]], columns: Sequence[Sequence[str]]) 
     def cell(value: Any) -> str:
         if value is None or value != value:
             return ""
-        return f"{value:,}" if isinstance(value, int) else " ".join(str(value).split()).replace("|", "\\|")
+        return (
+            f"{value:,}"
+            if isinstance(value, int)
+            else " ".join(str(value).split()).replace("<", "&lt;").replace("|", "\\|")
+        )
 
     right = [all(isinstance(row[key], int) for row in rows) for _, key in columns]
-    lines = [[header for header, _ in columns], ["---:" if r else "---" for r in right]]
+    lines = [[cell(header) for header, _ in columns], ["---:" if r else "---" for r in right]]
     lines += [[cell(row[key]) for _, key in columns] for row in rows]
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from hf_synth.correction.methods import DESCRIBED
+from hf_synth.errors import PublishError
 from hf_synth.evaluation.evaluation import Scores
 from hf_synth.publishing.card_text import ACCESS_MEANING, license_data
 from hf_synth.task.task import Task
@@ -55,13 +56,25 @@ def task_facts(task: Task, access: str, attestation: str | None, contact: str | 
         "access": access, "access_meaning": ACCESS_MEANING[access], "license": task.license,
         "license_data": license_data(task.license), "hub_dataset": hub_dataset(task.source_url),
         "source_url": task.source_url, "citation": task.citation,
-        "attestation": attestation, "version": __version__, "contact": one_line(contact),
+        "attestation": attestation, "version": __version__, "contact": checked_contact(contact),
     }  # fmt: skip
 
 
 def one_line(text: str | None) -> str:
     """Return a text in one line; "" for none."""
     return " ".join((text or "").split())
+
+
+def checked_contact(text: str | None) -> str:
+    """Return whom to ask for access as plain text in one line; "" for none.
+
+    Raises:
+        PublishError: it holds markup, a placeholder, or an address that is not https.
+    """
+    line = one_line(text)
+    if re.search(r"[<>\[\]{}`|\\\x00-\x1f\x7f]", line) or re.search(r"(?i)\b(?!https://)[a-z][a-z+.-]*:(?=\S)", line):
+        raise PublishError("--contact takes plain text, an e-mail address or an https:// address, without markup")
+    return line
 
 
 def realism_facts(recorded: Any) -> dict[str, Any]:

@@ -116,7 +116,7 @@ def dataset_facts(
     kept = [i for i in exported if status[i] != "dropped"]
     corrected = "label_probs" in dataset.column_names and task.kind != "text2text"
     joined = strictest(task.access, access_of(dataset), *([findings.access] if findings else []), access or "open")
-    generators = dict(sorted(Counter(str(g or "unknown") for g in columns["generator"]).items()))
+    generators = dict(sorted(Counter(str(columns["generator"][i] or "unknown") for i in exported).items()))
     reasons = Counter(zip(status, (r or "as_generated" for r in columns["reason"]), strict=True))
     views = [("corrected", kept, final)] if corrected else []
     views.append(("raw", exported, meant))
@@ -137,8 +137,8 @@ def dataset_facts(
         "looks_like": "" if task.language else _looks_like(task, dataset, exported),
         "config_columns": [[name, name] for name, _, _ in views],
         "costs": _costs(columns),
-        "prompts": len({p for p in columns["prompt_sha256"] if p}),
-        "exemplars": len({s for ids in columns["seed_ids"] if ids for s in ids}),
+        "prompts": len({p for i in exported if (p := columns["prompt_sha256"][i])}),
+        "exemplars": len({s for i in exported for s in columns["seed_ids"][i] or ()}),
         **correction,
         "correction": _correction(status, reasons, correction["policy"]) if corrected else
                       f"none; {'targets are those that the generator wrote' if text2text else _AS_ASKED}",

@@ -68,6 +68,7 @@ class Changes:
         tag: of the release.
         tags: how many there are already.
         head: the commit that it was compared with; "" where there is none.
+        others: files of somebody else that stay in the repository.
     """
 
     new: bool
@@ -81,6 +82,7 @@ class Changes:
     tag: str = ""
     tags: int = 0
     head: str = ""
+    others: int = 0
 
     def to_json(self) -> dict[str, Any]:
         """Return plain values."""
@@ -95,6 +97,10 @@ class Changes:
             lines.append(f"    {change} {name} ({sizes.get(change, f'{size_of(before)} -> {size_of(after)}')})")
         if len(self.files) > _SHOWN:
             lines.append(f"    and {len(self.files) - _SHOWN:,} more")
+        if self.others:
+            whose = "file of somebody else stays" if self.others == 1 else "files of somebody else stay"
+            it = "it" if self.others == 1 else "them"
+            lines.append(f"    {self.others:,} {whose} (`--squash` removes {it})")
         for what, rows in (("added", self.rows_added), ("removed", self.rows_removed)):
             if rows:
                 by_label = ", ".join(f"{label} {n:,}" for label, n in list(rows.items())[:_SHOWN])
@@ -143,6 +149,7 @@ def changes_of(
         ("none" if present is None else _seen(present.private), _seen(wanted["private"])),
         ("none" if present is None else _gate(present.gated), _gate(wanted["gated"])),
         wanted["tag"], len(present.tags) if present else 0, present.head if present else "",
+        sum(name not in seal and name not in stale and name != ".gitattributes" for name in before),
     )  # fmt: skip
 
 

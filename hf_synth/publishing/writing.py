@@ -16,7 +16,7 @@ from hf_synth.privacy.findings import Findings
 from hf_synth.privacy.membership import Membership
 from hf_synth.publishing import card_models, card_text, cards, export, release
 from hf_synth.publishing.card_schema import dataset_info
-from hf_synth.publishing.card_values import one_line
+from hf_synth.publishing.card_values import checked_contact
 from hf_synth.publishing.checks import (
     Watched,
     architecture,
@@ -143,7 +143,7 @@ class ModelRelease:
             architecture=architecture(folder), parents=parents, membership=tested.note if tested else "",
             untested=untested, exposure=self.exposure,
             widget=widget_texts(task, self.examples, self.parts, access, **self.detectors),
-        ) | {"contact": one_line(request.contact)}  # fmt: skip
+        ) | {"contact": checked_contact(request.contact)}  # fmt: skip
         provenance = release.release_facts(
             task, kind="model", repo_id=hub.repo_id, access=access,
             gold=release.gold_fingerprint(task, self.parts, salt), derives_from=parents,

@@ -89,6 +89,9 @@ def make_app(review: Review) -> Starlette:
         whole, queue = request.headers.get("x-fragment") != "1", form.get("queue", OPEN)
         try:
             alert = review.session.decide(form)
+        except OutputError as error:  # the disk is full: the event was not written
+            _LOG.error("%s", error)
+            return _plain(f"{error}. Nothing was saved.", 507)
         except WrongDecision:
             return _plain("This is no answer to this note. Nothing was saved: reload the page.", 422)
         if whole and not alert:  # a form without the script: a reload must not send it again
@@ -109,7 +112,11 @@ def _shown(review: Review, queue: str, *, whole: bool, alert: str = "") -> Respo
     session = review.session
     view = session.view(queue if queue in QUEUES else OPEN)
     if view.item is None:
-        session.export()
+        try:
+            session.export()
+        except OutputError as error:  # each answer is on disk by now
+            _LOG.error("%s", error)
+            alert = alert or f"Your answers are saved; the table could not be written: {error}."
     html = (pages.page if whole else pages.card)(session, view, review.command, alert)
     return _plain(html, 200, "text/html")
 
@@ -171,7 +178,7 @@ def _guarded(run: Callable[[Request], object]) -> Callable[[Request], object]:
             answer = _plain("The request ended early. Nothing was saved.", 400)
         except HfSynthError as error:  # the disk is full, or a file is damaged
             _LOG.error("%s", error)
-            answer = _plain(f"{error}. Nothing was saved.", 507)
+            answer = _plain(f"{error}. The answers so far are saved; reload the page.", 507)
         except Exception as error:  # its message might hold text of a note: only its class is logged
             _LOG.error("%s in %s %s", type(error).__name__, request.method, request.url.path)
             answer = _plain("Something went wrong, and the answer may not be saved. Reload the page.", 500)

@@ -6,6 +6,8 @@ decision that was not undone, so that nothing is ever rewritten.
 
 from __future__ import annotations
 
+import re
+import unicodedata
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -13,7 +15,9 @@ from typing import Any
 LABEL, REJECT, UNSURE, RATE = "label", "reject", "unsure", "rate"  # decisions about a note
 UNDO, COMMENT = "undo", "comment"
 DIFFER = "differ"  # reviewers disagree, and nobody has settled it
+_FORMULA = re.compile("(?m)^[ \\t]*(?=[=+\\-@\uff1d\uff0b\uff0d\uff20])")  # what a spreadsheet takes for a formula
 REAL, SYNTHETIC = "real", "synthetic"
+_TURNS = frozenset("\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069\ufeff")
 _DECISIONS = (LABEL, REJECT, UNSURE, RATE)
 
 
@@ -96,13 +100,20 @@ class Decisions:
             (self.finals if key[1] else self.answers)[row] = answer
             self._note_unsure(row)
         if do in (*_DECISIONS, COMMENT) and "comment" in event:
-            self.comments[row] = str(event["comment"])
+            self.comments[row] = plain_comment(str(event["comment"]))
 
     def _note_unsure(self, row: str) -> None:
         if row in self.answers and self.answers[row].do == UNSURE:
             self.unsure[row] = None
         else:
             self.unsure.pop(row, None)
+
+
+def plain_comment(text: str) -> str:
+    """Return a comment without control characters and marks that turn the order of text; line ends stay."""
+    lines = text.replace("\r\n", "\n").replace("\r", "\n")
+    kept = (c for c in lines if c in "\n\t" or (unicodedata.category(c) not in ("Cc", "Cs") and c not in _TURNS))
+    return "".join(kept).strip()
 
 
 @dataclass(frozen=True)
@@ -165,5 +176,6 @@ def _outcome(row: str, reviewers: Mapping[str, Decisions]) -> Outcome:
     else:
         do, label = DIFFER, ""
     comments = [(name, text) for name in sorted(reviewers) if (text := reviewers[name].comments.get(row, ""))]
+    comments = [(name, _FORMULA.sub(r"'\g<0>", text)) for name, text in comments]  # no line is a formula
     joined = comments[0][1] if len(reviewers) == 1 and comments else "; ".join(f"{n}: {text}" for n, text in comments)
     return Outcome(do, label, tuple(names), joined)

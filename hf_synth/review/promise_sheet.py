@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -16,7 +16,7 @@ from hf_synth.correction.promise import check_goal, draw_sample, percent, promis
 from hf_synth.errors import OutputError
 from hf_synth.evaluation.statistics import wilson
 from hf_synth.review.decisions import LABEL, REJECT, Decisions
-from hf_synth.review.sheets import USED, Item, Noise, Progress, items_of, shuffled
+from hf_synth.review.sheets import USED, Item, Noise, Progress, items_of, ordered_by_text
 from hf_synth.task.columns import MANIFEST
 from hf_synth.task.folders import read_manifest, work_folder, write_private
 from hf_synth.task.labels import Ints, label_indices
@@ -38,7 +38,6 @@ class PromiseSheet:
         ids: the same ids by their position in `sample`.
         labels: the index of each label, (N,).
         names: the task's labels.
-        seed: of the order.
     """
 
     items: Mapping[str, Item]
@@ -46,7 +45,6 @@ class PromiseSheet:
     sample: Sample
     labels: Ints
     names: Sequence[str]
-    seed: int
 
     def progress(self, own: Decisions) -> Progress:
         """Return which notes are shown, and what is promised after the answers of one reviewer."""
@@ -89,8 +87,11 @@ class PromiseSheet:
             beyond = [] if plan.keep is None else [self.ids[at] for at in self.sample.order[plan.keep :]]
             rest = set(beyond) - set(drawn)
             self._orders.clear()
-            self._orders[plan.keep] = [*shuffled(drawn, self.seed), *shuffled(rest, self.seed)]
+            self._orders[plan.keep] = [*self._shuffled(drawn), *self._shuffled(rest)]
         return self._orders[plan.keep]
+
+    def _shuffled(self, ids: Collection[str]) -> list[str]:
+        return ordered_by_text(self.items[id] for id in ids)
 
     @cached_property
     def _place(self) -> dict[str, int]:
@@ -161,7 +162,7 @@ def read_promise(folder: Path) -> dict[str, Any] | None:
         raise OutputError(f"{file} is broken: correct the notes again into a new folder") from None
 
 
-def load_promise(task: Task, rows: Dataset, plain: Mapping[str, Any], *, seed: int = 0) -> PromiseSheet:
+def load_promise(task: Task, rows: Dataset, plain: Mapping[str, Any]) -> PromiseSheet:
     """Return the sheet of a promise that is under way.
 
     Args:
@@ -175,4 +176,4 @@ def load_promise(task: Task, rows: Dataset, plain: Mapping[str, Any], *, seed: i
     at = [i for i, status in enumerate(rows["label_status"][:]) if status in USED]
     used = rows.select(at)
     ids = [str(id) for id in used["id"][:]]
-    return PromiseSheet(items_of(task, used, ids, {}), ids, sample, label_indices(task, used), task.labels, seed)
+    return PromiseSheet(items_of(task, used, ids, {}), ids, sample, label_indices(task, used), task.labels)

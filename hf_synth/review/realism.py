@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +15,7 @@ import numpy as np
 from hf_synth.errors import AccessError, ColumnError
 from hf_synth.evaluation.intervals import wilson_at
 from hf_synth.review.decisions import RATE, REAL, SYNTHETIC, Decisions
-from hf_synth.review.sheets import FORMAT, USED, Item, Progress, broken_sheet, read_sheet, shuffled
+from hf_synth.review.sheets import FORMAT, USED, Item, Progress, broken_sheet, ordered_by_text, read_sheet, shuffled
 from hf_synth.task.access import overall_access
 from hf_synth.task.columns import names_shown
 from hf_synth.task.folders import write_private
@@ -23,6 +25,7 @@ from hf_synth.task.task import Task
 if TYPE_CHECKING:
     from datasets import Dataset
 
+_NAMED = re.compile(r"(?:real|synthetic)-\d+")
 _LOWEST, _HIGHEST = 1, 5  # plausibility
 _Z = 1.959964  # 97.5% quantile of the normal distribution
 
@@ -45,8 +48,11 @@ class RealismSheet:
 def draw_realism(task: Task, rows: Dataset, gold: Dataset, n: int, *, seed: int = 0) -> RealismSheet:
     """Draw n notes, one half synthetic and one half gold, mixed.
 
+    Ids and order are random: nothing that a page shows or sends says which half a note is from.
+
     Args:
         rows: synthetic rows; those that are kept or relabelled are drawn from.
+        seed: of the choice of notes; ids and order do not depend on it.
 
     Raises:
         AccessError: gold, task or rows are not open.
@@ -70,9 +76,10 @@ def draw_realism(task: Task, rows: Dataset, gold: Dataset, n: int, *, seed: int 
             )
         chosen = part.select(rng.permutation(places)[:count])
         columns = [chosen[c][:] for c in task.text_columns]
-        for i, texts in enumerate(zip(*columns, strict=True)):
-            items[f"{source}-{i}"] = Item(f"{source}-{i}", tuple(map(str, texts)), source=source)
-    return RealismSheet({id: items[id] for id in shuffled(items, seed)})
+        for texts in zip(*columns, strict=True):
+            id = secrets.token_hex(16)
+            items[id] = Item(id, tuple(map(str, texts)), source=source)
+    return RealismSheet({id: items[id] for id in shuffled(items)})
 
 
 def save_realism(task: Task, sheet: RealismSheet, file: Path) -> Path:
@@ -97,7 +104,10 @@ def load_realism(task: Task, file: Path) -> RealismSheet:
         ]
     except (KeyError, TypeError, ValueError):
         raise broken_sheet(file) from None
-    return RealismSheet({item.id: item for item in notes})
+    items = {item.id: item for item in notes}
+    # An earlier version named the half in the id, and the order followed from the ids.
+    named = all(_NAMED.fullmatch(id) for id in items)
+    return RealismSheet({id: items[id] for id in ordered_by_text(notes)} if named else items)
 
 
 def realism_summary(sheet: RealismSheet, reviewers: Mapping[str, Decisions]) -> dict[str, Any]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+import secrets
 import unicodedata
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
@@ -37,6 +38,7 @@ from hf_synth.review.decisions import (
     choices,
     disagreements,
     outcomes,
+    plain_comment,
 )
 from hf_synth.review.log import Log, read_log
 from hf_synth.review.promise_sheet import PromiseSheet
@@ -82,13 +84,14 @@ class Session:
     own: Decisions = field(init=False, default_factory=Decisions)
     repaired: int = field(init=False, default=0)
     _log: Log | None = field(init=False, default=None)
+    _secret: bytes = field(init=False, repr=False, default_factory=lambda: secrets.token_bytes(32))
     _keys: dict[str, str] = field(init=False)
     _differ: tuple[tuple[tuple[int, int], ...], dict[str, None]] | None = field(init=False, default=None)
     _others: dict[Path, tuple[tuple[int, int], str, Decisions]] = field(init=False, default_factory=dict)
 
     def __post_init__(self) -> None:
         self.reviewer = checked_name(self.reviewer)
-        self._keys = {_key(id): id for id in self.sheet.items}
+        self._keys = {self._key(id): id for id in self.sheet.items}
         if not self.writes:
             return
         head = {"review": FORMAT, "kind": self.kind, "task": self.task.full_name, "reviewer": self.reviewer}
@@ -140,7 +143,7 @@ class Session:
         return View(
             queue=queue,
             item=item,
-            key="" if id is None else _key(id),
+            key="" if id is None else self._key(id),
             count=self.own.count,
             answered=sum(map(answers.__contains__, order)),
             asked=len(order),
@@ -189,6 +192,10 @@ class Session:
                     f"{file} holds decisions on other notes with the same ids: move {file.parent} away to start again"
                 )
         return events
+
+    def _key(self, id: str) -> str:
+        """Return the key of a row in a form; the secret behind it is never sent or stored."""
+        return hashlib.blake2b(id.encode("utf-8", "backslashreplace"), key=self._secret, digest_size=16).hexdigest()
 
     def _mark(self, id: str) -> str:
         return marks_of(self.task, [self.sheet.items[id]])[0]
@@ -261,7 +268,7 @@ class Session:
     def _event(self, do: str, form: Mapping[str, str]) -> dict[str, Any]:
         """Return the event of a decision or comment about a note."""
         id = self._keys.get(form.get("key", ""))
-        comment = form.get("comment", "").strip()
+        comment = plain_comment(form.get("comment", ""))
         if id is None or len(comment) > LONGEST_COMMENT or form.get("queue", OPEN) not in QUEUES:
             raise WrongDecision
         event: dict[str, Any] = {"row": id, "text": self._mark(id), "do": do}
@@ -388,11 +395,6 @@ def review_folder(folder: Path) -> Path:
 def is_begun(folder: Path, kind: str) -> bool:
     """Return whether somebody has decided on a note of this folder; nothing is created."""
     return any((folder / WORK / "review" / kind).glob("*.jsonl"))
-
-
-def _key(id: str) -> str:
-    """Return the key of a row in a form."""
-    return hashlib.sha256(id.encode()).hexdigest()[:16]
 
 
 def _same(event: Mapping[str, Any], other: Mapping[str, Any]) -> bool:

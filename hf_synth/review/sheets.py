@@ -1,15 +1,16 @@
 """Sheets: the notes that a review asks for, in an order that reveals nothing. This module has the stratified sample.
 
-Other sheets are the rows of a promise (`promise_sheet.py`) and the realism sheet (`realism.py`). Notes are in the
-order of a hash of their ids: neither strata, nor labels, nor the order in the file can be read from it. Decisions are
-kept by row id, so that they outlive the sheet for which they were made.
+Other sheets are the rows of a promise (`promise_sheet.py`) and the realism sheet (`realism.py`). The order is random,
+and it is kept in the file of the sheet: ids, strata, labels and the order in the folder cannot be read from it.
+Decisions are kept by row id, so that they outlive the sheet for which they were made.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Collection, Iterable, Mapping, Sequence
+import secrets
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -151,14 +152,25 @@ class SampleSheet:
         return [(item.id, item.label) for item in used], codes, np.array([1 / item.probability for item in used])
 
 
-def shuffled(ids: Collection[str], seed: int) -> list[str]:
-    """Return ids in an order that depends on nothing but them and the seed."""
-    return sorted(ids, key=lambda id: hashlib.sha256(f"{seed}\x1f{id}".encode()).digest())
+def shuffled(ids: Iterable[str]) -> list[str]:
+    """Return ids in a random order that nobody can compute: no seed leads to it."""
+    order = list(ids)
+    secrets.SystemRandom().shuffle(order)
+    return order
+
+
+def ordered_by_text(items: Iterable[Item]) -> list[str]:
+    """Return the ids of notes in the order of a digest of their texts, which says nothing that the texts do not say."""
+    digests = {item.id: hashlib.sha256(repr(item.texts).encode("utf-8", "backslashreplace")).digest() for item in items}
+    return sorted(digests, key=digests.__getitem__)
 
 
 # --- samples --------------------------------------------------------------------------------------------------------
 def draw_sheet(task: Task, rows: Dataset, n: int, *, by: Sequence[str] = ("label",), seed: int = 0) -> SampleSheet:
-    """Draw a stratified sample as `audit_sample` does.
+    """Draw a stratified sample as `audit_sample` does, and put it in a random order.
+
+    Args:
+        seed: of the sample; the order does not depend on it.
 
     Raises:
         TaskError: the task is not single_label.
@@ -167,7 +179,7 @@ def draw_sheet(task: Task, rows: Dataset, n: int, *, by: Sequence[str] = ("label
     drawn = audit_sample(task, rows, n, by=by, seed=seed)
     designs = {r["id"]: (r[PROBABILITY], r[STRATUM]) for r in drawn.select_columns(["id", PROBABILITY, STRATUM])}
     settings = {"n": n, "by": sorted(by), "seed": seed}
-    return SampleSheet(items_of(task, rows, shuffled(designs, seed), designs), _drawable(rows), settings)
+    return SampleSheet(items_of(task, rows, shuffled(designs), designs), _drawable(rows), settings)
 
 
 def per_label(task: Task, rows: Dataset, each: int) -> int:

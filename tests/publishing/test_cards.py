@@ -16,13 +16,14 @@ from huggingface_hub import parse_eval_result_entries
 from huggingface_hub.repocard import DatasetCard, ModelCard
 
 from hf_synth.correction.policy import Policy
+from hf_synth.errors import PublishError
 from hf_synth.evaluation.evaluation import Scores
 from hf_synth.llm.gguf_files import PACKAGED
 from hf_synth.privacy.audit import audit
 from hf_synth.privacy.membership import Exposure, compare_losses
 from hf_synth.publishing.card_checks import check_card
 from hf_synth.publishing.card_models import model_card_facts
-from hf_synth.publishing.card_text import dataset_card, eval_results, model_card
+from hf_synth.publishing.card_text import _table, dataset_card, eval_results, model_card
 from hf_synth.publishing.cards import Recorded, dataset_facts
 from hf_synth.task.scripts import list_tasks
 from hf_synth.task.task import Task
@@ -429,3 +430,17 @@ def test_the_reasons_of_our_scripts_are_shown() -> None:
         note = f"split train: rows left out, since they {reason}: 3"
         facts = dataset_facts(CLINIC, rows_of(CLINIC), gold_notes=[note])
         assert facts["gold_left_out"] == f"3 of split `train`, since they {reason}"
+
+
+def test_a_label_breaks_no_table() -> None:
+    table = _table([{"a": "<b>", "b": 1}], [["x|y", "a"], ["<i>", "b"]])
+    assert table.splitlines()[0] == "| x\\|y | &lt;i> |"
+    assert table.splitlines()[2] == "| &lt;b> | 1 |"
+
+
+@pytest.mark.parametrize(
+    "contact", ["<svg onload=x>", "[x](javascript:y)", "javascript:y", "http://a.example", "{{x}}"]
+)
+def test_a_contact_is_plain_text(contact: str) -> None:
+    with pytest.raises(PublishError, match="--contact takes plain text"):
+        dataset_facts(CLINIC, rows_of(CLINIC), repo_id="ward/x", recorded=Recorded(contact=contact))

@@ -51,3 +51,11 @@ def test_a_settled_note_on_which_all_agree_later_is_what_they_agree_on() -> None
     anna = Decisions([label("s1", "mild")])
     ben = Decisions([label("s1", "severe"), label("s1", "severe", final=True, at="1"), label("s1", "mild")])
     assert outcomes({"Anna": anna, "Ben": ben})["s1"] == Outcome("label", "mild", ("Anna", "Ben"), "")
+
+
+def test_a_comment_holds_no_control_character_and_no_formula() -> None:
+    """Nor does one of an old file: `correct --audited` could not read the table."""
+    events = [{"do": "label", "row": "a", "label": "mild", "comment": "=1+1\x00\u202e\r\n  =2"}]
+    decisions = Decisions(events)
+    assert decisions.comments == {"a": "=1+1\n  =2"}
+    assert outcomes({"Ann": decisions, "Ben": Decisions()})["a"].comment == "Ann: '=1+1\n'  =2"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import hashlib
 import json
 from collections import Counter
 from collections.abc import Iterator
@@ -22,7 +23,7 @@ from hf_synth.review.decisions import Decisions
 from hf_synth.review.promise_sheet import begin_promise, load_promise, read_promise
 from hf_synth.review.realism import draw_realism, load_realism, realism_summary, save_realism
 from hf_synth.review.session import Session, WrongDecision, checked_name
-from hf_synth.review.sheets import SampleSheet, draw_sheet, load_sheet, per_label, save_sheet, shuffled
+from hf_synth.review.sheets import SampleSheet, draw_sheet, load_sheet, per_label, save_sheet
 from hf_synth.task.folders import write_stage
 
 TASK = review_task()
@@ -77,7 +78,7 @@ def test_the_order_tells_nothing(desk: Desk) -> None:
     """Neither ids nor strata nor labels stand in it, and it is the same for every reviewer."""
     sheet = draw_sheet(TASK, read_dataset(desk.folder), 36)
     order = list(sheet.items)
-    assert order == shuffled(order, 0) != shuffled(order, 1)
+    assert list(draw_sheet(TASK, read_dataset(desk.folder), 36).items) != order, "no seed leads to the order"
     assert order != sorted(order)
     labels = [sheet.items[id].label for id in order]
     changes = sum(a != b for a, b in pairwise(labels))
@@ -86,7 +87,9 @@ def test_the_order_tells_nothing(desk: Desk) -> None:
     session = desk.sit(sheet=sheet)
     view = session.view()
     assert view.item is not None
-    assert view.item.id not in view.key
+    guessed = {hashlib.sha256(f"{s}{id}".encode()).hexdigest()[:16] for id in order for s in ("", "0\x1f")}
+    assert view.key[:16] not in guessed
+    assert desk.sit("Ben", sheet=sheet).view().key != view.key
 
 
 def test_per_label_is_at_most_what_there_is() -> None:
@@ -411,6 +414,36 @@ def test_a_promise_needs_corrected_notes(tmp_path: Path) -> None:
     with pytest.raises(OutputError, match="holds no corrected notes: run `hf-synth correct` first"):
         begin_promise(TASK, tmp_path / "syn", read_dataset(tmp_path / "syn"), error=0.1)
     assert read_promise(tmp_path / "syn") is None
+
+
+def test_a_key_finds_no_row_of_a_realism_sheet(tmp_path: Path) -> None:
+    """Neither the key of the form nor the order says which notes are real."""
+    rows, gold = synthetic(20)[0], toy_rows(20, 9)
+    sheet, other = draw_realism(TASK, rows, gold, 12), draw_realism(TASK, rows, gold, 12)
+    sources = [[item.source for item in s.items.values()] for s in (sheet, other)]
+    texts = [[item.texts for item in s.items.values()] for s in (sheet, other)]
+    assert sorted(texts[0]) == sorted(texts[1]), "the seed chooses the notes"
+    assert texts[0] != texts[1]
+    assert sorted(sources[0]) == sorted(sources[1])
+    assert not set(sheet.items) & set(other.items)
+    ids = [f"{source}-{i}" for source in ("real", "synthetic") for i in range(12)]
+    guessed = {hashlib.sha256(id.encode()).hexdigest()[:16] for id in (*ids, *sheet.items)}
+    session = Session(TASK, write_folder(tmp_path / "syn", 20) and tmp_path / "syn", sheet, "Anna")
+    for _ in sheet.items:
+        view = session.view()
+        assert view.key[:16] not in guessed
+        answer(session, "rate", plausibility="3", taken_for="real")
+    session.close()
+
+
+def test_a_realism_sheet_with_ids_that_name_the_half_is_put_in_another_order(tmp_path: Path) -> None:
+    """As an earlier version wrote it; answers are kept by id."""
+    notes = [[f"{s}-{i}", s, [f"note {s} {i}"]] for s in ("real", "synthetic") for i in range(6)]
+    file = tmp_path / "r.json"
+    file.write_text(json.dumps({"review": 1, "task": "toy", "notes": notes}))
+    order = list(load_realism(TASK, file).items)
+    assert sorted(order) == sorted(note[0] for note in notes)
+    assert order == list(load_realism(TASK, file).items) != [note[0] for note in notes]
 
 
 # --- realism --------------------------------------------------------------------------------------------------------
