@@ -12,6 +12,8 @@ from argparse import Namespace
 from collections.abc import Iterator
 from typing import Any
 
+from hf_synth.cli.terminal import one_line
+
 _NOTED = ("generate", "correct", "regenerate", "augment", "train", "evaluate")  # what they read is recorded
 _FOLLOWED = ("gold", *_NOTED, "sample", "audit", "publish")  # a command follows
 
@@ -37,7 +39,7 @@ def run_verb(args: Namespace) -> Any:
         if args.verb in _NOTED and not getattr(args, "dry_run", False) and getattr(args, "preview", None) is None:
             note_inputs(args, inputs)
         if not args.quiet and not args.json and (command := after_verb(args, result)) is not None:
-            print(f"next: {command}")
+            print(one_line(f"next: {command}"))
     return returned
 
 

@@ -16,12 +16,13 @@ from typing import Any
 
 from hf_synth import __version__
 from hf_synth.cli.config import CONFIG, Values, is_secret, place, read_config, write_config
-from hf_synth.cli.parsing import Parser, excluded_by, options_of, verbs_of, without_excluded
+from hf_synth.cli.parsing import Parser, check_number, excluded_by, options_of, verbs_of, without_excluded
 from hf_synth.errors import HfSynthError, UsageError, did_you_mean
 from hf_synth.task.columns import RUN_CONFIG
 
 # Options that send data, or agree to it, must be on each command line.
 _BY_HAND = ("push", "public", "yes", "squash", "attestation")
+_OF_SECRETS = ("endpoint",)  # not of a file that lies in the current folder and that nobody named
 _NEVER = (*_BY_HAND, "config", "no-config", "help", "help-all", "token", "show")
 _OF_THE_SCREEN = ("json", "quiet")  # not written down
 # Verbs that take only their own table: keys at the top are for the journey, and these verbs are not part of it.
@@ -114,6 +115,9 @@ def _given(
                 raise UsageError(
                     f"{place(path, (key,))}: each verb would replace the folder of the one before: {where}"
                 )
+            if key in _OF_SECRETS and path == Path(CONFIG):
+                why = "it decides where a token goes: name it on the command line, or name the file with --config"
+                raise UsageError(f"{place(path, (*above, key))}: {why}")
             if key in _BY_HAND:
                 raise UsageError(f"{place(path, (*above, key))}: --{key} is taken from the command line alone")
             if action is not None:
@@ -243,6 +247,8 @@ def _part(action: Action, key: str, value: Any) -> Any:
         part = kind(str(value)) if callable(kind) else str(value)
     except (ValueError, TypeError):
         raise UsageError(f"{key}: {str(value)!r} is no {'whole number' if kind is int else 'number'}") from None
+    if wrong := check_number(action, part):
+        raise UsageError(f"{key} {wrong}")
     if action.choices is not None and part not in action.choices:
         names = [str(choice) for choice in action.choices]
         raise UsageError(f"{key}: {part!r} is not one of {', '.join(names)}{did_you_mean(str(part), names)}")

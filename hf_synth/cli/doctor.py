@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hf_synth.cli.options import LLM_HELP, SIMULATOR, Result
+from hf_synth.cli.terminal import one_line
 from hf_synth.errors import HfSynthError, LLMError
 
 if TYPE_CHECKING:
@@ -65,7 +66,7 @@ def _print(check: Check) -> None:
         sign.encode(sys.stdout.encoding or "ascii")
     except (UnicodeEncodeError, LookupError):
         sign = plain
-    print(f"{sign} {check.name}: {check.text}" + (f" -> {check.cure}" if check.cure else ""))
+    print(one_line(f"{sign} {check.name}: {check.text}" + (f" -> {check.cure}" if check.cure else "")))
 
 
 # --- the LLM --------------------------------------------------------------------------------------------------------

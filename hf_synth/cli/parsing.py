@@ -7,6 +7,7 @@ options, and so that a configuration may give them.
 from __future__ import annotations
 
 import argparse
+import math
 import shutil
 import sys
 import textwrap
@@ -18,6 +19,24 @@ from hf_synth.errors import did_you_mean
 
 _FEW = 12  # a verb with no more options of its own shows all of them under --help
 _SHARED = ("help", "help_all", "config", "no_config", "json", "quiet")  # options of every verb, by destination
+
+
+# The least value of options that count something; other whole numbers may be 0. No number may be infinite or none.
+_LEAST = {
+    **dict.fromkeys(("--n", "--votes", "--slots", "--context", "--threads", "--max-tokens", "--max-calls"), 1),
+    **dict.fromkeys(("--concurrency", "--per-label", "--workers", "--rounds"), 1),
+}
+
+
+def check_number(action: Action, value: Any) -> str:
+    """Return what is wrong with the number of an option; "" where nothing is."""
+    if isinstance(value, float) and not math.isfinite(value):
+        return "takes a finite number"
+    if isinstance(value, int) and not isinstance(value, bool):
+        least = max((_LEAST.get(name, 0) for name in action.option_strings), default=0)
+        if action.option_strings and value < least:
+            return f"takes a number from {least}"
+    return ""
 
 
 class Parser(argparse.ArgumentParser):
@@ -93,6 +112,12 @@ class Parser(argparse.ArgumentParser):
         """Return the help with every option, by group."""
         groups = [*(group for group in self._action_groups if group is not self._shared), self._shared]
         return self._help([(str(g.title), [a for a in g._group_actions if a.option_strings]) for g in groups], "")
+
+    def _get_value(self, action: Action, arg_string: str) -> Any:
+        value = super()._get_value(action, arg_string)
+        if wrong := check_number(action, value):
+            raise argparse.ArgumentError(action, wrong)
+        return value
 
     def error(self, message: str) -> NoReturn:
         """Print the usage of the verb and what is wrong, and exit with 2."""

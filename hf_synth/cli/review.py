@@ -51,10 +51,15 @@ def add_review_options(parser: ArgumentParser) -> None:
     add("--gold", type=Path, metavar="PATH", help="raw or exported open gold for --realism (none for `clinic`)")
     options.add_seed(parser)
     exclude(parser, "--show-llm", "--blind")
-    for names in (("--per-label", "--n", "--error"), ("--per-label", "--error", "--realism")):
-        exclude(parser, *names)  # each says which notes are reviewed; --n may also be of a realism sheet
-    for names in (("--by", "--per-label"), ("--by", "--error"), *(("--confidence", n) for n in ("--n", "--per-label"))):
-        exclude(parser, *names)
+    exclude(parser, "--per-label", "--n", "--error")  # each says which notes are reviewed
+    exclude(parser, "--per-label", "--error", "--realism")  # --n may also be of a realism sheet
+    for one, other in (
+        ("--by", "--per-label"),
+        ("--by", "--error"),
+        ("--confidence", "--n"),
+        ("--confidence", "--per-label"),
+    ):
+        exclude(parser, one, other)
     exclude(parser, "--confidence", "--realism")
 
 

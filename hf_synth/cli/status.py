@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from hf_synth.cli.config import without_secrets
 from hf_synth.cli.options import Result
+from hf_synth.cli.terminal import one_line
 from hf_synth.errors import MissingGoldError
 
 if TYPE_CHECKING:
@@ -44,17 +45,17 @@ def status(args: Namespace) -> Result:
         )
     if folder != args.folder:
         print(f"{args.folder} holds no stages itself; these lie in {folder}")
-    table = [_line(stage, folder) for stage in stages]
+    table = [tuple(map(one_line, _line(stage, folder))) for stage in stages]
     widths = [max(len(line[i]) for line in table) for i in range(4)]
     for stage, line in zip(stages, table, strict=True):
         print("  ".join([*(cell.ljust(width) for cell, width in zip(line, widths, strict=False)), line[4]]).rstrip())
         if stage.edited:
-            print(f"    edited by hand: {', '.join(stage.edited)}")
+            print(one_line(f"    edited by hand: {', '.join(stage.edited)}"))
         for reason in stage.outdated:
-            print(f"    out of date: it {reason}")
+            print(one_line(f"    out of date: it {reason}"))
     command = _next(folder, stages, args)
     if command:
-        print(f"next: {command}")
+        print(one_line(f"next: {command}"))
     elif not any(stage.task for stage in stages):
         print("the task of these folders is not known, so that no command can be proposed")
     else:

@@ -27,6 +27,11 @@ def plain(text: str) -> str:
     return _OBEYED.sub(lambda match: match[0].encode("unicode_escape").decode("ascii"), text)
 
 
+def one_line(text: str) -> str:
+    """Return foreign text for a cell of a line: line feeds and tabs are escapes too, so that it forges no line."""
+    return plain(text).replace("\n", "\\n").replace("\t", "\\t")
+
+
 class PlainStream:
     """A text stream that writes everything through `plain`.
 
