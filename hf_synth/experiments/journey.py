@@ -129,9 +129,9 @@ def run(
 
     if task.kind != "single_label" and policy.method == "none":  # rows without correction are not named corrected
         mixed = list(dict.fromkeys(arm.replace("corrected", "raw") for arm in mixed))
-    if not trainable(corrected) and "synthetic_corrected" in mixed:
-        say(f"no corrected row is left by {policy.method}: there is no model of these rows alone")
-        mixed.remove("synthetic_corrected")
+    if not trainable(corrected):  # gold with corrected rows would be gold alone, trained a second time
+        say(f"no corrected row is left by {policy.method}: there is no model of corrected rows")
+        mixed = list(dict.fromkeys(["gold", *(arm for arm in mixed if not arm.endswith("corrected"))]))
     mixtures = {f"gold_{size}": subset(task, gold["train"], size, seed=seed) for size in sizes if size != n}
     mixtures |= {arm.replace("gold", f"gold_{n}"): _mixture(task, arm, shown, rows, corrected) for arm in mixed}
     scores: dict[str, Scores] = {}

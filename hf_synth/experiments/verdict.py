@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from hf_synth.correction.augmentation import trainable
 from hf_synth.evaluation.comparison import Difference, compare
 from hf_synth.evaluation.evaluation import Scores
 from hf_synth.evaluation.statistics import holm, mcnemar
@@ -24,6 +25,8 @@ from hf_synth.task.task import Task
 
 if TYPE_CHECKING:
     from datasets import Dataset
+
+    from hf_synth.correction.policy import Policy
 
 _USUAL = ("macro_f1", "accuracy", "rougeL", "token_f1", "exact_match")
 _SAME = 0.01  # F1 of a label that changed by less counts as unchanged
@@ -139,14 +142,20 @@ def like_gold(scores: Mapping[str, Scores], name: str, metric: str) -> str:
 
 
 # --- the lead ---------------------------------------------------------------------------------------------------------
-def run_lead(task: Task, scores: Mapping[str, Scores], corrected: Dataset, out: Path, caption: str = "") -> Lead:
+def run_lead(
+    task: Task, scores: Mapping[str, Scores], corrected: Dataset, out: Path, caption: str = "",
+    policy: Policy | None = None,
+) -> Lead:  # fmt: skip
     """Return what the report of a run says first, computed from its scores and the columns of its rows.
 
     Args:
         corrected: the synthetic rows after correction.
         out: folder of the run, for the commands.
         caption: a sentence about the whole run.
+        policy: how the rows were corrected; None where it is not known.
     """
+    if not trainable(corrected) and any(re.fullmatch(r"gold_\d+", n) for n in scores):
+        return _unused_lead(task, scores, out, caption, policy)
     (name, alone), metric = headline(scores), shown_metrics(task, scores)[0]
     now, gap = scores[name], None
     if alone is not None:
@@ -158,6 +167,23 @@ def run_lead(task: Task, scores: Mapping[str, Scores], corrected: Dataset, out: 
     tiles.append(_changed_tile(corrected))
     points = [*_label_points(now, changes), *([caption] if caption else [])]
     return Lead(_verdict(scores, name, alone, gap, metric, worse), state, (), tiles, points, _steps(task, out, state))
+
+
+def _unused_lead(
+    task: Task, scores: Mapping[str, Scores], out: Path, caption: str, policy: Policy | None
+) -> Lead:  # fmt: skip
+    """Return the lead of a run whose correction used no synthetic row: the score of gold alone, why, and what to do."""
+    name, metric = [n for n in scores if re.fullmatch(r"gold_\d+", n)][-1], shown_metrics(task, scores)[0]
+    now = scores[name]
+    low, high = now.ci95.get(metric, (None, None))
+    interval = "" if low is None or high is None else f" ({low:.2f}-{high:.2f})"
+    about = f"{arm_name(name)} alone: {metric_name(metric)} {now.values[metric]:.2f}{interval}"
+    why = str(policy.figures.get("auto_why") or "") if policy else ""
+    method = policy.method if policy else "its method"
+    reason = f"Chosen by auto: {why}." if why else f"Correction by {method} left no row to train on."
+    points = [reason, *_label_points(now, []), *([caption] if caption else [])]
+    verdict = f"No synthetic note was used: {about}."
+    return Lead(verdict, "unsure", (), [_score_tile(now, metric)], points, _unused_steps(task, out))
 
 
 def _verdict(
@@ -261,9 +287,7 @@ def _label_points(now: Scores, changes: Sequence[LabelChange]) -> list[str]:
 
 def _steps(task: Task, out: Path, state: State) -> list[tuple[str, str]]:
     """Return what to do next, with commands for a shell; words in capitals are the reader's own."""
-    name = task.full_name if task.script and not str(task.script).endswith(".py") else "TASK"
-    gold = str(out / "gold") if (out / "gold" / MANIFEST).is_file() else "GOLD"
-    corrected, raw = str(out / "corrected"), str(out / "synthetic")
+    (name, gold), corrected, raw = _named(task, out), str(out / "corrected"), str(out / "synthetic")
     label = ("Let a person label 100 of the notes: this measures how many labels are right",
              shlex.join(["hf-synth", "sample", name, corrected]))  # fmt: skip
     source = [] if is_artificial(task) and gold == "GOLD" else ["--gold", gold]
@@ -272,6 +296,27 @@ def _steps(task: Task, out: Path, state: State) -> list[tuple[str, str]]:
     leave = ("Find out which notes may leave this machine",
              shlex.join(["hf-synth", "audit", name, corrected, "--gold", gold]))  # fmt: skip
     return [buy, label] if state == "bad" else [label, leave]
+
+
+def _named(task: Task, out: Path) -> tuple[str, str]:
+    """Return the words for the task and its gold in a command; capitals where they are not known."""
+    name = task.full_name if task.script and not str(task.script).endswith(".py") else "TASK"
+    return name, str(out / "gold") if (out / "gold" / MANIFEST).is_file() else "GOLD"
+
+
+def _unused_steps(task: Task, out: Path) -> list[tuple[str, str]]:
+    """Return what to do next where no synthetic row was used."""
+    (name, gold), raw = _named(task, out), str(out / "synthetic")
+    source = [] if is_artificial(task) and gold == "GOLD" else ["--gold", gold]
+    method = "drop" if task.kind == "text2text" else "posterior"
+    again = ["hf-synth", "run", name, *source]
+    return [
+        ("Find out how much labelling more gold would help",
+         shlex.join(["hf-synth", "assess", name, *source, "--synthetic", raw])),
+        ("Let another LLM write the notes", shlex.join([*again, "--llm", "LLM", "--out", f"{out}_llm"])),
+        ("Look at the corrected notes nevertheless",
+         shlex.join([*again, "--synthetic", raw, "--method", method, "--out", f"{out}_{method}"])),
+    ]  # fmt: skip
 
 
 # --- sections ---------------------------------------------------------------------------------------------------------

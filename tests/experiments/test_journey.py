@@ -141,3 +141,18 @@ def test_a_run_without_a_note_is_an_error(stages: Stages) -> None:
     with pytest.raises(LLMError, match="no note was made"):
         stages.run()
     assert stages.made["correct"] == 0
+
+
+@pytest.mark.parametrize("arms", [journey.ARMS, ("synthetic_corrected",), ("gold_plus_corrected", 4)])
+def test_no_second_model_is_trained_of_gold_where_no_row_is_used(
+    stages: Stages, monkeypatch: pytest.MonkeyPatch, arms: tuple[str | int, ...]
+) -> None:
+    def unused(task: Task, rows: Dataset, *_: Any, **__: Any) -> tuple[Dataset, Policy]:
+        more = {"label_probs": [0.5, 0.5], "label_confidence": 0.5, "weight": 0.0, "label_status": "dropped"}
+        done = Dataset.from_list([{**row, **more} for row in rows], features=TASK.corrected_features())
+        return done, Policy("gold_only", 2)
+
+    monkeypatch.setattr(journey, "correct_with_policy", unused)
+    how: dict[str, Any] = {"gold": gold(), "base_model": "tiny", "out": stages.out, "say": stages.lines.append}
+    made = journey.run(TASK, stages._generate, arms=arms, **how)
+    assert "gold_8" in made.models and not [name for name in made.models if name.endswith("corrected")]

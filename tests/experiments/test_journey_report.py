@@ -347,3 +347,17 @@ def test_truth_of_a_simulation() -> None:
     assert all(sum(c) == sum(c[:4]) for c in counts)
     assert CAPTION in journey_lead(dataclasses.replace(made, caption=CAPTION)).points
     assert CAPTION in " ".join(shown(score_plot(made, caption=CAPTION)))
+
+
+def test_a_run_that_uses_no_note_says_so_and_compares_gold_with_nothing() -> None:
+    made = a_run(arms=1)
+    unused = made.corrected.map(lambda row: {"label_status": "dropped", "weight": 0.0})
+    policy = dataclasses.replace(made.policy, method="gold_only")
+    scores = {n: s for n, s in all_scores("esophagitis").items() if n in ("gold_40", "gold_40_plus_raw")}
+    lead = journey_lead(dataclasses.replace(made, corrected=unused, policy=policy, scores=scores))
+    value, (low, high) = scores["gold_40"].values["macro_f1"], scores["gold_40"].ci95["macro_f1"]
+    assert lead.verdict == f"No synthetic note was used: 40 gold alone: macro-F1 {value:.2f} ({low:.2f}-{high:.2f})."
+    assert lead.state == "unsure" and len(lead.tiles) == 1
+    assert lead.points[0] == "Chosen by auto: made up."
+    assert not [p for p in lead.points if "lower" in p or "worse than" in p]
+    assert any("--method posterior" in command for _, command in lead.steps)
