@@ -53,14 +53,10 @@ def add_review_options(parser: ArgumentParser) -> None:
     exclude(parser, "--show-llm", "--blind")
     exclude(parser, "--per-label", "--n", "--error")  # each says which notes are reviewed
     exclude(parser, "--per-label", "--error", "--realism")  # --n may also be of a realism sheet
-    for one, other in (
-        ("--by", "--per-label"),
-        ("--by", "--error"),
-        ("--confidence", "--n"),
-        ("--confidence", "--per-label"),
-    ):
-        exclude(parser, one, other)
-    exclude(parser, "--confidence", "--realism")
+    for name in ("--per-label", "--error"):
+        exclude(parser, "--by", name)
+    for name in ("--n", "--per-label", "--realism"):
+        exclude(parser, "--confidence", name)
 
 
 def review(args: Namespace) -> Result:

@@ -200,9 +200,10 @@ def _publish_and_pull(journey: Journey, gold: DatasetDict, say: Callable[[str], 
         how: dict[str, Any] = {"gold": gold, "private": False, "token": hub.token, "endpoint": hub.url}
         data_how = {**how, "scores": scores, "policy": journey.policy, "export_dir": published / "dataset"}
         model_how = {**how, "export_dir": published / "model"}
+        best = BEST_ARM if BEST_ARM in journey.models else "gold_200"  # correction may leave no row
         verdicts = [
             publish_dataset(task, journey.corrected, DATASET, **data_how),
-            publish_model(task, journey.models[BEST_ARM], scores[BEST_ARM], MODEL, **model_how),
+            publish_model(task, journey.models[best], scores[best], MODEL, **model_how),
         ]
         for verdict in verdicts:
             if not verdict.allowed:

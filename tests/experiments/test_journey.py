@@ -155,4 +155,5 @@ def test_no_second_model_is_trained_of_gold_where_no_row_is_used(
     monkeypatch.setattr(journey, "correct_with_policy", unused)
     how: dict[str, Any] = {"gold": gold(), "base_model": "tiny", "out": stages.out, "say": stages.lines.append}
     made = journey.run(TASK, stages._generate, arms=arms, **how)
-    assert "gold_8" in made.models and not [name for name in made.models if name.endswith("corrected")]
+    assert "gold_8" in made.models
+    assert not [name for name in made.models if name.endswith("corrected")]

@@ -357,7 +357,7 @@ def test_a_run_that_uses_no_note_says_so_and_compares_gold_with_nothing() -> Non
     lead = journey_lead(dataclasses.replace(made, corrected=unused, policy=policy, scores=scores))
     value, (low, high) = scores["gold_40"].values["macro_f1"], scores["gold_40"].ci95["macro_f1"]
     assert lead.verdict == f"No synthetic note was used: 40 gold alone: macro-F1 {value:.2f} ({low:.2f}-{high:.2f})."
-    assert lead.state == "unsure" and len(lead.tiles) == 1
+    assert (lead.state, len(lead.tiles)) == ("unsure", 1)
     assert lead.points[0] == "Chosen by auto: made up."
     assert not [p for p in lead.points if "lower" in p or "worse than" in p]
     assert any("--method posterior" in command for _, command in lead.steps)
