@@ -263,7 +263,7 @@ def _after_verb(args: Namespace, result: Result) -> list[str] | None:
     if verb == "correct" and result.get("file"):  # a promise that waits for labels
         return _with_audited(args, str(result["file"]))
     if verb == "sample":
-        return _audited_correction(args, Path(result["out"]))
+        return audited_correction(args.task, args.synthetic, Path(result["out"]))
     if not isinstance(out, Path) or verb not in ("gold", "generate", "correct", "regenerate", "augment", "train",
                                                  "evaluate"):  # fmt: skip
         return _after_audit(args) if verb == "audit" else None
@@ -349,12 +349,12 @@ def _with_audited(args: Namespace, file: str) -> list[str]:
     return ["hf-synth", *words, "--audited", _word(file)]
 
 
-def _audited_correction(args: Namespace, file: Path) -> list[str] | None:
+def audited_correction(task: str, synthetic: Path, file: Path) -> list[str] | None:
     """Return the command that reads the labels of a sample: the correction of the notes that it was drawn from."""
-    read = stage_at(args.synthetic)
+    read = stage_at(synthetic)
     if read is None:
         return None
-    known = known_in(read.path.parent, args.task)
+    known = known_in(read.path.parent, task)
     stages = {**known.stages, "generate": read.path}
     if read.kind == "correct":  # its own notes are not replaced
         stages.pop("correct", None)

@@ -208,6 +208,7 @@ def _export(session: Session, args: Namespace) -> Result:
 
 def _command(session: Session, args: Namespace) -> str:
     """Return the command that takes the labels; empty for a realism sheet."""
+    from hf_synth.cli.journey import audited_correction
     from hf_synth.review.promise_sheet import PromiseSheet
 
     if session.kind == "realism":
@@ -218,4 +219,5 @@ def _command(session: Session, args: Namespace) -> str:
         sample = session.sheet.sample
         goal = f"--error {sample.error} --confidence {sample.confidence}"
         return f"hf-synth correct {shlex.quote(task)} {folder} --out {folder} {goal} --audited {file}"
-    return f"hf-synth correct {shlex.quote(task)} {folder} --audited {file} ..."
+    words = audited_correction(task, args.folder, session.table)
+    return shlex.join(words) if words else f"hf-synth correct {shlex.quote(task)} {folder} --audited {file}"

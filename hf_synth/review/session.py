@@ -6,6 +6,7 @@ when `Session.decide` returns.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import re
@@ -262,7 +263,8 @@ class Session:
         touched = self.own.last[0] if do == UNDO and self.own.last else str(event.get("row", ""))
         self._log.append(event)
         self.own.take(event)
-        self._changed(touched)
+        with contextlib.suppress(OutputError):  # the answer is saved; a damaged file of another shows with the page
+            self._changed(touched)
         return ""
 
     def _event(self, do: str, form: Mapping[str, str]) -> dict[str, Any]:
