@@ -178,4 +178,5 @@ def _outcome(row: str, reviewers: Mapping[str, Decisions]) -> Outcome:
     comments = [(name, text) for name in sorted(reviewers) if (text := reviewers[name].comments.get(row, ""))]
     comments = [(name, _FORMULA.sub(r"'\g<0>", text)) for name, text in comments]  # no line is a formula
     joined = comments[0][1] if len(reviewers) == 1 and comments else "; ".join(f"{n}: {text}" for n, text in comments)
+    joined = joined.removeprefix("'") if _FORMULA.match(joined[1:]) else joined  # the table guards the start of a cell
     return Outcome(do, label, tuple(names), joined)

@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hf_synth.errors import OutputError
-from hf_synth.review.decisions import Decisions
+from hf_synth.review.decisions import Decisions, plain_comment
 from hf_synth.review.log import Log, parse, read_log
 
 HEAD = {"review": 1, "reviewer": "Anna"}
@@ -77,7 +77,7 @@ def test_the_state_is_what_one_would_say_it_is(events: list[dict[str, Any]]) -> 
         assert {row: answer.choice for row, answer in answers.items()} == last
     assert set(found.unsure) == {row for row, answer in found.answers.items() if answer.do == "unsure"}
     assert found.last == ((standing[-1]["row"], bool(standing[-1].get("final"))) if standing else None)
-    assert found.comments == {e["row"]: e["comment"] for e in events if e["do"] == "comment"}
+    assert found.comments == {e["row"]: plain_comment(e["comment"]) for e in events if e["do"] == "comment"}
 
 
 def test_a_file_is_open_once(tmp_path: Path) -> None:
