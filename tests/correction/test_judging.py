@@ -532,7 +532,6 @@ def test_wrong_options_of_a_judge_are_one_sentence(capsys: pytest.CaptureFixture
     gold = write_stage(TASK, DatasetDict({"train": toy_rows(8, task=TASK)}), tmp_path / "gold", stage="gold", seed=0)
     rows = write_stage(TASK, noisy(4, 0.7)[0], tmp_path / "rows", stage="generate", seed=0)
     for words, says in (
-        (("correct", gold, rows, "--judge", "m", "--corrector", "x"), "exclude each other"),
         (("correct", gold, rows, "--judge", "simulator"), "cannot judge notes"),
         (("correct", gold, rows, "--judge", "m"), "give the endpoint with --base-url"),
         (("correct", gold, rows, "--method", "llm_judge"), "needs a judge"),

@@ -360,7 +360,7 @@ def test_a_missing_table_and_a_missing_folder_are_named(tmp_path: Path, capsys: 
         (["gold", tmp_path / "no.csv"], "no.csv is no file"),
         (["gold", tmp_path / "mesages.csv"], "mesages.csv is no file; did you mean 'messages.csv'?"),
         (["gold", "clinic"], "name the folder to write: --out DIR"),
-        (["gold", "clinic", "--out", tmp_path / "o", "--skip-empty"], "are for a table of one's own"),
+        (["gold", "clinic", "--out", tmp_path / "o", "--skip-empty"], "are for a table of your own"),
     ):  # fmt: skip
         code, _, error = run(capsys, *words)
         assert code == 1

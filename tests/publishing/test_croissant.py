@@ -50,7 +50,7 @@ def test_responsible_use_is_said_in_every_field(tmp_path: Path) -> None:
     assert all(open_facts[f"rai:{name}"] for name in RAI)
     assert open_facts["rai:machineAnnotationTools"] == ["hf_synth policy posterior"]
     assert "Rows by label: no 9, yes 0, maybe 9" in open_facts["rai:dataBiases"]
-    assert "some-llm (30 rows), with 30 different prompts" in open_facts["rai:dataCollection"]
+    assert "some-llm (27 rows), with 27 different prompts" in open_facts["rai:dataCollection"]
     own = exported(RESTRICTED, tmp_path / "own")
     assert "Access of the gold: restricted." in own["rai:personalSensitiveInformation"]
     assert "not de-identification" in own["rai:personalSensitiveInformation"]
