@@ -540,7 +540,6 @@ def test_wrong_options_of_a_judge_are_one_sentence(capsys: pytest.CaptureFixture
             ("label", gold, rows, "--llm", "m", "--base-url", "http://127.0.0.1:9/v1", "--text-column", "nothing"),
             "--text-column",
         ),
-        (("label", gold, rows, "--llm", "m", "--base-url", "http://203.0.113.9/v1", "--votes", "0"), "1 or more"),
     ):
         code, _, error = run(capsys, *words, "-q", "--out", tmp_path / "out")
         assert code == 1
