@@ -29,13 +29,13 @@ def run_verb(args: Namespace) -> Any:
     from hf_synth.cli.stages import inputs_of, note_inputs
 
     inputs: dict[str, str] = {}
-    with _as_a_courtesy():
+    with _errors_logged():
         inputs = inputs_of(args) if args.verb in _NOTED else {}
     returned = args.run(args)
     result, code = returned if isinstance(returned, tuple) else (returned, 0)
     if code or getattr(args, "shard", None) is not None:
         return returned
-    with _as_a_courtesy():
+    with _errors_logged():
         if args.verb in _NOTED and not getattr(args, "dry_run", False) and getattr(args, "preview", None) is None:
             note_inputs(args, inputs)
         if not args.quiet and not args.json and (command := after_verb(args, result)) is not None:
@@ -44,7 +44,7 @@ def run_verb(args: Namespace) -> Any:
 
 
 @contextlib.contextmanager
-def _as_a_courtesy() -> Iterator[None]:
+def _errors_logged() -> Iterator[None]:
     """Log an error within the context instead of raising it: it must not fail a verb whose work is done."""
     try:
         yield

@@ -65,7 +65,8 @@ VERBS = {  # name: (module that holds the verb and its options, line of --help),
     "completion": ("completion", "print a script that completes this command line in bash, zsh or fish"),
 }
 
-_LONG = frozenset(VERBS) - {"tasks", "new-task", "journal", "hub"}  # verbs whose name is shown while they prepare
+# verbs whose name is shown while they prepare, and which keep nothing when they are stopped then
+_LONG = frozenset(VERBS) - {"tasks", "new-task", "journal", "hub", "review"}
 DONE, FAILED, WRONG, INTERRUPTED = 0, 1, 2, 130  # exit codes, as docs/command_line.md has them
 
 

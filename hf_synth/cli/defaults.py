@@ -21,15 +21,15 @@ from hf_synth.errors import HfSynthError, UsageError, did_you_mean
 from hf_synth.task.columns import RUN_CONFIG
 
 # Options that send data, or agree to it, must be on each command line.
-_BY_HAND = ("push", "public", "yes", "squash", "attestation")
+_COMMAND_LINE_ONLY = ("push", "public", "yes", "squash", "attestation")
 _OF_SECRETS = ("endpoint",)  # not of a file that lies in the current folder and that nobody named
-_NEVER = (*_BY_HAND, "config", "no-config", "help", "help-all", "token", "show")
-_OF_THE_SCREEN = ("json", "quiet")  # not written down
+_NEVER = (*_COMMAND_LINE_ONLY, "config", "no-config", "help", "help-all", "token", "show")
+_DISPLAY_OPTIONS = ("json", "quiet")  # not written down
 # Verbs that take only their own table: keys at the top are for the journey, and these verbs are not part of it.
 _OWN_TABLE_ONLY = (
     *("completion", "demo", "doctor", "hub", "init", "journal", "merge", "new-task", "status", "tasks", "withdraw"),
 )
-_UNASKED = ("completion", "init")  # `completion` runs in every shell, `init` writes the file
+_WITHOUT_CONFIG = ("completion", "init")  # `completion` runs in every shell, `init` writes the file
 # Verbs whose --out is a folder that another verb may read. `publish` is not one of them: its folder is published.
 RECORDED = (
     "gold",
@@ -65,7 +65,7 @@ def config_for(parser: Parser, named: Mapping[str, Any], verbs: Iterable[str], p
         return {}
     if named.get("no_config") and named.get("config"):
         raise UsageError("--config and --no-config exclude each other")
-    if parser.prog.split()[1] in _UNASKED and not named.get("config"):
+    if parser.prog.split()[1] in _WITHOUT_CONFIG and not named.get("config"):
         return {}
     path = Path(named.get("config") or CONFIG)
     if named.get("no_config") or (not named.get("config") and not path.is_file()):
@@ -118,7 +118,7 @@ def _given(
             if key in _OF_SECRETS and path == Path(CONFIG):
                 why = "it decides where a token goes: name it on the command line, or name the file with --config"
                 raise UsageError(f"{place(path, (*above, key))}: {why}")
-            if key in _BY_HAND:
+            if key in _COMMAND_LINE_ONLY:
                 raise UsageError(f"{place(path, (*above, key))}: --{key} is taken from the command line alone")
             if action is not None:
                 try:
@@ -262,7 +262,7 @@ def values_of(parser: Parser, args: Namespace) -> tuple[Values, list[str]]:
     secret = []
     for key, action in keys_of(parser).items():
         value = getattr(args, action.dest, None)
-        if key in _OF_THE_SCREEN or value is None or value == []:
+        if key in _DISPLAY_OPTIONS or value is None or value == []:
             continue
         if action.nargs == 0:
             if value == action.const and value != action.default:

@@ -193,7 +193,7 @@ _USED = 0.9  # share of the phrases of a text that are replaced
 
 
 def reword(rng: random.Random, text: str) -> tuple[str, float]:
-    """Say a text in other words.
+    """Return a text in other words.
 
     Returns:
         The text, and the share of its words before that were replaced, 0 to 1.

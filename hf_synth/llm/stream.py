@@ -160,7 +160,7 @@ class Stream(Generic[T]):
         self._say()
 
     def _say(self) -> None:
-        """Say in the progress what is under way and what failed."""
+        """Show in the progress what is under way and what failed."""
         words = [f"{len(self._open):,} calls under way"] if self._open else []
         words += [self.tally.failed] if self.tally.failed else []
         passed = time.monotonic() - self._begun

@@ -13,7 +13,7 @@ LOGGED = 0.02  # share of a training's steps after which its loss is taken, wher
 
 
 def mention_device(device: str) -> None:
-    """Say once, where progress is shown, on which device models run: "cpu", "cuda", "cuda:0", ..."""
+    """Show once, where progress is shown, the device that models run on: "cpu", "cuda", "cuda:0", ..."""
     if progress.is_shown():
         alone = "; no GPU is used" if device.startswith("cpu") else ""
         progress.mention(f"models run on {device_text(device)}{alone}")

@@ -13,7 +13,7 @@ import pytest
 from hf_synth.cli import cli
 from hf_synth.cli.cli import main, parse_command
 from hf_synth.cli.config import CONFIG
-from hf_synth.cli.defaults import _BY_HAND, _OWN_TABLE_ONLY, RECORDED
+from hf_synth.cli.defaults import _COMMAND_LINE_ONLY, _OWN_TABLE_ONLY, RECORDED
 from hf_synth.errors import HfSynthError, UsageError
 
 PAGE = (Path(__file__).resolve().parents[2] / "docs" / "command_line.md").read_text(encoding="utf-8")
@@ -53,7 +53,7 @@ def test_its_configuration_does_what_it_says(
 
 def test_its_lists_are_those_of_the_code() -> None:
     assert tuple(words_in(r"- `completion`.*take only")) == _OWN_TABLE_ONLY
-    assert tuple(words_in(r"- `push`.*from the command line alone")) == _BY_HAND
+    assert tuple(words_in(r"- `push`.*from the command line alone")) == _COMMAND_LINE_ONLY
     assert tuple(words_in(r"`gold`, `generate`.*write the options")) == RECORDED
 
 
