@@ -12,7 +12,8 @@ import re
 import runpy
 import sys
 from argparse import ArgumentParser, Namespace
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -236,7 +237,12 @@ def add_publish_options(parser: ArgumentParser) -> None:
     add("--repo-id", required=True, metavar="ORG/NAME", help="repository on the Hub")
     text = "the gold that the notes or the model came from, to check against; needed unless access is open"
     add("--gold", type=Path, metavar="PATH", help=text)
-    add("--scores", type=Path, metavar="FILE", help="scores that `evaluate --out` wrote, for the card")
+    add(
+        "--scores",
+        type=Path,
+        metavar="FILE",
+        help="scores that `evaluate --out` or `run` wrote, for the card (default: found beside FOLDER)",
+    )
     text = "synthetic notes to show on the page of a model; open ones only"
     add("--examples", type=Path, metavar="FOLDER", help=text)
     add("--augmented", action="store_true", help="add a config of gold and notes together; only where all is open")
@@ -303,11 +309,8 @@ def _publish(task: Task, args: Namespace, shared: Result) -> Verdict:
     from hf_synth.task.folders import APPROVED, edited_digests, read_manifest
 
     is_model = (args.folder / "config.json").is_file()
-    typed = any(word.partition("=")[0] == "--scores" for word in args.argv)
-    # `init` names the scores of the model in the configuration; notes may be published before there are any
-    left_out = not (is_model or typed) and args.scores is not None and not args.scores.is_file()
-    scores = None if left_out else _scores(args.scores)
     if is_model:
+        scores = _scores_of_model(args)
         examples = read_dataset(args.examples) if args.examples else None
         shared |= {"examples": examples, "membership": args.membership}
         return hf_synth.publish_model(task, args.folder, scores, args.repo_id, **shared)
@@ -317,7 +320,7 @@ def _publish(task: Task, args: Namespace, shared: Result) -> Verdict:
         manifest = {**(manifest or {}), APPROVED: edited}
     if realism := _realism(args.folder):
         manifest = {**(manifest or {}), "realism": realism}
-    shared |= {"manifest": manifest, "scores": scores}
+    shared |= {"manifest": manifest, "scores": _scores_of_rows(args, bool(edited))}
     rows = read_dataset(args.folder)
     return hf_synth.publish_dataset(task, rows, args.repo_id, augmented=args.augmented, **shared)
 
@@ -356,16 +359,85 @@ def _realism(folder: Path) -> Any:
         raise RowError(str(file), None, "is broken; export the realism sheet again, or remove the file") from None
 
 
-def _scores(path: Path | None) -> Scores | None:
+def _typed_scores(args: Namespace) -> bool:
+    """Return whether --scores is on the command line, and not in the configuration, where `init` writes it."""
+    return any(word.partition("=")[0] == "--scores" for word in args.argv)
+
+
+def _scores_of_model(args: Namespace) -> Scores | None:
+    """Return the scores of the model that is published, found by the digest of its weights; None where there are none.
+
+    Without --scores they are looked for in the run that the model belongs to, and beside the model.
+
+    Raises:
+        MissingGoldError: --scores is no file.
+        RowError: --scores holds no scores, or those of other models.
+    """
+    from hf_synth.evaluation.evaluation import Scores
+    from hf_synth.models.record import weights_sha256
+
+    weights = weights_sha256(args.folder)
+    if _typed_scores(args):
+        found = _read_scores(args.scores)
+        if isinstance(found, Scores):  # `publish_model` checks the weights
+            return found
+        for scores in found.values():
+            if scores.model.get("weights_sha256") == weights:
+                return scores
+        where = "holds scores of other models only"
+        raise RowError(str(args.scores), None, f"{where}; score this one with `hf-synth evaluate --out FILE`")
+    configured = [args.scores] if args.scores is not None else []
+    folder = args.folder.absolute()
+    for file in dict.fromkeys(
+        (*configured, folder.parent.parent / "scores.json", *sorted(folder.parent.glob("*.json")))
+    ):
+        with suppress(HfSynthError, OSError):
+            found = _read_scores(file)
+            for scores in [found] if isinstance(found, Scores) else found.values():
+                if scores.model.get("weights_sha256") == weights:
+                    print(f"scores of this model: {file}")
+                    return scores
+    return None
+
+
+def _scores_of_rows(args: Namespace, edited: bool) -> Scores | Mapping[str, Scores] | None:
+    """Return the scores of models trained with the rows: those of --scores, or of the run that the rows belong to.
+
+    Args:
+        edited: whether a person edited the rows after the run.
+    """
+    if _typed_scores(args):
+        return _read_scores(args.scores)
+    if args.scores is not None and args.scores.is_file():  # of the configuration; notes may be published before
+        return _read_scores(args.scores)
+    beside = args.folder.absolute().parent / "scores.json"
+    if edited or args.folder.name != "corrected" or not beside.is_file():
+        return None
+    with suppress(HfSynthError):
+        found = _read_scores(beside)
+        if isinstance(found, dict):
+            print(f"scores of models trained with these notes: {beside}")
+            return found
+    return None
+
+
+def _read_scores(path: Path) -> Scores | dict[str, Scores]:
+    """Read the scores of a model, or those of the models of a run by name.
+
+    Raises:
+        MissingGoldError: there is no such file.
+        RowError: it holds no scores.
+    """
     from hf_synth.evaluation.evaluation import Scores
 
-    if path is None:
-        return None
     if not path.is_file():
         raise MissingGoldError(f"{path} is no file: `hf-synth evaluate --out FILE` writes one")
     try:
-        return Scores.from_json(json.loads(path.read_text(encoding="utf-8")))
-    except (ValueError, TypeError, KeyError, AttributeError, TaskError):
+        plain = json.loads(path.read_text(encoding="utf-8"))
+        if isinstance(plain, dict) and plain and all(isinstance(v, dict) and "values" in v for v in plain.values()):
+            return {name: Scores.from_json(values) for name, values in plain.items()}
+        return Scores.from_json(plain)
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError, HfSynthError):
         raise RowError(str(path), None, "holds no scores; write it with `hf-synth evaluate --out FILE`") from None
 
 

@@ -271,12 +271,13 @@ def _figures(
     rows = np.flatnonzero(meant >= 0)
     estimated = float(belief[rows, meant[rows]].mean()) if len(rows) else float("nan")
     heat = temperature(truth, held_out)
+    balanced, low, high, counts = _balanced_accuracy(truth[known], right)
     figures: dict[str, Any] = {
         "gold_rows": int(known.sum()),
         "corrector_accuracy_on_held_out_gold": round(float(right.mean()), 4),
-        "corrector_balanced_accuracy_on_held_out_gold": round(
-            float(np.mean([right[truth[known] == c].mean() for c in np.unique(truth[known])])), 4
-        ),
+        "corrector_balanced_accuracy_on_held_out_gold": round(balanced, 4),
+        "corrector_balanced_accuracy_on_held_out_gold_ci95": [round(low, 4), round(high, 4)],
+        "corrector_found_on_held_out_gold": counts,
         "corrector_ece_on_held_out_gold": round(calibration.calibration_error(truth, held_out), 4),
         "corrector_temperature": round(heat, 4),
         "corrector_ece_after_temperature": round(
@@ -287,6 +288,22 @@ def _figures(
         "synthetic_rows": len(meant),
     }
     return figures | (audited_figures(meant, audited) if audited else {})
+
+
+def _balanced_accuracy(truth: Ints, right: npt.NDArray[np.bool_]) -> tuple[float, float, float, dict[str, list[int]]]:
+    """Return the mean recall of the labels of gold, its 95% interval, and for each label the rows found and all rows.
+
+    The interval is normal. The variance of a recall is that of a binomial share with half a row added to either side,
+    so that a label with one row, right or wrong, has a variance.
+    """
+    counts = {str(c): [int(right[truth == c].sum()), int((truth == c).sum())] for c in np.unique(truth).tolist()}
+    found, rows = np.array(list(counts.values()), float).reshape(-1, 2).T
+    if not len(rows):
+        return float("nan"), 0.0, 1.0, {}
+    share = (found + 0.5) / (rows + 1)
+    balanced = float((found / rows).mean())
+    half = 1.96 * float(np.sqrt((share * (1 - share) / rows).sum())) / len(rows)
+    return balanced, max(0.0, balanced - half), min(1.0, balanced + half), counts
 
 
 def _measured_figures(own: Ints, truth: Ints) -> dict[str, Any]:

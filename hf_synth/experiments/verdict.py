@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from hf_synth.correction.augmentation import trainable
+from hf_synth.correction.description import describe
 from hf_synth.evaluation.comparison import Difference, compare
 from hf_synth.evaluation.evaluation import Scores
 from hf_synth.evaluation.statistics import holm, mcnemar
@@ -162,10 +163,11 @@ def run_lead(
         gap = gain(scores, name, alone, metric)
     changes = label_changes(now, scores[alone]) if alone is not None else []
     worse = [c for c in changes if c.change == "worse"]
-    state = _state(gap, bool(worse or now.never_found))
+    doubts = [f"{text[0].upper()}{text[1:]}." for text in describe(corrected, policy).doubts]
+    state = _state(gap, bool(worse or now.never_found or doubts))
     tiles = [_score_tile(now, metric), *([_gain_tile(scores, alone, gap, metric, name)] if alone else [])]
     tiles.append(_changed_tile(corrected))
-    points = [*_label_points(now, changes), *([caption] if caption else [])]
+    points = [*doubts, *_label_points(now, changes), *([caption] if caption else [])]
     return Lead(_verdict(scores, name, alone, gap, metric, worse), state, (), tiles, points, _steps(task, out, state))
 
 
@@ -263,8 +265,11 @@ def _gain_tile(scores: Mapping[str, Scores], alone: str, gap: Difference | None,
 def _changed_tile(corrected: Dataset) -> Tile:
     counts = Counter(corrected["label_status"])
     judged = sum(counts[s] for s in _SHOWN)
-    note = f"{counts['dropped']:,} more were dropped and {counts['rejected']:,} answers rejected"
-    return Tile(f"{counts['relabelled']:,} of {judged:,}", "labels of the LLM changed", note)
+    used, dropped, rejected = judged - counts["dropped"], counts["dropped"], counts["rejected"]
+    note = f"{counts['kept']:,} keep the LLM's label, {counts['relabelled']:,} have another, {dropped:,} are not used"
+    if rejected:
+        note += f"; {rejected:,} answers of the LLM were rejected before"
+    return Tile(f"{used:,} of {judged:,}", "synthetic notes used", note)
 
 
 def _label_points(now: Scores, changes: Sequence[LabelChange]) -> list[str]:
@@ -392,7 +397,8 @@ def _side_by_side(task: Task, rows: Dataset, i: int) -> list[str]:
     now = "dropped" if dropped else label if label != before else f"{label} (kept)"
     why = REASONS.get(str(row["reason"]), str(row["reason"]))
     sure = row.get("label_confidence")
-    return [text, before, now, why + (f" (certainty {sure:.2f})" if isinstance(sure, float) and not dropped else "")]
+    known = isinstance(sure, float) and sure < 1 and not dropped  # 1 is the label of a rule, which has no probability
+    return [text, before, now, why + (f" (probability {sure:.2f})" if known else "")]
 
 
 def _label_text(rows: Dataset, column: str, value: Any) -> str:

@@ -113,7 +113,7 @@ class Verdict(Displayed):
         lines = [f"{'allowed' if self.allowed else 'refused'}: {self.kind} {self.repo_id}, access {self.access}"]
         if self.hub and not self.pushed:
             lines.append(
-                f"  to: {self.hub} ({visibility}{gated})" if self.push else f"  not to be pushed to {self.hub}"
+                f"  to: {self.hub} ({visibility}{gated})" if self.push else f"  nothing is pushed to {self.hub}"
             )
         lines += [f"  - {reason}" for reason in self.reasons]
         if self.counts:
@@ -176,6 +176,7 @@ class Evidence:
         shown: what else would become public with a private repository, in words (`history.strangers`).
         withdrawn: whether the repository was withdrawn earlier.
         hub: address of the repository.
+        doubts: what speaks against the labels of the rows, for the remarks.
     """
 
     access: str | None
@@ -190,6 +191,7 @@ class Evidence:
     shown: tuple[str, ...] = ()
     withdrawn: bool = False
     hub: str | None = None
+    doubts: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -368,7 +370,8 @@ def _problems_of_history(evidence: Evidence, request: Request) -> list[str]:
 
 def _remarks(access: Access, private: bool, evidence: Evidence, request: Request) -> list[str]:
     """Return what the user should know of a request that is allowed."""
-    remarks = [] if evidence.exposure is None else [str(evidence.exposure)]
+    remarks = [f"caution: {doubt}" for doubt in evidence.doubts]
+    remarks += [] if evidence.exposure is None else [str(evidence.exposure)]
     if evidence.unmeasured:
         remarks.append(evidence.unmeasured)
     if access != "open" and not private and not request.push:

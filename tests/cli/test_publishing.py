@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import io
 import json
+from argparse import Namespace
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow.parquet as pq
 import pytest
 from datasets import DatasetDict, load_dataset
@@ -15,7 +18,11 @@ from huggingface_hub import HfApi
 from support.publishing_rows import CREDENTIALED, OPEN, POLICY, RESTRICTED, gold_rows, synthetic_rows
 
 from hf_synth.cli.cli import main
+from hf_synth.cli.publishing import _scores_of_model, _scores_of_rows
+from hf_synth.errors import RowError
+from hf_synth.evaluation.evaluation import score
 from hf_synth.hub import connected, running_hub
+from hf_synth.models.record import weights_sha256
 from hf_synth.publishing.release import entries
 from hf_synth.task.folders import write_stage
 from hf_synth.task.labels import MARKS, gold_marks
@@ -170,3 +177,27 @@ def test_bad_input_is_one_sentence(
     error = capsys.readouterr().err
     assert text in error
     assert len(error.splitlines()) == 1
+
+
+def test_the_scores_of_a_run_are_found_by_the_weights_of_a_model(tmp_path: Path) -> None:
+    model = tmp_path / "run" / "models" / "gold_4"
+    model.mkdir(parents=True)
+    (model / "model.safetensors").write_bytes(b"weights")
+    (model / "config.json").write_text("{}")
+    scores = score(OPEN, np.eye(len(OPEN.labels))[[0, 1]], np.array([0, 1]), None, n_bootstrap=0)
+    mine, other = (replace(scores, n=n, model={"weights_sha256": w}) for n, w in ((7, weights_sha256(model)), (8, "x")))
+    file = tmp_path / "run" / "scores.json"
+    file.write_text(json.dumps({"gold_4_plus_raw": other.to_json(), "gold_4": mine.to_json()}))
+    bare = Namespace(folder=model, scores=None, argv=["publish"])
+    assert _scores_of_model(bare).n == 7  # type: ignore[union-attr]
+    typed = Namespace(folder=model, scores=file, argv=["publish", "--scores", str(file)])
+    assert _scores_of_model(typed).n == 7  # type: ignore[union-attr]
+    rows = Namespace(folder=tmp_path / "run" / "corrected", scores=None, argv=["publish"])
+    found = _scores_of_rows(rows, edited=False)
+    assert isinstance(found, dict)
+    assert set(found) == {"gold_4_plus_raw", "gold_4"}
+    assert _scores_of_rows(rows, edited=True) is None, "the models saw other rows"
+    file.write_text(json.dumps({"gold_4_plus_raw": other.to_json()}))
+    assert _scores_of_model(bare) is None
+    with pytest.raises(RowError, match="scores of other models only; score this one"):
+        _scores_of_model(typed)

@@ -204,7 +204,7 @@ def test_notes_are_drawn_and_not_chosen() -> None:
     cells = section.tables[0].cells()
     assert section.private
     assert [c[2] for c in cells] == ["grade_0 (kept)"] * 4 + ["grade_1"] * 3 + ["dropped"] * 3
-    assert cells[4][3] == f"{REASONS['argmax']} (certainty 0.75)"
+    assert cells[4][3] == f"{REASONS['argmax']} (probability 0.75)"
     assert cells[9][3] == REASONS["disagrees"], "a dropped row has no label that could be certain"
     assert all(len(c[0]) <= 701 and c[0].endswith("…") for c in cells)
     numbers = [[int(c[0].split()[1]) for c in s.tables[0].cells()] for s in (
@@ -260,12 +260,12 @@ def test_the_verdict_is_computed_from_the_scores() -> None:
         "is never found."
     )
     assert found.state == "unsure", "a label that got worse is no clear success"
-    assert [t.value for t in found.tiles] == [f"{value:.2f}", f"{gap.value:+.2f}", "1 of 5"]
+    assert [t.value for t in found.tiles] == [f"{value:.2f}", f"{gap.value:+.2f}", "4 of 5"]
     assert found.tiles[1].state == "good"
     assert any(p.startswith("The worst label is grade_1: F1 0.00, 0 of 50 found") for p in found.points)
     old = scores["gold_40"].per_class["grade_1"]
-    assert f"grade_1 is worse than with gold alone: F1 {old['f1']:.2f} before and 0.00 now; " in found.points[1]
-    assert found.points[1].endswith(f"{round(old['recall'] * 50)} of 50 found before and 0 now.")
+    assert f"grade_1 is worse than with gold alone: F1 {old['f1']:.2f} before and 0.00 now; " in found.points[2]
+    assert found.points[2].endswith(f"{round(old['recall'] * 50)} of 50 found before and 0 now.")
     section = label_section(scores)
     assert section is not None
     assert section.tables[0].cells()[0][0::6] == ["grade_1", "▼ worse"], "the worst change first"
