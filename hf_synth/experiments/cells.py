@@ -49,7 +49,7 @@ from hf_synth.models.record import model_facts, weights_sha256
 from hf_synth.models.training import train, trainer_fit
 from hf_synth.task.columns import JUDGED, access_of, annotation_columns, strictest
 from hf_synth.task.folders import read_export, write_stage
-from hf_synth.task.labels import groups_of, judged_mask
+from hf_synth.task.labels import column_of, groups_of, judged_mask
 from hf_synth.task.task import Task
 
 if TYPE_CHECKING:
@@ -343,7 +343,9 @@ def _model_scores(
     with tempfile.TemporaryDirectory(prefix="model-", dir=study.out / "work") as work:
         training: dict[str, Any] = {"args": study.args, "seed": job.cell.seed, "cache_dir": study.out / "work"}
         model = train(task, data, stop, base_model=base, output_dir=Path(work) / "model", **training)
-        leakage.check_model(task, model_facts(model), own, train_split, held)
+        sources = column_of(data, "source", "gold")
+        written = data.select([i for i, source in enumerate(sources) if source == "synthetic"])
+        leakage.check_model(task, model_facts(model), own, train_split, held, written)
         how: dict[str, Any] = {"n_bootstrap": study.n_bootstrap, "seed": job.cell.seed}
         scores, swaps = {}, {}
         for split, rows in held.items():
