@@ -68,7 +68,7 @@ def run(args: Namespace) -> Result:
     from hf_synth.evaluation.recall import never_found_text
     from hf_synth.experiments.journey import run as journey
     from hf_synth.experiments.journey import score_table
-    from hf_synth.experiments.journey_report import journey_lead
+    from hf_synth.experiments.journey_report import journey_lead, write_journey_report
     from hf_synth.reports.page import lead_markdown
 
     if not args.synthetic and not args.llm:
@@ -95,6 +95,7 @@ def run(args: Namespace) -> Result:
         keywords: Result = {"base_model": options.base_model(task, args, *parts), "gold_size": args.gold_size}
         keywords |= {"training": options.training_options(task, args), "say": options.progress_of(args)}
         result = journey(task, rows, gold=splits, out=args.out, method=args.method, seed=args.seed, **keywords)
+    write_journey_report(result := replace(result, source=options.run_source(args)))  # again, with commands to paste
     statuses, policy = Counter(result.corrected["label_status"]), result.policy.method
     verdict = lead_markdown(replace(journey_lead(result), steps=()))
     print(f"{verdict}\n\ncorrection by {policy}: {count_text(statuses)}\n\n{score_table(task, result.scores)}")
@@ -104,8 +105,7 @@ def run(args: Namespace) -> Result:
             print(f"{name} never finds some labels: {never_found_text(scores)}")
     options.say_toy(task, args)
     facts = {"task": task.full_name, "policy": policy, "statuses": dict(statuses), "out": str(args.out)}
-    plain = {name: scores.to_json() for name, scores in result.scores.items()}
-    return {**facts, "scores": plain, "seconds": result.seconds}
+    return {**facts, "scores": {name: s.to_json() for name, s in result.scores.items()}, "seconds": result.seconds}
 
 
 # --- experiment -----------------------------------------------------------------------------------------------------

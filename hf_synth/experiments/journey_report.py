@@ -73,7 +73,9 @@ def write_journey_report(journey: Journey, *, more: Sequence[Section] = ()) -> P
 
 def journey_lead(journey: Journey) -> Lead:
     """Return what the report says first."""
-    lead = run_lead(journey.task, journey.scores, journey.corrected, journey.out, journey.caption, journey.policy)
+    lead = run_lead(
+        journey.task, journey.scores, journey.corrected, journey.out, journey.caption, journey.policy, journey.source
+    )
     toy = [TOY_NOTE] if any(s.model.get("toy") for s in journey.scores.values()) else []
     return replace(lead, points=[*lead.points, *toy])
 

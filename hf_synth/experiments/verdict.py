@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import shlex
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -18,10 +17,10 @@ from hf_synth.evaluation.evaluation import Scores
 from hf_synth.evaluation.statistics import holm, mcnemar
 from hf_synth.experiments.equivalence import read_off
 from hf_synth.experiments.names import arm_name, metric_name
+from hf_synth.experiments.next_steps import RunSource, source_of, steps_of_run, steps_without_rows
 from hf_synth.reports.page import Lead, Section, State, Table, Tile
 from hf_synth.task.columns import MANIFEST, REASONS, access_of
 from hf_synth.task.labels import label_names
-from hf_synth.task.scripts import is_artificial
 from hf_synth.task.task import Task
 
 if TYPE_CHECKING:
@@ -145,7 +144,7 @@ def like_gold(scores: Mapping[str, Scores], name: str, metric: str) -> str:
 # --- the lead ---------------------------------------------------------------------------------------------------------
 def run_lead(
     task: Task, scores: Mapping[str, Scores], corrected: Dataset, out: Path, caption: str = "",
-    policy: Policy | None = None,
+    policy: Policy | None = None, source: RunSource | None = None,
 ) -> Lead:  # fmt: skip
     """Return what the report of a run says first, computed from its scores and the columns of its rows.
 
@@ -154,9 +153,11 @@ def run_lead(
         out: folder of the run, for the commands.
         caption: a sentence about the whole run.
         policy: how the rows were corrected; None where it is not known.
+        source: how commands name the task and gold of the run; by the task and folder when None.
     """
+    source = source or source_of(task, out)
     if not trainable(corrected) and any(re.fullmatch(r"gold_\d+", n) for n in scores):
-        return _unused_lead(task, scores, out, caption, policy)
+        return _unused_lead(task, scores, out, caption, policy, source)
     (name, alone), metric = headline(scores), shown_metrics(task, scores)[0]
     now, gap = scores[name], None
     if alone is not None:
@@ -168,11 +169,12 @@ def run_lead(
     tiles = [_score_tile(now, metric), *([_gain_tile(scores, alone, gap, metric, name)] if alone else [])]
     tiles.append(_changed_tile(corrected))
     points = [*doubts, *_label_points(now, changes), *([caption] if caption else [])]
-    return Lead(_verdict(scores, name, alone, gap, metric, worse), state, (), tiles, points, _steps(task, out, state))
+    steps = steps_of_run(task, source, corrected, out, state)
+    return Lead(_verdict(scores, name, alone, gap, metric, worse), state, (), tiles, points, steps)
 
 
 def _unused_lead(
-    task: Task, scores: Mapping[str, Scores], out: Path, caption: str, policy: Policy | None
+    task: Task, scores: Mapping[str, Scores], out: Path, caption: str, policy: Policy | None, source: RunSource
 ) -> Lead:  # fmt: skip
     """Return the lead of a run whose correction used no synthetic row: the score of gold alone, why, and what to do."""
     name, metric = [n for n in scores if re.fullmatch(r"gold_\d+", n)][-1], shown_metrics(task, scores)[0]
@@ -185,7 +187,7 @@ def _unused_lead(
     reason = f"Chosen by auto: {why}." if why else f"Correction by {method} left no row to train on."
     points = [reason, *_label_points(now, []), *([caption] if caption else [])]
     verdict = f"No synthetic note was used: {about}."
-    return Lead(verdict, "unsure", (), [_score_tile(now, metric)], points, _unused_steps(task, out))
+    return Lead(verdict, "unsure", (), [_score_tile(now, metric)], points, steps_without_rows(task, source, name, out))
 
 
 def _verdict(
@@ -290,40 +292,6 @@ def _label_points(now: Scores, changes: Sequence[LabelChange]) -> list[str]:
     return points
 
 
-def _steps(task: Task, out: Path, state: State) -> list[tuple[str, str]]:
-    """Return what to do next, with commands for a shell; words in capitals are the reader's own."""
-    (name, gold), corrected, raw = _named(task, out), str(out / "corrected"), str(out / "synthetic")
-    label = ("Let a person label 100 of the notes: this measures how many labels are right",
-             shlex.join(["hf-synth", "sample", name, corrected]))  # fmt: skip
-    source = [] if is_artificial(task) and gold == "GOLD" else ["--gold", gold]
-    buy = ("Find out whether labelling more gold would help more",
-           shlex.join(["hf-synth", "assess", name, *source, "--synthetic", raw]))  # fmt: skip
-    leave = ("Find out which notes may leave this machine",
-             shlex.join(["hf-synth", "audit", name, corrected, "--gold", gold]))  # fmt: skip
-    return [buy, label] if state == "bad" else [label, leave]
-
-
-def _named(task: Task, out: Path) -> tuple[str, str]:
-    """Return the words for the task and its gold in a command; capitals where they are not known."""
-    name = task.full_name if task.script and not str(task.script).endswith(".py") else "TASK"
-    return name, str(out / "gold") if (out / "gold" / MANIFEST).is_file() else "GOLD"
-
-
-def _unused_steps(task: Task, out: Path) -> list[tuple[str, str]]:
-    """Return what to do next where no synthetic row was used."""
-    (name, gold), raw = _named(task, out), str(out / "synthetic")
-    source = [] if is_artificial(task) and gold == "GOLD" else ["--gold", gold]
-    method = "drop" if task.kind == "text2text" else "posterior"
-    again = ["hf-synth", "run", name, *source]
-    return [
-        ("Find out how much labelling more gold would help",
-         shlex.join(["hf-synth", "assess", name, *source, "--synthetic", raw])),
-        ("Let another LLM write the notes", shlex.join([*again, "--llm", "LLM", "--out", f"{out}_llm"])),
-        ("Look at the corrected notes nevertheless",
-         shlex.join([*again, "--synthetic", raw, "--method", method, "--out", f"{out}_{method}"])),
-    ]  # fmt: skip
-
-
 # --- sections ---------------------------------------------------------------------------------------------------------
 def label_section(scores: Mapping[str, Scores]) -> Section | None:
     """Show how each label changed, against gold alone; None without labels."""
@@ -397,7 +365,8 @@ def _side_by_side(task: Task, rows: Dataset, i: int) -> list[str]:
     now = "dropped" if dropped else label if label != before else f"{label} (kept)"
     why = REASONS.get(str(row["reason"]), str(row["reason"]))
     sure = row.get("label_confidence")
-    known = isinstance(sure, float) and sure < 1 and not dropped  # 1 is the label of a rule, which has no probability
+    # 1 is the label of a rule, which has no probability; of texts the column holds a likeness
+    known = isinstance(sure, float) and sure < 1 and not dropped and task.kind != "text2text"
     return [text, before, now, why + (f" (probability {sure:.2f})" if known else "")]
 
 
