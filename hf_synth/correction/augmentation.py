@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from hf_synth.errors import ColumnError, OverlapError, TaskError
-from hf_synth.task.arrow import rewritten
+from hf_synth.task.arrow import rewrite_columns
 from hf_synth.task.columns import (
     CORRECTION_COLUMNS,
     GOLD_COLUMNS,
@@ -114,7 +114,7 @@ def training_rows(task: Task, rows: Dataset, decisions: Mapping[str, list[Any]])
 
     wanted = task.corrected_features()
     names = dict.fromkeys(("id", *task.text_columns, "source", "seed_ids", "access", *decisions))
-    return rewritten(rows, decisions, Features({name: wanted[name] for name in names}))
+    return rewrite_columns(rows, decisions, Features({name: wanted[name] for name in names}))
 
 
 def _task_columns(task: Task, gold: Dataset, synthetic: Dataset) -> list[str]:
@@ -172,4 +172,4 @@ def _aligned(rows: Dataset, features: Features, access: str) -> Dataset:
     columns = {"access": pa.repeat(pa.scalar(access, kinds["access"]), n)}
     if "weight" not in rows.column_names:
         columns["weight"] = pa.repeat(pa.scalar(1.0, kinds["weight"]), n)
-    return rewritten(rows, columns, features)
+    return rewrite_columns(rows, columns, features)

@@ -37,7 +37,7 @@ from hf_synth.models.loading import model_folder
 from hf_synth.models.record import ModelAt, model_facts, weights_sha256
 from hf_synth.reports.progress import shown, stage
 from hf_synth.task.access import overall_access
-from hf_synth.task.arrow import arrow_table, placed, repeated, rewritten
+from hf_synth.task.arrow import arrow_table, replace_values, rewrite_columns, text_column_of_codes
 from hf_synth.task.columns import UNLABELLED, annotation_columns, strictest
 from hf_synth.task.labels import (
     Floats,
@@ -538,8 +538,8 @@ def _with_columns(task: Task, rows: Dataset, decisions: Mapping[str, Any], acces
     before: dict[str, Any] = {c: table[c].cast(kinds[c]) for c in (task.label_column, "reason", "label_status")}
     nothing = {"label_probs": None, "label_confidence": None, "weight": 0.0}  # of a rejected row
     before |= {c: pa.chunked_array([pa.repeat(pa.scalar(v, kinds[c]), len(rows))]) for c, v in nothing.items()}
-    columns = {name: placed(values, at, before.pop(name)) for name, values in decisions.items()}
+    columns = {name: replace_values(values, at, before.pop(name)) for name, values in decisions.items()}
     accesses = pc.unique(table["access"])
     stricter = [strictest(access, value) for value in accesses.to_pylist()]
-    columns["access"] = repeated(stricter, pc.index_in(table["access"], accesses), kinds["access"])
-    return rewritten(rows, before | columns, features)
+    columns["access"] = text_column_of_codes(stricter, pc.index_in(table["access"], accesses), kinds["access"])
+    return rewrite_columns(rows, before | columns, features)

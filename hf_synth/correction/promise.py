@@ -18,7 +18,7 @@ from hf_synth.correction.audited import DECISION, PROBABILITY, STRATUM, UNUSABLE
 from hf_synth.correction.label_error import Plan, Sample
 from hf_synth.errors import ColumnError, TaskError
 from hf_synth.models.linear import linear_fit
-from hf_synth.task.arrow import rewritten
+from hf_synth.task.arrow import rewrite_columns
 from hf_synth.task.labels import Floats, Ints, audited_labels, check_columns, column_of, label_indices, label_names
 from hf_synth.task.task import Task
 
@@ -244,7 +244,7 @@ def with_labels(
         columns["label_confidence"][at] = columns["weight"][at] = 1.0
     for at in map(place.__getitem__, rejected):
         columns["label_status"][at], columns["reason"][at], columns["weight"][at] = "dropped", "unusable", 0.0
-    return rewritten(corrected, columns, corrected.features)
+    return rewrite_columns(corrected, columns, corrected.features)
 
 
 def sample_to_json(task: Task, corrected: Dataset, sample: Sample) -> dict[str, Any]:

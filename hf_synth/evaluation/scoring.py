@@ -16,7 +16,7 @@ from hf_synth.errors import ColumnError
 from hf_synth.evaluation import intervals, metrics
 from hf_synth.evaluation.intervals import Limits, Sample
 from hf_synth.models.text2text import text_scores
-from hf_synth.task.labels import known_target
+from hf_synth.task.labels import match_target
 from hf_synth.task.task import Task
 
 Array = npt.NDArray[Any]
@@ -299,8 +299,8 @@ def set_intervals(sample: Sample, some: Array, refused: Mapping[str, str]) -> di
 
 def _prepare_texts(task: Task, predicted: Any, labels: Any, codes: Array, limits: bool) -> Prepared:
     if task.targets:  # one spelling of each
-        predicted = [known_target(task, text) or text for text in predicted]
-        labels = [known_target(task, text) or text if isinstance(text, str) else text for text in labels]
+        predicted = [match_target(task, text) or text for text in predicted]
+        labels = [match_target(task, text) or text if isinstance(text, str) else text for text in labels]
     found = text_scores(predicted, labels)
     rows = np.column_stack([*found.values(), np.ones(len(codes))])
     none = np.zeros((0, rows.shape[1]))

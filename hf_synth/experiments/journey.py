@@ -30,7 +30,7 @@ from hf_synth.reports.progress import counted
 from hf_synth.task.columns import MANIFEST
 from hf_synth.task.folders import (
     FOLLOWS,
-    approve,
+    approve_edits,
     clear_disk_errors,
     edited_digests,
     edited_files,
@@ -165,7 +165,7 @@ def _approved(out: Path, say: Callable[[str], None]) -> dict[str, dict[str, str]
         )
     for stage, names in edited.items():
         say(f"{stage}/ was edited by hand ({', '.join(names)}): it is taken as approved, and not made again")
-    return {stage: approve(out / stage) for stage in edited}
+    return {stage: approve_edits(out / stage) for stage in edited}
 
 
 def _mixture(task: Task, arm: str, gold: Dataset, raw: Dataset, corrected: Dataset) -> Dataset:

@@ -16,7 +16,7 @@ from multiprocessing.connection import Connection, wait
 from multiprocessing.reduction import ForkingPickler
 from typing import Any, TypeVar
 
-from hf_synth.reports.progress import handed_on, is_shown, tell
+from hf_synth.reports.progress import handed_on, is_shown, show_after_stage
 
 Job = TypeVar("Job")
 Result = TypeVar("Result")
@@ -150,13 +150,13 @@ class _Workers:
         except Exception as error:  # the result cannot be read here
             said = error
         if isinstance(said, _Told):
-            tell(said.line)
+            show_after_stage(said.line)
             return
         if not worker.ready:  # its first word
             worker.ready, self._failed_starts = True, 0
             return
         [job], worker.job = worker.job, []
-        tell("")
+        show_after_stage("")
         yield job, said
 
     def _remove(self, worker: _Worker) -> None:

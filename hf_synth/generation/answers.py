@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from hf_synth.llm.thoughts import THINKING, Said, without_tags, without_thoughts
-from hf_synth.task.labels import known_target
+from hf_synth.task.labels import match_target
 from hf_synth.task.task import Task
 
 _LONGEST = 200_000  # characters that the slower parsers read
@@ -141,7 +141,7 @@ def _check(task: Task, entry: Mapping[str, Any], labels: Sequence[str]) -> Parse
         if not target.strip():
             return Parsed(reason=THINKING if said.unfinished else "empty")
         if task.targets:
-            target = known_target(task, target) or ""
+            target = match_target(task, target) or ""
         if not target:
             return Parsed(reason="unknown_label")
         return Parsed({**row, task.label_column: _clean(target)})

@@ -16,7 +16,7 @@ from hf_synth.generation.fact_check import lacking
 from hf_synth.generation.plan import Call, Pool
 from hf_synth.privacy.folding import digest, words_of
 from hf_synth.privacy.overlap import Index
-from hf_synth.task.patterns import BoundedPattern, bounded
+from hf_synth.task.patterns import BoundedPattern, bounded_pattern
 from hf_synth.task.task import Task
 
 _SAMPLE = 500  # gold rows on which a gate is calibrated
@@ -111,7 +111,7 @@ class Gates:
 
     @cached_property
     def _leaks(self) -> list[BoundedPattern]:
-        return [bounded(pattern) for pattern in self._task.leaks]
+        return [bounded_pattern(pattern) for pattern in self._task.leaks]
 
     @cached_property
     def _names(self) -> list[re.Pattern[str]]:

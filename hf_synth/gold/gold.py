@@ -21,7 +21,7 @@ from hf_synth.gold.sources import WHOLE, check_readable
 from hf_synth.task.columns import MANIFEST
 from hf_synth.task.folders import cache_folder, read_export, read_manifest
 from hf_synth.task.labels import check_columns
-from hf_synth.task.patterns import bounded
+from hf_synth.task.patterns import bounded_pattern
 from hf_synth.task.scripts import list_tasks, task_script
 from hf_synth.task.task import Task
 
@@ -381,5 +381,5 @@ def _mask_texts(row: dict[str, Any], columns: Sequence[str], leaks: Sequence[str
 def mask(text: str, leaks: Sequence[str]) -> str:
     """Replace every match of a task's `leaks` in a text by a space."""
     for pattern in leaks:
-        text = bounded(pattern).sub(" ", text)
+        text = bounded_pattern(pattern).sub(" ", text)
     return text

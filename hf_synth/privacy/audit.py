@@ -39,7 +39,7 @@ from hf_synth.privacy.short_texts import FEWEST, LONGEST, Words
 from hf_synth.reports.progress import shown, stage
 from hf_synth.task.columns import UNLABELLED, access_of, strictest
 from hf_synth.task.labels import check_columns, column_of
-from hf_synth.task.patterns import bounded
+from hf_synth.task.patterns import bounded_pattern
 from hf_synth.task.task import Task
 
 if TYPE_CHECKING:
@@ -252,7 +252,7 @@ class _Scan:
         self.index, self.rows = index, 0
         self.flags: list[set[str] | None] = [None] * n
         self._task, self._finder, self._canaries = task, finder, canaries
-        self._leaks = [bounded(p) for p in task.leaks]
+        self._leaks = [bounded_pattern(p) for p in task.leaks]
         self._repeats = Repeats()
         self._pieces = Pieces()
         self._too_short = 0  # rows

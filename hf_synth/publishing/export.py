@@ -24,7 +24,7 @@ from hf_synth.models.record import FACTS
 from hf_synth.publishing.model_files import MODEL_FILES, check_weights, clean_files, model_files
 from hf_synth.publishing.release import RELEASE, content_digest
 from hf_synth.publishing.sealed import Seal, sealed
-from hf_synth.task.arrow import arrow_table, rewritten
+from hf_synth.task.arrow import arrow_table, rewrite_columns
 from hf_synth.task.columns import MANIFEST, REASONS, STATUSES, Access
 from hf_synth.task.folders import new_folder, write_parquet
 from hf_synth.task.labels import column_of
@@ -189,7 +189,7 @@ def _view(
     try:
         made = Dataset.from_dict(target, features=Features({c: features[c] for c in target}))
         columns |= {"id": list(ids), task.label_column: made.data.table[task.label_column]}
-        return rewritten(dataset, columns, features).select(rows)
+        return rewrite_columns(dataset, columns, features).select(rows)
     except Exception as error:  # the library's message may hold text
         raise ColumnError(f"the rows do not fit task {task.full_name!r} ({type(error).__name__})") from None
 
