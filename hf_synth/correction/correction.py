@@ -32,7 +32,7 @@ from hf_synth.correction.target_texts import correct_targets
 from hf_synth.errors import ColumnError, OverlapError, TaskError
 from hf_synth.evaluation.baselines import Judge
 from hf_synth.gold.adoption import adopt
-from hf_synth.models.linear import drawn, linear_learner, shift, text_features, text_shift
+from hf_synth.models.linear import draw_positions, linear_learner, shift, text_features, text_shift
 from hf_synth.models.loading import model_folder
 from hf_synth.models.record import ModelAt, model_facts, weights_sha256
 from hf_synth.reports.progress import shown, stage
@@ -476,7 +476,7 @@ def _choose_on_some(
 
     The choice rests on the gold, which more rows do not make larger.
     """
-    keep = drawn(len(rows), CHOSEN_ON, seed, known.audited)
+    keep = draw_positions(len(rows), CHOSEN_ON, seed, known.audited)
     some = rows if len(keep) == len(rows) else rows.select(keep)
     head, features = _head(task, some, gold, known)
     part, _ = part_of_rows(known, head, keep)

@@ -22,7 +22,7 @@ from hf_synth.correction.lineage import Lineage
 from hf_synth.correction.noise import confident_noise, denoise, estimate_noise
 from hf_synth.correction.policy import GENERATOR, OF_BOTH, Annotations, Corrected, Policy, apply, settle
 from hf_synth.errors import ColumnError
-from hf_synth.evaluation.calibration import temper, temperature
+from hf_synth.evaluation.calibration import apply_temperature, temperature
 from hf_synth.evaluation.metrics import group_codes
 from hf_synth.reports.progress import counted
 from hf_synth.task.labels import Floats, Ints
@@ -147,7 +147,7 @@ def decide(
     given: Any = {"annotations": None if rows.annotations is None else rows.annotations[1]}
     if method == "blend":
         of_gold_out, alone = _opinions(rows, learn, "gold_only", gold, seed, head, also or {}, known)
-        given["alone"] = temper(alone, temperature(rows.truth[gold], of_gold_out))
+        given["alone"] = apply_temperature(alone, temperature(rows.truth[gold], of_gold_out))
     corrected = settle(apply(policy, rows.meant, opinions, **given), rows.meant, rows.audited)
     if method == "none":  # without a corrector nothing is measured or estimated
         figures = {name: policy.figures[name] for name in FIGURES_WITHOUT_CORRECTOR if name in policy.figures}

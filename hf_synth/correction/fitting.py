@@ -82,8 +82,8 @@ def fit(
         ColumnError: shapes or values do not fit.
         TaskError: unknown method, or the method needs labels that an LLM gave to gold.
     """
-    meant, probs = calibration.checked(llm_label, pred_probs, "synthetic")
-    truth, held_out = calibration.checked(gold_label, gold_probs, "gold")
+    meant, probs = calibration.check_probabilities(llm_label, pred_probs, "synthetic")
+    truth, held_out = calibration.check_probabilities(gold_label, gold_probs, "gold")
     k = probs.shape[1]
     if held_out.shape[1] != k or not len(truth):
         raise ColumnError(f"gold needs rows with probabilities over the same {k} labels")
@@ -95,7 +95,7 @@ def fit(
     counts = np.bincount(truth[truth >= 0], minlength=k)
     unseen = tuple(int(i) for i in np.flatnonzero(counts == 0))
     heat = temperature(truth, held_out) if calibrate else 1.0
-    calm, calm_rows = calibration.temper(held_out, heat), calibration.temper(probs, heat)
+    calm, calm_rows = calibration.apply_temperature(held_out, heat), calibration.apply_temperature(probs, heat)
     noise = (em_noise if calibrate else estimate_noise)(meant, calm_rows, audited)
     of_gold = None if annotations is None else annotations[0]
     own = _own_labels(of_gold)
@@ -280,7 +280,7 @@ def _figures(
         "corrector_ece_on_held_out_gold": round(calibration.calibration_error(truth, held_out), 4),
         "corrector_temperature": round(heat, 4),
         "corrector_ece_after_temperature": round(
-            calibration.calibration_error(truth, calibration.temper(held_out, heat)), 4
+            calibration.calibration_error(truth, calibration.apply_temperature(held_out, heat)), 4
         ),
         "generator_accuracy_estimated": round(estimated, 4),
         "generator_accuracy_assumes": "corrector and generator err independently given the truth",

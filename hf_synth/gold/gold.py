@@ -319,7 +319,9 @@ def _units(task: Task, dataset: Dataset) -> list[str]:
 
     # only rows that begin and end alike can have one text: to bring all texts into one form takes longer than to read
     groups = [str(group) for group in _values(dataset, "group")]
-    ends = np.fromiter((hash(e) for e in _texts(task, dataset, _ends)), dtype=np.int64, count=len(dataset))
+    ends = np.fromiter(
+        (hash(e) for e in _texts(task, dataset, _first_and_last_words)), dtype=np.int64, count=len(dataset)
+    )
     _, code, count = np.unique(ends, return_inverse=True, return_counts=True)
     at = np.flatnonzero(count[code] > 1)
     first_group: dict[bytes, str] = {}
@@ -342,7 +344,7 @@ def _words(texts: Sequence[str]) -> str:
     return " ".join(" ".join(str(t).lower().split()) for t in texts)
 
 
-def _ends(texts: Sequence[str]) -> tuple[tuple[str, ...], ...]:
+def _first_and_last_words(texts: Sequence[str]) -> tuple[tuple[str, ...], ...]:
     """Return the first and last words of texts: equal where the texts are, but for capitals and blanks."""
     return tuple(
         tuple(word.lower() for word in [*str(t).split(None, _END)[:_END], *str(t).rsplit(None, _END)[-_END:]])

@@ -360,7 +360,7 @@ class _Scan:
             yield "identifier"
         if any(p.search(text) for p in self._leaks for text in row[: len(self._task.text_columns)]):
             yield "label_leak"
-        if any(_refuses(text) for text in row):
+        if any(_is_refusal(text) for text in row):
             yield "refusal"
         if self._canaries and (numbers := self._canaries.found_in(row)):
             self._canary_numbers |= numbers
@@ -419,7 +419,7 @@ class _Scan:
         return figures
 
 
-def _refuses(text: str) -> bool:
+def _is_refusal(text: str) -> bool:
     lower = text.lower()
     return any(hint in lower for hint in _REFUSAL_HINTS) and _REFUSAL.search(text) is not None
 

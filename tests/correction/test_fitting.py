@@ -14,7 +14,7 @@ from hf_synth.correction.fitting import fit, generator_accuracy, weaker
 from hf_synth.correction.noise import issue_margins, label_issues
 from hf_synth.correction.policy import GENERATOR, Annotations, Policy, apply
 from hf_synth.errors import ColumnError, TaskError
-from hf_synth.evaluation.calibration import conformal_sets, temper
+from hf_synth.evaluation.calibration import apply_temperature, conformal_sets
 from hf_synth.evaluation.statistics import wilson
 
 
@@ -147,7 +147,7 @@ def test_classes_are_covered_one_by_one_where_that_is_asked() -> None:
         given = {"llm_label": truth, "pred_probs": opinions(truth), "gold_label": gold, "gold_probs": opinions(gold)}
         for by_class, found in covered.items():
             policy = fit("posterior", **given, coverage=0.9, coverage_by_class=by_class)
-            sets = conformal_sets(temper(given["pred_probs"], policy.temperature), np.asarray(policy.level))
+            sets = conformal_sets(apply_temperature(given["pred_probs"], policy.temperature), np.asarray(policy.level))
             found.append(sets[truth == 3, 3].mean())
     assert np.mean(covered[False]) < 0.75
     assert 0.88 <= np.mean(covered[True]) <= 0.93
