@@ -189,8 +189,8 @@ def normalize_label(task: Task, value: object) -> str | None:
     if name in task.labels:
         return name
     name = _CONFIDENCE.sub("", _LABEL.sub("", unicodedata.normalize("NFC", name)))
-    signs = _signs(name)
-    known = {label: _words(label) for label in task.labels if _signs(label) == signs}
+    signs = _number_signs(name)
+    known = {label: _words(label) for label in task.labels if _number_signs(label) == signs}
     words = _words(name)
     for matches in (
         [label for label in task.labels if unicodedata.normalize("NFC", label) == name],
@@ -207,7 +207,7 @@ def _words(text: str) -> list[str]:
     return _TOKEN.findall(unicodedata.normalize("NFC", text).casefold())
 
 
-def _signs(text: str) -> list[str]:
+def _number_signs(text: str) -> list[str]:
     """Return the signs before numbers: -1 is not 1, and > 1 is not 1."""
     return [sign.strip() for sign in _SIGN.findall(text)]
 
