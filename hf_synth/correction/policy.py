@@ -213,7 +213,7 @@ def apply(
     meant, probs = calibration.check_probabilities(llm_label, pred_probs, "synthetic")
     if probs.shape[1] != policy.n_labels:
         raise ColumnError(f"the policy is for {policy.n_labels} labels, the probabilities have {probs.shape[1]}")
-    named = _of_policy(policy, meant, annotations)
+    named = _annotations_of_policy(policy, meant, annotations)
     belief = _belief(policy, meant, probs, named)
     label, targets, agrees, other = _decisions(policy, meant, probs, belief, named, alone)
     leaving = (label != meant) | (targets.sum(1) == 0)
@@ -236,7 +236,7 @@ def apply(
     return Corrected(label, belief, confidence, weight, status, reason)
 
 
-def settle(corrected: Corrected, llm_label: npt.ArrayLike, audited: Mapping[int, int]) -> Corrected:
+def set_audited_labels(corrected: Corrected, llm_label: npt.ArrayLike, audited: Mapping[int, int]) -> Corrected:
     """Set audited rows to their true labels, with weight 1.
 
     Args:
@@ -254,7 +254,7 @@ def settle(corrected: Corrected, llm_label: npt.ArrayLike, audited: Mapping[int,
     return Corrected(label, probs, confidence, weight, status.astype(str), reason.astype(str))
 
 
-def set_aside(corrected: Corrected, rows: Sequence[int]) -> Corrected:
+def drop_unusable(corrected: Corrected, rows: Sequence[int]) -> Corrected:
     """Drop rows that a person found unusable.
 
     Args:
@@ -306,7 +306,7 @@ def stack_features(probs: Floats, annotations: Annotations) -> Floats:
 
 
 # --- decisions ------------------------------------------------------------------------------------------------------
-def _of_policy(policy: Policy, meant: Ints, annotations: Annotations | None) -> Annotations:
+def _annotations_of_policy(policy: Policy, meant: Ints, annotations: Annotations | None) -> Annotations:
     """Return the annotations that a policy uses, in its order."""
     given = annotations or Annotations((GENERATOR,), meant[:, None])
     if missing := [name for name in policy.annotators if name not in given.names]:

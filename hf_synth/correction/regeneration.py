@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Unpack
 from hf_synth.correction.correction import (
     CorrectionOptions,
     Corrector,
-    audited_places,
+    audited_labels_by_position,
     check_correction,
     correct_with_policy,
 )
@@ -102,7 +102,7 @@ def regenerate_with_policy(
         check_correction(task, corrector, gold=gold, **correction)  # before any question is paid for
         if task.kind == "single_label":
             usable = [i for i, status in enumerate(rows["label_status"]) if status in _COUNTED]
-            audited_places(task, rows.select(usable), correction.get("audited"))
+            audited_labels_by_position(task, rows.select(usable), correction.get("audited"))
     for number in range(1, rounds + 1):
         missing = wanted - _counts(task, rows, _GOOD)
         if not missing:

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from hf_synth.correction.audited import part_of
+from hf_synth.correction.audited import select_audited
 from hf_synth.correction.augmentation import augment
 from hf_synth.correction.correction import correct_with_policy
 from hf_synth.errors import ColumnError, HfSynthError
@@ -227,7 +227,7 @@ def _correct_rows(study: Study, job: Job) -> None:
         work = study.out / "work"
         how: dict[str, Any] = {"work_dir": work / f"folds-{job.key}", "cache_dir": work, "seed": cell.seed}
         fit = trainer_fit(study.task, base_model=cell.corrector, args=study.args, **how)
-    audited = part_of(study.audited, rows["id"])
+    audited = select_audited(study.audited, rows["id"])
     corrected, policy = correct_with_policy(
         study.task, rows, fit, gold=own, method=cell.labels, audited=audited or None, seed=cell.seed
     )

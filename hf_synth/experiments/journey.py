@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hf_synth.correction.augmentation import augment, trainable
+from hf_synth.correction.augmentation import augment, trainable_rows
 from hf_synth.correction.correction import correct_with_policy
 from hf_synth.correction.policy import Policy
 from hf_synth.errors import ColumnError, OutputError, TaskError
@@ -129,7 +129,7 @@ def run(
 
     if task.kind != "single_label" and policy.method == "none":  # rows without correction are not named corrected
         mixed = list(dict.fromkeys(arm.replace("corrected", "raw") for arm in mixed))
-    if not trainable(corrected):  # gold with corrected rows would be gold alone, trained a second time
+    if not trainable_rows(corrected):  # gold with corrected rows would be gold alone, trained a second time
         say(f"no corrected row is left by {policy.method}: there is no model of corrected rows")
         mixed = list(dict.fromkeys(["gold", *(arm for arm in mixed if not arm.endswith("corrected"))]))
     mixtures = {f"gold_{size}": subset(task, gold["train"], size, seed=seed) for size in sizes if size != n}

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from hf_synth.correction.augmentation import trainable
+from hf_synth.correction.augmentation import trainable_rows
 from hf_synth.evaluation.comparison import Difference, compare
 from hf_synth.evaluation.evaluation import Scores
 from hf_synth.evaluation.statistics import holm, mcnemar
@@ -154,7 +154,7 @@ def run_lead(
         caption: a sentence about the whole run.
         policy: how the rows were corrected; None where it is not known.
     """
-    if not trainable(corrected) and any(re.fullmatch(r"gold_\d+", n) for n in scores):
+    if not trainable_rows(corrected) and any(re.fullmatch(r"gold_\d+", n) for n in scores):
         return _unused_lead(task, scores, out, caption, policy)
     (name, alone), metric = headline(scores), shown_metrics(task, scores)[0]
     now, gap = scores[name], None

@@ -10,7 +10,7 @@ from support.corrections import annotated, blurred
 from support.toy_experiment import simulated
 
 from hf_synth.correction import fitting
-from hf_synth.correction.fitting import fit, generator_accuracy, weaker
+from hf_synth.correction.fitting import fit, generator_accuracy, is_weaker
 from hf_synth.correction.noise import issue_margins, label_issues
 from hf_synth.correction.policy import GENERATOR, Annotations, Policy, apply
 from hf_synth.errors import ColumnError, TaskError
@@ -220,7 +220,7 @@ def test_labels_of_gold_measure_the_generator() -> None:
 )
 def test_weaker_is_what_two_measured_intervals_say(corrector: float, measured: dict[str, Any], expected: bool) -> None:
     figures = {"gold_rows": 100, "corrector_accuracy_on_held_out_gold": corrector, **measured}
-    assert weaker(figures) is expected
+    assert is_weaker(figures) is expected
 
 
 # --- cuts and counts ------------------------------------------------------------------------------------------------

@@ -22,7 +22,7 @@ from hf_synth.correction.policy import (
     Policy,
     apply,
     joint_belief,
-    settle,
+    set_audited_labels,
     stack_features,
 )
 from hf_synth.errors import ColumnError, TaskError
@@ -220,7 +220,7 @@ def test_of_a_label_that_gold_lacks_a_fifth_stays(method: str) -> None:
 
 
 def test_audited_rows_have_their_true_label() -> None:
-    done = settle(apply(Policy("agree", 2), [0, 0], PROBS), [0, 0], {0: 0, 1: 1})
+    done = set_audited_labels(apply(Policy("agree", 2), [0, 0], PROBS), [0, 0], {0: 0, 1: 1})
     assert (done.label.tolist(), done.weight.tolist(), done.status.tolist()) == ([0, 1], [1, 1], [KEPT, CHANGED])
     assert done.reason.tolist() == ["audited"] * 2
     assert done.probs.tolist() == [[1, 0], [0, 1]]
