@@ -39,7 +39,7 @@ def sources_of(data: Dataset, rows: Dataset | None) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def making_of(study: Study, job: Job, raw: Dataset | None) -> dict[str, Any]:
+def generation_figures(study: Study, job: Job, raw: Dataset | None) -> dict[str, Any]:
     """Return the cost of a cell's share of its synthetic rows, their generators and gates."""
     none = {"calls": 0, "prompt_tokens": 0, "completion_tokens": 0, "cost_usd": None, "seconds_generate": 0.0,
             "simulated": is_artificial(study.task), "generated_by": "", "gates": "{}"}  # fmt: skip

@@ -230,7 +230,7 @@ def comparisons(
             if seeds:
                 gaps = _gaps(metric, [mine[s] for s in seeds], [theirs[s] for s in seeds], pool, out)
                 pairs.append((Comparison(kind, what, where, len(seeds), float(gaps.values.mean()), None, None), gaps))
-    return _tested(pairs)
+    return _with_tests(pairs)
 
 
 class _Gaps(NamedTuple):
@@ -263,7 +263,7 @@ def _test_effects(out: Path, row: Row, metric: str) -> Floats | None:
     return np.asarray(counts @ gradient[:, 0])
 
 
-def _tested(pairs: Sequence[tuple[Comparison, _Gaps]]) -> list[Comparison]:
+def _with_tests(pairs: Sequence[tuple[Comparison, _Gaps]]) -> list[Comparison]:
     """Add intervals and adjusted p-values."""
     from scipy.special import stdtr
 

@@ -74,7 +74,7 @@ def test_many_crashes_are_bounded() -> None:
 
 
 def test_processes_that_cannot_start_are_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(processes, "_work", os._exit)
+    monkeypatch.setattr(processes, "_answer_jobs", os._exit)
     done = outcomes([partial(abs, -1) for _ in range(5)], 2)
     assert [type(r) for _, r in done] == [BrokenProcessPool] * 5
 
