@@ -70,7 +70,7 @@ class Written:
     seal: Seal
 
 
-def as_exported(task: Task, dataset: Dataset) -> Dataset:
+def with_exported_target(task: Task, dataset: Dataset) -> Dataset:
     """Return rows with the target that is exported in the label column; only for text2text it may be another one.
 
     The only config of a text2text dataset holds what the generator wrote (`llm_label`), also where a corrector replaced
@@ -179,7 +179,7 @@ def _view(
     import pyarrow as pa
     from datasets import Dataset, Features, Value
 
-    known, constant = task.corrected_features(), _constant(task, access)
+    known, constant = task.corrected_features(), _constant_columns(task, access)
     more = [c for c in ("generator", *more) if c in dataset.column_names]
     names = dict.fromkeys(("id", *task.text_columns, task.label_column, *constant, *more))
     features = Features({c: known.get(c, Value("string")) for c in names})
@@ -194,7 +194,7 @@ def _view(
         raise ColumnError(f"the rows do not fit task {task.full_name!r} ({type(error).__name__})") from None
 
 
-def _constant(task: Task, access: Access) -> dict[str, str]:
+def _constant_columns(task: Task, access: Access) -> dict[str, str]:
     """Return the columns of an export that have one value."""
     return {"source": "synthetic", "task": task.full_name, "task_version": task.version, "access": access}
 
