@@ -89,7 +89,8 @@ class DatasetRelease:
             gold_notes=list(dict.fromkeys(note for part in self.parts for note in notes_of(part))),
             recorded=replace(self.recorded, contact=request.contact),
         )  # fmt: skip
-        corrector = release.salted_digest(salt, "corrector", self.corrector) if isinstance(self.corrector, str) else None
+        named = isinstance(self.corrector, str)
+        corrector = release.salted_digest(salt, "corrector", self.corrector) if named else None
         provenance = release.release_facts(
             task, kind="dataset", repo_id=hub.repo_id, access=access, policy=_policy_fingerprint(self.policy),
             gold=release.gold_fingerprint(task, self.parts, salt), corrector=corrector,
