@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from hf_synth.correction.augmentation import trainable
+from hf_synth.correction.augmentation import trainable_rows
 from hf_synth.correction.description import describe
 from hf_synth.evaluation.comparison import Difference, compare
 from hf_synth.evaluation.evaluation import Scores
 from hf_synth.evaluation.statistics import holm, mcnemar
-from hf_synth.experiments.equivalence import read_off
+from hf_synth.experiments.equivalence import log_size_for_score
 from hf_synth.experiments.names import arm_name, metric_name
 from hf_synth.reports.page import Lead, Section, State, Table, Tile
 from hf_synth.task.columns import MANIFEST, REASONS, access_of
@@ -96,7 +96,7 @@ class LabelChange(NamedTuple):
 def label_changes(now: Scores, before: Scores) -> list[LabelChange]:
     """Return each label of the test rows, in two models."""
     known = [label for label, of in now.per_class.items() if of["support"] and label in before.per_class]
-    clear = dict(zip(known, _clear(now, before, known), strict=True))
+    clear = dict(zip(known, _differs_clearly(now, before, known), strict=True))
     changes = []
     for label in known:
         old, of = before.per_class[label], now.per_class[label]
@@ -106,7 +106,7 @@ def label_changes(now: Scores, before: Scores) -> list[LabelChange]:
     return changes
 
 
-def _clear(now: Scores, before: Scores, known: Sequence[str]) -> list[bool]:
+def _differs_clearly(now: Scores, before: Scores, known: Sequence[str]) -> list[bool]:
     """Return for each label whether two models differ about it beyond chance; False where their rows are not known."""
     if not now.labels or now.labels != before.labels:
         return [False] * len(known)
@@ -124,7 +124,7 @@ def rows_by_source(scores: Scores) -> dict[str, int]:
     return {str(source): int(n) for source, n in dict(scores.model.get("rows") or {}).items() if n}
 
 
-def like_gold(scores: Mapping[str, Scores], name: str, metric: str) -> str:
+def gold_equivalent_in_words(scores: Mapping[str, Scores], name: str, metric: str) -> str:
     """Return "about as good as 300 gold notes", read off three sizes of gold alone or more; else ""."""
     pure = {
         rows["gold"]: s.values[metric]
@@ -136,7 +136,7 @@ def like_gold(scores: Mapping[str, Scores], name: str, metric: str) -> str:
     sizes = sorted(pure)
     means = np.array([[pure[n] for n in sizes]])
     score = np.array([scores[name].values[metric]])
-    at = float(np.exp(read_off(np.log(sizes), means, np.ones(len(sizes)), score)[0]))
+    at = float(np.exp(log_size_for_score(np.log(sizes), means, np.ones(len(sizes)), score)[0]))
     if at == np.inf:
         return f"at least as good as {sizes[-1]:,} gold notes"
     return f"about as good as {round(at):,} gold notes" if at > 0 else f"worse than {sizes[0]:,} gold notes"
@@ -155,7 +155,7 @@ def run_lead(
         caption: a sentence about the whole run.
         policy: how the rows were corrected; None where it is not known.
     """
-    if not trainable(corrected) and any(re.fullmatch(r"gold_\d+", n) for n in scores):
+    if not trainable_rows(corrected) and any(re.fullmatch(r"gold_\d+", n) for n in scores):
         return _unused_lead(task, scores, out, caption, policy)
     (name, alone), metric = headline(scores), shown_metrics(task, scores)[0]
     now, gap = scores[name], None
@@ -168,7 +168,9 @@ def run_lead(
     tiles = [_score_tile(now, metric), *([_gain_tile(scores, alone, gap, metric, name)] if alone else [])]
     tiles.append(_changed_tile(corrected))
     points = [*doubts, *_label_points(now, changes), *([caption] if caption else [])]
-    return Lead(_verdict(scores, name, alone, gap, metric, worse), state, (), tiles, points, _steps(task, out, state))
+    return Lead(
+        _verdict(scores, name, alone, gap, metric, worse), state, (), tiles, points, _next_steps(task, out, state)
+    )
 
 
 def _unused_lead(
@@ -195,20 +197,20 @@ def _verdict(
     now = scores[name]
     low, high = now.ci95.get(metric, (None, None))
     interval = "" if low is None or high is None else f" ({low:.2f}-{high:.2f})"
-    parts = [f"{_about(now, name)}: {metric_name(metric)} {now.values[metric]:.2f}{interval}"]
-    if equal := like_gold(scores, name, metric):
+    parts = [f"{_score_in_words(now, name)}: {metric_name(metric)} {now.values[metric]:.2f}{interval}"]
+    if equal := gold_equivalent_in_words(scores, name, metric):
         parts.append(equal)
     if alone is not None:
-        parts.append(_against(now, scores[alone], alone, gap, metric))
+        parts.append(_comparison_in_words(now, scores[alone], alone, gap, metric))
     text = ", ".join(parts)
     if worse:
-        text += f"; {_listed([c.label for c in worse])} got worse"
+        text += f"; {_join_names([c.label for c in worse])} got worse"
     if now.never_found:
-        text += f"; {_listed(list(now.never_found))} {'is' if len(now.never_found) == 1 else 'are'} never found"
+        text += f"; {_join_names(list(now.never_found))} {'is' if len(now.never_found) == 1 else 'are'} never found"
     return f"{text}."
 
 
-def _about(scores: Scores, name: str) -> str:
+def _score_in_words(scores: Scores, name: str) -> str:
     rows = rows_by_source(scores)
     if not rows:
         return arm_name(name)
@@ -219,7 +221,7 @@ def _about(scores: Scores, name: str) -> str:
     return f"{rows['gold']:,} gold + {added:,} {kind} notes" if rows.get("gold") else f"{added:,} {kind} notes alone"
 
 
-def _against(now: Scores, before: Scores, alone: str, gap: Difference | None, metric: str) -> str:
+def _comparison_in_words(now: Scores, before: Scores, alone: str, gap: Difference | None, metric: str) -> str:
     value = now.values[metric] - before.values[metric]
     than = f"the {arm_name(alone)} alone"
     if gap is None or gap.ci95 is None:
@@ -230,7 +232,7 @@ def _against(now: Scores, before: Scores, alone: str, gap: Difference | None, me
     return f"{how} {than} {limits}"
 
 
-def _listed(names: Sequence[str]) -> str:
+def _join_names(names: Sequence[str]) -> str:
     shown = list(names[:3]) + ([f"{len(names) - 3} more"] if len(names) > 3 else [])
     return shown[0] if len(shown) == 1 else f"{', '.join(shown[:-1])} and {shown[-1]}"
 
@@ -290,9 +292,9 @@ def _label_points(now: Scores, changes: Sequence[LabelChange]) -> list[str]:
     return points
 
 
-def _steps(task: Task, out: Path, state: State) -> list[tuple[str, str]]:
+def _next_steps(task: Task, out: Path, state: State) -> list[tuple[str, str]]:
     """Return what to do next, with commands for a shell; words in capitals are the reader's own."""
-    (name, gold), corrected, raw = _named(task, out), str(out / "corrected"), str(out / "synthetic")
+    (name, gold), corrected, raw = _command_words(task, out), str(out / "corrected"), str(out / "synthetic")
     label = ("Let a person label 100 of the notes: this measures how many labels are right",
              shlex.join(["hf-synth", "sample", name, corrected]))  # fmt: skip
     source = [] if is_artificial(task) and gold == "GOLD" else ["--gold", gold]
@@ -303,7 +305,7 @@ def _steps(task: Task, out: Path, state: State) -> list[tuple[str, str]]:
     return [buy, label] if state == "bad" else [label, leave]
 
 
-def _named(task: Task, out: Path) -> tuple[str, str]:
+def _command_words(task: Task, out: Path) -> tuple[str, str]:
     """Return the words for the task and its gold in a command; capitals where they are not known."""
     name = task.full_name if task.script and not str(task.script).endswith(".py") else "TASK"
     return name, str(out / "gold") if (out / "gold" / MANIFEST).is_file() else "GOLD"
@@ -311,7 +313,7 @@ def _named(task: Task, out: Path) -> tuple[str, str]:
 
 def _unused_steps(task: Task, out: Path) -> list[tuple[str, str]]:
     """Return what to do next where no synthetic row was used."""
-    (name, gold), raw = _named(task, out), str(out / "synthetic")
+    (name, gold), raw = _command_words(task, out), str(out / "synthetic")
     source = [] if is_artificial(task) and gold == "GOLD" else ["--gold", gold]
     method = "drop" if task.kind == "text2text" else "posterior"
     again = ["hf-synth", "run", name, *source]
@@ -362,7 +364,7 @@ def notes_section(task: Task, corrected: Dataset, out: Path, *, seed: int = 0) -
     if not is_open and not (out / "corrected" / MANIFEST).is_file():
         text = f"The notes are {access}, and this report does not lie in the folder of the notes: none is shown."
         return Section("Ten notes side by side", text, private=True)
-    drawn = _drawn(by_status, seed)
+    drawn = _draw_examples(by_status, seed)
     rows = [_side_by_side(task, corrected, i) for i in drawn]
     counts = Counter(statuses[i] for i in drawn)
     parts = [f"{counts[s]} of {len(by_status[s]):,} {s}" for s in _SHOWN if by_status[s]]
@@ -375,7 +377,7 @@ def notes_section(task: Task, corrected: Dataset, out: Path, *, seed: int = 0) -
     return Section(f"{len(rows)} notes side by side", text, tables=[table], note=note, private=True)
 
 
-def _drawn(by_status: Mapping[str, Sequence[int]], seed: int) -> list[int]:
+def _draw_examples(by_status: Mapping[str, Sequence[int]], seed: int) -> list[int]:
     """Draw rows of each status; what one status lacks is drawn from the others."""
     rng = np.random.default_rng(seed)
     shuffled = {s: rng.permutation(rows).tolist() for s, rows in by_status.items()}

@@ -98,7 +98,9 @@ def releases_of(log: Sequence[Mapping[str, Any]], kind: str, repo_id: str, endpo
     return Releases(tuple(seals), pushed, withdrawn, frozenset(taken))
 
 
-def strangers(reach: Reach, known: Releases, *, seal: Seal | None = None, content: str | None = None) -> list[str]:
+def unreleased_contents(
+    reach: Reach, known: Releases, *, seal: Seal | None = None, content: str | None = None
+) -> list[str]:
     """Return what a repository would show if it became public, besides releases that may be public, in words.
 
     Args:
@@ -151,6 +153,6 @@ def is_plain(attributes: str) -> bool:
     return all(_ATTRIBUTE.fullmatch(line.strip()) for line in attributes.splitlines())
 
 
-def differing(files: Mapping[str, tuple[int, str]], seal: Seal) -> Iterator[str]:
+def differing_files(files: Mapping[str, tuple[int, str]], seal: Seal) -> Iterator[str]:
     """Yield the names of sealed files that a commit lacks or holds otherwise."""
     return (name for name, file in seal.items() if name not in files or not file.is_at(*files[name]))
