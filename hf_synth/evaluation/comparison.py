@@ -138,7 +138,10 @@ def _rank_difference(
 
 
 def _correct_rows(scores: Scores) -> Any:
-    """Return a mask of the rows that a model has right; of sets in all judged labels, over rows that have some."""
+    """Return a mask of the rows that a model predicts right.
+
+    A set of labels is right when all its judged labels are. Rows without a judged label are left out.
+    """
     if scores.labels:
         return np.array(scores.labels) == np.array(scores.predictions)
     guess, true, judged = (np.asarray(scores.row_values[name]) > 0.5 for name in ("said", "sets", "judged"))

@@ -345,7 +345,7 @@ def _words(texts: Sequence[str]) -> str:
 
 
 def _first_and_last_words(texts: Sequence[str]) -> tuple[tuple[str, ...], ...]:
-    """Return the first and last words of texts: equal where the texts are, but for capitals and blanks."""
+    """Return the first and last words of texts. Texts that differ only in case and blanks have the same words."""
     return tuple(
         tuple(word.lower() for word in [*str(t).split(None, _END)[:_END], *str(t).rsplit(None, _END)[-_END:]])
         for t in texts

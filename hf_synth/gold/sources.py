@@ -46,22 +46,22 @@ class SourceFile:
 
     @property
     def name(self) -> str:
-        """Its name in messages: the file's own name, in an archive with the archive's."""
+        """The name for messages: the file's own name; for a file in an archive, the archive's name before it."""
         return self.path.name if self.member is None else f"{self.path.name}/{PurePosixPath(self.member).name}"
 
     @property
     def stem(self) -> str:
-        """Its name without folder, ".gz" and suffix."""
+        """The name without folder, ".gz" and suffix."""
         return self._unpacked.stem
 
     @property
     def suffix(self) -> str:
-        """Its suffix in lower case, with the dot, without ".gz"."""
+        """The suffix in lower case, with the dot, without ".gz"."""
         return self._unpacked.suffix.lower()
 
     @property
     def packed(self) -> bool:
-        """Whether it is a single file that is packed by gzip."""
+        """Whether the file is a single file packed by gzip."""
         return is_gzip(self.member or self.path.name)
 
     @property

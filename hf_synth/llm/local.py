@@ -94,7 +94,7 @@ class LocalLLM:
 
     @property
     def identity(self) -> str:
-        """What answers follow from beside the question: the digest of the model's files, and the length of an answer.
+        """What decides the answers besides the question: the digest of the model's files and the length of an answer.
 
         Raises:
             ModelError: the model cannot be found.

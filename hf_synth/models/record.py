@@ -100,7 +100,7 @@ class ModelAt:
 
     @property
     def access(self) -> Access:
-        """Its access (`access_of_model`)."""
+        """The access of the model (`access_of_model`)."""
         return access_of_model(self.model, self.stated, folder=self.folder)
 
 

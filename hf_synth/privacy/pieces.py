@@ -124,7 +124,7 @@ class Pieces:
 
 
 def _covered_texts(matches: _Matches, match: Ints, owner: Ints, own: Ints, sizes: Ints) -> Ints:
-    """Return the texts of rows that are pieces of a text of gold which they cover together.
+    """Return the texts of rows that are pieces of one text of gold and cover it together.
 
     Args:
         matches: windows of some whole texts of gold.

@@ -84,7 +84,7 @@ class Verdict(Displayed):
 
     @property
     def pushed(self) -> bool:
-        """Whether it is on a Hub, read back and found equal."""
+        """Whether the release is on a Hub, was read back and is equal."""
         return self.commit is not None
 
     def summary(self) -> tuple[str, list[tuple[str, str]]]:

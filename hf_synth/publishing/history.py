@@ -101,7 +101,7 @@ def releases_of(log: Sequence[Mapping[str, Any]], kind: str, repo_id: str, endpo
 def unreleased_contents(
     reach: Reach, known: Releases, *, seal: Seal | None = None, content: str | None = None
 ) -> list[str]:
-    """Return what a repository would show if it became public, besides releases that may be public, in words.
+    """Describe what a repository would show if it became public, except the releases that may be public.
 
     Args:
         known: releases of the repository by the publishing log.

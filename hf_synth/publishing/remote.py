@@ -92,7 +92,7 @@ class Repository:
 
     @property
     def url(self) -> str:
-        """Address of its page."""
+        """The address of the repository's page."""
         return f"{self.endpoint}/{'datasets/' if self.kind == 'dataset' else ''}{self.repo_id}"
 
     def _api(self) -> Any:
