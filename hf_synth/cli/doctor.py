@@ -139,11 +139,11 @@ def _rules_check(llm: LLM) -> Check:
     """Return whether notes that are not open may be sent to an endpoint, by the rules of access."""
     from hf_synth.cli.machine import Check
     from hf_synth.llm.endpoints import check_endpoint
-    from hf_synth.llm.probe import within
+    from hf_synth.llm.probe import call_within
 
     where = llm.origin.url
     try:
-        addresses = within(_SECONDS, lambda: check_endpoint(llm.origin, "restricted") or ("",))
+        addresses = call_within(_SECONDS, lambda: check_endpoint(llm.origin, "restricted") or ("",))
     except HfSynthError:
         text = f"open notes only may be sent to {where}; others need a local endpoint, or an attestation (in Python)"
         return Check("LLM's access", "ok", text)
@@ -209,7 +209,7 @@ def _who_check(hub: str, own: bool, endpoint: str | None) -> Check:
     from huggingface_hub import constants, get_token
 
     from hf_synth.cli.machine import Check
-    from hf_synth.llm.probe import within
+    from hf_synth.llm.probe import call_within
 
     start = "; start it: hf-synth hub serve --root DIR" if own else ""
     if constants.HF_HUB_OFFLINE:
@@ -218,7 +218,7 @@ def _who_check(hub: str, own: bool, endpoint: str | None) -> Check:
     if token and not own and not hub.startswith("https:"):
         return Check("Hub", "warning", f"{hub} is not encrypted: no token is sent there", "use its https address")
     try:
-        found = within(_SECONDS, lambda: asyncio.run(_who(hub, token)))
+        found = call_within(_SECONDS, lambda: asyncio.run(_who(hub, token)))
     except HfSynthError as error:
         return Check("Hub", "warning", f"{hub}: {error}", "set HF_ENDPOINT to the address of a Hub")
     if found is None:

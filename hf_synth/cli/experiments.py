@@ -149,7 +149,7 @@ def experiment(args: Namespace) -> tuple[Result, int]:
     """Run the cells of a grid that are not there yet; with --dry-run list them. Failed cells are exit code 1."""
     from hf_synth.correction.audited import read_audited
     from hf_synth.experiments.experiment import outline
-    from hf_synth.experiments.foresight import reasons
+    from hf_synth.experiments.foresight import count_reasons
     from hf_synth.experiments.grid import ScoringProtocol
     from hf_synth.experiments.report import study_summary, write_study_report
     from hf_synth.experiments.study_verdict import REPAIR
@@ -183,7 +183,7 @@ def experiment(args: Namespace) -> tuple[Result, int]:
             raise MissingGoldError(f"{error}; {_repair(task, args, splits, str(error))}") from None
     repair = REPAIR
     if results.failed:
-        mended = _repair(task, args, splits, " ".join(reasons(results.failed)))
+        mended = _repair(task, args, splits, " ".join(count_reasons(results.failed)))
         words, dash, command = mended.partition(": hf-synth ")
         repair = (words[:1].upper() + words[1:], f"hf-synth {command}" if dash else "")
         write_study_report(task, results, repair=repair)  # again, with the command
@@ -192,7 +192,7 @@ def experiment(args: Namespace) -> tuple[Result, int]:
     if any(Path(row["base_model"]).name == f"{TINY}-{task.name}" for row in results.rows):
         print(TOY_NOTE)
     if results.failed:
-        lines = reasons(results.failed)
+        lines = count_reasons(results.failed)
         print(f"\n{len(results.failed)} of {len(results.failed) + _done(results)} cells failed", *lines, sep="\n  ")
         print(mended)
     facts = {"out": str(results.out), "cells": len(results.rows), "failed": results.failed, "metric": results.metric}

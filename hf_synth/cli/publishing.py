@@ -72,7 +72,7 @@ def audit(args: Namespace) -> tuple[Result, int]:
     """
     from hf_synth.gold.adoption import read_dataset
     from hf_synth.privacy.membership import membership
-    from hf_synth.publishing.export import as_exported
+    from hf_synth.publishing.export import with_exported_target
 
     if args.show and not sys.stdout.isatty():
         raise HfSynthError(
@@ -81,7 +81,7 @@ def audit(args: Namespace) -> tuple[Result, int]:
     spread = cluster.check_machines(args, show=args.show)
     task = hf_synth.load_task(args.task)
     check_verb(task, args, models=[args.model] if args.model else [])
-    rows = as_exported(task, read_dataset(args.synthetic))
+    rows = with_exported_target(task, read_dataset(args.synthetic))
     gold, held_out = _seen_and_held_out(task, args)
     sides: Result = {"gold": gold, "held_out": held_out, **_detectors(args)}
     if spread:

@@ -24,7 +24,7 @@ from hf_synth.correction.policy import OF_BOTH
 from hf_synth.experiments import planning
 from hf_synth.experiments.cells import Maker, failure, make_opinions, make_pool, own_gold, run_job
 from hf_synth.experiments.equivalence import Rates
-from hf_synth.experiments.foresight import foreseen, reasons
+from hf_synth.experiments.foresight import count_reasons, foresee_failures
 from hf_synth.experiments.grid import BASELINES, LLM_JUDGE, RAW, ZERO_SHOT, Cell, Grid, Job, ScoringProtocol, Study
 from hf_synth.experiments.opinions import AnyJudge
 from hf_synth.experiments.processes import run_all
@@ -96,8 +96,8 @@ def experiment(
     jobs = planning.plan_jobs(study, cells)
     waiting = planning.unfinished(study, jobs)
     say(f"{len(cells)} cells, {len(cells) - len(waiting)} of them done")
-    failures = foreseen(study, waiting, makers)
-    for line in reasons(failures.values()):
+    failures = foresee_failures(study, waiting, makers)
+    for line in count_reasons(failures.values()):
         say(f"cannot work, {line}")
     possible = [job for job in waiting if job.key not in failures]
     failures |= _make_pools(study, possible, makers, say)
@@ -280,7 +280,7 @@ def outline(task: Task, synthetic: Source | Mapping[str, Source] | None, **optio
         judged=sum(j.cell.gold_size + j.rows for j in planning.missing_opinions(study, waiting).values()),
         trainings=sum(j.cell.strategy not in BASELINES for j in waiting) + trainings,
         seconds={arm: round(sum(s) / len(s), 1) for arm, s in seconds.items()},
-        cannot_work=tuple(reasons(foreseen(study, waiting, makers).values())),
+        cannot_work=tuple(count_reasons(foresee_failures(study, waiting, makers).values())),
     )
 
 

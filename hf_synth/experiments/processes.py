@@ -16,7 +16,7 @@ from multiprocessing.connection import Connection, wait
 from multiprocessing.reduction import ForkingPickler
 from typing import Any, TypeVar
 
-from hf_synth.reports.progress import handed_on, is_shown, tell
+from hf_synth.reports.progress import handed_on, is_shown, show_after_stage
 
 Job = TypeVar("Job")
 Result = TypeVar("Result")
@@ -78,8 +78,8 @@ class _Worker:
     def __init__(self, call: Callable[[Any], Any]) -> None:
         context = multiprocessing.get_context("spawn")
         self.pipe, theirs = context.Pipe()
-        self.process = context.Process(target=_work, args=(call, theirs, is_shown()))
-        with _one_thread(), _deaf_to_ctrl_c():
+        self.process = context.Process(target=_answer_jobs, args=(call, theirs, is_shown()))
+        with _one_thread(), _ignore_ctrl_c():
             self.process.start()
         theirs.close()  # so that the end of the process is the end of the pipe
         self.job: list[Any] = []  # none or one
@@ -149,14 +149,14 @@ class _Workers:
             return
         except Exception as error:  # the result cannot be read here
             said = error
-        if isinstance(said, _Told):
-            tell(said.line)
+        if isinstance(said, _ProgressLine):
+            show_after_stage(said.line)
             return
         if not worker.ready:  # its first word
             worker.ready, self._failed_starts = True, 0
             return
         [job], worker.job = worker.job, []
-        tell("")
+        show_after_stage("")
         yield job, said
 
     def _remove(self, worker: _Worker) -> None:
@@ -183,7 +183,7 @@ class _Workers:
 
 
 @dataclass(frozen=True)
-class _Told:
+class _ProgressLine:
     """A line of progress of a process."""
 
     line: str
@@ -201,16 +201,16 @@ class _Pipe:
             self._pipe.send_bytes(data)
 
 
-def _work(call: Callable[[Any], Any], connection: Connection, shown: bool) -> None:
+def _answer_jobs(call: Callable[[Any], Any], connection: Connection, shown: bool) -> None:
     """Answer jobs until the parent says or does no more.
 
     Args:
         shown: whether the parent shows the progress.
     """
     _watch_parent()
-    signal.signal(signal.SIGTERM, _leave)
+    signal.signal(signal.SIGTERM, _exit_in_order)
     pipe = _Pipe(connection)
-    telling = handed_on(lambda line: pipe.send(_Told(line))) if shown else nullcontext()
+    telling = handed_on(lambda line: pipe.send(_ProgressLine(line))) if shown else nullcontext()
     with suppress(KeyboardInterrupt, EOFError, BrokenPipeError), telling:
         pipe.send(_READY)
         while True:
@@ -231,7 +231,7 @@ def _work(call: Callable[[Any], Any], connection: Connection, shown: bool) -> No
                 pipe.send(_sendable(error))
 
 
-def _leave(*_: object) -> None:
+def _exit_in_order(*_: object) -> None:
     """End this process in order where its parent terminates it: drafts and semaphores are removed."""
     raise SystemExit(1)
 
@@ -262,7 +262,7 @@ def _one_thread() -> Iterator[None]:
 
 
 @contextmanager
-def _deaf_to_ctrl_c() -> Iterator[None]:
+def _ignore_ctrl_c() -> Iterator[None]:
     """Let each process that starts in this block not hear Ctrl-C, which a terminal sends to all: its parent ends it."""
     if not hasattr(signal, "pthread_sigmask"):
         yield

@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from hf_synth.correction.augmentation import trainable
+from hf_synth.correction.augmentation import trainable_rows
 from hf_synth.correction.description import describe
 from hf_synth.evaluation.comparison import Difference, compare
 from hf_synth.evaluation.evaluation import Scores
 from hf_synth.evaluation.statistics import holm, mcnemar
-from hf_synth.experiments.equivalence import read_off
+from hf_synth.experiments.equivalence import log_size_for_score
 from hf_synth.experiments.names import arm_name, metric_name
 from hf_synth.experiments.next_steps import RunSource, source_of, steps_of_run, steps_without_rows
 from hf_synth.reports.page import Lead, Section, State, Table, Tile
@@ -95,7 +95,7 @@ class LabelChange(NamedTuple):
 def label_changes(now: Scores, before: Scores) -> list[LabelChange]:
     """Return each label of the test rows, in two models."""
     known = [label for label, of in now.per_class.items() if of["support"] and label in before.per_class]
-    clear = dict(zip(known, _clear(now, before, known), strict=True))
+    clear = dict(zip(known, _differs_clearly(now, before, known), strict=True))
     changes = []
     for label in known:
         old, of = before.per_class[label], now.per_class[label]
@@ -105,7 +105,7 @@ def label_changes(now: Scores, before: Scores) -> list[LabelChange]:
     return changes
 
 
-def _clear(now: Scores, before: Scores, known: Sequence[str]) -> list[bool]:
+def _differs_clearly(now: Scores, before: Scores, known: Sequence[str]) -> list[bool]:
     """Return for each label whether two models differ about it beyond chance; False where their rows are not known."""
     if not now.labels or now.labels != before.labels:
         return [False] * len(known)
@@ -123,7 +123,7 @@ def rows_by_source(scores: Scores) -> dict[str, int]:
     return {str(source): int(n) for source, n in dict(scores.model.get("rows") or {}).items() if n}
 
 
-def like_gold(scores: Mapping[str, Scores], name: str, metric: str) -> str:
+def gold_equivalent_in_words(scores: Mapping[str, Scores], name: str, metric: str) -> str:
     """Return "about as good as 300 gold notes", read off three sizes of gold alone or more; else ""."""
     pure = {
         rows["gold"]: s.values[metric]
@@ -135,7 +135,7 @@ def like_gold(scores: Mapping[str, Scores], name: str, metric: str) -> str:
     sizes = sorted(pure)
     means = np.array([[pure[n] for n in sizes]])
     score = np.array([scores[name].values[metric]])
-    at = float(np.exp(read_off(np.log(sizes), means, np.ones(len(sizes)), score)[0]))
+    at = float(np.exp(log_size_for_score(np.log(sizes), means, np.ones(len(sizes)), score)[0]))
     if at == np.inf:
         return f"at least as good as {sizes[-1]:,} gold notes"
     return f"about as good as {round(at):,} gold notes" if at > 0 else f"worse than {sizes[0]:,} gold notes"
@@ -156,7 +156,7 @@ def run_lead(
         source: how commands name the task and gold of the run; by the task and folder when None.
     """
     source = source or source_of(task, out)
-    if not trainable(corrected) and any(re.fullmatch(r"gold_\d+", n) for n in scores):
+    if not trainable_rows(corrected) and any(re.fullmatch(r"gold_\d+", n) for n in scores):
         return _unused_lead(task, scores, out, caption, policy, source)
     (name, alone), metric = headline(scores), shown_metrics(task, scores)[0]
     now, gap = scores[name], None
@@ -197,20 +197,20 @@ def _verdict(
     now = scores[name]
     low, high = now.ci95.get(metric, (None, None))
     interval = "" if low is None or high is None else f" ({low:.2f}-{high:.2f})"
-    parts = [f"{_about(now, name)}: {metric_name(metric)} {now.values[metric]:.2f}{interval}"]
-    if equal := like_gold(scores, name, metric):
+    parts = [f"{_score_in_words(now, name)}: {metric_name(metric)} {now.values[metric]:.2f}{interval}"]
+    if equal := gold_equivalent_in_words(scores, name, metric):
         parts.append(equal)
     if alone is not None:
-        parts.append(_against(now, scores[alone], alone, gap, metric))
+        parts.append(_comparison_in_words(now, scores[alone], alone, gap, metric))
     text = ", ".join(parts)
     if worse:
-        text += f"; {_listed([c.label for c in worse])} got worse"
+        text += f"; {_join_names([c.label for c in worse])} got worse"
     if now.never_found:
-        text += f"; {_listed(list(now.never_found))} {'is' if len(now.never_found) == 1 else 'are'} never found"
+        text += f"; {_join_names(list(now.never_found))} {'is' if len(now.never_found) == 1 else 'are'} never found"
     return f"{text}."
 
 
-def _about(scores: Scores, name: str) -> str:
+def _score_in_words(scores: Scores, name: str) -> str:
     rows = rows_by_source(scores)
     if not rows:
         return arm_name(name)
@@ -221,7 +221,7 @@ def _about(scores: Scores, name: str) -> str:
     return f"{rows['gold']:,} gold + {added:,} {kind} notes" if rows.get("gold") else f"{added:,} {kind} notes alone"
 
 
-def _against(now: Scores, before: Scores, alone: str, gap: Difference | None, metric: str) -> str:
+def _comparison_in_words(now: Scores, before: Scores, alone: str, gap: Difference | None, metric: str) -> str:
     value = now.values[metric] - before.values[metric]
     than = f"the {arm_name(alone)} alone"
     if gap is None or gap.ci95 is None:
@@ -232,7 +232,7 @@ def _against(now: Scores, before: Scores, alone: str, gap: Difference | None, me
     return f"{how} {than} {limits}"
 
 
-def _listed(names: Sequence[str]) -> str:
+def _join_names(names: Sequence[str]) -> str:
     shown = list(names[:3]) + ([f"{len(names) - 3} more"] if len(names) > 3 else [])
     return shown[0] if len(shown) == 1 else f"{', '.join(shown[:-1])} and {shown[-1]}"
 
@@ -330,7 +330,7 @@ def notes_section(task: Task, corrected: Dataset, out: Path, *, seed: int = 0) -
     if not is_open and not (out / "corrected" / MANIFEST).is_file():
         text = f"The notes are {access}, and this report does not lie in the folder of the notes: none is shown."
         return Section("Ten notes side by side", text, private=True)
-    drawn = _drawn(by_status, seed)
+    drawn = _draw_examples(by_status, seed)
     rows = [_side_by_side(task, corrected, i) for i in drawn]
     counts = Counter(statuses[i] for i in drawn)
     parts = [f"{counts[s]} of {len(by_status[s]):,} {s}" for s in _SHOWN if by_status[s]]
@@ -343,7 +343,7 @@ def notes_section(task: Task, corrected: Dataset, out: Path, *, seed: int = 0) -
     return Section(f"{len(rows)} notes side by side", text, tables=[table], note=note, private=True)
 
 
-def _drawn(by_status: Mapping[str, Sequence[int]], seed: int) -> list[int]:
+def _draw_examples(by_status: Mapping[str, Sequence[int]], seed: int) -> list[int]:
     """Draw rows of each status; what one status lacks is drawn from the others."""
     rng = np.random.default_rng(seed)
     shuffled = {s: rng.permutation(rows).tolist() for s, rows in by_status.items()}

@@ -22,7 +22,7 @@ from typing import Any
 from hf_synth.errors import HfSynthError, LLMError
 from hf_synth.llm import pacing
 from hf_synth.llm.identity import Server
-from hf_synth.llm.journal import Entry, Journal, marked
+from hf_synth.llm.journal import Entry, Journal, mark_unanswered
 from hf_synth.llm.leases import Leases
 from hf_synth.llm.ledger import Ledger
 from hf_synth.llm.pacing import Pace
@@ -282,7 +282,7 @@ class Run:
             counts = reply.prompt_tokens or 0, reply.completion_tokens or 0
             ledger.longest = max(ledger.longest, counts[1])
             cost = ledger.cost(*counts) if counted or ledger.budget is None else amount
-            return marked(reply.entry(key, cost), bounded=self._max_tokens is not None)
+            return mark_unanswered(reply.entry(key, cost), bounded=self._max_tokens is not None)
         finally:
             ledger.settle(amount, cost)
 

@@ -57,7 +57,7 @@ class Speed:
     problem: str = ""
 
 
-def within(seconds: float, look: Callable[[], _T]) -> _T | None:
+def call_within(seconds: float, look: Callable[[], _T]) -> _T | None:
     """Return what a function returns; None if it takes longer, in which case it is left to itself.
 
     Raises:
@@ -86,7 +86,7 @@ def list_models(llm: LLM, seconds: float = 5.0) -> Listing:
     Raises:
         LLMError: there is no key for a provider that needs one.
     """
-    found = within(seconds, lambda: asyncio.run(_listing(llm)))
+    found = call_within(seconds, lambda: asyncio.run(_listing(llm)))
     silent = f"does not answer within {seconds:.0f} s: is it running, or is it still loading its model?"
     return Listing(problem=silent) if found is None else found
 
@@ -151,7 +151,7 @@ def measure(llm: LLM, seconds: float = 20.0) -> Speed:
         began = time.perf_counter()
         try:
             messages = [{"role": "user", "content": QUESTION}]
-            answers = within(seconds, lambda: asked.chat([messages], access="open", max_tokens=_TOKENS))
+            answers = call_within(seconds, lambda: asked.chat([messages], access="open", max_tokens=_TOKENS))
         except HfSynthError as error:
             return Speed(problem=str(error))
         passed = time.perf_counter() - began

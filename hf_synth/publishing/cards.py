@@ -340,7 +340,7 @@ def _examples(task: Task, dataset: Dataset, kept: list[int], labels: list[tuple[
     common = [key for key, _ in Counter(labels[i] for i in kept if source[i] == "synthetic").most_common(_EXAMPLES)]
     best: dict[tuple[str, ...], tuple[tuple[bool, bool, float], int]] = {}
     for i in kept:
-        sure, audited = _sureness(task, labels[i], probs[i]), reason[i] == "audited"
+        sure, audited = _label_probability(task, labels[i], probs[i]), reason[i] == "audited"
         if source[i] != "synthetic" or labels[i] not in common or not (sure is None or sure[1] or audited):
             continue
         rank = (audited, sure is not None and meant[i] == labels[i], sure[0] if sure else 0.0)
@@ -352,13 +352,13 @@ def _examples(task: Task, dataset: Dataset, kept: list[int], labels: list[tuple[
         if len(text) > _SAMPLE:
             text = text[:_SAMPLE].rsplit(" ", 1)[0] + " ..."
         label = ", ".join(key) or (" / ".join(columns) if text2text else "no label")
-        known = _sureness(task, key, probs[i]) is not None
+        known = _label_probability(task, key, probs[i]) is not None
         stated = "by a person" if rank[0] else f"probability {rank[2]:.2f}" if known and rank[2] < 1 else ""
         examples.append({"label": label, "sure": stated, "text": text.replace("{{", "{ {").replace("}}", "} }")})
     return examples
 
 
-def _sureness(task: Task, labels: tuple[str, ...], probs: Any) -> tuple[float, bool] | None:
+def _label_probability(task: Task, labels: tuple[str, ...], probs: Any) -> tuple[float, bool] | None:
     """Return the probability of a row's labels, and whether no other label is as probable; None without probabilities.
 
     For a set of labels it is the least probability with which one of the task's labels is, or is not, in the set.

@@ -84,7 +84,7 @@ class Verdict(Displayed):
 
     @property
     def pushed(self) -> bool:
-        """Whether it is on a Hub, read back and found equal."""
+        """Whether the release is on a Hub, was read back and is equal."""
         return self.commit is not None
 
     def summary(self) -> tuple[str, list[tuple[str, str]]]:
@@ -173,7 +173,7 @@ class Evidence:
         counts: for the verdict.
         institution: whether the Hub is the institution's own (`is_institution`).
         visible: how the repository can be seen now; None if it does not exist.
-        shown: what else would become public with a private repository, in words (`history.strangers`).
+        shown: what else would become public with a private repository, in words (`history.unreleased_contents`).
         withdrawn: whether the repository was withdrawn earlier.
         hub: address of the repository.
         doubts: what speaks against the labels of the rows, for the remarks.

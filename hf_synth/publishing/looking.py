@@ -78,7 +78,7 @@ def look_at_rows(
     """
     seen, held_out = gold_parts(gold)
     parts = [p for p in (seen, held_out) if p is not None]
-    rows = export.as_exported(task, export.plain_columns(dataset, parts))
+    rows = export.with_exported_target(task, export.plain_columns(dataset, parts))
     access = overall_access(task, rows, *parts, also=[manifest.get("access")] if manifest else [])
     findings = audit(task, rows, gold=seen, held_out=held_out, access=access, **detectors)
     exported = export.view_rows(task, rows, findings.refused)

@@ -316,7 +316,7 @@ class _Lines:
         return False
 
 
-def tell(words: str) -> None:
+def show_after_stage(words: str) -> None:
     """Show words after the innermost stage, such as the progress of another process."""
     if _line is not None and _line.stages:
         _line.stages[-1].words = words

@@ -74,7 +74,7 @@ def test_many_crashes_are_bounded() -> None:
 
 
 def test_processes_that_cannot_start_are_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(processes, "_work", os._exit)
+    monkeypatch.setattr(processes, "_answer_jobs", os._exit)
     done = outcomes([partial(abs, -1) for _ in range(5)], 2)
     assert [type(r) for _, r in done] == [BrokenProcessPool] * 5
 
@@ -90,7 +90,7 @@ def test_what_is_left_early_ends_its_processes() -> None:
 def test_progress_of_a_process_is_shown_by_its_parent(monkeypatch: pytest.MonkeyPatch) -> None:
     told: list[str] = []
     monkeypatch.setattr(processes, "is_shown", lambda: True)
-    monkeypatch.setattr(processes, "tell", told.append)
+    monkeypatch.setattr(processes, "show_after_stage", told.append)
     assert [result for _, result in run_all(count_slowly, [15, 12], 1)] == [15, 12]
     assert any(line.startswith(("15/15 steps", "12/12 steps")) for line in told)
     assert told[-1] == "", "nothing is left of it"
@@ -98,6 +98,6 @@ def test_progress_of_a_process_is_shown_by_its_parent(monkeypatch: pytest.Monkey
 
 def test_without_progress_nothing_is_handed_on(monkeypatch: pytest.MonkeyPatch) -> None:
     told: list[str] = []
-    monkeypatch.setattr(processes, "tell", told.append)
+    monkeypatch.setattr(processes, "show_after_stage", told.append)
     assert [result for _, result in run_all(count_slowly, [12], 1)] == [12]
     assert set(told) == {""}
