@@ -6,8 +6,8 @@
 Rows are artificial: 1,000 characters of words drawn from a vocabulary of 20,000 by a power law, with words of their
 label among them; 4 labels, 30% of the LLM's labels wrong, 200 gold rows. The corrector's probabilities are given, so
 that the figures are those of the stages alone. Each stage reads the folder of the stage before it and writes its own,
-as the command line does, in a process of its own with one thread for numerical work. Start-up and imports are not in
-the seconds.
+as the command line does, in a process of its own with one thread for numerical work. The start of the process is not in
+the seconds; libraries that a stage imports when it needs them are, some 3 s where scikit-learn is one of them.
 
 Memory is private memory (RssAnon) of the whole process at its peak, start-up and imports among it; the parent process
 reads it every 10 ms. Pages of mapped files are not in it, since the system can drop them.
@@ -112,24 +112,23 @@ def keep_run(file: Path, run: dict[str, Any]) -> None:
 def in_process(work: Path, stage: str, n: int) -> dict[str, Any]:
     """Run one stage in a new process; return its figures with the peak of its private memory, and the disk used."""
     command = [sys.executable, str(FILE), "--work", str(work), "--one", stage, str(n)]
-    with tempfile.TemporaryDirectory(prefix="cache-", dir=work) as cache, tempfile.TemporaryFile("w+") as told:
+    with tempfile.TemporaryDirectory(prefix="cache-", dir=work) as cache:
         own = dict.fromkeys(("HF_HOME", "HF_DATASETS_CACHE", "TMPDIR"), cache)
         own |= {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
-        process = subprocess.Popen(command, stdout=told, stderr=subprocess.PIPE, env=os.environ | own, text=True)
-        peak = 0.0
-        try:
-            while process.poll() is None:
-                peak = max(peak, private_mb(process.pid))
-                time.sleep(INTERVAL)
-        finally:
-            process.kill()
-        assert process.stderr is not None
-        if process.returncode:
-            raise SystemExit(
-                f"{stage} of {n:,} rows ended with {process.returncode}:\n{process.stderr.read()[-2_000:]}"
-            )
-        told.seek(0)
-        run: dict[str, Any] = json.loads(told.read().splitlines()[-1])
+        with tempfile.TemporaryFile("w+") as told, tempfile.TemporaryFile("w+") as errors:
+            process = subprocess.Popen(command, stdout=told, stderr=errors, env=os.environ | own)
+            peak = 0.0
+            try:
+                while process.poll() is None:
+                    peak = max(peak, private_mb(process.pid))
+                    time.sleep(INTERVAL)
+            finally:
+                process.kill()
+            told.seek(0)
+            errors.seek(0)
+            if process.returncode:
+                raise SystemExit(f"{stage} of {n:,} rows ended with {process.returncode}:\n{errors.read()[-2_000:]}")
+            run: dict[str, Any] = json.loads(told.read().splitlines()[-1])
         disk = disk_mb(Path(cache)) + disk_mb(work / str(n))
     return run | {"peak": max(peak, run["before"]), "disk": disk}
 

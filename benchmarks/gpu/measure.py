@@ -34,7 +34,7 @@ from random_models import TASK, forward_flops, matmul_rate, rows_of, text_length
 from hf_synth.reports.page import markdown_table
 
 PARTS = ("train", "predict", "generate")
-COMMAND = "python benchmarks/gpu/measure.py --out docs/results/gpu.md"
+COMMAND = "python benchmarks/gpu/measure.py"
 GOAL = 0.4  # share of the rate of matrix products
 
 
@@ -216,6 +216,7 @@ def measure(parts: Any, sizes: Sizes, device: str) -> str:
     import transformers
 
     tiny = sizes is TINY
+    more = " --tiny" if tiny else ""
     seconds = 0.05 if tiny else 2.0
     rate = matmul_rate(device, "bfloat16", size=sizes.matmul, seconds=seconds, clock=time.perf_counter)
     name = torch.cuda.get_device_name(device) if device.startswith("cuda") else f"CPU ({platform.machine()})"
@@ -223,7 +224,8 @@ def measure(parts: Any, sizes: Sizes, device: str) -> str:
     versions = f"torch {torch.__version__}, transformers {transformers.__version__}"
     text = [
         "# Fine-tuning, prediction and generation on a GPU",
-        f"Measured on {datetime.now(UTC):%Y-%m-%d} on one {name} ({versions}): `{COMMAND}`.", *about,
+        f"Measured on {datetime.now(UTC):%Y-%m-%d} on one {name} ({versions}): `{COMMAND}{more}`.",
+        *about,
         f"Rate of matrix products in bfloat16 ({sizes.matmul:,} x {sizes.matmul:,}): {rate / 1e12:.4g} TFLOP/s.",
     ]  # fmt: skip
     if tiny:
