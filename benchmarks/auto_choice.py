@@ -1,16 +1,16 @@
 """Whether `auto` chooses on some of the rows what it chooses on all of them, and how long both take.
 
-    python benchmarks/auto_choice.py [--rows 12000] [--seeds 20] [--out docs/results/auto_choice.md]
+    python benchmarks/auto_choice.py [--rows 100000] [--some 5000 20000] [--seeds 20]
+                                     [--out docs/results/auto_choice.md]
 
 Features and a model's probabilities are simulated: 4 labels, 200 gold rows, features of 60 numbers. Each seed draws
-anew how often the LLM is right (55% to 90%) and how often the model is (60% to 90%), so that methods differ by more in
-some seeds than in others. `auto` on texts learns its features on the rows that it chooses on, too: that is not a part
-of this.
+anew how often the LLM is right (55% to 90%) and how often the model is (60% to 90%), and how well a linear head can
+tell labels apart, so that methods differ by more in some seeds than in others. `auto` on texts learns its features on
+the rows that it chooses on, too: that is not a part of this.
 
-"all" chooses on all rows; "some" on as many as `correct` does (CHOSEN_ON); "policy on all" fits and applies each policy
-to all rows and trains the head on some. Methods whose bounds lie within a share of the standard error of their
-difference are near ties: the table counts how often choices are equal if the first of them in one fixed order is taken,
-for several shares, and what "all" then loses.
+"all" chooses on all rows, the others on that many, drawn as `correct` draws them. Methods whose bounds lie within
+a share of the standard error of their difference are near ties: the table counts how often choices are equal if the
+first of them in one fixed order is taken, for several shares, and what "all" then loses.
 """
 
 from __future__ import annotations
@@ -18,7 +18,6 @@ from __future__ import annotations
 import argparse
 import os
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -42,7 +41,7 @@ def problem(n: int, seed: int) -> tuple[Rows, Learn, tuple[Any, Any]]:
     right, sure = rng.uniform(0.55, 0.9), rng.uniform(0.6, 0.9)
     truth, gold = rng.integers(0, LABELS, n), rng.integers(0, LABELS, GOLD)
     meant = np.where(rng.random(n) < right, truth, (truth + rng.integers(1, LABELS, n)) % LABELS)
-    centres = rng.normal(size=(LABELS, WIDTH)) * 0.12
+    centres = rng.normal(size=(LABELS, WIDTH)) * rng.uniform(0.08, 0.3)
 
     def features(labels: Any) -> Any:
         x = centres[labels] + rng.normal(size=(len(labels), WIDTH)) * 0.5
@@ -57,30 +56,16 @@ def problem(n: int, seed: int) -> tuple[Rows, Learn, tuple[Any, Any]]:
     return Rows(meant, gold, None, LABELS, {}), linear_learner(features(gold), features(truth), gold, LABELS), opinions
 
 
-def choices(n: int, seed: int) -> dict[str, tuple[Choice, float]]:
+def choices(n: int, some: list[int], seed: int) -> dict[str, tuple[Choice, float]]:
     """Choose in each way; return choices and CPU seconds."""
     rows, learn, (of_gold, of_rows) = problem(n, seed)
-    keep = drawn(n, CHOSEN_ON, seed)
-    among = np.zeros(n, dtype=bool)
-    among[keep] = True
-
-    def head_on_some(gold: Any, at: Any, targets: Any) -> Any:
-        return learn(gold, at[among[at]], targets[among[at]])
-
-    def on_some() -> Choice:
-        part, learn_part = part_of_rows(rows, learn, keep)
-        return choose_method(part, learn_part, opinions=(of_gold, of_rows[keep]), seed=seed)
-
-    ways: dict[str, Callable[[], Choice]] = {
-        "all": lambda: choose_method(rows, learn, opinions=(of_gold, of_rows), seed=seed),
-        "some": on_some,
-        "policy on all": lambda: choose_method(rows, head_on_some, opinions=(of_gold, of_rows), seed=seed),
-    }
     found = {}
-    for name, way in ways.items():
+    for most in (n, *some):
         began = time.process_time()
-        choice = way()
-        found[name] = choice, time.process_time() - began
+        keep = drawn(n, most, seed)
+        part, learn_part = part_of_rows(rows, learn, keep)
+        choice = choose_method(part, learn_part, opinions=(of_gold, of_rows[keep]), seed=seed)
+        found["all" if most == n else f"{most:,}"] = choice, time.process_time() - began
     return found
 
 
@@ -95,7 +80,7 @@ def with_ties(choice: Choice, share: float) -> str:
     return min(near, key=lambda m: (ORDER.index(m) if m in ORDER else len(ORDER), m)) if share else choice.method
 
 
-def page(n: int, found: list[dict[str, tuple[Choice, float]]]) -> str:
+def page(n: int, some: list[int], found: list[dict[str, tuple[Choice, float]]]) -> str:
     ways = list(found[0])
     lines = []
     for share in SHARES:
@@ -119,7 +104,7 @@ def page(n: int, found: list[dict[str, tuple[Choice, float]]]) -> str:
     head = ["near ties: share of a standard error", *(f"{way} = all" for way in ways[1:]), "points lost"]
     return "\n\n".join([
         "# The choice of `auto` on some of the rows",
-        f"`python benchmarks/auto_choice.py --rows {n} --seeds {len(found)}`",
+        f"`python benchmarks/auto_choice.py --rows {n} --some {' '.join(map(str, some))} --seeds {len(found)}`",
         *(" ".join(part.split()) for part in parts[2:4]),
         markdown_table(head, lines),
         f"CPU seconds of a choice on one thread: {spent}.",
@@ -130,15 +115,16 @@ def page(n: int, found: list[dict[str, tuple[Choice, float]]]) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--rows", type=int, default=12_000)
+    parser.add_argument("--rows", type=int, default=100_000)
+    parser.add_argument("--some", type=int, nargs="+", default=[CHOSEN_ON])
     parser.add_argument("--seeds", type=int, default=20)
     parser.add_argument("--out", type=Path)
     args = parser.parse_args()
     found = []
     for seed in range(args.seeds):
-        found.append(choices(args.rows, seed))
+        found.append(choices(args.rows, args.some, seed))
         print(seed, *(f"{way}: {c.method} {s:.1f} s" for way, (c, s) in found[-1].items()), sep="; ", flush=True)
-    text = page(args.rows, found)
+    text = page(args.rows, args.some, found)
     print(text)
     if args.out:
         args.out.write_text(text + "\n", encoding="utf-8")

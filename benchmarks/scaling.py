@@ -41,7 +41,7 @@ NEEDS = {
     "export": ("correct",), "evaluate": (),
 }  # fmt: skip
 LABELS, GOLD, CHARACTERS = ("a", "b", "c", "d"), 200, 1_000
-DISK_A_ROW = 16_000  # bytes of disk that a size needs at its largest, with some to spare
+DISK_A_ROW = 10_000  # bytes of disk that a size needs at its largest, with some to spare
 INTERVAL = 0.01  # seconds between two looks at the memory
 FILE = Path(__file__).resolve()
 
