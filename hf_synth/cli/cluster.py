@@ -93,16 +93,20 @@ def blocks_of(args: Namespace) -> Path:
 def computed(args: Namespace, work: Work) -> Result | None:
     """Compute what a command asks of the blocks; return the result of a shard, or None where all can be merged now."""
     from hf_synth.cluster.on_ray import run_on_ray
-    from hf_synth.cluster.work import parse_shard, run_here
+    from hf_synth.cluster.work import parse_shard, run_here, run_to_the_end
 
     if _merging(args):
+        if work.follow is not None:
+            work.check_begun()
+            run_to_the_end(work)
         return None
     if args.engine:
-        numbers = range(len(work.places))
         how: Result = {"workers": args.workers, "address": args.address, "gpus": args.gpus_per_worker or 0}
-        run_on_ray(work, numbers, **how)
+        run_on_ray(work, **how)
         return None
     number, of = parse_shard(args.shard)
+    while work.grow():
+        pass
     done, stood = run_here(work, work.shard(number, of))
     print(f"shard {number}/{of}: {done:,} blocks computed, {stood:,} there already; next: hf-synth merge {args.out}")
     return {"shard": args.shard, "computed": done, "there_already": stood, "blocks": len(work.places)}

@@ -121,7 +121,13 @@ def add_experiment_options(parser: ArgumentParser) -> None:
     options.add_out(parser, "folder of the experiment; a later run adds the cells that it lacks")
     options.add_seed(parser)
     add("--grid", default="paper", metavar="NAME", help=f"{GRIDS}, or a .json or .toml file (default: paper)")
-    add("--processes", type=int, default=1, metavar="N", help="number of trainings at a time (default: 1)")
+    add(
+        "--processes",
+        type=int,
+        default=1,
+        metavar="N",
+        help="number of trainings at a time, each on one GPU (default: 1)",
+    )
     add("--dry-run", action="store_true", help="list the cells and estimate what they take; ask nothing")
     add = parser.add_argument_group("the grid: these replace what --grid names").add_argument
     for name, kind, text in _CELL_OPTIONS:

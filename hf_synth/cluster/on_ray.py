@@ -38,9 +38,9 @@ _PASSED_ON = (
 
 
 def run_on_ray(
-    work: Work, numbers: Sequence[int], *, workers: int | None = None, address: str | None = None, gpus: float = 0
+    work: Work, *, workers: int | None = None, address: str | None = None, gpus: float = 0
 ) -> tuple[int, int]:
-    """Compute blocks on Ray; return how many were computed and how many stood already.
+    """Compute all blocks on Ray; return how many were computed and how many stood already.
 
     Args:
         workers: processes at a time; one for each core (or for each GPU) when None.
@@ -50,12 +50,19 @@ def run_on_ray(
     Raises:
         HfSynthError: Ray is not installed or cannot be started, or a block fails.
     """
-    missing = work.missing(numbers)
-    if missing:
-        with _running(work.folder, address, workers or cores()) as ray:
-            count = workers or max(1, int(ray.cluster_resources().get("GPU" if gpus else "CPU", 1) / (gpus or 1)))
-            _compute(ray, work, missing, min(count, len(missing)), gpus)
-    return len(missing), len(numbers) - len(missing)
+    done = 0
+    with contextlib.ExitStack() as stack:
+        ray: Any = None
+        while True:
+            if missing := work.missing(range(len(work.places))):
+                if ray is None:
+                    ray = stack.enter_context(_running(work.folder, address, workers or cores()))
+                count = workers or max(1, int(ray.cluster_resources().get("GPU" if gpus else "CPU", 1) / (gpus or 1)))
+                _compute(ray, work, missing, min(count, len(missing)), gpus)
+                done += len(missing)
+            if not work.grow():
+                break
+    return done, len(work.places) - done
 
 
 class _Worker:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -129,6 +130,15 @@ def usual_device() -> str:
                 'anew with multiprocess.set_start_method("spawn")'
             ) from None
     return "cuda"
+
+
+def cuda_devices() -> list[str]:
+    """Return the CUDA devices that this process may use, as CUDA_VISIBLE_DEVICES names them: numbers, or ids."""
+    import torch
+
+    named = os.environ.get("CUDA_VISIBLE_DEVICES")
+    n = torch.cuda.device_count()
+    return [str(i) for i in range(n)] if named is None else [name.strip() for name in named.split(",")][:n]
 
 
 @functools.lru_cache(maxsize=2)

@@ -22,9 +22,10 @@ if TYPE_CHECKING:
 BLOCK_ROWS = 2_000  # of a block: what one process works on at a time, on one machine or on many
 
 
-def blocks(n: int) -> list[tuple[int, int]]:
-    """Return where each block of n rows begins and ends."""
-    return [(begin, min(begin + BLOCK_ROWS, n)) for begin in range(0, n, BLOCK_ROWS)]
+def blocks(n: int, size: int | None = None) -> list[tuple[int, int]]:
+    """Return where each block of n rows begins and ends; a block has `size` rows, or BLOCK_ROWS."""
+    size = size or BLOCK_ROWS
+    return [(begin, min(begin + size, n)) for begin in range(0, n, size)]
 
 
 def arrow_table(rows: Dataset) -> pa.Table:
