@@ -12,8 +12,7 @@ import re
 import runpy
 import sys
 from argparse import ArgumentParser, Namespace
-from collections.abc import Callable, Iterable, Mapping
-from contextlib import suppress
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,15 +21,15 @@ import hf_synth
 from hf_synth.cli import cluster, options
 from hf_synth.cli.checks import check_verb
 from hf_synth.cli.options import Result
+from hf_synth.cli.scores import scores_of_model, scores_of_rows
 from hf_synth.cli.stopping import on_stop
 from hf_synth.cli.terminal import plain
-from hf_synth.errors import GoldError, HfSynthError, MissingGoldError, PublishError, RowError, TaskError
+from hf_synth.errors import GoldError, HfSynthError, PublishError, RowError, TaskError
 from hf_synth.reports.progress import paused
 
 if TYPE_CHECKING:
     from datasets import Dataset
 
-    from hf_synth.evaluation.evaluation import Scores
     from hf_synth.privacy.findings import Findings
     from hf_synth.publishing.gate import Verdict
     from hf_synth.task.task import Task
@@ -73,6 +72,9 @@ def audit(args: Namespace) -> tuple[Result, int]:
     from hf_synth.gold.adoption import read_dataset
     from hf_synth.privacy.membership import membership
     from hf_synth.publishing.export import with_exported_target
+    from hf_synth.publishing.looking import why_nothing_is_left
+    from hf_synth.task.folders import read_manifest
+    from hf_synth.task.labels import column_of
 
     if args.show and not sys.stdout.isatty():
         raise HfSynthError(
@@ -104,6 +106,11 @@ def audit(args: Namespace) -> tuple[Result, int]:
         tested = membership(task, args.model, gold=gold, held_out=held_out, seed=args.seed)
         facts["membership"] = tested.to_json()
     _print_findings(findings, tested)
+    used = [i for i, s in enumerate(column_of(rows, "label_status")) if s not in ("dropped", "rejected")]
+    facts |= {"rows_used": len(used), "rows_to_publish": len(set(used) - set(findings.refused))}
+    if not facts["rows_to_publish"]:
+        policy = (read_manifest(args.synthetic) or {}).get("policy") if args.synthetic.is_dir() else None
+        print(f"  {why_nothing_is_left(rows, findings, policy)}")
     if args.show:
         _show_rows(task, rows, findings)
     if args.out:
@@ -285,7 +292,7 @@ def publish(args: Namespace) -> tuple[Result, int]:
     task = _in_language(hf_synth.load_task(args.task), args.language)
     check_verb(task, args, out="within")
     names = ("push", "token", "endpoint", "attestation", "tag", "dry_run", "squash", "contact")
-    shared = {**{name: getattr(args, name) for name in names}, **_detectors(args), "export_dir": args.out}
+    shared = {**{name: getattr(args, name) for name in names}, **_detectors(args), "export_dir": _export_folder(args)}
     shared |= {"gold": options.gold_of(task, args, optional=True) or None, "gated": args.gated or None}
     shared |= {"private": True if args.private else False if args.public else None}
     pushing: list[bool] = []
@@ -303,6 +310,14 @@ def publish(args: Namespace) -> tuple[Result, int]:
     return verdict.to_json(), 0 if verdict.allowed and (args.dry_run or verdict.pushed or not args.push) else 1
 
 
+def _export_folder(args: Namespace) -> Path | None:
+    """Return --out; where the configuration names it, which is for one release, the folder of this one beside it."""
+    out: Path | None = args.out
+    if out is None or any(word.partition("=")[0] == "--out" for word in args.argv):
+        return out
+    return out.parent / (args.repo_id.split("/")[-1] or out.name)
+
+
 def _publish(task: Task, args: Namespace, shared: Result) -> Verdict:
     """Publish a folder of rows or of a model."""
     from hf_synth.gold.adoption import read_dataset
@@ -310,7 +325,7 @@ def _publish(task: Task, args: Namespace, shared: Result) -> Verdict:
 
     is_model = (args.folder / "config.json").is_file()
     if is_model:
-        scores = _scores_of_model(args)
+        scores = scores_of_model(args)
         examples = read_dataset(args.examples) if args.examples else None
         shared |= {"examples": examples, "membership": args.membership}
         return hf_synth.publish_model(task, args.folder, scores, args.repo_id, **shared)
@@ -320,7 +335,7 @@ def _publish(task: Task, args: Namespace, shared: Result) -> Verdict:
         manifest = {**(manifest or {}), APPROVED: edited}
     if realism := _realism(args.folder):
         manifest = {**(manifest or {}), "realism": realism}
-    shared |= {"manifest": manifest, "scores": _scores_of_rows(args, bool(edited))}
+    shared |= {"manifest": manifest, "scores": scores_of_rows(args, bool(edited))}
     rows = read_dataset(args.folder)
     return hf_synth.publish_dataset(task, rows, args.repo_id, augmented=args.augmented, **shared)
 
@@ -357,88 +372,6 @@ def _realism(folder: Path) -> Any:
         return json.loads(file.read_text(encoding="utf-8")) if file.is_file() else None
     except (ValueError, RecursionError):
         raise RowError(str(file), None, "is broken; export the realism sheet again, or remove the file") from None
-
-
-def _typed_scores(args: Namespace) -> bool:
-    """Return whether --scores is on the command line, and not in the configuration, where `init` writes it."""
-    return any(word.partition("=")[0] == "--scores" for word in args.argv)
-
-
-def _scores_of_model(args: Namespace) -> Scores | None:
-    """Return the scores of the model that is published, found by the digest of its weights; None where there are none.
-
-    Without --scores they are looked for in the run that the model belongs to, and beside the model.
-
-    Raises:
-        MissingGoldError: --scores is no file.
-        RowError: --scores holds no scores, or those of other models.
-    """
-    from hf_synth.evaluation.evaluation import Scores
-    from hf_synth.models.record import weights_sha256
-
-    weights = weights_sha256(args.folder)
-    if _typed_scores(args):
-        found = _read_scores(args.scores)
-        if isinstance(found, Scores):  # `publish_model` checks the weights
-            return found
-        for scores in found.values():
-            if scores.model.get("weights_sha256") == weights:
-                return scores
-        where = "holds scores of other models only"
-        raise RowError(str(args.scores), None, f"{where}; score this one with `hf-synth evaluate --out FILE`")
-    configured = [args.scores] if args.scores is not None else []
-    folder = args.folder.absolute()
-    for file in dict.fromkeys(
-        (*configured, folder.parent.parent / "scores.json", *sorted(folder.parent.glob("*.json")))
-    ):
-        with suppress(HfSynthError, OSError):
-            found = _read_scores(file)
-            for scores in [found] if isinstance(found, Scores) else found.values():
-                if scores.model.get("weights_sha256") == weights:
-                    print(f"scores of this model: {file}")
-                    return scores
-    return None
-
-
-def _scores_of_rows(args: Namespace, edited: bool) -> Scores | Mapping[str, Scores] | None:
-    """Return the scores of models trained with the rows: those of --scores, or of the run that the rows belong to.
-
-    Args:
-        edited: whether a person edited the rows after the run.
-    """
-    if _typed_scores(args):
-        return _read_scores(args.scores)
-    if args.scores is not None and args.scores.is_file():  # of the configuration; notes may be published before
-        return _read_scores(args.scores)
-    beside = args.folder.absolute().parent / "scores.json"
-    if edited or args.folder.name != "corrected" or not beside.is_file():
-        return None
-    with suppress(HfSynthError):
-        found = _read_scores(beside)
-        if isinstance(found, dict):
-            print(f"scores of models trained with these notes: {beside}")
-            return found
-    return None
-
-
-def _read_scores(path: Path) -> Scores | dict[str, Scores]:
-    """Read the scores of a model, or those of the models of a run by name.
-
-    Raises:
-        MissingGoldError: there is no such file.
-        RowError: it holds no scores.
-    """
-    from hf_synth.evaluation.evaluation import Scores
-
-    if not path.is_file():
-        raise MissingGoldError(f"{path} is no file: `hf-synth evaluate --out FILE` writes one")
-    try:
-        plain = json.loads(path.read_text(encoding="utf-8"))
-        if isinstance(plain, dict) and plain and all(isinstance(v, dict) and "values" in v for v in plain.values()):
-            return {name: Scores.from_json(values) for name, values in plain.items()}
-        return Scores.from_json(plain)
-    except (ValueError, TypeError, KeyError, AttributeError, RecursionError, HfSynthError):
-        raise RowError(str(path), None, "holds no scores; write it with `hf-synth evaluate --out FILE`") from None
 
 
 def _confirmed(verdict: Verdict, args: Namespace) -> bool:

@@ -83,7 +83,7 @@ def look_at_rows(
     findings = audit(task, rows, gold=seen, held_out=held_out, access=access, **detectors)
     exported = export.view_rows(task, rows, findings.refused)
     policy = policy if policy is not None else manifest.get("policy")
-    problems = [] if next(iter(exported.values())) else [_nothing_left(rows, findings, policy)]
+    problems = [] if next(iter(exported.values())) else [why_nothing_is_left(rows, findings, policy)]
     problems += _problems_of_names(task, access, detectors["find_identifiers"])
     problems += _problems_of_language(task, rows, next(iter(exported.values())))
     if augmented and (access != "open" or seen is None):
@@ -103,7 +103,7 @@ def look_at_rows(
     return Look(Evidence(access, findings, bool(parts), origin, counts=counts, doubts=doubts), problems, log, leaving)
 
 
-def _nothing_left(rows: Dataset, findings: Findings, policy: AnyPolicy) -> str:
+def why_nothing_is_left(rows: Dataset, findings: Findings, policy: AnyPolicy) -> str:
     """Return why no row is left to publish, and what to do next."""
     method = (
         policy.method if isinstance(policy, Policy) else policy.get("method") if isinstance(policy, Mapping) else ""
