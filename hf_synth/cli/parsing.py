@@ -45,7 +45,7 @@ def value_kind(action: Action) -> str:
         return f"one of {', '.join(map(str, action.choices))}"
     if action.type is int:
         return f"a whole number from {_least(action)}" if action.option_strings else "a whole number"
-    return {float: "a number", Path: "a path"}.get(action.type, "text")  # type: ignore[arg-type]
+    return "a number" if action.type is float else "a path" if action.type is Path else "text"
 
 
 def _least(action: Action) -> int:
