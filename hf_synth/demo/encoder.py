@@ -54,7 +54,7 @@ def make_encoder(texts: Sequence[str], output_dir: str | Path, *, seed: int) -> 
     from transformers import ModernBertConfig, ModernBertForMaskedLM, set_seed
 
     if not texts or not all(isinstance(text, str) for text in texts):
-        raise ColumnError("an encoder is made from texts, and there is none or one is missing; leave out rejected rows")
+        raise ColumnError("an encoder is made from texts, and a row has none: leave out rejected rows")
     with new_folder(Path(output_dir)) as draft, quiet(), cpu_threads(), stage("making a tiny encoder"):
         tokenizer = _wordpiece(texts)
         ids = tokenizer(list(texts), truncation=True, max_length=MAX_TOKENS, return_attention_mask=False)["input_ids"]
@@ -92,9 +92,7 @@ def make_seq2seq(texts: Sequence[str], output_dir: str | Path, *, access: Access
     from transformers import T5Config
 
     if not texts or not all(isinstance(text, str) for text in texts):
-        raise ColumnError(
-            "a tokenizer is made from texts, and there is none or one is missing; leave out rejected rows"
-        )
+        raise ColumnError("a tokenizer is made from texts, and a row has none: leave out rejected rows")
     with new_folder(Path(output_dir)) as draft, quiet(), stage("making a tiny text-to-text model"):
         tokenizer = _wordpiece(texts, writes=True)
         T5Config(

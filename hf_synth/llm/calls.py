@@ -60,9 +60,9 @@ Outcome = Entry | Unanswered
 CAUSES = {
     "page": "it answers with a web page: a login or a proxy stands before it, or base_url is wrong",
     "loading": "it is still loading its model: wait, then run again",
-    "malformed": "what it sends is no chat completion: check base_url, which usually ends in /v1",
+    "malformed": "its answer is not a chat completion: check base_url, which usually ends in /v1",
     "timeout": "raise --timeout (timeout=...), or lower --concurrency so that each answer comes sooner",
-    "http_429": "it refuses for load: lower --concurrency, or give --rpm",
+    "http_429": "it is overloaded and refuses requests: lower --concurrency, or give --rpm",
     "http_503": "it is overloaded, or still loading its model: wait, then run again",
     "http_405": "base_url's path takes no chat requests: it usually ends in /v1",
 }
