@@ -8,6 +8,7 @@ import threading
 from collections.abc import Mapping
 from typing import Any
 
+from hf_synth.llm.pacing import Pace
 from hf_synth.llm.questions import Messages
 
 _TWO_LETTERS = re.compile(rb"[A-Za-z ]{2}")
@@ -24,6 +25,10 @@ class Ledger:
         self.plain = False  # whether the endpoint has refused a schema
         self.doubts = 0  # questions in a row that it answered only without the schema
         self._lock = threading.Lock()
+
+    def pace(self, *given: Any, **more: Any) -> Pace:
+        """Return the pace of a run (`pacing.Pace`)."""
+        return Pace(*given, **more)
 
     def cost(self, prompt_tokens: int, completion_tokens: int) -> float | None:
         """Compute the price of so many tokens; None where it is unknown."""

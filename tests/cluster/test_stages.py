@@ -223,10 +223,25 @@ def test_shards_write_nothing_into_the_folder_but_blocks(work: Path, capsys: pyt
     shutil.rmtree(work / "corrected" / ".hf_synth" / "blocks")
 
 
-def test_limits_of_one_process_are_refused_on_ray(work: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    words = ["label", str(work / "gold"), str(work / "synthetic"), "--llm", "m", "--base-url", "http://127.0.0.1:9/v1"]
-    assert main([*words, "--out", str(work / "no"), "--engine", "ray", "--budget-usd", "1"]) == 2
-    assert "--budget-usd holds for one process" in capsys.readouterr().err
+def test_a_judge_without_budget_writes_no_block(work: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with serving(voting(0.8)) as server:
+        words = [
+            "label",
+            str(work / "gold"),
+            str(work / "synthetic"),
+            "--llm",
+            "m",
+            "--base-url",
+            server.url,
+            "--votes",
+        ]
+        command = [*words, "1", "--access", "open", "--out", str(work / "poor"), "--shard", "0/1", "--price", "1", "1"]
+        assert main([*command, "--budget-usd", "0.000001"]) == 1
+        assert "raise the budget, and run the same command again" in capsys.readouterr().err
+        assert not list((work / "poor").rglob("*.parquet"))
+        assert main([*command, "--budget-usd", "10"]) == 0
+    assert main(["merge", str(work / "poor")]) == 0
+    assert len(pq.read_table(work / "poor" / "train.parquet")) == 47
 
 
 def test_a_judge_corrects_in_shards_as_at_once(work: Path) -> None:
