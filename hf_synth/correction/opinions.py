@@ -18,6 +18,7 @@ import numpy.typing as npt
 
 from hf_synth.correction.judging import LLMJudge, judged_texts
 from hf_synth.errors import LLMError
+from hf_synth.llm.ledger import is_short
 from hf_synth.llm.questions import Chat
 from hf_synth.models.inference import predict_proba
 from hf_synth.task import arrow
@@ -84,18 +85,15 @@ class JudgeVotes:
         """Return columns "probs" and "cast" (the number of votes); what was asked and lost is in the metadata.
 
         Raises:
-            LLMError: the LLM has a budget, and questions got no answer: their votes would be missing for good.
+            LLMError: the budget is spent: the votes of questions that were not asked would be missing for good.
         """
         import pyarrow as pa
         from datasets import Dataset
 
         judge = self.judge.afresh()
         probs, cast = judge.votes_of(judged_texts(judge.task, Dataset(table)), self.access)
-        if judge.tally.get("errors") and getattr(judge.llm, "budget_usd", None) is not None:
-            raise LLMError(
-                f"{judge.tally['errors']:,} questions got no answer: the budget is spent, or the endpoint fails; every "
-                "answer is kept: raise the budget, and run the same command again"
-            )
+        if is_short(judge.llm):
+            raise LLMError("the budget is spent; every answer is kept: raise it, and run the same command again")
         tally = json.dumps({"tally": judge.tally, "models": sorted(judge.models)}).encode()
         columns = {"probs": arrow_array(probs, pa.list_(pa.float64())), "cast": pa.array(cast, pa.int64())}
         return pa.table(columns).replace_schema_metadata({_TALLY: tally})

@@ -15,7 +15,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from hf_synth.llm.ledger import Ledger
+from hf_synth.llm.ledger import ROUNDING, Ledger
 from hf_synth.llm.pacing import Pace
 
 Call = Callable[..., "concurrent.futures.Future[Any]"]  # (name of a method of Permits, its arguments) -> its result
@@ -165,6 +165,7 @@ class SharedLedger(Ledger):
         granted, self.reserved, self.spent = self._call("reserve", self._owner, amount).result()
         if not granted:
             self._refused_at = time.monotonic()
+            self.short |= self.reserved < ROUNDING
         return bool(granted)
 
     def settle(self, reserved: float, spent: float | None) -> None:
