@@ -254,8 +254,10 @@ def test_every_verb_and_option_in_the_text_exists(pages: ModuleType) -> None:
     options: dict[str, set[str]] = {}
     for name, _, parser in skill._verbs():
         options[name] = {one for action in skill._options(parser) for one in action.option_strings} | {"--help"}
+    for names in options.values():
+        names |= {f"--no-{name[2:]}" for name in names if name.startswith("--")}  # undoes a flag of a configuration
     known = set().union(*options.values())
-    foreign = {"--no-deps", "--reasoning-parser", "--version"}
+    foreign = {"--no-FLAG", "--no-deps", "--reasoning-parser", "--version"}
     wrong = []
     for page in PAGES:
         text = re.sub(r"^```.*?^```", "", page.read_text(encoding="utf-8"), flags=re.M | re.S)
