@@ -15,7 +15,7 @@ from hf_synth.cluster.stages import audit_work, generation_work, label_work, opi
 from hf_synth.cluster.stages import votes as votes_of_blocks
 from hf_synth.cluster.work import Work, run_to_the_end
 from hf_synth.correction.correction import CorrectionOptions, correct_with_policy
-from hf_synth.correction.judging import VOTES, LLMJudge, labelled
+from hf_synth.correction.judging import VOTES, LLMJudge, label_with_judge
 from hf_synth.errors import UsageError
 from hf_synth.generation.blocks import Order
 from hf_synth.generation.mending import FACT_ROUNDS
@@ -126,7 +126,7 @@ def label(
     with shown(progress):
         work = label_work(judge, notes, access=access, folder=_private(folder))
         _compute(work, engine)
-        return labelled(judge, notes, access=access, votes=votes_of_blocks(judge, work))
+        return label_with_judge(judge, notes, access=access, votes=votes_of_blocks(judge, work))
 
 
 def generate(
