@@ -57,12 +57,6 @@ def check_machines(args: Namespace, **unfit: bool) -> bool:
             raise UsageError("--shard and --engine exclude each other: Ray deals out the blocks itself")
     if args.workers is not None and args.workers < 1:
         raise UsageError("--workers is a number of processes, 1 or more")
-    limits = ("budget_usd", "rpm", "tpm")
-    held = [f"--{name.replace('_', '-')}" for name in limits if getattr(args, name, None) is not None]
-    if args.engine and held:
-        raise UsageError(
-            f"{held[0]} holds for one process, and Ray starts several: use --shard I/N, each with its part of it"
-        )
     for option, given in unfit.items():
         if given:
             raise UsageError(f"--{option.replace('_', '-')} works on one machine only: leave --shard and --engine out")

@@ -66,15 +66,17 @@ def add_run_options(parser: ArgumentParser) -> None:
 def run(args: Namespace) -> Result:
     """Correct, train on each mixture and score, all in one call."""
     from hf_synth.evaluation.recall import never_found_text
+    from hf_synth.experiments.journey import STEPS, score_table
     from hf_synth.experiments.journey import run as journey
-    from hf_synth.experiments.journey import score_table
     from hf_synth.experiments.journey_report import journey_lead, write_journey_report
     from hf_synth.reports.page import lead_markdown
+    from hf_synth.reports.progress import begin_step
 
     if not args.synthetic and not args.llm:
         raise ColumnError("give the synthetic rows (--synthetic POOL) or an LLM to write them (--llm MODEL)")
     task = hf_synth.load_task(args.task)
     check_verb(task, args, out="within", trains=True)
+    begin_step("read gold", of=("read gold", "check the LLM", "make the base model", *STEPS))
     rows: Any = options.synthetic_rows(task, args) if args.synthetic else None
     splits = options.gold_of(task, args)
     for name in ("train", "test"):
@@ -85,12 +87,14 @@ def run(args: Namespace) -> Result:
         if not args.synthetic:
             beside = options.gold_path(args) or args.out
             stack.enter_context(keeping_answers(args, beside, "; corrections and models are made again"))
-            llm = stack.enter_context(llms.llm_of(args, beside))
+            begin_step("check the LLM")
+            llms.check_llm(llm := stack.enter_context(llms.llm_of(args, beside)))
 
             def rows(gold: Dataset) -> Dataset:
                 exemplars, how = llms.exemplars_of(task, gold, args), llms.generation_options(gold, args)
                 return hf_synth.generate(task, exemplars, llm, seed=args.seed, **how)
 
+        begin_step("make the base model")
         parts = [options.training_gold(task, args, splits), *([rows] if args.synthetic else [])]
         keywords: Result = {"base_model": options.base_model(task, args, *parts), "gold_size": args.gold_size}
         keywords |= {"training": options.training_options(task, args), "say": options.progress_of(args)}

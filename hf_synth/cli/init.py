@@ -245,7 +245,10 @@ def _columns(args: Namespace, ask: Ask, path: Path, columns: Sequence[Column]) -
         group = _choice(ask, question, guess.patient, [*names, "none"], needed=False)
     group = known.get(group.strip().casefold()) if group and group.lower() != "none" else None
     if label in text or group in (label, *text):
-        raise ColumnError("text, label and patient must be different columns: name them with --text-column and so on")
+        raise ColumnError(
+            "text, label and patient must be different columns: name them with --text-column, "
+            "--label-column and --group-column"
+        )
     words = [f"text {' and '.join(text)}", f"label {label}", f"patient {group}" if group else "no column of patients"]
     print(f"taken: {', '.join(words)}")
     return {"text_columns": text, "label_column": label, "group_column": group}

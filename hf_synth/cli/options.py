@@ -281,7 +281,7 @@ def name_value(text: str) -> tuple[str, Any]:
     """
     name, mark, value = text.partition("=")
     if not mark or not name.isidentifier():
-        raise ColumnError("an option that takes NAME=VALUE was given something else, e.g. --set learning_rate=3e-5")
+        raise ColumnError("--set and --option take NAME=VALUE, e.g. --set learning_rate=3e-5")
     try:
         return name, json.loads(value)
     except ValueError:

@@ -62,7 +62,9 @@ def annotate(judge: LLMJudge, rows: Dataset, *, name: str = "", access: str | No
         raise TaskError(f"{name!r} is no name of an annotator: use lower-case letters, digits and _")
     label, confidence = columns_of(name)
     if taken := [column for column in (label, confidence) if column in rows.column_names]:
-        raise ColumnError(f"the rows have a column {taken[0]!r} already: name the annotator otherwise (--as NAME)")
+        raise ColumnError(
+            f"the rows have a column {taken[0]!r} already: choose another name for the annotator (--as NAME)"
+        )
     carried = strictest(task.access, access_of(rows) if "access" in rows.column_names else access)
     asked = [i for i, status in enumerate(column_of(rows, "label_status")) if status != "rejected"]
     probs, cast = judge.votes_of(judged_texts(task, rows.select(asked)), carried)

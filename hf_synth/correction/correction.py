@@ -300,7 +300,10 @@ def check_correction(
     check_columns(task, gold, what="gold")
     check_labelled(method, gold)
     if "source" in gold.column_names and UNLABELLED in set(gold["source"][:]):
-        raise ColumnError("gold holds notes that an LLM labelled, which measure nothing: give them as synthetic rows")
+        raise ColumnError(
+            "gold holds notes that an LLM labelled, and only people's labels measure a "
+            "corrector: give those notes as synthetic rows"
+        )
     if method != "none" and (callable(corrector) or (method == "auto" and task.kind != "text2text")):
         check_parts(groups_of(gold))
     if single and len(gold) < 2:

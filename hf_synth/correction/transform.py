@@ -356,7 +356,7 @@ class GenerateAndCorrect(Displayed):
         assert self._corrector is not None
         if (stamp := model_stamp(self._corrector)) != self._stamp:
             if model_digest(self._corrector) != self._digest or self._access_of_corrector() != self._of_model:
-                raise ModelError(f"corrector {str(self._corrector)!r} has changed: make the GenerateAndCorrect again")
+                raise ModelError(f"corrector {str(self._corrector)!r} has changed: create the GenerateAndCorrect again")
             self._stamp = stamp
         return predict_proba(self._task, self._corrector, rows)
 

@@ -26,7 +26,7 @@ from hf_synth.gold.adoption import read_dataset
 from hf_synth.gold.gold import subset
 from hf_synth.models.training import train, trainer_fit
 from hf_synth.reports.page import markdown_table
-from hf_synth.reports.progress import counted
+from hf_synth.reports.progress import begin_step, counted
 from hf_synth.task.columns import MANIFEST
 from hf_synth.task.folders import (
     FOLLOWS,
@@ -46,6 +46,7 @@ if TYPE_CHECKING:
 
 _LOG = logging.getLogger(__name__)
 ARMS = ("gold", "synthetic_raw", "synthetic_corrected", "gold_plus_raw", "gold_plus_corrected")
+STEPS = ("generate", "correct", "train and evaluate", "write the report")  # as the line of progress names them
 
 
 def run(
@@ -115,6 +116,7 @@ def run(
     lap("generate")
 
     how: dict[str, Any] = {"base_model": base_model, "seed": seed, **(training or {})}
+    begin_step(STEPS[1])
     if "corrected" in approved:
         corrected = read_dataset(out / "corrected")
         policy = Policy.from_json((read_manifest(out / "corrected") or {})["policy"])
@@ -137,12 +139,14 @@ def run(
     scores: dict[str, Scores] = {}
     models: dict[str, Path] = {}
     order = sorted(mixtures, key=lambda a: (not a.startswith("gold") or "plus" in a, a.count("plus")))
+    begin_step(STEPS[2])
     for name in counted("model", order):
         say(f"training on {name}: {len(mixtures[name]):,} rows")
         models[name] = train(task, mixtures[name], output_dir=out / "models" / name, **how)
         scores[name] = evaluate(task, models[name], gold["test"], exclude=gold["train"], seed=seed)
         lap(name)
     journey = Journey(task, out, corrected, policy, scores, models, seconds, caption, tuple(approved))
+    begin_step(STEPS[3])
     write_scores(journey)
     return journey
 

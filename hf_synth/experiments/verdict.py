@@ -168,7 +168,8 @@ def run_lead(
     state = _state(gap, bool(worse or now.never_found or doubts))
     tiles = [_score_tile(now, metric), *([_gain_tile(scores, alone, gap, metric, name)] if alone else [])]
     tiles.append(_changed_tile(corrected))
-    points = [*doubts, *_label_points(now, changes), *([caption] if caption else [])]
+    points = [*doubts, *_better_uncorrected(scores, name, metric), *_label_points(now, changes)]
+    points += [caption] if caption else []
     steps = steps_of_run(task, source, corrected, out, state)
     return Lead(_verdict(scores, name, alone, gap, metric, worse), state, (), tiles, points, steps)
 
@@ -185,9 +186,28 @@ def _unused_lead(
     why = str(policy.figures.get("auto_why") or "") if policy else ""
     method = policy.method if policy else "its method"
     reason = f"Chosen by auto: {why}." if why else f"Correction by {method} left no row to train on."
-    points = [reason, *_label_points(now, []), *([caption] if caption else [])]
+    points = [reason, *_better_uncorrected(scores, name, metric), *_label_points(now, [])]
+    points += [caption] if caption else []
     verdict = f"No synthetic note was used: {about}."
     return Lead(verdict, "unsure", (), [_score_tile(now, metric)], points, steps_without_rows(task, source, name, out))
+
+
+def _better_uncorrected(scores: Mapping[str, Scores], name: str, metric: str) -> list[str]:
+    """Return a sentence where uncorrected notes beat a mixture beyond chance: correction may cost more than it mends.
+
+    That happens where gold has few rows of a label and the LLM wrote as many notes of it as of the others: a corrector
+    that gold taught to overlook the label takes it from them.
+    """
+    raw = next((n for n in scores if n.endswith("_plus_raw")), None)
+    gap = None if raw is None or raw == name else gain(scores, raw, name, metric)
+    if raw is None or gap is None or gap.ci95 is None or gap.ci95[0] <= 0:
+        return []
+    low, high = gap.ci95
+    return [
+        f"Uncorrected notes did better: {_score_in_words(scores[raw], raw)} reach {metric_name(metric)} "
+        f"{scores[raw].values[metric]:.2f} ({gap.value:+.2f} over {arm_name(name)}, 95% CI {low:+.2f} to {high:+.2f}). "
+        "The test rows show this, so confirm it on other rows before you choose --method none."
+    ]
 
 
 def _verdict(

@@ -281,7 +281,7 @@ def cut_validation(task: Task, gold: DatasetDict, share: float, *, seed: int = 0
     names = sorted(set(units))
     count = round(share * len(names))
     if not 0 < count < len(names):
-        raise GoldError(f"{share:g} of the {len(names)} groups of train are none: name a larger share")
+        raise GoldError(f"{share:g} of the {len(names)} groups of train are less than one group: give a larger share")
     cut = {names[i] for i in np.random.default_rng(seed).permutation(len(names))[:count]}
     apart = np.array([unit in cut for unit in units])
     parts = {"train": gold["train"].select(np.flatnonzero(~apart))}

@@ -24,7 +24,7 @@ from hf_synth.llm import pacing
 from hf_synth.llm.identity import Server
 from hf_synth.llm.journal import Entry, Journal, mark_unanswered
 from hf_synth.llm.leases import Leases
-from hf_synth.llm.ledger import Ledger
+from hf_synth.llm.ledger import ROUNDING, Ledger
 from hf_synth.llm.pacing import Pace
 from hf_synth.llm.questions import Messages
 from hf_synth.llm.replies import Failure, Reply
@@ -41,7 +41,6 @@ _LOADING_PAUSE = 1.0, 10.0  # seconds between two questions to a server that is 
 _HUNG = 8  # questions that timed out to the last try, before any answer: the others would, too
 _PAGES = 4  # questions answered by a web page, before any answer: there is no LLM
 _DOUBTS = 2  # questions that fail with a schema and not without it: the endpoint takes no schema
-_ROUNDING = 1e-9  # dollars: sums of reserved and settled amounts return to zero only approximately
 _USUAL_WRITTEN = 512  # tokens of an answer, before the first one
 
 Ask = Callable[[str, Messages, Mapping[str, Any] | None], Awaitable[Reply | Failure]]
@@ -60,9 +59,9 @@ Outcome = Entry | Unanswered
 CAUSES = {
     "page": "it answers with a web page: a login or a proxy stands before it, or base_url is wrong",
     "loading": "it is still loading its model: wait, then run again",
-    "malformed": "what it sends is no chat completion: check base_url, which usually ends in /v1",
+    "malformed": "its answer is not a chat completion: check base_url, which usually ends in /v1",
     "timeout": "raise --timeout (timeout=...), or lower --concurrency so that each answer comes sooner",
-    "http_429": "it refuses for load: lower --concurrency, or give --rpm",
+    "http_429": "it is overloaded and refuses requests: lower --concurrency, or give --rpm",
     "http_503": "it is overloaded, or still loading its model: wait, then run again",
     "http_405": "base_url's path takes no chat requests: it usually ends in /v1",
 }
@@ -268,7 +267,7 @@ class Run:
         ledger = self._ledger
         amount = ledger.worst_case(messages, self._max_tokens, None if ledger.plain else self._schema)
         while not ledger.reserve(amount):
-            if ledger.reserved < _ROUNDING:
+            if ledger.reserved < ROUNDING:
                 return Failure("budget")
             await asyncio.sleep(0.02)  # a part of what is reserved for questions in flight may come back
         cost: float | None = None

@@ -42,7 +42,7 @@ def strings_in(file: Path) -> list[str]:
     try:
         return list(_strings(file))
     except (ValueError, LookupError, RecursionError, OSError, TypeError):
-        raise PublishError(f"{file.name} is not what its name says: save it again") from None
+        raise PublishError(f"{file.name} has another kind of content than its name says: save it again") from None
 
 
 def _strings(file: Path) -> Iterator[str]:
@@ -167,7 +167,7 @@ def added_tokens(file: Path) -> list[str]:
     try:
         facts = _plain(_parsed(file.read_text(encoding="utf-8")))
     except (ValueError, RecursionError):
-        raise PublishError(f"{file.name} is not what its name says: save it again") from None
+        raise PublishError(f"{file.name} has another kind of content than its name says: save it again") from None
     if not isinstance(facts, dict):
         return []
     if file.name == "added_tokens.json":

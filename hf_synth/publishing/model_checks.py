@@ -62,7 +62,10 @@ def load_check(task: Task, model: Path) -> Callable[[Path], None]:
             texts = [list(row) for row in zip(*(rows[c] for c in task.text_columns), strict=True)]
         request = {"folder": str(folder.resolve()), "kind": task.kind, "texts": texts, "most": _NEW_TOKENS}
         if not _same(task, model, rows, _predict_alone(request)):
-            raise PublishError("the export, loaded alone, predicts other than the model does; nothing was exported")
+            raise PublishError(
+                "the exported model, loaded in a process of its own, predicts differently from "
+                "yours; nothing was exported"
+            )
 
     return check
 

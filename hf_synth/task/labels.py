@@ -124,7 +124,7 @@ def audited_labels(task: Task, labels: Mapping[int, int | str]) -> dict[int, int
     plain = {at: str(label) if numbered and not isinstance(label, str) else label for at, label in labels.items()}
     indices = {at: names.get(label, -1) if isinstance(label, str) else int(label) for at, label in plain.items()}
     if not all(0 <= index < len(names) for index in indices.values()):
-        raise ColumnError(f"an audited label is none of the task's: {', '.join(task.labels)}")
+        raise ColumnError(f"an audited label is not one of the task's labels: {', '.join(task.labels)}")
     return indices
 
 
@@ -150,7 +150,10 @@ def usable_rows(dataset: Dataset) -> Dataset:
         if source == "gold" or (status in (None, *_USABLE) and (weight is None or weight > 0))
     ]
     if not usable:
-        raise ColumnError(f"none of {n} rows can be trained on: all were dropped or rejected, or there is none")
+        raise ColumnError(
+            f"none of {n} rows can be trained on: all were dropped or rejected, or there is none; "
+            "use gold, or correct the notes with another --method"
+        )
     return dataset if len(usable) == n else dataset.select(usable)
 
 

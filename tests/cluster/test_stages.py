@@ -223,10 +223,19 @@ def test_shards_write_nothing_into_the_folder_but_blocks(work: Path, capsys: pyt
     shutil.rmtree(work / "corrected" / ".hf_synth" / "blocks")
 
 
-def test_limits_of_one_process_are_refused_on_ray(work: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    words = ["label", str(work / "gold"), str(work / "synthetic"), "--llm", "m", "--base-url", "http://127.0.0.1:9/v1"]
-    assert main([*words, "--out", str(work / "no"), "--engine", "ray", "--budget-usd", "1"]) == 2
-    assert "--budget-usd holds for one process" in capsys.readouterr().err
+def test_votes_that_a_budget_lacked_are_asked_for_again(work: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    notes = [str(work / "gold"), str(work / "gold" / "validation.parquet"), "--votes", "1", "--price", "0", "1000000"]
+    with serving(voting(0.8)) as server:
+        own = ["--llm", "m", "--base-url", server.url, "--out", str(work / "poor"), "--shard", "0/1"]
+        command = ["label", *notes, *own]
+        assert main([*command, "--budget-usd", "700"]) == 1  # the longest answer costs 256, and each has some tokens
+        assert "the budget is spent; every answer is kept" in capsys.readouterr().err
+        first = len(server.requests)
+        assert 0 < first < 23
+        assert main([*command, "--budget-usd", "1e9"]) == 0
+        assert len(server.requests) == 23, "no note is asked about twice"
+    assert main(["merge", str(work / "poor")]) == 0
+    assert len(pq.read_table(work / "poor" / "train.parquet")) == 23
 
 
 def test_a_judge_corrects_in_shards_as_at_once(work: Path) -> None:

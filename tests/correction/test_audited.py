@@ -286,7 +286,7 @@ def test_predictions_narrow_the_interval_of_audited_rows() -> None:
     assert powered_accuracy(TASK, data, {"s0": 1}, gold) == {}
     with pytest.raises(ColumnError, match="1 audited ids are not among the synthetic rows"):
         powered_accuracy(TASK, data, {**audited, "nobody": 1}, gold)
-    with pytest.raises(ColumnError, match="an audited label is none of the task's"):
+    with pytest.raises(ColumnError, match="an audited label is not one of the task's labels"):
         powered_accuracy(TASK, data, {**audited, "s0": "moderate"}, gold)
 
 

@@ -402,7 +402,7 @@ def test_rows_without_a_promise_are_one_sentence() -> None:
     sample = draw_sample(TASK, rows, error=0.1)
     with pytest.raises(ColumnError, match="1 audited ids are not among the used rows"):
         promise(TASK, rows, sample, {"s0": 1, "s9": 0})  # s9 was dropped
-    with pytest.raises(ColumnError, match="an audited label is none of the task's"):
+    with pytest.raises(ColumnError, match="an audited label is not one of the task's labels"):
         promise(TASK, rows, sample, {"s0": "moderate"})
     with pytest.raises(ColumnError, match="1 audited ids are not among the used rows"):
         with_labels(TASK, rows, {"nobody": 1})

@@ -363,3 +363,21 @@ def test_a_run_that_uses_no_note_says_so_and_compares_gold_with_nothing() -> Non
     assert lead.points[0] == "Chosen by auto: made up."
     assert not [p for p in lead.points if "lower" in p or "worse than" in p]
     assert any("--method posterior" in command for _, command in lead.steps)
+
+
+def test_uncorrected_notes_that_do_better_are_named() -> None:
+    task, truth = load_task("clinic"), [0, 1, 2, 3] * 50
+    lost = [0 if t == 3 else t for t in truth]  # grade_3 is never found
+    scores = {
+        "gold_40": scores_of(task, lost, truth, {"gold": 40}),
+        "gold_40_plus_raw": scores_of(task, truth, truth, {"gold": 40, "kept": 60}),
+    }
+    unused = corrected_rows(task).map(lambda _: {"label_status": "dropped", "weight": 0.0})
+    found = run_lead(task, scores, unused, Path("out"))
+    assert found.verdict.startswith("No synthetic note was used")
+    assert any(p.startswith("Uncorrected notes did better: 40 gold + 60 uncorrected notes reach") for p in found.points)
+    both = {**scores, "gold_40_plus_corrected": scores["gold_40"]}
+    corrected = run_lead(task, both, corrected_rows(task), Path("out"))
+    assert any(p.startswith("Uncorrected notes did better") for p in corrected.points)
+    scores["gold_40_plus_raw"] = scores["gold_40"]
+    assert not any("did better" in p for p in run_lead(task, scores, unused, Path("out")).points)
