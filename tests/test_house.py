@@ -177,7 +177,7 @@ def test_public_names_are_few_and_old_ones_still_work() -> None:
         hf_synth.nothing_of_the_kind  # noqa: B018
 
 
-@pytest.mark.parametrize("package", ["hf_synth", "hf_synth.gold", "hf_synth.task"])
+@pytest.mark.parametrize("package", ["hf_synth", "hf_synth.cluster", "hf_synth.gold", "hf_synth.task"])
 def test_a_stub_names_what_its_package_hands_on(package: str) -> None:
     stub = ROOT / Path(*package.split(".")) / "__init__.pyi"
     imports_of_stub = [

@@ -57,6 +57,7 @@ def test_the_wheel_holds_scripts_and_cards(built: Path) -> None:
         "hf_synth/model_cards/model_card.md",
         "hf_synth/py.typed",
         "hf_synth/__init__.pyi",
+        "hf_synth/cluster/__init__.pyi",
         "hf_synth/gold/__init__.pyi",
         "hf_synth/hub/__init__.py",
         "hf_synth/cli/tasks.json",

@@ -57,12 +57,6 @@ def check_machines(args: Namespace, **unfit: bool) -> bool:
             raise UsageError("--shard and --engine exclude each other: Ray deals out the blocks itself")
     if args.workers is not None and args.workers < 1:
         raise UsageError("--workers is a number of processes, 1 or more")
-    limits = ("budget_usd", "rpm", "tpm")
-    held = [f"--{name.replace('_', '-')}" for name in limits if getattr(args, name, None) is not None]
-    if args.engine and held:
-        raise UsageError(
-            f"{held[0]} holds for one process, and Ray starts several: use --shard I/N, each with its part of it"
-        )
     for option, given in unfit.items():
         if given:
             raise UsageError(f"--{option.replace('_', '-')} works on one machine only: leave --shard and --engine out")
@@ -93,16 +87,20 @@ def blocks_of(args: Namespace) -> Path:
 def computed(args: Namespace, work: Work) -> Result | None:
     """Compute what a command asks of the blocks; return the result of a shard, or None where all can be merged now."""
     from hf_synth.cluster.on_ray import run_on_ray
-    from hf_synth.cluster.work import parse_shard, run_here
+    from hf_synth.cluster.work import parse_shard, run_here, run_to_the_end
 
     if _merging(args):
+        if work.follow is not None:
+            work.check_begun()
+            run_to_the_end(work)
         return None
     if args.engine:
-        numbers = range(len(work.places))
         how: Result = {"workers": args.workers, "address": args.address, "gpus": args.gpus_per_worker or 0}
-        run_on_ray(work, numbers, **how)
+        run_on_ray(work, **how)
         return None
     number, of = parse_shard(args.shard)
+    while work.grow():
+        pass
     done, stood = run_here(work, work.shard(number, of))
     print(f"shard {number}/{of}: {done:,} blocks computed, {stood:,} there already; next: hf-synth merge {args.out}")
     return {"shard": args.shard, "computed": done, "there_already": stood, "blocks": len(work.places)}

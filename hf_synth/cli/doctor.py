@@ -144,11 +144,11 @@ def _rules_check(llm: LLM) -> Check:
     """Return whether notes that are not open may be sent to an endpoint, by the rules of access."""
     from hf_synth.cli.machine import Check
     from hf_synth.llm.endpoints import check_endpoint
-    from hf_synth.llm.probe import within
+    from hf_synth.llm.probe import call_within
 
     where = llm.origin.url
     try:
-        addresses = within(_SECONDS, lambda: check_endpoint(llm.origin, "restricted") or ("",))
+        addresses = call_within(_SECONDS, lambda: check_endpoint(llm.origin, "restricted") or ("",))
     except HfSynthError:
         text = f"open notes only may be sent to {where}; others need a local endpoint, or an attestation (in Python)"
         return Check("LLM's access", "ok", text)
@@ -215,7 +215,7 @@ def _who_check(hub: str, own: bool, endpoint: str | None) -> Check:
     from huggingface_hub import constants, get_token
 
     from hf_synth.cli.machine import Check
-    from hf_synth.llm.probe import within
+    from hf_synth.llm.probe import call_within
 
     start = "; start it: hf-synth hub serve --root DIR" if own else ""
     if constants.HF_HUB_OFFLINE:
@@ -225,7 +225,7 @@ def _who_check(hub: str, own: bool, endpoint: str | None) -> Check:
         return Check("Hub", "warning", f"{hub} is not encrypted: no token is sent there", "use its https address")
     try:
         proxy = "" if own else _proxy_of(hub)
-        found = within(_SECONDS, lambda: _who(hub, token, bool(proxy)))
+        found = call_within(_SECONDS, lambda: _who(hub, token, bool(proxy)))
     except (HfSynthError, ValueError) as error:
         return Check("Hub", "warning", f"{hub}: {error}", "set HF_ENDPOINT to the address of a Hub")
     through = f" through the proxy {proxy}" if proxy else ""

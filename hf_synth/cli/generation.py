@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import hf_synth
-from hf_synth.cli import llms, options
+from hf_synth.cli import cluster, llms, options
 from hf_synth.cli.checks import check_verb
 from hf_synth.cli.options import Result
 from hf_synth.cli.stopping import keeping_answers
@@ -35,6 +35,7 @@ def add_generate_options(parser: ArgumentParser) -> None:
     parser.add_argument("--preview", type=int, nargs="?", const=5, metavar="N", help=text)
     parser.add_argument("--dry-run", action="store_true", help="estimate calls, tokens and dollars; ask nothing")
     options.add_seed(parser)
+    cluster.add_machines(parser)
 
 
 def generate(args: Namespace) -> Result | tuple[Result, int]:
@@ -48,6 +49,8 @@ def generate(args: Namespace) -> Result | tuple[Result, int]:
 
     if args.out is None and not args.dry_run and args.preview is None:
         raise OutputError("name the folder for the notes: --out DIR (or --dry-run for an estimate)")
+    unfit = {"dry_run": args.dry_run, "preview": args.preview is not None, "batch": args.batch}
+    spread = cluster.check_machines(args, **unfit)
     task = hf_synth.load_task(args.task)
     check_verb(task, args)
     if args.no_gold:
@@ -65,7 +68,16 @@ def generate(args: Namespace) -> Result | tuple[Result, int]:
     beside = options.gold_path(args) or args.out.parent
     with keeping_answers(args, beside), llms.llm_of(args, beside) as llm:
         how = {"seed": args.seed, "fact_rounds": args.fact_rounds}
-        rows, run = generate_with_figures(task, exemplars, llm, **how, **keywords)
+        if spread:
+            from hf_synth.cluster.stages import generation_work
+            from hf_synth.generation.blocks import Order
+
+            shared = generation_work(Order(task, exemplars, llm, **how, **keywords), folder=cluster.blocks_of(args))
+            if (part := cluster.computed(args, shared.work)) is not None:
+                return part
+            rows, run = shared.rows()
+        else:
+            rows, run = generate_with_figures(task, exemplars, llm, **how, **keywords)
     check_some(rows, run)
     counts = Counter(rows["label_status"])
     rejects = Counter(r for s, r in zip(rows["label_status"], rows["reason"], strict=True) if s == "rejected")
@@ -78,6 +90,8 @@ def generate(args: Namespace) -> Result | tuple[Result, int]:
     facts["likeness"] = alike.to_json()
     facts |= {"no_gold": True} if args.no_gold else {}
     write_stage(task, rows, args.out, stage="generate", report=generation_table(rows, usage), **facts)
+    if spread:
+        cluster.clear(args)
     print(f"{counts['kept']:,} notes, {counts['rejected']:,} rejected answers {dict(rejects) or ''} -> {args.out}")
     late, failed = run["failures"].get("timeout", 0), sum(run["failures"].values())
     lost = {"failed": failed - late, "timed out": late, "were refused": run["refused"]}

@@ -146,11 +146,11 @@ def _label_sheet(task: Task, rows: Dataset, args: Namespace) -> SampleSheet | Pr
 
 def _wanted(task: Task, rows: Dataset, args: Namespace) -> tuple[int, list[str]]:
     """Return the size of the sample and its strata."""
-    from hf_synth.review.sheets import per_label
+    from hf_synth.review.sheets import sizes_per_label
 
     if args.n is not None:
         return args.n, sorted(["label"] if args.by is None else set(args.by))
-    return per_label(task, rows, _EACH if args.per_label is None else args.per_label), ["label"]
+    return sizes_per_label(task, rows, _EACH if args.per_label is None else args.per_label), ["label"]
 
 
 def _by(names: list[str]) -> str:

@@ -13,12 +13,14 @@ import secrets
 import shutil
 import sys
 import tempfile
+import uuid
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hf_synth.cluster.work import Work
 from hf_synth.errors import HfSynthError, MissingExtraError
+from hf_synth.llm.permits import Permits, limits_of, sharing
 from hf_synth.models.loading import cores
 from hf_synth.reports.progress import stage
 from hf_synth.task.folders import private_folder
@@ -27,6 +29,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 _LONGEST = 40  # characters of a folder in which Ray makes its sockets: their paths have at most 107
+_WAITING = 10_000  # calls that may wait for a permit
 _STORE = 200 << 20  # bytes of Ray's store on this machine: blocks pass through it one at a time
 # Travels to every worker: where texts and models may come from and go to, and how many threads compute, which decides
 # rounding. Keys and tokens do not: Ray writes down what travels. A worker finds them in the environment of its machine.
@@ -38,9 +41,9 @@ _PASSED_ON = (
 
 
 def run_on_ray(
-    work: Work, numbers: Sequence[int], *, workers: int | None = None, address: str | None = None, gpus: float = 0
+    work: Work, *, workers: int | None = None, address: str | None = None, gpus: float = 0
 ) -> tuple[int, int]:
-    """Compute blocks on Ray; return how many were computed and how many stood already.
+    """Compute all blocks on Ray; return how many were computed and how many stood already.
 
     Args:
         workers: processes at a time; one for each core (or for each GPU) when None.
@@ -50,20 +53,34 @@ def run_on_ray(
     Raises:
         HfSynthError: Ray is not installed or cannot be started, or a block fails.
     """
-    missing = work.missing(numbers)
-    if missing:
-        with _running(work.folder, address, workers or cores()) as ray:
-            count = workers or max(1, int(ray.cluster_resources().get("GPU" if gpus else "CPU", 1) / (gpus or 1)))
-            _compute(ray, work, missing, min(count, len(missing)), gpus)
-    return len(missing), len(numbers) - len(missing)
+    done = 0
+    with contextlib.ExitStack() as stack:
+        ray: Any = None
+        permits: Any = None
+        while True:
+            if missing := work.missing(range(len(work.places))):
+                if ray is None:
+                    ray = stack.enter_context(_running(work.folder, address, workers or cores()))
+                    permits = _permits_of(ray, work)
+                count = workers or max(1, int(ray.cluster_resources().get("GPU" if gpus else "CPU", 1) / (gpus or 1)))
+                _compute(ray, work, missing, min(count, len(missing)), gpus, permits)
+                done += len(missing)
+            if not work.grow():
+                break
+    return done, len(work.places) - done
 
 
 class _Worker:
     """A process of Ray that keeps the function of each part that it was given."""
 
-    def __init__(self) -> None:
+    def __init__(self, name: str, permits: Any) -> None:
         os.umask(0o077)
         self._blocks: dict[int, Any] = {}
+        self._permits, self._owner = permits, f"{name} {uuid.uuid4().hex}"
+        if permits is not None:  # what an earlier life of this worker held comes back
+            import ray
+
+            ray.get(permits.begin.remote(name, self._owner))
 
     def compute(self, part: int, function: Sequence[Any], table: pa.Table) -> pa.Table | HfSynthError:
         """Return the result of a block, or the error of ours that it raised.
@@ -76,7 +93,10 @@ class _Worker:
 
         try:
             if part not in self._blocks:
-                self._blocks[part] = ray.get(function[0])
+                block = ray.get(function[0])
+                if self._permits is not None and hasattr(block, "with_llm"):
+                    block = block.with_llm(sharing(block.llm, self._call, self._owner))
+                self._blocks[part] = block
             result: pa.Table = self._blocks[part](table)
             return result
         except HfSynthError as error:
@@ -84,13 +104,26 @@ class _Worker:
         except Exception as error:  # its message could show text of a note
             return HfSynthError(f"a worker failed with {type(error).__name__}; run one shard with --shard to see where")
 
+    def _call(self, name: str, *given: Any) -> Any:
+        """Call a method of the permits; return its future."""
+        return getattr(self._permits, name).remote(*given).future()
 
-def _compute(ray: Any, work: Work, numbers: Sequence[int], count: int, gpus: float) -> None:
+
+def _permits_of(ray: Any, work: Work) -> Any:
+    """Start the one process that counts calls, tokens and dollars of all workers; None where nothing is limited."""
+    llms = [part.block.llm for part in work.parts if hasattr(part.block, "llm")]
+    limits = next(filter(None, map(limits_of, llms)), None)
+    if limits is None:
+        return None
+    return ray.remote(Permits).options(num_cpus=0, max_concurrency=_WAITING).remote(limits)
+
+
+def _compute(ray: Any, work: Work, numbers: Sequence[int], count: int, gpus: float, permits: Any) -> None:
     """Deal out blocks one at a time, and write what comes back."""
     places, parts = work.places, list(work.parts)
     functions = [ray.put(part.block) for part in parts]  # once a machine: the index of gold is large
     options = {"num_cpus": 0 if gpus else 1, "num_gpus": gpus, "max_restarts": -1, "max_task_retries": -1}
-    workers = [ray.remote(_Worker).options(**options).remote() for _ in range(count)]
+    workers = [ray.remote(_Worker).options(**options).remote(str(i), permits) for i in range(count)]
     waiting, running = list(reversed(numbers)), dict[Any, tuple[int, Any, Any]]()
 
     def give(worker: Any) -> None:

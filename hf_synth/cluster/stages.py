@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,6 +17,7 @@ from hf_synth.correction.correction import CorrectionOptions, Opinions, check_co
 from hf_synth.correction.judging import LLMJudge, access_of_notes
 from hf_synth.correction.opinions import JudgeVotes, ModelOpinions, joined_probabilities, joined_votes
 from hf_synth.errors import HfSynthError
+from hf_synth.generation import blocks as generation
 from hf_synth.models.loading import model_folder
 from hf_synth.models.record import weights_sha256
 from hf_synth.privacy.audit import Scanner, index_gold
@@ -125,7 +127,7 @@ def _votes_of(judge: LLMJudge, name: str, rows: Dataset, access: str) -> Part:
 
 # --- label ----------------------------------------------------------------------------------------------------------
 def label_work(judge: LLMJudge, notes: Dataset, *, access: str | None, folder: Path) -> Work:
-    """Cut the votes that `label` needs into blocks. Arguments as for `correction.judging.labelled`."""
+    """Cut the votes that `label` needs into blocks. Arguments as for `correction.judging.label_with_judge`."""
     checked_texts(judge.task, notes)
     return Work(folder, [_votes_of(judge, ROWS, notes, access_of_notes(judge.task, notes, access))])
 
@@ -137,6 +139,59 @@ def votes(judge: LLMJudge, work: Work) -> tuple[npt.NDArray[np.float64], npt.NDA
         OutputError: a block is missing or broken.
     """
     return joined_votes(judge, work.results(work.parts[0]), ROWS)
+
+
+# --- generate -------------------------------------------------------------------------------------------------------
+@dataclass(frozen=True)
+class GenerationWork:
+    """The answers that `generate` needs.
+
+    Args:
+        order: what is generated.
+        work: its blocks; each part holds the calls that the plan lacked after the parts before it.
+        answers: of the blocks that were read so far.
+    """
+
+    order: generation.Order
+    work: Work
+    answers: generation.Answers = field(repr=False)
+
+    def rows(self) -> tuple[Dataset, dict[str, Any]]:
+        """Return rows and figures once all blocks are there, as `generate_with_figures` does.
+
+        Raises:
+            OutputError: an answer is missing, or a block is broken.
+        """
+        return generation.rows_of_answers(self.order, self.answers)
+
+
+def generation_work(order: generation.Order, *, folder: Path) -> GenerationWork:
+    """Cut the calls of `generate` into blocks.
+
+    Raises:
+        ColumnError, TaskError: as for `generate`.
+    """
+    task = order.task
+    columns = ("id", "group", "access", *task.text_columns, task.label_column)
+    access = strictest(task.access, access_of(order.exemplars))
+    identity = json.dumps([*order.identity(), access, _digest_of([order.exemplars], columns)], default=str)
+    block = generation.CallAnswers(order)
+
+    def part(number: int) -> Part | None:
+        calls = generation.open_calls(order, answers)
+        rows = generation.calls_table(calls)
+        return Part(f"round {number}", rows, block, identity, generation.CALLS) if calls else None
+
+    def follow(work: Work) -> Part | None:
+        for number, (of, *_) in enumerate(work.places):
+            if of is work.parts[-1]:
+                answers.add(number)
+        return part(len(work.parts) + 1)
+
+    answers = generation.Answers(lambda number: work.result(number))
+    first = part(1)
+    work = Work(folder, [] if first is None else [first], follow)
+    return GenerationWork(order, work, answers)
 
 
 # --- audit ----------------------------------------------------------------------------------------------------------
@@ -163,17 +218,23 @@ def audit_work(
     for part in parts:
         check_columns(task, part, what="the gold")
     index = index_gold(task, *parts) if parts else None
-    digest = hashlib.sha256()
-    for part in parts:
-        for column in (*note_columns(task), *(c for c in ("group",) if c in part.column_names)):
-            for batch in part.select_columns([column]).with_format("arrow").iter(10_000):
-                digest.update(json.dumps(batch[column].to_pylist()).encode())
-        digest.update(b"\0")
+    digest = _digest_of(parts, (*note_columns(task), "group"))
     planted = None if canaries is None else hashlib.sha256(json.dumps(canaries.planted).encode()).hexdigest()
-    facts = [task.fingerprint(), digest.hexdigest(), _source_of(find_identifiers), planted]
+    facts = [task.fingerprint(), digest, _source_of(find_identifiers), planted]
     rows = synthetic.select_columns(note_columns(task))
     scanner = Scanner(task, index, find_identifiers, canaries)
     return Work(folder, [Part(ROWS, rows, scanner, json.dumps(facts))])
+
+
+def _digest_of(parts: Sequence[Dataset], columns: Sequence[str]) -> str:
+    """Return a digest of the columns of datasets, as far as they have them."""
+    digest = hashlib.sha256()
+    for part in parts:
+        for column in (name for name in columns if name in part.column_names):
+            for batch in part.select_columns([column]).with_format("arrow").iter(10_000):
+                digest.update(json.dumps(batch[column].to_pylist()).encode())
+        digest.update(b"\0")
+    return digest.hexdigest()
 
 
 def _source_of(function: Any) -> str:

@@ -39,12 +39,18 @@ class Part:
         rows: with the columns that a block reads, and no other.
         block: the function of a block; it can be pickled.
         identity: everything beside the rows that decides what the function returns.
+        size: rows of a block; BLOCK_ROWS when None.
     """
 
     name: str
     rows: Dataset
     block: Block
     identity: str
+    size: int | None = None
+
+    def places(self) -> list[tuple[int, int]]:
+        """Return first and last row (exclusive) of each block."""
+        return arrow.blocks(len(self.rows), self.size)
 
 
 @dataclass(frozen=True)
@@ -54,15 +60,37 @@ class Work:
     Args:
         folder: where their files lie.
         parts: the rows, part by part.
+        follow: where the results of all parts decide what is computed next: returns the next part, or None for none.
     """
 
     folder: Path
-    parts: Sequence[Part]
+    parts: list[Part]
+    follow: Callable[[Work], Part | None] | None = None
 
     @cached_property
     def places(self) -> list[tuple[Part, int, int]]:
         """Part, first and last row (exclusive) of each block, by its number."""
-        return [(part, *place) for part in self.parts for place in arrow.blocks(len(part.rows))]
+        return [(part, *place) for part in self.parts for place in part.places()]
+
+    def grow(self) -> bool:
+        """Add the part that follows from the results, once they are all there; return whether there is one."""
+        if self.follow is None or self.missing(range(len(self.places))):
+            return False
+        if (part := self.follow(self)) is None:
+            return False
+        self.parts.append(part)
+        self.__dict__.pop("places")
+        return True
+
+    def check_begun(self) -> None:
+        """Check that all blocks of the first part are there.
+
+        Raises:
+            OutputError: one is missing.
+        """
+        first = [number for number, (part, *_) in enumerate(self.places) if part is self.parts[0]]
+        if self.missing(first):
+            raise self._incomplete()
 
     def shard(self, number: int, of: int) -> list[int]:
         """Return the numbers of the blocks of a shard: every `of`-th one, from `number` on.
@@ -104,36 +132,45 @@ class Work:
         Raises:
             OutputError: a block is missing or broken.
         """
+        for number, (other, *_) in enumerate(self.places):
+            if other is part:
+                yield self.result(number)
+
+    def result(self, number: int) -> pa.Table:
+        """Return the result of a block.
+
+        Raises:
+            OutputError: the block is missing or broken.
+        """
         import pyarrow as pa
         import pyarrow.parquet as pq
 
-        for number, (other, begin, end) in enumerate(self.places):
-            if other is not part:
-                continue
-            table = self.table(number)
-            file = self.file(number, table)
-            if not file.is_file():
-                raise OutputError(
-                    f"{self._absent()} of the {len(self.places):,} blocks of {self.folder.parent.parent.parent} are "
-                    "not there yet, or were made of other rows: run their shards (again), then merge"
-                )
-            try:
-                result = pq.read_table(file)
-            except (pa.ArrowException, OSError):
-                result = None
-            named = None if result is None else (result.schema.metadata or {}).get(_DIGEST)
-            if result is None or len(result) != end - begin or named != self._digest(number, table).encode():
-                raise OutputError(f"{file} is broken: delete it and run its shard again")
-            yield result
+        _, begin, end = self.places[number]
+        table = self.table(number)
+        file = self.file(number, table)
+        if not file.is_file():
+            raise self._incomplete()
+        try:
+            result = pq.read_table(file)
+        except (pa.ArrowException, OSError):
+            result = None
+        named = None if result is None else (result.schema.metadata or {}).get(_DIGEST)
+        if result is None or len(result) != end - begin or named != self._digest(number, table).encode():
+            raise OutputError(f"{file} is broken: delete it and run its shard again")
+        return result
 
-    def _absent(self) -> str:
-        return f"{len(self.missing(range(len(self.places)))):,}"
+    def _incomplete(self) -> OutputError:
+        return OutputError(
+            f"{len(self.missing(range(len(self.places)))):,} of the {len(self.places):,} blocks of "
+            f"{self.folder.parent.parent.parent} are not there yet, or were made of other rows: run their shards "
+            "(again), then merge"
+        )
 
     def _digest(self, number: int, table: pa.Table) -> str:
         import pyarrow as pa
 
         part, begin, end = self.places[number]
-        facts = [__version__, part.name, part.identity, number, begin, end, arrow.BLOCK_ROWS]
+        facts = [__version__, part.name, part.identity, number, begin, end, part.size or arrow.BLOCK_ROWS]
         digest = hashlib.sha256(json.dumps(facts).encode())
         sink = pa.BufferOutputStream()
         with pa.ipc.new_stream(sink, table.schema.remove_metadata()) as stream:
@@ -159,6 +196,13 @@ def run_here(work: Work, numbers: Sequence[int]) -> tuple[int, int]:
                 done += 1
             bar.advance(1)
     return done, len(numbers) - done
+
+
+def run_to_the_end(work: Work) -> None:
+    """Compute in this process what is missing, and the parts that follow from it."""
+    run_here(work, range(len(work.places)))
+    while work.grow():
+        run_here(work, range(len(work.places)))
 
 
 def parse_shard(text: str) -> tuple[int, int]:

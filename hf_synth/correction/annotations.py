@@ -16,7 +16,7 @@ import numpy.typing as npt
 from hf_synth.correction.policy import GENERATOR, MEASURED, Annotations
 from hf_synth.errors import ColumnError, TaskError
 from hf_synth.task.columns import LLM_CONFIDENCE, UNLABELLED, access_of, strictest
-from hf_synth.task.folders import as_recorded
+from hf_synth.task.folders import with_recorded_access
 from hf_synth.task.labels import Floats, Ints, column_of, label_names
 from hf_synth.task.task import Task
 
@@ -77,7 +77,7 @@ def annotate(judge: LLMJudge, rows: Dataset, *, name: str = "", access: str | No
     values = {label: pa.array(labels, pa.int64()), confidence: pa.array(sure, pa.float32())}
     for column, feature in features.items():
         rows = rows.add_column(column, values[column], feature=feature)
-    return as_recorded(rows, judge.access)
+    return with_recorded_access(rows, judge.access)
 
 
 def columns_of(name: str) -> tuple[str, str]:

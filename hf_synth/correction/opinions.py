@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,6 +17,9 @@ import numpy as np
 import numpy.typing as npt
 
 from hf_synth.correction.judging import LLMJudge, judged_texts
+from hf_synth.errors import LLMError
+from hf_synth.llm.ledger import is_short
+from hf_synth.llm.questions import Chat
 from hf_synth.models.inference import predict_proba
 from hf_synth.task import arrow
 from hf_synth.task.arrow import arrow_array
@@ -69,13 +72,28 @@ class JudgeVotes:
     judge: LLMJudge
     access: str
 
+    @property
+    def llm(self) -> Chat:
+        """The LLM that is asked."""
+        return self.judge.llm
+
+    def with_llm(self, llm: Chat) -> JudgeVotes:
+        """Return the same function with another LLM."""
+        return replace(self, judge=replace(self.judge, llm=llm))
+
     def __call__(self, table: pa.Table) -> pa.Table:
-        """Return columns "probs" and "cast" (the number of votes); what was asked and lost is in the metadata."""
+        """Return columns "probs" and "cast" (the number of votes); what was asked and lost is in the metadata.
+
+        Raises:
+            LLMError: the budget is spent: the votes of questions that were not asked would be missing for good.
+        """
         import pyarrow as pa
         from datasets import Dataset
 
         judge = self.judge.afresh()
         probs, cast = judge.votes_of(judged_texts(judge.task, Dataset(table)), self.access)
+        if is_short(judge.llm):
+            raise LLMError("the budget is spent; every answer is kept: raise it, and run the same command again")
         tally = json.dumps({"tally": judge.tally, "models": sorted(judge.models)}).encode()
         columns = {"probs": arrow_array(probs, pa.list_(pa.float64())), "cast": pa.array(cast, pa.int64())}
         return pa.table(columns).replace_schema_metadata({_TALLY: tally})

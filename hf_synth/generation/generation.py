@@ -150,7 +150,7 @@ def generate_with_figures(
     llm, settings = settings_of(task, exemplars, llm, prompt, pool, schedule)
     access = strictest(pool.access, access_of_llm(llm))
     mending = Mending(task, llm, settings, fact_rounds) if prompt.facts else None
-    making = _Making(task, access, quotas, schedule, asked_of(llm, dict(prompt.sampling)), Gates(task, pool), mending)
+    making = Making(task, access, quotas, schedule, asked_of(llm, dict(prompt.sampling)), Gates(task, pool), mending)
     with shown(progress), stage(total=sum(quotas.values()), unit="notes") as bar:
         for answer in llm.stream(schedule.questions(), **settings):
             making.take(answer)
@@ -162,7 +162,7 @@ def generate_with_figures(
     return making.table.dataset(), making.figures()
 
 
-class _Making:
+class Making:
     """The rows of one run of `generate`, in the order of the plan.
 
     Answers are checked up to `_TOGETHER` at once, and at the latest when the plan waits for them.

@@ -375,7 +375,7 @@ class Schedule:
     def __init__(
         self, plan: Plan, quotas: Mapping[str, int], labels: Sequence[str], together: bool, most: int, ahead: int
     ) -> None:
-        self._plan, self._quotas, self._labels, self._together = plan, quotas, labels, together
+        self.plan, self._quotas, self._labels, self._together = plan, quotas, labels, together
         self.most, self._ahead = most, ahead
         self._kept: Counter[str] = Counter()  # good rows of the calls that were counted
         self._expected: Counter[str] = Counter()  # rows that the other calls ask for
@@ -391,14 +391,14 @@ class Schedule:
     @property
     def rows_of_call(self) -> int:
         """How many rows a call asks for, at most."""
-        return self._plan.rows * (len(self._labels) if self._together else 1)
+        return self.plan.rows * (len(self._labels) if self._together else 1)
 
     def questions(self) -> Iterator[Question | None]:
         """Yield the questions to ask; None where the plan has to wait for an answer."""
         while not self.stopped:
             labels = self._next_labels() if self.calls - self.counted < self._ahead else None
             if labels is not None and self.calls < self.most:
-                call = self._plan.call(labels, self._next_index[labels])
+                call = self.plan.call(labels, self._next_index[labels])
                 self._next_index[labels] += 1
                 self.calls += 1
                 self._expect(call, 1)

@@ -22,9 +22,9 @@ from typing import Any
 from hf_synth.errors import HfSynthError, LLMError
 from hf_synth.llm import pacing
 from hf_synth.llm.identity import Server
-from hf_synth.llm.journal import Entry, Journal, marked
+from hf_synth.llm.journal import Entry, Journal, mark_unanswered
 from hf_synth.llm.leases import Leases
-from hf_synth.llm.ledger import Ledger
+from hf_synth.llm.ledger import ROUNDING, Ledger
 from hf_synth.llm.pacing import Pace
 from hf_synth.llm.questions import Messages
 from hf_synth.llm.replies import Failure, Reply
@@ -41,7 +41,6 @@ _LOADING_PAUSE = 1.0, 10.0  # seconds between two questions to a server that is 
 _HUNG = 8  # questions that timed out to the last try, before any answer: the others would, too
 _PAGES = 4  # questions answered by a web page, before any answer: there is no LLM
 _DOUBTS = 2  # questions that fail with a schema and not without it: the endpoint takes no schema
-_ROUNDING = 1e-9  # dollars: sums of reserved and settled amounts return to zero only approximately
 _USUAL_WRITTEN = 512  # tokens of an answer, before the first one
 
 Ask = Callable[[str, Messages, Mapping[str, Any] | None], Awaitable[Reply | Failure]]
@@ -268,7 +267,7 @@ class Run:
         ledger = self._ledger
         amount = ledger.worst_case(messages, self._max_tokens, None if ledger.plain else self._schema)
         while not ledger.reserve(amount):
-            if ledger.reserved < _ROUNDING:
+            if ledger.reserved < ROUNDING:
                 return Failure("budget")
             await asyncio.sleep(0.02)  # a part of what is reserved for questions in flight may come back
         cost: float | None = None
@@ -282,7 +281,7 @@ class Run:
             counts = reply.prompt_tokens or 0, reply.completion_tokens or 0
             ledger.longest = max(ledger.longest, counts[1])
             cost = ledger.cost(*counts) if counted or ledger.budget is None else amount
-            return marked(reply.entry(key, cost), bounded=self._max_tokens is not None)
+            return mark_unanswered(reply.entry(key, cost), bounded=self._max_tokens is not None)
         finally:
             ledger.settle(amount, cost)
 

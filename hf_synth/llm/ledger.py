@@ -8,9 +8,11 @@ import threading
 from collections.abc import Mapping
 from typing import Any
 
+from hf_synth.llm.pacing import Pace
 from hf_synth.llm.questions import Messages
 
 _TWO_LETTERS = re.compile(rb"[A-Za-z ]{2}")
+ROUNDING = 1e-9  # dollars: sums of reserved and settled amounts return to zero only approximately
 _USUAL_ANSWER = 2_048  # tokens reserved for an answer of unbounded length
 
 
@@ -22,8 +24,13 @@ class Ledger:
         self.spent = self.reserved = 0.0
         self.longest = _USUAL_ANSWER
         self.plain = False  # whether the endpoint has refused a schema
+        self.short = False  # whether a question was not asked because the budget is spent
         self.doubts = 0  # questions in a row that it answered only without the schema
         self._lock = threading.Lock()
+
+    def pace(self, *given: Any, **more: Any) -> Pace:
+        """Return the pace of a run (`pacing.Pace`)."""
+        return Pace(*given, **more)
 
     def cost(self, prompt_tokens: int, completion_tokens: int) -> float | None:
         """Compute the price of so many tokens; None where it is unknown."""
@@ -35,6 +42,7 @@ class Ledger:
         """Reserve an amount; return False where the budget is too small."""
         with self._lock:
             if self.budget is not None and self.spent + self.reserved + amount > self.budget:
+                self.short |= self.reserved < ROUNDING
                 return False
             self.reserved += amount
             return True
@@ -55,3 +63,9 @@ class Ledger:
         with self._lock:
             self.reserved = max(0.0, self.reserved - reserved)
             self.spent += spent or 0.0
+
+
+def is_short(llm: object) -> bool:
+    """Check whether an `LLM` left questions unasked because its budget is spent."""
+    ledger = getattr(llm, "_ledger", None)
+    return isinstance(ledger, Ledger) and ledger.short

@@ -32,8 +32,7 @@ from hf_synth.llm.journal import Entry, Journal, default_journal
 from hf_synth.llm.learning import MOST
 from hf_synth.llm.ledger import Ledger
 from hf_synth.llm.local_server import LlamaServer, connections, local_server
-from hf_synth.llm.manners import MOST_RULES, First, Manners, Refusal, provided_limit, request, sent_otherwise
-from hf_synth.llm.pacing import Pace
+from hf_synth.llm.manners import MOST_RULES, FirstQuestion, Manners, Refusal, changes_as_json, provided_limit, request
 from hf_synth.llm.providers import Provider, chat_url, key_headers, key_of, next_step, provider_of
 from hf_synth.llm.questions import Answer, Messages, Question, asked_of, check_sampling, seed_of, with_keys
 from hf_synth.llm.refused import Rules, names_model, own_words
@@ -243,10 +242,10 @@ class LLM:
         """How far a plan may run ahead of the oldest open question."""
         return _AHEAD
 
-    def with_journal(self, path: str | Path) -> LLM:
-        """Return a copy with another journal; it continues the same budget."""
+    def with_journal(self, path: str | Path | None, ledger: Ledger | None = None) -> LLM:
+        """Return a copy with another journal; it continues the same budget, or that of a ledger."""
         other = replace(self, journal=path)
-        object.__setattr__(other, "_ledger", self._ledger)
+        object.__setattr__(other, "_ledger", ledger or self._ledger)
         object.__setattr__(other, "_server", self._server)
         object.__setattr__(other, "_access", self._access)
         return other
@@ -394,7 +393,7 @@ class _Asking:
                 schema=self._schema,
                 ledger=llm._ledger,
                 journal=self.journal,
-                pace=Pace(llm.concurrency, rpm=llm.rpm, tpm=llm.tpm, timeout=llm.timeout),
+                pace=llm._ledger.pace(llm.concurrency, rpm=llm.rpm, tpm=llm.tpm, timeout=llm.timeout),
                 hedge=llm.hedge,
             )
             self._stack.callback(self._run.close)
@@ -431,7 +430,7 @@ class Wire:
         self._seeded = "seed" not in sampling
         self._sampling = {name: value for name, value in sampling.items() if value is not None}
         self._provider = provider
-        self._first = First(llm.timeout, near=origin.host in ("localhost", "127.0.0.1", "::1"))
+        self._first = FirstQuestion(llm.timeout, near=origin.host in ("localhost", "127.0.0.1", "::1"))
 
     @cached_property
     def client(self) -> Any:
@@ -487,7 +486,7 @@ class Wire:
                 outcome = await self._send(body)
                 if isinstance(outcome, Reply):
                     manners.accept(body)
-                    return replace(outcome, sent=sent_otherwise(rules, sampling, schema))
+                    return replace(outcome, sent=changes_as_json(rules, sampling, schema))
                 if not isinstance(outcome, Refusal):
                     return outcome
                 failure = outcome.failure

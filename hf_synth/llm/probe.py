@@ -58,7 +58,7 @@ class Speed:
     problem: str = ""
 
 
-def within(seconds: float, look: Callable[[], _T]) -> _T | None:
+def call_within(seconds: float, look: Callable[[], _T]) -> _T | None:
     """Return what a function returns; None if it takes longer, in which case it is left to itself.
 
     Raises:
@@ -89,7 +89,7 @@ def list_models(llm: LLM, seconds: float = 5.0) -> Listing:
     """
     import aiohttp  # noqa: F401 - it takes long once, before the clock runs
 
-    found = within(seconds, lambda: asyncio.run(_listing(llm, seconds / 2)))
+    found = call_within(seconds, lambda: asyncio.run(_listing(llm, seconds / 2)))
     silent = f"does not answer within {seconds:g} s: is it running, or is it still loading its model?"
     return Listing(problem=silent) if found is None else found
 
@@ -156,7 +156,7 @@ def measure(llm: LLM, seconds: float = 20.0) -> Speed:
         began = time.perf_counter()
         try:
             messages = [{"role": "user", "content": QUESTION}]
-            answers = within(seconds, lambda: asked.chat([messages], access="open", max_tokens=_TOKENS))
+            answers = call_within(seconds, lambda: asked.chat([messages], access="open", max_tokens=_TOKENS))
         except HfSynthError as error:
             return Speed(problem=str(error))
         passed = time.perf_counter() - began

@@ -142,7 +142,7 @@ def _texts_of_tensors(file: Path, begin: int) -> Iterator[str]:
 
 
 # --- tokenizers -----------------------------------------------------------------------------------------------------
-def spoken(piece: str) -> str:
+def piece_as_text(piece: str) -> str:
     """Return what a piece of a vocabulary stands for: marks of spaces as spaces, bytes of byte-level BPE as letters."""
     letters = _byte_of()
     if not piece.isascii() and all(c in letters for c in piece):

@@ -85,7 +85,7 @@ class Verdict(Displayed):
 
     @property
     def pushed(self) -> bool:
-        """Whether it is on a Hub, read back and found equal."""
+        """Whether the release is on a Hub, was read back and is equal."""
         return self.commit is not None
 
     def summary(self) -> tuple[str, list[tuple[str, str]]]:
@@ -176,9 +176,10 @@ class Evidence:
         counts: for the verdict.
         institution: whether the Hub is the institution's own (`is_institution`).
         visible: how the repository can be seen now; None if it does not exist.
-        shown: what else would become public with a private repository, in words (`history.strangers`).
+        shown: what else would become public with a private repository, in words (`history.unreleased_contents`).
         withdrawn: whether the repository was withdrawn earlier.
         hub: address of the repository.
+        doubts: what speaks against the labels of the rows, for the remarks.
     """
 
     access: str | None
@@ -193,6 +194,7 @@ class Evidence:
     shown: tuple[str, ...] = ()
     withdrawn: bool = False
     hub: str | None = None
+    doubts: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -374,7 +376,8 @@ def _problems_of_history(evidence: Evidence, request: Request) -> list[str]:
 
 def _remarks(access: Access, private: bool, evidence: Evidence, request: Request) -> list[str]:
     """Return what the user should know of a request that is allowed."""
-    remarks = [] if evidence.exposure is None else [str(evidence.exposure)]
+    remarks = [f"caution: {doubt}" for doubt in evidence.doubts]
+    remarks += [] if evidence.exposure is None else [str(evidence.exposure)]
     if evidence.unmeasured:
         remarks.append(evidence.unmeasured)
     if access != "open" and not private and not request.push:

@@ -10,26 +10,29 @@ import shutil
 import subprocess
 import sys
 import time
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
+import pyarrow.parquet as pq
 import pytest
 import yaml
 from support.blocks import blocks
 from support.cluster_rows import CANARY, files_of, make_journey
 from support.judges import voting
 from support.kinds import SETS, generated, sets_gold
-from support.llm_server import Said, content, serving
+from support.llm_server import Said, content, entries, serving
 from support.tiny import toy_rows
 from support.toy_experiment import TASK
 
 from hf_synth.cli.cli import main, parse_command
 from hf_synth.cluster.stages import audit_work, opinion_work
-from hf_synth.cluster.work import parse_shard, run_here
+from hf_synth.cluster.work import Work, parse_shard, run_here
 from hf_synth.correction import opinions
 from hf_synth.correction.correction import correct_with_policy
 from hf_synth.correction.judging import LLMJudge
 from hf_synth.errors import ColumnError
+from hf_synth.generation import blocks as generation
 from hf_synth.llm.llm import LLM
 from hf_synth.privacy.audit import audit as audit_rows
 from hf_synth.privacy.audit import audit_of_blocks
@@ -113,6 +116,54 @@ def test_labels_in_shards_and_at_once_are_the_same_and_no_note_is_asked_about_tw
     assert json.loads(merged["hf_synth.json"])["judge"] == json.loads(whole["hf_synth.json"])["judge"]
 
 
+def test_notes_generated_in_shards_are_those_of_one_run_and_a_killed_shard_goes_on_from_its_journal(
+    work: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(generation, "CALLS", 2)
+
+    def answer(request: dict[str, Any], _: int) -> Said:
+        seed = request["seed"]
+        return Said(
+            "no" if seed % 4 == 0 else entries({**request, "seed": seed if seed % 3 else 0})
+        )  # repeats, odd ones
+
+    def parts(*more: str) -> list[str]:
+        return ["generate", str(work / "gold"), "--llm", "m", "--base-url", server.url, "--n", "40", *more]
+
+    with serving(answer) as server:
+        assert main(parts("--out", str(tmp_path / "one"), "--journal", str(tmp_path / "one.sqlite"))) == 0
+        asked = Counter(json.dumps(request, sort_keys=True) for request in server.requests)
+        server.requests.clear()
+        for number in (1, 0):
+            spread = ["--out", str(tmp_path / "two"), "--journal", str(tmp_path / f"{number}.sqlite")]
+            command = parts(*spread, "--shard", f"{number}/2")
+            write = Work.write
+            monkeypatch.setattr(Work, "write", _stopped)  # as if killed once its answers had arrived
+            assert main(command) == 130
+            monkeypatch.setattr(Work, "write", write)
+            before = len(server.requests)
+            assert main(command) == 0
+            assert before, "its first block was asked"
+        capsys.readouterr()
+        assert main(["merge", str(tmp_path / "two")]) == 0
+    assert Counter(json.dumps(request, sort_keys=True) for request in server.requests) == asked
+    one, two = (load_rows(tmp_path / name) for name in ("one", "two"))
+    assert two == one
+    facts = [json.loads((tmp_path / name / "hf_synth.json").read_text()) for name in ("one", "two")]
+    assert facts[0]["calls"] == facts[1]["calls"]
+    assert facts[0]["rejected"] == facts[1]["rejected"]
+
+
+def _stopped(*_: Any) -> None:
+    raise KeyboardInterrupt
+
+
+def load_rows(folder: Path) -> list[dict[str, Any]]:
+    """Return the rows of a folder and its rejects, without the time at which each was made."""
+    tables = [pq.read_table(folder / name) for name in ("train.parquet", "rejected.parquet")]
+    return [row for table in tables for row in table.drop_columns(["created"]).to_pylist()]
+
+
 def test_sets_of_labels_are_judged_in_blocks_as_at_once(tmp_path: Path) -> None:
     def answer(request: dict[str, Any], _: int) -> Said:
         luck = random.Random(content(request))
@@ -172,10 +223,19 @@ def test_shards_write_nothing_into_the_folder_but_blocks(work: Path, capsys: pyt
     shutil.rmtree(work / "corrected" / ".hf_synth" / "blocks")
 
 
-def test_limits_of_one_process_are_refused_on_ray(work: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    words = ["label", str(work / "gold"), str(work / "synthetic"), "--llm", "m", "--base-url", "http://127.0.0.1:9/v1"]
-    assert main([*words, "--out", str(work / "no"), "--engine", "ray", "--budget-usd", "1"]) == 2
-    assert "--budget-usd holds for one process" in capsys.readouterr().err
+def test_votes_that_a_budget_lacked_are_asked_for_again(work: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    notes = [str(work / "gold"), str(work / "gold" / "validation.parquet"), "--votes", "1", "--price", "0", "1000000"]
+    with serving(voting(0.8)) as server:
+        own = ["--llm", "m", "--base-url", server.url, "--out", str(work / "poor"), "--shard", "0/1"]
+        command = ["label", *notes, *own]
+        assert main([*command, "--budget-usd", "700"]) == 1  # the longest answer costs 256, and each has some tokens
+        assert "the budget is spent; every answer is kept" in capsys.readouterr().err
+        first = len(server.requests)
+        assert 0 < first < 23
+        assert main([*command, "--budget-usd", "1e9"]) == 0
+        assert len(server.requests) == 23, "no note is asked about twice"
+    assert main(["merge", str(work / "poor")]) == 0
+    assert len(pq.read_table(work / "poor" / "train.parquet")) == 23
 
 
 def test_a_judge_corrects_in_shards_as_at_once(work: Path) -> None:

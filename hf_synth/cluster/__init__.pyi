@@ -1,0 +1,5 @@
+from .spread import Engine as Engine
+from .spread import audit as audit
+from .spread import correct as correct
+from .spread import generate as generate
+from .spread import label as label

@@ -1,0 +1,231 @@
+"""Stages on many machines from Python: `correct`, `label`, `generate` and `audit`, with an engine.
+
+Each returns what its local twin returns. What is computed is kept in blocks in a folder: the same call again computes
+what is missing. The folder can be deleted afterwards.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypedDict, Unpack
+
+from hf_synth.cluster.on_ray import run_on_ray
+from hf_synth.cluster.stages import audit_work, generation_work, label_work, opinion_work
+from hf_synth.cluster.stages import votes as votes_of_blocks
+from hf_synth.cluster.work import Work, run_to_the_end
+from hf_synth.correction.correction import CorrectionOptions, correct_with_policy
+from hf_synth.correction.judging import VOTES, LLMJudge, labelled
+from hf_synth.errors import UsageError
+from hf_synth.generation.blocks import Order
+from hf_synth.generation.mending import FACT_ROUNDS
+from hf_synth.generation.plan import Balance
+from hf_synth.llm.questions import Chat
+from hf_synth.privacy.audit import audit_of_blocks
+from hf_synth.reports.progress import shown
+from hf_synth.task.folders import private_folder
+from hf_synth.task.task import Prompt, Task
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+
+    from hf_synth.privacy.audit import FindIdentifiers
+    from hf_synth.privacy.canaries import Canaries
+    from hf_synth.privacy.findings import Findings
+
+
+class Engine(TypedDict, total=False):
+    """Where blocks are computed.
+
+    Args:
+        engine: "ray" (the default; needs hf_synth[ray]), or "here": one after the other in this process.
+        address: of a running cluster, as for `ray.init`, e.g. "auto"; Ray is started on this machine when None.
+        shards: blocks that are computed at the same time, each in a process; one for each core, or for each GPU, when
+            None.
+        gpus: of each process.
+    """
+
+    engine: str
+    address: str | None
+    shards: int | None
+    gpus: float
+
+
+def correct(
+    task: Task,
+    synthetic: Dataset,
+    corrector: str | Path | LLMJudge,
+    *,
+    gold: Dataset,
+    folder: str | Path,
+    method: str = "auto",
+    audited: Mapping[str, int | str] | None = None,
+    coverage: float | None = None,
+    coverage_by_class: bool = False,
+    seed: int = 0,
+    progress: bool = False,
+    **engine: Unpack[Engine],
+) -> Dataset:
+    """Correct the labels of synthetic rows, as `hf_synth.correct` does; the corrector's opinions are spread.
+
+    Args:
+        corrector: folder or repo id of a trained model, or a judge.
+        gold, method, audited, coverage, coverage_by_class, seed, progress: as for `hf_synth.correct`.
+        folder: for the blocks; private.
+        engine: see `Engine`.
+
+    Raises:
+        HfSynthError: the corrector is trained in folds of all rows; Ray is missing or fails.
+        OverlapError, ColumnError, TaskError: as for `hf_synth.correct`.
+
+    Example:
+        >>> from hf_synth import cluster
+        >>> corrected = cluster.correct(
+        ...     task, rows, "work/model", gold=gold["validation"], folder="work/blocks", shards=2
+        ... )  # doctest: +SKIP
+    """
+    options = CorrectionOptions(method=method, audited=audited, coverage=coverage, coverage_by_class=coverage_by_class)
+    with shown(progress):
+        cut = opinion_work(task, synthetic, corrector, gold=gold, folder=_private(folder), options=options)
+        _compute(cut.work, engine)
+        given: Any = corrector
+        return correct_with_policy(task, synthetic, given, gold=gold, seed=seed, opinions=cut.opinions(), **options)[0]
+
+
+def label(
+    task: Task,
+    notes: Dataset,
+    llm: Chat,
+    *,
+    folder: str | Path,
+    access: str | None = None,
+    votes: int = VOTES,
+    logprobs: bool = False,
+    seed: int = 0,
+    sampling: Mapping[str, Any] | None = None,
+    progress: bool = False,
+    **engine: Unpack[Engine],
+) -> Dataset:
+    """Label real notes by an LLM, as `correction.judging.label_notes` does; its votes are spread.
+
+    Args:
+        llm: its limits (concurrency, rpm, tpm, budget_usd) hold over all processes on Ray.
+        access, votes, logprobs, seed, sampling, progress: as for `label_notes`.
+        folder: for the blocks; private.
+        engine: see `Engine`.
+
+    Raises:
+        LLMError: the budget is spent, or the endpoint cannot be used; the same call goes on.
+        HfSynthError: Ray is missing or fails.
+
+    Example:
+        >>> from hf_synth import cluster
+        >>> labelled = cluster.label(task, notes, llm, folder="work/blocks", shards=2)  # doctest: +SKIP
+    """
+    judge = LLMJudge(task, llm, votes, logprobs, seed=seed, sampling=dict(sampling or {}))
+    with shown(progress):
+        work = label_work(judge, notes, access=access, folder=_private(folder))
+        _compute(work, engine)
+        return labelled(judge, notes, access=access, votes=votes_of_blocks(judge, work))
+
+
+def generate(
+    task: Task,
+    exemplars: Dataset,
+    llm: Chat,
+    n: int | Mapping[str, int],
+    *,
+    folder: str | Path,
+    prompt: Prompt | str | None = None,
+    balance: Balance = "equal",
+    max_calls: int | None = None,
+    seed: int = 0,
+    fact_rounds: int = FACT_ROUNDS,
+    progress: bool = False,
+    **engine: Unpack[Engine],
+) -> Dataset:
+    """Generate synthetic rows, as `hf_synth.generate` does; its calls are spread, in rounds.
+
+    Args:
+        llm: its limits (concurrency, rpm, tpm, budget_usd) hold over all processes on Ray.
+        n, prompt, balance, max_calls, seed, fact_rounds, progress: as for `hf_synth.generate`.
+        folder: for the blocks, which hold answers; private.
+        engine: see `Engine`.
+
+    Raises:
+        LLMError: the budget is spent, or the endpoint cannot be used; the same call goes on.
+        ColumnError, TaskError: as for `hf_synth.generate`.
+        HfSynthError: Ray is missing or fails.
+
+    Example:
+        >>> from hf_synth import cluster
+        >>> notes = cluster.generate(task, gold["train"], llm, 20, folder="work/blocks", engine="here")
+        >>> notes["label_status"][:].count("kept")
+        20
+    """
+    order = Order(task, exemplars, llm, n, prompt, balance, max_calls, seed, fact_rounds)
+    with shown(progress):
+        cut = generation_work(order, folder=_private(folder))
+        _compute(cut.work, engine)
+        return cut.rows()[0]
+
+
+def audit(
+    task: Task,
+    synthetic: Dataset,
+    *,
+    gold: Dataset | None,
+    folder: str | Path,
+    held_out: Dataset | None = None,
+    find_identifiers: FindIdentifiers | None = None,
+    canaries: Canaries | None = None,
+    seed: int = 0,
+    access: str = "open",
+    progress: bool = False,
+    **engine: Unpack[Engine],
+) -> Findings:
+    """Compare synthetic rows with gold, as `hf_synth.audit` does; the comparison is spread.
+
+    Args:
+        gold, held_out, find_identifiers, canaries, seed, access, progress: as for `hf_synth.audit`.
+        folder: for the blocks, which hold no text; private.
+        engine: see `Engine`.
+
+    Raises:
+        ColumnError: as for `hf_synth.audit`.
+        HfSynthError: `find_identifiers` failed; Ray is missing or fails.
+
+    Example:
+        >>> from hf_synth import cluster
+        >>> findings = cluster.audit(task, rows, gold=gold["train"], folder="work/blocks", engine="here")
+        >>> findings.verdict
+        'ok'
+    """
+    sides: Any = {
+        "gold": gold, "held_out": held_out, "find_identifiers": find_identifiers, "canaries": canaries
+    }  # fmt: skip
+    with shown(progress):
+        work = audit_work(task, synthetic, **sides, folder=_private(folder))
+        _compute(work, engine)
+        found = work.results(work.parts[0])
+        return audit_of_blocks(task, synthetic, found, **sides, seed=seed, access=access)
+
+
+def _private(folder: str | Path) -> Path:
+    return private_folder(Path(folder))
+
+
+def _compute(work: Work, engine: Engine) -> None:
+    """Compute all blocks.
+
+    Raises:
+        UsageError: there is no such engine.
+    """
+    name = engine.get("engine", "ray")
+    if name == "here":
+        run_to_the_end(work)
+    elif name == "ray":
+        how: Any = {"workers": engine.get("shards"), "address": engine.get("address"), "gpus": engine.get("gpus", 0)}
+        run_on_ray(work, **how)
+    else:
+        raise UsageError(f"engine is 'ray' or 'here', not {name!r}")

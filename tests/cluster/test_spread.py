@@ -1,0 +1,64 @@
+"""Stages on many machines from Python: what the local twins take and return."""
+
+from __future__ import annotations
+
+import inspect
+from pathlib import Path
+from typing import Any
+
+import pytest
+from datasets import load_dataset
+from support.cluster_rows import make_journey
+from support.judges import voting
+from support.llm_server import Said, entries, serving
+from support.toy_experiment import TASK
+
+import hf_synth
+from hf_synth import LLM, cluster
+from hf_synth.correction.judging import label_notes
+from hf_synth.errors import UsageError
+from hf_synth.task import arrow
+from hf_synth.task.folders import read_export
+
+TWINS: list[tuple[Any, Any]] = [
+    (cluster.correct, hf_synth.correct),
+    (cluster.label, label_notes),
+    (cluster.generate, hf_synth.generate),
+    (cluster.audit, hf_synth.audit),
+]
+
+
+@pytest.mark.parametrize(("spread", "local"), TWINS, ids=lambda function: function.__name__)
+def test_a_twin_takes_what_its_local_twin_takes(spread: Any, local: Any) -> None:
+    own, theirs = inspect.signature(spread).parameters, inspect.signature(local).parameters
+    assert set(own) - set(theirs) <= {"folder", "engine", "sampling"}
+    assert set(theirs) <= set(own)
+    for name in set(theirs) - {"sampling"}:
+        assert own[name].default == theirs[name].default, name
+    assert set(cluster.Engine.__annotations__) == {"engine", "address", "shards", "gpus"}
+
+
+def test_each_twin_returns_what_its_local_twin_returns(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(arrow, "BLOCK_ROWS", 7)
+    work = make_journey(tmp_path / "work")
+    gold = read_export(work / "gold")
+    rows = load_dataset("parquet", data_files=str(work / "synthetic" / "train.parquet"), split="train")
+    rows = rows.cast(TASK.synthetic_features())
+    here: Any = {"folder": tmp_path / "blocks", "engine": "here"}
+    given: Any = {"gold": gold["validation"], "method": "posterior"}
+    corrected = hf_synth.correct(TASK, rows, str(work / "model"), **given)
+    assert cluster.correct(TASK, rows, str(work / "model"), **given, **here).to_list() == corrected.to_list()
+    found = hf_synth.audit(TASK, rows, gold=gold["train"])
+    assert cluster.audit(TASK, rows, gold=gold["train"], **here) == found
+    with serving(voting(0.8)) as server:
+        llms = [LLM("m", base_url=server.url, journal=tmp_path / f"{i}.sqlite") for i in range(2)]
+        labelled = label_notes(TASK, rows, llms[0], votes=1)
+        assert cluster.label(TASK, rows, llms[1], votes=1, **here).to_list() == labelled.to_list()
+    with serving(lambda request, _: Said(entries(request))) as server:
+        llms = [LLM("m", base_url=server.url, journal=tmp_path / f"w{i}.sqlite") for i in range(2)]
+        notes = hf_synth.generate(TASK, gold["train"], llms[0], 12)
+        same = cluster.generate(TASK, gold["train"], llms[1], 12, **here)
+    assert same.remove_columns("created").to_list() == notes.remove_columns("created").to_list()
+    assert {path.stat().st_mode & 0o077 for path in [tmp_path / "blocks", *(tmp_path / "blocks").iterdir()]} == {0}
+    with pytest.raises(UsageError, match="'ray' or 'here'"):
+        cluster.audit(TASK, rows, gold=None, folder=tmp_path / "blocks", engine="spark")
