@@ -106,17 +106,31 @@ def _check_apart(task: Task, args: Namespace, out: Out, paths: list[Path]) -> No
         OutputError: it would.
     """
     path = getattr(args, "out", None)
-    if path is None or out == "within" or getattr(args, "dry_run", False):
+    if path is None or getattr(args, "dry_run", False):
         return
     from hf_synth.task.folders import read_manifest
 
-    place, named = path.resolve(), Path(args.task)
+    named = Path(args.task)
     if task.script is None and read_manifest(named) is not None:  # the folder carries the task
         paths = [*paths, named]
     base = getattr(args, "base_model", None)
-    for read in [*paths, Path(base)] if isinstance(base, str) else paths:
-        if read.exists() and place in (read.resolve(), *read.resolve().parents):
-            raise OutputError(f"--out {path} would replace {read}, which is read here: name another one")
+    check_not_read(path, [*paths, Path(base)] if isinstance(base, str) else paths, within=out == "within")
+
+
+def check_not_read(out: Path, paths: Iterable[Path], *, within: bool = False) -> None:
+    """Check that an output is none of the paths that a verb reads, and holds none of them.
+
+    Args:
+        within: the verb writes into the folder, and replaces only what it wrote before; inputs may lie in it.
+
+    Raises:
+        OutputError: the output would replace what is read.
+    """
+    place = out.resolve()
+    for read in paths:
+        inside = () if within else read.resolve().parents
+        if read.exists() and place in (read.resolve(), *inside):
+            raise OutputError(f"--out {out} would replace {read}, which is read here: name another one")
 
 
 def _check_inputs(task: Task, paths: dict[str, Path]) -> None:

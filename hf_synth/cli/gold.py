@@ -120,6 +120,7 @@ def add_gold_options(parser: ArgumentParser) -> None:
 
 def gold(args: Namespace) -> Result | tuple[Result, int]:
     """Read gold and write it as an exported folder; of a table whose columns are not named, show them."""
+    from hf_synth.cli.checks import check_not_read
     from hf_synth.gold.gold import label_counts
     from hf_synth.gold.overview import is_own_table
     from hf_synth.task.columns import access_of, strictest
@@ -142,6 +143,7 @@ def gold(args: Namespace) -> Result | tuple[Result, int]:
     if args.out is None:
         raise OutputError("name the folder to write: --out DIR")
     check_output(args.out)
+    check_not_read(args.out, [table])
     task, path = _own_task(args) if args.label_column else (_task(args), args.path)
     fields = dict(map(name_value, args.option)) | ({"skip_empty": True} if args.skip_empty else {})
     how = {"seed": args.seed, "mask_leaks": args.mask_leaks, "validation": args.validation}
@@ -160,6 +162,7 @@ def gold(args: Namespace) -> Result | tuple[Result, int]:
 
 def _from_review(args: Namespace) -> Result:
     """Write the notes that people labelled as gold, and the others beside them."""
+    from hf_synth.cli.checks import check_not_read
     from hf_synth.generation.claims import REVIEWED_CLAIM
     from hf_synth.gold.adoption import read_dataset
     from hf_synth.gold.gold import label_counts
@@ -176,8 +179,9 @@ def _from_review(args: Namespace) -> Result:
     rest = args.out.with_name(f"{args.out.name}_rest")
     for out in (args.out, rest):
         check_output(out)
-        if folder.resolve() in (out.resolve(), *out.resolve().parents) or out.resolve() in folder.resolve().parents:
-            raise OutputError(f"--out {args.out} would replace {folder}, which is read here: name another one")
+        check_not_read(out, [folder])
+        if folder.resolve() in out.resolve().parents:
+            raise OutputError(f"--out {args.out} lies in {folder}, which is read here: name another one")
     task, facts = hf_synth.load_task(args.task), read_manifest(folder) or {}
     if facts.get("task") != task.full_name:
         raise TaskError(f"{folder} is of task {facts.get('task')!r}, not {task.full_name!r}: name that task")

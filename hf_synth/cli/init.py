@@ -61,8 +61,10 @@ def init(args: Namespace) -> Result | tuple[None, int]:
 
 
 def _init(args: Namespace) -> Result:
+    from hf_synth.cli.checks import check_not_read
     from hf_synth.task.folders import check_output
 
+    check_not_read(args.out, [Path(args.path)] if args.path else [])
     asked = not args.yes and at_terminal()
     ask: Ask = _asked if asked else _taken
     if args.out.exists() and not (asked and _agreed(f"{args.out} is there already. Replace it?", default=False)):

@@ -417,7 +417,7 @@ def withdraw(args: Namespace) -> tuple[Result | None, int]:
         planned = hf_synth.withdraw(args.repo_id, dry_run=True, **release)
         print(planned)
         if args.dry_run:
-            return None, 0
+            return planned.to_json(), 0
         if not sys.stdin.isatty():
             raise PublishError("nothing was withdrawn: add --yes")
         if not _yes(f"Withdraw {planned.kind} {args.repo_id} from {planned.endpoint}? [y/N] "):

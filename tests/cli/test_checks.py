@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from argparse import Namespace
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,10 @@ from support.kinds import ASKED, asked_gold, generated
 from support.tiny import tiny_base, toy_rows, toy_task
 
 import hf_synth.experiments.experiment  # noqa: F401  # its names are bound before `dear` replaces them
+from hf_synth import load_task
 from hf_synth.cli import main
+from hf_synth.cli.checks import _check_apart, check_not_read
+from hf_synth.errors import OutputError
 from hf_synth.evaluation.evaluation import Scores
 from hf_synth.models.base_models import TOY_NOTE
 from hf_synth.models.readiness import models_at_hand
@@ -366,3 +370,17 @@ def test_rows_of_another_version_of_the_task_are_said(
         words = ["sample", str(work / "gold"), str(tmp_path / "old"), "--n", "6", "--out", str(tmp_path / version)]
         assert main(words) == 0
         assert (f"old is of version {version} of task" in caplog.text) == said
+
+
+def test_an_output_is_no_input_and_holds_none(tmp_path: Path) -> None:
+    read = tmp_path / "in" / "gold"
+    read.mkdir(parents=True)
+    check_not_read(tmp_path / "in", [read], within=True)
+    check_not_read(tmp_path / "in" / "gold2", [read, tmp_path / "absent"])
+    for out, within in ((read, True), (read, False), (tmp_path / "in", False), (read / ".." / "gold", True)):
+        with pytest.raises(OutputError, match="would replace"):
+            check_not_read(out, [read], within=within)
+    gold = str(write_stage(toy_task(), toy_rows(6), tmp_path / "g", stage="gold"))
+    args = Namespace(task=gold, out=Path(gold))
+    with pytest.raises(OutputError, match="would replace"):  # such as `experiment GOLD --out GOLD`
+        _check_apart(load_task(gold), args, "within", [])

@@ -227,3 +227,30 @@ def test_the_parsers_use_argparse_as_it_is_documented() -> None:
     before = [(action.dest, action.default, action.required) for action in options_of(parser)]
     parse_command(["correct", "a", "b", "--out", "o", "--no-config"])
     assert [(action.dest, action.default, action.required) for action in options_of(parser)] == before
+
+
+@pytest.mark.parametrize("empty", [["--out="], ["--out", ""], ["--out", " "]])
+def test_an_empty_value_is_a_wrong_command_line(empty: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    for name, parser in leaves().items():
+        if any("--out" in action.option_strings for action in options_of(parser)):
+            with pytest.raises(SystemExit, match="2"):
+                main([*name.split(), *empty, "--no-config"])
+            assert "argument --out: takes a path, and its value is empty" in capsys.readouterr().err, name
+    with pytest.raises(SystemExit, match="2"):
+        main(["train", "", "data", "--out", "o", "--no-config"])
+    assert "TASK: takes text, and its value is empty" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (["--n", "x"], "--n: takes a whole number from 1, not 'x'"),
+        (["--n", "0"], "--n: takes a whole number from 1, not '0'"),
+        (["--share", "inf"], "--share: takes a number, not 'inf'"),
+        (["--balance", "x"], "'x' is not one of equal, gold, fill"),
+    ],
+)
+def test_a_value_of_the_wrong_kind(words: list[str], says: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit, match="2"):
+        main(["generate", "clinic", "--llm", "m", "--no-config", *words])
+    assert says in capsys.readouterr().err

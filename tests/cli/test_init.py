@@ -276,3 +276,11 @@ def test_a_secret_is_not_written(capsys: pytest.CaptureFixture[str]) -> None:
     assert "llm holds a secret" in error
     assert "aaaa" not in error
     assert not Path("hf_synth.toml").exists()
+
+
+def test_the_table_is_not_replaced_by_its_own_configuration(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    table = tmp_path / "notes.csv"
+    table.write_text("text,label\na,b\n", encoding="utf-8")
+    assert main(["init", str(table), "--out", str(table), "--yes"]) == 1
+    assert "would replace" in capsys.readouterr().err
+    assert table.read_text(encoding="utf-8") == "text,label\na,b\n"
