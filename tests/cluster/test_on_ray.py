@@ -98,10 +98,10 @@ def _kill_one(process: subprocess.Popen[bytes], out: Path) -> list[int]:
     """Kill one worker once some blocks are there; return its id."""
     killed: list[int] = []
     while process.poll() is None and not killed:
-        if len(list((out / ".hf_synth" / "blocks").glob("*/*.parquet"))) >= 3:
-            if (pid := _worker_of(process.pid)) is not None:
-                os.kill(pid, signal.SIGKILL)
-                killed.append(pid)
+        begun = len(list((out / ".hf_synth" / "blocks").glob("*/*.parquet"))) >= 3
+        if begun and (pid := _worker_of(process.pid)) is not None:
+            os.kill(pid, signal.SIGKILL)
+            killed.append(pid)
         time.sleep(0.01)
     return killed
 
