@@ -23,7 +23,7 @@ from hf_synth.demo import clinic_language as clinic
 from hf_synth.demo import simulator_language as simulator
 from hf_synth.demo.clinic_facts import FACTS
 from hf_synth.evaluation.statistics import wilson
-from hf_synth.generation.fact_check import lacking
+from hf_synth.generation.fact_check import check_facts
 
 NOTES, PLANTED = 200, 0.4
 SWALLOWING, WEIGHT, TEMPERATURE = FACTS.items
@@ -100,7 +100,7 @@ def measure(bank: Bank, *, seed: int = 0, notes: int = NOTES, show: bool = False
     total, reported = Counter[str](), Counter[str]()
     for _ in range(notes):
         text, asked = note(rng, bank)
-        found = {lack.fact for lack in lacking(FACTS, tuple((fact, wording) for fact, wording, _ in asked), text)}
+        found = {lack.fact for lack in check_facts(FACTS, tuple((fact, wording) for fact, wording, _ in asked), text)}
         for fact, wording, plant in asked:
             total[plant] += 1
             reported[plant] += fact in found

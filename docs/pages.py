@@ -3,6 +3,7 @@
 - `docs/messages.md`: every error message, with what to do
 - `docs/api.md`: every public name, from its docstring
 - `docs/recipes.md`: the table of providers in it
+- `docs/scale.md`: the table of costs in it, from the pages of measured results
 - `SKILL.md`: the command line for agents, from the parser
 - `llms.txt`: the index of the pages
 
@@ -17,6 +18,7 @@ from pathlib import Path
 
 from written import DOCS, NOTE, ROOT
 from written.api import api_page
+from written.costs import scale_page
 from written.messages import messages_page
 from written.skill import ABOUT, skill_page
 
@@ -59,6 +61,7 @@ PAGES = {
     "docs/messages.md": messages_page,
     "docs/api.md": api_page,
     "docs/recipes.md": recipes_page,
+    "docs/scale.md": scale_page,
     "SKILL.md": skill_page,
     "llms.txt": llms_page,  # last: it reads the others
 }

@@ -25,6 +25,7 @@ from hf_synth.llm.providers import provider_of
 
 DOCS = ROOT / "docs"
 ALL = [*PAGES, DOCS / "messages.md", DOCS / "api.md", ROOT / "SKILL.md", ROOT / "llms.txt"]
+WRITTEN = ("docs/messages.md", "docs/api.md", "docs/recipes.md", "docs/scale.md", "SKILL.md", "llms.txt")
 PLAIN = {"csv", "text", "nginx", "ini", "toml", "json", "yaml", ""}  # languages that nothing runs
 
 
@@ -189,11 +190,34 @@ def listed(pages: ModuleType) -> ModuleType:
     return importlib.import_module("written.messages")
 
 
-@pytest.mark.parametrize("name", ["docs/messages.md", "docs/api.md", "docs/recipes.md", "SKILL.md", "llms.txt"])
+@pytest.mark.parametrize("name", WRITTEN)
 def test_pages_from_the_code_are_up_to_date(pages: ModuleType, name: str) -> None:
     assert (ROOT / name).read_text(encoding="utf-8") == pages.PAGES[name]().rstrip("\n") + "\n", (
         "run python docs/pages.py"
     )
+
+
+def test_costs_are_reckoned_from_the_largest_size_measured(pages: ModuleType) -> None:
+    costs = importlib.import_module("written.costs")
+    scaling = (
+        "# Time\n\n## CPU microseconds a row\n\n| stage | 1,000 rows | 10,000 rows |\n|---|---|---|\n"
+        "| audit | 1,200 | 400 |\n| adopt | 50 | |\n\n## Seconds\n\n| stage | 1,000 rows |\n|---|---|\n| audit | 9 |\n"
+    )
+    audit = "# Audit\n\n| synthetic rows | CPU µs a row |\n|---|---|\n| 100,000 | 326 |\n| 25,000 | 343 |\n"
+    found = {one.stage: one for one in costs.costs({"scaling": scaling, "audit": audit})}
+    assert found["Audit"].measured == "400 µs a note, 10,000 rows"
+    assert found["Adopt rows from elsewhere"].seconds == pytest.approx(50e-6)
+    [alone] = costs.costs({"audit": audit})
+    assert costs.costs_table([alone]).splitlines()[2:] == [
+        "| Audit | 326 µs a note, 100,000 rows | 5.4 minutes | 9.1 hours | [audit](results/audit.md) |"
+    ]
+    assert [costs.duration(s) for s in (0.5, 99, 120, 7_300, 1e6)] == [
+        "0.5 s",
+        "99 s",
+        "2 minutes",
+        "2 hours",
+        "12 days",
+    ]
 
 
 def test_every_kind_of_error_has_a_cure_and_every_room_a_heading(listed: ModuleType) -> None:
@@ -230,8 +254,10 @@ def test_every_verb_and_option_in_the_text_exists(pages: ModuleType) -> None:
     options: dict[str, set[str]] = {}
     for name, _, parser in skill._verbs():
         options[name] = {one for action in skill._options(parser) for one in action.option_strings} | {"--help"}
+    for names in options.values():
+        names |= {f"--no-{name[2:]}" for name in names if name.startswith("--")}  # undoes a flag of a configuration
     known = set().union(*options.values())
-    foreign = {"--no-deps", "--reasoning-parser", "--version"}
+    foreign = {"--no-FLAG", "--no-deps", "--reasoning-parser", "--version"}
     wrong = []
     for page in PAGES:
         text = re.sub(r"^```.*?^```", "", page.read_text(encoding="utf-8"), flags=re.M | re.S)

@@ -121,7 +121,8 @@ def messages_page() -> str:
     found = sorted(messages())
     lines = [NOTE, "", "# Messages", ""]
     lines += [
-        "The command line prints each error as one sentence after `hf-synth:` and exits with 1. In Python it is an",
+        "The command line prints each error as one sentence after `hf-synth:` and exits with 1, or with 2 for a",
+        "UsageError. In Python it is an",
         "exception of `hf_synth.errors`. This page lists the sentences as they stand in the code: a word in",
         "`<angle brackets>` is filled in, and `…` is a part that varies. Most sentences say what to do. Where one does",
         "not, the line above its list does. No message holds text of a note.",

@@ -30,9 +30,11 @@ CONFIG = "hf_synth.toml"  # taken from the current folder when --config names no
 Values = dict[str, Any]
 
 _MOST_BYTES = 1 << 20
+_MOST_SHOWN = 60  # characters of a value in a message
 _BARE = re.compile(r"[A-Za-z0-9_-]+")
-_LINE_KEY = re.compile(r"""\s*("[^"]*"|'[^']*'|[A-Za-z0-9_-]+)\s*=""")
-_LINE_TABLE = re.compile(r"\s*\[\s*([^\[\]]+?)\s*\]")
+_PART = r"""(?:"[^"]*"|'[^']*'|[A-Za-z0-9_-]+)"""  # of a key, which may have several: hub.serve
+_LINE_KEY = re.compile(rf"\s*({_PART}(?:\s*\.\s*{_PART})*)\s*=")
+_LINE_TABLE = re.compile(rf"\s*\[\[?\s*({_PART}(?:\s*\.\s*{_PART})*)\s*\]")
 _NAMED_VALUES = ("sampling", "set", "option")  # options that take NAME=VALUE
 _SECRET_KEY = re.compile(r"(^|-)(token|key|secret|password|passwd|apikey|credentials?)$")
 # tokens of Hugging Face, OpenAI and similar providers, GitHub; a URL with a password or a key in it
@@ -125,20 +127,36 @@ def without_secrets(words: Iterable[str]) -> list[str]:
 
 
 def place(path: Path, keys: Sequence[str]) -> str:
-    """Return where a key stands, e.g. "hf_synth.toml, line 3"; without the line where it cannot be found."""
+    """Return where a key stands, e.g. "hf_synth.toml, line 3"; of a key in an inline table, where the table stands."""
     table: tuple[str, ...] = ()
+    found: dict[tuple[str, ...], int] = {}
     try:
         lines = path.read_text(encoding="utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError):
         lines = []
     for number, line in enumerate(lines, 1):
         if header := _LINE_TABLE.match(line):
-            table = tuple(_key(part.strip(" \t\"'")) for part in header[1].split("."))
-            if table == tuple(keys):
-                return f"{path}, line {number}"
-        elif (found := _LINE_KEY.match(line)) and (*table, _key(found[1].strip("\"'"))) == tuple(keys):
-            return f"{path}, line {number}"
+            table = _parts(header[1])
+            found.setdefault(table, number)
+        elif named := _LINE_KEY.match(line):
+            found.setdefault((*table, *_parts(named[1])), number)
+    for length in range(len(keys), 0, -1):
+        if (at := found.get(tuple(keys[:length]))) is not None:
+            return f"{path}, line {at}"
     return str(path)
+
+
+def as_toml(value: Any) -> str:
+    """Return a value as it may stand in a file, shortened, for a message."""
+    try:
+        text = _toml(value, "")
+    except UsageError:
+        text = "a table"
+    return text if len(text) <= _MOST_SHOWN else f"{text[:_MOST_SHOWN]}..."
+
+
+def _parts(name: str) -> tuple[str, ...]:
+    return tuple(_key(part.strip("\"'")) for part in re.findall(_PART, name))
 
 
 def _key(name: str) -> str:

@@ -146,7 +146,7 @@ def _begin_promise(
     from hf_synth.task.folders import WORK, work_folder, write_private, write_stage
     from hf_synth.task.labels import MARKS, gold_marks
 
-    sure = promises.sureness(task, corrected, gold)
+    sure = promises.label_certainties(task, corrected, gold)
     sample = promises.draw_sample(
         task, corrected, error=args.error, confidence=args.confidence, sure=sure.tolist(), seed=args.seed
     )

@@ -10,13 +10,13 @@ import os
 import shlex
 import sys
 from argparse import Action, Namespace
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from hf_synth import __version__
-from hf_synth.cli.config import CONFIG, Values, is_secret, place, read_config, write_config
-from hf_synth.cli.parsing import Parser, check_number, excluded_by, options_of, verbs_of, without_excluded
+from hf_synth.cli.config import CONFIG, Values, as_toml, is_secret, place, read_config, write_config
+from hf_synth.cli.parsing import Parser, excluded_by, is_in_range, options_of, value_kind, verbs_of, without_excluded
 from hf_synth.errors import HfSynthError, UsageError, did_you_mean
 from hf_synth.task.columns import RUN_CONFIG
 
@@ -72,12 +72,30 @@ def config_for(parser: Parser, named: Mapping[str, Any], verbs: Iterable[str], p
         return {}
     if not named.get("config"):
         _check_owner(path)
-    given, used = _given(path, read_config(path), parser, list(verbs), parsers)
+    values, names = read_config(path), list(verbs)
+    warnings: dict[str, None] = {}
+    given, used = _given(path, values, parser, names, parsers, warnings)
+    _check_other_tables(path, values, parser, names, parsers, warnings)
+    for warning in warnings:
+        print(f"hf-synth: {warning} (a warning: `{parser.prog}` does not use it)", file=sys.stderr)
     given = without_excluded(parser, given, named)
     told = [key for key, dest in used.items() if dest in given and dest not in named]
-    if told and not named.get("quiet"):
+    if told and not named.get("quiet", given.get("quiet")):
         print(f"hf-synth: {path} gives {', '.join(told)}", file=sys.stderr)
     return given
+
+
+def _check_other_tables(
+    path: Path, values: Values, own: Parser, verbs: list[str], parsers: Parsers, warnings: dict[str, None]
+) -> None:
+    """Add to the warnings what is wrong in the tables of other verbs: it would stop those, and does not stop this."""
+    for name in [name for name in verbs if isinstance(values.get(name), Mapping)]:
+        for leaf in _leaves(parsers(name)):
+            if leaf.prog != own.prog:
+                try:
+                    _given(path, {name: values[name]}, leaf, verbs, parsers, warnings)
+                except UsageError as error:
+                    warnings[str(error)] = None
 
 
 def _check_owner(path: Path) -> None:
@@ -87,9 +105,16 @@ def _check_owner(path: Path) -> None:
 
 
 def _given(
-    path: Path, values: Values, parser: Parser, verbs: list[str], parsers: Parsers
+    path: Path, values: Values, parser: Parser, verbs: list[str], parsers: Parsers, warnings: dict[str, None]
 ) -> tuple[dict[str, Any], dict[str, str]]:
-    """Return the values by destination, and the destination of each key that gave one."""
+    """Return the values by destination, and the destination of each key that gave one.
+
+    Args:
+        warnings: gets the faults of keys and tables that this verb does not use.
+
+    Raises:
+        UsageError: a key or value that the verb uses is wrong, or no verb has such a key.
+    """
     words = parser.prog.split()[1:]
     given: dict[str, Any] = {}
     used: dict[str, str] = {}
@@ -103,37 +128,47 @@ def _given(
     for above, layer in layers:
         top = not above
         here: dict[str, Action] = {}
-        for key, value in layer.items():
-            if isinstance(value, Mapping):
-                _check_table(path, (*above, key), verbs, parsers)
+        for written, content in layer.items():
+            if isinstance(content, Mapping):
+                _check_table(path, (*above, written), words, verbs, parsers, warnings)
                 continue
-            action = own.get(key)
             if top and words[0] in _OWN_TABLE_ONLY:
                 continue
+            key, value = _positive(written, content, own)
+            where = _where(path, above, written)
             if top and key == "out":
-                where = "put it into the table of its verb, e.g. [generate]"
-                raise UsageError(
-                    f"{place(path, (key,))}: each verb would replace the folder of the one before: {where}"
-                )
+                cure = "put it into the table of its verb, e.g. [generate]"
+                raise UsageError(f"{where}: each verb would replace the folder of the one before: {cure}")
             if key in _OF_SECRETS and path == Path(CONFIG):
                 why = "it decides where a token goes: name it on the command line, or name the file with --config"
-                raise UsageError(f"{place(path, (*above, key))}: {why}")
+                raise UsageError(f"{where}: {why}")
             if key in _COMMAND_LINE_ONLY:
-                raise UsageError(f"{place(path, (*above, key))}: --{key} is taken from the command line alone")
-            if action is not None:
-                try:
-                    converted = _converted(action, key, value)
-                except UsageError as error:
-                    if top and _fits_another(key, value, words[0], verbs, parsers):
-                        continue
-                    raise UsageError(f"{place(path, (*above, key))}: {error}") from None
-                given.pop(action.dest, None) if converted is None else given.update({action.dest: converted})
-                used[key] = action.dest
-                here[key] = action
-            elif not _known(key, above, verbs, parsers):
-                raise UsageError(f"{place(path, (*above, key))}: {_unknown(key, above, verbs, parsers)}")
+                raise UsageError(f"{where}: --{key} is taken from the command line alone")
+            action = own.get(key)
+            if action is None:
+                if not _known(written, content, above, verbs, parsers):
+                    raise UsageError(f"{where}: {_unknown(written, above, verbs, parsers)}")
+                if problem := _problem(written, content, above, verbs, parsers):
+                    warnings[f"{where}: {problem}"] = None
+                continue
+            try:
+                converted = _converted(action, key, value)
+            except UsageError as error:
+                others = [name for name in verbs if name != words[0]]
+                elsewhere = top and _known(written, content, (), others, parsers)
+                if elsewhere and not _problem(written, content, (), others, parsers):
+                    continue
+                raise UsageError(f"{where}: {error}") from None
+            given.pop(action.dest, None) if converted is None else given.update({action.dest: converted})
+            used[written] = action.dest
+            here[key] = action
         _drop_excluded(path, above, parser, here, given)
     return given, {key: dest for key, dest in used.items() if dest in given}
+
+
+def _where(path: Path, table: Sequence[str], key: str) -> str:
+    """Return where a key stands, e.g. "hf_synth.toml, line 4, [generate]"."""
+    return place(path, (*table, key)) + (f", [{'.'.join(table)}]" if table else "")
 
 
 def _drop_excluded(
@@ -151,7 +186,7 @@ def _drop_excluded(
         others = excluded_by(parser, action)
         beside = {name for name, other in meant.items() if other in others}
         if key not in weak and (both := sorted(beside - weak)):
-            raise UsageError(f"{place(path, (*above, key))}: {key} and {both[0]} exclude each other")
+            raise UsageError(f"{_where(path, above, key)}: {key} and {both[0]} exclude each other")
         leave = [action] if key in weak and beside - weak else [o for o in others if o not in meant.values()]
         for one in leave:
             given.pop(one.dest, None)
@@ -172,8 +207,19 @@ def _leaves(parser: Parser) -> list[Parser]:
     return [leaf for verb in below.values() for leaf in _leaves(verb)] if below else [parser]
 
 
-def _known(key: str, above: tuple[str, ...], verbs: list[str], parsers: Parsers) -> bool:
-    return any(key in keys for keys in _all_keys(above, verbs, parsers))
+def _positive(key: str, value: Any, keys: Mapping[str, Action]) -> tuple[str, Any]:
+    """Return the key of a flag that a file names by its negation, with the opposite value; else both as they are.
+
+    `membership = false` is `no-membership = true`, and the reverse holds for every flag.
+    """
+    other = key.removeprefix("no-") if key.startswith("no-") else f"no-{key}"
+    if key not in keys and isinstance(value, bool) and other in keys and keys[other].nargs == 0:
+        return other, not value
+    return key, value
+
+
+def _known(key: str, value: Any, above: tuple[str, ...], verbs: list[str], parsers: Parsers) -> bool:
+    return any(_positive(key, value, keys)[0] in keys for keys in _all_keys(above, verbs, parsers))
 
 
 def _all_keys(above: tuple[str, ...], verbs: list[str], parsers: Parsers) -> Iterator[dict[str, Action]]:
@@ -186,32 +232,55 @@ def _all_keys(above: tuple[str, ...], verbs: list[str], parsers: Parsers) -> Ite
 
 
 def _unknown(key: str, above: tuple[str, ...], verbs: list[str], parsers: Parsers) -> str:
+    if not above and key in verbs:
+        return f"{key} is a verb: its options belong in a table [{key}]"
     names = {name for keys in _all_keys(above, verbs, parsers) for name in keys}
     whose = f"`hf-synth {' '.join(above)}` has" if above else "no verb has"
     return f"{whose} {'no' if above else 'an'} option --{key}{did_you_mean(key, names)}"
 
 
-def _check_table(path: Path, keys: tuple[str, ...], verbs: list[str], parsers: Parsers) -> None:
+def _check_table(
+    path: Path,
+    keys: tuple[str, ...],
+    words: list[str],
+    verbs: list[str],
+    parsers: Parsers,
+    warnings: dict[str, None],
+) -> None:
+    """Check that a table is of a verb; one that is not is a warning, where it may not be meant for the verb that runs.
+
+    Raises:
+        UsageError: its name is almost that of the verb that runs, or it lies in the table of that verb.
+    """
     below: Iterable[str] = verbs
     if len(keys) > 1:
         parser = parsers(keys[0])
         for word in keys[1:-1]:
             parser = verbs_of(parser)[word]
         below = list(verbs_of(parser))
-    if keys[-1] not in below:
-        raise UsageError(f"{place(path, keys)}: there is no verb {' '.join(keys)!r}{did_you_mean(keys[-1], below)}")
+    if keys[-1] in below:
+        return
+    hint = did_you_mean(keys[-1], below)
+    fault = f"{place(path, keys)}: there is no verb {' '.join(keys)!r}{hint}"
+    above = list(keys[:-1])
+    if above == words or (above == words[: len(above)] and repr(words[len(above)]) in hint):
+        raise UsageError(fault)
+    warnings[fault] = None
 
 
-def _fits_another(key: str, value: Any, verb: str, verbs: list[str], parsers: Parsers) -> bool:
-    """Return whether a value is right for an option of that name of another verb, e.g. `gold` of `train`."""
-    for keys in _all_keys((), [name for name in verbs if name != verb], parsers):
-        if key in keys:
+def _problem(key: str, value: Any, above: tuple[str, ...], verbs: list[str], parsers: Parsers) -> str:
+    """Return why no verb that has an option takes this value of it; "" where one does, e.g. the `gold` of `train`."""
+    problem = ""
+    for keys in _all_keys(above, verbs, parsers):
+        name, turned = _positive(key, value, keys)
+        if name in keys:
             try:
-                _converted(keys[key], key, value)
-            except UsageError:
-                continue
-            return True
-    return False
+                _converted(keys[name], name, turned)
+            except UsageError as error:
+                problem = problem or str(error)
+            else:
+                return ""
+    return problem
 
 
 def _converted(action: Action, key: str, value: Any) -> Any:
@@ -222,37 +291,40 @@ def _converted(action: Action, key: str, value: Any) -> Any:
     """
     if action.nargs == 0:  # a flag
         if not isinstance(value, bool):
-            raise UsageError(f"{key} is true or false")
+            raise _misfit(key, value_kind(action), value)
         return action.const if value else None
-    if isinstance(value, bool):
-        if action.nargs == "?" and action.const is not None:
-            return action.const if value else None
-        raise UsageError(f"{key} takes a value, not true or false")
+    if action.nargs == "?" and action.const is not None and isinstance(value, bool):
+        return action.const if value else None
+    kind = value_kind(action)
     many = isinstance(action, argparse._AppendAction) or action.nargs in ("+", "*") or isinstance(action.nargs, int)
+    if isinstance(action.nargs, int) and not (isinstance(value, list) and len(value) == action.nargs):
+        raise _misfit(key, f"a list of {action.nargs} values ({kind} each)", value)
     if isinstance(value, list) and not many:
-        raise UsageError(f"{key} takes one value, not a list")
+        raise _misfit(key, f"{kind}, one value alone", value)
+    if action.nargs == "+" and value == []:
+        raise _misfit(key, f"at least one value ({kind})", value)
     parts = [_part(action, key, part) for part in (value if isinstance(value, list) else [value])]
-    if isinstance(action.nargs, int) and len(parts) != action.nargs:
-        raise UsageError(f"{key} takes a list of {action.nargs} values")
-    if action.nargs == "+" and not parts:
-        raise UsageError(f"{key} takes at least one value")
     return parts if many else parts[0]
 
 
 def _part(action: Action, key: str, value: Any) -> Any:
-    if not isinstance(value, (str, int, float)) or isinstance(value, bool):
-        raise UsageError(f"{key} takes text or numbers")
     kind = action.type
+    if not isinstance(value, (str, int, float)) or isinstance(value, bool):
+        raise _misfit(key, value_kind(action), value)
+    if not str(value).strip() and value != action.default:  # earlier versions wrote empty defaults down
+        raise _misfit(key, value_kind(action), value)
     try:
         part = kind(str(value)) if callable(kind) else str(value)
     except (ValueError, TypeError):
-        raise UsageError(f"{key}: {str(value)!r} is no {'whole number' if kind is int else 'number'}") from None
-    if wrong := check_number(action, part):
-        raise UsageError(f"{key} {wrong}")
-    if action.choices is not None and part not in action.choices:
-        names = [str(choice) for choice in action.choices]
-        raise UsageError(f"{key}: {part!r} is not one of {', '.join(names)}{did_you_mean(str(part), names)}")
+        raise _misfit(key, value_kind(action), value) from None
+    if not is_in_range(action, part) or (action.choices is not None and part not in action.choices):
+        hint = did_you_mean(str(part), map(str, action.choices)) if action.choices is not None else ""
+        raise _misfit(key, value_kind(action), value, hint)
     return part
+
+
+def _misfit(key: str, kind: str, value: Any, hint: str = "") -> UsageError:
+    return UsageError(f"{key} takes {kind}, not {as_toml(value)}{hint}")
 
 
 # --- writing down ---------------------------------------------------------------------------------------------------

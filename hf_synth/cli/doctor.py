@@ -10,6 +10,7 @@ import asyncio
 import json
 import math
 import os
+import socket
 import sys
 from argparse import ArgumentParser, Namespace
 from collections.abc import Iterator
@@ -28,6 +29,8 @@ _SECONDS = 5.0  # for each check but the question to the LLM
 _ANSWER = 1_000  # tokens of an answer with several notes, about
 _SIGNS = {"ok": ("\u2713", "ok"), "warning": ("!", "!"), "failed": ("\u2717", "x")}
 _MOST_NAMES = 8
+_UNREACHABLE = 0  # stands for a status where there is no answer
+_PROXY_NAME = "HTTPS_PROXY"
 
 
 def add_doctor_options(parser: ArgumentParser) -> None:
@@ -111,6 +114,8 @@ def _endpoint_checks(args: Namespace, url: str) -> Iterator[Check]:
     where = llm.origin.url
     if listing.problem:
         text, _, cure = listing.problem.partition(": ")
+        if text == "cannot be reached" and not llm.origin.host.startswith("127.") and _proxy_of(where):
+            cure += "; an LLM is asked directly, never through a proxy"
         yield Check("LLM", "failed", f"{where} {text}", cure)
         return
     names = ", ".join(listing.models[:_MOST_NAMES]) + (", ..." if len(listing.models) > _MOST_NAMES else "")
@@ -139,16 +144,16 @@ def _rules_check(llm: LLM) -> Check:
     """Return whether notes that are not open may be sent to an endpoint, by the rules of access."""
     from hf_synth.cli.machine import Check
     from hf_synth.llm.endpoints import check_endpoint
-    from hf_synth.llm.probe import within
+    from hf_synth.llm.probe import call_within
 
     where = llm.origin.url
     try:
-        addresses = within(_SECONDS, lambda: check_endpoint(llm.origin, "restricted") or ("",))
+        addresses = call_within(_SECONDS, lambda: check_endpoint(llm.origin, "restricted") or ("",))
     except HfSynthError:
         text = f"open notes only may be sent to {where}; others need a local endpoint, or an attestation (in Python)"
         return Check("LLM's access", "ok", text)
     if addresses is None:
-        return Check("LLM's access", "warning", f"the name of {where} is not found within {_SECONDS:.0f} s",
+        return Check("LLM's access", "warning", f"the name of {where} is not found within {_SECONDS:g} s",
                      "check --base-url, or give an address")  # fmt: skip
     return Check("LLM's access", "ok", f"restricted and credentialed notes may be sent to {where}: it is local")
 
@@ -206,10 +211,11 @@ def _hub_checks(args: Namespace) -> Iterator[Check]:
 
 
 def _who_check(hub: str, own: bool, endpoint: str | None) -> Check:
+    import aiohttp  # noqa: F401 - it takes long once, before the clock runs
     from huggingface_hub import constants, get_token
 
     from hf_synth.cli.machine import Check
-    from hf_synth.llm.probe import within
+    from hf_synth.llm.probe import call_within
 
     start = "; start it: hf-synth hub serve --root DIR" if own else ""
     if constants.HF_HUB_OFFLINE:
@@ -218,40 +224,87 @@ def _who_check(hub: str, own: bool, endpoint: str | None) -> Check:
     if token and not own and not hub.startswith("https:"):
         return Check("Hub", "warning", f"{hub} is not encrypted: no token is sent there", "use its https address")
     try:
-        found = within(_SECONDS, lambda: asyncio.run(_who(hub, token)))
-    except HfSynthError as error:
+        proxy = "" if own else _proxy_of(hub)
+        found = call_within(_SECONDS, lambda: _who(hub, token, bool(proxy)))
+    except (HfSynthError, ValueError) as error:
         return Check("Hub", "warning", f"{hub}: {error}", "set HF_ENDPOINT to the address of a Hub")
+    through = f" through the proxy {proxy}" if proxy else ""
+    network = f"check {f'{_PROXY_NAME} and ' if proxy else ''}the network, or HF_ENDPOINT{start}"
     if found is None:
-        return Check("Hub", "warning", f"{hub} does not answer within {_SECONDS:.0f} s; only publishing needs it",
-                     f"check the network, or HF_ENDPOINT{start}")  # fmt: skip
+        silent = f"{hub} does not answer within {_SECONDS:g} s{through}; only publishing needs it"
+        return Check("Hub", "warning", silent, network)
     status, name = found
     if status == 200 and name:
         return Check("Hub", "ok", f"{hub}, as {name}")
-    if status == 0:
-        return Check("Hub", "warning", f"{hub} cannot be reached; only publishing needs it",
-                     f"check the network, or HF_ENDPOINT{start}")  # fmt: skip
+    if status == _UNREACHABLE:
+        return Check("Hub", "warning", f"{hub} cannot be reached{through}; only publishing needs it", network)
     if status in (401, 403):
         said = "its token is refused" if token else "without a token"
         return Check("Hub", "warning", f"{hub}, {said}; only publishing needs one", "hf auth login, or set HF_TOKEN")
-    return Check("Hub", "warning", f"{hub} does not answer like a Hub (status {status})", "check HF_ENDPOINT")
+    if status == 407:
+        return Check("Hub", "warning", f"the proxy {proxy} asks for a login; only publishing needs it",
+                     f"put the login into {_PROXY_NAME}")  # fmt: skip
+    if status == 429 or status >= 500:
+        why = "is busy" if status == 429 else "has an error of its own"
+        cure = "look into its log" if own else "wait, then look again"
+        return Check("Hub", "warning", f"{hub} {why} (HTTP {status}); only publishing needs it", cure)
+    answer = "something that is not JSON, such as a login page" if status == 200 else f"HTTP {status}"
+    return Check("Hub", "warning", f"{hub} is no Hub: asked who you are, it answers with {answer}",
+                 "set HF_ENDPOINT to the address of a Hub")  # fmt: skip
 
 
-async def _who(hub: str, token: str | None) -> tuple[int, str]:
-    """Return the status of "who am I" and the name; status 0 where the Hub cannot be reached."""
+def _proxy_of(hub: str) -> str:
+    """Return host and port of the proxy that publishing uses for a Hub; "" for none. It may hold a password."""
+    from urllib.parse import urlsplit
+    from urllib.request import getproxies, proxy_bypass
+
+    target = urlsplit(hub)
+    proxies = getproxies()
+    named = proxies.get(target.scheme) or proxies.get("all") or ""
+    if not named or proxy_bypass(target.netloc):
+        return ""
+    return urlsplit(named if "://" in named else f"//{named}").netloc.rpartition("@")[2] or "of the environment"
+
+
+def _who(hub: str, token: str | None, proxied: bool) -> tuple[int, str]:
+    """Return the status of "who am I" and the name; `_UNREACHABLE` where there is no answer."""
+    headers = {"Authorization": f"Bearer {token}"} if token else {}
+    status, body = _by_proxy(hub, headers) if proxied else asyncio.run(_directly(hub, headers))
+    try:
+        said: Any = json.loads(body)
+        return status, str(said.get("name") or "")[:100] if status == 200 else ""
+    except (ValueError, AttributeError, RecursionError):
+        return status, ""
+
+
+def _by_proxy(hub: str, headers: dict[str, str]) -> tuple[int, bytes]:
+    """Ask through the proxy of the environment, as huggingface_hub does."""
+    import httpx2
+
+    try:
+        with httpx2.Client(timeout=_SECONDS) as client:
+            reply = client.get(f"{hub}/api/whoami-v2", headers=headers)
+            return reply.status_code, reply.content
+    except httpx2.ProxyError as error:  # the proxy refuses
+        return (407 if "407" in str(error) else _UNREACHABLE), b""
+    except (httpx2.HTTPError, httpx2.InvalidURL, ValueError, ImportError):  # ImportError: a SOCKS proxy
+        return _UNREACHABLE, b""
+
+
+async def _directly(hub: str, headers: dict[str, str]) -> tuple[int, bytes]:
     from hf_synth.llm.endpoints import Line, LineError, parse_origin
 
     origin = parse_origin(hub)
-    line = Line(origin, None, connections=1, connect_timeout=_SECONDS)
-    headers = {"Authorization": f"Bearer {token}"} if token else {}
+    try:  # here rather than in a thread of the loop, which would keep the process until the name is found
+        found = socket.getaddrinfo(origin.host, origin.port, type=socket.SOCK_STREAM)
+    except (OSError, UnicodeError):
+        return _UNREACHABLE, b""
+    addresses = list(dict.fromkeys(str(one[4][0]) for one in found))
+    line = Line(origin, addresses, connections=1, connect_timeout=_SECONDS)
     try:
         status, _, body = await line.send("GET", f"{origin.url}/api/whoami-v2", headers, None, _SECONDS)
+        return status, body
     except LineError:
-        return 0, ""
+        return _UNREACHABLE, b""
     finally:
         await line.close()
-    try:
-        said: Any = json.loads(body)
-        name = said.get("name") if status == 200 else ""
-    except (ValueError, AttributeError, RecursionError):
-        return (status if status != 200 else -1), ""
-    return status, str(name or "")[:100]

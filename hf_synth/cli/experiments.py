@@ -66,15 +66,17 @@ def add_run_options(parser: ArgumentParser) -> None:
 def run(args: Namespace) -> Result:
     """Correct, train on each mixture and score, all in one call."""
     from hf_synth.evaluation.recall import never_found_text
+    from hf_synth.experiments.journey import STEPS, score_table
     from hf_synth.experiments.journey import run as journey
-    from hf_synth.experiments.journey import score_table
-    from hf_synth.experiments.journey_report import journey_lead
+    from hf_synth.experiments.journey_report import journey_lead, write_journey_report
     from hf_synth.reports.page import lead_markdown
+    from hf_synth.reports.progress import begin_step
 
     if not args.synthetic and not args.llm:
         raise ColumnError("give the synthetic rows (--synthetic POOL) or an LLM to write them (--llm MODEL)")
     task = hf_synth.load_task(args.task)
     check_verb(task, args, out="within", trains=True)
+    begin_step("read gold", of=("read gold", "check the LLM", "make the base model", *STEPS))
     rows: Any = options.synthetic_rows(task, args) if args.synthetic else None
     splits = options.gold_of(task, args)
     for name in ("train", "test"):
@@ -85,16 +87,19 @@ def run(args: Namespace) -> Result:
         if not args.synthetic:
             beside = options.gold_path(args) or args.out
             stack.enter_context(keeping_answers(args, beside, "; corrections and models are made again"))
-            llm = stack.enter_context(llms.llm_of(args, beside))
+            begin_step("check the LLM")
+            llms.check_llm(llm := stack.enter_context(llms.llm_of(args, beside)))
 
             def rows(gold: Dataset) -> Dataset:
                 exemplars, how = llms.exemplars_of(task, gold, args), llms.generation_options(gold, args)
                 return hf_synth.generate(task, exemplars, llm, seed=args.seed, **how)
 
+        begin_step("make the base model")
         parts = [options.training_gold(task, args, splits), *([rows] if args.synthetic else [])]
         keywords: Result = {"base_model": options.base_model(task, args, *parts), "gold_size": args.gold_size}
         keywords |= {"training": options.training_options(task, args), "say": options.progress_of(args)}
         result = journey(task, rows, gold=splits, out=args.out, method=args.method, seed=args.seed, **keywords)
+    write_journey_report(result := replace(result, source=options.run_source(args)))  # again, with commands to paste
     statuses, policy = Counter(result.corrected["label_status"]), result.policy.method
     verdict = lead_markdown(replace(journey_lead(result), steps=()))
     print(f"{verdict}\n\ncorrection by {policy}: {count_text(statuses)}\n\n{score_table(task, result.scores)}")
@@ -104,8 +109,7 @@ def run(args: Namespace) -> Result:
             print(f"{name} never finds some labels: {never_found_text(scores)}")
     options.say_toy(task, args)
     facts = {"task": task.full_name, "policy": policy, "statuses": dict(statuses), "out": str(args.out)}
-    plain = {name: scores.to_json() for name, scores in result.scores.items()}
-    return {**facts, "scores": plain, "seconds": result.seconds}
+    return {**facts, "scores": {name: s.to_json() for name, s in result.scores.items()}, "seconds": result.seconds}
 
 
 # --- experiment -----------------------------------------------------------------------------------------------------
@@ -121,7 +125,13 @@ def add_experiment_options(parser: ArgumentParser) -> None:
     options.add_out(parser, "folder of the experiment; a later run adds the cells that it lacks")
     options.add_seed(parser)
     add("--grid", default="paper", metavar="NAME", help=f"{GRIDS}, or a .json or .toml file (default: paper)")
-    add("--processes", type=int, default=1, metavar="N", help="number of trainings at a time (default: 1)")
+    add(
+        "--processes",
+        type=int,
+        default=1,
+        metavar="N",
+        help="number of trainings at a time, each on one GPU (default: 1)",
+    )
     add("--dry-run", action="store_true", help="list the cells and estimate what they take; ask nothing")
     add = parser.add_argument_group("the grid: these replace what --grid names").add_argument
     for name, kind, text in _CELL_OPTIONS:
@@ -149,7 +159,7 @@ def experiment(args: Namespace) -> tuple[Result, int]:
     """Run the cells of a grid that are not there yet; with --dry-run list them. Failed cells are exit code 1."""
     from hf_synth.correction.audited import read_audited
     from hf_synth.experiments.experiment import outline
-    from hf_synth.experiments.foresight import reasons
+    from hf_synth.experiments.foresight import count_reasons
     from hf_synth.experiments.grid import ScoringProtocol
     from hf_synth.experiments.report import study_summary, write_study_report
     from hf_synth.experiments.study_verdict import REPAIR
@@ -183,7 +193,7 @@ def experiment(args: Namespace) -> tuple[Result, int]:
             raise MissingGoldError(f"{error}; {_repair(task, args, splits, str(error))}") from None
     repair = REPAIR
     if results.failed:
-        mended = _repair(task, args, splits, " ".join(reasons(results.failed)))
+        mended = _repair(task, args, splits, " ".join(count_reasons(results.failed)))
         words, dash, command = mended.partition(": hf-synth ")
         repair = (words[:1].upper() + words[1:], f"hf-synth {command}" if dash else "")
         write_study_report(task, results, repair=repair)  # again, with the command
@@ -192,7 +202,7 @@ def experiment(args: Namespace) -> tuple[Result, int]:
     if any(Path(row["base_model"]).name == f"{TINY}-{task.name}" for row in results.rows):
         print(TOY_NOTE)
     if results.failed:
-        lines = reasons(results.failed)
+        lines = count_reasons(results.failed)
         print(f"\n{len(results.failed)} of {len(results.failed) + _done(results)} cells failed", *lines, sep="\n  ")
         print(mended)
     facts = {"out": str(results.out), "cells": len(results.rows), "failed": results.failed, "metric": results.metric}

@@ -126,7 +126,10 @@ def _check_no_gold(task: Task, args: Namespace) -> None:
         args.prompt = "attributes" if task.facts is None else "facts"
         options.progress_of(args)(f"prompt: {args.prompt}")
     if prompt_for(task, args.prompt).exemplars != "none":
-        raise ColumnError(f"--prompt {args.prompt} shows gold: with --no-gold take facts or attributes")
+        raise ColumnError(
+            f"--prompt {args.prompt} shows gold notes, and with --no-gold there are none: use "
+            "--prompt facts or --prompt attributes"
+        )
     if task.facts is None and not any(task.label_meanings) and task.labels:
         raise TaskError(
             f"task {task.full_name!r} says nothing of what its labels mean, and there is no gold to show: define "

@@ -196,7 +196,7 @@ def ls(args: Namespace) -> Result:
         for checked in broken:
             print(f"{checked.repo.type[:-1]} {checked.repo.id}: {'; '.join(checked.problems)}")
         if broken:
-            raise OutputError(f"{args.root}: {len(broken)} repositories are not whole; take them from a backup")
+            raise OutputError(f"{args.root}: {len(broken)} repositories are damaged; restore them from a backup")
         repos = [_repo_facts(store, repo) for kind in KINDS for repo in store.repos(kind)]
         names, orgs = users.names(), users.orgs()
     for repo in repos:

@@ -245,7 +245,10 @@ def _columns(args: Namespace, ask: Ask, path: Path, columns: Sequence[Column]) -
         group = _choice(ask, question, guess.patient, [*names, "none"], needed=False)
     group = known.get(group.strip().casefold()) if group and group.lower() != "none" else None
     if label in text or group in (label, *text):
-        raise ColumnError("text, label and patient must be different columns: name them with --text-column and so on")
+        raise ColumnError(
+            "text, label and patient must be different columns: name them with --text-column, "
+            "--label-column and --group-column"
+        )
     words = [f"text {' and '.join(text)}", f"label {label}", f"patient {group}" if group else "no column of patients"]
     print(f"taken: {', '.join(words)}")
     return {"text_columns": text, "label_column": label, "group_column": group}
@@ -253,13 +256,13 @@ def _columns(args: Namespace, ask: Ask, path: Path, columns: Sequence[Column]) -
 
 def _print_look(look: FirstLook, odd: Sequence[str]) -> None:
     """Print the rows of each label and what is odd."""
-    from hf_synth.gold.spelling import shown
+    from hf_synth.gold.spelling import show_label
 
     print(f"\n{look.rows:,} rows with a text and a label" + (f", {look.patients:,} patients" if look.patients else ""))
-    width = max((len(shown(label)) for label in look.labels), default=0)
+    width = max((len(show_label(label)) for label in look.labels), default=0)
     for label, count in look.labels.items():
         few = "  few: a model learns little of it, and less can be measured" if count < _FEW else ""
-        print(f"  {shown(label).ljust(width)}  {count:>7,}{few}")
+        print(f"  {show_label(label).ljust(width)}  {count:>7,}{few}")
     if look.most_rows > 1:
         print(f"  one patient has up to {look.most_rows:,} rows: all rows of a patient go to one split")
     if not look.patients:

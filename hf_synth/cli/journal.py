@@ -148,7 +148,10 @@ def verify(args: Namespace) -> Result:
         whole = database.execute("SELECT sum(prompt_tokens), sum(completion_tokens) FROM answers").fetchone()
     sums = [sum(m[name] for m in models) for name in ("answers", "prompt_tokens", "completion_tokens")]
     if sums != [answers, whole[0] or 0, whole[1] or 0]:
-        raise JournalError(f"journal {path}: its sums by model are not those of the whole")
+        raise JournalError(
+            f"journal {path}: its counts by model do not add up to its total; export what can be "
+            "read and move the file away"
+        )
     print(f"{path}: {answers:,} answers, all whole")
     return {"journal": str(path), "answers": answers, "whole": True}
 

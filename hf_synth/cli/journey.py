@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 from hf_synth.cli.config import CONFIG, without_secrets
 from hf_synth.cli.machine import base_model_at_hand, llm_at_hand
 from hf_synth.cli.options import SIMULATOR, Result
-from hf_synth.cli.stages import Stage, newest, stage_at, stages_in
+from hf_synth.cli.stages import ORDER, Stage, newest, stage_at, stages_in
 from hf_synth.errors import HfSynthError
 from hf_synth.task.columns import RUN_CONFIG
 
@@ -264,9 +264,8 @@ def _after_verb(args: Namespace, result: Result) -> list[str] | None:
         return _with_audited(args, str(result["file"]))
     if verb == "sample":
         return audited_correction(args.task, args.synthetic, Path(result["out"]))
-    if not isinstance(out, Path) or verb not in ("gold", "generate", "correct", "regenerate", "augment", "train",
-                                                 "evaluate"):  # fmt: skip
-        return _after_audit(args) if verb == "audit" else None
+    if not isinstance(out, Path) or verb not in (*ORDER, "regenerate"):
+        return _after_audit(args, result) if verb == "audit" else None
     stage = stage_at(out)
     if stage is None:
         return None
@@ -361,13 +360,21 @@ def audited_correction(task: str, synthetic: Path, file: Path) -> list[str] | No
     return [*command_of("correct", replace(known, stages=stages)), "--audited", _word(file)]
 
 
-def _after_audit(args: Namespace) -> list[str] | None:
-    """Return the command that publishes the notes that were audited."""
+def _after_audit(args: Namespace, result: Result) -> list[str] | None:
+    """Return the command that publishes the audited notes, or corrects them again where none of them is used."""
     read = stage_at(args.synthetic)
     if read is None or not read.path.is_dir():
         return None
-    stages, definition = {"correct": read.path}, _definition(args.task)
-    return next_command("audit", Known(args.task, read.path.parent, stages, args.gold, definition=definition))
+    known = Known(args.task, read.path.parent, {"correct": read.path}, args.gold, definition=_definition(args.task))
+    if result.get("rows_to_publish", 1):
+        return next_command("audit", known)
+    before = known_in(read.path.parent, args.task)
+    if result["rows_used"] or read.kind != "correct" or "generate" not in before.stages:
+        return None
+    again = replace(before, gold=args.gold or before.gold, stages={"generate": before.stages["generate"]})
+    method = "replace" if known.definition is not None and known.definition.kind == "text2text" else "posterior"
+    out = read.path.with_name(f"{read.path.name}_{method}")  # a run's own notes are not replaced
+    return [*command_of("correct", again)[:-1], _word(out), "--method", method]
 
 
 # --- of a folder ----------------------------------------------------------------------------------------------------

@@ -80,7 +80,7 @@ def add_label_options(parser: ArgumentParser) -> None:
 
 def label(args: Namespace) -> Result:
     """Label real notes without a label by an LLM, or add an LLM's labels to gold and other rows."""
-    from hf_synth.correction.judging import labelled
+    from hf_synth.correction.judging import label_with_judge
     from hf_synth.gold.adoption import read_dataset
     from hf_synth.task.folders import write_stage
 
@@ -113,7 +113,7 @@ def label(args: Namespace) -> Result:
             if (part := cluster.computed(args, work)) is not None:
                 return part
             given = votes(judge, work)
-        rows = labelled(judge, notes, access=args.access, votes=given)
+        rows = label_with_judge(judge, notes, access=args.access, votes=given)
         figures = judge.figures
     weights = llms.weights_facts(judge.llm)
     write_stage(task, rows, args.out, stage="label", seed=args.seed, **figures, **weights)

@@ -6,8 +6,10 @@ import contextlib
 import json
 import os
 import sys
+import tempfile
 from argparse import Namespace
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +23,9 @@ if TYPE_CHECKING:
     from hf_synth.generation.generation import Estimate
     from hf_synth.llm.questions import Chat
     from hf_synth.task.task import Task
+
+_PATIENCE = 10.0  # seconds in which an endpoint lists its models, and answers a short question
+_FEW_MODELS = 5  # names of models in a message
 
 
 def exemplars_of(task: Task, gold: Dataset, args: Namespace) -> Dataset:
@@ -106,6 +111,42 @@ def llm_of(args: Namespace, beside: Path, model: str | None = None) -> Iterator[
         return
     llm = hf_synth.LLM(model, base_url=endpoint_of(args, model), **keywords)
     yield hf_synth.BatchLLM(llm) if args.batch else llm
+
+
+def check_llm(llm: Any) -> None:
+    """Check that an endpoint answers and knows its model, before anything else takes long.
+
+    A server may take names that it does not list. It is then asked one short question of ours. Where the journal holds
+    answers already, perhaps all that are needed, a problem is mentioned and is no error.
+
+    Raises:
+        LLMError: the endpoint cannot be used.
+    """
+    from hf_synth.llm.probe import QUESTION, call_within, list_models
+    from hf_synth.reports.progress import mention
+
+    if not isinstance(llm, hf_synth.LLM) or llm.weights is not None:
+        return  # it runs on this machine, or its batch is sent later
+
+    def ask() -> list[Any]:
+        with tempfile.TemporaryDirectory(prefix="hf_synth-", ignore_cleanup_errors=True) as folder:
+            asked = replace(llm, journal=Path(folder) / "journal.sqlite", max_retries=0, timeout=_PATIENCE)
+            return asked.chat([[{"role": "user", "content": QUESTION}]], access="open")
+
+    problem, near = "", ""
+    try:
+        listing = list_models(llm, _PATIENCE)
+        problem = listing.problem and f"{llm.origin} {listing.problem}"
+        if not problem and listing.models and llm.model not in listing.models:
+            near = did_you_mean(llm.model, listing.models) or f"; it serves {', '.join(listing.models[:_FEW_MODELS])}"
+            call_within(_PATIENCE, ask)
+    except LLMError as error:
+        problem = f"{error}{near}"
+    if not problem or "(503)" in problem:
+        return  # a busy server is asked again later
+    if len(llm.open_journal()) == 0:
+        raise LLMError(problem)
+    mention(f"{problem}; the answers in the journal are used")
 
 
 def endpoint_of(args: Namespace, *models: str) -> str:

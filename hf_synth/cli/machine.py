@@ -239,10 +239,10 @@ def llm_at_hand() -> str | None:
 def base_model_at_hand(task: Task | None) -> str:
     """Return a base model for a task: one that is here without a network, or the first that suits it."""
     from hf_synth.models.base_models import BASE_MODELS, suggest_base_model
-    from hf_synth.models.readiness import models_at_hand, packaged_here
+    from hf_synth.models.readiness import models_at_hand, packaged_models
 
     kind = "single_label" if task is None else task.kind
-    here = packaged_here(kind) or models_at_hand(kind)
+    here = packaged_models(kind) or models_at_hand(kind)
     if here:
         return here[0]
     return BASE_MODELS[0].repo_id if task is None else suggest_base_model(task).repo_id

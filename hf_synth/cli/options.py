@@ -17,6 +17,7 @@ from hf_synth.errors import AccessError, ColumnError, GoldError, ModelError
 if TYPE_CHECKING:
     from datasets import Dataset, DatasetDict
 
+    from hf_synth.experiments.next_steps import RunSource
     from hf_synth.task.task import Task
 
 Result = dict[str, Any]  # what a verb returns for --json
@@ -185,6 +186,20 @@ def add_dry_run(parser: ArgumentParser) -> None:
     parser.add_argument("--dry-run", action="store_true", help=text)
 
 
+def run_source(args: Namespace) -> RunSource:
+    """Return how commands name the task and the gold of `run`, and its options that a second run repeats."""
+    from hf_synth.experiments.next_steps import RunSource
+
+    words: list[str] = []
+    for name in ("base_model", "base_access", "base_revision", "gold_size", "long_notes", "seed"):
+        value = getattr(args, name)
+        words += [f"--{name.replace('_', '-')}", str(value)] if value and value != "auto" else []
+    words += [word for text in args.set for word in ("--set", str(text))]
+    words += [f"--{name.replace('_', '-')}" for name in ("class_weights", "lora") if getattr(args, name)]
+    gold = None if args.gold is None or args.gold == Path(args.task) else str(args.gold)
+    return RunSource(args.task, gold, True, tuple(words), args.gold_size)
+
+
 # --- rows -----------------------------------------------------------------------------------------------------------
 def gold_path(args: Namespace) -> Path | None:
     """Return the path of the gold: --gold, or TASK where it is a folder of exported gold."""
@@ -266,7 +281,7 @@ def name_value(text: str) -> tuple[str, Any]:
     """
     name, mark, value = text.partition("=")
     if not mark or not name.isidentifier():
-        raise ColumnError("an option that takes NAME=VALUE was given something else, e.g. --set learning_rate=3e-5")
+        raise ColumnError("--set and --option take NAME=VALUE, e.g. --set learning_rate=3e-5")
     try:
         return name, json.loads(value)
     except ValueError:

@@ -41,7 +41,7 @@ def train_outlook(task: Task, args: Namespace, rows: Dataset, validation: Datase
 
 def correct_outlook(task: Task, args: Namespace, rows: Dataset, gold: Dataset) -> Result:
     """Print and return what `correct` would take."""
-    from hf_synth.correction.outlook import head_seconds, trainings_of
+    from hf_synth.correction.outlook import estimate_head_seconds, trainings_of
     from hf_synth.task.columns import LLM_LABEL
 
     usable = _not_rejected(rows)
@@ -51,7 +51,7 @@ def correct_outlook(task: Task, args: Namespace, rows: Dataset, gold: Dataset) -
         votes = args.votes * (len(usable) + len(gold))
         print(f"would ask {args.judge} {votes:,} times at most; answers in the journal are not asked for again")
         return _close(args, None, None, facts | {"calls": votes, "trainings": [0, 0]})
-    heads, spent = head_seconds(task, gold, usable, args.method)
+    heads, spent = estimate_head_seconds(task, gold, usable, args.method)
     args.started += spent
     seconds = heads / 2, heads * 2
     if args.corrector or not needs_base_model(args):
@@ -69,7 +69,7 @@ def correct_outlook(task: Task, args: Namespace, rows: Dataset, gold: Dataset) -
 
 def run_outlook(task: Task, args: Namespace, rows: Dataset | None, splits: DatasetDict) -> Result:
     """Print and return what `run` would take."""
-    from hf_synth.correction.outlook import head_seconds, trainings_of
+    from hf_synth.correction.outlook import estimate_head_seconds, trainings_of
     from hf_synth.experiments.journey import ARMS
 
     gold = options.training_gold(task, args, splits)
@@ -82,7 +82,7 @@ def run_outlook(task: Task, args: Namespace, rows: Dataset | None, splits: Datas
         n, like = len(like := _not_rejected(rows)), like
     planned = trainings_of(task, args.method, gold=len(gold), rows=n)
     print(f"would correct {n:,} rows by {args.method} with {len(gold):,} gold rows")
-    heads, spent = (0.0, 0.0) if rows is None else head_seconds(task, gold, like, args.method)
+    heads, spent = (0.0, 0.0) if rows is None else estimate_head_seconds(task, gold, like, args.method)
     args.started += spent
     with _measured(task, args, gold, [gold, *([] if rows is None else [rows])]) as pace:
         one, read = pace.training(planned.rows), planned.read * pace.read

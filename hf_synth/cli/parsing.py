@@ -13,6 +13,7 @@ import sys
 import textwrap
 from argparse import SUPPRESS, Action, Namespace
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any, NoReturn
 
 from hf_synth.errors import did_you_mean
@@ -28,15 +29,27 @@ _LEAST = {
 }
 
 
-def check_number(action: Action, value: Any) -> str:
-    """Return what is wrong with the number of an option; "" where nothing is."""
-    if isinstance(value, float) and not math.isfinite(value):
-        return "takes a finite number"
-    if isinstance(value, int) and not isinstance(value, bool):
-        least = max((_LEAST.get(name, 0) for name in action.option_strings), default=0)
-        if action.option_strings and value < least:
-            return f"takes a number from {least}"
-    return ""
+def is_in_range(action: Action, value: Any) -> bool:
+    """Return whether a number is finite and not below the least value of its option; other values always are."""
+    if isinstance(value, float):
+        return math.isfinite(value)
+    whole = isinstance(value, int) and not isinstance(value, bool)
+    return not whole or not action.option_strings or value >= _least(action)
+
+
+def value_kind(action: Action) -> str:
+    """Return in words which values an option or argument takes, e.g. "a whole number from 1"."""
+    if action.nargs == 0:
+        return "true or false"
+    if action.choices is not None:
+        return f"one of {', '.join(map(str, action.choices))}"
+    if action.type is int:
+        return f"a whole number from {_least(action)}" if action.option_strings else "a whole number"
+    return "a number" if action.type is float else "a path" if action.type is Path else "text"
+
+
+def _least(action: Action) -> int:
+    return max((_LEAST.get(name, 0) for name in action.option_strings), default=0)
 
 
 class Parser(argparse.ArgumentParser):
@@ -114,9 +127,14 @@ class Parser(argparse.ArgumentParser):
         return self._help([(str(g.title), [a for a in g._group_actions if a.option_strings]) for g in groups], "")
 
     def _get_value(self, action: Action, arg_string: str) -> Any:
-        value = super()._get_value(action, arg_string)
-        if wrong := check_number(action, value):
-            raise argparse.ArgumentError(action, wrong)
+        if not arg_string.strip():
+            raise argparse.ArgumentError(action, f"takes {value_kind(action)}, and its value is empty")
+        try:
+            value = super()._get_value(action, arg_string)
+        except argparse.ArgumentError:
+            value = math.nan
+        if not is_in_range(action, value):
+            raise argparse.ArgumentError(action, f"takes {value_kind(action)}, not {arg_string!r}")
         return value
 
     def error(self, message: str) -> NoReturn:
@@ -203,7 +221,7 @@ def without_excluded(
     parser: argparse.ArgumentParser, given: Mapping[str, Any], named: Mapping[str, Any]
 ) -> dict[str, Any]:
     """Return values of a configuration without those that exclude an option that the command line names."""
-    actions = [action for action in options_of(parser) if action.dest in named]
+    actions = [a for a in options_of(parser) if a.dest in named and (a.nargs != 0 or named[a.dest] != a.default)]
     others = {other.dest for action in actions for other in excluded_by(parser, action)}
     return {name: value for name, value in given.items() if name not in others}
 
@@ -227,7 +245,7 @@ def verb_below(parser: Parser, words: Sequence[str]) -> tuple[Parser, list[str]]
 def read_options(parser: Parser, words: Sequence[str]) -> tuple[dict[str, Any], list[str]]:
     """Return the options that a command line names, by destination, and its other words.
 
-    A wrong option ends the process with exit code 2.
+    `--no-FLAG` undoes a flag that a configuration sets. A wrong option ends the process with exit code 2.
     """
     options = options_of(parser)
     before = [(action, action.default) for action in options]
@@ -239,8 +257,14 @@ def read_options(parser: Parser, words: Sequence[str]) -> tuple[dict[str, Any], 
     finally:
         for action, default in before:
             action.default = default
-    for word in loose:
-        if word.startswith("-") and word != "-" and not _is_number(word):
+    flags = {name: action for action in options for name in action.option_strings if action.nargs == 0}
+    for word in list(loose):
+        if (flag := flags.get(f"--{word.removeprefix('--no-')}")) is not None and word.startswith("--no-"):
+            if hasattr(namespace, flag.dest):
+                parser.error(f"{flag.option_strings[-1]} and {word} exclude each other")
+            setattr(namespace, flag.dest, flag.default)
+            loose.remove(word)
+        elif word.startswith("-") and word != "-" and not _is_number(word):
             name = word.partition("=")[0]
             hint = did_you_mean(name, [name for action in options for name in action.option_strings])
             parser.error(f"there is no option {name}{hint}")

@@ -21,15 +21,15 @@ import hf_synth
 from hf_synth.cli import cluster, options
 from hf_synth.cli.checks import check_verb
 from hf_synth.cli.options import Result
+from hf_synth.cli.scores import scores_of_model, scores_of_rows
 from hf_synth.cli.stopping import on_stop
 from hf_synth.cli.terminal import plain
-from hf_synth.errors import GoldError, HfSynthError, MissingGoldError, PublishError, RowError, TaskError
+from hf_synth.errors import GoldError, HfSynthError, PublishError, RowError, TaskError
 from hf_synth.reports.progress import paused
 
 if TYPE_CHECKING:
     from datasets import Dataset
 
-    from hf_synth.evaluation.evaluation import Scores
     from hf_synth.privacy.findings import Findings
     from hf_synth.publishing.gate import Verdict
     from hf_synth.task.task import Task
@@ -71,7 +71,10 @@ def audit(args: Namespace) -> tuple[Result, int]:
     """
     from hf_synth.gold.adoption import read_dataset
     from hf_synth.privacy.membership import membership
-    from hf_synth.publishing.export import as_exported
+    from hf_synth.publishing.export import with_exported_target
+    from hf_synth.publishing.looking import why_nothing_is_left
+    from hf_synth.task.folders import read_manifest
+    from hf_synth.task.labels import column_of
 
     if args.show and not sys.stdout.isatty():
         raise HfSynthError(
@@ -80,7 +83,7 @@ def audit(args: Namespace) -> tuple[Result, int]:
     spread = cluster.check_machines(args, show=args.show)
     task = hf_synth.load_task(args.task)
     check_verb(task, args, models=[args.model] if args.model else [])
-    rows = as_exported(task, read_dataset(args.synthetic))
+    rows = with_exported_target(task, read_dataset(args.synthetic))
     gold, held_out = _seen_and_held_out(task, args)
     sides: Result = {"gold": gold, "held_out": held_out, **_detectors(args)}
     if spread:
@@ -103,6 +106,11 @@ def audit(args: Namespace) -> tuple[Result, int]:
         tested = membership(task, args.model, gold=gold, held_out=held_out, seed=args.seed)
         facts["membership"] = tested.to_json()
     _print_findings(findings, tested)
+    used = [i for i, s in enumerate(column_of(rows, "label_status")) if s not in ("dropped", "rejected")]
+    facts |= {"rows_used": len(used), "rows_to_publish": len(set(used) - set(findings.refused))}
+    if not facts["rows_to_publish"]:
+        policy = (read_manifest(args.synthetic) or {}).get("policy") if args.synthetic.is_dir() else None
+        print(f"  {why_nothing_is_left(rows, findings, policy)}")
     if args.show:
         _show_rows(task, rows, findings)
     if args.out:
@@ -236,7 +244,12 @@ def add_publish_options(parser: ArgumentParser) -> None:
     add("--repo-id", required=True, metavar="ORG/NAME", help="repository on the Hub")
     text = "the gold that the notes or the model came from, to check against; needed unless access is open"
     add("--gold", type=Path, metavar="PATH", help=text)
-    add("--scores", type=Path, metavar="FILE", help="scores that `evaluate --out` wrote, for the card")
+    add(
+        "--scores",
+        type=Path,
+        metavar="FILE",
+        help="scores that `evaluate --out` or `run` wrote, for the card (default: found beside FOLDER)",
+    )
     text = "synthetic notes to show on the page of a model; open ones only"
     add("--examples", type=Path, metavar="FOLDER", help=text)
     add("--augmented", action="store_true", help="add a config of gold and notes together; only where all is open")
@@ -279,7 +292,7 @@ def publish(args: Namespace) -> tuple[Result, int]:
     task = _in_language(hf_synth.load_task(args.task), args.language)
     check_verb(task, args, out="within")
     names = ("push", "token", "endpoint", "attestation", "tag", "dry_run", "squash", "contact")
-    shared = {**{name: getattr(args, name) for name in names}, **_detectors(args), "export_dir": args.out}
+    shared = {**{name: getattr(args, name) for name in names}, **_detectors(args), "export_dir": _export_folder(args)}
     shared |= {"gold": options.gold_of(task, args, optional=True) or None, "gated": args.gated or None}
     shared |= {"private": True if args.private else False if args.public else None}
     pushing: list[bool] = []
@@ -297,17 +310,22 @@ def publish(args: Namespace) -> tuple[Result, int]:
     return verdict.to_json(), 0 if verdict.allowed and (args.dry_run or verdict.pushed or not args.push) else 1
 
 
+def _export_folder(args: Namespace) -> Path | None:
+    """Return --out; where the configuration names it, which is for one release, the folder of this one beside it."""
+    out: Path | None = args.out
+    if out is None or any(word.partition("=")[0] == "--out" for word in args.argv):
+        return out
+    return out.parent / (args.repo_id.split("/")[-1] or out.name)
+
+
 def _publish(task: Task, args: Namespace, shared: Result) -> Verdict:
     """Publish a folder of rows or of a model."""
     from hf_synth.gold.adoption import read_dataset
     from hf_synth.task.folders import APPROVED, edited_digests, read_manifest
 
     is_model = (args.folder / "config.json").is_file()
-    typed = any(word.partition("=")[0] == "--scores" for word in args.argv)
-    # `init` names the scores of the model in the configuration; notes may be published before there are any
-    left_out = not (is_model or typed) and args.scores is not None and not args.scores.is_file()
-    scores = None if left_out else _scores(args.scores)
     if is_model:
+        scores = scores_of_model(args)
         examples = read_dataset(args.examples) if args.examples else None
         shared |= {"examples": examples, "membership": args.membership}
         return hf_synth.publish_model(task, args.folder, scores, args.repo_id, **shared)
@@ -317,7 +335,7 @@ def _publish(task: Task, args: Namespace, shared: Result) -> Verdict:
         manifest = {**(manifest or {}), APPROVED: edited}
     if realism := _realism(args.folder):
         manifest = {**(manifest or {}), "realism": realism}
-    shared |= {"manifest": manifest, "scores": scores}
+    shared |= {"manifest": manifest, "scores": scores_of_rows(args, bool(edited))}
     rows = read_dataset(args.folder)
     return hf_synth.publish_dataset(task, rows, args.repo_id, augmented=args.augmented, **shared)
 
@@ -354,19 +372,6 @@ def _realism(folder: Path) -> Any:
         return json.loads(file.read_text(encoding="utf-8")) if file.is_file() else None
     except (ValueError, RecursionError):
         raise RowError(str(file), None, "is broken; export the realism sheet again, or remove the file") from None
-
-
-def _scores(path: Path | None) -> Scores | None:
-    from hf_synth.evaluation.evaluation import Scores
-
-    if path is None:
-        return None
-    if not path.is_file():
-        raise MissingGoldError(f"{path} is no file: `hf-synth evaluate --out FILE` writes one")
-    try:
-        return Scores.from_json(json.loads(path.read_text(encoding="utf-8")))
-    except (ValueError, TypeError, KeyError, AttributeError, TaskError):
-        raise RowError(str(path), None, "holds no scores; write it with `hf-synth evaluate --out FILE`") from None
 
 
 def _confirmed(verdict: Verdict, args: Namespace) -> bool:

@@ -8,7 +8,7 @@ from argparse import Namespace
 from dataclasses import dataclass
 from pathlib import Path
 
-_MANIFESTS = ("hf_synth.json", "hf_synth_facts.json")  # of a folder that hf_synth wrote
+_MANIFESTS = ("hf_synth.json", "hf_synth_facts.json")  # in a folder that hf_synth wrote; the first one found counts
 
 
 @dataclass(frozen=True)
@@ -43,10 +43,22 @@ def earlier_output(args: Namespace) -> Earlier | None:
     mark = None if written is None else _mark(written)
     if written is None or mark is None:
         return None
+    return Earlier(out, written, mark, _description(out, written))
+
+
+def _description(out: Path, written: Path) -> str:
+    """Return what an output was and when it was written, e.g. "300 rows of 2026-11-30"."""
     day = time.strftime("%Y-%m-%d", time.localtime(written.stat().st_mtime))
-    rows = _rows(written)
-    what = "model" if (out / "config.json").is_file() else "file" if out.is_file() else "output"
-    return Earlier(out, written, mark, f"{what if rows is None else f'{rows:,} rows'} of {day}")
+    if out.is_file():
+        return f"a file of {day}"
+    if (facts := out / "hf_synth_facts.json").is_file() or (out / "config.json").is_file():
+        rows = sum(_counts(facts).values())
+        return f"a model, trained on {rows:,} rows on {day}" if rows else f"a model of {day}"
+    counts = _counts(written)
+    rejected = counts.pop("rejected", 0)
+    if rejected and not sum(counts.values()):
+        return f"{rejected:,} rejected rows of {day}"
+    return f"{sum(counts.values()):,} rows of {day}" if counts else f"a folder of {day}"
 
 
 def _mark(file: Path) -> tuple[int, int] | None:
@@ -57,12 +69,14 @@ def _mark(file: Path) -> tuple[int, int] | None:
     return facts.st_ino, facts.st_mtime_ns
 
 
-def _rows(manifest: Path) -> int | None:
-    """Return how many rows a manifest counts; None where it counts none."""
+def _counts(manifest: Path) -> dict[str, int]:
+    """Return the rows by split that a manifest counts, or those that a model was trained on; empty where it has none.
+
+    A manifest that cannot be read has none: what is said of an earlier output must not stop the verb that replaces it.
+    """
     try:
         rows = json.loads(manifest.read_text(encoding="utf-8")).get("rows")
     except (OSError, ValueError, AttributeError, RecursionError):
-        return None
-    if not isinstance(rows, dict):
-        return None
-    return sum(int(count) for split, count in rows.items() if split != "rejected" and isinstance(count, int))
+        return {}
+    counts = rows.items() if isinstance(rows, dict) else ()
+    return {split: n for split, n in counts if isinstance(n, int) and not isinstance(n, bool)}

@@ -90,7 +90,10 @@ def review(args: Namespace) -> Result:
 def _check(args: Namespace) -> None:
     """Check that the options do not contradict each other."""
     if args.blind and args.show_llm:
-        raise ColumnError("--blind and --show-llm exclude each other: the label is shown never, or before the answer")
+        raise ColumnError(
+            "--blind and --show-llm exclude each other: the first never shows the LLM's label, "
+            "the second shows it before the answer"
+        )
     ways = {
         "--per-label": args.per_label is not None,
         "--n": args.n is not None and not args.realism,
@@ -102,7 +105,7 @@ def _check(args: Namespace) -> None:
     if args.by is not None and args.n is None:
         raise ColumnError("--by names the strata of --n: give both, or --per-label")
     if args.confidence is not None and args.error is None:
-        raise ColumnError("--confidence is of the promise of --error: give both")
+        raise ColumnError("--confidence belongs to --error: give both")
 
 
 def _label_sheet(task: Task, rows: Dataset, args: Namespace) -> SampleSheet | PromiseSheet:
@@ -143,11 +146,11 @@ def _label_sheet(task: Task, rows: Dataset, args: Namespace) -> SampleSheet | Pr
 
 def _wanted(task: Task, rows: Dataset, args: Namespace) -> tuple[int, list[str]]:
     """Return the size of the sample and its strata."""
-    from hf_synth.review.sheets import per_label
+    from hf_synth.review.sheets import sizes_per_label
 
     if args.n is not None:
         return args.n, sorted(["label"] if args.by is None else set(args.by))
-    return per_label(task, rows, _EACH if args.per_label is None else args.per_label), ["label"]
+    return sizes_per_label(task, rows, _EACH if args.per_label is None else args.per_label), ["label"]
 
 
 def _by(names: list[str]) -> str:

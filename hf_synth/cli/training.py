@@ -80,9 +80,10 @@ def add_train_options(parser: ArgumentParser) -> None:
 
 def train(args: Namespace) -> Result:
     """Fine-tune an encoder."""
+    from hf_synth.generation.claims import model_claim
     from hf_synth.gold.adoption import read_dataset
     from hf_synth.models.record import model_facts
-    from hf_synth.task.labels import check_columns, usable_rows
+    from hf_synth.task.labels import check_columns, column_of, usable_rows
 
     task = hf_synth.load_task(args.task)
     check_verb(task, args, trains=True)
@@ -113,6 +114,9 @@ def train(args: Namespace) -> Result:
         print("\non the validation rows, by which the epoch was chosen: scores on new rows are probably lower\n")
         _print_scores(task, scores, {path.name: scores})
         facts["validation"] = json.loads(json.dumps(scores.to_json()))
+    held_out = None if validation is None else column_of(validation, "source", "gold")
+    facts["claim"] = model_claim(column_of(usable_rows(rows), "source"), held_out)
+    print(f"what may be claimed: {facts['claim']}")
     options.say_toy(task, args)
     return facts
 

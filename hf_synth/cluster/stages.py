@@ -127,7 +127,7 @@ def _votes_of(judge: LLMJudge, name: str, rows: Dataset, access: str) -> Part:
 
 # --- label ----------------------------------------------------------------------------------------------------------
 def label_work(judge: LLMJudge, notes: Dataset, *, access: str | None, folder: Path) -> Work:
-    """Cut the votes that `label` needs into blocks. Arguments as for `correction.judging.labelled`."""
+    """Cut the votes that `label` needs into blocks. Arguments as for `correction.judging.label_with_judge`."""
     checked_texts(judge.task, notes)
     return Work(folder, [_votes_of(judge, ROWS, notes, access_of_notes(judge.task, notes, access))])
 

@@ -16,7 +16,7 @@ import numpy.typing as npt
 from hf_synth.correction.policy import GENERATOR, MEASURED, Annotations
 from hf_synth.errors import ColumnError, TaskError
 from hf_synth.task.columns import LLM_CONFIDENCE, UNLABELLED, access_of, strictest
-from hf_synth.task.folders import as_recorded
+from hf_synth.task.folders import with_recorded_access
 from hf_synth.task.labels import Floats, Ints, column_of, label_names
 from hf_synth.task.task import Task
 
@@ -62,7 +62,9 @@ def annotate(judge: LLMJudge, rows: Dataset, *, name: str = "", access: str | No
         raise TaskError(f"{name!r} is no name of an annotator: use lower-case letters, digits and _")
     label, confidence = columns_of(name)
     if taken := [column for column in (label, confidence) if column in rows.column_names]:
-        raise ColumnError(f"the rows have a column {taken[0]!r} already: name the annotator otherwise (--as NAME)")
+        raise ColumnError(
+            f"the rows have a column {taken[0]!r} already: choose another name for the annotator (--as NAME)"
+        )
     carried = strictest(task.access, access_of(rows) if "access" in rows.column_names else access)
     asked = [i for i, status in enumerate(column_of(rows, "label_status")) if status != "rejected"]
     probs, cast = judge.votes_of(judged_texts(task, rows.select(asked)), carried)
@@ -75,7 +77,7 @@ def annotate(judge: LLMJudge, rows: Dataset, *, name: str = "", access: str | No
     values = {label: pa.array(labels, pa.int64()), confidence: pa.array(sure, pa.float32())}
     for column, feature in features.items():
         rows = rows.add_column(column, values[column], feature=feature)
-    return as_recorded(rows, judge.access)
+    return with_recorded_access(rows, judge.access)
 
 
 def columns_of(name: str) -> tuple[str, str]:

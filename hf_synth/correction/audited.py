@@ -113,7 +113,7 @@ def audit_sample(task: Task, dataset: Dataset, n: int, *, by: Sequence[str] = ("
         raise ColumnError(f"there are {len(at)} rows to draw from: ask for 1 to {len(at)}, not {n}")
     if n < np.minimum(LEAST, sizes).sum():
         raise ColumnError(f"{n} rows are too few for {len(names)} strata: ask for {np.minimum(LEAST, sizes).sum()}")
-    share = _allocation(sizes, n)
+    share = _allocate(sizes, n)
     rng = np.random.default_rng(seed)
     drawn = np.concatenate([rng.permutation(np.flatnonzero(codes == h))[: share[h]] for h in range(len(names))])
     drawn = rng.permutation(drawn)
@@ -264,7 +264,7 @@ def rekey(audited: Mapping[Any, Any], labels: Mapping[Any, Any], place: Mapping[
     return Audited(labels, weights, strata, frozenset(place[key] for key in audited.rejected if key in place))
 
 
-def part_of(audited: Mapping[Any, Any], keys: Iterable[Any]) -> Mapping[Any, Any]:
+def select_audited(audited: Mapping[Any, Any], keys: Iterable[Any]) -> Mapping[Any, Any]:
     """Return some of the audited rows, with their design."""
     rejected = audited.rejected if isinstance(audited, Audited) else frozenset()
     kept = [key for key in keys if key in audited or key in rejected]
@@ -332,7 +332,7 @@ def _read(
         columns = {c: [_without_quote(v) for v in batch.column(c)] for c in names_read}
         designed = PROBABILITY in batch.columns
         for number, id, cell, stratum, probability, decision in zip(batch.numbers, *columns.values(), strict=True):
-            id, label = _as_written(id), _as_written(cell)
+            id, label = _cell_as_text(id), _cell_as_text(cell)
             if id is None:
                 faults.add(number, "needs an id")
                 continue
@@ -378,7 +378,7 @@ def _names(task: Task, rows: Dataset) -> list[str]:
     return [v if isinstance(v, str) else (typed or task.labels)[v] for v in rows["llm_label"]]
 
 
-def _allocation(sizes: npt.NDArray[np.int64], n: int) -> npt.NDArray[np.int64]:
+def _allocate(sizes: npt.NDArray[np.int64], n: int) -> npt.NDArray[np.int64]:
     """Allocate n rows evenly to strata, at most the size of each, (H,)."""
     share = np.zeros(len(sizes), dtype=np.int64)
     for _ in range(len(sizes)):
@@ -392,7 +392,7 @@ def _allocation(sizes: npt.NDArray[np.int64], n: int) -> npt.NDArray[np.int64]:
     return share
 
 
-def _as_written(cell: Any) -> str | None:
+def _cell_as_text(cell: Any) -> str | None:
     """Return a text as it is, and a number as text; None for an empty cell."""
     return cell if isinstance(cell, str) and cell.strip(" ") else cell_text(cell)
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from hf_synth.errors import ColumnError, OverlapError, TaskError
-from hf_synth.task.arrow import rewritten
+from hf_synth.task.arrow import rewrite_columns
 from hf_synth.task.columns import (
     CORRECTION_COLUMNS,
     GOLD_COLUMNS,
@@ -77,7 +77,7 @@ def augment(
         raise TaskError(f"unknown strategy {strategy!r}; give one of {', '.join(STRATEGIES)}")
     gold = gold.remove_columns(annotation_columns(gold.column_names))
     shared = _task_columns(task, gold, synthetic)
-    at = np.array(trainable(synthetic) if strategy != "gold" else [], dtype=np.int64)
+    at = np.array(trainable_rows(synthetic) if strategy != "gold" else [], dtype=np.int64)
     if ratio is not None:
         n = min(len(at), round(ratio * len(gold)))
         at = at[np.sort(np.random.default_rng(seed).permutation(len(at))[:n])]
@@ -90,13 +90,13 @@ def augment(
     access = strictest(access_of(gold), access_of(synthetic))
     features = _features(shared, gold, synthetic)
     used = ((gold, of_gold), (synthetic, at))  # texts are not gathered: the selection is of positions
-    parts = [_aligned(part, features, access).select(places) for part, places in used if len(places)]
+    parts = [_align_columns(part, features, access).select(places) for part, places in used if len(places)]
     if not parts:
         raise ColumnError("nothing is left to train on: the strategy takes no gold, no synthetic row is usable")
     return concatenate_datasets(parts).shuffle(seed=seed)
 
 
-def trainable(synthetic: Dataset) -> list[int]:
+def trainable_rows(synthetic: Dataset) -> list[int]:
     """Return the positions of the rows to train on: kept or relabelled, weight above 0.
 
     Raises:
@@ -114,7 +114,7 @@ def training_rows(task: Task, rows: Dataset, decisions: Mapping[str, list[Any]])
 
     wanted = task.corrected_features()
     names = dict.fromkeys(("id", *task.text_columns, "source", "seed_ids", "access", *decisions))
-    return rewritten(rows, decisions, Features({name: wanted[name] for name in names}))
+    return rewrite_columns(rows, decisions, Features({name: wanted[name] for name in names}))
 
 
 def _task_columns(task: Task, gold: Dataset, synthetic: Dataset) -> list[str]:
@@ -164,7 +164,7 @@ def _digests(rows: Dataset, columns: list[str]) -> list[bytes]:
     return digests
 
 
-def _aligned(rows: Dataset, features: Features, access: str) -> Dataset:
+def _align_columns(rows: Dataset, features: Features, access: str) -> Dataset:
     """Return rows with exactly these columns: missing ones null, the weight of gold 1, access joined."""
     import pyarrow as pa
 
@@ -172,4 +172,4 @@ def _aligned(rows: Dataset, features: Features, access: str) -> Dataset:
     columns = {"access": pa.repeat(pa.scalar(access, kinds["access"]), n)}
     if "weight" not in rows.column_names:
         columns["weight"] = pa.repeat(pa.scalar(1.0, kinds["weight"]), n)
-    return rewritten(rows, columns, features)
+    return rewrite_columns(rows, columns, features)

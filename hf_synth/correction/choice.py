@@ -15,11 +15,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from hf_synth.correction.audited import part_of, relative_weights
+from hf_synth.correction.audited import relative_weights, select_audited
 from hf_synth.correction.crossfit import FOLDS, Learn, Rows, decide, folds, part_of_rows
 from hf_synth.correction.fitting import fit
 from hf_synth.correction.lineage import Lineage
-from hf_synth.correction.policy import GENERATOR, apply, settle
+from hf_synth.correction.policy import GENERATOR, apply, set_audited_labels
 from hf_synth.evaluation.intervals import wilson_at
 from hf_synth.evaluation.metrics import group_codes
 from hf_synth.reports.progress import counted
@@ -193,7 +193,7 @@ def choose(
     accuracy = None
     if measure == "accuracy":
         accuracy = _share_interval(np.asarray(hits[chosen], float)[:n_gold], own_codes, 0.05 / len(worth))
-    why = _why(chosen, gains[chosen], guarantee, len(truth), n_groups, measure)
+    why = _choice_sentence(chosen, gains[chosen], guarantee, len(truth), n_groups, measure)
     return Choice(chosen, {m: round(s, 4) for m, s in scores.items()}, gains, behind, guarantee, accuracy, why)
 
 
@@ -225,7 +225,7 @@ def _share_interval(values: Floats, codes: Ints, alpha: float) -> tuple[float, f
     return share, float(low), float(high)
 
 
-def _why(chosen: str, gain: Gain, guarantee: float, n: int, n_groups: int, measure: str) -> str:
+def _choice_sentence(chosen: str, gain: Gain, guarantee: float, n: int, n_groups: int, measure: str) -> str:
     """Return the sentence that states the choice and its guarantee."""
     rows = f"{n} held-out rows" + ("" if n_groups == n else f" of {n_groups} groups")
     if chosen == NOTHING:
@@ -288,7 +288,7 @@ def choose_method(
         inside, held, aside = np.flatnonzero(fold != k), np.flatnonzero(fold == k), audited[audited_fold == k]
         at = np.concatenate([held, len(fold) + np.flatnonzero(audited_fold == k)])
         keep = np.arange(len(rows.meant)) if lineage is None else lineage.without(k)
-        left = replace(rows, audited=part_of(rows.audited, sorted(set(rows.audited) - set(aside.tolist()))))
+        left = replace(rows, audited=select_audited(rows.audited, sorted(set(rows.audited) - set(aside.tolist()))))
         part, learn_part = part_of_rows(left, learn, keep)
         known: dict[str, Any] = {}
         for method in methods:
@@ -298,7 +298,7 @@ def choose_method(
                 )
             else:
                 given = (opinions[0][inside], opinions[1][keep])
-                corrected = _by_opinions(part, method, inside, given, options)
+                corrected = _correct_by_opinions(part, method, inside, given, options)
             used = keep[np.flatnonzero(corrected.weight > 0)]
             targets = (corrected.probs * corrected.weight[:, None])[corrected.weight > 0]
             free = ~np.isin(used, aside)
@@ -310,7 +310,7 @@ def choose_method(
             by_source.setdefault(source, []).append(every)
     relative = relative_weights(rows.audited)
     weights = [*np.ones(len(fold)), *(relative[i] for i in audited.tolist())]
-    edge = _edge(rows, hits[NOTHING][: len(fold)])
+    edge = _lead_over_gold(rows, hits[NOTHING][: len(fold)])
     choice = choose(hits, truth, groups=groups, weights=weights, edge=edge, n_gold=len(fold))
     return replace(choice, opinions=by_source)
 
@@ -321,7 +321,7 @@ def _scored(rows: Rows, lineage: Lineage | None) -> Ints:
     return audited if lineage is None else audited[lineage.shows[audited].sum(1) <= 1]
 
 
-def _by_opinions(rows: Rows, method: str, inside: Ints, opinions: tuple[Floats, Floats], options: Any) -> Any:
+def _correct_by_opinions(rows: Rows, method: str, inside: Ints, opinions: tuple[Floats, Floats], options: Any) -> Any:
     """Correct rows by one trained model's opinions on the gold inside a fold and on the rows."""
     labels: Any = {"llm_label": rows.meant, "gold_label": rows.truth[inside], "audited": rows.audited}
     given: Any = {}
@@ -329,10 +329,10 @@ def _by_opinions(rows: Rows, method: str, inside: Ints, opinions: tuple[Floats, 
         labels["annotations"] = rows.annotations[0].of_rows(inside), rows.annotations[1]
         given["annotations"] = rows.annotations[1]
     policy = fit(method, pred_probs=opinions[1], gold_probs=opinions[0], **labels, **options)
-    return settle(apply(policy, rows.meant, opinions[1], **given), rows.meant, rows.audited)
+    return set_audited_labels(apply(policy, rows.meant, opinions[1], **given), rows.meant, rows.audited)
 
 
-def _edge(rows: Rows, gold_hits: Floats) -> float | None:
+def _lead_over_gold(rows: Rows, gold_hits: Floats) -> float | None:
     """Return the score of the LLM's labels less that of gold only, both on gold; None where it was not measured."""
     truth = rows.truth
     if rows.measured and rows.annotations is not None:

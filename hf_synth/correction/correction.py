@@ -27,17 +27,17 @@ from hf_synth.correction.label_sets import correct_sets
 from hf_synth.correction.lineage import lineage_of
 from hf_synth.correction.methods import check_method
 from hf_synth.correction.opinions import probabilities_of
-from hf_synth.correction.policy import GENERATOR, MEASURED, Corrected, Policy, apply, set_aside, settle
+from hf_synth.correction.policy import GENERATOR, MEASURED, Corrected, Policy, apply, drop_unusable, set_audited_labels
 from hf_synth.correction.target_texts import correct_targets
 from hf_synth.errors import ColumnError, OverlapError, TaskError
 from hf_synth.evaluation.baselines import Judge
 from hf_synth.gold.adoption import adopt
-from hf_synth.models.linear import drawn, linear_learner, shift, text_features, text_shift
+from hf_synth.models.linear import draw_positions, linear_learner, shift, text_features, text_shift
 from hf_synth.models.loading import model_folder
 from hf_synth.models.record import ModelAt, model_facts, weights_sha256
 from hf_synth.reports.progress import shown, stage
 from hf_synth.task.access import overall_access
-from hf_synth.task.arrow import arrow_table, placed, repeated, rewritten
+from hf_synth.task.arrow import arrow_table, replace_values, rewrite_columns, text_column_of_codes
 from hf_synth.task.columns import UNLABELLED, annotation_columns, strictest
 from hf_synth.task.labels import (
     Floats,
@@ -189,7 +189,7 @@ def usable_rows(task: Task, synthetic: Dataset) -> Dataset:
     Raises:
         ColumnError: there are none.
     """
-    return _usable(task, _contract(task, synthetic))
+    return _usable(task, _with_contract_columns(task, synthetic))
 
 
 def _correct(
@@ -202,7 +202,7 @@ def _correct(
     options: CorrectionOptions,
 ) -> tuple[Dataset, Policy]:
     method, audited = check_correction(task, corrector, gold=gold, **options), options.get("audited")
-    rows = _contract(task, synthetic)
+    rows = _with_contract_columns(task, synthetic)
     usable = _usable(task, rows)
     asked: list[Any] = [ModelAt(corrector)] if isinstance(corrector, str | Path) else [corrector]
     asked = [model for model in asked if method != "none" and hasattr(model, "access")]
@@ -216,7 +216,7 @@ def _correct(
         label_indices(task, gold),
         groups_of(gold),
         len(task.labels),
-        audited_places(task, usable, audited),
+        audited_labels_by_position(task, usable, audited),
         list(usable["group"][:]) if audited and "group" in usable.column_names else None,
         annotations_of(task, gold, usable),
         lineage_of(task, gold, usable, seed=seed),
@@ -232,7 +232,7 @@ def _correct(
     sets: Any = {"coverage": options.get("coverage"), "coverage_by_class": options.get("coverage_by_class", False)}
     features, figures, head = None, dict[str, Any](), None
     if opinions is None:
-        head, features = _head(task, usable, gold, known)
+        head, features = _fit_linear_head(task, usable, gold, known)
     if method == "auto":
         if opinions is None:
             assert head is not None
@@ -253,7 +253,9 @@ def _correct(
         labels["annotations"] = known.annotations
         policy = fit(method, pred_probs=of_rows, gold_probs=of_gold, **labels, **sets)
         given = None if known.annotations is None else known.annotations[1]
-        corrected = settle(apply(policy, known.meant, of_rows, annotations=given), known.meant, known.audited)
+        corrected = set_audited_labels(
+            apply(policy, known.meant, of_rows, annotations=given), known.meant, known.audited
+        )
     figures |= {**policy.figures, **figures, **getattr(corrector, "figures", {})}
     policy = replace(policy, figures=figures, corrector=corrector_identity(corrector))
     measures = policy.method != "none" or "auto_why" in figures
@@ -265,7 +267,7 @@ def _correct(
     )
     for line in policy.warnings if policy.method != "none" else ():
         _LOG.warning("correction: %s", line)
-    corrected = set_aside(corrected, _rejected_places(usable, audited))
+    corrected = drop_unusable(corrected, _rejected_places(usable, audited))
     return _with_columns(task, rows, corrected.columns(task.label_column), access), policy
 
 
@@ -298,7 +300,10 @@ def check_correction(
     check_columns(task, gold, what="gold")
     check_labelled(method, gold)
     if "source" in gold.column_names and UNLABELLED in set(gold["source"][:]):
-        raise ColumnError("gold holds notes that an LLM labelled, which measure nothing: give them as synthetic rows")
+        raise ColumnError(
+            "gold holds notes that an LLM labelled, and only people's labels measure a "
+            "corrector: give those notes as synthetic rows"
+        )
     if method != "none" and (callable(corrector) or (method == "auto" and task.kind != "text2text")):
         check_parts(groups_of(gold))
     if single and len(gold) < 2:
@@ -312,7 +317,7 @@ def check_correction(
     return method
 
 
-def audited_places(task: Task, rows: Dataset, audited: Mapping[str, int | str] | None) -> Mapping[int, int]:
+def audited_labels_by_position(task: Task, rows: Dataset, audited: Mapping[str, int | str] | None) -> Mapping[int, int]:
     """Return audited labels by the position of their row.
 
     Raises:
@@ -463,7 +468,7 @@ def corrector_identity(corrector: Corrector) -> str:
     return CROSS_FITTED
 
 
-def _head(task: Task, rows: Dataset, gold: Dataset, known: Rows) -> tuple[Learn, tuple[Floats, Floats]]:
+def _fit_linear_head(task: Task, rows: Dataset, gold: Dataset, known: Rows) -> tuple[Learn, tuple[Floats, Floats]]:
     """Return a linear head on frozen features of the texts, and the features of gold and of the rows."""
     x_gold, x_rows = text_features(texts_of(task, gold), texts_of(task, rows))
     return linear_learner(x_gold, x_rows, known.truth, known.n_labels), (x_gold, x_rows)
@@ -476,9 +481,9 @@ def _choose_on_some(
 
     The choice rests on the gold, which more rows do not make larger.
     """
-    keep = drawn(len(rows), CHOSEN_ON, seed, known.audited)
+    keep = draw_positions(len(rows), CHOSEN_ON, seed, known.audited)
     some = rows if len(keep) == len(rows) else rows.select(keep)
-    head, features = _head(task, some, gold, known)
+    head, features = _fit_linear_head(task, some, gold, known)
     part, _ = part_of_rows(known, head, keep)
     choice = choose_method(part, head, opinions=(opinions[0], opinions[1][keep]), seed=seed, **sets)
     return choice, features
@@ -507,7 +512,7 @@ def _encoder_learner(task: Task, gold: Dataset, rows: Dataset, fit_rows: Fit, se
     return learn
 
 
-def _contract(task: Task, synthetic: Dataset) -> Dataset:
+def _with_contract_columns(task: Task, synthetic: Dataset) -> Dataset:
     """Return rows in the column contract; rows made elsewhere are adopted."""
     complete = {"label_status", "llm_label", "seed_ids", "id"} <= set(synthetic.column_names)
     return synthetic if complete else adopt(task, synthetic)
@@ -538,8 +543,8 @@ def _with_columns(task: Task, rows: Dataset, decisions: Mapping[str, Any], acces
     before: dict[str, Any] = {c: table[c].cast(kinds[c]) for c in (task.label_column, "reason", "label_status")}
     nothing = {"label_probs": None, "label_confidence": None, "weight": 0.0}  # of a rejected row
     before |= {c: pa.chunked_array([pa.repeat(pa.scalar(v, kinds[c]), len(rows))]) for c, v in nothing.items()}
-    columns = {name: placed(values, at, before.pop(name)) for name, values in decisions.items()}
+    columns = {name: replace_values(values, at, before.pop(name)) for name, values in decisions.items()}
     accesses = pc.unique(table["access"])
     stricter = [strictest(access, value) for value in accesses.to_pylist()]
-    columns["access"] = repeated(stricter, pc.index_in(table["access"], accesses), kinds["access"])
-    return rewritten(rows, before | columns, features)
+    columns["access"] = text_column_of_codes(stricter, pc.index_in(table["access"], accesses), kinds["access"])
+    return rewrite_columns(rows, before | columns, features)

@@ -16,13 +16,13 @@ from typing import Any
 
 import numpy as np
 
-from hf_synth.correction.audited import part_of, rekey
+from hf_synth.correction.audited import rekey, select_audited
 from hf_synth.correction.fitting import fit
 from hf_synth.correction.lineage import Lineage
 from hf_synth.correction.noise import confident_noise, denoise, estimate_noise
-from hf_synth.correction.policy import GENERATOR, OF_BOTH, Annotations, Corrected, Policy, apply, settle
+from hf_synth.correction.policy import GENERATOR, OF_BOTH, Annotations, Corrected, Policy, apply, set_audited_labels
 from hf_synth.errors import ColumnError
-from hf_synth.evaluation.calibration import temper, temperature
+from hf_synth.evaluation.calibration import apply_temperature, temperature
 from hf_synth.evaluation.metrics import group_codes
 from hf_synth.reports.progress import counted
 from hf_synth.task.labels import Floats, Ints
@@ -82,7 +82,7 @@ def part_of_rows(rows: Rows, learn: Learn, keep: Ints) -> tuple[Rows, Learn]:
     if len(keep) == len(rows.meant):
         return rows, learn
     place = {int(row): i for i, row in enumerate(keep)}
-    audited = part_of(rows.audited, [row for row in rows.audited if row in place])
+    audited = select_audited(rows.audited, [row for row in rows.audited if row in place])
     audited = rekey(audited, {place[row]: label for row, label in audited.items()}, place)
     some = replace(
         rows,
@@ -147,15 +147,15 @@ def decide(
     given: Any = {"annotations": None if rows.annotations is None else rows.annotations[1]}
     if method == "blend":
         of_gold_out, alone = _opinions(rows, learn, "gold_only", gold, seed, head, also or {}, known)
-        given["alone"] = temper(alone, temperature(rows.truth[gold], of_gold_out))
-    corrected = settle(apply(policy, rows.meant, opinions, **given), rows.meant, rows.audited)
+        given["alone"] = apply_temperature(alone, temperature(rows.truth[gold], of_gold_out))
+    corrected = set_audited_labels(apply(policy, rows.meant, opinions, **given), rows.meant, rows.audited)
     if method == "none":  # without a corrector nothing is measured or estimated
         figures = {name: policy.figures[name] for name in FIGURES_WITHOUT_CORRECTOR if name in policy.figures}
         policy = replace(policy, noise=(), confusion=(), figures=figures, warnings=())
     return policy, corrected
 
 
-def of_gold(rows: Rows, learn: Learn, gold: Ints, seed: int) -> tuple[Floats, Floats]:
+def opinions_from_gold(rows: Rows, learn: Learn, gold: Ints, seed: int) -> tuple[Floats, Floats]:
     """Train on gold without each fold; a synthetic row gets the mean of the opinions (the paper's corrector)."""
     fold = folds(rows.truth[gold], _groups(rows, gold), FOLDS, seed)
     every, none = np.arange(len(rows.meant)), np.arange(0)
@@ -168,7 +168,9 @@ def of_gold(rows: Rows, learn: Learn, gold: Ints, seed: int) -> tuple[Floats, Fl
     return out, np.asarray(np.mean(opinions, axis=0))
 
 
-def of_both(rows: Rows, learn: Learn, gold: Ints, targets: Floats, seed: int, splits: int) -> tuple[Floats, Floats]:
+def opinions_from_halves(
+    rows: Rows, learn: Learn, gold: Ints, targets: Floats, seed: int, splits: int
+) -> tuple[Floats, Floats]:
     """Train on half of gold and of the synthetic rows with their current targets; judge the other half of both.
 
     With several splits each opinion is the mean over them, since one halving of few gold rows depends much on chance.
@@ -176,7 +178,7 @@ def of_both(rows: Rows, learn: Learn, gold: Ints, targets: Floats, seed: int, sp
     """
     out, opinions = np.zeros((len(gold), rows.n_labels)), np.zeros((len(rows.meant), rows.n_labels))
     for split, side in counted("fold", [(split, side) for split in range(splits) for side in (0, 1)]):
-        side_gold, side_rows, _ = _sides(rows, gold, seed + 7919 * split)
+        side_gold, side_rows, _ = _halve(rows, gold, seed + 7919 * split)
         inside, mine = gold[side_gold != side], np.flatnonzero(side_rows == side)
         other = np.flatnonzero(side_rows != side)
         predict = learn(inside, other, targets[other])
@@ -186,7 +188,7 @@ def of_both(rows: Rows, learn: Learn, gold: Ints, targets: Floats, seed: int, sp
     return out, opinions
 
 
-def _sides(rows: Rows, gold: Ints, seed: int) -> tuple[Ints, Ints, bool]:
+def _halve(rows: Rows, gold: Ints, seed: int) -> tuple[Ints, Ints, bool]:
     """Halve gold rows and synthetic rows, (M,) and (N,): 0 or 1; return also whether units of the lineage stay whole.
 
     Where one unit holds most rows, as where each prompt showed most of gold, or where a half would lack a label, rows
@@ -202,11 +204,11 @@ def _sides(rows: Rows, gold: Ints, seed: int) -> tuple[Ints, Ints, bool]:
     sides[units] = side_gold
     side_rows = sides[rows.lineage.row_unit]
     least = min(float(np.minimum(s.mean(), 1 - s.mean())) for s in (side_gold, side_rows) if len(s))
-    mixed = _on_both_sides(rows.truth[gold], side_gold) and _on_both_sides(rows.meant, side_rows)
+    mixed = _occurs_on_both_sides(rows.truth[gold], side_gold) and _occurs_on_both_sides(rows.meant, side_rows)
     return (side_gold, side_rows, True) if least >= SMALLEST_HALF and mixed else random
 
 
-def _on_both_sides(labels: Ints, sides: Ints) -> bool:
+def _occurs_on_both_sides(labels: Ints, sides: Ints) -> bool:
     """Return whether each label of FEW rows or more stands on both sides: a half without it could not learn it."""
     often = np.flatnonzero(np.bincount(labels[labels >= 0]) >= FEW)
     return all(len(np.unique(sides[labels == label])) == 2 for label in often)
@@ -214,7 +216,7 @@ def _on_both_sides(labels: Ints, sides: Ints) -> bool:
 
 def halved_by_lineage(rows: Rows, seed: int) -> bool:
     """Return whether synthetic rows are halved with the gold that they were written from; True where none was."""
-    return rows.lineage is None or not rows.lineage.shows.any() or _sides(rows, np.arange(len(rows.truth)), seed)[2]
+    return rows.lineage is None or not rows.lineage.shows.any() or _halve(rows, np.arange(len(rows.truth)), seed)[2]
 
 
 def folds(labels: Ints, groups: Sequence[Any] | None, k: int, seed: int) -> Ints:
@@ -270,19 +272,23 @@ def _opinions(
         return np.full((len(gold), k), 1.0 / k), np.full((len(rows.meant), k), 1.0 / k)
     fast = head or learn
     if method == "gold_only":
-        return shared("gold", lambda: of_gold(rows, fast, gold, seed))
+        return shared("gold", lambda: opinions_from_gold(rows, fast, gold, seed))
     if method not in OF_BOTH:
         name = "gold" if head is None else "last of gold"
-        return shared(name, lambda: of_gold(rows, learn, gold, seed))
+        return shared(name, lambda: opinions_from_gold(rows, learn, gold, seed))
     as_meant = np.eye(k)[rows.meant]
-    first = shared("both", lambda: of_both(rows, fast, gold, as_meant, seed, SPLITS))
+    first = shared("both", lambda: opinions_from_halves(rows, fast, gold, as_meant, seed, SPLITS))
     if method == "clean_drop":
-        return first if head is None else shared("last of both", lambda: of_both(rows, learn, gold, as_meant, seed, 1))
+        return (
+            first
+            if head is None
+            else shared("last of both", lambda: opinions_from_halves(rows, learn, gold, as_meant, seed, 1))
+        )
     out, opinions = shared("refits", lambda: _refits(rows, fast, gold, first[1], seed))
     if head is None:
         return out, opinions
-    belief = _belief(rows, opinions, estimate_noise(rows.meant, opinions, rows.audited))
-    return shared("last of refits", lambda: of_both(rows, learn, gold, belief, seed, 1))
+    belief = _join_with_generator(rows, opinions, estimate_noise(rows.meant, opinions, rows.audited))
+    return shared("last of refits", lambda: opinions_from_halves(rows, learn, gold, belief, seed, 1))
 
 
 def _refits(rows: Rows, learn: Learn, gold: Ints, opinions: Floats, seed: int) -> tuple[Floats, Floats]:
@@ -295,12 +301,14 @@ def _refits(rows: Rows, learn: Learn, gold: Ints, opinions: Floats, seed: int) -
     opinions = denoise(opinions, noise)
     out = np.zeros((len(gold), rows.n_labels))
     for number in range(1, ROUNDS + 1):
-        out, opinions = of_both(rows, learn, gold, _belief(rows, opinions, noise), seed + number, SPLITS)
+        out, opinions = opinions_from_halves(
+            rows, learn, gold, _join_with_generator(rows, opinions, noise), seed + number, SPLITS
+        )
         noise = estimate_noise(rows.meant, opinions, rows.audited)
     return out, opinions
 
 
-def _belief(rows: Rows, opinions: Floats, noise: Floats) -> Floats:
+def _join_with_generator(rows: Rows, opinions: Floats, noise: Floats) -> Floats:
     """Join opinions with the generator's labels through the noise matrix, (N, K); audited rows are certain."""
     belief = opinions * noise[:, rows.meant].T
     belief /= np.maximum(belief.sum(1, keepdims=True), 1e-300)

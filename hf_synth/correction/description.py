@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -37,7 +37,9 @@ class Description(Displayed):
         weight: sum of training weights of the used rows.
         confidence: mean confidence of the current labels of the used rows; None where there is none.
         policy: the policy's method, figures and warnings; empty when not given.
-        warnings: sentences for whoever trains on the rows.
+        warnings: sentences for whoever trains on the rows: those of the policy, then `doubts`.
+        doubts: what speaks against the labels and what to do about it: a corrector no better than chance, labels that
+            it never finds, labels without a row. A report and a card state them first.
     """
 
     rows: int
@@ -50,6 +52,7 @@ class Description(Displayed):
     confidence: float | None
     policy: Mapping[str, Any] = field(default_factory=dict)
     warnings: tuple[str, ...] = ()
+    doubts: tuple[str, ...] = ()
 
     def summary(self) -> tuple[str, list[tuple[str, str]]]:
         """Return the rows by status; the policy, the rows by label, and the warnings."""
@@ -106,9 +109,7 @@ def describe(dataset: Dataset, policy: Policy | Mapping[str, Any] | None = None)
     plain = {} if policy is None else dict(policy) if isinstance(policy, Mapping) else policy.to_json()
     labels, moved = _by_label(dataset, status)
     lost = tuple(name for name, counts in labels.items() if counts["meant"] and not counts["now"])
-    warnings = [*plain.get("warnings", ())]
-    if lost:
-        warnings.append(f"no row is left of these labels that the generator wrote: {', '.join(lost)}")
+    doubts = _doubts(plain, list(labels), lost)
     return Description(
         rows=len(status),
         statuses={s: n for s in STATUSES if (n := status.count(s))},
@@ -119,8 +120,39 @@ def describe(dataset: Dataset, policy: Policy | Mapping[str, Any] | None = None)
         weight=round(float(sum(weights[i] for i in used if weights[i] is not None)), 3),
         confidence=round(sum(known) / len(known), 4) if known else None,
         policy=plain,
-        warnings=tuple(warnings),
+        warnings=(*plain.get("warnings", ()), *doubts),
+        doubts=doubts,
     )
+
+
+def _doubts(policy: Mapping[str, Any], labels: Sequence[str], lost: Sequence[str]) -> tuple[str, ...]:
+    """Return what speaks against corrected labels, and what to do about it.
+
+    Args:
+        policy: JSON of the policy; empty where it is not known. Policies of earlier versions have fewer figures.
+        labels: of the task, in index order.
+        lost: labels that the generator wrote and no row carries.
+    """
+    doubts, figures = [], policy.get("figures") or {}
+    counts = figures.get("corrector_found_on_held_out_gold") or {}
+    if policy.get("method") not in (None, "none", "gold_only", "llm_judge") and len(counts) > 1:
+        low, high = figures["corrector_balanced_accuracy_on_held_out_gold_ci95"]
+        balanced = figures["corrector_balanced_accuracy_on_held_out_gold"]
+        if low <= 1 / len(counts):
+            doubts.append(
+                f"the corrector cannot be told from guessing on held-out gold: balanced accuracy {balanced:.2f} (95% "
+                f"CI {low:.2f} to {high:.2f}), and guessing reaches {1 / len(counts):.2f}: label more gold, or take a "
+                "larger base model"
+            )
+        never = [f"{labels[int(c)]} (0 of {n:,})" for c, (found, n) in counts.items() if not found]
+        if never:
+            doubts.append(f"the corrector finds no held-out gold row of {', '.join(never)}: label more gold of it")
+    if lost and policy.get("method") != "gold_only":
+        doubts.append(
+            f"no row is left of these labels that the generator wrote: {', '.join(lost)}: label more gold of them, or "
+            "keep the generator's labels (method none)"
+        )
+    return tuple(doubts)
 
 
 def _printable(value: Any) -> int | float | str | None:

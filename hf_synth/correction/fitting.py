@@ -82,8 +82,8 @@ def fit(
         ColumnError: shapes or values do not fit.
         TaskError: unknown method, or the method needs labels that an LLM gave to gold.
     """
-    meant, probs = calibration.checked(llm_label, pred_probs, "synthetic")
-    truth, held_out = calibration.checked(gold_label, gold_probs, "gold")
+    meant, probs = calibration.check_probabilities(llm_label, pred_probs, "synthetic")
+    truth, held_out = calibration.check_probabilities(gold_label, gold_probs, "gold")
     k = probs.shape[1]
     if held_out.shape[1] != k or not len(truth):
         raise ColumnError(f"gold needs rows with probabilities over the same {k} labels")
@@ -95,7 +95,7 @@ def fit(
     counts = np.bincount(truth[truth >= 0], minlength=k)
     unseen = tuple(int(i) for i in np.flatnonzero(counts == 0))
     heat = temperature(truth, held_out) if calibrate else 1.0
-    calm, calm_rows = calibration.temper(held_out, heat), calibration.temper(probs, heat)
+    calm, calm_rows = calibration.apply_temperature(held_out, heat), calibration.apply_temperature(probs, heat)
     noise = (em_noise if calibrate else estimate_noise)(meant, calm_rows, audited)
     of_gold = None if annotations is None else annotations[0]
     own = _own_labels(of_gold)
@@ -109,19 +109,21 @@ def fit(
         policy = dataclasses.replace(policy, margins=tuple(map(tuple, margins.tolist())))
     if method in OF_BOTH and unseen:
         belief = joint_belief(calm_rows, np.array(policy.noise), meant)
-        policy = dataclasses.replace(policy, stays=tuple(_stays(belief[meant == label, label]) for label in unseen))
+        policy = dataclasses.replace(
+            policy, stays=tuple(_top_fifth_belief(belief[meant == label, label]) for label in unseen)
+        )
     figures = _figures(meant, truth, held_out, joint_belief(calm_rows, noise, meant), audited)
     if own is not None:
         figures |= _measured_figures(own, truth)
     if method == "loss_rank":
         precision = _precision(meant, calm_rows, noise, own, truth)
-        policy = dataclasses.replace(policy, floors=_floors(meant, calm_rows, precision))
+        policy = dataclasses.replace(policy, floors=_least_probabilities(meant, calm_rows, precision))
     if bounds:
         figures |= _bounds(meant, probs.argmax(1), truth, held_out.argmax(1), k)
     level: float | tuple[float, ...] = 0.0
     warnings = _warnings(figures, () if method == "gold_only" else unseen)
     if coverage is not None:
-        level, about_sets, more = _level(method, truth, calm, calm_rows, coverage, coverage_by_class)
+        level, about_sets, more = _conformal_levels(method, truth, calm, calm_rows, coverage, coverage_by_class)
         figures, warnings = figures | about_sets, warnings + more
     threshold = _threshold(truth, calm, own, generator_accuracy(figures))
     figures = _without_wide_estimate(figures)
@@ -143,7 +145,7 @@ def generator_accuracy(figures: Mapping[str, Any]) -> float:
     return float(figures.get("generator_accuracy_estimated", np.nan)) if measured is None else measured[0]
 
 
-def weaker(figures: Mapping[str, Any]) -> bool:
+def is_weaker(figures: Mapping[str, Any]) -> bool:
     """Check whether the corrector is measurably weaker than the generator: its 95% interval lies below.
 
     Both are accuracies over all rows. A generator that was not measured proves nothing.
@@ -190,11 +192,11 @@ def _with_annotators(policy: Policy, truth: Ints, calm: Floats, of_gold: Annotat
         table = fit_softmax(features, np.eye(policy.n_labels)[truth[rows]], penalty=_PENALTY)
         return dataclasses.replace(policy, annotators=of_gold.names, stack=_matrix(table))
     confusions = tuple(_matrix(count_noise(z, truth, policy.n_labels)) for z in of_gold.labels.T)
-    power = _power(truth, calm, of_gold.labels) if len(of_gold.names) > 1 else 1.0
+    power = _choose_power(truth, calm, of_gold.labels) if len(of_gold.names) > 1 else 1.0
     return dataclasses.replace(policy, annotators=of_gold.names, confusions=confusions, power=power)
 
 
-def _power(truth: Ints, calm: Floats, labels: Ints) -> float:
+def _choose_power(truth: Ints, calm: Floats, labels: Ints) -> float:
     """Choose the exponent of several annotators' likelihood by the log loss on gold; no row counts for itself."""
     known = np.flatnonzero(truth >= 0)
     k, y = calm.shape[1], truth[known]
@@ -227,7 +229,7 @@ def _precision(meant: Ints, calm_rows: Floats, noise: Floats, own: Ints | None, 
     return np.asarray((sums + 0.5) / (np.bincount(meant[rows], minlength=k) + 1))
 
 
-def _floors(meant: Ints, calm_rows: Floats, precision: Floats) -> tuple[float, ...]:
+def _least_probabilities(meant: Ints, calm_rows: Floats, precision: Floats) -> tuple[float, ...]:
     """Return the least probability of its own label with which the best rows of a label stay, by its precision."""
     floors = [0.0] * len(precision)
     for c in np.unique(meant[meant >= 0]).tolist():
@@ -236,7 +238,7 @@ def _floors(meant: Ints, calm_rows: Floats, precision: Floats) -> tuple[float, .
     return tuple(floors)
 
 
-def _stays(belief: Floats) -> float:
+def _top_fifth_belief(belief: Floats) -> float:
     """Return the belief that the fifth of the rows with the highest one reach; 0 without rows."""
     return float(np.sort(belief)[::-1][-(-len(belief) // 5) - 1]) if len(belief) else 0.0
 
@@ -271,22 +273,39 @@ def _figures(
     rows = np.flatnonzero(meant >= 0)
     estimated = float(belief[rows, meant[rows]].mean()) if len(rows) else float("nan")
     heat = temperature(truth, held_out)
+    balanced, low, high, counts = _balanced_accuracy(truth[known], right)
     figures: dict[str, Any] = {
         "gold_rows": int(known.sum()),
         "corrector_accuracy_on_held_out_gold": round(float(right.mean()), 4),
-        "corrector_balanced_accuracy_on_held_out_gold": round(
-            float(np.mean([right[truth[known] == c].mean() for c in np.unique(truth[known])])), 4
-        ),
+        "corrector_balanced_accuracy_on_held_out_gold": round(balanced, 4),
+        "corrector_balanced_accuracy_on_held_out_gold_ci95": [round(low, 4), round(high, 4)],
+        "corrector_found_on_held_out_gold": counts,
         "corrector_ece_on_held_out_gold": round(calibration.calibration_error(truth, held_out), 4),
         "corrector_temperature": round(heat, 4),
         "corrector_ece_after_temperature": round(
-            calibration.calibration_error(truth, calibration.temper(held_out, heat)), 4
+            calibration.calibration_error(truth, calibration.apply_temperature(held_out, heat)), 4
         ),
         "generator_accuracy_estimated": round(estimated, 4),
         "generator_accuracy_assumes": "corrector and generator err independently given the truth",
         "synthetic_rows": len(meant),
     }
     return figures | (audited_figures(meant, audited) if audited else {})
+
+
+def _balanced_accuracy(truth: Ints, right: npt.NDArray[np.bool_]) -> tuple[float, float, float, dict[str, list[int]]]:
+    """Return the mean recall of the labels of gold, its 95% interval, and for each label the rows found and all rows.
+
+    The interval is normal. The variance of a recall is that of a binomial share with half a row added to either side,
+    so that a label with one row, right or wrong, has a variance.
+    """
+    counts = {str(c): [int(right[truth == c].sum()), int((truth == c).sum())] for c in np.unique(truth).tolist()}
+    found, rows = np.array(list(counts.values()), float).reshape(-1, 2).T
+    if not len(rows):
+        return float("nan"), 0.0, 1.0, {}
+    share = (found + 0.5) / (rows + 1)
+    balanced = float((found / rows).mean())
+    half = 1.96 * float(np.sqrt((share * (1 - share) / rows).sum())) / len(rows)
+    return balanced, max(0.0, balanced - half), min(1.0, balanced + half), counts
 
 
 def _measured_figures(own: Ints, truth: Ints) -> dict[str, Any]:
@@ -324,7 +343,7 @@ def _bounds(meant: Ints, guess: Ints, truth: Ints, gold_guess: Ints, k: int) -> 
     }
 
 
-def _level(
+def _conformal_levels(
     method: str, truth: Ints, held_out: Floats, probs: Floats, coverage: float, by_class: bool
 ) -> tuple[float | tuple[float, ...], dict[str, Any], tuple[str, ...]]:
     """Return the level of conformal sets, or one a label; figures; and warnings."""
@@ -349,7 +368,7 @@ def _level(
 
 def _warnings(figures: Mapping[str, Any], unseen: Sequence[int]) -> tuple[str, ...]:
     lines, gold_rows = [], figures["gold_rows"]
-    if weaker(figures):
+    if is_weaker(figures):
         lines.append("the corrector is weaker than the generator: replacing labels by its own would make them worse")
     if "generator_accuracy_bounds" in figures:
         low, high = figures["generator_accuracy_bounds"]

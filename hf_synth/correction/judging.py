@@ -369,7 +369,9 @@ def label_notes(
         note without a vote is "dropped". Rows of a single_label task also have `llm_confidence`.
     """
     with shown(progress):
-        return labelled(LLMJudge(task, llm, votes, logprobs, seed=seed, sampling=sampling), notes, access=access)
+        return label_with_judge(
+            LLMJudge(task, llm, votes, logprobs, seed=seed, sampling=sampling), notes, access=access
+        )
 
 
 def access_of_notes(task: Task, notes: Dataset, access: str | None) -> Access:
@@ -377,7 +379,7 @@ def access_of_notes(task: Task, notes: Dataset, access: str | None) -> Access:
     return strictest(task.access, access_of(notes) if "access" in notes.column_names else access)
 
 
-def labelled(
+def label_with_judge(
     judge: LLMJudge,
     notes: Dataset,
     *,

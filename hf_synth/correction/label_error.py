@@ -125,7 +125,7 @@ def draw(
     allowed = math.floor(error * len(values) + _TINY)
     open_rows = np.flatnonzero(~given)
     order = open_rows[np.argsort(-values[open_rows], kind="stable")]
-    n, stop = _size(values[order], allowed, error, _level(confidence))
+    n, stop = _size(values[order], allowed, error, _promise_probability(confidence))
     drawn = np.random.default_rng(seed).permutation(open_rows)[:n]
     return Sample(order, drawn, len(values), allowed, stop, error, confidence)
 
@@ -161,9 +161,9 @@ def plan(sample: Sample, label: npt.ArrayLike, audited: Mapping[int, int]) -> Pl
     unseen = int((~looked[sure]).sum())
     bound, now = sample.allowed, None
     if sample.stop:
-        now = _most_wrong(sample, found, 1 - _RESERVE * (1 - sample.confidence))
+        now = _upper_bound_of_wrong(sample, found, 1 - _RESERVE * (1 - sample.confidence))
         if keep == len(order):  # the walk passed all rows: this bound fails only together with c
-            bound = min(bound, _most_wrong(sample, found, _level(sample.confidence)))
+            bound = min(bound, _upper_bound_of_wrong(sample, found, _promise_probability(sample.confidence)))
     look = rest[::-1][~looked[rest[::-1]]]
     share = int(drawn[sure].sum()), int((wrong & drawn)[sure].sum())
     return Plan("rest" if len(look) else "done", look, so_far, unseen, found, keep, *share, min(bound, unseen), now)
@@ -198,14 +198,14 @@ def sample_size(rows: int, allowed: int, stop: int, confidence: float) -> int | 
     low, high = stop, rows
     while low < high:
         middle = (low + high) // 2
-        if _few(rows, allowed + stop, middle, stop - 1) <= 1 - confidence + _TINY:
+        if _probability_of_few(rows, allowed + stop, middle, stop - 1) <= 1 - confidence + _TINY:
             high = middle
         else:
             low = middle + 1
     return low
 
 
-def _few(rows: int, wrong: int, drawn: int, most: int) -> float:
+def _probability_of_few(rows: int, wrong: int, drawn: int, most: int) -> float:
     """Compute the probability that a sample holds at most `most` of the wrong rows."""
     from scipy.stats import hypergeom
 
@@ -240,19 +240,19 @@ def _threshold(sample: Sample, found: Bools) -> int:
     return int(hits[sample.stop - 1]) if len(hits) >= sample.stop else len(sample.order)
 
 
-def _most_wrong(sample: Sample, found: int, level: float) -> int:
+def _upper_bound_of_wrong(sample: Sample, found: int, level: float) -> int:
     """Return how many labels of rows outside the sample are wrong at most, with probability `level` (exact)."""
     rows, n = len(sample.order), len(sample.drawn)
     low, high = found, rows - n + found  # wrong rows that the sample does not rule out
     while low < high:
         middle = (low + high + 1) // 2
-        if _few(rows, middle, n, found) > 1 - level:
+        if _probability_of_few(rows, middle, n, found) > 1 - level:
             low = middle
         else:
             high = middle - 1
     return low - found
 
 
-def _level(confidence: float) -> float:
+def _promise_probability(confidence: float) -> float:
     """Return the probability of the promise alone."""
     return 1 - (1 - _RESERVE) * (1 - confidence)

@@ -16,14 +16,23 @@ import numpy.typing as npt
 
 from hf_synth.correction.augmentation import augment, training_rows
 from hf_synth.correction.choice import CHOSEN_ON, NOTHING, Choice, Prior, choose, unmeasured
-from hf_synth.correction.crossfit import FOLDS, Learn, Predict, Rows, folds, learner_of_part, of_both, of_gold
+from hf_synth.correction.crossfit import (
+    FOLDS,
+    Learn,
+    Predict,
+    Rows,
+    folds,
+    learner_of_part,
+    opinions_from_gold,
+    opinions_from_halves,
+)
 from hf_synth.correction.fitting import fit
 from hf_synth.correction.lineage import Lineage, lineage_of
 from hf_synth.correction.methods import methods_of
 from hf_synth.correction.noise import confident_noise, denoise
 from hf_synth.correction.policy import RELABELS, Policy, apply
 from hf_synth.errors import ColumnError
-from hf_synth.models.linear import drawn, linear_learner, shift, text_features, text_shift
+from hf_synth.models.linear import draw_positions, linear_learner, shift, text_features, text_shift
 from hf_synth.reports.progress import counted
 from hf_synth.task.labels import Floats, Ints, groups_of, judged_mask, label_matrix, texts_of
 from hf_synth.task.task import Task
@@ -139,7 +148,7 @@ def correct_sets(
         known = _checked(task, opinions[0], len(gold)), _checked(task, opinions[1], len(rows))
     heads, figures = None, dict[str, Any]()
     if method == "auto" or (known is None and fit_rows is not None):
-        keep = np.arange(len(rows)) if known is None else drawn(len(rows), CHOSEN_ON, seed)
+        keep = np.arange(len(rows)) if known is None else draw_positions(len(rows), CHOSEN_ON, seed)
         some = sets if len(keep) == len(rows) else sets.of_rows(keep)
         x_gold, x_rows = text_features(texts_of(task, gold), texts_of(task, rows.select(keep)))
         heads, difference = linear_heads(x_gold, x_rows, some), shift(x_gold, x_rows, seed)
@@ -193,8 +202,12 @@ def decide_sets(
         known, calibrate = {} if known is None else known, opinions is not None or method != "posterior"
         on_gold, on_rows = _opinions(sets, method, learn, head, opinions, gold, seed, known)
         for j in active:
-            meant, pred_probs = sets.meant[:, j], _two(on_rows[:, j])
-            labels: Any = {"llm_label": meant, "gold_label": sets.truth[gold, j], "gold_probs": _two(on_gold[:, j])}
+            meant, pred_probs = sets.meant[:, j], _absent_and_present(on_rows[:, j])
+            labels: Any = {
+                "llm_label": meant,
+                "gold_label": sets.truth[gold, j],
+                "gold_probs": _absent_and_present(on_gold[:, j]),
+            }
             policies[j] = fit(method, pred_probs=pred_probs, calibrate=calibrate, bounds=False, **labels)
             corrected = apply(policies[j], meant, pred_probs)
             present[:, j], probs[:, j] = corrected.label == 1, corrected.probs[:, 1]
@@ -223,24 +236,26 @@ def _opinions(
     assert learn is not None
     both = method == "posterior"
     if both not in known:
-        known[both] = _refits(sets, learn, head, gold, seed) if both else of_gold(sets.crossed(), learn, gold, seed)
+        known[both] = (
+            _refits(sets, learn, head, gold, seed) if both else opinions_from_gold(sets.crossed(), learn, gold, seed)
+        )
     return known[both]
 
 
 def _refits(sets: Sets, learn: Learn, head: Learn | None, gold: Ints, seed: int) -> tuple[Floats, Floats]:
     """Train on half of gold and uncorrected rows, take the noise out of each label, and train again on the beliefs."""
     crossed = sets.crossed()
-    _, first = of_both(crossed, head or learn, gold, sets.meant.astype(np.float64), seed, _SPLITS)
+    _, first = opinions_from_halves(crossed, head or learn, gold, sets.meant.astype(np.float64), seed, _SPLITS)
     beliefs = np.empty_like(first)
     for j in range(first.shape[1]):
-        meant, probs = sets.meant[:, j], _two(first[:, j])
+        meant, probs = sets.meant[:, j], _absent_and_present(first[:, j])
         noise = confident_noise(meant, probs)
         belief = denoise(probs, noise) * noise[:, meant].T
         beliefs[:, j] = (belief / np.maximum(belief.sum(1, keepdims=True), 1e-300))[:, 1]
-    return of_both(crossed, learn, gold, beliefs, seed + 1, _SPLITS if head is None else 1)
+    return opinions_from_halves(crossed, learn, gold, beliefs, seed + 1, _SPLITS if head is None else 1)
 
 
-def _two(presence: Floats) -> Floats:
+def _absent_and_present(presence: Floats) -> Floats:
     """Return the probabilities of absence and presence, (N, 2)."""
     return np.stack([1 - presence, presence], axis=1)
 
@@ -302,7 +317,7 @@ def linear_heads(features_gold: Floats, features_rows: Floats, sets: Sets) -> Le
     def learn(gold: Ints, rows: Ints, targets: Floats) -> Predict:
         judged = [gold[sets.truth[gold, j] >= 0] for j in range(len(heads))]
         fitted = [
-            head(part, rows, _two(targets[:, j])) if len(part) or len(rows) else None
+            head(part, rows, _absent_and_present(targets[:, j])) if len(part) or len(rows) else None
             for j, (head, part) in enumerate(zip(heads, judged, strict=True))
         ]
 

@@ -136,7 +136,7 @@ def lineage(
     names = [f"row {i}" if g is None else f"group {g}" for i, g in zip(ids, groups, strict=True)]
     number = {name: i for i, name in enumerate(dict.fromkeys(names))}
     codes = np.array([number[name] for name in names], dtype=np.int64)
-    shown = _shown(ids, codes.tolist(), seed_ids)
+    shown = _groups_shown(ids, codes.tolist(), seed_ids)
     units = _units(len(number), shown)
     recorded = _recorded(shown, row_folds, folds)
     members = list(zip(names, _label_sets(labels), strict=True))
@@ -174,7 +174,9 @@ def _check(
         raise ColumnError(f"row {at}: column 'fold' is {row_folds[at]}; a fold is a number from 0, or null")
 
 
-def _shown(ids: Sequence[str], codes: Sequence[int], seed_ids: Sequence[Sequence[str] | None]) -> list[list[int]]:
+def _groups_shown(
+    ids: Sequence[str], codes: Sequence[int], seed_ids: Sequence[Sequence[str] | None]
+) -> list[list[int]]:
     """Return the groups that each synthetic row showed; ids that are not among the gold count for nothing."""
     groups_with: dict[str, set[int]] = {}  # an id that occurs twice stands for the groups of both rows
     for id, code in zip(ids, codes, strict=True):

@@ -57,7 +57,7 @@ def read_mapped(task: Task, given: Any) -> Mapped:
     mapping = isinstance(given, Mapping)
     read = (*GOLD, *task.text_columns, task.label_column)  # others may be pictures: they are not decoded
     raw = {c: given[c] for c in columns if c in read}
-    values = {c: _plain(value) for c, value in raw.items()}
+    values = {c: _as_python(value) for c, value in raw.items()}
     single = not isinstance(values[task.text_columns[0]], list)
     count = 1 if single else len(values[task.text_columns[0]])
     rows = [{c: v if single else v[i] for c, v in values.items()} for i in range(count)]
@@ -109,7 +109,7 @@ def label_by_name(task: Task, value: Any, names: Sequence[str] | None, *, typed:
     return name
 
 
-def misread(mapped: Mapped, column: str, feature: Any) -> bool:
+def may_misread_codes(mapped: Mapped, column: str, feature: Any) -> bool:
     """Check whether `map` without `features=` could give codes of a label the names of the input's feature.
 
     It keeps the feature of a column that comes back with the same type of value. Names are safe: they are coded by
@@ -126,7 +126,7 @@ def misread(mapped: Mapped, column: str, feature: Any) -> bool:
     return mapped.formatted or isinstance(mapped.rows[0].get(column) if mapped.rows else None, str)
 
 
-def names_in(features: Features | None, column: str) -> list[str] | None:
+def label_names_in(features: Features | None, column: str) -> list[str] | None:
     """Return the names of a column's labels; None where they are unknown or the column has none."""
     return None if features is None or column not in features else label_names(features[column])
 
@@ -161,28 +161,28 @@ def _is_plain(value: Any) -> bool:
     return type(value) in _PLAIN or (isinstance(value, list | tuple) and all(map(_is_plain, value[:1])))
 
 
-def _plain(value: Any) -> Any:
+def _as_python(value: Any) -> Any:
     """Return a value of any array or table library as Python's own."""
     if type(value) in _PLAIN:
         return None if value != value else value  # NaN: pandas' missing value
     if isinstance(value, bytes):
         return value.decode("utf-8", "replace")
     if isinstance(value, Mapping):
-        return {k: _plain(v) for k, v in value.items()}
+        return {k: _as_python(v) for k, v in value.items()}
     if isinstance(value, list | tuple):
-        return [_plain(v) for v in value]
+        return [_as_python(v) for v in value]
     for name in ("to_pylist", "as_py", "to_list", "tolist"):
         if hasattr(value, name):
-            return _settled(getattr(value, name)())
+            return _elements_as_python(getattr(value, name)())
     if hasattr(value, "numpy"):
-        return _settled(value.numpy().tolist())
+        return _elements_as_python(value.numpy().tolist())
     if hasattr(value, "__array__"):
         import numpy as np
 
-        return _settled(np.asarray(value).tolist())
-    return _plain(list(value)) if isinstance(value, Iterable) else value
+        return _elements_as_python(np.asarray(value).tolist())
+    return _as_python(list(value)) if isinstance(value, Iterable) else value
 
 
-def _settled(value: Any) -> Any:
+def _elements_as_python(value: Any) -> Any:
     """Return a value that a library made plain, with the elements of its lists made plain, too."""
-    return _plain(value) if isinstance(value, list) or type(value) in (*_PLAIN, bytes) else value
+    return _as_python(value) if isinstance(value, list) or type(value) in (*_PLAIN, bytes) else value

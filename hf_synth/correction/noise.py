@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from hf_synth.correction.audited import relative_weights
-from hf_synth.evaluation.calibration import checked
+from hf_synth.evaluation.calibration import check_probabilities
 from hf_synth.evaluation.statistics import wilson_bounds
 from hf_synth.task.labels import Floats, Ints
 
@@ -167,7 +167,7 @@ def label_issues(labels: npt.ArrayLike, pred_probs: npt.ArrayLike) -> npt.NDArra
     Returns:
         Mask of the labels that are likely wrong, (N,). A label keeps at least one row.
     """
-    noisy, probs = checked(labels, pred_probs, "synthetic")
+    noisy, probs = check_probabilities(labels, pred_probs, "synthetic")
     return above_margins(noisy, probs, issue_margins(noisy, probs))
 
 
@@ -177,7 +177,7 @@ def issue_margins(labels: npt.ArrayLike, pred_probs: npt.ArrayLike) -> Floats:
     A row that carries label c is an issue if p(j) - p(c) reaches entry (c, j) for some other label j. A row is thus
     decided alike by itself and among others. An entry above 1 is never reached.
     """
-    noisy, probs = checked(labels, pred_probs, "synthetic")
+    noisy, probs = check_probabilities(labels, pred_probs, "synthetic")
     k = probs.shape[1]
     margins = np.full((k, k), _NEVER)
     guess = _confident(noisy, probs)

@@ -65,7 +65,7 @@ def trainings_of(task: Task, method: str, *, gold: int, rows: int, measured: boo
     return Trainings(0, FOLDS, max(on_both.rows, on_gold.rows), max(on_both.read, on_gold.read))
 
 
-def head_seconds(task: Task, gold: Dataset, rows: Dataset, method: str) -> tuple[float, float]:
+def estimate_head_seconds(task: Task, gold: Dataset, rows: Dataset, method: str) -> tuple[float, float]:
     """Estimate the seconds of the linear heads that take the noise out of labels and choose a method.
 
     Returns:

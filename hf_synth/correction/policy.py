@@ -210,16 +210,16 @@ def apply(
     Raises:
         ColumnError: shapes or values do not fit, or labels of an annotator are missing.
     """
-    meant, probs = calibration.checked(llm_label, pred_probs, "synthetic")
+    meant, probs = calibration.check_probabilities(llm_label, pred_probs, "synthetic")
     if probs.shape[1] != policy.n_labels:
         raise ColumnError(f"the policy is for {policy.n_labels} labels, the probabilities have {probs.shape[1]}")
-    named = _of_policy(policy, meant, annotations)
+    named = _annotations_of_policy(policy, meant, annotations)
     belief = _belief(policy, meant, probs, named)
     label, targets, agrees, other = _decisions(policy, meant, probs, belief, named, alone)
     leaving = (label != meant) | (targets.sum(1) == 0)
     stays = _protected(policy, meant, belief, leaving)
     if policy.level and policy.method in ABSTAIN:
-        calm = calibration.temper(probs, policy.temperature)
+        calm = calibration.apply_temperature(probs, policy.temperature)
         unsure = calibration.conformal_sets(calm, np.asarray(policy.level)).sum(1) != 1
         as_meant = (targets == np.eye(policy.n_labels)[meant]).all(1)  # nothing to undo: its reason stays
         stays |= unsure & (meant >= 0) & ~as_meant
@@ -236,7 +236,7 @@ def apply(
     return Corrected(label, belief, confidence, weight, status, reason)
 
 
-def settle(corrected: Corrected, llm_label: npt.ArrayLike, audited: Mapping[int, int]) -> Corrected:
+def set_audited_labels(corrected: Corrected, llm_label: npt.ArrayLike, audited: Mapping[int, int]) -> Corrected:
     """Set audited rows to their true labels, with weight 1.
 
     Args:
@@ -254,7 +254,7 @@ def settle(corrected: Corrected, llm_label: npt.ArrayLike, audited: Mapping[int,
     return Corrected(label, probs, confidence, weight, status.astype(str), reason.astype(str))
 
 
-def set_aside(corrected: Corrected, rows: Sequence[int]) -> Corrected:
+def drop_unusable(corrected: Corrected, rows: Sequence[int]) -> Corrected:
     """Drop rows that a person found unusable.
 
     Args:
@@ -306,7 +306,7 @@ def stack_features(probs: Floats, annotations: Annotations) -> Floats:
 
 
 # --- decisions ------------------------------------------------------------------------------------------------------
-def _of_policy(policy: Policy, meant: Ints, annotations: Annotations | None) -> Annotations:
+def _annotations_of_policy(policy: Policy, meant: Ints, annotations: Annotations | None) -> Annotations:
     """Return the annotations that a policy uses, in its order."""
     given = annotations or Annotations((GENERATOR,), meant[:, None])
     if missing := [name for name in policy.annotators if name not in given.names]:
@@ -329,7 +329,7 @@ def _decisions(
     if method == "argmax":  # the paper's rule: a hard label, however unsure the corrector is
         return probs.argmax(1), np.eye(k)[probs.argmax(1)], "agrees", "argmax"
     if method == "threshold":
-        taken = calibration.temper(probs, policy.temperature).max(1) >= policy.threshold
+        taken = calibration.apply_temperature(probs, policy.temperature).max(1) >= policy.threshold
         label = np.where(taken, probs.argmax(1), generated)
         return label, np.eye(k)[label], np.where(taken, "agrees", "abstained"), "argmax"
     if method == "agree":
@@ -338,7 +338,7 @@ def _decisions(
         margins = np.array(policy.margins or issue_margins(generated, probs))  # earlier versions kept no margins
         return generated, one_hot * ~above_margins(generated, probs, margins)[:, None], "abstained", "label_issue"
     if method == "loss_rank":
-        own = calibration.temper(probs, policy.temperature)[rows, generated]
+        own = calibration.apply_temperature(probs, policy.temperature)[rows, generated]
         return generated, one_hot * (own >= np.array(policy.floors)[generated])[:, None], "agrees", "label_issue"
     if method == "measured":
         return belief.argmax(1), belief.copy(), "posterior_agrees", "posterior"
@@ -353,7 +353,7 @@ def _decisions(
     if method == "ensemble":
         sharp = (sharp + weighted) / 2
     if method == "blend":
-        calm = calibration.temper(probs, policy.temperature) if alone is None else np.asarray(alone, float)
+        calm = calibration.apply_temperature(probs, policy.temperature) if alone is None else np.asarray(alone, float)
         sharp = (sharp + calm) / 2
     return sharp.argmax(1), sharp, "posterior_agrees", "posterior"
 
@@ -363,7 +363,7 @@ def _stack_logits(policy: Policy, probs: Floats, named: Annotations) -> Floats:
     table, k = np.array(policy.stack), policy.n_labels
     if len(table) - 1 == k + k * len(policy.annotators):  # fitted without stated confidences
         named = Annotations(named.names, named.labels)
-    features = stack_features(calibration.temper(probs, policy.temperature), named)
+    features = stack_features(calibration.apply_temperature(probs, policy.temperature), named)
     if features.shape[1] != len(table) - 1:
         raise ColumnError(
             "the policy was fitted with stated confidences of the LLM, and the rows have none: give rows with a column "
@@ -399,7 +399,7 @@ def _belief(policy: Policy, meant: Ints, probs: Floats, named: Annotations) -> F
     """Join all opinions on the truth, (N, K)."""
     if not policy.noise:
         return probs
-    calm = calibration.temper(probs, policy.temperature)
+    calm = calibration.apply_temperature(probs, policy.temperature)
     if policy.method != "measured":
         return joint_belief(calm, np.array(policy.noise), meant)
     confusions = [np.array(matrix) ** policy.power for matrix in policy.confusions]

@@ -18,7 +18,7 @@ from hf_synth.correction.audited import DECISION, PROBABILITY, STRATUM, UNUSABLE
 from hf_synth.correction.label_error import Plan, Sample
 from hf_synth.errors import ColumnError, TaskError
 from hf_synth.models.linear import linear_fit
-from hf_synth.task.arrow import rewritten
+from hf_synth.task.arrow import rewrite_columns
 from hf_synth.task.labels import Floats, Ints, audited_labels, check_columns, column_of, label_indices, label_names
 from hf_synth.task.task import Task
 
@@ -68,9 +68,9 @@ class Promise:
             "promise_looked_at": plan.looked + sample.rows - len(sample.order),
         }
         if self.holds and plan.unseen is not None and plan.bound is not None:
-            figures["promise_wrong_at_most"] = _up(plan.bound, sample.rows - self.rejected)
+            figures["promise_wrong_at_most"] = _round_up(plan.bound, sample.rows - self.rejected)
             figures["promise_unseen"] = plan.unseen
-            figures["promise_unseen_wrong_at_most"] = _up(plan.bound, plan.unseen)
+            figures["promise_unseen_wrong_at_most"] = _round_up(plan.bound, plan.unseen)
             if plan.sure:
                 figures["promise_unseen_wrong_estimated"] = round((plan.sure_found or 0) / plan.sure, 4)
         return figures | ({"promise_rejected": self.rejected} if self.rejected else {})
@@ -103,7 +103,7 @@ class Promise:
             return ""
         return (
             f"{plan.found:,} of the {len(sample.drawn):,} sampled rows had a wrong label. If nobody looks at more, "
-            f"at most {percent(_up(plan.now, sample.rows))} of all labels are wrong. "
+            f"at most {percent(_round_up(plan.now, sample.rows))} of all labels are wrong. "
         )
 
     def _unseen(self) -> str:
@@ -111,7 +111,7 @@ class Promise:
         plan = self.plan
         if not plan.unseen or plan.bound is None:
             return "No row stays without a person's look."
-        share = f"at most {percent(_up(plan.bound, plan.unseen))} are then wrong"
+        share = f"at most {percent(_round_up(plan.bound, plan.unseen))} are then wrong"
         if plan.sure:
             share += f", about {percent((plan.sure_found or 0) / plan.sure)} by the sample"
         return f"{plan.unseen:,} rows stay that nobody looks at; of these {share}."
@@ -155,7 +155,7 @@ def draw_sample(
         ColumnError: columns are missing, no row is used, or a share is out of range.
     """
     check_goal(task, error, confidence)
-    used = _used(task, corrected)
+    used = _used_positions(task, corrected)
     values = list(column_of(corrected, "label_confidence") if sure is None else sure)
     if len(values) != len(corrected) or any(values[i] is None for i in used):
         raise ColumnError("a promise needs corrected rows: some of these have no label_confidence")
@@ -182,7 +182,7 @@ def promise(
     Raises:
         ColumnError: an id is not among the used rows, or a label is none of the task's.
     """
-    used = _used(task, corrected)
+    used = _used_positions(task, corrected)
     if len(used) != sample.rows:
         raise ColumnError(f"the sample was drawn of {sample.rows} used rows, the dataset has {len(used)}")
     ids = list(corrected["id"][:])
@@ -193,10 +193,10 @@ def promise(
     given |= {place[id]: _NO_LABEL for id in rejected}
     labels = label_indices(task, corrected.select(used))
     plan = label_error.plan(sample, labels, given)
-    return Promise(sample, plan, _to_look_at(task, corrected, used, sample, plan, given), len(rejected))
+    return Promise(sample, plan, _rows_to_label(task, corrected, used, sample, plan, given), len(rejected))
 
 
-def sureness(task: Task, corrected: Dataset, gold: Dataset) -> Floats:
+def label_certainties(task: Task, corrected: Dataset, gold: Dataset) -> Floats:
     """Return how sure the label of each row is, (N,): `label_confidence`, or a linear head's probability of the label.
 
     Methods that decide hard (as "agree" does) state a confidence of 1. There the probability comes from a linear head
@@ -205,7 +205,7 @@ def sureness(task: Task, corrected: Dataset, gold: Dataset) -> Floats:
     Args:
         gold: any gold rows.
     """
-    used = _used(task, corrected)
+    used = _used_positions(task, corrected)
     values, reason = column_of(corrected, "label_confidence"), column_of(corrected, "reason")
     sure = np.array([0.0 if v is None else v for v in values], dtype=np.float64)
     hard = np.array([i for i in used if sure[i] > _CERTAIN and reason[i] != "audited"], dtype=np.int64)
@@ -228,7 +228,7 @@ def with_labels(
     Raises:
         ColumnError: an id is not among the used rows, or a label is none of the task's.
     """
-    used = _used(task, corrected)
+    used = _used_positions(task, corrected)
     ids = list(corrected["id"][:])
     place = {ids[i]: i for i in used}
     if missing := sum(id not in place for id in (*audited, *rejected)):
@@ -244,12 +244,12 @@ def with_labels(
         columns["label_confidence"][at] = columns["weight"][at] = 1.0
     for at in map(place.__getitem__, rejected):
         columns["label_status"][at], columns["reason"][at], columns["weight"][at] = "dropped", "unusable", 0.0
-    return rewritten(corrected, columns, corrected.features)
+    return rewrite_columns(corrected, columns, corrected.features)
 
 
 def sample_to_json(task: Task, corrected: Dataset, sample: Sample) -> dict[str, Any]:
     """Return plain values of a sample, which `sample_from_json` reads: the rule, ids, and the labels of the rows."""
-    used = _used(task, corrected)
+    used = _used_positions(task, corrected)
     ids = corrected.select(used)["id"][:]
     labels = label_indices(task, corrected.select(used))
     plain = {name: getattr(sample, name) for name in _RULE}
@@ -263,7 +263,7 @@ def sample_from_json(task: Task, corrected: Dataset, plain: Mapping[str, Any]) -
     Raises:
         ColumnError: the rows are not those that the sample was drawn of, or their labels have changed since.
     """
-    used = _used(task, corrected)
+    used = _used_positions(task, corrected)
     rows = corrected.select(used)
     place = {id: at for at, id in enumerate(rows["id"][:])}
     labels = label_indices(task, rows)
@@ -282,7 +282,7 @@ def sample_from_json(task: Task, corrected: Dataset, plain: Mapping[str, Any]) -
     return sample
 
 
-def _used(task: Task, corrected: Dataset) -> list[int]:
+def _used_positions(task: Task, corrected: Dataset) -> list[int]:
     """Return the positions of the rows of the result."""
     if task.kind != "single_label":
         raise TaskError(
@@ -295,7 +295,7 @@ def _used(task: Task, corrected: Dataset) -> list[int]:
     return used
 
 
-def _to_look_at(
+def _rows_to_label(
     task: Task, corrected: Dataset, used: list[int], sample: Sample, plan: Plan, given: Mapping[int, int]
 ) -> Dataset:
     """Return the rows that people were asked for or are asked for next, with the labels that came."""
@@ -323,7 +323,7 @@ def _to_look_at(
     )
 
 
-def _up(part: int, whole: int) -> float:
+def _round_up(part: int, whole: int) -> float:
     """Return a share rounded up to four digits: a bound must not become smaller."""
     return math.ceil(10_000 * part / whole - 1e-9) / 10_000 if whole else 0.0
 

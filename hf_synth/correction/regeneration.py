@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Unpack
 from hf_synth.correction.correction import (
     CorrectionOptions,
     Corrector,
-    audited_places,
+    audited_labels_by_position,
     check_correction,
     correct_with_policy,
 )
@@ -18,7 +18,7 @@ from hf_synth.errors import ColumnError, TaskError
 from hf_synth.generation.generation import Estimate, estimate, generate
 from hf_synth.llm.questions import Chat
 from hf_synth.reports.progress import shown
-from hf_synth.task.arrow import rewritten
+from hf_synth.task.arrow import rewrite_columns
 from hf_synth.task.columns import annotation_columns
 from hf_synth.task.task import Prompt, Task
 
@@ -102,7 +102,7 @@ def regenerate_with_policy(
         check_correction(task, corrector, gold=gold, **correction)  # before any question is paid for
         if task.kind == "single_label":
             usable = [i for i, status in enumerate(rows["label_status"]) if status in _COUNTED]
-            audited_places(task, rows.select(usable), correction.get("audited"))
+            audited_labels_by_position(task, rows.select(usable), correction.get("audited"))
     for number in range(1, rounds + 1):
         missing = wanted - _counts(task, rows, _GOOD)
         if not missing:
@@ -117,7 +117,7 @@ def regenerate_with_policy(
             _LOG.warning("%d rows are missing, and the generator gave no new one for them", missing.total())
             break
         features = _features_of_all(rows, generated.features)
-        both = concatenate_datasets([rewritten(part, {}, features) for part in (rows, fresh)])
+        both = concatenate_datasets([rewrite_columns(part, {}, features) for part in (rows, fresh)])
         with shown(progress):
             rows, policy = correct_with_policy(task, both, corrector, gold=gold, seed=seed, **correction)
         _LOG.info("round %d: %d rows were missing, %d came", number, missing.total(), len(fresh))

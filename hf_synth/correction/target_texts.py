@@ -174,17 +174,22 @@ def decide_targets(
     agreement = text_scores(of_rows, meant)["rougeL"]
     decisions = []
     for text, target, other, score in zip(inputs, meant, of_rows, agreement.tolist(), strict=True):
-        fault = _fault(task, rules, text, target) or ("disagrees" if score < rules.threshold else "")
+        fault = _wrong_target_reason(task, rules, text, target) or ("disagrees" if score < rules.threshold else "")
         if not fault:
             decisions.append(_decision(task, target, "kept", "agrees" if rules.threshold > 0 else "abstained", score))
-        elif method == "replace" and rules.stronger and other.strip() and not _fault(task, rules, text, other):
+        elif (
+            method == "replace"
+            and rules.stronger
+            and other.strip()
+            and not _wrong_target_reason(task, rules, text, other)
+        ):
             decisions.append(_decision(task, other, "relabelled", "rewritten", score))
         else:
             decisions.append(_decision(task, target, "dropped", fault, score))
     return decisions
 
 
-def _fault(task: Task, rules: Rules, text: str, target: str) -> str:
+def _wrong_target_reason(task: Task, rules: Rules, text: str, target: str) -> str:
     """Return the reason why a target is wrong whatever the corrector writes, or ""."""
     if task.targets:
         return "" if target in task.targets else "unknown_target"
@@ -209,10 +214,10 @@ def _cross_written(task: Task, rows: Dataset, gold: Dataset, fit_rows: Fit, seed
     fold = _folds(gold, FOLDS, seed)
     for k in counted("fold", range(int(fold.max()) + 1)):
         held = np.flatnonzero(fold == k)
-        targets = _written(task, fit_rows(gold.select(np.flatnonzero(fold != k))), gold.select(held))
+        targets = _write_targets(task, fit_rows(gold.select(np.flatnonzero(fold != k))), gold.select(held))
         for i, target in zip(held.tolist(), targets, strict=True):
             of_gold[i] = target
-    return of_gold, _written(task, fit_rows(gold), rows)
+    return of_gold, _write_targets(task, fit_rows(gold), rows)
 
 
 def _choose(task: Task, rows: Dataset, gold: Dataset, meant: Sequence[str], fit_rows: Fit, seed: int) -> Choice:
@@ -240,7 +245,7 @@ def _choose(task: Task, rows: Dataset, gold: Dataset, meant: Sequence[str], fit_
                 )
                 columns = {c: [d[c] for d in decisions] for c in (task.label_column, "label_status", "weight")}
                 mixture = augment(task, training_rows(task, some, columns), gold=inside, seed=seed)
-            worth[method][held] = text_scores(_written(task, fit_rows(mixture), outside), truth)["rougeL"]
+            worth[method][held] = text_scores(_write_targets(task, fit_rows(mixture), outside), truth)["rougeL"]
     return choose(worth, np.zeros(len(gold), dtype=np.int64), groups=groups_of(gold), priors=PRIORS, measure="ROUGE-L")
 
 
@@ -248,7 +253,7 @@ def _folds(gold: Dataset, k: int, seed: int) -> Ints:
     return folds(np.zeros(len(gold), dtype=np.int64), groups_of(gold), k, seed)
 
 
-def _written(task: Task, write: Write, rows: Dataset) -> list[str]:
+def _write_targets(task: Task, write: Write, rows: Dataset) -> list[str]:
     targets = list(write(rows))
     if len(targets) != len(rows) or not all(isinstance(target, str) for target in targets):
         raise ColumnError(f"a corrector of {task.full_name!r} must write one text for each row")

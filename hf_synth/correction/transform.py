@@ -36,7 +36,7 @@ from hf_synth.correction.identity import (
     model_stamp,
     parser_digest,
 )
-from hf_synth.correction.mapped import GOLD, USE, Mapped, label_by_name, misread, names_in, read_mapped
+from hf_synth.correction.mapped import GOLD, USE, Mapped, label_by_name, label_names_in, may_misread_codes, read_mapped
 from hf_synth.correction.policy import Policy, apply
 from hf_synth.errors import ColumnError, ModelError, TaskError
 from hf_synth.generation.gates import Gates
@@ -172,7 +172,7 @@ class GenerateAndCorrect(Displayed):
                 raise ColumnError(f"the rows to map lack columns {missing} of task {self._task.full_name!r}")
             foreign = [c for c in columns if c not in kwargs["features"]]  # the others are overwritten
             kwargs |= {"remove_columns": foreign, "fn_kwargs": kwargs["fn_kwargs"] | {"removed": True}}
-        names = names_in(features, self._task.label_column) if self._task.labels else None
+        names = label_names_in(features, self._task.label_column) if self._task.labels else None
         label_by_name(self._task, names, names, typed=True)  # checks them
         if features is not None:
             kwargs["fn_kwargs"] |= {"label_names": names, "known": True}
@@ -212,7 +212,7 @@ class GenerateAndCorrect(Displayed):
         if mapped.single and self._n != 1:
             raise TaskError(f"one gold row becomes one row here: for n rows each use {USE}")
         typed_label = known or mapped.features is not None
-        names = label_names if known else names_in(mapped.features, self._task.label_column)
+        names = label_names if known else label_names_in(mapped.features, self._task.label_column)
         if not typed_label:
             self._check_numbers(mapped)
         label = self._task.label_column
@@ -227,7 +227,7 @@ class GenerateAndCorrect(Displayed):
         columns = {name: [row.get(name) for row in synthetic] for name in features}
         if self._task.labels and not typed:
             for name in (self._task.label_column, LLM_LABEL):
-                if misread(mapped, name, features[name]):
+                if may_misread_codes(mapped, name, features[name]):
                     columns[name] = [self._name_of(value) for value in columns[name]]
                     features[name] = List(Value("string")) if self._task.kind == "multi_label" else Value("string")
         foreign = [c for c in mapped.columns if c not in columns and not removed]
@@ -284,7 +284,7 @@ class GenerateAndCorrect(Displayed):
     @cached_property
     def _names_by_text(self) -> dict[bytes, list[list[str]]]:
         """The labels of each exemplar's text."""
-        task, names = self._task, names_in(self._exemplars.features, self._task.label_column)
+        task, names = self._task, label_names_in(self._exemplars.features, self._task.label_column)
         columns = [self._exemplars[c] for c in (task.label_column, *task.text_columns)]
         known: dict[bytes, list[list[str]]] = {}
         for value, *texts in zip(*columns, strict=True):
@@ -356,7 +356,7 @@ class GenerateAndCorrect(Displayed):
         assert self._corrector is not None
         if (stamp := model_stamp(self._corrector)) != self._stamp:
             if model_digest(self._corrector) != self._digest or self._access_of_corrector() != self._of_model:
-                raise ModelError(f"corrector {str(self._corrector)!r} has changed: make the GenerateAndCorrect again")
+                raise ModelError(f"corrector {str(self._corrector)!r} has changed: create the GenerateAndCorrect again")
             self._stamp = stamp
         return predict_proba(self._task, self._corrector, rows)
 

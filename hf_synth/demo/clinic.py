@@ -136,7 +136,7 @@ def _pick(rng: random.Random, phrases: Sequence[str], spread: float = 0.85) -> s
     return rng.choices(phrases, weights)[0]
 
 
-def _swallowing(rng: random.Random, facts: Facts, resolved: bool) -> list[str]:
+def _state_swallowing(rng: random.Random, facts: Facts, resolved: bool) -> list[str]:
     """State the facts; misleading phrases are drawn only where they do not change the facts."""
     phrases = (
         (facts.admitted, say.ADMITTED),
@@ -176,7 +176,7 @@ def _note(
         f"{age} yo, {when} treatment for {disease}.",
     ))  # fmt: skip
     side = [_pick(rng, say.SIDE, 0.3) for _ in range(rng.randint(1, 2 if writer.terse else 5))]
-    story = [*_swallowing(rng, facts, resolved), *dict.fromkeys(side)]
+    story = [*_state_swallowing(rng, facts, resolved), *dict.fromkeys(side)]
     rng.shuffle(story)
     drugs = [_pick(rng, say.OTHER_MEDS, 0.3) for _ in range(rng.randint(0, 2 if writer.terse else 4))]
     grade = grade_of(facts)

@@ -24,6 +24,7 @@ from hf_synth.models.base_models import TOY
 from hf_synth.models.loading import cpu_threads, quiet
 from hf_synth.models.record import weights_sha256, write_facts
 from hf_synth.models.tokens import pad
+from hf_synth.reports.progress import counted, stage
 from hf_synth.task.columns import MANIFEST, Access
 from hf_synth.task.folders import new_folder
 
@@ -53,8 +54,8 @@ def make_encoder(texts: Sequence[str], output_dir: str | Path, *, seed: int) -> 
     from transformers import ModernBertConfig, ModernBertForMaskedLM, set_seed
 
     if not texts or not all(isinstance(text, str) for text in texts):
-        raise ColumnError("an encoder is made from texts, and there is none or one is missing; leave out rejected rows")
-    with new_folder(Path(output_dir)) as draft, quiet(), cpu_threads():
+        raise ColumnError("an encoder is made from texts, and a row has none: leave out rejected rows")
+    with new_folder(Path(output_dir)) as draft, quiet(), cpu_threads(), stage("making a tiny encoder"):
         tokenizer = _wordpiece(texts)
         ids = tokenizer(list(texts), truncation=True, max_length=MAX_TOKENS, return_attention_mask=False)["input_ids"]
         set_seed(seed)
@@ -91,10 +92,8 @@ def make_seq2seq(texts: Sequence[str], output_dir: str | Path, *, access: Access
     from transformers import T5Config
 
     if not texts or not all(isinstance(text, str) for text in texts):
-        raise ColumnError(
-            "a tokenizer is made from texts, and there is none or one is missing; leave out rejected rows"
-        )
-    with new_folder(Path(output_dir)) as draft, quiet():
+        raise ColumnError("a tokenizer is made from texts, and a row has none: leave out rejected rows")
+    with new_folder(Path(output_dir)) as draft, quiet(), stage("making a tiny text-to-text model"):
         tokenizer = _wordpiece(texts, writes=True)
         T5Config(
             vocab_size=len(tokenizer), d_model=WIDTH, d_kv=WIDTH // HEADS, d_ff=2 * WIDTH, num_layers=2,
@@ -186,7 +185,7 @@ def _train_masked(network: Any, tokenizer: Any, ids: Sequence[Sequence[int]], se
     optimiser = torch.optim.AdamW(network.parameters(), lr=MLM_RATE, weight_decay=0.01)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, MLM_RATE, total_steps=steps, pct_start=0.1)
     network.train()
-    for _ in range(MLM_EPOCHS):
+    for _ in counted("epoch", range(MLM_EPOCHS)):
         for i in rng.permutation(len(groups)):
             batch = pad(tokenizer, [{"input_ids": row} for row in groups[i]])
             hidden, targets = _mask(batch["input_ids"], len(tokenizer), tokenizer.mask_token_id, rng)

@@ -207,7 +207,7 @@ def _publish_and_pull(journey: Journey, gold: DatasetDict, say: Callable[[str], 
         ]
         for verdict in verdicts:
             if not verdict.allowed:
-                raise HfSynthError(f"the gate refused: {'; '.join(verdict.reasons)}")
+                raise HfSynthError(f"publishing was refused: {'; '.join(verdict.reasons)}")
         return {"dataset": DATASET, "model": MODEL, "pulled": pull(hub, journey.out, DATASET, MODEL)}, hub.url
 
 

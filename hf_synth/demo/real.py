@@ -120,7 +120,7 @@ def demo_real(
 
     def write(shown: Dataset) -> Dataset:
         how: dict[str, Any] = {"seed": seed, "threads": threads, "progress": progress}
-        rows, weights, speed = _write_notes(definition, _short(definition, shown), out, sizes, **how)
+        rows, weights, speed = _write_notes(definition, _short_notes(definition, shown), out, sizes, **how)
         say(f"{weights['name']}: {_yield(rows)}; {speed['written']:,} tokens in {speed['seconds']:,} s")
         noted.update(rows=rows, weights=weights, speed=speed)
         return rows
@@ -138,7 +138,7 @@ def demo_real(
         say=say,
         caption=ARTIFICIAL if artificial else REAL,
     )
-    outcome = outcomes(journey)
+    outcome = describe_outcomes(journey)
     published = _publish(journey, splits, say)
     facts: dict[str, Any] = {
         "task": definition.full_name,
@@ -179,7 +179,7 @@ def _small_gold(task: Task, gold: DatasetDict, sizes: Sizes, seed: int) -> Datas
     return DatasetDict({s: subset(task, gold[s], min(n, len(gold[s])), seed=seed) for s, n in counts.items()})
 
 
-def _short(task: Task, gold: Dataset) -> Dataset:
+def _short_notes(task: Task, gold: Dataset) -> Dataset:
     """Return the gold rows that are short enough to be shown; all of them where few are."""
     lengths = [sum(len(str(row[c]).split()) for c in task.text_columns) for row in gold]
     short = [i for i, words in enumerate(lengths) if words <= _MOST_WORDS]
@@ -194,7 +194,7 @@ def short_prompt(task: Task) -> Prompt:
 
 
 @dataclass(frozen=True)
-class OneEntry:
+class OneEntryLLM:
     """An LLM whose answers end after one short entry: a model this small goes on with entries that nobody asked for."""
 
     llm: LLM
@@ -214,9 +214,9 @@ class OneEntry:
         """How far a plan may run ahead of the oldest open question."""
         return self.llm.ahead
 
-    def with_journal(self, path: str | Path) -> OneEntry:
+    def with_journal(self, path: str | Path) -> OneEntryLLM:
         """Return a copy with another journal."""
-        return OneEntry(self.llm.with_journal(path))
+        return OneEntryLLM(self.llm.with_journal(path))
 
     def chat(self, list_of_messages: Iterable[Messages | Question], **options: Any) -> list[Answer]:
         """Ask all questions and return their answers in order."""
@@ -224,20 +224,20 @@ class OneEntry:
 
     def stream(self, list_of_messages: Iterable[Messages | Question | None], **options: Any) -> Iterator[Answer]:
         """Yield the answers in order as they arrive."""
-        return self.llm.stream(list_of_messages, **{**options, "schema": one_entry(options.get("schema"))})
+        return self.llm.stream(list_of_messages, **{**options, "schema": one_entry_schema(options.get("schema"))})
 
     def keep(self, keys: Sequence[str]) -> None:
         """Keep answers that were cut by the server after all."""
         self.llm.keep(keys)
 
 
-def one_entry(schema: Any) -> Any:
+def one_entry_schema(schema: Any) -> Any:
     """Return the schema of an answer (`answer_schema`) with one entry, whose texts have a bounded length."""
     if isinstance(schema, list):
-        return [one_entry(value) for value in schema]
+        return [one_entry_schema(value) for value in schema]
     if not isinstance(schema, Mapping):
         return schema
-    inner = {name: one_entry(value) for name, value in schema.items()}
+    inner = {name: one_entry_schema(value) for name, value in schema.items()}
     if inner.get("type") == "array" and isinstance(inner.get("items"), dict) and inner["items"].get("type") == "object":
         inner |= {"minItems": 1, "maxItems": 1}
     if "maxLength" in inner:
@@ -255,7 +255,7 @@ def _write_notes(
         rows = generate(
             task,
             shown,
-            OneEntry(llm),
+            OneEntryLLM(llm),
             sizes.notes,
             prompt=short_prompt(task),
             max_calls=sizes.calls,
@@ -272,7 +272,7 @@ def _yield(rows: Dataset) -> str:
     return f"{counts['kept']:,} notes, {counts['rejected']:,} answers rejected"
 
 
-def outcomes(journey: Journey) -> dict[str, str]:
+def describe_outcomes(journey: Journey) -> dict[str, str]:
     """Compare each mixture with gold alone; return a sentence for each, whatever it says."""
     alone = next(name for name in journey.scores if "_plus_" not in name)
     main = journey.task.metrics[0]

@@ -289,7 +289,7 @@ def _reworded(rng: random.Random, question: _Question, label: str, slips: float)
 
 
 def _recombined(rng: random.Random, question: _Question, label: str) -> dict[str, Any]:
-    """Mix the sentences of exemplars of a label; sometimes with those of another label.
+    """Mix the sentences of exemplars of a label, sometimes with sentences of another label.
 
     The longest text is mixed; the others stay with their target, since a premise still holds with more text beside it.
     A set of labels is that of all exemplars in the mix; a target text is joined from their targets.

@@ -21,20 +21,20 @@ from hf_synth.evaluation.statistics import wilson
 from hf_synth.reports.plots import Bin
 from hf_synth.task.labels import Floats, Ints
 
-_HEATS = np.geomspace(0.25, 8.0, 61)  # temperatures that are tried
+_TEMPERATURES = np.geomspace(0.25, 8.0, 61)  # temperatures that are tried
 
 
 def temperature(labels: npt.ArrayLike, probs: npt.ArrayLike) -> float:
     """Find the temperature that maximises the likelihood of held-out labels, shrunk towards 1 when rows are few."""
-    truth, table = checked(labels, probs, "gold")
+    truth, table = check_probabilities(labels, probs, "gold")
     rows = truth >= 0
     if not rows.any():
         return 1.0
-    losses = _heat_losses(truth[rows], table[rows], np.zeros(int(rows.sum()), dtype=np.int64))
-    return _best_heat(losses[:, 0])
+    losses = _temperature_losses(truth[rows], table[rows], np.zeros(int(rows.sum()), dtype=np.int64))
+    return _best_temperature(losses[:, 0])
 
 
-def temper(probs: Floats, heat: float | Floats) -> Floats:
+def apply_temperature(probs: Floats, heat: float | Floats) -> Floats:
     """Scale probabilities by a temperature, (N, K): one for all rows, or one a row (N, 1)."""
     logs = np.log(np.maximum(probs, 1e-12)) / heat
     raised = np.exp(logs - logs.max(1, keepdims=True))
@@ -51,7 +51,7 @@ def calibration_error(labels: npt.ArrayLike, probs: npt.ArrayLike, bins: int = B
     Returns:
         Between 0 and 1; nan without a row.
     """
-    truth, table = checked(labels, probs, "gold")
+    truth, table = check_probabilities(labels, probs, "gold")
     rows = truth >= 0
     if not rows.any():
         return float("nan")
@@ -74,7 +74,7 @@ def reliability(
         groups, and where not all rows are of one, also the 95% interval of the accuracy, `accuracy_low` and
         `accuracy_high`.
     """
-    truth, table = checked(labels, probs, "gold")
+    truth, table = check_probabilities(labels, probs, "gold")
     rows = truth >= 0
     confidence, right = table[rows].max(1), table[rows].argmax(1) == truth[rows]
     at = confidence_bins(confidence, bins)
@@ -134,7 +134,7 @@ def calibration_facts(
         `temperature` of all rows (above 1: the model is overconfident), `ece` and `bins` before scaling; with two
         groups or more also `ece_tempered` and `bins_tempered`.
     """
-    truth, table = checked(labels, probs, "gold")
+    truth, table = check_probabilities(labels, probs, "gold")
     names = np.arange(len(truth)) if groups is None else np.asarray(groups)
     kept = truth >= 0
     truth, table = truth[kept], table[kept]
@@ -145,9 +145,9 @@ def calibration_facts(
     if n_groups < 2:
         return facts
     fold = (np.random.default_rng(seed).permutation(n_groups) % min(folds, n_groups))[codes]
-    losses = _heat_losses(truth, table, fold)
-    heats = np.array([_best_heat(losses.sum(1) - losses[:, i]) for i in range(losses.shape[1])])
-    after = temper(table, heats[fold][:, None])
+    losses = _temperature_losses(truth, table, fold)
+    heats = np.array([_best_temperature(losses.sum(1) - losses[:, i]) for i in range(losses.shape[1])])
+    after = apply_temperature(table, heats[fold][:, None])
     return facts | {
         "ece_tempered": calibration_error(truth, after, bins),
         "bins_tempered": reliability(truth, after, bins, codes),
@@ -172,7 +172,7 @@ def calibration_by(
     Raises:
         ColumnError: there are not as many names as labels.
     """
-    truth, table = checked(labels, probs, "gold")
+    truth, table = check_probabilities(labels, probs, "gold")
     if len(by) != len(truth):
         raise ColumnError(f"calibration by name has {len(by)} names for {len(truth)} rows: give one to each")
     names, facts = np.asarray(by, dtype=object), {}
@@ -194,17 +194,17 @@ def calibration_by(
     return facts
 
 
-def _heat_losses(truth: Ints, probs: Floats, parts: Ints) -> Floats:
+def _temperature_losses(truth: Ints, probs: Floats, parts: Ints) -> Floats:
     """Sum -log p of the truth at each temperature over the rows of each part, (heats, parts)."""
     logs = np.log(np.maximum(probs, 1e-12))
     logs -= logs.max(1, keepdims=True)
     of_truth = logs[np.arange(len(logs)), truth]
-    losses = [np.bincount(parts, np.log(np.exp(logs / heat).sum(1)) - of_truth / heat) for heat in _HEATS]
+    losses = [np.bincount(parts, np.log(np.exp(logs / heat).sum(1)) - of_truth / heat) for heat in _TEMPERATURES]
     return np.array(losses)
 
 
-def _best_heat(losses: Floats) -> float:
-    return float(_HEATS[int(np.argmin(losses + 2.0 * np.log(_HEATS) ** 2))])
+def _best_temperature(losses: Floats) -> float:
+    return float(_TEMPERATURES[int(np.argmin(losses + 2.0 * np.log(_TEMPERATURES) ** 2))])
 
 
 def conformal_level(labels: npt.ArrayLike, probs: npt.ArrayLike, coverage: float) -> float:
@@ -227,7 +227,7 @@ def conformal_level(labels: npt.ArrayLike, probs: npt.ArrayLike, coverage: float
     """
     if not 0 < coverage < 1:
         raise HfSynthError(f"coverage is a share between 0 and 1, e.g. 0.9; got {coverage}")
-    truth, table = checked(labels, probs, "gold")
+    truth, table = check_probabilities(labels, probs, "gold")
     rows = np.flatnonzero(truth >= 0)
     of_truth = np.sort(table[rows, truth[rows]])[::-1]
     wanted = int(np.ceil((len(rows) + 1) * coverage))
@@ -240,7 +240,7 @@ def conformal_levels(labels: npt.ArrayLike, probs: npt.ArrayLike, coverage: floa
     A class with too few rows gets level 0: its label then belongs to every set. Arguments and errors are those of
     `conformal_level`.
     """
-    truth, table = checked(labels, probs, "gold")
+    truth, table = check_probabilities(labels, probs, "gold")
     return np.array([conformal_level(np.where(truth == k, truth, -1), table, coverage) for k in range(table.shape[1])])
 
 
@@ -253,7 +253,7 @@ def conformal_sets(probs: npt.ArrayLike, level: float | Floats) -> npt.NDArray[n
     return np.asarray(np.asarray(probs, dtype=np.float64) >= level - 1e-12)
 
 
-def checked(labels: npt.ArrayLike, probs: npt.ArrayLike, what: str) -> tuple[Ints, Floats]:
+def check_probabilities(labels: npt.ArrayLike, probs: npt.ArrayLike, what: str) -> tuple[Ints, Floats]:
     """Return labels (N,) and probabilities (N, K) as arrays after checking that they fit together.
 
     Raises:

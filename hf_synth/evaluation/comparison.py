@@ -71,7 +71,7 @@ def compare(a: Scores, b: Scores, metric: str = "macro_f1", *, n_bootstrap: int 
         raise HfSynthError(f"cannot compare by {metric!r}; choose one of {', '.join(known)}")
     value = a.values[metric] - b.values[metric]
     ci95, why = (_label_difference if a.labels else _set_difference)(a, b, metric, value)
-    return Difference(metric, value, ci95, a.n, mcnemar(_right(a), _right(b)), why)
+    return Difference(metric, value, ci95, a.n, mcnemar(_correct_rows(a), _correct_rows(b)), why)
 
 
 def _same_rows(a: Scores, b: Scores) -> bool:
@@ -137,8 +137,11 @@ def _rank_difference(
     return intervals.paired_rank_limits(value, ranks[0], ranks[1], metric, codes), ""
 
 
-def _right(scores: Scores) -> Any:
-    """Return a mask of the rows that a model has right; of sets in all judged labels, over rows that have some."""
+def _correct_rows(scores: Scores) -> Any:
+    """Return a mask of the rows that a model predicts right.
+
+    A set of labels is right when all its judged labels are. Rows without a judged label are left out.
+    """
     if scores.labels:
         return np.array(scores.labels) == np.array(scores.predictions)
     guess, true, judged = (np.asarray(scores.row_values[name]) > 0.5 for name in ("said", "sets", "judged"))

@@ -186,10 +186,10 @@ def _swapped_sex(text: str, *, female: bool) -> str:
         word, follows = m[0], _NEXT_WORD.match(text, m.end())
         bare = follows is None or follows[1].lower() in _AFTER_OBJECT  # without a noun
         if word.lower() == "her":
-            return _like(word, "him" if bare else "his")
+            return _match_case(word, "him" if bare else "his")
         if word.lower() == "his" and bare:
-            return _like(word, "hers")
-        return _like(word, words[word.lower()])
+            return _match_case(word, "hers")
+        return _match_case(word, words[word.lower()])
 
     known = "|".join([*words, "her"] if female else words)
     swapped = re.sub(rf"\b(?:{known})\b", other, text, flags=re.IGNORECASE)
@@ -207,7 +207,10 @@ def _swapped_age(text: str, *, old: bool) -> str:
     swapped = "".join([*pieces, text[at:]])
     words = ("elderly", "young") if old else ("young", "elderly")
     return re.sub(
-        rf"\b{words[0]}(?=\s+{_ADJECTIVES}{{0,2}}?{_PERSON})", lambda m: _like(m[0], words[1]), swapped, flags=re.I
+        rf"\b{words[0]}(?=\s+{_ADJECTIVES}{{0,2}}?{_PERSON})",
+        lambda m: _match_case(m[0], words[1]),
+        swapped,
+        flags=re.I,
     )
 
 
@@ -216,10 +219,10 @@ def _swapped_race(m: re.Match[str], group: str) -> str:
     if _race_of(word) != group:
         return m[0]
     instead = _OTHER_RACE.get(re.sub(r"[\s-]", " ", word.lower()), "white")
-    return m[0].replace(word, _like(word, instead) if instead.islower() and word != "AA" else instead)
+    return m[0].replace(word, _match_case(word, instead) if instead.islower() and word != "AA" else instead)
 
 
-def _like(word: str, instead: str) -> str:
+def _match_case(word: str, instead: str) -> str:
     """Write a word in the case of another: SHE -> HE, She -> He, she -> he."""
     if word.isupper() and len(word) > 1:
         return instead.upper()

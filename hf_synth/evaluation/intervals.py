@@ -104,7 +104,7 @@ def label_sample(true: Array, guess: Array, k: int, codes: Array) -> Sample:
     has = np.bincount(true, minlength=k)
     wrong = _confused(has)
     pseudo = np.vstack([np.hstack([np.zeros((k, k)), np.eye(k), wrong]), np.hstack([np.eye(k)] * 3)])
-    mass = np.hstack([_ERRORS * _rarity(has), _RIGHT * _rarity(has)])
+    mass = np.hstack([_ERRORS * _pseudo_row_shares(has), _RIGHT * _pseudo_row_shares(has)])
     return Sample(sums, kinds, times, pseudo, mass, np.bincount(codes), k)
 
 
@@ -117,11 +117,13 @@ def set_sample(true: Array, guess: Array, judged: Array, codes: Array) -> Sample
     missed = np.hstack([none, label, none, np.zeros((k, 1)), np.ones((k, 1))])
     added = np.hstack([none, none, label, np.zeros((k, 1)), np.ones((k, 1))])
     right = np.hstack([label, label, label, np.zeros((k, 1)), np.ones((k, 1))])
-    mass = np.hstack([_ERRORS * _rarity(has), _ERRORS * _rarity(has), _RIGHT * _rarity(has)])
+    mass = np.hstack(
+        [_ERRORS * _pseudo_row_shares(has), _ERRORS * _pseudo_row_shares(has), _RIGHT * _pseudo_row_shares(has)]
+    )
     return Sample(sums, kinds, np.ones(n), np.vstack([missed, added, right]), mass, np.bincount(codes), k)
 
 
-def _rarity(has: Array) -> Array:
+def _pseudo_row_shares(has: Array) -> Array:
     """Share out pseudo-rows over labels with `has` rows each, (k,): a rare label has most of the variance."""
     share = np.where(has > 0, 1 / np.maximum(has, 1), 0.0)
     return np.asarray(share / max(1e-12, share.sum()))
@@ -130,7 +132,7 @@ def _rarity(has: Array) -> Array:
 def _confused(has: Array) -> Array:
     """Return how likely each other label is predicted for a label in a pseudo-row, (k, k): in proportion to rarity."""
     k = len(has)
-    table = np.tile(_rarity(has), (k, 1)) * (1 - np.eye(k))
+    table = np.tile(_pseudo_row_shares(has), (k, 1)) * (1 - np.eye(k))
     return np.asarray(table / np.maximum(1e-12, table.sum(1, keepdims=True)))
 
 
@@ -223,7 +225,9 @@ def macro_limits(sample: Sample, kind: str, labels: Array) -> Limits:
     lows, highs = (limit[at] for limit in sample.label_limits[kind])
     below, above = (score - lows) / len(at), (highs - score) / len(at)
     joined = (value - math.sqrt(below @ correlation @ below), value + math.sqrt(above @ correlation @ above))
-    alone = float((_rarity(sample.sums[:, k : 2 * k].sum(0)[at]) ** 2).sum())  # 1 if one label is much rarer than all
+    alone = float(
+        (_pseudo_row_shares(sample.sums[:, k : 2 * k].sum(0)[at]) ** 2).sum()
+    )  # 1 if one label is much rarer than all
     low -= alone * max(0.0, low - joined[0])
     high += alone * max(0.0, joined[1] - high)
     return max(0.0, low), min(1.0, high)
@@ -250,7 +254,7 @@ def smooth_limits(sample: Sample, of_sums: Callable[[Array], Values], names: Seq
     found: dict[str, Limits] = {}
     if not names:
         return found
-    values, (centers, gradients) = of_sums(sample.sums.sum(0)[None]), linearised(sample.totals, of_sums, names)
+    values, (centers, gradients) = of_sums(sample.sums.sum(0)[None]), linearise(sample.totals, of_sums, names)
     quantile = quantile_of(len(sample.sums), sample.size)
     for i, name in enumerate(names):
         least, width = (-1.0, 2.0) if name == "mcc" else (0.0, 1.0)
@@ -261,7 +265,7 @@ def smooth_limits(sample: Sample, of_sums: Callable[[Array], Values], names: Seq
     return found
 
 
-def linearised(totals: Array, of_sums: Callable[[Array], Values], names: Sequence[str]) -> tuple[Array, Array]:
+def linearise(totals: Array, of_sums: Callable[[Array], Values], names: Sequence[str]) -> tuple[Array, Array]:
     """Return the values of metrics at the sums of all rows (C,), and their gradients there: (M,) and (C, M).
 
     The metrics do not depend on the number of rows, so the product of a row of sums and the gradient is its influence.
@@ -315,7 +319,7 @@ def paired_samples(true: Array, guesses: tuple[Array, Array], k: int, codes: Arr
     places, has = np.arange(len(joint)), np.bincount(true, minlength=k)
     right = np.hstack([np.eye(k)] * 3)
     wrong = np.hstack([np.zeros((k, k)), np.eye(k), _confused(has)])
-    mass = _SWAPS * np.tile(_rarity(has), 2)
+    mass = _SWAPS * np.tile(_pseudo_row_shares(has), 2)
     first, second = (
         Sample(
             metrics.label_sums(true, guess, k, codes),
@@ -338,7 +342,7 @@ def paired_set_samples(true: Array, guesses: tuple[Array, Array], judged: Array,
     k, has = true.shape[1], (true & judged).sum(0)
     label, none, one = np.eye(k), np.zeros((k, k)), np.ones((k, 1))
     right, missed = np.hstack([label, label, label, one, one]), np.hstack([none, label, none, 0 * one, one])
-    mass = _SWAPS * np.tile(_rarity(has), 2)
+    mass = _SWAPS * np.tile(_pseudo_row_shares(has), 2)
     first, second = (
         Sample(
             metrics.set_sums(true, guess, judged, codes),
@@ -362,7 +366,7 @@ def paired_limits(value: float, a: Sample, b: Sample, of_sums: Callable[[Array],
         a, b: samples of `paired_samples` or `paired_set_samples`.
         of_sums: metrics as a function of sums.
     """
-    (of_a, by_a), (of_b, by_b) = (linearised(sample.totals, of_sums, [metric]) for sample in (a, b))
+    (of_a, by_a), (of_b, by_b) = (linearise(sample.totals, of_sums, [metric]) for sample in (a, b))
     both = Sample(
         np.hstack([a.sums, b.sums]), np.hstack([a.kinds, b.kinds]), a.times, np.hstack([a.pseudo, b.pseudo]), a.mass,
         a.rows, a.k,
@@ -386,11 +390,11 @@ def paired_rank_limits(
     if size > 1 and groups > 1:
         spread = max(spread, groups / (groups - 1) * float((np.bincount(codes, effects) ** 2).sum()))
     fewest = np.array([min(r.positives, r.negatives) if metric == "auroc" else r.positives for r in a], float)
-    swapped = _SWAPS * _rarity(fewest) @ (0.5 / fewest / len(a)) ** 2
+    swapped = _SWAPS * _pseudo_row_shares(fewest) @ (0.5 / fewest / len(a)) ** 2
     return _around(value, value, math.sqrt(spread + (1 + size) * float(swapped)), groups, size)
 
 
-def apart_limits(value: float, a: Limits, b: Limits, correlation: float = 0.0) -> Limits:
+def unpaired_limits(value: float, a: Limits, b: Limits, correlation: float = 0.0) -> Limits:
     """Join the intervals of two scores into that of their difference (Newcombe, 1998; Zou and Donner, 2008).
 
     Args:

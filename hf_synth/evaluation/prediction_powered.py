@@ -83,7 +83,7 @@ def prediction_powered(
     codes = np.unique(names, return_inverse=True)[1]
     total = float(w.sum())
     cost = _cost(w, codes, many if census and weights is None else None, census)
-    y_off, f_off = y - _means(y, w, codes), f - _means(f, w, codes)
+    y_off, f_off = y - _stratum_means(y, w, codes), f - _stratum_means(f, w, codes)
     y_alone, both, f_alone = (float(cost @ v) for v in (y_off * y_off, y_off * f_off, f_off * f_off))
     far = 0.0 if census or many < 2 else float(g.var(ddof=1)) / many * total**2
     share = bool(np.isin(y, (0, 1)).all())
@@ -91,7 +91,7 @@ def prediction_powered(
     prior = _PRIOR * float(cost.mean()) * (likely * (1 - likely) if share else float(y.var()))
     factor = min(1.0, max(0.0, both / (f_alone + far))) if f_alone + far > 0 else 0.0
     left = y_alone - 2 * factor * both + factor**2 * (f_alone + far) + prior
-    free = _freedom(y, w, codes, cost, share)
+    free = _degrees_of_freedom(y, w, codes, cost, share)
     fraction = left / (y_alone + prior) * free / (free - 1) if free > 1 and y_alone + prior > 0 else 1.0
     if fraction >= 1:
         factor, fraction = 0.0, 1.0
@@ -118,23 +118,23 @@ def _cost(w: Floats, codes: npt.NDArray[np.int64], rows: int | None, census: boo
     return np.asarray(w**2 * (unseen * drawn / np.maximum(1, drawn - 1))[codes])
 
 
-def _means(values: Floats, w: Floats, codes: npt.NDArray[np.int64]) -> Floats:
+def _stratum_means(values: Floats, w: Floats, codes: npt.NDArray[np.int64]) -> Floats:
     """Return the weighted mean of each row's stratum, (n,)."""
     return np.asarray((np.bincount(codes, w * values) / np.bincount(codes, w))[codes])
 
 
-def _parts(y: Floats, w: Floats, codes: npt.NDArray[np.int64], cost: Floats, share: bool) -> Floats:
+def _stratum_variances(y: Floats, w: Floats, codes: npt.NDArray[np.int64], cost: Floats, share: bool) -> Floats:
     """Return what each stratum adds to the variance of the weighted total, (H,); of shares as in `design_share`."""
     if not share:
-        return np.asarray(np.bincount(codes, cost * (y - _means(y, w, codes)) ** 2))
+        return np.asarray(np.bincount(codes, cost * (y - _stratum_means(y, w, codes)) ** 2))
     drawn = np.bincount(codes)
     held = (np.bincount(codes, w * y) / np.bincount(codes, w) * drawn + 1) / (drawn + 2)  # none is all right
     return np.asarray(np.bincount(codes, cost) * held * (1 - held) * (drawn - 1).clip(1) / drawn)
 
 
-def _freedom(y: Floats, w: Floats, codes: npt.NDArray[np.int64], cost: Floats, share: bool) -> float:
+def _degrees_of_freedom(y: Floats, w: Floats, codes: npt.NDArray[np.int64], cost: Floats, share: bool) -> float:
     """Return the degrees of freedom of the variance (Satterthwaite, 1946): few where one stratum rules."""
-    parts, drawn = _parts(y, w, codes, cost, share), np.bincount(codes)
+    parts, drawn = _stratum_variances(y, w, codes, cost, share), np.bincount(codes)
     squares = float((parts**2 / np.maximum(1, drawn - 1)).sum())
     return float(parts.sum()) ** 2 / squares if squares > 0 else float(len(y) - len(drawn))
 
@@ -142,7 +142,7 @@ def _freedom(y: Floats, w: Floats, codes: npt.NDArray[np.int64], cost: Floats, s
 def _effective(y: Floats, w: Floats, codes: npt.NDArray[np.int64], cost: Floats) -> float:
     """Return the simple random sample that has the variance of the design; infinite where every row was drawn."""
     total, drawn, size, hits = float(w.sum()), np.bincount(codes), np.bincount(codes, w), np.bincount(codes, w * y)
-    variance = float(_parts(y, w, codes, cost, True).sum()) / total**2
+    variance = float(_stratum_variances(y, w, codes, cost, True).sum()) / total**2
     middle = float(size @ ((hits / size * drawn + 1) / (drawn + 2))) / total
     return middle * (1 - middle) / variance if variance > 0 else math.inf
 

@@ -16,7 +16,7 @@ from hf_synth.errors import ColumnError
 from hf_synth.evaluation import intervals, metrics
 from hf_synth.evaluation.intervals import Limits, Sample
 from hf_synth.models.text2text import text_scores
-from hf_synth.task.labels import known_target
+from hf_synth.task.labels import match_target
 from hf_synth.task.task import Task
 
 Array = npt.NDArray[Any]
@@ -49,7 +49,7 @@ class Prepared:
         """Return what each group adds to a metric of sums, (G,); None for another metric."""
         if metric not in self.of_sums(self.sample.totals[None]):
             return None
-        _, gradient = intervals.linearised(self.sample.totals, self.of_sums, [metric])
+        _, gradient = intervals.linearise(self.sample.totals, self.of_sums, [metric])
         return np.asarray(self.sample.sums @ gradient[:, 0])
 
 
@@ -130,7 +130,7 @@ def _prepare_labels(
     if "ece" in values:
         no_interval["ece"] = NO_ECE
     more["class_ci95"] = class_intervals(task.labels, sample)
-    return Prepared(sample, of_sums, values, *_kept(values, ci95, no_interval, codes), more)
+    return Prepared(sample, of_sums, values, *_without_undefined(values, ci95, no_interval, codes), more)
 
 
 def label_refusals(labels: Sequence[str], sample: Sample) -> dict[str, str]:
@@ -141,12 +141,12 @@ def label_refusals(labels: Sequence[str], sample: Sample) -> dict[str, str]:
     """
     k, total = sample.k, sample.sums.sum(0)
     true, guess, every = total[k : 2 * k], total[2 * k : 3 * k], np.ones(sample.k, bool)
-    few, often = _too_few(labels, true), true >= metrics.MIN_ROWS
-    found = {f"macro_{kind}": few or _missing(labels, sample, kind, every) for kind in intervals.KINDS}
-    found["macro_precision"] = few or _too_few(labels, guess, "predictions") or found["macro_precision"]
-    found["macro_f1_min10"] = _missing(labels, sample, "f1", often)
+    few, often = _label_with_few_rows(labels, true), true >= metrics.MIN_ROWS
+    found = {f"macro_{kind}": few or _one_sided_label(labels, sample, kind, every) for kind in intervals.KINDS}
+    found["macro_precision"] = few or _label_with_few_rows(labels, guess, "predictions") or found["macro_precision"]
+    found["macro_f1_min10"] = _one_sided_label(labels, sample, "f1", often)
     if (np.minimum(true, guess) >= intervals.MIN_CLASS).sum() < 2:
-        found["mcc"] = few or _too_few(labels, guess, "predictions")
+        found["mcc"] = few or _label_with_few_rows(labels, guess, "predictions")
     return {metric: why for metric, why in found.items() if why}
 
 
@@ -178,13 +178,13 @@ def class_intervals(labels: Sequence[str], sample: Sample) -> dict[str, dict[str
     }
 
 
-def _too_few(labels: Sequence[str], counts: Array, what: str = "rows") -> str:
+def _label_with_few_rows(labels: Sequence[str], counts: Array, what: str = "rows") -> str:
     """Return which label has the fewest rows, where that is fewer than MIN_CLASS; "" where each label has as many."""
     i, least = int(np.argmin(counts)), intervals.MIN_CLASS
     return f"too few {what} of {labels[i]!r}: {int(counts[i])}, and {least} are needed" if counts[i] < least else ""
 
 
-def _missing(labels: Sequence[str], sample: Sample, kind: str, among: Array) -> str:
+def _one_sided_label(labels: Sequence[str], sample: Sample, kind: str, among: Array) -> str:
     """Return which of the labels in `among` (k,) has rows of one group alone; "" where none has."""
     alone = among & np.isnan(sample.label_limits[kind][0])
     return f"all rows of {labels[int(np.argmax(alone))]!r} are of one group" if alone.any() else ""
@@ -221,7 +221,7 @@ def _rank_intervals(
     return ci95, {metric: why for metric, why in refused.items() if why}
 
 
-def _kept(
+def _without_undefined(
     values: Mapping[str, float], ci95: dict[str, Limits], no_interval: dict[str, str], codes: Array
 ) -> tuple[dict[str, Limits], dict[str, str]]:
     """Leave out undefined metrics, and all intervals where the rows are of a single group."""
@@ -267,7 +267,7 @@ def _prepare_sets(
     found, missing = _rank_intervals(task.labels, ranked, true, known, codes)
     ci95, no_interval = ci95 | found, no_interval | missing
     more["class_ci95"] = class_intervals(task.labels, sample)
-    return Prepared(sample, of_sums, values, *_kept(values, ci95, no_interval, codes), more)
+    return Prepared(sample, of_sums, values, *_without_undefined(values, ci95, no_interval, codes), more)
 
 
 def set_refusals(labels: Sequence[str], sample: Sample, some: Array) -> dict[str, str]:
@@ -280,9 +280,11 @@ def set_refusals(labels: Sequence[str], sample: Sample, some: Array) -> dict[str
     k, total = sample.k, sample.sums.sum(0)
     true, guess = total[k : 2 * k], total[2 * k : 3 * k]
     names = [label for label, s in zip(labels, some, strict=True) if s]
-    few = _too_few(names, true[some])
-    found = {f"macro_{kind}": few or _missing(labels, sample, kind, some) for kind in intervals.KINDS}
-    found["macro_precision"] = few or _too_few(names, guess[some], "predictions") or found["macro_precision"]
+    few = _label_with_few_rows(names, true[some])
+    found = {f"macro_{kind}": few or _one_sided_label(labels, sample, kind, some) for kind in intervals.KINDS}
+    found["macro_precision"] = (
+        few or _label_with_few_rows(names, guess[some], "predictions") or found["macro_precision"]
+    )
     if true.sum() < intervals.MIN_CLASS:
         found |= dict.fromkeys(("micro_f1", "weighted_f1"), few)
     return {metric: why for metric, why in found.items() if why}
@@ -299,8 +301,8 @@ def set_intervals(sample: Sample, some: Array, refused: Mapping[str, str]) -> di
 
 def _prepare_texts(task: Task, predicted: Any, labels: Any, codes: Array, limits: bool) -> Prepared:
     if task.targets:  # one spelling of each
-        predicted = [known_target(task, text) or text for text in predicted]
-        labels = [known_target(task, text) or text if isinstance(text, str) else text for text in labels]
+        predicted = [match_target(task, text) or text for text in predicted]
+        labels = [match_target(task, text) or text if isinstance(text, str) else text for text in labels]
     found = text_scores(predicted, labels)
     rows = np.column_stack([*found.values(), np.ones(len(codes))])
     none = np.zeros((0, rows.shape[1]))
@@ -322,7 +324,9 @@ def _prepare_texts(task: Task, predicted: Any, labels: Any, codes: Array, limits
         of_fields = _first(metrics.field_values(of_fields, task.target_fields))
         values |= of_fields
         no_interval |= dict.fromkeys(of_fields, "how often an interval of it holds the truth was not measured")
-    return Prepared(sample, of_sums, values, *(_kept(values, ci95, no_interval, codes) if limits else ({}, {})), more)
+    return Prepared(
+        sample, of_sums, values, *(_without_undefined(values, ci95, no_interval, codes) if limits else ({}, {})), more
+    )
 
 
 def _macro_of_targets(
@@ -340,7 +344,7 @@ def _macro_of_targets(
     among = (of_true + of_guess > 0) & (np.arange(k + 1) < k)
     f1 = 2 * sample.sums.sum(0)[: k + 1] / np.maximum(of_true + of_guess, 1)
     names = [*task.targets, "another text"]
-    why = _too_few(task.targets, of_true[:k]) or _missing(names, sample, "f1", among)
+    why = _label_with_few_rows(task.targets, of_true[:k]) or _one_sided_label(names, sample, "f1", among)
     found = ci95 if why or not ci95 else ci95 | {"macro_f1": intervals.macro_limits(sample, "f1", among)}
     return float(f1[among].mean()), found, {"macro_f1": why} if why else {}
 

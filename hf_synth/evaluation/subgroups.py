@@ -18,7 +18,7 @@ import numpy.typing as npt
 from hf_synth.errors import ColumnError, TaskError
 from hf_synth.evaluation.demographics import ATTRIBUTES, UNKNOWN, band_of, read_attribute, swap_attribute
 from hf_synth.evaluation.evaluation import predict, truth
-from hf_synth.evaluation.intervals import Limits, apart_limits, mean_limits
+from hf_synth.evaluation.intervals import Limits, mean_limits, unpaired_limits
 from hf_synth.evaluation.metrics import group_codes
 from hf_synth.evaluation.scoring import Prepared, prepare
 from hf_synth.reports.page import markdown_table
@@ -275,15 +275,17 @@ def _scored_subgroup(attribute: str, name: str, own: _Side, rest: _Side | None) 
                 continue
             correlation = _correlation(effects[0], effects[1], here, there)
         pair = (scores.values[m], scores.ci95[m]), (others.values[m], others.ci95[m])
-        subgroup.behind[m] = _behind(*pair, correlation)
+        subgroup.behind[m] = _difference(*pair, correlation)
     return subgroup
 
 
-def _behind(own: tuple[float, Limits], rest: tuple[float, Limits], correlation: float) -> tuple[float, float, float]:
+def _difference(
+    own: tuple[float, Limits], rest: tuple[float, Limits], correlation: float
+) -> tuple[float, float, float]:
     """Return the difference of two values, and its interval."""
     value = own[0] - rest[0]
     a, b = ((low - score, high - score) for score, (low, high) in (own, rest))
-    return (value, *apart_limits(value, a, b, correlation))
+    return (value, *unpaired_limits(value, a, b, correlation))
 
 
 def _correlation(a: Array, b: Array, here: Array, there: Array) -> float:
@@ -316,7 +318,7 @@ def _shares(
                 mine, theirs = (at for _, at in patients)
                 ours, others = (np.bincount(at, part - part.mean()) for part, at in ((own, mine), (rest, theirs)))
                 a, b = ((float(part.mean()), mean_limits(part, at)) for part, at in ((own, mine), (rest, theirs)))
-                subgroup.behind[fact] = _behind(a, b, _correlation(ours, others, here, there))
+                subgroup.behind[fact] = _difference(a, b, _correlation(ours, others, here, there))
     return subgroups
 
 

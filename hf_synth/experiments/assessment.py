@@ -148,8 +148,8 @@ def assess(
     known = _label_rows(task, gold, rows, audited, seed)
     check_parts(known.groups)
     measurable = known.lineage is None or known.lineage.measurable
-    hits, sizes, pilots = _hits(task, gold, rows if measurable else None, known, repeats, seed)
-    draws = _draws(hits, known, n_bootstrap, seed)
+    hits, sizes, pilots = _predict_out_of_fold(task, gold, rows if measurable else None, known, repeats, seed)
+    draws = _bootstrap_scores(hits, known, n_bootstrap, seed)
     means = np.mean([[_row_weights(known) @ h / len(known.truth) for h in one] for one in hits], axis=0)
     of_labels = _gain_of_labels(sizes, draws[:, : len(sizes)], more)
     labelling = (float(_gain_of_labels(sizes, means[None, : len(sizes)], more)[0]), *_interval(of_labels))
@@ -214,7 +214,7 @@ def _label_rows(
     )
 
 
-def _hits(
+def _predict_out_of_fold(
     task: Task, gold: Dataset, rows: Dataset | None, known: Rows, repeats: int, seed: int
 ) -> tuple[list[list[Floats]], list[int], list[int]]:
     """Predict gold rows out of fold, for each way to cut the folds and each training set.
@@ -239,20 +239,22 @@ def _hits(
             inside, held = np.flatnonzero(fold != k), np.flatnonzero(fold == k)
             for i, part in enumerate(_PARTS):
                 some = _part_of_gold(known.truth, inside, part, seed + repeat)
-                one[i][held] = _held_hits(learn, known, held, some, none, flat)
+                one[i][held] = _predict_held_out(learn, known, held, some, none, flat)
             keep = every if lineage is None else lineage.without(k)
             left.append(len(keep))
             for i, part in enumerate(parts, len(_PARTS)):
                 drawn = np.random.default_rng(seed + repeat).permutation(len(keep))[: round(part * len(keep))]
                 used, targets = _correct_pilot(learn, known, inside, keep[np.sort(drawn)], seed + 7 * repeat + k)
-                one[i][held] = _held_hits(learn, known, held, inside, used, targets)
+                one[i][held] = _predict_held_out(learn, known, held, inside, used, targets)
         hits.append(one)
     n_inside = len(known.truth) * (FOLDS - 1) / FOLDS
     pilots = [round(part * float(np.mean(left))) for part in parts]
     return hits, [round(part * n_inside) for part in _PARTS], pilots
 
 
-def _held_hits(learn: Learn, known: Rows, held: Ints, gold: Ints, rows: Ints, targets: Floats) -> npt.NDArray[np.bool_]:
+def _predict_held_out(
+    learn: Learn, known: Rows, held: Ints, gold: Ints, rows: Ints, targets: Floats
+) -> npt.NDArray[np.bool_]:
     """Train on gold and synthetic rows; return which held-out gold rows are predicted right."""
     probs = learn(gold, rows, targets)(held, np.arange(0))[0]
     return np.asarray(probs.argmax(1) == known.truth[held])
@@ -282,7 +284,7 @@ def _row_weights(known: Rows) -> Floats:
     return np.asarray(0.5 + 0.5 * len(known.truth) / ((counts > 0).sum() * counts[known.truth]))
 
 
-def _draws(hits: Sequence[Sequence[Floats]], known: Rows, n_bootstrap: int, seed: int) -> Floats:
+def _bootstrap_scores(hits: Sequence[Sequence[Floats]], known: Rows, n_bootstrap: int, seed: int) -> Floats:
     """Resample groups of gold rows and ways to cut the folds; return scores, (n_bootstrap, training sets)."""
     codes = group_codes(known.groups, len(known.truth))
     n_groups = int(codes.max()) + 1

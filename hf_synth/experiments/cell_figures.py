@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from hf_synth.correction.augmentation import trainable
+from hf_synth.correction.augmentation import trainable_rows
 from hf_synth.evaluation.demographics import ATTRIBUTES
 from hf_synth.evaluation.evaluation import Scores
 from hf_synth.evaluation.subgroups import Subgroup, flips_by_subgroup, score_subgroups, swap_counterfactual
@@ -35,11 +35,11 @@ def sources_of(data: Dataset, rows: Dataset | None) -> dict[str, Any]:
     return {
         "n_train": len(data), "n_gold": sources["gold"], "n_synthetic": sources["synthetic"],
         "n_kept": status["kept"], "n_relabelled": status["relabelled"], "n_dropped": status["dropped"],
-        "n_usable": 0 if rows is None else len(trainable(rows)),
+        "n_usable": 0 if rows is None else len(trainable_rows(rows)),
     }  # fmt: skip
 
 
-def making_of(study: Study, job: Job, raw: Dataset | None) -> dict[str, Any]:
+def generation_figures(study: Study, job: Job, raw: Dataset | None) -> dict[str, Any]:
     """Return the cost of a cell's share of its synthetic rows, their generators and gates."""
     none = {"calls": 0, "prompt_tokens": 0, "completion_tokens": 0, "cost_usd": None, "seconds_generate": 0.0,
             "simulated": is_artificial(study.task), "generated_by": "", "gates": "{}"}  # fmt: skip
@@ -85,7 +85,7 @@ def _noise_after(task: Task, rows: Dataset) -> list[list[float]]:
     """Estimate the noise matrix after correction, (K, K): true label by the policy's probabilities, then label."""
     if task.kind != "single_label":
         return []
-    used = rows.select(trainable(rows))
+    used = rows.select(trainable_rows(rows))
     probs, k = np.asarray(used["label_probs"], dtype=np.float64), len(task.labels)
     labels = np.eye(k)[label_indices(task, used)] * np.asarray(used["weight"], dtype=np.float64)[:, None]
     counts = probs.reshape(-1, k).T @ labels

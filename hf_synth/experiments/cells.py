@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from hf_synth.correction.audited import part_of
+from hf_synth.correction.audited import select_audited
 from hf_synth.correction.augmentation import augment
 from hf_synth.correction.correction import correct_with_policy
 from hf_synth.errors import ColumnError, HfSynthError
@@ -30,8 +30,8 @@ from hf_synth.experiments.cell_figures import (
     correction_of,
     figures_of,
     flips_of,
+    generation_figures,
     gpu_seconds,
-    making_of,
     sources_of,
     subgroups_of,
     swaps_of,
@@ -49,7 +49,7 @@ from hf_synth.models.record import model_facts, weights_sha256
 from hf_synth.models.training import train, trainer_fit
 from hf_synth.task.columns import JUDGED, access_of, annotation_columns, strictest
 from hf_synth.task.folders import read_export, write_stage
-from hf_synth.task.labels import groups_of, judged_mask
+from hf_synth.task.labels import column_of, groups_of, judged_mask
 from hf_synth.task.task import Task
 
 if TYPE_CHECKING:
@@ -89,12 +89,12 @@ def held_out(study: Study) -> dict[str, Dataset]:
         for split, rows in held.items():
             place = (study.out, split, study.task.fingerprint())
             if place not in _HELD_OUT:
-                _HELD_OUT[place] = _without_seen(study.task, rows, gold["train"], split)
+                _HELD_OUT[place] = _drop_seen_rows(study.task, rows, gold["train"], split)
             held[split] = _HELD_OUT[place]
     return held
 
 
-def _without_seen(task: Task, rows: Dataset, train: Dataset, split: str) -> Dataset:
+def _drop_seen_rows(task: Task, rows: Dataset, train: Dataset, split: str) -> Dataset:
     seen = [*leakage.copies(task, rows, train), *leakage.shared_groups(rows, train)]
     unseen = leakage.without(rows, seen)
     if not len(unseen):
@@ -139,10 +139,10 @@ def gold_digest(study: Study, cell: Cell) -> str:
     """Return a digest of a cell's gold: texts, labels, the mask of judged labels, and labels that LLMs gave."""
     rows = own_gold(study, cell)
     pairs = zip(leakage.text_digests(study.task, rows), rows[study.task.label_column], strict=True)
-    return key_of([list(pair) for pair in pairs], *judged_of(rows))
+    return key_of([list(pair) for pair in pairs], *judged_columns(rows))
 
 
-def judged_of(rows: Dataset) -> list[Any]:
+def judged_columns(rows: Dataset) -> list[Any]:
     """Return the column of judged labels and those of LLMs' labels, if there are any: they are in the gold's digest."""
     names = [JUDGED, *annotation_columns(rows.column_names)]
     return [list(rows[name][:]) for name in names if name in rows.column_names]
@@ -227,7 +227,7 @@ def _correct_rows(study: Study, job: Job) -> None:
         work = study.out / "work"
         how: dict[str, Any] = {"work_dir": work / f"folds-{job.key}", "cache_dir": work, "seed": cell.seed}
         fit = trainer_fit(study.task, base_model=cell.corrector, args=study.args, **how)
-    audited = part_of(study.audited, rows["id"])
+    audited = select_audited(study.audited, rows["id"])
     corrected, policy = correct_with_policy(
         study.task, rows, fit, gold=own, method=cell.labels, audited=audited or None, seed=cell.seed
     )
@@ -269,7 +269,7 @@ def _train_and_score(study: Study, job: Job) -> None:
         **cell.to_json(), "arm": cell.arm, "task": task.full_name, "task_version": task.version,
         "gold_budget": leakage.gold_budget(task, own, stop, audited),
         "validation_rows": 0 if stop is None else len(stop), "audited_rows": 0 if audited is None else len(audited),
-        **sources_of(data, rows), **making_of(study, job, raw), **correction_of(study, job, rows),
+        **sources_of(data, rows), **generation_figures(study, job, raw), **correction_of(study, job, rows),
         **usage_of(judged, len(own) + (sum(map(len, held.values())) if raw is None else len(raw))),
     }  # fmt: skip
     if facts["gold_budget"] > len(own) + facts["audited_rows"]:
@@ -343,7 +343,9 @@ def _model_scores(
     with tempfile.TemporaryDirectory(prefix="model-", dir=study.out / "work") as work:
         training: dict[str, Any] = {"args": study.args, "seed": job.cell.seed, "cache_dir": study.out / "work"}
         model = train(task, data, stop, base_model=base, output_dir=Path(work) / "model", **training)
-        leakage.check_model(task, model_facts(model), own, train_split, held)
+        sources = column_of(data, "source", "gold")
+        written = data.select([i for i, source in enumerate(sources) if source == "synthetic"])
+        leakage.check_model(task, model_facts(model), own, train_split, held, written)
         how: dict[str, Any] = {"n_bootstrap": study.n_bootstrap, "seed": job.cell.seed}
         scores, swaps = {}, {}
         for split, rows in held.items():

@@ -135,17 +135,17 @@ def gold_equivalence(
     points = [_runs(curve[n]) for n in sizes] + [_runs(scores)]
     log_sizes, weights = np.log(sizes), np.array([len(p) for p in points[:-1]], float)
     means = np.array([np.mean([r.score for r in p]) for p in points])
-    estimate = float(read_off(log_sizes, means[None, :-1], weights, means[-1:])[0])
+    estimate = float(log_size_for_score(log_sizes, means[None, :-1], weights, means[-1:])[0])
     low: float | None = None
     high: float | None = None
     runs = min(map(len, points))
     if runs >= MIN_RUNS:
         by_patients, by_seeds = _drawn_parts(points, metric, n_bootstrap, seed)
         drawn = by_patients + by_seeds
-        draws = read_off(log_sizes, drawn[:, :-1], weights, drawn[:, -1])
-        below = 100 * _below(by_seeds, drawn, runs)
+        draws = log_size_for_score(log_sizes, drawn[:, :-1], weights, drawn[:, -1])
+        below = 100 * _lower_percentile(by_seeds, drawn, runs)
         ends = np.exp(np.percentile(np.clip(draws, log_sizes[0], log_sizes[-1]), [below, 100 - below]))
-        low, high = (_exact_end(float(np.clip(end, sizes[0], sizes[-1])), sizes) for end in ends)
+        low, high = (_round_to_end(float(np.clip(end, sizes[0], sizes[-1])), sizes) for end in ends)
     return Equivalence(
         rows=math.exp(float(np.clip(estimate, log_sizes[0], log_sizes[-1]))),
         low=low,
@@ -159,7 +159,7 @@ def gold_equivalence(
     )
 
 
-def _below(by_seeds: Floats, drawn: Floats, runs: int) -> float:
+def _lower_percentile(by_seeds: Floats, drawn: Floats, runs: int) -> float:
     """Return the lower percentile, as a share: that of Student's t with the degrees of freedom of the whole spread.
 
     Satterthwaite's degrees of freedom, at the point where runs make most of the spread; patients count as many.
@@ -172,7 +172,7 @@ def _below(by_seeds: Floats, drawn: Floats, runs: int) -> float:
     return float(ndtr(stdtrit(free, 0.025)))
 
 
-def _exact_end(end: float, sizes: Sequence[int]) -> float:
+def _round_to_end(end: float, sizes: Sequence[int]) -> float:
     """Return the smallest or largest size for an end that differs from it by rounding alone."""
     return next((float(n) for n in (sizes[0], sizes[-1]) if math.isclose(end, n, rel_tol=1e-9)), end)
 
@@ -231,7 +231,7 @@ def _drawn_parts(
     return by_patients, by_seeds
 
 
-def read_off(log_sizes: Floats, means: Floats, weights: Floats, scores: Floats) -> Floats:
+def log_size_for_score(log_sizes: Floats, means: Floats, weights: Floats, scores: Floats) -> Floats:
     """Return the log of the fewest rows whose fitted score reaches a score, (B,); -inf or inf outside the curve.
 
     Args:

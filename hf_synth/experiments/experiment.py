@@ -24,7 +24,7 @@ from hf_synth.correction.policy import OF_BOTH
 from hf_synth.experiments import planning
 from hf_synth.experiments.cells import Maker, failure, make_opinions, make_pool, own_gold, run_job
 from hf_synth.experiments.equivalence import Rates
-from hf_synth.experiments.foresight import foreseen, reasons
+from hf_synth.experiments.foresight import count_reasons, foresee_failures
 from hf_synth.experiments.grid import BASELINES, LLM_JUDGE, RAW, ZERO_SHOT, Cell, Grid, Job, ScoringProtocol, Study
 from hf_synth.experiments.opinions import AnyJudge
 from hf_synth.experiments.processes import run_all
@@ -32,6 +32,7 @@ from hf_synth.experiments.report import write_study_report
 from hf_synth.experiments.results import Results, read_cells, write_results
 from hf_synth.generation.generation import estimate
 from hf_synth.gold.adoption import read_dataset
+from hf_synth.models.inference import cuda_devices
 from hf_synth.reports.progress import stage
 from hf_synth.task.folders import atomic_file
 from hf_synth.task.task import Task
@@ -75,7 +76,7 @@ def experiment(
         args: fields of `TrainingArguments` for every model.
         audited: audited labels by row id, or an `Audited` with its sampling design; they count for the gold budget of
             arms whose correction used them.
-        processes: trainings at the same time; 0 trains in this process.
+        processes: trainings at the same time, each on one GPU where there are several; 0 trains in this process.
         rates: prices of working time and computing.
         say: called with each line of progress; no line has text of rows.
 
@@ -96,8 +97,8 @@ def experiment(
     jobs = planning.plan_jobs(study, cells)
     waiting = planning.unfinished(study, jobs)
     say(f"{len(cells)} cells, {len(cells) - len(waiting)} of them done")
-    failures = foreseen(study, waiting, makers)
-    for line in reasons(failures.values()):
+    failures = foresee_failures(study, waiting, makers)
+    for line in count_reasons(failures.values()):
         say(f"cannot work, {line}")
     possible = [job for job in waiting if job.key not in failures]
     failures |= _make_pools(study, possible, makers, say)
@@ -182,7 +183,8 @@ def _run_here(key: str, name: str, stage: Callable[[], None], say: Callable[[str
 # --- stages in other processes ----------------------------------------------------------------------------------------
 def _run_jobs(study: Study, jobs: Sequence[Job], processes: int) -> Iterator[tuple[Job, dict[str, str] | None]]:
     """Run jobs in processes; yield each with its failure or None, as they end."""
-    for job, result in run_all(partial(run_job, study), jobs, processes):
+    devices = cuda_devices() if jobs and processes > 0 else []
+    for job, result in run_all(partial(run_job, study), jobs, processes, devices):
         if isinstance(result, BrokenProcessPool):
             yield job, {"error": type(result).__name__, "message": "its process died; is there enough memory?"}
         else:
@@ -280,7 +282,7 @@ def outline(task: Task, synthetic: Source | Mapping[str, Source] | None, **optio
         judged=sum(j.cell.gold_size + j.rows for j in planning.missing_opinions(study, waiting).values()),
         trainings=sum(j.cell.strategy not in BASELINES for j in waiting) + trainings,
         seconds={arm: round(sum(s) / len(s), 1) for arm, s in seconds.items()},
-        cannot_work=tuple(reasons(foreseen(study, waiting, makers).values())),
+        cannot_work=tuple(count_reasons(foresee_failures(study, waiting, makers).values())),
     )
 
 

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 Failure = dict[str, str]
 
 
-def foreseen(study: Study, jobs: Sequence[Job], makers: Mapping[str, Maker]) -> dict[str, Failure]:
+def foresee_failures(study: Study, jobs: Sequence[Job], makers: Mapping[str, Maker]) -> dict[str, Failure]:
     """Return the failure of each job that cannot work, by the key of the job."""
     pools: dict[str, Dataset] = {}
     held, train = held_out(study), gold_of(study.out)["train"]
@@ -83,7 +83,7 @@ def _check_pool(study: Study, job: Job, rows: Dataset, own: Dataset, held: Mappi
         leakage.check_exemplars(share_of(study, job, rows, round(job.cell.ratio * job.cell.gold_size)), own, held)
 
 
-def reasons(failures: Iterable[Mapping[str, str]]) -> list[str]:
+def count_reasons(failures: Iterable[Mapping[str, str]]) -> list[str]:
     """Return the reasons of failures with how many cells have each, the most frequent first."""
     counts = Counter(": ".join(filter(None, (f["error"], f["message"]))) for f in failures)
     return [f"{n:,} {'cell' if n == 1 else 'cells'}: {reason}" for reason, n in counts.most_common()]

@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hf_synth.correction.augmentation import augment, trainable
+from hf_synth.correction.augmentation import augment, trainable_rows
 from hf_synth.correction.correction import correct_with_policy
 from hf_synth.correction.policy import Policy
 from hf_synth.errors import ColumnError, OutputError, TaskError
@@ -26,11 +26,11 @@ from hf_synth.gold.adoption import read_dataset
 from hf_synth.gold.gold import subset
 from hf_synth.models.training import train, trainer_fit
 from hf_synth.reports.page import markdown_table
-from hf_synth.reports.progress import counted
+from hf_synth.reports.progress import begin_step, counted
 from hf_synth.task.columns import MANIFEST
 from hf_synth.task.folders import (
     FOLLOWS,
-    approve,
+    approve_edits,
     clear_disk_errors,
     edited_digests,
     edited_files,
@@ -46,6 +46,7 @@ if TYPE_CHECKING:
 
 _LOG = logging.getLogger(__name__)
 ARMS = ("gold", "synthetic_raw", "synthetic_corrected", "gold_plus_raw", "gold_plus_corrected")
+STEPS = ("generate", "correct", "train and evaluate", "write the report")  # as the line of progress names them
 
 
 def run(
@@ -104,7 +105,7 @@ def run(
     out = private_folder(Path(out))
     shown = gold["train"] if gold_size is None else subset(task, gold["train"], gold_size, seed=seed)
     n = len(shown)
-    approved = _approved(out, say)
+    approved = _approve_edited_stages(out, say)
     if "synthetic" in approved or ("corrected" in approved and (out / "synthetic" / MANIFEST).is_file()):
         rows = read_dataset(out / "synthetic")
     else:
@@ -115,6 +116,7 @@ def run(
     lap("generate")
 
     how: dict[str, Any] = {"base_model": base_model, "seed": seed, **(training or {})}
+    begin_step(STEPS[1])
     if "corrected" in approved:
         corrected = read_dataset(out / "corrected")
         policy = Policy.from_json((read_manifest(out / "corrected") or {})["policy"])
@@ -129,25 +131,27 @@ def run(
 
     if task.kind != "single_label" and policy.method == "none":  # rows without correction are not named corrected
         mixed = list(dict.fromkeys(arm.replace("corrected", "raw") for arm in mixed))
-    if not trainable(corrected):  # gold with corrected rows would be gold alone, trained a second time
+    if not trainable_rows(corrected):  # gold with corrected rows would be gold alone, trained a second time
         say(f"no corrected row is left by {policy.method}: there is no model of corrected rows")
         mixed = list(dict.fromkeys(["gold", *(arm for arm in mixed if not arm.endswith("corrected"))]))
     mixtures = {f"gold_{size}": subset(task, gold["train"], size, seed=seed) for size in sizes if size != n}
-    mixtures |= {arm.replace("gold", f"gold_{n}"): _mixture(task, arm, shown, rows, corrected) for arm in mixed}
+    mixtures |= {arm.replace("gold", f"gold_{n}"): _training_rows(task, arm, shown, rows, corrected) for arm in mixed}
     scores: dict[str, Scores] = {}
     models: dict[str, Path] = {}
     order = sorted(mixtures, key=lambda a: (not a.startswith("gold") or "plus" in a, a.count("plus")))
+    begin_step(STEPS[2])
     for name in counted("model", order):
         say(f"training on {name}: {len(mixtures[name]):,} rows")
         models[name] = train(task, mixtures[name], output_dir=out / "models" / name, **how)
         scores[name] = evaluate(task, models[name], gold["test"], exclude=gold["train"], seed=seed)
         lap(name)
     journey = Journey(task, out, corrected, policy, scores, models, seconds, caption, tuple(approved))
+    begin_step(STEPS[3])
     write_scores(journey)
     return journey
 
 
-def _approved(out: Path, say: Callable[[str], None]) -> dict[str, dict[str, str]]:
+def _approve_edited_stages(out: Path, say: Callable[[str], None]) -> dict[str, dict[str, str]]:
     """Return the digests of the edited files of each stage of an earlier run that a person edited, which are approved.
 
     Raises:
@@ -165,10 +169,10 @@ def _approved(out: Path, say: Callable[[str], None]) -> dict[str, dict[str, str]
         )
     for stage, names in edited.items():
         say(f"{stage}/ was edited by hand ({', '.join(names)}): it is taken as approved, and not made again")
-    return {stage: approve(out / stage) for stage in edited}
+    return {stage: approve_edits(out / stage) for stage in edited}
 
 
-def _mixture(task: Task, arm: str, gold: Dataset, raw: Dataset, corrected: Dataset) -> Dataset:
+def _training_rows(task: Task, arm: str, gold: Dataset, raw: Dataset, corrected: Dataset) -> Dataset:
     """Return the rows that an arm trains on."""
     if arm == "gold":
         return gold

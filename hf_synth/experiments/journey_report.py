@@ -11,7 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hf_synth.correction.augmentation import trainable
+from hf_synth.correction.augmentation import trainable_rows
 from hf_synth.correction.description import describe
 from hf_synth.experiments.verdict import (
     label_section,
@@ -73,7 +73,9 @@ def write_journey_report(journey: Journey, *, more: Sequence[Section] = ()) -> P
 
 def journey_lead(journey: Journey) -> Lead:
     """Return what the report says first."""
-    lead = run_lead(journey.task, journey.scores, journey.corrected, journey.out, journey.caption, journey.policy)
+    lead = run_lead(
+        journey.task, journey.scores, journey.corrected, journey.out, journey.caption, journey.policy, journey.source
+    )
     toy = [TOY_NOTE] if any(s.model.get("toy") for s in journey.scores.values()) else []
     return replace(lead, points=[*lead.points, *toy])
 
@@ -82,7 +84,7 @@ def journey_sections(journey: Journey) -> list[Section]:
     """Return the sections of the report for which there are figures."""
     description = describe(journey.corrected, journey.policy)
     first = (
-        label_section(journey.scores) if trainable(journey.corrected) else None,
+        label_section(journey.scores) if trainable_rows(journey.corrected) else None,
         score_section(journey),
         notes_section(journey.task, journey.corrected, journey.out),
     )

@@ -13,6 +13,7 @@ from hf_synth.correction.policy import GENERATOR, Policy
 from hf_synth.evaluation.evaluation import Scores
 from hf_synth.evaluation.statistics import holm
 from hf_synth.experiments.names import arm_name, metric_name
+from hf_synth.experiments.next_steps import RunSource
 from hf_synth.experiments.verdict import gain, headline, rows_by_source, shown_metrics
 from hf_synth.generation.generation import simulated
 from hf_synth.reports.page import Section, Table, matrix_table
@@ -60,6 +61,7 @@ class Journey:
         seconds: wall time by stage.
         caption: a sentence about the whole run, at the top of the report and under scores.svg.
         approved: stages whose rows a person edited.
+        source: how commands name the task and gold; by the task and folder when None.
     """
 
     task: Task
@@ -71,6 +73,7 @@ class Journey:
     seconds: Mapping[str, float]
     caption: str = ""
     approved: Sequence[str] = ()
+    source: RunSource | None = None
 
     @cached_property
     def simulated(self) -> str:

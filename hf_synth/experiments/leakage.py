@@ -142,7 +142,12 @@ def check_copies(task: Task, synthetic: Dataset, held: Mapping[str, Dataset]) ->
 
 
 def check_model(
-    task: Task, facts: Mapping[str, Any], own: Dataset, train: Dataset, held: Mapping[str, Dataset]
+    task: Task,
+    facts: Mapping[str, Any],
+    own: Dataset,
+    train: Dataset,
+    held: Mapping[str, Dataset],
+    synthetic: Dataset | None = None,
 ) -> None:
     """Check that neither a model nor its base was trained on held-out rows or on gold beyond the cell's own.
 
@@ -150,6 +155,8 @@ def check_model(
         facts: training record of the model (`model_facts`); a model without one passes.
         own: gold rows of the cell.
         train: all gold rows for training.
+        synthetic: synthetic rows that the model was trained on. A short note of an LLM may have the words of a gold row
+            that nobody showed to it; its label is the LLM's, so that this is no use of that gold row.
 
     Raises:
         OverlapError: it was.
@@ -163,7 +170,10 @@ def check_model(
             raise OverlapError(
                 f"a model was trained on {both} rows of split {split!r}, which it is scored on; choose another model"
             )
-    beyond = len(seen & (set(text_digests(task, train)) - set(text_digests(task, own))))
+    foreign = set(text_digests(task, train)) - set(text_digests(task, own))
+    if synthetic is not None:
+        foreign -= set(text_digests(task, synthetic))
+    beyond = len(seen & foreign)
     if beyond:
         raise OverlapError(
             f"a model was trained on {beyond} gold rows beyond the {len(own)} of this cell; choose another model"

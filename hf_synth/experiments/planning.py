@@ -15,7 +15,15 @@ from hf_synth.correction.audited import Audited
 from hf_synth.correction.methods import methods_of
 from hf_synth.errors import ColumnError, OutputError, TaskError
 from hf_synth.experiments import grid as grids
-from hf_synth.experiments.cells import Maker, forget_gold, gold_digest, gold_of, held_out, judged_of, model_identity
+from hf_synth.experiments.cells import (
+    Maker,
+    forget_gold,
+    gold_digest,
+    gold_of,
+    held_out,
+    judged_columns,
+    model_identity,
+)
 from hf_synth.experiments.leakage import check_groups, text_digests
 from hf_synth.experiments.opinions import AnyJudge, judge_identity
 from hf_synth.generation.generation import generate
@@ -165,7 +173,9 @@ def _store_gold(study: grids.Study, gold: DatasetDict) -> None:
     from datasets import DatasetDict
 
     task, used = study.task, DatasetDict({s: gold[s] for s in ("train", *study.splits)})
-    digest = grids.key_of({s: [text_digests(task, r), r[task.label_column], *judged_of(r)] for s, r in used.items()})
+    digest = grids.key_of(
+        {s: [text_digests(task, r), r[task.label_column], *judged_columns(r)] for s, r in used.items()}
+    )
     stored = (read_manifest(study.out / "gold") or {}).get("gold_sha256")
     if stored not in (None, digest):
         raise OutputError(f"{study.out} holds an experiment on other gold; choose another folder")

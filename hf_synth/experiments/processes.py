@@ -16,7 +16,7 @@ from multiprocessing.connection import Connection, wait
 from multiprocessing.reduction import ForkingPickler
 from typing import Any, TypeVar
 
-from hf_synth.reports.progress import handed_on, is_shown, tell
+from hf_synth.reports.progress import handed_on, is_shown, show_after_stage
 
 Job = TypeVar("Job")
 Result = TypeVar("Result")
@@ -28,7 +28,7 @@ _PATIENCE = 5.0  # seconds for an idle process to end
 
 
 def run_all(
-    call: Callable[[Job], Result], jobs: Sequence[Job], processes: int
+    call: Callable[[Job], Result], jobs: Sequence[Job], processes: int, devices: Sequence[str] = ()
 ) -> Iterator[tuple[Job, Result | BaseException]]:
     """Call a function for each job; yield each job with its result or error, as they end.
 
@@ -39,6 +39,8 @@ def run_all(
     Args:
         call: is pickled, as are jobs and results.
         processes: number of new processes at the same time; 0 for this one.
+        devices: CUDA devices as `cuda_devices` names them. Each process sees one of them; processes share devices where
+            there are more of them. Without devices each process sees what this one sees.
     """
     if processes < 1:
         for job in jobs:
@@ -48,7 +50,7 @@ def run_all(
                 result = error
             yield job, result
         return
-    workers = _Workers(call)
+    workers = _Workers(call, devices)
     try:
         crashed: deque[Job] = deque()
         for job, result in workers.run(deque(jobs), processes):
@@ -73,15 +75,16 @@ def run_all(
 
 
 class _Worker:
-    """A process, the pipe to it, and the job that it works on."""
+    """A process, the pipe to it, its device or "", and the job that it works on."""
 
-    def __init__(self, call: Callable[[Any], Any]) -> None:
+    def __init__(self, call: Callable[[Any], Any], device: str) -> None:
         context = multiprocessing.get_context("spawn")
         self.pipe, theirs = context.Pipe()
-        self.process = context.Process(target=_work, args=(call, theirs, is_shown()))
-        with _one_thread(), _deaf_to_ctrl_c():
+        self.process = context.Process(target=_answer_jobs, args=(call, theirs, is_shown()))
+        with _environment(device), _ignore_ctrl_c():
             self.process.start()
         theirs.close()  # so that the end of the process is the end of the pipe
+        self.device = device
         self.job: list[Any] = []  # none or one
         self.ready = False
 
@@ -91,10 +94,11 @@ class _Workers:
 
     Args:
         call: what they call.
+        devices: CUDA devices, one for each process.
     """
 
-    def __init__(self, call: Callable[[Any], Any]) -> None:
-        self._call = call
+    def __init__(self, call: Callable[[Any], Any], devices: Sequence[str]) -> None:
+        self._call, self._devices = call, list(devices)
         self._workers: list[_Worker] = []
         self._failed_starts = 0
 
@@ -122,7 +126,7 @@ class _Workers:
             if worker is None:
                 if len(self._workers) >= processes:
                     return
-                worker = _Worker(self._call)
+                worker = _Worker(self._call, self._free_device())
                 self._workers.append(worker)
             job = waiting.popleft()
             try:
@@ -133,6 +137,11 @@ class _Workers:
             except Exception as error:  # the job cannot be pickled
                 worker.job = []
                 yield job, error
+
+    def _free_device(self) -> str:
+        """Return the device that the fewest processes use, the first of them; "" without devices."""
+        used = [worker.device for worker in self._workers]
+        return min(self._devices, key=used.count, default="")
 
     def _hear(self, worker: _Worker, waiting: deque[Any]) -> Iterator[tuple[Any, Any]]:
         """Read what a process says, or note that it has ended."""
@@ -149,14 +158,14 @@ class _Workers:
             return
         except Exception as error:  # the result cannot be read here
             said = error
-        if isinstance(said, _Told):
-            tell(said.line)
+        if isinstance(said, _ProgressLine):
+            show_after_stage(said.line)
             return
         if not worker.ready:  # its first word
             worker.ready, self._failed_starts = True, 0
             return
         [job], worker.job = worker.job, []
-        tell("")
+        show_after_stage("")
         yield job, said
 
     def _remove(self, worker: _Worker) -> None:
@@ -183,7 +192,7 @@ class _Workers:
 
 
 @dataclass(frozen=True)
-class _Told:
+class _ProgressLine:
     """A line of progress of a process."""
 
     line: str
@@ -201,16 +210,16 @@ class _Pipe:
             self._pipe.send_bytes(data)
 
 
-def _work(call: Callable[[Any], Any], connection: Connection, shown: bool) -> None:
+def _answer_jobs(call: Callable[[Any], Any], connection: Connection, shown: bool) -> None:
     """Answer jobs until the parent says or does no more.
 
     Args:
         shown: whether the parent shows the progress.
     """
     _watch_parent()
-    signal.signal(signal.SIGTERM, _leave)
+    signal.signal(signal.SIGTERM, _exit_in_order)
     pipe = _Pipe(connection)
-    telling = handed_on(lambda line: pipe.send(_Told(line))) if shown else nullcontext()
+    telling = handed_on(lambda line: pipe.send(_ProgressLine(line))) if shown else nullcontext()
     with suppress(KeyboardInterrupt, EOFError, BrokenPipeError), telling:
         pipe.send(_READY)
         while True:
@@ -231,7 +240,7 @@ def _work(call: Callable[[Any], Any], connection: Connection, shown: bool) -> No
                 pipe.send(_sendable(error))
 
 
-def _leave(*_: object) -> None:
+def _exit_in_order(*_: object) -> None:
     """End this process in order where its parent terminates it: drafts and semaphores are removed."""
     raise SystemExit(1)
 
@@ -246,11 +255,13 @@ def _sendable(error: Exception) -> Exception:
 
 
 @contextmanager
-def _one_thread() -> Iterator[None]:
-    """Limit numpy and torch to one thread in each process that starts in this block."""
-    names = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
-    before = {name: os.environ.get(name) for name in names}
-    os.environ.update(dict.fromkeys(names, "1"))
+def _environment(device: str) -> Iterator[None]:
+    """Limit numpy and torch to one thread, and CUDA to one device, in each process that starts in this block."""
+    own = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
+    if device:
+        own["CUDA_VISIBLE_DEVICES"] = device  # read by CUDA when it starts: the process has not begun yet
+    before = {name: os.environ.get(name) for name in own}
+    os.environ.update(own)
     try:
         yield
     finally:
@@ -262,7 +273,7 @@ def _one_thread() -> Iterator[None]:
 
 
 @contextmanager
-def _deaf_to_ctrl_c() -> Iterator[None]:
+def _ignore_ctrl_c() -> Iterator[None]:
     """Let each process that starts in this block not hear Ctrl-C, which a terminal sends to all: its parent ends it."""
     if not hasattr(signal, "pthread_sigmask"):
         yield

@@ -26,7 +26,7 @@ from hf_synth.experiments.groups import (
 )
 from hf_synth.experiments.names import metric_name, mix_name, sized_name
 from hf_synth.experiments.results import Results, Worth
-from hf_synth.experiments.study_verdict import REPAIR, spoken, study_lead
+from hf_synth.experiments.study_verdict import REPAIR, mix_in_words, study_lead
 from hf_synth.models.base_models import TOY_NOTE
 from hf_synth.reports.page import Section, Table, lead_markdown, markdown_table, write_report
 from hf_synth.reports.plots import Interval, Reference, Series, bar_plot, curve_plot, interval_plot
@@ -120,7 +120,7 @@ def worth_section(worths: Sequence[Worth]) -> Section | None:
     for w in worths:
         sentence = w.equivalence.sentence(w.gold, w.synthetic, w.base_model, simulated=w.simulated)
         power_law = "" if w.equivalence.power_law is None else f"{w.equivalence.power_law:,.0f}"
-        lines.append([spoken(w.arm), sentence, power_law, w.equivalence.runs])
+        lines.append([mix_in_words(w.arm), sentence, power_law, w.equivalence.runs])
     return Section("Gold equivalence", text, tables=[Table(["training mix", "worth", "by a power law", "runs"], lines)])
 
 
@@ -179,7 +179,7 @@ def curve_section(rows: Sequence[Row], metric: str, mark: str, pool: int | None 
         for size, mean, *ends in points
     ]
     table = Table(["base model", "gold rows", metric_name(metric), "95% CI over seeds"], rows_of)
-    return Section("Learning curve", plots=[plot], note=_one_gold(groups), tables=[table])
+    return Section("Learning curve", plots=[plot], note=_same_gold_note(groups), tables=[table])
 
 
 def _point(x: float, cells: Sequence[Row], metric: str, pool: int | None) -> tuple[float, ...]:
@@ -187,7 +187,7 @@ def _point(x: float, cells: Sequence[Row], metric: str, pool: int | None) -> tup
     return (x, mean) if low is None or high is None else (x, mean, low, high)
 
 
-def _one_gold(groups: Mapping[Group, Sequence[Row]]) -> str:
+def _same_gold_note(groups: Mapping[Group, Sequence[Row]]) -> str:
     """Return a note on the sizes at which all runs have the same gold."""
     same = sorted(
         {
@@ -250,7 +250,7 @@ def difference_section(results: Results) -> Section | None:
     for c in results.comparisons:
         interval = f"{c.ci95[0]:+.3f} to {c.ci95[1]:+.3f}" if c.ci95 else c.no_interval
         p = "" if c.p_holm is None else f"{c.p_holm:.3f}"
-        lines.append([c.kind, _what(c.what), c.where, c.seeds, f"{c.difference:+.3f}", interval, p])
+        lines.append([c.kind, _comparison_name(c.what), c.where, c.seeds, f"{c.difference:+.3f}", interval, p])
     head = ["question", "what", "where", "seeds", "difference", "95% CI", "p (Holm)"]
     text = (
         f"Paired over seeds, on the same test rows; intervals by Student's t, {_CORRECTED}; p by Holm over "
@@ -260,7 +260,7 @@ def difference_section(results: Results) -> Section | None:
     return Section("Differences", text, tables=[Table(head, lines)])
 
 
-def _what(what: str) -> str:
+def _comparison_name(what: str) -> str:
     """Write the two sides of a comparison by the names of their training mixes."""
     arm, colon, rest = what.partition(": ")
     if colon:  # generators or correctors of one mix
@@ -288,7 +288,7 @@ def cost_section(worths: Sequence[Worth], mark: str) -> Section | None:
         sign, bound = (">= ", ", at least") if c.at_least else ("<= ", ", at most") if c.at_most else ("", "")
         lines.append(
             [
-                spoken(w.arm),
+                mix_in_words(w.arm),
                 f"{sign}{c.notes:,.0f} ({f'{ends[0]:,.0f} to {ends[1]:,.0f}' if ends else 'no interval'})",
                 f"{c.minutes / 60:,.1f}",
                 f"{c.saved_usd:,.0f}",
@@ -299,10 +299,10 @@ def cost_section(worths: Sequence[Worth], mark: str) -> Section | None:
                 "not known" if c.spent_usd is None else f"{c.spent_usd:,.2f}",
             ]
         )
-        intervals.append(Interval(spoken(w.arm) + bound, c.notes, *(ends or (_NAN, _NAN))))
+        intervals.append(Interval(mix_in_words(w.arm) + bound, c.notes, *(ends or (_NAN, _NAN))))
     head = ["training mix", "notes saved (95% CI)", "hours saved", "$ saved", "calls", "tokens of prompts + answers"]
     head += ["CPU hours", *(["GPU hours"] if on_gpus else []), "$ spent"]
-    names, spent = [spoken(w.arm) for w in worths], [w.costs.spent for w in worths]
+    names, spent = [mix_in_words(w.arm) for w in worths], [w.costs.spent for w in worths]
     tokens = {"prompts": [s.prompt_tokens for s in spent], "answers": [s.completion_tokens for s in spent]}
     minutes = {"of cores": [60 * s.cpu_hours for s in spent], "of GPUs": [60 * s.gpu_hours for s in spent]}
     notes, time = "gold notes, 95% CI; below 0 a loss", "Computing time of correction and training"

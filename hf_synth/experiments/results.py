@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from hf_synth.errors import HfSynthError, MissingGoldError
-from hf_synth.evaluation.intervals import linearised
+from hf_synth.evaluation.intervals import linearise
 from hf_synth.evaluation.statistics import error_over_seeds, holm, interval_over_seeds
 from hf_synth.experiments.equivalence import CostBenefit, Equivalence, Rates, Run, Spent, cost_benefit, gold_equivalence
 from hf_synth.experiments.grid import ALONE, Cell
@@ -230,7 +230,7 @@ def comparisons(
             if seeds:
                 gaps = _gaps(metric, [mine[s] for s in seeds], [theirs[s] for s in seeds], pool, out)
                 pairs.append((Comparison(kind, what, where, len(seeds), float(gaps.values.mean()), None, None), gaps))
-    return _tested(pairs)
+    return _with_tests(pairs)
 
 
 class _Gaps(NamedTuple):
@@ -259,11 +259,11 @@ def _test_effects(out: Path, row: Row, metric: str) -> Floats | None:
     counts = group_counts(out, row["cell_key"], row["split"]) if score is not None and "cell_key" in row else None
     if score is None or counts is None:
         return None
-    _, gradient = linearised(counts.sum(0), lambda sums: {metric: score(sums)}, [metric])
+    _, gradient = linearise(counts.sum(0), lambda sums: {metric: score(sums)}, [metric])
     return np.asarray(counts @ gradient[:, 0])
 
 
-def _tested(pairs: Sequence[tuple[Comparison, _Gaps]]) -> list[Comparison]:
+def _with_tests(pairs: Sequence[tuple[Comparison, _Gaps]]) -> list[Comparison]:
     """Add intervals and adjusted p-values."""
     from scipy.special import stdtr
 

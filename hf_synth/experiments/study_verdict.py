@@ -16,7 +16,7 @@ _MOST_REASONS = 3
 _UNCLEAR = "It is not clear whether synthetic notes are worth it"
 
 
-def spoken(arm: str) -> str:
+def mix_in_words(arm: str) -> str:
     """Return the name of a mix as in `Worth.arm`, whose first part is the arm."""
     first, comma, rest = arm.partition(", ")
     return mix_name(first) + comma + rest
@@ -31,13 +31,17 @@ def study_lead(results: Results, *, repair: tuple[str, str] = REPAIR) -> Lead:
     failed, done = len(results.failed), len(results.main)
     alarm: tuple[str, str, str] | tuple[()] = ()
     if failed:
-        alarm = (f"{failed} of {failed + done} runs failed", f"{_why(results.failed)} {repair[0]}.", repair[1])
+        alarm = (
+            f"{failed} of {failed + done} runs failed",
+            f"{_failure_reasons(results.failed)} {repair[0]}.",
+            repair[1],
+        )
     verdict, state, points = _worth_verdict(results.worths) if results.worths else _score_verdict(results)
     count = Tile(f"{done} of {failed + done}", "runs are done", f"{failed or 'none'} failed", "bad" if failed else "")
     return Lead(verdict, state, alarm, [*_worth_tiles(results.worths), _score_tile(results), count], points)
 
 
-def _why(failed: Sequence[Row]) -> str:
+def _failure_reasons(failed: Sequence[Row]) -> str:
     """Write why runs failed, the most frequent reasons first."""
     counts = Counter(": ".join(filter(None, (f["error"], f["message"]))) for f in failed).most_common()
     shown = [f"{n} because of {reason.rstrip('.')}." for reason, n in counts[:_MOST_REASONS]]
@@ -50,7 +54,7 @@ def best_worth(worths: Sequence[Worth]) -> Worth:
     return max(worths, key=lambda w: w.equivalence.rows / max(1, w.gold))
 
 
-def judged(worth: Worth) -> tuple[str, State]:
+def judge_mix(worth: Worth) -> tuple[str, State]:
     """Judge a mix by its interval: it is worth it where all of the interval is above the gold that it used."""
     low, high = worth.equivalence.low, worth.equivalence.high
     if low is not None and low > worth.gold:
@@ -62,11 +66,11 @@ def judged(worth: Worth) -> tuple[str, State]:
 
 def _worth_verdict(worths: Sequence[Worth]) -> tuple[str, State, list[str]]:
     best = best_worth(worths)
-    e, (head, state) = best.equivalence, judged(best)
+    e, (head, state) = best.equivalence, judge_mix(best)
     about = f"{best.gold:,} gold + {best.synthetic:,} synthetic notes do as well as {e}"
     if best.arm.startswith("synthetic"):
         about = f"{best.synthetic:,} synthetic notes alone, made with {best.gold:,} gold, do as well as {e}"
-    points = [f"This mix is {spoken(best.arm)}, for the base model {best.base_model}."]
+    points = [f"This mix is {mix_in_words(best.arm)}, for the base model {best.base_model}."]
     if len(worths) > 1:
         points.append(f"It is the best of {len(worths)} mixes by their estimates, so its own is probably too high.")
     if e.low is None:
@@ -78,7 +82,7 @@ def _worth_tiles(worths: Sequence[Worth]) -> list[Tile]:
     if not worths:
         return []
     best = best_worth(worths)
-    e, state = best.equivalence, judged(best)[1]
+    e, state = best.equivalence, judge_mix(best)[1]
     bound = "≥ " if e.beyond else "≤ " if e.below else ""
     about = f"gold notes do as well as {best.gold:,} gold + {best.synthetic:,} synthetic"
     return [Tile(f"{bound}{e.rows:,.0f}", about, e.interval(), "" if state == "unsure" else state)]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import shlex
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -11,16 +10,17 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from hf_synth.correction.augmentation import trainable
+from hf_synth.correction.augmentation import trainable_rows
+from hf_synth.correction.description import describe
 from hf_synth.evaluation.comparison import Difference, compare
 from hf_synth.evaluation.evaluation import Scores
 from hf_synth.evaluation.statistics import holm, mcnemar
-from hf_synth.experiments.equivalence import read_off
+from hf_synth.experiments.equivalence import log_size_for_score
 from hf_synth.experiments.names import arm_name, metric_name
+from hf_synth.experiments.next_steps import RunSource, source_of, steps_of_run, steps_without_rows
 from hf_synth.reports.page import Lead, Section, State, Table, Tile
 from hf_synth.task.columns import MANIFEST, REASONS, access_of
 from hf_synth.task.labels import label_names
-from hf_synth.task.scripts import is_artificial
 from hf_synth.task.task import Task
 
 if TYPE_CHECKING:
@@ -95,7 +95,7 @@ class LabelChange(NamedTuple):
 def label_changes(now: Scores, before: Scores) -> list[LabelChange]:
     """Return each label of the test rows, in two models."""
     known = [label for label, of in now.per_class.items() if of["support"] and label in before.per_class]
-    clear = dict(zip(known, _clear(now, before, known), strict=True))
+    clear = dict(zip(known, _differs_clearly(now, before, known), strict=True))
     changes = []
     for label in known:
         old, of = before.per_class[label], now.per_class[label]
@@ -105,7 +105,7 @@ def label_changes(now: Scores, before: Scores) -> list[LabelChange]:
     return changes
 
 
-def _clear(now: Scores, before: Scores, known: Sequence[str]) -> list[bool]:
+def _differs_clearly(now: Scores, before: Scores, known: Sequence[str]) -> list[bool]:
     """Return for each label whether two models differ about it beyond chance; False where their rows are not known."""
     if not now.labels or now.labels != before.labels:
         return [False] * len(known)
@@ -123,7 +123,7 @@ def rows_by_source(scores: Scores) -> dict[str, int]:
     return {str(source): int(n) for source, n in dict(scores.model.get("rows") or {}).items() if n}
 
 
-def like_gold(scores: Mapping[str, Scores], name: str, metric: str) -> str:
+def gold_equivalent_in_words(scores: Mapping[str, Scores], name: str, metric: str) -> str:
     """Return "about as good as 300 gold notes", read off three sizes of gold alone or more; else ""."""
     pure = {
         rows["gold"]: s.values[metric]
@@ -135,7 +135,7 @@ def like_gold(scores: Mapping[str, Scores], name: str, metric: str) -> str:
     sizes = sorted(pure)
     means = np.array([[pure[n] for n in sizes]])
     score = np.array([scores[name].values[metric]])
-    at = float(np.exp(read_off(np.log(sizes), means, np.ones(len(sizes)), score)[0]))
+    at = float(np.exp(log_size_for_score(np.log(sizes), means, np.ones(len(sizes)), score)[0]))
     if at == np.inf:
         return f"at least as good as {sizes[-1]:,} gold notes"
     return f"about as good as {round(at):,} gold notes" if at > 0 else f"worse than {sizes[0]:,} gold notes"
@@ -144,7 +144,7 @@ def like_gold(scores: Mapping[str, Scores], name: str, metric: str) -> str:
 # --- the lead ---------------------------------------------------------------------------------------------------------
 def run_lead(
     task: Task, scores: Mapping[str, Scores], corrected: Dataset, out: Path, caption: str = "",
-    policy: Policy | None = None,
+    policy: Policy | None = None, source: RunSource | None = None,
 ) -> Lead:  # fmt: skip
     """Return what the report of a run says first, computed from its scores and the columns of its rows.
 
@@ -153,24 +153,29 @@ def run_lead(
         out: folder of the run, for the commands.
         caption: a sentence about the whole run.
         policy: how the rows were corrected; None where it is not known.
+        source: how commands name the task and gold of the run; by the task and folder when None.
     """
-    if not trainable(corrected) and any(re.fullmatch(r"gold_\d+", n) for n in scores):
-        return _unused_lead(task, scores, out, caption, policy)
+    source = source or source_of(task, out)
+    if not trainable_rows(corrected) and any(re.fullmatch(r"gold_\d+", n) for n in scores):
+        return _unused_lead(task, scores, out, caption, policy, source)
     (name, alone), metric = headline(scores), shown_metrics(task, scores)[0]
     now, gap = scores[name], None
     if alone is not None:
         gap = gain(scores, name, alone, metric)
     changes = label_changes(now, scores[alone]) if alone is not None else []
     worse = [c for c in changes if c.change == "worse"]
-    state = _state(gap, bool(worse or now.never_found))
+    doubts = [f"{text[0].upper()}{text[1:]}." for text in describe(corrected, policy).doubts]
+    state = _state(gap, bool(worse or now.never_found or doubts))
     tiles = [_score_tile(now, metric), *([_gain_tile(scores, alone, gap, metric, name)] if alone else [])]
     tiles.append(_changed_tile(corrected))
-    points = [*_label_points(now, changes), *([caption] if caption else [])]
-    return Lead(_verdict(scores, name, alone, gap, metric, worse), state, (), tiles, points, _steps(task, out, state))
+    points = [*doubts, *_better_uncorrected(scores, name, metric), *_label_points(now, changes)]
+    points += [caption] if caption else []
+    steps = steps_of_run(task, source, corrected, out, state)
+    return Lead(_verdict(scores, name, alone, gap, metric, worse), state, (), tiles, points, steps)
 
 
 def _unused_lead(
-    task: Task, scores: Mapping[str, Scores], out: Path, caption: str, policy: Policy | None
+    task: Task, scores: Mapping[str, Scores], out: Path, caption: str, policy: Policy | None, source: RunSource
 ) -> Lead:  # fmt: skip
     """Return the lead of a run whose correction used no synthetic row: the score of gold alone, why, and what to do."""
     name, metric = [n for n in scores if re.fullmatch(r"gold_\d+", n)][-1], shown_metrics(task, scores)[0]
@@ -181,9 +186,28 @@ def _unused_lead(
     why = str(policy.figures.get("auto_why") or "") if policy else ""
     method = policy.method if policy else "its method"
     reason = f"Chosen by auto: {why}." if why else f"Correction by {method} left no row to train on."
-    points = [reason, *_label_points(now, []), *([caption] if caption else [])]
+    points = [reason, *_better_uncorrected(scores, name, metric), *_label_points(now, [])]
+    points += [caption] if caption else []
     verdict = f"No synthetic note was used: {about}."
-    return Lead(verdict, "unsure", (), [_score_tile(now, metric)], points, _unused_steps(task, out))
+    return Lead(verdict, "unsure", (), [_score_tile(now, metric)], points, steps_without_rows(task, source, name, out))
+
+
+def _better_uncorrected(scores: Mapping[str, Scores], name: str, metric: str) -> list[str]:
+    """Return a sentence where uncorrected notes beat a mixture beyond chance: correction may cost more than it mends.
+
+    That happens where gold has few rows of a label and the LLM wrote as many notes of it as of the others: a corrector
+    that gold taught to overlook the label takes it from them.
+    """
+    raw = next((n for n in scores if n.endswith("_plus_raw")), None)
+    gap = None if raw is None or raw == name else gain(scores, raw, name, metric)
+    if raw is None or gap is None or gap.ci95 is None or gap.ci95[0] <= 0:
+        return []
+    low, high = gap.ci95
+    return [
+        f"Uncorrected notes did better: {_score_in_words(scores[raw], raw)} reach {metric_name(metric)} "
+        f"{scores[raw].values[metric]:.2f} ({gap.value:+.2f} over {arm_name(name)}, 95% CI {low:+.2f} to {high:+.2f}). "
+        "The test rows show this, so confirm it on other rows before you choose --method none."
+    ]
 
 
 def _verdict(
@@ -193,20 +217,20 @@ def _verdict(
     now = scores[name]
     low, high = now.ci95.get(metric, (None, None))
     interval = "" if low is None or high is None else f" ({low:.2f}-{high:.2f})"
-    parts = [f"{_about(now, name)}: {metric_name(metric)} {now.values[metric]:.2f}{interval}"]
-    if equal := like_gold(scores, name, metric):
+    parts = [f"{_score_in_words(now, name)}: {metric_name(metric)} {now.values[metric]:.2f}{interval}"]
+    if equal := gold_equivalent_in_words(scores, name, metric):
         parts.append(equal)
     if alone is not None:
-        parts.append(_against(now, scores[alone], alone, gap, metric))
+        parts.append(_comparison_in_words(now, scores[alone], alone, gap, metric))
     text = ", ".join(parts)
     if worse:
-        text += f"; {_listed([c.label for c in worse])} got worse"
+        text += f"; {_join_names([c.label for c in worse])} got worse"
     if now.never_found:
-        text += f"; {_listed(list(now.never_found))} {'is' if len(now.never_found) == 1 else 'are'} never found"
+        text += f"; {_join_names(list(now.never_found))} {'is' if len(now.never_found) == 1 else 'are'} never found"
     return f"{text}."
 
 
-def _about(scores: Scores, name: str) -> str:
+def _score_in_words(scores: Scores, name: str) -> str:
     rows = rows_by_source(scores)
     if not rows:
         return arm_name(name)
@@ -217,7 +241,7 @@ def _about(scores: Scores, name: str) -> str:
     return f"{rows['gold']:,} gold + {added:,} {kind} notes" if rows.get("gold") else f"{added:,} {kind} notes alone"
 
 
-def _against(now: Scores, before: Scores, alone: str, gap: Difference | None, metric: str) -> str:
+def _comparison_in_words(now: Scores, before: Scores, alone: str, gap: Difference | None, metric: str) -> str:
     value = now.values[metric] - before.values[metric]
     than = f"the {arm_name(alone)} alone"
     if gap is None or gap.ci95 is None:
@@ -228,7 +252,7 @@ def _against(now: Scores, before: Scores, alone: str, gap: Difference | None, me
     return f"{how} {than} {limits}"
 
 
-def _listed(names: Sequence[str]) -> str:
+def _join_names(names: Sequence[str]) -> str:
     shown = list(names[:3]) + ([f"{len(names) - 3} more"] if len(names) > 3 else [])
     return shown[0] if len(shown) == 1 else f"{', '.join(shown[:-1])} and {shown[-1]}"
 
@@ -263,8 +287,11 @@ def _gain_tile(scores: Mapping[str, Scores], alone: str, gap: Difference | None,
 def _changed_tile(corrected: Dataset) -> Tile:
     counts = Counter(corrected["label_status"])
     judged = sum(counts[s] for s in _SHOWN)
-    note = f"{counts['dropped']:,} more were dropped and {counts['rejected']:,} answers rejected"
-    return Tile(f"{counts['relabelled']:,} of {judged:,}", "labels of the LLM changed", note)
+    used, dropped, rejected = judged - counts["dropped"], counts["dropped"], counts["rejected"]
+    note = f"{counts['kept']:,} keep the LLM's label, {counts['relabelled']:,} have another, {dropped:,} are not used"
+    if rejected:
+        note += f"; {rejected:,} answers of the LLM were rejected before"
+    return Tile(f"{used:,} of {judged:,}", "synthetic notes used", note)
 
 
 def _label_points(now: Scores, changes: Sequence[LabelChange]) -> list[str]:
@@ -283,40 +310,6 @@ def _label_points(now: Scores, changes: Sequence[LabelChange]) -> list[str]:
                 f"{c.found_before:,} of {c.rows:,} found before and {c.found:,} now."
             )
     return points
-
-
-def _steps(task: Task, out: Path, state: State) -> list[tuple[str, str]]:
-    """Return what to do next, with commands for a shell; words in capitals are the reader's own."""
-    (name, gold), corrected, raw = _named(task, out), str(out / "corrected"), str(out / "synthetic")
-    label = ("Let a person label 100 of the notes: this measures how many labels are right",
-             shlex.join(["hf-synth", "sample", name, corrected]))  # fmt: skip
-    source = [] if is_artificial(task) and gold == "GOLD" else ["--gold", gold]
-    buy = ("Find out whether labelling more gold would help more",
-           shlex.join(["hf-synth", "assess", name, *source, "--synthetic", raw]))  # fmt: skip
-    leave = ("Find out which notes may leave this machine",
-             shlex.join(["hf-synth", "audit", name, corrected, "--gold", gold]))  # fmt: skip
-    return [buy, label] if state == "bad" else [label, leave]
-
-
-def _named(task: Task, out: Path) -> tuple[str, str]:
-    """Return the words for the task and its gold in a command; capitals where they are not known."""
-    name = task.full_name if task.script and not str(task.script).endswith(".py") else "TASK"
-    return name, str(out / "gold") if (out / "gold" / MANIFEST).is_file() else "GOLD"
-
-
-def _unused_steps(task: Task, out: Path) -> list[tuple[str, str]]:
-    """Return what to do next where no synthetic row was used."""
-    (name, gold), raw = _named(task, out), str(out / "synthetic")
-    source = [] if is_artificial(task) and gold == "GOLD" else ["--gold", gold]
-    method = "drop" if task.kind == "text2text" else "posterior"
-    again = ["hf-synth", "run", name, *source]
-    return [
-        ("Find out how much labelling more gold would help",
-         shlex.join(["hf-synth", "assess", name, *source, "--synthetic", raw])),
-        ("Let another LLM write the notes", shlex.join([*again, "--llm", "LLM", "--out", f"{out}_llm"])),
-        ("Look at the corrected notes nevertheless",
-         shlex.join([*again, "--synthetic", raw, "--method", method, "--out", f"{out}_{method}"])),
-    ]  # fmt: skip
 
 
 # --- sections ---------------------------------------------------------------------------------------------------------
@@ -357,7 +350,7 @@ def notes_section(task: Task, corrected: Dataset, out: Path, *, seed: int = 0) -
     if not is_open and not (out / "corrected" / MANIFEST).is_file():
         text = f"The notes are {access}, and this report does not lie in the folder of the notes: none is shown."
         return Section("Ten notes side by side", text, private=True)
-    drawn = _drawn(by_status, seed)
+    drawn = _draw_examples(by_status, seed)
     rows = [_side_by_side(task, corrected, i) for i in drawn]
     counts = Counter(statuses[i] for i in drawn)
     parts = [f"{counts[s]} of {len(by_status[s]):,} {s}" for s in _SHOWN if by_status[s]]
@@ -370,7 +363,7 @@ def notes_section(task: Task, corrected: Dataset, out: Path, *, seed: int = 0) -
     return Section(f"{len(rows)} notes side by side", text, tables=[table], note=note, private=True)
 
 
-def _drawn(by_status: Mapping[str, Sequence[int]], seed: int) -> list[int]:
+def _draw_examples(by_status: Mapping[str, Sequence[int]], seed: int) -> list[int]:
     """Draw rows of each status; what one status lacks is drawn from the others."""
     rng = np.random.default_rng(seed)
     shuffled = {s: rng.permutation(rows).tolist() for s, rows in by_status.items()}
@@ -392,7 +385,9 @@ def _side_by_side(task: Task, rows: Dataset, i: int) -> list[str]:
     now = "dropped" if dropped else label if label != before else f"{label} (kept)"
     why = REASONS.get(str(row["reason"]), str(row["reason"]))
     sure = row.get("label_confidence")
-    return [text, before, now, why + (f" (certainty {sure:.2f})" if isinstance(sure, float) and not dropped else "")]
+    # 1 is the label of a rule, which has no probability; of texts the column holds a likeness
+    known = isinstance(sure, float) and sure < 1 and not dropped and task.kind != "text2text"
+    return [text, before, now, why + (f" (probability {sure:.2f})" if known else "")]
 
 
 def _label_text(rows: Dataset, column: str, value: Any) -> str:

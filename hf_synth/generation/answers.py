@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from hf_synth.llm.thoughts import THINKING, Said, without_tags, without_thoughts
-from hf_synth.task.labels import known_target
+from hf_synth.task.labels import match_target
 from hf_synth.task.task import Task
 
 _LONGEST = 200_000  # characters that the slower parsers read
@@ -141,7 +141,7 @@ def _check(task: Task, entry: Mapping[str, Any], labels: Sequence[str]) -> Parse
         if not target.strip():
             return Parsed(reason=THINKING if said.unfinished else "empty")
         if task.targets:
-            target = known_target(task, target) or ""
+            target = match_target(task, target) or ""
         if not target:
             return Parsed(reason="unknown_label")
         return Parsed({**row, task.label_column: _clean(target)})
@@ -189,8 +189,8 @@ def normalize_label(task: Task, value: object) -> str | None:
     if name in task.labels:
         return name
     name = _CONFIDENCE.sub("", _LABEL.sub("", unicodedata.normalize("NFC", name)))
-    signs = _signs(name)
-    known = {label: _words(label) for label in task.labels if _signs(label) == signs}
+    signs = _number_signs(name)
+    known = {label: _words(label) for label in task.labels if _number_signs(label) == signs}
     words = _words(name)
     for matches in (
         [label for label in task.labels if unicodedata.normalize("NFC", label) == name],
@@ -207,7 +207,7 @@ def _words(text: str) -> list[str]:
     return _TOKEN.findall(unicodedata.normalize("NFC", text).casefold())
 
 
-def _signs(text: str) -> list[str]:
+def _number_signs(text: str) -> list[str]:
     """Return the signs before numbers: -1 is not 1, and > 1 is not 1."""
     return [sign.strip() for sign in _SIGN.findall(text)]
 

@@ -6,7 +6,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 
 NOTES_CLAIM = (
     "an LLM wrote these notes from definitions. Nothing shows that they are like real notes, and a label is what was "
@@ -28,6 +28,27 @@ SCORES_CLAIM = (
     "this model was scored on notes that an LLM wrote and people labelled. The scores say nothing of real notes: label "
     "some real notes, and evaluate on those, before it is used on any."
 )
+
+
+def model_claim(rows: Iterable[str | None], validation: Sequence[str | None] | None) -> str:
+    """Return what may be claimed of a model that was trained and not yet evaluated, and what to do next.
+
+    Args:
+        rows: source of each row that it learnt from; None where it is not known.
+        validation: source of each row that stopped the training early; None without such rows.
+    """
+    if validation:
+        whose = "notes that an LLM wrote and people labelled" if is_synthetic_gold(validation) else "gold"
+        measured = (
+            f"it was scored on {len(validation):,} validation rows ({whose}), by which its epoch was chosen: on new "
+            "rows the score is probably lower."
+        )
+    else:
+        measured = "nothing about how good this model is, since no labelled row has scored it."
+    sentences = [measured, "`hf-synth evaluate` scores it on rows that it never saw."]
+    if set(rows) == {"synthetic"}:
+        sentences.append(TRAINING_CLAIM[0].upper() + TRAINING_CLAIM[1:])
+    return " ".join(sentences)
 
 
 def facts_line(counts: Mapping[str, int]) -> str:

@@ -130,7 +130,7 @@ class Lack:
         return f"{self.fact}: {self.wanted} ({what[self.found]})"
 
 
-def lacking(facts: Facts, asked: Asked, text: str) -> list[Lack]:
+def check_facts(facts: Facts, asked: Asked, text: str) -> list[Lack]:
     """Check that a text states each fact that was asked for.
 
     A value without a pattern holds where no other value of its fact is stated. Beside a value with a pattern others may
@@ -146,10 +146,10 @@ def lacking(facts: Facts, asked: Asked, text: str) -> list[Lack]:
         KeyError: the facts have no such name or wording.
     """
     items = {item.name: item for item in facts.items}
-    return [lack for name, wording in asked if (lack := _lack(items[name], wording, text)) is not None]
+    return [lack for name, wording in asked if (lack := _check_fact(items[name], wording, text)) is not None]
 
 
-def _lack(item: Fact, wording: str, text: str) -> Lack | None:
+def _check_fact(item: Fact, wording: str, text: str) -> Lack | None:
     points, pattern = {value: (worth, pattern) for value, worth, pattern in item.values}[wording]
     others = [
         worth
@@ -193,14 +193,15 @@ def context_of(text: str, start: int, end: int, allowed: Iterable[Found] = ()) -
     rest = _CLAUSE.split(after, maxsplit=1)[0]
     found: dict[Found, bool] = {
         "other_person": _is_of_another(before),
-        "possible": _governs(_POSSIBLE_BEFORE, before, after, any_comma=True) or bool(_POSSIBLE_AFTER.match(rest)),
-        "past": _governs(_PAST_BEFORE, before, after) or bool(_PAST_AFTER.match(after)),
-        "negated": _governs(_NEGATED_BEFORE, before, after) or bool(_NEGATED_AFTER.match(rest)),
+        "possible": _reaches_mention(_POSSIBLE_BEFORE, before, after, any_comma=True)
+        or bool(_POSSIBLE_AFTER.match(rest)),
+        "past": _reaches_mention(_PAST_BEFORE, before, after) or bool(_PAST_AFTER.match(after)),
+        "negated": _reaches_mention(_NEGATED_BEFORE, before, after) or bool(_NEGATED_AFTER.match(rest)),
     }
     return next((context for context, holds in found.items() if holds and context not in set(allowed)), None)
 
 
-def _governs(trigger: re.Pattern[str], before: str, after: str, *, any_comma: bool = False) -> bool:
+def _reaches_mention(trigger: re.Pattern[str], before: str, after: str, *, any_comma: bool = False) -> bool:
     """Return whether a trigger before a mention reaches it: in its clause, or over the items of a list.
 
     Args:

@@ -12,11 +12,11 @@ from collections.abc import Mapping, Sequence
 from functools import cached_property
 from typing import Any
 
-from hf_synth.generation.fact_check import lacking
+from hf_synth.generation.fact_check import check_facts
 from hf_synth.generation.plan import Call, Pool
 from hf_synth.privacy.folding import digest, words_of
 from hf_synth.privacy.overlap import Index
-from hf_synth.task.patterns import BoundedPattern, bounded
+from hf_synth.task.patterns import BoundedPattern, bounded_pattern
 from hf_synth.task.task import Task
 
 _SAMPLE = 500  # gold rows on which a gate is calibrated
@@ -102,7 +102,7 @@ class Gates:
         if self._language and (language := language_of(" ".join(texts))) and language != self._language:
             return "language"
         if call.facts and self._task.facts is not None:
-            if lacks := lacking(self._task.facts, call.facts, "\n".join(texts)):
+            if lacks := check_facts(self._task.facts, call.facts, "\n".join(texts)):
                 return lacks[0].reason
             return "facts_differ" if row[self._task.label_column] not in call.labels else None
         return None
@@ -111,7 +111,7 @@ class Gates:
 
     @cached_property
     def _leaks(self) -> list[BoundedPattern]:
-        return [bounded(pattern) for pattern in self._task.leaks]
+        return [bounded_pattern(pattern) for pattern in self._task.leaks]
 
     @cached_property
     def _names(self) -> list[re.Pattern[str]]:

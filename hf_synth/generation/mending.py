@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from hf_synth.errors import ColumnError
-from hf_synth.generation.fact_check import Lack, lacking
+from hf_synth.generation.fact_check import Lack, check_facts
 from hf_synth.generation.plan import Call
 from hf_synth.generation.prompts import Messages, json_line
 from hf_synth.generation.rows import entries_of
@@ -70,7 +70,7 @@ class Mending:
         assert self._task.facts is not None
         rows = [entry.row for entry in entries_of(self._task, call, answer)[: call.rows] if entry.row]
         read = [
-            (lacking(self._task.facts, call.facts, "\n".join(str(row[c]) for c in self._task.text_columns)), row)
+            (check_facts(self._task.facts, call.facts, "\n".join(str(row[c]) for c in self._task.text_columns)), row)
             for row in rows
         ]
         lacks, row = min(read, key=lambda pair: len(pair[0]), default=([], None))

@@ -139,7 +139,7 @@ def preview(
     calls = []
     for answer in llm.stream(first(), **settings):
         call = schedule.open_calls.popleft()
-        calls.append(PreviewedCall(call, answer, tuple(_judged(task, call, answer, gates, seen))))
+        calls.append(PreviewedCall(call, answer, tuple(_judge_entries(task, call, answer, gates, seen))))
     access = strictest(pool.access, access_of_llm(llm))
     made = Preview(task, access, tuple(calls), sum(quotas.values()), None, None)
     if not made.kept:
@@ -152,7 +152,7 @@ def preview(
     return Preview(task, access, made.calls, made.rows, in_all, cost)
 
 
-def _judged(
+def _judge_entries(
     task: Task, call: Call, answer: Answer, gates: Gates, seen: Seen
 ) -> Iterator[tuple[Mapping[str, Any] | None, str]]:
     """Yield the entries of an answer with the verdict of the gates on each."""

@@ -18,12 +18,12 @@ from hf_synth.task.arrow import arrow_table
 from hf_synth.task.columns import ACCESSES, LLM_CONFIDENCE, USAGE_COLUMNS, access_of, names_shown, strictest
 from hf_synth.task.folders import (
     REJECTED,
-    as_recorded,
     map_parquet,
     plain_features,
     read_export,
     read_manifest,
     recorded_access,
+    with_recorded_access,
 )
 from hf_synth.task.labels import column_of, label_names
 from hf_synth.task.task import Task
@@ -218,8 +218,8 @@ def read_dataset(path: Path, *, split: str | None = None) -> Dataset:
     path = Path(path)
     if path.is_file():
         if path.suffix.lower() == ".parquet":
-            return as_recorded(map_parquet(path, path), recorded_access(path))
-        return as_recorded(_from_table(path), recorded_access(path))
+            return with_recorded_access(map_parquet(path, path), recorded_access(path))
+        return with_recorded_access(_from_table(path), recorded_access(path))
     if not path.is_dir():
         raise MissingGoldError(f"{path} is no file or folder")
     on_disk = (path / "dataset_dict.json").is_file() or (path / "dataset_info.json").is_file()
@@ -231,14 +231,14 @@ def read_dataset(path: Path, *, split: str | None = None) -> Dataset:
         except (ValueError, TypeError, KeyError, OSError):  # their messages may quote rows
             raise RowError(path.name, None, "is no dataset that `save_to_disk` wrote; save it again") from None
         if isinstance(splits, Dataset):
-            return as_recorded(_plain(splits), recorded_access(path))
+            return with_recorded_access(_plain(splits), recorded_access(path))
     if split is None and {"train", REJECTED} <= set(splits) and read_manifest(path) is not None:
         return concatenate_datasets([splits["train"], splits[REJECTED]])
     split = split or ("train" if "train" in splits else next(iter(splits)))
     if split not in splits:
         raise ColumnError(f"{path} has no split {split!r}; it has {', '.join(splits)}")
     rows = _plain(splits[split])
-    return as_recorded(rows, recorded_access(path)) if on_disk else rows
+    return with_recorded_access(rows, recorded_access(path)) if on_disk else rows
 
 
 def _from_table(path: Path) -> Dataset:

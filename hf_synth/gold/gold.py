@@ -21,7 +21,7 @@ from hf_synth.gold.sources import WHOLE, check_readable
 from hf_synth.task.columns import MANIFEST
 from hf_synth.task.folders import cache_folder, read_export, read_manifest
 from hf_synth.task.labels import check_columns
-from hf_synth.task.patterns import bounded
+from hf_synth.task.patterns import bounded_pattern
 from hf_synth.task.scripts import list_tasks, task_script
 from hf_synth.task.task import Task
 
@@ -281,7 +281,7 @@ def cut_validation(task: Task, gold: DatasetDict, share: float, *, seed: int = 0
     names = sorted(set(units))
     count = round(share * len(names))
     if not 0 < count < len(names):
-        raise GoldError(f"{share:g} of the {len(names)} groups of train are none: name a larger share")
+        raise GoldError(f"{share:g} of the {len(names)} groups of train are less than one group: give a larger share")
     cut = {names[i] for i in np.random.default_rng(seed).permutation(len(names))[:count]}
     apart = np.array([unit in cut for unit in units])
     parts = {"train": gold["train"].select(np.flatnonzero(~apart))}
@@ -319,7 +319,9 @@ def _units(task: Task, dataset: Dataset) -> list[str]:
 
     # only rows that begin and end alike can have one text: to bring all texts into one form takes longer than to read
     groups = [str(group) for group in _values(dataset, "group")]
-    ends = np.fromiter((hash(e) for e in _texts(task, dataset, _ends)), dtype=np.int64, count=len(dataset))
+    ends = np.fromiter(
+        (hash(e) for e in _texts(task, dataset, _first_and_last_words)), dtype=np.int64, count=len(dataset)
+    )
     _, code, count = np.unique(ends, return_inverse=True, return_counts=True)
     at = np.flatnonzero(count[code] > 1)
     first_group: dict[bytes, str] = {}
@@ -342,8 +344,8 @@ def _words(texts: Sequence[str]) -> str:
     return " ".join(" ".join(str(t).lower().split()) for t in texts)
 
 
-def _ends(texts: Sequence[str]) -> tuple[tuple[str, ...], ...]:
-    """Return the first and last words of texts: equal where the texts are, but for capitals and blanks."""
+def _first_and_last_words(texts: Sequence[str]) -> tuple[tuple[str, ...], ...]:
+    """Return the first and last words of texts. Texts that differ only in case and blanks have the same words."""
     return tuple(
         tuple(word.lower() for word in [*str(t).split(None, _END)[:_END], *str(t).rsplit(None, _END)[-_END:]])
         for t in texts
@@ -381,5 +383,5 @@ def _mask_texts(row: dict[str, Any], columns: Sequence[str], leaks: Sequence[str
 def mask(text: str, leaks: Sequence[str]) -> str:
     """Replace every match of a task's `leaks` in a text by a space."""
     for pattern in leaks:
-        text = bounded(pattern).sub(" ", text)
+        text = bounded_pattern(pattern).sub(" ", text)
     return text

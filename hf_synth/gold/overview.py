@@ -13,7 +13,7 @@ from typing import Any
 from hf_synth.gold.faults import Faults
 from hf_synth.gold.readers import File
 from hf_synth.gold.sources import all_files, as_source, find_files
-from hf_synth.gold.spelling import cell_text, shown, spelling_key
+from hf_synth.gold.spelling import cell_text, show_label, spelling_key
 from hf_synth.gold.tables import TABLE_SUFFIXES, read_batches
 from hf_synth.task.columns import MANIFEST, names_shown
 from hf_synth.task.task import TABLES, Task
@@ -189,7 +189,7 @@ def overview_lines(path: Path, columns: Sequence[Column], rows: int) -> list[str
         name = f"column {place}" if hidden else column.name
         guess = {"text": "the text", "label": "the label", "patient": "the patient"}.get(column.guess, "")
         if column.guess == "label" and not hidden:
-            guess += f": {', '.join(map(shown, column.labels))}"
+            guess += f": {', '.join(map(show_label, column.labels))}"
         table.append((name, f"{column.filled:,}", f"{column.values:,}", f"{column.length:.0f}", guess))
     widths = [max(len(line[i]) for line in table) for i in range(4)]
     first = f"{path.name}: {rows:,}{' or more' if rows >= _ROWS else ''} rows"

@@ -121,7 +121,7 @@ class _Rows:
         """
         task, faults = self._task, Faults(as_source(file).name)
         features = task.gold_features()
-        access = strictest(task.access, *filter(None, _recorded(as_source(file))))
+        access = strictest(task.access, *filter(None, _recorded_access(as_source(file))))
         has_ids, first = False, True
         for batch in read_batches(file, faults, needed=needed_columns(task)):
             if first:  # later rows of JSONL may lack what is empty in them
@@ -196,7 +196,7 @@ def _at(values: Sequence[Any], places: list[int]) -> list[Any]:
     return list(values) if len(places) == len(values) else [values[i] for i in places]
 
 
-def _recorded(file: SourceFile) -> list[Access | None]:
+def _recorded_access(file: SourceFile) -> list[Access | None]:
     """Return what a table, and the folder that it or its archive lies in, record of its access."""
     found = [recorded_access(file.path)]
     if file.member is not None and file.suffix == ".parquet":

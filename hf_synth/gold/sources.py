@@ -46,22 +46,22 @@ class SourceFile:
 
     @property
     def name(self) -> str:
-        """Its name in messages: the file's own name, in an archive with the archive's."""
+        """The name for messages: the file's own name; for a file in an archive, the archive's name before it."""
         return self.path.name if self.member is None else f"{self.path.name}/{PurePosixPath(self.member).name}"
 
     @property
     def stem(self) -> str:
-        """Its name without folder, ".gz" and suffix."""
+        """The name without folder, ".gz" and suffix."""
         return self._unpacked.stem
 
     @property
     def suffix(self) -> str:
-        """Its suffix in lower case, with the dot, without ".gz"."""
+        """The suffix in lower case, with the dot, without ".gz"."""
         return self._unpacked.suffix.lower()
 
     @property
     def packed(self) -> bool:
-        """Whether it is a single file that is packed by gzip."""
+        """Whether the file is a single file packed by gzip."""
         return is_gzip(self.member or self.path.name)
 
     @property
@@ -139,10 +139,10 @@ def list_source(path: Path, unreadable: list[str] | None = None) -> list[SourceF
                 files.append(SourceFile(Path(here, name), None, _without_gz((below / name).as_posix())))
         if len(files) > MOST_FILES:
             raise GoldError(f"{path} holds more than {MOST_FILES:,} files; give the folder of the task's files alone")
-    return _once(files)
+    return _drop_packed_copies(files)
 
 
-def _once(files: list[SourceFile]) -> list[SourceFile]:
+def _drop_packed_copies(files: list[SourceFile]) -> list[SourceFile]:
     """Leave out packed files that lie beside the same file unpacked."""
     plain = {file.inside for file in files if not file.packed}
     return [file for file in files if not file.packed or file.inside not in plain]
@@ -154,7 +154,7 @@ def _members(path: Path, inner: str | None = None) -> list[SourceFile]:
     if len(plain) > MOST_FILES:
         raise RowError(path.name, None, f"holds more than {MOST_FILES:,} files; pack the task's files alone")
     before = "" if inner is None else f"{inner}{INNER}"
-    return _once([SourceFile(path, f"{before}{n}", _without_gz(n)) for n in sorted(plain)])
+    return _drop_packed_copies([SourceFile(path, f"{before}{n}", _without_gz(n)) for n in sorted(plain)])
 
 
 def _is_plain(name: str) -> bool:

@@ -66,7 +66,7 @@ def spelling_key(text: str) -> str:
     return (number[1] if number[2] != "0" else "") + number[2] if number else text
 
 
-def shown(value: Any) -> str:
+def show_label(value: Any) -> str:
     """Return a label for a message, with invisible characters as escapes."""
     text = str(value)
     return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
@@ -139,14 +139,14 @@ def label_problem(names: LabelNames, column: str, value: Any, text: str | None) 
     Args:
         text: of the row; None in a table without texts.
     """
-    known = ", ".join(map(shown, names.names)) if len(names.names) <= 24 else f"{len(names.names)} known labels"
+    known = ", ".join(map(show_label, names.names)) if len(names.names) <= 24 else f"{len(names.names)} known labels"
     written = cell_text(value)
     if written is None:
         return f"column {column!r} is empty"
     near = names.near(value)
     word = " " not in written and len(written) <= 20 and (text is None or len(text.split()) > 2)
-    what = f" {shown(written)!r}," if near or word else ""
-    hint = f"; is {shown(near)!r} meant?" if near else ""
+    what = f" {show_label(written)!r}," if near or word else ""
+    hint = f"; is {show_label(near)!r} meant?" if near else ""
     return f"column {column!r} holds{what} no known label; expected one of {known}{hint}"
 
 
@@ -176,7 +176,7 @@ class Spellings:
 
     def names(self) -> list[str]:
         """Return the name of each label, sorted (numbers by value): its most frequent spelling."""
-        names = sorted(str(cell_text(_most(spelled))) for spelled in self.rows.values())
+        names = sorted(str(cell_text(_most_frequent(spelled))) for spelled in self.rows.values())
         return (
             sorted(names, key=lambda n: float(n.replace(",", ".")))
             if all(_WHOLE.fullmatch(name) for name in names)
@@ -185,14 +185,14 @@ class Spellings:
 
     def counts(self) -> dict[str, int]:
         """Return the rows of each label, by its name, in the order of `names`."""
-        rows = {str(cell_text(_most(spelled))): spelled.total() for spelled in self.rows.values()}
+        rows = {str(cell_text(_most_frequent(spelled))): spelled.total() for spelled in self.rows.values()}
         return {name: rows[name] for name in self.names()}
 
     def merged(self) -> list[str]:
         """Return a sentence for each label with several spellings."""
         return [
-            f"{', '.join(f'{_spelled(s)} ({n:,})' for s, n in spelled.most_common(6))} are one label: "
-            f"{shown(cell_text(_most(spelled)))!r}"
+            f"{', '.join(f'{_show_spelling(s)} ({n:,})' for s, n in spelled.most_common(6))} are one label: "
+            f"{show_label(cell_text(_most_frequent(spelled)))!r}"
             for spelled in self.rows.values()
             if len(spelled) > 1
         ]
@@ -200,7 +200,7 @@ class Spellings:
     def doubtful(self) -> list[tuple[str, tuple[str, int], str]]:
         """Return (label, file and number of its first row, what is doubtful) of look-alikes and names of nothing."""
         count = {key: spelled.total() for key, spelled in self.rows.items()}
-        name = {key: shown(cell_text(_most(spelled))) for key, spelled in self.rows.items()}
+        name = {key: show_label(cell_text(_most_frequent(spelled))) for key, spelled in self.rows.items()}
         found = []
         for key in self.rows:
             if key in MISSING_WORDS:
@@ -221,14 +221,14 @@ class Spellings:
         return found
 
 
-def _most(spelled: Mapping[str, int]) -> str:
+def _most_frequent(spelled: Mapping[str, int]) -> str:
     """Return the most frequent spelling; of equally frequent ones the plainest and shortest, in small letters."""
     return max(spelled, key=lambda s: (spelled[s], s.isascii(), -len(s), s))
 
 
-def _spelled(text: str) -> str:
+def _show_spelling(text: str) -> str:
     """Return a spelling for a message; a decomposed letter looks like a composed one and is written as escapes."""
-    return ascii(text) if unicodedata.normalize("NFC", text) != text else repr(shown(text)).replace("\\\\", "\\")
+    return ascii(text) if unicodedata.normalize("NFC", text) != text else repr(show_label(text)).replace("\\\\", "\\")
 
 
 def _is_near(a: str, b: str) -> bool:

@@ -49,7 +49,7 @@ def usable_rows(
     """
     texts = [batch.column(c) for c in task.text_columns]
     values = batch.column(task.label_column)
-    wrong = _wrong_texts(task, texts)
+    wrong = _text_faults(task, texts)
     places: list[int] = []
     labels: list[Any] = []
     for i, value in enumerate(values):
@@ -67,7 +67,7 @@ def usable_rows(
     return places, labels
 
 
-def _wrong_texts(task: Task, texts: Sequence[Sequence[Any]]) -> dict[int, tuple[str, bool]]:
+def _text_faults(task: Task, texts: Sequence[Sequence[Any]]) -> dict[int, tuple[str, bool]]:
     """Return what is wrong with the texts of a batch, by place, and whether they are empty."""
     wrong: dict[int, tuple[str, bool]] = {}
     for column, values in zip(task.text_columns, texts, strict=True):

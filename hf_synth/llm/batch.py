@@ -29,10 +29,10 @@ from typing import Any, TypeVar
 
 from hf_synth.errors import EndpointError, JournalError, LLMError
 from hf_synth.llm.batch_api import AGAIN, Note, Provider, notes_in
-from hf_synth.llm.journal import NO_ANSWER, Entry, Shared, marked
+from hf_synth.llm.journal import NO_ANSWER, Entry, Shared, mark_unanswered
 from hf_synth.llm.leases import claim, keep_renewing, new_owner, release
 from hf_synth.llm.llm import LLM
-from hf_synth.llm.manners import provided_limit, request, sent_otherwise
+from hf_synth.llm.manners import changes_as_json, provided_limit, request
 from hf_synth.llm.questions import Answer, Messages, Question, asked_of, check_sampling, seed_of, with_keys
 from hf_synth.llm.replies import Failure, Reply, error_code, failure_kind, read_reply
 from hf_synth.llm.stream import Stream
@@ -331,7 +331,7 @@ class _Submission:
 
     def _sent(self, key: str) -> str:
         """Return what was sent otherwise than the key of a question says."""
-        return sent_otherwise(self._llm.manners.rules, self._asked(key), self._schema)
+        return changes_as_json(self._llm.manners.rules, self._asked(key), self._schema)
 
     async def _send(self, keys: list[str], data: bytes) -> Note:
         """Upload a file and start its batch; each step is noted on disk before the next one."""
@@ -424,7 +424,7 @@ class _Submission:
                 costs[key] = self._reserved.get(key, costs[key])
         bounded = provided_limit(self._sampling) is not None
         new = {key: replace(r, sent=self._sent(key)) for key, r in group.items() if key not in known}
-        entries = [marked(reply.entry(key, costs[key]), bounded=bounded) for key, reply in new.items()]
+        entries = [mark_unanswered(reply.entry(key, costs[key]), bounded=bounded) for key, reply in new.items()]
         self._journal.put_many(entries)
         self.none |= {entry.key: entry for entry in entries if entry.status in NO_ANSWER}
         for key, reply in group.items():

@@ -22,7 +22,7 @@ from typing import Any
 from hf_synth.errors import HfSynthError, LLMError
 from hf_synth.llm import pacing
 from hf_synth.llm.identity import Server
-from hf_synth.llm.journal import Entry, Journal, marked
+from hf_synth.llm.journal import Entry, Journal, mark_unanswered
 from hf_synth.llm.leases import Leases
 from hf_synth.llm.ledger import ROUNDING, Ledger
 from hf_synth.llm.pacing import Pace
@@ -59,9 +59,9 @@ Outcome = Entry | Unanswered
 CAUSES = {
     "page": "it answers with a web page: a login or a proxy stands before it, or base_url is wrong",
     "loading": "it is still loading its model: wait, then run again",
-    "malformed": "what it sends is no chat completion: check base_url, which usually ends in /v1",
+    "malformed": "its answer is not a chat completion: check base_url, which usually ends in /v1",
     "timeout": "raise --timeout (timeout=...), or lower --concurrency so that each answer comes sooner",
-    "http_429": "it refuses for load: lower --concurrency, or give --rpm",
+    "http_429": "it is overloaded and refuses requests: lower --concurrency, or give --rpm",
     "http_503": "it is overloaded, or still loading its model: wait, then run again",
     "http_405": "base_url's path takes no chat requests: it usually ends in /v1",
 }
@@ -281,7 +281,7 @@ class Run:
             counts = reply.prompt_tokens or 0, reply.completion_tokens or 0
             ledger.longest = max(ledger.longest, counts[1])
             cost = ledger.cost(*counts) if counted or ledger.budget is None else amount
-            return marked(reply.entry(key, cost), bounded=self._max_tokens is not None)
+            return mark_unanswered(reply.entry(key, cost), bounded=self._max_tokens is not None)
         finally:
             ledger.settle(amount, cost)
 

@@ -7,6 +7,7 @@ change is logged. Servers outside the own network are not asked for it.
 
 from __future__ import annotations
 
+import asyncio
 import json
 import logging
 from collections.abc import Awaitable, Callable, Iterable, Mapping
@@ -20,6 +21,7 @@ _LOG = logging.getLogger(__name__)
 _STABLE = ("id", "root", "parent", "owned_by", "max_model_len", "max_context_length", "quantization", "arch")
 _WEIGHTS = ("n_params", "n_ctx_train", "n_vocab", "size")  # of llama.cpp's "meta"
 _ANY_PORT = ("simulator",)  # the offline simulator has another port each time
+_SECONDS = 5.0  # for each thing that a server says of itself
 _LONGEST, _MOST = 200, 20  # characters of a value, names that are kept
 Get = Callable[[str], Awaitable[Any]]
 
@@ -51,7 +53,7 @@ async def introduce(get: Get, model: str) -> tuple[dict[str, str], int | None]:
     Returns:
         `says` and `slots` of a `Server`.
     """
-    listed = await get("models")
+    listed = await _within_deadline(get, "models")
     models = listed.get("data") if isinstance(listed, dict) else None
     own = [one for one in models if isinstance(one, dict)] if isinstance(models, list) else []
     named = [one for one in own if one.get("id") == model] or (own if len(own) == 1 else [])
@@ -64,9 +66,18 @@ async def introduce(get: Get, model: str) -> tuple[dict[str, str], int | None]:
     says = {name: _plain(value) for name, value in facts.items() if isinstance(value, str | int) and value != ""}
     slots = None
     if entry.get("owned_by") == "llamacpp":
-        props = await get("/props")
+        props = await _within_deadline(get, "/props")
         slots = props.get("total_slots") if isinstance(props, dict) else None
     return says, slots if isinstance(slots, int) and 0 < slots < 10_000 else None
+
+
+async def _within_deadline(get: Get, path: str) -> Any:
+    """Return what a server says at a path; None where it takes long: a byte now and then ends no single read."""
+    try:
+        async with asyncio.timeout(_SECONDS):
+            return await get(path)
+    except TimeoutError:
+        return None
 
 
 def note_server(journal: Journal, model: str, url: str, server: Server, *, cached: int = 0) -> None:

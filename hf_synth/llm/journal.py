@@ -117,7 +117,7 @@ NO_ANSWER = ("empty", "cut")  # statuses of what was paid for and is no answer
 _NONE = f"(answers.status IN {NO_ANSWER} OR (answers.status = 'ok' AND answers.text = ''))"
 
 
-def marked(entry: Entry, *, bounded: bool) -> Entry:
+def mark_unanswered(entry: Entry, *, bounded: bool) -> Entry:
     """Mark an answer that is none as "empty" or "cut".
 
     Args:

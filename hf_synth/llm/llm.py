@@ -32,7 +32,7 @@ from hf_synth.llm.journal import Entry, Journal, default_journal
 from hf_synth.llm.learning import MOST
 from hf_synth.llm.ledger import Ledger
 from hf_synth.llm.local_server import LlamaServer, connections, local_server
-from hf_synth.llm.manners import MOST_RULES, First, Manners, Refusal, provided_limit, request, sent_otherwise
+from hf_synth.llm.manners import MOST_RULES, FirstQuestion, Manners, Refusal, changes_as_json, provided_limit, request
 from hf_synth.llm.providers import Provider, chat_url, key_headers, key_of, next_step, provider_of
 from hf_synth.llm.questions import Answer, Messages, Question, asked_of, check_sampling, seed_of, with_keys
 from hf_synth.llm.refused import Rules, names_model, own_words
@@ -430,7 +430,7 @@ class Wire:
         self._seeded = "seed" not in sampling
         self._sampling = {name: value for name, value in sampling.items() if value is not None}
         self._provider = provider
-        self._first = First(llm.timeout, near=origin.host in ("localhost", "127.0.0.1", "::1"))
+        self._first = FirstQuestion(llm.timeout, near=origin.host in ("localhost", "127.0.0.1", "::1"))
 
     @cached_property
     def client(self) -> Any:
@@ -486,7 +486,7 @@ class Wire:
                 outcome = await self._send(body)
                 if isinstance(outcome, Reply):
                     manners.accept(body)
-                    return replace(outcome, sent=sent_otherwise(rules, sampling, schema))
+                    return replace(outcome, sent=changes_as_json(rules, sampling, schema))
                 if not isinstance(outcome, Refusal):
                     return outcome
                 failure = outcome.failure

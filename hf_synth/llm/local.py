@@ -21,7 +21,7 @@ from typing import Any
 from hf_synth.errors import LLMError
 from hf_synth.llm.decoding import Checkpoint, Loaded, Row, Sampling, free_memory, is_out_of_memory, read_sampling
 from hf_synth.llm.gguf_files import Weights
-from hf_synth.llm.journal import Entry, Journal, Shared, default_journal, marked
+from hf_synth.llm.journal import Entry, Journal, Shared, default_journal, mark_unanswered
 from hf_synth.llm.questions import Answer, Messages, Question, asked_of, check_sampling, seed_of, with_keys
 from hf_synth.llm.stream import Stream, leased
 from hf_synth.models.tokens import batches
@@ -94,7 +94,7 @@ class LocalLLM:
 
     @property
     def identity(self) -> str:
-        """What answers follow from beside the question: the digest of the model's files, and the length of an answer.
+        """What decides the answers besides the question: the digest of the model's files and the length of an answer.
 
         Raises:
             ModelError: the model cannot be found.
@@ -282,7 +282,7 @@ class _Asking:
         for ticket, row in zip(group, rows, strict=True):
             status, counts = "ok" if row.code == "stop" else "truncated", (len(row.prompt), len(row.written))
             entry = Entry(ticket.key, row.text, status, row.code, *counts, 0.0, self._name, now)
-            entries.append(marked(entry, bounded=True))
+            entries.append(mark_unanswered(entry, bounded=True))
         self.journal.put_many(entries)
         for ticket, entry in zip(group, entries, strict=True):
             self._settle(ticket, entry)

@@ -101,7 +101,7 @@ class Manners:
             before = {**self.rules, **alone}
             news = {name: rule for name, rule in refused.items() if name not in before or before[name] != rule}
             if not news:  # another question has learnt it since this request was made, or it helped nothing
-                return alone if any(_breaks(body, name, before[name]) for name in refused) else None
+                return alone if any(_precedes_rule(body, name, before[name]) for name in refused) else None
             for name, rule in news.items():
                 self._doubts[name] += 1
                 if not sure:
@@ -157,7 +157,7 @@ class Manners:
                 draft.unlink(missing_ok=True)
 
 
-class First:
+class FirstQuestion:
     """Has one question go first while it is not known what an endpoint takes; belongs to one event loop."""
 
     def __init__(self, timeout: float, *, near: bool = False) -> None:
@@ -196,7 +196,7 @@ def request(
     rules: Rules, messages: Sequence[Mapping[str, Any]], sampling: Mapping[str, Any], schema: Mapping[str, Any] | None
 ) -> dict[str, Any]:
     """Return the fields of a request as an endpoint takes them."""
-    body: dict[str, Any] = {"messages": _folded(messages) if rules.get(SYSTEM) == "user" else messages}
+    body: dict[str, Any] = {"messages": _fold_system_messages(messages) if rules.get(SYSTEM) == "user" else messages}
     for name, value in sampling.items():
         if (field := _sent_as(rules, name, value)) is not None:
             body[field[0]] = field[1]
@@ -222,7 +222,7 @@ def changes(rules: Rules, sampling: Mapping[str, Any], schema: Mapping[str, Any]
     return changed | ({SYSTEM: "user"} if rules.get(SYSTEM) == "user" else {})
 
 
-def sent_otherwise(rules: Rules, sampling: Mapping[str, Any], schema: Mapping[str, Any] | None) -> str:
+def changes_as_json(rules: Rules, sampling: Mapping[str, Any], schema: Mapping[str, Any] | None) -> str:
     """Return `changes` as JSON, for the journal; "" for none."""
     changed = changes(rules, sampling, schema) if rules else {}
     return json.dumps(changed, sort_keys=True) if changed else ""
@@ -244,7 +244,7 @@ def _sent_as(rules: Rules, name: str, value: Any) -> tuple[str, Any] | None:
     return name, value
 
 
-def _folded(messages: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+def _fold_system_messages(messages: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     """Put system messages before the first message of the user, as models without a system role take them."""
     system = [str(m["content"]) for m in messages if m["role"] == "system"]
     rest = [dict(m) for m in messages if m["role"] != "system"]
@@ -253,7 +253,7 @@ def _folded(messages: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     return rest or [{"role": "user", "content": "\n\n".join(system)}]
 
 
-def _breaks(body: Mapping[str, Any], name: str, rule: Any) -> bool:
+def _precedes_rule(body: Mapping[str, Any], name: str, rule: Any) -> bool:
     """Check whether a request that was refused was made before a rule was learnt."""
     if name == SYSTEM:
         return any(m.get("role") == "system" for m in body["messages"])

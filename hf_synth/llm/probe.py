@@ -7,6 +7,7 @@ sends a byte now and then, or a name that is looked up for long.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import tempfile
 import threading
@@ -57,7 +58,7 @@ class Speed:
     problem: str = ""
 
 
-def within(seconds: float, look: Callable[[], _T]) -> _T | None:
+def call_within(seconds: float, look: Callable[[], _T]) -> _T | None:
     """Return what a function returns; None if it takes longer, in which case it is left to itself.
 
     Raises:
@@ -86,12 +87,15 @@ def list_models(llm: LLM, seconds: float = 5.0) -> Listing:
     Raises:
         LLMError: there is no key for a provider that needs one.
     """
-    found = within(seconds, lambda: asyncio.run(_listing(llm)))
-    silent = f"does not answer within {seconds:.0f} s: is it running, or is it still loading its model?"
+    import aiohttp  # noqa: F401 - it takes long once, before the clock runs
+
+    found = call_within(seconds, lambda: asyncio.run(_listing(llm, seconds / 2)))
+    silent = f"does not answer within {seconds:g} s: is it running, or is it still loading its model?"
     return Listing(problem=silent) if found is None else found
 
 
-async def _listing(llm: LLM) -> Listing:
+async def _listing(llm: LLM, seconds: float) -> Listing:
+    """Return the models of a server; its slots are left out where it does not name them within these seconds."""
     wire = Wire(llm, "open", {})
     try:
         status, body = await wire.fetch("models")
@@ -99,7 +103,8 @@ async def _listing(llm: LLM) -> Listing:
             return Listing(problem=problem)
         slots = None
         if wire.is_local:
-            slots = (await introduce(wire.get, llm.model))[1]
+            with contextlib.suppress(TimeoutError):
+                slots = (await asyncio.wait_for(introduce(wire.get, llm.model), seconds))[1]
     except LineError as error:
         return Listing(problem=_NO_LINE.get(error.code, "breaks the connection off: check base_url"))
     finally:
@@ -151,12 +156,12 @@ def measure(llm: LLM, seconds: float = 20.0) -> Speed:
         began = time.perf_counter()
         try:
             messages = [{"role": "user", "content": QUESTION}]
-            answers = within(seconds, lambda: asked.chat([messages], access="open", max_tokens=_TOKENS))
+            answers = call_within(seconds, lambda: asked.chat([messages], access="open", max_tokens=_TOKENS))
         except HfSynthError as error:
             return Speed(problem=str(error))
         passed = time.perf_counter() - began
     if answers is None:
-        return Speed(passed, problem=f"gave no answer to a short question within {seconds:.0f} s")
+        return Speed(passed, problem=f"gave no answer to a short question within {seconds:g} s")
     answer = answers[0]
     if answer.status == "error":
         return Speed(passed, problem=f"gave no answer to a short question ({answer.code})")

@@ -185,7 +185,7 @@ def read_reply(body: bytes, model: str) -> Reply | Failure:
     if len(body) > MAX_BODY:
         return Failure("too_large")
     try:
-        data = _assembled(body) if body.lstrip().startswith(_STREAM) else json.loads(body)
+        data = _assemble_stream(body) if body.lstrip().startswith(_STREAM) else json.loads(body)
         if not data.get("choices") and (data.get("promptFeedback") or data.get("prompt_feedback") or {}).get(
             "blockReason"
         ):
@@ -245,7 +245,7 @@ def _is_text(part: Mapping[str, Any]) -> bool:
     return str(part.get("type") or "text") in ("text", "output_text") and not part.get("thought")
 
 
-def _assembled(body: bytes) -> dict[str, Any]:
+def _assemble_stream(body: bytes) -> dict[str, Any]:
     """Assemble a reply that was streamed although no stream was asked for."""
     text, thoughts, finish, ended = "", "", None, False
     whole: dict[str, Any] = {}

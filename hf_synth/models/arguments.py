@@ -132,13 +132,13 @@ def training_arguments(
             f"{processes} processes were started, and {args.world_size} of them would train together: each would learn "
             "from all rows by itself; start them with torchrun, before anything else uses torch.distributed"
         )
-    problem = _without_effect(args, validated)
+    problem = _ineffective_field(args, validated)
     if problem:
         raise HfSynthError(f"training arguments: {problem}")
     return args
 
 
-def _without_effect(args: Any, validated: bool) -> str:
+def _ineffective_field(args: Any, validated: bool) -> str:
     """Return a sentence on the first field that cannot act in a training of ours; "" where all can.
 
     Args:

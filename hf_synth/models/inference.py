@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,7 +19,7 @@ from hf_synth.errors import ModelError, TaskError
 from hf_synth.models.loading import cpu_threads, forked, load_network, load_tokenizer, model_folder
 from hf_synth.models.tokens import batches, check_known, token_limit
 from hf_synth.models.watching import mention_device
-from hf_synth.models.windows import long_notes_of, padded_left, windows_of
+from hf_synth.models.windows import long_notes_of, pads_left, windows_of
 from hf_synth.reports.progress import shown, stage
 from hf_synth.task.labels import Floats32
 from hf_synth.task.task import Task
@@ -131,6 +132,15 @@ def usual_device() -> str:
     return "cuda"
 
 
+def cuda_devices() -> list[str]:
+    """Return the CUDA devices that this process may use, as CUDA_VISIBLE_DEVICES names them: numbers, or ids."""
+    import torch
+
+    named = os.environ.get("CUDA_VISIBLE_DEVICES")
+    n = torch.cuda.device_count()
+    return [str(i) for i in range(n)] if named is None else [name.strip() for name in named.split(",")][:n]
+
+
 @functools.lru_cache(maxsize=2)
 def _loaded(folder: str, stamp: tuple[tuple[str, int, int], ...], half: bool) -> tuple[Any, Any]:
     network = load_model(folder)
@@ -212,7 +222,7 @@ def _infer(
     windows = windows_of(tokenizer, task, dataset, limit, long_notes=way, cache_dir=cache_dir)
     check_known(network, windows.tokens.flat, tokenizer.pad_token_id)
     scores = np.zeros((len(windows.tokens), width), dtype=np.float32)
-    device, left = device or usual_device(), padded_left(network.config)
+    device, left = device or usual_device(), pads_left(network.config)
     budget = tokens_per_batch or (CPU_TOKENS_PER_BATCH if device == "cpu" else TOKENS_PER_BATCH)
     network = network.to(device).eval()
     cuda = mixed and device.startswith("cuda")

@@ -93,12 +93,12 @@ def shift(features_gold: Floats, features_rows: Floats, seed: int = 0) -> float:
 
 def text_shift(task: Task, gold: Dataset, rows: Dataset, *, most: int = COMPARED, seed: int = 0) -> float:
     """Compute `shift` of gold and synthetic rows from features of at most `most` rows of each, drawn by seed."""
-    some = (part.select(drawn(len(part), most, seed)) for part in (gold, rows))
+    some = (part.select(draw_positions(len(part), most, seed)) for part in (gold, rows))
     of_gold, of_rows = text_features(*(texts_of(task, part) for part in some))
     return shift(of_gold, of_rows, seed)
 
 
-def drawn(count: int, most: int, seed: int, always: Iterable[int] = ()) -> Ints:
+def draw_positions(count: int, most: int, seed: int, always: Iterable[int] = ()) -> Ints:
     """Return at most `most` of `count` positions, ascending, drawn by seed, and those of `always` among them."""
     if count <= most:
         return np.arange(count)

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from hf_synth.models.tokens import token_limit
-from hf_synth.models.windows import Note, Windows, choose_long_notes, padded_left, windows_of
+from hf_synth.models.windows import Note, Windows, choose_long_notes, pads_left, windows_of
 from hf_synth.task.labels import Floats32, judged_mask, label_indices, label_matrix, soft_labels
 from hf_synth.task.task import Task
 
@@ -68,7 +68,7 @@ def classifier_inputs(
         eval_windows = windows_of(tokenizer, task, validation, limit, long_notes=way, cache_dir=cache_dir)
         eval_dataset = _examples(eval_windows, _true_targets(task, validation))
     parts = {
-        "data_collator": lambda examples: _collate(tokenizer, examples, padded_left(network.config)),
+        "data_collator": lambda examples: _collate(tokenizer, examples, pads_left(network.config)),
         "train_dataset": _examples(windows, training_targets(task, rows, class_weights=class_weights)),
         "eval_dataset": eval_dataset,
         "compute_loss_func": yes_no_cross_entropy if task.kind == "multi_label" else soft_cross_entropy,

@@ -97,10 +97,10 @@ def models_at_hand(kind: Kind) -> list[str]:
         Names for `base_model`, at most five of the cache.
     """
     types = _model_types(kind) - (set() if kind == "text2text" else _model_types("text2text"))
-    return [*packaged_here(kind), *_cached(types)[:_MOST]]
+    return [*packaged_models(kind), *_cached(types)[:_MOST]]
 
 
-def packaged_here(kind: Kind) -> list[str]:
+def packaged_models(kind: Kind) -> list[str]:
     """Return the short names of base models for a kind of task whose packages are installed."""
     return [m.name for m in BASE_MODELS if m.name and kind in m.kinds and _is_here(m.name)]
 

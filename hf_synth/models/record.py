@@ -74,7 +74,7 @@ def weights_sha256(model: str | Path) -> str:
     return digest.hexdigest()
 
 
-def trained_on(facts: Mapping[str, Any]) -> set[str] | None:
+def training_row_digests(facts: Mapping[str, Any]) -> set[str] | None:
     """Return the digests of the rows that a model and its parents were trained on; None where the facts lack them.
 
     Rows for early stopping were seen and are among `row_digests`, but no weight was fitted to them. Facts of earlier
@@ -100,7 +100,7 @@ class ModelAt:
 
     @property
     def access(self) -> Access:
-        """Its access (`access_of_model`)."""
+        """The access of the model (`access_of_model`)."""
         return access_of_model(self.model, self.stated, folder=self.folder)
 
 
@@ -238,7 +238,7 @@ def _validation_only(trained: set[str], held_out: set[str], parent: Mapping[str,
         held_out: digests of its validation rows.
         parent: the facts of the base model.
     """
-    before = trained_on(parent)
+    before = training_row_digests(parent)
     if before is None:
         return None
     return sorted((held_out | set(parent["row_digests"])) - before - trained)

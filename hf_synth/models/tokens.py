@@ -41,7 +41,7 @@ class Ragged:
     @classmethod
     def of(cls, rows: Sequence[Sequence[int]]) -> Ragged:
         """Concatenate sequences."""
-        starts = ends(np.array([len(row) for row in rows], dtype=np.int64))
+        starts = sequence_offsets(np.array([len(row) for row in rows], dtype=np.int64))
         flat = np.fromiter((token for row in rows for token in row), dtype=np.int32, count=int(starts[-1]))
         return cls(flat, starts)
 
@@ -50,7 +50,9 @@ class Ragged:
         """Concatenate several of them."""
         if not parts:
             return cls.of([])
-        return cls(np.concatenate([p.flat for p in parts]), ends(np.concatenate([p.lengths for p in parts])))
+        return cls(
+            np.concatenate([p.flat for p in parts]), sequence_offsets(np.concatenate([p.lengths for p in parts]))
+        )
 
     def __len__(self) -> int:
         return len(self.starts) - 1
@@ -66,17 +68,17 @@ class Ragged:
     def take(self, rows: Ints) -> Ragged:
         """Return some of the sequences, in the order of `rows`."""
         lengths = self.lengths[rows]
-        return Ragged(self.flat[spans(self.starts[:-1][rows], lengths)], ends(lengths))
+        return Ragged(self.flat[spans(self.starts[:-1][rows], lengths)], sequence_offsets(lengths))
 
 
-def ends(lengths: Ints) -> Ints:
+def sequence_offsets(lengths: Ints) -> Ints:
     """Return the offsets of concatenated sequences: 0, then the end of each, (N + 1,)."""
     return np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
 
 
 def spans(starts: Ints, lengths: Ints) -> Ints:
     """Return the indices that spans cover, one span after the other."""
-    begin = ends(lengths)
+    begin = sequence_offsets(lengths)
     return np.repeat(starts - begin[:-1], lengths) + np.arange(begin[-1])
 
 

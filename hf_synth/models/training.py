@@ -118,7 +118,7 @@ def train(
     if isinstance(args, Mapping):  # checked before a model is loaded and texts are tokenized
         own: dict[str, Any] = {"processes": _processes(), "resumable": bool(resume), "access": access}
         training_arguments(args, output, len(rows), validation is not None, seed, **own)
-    chief = _is_chief()
+    chief = _is_main_process()
     options = {"class_weights": class_weights, "long_notes": long_notes, "lora": lora}
     inputs = {"task": task.fingerprint(), "args": args, "seed": seed, "processes": _processes(), **options}
     with contextlib.ExitStack() as stack:
@@ -127,12 +127,14 @@ def train(
         stack.enter_context(quiet())
         threads = stack.enter_context(cpu_threads())
         started = time.perf_counter()
-        work = stack.enter_context(_work(output, draft, inputs, (task, rows, validation, parent), resume, chief))
+        work = stack.enter_context(
+            _checkpoint_folder(output, draft, inputs, (task, rows, validation, parent), resume, chief)
+        )
         with stage(f"loading {Path(base_model).name}"):
             network, tokenizer, new = _start(base_model, parent, task, seed)
         with stage(f"reading the words of {len(rows):,} rows"):
             data = trainer_inputs(network, tokenizer, task, rows, validation, class_weights, long_notes, cache_dir)
-            _try(network, data, str(base_model))
+            _try_longest_and_shortest(network, data, str(base_model))
         how: dict[str, Any] = {"windows": data.windows, "processes": _processes(), "resumable": bool(resume)}
         how |= {"learning_rate": LORA_LEARNING_RATE if lora else 3e-5, "access": access}
         settings = training_arguments(args, work, len(rows), validation is not None, seed, is_shown(), **how)
@@ -199,7 +201,7 @@ def trainer_fit(
         network, tokenizer = load_seq2seq(folder) if text else load_model(folder, task), load_tokenizer(folder)
         if not keep:
             _wait_for_all()
-            if _is_chief():
+            if _is_main_process():
                 shutil.rmtree(folder)
         if text:
             return lambda rows: predict_texts(network, tokenizer, task, rows, progress=progress)
@@ -307,7 +309,7 @@ def trainer_inputs(
     return inputs
 
 
-def _try(network: Any, data: TrainerInputs, base_model: str) -> None:
+def _try_longest_and_shortest(network: Any, data: TrainerInputs, base_model: str) -> None:
     """Pass the longest and the shortest text through the network once, before all the others.
 
     Limits that neither config nor tokenizer names are found so in a second instead of in the middle of a training.
@@ -373,7 +375,7 @@ def optimise(
 
 
 @contextlib.contextmanager
-def _work(
+def _checkpoint_folder(
     output: Path,
     draft: Path | None,
     inputs: Mapping[str, Any],
@@ -411,7 +413,7 @@ def _processes() -> int:
     return int(os.environ.get("WORLD_SIZE", "1"))
 
 
-def _is_chief() -> bool:
+def _is_main_process() -> bool:
     """Return whether this is the process that writes and removes files, of those that train together."""
     return int(os.environ.get("RANK", "0")) == 0
 

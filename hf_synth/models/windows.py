@@ -18,7 +18,7 @@ import numpy.typing as npt
 
 from hf_synth.errors import TaskError
 from hf_synth.models.base_models import LONG_SHARE
-from hf_synth.models.tokens import Ragged, ends, spans, text_tokens
+from hf_synth.models.tokens import Ragged, sequence_offsets, spans, text_tokens
 from hf_synth.task.labels import Floats32, Ints, checked_texts
 from hf_synth.task.task import Task
 
@@ -135,7 +135,7 @@ def windows_of(
     row = np.repeat(np.arange(len(dataset)), counts)
     # each window is a list of spans of one array: special tokens, a text, special tokens, ...
     flat = np.concatenate([np.array([t for part in special for t in part], np.int32), *(c.flat for c in columns)])
-    at = ends(np.array([len(part) for part in special]))
+    at = sequence_offsets(np.array([len(part) for part in special]))
     starts, sizes = [], []
     offset = int(at[-1])
     for i, part in enumerate(special):
@@ -148,7 +148,7 @@ def windows_of(
     span_starts, span_lengths = np.stack(starts, axis=1), np.stack(sizes, axis=1)
     kinds = np.repeat(np.tile(np.array(types, np.int8), len(row)), span_lengths.ravel()) if typed else None
     del columns, starts, sizes  # what is not needed any more is as large as the corpus
-    return Windows(_joined(flat, span_starts, span_lengths), kinds, ends(counts), longer)
+    return Windows(_joined(flat, span_starts, span_lengths), kinds, sequence_offsets(counts), longer)
 
 
 def _joined(flat: npt.NDArray[np.int32], starts: Ints, lengths: Ints) -> Ragged:
@@ -158,7 +158,7 @@ def _joined(flat: npt.NDArray[np.int32], starts: Ints, lengths: Ints) -> Ragged:
         flat: all tokens.
         starts, lengths: of the spans of each window, (W, spans).
     """
-    borders = ends(lengths.sum(1))
+    borders = sequence_offsets(lengths.sum(1))
     tokens = np.empty(int(borders[-1]), dtype=flat.dtype)
     for first in range(0, len(lengths), _AT_ONCE):
         last = min(first + _AT_ONCE, len(lengths))
@@ -210,7 +210,7 @@ def _slide(lengths: Ints, room: int) -> tuple[Ints, Ints, Ints]:
     step = np.maximum(width - room // OVERLAP, 1)
     counts = np.where(whole > width, 1 + -(-(whole - width) // step), 1).astype(np.int64)
     row = np.repeat(every, counts)
-    number = np.arange(len(row)) - np.repeat(ends(counts)[:-1], counts)
+    number = np.arange(len(row)) - np.repeat(sequence_offsets(counts)[:-1], counts)
     start = np.clip(number * step[row], 0, np.maximum(whole - width, 0)[row])  # the last window ends with the text
     begin = np.zeros((len(lengths), len(row)), dtype=np.int64)
     size = np.tile(other[row], (len(lengths), 1))
@@ -219,7 +219,7 @@ def _slide(lengths: Ints, room: int) -> tuple[Ints, Ints, Ints]:
     return counts, begin, size
 
 
-def padded_left(config: Any) -> bool:
+def pads_left(config: Any) -> bool:
     """Return whether a model must be padded on the left: XLNet judges a text by its last place, padding or not."""
     return str(config.model_type) == "xlnet"
 

@@ -39,7 +39,7 @@ from hf_synth.privacy.short_texts import FEWEST, LONGEST, Words
 from hf_synth.reports.progress import shown, stage
 from hf_synth.task.columns import UNLABELLED, access_of, strictest
 from hf_synth.task.labels import check_columns, column_of
-from hf_synth.task.patterns import bounded
+from hf_synth.task.patterns import bounded_pattern
 from hf_synth.task.task import Task
 
 if TYPE_CHECKING:
@@ -252,7 +252,7 @@ class _Scan:
         self.index, self.rows = index, 0
         self.flags: list[set[str] | None] = [None] * n
         self._task, self._finder, self._canaries = task, finder, canaries
-        self._leaks = [bounded(p) for p in task.leaks]
+        self._leaks = [bounded_pattern(p) for p in task.leaks]
         self._repeats = Repeats()
         self._pieces = Pieces()
         self._too_short = 0  # rows
@@ -360,7 +360,7 @@ class _Scan:
             yield "identifier"
         if any(p.search(text) for p in self._leaks for text in row[: len(self._task.text_columns)]):
             yield "label_leak"
-        if any(_refuses(text) for text in row):
+        if any(_is_refusal(text) for text in row):
             yield "refusal"
         if self._canaries and (numbers := self._canaries.found_in(row)):
             self._canary_numbers |= numbers
@@ -419,7 +419,7 @@ class _Scan:
         return figures
 
 
-def _refuses(text: str) -> bool:
+def _is_refusal(text: str) -> bool:
     lower = text.lower()
     return any(hint in lower for hint in _REFUSAL_HINTS) and _REFUSAL.search(text) is not None
 

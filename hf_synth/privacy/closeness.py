@@ -73,10 +73,10 @@ def auc(above: npt.ArrayLike, below: npt.ArrayLike, *, sizes: tuple[int, int] | 
         spread = x * (1 - x) / (m * n) * (1 + ((m + n) / 2 - 1) * ((1 - x) / (2 - x) + x / (1 + x)))
         return abs(x - value) > _Z * math.sqrt(spread)
 
-    return Auc(value, _edge(outside, 0.0, value), _edge(outside, 1.0, value), (m, n))
+    return Auc(value, _interval_end(outside, 0.0, value), _interval_end(outside, 1.0, value), (m, n))
 
 
-def _edge(outside: Callable[[float], bool], far: float, near: float) -> float:
+def _interval_end(outside: Callable[[float], bool], far: float, near: float) -> float:
     """Find the end of an interval between a value outside and one inside by bisection."""
     for _ in range(50):
         middle = (far + near) / 2

@@ -71,14 +71,14 @@ def fold(text: str) -> str:
     The case of ASCII stays.
     """
     for _ in range(2):  # a wide "&" may begin an escape
-        text = resolved(text)
+        text = resolve_escapes(text)
         if text.isascii() or text == (plain := _NOT_ASCII.sub(lambda match: _plain(match[0]), text)):
             break
         text = plain
     return text
 
 
-def resolved(text: str) -> str:
+def resolve_escapes(text: str) -> str:
     """Leave out tags of HTML, and resolve escapes (`&nbsp;`, `\\u00e4`, `%20`) and invisible letters."""
     for _ in range(_TIMES):
         before = text
@@ -128,7 +128,7 @@ def digest(row: Row) -> bytes:
     return blake2b(plain, digest_size=16).digest()
 
 
-def mix(x: Hashes) -> Hashes:
+def scramble(x: Hashes) -> Hashes:
     """Scramble 64-bit numbers (the finaliser of the splitmix64 generator)."""
     x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
@@ -139,7 +139,7 @@ def mix(x: Hashes) -> Hashes:
 _CODES = np.array(
     [ord(chr(b).lower()) if b < 128 and chr(b).isalnum() else b if b >= 128 else 0 for b in range(256)], np.uint8
 )
-_BYTE = mix(np.arange(1, 257, dtype=np.uint64))  # a hash of each byte
+_BYTE = scramble(np.arange(1, 257, dtype=np.uint64))  # a hash of each byte
 _DIGIT = np.array([48 <= b <= 57 for b in range(256)])
 _STEP = 0x9E3779B97F4A7C15  # odd, so that it has an inverse modulo 2**64
 
@@ -158,7 +158,7 @@ def _spans(values: Hashes, begin: Ints | slice, end: Ints | slice) -> Hashes:
     up, down = _powers(size)
     total = np.zeros(len(values) + 1, np.uint64)
     np.cumsum(values * up[: len(values)], out=total[1:])
-    return mix((total[end] - total[begin]) * down[: len(values) + 1][begin])
+    return scramble((total[end] - total[begin]) * down[: len(values) + 1][begin])
 
 
 @dataclass(frozen=True)
@@ -227,7 +227,7 @@ class Units:
         Args:
             numbers: whether words that consist of digits count.
         """
-        values = mix(self.words)
+        values = scramble(self.words)
         if not numbers:
             values[self.numbers] = 0
         total = np.concatenate((np.zeros(1, np.uint64), np.cumsum(values, dtype=np.uint64)))

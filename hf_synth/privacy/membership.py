@@ -17,7 +17,7 @@ import numpy as np
 
 from hf_synth.errors import ColumnError, TaskError
 from hf_synth.models.inference import predict_proba
-from hf_synth.models.record import model_facts, trained_on
+from hf_synth.models.record import model_facts, training_row_digests
 from hf_synth.privacy.canaries import Canaries
 from hf_synth.privacy.closeness import auc, count_groups, sample_rows
 from hf_synth.task.labels import Floats, check_columns, row_digests
@@ -91,7 +91,7 @@ def membership(
         ModelError: the model cannot be loaded or is not one of this task.
     """
     facts = model_facts(model)
-    seen, trained = set(facts["row_digests"]), trained_on(facts)
+    seen, trained = set(facts["row_digests"]), training_row_digests(facts)
     if seen and trained is None:
         return Membership(0, 0, f"not tested: {MIXED}")
     if seen and trained is not None:

@@ -15,7 +15,7 @@ from typing import NamedTuple, TypeVar
 
 import numpy as np
 
-from hf_synth.privacy.folding import Bools, Hashes, Numbers, Row, Units, mix
+from hf_synth.privacy.folding import Bools, Hashes, Numbers, Row, Units, scramble
 from hf_synth.privacy.short_texts import LONGEST, SHARED_GROUPS, ShortTexts, Words, changes
 from hf_synth.task.labels import Floats, Ints
 
@@ -304,7 +304,7 @@ def _copy_keys(units: Units) -> tuple[Hashes, Hashes]:
     """Hash texts whatever the order of words: with all words, and without numbers (0: too short, or no words)."""
     unnumbered = units.in_any_order(numbers=False)
     unnumbered[np.bincount(units.word_unit[~units.numbers], minlength=units.n) < FEW_WORDS] = 0
-    return units.in_any_order(numbers=True), np.where(unnumbered > 0, mix(unnumbered), unnumbered)
+    return units.in_any_order(numbers=True), np.where(unnumbered > 0, scramble(unnumbered), unnumbered)
 
 
 def _known(keys: Hashes, groups: Ints) -> tuple[Hashes, Hashes]:

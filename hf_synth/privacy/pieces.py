@@ -101,7 +101,7 @@ class Pieces:
         found = np.zeros(len(first), bool)
         for part in _slices(matches):
             which_match, at = ranges(begins[part.window], np.diff(begins)[part.window])
-            found[_covering(part, which_match, owner[at], own, sizes)] = True
+            found[_covered_texts(part, which_match, owner[at], own, sizes)] = True
         return set(rows[found[which]].tolist())
 
     def _match(self, gold: Iterable[tuple[str, Row]], windows: Hashes) -> tuple[_Matches, Ints]:
@@ -123,8 +123,8 @@ class Pieces:
         return _Matches(*(np.concatenate([none, *p]) for p in zip(*parts, strict=True))), np.concatenate([none, *sizes])
 
 
-def _covering(matches: _Matches, match: Ints, owner: Ints, own: Ints, sizes: Ints) -> Ints:
-    """Return the texts of rows that are pieces of a text of gold which they cover together.
+def _covered_texts(matches: _Matches, match: Ints, owner: Ints, own: Ints, sizes: Ints) -> Ints:
+    """Return the texts of rows that are pieces of one text of gold and cover it together.
 
     Args:
         matches: windows of some whole texts of gold.

@@ -12,13 +12,13 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
-from hf_synth.privacy.folding import Bools, Row, Units, digest, mix, words_of
+from hf_synth.privacy.folding import Bools, Row, Units, digest, scramble, words_of
 
 # Near-duplicates: similarity (Jaccard) of 4-word shingles, estimated from 72 minima in 12 bands of 6, which finds 97%
 # of the pairs at similarity .8 and nearly all above .9.
 SHINGLE, NEAR_DUPLICATE, BANDS, BAND_ROWS = 4, 0.8, 12, 6
 _NONE = np.uint32(0xFFFFFFFF)  # the minimum of no hash
-_FACTORS = mix(np.arange(1, BANDS * BAND_ROWS + 1, dtype=np.uint64)) | np.uint64(1)
+_FACTORS = scramble(np.arange(1, BANDS * BAND_ROWS + 1, dtype=np.uint64)) | np.uint64(1)
 
 
 class Seen:
@@ -97,7 +97,7 @@ class Repeats:
             part = sketches[rows, band * BAND_ROWS : (band + 1) * BAND_ROWS].astype(np.uint64)
             key = np.zeros(len(rows), np.uint64)
             for k in range(BAND_ROWS):
-                key = mix(key + part[:, k] + np.uint64(1))
+                key = scramble(key + part[:, k] + np.uint64(1))
             _, first, which = np.unique(key, return_index=True, return_inverse=True)
             before = first[which]
             pairs = np.flatnonzero((before < np.arange(len(rows))) & ~near[rows])

@@ -40,7 +40,7 @@ def audit_lead(findings: Findings) -> Lead:
     """Return what the report of an audit says first: what may leave, what not, and that names were not checked."""
     figures = findings.figures
     rows, refused = int(figures["rows"]), int(figures["refused_rows"])
-    left = _left(findings)
+    left = _rows_left(findings)
     names = "" if any("name" in kind for kind in figures if kind.startswith("with_")) else " Names were not checked."
     withheld = f"{refused:,} {'is' if refused == 1 else 'are'} withheld."
     points = []
@@ -72,7 +72,7 @@ def audit_lead(findings: Findings) -> Lead:
     return Lead(verdict, "bad" if not left else "good" if sure and 2 * left >= rows else "unsure", (), tiles, points)
 
 
-def _left(findings: Findings) -> int:
+def _rows_left(findings: Findings) -> int:
     """Return the number of rows that are not withheld."""
     return 0 if findings.verdict != "ok" else int(findings.figures["rows"]) - int(findings.figures["refused_rows"])
 
@@ -153,7 +153,7 @@ def _glance_section(findings: Findings, *, model: bool) -> Section:
     """
     figures = findings.figures
     rows, copied, refused = (int(figures[k]) for k in ("rows", "copied_rows", "refused_rows"))
-    left = _left(findings)
+    left = _rows_left(findings)
     text = (
         f"{rows:,} rows were compared with {int(figures['gold_rows']):,} rows of gold. {copied:,} of them contain gold "
         f"({figures['copied_share']:.2%}), and {refused:,} must not leave."

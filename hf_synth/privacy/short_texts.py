@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from hf_synth.privacy.folding import Bools, Hashes, Numbers, Units, fold, mix, resolved
+from hf_synth.privacy.folding import Bools, Hashes, Numbers, Units, fold, resolve_escapes, scramble
 from hf_synth.task.labels import Floats, Ints
 
 # Words of the longest text that is compared as a whole, and of the longest text of gold: longer ones have windows.
@@ -121,7 +121,7 @@ class Words(NamedTuple):
         n = max(0, len(self.tokens) - size + 1)
         hashes = np.zeros(n, np.uint64)
         for k in range(size):
-            hashes = mix(hashes) + self.tokens[k : k + n]
+            hashes = scramble(hashes) + self.tokens[k : k + n]
         return hashes
 
     def padded(self, texts: Ints, size: int, values: Any = None) -> Any:
@@ -135,7 +135,7 @@ class Words(NamedTuple):
 
 def _canonical(text: str) -> str:
     """Return a text in plain lower case, with its numbers in digits."""
-    plain = fold(resolved(text).replace("\u2019", "'")).lower().replace("&", " and ")
+    plain = fold(resolve_escapes(text).replace("\u2019", "'")).lower().replace("&", " and ")
     return _SPOKEN.sub(_digits, _APOSTROPHE.sub("", plain))
 
 

@@ -91,7 +91,7 @@ def _parent(parent: Mapping[str, Any]) -> str:
 
 def _model_scores(scores: Scores | None) -> dict[str, Any]:
     if scores is None:
-        scored = "No scores were given to `publish`: as far as this card knows, nobody has scored it."
+        scored = "Not scored: no scores of this model were given to `publish` or found beside it."
         return {"n": 0, "scores": [], "per_class": [], "excluded": "", "scored": scored}
     left, groups = scores.excluded, scores.dataset.get("groups")
     metrics = [m for m in METRICS if m in scores.values]

@@ -15,6 +15,7 @@ METHOD = "Improving Clinical NLP Performance through Language Model-Generated Sy
 LICENSES = ("apache-2.0", "mit", "cc0-1.0", "cc-by-4.0", "cc-by-3.0", "cc-by-sa-4.0", "cc-by-sa-3.0", "cc-by-nc-4.0",
             "cc-by-nc-sa-4.0", "cc-by-nc-nd-4.0", "cc-by-nd-4.0", "odc-by", "odbl", "pddl", "bsd-3-clause", "gpl-3.0",
             "agpl-3.0", "lgpl-3.0", "unknown", "other")  # fmt: skip
+_NO_LICENCE = ("", "unknown", "other")
 SIZES = {"n<1K": 1_000, "1K<n<10K": 10_000, "10K<n<100K": 100_000, "100K<n<1M": 1_000_000, "1M<n<10M": 10_000_000}
 LARGEST = "10M<n<100M"
 CATEGORIES = {
@@ -81,6 +82,16 @@ FIGURES = {
     "near_duplicates": "rows that nearly repeat an earlier one",
     "label_leaks": "rows that name their own label",
 }
+
+
+def access_meaning(access: str, license: str) -> str:
+    """Return what an access level means for whoever reads the card of data or a model under a licence."""
+    if access == "open" and license.lower() in _NO_LICENCE:
+        return (
+            "The gold behind it is openly licensed or artificial, but its task states no licence: ask the publisher "
+            "before you pass this on."
+        )
+    return ACCESS_MEANING[access]
 
 
 def dataset_card(facts: Mapping[str, Any]) -> str:
@@ -193,7 +204,14 @@ def _environment() -> Any:
         autoescape=False,
     )
     environment.filters["table"] = _table
+    environment.filters["words"] = _words
     return environment
+
+
+def _words(text: str) -> str:
+    """Return a text in one line in which no character is markup of Markdown or HTML."""
+    line = " ".join(str(text).split()).replace("&", "&amp;").replace("<", "&lt;")
+    return re.sub(r"([\\`*\[\]{}#|~$]|(?<!\w)_|_(?!\w))", r"\\\1", line)
 
 
 def _table(rows: Sequence[Mapping[str, Any]], columns: Sequence[Sequence[str]]) -> str:
@@ -205,7 +223,7 @@ def _table(rows: Sequence[Mapping[str, Any]], columns: Sequence[Sequence[str]]) 
         return (
             f"{value:,}"
             if isinstance(value, int)
-            else " ".join(str(value).split()).replace("<", "&lt;").replace("|", "\\|")
+            else re.sub(r"([\[\]|])", r"\\\1", " ".join(str(value).split()).replace("<", "&lt;"))
         )
 
     right = [all(isinstance(row[key], int) for row in rows) for _, key in columns]

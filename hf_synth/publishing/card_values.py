@@ -10,7 +10,7 @@ from typing import Any
 from hf_synth.correction.methods import DESCRIBED
 from hf_synth.errors import PublishError
 from hf_synth.evaluation.evaluation import Scores
-from hf_synth.publishing.card_text import ACCESS_MEANING, license_data
+from hf_synth.publishing.card_text import access_meaning, license_data
 from hf_synth.task.task import Task
 
 _FIGURES = {  # figure of a policy: its meaning
@@ -53,7 +53,7 @@ def task_facts(task: Task, access: str, attestation: str | None, contact: str | 
     return {
         "task": task.full_name, "task_version": task.version, "kind": task.kind, "description": task.description,
         "unverified": task.unverified, "language": task.language,
-        "access": access, "access_meaning": ACCESS_MEANING[access], "license": task.license,
+        "access": access, "access_meaning": access_meaning(access, task.license), "license": task.license,
         "license_data": license_data(task.license), "hub_dataset": hub_dataset(task.source_url),
         "source_url": task.source_url, "citation": task.citation,
         "attestation": attestation, "version": __version__, "contact": checked_contact(contact),

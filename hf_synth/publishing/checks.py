@@ -24,7 +24,7 @@ from hf_synth.privacy.identifiers import DATES_AND_AGES, identifiers_in
 from hf_synth.privacy.overlap import MAX_RUN, WINDOW, Index
 from hf_synth.publishing.card_checks import check_card, language_problem, split_card
 from hf_synth.publishing.card_schema import schema_problems
-from hf_synth.publishing.contents import added_tokens, spoken, strings_in
+from hf_synth.publishing.contents import added_tokens, piece_as_text, strings_in
 from hf_synth.publishing.croissant import croissant_problems
 from hf_synth.publishing.export import EXPORTED, view_rows
 from hf_synth.publishing.model_files import TOKENIZER_FILES
@@ -244,7 +244,7 @@ def _gold_in(strings: Sequence[str], seen: Watched, run: int, *, near: bool) -> 
         run: number of words in a row that they may not share with gold.
         near: whether a string may not be nearly a text of gold; the rows that a card shows were audited as a whole.
     """
-    plain = [spoken(s) for s in strings]
+    plain = [piece_as_text(s) for s in strings]
     if seen.canaries is not None and (seen.canaries.found_in(strings) or seen.canaries.found_in(plain)):
         yield "it holds a canary that was planted in gold"
     if seen.gold is None:
@@ -265,7 +265,7 @@ def _identifiers_in_tokens(file: Path, strings: Sequence[str], seen: Watched) ->
     """Yield whether pieces or added tokens of a tokenizer look like identifiers of a person."""
     tokens = added_tokens(file) if file.suffix == ".json" else []
     kinds = {kind for token in tokens for kind in names_in(token, seen)}
-    for piece in {spoken(s).strip() for s in strings}:
+    for piece in {piece_as_text(s).strip() for s in strings}:
         if any(c.isdigit() or c == "@" for c in piece):
             found = identifiers_in(piece)
             kinds |= found & _IN_PIECES

@@ -42,7 +42,7 @@ def strings_in(file: Path) -> list[str]:
     try:
         return list(_strings(file))
     except (ValueError, LookupError, RecursionError, OSError, TypeError):
-        raise PublishError(f"{file.name} is not what its name says: save it again") from None
+        raise PublishError(f"{file.name} has another kind of content than its name says: save it again") from None
 
 
 def _strings(file: Path) -> Iterator[str]:
@@ -142,7 +142,7 @@ def _texts_of_tensors(file: Path, begin: int) -> Iterator[str]:
 
 
 # --- tokenizers -----------------------------------------------------------------------------------------------------
-def spoken(piece: str) -> str:
+def piece_as_text(piece: str) -> str:
     """Return what a piece of a vocabulary stands for: marks of spaces as spaces, bytes of byte-level BPE as letters."""
     letters = _byte_of()
     if not piece.isascii() and all(c in letters for c in piece):
@@ -167,7 +167,7 @@ def added_tokens(file: Path) -> list[str]:
     try:
         facts = _plain(_parsed(file.read_text(encoding="utf-8")))
     except (ValueError, RecursionError):
-        raise PublishError(f"{file.name} is not what its name says: save it again") from None
+        raise PublishError(f"{file.name} has another kind of content than its name says: save it again") from None
     if not isinstance(facts, dict):
         return []
     if file.name == "added_tokens.json":

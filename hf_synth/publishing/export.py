@@ -24,7 +24,7 @@ from hf_synth.models.record import FACTS
 from hf_synth.publishing.model_files import MODEL_FILES, check_weights, clean_files, model_files
 from hf_synth.publishing.release import RELEASE, content_digest
 from hf_synth.publishing.sealed import Seal, sealed
-from hf_synth.task.arrow import arrow_table, rewritten
+from hf_synth.task.arrow import arrow_table, rewrite_columns
 from hf_synth.task.columns import MANIFEST, REASONS, STATUSES, Access
 from hf_synth.task.folders import new_folder, write_parquet
 from hf_synth.task.labels import column_of
@@ -70,7 +70,7 @@ class Written:
     seal: Seal
 
 
-def as_exported(task: Task, dataset: Dataset) -> Dataset:
+def with_exported_target(task: Task, dataset: Dataset) -> Dataset:
     """Return rows with the target that is exported in the label column; only for text2text it may be another one.
 
     The only config of a text2text dataset holds what the generator wrote (`llm_label`), also where a corrector replaced
@@ -179,7 +179,7 @@ def _view(
     import pyarrow as pa
     from datasets import Dataset, Features, Value
 
-    known, constant = task.corrected_features(), _constant(task, access)
+    known, constant = task.corrected_features(), _constant_columns(task, access)
     more = [c for c in ("generator", *more) if c in dataset.column_names]
     names = dict.fromkeys(("id", *task.text_columns, task.label_column, *constant, *more))
     features = Features({c: known.get(c, Value("string")) for c in names})
@@ -189,12 +189,12 @@ def _view(
     try:
         made = Dataset.from_dict(target, features=Features({c: features[c] for c in target}))
         columns |= {"id": list(ids), task.label_column: made.data.table[task.label_column]}
-        return rewritten(dataset, columns, features).select(rows)
+        return rewrite_columns(dataset, columns, features).select(rows)
     except Exception as error:  # the library's message may hold text
         raise ColumnError(f"the rows do not fit task {task.full_name!r} ({type(error).__name__})") from None
 
 
-def _constant(task: Task, access: Access) -> dict[str, str]:
+def _constant_columns(task: Task, access: Access) -> dict[str, str]:
     """Return the columns of an export that have one value."""
     return {"source": "synthetic", "task": task.full_name, "task_version": task.version, "access": access}
 

@@ -44,6 +44,7 @@ Confirm = Callable[["Verdict"], bool]
 
 # The user vouches that these hosts, separated by commas, are the institution's own.
 INSTITUTION_HUBS = "HF_SYNTH_INSTITUTION_HUBS"
+_HOW_TO_PUSH = "; --push (push=True) sends it"
 _PUBLIC_HUBS = ("huggingface.co", "hf.co")
 
 
@@ -84,7 +85,7 @@ class Verdict(Displayed):
 
     @property
     def pushed(self) -> bool:
-        """Whether it is on a Hub, read back and found equal."""
+        """Whether the release is on a Hub, was read back and is equal."""
         return self.commit is not None
 
     def summary(self) -> tuple[str, list[tuple[str, str]]]:
@@ -113,7 +114,9 @@ class Verdict(Displayed):
         lines = [f"{'allowed' if self.allowed else 'refused'}: {self.kind} {self.repo_id}, access {self.access}"]
         if self.hub and not self.pushed:
             lines.append(
-                f"  to: {self.hub} ({visibility}{gated})" if self.push else f"  not to be pushed to {self.hub}"
+                f"  to: {self.hub} ({visibility}{gated})"
+                if self.push
+                else f"  nothing was sent to {self.hub}{_HOW_TO_PUSH if self.allowed else ''}"
             )
         lines += [f"  - {reason}" for reason in self.reasons]
         if self.counts:
@@ -173,9 +176,10 @@ class Evidence:
         counts: for the verdict.
         institution: whether the Hub is the institution's own (`is_institution`).
         visible: how the repository can be seen now; None if it does not exist.
-        shown: what else would become public with a private repository, in words (`history.strangers`).
+        shown: what else would become public with a private repository, in words (`history.unreleased_contents`).
         withdrawn: whether the repository was withdrawn earlier.
         hub: address of the repository.
+        doubts: what speaks against the labels of the rows, for the remarks.
     """
 
     access: str | None
@@ -190,6 +194,7 @@ class Evidence:
     shown: tuple[str, ...] = ()
     withdrawn: bool = False
     hub: str | None = None
+    doubts: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -279,7 +284,7 @@ def origin_of_rows(
         if missing := len(expected - present):
             problems.append(f"the gold lacks {missing:,} of the {len(expected):,} {what}: give all of it")
     if not compared:
-        return Origin(tuple(problems), "nothing recorded says which gold the rows came from: that could not be checked")
+        return Origin(tuple(problems), "no record says which gold the rows came from, so that could not be checked")
     known = bool(marks) or all(ids is not None for ids in seeds)
     return Origin(tuple(problems), f"the gold holds {' and '.join(compared)}", known)
 
@@ -295,7 +300,7 @@ def origin_of_model(task: Task, facts: Mapping[str, Any], gold: Sequence[Dataset
     trained = int(dict(facts.get("rows") or {}).get("gold", 0))
     seen = set(facts.get("row_digests") or ())
     if not trained or not seen:
-        return Origin((), "nothing recorded says which gold the model came from: that could not be checked")
+        return Origin((), "no record says which gold the model came from, so that could not be checked")
     if problems := _unmarked(gold):
         return Origin(tuple(problems), "", True)
     columns = list(task.text_columns)
@@ -325,11 +330,14 @@ def _problems(kind: Kind, access: Access, private: bool, evidence: Evidence, req
         problems.append(f"canaries were given, but {evidence.unmeasured}; keep it private")
     if access == "credentialed" and not private:
         problems.append(
-            "data derived from credentialed data is never public; PhysioNet shares it under the source's agreement"
+            "data derived from credentialed data is never public: keep the repository "
+            "private, or offer the export to PhysioNet, which can share it under the "
+            "source's agreement"
         )
     if access == "credentialed" and push and not evidence.institution:
         problems.append(
-            "data derived from credentialed data goes to no outside Hub: write the export folder (push=False), or use "
+            "data derived from credentialed data may not go to a Hub outside your "
+            "institution: leave out --push (push=False), or use "
             f"your institution's own Hub (a loopback or private address, or https and a host of {INSTITUTION_HUBS})"
         )
     if access == "restricted" and public:
@@ -368,11 +376,12 @@ def _problems_of_history(evidence: Evidence, request: Request) -> list[str]:
 
 def _remarks(access: Access, private: bool, evidence: Evidence, request: Request) -> list[str]:
     """Return what the user should know of a request that is allowed."""
-    remarks = [] if evidence.exposure is None else [str(evidence.exposure)]
+    remarks = [f"caution: {doubt}" for doubt in evidence.doubts]
+    remarks += [] if evidence.exposure is None else [str(evidence.exposure)]
     if evidence.unmeasured:
         remarks.append(evidence.unmeasured)
     if access != "open" and not private and not request.push:
-        remarks.append("nothing is pushed: whether the repository may be public was not checked")
+        remarks.append("nothing is pushed, so it was not checked whether the repository may be public")
     if attested := _attested(request):
         remarks.append(f"attested: {attested}")
     if access == "open" and not evidence.gold_given:
@@ -408,7 +417,11 @@ def _audit_problems(findings: Findings | None, access: Access) -> list[str]:
 # --- origin -------------------------------------------------------------------------------------------------------
 def _unmarked(gold: Sequence[Dataset]) -> list[str]:
     n = sum(source != "gold" for part in gold for source in column_of(part, "source", "gold"))
-    return [f"{n:,} rows of the gold given are not marked as gold"] if n else []
+    return (
+        [f"{n:,} rows of the gold that was given are not marked as gold: give the folder that `hf-synth gold` wrote"]
+        if n
+        else []
+    )
 
 
 def _other_task(rows: Dataset, gold: Sequence[Dataset]) -> list[str]:
@@ -416,7 +429,11 @@ def _other_task(rows: Dataset, gold: Sequence[Dataset]) -> list[str]:
         {str(name).split(":")[0] for part in parts for name in column_of(part, "task") if name}
         for parts in ([rows], gold)
     )
-    return ["the gold given belongs to another task than the rows"] if ours and theirs and not ours & theirs else []
+    return (
+        ["the gold that was given is of another task than the rows: give that task's gold"]
+        if ours and theirs and not ours & theirs
+        else []
+    )
 
 
 def _repeated(facts: Mapping[str, Any], texts: int) -> int:

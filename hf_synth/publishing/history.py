@@ -98,8 +98,10 @@ def releases_of(log: Sequence[Mapping[str, Any]], kind: str, repo_id: str, endpo
     return Releases(tuple(seals), pushed, withdrawn, frozenset(taken))
 
 
-def strangers(reach: Reach, known: Releases, *, seal: Seal | None = None, content: str | None = None) -> list[str]:
-    """Return what a repository would show if it became public, besides releases that may be public, in words.
+def unreleased_contents(
+    reach: Reach, known: Releases, *, seal: Seal | None = None, content: str | None = None
+) -> list[str]:
+    """Describe what a repository would show if it became public, except the releases that may be public.
 
     Args:
         known: releases of the repository by the publishing log.
@@ -151,6 +153,6 @@ def is_plain(attributes: str) -> bool:
     return all(_ATTRIBUTE.fullmatch(line.strip()) for line in attributes.splitlines())
 
 
-def differing(files: Mapping[str, tuple[int, str]], seal: Seal) -> Iterator[str]:
+def differing_files(files: Mapping[str, tuple[int, str]], seal: Seal) -> Iterator[str]:
     """Yield the names of sealed files that a commit lacks or holds otherwise."""
     return (name for name, file in seal.items() if name not in files or not file.is_at(*files[name]))

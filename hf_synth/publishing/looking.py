@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from hf_synth.correction.policy import Policy
 from hf_synth.evaluation.evaluation import Scores
 from hf_synth.generation.likeness import likeness
 from hf_synth.models.loading import model_folder
-from hf_synth.models.record import FACTS, ModelAt, model_facts
+from hf_synth.models.record import FACTS, ModelAt, model_facts, weights_sha256
 from hf_synth.privacy.audit import FindIdentifiers, audit
 from hf_synth.privacy.findings import Findings, refusals
 from hf_synth.privacy.membership import Membership
 from hf_synth.publishing import export
-from hf_synth.publishing.cards import Recorded
+from hf_synth.publishing.cards import Recorded, doubts_of
 from hf_synth.publishing.checks import (
     Watched,
     gold_in_files,
@@ -76,11 +78,12 @@ def look_at_rows(
     """
     seen, held_out = gold_parts(gold)
     parts = [p for p in (seen, held_out) if p is not None]
-    rows = export.as_exported(task, export.plain_columns(dataset, parts))
+    rows = export.with_exported_target(task, export.plain_columns(dataset, parts))
     access = overall_access(task, rows, *parts, also=[manifest.get("access")] if manifest else [])
     findings = audit(task, rows, gold=seen, held_out=held_out, access=access, **detectors)
     exported = export.view_rows(task, rows, findings.refused)
-    problems = [] if next(iter(exported.values())) else ["no row is left to publish"]
+    policy = policy if policy is not None else manifest.get("policy")
+    problems = [] if next(iter(exported.values())) else [why_nothing_is_left(rows, findings, policy)]
     problems += _problems_of_names(task, access, detectors["find_identifiers"])
     problems += _problems_of_language(task, rows, next(iter(exported.values())))
     if augmented and (access != "open" or seen is None):
@@ -93,11 +96,32 @@ def look_at_rows(
     alike = likeness(task, rows.select(first), seen) if seen is not None and first else None
     leaving = DatasetRelease(
         task, rows, exported, findings, access, parts, seen if augmented else None, detectors, origin.summary, scores,
-        policy if policy is not None else manifest.get("policy"), manifest.get("corrector"),
-        Recorded(manifest, alike),
+        policy, manifest.get("corrector"), Recorded(manifest, alike),
     )  # fmt: skip
     log = {"audit": {"verdict": findings.verdict, "figures": dict(findings.figures)}}
-    return Look(Evidence(access, findings, bool(parts), origin, counts=counts), problems, log, leaving)
+    doubts = doubts_of(rows, policy)
+    return Look(Evidence(access, findings, bool(parts), origin, counts=counts, doubts=doubts), problems, log, leaving)
+
+
+def why_nothing_is_left(rows: Dataset, findings: Findings, policy: AnyPolicy) -> str:
+    """Return why no row is left to publish, and what to do next."""
+    method = (
+        policy.method if isinstance(policy, Policy) else policy.get("method") if isinstance(policy, Mapping) else ""
+    )
+    status = Counter(column_of(rows, "label_status"))
+    if method == "gold_only":
+        return (
+            "no row is left to publish: correction chose gold alone and uses none of the rows; publish the model that "
+            "gold trained, label more gold, or correct with another --method"
+        )
+    if status["rejected"] == len(rows):
+        return "no row is left to publish: every answer of the LLM was rejected; generate again, with another prompt"
+    if len(findings.refused) + status["dropped"] + status["rejected"] >= len(rows) and findings.refused:
+        return (
+            "no row is left to publish: the audit withholds every row that correction uses; `hf-synth audit --show` "
+            "prints why"
+        )
+    return "no row is left to publish: correction dropped all rows; label more gold, or correct with another --method"
 
 
 def look_at_model(
@@ -128,6 +152,9 @@ def look_at_model(
     evidence = Evidence(access, None, bool(parts), origin, measured, unmeasured, counts)
     problems = gold_in_files(folder, files, seen, parts, task)
     problems += _problems_of_names(task, access, detectors["find_identifiers"])
+    scored = scores.model.get("weights_sha256") if scores is not None else None
+    if scored and scored != weights_sha256(folder):
+        problems.append("the scores are those of another model: score this one with `hf-synth evaluate`")
     exposure = str(measured or unmeasured)
     leaving = ModelRelease(
         task, folder, trained, access, parts, seen, detectors, exposure, scores, examples, membership

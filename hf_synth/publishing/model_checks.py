@@ -20,7 +20,7 @@ import numpy as np
 
 from hf_synth.errors import ColumnError, HfSynthError, PublishError
 from hf_synth.models.inference import predict_proba
-from hf_synth.models.record import trained_on
+from hf_synth.models.record import training_row_digests
 from hf_synth.models.text2text import generate_text, input_texts
 from hf_synth.privacy.canaries import Canaries
 from hf_synth.privacy.membership import MIXED, Exposure, Membership, exposure, membership
@@ -62,7 +62,10 @@ def load_check(task: Task, model: Path) -> Callable[[Path], None]:
             texts = [list(row) for row in zip(*(rows[c] for c in task.text_columns), strict=True)]
         request = {"folder": str(folder.resolve()), "kind": task.kind, "texts": texts, "most": _NEW_TOKENS}
         if not _same(task, model, rows, _predict_alone(request)):
-            raise PublishError("the export, loaded alone, predicts other than the model does; nothing was exported")
+            raise PublishError(
+                "the exported model, loaded in a process of its own, predicts differently from "
+                "yours; nothing was exported"
+            )
 
     return check
 
@@ -139,7 +142,7 @@ def exposure_of(
     planted = [i for i, row in enumerate(texts) if any(p in str(t) for t in row.values() for p in canaries.planted)]
     if not planted:
         raise ColumnError("no canary is in these rows: give the gold in which they were planted")
-    seen, learnt = set(facts.get("row_digests") or ()), trained_on(facts)
+    seen, learnt = set(facts.get("row_digests") or ()), training_row_digests(facts)
     note = _ALL_PLACES if not seen else _MIXED_PLACES if learnt is None else ""
     known, labels = seen if learnt is None else learnt, rows[task.label_column][:]
     digests = row_digests(task, texts.select(planted))
@@ -169,7 +172,7 @@ def membership_of(
         return None, "it is for classifiers only"
     if not gold or not seen:
         return None, "there was no gold" if not gold else "nothing recorded says which rows it was trained on"
-    if (learnt := trained_on(facts)) is None:
+    if (learnt := training_row_digests(facts)) is None:
         return None, MIXED
     try:
         rows = _joined(task, gold)

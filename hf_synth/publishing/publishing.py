@@ -35,7 +35,7 @@ from hf_synth.publishing.gate import (
     gate,
     is_institution,
 )
-from hf_synth.publishing.history import Releases, releases_of, strangers
+from hf_synth.publishing.history import Releases, releases_of, unreleased_contents
 from hf_synth.publishing.looking import Look, look_at_model, look_at_rows
 from hf_synth.publishing.remote import Repository
 from hf_synth.publishing.writing import AnyPolicy, DatasetRelease, physionet_name
@@ -186,7 +186,7 @@ def _publish(task: Task, hub: Repository, request: Request, found: Look) -> Verd
     """Decide, write and push what was looked at."""
     verdict, known = _decide(task, hub, request, found)
     if request.dry_run and verdict.allowed and request.push:
-        verdict = _foreseen(task, hub, request, found, verdict)
+        verdict = _foresee_changes(task, hub, request, found, verdict)
     if request.dry_run or not verdict.allowed:
         return _refused(task, hub, request, verdict, found.log)
     path = _export_folder(task, request, verdict.access)
@@ -196,7 +196,7 @@ def _publish(task: Task, hub: Repository, request: Request, found: Look) -> Verd
     return _push(task, hub, request, verdict, written.export, known, log)
 
 
-def _foreseen(task: Task, hub: Repository, request: Request, found: Look, verdict: Verdict) -> Verdict:
+def _foresee_changes(task: Task, hub: Repository, request: Request, found: Look, verdict: Verdict) -> Verdict:
     """Return the verdict of a dry run with what the rows would change: they are written to a folder that is deleted.
 
     A model is not written twice.
@@ -225,7 +225,7 @@ def _decide(task: Task, hub: Repository, request: Request, found: Look) -> tuple
         known, visible = releases_of(log, hub.kind, hub.repo_id, hub.endpoint), hub.visible()
         evidence = replace(evidence, visible=visible, withdrawn=known.withdrawn)
         if visible == "private" and request.private is False and not known.withdrawn:
-            evidence = replace(evidence, shown=tuple(strangers(hub.reach(known), known)))
+            evidence = replace(evidence, shown=tuple(unreleased_contents(hub.reach(known), known)))
         verdict = gate(task, hub.kind, evidence, request)
     return verdict, known
 

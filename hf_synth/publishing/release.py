@@ -61,7 +61,7 @@ def salt_of(beside: Path) -> bytes:
     return bytes.fromhex(text)
 
 
-def salted(salt: bytes, *texts: str) -> str:
+def salted_digest(salt: bytes, *texts: str) -> str:
     """Digest texts so that nobody without the salt can test a guess (32 hex digits)."""
     return hmac.new(salt, "\x1f".join(texts).encode(), hashlib.sha256).hexdigest()[:32]
 
@@ -71,7 +71,7 @@ def public_ids(task: Task, dataset: Dataset, salt: bytes) -> list[str]:
     seen: Counter[str] = Counter()
     ids = []
     for number, id in enumerate(column_of(dataset, "id")):
-        name = f"{task.name}-{salted(salt, 'row', str(number if id is None else id))[:16]}"
+        name = f"{task.name}-{salted_digest(salt, 'row', str(number if id is None else id))[:16]}"
         seen[name] += 1
         ids.append(name if seen[name] == 1 else f"{name}-{seen[name]}")
     return ids
@@ -82,7 +82,7 @@ def gold_fingerprint(task: Task, gold: Sequence[Dataset], salt: bytes) -> dict[s
     if not gold:
         return None
     digests = sorted(d for part in gold for d in row_digests(task, part.select_columns(list(task.text_columns))))
-    return {"rows": len(digests), "fingerprint": salted(salt, "gold", *digests)}
+    return {"rows": len(digests), "fingerprint": salted_digest(salt, "gold", *digests)}
 
 
 # --- release.json ---------------------------------------------------------------------------------------------------
@@ -133,7 +133,9 @@ def write_map(task: Task, dataset: Dataset, ids: Sequence[str], export: Path, co
     columns = [list(dataset[c][:]) for c in kept]
     digests = row_digests(task, dataset.select_columns(list(task.text_columns)))
     lines = [
-        json.dumps({"exported": id, **dict(zip(kept, values, strict=True)), "text": salted(salt, "text", digest)})
+        json.dumps(
+            {"exported": id, **dict(zip(kept, values, strict=True)), "text": salted_digest(salt, "text", digest)}
+        )
         for id, digest, *values in zip(ids, digests, *columns, strict=True)
     ]
     folder = private_folder(export.parent / WORK / "maps")
@@ -159,7 +161,7 @@ def parents_of(
         log: entries of the publishing log, oldest first.
         beside: the folder of exports.
     """
-    seen = {salted(salt, "text", digest) for digest in facts.get("row_digests") or ()}
+    seen = {salted_digest(salt, "text", digest) for digest in facts.get("row_digests") or ()}
     started_from = set(facts.get("parents") or ())
     parents: dict[tuple[str, str], dict[str, Any]] = {}
     for entry in log:
@@ -173,7 +175,7 @@ def parents_of(
     return list(parents.values())
 
 
-def derived(log: Sequence[Mapping[str, Any]], repo_id: str, kind: str = "dataset") -> list[dict[str, Any]]:
+def derived_releases(log: Sequence[Mapping[str, Any]], repo_id: str, kind: str = "dataset") -> list[dict[str, Any]]:
     """List the releases that derive from a repository, directly or through others, by the publishing log.
 
     Args:

@@ -21,7 +21,15 @@ from hf_synth.errors import PublishError
 from hf_synth.publishing.changes import Changes, Present, changes_of, is_compared
 from hf_synth.publishing.client import clear_errors, client, endpoint_of
 from hf_synth.publishing.gate import Gated, Kind, Request, Verdict, Visible
-from hf_synth.publishing.history import ATTRIBUTES, Commit, Reach, Releases, differing, is_plain, strangers
+from hf_synth.publishing.history import (
+    ATTRIBUTES,
+    Commit,
+    Reach,
+    Releases,
+    differing_files,
+    is_plain,
+    unreleased_contents,
+)
 from hf_synth.publishing.sealed import Seal, copy_sealed, sealed_file
 from hf_synth.reports.progress import stage
 from hf_synth.task.folders import work_folder
@@ -84,7 +92,7 @@ class Repository:
 
     @property
     def url(self) -> str:
-        """Address of its page."""
+        """The address of the repository's page."""
         return f"{self.endpoint}/{'datasets/' if self.kind == 'dataset' else ''}{self.repo_id}"
 
     def _api(self) -> Any:
@@ -279,7 +287,7 @@ class Repository:
 
     def _check_reach(self, api: Any, known: Releases, seal: Seal, content: str) -> None:
         """Check, at the last moment, that nothing but releases becomes public with the repository."""
-        if shown := strangers(self._reach(api, known), known, seal=seal, content=content):
+        if shown := unreleased_contents(self._reach(api, known), known, seal=seal, content=content):
             raise PublishError(
                 f"{self.repo_id} was pushed and stays private, since it would also show {', '.join(shown)}: choose "
                 "another name, or squash its history (squash=True, --squash)"
@@ -337,14 +345,14 @@ class Repository:
         """Return the remote files that are deleted, those of earlier exports or everything, and the files to send."""
         foreign = [p for p in remote if p not in seal and _FOREIGN.fullmatch(p)]
         if everything:
-            return [p for p in remote if p not in seal and p != ATTRIBUTES], list(differing(remote, seal))
+            return [p for p in remote if p not in seal and p != ATTRIBUTES], list(differing_files(remote, seal))
         if foreign:
             raise PublishError(
                 f"{self.repo_id} holds files that are never published ({', '.join(foreign[:3])}): remove them, or "
                 "choose another name; nothing was sent"
             )
         stale = [p for p in remote if p not in seal and p.endswith(_OURS[self.kind])]
-        return stale, list(differing(remote, seal))
+        return stale, list(differing_files(remote, seal))
 
     def _commit(
         self, api: Any, folder: Path, head: str | None, stale: Sequence[str], changed: Sequence[str], note: str
@@ -371,7 +379,7 @@ class Repository:
     def _compare(self, api: Any, folder: Path, seal: Seal, commit: str) -> None:
         """Download each file of the commit, and compare its bytes with those that the checks saw."""
         remote = self._files(api, commit)
-        wrong = list(differing(remote, seal))
+        wrong = list(differing_files(remote, seal))
         for name in seal if not wrong else ():
             with tempfile.TemporaryDirectory(prefix="back-", dir=folder.parent) as back:
                 # no cache may answer in place of the Hub

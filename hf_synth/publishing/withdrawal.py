@@ -17,7 +17,7 @@ from hf_synth.errors import PublishError
 from hf_synth.publishing import release
 from hf_synth.publishing.client import endpoint_of
 from hf_synth.publishing.gate import Kind
-from hf_synth.publishing.release import DONE, derived
+from hf_synth.publishing.release import DONE, derived_releases
 from hf_synth.publishing.remote import Repository
 
 _CARD = """---
@@ -104,7 +104,7 @@ def withdraw(
     log = release.entries(Path(records))
     endpoint = endpoint_of(endpoint)
     kind = kind or _kind(repo_id, log, endpoint, token)
-    planned = Withdrawal(kind, repo_id, tag, tuple(derived(log, repo_id, kind)), {}, endpoint)
+    planned = Withdrawal(kind, repo_id, tag, tuple(derived_releases(log, repo_id, kind)), {}, endpoint)
     if dry_run:
         return planned
     note = _CARD.format(kind=kind, what=f" (release {tag})" if tag else "")

@@ -89,10 +89,11 @@ class DatasetRelease:
             gold_notes=list(dict.fromkeys(note for part in self.parts for note in notes_of(part))),
             recorded=replace(self.recorded, contact=request.contact),
         )  # fmt: skip
+        named = isinstance(self.corrector, str)
+        corrector = release.salted_digest(salt, "corrector", self.corrector) if named else None
         provenance = release.release_facts(
             task, kind="dataset", repo_id=hub.repo_id, access=access, policy=_policy_fingerprint(self.policy),
-            gold=release.gold_fingerprint(task, self.parts, salt),
-            corrector=release.salted(salt, "corrector", self.corrector) if isinstance(self.corrector, str) else None,
+            gold=release.gold_fingerprint(task, self.parts, salt), corrector=corrector,
         )  # fmt: skip
         views = export.dataset_views(task, rows, self.exported, access, ids)
         passed = row_keys(task, rows, sorted({i for at in self.exported.values() for i in at}))
@@ -103,8 +104,9 @@ class DatasetRelease:
         names = (hub.repo_id, request.tag)
         seen = watched(task, self.parts, access, token=hub.token, names=names, rows=passed, **self.detectors)
         written = export.write_dataset(
-            task, views, path, describe=partial(_described, facts, hub.url if request.push else None), access=access,
-            physionet_name=physionet_name(task, hub.repo_id), release=provenance, checks=[content_check(seen)],
+            task, views, path, describe=partial(_card_and_metadata, facts, hub.url if request.push else None),
+            access=access, physionet_name=physionet_name(task, hub.repo_id), release=provenance,
+            checks=[content_check(seen)],
         )  # fmt: skip
         id_map = release.write_map(task, rows, ids, path, written.content, salt)
         return WrittenRelease(written, provenance | {"map": id_map.name})
@@ -160,7 +162,7 @@ class ModelRelease:
         return WrittenRelease(written, provenance | tests, (remark,))
 
 
-def _described(facts: Mapping[str, Any], url: str | None, folder: Path) -> dict[str, str]:
+def _card_and_metadata(facts: Mapping[str, Any], url: str | None, folder: Path) -> dict[str, str]:
     """Return the card and the metadata of a folder of rows, which state their schema."""
     info = dataset_info(folder, [config["name"] for config in facts["configs"]])
     card = card_text.dataset_card({**facts, "dataset_info": info})

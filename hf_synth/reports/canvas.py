@@ -18,7 +18,7 @@ from xml.etree.ElementTree import Element, SubElement
 
 import numpy as np
 
-from hf_synth.reports.flat_svg import LIGHT, ON_PARTS, fill_of, flat_svg, short
+from hf_synth.reports.flat_svg import LIGHT, ON_PARTS, fill_of, flat_svg, format_pixels
 from hf_synth.reports.page import clean
 
 if TYPE_CHECKING:
@@ -80,7 +80,7 @@ def wrapped(text: str, width: float, size: float = 13, *, most: int = 1, bold: b
     return [cut(line.strip()) for line in lines]
 
 
-def finite(values: Iterable[float]) -> list[float]:
+def finite_values(values: Iterable[float]) -> list[float]:
     """Return the values that are finite."""
     return [v for v in values if math.isfinite(v)]
 
@@ -91,7 +91,7 @@ def _tick_text(value: float, _: object = None) -> str:
     return f"{value:,.0f}" if value == int(value) else f"{value:g}"
 
 
-def amount(value: float, digits: int) -> str:
+def format_length(value: float, digits: int) -> str:
     """Write a length: fixed decimals, powers of ten where it is huge."""
     return f"{value:,.{digits}f}" if value < 1e12 else f"{value:.3g}"
 
@@ -118,7 +118,13 @@ class Canvas:
     def stamp(self) -> float:
         """Draw SIMULATED at the upper right, with the reason as its tooltip; return the width that it takes."""
         wide = text_width("SIMULATED", 10.5, bold=True) + 16
-        frame = {"x": short(self.width - 16 - wide), "y": "11", "width": short(wide), "height": "19", "rx": "3"}
+        frame = {
+            "x": format_pixels(self.width - 16 - wide),
+            "y": "11",
+            "width": format_pixels(wide),
+            "height": "19",
+            "rx": "3",
+        }
         look = {"stroke": LIGHT["note"], "class": "fill-soft stroke-note", "fill": LIGHT["soft"]}
         self.texts.append(Element("rect", frame | look))
         self.write(self.width - 16 - wide / 2, 20.5, "SIMULATED", size=10.5, bold=True, colour="note", anchor="middle")
@@ -133,10 +139,10 @@ class Canvas:
         lines, step = wrapped(clean(text), width, size, most=most, bold=bold), size * 1.25
         top = y if down else y - step * len(lines) / 2
         for i, line in enumerate(lines):
-            base = short(top + step * (i + 0.5) + size * 0.35)
+            base = format_pixels(top + step * (i + 0.5) + size * 0.35)
             look = {"font-size": f"{size:g}" if size != 13 else "", "font-weight": "600" if bold else "",
                     "text-anchor": anchor, "transform": f"rotate({turn} {x:g} {base})" if turn else ""}  # fmt: skip
-            element = Element("text", {"x": short(x), "y": base} | {k: v for k, v in look.items() if v})
+            element = Element("text", {"x": format_pixels(x), "y": base} | {k: v for k, v in look.items() if v})
             element.text = line
             element.attrib |= fill_of(colour) if colour != "ink" else {}
             if line.endswith("…") and "…" not in text:
@@ -210,7 +216,7 @@ class Canvas:
         from matplotlib.transforms import Affine2D
 
         place = self.axes.transData + Affine2D().translate(apart, 0)
-        whole = [p for p in points if len(finite(p)) == 4]
+        whole = [p for p in points if len(finite_values(p)) == 4]
         x, low, high = ([p[i] for p in whole] for i in (0, 2, 3))
         if band and len(whole) > 1:
             fill = {"facecolor": look["color"], "alpha": 0.16, "linewidth": 0}
@@ -298,7 +304,7 @@ def with_style(plot: Callable[P, str]) -> Callable[P, Picture]:
     return draw
 
 
-def nothing(words: tuple[str, str, str], width: int) -> str:
+def draw_empty(words: tuple[str, str, str], width: int) -> str:
     """Draw a picture that has no value."""
     canvas = Canvas(words, height=36, width=width)
     canvas.axes.set_axis_off()
@@ -316,7 +322,7 @@ def room_for(names: Iterable[str]) -> float:
 
 def spread(values: Iterable[float]) -> tuple[float, float]:
     """Return the ends of an axis: the values with some room, inside 0..1 where all are shares."""
-    known = finite(values)
+    known = finite_values(values)
     low, high = min(known), max(known)
     share = low >= 0 and high <= 1
     room = max((high - low) * 0.08 or abs(high) * 0.1, 0.02 if share or high == low else 0)
@@ -332,7 +338,7 @@ def curve_ends(xs: Sequence[float], log: bool) -> tuple[float, float]:
     return low - room, high + room
 
 
-def look_of(i: int, *, thick: float = 2, dash: tuple[int, ...] = ()) -> dict[str, Any]:
+def series_style(i: int, *, thick: float = 2, dash: tuple[int, ...] = ()) -> dict[str, Any]:
     """Return the colour, the dashes and the marker of a series."""
     line = {"color": LIGHT[f"s{i % COLOURS}"], "linewidth": thick, "linestyle": (0, dash) if dash else "-"}
     return line | {"marker": MARKERS[i % 6], "markersize": 9, "markeredgewidth": 0}

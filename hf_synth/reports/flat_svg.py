@@ -27,7 +27,7 @@ _NAMES = {light: name for name, light in LIGHT.items()}
 _KEPT = re.compile("fill|stroke|opacity|(fill|stroke)-opacity|stroke-width|stroke-dasharray|text-anchor")
 
 
-def short(value: float | str) -> str:
+def format_pixels(value: float | str) -> str:
     """Write a place in pixels with two decimals at most."""
     return f"{float(value):.2f}".rstrip("0").rstrip(".")
 
@@ -70,10 +70,12 @@ def _shapes(group: Element, markers: Mapping[str, Element], kind: str = "") -> I
             shape = Element("text" if tag == "text" else "path")
             shape.text = child.text
             if tag == "use":
-                shape.set("transform", f"translate({short(child.get('x', 0))} {short(child.get('y', 0))})")
+                shape.set(
+                    "transform", f"translate({format_pixels(child.get('x', 0))} {format_pixels(child.get('y', 0))})"
+                )
             places = {"x": child.get("x"), "y": child.get("y")} if tag == "text" else {"d": marker.get("d")}
             for key, value in places.items():
-                shape.set(key, " ".join(re.sub(r"-?\d+\.\d+", lambda n: short(n[0]), str(value)).split()))
+                shape.set(key, " ".join(re.sub(r"-?\d+\.\d+", lambda n: format_pixels(n[0]), str(value)).split()))
             shape.attrib |= {k: v for k, v in look.items() if _KEPT.fullmatch(k)}
             classes = [f"{k}-{_NAMES[v]}" for k, v in look.items() if v in _NAMES]
             shape.set("class", " ".join(filter(None, [kind, *classes])))

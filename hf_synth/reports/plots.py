@@ -22,13 +22,13 @@ from hf_synth.reports.canvas import (
     ROW,
     WIDE,
     Canvas,
-    amount,
     curve_ends,
-    finite,
-    look_of,
-    nothing,
+    draw_empty,
+    finite_values,
+    format_length,
     room_for,
     sample,
+    series_style,
     spread,
     swatch,
     text_width,
@@ -122,8 +122,8 @@ def interval_plot(
         digits: decimals of the printed values.
     """
     words = (title, caption, simulated)
-    if not finite(r.value for r in rows):
-        return nothing(words, width)
+    if not finite_values(r.value for r in rows):
+        return draw_empty(words, width)
     narrow = width < WIDE
     left, tall = (24, NARROW_ROW) if narrow else (room_for(r.name for r in rows), ROW)
     right = 24 + max(text_width(number(float(r.value), digits), bold=True) for r in rows)
@@ -134,7 +134,7 @@ def interval_plot(
     canvas.compare(("", v, True) for v in {*references, *([0.0] if low < 0 < high else [])})
     for i, y in canvas.mark_rows([r.name for r in rows], [i for i, r in enumerate(rows) if r.emphasis]):
         row, colour = rows[i], LIGHT["mark" if rows[i].emphasis else "muted"]
-        if len(finite((row.low, row.high))) == 2:
+        if len(finite_values((row.low, row.high))) == 2:
             canvas.axes.plot([row.low, row.high], [i, i], color=colour, linewidth=3, gid="interval")
         if math.isfinite(row.value):
             canvas.axes.plot(row.value, i, "o", color=colour, markersize=11, markeredgewidth=0, gid="dot")
@@ -157,14 +157,14 @@ def curve_plot(
         lines: values to compare with, dashed and named in the legend.
         y_range: ends of the y axis; from the values when None.
     """
-    known = [[Point(*p) for p in s.points if len(finite(p[:2])) == 2] for s in series]
+    known = [[Point(*p) for p in s.points if len(finite_values(p[:2])) == 2] for s in series]
     curves = [sorted(p for p in curve if p.x > 0 or not log_x) for curve in known]
     points = [p for curve in curves for p in curve]
     if n_hidden := sum(map(len, known)) - len(points):
         caption = f"{caption} {n_hidden} point(s) at x = 0 or below are not shown on this axis.".strip()
     words = (title, caption, simulated)
     if not points:
-        return nothing(words, width)
+        return draw_empty(words, width)
     canvas = Canvas(words, width=width, height=314 if width == WIDE else 260, above=32)
     lines = [r for r in lines if math.isfinite(r.value) and not (r.vertical and log_x and r.value <= 0)]
     flat = [r.value for r in lines if not r.vertical]
@@ -174,7 +174,7 @@ def curve_plot(
     entries, band = [], len(series) <= _BANDS
     for i, (one, curve) in enumerate(zip(series, curves, strict=True)):
         dash = (((6, 5), (2, 4)) if one.dashed else ((), (9, 3, 2, 3)))[min(1, i // COLOURS)]
-        look = look_of(i, thick=3.2 if one.emphasis else 2, dash=dash)
+        look = series_style(i, thick=3.2 if one.emphasis else 2, dash=dash)
         canvas.curve(curve, look, 0 if band else (i - (len(series) - 1) / 2) * 2.5, band=band)
         entries.append((one.name, sample(look)))
     entries += canvas.compare(lines)
@@ -192,15 +192,15 @@ def reliability_plot(
     """
     words = (title, caption, simulated)
     if not any(bins.values()):
-        return nothing(words, width)
+        return draw_empty(words, width)
     canvas = Canvas(words, width=width, height=width - 86, above=32)
     canvas.mark_y(0, 1, "share of rows whose label is right")
     canvas.mark_x(0, 1, "probability of the chosen label")
     canvas.axes.plot([0, 1], [0, 1], color=LIGHT["edge"], linewidth=1.5, linestyle=(0, (5, 4)), gid="diagonal")
     most, entries = max(1, *(b.n for rows in bins.values() for b in rows)), []
     for i, (name, rows) in enumerate(bins.items()):
-        known = [b for b in rows if len(finite(b[:2])) == 2]
-        look, apart = look_of(i, thick=1.6, dash=DASHES[i % 6]), 2.5 * (2 * i - len(bins) + 1)
+        known = [b for b in rows if len(finite_values(b[:2])) == 2]
+        look, apart = series_style(i, thick=1.6, dash=DASHES[i % 6]), 2.5 * (2 * i - len(bins) + 1)
         canvas.curve([Point(b[0], b[1], *b[3:]) for b in known], look | {"marker": ""}, apart)
         for b in known:
             size = 6 + 8 * math.sqrt(b.n / most)
@@ -225,7 +225,7 @@ def matrix_plot(
     """
     k, words = len(column_names), (title, caption, simulated)
     if not (len(values) and k):
-        return nothing(words, width)
+        return draw_empty(words, width)
     narrow = width < WIDE
     cell, size = next((c, s) for most, c, s in ((6, 64, 13.0), (12, 46, 11.5), (10**9, 36, 10.0)) if k <= most)
     left = round(min(max(text_width(clean(n)[:400]) for n in (*row_names, row_axis)) + 28, 120 if narrow else 230))
@@ -253,7 +253,7 @@ def matrix_plot(
             canvas.write(middle, canvas.top - 18, name, size=12, width=cell - 4, anchor="middle", most=2)
     shades: dict[int, list[tuple[int, int]]] = {}
     for i, y in canvas.mark_rows(row_names, beside=True):
-        total = sum(v for v in finite(values[i]) if v > 0)
+        total = sum(v for v in finite_values(values[i]) if v > 0)
         for j, value in enumerate(values[i]):
             share = value / total if total and math.isfinite(value) and value > 0 else 0
             shades.setdefault(round(share * (LEVELS - 1)), []).append((i, j))
@@ -313,10 +313,10 @@ def bar_plot(
     """
     words = (title, caption, simulated)
     if not (names and parts):
-        return nothing(words, width)
-    known = [finite(values[i] for values in parts.values()) for i in range(len(names))]
+        return draw_empty(words, width)
+    known = [finite_values(values[i] for values in parts.values()) for i in range(len(names))]
     totals = [sum(v for v in values if v > 0) for values in known]
-    right = 34 + max(text_width(amount(total, digits), bold=True) for total in totals)
+    right = 34 + max(text_width(format_length(total, digits), bold=True) for total in totals)
     narrow = width < WIDE
     left, tall = (24, NARROW_ROW) if narrow else (room_for(names), ROW)
     canvas = Canvas(words, width=width, left=left, right=right, height=tall * len(names))
@@ -332,11 +332,11 @@ def bar_plot(
             canvas.axes.barh(
                 i, values[i], 22 / tall, start, facecolor=fills[p], edgecolor=edge, linewidth=1, gid="part"
             )
-            text, middle = amount(values[i], digits), canvas.left + (start + values[i] / 2) * scale
+            text, middle = format_length(values[i], digits), canvas.left + (start + values[i] / 2) * scale
             if len(parts) > 1 and text_width(text, 11.5) + 8 <= values[i] * scale:
                 canvas.write(middle, y, text, size=11.5, anchor="middle", colour=ON_PARTS[p % COLOURS])
             start += values[i]
-        total = amount(totals[i], digits) if known[i] else "–"
+        total = format_length(totals[i], digits) if known[i] else "–"
         canvas.write(canvas.left + start * scale + 8, y, total, bold=True)
     swatches = [swatch(fill) for fill in fills]
     about = f"Bars of {len(names)} values; {axis}" + (f"; parts: {', '.join(parts)}" if len(parts) > 1 else "")
@@ -356,9 +356,9 @@ def histogram_plot(
         lines: values to compare with, e.g. a threshold (vertical).
         limits: ends of the x axis; from the values when None. Values beyond them count in the bins at the ends.
     """
-    words, known = (title, caption, simulated), {name: finite(values) for name, values in groups.items()}
+    words, known = (title, caption, simulated), {name: finite_values(values) for name, values in groups.items()}
     if not any(known.values()):
-        return nothing(words, width)
+        return draw_empty(words, width)
     lines = [r for r in lines if math.isfinite(r.value)]
     every = [v for values in known.values() for v in values] + [r.value for r in lines if r.vertical]
     low, high = limits or (min(every), max(every))
@@ -370,7 +370,7 @@ def histogram_plot(
     canvas.mark_y(0, max(map(max, shares)) * 1.08, "share of rows")
     canvas.mark_x(low, high, axis)
     for i, (name, share) in enumerate(zip(groups, shares, strict=True)):
-        look = {k: v for k, v in look_of(i, dash=DASHES[i % 6]).items() if not k.startswith("marker")}
+        look = {k: v for k, v in series_style(i, dash=DASHES[i % 6]).items() if not k.startswith("marker")}
         canvas.axes.stairs(share, edges, fill=True, color=look["color"], alpha=0.1 if i else 0.28, linewidth=0)
         canvas.axes.stairs(share, edges, gid="stairs", **look)
         entries.append((f"{name} ({len(known[name]):,} rows)", sample(look)))

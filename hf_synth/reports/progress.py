@@ -108,6 +108,8 @@ class _Line:
     def __init__(self, stream: TextIO, idle: str = "", every: float | None = None) -> None:
         self.stages: list[Stage] = []
         self._idle, self._idle_since = idle, time.monotonic()
+        self._steps: Sequence[str] = ()
+        self._step = ""  # "3/7 correct"
         self._stream = stream
         self._terminal = stream.isatty()
         self._lock = threading.RLock()
@@ -135,13 +137,21 @@ class _Line:
             seconds = one.left(inner, now)
             left = seconds if seconds is not None else left
             inner = one.share(inner)
-        parts = [text for one in stages if (text := one.text)]
+        parts = [text for text in (self._step, *(one.text for one in stages)) if text]
         if left is not None:
             parts.append(f"ETA {clock(left)}")
         elif stages and stages[0].passed(now) >= _EARLY:
             parts.append(clock(stages[0].passed(now)))
         line = " | ".join(parts)
         return "".join(c if c.isprintable() else "?" for c in line)
+
+    def begin_step(self, name: str, of: Sequence[str]) -> None:
+        """Show a step before all stages, and where no stage is open."""
+        with self._lock:
+            self._steps = of or self._steps
+            place = f"{self._steps.index(name) + 1}/{len(self._steps)} " if name in self._steps else ""
+            self._step = self._idle = f"{place}{name}"
+            self._idle_since = time.monotonic()
 
     def draw(self) -> None:
         """Write the line where it is due."""
@@ -316,10 +326,16 @@ class _Lines:
         return False
 
 
-def tell(words: str) -> None:
+def show_after_stage(words: str) -> None:
     """Show words after the innermost stage, such as the progress of another process."""
     if _line is not None and _line.stages:
         _line.stages[-1].words = words
+
+
+def begin_step(name: str, of: Sequence[str] = ()) -> None:
+    """Show which step of a verb is under way: "3/7 correct | fold 2/5 | 0:41"; `of`, in the first call, names all."""
+    if _line is not None:
+        _line.begin_step(name, of)
 
 
 @contextlib.contextmanager

@@ -73,13 +73,13 @@ def make_app(review: Review) -> Starlette:
 
     async def home(request: Request) -> Response:
         if "key" in request.query_params:  # it leaves the address bar, and with it the browser's history
-            return _opened(review, request)
-        if not _knows(review, request):
+            return _open_with_key(review, request)
+        if not _has_key(review, request):
             return _plain(_STRANGER, 403)
-        return _shown(review, request.query_params.get("queue", OPEN), whole=True)
+        return _queue_page(review, request.query_params.get("queue", OPEN), whole=True)
 
     async def decide(request: Request) -> Response:
-        if not _knows(review, request) or not _own_page(request):
+        if not _has_key(review, request) or not _own_page(request):
             return _plain(_STRANGER, 403)
         form = await _form(request)
         if form is None:
@@ -96,7 +96,7 @@ def make_app(review: Review) -> Starlette:
             return _plain("This is no answer to this note. Nothing was saved: reload the page.", 422)
         if whole and not alert:  # a form without the script: a reload must not send it again
             return RedirectResponse(f"/?queue={queue}" if queue in QUEUES else "/", 303, headers=_HEADERS)
-        return _shown(review, queue, whole=whole, alert=alert)
+        return _queue_page(review, queue, whole=whole, alert=alert)
 
     async def file(request: Request) -> Response:
         path = request.url.path
@@ -107,7 +107,7 @@ def make_app(review: Review) -> Starlette:
     return Starlette(routes=routes, exception_handlers={404: _missing, 405: _missing})
 
 
-def _shown(review: Review, queue: str, *, whole: bool, alert: str = "") -> Response:
+def _queue_page(review: Review, queue: str, *, whole: bool, alert: str = "") -> Response:
     """Return the page of a queue; when no note is left, the table is written first."""
     session = review.session
     view = session.view(queue if queue in QUEUES else OPEN)
@@ -121,7 +121,7 @@ def _shown(review: Review, queue: str, *, whole: bool, alert: str = "") -> Respo
     return _plain(html, 200, "text/html")
 
 
-def _opened(review: Review, request: Request) -> Response:
+def _open_with_key(review: Review, request: Request) -> Response:
     """Keep the key in a cookie and open the page, if the key is right."""
     from starlette.responses import RedirectResponse
 
@@ -132,7 +132,7 @@ def _opened(review: Review, request: Request) -> Response:
     return answer
 
 
-def _knows(review: Review, request: Request) -> bool:
+def _has_key(review: Review, request: Request) -> bool:
     return _equal(request.cookies.get(_cookie(request), ""), review.key)
 
 

@@ -15,7 +15,16 @@ import numpy as np
 from hf_synth.errors import AccessError, ColumnError
 from hf_synth.evaluation.intervals import wilson_at
 from hf_synth.review.decisions import RATE, REAL, SYNTHETIC, Decisions
-from hf_synth.review.sheets import FORMAT, USED, Item, Progress, broken_sheet, ordered_by_text, read_sheet, shuffled
+from hf_synth.review.sheets import (
+    FORMAT,
+    USED,
+    Item,
+    Progress,
+    ordered_by_text,
+    read_sheet,
+    shuffled,
+    unreadable_sheet_error,
+)
 from hf_synth.task.access import overall_access
 from hf_synth.task.columns import names_shown
 from hf_synth.task.folders import write_private
@@ -103,7 +112,7 @@ def load_realism(task: Task, file: Path) -> RealismSheet:
             Item(str(id), tuple(map(str, texts)), source=str(s)) for id, s, texts in read_sheet(task, file)["notes"]
         ]
     except (KeyError, TypeError, ValueError):
-        raise broken_sheet(file) from None
+        raise unreadable_sheet_error(file) from None
     items = {item.id: item for item in notes}
     # An earlier version named the half in the id, and the order followed from the ids.
     named = all(_NAMED.fullmatch(id) for id in items)

@@ -44,7 +44,7 @@ from hf_synth.review.decisions import (
 from hf_synth.review.log import Log, read_log
 from hf_synth.review.promise_sheet import PromiseSheet
 from hf_synth.review.realism import RealismSheet, realism_summary
-from hf_synth.review.sheets import FORMAT, Item, SampleSheet, marks_of
+from hf_synth.review.sheets import FORMAT, Item, SampleSheet, text_digests
 from hf_synth.review.view import AGAIN, DIFFERENT, OPEN, QUEUES, View
 from hf_synth.task.folders import WORK, private_folder, work_folder, write_private
 from hf_synth.task.task import Task
@@ -199,7 +199,7 @@ class Session:
         return hashlib.blake2b(id.encode("utf-8", "backslashreplace"), key=self._secret, digest_size=16).hexdigest()
 
     def _mark(self, id: str) -> str:
-        return marks_of(self.task, [self.sheet.items[id]])[0]
+        return text_digests(self.task, [self.sheet.items[id]])[0]
 
     def _differing(self, reviewers: Mapping[str, Decisions]) -> Collection[str]:
         """Return the notes on which reviewers differ and which nobody has settled; kept up to date by `decide`."""

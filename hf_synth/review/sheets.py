@@ -182,7 +182,7 @@ def draw_sheet(task: Task, rows: Dataset, n: int, *, by: Sequence[str] = ("label
     return SampleSheet(items_of(task, rows, shuffled(designs), designs), _drawable(rows), settings)
 
 
-def per_label(task: Task, rows: Dataset, each: int) -> int:
+def sizes_per_label(task: Task, rows: Dataset, each: int) -> int:
     """Return the size of a sample by label that holds so many notes of each label, or all of a label with fewer.
 
     Raises:
@@ -205,7 +205,7 @@ def save_sheet(task: Task, sheet: SampleSheet, file: Path) -> Path:
     Raises:
         OutputError: it cannot be written.
     """
-    marks = marks_of(task, sheet.items.values())
+    marks = text_digests(task, sheet.items.values())
     rows = [
         [item.id, mark, item.probability, item.stratum] for item, mark in zip(sheet.items.values(), marks, strict=True)
     ]
@@ -229,11 +229,11 @@ def load_sheet(task: Task, rows: Dataset, file: Path) -> SampleSheet:
         settings = {name: facts[name] for name in ("n", "by", "seed")}
         of = int(facts["of"])
     except (KeyError, TypeError, ValueError):
-        raise broken_sheet(file) from None
+        raise unreadable_sheet_error(file) from None
     known = set(rows["id"][:])
     same = designs.keys() <= known and of == _drawable(rows)
     items = items_of(task, rows, list(designs), designs) if same else {}
-    if not same or marks != marks_of(task, items.values()):
+    if not same or marks != text_digests(task, items.values()):
         raise OutputError(
             f"the folder holds other notes than when the review began: review them in a new folder, or move "
             f"{file.parent} away to start again"
@@ -266,7 +266,7 @@ def _drawable(rows: Dataset) -> int:
     return sum(status != "rejected" for status in rows["label_status"][:])
 
 
-def marks_of(task: Task, items: Iterable[Item]) -> list[str]:
+def text_digests(task: Task, items: Iterable[Item]) -> list[str]:
     """Return 16 hex digits of a digest of each note's texts."""
     rows = (dict(zip(task.text_columns, item.texts, strict=True)) for item in items)
     return [digest[:_MARK] for digest in row_digests(task, rows)]
@@ -284,12 +284,12 @@ def read_sheet(task: Task, file: Path) -> dict[str, Any]:
             raise OutputError(f"{file} was written by another version of hf_synth")
         of = str(facts["task"])
     except (OSError, ValueError, KeyError, TypeError, RecursionError):
-        raise broken_sheet(file) from None
+        raise unreadable_sheet_error(file) from None
     if of != task.full_name:
         raise OutputError(f"{file} is of task {of!r}, not {task.full_name!r}")
     return dict(facts)
 
 
-def broken_sheet(file: Path) -> OutputError:
+def unreadable_sheet_error(file: Path) -> OutputError:
     """Return the error for a file of a sheet that cannot be read."""
     return OutputError(f"{file} is broken: move it away to draw the notes again; decisions are kept by row id")

@@ -46,7 +46,7 @@ def arrow_array(values: Any, kind: pa.DataType) -> pa.Array:
     return pa.array(values).cast(kind) if isinstance(values, np.ndarray) else pa.array(values, kind)
 
 
-def placed(values: Any, at: Ints, before: pa.ChunkedArray) -> pa.ChunkedArray:
+def replace_values(values: Any, at: Ints, before: pa.ChunkedArray) -> pa.ChunkedArray:
     """Return a column with new values at some positions.
 
     Args:
@@ -64,7 +64,7 @@ def placed(values: Any, at: Ints, before: pa.ChunkedArray) -> pa.ChunkedArray:
     return pa.chunked_array([new, *before.chunks], before.type).take(pa.array(order))
 
 
-def rewritten(rows: Dataset, columns: Mapping[str, Any], features: Features) -> Dataset:
+def rewrite_columns(rows: Dataset, columns: Mapping[str, Any], features: Features) -> Dataset:
     """Return rows with exactly these features: some columns new, the others as they are, null where rows lack them.
 
     The result's fingerprint follows from that of the rows and the new columns.
@@ -100,7 +100,7 @@ def _update(digest: Any, array: pa.Array) -> None:
         digest.update(b"-" if buffer is None else memoryview(buffer))
 
 
-def repeated(values: Sequence[str], codes: Any, kind: pa.DataType) -> pa.Array:
+def text_column_of_codes(values: Sequence[str], codes: Any, kind: pa.DataType) -> pa.Array:
     """Return a text column of few different values by their codes, (N,)."""
     import pyarrow as pa
 

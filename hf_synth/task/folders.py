@@ -276,7 +276,7 @@ def edited_digests(path: Path) -> dict[str, str]:
     return {name: file_digest(path / name) for name in names if (path / name).is_file()}
 
 
-def approve(path: Path) -> dict[str, str]:
+def approve_edits(path: Path) -> dict[str, str]:
     """Record in the manifest of an edited stage that its rows were taken as approved; return the files' digests."""
     digests = edited_digests(path)
     manifest = {**(read_manifest(path) or {}), APPROVED: digests}
@@ -352,7 +352,7 @@ def parquet_access(file: Path | IO[bytes], name: str) -> Access | None:
     return strictest(access if isinstance(access, str) else None)
 
 
-def as_recorded(rows: Dataset, recorded: Access | None) -> Dataset:
+def with_recorded_access(rows: Dataset, recorded: Access | None) -> Dataset:
     """Return rows that are at least as strict as what their files record.
 
     Rows without a column `access` count as credentialed. Where the files record that they are not open, the column is
@@ -379,7 +379,9 @@ def read_export(path: Path) -> DatasetDict:
     if not files:
         raise MissingGoldError(f"{path} holds no .parquet file; run the stage that writes it again")
     recorded = recorded_access(path)
-    splits = DatasetDict({split: as_recorded(map_parquet(file, path), recorded) for split, file in files.items()})
+    splits = DatasetDict(
+        {split: with_recorded_access(map_parquet(file, path), recorded) for split, file in files.items()}
+    )
     notes = (read_manifest(path) or {}).get("notes")
     notes = [note for note in notes if isinstance(note, str)] if isinstance(notes, list) else []
     for rows in splits.values() if notes else ():

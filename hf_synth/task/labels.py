@@ -90,7 +90,7 @@ def _label_index(task: Task, feature: Any) -> Callable[[Any], int]:
     """Return a function from a label, by name or number, to its index; -1 for none of the task's."""
     places = {name: i for i, name in enumerate(task.labels)}
     typed = label_names(feature) is not None
-    numbered = named_by_numbers(task)
+    numbered = has_numeric_names(task)
 
     def index_of(value: Any) -> int:
         if numbered and not typed and isinstance(value, int) and not isinstance(value, bool):
@@ -101,7 +101,7 @@ def _label_index(task: Task, feature: Any) -> Callable[[Any], int]:
     return index_of
 
 
-def named_by_numbers(task: Task) -> bool:
+def has_numeric_names(task: Task) -> bool:
     """Return whether labels have whole numbers as names: then a number is a name, not an index."""
     return any(name.lstrip("-").isdigit() for name in task.labels)
 
@@ -120,11 +120,11 @@ def audited_labels(task: Task, labels: Mapping[int, int | str]) -> dict[int, int
         ColumnError: one is none of the task's.
     """
     names = {name: i for i, name in enumerate(task.labels)}
-    numbered = named_by_numbers(task)
+    numbered = has_numeric_names(task)
     plain = {at: str(label) if numbered and not isinstance(label, str) else label for at, label in labels.items()}
     indices = {at: names.get(label, -1) if isinstance(label, str) else int(label) for at, label in plain.items()}
     if not all(0 <= index < len(names) for index in indices.values()):
-        raise ColumnError(f"an audited label is none of the task's: {', '.join(task.labels)}")
+        raise ColumnError(f"an audited label is not one of the task's labels: {', '.join(task.labels)}")
     return indices
 
 
@@ -150,7 +150,10 @@ def usable_rows(dataset: Dataset) -> Dataset:
         if source == "gold" or (status in (None, *_USABLE) and (weight is None or weight > 0))
     ]
     if not usable:
-        raise ColumnError(f"none of {n} rows can be trained on: all were dropped or rejected, or there is none")
+        raise ColumnError(
+            f"none of {n} rows can be trained on: all were dropped or rejected, or there is none; "
+            "use gold, or correct the notes with another --method"
+        )
     return dataset if len(usable) == n else dataset.select(usable)
 
 
@@ -223,15 +226,15 @@ def right_texts(task: Task, dataset: Dataset) -> list[str] | list[list[str]]:
     return [[target, *(more or ())] for target, more in zip(targets, others, strict=True)]
 
 
-def known_target(task: Task, text: str) -> str | None:
+def match_target(task: Task, text: str) -> str | None:
     """Return the one of a task's targets that a text is, whatever its case and punctuation; None where it is none."""
-    known = {_folded(target): target for target in task.targets}
+    known = {_fold_case(target): target for target in task.targets}
     if len(known) == len(task.targets) and "" not in known:
-        return known.get(_folded(text))
+        return known.get(_fold_case(text))
     return text.strip() if text.strip() in task.targets else None
 
 
-def _folded(text: str) -> str:
+def _fold_case(text: str) -> str:
     return " ".join(re.sub(r"[\W_]+", " ", text.casefold()).split())
 
 

@@ -79,7 +79,7 @@ class BoundedPattern:
 
 
 @lru_cache(maxsize=_MOST)
-def bounded(pattern: str) -> BoundedPattern:
+def bounded_pattern(pattern: str) -> BoundedPattern:
     """Return a regular expression as a `BoundedPattern`, compiled once in a process.
 
     Raises:
@@ -98,7 +98,7 @@ def check_patterns(patterns: Iterable[str]) -> None:
     if len(patterns) > _MOST:
         raise TaskError(f"a task has at most {_MOST} regular expressions; this one has {len(patterns):,}")
     for pattern in patterns:
-        bounded(pattern)
+        bounded_pattern(pattern)
 
 
 def _size(parsed: Any) -> int:

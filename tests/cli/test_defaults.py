@@ -116,21 +116,28 @@ def test_the_command_line_undoes_what_excludes_it() -> None:
     ("text", "says"),
     [
         ('tsak = "clinic"', "line 1: no verb has an option --tsak; did you mean 'task'?"),
-        ("\n\n[generate]\nm = 3", "line 4: `hf-synth generate` has no option --m"),
+        ("\n\n[generate]\nm = 3", "line 4, [generate]: `hf-synth generate` has no option --m"),
         ("[generate]\nresume = true", "`hf-synth generate` has no option --resume"),
         ("[generat]\nn = 3", "line 1: there is no verb 'generat'; did you mean 'generate'?"),
-        ("n = 3.5", "line 1: n: '3.5' is no whole number"),
-        ('n = "many"', "n: 'many' is no whole number"),
-        ("n = true", "n takes a value, not true or false"),
-        ("n = [1]", "n takes one value, not a list"),
-        ("price = [1]", "price takes a list of 2 values"),
-        ('balance = "eqal"', "balance: 'eqal' is not one of equal, gold, fill; did you mean 'equal'?"),
-        ("hedge = 1", "hedge is true or false"),
-        ("llm = 2020-01-01", "llm takes text or numbers"),
+        ("n = 3.5", "line 1: n takes a whole number from 1, not 3.5"),
+        ('n = "many"', 'line 1: n takes a whole number from 1, not "many"'),
+        ("n = true", "n takes a whole number from 1, not true"),
+        ("n = [1]", "n takes a whole number from 1, one value alone, not [1]"),
+        ("price = [1]", "price takes a list of 2 values (a number each), not [1]"),
+        ('balance = "eqal"', "balance takes one of equal, gold, fill, not \"eqal\"; did you mean 'equal'?"),
+        ("hedge = 1", "hedge takes true or false, not 1"),
+        ("llm = 2020-01-01", "llm takes text, not 2020-01-01"),
         ("[generate.deep]\nn = 1", "there is no verb 'generate deep'"),
         ('\nout = "o"', "line 2: each verb would replace the folder of the one before: put it into the table"),
         ("yes = true", "line 1: --yes is taken from the command line alone"),
         ('token = "x"', "would put a secret into a file"),
+        ('[generate]\nn = "many"', "line 2, [generate]: n takes a whole number from 1, not"),
+        ("generate.n = 0", "line 1, [generate]: n takes a whole number from 1, not 0"),
+        ("generate = {seed = 1, n = -3}", "line 1, [generate]: n takes a whole number from 1, not -3"),
+        ("[generate]\nshare = nan", "line 2, [generate]: share takes a number, not nan"),
+        ('[generate]\nout = ""', 'line 2, [generate]: out takes a path, not ""'),
+        ("generate = 3", "line 1: generate is a verb: its options belong in a table [generate]"),
+        ("quiet = 'yes'", 'line 1: quiet takes true or false, not "yes"'),
         ('config = "a"', "no verb has an option --config"),
     ],
 )
@@ -146,18 +153,65 @@ def test_what_is_wrong_is_one_sentence_and_exit_2(capsys: pytest.CaptureFixture[
 @pytest.mark.parametrize(
     ("words", "text", "says"),
     [
-        (["hub", "ls"], "[hub.serv]\nport = 1", "there is no verb 'hub serv'; did you mean 'serve'?"),
-        (["hub", "ls"], "[hub]\npor = 1", "line 2: `hf-synth hub` has no option --por; did you mean 'port'?"),
-        (["publish", "clinic", "f"], "[publish]\npush = true", "line 2: --push is taken from the command line alone"),
+        (["hub", "serve"], "[hub.serv]\nport = 1", "there is no verb 'hub serv'; did you mean 'serve'?"),
+        (["hub", "ls"], "[hub]\npor = 1", "line 2, [hub]: `hf-synth hub` has no option --por; did you mean 'port'?"),
+        (
+            ["publish", "clinic", "f"],
+            "[publish]\npush = true",
+            "line 2, [publish]: --push is taken from the command line alone",
+        ),
         (["publish", "clinic", "f"], 'attestation = "x"', "line 1: --attestation is taken from the command line"),
     ],
 )
-def test_other_tables_are_checked_by_their_verbs(
+def test_tables_and_keys_of_the_verb_that_runs_stop_it(
     capsys: pytest.CaptureFixture[str], words: list[str], text: str, says: str
 ) -> None:
     write(text)
     assert main(words) == 2
     assert says in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ('[train]\nseed = "x"', 'line 2, [train]: seed takes a whole number from 0, not "x"'),
+        ("[train]\nlong-note = 1", "line 2, [train]: `hf-synth train` has no option --long-note; did you mean"),
+        ("[trian]\nseed = 1", "line 1: there is no verb 'trian'; did you mean 'train'?"),
+        ("[publish]\npush = true", "line 2, [publish]: --push is taken from the command line alone"),
+        ("[hub.serv]\nport = 1", "line 1: there is no verb 'hub serv'; did you mean 'serve'?"),
+        ("[hub]\nport = 'x'", "line 2, [hub]: port takes a whole number from 0"),
+        ("[generate]\nn = 7\nratio = 2", "line 2, [generate]: n and ratio exclude each other"),
+        ("resume = 3", "line 1: resume takes true or false, not 3"),
+    ],
+)
+def test_a_fault_that_the_verb_does_not_meet_is_a_warning(
+    text: str, says: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write(text)
+    args = options("sample", "clinic", "rows")
+    assert args.n == 100
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"hf-synth: hf_synth.toml, {says}")
+    assert line.endswith("(a warning: `hf-synth sample` does not use it)")
+
+
+def test_flags_from_a_file_and_their_negations(capsys: pytest.CaptureFixture[str]) -> None:
+    words = ("publish", "clinic", "f", "--repo-id", "a/b")
+    write("quiet = true\nmembership = false\n[generate]\nquiet = false\nhedge = true\n")
+    assert (options(*words).quiet, options(*words).membership) == (True, False)
+    assert options(*words, "--no-quiet").quiet is False
+    assert "hf_synth.toml gives membership" in capsys.readouterr().err
+    made = options("generate", "clinic", "--llm", "m")
+    assert (made.quiet, made.hedge) == (False, True)
+    assert options("generate", "clinic", "--llm", "m", "--no-hedge").hedge is False
+    write("no-quiet = true\nno-membership = false\nno-membershp = true\n")
+    assert main([*words]) == 2
+    assert "line 3: no verb has an option --no-membershp; did you mean 'no-membership'?" in capsys.readouterr().err
+    write("[publish]\nprivate = true\n")
+    assert options(*words, "--no-public").private is True, "a flag that is not meant excludes nothing"
+    with pytest.raises(SystemExit):
+        options(*words, "--quiet", "--no-quiet")
+    assert "--quiet and --no-quiet exclude each other" in capsys.readouterr().err
 
 
 def test_a_file_of_another_user_is_not_taken_unasked(

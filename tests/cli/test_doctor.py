@@ -18,8 +18,10 @@ import pytest
 from support.llm_server import Said, content, serving
 
 from hf_synth.cli import machine, main
+from hf_synth.cli.doctor import _who_check
 from hf_synth.hub import running_hub
-from hf_synth.llm.probe import QUESTION
+from hf_synth.llm.llm import LLM
+from hf_synth.llm.probe import QUESTION, list_models
 
 
 def run(capsys: pytest.CaptureFixture[str], *words: str | Path) -> tuple[int, dict[str, dict[str, str]], str]:
@@ -133,7 +135,7 @@ def test_a_slow_llm_gets_advice(capsys: pytest.CaptureFixture[str]) -> None:
         assert int(advice[1]) >= 240
         code, checks, _ = run(capsys, "--base-url", server.url, "--llm", "m", "--wait", "0.3")
         assert code == 1
-        assert "0 s" in checks["LLM's speed"]["text"] or "timeout" in checks["LLM's speed"]["text"]
+        assert "within 0.3 s" in checks["LLM's speed"]["text"]
         assert "--wait 300" in checks["LLM's speed"]["cure"]
 
 
@@ -173,6 +175,68 @@ def test_a_server_that_never_ends_is_left_after_a_deadline(
     assert "does not answer within" in checks["Hub"]["text"]
     assert checks["Hub"]["mark"] == "warning", "only publishing needs it"
     assert time.monotonic() - began < 60
+
+
+@pytest.mark.parametrize(
+    ("answer", "says"),
+    [
+        (
+            saying("200 OK", b"<html>log in</html>"),
+            "is no Hub: asked who you are, it answers with something that is not",
+        ),
+        (saying("200 OK", b"[]"), "is no Hub"),
+        (saying("404 No", b"{}"), "is no Hub: asked who you are, it answers with HTTP 404"),
+        (saying("500 Oh", b"<html>"), "has an error of its own (HTTP 500); only publishing needs it"),
+        (saying("429 Wait", b"{}"), "is busy (HTTP 429)"),
+        (lambda connection: connection.close(), "cannot be reached; only publishing"),
+    ],
+)
+def test_a_hub_that_cannot_be_used(
+    answer: Callable[[socket.socket], None], says: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
+    with raw_server(answer) as url:
+        check = _who_check(url.removesuffix("/v1"), True, url.removesuffix("/v1"))
+    assert says in check.text
+    assert "-1" not in check.text
+    assert (check.mark, bool(check.cure)) == ("warning", True)
+
+
+@pytest.mark.parametrize(
+    ("proxy", "says"),
+    [
+        ("http://me:secret@127.0.0.1:9", "cannot be reached through the proxy 127.0.0.1:9"),
+        ("nonsense", "through the proxy nonsense"),
+        ("foo://x:1", "through the proxy x:1"),
+        ("SERVER", "asks for a login"),
+    ],
+)
+def test_a_proxy_that_does_not_work(proxy: str, says: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
+    for name in ("NO_PROXY", "no_proxy", "https_proxy", "ALL_PROXY"):
+        monkeypatch.delenv(name, raising=False)
+    with raw_server(saying("407 Login", b"")) as url:
+        monkeypatch.setenv("HTTPS_PROXY", proxy.replace("SERVER", url.removesuffix("/v1")))
+        check = _who_check("https://hub.example.org", False, "https://hub.example.org")
+    assert says in check.text
+    assert "secret" not in check.text + check.cure
+    assert "HTTPS_PROXY" in check.cure
+
+
+def test_a_server_that_lists_its_models_and_never_its_slots() -> None:
+    models = b'{"data": [{"id": "m", "owned_by": "llamacpp"}]}'
+
+    def answer(connection: socket.socket) -> None:
+        with connection:
+            if b"/models" in connection.recv(65536):
+                head = f"HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: {len(models)}\r\n\r\n"
+                connection.sendall(head.encode() + models)
+            else:
+                connection.recv(1)  # waits until the client gives up
+
+    with raw_server(answer) as url:
+        listing = list_models(LLM("m", base_url=url), 1.0)
+    assert (listing.models, listing.slots, listing.problem) == (("m",), None, "")
 
 
 def test_models_with_hostile_names(capsys: pytest.CaptureFixture[str]) -> None:

@@ -131,7 +131,9 @@ def test_show_gives_the_text_only_when_asked(path: Path, capsys: pytest.CaptureF
 def test_show_refuses_what_is_not_one_answer(path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert "several" in refused(capsys, "show", path, "0")
     assert "no answer has a key that starts with ff" in refused(capsys, "show", path, "ff")
-    for wrong in ("", "%", "0' OR 1", "x", "0" * 65):
+    with pytest.raises(SystemExit):  # an empty value is a fault of the command line
+        refused(capsys, "show", path, "")
+    for wrong in ("%", "0' OR 1", "x", "0" * 65):
         assert "0-9 and a-f" in refused(capsys, "show", path, wrong)
 
 

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import io
 import json
+import shlex
+from argparse import Namespace
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow.parquet as pq
 import pytest
 from datasets import DatasetDict, load_dataset
@@ -15,7 +19,12 @@ from huggingface_hub import HfApi
 from support.publishing_rows import CREDENTIALED, OPEN, POLICY, RESTRICTED, gold_rows, synthetic_rows
 
 from hf_synth.cli.cli import main
+from hf_synth.cli.publishing import _export_folder
+from hf_synth.cli.scores import scores_of_model, scores_of_rows
+from hf_synth.errors import RowError
+from hf_synth.evaluation.evaluation import score
 from hf_synth.hub import connected, running_hub
+from hf_synth.models.record import weights_sha256
 from hf_synth.publishing.release import entries
 from hf_synth.task.folders import write_stage
 from hf_synth.task.labels import MARKS, gold_marks
@@ -170,3 +179,64 @@ def test_bad_input_is_one_sentence(
     error = capsys.readouterr().err
     assert text in error
     assert len(error.splitlines()) == 1
+
+
+def test_the_scores_of_a_run_are_found_by_the_weights_of_a_model(tmp_path: Path) -> None:
+    model = tmp_path / "run" / "models" / "gold_4"
+    model.mkdir(parents=True)
+    (model / "model.safetensors").write_bytes(b"weights")
+    (model / "config.json").write_text("{}")
+    scores = score(OPEN, np.eye(len(OPEN.labels))[[0, 1]], np.array([0, 1]), None, n_bootstrap=0)
+    mine, other = (replace(scores, n=n, model={"weights_sha256": w}) for n, w in ((7, weights_sha256(model)), (8, "x")))
+    file = tmp_path / "run" / "scores.json"
+    file.write_text(json.dumps({"gold_4_plus_raw": other.to_json(), "gold_4": mine.to_json()}))
+    bare = Namespace(folder=model, scores=None, argv=["publish"])
+    assert scores_of_model(bare).n == 7  # type: ignore[union-attr]
+    typed = Namespace(folder=model, scores=file, argv=["publish", "--scores", str(file)])
+    assert scores_of_model(typed).n == 7  # type: ignore[union-attr]
+    rows = Namespace(folder=tmp_path / "run" / "corrected", scores=None, argv=["publish"])
+    found = scores_of_rows(rows, edited=False)
+    assert isinstance(found, dict)
+    assert set(found) == {"gold_4_plus_raw", "gold_4"}
+    assert scores_of_rows(rows, edited=True) is None, "the models saw other rows"
+    file.write_text(json.dumps({"gold_4_plus_raw": other.to_json()}))
+    assert scores_of_model(bare) is None
+    with pytest.raises(RowError, match="scores of other models only; score this one"):
+        scores_of_model(typed)
+
+
+def test_the_configuration_names_one_release_and_not_all(tmp_path: Path) -> None:
+    scores = score(OPEN, np.eye(len(OPEN.labels))[[0, 1]], np.array([0, 1]), None, n_bootstrap=0)
+    file = tmp_path / "scores.json"
+    file.write_text(json.dumps(scores.to_json()))
+    mine = Namespace(folder=tmp_path / "corrected", scores=file, argv=["publish"])
+    assert scores_of_rows(mine, edited=False).n == 2  # type: ignore[union-attr]
+    run = Namespace(folder=tmp_path / "run" / "corrected", scores=file, argv=["publish"])
+    assert scores_of_rows(run, edited=False) is None, "those are of a model of other notes"
+    out = Path("work/export/wards-model")
+    of = {"repo_id": "ward/notes", "out": out}
+    assert _export_folder(Namespace(argv=["publish", "work/run/corrected"], **of)) == Path("work/export/notes")
+    assert _export_folder(Namespace(argv=["publish", f"--out={out}"], **of)) == out
+    assert _export_folder(Namespace(argv=["publish"], out=None, repo_id="ward/notes")) is None
+
+
+def test_an_audit_of_notes_that_are_not_used_proposes_no_publication(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folders(RESTRICTED, tmp_path, monkeypatch)
+    write_stage(RESTRICTED, synthetic_rows(RESTRICTED, corrected=False), tmp_path / "synthetic", stage="generate")
+    status = [s if s == "rejected" else "dropped" for s in synthetic_rows(RESTRICTED)["label_status"]]
+    none = synthetic_rows(RESTRICTED).map(lambda _, i: {"label_status": status[i]}, with_indices=True)
+    plain = {**POLICY.to_json(), "method": "gold_only"}
+    write_stage(RESTRICTED, none, tmp_path / "corrected", stage="correct", policy=plain)
+    assert run("audit", "gold", "corrected") == 0
+    said = capsys.readouterr().out.splitlines()
+    assert "  no row is left to publish: correction chose gold alone and uses none of the rows; publish the model" in (
+        "\n".join(said)
+    )
+    words = shlex.split(said[-1])
+    assert words[:5] == ["next:", "hf-synth", "correct", "gold", "synthetic"]
+    assert words[-4:] == ["--out", "corrected_posterior", "--method", "posterior"]
+    assert run("audit", "gold", "rows", "--json") == 0
+    facts = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert (facts["rows_used"], facts["rows_to_publish"]) == (18, 18)

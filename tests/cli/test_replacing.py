@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import os
 import time
 from argparse import Namespace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from support.clinic_rows import clinic_gold
@@ -42,6 +44,31 @@ def test_a_folder_or_file_without_counts(name: str, text: str, tmp_path: Path) -
     file.with_suffix(".new").write_text(text + " ", encoding="utf-8")
     file.with_suffix(".new").replace(file)
     assert "replaced (" in earlier.replaced()
+
+
+@pytest.mark.parametrize(
+    ("files", "says"),
+    [
+        (
+            {"hf_synth.json": {"stage": "train"}, "hf_synth_facts.json": {"rows": {"gold": 60, "relabelled": 1200}}},
+            "a model, trained on 1,260 rows on 2026-11-30",
+        ),
+        ({"hf_synth_facts.json": {"rows": {}}}, "a model of 2026-11-30"),
+        ({"hf_synth_facts.json": {"known": False}, "config.json": {}}, "a model of 2026-11-30"),
+        ({"hf_synth.json": {"rows": {"rejected": 7}}}, "7 rejected rows of 2026-11-30"),
+        ({"hf_synth.json": {"rows": {"train": 7, "rejected": 2}}}, "7 rows of 2026-11-30"),
+        ({"hf_synth.json": {"stage": "audit"}}, "a folder of 2026-11-30"),
+        ({"hf_synth.json": {"rows": {}}}, "a folder of 2026-11-30"),
+    ],
+)
+def test_the_kind_of_output_is_named(files: dict[str, Any], says: str, tmp_path: Path) -> None:
+    day = time.mktime((2026, 11, 30, 12, 0, 0, 0, 0, -1))
+    for name, facts in files.items():
+        (tmp_path / name).write_text(json.dumps(facts), encoding="utf-8")
+        os.utime(tmp_path / name, (day, day))
+    earlier = earlier_output(Namespace(verb="train", out=tmp_path))
+    assert earlier is not None
+    assert earlier.about == says
 
 
 def test_a_verb_says_it_and_a_quiet_one_does_not(

@@ -162,7 +162,7 @@ def test_a_realism_sheet_writes_its_figures(desk: Desk) -> None:
     ("options", "says"),
     [
         (("--by", "label"), "--by names the strata of --n"),
-        (("--confidence", 0.9), "--confidence is of the promise of --error"),
+        (("--confidence", 0.9), "--confidence belongs to --error"),
         (("--error", 0.1), "holds no corrected notes"),
         (("--n", 10, "--by", "confidence"), "a sample by confidence needs corrected rows"),
         (("--n", 1_000), "ask for 1 to 30, not 1000"),

@@ -77,7 +77,7 @@ def test_an_llm_is_asked_about_gold_and_its_answers_stand_beside_the_labels(tmp_
         done = annotate(judge_at(server.url, tmp_path), gold)
         again = annotate(judge_at(server.url, tmp_path), done, name="b")
         assert len(server.requests) == 20, "the second answers come from the journal"
-        with pytest.raises(ColumnError, match="'llm_label' already: name the annotator otherwise"):
+        with pytest.raises(ColumnError, match="'llm_label' already: choose another name for the annotator"):
             annotate(judge_at(server.url, tmp_path), done)
         with pytest.raises(TaskError, match="no name of an annotator"):
             annotate(judge_at(server.url, tmp_path), gold, name="B C")

@@ -18,7 +18,6 @@ from hf_synth.correction.audited import (
     Audited,
     audit_sample,
     design,
-    part_of,
     powered_accuracy,
     read_audited,
     read_ids,
@@ -26,6 +25,7 @@ from hf_synth.correction.audited import (
     read_rejected,
     relative_weights,
     sample_csv,
+    select_audited,
 )
 from hf_synth.correction.choice import choose
 from hf_synth.correction.correction import correct_with_policy
@@ -210,7 +210,7 @@ def test_a_sample_is_labelled_and_read_back(tmp_path: Path, capsys: pytest.Captu
     audited = read_audited(file)
     assert len(audited) == 30
     assert sum(audited.weights.values()) == pytest.approx(len(rows))  # they stand for the rows not looked at, too
-    assert isinstance(part_of(audited, list(audited)[:3]), Audited)
+    assert isinstance(select_audited(audited, list(audited)[:3]), Audited)
     gold = toy_rows(40, 1)
     done, policy = correct_with_policy(
         TASK, rows, linear_fit(TASK, gold, rows), gold=gold, method="posterior", audited=audited
@@ -286,7 +286,7 @@ def test_predictions_narrow_the_interval_of_audited_rows() -> None:
     assert powered_accuracy(TASK, data, {"s0": 1}, gold) == {}
     with pytest.raises(ColumnError, match="1 audited ids are not among the synthetic rows"):
         powered_accuracy(TASK, data, {**audited, "nobody": 1}, gold)
-    with pytest.raises(ColumnError, match="an audited label is none of the task's"):
+    with pytest.raises(ColumnError, match="an audited label is not one of the task's labels"):
         powered_accuracy(TASK, data, {**audited, "s0": "moderate"}, gold)
 
 
@@ -318,7 +318,7 @@ def test_a_row_that_a_person_rejected_is_dropped_and_stands_for_none(tmp_path: P
     assert set(audited) == {"s0", "s1", "s2", "s3", "s4", "s8", "s9"}
     assert audited.weights["s0"] == pytest.approx(16 / 7)
     assert audited.weights["s8"] == 1
-    assert part_of(audited, ["s0", "s5"]).rejected == {"s5"}  # type: ignore[attr-defined]
+    assert select_audited(audited, ["s0", "s5"]).rejected == {"s5"}  # type: ignore[attr-defined]
 
     synthetic = as_synthetic([{**row, "llm_label": row["label"], "id": f"s{i}"} for i, row in enumerate(toy_rows(12))])
     corrected, _ = correct_with_policy(

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from support.corrections import annotated, problem
 
-from hf_synth.correction.choice import NOTHING, Prior, _edge, choose, choose_method, unmeasured
+from hf_synth.correction.choice import NOTHING, Prior, _lead_over_gold, choose, choose_method, unmeasured
 from hf_synth.correction.crossfit import Rows, decide
 from hf_synth.correction.lineage import lineage
 from hf_synth.correction.policy import Annotations
@@ -282,4 +282,4 @@ def test_llm_and_gold_only_are_compared_on_the_rows_that_the_llm_answered() -> N
     own = np.where(np.arange(60) < 20, rows.truth, -1)  # always right, on a third of gold
     both = Annotations(("llm_label",), own[:, None]), Annotations(("llm_label",), rows.meant[:, None])
     hits = np.where(np.arange(60) < 20, 1.0, 0.0)
-    assert _edge(replace(rows, annotations=both), hits) == pytest.approx(0.0)
+    assert _lead_over_gold(replace(rows, annotations=both), hits) == pytest.approx(0.0)

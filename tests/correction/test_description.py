@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 import time
 
+import numpy as np
 import pytest
 from datasets import Dataset
 
 from hf_synth import Task
 from hf_synth.correction.description import describe
+from hf_synth.correction.fitting import fit
 from hf_synth.correction.policy import Policy
 from hf_synth.errors import ColumnError
 
@@ -42,7 +44,7 @@ def test_counts_follow_from_the_columns() -> None:
     assert told.lost == ("high",)
     assert told.weight == 3.5
     assert told.confidence == 0.75
-    assert "no row is left of these labels that the generator wrote: high" in str(told)
+    assert "no row is left of these labels that the generator wrote: high: label more gold" in str(told)
     assert "CANARY" not in str(told) + json.dumps(told.to_json())
 
 
@@ -68,3 +70,24 @@ def test_many_rows_are_described_in_little_time() -> None:
     started = time.process_time()
     assert describe(many).weight == n
     assert time.process_time() - started < 5  # a look into the dataset for each row takes twenty
+
+
+def test_a_corrector_that_guesses_is_said_first() -> None:
+    truth = np.array([0, 1, 2] * 10)
+    guessing = np.tile([0.4, 0.35, 0.25], (30, 1))  # always the first label
+    policy = fit("argmax", pred_probs=guessing, gold_probs=guessing, llm_label=truth, gold_label=truth)
+    low, high = policy.figures["corrector_balanced_accuracy_on_held_out_gold_ci95"]
+    assert low < 1 / 3 < high
+    found = describe(rows([0, 1, 2], [0, 0, 0], ["kept", "relabelled", "relabelled"], [1, 1, 1]), policy.to_json())
+    guess, never, lost = found.doubts
+    assert guess.startswith(
+        "the corrector cannot be told from guessing on held-out gold: balanced accuracy 0.33 (95% CI"
+    )
+    assert never == "the corrector finds no held-out gold row of mid (0 of 10), high (0 of 10): label more gold of it"
+    assert "no row is left of these labels that the generator wrote: mid, high" in lost
+    assert found.warnings[-3:] == found.doubts
+    right = np.eye(3)[truth] * 0.85 + 0.05
+    good = fit("argmax", pred_probs=right, gold_probs=right, llm_label=truth, gold_label=truth)
+    assert describe(rows([0], [0], ["kept"], [1.0]), good).doubts == ()
+    kept = fit("none", pred_probs=guessing, gold_probs=guessing, llm_label=truth, gold_label=truth)
+    assert describe(rows([0], [0], ["kept"], [1.0]), kept).doubts == (), "the corrector plays no part"

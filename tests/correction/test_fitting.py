@@ -10,11 +10,11 @@ from support.corrections import annotated, blurred
 from support.toy_experiment import simulated
 
 from hf_synth.correction import fitting
-from hf_synth.correction.fitting import fit, generator_accuracy, weaker
+from hf_synth.correction.fitting import fit, generator_accuracy, is_weaker
 from hf_synth.correction.noise import issue_margins, label_issues
 from hf_synth.correction.policy import GENERATOR, Annotations, Policy, apply
 from hf_synth.errors import ColumnError, TaskError
-from hf_synth.evaluation.calibration import conformal_sets, temper
+from hf_synth.evaluation.calibration import apply_temperature, conformal_sets
 from hf_synth.evaluation.statistics import wilson
 
 
@@ -147,7 +147,7 @@ def test_classes_are_covered_one_by_one_where_that_is_asked() -> None:
         given = {"llm_label": truth, "pred_probs": opinions(truth), "gold_label": gold, "gold_probs": opinions(gold)}
         for by_class, found in covered.items():
             policy = fit("posterior", **given, coverage=0.9, coverage_by_class=by_class)
-            sets = conformal_sets(temper(given["pred_probs"], policy.temperature), np.asarray(policy.level))
+            sets = conformal_sets(apply_temperature(given["pred_probs"], policy.temperature), np.asarray(policy.level))
             found.append(sets[truth == 3, 3].mean())
     assert np.mean(covered[False]) < 0.75
     assert 0.88 <= np.mean(covered[True]) <= 0.93
@@ -220,7 +220,7 @@ def test_labels_of_gold_measure_the_generator() -> None:
 )
 def test_weaker_is_what_two_measured_intervals_say(corrector: float, measured: dict[str, Any], expected: bool) -> None:
     figures = {"gold_rows": 100, "corrector_accuracy_on_held_out_gold": corrector, **measured}
-    assert weaker(figures) is expected
+    assert is_weaker(figures) is expected
 
 
 # --- cuts and counts ------------------------------------------------------------------------------------------------

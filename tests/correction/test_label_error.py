@@ -20,7 +20,14 @@ from hf_synth.cli.cli import main
 from hf_synth.correction.audited import read_audited
 from hf_synth.correction.description import describe
 from hf_synth.correction.label_error import Plan, Sample, draw, plan, sample_size
-from hf_synth.correction.promise import draw_sample, promise, sample_from_json, sample_to_json, sureness, with_labels
+from hf_synth.correction.promise import (
+    draw_sample,
+    label_certainties,
+    promise,
+    sample_from_json,
+    sample_to_json,
+    with_labels,
+)
 from hf_synth.errors import ColumnError, TaskError
 from hf_synth.gold.adoption import read_dataset
 from hf_synth.models.linear import linear_fit
@@ -395,7 +402,7 @@ def test_rows_without_a_promise_are_one_sentence() -> None:
     sample = draw_sample(TASK, rows, error=0.1)
     with pytest.raises(ColumnError, match="1 audited ids are not among the used rows"):
         promise(TASK, rows, sample, {"s0": 1, "s9": 0})  # s9 was dropped
-    with pytest.raises(ColumnError, match="an audited label is none of the task's"):
+    with pytest.raises(ColumnError, match="an audited label is not one of the task's labels"):
         promise(TASK, rows, sample, {"s0": "moderate"})
     with pytest.raises(ColumnError, match="1 audited ids are not among the used rows"):
         with_labels(TASK, rows, {"nobody": 1})
@@ -414,16 +421,16 @@ def test_rows_without_a_promise_are_one_sentence() -> None:
 def test_hard_decisions_are_ordered_by_a_linear_head() -> None:
     rows, truth = corrected()
     gold = toy_rows(60, 1)
-    assert sureness(TASK, rows, gold).tolist() == pytest.approx(rows["label_confidence"])
+    assert label_certainties(TASK, rows, gold).tolist() == pytest.approx(rows["label_confidence"])
     hard = rows.map(lambda row: {"label_confidence": 1.0}, features=rows.features)
-    sure = sureness(TASK, hard, gold)
+    sure = label_certainties(TASK, hard, gold)
     probs = linear_fit(TASK, gold, hard.filter(lambda row: row["label_status"] == "kept"))(gold)(hard)
     used = [i for i, row in enumerate(hard) if row["label_status"] == "kept"]
     right = np.array([hard[i]["label"] == truth[hard[i]["id"]] for i in used])
     assert sure[used].tolist() == pytest.approx([probs[i][hard[i]["label"]] for i in used])
     assert sure[used][right].mean() > sure[used][~right].mean() + 0.2
     audited = with_labels(TASK, rows, {"s0": truth["s0"]})
-    assert sureness(TASK, audited, gold)[0] == 1.0
+    assert label_certainties(TASK, audited, gold)[0] == 1.0
 
 
 # --- the verb ---------------------------------------------------------------------------------------------------------

@@ -19,7 +19,7 @@ from support.kinds import SETS, generated, sets_gold
 
 from hf_synth.correction.augmentation import augment
 from hf_synth.correction.correction import correct, correct_with_policy
-from hf_synth.correction.crossfit import Rows, of_gold
+from hf_synth.correction.crossfit import Rows, opinions_from_gold
 from hf_synth.correction.label_sets import METHODS, Sets, choose_for_sets, decide_sets
 from hf_synth.correction.policy import Policy
 from hf_synth.errors import ColumnError, RowError, TaskError
@@ -144,7 +144,7 @@ def test_opinions_come_from_models_that_did_not_see_the_row() -> None:
         )  # fmt: skip
 
     truth = label_matrix(SETS, gold).astype(int)
-    held, _ = of_gold(Sets(truth, truth).crossed(), learn, np.arange(40), 0)
+    held, _ = opinions_from_gold(Sets(truth, truth).crossed(), learn, np.arange(40), 0)
     assert (held == 0).all()
     assert isinstance(Sets(truth, truth).crossed(), Rows)
 

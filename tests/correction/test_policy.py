@@ -22,11 +22,11 @@ from hf_synth.correction.policy import (
     Policy,
     apply,
     joint_belief,
-    settle,
+    set_audited_labels,
     stack_features,
 )
 from hf_synth.errors import ColumnError, TaskError
-from hf_synth.evaluation.calibration import conformal_sets, temper
+from hf_synth.evaluation.calibration import apply_temperature, conformal_sets
 from hf_synth.task.columns import REASONS, STATUSES
 
 NOISE = ((0.8, 0.2), (0.2, 0.8))
@@ -220,7 +220,7 @@ def test_of_a_label_that_gold_lacks_a_fifth_stays(method: str) -> None:
 
 
 def test_audited_rows_have_their_true_label() -> None:
-    done = settle(apply(Policy("agree", 2), [0, 0], PROBS), [0, 0], {0: 0, 1: 1})
+    done = set_audited_labels(apply(Policy("agree", 2), [0, 0], PROBS), [0, 0], {0: 0, 1: 1})
     assert (done.label.tolist(), done.weight.tolist(), done.status.tolist()) == ([0, 1], [1, 1], [KEPT, CHANGED])
     assert done.reason.tolist() == ["audited"] * 2
     assert done.probs.tolist() == [[1, 0], [0, 1]]
@@ -250,7 +250,7 @@ def test_a_row_whose_set_holds_not_just_one_label_is_left_as_generated(method: s
     policy = Policy.from_json(json.loads(json.dumps(policy.to_json())))
     assert isinstance(policy.level, tuple) == by_class
     done = apply(policy, given["llm_label"], given["pred_probs"], annotations=told[1])
-    sizes = conformal_sets(temper(given["pred_probs"], policy.temperature), np.asarray(policy.level)).sum(1)
+    sizes = conformal_sets(apply_temperature(given["pred_probs"], policy.temperature), np.asarray(policy.level)).sum(1)
     alone = sizes != 1
     assert 0 < alone.mean() < 1
     assert policy.figures["conformal_coverage_asked"] == 0.8

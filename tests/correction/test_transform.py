@@ -235,11 +235,11 @@ def test_the_files_and_the_access_of_a_corrector_decide(
     assert set(few.map(learnt)["access"]) == {"credentialed"}, "what a model learnt is in its labels"
     changed = by(cut)
     (cut / "config.json").write_text(json.dumps(config))
-    with pytest.raises(ModelError, match="has changed: make the GenerateAndCorrect again"):
+    with pytest.raises(ModelError, match="has changed: create the GenerateAndCorrect again"):
         few.map(changed)
     loosened = pickle.dumps(by(cut))
     (cut / FACTS).write_text((closed / FACTS).read_text())  # the same weights are found to have learnt from other notes
-    with pytest.raises(ModelError, match="has changed: make the GenerateAndCorrect again"):
+    with pytest.raises(ModelError, match="has changed: create the GenerateAndCorrect again"):
         few.map(pickle.loads(loosened), load_from_cache_file=False)
     touched = by(moved)
     (moved / "config.json").write_text((moved / "config.json").read_text())  # other times, same files

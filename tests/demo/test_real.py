@@ -15,7 +15,7 @@ from support.tiny import tiny_base
 
 from hf_synth.cli import main
 from hf_synth.demo import real
-from hf_synth.demo.real import FULL, Sizes, one_entry, outcomes, short_prompt
+from hf_synth.demo.real import FULL, Sizes, describe_outcomes, one_entry_schema, short_prompt
 from hf_synth.errors import HfSynthError, TaskError
 from hf_synth.evaluation.comparison import Difference
 from hf_synth.generation.generation import estimate
@@ -37,12 +37,12 @@ def test_the_prompt_is_short() -> None:
 def test_the_schema_holds_an_answer_to_one_short_entry() -> None:
     task = load_task("clinic")
     before = json.dumps(answer_schema(task))
-    entries = one_entry(answer_schema(task))["properties"]["entries"]
+    entries = one_entry_schema(answer_schema(task))["properties"]["entries"]
     assert (entries["minItems"], entries["maxItems"]) == (1, 1)
     assert entries["items"]["properties"]["text"]["maxLength"] <= 1_000
     assert entries["items"]["properties"]["label"] == {"type": "string", "enum": list(task.labels)}
     assert json.dumps(answer_schema(task)) == before
-    assert one_entry(None) is None
+    assert one_entry_schema(None) is None
 
 
 @pytest.mark.parametrize(
@@ -62,7 +62,7 @@ def test_an_outcome_is_said_as_it_is(
     monkeypatch.setattr(real, "compare", lambda a, b, metric: Difference(metric, 0.02, limits, 400, 0.5, why))
     scores: Any = {"gold_100": None, "gold_100_plus_raw": None}
     journey: Any = SimpleNamespace(task=load_task("clinic"), scores=scores)
-    said = outcomes(journey)
+    said = describe_outcomes(journey)
     assert list(said) == ["gold_100_plus_raw"]
     assert said["gold_100_plus_raw"].startswith("gold_100_plus_raw against gold_100: macro_f1 +0.020")
     assert says in said["gold_100_plus_raw"]

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from hf_synth.errors import ColumnError
 from hf_synth.evaluation.calibration import (
+    apply_temperature,
     calibration_by,
     calibration_error,
     calibration_facts,
@@ -17,7 +18,6 @@ from hf_synth.evaluation.calibration import (
     conformal_sets,
     reliability,
     reliability_bins,
-    temper,
     temperature,
 )
 from hf_synth.evaluation.statistics import wilson
@@ -30,7 +30,7 @@ def rows(n: int, seed: int, heat: float = 1.0) -> tuple[np.ndarray, np.ndarray]:
     rng = np.random.default_rng(seed)
     probs = rng.dirichlet(3 * SHARES, size=n)
     truth = (rng.random((n, 1)) > probs.cumsum(1)).sum(1).clip(max=2)
-    return truth, temper(probs, 1 / heat)
+    return truth, apply_temperature(probs, 1 / heat)
 
 
 def test_bins_by_hand() -> None:
@@ -84,8 +84,8 @@ def test_a_group_never_judges_its_own_temperature() -> None:
     (one, its_probs), (two, their_probs) = rows(200, 1, heat=4), rows(200, 2, heat=0.5)
     found = calibration_facts(np.r_[one, two], np.r_[its_probs, their_probs], np.repeat([0, 1], 200))
     by_the_other = [
-        temper(its_probs, temperature(two, their_probs)),
-        temper(their_probs, temperature(one, its_probs)),
+        apply_temperature(its_probs, temperature(two, their_probs)),
+        apply_temperature(their_probs, temperature(one, its_probs)),
     ]
     sure = sum(b["confidence"] * b["rows"] for b in found["bins_tempered"])
     assert sure == pytest.approx(np.vstack(by_the_other).max(1).sum())

@@ -446,6 +446,11 @@ def test_a_model_that_saw_more_gold_than_its_own_is_refused() -> None:
     check_model(TASK, {"row_digests": row_digests(TASK, own)}, own, gold["train"], {"test": gold["test"]})
     with pytest.raises(OverlapError, match="beyond the 20"):
         check_model(TASK, {"row_digests": row_digests(TASK, gold["train"])}, own, gold["train"], {"test": gold["test"]})
+    written = gold["train"].filter(lambda row: row["id"] not in set(own["id"])).select([0, 1])  # words as of gold
+    facts = {"row_digests": [*row_digests(TASK, own), *row_digests(TASK, written)]}
+    check_model(TASK, facts, own, gold["train"], {"test": gold["test"]}, written)
+    with pytest.raises(OverlapError, match="trained on 2 gold rows beyond the 20"):
+        check_model(TASK, facts, own, gold["train"], {"test": gold["test"]})
     assert gold_budget(TASK, own, own) == gold_budget(TASK, own)
 
 

@@ -23,6 +23,7 @@ from hf_synth.evaluation.evaluation import Scores, score
 from hf_synth.experiments.journey_report import journey_lead, journey_sections, write_journey_report
 from hf_synth.experiments.journey_sections import Journey, score_plot
 from hf_synth.experiments.names import arm_name
+from hf_synth.experiments.next_steps import RunSource
 from hf_synth.experiments.verdict import label_changes, label_section, notes_section, run_lead
 from hf_synth.reports.page import Section
 from hf_synth.task.columns import MANIFEST, REASONS
@@ -204,7 +205,7 @@ def test_notes_are_drawn_and_not_chosen() -> None:
     cells = section.tables[0].cells()
     assert section.private
     assert [c[2] for c in cells] == ["grade_0 (kept)"] * 4 + ["grade_1"] * 3 + ["dropped"] * 3
-    assert cells[4][3] == f"{REASONS['argmax']} (certainty 0.75)"
+    assert cells[4][3] == f"{REASONS['argmax']} (probability 0.75)"
     assert cells[9][3] == REASONS["disagrees"], "a dropped row has no label that could be certain"
     assert all(len(c[0]) <= 701 and c[0].endswith("…") for c in cells)
     numbers = [[int(c[0].split()[1]) for c in s.tables[0].cells()] for s in (
@@ -260,12 +261,12 @@ def test_the_verdict_is_computed_from_the_scores() -> None:
         "is never found."
     )
     assert found.state == "unsure", "a label that got worse is no clear success"
-    assert [t.value for t in found.tiles] == [f"{value:.2f}", f"{gap.value:+.2f}", "1 of 5"]
+    assert [t.value for t in found.tiles] == [f"{value:.2f}", f"{gap.value:+.2f}", "4 of 5"]
     assert found.tiles[1].state == "good"
     assert any(p.startswith("The worst label is grade_1: F1 0.00, 0 of 50 found") for p in found.points)
     old = scores["gold_40"].per_class["grade_1"]
-    assert f"grade_1 is worse than with gold alone: F1 {old['f1']:.2f} before and 0.00 now; " in found.points[1]
-    assert found.points[1].endswith(f"{round(old['recall'] * 50)} of 50 found before and 0 now.")
+    assert f"grade_1 is worse than with gold alone: F1 {old['f1']:.2f} before and 0.00 now; " in found.points[2]
+    assert found.points[2].endswith(f"{round(old['recall'] * 50)} of 50 found before and 0 now.")
     section = label_section(scores)
     assert section is not None
     assert section.tables[0].cells()[0][0::6] == ["grade_1", "▼ worse"], "the worst change first"
@@ -325,7 +326,7 @@ def test_commands_are_ones_that_the_shell_takes(tmp_path: Path) -> None:
         for _, command in steps:
             words = shlex.split(command)
             assert words[0] == "hf-synth"
-            assert str(made.out) in str(Path(words[-1]).parent if "--gold" not in words[-2:] else Path(words[3]).parent)
+            assert any(Path(word).parent == made.out for word in words)
 
 
 def test_names_are_those_that_people_say() -> None:
@@ -354,10 +355,29 @@ def test_a_run_that_uses_no_note_says_so_and_compares_gold_with_nothing() -> Non
     unused = made.corrected.map(lambda row: {"label_status": "dropped", "weight": 0.0})
     policy = dataclasses.replace(made.policy, method="gold_only")
     scores = {n: s for n, s in all_scores("esophagitis").items() if n in ("gold_40", "gold_40_plus_raw")}
-    lead = journey_lead(dataclasses.replace(made, corrected=unused, policy=policy, scores=scores))
+    source = RunSource("esophagitis", "notes.csv")
+    lead = journey_lead(dataclasses.replace(made, corrected=unused, policy=policy, scores=scores, source=source))
     value, (low, high) = scores["gold_40"].values["macro_f1"], scores["gold_40"].ci95["macro_f1"]
     assert lead.verdict == f"No synthetic note was used: 40 gold alone: macro-F1 {value:.2f} ({low:.2f}-{high:.2f})."
     assert (lead.state, len(lead.tiles)) == ("unsure", 1)
     assert lead.points[0] == "Chosen by auto: made up."
     assert not [p for p in lead.points if "lower" in p or "worse than" in p]
     assert any("--method posterior" in command for _, command in lead.steps)
+
+
+def test_uncorrected_notes_that_do_better_are_named() -> None:
+    task, truth = load_task("clinic"), [0, 1, 2, 3] * 50
+    lost = [0 if t == 3 else t for t in truth]  # grade_3 is never found
+    scores = {
+        "gold_40": scores_of(task, lost, truth, {"gold": 40}),
+        "gold_40_plus_raw": scores_of(task, truth, truth, {"gold": 40, "kept": 60}),
+    }
+    unused = corrected_rows(task).map(lambda _: {"label_status": "dropped", "weight": 0.0})
+    found = run_lead(task, scores, unused, Path("out"))
+    assert found.verdict.startswith("No synthetic note was used")
+    assert any(p.startswith("Uncorrected notes did better: 40 gold + 60 uncorrected notes reach") for p in found.points)
+    both = {**scores, "gold_40_plus_corrected": scores["gold_40"]}
+    corrected = run_lead(task, both, corrected_rows(task), Path("out"))
+    assert any(p.startswith("Uncorrected notes did better") for p in corrected.points)
+    scores["gold_40_plus_raw"] = scores["gold_40"]
+    assert not any("did better" in p for p in run_lead(task, scores, unused, Path("out")).points)

@@ -14,7 +14,7 @@ import pytest
 from support.steps import count_slowly
 
 from hf_synth.errors import RowError
-from hf_synth.experiments import processes
+from hf_synth.experiments import experiment, processes
 from hf_synth.experiments.processes import run_all
 
 
@@ -74,7 +74,7 @@ def test_many_crashes_are_bounded() -> None:
 
 
 def test_processes_that_cannot_start_are_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(processes, "_work", os._exit)
+    monkeypatch.setattr(processes, "_answer_jobs", os._exit)
     done = outcomes([partial(abs, -1) for _ in range(5)], 2)
     assert [type(r) for _, r in done] == [BrokenProcessPool] * 5
 
@@ -87,10 +87,29 @@ def test_what_is_left_early_ends_its_processes() -> None:
     assert not Path(f"/proc/{pid}").exists()
 
 
+def test_each_process_sees_one_device(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3,GPU-7")
+    seen = partial(os.getenv, "CUDA_VISIBLE_DEVICES")
+    done = [result for _, result in run_all(operator.call, [seen] * 3, 3, ["3", "GPU-7"])]
+    assert sorted(done) == ["3", "3", "GPU-7"]  # the third shares a device
+    assert os.environ["CUDA_VISIBLE_DEVICES"] == "3,GPU-7"
+
+
+def test_cells_are_placed_on_the_devices_of_this_machine(monkeypatch: pytest.MonkeyPatch) -> None:
+    placed: list[Any] = []
+    monkeypatch.setattr(experiment, "cuda_devices", lambda: ["0", "1"])
+    monkeypatch.setattr(experiment, "run_all", lambda _call, _jobs, *how: placed.append(how) or [])
+    study: Any = None
+    job: Any = None
+    assert list(experiment._run_jobs(study, [job], 2)) == []
+    assert list(experiment._run_jobs(study, [job], 0)) == []
+    assert placed == [(2, ["0", "1"]), (0, [])]
+
+
 def test_progress_of_a_process_is_shown_by_its_parent(monkeypatch: pytest.MonkeyPatch) -> None:
     told: list[str] = []
     monkeypatch.setattr(processes, "is_shown", lambda: True)
-    monkeypatch.setattr(processes, "tell", told.append)
+    monkeypatch.setattr(processes, "show_after_stage", told.append)
     assert [result for _, result in run_all(count_slowly, [15, 12], 1)] == [15, 12]
     assert any(line.startswith(("15/15 steps", "12/12 steps")) for line in told)
     assert told[-1] == "", "nothing is left of it"
@@ -98,6 +117,6 @@ def test_progress_of_a_process_is_shown_by_its_parent(monkeypatch: pytest.Monkey
 
 def test_without_progress_nothing_is_handed_on(monkeypatch: pytest.MonkeyPatch) -> None:
     told: list[str] = []
-    monkeypatch.setattr(processes, "tell", told.append)
+    monkeypatch.setattr(processes, "show_after_stage", told.append)
     assert [result for _, result in run_all(count_slowly, [12], 1)] == [12]
     assert set(told) == {""}

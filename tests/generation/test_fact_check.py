@@ -8,7 +8,7 @@ from itertools import product
 
 import pytest
 
-from hf_synth.generation.fact_check import Lack, context_of, lacking, status
+from hf_synth.generation.fact_check import Lack, check_facts, context_of, status
 from hf_synth.task.facts import Fact, Facts, quantity
 from hf_synth.task.scripts import load_task
 
@@ -108,7 +108,7 @@ FACTS = Facts((PAIN, COUGH), "max", (1, 2))
     ],
 )
 def test_what_a_note_lacks(pain: str, cough: str, text: str, lacks: list[tuple[str, str]]) -> None:
-    found = lacking(FACTS, (("pain", pain), ("cough", cough)), text)
+    found = check_facts(FACTS, (("pain", pain), ("cough", cough)), text)
     assert [(lack.fact, lack.found) for lack in found] == lacks
     assert {lack.reason for lack in found} <= {"facts_missing", "facts_differ"}
 
@@ -126,7 +126,7 @@ def test_every_wording_states_itself(name: str) -> None:
     assert facts is not None
     for values in product(*(item.values for item in facts.items)):
         asked = tuple((item.name, wording) for item, (wording, *_) in zip(facts.items, values, strict=True))
-        assert lacking(facts, asked, ". ".join(wording for _, wording in asked) + ".") == []
+        assert check_facts(facts, asked, ". ".join(wording for _, wording in asked) + ".") == []
 
 
 def test_long_texts_cost_linear_time() -> None:

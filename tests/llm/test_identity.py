@@ -115,6 +115,19 @@ def test_a_broken_note_is_none(broken: str, tmp_path: Path, caplog: pytest.LogCa
     assert caplog.text == ""
 
 
+def test_each_thing_that_a_server_says_has_a_deadline(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("hf_synth.llm.identity._SECONDS", 0.05)
+
+    async def get(path: str) -> Any:
+        if path == "models":
+            return {"data": [LLAMA]}
+        await asyncio.sleep(60)  # as where a byte comes now and then
+        return None
+
+    says, slots = asyncio.run(introduce(get, "default"))
+    assert (says["n_params"], slots) == ("7", None)
+
+
 def test_a_server_that_never_introduces_itself_is_not_waited_for(tmp_path: Path) -> None:
     with serving(served_as("m")) as server:
         server.gets["/v1/models"] = 7

@@ -10,14 +10,14 @@ from support.llm_server import Said, serving
 
 from hf_synth.errors import LLMError
 from hf_synth.llm.llm import LLM
-from hf_synth.llm.probe import list_models, measure, within
+from hf_synth.llm.probe import call_within, list_models, measure
 
 
 def test_a_look_ends_in_time() -> None:
     began = time.monotonic()
-    assert within(0.1, lambda: time.sleep(5)) is None
+    assert call_within(0.1, lambda: time.sleep(5)) is None
     assert time.monotonic() - began < 4
-    assert within(5, lambda: 3) == 3
+    assert call_within(5, lambda: 3) == 3
 
 
 def test_an_error_of_a_look_is_its_callers() -> None:
@@ -25,7 +25,7 @@ def test_an_error_of_a_look_is_its_callers() -> None:
         raise LLMError("no key")
 
     with pytest.raises(LLMError, match="no key"):
-        within(5, fail)
+        call_within(5, fail)
 
 
 def test_a_server_without_a_list_can_be_used() -> None:

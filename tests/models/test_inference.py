@@ -19,7 +19,7 @@ from support.tiny import LABELS, TINY_ARGS, tiny_base, toy_rows, toy_task
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 from hf_synth.errors import ColumnError, ModelError, TaskError
-from hf_synth.models.inference import embed, load_model, predict_proba
+from hf_synth.models.inference import cuda_devices, embed, load_model, predict_proba
 from hf_synth.models.loading import cpu_threads, load_tokenizer, model_folder
 from hf_synth.models.record import FACTS, model_facts, weights_sha256, write_facts
 from hf_synth.models.tokens import batches
@@ -271,3 +271,17 @@ def test_a_forked_process_has_one_thread(monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     done = subprocess.run([sys.executable, "-c", FORKED], capture_output=True, text=True, timeout=240)
     assert done.stdout.strip() == "done", done.stderr[-2_000:]
+
+
+@pytest.mark.parametrize(("named", "count", "devices"), [
+    (None, 2, ["0", "1"]), ("3, GPU-ab", 2, ["3", "GPU-ab"]), ("2,-1,3", 1, ["2"]), ("", 0, []), (None, 0, []),
+])  # fmt: skip
+def test_devices_are_named_as_cuda_reads_them(
+    named: str | None, count: int, devices: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if named is None:
+        monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    else:
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", named)
+    monkeypatch.setattr("torch.cuda.device_count", lambda: count)
+    assert cuda_devices() == devices

@@ -313,7 +313,7 @@ def test_a_refused_field_would_have_changed_no_weight(
     """Without the refusal each of these trains to the same weights; a field that is passed on does not."""
     from hf_synth.models import arguments
 
-    monkeypatch.setattr(arguments, "_without_effect", lambda args, validated: "")
+    monkeypatch.setattr(arguments, "_ineffective_field", lambda args, validated: "")
     args = TINY_ARGS | {"max_steps": 4}
     plain = weights_sha256(run(base, tmp_path / "plain", args=args))
     for name in ("label_smoothing_factor", "label_names", "length_column_name", "remove_unused_columns", "data_seed"):

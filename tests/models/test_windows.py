@@ -19,7 +19,7 @@ from support.tiny import FILLER, toy_rows, toy_task
 
 from hf_synth.models import windows
 from hf_synth.models.loading import load_tokenizer
-from hf_synth.models.tokens import Ragged, ends, text_tokens, tokenizer_digest
+from hf_synth.models.tokens import Ragged, sequence_offsets, text_tokens, tokenizer_digest
 from hf_synth.models.windows import choose_long_notes, windows_of
 
 CANARY = "Wxyzzy Canaryname"
@@ -210,7 +210,7 @@ def test_several_processes_share_it(tokenizer: Any, tmp_path: Path) -> None:
 
 def test_a_corpus_is_joined_in_little_memory(monkeypatch: pytest.MonkeyPatch) -> None:
     rows, task = 10_000, toy_task()
-    tokens = Ragged(np.arange(rows * 300, dtype=np.int32) % 1_000 + 10, ends(np.full(rows, 300)))
+    tokens = Ragged(np.arange(rows * 300, dtype=np.int32) % 1_000 + 10, sequence_offsets(np.full(rows, 300)))
     monkeypatch.setattr(windows, "text_tokens", lambda *_, **__: tokens)
     monkeypatch.setattr(windows, "checked_texts", lambda *_: [None])
     monkeypatch.setattr(windows, "_special_tokens", lambda *_: ([[2], [3]], [0, 0, 0], True))

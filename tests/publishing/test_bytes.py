@@ -20,7 +20,7 @@ from hf_synth.errors import HfSynthError, PublishError
 from hf_synth.evaluation.evaluation import Scores
 from hf_synth.models.training import train
 from hf_synth.privacy.folding import words_of
-from hf_synth.publishing.contents import spoken
+from hf_synth.publishing.contents import piece_as_text
 from hf_synth.publishing.publishing import publish_dataset, publish_model
 from hf_synth.publishing.sealed import copy_sealed, sealed
 from hf_synth.task.task import Task
@@ -440,11 +440,11 @@ def test_a_phrase_of_one_patient_is_no_token(grader: Path, tmp_path: Path) -> No
 
 
 def test_pieces_stand_for_words() -> None:
-    assert spoken("\u2581chest") == " chest"
-    assert spoken("\u0120chest") == " chest"
-    assert spoken("##ing") == "ing"
-    assert spoken("Ã¤rzte") == "ärzte"  # the bytes of an umlaut in byte-level BPE
-    assert spoken("naïve") in ("naïve", "na\ufffdve")
+    assert piece_as_text("\u2581chest") == " chest"
+    assert piece_as_text("\u0120chest") == " chest"
+    assert piece_as_text("##ing") == "ing"
+    assert piece_as_text("Ã¤rzte") == "ärzte"  # the bytes of an umlaut in byte-level BPE
+    assert piece_as_text("naïve") in ("naïve", "na\ufffdve")
 
 
 @pytest.mark.parametrize("joint", ["-", ".", "/", "_"])

@@ -340,7 +340,7 @@ def test_an_example_is_the_surest_row_of_its_label() -> None:
 
 def test_a_model_card_tells_what_is_not_known() -> None:
     card = model_card(model_card_facts(CLINIC, {"access": "credentialed"}, None, repo_id="o/m"))
-    assert "nobody has scored it" in card
+    assert "Not scored" in card
     assert "credentialed" in card
     assert check_card(card) == []
     assert "d" * 64 not in model_card(model_card_facts(CLINIC, TRAINED, SCORES, repo_id="o/m"))
@@ -444,3 +444,19 @@ def test_a_label_breaks_no_table() -> None:
 def test_a_contact_is_plain_text(contact: str) -> None:
     with pytest.raises(PublishError, match="--contact takes plain text"):
         dataset_facts(CLINIC, rows_of(CLINIC), repo_id="ward/x", recorded=Recorded(contact=contact))
+
+
+def test_a_label_is_no_markup_and_doubts_stand_first() -> None:
+    facts = full_facts()
+    facts["examples"] = [{"label": "a](http://x) <b>*|", "sure": "", "text": "one"}]
+    facts["doubts"] = ("no row is left of <i>",)
+    card = dataset_card(facts | {"version": "0.0.0"})
+    assert "**a\\](http://x) &lt;b>\\*\\|**" in card
+    assert card.index("**Caution:** no row is left of &lt;i>.") < card.index("## Use it")
+
+
+def test_a_task_without_a_licence_grants_none() -> None:
+    task = Task.from_columns("wards", text_columns="text", label_column="label", labels=["a", "b"], access="open")
+    card = model_card(model_card_facts(task, {}, None) | {"version": "0.0.0"})
+    assert "licence below" not in card
+    assert "- Licence: the task states none;" in card

@@ -15,7 +15,7 @@ from support.publishing_rows import OPEN, RESTRICTED, gold_rows, synthetic_rows
 from hf_synth.errors import PublishError
 from hf_synth.hub import connected, running_hub
 from hf_synth.publishing.gate import Verdict
-from hf_synth.publishing.history import Commit, Reach, Releases, is_plain, releases_of, strangers
+from hf_synth.publishing.history import Commit, Reach, Releases, is_plain, releases_of, unreleased_contents
 from hf_synth.publishing.publishing import publish_dataset
 from hf_synth.publishing.release import entries
 from hf_synth.publishing.remote import Repository
@@ -202,36 +202,36 @@ def log(*more: Mapping[str, Any], **told: Any) -> Releases:
     Commit("c1", OURS.title, OURS.files, message="Access: open. Seen today with a cough."),
 ])  # fmt: skip
 def test_a_commit_is_ours_by_all_that_it_holds(commit: Commit) -> None:
-    assert strangers(Reach((BORN, replace(OURS, message="Access: restricted"))), log()) == []
-    assert strangers(Reach((BORN, commit)), log()) == ["1 commits that are no releases of ours"]
+    assert unreleased_contents(Reach((BORN, replace(OURS, message="Access: restricted"))), log()) == []
+    assert unreleased_contents(Reach((BORN, commit)), log()) == ["1 commits that are no releases of ours"]
 
 
 def test_the_log_says_which_releases_may_be_public() -> None:
     reach, push = Reach((OURS,)), {"action": "push", "commit": "c1", "tag": "v1"}
     only = ["1 earlier releases that were published in private only"]
-    assert strangers(reach, log(), content="other") == []
+    assert unreleased_contents(reach, log(), content="other") == []
     for told in (
         {"private": True},
         {"asked": {"push": False}},
         {"private": True, "access": "open", "exposure": "none"},
     ):
-        assert strangers(reach, log(**told), content="other") == only
-        assert strangers(reach, log(**told), content="d") == []  # the content that is published now
-        assert strangers(reach, log(**told)) == []  # which is not known before it is written
-    assert strangers(reach, log(private=True, access="open"), content="other") == []
-    assert strangers(reach, Releases(), seal=SEAL, content="d") == []
+        assert unreleased_contents(reach, log(**told), content="other") == only
+        assert unreleased_contents(reach, log(**told), content="d") == []  # the content that is published now
+        assert unreleased_contents(reach, log(**told)) == []  # which is not known before it is written
+    assert unreleased_contents(reach, log(private=True, access="open"), content="other") == []
+    assert unreleased_contents(reach, Releases(), seal=SEAL, content="d") == []
     elsewhere = releases_of([{"action": "push", **ENTRY, "commit": "c1", "tag": "v1"}], "dataset", "o/x", "another")
-    assert strangers(reach, elsewhere) == ["1 commits that are no releases of ours"]
+    assert unreleased_contents(reach, elsewhere) == ["1 commits that are no releases of ours"]
     # an entry of an earlier version names the commit, and no files
     early = releases_of([{**ENTRY, **push, "private": False, "asked": {"push": True}}], "dataset", "o/x", "h")
-    assert strangers(Reach((Commit("c1", "mine", {}),)), early) == []
+    assert unreleased_contents(Reach((Commit("c1", "mine", {}),)), early) == []
     taken = {"action": "withdraw", "tag": "v1", "content": None}
-    assert strangers(reach, log(push, taken)) == ["1 commits of a withdrawn release"]
-    assert strangers(reach, log(push, taken, push | {"commit": "c2"})) == ["1 commits of a withdrawn release"]
+    assert unreleased_contents(reach, log(push, taken)) == ["1 commits of a withdrawn release"]
+    assert unreleased_contents(reach, log(push, taken, push | {"commit": "c2"})) == ["1 commits of a withdrawn release"]
     assert not log(push, taken).withdrawn
     assert log(push, taken | {"tag": None}).withdrawn
     others = Reach((OURS,), ("2 pull requests", "1 discussions"))
-    assert strangers(others, log()) == ["2 pull requests", "1 discussions"]
+    assert unreleased_contents(others, log()) == ["2 pull requests", "1 discussions"]
 
 
 def test_attributes_as_a_hub_makes_them() -> None:

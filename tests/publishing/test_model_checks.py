@@ -109,7 +109,7 @@ def test_what_answers_otherwise_is_refused(grader: Path, tmp_path: Path, change:
     check = trial.load_check(TASK, grader)
     check(export)
     change(export)
-    with pytest.raises(PublishError, match="predicts other than the model does; nothing was exported"):
+    with pytest.raises(PublishError, match="predicts differently from yours; nothing was exported"):
         check(export)
 
 

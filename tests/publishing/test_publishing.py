@@ -440,7 +440,7 @@ def test_a_model_that_is_not_what_it_should_be(
     assert not (tmp_path / "out").exists()
     (folder / "config.json").write_bytes(b"{")
     broken = publish_model(OPEN, folder, None, "org/m", push=False, export_dir=tmp_path / "out")
-    assert broken.reasons[0] == "config.json is not what its name says: save it again"
+    assert broken.reasons[0] == "config.json has another kind of content than its name says: save it again"
 
 
 def test_an_unreachable_hub_is_one_sentence(tmp_path: Path) -> None:

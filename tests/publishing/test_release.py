@@ -104,9 +104,9 @@ def test_the_manifest_ties_gold_policy_dataset_and_model_together(tmp_path: Path
     assert "datasets:\n- org/rows" in card
     publish_model(OPEN, second, None, "org/second", export_dir=tmp_path / "c", **shared)
     log = release.entries(tmp_path)
-    assert {d["repo_id"] for d in release.derived(log, "org/rows")} == {"org/first", "org/second"}
-    assert {d["repo_id"] for d in release.derived(log, "org/first", "model")} == {"org/second"}
-    assert release.derived(log, "org/second", "model") == []
+    assert {d["repo_id"] for d in release.derived_releases(log, "org/rows")} == {"org/first", "org/second"}
+    assert {d["repo_id"] for d in release.derived_releases(log, "org/first", "model")} == {"org/second"}
+    assert release.derived_releases(log, "org/second", "model") == []
 
 
 def test_the_publishing_log_shows_what_was_changed_in_it(tmp_path: Path) -> None:
@@ -443,5 +443,5 @@ def test_a_model_of_its_datasets_name_is_named_too() -> None:
         {"action": "push", **parent},
         {"action": "push", "kind": "model", "repo_id": "org/x", "content": "d", "derives_from": [parent]},
     ]
-    assert [d["kind"] for d in release.derived(log, "org/x", "dataset")] == ["model"]
-    assert release.derived(log, "org/x", "model") == []
+    assert [d["kind"] for d in release.derived_releases(log, "org/x", "dataset")] == ["model"]
+    assert release.derived_releases(log, "org/x", "model") == []

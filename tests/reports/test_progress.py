@@ -203,3 +203,17 @@ def test_a_reader_that_has_gone_ends_no_training(
         one.advance()
         time.sleep(0.03)
     assert one.done == 1
+
+
+def test_a_step_of_a_verb_stands_before_its_stages(fast: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    terminal = Terminal()
+    monkeypatch.setattr(sys, "stderr", terminal)
+    monkeypatch.setattr(progress, "_IDLE", 0.0)
+    with progress.shown(idle="run"):
+        progress.begin_step("read gold", of=("read gold", "correct"))
+        progress.begin_step("correct")
+        wait_for(lambda: "2/2 correct | 0:00" in terminal.getvalue())
+        with progress.stage("fold", 5):
+            wait_for(lambda: "2/2 correct | fold 1/5" in terminal.getvalue())
+        progress.begin_step("write the report")
+        wait_for(lambda: "write the report | " in terminal.getvalue())

@@ -23,7 +23,7 @@ from hf_synth.review.decisions import Decisions
 from hf_synth.review.promise_sheet import begin_promise, load_promise, read_promise
 from hf_synth.review.realism import draw_realism, load_realism, realism_summary, save_realism
 from hf_synth.review.session import Session, WrongDecision, checked_name
-from hf_synth.review.sheets import SampleSheet, draw_sheet, load_sheet, per_label, save_sheet
+from hf_synth.review.sheets import SampleSheet, draw_sheet, load_sheet, save_sheet, sizes_per_label
 from hf_synth.task.folders import write_stage
 
 TASK = review_task()
@@ -95,12 +95,12 @@ def test_the_order_tells_nothing(desk: Desk) -> None:
 def test_per_label_is_at_most_what_there_is() -> None:
     rows, _ = synthetic(40)
     counts = Counter(TASK.labels[label] for label in rows["llm_label"])
-    assert per_label(TASK, rows, 5) == 15
-    assert per_label(TASK, rows, 1_000) == 40
+    assert sizes_per_label(TASK, rows, 5) == 15
+    assert sizes_per_label(TASK, rows, 1_000) == 40
     middle = sorted(counts.values())[1]
-    assert per_label(TASK, rows, middle) == sum(min(middle, count) for count in counts.values())
+    assert sizes_per_label(TASK, rows, middle) == sum(min(middle, count) for count in counts.values())
     with pytest.raises(ColumnError, match="ask for 2 notes of each label or more, not 1"):
-        per_label(TASK, rows, 1)
+        sizes_per_label(TASK, rows, 1)
 
 
 def test_a_sample_outlives_the_process_and_new_labels_but_no_other_texts(desk: Desk, tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ from datasets import Dataset, Features, List, Value
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hf_synth.task.arrow import arrow_array, arrow_table, placed, rewritten
+from hf_synth.task.arrow import arrow_array, arrow_table, replace_values, rewrite_columns
 
 NUMBERS = Features({"text": Value("string"), "n": Value("int64")})
 
@@ -22,8 +22,8 @@ def test_values_come_to_their_places(taken: list[bool], pieces: int) -> None:
     before = pa.chunked_array([p.tolist() for p in np.array_split(np.arange(len(taken)), pieces)], pa.int64())
     at = np.flatnonzero(taken)
     expected = np.where(taken, -1 - np.arange(len(taken)), np.arange(len(taken))).tolist()
-    assert placed(-1 - at, at, before).to_pylist() == expected
-    assert placed((-1 - at).tolist(), at, before).to_pylist() == expected
+    assert replace_values(-1 - at, at, before).to_pylist() == expected
+    assert replace_values((-1 - at).tolist(), at, before).to_pylist() == expected
 
 
 @pytest.mark.parametrize(
@@ -46,7 +46,7 @@ def test_texts_stay_mapped_where_they_are_stored(tmp_path: Path) -> None:
     Dataset.from_dict({"text": ["x" * 1_000] * 2_000, "n": range(2_000)}).save_to_disk(str(tmp_path / "d"))
     rows = Dataset.load_from_disk(str(tmp_path / "d"))
     before = pa.total_allocated_bytes()
-    new = rewritten(rows, {"n": np.arange(2_000)[::-1]}, rows.features)
+    new = rewrite_columns(rows, {"n": np.arange(2_000)[::-1]}, rows.features)
     assert pa.total_allocated_bytes() - before < 200_000  # the texts are 2 MB
     assert new["n"][:3] == [1_999, 1_998, 1_997]
     assert new["text"][:] == rows["text"][:]
@@ -55,14 +55,14 @@ def test_texts_stay_mapped_where_they_are_stored(tmp_path: Path) -> None:
 def test_rows_in_another_order_stay_in_it() -> None:
     rows = Dataset.from_dict({"text": ["a", "b", "c"], "n": [0, 1, 2]}, features=NUMBERS).select([2, 0])
     assert arrow_table(rows)["text"].to_pylist() == ["c", "a"]
-    new = rewritten(rows, {"n": [7, 8]}, Features({**NUMBERS, "more": List(Value("string"))}))
+    new = rewrite_columns(rows, {"n": [7, 8]}, Features({**NUMBERS, "more": List(Value("string"))}))
     assert new.to_dict() == {"text": ["c", "a"], "n": [7, 8], "more": [None, None]}
 
 
 def test_the_fingerprint_follows_from_rows_and_columns() -> None:
     def made(texts: list[str], numbers: list[int]) -> str:
         rows = Dataset.from_dict({"text": texts, "n": [0, 0]}, features=NUMBERS)
-        return str(rewritten(rows, {"n": numbers}, NUMBERS)._fingerprint)
+        return str(rewrite_columns(rows, {"n": numbers}, NUMBERS)._fingerprint)
 
     assert made(["a", "b"], [1, 2]) == made(["a", "b"], [1, 2])
     assert len({made(["a", "b"], [1, 2]), made(["a", "b"], [1, 3]), made(["a", "c"], [1, 2])}) == 3

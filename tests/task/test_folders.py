@@ -22,7 +22,7 @@ from hf_synth.task import Task
 from hf_synth.task.folders import (
     APPROVED,
     MANIFEST,
-    approve,
+    approve_edits,
     atomic_file,
     edited_digests,
     edited_files,
@@ -83,7 +83,7 @@ def test_an_edited_stage_is_told_from_one_as_written(tmp_path: Path) -> None:
     file = folder / "train.parquet"
     rows.select([0, 1]).to_parquet(file)
     assert edited_files(folder) == ["train.parquet"]
-    assert approve(folder) == edited_digests(folder) == {"train.parquet": file_digest(file)}
+    assert approve_edits(folder) == edited_digests(folder) == {"train.parquet": file_digest(file)}
     manifest = read_manifest(folder) or {}
     assert (manifest["stage"], manifest[APPROVED]) == ("gold", edited_digests(folder))
     assert edited_files(folder) == ["train.parquet"]  # approved is not "as written"
