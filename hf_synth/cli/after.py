@@ -15,7 +15,7 @@ from typing import Any
 from hf_synth.cli.terminal import one_line
 
 _NOTED = ("generate", "correct", "regenerate", "augment", "train", "evaluate")  # what they read is recorded
-_FOLLOWED = ("gold", *_NOTED, "sample", "audit", "publish")  # a command follows
+_FOLLOWED = ("gold", *_NOTED, "sample", "audit", "publish", "run")  # a command follows
 
 
 def run_verb(args: Namespace) -> Any:
