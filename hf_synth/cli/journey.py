@@ -386,7 +386,7 @@ def _after_audit(args: Namespace, result: Result) -> list[str] | None:
     again = replace(before, gold=args.gold or before.gold, stages={"generate": before.stages["generate"]})
     method = "replace" if known.definition is not None and known.definition.kind == "text2text" else "posterior"
     out = read.path.with_name(f"{read.path.name}_{method}")  # a run's own notes are not replaced
-    return [*command_of("correct", again)[:-1], _word(out), "--method", method]
+    return [*command_of("correct", again)[:-1], path_word(out), "--method", method]
 
 
 # --- of a folder ----------------------------------------------------------------------------------------------------
