@@ -93,6 +93,7 @@ def test_pairs_that_attention_computes_are_counted(random_models: ModuleType, re
     assert random_models._pairs(np.array([3.0, 4.0]), None) == 25
 
 
+@pytest.mark.slow  # it imports torch and transformers
 def test_operations_of_a_model_are_counted(random_models: ModuleType) -> None:
     from transformers import BertConfig, BertForSequenceClassification
 
