@@ -27,7 +27,7 @@ import numpy as np
 
 from hf_synth.correction.choice import CAUTION, CHOSEN_ON, Choice, choose_method
 from hf_synth.correction.crossfit import Learn, Rows, part_of_rows
-from hf_synth.models.linear import drawn, linear_learner
+from hf_synth.models.linear import draw_positions, linear_learner
 from hf_synth.reports.page import markdown_table
 
 LABELS, GOLD, WIDTH = 4, 200, 60
@@ -63,7 +63,7 @@ def choices(n: int, some: list[int], seed: int) -> dict[str, tuple[Choice, float
     found = {}
     for most in (n, *some):
         began = time.process_time()
-        keep = drawn(n, most, seed)
+        keep = draw_positions(n, most, seed)
         part, learn_part = part_of_rows(rows, learn, keep)
         choice = choose_method(part, learn_part, opinions=(of_gold, of_rows[keep]), seed=seed)
         found["all" if most == n else f"{most:,}"] = choice, time.process_time() - began

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import resource
+import runpy
 import subprocess
 import sys
 from pathlib import Path
@@ -92,6 +93,7 @@ def test_pairs_that_attention_computes_are_counted(random_models: ModuleType, re
     assert random_models._pairs(np.array([3.0, 4.0]), None) == 25
 
 
+@pytest.mark.slow  # it imports torch and transformers
 def test_operations_of_a_model_are_counted(random_models: ModuleType) -> None:
     from transformers import BertConfig, BertForSequenceClassification
 
@@ -99,6 +101,17 @@ def test_operations_of_a_model_are_counted(random_models: ModuleType) -> None:
     network = BertForSequenceClassification(BertConfig(num_attention_heads=2, max_position_embeddings=16, **sizes))
     weights = 3 * (4 * 8 * 8 + 2 * 8 * 16)  # query, key, value and output; two of the feed-forward part
     assert random_models.forward_flops(network, [5, 7]) == 2 * weights * 12 + 4 * 8 * 3 * (25 + 49)
+
+
+@pytest.mark.parametrize("name", ["auto_choice", "prediction", "scaling", "gpu/measure"])
+def test_options_are_read(name: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")  # some set it themselves: it is as before after this test
+    monkeypatch.setattr(sys, "argv", [name, "--help"])
+    monkeypatch.setattr(sys, "path", [str(FOLDER), *sys.path])
+    with pytest.raises(SystemExit) as ended:
+        runpy.run_path(str(FOLDER / f"{name}.py"), run_name="__main__")
+    assert ended.value.code == 0
+    assert "options:" in capsys.readouterr().out
 
 
 @pytest.mark.slow
