@@ -9,10 +9,35 @@ import sys
 
 import torch
 from datasets import load_dataset
+from huggingface_hub import HfApi, constants, get_token
+from huggingface_hub.errors import HfHubHTTPError, OfflineModeIsEnabled, RepositoryNotFoundError
 from transformers import AutoModelForSequenceClassification, AutoTokenizer, pipeline
 
 
+def check_repository(name: str, kind: str) -> None:
+    """End with one sentence where a repository cannot be read; a cached one is used offline (HF_HUB_OFFLINE=1)."""
+    hub = constants.ENDPOINT
+    try:
+        HfApi().repo_info(name, repo_type=kind)
+    except OfflineModeIsEnabled:
+        return
+    except RepositoryNotFoundError:
+        if get_token() is None:
+            sys.exit(f"{hub} shows no {kind} {name} without a token: set HF_TOKEN, or check the name")
+        sys.exit(f"{hub} has no {kind} {name} that this token may read: check the name, HF_TOKEN and HF_ENDPOINT")
+    except HfHubHTTPError as error:
+        sys.exit(
+            f"{hub} answers {error.response.status_code} when asked for {kind} {name}: check HF_TOKEN, or try again"
+        )
+    except Exception:  # no connection; its class depends on the HTTP library
+        sys.exit(
+            f"{hub} does not answer: check the network and HF_ENDPOINT, or start it (hf-synth hub serve --root DIR)"
+        )
+
+
 def main(dataset: str, model: str, texts: list[str]) -> None:
+    check_repository(dataset, "dataset")
+    check_repository(model, "model")
     rows = load_dataset(dataset, split="train")
     label = next(name for name, feature in rows.features.items() if hasattr(feature, "names"))
     print(f"{dataset}: {len(rows)} rows, columns {', '.join(rows.column_names)}")

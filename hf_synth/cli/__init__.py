@@ -1,3 +1,6 @@
 """The command line: `hf-synth`."""
 
-from hf_synth.cli.cli import main as main
+try:
+    from hf_synth.cli.cli import main as main
+except KeyboardInterrupt:  # stopped while modules are imported: no traceback
+    raise SystemExit(130) from None

@@ -73,7 +73,11 @@ DONE, FAILED, WRONG, INTERRUPTED = 0, 1, 2, 130  # exit codes, as docs/command_l
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one verb and return the exit code."""
     with plain_streams(), one_voice():
-        return _run(sys.argv[1:] if argv is None else list(argv))
+        try:
+            return _run(sys.argv[1:] if argv is None else list(argv))
+        except KeyboardInterrupt:  # while options are read, or a second time while a verb stops
+            print("hf-synth: stopped", file=sys.stderr)
+            return INTERRUPTED
 
 
 def verb_parser(name: str) -> Parser:

@@ -45,6 +45,10 @@ RECORDED = (
     "demo",
 )
 
+# Options whose value is a path, and options whose value may be one; the others of a recorded verb are no paths.
+_PATHS = ("audited", "cache", "canaries", "data", "gold", "journal", "notes", "out", "path", "synthetic")
+_PATHS_OR_NAMES = ("base-model", "corrector", "grid", "judge", "llm", "model", "task")
+
 Parsers = Callable[[str], Parser]  # from the name of a verb to its parser
 
 
@@ -349,16 +353,45 @@ def values_of(parser: Parser, args: Namespace) -> tuple[Values, list[str]]:
 
 def write_run(verb: str, values: Values, secret: Iterable[str], out: Path) -> None:
     """Write the options of a run into its output folder; a failure is printed, since the run itself is done."""
+    file = out.absolute() / RUN_CONFIG
     lines = [
-        f"The options of `hf-synth {verb}` (hf_synth {__version__}) that made this folder.",
-        f"Run it again: hf-synth {verb} --config {shlex.quote(str(out / RUN_CONFIG))}",
+        f"The options of `hf-synth {verb}` (hf_synth {__version__}) that made this folder; its paths are absolute.",
+        f"Run it again, from any folder: hf-synth {verb} --config {shlex.quote(str(file))}",
         *_environment(values),
         *(f"--{key} held a secret and is left out." for key in secret),
     ]
     try:
-        write_config(out / RUN_CONFIG, {verb: values}, comment="\n".join(lines))
+        write_config(file, {verb: _with_absolute_paths(values)}, comment="\n".join(lines))
     except HfSynthError as error:
         print(f"hf-synth: the options of this run are not written down: {error}", file=sys.stderr)
+
+
+def _with_absolute_paths(values: Values) -> Values:
+    """Return the options of a run with absolute paths, so that they name the same files from every folder."""
+    found = {}
+    for key, value in values.items():
+        if key in _PATHS or key in _PATHS_OR_NAMES:
+            parts = [_absolute(part, key) for part in (value if isinstance(value, list) else [value])]
+            found[key] = parts if isinstance(value, list) else parts[0]
+        else:
+            found[key] = value
+    return found
+
+
+def _absolute(text: Any, key: str) -> Any:
+    """Return a path as an absolute one; a name, such as that of a task or of a model on the Hub, stays as it is."""
+    from hf_synth.task.scripts import task_names
+
+    if not isinstance(text, str) or not text:
+        return text
+    if key in _PATHS:
+        return str(Path(text).absolute())
+    script, colon, config = text.partition(":")
+    for path, rest in ((text, ""), (script, colon + config)):
+        written_as_path = os.sep in path or Path(path).suffix != "" or key == "task"
+        if written_as_path and Path(path).exists() and not (key == "task" and path in task_names()):
+            return f"{Path(path).absolute()}{rest}"
+    return text
 
 
 def _environment(values: Values) -> list[str]:

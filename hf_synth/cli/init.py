@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from hf_synth.cli.config import CONFIG, write_config
 from hf_synth.cli.options import ACCESSES, LLM_HELP, SIMULATOR, Result
 from hf_synth.cli.terminal import plain
-from hf_synth.errors import ColumnError, HfSynthError, LLMError, OutputError
+from hf_synth.errors import ColumnError, HfSynthError, LLMError, OutputError, did_you_mean
 
 if TYPE_CHECKING:
     from hf_synth.gold.first_look import FirstLook
@@ -195,12 +195,11 @@ def _own_table(args: Namespace, ask: Ask) -> _Looked:
     chosen = _columns(args, ask, path, columns)
     name = args.name or (None if ask is _taken else ask("name of the task", path.stem))
     access = {} if args.access is None else {"access": args.access}
-    look = first_look(path, **chosen, kind=args.kind, name=name, **access)
-    _print_look(look, [*odd, *look.odd])
-    if look.left_out and ask is _asked and not _agreed("Leave these rows out?", default=True):
-        raise ColumnError(f"fill in the empty cells of {path.name}, then run the same command again")
-    if look.doubtful and ask is _asked and _agreed("Stop here, so that you can correct the labels?", default=False):
-        raise ColumnError(f"correct the labels of {path.name}, then run the same command again")
+    while True:  # until a person is content with the table; the answers so far stay
+        look = first_look(path, **chosen, kind=args.kind, name=name, **access)
+        _print_look(look, [*odd, *look.odd])
+        if ask is _taken or not _is_corrected(path, look):
+            break
     meanings = _meanings(args, ask, look.task)
     access_of = args.access or _choice(ask, "access of the notes", "restricted", ACCESSES)
     gold: Result = {"task": str(path), "text-column": list(chosen["text_columns"])}
@@ -212,6 +211,16 @@ def _own_table(args: Namespace, ask: Ask) -> _Looked:
     gold |= {"validation": 0.1 if cut else None}
     gold["out"] = str(args.work / "gold")
     return _Looked(look.task, gold, look.rows)
+
+
+def _is_corrected(path: Path, look: FirstLook) -> bool:
+    """Ask whether the faults of a table are corrected now, and wait until it is saved; return whether to look again."""
+    fill = bool(look.left_out) and not _agreed("Leave these rows out?", default=True)
+    if fill or (look.doubtful and _agreed("Correct the labels in the table first?", default=True)):
+        what = "Fill in the empty cells of" if fill else "Correct the labels of"
+        _asked(f"{what} {path.name}, save it, and press Enter to look at it again (Ctrl-C stops)", "")
+        return True
+    return False
 
 
 def _columns(args: Namespace, ask: Ask, path: Path, columns: Sequence[Column]) -> Result:
@@ -235,7 +244,9 @@ def _columns(args: Namespace, ask: Ask, path: Path, columns: Sequence[Column]) -
     known = {name.strip().casefold(): name for name in names}
     unknown = [name for name in given if name.strip().casefold() not in known and name.lower() != "none"]
     if unknown:
-        raise ColumnError(f"{path.name} has no column {unknown[0]!r}; it has {names_shown(names)}")
+        shown = names_shown(names)
+        near = did_you_mean(unknown[0], [name for name in names if name in shown])
+        raise ColumnError(f"{path.name} has no column {unknown[0]!r}; it has {shown}{near}")
     text = [known[name.strip().casefold()] for name in args.text_column or ()]
     text = text or [_choice(ask, "column of the text", guess.text, names)]
     label = known.get((args.label_column or "").strip().casefold()) or _choice(
@@ -288,8 +299,11 @@ def _meanings(args: Namespace, ask: Ask, task: Task) -> dict[str, str]:
     for text in args.meaning:
         label, equals, meaning = text.partition("=")
         found = names.find(label.strip())
-        if not equals or not meaning.strip() or found is None:
+        if not equals or not meaning.strip():
             raise ColumnError(f"--meaning takes LABEL=TEXT, with a label of {', '.join(task.labels) or 'the table'}")
+        if found is None:
+            known, near = ", ".join(task.labels) or "no labels", did_you_mean(label.strip(), task.labels)
+            raise ColumnError(f"--meaning: {label.strip()!r} is no label of the table; it has {known}{near}")
         given[found] = meaning.strip()
     if ask is _asked and task.labels:
         print("\nWhat does each label mean? The LLM sees the meaning; an empty line leaves it out.")

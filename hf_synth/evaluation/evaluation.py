@@ -109,8 +109,9 @@ class Scores(Displayed):
 
     @property
     def never_found(self) -> dict[str, int]:
-        """The labels that the model never finds, with the number of rows that have them."""
-        return {label: int(of["support"]) for label, of in self.per_class.items() if of["support"] and not of["recall"]}
+        """The labels that the model never finds, with the number of rows that have them: those with most rows first."""
+        counts = {label: int(of["support"]) for label, of in self.per_class.items() if not of["recall"]}
+        return dict(sorted(((a, n) for a, n in counts.items() if n), key=lambda item: (-item[1], item[0])))
 
     def to_json(self, *, rows: bool = False) -> dict[str, Any]:
         """Return plain values for `json.dump`.

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 import datasets
 
-from hf_synth.errors import GoldError, TaskError
+from hf_synth.errors import GoldError, TaskError, did_you_mean
 from hf_synth.gold.builder import GoldBuilder, Parts, as_table, file_names
 from hf_synth.gold.faults import Batch, Faults
 from hf_synth.gold.readers import File
@@ -310,6 +310,9 @@ def _meanings(task: Task, meanings: Mapping[str, str]) -> tuple[str, ...]:
     names = LabelNames(task.labels)
     found = {names.find(label): meaning for label, meaning in meanings.items()}
     if None in found:
-        known = ", ".join(task.labels) or "no labels"
-        raise TaskError(f"task {task.name!r}: a meaning is named for none of its labels; it has {known}")
+        label, known = next(label for label in meanings if names.find(label) is None), ", ".join(task.labels)
+        raise TaskError(
+            f"task {task.name!r}: a meaning is given for {label!r}, which is no label of it; it has "
+            f"{known or 'no labels'}{did_you_mean(label, task.labels)}"
+        )
     return tuple(found.get(label, "") for label in task.labels) if found else ()

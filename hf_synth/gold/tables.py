@@ -11,7 +11,7 @@ import math
 from collections.abc import Collection, Iterator, Sequence
 from typing import IO, Any
 
-from hf_synth.errors import RowError
+from hf_synth.errors import RowError, did_you_mean
 from hf_synth.gold.faults import Batch, Faults
 from hf_synth.gold.readers import File, Row, open_text
 from hf_synth.gold.sheets import BATCH_CHARACTERS, BATCH_ROWS, LONGEST_FIELD, csv_batches, excel_batches
@@ -217,8 +217,9 @@ def check_needed(file: File, batch: Batch, needed: Collection[str]) -> None:
         if name not in batch.columns:
             folded = {str(own).strip().casefold(): own for own in batch.columns}
             near = folded.get(name.strip().casefold())
-            hint = f"; the file spells it {near!r}" if near else ""
             shown = names_shown(batch.columns, *needed)
+            likely = did_you_mean(name, [own for own in map(str, batch.columns) if own in shown])
+            hint = f"; the file spells it {near!r}" if near else likely
             raise RowError(as_source(file).name, None, f"has no column {name!r}; it has {shown}{hint}")
 
 

@@ -324,6 +324,8 @@ def test_recall_of_each_label_is_printed(work: Path, tmp_path: Path) -> None:
     assert never_found_text(scores) == "severe: 0 of 3 found"
     assert scores.to_json()["never_found"] == {"severe": 3}
     assert Scores.from_json(scores.to_json()).never_found == {"severe": 3}
+    never = score(toy_task(), [0] * 20, [0] * 9 + [1] * 3 + [2] * 8).never_found
+    assert list(never.items()) == [("severe", 8), ("mild", 3)], "the label of most rows first"
 
     def cells(scores: Scores) -> dict[str, list[str]]:
         lines = [[cell.strip() for cell in line.strip("|").split("|")] for line in recall_table(scores).splitlines()]

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from hf_synth.cli.cli import _write_run, main, parse_command, verb_parser
-from hf_synth.cli.defaults import RECORDED, values_of
+from hf_synth.cli.defaults import _PATHS, RECORDED, _absolute, keys_of, values_of, write_run
 from hf_synth.publishing.export import EXPORTED
 from hf_synth.task.columns import RUN_CONFIG
 
@@ -232,18 +232,49 @@ def test_a_run_is_written_down_and_repeated(capsys: pytest.CaptureFixture[str]) 
     assert file.stat().st_mode & 0o777 == 0o600
     facts = tomllib.loads(file.read_text(encoding="utf-8"))["generate"]
     assert facts == {
-        "task": "clinic", "llm": "simulator", "n": 4, "gold-size": 20, "out": "syn", "sampling": ["seed=1"],
-        "timeout": 60.0, "balance": "equal", "prompt": "examples", "share": 0.2, "fact-rounds": 2, "seed": 0,
+        "task": "clinic", "llm": "simulator", "n": 4, "gold-size": 20, "out": str(Path("syn").absolute()),
+        "sampling": ["seed=1"], "timeout": 60.0,
+        "balance": "equal", "prompt": "examples", "share": 0.2, "fact-rounds": 2, "seed": 0,
     }  # fmt: skip
     first = options(*words, "--sampling", "seed=1", "--timeout", "60")
     again = options("generate", "--config", str(file), "-q")
     ignored = ("argv", "config", "started")
+    first.out = first.out.absolute()
     assert {k: v for k, v in vars(again).items() if k not in ignored} == {
         k: v for k, v in vars(first).items() if k not in ignored
     }
-    assert "generate --config syn/hf_synth_run.toml" in file.read_text(encoding="utf-8")
+    assert f"generate --config {file.absolute()}" in file.read_text(encoding="utf-8")
     other = options("correct", "clinic", "rows", "--out", "c", "--config", str(file))
     assert (other.out, other.seed) == (Path("c"), 0), "the options of one verb are not those of another"
+
+
+def test_every_option_that_is_a_path_is_listed_as_one() -> None:
+    found = {key for verb in RECORDED for key, of in keys_of(verb_parser(verb)).items() if of.type is Path}
+    assert found == set(_PATHS)
+
+
+def test_a_run_file_names_the_same_files_from_every_folder(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for folder in ("out", "rows", "gold", "elsewhere", "clinic", "org/base"):
+        Path(folder).mkdir(parents=True)
+    Path("own.py").write_text("")
+    values = {"task": "gold", "synthetic": "rows", "out": "out", "base-model": "org/base", "seed": 3}
+    write_run("correct", values, [], Path("out"))
+    file = (here / "out" / RUN_CONFIG).resolve()
+    assert file.read_text(encoding="utf-8").splitlines()[0].endswith("its paths are absolute.")
+    monkeypatch.chdir("elsewhere")
+    again = options("correct", "--config", str(file), "-q")
+    assert (Path(again.task), again.synthetic, again.out) == tuple(here.resolve() / n for n in ("gold", "rows", "out"))
+    assert (again.base_model, again.seed) == (str(here.resolve() / "org/base"), 3)
+    monkeypatch.chdir(here)
+    # names stay names, and a script keeps its config
+    assert _absolute("clinic", "task") == "clinic"
+    assert _absolute("minilm", "base-model") == "minilm"
+    assert _absolute("own.py:pair", "task") == f"{Path('own.py').absolute()}:pair"
+    assert _absolute("org/other", "base-model") == "org/other"
+    # the file of an earlier version holds paths as they were typed: it works where it did
+    file.write_text('[correct]\ntask = "gold"\nsynthetic = "rows"\nout = "out"\n', encoding="utf-8")
+    old = options("correct", "--config", str(file), "-q")
+    assert (old.task, old.synthetic, old.out) == ("gold", Path("rows"), Path("out"))
 
 
 def test_what_writes_no_folder_writes_no_options(here: Path) -> None:

@@ -143,6 +143,40 @@ def test_a_person_is_asked(capsys: pytest.CaptureFixture[str], tmp_path: Path, a
     assert "nothing was asked" not in out
 
 
+def test_a_table_that_is_corrected_meanwhile_is_looked_at_again(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, answers: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    table = excel(tmp_path)
+    monkeypatch.setattr("hf_synth.cli.machine.base_model_at_hand", lambda _: "tiny")
+
+    def answer(question: str) -> str:
+        answers.append(question)
+        if "save it" in question:
+            table.write_bytes(table.read_bytes().replace(b"urgnet", b"urgent"))
+        return "triage" if "name of the task" in question else "simulator" if question.startswith("LLM") else ""
+
+    monkeypatch.setattr("builtins.input", answer)
+    code, out, error = run(capsys, "init", table)
+    assert code == 0, error
+    assert [question for question in answers if "labels in the table first? [Y/n]" in question] != []
+    assert len([question for question in answers if "name of the task" in question]) == 1, "answers stay"
+    assert out.count("rows with a text and a label") == 2
+    assert tomllib.loads(Path("hf_synth.toml").read_text(encoding="utf-8"))["gold"]["name"] == "triage"
+
+
+def test_a_word_that_is_almost_right_is_answered_with_the_right_one(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    table = excel(tmp_path)
+    _, _, error = run(capsys, "init", table, "--yes", "--meaning", "urgnt=call back today")
+    assert "'urgnt' is no label of the table" in error
+    _, _, error = run(capsys, "init", table, "--yes", "--label-column", "Dringlichkeiten")
+    assert error.endswith("did you mean 'Dringlichkeit'?\n")
+    _, _, error = run(capsys, "gold", table, "--text-column", "Nachrichten", "--label-column", "Dringlichkeit",
+                      "--out", "gold")  # fmt: skip
+    assert error.endswith("did you mean 'Nachricht'?\n")
+
+
 def test_the_end_of_input_writes_nothing(
     capsys: pytest.CaptureFixture[str], tmp_path: Path, answers: list[str]
 ) -> None:
@@ -158,7 +192,7 @@ def test_a_restricted_table_and_an_endpoint_elsewhere(
     elsewhere = "https://api.openai.com/v1"
     code, _, error = run(capsys, "init", excel(tmp_path), "--yes", "--llm", "m", "--base-url", elsewhere)
     assert (code, "may not be sent there" in error) == (1, True)
-    answers += ["", "", "", "", "", "", "", "", "", "", "", "m", elsewhere, "http://127.0.0.1:9/v1", "tiny"]
+    answers += ["", "", "", "", "", "n", "", "", "", "", "", "m", elsewhere, "http://127.0.0.1:9/v1", "tiny"]
     code, out, error = run(capsys, "init", excel(tmp_path))
     assert code == 0, error
     assert "may not be sent there" in out

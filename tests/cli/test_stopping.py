@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import signal
 import subprocess
 import sys
 import time
+import types
 from argparse import Namespace
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -17,6 +19,7 @@ import pytest
 from support.llm_server import Said, entries, serving
 
 import hf_synth
+import hf_synth.cli
 from hf_synth.cli import main
 from hf_synth.cli.cli import VERBS, verb_parser
 from hf_synth.cli.config import is_secret, without_secrets
@@ -273,3 +276,23 @@ def test_an_experiment_counts_its_cells(processes: str, clinic: Path) -> None:
 
     told = stop(child(clinic, *words), lambda: len(scored()) >= 2)
     assert f"stopped; {len(scored())} of 12 cells kept" in told
+
+
+def test_ctrl_c_before_a_verb_runs_prints_no_traceback(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stopped(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("hf_synth.cli.cli.parse_command", stopped)
+    assert main(["tasks"]) == 130
+    assert capsys.readouterr().err == "hf-synth: stopped\n"
+
+    class Stopped(types.ModuleType):
+        def __getattr__(self, name: str) -> object:
+            raise KeyboardInterrupt
+
+    monkeypatch.setitem(sys.modules, "hf_synth.cli.cli", Stopped("hf_synth.cli.cli"))
+    with pytest.raises(SystemExit) as ended:
+        importlib.reload(hf_synth.cli)
+    assert ended.value.code == 130

@@ -350,7 +350,10 @@ def test_the_verb_prints_labels_by_split_and_keeps_name_and_meanings(
     assert "'triage'" in asked
     code, _, error = run(capsys, "gold", train.parent, *words, "--meaning", "never=x")
     assert code == 1
-    assert "a meaning is named for none of its labels; it has later, now" in error
+    assert "which is no label of it; it has later, now" in error
+    code, _, error = run(capsys, "gold", train.parent, *words, "--meaning", "latr=x")
+    assert "'latr'" in error
+    assert error.endswith("did you mean 'later'?\n")
     assert access_of(load_gold(task, tmp_path / "o")["train"]) == "restricted"
 
 
