@@ -1,7 +1,7 @@
 """Whether `auto` chooses on some of the rows what it chooses on all of them, and how long both take.
 
     python benchmarks/auto_choice.py [--rows 100000] [--some 5000 20000] [--seeds 20]
-                                     [--out docs/results/auto_choice.md]
+                                     [--first-seed 0] [--out docs/results/auto_choice.md]
 
 Features and a model's probabilities are simulated: 4 labels, 200 gold rows, features of 60 numbers. Each seed draws
 anew how often the LLM is right (55% to 90%) and how often the model is (60% to 90%), and how well a linear head can
@@ -33,6 +33,7 @@ from hf_synth.reports.page import markdown_table
 LABELS, GOLD, WIDTH = 4, 200, 60
 ORDER = ("blend", "posterior", "gold_only")  # which of near ties is taken
 SHARES = (0.0, 0.25, 0.5, 1.0)
+ASKED = 0.9  # of the choices shall be those on all rows
 
 
 def problem(n: int, seed: int) -> tuple[Rows, Learn, tuple[Any, Any]]:
@@ -80,7 +81,7 @@ def with_ties(choice: Choice, share: float) -> str:
     return min(near, key=lambda m: (ORDER.index(m) if m in ORDER else len(ORDER), m)) if share else choice.method
 
 
-def page(n: int, some: list[int], found: list[dict[str, tuple[Choice, float]]]) -> str:
+def page(n: int, some: list[int], found: list[dict[str, tuple[Choice, float]]], first: int) -> str:
     ways = list(found[0])
     lines = []
     for share in SHARES:
@@ -92,7 +93,7 @@ def page(n: int, some: list[int], found: list[dict[str, tuple[Choice, float]]]) 
         ]
         lines.append([f"{share:g}", *equal, f"{100 * float(np.mean(lost)):.2f}"])
     seeds = []
-    for seed, one in enumerate(found):
+    for seed, one in enumerate(found, first):
         cells = [
             f"{choice.method} ({', '.join(f'{100 * bound(choice, m):+.2f}' for m in ORDER[:2] if m in choice.gains)})"
             for choice, _ in one.values()
@@ -100,13 +101,24 @@ def page(n: int, some: list[int], found: list[dict[str, tuple[Choice, float]]]) 
         seeds.append([str(seed), *cells])
     seconds = [f"{np.mean([one[way][1] for one in found]):.1f}" for way in ways]
     spent = ", ".join(f"{way} {took}" for way, took in zip(ways, seconds, strict=True))
+    ours, verdict = f"{CHOSEN_ON:,}", "The number of rows that `correct` chooses on was not among these."
+    if ours in ways:
+        equal_now = sum(one[ours][0].method == one["all"][0].method for one in found)
+        asked = ASKED * len(found)
+        verdict = (
+            f"`correct` chooses on {ours} rows, without a rule for near ties: {equal_now} of {len(found)} choices are "
+            f"those on all rows; at least {asked:g} are asked for."
+        )
+    sizes = " ".join(map(str, some))
+    given = f"--rows {n} --some {sizes} --seeds {len(found)} --first-seed {first}"
     parts = (__doc__ or "").split("\n\n")
     head = ["near ties: share of a standard error", *(f"{way} = all" for way in ways[1:]), "points lost"]
     return "\n\n".join([
         "# The choice of `auto` on some of the rows",
-        f"`python benchmarks/auto_choice.py --rows {n} --some {' '.join(map(str, some))} --seeds {len(found)}`",
+        f"`python benchmarks/auto_choice.py {given}`",
         *(" ".join(part.split()) for part in parts[2:4]),
         markdown_table(head, lines),
+        verdict,
         f"CPU seconds of a choice on one thread: {spent}.",
         f"Choices, with the bounds of {' and '.join(ORDER[:2])} in points of score over gold only:",
         markdown_table(["seed", *ways], seeds),
@@ -118,13 +130,14 @@ def main() -> None:
     parser.add_argument("--rows", type=int, default=100_000)
     parser.add_argument("--some", type=int, nargs="+", default=[CHOSEN_ON])
     parser.add_argument("--seeds", type=int, default=20)
+    parser.add_argument("--first-seed", type=int, default=0, help="others than those on which a rule was picked")
     parser.add_argument("--out", type=Path)
     args = parser.parse_args()
     found = []
-    for seed in range(args.seeds):
+    for seed in range(args.first_seed, args.first_seed + args.seeds):
         found.append(choices(args.rows, args.some, seed))
         print(seed, *(f"{way}: {c.method} {s:.1f} s" for way, (c, s) in found[-1].items()), sep="; ", flush=True)
-    text = page(args.rows, args.some, found)
+    text = page(args.rows, args.some, found, args.first_seed)
     print(text)
     if args.out:
         args.out.write_text(text + "\n", encoding="utf-8")

@@ -15,7 +15,7 @@ from typing import Any
 from hf_synth.cli.terminal import one_line
 
 _WITH_INPUTS = ("generate", "correct", "regenerate", "augment", "train", "evaluate")  # what they read is recorded
-_WITH_NEXT_COMMAND = ("gold", *_WITH_INPUTS, "sample", "audit", "publish")  # a command follows
+_WITH_NEXT_COMMAND = ("gold", *_WITH_INPUTS, "sample", "audit", "publish", "run")  # a command follows
 
 
 def run_verb(args: Namespace) -> Any:

@@ -100,7 +100,7 @@ def correct(args: Namespace) -> Result:
     rows = options.synthetic_rows(task, args)
     if args.dry_run:
         return correct_outlook(task, args, rows, corrector_gold(task, args))
-    how = method_options(task, args)
+    how = method_options(task, args, rows)
     with contextlib.ExitStack() as stack:
         if args.judge:
             beside = options.gold_path(args) or args.out.parent
@@ -186,7 +186,7 @@ def _read_open_promise(args: Namespace) -> Result | None:
 def _continue_promise(task: Task, args: Namespace, state: Result) -> Result:
     """Read the labels that people gave, and print which rows come next; at the end write the labels into the folder."""
     from hf_synth.correction import promise as promises
-    from hf_synth.correction.audited import read_labels, read_rejected
+    from hf_synth.correction.audited import check_ids, read_labels, read_rejected
     from hf_synth.correction.description import describe
     from hf_synth.gold.adoption import read_dataset
     from hf_synth.task.folders import write_stage
@@ -200,6 +200,8 @@ def _continue_promise(task: Task, args: Namespace, state: Result) -> Result:
         return {"out": str(args.out), "statuses": statuses, "policy": policy["method"], "figures": policy["figures"]}
     labels = read_labels(args.audited, task) if args.audited else {}
     rejected = read_rejected(args.audited) if args.audited else frozenset()
+    if args.audited:
+        check_ids(args.audited, rows["id"][:], str(args.out))
     promised = promises.promise(task, rows, promises.sample_from_json(task, rows, state["sample"]), labels, rejected)
     if promised.holds:
         rows = promises.with_labels(task, rows, labels, rejected)
@@ -241,12 +243,18 @@ def _file_to_look_at(args: Namespace, look: Dataset) -> Path:
     return write_table(look, path)
 
 
-def method_options(task: Task, args: Namespace) -> Result:
-    """Return the keywords that `correct` and `regenerate` share."""
-    from hf_synth.correction.audited import read_audited
+def method_options(task: Task, args: Namespace, rows: Dataset) -> Result:
+    """Return the keywords that `correct` and `regenerate` share.
+
+    Raises:
+        RowError: the table of --audited is wrong, or has a row that is none of these rows.
+    """
+    from hf_synth.correction.audited import check_ids, read_audited
 
     names = ("method", "coverage", "coverage_by_class", "seed")
     audited = read_audited(args.audited, task) if args.audited else None
+    if args.audited:
+        check_ids(args.audited, rows["id"][:] if "id" in rows.column_names else ())
     return {**{name: getattr(args, name) for name in names}, "audited": audited}
 
 

@@ -371,13 +371,15 @@ def add_assess_options(parser: ArgumentParser) -> None:
 
 def assess(args: Namespace) -> Result:
     """Estimate whether synthetic notes or more labels help more."""
-    from hf_synth.correction.audited import read_audited
+    from hf_synth.correction.audited import check_ids, read_audited
 
     task = hf_synth.load_task(args.task)
     check_verb(task, args)
     gold = options.training_gold(task, args)
     pilot = options.synthetic_rows(task, args) if args.synthetic else None
     audited = read_audited(args.audited, task) if args.audited else None
+    if args.audited and pilot is not None and "id" in pilot.column_names:
+        check_ids(args.audited, pilot["id"][:], "the pilot rows")
     assessment = hf_synth.assess(task, pilot, gold=gold, audited=audited, more=args.more, seed=args.seed)
     print(assessment)
     return asdict(assessment)

@@ -107,37 +107,45 @@ def command_of(verb: str, known: Known) -> list[str]:
         verb: "generate", "correct", "augment", "train", "evaluate", "publish" (the model) or "publish notes".
     """
     place, given = known.place, known.given
-    gold = [] if known.gold is None else ["--gold", _word(known.gold)]
+    gold = [] if known.gold is None else ["--gold", path_word(known.gold)]
     size = ["--gold-size", str(given["gold_size"])] if given.get("gold_size") else []
     seed = ["--seed", str(given["seed"])] if given.get("seed") else []
-    words = ["hf-synth", verb.split()[0], _word(known.task)]
+    words = ["hf-synth", verb.split()[0], path_word(known.task)]
     if verb == "generate":
-        return [*words, *gold, *size, *_llm(known), *seed, "--out", _word(place("generate"))]
+        return [*words, *gold, *size, *_llm(known), *seed, "--out", path_word(place("generate"))]
     if verb == "correct":
-        of = [_word(place("generate"))]
-        return [*words, *of, *gold, *size, *_trained(known, verb), *seed, "--out", _word(place("correct"))]
+        of = [path_word(place("generate"))]
+        return [*words, *of, *gold, *size, *trained_with(known, verb), *seed, "--out", path_word(place("correct"))]
     if verb == "augment":
         corrected = known.stages.get("correct") or known.stages.get("generate") or place("correct")
-        return [*words, _word(corrected), *gold, *size, *seed, "--out", _word(place("augment"))]
+        return [*words, path_word(corrected), *gold, *size, *seed, "--out", path_word(place("augment"))]
     if verb == "train":
-        held = ["--gold", _word(path)] if (path := known.gold or _own_gold(known)) is not None else []
-        return [*words, _word(place("augment")), *held, *_trained(known, verb), *seed, "--out", _word(place("train"))]
+        held = ["--gold", path_word(path)] if (path := gold_folder(known)) is not None else []
+        return [
+            *words,
+            path_word(place("augment")),
+            *held,
+            *trained_with(known, verb),
+            *seed,
+            "--out",
+            path_word(place("train")),
+        ]
     if verb == "evaluate":
-        return [*words, _word(place("train")), *gold, *seed, "--out", _word(place("evaluate"))]
+        return [*words, path_word(place("train")), *gold, *seed, "--out", path_word(place("evaluate"))]
     name = known.task if known.definition is None else known.definition.name
     name = "".join(c if c.isalnum() or c in "-_" else "-" for c in Path(name).name.partition(":")[0]).strip("-") or "a"
     if verb == "publish notes":
         notes = known.stages.get("correct") or place("generate")
         name += "-notes"
-        words += [_word(notes), *gold]
+        words += [path_word(notes), *gold]
     else:
-        scores = ["--scores", _word(known.stages["evaluate"])] if "evaluate" in known.stages else []
-        words += [_word(place("train")), *gold, *scores]
+        scores = ["--scores", path_word(known.stages["evaluate"])] if "evaluate" in known.stages else []
+        words += [path_word(place("train")), *gold, *scores]
         name += "-model"
     own = verb == "publish" and known.value("publish", "folder") == str(place("train"))
     repo = (own and known.value("publish", "repo-id")) or f"my-org/{name}"
     out = (own and known.value("publish", "out")) or known.folder / "export" / name
-    return [*words, *seed, "--repo-id", str(repo), "--out", _word(out)]
+    return [*words, *seed, "--repo-id", str(repo), "--out", path_word(out)]
 
 
 def push_command(release: Stage, known: Known) -> list[str]:
@@ -145,7 +153,7 @@ def push_command(release: Stage, known: Known) -> list[str]:
     facts = release.facts
     words = command_of("publish" if facts.get("kind") == "model" else "publish notes", known)
     at = words.index("--repo-id")
-    words = [*words[:at], "--repo-id", str(facts.get("repo_id")), "--out", _word(release.path)]
+    words = [*words[:at], "--repo-id", str(facts.get("repo_id")), "--out", path_word(release.path)]
     return [*(without_configured(words, known) if known.configured else words), "--push"]
 
 
@@ -156,7 +164,7 @@ def repeating_command(stage: Stage) -> list[str] | None:
         verbs = list(tomllib.loads(file.read_text(encoding="utf-8")))
     except (OSError, ValueError, RecursionError):
         return None
-    return ["hf-synth", verbs[0], "--config", _word(file)] if len(verbs) == 1 and verbs[0].isalpha() else None
+    return ["hf-synth", verbs[0], "--config", path_word(file)] if len(verbs) == 1 and verbs[0].isalpha() else None
 
 
 # The arguments of a command without dashes, as a configuration names them.
@@ -202,14 +210,16 @@ def without_configured(words: Sequence[str], known: Known) -> list[str]:
     return [*words[:2], *arguments, *options]
 
 
-def _word(path: str | Path) -> str:
+def path_word(path: str | Path) -> str:
     """Return a path as a word of a command line: one that begins with "-" would be an option."""
     text = str(path)
     return f"./{text}" if text.startswith("-") else text
 
 
-def _own_gold(known: Known) -> Path | None:
-    """Return the folder of gold that TASK is."""
+def gold_folder(known: Known) -> Path | None:
+    """Return the folder of gold: that of --gold, or TASK."""
+    if known.gold is not None:
+        return known.gold
     stage = stage_at(Path(known.task))
     return stage.path if stage is not None and stage.kind == "gold" else None
 
@@ -225,7 +235,7 @@ def _llm(known: Known) -> list[str]:
     return ["--llm", SIMULATOR if known.artificial else installed_llm() or SIMULATOR]
 
 
-def _trained(known: Known, verb: str) -> list[str]:
+def trained_with(known: Known, verb: str) -> list[str]:
     """Return the options that name the base model: that of an earlier command, or one that is here."""
     given = known.given
     words = [w for text in given.get("set") or () for w in ("--set", str(text))]
@@ -254,6 +264,8 @@ def after_verb(args: Namespace, result: Any) -> str | None:
 
 
 def _after_verb(args: Namespace, result: Result) -> list[str] | None:
+    from hf_synth.cli.ways import command_after
+
     verb, out = str(args.verb), getattr(args, "out", None)
     if getattr(args, "dry_run", False) or getattr(args, "preview", None) is not None:
         return None
@@ -264,19 +276,19 @@ def _after_verb(args: Namespace, result: Result) -> list[str] | None:
         return _with_audited(args, str(result["file"]))
     if verb == "sample":
         return audited_correction(args.task, args.synthetic, Path(result["out"]))
-    if not isinstance(out, Path) or verb not in (*ORDER, "regenerate"):
+    if not isinstance(out, Path) or verb not in (*ORDER, "regenerate", "run"):
         return _after_audit(args, result) if verb == "audit" else None
     stage = stage_at(out)
     if stage is None:
         return None
-    if stage.facts.get("no_gold") is True and not stage.facts.get("without_reviewed"):  # a person looks at it first
-        return ["hf-synth", "review", _word(out), "--n", str(min(REVIEWED, max(1, result.get("rows") or REVIEWED)))]
     if verb == "gold" and result.get("rest"):
         known = known_after(args, stage)
         rest = {**known.stages, "generate": Path(str(result["rest"]))}
         words = command_of("correct", replace(known, stages=rest))
         return _following([*words, "--method", "none"] if result.get("few_wrong") else words, known, args)
-    return _following(next_command(verb, known := known_after(args, stage)), known, args)
+    rows = result.get("rows")
+    after = command_after(stage, known := known_after(args, stage), rows if isinstance(rows, int) else None)
+    return _following(after, known, args)
 
 
 def _following(words: list[str] | None, known: Known, args: Namespace) -> list[str] | None:
@@ -345,7 +357,7 @@ def _with_audited(args: Namespace, file: str) -> list[str]:
             continue
         skip = word == "--audited"
         words += [] if skip else [word]
-    return ["hf-synth", *words, "--audited", _word(file)]
+    return ["hf-synth", *words, "--audited", path_word(file)]
 
 
 def audited_correction(task: str, synthetic: Path, file: Path) -> list[str] | None:
@@ -357,7 +369,7 @@ def audited_correction(task: str, synthetic: Path, file: Path) -> list[str] | No
     stages = {**known.stages, "generate": read.path}
     if read.kind == "correct":  # its own notes are not replaced
         stages.pop("correct", None)
-    return [*command_of("correct", replace(known, stages=stages)), "--audited", _word(file)]
+    return [*command_of("correct", replace(known, stages=stages)), "--audited", path_word(file)]
 
 
 def _after_audit(args: Namespace, result: Result) -> list[str] | None:
@@ -374,7 +386,7 @@ def _after_audit(args: Namespace, result: Result) -> list[str] | None:
     again = replace(before, gold=args.gold or before.gold, stages={"generate": before.stages["generate"]})
     method = "replace" if known.definition is not None and known.definition.kind == "text2text" else "posterior"
     out = read.path.with_name(f"{read.path.name}_{method}")  # a run's own notes are not replaced
-    return [*command_of("correct", again)[:-1], _word(out), "--method", method]
+    return [*command_of("correct", again)[:-1], path_word(out), "--method", method]
 
 
 # --- of a folder ----------------------------------------------------------------------------------------------------

@@ -24,7 +24,7 @@ from hf_synth.cli.options import Result
 from hf_synth.cli.scores import scores_of_model, scores_of_rows
 from hf_synth.cli.stopping import on_stop
 from hf_synth.cli.terminal import plain
-from hf_synth.errors import GoldError, HfSynthError, PublishError, RowError, TaskError
+from hf_synth.errors import GoldError, HfSynthError, PublishError, TaskError
 from hf_synth.reports.progress import paused
 
 if TYPE_CHECKING:
@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 
     from hf_synth.privacy.findings import Findings
     from hf_synth.publishing.gate import Verdict
+    from hf_synth.reports.page import Section
     from hf_synth.task.task import Task
 
 
@@ -73,6 +74,7 @@ def audit(args: Namespace) -> tuple[Result, int]:
     from hf_synth.privacy.membership import membership
     from hf_synth.publishing.export import with_exported_target
     from hf_synth.publishing.looking import why_nothing_is_left
+    from hf_synth.reports.realism import read_realism, realism_section
     from hf_synth.task.folders import read_manifest
     from hf_synth.task.labels import column_of
 
@@ -84,6 +86,8 @@ def audit(args: Namespace) -> tuple[Result, int]:
     task = hf_synth.load_task(args.task)
     check_verb(task, args, models=[args.model] if args.model else [])
     rows = with_exported_target(task, read_dataset(args.synthetic))
+    thought = realism_section(read_realism(args.synthetic)) if args.synthetic.is_dir() else None
+    judged = [thought] if thought is not None else []
     gold, held_out = _seen_and_held_out(task, args)
     sides: Result = {"gold": gold, "held_out": held_out, **_detectors(args)}
     if spread:
@@ -114,7 +118,7 @@ def audit(args: Namespace) -> tuple[Result, int]:
     if args.show:
         _show_rows(task, rows, findings)
     if args.out:
-        _write_audit(task, rows, findings, tested, facts, args.out)
+        _write_audit(task, rows, findings, tested, facts, judged, args.out)
         if spread:
             cluster.clear(args)
         print(f"-> {args.out}")
@@ -214,7 +218,9 @@ def _show_rows(task: Task, rows: Dataset, findings: Findings) -> None:
         print(f"  and {len(findings.refused) - _SHOWN:,} rows more; their numbers are in findings.parquet of --out")
 
 
-def _write_audit(task: Task, rows: Dataset, findings: Findings, tested: Any, facts: Result, out: Path) -> None:
+def _write_audit(
+    task: Task, rows: Dataset, findings: Findings, tested: Any, facts: Result, more: list[Section], out: Path
+) -> None:
     """Write audit.json, audit.md, audit.html and findings.parquet, as one folder or not at all (0700).
 
     Raises:
@@ -229,7 +235,7 @@ def _write_audit(task: Task, rows: Dataset, findings: Findings, tested: Any, fac
     listed = [("task", task.full_name), ("access", findings.access), ("synthetic rows", len(rows))]
     listed.append(("gold rows", int(findings.figures["gold_rows"])))
     simulated = "the gold is an artificial clinic's, written by a program." if is_artificial(task) else ""
-    about: Result = {"membership": tested, "facts": listed, "simulated": simulated}
+    about: Result = {"membership": tested, "facts": listed, "simulated": simulated, "more": more}
     ids = rows.select_columns(["id"] if "id" in rows.column_names else [])
     with new_folder(out) as draft:
         write_private(draft / "audit.json", json.dumps(facts, indent=1) + "\n")
@@ -324,6 +330,7 @@ def _export_folder(args: Namespace) -> Path | None:
 def _publish(task: Task, args: Namespace, shared: Result) -> Verdict:
     """Publish a folder of rows or of a model."""
     from hf_synth.gold.adoption import read_dataset
+    from hf_synth.reports.realism import read_realism
     from hf_synth.task.folders import APPROVED, edited_digests, read_manifest
 
     is_model = (args.folder / "config.json").is_file()
@@ -336,7 +343,7 @@ def _publish(task: Task, args: Namespace, shared: Result) -> Verdict:
     if edited := edited_digests(args.folder):
         print(f"{args.folder} was edited by hand ({', '.join(edited)}): its rows are published as edited")
         manifest = {**(manifest or {}), APPROVED: edited}
-    if realism := _realism(args.folder):
+    if realism := read_realism(args.folder):
         manifest = {**(manifest or {}), "realism": realism}
     shared |= {"manifest": manifest, "scores": scores_of_rows(args, bool(edited))}
     rows = read_dataset(args.folder)
@@ -362,19 +369,6 @@ def _in_language(task: Task, language: str | None) -> Task:
     if language and task.language and language != task.language:
         raise TaskError(f"task {task.full_name!r} states language {task.language!r}: leave out --language")
     return replace(task, language=language) if language else task
-
-
-def _realism(folder: Path) -> Any:
-    """Return what people thought of the notes of a folder (`realism.json` in it); None where nobody was asked.
-
-    Raises:
-        RowError: the file is broken.
-    """
-    file = folder / "realism.json"
-    try:
-        return json.loads(file.read_text(encoding="utf-8")) if file.is_file() else None
-    except (ValueError, RecursionError):
-        raise RowError(str(file), None, "is broken; export the realism sheet again, or remove the file") from None
 
 
 def _ask_to_publish(verdict: Verdict, args: Namespace) -> bool:

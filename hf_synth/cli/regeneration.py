@@ -60,7 +60,7 @@ def regenerate(args: Namespace) -> Result:
         return llms.print_estimate(guess, args)
     if args.out is None:
         raise OutputError("name the folder for the notes: --out DIR (or --dry-run for an estimate)")
-    keywords = {"rounds": args.rounds, "prompt": args.prompt, **method_options(task, args)}
+    keywords = {"rounds": args.rounds, "prompt": args.prompt, **method_options(task, args, rows)}
     beside = options.gold_path(args) or args.out.parent
     with contextlib.ExitStack() as stack:
         stack.enter_context(keeping_answers(args, beside, "; corrections are made again"))

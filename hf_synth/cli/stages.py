@@ -304,14 +304,15 @@ def _rows_of(stage: Stage) -> str:
     column = {"generate": "label_status", "correct": "label_status", "label": "label_status", "augment": "source"}
     if stage.kind in column:
         with contextlib.suppress(Exception):  # a file that is no parquet, or lacks the column
-            return _counted(_column_counts(stage.path, column[stage.kind]))
+            return _counted(column_counts(stage.path, column[stage.kind]))
         return "rows that cannot be read"
     if stage.kind == "publish":
         return " ".join(str(facts.get(name) or "") for name in ("kind", "repo_id")).strip()
     return ""
 
 
-def _column_counts(path: Path, column: str) -> Counter[str]:
+def column_counts(path: Path, column: str) -> Counter[str]:
+    """Count the values of a column in the parquet files of a folder."""
     import pyarrow.compute as pc
     import pyarrow.parquet as pq
 

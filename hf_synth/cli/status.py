@@ -5,7 +5,7 @@ from __future__ import annotations
 import datetime
 import shlex
 from argparse import ArgumentParser, Namespace
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -119,12 +119,12 @@ def _next(folder: Path, stages: Sequence[Stage], args: Namespace) -> str | None:
         command_of,
         configuration,
         known_in,
-        next_command,
         push_command,
         repeating_command,
         without_configured,
     )
     from hf_synth.cli.stages import ORDER, newest
+    from hf_synth.cli.ways import command_after
 
     values, named = configuration(args)
     known = known_in(folder, stages=stages, configured=values)
@@ -138,14 +138,22 @@ def _next(folder: Path, stages: Sequence[Stage], args: Namespace) -> str | None:
         if (again := repeating_command(outdated)) is not None:
             return _command(again)
         words = command_of(outdated.kind, known)
+    elif _run_is_last(latest):
+        words = command_after(latest["run"], known)
     elif reached and reached[-1] == "publish":
         release = latest["publish"]
         return _command([*push_command(release, known), *named]) if _pushed(release) == NOT_PUSHED else None
     elif reached:
-        words = next_command(reached[-1], known)
+        words = command_after(latest[reached[-1]], known)
     if words is None:
         return None
     return _command([*without_configured(words, known), *named] if values else words)
+
+
+def _run_is_last(latest: Mapping[str, Stage]) -> bool:
+    """Return whether a whole run was written after every stage but the gold."""
+    others = [stage.when for kind, stage in latest.items() if kind not in ("gold", "run")]
+    return "run" in latest and latest["run"].when >= max(others, default=0.0)
 
 
 def _command(words: Sequence[str]) -> str:

@@ -1,4 +1,4 @@
-from .spread import Engine as Engine
+from .spread import Machines as Machines
 from .spread import audit as audit
 from .spread import correct as correct
 from .spread import generate as generate

@@ -15,7 +15,7 @@ from hf_synth.cluster.stages import audit_work, generation_work, label_work, opi
 from hf_synth.cluster.stages import votes as votes_of_blocks
 from hf_synth.cluster.work import Work, run_to_the_end
 from hf_synth.correction.correction import CorrectionOptions, correct_with_policy
-from hf_synth.correction.judging import VOTES, LLMJudge, labelled
+from hf_synth.correction.judging import VOTES, LLMJudge, label_with_judge
 from hf_synth.errors import UsageError
 from hf_synth.generation.blocks import Order
 from hf_synth.generation.mending import FACT_ROUNDS
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from hf_synth.privacy.findings import Findings
 
 
-class Engine(TypedDict, total=False):
+class Machines(TypedDict, total=False):
     """Where blocks are computed.
 
     Args:
@@ -64,7 +64,7 @@ def correct(
     coverage_by_class: bool = False,
     seed: int = 0,
     progress: bool = False,
-    **engine: Unpack[Engine],
+    **engine: Unpack[Machines],
 ) -> Dataset:
     """Correct the labels of synthetic rows, as `hf_synth.correct` does; the corrector's opinions are spread.
 
@@ -72,7 +72,7 @@ def correct(
         corrector: folder or repo id of a trained model, or a judge.
         gold, method, audited, coverage, coverage_by_class, seed, progress: as for `hf_synth.correct`.
         folder: for the blocks; private.
-        engine: see `Engine`.
+        engine: see `Machines`.
 
     Raises:
         HfSynthError: the corrector is trained in folds of all rows; Ray is missing or fails.
@@ -104,7 +104,7 @@ def label(
     seed: int = 0,
     sampling: Mapping[str, Any] | None = None,
     progress: bool = False,
-    **engine: Unpack[Engine],
+    **engine: Unpack[Machines],
 ) -> Dataset:
     """Label real notes by an LLM, as `correction.judging.label_notes` does; its votes are spread.
 
@@ -112,7 +112,7 @@ def label(
         llm: its limits (concurrency, rpm, tpm, budget_usd) hold over all processes on Ray.
         access, votes, logprobs, seed, sampling, progress: as for `label_notes`.
         folder: for the blocks; private.
-        engine: see `Engine`.
+        engine: see `Machines`.
 
     Raises:
         LLMError: the budget is spent, or the endpoint cannot be used; the same call goes on.
@@ -126,7 +126,7 @@ def label(
     with shown(progress):
         work = label_work(judge, notes, access=access, folder=_private(folder))
         _compute(work, engine)
-        return labelled(judge, notes, access=access, votes=votes_of_blocks(judge, work))
+        return label_with_judge(judge, notes, access=access, votes=votes_of_blocks(judge, work))
 
 
 def generate(
@@ -142,7 +142,7 @@ def generate(
     seed: int = 0,
     fact_rounds: int = FACT_ROUNDS,
     progress: bool = False,
-    **engine: Unpack[Engine],
+    **engine: Unpack[Machines],
 ) -> Dataset:
     """Generate synthetic rows, as `hf_synth.generate` does; its calls are spread, in rounds.
 
@@ -150,7 +150,7 @@ def generate(
         llm: its limits (concurrency, rpm, tpm, budget_usd) hold over all processes on Ray.
         n, prompt, balance, max_calls, seed, fact_rounds, progress: as for `hf_synth.generate`.
         folder: for the blocks, which hold answers; private.
-        engine: see `Engine`.
+        engine: see `Machines`.
 
     Raises:
         LLMError: the budget is spent, or the endpoint cannot be used; the same call goes on.
@@ -182,14 +182,14 @@ def audit(
     seed: int = 0,
     access: str = "open",
     progress: bool = False,
-    **engine: Unpack[Engine],
+    **engine: Unpack[Machines],
 ) -> Findings:
     """Compare synthetic rows with gold, as `hf_synth.audit` does; the comparison is spread.
 
     Args:
         gold, held_out, find_identifiers, canaries, seed, access, progress: as for `hf_synth.audit`.
         folder: for the blocks, which hold no text; private.
-        engine: see `Engine`.
+        engine: see `Machines`.
 
     Raises:
         ColumnError: as for `hf_synth.audit`.
@@ -215,7 +215,7 @@ def _private(folder: str | Path) -> Path:
     return private_folder(Path(folder))
 
 
-def _compute(work: Work, engine: Engine) -> None:
+def _compute(work: Work, engine: Machines) -> None:
     """Compute all blocks.
 
     Raises:

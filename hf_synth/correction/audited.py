@@ -12,7 +12,7 @@ import csv
 import io
 import re
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -232,6 +232,25 @@ def read_ids(file: File) -> list[str]:
     return list(_read(file, as_source(file).name)[2])
 
 
+def check_ids(file: File, known: Collection[str], what: str = "the synthetic rows") -> None:
+    """Check that each row of a table of labels is of a known row.
+
+    Args:
+        known: ids of the rows that the labels are for.
+        what: what these rows are, for the message.
+
+    Raises:
+        RowError: it is not; the message names each such row of the table.
+    """
+    faults, ids = Faults(as_source(file).name), set(known)
+    for batch in read_batches(file, faults, needed=("id",)):
+        for number, cell in zip(batch.numbers, batch.column("id"), strict=True):
+            id = _cell_as_text(_without_quote(cell))
+            if id is not None and id not in ids:
+                faults.add(number, f"column 'id' holds no id of {what}: was the table made for other rows?")
+    faults.check()
+
+
 # --- designs --------------------------------------------------------------------------------------------------------
 def design(audited: Mapping[Any, Any]) -> tuple[Floats, list[str] | None] | None:
     """Return the weights of audited rows in their order, (n,), and their strata if any; None without a design."""
@@ -334,16 +353,19 @@ def _read(
         for number, id, cell, stratum, probability, decision in zip(batch.numbers, *columns.values(), strict=True):
             id, label = _cell_as_text(id), _cell_as_text(cell)
             if id is None:
-                faults.add(number, "needs an id")
+                faults.add(number, "column 'id' is empty: each row needs an id")
                 continue
             if id in strata:
-                faults.add(number, "has an id of an earlier row")
+                faults.add(number, "column 'id' holds the id of an earlier row: leave one of the two out")
             strata[id] = cell_text(stratum) or "all"
             if designed:
                 probabilities[id] = _probability(probability, number, faults)
             if str(decision or "").strip().lower() == UNUSABLE:
                 if label is not None:
-                    faults.add(number, f"has a label, and its {DECISION} is {UNUSABLE!r}: leave one of the two empty")
+                    faults.add(
+                        number,
+                        f"columns 'label' and {DECISION!r} are both filled, with {UNUSABLE!r}: leave one empty",
+                    )
                 rejected.add(id)
                 continue
             if label is None:
@@ -404,6 +426,6 @@ def _probability(value: object, number: int, faults: Faults) -> float:
     except ValueError:
         probability = 0.0
     if not 0 < probability <= 1:
-        faults.add(number, f"{PROBABILITY} is not a number above 0 and at most 1")
+        faults.add(number, f"column {PROBABILITY!r} holds no number above 0 and at most 1")
         return 1.0
     return probability

@@ -479,7 +479,7 @@ def _choose_on_some(
 ) -> tuple[Choice, tuple[Floats, Floats]]:
     """Choose a method on at most CHOSEN_ON of the rows and every audited one; return their features, too.
 
-    The choice rests on the gold, which more rows do not make larger.
+    The gold limits the choice. All rows may lead to another one of two close methods (`benchmarks/auto_choice.py`).
     """
     keep = draw_positions(len(rows), CHOSEN_ON, seed, known.audited)
     some = rows if len(keep) == len(rows) else rows.select(keep)

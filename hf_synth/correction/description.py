@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeGuard
 
 from hf_synth.errors import ColumnError
 from hf_synth.reports.page import markdown_table
@@ -35,7 +36,8 @@ class Description(Displayed):
         moved: used rows by the generator's label (first index) and current label, K x K; empty without single labels.
         lost: labels of the generator that no row carries any more.
         weight: sum of training weights of the used rows.
-        confidence: mean confidence of the current labels of the used rows; None where there is none.
+        confidence: mean confidence of the current labels of the used rows; None where there is none, as for the labels
+            of a rule.
         policy: the policy's method, figures and warnings; empty when not given.
         warnings: sentences for whoever trains on the rows: those of the policy, then `doubts`.
         doubts: what speaks against the labels and what to do about it: a corrector no better than chance, labels that
@@ -109,7 +111,7 @@ def describe(dataset: Dataset, policy: Policy | Mapping[str, Any] | None = None)
     plain = {} if policy is None else dict(policy) if isinstance(policy, Mapping) else policy.to_json()
     labels, moved = _by_label(dataset, status)
     lost = tuple(name for name, counts in labels.items() if counts["meant"] and not counts["now"])
-    doubts = _doubts(plain, list(labels), lost)
+    doubts = _doubts(plain, labels, lost)
     return Description(
         rows=len(status),
         statuses={s: n for s in STATUSES if (n := status.count(s))},
@@ -118,48 +120,88 @@ def describe(dataset: Dataset, policy: Policy | Mapping[str, Any] | None = None)
         moved=moved,
         lost=lost,
         weight=round(float(sum(weights[i] for i in used if weights[i] is not None)), 3),
-        confidence=round(sum(known) / len(known), 4) if known else None,
+        confidence=round(sum(known) / len(known), 4) if known and min(known) < 1 else None,
         policy=plain,
         warnings=(*plain.get("warnings", ()), *doubts),
         doubts=doubts,
     )
 
 
-def _doubts(policy: Mapping[str, Any], labels: Sequence[str], lost: Sequence[str]) -> tuple[str, ...]:
+def _doubts(policy: Mapping[str, Any], labels: Mapping[str, Mapping[str, int]], lost: Sequence[str]) -> tuple[str, ...]:
     """Return what speaks against corrected labels, and what to do about it.
 
     Args:
-        policy: JSON of the policy; empty where it is not known. Policies of earlier versions have fewer figures.
-        labels: of the task, in index order.
+        policy: JSON of the policy; empty where it is not known. Policies of earlier versions have fewer figures, and a
+            folder from elsewhere may hold any: figures of another form count as not there.
+        labels: counts of rows by label, in index order of the task's labels.
         lost: labels that the generator wrote and no row carries.
     """
-    doubts, figures = [], policy.get("figures") or {}
-    counts = figures.get("corrector_found_on_held_out_gold") or {}
-    if policy.get("method") not in (None, "none", "gold_only", "llm_judge") and len(counts) > 1:
-        low, high = figures["corrector_balanced_accuracy_on_held_out_gold_ci95"]
-        balanced = figures["corrector_balanced_accuracy_on_held_out_gold"]
-        if low <= 1 / len(counts):
+    method, figures = policy.get("method"), policy.get("figures")
+    figures, doubts = figures if isinstance(figures, Mapping) else {}, list[str]()
+    counts = _gold_found(figures)
+    if method not in (None, "none", "gold_only"):
+        judged = str(policy.get("corrector") or "").startswith("judge")
+        remedy = "label more gold, or " + ("ask another judge (--judge)" if judged else "take a larger base model")
+        interval = _balanced_interval(figures)
+        if interval is not None and len(counts) > 1 and interval[1] <= 1 / len(counts):
+            balanced, low, high = interval
             doubts.append(
                 f"the corrector cannot be told from guessing on held-out gold: balanced accuracy {balanced:.2f} (95% "
-                f"CI {low:.2f} to {high:.2f}), and guessing reaches {1 / len(counts):.2f}: label more gold, or take a "
-                "larger base model"
+                f"CI {low:.2f} to {high:.2f}), and guessing reaches {1 / len(counts):.2f}: {remedy}"
             )
-        never = [f"{labels[int(c)]} (0 of {n:,})" for c, (found, n) in counts.items() if not found]
+        each = figures.get("labels")  # sets of labels: a corrector for each
+        of_label = {k: v for k, v in each.items() if isinstance(v, Mapping)} if isinstance(each, Mapping) else {}
+        limits = {name: _balanced_interval(of) for name, of in of_label.items()}
+        if guessed := [name for name, limit in limits.items() if limit is not None and limit[1] <= 1 / 2]:
+            doubts.append(
+                f"the corrector cannot be told from guessing on held-out gold for {', '.join(guessed)}: {remedy}"
+            )
+        names = dict(zip(map(str, range(len(labels))), labels, strict=True))
+        never = {names[i]: n for i, (found, n) in counts.items() if n and not found and i in names}
+        present = {name: _gold_found(of).get("1", (0, 0)) for name, of in of_label.items()}
+        never |= {name: n for name, (found, n) in present.items() if n and not found}
         if never:
-            doubts.append(f"the corrector finds no held-out gold row of {', '.join(never)}: label more gold of it")
-    if lost and policy.get("method") != "gold_only":
+            rows = ", ".join(f"{name} (0 of {n:,})" for name, n in never.items())
+            doubts.append(f"the corrector finds no held-out gold row of {rows}: label more gold of it")
+    if lost and method != "gold_only":
         doubts.append(
             f"no row is left of these labels that the generator wrote: {', '.join(lost)}: label more gold of them, or "
             "keep the generator's labels (method none)"
         )
+    of_gold = [name for i, name in enumerate(labels) if counts.get(str(i), (0, 0))[1]]
+    unwritten = [name for name in of_gold if not labels[name]["meant"] and not labels[name]["now"]]
+    if unwritten and method != "gold_only":
+        doubts.append(
+            f"gold has these labels and no synthetic row does: {', '.join(unwritten)}: generate notes of them"
+        )
     return tuple(doubts)
+
+
+def _gold_found(figures: Mapping[str, Any]) -> dict[str, tuple[int, int]]:
+    """Return for each label of gold, by index, the rows that the corrector finds and all rows."""
+    counts = figures.get("corrector_found_on_held_out_gold")
+    pairs = counts.items() if isinstance(counts, Mapping) else ()
+    return {str(i): (int(pair[0]), int(pair[1])) for i, pair in pairs if _are_numbers(pair)}
+
+
+def _balanced_interval(figures: Mapping[str, Any]) -> tuple[float, float, float] | None:
+    """Return the corrector's balanced accuracy on gold with its interval; None where it is not known."""
+    name = "corrector_balanced_accuracy_on_held_out_gold"
+    value, limits = figures.get(name), figures.get(f"{name}_ci95")
+    return (value, limits[0], limits[1]) if isinstance(value, int | float) and _are_numbers(limits) else None
+
+
+def _are_numbers(pair: Any) -> TypeGuard[Sequence[float]]:
+    """Return whether a figure is a pair of finite numbers."""
+    known = isinstance(pair, list | tuple) and len(pair) == 2 and all(isinstance(v, int | float) for v in pair)
+    return known and all(map(math.isfinite, pair))
 
 
 def _printable(value: Any) -> int | float | str | None:
     """Return a figure as it is printed, two numbers as a range; None for other lists and for dicts."""
     if isinstance(value, int | float | str):
         return value
-    if isinstance(value, list | tuple) and len(value) == 2 and all(isinstance(v, int | float) for v in value):
+    if _are_numbers(value):
         return f"{value[0]} to {value[1]}"
     return None
 

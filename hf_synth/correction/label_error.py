@@ -169,6 +169,22 @@ def plan(sample: Sample, label: npt.ArrayLike, audited: Mapping[int, int]) -> Pl
     return Plan("rest" if len(look) else "done", look, so_far, unseen, found, keep, *share, min(bound, unseen), now)
 
 
+def expected_rows(sample: Sample, share: float) -> int:
+    """Return how many open rows people look at in all, as expected, if this share of the labels is wrong.
+
+    Wrong labels are taken to lie evenly in the order. Where the least sure rows have most of them, fewer rows follow.
+
+    Args:
+        sample: of `draw`.
+        share: of the open rows' labels, from 0 to 1.
+    """
+    rows, n = len(sample.order), len(sample.drawn)
+    if not sample.stop:
+        return rows if sample.allowed < rows else 0
+    keep = rows if share * n <= 0 else min(rows, sample.stop * rows / (n * share))
+    return min(rows, math.ceil(n + (rows - keep) * (1 - n / rows) - _TINY))
+
+
 def check_shares(error: float, confidence: float) -> None:
     """Check the share of labels that may be wrong, and the probability of the promise.
 

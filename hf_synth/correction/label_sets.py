@@ -53,6 +53,7 @@ PRIORS = {  # of gains over gold only; the LLM is not measured label by label
 _SPLITS = 2  # random halvings of gold and rows, whose opinions are averaged
 _FIGURES = (
     "corrector_accuracy_on_held_out_gold", "corrector_balanced_accuracy_on_held_out_gold", "corrector_temperature",
+    "corrector_balanced_accuracy_on_held_out_gold_ci95", "corrector_found_on_held_out_gold",
     "generator_accuracy_estimated",
 )  # of each label  # fmt: skip
 _AGREES = {"none": "as_generated", "posterior": "posterior_agrees"}  # reason of a kept row; else "agrees"

@@ -25,6 +25,7 @@ from hf_synth.task.task import Task
 if TYPE_CHECKING:
     from datasets import Dataset
 
+_WORSE = 2.0  # times the share that may be wrong: labels "worse than hoped for", of which the first line tells
 _USED = ("kept", "relabelled")
 _NO_LABEL = -1  # of a row that a person found unusable: it differs from every label
 _CERTAIN = 1 - 1e-9  # a confidence above it is that of a hard decision, not a measure of how sure the label is
@@ -88,13 +89,19 @@ class Promise:
             n = len(sample.drawn)
             return (
                 f"Nothing is promised yet. The promise that {goal}, starts with a random sample of {n:,} rows: label "
-                f"the {k:,} of them that have no label. The sample then shows how many of the least sure rows follow."
+                f"the {k:,} of them that have no label. The sample then shows how many of the least sure rows follow: "
+                f"{self.range}"
             )
         if not plan.unseen:
             return (
                 f"{self._now()}For the promise that {goal}, a sample saves nothing: label all {k:,} rows that are left."
             )
         return f"{self._now()}For the promise that {goal}, label the {k:,} least sure rows. {self._unseen()}"
+
+    @property
+    def range(self) -> str:
+        """A sentence on how many rows people look at in all; empty where the sample has all its labels."""
+        return range_line(self.sample) if self.plan.stage == "sample" else ""
 
     def _now(self) -> str:
         """Describe what holds if nobody looks at more rows than the sample."""
@@ -115,6 +122,20 @@ class Promise:
         if plan.sure:
             share += f", about {percent((plan.sure_found or 0) / plan.sure)} by the sample"
         return f"{plan.unseen:,} rows stay that nobody looks at; of these {share}."
+
+
+def range_line(sample: Sample) -> str:
+    """Return how many rows people look at now, and how many that can become, as a sentence; empty without a sample."""
+    n, rows = len(sample.drawn), len(sample.order)
+    if not sample.stop:
+        return ""
+    worse = min(1.0, _WORSE * sample.error)
+    few = "none" if sample.stop == 1 else f"fewer than {sample.stop:,}"
+    return (
+        f"{n:,} rows now, and no more if {few} of their labels are wrong. The worse they are, the more follow: about "
+        f"{label_error.expected_rows(sample, worse):,} in all if {percent(worse)} of the labels are wrong, and at most "
+        f"all {rows:,}."
+    )
 
 
 def check_goal(task: Task, error: float, confidence: float) -> None:

@@ -21,6 +21,7 @@ from hf_synth.experiments.verdict import (
 from hf_synth.generation.likeness import likeness_line
 from hf_synth.models.base_models import TOY_NOTE
 from hf_synth.reports.page import Lead, Section, write_report
+from hf_synth.reports.realism import read_realism, realism_section
 from hf_synth.task.columns import access_of
 from hf_synth.task.folders import read_manifest
 
@@ -65,10 +66,25 @@ def write_journey_report(journey: Journey, *, more: Sequence[Section] = ()) -> P
         facts.append(("like gold (1 is as gold; in brackets gold's halves)", line))
     if journey.approved:
         facts.append(("edited and approved by hand", ", ".join(journey.approved)))
-    sections = [*journey_sections(journey), *(replace(section, folded=True) for section in more)]
+    sections = [
+        *journey_sections(journey),
+        *_realism_sections(journey),
+        *(replace(section, folded=True) for section in more),
+    ]
     title = f"{journey.task.full_name}: results of a run"
     lead = journey_lead(journey)
     return write_report(journey.out, title, sections, simulated=journey.simulated, facts=facts, lead=lead)
+
+
+def _realism_sections(journey: Journey) -> list[Section]:
+    """Return what people thought of the notes of the run's folders, where they were asked."""
+    found = (
+        (name, read_realism(journey.out / name))
+        for name in ("synthetic", "corrected")
+        if name not in journey.approved  # whether people saw the edited notes is not known
+    )
+    sections = (realism_section(recorded, f"`{name}/`") for name, recorded in found)
+    return [section for section in sections if section is not None]
 
 
 def journey_lead(journey: Journey) -> Lead:

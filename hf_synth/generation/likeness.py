@@ -114,9 +114,11 @@ def likeness(task: Task, rows: Dataset, gold: Dataset, *, seed: int = 0) -> Like
     columns = zip(source, *(texts[c][:] for c in texts.column_names), strict=True)
     good = [i for i, (origin, *row) in enumerate(columns) if origin == "synthetic" and all(row)]
     if len(good) < _FEWEST_ROWS:
-        return Likeness(why=f"fewer than {_FEWEST_ROWS} synthetic texts")
-    if count_groups(gold) < FEWEST_GROUPS:
-        return Likeness(why=f"gold has fewer than {FEWEST_GROUPS} patients or notes")
+        others = len(rows) - sum(origin == "synthetic" for origin in source)
+        left = f" ({others:,} rows are of another source and are left out)" if others else ""
+        return Likeness(why=f"it needs {_FEWEST_ROWS} synthetic texts or more, and there are {len(good):,}{left}")
+    if (count := count_groups(gold)) < FEWEST_GROUPS:
+        return Likeness(why=_too_few(count))
     synthetic = _texts(task, sample_rows(texts.select(good), _MOST_ROWS, seed))
     near = sample_rows(gold, _MOST_NEAR, seed)
     by_row = [f"row {i}" if g is None else f"of {g}" for i, g in enumerate(column_of(near, "group"))]
@@ -124,7 +126,7 @@ def likeness(task: Task, rows: Dataset, gold: Dataset, *, seed: int = 0) -> Like
     nearest, groups = _texts(task, near), _numbers(by_row)
     known, group = [nearest[i] for i in shown], _numbers(groups[shown])
     if group.max() + 1 < FEWEST_GROUPS:  # a few patients have most rows
-        return Likeness(why=f"gold has fewer than {FEWEST_GROUPS} patients or notes in a sample of its rows")
+        return Likeness(why=f"{_too_few(int(group.max()) + 1)} in a sample of its rows")
     corpus = _Corpus([*synthetic, *known])
     far = closest(synthetic, nearest), closest(known, nearest, groups=(groups[shown], groups))
     draws: dict[str, list[tuple[float, float, float]]] = {name: [] for name in MEANINGS}  # synthetic, half, other half
@@ -141,6 +143,10 @@ def likeness(task: Task, rows: Dataset, gold: Dataset, *, seed: int = 0) -> Like
     return Likeness(tuple(filter(None, (_figure(name, draws[name]) for name in MEANINGS))), len(synthetic))
 
 
+def _too_few(count: int) -> str:
+    return f"it needs gold of {FEWEST_GROUPS} patients (or notes) or more, and gold has {count:,}"
+
+
 def _numbers(values: Any) -> Ints:
     """Return the number of each value among the different ones, (N,)."""
     numbers: Ints = np.unique(values, return_inverse=True)[1]
@@ -148,8 +154,10 @@ def _numbers(values: Any) -> Ints:
 
 
 def likeness_line(recorded: Any) -> str:
-    """Return the figures of `Likeness.to_json` in one line; "" where nothing that can be read was recorded."""
+    """Return the figures of `Likeness.to_json` in one line, or why there are none; "" where neither can be read."""
     try:
+        if isinstance(why := recorded.get("why"), str) and why:
+            return str(Likeness(why=why))
         found = list(recorded["figures"].items())
         figures = [Figure(n, f["synthetic"], f["ratio"], *f["halves"]) for n, f in found if n in MEANINGS]
         return str(Likeness(tuple(figures), recorded["rows"]))

@@ -98,6 +98,7 @@ def audit_sections(
     membership: Membership | None = None,
     exposure: Exposure | None = None,
     simulated: str = "",
+    more: Sequence[Section] = (),
 ) -> list[Section]:
     """Return the sections of a report on an audit.
 
@@ -105,6 +106,7 @@ def audit_sections(
         membership: test of a model that was trained on the gold.
         exposure: of canaries in that model.
         simulated: why its figures are not clinical; a stamp in each picture.
+        more: further sections on the rows, e.g. what people thought of them.
     """
     sections = [_glance_section(findings, model=membership is not None), _flags_section(findings)]
     if findings.compared:
@@ -115,7 +117,7 @@ def audit_sections(
         sections.append(Section("Identifiers", tables=[table], folded=True))
     if membership is not None or exposure is not None:
         sections.append(_model_section(membership, exposure, simulated))
-    sections.append(_silent_section(findings))
+    sections += [*more, _silent_section(findings)]
     sections.append(Section("What this cannot show", _LIMITS))
     return sections
 
@@ -127,14 +129,16 @@ def audit_page(
     exposure: Exposure | None = None,
     facts: Sequence[tuple[str, object]] = (),
     simulated: str = "",
+    more: Sequence[Section] = (),
 ) -> str:
     """Return the report of an audit as one self-contained HTML page.
 
     Args:
         facts: names and values that describe the audited data.
         simulated: why its figures are not clinical.
+        more: further sections on the rows.
     """
-    sections = audit_sections(findings, membership=membership, exposure=exposure, simulated=simulated)
+    sections = audit_sections(findings, membership=membership, exposure=exposure, simulated=simulated, more=more)
     return page(_TITLE, sections, facts=facts, simulated=simulated, lead=audit_lead(findings))
 
 

@@ -9,7 +9,7 @@ from typing import Any
 from hf_synth.evaluation.evaluation import Scores
 from hf_synth.generation.generation import simulated
 from hf_synth.models.base_models import TOY_NOTE, is_toy, known_model, licence_note, pretraining_note
-from hf_synth.publishing.card_text import METRICS
+from hf_synth.publishing.card_text import METRICS, code
 from hf_synth.publishing.card_values import interval_of, label_meanings, task_facts
 from hf_synth.task.columns import STATUSES, UNLABELLED, strictest
 from hf_synth.task.task import Task
@@ -65,7 +65,7 @@ def model_card_facts(
         "labels": [{"index": str(i), "name": n, "meaning": m} for i, (n, m) in enumerate(label_meanings(task))],
         "composition": [{"what": sources.get(k, k), "rows": n} for k, n in rows.items()] or
                        [{"what": "unknown", "rows": 0}],
-        "base": (f"[{base}](https://huggingface.co/{base})" if on_hub else f"`{base or 'unknown'}`, not on a Hub")
+        "base": (f"[{base}](https://huggingface.co/{base})" if on_hub else f"{code(base or 'unknown')}, not on a Hub")
                 + (f", revision `{trained['base_revision']}`" if trained.get("base_revision") else "")
                 + (f", {licence}" if (licence := licence_note(base)) else "")
                 + (f", weights `{trained['base_weights']}` (sha256)"

@@ -203,15 +203,31 @@ def _environment() -> Any:
         lstrip_blocks=True,
         autoescape=False,
     )
-    environment.filters["table"] = _table
-    environment.filters["words"] = _words
+    environment.filters |= {"table": _table, "plain": plain, "code": code}
     return environment
 
 
-def _words(text: str) -> str:
-    """Return a text in one line in which no character is markup of Markdown or HTML."""
-    line = " ".join(str(text).split()).replace("&", "&amp;").replace("<", "&lt;")
-    return re.sub(r"([\\`*\[\]{}#|~$]|(?<!\w)_|_(?!\w))", r"\\\1", line)
+# Characters that Markdown, HTML or the Hub's formulas give a meaning to, as entities; "_" has none inside a word.
+_MARKUP = re.compile(r"[<\\`*\[\]~$|]|&(?=#?\w+;)|(?<!\w)_|_(?!\w)|(?<=\{)[{%#]|[%#}](?=\})")
+_PLACEHOLDER = re.compile(r"(?<=\{)(?=[{%#])|(?<=[}%#])(?=\})")  # where two characters look like a placeholder
+_ADDRESS = re.compile(r"(?i)(?<=http):(?=//)|(?<=https):(?=//)|(?<=www)\.|@(?=\w)")
+_ENTITIES = {"<": "&lt;", "&": "&amp;", "|": "\\|"}
+
+
+def plain(text: Any, *, addresses: bool = False) -> str:
+    """Return a text that is not ours as Markdown in one line that shows its characters as they are.
+
+    Args:
+        addresses: whether web addresses may become links.
+    """
+    shown = _MARKUP.sub(lambda m: _ENTITIES.get(m[0], f"&#{ord(m[0])};"), " ".join(str(text).split()))
+    return shown if addresses else _ADDRESS.sub(lambda m: f"&#{ord(m[0])};", shown)
+
+
+def code(text: Any) -> str:
+    """Return a text as a code span of Markdown; a backtick in it becomes an apostrophe."""
+    shown = " ".join(str(text).split()).replace("`", "'")
+    return f"`{_PLACEHOLDER.sub(' ', shown)}`"
 
 
 def _table(rows: Sequence[Mapping[str, Any]], columns: Sequence[Sequence[str]]) -> str:
@@ -220,11 +236,7 @@ def _table(rows: Sequence[Mapping[str, Any]], columns: Sequence[Sequence[str]]) 
     def cell(value: Any) -> str:
         if value is None or value != value:
             return ""
-        return (
-            f"{value:,}"
-            if isinstance(value, int)
-            else re.sub(r"([\[\]|])", r"\\\1", " ".join(str(value).split()).replace("<", "&lt;"))
-        )
+        return f"{value:,}" if isinstance(value, int) else plain(value)
 
     right = [all(isinstance(row[key], int) for row in rows) for _, key in columns]
     lines = [[cell(header) for header, _ in columns], ["---:" if r else "---" for r in right]]

@@ -38,13 +38,6 @@ _FIGURES = {  # figure of a policy: its meaning
 }
 
 
-_REALISM = {  # figure: its meaning, least and greatest value, digits
-    "plausibility_mean": ("plausibility of synthetic notes, 1 to 5, with its 95% interval", 1, 5, 1),
-    "taken_for_real": ("share of synthetic notes taken for real ones, with its 95% interval", 0, 1, 2),
-    "real_taken_for_real": ("share of real notes among them taken for real ones", 0, 1, 2),
-}
-
-
 # --- task and numbers -----------------------------------------------------------------------------------------------
 def task_facts(task: Task, access: str, attestation: str | None, contact: str | None = None) -> dict[str, Any]:
     """Return what every card states of its task, its access and its licence."""
@@ -75,31 +68,6 @@ def checked_contact(text: str | None) -> str:
     if re.search(r"[<>\[\]{}`|\\\x00-\x1f\x7f]", line) or re.search(r"(?i)\b(?!https://)[a-z][a-z+.-]*:(?=\S)", line):
         raise PublishError("--contact takes plain text, an e-mail address or an https:// address, without markup")
     return line
-
-
-def realism_facts(recorded: Any) -> dict[str, Any]:
-    """Return what people thought of synthetic notes, as a table; empty where it is not recorded, or not in its form.
-
-    Args:
-        recorded: numbers by name: `n`, `reviewers`, `plausibility_mean` (1 to 5), `taken_for_real` and
-            `real_taken_for_real` (shares), and `plausibility_ci95`, `taken_for_real_ci95` as pairs.
-    """
-    plain = recorded if isinstance(recorded, Mapping) else {}
-    rows = []
-    for name, (meaning, low, high, digits) in _REALISM.items():
-        ends = plain.get(f"{name.removesuffix('_mean')}_ci95")
-        interval = list(ends) if isinstance(ends, list | tuple) and len(ends) == 2 else []
-        if all(_is_within(value, low, high) for value in (plain.get(name), *interval)):
-            shown = f" ({interval[0]:.{digits}f}-{interval[1]:.{digits}f})" if interval else ""
-            rows.append({"meaning": meaning, "value": f"{plain[name]:.{digits}f}{shown}"})
-    counts = [plain.get(name) for name in ("n", "reviewers")]
-    if not rows or not all(isinstance(c, int) and not isinstance(c, bool) and c > 0 for c in counts):
-        return {"realism": [], "realism_of": []}
-    return {"realism": rows, "realism_of": counts}
-
-
-def _is_within(value: Any, low: float, high: float) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and low <= value <= high
 
 
 def hub_dataset(source_url: str) -> str | None:

@@ -18,17 +18,17 @@ from hf_synth.generation.generation import simulated
 from hf_synth.generation.likeness import MEANINGS, Likeness
 from hf_synth.llm.gguf_files import licence_of
 from hf_synth.privacy.findings import Findings
-from hf_synth.publishing.card_text import FIGURES, LOOKS_LIKE, METRICS
+from hf_synth.publishing.card_text import FIGURES, LOOKS_LIKE, METRICS, code
 from hf_synth.publishing.card_values import (
     hub_dataset,
     interval_of,
     label_meanings,
     number,
     policy_facts,
-    realism_facts,
     task_facts,
 )
 from hf_synth.publishing.languages import recognised
+from hf_synth.reports.realism import realism_facts
 from hf_synth.task.columns import REASONS, STATUSES, USAGE_COLUMNS, access_of, strictest
 from hf_synth.task.folders import APPROVED, FOLLOWS
 from hf_synth.task.labels import column_of, label_names
@@ -126,18 +126,18 @@ def dataset_facts(
     facts = task_facts(task, joined, attestation, recorded.contact) | {
         "repo_id": repo_id, "title": repo_id.split("/")[-1] or task.name, "rows": len(views[0][1]),
         "unit": "entries" if text2text else "pairs" if len(task.text_columns) > 1 else "notes",
-        "text_columns": " and ".join(f"`{c}`" for c in task.text_columns), "label_column": task.label_column,
+        "text_columns": " and ".join(map(code, task.text_columns)), "label_column": task.label_column,
         "label_word": "target" if text2text else "list of labels" if task.kind == "multi_label" else "label",
         "configs": [{"name": name, "split": "train", "rows": len(rows), "default": n == 0,
                      "what": _WHAT["targets" if text2text else name]}
                     for n, (name, rows, _) in enumerate(views)],
         "labels": _label_table(task, views),
-        "generators": ", ".join(f"`{name}` ({n:,} rows)" for name, n in generators.items()),
+        "generators": ", ".join(f"{code(name)} ({n:,} rows)" for name, n in generators.items()),
         "generator_files": [text for name in generators if (text := licence_of(name, _weights(recorded)))],
         "edited": edited_by_hand(recorded.manifest),
         "looks_like": "" if task.language else _looks_like(task, dataset, exported),
         "config_columns": [[name, name] for name, _, _ in views],
-        "costs": _costs(columns),
+        "costs": _costs(columns, len(kept)),
         "prompts": len({p for i in exported if (p := columns["prompt_sha256"][i])}),
         "exemplars": len({s for i in exported for s in columns["seed_ids"][i] or ()}),
         **correction,
@@ -199,13 +199,19 @@ def _terms(task: Task, *, audited: bool, with_gold: bool) -> dict[str, Any]:
     }
 
 
-def _costs(columns: Mapping[str, list[Any]]) -> str:
-    """Return what the answers to the rows cost; "" if unknown."""
+def _costs(columns: Mapping[str, list[Any]], rows: int) -> str:
+    """Return what the generator's answers cost, with those of which no row is here; "" if unknown.
+
+    Args:
+        rows: rows of the first config.
+    """
     read, written, dollars = ([v for v in columns[c] if v is not None] for c in USAGE_COLUMNS)
     if not any(read) and not any(written):
         return ""
-    tokens = f"{sum(read):,} tokens read and {sum(written):,} written"
-    return f"{tokens}, ${sum(dollars):,.2f} by the price that was given" if dollars else f"{tokens}; no price was given"
+    answers = sum(r is not None or w is not None for r, w in zip(*(columns[c] for c in USAGE_COLUMNS[:2]), strict=True))
+    price = f"${sum(dollars):,.2f} by the price that was given" if dollars else "no price was given"
+    paid = f"{sum(read):,} tokens read and {sum(written):,} written, {price}"
+    return f"{paid}. These are {answers:,} answers, rejected ones among them; {rows:,} rows of them are kept"
 
 
 def _labels(task: Task, dataset: Dataset, column: str) -> list[tuple[str, ...]]:
@@ -243,7 +249,7 @@ def _correction(status: list[str], reasons: Mapping[tuple[str, str], int], polic
         return f"none; {_AS_ASKED}"
     counts = Counter(status)
     changes = ", ".join(f"{counts[s]:,} {s}" for s in STATUSES if counts[s] and s != "rejected")
-    return f"by a corrector trained on gold{f', policy `{policy}`' if policy else ''}: {changes}"
+    return f"by a corrector trained on gold{f', policy {code(policy)}' if policy else ''}: {changes}"
 
 
 def _audited(findings: Findings | None, origin: str) -> str:

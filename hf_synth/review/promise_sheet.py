@@ -12,7 +12,15 @@ from typing import TYPE_CHECKING, Any
 
 from hf_synth.correction import label_error
 from hf_synth.correction.label_error import Plan, Sample
-from hf_synth.correction.promise import check_goal, draw_sample, percent, promise, sample_from_json, sample_to_json
+from hf_synth.correction.promise import (
+    check_goal,
+    draw_sample,
+    percent,
+    promise,
+    range_line,
+    sample_from_json,
+    sample_to_json,
+)
 from hf_synth.errors import OutputError
 from hf_synth.evaluation.statistics import wilson
 from hf_synth.review.decisions import LABEL, REJECT, Decisions
@@ -58,7 +66,8 @@ class PromiseSheet:
         elif plan.now is not None:
             share = percent(math.ceil(1_000 * plan.now / sample.rows) / 1_000)
             so_far = f"Without a further answer at most {share} of all labels are wrong."
-        return Progress(self._order(plan), self._noise(own), so_far, may_stop)
+        ahead = range_line(sample) if plan.stage == "sample" else ""
+        return Progress(self._order(plan), self._noise(own), so_far, may_stop, ahead)
 
     def design(self, own: Decisions) -> dict[str, tuple[Item, float, str]]:
         """Return the rows of the table of labels with inclusion probability and stratum, as `promise` names them."""

@@ -128,7 +128,8 @@ def realism_summary(sheet: RealismSheet, reviewers: Mapping[str, Decisions]) -> 
     Returns:
         `n` synthetic notes with an answer; `plausibility_mean` and `plausibility_ci95` of these, from 1 to 5;
         `taken_for_real` and `taken_for_real_ci95`, the share of them taken for real; `real_taken_for_real`, the share
-        of gold notes taken for real; `reviewers`. A figure is None where too few notes have an answer.
+        of gold notes taken for real; `told_apart` and `told_apart_ci95`, the share of all these notes of which it was
+        told rightly whether they are real; `reviewers`. A figure is None where too few notes have an answer.
     """
     plausible: dict[bool, list[float]] = {True: [], False: []}  # by whether the note is gold
     real: dict[bool, list[float]] = {True: [], False: []}
@@ -138,6 +139,7 @@ def realism_summary(sheet: RealismSheet, reviewers: Mapping[str, Decisions]) -> 
             plausible[item.source == REAL].append(float(np.mean([a.plausibility for a in answers])))
             real[item.source == REAL].append(float(np.mean([a.taken_for == REAL for a in answers])))
     n = len(real[False])
+    right = [*(1 - share for share in real[False]), *real[True]]
     return {
         "n": n,
         "plausibility_mean": round(float(np.mean(plausible[False])), 4) if n else None,
@@ -145,6 +147,8 @@ def realism_summary(sheet: RealismSheet, reviewers: Mapping[str, Decisions]) -> 
         "taken_for_real": round(float(np.mean(real[False])), 4) if n else None,
         "taken_for_real_ci95": _interval(real[False], 0, 1),
         "real_taken_for_real": round(float(np.mean(real[True])), 4) if real[True] else None,
+        "told_apart": round(float(np.mean(right)), 4) if n and real[True] else None,
+        "told_apart_ci95": _interval(right, 0, 1) if n and real[True] else None,
         "reviewers": sum(any(a.do == RATE for a in d.answers.values()) for d in reviewers.values()),
     }
 

@@ -23,6 +23,7 @@ from urllib.parse import quote
 
 from hf_synth.correction.audited import DECISION, PROBABILITY, STRATUM, sample_csv
 from hf_synth.errors import OutputError
+from hf_synth.reports.realism import REALISM
 from hf_synth.review.agreement import agreements
 from hf_synth.review.decisions import (
     COMMENT,
@@ -50,7 +51,6 @@ from hf_synth.task.folders import WORK, private_folder, work_folder, write_priva
 from hf_synth.task.task import Task
 
 Shown = Literal["after", "before", "never"]  # when a reviewer sees the label that a note has
-REALISM = "realism.json"
 LONGEST_COMMENT = 2_000  # characters
 _NAME = re.compile(r"[^\W_][\w .'-]{0,39}")
 _KEEP = "keep"  # the label that is shown; it is recorded as that label
@@ -159,6 +159,7 @@ class Session:
             noise=None if hidden else progress.noise,
             so_far="" if hidden else progress.so_far,
             may_stop=progress.may_stop,
+            ahead=progress.ahead,
             shown=item.label if item is not None and self.shows == "before" and queue != DIFFERENT else "",
             agreements=tuple(agreements(reviewers)) if done and self.kind == "labels" else (),
         )
@@ -374,7 +375,10 @@ class Session:
         lines = [str(found) for found in (progress.noise, *agreements(reviewers)) if found is not None]
         if differ := self._differing(reviewers):
             lines.append(f"disagreements without a label until somebody settles them on the page: {len(differ):,}")
-        return [*lines, *filter(None, (progress.so_far.rstrip("."), progress.may_stop.rstrip(".")))]
+        return [
+            *lines,
+            *filter(None, (progress.so_far.rstrip("."), progress.may_stop.rstrip("."), progress.ahead.rstrip("."))),
+        ]
 
 
 def checked_name(name: str) -> str:

@@ -92,12 +92,14 @@ class Progress:
         noise: how many labels are wrong; None while it cannot be estimated.
         so_far: a sentence on what would hold without a further answer; empty without one.
         may_stop: a sentence that says why no more answers are needed; empty where they are.
+        ahead: a sentence on how many notes may follow those of the order; empty where none can.
     """
 
     order: Sequence[str]
     noise: Noise | None = None
     so_far: str = ""
     may_stop: str = ""
+    ahead: str = ""
 
 
 @dataclass(frozen=True)

@@ -30,6 +30,7 @@ class View:
         noise: the share of wrong labels; None while it cannot be estimated, or must not be shown.
         so_far: what would hold without a further answer; empty without a promise.
         may_stop: why no more answers are needed; empty where they are.
+        ahead: how many notes may follow those that are asked for; empty where none can.
         shown: the label that the note has, where it may be shown before the answer; else empty.
         agreements: of each pair of reviewers, once the queue is empty.
     """
@@ -49,5 +50,6 @@ class View:
     noise: Noise | None = None
     so_far: str = ""
     may_stop: str = ""
+    ahead: str = ""
     shown: str = ""
     agreements: tuple[Agreement, ...] = ()

@@ -22,8 +22,9 @@ try:
 except ImportError:  # Windows
     fcntl = None  # type: ignore[assignment]
 
-from hf_synth.errors import MissingGoldError, OutputError, RowError
+from hf_synth.errors import OutputError, RowError
 from hf_synth.task.columns import MANIFEST, Access, access_of, strictest
+from hf_synth.task.folder_kinds import no_rows_error
 from hf_synth.task.scripts import task_to_json
 from hf_synth.task.task import Task
 
@@ -377,7 +378,7 @@ def read_export(path: Path) -> DatasetDict:
 
     files = {f.stem: f for f in sorted(path.glob("*.parquet"))}
     if not files:
-        raise MissingGoldError(f"{path} holds no .parquet file; run the stage that writes it again")
+        raise no_rows_error(path)
     recorded = recorded_access(path)
     splits = DatasetDict(
         {split: with_recorded_access(map_parquet(file, path), recorded) for split, file in files.items()}

@@ -17,6 +17,7 @@ from hf_synth.cli.cli import main
 from hf_synth.correction.audited import (
     Audited,
     audit_sample,
+    check_ids,
     design,
     powered_accuracy,
     read_audited,
@@ -266,6 +267,25 @@ def test_a_broken_sample_is_one_sentence(tmp_path: Path, table: str, says: str) 
         read_audited(file)
 
 
+def test_each_fault_of_a_table_names_row_line_and_column(tmp_path: Path) -> None:
+    file = tmp_path / "audited.csv"
+    lines = ("id,label,inclusion_probability", ",none,1", "s1,midl,1", "s2,mild,7", "s2,mild,1")
+    file.write_text("\n".join(lines), encoding="utf-8")
+    with pytest.raises(RowError) as error:
+        read_audited(file, TASK)
+    for part in ("line 2: column 'id' is empty", "line 3: column 'label' holds 'midl'", "line 5: column 'id' holds the",
+                 "line 4: column 'inclusion_probability' holds no number above 0"):  # fmt: skip
+        assert part in str(error.value)
+
+
+def test_a_row_of_a_table_that_is_of_no_row_is_named(tmp_path: Path) -> None:
+    file = tmp_path / "audited.csv"
+    file.write_text("id,label\ns1,mild\nnobody,mild\n'=s2,\n", encoding="utf-8")
+    check_ids(file, ["s1", "nobody", "=s2"])
+    with pytest.raises(RowError, match=r"audited.csv, line 3, row 2: column 'id' holds no id of the pilot rows"):
+        check_ids(file, ["s1", "=s2"], "the pilot rows")
+
+
 def test_predictions_narrow_the_interval_of_audited_rows() -> None:
     """A third of the labels are wrong, and a head trained on gold sees which."""
     rows = [{**row, "id": f"s{i}", "llm_label": row["label"]} for i, row in enumerate(toy_rows(400, 2))]
@@ -300,7 +320,7 @@ def test_labels_and_ids_are_read_where_rows_are_blank(tmp_path: Path) -> None:
     table.write_text("id,label\na,\n", encoding="utf-8")
     assert read_labels(table) == {}
     table.write_text("id,label\na,mild\na,none\n", encoding="utf-8")
-    with pytest.raises(RowError, match="row 2: has an id of an earlier row"):
+    with pytest.raises(RowError, match="row 2: column 'id' holds the id of an earlier row"):
         read_labels(table)
 
 
@@ -335,7 +355,10 @@ def test_a_row_that_a_person_rejected_is_dropped_and_stands_for_none(tmp_path: P
 @pytest.mark.parametrize(
     ("lines", "says"),
     [
-        (["s0,mild,reject"], "line 2, row 1: has a label, and its decision is 'reject': leave one of the two empty"),
+        (
+            ["s0,mild,reject"],
+            "line 2, row 1: columns 'label' and 'decision' are both filled, with 'reject': leave one empty",
+        ),
         (["s0,,reject"], "holds no audited row"),
     ],
 )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import time
 
 import numpy as np
@@ -88,6 +89,42 @@ def test_a_corrector_that_guesses_is_said_first() -> None:
     assert found.warnings[-3:] == found.doubts
     right = np.eye(3)[truth] * 0.85 + 0.05
     good = fit("argmax", pred_probs=right, gold_probs=right, llm_label=truth, gold_label=truth)
-    assert describe(rows([0], [0], ["kept"], [1.0]), good).doubts == ()
+    assert describe(rows([0, 1, 2], [0, 1, 2], ["kept"] * 3, [1.0] * 3), good).doubts == ()
     kept = fit("none", pred_probs=guessing, gold_probs=guessing, llm_label=truth, gold_label=truth)
-    assert describe(rows([0], [0], ["kept"], [1.0]), kept).doubts == (), "the corrector plays no part"
+    all_labels = rows([0, 1, 2], [0, 1, 2], ["kept"] * 3, [1.0] * 3)
+    assert describe(all_labels, kept).doubts == (), "the corrector plays no part"
+
+
+def test_each_label_of_a_set_has_a_corrector_that_may_guess() -> None:
+    name = "corrector_balanced_accuracy_on_held_out_gold"
+    good = {name: 0.9, f"{name}_ci95": [0.8, 1.0], "corrector_found_on_held_out_gold": {"0": [9, 9], "1": [8, 9]}}
+    weak = {name: 0.5, f"{name}_ci95": [0.4, 0.6], "corrector_found_on_held_out_gold": {"0": [9, 9], "1": [0, 3]}}
+    plain = {"method": "posterior", "figures": {"labels": {"low": good, "mid": weak}}, "corrector": "judge m"}
+    guess, never = describe(rows([0], [0], ["kept"], [1.0]), plain).doubts
+    assert guess == (
+        "the corrector cannot be told from guessing on held-out gold for mid: label more gold, or ask another judge "
+        "(--judge)"
+    )
+    assert never == "the corrector finds no held-out gold row of mid (0 of 3): label more gold of it"
+
+
+def test_a_label_of_gold_that_nobody_wrote_is_named() -> None:
+    plain = {"method": "agree", "figures": {"corrector_found_on_held_out_gold": {"0": [3, 4], "2": [4, 5]}}}
+    (doubt,) = describe(rows([0], [0], ["kept"], [1.0]), plain).doubts
+    assert doubt == "gold has these labels and no synthetic row does: high: generate notes of them"
+    assert describe(rows([0, 2], [0, 2], ["kept", "kept"], [1.0, 1.0]), plain).doubts == ()
+
+
+@pytest.mark.parametrize("figures", [
+    None, [], {"labels": ["x"]}, {"labels": {"low": 3}},
+    {"corrector_found_on_held_out_gold": {"9": [0, 4], "x": [1], "0": "ab", "1": [None, 2], "2": [0, math.nan]}},
+    {"corrector_found_on_held_out_gold": [1], "corrector_balanced_accuracy_on_held_out_gold": "high"},
+])  # fmt: skip
+def test_figures_of_another_form_are_not_there(figures: object) -> None:
+    found = describe(rows([0], [0], ["kept"], [1.0]), {"method": "posterior", "figures": figures, "corrector": 3})
+    assert found.doubts == ()
+
+
+def test_a_rule_has_no_mean_confidence() -> None:
+    sure = rows([0], [0], ["kept"], [1.0]).map(lambda _: {"label_confidence": 1.0})
+    assert describe(sure).confidence is None

@@ -19,7 +19,7 @@ from support.toy_experiment import TASK, as_synthetic
 from hf_synth.cli.cli import main
 from hf_synth.correction.audited import read_audited
 from hf_synth.correction.description import describe
-from hf_synth.correction.label_error import Plan, Sample, draw, plan, sample_size
+from hf_synth.correction.label_error import Plan, Sample, draw, expected_rows, plan, sample_size
 from hf_synth.correction.promise import (
     draw_sample,
     label_certainties,
@@ -235,6 +235,22 @@ def test_no_row_wrong_means_to_look_at_the_sample_alone() -> None:
     assert done.found == 0
     assert done.bound is not None
     assert done.bound <= 50
+
+
+def test_how_many_rows_may_follow_is_known_before_the_review() -> None:
+    """Wrong labels lie evenly: the mean number of rows that people look at is the one that was expected."""
+    for share in (0.05, 0.1, 0.3):
+        looked, expected = [], 0
+        for seed in range(40):
+            wrong = np.random.default_rng(seed).random(1_000) < share
+            sample = draw(np.full(1_000, 0.95), error=0.05, seed=seed)
+            asked = plan(sample, np.zeros(1_000), {int(at): int(wrong[at]) for at in sample.drawn})
+            looked.append(asked.looked + len(asked.look))
+            expected = expected_rows(sample, share)
+        assert abs(float(np.mean(looked)) - expected) < 60
+        assert len(sample.drawn) <= expected <= 1_000
+    assert expected_rows(sample, 0.0) == len(sample.drawn)
+    assert expected_rows(draw([0.9] * 10, error=0.0), 0.0) == 10
 
 
 def test_ties_keep_their_order_and_the_draw_is_seeded() -> None:
@@ -590,7 +606,7 @@ def test_the_verb_refuses_what_would_break_the_promise(clinic: Clinic) -> None:
     clinic.fill(file, wrong={id: TASK.labels[clinic.truth[id]]})
     text = file.read_text(encoding="utf-8").replace(f"{id},", "nobody,", 1)
     file.write_text(text, encoding="utf-8")
-    assert "1 audited ids are not among the used rows" in clinic.correct("--audited", file)[2]
+    assert "line 2, row 1: column 'id' holds no id of" in clinic.correct("--audited", file)[2]
     (clinic.out / ".hf_synth" / "promise.json").write_text("{", encoding="utf-8")
     assert "promise.json is broken" in clinic.correct()[2]
 

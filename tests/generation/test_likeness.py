@@ -105,10 +105,12 @@ def test_words_in_another_order_are_no_longer_the_sequences_of_gold() -> None:
 
 def test_too_little_is_not_compared() -> None:
     few = likeness(TASK, rows(ALIKE, "synthetic"), rows(GOLD, each=8))  # 20 patients
-    assert (few.figures, few.why) == ((), "gold has fewer than 40 patients or notes")
-    assert str(few) == "not compared: gold has fewer than 40 patients or notes"
-    assert likeness(TASK, rows(ALIKE[:19], "synthetic"), rows(GOLD)).why == "fewer than 20 synthetic texts"
-    assert likeness(TASK, rows(ALIKE, "gold"), rows(GOLD)).why == "fewer than 20 synthetic texts"
+    assert (few.figures, few.why) == ((), "it needs gold of 40 patients (or notes) or more, and gold has 20")
+    assert likeness_line(few.to_json()) == str(few) == f"not compared: {few.why}"
+    short = likeness(TASK, rows(ALIKE[:19], "synthetic"), rows(GOLD))
+    assert short.why == "it needs 20 synthetic texts or more, and there are 19"
+    other = likeness(TASK, rows(ALIKE, "gold"), rows(GOLD)).why
+    assert other.endswith(f"there are 0 ({len(ALIKE)} rows are of another source and are left out)")
     assert likeness(TASK, rows(["", *ALIKE[:19]], "synthetic"), rows(GOLD)).why
 
 

@@ -272,7 +272,7 @@ def test_audited_labels_are_read_and_what_is_wrong_is_one_sentence(tmp_path: Pat
     table.write_text("id,label\na,low\nb,\nc,high\n", encoding="utf-8")
     assert dict(read_audited(table)) == {"a": "low", "c": "high"}
     for text, says in (
-        ("id,label\na,low\na,high\n", "row 2: has an id of an earlier row"),
+        ("id,label\na,low\na,high\n", "row 2: column 'id' holds the id of an earlier row"),
         ("id,grade\na,low\n", "has no column 'label'; it has 'id', 'grade'"),
         ("id,label\na,\n", "holds no audited row"),
     ):

@@ -50,18 +50,7 @@ def counting() -> Iterator[Counting]:
 
 
 def test_two_processes_share_the_calls_in_flight_and_the_budget(counting: Counting, tmp_path: Path) -> None:
-    lock, now, most = threading.Lock(), [0], [0]
-
-    def answer(request: dict[str, Any], _: int) -> Said:
-        with lock:
-            now[0] += 1
-            most[0] = max(most[0], now[0])
-        time.sleep(0.01)
-        with lock:
-            now[0] -= 1
-        return Said("yes")
-
-    with serving(answer) as server:
+    with serving(lambda request, _: Said("yes", delay=0.02)) as server:
         given: dict[str, Any] = {"concurrency": 3, "budget_usd": 1.0, "price": (0.0, 1_000.0)}
         own = [LLM("m", base_url=server.url, journal=tmp_path / f"{i}.sqlite", **given) for i in range(2)]
         limits = limits_of(own[0])
@@ -84,7 +73,7 @@ def test_two_processes_share_the_calls_in_flight_and_the_budget(counting: Counti
     assert counts["in_flight"] == 0
     assert counts["reserved"] == pytest.approx(0)
     assert counts["spent"] == pytest.approx(sum(answer.cost for answer in answers))
-    assert most[0] <= 3
+    assert server.peak == 3, "not 3 of each process"
 
 
 def test_a_budget_holds_over_processes(counting: Counting) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 from dataclasses import replace
+from html import unescape
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,7 @@ from hf_synth.privacy.audit import audit
 from hf_synth.privacy.membership import Exposure, compare_losses
 from hf_synth.publishing.card_checks import check_card
 from hf_synth.publishing.card_models import model_card_facts
-from hf_synth.publishing.card_text import _table, dataset_card, eval_results, model_card
+from hf_synth.publishing.card_text import _table, dataset_card, eval_results, model_card, plain
 from hf_synth.publishing.cards import Recorded, dataset_facts
 from hf_synth.task.scripts import list_tasks
 from hf_synth.task.task import Task
@@ -438,6 +439,28 @@ def test_a_label_breaks_no_table() -> None:
     assert table.splitlines()[2] == "| &lt;b> | 1 |"
 
 
+HOSTILE = ("<img src=x onerror=y>", "a|b", "**b**", "[x](javascript:y)", "`c`", "{{ 7*7 }}", "$$x$$", "&lt;i&gt;",
+           "~~s~~", "_e_", "line\nend", "\\\\(q\\\\)", "www.example.org", "{% z %}")  # fmt: skip
+
+
+def test_a_hostile_name_of_a_label_shows_as_it_is() -> None:
+    markdown_it = pytest.importorskip("markdown_it")
+    markdown = markdown_it.MarkdownIt("commonmark", {"html": True}).enable("table")
+    task = replace(CLINIC, labels=HOSTILE[:4], label_meanings=HOSTILE[4:8], description=HOSTILE[0])
+    facts = dataset_facts(task, rows_of(task), repo_id="ward/x", policy=POLICY)
+    model = model_card_facts(task, {"base_model": "`x`<b>", "rows": {"gold": 3}}, None, repo_id="ward/y")
+    for card in (dataset_card(facts), model_card(model)):
+        assert check_card(card) == []
+        html = markdown.render(card.split("---\n", 2)[2])
+        assert "<img" not in html
+        assert '<a href="javascript' not in html
+        assert "<strong>b</strong>" not in html
+        assert "&lt;img src=x onerror=y&gt;" in html
+    for name in HOSTILE:
+        shown = unescape(markdown.renderInline(plain(name).replace("\\|", "|")))
+        assert shown == " ".join(name.split())
+
+
 @pytest.mark.parametrize(
     "contact", ["<svg onload=x>", "[x](javascript:y)", "javascript:y", "http://a.example", "{{x}}"]
 )
@@ -451,7 +474,7 @@ def test_a_label_is_no_markup_and_doubts_stand_first() -> None:
     facts["examples"] = [{"label": "a](http://x) <b>*|", "sure": "", "text": "one"}]
     facts["doubts"] = ("no row is left of <i>",)
     card = dataset_card(facts | {"version": "0.0.0"})
-    assert "**a\\](http://x) &lt;b>\\*\\|**" in card
+    assert "**a&#93;(http&#58;//x) &lt;b>&#42;" in card
     assert card.index("**Caution:** no row is left of &lt;i>.") < card.index("## Use it")
 
 

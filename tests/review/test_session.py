@@ -17,6 +17,7 @@ from support.review_rows import review_task, synthetic, write_folder
 from support.tiny import toy_rows
 
 from hf_synth.correction.audited import read_audited, read_ids, read_labels, read_rejected
+from hf_synth.correction.label_error import expected_rows
 from hf_synth.errors import AccessError, ColumnError, OutputError
 from hf_synth.gold.adoption import read_dataset
 from hf_synth.review.decisions import Decisions
@@ -384,12 +385,15 @@ def test_a_promise_is_reviewed_until_one_may_stop(tmp_path: Path) -> None:
     session = Session(TASK, folder, sheet, "Anna")
     drawn = len(sheet.sample.drawn)
     assert session.view().asked == drawn > 10
+    assert session.view().ahead.startswith(f"{drawn:,} rows now, and no more if ")
+    assert f"about {expected_rows(sheet.sample, 0.2):,} in all if 20% of the labels are wrong" in session.view().ahead
+    assert "at most all 200" in session.findings()[-1]
     assert list(sheet.progress(session.own).order) != [sheet.ids[at] for at in sheet.sample.drawn]
     for _ in range(drawn):
         answer(session, "label", label=truth[session.view().item.id])  # type: ignore[union-attr]
     view = session.view()
     assert view.asked > drawn, "the least sure rows follow"
-    assert view.may_stop == ""
+    assert (view.may_stop, view.ahead) == ("", "")
     assert view.noise is not None
     assert (view.noise.looked_at, view.noise.of) == (drawn, "all labels that nobody had looked at")
     assert view.so_far.startswith("Without a further answer at most ")
@@ -479,7 +483,8 @@ def test_a_realism_sheet_mixes_open_notes_and_counts_by_hand(tmp_path: Path) -> 
     assert 0 <= low < 0.25 < high <= 1
     assert realism_summary(sheet, {}) == {
         "n": 0, "plausibility_mean": None, "plausibility_ci95": None, "taken_for_real": None,
-        "taken_for_real_ci95": None, "real_taken_for_real": None, "reviewers": 0,
+        "taken_for_real_ci95": None, "real_taken_for_real": None, "told_apart": None,
+        "told_apart_ci95": None, "reviewers": 0,
     }  # fmt: skip
 
 
@@ -495,6 +500,7 @@ def test_ratings_that_are_all_alike_prove_nothing_of_all_notes() -> None:
     assert high == 1
     disagree = [r | {"plausibility": 1, "taken_for": "synthetic"} for r in ratings]
     both = realism_summary(sheet, {"Anna": Decisions(ratings), "Ben": Decisions(disagree)})
+    assert both["told_apart_ci95"][0] < both["told_apart"] < both["told_apart_ci95"][1]
     assert (both["n"], both["plausibility_mean"], both["taken_for_real"], both["reviewers"]) == (10, 3.0, 0.5, 2)
 
 

@@ -26,6 +26,7 @@ PROGRAMS = {  # of others: the block has to say that it needs them, but for the 
     *("make", "pip", "export", "python3.11", ".venv/bin/pip"),
     *("ollama", "llama-server", "vllm", "hf", "curl", "git", "cd", "eval", "python", "source"),
 }
+_REVIEW = re.compile(r"^(hf-synth review (?!.*--export).*)$", re.M)
 _FENCE = re.compile(r"(?:<!-- needs: (?P<needs>[^\n]+) -->\n)?^```(?P<language>\w*)\n(?P<code>.*?)^```$", re.M | re.S)
 
 
@@ -110,11 +111,21 @@ def run_page(page: Path, folder: Path, here: Mapping[str, str]) -> Iterator[str]
         code = re.sub(r" *\\\n *", " ", block.code)  # one command, one line
         for old, new in here.items():
             code = re.sub(old, new, code, flags=re.M)
-        if block.language == "bash":
-            code = re.sub(r"^hf-synth ", f"{sys.executable} -m hf_synth.cli ", code, flags=re.M)
-            asked = ["bash", "-e", "-c", code]
-        else:
-            asked = [sys.executable, "-c", code]
-        done = subprocess.run(asked, cwd=folder, env=environment, capture_output=True, text=True, timeout=900)
-        assert done.returncode == 0, f"{page.name}:\n{code}\n{done.stdout[-1500:]}\n{done.stderr[-1500:]}"
+        for part in _REVIEW.split(code) if block.language == "bash" else [code]:
+            if block.language == "python":
+                asked = [sys.executable, "-c", part]
+            elif _REVIEW.fullmatch(part):  # a server that waits for people
+                from support.review_rows import answer_notes
+
+                assert answer_notes(folder, environment, *shlex.split(part, comments=True)[2:])
+                continue
+            else:
+                asked = [
+                    "bash",
+                    "-e",
+                    "-c",
+                    re.sub("^hf-synth ", f"{sys.executable} -m hf_synth.cli ", part, flags=re.M),
+                ]
+            done = subprocess.run(asked, cwd=folder, env=environment, capture_output=True, text=True, timeout=900)
+            assert done.returncode == 0, f"{page.name}:\n{part}\n{done.stdout[-1500:]}\n{done.stderr[-1500:]}"
         yield code

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import html
 import re
+import signal
 import socket
 import subprocess
 import sys
@@ -11,13 +13,14 @@ import threading
 import time
 import urllib.parse
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import uvicorn
 from datasets import Dataset
 from support.tiny import toy_rows, toy_task
 
+from hf_synth.gold.adoption import read_dataset
 from hf_synth.review.app import Review, make_app
 from hf_synth.task.folders import write_stage
 from hf_synth.task.task import Task
@@ -98,10 +101,13 @@ class Browser:
 
 
 @contextlib.contextmanager
-def served(folder: Path, *options: str) -> Iterator[tuple[subprocess.Popen[str], str]]:
+def served(
+    folder: Path, *options: str, here: Path | None = None, environment: Mapping[str, str] | None = None
+) -> Iterator[tuple[subprocess.Popen[str], str]]:
     """Serve a review by the verb in a process of its own; yield it and its address. It never outlives the block."""
     command = [sys.executable, "-m", "hf_synth.cli", "review", str(folder), "-q", *options]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as server:
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    with subprocess.Popen(command, text=True, cwd=here, env=environment, **pipes) as server:  # type: ignore[call-overload]
         try:
             assert server.stdout is not None
             line = server.stdout.readline()
@@ -109,6 +115,26 @@ def served(folder: Path, *options: str) -> Iterator[tuple[subprocess.Popen[str],
             yield server, line.split()[-1]
         finally:
             server.kill()
+
+
+def answer_notes(here: Path, environment: Mapping[str, str], folder: str, *options: str) -> int:
+    """Answer all notes of a review as a person with a browser does, end it by Ctrl-C, and return how many they were.
+
+    The person finds the label that the LLM was asked for right in each note, but rejects the first one.
+    """
+    rows = read_dataset(here / folder)
+    names = rows.features["llm_label"].names
+    labels = {row["text"]: names[row["llm_label"]] for row in rows.select_columns(["text", "llm_label"]) if row["text"]}
+    with served(Path(folder), *options, here=here, environment=environment) as (server, url):
+        browser = Browser(url)
+        while note := browser.note:
+            browser.answer(f"label:{labels[html.unescape(note)]}" if browser.count else "reject")
+        count = browser.count or int(re.findall(r'name="count" value="(\d+)"', browser.get(browser.origin))[0])
+        server.send_signal(signal.SIGINT)
+        said, errors = server.communicate(timeout=60)
+    assert server.returncode == 0, errors
+    assert f"{count:,} of {count:,} notes reviewed" in said
+    return count
 
 
 @contextlib.contextmanager

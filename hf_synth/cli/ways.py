@@ -1,0 +1,70 @@
+"""Where the journey leaves its usual order: after a whole `run`, without gold, and where no synthetic row is used."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from dataclasses import replace
+from pathlib import Path
+
+from hf_synth.cli.journey import REVIEWED, Known, command_of, gold_folder, next_command, path_word, trained_with
+from hf_synth.cli.stages import Stage, column_counts
+
+_USED = ("kept", "relabelled")
+
+
+def command_after(stage: Stage, known: Known, rows: int | None = None) -> list[str] | None:
+    """Return the words of the command that comes after a stage; None at the end of the journey.
+
+    Args:
+        rows: notes of the stage, where that is known: a person is not asked for more.
+    """
+    if stage.kind == "run":
+        return _after_run(stage, known)
+    if stage.kind == "generate" and stage.facts.get("no_gold") is True and not stage.facts.get("without_reviewed"):
+        return _after_no_gold(stage, known, rows)
+    gold = gold_folder(known)
+    if stage.kind == "correct" and gold is not None and not _uses_rows(stage):  # a model of gold alone
+        named = [] if known.gold is None else ["--gold", path_word(known.gold)]
+        words = ["hf-synth", "train", path_word(known.task), path_word(gold), *named]
+        return [*words, *trained_with(known, "train"), "--out", path_word(known.place("train"))]
+    return next_command(stage.kind, known)
+
+
+def _after_run(stage: Stage, known: Known) -> list[str] | None:
+    """Return the command that publishes the model with the best score of a run; None where no model is there."""
+    best = best_model(stage.path)
+    if best is None:
+        return None
+    stages = {**known.stages, "train": best}
+    stages.pop("evaluate", None)  # scores of another model
+    return command_of("publish", replace(known, stages=stages))
+
+
+def best_model(run: Path) -> Path | None:
+    """Return the folder of the model with the best score of a run; None where there is none."""
+    with contextlib.suppress(OSError, ValueError, TypeError, AttributeError, RecursionError):
+        scores = json.loads((run / "scores.json").read_text(encoding="utf-8"))
+        found = {
+            run / "models" / name: next(iter(of["values"].values())) for name, of in scores.items() if of["values"]
+        }
+        there = [path for path in found if path.is_dir() and path.parent == run / "models"]
+        return max(there, key=lambda path: float(found[path]), default=None)
+    return None
+
+
+def _after_no_gold(stage: Stage, known: Known, rows: int | None) -> list[str]:
+    """Return the command by which a person looks at notes first, or the one that makes gold of what was answered."""
+    from hf_synth.review.session import is_begun
+
+    if not is_begun(stage.path, "labels"):
+        return ["hf-synth", "review", path_word(stage.path), "--n", str(min(REVIEWED, max(1, rows or REVIEWED)))]
+    return ["hf-synth", "gold", path_word(stage.path), "--from-review", "--out", path_word(known.place("gold"))]
+
+
+def _uses_rows(stage: Stage) -> bool:
+    """Return whether a correction left a row to train on; True where its rows cannot be read."""
+    with contextlib.suppress(Exception):  # a file that is no parquet, or lacks the column
+        counts = column_counts(stage.path, "label_status")
+        return any(counts[status] for status in _USED)
+    return True

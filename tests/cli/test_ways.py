@@ -1,0 +1,69 @@
+"""The next command where the journey leaves its usual order."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+import pytest
+from datasets import Dataset, DatasetDict
+from support.kinds import generated
+from support.tiny import toy_rows, toy_task
+
+from hf_synth.cli import main
+from hf_synth.cli.ways import best_model
+from hf_synth.task.folders import write_stage
+
+TASK = toy_task()
+
+
+@pytest.fixture
+def work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    write_stage(TASK, DatasetDict(train=toy_rows(12, 1), test=toy_rows(6, 2)), tmp_path / "w" / "gold", stage="gold")
+    return Path("w")
+
+
+def proposed(capsys: pytest.CaptureFixture[str], work: Path) -> str:
+    """Return what `status` proposes."""
+    assert main(["status", str(work)]) == 0
+    return capsys.readouterr().out.splitlines()[-1]
+
+
+def rows_with(status: str) -> Dataset:
+    rows = generated(TASK, toy_rows(6, 3))
+    feature = rows.features["label_status"]
+    return rows.remove_columns("label_status").add_column("label_status", [status] * len(rows), feature=feature)
+
+
+def test_after_a_run_its_best_model_is_published(work: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run = work / "run"
+    for name in ("gold_12", "gold_12_plus_corrected"):
+        (run / "models" / name).mkdir(parents=True)
+    scores = {"gold_12": {"values": {"macro_f1": 0.4}}, "gold_12_plus_corrected": {"values": {"macro_f1": 0.6}}}
+    (run / "scores.json").write_text(json.dumps(scores | {"../../gold": {"values": {"macro_f1": 0.9}}}))
+    (run / "report.html").write_text("")
+    write_stage(TASK, rows_with("kept"), run / "corrected", stage="correct")
+    assert best_model(run) == run / "models" / "gold_12_plus_corrected"
+    assert proposed(capsys, work).startswith("next: hf-synth publish w/gold w/run/models/gold_12_plus_corrected --repo")
+    (run / "scores.json").write_text("[]")
+    assert best_model(run) is None
+
+
+def test_where_no_row_is_used_a_model_of_gold_alone_is_trained(work: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write_stage(TASK, rows_with("dropped"), work / "corrected", stage="correct", policy={"method": "gold_only"})
+    assert proposed(capsys, work).startswith("next: hf-synth train w/gold w/gold --base-model ")
+    write_stage(TASK, rows_with("kept"), work / "corrected", stage="correct")
+    assert proposed(capsys, work).startswith("next: hf-synth augment w/gold w/corrected ")
+
+
+def test_without_gold_a_person_comes_first(work: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    os.rename(work / "gold", work.parent / "gold")
+    notes = work / "synthetic"
+    write_stage(TASK, rows_with("kept"), notes, stage="generate", no_gold=True)
+    assert proposed(capsys, work) == "next: hf-synth review w/synthetic --n 50"
+    answers = notes / ".hf_synth" / "review" / "labels"
+    answers.mkdir(parents=True)
+    (answers / "me.jsonl").write_text("{}\n")
+    assert proposed(capsys, work).startswith("next: hf-synth gold ")
