@@ -14,8 +14,8 @@ from typing import Any
 
 from hf_synth.cli.terminal import one_line
 
-_NOTED = ("generate", "correct", "regenerate", "augment", "train", "evaluate")  # what they read is recorded
-_FOLLOWED = ("gold", *_NOTED, "sample", "audit", "publish", "run")  # a command follows
+_WITH_INPUTS = ("generate", "correct", "regenerate", "augment", "train", "evaluate")  # what they read is recorded
+_WITH_NEXT_COMMAND = ("gold", *_WITH_INPUTS, "sample", "audit", "publish", "run")  # a command follows
 
 
 def run_verb(args: Namespace) -> Any:
@@ -23,20 +23,20 @@ def run_verb(args: Namespace) -> Any:
 
     Nothing is printed with --quiet or --json, after a refusal, or where the verb wrote nothing.
     """
-    if args.verb not in _FOLLOWED:
+    if args.verb not in _WITH_NEXT_COMMAND:
         return args.run(args)
     from hf_synth.cli.journey import after_verb
     from hf_synth.cli.stages import inputs_of, note_inputs
 
     inputs: dict[str, str] = {}
-    with _errors_logged():
-        inputs = inputs_of(args) if args.verb in _NOTED else {}
+    with _log_errors():
+        inputs = inputs_of(args) if args.verb in _WITH_INPUTS else {}
     returned = args.run(args)
     result, code = returned if isinstance(returned, tuple) else (returned, 0)
     if code or getattr(args, "shard", None) is not None:
         return returned
-    with _errors_logged():
-        if args.verb in _NOTED and not getattr(args, "dry_run", False) and getattr(args, "preview", None) is None:
+    with _log_errors():
+        if args.verb in _WITH_INPUTS and not getattr(args, "dry_run", False) and getattr(args, "preview", None) is None:
             note_inputs(args, inputs)
         if not args.quiet and not args.json and (command := after_verb(args, result)) is not None:
             print(one_line(f"next: {command}"))
@@ -44,7 +44,7 @@ def run_verb(args: Namespace) -> Any:
 
 
 @contextlib.contextmanager
-def _errors_logged() -> Iterator[None]:
+def _log_errors() -> Iterator[None]:
     """Log an error within the context instead of raising it: it must not fail a verb whose work is done."""
     try:
         yield

@@ -23,19 +23,25 @@ if TYPE_CHECKING:
 _LOG = logging.getLogger(__name__)
 Out = Literal["whole", "within", "file"]
 _INPUTS = ("gold", "synthetic", "data", "folder", "examples", "audited", "notes")  # options that are paths to read
-_OF_TASK = ("gold", "synthetic", "data", "folder", "examples")  # those of them whose folders must be of the verb's task
+_TASK_FOLDERS = (
+    "gold",
+    "synthetic",
+    "data",
+    "folder",
+    "examples",
+)  # those of them whose folders must be of the verb's task
 
-_OF_A_FILE = ("slots", "context", "threads")  # options of a server that is started with a GGUF file
-_OF_AN_ENDPOINT = ("rpm", "tpm", "hedge", "batch")
-_CANNOT_ACT = {  # kind of LLM: (what it is, options that have no effect with it)
+_SERVER_OPTIONS = ("slots", "context", "threads")  # options of a server that is started with a GGUF file
+_ENDPOINT_OPTIONS = ("rpm", "tpm", "hedge", "batch")
+_WITHOUT_EFFECT = {  # kind of LLM: (what it is, options that have no effect with it)
     "local": (
         "--local runs the model in this process",
-        (*_OF_AN_ENDPOINT, "base_url", "concurrency", "timeout", "budget_usd", "price", *_OF_A_FILE),
+        (*_ENDPOINT_OPTIONS, "base_url", "concurrency", "timeout", "budget_usd", "price", *_SERVER_OPTIONS),
     ),
-    "file": ("{} is run by a server on this machine", (*_OF_AN_ENDPOINT, "budget_usd", "revision")),
-    "simulator": ("the simulator is no model file", (*_OF_A_FILE, "revision")),
-    "batch": ("--batch sends files of questions", ("rpm", "tpm", "hedge", "concurrency", *_OF_A_FILE, "revision")),
-    "endpoint": ("the endpoint runs {} in its own way", (*_OF_A_FILE, "revision")),
+    "file": ("{} is run by a server on this machine", (*_ENDPOINT_OPTIONS, "budget_usd", "revision")),
+    "simulator": ("the simulator is no model file", (*_SERVER_OPTIONS, "revision")),
+    "batch": ("--batch sends files of questions", ("rpm", "tpm", "hedge", "concurrency", *_SERVER_OPTIONS, "revision")),
+    "endpoint": ("the endpoint runs {} in its own way", (*_SERVER_OPTIONS, "revision")),
 }
 
 
@@ -56,7 +62,7 @@ def check_verb(
     _check_out(args, out)
     _check_inputs(task, paths)
     _check_apart(task, args, out, [*paths.values(), *map(Path, models)])
-    access = _recorded(task, paths.values())
+    access = _recorded_access(task, paths.values())
     _check_endpoint(args, access)
     if trains:
         _check_training(task, args, access)
@@ -140,7 +146,7 @@ def _check_inputs(task: Task, paths: dict[str, Path]) -> None:
     for name, path in paths.items():
         if not path.exists():
             raise MissingGoldError(f"{path} is no file or folder")
-        facts = (read_manifest(path) or {}) if path.is_dir() and name in _OF_TASK else {}
+        facts = (read_manifest(path) or {}) if path.is_dir() and name in _TASK_FOLDERS else {}
         of, version = facts.get("task"), facts.get("task_version")
         if of == task.full_name and version not in (None, task.version):
             _LOG.warning(
@@ -151,7 +157,7 @@ def _check_inputs(task: Task, paths: dict[str, Path]) -> None:
             raise TaskError(f"{path} is of task {of!r}, not {task.full_name!r}: name that task, or another folder")
 
 
-def _recorded(task: Task, paths: Iterable[Path]) -> Access:
+def _recorded_access(task: Task, paths: Iterable[Path]) -> Access:
     """Return the strictest access of the task and of what the files record."""
     from hf_synth.task.columns import strictest
     from hf_synth.task.folders import recorded_access
@@ -179,7 +185,7 @@ def _check_llm_options(args: Namespace, models: Sequence[str]) -> None:
     Raises:
         LLMError: some would have no effect; it names them.
     """
-    kinds = [_CANNOT_ACT[_kind_of_llm(args, model)] for model in models]
+    kinds = [_WITHOUT_EFFECT[_kind_of_llm(args, model)] for model in models]
     given = [
         f"--{name.replace('_', '-')}"
         for name in dict.fromkeys(name for _, names in kinds for name in names)
@@ -190,7 +196,7 @@ def _check_llm_options(args: Namespace, models: Sequence[str]) -> None:
 
 
 def _kind_of_llm(args: Namespace, model: str) -> str:
-    """Return how a model is asked, as a key of `_CANNOT_ACT`."""
+    """Return how a model is asked, as a key of `_WITHOUT_EFFECT`."""
     from hf_synth.llm.gguf_files import is_gguf
 
     if args.local:

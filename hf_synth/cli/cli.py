@@ -23,7 +23,7 @@ from hf_synth import __version__
 from hf_synth.cli.after import run_verb
 from hf_synth.cli.defaults import RECORDED, config_for, values_of, write_run
 from hf_synth.cli.help import COMMON, EXAMPLES, overview, start_page
-from hf_synth.cli.many_processes import check_one_process, is_chief, one_voice
+from hf_synth.cli.many_processes import check_one_process, is_chief, silence_other_processes
 from hf_synth.cli.options import CLINIC, TINY
 from hf_synth.cli.parsing import Parser, complete, read_options, verb_below, verbs_of
 from hf_synth.cli.replacing import earlier_output
@@ -66,13 +66,13 @@ VERBS = {  # name: (module that holds the verb and its options, line of --help),
 }
 
 # verbs whose name is shown while they prepare, and which keep nothing when they are stopped then
-_LONG = frozenset(VERBS) - {"tasks", "new-task", "journal", "hub", "review"}
+_SLOW_VERBS = frozenset(VERBS) - {"tasks", "new-task", "journal", "hub", "review"}
 DONE, FAILED, WRONG, INTERRUPTED = 0, 1, 2, 130  # exit codes, as docs/command_line.md has them
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one verb and return the exit code."""
-    with plain_streams(), one_voice():
+    with plain_streams(), silence_other_processes():
         try:
             return _run(sys.argv[1:] if argv is None else list(argv))
         except KeyboardInterrupt:  # while options are read, or a second time while a verb stops
@@ -116,7 +116,7 @@ def parse_command(argv: Sequence[str]) -> tuple[Parser, Namespace]:
 
 
 def _run(argv: list[str]) -> int:
-    if (code := _of_no_verb(argv)) is not None:
+    if (code := _answer_without_verb(argv)) is not None:
         return code
     try:
         parser, args = parse_command(argv)
@@ -135,7 +135,7 @@ def _run(argv: list[str]) -> int:
     try:
         check_one_process(args.verb)
         earlier = earlier_output(args)
-        with shown(is_chief() and not args.quiet, args.verb if args.verb in _LONG else ""):
+        with shown(is_chief() and not args.quiet, args.verb if args.verb in _SLOW_VERBS else ""):
             result = run_verb(args)
         if earlier is not None and not args.quiet and (line := earlier.replaced()):
             print(line, file=sys.stderr)
@@ -150,7 +150,7 @@ def _run(argv: list[str]) -> int:
         print(f"hf-synth: {error}", file=sys.stderr)
         return FAILED
     except KeyboardInterrupt as stop:
-        kept = stop.args[0] if stop.args else NOTHING if args.verb in _LONG else ""
+        kept = stop.args[0] if stop.args else NOTHING if args.verb in _SLOW_VERBS else ""
         print(f"hf-synth: stopped{kept and '; '}{kept}", file=sys.stderr)
         return INTERRUPTED
     except BrokenPipeError:
@@ -167,7 +167,7 @@ def _run(argv: list[str]) -> int:
     return int(code)
 
 
-def _of_no_verb(argv: list[str]) -> int | None:
+def _answer_without_verb(argv: list[str]) -> int | None:
     """Answer a command line that names no verb, and return its exit code; None where it names one."""
     if not argv:
         print(start_page(VERBS))

@@ -93,13 +93,13 @@ def correct(args: Namespace) -> Result:
     task = hf_synth.load_task(args.task)
     if args.error is not None:
         check_goal(task, args.error, args.confidence)
-        if (state := _promise_under_way(args)) is not None and not args.dry_run:  # nothing is trained or asked
+        if (state := _read_open_promise(args)) is not None and not args.dry_run:  # nothing is trained or asked
             check_verb(task, args, out="within")
-            return _go_on(task, args, state)
+            return _continue_promise(task, args, state)
     check_options(task, args)
     rows = options.synthetic_rows(task, args)
     if args.dry_run:
-        return correct_outlook(task, args, rows, measured_gold(task, args))
+        return correct_outlook(task, args, rows, corrector_gold(task, args))
     how = method_options(task, args, rows)
     with contextlib.ExitStack() as stack:
         if args.judge:
@@ -162,7 +162,7 @@ def _begin_promise(
     return _print_promise(task, args, promised, policy.to_json(), dict(report.statuses))
 
 
-def _promise_under_way(args: Namespace) -> Result | None:
+def _read_open_promise(args: Namespace) -> Result | None:
     """Return the manifest of a folder that holds a promise, with its sample under "sample"; None for any other."""
     from hf_synth.task.folders import WORK, read_manifest
 
@@ -183,7 +183,7 @@ def _promise_under_way(args: Namespace) -> Result | None:
     return manifest | {"sample": sample}
 
 
-def _go_on(task: Task, args: Namespace, state: Result) -> Result:
+def _continue_promise(task: Task, args: Namespace, state: Result) -> Result:
     """Read the labels that people gave, and print which rows come next; at the end write the labels into the folder."""
     from hf_synth.correction import promise as promises
     from hf_synth.correction.audited import check_ids, read_labels, read_rejected
@@ -275,7 +275,7 @@ def check_one_opinion(args: Namespace) -> None:
         raise ColumnError("--judge and --corrector exclude each other: one opinion is joined with the generator's")
 
 
-def measured_gold(task: Task, args: Namespace) -> Dataset:
+def corrector_gold(task: Task, args: Namespace) -> Dataset:
     """Return the gold that a corrector is measured on: rows that a trained one never saw, else those to train on."""
     if not args.corrector:
         return options.training_gold(task, args)
@@ -285,14 +285,14 @@ def measured_gold(task: Task, args: Namespace) -> Dataset:
 
 def corrector_of(task: Task, rows: Dataset, args: Namespace, stack: contextlib.ExitStack) -> tuple[Dataset, Any]:
     """Return the gold that a corrector is measured on, and the corrector: a judge, a model, or a trainer."""
-    gold = measured_gold(task, args)
+    gold = corrector_gold(task, args)
     if args.corrector:
         return gold, args.corrector
     if args.judge:
         beside = options.gold_path(args) or args.out.parent
         return gold, stack.enter_context(llms.judge_of(task, args, args.judge, beside))
     if not needs_base_model(args):
-        return gold, _untrained
+        return gold, _refuse_to_train
     from hf_synth.models.training import trainer_fit
     from hf_synth.task.folders import work_folder
 
@@ -302,7 +302,7 @@ def corrector_of(task: Task, rows: Dataset, args: Namespace, stack: contextlib.E
     return gold, trainer_fit(task, base_model=base, work_dir=folds, seed=args.seed, **keywords)
 
 
-def _untrained(_rows: Dataset) -> Any:
+def _refuse_to_train(_rows: Dataset) -> Any:
     raise AssertionError("no corrector is trained")
 
 

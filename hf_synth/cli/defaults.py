@@ -22,8 +22,8 @@ from hf_synth.task.columns import RUN_CONFIG
 
 # Options that send data, or agree to it, must be on each command line.
 _COMMAND_LINE_ONLY = ("push", "public", "yes", "squash", "attestation")
-_OF_SECRETS = ("endpoint",)  # not of a file that lies in the current folder and that nobody named
-_NEVER = (*_COMMAND_LINE_ONLY, "config", "no-config", "help", "help-all", "token", "show")
+_NEVER_FROM_FOUND_FILE = ("endpoint",)  # not of a file that lies in the current folder and that nobody named
+_NO_KEYS = (*_COMMAND_LINE_ONLY, "config", "no-config", "help", "help-all", "token", "show")
 _DISPLAY_OPTIONS = ("json", "quiet")  # not written down
 # Verbs that take only their own table: keys at the top are for the journey, and these verbs are not part of it.
 _OWN_TABLE_ONLY = (
@@ -52,7 +52,10 @@ _PATHS_OR_NAMES = ("base-model", "corrector", "grid", "judge", "llm", "model", "
 Parsers = Callable[[str], Parser]  # from the name of a verb to its parser
 
 
-_WITHOUT = ("hf-synth init", "hf-synth completion")  # verbs that read no configuration: one of them writes it
+_PROGS_WITHOUT_CONFIG = (
+    "hf-synth init",
+    "hf-synth completion",
+)  # verbs that read no configuration: one of them writes it
 
 
 def config_for(parser: Parser, named: Mapping[str, Any], verbs: Iterable[str], parsers: Parsers) -> dict[str, Any]:
@@ -65,7 +68,7 @@ def config_for(parser: Parser, named: Mapping[str, Any], verbs: Iterable[str], p
     Raises:
         UsageError: the file cannot be used, or a key or value in it is wrong.
     """
-    if parser.prog in _WITHOUT:
+    if parser.prog in _PROGS_WITHOUT_CONFIG:
         return {}
     if named.get("no_config") and named.get("config"):
         raise UsageError("--config and --no-config exclude each other")
@@ -78,7 +81,7 @@ def config_for(parser: Parser, named: Mapping[str, Any], verbs: Iterable[str], p
         _check_owner(path)
     values, names = read_config(path), list(verbs)
     warnings: dict[str, None] = {}
-    given, used = _given(path, values, parser, names, parsers, warnings)
+    given, used = _read_values(path, values, parser, names, parsers, warnings)
     _check_other_tables(path, values, parser, names, parsers, warnings)
     for warning in warnings:
         print(f"hf-synth: {warning} (a warning: `{parser.prog}` does not use it)", file=sys.stderr)
@@ -97,7 +100,7 @@ def _check_other_tables(
         for leaf in _leaves(parsers(name)):
             if leaf.prog != own.prog:
                 try:
-                    _given(path, {name: values[name]}, leaf, verbs, parsers, warnings)
+                    _read_values(path, {name: values[name]}, leaf, verbs, parsers, warnings)
                 except UsageError as error:
                     warnings[str(error)] = None
 
@@ -108,7 +111,7 @@ def _check_owner(path: Path) -> None:
         raise UsageError(f"{path} belongs to another user: name it with --config, or leave it out with --no-config")
 
 
-def _given(
+def _read_values(
     path: Path, values: Values, parser: Parser, verbs: list[str], parsers: Parsers, warnings: dict[str, None]
 ) -> tuple[dict[str, Any], dict[str, str]]:
     """Return the values by destination, and the destination of each key that gave one.
@@ -138,12 +141,12 @@ def _given(
                 continue
             if top and words[0] in _OWN_TABLE_ONLY:
                 continue
-            key, value = _positive(written, content, own)
+            key, value = _without_negation(written, content, own)
             where = _where(path, above, written)
             if top and key == "out":
                 cure = "put it into the table of its verb, e.g. [generate]"
                 raise UsageError(f"{where}: each verb would replace the folder of the one before: {cure}")
-            if key in _OF_SECRETS and path == Path(CONFIG):
+            if key in _NEVER_FROM_FOUND_FILE and path == Path(CONFIG):
                 why = "it decides where a token goes: name it on the command line, or name the file with --config"
                 raise UsageError(f"{where}: {why}")
             if key in _COMMAND_LINE_ONLY:
@@ -152,15 +155,15 @@ def _given(
             if action is None:
                 if not _known(written, content, above, verbs, parsers):
                     raise UsageError(f"{where}: {_unknown(written, above, verbs, parsers)}")
-                if problem := _problem(written, content, above, verbs, parsers):
+                if problem := _misfit_everywhere(written, content, above, verbs, parsers):
                     warnings[f"{where}: {problem}"] = None
                 continue
             try:
-                converted = _converted(action, key, value)
+                converted = _convert(action, key, value)
             except UsageError as error:
                 others = [name for name in verbs if name != words[0]]
                 elsewhere = top and _known(written, content, (), others, parsers)
-                if elsewhere and not _problem(written, content, (), others, parsers):
+                if elsewhere and not _misfit_everywhere(written, content, (), others, parsers):
                     continue
                 raise UsageError(f"{where}: {error}") from None
             given.pop(action.dest, None) if converted is None else given.update({action.dest: converted})
@@ -201,7 +204,7 @@ def keys_of(parser: Parser) -> dict[str, Action]:
     keys = {action.dest.replace("_", "-"): action for action in parser.places}
     for action in options_of(parser):
         long = next((name for name in action.option_strings if name.startswith("--")), None)
-        if long is not None and long[2:] not in _NEVER:
+        if long is not None and long[2:] not in _NO_KEYS:
             keys[long[2:]] = action
     return keys
 
@@ -211,7 +214,7 @@ def _leaves(parser: Parser) -> list[Parser]:
     return [leaf for verb in below.values() for leaf in _leaves(verb)] if below else [parser]
 
 
-def _positive(key: str, value: Any, keys: Mapping[str, Action]) -> tuple[str, Any]:
+def _without_negation(key: str, value: Any, keys: Mapping[str, Action]) -> tuple[str, Any]:
     """Return the key of a flag that a file names by its negation, with the opposite value; else both as they are.
 
     `membership = false` is `no-membership = true`, and the reverse holds for every flag.
@@ -223,7 +226,7 @@ def _positive(key: str, value: Any, keys: Mapping[str, Action]) -> tuple[str, An
 
 
 def _known(key: str, value: Any, above: tuple[str, ...], verbs: list[str], parsers: Parsers) -> bool:
-    return any(_positive(key, value, keys)[0] in keys for keys in _all_keys(above, verbs, parsers))
+    return any(_without_negation(key, value, keys)[0] in keys for keys in _all_keys(above, verbs, parsers))
 
 
 def _all_keys(above: tuple[str, ...], verbs: list[str], parsers: Parsers) -> Iterator[dict[str, Action]]:
@@ -272,14 +275,14 @@ def _check_table(
     warnings[fault] = None
 
 
-def _problem(key: str, value: Any, above: tuple[str, ...], verbs: list[str], parsers: Parsers) -> str:
+def _misfit_everywhere(key: str, value: Any, above: tuple[str, ...], verbs: list[str], parsers: Parsers) -> str:
     """Return why no verb that has an option takes this value of it; "" where one does, e.g. the `gold` of `train`."""
     problem = ""
     for keys in _all_keys(above, verbs, parsers):
-        name, turned = _positive(key, value, keys)
+        name, turned = _without_negation(key, value, keys)
         if name in keys:
             try:
-                _converted(keys[name], name, turned)
+                _convert(keys[name], name, turned)
             except UsageError as error:
                 problem = problem or str(error)
             else:
@@ -287,7 +290,7 @@ def _problem(key: str, value: Any, above: tuple[str, ...], verbs: list[str], par
     return problem
 
 
-def _converted(action: Action, key: str, value: Any) -> Any:
+def _convert(action: Action, key: str, value: Any) -> Any:
     """Return the value of an option as argparse would read it from a command line; None where it stays as it is.
 
     Raises:
@@ -307,11 +310,11 @@ def _converted(action: Action, key: str, value: Any) -> Any:
         raise _misfit(key, f"{kind}, one value alone", value)
     if action.nargs == "+" and value == []:
         raise _misfit(key, f"at least one value ({kind})", value)
-    parts = [_part(action, key, part) for part in (value if isinstance(value, list) else [value])]
+    parts = [_convert_one(action, key, part) for part in (value if isinstance(value, list) else [value])]
     return parts if many else parts[0]
 
 
-def _part(action: Action, key: str, value: Any) -> Any:
+def _convert_one(action: Action, key: str, value: Any) -> Any:
     kind = action.type
     if not isinstance(value, (str, int, float)) or isinstance(value, bool):
         raise _misfit(key, value_kind(action), value)

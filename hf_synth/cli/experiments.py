@@ -107,7 +107,7 @@ def run(args: Namespace) -> Result:
     for name, scores in result.scores.items():
         if scores.never_found:
             print(f"{name} never finds some labels: {never_found_text(scores)}")
-    options.say_toy(task, args)
+    options.print_toy_note(task, args)
     facts = {"task": task.full_name, "policy": policy, "statuses": dict(statuses), "out": str(args.out)}
     return {**facts, "scores": {name: s.to_json() for name, s in result.scores.items()}, "seconds": result.seconds}
 
@@ -203,7 +203,9 @@ def experiment(args: Namespace) -> tuple[Result, int]:
         print(TOY_NOTE)
     if results.failed:
         lines = count_reasons(results.failed)
-        print(f"\n{len(results.failed)} of {len(results.failed) + _done(results)} cells failed", *lines, sep="\n  ")
+        print(
+            f"\n{len(results.failed)} of {len(results.failed) + _count_done(results)} cells failed", *lines, sep="\n  "
+        )
         print(mended)
     facts = {"out": str(results.out), "cells": len(results.rows), "failed": results.failed, "metric": results.metric}
     comparisons = [asdict(comparison) for comparison in results.comparisons]
@@ -221,7 +223,7 @@ def _kept_cells(task: Task, sources: Any, keywords: Result) -> str:
     return f"{kept}; run the same command again to go on"
 
 
-def _done(results: Results) -> int:
+def _count_done(results: Results) -> int:
     return len({row["cell_key"] for row in results.rows})
 
 
@@ -231,11 +233,11 @@ def _repair(task: Task, args: Namespace, splits: DatasetDict, why: str) -> str:
     if args.synthetic and "outside the" in why:
         fitting = _sizes_of_pool(task, args, splits)
         if fitting:
-            return f"the pool fits one gold subset: {shlex.join([*_without(argv, 'sizes', 'seeds'), *fitting])}"
-        how = [*_without(argv, "synthetic"), "--llm", "MODEL", "--base-url", "URL"]
+            return f"the pool fits one gold subset: {shlex.join([*_drop_options(argv, 'sizes', 'seeds'), *fitting])}"
+        how = [*_drop_options(argv, "synthetic"), "--llm", "MODEL", "--base-url", "URL"]
         return f"let an LLM write rows for each gold subset: {shlex.join(how)}"
     if "ModelError" in why:
-        how = [*_without(argv, "base-model", "correctors"), "--base-model", "MODEL"]
+        how = [*_drop_options(argv, "base-model", "correctors"), "--base-model", "MODEL"]
         return f"name models that are here (`hf-synth models` lists some): {shlex.join(how)}"
     return f"repair the cause and run the same command, which tries these cells again: {shlex.join(argv)}"
 
@@ -254,7 +256,7 @@ def _sizes_of_pool(task: Task, args: Namespace, splits: DatasetDict) -> list[str
     return ["--sizes", str(size), "--seeds", str(seed)] if shown <= own else []
 
 
-def _without(argv: list[str], *names: str) -> list[str]:
+def _drop_options(argv: list[str], *names: str) -> list[str]:
     """Return a command without some options and their values."""
     kept, skipping = [], False
     for word in argv:

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from hf_synth.task.task import Task
 
 _TABLES = (".csv", ".tsv", ".jsonl", ".parquet", ".xlsx")
-_FEW_WRONG = 0.05  # share of wrong labels up to which correction is advised against
+_TOLERABLE_ERRORS = 0.05  # share of wrong labels up to which correction is advised against
 KINDS = ("single_label", "multi_label", "text2text")
 
 
@@ -32,7 +32,7 @@ def add_tasks_options(parser: ArgumentParser) -> None:
 
 def tasks(args: Namespace) -> Result | None:
     """List the tasks."""
-    rows = task_table() if args.gold is None else _found(args.gold)
+    rows = task_table() if args.gold is None else _facts_with_found(args.gold)
     if args.json:
         return {"tasks": rows}
     for name in dict.fromkeys(row["name"] for row in rows):
@@ -68,7 +68,7 @@ def _short_name(facts: Result, key: str) -> str:
     return f"[{first}]" if {key, key.split("/")[0]} & set(facts["optional"]) else first
 
 
-def _found(path: Path) -> list[Result]:
+def _facts_with_found(path: Path) -> list[Result]:
     """Return the facts of every task, with "found": whether its files are there."""
     from hf_synth.gold.sources import all_files, check_readable, find_files
 
@@ -201,7 +201,7 @@ def _from_review(args: Namespace) -> Result:
         f"{sum(rows.values()):,} labels were not those that the LLM was asked for{left and '; left out: ' + left}"
     )
     print(f"{len(found.rest):,} rows that nobody looked at -> {rest}")
-    few = found.wrong <= _FEW_WRONG * sum(rows.values())
+    few = found.wrong <= _TOLERABLE_ERRORS * sum(rows.values())
     if few:
         print("few labels are wrong: a corrector trained on so few notes can do more harm than good (--method none)")
     print(f"what may be claimed: {REVIEWED_CLAIM}")

@@ -216,7 +216,7 @@ EXAMPLES: dict[str, tuple[str, ...]] = {
     ),
 }
 
-_FIRST = (  # the start page; a verb that does not exist is left out
+_FIRST_COMMANDS = (  # the start page; a verb that does not exist is left out
     ("demo", "hf-synth demo", "the whole journey on artificial notes: no network, no key"),
     ("init", "hf-synth init notes.csv", "your own table: looks at it, asks, writes hf_synth.toml"),
     ("gold", "hf-synth gold notes.csv", "your own table: its columns, and the command that reads it"),
@@ -227,7 +227,7 @@ _FIRST = (  # the start page; a verb that does not exist is left out
 
 def start_page(verbs: Mapping[str, object]) -> str:
     """Return what `hf-synth` alone prints: four first commands, and where the help is."""
-    lines = [(command, text) for verb, command, text in _FIRST if verb in verbs][:4]
+    lines = [(command, text) for verb, command, text in _FIRST_COMMANDS if verb in verbs][:4]
     width = max(len(command) for command, _ in lines)
     first = "\n".join(f"  {command:{width}}  {text}" for command, text in lines)
     return f"hf-synth: {ABOUT}\n\nStart with\n{first}\n\nAll verbs: hf-synth --help. One of them: hf-synth VERB --help."

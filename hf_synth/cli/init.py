@@ -66,12 +66,12 @@ def _init(args: Namespace) -> Result:
 
     check_not_read(args.out, [Path(args.path)] if args.path else [])
     asked = not args.yes and at_terminal()
-    ask: Ask = _asked if asked else _taken
-    if args.out.exists() and not (asked and _agreed(f"{args.out} is there already. Replace it?", default=False)):
+    ask: Ask = _ask_in_terminal if asked else _take_default
+    if args.out.exists() and not (asked and _confirm(f"{args.out} is there already. Replace it?", default=False)):
         raise OutputError(f"{args.out} is there already: name another file with --out, or remove it")
     check_output(args.out, "file")
-    look = _existing_task(args) or _own_table(args, ask)
-    values, remarks = _configuration(args, ask, look)
+    look = _read_existing_task(args) or _read_own_table(args, ask)
+    values, remarks = _make_configuration(args, ask, look)
     write_config(args.out, values, comment=_ABOUT)
     print(f"\n-> {args.out}" + ("" if asked else " (nothing was asked: check the file, above all the meanings)"))
     for remark in remarks:
@@ -93,12 +93,12 @@ def at_terminal() -> bool:
 Ask = Callable[[str, str], str]  # (question, default) -> answer
 
 
-def _taken(_question: str, default: str) -> str:
+def _take_default(_question: str, default: str) -> str:
     """Take the default: nobody can be asked."""
     return default
 
 
-def _asked(question: str, default: str) -> str:
+def _ask_in_terminal(question: str, default: str) -> str:
     """Ask in the terminal; an empty line takes the default, the end of input stops."""
     try:
         answer = input(plain(f"{question}{f' [{default}]' if default else ''}: ")).strip()
@@ -108,12 +108,12 @@ def _asked(question: str, default: str) -> str:
     return answer or default
 
 
-def _agreed(question: str, *, default: bool) -> bool:
-    answer = _asked(f"{question} {'[Y/n]' if default else '[y/N]'}", "")
+def _confirm(question: str, *, default: bool) -> bool:
+    answer = _ask_in_terminal(f"{question} {'[Y/n]' if default else '[y/N]'}", "")
     return default if not answer else answer.lower() in ("y", "yes")
 
 
-def _choice(ask: Ask, question: str, default: str, choices: Sequence[str], *, needed: bool = True) -> str:
+def _ask_choice(ask: Ask, question: str, default: str, choices: Sequence[str], *, needed: bool = True) -> str:
     """Ask until the answer is one of some names, in whatever capitals, or the number of one.
 
     Args:
@@ -132,7 +132,7 @@ def _choice(ask: Ask, question: str, default: str, choices: Sequence[str], *, ne
 
 
 # --- the table and the task -----------------------------------------------------------------------------------------
-class _Looked:
+class _Source:
     """What the configuration is made of.
 
     Args:
@@ -146,7 +146,7 @@ class _Looked:
         self.task, self.gold, self.rows, self.exported = task, dict(gold), rows, exported
 
 
-def _existing_task(args: Namespace) -> _Looked | None:
+def _read_existing_task(args: Namespace) -> _Source | None:
     """Return what a folder of gold or a built-in task without files needs; None for anything else.
 
     Raises:
@@ -162,7 +162,7 @@ def _existing_task(args: Namespace) -> _Looked | None:
         print(
             f"{path}: gold of task {manifest.get('task')}, {', '.join(f'{n:,} {split}' for split, n in rows.items())}"
         )
-        return _Looked(load_task(path), {}, sum(rows.values()), path)
+        return _Source(load_task(path), {}, sum(rows.values()), path)
     if path.exists():
         return None
     try:
@@ -175,10 +175,10 @@ def _existing_task(args: Namespace) -> _Looked | None:
             f"{args.work / 'gold'}, then hf-synth init {args.work / 'gold'}"
         )
     print(f"{task.full_name}: {task.description}")
-    return _Looked(task, {"task": task.full_name, "out": str(args.work / "gold")}, 0)
+    return _Source(task, {"task": task.full_name, "out": str(args.work / "gold")}, 0)
 
 
-def _own_table(args: Namespace, ask: Ask) -> _Looked:
+def _read_own_table(args: Namespace, ask: Ask) -> _Source:
     """Look at a table, print what is in it, and return the options of `gold` that read it.
 
     Raises:
@@ -192,16 +192,16 @@ def _own_table(args: Namespace, ask: Ask) -> _Looked:
         columns, rows = overview(path)
     print(*overview_lines(path, columns, rows)[:-1], sep="\n")
     check_columns_named(path, columns)
-    chosen = _columns(args, ask, path, columns)
-    name = args.name or (None if ask is _taken else ask("name of the task", path.stem))
+    chosen = _choose_columns(args, ask, path, columns)
+    name = args.name or (None if ask is _take_default else ask("name of the task", path.stem))
     access = {} if args.access is None else {"access": args.access}
     while True:  # until a person is content with the table; the answers so far stay
         look = first_look(path, **chosen, kind=args.kind, name=name, **access)
-        _print_look(look, [*odd, *look.odd])
-        if ask is _taken or not _is_corrected(path, look):
+        _print_first_look(look, [*odd, *look.odd])
+        if ask is _take_default or not _is_corrected(path, look):
             break
-    meanings = _meanings(args, ask, look.task)
-    access_of = args.access or _choice(ask, "access of the notes", "restricted", ACCESSES)
+    meanings = _choose_meanings(args, ask, look.task)
+    access_of = args.access or _ask_choice(ask, "access of the notes", "restricted", ACCESSES)
     gold: Result = {"task": str(path), "text-column": list(chosen["text_columns"])}
     gold |= {"label-column": chosen["label_column"], "group-column": chosen["group_column"], "name": look.task.name}
     gold |= {"kind": args.kind if args.kind != "single_label" else None, "skip-empty": bool(look.left_out) or None}
@@ -210,20 +210,20 @@ def _own_table(args: Namespace, ask: Ask) -> _Looked:
     cut = look.splits and "validation" not in look.splits and look.rows >= _ENOUGH  # a single table is split anyway
     gold |= {"validation": 0.1 if cut else None}
     gold["out"] = str(args.work / "gold")
-    return _Looked(look.task, gold, look.rows)
+    return _Source(look.task, gold, look.rows)
 
 
 def _is_corrected(path: Path, look: FirstLook) -> bool:
     """Ask whether the faults of a table are corrected now, and wait until it is saved; return whether to look again."""
-    fill = bool(look.left_out) and not _agreed("Leave these rows out?", default=True)
-    if fill or (look.doubtful and _agreed("Correct the labels in the table first?", default=True)):
+    fill = bool(look.left_out) and not _confirm("Leave these rows out?", default=True)
+    if fill or (look.doubtful and _confirm("Correct the labels in the table first?", default=True)):
         what = "Fill in the empty cells of" if fill else "Correct the labels of"
-        _asked(f"{what} {path.name}, save it, and press Enter to look at it again (Ctrl-C stops)", "")
+        _ask_in_terminal(f"{what} {path.name}, save it, and press Enter to look at it again (Ctrl-C stops)", "")
         return True
     return False
 
 
-def _columns(args: Namespace, ask: Ask, path: Path, columns: Sequence[Column]) -> Result:
+def _choose_columns(args: Namespace, ask: Ask, path: Path, columns: Sequence[Column]) -> Result:
     """Return text_columns, label_column and group_column: as named, as asked, or as guessed."""
     from hf_synth.gold.overview import guess_columns
     from hf_synth.task.columns import names_shown
@@ -232,7 +232,7 @@ def _columns(args: Namespace, ask: Ask, path: Path, columns: Sequence[Column]) -
     guess = guess_columns(columns)
     lacking = {"text": not args.text_column, "label": not args.label_column}
     doubts = {what: why for what, why in guess.doubts.items() if lacking[what]}
-    if doubts and ask is _taken:
+    if doubts and ask is _take_default:
         needed = " and ".join(f"--{what}-column" for what in doubts)
         twice = " (twice for a pair)" if "text" in doubts else ""
         raise ColumnError(
@@ -248,14 +248,14 @@ def _columns(args: Namespace, ask: Ask, path: Path, columns: Sequence[Column]) -
         near = did_you_mean(unknown[0], [name for name in names if name in shown])
         raise ColumnError(f"{path.name} has no column {unknown[0]!r}; it has {shown}{near}")
     text = [known[name.strip().casefold()] for name in args.text_column or ()]
-    text = text or [_choice(ask, "column of the text", guess.text, names)]
-    label = known.get((args.label_column or "").strip().casefold()) or _choice(
+    text = text or [_ask_choice(ask, "column of the text", guess.text, names)]
+    label = known.get((args.label_column or "").strip().casefold()) or _ask_choice(
         ask, "column of the label", "" if guess.label in text else guess.label, names
     )
     group = args.group_column
     if group is None:
         question = "column that names the patient (none: no such column)"
-        group = _choice(ask, question, guess.patient, [*names, "none"], needed=False)
+        group = _ask_choice(ask, question, guess.patient, [*names, "none"], needed=False)
     group = known.get(group.strip().casefold()) if group and group.lower() != "none" else None
     if label in text or group in (label, *text):
         raise ColumnError(
@@ -267,7 +267,7 @@ def _columns(args: Namespace, ask: Ask, path: Path, columns: Sequence[Column]) -
     return {"text_columns": text, "label_column": label, "group_column": group}
 
 
-def _print_look(look: FirstLook, odd: Sequence[str]) -> None:
+def _print_first_look(look: FirstLook, odd: Sequence[str]) -> None:
     """Print the rows of each label and what is odd."""
     from hf_synth.gold.spelling import show_label
 
@@ -287,7 +287,7 @@ def _print_look(look: FirstLook, odd: Sequence[str]) -> None:
         print(f"  odd: {line}")
 
 
-def _meanings(args: Namespace, ask: Ask, task: Task) -> dict[str, str]:
+def _choose_meanings(args: Namespace, ask: Ask, task: Task) -> dict[str, str]:
     """Return what the labels mean: as given, else as asked.
 
     Raises:
@@ -305,7 +305,7 @@ def _meanings(args: Namespace, ask: Ask, task: Task) -> dict[str, str]:
             known, near = ", ".join(task.labels) or "no labels", did_you_mean(label.strip(), task.labels)
             raise ColumnError(f"--meaning: {label.strip()!r} is no label of the table; it has {known}{near}")
         given[found] = meaning.strip()
-    if ask is _asked and task.labels:
+    if ask is _ask_in_terminal and task.labels:
         print("\nWhat does each label mean? The LLM sees the meaning; an empty line leaves it out.")
     # LABEL=TEXT cannot name a label with "=" in it
     asked = {label: given.get(label) or ask(f"  {label}", "") for label in task.labels if "=" not in label}
@@ -313,12 +313,12 @@ def _meanings(args: Namespace, ask: Ask, task: Task) -> dict[str, str]:
 
 
 # --- the configuration ----------------------------------------------------------------------------------------------
-def _configuration(args: Namespace, ask: Ask, look: _Looked) -> tuple[Result, list[str]]:
+def _make_configuration(args: Namespace, ask: Ask, look: _Source) -> tuple[Result, list[str]]:
     """Return the values of the configuration, and remarks about them."""
     work, remarks = args.work, []
     gold = look.exported or work / "gold"
-    llm, url, remark = _llm(args, ask, look.task)
-    base, base_remark = _base_model(args, ask, look.task)
+    llm, url, remark = _choose_llm(args, ask, look.task)
+    base, base_remark = _choose_base_model(args, ask, look.task)
     remarks += [*remark, *base_remark]
     if look.task.labels and not any(look.task.label_meanings) and not look.gold.get("meaning") and look.gold:
         remarks.append("no label has a meaning: the LLM sees the names only (meaning = [...] in [gold])")
@@ -341,7 +341,7 @@ def _configuration(args: Namespace, ask: Ask, look: _Looked) -> tuple[Result, li
     return values, remarks
 
 
-def _llm(args: Namespace, ask: Ask, task: Task) -> tuple[str, str | None, list[str]]:
+def _choose_llm(args: Namespace, ask: Ask, task: Task) -> tuple[str, str | None, list[str]]:
     """Return the LLM, its endpoint, and a remark.
 
     Raises:
@@ -349,7 +349,7 @@ def _llm(args: Namespace, ask: Ask, task: Task) -> tuple[str, str | None, list[s
         EndpointError: the notes may not be sent to the endpoint.
     """
     from hf_synth.cli.journey import STAND_IN
-    from hf_synth.cli.machine import llm_at_hand
+    from hf_synth.cli.machine import installed_llm
     from hf_synth.llm.endpoints import check_endpoint, parse_origin
     from hf_synth.llm.gguf_files import is_gguf
 
@@ -357,12 +357,12 @@ def _llm(args: Namespace, ask: Ask, task: Task) -> tuple[str, str | None, list[s
     if llm is None and url:
         raise LLMError("--base-url without --llm: name the model that the endpoint serves (hf-synth doctor lists them)")
     if llm is None:
-        here = llm_at_hand()
-        if ask is _asked:
+        here = installed_llm()
+        if ask is _ask_in_terminal:
             small = "smollm2 (small, runs here), " if here else ""
             print(f"\nThe LLM: {small}{SIMULATOR} (a stand-in), a .gguf file, or a model of an endpoint.")
         llm = ask("LLM", here or SIMULATOR)
-        if ask is _asked and llm != SIMULATOR and not is_gguf(llm):
+        if ask is _ask_in_terminal and llm != SIMULATOR and not is_gguf(llm):
             url = ask("its endpoint", "http://127.0.0.1:8000/v1")
     access = args.access or task.access
     while url:
@@ -370,7 +370,7 @@ def _llm(args: Namespace, ask: Ask, task: Task) -> tuple[str, str | None, list[s
             check_endpoint(parse_origin(url), access)
             break
         except HfSynthError as error:
-            if ask is _taken or args.base_url:
+            if ask is _take_default or args.base_url:
                 raise
             print(f"  {error}")
             url = ask("its endpoint", "http://127.0.0.1:8000/v1")
@@ -381,19 +381,19 @@ def _llm(args: Namespace, ask: Ask, task: Task) -> tuple[str, str | None, list[s
     return llm, url, []
 
 
-def _base_model(args: Namespace, ask: Ask, task: Task) -> tuple[str | None, list[str]]:
+def _choose_base_model(args: Namespace, ask: Ask, task: Task) -> tuple[str | None, list[str]]:
     """Return the base model; None for the tiny one of the artificial clinic."""
-    from hf_synth.cli.machine import base_model_at_hand
-    from hf_synth.models.readiness import models_at_hand
+    from hf_synth.cli.machine import installed_base_model
+    from hf_synth.models.readiness import installed_models
     from hf_synth.task.scripts import is_artificial
 
     if args.base_model:
         return str(args.base_model), []
     if is_artificial(task):
         return None, []
-    guess = base_model_at_hand(task)
-    here = models_at_hand(task.kind)
-    if ask is _asked:
+    guess = installed_base_model(task)
+    here = installed_models(task.kind)
+    if ask is _ask_in_terminal:
         print(f"\nThe base model that is fine-tuned. Here without a network: {', '.join(here) or 'none yet'}.")
     model = ask("base model", guess)
     if model in here or Path(model).is_dir():

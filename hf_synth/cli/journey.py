@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hf_synth.cli.config import CONFIG, without_secrets
-from hf_synth.cli.machine import base_model_at_hand, llm_at_hand
+from hf_synth.cli.machine import installed_base_model, installed_llm
 from hf_synth.cli.options import SIMULATOR, Result
 from hf_synth.cli.stages import ORDER, Stage, newest, stage_at, stages_in
 from hf_synth.errors import HfSynthError
@@ -232,7 +232,7 @@ def _llm(known: Known) -> list[str]:
     if llm := known.value("generate", "llm"):
         url = known.value("generate", "base-url")
         return ["--llm", str(llm), *(["--base-url", str(url)] if url else [])]
-    return ["--llm", SIMULATOR if known.artificial else llm_at_hand() or SIMULATOR]
+    return ["--llm", SIMULATOR if known.artificial else installed_llm() or SIMULATOR]
 
 
 def trained_with(known: Known, verb: str) -> list[str]:
@@ -247,7 +247,7 @@ def trained_with(known: Known, verb: str) -> list[str]:
         return ["--base-model", str(base), *words]
     if known.artificial:
         return words
-    return ["--base-model", base_model_at_hand(known.definition), *words]
+    return ["--base-model", installed_base_model(known.definition), *words]
 
 
 # --- after a verb ---------------------------------------------------------------------------------------------------

@@ -141,7 +141,9 @@ def _label_gold(task: Task, args: Namespace) -> Result:
         figures = judge.figures
     facts = {"seed": args.seed} if path is None else _facts_of(path) or {"seed": args.seed}
     write_stage(task, DatasetDict(done), args.out, stage="gold", **facts)
-    right, known = map(sum, zip(*(_right(task, rows, args.annotator) for rows in done.values()), strict=True))
+    right, known = map(
+        sum, zip(*(_count_agreements(task, rows, args.annotator) for rows in done.values()), strict=True)
+    )
     print(f"{args.llm} labelled {known:,} gold rows, {right:,} of them as gold does -> {args.out}")
     return {"out": str(args.out), "rows": known, "right": right, **figures}
 
@@ -176,7 +178,7 @@ def _facts_of(folder: Path) -> Result:
     return {name: fact for name, fact in (read_manifest(folder) or {}).items() if name not in anew}
 
 
-def _right(task: Task, rows: Dataset, annotator: str) -> tuple[int, int]:
+def _count_agreements(task: Task, rows: Dataset, annotator: str) -> tuple[int, int]:
     """Count the gold rows that an LLM labelled as gold does, and those that it labelled."""
     from hf_synth.correction.annotations import columns_of
 

@@ -204,9 +204,9 @@ def gpu_check() -> Check:
 def base_models_check() -> Check:
     """Return which base models are here without a download."""
     from hf_synth.models.base_models import BASE_MODELS
-    from hf_synth.models.readiness import models_at_hand
+    from hf_synth.models.readiness import installed_models
 
-    here = list(dict.fromkeys([*models_at_hand("single_label"), *models_at_hand("text2text")]))
+    here = list(dict.fromkeys([*installed_models("single_label"), *installed_models("text2text")]))
     if here:
         return Check("base models", "ok", f"here without a download: {', '.join(here)}")
     package = next(model.package for model in BASE_MODELS if model.package)
@@ -218,14 +218,14 @@ def llms_check() -> Check:
     """Return which LLMs run on this machine without an endpoint."""
     from hf_synth.llm.gguf_files import PACKAGED
 
-    here = llm_at_hand()
+    here = installed_llm()
     if here is not None:
         return Check("LLMs here", "ok", f"{here} (small: its notes are poor)")
     package = PACKAGED[0].package
     return Check("LLMs here", "ok", f"the simulator alone; a small one: pip install 'hf_synth[local]' {package}")
 
 
-def llm_at_hand() -> str | None:
+def installed_llm() -> str | None:
     """Return the short name of an LLM whose package is installed, with what runs it; None without one."""
     from importlib.util import find_spec
 
@@ -236,13 +236,13 @@ def llm_at_hand() -> str | None:
     return next((one.name for one in PACKAGED if find_spec(one.inside.partition("/")[0]) is not None), None)
 
 
-def base_model_at_hand(task: Task | None) -> str:
+def installed_base_model(task: Task | None) -> str:
     """Return a base model for a task: one that is here without a network, or the first that suits it."""
     from hf_synth.models.base_models import BASE_MODELS, suggest_base_model
-    from hf_synth.models.readiness import models_at_hand, packaged_models
+    from hf_synth.models.readiness import installed_models, packaged_models
 
     kind = "single_label" if task is None else task.kind
-    here = packaged_models(kind) or models_at_hand(kind)
+    here = packaged_models(kind) or installed_models(kind)
     if here:
         return here[0]
     return BASE_MODELS[0].repo_id if task is None else suggest_base_model(task).repo_id

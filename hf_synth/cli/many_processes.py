@@ -9,7 +9,7 @@ from collections.abc import Iterator
 
 from hf_synth.errors import UsageError
 
-_TOGETHER = ("train",)  # verbs whose processes work together
+_PARALLEL_VERBS = ("train",)  # verbs whose processes work together
 
 
 def is_chief() -> bool:
@@ -24,7 +24,7 @@ def check_one_process(verb: str) -> None:
         UsageError: it is, and each process would do all of the work and pay for it.
     """
     world = os.environ.get("WORLD_SIZE", "1")
-    if verb not in _TOGETHER and world not in ("", "0", "1"):
+    if verb not in _PARALLEL_VERBS and world not in ("", "0", "1"):
         raise UsageError(
             f"{world} processes were started (WORLD_SIZE), and each would do all of `{verb}`: start one process; "
             "torchrun is for `train`, and --shard I/N spreads other verbs over machines"
@@ -32,7 +32,7 @@ def check_one_process(verb: str) -> None:
 
 
 @contextlib.contextmanager
-def one_voice() -> Iterator[None]:
+def silence_other_processes() -> Iterator[None]:
     """Print results in the first process alone; errors are printed by every one."""
     if is_chief():
         yield

@@ -318,9 +318,9 @@ def base_model_name(task: Task, args: Namespace) -> str:
 
     if is_artificial(task):
         return TINY
-    from hf_synth.models.readiness import models_at_hand
+    from hf_synth.models.readiness import installed_models
 
-    here = models_at_hand(task.kind)
+    here = installed_models(task.kind)
     raise ModelError(
         f"name the base model with --base-model, here without a network: {', '.join(here) or 'none yet'}; "
         f"`hf-synth models` lists more, and {TINY!r} is made on the spot, which only shows that the software runs"
@@ -353,7 +353,7 @@ def base_model(task: Task, args: Namespace, *parts: Dataset) -> str | Path:
     return make_encoder(texts, folder, seed=args.seed)
 
 
-def say_toy(task: Task, args: Namespace) -> None:
+def print_toy_note(task: Task, args: Namespace) -> None:
     """Print at the end of a verb that its model is a tiny one, where its notes are not the artificial clinic's."""
     from hf_synth.task.scripts import is_artificial
 

@@ -36,7 +36,7 @@ def train_outlook(task: Task, args: Namespace, rows: Dataset, validation: Datase
     print(f"would train 1 model of {model} on {n:,} rows: {steps:,} steps in {epochs:,} epochs{early}")
     if scored:
         print(f"would score {scored:,} validation rows after each epoch")
-    return _close(args, pace, seconds, {"rows": n, "validation_rows": scored, "steps": steps, "epochs": epochs})
+    return _print_outlook(args, pace, seconds, {"rows": n, "validation_rows": scored, "steps": steps, "epochs": epochs})
 
 
 def correct_outlook(task: Task, args: Namespace, rows: Dataset, gold: Dataset) -> Result:
@@ -50,13 +50,13 @@ def correct_outlook(task: Task, args: Namespace, rows: Dataset, gold: Dataset) -
     if args.judge:
         votes = args.votes * (len(usable) + len(gold))
         print(f"would ask {args.judge} {votes:,} times at most; answers in the journal are not asked for again")
-        return _close(args, None, None, facts | {"calls": votes, "trainings": [0, 0]})
+        return _print_outlook(args, None, None, facts | {"calls": votes, "trainings": [0, 0]})
     heads, spent = estimate_head_seconds(task, gold, usable, args.method)
     args.started += spent
     seconds = heads / 2, heads * 2
     if args.corrector or not needs_base_model(args):
         print("would train no model" + (f"; {args.corrector} reads all rows" if args.corrector else ""))
-        return _close(args, None, None if args.corrector else seconds, facts | {"trainings": [0, 0]})
+        return _print_outlook(args, None, None if args.corrector else seconds, facts | {"trainings": [0, 0]})
     planned = trainings_of(task, args.method, gold=len(gold), rows=len(usable), measured=LLM_LABEL in gold.column_names)
     with _measured(task, args, gold, [gold, usable]) as pace:
         one = pace.training(planned.rows)
@@ -64,7 +64,7 @@ def correct_outlook(task: Task, args: Namespace, rows: Dataset, gold: Dataset) -
         seconds = _sum(seconds, (planned.least * (one[0] + read / 2), planned.most * (one[1] + 2 * read)))
     models = f"{_count(planned.least, planned.most)} of {options.base_model_name(task, args)}"
     print(f"would train {models}, on {planned.rows:,} rows at most")
-    return _close(args, pace, seconds, facts | {"trainings": [planned.least, planned.most]})
+    return _print_outlook(args, pace, seconds, facts | {"trainings": [planned.least, planned.most]})
 
 
 def run_outlook(task: Task, args: Namespace, rows: Dataset | None, splits: DatasetDict) -> Result:
@@ -75,7 +75,7 @@ def run_outlook(task: Task, args: Namespace, rows: Dataset | None, splits: Datas
     gold = options.training_gold(task, args, splits)
     facts: Result = {"gold_rows": len(gold), "method": args.method, "test_rows": len(splits["test"])}
     if rows is None:
-        guess = _asked(task, args, gold)
+        guess = _generation_estimate(task, args, gold)
         n, like = sum(guess.rows.values()), gold
         facts |= {"calls": guess.calls}
     else:
@@ -100,10 +100,10 @@ def run_outlook(task: Task, args: Namespace, rows: Dataset | None, splits: Datas
     print(f"would score each mixture's model on {len(splits['test']):,} test rows")
     if rows is None:
         print("  the time of the LLM is not known before it is asked, and is not among the seconds")
-    return _close(args, pace, seconds, facts | {"rows": n, "trainings": [few, many]})
+    return _print_outlook(args, pace, seconds, facts | {"rows": n, "trainings": [few, many]})
 
 
-def _asked(task: Task, args: Namespace, gold: Dataset) -> Estimate:
+def _generation_estimate(task: Task, args: Namespace, gold: Dataset) -> Estimate:
     """Print and return what a generation would take."""
     from hf_synth.generation.generation import estimate
 
@@ -127,7 +127,7 @@ def _measured(task: Task, args: Namespace, rows: Dataset, parts: Sequence[Datase
         )
 
 
-def _close(args: Namespace, pace: Pace | None, seconds: Seconds | None, facts: Result) -> Result:
+def _print_outlook(args: Namespace, pace: Pace | None, seconds: Seconds | None, facts: Result) -> Result:
     """Print the time, its basis and where the output would go; return all of it."""
     if seconds is not None:
         before = time.monotonic() - float(args.started) - (0.0 if pace is None else pace.spent)

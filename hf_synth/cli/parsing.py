@@ -249,7 +249,7 @@ def read_options(parser: Parser, words: Sequence[str]) -> tuple[dict[str, Any], 
     """
     options = options_of(parser)
     before = [(action, action.default) for action in options]
-    head, tail = _cut(list(words), "--")
+    head, tail = _split_at(list(words), "--")
     for action in options:
         action.default = SUPPRESS  # what the command line does not name is not in the namespace
     try:
@@ -281,7 +281,7 @@ def complete(parser: Parser, named: Mapping[str, Any], words: Sequence[str], giv
         given: values of a configuration, by destination.
     """
     given = without_excluded(parser, given, named)
-    named = {**given, **_placed(parser, words, given), **named}
+    named = {**given, **_assign_places(parser, words, given), **named}
     for action in parser.must:
         if action.dest not in named:
             parser.error(f"{action.option_strings[0]} {_metavar(action)} is missing: {action.help}")
@@ -289,7 +289,7 @@ def complete(parser: Parser, named: Mapping[str, Any], words: Sequence[str], giv
     return Namespace(**{**defaults, **parser._defaults, **named})
 
 
-def _placed(parser: Parser, words: Sequence[str], given: Mapping[str, Any]) -> dict[str, Any]:
+def _assign_places(parser: Parser, words: Sequence[str], given: Mapping[str, Any]) -> dict[str, Any]:
     """Return the arguments by destination: words go first to those that must be named.
 
     Words that are left go to the optional arguments of the verb, then to those that a configuration gives, from the
@@ -325,7 +325,7 @@ def _value(parser: Parser, action: Action, word: str) -> Any:
     return value
 
 
-def _cut(words: list[str], mark: str) -> tuple[list[str], list[str]]:
+def _split_at(words: list[str], mark: str) -> tuple[list[str], list[str]]:
     at = words.index(mark) if mark in words else len(words)
     return words[:at], words[at + 1 :]
 

@@ -145,10 +145,13 @@ def _detectors(args: Namespace) -> Result:
     from hf_synth.privacy.canaries import Canaries
 
     canaries = Canaries.load(args.canaries) if args.canaries else None
-    return {"canaries": canaries, "find_identifiers": _finder(args.find_identifiers) if args.find_identifiers else None}
+    return {
+        "canaries": canaries,
+        "find_identifiers": _load_finder(args.find_identifiers) if args.find_identifiers else None,
+    }
 
 
-def _finder(name: str) -> Callable[[str], Iterable[str]]:
+def _load_finder(name: str) -> Callable[[str], Iterable[str]]:
     """Import a finder of identifiers, FILE.py:FUNCTION or MODULE:FUNCTION: from a text to the kinds in it.
 
     Raises:
@@ -304,11 +307,11 @@ def publish(args: Namespace) -> tuple[Result, int]:
     pushing: list[bool] = []
 
     def confirm(verdict: Verdict) -> bool:
-        pushing.append(_confirmed(verdict, args))
+        pushing.append(_ask_to_publish(verdict, args))
         return pushing[-1]
 
     shared["confirm"] = confirm
-    with on_stop(lambda: _sent(args, any(pushing))):
+    with on_stop(lambda: _describe_stop(args, any(pushing))):
         verdict = _publish(task, args, shared)
     print(verdict)
     if args.dry_run:
@@ -347,7 +350,7 @@ def _publish(task: Task, args: Namespace, shared: Result) -> Verdict:
     return hf_synth.publish_dataset(task, rows, args.repo_id, augmented=args.augmented, **shared)
 
 
-def _sent(args: Namespace, pushing: bool) -> str:
+def _describe_stop(args: Namespace, pushing: bool) -> str:
     """Return what a stopped publication leaves, as a sentence."""
     if not pushing:
         return "nothing was sent; run the same command again"
@@ -368,7 +371,7 @@ def _in_language(task: Task, language: str | None) -> Task:
     return replace(task, language=language) if language else task
 
 
-def _confirmed(verdict: Verdict, args: Namespace) -> bool:
+def _ask_to_publish(verdict: Verdict, args: Namespace) -> bool:
     """Ask before anything is sent; where nobody can be asked, --yes is needed."""
     if args.yes:
         print(verdict.changes)

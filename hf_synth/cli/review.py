@@ -23,8 +23,8 @@ if TYPE_CHECKING:
     from hf_synth.review.sheets import SampleSheet
     from hf_synth.task.task import Task
 
-_EACH = 25  # notes of each label where nothing else is asked for
-_REALISM = 40  # notes of a realism sheet
+_NOTES_PER_LABEL = 25  # notes of each label where nothing else is asked for
+_REALISM_NOTES = 40  # notes of a realism sheet
 _SHEET, _REALISM_SHEET = "sheet.json", "realism_sheet.json"
 
 
@@ -150,7 +150,7 @@ def _wanted(task: Task, rows: Dataset, args: Namespace) -> tuple[int, list[str]]
 
     if args.n is not None:
         return args.n, sorted(["label"] if args.by is None else set(args.by))
-    return sizes_per_label(task, rows, _EACH if args.per_label is None else args.per_label), ["label"]
+    return sizes_per_label(task, rows, _NOTES_PER_LABEL if args.per_label is None else args.per_label), ["label"]
 
 
 def _by(names: list[str]) -> str:
@@ -173,7 +173,7 @@ def _realism_sheet(task: Task, rows: Dataset, args: Namespace) -> RealismSheet:
         return sheet
     args.task = args.task or str(args.folder)
     gold = options.split_of(options.gold_of(task, args), "train")
-    sheet = draw_realism(task, rows, gold, args.n or _REALISM, seed=args.seed)
+    sheet = draw_realism(task, rows, gold, args.n or _REALISM_NOTES, seed=args.seed)
     save_realism(task, sheet, file)
     return sheet
 

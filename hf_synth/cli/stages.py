@@ -201,7 +201,7 @@ def note_inputs(args: Namespace, inputs: Mapping[str, str]) -> None:
 
 
 # --- out of date ----------------------------------------------------------------------------------------------------
-def looked_at(stages: Sequence[Stage]) -> list[Stage]:
+def add_facts(stages: Sequence[Stage]) -> list[Stage]:
     """Return stages with their rows, what a person edited, and why they are out of date: every file is read once."""
     read = [replace(s, digest=_digest(s), rows=_rows(s), edited=_edited(s)) for s in stages]
     reference = next((s.task for s in read if s.kind == "gold" and s.task), "")

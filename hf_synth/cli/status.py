@@ -34,10 +34,10 @@ def add_status_options(parser: ArgumentParser) -> None:
 
 def status(args: Namespace) -> Result:
     """Print the stages of a folder and the next command."""
-    from hf_synth.cli.stages import looked_at, stages_in
+    from hf_synth.cli.stages import add_facts, stages_in
 
     folder = _folder_of_stages(args.folder)
-    stages = looked_at(stages_in(folder))
+    stages = add_facts(stages_in(folder))
     if not stages:
         raise MissingGoldError(
             f"{args.folder} holds no stage of a journey: begin with `hf-synth init TABLE`, or name the folder that "

@@ -18,13 +18,15 @@ if TYPE_CHECKING:
     from typing import TextIO
 
 # C0 without tab and line feed, C1, marks of direction, separators of lines, characters without an encoding
-_OBEYED = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2060-\u206f\ufeff\ud800-\udfff]")
+_CONTROL_CHARACTERS = re.compile(
+    "[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2060-\u206f\ufeff\ud800-\udfff]"
+)
 _PROGRESS = re.compile("\r?(?:\x1b\\[A)*")  # how tqdm returns to the start of its line, and to the line above
 
 
 def plain(text: str) -> str:
     """Return a text with its control characters, except tab and line feed, as visible escapes."""
-    return _OBEYED.sub(lambda match: match[0].encode("unicode_escape").decode("ascii"), text)
+    return _CONTROL_CHARACTERS.sub(lambda match: match[0].encode("unicode_escape").decode("ascii"), text)
 
 
 def one_line(text: str) -> str:

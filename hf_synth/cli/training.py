@@ -101,7 +101,7 @@ def train(args: Namespace) -> Result:
         )
         options.progress_of(args)(f"{why}: nothing is held back to stop early by, and the last epoch is kept")
     keywords = {"base_model": options.base_model(task, args, rows), **options.training_options(task, args)}
-    with on_stop(lambda: _kept(args)):
+    with on_stop(lambda: _describe_checkpoints(args)):
         path = hf_synth.train(
             task, rows, validation, output_dir=args.out, seed=args.seed, resume=args.resume, **keywords
         )
@@ -117,11 +117,11 @@ def train(args: Namespace) -> Result:
     held_out = None if validation is None else column_of(validation, "source", "gold")
     facts["claim"] = model_claim(column_of(usable_rows(rows), "source"), held_out)
     print(f"what may be claimed: {facts['claim']}")
-    options.say_toy(task, args)
+    options.print_toy_note(task, args)
     return facts
 
 
-def _kept(args: Namespace) -> str:
+def _describe_checkpoints(args: Namespace) -> str:
     """Return what a stopped training leaves, as a sentence."""
     from hf_synth.models.checkpoints import STEPS, kept_step
 
@@ -144,7 +144,7 @@ def add_models_options(parser: ArgumentParser) -> None:
 def models(args: Namespace) -> Result:
     """List the table of base models; with a task, suggest one of them."""
     from hf_synth.models.base_models import BASE_MODELS, pretraining_note, suggest_base_model
-    from hf_synth.models.readiness import models_at_hand
+    from hf_synth.models.readiness import installed_models
 
     task = hf_synth.load_task(args.task) if args.task else None
     if args.gold is not None and task is None:
@@ -168,7 +168,7 @@ def models(args: Namespace) -> Result:
         why = f" ({longer:,} of {len(lengths):,} notes may be longer than it reads)" if lengths else ""
         print(f"\nfor {task.full_name}: {model.repo_id}{why}")
         print(pretraining_note(model.repo_id))
-        facts |= {"suggested": model.repo_id, "here": models_at_hand(task.kind)}
+        facts |= {"suggested": model.repo_id, "here": installed_models(task.kind)}
         print(f"here without a network: {', '.join(facts['here']) or 'none'}")
     return facts
 

@@ -16,7 +16,7 @@ from multiprocessing.connection import Connection, wait
 from multiprocessing.reduction import ForkingPickler
 from typing import Any, TypeVar
 
-from hf_synth.reports.progress import handed_on, is_shown, show_after_stage
+from hf_synth.reports.progress import forward_progress, is_shown, show_after_stage
 
 Job = TypeVar("Job")
 Result = TypeVar("Result")
@@ -219,7 +219,7 @@ def _answer_jobs(call: Callable[[Any], Any], connection: Connection, shown: bool
     _watch_parent()
     signal.signal(signal.SIGTERM, _exit_in_order)
     pipe = _Pipe(connection)
-    telling = handed_on(lambda line: pipe.send(_ProgressLine(line))) if shown else nullcontext()
+    telling = forward_progress(lambda line: pipe.send(_ProgressLine(line))) if shown else nullcontext()
     with suppress(KeyboardInterrupt, EOFError, BrokenPipeError), telling:
         pipe.send(_READY)
         while True:

@@ -90,7 +90,7 @@ def check_fields(
         training_arguments(fields, work, 100, validated, 0, resumable=resumable, access=access)
 
 
-def models_at_hand(kind: Kind) -> list[str]:
+def installed_models(kind: Kind) -> list[str]:
     """Return models for a kind of task that are here without a network: of installed packages, and of the Hub's cache.
 
     Returns:

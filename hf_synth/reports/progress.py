@@ -294,7 +294,7 @@ def is_shown() -> bool:
 
 
 @contextlib.contextmanager
-def handed_on(write: Callable[[str], None], every: float = 2.0) -> Iterator[None]:
+def forward_progress(write: Callable[[str], None], every: float = 2.0) -> Iterator[None]:
     """Pass each line of progress to a function instead, as a process without a terminal does.
 
     Args:

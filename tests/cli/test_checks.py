@@ -22,7 +22,7 @@ from hf_synth.cli.checks import _check_apart, check_not_read
 from hf_synth.errors import OutputError
 from hf_synth.evaluation.evaluation import Scores
 from hf_synth.models.base_models import TOY_NOTE
-from hf_synth.models.readiness import models_at_hand
+from hf_synth.models.readiness import installed_models
 from hf_synth.task.folders import MANIFEST, write_stage
 
 TASK = toy_task(access="credentialed")
@@ -219,8 +219,8 @@ def test_models_at_hand_are_named(
     (tmp_path / "models--org--broken" / "snapshots" / "0").mkdir(parents=True)
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
     monkeypatch.setattr("hf_synth.models.readiness.model_folder", lambda name: tmp_path)
-    assert models_at_hand("single_label") == ["minilm", "org/encoder"]
-    assert models_at_hand("text2text") == ["org/writer"]
+    assert installed_models("single_label") == ["minilm", "org/encoder"]
+    assert installed_models("text2text") == ["org/writer"]
     monkeypatch.undo()
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
     sentence = said(capsys, "train", work / "gold", work / "synthetic", "--out", tmp_path / "m")

@@ -17,7 +17,7 @@ from support.tiny import tiny_base
 import hf_synth.publishing.model_checks  # noqa: F401  # conftest then loads models back in this process
 from hf_synth.cli import main
 from hf_synth.cli.journey import Known, after_verb, command_of, without_configured
-from hf_synth.cli.stages import ORDER, looked_at, stages_in
+from hf_synth.cli.stages import ORDER, add_facts, stages_in
 from hf_synth.task.folders import read_manifest
 
 SIZES = [f"--option=n_{split}={n}" for split, n in (("train", 40), ("validation", 8), ("test", 12))]
@@ -74,7 +74,7 @@ def work(journey: Path, tmp_path: Path) -> Path:
 
 
 def stages(folder: Path) -> dict[str, tuple[str, ...]]:
-    return {stage.kind: stage.outdated for stage in looked_at(stages_in(folder))}
+    return {stage.kind: stage.outdated for stage in add_facts(stages_in(folder))}
 
 
 def test_status_of_the_whole_way(capsys: pytest.CaptureFixture[str], work: Path) -> None:
