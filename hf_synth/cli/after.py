@@ -27,6 +27,7 @@ def run_verb(args: Namespace) -> Any:
         return args.run(args)
     from hf_synth.cli.journey import after_verb
     from hf_synth.cli.stages import inputs_of, note_inputs
+    from hf_synth.cli.ways import command_after
 
     inputs: dict[str, str] = {}
     with _log_errors():
@@ -38,7 +39,7 @@ def run_verb(args: Namespace) -> Any:
     with _log_errors():
         if args.verb in _WITH_INPUTS and not getattr(args, "dry_run", False) and getattr(args, "preview", None) is None:
             note_inputs(args, inputs)
-        if not args.quiet and not args.json and (command := after_verb(args, result)) is not None:
+        if not args.quiet and not args.json and (command := after_verb(args, result, command_after)) is not None:
             print(one_line(f"next: {command}"))
     return returned
 

@@ -11,7 +11,7 @@ import contextlib
 import shlex
 import tomllib
 from argparse import Namespace
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -250,22 +250,28 @@ def trained_with(known: Known, verb: str) -> list[str]:
     return ["--base-model", installed_base_model(known.definition), *words]
 
 
+Follow = Callable[[Stage, Known, int | None], list[str] | None]
+
+
 # --- after a verb ---------------------------------------------------------------------------------------------------
-def after_verb(args: Namespace, result: Any) -> str | None:
+def after_verb(args: Namespace, result: Any, follow: Follow | None = None) -> str | None:
     """Return the command that comes after a verb that has written something; None where there is none.
 
     Args:
         result: what the verb returned for --json.
+        follow: returns the words after a stage (`ways.command_after`); the usual order when None.
     """
     with contextlib.suppress(HfSynthError, OSError):
-        words = _after_verb(args, result if isinstance(result, dict) else {})
+        words = _after_verb(args, result if isinstance(result, dict) else {}, follow or _usual)
         return None if words is None else shlex.join(without_secrets(words))
     return None
 
 
-def _after_verb(args: Namespace, result: Result) -> list[str] | None:
-    from hf_synth.cli.ways import command_after
+def _usual(stage: Stage, known: Known, _rows: int | None) -> list[str] | None:
+    return next_command(stage.kind, known)
 
+
+def _after_verb(args: Namespace, result: Result, follow: Follow) -> list[str] | None:
     verb, out = str(args.verb), getattr(args, "out", None)
     if getattr(args, "dry_run", False) or getattr(args, "preview", None) is not None:
         return None
@@ -287,7 +293,7 @@ def _after_verb(args: Namespace, result: Result) -> list[str] | None:
         words = command_of("correct", replace(known, stages=rest))
         return _following([*words, "--method", "none"] if result.get("few_wrong") else words, known, args)
     rows = result.get("rows")
-    after = command_after(stage, known := known_after(args, stage), rows if isinstance(rows, int) else None)
+    after = follow(stage, known := known_after(args, stage), rows if isinstance(rows, int) else None)
     return _following(after, known, args)
 
 

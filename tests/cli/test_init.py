@@ -147,7 +147,7 @@ def test_a_table_that_is_corrected_meanwhile_is_looked_at_again(
     capsys: pytest.CaptureFixture[str], tmp_path: Path, answers: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     table = excel(tmp_path)
-    monkeypatch.setattr("hf_synth.cli.machine.base_model_at_hand", lambda _: "tiny")
+    monkeypatch.setattr("hf_synth.cli.machine.installed_base_model", lambda _: "tiny")
 
     def answer(question: str) -> str:
         answers.append(question)
