@@ -1,6 +1,10 @@
 """How well the check of facts finds facts that are missing from a note, or denied in it.
 
-    python benchmarks/fact_check.py
+    python benchmarks/fact_check.py [--judge]
+
+With `--judge` the same faults are shown to the simulated LLM, question by question, through `fact_judge.judge_facts`.
+It answers by the rules, and one question in ten at random: the figure tests that questions and answers are put together
+rightly, and says nothing of how well an LLM judges.
 
 Notes of the facts of `clinic:facts` are put together from sentences of one of five sources: the clinic's phrases
 and sentences for development, which the patterns were written against; held-out sentences, written before the patterns
@@ -16,14 +20,21 @@ from __future__ import annotations
 import random
 import sys
 from collections import Counter
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
+from typing import Any
 
 from fact_check_sentences import DEVELOPMENT, HARD, HELD_OUT
 
 from hf_synth.demo import clinic_language as clinic
 from hf_synth.demo import simulator_language as simulator
 from hf_synth.demo.clinic_facts import FACTS
+from hf_synth.demo.simulator import Faults, answer
 from hf_synth.evaluation.statistics import wilson
 from hf_synth.generation.fact_check import check_facts
+from hf_synth.generation.fact_judge import judge_facts
+from hf_synth.llm.questions import Answer, Question
+from hf_synth.task.scripts import load_task
 
 NOTES, PLANTED = 200, 0.4
 SWALLOWING, WEIGHT, TEMPERATURE = FACTS.items
@@ -109,13 +120,38 @@ def measure(bank: Bank, *, seed: int = 0, notes: int = NOTES, show: bool = False
     return total, reported
 
 
+class _Simulated:
+    """The simulated LLM without a server; only what `judge_facts` uses of a `Chat`."""
+
+    def stream(self, questions: Iterable[Question], **options: Any) -> Iterator[Answer]:
+        """Yield the answers in order."""
+        for question in questions:
+            yield Answer(answer(question.messages, faults=Faults(refusal=0.0)), "ok", model="simulator")
+
+
+def measure_judge(bank: Bank, *, seed: int = 0, notes: int = NOTES) -> tuple[Counter[str], Counter[str]]:
+    """Return the facts with a pattern by what was planted, and those of them that the judge does not find stated."""
+    rng = random.Random(f"fact check {seed}")
+    made = [note(rng, bank) for _ in range(notes)]
+    shown = [(tuple((fact, wording) for fact, wording, _ in asked), text) for text, asked in made]
+    task = replace(load_task("clinic:facts"), facts=FACTS)
+    total, reported = Counter[str](), Counter[str]()
+    judged = judge_facts(task, _Simulated(), shown, access="open")  # type: ignore[arg-type]
+    for (_, asked), found in zip(made, judged, strict=True):
+        for fact, _, plant in asked:
+            if fact in found:
+                total[plant] += 1
+                reported[plant] += found[fact] != "stated"
+    return total, reported
+
+
 def main() -> None:
-    """Print a table of all three sources."""
+    """Print a table of all sources."""
     print("| sentences | planted faults found | 95% interval | false alarms | 95% interval | by kind |")
     print("|---|---|---|---|---|---|")
     for name, bank in BANKS.items():
         show = "--show" in sys.argv and name in ("clinic", "development")
-        total, reported = measure(bank, show=show)
+        total, reported = measure_judge(bank) if "--judge" in sys.argv else measure(bank, show=show)
         plants, found = total.total() - total[""], reported.total() - reported[""]
         hit, alarm = wilson(found, plants), wilson(reported[""], total[""])
         kinds = ", ".join(f"{kind} {reported[kind]}/{total[kind]}" for kind in sorted(filter(None, total)))

@@ -18,6 +18,7 @@ from hf_synth.errors import ColumnError, LLMError, OutputError, TaskError
 if TYPE_CHECKING:
     from datasets import Dataset
 
+    from hf_synth.llm.questions import Chat
     from hf_synth.task.task import Task
 
 
@@ -30,6 +31,8 @@ def add_generate_options(parser: ArgumentParser) -> None:
     options.add_llm(parser, required=True)
     text = "with --prompt facts: ask again at most N times for a note that lacks a fact (default: 2)"
     parser.add_argument("--fact-rounds", type=int, default=2, metavar="N", help=text)
+    text = "what reads the facts in a note: rules; or llm: rules, and then the same LLM counts what it finds stated"
+    parser.add_argument("--check-facts", choices=("rules", "llm"), default="rules", help=text + " (default: rules)")
     options.add_out(parser, "folder for the notes; --dry-run and --preview need none", required=False)
     text = "write N notes (default: 5), show them and stop; the same command without --preview goes on from there"
     parser.add_argument("--preview", type=int, nargs="?", const=5, metavar="N", help=text)
@@ -40,7 +43,9 @@ def add_generate_options(parser: ArgumentParser) -> None:
 
 def generate(args: Namespace) -> Result | tuple[Result, int]:
     """Ask the LLM for synthetic notes; with --dry-run estimate what it would take."""
+    from hf_synth.generation.attribute_check import attributes_line
     from hf_synth.generation.claims import NOTES_CLAIM, facts_line
+    from hf_synth.generation.fact_judge import judged_line
     from hf_synth.generation.generation import check_some, estimate, generate_with_figures, generation_table, no_gold
     from hf_synth.generation.likeness import likeness
     from hf_synth.task.columns import USAGE_COLUMNS
@@ -78,6 +83,7 @@ def generate(args: Namespace) -> Result | tuple[Result, int]:
             rows, run = shared.rows()
         else:
             rows, run = generate_with_figures(task, exemplars, llm, **how, **keywords)
+        judged = _judged_facts(task, rows, llm, args) if args.check_facts == "llm" else {}
     check_some(rows, run)
     counts = Counter(rows["label_status"])
     rejects = Counter(r for s, r in zip(rows["label_status"], rows["reason"], strict=True) if s == "rejected")
@@ -86,6 +92,9 @@ def generate(args: Namespace) -> Result | tuple[Result, int]:
     facts: Result = {"generator": args.llm, "seed": args.seed, "gold_rows": len(exemplars), "prompt": args.prompt}
     facts |= {"exemplars": args.choose, "share": args.share, "balance": args.balance}
     facts |= {MARKS: gold_marks(task, exemplars), **figures, **llms.weights_facts(llm)}
+    followed = _followed(task, rows, args)
+    facts |= {"attributes_checked": followed} if followed else {}
+    facts |= {"facts_judged": judged} if judged else {}
     alike = likeness(task, rows, gold, seed=args.seed)
     facts["likeness"] = alike.to_json()
     facts |= {"no_gold": True} if args.no_gold else {}
@@ -100,13 +109,53 @@ def generate(args: Namespace) -> Result | tuple[Result, int]:
         print(f"of {run['calls']:,} calls {words}")
     if checked := run.get("facts_checked"):
         print(facts_line(checked))
-    if alike.figures:
+    if judged:
+        print(judged_line(judged))
+    if line := attributes_line(followed):
+        print(f"attributes {line}")
+    if alike.figures or not args.no_gold:
         print(f"likeness to gold (1: like gold; in brackets: halves of gold): {alike}")
     dollars = f", ${usage['cost_usd']:,.2f}" if usage["cost_usd"] else ""
     print(f"{usage['prompt_tokens']:,} tokens read, {usage['completion_tokens']:,} written{dollars}")
     if args.no_gold:
         print(f"what may be claimed: {NOTES_CLAIM}")
     return {"out": str(args.out), "rows": counts["kept"], **figures}
+
+
+def _judged_facts(task: Task, rows: Dataset, llm: Chat, args: Namespace) -> dict[str, int]:
+    """Ask the LLM which facts it finds stated in the notes that were kept, and return the counts."""
+    from hf_synth.generation.fact_judge import count_judged, judge_facts
+    from hf_synth.generation.stated import stated_of
+    from hf_synth.llm.questions import access_of_llm
+    from hf_synth.task.columns import access_of, strictest
+
+    asked = stated_of(task, rows, args.prompt, args.seed)
+    if not any(kind == "fact" for values in asked.values() for kind, *_ in values):
+        raise ColumnError("--check-facts llm needs a prompt of facts without exemplars: give --prompt facts")
+    texts = zip(*(rows[c][:] for c in task.text_columns), strict=True)
+    columns = zip(rows["prompt_sha256"][:], rows["label_status"][:], texts, strict=True)
+    notes = [
+        (tuple((name, value) for kind, name, value in asked.get(hash, ()) if kind == "fact"), "\n".join(text))
+        for hash, status, text in columns
+        if status == "kept"
+    ]
+    access = strictest(task.access, access_of(rows), access_of_llm(llm))
+    return count_judged(judge_facts(task, llm, notes, access=access))
+
+
+def _followed(task: Task, rows: Dataset, args: Namespace) -> Result:
+    """Return how many notes follow the attributes that they were asked for, by attribute, as far as rules can tell."""
+    from hf_synth.generation.attribute_check import count_followed
+    from hf_synth.generation.stated import stated_of
+
+    asked = stated_of(task, rows, args.prompt, args.seed)
+    texts = zip(*(rows[c][:] for c in task.text_columns), strict=True)
+    notes = zip(rows["prompt_sha256"][:], rows["label_status"][:], texts, strict=True)
+    return count_followed(
+        ([(name, value) for kind, name, value in asked.get(hash, ()) if kind == "attribute"], "\n".join(text))
+        for hash, status, text in notes
+        if status == "kept"
+    )
 
 
 def _check_no_gold(task: Task, args: Namespace) -> None:

@@ -113,6 +113,8 @@ def _label_sheet(task: Task, rows: Dataset, args: Namespace) -> SampleSheet | Pr
     from hf_synth.review.promise_sheet import begin_promise, load_promise, read_promise
     from hf_synth.review.session import review_folder
     from hf_synth.review.sheets import draw_sheet, load_sheet, save_sheet
+    from hf_synth.review.spread import draw_spread
+    from hf_synth.task.folders import read_manifest
 
     promise = read_promise(args.folder)
     if args.error is not None:
@@ -139,7 +141,16 @@ def _label_sheet(task: Task, rows: Dataset, args: Namespace) -> SampleSheet | Pr
             )
         return sheet
     n, by = _wanted(task, rows, args)
-    drawn = draw_sheet(task, rows, n, by=by, seed=args.seed)
+    manifest = read_manifest(args.folder) or {}
+    if manifest.get("no_gold") is True and args.n is not None and args.by is None:
+        drawn = draw_spread(task, rows, n, manifest, seed=args.seed)
+        covered, values = drawn.settings["covered"], drawn.settings["to_cover"]
+        options.progress_of(args)(
+            f"{n:,} notes: {covered:,} of {values:,} labels, facts, attributes and prompts that were asked for are "
+            "among them; the others are drawn at random (docs/zero_gold.md)"
+        )
+    else:
+        drawn = draw_sheet(task, rows, n, by=by, seed=args.seed)
     save_sheet(task, drawn, file)
     return drawn
 
@@ -187,6 +198,8 @@ def _serve(session: Session, args: Namespace) -> Result:
         say(f"the last line of {session.reviewer}'s decisions was cut off while it was written, and was removed")
     before = session.view()
     say(f"{args.folder} as {session.reviewer}: {before.answered:,} of {before.asked:,} notes answered")
+    if before.ahead:
+        print(before.ahead)
     import scipy.stats  # noqa: F401 - the first estimate would wait seconds for it
 
     hint = "this machine only; Ctrl-C ends the review, the same command goes on"

@@ -19,13 +19,15 @@ import re
 import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from hf_synth.demo import simulator_language as say
 from hf_synth.demo.clinic import Facts, grade_of
 from hf_synth.demo.clinic_facts import SWALLOWING
+from hf_synth.demo.definitions import grades_of, meanings_of, note_of, opinion_of
 from hf_synth.demo.rewording import reword, sentences_of, with_fillers
+from hf_synth.generation.fact_judge import ASKS
 from hf_synth.generation.prompts import STATES
 
 if TYPE_CHECKING:
@@ -79,6 +81,7 @@ class _Question:
     sets: bool = False  # whether the label is a list of labels
     facts: tuple[tuple[str, str], ...] = ()  # (name, wording) of the facts that an entry must state
     again: bool = False  # whether an entry is asked for again
+    meanings: Mapping[str, str] = field(default_factory=dict)  # of the labels
 
 
 def answer(messages: Sequence[Mapping[str, str]], *, seed: int = 0, faults: Faults | None = None) -> str:
@@ -90,6 +93,8 @@ def answer(messages: Sequence[Mapping[str, str]], *, seed: int = 0, faults: Faul
         return rng.choice(
             ("I'm sorry, but I can't help with writing medical records.", "I cannot assist with this request.")
         )
+    if ASKS in prompt:
+        return json.dumps({"answer": opinion_of(rng, prompt)})
     question = _parse(messages[-1]["content"])
     entries: list[dict[str, Any]] = []
     for _ in range(question.rows):
@@ -125,11 +130,13 @@ def _parse(prompt: str) -> _Question:
     sets = isinstance(list(shape.values())[-1], list)
     facts = tuple(re.findall(rf"(?m)^- {re.escape(STATES)} ([^:\n]+): (.+)$", prompt))
     again = "\nWrite it again. " in prompt
-    return _Question(tuple(shape), labels, wanted, int(ask[1]) if ask else 1, exemplars, sets, facts, again)
+    return _Question(
+        tuple(shape), labels, wanted, int(ask[1]) if ask else 1, exemplars, sets, facts, again, meanings_of(prompt)
+    )
 
 
 def _entry(rng: random.Random, question: _Question, label: str, faults: Faults) -> dict[str, Any]:
-    grades = _grades(question.labels, label)
+    grades = grades_of(question.labels, label)
     if grades and len(question.columns) == 2 and dict(question.facts).get("swallowing") in SWALLOWING:
         return {question.columns[0]: write_facts(rng, question, faults.slips), question.columns[1]: label}
     if grades and len(question.columns) == 2:
@@ -137,18 +144,12 @@ def _entry(rng: random.Random, question: _Question, label: str, faults: Faults) 
         if faults.copying:  # without it no number is drawn, so that the answers stay the same
             text = _with_copies(rng, text, question, label, faults.copying)
         return {question.columns[0]: text, question.columns[1]: label}
-    if label and len(question.columns) == 2 and not question.sets and question.exemplars:
-        return _reworded(rng, question, label, faults.slips)
+    if label and len(question.columns) == 2 and not question.sets:
+        if question.exemplars and not question.facts:
+            return _reworded(rng, question, label, faults.slips)
+        wordings = [wording for _, wording in question.facts] or [question.meanings.get(label, label)]
+        return {question.columns[0]: note_of(rng, wordings, again=question.again), question.columns[1]: label}
     return _recombined(rng, question, label)
-
-
-def _grades(labels: Sequence[str], label: str) -> list[int]:
-    """Return the grades that a label of an esophagitis task covers; none for any other task."""
-    if set(labels) == {"none", "esophagitis"}:
-        return [0] if label == "none" else [1, 2, 3]
-    if labels and all(name.startswith("grade_") for name in labels):
-        return [int(g) for g in re.findall(r"\d", label)]
-    return []
 
 
 # --- notes with a grade ---------------------------------------------------------------------------------------------

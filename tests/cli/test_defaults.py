@@ -235,6 +235,7 @@ def test_a_run_is_written_down_and_repeated(capsys: pytest.CaptureFixture[str]) 
         "task": "clinic", "llm": "simulator", "n": 4, "gold-size": 20, "out": str(Path("syn").absolute()),
         "sampling": ["seed=1"], "timeout": 60.0,
         "balance": "equal", "prompt": "examples", "share": 0.2, "fact-rounds": 2, "seed": 0,
+        "check-facts": "rules",
     }  # fmt: skip
     first = options(*words, "--sampling", "seed=1", "--timeout", "60")
     again = options("generate", "--config", str(file), "-q")
