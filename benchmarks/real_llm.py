@@ -147,9 +147,9 @@ def write_rows(out: Path) -> None:
     with (out / "rows.csv").open("w", newline="") as file:
         table = csv.writer(file)
         table.writerow(["task", "generator", "pool", "label", "status", "reason", "sha256"])
-        for folder in sorted(out.glob("*/*/synthetic/*")):
-            rows = read_dataset(folder)
-            for row in rows:
+        folders = {folder.name: folder for folder in sorted(out.glob("*/*/synthetic/*"))}  # parts share their rows
+        for folder in folders.values():
+            for row in read_dataset(folder):
                 text = json.dumps([row.get(c) for c in ("text", "premise", "hypothesis")]).encode()
                 digest = hashlib.sha256(text).hexdigest() if row["label_status"] != "rejected" else ""
                 table.writerow(
