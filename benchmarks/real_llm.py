@@ -131,7 +131,7 @@ def tables(task: Any, results: dict[str, Any], seconds: Counter[str]) -> list[st
     from hf_synth.reports.page import markdown
 
     titles = {"Gold equivalence", "Score by training mix", "Ratio curve", "Differences", "Rare classes"}
-    titles |= {"What correction did", "Rejected answers", "Cost"}
+    titles |= {"What correction did", "Rejected answers", "Cost against labelling"}
     parts = [f"Seconds of generation in this run: {dict(seconds) or 'none'}."]
     for name, result in results.items():
         sections = [s for s in report_sections(task, result) if s.title in titles]

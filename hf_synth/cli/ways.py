@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from hf_synth.cli.journey import REVIEWED, Known, command_of, gold_folder, next_
 from hf_synth.cli.stages import Stage, column_counts
 
 _USED = ("kept", "relabelled")
+_USUAL_METRICS = ("macro_f1", "rougeL", "accuracy")  # where a task names none
 
 
 def command_after(stage: Stage, known: Known, rows: int | None = None) -> list[str] | None:
@@ -33,7 +35,7 @@ def command_after(stage: Stage, known: Known, rows: int | None = None) -> list[s
 
 def _after_run(stage: Stage, known: Known) -> list[str] | None:
     """Return the command that publishes the model with the best score of a run; None where no model is there."""
-    best = best_model(stage.path)
+    best = best_model(stage.path, known.definition.metrics if known.definition is not None else ())
     if best is None:
         return None
     stages = {**known.stages, "train": best}
@@ -41,15 +43,19 @@ def _after_run(stage: Stage, known: Known) -> list[str] | None:
     return command_of("publish", replace(known, stages=stages))
 
 
-def best_model(run: Path) -> Path | None:
-    """Return the folder of the model with the best score of a run; None where there is none."""
-    with contextlib.suppress(OSError, ValueError, TypeError, AttributeError, RecursionError):
+def best_model(run: Path, metrics: Sequence[str] = ()) -> Path | None:
+    """Return the folder of the model with the best score of a run; None where there is none.
+
+    Args:
+        metrics: of the task, its main one first; the first that was computed decides.
+    """
+    with contextlib.suppress(OSError, ValueError, TypeError, AttributeError, KeyError, RecursionError, StopIteration):
         scores = json.loads((run / "scores.json").read_text(encoding="utf-8"))
-        found = {
-            run / "models" / name: next(iter(of["values"].values())) for name, of in scores.items() if of["values"]
-        }
-        there = [path for path in found if path.is_dir() and path.parent == run / "models"]
-        return max(there, key=lambda path: float(found[path]), default=None)
+        values = {run / "models" / name: of["values"] for name, of in scores.items() if of["values"]}
+        there = {path: of for path, of in values.items() if path.is_dir() and path.parent == run / "models"}
+        known = set.intersection(*map(set, there.values())) if there else set()
+        metric = next(m for m in (*metrics, *_USUAL_METRICS, *next(iter(there.values()), ())) if m in known)
+        return max(there, key=lambda path: float(there[path][metric]))
     return None
 
 

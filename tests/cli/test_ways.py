@@ -47,6 +47,11 @@ def test_after_a_run_its_best_model_is_published(work: Path, capsys: pytest.Capt
     write_stage(TASK, rows_with("kept"), run / "corrected", stage="correct")
     assert best_model(run) == run / "models" / "gold_12_plus_corrected"
     assert proposed(capsys, work).startswith("next: hf-synth publish w/gold w/run/models/gold_12_plus_corrected --repo")
+    many = {"gold_12": {"values": {"accuracy": 0.9, "macro_f1": 0.2}},
+            "gold_12_plus_corrected": {"values": {"accuracy": 0.8, "macro_f1": 0.6}}}  # fmt: skip
+    (run / "scores.json").write_text(json.dumps(many))
+    assert best_model(run) == run / "models" / "gold_12_plus_corrected", "by macro-F1"
+    assert best_model(run, ("accuracy",)) == run / "models" / "gold_12", "by the main metric of the task"
     (run / "scores.json").write_text("[]")
     assert best_model(run) is None
 
