@@ -52,7 +52,9 @@ def best_model(run: Path, metrics: Sequence[str] = ()) -> Path | None:
     with contextlib.suppress(OSError, ValueError, TypeError, AttributeError, KeyError, RecursionError, StopIteration):
         scores = json.loads((run / "scores.json").read_text(encoding="utf-8"))
         values = {run / "models" / name: of["values"] for name, of in scores.items() if of["values"]}
-        there = {path: of for path, of in values.items() if path.is_dir() and path.parent == run / "models"}
+        there: dict[Path, dict[str, float]] = {
+            path: of for path, of in values.items() if path.is_dir() and path.parent == run / "models"
+        }
         known = set.intersection(*map(set, there.values())) if there else set()
         metric = next(m for m in (*metrics, *_USUAL_METRICS, *next(iter(there.values()), ())) if m in known)
         return max(there, key=lambda path: float(there[path][metric]))
