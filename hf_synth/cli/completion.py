@@ -10,9 +10,8 @@ import argparse
 from argparse import Action, Namespace
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 
-from hf_synth.cli.options import SIMULATOR, TINY, Result
+from hf_synth.cli.options import PACKAGED_LLMS, SIMULATOR, TINY, Result
 from hf_synth.cli.parsing import Parser, options_of, verbs_of
 
 SHELLS = ("bash", "zsh", "fish")
@@ -26,8 +25,9 @@ class Line:
         words: the verb, e.g. ("hub", "serve").
         about: its line of help.
         verbs: names of verbs below it.
-        options: its options: names, help, whether a value follows, the values that are known, whether it is a path.
+        options: its options: names, help, whether a value follows, the values that are known, whether only these may.
         places: the known words of each argument without a name.
+        free: whether an argument without a name may be a path.
     """
 
     words: tuple[str, ...]
@@ -35,6 +35,7 @@ class Line:
     verbs: tuple[str, ...]
     options: tuple[tuple[tuple[str, ...], str, bool, tuple[str, ...], bool], ...]
     places: tuple[tuple[str, ...], ...]
+    free: bool
 
 
 def add_completion_options(parser: Parser) -> None:
@@ -58,10 +59,12 @@ def lines_of(parser: Parser) -> Iterator[Line]:
     """Yield what may follow a verb and each verb below it."""
     below = verbs_of(parser)
     options = tuple(
-        (tuple(a.option_strings), a.help or "", a.nargs != 0, _known(a), a.type is Path) for a in options_of(parser)
+        (tuple(a.option_strings), a.help or "", a.nargs != 0, _known(a), a.choices is not None)
+        for a in options_of(parser)
     )
     words = tuple(parser.prog.split()[1:])
-    yield Line(words, parser.description or "", tuple(below), options, tuple(map(_known, parser.places)))
+    free = any(place.choices is None for place in parser.places)
+    yield Line(words, parser.description or "", tuple(below), options, tuple(map(_known, parser.places)), free)
     for verb in below.values():
         yield from lines_of(verb)
 
@@ -73,17 +76,16 @@ def _known(action: Action) -> tuple[str, ...]:
     if isinstance(action, argparse._AppendAction):
         return ()
     if action.dest in ("llm", "judge"):
-        from hf_synth.llm.gguf_files import PACKAGED
-
-        return (SIMULATOR, *(packaged.name for packaged in PACKAGED))
+        return (SIMULATOR, *PACKAGED_LLMS)
     if action.dest in ("base_model", "base_models"):
         from hf_synth.models.base_models import BASE_MODELS
 
         return (TINY, *(model.name for model in BASE_MODELS if model.name))
     if action.dest == "task":
-        from hf_synth.task.scripts import task_names
+        from hf_synth.cli.task_table import task_table
 
-        return tuple(task_names())
+        names = [str(row["task"]) for row in task_table()]
+        return tuple(dict.fromkeys(word for name in names for word in (name.partition(":")[0], name)))
     return ()
 
 
@@ -91,9 +93,15 @@ def _known(action: Action) -> tuple[str, ...]:
 _BASH = """\
 # Completion of hf-synth, made by `hf-synth completion {shell}`; make it again after an update.
 {zsh}_hf_synth() {{
-    local cur="${{COMP_WORDS[COMP_CWORD]}}" prev="${{COMP_WORDS[COMP_CWORD-1]}}"
-    if [[ "$prev" == "=" ]]; then prev="${{COMP_WORDS[COMP_CWORD-2]}}"; elif [[ "$cur" == "=" ]]; then cur=""; fi
-    local verb="" word options="" verbs="" values="" places="" i
+    local IFS=$' \t\n' at=$COMP_CWORD cur="${{COMP_WORDS[COMP_CWORD]}}" head="" prev
+    # bash divides a word at = and at :, e.g. --task=mednli:pair; `head` is what stands before the last colon
+    if [[ "$cur" == "=" || "$cur" == ":" ]]; then cur=""; at=$((at + 1)); fi
+    if [[ "${{COMP_WORDS[at-1]}}" == ":" ]]; then head="${{COMP_WORDS[at-2]}}:"; at=$((at - 2)); fi
+    if [[ "${{COMP_WORDS[at-1]}}" == "=" ]]; then at=$((at - 1)); fi
+    prev="${{COMP_WORDS[at-1]}}"
+    case "$cur" in \\"*|\\'*) cur="${{cur:1}}" ;; esac  # a name with spaces, without its quotes
+    cur="${{cur//\\\\/}}"
+    local verb="" word options="" verbs="" words="" files="" places="" free="" i
     for ((i = 1; i < COMP_CWORD; i++)); do
         word="${{COMP_WORDS[i]}}"
         case "$verb $word" in
@@ -103,22 +111,16 @@ _BASH = """\
 {lines}    esac
     case "$verb $prev" in
 {values}    esac
-    COMPREPLY=()
-    if [[ -n "$values" ]]; then
-        [[ "$values" == "-" ]] || COMPREPLY=($(compgen -W "$values" -- "$cur"))
-        case "$values $prev" in "- "*|*" --llm"|*" --base-model") _hf_synth_files ;; esac
-    elif [[ "$cur" == -* ]]; then
-        COMPREPLY=($(compgen -W "$options" -- "$cur"))
-    elif [[ -n "$verbs" ]]; then
-        COMPREPLY=($(compgen -W "$verbs" -- "$cur"))
-    else
-        [[ -n "$places" ]] && COMPREPLY=($(compgen -W "$places" -- "$cur"))
-        _hf_synth_files
+    if [[ -n "$words$files" ]]; then :
+    elif [[ "$cur" == -* ]]; then words="$options"
+    elif [[ -n "$verbs" ]]; then words="$verbs"
+    else words="$places"; files="$free"
     fi
-}}
-_hf_synth_files() {{
-    local file
-    while IFS= read -r file; do COMPREPLY+=("$file"); done < <(compgen -f -- "$cur")
+    COMPREPLY=($(compgen -W "$words" -- "$head$cur"))
+    if [[ -n "$files" ]]; then
+        while IFS= read -r word; do COMPREPLY+=("$word"); done < <(compgen -f -- "$head$cur")
+    fi
+    if [[ -n "$head" ]]; then COMPREPLY=("${{COMPREPLY[@]#"$head"}}"); fi
 }}
 complete -o filenames -o bashdefault -F _hf_synth hf-synth
 """
@@ -137,11 +139,14 @@ def _bash(lines: list[Line], *, zsh: bool) -> str:
         verbs.append(f'            "{above} {line.words[-1]}") verb="{verb}" ;;\n')
         names = " ".join(name for option in line.options for name in option[0])
         places = " ".join(dict.fromkeys(word for place in line.places for word in place))
-        cases.append(f'        "{verb}") options="{names}"; verbs="{" ".join(line.verbs)}"; places="{places}" ;;\n')
-        for option, _, valued, known, _ in line.options:
+        free = "yes" if line.free else ""
+        below = f'verbs="{" ".join(line.verbs)}"; places="{places}"; free="{free}"'
+        cases.append(f'        "{verb}") options="{names}"; {below} ;;\n')
+        for option, _, valued, known, closed in line.options:
             if valued:
                 patterns = "|".join(f'"{verb} {name}"' for name in option)
-                values.append(f'        {patterns}) values="{" ".join(known) or "-"}" ;;\n')
+                files = "" if closed else "yes"
+                values.append(f'        {patterns}) words="{" ".join(known)}"; files="{files}" ;;\n')
     parts = {"verbs": "".join(verbs), "lines": "".join(cases), "values": "".join(values)}
     return _BASH.format(shell="zsh" if zsh else "bash", zsh=_ZSH if zsh else "", **parts)
 
@@ -159,9 +164,11 @@ def _fish(lines: list[Line], about: dict[str, str]) -> str:
         for place in line.places:
             if place:
                 out.append(f"complete -c hf-synth -n {_quoted(seen)} -a {_quoted(' '.join(place))}\n")
-        for option, text, valued, known, _ in line.options:
+        for option, text, valued, known, closed in line.options:
             names = " ".join(f"-l {n[2:]}" if n.startswith("--") else f"-s {n[1:]}" for n in option)
-            value = (" -r" if valued else "") + (f" -a {_quoted(' '.join(known))}" if known else "")
+            value = ((" -x" if closed else " -r") if valued else "") + (
+                f" -a {_quoted(' '.join(known))}" if known else ""
+            )
             out.append(f"complete -c hf-synth -n {_quoted(seen)} {names}{value} -d {_quoted(text)}\n")
     return "".join(out)
 

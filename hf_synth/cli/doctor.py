@@ -6,7 +6,6 @@ what would stop a journey.
 
 from __future__ import annotations
 
-import asyncio
 import json
 import math
 import os
@@ -268,6 +267,8 @@ def _proxy_of(hub: str) -> str:
 
 def _who(hub: str, token: str | None, proxied: bool) -> tuple[int, str]:
     """Return the status of "who am I" and the name; `_UNREACHABLE` where there is no answer."""
+    import asyncio
+
     headers = {"Authorization": f"Bearer {token}"} if token else {}
     status, body = _by_proxy(hub, headers) if proxied else asyncio.run(_directly(hub, headers))
     try:

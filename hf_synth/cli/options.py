@@ -33,6 +33,7 @@ LLM_HELP = (
 )
 TINY = "tiny"  # the base model that is made on the spot
 SIMULATOR = "simulator"  # the LLM that stands in for one, without a network
+PACKAGED_LLMS = ("smollm2",)  # names in llm/gguf_files.py, which takes long to import; a test compares the two
 CLINIC = "clinic"  # the artificial clinic, whose base model is a tiny one unless another is named
 
 

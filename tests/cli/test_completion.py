@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 from hf_synth.cli.cli import VERBS, main, verb_parser
+from hf_synth.cli.completion import SHELLS
+from hf_synth.cli.options import PACKAGED_LLMS
 from hf_synth.cli.parsing import options_of
+from hf_synth.llm.gguf_files import PACKAGED
 from hf_synth.task.scripts import task_names
 
 BASH = shutil.which("bash")
@@ -52,12 +56,25 @@ def test_bash_completes_verbs_options_values_and_files(script: Path, tmp_path: P
         ("generate", "--bal"): {"--balance"},
         ("generate", "clinic", "--balance", ""): {"equal", "gold", "fill"},
         ("correct", "--method", "post"): {"posterior"},
-        ("train", "clini"): {"clinic"},
+        ("train", "clini"): {"clinic", "clinic:facts"},
+        ("train", "mednli", ":", "pa"): {"pair"},
+        ("train", "mednli", ":"): {"pair", "text2text"},
+        ("train", "mednli:pa"): {"mednli:pair"},  # in zsh, and where : divides no word
+        ("demo", "--task", "=", "mednli", ":", "te"): {"text2text"},
+        ("review", "--task", "n"): {"notes.csv"},
+        ("correct", "--judge", "n"): {"notes.csv"},
+        ("correct", "--judge", "s"): {"simulator", "smollm2"},
+        ("train", "--base-model", "mi"): {"minilm"},
+        ("generate", "--balance", "n"): {""},
+        ("tasks", ""): {""},
+        ("completion", ""): {"bash", "zsh", "fish"},
         ("train", "no"): {"notes.csv"},
         ("train", "clinic", "--out", "wo"): {"work"},
         ("train", "clinic", "--n"): {"--no-config"},
         ("generate", "clinic", "--n", ""): {"notes.csv", "old notes.csv", "work"},
         ("train", "old"): {"old notes.csv"},
+        ("train", '"old no'): {"old notes.csv"},
+        ("train", "old\\ no"): {"old notes.csv"},
         ("generate", "--balance", "=", "fi"): {"fill"},
         ("generate", "--balance", "="): {"equal", "gold", "fill"},
         ("generate", "--gold", "=", "old"): {"old notes.csv"},
@@ -83,6 +100,26 @@ def test_every_option_of_every_verb_is_completed(script: Path, tmp_path: Path) -
         assert set(got) == {name for action in options_of(verb_parser(verb)) for name in action.option_strings}, verb
 
 
+@pytest.mark.parametrize("shell", SHELLS)
+def test_the_scripts_are_free_of_errors_of_syntax(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, shell: str
+) -> None:
+    if (program := shutil.which(shell)) is None:
+        pytest.skip(f"needs {shell}")
+    assert main(["completion", shell]) == 0
+    file = tmp_path / "script"
+    file.write_text(capsys.readouterr().out)
+    done = subprocess.run([program, "-n", str(file)], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_nothing_heavy_is_loaded_for_the_script() -> None:
+    assert [packaged.name for packaged in PACKAGED] == list(PACKAGED_LLMS)
+    code = "import sys; from hf_synth.cli.cli import main; main(['completion', 'fish']); print('numpy' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == "False"
+
+
 @pytest.mark.parametrize("shell", ["zsh", "fish"])
 def test_other_shells_get_the_same_words(capsys: pytest.CaptureFixture[str], shell: str) -> None:
     assert main(["completion", shell]) == 0
@@ -96,4 +133,4 @@ def test_other_shells_get_the_same_words(capsys: pytest.CaptureFixture[str], she
         lines = text.splitlines()[1:]
         assert all(line.startswith("complete -c hf-synth ") for line in lines)
         assert all(line.count("'") % 2 == line.count("\\'") % 2 for line in lines), "quotes are closed"
-        assert any("-l balance -r -a 'equal gold fill'" in line for line in lines)
+        assert any("-l balance -x -a 'equal gold fill'" in line for line in lines)
