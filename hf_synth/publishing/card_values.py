@@ -49,7 +49,7 @@ def task_facts(task: Task, access: str, attestation: str | None, contact: str | 
         "access": access, "access_meaning": access_meaning(access, task.license), "license": task.license,
         "license_data": license_data(task.license), "hub_dataset": hub_dataset(task.source_url),
         "source_url": task.source_url, "citation": task.citation,
-        "attestation": attestation, "version": __version__, "contact": checked_contact(contact),
+        "attestation": _checked_attestation(attestation), "version": __version__, "contact": checked_contact(contact),
     }  # fmt: skip
 
 
@@ -68,6 +68,17 @@ def checked_contact(text: str | None) -> str:
     if re.search(r"[<>\[\]{}`|\\\x00-\x1f\x7f]", line) or re.search(r"(?i)\b(?!https://)[a-z][a-z+.-]*:(?=\S)", line):
         raise PublishError("--contact takes plain text, an e-mail address or an https:// address, without markup")
     return line
+
+
+def _checked_attestation(text: str | None) -> str | None:
+    """Return an attestation as it is.
+
+    Raises:
+        PublishError: a placeholder is left in it.
+    """
+    if text and re.search(r"\{[{%#]", text):
+        raise PublishError("a placeholder is left in --attestation: name who allows it, and when")
+    return text
 
 
 def hub_dataset(source_url: str) -> str | None:

@@ -35,7 +35,7 @@ def test_a_twin_takes_what_its_local_twin_takes(spread: Any, local: Any) -> None
     assert set(theirs) <= set(own)
     for name in set(theirs) - {"sampling"}:
         assert own[name].default == theirs[name].default, name
-    assert set(cluster.Engine.__annotations__) == {"engine", "address", "shards", "gpus"}
+    assert set(cluster.Machines.__annotations__) == {"engine", "address", "shards", "gpus"}
 
 
 def test_each_twin_returns_what_its_local_twin_returns(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

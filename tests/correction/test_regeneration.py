@@ -182,7 +182,7 @@ def test_what_correction_would_refuse_is_refused_before_anything_is_asked(tmp_pa
             (TaskError, "needs a coverage: give one too", judging, {"coverage_by_class": True}),
             (TaskError, "share between 0 and 1", judging, {"coverage": 1.5}),
             (ColumnError, "1 audited ids are not among", judging, {"audited": {first["id"][0]: 0, "other": 0}}),
-            (ColumnError, "none of the task's", judging, {"audited": {first["id"][0]: "unheard"}}),
+            (ColumnError, "not one of the task's", judging, {"audited": {first["id"][0]: "unheard"}}),
             (ColumnError, "needs gold rows", judging, {"gold": gold.select(range(1))}),
             (ColumnError, "gold", judging, {"gold": gold.remove_columns("label")}),
             (ColumnError, "label", judging, {"gold": outside}),

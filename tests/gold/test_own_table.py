@@ -226,7 +226,7 @@ def test_a_validation_split_is_cut_by_group() -> None:
     for column in ("group", "note"):
         assert not set(cut["train"][column]) & set(cut["validation"][column])
     assert cut["test"].to_dict() == gold["test"].to_dict()
-    for share, says in ((0.0, "above 0"), (0.9, "at most 0.5"), (0.01, "name a larger share")):
+    for share, says in ((0.0, "above 0"), (0.9, "at most 0.5"), (0.01, "give a larger share")):
         with pytest.raises(GoldError, match=says):
             cut_validation(LOW_HIGH, gold, share)
 

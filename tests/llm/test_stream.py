@@ -145,8 +145,8 @@ def test_loading_has_an_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     [
         (Said(body=b"<!doctype html><title>Sign in</title>"), "web page: a login or a proxy"),
         (refusal(403, b"<html>blocked</html>"), "web page: a login or a proxy"),
-        (Said(body=json.dumps({"message": {"content": "fine"}, "done": True}).encode()), "no chat completion.*/v1"),
-        (Said(body=b'{"object": "text_completion", "choices": [{"text": "fine"}]}'), "no chat completion.*/v1"),
+        (Said(body=json.dumps({"message": {"content": "fine"}, "done": True}).encode()), "not a chat completion.*/v1"),
+        (Said(body=b'{"object": "text_completion", "choices": [{"text": "fine"}]}'), "not a chat completion.*/v1"),
         (refusal(405, {"detail": "Method Not Allowed"}), "no chat requests.*/v1"),
         (refusal(503, b""), "overloaded, or still loading its model"),
         (Said(hang=True), "raise --timeout"),
