@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 from hf_synth.cli.config import CONFIG, without_secrets
 from hf_synth.cli.machine import installed_base_model, installed_llm
 from hf_synth.cli.options import SIMULATOR, Result
+from hf_synth.cli.own_script import is_script, script_of
 from hf_synth.cli.stages import ORDER, Stage, newest, stage_at, stages_in
 from hf_synth.errors import HfSynthError
 from hf_synth.task.columns import RUN_CONFIG
@@ -121,19 +122,13 @@ def command_of(verb: str, known: Known) -> list[str]:
         return [*words, path_word(corrected), *gold, *size, *seed, "--out", path_word(place("augment"))]
     if verb == "train":
         held = ["--gold", path_word(path)] if (path := gold_folder(known)) is not None else []
-        return [
-            *words,
-            path_word(place("augment")),
-            *held,
-            *trained_with(known, verb),
-            *seed,
-            "--out",
-            path_word(place("train")),
-        ]
+        words += [path_word(place("augment")), *held, *trained_with(known, verb), *seed]
+        return [*words, "--out", path_word(place("train"))]
     if verb == "evaluate":
         return [*words, path_word(place("train")), *gold, *seed, "--out", path_word(place("evaluate"))]
     name = known.task if known.definition is None else known.definition.name
-    name = "".join(c if c.isalnum() or c in "-_" else "-" for c in Path(name).name.partition(":")[0]).strip("-") or "a"
+    name = Path(name).name.partition(":")[0].removesuffix(".py")
+    name = "".join(c if c.isalnum() or c in "-_" else "-" for c in name).strip("-") or "a"
     if verb == "publish notes":
         notes = known.stages.get("correct") or place("generate")
         name += "-notes"
@@ -198,6 +193,8 @@ def without_configured(words: Sequence[str], known: Known) -> list[str]:
     Args:
         words: "hf-synth", a verb, its arguments, then options with one value each.
     """
+    if words[1] not in _ARGUMENTS:  # `review`, and `gold` of a review: a configuration gives them nothing
+        return list(words)
     verb, places = words[1], _ARGUMENTS[words[1]]
     arguments, rest = list(words[2 : 2 + len(places)]), list(words[2 + len(places) :])
     if all(str(known.value(verb, name)) == word for name, word in zip(places, arguments, strict=True)):
@@ -320,8 +317,9 @@ def known_after(args: Namespace, stage: Stage) -> Known:
     }  # fmt: skip
     if args.verb == "gold":
         carried = {"seed": given["seed"]} if given.get("seed") else {}
-        task = str(stage.path)
-        return Known(task, folder, stages, None, carried, configuration(args)[0], _definition(task))
+        own = is_script(args.task) and "definition" not in stage.facts
+        task, path = (args.task, stage.path) if own else (str(stage.path), None)
+        return Known(task, folder, stages, path, carried, configuration(args)[0], _definition(task))
     gold = getattr(args, "gold", None)
     gold = None if gold is not None and Path(args.task) == Path(gold) else gold  # TASK is enough
     return Known(args.task, folder, stages, gold, given, configuration(args)[0], _definition(args.task))
@@ -412,10 +410,10 @@ def known_in(
     found = stages_in(folder) if stages is None else stages
     gold = next((s for s in found if s.kind == "gold"), None)
     name = gold.task if gold is not None else next((s.task for s in found if s.task), "")
-    if task is None:
-        task = str(gold.path) if gold is not None else name
+    own = script_of(found) if task is None else None  # it is named, and never run
+    task = task or own or (str(gold.path) if gold is not None else name)
     path = gold.path if gold is not None and stage_at(Path(task)) is None else None
     mine = newest(found, name)
     kinds = {kind: stage.path for kind, stage in mine.items()}
     given = _given([stage for stage in found if stage.task in ("", name)])
-    return Known(task, folder, kinds, path, given, configured or {}, _definition(task))
+    return Known(task, folder, kinds, path, given, configured or {}, None if own else _definition(task))

@@ -224,7 +224,9 @@ def _export(session: Session, args: Namespace) -> Result:
 
 def _command(session: Session, args: Namespace) -> str:
     """Return the command that takes the labels; empty for a realism sheet."""
-    from hf_synth.cli.journey import audited_correction
+    from hf_synth.cli.journey import audited_correction, known_in
+    from hf_synth.cli.stages import stage_at
+    from hf_synth.cli.ways import gold_of_review, is_without_gold
     from hf_synth.review.promise_sheet import PromiseSheet
 
     if session.kind == "realism":
@@ -235,5 +237,7 @@ def _command(session: Session, args: Namespace) -> str:
         sample = session.sheet.sample
         goal = f"--error {sample.error} --confidence {sample.confidence}"
         return f"hf-synth correct {shlex.quote(task)} {folder} --out {folder} {goal} --audited {file}"
+    if (stage := stage_at(args.folder)) is not None and is_without_gold(stage):
+        return shlex.join(gold_of_review(stage.path, known_in(stage.path.parent, task, [stage])))
     words = audited_correction(task, args.folder, session.table)
     return shlex.join(words) if words else f"hf-synth correct {shlex.quote(task)} {folder} --audited {file}"

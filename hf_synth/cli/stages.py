@@ -231,6 +231,8 @@ def _outdated(stage: Stage, every: Sequence[Stage], done: Sequence[Stage]) -> It
     inputs = _INPUTS.get(stage.kind, ())
     if stage.kind == "publish":
         inputs = (("train",),) if stage.facts.get("kind") == "model" else (("correct", "generate"),)
+    if stage.kind == "generate" and stage.facts.get("no_gold") is True:
+        inputs = ()  # gold that is there was made of these notes
     if not isinstance(noted, dict) and stage.kind == "train" and not set(stage.facts.get("rows") or ()) - {"gold"}:
         inputs = (("gold",),)  # of gold alone
     for kinds in inputs:

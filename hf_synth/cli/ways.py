@@ -9,6 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from hf_synth.cli.journey import REVIEWED, Known, command_of, gold_folder, next_command, path_word, trained_with
+from hf_synth.cli.own_script import is_script
 from hf_synth.cli.stages import Stage, column_counts
 
 _USED = ("kept", "relabelled")
@@ -23,7 +24,7 @@ def command_after(stage: Stage, known: Known, rows: int | None = None) -> list[s
     """
     if stage.kind == "run":
         return _after_run(stage, known)
-    if stage.kind == "generate" and stage.facts.get("no_gold") is True and not stage.facts.get("without_reviewed"):
+    if is_without_gold(stage):
         return _after_no_gold(stage, known, rows)
     gold = gold_folder(known)
     if stage.kind == "correct" and gold is not None and not _uses_rows(stage):  # a model of gold alone
@@ -31,6 +32,12 @@ def command_after(stage: Stage, known: Known, rows: int | None = None) -> list[s
         words = ["hf-synth", "train", path_word(known.task), path_word(gold), *named]
         return [*words, *trained_with(known, "train"), "--out", path_word(known.place("train"))]
     return next_command(stage.kind, known)
+
+
+def is_without_gold(stage: Stage) -> bool:
+    """Return whether a stage is notes of `generate --no-gold`, from which `gold --from-review` can make gold."""
+    facts = stage.facts
+    return stage.kind == "generate" and facts.get("no_gold") is True and not facts.get("without_reviewed")
 
 
 def _after_run(stage: Stage, known: Known) -> list[str] | None:
@@ -66,8 +73,16 @@ def _after_no_gold(stage: Stage, known: Known, rows: int | None) -> list[str]:
     from hf_synth.review.session import is_begun
 
     if not is_begun(stage.path, "labels"):
-        return ["hf-synth", "review", path_word(stage.path), "--n", str(min(REVIEWED, max(1, rows or REVIEWED)))]
-    return ["hf-synth", "gold", path_word(stage.path), "--from-review", "--out", path_word(known.place("gold"))]
+        script = ["--task", path_word(known.task)] if is_script(known.task) else []
+        n = str(min(REVIEWED, max(1, rows or REVIEWED)))
+        return ["hf-synth", "review", path_word(stage.path), *script, "--n", n]
+    return gold_of_review(stage.path, known)
+
+
+def gold_of_review(notes: Path, known: Known) -> list[str]:
+    """Return the command that makes gold of the notes that people have labelled."""
+    script = [path_word(known.task)] if is_script(known.task) else []
+    return ["hf-synth", "gold", *script, path_word(notes), "--from-review", "--out", path_word(known.place("gold"))]
 
 
 def _uses_rows(stage: Stage) -> bool:

@@ -74,9 +74,11 @@ def reviewed_gold(task: Task, folder: Path, rows: Dataset, *, seed: int = 0) -> 
     known = {id: label for id, label in labels.items() if id in place and label in task.labels}
     counts = Counter(known.values())
     if len(known) < _FEWEST or len(counts) < 2:
+        own = task.script is not None and task.script.endswith(".py")
+        script = " --task SCRIPT.py" if own else ""
         raise GoldError(
             f"{len(known)} notes of {folder} are labelled, with {len(counts)} different labels: label at least "
-            f"{_FEWEST} notes with 2 labels on the page (hf-synth review {folder} --n 50)"
+            f"{_FEWEST} notes with 2 labels on the page (hf-synth review {folder}{script} --n 50)"
         )
     part = rows.select([place[id] for id in known])
     meant = [task.labels[i] for i in part["llm_label"][:]]

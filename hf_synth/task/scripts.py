@@ -141,6 +141,8 @@ def _from_manifest(folder: Path) -> Task:
         if "definition" not in facts:
             if not re.fullmatch(r"[a-z][a-z0-9_]*(:[a-z0-9_]+)?", facts["task"]):
                 raise ValueError
+            if facts["task"].partition(":")[0] not in task_names():
+                raise TaskError(_needs_script(folder, facts["task"], facts.get("stage")))
             return _task_of_script(facts["task"])
         plain: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in facts["definition"].items()}
         prompts = [
@@ -155,6 +157,16 @@ def _from_manifest(folder: Path) -> Task:
         return Task(**plain, prompts=tuple(Prompt(**p) for p in prompts))
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
         raise TaskError(f"{folder / MANIFEST} names no task; write the folder again with `hf-synth gold`") from None
+
+
+def _needs_script(folder: Path, task: str, stage: object) -> str:
+    """Return the sentence on a folder whose task is defined by a script of the user's own."""
+    command = f"hf-synth correct SCRIPT.py NOTES --gold {folder}"
+    if stage != "gold":
+        command = f"hf-synth review {folder} --task SCRIPT.py"
+    return (
+        f"the task {task!r} of {folder} is defined by a script, which a folder never names: name it, e.g. `{command}`"
+    )
 
 
 def _is_plain(value: Any) -> bool:

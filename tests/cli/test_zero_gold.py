@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from pathlib import Path
 
 import pytest
@@ -57,6 +58,57 @@ def test_from_definitions_to_reviewed_notes(tmp_path: Path, capsys: pytest.Captu
     code, said = run(capsys, "augment", gold, tmp_path / "corrected", "--no-config", "--out", tmp_path / "training")
     assert code == 0
     assert "what may be claimed: no row of this training set is a real note." in said
+
+
+SCRIPT = """
+from hf_synth.task import Task
+TASKS = {"default": Task.from_columns(
+    "reflux", text_columns="text", label_column="label", labels=("mild", "severe"),
+    label_meanings=("heartburn that needs no treatment", "heartburn with loss of weight"), access="open")}
+"""
+
+
+def test_each_command_names_the_script_of_an_own_task(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("reflux.py").write_text(SCRIPT, encoding="utf-8")
+    generate = ("generate", "reflux.py", "--no-gold", "--llm", "simulator", "--prompt", "attributes", "--n", 12)
+    _, said = run(capsys, *generate, "--out", "work/synthetic")
+    assert "next: hf-synth review work/synthetic --task reflux.py --n 12" in said
+    Path("hf_synth.toml").write_text('llm = "simulator"\n', encoding="utf-8")  # gives `review` nothing
+    assert "next: hf-synth review work/synthetic --task reflux.py --n 50" in run(capsys, "status", "work")[1]
+    Path("hf_synth.toml").unlink()
+    rows = [row for row in read_dataset(Path("work/synthetic")) if row["label_status"] == "kept"]
+    head = {"review": 1, "kind": "labels", "task": "reflux", "reviewer": "Anna"}
+    log = Log(review_folder(Path("work/synthetic")) / "labels" / "Anna.jsonl", head)
+    make_gold = "hf-synth gold reflux.py work/synthetic --from-review --out work/gold"
+    for i, row in enumerate(rows[:10]):
+        if i == 4:
+            assert "hf-synth review work/synthetic --task SCRIPT.py --n 50" in run(capsys, *make_gold.split()[1:])[1]
+        log.append({"do": "label", "row": row["id"], "label": ("mild", "severe")[row["llm_label"]]})
+    log.close()
+    assert f"next: {make_gold}" in run(capsys, "status", "work")[1]
+    _, said = run(capsys, "review", "work/synthetic", "--task", "reflux.py", "--reviewer", "Anna", "--export")
+    assert f"then: {make_gold}" in said
+
+    _, said = run(capsys, *shlex.split(make_gold)[1:])
+    assert "next: hf-synth correct reflux.py work/gold_rest --gold work/gold" in said
+    _, said = run(capsys, "status", "work")
+    assert "out of date" not in said
+    assert "next: hf-synth correct reflux.py work/gold_rest --gold work/gold" in said
+    code, said = run(capsys, "correct", "work/gold", "work/gold_rest", "--out", "work/corrected")
+    assert code == 1
+    assert "the task 'reflux' of work/gold is defined by a script" in said
+    assert "name it, e.g. `hf-synth correct SCRIPT.py NOTES --gold work/gold`" in said
+    code, said = run(capsys, "review", "work/synthetic", "--export")
+    assert code == 1
+    assert "`hf-synth review work/synthetic --task SCRIPT.py`" in said
+
+    Path("reflux.py").write_text("raise SystemExit('run')", encoding="utf-8")  # `status` names it, and never runs it
+    assert "next: hf-synth correct reflux.py" in run(capsys, "status", "work")[1]
+    Path("reflux.py").rename("elsewhere.py")
+    assert "next: hf-synth correct SCRIPT.py" in run(capsys, "status", "work")[1]
 
 
 @pytest.mark.parametrize(
