@@ -98,6 +98,8 @@ def run(args: Namespace) -> Result:
         parts = [options.training_gold(task, args, splits), *([rows] if args.synthetic else [])]
         keywords: Result = {"base_model": options.base_model(task, args, *parts), "gold_size": args.gold_size}
         keywords |= {"training": options.training_options(task, args), "say": options.progress_of(args)}
+        if (args.out / "scores.json").is_file():
+            keywords["say"](f"{args.out} holds an earlier run: its notes, models, scores and report are replaced")
         result = journey(task, rows, gold=splits, out=args.out, method=args.method, seed=args.seed, **keywords)
     write_journey_report(result := replace(result, source=options.run_source(args)))  # again, with commands to paste
     statuses, policy = Counter(result.corrected["label_status"]), result.policy.method

@@ -258,10 +258,13 @@ def read_options(parser: Parser, words: Sequence[str]) -> tuple[dict[str, Any], 
         for action, default in before:
             action.default = default
     flags = {name: action for action in options for name in action.option_strings if action.nargs == 0}
+    undone = set[str]()
     for word in list(loose):
-        if (flag := flags.get(f"--{word.removeprefix('--no-')}")) is not None and word.startswith("--no-"):
-            if hasattr(namespace, flag.dest):
+        flag = flags.get(f"--{word.removeprefix('--no-')}") if word.startswith("--no-") else None
+        if flag is not None and flag.default != SUPPRESS:  # a flag such as --help does something at once
+            if hasattr(namespace, flag.dest) and flag.dest not in undone:
                 parser.error(f"{flag.option_strings[-1]} and {word} exclude each other")
+            undone.add(flag.dest)
             setattr(namespace, flag.dest, flag.default)
             loose.remove(word)
         elif word.startswith("-") and word != "-" and not _is_number(word):

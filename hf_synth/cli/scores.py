@@ -68,7 +68,8 @@ def scores_of_rows(args: Namespace, edited: bool) -> Scores | Mapping[str, Score
                 print(f"scores of models trained with these notes: {beside}")
                 return found
     # those of the configuration are of the notes that lie beside them, and notes may be published before there are any
-    configured = args.scores is not None and args.scores.is_file() and args.scores.absolute().parent == folder
+    configured = not edited and args.scores is not None and args.scores.is_file()
+    configured = configured and args.scores.absolute().parent == folder
     return _read_scores(args.scores) if configured else None
 
 
@@ -93,5 +94,5 @@ def _read_scores(path: Path) -> Scores | dict[str, Scores]:
         if isinstance(plain, dict) and plain and all(isinstance(v, dict) and "values" in v for v in plain.values()):
             return {name: Scores.from_json(values) for name, values in plain.items()}
         return Scores.from_json(plain)
-    except (ValueError, TypeError, KeyError, AttributeError, RecursionError, HfSynthError):
+    except (ValueError, TypeError, KeyError, AttributeError, OverflowError, RecursionError, HfSynthError):
         raise RowError(str(path), None, "holds no scores; write it with `hf-synth evaluate --out FILE`") from None

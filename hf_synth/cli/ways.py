@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import math
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -64,7 +65,8 @@ def best_model(run: Path, metrics: Sequence[str] = ()) -> Path | None:
         }
         known = set.intersection(*map(set, there.values())) if there else set()
         metric = next(m for m in (*metrics, *_USUAL_METRICS, *next(iter(there.values()), ())) if m in known)
-        return max(there, key=lambda path: float(there[path][metric]))
+        measured = [path for path in there if math.isfinite(there[path][metric])]
+        return max(measured, key=lambda path: there[path][metric], default=None)
     return None
 
 

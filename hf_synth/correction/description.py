@@ -103,12 +103,14 @@ def describe(dataset: Dataset, policy: Policy | Mapping[str, Any] | None = None)
         raise ColumnError(f"only generated or corrected rows can be described: these lack {', '.join(missing)}")
     status = list(dataset["label_status"][:])
     pairs = Counter(zip(status, dataset["reason"][:], strict=True))
+    if unknown := set(status) - set(STATUSES):
+        raise ColumnError(f"label_status has {len(unknown)} values that are none of {', '.join(STATUSES)}")
     order = sorted(pairs.items(), key=lambda item: (STATUSES.index(item[0][0]), -item[1]))
     used = [i for i, s in enumerate(status) if s in ("kept", "relabelled")]
     weights = column_of(dataset, "weight", 1.0)
     confidence = column_of(dataset, "label_confidence")
     known = [confidence[i] for i in used if confidence[i] is not None]
-    plain = {} if policy is None else dict(policy) if isinstance(policy, Mapping) else policy.to_json()
+    plain = _plain(policy)
     labels, moved = _by_label(dataset, status)
     lost = tuple(name for name, counts in labels.items() if counts["meant"] and not counts["now"])
     doubts = _doubts(plain, labels, lost)
@@ -125,6 +127,21 @@ def describe(dataset: Dataset, policy: Policy | Mapping[str, Any] | None = None)
         warnings=(*plain.get("warnings", ()), *doubts),
         doubts=doubts,
     )
+
+
+def _plain(policy: Policy | Mapping[str, Any] | None) -> dict[str, Any]:
+    """Return the JSON of a policy with method, figures and warnings; empty where it is not known.
+
+    A folder from elsewhere may hold a policy of any form: what has another form counts as not there.
+    """
+    if policy is None:
+        return {}
+    plain = dict(policy) if isinstance(policy, Mapping) else policy.to_json()
+    method, figures, warnings = (plain.get(name) for name in ("method", "figures", "warnings"))
+    if not isinstance(method, str):
+        return {}
+    lines = [line for line in warnings if isinstance(line, str)] if isinstance(warnings, list | tuple) else []
+    return plain | {"figures": figures if isinstance(figures, Mapping) else {}, "warnings": lines}
 
 
 def _doubts(policy: Mapping[str, Any], labels: Mapping[str, Mapping[str, int]], lost: Sequence[str]) -> tuple[str, ...]:
@@ -165,8 +182,8 @@ def _doubts(policy: Mapping[str, Any], labels: Mapping[str, Mapping[str, int]], 
             doubts.append(f"the corrector finds no held-out gold row of {rows}: label more gold of it")
     if lost and method != "gold_only":
         doubts.append(
-            f"no row is left of these labels that the generator wrote: {', '.join(lost)}: label more gold of them, or "
-            "keep the generator's labels (method none)"
+            f"no row is left of these labels that the generator wrote: {', '.join(lost)}: label more gold of them"
+            + ("" if method in (None, "none") else ", or keep the generator's labels (method none)")
         )
     of_gold = [name for i, name in enumerate(labels) if counts.get(str(i), (0, 0))[1]]
     unwritten = [name for name in of_gold if not labels[name]["meant"] and not labels[name]["now"]]
@@ -206,6 +223,11 @@ def _printable(value: Any) -> int | float | str | None:
     return None
 
 
+def _labels(value: Any) -> set[int]:
+    """Return the label indices of a cell; -1 and None are no label."""
+    return {v for v in (value if isinstance(value, list) else [value]) if v is not None and v >= 0}
+
+
 def _by_label(dataset: Dataset, status: list[str]) -> tuple[dict[str, dict[str, int]], tuple[tuple[int, ...], ...]]:
     """Count rows by label, and moved rows; sets of labels are counted label by label, texts not at all."""
     names = label_names(dataset.features["llm_label"])
@@ -219,8 +241,8 @@ def _by_label(dataset: Dataset, status: list[str]) -> tuple[dict[str, dict[str, 
         if state == "rejected":
             continue
         single = single and not isinstance(meant, list)
-        before = {v for v in (meant if isinstance(meant, list) else [meant]) if v is not None}
-        after = {v for v in (now if isinstance(now, list) else [now]) if v is not None} if state != "dropped" else set()
+        before = _labels(meant)
+        after = _labels(now) if state != "dropped" else set()
         for label in before:
             counts[names[label]]["meant"] += 1
             place = "dropped" if state == "dropped" else "kept" if label in after else "relabelled"

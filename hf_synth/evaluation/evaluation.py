@@ -141,13 +141,15 @@ class Scores(Displayed):
         try:
             needed = {f.name for f in fields(cls) if f.default is f.default_factory is MISSING}
             values = {f.name: plain[f.name] for f in fields(cls) if f.name in needed or f.name in plain}
+            if not all(isinstance(values.get(name) or {}, Mapping) for name in ("model", "dataset", "values")):
+                raise TypeError
             values["ci95"] = _pairs(plain["ci95"])
             values["class_ci95"] = {label: _pairs(of) for label, of in plain.get("class_ci95", {}).items()}
             values["excluded"] = cls.from_json(plain["excluded"]) if plain.get("excluded") else None
             for name in ("labels", "predictions", "groups"):
                 values[name] = tuple(int(v) for v in plain.get(name, ()))
             values["row_values"] = {name: np.asarray(v) for name, v in plain.get("row_values", {}).items()}
-        except (KeyError, TypeError, AttributeError, ValueError):
+        except (KeyError, TypeError, AttributeError, ValueError, OverflowError):
             raise HfSynthError("the JSON holds no scores: write it with `hf-synth evaluate --out`") from None
         return cls(**values)
 

@@ -121,7 +121,8 @@ def run(
         corrected = read_dataset(out / "corrected")
         policy = Policy.from_json((read_manifest(out / "corrected") or {})["policy"])
     else:
-        say(f"correcting {len(rows):,} synthetic rows with {n:,} gold rows ({method})")
+        usable = sum(status != "rejected" for status in rows["label_status"][:])
+        say(f"correcting {usable:,} synthetic rows with {n:,} gold rows ({method})")
         fit = trainer_fit(task, work_dir=out / "folds", **how)
         corrected, policy = correct_with_policy(task, rows, fit, gold=shown, method=method, seed=seed)
         facts: dict[str, Any] = {"policy": policy.to_json(), "gold_rows": n, "gold_marks": gold_marks(task, shown)}

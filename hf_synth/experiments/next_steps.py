@@ -81,9 +81,10 @@ def steps_without_rows(task: Task, source: RunSource, model: str, out: Path) -> 
     raw, method = out / "synthetic", "replace" if task.kind == "text2text" else "posterior"
     steps = _assess(task, source, out)
     if source.has_gold:
-        again = ["--synthetic", str(raw), "--method", method, *source.options, "--out", f"{out}_{method}"]
+        target = _argument(f"{out}_{method}")
+        again = ["--synthetic", _argument(raw), "--method", method, *source.options, "--out", target]
         steps.append(("Correct and train with the notes nevertheless", [*source.words("run"), *again]))
-        release = ["--repo-id", f"my-org/{task.name}-model", "--out", str(out / "export" / f"{task.name}-model")]
+        release = ["--repo-id", f"my-org/{task.name}-model", "--out", _argument(out / "export" / f"{task.name}-model")]
         text = "Prepare the model of gold alone for a Hub; nothing is sent without --push"
         steps.append((text, [*source.words("publish", out / "models" / model), *release]))
     steps.append(("See which LLMs this machine reaches: another one may write better notes", ["hf-synth", "doctor"]))
@@ -94,7 +95,7 @@ def _assess(task: Task, source: RunSource, out: Path) -> list[tuple[str, list[st
     if task.kind != "single_label" or not source.has_gold:
         return []
     size = ["--gold-size", str(source.gold_size)] if source.gold_size else []
-    words = [*source.words("assess"), *size, "--synthetic", str(out / "synthetic")]
+    words = [*source.words("assess"), *size, "--synthetic", _argument(out / "synthetic")]
     return [("Find out whether labelling more gold would help more than synthetic notes", words)]
 
 

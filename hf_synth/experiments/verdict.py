@@ -32,6 +32,7 @@ _USUAL = ("macro_f1", "accuracy", "rougeL", "token_f1", "exact_match")
 _SAME = 0.01  # F1 of a label that changed by less counts as unchanged
 _CHANCE = 0.05  # level of the tests of all labels together
 _SHOWN = {"kept": 4, "relabelled": 3, "dropped": 3}  # notes side by side
+_MOST_LABELS = 8  # whose rows found are listed at the top
 _MOST_LETTERS = 700  # of a note that is shown
 
 
@@ -302,6 +303,10 @@ def _label_points(now: Scores, changes: Sequence[LabelChange]) -> list[str]:
         rows = int(of[worst]["support"])
         found = round(of[worst]["recall"] * rows)
         points.append(f"The worst label is {worst}: F1 {of[worst]['f1']:.2f}, {found:,} of {rows:,} found.")
+    if 2 < len(of) <= _MOST_LABELS:
+        shares = sorted(of, key=lambda label: of[label]["recall"])
+        each = (f"{x} {round(of[x]['recall'] * of[x]['support']):,} of {int(of[x]['support']):,}" for x in shares)
+        points.append(f"Found, the smallest share first: {', '.join(each)}.")
     for c in changes:
         if c.change in ("worse", "lower"):
             what = "is worse than with gold alone" if c.change == "worse" else "is lower, which may be chance"

@@ -24,7 +24,7 @@ _SETTINGS = {  # words that name a setting
     "telephone call": r"\b(?:telephone|phone|call(?:s|ed)?)\b", "home visit": r"\b(?:home visit|at home|visited at)\b",
     "nursing home": r"\b(?:nursing home|care home|facility|SNF)\b",
 }  # fmt: skip
-_ITEM = re.compile(r"(?m)^\s*(?:[-*•#]|\d{1,2}[.)])\s*\S")
+_ITEM = re.compile(r"(?m)^[ \t]*(?:[-*•#]|\d{1,2}[.)])[ \t]*\S")
 _SENTENCE_END = re.compile(r"(?<!\bDr)(?<!\bMr)(?<!\bMs)(?<!\bMrs)[.!?](?=\s+[A-Z(]|\s*$)")
 _SHORT, _LONG = 120, 60  # words: a short paragraph has at most, a long one at least so many
 

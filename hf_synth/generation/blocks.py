@@ -100,7 +100,8 @@ class CallAnswers:
         Where notes are asked for again because they lack facts, the answers to that stand in the first list, too.
 
         Raises:
-            LLMError: the budget is spent; the answers so far are in the journal.
+            LLMError: the budget is spent, or questions got no answer: a block that stands is never asked again. The
+                answers so far are in the journal.
         """
         import pyarrow as pa
 
@@ -114,6 +115,11 @@ class CallAnswers:
             mending.mend(list(zip(calls, answers, strict=True)))
         if any(answer.code == "budget" for _, answer in llm.found):
             raise LLMError("the budget is spent; every answer is kept: raise it, and run the same command again")
+        if failed := sum(answer.status == "error" and _may_come_later(answer.code) for _, answer in llm.found):
+            raise LLMError(
+                f"{failed:,} of {len(llm.found):,} questions of a block got no answer; every answer is kept: run the "
+                "same command again"
+            )
         written = [json.dumps([mark, vars(answer) | {"logprobs": ()}]) for mark, answer in llm.found]
         lists = [[one] for one in written[: len(calls)]]
         if lists:
@@ -126,6 +132,11 @@ class CallAnswers:
         order = self.order
         pool, _, schedule = order.prepared()
         return schedule, *settings_of(order.task, order.exemplars, order.llm, order.shape, pool, schedule)
+
+
+def _may_come_later(code: str) -> bool:
+    """Return whether a question without an answer may get one when it is asked again."""
+    return code in ("timeout", "connection") or code.startswith(("http_5", "http_429", "http_408", "http_425"))
 
 
 def calls_table(calls: Sequence[Call]) -> Dataset:

@@ -6,6 +6,7 @@ rejects nothing. Its own errors are unknown until people have looked at notes th
 
 from __future__ import annotations
 
+import json
 import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -17,11 +18,10 @@ from hf_synth.llm.questions import Answer, Chat, Question
 from hf_synth.task.columns import Access
 from hf_synth.task.task import Task
 
-Judged = Literal["stated", "negated", "missing", "unreadable"]
+Judged = Literal["stated", "negated", "missing", "unreadable", "unanswered"]
 ASKS = "Does the note state this as a fact of this patient at this visit?"
 _SYSTEM = "You read clinical notes and answer questions about them."
 _ANSWERS = get_args(Judged)[:3]
-_WORD = re.compile(r"(?i)\b(stated|negated|missing)\b")
 
 
 def judge_facts(
@@ -36,7 +36,7 @@ def judge_facts(
         access: of the notes; the endpoint must be allowed to see them.
 
     Returns:
-        For each note what was found by the name of the fact; "unreadable" where an answer is none of the three.
+        For each note what was found by the name of the fact; see `read_judged`.
 
     Raises:
         HfSynthError: an error of `LLM.chat`.
@@ -75,9 +75,20 @@ def fact_messages(text: str, name: str, wording: str) -> Messages:
 
 
 def read_judged(answer: Answer) -> Judged:
-    """Return what an answer says; "unreadable" where it names none of the three, or several."""
-    words = {word.lower() for word in _WORD.findall(answer.text)} if answer.status == "ok" else set()
-    return words.pop() if len(words) == 1 else "unreadable"
+    """Return what an answer says; "unreadable" where it is none of the three words, "unanswered" where there is none.
+
+    The word stands alone or as "answer" of a JSON object: a longer text may deny the word that it holds.
+    """
+    if answer.status != "ok":
+        return "unanswered"
+    text = re.sub(r"^```(?:json)?\s*|\s*```$", "", answer.text.strip())
+    try:
+        value = json.loads(text)
+    except (ValueError, RecursionError):
+        value = text
+    value = value.get("answer") if isinstance(value, dict) else value
+    word = value.strip().rstrip(".").lower() if isinstance(value, str) else ""
+    return next((known for known in _ANSWERS if known == word), "unreadable")
 
 
 def count_judged(found: Sequence[Mapping[str, Judged]]) -> dict[str, int]:
@@ -93,8 +104,10 @@ def count_judged(found: Sequence[Mapping[str, Judged]]) -> dict[str, int]:
 
 def judged_line(counts: Mapping[str, int]) -> str:
     """Return these counts as a sentence."""
+    asked = sum(counts[name] for name in get_args(Judged))
     return (
-        f"an LLM read {sum(counts[name] for name in get_args(Judged)):,} facts of {counts['notes']:,} notes that the "
-        f"rules let pass: {counts['stated']:,} stated, {counts['negated']:,} negated, {counts['missing']:,} missing, "
-        f"{counts['unreadable']:,} answers unreadable; nothing was rejected for it, and an LLM errs, too"
+        f"an LLM was asked about {asked:,} facts of {counts['notes']:,} notes that the rules let pass: "
+        f"{counts['stated']:,} stated, {counts['negated']:,} negated, {counts['missing']:,} missing, "
+        f"{counts['unreadable']:,} answers unreadable, {counts['unanswered']:,} without an answer; nothing was "
+        "rejected for it, and an LLM errs, too"
     )

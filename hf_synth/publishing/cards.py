@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from hf_synth.correction.description import describe
+from hf_synth.correction.policy import Policy
 from hf_synth.evaluation.evaluation import Scores
 from hf_synth.generation.generation import simulated
 from hf_synth.generation.likeness import MEANINGS, Likeness
@@ -175,7 +176,8 @@ def doubts_of(dataset: Dataset, policy: Any) -> tuple[str, ...]:
     """
     if not {"label_status", "reason", "llm_label"} <= set(dataset.column_names):
         return ()
-    return describe(dataset, {"method": policy} if isinstance(policy, str) else policy).doubts
+    known = policy if isinstance(policy, Mapping | Policy) else {"method": policy} if isinstance(policy, str) else None
+    return describe(dataset, known).doubts
 
 
 def _terms(task: Task, *, audited: bool, with_gold: bool) -> dict[str, Any]:

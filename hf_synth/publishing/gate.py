@@ -28,6 +28,7 @@ from urllib.parse import urlsplit
 from hf_synth.llm.endpoints import is_local
 from hf_synth.privacy.findings import MAX_COPIED_SHARE, Findings
 from hf_synth.privacy.membership import Exposure
+from hf_synth.privacy.report import nearness
 from hf_synth.publishing.changes import Changes
 from hf_synth.task.columns import Access, strictest
 from hf_synth.task.display import Displayed, listed
@@ -377,6 +378,12 @@ def _problems_of_history(evidence: Evidence, request: Request) -> list[str]:
 def _remarks(access: Access, private: bool, evidence: Evidence, request: Request) -> list[str]:
     """Return what the user should know of a request that is allowed."""
     remarks = [f"caution: {doubt}" for doubt in evidence.doubts]
+    if evidence.findings is not None and evidence.findings.figures.get("closeness_auc_low", 0) > 0.5:
+        near = nearness(evidence.findings).rstrip(".")
+        remarks.append(
+            f"caution: {near[0].lower()}{near[1:]}: read some of them beside the gold before they leave, since the "
+            "audit does not find gold in other words"
+        )
     remarks += [] if evidence.exposure is None else [str(evidence.exposure)]
     if evidence.unmeasured:
         remarks.append(evidence.unmeasured)

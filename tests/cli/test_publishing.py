@@ -199,6 +199,11 @@ def test_the_scores_of_a_run_are_found_by_the_weights_of_a_model(tmp_path: Path)
     assert isinstance(found, dict)
     assert set(found) == {"gold_4_plus_raw", "gold_4"}
     assert scores_of_rows(rows, edited=True) is None, "the models saw other rows"
+    configured = Namespace(folder=tmp_path / "run" / "corrected", scores=file, argv=["publish"])
+    assert scores_of_rows(configured, edited=True) is None, "those of a configuration, too"
+    for name, text in (("a", "[]"), ("b", '{"model": "x"}'), ("c", '{"labels": [1e999], "task": "t"}')):
+        (tmp_path / "run" / "models" / f"{name}.json").write_text(text)
+    assert scores_of_model(bare).n == 7, "a file of something else is passed over"  # type: ignore[union-attr]
     file.write_text(json.dumps({"gold_4_plus_raw": other.to_json()}))
     assert scores_of_model(bare) is None
     with pytest.raises(RowError, match="scores of other models only; score this one"):

@@ -128,3 +128,19 @@ def test_figures_of_another_form_are_not_there(figures: object) -> None:
 def test_a_rule_has_no_mean_confidence() -> None:
     sure = rows([0], [0], ["kept"], [1.0]).map(lambda _: {"label_confidence": 1.0})
     assert describe(sure).confidence is None
+
+
+@pytest.mark.parametrize("policy", [
+    {"figures": {}}, {"method": None}, {"method": "auto", "warnings": None, "figures": {}},
+    {"method": "posterior", "warnings": [3]},
+])  # fmt: skip
+def test_a_policy_of_another_form_counts_as_not_known(policy: dict[str, object]) -> None:
+    assert "Note: 3" not in str(describe(rows([0], [0], ["kept"], [1.0]), policy))
+
+
+def test_a_method_in_use_is_not_advised_and_no_label_is_none() -> None:
+    lost = rows([0, 1], [0, 0], ["kept", "relabelled"], [1.0, 1.0])
+    assert "method none" not in describe(lost, {"method": "none"}).doubts[0]
+    assert "method none" in describe(lost, {"method": "argmax"}).doubts[0]
+    unlabelled = rows([0, -1], [0, -1], ["kept", "kept"], [1.0, 1.0])
+    assert describe(unlabelled).labels["high"]["meant"] == 0
