@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from hf_synth.task.task import Task
 
 _LOG = logging.getLogger(__name__)
-Out = Literal["whole", "within", "file"]
+Out = Literal["whole", "within", "own", "file"]
 _INPUTS = ("gold", "synthetic", "data", "folder", "examples", "audited", "notes")  # options that are paths to read
 _TASK_FOLDERS = (
     "gold",
@@ -51,7 +51,8 @@ def check_verb(
     """Check the options of a verb.
 
     Args:
-        out: what --out is: a folder that is replaced as a "whole", one that is written "within", or a "file".
+        out: what --out is: a folder that is replaced as a "whole", one that is written "within", one whose own rows
+            are changed ("own"), or a "file".
         trains: whether the verb trains models from --base-model.
         models: trained models that it uses.
 
@@ -102,7 +103,7 @@ def _check_out(args: Namespace, out: Out) -> None:
 
     path = getattr(args, "out", None)
     if path is not None and not getattr(args, "dry_run", False):
-        check_output(path, out)
+        check_output(path, "within" if out == "own" else out)
 
 
 def _check_apart(task: Task, args: Namespace, out: Out, paths: list[Path]) -> None:
@@ -112,7 +113,7 @@ def _check_apart(task: Task, args: Namespace, out: Out, paths: list[Path]) -> No
         OutputError: it would.
     """
     path = getattr(args, "out", None)
-    if path is None or getattr(args, "dry_run", False):
+    if path is None or getattr(args, "dry_run", False) or out == "own":
         return
     from hf_synth.task.folders import read_manifest
 

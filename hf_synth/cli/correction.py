@@ -94,7 +94,7 @@ def correct(args: Namespace) -> Result:
     if args.error is not None:
         check_goal(task, args.error, args.confidence)
         if (state := _read_open_promise(args)) is not None and not args.dry_run:  # nothing is trained or asked
-            check_verb(task, Namespace(**{**vars(args), "synthetic": None}), out="within")  # its rows are in --out
+            check_verb(task, args, out="own")
             return _continue_promise(task, args, state)
     check_options(task, args)
     rows = options.synthetic_rows(task, args)

@@ -54,10 +54,7 @@ def write_journey_report(journey: Journey, *, more: Sequence[Section] = ()) -> P
     facts: list[tuple[str, Any]] = [
         ("task", journey.task.full_name),
         ("access", access_of(journey.corrected)),
-        (
-            "synthetic rows, without rejected answers",
-            sum(s != "rejected" for s in journey.corrected["label_status"][:]),
-        ),
+        ("synthetic rows", sum(status != "rejected" for status in journey.corrected["label_status"][:])),
         ("correction", journey.policy.method),
         ("models", "models/ of this folder, e.g. " + next(iter(journey.scores), "")),
         ("base model", (", ".join(bases) or "unknown") + (" (a tiny one, made on the spot)" if toy else "")),

@@ -75,7 +75,7 @@ class Writer:
         text = json.dumps({"entries": rows})
         usage: tuple[int, int] = (10, len(text))
         if kind > 0.95:
-            return Answer("", "error", "http_500", journal_key=key)
+            return Answer("", "error", "malformed", journal_key=key)
         if kind > 0.9:
             return Answer("", "refusal", "content_filter", *usage, None, self.model, key)
         if kind > 0.85:

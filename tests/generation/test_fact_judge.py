@@ -45,17 +45,26 @@ def test_each_fact_with_a_pattern_is_one_question() -> None:
     assert "Note:\nA tube. No fever.\n\nFact:\nfever: a fever\n" in llm.asked[1]
     assert (llm.options["access"], llm.options["scope"]) == ("restricted", TASK.fingerprint())
     counts = count_judged(found)
-    assert counts == {"stated": 1, "negated": 1, "missing": 1, "unreadable": 0, "notes_with_all": 0, "notes": 2}
+    assert counts == {
+        "stated": 1,
+        "negated": 1,
+        "missing": 1,
+        "unreadable": 0,
+        "unanswered": 0,
+        "notes_with_all": 0,
+        "notes": 2,
+    }
     assert "3 facts of 2 notes" in judged_line(counts)
 
 
 @pytest.mark.parametrize(("text", "found"), [
-    ('{"answer": "Stated"}', "stated"), ("It is missing.", "missing"), ("stated or missing", "unreadable"),
+    ('{"answer": "Stated"}', "stated"), ("missing.", "missing"), ("Not stated.", "unreadable"), ('{"answer": "not stated"}', "unreadable"),
+    ("```json\n{\"answer\": \"negated\"}\n```", "negated"), ("stated or missing", "unreadable"),
     ("", "unreadable"), ("yes", "unreadable"),
 ])  # fmt: skip
 def test_an_answer_that_is_none_of_the_three_is_unreadable(text: str, found: str) -> None:
     assert read_judged(Answer(text, "ok")) == found
-    assert read_judged(Answer(text, "error")) == "unreadable"
+    assert read_judged(Answer(text, "error")) == "unanswered"
 
 
 def test_the_simulator_answers_the_question() -> None:
