@@ -58,7 +58,8 @@ def test_each_fact_with_a_pattern_is_one_question() -> None:
 
 
 @pytest.mark.parametrize(("text", "found"), [
-    ('{"answer": "Stated"}', "stated"), ("missing.", "missing"), ("Not stated.", "unreadable"), ('{"answer": "not stated"}', "unreadable"),
+    ('{"answer": "Stated"}', "stated"), ("missing.", "missing"), ("Not stated.", "unreadable"),
+    ('{"answer": "not stated"}', "unreadable"),
     ("```json\n{\"answer\": \"negated\"}\n```", "negated"), ("stated or missing", "unreadable"),
     ("", "unreadable"), ("yes", "unreadable"),
 ])  # fmt: skip
