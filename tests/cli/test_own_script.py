@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -10,7 +11,7 @@ from hf_synth.cli.own_script import UNKNOWN_SCRIPT, is_script, script_of
 from hf_synth.cli.stages import Stage
 
 
-def stage(path: Path, *, task: str = "reflux", when: float = 1.0, script: object = None, **facts: object) -> Stage:
+def stage(path: Path, *, task: str = "reflux", when: float = 1.0, script: object = None, **facts: Any) -> Stage:
     path.mkdir(exist_ok=True)
     if script is not None:
         (path / "hf_synth_run.toml").write_text(f'[generate]\ntask = "{script}"\n', encoding="utf-8")
@@ -50,7 +51,7 @@ def test_a_script_that_came_with_the_data_is_not_named(tmp_path: Path) -> None:
     ],
 )
 def test_folders_that_lead_to_their_task(
-    task: str, facts: dict[str, object], expected: str | None, tmp_path: Path
+    task: str, facts: dict[str, Any], expected: str | None, tmp_path: Path
 ) -> None:
     assert script_of([stage(tmp_path / "a", task=task, **facts)]) == expected
     for broken in ("[generate", "task = 3", "[generate]\ntask = 3", 'generate = "x.py"'):
